@@ -1,0 +1,361 @@
+package mail
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"unicode/utf8"
+)
+
+// MaxLocal and MaxDomain bound the parts of a Path in octets. RFC 5321 section 4.5.3.1 asks for 64 and 255 at least; local
+// parts written by SRS, VERP and BATV are longer than 64 in practice, and refusing them would lose bounces.
+const (
+	MaxLocal  = 256
+	MaxDomain = 255
+)
+
+// A Path is a reverse-path or a forward-path (RFC 5321 section 4.1.2) without its angle brackets and without a source
+// route. Both parts stand as they did on the wire, so that what is passed on is what was given: Local keeps its quotes,
+// Domain keeps its case, its U-labels and the brackets of an address literal.
+//
+// The zero Path is the null reverse-path "<>". A forward-path with Local "Postmaster" (in any case) and no Domain is the
+// one mailbox that needs none (RFC 5321 section 4.5.1). Paths are comparable octet by octet, which is stricter than
+// mailbox equality.
+type Path struct {
+	Local  string
+	Domain string
+}
+
+// The reasons for which ParsePath and CutPath refuse.
+var (
+	ErrPathSyntax   = errors.New("malformed address")
+	ErrPathNoDomain = errors.New("address without a domain")
+	ErrPathTooLong  = errors.New("address too long")
+	ErrPathUTF8     = errors.New("address needs SMTPUTF8")
+)
+
+// NewPath makes a Path from a local part in its meaning, not its wire form: it is quoted here when it has to be. The
+// domain is taken as it is.
+func NewPath(local, domain string) Path {
+	if isDotString(local) {
+		return Path{Local: local, Domain: domain}
+	}
+	var b strings.Builder
+	b.Grow(len(local) + 2)
+	b.WriteByte('"')
+	for i := range len(local) {
+		if local[i] == '"' || local[i] == '\\' {
+			b.WriteByte('\\')
+		}
+		b.WriteByte(local[i])
+	}
+	b.WriteByte('"')
+	return Path{Local: b.String(), Domain: domain}
+}
+
+// IsNull reports whether p is the null reverse-path.
+func (p Path) IsNull() bool { return p.Local == "" && p.Domain == "" }
+
+// IsPostmaster reports whether p is the bare <Postmaster> of RFC 5321 section 4.5.1.
+func (p Path) IsPostmaster() bool { return p.Domain == "" && strings.EqualFold(p.Local, "postmaster") }
+
+// String gives the path as it goes on the wire between angle brackets; it is empty for the null reverse-path.
+func (p Path) String() string {
+	if p.Domain == "" {
+		return p.Local
+	}
+	return p.Local + "@" + p.Domain
+}
+
+// AppendTo appends what String gives to b.
+func (p Path) AppendTo(b []byte) []byte {
+	b = append(b, p.Local...)
+	if p.Domain == "" {
+		return b
+	}
+	b = append(b, '@')
+	return append(b, p.Domain...)
+}
+
+// LocalPart is the local part in its meaning: without quotes and without the backslashes of quoted pairs. "a\b"@x and
+// ab@x have the same one.
+func (p Path) LocalPart() string {
+	s := p.Local
+	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' {
+		return s
+	}
+	s = s[1 : len(s)-1]
+	if strings.IndexByte(s, '\\') < 0 {
+		return s
+	}
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+1 < len(s) {
+			i++
+		}
+		b = append(b, s[i])
+	}
+	return string(b)
+}
+
+// IsASCII reports whether p can be sent to a server without SMTPUTF8 (RFC 6531).
+func (p Path) IsASCII() bool { return isASCII(p.Local) && isASCII(p.Domain) }
+
+// ParsePath reads what stands between the angle brackets of a path: nothing (the null reverse-path), or an optional
+// source route, which is dropped (RFC 5321 appendix C), and a mailbox. Octets above 127 are valid UTF-8 and need
+// smtputf8. "Postmaster" alone is accepted; any other mailbox has a domain. The error is one of this package's ErrPath
+// values.
+func ParsePath(s string, smtputf8 bool) (Path, error) {
+	if s == "" {
+		return Path{}, nil
+	}
+	p, rest, err := cutMailbox(s, smtputf8)
+	if err != nil {
+		return Path{}, err
+	}
+	if rest != "" {
+		return Path{}, ErrPathSyntax
+	}
+	return p, nil
+}
+
+// CutPath reads a path with its angle brackets from the start of s and returns what follows it, which is empty or begins
+// with a blank. It is what stands behind "MAIL FROM:" and "RCPT TO:". Quoted strings may hold any bracket or blank.
+func CutPath(s string, smtputf8 bool) (p Path, rest string, err error) {
+	if s == "" || s[0] != '<' {
+		return Path{}, "", ErrPathSyntax
+	}
+	s = s[1:]
+	if s != "" && s[0] == '>' {
+		rest = s[1:]
+	} else {
+		p, rest, err = cutMailbox(s, smtputf8)
+		if err != nil {
+			return Path{}, "", err
+		}
+		if rest == "" || rest[0] != '>' {
+			return Path{}, "", ErrPathSyntax
+		}
+		rest = rest[1:]
+	}
+	if rest != "" && rest[0] != ' ' && rest[0] != '\t' {
+		return Path{}, "", ErrPathSyntax
+	}
+	return p, rest, nil
+}
+
+// cutMailbox reads [A-d-l ":"] Mailbox from the start of s.
+func cutMailbox(s string, smtputf8 bool) (p Path, rest string, err error) {
+	if s[0] == '@' {
+		if s, err = dropSourceRoute(s, smtputf8); err != nil {
+			return Path{}, "", err
+		}
+	}
+	n, err := localLen(s, smtputf8)
+	if err != nil {
+		return Path{}, "", err
+	}
+	p.Local, s = s[:n], s[n:]
+	if s == "" || s[0] != '@' {
+		if p.IsPostmaster() {
+			return p, s, nil
+		}
+		if s == "" || s[0] == '>' {
+			return Path{}, "", ErrPathNoDomain
+		}
+		return Path{}, "", ErrPathSyntax
+	}
+	s = s[1:]
+	n, err = domainLen(s, smtputf8)
+	if err != nil {
+		return Path{}, "", err
+	}
+	p.Domain, s = s[:n], s[n:]
+	return p, s, nil
+}
+
+// dropSourceRoute skips "@one,@two:" as RFC 5321 appendix C tells a server to.
+func dropSourceRoute(s string, smtputf8 bool) (string, error) {
+	for {
+		if s == "" || s[0] != '@' {
+			return "", ErrPathSyntax
+		}
+		n, err := domainLen(s[1:], smtputf8)
+		if err != nil {
+			return "", err
+		}
+		s = s[1+n:]
+		if s == "" {
+			return "", ErrPathSyntax
+		}
+		sep := s[0]
+		s = s[1:]
+		switch sep {
+		case ':':
+			if s == "" {
+				return "", ErrPathSyntax
+			}
+			return s, nil
+		case ',':
+		default:
+			return "", ErrPathSyntax
+		}
+	}
+}
+
+// localLen is the length of the Local-part at the start of s.
+func localLen(s string, smtputf8 bool) (int, error) {
+	n := 0
+	switch {
+	case s == "":
+		return 0, ErrPathSyntax
+	case s[0] == '"':
+		for n = 1; ; n++ {
+			if n >= len(s) {
+				return 0, ErrPathSyntax
+			}
+			if s[n] == '"' {
+				n++
+				break
+			}
+			if s[n] == '\\' {
+				n++
+				if n >= len(s) || s[n] < ' ' || s[n] > '~' {
+					return 0, ErrPathSyntax
+				}
+				continue
+			}
+			if s[n] < ' ' || s[n] == 0x7f {
+				return 0, ErrPathSyntax
+			}
+		}
+	default:
+		for n < len(s) && (isAtext(s[n]) || s[n] == '.' || s[n] >= utf8.RuneSelf) {
+			n++
+		}
+		if !dotsInside(s[:n]) {
+			return 0, ErrPathSyntax
+		}
+	}
+	if n > MaxLocal {
+		return 0, ErrPathTooLong
+	}
+	return n, checkUTF8(s[:n], smtputf8)
+}
+
+// domainLen is the length of the Domain or address literal at the start of s. Underscores are accepted because hosts
+// carry them, whatever RFC 5321 section 4.1.2 says.
+func domainLen(s string, smtputf8 bool) (int, error) {
+	if s != "" && s[0] == '[' {
+		n := strings.IndexByte(s, ']')
+		if n < 0 || !isAddressLiteral(s[1:n]) {
+			return 0, ErrPathSyntax
+		}
+		return n + 1, nil
+	}
+	n := 0
+	for n < len(s) && (isLetDig(s[n]) || s[n] == '-' || s[n] == '_' || s[n] == '.' || s[n] >= utf8.RuneSelf) {
+		n++
+	}
+	if n > MaxDomain {
+		return 0, ErrPathTooLong
+	}
+	if !dotsInside(s[:n]) {
+		return 0, ErrPathSyntax
+	}
+	for label := range strings.SplitSeq(s[:n], ".") {
+		if len(label) > 63 && isASCII(label) {
+			return 0, ErrPathTooLong
+		}
+		if label[0] == '-' || label[len(label)-1] == '-' {
+			return 0, ErrPathSyntax
+		}
+	}
+	return n, checkUTF8(s[:n], smtputf8)
+}
+
+// isAddressLiteral reports whether s, the inside of the brackets, is an IPv4 or an IPv6 literal. RFC 5321 section 4.1.3
+// leaves room for other tags; none was ever registered.
+func isAddressLiteral(s string) bool {
+	_, ok := LiteralAddr("[" + s + "]")
+	return ok
+}
+
+// LiteralAddr gives the address that an address literal such as "[192.0.2.1]" or "[IPv6:2001:db8::1]" stands for (RFC 5321
+// section 4.1.3), and whether domain is one. Zones are refused.
+func LiteralAddr(domain string) (netip.Addr, bool) {
+	if len(domain) < 2 || domain[0] != '[' || domain[len(domain)-1] != ']' {
+		return netip.Addr{}, false
+	}
+	s := domain[1 : len(domain)-1]
+	v6 := len(s) > 5 && strings.EqualFold(s[:5], "IPv6:")
+	if v6 {
+		s = s[5:]
+	}
+	a, err := netip.ParseAddr(s)
+	if err != nil || a.Is4() == v6 || a.Zone() != "" {
+		return netip.Addr{}, false
+	}
+	return a, true
+}
+
+// IsDomain reports whether s is a domain name as RFC 5321 section 4.1.2 writes one, U-labels included, and not an address
+// literal.
+func IsDomain(s string) bool {
+	if s == "" || s[0] == '[' {
+		return false
+	}
+	n, err := domainLen(s, true)
+	return err == nil && n == len(s)
+}
+
+func checkUTF8(s string, smtputf8 bool) error {
+	if isASCII(s) {
+		return nil
+	}
+	if !utf8.ValidString(s) {
+		return ErrPathSyntax
+	}
+	if !smtputf8 {
+		return ErrPathUTF8
+	}
+	for _, r := range s {
+		if r >= 0x80 && r < 0xa0 { // C1 controls would travel into logs and terminals
+			return ErrPathSyntax
+		}
+	}
+	return nil
+}
+
+// isDotString reports whether s may stand as a local part without quotes.
+func isDotString(s string) bool {
+	for i := range len(s) {
+		if !isAtext(s[i]) && s[i] != '.' && s[i] < utf8.RuneSelf {
+			return false
+		}
+	}
+	return dotsInside(s)
+}
+
+// dotsInside reports whether s is not empty and its dots separate non-empty parts.
+func dotsInside(s string) bool {
+	return s != "" && s[0] != '.' && s[len(s)-1] != '.' && !strings.Contains(s, "..")
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+func isLetDig(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
+
+// isAtext is the atext of RFC 5322 section 3.2.3.
+func isAtext(c byte) bool {
+	return isLetDig(c) || strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
+}

@@ -1,0 +1,186 @@
+package mail
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+)
+
+// A Query is what the rules are asked: where does mail from Reverse to Forward go?
+type Query struct {
+	Reverse Path
+	Forward Path
+	Trusted bool // the client may relay anywhere
+}
+
+// An Action is what a Route tells to do with the message.
+type Action uint8
+
+// The actions of a Route. A rule that rejects or defers is a Refusal and no Route.
+const (
+	Forward Action = iota // relay it to the next hop
+	Drop                  // accept it and deliver it nowhere, which the rule asks for by name
+)
+
+// A Route is one way that a recipient's mail takes. A recipient whose rule fans out to several next hops has several.
+type Route struct {
+	Rule     Rule
+	Action   Action
+	Policy   DomainPolicy
+	NextHop  NextHop
+	Reverse  Path   // the reverse-path to use upstream
+	Forwards []Path // the forward-paths to use upstream; shared and not to be changed
+	Rewrote  bool   // Forwards name another mailbox than the client did
+}
+
+// A Rule names the line that decided, so that an operator can find it.
+type Rule struct {
+	Pattern string // as it stands in the file; "" when no line but a listener's trust decided
+	File    string
+	Line    int
+}
+
+// String gives file:line and the pattern.
+func (r Rule) String() string {
+	if r.File == "" {
+		return r.Pattern
+	}
+	return fmt.Sprintf("%s:%d %s", r.File, r.Line, r.Pattern)
+}
+
+// The values of a route's options. The zero value of each is its default.
+type (
+	// SRS says when the reverse-path is rewritten.
+	SRS uint8
+	// Seal says when our signatures are added.
+	Seal uint8
+	// DMARC says what becomes of mail that the author domain's policy rejects.
+	DMARC uint8
+	// Quarantine says what becomes of mail that the author domain's policy quarantines.
+	Quarantine uint8
+	// RequireAuth says whether mail without any authentication is refused.
+	RequireAuth uint8
+	// EightBit says what becomes of 8-bit mail for a next hop without 8BITMIME.
+	EightBit uint8
+	// UpstreamText says how much of a next hop's text a stranger reads.
+	UpstreamText uint8
+	// Mixed says how a fan-out answers when some targets accept and some refuse.
+	Mixed uint8
+)
+
+// The options' values, default first.
+const (
+	SRSAuto SRS = iota
+	SRSAlways
+	SRSNever
+)
+
+// The values of seal.
+const (
+	SealAuto Seal = iota
+	SealAlways
+	SealNever
+)
+
+// The values of dmarc.
+const (
+	DMARCEnforce DMARC = iota
+	DMARCReport
+	DMARCOff
+)
+
+// The values of quarantine.
+const (
+	QuarantineForward Quarantine = iota
+	QuarantineRefuse
+)
+
+// The values of require_auth.
+const (
+	RequireAuthReport RequireAuth = iota
+	RequireAuthNo
+	RequireAuthYes
+)
+
+// The values of eightbit.
+const (
+	EightBitSend EightBit = iota
+	EightBitRefuse
+)
+
+// The values of upstream_text. The default is redact where a rule rewrote the recipient and full elsewhere.
+const (
+	UpstreamTextDefault UpstreamText = iota
+	UpstreamTextRedact
+	UpstreamTextFull
+	UpstreamTextCode
+)
+
+// The values of mixed.
+const (
+	MixedAccept Mixed = iota
+	MixedReject
+)
+
+// A DomainPolicy is the set of options in force for a route: its rule's over its domain's over the defaults. The zero
+// value is the defaults.
+type DomainPolicy struct {
+	SRS          SRS
+	Seal         Seal
+	DMARC        DMARC
+	Quarantine   Quarantine
+	RequireAuth  RequireAuth
+	EightBit     EightBit
+	UpstreamText UpstreamText
+	Mixed        Mixed
+	Subaddress   byte // the separator, 0 for none
+	RoutingKeep  bool // local parts that look like routing are let through
+}
+
+// A Transport says what is spoken with a next hop.
+type Transport uint8
+
+// The transports of a NextHop.
+const (
+	MX         Transport = iota // SMTP with the MX hosts of the domain Host, port egress.port
+	SMTP                        // SMTP with Host itself, port 25 unless Port says otherwise
+	SMTPS                       // SMTP in TLS from the first octet, port 465; verified
+	Submission                  // SMTP with STARTTLS, port 587; verified
+	LMTP                        // LMTP over TCP, port 24
+	LMTPUnix                    // LMTP over the unix socket whose path is Host
+)
+
+// A NextHop is where a message goes: the MX hosts of a domain, or a fixed place. NextHops are comparable, and recipients
+// with equal ones share a transaction.
+type NextHop struct {
+	Transport Transport
+	Host      string // a domain, a host name, an IP address without brackets, or a path
+	Port      uint16 // 0: the transport's own
+	User      string // whom to authenticate as; "" for nobody
+}
+
+// String gives the form a rules file has it in, and "mx:" and the domain for MX.
+func (h NextHop) String() string {
+	scheme := [...]string{"mx:", "smtp://", "smtps://", "submission://", "lmtp://", "lmtp+unix:"}[h.Transport]
+	switch {
+	case h.Transport == MX || h.Transport == LMTPUnix:
+		return scheme + h.Host
+	case h.Port == 0:
+		return scheme + h.Host
+	}
+	return scheme + net.JoinHostPort(h.Host, strconv.Itoa(int(h.Port)))
+}
+
+// A Site is a set of MX hosts that mail for many domains may share: the unit of limits and, in a cluster, of ownership.
+// It is the provider's name, or the sorted MX host set, or a fixed next hop's own name.
+type Site string
+
+// A FieldError says which field of a Config is wrong and why. Field is the path from that Config, such as
+// "limits.line", with an index in brackets for a list.
+type FieldError struct {
+	Field  string
+	Reason string
+}
+
+// Error gives field and reason.
+func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }
