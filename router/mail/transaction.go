@@ -119,6 +119,12 @@ type Lender interface {
 	Renew(ctx context.Context) error
 }
 
+// A Speaker is a Transaction that can tell what its next hop speaks. It is optional.
+type Speaker interface {
+	// SMTPUTF8 reports whether the host that the transaction is open at offers SMTPUTF8 (RFC 6531).
+	SMTPUTF8() bool
+}
+
 type deadlineCtx struct {
 	context.Context
 	at time.Time

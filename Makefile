@@ -1,0 +1,38 @@
+# What one can do here. Everything that is more than a line is a script in .ci/.
+
+GO       ?= go
+FUZZTIME ?= 4s
+TOOL      = $(GO) tool -modfile=.ci/go.mod
+
+.PHONY: build run test race fuzz bench bench-relay check tools
+
+build:
+	$(GO) build -trimpath -o bin/millrace .
+
+run: build
+	exec bin/millrace dev
+
+test: tools
+	$(GO) run .ci/gotest.go -timeout 10m ./...
+
+race: tools
+	$(GO) run .ci/gotest.go -timeout 20m -race ./...
+
+fuzz:
+	GO=$(GO) .ci/fuzz $(FUZZTIME)
+
+bench:
+	$(GO) test -bench . -run '^$$' -benchmem ./bench/...
+
+bench-relay: tools
+	$(GO) run ./loadtest/benchrelay
+
+check:
+	test -z "$$(gofmt -l . | tee /dev/stderr)"
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	test -z "$$($(TOOL) deadcode -test ./... | tee /dev/stderr)"
+
+# The programs that tests speak with (Postfix's smtp-sink, Exim, Dovecot, HAProxy ...), unpacked into .cache/.
+tools:
+	@.ci/tools

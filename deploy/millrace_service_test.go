@@ -1,0 +1,129 @@
+package deploy_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// binary is where the unit expects the relay.
+const binary = "/usr/local/bin/millrace"
+
+// unit reads the unit file as the values of each key, in order, by "Section.Key".
+func unit(t *testing.T) (text string, keys map[string][]string) {
+	t.Helper()
+	content, err := os.ReadFile("millrace.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content), parseUnit(string(content))
+}
+
+func parseUnit(text string) map[string][]string {
+	keys := make(map[string][]string)
+	section := ""
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if name, ok := strings.CutPrefix(line, "["); ok {
+			section = strings.TrimSuffix(name, "]")
+			continue
+		}
+		key, value, ok := strings.Cut(line, "=")
+		if !ok || strings.HasPrefix(line, "#") {
+			continue
+		}
+		keys[section+"."+key] = append(keys[section+"."+key], value)
+	}
+	return keys
+}
+
+// complaints is what systemd-analyze verify writes about a unit: it exits with 0 even where it found unknown keys.
+func complaints(t *testing.T, text string) string {
+	t.Helper()
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		return ""
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "millrace.service")
+	// The program must exist for verify to be content, and this one does.
+	if err := os.WriteFile(file, []byte(strings.ReplaceAll(text, binary, self)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), analyze, "verify", "--man=no", file)
+	cmd.Stderr = &stderr
+	_ = cmd.Run() // what it has to say it says on stderr
+	var about []string
+	for line := range strings.Lines(stderr.String()) {
+		// It also complains about units of the machine that this one refers to.
+		if strings.Contains(line, "millrace.service") {
+			about = append(about, line)
+		}
+	}
+	return strings.Join(about, "")
+}
+
+func TestSystemdFindsNoFaultWithTheUnit(t *testing.T) {
+	text, _ := unit(t)
+	if got := complaints(t, text); got != "" {
+		t.Error(got)
+	}
+}
+
+func TestSystemdWouldSayWhatIsWrongWithAUnit(t *testing.T) {
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		return // the keys are checked without it
+	}
+	text, _ := unit(t)
+	if got := complaints(t, strings.Replace(text, "NoNewPrivileges", "NoNewPrivilege", 1)); got == "" {
+		t.Error("an unknown key went unnoticed")
+	}
+}
+
+func TestTheUnitRunsTheRelayWithoutRights(t *testing.T) {
+	_, keys := unit(t)
+	for key, want := range map[string]string{
+		"Service.Type":                    "exec",
+		"Service.ExecStart":               binary + " serve -c /etc/millrace/millrace.yaml",
+		"Service.ExecReload":              "/bin/kill -HUP $MAINPID",
+		"Service.Restart":                 "on-failure",
+		"Service.DynamicUser":             "yes",
+		"Service.AmbientCapabilities":     "CAP_NET_BIND_SERVICE",
+		"Service.CapabilityBoundingSet":   "CAP_NET_BIND_SERVICE",
+		"Service.LimitCORE":               "0",
+		"Service.NoNewPrivileges":         "yes",
+		"Service.ProtectSystem":           "strict",
+		"Service.MemoryDenyWriteExecute":  "yes",
+		"Service.RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
+		"Install.WantedBy":                "multi-user.target",
+	} {
+		if got := keys[key]; !slices.Equal(got, []string{want}) {
+			t.Errorf("%s is %q, want %q", key, got, want)
+		}
+	}
+	if len(keys["Service.LimitNOFILE"]) != 1 {
+		t.Error("LimitNOFILE is missing: a relayed session is two sockets")
+	}
+}
+
+func TestTheUnitLetsMailInFlightFinish(t *testing.T) {
+	_, keys := unit(t)
+	stop := keys["Service.TimeoutStopSec"]
+	if len(stop) != 1 {
+		t.Fatalf("TimeoutStopSec is %q", stop)
+	}
+	// A client's last octet may be answered 9 minutes later.
+	got, err := time.ParseDuration(strings.Replace(stop[0], "min", "m", 1))
+	if err != nil || got <= 9*time.Minute {
+		t.Errorf("TimeoutStopSec is %q (%v), want more than 9 minutes", stop[0], err)
+	}
+}

@@ -1,0 +1,232 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+)
+
+// An answer is what is known about a question. It is immutable and shared by the cache and all callers.
+type answer struct {
+	mx      []MX
+	ips     []netip.Addr
+	texts   []string // of TXT, or the names of PTR
+	meta    Meta
+	err     error     // nil, or an *Error
+	discard time.Time // from when on it must not even be given stale
+	weight  int
+}
+
+// A flight is one question on its way. Its goroutine belongs to the Resolver, not to a caller, so that a caller who gives up
+// takes nothing from the others; it ends at the question's own deadline at the latest, and Close awaits it.
+type flight struct {
+	done   chan struct{}
+	answer *answer // set before done is closed
+}
+
+// A wait is one caller's interest in a question.
+type wait struct {
+	k      key
+	answer *answer // what the cache has, or what came; nil if neither
+	stale  *answer // what may be given if nothing comes in time; may be nil
+	flight *flight // nil if answer was at hand
+}
+
+// begin looks the question up and sends it on its way if it has to be asked. It does not block.
+func (r *Resolver) begin(name string, qtype uint16) (wait, error) {
+	name, ok := canonical(name)
+	k := key{name, qtype}
+	if !ok {
+		return wait{}, &Error{Name: name, Type: k.typeName(), Err: ErrBadName}
+	}
+	now := r.cfg.Now()
+	a, cached := r.cache.Get(k)
+	if cached && now.Before(a.meta.Expires) {
+		r.stats.hits.Add(1)
+		return wait{k: k, answer: a}, nil
+	}
+	r.stats.misses.Add(1)
+	w := wait{k: k}
+	if cached && a.err == nil && now.Before(a.discard) {
+		w.stale = a
+	}
+	return r.board(w, now)
+}
+
+// board joins the flight of a question, or starts it.
+func (r *Resolver) board(w wait, now time.Time) (wait, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f, ok := r.flights[w.k]; ok {
+		w.flight = f
+		return w, nil
+	}
+	// A flight that landed since the cache was asked has left its answer there.
+	if a, ok := r.cache.Get(w.k); ok && now.Before(a.meta.Expires) {
+		w.answer = a
+		return w, nil
+	}
+	var refusal error
+	switch {
+	case r.closed:
+		refusal = ErrClosed
+	case len(r.flights) >= queueFactor*r.cfg.Concurrency:
+		refusal = ErrBusy
+	}
+	if refusal != nil {
+		if w.stale != nil {
+			w.answer = r.staleCopy(w.stale, now)
+			return w, nil
+		}
+		return w, &Error{Name: w.k.name, Type: w.k.typeName(), Err: refusal}
+	}
+	w.flight = &flight{done: make(chan struct{})}
+	r.flights[w.k] = w.flight
+	r.flying.Add(1)
+	go r.fly(w.k, w.flight, w.stale) // ends at its own deadline or at Close
+	return w, nil
+}
+
+// fly asks the servers, leaves the answer in the cache and then wakes all who wait.
+func (r *Resolver) fly(k key, f *flight, stale *answer) {
+	defer r.flying.Done()
+	ctx, cancel := context.WithTimeout(r.ctx, time.Duration(r.cfg.Attempts)*r.cfg.Timeout)
+	defer cancel()
+	a := r.resolve(ctx, k)
+	now := r.cfg.Now()
+	if Temporary(a.err) && stale != nil && now.Before(stale.discard) {
+		a = r.staleCopy(stale, now)
+	}
+	f.answer = a
+	r.mu.Lock()
+	if now.Before(a.meta.Expires) && !r.closed {
+		r.cache.Put(k, a, a.weight)
+	} else {
+		r.cache.Delete(k)
+	}
+	delete(r.flights, k)
+	r.mu.Unlock()
+	close(f.done)
+}
+
+// staleCopy gives an expired answer a short new life (RFC 8767 section 4), which ends before it has to be discarded.
+func (r *Resolver) staleCopy(old *answer, now time.Time) *answer {
+	r.stats.stale.Add(1)
+	a := *old
+	a.meta.Stale = true
+	a.meta.TTL = min(staleTTL, old.discard.Sub(now))
+	a.meta.Expires = now.Add(a.meta.TTL)
+	return &a
+}
+
+// await gives the answer when it comes, the stale one when that takes too long, or the error of a caller that gave up.
+func (r *Resolver) await(ctx context.Context, w *wait) error {
+	if w.answer != nil {
+		return w.answer.err
+	}
+	var late <-chan time.Time
+	if w.stale != nil {
+		t := time.NewTimer(staleAfter)
+		defer t.Stop()
+		late = t.C
+	}
+	select {
+	case <-w.flight.done:
+		w.answer = w.flight.answer
+		return w.answer.err
+	case <-late:
+	case <-ctx.Done():
+	}
+	return r.settle(ctx, w)
+}
+
+// settle ends a wait whose time is over.
+func (r *Resolver) settle(ctx context.Context, w *wait) error {
+	if w.answer != nil {
+		return w.answer.err
+	}
+	select {
+	case <-w.flight.done: // it came just now
+		w.answer = w.flight.answer
+		return w.answer.err
+	default:
+	}
+	now := r.cfg.Now()
+	if w.stale != nil && now.Before(w.stale.discard) {
+		w.answer = r.staleCopy(w.stale, now)
+		r.spread(w)
+		return nil
+	}
+	return w.k.gaveUp(ctx)
+}
+
+// spread lets the callers behind this one have the stale answer at once. Where the flight has landed meanwhile, its answer is
+// newer and stays.
+func (r *Resolver) spread(w *wait) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.flights[w.k] == w.flight {
+		r.cache.Put(w.k, w.answer, w.answer.weight)
+	}
+}
+
+// lookup is the whole of a question with one type.
+func (r *Resolver) lookup(ctx context.Context, name string, qtype uint16) (*answer, error) {
+	w, err := r.begin(name, qtype)
+	if err != nil {
+		return &answer{}, err
+	}
+	err = r.await(ctx, &w)
+	if w.answer == nil {
+		return &answer{}, err
+	}
+	return w.answer, err
+}
+
+// resolve asks the servers and follows what CNAMEs they leave to us.
+func (r *Resolver) resolve(ctx context.Context, k key) *answer {
+	name, hops, ttl, ad := k.name, 0, r.cfg.MaxTTL, true
+	for {
+		got, at, err := r.exchange(ctx, name, k.qtype)
+		hops += got.hops
+		if err == nil && hops > maxChain {
+			err = &failure{kind: ErrBadReply, cause: errChain}
+		}
+		if err != nil {
+			return r.failed(k, at, err)
+		}
+		ad = ad && got.ad
+		ttl = min(ttl, got.ttl)
+		if got.next == "" {
+			return r.answered(k, at, got, ttl, ad)
+		}
+		name = got.next
+	}
+}
+
+// answered makes the answer out of the last reply.
+func (r *Resolver) answered(k key, at string, got reply, ttl time.Duration, ad bool) *answer {
+	a := &answer{mx: got.mx, ips: got.ips, texts: got.texts}
+	if got.kind != nil {
+		ttl = min(ttl, r.cfg.NegativeMaxTTL)
+		a.err = &Error{Name: k.name, Type: k.typeName(), Server: at, Err: got.kind}
+	}
+	a.meta = Meta{Name: got.name, TTL: ttl, Expires: r.cfg.Now().Add(ttl), AD: ad && r.cfg.TrustAD}
+	a.discard = a.meta.Expires.Add(max(0, r.cfg.StaleFor))
+	a.weight = 1 + (len(k.name)+got.size)/512
+	return a
+}
+
+// failed makes the answer out of a failure of all servers, which is remembered for a moment.
+func (r *Resolver) failed(k key, at string, err error) *answer {
+	e := &Error{Name: k.name, Type: k.typeName(), Server: at, Err: ErrTimeout, Cause: err}
+	var f *failure
+	if errors.As(err, &f) {
+		e.Err, e.Rcode, e.Cause = f.kind, f.rcode, f.cause
+	}
+	if r.ctx.Err() != nil {
+		e.Err, e.Cause = ErrClosed, nil
+	}
+	return &answer{err: e, weight: 1, meta: Meta{TTL: failureTTL, Expires: r.cfg.Now().Add(failureTTL)}}
+}

@@ -1,0 +1,219 @@
+// Package dns is the relay's only resolver: a caching stub that asks recursive servers and keeps what net.Resolver throws
+// away, which is the TTL, the AD bit and the difference between a name that does not exist, a name without such records
+// and a server that failed.
+//
+// It owns the question on the wire, the check of the reply, the caches and the choice of a server. It refuses to know what
+// the records are for: MX rules, address policy, SPF and DNS lists are its callers'. It does no recursion and no DNSSEC
+// validation of its own.
+//
+// Invariants: a reply is believed only if its ID and its whole question section are those that were asked; one question is
+// on the wire once, however many callers wait for it; a caller that gives up takes nothing from the others; memory is
+// bounded by CacheSize and Concurrency; a cache hit allocates nothing.
+package dns
+
+import (
+	"context"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace/millrace/egress/dns/cache"
+	"github.com/millrace/millrace/router/mail"
+
+	wire "github.com/miekg/dns"
+)
+
+// A Config says whom to ask and how long to believe it. The zero Config is usable.
+type Config struct {
+	// Servers are recursive servers, "address:port" each, in order of preference. None means those of /etc/resolv.conf, read
+	// once by New, and 127.0.0.1:53 if there are none.
+	Servers []string
+	// TrustAD says that the servers validate and that the path to them cannot be tampered with, so that their AD bit means
+	// something (RFC 4035 section 4.9.3). Without it Meta.AD is never set.
+	TrustAD bool
+	// Timeout is how long one query waits for its reply; 0 means 2 s.
+	Timeout time.Duration
+	// Attempts is how many queries a question may cost over all servers, 0 meaning 4. The same question repeated over TCP or
+	// without EDNS0 does not count. A question never takes longer than Attempts times Timeout.
+	Attempts int
+	// CacheSize bounds the number of answers kept, 0 meaning 65536. An answer larger than 512 octets counts for more.
+	CacheSize int
+	// MaxTTL is the longest that an answer is believed whatever its TTL; 0 means 24 h. A TTL of 0 is honoured: such an answer
+	// is given to those who wait for it and not kept.
+	MaxTTL time.Duration
+	// NegativeMaxTTL is the same for "no such name" and "no such record"; 0 means 5 min.
+	NegativeMaxTTL time.Duration
+	// StaleFor is how long after its expiry an answer may still be given when no server can be had (RFC 8767); 0 means 24 h,
+	// and a negative value never.
+	StaleFor time.Duration
+	// Concurrency bounds the queries that are on the wire at once; 0 means 256. At most eight times as many questions may
+	// wait, and what is asked beyond that fails at once with ErrBusy.
+	Concurrency int
+	// Now reads the wall clock that TTLs run by; nil means time.Now.
+	Now func() time.Time
+}
+
+// The defaults of Config, and what is not configured.
+const (
+	defaultTimeout        = 2 * time.Second
+	defaultAttempts       = 4
+	defaultCacheSize      = 1 << 16
+	defaultMaxTTL         = 24 * time.Hour
+	defaultNegativeMaxTTL = 5 * time.Minute
+	defaultStaleFor       = 24 * time.Hour
+	defaultConcurrency    = 256
+
+	// failureTTL is how long a failure is remembered: RFC 9520 section 3.2 demands at least a second.
+	failureTTL = 5 * time.Second
+	// staleTTL is how long a stale answer is given before the servers are tried again (RFC 8767 section 4).
+	staleTTL = 30 * time.Second
+	// staleAfter is how long a caller waits for the servers while a stale answer is at hand: the client response timer of RFC
+	// 8767 section 5.
+	staleAfter = 1800 * time.Millisecond
+	// familyWait is how long a caller that has addresses of one family waits for the other. A zone whose server never answers
+	// AAAA is common, and must not cost every message the whole time-out.
+	familyWait = 500 * time.Millisecond
+	// queueFactor times Concurrency is how many questions may be open.
+	queueFactor = 8
+)
+
+// Validate returns a *mail.FieldError that names the first field that makes no sense, or nil.
+func (c Config) Validate() error {
+	for i, s := range c.Servers {
+		if a, err := netip.ParseAddrPort(s); err != nil || a.Port() == 0 || a.Addr().IsUnspecified() {
+			return &mail.FieldError{Field: "servers[" + strconv.Itoa(i) + "]", Reason: strconv.Quote(s) + " is not an IP address and a port"}
+		}
+	}
+	for _, f := range []struct {
+		name  string
+		value int64
+	}{
+		{"timeout", int64(c.Timeout)},
+		{"attempts", int64(c.Attempts)},
+		{"cache_size", int64(c.CacheSize)},
+		{"max_ttl", int64(c.MaxTTL)},
+		{"negative_max_ttl", int64(c.NegativeMaxTTL)},
+		{"concurrency", int64(c.Concurrency)},
+	} {
+		if f.value < 0 {
+			return &mail.FieldError{Field: f.name, Reason: "is negative"}
+		}
+	}
+	return nil
+}
+
+func (c Config) withDefaults() Config {
+	c.Timeout = orDefault(c.Timeout, defaultTimeout)
+	c.Attempts = orDefault(c.Attempts, defaultAttempts)
+	c.CacheSize = orDefault(c.CacheSize, defaultCacheSize)
+	c.MaxTTL = orDefault(c.MaxTTL, defaultMaxTTL)
+	c.NegativeMaxTTL = orDefault(c.NegativeMaxTTL, defaultNegativeMaxTTL)
+	c.StaleFor = orDefault(c.StaleFor, defaultStaleFor)
+	c.Concurrency = orDefault(c.Concurrency, defaultConcurrency)
+	if len(c.Servers) == 0 {
+		c.Servers = systemServers("/etc/resolv.conf")
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+func orDefault[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
+
+// systemServers reads the nameserver lines of a resolv.conf. What is no IP address is left out.
+func systemServers(path string) []string {
+	var servers []string
+	if c, err := wire.ClientConfigFromFile(path); err == nil {
+		for _, s := range c.Servers {
+			if a, err := netip.ParseAddr(s); err == nil {
+				servers = append(servers, netip.AddrPortFrom(a, 53).String())
+			}
+		}
+	}
+	if len(servers) == 0 {
+		servers = []string{"127.0.0.1:53"}
+	}
+	return servers
+}
+
+// A Resolver answers questions about names. All methods are safe for concurrent use.
+type Resolver struct {
+	cfg     Config
+	servers []*server
+	cache   *cache.Cache[key, *answer]
+	slots   chan struct{} // one is held for each query on the wire
+
+	ctx    context.Context // ends when Close is called
+	cancel context.CancelFunc
+	flying sync.WaitGroup // the goroutines of flights
+
+	mu      sync.Mutex // guards flights and closed, and is taken before the locks of cache
+	flights map[key]*flight
+	closed  bool
+
+	stats struct{ hits, misses, stale, udp, tcp, failed atomic.Uint64 }
+}
+
+type key struct {
+	name  string // canonical: lower case, no last dot
+	qtype uint16
+}
+
+// New makes a Resolver. It fails as Validate does and touches no network. Close must be called to end it.
+func New(c Config) (*Resolver, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	c = c.withDefaults()
+	r := &Resolver{
+		cfg:     c,
+		cache:   cache.New[key, *answer](c.CacheSize),
+		slots:   make(chan struct{}, c.Concurrency),
+		flights: make(map[key]*flight),
+	}
+	for _, addr := range c.Servers {
+		r.servers = append(r.servers, &server{addr: addr})
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	return r, nil
+}
+
+// Close ends all queries and waits for them. Who waits for an answer gets ErrClosed, and so does every later question that
+// the cache cannot answer.
+func (r *Resolver) Close() {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.cancel()
+	r.flying.Wait()
+}
+
+// Stats are totals since the start.
+type Stats struct {
+	Hits   uint64 // questions answered from the cache
+	Misses uint64 // questions that had to ask or to wait for a server
+	Stale  uint64 // questions for which a stale answer was used, because no server could be had
+	UDP    uint64 // queries sent over UDP
+	TCP    uint64 // queries sent over TCP
+	Failed uint64 // queries without a usable reply
+	Cached int    // answers in the cache now
+}
+
+// Stats gives the totals.
+func (r *Resolver) Stats() Stats {
+	s := &r.stats
+	return Stats{
+		Hits: s.hits.Load(), Misses: s.misses.Load(), Stale: s.stale.Load(),
+		UDP: s.udp.Load(), TCP: s.tcp.Load(), Failed: s.failed.Load(),
+		Cached: r.cache.Len(),
+	}
+}

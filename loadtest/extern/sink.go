@@ -1,0 +1,69 @@
+package extern
+
+import (
+	"context"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// SinkOptions says how smtp-sink behaves. The zero value accepts every message and keeps none.
+type SinkOptions struct {
+	// Dump keeps every message in a file of its own.
+	Dump bool
+	// Args are further options of smtp-sink(1), such as "-L" for LMTP or "-q", "DATA" to hang up at DATA.
+	Args []string
+}
+
+// StartSmtpSink runs Postfix's smtp-sink until the test ends. It returns its address and, with Dump, the folder that the
+// messages are written to, one file each: lines X-Client-Addr, X-Client-Proto, X-Helo-Args, X-Mail-Args and X-Rcpt-Args
+// as SMTP had them, a Received field, and the message with lines that end in LF. SinkMessages reads it.
+func StartSmtpSink(t testing.TB, opts SinkOptions) (addr, dumpDir string) {
+	t.Helper()
+	sink := Find(t, "smtp-sink")
+	var args []string
+	if os.Getuid() == 0 {
+		// smtp-sink refuses to serve as root.
+		args = append(args, "-u", "nobody")
+	}
+	if opts.Dump {
+		dumpDir = openDir(t)
+		args = append(args, "-d", filepath.Join(dumpDir, "%s."))
+	}
+	args = append(args, opts.Args...)
+	addr = serve(t, func(addr string) *exec.Cmd {
+		return sink.Command(context.Background(), append(args, addr, "1024")...)
+	})
+	return addr, dumpDir
+}
+
+// openDir makes a folder for the length of the test that any user may write to: for root, smtp-sink is nobody. Of
+// t.TempDir nobody could not even pass the parent.
+func openDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "smtp-sink")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// split divides an address that serve made into host and port.
+func split(t testing.TB, addr string) (host, port string) {
+	t.Helper()
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return host, port
+}
