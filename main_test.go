@@ -185,6 +185,7 @@ var gateFor = map[string][]string{
 	"github.com/HdrHistogram/hdrhistogram-go":    {"loadtest/...", "bench/..."},
 	"golang.org/x/net/idna":                      {"router/rules", "egress/..."},
 	"golang.org/x/sync":                          {"..."},
+	"golang.org/x/sys":                           {"loadtest/..."},
 	"pgregory.net/rapid":                         {"tests"},
 	"go.uber.org/goleak":                         {"tests"},
 	"github.com/rogpeppe/go-internal/testscript": {"tests"},

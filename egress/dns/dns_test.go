@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -335,10 +336,10 @@ func TestQuestionsBeyondTheBoundFailAtOnce(t *testing.T) {
 		})
 	}
 	for r.Stats().Misses < queueFactor*2 {
-		time.Sleep(time.Millisecond)
+		runtime.Gosched()
 	}
 	for len(r.slots) < 2 {
-		time.Sleep(time.Millisecond)
+		runtime.Gosched()
 	}
 	for _, qtype := range []string{"A", "both"} {
 		if _, _, err := ask(r, qtype, "one.more.example.com"); !errors.Is(err, ErrBusy) || !Temporary(err) {

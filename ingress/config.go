@@ -1,0 +1,125 @@
+package ingress
+
+import (
+	"context"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A Router says where mail goes. An error is a *mail.Refusal.
+type Router interface {
+	Route(q mail.Query) ([]mail.Route, error)
+}
+
+// A Relay begins transactions at next hops. An error is a *mail.Refusal.
+type Relay interface {
+	Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, error)
+}
+
+// A Config says how sessions behave. It is copied by New.
+type Config struct {
+	Hostname   string           // our name in Received fields
+	Router     Router           // required
+	Relay      Relay            // required
+	Emit       func(mail.Event) // must not block; nil: nobody listens
+	Tracer     trace.Tracer     // nil: no spans
+	HopKeys    [][]byte         // keys of the hop marks, current first; at least one
+	HoldBudget int64            // octets of slabs that messages may take at a time; 0: 512 MiB
+	Now        func() time.Time // nil: time.Now
+	Deadlines  Deadlines        // zero fields: the defaults
+}
+
+// Deadlines bound the walk of a message. Each lies inside the client's own time-out of RFC 5321 section 4.5.3.2.
+type Deadlines struct {
+	Rcpt   time.Duration // from a client's RCPT to our answer, hosts and sessions included; 60 s, the client waits 5 min
+	Data   time.Duration // for the next hop's 354; 60 s, the client waits 2 min for ours and 10 for the reply to the dot
+	Commit time.Duration // from the client's last octet to our reply; 9 min, the client waits 10
+	Lend   time.Duration // after this silence since the last RCPT or DATA a session at the next hop is handed back; 5 s
+}
+
+// The defaults of a Config.
+const (
+	DefaultHoldBudget = 512 << 20
+	DefaultRcpt       = 60 * time.Second
+	DefaultData       = 60 * time.Second
+	DefaultCommit     = 9 * time.Minute
+	DefaultLend       = 5 * time.Second
+)
+
+// Validate names the first field that cannot be served.
+func (c *Config) Validate() error {
+	switch {
+	case c.Hostname == "":
+		return &mail.FieldError{Field: "hostname", Reason: "is required"}
+	case c.Router == nil:
+		return &mail.FieldError{Field: "router", Reason: "is required"}
+	case c.Relay == nil:
+		return &mail.FieldError{Field: "relay", Reason: "is required"}
+	case len(c.HopKeys) == 0 || len(c.HopKeys[0]) < 16:
+		return &mail.FieldError{Field: "hop_keys", Reason: "needs a key of at least 16 octets"}
+	case c.HoldBudget < 0:
+		return &mail.FieldError{Field: "hold_budget", Reason: "is negative"}
+	case c.Deadlines.Rcpt > 4*time.Minute:
+		return &mail.FieldError{Field: "deadlines.rcpt", Reason: "is beyond the client's own time-out of 5 minutes"}
+	case c.Deadlines.Commit > 9*time.Minute+30*time.Second:
+		return &mail.FieldError{Field: "deadlines.commit", Reason: "is beyond the client's own time-out of 10 minutes"}
+	}
+	return nil
+}
+
+// A Server holds what the sessions of a node share.
+type Server struct {
+	cfg  Config
+	hops hopMarks
+	held atomic.Int64 // octets of slabs that messages take now
+}
+
+// New makes a Server.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.HoldBudget == 0 {
+		cfg.HoldBudget = DefaultHoldBudget
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Emit == nil {
+		cfg.Emit = func(mail.Event) {}
+	}
+	d := &cfg.Deadlines
+	setDefault(&d.Rcpt, DefaultRcpt)
+	setDefault(&d.Data, DefaultData)
+	setDefault(&d.Commit, DefaultCommit)
+	setDefault(&d.Lend, DefaultLend)
+	return &Server{cfg: cfg, hops: newHopMarks(cfg.HopKeys)}, nil
+}
+
+func setDefault(d *time.Duration, v time.Duration) {
+	if *d == 0 {
+		*d = v
+	}
+}
+
+// Held is the number of octets that messages in transit take of the hold budget.
+func (s *Server) Held() int64 { return s.held.Load() }
+
+// clientNetwork is the unit in which clients share sessions: /24 for IPv4, /64 for IPv6.
+func clientNetwork(a netip.Addr) netip.Prefix {
+	a = a.Unmap()
+	bits := 64
+	if a.Is4() {
+		bits = 24
+	}
+	p, err := a.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}

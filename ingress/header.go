@@ -1,0 +1,119 @@
+package ingress
+
+import (
+	"bytes"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// maxReceived is the number of Received fields above which a message is taken to loop. RFC 5321 section 6.3 asks for a
+// large threshold, at least 100 in a queueing relay; ours has no legitimate path of that length.
+const maxReceived = 50
+
+// maxCarry bounds what is kept of a line that a piece cut in two: enough for a field name and a hop mark.
+const maxCarry = 1024
+
+// A headerScan reads the header section (RFC 5322 section 2.1) as it goes by, in pieces, in constant memory. It counts
+// Received fields, collects hop marks and notices octets above 127.
+type headerScan struct {
+	done       bool // the empty line was seen, or a line that can be none of a header section
+	eightBit   bool
+	inReceived bool
+	markSeen   bool // in the field begun last
+	received   int
+	marked     int // Received fields with a hop mark
+	marks      [maxMarks * 4]hopMark
+	nmarks     int
+	carry      []byte
+}
+
+// feed reads one piece and reports whether the header section has ended.
+func (h *headerScan) feed(o mail.Octets) bool {
+	for _, seg := range o.Segments {
+		if h.done {
+			return true
+		}
+		h.segment(seg)
+	}
+	return h.done
+}
+
+func (h *headerScan) segment(seg []byte) {
+	if len(h.carry) > 0 {
+		nl := bytes.IndexByte(seg, '\n')
+		part := seg[:nl+1]
+		if nl < 0 {
+			part = seg
+		}
+		if len(h.carry) < maxCarry {
+			h.carry = append(h.carry, part[:min(len(part), maxCarry-len(h.carry))]...)
+		}
+		h.noteEightBit(part)
+		if nl < 0 {
+			return
+		}
+		h.line(h.carry)
+		h.carry = h.carry[:0]
+		seg = seg[nl+1:]
+	}
+	for !h.done && len(seg) > 0 {
+		nl := bytes.IndexByte(seg, '\n')
+		if nl < 0 {
+			h.carry = append(h.carry[:0], seg[:min(len(seg), maxCarry)]...)
+			h.noteEightBit(seg)
+			return
+		}
+		h.noteEightBit(seg[:nl])
+		h.line(seg[:nl+1])
+		seg = seg[nl+1:]
+	}
+}
+
+// line takes one line with its end, or as much of it as carry holds.
+func (h *headerScan) line(l []byte) {
+	if l[0] == '\r' || l[0] == '\n' {
+		h.done = true
+		return
+	}
+	if l[0] != ' ' && l[0] != '\t' {
+		h.inReceived = len(l) > 9 && bytes.EqualFold(l[:9], []byte("received:"))
+		h.markSeen = false
+		if h.inReceived {
+			h.received++
+		}
+	}
+	if !h.inReceived {
+		return
+	}
+	for {
+		i := bytes.Index(l, []byte("(hop="))
+		if i < 0 {
+			return
+		}
+		l = l[i+len("(hop="):]
+		m, ok := parseHopMark(l)
+		if !ok {
+			continue
+		}
+		if !h.markSeen {
+			h.marked++
+			h.markSeen = true
+		}
+		if h.nmarks < len(h.marks) {
+			h.marks[h.nmarks] = m
+			h.nmarks++
+		}
+	}
+}
+
+func (h *headerScan) noteEightBit(l []byte) {
+	if h.eightBit {
+		return
+	}
+	for _, c := range l {
+		if c >= 0x80 {
+			h.eightBit = true
+			return
+		}
+	}
+}

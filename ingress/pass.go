@@ -1,0 +1,279 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+
+	"github.com/millrace/millrace/ingress/wire"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// Body passes the message on and gives the reply to its end. A message that ends inside the hold window is judged whole
+// and leaves in one write; a larger one streams. The transaction is over when it returns.
+func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
+	t := s.t
+	s.held.Add(slabCost)
+	defer s.held.Add(-slabCost)
+	ctx = s.traced(ctx)
+	var v verdict
+	if t.relayed == 0 {
+		v = s.discard(b)
+	} else {
+		v = s.pass(ctx, b)
+	}
+	t.abort() // a transaction that Commit has ended is gone already
+	reply := v.reply.WithID(t.id)
+	s.tell(v, reply, b.Received())
+	s.end()
+	return reply
+}
+
+// A verdict is how a message ended.
+type verdict struct {
+	kind    mail.Kind
+	reply   mail.Reply
+	outcome mail.Outcome // zero if nothing was committed
+	err     error        // why it was not relayed
+	mode    mail.Mode
+}
+
+// discard reads a message that a drop rule wants nowhere.
+func (s *session) discard(b *wire.Body) verdict {
+	for {
+		_, last, err := b.Next(time.Time{})
+		if err != nil {
+			return s.failed(err, mail.ModeNone)
+		}
+		if last {
+			return verdict{kind: mail.Dropped, reply: mail.NewReply(250, 0, 0, "OK")}
+		}
+		b.Recycle()
+	}
+}
+
+// pass relays a message.
+func (s *session) pass(ctx context.Context, b *wire.Body) verdict {
+	octetsCtx, in := s.enter(ctx, mail.StageOctets)
+	last, mode, err := s.octets(octetsCtx, b)
+	in.end(err)
+	if err != nil {
+		return s.failed(err, mode)
+	}
+	return s.commit(ctx, last, mode)
+}
+
+// octets reads the hold window, judges it, and gives the next hop all of the message but its last piece, which it returns.
+func (s *session) octets(ctx context.Context, b *wire.Body) (o mail.Octets, mode mail.Mode, err error) {
+	o, last, err := s.first(b)
+	if err != nil {
+		return o, mail.ModeNone, err
+	}
+	mode = mail.ModeStream
+	if last {
+		mode = mail.ModeHold
+	}
+	var head headerScan
+	if err := s.examine(&head, o, last); err != nil {
+		return o, mode, err
+	}
+	if o, err = s.prepend(b, o); err != nil {
+		return o, mode, err
+	}
+	if err := s.open(ctx, b.Form(), &head); err != nil {
+		return o, mode, err
+	}
+	for !last {
+		if err := s.t.tx.Write(o); err != nil {
+			return o, mode, err
+		}
+		b.Recycle()
+		if o, last, err = b.Next(time.Time{}); err != nil {
+			return o, mode, err
+		}
+		if head.done {
+			continue
+		}
+		if err := s.examine(&head, o, last); err != nil {
+			return o, mode, err
+		}
+		if err := s.speaks(&head); err != nil {
+			return o, mode, err
+		}
+	}
+	return o, mode, nil
+}
+
+// first reads the hold window. While the client is slow with it, the session at the next hop is lent.
+func (s *session) first(b *wire.Body) (mail.Octets, bool, error) {
+	t := s.t
+	var until time.Time
+	if !t.lent {
+		until = t.last.Add(s.cfg.Deadlines.Lend)
+	}
+	o, last, err := b.Next(until)
+	if errors.Is(err, wire.ErrIdle) {
+		t.lend()
+		return b.Next(time.Time{})
+	}
+	return o, last, err
+}
+
+// examine reads on in the header section and, when it has ended, looks for a loop.
+func (s *session) examine(h *headerScan, o mail.Octets, last bool) error {
+	ended := h.feed(o) || last
+	if h.received > maxReceived {
+		return mail.Refuse(554, 4, 6, "Too many Received fields, this message loops", "loop", nil)
+	}
+	if !ended {
+		return nil
+	}
+	if h.marked > maxMarks {
+		return mail.Refuse(554, 4, 6, "This message passed here too often", "loop", nil)
+	}
+	for i := range s.t.rcpts {
+		if s.hops.looped(h.marks[:h.nmarks], s.t.rcpts[i].forward) {
+			return mail.Refuse(554, 4, 6, "This message passed here before for the same recipient", "loop", nil)
+		}
+	}
+	return nil
+}
+
+// prepend writes our trace field above the message.
+func (s *session) prepend(b *wire.Body, o mail.Octets) (mail.Octets, error) {
+	var buf [maxFields]byte
+	fields := s.appendReceived(buf[:0], s.client, s.t, s.cfg.Now())
+	o, ok := b.Prepend(o, fields)
+	if !ok {
+		return o, mail.Refuse(451, 3, 0, "Local error, try again later", "headroom", errors.New("no room for the trace fields"))
+	}
+	return o, nil
+}
+
+// open begins the message at the next hop, whose session is fetched back first if it was lent.
+func (s *session) open(ctx context.Context, form mail.Form, h *headerScan) error {
+	if err := s.renew(ctx); err != nil {
+		return err
+	}
+	if err := s.speaks(h); err != nil {
+		return err
+	}
+	ctx, in := s.enter(mail.Until(ctx, time.Now().Add(s.cfg.Deadlines.Data)), mail.StageData)
+	err := s.t.tx.Data(ctx, form)
+	in.end(err)
+	return err
+}
+
+// speaks refuses a message that needs SMTPUTF8 for its header section where the next hop has none (RFC 6531 section 3.5).
+// One that was declared so and needs it not is relayed without the parameter.
+func (s *session) speaks(h *headerScan) error {
+	if !s.t.params.SMTPUTF8 || !h.eightBit {
+		return nil
+	}
+	if sp, ok := s.t.tx.(mail.Speaker); ok && !sp.SMTPUTF8() {
+		return mail.Refuse(550, 6, 7, "The destination does not support SMTPUTF8", "smtputf8", nil)
+	}
+	return nil
+}
+
+// commit releases the dot and gives the next hop's answer. From here on the client's fate does not matter.
+func (s *session) commit(ctx context.Context, o mail.Octets, mode mail.Mode) verdict {
+	t := s.t
+	ctx = context.WithoutCancel(ctx)
+	ctx, in := s.enter(mail.Until(ctx, time.Now().Add(s.cfg.Deadlines.Commit)), mail.StageCommit)
+	outcomes := t.tx.Commit(ctx, o)
+	t.tx = nil
+	out := worst(outcomes)
+	if out.Reply.Class() == 2 {
+		in.end(nil)
+	} else {
+		in.end(&mail.Refusal{Reply: out.Reply, Host: out.Host, Cause: out.Cause})
+	}
+	v := verdict{outcome: out, mode: mode, err: out.Cause}
+	first := s.firstRelayed()
+	switch out.Reply.Class() {
+	case 2:
+		v.kind = mail.Relayed
+	case 5:
+		v.kind = mail.Refused
+	default:
+		v.kind = mail.Deferred
+	}
+	v.reply = publicReply(out.Reply, out.Host, first.forward, first.route)
+	return v
+}
+
+// worst gives the one answer to the dot. Outcomes that differ in class cannot be told in one reply, so they are a 451.
+func worst(outcomes []mail.Outcome) mail.Outcome {
+	if len(outcomes) == 0 {
+		return mail.Outcome{Reply: mail.NewReply(451, 3, 0, "Local error, try again later"), Cause: errors.New("no outcome")}
+	}
+	out := outcomes[0]
+	for _, o := range outcomes[1:] {
+		if o.Reply.Class() != out.Reply.Class() {
+			out.Cause = errors.New("outcomes differ: " + out.Reply.String() + "; " + o.Reply.String())
+			out.Reply = mail.NewReply(451, 3, 0, "Delivered to some recipients only, try again")
+			return out
+		}
+	}
+	return out
+}
+
+func (s *session) firstRelayed() recipient {
+	for _, r := range s.t.rcpts {
+		if r.route.Action != mail.Drop {
+			return r
+		}
+	}
+	return recipient{}
+}
+
+// failed is the verdict on a message that ended before the dot.
+func (s *session) failed(err error, mode mail.Mode) verdict {
+	v := verdict{err: err, mode: mode, kind: mail.Aborted, reply: mail.ReplyFor(err)}
+	if errors.Is(err, wire.ErrClientGone) || errors.Is(err, wire.ErrInterrupted) || errors.Is(err, wire.ErrTooSlow) {
+		return v
+	}
+	if first := s.firstRelayed(); first.route.NextHop.Host != "" {
+		v.reply = publicRefusal(err, first.forward, first.route).Reply
+	}
+	v.kind = mail.Deferred
+	if v.reply.Class() == 5 {
+		v.kind = mail.Refused
+	}
+	return v
+}
+
+// tell emits the wide event of the transaction.
+func (s *session) tell(v verdict, reply mail.Reply, octets int64) {
+	e := s.t.event
+	e.Kind, e.Time, e.Mode, e.Recipients, e.Octets = v.kind, s.cfg.Now(), v.mode, len(s.t.rcpts), octets
+	e.Verb, e.Reply, e.Cause = "DATA", reply, v.err
+	e.Host, e.HostTLS, e.Reused, e.InDoubt = v.outcome.Host, v.outcome.TLS, v.outcome.Reused, v.outcome.InDoubt
+	var r *mail.Refusal
+	if errors.As(v.err, &r) {
+		e.Reason = r.Reason
+		if e.Host == "" {
+			e.Host = r.Host
+		}
+	}
+	if v.outcome.InDoubt {
+		e.Reason = "in doubt"
+	}
+	s.cfg.Emit(e)
+	if sp := s.t.span; sp != nil && sp.IsRecording() {
+		sp.SetAttributes(
+			attribute.String("client.address", s.client.Addr.Addr().String()),
+			attribute.String("smtp.mode", v.mode.String()),
+			attribute.Int64("smtp.octets", octets),
+			attribute.Int("smtp.recipients", e.Recipients),
+			attribute.Int("smtp.code", reply.Code),
+			attribute.String("smtp.outcome", v.kind.String()),
+			attribute.String("server.address", e.Host),
+			attribute.String("smtp.rule", e.Rule.Pattern+":"+strconv.Itoa(e.Rule.Line)),
+		)
+	}
+}

@@ -1,0 +1,90 @@
+package ingress
+
+import (
+	"encoding/hex"
+	"strings"
+	"time"
+
+	"github.com/millrace/millrace/ingress/wire"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// appendReceived appends our Received field (RFC 5321 section 4.4). A "for" clause stands only where there is one
+// recipient, so that nobody reads of another's blind copy; each recipient has a hop mark.
+func (s *Server) appendReceived(b []byte, c *wire.Client, t *transaction, now time.Time) []byte {
+	b = append(b, "Received: from "...)
+	b = appendAtom(b, c.Helo)
+	b = append(b, " ("...)
+	if c.Name != "" {
+		b = appendAtom(b, c.Name)
+		b = append(b, ' ')
+	}
+	a := c.Addr.Addr().Unmap()
+	switch {
+	case !a.IsValid():
+		b = append(b, "unknown"...)
+	case a.Is4():
+		b = append(a.AppendTo(append(b, '[')), ']')
+	default:
+		b = append(a.AppendTo(append(b, "[IPv6:"...)), ']')
+	}
+	b = append(b, ")\r\n\tby "...)
+	b = append(b, s.cfg.Hostname...)
+	b = append(b, " with "...)
+	b = append(b, protocol(c, t.params.SMTPUTF8)...)
+	b = append(b, " id "...)
+	b = hex.AppendEncode(b, t.id[:])
+	if len(t.rcpts) == 1 {
+		b = append(b, "\r\n\tfor <"...)
+		b = t.rcpts[0].forward.AppendTo(b)
+		b = append(b, '>')
+	}
+	b = append(b, ";\r\n\t"...)
+	b = now.UTC().AppendFormat(b, "Mon, 2 Jan 2006 15:04:05 +0000")
+	for i := range t.rcpts {
+		if i%3 == 2 {
+			b = append(b, "\r\n\t"...)
+		} else {
+			b = append(b, ' ')
+		}
+		m := s.hops.mark(0, t.rcpts[i].forward)
+		b = append(b, "(hop="...)
+		b = hex.AppendEncode(b, m[:])
+		b = append(b, ')')
+	}
+	return append(b, "\r\n"...)
+}
+
+// protocol is the "with" keyword of the session (RFC 3848, RFC 6531 section 4.3).
+func protocol(c *wire.Client, smtputf8 bool) string {
+	tls := c.TLS != nil
+	switch {
+	case smtputf8 && tls:
+		return "UTF8SMTPS"
+	case smtputf8:
+		return "UTF8SMTP"
+	case tls:
+		return "ESMTPS"
+	case c.ESMTP:
+		return "ESMTP"
+	}
+	return "SMTP"
+}
+
+// appendAtom appends what a client called itself, without anything that could end the clause it stands in.
+func appendAtom(b []byte, s string) []byte {
+	if s == "" {
+		return append(b, "unknown"...)
+	}
+	if len(s) > mail.MaxDomain {
+		s = s[:mail.MaxDomain]
+	}
+	for i := range len(s) {
+		c := s[i]
+		if c <= ' ' || c > '~' || strings.IndexByte(`()<>\";,`, c) >= 0 {
+			c = '?'
+		}
+		b = append(b, c)
+	}
+	return b
+}

@@ -1,0 +1,471 @@
+package wire
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+const (
+	smallBuffer    = 512      // what a connection keeps while it waits for a command
+	maxCommandLine = 2048     // CRLF included; RFC 5321 section 4.5.3.1.4 asks for 512 and more for extensions
+	maxSkipped     = 64 << 10 // of a command line over that
+	maxBatch       = 16 << 10 // replies that wait for a flush
+)
+
+// The ways in which waiting for a command can end without one.
+var (
+	errIdleTooLong = errors.New("no command in time")
+	errDraining    = errors.New("shutting down")
+)
+
+// A batch holds replies until they are written together.
+type batch struct{ octets []byte }
+
+// A conn is one connection of a client. One goroutine runs serve and uses everything but mu and parked, which Shutdown
+// uses as well.
+type conn struct {
+	srv     *Server
+	raw     net.Conn // the socket
+	rw      net.Conn // raw, or TLS over it
+	session Session
+	client  Client
+	counted netip.Addr // the client that this connection counts for in the caps; zero: none yet
+
+	buf   []byte // commands are read here: small, or big while a batch is longer
+	r, w  int    // buf[r:w] is not yet consumed
+	mark  int    // where the line given last begins
+	big   *slab
+	out   *batch // replies not yet written; borrowed
+	body  *Body  // not nil while Session.Body runs
+	chunk bool   // that message comes by BDAT
+
+	limit    time.Duration // when the wait for the present command line ends; 0: not begun
+	readDue  time.Duration // the read deadline set last
+	writeDue time.Duration
+
+	failed   *mail.Reply // the reply to each further BDAT of a message that is lost
+	rcpts    int         // accepted in this transaction
+	messages int
+	bad      int // commands, see Config.ErrorBudget
+	refused  int // recipients, see Config.RefusedBudget
+	skipped  int // octets of a command line that is too long
+
+	behindProxy bool
+	xclient     bool // XCLIENT is allowed
+	full        bool // the last read filled buf: more is probably waiting
+	open        bool // a transaction is open
+	utf8        bool // with SMTPUTF8
+	tried       bool // a recipient of it was refused
+	deferred    bool // one of them for now
+	lendable    bool // Session.Idle is still to be called in this wait
+	shunned     bool // the greeting was a 554
+	closing     bool // after the replies that are waiting
+	linger      bool // the client may still be sending: see sayGoodbye
+	dead        bool // a write failed
+	announced   bool // Connected was emitted
+
+	mu     sync.Mutex // guards parked and every setting of the read deadline while parked
+	parked bool       // waiting for what Shutdown need not wait for
+
+	small [smallBuffer]byte
+}
+
+// count makes the connection count for the client at a in the caps, and reports whether there was room.
+func (c *conn) count(a netip.Addr) bool {
+	if !a.IsValid() {
+		return true
+	}
+	if !c.srv.cfg.Caps.takeClient(a) {
+		return false
+	}
+	c.uncount()
+	c.counted = a
+	return true
+}
+
+func (c *conn) uncount() {
+	if c.counted.IsValid() {
+		c.srv.cfg.Caps.giveClient(c.counted)
+		c.counted = netip.Addr{}
+	}
+}
+
+// serve runs the connection to its end.
+func (c *conn) serve() {
+	defer c.end()
+	defer func() {
+		if v := recover(); v != nil {
+			c.panicked(v)
+		}
+	}()
+	if c.begin() {
+		c.converse()
+	}
+	c.sayGoodbye()
+}
+
+// begin does what comes before the first command: PROXY header, implicit TLS, the Session and its greeting.
+func (c *conn) begin() bool {
+	if c.behindProxy && !c.readProxyHeader() {
+		return false
+	}
+	c.xclient = contains(c.srv.cfg.Xclient, c.client.Addr.Addr()) && !c.client.Unknown
+	if !c.counted.IsValid() && !c.client.Unknown && !c.xclient && !c.count(c.client.Addr.Addr()) {
+		c.event(mail.Refused, "connections_per_client", tooManyConnections)
+		if !c.srv.cfg.Implicit {
+			c.reply(tooManyConnections)
+		}
+		return false
+	}
+	c.announced = true
+	c.srv.cfg.Emit(mail.Event{Kind: mail.Connected, Time: c.srv.cfg.Now(), Client: c.client.Addr.Addr()})
+	if c.srv.cfg.Implicit && !c.startTLS() {
+		return false
+	}
+	c.session = c.srv.cfg.NewSession(c.srv.ctx, &c.client)
+	return c.greet()
+}
+
+// converse carries out one command after another.
+func (c *conn) converse() {
+	for !c.closing && !c.dead {
+		if c.overBudget() {
+			return
+		}
+		line, fault, err := c.nextLine()
+		switch {
+		case errors.Is(err, errDraining), err == nil && c.srv.draining.Load():
+			c.reply(shuttingDown)
+			return
+		case errors.Is(err, errIdleTooLong):
+			c.reply(idleTooLong)
+			return
+		case err != nil:
+			c.dead = true // nobody reads what is still to be said
+			return
+		}
+		c.command(line, fault)
+	}
+}
+
+// overBudget ends the connection of a client that has made too many mistakes or guessed too many recipients.
+func (c *conn) overBudget() bool {
+	cfg := &c.srv.cfg
+	switch {
+	case cfg.ErrorBudget >= 0 && c.bad >= cfg.ErrorBudget:
+		c.hangUp(tooManyErrors, "error budget")
+	case cfg.RefusedBudget >= 0 && c.refused >= cfg.RefusedBudget:
+		c.hangUp(tooManyRefused, "refused recipients")
+	default:
+		return false
+	}
+	return true
+}
+
+// hangUp replies, closes the connection and tells why.
+func (c *conn) hangUp(r mail.Reply, reason string) {
+	c.reply(r)
+	c.closing, c.linger = true, true
+	c.event(mail.Refused, reason, r)
+}
+
+func (c *conn) event(k mail.Kind, reason string, r mail.Reply) {
+	c.srv.cfg.Emit(mail.Event{
+		Kind: k, Time: c.srv.cfg.Now(), Client: c.client.Addr.Addr(), Helo: c.client.Helo, TLS: c.client.TLSVersion(),
+		Reason: reason, Reply: r,
+	})
+}
+
+// reply puts r behind the replies that wait for the next flush.
+func (c *conn) reply(r mail.Reply) { c.append(r.AppendTo) }
+
+// append lets what write a reply behind those that wait.
+func (c *conn) append(what func([]byte) []byte) {
+	if c.out == nil {
+		c.out = c.srv.batches.Get().(*batch)
+	}
+	c.out.octets = what(c.out.octets)
+	if len(c.out.octets) >= maxBatch {
+		c.flush()
+	}
+}
+
+// flush writes the replies that wait, in one write, and gives their buffer back.
+func (c *conn) flush() {
+	if c.out == nil {
+		return
+	}
+	if !c.dead {
+		wait := c.srv.cfg.Timeouts.Write
+		if due := c.srv.now() + wait; c.writeDue < due {
+			c.writeDue = due + wait/8
+			_ = c.raw.SetWriteDeadline(c.srv.epoch.Add(c.writeDue))
+		}
+		if _, err := c.rw.Write(c.out.octets); err != nil {
+			c.dead = true
+		}
+	}
+	c.out.octets = c.out.octets[:0]
+	c.srv.batches.Put(c.out)
+	c.out = nil
+}
+
+// nextLine gives the next command line without CRLF; it stays valid until the next read. A fault is the reply to a line
+// that cannot be a command. An error is one of the wait's.
+func (c *conn) nextLine() (line []byte, fault *mail.Reply, err error) {
+	c.limit = 0
+	c.lendable = c.open && c.body == nil && c.srv.cfg.Lend > 0
+	for {
+		if i := bytes.IndexByte(c.buf[c.r:c.w], '\n'); i >= 0 {
+			c.mark = c.r
+			line = c.buf[c.r : c.r+i]
+			c.r += i + 1
+			c.limit = 0
+			long := c.skipped+i+1 > maxCommandLine
+			c.skipped = 0
+			switch {
+			case long:
+				return nil, &lineTooLong, nil
+			case i == 0 || line[i-1] != '\r':
+				return nil, &lineNotCRLF, nil
+			}
+			return line[:i-1], nil, nil
+		}
+		if c.skipped > 0 || c.w-c.r > maxCommandLine {
+			c.skipped += c.w - c.r
+			c.r = c.w
+			if c.skipped > maxSkipped {
+				c.closing, c.linger = true, true
+				return nil, &lineTooLong, nil
+			}
+		}
+		if err := c.fill(); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
+// unreadLine makes nextLine give its last line again.
+func (c *conn) unreadLine() { c.r = c.mark }
+
+// unread puts octets that were read too far in front of everything else. The buffer holds nothing else.
+func (c *conn) unread(p []byte) {
+	if len(p) > len(c.buf) {
+		c.grow()
+	}
+	c.r, c.w = 0, copy(c.buf, p)
+	c.full = false
+}
+
+// grow exchanges the small buffer for a slab.
+func (c *conn) grow() {
+	if c.big != nil {
+		return
+	}
+	c.big = c.srv.cfg.Slabs.take()
+	n := copy(c.big[:], c.buf[c.r:c.w])
+	c.buf, c.r, c.w = c.big[:], 0, n
+}
+
+// shrink goes back to the small buffer, if what is left fits.
+func (c *conn) shrink() {
+	if c.big == nil || c.w-c.r > smallBuffer/2 {
+		return
+	}
+	n := copy(c.small[:], c.buf[c.r:c.w])
+	c.srv.cfg.Slabs.give(c.big)
+	c.big = nil
+	c.buf, c.r, c.w = c.small[:], 0, n
+}
+
+// fill reads once behind what is left in the buffer. Before that it writes the replies that wait, because the client may
+// be waiting for them; but not when the last read filled the buffer and left half a line: then the other half is on its
+// way, whatever the client waits for, and the replies to the whole batch leave together (RFC 2920 section 3.2).
+func (c *conn) fill() error {
+	if half := c.w > c.r; c.full && half {
+		c.grow()
+	} else {
+		c.flush()
+		c.shrink()
+	}
+	if c.r > 0 {
+		c.w = copy(c.buf, c.buf[c.r:c.w])
+		c.r = 0
+	}
+	if c.w == len(c.buf) {
+		c.grow()
+	}
+	if c.dead {
+		return io.ErrClosedPipe
+	}
+	var n int
+	var err error
+	if c.body != nil {
+		n, err = c.body.wait(c.buf[c.w:])
+	} else {
+		n, err = c.await(c.buf[c.w:])
+	}
+	c.w += n
+	c.full = c.w == len(c.buf)
+	return err
+}
+
+// await reads once for a command and keeps its time-outs.
+func (c *conn) await(p []byte) (int, error) {
+	t, lend := c.srv.cfg.Timeouts.Command, c.srv.cfg.Lend
+	for {
+		now := c.srv.now()
+		if c.limit == 0 {
+			c.limit = now + t
+		}
+		due, slack, lending := c.limit, t/16, false
+		if c.lendable && now+lend < due {
+			due, slack, lending = now+lend, lend/16, true
+		}
+		if !c.park(due, slack) {
+			return 0, errDraining
+		}
+		n, err := c.rw.Read(p)
+		c.unpark()
+		switch {
+		case n > 0:
+			return n, nil
+		case err == nil:
+			continue
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return 0, err
+		case c.srv.draining.Load():
+			return 0, errDraining
+		case lending && c.srv.now() >= due:
+			c.lendable = false
+			c.session.Idle()
+		case c.srv.now() >= c.limit:
+			return 0, errIdleTooLong
+		}
+	}
+}
+
+// arm sets the read deadline to due, or leaves it if it stands between due and slack later: setting it costs more than
+// reading the clock.
+func (c *conn) arm(due, slack time.Duration) {
+	if due <= c.readDue && c.readDue <= due+slack {
+		return
+	}
+	c.readDue = due + slack
+	_ = c.raw.SetReadDeadline(c.srv.epoch.Add(c.readDue))
+}
+
+// park arms the read deadline of a wait that Shutdown may end at once; false means that it has begun.
+func (c *conn) park(due, slack time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.srv.draining.Load() {
+		return false
+	}
+	c.parked = true
+	c.arm(due, slack)
+	return true
+}
+
+func (c *conn) unpark() {
+	c.mu.Lock()
+	c.parked = false
+	c.mu.Unlock()
+}
+
+// wake ends the wait of a parked connection; Shutdown calls it after it has begun draining. A connection that is not
+// parked sees that when it is about to park.
+func (c *conn) wake() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.parked {
+		_ = c.raw.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// sayGoodbye writes what waits. Where the client may still be sending, closing at once would make its kernel throw away
+// the reply (RST): it gets a moment to read it.
+func (c *conn) sayGoodbye() {
+	c.flush()
+	if !c.linger || c.dead {
+		return
+	}
+	half, ok := c.raw.(interface{ CloseWrite() error })
+	if !ok {
+		return
+	}
+	if t, ok := c.rw.(*tls.Conn); ok {
+		_ = t.CloseWrite()
+	}
+	_ = half.CloseWrite()
+	if !c.park(c.srv.now()+c.srv.cfg.Timeouts.Linger, 0) {
+		return
+	}
+	for sunk := 0; sunk < 1<<20; {
+		n, err := c.raw.Read(c.small[:])
+		if sunk += n; err != nil {
+			return
+		}
+	}
+}
+
+// panicked answers for a Session that panicked.
+func (c *conn) panicked(v any) {
+	c.srv.cfg.Panicked(v, debug.Stack())
+	if b := c.body; b != nil {
+		c.body = nil
+		b.abandon()
+	}
+	c.reply(localError)
+	c.linger = true
+	c.event(mail.Anomaly, "panic", localError)
+	c.sayGoodbye()
+}
+
+// end gives everything back.
+func (c *conn) end() {
+	if c.session != nil {
+		c.closeSession()
+	}
+	c.rw.Close()
+	c.flushNothing()
+	if c.announced {
+		c.event(mail.Disconnected, "", mail.Reply{})
+	}
+}
+
+// flushNothing gives the borrowed buffers back without writing.
+func (c *conn) flushNothing() {
+	if c.out != nil {
+		c.out.octets = c.out.octets[:0]
+		c.srv.batches.Put(c.out)
+		c.out = nil
+	}
+	if c.big != nil {
+		c.srv.cfg.Slabs.give(c.big)
+		c.big = nil
+		c.buf = c.small[:]
+	}
+}
+
+// closeSession calls Session.Close once, and survives its panic.
+func (c *conn) closeSession() {
+	defer func() {
+		if v := recover(); v != nil {
+			c.srv.cfg.Panicked(v, debug.Stack())
+		}
+	}()
+	s := c.session
+	c.session = nil
+	s.Close()
+}

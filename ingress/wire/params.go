@@ -1,0 +1,132 @@
+package wire
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// parseMail reads what follows "MAIL": FROM:, the reverse-path and its parameters. Blanks between the colon and the
+// bracket are tolerated, as all servers do, because clients send them against RFC 5321 section 3.3.
+func parseMail(arg []byte, maxSize int64) (reverse mail.Path, p mail.Params, fault *mail.Reply) {
+	s, ok := cutPrefixFold(string(arg), "FROM:")
+	if !ok {
+		return mail.Path{}, mail.Params{}, &mailSyntax
+	}
+	// Whether SMTPUTF8 was declared is known only behind the path.
+	reverse, rest, err := mail.CutPath(strings.TrimLeft(s, " "), true)
+	if err != nil || reverse.IsPostmaster() {
+		return mail.Path{}, mail.Params{}, &badReversePath
+	}
+	if p, fault = parseParams(rest, maxSize); fault != nil {
+		return mail.Path{}, mail.Params{}, fault
+	}
+	if !p.SMTPUTF8 && !reverse.IsASCII() {
+		return mail.Path{}, mail.Params{}, &needsUTF8
+	}
+	return reverse, p, nil
+}
+
+// parseParams reads the parameters of MAIL. Keywords are known in any case (RFC 5321 section 4.1.1.11 and 2.4).
+func parseParams(s string, maxSize int64) (p mail.Params, fault *mail.Reply) {
+	var size, body bool
+	for {
+		s = strings.TrimLeft(s, " \t")
+		if s == "" {
+			return p, nil
+		}
+		end := strings.IndexAny(s, " \t")
+		if end < 0 {
+			end = len(s)
+		}
+		key, value, given := strings.Cut(s[:end], "=")
+		s = s[end:]
+		switch {
+		case strings.EqualFold(key, "SIZE"):
+			if size {
+				return p, &twiceParameter
+			}
+			size = true
+			if p.Size, fault = parseSize(value, maxSize); fault != nil {
+				return p, fault
+			}
+		case strings.EqualFold(key, "BODY"):
+			if body {
+				return p, &twiceParameter
+			}
+			body = true
+			switch {
+			case strings.EqualFold(value, "7BIT"):
+				p.Body = mail.Body7Bit
+			case strings.EqualFold(value, "8BITMIME"):
+				p.Body = mail.Body8BitMIME
+			case strings.EqualFold(value, "BINARYMIME"):
+				return p, &noBinaryMIME
+			default:
+				return p, &badParameter
+			}
+		case strings.EqualFold(key, "SMTPUTF8"):
+			if p.SMTPUTF8 {
+				return p, &twiceParameter
+			}
+			if given { // RFC 6531 section 3.4: it takes no value
+				return p, &badParameter
+			}
+			p.SMTPUTF8 = true
+		default:
+			return p, &unknownParameter
+		}
+	}
+}
+
+// parseSize reads the value of SIZE, at most 20 digits (RFC 1870 section 3).
+func parseSize(s string, maxSize int64) (int64, *mail.Reply) {
+	n, err := parseDigits(s)
+	switch {
+	case errors.Is(err, strconv.ErrRange), err == nil && n > maxSize:
+		return 0, &tooBig
+	case err != nil:
+		return 0, &badParameter
+	}
+	return n, nil
+}
+
+// parseDigits reads 1 to 20 decimal digits and nothing else. strconv.ErrRange says that the number is over 63 bits.
+func parseDigits(s string) (int64, error) {
+	if s == "" || len(s) > 20 {
+		return 0, strconv.ErrSyntax
+	}
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return 0, strconv.ErrSyntax
+		}
+	}
+	return strconv.ParseInt(s, 10, 64)
+}
+
+// parseRcpt reads what follows "RCPT": TO: and the forward-path. No extension that is offered has a parameter for it.
+func parseRcpt(arg []byte, smtputf8 bool) (mail.Path, *mail.Reply) {
+	s, ok := cutPrefixFold(string(arg), "TO:")
+	if !ok {
+		return mail.Path{}, &rcptSyntax
+	}
+	forward, rest, err := mail.CutPath(strings.TrimLeft(s, " "), true)
+	switch {
+	case err != nil || forward.IsNull():
+		return mail.Path{}, &badForwardPath
+	case strings.TrimLeft(rest, " \t") != "":
+		return mail.Path{}, &unknownParameter
+	case !smtputf8 && !forward.IsASCII():
+		return mail.Path{}, &needsUTF8
+	}
+	return forward, nil
+}
+
+func cutPrefixFold(s, prefix string) (string, bool) {
+	if len(s) < len(prefix) || !strings.EqualFold(s[:len(prefix)], prefix) {
+		return s, false
+	}
+	return s[len(prefix):], true
+}

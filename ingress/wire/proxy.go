@@ -1,0 +1,73 @@
+package wire
+
+import (
+	"bufio"
+	"errors"
+	"net"
+
+	"github.com/pires/go-proxyproto"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// proxyV2Rest is how a PROXY header of version 2 goes on behind its first CRLF, which would be read as an empty line.
+const proxyV2Rest = "\r\n\x00\r\nQUIT\n"
+
+// readProxyHeader reads the header that each connection from a proxy begins with and takes its addresses over. What was
+// read behind it goes to the command buffer.
+//
+// The library bounds what it reads and allocates: 107 octets of a version 1 header, which must come in one piece, and 4
+// KiB behind the fixed part of a version 2 header.
+func (c *conn) readProxyHeader() bool {
+	if !c.park(c.srv.now()+c.srv.cfg.Timeouts.Header, 0) {
+		return false
+	}
+	in := bufio.NewReaderSize(c.raw, smallBuffer)
+	h, err := proxyproto.Read(in)
+	c.unpark()
+	if err == nil {
+		err = c.takeProxied(h)
+	}
+	if err != nil {
+		c.refuseHeader(err, in.Buffered() == 0)
+		return false
+	}
+	rest, _ := in.Peek(in.Buffered())
+	c.unread(rest)
+	return true
+}
+
+// refuseHeader answers a header that is missing or malformed. A proxy that connects and says nothing checks whether we
+// are there, and nobody needs to be told.
+func (c *conn) refuseHeader(cause error, silent bool) {
+	r := proxyExpected
+	switch {
+	case c.srv.draining.Load():
+		r = shuttingDown
+	case silent && errors.Is(cause, proxyproto.ErrNoProxyProtocol):
+		return
+	default:
+		c.srv.cfg.Emit(mail.Event{
+			Kind: mail.Refused, Time: c.srv.cfg.Now(), Client: c.client.Addr.Addr(), Reason: "PROXY header", Reply: r, Cause: cause,
+		})
+	}
+	c.linger = true
+	if !c.srv.cfg.Implicit {
+		c.reply(r)
+	}
+}
+
+func (c *conn) takeProxied(h *proxyproto.Header) error {
+	c.client.Proxied = true
+	if h.Command.IsLocal() || h.TransportProtocol.IsUnspec() {
+		c.client.Unknown = true
+		return nil
+	}
+	src, okSrc := h.SourceAddr.(*net.TCPAddr)
+	dst, okDst := h.DestinationAddr.(*net.TCPAddr)
+	if !okSrc || !okDst {
+		return errors.New("addresses are not those of TCP")
+	}
+	c.client.Addr, c.client.Local = addrPort(src), addrPort(dst)
+	return nil
+}

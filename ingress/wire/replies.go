@@ -1,0 +1,109 @@
+package wire
+
+import (
+	"strconv"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// The replies that are the engine's own. None of them is changed.
+var (
+	okReset          = mail.NewReply(250, 0, 0, "OK")
+	okSender         = mail.NewReply(250, 1, 0, "OK")
+	okRecipient      = mail.NewReply(250, 1, 5, "OK")
+	startData        = mail.NewReply(354, 0, 0, "End data with <CR><LF>.<CR><LF>")
+	bye              = mail.NewReply(221, 0, 0, "Bye")
+	help             = mail.NewReply(214, 0, 0, "See RFC 5321")
+	cannotVerify     = mail.NewReply(252, 5, 0, "Cannot verify, but will take a message and try")
+	startTLS         = mail.NewReply(220, 0, 0, "Start TLS")
+	unknownCommand   = mail.NewReply(500, 5, 1, "Unknown command")
+	notImplemented   = mail.NewReply(502, 5, 1, "Command not implemented")
+	lineTooLong      = mail.NewReply(500, 5, 2, "Command line too long")
+	lineNotCRLF      = mail.NewReply(500, 5, 2, "A command line ends with CRLF")
+	lineControls     = mail.NewReply(500, 5, 2, "Control characters in command")
+	noParameters     = mail.NewReply(501, 5, 4, "Command takes no parameters")
+	helloFirst       = mail.NewReply(503, 5, 1, "EHLO first")
+	helloArgument    = mail.NewReply(501, 5, 4, "Your name is missing or malformed")
+	nestedMail       = mail.NewReply(503, 5, 1, "A transaction is already open")
+	mailFirst        = mail.NewReply(503, 5, 1, "MAIL first")
+	rcptFirst        = mail.NewReply(503, 5, 1, "RCPT first")
+	noRecipients     = mail.NewReply(554, 5, 1, "No valid recipients")
+	noRecipientNow   = mail.NewReply(451, 5, 1, "No recipient could be accepted now")
+	tooManyRcpts     = mail.NewReply(452, 5, 3, "Too many recipients")
+	tooManyMessages  = mail.NewReply(421, 5, 3, "Too many messages on this connection")
+	chunksRunning    = mail.NewReply(503, 5, 1, "A message is being sent with BDAT")
+	chunkSyntax      = mail.NewReply(501, 5, 4, "Syntax: BDAT size [LAST]")
+	tooBig           = mail.NewReply(552, 3, 4, "Message too big")
+	bareLine         = mail.NewReply(550, 6, 11, "Message has a bare CR or LF")
+	wideLine         = mail.NewReply(554, 6, 0, "Message has a line that is too long")
+	badReversePath   = mail.NewReply(501, 1, 7, "Malformed reverse-path")
+	badForwardPath   = mail.NewReply(501, 1, 3, "Malformed forward-path")
+	mailSyntax       = mail.NewReply(501, 5, 4, "Syntax: MAIL FROM:<reverse-path> [parameters]")
+	rcptSyntax       = mail.NewReply(501, 5, 4, "Syntax: RCPT TO:<forward-path>")
+	needsUTF8        = mail.NewReply(553, 6, 7, "Address needs SMTPUTF8")
+	unknownParameter = mail.NewReply(555, 5, 4, "Unknown parameter")
+	twiceParameter   = mail.NewReply(501, 5, 4, "Parameter given twice")
+	badParameter     = mail.NewReply(501, 5, 4, "Malformed parameter value")
+	noBinaryMIME     = mail.NewReply(504, 5, 4, "BINARYMIME is not offered")
+	shunnedClient    = mail.NewReply(503, 5, 1, "No service for you here")
+	noTLS            = mail.NewReply(502, 5, 1, "STARTTLS is not offered")
+	alreadyTLS       = mail.NewReply(503, 5, 1, "TLS is already active")
+	tlsNotLast       = mail.NewReply(503, 5, 1, "STARTTLS must be the last command of a batch")
+	noXclient        = mail.NewReply(550, 7, 0, "XCLIENT is not for you")
+	xclientInside    = mail.NewReply(503, 5, 1, "XCLIENT inside a transaction")
+	xclientSyntax    = mail.NewReply(501, 5, 4, "Malformed XCLIENT attribute")
+
+	tooManyConnections = mail.NewReply(421, 7, 0, "Too many connections, try again later")
+	tooManyErrors      = mail.NewReply(421, 7, 0, "Too many errors")
+	tooManyRefused     = mail.NewReply(421, 7, 0, "Too many refused recipients")
+	shuttingDown       = mail.NewReply(421, 3, 2, "Shutting down, try again")
+	idleTooLong        = mail.NewReply(421, 4, 2, "Waited too long for you")
+	localError         = mail.NewReply(421, 3, 0, "Local error, try again later")
+	unread             = mail.NewReply(451, 3, 0, "Local error, try again later")
+	noHTTP             = mail.NewReply(554, 5, 1, "This is no HTTP server")
+	noPlainTLS         = mail.NewReply(554, 5, 1, "Say EHLO and STARTTLS before TLS")
+	noProxyHere        = mail.NewReply(421, 7, 0, "No PROXY header is taken from you")
+	proxyExpected      = mail.NewReply(421, 7, 0, "A PROXY header is missing or malformed")
+)
+
+// refusal makes an error of one of the replies above.
+func refusal(r mail.Reply, reason string) *mail.Refusal {
+	return &mail.Refusal{Reply: r, Reason: reason}
+}
+
+// appendGreeting appends the 220, which RFC 2034 section 4 gives no enhanced code.
+func (c *conn) appendGreeting(b []byte) []byte {
+	b = append(b, "220 "...)
+	b = append(b, c.srv.cfg.Hostname...)
+	return append(b, " ESMTP\r\n"...)
+}
+
+// appendEHLO appends the reply to EHLO, which has no enhanced codes either.
+func (c *conn) appendEHLO(b []byte) []byte {
+	cfg := &c.srv.cfg
+	b = append(b, "250-"...)
+	b = append(b, cfg.Hostname...)
+	b = append(b, "\r\n250-PIPELINING\r\n250-SIZE "...)
+	b = strconv.AppendInt(b, cfg.MessageSize, 10)
+	b = append(b, "\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n"...)
+	if cfg.TLS != nil && c.client.TLS == nil {
+		b = append(b, "250-STARTTLS\r\n"...)
+	}
+	if c.xclient {
+		b = append(b, "250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\r\n"...)
+	}
+	b = append(b, "250-LIMITS RCPTMAX="...)
+	b = strconv.AppendInt(b, int64(cfg.Recipients), 10)
+	if cfg.Messages > 0 {
+		b = append(b, " MAILMAX="...)
+		b = strconv.AppendInt(b, int64(cfg.Messages), 10)
+	}
+	return append(b, "\r\n250 ENHANCEDSTATUSCODES\r\n"...)
+}
+
+// appendHELO appends the reply to HELO.
+func (c *conn) appendHELO(b []byte) []byte {
+	b = append(b, "250 "...)
+	b = append(b, c.srv.cfg.Hostname...)
+	return append(b, "\r\n"...)
+}

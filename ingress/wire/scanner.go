@@ -1,0 +1,128 @@
+package wire
+
+import "bytes"
+
+// maxTextLine is the most that a line of a message may hold without its CRLF (RFC 5321 section 4.5.3.1.6).
+const maxTextLine = 998
+
+// A place is where the octet scanned last has left the scanner.
+type place uint8
+
+const (
+	inLine   place = iota
+	afterCR        // a CR in or at the end of a line
+	atStart        // CRLF, or nothing yet: a line begins
+	afterDot       // CRLF "."; only in the form Stuffed
+	afterEnd       // CRLF "." CR; only in the form Stuffed
+)
+
+// A scanner walks the octets of one message, in whatever cuts they arrive, and each of them once. Its results do not
+// depend on the cuts.
+type scanner struct {
+	plain  bool  // the form is Plain: there is no end of data to find
+	place  place // begins as atStart
+	bare   bool  // a CR without LF or an LF without CR was seen before the end
+	line   int64 // octets of the line begun, without CRLF
+	widest int64 // octets of the longest line
+	long   int   // lines over maxTextLine
+	dots   int64 // dots that open a line, the one of the end of data not counted
+}
+
+func newScanner(plain bool) scanner { return scanner{plain: plain, place: atStart} }
+
+// scan walks p, which follows what was scanned before and stands at offset base of its piece. It appends the offset of
+// each dot that opens a line to dots, and returns the number of octets up to the end of data, CRLF.CRLF included, and
+// true; or len(p) and false. After true it must not be called again.
+//
+// In each line it looks for the CR only, and counts the LFs of all lines at once: where there are more LFs than CRLFs,
+// one was bare.
+func (s *scanner) scan(p []byte, base int, dots []uint32) (n int, end bool, _ []uint32) {
+	i, pairs := 0, 0
+	for i < len(p) && !end {
+		switch s.place {
+		case atStart:
+			s.place = inLine
+			if p[i] != '.' {
+				continue
+			}
+			dots = append(dots, uint32(base+i))
+			s.dots++
+			if !s.plain {
+				s.place = afterDot
+				s.line++
+				i++
+			}
+		case inLine:
+			j := bytes.IndexByte(p[i:], '\r')
+			if j < 0 {
+				s.line += int64(len(p) - i)
+				i = len(p)
+				continue
+			}
+			s.line += int64(j)
+			i += j + 1
+			s.place = afterCR
+		case afterCR:
+			if p[i] != '\n' {
+				s.bare = true
+				s.line++
+				s.place = inLine
+				continue
+			}
+			i++
+			pairs++
+			s.endLine()
+		case afterDot:
+			s.place = inLine
+			if p[i] == '\r' {
+				i++
+				s.place = afterEnd
+			}
+		case afterEnd:
+			if p[i] != '\n' {
+				s.bare = true
+				s.line++
+				s.place = inLine
+				continue
+			}
+			i++
+			pairs++
+			end = true
+			s.dots--
+			dots = dropLast(dots)
+		}
+	}
+	if bytes.Count(p[:i], []byte{'\n'}) != pairs {
+		s.bare = true
+	}
+	return i, end, dots
+}
+
+// finish tells a scanner of the form Plain that the message has ended.
+func (s *scanner) finish() {
+	if s.place == afterCR {
+		s.bare = true
+	}
+	if s.place != atStart {
+		s.endLine()
+	}
+}
+
+func (s *scanner) endLine() {
+	if s.line > maxTextLine {
+		s.long++
+	}
+	s.widest = max(s.widest, s.line)
+	s.line = 0
+	s.place = atStart
+}
+
+// width gives the octets of the longest line so far, the unfinished one included.
+func (s *scanner) width() int64 { return max(s.widest, s.line) }
+
+func dropLast(dots []uint32) []uint32 {
+	if len(dots) == 0 {
+		return dots // it stood in an earlier call's slice
+	}
+	return dots[:len(dots)-1]
+}

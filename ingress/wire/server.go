@@ -1,0 +1,197 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A Server serves one Config on one or more listeners.
+type Server struct {
+	cfg    Config
+	ctx    context.Context // of all Sessions
+	cancel context.CancelFunc
+	epoch  time.Time // the engine's clock counts from here
+
+	bodies  sync.Pool // of *Body
+	batches sync.Pool // of *batch
+
+	draining atomic.Bool
+	drain    chan struct{} // closed when draining begins
+	running  sync.WaitGroup
+
+	mu        sync.Mutex // guards what follows; never held while a conn.mu is taken
+	listeners map[net.Listener]struct{}
+	conns     map[*conn]struct{}
+}
+
+// NewServer makes a Server of a Config; the error is that of Config.Validate.
+func NewServer(cfg Config) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg:       cfg.withDefaults(),
+		epoch:     time.Now(),
+		drain:     make(chan struct{}),
+		listeners: make(map[net.Listener]struct{}),
+		conns:     make(map[*conn]struct{}),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.bodies.New = func() any { return new(Body) }
+	s.batches.New = func() any { return &batch{octets: make([]byte, 0, 2048)} }
+	return s, nil
+}
+
+// now is the engine's clock: the time since the server was made.
+func (s *Server) now() time.Duration { return time.Since(s.epoch) }
+
+// Serve accepts connections from l until Shutdown, after which it returns nil, or until l fails for good. It closes l.
+// It may be called for several listeners at once.
+func (s *Server) Serve(l net.Listener) error {
+	defer l.Close()
+	s.mu.Lock()
+	if s.draining.Load() {
+		s.mu.Unlock()
+		return nil
+	}
+	s.listeners[l] = struct{}{}
+	s.running.Add(1)
+	s.mu.Unlock()
+	defer s.running.Done()
+
+	wait := time.Duration(0)
+	for {
+		raw, err := l.Accept()
+		switch {
+		case err == nil:
+			wait = 0
+			s.admit(raw)
+			continue
+		case s.draining.Load():
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return err
+		}
+		// Out of descriptors or of memory: it passes, and a listener that gave up would not come back.
+		wait = min(max(2*wait, 5*time.Millisecond), time.Second)
+		s.cfg.Emit(mail.Event{Kind: mail.Anomaly, Time: s.cfg.Now(), Reason: "accept", Cause: err})
+		select {
+		case <-time.After(wait):
+		case <-s.drain:
+			return nil
+		}
+	}
+}
+
+// admit starts the goroutine of a connection, or turns the client away when the caps are reached. Behind a proxy the
+// client is not yet known, and a host that may say XCLIENT speaks for many clients: they are counted once they are named.
+func (s *Server) admit(raw net.Conn) {
+	peer, local := addrPort(raw.RemoteAddr()), addrPort(raw.LocalAddr())
+	if !s.cfg.Caps.take() {
+		s.turnAway(raw, peer.Addr(), "connections")
+		return
+	}
+	c := &conn{srv: s, raw: raw, rw: raw, client: Client{Addr: peer, Local: local}}
+	c.buf = c.small[:]
+	c.behindProxy = contains(s.cfg.Proxy, peer.Addr())
+	if !c.behindProxy && !contains(s.cfg.Xclient, peer.Addr()) {
+		if !c.count(peer.Addr()) {
+			s.cfg.Caps.give()
+			s.turnAway(raw, peer.Addr(), "connections_per_client")
+			return
+		}
+	}
+	s.mu.Lock()
+	if s.draining.Load() {
+		s.mu.Unlock()
+		c.uncount()
+		s.cfg.Caps.give()
+		raw.Close()
+		return
+	}
+	s.conns[c] = struct{}{}
+	s.running.Add(1)
+	s.mu.Unlock()
+	// The goroutine ends with the connection: at QUIT, at an error, at a time-out, or when Shutdown wakes or cuts it.
+	go func() {
+		defer s.running.Done()
+		c.serve()
+		s.mu.Lock()
+		delete(s.conns, c)
+		s.mu.Unlock()
+		c.uncount()
+		s.cfg.Caps.give()
+	}()
+}
+
+// turnAway answers 421 and closes, in the accept loop: a few octets into an empty send buffer do not block.
+func (s *Server) turnAway(raw net.Conn, client netip.Addr, reason string) {
+	r := tooManyConnections
+	if !s.cfg.Implicit {
+		_ = raw.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = raw.Write(r.AppendTo(nil)) // whether the client reads it is its own affair
+	}
+	raw.Close()
+	s.cfg.Emit(mail.Event{Kind: mail.Refused, Time: s.cfg.Now(), Client: client, Reply: r, Reason: reason})
+}
+
+// Shutdown ends the server: it closes the listeners and answers 421 4.3.2 to each client that is not sending a message, at
+// once; messages in flight are finished and answered before their connections end the same way. When ctx ends before
+// they have, the ctx of the Sessions is cancelled, the remaining connections are cut, and the error is ctx's. In either
+// case it returns when all goroutines of the server have ended.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	if !s.draining.Swap(true) {
+		close(s.drain)
+		for l := range s.listeners {
+			l.Close()
+		}
+	}
+	conns := make([]*conn, 0, len(s.conns))
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.wake()
+	}
+	ended := make(chan struct{})
+	go func() { // ends with the last connection, which cutting them forces
+		s.running.Wait()
+		close(ended)
+	}()
+	defer s.cancel()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+	}
+	s.cancel()
+	s.mu.Lock()
+	conns = conns[:0]
+	for c := range s.conns {
+		conns = append(conns, c)
+	}
+	s.mu.Unlock()
+	for _, c := range conns {
+		c.raw.Close()
+	}
+	<-ended
+	return ctx.Err()
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
+}
