@@ -70,7 +70,15 @@ const (
 )
 
 // String gives the mode's name, "" for none.
-func (m Mode) String() string { return [...]string{"", "hold", "stream"}[m] }
+func (m Mode) String() string {
+	switch m {
+	case ModeHold:
+		return "hold"
+	case ModeStream:
+		return "stream"
+	}
+	return ""
+}
 
 // An Event tells what happened at one stage or to one transaction. It is one flat value of fixed size, the single source
 // of log, metrics and live view, and never holds an octet of a message. Fields that do not apply are zero.

@@ -159,7 +159,7 @@ func (r *Refusal) Unwrap() error { return r.Cause }
 func ReplyFor(err error) Reply {
 	var r *Refusal
 	switch {
-	case errors.As(err, &r):
+	case errors.As(err, &r) && (r.Reply.Class() == 4 || r.Reply.Class() == 5):
 		return r.Reply
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return NewReply(451, 4, 1, "Destination did not answer in time")

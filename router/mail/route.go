@@ -3,7 +3,9 @@ package mail
 import (
 	"fmt"
 	"net"
+	"net/url"
 	"strconv"
+	"strings"
 )
 
 // A Query is what the rules are asked: where does mail from Reverse to Forward go?
@@ -162,13 +164,19 @@ type NextHop struct {
 // String gives the form a rules file has it in, and "mx:" and the domain for MX.
 func (h NextHop) String() string {
 	scheme := [...]string{"mx:", "smtp://", "smtps://", "submission://", "lmtp://", "lmtp+unix:"}[h.Transport]
-	switch {
-	case h.Transport == MX || h.Transport == LMTPUnix:
-		return scheme + h.Host
-	case h.Port == 0:
+	if h.Transport == MX || h.Transport == LMTPUnix {
 		return scheme + h.Host
 	}
-	return scheme + net.JoinHostPort(h.Host, strconv.Itoa(int(h.Port)))
+	if h.User != "" {
+		scheme += strings.ReplaceAll(url.QueryEscape(h.User), "+", "%20") + "@"
+	}
+	switch {
+	case h.Port != 0:
+		return scheme + net.JoinHostPort(h.Host, strconv.Itoa(int(h.Port)))
+	case strings.Contains(h.Host, ":"):
+		return scheme + "[" + h.Host + "]"
+	}
+	return scheme + h.Host
 }
 
 // A Site is a set of MX hosts that mail for many domains may share: the unit of limits and, in a cluster, of ownership.

@@ -1,0 +1,164 @@
+// Package router decides where mail goes: it holds the table of rules that is in force, answers from memory and swaps the
+// whole table when the files are read anew.
+//
+// It owns no rule's meaning, which is package rules', and knows no network: it does not look up MX hosts, open sessions or
+// judge clients. Route is safe for concurrent use, takes no lock and never sees half a reload; a reload that fails changes
+// nothing.
+package router
+
+import (
+	"net/netip"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/millrace/millrace/router/mail"
+	"github.com/millrace/millrace/router/rules"
+)
+
+// A Config is what a Router needs. Its zero value hosts no domain and relays for trusted clients only.
+type Config struct {
+	// Paths are rules files, or folders of files *.txt which are read in the order of their names.
+	Paths []string
+	// Hostname is this host's own name; it may be empty.
+	Hostname string
+	// SRSDomain is the domain of rewritten reverse-paths; it may be empty.
+	SRSDomain string
+	// Postmaster takes the mail that RFC 5321 section 4.5.1 says must be taken. It is needed as soon as a domain is hosted,
+	// and in a domain of ours only where a rule takes it to a next hop.
+	Postmaster mail.Path
+	// HasCredentials reports whether there is a password for user at host and port. Nil: there is none.
+	HasCredentials func(user, host string, port uint16) bool
+	// LocalAddrs are the addresses this node listens on, which no next hop may be.
+	LocalAddrs []netip.AddrPort
+}
+
+// Validate looks at the fields by themselves, not at the files. The error is a *mail.FieldError.
+func (c Config) Validate() error {
+	if c.Hostname != "" && !mail.IsDomain(c.Hostname) {
+		return &mail.FieldError{Field: "hostname", Reason: strconv.Quote(c.Hostname) + " is no domain name"}
+	}
+	if c.SRSDomain != "" && !mail.IsDomain(c.SRSDomain) {
+		return &mail.FieldError{Field: "srs.domain", Reason: strconv.Quote(c.SRSDomain) + " is no domain name"}
+	}
+	if c.Postmaster.IsNull() {
+		return nil
+	}
+	if p, err := mail.ParsePath(c.Postmaster.String(), true); err != nil || p != c.Postmaster || p.Domain == "" {
+		return &mail.FieldError{Field: "postmaster", Reason: strconv.Quote(c.Postmaster.String()) + " is no address with a domain"}
+	}
+	return nil
+}
+
+// A Router answers where mail goes.
+type Router struct {
+	cfg     Config
+	reloads atomic.Uint64 // begun so far
+	current atomic.Pointer[version]
+}
+
+// A version is a table and its place among those that were in force.
+type version struct {
+	*rules.Table
+	number uint64
+	reload uint64 // the reload that read it
+}
+
+// New reads the rules. The error is a *mail.FieldError for the Config, a *rules.Errors with file and line for the rules, or
+// that of reading the files.
+func New(cfg Config) (*Router, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	r := &Router{cfg: cfg}
+	if err := r.Reload(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// Reload reads all files anew and swaps the table. On an error, which is as that of New, the old one stays in force. Of
+// reloads that overlap, the one that began last wins.
+func (r *Router) Reload() error {
+	reload := r.reloads.Add(1)
+	table, err := rules.Load(r.cfg.Paths, rules.Config{
+		Postmaster:     r.cfg.Postmaster,
+		Own:            r.own(),
+		Local:          r.cfg.LocalAddrs,
+		HasCredentials: r.cfg.HasCredentials,
+	})
+	if err != nil {
+		return err
+	}
+	for {
+		old := r.current.Load()
+		next := &version{Table: table, number: 1, reload: reload}
+		if old != nil && old.reload > reload {
+			return nil
+		}
+		if old != nil {
+			next.number = old.number + 1
+		}
+		if r.current.CompareAndSwap(old, next) {
+			return nil
+		}
+	}
+}
+
+func (r *Router) own() []string {
+	var names []string
+	for _, name := range []string{r.cfg.Hostname, r.cfg.SRSDomain} {
+		if name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// Route gives the ways that mail for q.Forward takes; the reverse-path passes unchanged. The paths in the routes are shared
+// and not to be changed. The error is a *mail.Refusal; where a rule decided, errors.As finds one in it with a method
+// MailRule() mail.Rule.
+//
+//	no rule for the address, in a hosted domain    550 5.1.1, reason "no such user"
+//	not our domain, and the client is not trusted  550 5.7.1, reason "relaying denied"
+//	a local part that reads as a route             550 5.1.3, reason "routed local part"
+//	reject and tempfail rules                      as they say, reason "rule"
+//	several next hops, or failover                 451 4.3.0, reason "several next hops"
+//	aliases that never end                         554 5.4.6, reason "alias loop"
+func (r *Router) Route(q mail.Query) ([]mail.Route, error) {
+	return r.current.Load().Route(q, nil)
+}
+
+// Explain is Route and tells, step by step, what was tried.
+func (r *Router) Explain(q mail.Query) (steps []string, routes []mail.Route, err error) {
+	var s rules.Steps
+	routes, err = r.current.Load().Route(q, &s)
+	return s.List, routes, err
+}
+
+// Hosted reports whether domain, in any case and as U-labels or A-labels, is hosted here.
+func (r *Router) Hosted(domain string) bool { return r.current.Load().Hosted(domain) }
+
+// Len is the number of rules in force, domain lines not counted.
+func (r *Router) Len() int { return r.current.Load().Len() }
+
+// Domains is the number of hosted domains.
+func (r *Router) Domains() int { return r.current.Load().Domains() }
+
+// Version counts the tables that were in force, from 1.
+func (r *Router) Version() uint64 { return r.current.Load().number }
+
+// Warnings are about lines that load but may not do what they look like, as "file:line: reason".
+func (r *Router) Warnings() []string {
+	list := r.current.Load().Warnings()
+	texts := make([]string, len(list))
+	for i, w := range list {
+		texts[i] = w.String()
+	}
+	return texts
+}
+
+// NeedsSRS names the first rule that wants the reverse-path rewritten; the zero Rule means that none does.
+func (r *Router) NeedsSRS() mail.Rule { return r.current.Load().NeedsSRS() }
+
+// NeedsSeal names the first rule that wants messages sealed; the zero Rule means that none does.
+func (r *Router) NeedsSeal() mail.Rule { return r.current.Load().NeedsSeal() }

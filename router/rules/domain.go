@@ -1,0 +1,94 @@
+package rules
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// appendDomain appends the form of a domain that the table compares by: A-labels in lower case, or an address literal
+// written the one way that netip has for its address. ok is false when IDNA has no A-label for it; what was appended is
+// then equal to no domain of a table.
+func appendDomain(dst []byte, domain string) (b []byte, ok bool) {
+	start := len(dst)
+	plain := true
+	for i := range len(domain) {
+		c := domain[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		if c >= utf8.RuneSelf {
+			plain = false
+		}
+		dst = append(dst, c)
+	}
+	if a, literal := mail.LiteralAddr(domain); literal {
+		dst = append(dst[:start], '[')
+		if a.Is6() {
+			dst = append(dst, "IPv6:"...)
+		}
+		dst = a.AppendTo(dst)
+		return append(dst, ']'), true
+	}
+	if plain && !hasALabel(dst[start:]) {
+		return dst, true
+	}
+	a, err := idna.Lookup.ToASCII(domain)
+	if err != nil || !mail.IsDomain(a) {
+		return dst, false
+	}
+	return append(dst[:start], a...), true
+}
+
+// hasALabel reports whether a label of the lower-case domain b begins with the ACE prefix.
+func hasALabel(b []byte) bool {
+	for i := 0; i+4 <= len(b); i++ {
+		if b[i] == 'x' && string(b[i:i+4]) == "xn--" && (i == 0 || b[i-1] == '.') {
+			return true
+		}
+	}
+	return false
+}
+
+// canonicalDomain is appendDomain for the loader: it gives domain itself, sharing its memory, where it is canonical.
+func canonicalDomain(domain string) (string, bool) {
+	var buf [mail.MaxDomain + 1]byte
+	b, ok := appendDomain(buf[:0], domain)
+	if string(b) == domain {
+		return domain, ok
+	}
+	return string(b), ok
+}
+
+// foldInto appends s with its ASCII letters in lower case.
+func foldInto(dst []byte, s string) []byte {
+	for i := range len(s) {
+		c := s[i]
+		if 'A' <= c && c <= 'Z' {
+			c += 'a' - 'A'
+		}
+		dst = append(dst, c)
+	}
+	return dst
+}
+
+// isFolded reports whether foldInto would change nothing.
+func isFolded(s string) bool {
+	for i := range len(s) {
+		if 'A' <= s[i] && s[i] <= 'Z' {
+			return false
+		}
+	}
+	return true
+}
+
+// looksRouted reports whether a local part, in its meaning, is one that some mailers read as a route, an option or a
+// command: the percent hack, bang paths, an address within, a leading dash, pipe or slash.
+func looksRouted(local string) bool {
+	return strings.ContainsAny(local, "%!@") || local != "" && startsRouted(local[0])
+}
+
+func startsRouted(c byte) bool { return c == '-' || c == '|' || c == '/' }

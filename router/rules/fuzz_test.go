@@ -1,0 +1,158 @@
+package rules
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// FuzzRules: no text panics; an error names a line that is there; a table that loads answers for its own patterns, and names a
+// line of the file where it does.
+func FuzzRules(f *testing.F) {
+	f.Add(designRoutes)
+	f.Add(abuseRoutes)
+	f.Add("a@h.example b@h.example\nb@h.example a@h.example")
+	f.Add("/\\Q/@h.example $1@t.example\n@h.example x@t.example")
+	f.Add("/(((a)*)*)*/@h.example ${3}@t.example\ndomain h.example subaddress=-")
+	f.Add("\"\\\"@,# \"@h.example \"\\\\\"@t.example , smtp://[::1]:9")
+	f.Fuzz(func(t *testing.T, text string) {
+		table, err := Parse("r", strings.NewReader(text), testConfig())
+		if err != nil {
+			var errs *Errors
+			var field *mail.FieldError
+			switch {
+			case errors.As(err, &errs):
+				for _, e := range errs.List {
+					if e.Line < 1 || e.Line > strings.Count(text, "\n")+1 || e.Reason == "" || indexControl(e.Reason) >= 0 {
+						t.Fatalf("%q", e)
+					}
+				}
+			case !errors.As(err, &field):
+				t.Fatal(err)
+			}
+			return
+		}
+		for _, d := range table.dests {
+			again := destination{hop: d.hop}
+			if d.domain == "" {
+				again.hop, _ = newBuilder(testConfig()).parseHop(d.hop.String())
+			}
+			if again.hop != d.hop {
+				t.Fatalf("%+v is written %s and read %+v", d.hop, d.hop, again.hop)
+			}
+		}
+		for _, trusted := range []bool{false, true} {
+			for i := range table.rules {
+				checkOwnPattern(t, table, uint32(i), trusted)
+			}
+		}
+	})
+}
+
+// checkOwnPattern asks a table for the address that one of its rules stands for.
+func checkOwnPattern(t *testing.T, table *Table, number uint32, trusted bool) {
+	r := &table.rules[number]
+	p := mail.NewPath("some-one.else-list", table.domains[r.domain].name)
+	if r.flags&flagLiteral != 0 {
+		p = mail.NewPath(table.localOf(r), table.domains[r.domain].name)
+	}
+	if !table.Hosted(p.Domain) {
+		t.Fatalf("%s is not hosted, for all its rule %s", p.Domain, table.rule(number))
+	}
+	var steps Steps
+	routes, err := table.Route(mail.Query{Forward: p, Trusted: trusted}, &steps)
+	if len(steps.List) == 0 {
+		t.Fatal("no step is told")
+	}
+	if err == nil && len(routes) == 0 {
+		t.Fatalf("%s: neither routes nor an error", p)
+	}
+	if err != nil && r.flags&flagLiteral != 0 && mail.ReplyFor(err).String() == "550 5.1.1 No such user here" && table.replyOf(r) == "" {
+		t.Fatalf("%s: its own rule does not take it", p)
+	}
+	for _, route := range routes {
+		if r.flags&flagLiteral != 0 && route.Rule != table.rule(number) {
+			t.Fatalf("%s: %s took it, not %s", p, route.Rule, table.rule(number))
+		}
+		checkRoute(t, route)
+	}
+}
+
+func (t *Table) replyOf(r *rule) string {
+	if r.action == reply {
+		return t.replies[r.first].String()
+	}
+	return ""
+}
+
+// checkRoute holds a route to what the relay relies on.
+func checkRoute(t *testing.T, route mail.Route) {
+	if route.Action == mail.Drop {
+		if route.NextHop != (mail.NextHop{}) || route.Forwards != nil {
+			t.Fatalf("a drop with a next hop: %+v", route)
+		}
+		return
+	}
+	if route.NextHop.Host == "" || len(route.Forwards) == 0 || len(route.Forwards) > MaxTargets {
+		t.Fatalf("%+v", route)
+	}
+	for _, f := range route.Forwards {
+		if again, err := mail.ParsePath(f.String(), true); err != nil || again != f {
+			t.Fatalf("<%s> does not stand on the wire as it is meant: %v", f, err)
+		}
+	}
+}
+
+// FuzzRoute: whatever a client asks for, an answer comes that the relay can use; it is the same in any case of the domain and
+// with a quoted local part; and an untrusted client's mail leaves to the hosts of the file only.
+func FuzzRoute(f *testing.F) {
+	for _, s := range []string{"info@example.com", "a-list@example.com", `"a b-list"@example.com`, "Postmaster", "x@fx.example", "größe@BÜCHER.example", "x@[IPv6:::1]", "alias2@example.com", "a%b@six.example", "kept.a@h.example", "c.x@h.example"} {
+		f.Add(s, false)
+		f.Add(s, true)
+	}
+	table, err := Parse("r", strings.NewReader(designRoutes+abuseRoutesWithout("@fx.example")), testConfig())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, s string, trusted bool) {
+		p, err := mail.ParsePath(s, true)
+		if err != nil {
+			return
+		}
+		routes, err := table.Route(mail.Query{Forward: p, Trusted: trusted}, nil)
+		var refusal *mail.Refusal
+		if err != nil && (!errors.As(err, &refusal) || refusal.Reason == "" || refusal.Reply.Class() < 4) {
+			t.Fatal(err)
+		}
+		for _, route := range routes {
+			checkRoute(t, route)
+			if _, foreign := table.domain(p.Domain); !foreign && !trusted && !p.IsPostmaster() {
+				t.Fatalf("<%s> is relayed: %+v", p, route)
+			}
+		}
+		upper := mail.Path{Local: p.Local, Domain: strings.ToUpper(p.Domain)}
+		if strings.ToLower(upper.Domain) != strings.ToLower(p.Domain) || !isASCIIText(p.Domain) {
+			return
+		}
+		other, err2 := table.Route(mail.Query{Forward: upper, Trusted: trusted}, nil)
+		if (err == nil) != (err2 == nil) || len(routes) != len(other) {
+			t.Fatalf("<%s>: %s, <%s>: %s", p, answer(routes, err), upper, answer(other, err2))
+		}
+	})
+}
+
+func isASCIIText(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r > 0x7f }) < 0
+}
+
+func abuseRoutesWithout(prefix string) string {
+	var kept []string
+	for _, line := range strings.Split(abuseRoutes, "\n") {
+		if !strings.HasPrefix(line, prefix) {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "\n")
+}

@@ -1,0 +1,341 @@
+package rules
+
+import (
+	"regexp"
+	"regexp/syntax"
+	"strconv"
+	"strings"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// parseLine parses the line between two offsets of the text, without its line feed.
+func (b *builder) parseLine(start, end int) {
+	for end > start && (isBlank(b.t.text[end-1]) || b.t.text[end-1] == '\r') {
+		end--
+	}
+	b.end = end
+	s := trimBlank(b.t.text[start:end])
+	if s == "" || s[0] == '#' {
+		return
+	}
+	if len(s) > MaxLine {
+		b.fail("the line is longer than " + strconv.Itoa(MaxLine) + " octets")
+		return
+	}
+	if i := indexControl(s); i >= 0 {
+		b.fail("the line holds the control character " + strconv.QuoteRune(rune(s[i])))
+		return
+	}
+	rules, targets, templates := len(b.t.rules), len(b.t.targets), len(b.t.templates)
+	why := b.statement(s)
+	if why == "" {
+		return
+	}
+	b.fail(why)
+	b.t.rules, b.t.targets, b.t.templates = b.t.rules[:rules], b.t.targets[:targets], b.t.templates[:templates]
+}
+
+// statement parses what a line says. why is the reason it is refused for, "" when it is not.
+func (b *builder) statement(s string) (why string) {
+	if s[0] == '/' {
+		return b.regexRule(s)
+	}
+	word, rest := cutWord(s)
+	if word == "domain" && (rest == "" || isBlank(rest[0])) {
+		return b.domainLine(trimBlank(rest))
+	}
+	r := rule{pattern: b.offset(s), patternLen: uint16(len(word)), line: uint32(b.line), file: uint16(b.file)}
+	if rest != "" && rest[0] == ',' {
+		return "one pattern stands on a line, and " + quote(word) + " is followed by a comma"
+	}
+	if strings.HasPrefix(word, "@") {
+		id, why := b.domainID(word[1:])
+		if why != "" {
+			return "pattern " + quote(word) + ": " + why
+		}
+		return b.catchallRule(r, id, rest)
+	}
+	p, err := mail.ParsePath(word, true)
+	switch {
+	case err != nil:
+		return "pattern " + quote(word) + ": " + err.Error()
+	case p.Domain == "":
+		return "pattern " + quote(word) + ": " + mail.ErrPathNoDomain.Error()
+	}
+	return b.literalRule(r, p, rest)
+}
+
+// domainLine parses what follows "domain".
+func (b *builder) domainLine(s string) (why string) {
+	name, rest := cutWord(s)
+	if name == "" || name[0] == '#' {
+		return "domain without a name"
+	}
+	o, why := parseOptions(rest)
+	if why != "" {
+		return why
+	}
+	if o.set&setRouting != 0 {
+		return "option routing stands on a rule only"
+	}
+	if name == "*" {
+		if b.starAt != nil {
+			return "domain * was given at " + place(b.starAt.File, b.starAt.Line)
+		}
+		b.star = o
+		b.starAt = &Error{File: b.t.files[b.file], Line: b.line}
+		return ""
+	}
+	id, why := b.domainID(name)
+	if why != "" {
+		return "domain " + quote(name) + ": " + why
+	}
+	d := &b.t.domains[id]
+	if d.line != 0 {
+		return "domain " + d.name + " was given at " + place(b.t.files[d.file], int(d.line))
+	}
+	n, why := b.optionsNumber(o)
+	d.line, d.file, d.options, d.hosted = uint32(b.line), uint16(b.file), n, true
+	return why
+}
+
+func (b *builder) literalRule(r rule, p mail.Path, rest string) (why string) {
+	id, why := b.domainID(p.Domain)
+	if why != "" {
+		return "pattern " + quote(p.String()) + ": " + why
+	}
+	r.domain, r.flags = id, flagLiteral
+	local := p.LocalPart()
+	r.localLen = uint16(len(local))
+	if local == p.Local && isFolded(local) {
+		r.local = r.pattern
+	} else {
+		r.flags |= flagExtra
+		r.local = uint32(b.extra.Len())
+		b.extra.Write(foldInto(nil, local))
+	}
+	if why := b.finish(&r, rest, 0, local); why != "" {
+		return why
+	}
+	b.t.domains[id].hosted = true
+	b.t.rules = append(b.t.rules, r)
+	return ""
+}
+
+func (b *builder) catchallRule(r rule, id uint32, rest string) (why string) {
+	r.domain = id
+	if first := b.t.domains[id].catchall; first != 0 {
+		return b.twice(&b.t.rules[first-1])
+	}
+	if why := b.finish(&r, rest, 0, ""); why != "" {
+		return why
+	}
+	b.t.rules = append(b.t.rules, r)
+	b.t.domains[id].hosted = true
+	b.t.domains[id].catchall = uint32(len(b.t.rules))
+	return ""
+}
+
+// regexRule parses a line that begins with a slash: the regex ends at the last "/@" of the line.
+func (b *builder) regexRule(s string) (why string) {
+	n := strings.LastIndex(s, "/@")
+	if n < 1 {
+		return "a regex ends in /@ and a domain"
+	}
+	name, rest := cutWord(s[n+2:])
+	id, why := b.domainID(name)
+	if why != "" {
+		return "domain " + quote(name) + " behind the last /@ of the line: " + why
+	}
+	re, why := compileRegex(s[1:n])
+	if why != "" {
+		return why
+	}
+	r := rule{pattern: b.offset(s), patternLen: uint16(n + 2 + len(name)), line: uint32(b.line), file: uint16(b.file), domain: id, flags: flagRegex}
+	same := strconv.Itoa(int(id)) + s[:n]
+	if first, ok := b.regexes[same]; ok {
+		return b.twice(&b.t.rules[first])
+	}
+	if why := b.finish(&r, rest, re.NumSubexp(), ""); why != "" {
+		return why
+	}
+	number := uint32(len(b.t.rules))
+	b.t.rules = append(b.t.rules, r)
+	b.regexes[same] = number
+	b.t.domains[id].matched = true
+	b.t.regexes[id] = append(b.t.regexes[id], regex{re, number})
+	return ""
+}
+
+// compileRegex compiles a regex so that it matches whole local parts. It is parsed by itself and written anew before the
+// anchors are added: no unbalanced parenthesis or open quoting in it can reach them.
+func compileRegex(s string) (re *regexp.Regexp, why string) {
+	tree, err := syntax.Parse(s, syntax.Perl|syntax.FoldCase)
+	if err != nil {
+		return nil, "regex " + quote(s) + ": " + strings.TrimPrefix(err.Error(), "error parsing regexp: ")
+	}
+	re, err = regexp.Compile(`\A(?:` + tree.String() + `)\z`)
+	if err != nil {
+		return nil, "regex " + quote(s) + ": " + strings.TrimPrefix(err.Error(), "error parsing regexp: ")
+	}
+	return re, ""
+}
+
+// finish parses what stands behind the pattern of r: an action or targets with options. groups is the number of groups the
+// pattern has; local is the local part of a literal.
+func (b *builder) finish(r *rule, rest string, groups int, local string) (why string) {
+	if len(b.t.rules) == 1<<31 {
+		return "too many rules"
+	}
+	rest = trimBlank(rest)
+	word, tail := cutWord(rest)
+	switch {
+	case rest == "" || rest[0] == '#':
+		return "a pattern without a target"
+	case word == "reject", word == "tempfail":
+		n, why := b.replyNumber(word, trimBlank(tail))
+		r.action, r.first = reply, n
+		return why
+	case word == "drop":
+		r.action = drop
+		if tail = trimBlank(tail); tail != "" && tail[0] != '#' {
+			return "unexpected " + quote(tail) + " after drop"
+		}
+		return ""
+	case word == "try":
+		r.flags |= flagTry
+		rest = trimBlank(tail)
+	}
+	r.first = uint32(len(b.t.targets))
+	rest, why = b.parseTargets(rest, groups, r.flags&flagRegex != 0)
+	if why != "" {
+		return why
+	}
+	r.n = uint16(len(b.t.targets) - int(r.first))
+	if r.flags&flagTry != 0 && r.n < 2 {
+		return "try needs two targets at least"
+	}
+	o, why := parseOptions(rest)
+	if why != "" {
+		return why
+	}
+	if o.set&setSubaddress != 0 && r.flags&flagLiteral == 0 {
+		return "option subaddress stands on a domain or on a literal address"
+	}
+	if local != "" && looksRouted(local) && o.set&setRouting == 0 && b.keeps(r) {
+		b.warn(r, "this local part reads as a route, so that untrusted clients are refused; routing=keep lets them in")
+	}
+	r.options, why = b.optionsNumber(o)
+	return why
+}
+
+// keeps reports whether a target of r leaves the recipient as it is.
+func (b *builder) keeps(r *rule) bool {
+	for _, tg := range b.t.targets[r.first:] {
+		if b.t.dests[tg.dest].domain == "" {
+			return true
+		}
+	}
+	return false
+}
+
+func (b *builder) twice(first *rule) (why string) {
+	return "the same pattern stands at " + place(b.t.files[first.file], int(first.line))
+}
+
+// offset gives the offset in the text of s, which reaches to the end of the line.
+func (b *builder) offset(s string) uint32 { return uint32(b.end - len(s)) }
+
+// domainID gives the number of a domain of ours, making one where it is new.
+func (b *builder) domainID(name string) (id uint32, why string) {
+	if id, ok := b.t.domainOf[name]; ok {
+		return id, ""
+	}
+	if id, ok := b.rawIDs[name]; ok {
+		return id, ""
+	}
+	if _, literal := mail.LiteralAddr(name); !literal && !mail.IsDomain(name) {
+		return 0, "not a domain name"
+	}
+	canonical, ok := canonicalDomain(name)
+	if !ok {
+		return 0, "not a domain name that IDNA knows"
+	}
+	id, ok = b.t.domainOf[canonical]
+	if !ok {
+		id = uint32(len(b.t.domains))
+		b.t.domains = append(b.t.domains, domain{name: canonical})
+		b.t.domainOf[canonical] = id
+	}
+	if name != canonical {
+		b.rawIDs[name] = id
+	}
+	return id, ""
+}
+
+// optionsNumber gives the number of a set of options.
+func (b *builder) optionsNumber(o options) (n uint16, why string) {
+	n, ok := b.options[o]
+	if ok {
+		return n, ""
+	}
+	if len(b.t.options) == maxOptions {
+		return 0, "too many different sets of options"
+	}
+	n = uint16(len(b.t.options))
+	b.t.options = append(b.t.options, o)
+	b.options[o] = n
+	return n, ""
+}
+
+// parseOptions parses key=value pairs up to the end of the line or a comment.
+func parseOptions(s string) (o options, why string) {
+	for s = trimBlank(s); s != "" && s[0] != '#'; s = trimBlank(s) {
+		n := strings.IndexAny(s, " \t")
+		if n < 0 {
+			n = len(s)
+		}
+		if why := o.add(s[:n]); why != "" {
+			return options{}, why
+		}
+		s = s[n:]
+	}
+	return o, ""
+}
+
+// cutWord cuts the word that s begins with: it ends before a blank or a comma, except in a quoted string at its start.
+func cutWord(s string) (word, rest string) {
+	i := 0
+	if s != "" && s[0] == '"' {
+		for i = 1; i < len(s) && s[i] != '"'; i++ {
+			if s[i] == '\\' {
+				i++
+			}
+		}
+	}
+	for i < len(s) && !isBlank(s[i]) && s[i] != ',' {
+		i++
+	}
+	i = min(i, len(s))
+	return s[:i], s[i:]
+}
+
+func trimBlank(s string) string {
+	for s != "" && isBlank(s[0]) {
+		s = s[1:]
+	}
+	return s
+}
+
+func isBlank(c byte) bool { return c == ' ' || c == '\t' }
+
+// indexControl finds the first control character besides the tab.
+func indexControl(s string) int {
+	for i := range len(s) {
+		if s[i] < ' ' && s[i] != '\t' || s[i] == 0x7f {
+			return i
+		}
+	}
+	return -1
+}

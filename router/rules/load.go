@@ -1,0 +1,243 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A Config is what rules depend on besides their files.
+type Config struct {
+	// Postmaster takes mail for <Postmaster>, and for postmaster@ and abuse@ of our domains where no literal address names
+	// them. It is needed as soon as a domain is hosted.
+	Postmaster mail.Path
+	// Own are domains that are this system itself: its hostname, its SRS domain. They have a postmaster and no other
+	// mailbox, unless the files host them, and no target may name them.
+	Own []string
+	// Local are the addresses this node listens on: a next hop that is one of them is an error.
+	Local []netip.AddrPort
+	// HasCredentials reports whether there is a password for user at host and port. Nil: there is none for anybody.
+	HasCredentials func(user, host string, port uint16) bool
+}
+
+// Limits of what is read.
+const (
+	MaxLine    = 16 << 10 // octets of a line
+	MaxTargets = 100      // targets of a rule, and of a recipient with all its aliases
+	MaxChain   = 10       // rules between a recipient and its target
+	maxSteps   = 1000     // rules looked at for one recipient
+	maxText    = math.MaxUint32 - 1
+	maxFiles   = math.MaxUint16
+	maxOptions = math.MaxUint16
+)
+
+// Load reads rules files and makes one Table of them. A path that names a folder stands for the files *.txt directly in it,
+// in the order of their names, those that begin with a dot left out; a folder without any is an error, so that a mount that
+// failed does not look like an empty set of rules.
+//
+// The error is an *Errors for what is wrong in the files, a *mail.FieldError for what is wrong with the Config, or that of
+// reading.
+func Load(paths []string, cfg Config) (*Table, error) {
+	names, err := expand(paths)
+	if err != nil {
+		return nil, err
+	}
+	var size int64
+	for _, name := range names {
+		info, err := os.Stat(name)
+		if err != nil {
+			return nil, err
+		}
+		size += info.Size()
+	}
+	if size > maxText {
+		return nil, errors.New("rules files have more than 4 GiB")
+	}
+	b := newBuilder(cfg)
+	b.text.Grow(int(size) + len(names))
+	for _, name := range names {
+		if err := b.readFile(name); err != nil {
+			return nil, err
+		}
+	}
+	return b.build()
+}
+
+// Parse reads one rules file from r; name is what errors call it. Its error is as that of Load.
+func Parse(name string, r io.Reader, cfg Config) (*Table, error) {
+	b := newBuilder(cfg)
+	if err := b.read(name, r); err != nil {
+		return nil, err
+	}
+	return b.build()
+}
+
+func expand(paths []string) ([]string, error) {
+	var names []string
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, err
+		}
+		if !info.IsDir() {
+			names = append(names, path)
+			continue
+		}
+		entries, err := os.ReadDir(path) // sorted by name
+		if err != nil {
+			return nil, err
+		}
+		before := len(names)
+		for _, e := range entries {
+			if strings.HasSuffix(e.Name(), ".txt") && e.Name()[0] != '.' {
+				names = append(names, filepath.Join(path, e.Name()))
+			}
+		}
+		if len(names) == before {
+			return nil, fmt.Errorf("%s: no file *.txt in this folder", path)
+		}
+	}
+	if len(names) > maxFiles {
+		return nil, fmt.Errorf("%d rules files, at most %d are read", len(names), maxFiles)
+	}
+	return names, nil
+}
+
+func (b *builder) readFile(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return b.read(name, f)
+}
+
+// read appends a file to the text.
+func (b *builder) read(name string, r io.Reader) error {
+	start := b.text.Len()
+	if _, err := io.Copy(&b.text, io.LimitReader(r, int64(maxText-start)+1)); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	if b.text.Len() > maxText {
+		return errors.New("rules files have more than 4 GiB")
+	}
+	b.t.files = append(b.t.files, name)
+	b.ends = append(b.ends, b.text.Len())
+	return nil
+}
+
+// A builder makes a Table. It goes through the text once, line by line; what depends on other lines comes after.
+type builder struct {
+	cfg  Config
+	t    *Table
+	text strings.Builder
+	ends []int // where each file ends in text
+
+	errs    Errors
+	extra   strings.Builder
+	file    int
+	line    int
+	end     int               // offset of the end of the line, as it is trimmed, in the text
+	rawIDs  map[string]uint32 // domains as they are written, where that is not canonical
+	rawMX   map[string]uint32 // destinations by domains as they are written
+	dests   map[destination]uint32
+	replies map[mail.Reply]uint32
+	options map[options]uint16
+	regexes map[string]uint32 // pattern to rule
+	star    options
+	starAt  *Error // where the line "domain *" is
+}
+
+func newBuilder(cfg Config) *builder {
+	b := &builder{cfg: cfg, t: &Table{
+		domainOf:   map[string]uint32{},
+		regexes:    map[uint32][]regex{},
+		options:    make([]options, 1),
+		postmaster: cfg.Postmaster,
+	}}
+	b.rawIDs = map[string]uint32{}
+	b.rawMX = map[string]uint32{}
+	b.dests = map[destination]uint32{}
+	b.replies = map[mail.Reply]uint32{}
+	b.options = map[options]uint16{{}: 0}
+	b.regexes = map[string]uint32{}
+	return b
+}
+
+// build parses what was read and links it.
+func (b *builder) build() (*Table, error) {
+	t := b.t
+	t.text = b.text.String()
+	lines := strings.Count(t.text, "\n")
+	t.rules = make([]rule, 0, lines+1)
+	t.targets = make([]target, 0, lines+1)
+	start := 0
+	for i, end := range b.ends {
+		b.file, b.line = i, 0
+		b.parseFile(start, end)
+		start = end
+	}
+	b.link()
+	if len(b.errs.List) > 0 {
+		b.errs.sort()
+		return nil, &b.errs
+	}
+	t.rules, t.targets, t.domains = compact(t.rules), compact(t.targets), compact(t.domains)
+	if err := t.checkPostmaster(); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// compact copies a slice that has much room left.
+func compact[T any](s []T) []T {
+	if cap(s) > len(s)+len(s)/8 {
+		return slices.Clone(s)
+	}
+	return s
+}
+
+// parseFile parses the lines between two offsets of the text.
+func (b *builder) parseFile(start, end int) {
+	const bom = "\ufeff"
+	if strings.HasPrefix(b.t.text[start:end], bom) {
+		start += len(bom)
+	}
+	for start < end {
+		stop, next := end, end
+		if n := strings.IndexByte(b.t.text[start:end], '\n'); n >= 0 {
+			stop, next = start+n, start+n+1
+		}
+		b.line++
+		b.parseLine(start, stop)
+		start = next
+	}
+}
+
+// fail notes what is wrong with the line being parsed.
+func (b *builder) fail(why string) {
+	b.errs.add(&Error{File: b.t.files[b.file], Line: b.line, Reason: why, order: b.file})
+}
+
+// failRule notes what is wrong with a rule that was parsed before.
+func (b *builder) failRule(r *rule, why string) {
+	b.errs.add(&Error{File: b.t.files[r.file], Line: int(r.line), Reason: why, order: int(r.file)})
+}
+
+// warn notes what an operator should know of a rule that loads. The last warning that is kept says so.
+func (b *builder) warn(r *rule, why string) {
+	if len(b.t.warnings) == MaxErrors-1 {
+		why += " (further warnings are left out)"
+	}
+	if len(b.t.warnings) < MaxErrors {
+		b.t.warnings = append(b.t.warnings, Warning{File: b.t.files[r.file], Line: int(r.line), Reason: why})
+	}
+}

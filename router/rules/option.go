@@ -1,0 +1,149 @@
+package rules
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// options are the key=value pairs of one line. It is comparable, so that the lines of a file share the few that exist.
+type options struct {
+	policy mail.DomainPolicy
+	set    optionSet
+}
+
+// An optionSet has a bit for each option that was written.
+type optionSet uint16
+
+const (
+	setSRS optionSet = 1 << iota
+	setSeal
+	setDMARC
+	setQuarantine
+	setRequireAuth
+	setEightBit
+	setUpstreamText
+	setMixed
+	setSubaddress
+	setRouting
+)
+
+// optionKeys are the keys and their values; an enumeration's values stand in the order of its constants.
+var optionKeys = []struct {
+	key    string
+	bit    optionSet
+	values []string // nil: not an enumeration
+	put    func(*mail.DomainPolicy, int)
+}{
+	{"srs", setSRS, []string{"auto", "always", "never"}, func(p *mail.DomainPolicy, v int) { p.SRS = mail.SRS(v) }},
+	{"seal", setSeal, []string{"auto", "always", "never"}, func(p *mail.DomainPolicy, v int) { p.Seal = mail.Seal(v) }},
+	{"dmarc", setDMARC, []string{"enforce", "report", "off"}, func(p *mail.DomainPolicy, v int) { p.DMARC = mail.DMARC(v) }},
+	{"quarantine", setQuarantine, []string{"forward", "refuse"}, func(p *mail.DomainPolicy, v int) { p.Quarantine = mail.Quarantine(v) }},
+	{"require_auth", setRequireAuth, []string{"report", "no", "yes"}, func(p *mail.DomainPolicy, v int) { p.RequireAuth = mail.RequireAuth(v) }},
+	{"eightbit", setEightBit, []string{"send", "refuse"}, func(p *mail.DomainPolicy, v int) { p.EightBit = mail.EightBit(v) }},
+	{"upstream_text", setUpstreamText, []string{"redact", "full", "code"}, func(p *mail.DomainPolicy, v int) { p.UpstreamText = mail.UpstreamTextRedact + mail.UpstreamText(v) }},
+	{"mixed", setMixed, []string{"accept", "reject"}, func(p *mail.DomainPolicy, v int) { p.Mixed = mail.Mixed(v) }},
+	{"subaddress", setSubaddress, nil, func(p *mail.DomainPolicy, v int) { p.Subaddress = byte(v) }},
+	{"routing", setRouting, []string{"keep"}, func(p *mail.DomainPolicy, _ int) { p.RoutingKeep = true }},
+}
+
+// add reads one key=value; why is the reason it is refused for, "" when it is not.
+func (o *options) add(word string) (why string) {
+	key, value, found := strings.Cut(word, "=")
+	if !found {
+		if strings.ContainsAny(word, "@:,") {
+			return "unexpected " + quote(word) + ": targets are separated by commas, options are key=value"
+		}
+		return "unexpected " + quote(word) + ": options are key=value"
+	}
+	for _, k := range optionKeys {
+		if k.key != key {
+			continue
+		}
+		if o.set&k.bit != 0 {
+			return "option " + key + " is given twice"
+		}
+		v, ok := slices.Index(k.values, value), true
+		if k.values == nil {
+			v, ok = subaddressChar(value)
+		}
+		if v < 0 || !ok {
+			return "option " + key + " has no value " + quote(value) + ": " + expects(k.values)
+		}
+		k.put(&o.policy, v)
+		o.set |= k.bit
+		return ""
+	}
+	return "unknown option " + quote(key)
+}
+
+func expects(values []string) string {
+	if values == nil {
+		return "it is one of " + separators + " or none"
+	}
+	return "it is one of " + strings.Join(values, ", ")
+}
+
+// subaddressChar reads the separator: one printable ASCII character that may stand unquoted in a local part and is neither
+// letter, digit nor dot; or "none", by which a rule lifts its domain's.
+func subaddressChar(value string) (int, bool) {
+	if value == "none" {
+		return 0, true
+	}
+	if len(value) != 1 || separatorBit(value[0]) == 0 {
+		return 0, false
+	}
+	return int(value[0]), true
+}
+
+// separators are the characters that may separate a name from its tag.
+const separators = "!#$%&'*+-/=?^_`{|}~"
+
+// separatorBit gives the bit that a separator has in a set of them, 0 for other characters.
+func separatorBit(c byte) uint32 {
+	n := strings.IndexByte(separators, c)
+	if n < 0 {
+		return 0
+	}
+	return 1 << n
+}
+
+// over gives base with what o sets in its place.
+func (o options) over(base mail.DomainPolicy) mail.DomainPolicy {
+	if o.set == 0 {
+		return base
+	}
+	p := o.policy
+	if o.set&setSRS != 0 {
+		base.SRS = p.SRS
+	}
+	if o.set&setSeal != 0 {
+		base.Seal = p.Seal
+	}
+	if o.set&setDMARC != 0 {
+		base.DMARC = p.DMARC
+	}
+	if o.set&setQuarantine != 0 {
+		base.Quarantine = p.Quarantine
+	}
+	if o.set&setRequireAuth != 0 {
+		base.RequireAuth = p.RequireAuth
+	}
+	if o.set&setEightBit != 0 {
+		base.EightBit = p.EightBit
+	}
+	if o.set&setUpstreamText != 0 {
+		base.UpstreamText = p.UpstreamText
+	}
+	if o.set&setMixed != 0 {
+		base.Mixed = p.Mixed
+	}
+	if o.set&setSubaddress != 0 {
+		base.Subaddress = p.Subaddress
+	}
+	if o.set&setRouting != 0 {
+		base.RoutingKeep = p.RoutingKeep
+	}
+	return base
+}

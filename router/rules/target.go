@@ -1,0 +1,357 @@
+package rules
+
+import (
+	"net/netip"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// parseTargets parses targets separated by commas and gives what follows them.
+func (b *builder) parseTargets(s string, groups int, regex bool) (rest, why string) {
+	first := len(b.t.targets)
+	for {
+		word, tail := cutWord(s)
+		if word == "" {
+			return "", "a target is missing"
+		}
+		tg, why := b.parseTarget(s, word, groups, regex)
+		if why != "" {
+			return "", why
+		}
+		if !b.named(first, tg) {
+			b.t.targets = append(b.t.targets, tg)
+		}
+		if len(b.t.targets)-first > MaxTargets {
+			return "", "more than " + strconv.Itoa(MaxTargets) + " targets"
+		}
+		tail = trimBlank(tail)
+		if tail == "" || tail[0] != ',' {
+			return tail, ""
+		}
+		s = trimBlank(tail[1:])
+		if s != "" && s[0] == '#' && len(s) < len(tail)-1 {
+			return "", "a target is missing"
+		}
+	}
+}
+
+// named reports whether a target stands among those from first on already.
+func (b *builder) named(first int, tg target) bool {
+	for _, other := range b.t.targets[first:] {
+		if tg.n != isTemplate && other.n == tg.n && other.dest == tg.dest &&
+			b.t.text[other.local:other.local+uint32(other.n)] == b.t.text[tg.local:tg.local+uint32(tg.n)] {
+			return true
+		}
+	}
+	return false
+}
+
+// parseTarget parses the word that s begins with.
+func (b *builder) parseTarget(s, word string, groups int, regex bool) (tg target, why string) {
+	if scheme, _, ok := strings.Cut(word, ":"); ok && word[0] != '"' && !strings.ContainsAny(scheme, "@[") {
+		hop, why := b.parseHop(word)
+		if why != "" {
+			return target{}, "next hop " + quote(word) + ": " + why
+		}
+		return target{dest: b.destNumber(destination{hop: hop})}, ""
+	}
+	p, err := mail.ParsePath(word, true)
+	switch {
+	case word[0] == '@':
+		return target{}, "target " + quote(word) + ": a source route or a domain is no target"
+	case err != nil && strings.Contains(word[strings.LastIndexByte(word, '@')+1:], "$"):
+		return target{}, "target " + quote(word) + ": a group of the regex may stand in the local part only"
+	case err != nil:
+		return target{}, "target " + quote(word) + ": " + err.Error()
+	case p.Domain == "":
+		return target{}, "target " + quote(word) + ": " + mail.ErrPathNoDomain.Error()
+	}
+	tg.dest, why = b.mxDest(p.Domain)
+	if why != "" {
+		return target{}, "target " + quote(word) + ": " + why
+	}
+	if strings.IndexByte(p.Local, '$') < 0 {
+		tg.local, tg.n = b.offset(s), uint16(len(p.Local))
+		return tg, ""
+	}
+	parts, why := parseTemplate(p.LocalPart(), groups, regex)
+	if why != "" {
+		return target{}, "target " + quote(word) + ": " + why
+	}
+	if parts == nil {
+		tg.local, tg.n = b.offset(s), uint16(len(p.Local))
+		return tg, ""
+	}
+	tg.local, tg.n = uint32(len(b.t.templates)), isTemplate
+	b.t.templates = append(b.t.templates, parts)
+	return tg, ""
+}
+
+// parseTemplate splits a local part at its $1 and ${1}; "$$" is a dollar sign. It gives nil where there is no group. A
+// pattern that is no regex has no groups, and "$" before anything else than a digit or a brace is an ordinary character there.
+func parseTemplate(s string, groups int, regex bool) (parts template, why string) {
+	var text strings.Builder
+	expands := false
+	for i := 0; i < len(s); i++ {
+		if s[i] != '$' || i+1 == len(s) {
+			text.WriteByte(s[i])
+			continue
+		}
+		next := s[i+1]
+		digits := ""
+		switch {
+		case isDigit(next):
+			digits = s[i+1 : i+2]
+			if i+2 < len(s) && isDigit(s[i+2]) {
+				return nil, "write ${" + digits + "} before a digit"
+			}
+			i++
+		case next == '{':
+			n := strings.IndexByte(s[i:], '}')
+			if n < 0 {
+				return nil, "${ without }"
+			}
+			digits = s[i+2 : i+n]
+			i += n
+		case next == '$' && regex:
+			text.WriteByte('$')
+			expands = true
+			i++
+			continue
+		default:
+			text.WriteByte('$')
+			continue
+		}
+		group, err := strconv.Atoi(digits)
+		if err != nil || group < 1 || group > groups {
+			return nil, "the pattern has no group " + quote(digits)
+		}
+		parts = append(parts, templatePart{text: text.String(), group: group})
+		text.Reset()
+		expands = true
+	}
+	if !expands {
+		return nil, ""
+	}
+	return append(parts, templatePart{text: text.String()}), ""
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
+// mxDest gives the number of the destination that is a domain's MX hosts. An address literal stands for its own host.
+func (b *builder) mxDest(name string) (n uint32, why string) {
+	if n, ok := b.rawMX[name]; ok {
+		return n, ""
+	}
+	canonical, ok := canonicalDomain(name)
+	if !ok {
+		return 0, "not a domain name that IDNA knows"
+	}
+	n = b.destNumber(destination{hop: mail.NextHop{Transport: mail.MX, Host: canonical}, domain: canonical})
+	b.rawMX[name] = n
+	return n, ""
+}
+
+func (b *builder) destNumber(d destination) uint32 {
+	n, ok := b.dests[d]
+	if !ok {
+		n = uint32(len(b.t.dests))
+		b.t.dests = append(b.t.dests, d)
+		b.dests[d] = n
+	}
+	return n
+}
+
+// parseHop parses a fixed next hop.
+func (b *builder) parseHop(s string) (hop mail.NextHop, why string) {
+	if file, ok := strings.CutPrefix(s, "lmtp+unix:"); ok {
+		if !strings.HasPrefix(file, "/") {
+			return hop, "the path of a socket begins with a slash"
+		}
+		if strings.Contains(file, "$") {
+			return hop, "a group of the regex may stand in a local part only"
+		}
+		return mail.NextHop{Transport: mail.LMTPUnix, Host: path.Clean(file)}, ""
+	}
+	scheme, rest, ok := strings.Cut(s, "://")
+	if !ok {
+		return hop, "it begins with smtp://, smtps://, submission://, lmtp:// or lmtp+unix:/"
+	}
+	var port uint16
+	switch strings.ToLower(scheme) {
+	case "smtp":
+		hop.Transport, port = mail.SMTP, 25
+	case "smtps":
+		hop.Transport, port = mail.SMTPS, 465
+	case "submission":
+		hop.Transport, port = mail.Submission, 587
+	case "lmtp":
+		hop.Transport, port = mail.LMTP, 24
+	default:
+		return hop, "unknown scheme " + quote(scheme)
+	}
+	if strings.Contains(rest, "$") {
+		return hop, "a group of the regex may stand in a local part only"
+	}
+	if n := strings.LastIndexByte(rest, '@'); n >= 0 {
+		if hop.User, why = parseUser(rest[:n]); why != "" {
+			return hop, why
+		}
+		rest = rest[n+1:]
+	}
+	given := port
+	if hop.Host, given, why = parseHost(rest, port); why != "" {
+		return hop, why
+	}
+	if given != port {
+		hop.Port = given
+	}
+	return hop, b.checkHop(hop, given)
+}
+
+// checkHop refuses a next hop whose credentials are missing or useless.
+func (b *builder) checkHop(hop mail.NextHop, port uint16) (why string) {
+	verified := hop.Transport == mail.SMTPS || hop.Transport == mail.Submission
+	switch {
+	case hop.User == "" && hop.Transport == mail.Submission:
+		return "submission needs a user"
+	case hop.User == "":
+		return ""
+	case !verified:
+		return "a user is authenticated under smtps:// and submission:// only"
+	case b.cfg.HasCredentials == nil || !b.cfg.HasCredentials(hop.User, hop.Host, port):
+		return "there is no line for " + quote(hop.User) + " in the credentials file"
+	}
+	return ""
+}
+
+func parseUser(s string) (user, why string) {
+	if strings.Contains(s, ":") {
+		return "", "a password belongs into the credentials file, and a colon in a user is written %3A"
+	}
+	user, err := url.PathUnescape(s)
+	if err != nil || user == "" || indexControl(user) >= 0 {
+		return "", "the user is empty or its percent-encoding is wrong"
+	}
+	return user, ""
+}
+
+// parseHost parses a host name or an IP address, IPv6 in brackets, and an optional port.
+func parseHost(s string, port uint16) (host string, _ uint16, why string) {
+	tail := ""
+	if strings.HasPrefix(s, "[") {
+		inside, rest, ok := strings.Cut(s[1:], "]")
+		a, err := netip.ParseAddr(inside)
+		if !ok || err != nil || !a.Is6() || a.Zone() != "" {
+			return "", 0, "in brackets stands an IPv6 address"
+		}
+		host, tail = a.String(), rest
+	} else {
+		n := strings.IndexByte(s, ':')
+		if n < 0 {
+			n = len(s)
+		}
+		host, tail = s[:n], s[n:]
+		if strings.Contains(tail[min(1, len(tail)):], ":") {
+			return "", 0, "an IPv6 address stands in brackets"
+		}
+		if a, err := netip.ParseAddr(host); err == nil {
+			host = a.String()
+		} else if canonical, ok := canonicalDomain(host); ok && mail.IsDomain(host) {
+			host = canonical
+		} else {
+			return "", 0, "no host name"
+		}
+	}
+	if tail == "" {
+		return host, port, ""
+	}
+	n, err := strconv.ParseUint(tail[1:], 10, 16)
+	if tail[0] != ':' || err != nil || n == 0 {
+		return "", 0, "a port is a number from 1 to 65535"
+	}
+	return host, uint16(n), ""
+}
+
+// replyNumber parses what stands behind reject or tempfail and gives the reply's number.
+func (b *builder) replyNumber(word, s string) (n uint32, why string) {
+	r, why := parseReply(word, s)
+	if why != "" {
+		return 0, why
+	}
+	n, ok := b.replies[r]
+	if !ok {
+		n = uint32(len(b.t.replies))
+		b.t.replies = append(b.t.replies, r)
+		b.replies[r] = n
+	}
+	return n, ""
+}
+
+// parseReply parses CODE [ENHANCED] text. Where the enhanced code is left out it is X.7.1, delivery not authorized (RFC 3463
+// section 3.8).
+func parseReply(word, s string) (r mail.Reply, why string) {
+	class := byte('5')
+	if word == "tempfail" {
+		class = '4'
+	}
+	codeWord, text := cutBlank(s)
+	code, err := strconv.ParseUint(codeWord, 10, 16)
+	switch {
+	case err != nil || len(codeWord) != 3 || codeWord[0] != class:
+		return r, word + " needs a reply code " + string(class) + "yz, not " + quote(codeWord)
+	case code == 421:
+		return r, "421 closes the connection, whose other recipients are not this rule's: use 450 or 451"
+	}
+	r = mail.NewReply(int(code), 7, 1, text)
+	if enhanced, rest := cutBlank(text); looksEnhanced(enhanced) {
+		if r.Enhanced, err = parseEnhanced(enhanced); err != nil {
+			return r, quote(enhanced) + " is no enhanced status code"
+		}
+		if enhanced[0] != class {
+			return r, "the class of " + enhanced + " is not that of " + codeWord
+		}
+		r.Text = rest
+	}
+	for i := range len(r.Text) {
+		if r.Text[i] >= 0x7f {
+			return r, "the text of a reply is ASCII"
+		}
+	}
+	r.Text = strings.ReplaceAll(r.Text, "\t", " ")
+	if r.Text == "" {
+		r.Text = map[byte]string{'5': "Address refused", '4': "Address refused for now, try again later"}[class]
+	}
+	return r, ""
+}
+
+func cutBlank(s string) (word, rest string) {
+	n := strings.IndexAny(s, " \t")
+	if n < 0 {
+		return s, ""
+	}
+	return s[:n], trimBlank(s[n:])
+}
+
+// looksEnhanced reports whether a word is meant as an enhanced status code: three numbers with dots between.
+func looksEnhanced(s string) bool {
+	return strings.Count(s, ".") == 2 && strings.Trim(s, "0123456789.") == "" && s[0] != '.' && s[len(s)-1] != '.'
+}
+
+// parseEnhanced parses class.subject.detail; subject and detail have three digits at most (RFC 3463 section 2).
+func parseEnhanced(s string) (e mail.EnhancedCode, err error) {
+	parts := strings.Split(s, ".")
+	if len(parts[0]) != 1 || len(parts[1]) > 3 || len(parts[2]) > 3 {
+		return e, strconv.ErrRange
+	}
+	subject, err := strconv.ParseUint(parts[1], 10, 16)
+	if err != nil {
+		return e, err
+	}
+	detail, err := strconv.ParseUint(parts[2], 10, 16)
+	return mail.EnhancedCode{Subject: uint16(subject), Detail: uint16(detail)}, err
+}

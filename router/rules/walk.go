@@ -1,0 +1,392 @@
+package rules
+
+import (
+	"strings"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A Refusal's reasons, as they are counted.
+const (
+	ReasonRule       = "rule"
+	ReasonNoUser     = "no such user"
+	ReasonRelaying   = "relaying denied"
+	ReasonRouted     = "routed local part"
+	ReasonAliasLoop  = "alias loop"
+	ReasonTooMany    = "too many targets"
+	ReasonSeveral    = "several next hops"
+	ReasonExpansion  = "bad expansion"
+	ReasonBadAddress = "bad address"
+)
+
+// Route gives the ways that mail for q.Forward takes. The error is a *mail.Refusal; where a rule decided, its Cause is a
+// *RuleError. The paths in the routes share the table's memory. steps may be nil; else it is told what was tried.
+//
+// Several targets with one next hop make one Route. Several next hops, and failover, are refused as 451 4.3.0.
+func (t *Table) Route(q mail.Query, steps *Steps) ([]mail.Route, error) {
+	if q.Forward.IsPostmaster() {
+		steps.add("<Postmaster> without a domain goes to the postmaster")
+		return t.toPostmaster(q, t.defaults, steps)
+	}
+	if q.Forward.Domain == "" {
+		return nil, mail.Refuse(550, 1, 3, "Not a mailbox address", ReasonBadAddress, nil)
+	}
+	id, ours := t.domain(q.Forward.Domain)
+	if !ours {
+		return t.foreign(q, steps)
+	}
+	if t.domains[id].hosted {
+		steps.add(t.domains[id].name, " is hosted here")
+	} else {
+		steps.add(t.domains[id].name, " is this system's own name")
+	}
+	h := t.find(id, q.Forward, true, steps)
+	switch h.what {
+	case nothing:
+		return nil, noUser(nil)
+	case thePostmaster:
+		return t.toPostmaster(q, t.domains[id].policy, steps)
+	}
+	r := &t.rules[h.rule]
+	switch {
+	case r.action == reply:
+		return nil, t.refusal(h.rule)
+	case r.action == drop:
+		return []mail.Route{{Rule: t.rule(h.rule), Action: mail.Drop, Policy: t.policy(r), Reverse: q.Reverse}}, nil
+	case r.flags&flagGeneral == 0:
+		return t.direct(q, h.rule, steps)
+	}
+	w := walk{t: t, trusted: q.Trusted, fallback: true, tainted: true, steps: steps}
+	w.apply(h, q.Forward)
+	return w.routes(q, t.rule(h.rule), t.policy(r))
+}
+
+// foreign is the answer for a domain that is not ours.
+func (t *Table) foreign(q mail.Query, steps *Steps) ([]mail.Route, error) {
+	if !q.Trusted {
+		steps.add(q.Forward.Domain, " is not hosted here and the client is not trusted")
+		return nil, mail.Refuse(550, 7, 1, "Relaying denied", ReasonRelaying, nil)
+	}
+	host, ok := canonicalDomain(q.Forward.Domain)
+	if !ok {
+		return nil, mail.Refuse(550, 1, 2, "Not a domain name", ReasonBadAddress, nil)
+	}
+	steps.add(q.Forward.Domain, " is not hosted here and the client may relay anywhere")
+	one := &single{forward: [1]mail.Path{q.Forward}}
+	one.route[0] = mail.Route{
+		Rule:     mail.Rule{Pattern: "trusted relay"},
+		NextHop:  mail.NextHop{Transport: mail.MX, Host: host},
+		Reverse:  q.Reverse,
+		Forwards: one.forward[:],
+		Policy:   mail.DomainPolicy{UpstreamText: mail.UpstreamTextFull},
+	}
+	return one.route[:], nil
+}
+
+// A single is a route with one forward-path, allocated at once.
+type single struct {
+	route   [1]mail.Route
+	forward [1]mail.Path
+}
+
+// direct makes the route of a rule whose targets have one next hop, no template and no alias among them: nearly all rules.
+func (t *Table) direct(q mail.Query, number uint32, steps *Steps) ([]mail.Route, error) {
+	r := &t.rules[number]
+	targets := t.targets[r.first : r.first+uint32(r.n)]
+	policy := t.policy(r)
+	one := &single{}
+	forwards := one.forward[:0]
+	if len(targets) > 1 {
+		forwards = make([]mail.Path, 0, len(targets))
+	}
+	for _, tg := range targets {
+		if t.dests[tg.dest].domain != "" {
+			forwards = append(forwards, t.static(tg))
+			continue
+		}
+		if !q.Trusted && !policy.RoutingKeep && looksRouted(q.Forward.LocalPart()) {
+			return nil, t.routed(number)
+		}
+		forwards = append(forwards, q.Forward)
+	}
+	route := &one.route[0]
+	route.Rule = t.rule(number)
+	route.NextHop = t.dests[targets[0].dest].hop
+	route.Reverse = q.Reverse
+	fill(route, q, forwards, policy)
+	tellRoute(steps, route)
+	return one.route[:], nil
+}
+
+// fill sets what depends on whether the recipient was rewritten.
+func fill(route *mail.Route, q mail.Query, forwards []mail.Path, policy mail.DomainPolicy) {
+	for _, f := range forwards {
+		if f.Local != q.Forward.Local || !strings.EqualFold(f.Domain, q.Forward.Domain) {
+			route.Rewrote = true
+		}
+	}
+	if policy.UpstreamText == mail.UpstreamTextDefault {
+		policy.UpstreamText = mail.UpstreamTextFull
+		if route.Rewrote {
+			policy.UpstreamText = mail.UpstreamTextRedact
+		}
+	}
+	route.Forwards, route.Policy = forwards, policy
+}
+
+func tellRoute(steps *Steps, route *mail.Route) {
+	if steps == nil {
+		return
+	}
+	for _, f := range route.Forwards {
+		steps.add("to <", f.String(), "> by ", route.NextHop.String())
+	}
+}
+
+// toPostmaster routes to the postmaster of the Config.
+func (t *Table) toPostmaster(q mail.Query, policy mail.DomainPolicy, steps *Steps) ([]mail.Route, error) {
+	if t.postmaster.Domain == "" {
+		return nil, noUser(nil)
+	}
+	w := walk{t: t, trusted: true, steps: steps}
+	w.leave(t.postmaster)
+	return w.routes(q, mail.Rule{Pattern: "postmaster"}, policy)
+}
+
+// A walk follows a recipient through the rules until it leaves our domains.
+type walk struct {
+	t        *Table
+	steps    *Steps
+	trusted  bool // local parts may look routed
+	tainted  bool // the local part of the path at hand came from the client, at least partly
+	fallback bool // postmaster and abuse go to the postmaster where no literal names them
+	checking bool // at load: nobody asks yet, so templates cannot be expanded
+
+	stack [MaxChain]uint32
+	depth int
+	seen  int // rules looked at
+
+	out     []leaf
+	try     bool
+	dropped bool
+	// The first answer of each kind that stands in the way, and why: a tempfail, a reject, and a rule set that leads nowhere.
+	deferred, refused, broken *mail.Refusal
+	why                       string
+}
+
+// A leaf is where a walk ends.
+type leaf struct {
+	hop     mail.NextHop
+	forward mail.Path
+}
+
+// leave follows a path that a rule, or the Config, names.
+func (w *walk) leave(p mail.Path) {
+	id, ours := w.t.domain(p.Domain)
+	if ours && (w.t.domains[id].hosted || w.t.domains[id].own) {
+		w.resolve(id, p)
+		return
+	}
+	host, _ := canonicalDomain(p.Domain)
+	w.end(mail.NextHop{Transport: mail.MX, Host: host}, p)
+}
+
+// resolve looks up a path in one of our domains.
+func (w *walk) resolve(id uint32, p mail.Path) {
+	if w.steps != nil {
+		w.steps.add("<", p.String(), "> lies in a domain of ours and is looked up in turn")
+	}
+	h := w.t.find(id, p, w.fallback, w.steps)
+	switch h.what {
+	case aRule:
+		w.apply(h, p)
+	case thePostmaster:
+		w.fallback, w.tainted = false, false
+		w.leave(w.t.postmaster)
+		w.fallback = true
+	case nothing:
+		w.fail(noUser(nil), "the target "+p.String()+" lies in a domain of ours, and no rule takes it")
+	}
+}
+
+// apply does what a rule says for the path p, which lies in the rule's domain.
+func (w *walk) apply(h hit, p mail.Path) {
+	t := w.t
+	r := &t.rules[h.rule]
+	switch r.action {
+	case reply:
+		refusal := t.refusal(h.rule)
+		if w.why == "" {
+			w.why = "refused by " + t.rule(h.rule).String()
+		}
+		switch {
+		case refusal.Reply.Class() == 4 && w.deferred == nil:
+			w.deferred = refusal
+		case refusal.Reply.Class() == 5 && w.refused == nil:
+			w.refused = refusal
+		}
+		return
+	case drop:
+		w.dropped = true
+		return
+	}
+	if !w.enter(h) {
+		return
+	}
+	w.try = w.try || r.flags&flagTry != 0
+	tainted := w.tainted
+	for _, tg := range t.targets[r.first : r.first+uint32(r.n)] {
+		if w.broken != nil {
+			break
+		}
+		w.tainted = tainted
+		w.target(h, tg, p)
+	}
+	w.tainted = tainted
+	w.depth--
+}
+
+// enter takes note that a rule is being followed, unless that leads nowhere. A regex may take its own expansion again, once a
+// suffix is gone; any other rule would come to the same targets for ever.
+func (w *walk) enter(h hit) bool {
+	loop := w.depth == MaxChain
+	for _, number := range w.stack[:w.depth] {
+		loop = loop || number == h.rule && h.groups == nil
+	}
+	w.seen++
+	switch {
+	case loop:
+		w.fail(mail.Refuse(554, 4, 6, "Alias loop", ReasonAliasLoop, &RuleError{Rule: w.t.rule(h.rule)}),
+			"the aliases loop, or are more than 10 deep, at "+w.t.rule(h.rule).String())
+		return false
+	case w.seen > maxSteps:
+		w.tooMany(h.rule)
+		return false
+	}
+	w.stack[w.depth] = h.rule
+	w.depth++
+	return true
+}
+
+// target follows one target of a rule for the path p.
+func (w *walk) target(h hit, tg target, p mail.Path) {
+	t := w.t
+	dest := &t.dests[tg.dest]
+	keep := t.policy(&t.rules[h.rule]).RoutingKeep || w.trusted || !w.tainted
+	switch {
+	case dest.domain == "":
+		if !keep && looksRouted(p.LocalPart()) {
+			w.fail(t.routed(h.rule), "")
+			return
+		}
+		w.end(dest.hop, p)
+		return
+	case tg.n == isTemplate && w.checking && h.groups == nil:
+		return
+	case tg.n == isTemplate:
+		local, routed := t.templates[tg.local].expand(h)
+		if !keep && (routed || looksRouted(h.local)) {
+			w.fail(t.routed(h.rule), "")
+			return
+		}
+		if p = mail.NewPath(local, dest.domain); local == "" || len(p.Local) > mail.MaxLocal {
+			w.fail(mail.Refuse(550, 1, 3, "Bad destination mailbox address", ReasonExpansion, &RuleError{Rule: t.rule(h.rule)}), "")
+			return
+		}
+	default:
+		w.tainted = false
+		p = t.static(tg)
+	}
+	if dest.hosted != 0 {
+		w.resolve(dest.hosted-1, p)
+		return
+	}
+	w.end(dest.hop, p)
+}
+
+// end takes a target down, unless it was before.
+func (w *walk) end(hop mail.NextHop, p mail.Path) {
+	for _, o := range w.out {
+		if o.hop == hop && o.forward == p {
+			return
+		}
+	}
+	if len(w.out) == MaxTargets {
+		w.fail(mail.Refuse(451, 3, 0, "Too many destinations", ReasonTooMany, nil), "the targets, with their aliases, are more than 100")
+		return
+	}
+	w.out = append(w.out, leaf{hop, p})
+}
+
+func (w *walk) tooMany(number uint32) {
+	w.fail(mail.Refuse(451, 3, 0, "Too many destinations", ReasonTooMany, &RuleError{Rule: w.t.rule(number)}), "the aliases branch too often")
+}
+
+// fail ends the walk with an answer that holds for the whole recipient.
+func (w *walk) fail(r *mail.Refusal, why string) {
+	if w.broken == nil {
+		w.broken, w.why = r, why
+	}
+}
+
+// expand puts the groups of a match into the template. routed reports that what the client wrote makes a route of it.
+func (tp template) expand(h hit) (local string, routed bool) {
+	var b strings.Builder
+	for _, part := range tp {
+		b.WriteString(part.text)
+		if part.group == 0 || h.groups[2*part.group] < 0 {
+			continue
+		}
+		s := h.local[h.groups[2*part.group]:h.groups[2*part.group+1]]
+		routed = routed || strings.ContainsAny(s, "%!@") || b.Len() == 0 && s != "" && startsRouted(s[0])
+		b.WriteString(s)
+	}
+	return b.String(), routed
+}
+
+// routes turns what the walk found into an answer. A recipient with several targets is answered as SEMANTICS has it: any 4yz
+// defers it; targets that refuse are left out or refuse it whole, as mixed says.
+func (w *walk) routes(q mail.Query, rule mail.Rule, policy mail.DomainPolicy) ([]mail.Route, error) {
+	delivered := len(w.out) > 0 || w.dropped
+	switch {
+	case w.broken != nil:
+		return nil, w.broken
+	case w.deferred != nil:
+		return nil, w.deferred
+	case w.refused != nil && (!delivered || policy.Mixed == mail.MixedReject):
+		return nil, w.refused
+	case !delivered:
+		return nil, noUser(&RuleError{Rule: rule})
+	case len(w.out) == 0:
+		return []mail.Route{{Rule: rule, Action: mail.Drop, Policy: policy, Reverse: q.Reverse}}, nil
+	case w.try:
+		return nil, several("failover is not available yet", rule)
+	case w.hops() > 1:
+		return nil, several("a fan-out to several next hops is not available yet", rule)
+	}
+	route := mail.Route{Rule: rule, NextHop: w.out[0].hop, Reverse: q.Reverse}
+	forwards := make([]mail.Path, len(w.out))
+	for i, o := range w.out {
+		forwards[i] = o.forward
+	}
+	fill(&route, q, forwards, policy)
+	tellRoute(w.steps, &route)
+	return []mail.Route{route}, nil
+}
+
+func several(why string, rule mail.Rule) *mail.Refusal {
+	return mail.Refuse(451, 3, 0, "Temporarily not deliverable", ReasonSeveral, &RuleError{Rule: rule, Why: why})
+}
+
+// refusal is the answer of a reject or tempfail rule.
+func (t *Table) refusal(number uint32) *mail.Refusal {
+	return &mail.Refusal{Reply: t.replies[t.rules[number].first], Reason: ReasonRule, Cause: &RuleError{Rule: t.rule(number)}}
+}
+
+func (t *Table) routed(number uint32) *mail.Refusal {
+	return mail.Refuse(550, 1, 3, "Source routing in the local part is not accepted", ReasonRouted, &RuleError{Rule: t.rule(number)})
+}
+
+func noUser(cause error) *mail.Refusal {
+	return mail.Refuse(550, 1, 1, "No such user here", ReasonNoUser, cause)
+}
