@@ -256,10 +256,7 @@ func (s *session) renew(ctx context.Context) error {
 		t.abort()
 		return s.begin(ctx)
 	}
-	if !t.lent {
-		return nil
-	}
-	lender, ok := t.tx.(mail.Lender)
+	lender, ok := t.tx.(mail.Lender) // asked even if nothing was lent: the relay may have taken the session for another client
 	if !ok {
 		return nil
 	}
@@ -328,9 +325,13 @@ func outOfBudget() *mail.Refusal {
 	return mail.Refuse(452, 3, 1, "Too much mail in transit, try again later", "hold budget", nil)
 }
 
-// refuseRcpt refuses one recipient and tells of it.
+// refuseRcpt refuses one recipient and tells of it. The rule is the one given, or the one that the error carries.
 func (s *session) refuseRcpt(forward mail.Path, rule mail.Rule, err error) error {
 	e := s.t.event
+	var decided interface{ MailRule() mail.Rule }
+	if rule == (mail.Rule{}) && errors.As(err, &decided) {
+		rule = decided.MailRule()
+	}
 	if rule != (mail.Rule{}) {
 		e.Rule = rule
 	}

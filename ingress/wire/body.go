@@ -277,7 +277,7 @@ func (b *Body) wait(p []byte) (int, error) {
 		if b.until != 0 {
 			due = min(due, b.until)
 		}
-		c.arm(due, 0)
+		c.arm(now, due, 0)
 		n, err := c.rw.Read(p)
 		switch {
 		case n > 0:
@@ -420,14 +420,13 @@ func (c *conn) finishMessage(b *Body, r mail.Reply) {
 
 // settle gives the reply that is due for what the Session returned: no 2yz without the whole message.
 func (b *Body) settle(r mail.Reply) mail.Reply {
-	var refused *mail.Refusal
-	switch cl := r.Class(); {
-	case cl == 4 || cl == 5, cl == 2 && b.taken:
+	if class := r.Class(); class == 4 || class == 5 || class == 2 && b.taken {
 		return r
-	case errors.As(b.err, &refused):
+	}
+	if refused, ok := errors.AsType[*mail.Refusal](b.err); ok {
 		return refused.Reply
 	}
-	return unread
+	return notTaken
 }
 
 // timeout ends the connection of a client that was too slow with a message. Nothing it may still send is read.

@@ -99,7 +99,7 @@ func (c *conn) isForeign(verb, line []byte) bool {
 			c.hangUp(noHTTP, "HTTP")
 		case len(line) == 0 && bytes.HasPrefix(c.buf[c.r:c.w], []byte(proxyV2Rest)):
 			c.hangUp(noProxyHere, "PROXY header")
-		case len(line) > 1 && line[0] == 0x16 && line[1] == 3:
+		case startsTLS(line):
 			c.hangUp(noPlainTLS, "TLS in clear")
 		default:
 			return false
@@ -107,6 +107,9 @@ func (c *conn) isForeign(verb, line []byte) bool {
 	}
 	return true
 }
+
+// startsTLS reports whether p begins as a ClientHello does.
+func startsTLS(p []byte) bool { return len(p) > 1 && p[0] == 0x16 && p[1] == 3 }
 
 // mistake replies to a bad command and counts it.
 func (c *conn) mistake(r mail.Reply) {
@@ -181,7 +184,7 @@ func (c *conn) mail(arg []byte) {
 	case c.open:
 		c.mistake(nestedMail)
 		return
-	case c.srv.cfg.Messages > 0 && c.messages >= c.srv.cfg.Messages:
+	case c.srv.cfg.Messages > 0 && int(c.messages) >= c.srv.cfg.Messages:
 		c.refuse(tooManyMessages)
 		return
 	}
@@ -219,7 +222,7 @@ func (c *conn) rcpt(arg []byte) {
 		c.mistake(*fault)
 		return
 	}
-	if c.rcpts >= c.srv.cfg.Recipients {
+	if int(c.rcpts) >= c.srv.cfg.Recipients {
 		c.tried, c.deferred = true, true
 		c.reply(tooManyRcpts)
 		return
@@ -278,6 +281,9 @@ func (c *conn) data(arg []byte) {
 		return
 	}
 	c.reply(startData)
+	if c.r == c.w { // the client waits for it, and the Session may take its time until it reads
+		c.flush()
+	}
 	b := c.takeBody(false)
 	c.finishMessage(b, c.runBody(b))
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -16,16 +15,18 @@ import (
 )
 
 const (
-	smallBuffer    = 512      // what a connection keeps while it waits for a command
-	maxCommandLine = 2048     // CRLF included; RFC 5321 section 4.5.3.1.4 asks for 512 and more for extensions
-	maxSkipped     = 64 << 10 // of a command line over that
-	maxBatch       = 16 << 10 // replies that wait for a flush
+	smallBuffer    = 512             // what a connection keeps while it waits for a command
+	maxCommandLine = 2048            // CRLF included; RFC 5321 section 4.5.3.1.4 asks for 512 and more for extensions
+	maxSkipped     = 64 << 10        // of a command line over that
+	maxBatch       = 16 << 10        // replies that wait for a flush
+	settleAfter    = 2 * time.Second // of silence outside of a transaction: see conn.serve
 )
 
 // The ways in which waiting for a command can end without one.
 var (
 	errIdleTooLong = errors.New("no command in time")
 	errDraining    = errors.New("shutting down")
+	errSettled     = errors.New("no command soon")
 )
 
 // A batch holds replies until they are written together.
@@ -49,16 +50,17 @@ type conn struct {
 	body  *Body  // not nil while Session.Body runs
 	chunk bool   // that message comes by BDAT
 
+	waited   error         // how rest ended
 	limit    time.Duration // when the wait for the present command line ends; 0: not begun
 	readDue  time.Duration // the read deadline set last
 	writeDue time.Duration
 
 	failed   *mail.Reply // the reply to each further BDAT of a message that is lost
-	rcpts    int         // accepted in this transaction
-	messages int
-	bad      int // commands, see Config.ErrorBudget
-	refused  int // recipients, see Config.RefusedBudget
-	skipped  int // octets of a command line that is too long
+	rcpts    int32       // accepted in this transaction
+	messages int32       // transactions begun
+	bad      int32       // commands, see Config.ErrorBudget
+	refused  int32       // recipients, see Config.RefusedBudget
+	skipped  int         // octets of a command line that is too long
 
 	behindProxy bool
 	xclient     bool // XCLIENT is allowed
@@ -68,6 +70,7 @@ type conn struct {
 	tried       bool // a recipient of it was refused
 	deferred    bool // one of them for now
 	lendable    bool // Session.Idle is still to be called in this wait
+	restless    bool // this wait is not for rest yet
 	shunned     bool // the greeting was a 554
 	closing     bool // after the replies that are waiting
 	linger      bool // the client may still be sending: see sayGoodbye
@@ -82,7 +85,7 @@ type conn struct {
 
 // count makes the connection count for the client at a in the caps, and reports whether there was room.
 func (c *conn) count(a netip.Addr) bool {
-	if !a.IsValid() {
+	if !a.IsValid() || c.counted.IsValid() && clientKey(a) == clientKey(c.counted) {
 		return true
 	}
 	if !c.srv.cfg.Caps.takeClient(a) {
@@ -100,18 +103,33 @@ func (c *conn) uncount() {
 	}
 }
 
-// serve runs the connection to its end.
-func (c *conn) serve() {
-	defer c.end()
+// serve runs the connection until it ends, or until the client has been idle for a while: then a goroutine with a fresh
+// stack goes on. A stack that has grown with a transaction is never given back by the runtime as far as that.
+func (c *conn) serve(begun bool) {
+	rests := false
 	defer func() {
 		if v := recover(); v != nil {
 			c.panicked(v)
 		}
+		if !rests {
+			c.end()
+		}
 	}()
-	if c.begin() {
-		c.converse()
+	if begun || c.begin() {
+		rests = c.converse()
+	}
+	if rests {
+		go c.rest() // ends like the one that it continues
+		return
 	}
 	c.sayGoodbye()
+}
+
+// rest waits for the first octets of a command with as little stack as can be. The buffer is the small one, and empty.
+func (c *conn) rest() {
+	c.w, c.waited = c.await(c.small[:])
+	c.full = c.w == smallBuffer
+	c.serve(true)
 }
 
 // begin does what comes before the first command: PROXY header, implicit TLS, the Session and its greeting.
@@ -136,35 +154,38 @@ func (c *conn) begin() bool {
 	return c.greet()
 }
 
-// converse carries out one command after another.
-func (c *conn) converse() {
+// converse carries out one command after another, until the connection is to be closed or, with true, may rest.
+func (c *conn) converse() (rests bool) {
 	for !c.closing && !c.dead {
 		if c.overBudget() {
-			return
+			return false
 		}
 		line, fault, err := c.nextLine()
 		switch {
+		case errors.Is(err, errSettled):
+			return true
 		case errors.Is(err, errDraining), err == nil && c.srv.draining.Load():
 			c.reply(shuttingDown)
-			return
+			return false
 		case errors.Is(err, errIdleTooLong):
 			c.reply(idleTooLong)
-			return
+			return false
 		case err != nil:
-			c.dead = true // nobody reads what is still to be said
-			return
+			c.dead = !errors.Is(err, io.EOF) // a client that only stopped sending still reads
+			return false
 		}
 		c.command(line, fault)
 	}
+	return false
 }
 
 // overBudget ends the connection of a client that has made too many mistakes or guessed too many recipients.
 func (c *conn) overBudget() bool {
 	cfg := &c.srv.cfg
 	switch {
-	case cfg.ErrorBudget >= 0 && c.bad >= cfg.ErrorBudget:
+	case cfg.ErrorBudget >= 0 && int(c.bad) >= cfg.ErrorBudget:
 		c.hangUp(tooManyErrors, "error budget")
-	case cfg.RefusedBudget >= 0 && c.refused >= cfg.RefusedBudget:
+	case cfg.RefusedBudget >= 0 && int(c.refused) >= cfg.RefusedBudget:
 		c.hangUp(tooManyRefused, "refused recipients")
 	default:
 		return false
@@ -225,6 +246,7 @@ func (c *conn) flush() {
 func (c *conn) nextLine() (line []byte, fault *mail.Reply, err error) {
 	c.limit = 0
 	c.lendable = c.open && c.body == nil && c.srv.cfg.Lend > 0
+	c.restless = !c.open && c.body == nil
 	for {
 		if i := bytes.IndexByte(c.buf[c.r:c.w], '\n'); i >= 0 {
 			c.mark = c.r
@@ -240,6 +262,10 @@ func (c *conn) nextLine() (line []byte, fault *mail.Reply, err error) {
 				return nil, &lineNotCRLF, nil
 			}
 			return line[:i-1], nil, nil
+		}
+		if p := c.buf[c.r:c.w]; startsTLS(p) { // a line would be long in coming
+			c.r = c.w
+			return p, nil, nil
 		}
 		if c.skipped > 0 || c.w-c.r > maxCommandLine {
 			c.skipped += c.w - c.r
@@ -308,6 +334,10 @@ func (c *conn) fill() error {
 	if c.dead {
 		return io.ErrClosedPipe
 	}
+	if err := c.waited; err != nil {
+		c.waited = nil
+		return err
+	}
 	var n int
 	var err error
 	if c.body != nil {
@@ -318,79 +348,6 @@ func (c *conn) fill() error {
 	c.w += n
 	c.full = c.w == len(c.buf)
 	return err
-}
-
-// await reads once for a command and keeps its time-outs.
-func (c *conn) await(p []byte) (int, error) {
-	t, lend := c.srv.cfg.Timeouts.Command, c.srv.cfg.Lend
-	for {
-		now := c.srv.now()
-		if c.limit == 0 {
-			c.limit = now + t
-		}
-		due, slack, lending := c.limit, t/16, false
-		if c.lendable && now+lend < due {
-			due, slack, lending = now+lend, lend/16, true
-		}
-		if !c.park(due, slack) {
-			return 0, errDraining
-		}
-		n, err := c.rw.Read(p)
-		c.unpark()
-		switch {
-		case n > 0:
-			return n, nil
-		case err == nil:
-			continue
-		case !errors.Is(err, os.ErrDeadlineExceeded):
-			return 0, err
-		case c.srv.draining.Load():
-			return 0, errDraining
-		case lending && c.srv.now() >= due:
-			c.lendable = false
-			c.session.Idle()
-		case c.srv.now() >= c.limit:
-			return 0, errIdleTooLong
-		}
-	}
-}
-
-// arm sets the read deadline to due, or leaves it if it stands between due and slack later: setting it costs more than
-// reading the clock.
-func (c *conn) arm(due, slack time.Duration) {
-	if due <= c.readDue && c.readDue <= due+slack {
-		return
-	}
-	c.readDue = due + slack
-	_ = c.raw.SetReadDeadline(c.srv.epoch.Add(c.readDue))
-}
-
-// park arms the read deadline of a wait that Shutdown may end at once; false means that it has begun.
-func (c *conn) park(due, slack time.Duration) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.srv.draining.Load() {
-		return false
-	}
-	c.parked = true
-	c.arm(due, slack)
-	return true
-}
-
-func (c *conn) unpark() {
-	c.mu.Lock()
-	c.parked = false
-	c.mu.Unlock()
-}
-
-// wake ends the wait of a parked connection; Shutdown calls it after it has begun draining. A connection that is not
-// parked sees that when it is about to park.
-func (c *conn) wake() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.parked {
-		_ = c.raw.SetReadDeadline(time.Unix(1, 0))
-	}
 }
 
 // sayGoodbye writes what waits. Where the client may still be sending, closing at once would make its kernel throw away
@@ -408,7 +365,7 @@ func (c *conn) sayGoodbye() {
 		_ = t.CloseWrite()
 	}
 	_ = half.CloseWrite()
-	if !c.park(c.srv.now()+c.srv.cfg.Timeouts.Linger, 0) {
+	if !c.parkFor(c.srv.cfg.Timeouts.Linger) {
 		return
 	}
 	for sunk := 0; sunk < 1<<20; {
@@ -432,7 +389,7 @@ func (c *conn) panicked(v any) {
 	c.sayGoodbye()
 }
 
-// end gives everything back.
+// end gives everything back and takes the connection out of the server.
 func (c *conn) end() {
 	if c.session != nil {
 		c.closeSession()
@@ -442,6 +399,13 @@ func (c *conn) end() {
 	if c.announced {
 		c.event(mail.Disconnected, "", mail.Reply{})
 	}
+	s := c.srv
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	c.uncount()
+	s.cfg.Caps.give()
+	s.running.Done()
 }
 
 // flushNothing gives the borrowed buffers back without writing.

@@ -16,6 +16,7 @@ import (
 //	c: text     the client sends text as a Go string literal's inside, without CRLF
 //	-           what was said so far is sent (a write ends here)
 //	S: prefix   the server's next reply line begins with prefix; "S: (closed)" is the end of the connection
+//	R: prefix   the last line of the server's next reply begins with prefix
 //	>: call     the Session's next call begins with this
 //
 // Lines that begin with "#" and blank ones are comment.
@@ -79,6 +80,11 @@ func play(t *testing.T, lines []string) {
 			if !strings.HasPrefix(got, want) || want == "" && got != "" {
 				t.Fatalf("step %q: got %q\ncalls:\n%s", l, got, r.got())
 			}
+		case strings.HasPrefix(l, "R: "):
+			send()
+			if got := p.reply(); !strings.HasPrefix(got, l[3:]) {
+				t.Fatalf("step %q: got %q\ncalls:\n%s", l, got, r.got())
+			}
 		case strings.HasPrefix(l, ">: "):
 			send()
 			calls = r.expect(t, calls, l[3:])
@@ -90,9 +96,10 @@ func play(t *testing.T, lines []string) {
 }
 
 // expect waits for a call that begins with want behind the first n calls, and gives its number.
-func (r *rig) expect(t *testing.T, n int, want string) int {
+func (r *rig) expect(t testing.TB, n int, want string) int {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	late := time.After(10 * time.Second)
+	for {
 		r.mu.Lock()
 		for i := n; i < len(r.calls); i++ {
 			if strings.HasPrefix(r.calls[i], want) {
@@ -100,10 +107,14 @@ func (r *rig) expect(t *testing.T, n int, want string) int {
 				return i + 1
 			}
 		}
+		changed := r.changed()
 		r.mu.Unlock()
+		select {
+		case <-changed:
+		case <-late:
+			t.Fatalf("no call %q in:\n%s", want, r.got())
+		}
 	}
-	t.Fatalf("no call %q in:\n%s", want, r.got())
-	return n
 }
 
 func setField(t *testing.T, c *Config, f []string) {
@@ -158,4 +169,3 @@ func setField(t *testing.T, c *Config, f []string) {
 		t.Fatalf("no such setting: %q", f)
 	}
 }
-

@@ -33,8 +33,8 @@ type recorder struct {
 	hold     chan struct{} // Body waits for it to close, if not nil
 	reading  chan struct{} // gets a value when Body begins
 	keep     bool          // pieces are not recycled before the end
-	early    bool          // localparts in the envelope have no meaning
 	until    time.Duration // for each Next
+	news     chan struct{} // closed at the next call
 }
 
 type message struct {
@@ -53,6 +53,16 @@ func (r *recorder) log(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.calls = append(r.calls, fmt.Sprintf(format, args...))
+	close(r.changed())
+	r.news = nil
+}
+
+// changed gives a channel that the next call closes; r.mu is held.
+func (r *recorder) changed() chan struct{} {
+	if r.news == nil {
+		r.news = make(chan struct{})
+	}
+	return r.news
 }
 
 // got gives all calls so far, one a line.
@@ -192,6 +202,7 @@ func (s *fakeSession) Body(_ context.Context, b *Body) mail.Reply {
 		}
 		o, last, err := b.Next(until)
 		if errors.Is(err, ErrIdle) {
+			s.r.log("next idle")
 			continue
 		}
 		if err != nil {

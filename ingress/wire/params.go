@@ -16,7 +16,7 @@ func parseMail(arg []byte, maxSize int64) (reverse mail.Path, p mail.Params, fau
 		return mail.Path{}, mail.Params{}, &mailSyntax
 	}
 	// Whether SMTPUTF8 was declared is known only behind the path.
-	reverse, rest, err := mail.CutPath(strings.TrimLeft(s, " "), true)
+	reverse, rest, err := cutPath(s)
 	if err != nil || reverse.IsPostmaster() {
 		return mail.Path{}, mail.Params{}, &badReversePath
 	}
@@ -27,6 +27,15 @@ func parseMail(arg []byte, maxSize int64) (reverse mail.Path, p mail.Params, fau
 		return mail.Path{}, mail.Params{}, &needsUTF8
 	}
 	return reverse, p, nil
+}
+
+// cutPath reads a path behind its colon, whatever it may be allowed to hold.
+func cutPath(s string) (mail.Path, string, error) {
+	s = strings.TrimLeft(s, " ")
+	if len(s) < len("<>") {
+		return mail.Path{}, "", mail.ErrPathSyntax
+	}
+	return mail.CutPath(s, true)
 }
 
 // parseParams reads the parameters of MAIL. Keywords are known in any case (RFC 5321 section 4.1.1.11 and 2.4).
@@ -71,7 +80,7 @@ func parseParams(s string, maxSize int64) (p mail.Params, fault *mail.Reply) {
 			if p.SMTPUTF8 {
 				return p, &twiceParameter
 			}
-			if given { // RFC 6531 section 3.4: it takes no value
+			if given { // RFC 6531 section 3.1: it takes no value
 				return p, &badParameter
 			}
 			p.SMTPUTF8 = true
@@ -112,7 +121,7 @@ func parseRcpt(arg []byte, smtputf8 bool) (mail.Path, *mail.Reply) {
 	if !ok {
 		return mail.Path{}, &rcptSyntax
 	}
-	forward, rest, err := mail.CutPath(strings.TrimLeft(s, " "), true)
+	forward, rest, err := cutPath(s)
 	switch {
 	case err != nil || forward.IsNull():
 		return mail.Path{}, &badForwardPath

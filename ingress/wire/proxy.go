@@ -19,7 +19,7 @@ const proxyV2Rest = "\r\n\x00\r\nQUIT\n"
 // The library bounds what it reads and allocates: 107 octets of a version 1 header, which must come in one piece, and 4
 // KiB behind the fixed part of a version 2 header.
 func (c *conn) readProxyHeader() bool {
-	if !c.park(c.srv.now()+c.srv.cfg.Timeouts.Header, 0) {
+	if !c.parkFor(c.srv.cfg.Timeouts.Header) {
 		return false
 	}
 	in := bufio.NewReaderSize(c.raw, smallBuffer)

@@ -62,6 +62,14 @@ func (s *scanner) scan(p []byte, base int, dots []uint32) (n int, end bool, _ []
 			s.line += int64(j)
 			i += j + 1
 			s.place = afterCR
+			if i < len(p) && p[i] == '\n' { // as nearly always: not another turn for it
+				i++
+				pairs++
+				s.endLine()
+				if i < len(p) && p[i] != '.' {
+					s.place = inLine
+				}
+			}
 		case afterCR:
 			if p[i] != '\n' {
 				s.bare = true

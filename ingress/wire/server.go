@@ -119,16 +119,7 @@ func (s *Server) admit(raw net.Conn) {
 	s.conns[c] = struct{}{}
 	s.running.Add(1)
 	s.mu.Unlock()
-	// The goroutine ends with the connection: at QUIT, at an error, at a time-out, or when Shutdown wakes or cuts it.
-	go func() {
-		defer s.running.Done()
-		c.serve()
-		s.mu.Lock()
-		delete(s.conns, c)
-		s.mu.Unlock()
-		c.uncount()
-		s.cfg.Caps.give()
-	}()
+	go c.serve(false) // ends with the connection: at QUIT, an error, a time-out, or when Shutdown wakes or cuts it
 }
 
 // turnAway answers 421 and closes, in the accept loop: a few octets into an empty send buffer do not block.

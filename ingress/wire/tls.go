@@ -1,9 +1,11 @@
 package wire
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/millrace/millrace/router/mail"
 )
@@ -41,13 +43,17 @@ func (c *conn) starttls(arg []byte) {
 // startTLS does the handshake. It runs on a goroutine of its own, because it needs a deep stack that the connection's
 // goroutine would keep; it ends with the handshake, which the deadline bounds.
 func (c *conn) startTLS() bool {
-	t := tls.Server(c.raw, c.srv.cfg.TLS())
-	due := c.srv.now() + c.srv.cfg.Timeouts.Handshake
-	if !c.park(due, 0) {
+	var under net.Conn = c.raw
+	if c.r < c.w { // read with the PROXY header: STARTTLS lets nothing get here
+		under = &ahead{Conn: c.raw, octets: bytes.Clone(c.buf[c.r:c.w])}
+		c.r = c.w
+	}
+	t := tls.Server(under, c.srv.cfg.TLS())
+	if !c.parkFor(c.srv.cfg.Timeouts.Handshake) {
 		return false
 	}
-	c.writeDue = due
-	_ = c.raw.SetWriteDeadline(c.srv.epoch.Add(due))
+	c.writeDue = c.readDue
+	_ = c.raw.SetWriteDeadline(c.srv.epoch.Add(c.writeDue))
 	done := make(chan error, 1)
 	go func() {
 		defer func() {
@@ -61,7 +67,7 @@ func (c *conn) startTLS() bool {
 	c.unpark()
 	state := t.ConnectionState()
 	if err == nil && state.Version < tls.VersionTLS12 {
-		err = errors.New("TLS version below 1.2") // RFC 8997 forbids it for mail
+		err = errors.New("TLS version below 1.2") // RFC 8996
 	}
 	c.rw = t
 	if err != nil {
@@ -71,4 +77,20 @@ func (c *conn) startTLS() bool {
 	}
 	c.client.TLS = &state
 	return true
+}
+
+// ahead is a connection of which some octets were read already.
+type ahead struct {
+	net.Conn
+	octets []byte
+}
+
+// Read gives those octets first.
+func (a *ahead) Read(p []byte) (int, error) {
+	if len(a.octets) == 0 {
+		return a.Conn.Read(p)
+	}
+	n := copy(p, a.octets)
+	a.octets = a.octets[n:]
+	return n, nil
 }

@@ -1,0 +1,382 @@
+package egress
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/router/mail"
+)
+
+func TestAddressesOfBothFamiliesTakeTurns(t *testing.T) {
+	var in []netip.Addr
+	for _, s := range []string{"2001:db8::1", "2001:db8::2", "2001:db8::3", "192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"} {
+		in = append(in, netip.MustParseAddr(s))
+	}
+	var got []string
+	for _, a := range alternate(in) {
+		got = append(got, a.String())
+	}
+	want := []string{"2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2", "2001:db8::3", "192.0.2.3"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := alternate(nil); len(got) != 0 {
+		t.Errorf("got %v of nothing", got)
+	}
+}
+
+func TestIPv4IsTriedAtOnceWhereIPv6Refuses(t *testing.T) {
+	w, s := one(t, smtptest.Behaviour{}, nil)
+	begun := time.Now()
+	deliver(t, w, to("both.test"), "b@both.test")
+	if took := time.Since(begun); took > headStart+5*time.Second {
+		t.Errorf("took %v", took)
+	}
+	if len(s.Messages()) != 1 {
+		t.Error("it did not arrive")
+	}
+}
+
+func TestIPv6IsPreferred(t *testing.T) {
+	l, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		t.Skip(err)
+	}
+	p := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	s6 := listen(t, "::1", p, smtptest.Behaviour{})
+	s4 := listen(t, "127.0.0.1", p, smtptest.Behaviour{})
+	w := newWorld(t, p, nil)
+	deliver(t, w, to("both.test"), "b@both.test")
+	if a, b := s6.Counts().Connections, s4.Counts().Connections; a != 1 || b != 0 {
+		t.Errorf("%d connections by IPv6 and %d by IPv4", a, b)
+	}
+	if k := w.relay.local.pool.Count(); k.Idle != 1 {
+		t.Errorf("%+v", k)
+	}
+}
+
+// dialer gives a function for race that treats hole as an address that never answers.
+func dialer(l *Local, port int, hole netip.Addr, started *atomic.Int32) func(context.Context, netip.Addr) (*session, error) {
+	return func(ctx context.Context, a netip.Addr) (*session, error) {
+		started.Add(1)
+		if a == hole {
+			<-ctx.Done()
+			return nil, context.Cause(ctx)
+		}
+		return smtpclient.Dial(ctx, smtpclient.Config{}, smtpclient.Target{
+			Network: "tcp", Addr: net.JoinHostPort(a.String(), strconv.Itoa(port)), Host: "x", Helo: "relay.test",
+		})
+	}
+}
+
+func TestAnAddressThatNeverAnswersIsOvertaken(t *testing.T) {
+	w, s := one(t, smtptest.Behaviour{}, nil)
+	hole, good := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("127.0.0.1")
+	var started atomic.Int32
+	begun := time.Now()
+	won, tried, failed := w.relay.Local().race(t.Context(), []netip.Addr{hole, good}, dialer(w.relay.local, port(t, s), hole, &started))
+	if won.session == nil || won.addr != good || tried != 2 || len(failed) != 1 {
+		t.Fatalf("won %+v, tried %d, %v", won, tried, failed)
+	}
+	won.session.Close()
+	if took := time.Since(begun); took < headStart || took > 10*time.Second {
+		t.Errorf("took %v", took)
+	}
+}
+
+func TestAServerThatIsSlowToGreetIsNotConnectedToTwice(t *testing.T) {
+	held := make(chan struct{})
+	w, s1, s2 := two(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
+		if s.Verb == smtptest.Greeting {
+			<-held
+		}
+		return smtptest.Answer{}, false
+	}}, smtptest.Behaviour{}, nil)
+	a, b := netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("127.0.0.3")
+	var started atomic.Int32
+	timer := time.AfterFunc(2*headStart, func() { close(held) })
+	defer timer.Stop()
+	won, tried, failed := w.relay.Local().race(t.Context(), []netip.Addr{a, b}, dialer(w.relay.local, port(t, s1), netip.Addr{}, &started))
+	if won.session == nil || won.addr != a || tried != 1 || len(failed) != 0 || started.Load() != 1 {
+		t.Fatalf("won %+v, tried %d, %v", won, tried, failed)
+	}
+	won.session.Close()
+	if s2.Counts().Connections != 0 {
+		t.Error("the second address was connected to")
+	}
+}
+
+func TestARaceThatIsCancelledEnds(t *testing.T) {
+	w := newWorld(t, 1, nil)
+	hole := netip.MustParseAddr("2001:db8::1")
+	ctx, cancel := context.WithTimeout(t.Context(), headStart+50*time.Millisecond)
+	defer cancel()
+	var started atomic.Int32
+	won, tried, failed := w.relay.Local().race(ctx, []netip.Addr{hole, hole}, dialer(w.relay.local, 1, hole, &started))
+	if won.session != nil || tried != 2 || len(failed) != 2 {
+		t.Errorf("won %+v, tried %d, %v", won, tried, failed)
+	}
+}
+
+func TestTimeIsLeftForTheAddressesThatFollow(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		left       int
+		in, config time.Duration
+		want       time.Duration
+	}{
+		{"one address takes what there is", 1, 20 * time.Second, 0, 20 * time.Second},
+		{"but no more than the most", 1, time.Minute, 0, mostConnect},
+		{"or what is configured", 1, time.Minute, time.Second, time.Second},
+		{"four share", 4, 60 * time.Second, 0, 15 * time.Second},
+		{"never too little", 100, 10 * time.Second, 0, leastConnect},
+	} {
+		ctx := mail.Until(t.Context(), time.Now().Add(c.in))
+		if got := connectTime(ctx, c.config, c.left); got > c.want || got < c.want-time.Second {
+			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
+func TestTLSPolicies(t *testing.T) {
+	ca, stranger := smtptest.NewCA(), smtptest.NewCA()
+	good := ca.Server("mx1.one.test")
+	old := &tls.Config{Certificates: good.Certificates, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
+	for _, c := range []struct {
+		name    string
+		policy  TLS
+		server  smtptest.Behaviour
+		want    string // the refusal, "" for none
+		version string // what the session speaks
+		clients int
+	}{
+		{"opportunistic takes TLS", TLSOpportunistic, smtptest.Behaviour{TLS: good}, "", "TLS 1.3", 1},
+		{"opportunistic takes a stranger's certificate", TLSOpportunistic, smtptest.Behaviour{TLS: stranger.Server("x")}, "", "TLS 1.3", 1},
+		{"opportunistic takes clear", TLSOpportunistic, smtptest.Behaviour{}, "", "", 1},
+		{"opportunistic takes a refused STARTTLS", TLSOpportunistic, smtptest.Behaviour{TLS: good, Answers: map[string]smtptest.Answer{"STARTTLS": {Reply: "454 4.7.0 Not now"}}}, "", "", 1},
+		{"opportunistic begins again in clear", TLSOpportunistic, smtptest.Behaviour{TLS: &tls.Config{}}, "", "", 2},
+		{"none does not ask", TLSNone, smtptest.Behaviour{TLS: good}, "", "", 1},
+		{"required takes the right certificate", TLSRequired, smtptest.Behaviour{TLS: good}, "", "TLS 1.3", 1},
+		{"required refuses another's certificate", TLSRequired, smtptest.Behaviour{TLS: ca.Server("mx2.one.test")}, "451 4.7.5", "", 1},
+		{"required refuses a stranger's certificate", TLSRequired, smtptest.Behaviour{TLS: stranger.Server("mx1.one.test")}, "451 4.7.5", "", 1},
+		{"required refuses clear", TLSRequired, smtptest.Behaviour{}, "451 4.7.5", "", 1},
+		{"required refuses old TLS", TLSRequired, smtptest.Behaviour{TLS: old}, "451 4.7.5", "", 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, s := one(t, c.server, func(cfg *Config) { cfg.TLS, cfg.RootCAs = c.policy, ca.Pool() })
+			if c.want != "" {
+				for range 2 { // the Site is not cooled by it
+					_, err := w.relay.Begin(t.Context(), to("one.test"))
+					if r := want(t, err, c.want); r.Reason != "tls policy" {
+						t.Errorf("reason %s", r.Reason)
+					}
+				}
+				if len(w.events()) != 0 {
+					t.Errorf("got %+v", w.events())
+				}
+				return
+			}
+			if out := deliver(t, w, to("one.test"), "b@one.test"); out.TLS != c.version {
+				t.Errorf("spoke %q", out.TLS)
+			}
+			if got := s.Counts().Connections; got != c.clients {
+				t.Errorf("%d connections, want %d", got, c.clients)
+			}
+		})
+	}
+}
+
+// TestAHandshakeThatBreaksOffIsTriedWithoutHybridsAndThenInClear has a box in the middle that cuts the line when it sees
+// a ClientHello, the first times a large one and then any.
+func TestAHandshakeThatBreaksOffIsTriedWithoutHybridsAndThenInClear(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		most    int // octets of a ClientHello that pass
+		version string
+		clients int32
+	}{
+		{"a large ClientHello is cut", 1000, "TLS 1.3", 2},
+		{"every ClientHello is cut", 0, "", 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := smtptest.Start(t, smtptest.Behaviour{TLS: smtptest.NewCA().Server("mx1.one.test")})
+			box := newBox(t, s.Addr(), c.most)
+			w := newWorld(t, box.port, nil)
+			if out := deliver(t, w, to("one.test"), "b@one.test"); out.TLS != c.version {
+				t.Errorf("spoke %q, want %q", out.TLS, c.version)
+			}
+			if got := box.clients.Load(); got != c.clients {
+				t.Errorf("%d connections, want %d", got, c.clients)
+			}
+		})
+	}
+}
+
+// A box passes octets on and cuts connections whose client sends a TLS handshake record of more than most octets.
+type box struct {
+	port    int
+	clients atomic.Int32
+}
+
+func newBox(t *testing.T, to string, most int) *box {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &box{port: l.Addr().(*net.TCPAddr).Port}
+	done := make(chan struct{})
+	go func() { // ends when the listener is closed, after its connections
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			b.clients.Add(1)
+			b.pass(c, to, most)
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	return b
+}
+
+func (b *box) pass(client net.Conn, to string, most int) {
+	server, err := net.Dial("tcp", to)
+	if err != nil {
+		client.Close()
+		return
+	}
+	back := make(chan struct{})
+	go func() { // ends when either side closes
+		defer close(back)
+		io.Copy(client, server)
+		client.Close()
+	}()
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := client.Read(buf)
+		if err != nil || n > most && buf[0] == 0x16 {
+			break
+		}
+		if _, err := server.Write(buf[:n]); err != nil {
+			break
+		}
+	}
+	client.Close()
+	server.Close()
+	<-back
+}
+
+func TestANewSessionResumesTLS(t *testing.T) {
+	for _, policy := range []TLS{TLSOpportunistic, TLSRequired} {
+		ca := smtptest.NewCA()
+		w, s := one(t, smtptest.Behaviour{TLS: ca.Server("mx1.one.test")}, func(c *Config) {
+			limits(t, "connections=5 messages=1 idle=1m age=1h")(c)
+			c.RootCAs, c.TLS = ca.Pool(), policy
+		})
+		for range 3 {
+			deliver(t, w, to("one.test"), "b@one.test")
+		}
+		if c := s.Counts(); c.Handshakes != 3 || c.Resumed != 2 {
+			t.Errorf("%d handshakes, %d resumed", c.Handshakes, c.Resumed)
+		}
+	}
+}
+
+func TestSmarthostsAreVerifiedAndAuthenticatedWith(t *testing.T) {
+	ca := smtptest.NewCA()
+	users := map[string]string{"u@x": "secret", "v@x": "other"}
+	password := func(user, host string, port uint16) (string, bool) {
+		p, ok := users[user]
+		return p, ok && host == "fixed.test" && port != 0
+	}
+	for _, transport := range []mail.Transport{mail.Submission, mail.SMTPS, mail.SMTP} {
+		w, s := one(t, smtptest.Behaviour{TLS: ca.Server("fixed.test"), Implicit: transport == mail.SMTPS, Users: users}, func(c *Config) {
+			c.RootCAs, c.Password = ca.Pool(), password
+		})
+		d := to("one.test")
+		d.NextHop = mail.NextHop{Transport: transport, Host: "fixed.test", Port: uint16(port(t, s)), User: "u@x"}
+		deliver(t, w, d, "b@one.test")
+		d.NextHop.User = "v@x" // another identity has its own session
+		deliver(t, w, d, "b@one.test")
+		deliver(t, w, d, "b@one.test")
+		m := s.Messages()
+		if len(m) != 3 || m[0].User != "u@x" || m[1].User != "v@x" || m[2].User != "v@x" || m[2].TLS == 0 || s.Counts().Connections != 2 {
+			t.Errorf("%v: %d connections, %+v", transport, s.Counts().Connections, m)
+		}
+		d.NextHop.User = "w@x"
+		_, err := w.relay.Begin(t.Context(), d)
+		want(t, err, "451 4.3.5")
+		isIdle(t, w, 2)
+	}
+}
+
+func TestAWrongPasswordIsAboutUsAndNeverShown(t *testing.T) {
+	ca := smtptest.NewCA()
+	w, s := one(t, smtptest.Behaviour{TLS: ca.Server("fixed.test"), Users: map[string]string{"u": "right"}}, func(c *Config) {
+		c.RootCAs, c.Password = ca.Pool(), func(string, string, uint16) (string, bool) { return "wr0ngsecret", true }
+	})
+	d := to("one.test")
+	d.NextHop = mail.NextHop{Transport: mail.Submission, Host: "fixed.test", Port: uint16(port(t, s)), User: "u"}
+	_, err := w.relay.Begin(t.Context(), d)
+	want(t, err, "451 4.4.1")
+	if e := w.events(); len(e) != 1 || !strings.Contains(e[0].Cause.Error(), "535") {
+		t.Errorf("got %+v", e)
+	}
+	if strings.Contains(err.Error(), "wr0ngsecret") {
+		t.Error("the password stands in the error")
+	}
+}
+
+func TestASourceAddressIsAlwaysTheSameForASite(t *testing.T) {
+	w, s := one(t, smtptest.Behaviour{}, func(c *Config) {
+		c.Sources = []netip.Addr{netip.MustParseAddr("127.0.0.7"), netip.MustParseAddr("127.0.0.8"), netip.MustParseAddr("::1")}
+		limits(t, "connections=5 messages=1 idle=1m age=1h")(c)
+	})
+	for range 3 {
+		deliver(t, w, to("one.test"), "b@one.test")
+	}
+	m := s.Messages()
+	for _, m := range m[1:] {
+		a, _, _ := net.SplitHostPort(m.Client)
+		b, _, _ := net.SplitHostPort(s.Messages()[0].Client)
+		if a != b || !strings.HasPrefix(a, "127.0.0.") || a == "127.0.0.1" {
+			t.Errorf("came from %s and %s", a, b)
+		}
+	}
+}
+
+func TestConfigsThatMakeNoSenseAreNamed(t *testing.T) {
+	w := newWorld(t, 1, nil)
+	ok := w.relay.local.cfg
+	for field, change := range map[string]func(*Config){
+		"helo":      func(c *Config) { c.Helo = "not a name" },
+		"tls":       func(c *Config) { c.TLS = 9 },
+		"resolver":  func(c *Config) { c.Resolver = nil },
+		"budget":    func(c *Config) { c.Budget = -1 },
+		"source[1]": func(c *Config) { c.Sources = []netip.Addr{netip.MustParseAddr("192.0.2.1"), {}} },
+		"self[0]":   func(c *Config) { c.Self = []string{"a b"} },
+		"greeting":  func(c *Config) { c.Client.Greeting = -1 },
+	} {
+		c := ok
+		change(&c)
+		_, err := NewRelay(c)
+		var f *mail.FieldError
+		if !errors.As(err, &f) || !strings.HasSuffix(f.Field, field) {
+			t.Errorf("%s: got %v", field, err)
+		}
+	}
+}

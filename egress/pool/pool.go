@@ -1,0 +1,327 @@
+// Package pool keeps SMTP sessions warm and shares them out. Sessions are counted per Site, whose caps bound how many exist,
+// how many messages each carries and how long each lives; they are reused last in, first out.
+//
+// It owns the counting, the waiting, the fairness between client networks and the cooling of a Site that refuses. It
+// refuses to know how a session is opened and what is said on it: it never dials and never reads.
+//
+// A session is held through a Slot, the right to one session at a Site. Get gives a Slot with an idle session in it, or an
+// empty one for the caller to fill; Put and Discard end the holding.
+//
+// Invariants: a Site never has more Slots than its cap; no lock is held while a session is closed or probed; while anyone
+// waits for a Site, none of its sessions is idle and none of its Slots is free.
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/millrace/millrace/egress/mx"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A Session is what the pool must know of one. Alive is asked of an idle session and must not block; Close may say QUIT.
+type Session interface {
+	Alive() bool
+	Close()
+	Born() time.Time
+	LastUsed() time.Time
+	Messages() int
+}
+
+// A Way is everything but the host that two transactions must have in common to share a session.
+type Way struct {
+	Transport mail.Transport
+	Port      uint16
+	TLS       uint8  // the caller's TLS policy: a session opened under a weaker one never serves a stricter one
+	User      string // whom the session is authenticated as, "" for nobody
+	Helo      string
+}
+
+// A Key names what a session is connected to and how.
+type Key struct {
+	Way    Way
+	Host   string // the MX host or next hop, for whose name its certificate was checked
+	IPv6   bool
+	Source netip.Addr // our end, zero if the system chose it. A Site's source per family does not change, so Get ignores it
+}
+
+// Limits are the caps of a Site. Zero fields take the value that Generic gives.
+type Limits struct {
+	Sessions int           // sessions at once, idle and lent
+	Messages int           // messages per session
+	Age      time.Duration // from a session's dialling to the last transaction it may begin
+	Idle     time.Duration // how long an idle session is kept
+}
+
+// Generic are the caps of a Site of which nothing is known.
+func Generic() Limits {
+	return Limits{Sessions: 20, Messages: 100, Age: 10 * time.Minute, Idle: 30 * time.Second}
+}
+
+func (l Limits) orGeneric() Limits {
+	g := Generic()
+	if l.Sessions <= 0 {
+		l.Sessions = g.Sessions
+	}
+	if l.Messages <= 0 {
+		l.Messages = g.Messages
+	}
+	if l.Age <= 0 {
+		l.Age = g.Age
+	}
+	if l.Idle <= 0 {
+		l.Idle = g.Idle
+	}
+	return l
+}
+
+// A Request says what Get is asked for.
+type Request struct {
+	Site     mail.Site
+	Limits   Limits
+	Way      Way
+	Hosts    []mx.Host    // the hosts whose sessions may serve, best first; borrowed until Get returns
+	Client   netip.Prefix // the network that the share is counted by
+	Favoured bool         // exempt from the share
+}
+
+// A Config is what a Pool needs to be told. The zero value is usable.
+type Config struct {
+	Now    func() time.Time // the clock that age, idle time and cooling are read from; nil means time.Now
+	Reap   time.Duration    // how often idle sessions are looked at, 0 for 5 s
+	Jitter func() float64   // in [0, 1), spreads the ends of cooling; nil means the system's random source
+}
+
+// Validate says whether c can be used. The error is a *mail.FieldError.
+func (c *Config) Validate() error {
+	if c.Reap < 0 {
+		return &mail.FieldError{Field: "reap", Reason: "is negative"}
+	}
+	return nil
+}
+
+var (
+	// ErrBusy is wrapped by the error of Get when its context ended while the Site was at its cap.
+	ErrBusy = errors.New("all sessions are in use")
+	// ErrClosed is the error of Get once Shutdown was called.
+	ErrClosed = errors.New("shutting down")
+)
+
+// A CooledError is the error of Get while a Site is cooling.
+type CooledError struct {
+	Site  mail.Site
+	Until time.Time // when the next session may be tried
+	Cause error     // why it was cooled last
+}
+
+// Error names the Site and the cause.
+func (e *CooledError) Error() string { return fmt.Sprintf("%s is cooling: %v", e.Site, e.Cause) }
+
+// Unwrap gives the cause.
+func (e *CooledError) Unwrap() error { return e.Cause }
+
+// A Pool holds the sessions of all Sites. It is safe for concurrent use. Start begins closing what is idle too long, and
+// Shutdown ends everything.
+type Pool[S Session] struct {
+	cfg Config
+
+	mu      sync.Mutex // guards everything below, all sites and all slots' places; never held across a session's methods but the ones that only read fields
+	sites   map[mail.Site]*site[S]
+	lent    int
+	closed  bool
+	drained chan struct{} // closed when the pool is closed and nothing is lent
+
+	stop chan struct{}
+	done sync.WaitGroup
+}
+
+// New makes a Pool. Without Start, idle sessions are closed only when they are met.
+func New[S Session](cfg Config) (*Pool[S], error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Reap == 0 {
+		cfg.Reap = 5 * time.Second
+	}
+	if cfg.Jitter == nil {
+		cfg.Jitter = rand.Float64
+	}
+	return &Pool[S]{
+		cfg:     cfg,
+		sites:   make(map[mail.Site]*site[S]),
+		drained: make(chan struct{}),
+		stop:    make(chan struct{}),
+	}, nil
+}
+
+// Get gives a Slot at r.Site: with an idle session that was alive just now, or empty, and then the caller opens a session
+// and calls Fill. At the cap it waits until ctx ends, first come first served but for the share (see site.next). Errors
+// are a *CooledError, one that wraps ErrBusy and the context's error, or ErrClosed.
+func (p *Pool[S]) Get(ctx context.Context, r Request) (*Slot[S], error) {
+	s, w, doomed, err := p.take(&r)
+	closeAll(doomed)
+	if w != nil {
+		s, err = p.wait(ctx, w)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for s.full && !s.session.Alive() {
+		// A dead idle session says nothing of the Site: the server may close what idles whenever it likes.
+		s.session.Close()
+		if s, err = p.exchange(s, &r); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// take gives what can be had at once: a Slot, or else a place in the queue. Sessions to close are returned.
+func (p *Pool[S]) take(r *Request) (s *Slot[S], w *waiter[S], doomed []S, err error) {
+	now := p.cfg.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, nil, nil, ErrClosed
+	}
+	t := p.site(r)
+	t.used = now
+	if s, doomed = t.popIdle(r, now); s != nil {
+		p.lend(s, r.Client, r.Favoured)
+		return s, nil, doomed, nil
+	}
+	for t.slots >= t.limits.Sessions && len(t.idle) > 0 {
+		doomed = append(doomed, t.evictIdle())
+	}
+	if t.slots >= t.limits.Sessions {
+		victim := t.parked(r.Client, r.Favoured)
+		if victim == nil {
+			return nil, t.enqueue(r), doomed, nil
+		}
+		if s = p.reclaim(victim); t.fits(s, r) {
+			p.lend(s, r.Client, r.Favoured)
+			return s, nil, doomed, nil
+		}
+		t.slots--
+		doomed = append(doomed, s.session)
+	}
+	// Whoever found no session that fits will open one, which a cooling Site does not get.
+	probe, err := t.mayOpen(now)
+	if err != nil {
+		return nil, nil, doomed, err
+	}
+	return p.open(t, r.Client, r.Favoured, probe), nil, doomed, nil
+}
+
+// exchange swaps a Slot whose idle session turned out to be dead for one with another idle session, or leaves it empty.
+func (p *Pool[S]) exchange(s *Slot[S], r *Request) (*Slot[S], error) {
+	now := p.cfg.Now()
+	var doomed []S
+	defer func() { closeAll(doomed) }() // after the lock was given up
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.clear()
+	t := s.site
+	other, old := t.popIdle(r, now)
+	doomed = old
+	if other != nil {
+		p.lend(other, r.Client, r.Favoured)
+		p.unlend(s)
+		t.slots--
+		return other, nil
+	}
+	probe, err := t.mayOpen(now)
+	if err != nil {
+		p.vacate(s, now)
+		return nil, err
+	}
+	s.probe = probe
+	return s, nil
+}
+
+// site finds or makes the record of r.Site.
+func (p *Pool[S]) site(r *Request) *site[S] {
+	t := p.sites[r.Site]
+	if t == nil {
+		t = &site[S]{name: r.Site, held: make(map[netip.Prefix]int), queues: make(map[queueKey]*queue[S])}
+		p.sites[r.Site] = t
+	}
+	t.limits = r.Limits.orGeneric()
+	return t
+}
+
+// open makes an empty Slot at t, which must have room for it.
+func (p *Pool[S]) open(t *site[S], client netip.Prefix, favoured, probe bool) *Slot[S] {
+	s := &Slot[S]{pool: p, site: t, probe: probe}
+	t.slots++
+	p.lend(s, client, favoured)
+	return s
+}
+
+// lend counts s as held by client.
+func (p *Pool[S]) lend(s *Slot[S], client netip.Prefix, favoured bool) {
+	t := s.site
+	s.client, s.favoured = client, favoured
+	s.state.Store(busy)
+	s.at = len(t.lent)
+	t.lent = append(t.lent, s)
+	if !favoured {
+		t.held[client]++
+	}
+	p.lent++
+}
+
+// unlend ends the counting of s as held.
+func (p *Pool[S]) unlend(s *Slot[S]) {
+	t := s.site
+	last := len(t.lent) - 1
+	t.lent[s.at] = t.lent[last]
+	t.lent[s.at].at = s.at
+	t.lent[last] = nil
+	t.lent = t.lent[:last]
+	if !s.favoured {
+		if t.held[s.client]--; t.held[s.client] == 0 {
+			delete(t.held, s.client)
+		}
+	}
+	if s.probe {
+		s.probe, t.cooling.probing = false, false
+	}
+	p.lent--
+	if p.closed && p.lent == 0 {
+		close(p.drained)
+	}
+}
+
+// vacate ends an empty Slot, and gives its place to whoever waits.
+func (p *Pool[S]) vacate(s *Slot[S], now time.Time) {
+	t := s.site
+	p.unlend(s)
+	t.slots--
+	for t.slots < t.limits.Sessions {
+		w := t.next()
+		if w == nil {
+			return
+		}
+		probe, err := t.mayOpen(now)
+		if err != nil {
+			w.grant <- granted[S]{err: err}
+			continue
+		}
+		w.grant <- granted[S]{slot: p.open(t, w.Client, w.Favoured, probe)}
+	}
+}
+
+func closeAll[S Session](doomed []S) {
+	for _, s := range doomed {
+		s.Close()
+	}
+}

@@ -1,0 +1,237 @@
+package pool
+
+import (
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/egress/mx"
+	"github.com/millrace/millrace/router/mail"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A fake is a session without a socket. dest counts those that are open.
+type fake struct {
+	dest     *dest
+	dead     atomic.Bool
+	closed   atomic.Bool
+	messages int
+	born     time.Time
+	used     time.Time
+}
+
+type dest struct{ open, peak atomic.Int64 }
+
+func (d *dest) dial() *fake {
+	if n := d.open.Add(1); n > d.peak.Load() {
+		d.peak.Store(n)
+	}
+	return &fake{dest: d, born: time.Now(), used: time.Now()}
+}
+
+func (f *fake) Alive() bool { return !f.dead.Load() }
+func (f *fake) Close() {
+	if !f.closed.Swap(true) {
+		f.dest.open.Add(-1)
+	}
+}
+func (f *fake) Born() time.Time     { return f.born }
+func (f *fake) LastUsed() time.Time { return f.used }
+func (f *fake) Messages() int       { return f.messages }
+
+func newPool(t testing.TB) *Pool[*fake] {
+	p, err := New[*fake](Config{Jitter: func() float64 { return 0 }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+var (
+	netA = netip.MustParsePrefix("192.0.2.0/24")
+	netB = netip.MustParsePrefix("198.51.100.0/24")
+	netC = netip.MustParsePrefix("203.0.113.0/24")
+)
+
+func request(cap int, client netip.Prefix) Request {
+	return Request{Site: "site", Limits: Limits{Sessions: cap}, Hosts: []mx.Host{{Name: "mx1", Pref: 10}, {Name: "mx2", Pref: 20}}, Client: client}
+}
+
+// get gets a Slot and fills it if it has to.
+func get(t testing.TB, p *Pool[*fake], d *dest, r Request) *Slot[*fake] {
+	t.Helper()
+	s, err := p.Get(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, full := s.Session(); !full {
+		s.Fill(Key{Way: r.Way, Host: r.Hosts[0].Name}, d.dial())
+	}
+	return s
+}
+
+func session(s *Slot[*fake]) *fake {
+	f, _ := s.Session()
+	return f
+}
+
+// ask calls Get in a goroutine, which ends when it has its answer.
+func ask(t testing.TB, p *Pool[*fake], r Request) <-chan *Slot[*fake] {
+	c := make(chan *Slot[*fake], 1)
+	go func() {
+		s, err := p.Get(t.Context(), r)
+		if err != nil {
+			s = nil
+		}
+		c <- s
+	}()
+	return c
+}
+
+func TestTheSessionUsedLastIsReusedFirst(t *testing.T) {
+	p, d := newPool(t), new(dest)
+	a, b := get(t, p, d, request(5, netA)), get(t, p, d, request(5, netA))
+	last := session(b)
+	a.Put()
+	b.Put()
+	if got := session(get(t, p, d, request(5, netA))); got != last {
+		t.Error("got the session that was idle for longer")
+	}
+}
+
+func TestAnIdleSessionOfTheBestHostIsPreferred(t *testing.T) {
+	p, d := newPool(t), new(dest)
+	r := request(5, netA)
+	best, other := get(t, p, d, r), get(t, p, d, r)
+	want := session(best)
+	best.Put()
+	other.key.Host = "mx2"
+	other.Put()
+	if got := session(get(t, p, d, r)); got != want {
+		t.Error("the second host's session was used last and was preferred")
+	}
+	if got := get(t, p, d, r); got.Key().Host != "mx2" {
+		t.Errorf("got %v, want the idle session of mx2", got.Key())
+	}
+}
+
+func TestASessionServesOnlyItsOwnWayAndHosts(t *testing.T) {
+	for name, change := range map[string]func(*Request){
+		"another identity":     func(r *Request) { r.Way.User = "x" },
+		"another TLS policy":   func(r *Request) { r.Way.TLS = 2 },
+		"another port":         func(r *Request) { r.Way.Port = 26 },
+		"another EHLO name":    func(r *Request) { r.Way.Helo = "x" },
+		"another transport":    func(r *Request) { r.Way.Transport = mail.LMTP },
+		"hosts without its":    func(r *Request) { r.Hosts = []mx.Host{{Name: "mx3"}} },
+		"another Site":         func(r *Request) { r.Site = "other" },
+		"no hosts, as happens": func(r *Request) { r.Hosts = nil },
+	} {
+		p, d := newPool(t), new(dest)
+		get(t, p, d, request(5, netA)).Put()
+		r := request(5, netA)
+		change(&r)
+		s, err := p.Get(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, full := s.Session(); full {
+			t.Errorf("%s: got the session", name)
+		}
+	}
+}
+
+func TestAnIdleSessionOfAnotherWayMakesRoomAtTheCap(t *testing.T) {
+	p, d := newPool(t), new(dest)
+	s := get(t, p, d, request(1, netA))
+	old := session(s)
+	s.Put()
+	r := request(1, netA)
+	r.Way.User = "x"
+	if get(t, p, d, r); !old.closed.Load() || d.peak.Load() != 1 {
+		t.Errorf("closed %v, peak %d", old.closed.Load(), d.peak.Load())
+	}
+}
+
+func TestLimitsEndASession(t *testing.T) {
+	for name, wear := range map[string]func(*fake){
+		"after enough messages": func(f *fake) { f.messages = 100 },
+		"at its age":            func(f *fake) { f.born = f.born.Add(-time.Hour) },
+	} {
+		p, d := newPool(t), new(dest)
+		s := get(t, p, d, request(1, netA))
+		f := session(s)
+		wear(f)
+		s.Put()
+		if !f.closed.Load() || p.Count() != (Count{}) {
+			t.Errorf("%s: closed %v, %+v", name, f.closed.Load(), p.Count())
+		}
+	}
+}
+
+func TestASessionIdleForTooLongIsNotUsed(t *testing.T) {
+	p, d := newPool(t), new(dest)
+	s := get(t, p, d, request(1, netA))
+	f := session(s)
+	s.Put()
+	f.used = f.used.Add(-time.Hour)
+	if got := session(get(t, p, d, request(1, netA))); got == f || !f.closed.Load() || d.peak.Load() != 1 {
+		t.Errorf("same %v, closed %v, peak %d", got == f, f.closed.Load(), d.peak.Load())
+	}
+}
+
+func TestDeadIdleSessionsAreClosedAndTheNextIsTried(t *testing.T) {
+	p, d := newPool(t), new(dest)
+	a, b, c := get(t, p, d, request(5, netA)), get(t, p, d, request(5, netA)), get(t, p, d, request(5, netA))
+	first, second, third := session(a), session(b), session(c)
+	a.Put()
+	b.Put()
+	c.Put()
+	second.dead.Store(true)
+	third.dead.Store(true)
+	if got := session(get(t, p, d, request(5, netA))); got != first {
+		t.Error("did not get the one that was alive")
+	}
+	if !second.closed.Load() || !third.closed.Load() || d.open.Load() != 1 {
+		t.Errorf("dead sessions are open: %d", d.open.Load())
+	}
+	if got, want := p.Count(), (Count{Lent: 1}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestDeadIdleSessionsLeaveAnEmptySlot(t *testing.T) {
+	p, d := newPool(t), new(dest)
+	s := get(t, p, d, request(1, netA))
+	session(s).dead.Store(true)
+	s.Put()
+	s, err := p.Get(t.Context(), request(1, netA))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, full := s.Session(); full {
+		t.Error("got the dead session")
+	}
+	s.Discard()
+	if got := p.Count(); got != (Count{}) {
+		t.Errorf("%+v is left", got)
+	}
+}
+
+func BenchmarkGetPut(b *testing.B) {
+	p, d := newPool(b), new(dest)
+	r := request(20, netA)
+	get(b, p, d, r).Put()
+	session(p.sites["site"].idle[0]).born = time.Now().Add(time.Hour)
+	session(p.sites["site"].idle[0]).used = time.Now().Add(time.Hour)
+	b.ReportAllocs()
+	for b.Loop() {
+		s, err := p.Get(b.Context(), r)
+		if err != nil {
+			b.Fatal(err)
+		}
+		s.Put()
+	}
+}

@@ -1,0 +1,111 @@
+package pool
+
+import (
+	"context"
+	"time"
+)
+
+// Start begins closing sessions that are idle for too long or too old, every Config.Reap. Shutdown ends it.
+func (p *Pool[S]) Start() {
+	p.done.Go(func() { // ends when Shutdown closes p.stop
+		tick := time.NewTicker(p.cfg.Reap)
+		defer tick.Stop()
+		for {
+			select {
+			case <-p.stop:
+				return
+			case <-tick.C:
+				closeAll(p.reap())
+			}
+		}
+	})
+}
+
+// reap takes out the idle sessions that are over their time, and forgets Sites of which nothing is left to know.
+func (p *Pool[S]) reap() (doomed []S) {
+	now := p.cfg.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, t := range p.sites {
+		kept := t.idle[:0]
+		for _, s := range t.idle {
+			if t.expired(s, now) {
+				doomed = append(doomed, s.session)
+				t.slots--
+				continue
+			}
+			kept = append(kept, s)
+		}
+		clear(t.idle[len(kept):])
+		t.idle = kept
+		for host, m := range t.down {
+			if now.Sub(m.until) > coolMost {
+				delete(t.down, host)
+			}
+		}
+		if t.slots == 0 && t.waiting.Load() == 0 && len(t.down) == 0 && now.Sub(t.cooling.until) > coolMost && now.Sub(t.used) > coolMost {
+			delete(p.sites, name)
+		}
+	}
+	return doomed
+}
+
+// popAll takes out all idle sessions.
+func (t *site[S]) popAll() (doomed []S) {
+	for _, s := range t.idle {
+		doomed = append(doomed, s.session)
+	}
+	t.slots -= len(t.idle)
+	t.idle = nil
+	return doomed
+}
+
+// Shutdown closes all idle sessions, fails whoever waits, and waits until every Slot was given back or ctx ends, whose
+// error it then returns. Get fails from now on. It may be called again.
+func (p *Pool[S]) Shutdown(ctx context.Context) error {
+	p.mu.Lock()
+	var doomed []S
+	if !p.closed {
+		p.closed = true
+		close(p.stop)
+		if p.lent == 0 {
+			close(p.drained)
+		}
+		for _, t := range p.sites {
+			doomed = append(doomed, t.popAll()...)
+			for w := t.next(); w != nil; w = t.next() {
+				w.grant <- granted[S]{err: ErrClosed}
+			}
+		}
+	}
+	p.mu.Unlock()
+	closeAll(doomed)
+	p.done.Wait()
+	select {
+	case <-p.drained:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// A Count says what a Site has at the moment.
+type Count struct {
+	Lent    int // Slots that are held, dialling included
+	Idle    int
+	Waiting int
+	Cooling bool
+}
+
+// Count counts over all Sites; Cooling is true if any is.
+func (p *Pool[S]) Count() (c Count) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range p.sites {
+		c.Lent += len(t.lent)
+		c.Idle += len(t.idle)
+		c.Waiting += int(t.waiting.Load())
+		c.Cooling = c.Cooling || t.cooling.step > 0
+	}
+	return c
+}

@@ -1,0 +1,255 @@
+package pool
+
+import (
+	"container/list"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/millrace/millrace/egress/mx"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A site is the record of one Site. All of it is guarded by the pool's mutex, but for the atomics.
+type site[S Session] struct {
+	name   mail.Site
+	limits Limits
+	used   time.Time
+
+	slots int        // all Slots: lent, full or empty, and idle
+	idle  []*Slot[S] // the one used last is the last
+	lent  []*Slot[S]
+	held  map[netip.Prefix]int // how many of lent each client network holds, favoured clients left out
+
+	queues  map[queueKey]*queue[S]
+	ticket  uint64
+	waiting atomic.Int32 // waiters in queues
+
+	cooling cooling
+	cool    atomic.Bool // cooling is not zero
+	down    map[string]mark
+}
+
+type queueKey struct {
+	client   netip.Prefix
+	favoured bool
+}
+
+// A queue is the waiters of one client network, first come first.
+type queue[S Session] struct{ list.List }
+
+type waiter[S Session] struct {
+	Request
+	site   *site[S]
+	ticket uint64
+	place  *list.Element // nil once the waiter left its queue
+	grant  chan granted[S]
+}
+
+// granted is what a waiter is given, in a channel with room for it.
+type granted[S Session] struct {
+	slot *Slot[S]
+	err  error
+}
+
+// fits reports whether the session in s may serve r.
+func (t *site[S]) fits(s *Slot[S], r *Request) bool {
+	return s.key.Way == r.Way && rank(r.Hosts, s.key.Host) >= 0
+}
+
+// rank gives the preference of host among hosts, -1 if it is none of them.
+func rank(hosts []mx.Host, host string) int {
+	for _, h := range hosts {
+		if h.Name == host {
+			return int(h.Pref)
+		}
+	}
+	return -1
+}
+
+// popIdle takes the idle session that suits r best: of those whose host has the best preference, the one used last. What is
+// over its age or idle time is returned to be closed.
+func (t *site[S]) popIdle(r *Request, now time.Time) (best *Slot[S], doomed []S) {
+	pref, at := -1, -1
+	for i := len(t.idle) - 1; i >= 0; i-- {
+		s := t.idle[i]
+		n := rank(r.Hosts, s.key.Host)
+		if n < 0 || at >= 0 && n >= pref || s.key.Way != r.Way {
+			continue
+		}
+		if t.expired(s, now) {
+			t.idle = slices.Delete(t.idle, i, i+1)
+			if at > i {
+				at--
+			}
+			t.slots--
+			doomed = append(doomed, s.session)
+			continue
+		}
+		if pref, at = n, i; n == int(r.Hosts[0].Pref) {
+			break
+		}
+	}
+	if at < 0 {
+		return nil, doomed
+	}
+	best = t.idle[at]
+	t.idle = slices.Delete(t.idle, at, at+1)
+	return best, doomed
+}
+
+func (t *site[S]) expired(s *Slot[S], now time.Time) bool {
+	return now.Sub(s.session.Born()) >= t.limits.Age || now.Sub(s.session.LastUsed()) >= t.limits.Idle
+}
+
+// evictIdle takes out the session that has been idle for longest.
+func (t *site[S]) evictIdle() S {
+	s := t.idle[0]
+	t.idle = slices.Delete(t.idle, 0, 1)
+	t.slots--
+	return s.session
+}
+
+// share is how many sessions one client network keeps when another one waits: a quarter, at least one.
+func (t *site[S]) share() int { return max(1, t.limits.Sessions/4) }
+
+// below reports whether a client has less than its share, which gives it precedence.
+func (t *site[S]) below(client netip.Prefix, favoured bool) bool {
+	return favoured || t.held[client] < t.share()
+}
+
+// parked finds a Slot that may be taken away for client: parked, of a network that holds more than its share, while client
+// has less than its own. It is marked as taken.
+func (t *site[S]) parked(client netip.Prefix, favoured bool) *Slot[S] {
+	if !t.below(client, favoured) {
+		return nil
+	}
+	for _, s := range t.lent {
+		if t.held[s.client] > t.share() && s.client != client && !s.favoured && s.state.CompareAndSwap(parked, taken) {
+			return s
+		}
+	}
+	return nil
+}
+
+// reclaim moves the session of a Slot that was marked as taken to a new one, which is not lent yet. The old one stays
+// behind for its holder to find out.
+func (p *Pool[S]) reclaim(old *Slot[S]) *Slot[S] {
+	p.unlend(old)
+	return &Slot[S]{pool: p, site: old.site, session: old.session, key: old.key, full: true, dirty: true}
+}
+
+// offer gives a Slot that was just parked to a waiter with less than its share, if the Slot's holder has more.
+func (p *Pool[S]) offer(s *Slot[S]) {
+	now := p.cfg.Now()
+	p.mu.Lock()
+	t := s.site
+	if t.held[s.client] <= t.share() {
+		p.mu.Unlock()
+		return
+	}
+	w := t.peek()
+	if w == nil || w.Client == s.client || !t.below(w.Client, w.Favoured) || !s.state.CompareAndSwap(parked, taken) {
+		p.mu.Unlock()
+		return
+	}
+	t.leave(w)
+	fresh := p.reclaim(s)
+	if t.fits(fresh, &w.Request) {
+		p.lend(fresh, w.Client, w.Favoured)
+		w.grant <- granted[S]{slot: fresh}
+		p.mu.Unlock()
+		return
+	}
+	t.slots--
+	if probe, err := t.mayOpen(now); err != nil {
+		w.grant <- granted[S]{err: err}
+	} else {
+		w.grant <- granted[S]{slot: p.open(t, w.Client, w.Favoured, probe)}
+	}
+	p.mu.Unlock()
+	fresh.session.Close()
+}
+
+// enqueue puts r at the end of its network's queue.
+func (t *site[S]) enqueue(r *Request) *waiter[S] {
+	k := queueKey{r.Client, r.Favoured}
+	q := t.queues[k]
+	if q == nil {
+		q = new(queue[S])
+		t.queues[k] = q
+	}
+	t.ticket++
+	w := &waiter[S]{Request: *r, site: t, ticket: t.ticket, grant: make(chan granted[S], 1)}
+	w.place = q.PushBack(w)
+	t.waiting.Add(1)
+	return w
+}
+
+// leave takes w out of its queue.
+func (t *site[S]) leave(w *waiter[S]) {
+	k := queueKey{w.Client, w.Favoured}
+	q := t.queues[k]
+	q.Remove(w.place)
+	w.place = nil
+	if q.Len() == 0 {
+		delete(t.queues, k)
+	}
+	t.waiting.Add(-1)
+}
+
+// peek finds whose turn it is: of those with less than their share the one who came first. When there is none, a place
+// would stay empty for the rule's sake, so it goes to whoever holds least, then to who came first.
+func (t *site[S]) peek() *waiter[S] {
+	var turn *waiter[S]
+	var held int
+	for k, q := range t.queues {
+		w := q.Front().Value.(*waiter[S])
+		n := 0
+		if !t.below(k.client, k.favoured) {
+			n = t.held[k.client]
+		}
+		if turn == nil || n < held || n == held && w.ticket < turn.ticket {
+			turn, held = w, n
+		}
+	}
+	return turn
+}
+
+// next takes the waiter whose turn it is out of its queue, nil if nobody waits.
+func (t *site[S]) next() *waiter[S] {
+	w := t.peek()
+	if w != nil {
+		t.leave(w)
+	}
+	return w
+}
+
+// wait waits until w is given a Slot or ctx ends. A deadline that ctx only names, as one of mail.Until does, counts.
+func (p *Pool[S]) wait(ctx context.Context, w *waiter[S]) (*Slot[S], error) {
+	if at, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, at)
+		defer cancel()
+	}
+	select {
+	case g := <-w.grant:
+		return g.slot, g.err
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	waits := w.place != nil
+	if waits {
+		w.site.leave(w)
+	}
+	p.mu.Unlock()
+	if waits {
+		return nil, fmt.Errorf("%s: %d sessions: %w: %w", w.site.name, w.Limits.orGeneric().Sessions, ErrBusy, context.Cause(ctx))
+	}
+	// It was given one in the same moment, which is taken: the caller's next step will find out about its context.
+	g := <-w.grant
+	return g.slot, g.err
+}

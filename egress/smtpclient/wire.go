@@ -1,0 +1,167 @@
+package smtpclient
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+)
+
+// errSpoke tells that the server said something while a write to it made no progress.
+var errSpoke = errors.New("server spoke while octets were going out")
+
+// writeSlice is how long a write waits at a time; see wire.
+const writeSlice = time.Second
+
+// A wire is the connection under TLS. Its writes are cut into short deadlines, between which it looks whether the server
+// has spoken, so that an early refusal by a server that stopped reading is seen, and TLS above never sees a write that
+// failed and went on. Its reads can be told not to wait.
+type wire struct {
+	net.Conn
+	sys   syscall.RawConn // nil where the connection has no descriptor: then a look sees nothing
+	stall time.Duration   // without progress, after which a write fails
+	slice time.Duration   // how long a write waits before the server's side is looked at
+	until time.Time       // after which every write fails; zero: never
+	// replies tells that replies to earlier chunks may come while octets go out. In clear they are told from refusals by
+	// their first digit; in TLS nothing can be told and the write goes on.
+	replies bool
+	secure  bool // TLS is spoken above
+	instant bool // Read does not wait
+
+	reads, writes int // calls, for the tests that count them
+
+	buf     []byte // of the call of sys under way; readNow and look are closures made once, so that a look costs no allocation
+	n       int
+	err     error
+	readNow func(fd uintptr)
+	look    func(fd uintptr)
+	pieces  net.Buffers // of the writev under way
+}
+
+func newWire(conn net.Conn, stall time.Duration) *wire {
+	w := &wire{Conn: conn, stall: stall, slice: writeSlice}
+	if c, ok := conn.(syscall.Conn); ok {
+		w.sys, _ = c.SyscallConn()
+	}
+	w.readNow = func(fd uintptr) { w.n, w.err = syscall.Read(int(fd), w.buf) }
+	w.look = func(fd uintptr) {
+		w.n, _, w.err = syscall.Recvfrom(int(fd), w.buf, syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	}
+	return w
+}
+
+// Read waits for octets until the read deadline. When told not to wait it fails with os.ErrDeadlineExceeded where none are
+// there, whatever the deadline: crypto/tls then keeps what it has and can go on later.
+func (w *wire) Read(b []byte) (int, error) {
+	w.reads++
+	if !w.instant {
+		return w.Conn.Read(b)
+	}
+	return w.call(w.readNow, b)
+}
+
+// call runs f, which does not wait, on the descriptor.
+func (w *wire) call(f func(fd uintptr), b []byte) (int, error) {
+	if w.sys == nil {
+		return 0, os.ErrDeadlineExceeded
+	}
+	w.buf = b
+	defer func() { w.buf = nil }()
+	for {
+		if err := w.sys.Control(f); err != nil {
+			return 0, err
+		}
+		switch {
+		case errors.Is(w.err, syscall.EINTR):
+		case errors.Is(w.err, syscall.EAGAIN):
+			return 0, os.ErrDeadlineExceeded
+		case w.err != nil:
+			return 0, os.NewSyscallError("read", w.err)
+		case w.n == 0 && len(b) > 0:
+			return 0, io.EOF
+		default:
+			return w.n, nil
+		}
+	}
+}
+
+// spoke reports whether there is something to read that cannot be a positive reply to an earlier chunk.
+func (w *wire) spoke() bool {
+	if w.sys == nil || w.replies && w.secure {
+		return false
+	}
+	b := make([]byte, 512) // only a write that stalls comes here
+	n, err := w.call(w.look, b)
+	if err != nil {
+		return !errors.Is(err, os.ErrDeadlineExceeded)
+	}
+	if !w.replies {
+		return true
+	}
+	b = b[:n]
+	return b[0] == '4' || b[0] == '5' || bytes.Contains(b, []byte("\n4")) || bytes.Contains(b, []byte("\n5"))
+}
+
+// Write writes all of b, however long the server takes, as long as it takes something.
+func (w *wire) Write(b []byte) (n int, err error) {
+	moved := time.Now()
+	for {
+		if err := w.arm(moved); err != nil {
+			return n, err
+		}
+		w.writes++
+		k, err := w.Conn.Write(b[n:])
+		n += k
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err
+		}
+		if k > 0 {
+			moved = time.Now()
+		}
+		if w.spoke() {
+			return n, errSpoke
+		}
+	}
+}
+
+// writev writes all of v in one call, if the kernel takes it at once. It does not change v's arrays of octets, but v.
+func (w *wire) writev(v [][]byte) error {
+	w.pieces = v
+	defer func() { w.pieces = nil }()
+	moved := time.Now()
+	for {
+		if err := w.arm(moved); err != nil {
+			return err
+		}
+		w.writes++
+		k, err := w.pieces.WriteTo(w.Conn)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if k > 0 {
+			moved = time.Now()
+		}
+		if w.spoke() {
+			return errSpoke
+		}
+	}
+}
+
+// arm sets the deadline of the next slice. moved is when the last octet went out.
+func (w *wire) arm(moved time.Time) error {
+	now := time.Now()
+	end := moved.Add(w.stall)
+	if !w.until.IsZero() && w.until.Before(end) {
+		end = w.until
+	}
+	if !now.Before(end) {
+		return os.ErrDeadlineExceeded
+	}
+	if slice := now.Add(w.slice); slice.Before(end) {
+		end = slice
+	}
+	return w.Conn.SetWriteDeadline(end)
+}

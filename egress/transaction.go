@@ -1,0 +1,515 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/millrace/millrace/egress/pool"
+	"github.com/millrace/millrace/router/mail"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// A transaction is a mail.Transaction, a mail.Lender and a mail.Speaker at a destination that this node speaks with itself.
+//
+// Its session may change for as long as no octet of the message went out: MAIL and the accepted recipients are replayed
+// then. While it waits for its client between two calls its slot is parked, and the pool may take the session away.
+type transaction struct {
+	local *Local
+	d     mail.Delivery
+	place place
+
+	slot    *slot    // nil while the session is lent back
+	session *session // that of slot
+	fresh   bool     // the session was opened for us, so that its refusals are believed
+	begun   bool     // MAIL may have been sent on session
+	retries int      // how often a session was replaced
+
+	accepted []mail.Path  // each forward-path that the destination accepted, once
+	first    [1]mail.Path // where accepted begins
+	order    []int        // per accepted Rcpt, where in accepted it is; nil while it is simply the same
+	failed   error        // what ended the transaction early: a refused MAIL, or a replay that was refused
+
+	utf8   bool // session offers SMTPUTF8, or the last one did
+	spoke  bool // SMTPUTF8 was promised to the caller
+	opened bool // Data was called and did not fail
+	octets trace.Span
+	wait   time.Duration
+}
+
+const (
+	// maxRetries bounds how often one transaction replaces its session by itself.
+	maxRetries = 2
+	// maxLost bounds how often it goes on, for the recipients that were accepted, after one at which the connection broke.
+	maxLost = 5
+)
+
+// acquire gets a session for the transaction, from the pool or by opening one. The error is a *mail.Refusal.
+func (t *transaction) acquire(ctx context.Context) error {
+	begun := time.Now()
+	defer func() { t.wait += time.Since(begun) }()
+	l, p := t.local, &t.place
+	c, span := l.span(ctx, "egress.pool")
+	s, err := l.pool.Get(c, pool.Request{
+		Site: p.site, Limits: p.limits, Way: p.way, Hosts: p.hosts, Client: t.d.Client, Favoured: t.d.Favoured,
+	})
+	end(span, err)
+	if err != nil {
+		return noSession(err)
+	}
+	t.slot = s
+	open, full := s.Session()
+	if full && s.Dirty() && open.Reset(mail.Until(ctx, time.Now().Add(resetWait))) != nil {
+		s.Drop()
+		full = false
+	}
+	if !full {
+		return t.open(ctx)
+	}
+	t.use(open, false)
+	return nil
+}
+
+// open opens a session in the slot, which is empty. The slot is given up if that fails.
+func (t *transaction) open(ctx context.Context) error {
+	if err := t.local.connect(ctx, &t.place, t.slot, &t.d); err != nil {
+		t.discard()
+		return err
+	}
+	open, _ := t.slot.Session()
+	t.use(open, true)
+	return nil
+}
+
+func (t *transaction) use(open *session, fresh bool) {
+	t.session, t.fresh, t.begun = open, fresh, false
+	t.utf8 = open.SMTPUTF8()
+}
+
+// discard closes the session and gives up the slot.
+func (t *transaction) discard() {
+	if t.slot != nil {
+		t.slot.Discard()
+	}
+	t.forget()
+}
+
+// giveBack puts the session, on which nothing is open, back into the pool.
+func (t *transaction) giveBack() {
+	t.slot.Put()
+	t.forget()
+}
+
+func (t *transaction) forget() { t.slot, t.session, t.begun = nil, nil, false }
+
+// replace opens another session in place of one that is gone. MAIL and the recipients are not on it yet.
+func (t *transaction) replace(ctx context.Context) error {
+	begun := time.Now()
+	defer func() { t.wait += time.Since(begun) }()
+	if t.fresh && len(t.place.hosts) > 1 {
+		t.slot.HostDown(t.slot.Key().Host)
+	}
+	t.slot.Drop()
+	t.retries++
+	return t.open(ctx)
+}
+
+// retryable reports whether err, from MAIL or RCPT or DATA, is to be met with another session: a broken connection is, as
+// nothing was sent that counts, and so is a refusal of MAIL by a session that was used before, because it may be about
+// that session (its server is closing, has seen enough messages of us) and not about the message.
+func (t *transaction) retryable(ctx context.Context, err error) bool {
+	if t.retries >= maxRetries || over(ctx) {
+		return false
+	}
+	if !isVerdict(err) {
+		return true
+	}
+	if t.fresh {
+		return false
+	}
+	reply, ok := said(err)
+	return ok && (reply.Verb == "MAIL" || reply.Reply.Code == 421)
+}
+
+// resume takes the session up again, or begins again with another one if it was lent back or taken. The error is a
+// *mail.Refusal, and then the transaction is over.
+func (t *transaction) resume(ctx context.Context) error {
+	if t.failed != nil {
+		return t.failed
+	}
+	if t.slot != nil {
+		if t.slot.Unpark() {
+			return nil
+		}
+		t.forget()
+	}
+	if err := t.acquire(ctx); err != nil {
+		return t.fail(err)
+	}
+	return t.replay(ctx)
+}
+
+// replay sends MAIL and the accepted recipients on a session that has seen neither. The error is a *mail.Refusal, and then
+// the transaction is over: the refusal, if all were refused, and 451 4.3.0 if only some were.
+func (t *transaction) replay(ctx context.Context) error {
+	if len(t.accepted) == 0 {
+		return nil
+	}
+	ctx, span := t.local.span(ctx, "egress.replay")
+	err := t.repeat(ctx)
+	end(span, err)
+	if err != nil {
+		return t.fail(err)
+	}
+	return nil
+}
+
+// repeat is replay without what surrounds it.
+func (t *transaction) repeat(ctx context.Context) error {
+	for {
+		if t.spoke && !t.utf8 {
+			return mixedReplay(errNoUTF8)
+		}
+		refused, first, err := t.offer(ctx)
+		switch {
+		case err != nil && t.retryable(ctx, err):
+			if err := t.replace(ctx); err != nil {
+				return err
+			}
+			continue
+		case err != nil:
+			return lost(t.session.Host(), err)
+		case refused > 0 && refused < len(t.accepted):
+			return mixedReplay(first)
+		}
+		return first
+	}
+}
+
+// offer begins a transaction with the accepted recipients. It counts those that are refused now, and gives the first
+// refusal. err is what another session is to be tried for, or a connection that broke.
+func (t *transaction) offer(ctx context.Context) (refused int, first, err error) {
+	t.begin()
+	for _, forward := range t.accepted {
+		err := t.session.Rcpt(ctx, forward)
+		if err == nil {
+			continue
+		}
+		if !isVerdict(err) || t.retryable(ctx, err) {
+			return 0, nil, err
+		}
+		t.learn(err)
+		if refused++; first == nil {
+			first = err
+		}
+	}
+	return refused, first, nil
+}
+
+// fail ends the transaction: every later call has this error.
+func (t *transaction) fail(err error) error {
+	t.failed = err
+	t.accepted, t.order = nil, nil
+	return err
+}
+
+// begin tells the session that a transaction begins, which sends nothing.
+func (t *transaction) begin() {
+	t.session.Begin(t.d)
+	t.begun = true
+}
+
+// Rcpt adds a recipient; see mail.Transaction. A forward-path that was accepted already is not sent again. LMTP takes one
+// recipient per transaction, because a mixed answer to the end of data could not be told to a client; another one is 452
+// 4.5.3.
+func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
+	if t.failed != nil {
+		return t.failed
+	}
+	if i := slices.Index(t.accepted, forward); i >= 0 {
+		t.again(i)
+		return nil
+	}
+	if len(t.accepted) > 0 && t.isLMTP() {
+		return mail.Refuse(452, 5, 3, "One recipient at a time for this destination", "lmtp", nil)
+	}
+	ctx = t.local.within(ctx)
+	if err := t.resume(ctx); err != nil {
+		return err
+	}
+	if r := t.local.isUnknown(t.d.Site, forward); r != nil {
+		t.slot.Park()
+		return r
+	}
+	c, span := t.local.span(ctx, "egress.rcpt")
+	err := t.rcpt(c, forward)
+	end(span, err)
+	if err == nil {
+		t.add(forward)
+		t.slot.Worked()
+	}
+	if t.slot != nil {
+		t.slot.Park()
+	}
+	return err
+}
+
+// rcpt sends RCPT, and MAIL before the first one.
+func (t *transaction) rcpt(ctx context.Context, forward mail.Path) error {
+	if !t.begun {
+		t.begin()
+	}
+	for {
+		err := t.session.Rcpt(ctx, forward)
+		if err == nil {
+			return nil
+		}
+		if !t.retryable(ctx, err) {
+			return t.refused(err, forward)
+		}
+		if err := t.replace(ctx); err != nil {
+			return t.fail(err)
+		}
+		if err := t.replay(ctx); err != nil {
+			return err
+		}
+		if !t.begun {
+			t.begin()
+		}
+	}
+}
+
+// refused turns the error of a RCPT that is believed into what the caller gets, and draws the consequences.
+func (t *transaction) refused(err error, forward mail.Path) error {
+	if !isVerdict(err) {
+		err := lost(t.session.Host(), err)
+		// The destination may have accepted, or do so yet, what is answered with a 451 here. So this session is done with, and
+		// the recipients that stand are replayed on another one by the next call.
+		t.discard()
+		if t.retries++; len(t.accepted) == 0 || t.retries > maxLost {
+			return t.fail(err)
+		}
+		return err
+	}
+	t.learn(err)
+	reply, ok := said(err)
+	switch {
+	case !ok: // ours: SMTPUTF8, SIZE
+	case reply.Verb == "MAIL":
+		if reply.Reply.Code == 421 { // to a session that was just opened
+			t.slot.Unreachable(err)
+			t.discard()
+		}
+		return t.fail(err)
+	case reply.Reply.Code == 421:
+		t.discard() // what was accepted is replayed by the next call
+	case aboutUs(err) == nil && isNoSuchUser(reply.Reply):
+		t.local.setUnknown(t.d.Site, forward, err)
+	}
+	return err
+}
+
+// learn cools the Site, and tells the operator, if err is a refusal of us.
+func (t *transaction) learn(err error) {
+	r := aboutUs(err)
+	if r == nil {
+		return
+	}
+	reply, _ := said(err)
+	t.local.anomaly(&t.d, r, reply.Verb)
+	if t.slot != nil && !(reply.Verb == "RCPT" && isSyntax(reply.Reply.Code)) {
+		t.slot.Refused(err)
+	}
+}
+
+// isSyntax reports whether a reply is about how a command was written. At RCPT a stranger can bring that about, with an
+// address that the destination cannot read, and must not be able to cool a Site for everybody.
+func isSyntax(code int) bool { return code >= 500 && code <= 504 || code == 555 }
+
+// again notes that an accepted forward-path was given once more.
+func (t *transaction) again(i int) {
+	if t.order == nil {
+		for n := range t.accepted {
+			t.order = append(t.order, n)
+		}
+	}
+	t.order = append(t.order, i)
+}
+
+// add notes that a forward-path was accepted.
+func (t *transaction) add(forward mail.Path) {
+	if t.accepted == nil {
+		t.accepted = t.first[:0]
+	}
+	t.accepted = append(t.accepted, forward)
+	if t.order != nil {
+		t.order = append(t.order, len(t.accepted)-1)
+	}
+}
+
+func (t *transaction) isLMTP() bool {
+	return t.d.NextHop.Transport == mail.LMTP || t.d.NextHop.Transport == mail.LMTPUnix
+}
+
+// Lend resets the transaction and gives its session back; see mail.Lender.
+func (t *transaction) Lend() bool {
+	if t.slot == nil || t.opened || t.failed != nil {
+		return false
+	}
+	if !t.slot.Unpark() {
+		t.forget()
+		return true
+	}
+	t.release()
+	return true
+}
+
+// Renew begins again what was lent; see mail.Lender.
+func (t *transaction) Renew(ctx context.Context) error {
+	ctx = t.local.within(ctx)
+	if err := t.resume(ctx); err != nil {
+		return err
+	}
+	t.slot.Park()
+	return nil
+}
+
+// release gives the session back, after RSET where something is open on it.
+func (t *transaction) release() {
+	if t.begun {
+		ctx := mail.Until(context.Background(), time.Now().Add(resetWait))
+		if t.session.Reset(ctx) != nil || !t.session.Reusable() {
+			t.discard()
+			return
+		}
+	}
+	t.giveBack()
+}
+
+// Data opens the message; see mail.Transaction. A session that turns out to be dead here is replaced, as nothing of the
+// message was sent yet.
+func (t *transaction) Data(ctx context.Context, form mail.Form) error {
+	ctx = t.local.within(ctx)
+	if err := t.resume(ctx); err != nil {
+		return err
+	}
+	if len(t.accepted) == 0 {
+		return mail.Refuse(451, 3, 0, "Local error, try again later", "no recipient", nil)
+	}
+	for {
+		if t.session.Extensions().Chunking {
+			// Nothing goes out and comes back before the end of the message. What came unasked until now would be taken for the
+			// reply to it; a session on which something did is of no more use, and Data says so.
+			t.session.Alive()
+		}
+		err := t.session.Data(ctx, form)
+		if err == nil {
+			break
+		}
+		if !t.retryable(ctx, err) {
+			return t.end(err)
+		}
+		if err := t.replace(ctx); err != nil {
+			return t.fail(err)
+		}
+		if err := t.replay(ctx); err != nil {
+			return err
+		}
+	}
+	t.opened = true
+	_, t.octets = t.local.span(ctx, "egress.octets")
+	return nil
+}
+
+// end turns an error that ends the transaction into a Refusal.
+func (t *transaction) end(err error) error {
+	if !isVerdict(err) {
+		err = lost(t.session.Host(), err)
+	}
+	t.learn(err)
+	return err
+}
+
+// Write sends a piece; see mail.Transaction. A *mail.Refusal with another reply than 451 4.4.2 is the destination's verdict.
+func (t *transaction) Write(o mail.Octets) error {
+	if t.failed != nil {
+		return t.failed
+	}
+	if err := t.session.Write(o); err != nil {
+		err = t.end(err)
+		end(t.octets, err)
+		t.octets = nil
+		return err
+	}
+	return nil
+}
+
+// Commit sends the last piece and the end of data; see mail.Transaction. A session that dies before all of it was written
+// is 451 4.4.2 and not in doubt.
+func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outcome {
+	if t.failed != nil || t.slot == nil {
+		return nil
+	}
+	end(t.octets, nil)
+	t.octets = nil
+	c, span := t.local.span(ctx, "egress.dot")
+	reused := t.session.Messages() > 0
+	base := t.session.Commit(c, last)
+	host, version := t.session.Host(), t.session.TLS()
+	for i := range base {
+		o := &base[i]
+		o.Reused, o.TLS, o.Wait = reused, version, t.wait
+		if o.Host == "" {
+			o.Host = host
+		}
+		if o.AboutUs && (i == 0 || base[i-1].Reply != o.Reply) {
+			t.learn(&mail.Refusal{Reply: o.Reply, Reason: "upstream", Host: o.Host, AboutUs: true, Cause: o.Cause})
+		}
+	}
+	if len(base) > 0 {
+		end(span, base[0].Cause)
+	} else {
+		end(span, nil)
+	}
+	if t.session.Reusable() {
+		t.giveBack()
+	} else {
+		t.discard()
+	}
+	if t.order == nil {
+		return base
+	}
+	out := make([]mail.Outcome, len(t.order))
+	for i, n := range t.order {
+		out[i] = base[n]
+	}
+	return out
+}
+
+// Abort ends the transaction without delivering; see mail.Transaction. Where nothing of the message went out, or only whole
+// BDAT chunks, the session is reset and kept.
+func (t *transaction) Abort() {
+	end(t.octets, errAborted)
+	t.octets = nil
+	if t.slot == nil {
+		return
+	}
+	if !t.slot.Unpark() {
+		t.forget()
+		return
+	}
+	t.release()
+}
+
+// SMTPUTF8 reports whether the host offers it; see mail.Speaker. Once it was said to, a session with a host of the same
+// Site that does not is refused as 451 4.3.0.
+func (t *transaction) SMTPUTF8() bool {
+	t.spoke = t.utf8
+	return t.utf8
+}
+
+var (
+	errAborted = errors.New("aborted")
+	errNoUTF8  = errors.New("another host of the Site does not offer SMTPUTF8")
+)

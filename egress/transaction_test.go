@@ -1,0 +1,376 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/router/mail"
+)
+
+func TestLendGivesTheSessionBackAndTheNextCallReplays(t *testing.T) {
+	w, s := one(t, smtptest.Behaviour{}, limits(t, "connections=1 messages=100 idle=1m age=1h"))
+	tx := begin(t, w, to("one.test"))
+	rcpt(t, tx, "b@one.test")
+	if !tx.Lend() || tx.Lend() {
+		t.Error("it was not lent, or twice")
+	}
+	deliver(t, w, to("one.test"), "x@one.test") // there is only the one session
+	rcpt(t, tx, "c@one.test")
+	if !tx.Lend() {
+		t.Error("it was not lent again")
+	}
+	if err := tx.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !tx.Lend() {
+		t.Error("it was not lent after Renew")
+	}
+	if out := finish(t, tx); len(out) != 2 || out[1].Reply.Code != 250 {
+		t.Fatalf("got %+v", out)
+	}
+	if c := s.Counts(); c.Connections != 1 || c.Messages != 2 || c.Commands["RSET"] != 3 {
+		t.Errorf("%+v", c)
+	}
+	if tx.Lend() {
+		t.Error("lent after Commit")
+	}
+}
+
+func TestRefusalsAtTheReplay(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		refused []string
+		reply   string
+	}{
+		{"one of two refused", []string{"c"}, "451 4.3.0"},
+		{"the other of two refused", []string{"b"}, "451 4.3.0"},
+		{"all refused", []string{"b", "c"}, "550 5.2.1 Gone"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, s := one(t, smtptest.Behaviour{}, nil)
+			tx := begin(t, w, to("one.test"))
+			rcpt(t, tx, "b@one.test", "c@one.test")
+			tx.Lend()
+			b := smtptest.Behaviour{Recipients: map[string]smtptest.Answer{}}
+			for _, r := range c.refused {
+				b.Recipients[r] = smtptest.Answer{Reply: "550 5.2.1 Gone"}
+			}
+			s.Set(b)
+			want(t, tx.Renew(t.Context()), c.reply)
+			want(t, tx.Data(t.Context(), mail.Plain), c.reply)
+			want(t, tx.Rcpt(t.Context(), path("d@one.test")), c.reply)
+			tx.Abort()
+			isIdle(t, w, 1)
+		})
+	}
+}
+
+func TestARecipientAtWhichTheLineBreaksDoesNotTakeTheOthersAlong(t *testing.T) {
+	w, s := one(t, smtptest.Behaviour{Recipients: smtptest.ByLocalPart()}, nil)
+	tx := begin(t, w, to("one.test"))
+	rcpt(t, tx, "b@one.test")
+	want(t, tx.Rcpt(t.Context(), path("drop@one.test")), "451 4.4.2")
+	rcpt(t, tx, "c@one.test")
+	if out := finish(t, tx); len(out) != 2 || out[1].Reply.Code != 250 {
+		t.Fatalf("got %+v", out)
+	}
+	if m := s.Messages(); len(m) != 1 || len(m[0].Forwards) != 2 {
+		t.Errorf("got %+v", m)
+	}
+}
+
+func TestALateReplyToRCPTIsNotCountedAsAccepted(t *testing.T) {
+	held := make(chan struct{})
+	w, s := one(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
+		if s.Verb == "RCPT" && s.Forward == "late@one.test" {
+			<-held
+		}
+		return smtptest.Answer{}, false
+	}}, nil)
+	tx := begin(t, w, to("one.test"))
+	rcpt(t, tx, "b@one.test")
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer cancel()
+	want(t, tx.Rcpt(ctx, path("late@one.test")), "451 4.4.2")
+	close(held)
+	if out := finish(t, tx); len(out) != 1 || out[0].Reply.Code != 250 {
+		t.Fatalf("got %+v", out)
+	}
+	if m := s.Messages(); len(m) != 1 || len(m[0].Forwards) != 1 {
+		t.Errorf("the late one is among %+v", m)
+	}
+}
+
+func TestAReplyThatNobodyAskedForIsNotTakenForTheVerdict(t *testing.T) {
+	for name, ext := range map[string][]string{"BDAT": nil, "DATA": smtptest.Without("CHUNKING")} {
+		for _, reply := range []string{"250 2.0.0 Accepted", "554 5.0.0 Refused"} {
+			t.Run(name+" "+reply, func(t *testing.T) {
+				w, s := one(t, smtptest.Behaviour{Extensions: ext}, nil)
+				tx := begin(t, w, to("one.test"))
+				rcpt(t, tx, "b@one.test")
+				s.Unasked(reply, false)
+				err := tx.Data(t.Context(), mail.Stuffed)
+				if err != nil { // with DATA it may be taken for the reply to that command
+					tx.Abort()
+					if reply[0] == '2' {
+						want(t, err, "451 ")
+					}
+					return
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				out := tx.Commit(ctx, octets(message))
+				if len(out) != 1 || out[0].Reply.Code != 250 || len(s.Messages()) != 1 {
+					t.Errorf("got %+v with %d messages there", out, len(s.Messages()))
+				}
+			})
+		}
+	}
+}
+
+func TestDataWithoutARecipientIsRefusedAndSendsNothing(t *testing.T) {
+	w, s := one(t, smtptest.Behaviour{Recipients: smtptest.ByLocalPart()}, nil)
+	tx := begin(t, w, to("one.test"))
+	want(t, tx.Rcpt(t.Context(), path("551@one.test")), "551 5.1.1")
+	want(t, tx.Data(t.Context(), mail.Stuffed), "451 4.3.0")
+	tx.Abort()
+	isIdle(t, w, 1)
+	if c := s.Counts(); c.Connections != 1 || c.Commands["DATA"]+c.Commands["BDAT"] != 0 {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestAClientThatWaitsLosesItsSessionToAnotherNetworkOverItsShare(t *testing.T) {
+	w, s := one(t, smtptest.Behaviour{}, limits(t, "connections=4 messages=100 idle=1m age=1h"))
+	var slow []*transaction
+	for range 4 {
+		tx := begin(t, w, to("one.test"))
+		rcpt(t, tx, "slow@one.test")
+		slow = append(slow, tx)
+	}
+	d := to("one.test")
+	d.Client = other
+	for range 3 { // they need no waiting, though no client has moved
+		deliver(t, w, d, "b@one.test")
+	}
+	for _, tx := range slow {
+		if out := finish(t, tx); len(out) != 1 || out[0].Reply.Code != 250 {
+			t.Fatalf("got %+v", out)
+		}
+	}
+	if c := s.Counts(); c.Connections != 4 || c.Messages != 7 || c.Peak > 4 {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestAbortLeavesNothingAndKeepsTheSessionWhereItCan(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		ext  []string
+		walk func(*transaction)
+		idle int
+	}{
+		{"before MAIL", nil, func(*transaction) {}, 1},
+		{"after RCPT", nil, func(tx *transaction) { rcpt(t, tx, "b@one.test") }, 1},
+		{"between chunks", nil, func(tx *transaction) {
+			rcpt(t, tx, "b@one.test")
+			tx.Data(t.Context(), mail.Plain)
+			tx.Write(octets("x\r\n"))
+		}, 1},
+		{"in DATA", smtptest.Without("CHUNKING"), func(tx *transaction) {
+			rcpt(t, tx, "b@one.test")
+			tx.Data(t.Context(), mail.Plain)
+			tx.Write(octets("x\r\n"))
+		}, 0},
+		{"after DATA was refused", []string{}, func(tx *transaction) {
+			rcpt(t, tx, "b@one.test")
+			want(t, tx.Data(t.Context(), mail.Stuffed), "452 4.3.1")
+		}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := smtptest.Behaviour{Extensions: c.ext}
+			if c.name == "after DATA was refused" {
+				b.Answers = map[string]smtptest.Answer{"DATA": {Reply: "452 4.3.1 Full"}}
+			}
+			w, s := one(t, b, nil)
+			tx := begin(t, w, to("one.test"))
+			c.walk(tx)
+			tx.Abort()
+			isIdle(t, w, c.idle)
+			s.Set(smtptest.Behaviour{Extensions: c.ext})
+			deliver(t, w, to("one.test"), "b@one.test")
+			if got := s.Messages(); len(got) != 1 || string(got[0].Octets) != message {
+				t.Errorf("got %v", got)
+			}
+			if v := s.Violations(); len(v) > 0 {
+				t.Error(v)
+			}
+		})
+	}
+}
+
+func TestRepliesAboutUsAreDeferredCoolTheSiteAndAreTold(t *testing.T) {
+	for _, c := range []struct{ name, verb, reply string }{
+		{"530 to MAIL", "MAIL", "530 5.7.0 Authentication required"},
+		{"a phrase at RCPT", "RCPT", "550 5.7.1 Client host rejected: poor reputation"},
+		{"our address at the dot", smtptest.Dot, "554 5.7.1 127.0.0.1 is listed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, _ := one(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{c.verb: {Reply: c.reply}}}, nil)
+			tx := begin(t, w, to("one.test"))
+			err := tx.Rcpt(t.Context(), path("b@one.test"))
+			if c.verb == smtptest.Dot {
+				out := finish(t, tx)
+				if len(out) != 1 || out[0].Reply.Code != 451 || !out[0].AboutUs {
+					t.Errorf("got %+v", out)
+				}
+			} else {
+				if r := want(t, err, "451 "); !r.AboutUs {
+					t.Error("it is not said to be about us")
+				}
+				tx.Abort()
+			}
+			if e := w.events(); len(e) != 1 || e[0].Kind != mail.Anomaly || e[0].Site != "mx1.one.test" {
+				t.Errorf("got %+v", e)
+			}
+			_, err = w.relay.Begin(t.Context(), to("one.test"))
+			if r := want(t, err, "451 4.4.1"); r.Reason != "cooling" {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+func TestAnAddressThatTheDestinationCannotReadDoesNotCoolTheSite(t *testing.T) {
+	w, _ := one(t, smtptest.Behaviour{Recipients: map[string]smtptest.Answer{"odd": {Reply: "501 5.1.3 Bad address syntax"}}}, nil)
+	tx := begin(t, w, to("one.test"))
+	if r := want(t, tx.Rcpt(t.Context(), path("odd@one.test")), "451 "); !r.AboutUs {
+		t.Error("it is not said to be about us")
+	}
+	rcpt(t, tx, "b@one.test")
+	finish(t, tx)
+	if len(w.events()) != 1 {
+		t.Errorf("got %+v", w.events())
+	}
+	if out := deliver(t, w, to("one.test"), "b@one.test"); !out.Reused {
+		t.Errorf("got %+v", out)
+	}
+}
+
+func TestACooledSiteIsProbedAndOpensAgain(t *testing.T) {
+	w, s := one(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Greeting: {Reply: "421 4.3.2 Busy", Close: true}}}, nil)
+	_, err := w.relay.Begin(t.Context(), to("one.test"))
+	want(t, err, "451 4.4.1")
+	before := s.Counts().Connections
+	for range 5 {
+		_, err = w.relay.Begin(t.Context(), to("one.test"))
+		want(t, err, "451 4.4.1")
+	}
+	if got := s.Counts().Connections; got != before {
+		t.Errorf("%d connections while it cools", got-before)
+	}
+	s.Set(smtptest.Behaviour{})
+	for { // until the first second is over
+		tx, err := w.relay.Begin(t.Context(), to("one.test"))
+		if err == nil {
+			tx.Abort()
+			break
+		}
+		var r *mail.Refusal
+		if !errors.As(err, &r) || r.Reason != "cooling" {
+			t.Fatal(err)
+		}
+		timer := time.NewTimer(20 * time.Millisecond)
+		select {
+		case <-timer.C:
+		case <-t.Context().Done():
+			t.Fatal("it did not open again")
+		}
+	}
+	deliver(t, w, to("one.test"), "b@one.test")
+}
+
+func TestAClientThatGivesUpDoesNotCoolTheSite(t *testing.T) {
+	held := make(chan struct{})
+	w, s := one(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
+		if s.Verb == smtptest.Greeting {
+			<-held
+		}
+		return smtptest.Answer{}, false
+	}}, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { // ends with Begin
+		_, err := w.relay.Begin(ctx, to("one.test"))
+		done <- err
+	}()
+	if err := s.WaitFor(t.Context(), func(c smtptest.Counts) bool { return c.Connections == 1 }); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	want(t, <-done, "451 ")
+	close(held)
+	deliver(t, w, to("one.test"), "b@one.test")
+}
+
+func TestShutdownSaysQUITAndRefusesWhatComesLater(t *testing.T) {
+	w, s := one(t, smtptest.Behaviour{}, nil)
+	deliver(t, w, to("one.test"), "b@one.test")
+	tx := begin(t, w, to("one.test"))
+	rcpt(t, tx, "b@one.test")
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if err := w.relay.Shutdown(ctx); err == nil {
+		t.Error("Shutdown did not wait for the transaction")
+	}
+	_, err := w.relay.Begin(t.Context(), to("one.test"))
+	want(t, err, "451 4.3.2")
+	if out := finish(t, tx); len(out) != 1 || out[0].Reply.Code != 250 {
+		t.Fatalf("got %+v", out)
+	}
+	if err := w.relay.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := s.WaitFor(t.Context(), func(c smtptest.Counts) bool { return c.Current == 0 && c.Quits == 1 }); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestSMTPUTF8ThatWasPromisedIsKeptOrRefused(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		first, then []string
+		said        bool
+		reply       string
+	}{
+		{"offered by both", nil, nil, true, ""},
+		{"offered by neither", smtptest.Without("SMTPUTF8"), smtptest.Without("SMTPUTF8"), false, ""},
+		{"offered by the first only", nil, smtptest.Without("SMTPUTF8"), true, "451 4.3.0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, s := one(t, smtptest.Behaviour{Extensions: c.first}, nil)
+			tx := begin(t, w, to("one.test"))
+			rcpt(t, tx, "b@one.test")
+			if got := tx.SMTPUTF8(); got != c.said {
+				t.Errorf("said %v", got)
+			}
+			tx.Lend()
+			s.Unasked("421 4.3.2 Restarting", true)
+			s.Set(smtptest.Behaviour{Extensions: c.then})
+			err := tx.Data(t.Context(), mail.Stuffed)
+			tx.Abort()
+			if c.reply == "" && err != nil {
+				t.Error(err)
+			}
+			if c.reply != "" {
+				want(t, err, c.reply)
+			}
+		})
+	}
+}

@@ -1,0 +1,222 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/egress/dns"
+	"github.com/millrace/millrace/egress/dns/dnstest"
+	"github.com/millrace/millrace/egress/mx"
+	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/router/mail"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// zone has one.test with one MX host, two.test with two of different preference, and what does not lead anywhere.
+const zone = `
+one.test. 60 IN MX 10 mx1.one.test.
+mx1.one.test. 60 IN A 127.0.0.1
+two.test. 60 IN MX 10 mx1.two.test.
+two.test. 60 IN MX 20 mx2.two.test.
+mx1.two.test. 60 IN A 127.0.0.2
+mx2.two.test. 60 IN A 127.0.0.3
+null.test. 60 IN MX 0 .
+self.test. 60 IN MX 10 relay.test.
+relay.test. 60 IN A 127.0.0.1
+both.test. 60 IN MX 10 mx.both.test.
+mx.both.test. 60 IN AAAA ::1
+mx.both.test. 60 IN A 127.0.0.1
+fixed.test. 60 IN A 127.0.0.1
+`
+
+// A world is a DNS server and a Relay that asks it.
+type world struct {
+	dns   *dnstest.Server
+	relay *Relay
+	mu    sync.Mutex
+	saw   []mail.Event
+}
+
+// events gives what the Relay told the operator.
+func (w *world) events() []mail.Event {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]mail.Event(nil), w.saw...)
+}
+
+func newWorld(t testing.TB, port int, change func(*Config)) *world {
+	t.Helper()
+	w := &world{dns: dnstest.Start(t, zone)}
+	resolver, err := dns.New(dns.Config{Servers: []string{w.dns.Addr()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(resolver.Close)
+	c := Config{
+		Helo: "relay.test", Self: []string{"relay.test"}, Port: uint16(port), Resolver: resolver, AllowPrivate: true,
+		Emit: func(e mail.Event) {
+			w.mu.Lock()
+			w.saw = append(w.saw, e)
+			w.mu.Unlock()
+		},
+	}
+	if change != nil {
+		change(&c)
+	}
+	if w.relay, err = NewRelay(c); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := w.relay.Shutdown(ctx); err != nil {
+			t.Errorf("sessions are out in the end: %v, %+v", err, w.relay.local.pool.Count())
+		}
+	})
+	return w
+}
+
+func port(t testing.TB, s *smtptest.Server) int {
+	t.Helper()
+	_, p, err := net.SplitHostPort(s.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// listen starts a destination on another address and the same port as s, which may be taken; then the test is skipped.
+func listen(t testing.TB, host string, p int, b smtptest.Behaviour) *smtptest.Server {
+	t.Helper()
+	s, err := smtptest.Listen(net.JoinHostPort(host, strconv.Itoa(p)), b)
+	if err != nil {
+		t.Skip(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// one starts a destination and a world in which it is the MX host of one.test.
+func one(t testing.TB, b smtptest.Behaviour, change func(*Config)) (*world, *smtptest.Server) {
+	t.Helper()
+	s := smtptest.Start(t, b)
+	return newWorld(t, port(t, s), change), s
+}
+
+// two starts the two MX hosts of two.test and their world.
+func two(t testing.TB, b1, b2 smtptest.Behaviour, change func(*Config)) (w *world, s1, s2 *smtptest.Server) {
+	t.Helper()
+	s1, err := smtptest.Listen("127.0.0.2:0", b1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s1.Close)
+	s2 = listen(t, "127.0.0.3", port(t, s1), b2)
+	return newWorld(t, port(t, s1), change), s1, s2
+}
+
+var client = netip.MustParsePrefix("192.0.2.0/24")
+
+func to(domain string) mail.Delivery {
+	return mail.Delivery{
+		NextHop: mail.NextHop{Transport: mail.MX, Host: domain}, Reverse: mail.Path{Local: "a", Domain: "client.test"},
+		RecipientDomain: domain, Client: client,
+	}
+}
+
+func path(s string) mail.Path {
+	local, domain, _ := strings.Cut(s, "@")
+	return mail.Path{Local: local, Domain: domain}
+}
+
+func octets(s string) mail.Octets { return mail.Octets{Segments: net.Buffers{[]byte(s)}} }
+
+const message = "Subject: x\r\n\r\nbody\r\n"
+
+func begin(t testing.TB, w *world, d mail.Delivery) *transaction {
+	t.Helper()
+	tx, err := w.relay.Begin(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tx.(*transaction)
+}
+
+func rcpt(t testing.TB, tx mail.Transaction, to ...string) {
+	t.Helper()
+	for _, r := range to {
+		if err := tx.Rcpt(t.Context(), path(r)); err != nil {
+			t.Fatalf("RCPT %s: %v", r, err)
+		}
+	}
+}
+
+// finish sends the message in one piece.
+func finish(t testing.TB, tx mail.Transaction) []mail.Outcome {
+	t.Helper()
+	if err := tx.Data(t.Context(), mail.Stuffed); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	return tx.Commit(ctx, octets(message))
+}
+
+// deliver takes one message to one recipient and wants a 250.
+func deliver(t testing.TB, w *world, d mail.Delivery, to string) mail.Outcome {
+	t.Helper()
+	tx := begin(t, w, d)
+	rcpt(t, tx, to)
+	out := finish(t, tx)
+	if len(out) != 1 || out[0].Reply.Code != 250 {
+		t.Fatalf("got %+v", out)
+	}
+	return out[0]
+}
+
+// want checks that err is a Refusal with this code and enhanced code, such as "451 4.4.1".
+func want(t testing.TB, err error, reply string) *mail.Refusal {
+	t.Helper()
+	var r *mail.Refusal
+	if !errors.As(err, &r) {
+		t.Fatalf("got %v, want a Refusal %s", err, reply)
+	}
+	if got := r.Reply.String(); !strings.HasPrefix(got, reply) {
+		t.Errorf("got %v, want %s", err, reply)
+	}
+	if r.Reason == "" {
+		t.Errorf("%v has no reason", err)
+	}
+	return r
+}
+
+// isIdle waits until no session is lent and n are idle.
+func isIdle(t testing.TB, w *world, n int) {
+	t.Helper()
+	if c := w.relay.local.pool.Count(); c.Lent != 0 || c.Idle != n {
+		t.Errorf("%+v, want %d idle", c, n)
+	}
+}
+
+func limits(t testing.TB, text string) func(*Config) {
+	p, err := mx.ParseProviders("test", "limits * "+text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(c *Config) { c.Providers = p }
+}
+
+var other = netip.MustParsePrefix("198.51.100.0/24")
