@@ -37,7 +37,7 @@ func parseExtensions(text string) Extensions {
 		case "LIMITS":
 			x.parseLimits(params)
 		default:
-			if rest, ok := strings.CutPrefix(strings.ToUpper(keyword), "AUTH="); ok { // as before RFC 2554
+			if rest, ok := strings.CutPrefix(strings.ToUpper(keyword), "AUTH="); ok { // as servers wrote it before RFC 2554
 				x.parseMechanisms(rest + " " + params)
 			}
 		}

@@ -2,8 +2,10 @@ package smtpclient
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -123,7 +125,7 @@ func TestEveryFormReachesEveryDestinationOctetForOctet(t *testing.T) {
 	} {
 		t.Run(dest.name, func(t *testing.T) {
 			for _, form := range []mail.Form{mail.Stuffed, mail.Plain} {
-				for _, text := range []string{"", "a\r\n", plain, flood, "no line end", strings.Repeat("0123456789abcdef\r\n", 9000)} {
+				for _, text := range []string{"", "a\r\n", plain, flood, "no line end", strings.Repeat("0123456789abcdef\r\n", 4000)} {
 					if form == mail.Stuffed && text == "no line end" {
 						continue // DATA cannot have brought it
 					}
@@ -419,6 +421,29 @@ func TestDialGoesRoundWhatIsMissing(t *testing.T) {
 		tg.TLS = Opportunistic
 		if s := dial(t, tg); s.TLS() != "" {
 			t.Errorf("got %q", s.TLS())
+		}
+	})
+	t.Run("old TLS, which is better than none", func(t *testing.T) {
+		old := ca.Server("mx.dest.test")
+		old.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS10
+		d := smtptest.Start(t, smtptest.Behaviour{TLS: old})
+		tg := target(d)
+		tg.TLS = Opportunistic
+		if s := dial(t, tg); s.TLS() != "TLS 1.0" {
+			t.Errorf("got %q", s.TLS())
+		}
+		tg.TLS, tg.TLSConfig = Required, ca.Client()
+		if _, err := Dial(t.Context(), Config{}, tg); mail.ReplyFor(err).Enhanced != (mail.EnhancedCode{Subject: 7, Detail: 5}) {
+			t.Errorf("got %v", err)
+		}
+	})
+	t.Run("from the address it is told to", func(t *testing.T) {
+		d := smtptest.Start(t, smtptest.Behaviour{})
+		tg := target(d)
+		tg.Source = netip.MustParseAddr("127.0.0.2")
+		send(t, dial(t, tg), mail.Stuffed, octets("x\r\n", 0, true))
+		if m := one(t, d); !strings.HasPrefix(m.Client, "127.0.0.2:") {
+			t.Errorf("got %s", m.Client)
 		}
 	})
 	t.Run("AUTH PLAIN and LOGIN", func(t *testing.T) {

@@ -53,12 +53,11 @@ func (c *session) data(b *Behaviour, step Step) error {
 // readStuffed reads up to CRLF.CRLF, the one and only end of data (RFC 5321 section 4.1.1.4).
 func (c *session) readStuffed(b *Behaviour) error {
 	const (
-		inside     = iota // of a line
-		cr                // behind a CR
-		start             // of a line
-		dot               // behind a dot that opened a line
-		dotCR             // behind its CR
-		dotCRSaved = 2    // octets of ".\r" that are in raw when the LF comes
+		inside = iota // of a line
+		cr            // behind a CR
+		start         // of a line
+		dot           // behind a dot that opened a line
+		dotCR         // behind its CR
 	)
 	state := start
 	if err := c.fault(b); err != nil {
@@ -70,7 +69,7 @@ func (c *session) readStuffed(b *Behaviour) error {
 			return err
 		}
 		if state == dotCR && o == '\n' {
-			c.bytes.raw = c.bytes.raw[:max(0, len(c.bytes.raw)-dotCRSaved)]
+			c.bytes.raw = c.bytes.raw[:max(0, len(c.bytes.raw)-len(".\r"))]
 			return nil
 		}
 		if err := c.take(b, o); err != nil {
