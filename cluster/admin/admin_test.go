@@ -1,0 +1,159 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+func start(t *testing.T, cfg Config) (base string) {
+	t.Helper()
+	cfg.Addr = "127.0.0.1:0"
+	s, err := Listen(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := s.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return "http://" + s.Addr().String()
+}
+
+func get(t *testing.T, url, token string) (int, string) {
+	t.Helper()
+	r, err := http.NewRequest("GET", url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	r.Close = true
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+func TestHealthNeedsNoTokenAndTheAPIDoes(t *testing.T) {
+	base := start(t, Config{Metrics: NewMetrics("v1", Gauges{}), Token: []byte("0123456789abcdef")})
+	for _, tt := range []struct {
+		path, token string
+		want        int
+	}{
+		{"/livez", "", 200}, {"/readyz", "", 200}, {"/metrics", "", 200},
+		{"/api/v1/rules", "", 401}, {"/api/v1/rules", "wrong", 401}, {"/api/v1/rules", "0123456789abcdef", 404}, {"/", "", 404},
+	} {
+		if got, body := get(t, base+tt.path, tt.token); got != tt.want {
+			t.Errorf("%s with %q: got %d %s, want %d", tt.path, tt.token, got, body, tt.want)
+		}
+	}
+}
+
+func TestWithoutATokenNobodyHasTheAPI(t *testing.T) {
+	base := start(t, Config{Metrics: NewMetrics("v1", Gauges{})})
+	for _, token := range []string{"", " ", "x"} {
+		if got, _ := get(t, base+"/api/x", token); got != 401 {
+			t.Errorf("%q: got %d", token, got)
+		}
+	}
+}
+
+func TestReadinessNamesWhatIsMissing(t *testing.T) {
+	ok := true
+	base := start(t, Config{Metrics: NewMetrics("v1", Gauges{}), Ready: []Check{
+		{"rules", func() (bool, string) { return true, "12 rules" }},
+		{"draining", func() (bool, string) { return ok, "" }},
+	}})
+	if got, body := get(t, base+"/readyz", ""); got != 200 || !strings.Contains(body, `"ready":true`) {
+		t.Errorf("got %d %s", got, body)
+	}
+	ok = false
+	got, body := get(t, base+"/readyz", "")
+	var v struct {
+		Ready  bool
+		Checks []verdict
+	}
+	if err := json.Unmarshal([]byte(body), &v); err != nil || got != 503 || v.Ready || len(v.Checks) != 2 || v.Checks[1].OK || !v.Checks[0].OK {
+		t.Errorf("got %d %s, %v", got, body, err)
+	}
+}
+
+func TestAShortTokenIsRefused(t *testing.T) {
+	_, err := Listen(Config{Addr: "127.0.0.1:0", Metrics: NewMetrics("", Gauges{}), Token: ParseToken([]byte(" short \n"))})
+	if err == nil || !strings.Contains(err.Error(), "16 octets") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestMetricsAreCleanAndBounded holds what promtool check metrics would say and that no label grows with foreign input.
+func TestMetricsAreCleanAndBounded(t *testing.T) {
+	var sites []SiteSessions
+	for i := range 500 {
+		sites = append(sites, SiteSessions{Site: mail.Site(fmt.Sprint("site", i)), Open: 3, Idle: 1})
+	}
+	m := NewMetrics("v1", Gauges{
+		Connections: func() int64 { return 7 }, HoldInUse: func() int64 { return 1 }, HoldBudget: 2, Rules: func() int { return 3 },
+		EventsDropped: func() uint64 { return 4 }, Sessions: func() []SiteSessions { return sites },
+	})
+	for i := range 10000 {
+		e := mail.Event{Kind: mail.Kind(i % mail.Kinds), Reason: fmt.Sprint("reason ", i), Reply: mail.NewReply(200+100*(i%4), 0, 0, "")}
+		e.Took[i%mail.Stages] = time.Millisecond
+		m.See(&e)
+	}
+	e := mail.Event{Kind: mail.Relayed, Mode: mail.ModeHold, Octets: 1000}
+	m.See(&e)
+	families, err := m.Gather().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := regexp.MustCompile(`^[a-z][a-z0-9_]*$`)
+	for _, f := range families {
+		n := f.GetName()
+		if f.GetHelp() == "" || !name.MatchString(n) {
+			t.Errorf("%s: no help or no proper name", n)
+		}
+		if !strings.HasPrefix(n, "millrace_") {
+			continue // the libraries' own
+		}
+		if counter := f.GetType().String() == "COUNTER"; counter != strings.HasSuffix(n, "_total") {
+			t.Errorf("%s is a %s", n, f.GetType())
+		}
+		if len(f.GetMetric()) > 9*4*(maxReasons+2) {
+			t.Errorf("%s has %d series", n, len(f.GetMetric()))
+		}
+	}
+	base := start(t, Config{Metrics: m})
+	_, text := get(t, base+"/metrics", "")
+	for _, want := range []string{
+		`millrace_messages_relayed_total{mode="hold"} 1`, `millrace_client_connections 7`, `millrace_events_dropped_total 4`,
+		`millrace_sessions{site="site0",state="busy"} 2`, `millrace_sessions{site="other",state="idle"} 450`,
+		`millrace_stage_seconds_count{stage="commit"}`, `millrace_build_info{`, `reason="other"`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%s is missing", want)
+		}
+	}
+	if strings.Contains(text, "site499") {
+		t.Error("the label site is not bounded")
+	}
+}

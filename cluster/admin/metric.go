@@ -1,0 +1,190 @@
+package admin
+
+import (
+	"net/http"
+	"runtime"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// maxReasons and maxSites bound the values of the labels reason and site. Those beyond are counted as "other": a label
+// that grows with what strangers send would fill the memory of the node and of Prometheus.
+const (
+	maxReasons = 64
+	maxSites   = 50
+)
+
+// other is the label value that stands for all that are not shown.
+const other = "other"
+
+// SiteSessions are the sessions that a node keeps with the hosts of one Site.
+type SiteSessions struct {
+	Site    mail.Site
+	Open    int // all of them
+	Idle    int // of those, the ones that carry nothing now
+	Waiting int // transactions that wait for one
+}
+
+// Gauges are read when metrics are asked for. A nil one is not shown.
+type Gauges struct {
+	Connections   func() int64 // client connections now
+	HoldInUse     func() int64 // octets of the hold budget taken now
+	HoldBudget    int64        // octets
+	EventsDropped func() uint64
+	Sessions      func() []SiteSessions // busiest first, for those beyond maxSites are summed up
+	Rules         func() int            // rules in force
+}
+
+// Metrics counts events. It is fed by one goroutine and read by any.
+type Metrics struct {
+	registry *prometheus.Registry
+	events   *prometheus.CounterVec
+	messages *prometheus.CounterVec
+	octets   prometheus.Counter
+	inDoubt  prometheus.Counter
+	reused   *prometheus.CounterVec
+	stages   [mail.Stages]prometheus.Observer
+	reasons  map[string]struct{}
+}
+
+// stageBuckets reach from what a rule takes to the longest that a client waits, in seconds.
+var stageBuckets = []float64{.00001, .0001, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 600}
+
+// NewMetrics makes the metrics of a node with a registry of their own. version is the build's.
+func NewMetrics(version string, g Gauges) *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_events_total",
+			Help: "Events by kind, class of the reply and reason."}, []string{"kind", "class", "reason"}),
+		messages: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_messages_relayed_total",
+			Help: "Messages that a next hop took, by the way their octets went."}, []string{"mode"}),
+		octets: prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_relayed_bytes_total",
+			Help: "Octets of the messages that a next hop took."}),
+		inDoubt: prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_in_doubt_total",
+			Help: "Messages whose end of data was sent and never answered."}),
+		reused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_transactions_total",
+			Help: "Relayed messages by whether their session had carried one before."}, []string{"session"}),
+		reasons: make(map[string]struct{}, maxReasons),
+	}
+	stages := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "millrace_stage_seconds",
+		Help: "Time taken by the stages of a message's walk.", Buckets: stageBuckets}, []string{"stage"})
+	for s := range m.stages {
+		m.stages[s] = stages.WithLabelValues(mail.Stage(s).String())
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "millrace_build_info",
+		Help:        "Always 1; the labels tell of the program.",
+		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()}})
+	build.Set(1)
+	m.registry.MustRegister(m.events, m.messages, m.octets, m.inDoubt, m.reused, stages, build,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registerGauges(g)
+	return m
+}
+
+func (m *Metrics) registerGauges(g Gauges) {
+	gauge := func(name, help string, read func() float64) {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
+	}
+	if g.Connections != nil {
+		gauge("millrace_client_connections", "Client connections now.", func() float64 { return float64(g.Connections()) })
+	}
+	if g.HoldInUse != nil {
+		gauge("millrace_hold_in_use_bytes", "Octets of messages in memory now.", func() float64 { return float64(g.HoldInUse()) })
+		gauge("millrace_hold_budget_bytes", "Octets of messages in memory at most.", func() float64 { return float64(g.HoldBudget) })
+	}
+	if g.Rules != nil {
+		gauge("millrace_rules", "Rules in force.", func() float64 { return float64(g.Rules()) })
+	}
+	if g.EventsDropped != nil {
+		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "millrace_events_dropped_total",
+			Help: "Events that the log and the metrics missed."}, func() float64 { return float64(g.EventsDropped()) }))
+	}
+	if g.Sessions != nil {
+		m.registry.MustRegister(sessionCollector{read: g.Sessions})
+	}
+}
+
+// See counts one event.
+func (m *Metrics) See(e *mail.Event) {
+	class := ""
+	if e.Reply.Code != 0 {
+		class = strconv.Itoa(e.Reply.Class()) + "yz"
+	}
+	m.events.WithLabelValues(e.Kind.String(), class, m.reason(e.Reason)).Inc()
+	if e.InDoubt {
+		m.inDoubt.Inc()
+	}
+	if e.Kind == mail.Relayed {
+		m.messages.WithLabelValues(e.Mode.String()).Inc()
+		m.octets.Add(float64(e.Octets))
+		if e.Reused {
+			m.reused.WithLabelValues("reused").Inc()
+		} else {
+			m.reused.WithLabelValues("new").Inc()
+		}
+	}
+	for s, d := range e.Took {
+		if d > 0 && e.Kind != mail.Routed { // a recipient's stages stand in its transaction's event again
+			m.stages[s].Observe(d.Seconds())
+		}
+	}
+}
+
+// reason bounds the values of the label. Reasons are few and fixed; this holds should one ever be made of foreign text.
+func (m *Metrics) reason(r string) string {
+	if _, known := m.reasons[r]; known || r == "" {
+		return r
+	}
+	if len(m.reasons) >= maxReasons || len(r) > 64 {
+		return other
+	}
+	m.reasons[r] = struct{}{}
+	return r
+}
+
+// Handler serves the metrics.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+}
+
+// Gather gives the metrics as they would be served, for tests.
+func (m *Metrics) Gather() prometheus.Gatherer { return m.registry }
+
+var sessionDesc = prometheus.NewDesc("millrace_sessions", "Sessions with the hosts of a Site, and transactions that wait for one.",
+	[]string{"site", "state"}, nil)
+
+// A sessionCollector reads the pool when metrics are asked for.
+type sessionCollector struct{ read func() []SiteSessions }
+
+// Describe names the one metric.
+func (c sessionCollector) Describe(ch chan<- *prometheus.Desc) { ch <- sessionDesc }
+
+// Collect sends the sessions of the first maxSites Sites and the sum of the others.
+func (c sessionCollector) Collect(ch chan<- prometheus.Metric) {
+	rest := SiteSessions{Site: other}
+	sites := c.read()
+	for i, s := range sites {
+		if i >= maxSites || len(s.Site) > 255 {
+			rest.Open += s.Open
+			rest.Idle += s.Idle
+			rest.Waiting += s.Waiting
+			continue
+		}
+		c.send(ch, s)
+	}
+	c.send(ch, rest)
+}
+
+func (c sessionCollector) send(ch chan<- prometheus.Metric, s SiteSessions) {
+	for _, v := range []struct {
+		state string
+		n     int
+	}{{"busy", s.Open - s.Idle}, {"idle", s.Idle}, {"waiting", s.Waiting}} {
+		ch <- prometheus.MustNewConstMetric(sessionDesc, prometheus.GaugeValue, float64(v.n), string(s.Site), v.state)
+	}
+}

@@ -1,0 +1,77 @@
+package command
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/millrace/millrace/cluster/node"
+)
+
+type checkVerb struct {
+	configFlag
+	JSON bool `name:"json" help:"Print for a program."`
+}
+
+// A finding is a Problem as a program reads it.
+type finding struct {
+	Severity string `json:"severity"` // "error" or "warning"
+	File     string `json:"file,omitempty"`
+	Line     int    `json:"line,omitempty"`
+	Field    string `json:"field,omitempty"`
+	Message  string `json:"message"`
+}
+
+func (v *checkVerb) run(s streams) int {
+	var warnings []node.Problem
+	cfg, err := node.Load(v.Config)
+	if err == nil {
+		warnings, err = cfg.Check()
+	}
+	problems := problemsOf(err)
+	if v.JSON {
+		printFindings(s.out, problems, warnings)
+	} else {
+		for _, w := range warnings {
+			fmt.Fprintf(s.err, "warning: %s\n", w)
+		}
+		for _, p := range problems {
+			fmt.Fprintln(s.err, p)
+		}
+	}
+	if len(problems) > 0 {
+		return exitError
+	}
+	if !v.JSON {
+		fmt.Fprintf(s.out, "%s: valid\n", v.Config)
+	}
+	return exitOK
+}
+
+// problemsOf gives an error as Problems, whatever it is.
+func problemsOf(err error) node.Problems {
+	var p node.Problems
+	if err == nil || errors.As(err, &p) {
+		return p
+	}
+	return node.Problems{{Message: err.Error()}}
+}
+
+func printFindings(w io.Writer, problems, warnings []node.Problem) {
+	list := []finding{}
+	for _, p := range problems {
+		list = append(list, finding{"error", p.File, p.Line, p.Field, p.Message})
+	}
+	for _, p := range warnings {
+		list = append(list, finding{"warning", p.File, p.Line, p.Field, p.Message})
+	}
+	printJSON(w, map[string]any{"valid": len(problems) == 0, "findings": list})
+}
+
+func printJSON(w io.Writer, v any) {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(v) // who reads it has hung up
+}

@@ -1,0 +1,199 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/millrace/millrace/egress/dns/dnstest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"millrace": func() { os.Exit(Main(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+	})
+}
+
+// zone is what the scripts' resolver answers.
+const zone = `
+example.org. 60 IN MX 10 mx1.example.org.
+example.org. 60 IN MX 20 mx2.example.org.
+mx1.example.org. 60 IN A 192.0.2.25
+mx2.example.org. 60 IN AAAA 2001:db8::25
+nomail.example. 60 IN MX 0 .
+`
+
+// TestScripts runs testdata/script. Each script finds the addresses of a resolver in $DNS and of a free port in $ADDR.
+func TestScripts(t *testing.T) {
+	dns := dnstest.Start(t, zone)
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			env.Setenv("DNS", dns.Addr())
+			env.Setenv("ADDR", l.Addr().String())
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"awaitsmtp": awaitSMTP,
+			"exits":     exits,
+			"signal":    sendSignal,
+		},
+		RequireExplicitExec: true,
+	})
+}
+
+// awaitSMTP waits until something greets at an address.
+func awaitSMTP(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: awaitsmtp ADDRESS")
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for time.Now().Before(deadline) {
+		if greeted(args[0]) {
+			return
+		}
+		<-tick.C
+	}
+	ts.Fatalf("nobody greets at %s", args[0])
+}
+
+func greeted(addr string) bool {
+	c, err := net.DialTimeout("tcp", addr, time.Second)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return false
+	}
+	b := make([]byte, 4)
+	_, err = c.Read(b)
+	return err == nil && string(b[:3]) == "220"
+}
+
+// sendSignal sends HUP or TERM to the one background command.
+func sendSignal(ts *testscript.TestScript, neg bool, args []string) {
+	sig, ok := map[string]os.Signal{"HUP": syscall.SIGHUP, "TERM": syscall.SIGTERM}[strings.Join(args, " ")]
+	cmds := ts.BackgroundCmds()
+	if neg || !ok || len(cmds) != 1 {
+		ts.Fatalf("usage: signal HUP|TERM, with one command in the background")
+	}
+	ts.Check(cmds[0].Process.Signal(sig))
+}
+
+// exits runs a command and compares its exit code, which exec alone cannot.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARGUMENTS")
+	}
+	got := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) {
+			ts.Fatalf("%v", err)
+		}
+		got = exit.ExitCode()
+	}
+	if fmt.Sprint(got) != args[0] {
+		ts.Fatalf("exit code %d, want %s", got, args[0])
+	}
+}
+
+// TestTheExamplesOfTheDocumentsAreValid runs check on every configuration and every rules file in docs, so that they
+// cannot rot.
+func TestTheExamplesOfTheDocumentsAreValid(t *testing.T) {
+	files, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no documents", err)
+	}
+	const smallest = "hostname: mx1.example.net\npostmaster: ops@elsewhere.example\nlisten: [{addr: \":2525\"}]\nroutes: routes.txt\negress: {credentials_file: smarthosts}\n"
+	const noRules = "domain example.com\n"
+	tried := 0
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, block := range fenced(string(text)) {
+			tried++
+			t.Run(fmt.Sprintf("%s line %d", filepath.Base(file), block.line), func(t *testing.T) {
+				yaml, rules := smallest, noRules
+				switch block.kind {
+				case "yaml":
+					yaml = block.text
+				case "routes":
+					rules = block.text
+				}
+				dir := t.TempDir()
+				writeExampleFiles(t, dir, yaml, rules)
+				var out, complaints strings.Builder
+				if code := Main([]string{"check", "-c", filepath.Join(dir, "millrace.yaml")}, nil, &out, &complaints); code != 0 {
+					t.Errorf("exit code %d\n%s", code, complaints.String())
+				}
+			})
+		}
+	}
+	if tried < 5 {
+		t.Errorf("only %d examples were found", tried)
+	}
+}
+
+type example struct {
+	kind, text string
+	line       int
+}
+
+// fenced gives the blocks between ```yaml or ```routes and ```.
+func fenced(text string) []example {
+	var all []example
+	var open *example
+	for i, line := range strings.Split(text, "\n") {
+		switch {
+		case open == nil && (line == "```yaml" || line == "```routes"):
+			open = &example{kind: line[3:], line: i + 1}
+		case open != nil && line == "```":
+			all = append(all, *open)
+			open = nil
+		case open != nil:
+			open.text += line + "\n"
+		}
+	}
+	return all
+}
+
+// writeExampleFiles writes a configuration and all the files that the examples name.
+func writeExampleFiles(t *testing.T, dir, yaml, rules string) {
+	t.Helper()
+	secret := "0123456789abcdef0123456789abcdef\n"
+	files := map[string]string{
+		"millrace.yaml": yaml, "routes.txt": rules, "routes/00.txt": rules, "secret": secret, "admin.token": secret, "srs.key": secret,
+		"gossip.key": secret, "arc.pem": "", "r.pem": "", "d.pem": "", "ca.pem": "", "a.pem": "", "a.key": "",
+		"smarthosts": "relay@smarthost.example:587 secret\nuser@example.com@smarthost.example:587 secret\n",
+	}
+	for name, text := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	writeCertificate(t, dir)
+}

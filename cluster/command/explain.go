@@ -1,0 +1,152 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+
+	"github.com/millrace/millrace/cluster/node"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// The exit codes of explain.
+const (
+	exitDefer     = 1
+	exitReject    = 2
+	exitNoVerdict = 3
+)
+
+type explainVerb struct {
+	configFlag
+	IP   string  `name:"ip" required:"" placeholder:"ADDRESS" help:"The client's address."`
+	Helo *string `placeholder:"NAME" help:"What the client says in EHLO."`
+	From *string `placeholder:"PATH" help:"The reverse-path; '<>' is the null sender."`
+	To   *string `placeholder:"PATH" help:"The forward-path."`
+	On   string  `placeholder:"ADDRESS" help:"The address of the listener that is asked; the first when left out."`
+	JSON bool    `name:"json" help:"Print for a program."`
+}
+
+func (v *explainVerb) run(s streams) int {
+	q, err := v.question()
+	if err != nil {
+		fmt.Fprintln(s.err, "millrace:", err)
+		return exitNoVerdict
+	}
+	cfg, err := node.Load(v.Config)
+	if err != nil {
+		fmt.Fprintln(s.err, err)
+		return exitNoVerdict
+	}
+	answer, err := cfg.Explain(context.Background(), q)
+	if err != nil {
+		fmt.Fprintln(s.err, err)
+		return exitNoVerdict
+	}
+	if v.JSON {
+		printJSON(s.out, answer)
+	} else {
+		printAnswer(s.out, answer)
+	}
+	switch answer.Verdict {
+	case node.Defer:
+		return exitDefer
+	case node.Reject:
+		return exitReject
+	}
+	return exitOK
+}
+
+func (v *explainVerb) question() (node.Question, error) {
+	q := node.Question{Helo: v.Helo, On: v.On}
+	var err error
+	if q.IP, err = netip.ParseAddr(v.IP); err != nil {
+		return q, fmt.Errorf("--ip: %q is not an address", v.IP)
+	}
+	if q.From, err = readPath("--from", v.From); err != nil {
+		return q, err
+	}
+	if q.To, err = readPath("--to", v.To); err != nil {
+		return q, err
+	}
+	if q.To != nil && q.To.IsNull() {
+		return q, fmt.Errorf("--to: <> is no recipient")
+	}
+	return q, nil
+}
+
+// readPath reads a path with or without its angle brackets.
+func readPath(flag string, s *string) (*mail.Path, error) {
+	if s == nil {
+		return nil, nil
+	}
+	text := *s
+	if strings.HasPrefix(text, "<") && strings.HasSuffix(text, ">") {
+		text = text[1 : len(text)-1]
+	} else if text == "" {
+		return nil, fmt.Errorf("%s: is empty; the null sender is written '<>'", flag)
+	}
+	p, err := mail.ParsePath(text, true)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %q: %w", flag, *s, err)
+	}
+	return &p, nil
+}
+
+// printAnswer prints for people: one thing a line, its name before it.
+func printAnswer(w io.Writer, a *node.Answer) {
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%-9s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	trust := "not trusted"
+	if a.Trusted {
+		trust = "trusted: may relay anywhere"
+	}
+	row("client", "%s at %s, %s", a.Client, a.On, trust)
+	for _, given := range [][2]string{{"helo", a.Helo}, {"from", a.From}, {"to", a.To}} {
+		if given[1] != "" {
+			row(given[0], "%s", given[1])
+		}
+	}
+	for _, skipped := range a.Skipped {
+		row("skipped", "%s", skipped)
+	}
+	for _, step := range a.Steps {
+		row("step", "%s", step)
+	}
+	if a.Rule != "" {
+		row("rule", "%s", a.Rule)
+	}
+	for _, way := range a.Ways {
+		from := ""
+		if way.Reverse != "" {
+			from = ", from " + way.Reverse
+		}
+		row("next hop", "%s for %s%s", way.NextHop, strings.Join(way.Forward, " "), from)
+		for _, h := range way.Hosts {
+			row("host", "%s", hostLine(h))
+		}
+	}
+	for _, note := range a.Notes {
+		row("note", "%s", note)
+	}
+	row("verdict", "%s", a.Verdict)
+	if a.Reply != "" {
+		row("reply", "%s", a.Reply)
+	}
+	if a.Cause != "" {
+		row("cause", "%s", a.Cause)
+	}
+}
+
+func hostLine(h node.Host) string {
+	text := h.Name
+	if h.Pref != nil {
+		text = fmt.Sprintf("%d %s", *h.Pref, h.Name)
+	}
+	if h.Error != "" {
+		return text + ": " + h.Error
+	}
+	return text + " [" + strings.Join(h.Addrs, " ") + "]"
+}

@@ -1,0 +1,58 @@
+package command
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+)
+
+type versionVerb struct {
+	JSON bool `name:"json" help:"Print for a program."`
+}
+
+// A build is what the program knows of itself.
+type build struct {
+	Version  string `json:"version"`
+	Revision string `json:"revision,omitempty"`
+	Modified bool   `json:"modified,omitempty"`
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+// readBuild reads what the Go linker wrote down. It needs no flags: a build from a tagged module has its version.
+func readBuild() build {
+	b := build{Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	if info.Main.Version != "" {
+		b.Version = info.Main.Version
+	}
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			b.Revision = s.Value
+		case "vcs.modified":
+			b.Modified = s.Value == "true"
+		}
+	}
+	return b
+}
+
+func (v *versionVerb) run(s streams) int {
+	b := readBuild()
+	if v.JSON {
+		printJSON(s.out, b)
+		return exitOK
+	}
+	fmt.Fprintf(s.out, "millrace %s", b.Version)
+	if b.Revision != "" {
+		fmt.Fprintf(s.out, " %.12s", b.Revision)
+		if b.Modified {
+			fmt.Fprint(s.out, " modified")
+		}
+	}
+	fmt.Fprintf(s.out, " %s %s\n", b.Go, b.Platform)
+	return exitOK
+}

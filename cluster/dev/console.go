@@ -1,0 +1,225 @@
+package dev
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/millrace/millrace/cluster/node"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A walk is what the screen shows of one message of the tour.
+type walk struct {
+	number int
+	stop   stop
+	spoken []line
+	heard  []string // by the destination
+	event  mail.Event
+	known  bool // there is an event
+	wrong  error
+}
+
+// A console prints for people, one block at a time.
+type console struct {
+	out   io.Writer
+	color bool
+	mu    sync.Mutex // held across the write of one block, by nobody who serves mail
+}
+
+// The colours of a terminal.
+const (
+	plain = "\x1b[0m"
+	bold  = "\x1b[1m"
+	dim   = "\x1b[2m"
+	red   = "\x1b[31m"
+	green = "\x1b[32m"
+)
+
+func (c *console) paint(color, s string) string {
+	if !c.color {
+		return s
+	}
+	return color + s + plain
+}
+
+func (c *console) print(block string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, _ = io.WriteString(c.out, block) // nobody reads: nothing to do about it
+}
+
+func (c *console) welcome(addr string) {
+	c.print(fmt.Sprintf(`%s
+One process: a node on %s, a name server, and destinations of every mood on loopback.
+Nothing is written to disk. In each walk: C is the client, S the node, D what the destination heard.
+
+`, c.paint(bold, "millrace dev"), addr))
+}
+
+// walk prints one message of the tour.
+func (c *console) walk(w walk) {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s\n", c.paint(bold, fmt.Sprintf("%2d  %s", w.number, w.stop.forward())), c.paint(dim, "  "+w.stop.tells))
+	for i := 0; i < len(w.spoken); i++ {
+		l := w.spoken[i]
+		text := l.text
+		if l.who == "S" && len(text) > 3 && text[3] == '-' { // of several lines only the first, and how many follow
+			more := 0
+			for i+1 < len(w.spoken) && w.spoken[i+1].who == "S" && len(w.spoken[i].text) > 3 && w.spoken[i].text[3] == '-' {
+				i++
+				more++
+			}
+			text = fmt.Sprintf("%s (and %d lines)", text, more)
+		}
+		fmt.Fprintf(&b, "    %s  %s\n", c.paint(dim, l.who), text)
+	}
+	for _, h := range w.heard {
+		fmt.Fprintf(&b, "    %s  %s\n", c.paint(dim, "D"), h)
+	}
+	if w.known {
+		c.event(&b, &w.event)
+	}
+	if w.wrong != nil {
+		fmt.Fprintf(&b, "    %s\n\n", c.paint(red, "NOT AS EXPECTED: "+w.wrong.Error()))
+	} else {
+		fmt.Fprintf(&b, "    %s\n\n", c.paint(green, w.event.Kind.String()+", as expected"))
+	}
+	c.print(b.String())
+}
+
+// event prints what the node itself tells of a transaction: the rule, the next hop, its answer and the time of each stage.
+func (c *console) event(b *strings.Builder, e *mail.Event) {
+	row := func(name, text string) {
+		if text != "" {
+			fmt.Fprintf(b, "    %s %s\n", c.paint(dim, fmt.Sprintf("%-9s", name)), clean(text))
+		}
+	}
+	row("rule", e.Rule.String())
+	if e.NextHop != (mail.NextHop{}) {
+		hop := e.NextHop.String()
+		if e.Host != "" {
+			hop += ", host " + e.Host
+		}
+		row("next hop", hop+how(e))
+	} else {
+		row("host", e.Host)
+	}
+	if e.Reply.Code != 0 {
+		at := ""
+		if e.Verb != "" {
+			at = " to " + e.Verb
+		}
+		reply := e.Reply
+		reply.ID = mail.TraceID{}
+		row("reply", reply.String()+at)
+	}
+	row("because", node.Because(e))
+	row("octets", octets(e))
+	row("ms", stages(e))
+	row("trace", e.Trace.String())
+}
+
+func how(e *mail.Event) string {
+	if e.Host == "" || e.Mode == mail.ModeNone {
+		return ""
+	}
+	text := ", in clear"
+	if e.HostTLS != "" {
+		text = ", " + e.HostTLS
+	}
+	if e.Reused {
+		return text + ", warm session"
+	}
+	return text + ", new session"
+}
+
+func octets(e *mail.Event) string {
+	if e.Octets == 0 {
+		return ""
+	}
+	text := fmt.Sprint(e.Octets)
+	switch e.Mode {
+	case mail.ModeHold:
+		text += ", held until judged"
+	case mail.ModeStream:
+		text += ", streamed"
+	}
+	if e.InDoubt {
+		text += ", in doubt"
+	}
+	return text
+}
+
+func stages(e *mail.Event) string {
+	var parts []string
+	for s, d := range e.Took {
+		if d > 0 {
+			parts = append(parts, fmt.Sprintf("%s %.2f", mail.Stage(s), float64(d)/float64(time.Millisecond)))
+		}
+	}
+	return strings.Join(parts, "  ")
+}
+
+// clean keeps what strangers sent from commanding the terminal.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0xfffd {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+func (c *console) summary(all, wrong int) {
+	text := c.paint(green, fmt.Sprintf("%d messages, every outcome as expected.", all))
+	if wrong > 0 {
+		text = c.paint(red, fmt.Sprintf("%d of %d messages did not end as expected.", wrong, all))
+	}
+	c.print(text + "\n")
+}
+
+// others prints a transaction that is not of the tour.
+func (c *console) others(e *mail.Event) {
+	var b strings.Builder
+	from := "<" + e.Reverse.String() + ">"
+	tls := ""
+	if e.TLS != "" {
+		tls = ", " + e.TLS
+	}
+	fmt.Fprintf(&b, "%s %s\n", c.paint(bold, e.Time.Format("15:04:05")), clean(fmt.Sprintf("%s (%s%s)  %s -> <%s>", e.Client, e.Helo, tls, from, e.Forward)))
+	c.event(&b, e)
+	color := red
+	if e.Reply.Class() == 2 {
+		color = green
+	}
+	word := e.Kind.String()
+	if e.Reason != "" {
+		word += ": " + e.Reason
+	}
+	fmt.Fprintf(&b, "    %s\n\n", c.paint(color, clean(word)))
+	c.print(b.String())
+}
+
+// invite tells what can be tried now.
+func (c *console) invite(addr, adminAddr string) {
+	var b strings.Builder
+	host, port, _ := strings.Cut(addr, ":")
+	fmt.Fprintf(&b, "\n%s Every message sent to %s is shown here until Ctrl-C. The rules:\n\n", c.paint(bold, "Now you."), addr)
+	for _, r := range strings.Split(strings.TrimSpace(rules), "\n") {
+		fmt.Fprintf(&b, "    %s\n", r)
+	}
+	fmt.Fprintf(&b, `
+Send with any client:
+
+    swaks --server %s --from you@sender.example --to accept@%s
+    curl --url smtp://%s --mail-from you@sender.example --mail-rcpt refuse@%s -T - <<< 'Subject: hello'
+    nc -C %s %s
+
+Metrics and health: curl http://%s/metrics and /readyz
+
+`, addr, hosted, addr, hosted, host, port, adminAddr)
+	c.print(b.String())
+}

@@ -1,0 +1,101 @@
+package dev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/millrace/millrace/cluster/node"
+)
+
+// DefaultAddr is where the node of this world listens unless it is told otherwise.
+const DefaultAddr = "127.0.0.1:2525"
+
+// A Config says how the world is shown.
+type Config struct {
+	Addr    string    // of the node, DefaultAddr if empty; port 0 takes a free one
+	Once    bool      // end after the tour
+	Out     io.Writer // what people read
+	Log     io.Writer // the node's own log; nil: nowhere
+	Color   bool      // Out is a terminal
+	Version string
+}
+
+// shutdownLimit bounds the end of the node; nobody's mail is in it.
+const shutdownLimit = 3 * time.Second
+
+// Run starts the world, sends the messages of the tour and, unless cfg.Once is set, shows what others send until ctx
+// ends. The error says what could not be started, or which outcomes differed from what they should be.
+func Run(ctx context.Context, cfg Config) error {
+	if cfg.Addr == "" {
+		cfg.Addr = DefaultAddr
+	}
+	if cfg.Log == nil {
+		cfg.Log = io.Discard
+	}
+	w, err := newWorld()
+	if err != nil {
+		return fmt.Errorf("dev: %w", err)
+	}
+	defer w.close()
+	screen := &console{out: cfg.Out, color: cfg.Color}
+	watch := newWatch(screen)
+	n, err := startNode(cfg, w, watch)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
+		defer cancel()
+		_ = n.Shutdown(ctx) // cut or not, the process ends
+	}()
+
+	addr := n.Addrs()[0].String()
+	screen.welcome(addr)
+	t := &tour{addr: addr, world: w, watch: watch, screen: screen}
+	err = t.run(ctx)
+	if cfg.Once || err != nil && ctx.Err() != nil {
+		return err
+	}
+	watch.show()
+	screen.invite(addr, n.AdminAddr().String())
+	<-ctx.Done()
+	return err
+}
+
+// startNode starts a node from a configuration such as anybody would write, but for the rules, which stand in no file.
+func startNode(cfg Config, w *world, watch *watch) (*node.Node, error) {
+	yaml := fmt.Sprintf(`
+hostname: mx.dev.example
+postmaster: inbox@accept.example
+listen:
+  - addr: %q
+routes: %s
+dns: {servers: [%q]}
+egress: {port: %d, allow_private: true}
+admin: {addr: "127.0.0.1:0"}
+`, cfg.Addr, rulesName, w.dns.Addr(), w.port)
+	c, err := node.Parse("dev", []byte(yaml), rules)
+	if err != nil {
+		if _, _, bad := net.SplitHostPort(cfg.Addr); bad != nil {
+			return nil, fmt.Errorf("dev: %q is not an address and a port", cfg.Addr)
+		}
+		return nil, fmt.Errorf("dev: %w", err)
+	}
+	c.Stderr, c.Observe, c.Version = cfg.Log, watch.see, cfg.Version
+	n, err := node.New(c)
+	if err != nil {
+		return nil, fmt.Errorf("dev: %w", err)
+	}
+	if err := n.Start(); err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return nil, fmt.Errorf("dev: another program listens on %s; choose another address with --addr, such as --addr 127.0.0.1:0", cfg.Addr)
+		}
+		return nil, fmt.Errorf("dev: %w", err)
+	}
+	return n, nil
+}

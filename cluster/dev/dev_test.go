@@ -1,0 +1,129 @@
+package dev
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestTheTourEndsAsExpectedAndShowsEveryWalk(t *testing.T) {
+	var out, log bytes.Buffer
+	if err := Run(t.Context(), Config{Addr: "127.0.0.1:0", Once: true, Out: &out, Log: &log}); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	text := out.String()
+	for _, want := range []string{
+		"C  RCPT TO:<refuse@dev.example>", "S  550 5.1.1 No such mailbox here id=", "D  RCPT TO:<inbox@accept.example>",
+		"rule      dev-routes:2 accept@dev.example", "mx:accept.example, host mx.accept.example, TLS 1.3, warm session",
+		"held until judged", "streamed", "commit ", "every outcome as expected",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not shown", want)
+		}
+	}
+	if strings.Contains(text, "\x1b") {
+		t.Error("colours where nobody asked for them")
+	}
+	if s := log.String(); strings.Contains(s, "only queue") || !strings.Contains(s, `"msg":"relayed"`) {
+		t.Errorf("the log holds a message, or nothing of it:\n%s", s)
+	}
+}
+
+// A pipe is a writer that a test can wait on.
+type pipe struct {
+	mu   sync.Mutex
+	cond *sync.Cond
+	text strings.Builder
+}
+
+func newPipe() *pipe {
+	p := &pipe{}
+	p.cond = sync.NewCond(&p.mu)
+	return p
+}
+
+func (p *pipe) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cond.Broadcast()
+	return p.text.Write(b)
+}
+
+// await waits until all that was written satisfies ok.
+func (p *pipe) await(t *testing.T, ok func(string) bool) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	defer context.AfterFunc(ctx, p.cond.Broadcast)()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for !ok(p.text.String()) {
+		if ctx.Err() != nil {
+			t.Fatalf("waited in vain; so far:\n%s", p.text.String())
+		}
+		p.cond.Wait()
+	}
+	return p.text.String()
+}
+
+func TestWhatOthersSendIsShownAfterTheTour(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	out := newPipe()
+	ended := make(chan error)
+	go func() { ended <- Run(ctx, Config{Addr: "127.0.0.1:0", Out: out}) }()
+	text := out.await(t, func(s string) bool { return strings.Contains(s, "Metrics and health") })
+	_, rest, _ := strings.Cut(text, "swaks --server ")
+	addr, _, _ := strings.Cut(rest, " ")
+	got, verb, _, err := send(addr, letter{helo: "you.example", reverse: "you@sender.example", forward: "refuse@dev.example"})
+	if err != nil || verb != "RCPT" || !strings.Contains(got.last(), "No such mailbox here") {
+		t.Errorf("got %v at %s, %v", got, verb, err)
+	}
+	out.await(t, func(s string) bool {
+		_, after, _ := strings.Cut(s, "Metrics and health")
+		return strings.Contains(after, "<you@sender.example> -> <refuse@dev.example>") && strings.Contains(after, "refused: upstream")
+	})
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestATakenAddressIsSaidClearly(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	err = Run(t.Context(), Config{Addr: l.Addr().String(), Once: true, Out: io.Discard})
+	if err == nil || !strings.Contains(err.Error(), "another program listens on "+l.Addr().String()) {
+		t.Errorf("got %v", err)
+	}
+	if err := Run(t.Context(), Config{Addr: "nonsense", Once: true, Out: io.Discard}); err == nil {
+		t.Error("an address that is none was taken")
+	}
+}
+
+func TestAStrangerCannotCommandTheTerminal(t *testing.T) {
+	var out bytes.Buffer
+	c := &console{out: &out}
+	hostile := "x\x1b[2J\u009b31m\u202e\r\n"
+	c.others(&mail.Event{Kind: mail.Refused, Time: time.Unix(1, 0), Client: netip.MustParseAddr("::1"), Helo: hostile,
+		Reverse: mail.Path{Local: hostile, Domain: hostile}, Forward: mail.Path{Local: hostile}, Host: hostile,
+		Reply: mail.NewReply(550, 0, 0, hostile), Cause: errors.New(hostile), Reason: hostile})
+	if s := out.String(); strings.ContainsAny(s, "\x1b\u009b\u202e\r") {
+		t.Errorf("got %q", s)
+	}
+}

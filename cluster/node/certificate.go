@@ -1,0 +1,79 @@
+package node
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"math/big"
+	"sync/atomic"
+	"time"
+)
+
+// selfSignedFor is how long a certificate made in memory is valid. It dies with the process, so only a very long run
+// would notice.
+const selfSignedFor = 10 * 365 * 24 * time.Hour
+
+// A certificate is what clients are shown, swapped whole on reload.
+type certificate struct {
+	cfg      *TLS   // nil: self-signed
+	hostname string // whose
+	current  atomic.Pointer[tls.Config]
+}
+
+// load reads the files, or makes a certificate, and gives what use takes. It changes nothing.
+func (c *certificate) load(now time.Time) (*tls.Config, error) {
+	var pair tls.Certificate
+	var err error
+	if c.cfg == nil {
+		pair, err = selfSigned(c.hostname, now)
+	} else {
+		pair, err = tls.LoadX509KeyPair(string(c.cfg.Cert), string(c.cfg.Key))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.source(), err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
+}
+
+func (c *certificate) source() string {
+	if c.cfg == nil {
+		return "self-signed certificate"
+	}
+	return string(c.cfg.Cert)
+}
+
+// use makes later handshakes take t. Those under way keep what they began with.
+func (c *certificate) use(t *tls.Config) { c.current.Store(t) }
+
+// config gives what a handshake takes now.
+func (c *certificate) config() *tls.Config { return c.current.Load() }
+
+// selfSigned makes a certificate that says nothing but the name: with STARTTLS nobody checks more (RFC 7435).
+func selfSigned(hostname string, now time.Time) (tls.Certificate, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial,
+		Subject:      pkix.Name{CommonName: hostname},
+		DNSNames:     []string{hostname},
+		NotBefore:    now.Add(-time.Hour),
+		NotAfter:     now.Add(selfSignedFor),
+		KeyUsage:     x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+}

@@ -1,0 +1,273 @@
+package node
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A Config is the configuration of one node: the YAML file, decoded. Load and Parse make one with the defaults set and
+// everything validated; docs/configuration.md tells of each key.
+type Config struct {
+	Hostname   string     `yaml:"hostname"`
+	AuthservID string     `yaml:"authserv_id"`
+	Postmaster string     `yaml:"postmaster"`
+	Listen     []Listener `yaml:"listen"`
+	TLS        *TLS       `yaml:"tls"`
+	Routes     File       `yaml:"routes"`
+	State      File       `yaml:"state"`
+	DNS        DNS        `yaml:"dns"`
+	Egress     Egress     `yaml:"egress"`
+	Limits     Limits     `yaml:"limits"`
+	Deadlines  Deadlines  `yaml:"deadlines"`
+	Drain      Duration   `yaml:"drain"`
+	SRS        *SRS       `yaml:"srs"`
+	ARC        *Signer    `yaml:"arc"`
+	DKIM       *DKIM      `yaml:"dkim"`
+	Score      *Score     `yaml:"score"`
+	Redis      *Redis     `yaml:"redis"`
+	Cluster    *Cluster   `yaml:"cluster"`
+	SecretFile File       `yaml:"secret_file"`
+	Admin      *Admin     `yaml:"admin"`
+	Public     *Public    `yaml:"public"`
+	Telemetry  Telemetry  `yaml:"telemetry"`
+	Log        Log        `yaml:"log"`
+
+	Rules   string            `yaml:"-"` // rules instead of the file that Routes names; Routes is then their name
+	Stderr  io.Writer         `yaml:"-"` // where the log goes; nil: os.Stderr
+	Observe func(*mail.Event) `yaml:"-"` // sees every event after the log, on the consumer's goroutine; nil: nobody
+	Version string            `yaml:"-"` // for the build information among the metrics
+
+	places
+	loaded []byte // what Load read
+}
+
+// A Listener is an address that mail comes in at.
+type Listener struct {
+	Addr          string    `yaml:"addr"`
+	ProxyProtocol []Network `yaml:"proxy_protocol"`
+	Xclient       []Network `yaml:"xclient"`
+	Relay         string    `yaml:"relay"` // "" or "trusted"
+	Networks      []Network `yaml:"networks"`
+	ConfirmWide   bool      `yaml:"confirm_wide"`
+	Submission    bool      `yaml:"submission"`
+	TLS           string    `yaml:"tls"` // "" is STARTTLS, or "implicit"
+	UsersFile     File      `yaml:"users_file"`
+	ClientCA      File      `yaml:"client_ca"`
+}
+
+// TLS names the certificate that clients are shown.
+type TLS struct {
+	Cert File `yaml:"cert"`
+	Key  File `yaml:"key"`
+}
+
+// DNS names the only resolver for everything.
+type DNS struct {
+	Servers []string `yaml:"servers"`
+	TrustAD bool     `yaml:"trust_ad"`
+}
+
+// Egress says how mail goes out.
+type Egress struct {
+	Port            int      `yaml:"port"`
+	TLS             string   `yaml:"tls"` // "none", "opportunistic" or "required"
+	Helo            string   `yaml:"helo"`
+	Source          []string `yaml:"source"`
+	AllowPrivate    bool     `yaml:"allow_private"`
+	CredentialsFile File     `yaml:"credentials_file"`
+}
+
+// Limits bound what a client, a message and the node may take.
+type Limits struct {
+	MessageSize          Size `yaml:"message_size"`
+	Line                 Size `yaml:"line"`
+	Recipients           int  `yaml:"recipients"`
+	Connections          int  `yaml:"connections"`
+	ConnectionsPerClient int  `yaml:"connections_per_client"`
+	HoldWindow           Size `yaml:"hold_window"`
+	HoldBudget           Size `yaml:"hold_budget"`
+}
+
+// Deadlines bound the stages of a message's walk. Each has to end before the client's own of RFC 5321 section 4.5.3.2.
+type Deadlines struct {
+	Rcpt   Duration `yaml:"rcpt"`
+	Data   Duration `yaml:"data"`
+	Write  Duration `yaml:"write"`
+	Commit Duration `yaml:"commit"`
+	Lend   Duration `yaml:"lend"`
+}
+
+// SRS is the domain that reverse-paths are rewritten to.
+type SRS struct {
+	Domain  string `yaml:"domain"`
+	KeyFile File   `yaml:"key_file"`
+}
+
+// A Signer is a domain, a selector and a private key.
+type Signer struct {
+	Domain   string `yaml:"domain"`
+	Selector string `yaml:"selector"`
+	KeyFile  File   `yaml:"key_file"`
+}
+
+// DKIM lists the keys that messages are signed with.
+type DKIM struct {
+	Relay   []Signer `yaml:"relay"`
+	Domains []Signer `yaml:"domains"`
+}
+
+// Score says how clients are judged before RCPT.
+type Score struct {
+	Deadline Duration   `yaml:"deadline"`
+	Defer    float64    `yaml:"defer"`
+	Reject   float64    `yaml:"reject"`
+	RejectAt string     `yaml:"reject_at"` // "", "connect" or "rcpt"
+	URL      string     `yaml:"url"`
+	Lists    []List     `yaml:"lists"`
+	Rates    ScoreRates `yaml:"rates"`
+}
+
+// A List is a DNS list and the weight of being on it.
+type List struct {
+	Zone   string  `yaml:"zone"`
+	Weight float64 `yaml:"weight"`
+}
+
+// ScoreRates bound what one client and one network may begin.
+type ScoreRates struct {
+	Client  Rate `yaml:"client"`
+	Network Rate `yaml:"network"`
+}
+
+// Redis is the state that nodes share.
+type Redis struct {
+	URL string `yaml:"url"`
+}
+
+// Cluster is how nodes find and trust each other.
+type Cluster struct {
+	Name    string     `yaml:"name"`
+	Bind    string     `yaml:"bind"`
+	Peer    string     `yaml:"peer"`
+	Join    []string   `yaml:"join"`
+	KeyFile File       `yaml:"key_file"`
+	TLS     ClusterTLS `yaml:"tls"`
+}
+
+// ClusterTLS is the certificate of a node and the authority that signed them all.
+type ClusterTLS struct {
+	CA   File `yaml:"ca"`
+	Cert File `yaml:"cert"`
+	Key  File `yaml:"key"`
+}
+
+// Admin is the address for operators.
+type Admin struct {
+	Addr      string `yaml:"addr"`
+	TokenFile File   `yaml:"token_file"`
+}
+
+// Public is the address for everybody.
+type Public struct {
+	Addr string `yaml:"addr"`
+	URL  string `yaml:"url"`
+}
+
+// Telemetry says where traces go.
+type Telemetry struct {
+	OTLP   string  `yaml:"otlp"`
+	Sample float64 `yaml:"sample"`
+}
+
+// Log says what is logged.
+type Log struct {
+	Level     string `yaml:"level"`     // "debug", "info", "warn" or "error"
+	Addresses string `yaml:"addresses"` // "plain" or "hash"
+}
+
+// defaults gives a Config with what holds for every absent key.
+func defaults() *Config {
+	return &Config{
+		Egress: Egress{Port: 25, TLS: "opportunistic"},
+		Limits: Limits{
+			MessageSize: 50 << 20, Line: 1 << 20, Recipients: 100, Connections: 20000, ConnectionsPerClient: 50,
+			HoldWindow: 256 << 10, HoldBudget: 512 << 20,
+		},
+		Deadlines: Deadlines{
+			Rcpt: Duration(time.Minute), Data: Duration(time.Minute), Write: Duration(2 * time.Minute),
+			Commit: Duration(9 * time.Minute), Lend: Duration(5 * time.Second),
+		},
+		Drain:     Duration(30 * time.Second),
+		Telemetry: Telemetry{Sample: 0.01},
+		Log:       Log{Level: "info", Addresses: "plain"},
+	}
+}
+
+// Load reads and validates a configuration file. The error is Problems, all of them, or that of reading the file.
+func Load(file string) (*Config, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	c, err := parse(file, data, "", os.LookupEnv)
+	if err != nil {
+		return nil, err
+	}
+	c.loaded = data
+	return c, nil
+}
+
+// again validates the file that c was loaded from, as it is now.
+func (c *Config) again() error {
+	if c.loaded == nil {
+		return nil
+	}
+	_, err := Load(c.file)
+	return err
+}
+
+// edited reports whether the file that c was loaded from is another by now.
+func (c *Config) edited() bool {
+	if c.loaded == nil {
+		return false
+	}
+	data, err := os.ReadFile(c.file)
+	return err == nil && !bytes.Equal(data, c.loaded)
+}
+
+// Parse validates a configuration that was read already; file is its name in complaints and what relative names of files
+// count from. The text rules, unless it is empty, takes the place of the rules files, and what the key routes says is its
+// name. The error is Problems, all of them.
+func Parse(file string, data []byte, rules string) (*Config, error) {
+	return parse(file, data, rules, os.LookupEnv)
+}
+
+func parse(file string, data []byte, rules string, env func(string) (string, bool)) (*Config, error) {
+	d := decoder{places: places{file: file}, dir: filepath.Dir(file), env: env}
+	c := defaults()
+	c.Rules = rules
+	d.decode(data, c)
+	c.places = d.places
+	if len(d.problems) > 0 { // what does not even parse is not judged as well: half of it would be consequences
+		return nil, d.problems
+	}
+	if c.AuthservID == "" {
+		c.AuthservID = c.Hostname
+	}
+	if c.Egress.Helo == "" {
+		c.Egress.Helo = c.Hostname
+	}
+	if c.Admin != nil && c.Admin.Addr == "" {
+		c.Admin.Addr = "127.0.0.1:8025"
+	}
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}

@@ -1,0 +1,212 @@
+package node
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// everyKey is the example of the design document, plus the keys added since.
+const everyKey = `
+hostname: mx1.example.net
+authserv_id: mx.example.net
+postmaster: ops@elsewhere.example
+listen:
+  - {addr: "0.0.0.0:25", proxy_protocol: ["10.0.0.0/8"], xclient: ["127.0.0.1/32"]}
+  - {addr: "0.0.0.0:2526", relay: trusted, networks: ["10.1.0.0/16", "192.0.2.0/24"], confirm_wide: false}
+tls: {cert: file, key: file}
+routes: file
+state: state/
+dns: {servers: ["127.0.0.1:53"], trust_ad: false}
+egress:
+  {port: 25, tls: opportunistic, helo: mx1.example.net, source: [], allow_private: false, credentials_file: file}
+limits: {message_size: 50MiB, line: 1MiB, recipients: 100, connections: 20000, connections_per_client: 50, hold_window: 256KiB, hold_budget: 512MiB}
+deadlines: {rcpt: 60s, data: 60s, write: 120s, commit: 9m, lend: 5s}
+drain: 30s
+srs: {domain: srs.example.net, key_file: file}
+arc: {domain: example.net, selector: m1, key_file: file}
+dkim:
+  {relay: [{domain: example.net, selector: m1, key_file: file}], domains: [{domain: example.com, selector: m1, key_file: file}]}
+score:
+  {deadline: 1s, defer: 6, reject: 10, reject_at: connect, url: "https://mx.example.net/why", lists: [{zone: zen.example, weight: 10}, {zone: dnswl.example, weight: -5}], rates: {client: 300/1m, network: 3000/1m}}
+redis: {url: "redis://127.0.0.1:6379/0"}
+cluster: {name: a, bind: "10.0.0.1:7946", peer: "10.0.0.1:7947", join: ["10.0.0.2:7946"], key_file: file, tls: {ca: file, cert: file, key: file}}
+secret_file: file
+admin: {addr: "127.0.0.1:8025", token_file: file}
+public: {addr: "0.0.0.0:8443", url: "https://mx.example.net"}
+telemetry: {otlp: "http://127.0.0.1:4318", sample: 0.01}
+log: {level: info, addresses: plain}
+`
+
+const smallest = "hostname: mx1.example.net\nlisten: [{addr: \"127.0.0.1:0\"}]\nroutes: file\n"
+
+// configFile is the name of a configuration in a folder that has a file named "file".
+func configFile(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("domain example.com\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, "millrace.yaml")
+}
+
+func noEnv(string) (string, bool) { return "", false }
+
+func TestEveryKeyOfTheDesignParses(t *testing.T) {
+	file := configFile(t)
+	c, err := parse(file, []byte(everyKey), "", noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := c.Score.Rates.Network, (Rate{3000, time.Minute}); got != want {
+		t.Errorf("rate: got %v, want %v", got, want)
+	}
+	if got, want := string(c.Routes), filepath.Join(filepath.Dir(file), "file"); got != want {
+		t.Errorf("a relative file: got %s, want %s", got, want)
+	}
+	if got, want := c.Limits, defaults().Limits; got != want {
+		t.Errorf("the design's limits are the defaults: got %v, want %v", got, want)
+	}
+	var warned []string
+	for _, w := range c.Warnings() {
+		warned = append(warned, w.Field)
+	}
+	if got, want := strings.Join(warned, " "), "state srs arc dkim score redis cluster public"; got != want {
+		t.Errorf("warnings: got %q, want %q", got, want)
+	}
+}
+
+func TestTheSmallestConfigurationHasTheDefaults(t *testing.T) {
+	c, err := parse(configFile(t), []byte(smallest), "", noEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.AuthservID != "mx1.example.net" || c.Egress.Helo != "mx1.example.net" || c.Egress.Port != 25 ||
+		c.Limits.MessageSize != 50<<20 || time.Duration(c.Deadlines.Commit) != 9*time.Minute || c.Log.Level != "info" {
+		t.Errorf("got %+v", c)
+	}
+}
+
+func TestComplaintsNameTheLine(t *testing.T) {
+	for _, tt := range []struct{ name, yaml, want string }{
+		{"an unknown key", "hostnam: a", "1: hostnam: no such key"},
+		{"an unknown key in a section", "limits:\n  line: 1MiB\n  lines: 2", "3: limits.lines: no such key; there are message_size, line"},
+		{"a key with a hyphen", "secret-file: a", "1: secret-file: no such key; did you mean secret_file"},
+		{"an unknown key in a list", "listen:\n  - addr: a\n  - adr: b", "3: listen[1].adr: no such key"},
+		{"a key twice", "routes: a\nlisten: []\nroutes: b", "3: routes: stands on line 1 already"},
+		{"a key without a value", "tls:\nroutes: a", "1: tls: has no value"},
+		{"broken YAML", "hostname: a\n\tlisten: b", "2: found a tab character"},
+		{"an empty file", "", "1: the file is empty"},
+		{"two documents", "hostname: a\n---\nhostname: b", "2: one document to a file"},
+		{"a list where a value stands", "hostname: [a]", "1: hostname: want one value"},
+		{"a value where a list stands", "listen: a", "1: listen: want a list"},
+		{"a value where a section stands", "limits: 5", "1: limits: want keys and values"},
+		{"a bad size", "limits:\n  line: 1 parsec", `2: limits.line: "1 parsec" is not a size`},
+		{"a size over all bounds", "limits:\n  line: 99999999999GiB", `is not a size`},
+		{"a bad duration", "drain: 30", `1: drain: "30" is not a duration`},
+		{"a bad rate", "score: {rates: {client: 300}}", `"300" is not a rate`},
+		{"a bad bool", "dns: {trust_ad: yes}", `"yes" is neither true nor false`},
+		{"a bad number", "egress: {port: x}", `egress.port: "x" is not a whole number`},
+		{"a network with host bits", "listen:\n - {addr: \":25\", xclient: [10.0.0.1/8]}", `did you mean 10.0.0.0/8`},
+		{"an unset variable", "hostname: a\nredis:\n  url: ${NOWHERE}", "3: redis.url: the environment has no NOWHERE"},
+
+		{"a missing hostname", "routes: file\nlisten: [{addr: \":0\"}]", "1: hostname: needs the name"},
+		{"no listener", "hostname: a.example\nroutes: file", "1: listen: is required"},
+		{"a file that is not there", smallest + "tls: {cert: nowhere.pem, key: file}", "4: tls.cert: stat"},
+		{"submission, which comes later", "hostname: a.example\nroutes: file\nlisten:\n  - addr: \":465\"\n    submission: true", "5: listen[0].submission: authenticated submission comes later"},
+		{"the same address twice", "listen:\n - addr: \":25\"\n - addr: \":25\"", "3: listen[1].addr: :25 is listened on already"},
+		{"a bad address", "listen:\n - addr: mail", `2: listen[0].addr: "mail" is not an address and a port`},
+		{"trusted without networks", "listen:\n - {addr: \":25\", relay: trusted}", "2: listen[0].networks: is required"},
+		{"networks without trust", "listen:\n - {addr: \":25\", networks: [10.0.0.0/8]}", "2: listen[0].networks: belongs to"},
+		{"a trusted everything", "listen:\n - addr: \":25\"\n   relay: trusted\n   networks: [0.0.0.0/0]\n   confirm_wide: true", "4: listen[0].networks[0]: would make an open relay"},
+		{"a trusted everything in IPv6", "listen:\n - {addr: \":25\", relay: trusted, networks: [\"::/0\"]}", "would make an open relay"},
+		{"a trusted network over the proxy's", "listen:\n - {addr: \":25\", relay: trusted, networks: [10.1.0.0/16], proxy_protocol: [10.0.0.0/8]}", "10.1.0.0/16 overlaps 10.0.0.0/8"},
+		{"a trusted wide network", "listen:\n - {addr: \":25\", relay: trusted, networks: [203.0.0.0/15]}", "is routed globally and wide"},
+		{"a trusted wide network that is private in part", "listen:\n - {addr: \":25\", relay: trusted, networks: [10.0.0.0/7]}", "10.0.0.0/7 is routed globally and wide"},
+		{"a trusted wide IPv6 network", "listen:\n - {addr: \":25\", relay: trusted, networks: [\"2001:db8::/31\"]}", "is routed globally and wide"},
+		{"a PROXY header from anybody", "listen:\n - {addr: \":25\", proxy_protocol: [0.0.0.0/0]}", "whoever connects could say any address"},
+		{"an RCPT deadline beyond the client's", "deadlines:\n  rcpt: 5m", "2: deadlines.rcpt: 5m0s is too near the client's own deadline"},
+		{"a commit deadline beyond the client's", "deadlines:\n  commit: 10m", "2: deadlines.commit: 10m0s is too near"},
+		{"a DATA deadline beyond the commit's", "deadlines:\n  data: 90s\n  commit: 80s", "deadlines.data: 1m30s is not inside deadlines.commit"},
+		{"a score that is awaited longer than RCPT", "score: {deadline: 61s}", "score.deadline: 1m1s is not inside deadlines.rcpt"},
+		{"a small recipient limit", "limits:\n  recipients: 10", "2: limits.recipients: is below the 100"},
+		{"a hold budget under the window", "limits:\n  hold_budget: 64KiB", "2: limits.hold_budget: is below limits.hold_window"},
+		{"a TLS policy that is none", "egress: {tls: maybe}", `"maybe" is none of none, opportunistic, required`},
+		{"a Redis URL is not repeated", "redis: {url: \"http://user:hunter2@h\"}", "redis.url: want redis://"},
+		{"a level that is none", "log: {level: loud}", `"loud" is none of debug`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := parse(configFile(t), []byte(tt.yaml), "", noEnv)
+			var problems Problems
+			if !errors.As(err, &problems) {
+				t.Fatalf("got %v, want Problems", err)
+			}
+			if !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("got\n%v\nwant it to contain %q", err, tt.want)
+			}
+			if strings.Contains(err.Error(), "hunter2") {
+				t.Error("a password is repeated")
+			}
+		})
+	}
+}
+
+func TestAVariableIsAValueAndNeverYAML(t *testing.T) {
+	env := func(name string) (string, bool) {
+		return map[string]string{"HOST": "mx9", "EVIL": "a: b\nroutes: c"}[name], true
+	}
+	c, err := parse(configFile(t), []byte("hostname: ${HOST}.example.net\nlisten: [{addr: \"127.0.0.1:0\"}]\nroutes: file\n"), "", env)
+	if err != nil || c.Hostname != "mx9.example.net" {
+		t.Errorf("got %v, %v", c, err)
+	}
+	if _, err = parse(configFile(t), []byte("hostname: ${EVIL}\nlisten: [{addr: \"127.0.0.1:0\"}]\nroutes: file\n"), "", env); err == nil {
+		t.Error("a variable with a line break became more than a value")
+	}
+}
+
+func TestTrustedNetworksThatAreAllowed(t *testing.T) {
+	for _, networks := range []string{"[10.0.0.0/8]", "[192.168.0.0/16, 127.0.0.1]", "[203.0.0.0/16]", "[\"fc00::/7\"]", "[192.0.0.0/12], confirm_wide: true"} {
+		yaml := "hostname: a.example\nroutes: file\nlisten: [{addr: \":0\", relay: trusted, networks: " + networks + "}]"
+		if _, err := parse(configFile(t), []byte(yaml), "", noEnv); err != nil {
+			t.Errorf("%s: %v", networks, err)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add(everyKey)
+	f.Add(smallest)
+	f.Add("a: &a [*a]")
+	f.Add("listen: [{addr: ${X}}]\n<<: {a: b}")
+	f.Fuzz(func(t *testing.T, yaml string) {
+		c, err := parse("/nonexistent/x.yaml", []byte(yaml), "", noEnv)
+		if (c == nil) == (err == nil) {
+			t.Errorf("got %v and %v", c, err)
+		}
+		var problems Problems
+		if err != nil && !errors.As(err, &problems) {
+			t.Errorf("an error without a place: %v", err)
+		}
+	})
+}
+
+func TestKeysAreMadeOfTheSecretAndKeptApart(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	os.WriteFile(file, []byte("# comment\nthe current secret key\n\nthe previous secret key\nan older secret key\n"), 0o600)
+	s, err := readSecret(File(file))
+	if err != nil || len(s) != 2 {
+		t.Fatalf("got %d keys, %v", len(s), err)
+	}
+	hop, _ := s.derive(labelHop)
+	log, _ := s.derive(labelLog)
+	if len(hop) != 2 || len(hop[0]) != keySize || string(hop[0]) == string(hop[1]) || string(hop[0]) == string(log[0]) {
+		t.Error("keys are not apart")
+	}
+	os.WriteFile(file, []byte("\nshort\n"), 0o600)
+	if _, err := readSecret(File(file)); err == nil || !strings.Contains(err.Error(), "secret:2:") {
+		t.Errorf("a short key: got %v", err)
+	}
+}

@@ -1,0 +1,84 @@
+package node
+
+import (
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// The labels that keep the keys made of one secret apart.
+const (
+	labelHop = "millrace hop mark"
+	labelLog = "millrace log address"
+)
+
+// keySize is the length of a derived key in octets.
+const keySize = 32
+
+// secretSource is the file that keys are derived from, "" when the configuration names none.
+func (c *Config) secretSource() File {
+	switch {
+	case c.SecretFile != "":
+		return c.SecretFile
+	case c.Cluster != nil && c.Cluster.KeyFile != "":
+		return c.Cluster.KeyFile
+	case c.SRS != nil:
+		return c.SRS.KeyFile
+	}
+	return ""
+}
+
+// minSecret is the least length of a secret in octets.
+const minSecret = 16
+
+// A secret is what keys are derived from, the current one first.
+type secret [][]byte
+
+// readSecret reads a key a line, first current, second previous. Blank lines and lines that begin with "#" do not count.
+func readSecret(file File) (secret, error) {
+	data, err := os.ReadFile(string(file))
+	if err != nil {
+		return nil, err
+	}
+	var s secret
+	for i, line := range strings.Split(string(data), "\n") {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		if len(line) < minSecret {
+			return nil, fmt.Errorf("%s:%d: a key of at least %d octets is needed", file, i+1, minSecret)
+		}
+		s = append(s, []byte(line))
+	}
+	if len(s) == 0 {
+		return nil, fmt.Errorf("%s: holds no key", file)
+	}
+	return s[:min(len(s), 2)], nil
+}
+
+// loadSecret reads the node's secret, or makes one that lasts as long as the process.
+func (c *Config) loadSecret() (secret, error) {
+	if file := c.secretSource(); file != "" {
+		return readSecret(file)
+	}
+	key := make([]byte, keySize)
+	rand.Read(key) // never fails
+	return secret{key}, nil
+}
+
+// derive gives one key per key of the secret, by HKDF with SHA-256 (RFC 5869).
+func (s secret) derive(label string) ([][]byte, error) {
+	keys := make([][]byte, len(s))
+	for i := range s {
+		key, err := hkdf.Key(sha256.New, s[i], nil, label, keySize)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", label, err)
+		}
+		keys[i] = key
+	}
+	return keys, nil
+}

@@ -1,0 +1,122 @@
+package node
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// later validates the sections whose part is not served yet, so that a file written for it is held to its form already.
+func (v *validator) later(c *Config) {
+	if s := c.SRS; s != nil {
+		v.domain("srs.domain", s.Domain)
+		v.required("srs.key_file", s.KeyFile)
+	}
+	if s := c.ARC; s != nil {
+		v.signer("arc", s)
+	}
+	if d := c.DKIM; d != nil {
+		for i := range d.Relay {
+			v.signer(fmt.Sprintf("dkim.relay[%d]", i), &d.Relay[i])
+		}
+		for i := range d.Domains {
+			v.signer(fmt.Sprintf("dkim.domains[%d]", i), &d.Domains[i])
+		}
+	}
+	if s := c.Score; s != nil {
+		v.score(s)
+	}
+	if r := c.Redis; r != nil {
+		if u, err := url.Parse(r.URL); err != nil || u.Scheme != "redis" && u.Scheme != "rediss" || u.Host == "" {
+			v.add("redis.url", "want redis://host:port/database or rediss://") // never the URL itself: it may hold a password
+		}
+	}
+	if k := c.Cluster; k != nil {
+		v.cluster(k)
+	}
+	if p := c.Public; p != nil {
+		v.address("public.addr", p.Addr)
+		v.url("public.url", p.URL)
+	}
+}
+
+func (v *validator) domain(field, s string) {
+	if !mail.IsDomain(s) {
+		v.add(field, fmt.Sprintf("%q is not a domain name", s))
+	}
+}
+
+func (v *validator) signer(at string, s *Signer) {
+	v.domain(at+".domain", s.Domain)
+	v.domain(at+".selector", s.Selector)
+	v.required(at+".key_file", s.KeyFile)
+}
+
+func (v *validator) score(s *Score) {
+	v.oneOf("score.reject_at", s.RejectAt, "", "rcpt", "connect")
+	if s.Defer > 0 && s.Reject > 0 && s.Defer > s.Reject {
+		v.add("score.defer", "is above score.reject")
+	}
+	if s.URL != "" {
+		v.url("score.url", s.URL)
+	}
+	for i, l := range s.Lists {
+		v.domain(fmt.Sprintf("score.lists[%d].zone", i), l.Zone)
+	}
+}
+
+func (v *validator) cluster(k *Cluster) {
+	if !mail.IsDomain(k.Name) {
+		v.add("cluster.name", "is required: letters, digits and hyphens")
+	}
+	v.address("cluster.bind", k.Bind)
+	v.address("cluster.peer", k.Peer)
+	for i, j := range k.Join {
+		if _, err := netip.ParseAddrPort(j); err != nil {
+			v.add(fmt.Sprintf("cluster.join[%d]", i), "want address:port")
+		}
+	}
+	v.required("cluster.key_file", k.KeyFile)
+	v.required("cluster.tls.ca", k.TLS.CA)
+	v.required("cluster.tls.cert", k.TLS.Cert)
+	v.required("cluster.tls.key", k.TLS.Key)
+}
+
+// Warnings tells what the configuration asks for and this version does not do, and what it should say and does not. A
+// node serves nonetheless.
+func (c *Config) Warnings() []Problem {
+	var out []Problem
+	warn := func(field, message string) { out = append(out, c.problem(field, message)) }
+	for _, s := range []struct {
+		field   string
+		present bool
+		effect  string
+	}{
+		{"state", c.State != "", "the folder is not touched"},
+		{"srs", c.SRS != nil, "no reverse-path is rewritten"},
+		{"arc", c.ARC != nil, "nothing is sealed"},
+		{"dkim", c.DKIM != nil, "nothing is signed"},
+		{"score", c.Score != nil, "no client is scored"},
+		{"redis", c.Redis != nil, "nothing is shared"},
+		{"cluster", c.Cluster != nil, "this node is alone"},
+		{"public", c.Public != nil, "nothing listens there"},
+	} {
+		if s.present {
+			warn(s.field, "not served by this version: "+s.effect)
+		}
+	}
+	for i := range c.Listen {
+		if c.Listen[i].ClientCA != "" {
+			warn(fmt.Sprintf("listen[%d].client_ca", i), "not served by this version: certificates admit nobody")
+		}
+	}
+	if c.TLS == nil {
+		warn("tls", "absent: clients are shown a self-signed certificate that is made anew at each start")
+	}
+	if c.secretSource() == "" {
+		warn("secret_file", "absent: hop marks are made with a random key, so that a loop through a restart or through another node is seen later")
+	}
+	return out
+}

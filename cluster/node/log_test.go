@@ -1,0 +1,206 @@
+package node
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+func logged(t *testing.T, hashKey []byte, e mail.Event) (line string, fields map[string]any) {
+	t.Helper()
+	var out bytes.Buffer
+	w := newLogWriter(&out)
+	j := &journal{handler: newLogger(w, "debug"), hashKey: hashKey}
+	j.see(&e)
+	w.flush()
+	line = out.String()
+	if err := json.Unmarshal([]byte(line), &fields); err != nil {
+		t.Fatalf("%v: %s", err, line)
+	}
+	return line, fields
+}
+
+func TestNoEventCanWriteASecondLineOrCommandATerminal(t *testing.T) {
+	hostile := "x\r\n{\"msg\":\"relayed\"}\x1b[2J\x00\x7f\u009b31m\u202e\u2028\xff\xfe\"}"
+	line, fields := logged(t, nil, mail.Event{
+		Kind: mail.Refused, Time: time.Unix(1, 0), Client: netip.MustParseAddr("192.0.2.1"), Helo: hostile, TLS: hostile,
+		Reverse: mail.Path{Local: hostile, Domain: hostile}, Forward: mail.Path{Local: hostile, Domain: hostile},
+		Rule: mail.Rule{Pattern: hostile, File: hostile, Line: 1}, NextHop: mail.NextHop{Host: hostile, User: "secret-user"},
+		Site: mail.Site(hostile), Host: hostile, HostTLS: hostile, Verb: hostile,
+		Reply: mail.NewReply(550, 1, 1, hostile), Reason: hostile, Cause: errors.New(hostile),
+	})
+	if strings.Count(line, "\n") != 1 || !strings.HasSuffix(line, "\n") {
+		t.Errorf("not one line: %q", line)
+	}
+	for _, r := range line[:len(line)-1] {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x202e || r == 0x2028 {
+			t.Errorf("%U went through", r)
+		}
+	}
+	if fields["msg"] != "refused" || fields["client"] != "192.0.2.1" {
+		t.Errorf("got %v", fields)
+	}
+	for _, v := range fields {
+		if s, ok := v.(string); ok && strings.ContainsAny(s, "\r\n\x1b\x00") {
+			t.Errorf("a control went through: %q", s)
+		}
+	}
+}
+
+func TestAddressesCanBeHashed(t *testing.T) {
+	e := mail.Event{
+		Kind: mail.Relayed, Reverse: mail.Path{Local: "alice", Domain: "a.example"}, Forward: mail.Path{Local: "bob", Domain: "b.example"},
+		Rule: mail.Rule{Pattern: "bob@b.example", File: "routes.txt", Line: 3}, Host: "mx.c.example",
+		Reply: mail.NewReply(250, 0, 0, "<carol@c.example> accepted"), Cause: errors.New("dial for dave@d.example failed"),
+	}
+	line, fields := logged(t, []byte("key"), e)
+	for _, secret := range []string{"alice", "bob", "carol", "dave"} {
+		if strings.Contains(line, secret) {
+			t.Errorf("%s stands in %s", secret, line)
+		}
+	}
+	_, again := logged(t, []byte("key"), e)
+	_, other := logged(t, []byte("another key"), e)
+	if fields["forward"] != again["forward"] || fields["forward"] == other["forward"] {
+		t.Errorf("got %v, %v and %v", fields["forward"], again["forward"], other["forward"])
+	}
+	if s := fields["forward"].(string); !strings.HasSuffix(s, "@b.example") {
+		t.Errorf("the domain is gone: %s", s)
+	}
+	if _, plain := logged(t, nil, e); plain["forward"] != "bob@b.example" || plain["rule"] != "routes.txt:3 bob@b.example" {
+		t.Errorf("plain: got %v", plain)
+	}
+}
+
+func TestAWideEventTellsTheWholeWalk(t *testing.T) {
+	e := mail.Event{
+		Kind: mail.Relayed, Mode: mail.ModeHold, Reused: true, InDoubt: true, Recipients: 2, Time: time.Unix(1700000000, 0).UTC(),
+		Trace: mail.TraceID{1}, Client: netip.MustParseAddr("192.0.2.1"), Helo: "c.example", TLS: "TLS 1.3", Reverse: mail.Path{},
+		Forward: mail.Path{Local: "b", Domain: "b.example"}, Rule: mail.Rule{Pattern: "@b.example", File: "r", Line: 9},
+		NextHop: mail.NextHop{Transport: mail.MX, Host: "b.example"}, Site: "b", Host: "mx.b.example", HostTLS: "TLS 1.2", Verb: "DATA",
+		Reply: mail.NewReply(250, 2, 0, "queued as 1").WithID(mail.TraceID{1}), Octets: 4096,
+	}
+	e.Took[mail.StageCommit] = 1500 * time.Microsecond
+	line, _ := logged(t, nil, e)
+	want := `{"time":"2023-11-14T22:13:20Z","level":"INFO","msg":"relayed","trace":"01000000000000000000000000000000","client":"192.0.2.1",` +
+		`"helo":"c.example","tls":"TLS 1.3","reverse":"<>","forward":"b@b.example","recipients":2,"verb":"DATA","rule":"r:9 @b.example",` +
+		`"next_hop":"mx:b.example","site":"b","host":"mx.b.example","host_tls":"TLS 1.2","reused":true,"mode":"hold","octets":4096,` +
+		`"reply":"250 2.2.0 queued as 1","in_doubt":true,"ms":{"commit":1.5}}` + "\n"
+	if line != want {
+		t.Errorf("got  %swant %s", line, want)
+	}
+}
+
+func TestAFullRingDropsTheOldestAndCounts(t *testing.T) {
+	r := newRing(4)
+	for i := range 7 {
+		r.Emit(mail.Event{Recipients: i})
+	}
+	out := make([]mail.Event, 10)
+	n := r.take(out)
+	if n != 4 || out[0].Recipients != 3 || out[3].Recipients != 6 || r.Dropped() != 3 {
+		t.Errorf("got %d events from %d to %d, %d dropped", n, out[0].Recipients, out[3].Recipients, r.Dropped())
+	}
+	if n := r.take(out); n != 0 {
+		t.Errorf("%d events twice", n)
+	}
+}
+
+func TestAConsumerThatIsSlowHoldsUpNobody(t *testing.T) {
+	r := newRing(8)
+	entered, leave := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	seen := 0
+	c := consume(r, func() {}, func(*mail.Event) {
+		once.Do(func() { close(entered); <-leave })
+		seen++
+	})
+	r.Emit(mail.Event{})
+	<-entered
+	for range 1000 {
+		r.Emit(mail.Event{}) // would hang here if it waited
+	}
+	close(leave)
+	c.close()
+	if int(r.Dropped())+seen != 1001 || r.Dropped() == 0 {
+		t.Errorf("%d seen and %d dropped are not 1001", seen, r.Dropped())
+	}
+}
+
+func TestClosingTheConsumerLosesNothing(t *testing.T) {
+	r := newRing(1000)
+	seen := 0
+	c := consume(r, func() {}, func(*mail.Event) { seen++ })
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 100 {
+				r.Emit(mail.Event{})
+			}
+		})
+	}
+	wg.Wait()
+	c.close()
+	if seen != 400 {
+		t.Errorf("saw %d of 400", seen)
+	}
+}
+
+func BenchmarkEmit(b *testing.B) {
+	r := newRing(ringSize)
+	e := mail.Event{Kind: mail.Relayed, Helo: "c.example"}
+	b.ReportAllocs()
+	for b.Loop() {
+		r.Emit(e)
+	}
+}
+
+func BenchmarkJournal(b *testing.B) {
+	w := newLogWriter(discard{})
+	j := &journal{handler: newLogger(w, "info")}
+	e := mail.Event{
+		Kind: mail.Relayed, Mode: mail.ModeHold, Reused: true, Recipients: 1, Time: time.Unix(1700000000, 0), Trace: mail.TraceID{1},
+		Client: netip.MustParseAddr("192.0.2.1"), Helo: "c.example", Forward: mail.Path{Local: "b", Domain: "b.example"},
+		Rule: mail.Rule{Pattern: "@b.example", File: "r", Line: 9}, NextHop: mail.NextHop{Host: "b.example"}, Site: "b", Host: "mx.b.example",
+		Reply: mail.NewReply(250, 2, 0, "queued as 1"), Octets: 4096,
+	}
+	for s := range e.Took {
+		e.Took[s] = time.Millisecond
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		j.see(&e)
+	}
+}
+
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
+
+func TestTheCauseIsTheInnermostOneWithItsHost(t *testing.T) {
+	upstream := &mail.Refusal{Reply: mail.NewReply(550, 1, 1, "No"), Host: "mx.example", Cause: errors.New("RCPT: 550 No")}
+	for _, tt := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"no cause", nil, ""},
+		{"a refusal without a cause adds nothing to the reply", mail.Refuse(550, 7, 1, "Relaying denied", "relaying denied", nil), ""},
+		{"refusals in refusals repeat nothing", &mail.Refusal{Reply: upstream.Reply, Cause: upstream}, "mx.example: RCPT: 550 No"},
+		{"an error that wraps a refusal says more", fmt.Errorf("in doubt: %w", upstream), "in doubt: mx.example: 550 5.1.1 No (RCPT: 550 No)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := Because(&mail.Event{Cause: tt.err}); got != tt.want {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+		})
+	}
+}

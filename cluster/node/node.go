@@ -1,0 +1,405 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/millrace/millrace/cluster/admin"
+	"github.com/millrace/millrace/egress"
+	"github.com/millrace/millrace/ingress"
+	"github.com/millrace/millrace/ingress/wire"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A Node is one running relay. New makes it from what its configuration names, Start opens its listeners, Shutdown ends
+// it. Many can live in one process.
+type Node struct {
+	cfg      *Config
+	material *material
+	spans    sdktrace.SpanExporter // instead of that of telemetry.otlp; for tests
+
+	out      *logWriter
+	log      *slog.Logger
+	events   *ring
+	caps     *wire.Caps
+	server   *ingress.Server
+	relay    *egress.Relay
+	admin    *admin.Server
+	servers  []*wire.Server
+	bound    []net.Listener
+	draining atomic.Bool
+	up       atomic.Bool
+
+	reloading sync.Mutex // one Reload at a time
+	cleanups  []cleanup  // undone from the last to the first
+}
+
+// A cleanup ends one thing that was started. It is registered the moment that thing exists.
+type cleanup struct {
+	name string
+	end  func(context.Context) error
+}
+
+func (n *Node) later(name string, end func(context.Context) error) {
+	n.cleanups = append(n.cleanups, cleanup{name, end})
+}
+
+// New reads what the configuration names. Nothing runs yet and nothing is bound. The error is Problems.
+func New(cfg *Config) (*Node, error) {
+	m, err := cfg.load()
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{cfg: cfg, material: m, events: newRing(ringSize)}
+	stderr := cfg.Stderr
+	if stderr == nil {
+		stderr = os.Stderr
+	}
+	n.out = newLogWriter(stderr)
+	n.log = slog.New(newLogger(n.out, cfg.Log.Level))
+	return n, nil
+}
+
+// Start opens the listeners and serves. On an error everything that was started is ended again.
+func (n *Node) Start() error {
+	if err := n.start(); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		return errors.Join(err, n.end(ctx))
+	}
+	return nil
+}
+
+// start is deliberately one straight function: the order of the lines is the order of the parts, and the reverse of that
+// in which they end.
+func (n *Node) start() error {
+	c := n.cfg
+	n.caps = wire.NewCaps(c.Limits.Connections, c.Limits.ConnectionsPerClient)
+	metrics := admin.NewMetrics(c.Version, n.gauges())
+
+	logKeys, err := n.material.secret.derive(labelLog)
+	if err != nil {
+		return err
+	}
+	j := &journal{handler: n.log.Handler()}
+	if c.Log.Addresses == "hash" {
+		j.hashKey = logKeys[0]
+	}
+	see := []func(*mail.Event){j.see}
+	if c.Admin != nil {
+		see = append(see, metrics.See)
+	}
+	if c.Observe != nil {
+		see = append(see, c.Observe)
+	}
+	consumer := consume(n.events, n.out.flush, see...)
+	n.later("events", func(context.Context) error { consumer.close(); return nil })
+	n.warn()
+
+	tracer, err := n.trace()
+	if err != nil {
+		return err
+	}
+	if err := n.startRelay(tracer); err != nil {
+		return err
+	}
+	if err := n.makeServer(tracer); err != nil {
+		return err
+	}
+	if c.Admin != nil { // after what its metrics read, and before clients, so that it outlives them in a drain
+		if err := n.startAdmin(metrics); err != nil {
+			return err
+		}
+	}
+	if err := n.listen(); err != nil {
+		return err
+	}
+	n.up.Store(true)
+	n.say(slog.LevelInfo, "ready", "rules", n.material.rules.Len(), "domains", n.material.rules.Domains())
+	return nil
+}
+
+// say logs one line about the node itself, at once.
+func (n *Node) say(level slog.Level, message string, args ...any) {
+	n.log.Log(context.Background(), level, message, args...)
+	n.out.flush()
+}
+
+// warn says what an operator should know before mail flows.
+func (n *Node) warn() {
+	for _, w := range n.cfg.Warnings() {
+		n.say(slog.LevelWarn, "configuration", "at", w.String())
+	}
+	for _, w := range n.material.rules.Warnings() {
+		n.say(slog.LevelWarn, "rules", "at", w)
+	}
+}
+
+// trace gives the tracer, nil when nobody wants spans: then none are made.
+func (n *Node) trace() (trace.Tracer, error) {
+	exporter := n.spans
+	if exporter == nil {
+		if n.cfg.Telemetry.OTLP == "" {
+			return nil, nil
+		}
+		var err error
+		if exporter, err = newExporter(context.Background(), n.cfg.Telemetry.OTLP); err != nil {
+			return nil, n.cfg.place("", "telemetry.otlp", err)
+		}
+	}
+	tracer, end := newTracer(exporter, n.cfg.Telemetry.Sample, n.cfg.Hostname, n.cfg.Version)
+	n.later("telemetry", end)
+	return tracer, nil
+}
+
+func (n *Node) startAdmin(metrics *admin.Metrics) error {
+	s, err := admin.Listen(admin.Config{Addr: n.cfg.Admin.Addr, Token: n.material.token, Metrics: metrics, Ready: n.checks()})
+	if err != nil {
+		return n.cfg.place("admin.", "admin.addr", err)
+	}
+	s.Start()
+	n.admin = s
+	n.later("admin", s.Shutdown)
+	n.say(slog.LevelInfo, "listening", "for", "admin", "addr", s.Addr().String())
+	return nil
+}
+
+func (n *Node) startRelay(tracer trace.Tracer) error {
+	resolver, err := n.cfg.newResolver()
+	if err != nil {
+		return err
+	}
+	n.later("resolver", func(context.Context) error { resolver.Close(); return nil })
+	cfg, err := n.cfg.egressConfig(resolver, n.material)
+	if err != nil {
+		return err
+	}
+	cfg.Emit = n.events.Emit
+	cfg.Tracer = tracer
+	if n.relay, err = egress.NewRelay(cfg); err != nil {
+		return n.cfg.place("egress.", "egress", err)
+	}
+	n.later("relay", n.relay.Shutdown)
+	return nil
+}
+
+func (n *Node) makeServer(tracer trace.Tracer) error {
+	hopKeys, err := n.material.secret.derive(labelHop)
+	if err != nil {
+		return err
+	}
+	d := n.cfg.Deadlines
+	n.server, err = ingress.New(ingress.Config{
+		Hostname:   n.cfg.Hostname,
+		Router:     n.material.rules,
+		Relay:      n.relay,
+		Emit:       n.events.Emit,
+		Tracer:     tracer,
+		HopKeys:    hopKeys,
+		HoldBudget: int64(n.cfg.Limits.HoldBudget),
+		Deadlines: ingress.Deadlines{
+			Rcpt:   time.Duration(d.Rcpt),
+			Data:   time.Duration(d.Data),
+			Commit: time.Duration(d.Commit),
+			Lend:   time.Duration(d.Lend),
+		},
+	})
+	return n.cfg.place("", "hostname", err)
+}
+
+// listen binds every address before it serves any, so that a node that cannot have one of them never answered on another.
+func (n *Node) listen() error {
+	slabs := new(wire.Slabs)
+	for i := range n.cfg.Listen {
+		s, err := wire.NewServer(n.wireConfig(&n.cfg.Listen[i], slabs))
+		if err != nil {
+			return n.cfg.place("", fmt.Sprintf("listen[%d]", i), err)
+		}
+		l, err := net.Listen("tcp", n.cfg.Listen[i].Addr)
+		if err != nil {
+			for _, b := range n.bound {
+				b.Close()
+			}
+			return n.cfg.place("", fmt.Sprintf("listen[%d].addr", i), err)
+		}
+		n.servers, n.bound = append(n.servers, s), append(n.bound, l)
+	}
+	var serving sync.WaitGroup
+	for i, s := range n.servers {
+		// Ends when Shutdown closes the listener.
+		serving.Go(func() {
+			if err := s.Serve(n.bound[i]); err != nil {
+				n.say(slog.LevelError, "listener failed", "addr", n.bound[i].Addr().String(), "cause", err.Error())
+				n.up.Store(false)
+			}
+		})
+		n.say(slog.LevelInfo, "listening", "for", "smtp", "addr", n.bound[i].Addr().String(), "relay", n.cfg.Listen[i].Relay)
+	}
+	n.later("listeners", func(ctx context.Context) error {
+		var all sync.WaitGroup
+		errs := make([]error, len(n.servers))
+		for i, s := range n.servers {
+			all.Go(func() { errs[i] = s.Shutdown(ctx) })
+		}
+		all.Wait()
+		serving.Wait()
+		return errors.Join(errs...)
+	})
+	return nil
+}
+
+func (n *Node) wireConfig(l *Listener, slabs *wire.Slabs) wire.Config {
+	limits := n.cfg.Limits
+	var trusted = prefixes(l.Networks)
+	return wire.Config{
+		Hostname:    n.cfg.Hostname,
+		TLS:         n.material.certificate.config,
+		Implicit:    l.TLS == "implicit",
+		Proxy:       prefixes(l.ProxyProtocol),
+		Xclient:     prefixes(l.Xclient),
+		MessageSize: int64(limits.MessageSize),
+		Line:        int(limits.Line),
+		Recipients:  limits.Recipients,
+		Caps:        n.caps,
+		Slabs:       slabs,
+		Lend:        time.Duration(n.cfg.Deadlines.Lend),
+		NewSession: func(_ context.Context, client *wire.Client) wire.Session {
+			return n.server.NewSession(client, trusted)
+		},
+		Emit:     n.events.Emit,
+		Panicked: n.panicked,
+	}
+}
+
+// panicked logs a panic of one session. What was panicked with is shown only when the runtime made it: anything else
+// might hold what a client sent.
+func (n *Node) panicked(v any, stack []byte) {
+	what := fmt.Sprintf("%T", v)
+	if err, ok := v.(runtime.Error); ok {
+		what = err.Error()
+	}
+	n.say(slog.LevelError, "panic in a session", "what", what, "stack", string(stack))
+}
+
+// Addrs are the addresses that were bound, in the order of the configuration.
+func (n *Node) Addrs() []net.Addr {
+	addrs := make([]net.Addr, len(n.bound))
+	for i, l := range n.bound {
+		addrs[i] = l.Addr()
+	}
+	return addrs
+}
+
+// AdminAddr is the address of the admin server, nil without one.
+func (n *Node) AdminAddr() net.Addr {
+	if n.admin == nil {
+		return nil
+	}
+	return n.admin.Addr()
+}
+
+func (n *Node) gauges() admin.Gauges {
+	return admin.Gauges{
+		Connections:   func() int64 { return int64(n.caps.Open()) },
+		HoldInUse:     func() int64 { return n.server.Held() },
+		HoldBudget:    int64(n.cfg.Limits.HoldBudget),
+		EventsDropped: n.events.Dropped,
+		Rules:         n.material.rules.Len,
+	}
+}
+
+// checks are what /readyz asks.
+func (n *Node) checks() []admin.Check {
+	return []admin.Check{
+		{Name: "rules", OK: func() (bool, string) {
+			return true, fmt.Sprintf("%d rules, %d domains", n.material.rules.Len(), n.material.rules.Domains())
+		}},
+		{Name: "listeners", OK: func() (bool, string) { return n.up.Load(), "" }},
+		{Name: "serving", OK: func() (bool, string) {
+			if n.draining.Load() {
+				return false, "draining"
+			}
+			return true, ""
+		}},
+	}
+}
+
+// Shutdown drains the node: it is not ready from now on, idle clients are told 421 4.3.2, transactions under way finish
+// until ctx ends, and then everything ends. The error says what did not end well; the node is gone either way.
+func (n *Node) Shutdown(ctx context.Context) error {
+	if n.draining.Swap(true) {
+		return nil
+	}
+	n.say(slog.LevelInfo, "draining")
+	err := n.end(ctx)
+	n.say(slog.LevelInfo, "ended")
+	return err
+}
+
+// end undoes the cleanups from the last to the first.
+func (n *Node) end(ctx context.Context) error {
+	var errs []error
+	for i := len(n.cleanups) - 1; i >= 0; i-- {
+		c := n.cleanups[i]
+		if err := c.end(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", c.name, err))
+		}
+	}
+	n.cleanups = nil
+	return errors.Join(errs...)
+}
+
+// Reload reads rules, certificate and credentials anew. If anything is wrong with any of them, or with the configuration
+// file, nothing changes, and the error names the file and the line. Mail that is under way goes on with what it began
+// with. What the configuration file says, and keys made of secret_file, change with a restart only.
+func (n *Node) Reload() error {
+	n.reloading.Lock()
+	defer n.reloading.Unlock()
+	err := n.reload()
+	if err != nil {
+		n.say(slog.LevelError, "reload failed, nothing changed", "cause", err.Error())
+		return err
+	}
+	if n.cfg.edited() {
+		n.say(slog.LevelWarn, "the configuration file has changed: what it says takes a restart; the files it names were read anew")
+	}
+	n.say(slog.LevelInfo, "reloaded", "rules", n.material.rules.Len(), "domains", n.material.rules.Domains())
+	return nil
+}
+
+// reload swaps the rules last, because reading them is what fails most often, and undoes the rest when it does.
+func (n *Node) reload() error {
+	m := n.material
+	if err := n.cfg.again(); err != nil {
+		return err
+	}
+	handshake := m.certificate.config()
+	if n.cfg.TLS != nil {
+		var err error
+		if handshake, err = m.certificate.load(time.Now()); err != nil {
+			return n.cfg.place("", "tls.cert", err)
+		}
+	}
+	logins, err := readCredentials(n.cfg.Egress.CredentialsFile)
+	if err != nil {
+		return n.cfg.place("", "egress.credentials_file", err)
+	}
+	old := m.credentials.Swap(&logins) // the rules are checked against them
+	if err := m.rules.Reload(); err != nil {
+		m.credentials.Store(old)
+		return n.cfg.place("", "routes", err)
+	}
+	m.certificate.use(handshake)
+	return nil
+}

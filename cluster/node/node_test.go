@@ -1,0 +1,413 @@
+package node
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/textproto"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.uber.org/goleak"
+
+	"github.com/millrace/millrace/egress/dns/dnstest"
+	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/router/mail"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A lockedBuffer is a log that a test reads while the node writes.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// A bench is a whole node with a destination for example.com.
+type bench struct {
+	*Node
+	dest *smtptest.Server
+	dir  string
+	log  *lockedBuffer
+	seen chan mail.Event // how transactions ended
+}
+
+func startNode(t *testing.T, extra string, change func(*Node)) *bench {
+	t.Helper()
+	b := &bench{dir: t.TempDir(), log: new(lockedBuffer), seen: make(chan mail.Event, 100)}
+	b.dest = smtptest.Start(t, smtptest.Behaviour{})
+	zone := dnstest.Start(t, "example.com. 60 IN MX 10 mx.example.com.\nmx.example.com. 60 IN A 127.0.0.1\n")
+	b.rules(t, fmt.Sprintf("domain example.com\n@example.com smtp://%s\n", b.dest.Addr()))
+	yaml := fmt.Sprintf("hostname: mx1.example.net\npostmaster: ops@elsewhere.example\nroutes: routes.txt\ndns: {servers: [%q]}\n"+
+		"listen: [{addr: \"127.0.0.1:0\"}]\nadmin: {addr: \"127.0.0.1:0\"}\n%s", zone.Addr(), extra)
+	cfg, err := Parse(filepath.Join(b.dir, "millrace.yaml"), []byte(yaml), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Stderr = b.log
+	cfg.Observe = func(e *mail.Event) {
+		if e.Kind != mail.Connected && e.Kind != mail.Disconnected && e.Kind != mail.Routed {
+			b.seen <- *e
+		}
+	}
+	if b.Node, err = New(cfg); err != nil {
+		t.Fatal(err)
+	}
+	if change != nil {
+		change(b.Node)
+	}
+	if err := b.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if err := b.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+func (b *bench) rules(t *testing.T, text string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(b.dir, "routes.txt"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A talk is a client's side of a dialogue.
+type talk struct {
+	t *testing.T
+	*textproto.Conn
+	raw net.Conn
+}
+
+func (b *bench) dial(t *testing.T) *talk {
+	t.Helper()
+	raw, err := net.Dial("tcp", b.Addrs()[0].String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	c := &talk{t: t, Conn: textproto.NewConn(raw), raw: raw}
+	t.Cleanup(func() { raw.Close() })
+	c.expect(220)
+	return c
+}
+
+func (c *talk) expect(code int) string {
+	c.t.Helper()
+	_, text, err := c.ReadResponse(code)
+	if err != nil {
+		c.t.Fatalf("want %d: %v", code, err)
+	}
+	return text
+}
+
+func (c *talk) say(line string, code int) string {
+	c.t.Helper()
+	if err := c.PrintfLine("%s", line); err != nil {
+		c.t.Fatal(err)
+	}
+	return c.expect(code)
+}
+
+const canary = "the canary of this message"
+
+// send gives a message for to, and returns the reply to the dot.
+func (c *talk) send(to string) string {
+	c.t.Helper()
+	c.say("EHLO client.example", 250)
+	c.say("MAIL FROM:<alice@sender.example>", 250)
+	c.say("RCPT TO:<"+to+">", 250)
+	c.say("DATA", 354)
+	return c.say("Subject: "+canary+"\r\n\r\n"+canary+"\r\n.", 250)
+}
+
+func (b *bench) get(t *testing.T, path string) (int, string) {
+	t.Helper()
+	r, err := http.NewRequest("GET", "http://"+b.AdminAddr().String()+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close = true
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+func TestAWholeNodeRelaysLogsAndCounts(t *testing.T) {
+	b := startNode(t, "", nil)
+	b.dial(t).send("info@example.com")
+	e := <-b.seen
+	if e.Kind != mail.Relayed || len(b.dest.Messages()) != 1 {
+		t.Fatalf("got %s, and %d messages", e.Kind, len(b.dest.Messages()))
+	}
+	if code, body := b.get(t, "/readyz"); code != 200 {
+		t.Errorf("readyz: %d %s", code, body)
+	}
+	_, metrics := b.get(t, "/metrics")
+	for _, want := range []string{`millrace_messages_relayed_total{mode="hold"} 1`, "millrace_client_connections 1", "millrace_rules 1", "millrace_events_dropped_total 0"} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+	if err := b.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	log := b.log.String()
+	if strings.Contains(log, canary) {
+		t.Error("the log holds octets of the message")
+	}
+	if !strings.Contains(log, `"msg":"relayed"`) || !strings.Contains(log, `"forward":"info@example.com"`) || !strings.Contains(log, e.Trace.String()) {
+		t.Errorf("the log lacks the transaction:\n%s", log)
+	}
+}
+
+func TestAddressesStayOutOfTheLogWhenTheyAreHashed(t *testing.T) {
+	b := startNode(t, "log: {addresses: hash, level: debug}", nil)
+	b.dial(t).send("info@example.com")
+	<-b.seen
+	c := b.dial(t)
+	c.say("EHLO client.example", 250)
+	c.say("MAIL FROM:<alice@sender.example>", 250)
+	c.say("RCPT TO:<bob@foreign.example>", 550)
+	<-b.seen
+	if err := b.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, who := range []string{"alice", "info@", "bob"} {
+		if strings.Contains(b.log.String(), who) {
+			t.Errorf("%s stands in the log:\n%s", who, b.log.String())
+		}
+	}
+}
+
+func TestABadReloadChangesNothingAndNamesTheLine(t *testing.T) {
+	b := startNode(t, "", nil)
+	good, err := os.ReadFile(filepath.Join(b.dir, "routes.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.rules(t, string(good)+"\nnonsense here\n")
+	err = b.Reload()
+	if err == nil || !strings.Contains(err.Error(), "routes.txt:4: ") {
+		t.Errorf("got %v", err)
+	}
+	if !strings.Contains(b.log.String(), "routes.txt:4: ") {
+		t.Error("the log does not name the line")
+	}
+	b.dial(t).send("info@example.com")
+	b.rules(t, string(good)+"info@example.com reject 550 5.1.1 Moved\n")
+	if err := b.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	c := b.dial(t)
+	c.say("EHLO client.example", 250)
+	c.say("MAIL FROM:<alice@sender.example>", 250)
+	if text := c.say("RCPT TO:<info@example.com>", 550); !strings.Contains(text, "Moved") {
+		t.Errorf("got %s", text)
+	}
+}
+
+func TestACertificateIsSwappedOnReload(t *testing.T) {
+	ca := smtptest.NewCA()
+	write := func(dir, name string) {
+		pair := ca.Certificate(name)
+		writePair(t, dir, pair)
+	}
+	dir := t.TempDir()
+	write(dir, "one.example")
+	b := startNode(t, fmt.Sprintf("tls: {cert: %q, key: %q}", filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")), nil)
+	shown := func() string {
+		c := b.dial(t)
+		c.say("EHLO client.example", 250)
+		c.say("STARTTLS", 220)
+		conn := tls.Client(c.raw, &tls.Config{InsecureSkipVerify: true})
+		if err := conn.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		return conn.ConnectionState().PeerCertificates[0].DNSNames[0]
+	}
+	if got := shown(); got != "one.example" {
+		t.Errorf("got %s", got)
+	}
+	write(dir, "two.example")
+	if err := b.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	if got := shown(); got != "two.example" {
+		t.Errorf("after reload: got %s", got)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "cert.pem"), []byte("broken"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Reload(); err == nil || !strings.Contains(err.Error(), "millrace.yaml:7: tls.cert") {
+		t.Errorf("a broken certificate: got %v", err)
+	}
+	if got := shown(); got != "two.example" {
+		t.Errorf("after a bad reload: got %s", got)
+	}
+}
+
+func TestADrainTellsIdleClientsAndFinishesTransactions(t *testing.T) {
+	b := startNode(t, "", nil)
+	idle, busy := b.dial(t), b.dial(t)
+	idle.say("EHLO idle.example", 250)
+	busy.say("EHLO busy.example", 250)
+	busy.say("MAIL FROM:<alice@sender.example>", 250)
+	busy.say("RCPT TO:<info@example.com>", 250)
+	busy.say("DATA", 354)
+	ended := make(chan error)
+	go func() { ended <- b.Shutdown(t.Context()) }()
+	if text := idle.expect(421); !strings.Contains(text, "4.3.2") {
+		t.Errorf("got %s", text)
+	}
+	if code, body := b.get(t, "/readyz"); code != 503 || !strings.Contains(body, "draining") {
+		t.Errorf("readyz in a drain: %d %s", code, body)
+	}
+	busy.say("Subject: x\r\n\r\nx\r\n.", 250)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if n := len(b.dest.Messages()); n != 1 {
+		t.Errorf("%d messages", n)
+	}
+	if _, err := bufio.NewReader(busy.raw).ReadByte(); err == nil {
+		// The 421 that follows the finished transaction.
+		if _, err := io.Copy(io.Discard, busy.raw); err != nil {
+			t.Errorf("the connection is left open: %v", err)
+		}
+	}
+}
+
+func TestSpansOfAMessageAreOneTraceNamedInItsReply(t *testing.T) {
+	spans := tracetest.NewInMemoryExporter()
+	kept := &keeper{InMemoryExporter: spans}
+	b := startNode(t, "telemetry: {sample: 1}", func(n *Node) { n.spans = kept })
+	reply := b.dial(t).send("info@example.com")
+	e := <-b.seen
+	if err := b.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasSuffix(reply, " id="+e.Trace.String()) {
+		t.Errorf("reply %q, event %s", reply, e.Trace)
+	}
+	names := make(map[string]bool)
+	for _, s := range kept.all {
+		if s.SpanContext.TraceID().String() != e.Trace.String() {
+			t.Errorf("span %s is of another trace", s.Name)
+		}
+		for _, a := range s.Attributes {
+			if strings.Contains(a.Value.String(), "canary") {
+				t.Errorf("span %s holds octets of the message", s.Name)
+			}
+		}
+		names[s.Name] = true
+	}
+	if len(names) < 5 {
+		t.Errorf("spans: %v", names)
+	}
+}
+
+// A keeper keeps the spans of an exporter that forgets them when it is shut down.
+type keeper struct {
+	*tracetest.InMemoryExporter
+	all tracetest.SpanStubs
+}
+
+func (k *keeper) Shutdown(ctx context.Context) error {
+	k.all = k.GetSpans()
+	return k.InMemoryExporter.Shutdown(ctx)
+}
+
+func TestADeadCollectorDoesNotHoldUpTheEnd(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and never answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	b := startNode(t, fmt.Sprintf("telemetry: {otlp: \"http://%s\", sample: 1}", l.Addr()), nil)
+	b.dial(t).send("info@example.com")
+	<-b.seen
+	began := time.Now()
+	if err := b.Shutdown(t.Context()); err == nil || !strings.Contains(err.Error(), "telemetry") {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(began); took > 8*time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
+func TestAnAddressThatIsTakenEndsEverythingAgain(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	file := configFile(t)
+	yaml := fmt.Sprintf("hostname: mx1.example.net\npostmaster: o@p.example\nroutes: file\nlisten:\n  - addr: 127.0.0.1:0\n  - addr: %s\nadmin: {addr: \"127.0.0.1:0\"}\n", l.Addr())
+	cfg, err := Parse(file, []byte(yaml), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Stderr = io.Discard
+	n, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Start(); err == nil || !strings.Contains(err.Error(), "millrace.yaml:6: listen[1].addr: ") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func writePair(t *testing.T, dir string, pair tls.Certificate) {
+	t.Helper()
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var chain []byte
+	for _, der := range pair.Certificate {
+		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	for name, data := range map[string][]byte{"cert.pem": chain, "key.pem": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
