@@ -112,10 +112,10 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	routes, err := s.cfg.Router.Route(mail.Query{Reverse: t.reverse, Forward: forward, Trusted: s.trusted})
 	in.end(err)
 	if err != nil {
-		return s.refuseRcpt(forward, mail.Rule{}, err)
+		return s.refuseRcpt(forward, mail.Route{}, err)
 	}
 	if len(routes) != 1 {
-		return s.refuseRcpt(forward, routes[0].Rule, mail.Refuse(451, 3, 0, "Recipient has several next hops", "fan-out", nil))
+		return s.refuseRcpt(forward, routes[0], mail.Refuse(451, 3, 0, "Recipient has several next hops", "fan-out", nil))
 	}
 	route := routes[0]
 	if route.Action == mail.Drop {
@@ -123,7 +123,7 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 		return nil
 	}
 	if err := s.upstreamRcpt(ctx, forward, route); err != nil {
-		return s.refuseRcpt(forward, route.Rule, publicRefusal(err, forward, route))
+		return s.refuseRcpt(forward, route, publicRefusal(err, forward, route))
 	}
 	s.accept(forward, route)
 	t.relayed++
@@ -325,17 +325,14 @@ func outOfBudget() *mail.Refusal {
 	return mail.Refuse(452, 3, 1, "Too much mail in transit, try again later", "hold budget", nil)
 }
 
-// refuseRcpt refuses one recipient and tells of it. The rule is the one given, or the one that the error carries.
-func (s *session) refuseRcpt(forward mail.Path, rule mail.Rule, err error) error {
+// refuseRcpt refuses one recipient and tells of it. The rule is the route's, or the one that the error carries.
+func (s *session) refuseRcpt(forward mail.Path, route mail.Route, err error) error {
 	e := s.t.event
+	e.Forward, e.NextHop, e.Rule = forward, route.NextHop, route.Rule
 	var decided interface{ MailRule() mail.Rule }
-	if rule == (mail.Rule{}) && errors.As(err, &decided) {
-		rule = decided.MailRule()
+	if route.Rule == (mail.Rule{}) && errors.As(err, &decided) {
+		e.Rule = decided.MailRule()
 	}
-	if rule != (mail.Rule{}) {
-		e.Rule = rule
-	}
-	e.Forward = forward
 	return s.refusal(e, "RCPT", err)
 }
 

@@ -118,6 +118,7 @@ func (b *Body) Recycle() {
 	for _, s := range b.given[:keep] {
 		b.c.srv.cfg.Slabs.give(s)
 	}
+	clear(b.given)
 	b.given = b.given[:0]
 	b.segments = b.segments[:0]
 }
@@ -342,6 +343,9 @@ func (b *Body) sink() error {
 	return nil
 }
 
+// maxKeptDots bounds what a Body keeps for the next message after a flood of lines that open with a dot.
+const maxKeptDots = 4096
+
 // takeBody borrows a Body for the message that begins.
 func (c *conn) takeBody(plain bool) *Body {
 	b := c.srv.bodies.Get().(*Body)
@@ -358,7 +362,10 @@ func (c *conn) giveBody(b *Body) {
 		c.srv.cfg.Slabs.give(b.cur)
 	}
 	clear(b.given)
-	clear(b.segments)
+	clear(b.segments[:cap(b.segments)])
+	if cap(b.dots) > maxKeptDots {
+		b.dots = nil
+	}
 	*b = Body{given: b.given[:0], segments: b.segments[:0], dots: b.dots[:0]}
 	c.srv.bodies.Put(b)
 }
@@ -384,6 +391,7 @@ func (c *conn) runBody(b *Body) mail.Reply {
 func (c *conn) finishMessage(b *Body, r mail.Reply) {
 	defer c.giveBody(b)
 	c.endTransaction()
+	c.busy = true
 	switch {
 	case errors.Is(b.err, ErrClientGone):
 		c.dead = true

@@ -19,7 +19,7 @@ const (
 	maxCommandLine = 2048            // CRLF included; RFC 5321 section 4.5.3.1.4 asks for 512 and more for extensions
 	maxSkipped     = 64 << 10        // of a command line over that
 	maxBatch       = 16 << 10        // replies that wait for a flush
-	settleAfter    = 2 * time.Second // of silence outside of a transaction: see conn.serve
+	settleAfter    = 2 * time.Second // of silence behind a message: see conn.serve
 )
 
 // The ways in which waiting for a command can end without one.
@@ -70,7 +70,8 @@ type conn struct {
 	tried       bool // a recipient of it was refused
 	deferred    bool // one of them for now
 	lendable    bool // Session.Idle is still to be called in this wait
-	restless    bool // this wait is not for rest yet
+	busy        bool // a message came since the connection rested last
+	restless    bool // this wait is not for rest yet, but will be
 	shunned     bool // the greeting was a 554
 	closing     bool // after the replies that are waiting
 	linger      bool // the client may still be sending: see sayGoodbye
@@ -103,8 +104,9 @@ func (c *conn) uncount() {
 	}
 }
 
-// serve runs the connection until it ends, or until the client has been idle for a while: then a goroutine with a fresh
-// stack goes on. A stack that has grown with a transaction is never given back by the runtime as far as that.
+// serve runs the connection until it ends, or until there is nothing to do outside of a transaction: then a goroutine with
+// a fresh stack goes on. The runtime never gives back a stack that has grown as far as that. After a message the next one
+// is probably near, and the change waits for settleAfter of silence.
 func (c *conn) serve(begun bool) {
 	rests := false
 	defer func() {
@@ -127,6 +129,7 @@ func (c *conn) serve(begun bool) {
 
 // rest waits for the first octets of a command with as little stack as can be. The buffer is the small one, and empty.
 func (c *conn) rest() {
+	c.busy, c.restless = false, false
 	c.w, c.waited = c.await(c.small[:])
 	c.full = c.w == smallBuffer
 	c.serve(true)
@@ -246,7 +249,7 @@ func (c *conn) flush() {
 func (c *conn) nextLine() (line []byte, fault *mail.Reply, err error) {
 	c.limit = 0
 	c.lendable = c.open && c.body == nil && c.srv.cfg.Lend > 0
-	c.restless = !c.open && c.body == nil
+	c.restless = c.busy && !c.open && c.body == nil
 	for {
 		if i := bytes.IndexByte(c.buf[c.r:c.w], '\n'); i >= 0 {
 			c.mark = c.r
@@ -337,6 +340,9 @@ func (c *conn) fill() error {
 	if err := c.waited; err != nil {
 		c.waited = nil
 		return err
+	}
+	if c.r == c.w && !c.busy && !c.open && c.body == nil && c.skipped == 0 {
+		return errSettled
 	}
 	var n int
 	var err error

@@ -11,6 +11,6 @@
 //   - No octet of a message is ever read as a command: where the end of a message was not seen, the connection is closed.
 //   - Nothing that came in clear behind STARTTLS is read after it.
 //   - A message gets a 2yz only after its Session saw all of it.
-//   - One goroutine per connection and one call stack per message; while it waits for a command, a connection keeps a
+//   - One goroutine at a time per connection and one call stack per message; while it waits for a command, a connection keeps a
 //     read buffer of 512 octets and nothing else of size.
 package wire

@@ -31,11 +31,7 @@ func parseMail(arg []byte, maxSize int64) (reverse mail.Path, p mail.Params, fau
 
 // cutPath reads a path behind its colon, whatever it may be allowed to hold.
 func cutPath(s string) (mail.Path, string, error) {
-	s = strings.TrimLeft(s, " ")
-	if len(s) < len("<>") {
-		return mail.Path{}, "", mail.ErrPathSyntax
-	}
-	return mail.CutPath(s, true)
+	return mail.CutPath(strings.TrimLeft(s, " "), true)
 }
 
 // parseParams reads the parameters of MAIL. Keywords are known in any case (RFC 5321 section 4.1.1.11 and 2.4).

@@ -163,6 +163,20 @@ func TestShutdown(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("clients that have been idle for long are told too", func(t *testing.T) {
+		r := start(t, nil)
+		p := r.dial()
+		p.want("220")
+		waitFor(t, func() bool { return resting(r.srv) == 1 })
+		p.say("NOOP\r\n")
+		p.want("250")
+		waitFor(t, func() bool { return resting(r.srv) == 1 })
+		done := shut(r, 5*time.Second)
+		p.want("421 4.3.2")
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("a message in flight is finished and answered", func(t *testing.T) {
 		for _, bdat := range []bool{false, true} {
 			r := start(t, nil)

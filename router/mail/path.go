@@ -146,7 +146,7 @@ func CutPath(s string, smtputf8 bool) (p Path, rest string, err error) {
 
 // cutMailbox reads [A-d-l ":"] Mailbox from the start of s.
 func cutMailbox(s string, smtputf8 bool) (p Path, rest string, err error) {
-	if s[0] == '@' {
+	if s != "" && s[0] == '@' {
 		if s, err = dropSourceRoute(s, smtputf8); err != nil {
 			return Path{}, "", err
 		}

@@ -90,7 +90,7 @@ func TestPathsAreRefused(t *testing.T) {
 			}
 		})
 	}
-	for _, s := range []string{"", "a@h.example", "<a@h.example", "<a@h.example>x", "<a@h.example>>", "< a@h.example>", "<<a@h.example>>"} {
+	for _, s := range []string{"", "<", "<@", "<@a:", "a@h.example", "<a@h.example", "<a@h.example>x", "<a@h.example>>", "< a@h.example>", "<<a@h.example>>"} {
 		if p, rest, err := CutPath(s, false); err == nil {
 			t.Errorf("CutPath(%q) gives %+v, %q", s, p, rest)
 		}
@@ -153,7 +153,7 @@ func TestIsDomain(t *testing.T) {
 // FuzzPath: what parses is written back and parses to the same, in brackets too, and its meaning quoted again is the same
 // mailbox.
 func FuzzPath(f *testing.F) {
-	for _, s := range []string{"", "a@h.example", `"a b\"c"@h.example`, "@x:a@h", "Postmaster", "a@[192.0.2.1]", "a@[IPv6:::1]", "größe@bücher.example", `"\a"@_h`, "a..b@h", "a@-h"} {
+	for _, s := range []string{"", "<", "<@", "<@a:", "a@h.example", `"a b\"c"@h.example`, "@x:a@h", "Postmaster", "a@[192.0.2.1]", "a@[IPv6:::1]", "größe@bücher.example", `"\a"@_h`, "a..b@h", "a@-h"} {
 		f.Add(s, true)
 		f.Add(s, false)
 	}
