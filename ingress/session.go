@@ -16,7 +16,7 @@ import (
 )
 
 // slabCost is what one message in transit takes of the hold budget: a slab being read and one being written.
-const slabCost = 2 * (64 + 16) << 10
+const slabCost = 2 * (wire.Headroom + wire.SlabOctets)
 
 // maxFields bounds the fields that we put above a message, in octets: what upstream's SIZE= must count besides.
 const maxFields = 1024

@@ -9,7 +9,7 @@ import (
 // it; other pieces use all of the slab.
 const (
 	Headroom   = 16 << 10
-	SlabOctets = 64 << 10 // what the first piece of a message may hold
+	SlabOctets = 72 << 10 // what the first piece of a message may hold: 64 KiB and a header section
 	slabSize   = Headroom + SlabOctets
 )
 
