@@ -1,0 +1,121 @@
+package srs
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// FuzzReverse: nothing panics, and what opens is what Forward writes on the day of its stamp, but for case and quotes.
+func FuzzReverse(f *testing.F) {
+	w := rewriter(f, "srs.example", noon, keyB, keyA)
+	for _, s := range []string{
+		"SRS0=SLDBQZPI=JL=sender.example=alice", "srs0=sldbqzpi=jl=sender.example=alice", `"SRS0=VAORLUA2=JL=sender.example=a b"`,
+		`"\SRS0\=VAORLUA2=JL=sender.example=\a b"`, `"SRS0=52NKB6PL=JL=[192.0.2.1]=alice"`, "SRS0=WSK7ORGC=JL=sender.example=",
+		"SRS1=2HE3YPRMJL=first.example==Ufhb=JL=sender.example=alice", "SRS1=ADQJSPPRJL=first.example=+Ufhb=JL=sender.example=alice",
+		"SRS1=FP8r=first.example==Ufhb=JL=sender.example=alice", "SRS1=ZrPg=5KPL=3G=sender.example=alice", "SRS0=", "SRS1-", "srs0", `"`, `"\`, "",
+		"SRS0=Z56NAMVL=JL=bücher.example=größe",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, local string) {
+		given := mail.Path{Local: local, Domain: "srs.example"}
+		home, err := w.Reverse(given)
+		if err != nil {
+			if home != (mail.Path{}) {
+				t.Fatalf("%s and %v", home, err)
+			}
+			return
+		}
+		p, err := mail.ParsePath(given.String(), true)
+		if err != nil || p != given {
+			return // no path comes to Reverse unparsed
+		}
+		if again, err := mail.ParsePath(home.String(), true); err != nil || again != home {
+			t.Fatalf("%s opens to %s, which is no path: %v", given, home, err)
+		}
+		a, _ := readAddress(given.LocalPart(), w.today())
+		for _, k := range []string{keyA, keyB} {
+			made := forward(t, rewriter(t, "srs.example", noon.AddDate(0, 0, int(a.day-w.today())), k), home)
+			if equalFold(made.LocalPart(), given.LocalPart()) {
+				return
+			}
+		}
+		t.Fatalf("%s opens to %s, from which it was not made", given, home)
+	})
+}
+
+// FuzzForward: nothing panics; what is written is a path, and opens to the same mailbox as far as it is not SRS itself.
+func FuzzForward(f *testing.F) {
+	w := rewriter(f, "srs.example", noon, keyA)
+	for _, s := range []string{
+		"alice@sender.example", `"a b"@sender.example`, `""@sender.example`, "größe@bücher.example", "a@[192.0.2.1]", "a@[IPv6:2001:db8::1]",
+		"SRS0+Ufhb=JL=sender.example=alice@first.example", "SRS1+FP8r=first.example=-Ufhb=JL=sender.example=alice@second.example",
+		`"SR\S1=FP8r=first.ex\ample==U\fhb=JL=sender.example=a b"@second.example`, "SRS1=ZrPg=5KPL=3G=sender.example=alice@second.example",
+		"SRS1=AAAA=srs.example==BBBB=JL=x.example=y@second.example", "x@srs.example", "Postmaster", "",
+		`"SRS1=FP8r=[192.0.2.1]==a b"@second.example`,
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		p, err := mail.ParsePath(s, true)
+		if err != nil {
+			return
+		}
+		out, err := w.Forward(p)
+		if errors.Is(err, ErrTooLong) || errors.Is(err, ErrSyntax) && p.Domain == "" {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := mail.ParsePath(out.String(), true); err != nil || again != out {
+			t.Fatalf("%s is written for %s, which is no path: %v", out, p, err)
+		}
+		kind, _ := cutTag(p.LocalPart())
+		if p.IsNull() || equalFold(p.Domain, w.domain) {
+			if out != p {
+				t.Fatalf("%s is written for %s", out, p)
+			}
+			return
+		}
+		if !equalFold(out.Domain, w.domain) {
+			t.Fatalf("%s lies elsewhere", out)
+		}
+		home, err := w.Reverse(out)
+		if kind == srs1 && err != nil {
+			return // said to be ours, and is not
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", out, err)
+		}
+		if kind == 0 && (home.Domain != p.Domain || home.LocalPart() != p.LocalPart()) {
+			t.Fatalf("%s opens to %s, want %s", out, home, p)
+		}
+		if kind == 0 && p.Domain[0] != '[' && home != p {
+			t.Fatalf("%s opens to %s, not octet for octet to %s", out, home, p)
+		}
+	})
+}
+
+// FuzzParseKeys: an error names a line that is there, and what is read can be used.
+func FuzzParseKeys(f *testing.F) {
+	f.Add([]byte("# new\r\n" + keyB + "\r\n\r\n" + keyA))
+	f.Add([]byte(keyA + "\n" + keyA))
+	f.Add([]byte("\ufeff"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		keys, err := ParseKeys(bytes.NewReader(data))
+		if err == nil {
+			if err := (Config{Domain: "srs.example", Keys: keys}).Validate(); err != nil {
+				t.Fatal(err)
+			}
+			return
+		}
+		var wrong *KeyError
+		if !errors.As(err, &wrong) || wrong.Line > bytes.Count(data, []byte("\n"))+1 {
+			t.Fatal(err)
+		}
+	})
+}

@@ -1,0 +1,184 @@
+package srs
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base32"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+)
+
+const (
+	// macSize is the length of a MAC in characters: 40 bits. A guess costs a stranger a transaction that is refused, which
+	// counts against them, and every character more is taken from senders with long addresses.
+	macSize = 8
+	// stampSize is the length of a day in characters, and stampDays what it can tell apart.
+	stampSize = 2
+	stampDays = 1 << (5 * stampSize)
+)
+
+const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+// A mac is the first 40 bits of HMAC-SHA-256 in base 32, in capitals.
+type mac [macSize]byte
+
+// foldMAC gives the macSize characters of s in capitals.
+func foldMAC(s string) mac {
+	var m mac
+	for i := range m {
+		m[i] = upper(s[i])
+	}
+	return m
+}
+
+func upper(c byte) byte {
+	if 'a' <= c && c <= 'z' {
+		c -= 'a' - 'A'
+	}
+	return c
+}
+
+// appendStamp appends the day modulo stampDays.
+func appendStamp(b []byte, day int64) []byte {
+	return append(b, alphabet[day>>5&31], alphabet[day&31])
+}
+
+// readStamp gives the day that a stamp stands for: tomorrow, today, or the nearest in the past.
+func readStamp(s string, today int64) (day int64, ok bool) {
+	var n int64
+	for i := range len(s) {
+		v := strings.IndexByte(alphabet, upper(s[i]))
+		if v < 0 {
+			return 0, false
+		}
+		n = n<<5 | int64(v)
+	}
+	tomorrow := today + 1
+	return tomorrow - (tomorrow-n)&(stampDays-1), true
+}
+
+// A key makes MACs. The states of its hash are pooled: setting one up costs as much as a MAC.
+type key struct {
+	states sync.Pool // of *state
+}
+
+// A state is one keyed hash and the room that its input and its sum need.
+type state struct {
+	hash hash.Hash
+	in   []byte
+	sum  [sha256.Size]byte
+}
+
+func newKey(secret []byte) *key {
+	secret = slices.Clone(secret)
+	return &key{sync.Pool{New: func() any { return &state{hash: hmac.New(sha256.New, secret)} }}}
+}
+
+// mac is the MAC of kind, day, domain and tail, the latter two without the case of ASCII letters. The day is the whole count.
+// No domain holds a NUL, so no two addresses give the same input.
+func (k *key) mac(a address, tail string) mac {
+	s := k.states.Get().(*state)
+	b := append(s.in[:0], "millrace srs "...)
+	b = append(b, a.kind)
+	b = binary.BigEndian.AppendUint64(b, uint64(a.day))
+	b = appendLower(b, a.domain)
+	b = append(b, 0)
+	b = appendLower(b, tail)
+	s.in = b
+	s.hash.Reset()
+	s.hash.Write(b)
+	var m mac
+	base32.StdEncoding.Encode(m[:], s.hash.Sum(s.sum[:0])[:macSize*5/8])
+	k.states.Put(s)
+	return m
+}
+
+func appendLower(b []byte, s string) []byte {
+	for i := range len(s) {
+		b = append(b, lower(s[i]))
+	}
+	return b
+}
+
+// made reports whether one of the keys made the address. It takes the same time whichever it is and however much of the MAC
+// is right.
+func (w *Rewriter) made(a address, tail string) bool {
+	equal := 0
+	for _, k := range w.keys {
+		m := k.mac(a, tail)
+		equal |= subtle.ConstantTimeCompare(m[:], a.mac[:])
+	}
+	return equal == 1
+}
+
+// maxKeyLine is the longest line of a file of keys in octets.
+const maxKeyLine = 1024
+
+const tooLongLine = "longer than 1024 octets"
+
+// A KeyError says which line of a file of keys is wrong and why, without showing any of it. Line counts from 1; it is 0 when
+// the file as a whole is meant.
+type KeyError struct {
+	Line   int
+	Reason string
+}
+
+// Error gives line and reason.
+func (e *KeyError) Error() string {
+	if e.Line == 0 {
+		return e.Reason
+	}
+	return fmt.Sprintf("line %d: %s", e.Line, e.Reason)
+}
+
+// ParseKeys reads a file of keys: one a line, the current one first, blanks around it ignored. Blank lines and lines that
+// begin with "#" do not count. A key is MinKey to 1024 octets of printable ASCII, at random: 32 octets of a random source in
+// base 64 make a good one. The error is a *KeyError, or the reader's.
+func ParseKeys(r io.Reader) ([][]byte, error) {
+	var keys [][]byte
+	var lines []int
+	line := 0
+	scanner := bufio.NewScanner(r)
+	scanner.Buffer(nil, maxKeyLine+len("\r\n"))
+	for scanner.Scan() {
+		line++
+		text := bytes.TrimSpace(scanner.Bytes())
+		if len(text) == 0 || text[0] == '#' {
+			continue
+		}
+		if slices.ContainsFunc(text, func(c byte) bool { return c < ' ' || c > '~' }) {
+			return nil, &KeyError{line, "a key is printable ASCII"}
+		}
+		if len(scanner.Bytes()) > maxKeyLine {
+			return nil, &KeyError{line, tooLongLine}
+		}
+		if len(text) < MinKey {
+			return nil, &KeyError{line, fmt.Sprintf("a key of at least %d octets is needed", MinKey)}
+		}
+		if same := slices.IndexFunc(keys, func(k []byte) bool { return bytes.Equal(k, text) }); same >= 0 {
+			return nil, &KeyError{line, fmt.Sprintf("the same key as in line %d", lines[same])}
+		}
+		if len(keys) == MaxKeys {
+			return nil, &KeyError{line, fmt.Sprintf("more than %d keys", MaxKeys)}
+		}
+		keys, lines = append(keys, bytes.Clone(text)), append(lines, line)
+	}
+	if err := scanner.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return nil, &KeyError{line + 1, tooLongLine}
+	} else if err != nil {
+		return nil, err
+	}
+	if len(keys) == 0 {
+		return nil, &KeyError{0, "holds no key"}
+	}
+	return keys, nil
+}

@@ -1,0 +1,143 @@
+package srs
+
+import (
+	"errors"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// locals draws local parts as they stand on the wire: dot-strings, quoted strings with what only these may hold, tags.
+func locals() *rapid.Generator[string] {
+	return rapid.OneOf(
+		rapid.StringMatching(`[a-zA-Z0-9=+_/{}%!-]{1,20}(\.[a-z=+-]{1,8}){0,2}`),
+		rapid.StringMatching(`[a-zß-ÿ一-三=]{1,12}`),
+		rapid.StringMatching(`"([a-z=+@<> .]|\\["\\a-z =]){0,20}"`),
+		rapid.StringMatching(`(?i:srs0)[=+-][0-9A-Za-z+/]{0,5}=[A-Z2-7]{0,2}=[a-z]{1,4}\.example=[a-z=+-]{0,5}`),
+		rapid.StringMatching(`(?i:srs1)[=+-][0-9A-Za-z]{0,5}=[a-z]{1,4}\.example=[=+-]?[0-9A-Za-z]{0,4}=[A-Z2-7]{2}=[a-z]{1,4}\.example=[a-z=+-]{1,5}`),
+		rapid.StringMatching(`"(\\)?[sS]RS[01][=+-](\\)?[0-9A-Za-z]{4}=[a-z]{1,4}\.exam(\\)?ple=[=+-]?(\\)?[0-9A-Za-z]{4}=[ a-z\\]{0,6} "`),
+	)
+}
+
+func paths() *rapid.Generator[mail.Path] {
+	domains := rapid.OneOf(
+		rapid.StringMatching(`[a-zA-Z0-9]{1,8}(-[a-z0-9]{1,4})?(\.[a-z]{1,8}){1,3}`),
+		rapid.StringMatching(`[a-zü]{1,8}\.example`),
+		rapid.SampledFrom([]string{"[192.0.2.1]", "[IPv6:2001:db8::1]", "a", "srs.example.com", "_x.example"}),
+	)
+	return rapid.Custom(func(t *rapid.T) mail.Path {
+		p, err := mail.ParsePath(locals().Draw(t, "local")+"@"+domains.Draw(t, "domain"), true)
+		if err != nil || p.IsNull() {
+			t.Skip()
+		}
+		return p
+	})
+}
+
+func days() *rapid.Generator[time.Time] {
+	return rapid.Map(rapid.Int64Range(0, 40000*24*3600), func(s int64) time.Time { return time.Unix(s, 0) })
+}
+
+var srs1Form = regexp.MustCompile(`(?s)^[sS][rR][sS]1[=+-][^=]+=([^=]+)=([=+-].+)$`)
+
+// homes says what a rewritten p opens to, by other means than the package's.
+func homes(p mail.Path) mail.Path {
+	text := p.LocalPart()
+	if m := srs1Form.FindStringSubmatch(text); m != nil && mail.IsDomain(m[1]) {
+		return mail.NewPath("SRS0"+m[2], m[1])
+	}
+	if regexp.MustCompile(`(?s)^[sS][rR][sS]0[=+-].`).MatchString(text) {
+		return mail.NewPath("SRS0"+text[4:], p.Domain)
+	}
+	return mail.NewPath(text, p.Domain)
+}
+
+// TestEveryBounceGoesHome: what Forward writes is a valid path at the domain, and opens to where the mail came from.
+func TestEveryBounceGoesHome(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		p, made := paths().Draw(t, "path"), days().Draw(t, "made")
+		out, err := rewriter(t, "srs.example", made, keyA).Forward(p)
+		if errors.Is(err, ErrTooLong) {
+			t.Skip()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := mail.ParsePath(out.String(), true); err != nil || again != out || out.Domain != "srs.example" {
+			t.Fatalf("%s is written, which is no path: %v", out, err)
+		}
+		if p.IsASCII() && !out.IsASCII() {
+			t.Fatalf("%s is not ASCII", out)
+		}
+		later := made.Add(time.Duration(rapid.Int64Range(-int64(day), int64(10*day)).Draw(t, "later")))
+		home := reverse(t, rewriter(t, "srs.example", later, keyB, keyA), out)
+		if want := homes(p); home.Domain != want.Domain || home.LocalPart() != want.LocalPart() {
+			t.Fatalf("%s opens to %s, want %s", out, home, want)
+		}
+		exact := homes(p).LocalPart() == p.LocalPart() && !strings.Contains(p.Local, `\`) && p.Domain[0] != '['
+		if exact && home != p {
+			t.Fatalf("%s opens to %s, not octet for octet to %s", out, home, p)
+		}
+		lowered := mail.Path{Local: lowerASCII(out.Local), Domain: "SRS.Example"}
+		small := reverse(t, rewriter(t, "srs.example", later, keyB, keyA), lowered)
+		if !equalFold(small.LocalPart(), home.LocalPart()) || !equalFold(small.Domain, home.Domain) {
+			t.Fatalf("%s opens to %s, want %s", lowered, small, home)
+		}
+	})
+}
+
+func lowerASCII(s string) string { return string(appendLower(nil, s)) }
+
+// TestEveryChangeIsRefused: one octet put for another, taken away or added, other than case and quotes.
+func TestEveryChangeIsRefused(t *testing.T) {
+	w := rewriter(t, "srs.example", noon, keyA)
+	rapid.Check(t, func(t *rapid.T) {
+		out, err := w.Forward(paths().Draw(t, "path"))
+		if err != nil {
+			t.Skip()
+		}
+		i := rapid.IntRange(0, len(out.Local)-1).Draw(t, "at")
+		with := string(rapid.OneOf(rapid.SampledFrom([]byte("=+-.@\"\\ aA2")), rapid.Byte()).Draw(t, "octet"))
+		with = with[:1]
+		var changed string
+		switch rapid.IntRange(0, 2).Draw(t, "how") {
+		case 0:
+			changed = out.Local[:i] + with + out.Local[i+1:]
+		case 1:
+			changed = out.Local[:i] + out.Local[i+1:]
+		case 2:
+			changed = out.Local[:i] + with + out.Local[i:]
+		}
+		p := mail.Path{Local: changed, Domain: out.Domain}
+		if equalFold(p.LocalPart(), out.LocalPart()) {
+			t.Skip()
+		}
+		if home, err := w.Reverse(p); err == nil || home != (mail.Path{}) {
+			t.Fatalf("%s, made of %s, opens to %s", p, out, home)
+		}
+	})
+}
+
+// TestEveryOctetCounts puts every octet in the place of every one of an address of each kind.
+func TestEveryOctetCounts(t *testing.T) {
+	w := rewriter(t, "srs.example", noon, keyA)
+	for _, s := range append(senders, `"a b\"="@sender.example`) {
+		out := forward(t, w, path(t, s))
+		for i := range len(out.Local) {
+			for c := range 256 {
+				p := mail.Path{Local: out.Local[:i] + string([]byte{byte(c)}) + out.Local[i+1:], Domain: out.Domain}
+				if equalFold(p.LocalPart(), out.LocalPart()) {
+					continue
+				}
+				if home, err := w.Reverse(p); err == nil {
+					t.Fatalf("%q, made of %s, opens to %s", p, out, home)
+				}
+			}
+		}
+	}
+}
