@@ -22,8 +22,7 @@ type headerScan struct {
 	markSeen   bool // in the field begun last
 	received   int
 	marked     int // Received fields with a hop mark
-	marks      [maxMarks * 4]hopMark
-	nmarks     int
+	marks      []hopMark
 	carry      []byte
 }
 
@@ -99,9 +98,8 @@ func (h *headerScan) line(l []byte) {
 			h.marked++
 			h.markSeen = true
 		}
-		if h.nmarks < len(h.marks) {
-			h.marks[h.nmarks] = m
-			h.nmarks++
+		if len(h.marks) <= maxRead {
+			h.marks = append(h.marks, m)
 		}
 	}
 }

@@ -25,8 +25,8 @@ func TestHeaderScanIsTheSameInAnySplit(t *testing.T) {
 			var h headerScan
 			h.feed(octets(msg[:i]))
 			h.feed(octets(msg[i:j], msg[j:]))
-			if !h.done || h.received != 2 || h.marked != 1 || h.nmarks != 2 || h.eightBit {
-				t.Fatalf("split %d,%d: done %v received %d marked %d marks %d eightBit %v", i, j, h.done, h.received, h.marked, h.nmarks, h.eightBit)
+			if !h.done || h.received != 2 || h.marked != 1 || len(h.marks) != 2 || h.eightBit {
+				t.Fatalf("split %d,%d: done %v received %d marked %d marks %d eightBit %v", i, j, h.done, h.received, h.marked, len(h.marks), h.eightBit)
 			}
 			if got := hex.EncodeToString(h.marks[1][:]); got != "8899aabbccddeeff" {
 				t.Fatalf("split %d,%d: second mark %s", i, j, got)
@@ -101,27 +101,44 @@ func TestHopMarks(t *testing.T) {
 }
 
 func TestARewrittenRecipientsDestinationIsNotTold(t *testing.T) {
-	forward := mail.Path{Local: "info", Domain: "example.com"}
-	target := mail.Path{Local: "Alice", Domain: "mailbox.example"}
-	rewrote := mail.Route{NextHop: mail.NextHop{Host: "mailbox.example"}, Forwards: []mail.Path{target}, Rewrote: true}
-	same := mail.Route{NextHop: mail.NextHop{Transport: mail.SMTP, Host: "10.0.0.1"}, Forwards: []mail.Path{forward}}
-	with := func(r mail.Route, p mail.UpstreamText) mail.Route { r.Policy.UpstreamText = p; return r }
+	path := func(s string) mail.Path {
+		local, domain, _ := strings.Cut(s, "@")
+		return mail.Path{Local: local, Domain: domain}
+	}
+	rcpt := func(forward, target string, how mail.UpstreamText) recipient {
+		return recipient{path(forward), mail.Route{
+			NextHop: mail.NextHop{Host: "mailbox.example"}, Forwards: []mail.Path{path(target)}, Rewrote: forward != target,
+			Policy: mail.DomainPolicy{UpstreamText: how},
+		}}
+	}
+	const byDefault = mail.UpstreamTextDefault
 	said := "<alice@MAILBOX.example> unknown at mx1.mailbox.example\nask mailbox.example"
 	tests := []struct {
 		name  string
-		route mail.Route
+		said  string
+		rcpts []recipient
 		want  string
 	}{
-		{"redacted by default", rewrote, "<info@example.com> unknown at \nask example.com"},
-		{"full where the rule says so", with(rewrote, mail.UpstreamTextFull), said},
-		{"full by default for the same recipient", same, said},
-		{"code alone", with(same, mail.UpstreamTextCode), "The destination said so"},
+		{"redacted by default", said, []recipient{rcpt("info@example.com", "Alice@mailbox.example", byDefault)}, "<info@example.com> unknown at \nask example.com"},
+		{"full where the rule says so", said, []recipient{rcpt("info@example.com", "Alice@mailbox.example", mail.UpstreamTextFull)}, said},
+		{"full by default for the same recipient", said, []recipient{rcpt("alice@mailbox.example", "alice@mailbox.example", byDefault)}, said},
+		{"code alone", said, []recipient{rcpt("alice@mailbox.example", "alice@mailbox.example", mail.UpstreamTextCode)}, "The destination said so"},
+		{"a local part that stands alone", "User alice (Alice) of malice unknown", []recipient{rcpt("info@example.com", "alice@mailbox.example", byDefault)}, "User info (info) of malice unknown"},
+		{"the address of another recipient", "<bob@mailbox.example> is full", []recipient{
+			rcpt("info@example.com", "alice@mailbox.example", byDefault), rcpt("sales@example.com", "bob@mailbox.example", byDefault),
+		}, "<sales@example.com> is full"},
+		{"what tells least counts for all", said, []recipient{
+			rcpt("info@example.com", "alice@mailbox.example", mail.UpstreamTextFull), rcpt("sales@example.com", "bob@mailbox.example", byDefault),
+		}, "<info@example.com> unknown at \nask example.com"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := publicReply(mail.NewReply(550, 1, 1, said), "mx1.mailbox.example", forward, tt.route)
-			if got.Text != tt.want || got.Code != 550 {
-				t.Errorf("got %d %q, want %q", got.Code, got.Text, tt.want)
+			for n := range tt.rcpts {
+				tx := transaction{rcpts: append(tt.rcpts[:n:n], tt.rcpts[n+1:]...)}
+				got := tx.publicReply(mail.NewReply(550, 1, 1, tt.said), "mx1.mailbox.example", &tt.rcpts[n])
+				if got.Text != tt.want || got.Code != 550 {
+					t.Errorf("about recipient %d: got %d %q, want %q", n, got.Code, got.Text, tt.want)
+				}
 			}
 		})
 	}
@@ -148,5 +165,5 @@ func FuzzHeaderScan(f *testing.F) {
 }
 
 func summary(h *headerScan) string {
-	return fmt.Sprint(h.done, h.eightBit, h.received, h.marked, h.nmarks, h.marks)
+	return fmt.Sprint(h.done, h.eightBit, h.received, h.marked, h.marks)
 }

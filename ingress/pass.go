@@ -75,6 +75,8 @@ func (s *session) octets(ctx context.Context, b *wire.Body) (o mail.Octets, mode
 	mode = mail.ModeStream
 	if last {
 		mode = mail.ModeHold
+		s.t.ended = time.Now()
+		ctx = mail.Until(ctx, s.t.ended.Add(s.cfg.Deadlines.Commit)) // the client's patience counts from its last octet
 	}
 	var head headerScan
 	if err := s.examine(&head, o, last); err != nil {
@@ -93,6 +95,9 @@ func (s *session) octets(ctx context.Context, b *wire.Body) (o mail.Octets, mode
 		b.Recycle()
 		if o, last, err = b.Next(time.Time{}); err != nil {
 			return o, mode, err
+		}
+		if last {
+			s.t.ended = time.Now()
 		}
 		if head.done {
 			continue
@@ -131,11 +136,11 @@ func (s *session) examine(h *headerScan, o mail.Octets, last bool) error {
 	if !ended {
 		return nil
 	}
-	if h.marked > maxMarks {
+	if h.marked > maxMarks || len(h.marks) > maxRead {
 		return mail.Refuse(554, 4, 6, "This message passed here too often", "loop", nil)
 	}
 	for i := range s.t.rcpts {
-		if s.hops.looped(h.marks[:h.nmarks], s.t.rcpts[i].forward) {
+		if s.hops.looped(h.marks, s.t.rcpts[i].forward) {
 			return mail.Refuse(554, 4, 6, "This message passed here before for the same recipient", "loop", nil)
 		}
 	}
@@ -144,7 +149,7 @@ func (s *session) examine(h *headerScan, o mail.Octets, last bool) error {
 
 // prepend writes our trace field above the message.
 func (s *session) prepend(b *wire.Body, o mail.Octets) (mail.Octets, error) {
-	var buf [maxFields]byte
+	var buf [1024]byte // enough for most; append takes more where it must
 	fields := s.appendReceived(buf[:0], s.client, s.t, s.cfg.Now())
 	o, ok := b.Prepend(o, fields)
 	if !ok {
@@ -183,7 +188,7 @@ func (s *session) speaks(h *headerScan) error {
 func (s *session) commit(ctx context.Context, o mail.Octets, mode mail.Mode) verdict {
 	t := s.t
 	ctx = context.WithoutCancel(ctx)
-	ctx, in := s.enter(mail.Until(ctx, time.Now().Add(s.cfg.Deadlines.Commit)), mail.StageCommit)
+	ctx, in := s.enter(mail.Until(ctx, t.ended.Add(s.cfg.Deadlines.Commit)), mail.StageCommit)
 	outcomes := t.tx.Commit(ctx, o)
 	t.tx = nil
 	out := worst(outcomes)
@@ -193,7 +198,6 @@ func (s *session) commit(ctx context.Context, o mail.Octets, mode mail.Mode) ver
 		in.end(&mail.Refusal{Reply: out.Reply, Host: out.Host, Cause: out.Cause})
 	}
 	v := verdict{outcome: out, mode: mode, err: out.Cause}
-	first := s.firstRelayed()
 	switch out.Reply.Class() {
 	case 2:
 		v.kind = mail.Relayed
@@ -202,7 +206,7 @@ func (s *session) commit(ctx context.Context, o mail.Octets, mode mail.Mode) ver
 	default:
 		v.kind = mail.Deferred
 	}
-	v.reply = publicReply(out.Reply, out.Host, first.forward, first.route)
+	v.reply = t.publicReply(out.Reply, out.Host, nil)
 	return v
 }
 
@@ -222,24 +226,13 @@ func worst(outcomes []mail.Outcome) mail.Outcome {
 	return out
 }
 
-func (s *session) firstRelayed() recipient {
-	for _, r := range s.t.rcpts {
-		if r.route.Action != mail.Drop {
-			return r
-		}
-	}
-	return recipient{}
-}
-
 // failed is the verdict on a message that ended before the dot.
 func (s *session) failed(err error, mode mail.Mode) verdict {
 	v := verdict{err: err, mode: mode, kind: mail.Aborted, reply: mail.ReplyFor(err)}
 	if errors.Is(err, wire.ErrClientGone) || errors.Is(err, wire.ErrInterrupted) || errors.Is(err, wire.ErrTooSlow) {
 		return v
 	}
-	if first := s.firstRelayed(); first.route.NextHop.Host != "" {
-		v.reply = publicRefusal(err, first.forward, first.route).Reply
-	}
+	v.reply = s.t.publicRefusal(err, nil).Reply
 	v.kind = mail.Deferred
 	if v.reply.Class() == 5 {
 		v.kind = mail.Refused

@@ -2,32 +2,35 @@ package ingress
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/millrace/millrace/router/mail"
 )
 
-// publicRefusal gives a refusal as a stranger may read it.
-func publicRefusal(err error, forward mail.Path, route mail.Route) *mail.Refusal {
+// publicRefusal gives a refusal as a stranger may read it. about is the recipient it concerns, nil for the whole message.
+func (t *transaction) publicRefusal(err error, about *recipient) *mail.Refusal {
 	var r *mail.Refusal
 	if !errors.As(err, &r) {
 		return &mail.Refusal{Reply: mail.ReplyFor(err), Reason: "local error", Cause: err}
 	}
 	public := *r
 	public.Cause = err
-	public.Reply = publicReply(r.Reply, r.Host, forward, route)
+	public.Reply = t.publicReply(mail.ReplyFor(err), r.Host, about)
 	return &public
 }
 
-// publicReply gives a next hop's reply as a stranger may read it: as it is, or, where a rule rewrote the recipient, with
-// the destination's address and domain replaced by what the client wrote itself and its host by nothing.
-func publicReply(r mail.Reply, host string, forward mail.Path, route mail.Route) mail.Reply {
-	how := route.Policy.UpstreamText
-	if how == mail.UpstreamTextDefault {
-		how = mail.UpstreamTextFull
-		if route.Rewrote {
-			how = mail.UpstreamTextRedact
-		}
+// publicReply gives a next hop's reply as a stranger may read it. Where a rule rewrote a recipient of the transaction, the
+// destination's address, local part and domain become what the client wrote itself and its host nothing; recipients with
+// another choice share a transaction, and then the choice that tells least counts for all of it.
+func (t *transaction) publicReply(r mail.Reply, host string, about *recipient) mail.Reply {
+	rcpts := t.rcpts
+	if about != nil {
+		rcpts = append(slices.Clip(rcpts), *about)
+	}
+	how := mail.UpstreamTextFull
+	for i := range rcpts {
+		how = tellsLess(how, upstreamText(&rcpts[i].route))
 	}
 	switch how {
 	case mail.UpstreamTextFull:
@@ -39,25 +42,69 @@ func publicReply(r mail.Reply, host string, forward mail.Path, route mail.Route)
 		}
 		return r
 	}
-	for _, f := range route.Forwards {
-		r.Text = replaceFold(r.Text, f.String(), forward.String())
-	}
-	if host != "" {
-		r.Text = replaceFold(r.Text, host, "")
-	}
-	for _, f := range route.Forwards {
-		if !strings.EqualFold(f.Domain, forward.Domain) {
-			r.Text = replaceFold(r.Text, f.Domain, forward.Domain)
-		}
-	}
-	if route.NextHop.Host != "" && !strings.EqualFold(route.NextHop.Host, forward.Domain) {
-		r.Text = replaceFold(r.Text, route.NextHop.Host, "")
-	}
+	r.Text = redact(r.Text, host, rcpts)
 	return r
 }
 
-// replaceFold replaces each occurrence of old in s, in any case of ASCII letters.
-func replaceFold(s, old, new string) string {
+func upstreamText(r *mail.Route) mail.UpstreamText {
+	switch {
+	case r.Action == mail.Drop:
+		return mail.UpstreamTextFull
+	case r.Policy.UpstreamText != mail.UpstreamTextDefault:
+		return r.Policy.UpstreamText
+	case r.Rewrote:
+		return mail.UpstreamTextRedact
+	}
+	return mail.UpstreamTextFull
+}
+
+func tellsLess(a, b mail.UpstreamText) mail.UpstreamText {
+	switch {
+	case a == mail.UpstreamTextCode || b == mail.UpstreamTextCode:
+		return mail.UpstreamTextCode
+	case a == mail.UpstreamTextRedact || b == mail.UpstreamTextRedact:
+		return mail.UpstreamTextRedact
+	}
+	return mail.UpstreamTextFull
+}
+
+// redact replaces whole addresses first, then hosts, then what is left of the addresses' parts.
+func redact(text, host string, rcpts []recipient) string {
+	each := func(replace func(forward, target mail.Path)) {
+		for i := range rcpts {
+			for _, f := range rcpts[i].route.Forwards {
+				replace(rcpts[i].forward, f)
+			}
+		}
+	}
+	each(func(forward, target mail.Path) { text = replaceWord(text, target.String(), forward.String()) })
+	each(func(forward, target mail.Path) {
+		if !target.IsASCII() || target.Local != target.LocalPart() {
+			text = replaceWord(text, mail.Path{Local: target.LocalPart(), Domain: target.Domain}.String(), forward.String())
+		}
+	})
+	text = replaceWord(text, host, "")
+	each(func(forward, target mail.Path) {
+		if !strings.EqualFold(target.Domain, forward.Domain) {
+			text = replaceWord(text, target.Domain, forward.Domain)
+		}
+		if local := target.LocalPart(); len(local) >= minLocal && !strings.EqualFold(local, forward.LocalPart()) {
+			text = replaceWord(text, local, forward.LocalPart())
+		}
+	})
+	for i := range rcpts {
+		if h := rcpts[i].route.NextHop.Host; !strings.EqualFold(h, rcpts[i].forward.Domain) {
+			text = replaceWord(text, h, "")
+		}
+	}
+	return text
+}
+
+// minLocal is the length from which a local part that stands alone is replaced: a shorter one is any word.
+const minLocal = 3
+
+// replaceWord replaces each occurrence of old in s that is no part of a longer word, in any case of ASCII letters.
+func replaceWord(s, old, new string) string {
 	if old == "" || len(s) < len(old) {
 		return s
 	}
@@ -67,14 +114,26 @@ func replaceFold(s, old, new string) string {
 		return s
 	}
 	var b strings.Builder
+	from := 0
 	for i >= 0 {
-		b.WriteString(s[:i])
-		b.WriteString(new)
-		s, lower = s[i+len(old):], lower[i+len(old):]
-		i = strings.Index(lower, want)
+		end := i + len(want)
+		b.WriteString(s[from:i])
+		if i > 0 && isWord(s[i-1]) || end < len(s) && isWord(s[end]) {
+			b.WriteString(s[i:end])
+		} else {
+			b.WriteString(new)
+		}
+		from = end
+		if i = strings.Index(lower[from:], want); i >= 0 {
+			i += from
+		}
 	}
-	b.WriteString(s)
+	b.WriteString(s[from:])
 	return b.String()
+}
+
+func isWord(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c >= 0x80
 }
 
 // asciiLower keeps the length, which strings.ToLower does not promise.

@@ -18,8 +18,9 @@ import (
 // slabCost is what one message in transit takes of the hold budget: a slab being read and one being written.
 const slabCost = 2 * (wire.Headroom + wire.SlabOctets)
 
-// maxFields bounds the fields that we put above a message, in octets: what upstream's SIZE= must count besides.
-const maxFields = 1024
+// maxFields bounds the fields that we put above a message, in octets: what upstream's SIZE= counts besides. How many
+// recipients there will be is not known when it is sent.
+const maxFields = 4096
 
 // A session is one SMTP session of one client. Its methods are called by one goroutine at a time.
 type session struct {
@@ -41,6 +42,7 @@ type transaction struct {
 	tx      mail.Transaction
 	relayed int       // recipients that are relayed, the others are dropped
 	last    time.Time // of the last RCPT or DATA
+	ended   time.Time // when the client's last octet was read
 	lent    bool
 	stale   bool // tx answered otherwise than we did: begin again before DATA
 	span    trace.Span
@@ -123,7 +125,7 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 		return nil
 	}
 	if err := s.upstreamRcpt(ctx, forward, route); err != nil {
-		return s.refuseRcpt(forward, route, publicRefusal(err, forward, route))
+		return s.refuseRcpt(forward, route, t.publicRefusal(err, &recipient{forward, route}))
 	}
 	s.accept(forward, route)
 	t.relayed++
@@ -243,7 +245,7 @@ func (s *session) Data(ctx context.Context) error {
 		return nil
 	}
 	if err := s.renew(s.traced(ctx)); err != nil {
-		return s.refuse("DATA", err)
+		return s.refuse("DATA", t.publicRefusal(err, nil))
 	}
 	return nil
 }

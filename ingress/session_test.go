@@ -43,18 +43,19 @@ func to(host string, forwards ...string) func(q mail.Query) ([]mail.Route, error
 
 // A hop is a Relay that keeps what it was given, and refuses what its tables say.
 type hop struct {
-	mu      sync.Mutex
-	begins  int
-	lends   int
-	aborts  int
-	refuse  map[string]error // by forward-path, at RCPT
-	refused map[string]int   // how often
-	early   error            // given by Write
-	dot     []mail.Outcome   // given by Commit; nil: 250
-	data    error            // given by Data
-	utf8    bool
-	got     []delivered
-	begun   chan struct{}
+	mu       sync.Mutex
+	begins   int
+	lends    int
+	aborts   int
+	refuse   map[string]error // by forward-path, at RCPT
+	refused  map[string]int   // how often
+	early    error            // given by Write
+	dot      []mail.Outcome   // given by Commit; nil: 250
+	data     error            // given by Data
+	utf8     bool
+	got      []delivered
+	slow     time.Duration // how long Data takes
+	patience time.Duration // from the call of Data to Commit's deadline
 }
 
 type delivered struct {
@@ -73,10 +74,17 @@ func (h *hop) Begin(_ context.Context, d mail.Delivery) (mail.Transaction, error
 	return &hopTx{h: h, delivered: delivered{d: d}}, nil
 }
 
+func (h *hop) lent() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.lends
+}
+
 type hopTx struct {
 	h *hop
 	delivered
 	lent, data bool
+	dataAt     time.Time
 }
 
 func (t *hopTx) Rcpt(_ context.Context, p mail.Path) error {
@@ -91,7 +99,10 @@ func (t *hopTx) Rcpt(_ context.Context, p mail.Path) error {
 }
 
 func (t *hopTx) Data(_ context.Context, f mail.Form) error {
-	t.form, t.data = f, true
+	t.form, t.data, t.dataAt = f, true, time.Now()
+	if t.h.slow > 0 {
+		<-time.After(t.h.slow)
+	}
 	return t.h.data
 }
 
@@ -107,10 +118,13 @@ func (t *hopTx) take(o mail.Octets) {
 	}
 }
 
-func (t *hopTx) Commit(_ context.Context, o mail.Octets) []mail.Outcome {
+func (t *hopTx) Commit(ctx context.Context, o mail.Octets) []mail.Outcome {
 	t.take(o)
 	t.h.mu.Lock()
 	defer t.h.mu.Unlock()
+	if due, ok := ctx.Deadline(); ok {
+		t.h.patience = due.Sub(t.dataAt)
+	}
 	t.h.got = append(t.h.got, t.delivered)
 	if t.h.dot != nil {
 		return t.h.dot
@@ -409,9 +423,7 @@ func TestASilentClientsSessionIsLent(t *testing.T) {
 	lends := func(n int) {
 		t.Helper()
 		for due := time.Now().Add(10 * time.Second); ; {
-			h.mu.Lock()
-			got := h.lends
-			h.mu.Unlock()
+			got := h.lent()
 			if got >= n {
 				return
 			}
@@ -498,6 +510,69 @@ func TestALoopThroughUsIsRefused(t *testing.T) {
 	passed := strings.Repeat("Received: x (hop=0011223344556677)\r\n", maxMarks)
 	send("info", passed+message, "250")
 	send("info", "Received: y (hop=0011223344556677)\r\n"+passed+message, "554 5.4.6 This message passed here too often id=")
+}
+
+func TestALoopIsSeenForEachOfManyRecipients(t *testing.T) {
+	h := &hop{}
+	routes := book{}
+	for i := range 100 {
+		routes[fmt.Sprintf("u%d", i)] = to("far.example")
+	}
+	w := serve(t, routes, h, nil)
+	w.say("MAIL FROM:<a@b.example>", "250")
+	for i := range 100 {
+		w.say(fmt.Sprintf("RCPT TO:<u%d@example.com>", i), "250")
+	}
+	w.say("DATA", "354")
+	w.say(message+".", "250")
+	back := h.got[0].octets
+	if fields := len(back) - len(message); fields > h.got[0].d.Extra {
+		t.Errorf("our fields take %d octets, upstream was told of %d", fields, h.got[0].d.Extra)
+	}
+	for _, i := range []int{0, 5, 50, 99} {
+		w.say("MAIL FROM:<a@b.example>", "250")
+		w.say(fmt.Sprintf("RCPT TO:<u%d@example.com>", i), "250")
+		w.say("DATA", "354")
+		w.say(back+".", "554 5.4.6")
+	}
+}
+
+func TestTheDotsPatienceCountsFromTheClientsLastOctet(t *testing.T) {
+	h := &hop{slow: 50 * time.Millisecond}
+	w := serve(t, book{"info": to("far.example")}, h, func(c *Config, _ *wire.Config) { c.Deadlines.Commit = time.Minute })
+	w.say("MAIL FROM:<a@b.example>", "250")
+	w.say("RCPT TO:<info@example.com>", "250")
+	w.say("DATA", "354")
+	w.say(message+".", "250")
+	if h.patience > time.Minute || h.patience < 50*time.Second {
+		t.Errorf("Commit may end %v after Data began, want a minute after the message ended", h.patience)
+	}
+}
+
+func TestReceivedIsASCII(t *testing.T) {
+	h := &hop{utf8: true}
+	w := serve(t, book{"ü": to("far.example", "u@far.example")}, h, nil)
+	w.say("MAIL FROM:<a@b.example> SMTPUTF8", "250")
+	w.say("RCPT TO:<ü@example.com>", "250")
+	w.say("DATA", "354")
+	w.say(message+".", "250")
+	if got := h.got[0].octets; strings.Contains(got, "for <") || !strings.Contains(got, "with UTF8SMTP id") {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestARefusalAtDATATellsNoDestination(t *testing.T) {
+	h := &hop{refuse: map[string]error{}}
+	w := serve(t, book{"info": to("far.example", "secretalice@far.example")}, h, func(_ *Config, wc *wire.Config) { wc.Lend = 20 * time.Millisecond })
+	w.say("MAIL FROM:<a@b.example>", "250")
+	w.say("RCPT TO:<info@example.com>", "250")
+	for h.lent() == 0 {
+		<-time.After(time.Millisecond)
+	}
+	h.mu.Lock()
+	h.refuse["secretalice@far.example"] = mail.Refuse(550, 1, 1, "<secretalice@far.example> refused now", "upstream", nil)
+	h.mu.Unlock()
+	w.say("DATA", "550 5.1.1 <info@example.com> refused now id=")
 }
 
 func TestSMTPUTF8IsDecidedAtTheEndOfTheHeaderSection(t *testing.T) {

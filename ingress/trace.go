@@ -10,7 +10,8 @@ import (
 )
 
 // appendReceived appends our Received field (RFC 5321 section 4.4). A "for" clause stands only where there is one
-// recipient, so that nobody reads of another's blind copy; each recipient has a hop mark.
+// recipient, so that nobody reads of another's blind copy, and only in ASCII, because the next hop may know nothing else;
+// each recipient has a hop mark.
 func (s *Server) appendReceived(b []byte, c *wire.Client, t *transaction, now time.Time) []byte {
 	b = append(b, "Received: from "...)
 	b = appendAtom(b, c.Helo)
@@ -34,14 +35,14 @@ func (s *Server) appendReceived(b []byte, c *wire.Client, t *transaction, now ti
 	b = append(b, protocol(c, t.params.SMTPUTF8)...)
 	b = append(b, " id "...)
 	b = hex.AppendEncode(b, t.id[:])
-	if len(t.rcpts) == 1 {
+	if len(t.rcpts) == 1 && t.rcpts[0].forward.IsASCII() {
 		b = append(b, "\r\n\tfor <"...)
 		b = t.rcpts[0].forward.AppendTo(b)
 		b = append(b, '>')
 	}
 	b = append(b, ";\r\n\t"...)
 	b = now.UTC().AppendFormat(b, "Mon, 2 Jan 2006 15:04:05 +0000")
-	for i := range t.rcpts {
+	for i := range t.rcpts[:min(len(t.rcpts), maxMarked)] {
 		if i%3 == 2 {
 			b = append(b, "\r\n\t"...)
 		} else {
