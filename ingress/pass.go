@@ -207,6 +207,9 @@ func (s *session) commit(ctx context.Context, o mail.Octets, mode mail.Mode) ver
 		v.kind = mail.Deferred
 	}
 	v.reply = t.publicReply(out.Reply, out.Host, nil)
+	if v.kind == mail.Relayed {
+		v.reply.Code = 250 // whatever 2yz the next hop chose: to our client a 221 would mean that we close
+	}
 	return v
 }
 

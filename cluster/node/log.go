@@ -228,7 +228,11 @@ func (j *journal) rule(r mail.Rule) string {
 // may have turned it into one that the event does not name.
 func (j *journal) mask(s string) string {
 	s = printable(s)
-	if j.hashKey == nil || !strings.Contains(s, "@") {
+	if j.hashKey == nil {
+		return s
+	}
+	s = withoutQuoted(s)
+	if !strings.Contains(s, "@") {
 		return s
 	}
 	words := strings.Split(s, " ")
@@ -238,6 +242,19 @@ func (j *journal) mask(s string) string {
 		}
 	}
 	return strings.Join(words, " ")
+}
+
+// withoutQuoted takes quoted local parts out of s, which may hold blanks (RFC 5321 section 4.1.2), and leaves their "@".
+// Where one begins cannot be told for sure in text that anybody may have quoted or cut, so it takes all from the first
+// quote to the last that ends a local part, and all behind a quote that opens a path and is not ended so.
+func withoutQuoted(s string) string {
+	if end := strings.LastIndex(s, `"@`); end >= 0 {
+		s = s[:strings.IndexByte(s, '"')] + s[end+1:]
+	}
+	if cut := strings.Index(s, `<"`); cut >= 0 {
+		s = s[:cut] + "@"
+	}
+	return s
 }
 
 // printable replaces what could command a terminal or turn text around: JSON escapes the C0 controls, but neither DEL nor

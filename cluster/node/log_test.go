@@ -80,6 +80,35 @@ func TestAddressesCanBeHashed(t *testing.T) {
 	}
 }
 
+func TestNothingOfAQuotedLocalPartIsLeftInAHashedLog(t *testing.T) {
+	for _, tt := range []struct {
+		name, text, want string
+	}{
+		{"one with a blank is an address as a whole", `5.1.1 <"john doe secret"@fx.example> unknown`, `5.1.1 (address) unknown`},
+		{"one with many blanks", `<"john  doe   secret "@fx.example>: no`, `(address) no`},
+		{"one that begins and ends with a blank", `to " secret "@fx.example failed`, `to (address) failed`},
+		{"one with quotes in it", `<"john \"secret one\" two"@fx.example> unknown`, `(address) unknown`},
+		{"one with an address in it", `<"john secret\"@x secret"@fx.example> unknown`, `(address) unknown`},
+		{"one that was quoted once more", `said: "550 <\"john secret\"@fx.example> unknown"`, `said: (address) unknown"`},
+		{"two of them", `<"a secret"@fx.example> and <"b secret"@fx.example> unknown`, `(address) unknown`},
+		{"one behind a word in quotes", `the "user" <"john secret"@fx.example> is "unknown"`, `the (address) is "unknown"`},
+		{"one that was cut off inside", `no such user <"john doe secr`, `no such user (address)`},
+		{"one that was cut off behind another address", `<bob-secret@fx.example> is not <"john doe secr`, `(address) is not (address)`},
+		{"words in quotes are no address", `"no such user" bob@fx.example here`, `"no such user" (address) here`},
+		{"a quote that is never closed hides nothing else", `5" of bob@fx.example`, `5" of (address)`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, fields := logged(t, []byte("key"), mail.Event{Kind: mail.Refused, Reply: mail.NewReply(550, 1, 1, tt.text), Cause: errors.New(tt.text)})
+			if want := "550 5.1.1 " + tt.want; fields["reply"] != want {
+				t.Errorf("reply: got %q, want %q", fields["reply"], want)
+			}
+			if fields["cause"] != tt.want {
+				t.Errorf("cause: got %q, want %q", fields["cause"], tt.want)
+			}
+		})
+	}
+}
+
 func TestAWideEventTellsTheWholeWalk(t *testing.T) {
 	e := mail.Event{
 		Kind: mail.Relayed, Mode: mail.ModeHold, Reused: true, InDoubt: true, Recipients: 2, Time: time.Unix(1700000000, 0).UTC(),

@@ -315,8 +315,18 @@ func (n *Node) gauges() admin.Gauges {
 		HoldInUse:     func() int64 { return n.server.Held() },
 		HoldBudget:    int64(n.cfg.Limits.HoldBudget),
 		EventsDropped: n.events.Dropped,
+		Sessions:      n.sessions,
 		Rules:         n.material.rules.Len,
 	}
+}
+
+// sessions tells the metrics what the relay keeps with each Site.
+func (n *Node) sessions() (sites []admin.SiteSessions) {
+	n.relay.Sessions(func(site mail.Site, open, idle, waiting int) bool {
+		sites = append(sites, admin.SiteSessions{Site: site, Open: open, Idle: idle, Waiting: waiting})
+		return true
+	})
+	return sites
 }
 
 // checks are what /readyz asks.

@@ -181,7 +181,8 @@ func TestAWholeNodeRelaysLogsAndCounts(t *testing.T) {
 		t.Errorf("readyz: %d %s", code, body)
 	}
 	_, metrics := b.get(t, "/metrics")
-	for _, want := range []string{`millrace_messages_relayed_total{mode="hold"} 1`, "millrace_client_connections 1", "millrace_rules 1", "millrace_events_dropped_total 0"} {
+	for _, want := range []string{`millrace_messages_relayed_total{mode="hold"} 1`, "millrace_client_connections 1", "millrace_rules 1", "millrace_events_dropped_total 0",
+		fmt.Sprintf(`millrace_sessions{site="smtp://%s",state="idle"} 1`, b.dest.Addr())} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics lack %s", want)
 		}

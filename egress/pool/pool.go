@@ -8,7 +8,7 @@
 // empty one for the caller to fill; Put and Discard end the holding.
 //
 // Invariants: a Site never has more Slots than its cap; no lock is held while a session is closed or probed; while anyone
-// waits for a Site, none of its sessions is idle and none of its Slots is free.
+// waits for a Site, none of its sessions is idle, none of its Slots is free and none is parked for long.
 package pool
 
 import (
@@ -94,13 +94,17 @@ type Request struct {
 type Config struct {
 	Now    func() time.Time // the clock that age, idle time and cooling are read from; nil means time.Now
 	Reap   time.Duration    // how often idle sessions are looked at, 0 for 5 s
+	Ripe   time.Duration    // how long a Slot was parked when anybody who waits may have its session, 0 for 50 ms; less if many wait
 	Jitter func() float64   // in [0, 1), spreads the ends of cooling; nil means the system's random source
 }
 
 // Validate says whether c can be used. The error is a *mail.FieldError.
 func (c *Config) Validate() error {
-	if c.Reap < 0 {
+	switch {
+	case c.Reap < 0:
 		return &mail.FieldError{Field: "reap", Reason: "is negative"}
+	case c.Ripe < 0:
+		return &mail.FieldError{Field: "ripe", Reason: "is negative"}
 	}
 	return nil
 }
@@ -128,7 +132,8 @@ func (e *CooledError) Unwrap() error { return e.Cause }
 // A Pool holds the sessions of all Sites. It is safe for concurrent use. Start begins closing what is idle too long, and
 // Shutdown ends everything.
 type Pool[S Session] struct {
-	cfg Config
+	cfg  Config
+	born time.Time // where clock begins
 
 	mu      sync.Mutex // guards everything below, all sites and all slots' places; never held across a session's methods but the ones that only read fields
 	sites   map[mail.Site]*site[S]
@@ -137,7 +142,7 @@ type Pool[S Session] struct {
 	drained chan struct{} // closed when the pool is closed and nothing is lent
 
 	stop chan struct{}
-	done sync.WaitGroup
+	done sync.WaitGroup // the reaper and the alarms of sites
 }
 
 // New makes a Pool. Without Start, idle sessions are closed only when they are met.
@@ -151,11 +156,15 @@ func New[S Session](cfg Config) (*Pool[S], error) {
 	if cfg.Reap == 0 {
 		cfg.Reap = 5 * time.Second
 	}
+	if cfg.Ripe == 0 {
+		cfg.Ripe = 50 * time.Millisecond
+	}
 	if cfg.Jitter == nil {
 		cfg.Jitter = rand.Float64
 	}
 	return &Pool[S]{
 		cfg:     cfg,
+		born:    cfg.Now(),
 		sites:   make(map[mail.Site]*site[S]),
 		drained: make(chan struct{}),
 		stop:    make(chan struct{}),
@@ -163,7 +172,7 @@ func New[S Session](cfg Config) (*Pool[S], error) {
 }
 
 // Get gives a Slot at r.Site: with an idle session that was alive just now, or empty, and then the caller opens a session
-// and calls Fill. At the cap it waits until ctx ends, first come first served but for the share (see site.next). Errors
+// and calls Fill. At the cap it waits until ctx ends, first come first served but for the share (see site.peek). Errors
 // are a *CooledError, one that wraps ErrBusy and the context's error, or ErrClosed.
 func (p *Pool[S]) Get(ctx context.Context, r Request) (*Slot[S], error) {
 	s, w, doomed, err := p.take(&r)
@@ -174,8 +183,9 @@ func (p *Pool[S]) Get(ctx context.Context, r Request) (*Slot[S], error) {
 	if err != nil {
 		return nil, err
 	}
-	for s.full && !s.session.Alive() {
-		// A dead idle session says nothing of the Site: the server may close what idles whenever it likes.
+	for s.full && (s.spent || !s.site.fits(s, &r) || !s.session.Alive()) {
+		// A dead idle session says nothing of the Site: the server may close what idles whenever it likes. One that is spent or
+		// does not fit makes room, and is closed by whoever opens the next, so that the Site sees that in the right order.
 		s.session.Close()
 		if s, err = p.exchange(s, &r); err != nil {
 			return nil, err
@@ -184,7 +194,8 @@ func (p *Pool[S]) Get(ctx context.Context, r Request) (*Slot[S], error) {
 	return s, nil
 }
 
-// take gives what can be had at once: a Slot, or else a place in the queue. Sessions to close are returned.
+// take gives what can be had at once: a Slot, whose session may be one that does not fit, or else a place in the queue.
+// Sessions to close are returned.
 func (p *Pool[S]) take(r *Request) (s *Slot[S], w *waiter[S], doomed []S, err error) {
 	now := p.cfg.Now()
 	p.mu.Lock()
@@ -198,20 +209,19 @@ func (p *Pool[S]) take(r *Request) (s *Slot[S], w *waiter[S], doomed []S, err er
 		p.lend(s, r.Client, r.Favoured)
 		return s, nil, doomed, nil
 	}
-	for t.slots >= t.limits.Sessions && len(t.idle) > 0 {
-		doomed = append(doomed, t.evictIdle())
+	for t.slots > t.limits.Sessions && len(t.idle) > 0 {
+		doomed = append(doomed, t.evictIdle().session)
+		t.slots--
 	}
 	if t.slots >= t.limits.Sessions {
-		victim := t.parked(r.Client, r.Favoured)
-		if victim == nil {
-			return nil, t.enqueue(r), doomed, nil
-		}
-		if s = p.reclaim(victim); t.fits(s, r) {
+		if len(t.idle) > 0 { // none that fits
+			s = t.evictIdle()
 			p.lend(s, r.Client, r.Favoured)
 			return s, nil, doomed, nil
 		}
-		t.slots--
-		doomed = append(doomed, s.session)
+		w = t.enqueue(r)
+		p.serve(t, p.clock())
+		return nil, w, doomed, nil
 	}
 	// Whoever found no session that fits will open one, which a cooling Site does not get.
 	probe, err := t.mayOpen(now)
@@ -221,7 +231,7 @@ func (p *Pool[S]) take(r *Request) (s *Slot[S], w *waiter[S], doomed []S, err er
 	return p.open(t, r.Client, r.Favoured, probe), nil, doomed, nil
 }
 
-// exchange swaps a Slot whose idle session turned out to be dead for one with another idle session, or leaves it empty.
+// exchange swaps a Slot whose session was closed, being dead or not fit for r, for one with an idle session, or empties it.
 func (p *Pool[S]) exchange(s *Slot[S], r *Request) (*Slot[S], error) {
 	now := p.cfg.Now()
 	var doomed []S
@@ -251,7 +261,7 @@ func (p *Pool[S]) exchange(s *Slot[S], r *Request) (*Slot[S], error) {
 func (p *Pool[S]) site(r *Request) *site[S] {
 	t := p.sites[r.Site]
 	if t == nil {
-		t = &site[S]{name: r.Site, held: make(map[netip.Prefix]int), queues: make(map[queueKey]*queue[S])}
+		t = &site[S]{pool: p, name: r.Site, held: make(map[netip.Prefix]int), queues: make(map[queueKey]*queue[S])}
 		p.sites[r.Site] = t
 	}
 	t.limits = r.Limits.orGeneric()

@@ -1,8 +1,12 @@
 package pool
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
+
+	"github.com/millrace/millrace/router/mail"
 )
 
 // Start begins closing sessions that are idle for too long or too old, every Config.Reap. Shutdown ends it.
@@ -89,9 +93,10 @@ func (p *Pool[S]) Shutdown(ctx context.Context) error {
 	}
 }
 
-// A Count says what a Site has at the moment.
+// A Count says what a Site has at the moment, or several have.
 type Count struct {
-	Lent    int // Slots that are held, dialling included
+	Site    mail.Site // "" for several
+	Lent    int       // Slots that are held, dialling included
 	Idle    int
 	Waiting int
 	Cooling bool
@@ -102,10 +107,44 @@ func (p *Pool[S]) Count() (c Count) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, t := range p.sites {
-		c.Lent += len(t.lent)
-		c.Idle += len(t.idle)
-		c.Waiting += int(t.waiting.Load())
-		c.Cooling = c.Cooling || t.cooling.step > 0
+		c.add(t.count())
 	}
 	return c
+}
+
+// Sites counts each Site that has sessions or somebody who waits, and gives the n with most of these. If there are more, one
+// Count without a name follows with the sum of the rest.
+func (p *Pool[S]) Sites(n int) []Count {
+	var all []Count
+	p.mu.Lock()
+	for _, t := range p.sites {
+		if c := t.count(); c.busy() > 0 {
+			all = append(all, c)
+		}
+	}
+	p.mu.Unlock()
+	slices.SortFunc(all, func(a, b Count) int {
+		return cmp.Or(cmp.Compare(b.busy(), a.busy()), cmp.Compare(a.Site, b.Site))
+	})
+	if len(all) <= n {
+		return all
+	}
+	var rest Count
+	for _, c := range all[n:] {
+		rest.add(c)
+	}
+	return append(all[:n:n], rest)
+}
+
+func (t *site[S]) count() Count {
+	return Count{Site: t.name, Lent: len(t.lent), Idle: len(t.idle), Waiting: int(t.waiting.Load()), Cooling: t.cooling.step > 0}
+}
+
+func (c Count) busy() int { return c.Lent + c.Idle + c.Waiting }
+
+func (c *Count) add(o Count) {
+	c.Lent += o.Lent
+	c.Idle += o.Idle
+	c.Waiting += o.Waiting
+	c.Cooling = c.Cooling || o.Cooling
 }

@@ -5,11 +5,12 @@ import (
 	"sync/atomic"
 )
 
-// The states of a Slot that is held.
+// The states of a Slot that is held. Any other one is the time at which it was parked, of Pool.clock: its holder waits for
+// a client, and the pool may take the session away. Taking it swaps that very time, so that a Slot that was unparked and
+// parked again meanwhile is not mistaken for the one that had been parked for long.
 const (
-	busy   int32 = iota // its holder works with it
-	parked              // its holder waits for a client; the pool may take the session away
-	taken               // the pool did, and the Slot is void
+	busy  int64 = 0  // its holder works with it
+	taken int64 = -1 // the pool took the session, and the Slot is void
 )
 
 // A Slot is the right to one session at a Site, and the session if there is one. It belongs to one holder, which ends the
@@ -17,12 +18,13 @@ const (
 type Slot[S Session] struct {
 	pool  *Pool[S]
 	site  *site[S]
-	state atomic.Int32
+	state atomic.Int64
 
 	session S
 	key     Key
 	full    bool // there is a session
 	dirty   bool // the session was taken from a parked Slot: see Dirty
+	spent   bool // the session is only there to be closed by Get
 	probe   bool // its holder is the one who tries a cooled Site
 
 	client   netip.Prefix
@@ -72,8 +74,8 @@ func (s *Slot[S]) Drop() {
 	session.Close()
 }
 
-// Put gives the Slot back with a session on which nothing is open. It goes to whoever waits for one like it, else it stays
-// idle, unless it has carried enough messages or is too old. An empty Slot is given back by Discard.
+// Put gives the Slot back with a session on which nothing is open. It goes to whoever waits, else it stays idle, unless it
+// has carried enough messages or is too old. An empty Slot is given back by Discard.
 func (s *Slot[S]) Put() {
 	p, t := s.pool, s.site
 	now := p.cfg.Now()
@@ -83,67 +85,76 @@ func (s *Slot[S]) Put() {
 		s.Discard()
 		return
 	}
-	w := t.next()
-	if w == nil {
-		p.unlend(s)
-		t.idle = append(t.idle, s)
-		p.mu.Unlock()
-		return
-	}
-	if t.fits(s, &w.Request) {
-		p.unlend(s)
-		p.lend(s, w.Client, w.Favoured)
-		w.grant <- granted[S]{slot: s}
-		p.mu.Unlock()
-		return
-	}
-	session := s.session
-	s.clear()
+	defer p.mu.Unlock()
 	p.unlend(s)
-	t.slots--
-	if probe, err := t.mayOpen(now); err != nil {
-		w.grant <- granted[S]{err: err}
-	} else {
-		w.grant <- granted[S]{slot: p.open(t, w.Client, w.Favoured, probe)}
+	if w := t.next(); w != nil {
+		p.grant(w, s)
+		return
 	}
-	p.mu.Unlock()
-	session.Close()
+	t.idle = append(t.idle, s)
 }
 
-// Discard closes the session, if there is one, and gives up the Slot.
+// Discard closes the session, if there is one, and gives up the Slot. If somebody waits for the Slot, closing the session is
+// left to them, who do it before they open another: so the Site never sees more sessions than its cap, and the holder is
+// not kept.
 func (s *Slot[S]) Discard() {
-	session, full := s.session, s.full
-	if full {
-		// Closed before the place is given on, so that the Site never sees more sessions than its cap.
-		session.Close()
+	p, t := s.pool, s.site
+	if s.full && t.waiting.Load() > 0 && p.handOn(s) {
+		return
 	}
-	p := s.pool
+	if s.full {
+		s.session.Close()
+	}
 	p.mu.Lock()
 	s.clear()
 	p.vacate(s, p.cfg.Now())
 	p.mu.Unlock()
 }
 
+// handOn gives s with its session, which is done with, to whoever waits for it.
+func (p *Pool[S]) handOn(s *Slot[S]) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := s.site
+	if t.slots > t.limits.Sessions {
+		return false
+	}
+	w := t.next()
+	if w == nil {
+		return false
+	}
+	s.spent = true
+	p.unlend(s)
+	p.grant(w, s)
+	return true
+}
+
 // clear forgets the session.
 func (s *Slot[S]) clear() {
 	var none S
-	s.session, s.key, s.full, s.dirty = none, Key{}, false, false
+	s.session, s.key, s.full, s.dirty, s.spent = none, Key{}, false, false, false
 }
 
 // Park says that the holder waits for its client and has nothing of worth on the session, so that the pool may take it
-// away for a client network that has less than its share. Unpark ends that.
+// away: at once for a client network that has less than its share, where this one has more, and after Config.Ripe for
+// anybody. Unpark ends that.
 func (s *Slot[S]) Park() {
 	if s.favoured {
 		return
 	}
-	s.state.Store(parked)
+	p, t := s.pool, s.site // s may be void as soon as it is parked
+	now := p.clock()
+	s.state.Store(now)
 	// Whoever queues up counts itself before it looks for parked Slots, so one of the two sees the other.
-	if s.site.waiting.Load() > 0 {
-		s.pool.offer(s)
+	if t.waiting.Load() > 0 {
+		p.mu.Lock()
+		p.serve(t, now)
+		p.mu.Unlock()
 	}
 }
 
 // Unpark takes the Slot up again. When it reports false the session is gone and the Slot void; it must not be touched.
 func (s *Slot[S]) Unpark() bool {
-	return s.state.CompareAndSwap(parked, busy) || s.state.Load() == busy
+	state := s.state.Load()
+	return state == busy || state != taken && s.state.CompareAndSwap(state, busy)
 }

@@ -15,6 +15,7 @@ import (
 
 // A site is the record of one Site. All of it is guarded by the pool's mutex, but for the atomics.
 type site[S Session] struct {
+	pool   *Pool[S]
 	name   mail.Site
 	limits Limits
 	used   time.Time
@@ -27,6 +28,9 @@ type site[S Session] struct {
 	queues  map[queueKey]*queue[S]
 	ticket  uint64
 	waiting atomic.Int32 // waiters in queues
+	alarm   *time.Timer  // calls serve when the Slot that has been parked longest is ripe; see Pool.arm
+	armed   bool         // alarm is to go off
+	due     int64        // when, of Pool.clock
 
 	cooling cooling
 	cool    atomic.Bool // cooling is not zero
@@ -49,7 +53,7 @@ type waiter[S Session] struct {
 	grant  chan granted[S]
 }
 
-// granted is what a waiter is given, in a channel with room for it.
+// granted is what a waiter is given, in a channel with room for it. The session in the Slot may be one that does not fit.
 type granted[S Session] struct {
 	slot *Slot[S]
 	err  error
@@ -105,12 +109,11 @@ func (t *site[S]) expired(s *Slot[S], now time.Time) bool {
 	return now.Sub(s.session.Born()) >= t.limits.Age || now.Sub(s.session.LastUsed()) >= t.limits.Idle
 }
 
-// evictIdle takes out the session that has been idle for longest.
-func (t *site[S]) evictIdle() S {
+// evictIdle takes out the Slot whose session has been idle for longest.
+func (t *site[S]) evictIdle() *Slot[S] {
 	s := t.idle[0]
 	t.idle = slices.Delete(t.idle, 0, 1)
-	t.slots--
-	return s.session
+	return s
 }
 
 // share is how many sessions one client network keeps when another one waits: a quarter, at least one.
@@ -119,59 +122,6 @@ func (t *site[S]) share() int { return max(1, t.limits.Sessions/4) }
 // below reports whether a client has less than its share, which gives it precedence.
 func (t *site[S]) below(client netip.Prefix, favoured bool) bool {
 	return favoured || t.held[client] < t.share()
-}
-
-// parked finds a Slot that may be taken away for client: parked, of a network that holds more than its share, while client
-// has less than its own. It is marked as taken.
-func (t *site[S]) parked(client netip.Prefix, favoured bool) *Slot[S] {
-	if !t.below(client, favoured) {
-		return nil
-	}
-	for _, s := range t.lent {
-		if t.held[s.client] > t.share() && s.client != client && !s.favoured && s.state.CompareAndSwap(parked, taken) {
-			return s
-		}
-	}
-	return nil
-}
-
-// reclaim moves the session of a Slot that was marked as taken to a new one, which is not lent yet. The old one stays
-// behind for its holder to find out.
-func (p *Pool[S]) reclaim(old *Slot[S]) *Slot[S] {
-	p.unlend(old)
-	return &Slot[S]{pool: p, site: old.site, session: old.session, key: old.key, full: true, dirty: true}
-}
-
-// offer gives a Slot that was just parked to a waiter with less than its share, if the Slot's holder has more.
-func (p *Pool[S]) offer(s *Slot[S]) {
-	now := p.cfg.Now()
-	p.mu.Lock()
-	t := s.site
-	if t.held[s.client] <= t.share() {
-		p.mu.Unlock()
-		return
-	}
-	w := t.peek()
-	if w == nil || w.Client == s.client || !t.below(w.Client, w.Favoured) || !s.state.CompareAndSwap(parked, taken) {
-		p.mu.Unlock()
-		return
-	}
-	t.leave(w)
-	fresh := p.reclaim(s)
-	if t.fits(fresh, &w.Request) {
-		p.lend(fresh, w.Client, w.Favoured)
-		w.grant <- granted[S]{slot: fresh}
-		p.mu.Unlock()
-		return
-	}
-	t.slots--
-	if probe, err := t.mayOpen(now); err != nil {
-		w.grant <- granted[S]{err: err}
-	} else {
-		w.grant <- granted[S]{slot: p.open(t, w.Client, w.Favoured, probe)}
-	}
-	p.mu.Unlock()
-	fresh.session.Close()
 }
 
 // enqueue puts r at the end of its network's queue.
@@ -198,7 +148,9 @@ func (t *site[S]) leave(w *waiter[S]) {
 	if q.Len() == 0 {
 		delete(t.queues, k)
 	}
-	t.waiting.Add(-1)
+	if t.waiting.Add(-1) == 0 {
+		t.disarm()
+	}
 }
 
 // peek finds whose turn it is: of those with less than their share the one who came first. When there is none, a place

@@ -53,12 +53,17 @@ func (b *Body) Form() mail.Form {
 	return mail.Stuffed
 }
 
-// Received gives the octets of the message read so far, without the dots that are there for transparency only.
+// Received gives the octets of the message read so far, without the dots that are there for transparency only. What may
+// turn out to be the end of data does not count: a message is not too big for as long as its last line is in two reads.
 func (b *Body) Received() int64 {
 	if b.plain {
 		return b.received
 	}
-	return b.received - b.scan.dots
+	n := b.received - b.scan.dots
+	if b.scan.place == afterEnd && !b.ended {
+		n -= int64(len("\r"))
+	}
+	return n
 }
 
 // LongLines gives the number of lines so far that are longer than 998 octets (RFC 5321 section 4.5.3.1.6).
