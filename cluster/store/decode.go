@@ -1,0 +1,161 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// What Redis answers is foreign: another program, or another version of this one, may have written it.
+
+// mostCodes bounds the codes kept of one list for one address. RFC 5782 names no limit; lists use a few.
+const mostCodes = 32
+
+// array gives v as an array of n.
+func array(v any, n int) ([]any, error) {
+	a, ok := v.([]any)
+	if !ok || len(a) != n {
+		return nil, fmt.Errorf("store: redis answered %T, want an array of %d", v, n)
+	}
+	return a, nil
+}
+
+// decodeRates reads the microseconds until each rate is allowed.
+func decodeRates(v any, results []mail.RateResult) error {
+	a, err := array(v, len(results))
+	if err != nil {
+		return err
+	}
+	for i, v := range a {
+		wait, ok := v.(int64)
+		if !ok {
+			return fmt.Errorf("store: redis answered %T for a rate", v)
+		}
+		results[i] = waiting(wait)
+	}
+	return nil
+}
+
+// decodeLists reads the answers of lists.lua into those that index names.
+func decodeLists(v any, answers []mail.ListAnswer, index []int) error {
+	a, err := array(v, len(index))
+	if err != nil {
+		return err
+	}
+	for i, v := range a {
+		text, ok := v.(string)
+		if !ok {
+			return fmt.Errorf("store: redis answered %T for a list", v)
+		}
+		if answers[index[i]], err = parseList(text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+var errList = errors.New("store: redis holds a list answer that cannot be read")
+
+// parseList reads "known", the milliseconds left and the codes; "yours"; "pending"; or "unknown".
+func parseList(text string) (mail.ListAnswer, error) {
+	word, rest, _ := strings.Cut(text, " ")
+	switch word {
+	case "unknown":
+		return mail.ListAnswer{State: mail.ListUnknown}, nil
+	case "yours":
+		return mail.ListAnswer{State: mail.ListYours}, nil
+	case "pending":
+		return mail.ListAnswer{State: mail.ListPending}, nil
+	case "known":
+	default:
+		return mail.ListAnswer{}, errList
+	}
+	left, rest, _ := strings.Cut(rest, " ")
+	ms, err := strconv.ParseInt(left, 10, 64)
+	if err != nil || ms < 0 || ms > int64(longest/time.Millisecond) {
+		return mail.ListAnswer{}, errList
+	}
+	answer := mail.ListAnswer{State: mail.ListKnown, TTL: time.Duration(ms) * time.Millisecond}
+	for rest != "" {
+		var code string
+		code, rest, _ = strings.Cut(rest, " ")
+		addr, err := netip.ParseAddr(code)
+		if err != nil || !addr.Is4() || len(answer.Codes) == mostCodes {
+			return mail.ListAnswer{}, errList
+		}
+		answer.Codes = append(answer.Codes, addr)
+	}
+	return answer, nil
+}
+
+// encodeCodes writes codes as parseList reads them, each with a blank before it. What is no IPv4 address is no code.
+func encodeCodes(codes []netip.Addr) string {
+	var b []byte
+	n := 0
+	for _, c := range codes {
+		if c = c.Unmap(); c.Is4() && n < mostCodes {
+			b = c.AppendTo(append(b, ' '))
+			n++
+		}
+	}
+	return string(b)
+}
+
+// decodeKarma reads score and votes.
+func decodeKarma(v any) (mail.Karma, error) {
+	text, _ := v.(string)
+	first, second, _ := strings.Cut(text, " ")
+	score, err := strconv.ParseFloat(first, 64)
+	votes, err2 := strconv.ParseFloat(second, 64)
+	if errors.Join(err, err2) != nil || !finite(score) || !finite(votes) || votes < 0 {
+		return mail.Karma{}, fmt.Errorf("store: redis holds karma %q", text)
+	}
+	return mail.Karma{Score: score, Votes: votes}, nil
+}
+
+func finite(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }
+
+// decodeGrey reads the milliseconds until each triplet passes, below zero for now.
+func decodeGrey(v any, n int) ([]mail.Greyed, error) {
+	a, err := array(v, n)
+	if err != nil {
+		return nil, err
+	}
+	greyed := make([]mail.Greyed, n)
+	for i, v := range a {
+		wait, ok := v.(int64)
+		if !ok || wait > int64(longest/time.Millisecond) {
+			return nil, fmt.Errorf("store: redis answered %v for a triplet", v)
+		}
+		greyed[i] = mail.Greyed{Passed: wait <= 0, Wait: time.Duration(max(0, wait)) * time.Millisecond}
+	}
+	return greyed, nil
+}
+
+// decodeClient reads the answer of client.lua.
+func decodeClient(v any, facts *mail.Facts, index []int) error {
+	a, err := array(v, 5)
+	if err != nil {
+		return err
+	}
+	if err := decodeRates(a[0], facts.Rates); err != nil {
+		return err
+	}
+	if err := decodeLists(a[1], facts.Lists, index); err != nil {
+		return err
+	}
+	if facts.Address, err = decodeKarma(a[2]); err != nil {
+		return err
+	}
+	if facts.Network, err = decodeKarma(a[3]); err != nil {
+		return err
+	}
+	facts.KnownGood = a[4] == int64(1)
+	return nil
+}

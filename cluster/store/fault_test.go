@@ -1,0 +1,232 @@
+package store
+
+import (
+	"bytes"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A logText is a log that a test reads.
+type logText struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logText) count(s string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.b.String(), s)
+}
+
+// added is what Redis may add to a stage when it fails. The deadline is 50 ms; the rest is for a busy machine.
+const added = 150 * time.Millisecond
+
+// TestFaultsOfRedis hurts a Redis under load in each way that one is hurt. No call may fail or wait long, the node goes on
+// with its own knowledge, says so once, and comes back by itself.
+func TestFaultsOfRedis(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		hurt      func(*server)
+		heal      func(*server)
+		emptied   bool
+		unhealing bool
+	}{
+		{name: "killed, and started again empty", hurt: (*server).kill, heal: (*server).start, emptied: true},
+		{name: "stopped", hurt: func(s *server) { s.signal(syscall.SIGSTOP) }, heal: func(s *server) { s.signal(syscall.SIGCONT) }},
+		{name: "paused", hurt: func(s *server) { s.do("CLIENT", "PAUSE", 600, "ALL") }, heal: func(*server) {}},
+		{name: "given another password", hurt: func(s *server) { s.do("CONFIG", "SET", "requirepass", "x"); s.cut() },
+			heal: func(*server) {}, unhealing: true},
+		{name: "out of memory", hurt: func(s *server) { s.do("CONFIG", "SET", "maxmemory", 1) },
+			heal: func(s *server) { s.do("CONFIG", "SET", "maxmemory", 0) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var log logText
+			server := newServer(t)
+			s := open(t, Config{URL: "redis://" + server.addr, Pause: 100 * time.Millisecond, Nodes: func() int { return 3 },
+				Log: slog.New(slog.NewTextHandler(&log, nil))})
+			s.Mark(t.Context(), "mark", time.Minute)
+			s.PutDNSBL(t.Context(), clientA, "bl.example", codes("127.0.0.2"), time.Minute)
+			s.Vote(t.Context(), mail.Vote{Client: clientA, Domain: "a.example", Weight: 4})
+			until(t, func() bool { return !ask(t, s, loadQuery(clientA)).Degraded })
+
+			c.hurt(server)
+			took := burden(t, s)
+			if p99 := took[len(took)*99/100]; p99 > added {
+				t.Errorf("99 of 100 calls took up to %s", p99)
+			}
+			t.Logf("median %s, p99 %s, longest %s of %d calls; %+v", took[len(took)/2], took[len(took)*99/100], took[len(took)-1], len(took), s.Stats())
+			facts := ask(t, s, loadQuery(clientA))
+			if !facts.Degraded || facts.Lists[0].State != mail.ListKnown || facts.Address.Score < 3.9 {
+				t.Errorf("the node forgot what it knew: %+v", facts)
+			}
+			if marked, all := s.Marked(t.Context(), "mark"); !marked[0] || all {
+				t.Errorf("the mark: %v, %v", marked, all)
+			}
+			if !greyed(t, s, mail.Triplet{Client: clientA, Key: "k", Delay: time.Hour, Window: time.Hour, Keep: time.Hour}).Passed {
+				t.Error("a triplet that may have passed elsewhere is put off")
+			}
+			if got := log.count("redis does not answer"); got == 0 {
+				t.Error("nothing was said of it")
+			}
+			if c.unhealing {
+				return
+			}
+			c.heal(server)
+			until(t, func() bool { return !ask(t, s, loadQuery(clientA)).Degraded })
+			if s.Stats().Down || log.count("redis answers again") == 0 {
+				t.Errorf("it is back, but %+v", s.Stats())
+			}
+			if marked, _ := s.Marked(t.Context(), "mark"); !marked[0] {
+				t.Error("the mark was lost")
+			}
+			if c.emptied && s.Stats().Reloads < 2 {
+				t.Errorf("the scripts were not sent again: %+v", s.Stats())
+			}
+		})
+	}
+}
+
+// cut ends the connections of everybody else.
+func (s *server) cut() {
+	s.t.Helper()
+	conn, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("AUTH x\r\nCLIENT KILL TYPE normal SKIPME yes\r\n")); err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := conn.Read(make([]byte, 64)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func loadQuery(addr netip.Addr) mail.ClientQuery {
+	return mail.ClientQuery{Addr: addr, Lists: []string{"bl.example"}, Lock: time.Second, Rates: []mail.Rate{
+		{Client: whole(addr), Name: "connections", Count: 30000, Per: time.Minute},
+		{Client: network(addr), Name: "connections", Count: 300000, Per: time.Minute}}}
+}
+
+// burden asks from several connections at once for as long as a breaker takes to open twice, and gives what each call
+// took, sorted.
+func burden(t *testing.T, s *Store) []time.Duration {
+	t.Helper()
+	const callers, calls = 20, 20
+	var (
+		mu   sync.Mutex
+		took []time.Duration
+		wg   sync.WaitGroup
+	)
+	for i := range callers {
+		wg.Go(func() { // ends after its calls
+			for j := range calls {
+				began := time.Now()
+				facts, err := s.Client(t.Context(), loadQuery(netip.AddrFrom4([4]byte{203, 0, byte(i), byte(j)})))
+				d := time.Since(began)
+				if err != nil || !facts.Rates[0].Allowed {
+					t.Errorf("got %+v, %v", facts, err)
+				}
+				mu.Lock()
+				took = append(took, d)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	slices.Sort(took)
+	return took
+}
+
+// TestARedisThatWasNeverThere starts a node without its Redis: a port that refuses, and a password that is wrong.
+func TestARedisThatWasNeverThere(t *testing.T) {
+	locked := newServer(t, "--requirepass", "right")
+	for name, url := range map[string]string{
+		"refused port":   "redis://127.0.0.1:" + freePort(t),
+		"wrong password": "redis://:wrong@" + locked.addr,
+		"no password":    "redis://" + locked.addr,
+		"no cluster":     "redis://:right@" + locked.addr + "?cluster=true&addr=127.0.0.1:" + freePort(t),
+		"no sentinel":    "redis://127.0.0.1:" + freePort(t) + "?master_name=m",
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, Config{URL: url, Nodes: func() int { return 2 }})
+			took := burden(t, s)
+			if p99 := took[len(took)*99/100]; p99 > added && name != "no cluster" {
+				t.Errorf("99 of 100 calls took up to %s", p99)
+			}
+			if st := s.Stats(); !st.Down || st.Opened == 0 || st.Fallbacks == 0 {
+				t.Errorf("got %+v", st)
+			}
+			rate := mail.Rate{Group: "a.example", Count: 10, Per: time.Hour}
+			passed := 0
+			for range 10 {
+				if draw(t, s, rate)[0].Allowed {
+					passed++
+				}
+			}
+			if passed != 5 {
+				t.Errorf("one of two nodes let %d of 10 pass", passed)
+			}
+		})
+	}
+	t.Run("the right password", func(t *testing.T) {
+		s := open(t, Config{URL: "redis://:right@" + locked.addr, Timeout: slow})
+		if ask(t, s, loadQuery(clientA)).Degraded {
+			t.Error("was refused")
+		}
+	})
+}
+
+// TestACallerThatLeavesIsNoFault holds that clients which hang up do not open the breaker.
+func TestACallerThatLeavesIsNoFault(t *testing.T) {
+	b := breaker{failures: 2, pause: time.Second}
+	now := time.Unix(1000, 0)
+	for range 5 {
+		if !b.allow(now) {
+			t.Fatal("open")
+		}
+		b.report(untold, now)
+	}
+	b.report(failed, now)
+	b.report(answered, now)
+	if opened, _ := b.report(failed, now); opened || !b.allow(now) {
+		t.Error("opened by failures that were not in a row")
+	}
+	if opened, _ := b.report(failed, now); !opened || b.allow(now) || !b.skipping() {
+		t.Error("two failures in a row did not open it")
+	}
+	now = now.Add(time.Second)
+	if !b.allow(now) || b.allow(now) {
+		t.Error("want one probe")
+	}
+	b.report(untold, now)
+	if !b.allow(now) {
+		t.Error("a probe that learnt nothing was the last")
+	}
+	if opened, closed := b.report(failed, now); opened || closed || b.allow(now.Add(time.Second-1)) {
+		t.Error("a failed probe did not begin another pause")
+	}
+	b.allow(now.Add(time.Second))
+	if _, closed := b.report(answered, now); !closed || b.skipping() {
+		t.Error("an answer did not close it")
+	}
+}

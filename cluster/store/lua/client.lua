@@ -1,0 +1,10 @@
+-- KEYS: the lists' answers, karma of the address and of its network, the mark of known good, then the rates' counters.
+-- ARGV: number of rates, number of lists, milliseconds of a lock, half-life, then four for each rate, then the lists.
+local rates, lists, lock, halflife = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+return {
+  draw(4, 4, rates),
+  listed(KEYS[1], 4 + 4 * rates, lists, lock),
+  string.format('%.6f %.6f', standing(KEYS[2], halflife)),
+  string.format('%.6f %.6f', standing(KEYS[3], halflife)),
+  redis.call('EXISTS', KEYS[4]),
+}

@@ -1,0 +1,23 @@
+-- KEYS: triplets. ARGV: delay, window and keep of each, in milliseconds. A triplet holds "+" once it has passed, before
+-- that the time of its first attempt. The answers are the milliseconds left to wait, -1 for one that passes.
+local answers = {}
+for i, key in ipairs(KEYS) do
+  local delay, window, keep = tonumber(ARGV[3 * i - 2]), tonumber(ARGV[3 * i - 1]), ARGV[3 * i]
+  local stored = redis.call('GET', key)
+  local wait = delay
+  if stored == '+' then
+    wait = 0
+  elseif stored then
+    wait = (tonumber(stored) or ms) + delay - ms
+  end
+  if wait <= 0 then
+    redis.call('SET', key, '+', 'PX', keep)
+    answers[i] = -1
+  else
+    if not stored then
+      redis.call('SET', key, string.format('%.0f', ms), 'PX', string.format('%.0f', window))
+    end
+    answers[i] = wait
+  end
+end
+return answers

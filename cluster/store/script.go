@@ -1,0 +1,63 @@
+package store
+
+import (
+	"crypto/sha1"
+	_ "embed" // the scripts lie in files of their own
+	"encoding/hex"
+)
+
+//go:embed lua/clock.lua
+var clockLua string
+
+//go:embed lua/gcra.lua
+var gcraLua string
+
+//go:embed lua/lists.lua
+var listsLua string
+
+//go:embed lua/karma.lua
+var karmaLua string
+
+//go:embed lua/client.lua
+var clientLua string
+
+//go:embed lua/rates.lua
+var ratesLua string
+
+//go:embed lua/look.lua
+var lookLua string
+
+//go:embed lua/put.lua
+var putLua string
+
+//go:embed lua/vote.lua
+var voteLua string
+
+//go:embed lua/grey.lua
+var greyLua string
+
+// A script is what Redis runs in one go, and the SHA-1 of it, by which Redis names it.
+type script struct{ source, sha string }
+
+func newScript(parts ...string) script {
+	source := clockLua
+	for _, p := range parts {
+		source += p
+	}
+	sum := sha1.Sum([]byte(source))
+	return script{source, hex.EncodeToString(sum[:])}
+}
+
+// The scripts are all that run in Redis besides SET, DEL and EXISTS.
+type scripts struct{ client, rates, look, put, vote, grey script }
+
+func newScripts() scripts {
+	return scripts{
+		client: newScript(gcraLua, listsLua, karmaLua, clientLua),
+		rates:  newScript(gcraLua, ratesLua),
+		look:   newScript(listsLua, lookLua),
+		put:    newScript(listsLua, putLua),
+		vote:   newScript(karmaLua, voteLua),
+		grey:   newScript(greyLua),
+	}
+}

@@ -1,0 +1,477 @@
+package store
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/loadtest/extern"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// conformance is what a store has to do wherever it keeps things. Each row has a store of its own whose half-life is
+// halfLife, and uses clients of 192.0.2.0/24 unless it says otherwise.
+var conformance = []struct {
+	name string
+	test func(*testing.T, *Store)
+}{
+	{"a burst passes and the next one is told when to come back", func(t *testing.T, s *Store) {
+		rate := mail.Rate{Group: "a.example", Name: "n", Count: 3, Per: time.Hour}
+		for i := range 3 {
+			if got := draw(t, s, rate); !got[0].Allowed || got[0].RetryAfter != 0 {
+				t.Errorf("%d: %+v", i, got)
+			}
+		}
+		got := draw(t, s, rate)[0]
+		if got.Allowed || got.RetryAfter > 20*time.Minute || got.RetryAfter < 19*time.Minute {
+			t.Errorf("over the limit: %+v", got)
+		}
+	}},
+	{"what is used up comes back with time", func(t *testing.T, s *Store) {
+		rate := mail.Rate{Group: "a.example", Name: "n", Count: 20, Per: time.Second, Burst: 1}
+		draw(t, s, rate)
+		if got := draw(t, s, rate)[0]; got.Allowed && s.Stats().Trips == 0 {
+			t.Error("nothing was used up")
+		}
+		until(t, func() bool { return draw(t, s, rate)[0].Allowed })
+	}},
+	{"a refused rate does not consume the others of its unit", func(t *testing.T, s *Store) {
+		small := mail.Rate{Group: "a.example", Name: "small", Count: 1, Per: time.Hour}
+		big := mail.Rate{Group: "b.example", Name: "big", Count: 2, Per: time.Hour}
+		last := mail.Rate{Group: "c.example", Name: "last", Count: 2, Per: time.Hour}
+		draw(t, s, small, big, last)
+		for range 3 {
+			got := draw(t, s, big, small, last)
+			if !got[0].Allowed || got[1].Allowed || !got[2].Allowed {
+				t.Errorf("got %+v", got)
+			}
+		}
+		if got := draw(t, s, big, last); !allAllowed(got) {
+			t.Errorf("the others were consumed: %+v", got)
+		}
+		if got := draw(t, s, big); got[0].Allowed {
+			t.Error("the others were given back more than they drew")
+		}
+	}},
+	{"units do not touch each other", func(t *testing.T, s *Store) {
+		shared := mail.Rate{Group: "a.example", Name: "domain", Count: 2, Per: time.Hour}
+		rates := []mail.Rate{shared, {Group: "x.example", Name: "one", Count: 1, Per: time.Hour}, shared, {Group: "x.example", Name: "one", Count: 1, Per: time.Hour},
+			shared, {Group: "x.example", Name: "two", Count: 1, Per: time.Hour}, shared}
+		for i := range rates {
+			rates[i].Unit = i / 2
+		}
+		want := []bool{true, true, true, false, true, true, false}
+		for i, got := range draw(t, s, rates...) {
+			if s.redis != nil && s.redis.clustered && i >= 4 {
+				continue // the second unit's draw on the one slot is given back only afterwards
+			}
+			if got.Allowed != want[i] {
+				t.Errorf("rate %d: %+v", i, got)
+			}
+		}
+	}},
+	{"who peeks draws nothing", func(t *testing.T, s *Store) {
+		rate := mail.Rate{Group: "a.example", Name: "n", Count: 1, Per: time.Hour}
+		peek := rate
+		peek.Peek = true
+		for range 3 {
+			if !draw(t, s, peek)[0].Allowed {
+				t.Error("used up by looking")
+			}
+		}
+		draw(t, s, rate)
+		if got := draw(t, s, peek)[0]; got.Allowed || got.RetryAfter == 0 {
+			t.Errorf("used up, and seen as %+v", got)
+		}
+	}},
+	{"a cost counts as often, and one above the burst never passes", func(t *testing.T, s *Store) {
+		rate := mail.Rate{Group: "a.example", Name: "n", Count: 100, Per: time.Hour, Burst: 10, Cost: 6}
+		if !draw(t, s, rate)[0].Allowed || draw(t, s, rate)[0].Allowed {
+			t.Error("want the first of two")
+		}
+		rate.Cost = 4
+		if !draw(t, s, rate)[0].Allowed {
+			t.Error("the rest was not left")
+		}
+		rate.Name, rate.Cost = "other", 11
+		if draw(t, s, rate)[0].Allowed {
+			t.Error("more than the burst")
+		}
+	}},
+	{"a group may have any name", func(t *testing.T, s *Store) {
+		for _, group := range []string{"", "}", "{", "a{b}c", "ü.example", string(make([]byte, 600))} {
+			rates := []mail.Rate{{Group: group, Name: "a}b{", Count: 1, Per: time.Hour}, {Group: group, Name: "", Count: 1, Per: time.Hour}}
+			if got := draw(t, s, rates...); !allAllowed(got) {
+				t.Errorf("%q: %+v", group, got)
+			}
+			if got := draw(t, s, rates[1])[0]; got.Allowed {
+				t.Errorf("%q: was not counted", group)
+			}
+		}
+	}},
+	{"a client's counter is one at each stage", func(t *testing.T, s *Store) {
+		rate := mail.Rate{Client: whole(clientA), Name: "refused", Count: 1, Per: time.Hour}
+		draw(t, s, rate)
+		facts := ask(t, s, mail.ClientQuery{Addr: clientA, Rates: []mail.Rate{rate}})
+		if facts.Rates[0].Allowed {
+			t.Error("counted apart")
+		}
+		rate.Client = network(clientA)
+		if facts := ask(t, s, mail.ClientQuery{Addr: clientA, Rates: []mail.Rate{rate}}); !facts.Rates[0].Allowed {
+			t.Error("the network's counter is the address's")
+		}
+	}},
+	{"nothing is known of a stranger", func(t *testing.T, s *Store) {
+		facts := ask(t, s, mail.ClientQuery{Addr: clientA, Lists: []string{"bl.example"}})
+		if facts.Address != (mail.Karma{}) || facts.Network != (mail.Karma{}) || facts.KnownGood || facts.Degraded ||
+			facts.Lists[0].State != mail.ListUnknown {
+			t.Errorf("got %+v", facts)
+		}
+	}},
+	{"the first who asks looks a list up, the others wait", func(t *testing.T, s *Store) {
+		q := mail.ClientQuery{Addr: clientA, Lists: []string{"bl.example", "wl.example"}, Lock: time.Minute}
+		for i, want := range []mail.ListState{mail.ListYours, mail.ListPending, mail.ListPending} {
+			if got := ask(t, s, q).Lists; got[0].State != want || got[1].State != want {
+				t.Errorf("%d: %+v", i, got)
+			}
+		}
+		s.PutDNSBL(t.Context(), clientA, "bl.example", codes("127.0.0.2", "127.0.0.4"), time.Minute)
+		s.PutDNSBL(t.Context(), clientA, "wl.example", nil, time.Minute)
+		got := ask(t, s, q).Lists
+		if got[0].State != mail.ListKnown || !slices.Equal(got[0].Codes, codes("127.0.0.2", "127.0.0.4")) || got[0].TTL <= 50*time.Second || got[0].TTL > time.Minute {
+			t.Errorf("listed: %+v", got[0])
+		}
+		if got[1].State != mail.ListKnown || len(got[1].Codes) != 0 {
+			t.Errorf("not listed: %+v", got[1])
+		}
+		q.Addr = clientB
+		if got := ask(t, s, q).Lists; got[0].State != mail.ListYours {
+			t.Errorf("the neighbour: %+v", got)
+		}
+	}},
+	{"a lock that brought nothing passes on", func(t *testing.T, s *Store) {
+		q := mail.ClientQuery{Addr: clientA, Lists: []string{"bl.example"}, Lock: 30 * time.Millisecond}
+		ask(t, s, q)
+		until(t, func() bool { return ask(t, s, q).Lists[0].State == mail.ListYours })
+	}},
+	{"an answer ends with its time", func(t *testing.T, s *Store) {
+		s.PutDNSBL(t.Context(), clientA, "bl.example", codes("127.0.0.2"), 30*time.Millisecond)
+		s.PutDNSBL(t.Context(), clientA, "long.example", codes("127.0.0.2"), time.Minute)
+		until(t, func() bool {
+			got := ask(t, s, mail.ClientQuery{Addr: clientA, Lists: []string{"bl.example", "long.example"}}).Lists
+			if got[1].State != mail.ListKnown {
+				t.Fatalf("ended with another: %+v", got)
+			}
+			return got[0].State == mail.ListUnknown
+		})
+	}},
+	{"who waits for a list sees the answer come", func(t *testing.T, s *Store) {
+		lists := []string{"bl.example"}
+		ask(t, s, mail.ClientQuery{Addr: clientA, Lists: lists, Lock: time.Minute})
+		done := make(chan []mail.ListAnswer)
+		go func() { // ends with the answer
+			got, _ := s.AwaitLists(context.Background(), clientA, lists, time.Minute) // its state is judged
+			done <- got
+		}()
+		s.PutDNSBL(t.Context(), clientA, "bl.example", nil, time.Minute)
+		if got := <-done; got[0].State != mail.ListKnown {
+			t.Errorf("got %+v", got)
+		}
+		gone, cancel := context.WithCancel(t.Context())
+		ask(t, s, mail.ClientQuery{Addr: clientB, Lists: lists, Lock: time.Minute})
+		cancel()
+		if got, err := s.AwaitLists(gone, clientB, lists, time.Minute); err != nil || got[0].State == mail.ListKnown {
+			t.Errorf("after the end: %+v, %v", got, err)
+		}
+	}},
+	{"a destination has one vote an hour", func(t *testing.T, s *Store) {
+		vote := mail.Vote{Client: clientA, Domain: "a.example", Weight: 1}
+		if !s.Vote(t.Context(), vote) || s.Vote(t.Context(), vote) {
+			t.Error("want the first of two to count")
+		}
+		vote.Domain = "b.example"
+		s.Vote(t.Context(), vote)
+		vote.Client = clientB
+		s.Vote(t.Context(), vote)
+		facts := ask(t, s, mail.ClientQuery{Addr: clientA})
+		near(t, "address", facts.Address, mail.Karma{Score: 2, Votes: 2})
+		near(t, "network", facts.Network, mail.Karma{Score: 3, Votes: 3})
+	}},
+	{"a vote in the same hour can only become worse", func(t *testing.T, s *Store) {
+		for i, c := range []struct {
+			weight  float64
+			counted bool
+		}{{1, true}, {-2, true}, {5, false}, {-2, false}} {
+			if got := s.Vote(t.Context(), mail.Vote{Client: clientA, Domain: "a.example", Weight: c.weight}); got != c.counted {
+				t.Errorf("vote %d: counted %v", i, got)
+			}
+		}
+		near(t, "address", ask(t, s, mail.ClientQuery{Addr: clientA}).Address, mail.Karma{Score: -2, Votes: 1})
+	}},
+	{"a score is bounded", func(t *testing.T, s *Store) {
+		s.Vote(t.Context(), mail.Vote{Client: clientA, Domain: "a.example", Weight: -1e6})
+		if got := ask(t, s, mail.ClientQuery{Addr: clientA}).Address.Score; got < -100.001 {
+			t.Errorf("score %v", got)
+		}
+	}},
+	{"a network is known good as a whole", func(t *testing.T, s *Store) {
+		s.KnowGood(t.Context(), clientA, time.Minute)
+		for addr, want := range map[netip.Addr]bool{clientA: true, clientB: true, stranger: false} {
+			if got := ask(t, s, mail.ClientQuery{Addr: addr}).KnownGood; got != want {
+				t.Errorf("%s: %v", addr, got)
+			}
+		}
+	}},
+	{"a triplet passes when it comes again after the delay", func(t *testing.T, s *Store) {
+		triplet := mail.Triplet{Client: clientA, Key: "k", Delay: 50 * time.Millisecond, Window: time.Minute, Keep: time.Minute}
+		first := greyed(t, s, triplet)
+		if first.Passed || first.Wait <= 0 || first.Wait > 50*time.Millisecond {
+			t.Errorf("first: %+v", first)
+		}
+		triplet.Client = clientB // of the same network
+		until(t, func() bool { return greyed(t, s, triplet).Passed })
+		if !greyed(t, s, triplet).Passed {
+			t.Error("forgotten at once")
+		}
+		triplet.Client = stranger
+		if greyed(t, s, triplet).Passed {
+			t.Error("another network passed")
+		}
+	}},
+	{"a triplet that does not come again in time begins anew", func(t *testing.T, s *Store) {
+		triplet := mail.Triplet{Client: clientA, Key: "k", Delay: time.Minute, Window: 30 * time.Millisecond, Keep: time.Minute}
+		greyed(t, s, triplet)
+		again := triplet
+		again.Delay = 30 * time.Millisecond // it would pass by now, had the first attempt not been forgotten
+		until(t, func() bool {
+			return greyed(t, s, mail.Triplet{Client: clientA, Key: "k", Delay: time.Minute, Window: 30 * time.Millisecond, Keep: time.Minute}).Wait > 59*time.Second
+		})
+		if got := greyed(t, s, again); got.Passed {
+			t.Errorf("got %+v", got)
+		}
+	}},
+	{"a mark stands for its time", func(t *testing.T, s *Store) {
+		s.Mark(t.Context(), "a", time.Minute)
+		s.Mark(t.Context(), "b", 30*time.Millisecond)
+		s.Mark(t.Context(), "c", time.Minute)
+		s.Unmark(t.Context(), "c")
+		until(t, func() bool {
+			marked, _ := s.Marked(t.Context(), "a", "b", "c", "d")
+			return slices.Equal(marked, []bool{true, false, false, false})
+		})
+	}},
+	{"a group of recipients is asked for at once", func(t *testing.T, s *Store) {
+		s.Mark(t.Context(), "mark", time.Minute)
+		before := s.Stats()
+		facts, err := s.Rcpt(t.Context(), mail.RcptQuery{
+			Rates: []mail.Rate{
+				{Group: "from.example", Name: "reverse", Count: 10, Per: time.Minute},
+				{Group: "to.example", Name: "recipient:u", Count: 10, Per: time.Minute},
+				{Group: "to.example", Name: "route", Count: 10, Per: time.Minute},
+			},
+			Marks:    []string{"mark", "none"},
+			Triplets: []mail.Triplet{{Client: clientA, Key: "k", Delay: time.Minute, Window: time.Hour, Keep: time.Hour}},
+		})
+		if err != nil || !allAllowed(facts.Rates) || !slices.Equal(facts.Marked, []bool{true, false}) || facts.Grey[0].Passed || facts.Degraded {
+			t.Errorf("got %+v, %v", facts, err)
+		}
+		if after := s.Stats(); s.redis != nil && after.Trips != before.Trips+1 {
+			t.Errorf("%d round trips", after.Trips-before.Trips)
+		}
+	}},
+	{"an address in another form is the same client", func(t *testing.T, s *Store) {
+		s.KnowGood(t.Context(), netip.MustParseAddr("::ffff:192.0.2.1"), time.Minute)
+		if !ask(t, s, mail.ClientQuery{Addr: clientA}).KnownGood {
+			t.Error("is not")
+		}
+		six := netip.MustParseAddr("2001:db8::1%eth0")
+		s.Vote(t.Context(), mail.Vote{Client: six, Domain: "a.example", Weight: 1})
+		facts := ask(t, s, mail.ClientQuery{Addr: netip.MustParseAddr("2001:db8::2")})
+		near(t, "network", facts.Network, mail.Karma{Score: 1, Votes: 1})
+		near(t, "address", facts.Address, mail.Karma{})
+	}},
+	{"what cannot be answered is an error", func(t *testing.T, s *Store) {
+		if _, err := s.Client(t.Context(), mail.ClientQuery{}); err == nil {
+			t.Error("no address")
+		}
+		if _, err := s.Lists(t.Context(), netip.Addr{}, nil, 0); err == nil {
+			t.Error("no address on lists")
+		}
+		for _, r := range []mail.Rate{
+			{Count: 0, Per: time.Second}, {Count: 1}, {Count: -1, Per: time.Second}, {Count: 1, Per: longest + 1}, {Count: 1, Per: time.Second, Burst: -1},
+			{Count: 1, Per: time.Second, Cost: mostBurst + 1}, {Count: 1, Per: time.Second, Name: string(make([]byte, mostName+1))},
+		} {
+			if _, err := s.Rates(t.Context(), []mail.Rate{r}); err == nil {
+				t.Errorf("%+v", r)
+			}
+		}
+		s.PutDNSBL(t.Context(), netip.Addr{}, "bl.example", nil, time.Minute)
+		s.KnowGood(t.Context(), netip.Addr{}, time.Minute)
+		if s.Vote(t.Context(), mail.Vote{Domain: "a.example", Weight: 1}) {
+			t.Error("a vote on nobody")
+		}
+	}},
+}
+
+var (
+	clientA  = netip.MustParseAddr("192.0.2.1")
+	clientB  = netip.MustParseAddr("192.0.2.2")
+	stranger = netip.MustParseAddr("198.51.100.1")
+)
+
+// conform runs the table on stores that make gives.
+func conform(t *testing.T, c Config) {
+	for _, row := range conformance {
+		t.Run(row.name, func(t *testing.T) {
+			c.Prefix = t.Name()
+			row.test(t, open(t, c))
+		})
+	}
+}
+
+func TestTheTwinConforms(t *testing.T) { conform(t, Config{}) }
+
+func TestRedisConforms(t *testing.T) {
+	addr := extern.StartRedis(t)
+	conform(t, Config{URL: "redis://" + addr, Timeout: slow})
+}
+
+// slow is a deadline for tests that are not about it, on a machine that others use as well.
+const slow = 5 * time.Second
+
+// TestKarmaFades runs with a half-life that a test can wait for.
+func TestKarmaFades(t *testing.T) {
+	addr := extern.StartRedis(t)
+	for name, url := range map[string]string{"twin": "", "redis": "redis://" + addr} {
+		t.Run(name, func(t *testing.T) {
+			s := open(t, Config{URL: url, Timeout: slow, HalfLife: 50 * time.Millisecond})
+			s.Vote(t.Context(), mail.Vote{Client: clientA, Domain: "a.example", Weight: 10})
+			until(t, func() bool {
+				k := ask(t, s, mail.ClientQuery{Addr: clientA}).Address
+				return k.Score < 1 && k.Votes < 0.1
+			})
+		})
+	}
+}
+
+// TestThreeNodesLookUpOnce is the promise behind the lock: one look-up per address in the whole cluster.
+func TestThreeNodesLookUpOnce(t *testing.T) {
+	addr := extern.StartRedis(t)
+	var nodes []*Store
+	for range 3 {
+		nodes = append(nodes, open(t, Config{URL: "redis://" + addr, Timeout: slow}))
+	}
+	lists := []string{"a.example", "b.example"}
+	const clients = 20
+	yours := make(chan int)
+	for i := range clients * len(nodes) {
+		go func() { // ends when it knows both answers
+			s, addr := nodes[i%len(nodes)], netip.AddrFrom4([4]byte{192, 0, byte(i / len(nodes)), 1})
+			n := 0
+			for answers := ask(t, s, mail.ClientQuery{Addr: addr, Lists: lists, Lock: time.Minute}).Lists; ; {
+				for j, a := range answers {
+					if a.State == mail.ListYours {
+						n++
+						s.PutDNSBL(t.Context(), addr, lists[j], codes("127.0.0.2"), time.Minute)
+					}
+				}
+				if answers, _ = s.AwaitLists(t.Context(), addr, lists, time.Minute); answers[0].State == mail.ListKnown && answers[1].State == mail.ListKnown {
+					break
+				}
+			}
+			yours <- n
+		}()
+	}
+	total := 0
+	for range clients * len(nodes) {
+		total += <-yours
+	}
+	if want := clients * len(lists); total != want {
+		t.Errorf("%d look-ups, want %d", total, want)
+	}
+	for _, s := range nodes {
+		trips := s.Stats().Trips
+		got := ask(t, s, mail.ClientQuery{Addr: netip.MustParseAddr("192.0.0.1"), Lists: lists, Lock: time.Minute})
+		if got.Lists[1].State != mail.ListKnown || s.Stats().Trips != trips+1 {
+			t.Errorf("not in the first-level cache: %+v", got.Lists)
+		}
+	}
+}
+
+func open(t testing.TB, c Config) *Store {
+	t.Helper()
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func ask(t testing.TB, s *Store, q mail.ClientQuery) mail.Facts {
+	t.Helper()
+	facts, err := s.Client(t.Context(), q)
+	if err != nil {
+		t.Error(err)
+	}
+	return facts
+}
+
+func draw(t testing.TB, s *Store, rates ...mail.Rate) []mail.RateResult {
+	t.Helper()
+	results, err := s.Rates(t.Context(), rates)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return results
+}
+
+func greyed(t testing.TB, s *Store, triplet mail.Triplet) mail.Greyed {
+	t.Helper()
+	facts, err := s.Rcpt(t.Context(), mail.RcptQuery{Triplets: []mail.Triplet{triplet}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return facts.Grey[0]
+}
+
+func codes(addrs ...string) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range addrs {
+		out = append(out, netip.MustParseAddr(a))
+	}
+	return out
+}
+
+// near compares karma that has had a little time to fade.
+func near(t *testing.T, what string, got, want mail.Karma) {
+	t.Helper()
+	if d := got.Score - want.Score; d > 0.01 || d < -0.01 {
+		t.Errorf("%s: got %+v, want %+v", what, got, want)
+	}
+	if d := got.Votes - want.Votes; d > 0.01 || d < -0.01 {
+		t.Errorf("%s: got %+v, want %+v", what, got, want)
+	}
+}
+
+// until waits for a condition.
+func until(t testing.TB, condition func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(30 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-deadline.C:
+			t.Fatal("it did not come to that")
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,304 @@
+package store
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/millrace/millrace/loadtest/extern"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A clock is a time that a test moves.
+type clock struct {
+	mu sync.Mutex
+	t  time.Time
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.t
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.t = c.t.Add(d)
+}
+
+// TestTheTwinCountsAsRedisDoes draws the same rates from both. The periods are so long that no time passes by comparison.
+func TestTheTwinCountsAsRedisDoes(t *testing.T) {
+	addr := extern.StartRedis(t)
+	run := 0
+	rapid.Check(t, func(r *rapid.T) {
+		run++
+		there := open(t, Config{URL: "redis://" + addr, Timeout: slow, Prefix: fmt.Sprint("run", run)})
+		here := open(t, Config{})
+		for range rapid.IntRange(1, 12).Draw(r, "queries") {
+			rates := make([]mail.Rate, rapid.IntRange(1, 6).Draw(r, "rates"))
+			for i := range rates {
+				rates[i] = mail.Rate{
+					Group: rapid.SampledFrom([]string{"a.example", "b.example"}).Draw(r, "group"),
+					Name:  fmt.Sprint(i, rapid.IntRange(0, 1).Draw(r, "name")), // once in a unit
+					Unit:  i / rapid.IntRange(1, 3).Draw(r, "unit"),
+					Count: 5, Per: longest,
+					Burst: rapid.IntRange(0, 3).Draw(r, "burst"), Cost: rapid.IntRange(0, 3).Draw(r, "cost"),
+					Peek: rapid.Bool().Draw(r, "peek"),
+				}
+			}
+			want, got := draw(t, here, rates...), draw(t, there, rates...)
+			for i := range want {
+				if d := want[i].RetryAfter - got[i].RetryAfter; want[i].Allowed != got[i].Allowed || d > time.Minute || d < -time.Minute {
+					r.Fatalf("rate %d %+v: the twin says %+v, redis %+v", i, rates[i], want[i], got[i])
+				}
+			}
+		}
+	})
+}
+
+// TestARateIsKept holds the promise of a limit against a client that tries all the time: in any time the burst and what
+// the rate allows, and not one less.
+func TestARateIsKept(t *testing.T) {
+	clock := &clock{t: time.Unix(1e9, 0)}
+	s := open(t, Config{Now: clock.now})
+	rate := mail.Rate{Group: "a.example", Count: 60, Per: time.Minute, Burst: 5}
+	passed := 0
+	for range 100 * 60 {
+		if draw(t, s, rate)[0].Allowed {
+			passed++
+		}
+		clock.advance(10 * time.Millisecond)
+	}
+	if passed != 5+60-1 {
+		t.Errorf("%d passed in a minute", passed)
+	}
+	if !draw(t, s, rate)[0].Allowed {
+		t.Error("refused at the end of the minute")
+	}
+	got := draw(t, s, rate)[0]
+	clock.advance(got.RetryAfter - time.Microsecond)
+	if draw(t, s, rate)[0].Allowed {
+		t.Error("passed before RetryAfter")
+	}
+	clock.advance(time.Microsecond)
+	if !draw(t, s, rate)[0].Allowed {
+		t.Error("did not pass at RetryAfter")
+	}
+}
+
+func TestKarmaLosesHalfInAHalfLife(t *testing.T) {
+	clock := &clock{t: time.Unix(1e9, 0)}
+	s := open(t, Config{Now: clock.now})
+	vote := mail.Vote{Client: clientA, Domain: "a.example", Weight: 8}
+	s.Vote(t.Context(), vote)
+	clock.advance(7 * 24 * time.Hour)
+	near(t, "after a half-life", ask(t, s, mail.ClientQuery{Addr: clientA}).Address, mail.Karma{Score: 4, Votes: 0.5})
+	if !s.Vote(t.Context(), vote) {
+		t.Error("an hour is over, and the vote does not count")
+	}
+	near(t, "after another vote", ask(t, s, mail.ClientQuery{Addr: clientA}).Network, mail.Karma{Score: 12, Votes: 1.5})
+	clock.advance(-24 * time.Hour) // a clock that is set back makes no standing better
+	near(t, "with the clock set back", ask(t, s, mail.ClientQuery{Addr: clientA}).Address, mail.Karma{Score: 12, Votes: 1.5})
+}
+
+// TestAFloodLeavesTheTwinBounded fills each table beyond its bound.
+func TestAFloodLeavesTheTwinBounded(t *testing.T) {
+	s := open(t, Config{Entries: 1600})
+	s.Mark(t.Context(), "mark", time.Hour)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 20000 {
+		addr := netip.AddrFrom4([4]byte{byte(rng.Uint32()), byte(rng.Uint32()), byte(rng.Uint32()), 1})
+		ask(t, s, mail.ClientQuery{Addr: addr, Lists: []string{"bl.example"}, Lock: time.Second,
+			Rates: []mail.Rate{{Client: whole(addr), Name: "n", Count: 1, Per: time.Hour}}})
+		s.Vote(t.Context(), mail.Vote{Client: addr, Domain: "a.example", Weight: -1})
+		greyed(t, s, mail.Triplet{Client: addr, Key: "k", Delay: time.Minute, Window: time.Hour, Keep: time.Hour})
+		s.KnowGood(t.Context(), addr, time.Hour)
+	}
+	if st := s.Stats(); st.Entries > 6*1600+1 || st.Entries < 6*1500 || st.Evicted == 0 {
+		t.Errorf("got %+v", st)
+	}
+	if marked, _ := s.Marked(t.Context(), "mark"); !marked[0] {
+		t.Error("a flood of clients pushed a mark out")
+	}
+}
+
+func TestATableForgetsWhatWasNotUsedForLongest(t *testing.T) {
+	table := newTable[int, int](shards, nil) // one a shard
+	part := table.part(1)
+	same := 2
+	for table.part(same) != part {
+		same++
+	}
+	table.put(1, 10)
+	table.put(same, 20)
+	if table.get(1) != 0 || table.get(same) != 20 {
+		t.Error("the older one stayed")
+	}
+	table.remove(same)
+	table.remove(same)
+	if held, evicted := table.size(); held != 0 || evicted != 1 {
+		t.Errorf("held %d, evicted %d", held, evicted)
+	}
+}
+
+// TestManyDrawAtOnce holds that a limit stands when all cores draw on it.
+func TestManyDrawAtOnce(t *testing.T) {
+	s := open(t, Config{Entries: 100000})
+	rates := []mail.Rate{{Group: "a.example", Count: 100, Per: time.Hour}, {Group: "b.example", Count: 1000, Per: time.Hour}}
+	var (
+		mu     sync.Mutex
+		passed int
+		wg     sync.WaitGroup
+	)
+	for range 8 {
+		wg.Go(func() { // ends after its draws
+			for range 100 {
+				if allAllowed(draw(t, s, rates...)) {
+					mu.Lock()
+					passed++
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if passed != 100 {
+		t.Errorf("%d passed", passed)
+	}
+	rest := rates[1]
+	rest.Cost, rest.Peek = 900, true
+	if !draw(t, s, rest)[0].Allowed {
+		t.Error("refused draws consumed the other rate")
+	}
+}
+
+func TestTheTwinAllocatesOnlyItsAnswer(t *testing.T) {
+	s := open(t, Config{})
+	q := warm(t, s)
+	if n := testing.AllocsPerRun(100, func() { ask(t, s, q) }); n > 2 { // the results of rates and of lists
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// warm gives the query of a client whose answers are known.
+func warm(t testing.TB, s *Store) mail.ClientQuery {
+	q := mail.ClientQuery{Addr: clientA, Lists: []string{"a.example", "b.example", "c.example", "d.example"}, Lock: time.Second, Rates: []mail.Rate{
+		{Client: whole(clientA), Name: "connections", Count: 1 << 20, Per: time.Second},
+		{Client: network(clientA), Name: "connections", Count: 1 << 20, Per: time.Second}}}
+	for _, list := range q.Lists {
+		s.PutDNSBL(t.Context(), q.Addr, list, codes("127.0.0.2"), time.Hour)
+	}
+	s.Vote(t.Context(), mail.Vote{Client: clientA, Domain: "a.example", Weight: 1})
+	return q
+}
+
+func BenchmarkClient(b *testing.B) {
+	for _, where := range []string{"twin", "redis"} {
+		b.Run(where, func(b *testing.B) {
+			c := Config{Timeout: slow}
+			if where == "redis" {
+				c.URL = "redis://" + extern.StartRedis(b)
+			}
+			s := open(b, c)
+			q := warm(b, s)
+			b.ReportAllocs()
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if _, err := s.Client(b.Context(), q); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+			if s.Stats().Fallbacks > 0 {
+				b.Fatal("fell back")
+			}
+		})
+	}
+}
+
+func FuzzParseList(f *testing.F) {
+	for _, seed := range []string{"unknown", "yours", "pending", "known 5", "known 60000 127.0.0.2 127.0.0.4", "known -1", "known 1 ::1", "known 1  127.0.0.1", ""} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		a, err := parseList(text)
+		if err != nil {
+			return
+		}
+		if a.State != mail.ListKnown {
+			if a.TTL != 0 || a.Codes != nil {
+				t.Errorf("%q: %+v", text, a)
+			}
+			return
+		}
+		if a.TTL < 0 || a.TTL > longest || len(a.Codes) > mostCodes {
+			t.Errorf("%q: %+v", text, a)
+		}
+		again, err := parseList(fmt.Sprintf("known %d", a.TTL.Milliseconds()) + encodeCodes(a.Codes))
+		if err != nil || again.TTL != a.TTL || !slices.Equal(again.Codes, a.Codes) {
+			t.Errorf("%q: %+v comes back as %+v, %v", text, a, again, err)
+		}
+	})
+}
+
+func FuzzDecodeKarma(f *testing.F) {
+	for _, seed := range []string{"1.5 2", "-1 0", "nan 1", "1 inf", "1", "", "1 -1", "1e400 1", "0x1p3 1"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		k, err := decodeKarma(text)
+		if err == nil && (!finite(k.Score) || !finite(k.Votes) || k.Votes < 0) {
+			t.Errorf("%q: %+v", text, k)
+		}
+	})
+}
+
+// FuzzDecodeClient gives the whole answer wrong types and sizes.
+func FuzzDecodeClient(f *testing.F) {
+	f.Add("a(ii) a(s) s s i", "known 5 127.0.0.2", int64(0))
+	f.Add("a(ii)a(s)ssn", "1 2", int64(-7))
+	f.Add("n", "", int64(1))
+	f.Fuzz(func(t *testing.T, shape, text string, number int64) {
+		facts := mail.Facts{Rates: make([]mail.RateResult, 2), Lists: make([]mail.ListAnswer, 1)}
+		v, _ := build(shape, text, number, 0)
+		if decodeClient(v, &facts, []int{0}) != nil {
+			return
+		}
+		for _, r := range facts.Rates {
+			if r.Allowed != (r.RetryAfter == 0) || r.RetryAfter < 0 {
+				t.Errorf("got %+v", r)
+			}
+		}
+	})
+}
+
+// build makes an answer of Redis: a( opens an array and ) ends it, s is a text, i a number, n nothing.
+func build(shape, text string, number int64, depth int) (a []any, rest string) {
+	for shape != "" && depth < 10 {
+		c := shape[0]
+		shape = shape[1:]
+		switch c {
+		case 'a':
+			var inner []any
+			inner, shape = build(strings.TrimPrefix(shape, "("), text, number, depth+1)
+			a = append(a, inner)
+		case ')':
+			return a, shape
+		case 's':
+			a = append(a, text)
+		case 'i':
+			a = append(a, number)
+		case 'n':
+			a = append(a, nil)
+		}
+	}
+	return a, shape
+}
