@@ -179,6 +179,7 @@ var gateFor = map[string][]string{
 	"go.opentelemetry.io/proto":                  {"cluster/node"},
 	"github.com/emersion/go-smtp":                {"ingress/submission", "loadtest/...", "bench/...", "tests"},
 	"github.com/emersion/go-sasl":                {"ingress/submission", "loadtest/...", "bench/...", "tests"},
+	"github.com/emersion/go-msgauth":             {"ingress/msgauth/...", "tests"},
 	"github.com/pires/go-proxyproto":             {"ingress/wire"},
 	"github.com/prometheus/client_golang":        {"cluster/admin"},
 	"github.com/alecthomas/kong":                 {"cluster/command"},

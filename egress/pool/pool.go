@@ -28,6 +28,7 @@ import (
 type Session interface {
 	Alive() bool
 	Close()
+	Quit(limit time.Duration) // Close that waits until the other side has closed, but not longer than limit
 	Born() time.Time
 	LastUsed() time.Time
 	Messages() int
@@ -109,6 +110,9 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+// quitWait bounds how long a session that makes room for another is waited for, until its server has seen its end.
+const quitWait = 100 * time.Millisecond
+
 var (
 	// ErrBusy is wrapped by the error of Get when its context ended while the Site was at its cap.
 	ErrBusy = errors.New("all sessions are in use")
@@ -186,7 +190,11 @@ func (p *Pool[S]) Get(ctx context.Context, r Request) (*Slot[S], error) {
 	for s.full && (s.spent || !s.site.fits(s, &r) || !s.session.Alive()) {
 		// A dead idle session says nothing of the Site: the server may close what idles whenever it likes. One that is spent or
 		// does not fit makes room, and is closed by whoever opens the next, so that the Site sees that in the right order.
-		s.session.Close()
+		if s.spent || !s.site.fits(s, &r) {
+			s.session.Quit(quitWait)
+		} else {
+			s.session.Close()
+		}
 		if s, err = p.exchange(s, &r); err != nil {
 			return nil, err
 		}

@@ -38,6 +38,7 @@ func (f *fake) Close() {
 		f.dest.open.Add(-1)
 	}
 }
+func (f *fake) Quit(time.Duration)  { f.Close() }
 func (f *fake) Born() time.Time     { return f.born }
 func (f *fake) LastUsed() time.Time { return f.used }
 func (f *fake) Messages() int       { return f.messages }
@@ -161,7 +162,7 @@ func TestLimitsEndASession(t *testing.T) {
 		"at its age":            func(f *fake) { f.born = f.born.Add(-time.Hour) },
 	} {
 		p, d := newPool(t), new(dest)
-		s := get(t, p, d, request(1, netA))
+		s := get(t, p, d, request(2, netA))
 		f := session(s)
 		wear(f)
 		s.Put()

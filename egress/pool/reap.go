@@ -33,7 +33,7 @@ func (p *Pool[S]) reap() (doomed []S) {
 	for name, t := range p.sites {
 		kept := t.idle[:0]
 		for _, s := range t.idle {
-			if t.expired(s, now) {
+			if s.spent || t.expired(s, now) {
 				doomed = append(doomed, s.session)
 				t.slots--
 				continue

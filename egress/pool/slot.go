@@ -75,22 +75,26 @@ func (s *Slot[S]) Drop() {
 }
 
 // Put gives the Slot back with a session on which nothing is open. It goes to whoever waits, else it stays idle, unless it
-// has carried enough messages or is too old. An empty Slot is given back by Discard.
+// has carried enough messages or is too old: then it is closed, by the holder below the cap, and at the cap by whoever needs
+// its place, or the reaper. An empty Slot is given back by Discard.
 func (s *Slot[S]) Put() {
 	p, t := s.pool, s.site
 	now := p.cfg.Now()
 	p.mu.Lock()
-	if p.closed || s.session.Messages() >= t.limits.Messages || now.Sub(s.session.Born()) >= t.limits.Age || t.slots > t.limits.Sessions || t.cooling.refused {
+	worn := s.session.Messages() >= t.limits.Messages || now.Sub(s.session.Born()) >= t.limits.Age
+	if p.closed || worn && t.slots < t.limits.Sessions || t.slots > t.limits.Sessions || t.cooling.refused {
 		p.mu.Unlock()
 		s.Discard()
 		return
 	}
 	defer p.mu.Unlock()
 	p.unlend(s)
+	s.spent = worn
 	if w := t.next(); w != nil {
 		p.grant(w, s)
 		return
 	}
+	// At the cap a session that is worn stays, for whoever comes next or the reaper to close.
 	t.idle = append(t.idle, s)
 }
 

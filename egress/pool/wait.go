@@ -81,7 +81,7 @@ func (t *site[S]) popIdle(r *Request, now time.Time) (best *Slot[S], doomed []S)
 	for i := len(t.idle) - 1; i >= 0; i-- {
 		s := t.idle[i]
 		n := rank(r.Hosts, s.key.Host)
-		if n < 0 || at >= 0 && n >= pref || s.key.Way != r.Way {
+		if s.spent || n < 0 || at >= 0 && n >= pref || s.key.Way != r.Way {
 			continue
 		}
 		if t.expired(s, now) {

@@ -202,6 +202,21 @@ func (s *Session) Close() {
 	s.release()
 }
 
+// Quit is Close for one who opens another session at once and must not be counted twice: it waits until the server has ended
+// the session as well, which it does after its 221 (RFC 5321 section 4.1.1.10), but not longer than limit.
+func (s *Session) Quit(limit time.Duration) {
+	if s.closed || s.broken || s.opened {
+		s.Close()
+		return
+	}
+	s.phase(context.Background(), limit)
+	_, err := s.conn.Write([]byte("QUIT\r\n"))
+	for w := s.buffers(); err == nil; { // ends with the deadline at the latest
+		_, err = s.conn.Read(w.in[:])
+	}
+	s.abandon()
+}
+
 // abandon closes the socket under everything: nothing more is written, not even TLS's farewell.
 func (s *Session) abandon() {
 	s.closed, s.broken = true, true

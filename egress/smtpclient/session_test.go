@@ -481,3 +481,24 @@ func TestDialGoesRoundWhatIsMissing(t *testing.T) {
 		}
 	})
 }
+
+func TestQuitWaitsForTheServerToEndTheSessionButNotForLong(t *testing.T) {
+	server := smtptest.Start(t, smtptest.Behaviour{})
+	s, err := Dial(t.Context(), Config{}, Target{Network: "tcp", Addr: server.Addr(), Host: "mx.test", Helo: "relay.test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Quit(10 * time.Second)
+	if c := server.Counts(); c.Current != 0 || c.Quits != 1 {
+		t.Errorf("%+v", c)
+	}
+	server.Set(smtptest.Behaviour{Answers: map[string]smtptest.Answer{"QUIT": {After: time.Hour}}})
+	if s, err = Dial(t.Context(), Config{}, Target{Network: "tcp", Addr: server.Addr(), Host: "mx.test", Helo: "relay.test"}); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	s.Quit(20 * time.Millisecond)
+	if got := time.Since(begun); got > 5*time.Second {
+		t.Errorf("waited %v", got)
+	}
+}

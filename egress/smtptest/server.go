@@ -245,9 +245,13 @@ func (s *Server) open(c *session) bool {
 	return true
 }
 
+// end strikes a session out, once.
 func (s *Server) end(c *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.sessions[c.number] == nil {
+		return
+	}
 	delete(s.sessions, c.number)
 	s.counts.Current--
 	s.wake()

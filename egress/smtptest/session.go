@@ -53,7 +53,8 @@ func (c *session) serve() {
 	c.mu.Lock()
 	c.out = bufio.NewWriter(c.conn)
 	c.mu.Unlock()
-	defer c.conn.Close() // under TLS it says so
+	defer c.conn.Close()  // under TLS it says so
+	defer c.server.end(c) // before the client can see the end, so that one who waits for it is not counted twice
 	greeting := "220 " + b.hostname() + " ESMTP smtptest"
 	if c.surplus {
 		greeting = "421 4.7.0 " + b.hostname() + " too many connections"
