@@ -93,7 +93,7 @@ func (s *session) octets(ctx context.Context, b *wire.Body) (o mail.Octets, mode
 			return o, mode, err
 		}
 		b.Recycle()
-		if o, last, err = b.Next(time.Time{}); err != nil {
+		if o, last, err = s.next(b); err != nil {
 			return o, mode, err
 		}
 		if last {
@@ -125,6 +125,21 @@ func (s *session) first(b *wire.Body) (mail.Octets, bool, error) {
 		return b.Next(time.Time{})
 	}
 	return o, last, err
+}
+
+// next reads on in a message that streams. A client that takes long to fill a slab loses its session at the next hop if its
+// network holds more than its share there and another one waits: it tries again, and the other one need not.
+func (s *session) next(b *wire.Body) (mail.Octets, bool, error) {
+	lender, _ := s.t.tx.(mail.Lender)
+	for {
+		o, last, err := b.Next(time.Now().Add(s.cfg.Deadlines.Lend))
+		if !errors.Is(err, wire.ErrIdle) {
+			return o, last, err
+		}
+		if lender != nil && lender.Wanted() {
+			return o, false, mail.Refuse(451, 4, 5, "Too slow while others wait for this destination", "slow client", nil)
+		}
+	}
 }
 
 // examine reads on in the header section and, when it has ended, looks for a loop.

@@ -53,6 +53,7 @@ type hop struct {
 	dot      []mail.Outcome   // given by Commit; nil: 250
 	data     error            // given by Data
 	utf8     bool
+	wanted   bool
 	got      []delivered
 	slow     time.Duration // how long Data takes
 	patience time.Duration // from the call of Data to Commit's deadline
@@ -166,6 +167,12 @@ func (t *hopTx) Renew(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (t *hopTx) Wanted() bool {
+	t.h.mu.Lock()
+	defer t.h.mu.Unlock()
+	return t.h.wanted
 }
 
 func (t *hopTx) SMTPUTF8() bool { return t.h.utf8 }
@@ -578,6 +585,33 @@ func TestARefusalAtDATATellsNoDestination(t *testing.T) {
 	h.refuse["secretalice@far.example"] = mail.Refuse(550, 1, 1, "<secretalice@far.example> refused now", "upstream", nil)
 	h.mu.Unlock()
 	w.say("DATA", "550 5.1.1 <info@example.com> refused now id=")
+}
+
+func TestASlowStreamGivesWayWhenOthersWait(t *testing.T) {
+	h := &hop{}
+	w := serve(t, book{"info": to("far.example")}, h, func(c *Config, _ *wire.Config) { c.Deadlines.Lend = 10 * time.Millisecond })
+	w.say("MAIL FROM:<a@b.example>", "250")
+	w.say("RCPT TO:<info@example.com>", "250")
+	w.say("DATA", "354")
+	large := "Subject: x\r\n\r\n" + strings.Repeat("0123456789\r\n", 10000)
+	if _, err := io.WriteString(w.conn, large); err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(50 * time.Millisecond) // nobody waits: the client may take its time
+	h.mu.Lock()
+	h.wanted = true
+	aborts := h.aborts
+	h.mu.Unlock()
+	if aborts != 0 {
+		t.Fatal("a slow client lost its session to nobody")
+	}
+	for aborts == 0 {
+		<-time.After(time.Millisecond)
+		h.mu.Lock()
+		aborts = h.aborts
+		h.mu.Unlock()
+	}
+	w.say(".", "451 4.4.5 Too slow while others wait for this destination id=")
 }
 
 func TestSMTPUTF8IsDecidedAtTheEndOfTheHeaderSection(t *testing.T) {

@@ -116,3 +116,17 @@ func (t *site[S]) disarm() {
 		t.pool.done.Done()
 	}
 }
+
+// Wanted reports whether the Slot's client network holds more than its share of the Site's sessions while one that holds
+// less than its own waits. A Slot that is parked would be taken then; of one that is busy with a message this tells whether
+// a slow client may go on with it.
+func (s *Slot[S]) Wanted() bool {
+	p, t := s.pool, s.site
+	if s.favoured || t.waiting.Load() == 0 {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w := t.peek()
+	return w != nil && t.held[s.client] > t.share() && t.below(w.Client, w.Favoured)
+}

@@ -330,3 +330,35 @@ func TestASessionThatMakesRoomIsClosedBeforeTheNextIsOpened(t *testing.T) {
 		})
 	}
 }
+
+func TestABusySlotIsWantedWhenItsNetworkHoldsTooMuchAndAnotherWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPool(t), new(dest)
+		var held []*Slot[*fake]
+		for range 3 {
+			held = append(held, get(t, p, d, request(4, netA)))
+		}
+		other := get(t, p, d, request(4, netB))
+		if held[0].Wanted() {
+			t.Error("wanted, though nobody waits")
+		}
+		own := ask(t, p, request(4, netA))
+		synctest.Wait()
+		if held[0].Wanted() {
+			t.Error("wanted by its own network")
+		}
+		waits := ask(t, p, request(4, netC))
+		synctest.Wait()
+		if !held[0].Wanted() {
+			t.Error("not wanted, though its network holds three of four and another one waits")
+		}
+		if other.Wanted() {
+			t.Error("wanted, though its network holds its share and no more")
+		}
+		for _, s := range append(held, other) {
+			s.Put()
+		}
+		(<-own).Put()
+		(<-waits).Put()
+	})
+}

@@ -117,6 +117,9 @@ type Lender interface {
 	// Renew begins again what was lent: a session, MAIL and the accepted recipients, and not DATA. It does nothing when
 	// nothing was lent. An error is a *Refusal; the transaction then holds no recipient and is to be aborted.
 	Renew(ctx context.Context) error
+	// Wanted reports whether the client's network holds more than its share of the sessions while another one waits. Who is
+	// slow with a message then has to give way, because a session within a message cannot be lent.
+	Wanted() bool
 }
 
 // A Speaker is a Transaction that can tell what its next hop speaks. It is optional.

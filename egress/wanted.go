@@ -1,0 +1,4 @@
+package egress
+
+// Wanted reports whether another client is owed the session; see mail.Lender.
+func (t *transaction) Wanted() bool { return t.slot != nil && t.slot.Wanted() }
