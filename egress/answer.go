@@ -49,7 +49,9 @@ func lost(host string, cause error) *mail.Refusal {
 
 // mixedReplay is the Refusal for a transaction of which only a part was accepted when it was begun again.
 func mixedReplay(cause error) *mail.Refusal {
-	return mail.Refuse(451, 3, 0, "Destination no longer accepts all recipients, try again later", "replay", cause)
+	r := mail.Refuse(451, 3, 0, "Destination no longer accepts all recipients, try again later", "replay", cause)
+	r.AboutUs = aboutUs(cause) != nil
+	return r
 }
 
 // said gives the reply that the host itself gave, as it came, if err comes from one.
@@ -65,15 +67,6 @@ func said(err error) (smtpclient.ReplyError, bool) {
 func isVerdict(err error) bool {
 	var r *mail.Refusal
 	return errors.As(err, &r)
-}
-
-// aboutUs gives the Refusal in err if it is one of us rather than of the message.
-func aboutUs(err error) *mail.Refusal {
-	var r *mail.Refusal
-	if errors.As(err, &r) && r.AboutUs {
-		return r
-	}
-	return nil
 }
 
 // failures are why each host in turn could not be used.

@@ -18,8 +18,9 @@ const (
 	ticketCache = 4096
 	// fixedCache bounds the fixed next hops whose Site is kept.
 	fixedCache = 4096
-	// unknownCache bounds the recipients that are known not to exist.
-	unknownCache = 1 << 16
+	// unknownCache bounds the octets that are kept of recipients known not to exist: some 100,000 of them, or 25,000 with
+	// the longest names and texts.
+	unknownCache = 32 << 20
 	// unknownFor is how long a recipient is known not to exist (SEMANTICS C4).
 	unknownFor = 5 * time.Minute
 	// resetWait is how long a session is waited for that has to be reset before somebody else uses it.
@@ -42,6 +43,7 @@ type Local struct {
 	sources4, sources6 []netip.Addr
 	fixedHops          *cache.Cache[mail.NextHop, *fixedHop]
 	unknown            *cache.Cache[recipient, unknownRecipient]
+	complaints         *complaints
 }
 
 // newLocal makes a Local. It fails as Validate does.
@@ -78,7 +80,7 @@ func newLocal(cfg Config) (*Local, error) {
 	l := &Local{
 		cfg: cfg, finder: finder, pool: sessions,
 		fixedHops: cache.New[mail.NextHop, *fixedHop](fixedCache),
-		unknown:   cache.New[recipient, unknownRecipient](unknownCache),
+		unknown:   cache.New[recipient, unknownRecipient](unknownCache), complaints: newComplaints(),
 	}
 	for policy := range l.tls {
 		l.tls[policy] = tlsConfig(cfg, smtpclient.TLSPolicy(policy))

@@ -30,6 +30,7 @@ type transaction struct {
 	first    [1]mail.Path // where accepted begins
 	order    []int        // per accepted Rcpt, where in accepted it is; nil while it is simply the same
 	failed   error        // what ended the transaction early: a refused MAIL, or a replay that was refused
+	replayed bool         // failed comes from a replay
 
 	utf8   bool // session offers SMTPUTF8, or the last one did
 	spoke  bool // SMTPUTF8 was promised to the caller
@@ -132,88 +133,6 @@ func (t *transaction) retryable(ctx context.Context, err error) bool {
 	return ok && (reply.Verb == "MAIL" || reply.Reply.Code == 421)
 }
 
-// resume takes the session up again, or begins again with another one if it was lent back or taken. The error is a
-// *mail.Refusal, and then the transaction is over.
-func (t *transaction) resume(ctx context.Context) error {
-	if t.failed != nil {
-		return t.failed
-	}
-	if t.slot != nil {
-		if t.slot.Unpark() {
-			return nil
-		}
-		t.forget()
-	}
-	if err := t.acquire(ctx); err != nil {
-		return t.fail(err)
-	}
-	return t.replay(ctx)
-}
-
-// replay sends MAIL and the accepted recipients on a session that has seen neither. The error is a *mail.Refusal, and then
-// the transaction is over: the refusal, if all were refused, and 451 4.3.0 if only some were.
-func (t *transaction) replay(ctx context.Context) error {
-	if len(t.accepted) == 0 {
-		return nil
-	}
-	ctx, span := t.local.span(ctx, "egress.replay")
-	err := t.repeat(ctx)
-	end(span, err)
-	if err != nil {
-		return t.fail(err)
-	}
-	return nil
-}
-
-// repeat is replay without what surrounds it.
-func (t *transaction) repeat(ctx context.Context) error {
-	for {
-		if t.spoke && !t.utf8 {
-			return mixedReplay(errNoUTF8)
-		}
-		refused, first, err := t.offer(ctx)
-		switch {
-		case err != nil && t.retryable(ctx, err):
-			if err := t.replace(ctx); err != nil {
-				return err
-			}
-			continue
-		case err != nil:
-			return lost(t.session.Host(), err)
-		case refused > 0 && refused < len(t.accepted):
-			return mixedReplay(first)
-		}
-		return first
-	}
-}
-
-// offer begins a transaction with the accepted recipients. It counts those that are refused now, and gives the first
-// refusal. err is what another session is to be tried for, or a connection that broke.
-func (t *transaction) offer(ctx context.Context) (refused int, first, err error) {
-	t.begin()
-	for _, forward := range t.accepted {
-		err := t.session.Rcpt(ctx, forward)
-		if err == nil {
-			continue
-		}
-		if !isVerdict(err) || t.retryable(ctx, err) {
-			return 0, nil, err
-		}
-		t.learn(err)
-		if refused++; first == nil {
-			first = err
-		}
-	}
-	return refused, first, nil
-}
-
-// fail ends the transaction: every later call has this error.
-func (t *transaction) fail(err error) error {
-	t.failed = err
-	t.accepted, t.order = nil, nil
-	return err
-}
-
 // begin tells the session that a transaction begins, which sends nothing.
 func (t *transaction) begin() {
 	t.session.Begin(t.d)
@@ -222,10 +141,10 @@ func (t *transaction) begin() {
 
 // Rcpt adds a recipient; see mail.Transaction. A forward-path that was accepted already is not sent again. LMTP takes one
 // recipient per transaction, because a mixed answer to the end of data could not be told to a client; another one is 452
-// 4.5.3.
+// 4.5.3. A refusal of other recipients, at the replay, is 451 4.3.0 to this one.
 func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 	if t.failed != nil {
-		return t.failed
+		return t.notAsked()
 	}
 	if i := slices.Index(t.accepted, forward); i >= 0 {
 		t.again(i)
@@ -235,8 +154,8 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 		return mail.Refuse(452, 5, 3, "One recipient at a time for this destination", "lmtp", nil)
 	}
 	ctx = t.local.within(ctx)
-	if err := t.resume(ctx); err != nil {
-		return err
+	if t.resume(ctx) != nil {
+		return t.notAsked()
 	}
 	if r := t.local.isUnknown(t.d.Site, forward); r != nil {
 		t.slot.Park()
@@ -271,8 +190,8 @@ func (t *transaction) rcpt(ctx context.Context, forward mail.Path) error {
 		if err := t.replace(ctx); err != nil {
 			return t.fail(err)
 		}
-		if err := t.replay(ctx); err != nil {
-			return err
+		if t.replay(ctx) != nil {
+			return t.notAsked()
 		}
 		if !t.begun {
 			t.begin()
@@ -309,23 +228,6 @@ func (t *transaction) refused(err error, forward mail.Path) error {
 	}
 	return err
 }
-
-// learn cools the Site, and tells the operator, if err is a refusal of us.
-func (t *transaction) learn(err error) {
-	r := aboutUs(err)
-	if r == nil {
-		return
-	}
-	reply, _ := said(err)
-	t.local.anomaly(&t.d, r, reply.Verb)
-	if t.slot != nil && !(reply.Verb == "RCPT" && isSyntax(reply.Reply.Code)) {
-		t.slot.Refused(err)
-	}
-}
-
-// isSyntax reports whether a reply is about how a command was written. At RCPT a stranger can bring that about, with an
-// address that the destination cannot read, and must not be able to cool a Site for everybody.
-func isSyntax(code int) bool { return code >= 500 && code <= 504 || code == 555 }
 
 // again notes that an accepted forward-path was given once more.
 func (t *transaction) again(i int) {

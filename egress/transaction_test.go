@@ -43,30 +43,82 @@ func TestLendGivesTheSessionBackAndTheNextCallReplays(t *testing.T) {
 }
 
 func TestRefusalsAtTheReplay(t *testing.T) {
+	gone, full, closing := "550 5.2.1 Gone", "450 4.2.1 Full", "421 4.3.2 Closing"
 	for _, c := range []struct {
 		name    string
-		refused []string
+		refused map[string]string
 		reply   string
 	}{
-		{"one of two refused", []string{"c"}, "451 4.3.0"},
-		{"the other of two refused", []string{"b"}, "451 4.3.0"},
-		{"all refused", []string{"b", "c"}, "550 5.2.1 Gone"},
+		{"one of two refused", map[string]string{"c": gone}, "451 4.3.0"},
+		{"the other of two refused", map[string]string{"b": gone}, "451 4.3.0"},
+		{"all refused for good", map[string]string{"b": gone, "c": "554 5.7.1 No"}, "550 5.2.1 Gone"},
+		{"all refused for now", map[string]string{"b": full, "c": "452 4.2.2 Full too"}, "450 4.2.1 Full"},
+		{"one refused for good and one for now", map[string]string{"b": gone, "c": full}, "451 4.3.0"},
+		{"one refused for now and one for good", map[string]string{"b": full, "c": gone}, "451 4.3.0"},
+		{"one refused for good and one with 421", map[string]string{"b": gone, "c": closing}, "451 4.3.0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w, s := one(t, smtptest.Behaviour{}, nil)
+			b := smtptest.Behaviour{Recipients: map[string]smtptest.Answer{}}
+			for r, reply := range c.refused {
+				b.Recipients[r] = smtptest.Answer{Reply: reply}
+			}
+			for _, renew := range []bool{true, false} {
+				s.Set(smtptest.Behaviour{})
+				tx := begin(t, w, to("one.test"))
+				rcpt(t, tx, "b@one.test", "c@one.test")
+				tx.Lend()
+				s.Set(b)
+				if renew {
+					want(t, tx.Renew(t.Context()), c.reply)
+				}
+				want(t, tx.Data(t.Context(), mail.Plain), c.reply)
+				want(t, tx.Rcpt(t.Context(), path("d@one.test")), "451 ") // which was not asked
+				want(t, tx.Data(t.Context(), mail.Plain), "451 ")
+				tx.Abort()
+			}
+			if c.refused["c"] != closing {
+				isIdle(t, w, 1)
+			}
+		})
+	}
+}
+
+func TestARecipientThatWasNotAskedForGetsNoRefusalOfOthers(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		lose func(*testing.T, *transaction, *smtptest.Server)
+		b    smtptest.Behaviour
+	}{
+		{"lent, then RCPT is refused", func(_ *testing.T, tx *transaction, _ *smtptest.Server) { tx.Lend() },
+			smtptest.Behaviour{Recipients: map[string]smtptest.Answer{"b": {Reply: "550 5.1.1 <b@one.test> unknown"}}}},
+		{"lent, then MAIL is refused", func(_ *testing.T, tx *transaction, _ *smtptest.Server) { tx.Lend() },
+			smtptest.Behaviour{Answers: map[string]smtptest.Answer{"MAIL": {Reply: "550 5.7.1 Not you"}}}},
+		{"the session closed, then RCPT is refused", func(t *testing.T, _ *transaction, s *smtptest.Server) {
+			s.Unasked("421 4.3.2 Restarting", true)
+			if err := s.WaitFor(t.Context(), func(c smtptest.Counts) bool { return c.Current == 0 }); err != nil {
+				t.Fatal(err)
+			}
+		}, smtptest.Behaviour{Recipients: map[string]smtptest.Answer{"b": {Reply: "550 5.1.1 <b@one.test> unknown"}}}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w, s := one(t, smtptest.Behaviour{}, nil)
 			tx := begin(t, w, to("one.test"))
-			rcpt(t, tx, "b@one.test", "c@one.test")
-			tx.Lend()
-			b := smtptest.Behaviour{Recipients: map[string]smtptest.Answer{}}
-			for _, r := range c.refused {
-				b.Recipients[r] = smtptest.Answer{Reply: "550 5.2.1 Gone"}
+			rcpt(t, tx, "b@one.test")
+			c.lose(t, tx, s)
+			s.Set(c.b)
+			before := s.Counts().Commands["RCPT"]
+			for _, r := range []string{"c@one.test", "d@one.test", "b@one.test"} {
+				want(t, tx.Rcpt(t.Context(), path(r)), "451 4.3.0")
 			}
-			s.Set(b)
-			want(t, tx.Renew(t.Context()), c.reply)
-			want(t, tx.Data(t.Context(), mail.Plain), c.reply)
-			want(t, tx.Rcpt(t.Context(), path("d@one.test")), c.reply)
+			want(t, tx.Data(t.Context(), mail.Stuffed), "451 4.3.0")
+			want(t, tx.Renew(t.Context()), "451 4.3.0")
+			if got := s.Counts().Commands["RCPT"] - before; got > 1 {
+				t.Errorf("%d RCPT commands", got)
+			}
 			tx.Abort()
-			isIdle(t, w, 1)
+			s.Set(smtptest.Behaviour{})
+			deliver(t, w, to("one.test"), "c@one.test")
 		})
 	}
 }
@@ -212,54 +264,6 @@ func TestAbortLeavesNothingAndKeepsTheSessionWhereItCan(t *testing.T) {
 				t.Error(v)
 			}
 		})
-	}
-}
-
-func TestRepliesAboutUsAreDeferredCoolTheSiteAndAreTold(t *testing.T) {
-	for _, c := range []struct{ name, verb, reply string }{
-		{"530 to MAIL", "MAIL", "530 5.7.0 Authentication required"},
-		{"a phrase at RCPT", "RCPT", "550 5.7.1 Client host rejected: poor reputation"},
-		{"our address at the dot", smtptest.Dot, "554 5.7.1 127.0.0.1 is listed"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			w, _ := one(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{c.verb: {Reply: c.reply}}}, nil)
-			tx := begin(t, w, to("one.test"))
-			err := tx.Rcpt(t.Context(), path("b@one.test"))
-			if c.verb == smtptest.Dot {
-				out := finish(t, tx)
-				if len(out) != 1 || out[0].Reply.Code != 451 || !out[0].AboutUs {
-					t.Errorf("got %+v", out)
-				}
-			} else {
-				if r := want(t, err, "451 "); !r.AboutUs {
-					t.Error("it is not said to be about us")
-				}
-				tx.Abort()
-			}
-			if e := w.events(); len(e) != 1 || e[0].Kind != mail.Anomaly || e[0].Site != "mx1.one.test" {
-				t.Errorf("got %+v", e)
-			}
-			_, err = w.relay.Begin(t.Context(), to("one.test"))
-			if r := want(t, err, "451 4.4.1"); r.Reason != "cooling" {
-				t.Errorf("got %v", err)
-			}
-		})
-	}
-}
-
-func TestAnAddressThatTheDestinationCannotReadDoesNotCoolTheSite(t *testing.T) {
-	w, _ := one(t, smtptest.Behaviour{Recipients: map[string]smtptest.Answer{"odd": {Reply: "501 5.1.3 Bad address syntax"}}}, nil)
-	tx := begin(t, w, to("one.test"))
-	if r := want(t, tx.Rcpt(t.Context(), path("odd@one.test")), "451 "); !r.AboutUs {
-		t.Error("it is not said to be about us")
-	}
-	rcpt(t, tx, "b@one.test")
-	finish(t, tx)
-	if len(w.events()) != 1 {
-		t.Errorf("got %+v", w.events())
-	}
-	if out := deliver(t, w, to("one.test"), "b@one.test"); !out.Reused {
-		t.Errorf("got %+v", out)
 	}
 }
 

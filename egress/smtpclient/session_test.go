@@ -262,7 +262,9 @@ func TestParametersOfMailFollowWhatIsOffered(t *testing.T) {
 	}{
 		{"SIZE counts our fields", smtptest.Behaviour{Size: 5000}, mail.Delivery{Params: mail.Params{Size: 1000}, Extra: 200}, "a@x.test", "MAIL FROM:<> SIZE=1200", false},
 		{"SIZE is not said where it is not offered", smtptest.Behaviour{}, mail.Delivery{Params: mail.Params{Size: 1000}}, "a@x.test", "MAIL FROM:<>", false},
-		{"SIZE over the limit is refused at once", smtptest.Behaviour{Size: 1100}, mail.Delivery{Params: mail.Params{Size: 1000}, Extra: 200}, "a@x.test", "552 5.3.4 Message is larger than the destination takes", false},
+		{"SIZE stays inside the limit where only our fields may go over it", smtptest.Behaviour{Size: 1100}, mail.Delivery{Params: mail.Params{Size: 1000}, Extra: 200}, "a@x.test", "MAIL FROM:<> SIZE=1100", false},
+		{"SIZE at the limit is the destination's to judge", smtptest.Behaviour{Size: 1000}, mail.Delivery{Params: mail.Params{Size: 1000}, Extra: 200}, "a@x.test", "MAIL FROM:<> SIZE=1000", false},
+		{"SIZE over the limit is refused at once", smtptest.Behaviour{Size: 999}, mail.Delivery{Params: mail.Params{Size: 1000}, Extra: 200}, "a@x.test", "552 5.3.4 Message is larger than the destination takes", false},
 		{"BODY is passed on", smtptest.Behaviour{}, mail.Delivery{Params: eight}, "a@x.test", "MAIL FROM:<> BODY=8BITMIME", false},
 		{"BODY is left out where it is not offered", smtptest.Behaviour{Extensions: []string{}}, mail.Delivery{Params: eight}, "a@x.test", "MAIL FROM:<>", true},
 		{"8-bit may be refused", smtptest.Behaviour{Extensions: []string{}}, mail.Delivery{Params: eight, EightBit: mail.EightBitRefuse}, "a@x.test", "550 5.6.3 Destination does not take 8-bit messages", false},

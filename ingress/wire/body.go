@@ -107,6 +107,19 @@ func (b *Body) Next(until time.Time) (o mail.Octets, last bool, err error) {
 	return b.piece(), b.taken, nil
 }
 
+// Committing is to be called right before the end of data is released at the next hop, after which nothing can be taken
+// back: the message is delivered or in doubt, and the client must hear of it or it sends the message again. From then on
+// Shutdown leaves the connection alone until the reply that Session.Body returns was written, even when its time is up.
+// An error, which is an ErrClientGone, means that Shutdown has cut the connection already: the message is not to be
+// committed, because nobody would hear of it.
+func (b *Body) Committing() error {
+	if !b.c.commit() {
+		b.err = errCut
+		return errCut
+	}
+	return nil
+}
+
 // Recycle takes back all pieces given out so far.
 func (b *Body) Recycle() {
 	keep := len(b.given)
@@ -290,6 +303,8 @@ func (b *Body) wait(p []byte) (int, error) {
 			return n, nil
 		case err == nil:
 			continue
+		case !errors.Is(err, os.ErrDeadlineExceeded) && c.srv.ctx.Err() != nil:
+			return 0, errCut
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return 0, ErrClientGone
 		}

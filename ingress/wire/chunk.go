@@ -101,7 +101,7 @@ func (b *Body) nextChunk() error {
 		}
 		line, fault, err := c.nextLine()
 		switch {
-		case errors.Is(err, ErrIdle), errors.Is(err, ErrTooSlow):
+		case errors.Is(err, ErrIdle), errors.Is(err, ErrTooSlow), errors.Is(err, ErrClientGone):
 			return err
 		case err != nil:
 			return ErrClientGone

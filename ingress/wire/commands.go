@@ -165,7 +165,7 @@ func (c *conn) hello(arg []byte, esmtp bool) {
 
 // resetTransaction ends the transaction, if one is open, without a message.
 func (c *conn) resetTransaction() {
-	wasOpen := c.open
+	wasOpen := c.open.Load()
 	c.endTransaction()
 	if wasOpen {
 		c.session.Reset()
@@ -173,7 +173,10 @@ func (c *conn) resetTransaction() {
 }
 
 func (c *conn) endTransaction() {
-	c.open, c.tried, c.deferred, c.rcpts, c.failed = false, false, false, 0, nil
+	if c.open.Load() {
+		c.open.Store(false)
+	}
+	c.tried, c.deferred, c.rcpts, c.failed = false, false, 0, nil
 }
 
 func (c *conn) mail(arg []byte) {
@@ -181,7 +184,7 @@ func (c *conn) mail(arg []byte) {
 	case c.client.Helo == "":
 		c.mistake(helloFirst)
 		return
-	case c.open:
+	case c.open.Load():
 		c.mistake(nestedMail)
 		return
 	case c.srv.cfg.Messages > 0 && int(c.messages) >= c.srv.cfg.Messages:
@@ -202,7 +205,8 @@ func (c *conn) mail(arg []byte) {
 		c.refuse(mail.ReplyFor(err))
 		return
 	}
-	c.open, c.utf8 = true, p.SMTPUTF8
+	c.open.Store(true)
+	c.utf8 = p.SMTPUTF8
 	c.messages++
 	c.reply(okSender)
 }
@@ -212,7 +216,7 @@ func (c *conn) rcpt(arg []byte) {
 	case c.body != nil:
 		c.mistake(chunksRunning)
 		return
-	case !c.open:
+	case !c.open.Load():
 		c.mistake(mailFirst)
 		return
 	}
@@ -248,7 +252,7 @@ func (c *conn) notReady() *mail.Reply {
 	switch {
 	case c.client.Helo == "":
 		return &helloFirst
-	case !c.open:
+	case !c.open.Load():
 		return &mailFirst
 	case c.rcpts > 0:
 		return nil

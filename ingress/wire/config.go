@@ -17,6 +17,7 @@ type Timeouts struct {
 	Handshake time.Duration // for a TLS handshake; default 30 s
 	Grace     time.Duration // of waiting for a message's octets before MinRate counts; default 1 min
 	Linger    time.Duration // for the client to read the reply that a forced close ends with; default 1 s
+	Abandon   time.Duration // for Sessions to end when Shutdown has cancelled their ctx; default 5 s
 }
 
 // A Config describes what one listener serves. All fields but Hostname and NewSession may be left zero.
@@ -67,7 +68,7 @@ func (c *Config) Validate() error {
 	case c.Messages < 0:
 		return &mail.FieldError{Field: "limits.messages", Reason: "must not be negative"}
 	case negative(c.Timeouts.Command) || negative(c.Timeouts.Write) || negative(c.Timeouts.Header) ||
-		negative(c.Timeouts.Handshake) || negative(c.Timeouts.Grace) || negative(c.Timeouts.Linger):
+		negative(c.Timeouts.Handshake) || negative(c.Timeouts.Grace) || negative(c.Timeouts.Linger) || negative(c.Timeouts.Abandon):
 		return &mail.FieldError{Field: "timeouts", Reason: "must not be negative"}
 	}
 	for _, p := range c.Proxy {
@@ -98,6 +99,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Timeouts.Handshake, 30*time.Second)
 	setDefault(&c.Timeouts.Grace, time.Minute)
 	setDefault(&c.Timeouts.Linger, time.Second)
+	setDefault(&c.Timeouts.Abandon, 5*time.Second)
 	if c.Slabs == nil {
 		c.Slabs = new(Slabs)
 	}

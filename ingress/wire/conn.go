@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace/router/mail"
@@ -20,6 +21,7 @@ const (
 	maxSkipped     = 64 << 10        // of a command line over that
 	maxBatch       = 16 << 10        // replies that wait for a flush
 	settleAfter    = 2 * time.Second // of silence behind a message: see conn.serve
+	lastWrite      = 5 * time.Second // for the client to take what it is still told when Shutdown's time is up
 )
 
 // The ways in which waiting for a command can end without one.
@@ -32,8 +34,8 @@ var (
 // A batch holds replies until they are written together.
 type batch struct{ octets []byte }
 
-// A conn is one connection of a client. One goroutine runs serve and uses everything but mu and parked, which Shutdown
-// uses as well.
+// A conn is one connection of a client. One goroutine runs serve and uses everything; Shutdown and InFlight use open and
+// what mu guards as well.
 type conn struct {
 	srv     *Server
 	raw     net.Conn // the socket
@@ -63,23 +65,26 @@ type conn struct {
 	skipped  int         // octets of a command line that is too long
 
 	behindProxy bool
-	xclient     bool // XCLIENT is allowed
-	full        bool // the last read filled buf: more is probably waiting
-	open        bool // a transaction is open
-	utf8        bool // with SMTPUTF8
-	tried       bool // a recipient of it was refused
-	deferred    bool // one of them for now
-	lendable    bool // Session.Idle is still to be called in this wait
-	busy        bool // a message came since the connection rested last
-	restless    bool // this wait is not for rest yet, but will be
-	shunned     bool // the greeting was a 554
-	closing     bool // after the replies that are waiting
-	linger      bool // the client may still be sending: see sayGoodbye
-	dead        bool // a write failed
-	announced   bool // Connected was emitted
+	xclient     bool        // XCLIENT is allowed
+	full        bool        // the last read filled buf: more is probably waiting
+	open        atomic.Bool // a transaction is open
+	utf8        bool        // with SMTPUTF8
+	tried       bool        // a recipient of it was refused
+	deferred    bool        // one of them for now
+	lendable    bool        // Session.Idle is still to be called in this wait
+	busy        bool        // a message came since the connection rested last
+	restless    bool        // this wait is not for rest yet, but will be
+	shunned     bool        // the greeting was a 554
+	closing     bool        // after the replies that are waiting
+	linger      bool        // the client may still be sending: see sayGoodbye
+	dead        bool        // a write failed
+	announced   bool        // Connected was emitted
 
-	mu     sync.Mutex // guards parked and every setting of the read deadline while parked
-	parked bool       // waiting for what Shutdown need not wait for
+	mu     sync.Mutex    // guards what follows and every setting of the read deadline while parked
+	parked bool          // waiting for what Shutdown need not wait for
+	owed   bool          // a message is being committed, or was, and its reply is not written; set by serve's goroutine only
+	cut    bool          // by Shutdown
+	gone   chan struct{} // closed when the connection has ended; nil unless Shutdown waits for that
 
 	small [smallBuffer]byte
 }
@@ -231,7 +236,11 @@ func (c *conn) flush() {
 	}
 	if !c.dead {
 		wait := c.srv.cfg.Timeouts.Write
-		if due := c.srv.now() + wait; c.writeDue < due {
+		late := c.srv.draining.Load() && c.srv.ctx.Err() != nil
+		if late {
+			wait = min(wait, lastWrite)
+		}
+		if due := c.srv.now() + wait; late || c.writeDue < due {
 			c.writeDue = due + wait/8
 			_ = c.raw.SetWriteDeadline(c.srv.epoch.Add(c.writeDue))
 		}
@@ -242,14 +251,19 @@ func (c *conn) flush() {
 	c.out.octets = c.out.octets[:0]
 	c.srv.batches.Put(c.out)
 	c.out = nil
+	if c.owed {
+		c.mu.Lock()
+		c.owed = false
+		c.mu.Unlock()
+	}
 }
 
 // nextLine gives the next command line without CRLF; it stays valid until the next read. A fault is the reply to a line
 // that cannot be a command. An error is one of the wait's.
 func (c *conn) nextLine() (line []byte, fault *mail.Reply, err error) {
 	c.limit = 0
-	c.lendable = c.open && c.body == nil && c.srv.cfg.Lend > 0
-	c.restless = c.busy && !c.open && c.body == nil
+	c.lendable = c.open.Load() && c.body == nil && c.srv.cfg.Lend > 0
+	c.restless = c.busy && !c.open.Load() && c.body == nil
 	for {
 		if i := bytes.IndexByte(c.buf[c.r:c.w], '\n'); i >= 0 {
 			c.mark = c.r
@@ -341,7 +355,7 @@ func (c *conn) fill() error {
 		c.waited = nil
 		return err
 	}
-	if c.r == c.w && !c.busy && !c.open && c.body == nil && c.skipped == 0 {
+	if c.r == c.w && !c.busy && !c.open.Load() && c.body == nil && c.skipped == 0 {
 		return errSettled
 	}
 	var n int
@@ -412,6 +426,12 @@ func (c *conn) end() {
 	c.uncount()
 	s.cfg.Caps.give()
 	s.running.Done()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.owed = false // the client is gone
+	if c.gone != nil {
+		close(c.gone)
+	}
 }
 
 // flushNothing gives the borrowed buffers back without writing.

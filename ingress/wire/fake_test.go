@@ -31,6 +31,8 @@ type recorder struct {
 	panics   []any
 	idle     chan struct{} // gets a value at each Session.Idle
 	hold     chan struct{} // Body waits for it to close, if not nil
+	full     chan struct{} // gets a value when Body has the whole message; then Body commits as a real Session does
+	dot      chan struct{} // and gives its reply when it gets a value
 	reading  chan struct{} // gets a value when Body begins
 	keep     bool          // pieces are not recycled before the end
 	until    time.Duration // for each Next
@@ -147,8 +149,15 @@ func (s *fakeSession) Mail(_ context.Context, p mail.Path, params mail.Params) e
 	return s.verdict(p.Local)
 }
 
-func (s *fakeSession) Rcpt(_ context.Context, p mail.Path) error {
+func (s *fakeSession) Rcpt(ctx context.Context, p mail.Path) error {
 	s.r.log("rcpt <%s>", p)
+	switch p.Local {
+	case "hang":
+		<-ctx.Done()
+		return ctx.Err()
+	case "deaf":
+		<-s.r.hold
+	}
 	if err := s.verdict(p.Local); err != nil {
 		return err
 	}
@@ -172,7 +181,7 @@ func (s *fakeSession) Body(_ context.Context, b *Body) mail.Reply {
 	if s.r.reading != nil {
 		s.r.reading <- struct{}{}
 	}
-	if s.r.hold != nil {
+	if s.r.hold != nil && s.r.full == nil {
 		<-s.r.hold
 	}
 	switch s.msg.reverse {
@@ -227,6 +236,18 @@ func (s *fakeSession) Body(_ context.Context, b *Body) mail.Reply {
 	s.msg.octets, s.msg.plain, s.msg.long = octets.String(), plain.String(), b.LongLines()
 	if int64(len(s.msg.plain)) != b.Received() {
 		s.r.log("received %d, want %d", b.Received(), len(s.msg.plain))
+	}
+	if s.r.full != nil {
+		s.r.full <- struct{}{}
+		if s.r.hold != nil {
+			<-s.r.hold
+		}
+		if err := b.Committing(); err != nil {
+			s.r.log("committing: %v", err)
+			return mail.ReplyFor(err)
+		}
+		s.r.log("committing")
+		<-s.r.dot
 	}
 	if s.msg.reverse == "refused@x.example" {
 		return mail.NewReply(550, 7, 1, "refused")

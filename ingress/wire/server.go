@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -135,8 +136,12 @@ func (s *Server) turnAway(raw net.Conn, client netip.Addr, reason string) {
 
 // Shutdown ends the server: it closes the listeners and answers 421 4.3.2 to each client that is not sending a message, at
 // once; messages in flight are finished and answered before their connections end the same way. When ctx ends before
-// they have, the ctx of the Sessions is cancelled, the remaining connections are cut, and the error is ctx's. In either
-// case it returns when all goroutines of the server have ended.
+// they have, the ctx of the Sessions is cancelled and the remaining connections are cut, but for those that are owed the
+// reply to a message which is being committed (see Body.Committing): these are waited for, however long that takes.
+//
+// It returns when all goroutines of the server have ended, with nil if nothing had to be cut. Only a Session that does not
+// heed the end of its ctx is given up, Timeouts.Abandon after it. The error wraps ctx's and says how many connections were cut and how
+// many Sessions were given up.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.draining.Swap(true) {
@@ -145,12 +150,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			l.Close()
 		}
 	}
-	conns := make([]*conn, 0, len(s.conns))
-	for c := range s.conns {
-		conns = append(conns, c)
-	}
 	s.mu.Unlock()
-	for _, c := range conns {
+	for _, c := range s.all() {
 		c.wake()
 	}
 	ended := make(chan struct{})
@@ -165,17 +166,59 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.cancel()
+	return s.cut(ctx, ended)
+}
+
+// cut is the end of Shutdown when its time is up.
+func (s *Server) cut(ctx context.Context, ended <-chan struct{}) error {
+	given := time.NewTimer(s.cfg.Timeouts.Abandon)
+	defer given.Stop()
+	var owed []<-chan struct{}
+	cut := 0
+	for _, c := range s.all() {
+		if gone := c.sever(); gone != nil {
+			owed = append(owed, gone)
+		} else {
+			cut++
+		}
+	}
+	for _, gone := range owed { // each Commit has a deadline of its own
+		<-gone
+	}
+	select {
+	case <-ended:
+	case <-given.C:
+	}
+	err := fmt.Errorf("%d connections cut: %w", cut, ctx.Err())
+	if left := len(s.all()); left > 0 {
+		err = fmt.Errorf("%d sessions did not end, %w", left, err)
+	}
+	return err
+}
+
+// InFlight counts the transactions that would be lost if the process ended now: those that are open, of which nothing is
+// delivered, and those that are being committed or were and whose client has no reply yet, which are in doubt.
+func (s *Server) InFlight() (open, committing int) {
+	for _, c := range s.all() {
+		switch {
+		case c.isOwed():
+			committing++
+		case c.open.Load():
+			open++
+		}
+	}
+	return open, committing
+}
+
+// all gives the connections there are now.
+func (s *Server) all() []*conn {
 	s.mu.Lock()
-	conns = conns[:0]
+	defer s.mu.Unlock()
+	conns := make([]*conn, 0, len(s.conns))
 	for c := range s.conns {
 		conns = append(conns, c)
 	}
-	s.mu.Unlock()
-	for _, c := range conns {
-		c.raw.Close()
-	}
-	<-ended
-	return ctx.Err()
+	return conns
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

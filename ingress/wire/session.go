@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net/netip"
 
 	"github.com/millrace/millrace/router/mail"
@@ -35,7 +36,7 @@ func (c *Client) TLSVersion() string {
 // before it calls. All calls of one Session come from one goroutine, one after another. An error is turned into the reply
 // by mail.ReplyFor; a reply of 421 also closes the connection. A panic costs the connection (421 4.3.0), not the server.
 //
-// The ctx of all methods ends only when Shutdown's time is up.
+// The ctx of all methods ends only when Shutdown's time is up. A method that does not return then is left behind.
 type Session interface {
 	// Greet is called before the 220. An error is the greeting instead: a 5yz (sent as 554 unless it is 521, RFC 7504) after
 	// which each command gets 503 until QUIT, or a 4yz (sent as 421) after which the connection closes.
@@ -71,3 +72,6 @@ var (
 	ErrTooSlow     = errors.New("client too slow with the message")
 	ErrInterrupted = errors.New("message ended by another command")
 )
+
+// errCut is the ErrClientGone of a connection that Shutdown has cut.
+var errCut = fmt.Errorf("%w: cut at the end of the drain", ErrClientGone)

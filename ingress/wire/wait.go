@@ -102,6 +102,39 @@ func (c *conn) unpark() {
 	c.mu.Unlock()
 }
 
+// commit marks the connection as owed a reply that Shutdown waits for, and reports false if Shutdown has cut it already.
+func (c *conn) commit() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.owed = !c.cut
+	return c.owed
+}
+
+// isOwed reports whether the connection is owed the reply to a message that was committed.
+func (c *conn) isOwed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.owed
+}
+
+// sever cuts the connection, or gives what is closed when it has ended if it is owed a reply. Whether a message is
+// committed or its connection is cut is decided here, once: never both.
+func (c *conn) sever() (gone <-chan struct{}) {
+	c.mu.Lock()
+	if c.owed {
+		defer c.mu.Unlock()
+		if c.gone == nil {
+			c.gone = make(chan struct{})
+		}
+		_ = c.raw.SetWriteDeadline(c.srv.epoch.Add(c.srv.now() + lastWrite)) // of a reply that the client is not taking
+		return c.gone
+	}
+	c.cut = true
+	c.mu.Unlock()
+	c.raw.Close()
+	return nil
+}
+
 // wake ends the wait of a parked connection; Shutdown calls it after it has begun draining. A connection that is not
 // parked sees that when it is about to park.
 func (c *conn) wake() {

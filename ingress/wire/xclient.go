@@ -154,7 +154,7 @@ func (c *conn) xclientCommand(arg []byte) {
 	case !c.xclient:
 		c.mistake(noXclient)
 		return
-	case c.open || c.body != nil:
+	case c.open.Load() || c.body != nil:
 		c.mistake(xclientInside)
 		return
 	}
