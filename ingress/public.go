@@ -118,7 +118,7 @@ func replaceWord(s, old, new string) string {
 	for i >= 0 {
 		end := i + len(want)
 		b.WriteString(s[from:i])
-		if i > 0 && isWord(s[i-1]) || end < len(s) && isWord(s[end]) {
+		if i > 0 && isWord(s[i-1]) && !isEscape(s[:i]) || end < len(s) && isWord(s[end]) {
 			b.WriteString(s[i:end])
 		} else {
 			b.WriteString(new)
@@ -133,8 +133,11 @@ func replaceWord(s, old, new string) string {
 }
 
 func isWord(c byte) bool {
-	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c >= 0x80
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }
+
+// isEscape reports whether s ends in an at sign as URLs and quoted-printable write it.
+func isEscape(s string) bool { return strings.HasSuffix(s, "%40") || strings.HasSuffix(s, "=40") }
 
 // asciiLower keeps the length, which strings.ToLower does not promise.
 func asciiLower(s string) string {

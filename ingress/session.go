@@ -18,9 +18,9 @@ import (
 // slabCost is what one message in transit takes of the hold budget: a slab being read and one being written.
 const slabCost = 2 * (wire.Headroom + wire.SlabOctets)
 
-// maxFields bounds the fields that we put above a message, in octets: what upstream's SIZE= counts besides. How many
-// recipients there will be is not known when it is sent.
-const maxFields = 4096
+// ownFields is about what the fields take that we put above a message, in octets: what upstream's SIZE= counts besides. How
+// many recipients there will be is not known when it is sent, and each brings a hop mark of 26.
+const ownFields = 1024
 
 // A session is one SMTP session of one client. Its methods are called by one goroutine at a time.
 type session struct {
@@ -191,7 +191,7 @@ func (s *session) begin(ctx context.Context) error {
 		NextHop:         t.route.NextHop,
 		Reverse:         t.route.Reverse,
 		Params:          t.params,
-		Extra:           maxFields,
+		Extra:           ownFields,
 		RecipientDomain: t.route.Forwards[0].Domain,
 		Client:          clientNetwork(s.client.Addr.Addr()),
 		Favoured:        s.trusted,
@@ -250,10 +250,13 @@ func (s *session) Data(ctx context.Context) error {
 	return nil
 }
 
+// maxRenew bounds the wait before our 354, for which a client waits 2 minutes (RFC 5321 section 4.5.3.2.4).
+const maxRenew = 110 * time.Second
+
 // renew begins again what was lent or went stale.
 func (s *session) renew(ctx context.Context) error {
 	t := s.t
-	ctx = mail.Until(ctx, time.Now().Add(s.cfg.Deadlines.Rcpt))
+	ctx = mail.Until(ctx, time.Now().Add(min(s.cfg.Deadlines.Rcpt, maxRenew)))
 	if t.stale {
 		t.abort()
 		return s.begin(ctx)

@@ -290,6 +290,9 @@ func TestAMessageIsPassedBelowOurReceivedField(t *testing.T) {
 	reply := w.say(message+".", "250 2.0.0 Ok: queued as 4711 id=")
 	got := h.got[0]
 	fields, rest, _ := strings.Cut(got.octets, "Subject: ")
+	if len(fields) > got.d.Extra {
+		t.Errorf("our fields take %d octets, upstream was told of %d", len(fields), got.d.Extra)
+	}
 	if "Subject: "+rest != message {
 		t.Errorf("below the fields: %q", rest)
 	}
@@ -538,9 +541,6 @@ func TestALoopIsSeenForEachOfManyRecipients(t *testing.T) {
 	w.say("DATA", "354")
 	w.say(message+".", "250")
 	back := h.got[0].octets
-	if fields := len(back) - len(message); fields > h.got[0].d.Extra {
-		t.Errorf("our fields take %d octets, upstream was told of %d", fields, h.got[0].d.Extra)
-	}
 	for _, i := range []int{0, 5, 50, 99} {
 		w.say("MAIL FROM:<a@b.example>", "250")
 		w.say(fmt.Sprintf("RCPT TO:<u%d@example.com>", i), "250")
