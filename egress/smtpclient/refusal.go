@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"unicode/utf8"
 
 	"github.com/millrace/millrace/router/mail"
 )
@@ -45,20 +46,109 @@ func parsePhrases(table string) ([]string, error) {
 // normal gives text in lower case with every run of blanks and line ends as one blank.
 func normal(text string) string { return strings.Join(strings.Fields(strings.ToLower(text)), " ") }
 
-// aboutUs reports whether a refusal is about us and not about the message: by its code, by a provider's phrase, or because
-// it names one of our addresses.
-func aboutUs(r mail.Reply, own []netip.Addr) bool {
-	switch r.Code {
-	case 500, 501, 502, 503, 504, 521, 530, 534, 535, 538, 555:
+// aboutUs reports whether a refusal of verb is about us and not about the message: by its code, by a provider's phrase, or
+// because it names one of our addresses. What the client chose, and the host only repeats, does not count: whoever writes
+// our address into a recipient's must not be able to turn a refusal of it into one of us.
+func (s *Session) aboutUs(verb string, r mail.Reply) bool {
+	switch {
+	case isAboutAuthentication(r.Enhanced), verb == "RCPT" && r.Enhanced.Subject == 1: // RFC 3463 section 3.2: an address
+		return false
+	case isAboutUs(r.Code):
 		return true
 	}
-	text := normal(r.Text)
+	text := s.withoutEchoes(normal(r.Text))
 	for _, phrase := range refusals() {
 		if strings.Contains(text, phrase) {
 			return true
 		}
 	}
-	return namesAddress(text, own)
+	return namesAddress(text, s.own)
+}
+
+// isAboutUs reports whether a code is by itself about us.
+func isAboutUs(code int) bool {
+	switch code {
+	case 500, 501, 502, 503, 504, 521, 530, 534, 535, 538, 555:
+		return true
+	}
+	return false
+}
+
+// isAboutAuthentication reports whether e says that a message is not authenticated well enough, or that its author takes
+// no mail: X.7.20 to X.7.24 and X.7.26 of RFC 7372, X.7.27 of RFC 7505 and X.7.29 of RFC 8617. Such replies like to name the
+// address that SPF was checked for, which is ours whoever forged the message. X.7.25 (our reverse DNS) and X.7.28 (a flood, of
+// ours if a phrase says so) are not among them.
+func isAboutAuthentication(e mail.EnhancedCode) bool {
+	return e.Subject == 7 && e.Detail >= 20 && e.Detail <= 29 && e.Detail != 25 && e.Detail != 28
+}
+
+// echo stands where something was taken out of a text, so that what is left does not run together.
+const echo = "<>"
+
+// withoutEchoes takes out of a text in normal form what of the envelope and of our own name the host repeats in it.
+func (s *Session) withoutEchoes(text string) string {
+	text = withoutWord(text, normal(s.target.Helo))
+	text = withoutPath(text, s.delivery.Reverse)
+	text = withoutPath(text, s.forward)
+	if s.work != nil {
+		for _, forward := range s.work.forwards {
+			text = withoutPath(text, forward)
+		}
+	}
+	return text
+}
+
+// withoutPath takes out p, as it was sent and with its quotes written otherwise or not at all. Its parts alone are taken out
+// where they could be mistaken: a local part with a blank, for it may be a phrase, and either part if it is an address. Any
+// other word is left, or who is called "host" would hide a phrase.
+func withoutPath(text string, p mail.Path) string {
+	if p.IsNull() {
+		return text
+	}
+	local := p.LocalPart()
+	for _, whole := range [...]string{p.String(), mail.NewPath(local, p.Domain).String(), local + "@" + p.Domain} {
+		if whole = normal(whole); len(whole) > len("@") {
+			text = strings.ReplaceAll(text, whole, echo)
+		}
+	}
+	if local = normal(local); strings.Contains(local, " ") || isAddress(local) {
+		text = withoutWord(text, local)
+	}
+	if isAddress(strings.Trim(p.Domain, "[]")) {
+		text = withoutWord(text, p.Domain)
+	}
+	if a, ok := mail.LiteralAddr(p.Domain); ok {
+		text = withoutWord(withoutWord(text, normal(p.Domain)), a.String())
+	}
+	return text
+}
+
+func isAddress(word string) bool {
+	_, err := netip.ParseAddr(word)
+	return err == nil
+}
+
+// withoutWord takes out word where it does not stand inside a longer one.
+func withoutWord(text, word string) string {
+	if word == "" {
+		return text
+	}
+	for from := 0; ; {
+		i := strings.Index(text[from:], word)
+		if i < 0 {
+			return text
+		}
+		i += from
+		before, after := text[:i], text[i+len(word):]
+		last, _ := utf8.DecodeLastRuneInString(before)
+		next, _ := utf8.DecodeRuneInString(strings.TrimLeft(after, ".:-")) // as at the end of a sentence
+		if isAddressRune(last) || isAddressRune(next) {
+			from = i + 1
+			continue
+		}
+		text = before + echo + after
+		from = i + len(echo)
+	}
 }
 
 // namesAddress reports whether one of own stands in text, as a word of its own. Addresses are compared, not spellings.
@@ -90,7 +180,7 @@ func (s *Session) refused(verb string, r reply) *mail.Refusal {
 	if came.Code == 421 {
 		s.broken = true
 	}
-	if aboutUs(came, s.own) {
+	if s.aboutUs(verb, came) {
 		return s.refusedUs(verb, came)
 	}
 	told := came

@@ -50,11 +50,12 @@ type Session struct {
 
 	// The transaction.
 	delivery  mail.Delivery
-	mailErr   error // of MAIL, which every Rcpt gives again
-	mailOpen  bool  // MAIL was accepted
-	stale     bool  // the server may still have a transaction open that is over for us
-	utf8      bool  // MAIL went out with SMTPUTF8
-	unsaid    bool  // BODY=8BITMIME was left out
+	mailErr   error     // of MAIL, which every Rcpt gives again
+	mailOpen  bool      // MAIL was accepted
+	stale     bool      // the server may still have a transaction open that is over for us
+	utf8      bool      // MAIL went out with SMTPUTF8
+	unsaid    bool      // BODY=8BITMIME was left out
+	forward   mail.Path // of the last RCPT
 	accepted  int
 	opened    bool // Data was called
 	wrote     bool // octets of the message have gone out
@@ -70,6 +71,8 @@ type work struct {
 	parser parser
 	out    []byte   // the command under way
 	vec    [][]byte // the pieces of the write under way
+
+	forwards []mail.Path // the accepted recipients of the transaction
 }
 
 var works = sync.Pool{New: func() any { return &work{out: make([]byte, 0, 512), vec: make([][]byte, 0, 8)} }}
@@ -99,8 +102,15 @@ func (s *Session) release() {
 	if s.unread() {
 		s.broken = true
 	}
+	s.work.forget()
 	works.Put(s.work)
 	s.work = nil
+}
+
+// forget lets go of the recipients.
+func (w *work) forget() {
+	clear(w.forwards)
+	w.forwards = w.forwards[:0]
 }
 
 // unread reports whether octets have come that no reply was made of.

@@ -22,7 +22,10 @@ func (s *Session) Begin(d mail.Delivery) {
 func (s *Session) forget() {
 	s.mailErr, s.mailOpen, s.utf8, s.unsaid = nil, false, false, false
 	s.accepted, s.due, s.opened, s.wrote = 0, 0, false, false
-	s.messageTo = tail{}
+	s.messageTo, s.forward = tail{}, mail.Path{}
+	if s.work != nil {
+		s.work.forget()
+	}
 }
 
 // Rcpt adds a recipient. The first sends MAIL before it, in one write where the server offers PIPELINING; a refused MAIL is
@@ -46,6 +49,7 @@ func (s *Session) Rcpt(ctx context.Context, forward mail.Path) error {
 		return s.local(452, 5, 3, "Send this recipient in a transaction of its own", "too many recipients upstream")
 	}
 	w := s.buffers()
+	s.forward = forward
 	w.out = appendRcpt(w.out[:0], forward)
 	s.phase(ctx, s.cfg.Rcpt)
 	if _, err := s.conn.Write(w.out); err != nil {
@@ -62,6 +66,7 @@ func (s *Session) first(ctx context.Context, forward mail.Path) error {
 		}
 	}
 	w := s.buffers()
+	s.forward = forward
 	out, err := s.appendMail(w.out[:0], forward)
 	if err != nil {
 		s.mailErr = err
@@ -116,6 +121,8 @@ func (s *Session) rcptReply() error {
 		return err
 	case r.class() == 2:
 		s.accepted++
+		w := s.buffers()
+		w.forwards = append(w.forwards, s.forward)
 		return nil
 	case r.class() == 3:
 		return s.protocol("RCPT", errUnexpected)
@@ -126,21 +133,21 @@ func (s *Session) rcptReply() error {
 // appendMail appends the MAIL command with the parameters that the server knows.
 func (s *Session) appendMail(b []byte, forward mail.Path) ([]byte, error) {
 	d := &s.delivery
-	size := d.Params.Size
-	if size > 0 {
-		size += int64(d.Extra)
-	}
 	switch {
 	case !sendable(d.Reverse):
 		return b, s.local(550, 1, 7, "Sender address cannot be passed on", "malformed address")
-	case s.ext.Size > 0 && size > s.ext.Size:
+	case s.ext.Size > 0 && d.Params.Size > s.ext.Size:
 		return b, s.local(552, 3, 4, "Message is larger than the destination takes", "too large upstream")
 	case !d.Reverse.IsASCII() && !s.ext.SMTPUTF8:
 		return b, s.local(550, 6, 7, "Destination does not take addresses beyond ASCII", "no SMTPUTF8 upstream")
 	}
 	b = append(b, "MAIL FROM:<"...)
 	b = append(d.Reverse.AppendTo(b), '>')
-	if size > 0 && s.ext.SizeOffered {
+	if d.Params.Size > 0 && s.ext.SizeOffered {
+		size := d.Params.Size + int64(d.Extra)
+		if s.ext.Size > 0 { // our fields may turn out smaller than Extra, so whether it fits is for the destination to say
+			size = min(size, s.ext.Size)
+		}
 		b = strconv.AppendInt(append(b, " SIZE="...), size, 10)
 	}
 	if d.Params.Body == mail.Body8BitMIME {
