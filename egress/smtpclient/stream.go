@@ -142,12 +142,12 @@ func (s *Session) verdict(o *mail.Outcome) error {
 	if err != nil {
 		return err
 	}
-	switch r.class() {
-	case 2:
+	switch {
+	case r.code == 221, r.class() == 3: // a server that closes says 221 by itself: it is no word about the message
+		return s.protocol(s.endVerb(), errUnexpected)
+	case r.class() == 2:
 		o.Reply = r.mail()
 		return nil
-	case 3:
-		return s.protocol(s.endVerb(), errUnexpected)
 	}
 	refusal := s.refused(s.endVerb(), r)
 	o.Reply, o.AboutUs, o.Cause = refusal.Reply, refusal.AboutUs, refusal.Cause

@@ -157,6 +157,7 @@ func TestTheReplyToTheEndOfData(t *testing.T) {
 		{"half a reply too", smtptest.Answer{Reply: "250-2.0.0 ok", Close: true}, "451 4.4.2 Connection to destination lost, try again later", true, false, false},
 		{"silence too", smtptest.Answer{After: time.Hour}, "451 4.4.2 Connection to destination lost, try again later", true, false, false},
 		{"354 is in doubt", smtptest.Answer{Reply: "354 more"}, "451 4.5.0 Destination does not keep to the protocol, try again later", true, false, false},
+		{"221 is in doubt", smtptest.Answer{Reply: "221 2.0.0 bye"}, "451 4.5.0 Destination does not keep to the protocol, try again later", true, false, false},
 		{"nonsense is in doubt", smtptest.Answer{Reply: "OK"}, "451 4.5.0 Destination does not keep to the protocol, try again later", true, false, false},
 		{"octets behind the reply end the session", smtptest.Answer{Reply: "250 2.0.0 ok\n250 2.0.0 again"}, "250 2.0.0 ok", false, false, false},
 	} {
