@@ -39,6 +39,9 @@ func (l *Local) connect(ctx context.Context, p *place, s *slot, d *mail.Delivery
 	begun := time.Now()
 	c, span := l.span(ctx, "egress.dial")
 	key, opened, failed := l.dialHosts(c, p, s)
+	if opened != nil {
+		l.handshakeSpan(c, span, opened)
+	}
 	if opened == nil {
 		err := noHost(failed)
 		end(span, err)

@@ -85,6 +85,24 @@ func TestEveryStageHasASpanBelowTheCallers(t *testing.T) {
 	}
 }
 
+func TestAHandshakeHasASpan(t *testing.T) {
+	tr := new(tracer)
+	w, _ := one(t, smtptest.Behaviour{TLS: smtptest.NewCA().Server("x")}, func(c *Config) { c.Tracer = tr })
+	ctx, root := tr.Start(t.Context(), "walk")
+	tx, err := w.relay.Begin(ctx, to("one.test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Rcpt(ctx, path("b@one.test")); err != nil {
+		t.Fatal(err)
+	}
+	tx.Abort()
+	root.End()
+	if !slices.Contains(tr.ended, "walk/egress.dial/egress.tls") {
+		t.Errorf("got %q", tr.ended)
+	}
+}
+
 func TestLimitsAreOverriddenBySite(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{}, func(c *Config) {
 		c.Limits = map[mail.Site]pool.Limits{"mx1.one.test": {Messages: 1}}

@@ -261,6 +261,7 @@ func (s *Session) handshake(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return s.lost("TLS", context.Cause(ctx))
 	}
+	s.shaken.began = time.Now()
 	if err := conn.Handshake(); err != nil {
 		lost := s.lost("TLS", err)
 		if !s.target.TLS.verified() {
@@ -270,6 +271,7 @@ func (s *Session) handshake(ctx context.Context) error {
 		r.Cause = lost
 		return r
 	}
+	s.shaken.took = time.Since(s.shaken.began)
 	s.tls, s.conn = conn, conn
 	s.wire.secure = true
 	s.version = tls.VersionName(conn.ConnectionState().Version)

@@ -31,11 +31,15 @@ const halfReply = 5 * time.Second
 // A Session carries one transaction at a time, many after another. It is not safe for concurrent use. While it is idle it
 // holds no buffer.
 type Session struct {
-	cfg     Config
-	target  Target
-	wire    *wire
-	conn    net.Conn  // wire, or tls
-	tls     *tls.Conn // nil in clear
+	cfg    Config
+	target Target
+	wire   *wire
+	conn   net.Conn  // wire, or tls
+	tls    *tls.Conn // nil in clear
+	shaken struct {
+		began time.Time
+		took  time.Duration
+	}
 	version string
 	ext     Extensions
 	own     []netip.Addr
@@ -239,6 +243,11 @@ func (s *Session) Host() string { return s.target.Host }
 
 // TLS gives the version spoken, such as "TLS 1.3", or "" in clear.
 func (s *Session) TLS() string { return s.version }
+
+// Handshake tells when the TLS handshake began and how long it took; both are zero in clear.
+func (s *Session) Handshake() (began time.Time, took time.Duration) {
+	return s.shaken.began, s.shaken.took
+}
 
 // Extensions gives what the server offered last.
 func (s *Session) Extensions() Extensions { return s.ext }
