@@ -60,6 +60,9 @@ func (s *session) pass(ctx context.Context, b *wire.Body) verdict {
 	octetsCtx, in := s.enter(ctx, mail.StageOctets)
 	last, mode, err := s.octets(octetsCtx, b)
 	in.end(err)
+	if err == nil {
+		err = b.Committing()
+	}
 	if err != nil {
 		return s.failed(err, mode)
 	}

@@ -112,7 +112,10 @@ func (b *Body) Next(until time.Time) (o mail.Octets, last bool, err error) {
 // Shutdown leaves the connection alone until the reply that Session.Body returns was written, even when its time is up.
 // An error, which is an ErrClientGone, means that Shutdown has cut the connection already: the message is not to be
 // committed, because nobody would hear of it.
+//
+// Replies that still wait to be written are, because the next hop may take minutes.
 func (b *Body) Committing() error {
+	b.c.flush()
 	if !b.c.commit() {
 		b.err = errCut
 		return errCut
@@ -440,6 +443,7 @@ func (c *conn) finishMessage(b *Body, r mail.Reply) {
 		return
 	}
 	c.refuse(r)
+	c.told = c.out != nil
 	if b.plain && !b.lastOne {
 		failed := r // r itself must not move to the heap for each message
 		c.failed = &failed

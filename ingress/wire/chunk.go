@@ -59,6 +59,7 @@ func (c *conn) bdat(arg []byte) {
 	}
 	var err error
 	if fits {
+		c.beforeWait()
 		err = c.session.Data(c.srv.ctx)
 	} else {
 		err = refusal(tooBig, "size")

@@ -231,6 +231,7 @@ func (c *conn) rcpt(arg []byte) {
 		c.reply(tooManyRcpts)
 		return
 	}
+	c.beforeWait()
 	if err := c.session.Rcpt(c.srv.ctx, forward); err != nil {
 		r := mail.ReplyFor(err)
 		c.tried = true
@@ -279,6 +280,7 @@ func (c *conn) data(arg []byte) {
 		c.mistake(*fault)
 		return
 	}
+	c.beforeWait()
 	if err := c.session.Data(c.srv.ctx); err != nil {
 		c.resetTransaction()
 		c.refuse(mail.ReplyFor(err))

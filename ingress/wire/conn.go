@@ -48,9 +48,9 @@ type conn struct {
 	r, w  int    // buf[r:w] is not yet consumed
 	mark  int    // where the line given last begins
 	big   *slab
-	out   *batch // replies not yet written; borrowed
-	body  *Body  // not nil while Session.Body runs
-	chunk bool   // that message comes by BDAT
+	out   *batch        // replies not yet written; borrowed
+	since time.Duration // when the first of them was put there
+	body  *Body         // not nil while Session.Body runs
 
 	waited   error         // how rest ended
 	limit    time.Duration // when the wait for the present command line ends; 0: not begun
@@ -78,6 +78,7 @@ type conn struct {
 	closing     bool        // after the replies that are waiting
 	linger      bool        // the client may still be sending: see sayGoodbye
 	dead        bool        // a write failed
+	told        bool        // the reply to a message is among those that wait
 	announced   bool        // Connected was emitted
 
 	mu     sync.Mutex    // guards what follows and every setting of the read deadline while parked
@@ -222,9 +223,22 @@ func (c *conn) reply(r mail.Reply) { c.append(r.AppendTo) }
 func (c *conn) append(what func([]byte) []byte) {
 	if c.out == nil {
 		c.out = c.srv.batches.Get().(*batch)
+		c.since = c.srv.now()
 	}
 	c.out.octets = what(c.out.octets)
 	if len(c.out.octets) >= maxBatch {
+		c.flush()
+	}
+}
+
+// maxAge is how old a reply may get that waits for those of the commands behind it.
+const maxAge = 200 * time.Millisecond
+
+// beforeWait writes the replies that wait if they cannot stay behind a call of the Session that may take long: when the oldest
+// of them is old already, and when one is the reply to a message. A client that does not hear of a message in time sends it
+// again (RFC 1047), and RFC 2920 section 3.2 lets a server hold back the replies of a group of commands only.
+func (c *conn) beforeWait() {
+	if c.out != nil && (c.told || c.srv.now()-c.since > maxAge) {
 		c.flush()
 	}
 }
@@ -250,7 +264,7 @@ func (c *conn) flush() {
 	}
 	c.out.octets = c.out.octets[:0]
 	c.srv.batches.Put(c.out)
-	c.out = nil
+	c.out, c.told = nil, false
 	if c.owed {
 		c.mu.Lock()
 		c.owed = false

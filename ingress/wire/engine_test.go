@@ -204,7 +204,6 @@ type prepender struct {
 }
 
 func (s *prepender) Body(_ context.Context, b *Body) mail.Reply {
-	var all []byte
 	for first := true; ; first = false {
 		o, last, err := b.Next(time.Time{})
 		if err != nil {
@@ -219,7 +218,9 @@ func (s *prepender) Body(_ context.Context, b *Body) mail.Reply {
 			s.t.Errorf("first=%t ok=%t", first, ok)
 		}
 		if ok {
-			o, ok = b.Prepend(o, []byte("X: y\r\n"))
+			if o, ok = b.Prepend(o, []byte("X: y\r\n")); !ok {
+				s.t.Error("fields cannot be written before fields")
+			}
 			before = bytes.Join([][]byte{[]byte("X: y\r\n"), s.fields, before}, nil)
 		}
 		got := bytes.Join(o.Segments, nil)
@@ -234,7 +235,6 @@ func (s *prepender) Body(_ context.Context, b *Body) mail.Reply {
 		if seg := o.Segments[len(o.Segments)-1]; last && string(seg[len(seg):len(seg)+3]) != ".\r\n" {
 			s.t.Error("the dot does not stand behind the last segment")
 		}
-		all = append(all, got...)
 		if last {
 			break
 		}

@@ -86,18 +86,6 @@ func (r *recorder) emit(e mail.Event) {
 	r.events = append(r.events, e)
 }
 
-func (r *recorder) reasons() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var out []string
-	for _, e := range r.events {
-		if e.Reason != "" {
-			out = append(out, e.Reason)
-		}
-	}
-	return out
-}
-
 // A fakeSession does what the local parts of the envelope tell it to.
 type fakeSession struct {
 	r      *recorder
