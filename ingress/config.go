@@ -21,14 +21,21 @@ type Relay interface {
 	Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, error)
 }
 
+// Rates counts. The results are in the order of the rates; an error is a rate that cannot be kept.
+type Rates interface {
+	Rates(ctx context.Context, rates []mail.Rate) ([]mail.RateResult, error)
+}
+
 // A Config says how sessions behave. It is copied by New.
 type Config struct {
 	Hostname   string           // our name in Received fields
 	Router     Router           // required
 	Relay      Relay            // required
+	Rates      Rates            // draws the rates of routes; nil: none is ever used up
 	Emit       func(mail.Event) // must not block; nil: nobody listens
 	Tracer     trace.Tracer     // nil: no spans
 	HopKeys    [][]byte         // keys of the hop marks, current first; at least one
+	InUse      func() int64     // octets of memory that messages take now, those being refused included; nil: counted here, those left out
 	HoldBudget int64            // octets of slabs that messages may take at a time; 0: 512 MiB
 	Now        func() time.Time // nil: time.Now
 	Deadlines  Deadlines        // zero fields: the defaults
@@ -108,7 +115,12 @@ func setDefault(d *time.Duration, v time.Duration) {
 }
 
 // Held is the number of octets that messages in transit take of the hold budget.
-func (s *Server) Held() int64 { return s.held.Load() }
+func (s *Server) Held() int64 {
+	if s.cfg.InUse != nil {
+		return s.cfg.InUse()
+	}
+	return s.held.Load()
+}
 
 // clientNetwork is the unit in which clients share sessions: /24 for IPv4, /64 for IPv6.
 func clientNetwork(a netip.Addr) netip.Prefix {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -93,7 +94,7 @@ func (s *session) Mail(ctx context.Context, reverse mail.Path, p mail.Params) er
 	}
 	t.event = mail.Event{Trace: t.id, Client: s.client.Addr.Addr(), Helo: s.client.Helo, TLS: tlsVersion(s.client), Reverse: reverse}
 	s.t = t
-	if s.held.Load() >= s.cfg.HoldBudget {
+	if s.Held() >= s.cfg.HoldBudget {
 		err := s.refuse("MAIL", outOfBudget())
 		s.Reset()
 		return err
@@ -120,6 +121,9 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 		return s.refuseRcpt(forward, routes[0], mail.Refuse(451, 3, 0, "Recipient has several next hops", "fan-out", nil))
 	}
 	route := routes[0]
+	if err := s.admit(ctx, route); err != nil {
+		return s.refuseRcpt(forward, route, err)
+	}
 	if route.Action == mail.Drop {
 		s.accept(forward, route)
 		return nil
@@ -127,8 +131,44 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	if err := s.upstreamRcpt(ctx, forward, route); err != nil {
 		return s.refuseRcpt(forward, route, t.publicRefusal(err, &recipient{forward, route}))
 	}
+	if err := s.draw(ctx, route.Rates, false); err != nil { // another session was faster
+		t.abort()
+		t.stale = true
+		return s.refuseRcpt(forward, route, err)
+	}
 	s.accept(forward, route)
 	t.relayed++
+	return nil
+}
+
+// admit says whether a recipient can be taken besides those that are, before the next hop hears of it.
+func (s *session) admit(ctx context.Context, route mail.Route) error {
+	rcpts := s.t.rcpts
+	if len(rcpts) > 0 && (route.Alone || rcpts[0].route.Alone) {
+		return mail.Refuse(452, 5, 3, "A bounce to a rewritten address has one recipient, send it in a transaction of its own", "bounce not alone", nil)
+	}
+	return s.draw(ctx, route.Rates, true)
+}
+
+// draw draws all rates, or with peek only asks whether it could. That nothing can be counted is no fault of the client.
+func (s *session) draw(ctx context.Context, rates []mail.Rate, peek bool) error {
+	if len(rates) == 0 || s.cfg.Rates == nil {
+		return nil
+	}
+	asked := slices.Clone(rates)
+	for i := range asked {
+		asked[i].Peek = peek
+	}
+	results, err := s.cfg.Rates.Rates(ctx, asked)
+	if err != nil {
+		s.anomaly("rates", err)
+		return nil
+	}
+	for _, r := range results {
+		if !r.Allowed {
+			return mail.Refuse(450, 7, 1, "Too many messages to this address, try again later", "rate of the recipient", nil)
+		}
+	}
 	return nil
 }
 
@@ -232,13 +272,17 @@ func (s *session) accept(forward mail.Path, route mail.Route) {
 	e := t.event
 	e.Kind, e.Time, e.Forward, e.Rule, e.Recipients = mail.Routed, s.cfg.Now(), forward, route.Rule, len(t.rcpts)
 	s.cfg.Emit(e)
+	if route.Remark != "" {
+		e.Kind, e.Reason = mail.Anomaly, route.Remark
+		s.cfg.Emit(e)
+	}
 }
 
 // Data makes sure that the recipients stand accepted on an open transaction at the next hop, so that a 354 can be said.
 func (s *session) Data(ctx context.Context) error {
 	t := s.t
 	t.last = time.Now()
-	if s.held.Load() >= s.cfg.HoldBudget {
+	if s.Held() >= s.cfg.HoldBudget {
 		return s.refuse("DATA", outOfBudget())
 	}
 	if t.relayed == 0 {

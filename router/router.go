@@ -7,12 +7,16 @@
 package router
 
 import (
+	"errors"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/millrace/millrace/router/mail"
 	"github.com/millrace/millrace/router/rules"
+	"github.com/millrace/millrace/router/srs"
 )
 
 // A Config is what a Router needs. Its zero value hosts no domain and relays for trusted clients only.
@@ -21,8 +25,13 @@ type Config struct {
 	Paths []string
 	// Hostname is this host's own name; it may be empty.
 	Hostname string
+	// Text are rules that stand in no file: they are read instead of Paths, whose first is then what errors call them.
+	Text string
 	// SRSDomain is the domain of rewritten reverse-paths; it may be empty.
 	SRSDomain string
+	// SRSKeys gives the keys of SRSDomain, current first, as srs.Config has them. New and each Reload call it, and pass its
+	// error on. Nil: no reverse-path is rewritten, and none that was is opened.
+	SRSKeys func() ([][]byte, error)
 	// Postmaster takes the mail that RFC 5321 section 4.5.1 says must be taken. It is needed as soon as a domain is hosted,
 	// and in a domain of ours only where a rule takes it to a next hop.
 	Postmaster mail.Path
@@ -30,6 +39,8 @@ type Config struct {
 	HasCredentials func(user, host string, port uint16) bool
 	// LocalAddrs are the addresses this node listens on, which no next hop may be.
 	LocalAddrs []netip.AddrPort
+	// Now is the clock by which rewritten reverse-paths expire; nil means time.Now.
+	Now func() time.Time
 }
 
 // Validate looks at the fields by themselves, not at the files. The error is a *mail.FieldError.
@@ -39,6 +50,9 @@ func (c Config) Validate() error {
 	}
 	if c.SRSDomain != "" && !mail.IsDomain(c.SRSDomain) {
 		return &mail.FieldError{Field: "srs.domain", Reason: strconv.Quote(c.SRSDomain) + " is no domain name"}
+	}
+	if c.SRSDomain == "" && c.SRSKeys != nil {
+		return &mail.FieldError{Field: "srs.domain", Reason: "is required"}
 	}
 	if c.Postmaster.IsNull() {
 		return nil
@@ -56,9 +70,10 @@ type Router struct {
 	current atomic.Pointer[version]
 }
 
-// A version is a table and its place among those that were in force.
+// A version is a table, with the SRS keys of its time, and its place among those that were in force.
 type version struct {
 	*rules.Table
+	srs    *srs.Rewriter // nil: nothing is rewritten
 	number uint64
 	reload uint64 // the reload that read it
 }
@@ -76,22 +91,27 @@ func New(cfg Config) (*Router, error) {
 	return r, nil
 }
 
-// Reload reads all files anew and swaps the table. On an error, which is as that of New, the old one stays in force. Of
+// errNoRules keeps a file that is being written, or that a full disk cut off, from refusing all mail.
+var errNoRules = errors.New("the rules that are read now are none at all, and those in force are kept; to host nothing, start anew")
+
+// Reload reads all files and keys anew and swaps the table. On an error, which is as that of New, the old one stays in force. Of
 // reloads that overlap, the one that began last wins.
 func (r *Router) Reload() error {
 	reload := r.reloads.Add(1)
-	table, err := rules.Load(r.cfg.Paths, rules.Config{
-		Postmaster:     r.cfg.Postmaster,
-		Own:            r.own(),
-		Local:          r.cfg.LocalAddrs,
-		HasCredentials: r.cfg.HasCredentials,
-	})
+	table, err := r.load()
+	if err != nil {
+		return err
+	}
+	if old := r.current.Load(); old != nil && old.Len() > 0 && table.Len() == 0 {
+		return errNoRules
+	}
+	rewriter, err := r.rewriter()
 	if err != nil {
 		return err
 	}
 	for {
 		old := r.current.Load()
-		next := &version{Table: table, number: 1, reload: reload}
+		next := &version{Table: table, srs: rewriter, number: 1, reload: reload}
 		if old != nil && old.reload > reload {
 			return nil
 		}
@@ -104,6 +124,23 @@ func (r *Router) Reload() error {
 	}
 }
 
+func (r *Router) load() (*rules.Table, error) {
+	cfg := rules.Config{
+		Postmaster:     r.cfg.Postmaster,
+		Own:            r.own(),
+		Local:          r.cfg.LocalAddrs,
+		HasCredentials: r.cfg.HasCredentials,
+	}
+	if r.cfg.Text == "" {
+		return rules.Load(r.cfg.Paths, cfg)
+	}
+	name := ""
+	if len(r.cfg.Paths) > 0 {
+		name = r.cfg.Paths[0]
+	}
+	return rules.Parse(name, strings.NewReader(r.cfg.Text), cfg)
+}
+
 func (r *Router) own() []string {
 	var names []string
 	for _, name := range []string{r.cfg.Hostname, r.cfg.SRSDomain} {
@@ -114,8 +151,8 @@ func (r *Router) own() []string {
 	return names
 }
 
-// Route gives the ways that mail for q.Forward takes; the reverse-path passes unchanged. The paths in the routes are shared
-// and not to be changed. The error is a *mail.Refusal; where a rule decided, errors.As finds one in it with a method
+// Route gives the ways that mail for q.Forward takes, with the reverse-path that each of them wants. The paths in the routes
+// are shared and not to be changed. The error is a *mail.Refusal; where a rule decided, errors.As finds one in it with a method
 // MailRule() mail.Rule.
 //
 //	no rule for the address, in a hosted domain    550 5.1.1, reason "no such user"
@@ -124,14 +161,18 @@ func (r *Router) own() []string {
 //	reject and tempfail rules                      as they say, reason "rule"
 //	several next hops, or failover                 451 4.3.0, reason "several next hops"
 //	aliases that never end                         554 5.4.6, reason "alias loop"
+//
+// Mail to a reverse-path that was rewritten here goes to the original one, whatever the rules say of it, if it has the null
+// reverse-path itself. Its Route is Alone and has a Rate. Other answers to such a recipient are 550 5.7.1 with the reasons
+// ReasonSRSSyntax, ReasonSRSForged, ReasonSRSExpired and ReasonSRSNotNull, and 554 5.4.6 with ReasonSRSOurs.
 func (r *Router) Route(q mail.Query) ([]mail.Route, error) {
-	return r.current.Load().Route(q, nil)
+	return r.current.Load().route(q, nil)
 }
 
 // Explain is Route and tells, step by step, what was tried.
 func (r *Router) Explain(q mail.Query) (steps []string, routes []mail.Route, err error) {
 	var s rules.Steps
-	routes, err = r.current.Load().Route(q, &s)
+	routes, err = r.current.Load().route(q, &s)
 	return s.List, routes, err
 }
 

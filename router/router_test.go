@@ -102,6 +102,12 @@ func TestAReloadThatFailsChangesNothing(t *testing.T) {
 	}
 	check(1, "t.example")
 
+	overwrite(t, file, "# being written\n")
+	if err := r.Reload(); err == nil {
+		t.Error("a file without a rule took the place of one with rules")
+	}
+	check(1, "t.example")
+
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}

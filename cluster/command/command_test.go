@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/textproto"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -48,9 +49,11 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"awaitsmtp": awaitSMTP,
-			"exits":     exits,
-			"signal":    sendSignal,
+			"awaitclosed": awaitClosed,
+			"awaitsmtp":   awaitSMTP,
+			"begindata":   beginData,
+			"exits":       exits,
+			"signal":      sendSignal,
 		},
 		RequireExplicitExec: true,
 	})
@@ -71,6 +74,45 @@ func awaitSMTP(ts *testscript.TestScript, neg bool, args []string) {
 		<-tick.C
 	}
 	ts.Fatalf("nobody greets at %s", args[0])
+}
+
+// awaitClosed waits until nobody listens at an address.
+func awaitClosed(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: awaitclosed ADDRESS")
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for time.Now().Before(deadline) {
+		c, err := net.DialTimeout("tcp", args[0], time.Second)
+		if err != nil {
+			return
+		}
+		c.Close()
+		<-tick.C
+	}
+	ts.Fatalf("somebody listens at %s", args[0])
+}
+
+// beginData leaves a client in the middle of a message.
+func beginData(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: begindata ADDRESS RECIPIENT")
+	}
+	c, err := textproto.Dial("tcp", args[0])
+	ts.Check(err)
+	ts.Defer(func() { c.Close() })
+	_, _, err = c.ReadResponse(220)
+	ts.Check(err)
+	for _, step := range []struct {
+		line string
+		code int
+	}{{"EHLO client.example", 250}, {"MAIL FROM:<alice@sender.example>", 250}, {"RCPT TO:<" + args[1] + ">", 250}, {"DATA", 354}} {
+		ts.Check(c.PrintfLine("%s", step.line))
+		_, _, err := c.ReadResponse(step.code)
+		ts.Check(err)
+	}
 }
 
 func greeted(addr string) bool {

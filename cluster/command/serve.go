@@ -39,27 +39,28 @@ func (v *serveVerb) run(s streams) int {
 		}
 		_ = n.Reload() // logged there
 	}
-	drain(n, time.Duration(cfg.Drain), signals)
-	return exitOK
+	return drain(n, time.Duration(cfg.Drain), signals)
 }
 
-// drain ends the node. Transactions under way may take as long as limit; a second SIGTERM or SIGINT cuts them.
-func drain(n *node.Node, limit time.Duration, signals <-chan os.Signal) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
+// drain ends the node and gives the exit code. Transactions under way may take as long as limit, and a message that was
+// released at its next hop as long as that takes to answer. A second SIGTERM or SIGINT waits for nothing.
+func drain(n *node.Node, limit time.Duration, signals <-chan os.Signal) int {
 	ended := make(chan struct{})
-	// Ends when the node has.
+	// Ends when the node has, or with the process.
 	go func() {
 		defer close(ended)
+		ctx, cancel := context.WithTimeout(context.Background(), limit)
+		defer cancel()
 		_ = n.Shutdown(ctx) // what was cut is in the log; the node is gone either way
 	}()
 	for {
 		select {
 		case <-ended:
-			return
+			return exitOK
 		case sig := <-signals:
 			if sig != syscall.SIGHUP {
-				cancel()
+				n.Abandon()
+				return exitError
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,7 +75,7 @@ func TestEveryKeyOfTheDesignParses(t *testing.T) {
 	for _, w := range c.Warnings() {
 		warned = append(warned, w.Field)
 	}
-	if got, want := strings.Join(warned, " "), "state srs arc dkim score redis cluster public"; got != want {
+	if got, want := strings.Join(warned, " "), "state arc dkim score redis cluster public"; got != want {
 		t.Errorf("warnings: got %q, want %q", got, want)
 	}
 }
@@ -122,10 +123,12 @@ func TestComplaintsNameTheLine(t *testing.T) {
 		{"trusted without networks", "listen:\n - {addr: \":25\", relay: trusted}", "2: listen[0].networks: is required"},
 		{"networks without trust", "listen:\n - {addr: \":25\", networks: [10.0.0.0/8]}", "2: listen[0].networks: belongs to"},
 		{"a trusted everything", "listen:\n - addr: \":25\"\n   relay: trusted\n   networks: [0.0.0.0/0]\n   confirm_wide: true", "4: listen[0].networks[0]: would make an open relay"},
+		{"a trusted everything in two halves", "listen:\n - {addr: \":25\", relay: trusted, networks: [\"0.0.0.0/1\", \"128.0.0.0/1\"], confirm_wide: true}", "would make an open relay"},
+		{"a trusted quarter and more", "listen:\n - {addr: \":25\", relay: trusted, confirm_wide: true, networks: [" + eighths(65) + "]}", "together hold a quarter of the Internet"},
 		{"a trusted everything in IPv6", "listen:\n - {addr: \":25\", relay: trusted, networks: [\"::/0\"]}", "would make an open relay"},
 		{"a trusted network over the proxy's", "listen:\n - {addr: \":25\", relay: trusted, networks: [10.1.0.0/16], proxy_protocol: [10.0.0.0/8]}", "10.1.0.0/16 overlaps 10.0.0.0/8"},
 		{"a trusted wide network", "listen:\n - {addr: \":25\", relay: trusted, networks: [203.0.0.0/15]}", "is routed globally and wide"},
-		{"a trusted wide network that is private in part", "listen:\n - {addr: \":25\", relay: trusted, networks: [10.0.0.0/7]}", "10.0.0.0/7 is routed globally and wide"},
+		{"a trusted wide network that is private in part", "listen:\n - {addr: \":25\", relay: trusted, networks: [10.0.0.0/7]}", "would make an open relay"},
 		{"a trusted wide IPv6 network", "listen:\n - {addr: \":25\", relay: trusted, networks: [\"2001:db8::/31\"]}", "is routed globally and wide"},
 		{"a PROXY header from anybody", "listen:\n - {addr: \":25\", proxy_protocol: [0.0.0.0/0]}", "whoever connects could say any address"},
 		{"an RCPT deadline beyond the client's", "deadlines:\n  rcpt: 5m", "2: deadlines.rcpt: 5m0s is too near the client's own deadline"},
@@ -145,7 +148,7 @@ func TestComplaintsNameTheLine(t *testing.T) {
 				t.Fatalf("got %v, want Problems", err)
 			}
 			if !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("got\n%v\nwant it to contain %q", err, tt.want)
+				t.Errorf("got\n%v\n %q", err, tt.want)
 			}
 			if strings.Contains(err.Error(), "hunter2") {
 				t.Error("a password is repeated")
@@ -209,4 +212,13 @@ func TestKeysAreMadeOfTheSecretAndKeptApart(t *testing.T) {
 	if _, err := readSecret(File(file)); err == nil || !strings.Contains(err.Error(), "secret:2:") {
 		t.Errorf("a short key: got %v", err)
 	}
+}
+
+// eighths gives n networks of /8.
+func eighths(n int) string {
+	var all []string
+	for i := range n {
+		all = append(all, fmt.Sprintf("%d.0.0.0/8", i+11))
+	}
+	return strings.Join(all, ", ")
 }

@@ -1,12 +1,16 @@
 package node
 
 import (
+	"bytes"
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/millrace/millrace/router/srs"
 )
 
 // The labels that keep the keys made of one secret apart.
@@ -29,6 +33,20 @@ func (c *Config) secretSource() File {
 		return c.SRS.KeyFile
 	}
 	return ""
+}
+
+// srsKeys reads the keys that reverse-paths are rewritten with. The error is Problems.
+func (c *Config) srsKeys() ([][]byte, error) {
+	data, err := os.ReadFile(string(c.SRS.KeyFile))
+	if err != nil {
+		return nil, Problems{c.problem("srs.key_file", err.Error())}
+	}
+	keys, err := srs.ParseKeys(bytes.NewReader(data))
+	var wrong *srs.KeyError
+	if errors.As(err, &wrong) {
+		return nil, Problems{{File: string(c.SRS.KeyFile), Line: wrong.Line, Message: wrong.Reason}}
+	}
+	return keys, err
 }
 
 // minSecret is the least length of a secret in octets.

@@ -10,10 +10,6 @@ import (
 
 // later validates the sections whose part is not served yet, so that a file written for it is held to its form already.
 func (v *validator) later(c *Config) {
-	if s := c.SRS; s != nil {
-		v.domain("srs.domain", s.Domain)
-		v.required("srs.key_file", s.KeyFile)
-	}
 	if s := c.ARC; s != nil {
 		v.signer("arc", s)
 	}
@@ -95,7 +91,6 @@ func (c *Config) Warnings() []Problem {
 		effect  string
 	}{
 		{"state", c.State != "", "the folder is not touched"},
-		{"srs", c.SRS != nil, "no reverse-path is rewritten"},
 		{"arc", c.ARC != nil, "nothing is sealed"},
 		{"dkim", c.DKIM != nil, "nothing is signed"},
 		{"score", c.Score != nil, "no client is scored"},

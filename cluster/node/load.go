@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -17,7 +16,6 @@ import (
 	"github.com/millrace/millrace/egress/smtpclient"
 	"github.com/millrace/millrace/router"
 	"github.com/millrace/millrace/router/mail"
-	"github.com/millrace/millrace/router/rules"
 )
 
 // material is what a node reads from files besides its configuration.
@@ -27,16 +25,13 @@ type material struct {
 	handshake   *tls.Config
 	credentials atomic.Pointer[credentials]
 	token       []byte
-	rules       ruleSet
+	rules       *router.Router
 }
 
 // load reads everything that the configuration names. The error is Problems.
 func (c *Config) load() (*material, error) {
 	m := &material{certificate: certificate{cfg: c.TLS, hostname: c.Hostname}}
 	var err error
-	if m.secret, err = c.loadSecret(); err != nil {
-		return nil, c.place("", "secret_file", err)
-	}
 	if m.handshake, err = m.certificate.load(time.Now()); err != nil {
 		return nil, c.place("", "tls.cert", err)
 	}
@@ -56,6 +51,9 @@ func (c *Config) load() (*material, error) {
 	if m.rules, err = c.loadRules(m); err != nil {
 		return nil, c.place("", "routes", err)
 	}
+	if m.secret, err = c.loadSecret(); err != nil { // last: a file of SRS keys is read with more care as such
+		return nil, c.place("", "secret_file", err)
+	}
 	return m, nil
 }
 
@@ -63,7 +61,7 @@ func (m *material) password(user, host string, port uint16) (string, bool) {
 	return m.credentials.Load().password(user, host, port)
 }
 
-func (c *Config) loadRules(m *material) (ruleSet, error) {
+func (c *Config) loadRules(m *material) (*router.Router, error) {
 	var postmaster mail.Path
 	if c.Postmaster != "" {
 		postmaster, _ = mail.ParsePath(c.Postmaster, true) // Validate has seen it
@@ -72,30 +70,18 @@ func (c *Config) loadRules(m *material) (ruleSet, error) {
 		_, ok := m.password(user, host, port)
 		return ok
 	}
-	srs := ""
-	if c.SRS != nil {
-		srs = c.SRS.Domain
-	}
-	if c.Rules == "" {
-		return router.New(router.Config{
-			Paths:          []string{string(c.Routes)},
-			Hostname:       c.Hostname,
-			SRSDomain:      srs,
-			Postmaster:     postmaster,
-			HasCredentials: known,
-			LocalAddrs:     c.localAddrs(),
-		})
-	}
-	table, err := rules.Parse(string(c.Routes), strings.NewReader(c.Rules), rules.Config{
+	cfg := router.Config{
+		Paths:          []string{string(c.Routes)},
+		Text:           c.Rules,
+		Hostname:       c.Hostname,
 		Postmaster:     postmaster,
-		Own:            []string{c.Hostname},
-		Local:          c.localAddrs(),
 		HasCredentials: known,
-	})
-	if err != nil {
-		return nil, err
+		LocalAddrs:     c.localAddrs(),
 	}
-	return textRules{table}, nil
+	if c.SRS != nil {
+		cfg.SRSDomain, cfg.SRSKeys = c.SRS.Domain, c.srsKeys
+	}
+	return router.New(cfg)
 }
 
 // localAddrs are the addresses that this node listens on, as far as the configuration tells. One without a host stands for

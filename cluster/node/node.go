@@ -16,11 +16,15 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/millrace/millrace/cluster/admin"
+	"github.com/millrace/millrace/cluster/store"
 	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/ingress"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
+
+// relayShutdown is how long the relay's sessions have to be given back when the time of a drain is up.
+const relayShutdown = time.Second
 
 // A Node is one running relay. New makes it from what its configuration names, Start opens its listeners, Shutdown ends
 // it. Many can live in one process.
@@ -43,6 +47,7 @@ type Node struct {
 
 	reloading sync.Mutex // one Reload at a time
 	cleanups  []cleanup  // undone from the last to the first
+	slabs     wire.Slabs // of all listeners
 }
 
 // A cleanup ends one thing that was started. It is registered the moment that thing exists.
@@ -190,7 +195,14 @@ func (n *Node) startRelay(tracer trace.Tracer) error {
 	if n.relay, err = egress.NewRelay(cfg); err != nil {
 		return n.cfg.place("egress.", "egress", err)
 	}
-	n.later("relay", n.relay.Shutdown)
+	n.later("relay", func(ctx context.Context) error {
+		if ctx.Err() != nil { // the drain's time is up; yet sessions that are given back are to be told QUIT
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), relayShutdown)
+			defer cancel()
+		}
+		return n.relay.Shutdown(ctx)
+	})
 	return nil
 }
 
@@ -199,14 +211,21 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 	if err != nil {
 		return err
 	}
+	counts, err := store.New(store.Config{})
+	if err != nil {
+		return err
+	}
+	n.later("store", func(context.Context) error { return counts.Close() })
 	d := n.cfg.Deadlines
 	n.server, err = ingress.New(ingress.Config{
 		Hostname:   n.cfg.Hostname,
 		Router:     n.material.rules,
 		Relay:      n.relay,
+		Rates:      counts,
 		Emit:       n.events.Emit,
 		Tracer:     tracer,
 		HopKeys:    hopKeys,
+		InUse:      func() int64 { return int64(n.slabs.Lent()) * (wire.Headroom + wire.SlabOctets) },
 		HoldBudget: int64(n.cfg.Limits.HoldBudget),
 		Deadlines: ingress.Deadlines{
 			Rcpt:   time.Duration(d.Rcpt),
@@ -220,9 +239,8 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 
 // listen binds every address before it serves any, so that a node that cannot have one of them never answered on another.
 func (n *Node) listen() error {
-	slabs := new(wire.Slabs)
 	for i := range n.cfg.Listen {
-		s, err := wire.NewServer(n.wireConfig(&n.cfg.Listen[i], slabs))
+		s, err := wire.NewServer(n.wireConfig(&n.cfg.Listen[i], &n.slabs))
 		if err != nil {
 			return n.cfg.place("", fmt.Sprintf("listen[%d]", i), err)
 		}
@@ -346,15 +364,33 @@ func (n *Node) checks() []admin.Check {
 }
 
 // Shutdown drains the node: it is not ready from now on, idle clients are told 421 4.3.2, transactions under way finish
-// until ctx ends, and then everything ends. The error says what did not end well; the node is gone either way.
+// until ctx ends, and then they are cut, all but messages whose end of data was released at the next hop: what comes of
+// these is waited for and told to their clients, at most for deadlines.commit. The error says what did not end well; the
+// node is gone either way.
 func (n *Node) Shutdown(ctx context.Context) error {
 	if n.draining.Swap(true) {
 		return nil
 	}
 	n.say(slog.LevelInfo, "draining")
 	err := n.end(ctx)
+	if err != nil {
+		n.say(slog.LevelWarn, "ended", "cause", err.Error())
+		return err
+	}
 	n.say(slog.LevelInfo, "ended")
-	return err
+	return nil
+}
+
+// Abandon logs what the end of the process will lose if it comes now, and gives it: transactions that are cut, and messages
+// whose end of data was released and whose client has no answer yet, which are in doubt. It ends nothing and waits for
+// nothing, and is meant for a process that cannot wait for Shutdown.
+func (n *Node) Abandon() (cut, inDoubt int) {
+	for _, s := range n.servers {
+		open, committing := s.InFlight()
+		cut, inDoubt = cut+open, inDoubt+committing
+	}
+	n.say(slog.LevelWarn, "ended before the drain was over", "cut", cut, "in_doubt", inDoubt)
+	return cut, inDoubt
 }
 
 // end undoes the cleanups from the last to the first.

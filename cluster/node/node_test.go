@@ -316,6 +316,46 @@ func TestADrainTellsIdleClientsAndFinishesTransactions(t *testing.T) {
 	}
 }
 
+func TestADrainEndsInTimeAlthoughANextHopDoesNotAnswer(t *testing.T) {
+	b := startNode(t, "log: {level: debug}", nil)
+	asked := make(chan struct{}, 10)
+	answer := make(chan struct{})
+	slow := smtptest.Start(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
+		if s.Verb == "RCPT" {
+			asked <- struct{}{}
+			<-answer
+		}
+		return smtptest.Answer{}, false
+	}})
+	t.Cleanup(func() { close(answer) })
+	b.rules(t, fmt.Sprintf("domain example.com\n@example.com smtp://%s\n", slow.Addr()))
+	if err := b.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	c := b.dial(t)
+	c.say("EHLO client.example", 250)
+	c.say("MAIL FROM:<alice@sender.example>", 250)
+	if err := c.PrintfLine("RCPT TO:<info@example.com>"); err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	if cut, inDoubt := b.Abandon(); cut != 1 || inDoubt != 0 {
+		t.Errorf("in flight: %d cut, %d in doubt", cut, inDoubt)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	began := time.Now()
+	if err := b.Shutdown(ctx); err == nil || !strings.Contains(err.Error(), "1 connections cut") {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("took %s", took)
+	}
+	if !strings.Contains(b.log.String(), `"msg":"ended before the drain was over","cut":1,"in_doubt":0`) {
+		t.Errorf("the log does not say what was lost:\n%s", b.log.String())
+	}
+}
+
 func TestSpansOfAMessageAreOneTraceNamedInItsReply(t *testing.T) {
 	spans := tracetest.NewInMemoryExporter()
 	kept := &keeper{InMemoryExporter: spans}

@@ -50,6 +50,10 @@ func (c *Config) Validate() error {
 	v.egress(&c.Egress)
 	v.limits(&c.Limits)
 	v.deadlines(c)
+	if s := c.SRS; s != nil {
+		v.domain("srs.domain", s.Domain)
+		v.required("srs.key_file", s.KeyFile)
+	}
 	v.later(c)
 	v.admin(c)
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
@@ -169,19 +173,26 @@ func (v *validator) trusted(at string, l *Listener) {
 	if len(l.Networks) == 0 {
 		v.add(at+".networks", "is required with relay: trusted")
 	}
+	var trusted4 uint64 // addresses of IPv4 that are routed globally
 	for j, n := range l.Networks {
 		field := fmt.Sprintf("%s.networks[%d]", at, j)
+		if n.Addr().Is4() && !isPrivate(n.Prefix) {
+			trusted4 += 1 << (32 - n.Bits())
+		}
 		for _, p := range l.ProxyProtocol {
 			if n.Overlaps(p.Prefix) {
 				v.add(field, fmt.Sprintf("%s overlaps %s of proxy_protocol: the proxy itself would be trusted", n, p))
 			}
 		}
 		switch wide := n.Addr().Is4() && n.Bits() < 16 || n.Addr().Is6() && n.Bits() < 32; {
-		case n.Bits() == 0:
+		case n.Addr().Is4() && n.Bits() < 8 && !isPrivate(n.Prefix), n.Addr().Is6() && n.Bits() < 16 && !isPrivate(n.Prefix):
 			v.add(field, "would make an open relay")
 		case wide && !isPrivate(n.Prefix) && !l.ConfirmWide:
 			v.add(field, fmt.Sprintf("%s is routed globally and wide; say confirm_wide: true if all of it is yours", n))
 		}
+	}
+	if trusted4 > 1<<30 {
+		v.add(at+".networks", "together hold a quarter of the Internet, and would make an open relay")
 	}
 }
 
@@ -217,6 +228,9 @@ func (v *validator) egress(e *Egress) {
 }
 
 func (v *validator) limits(l *Limits) {
+	if l.MessageSize > 1<<40 {
+		v.add("limits.message_size", "is above 1 TiB")
+	}
 	if l.MessageSize < 64<<10 {
 		v.add("limits.message_size", "is below the 64 KiB that RFC 5321 section 4.5.3.1.7 asks for")
 	}

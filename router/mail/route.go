@@ -33,6 +33,9 @@ type Route struct {
 	Reverse  Path   // the reverse-path to use upstream
 	Forwards []Path // the forward-paths to use upstream; shared and not to be changed
 	Rewrote  bool   // Forwards name another mailbox than the client did
+	Alone    bool   // the recipient shares its transaction with no other
+	Rates    []Rate // drawn all when the recipient is accepted, which is refused while one is used up; shared, not to be changed
+	Remark   string // what an operator should see of the decision, a short fixed word to count by; "" for nothing
 }
 
 // A Rule names the line that decided, so that an operator can find it.

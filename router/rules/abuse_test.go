@@ -144,11 +144,13 @@ func TestTrustedClientsRelayAnywhere(t *testing.T) {
 }
 
 func TestARefusalNamesItsRule(t *testing.T) {
-	table := mustParse(t, "a@h.example reject 550 5.7.1 no\n@fx.example smtp://192.0.2.9\nb@h.example x@t.example, y@u.example")
+	table := mustParse(t, "a@h.example reject 550 5.7.1 no\n@fx.example smtp://192.0.2.9\nb@h.example x@t.example, y@u.example\n"+
+		"c@h.example x@l.example, y@l.example\n@l.example lmtp://192.0.2.9")
 	for rcpt, want := range map[string]struct{ rule, reason string }{
 		"a@h.example":    {"routes.txt:1 a@h.example", ReasonRule},
 		"a%b@fx.example": {"routes.txt:2 @fx.example", ReasonRouted},
 		"b@h.example":    {"routes.txt:3 b@h.example", ReasonSeveral},
+		"c@h.example":    {"routes.txt:4 c@h.example", ReasonSeveral},
 	} {
 		_, err := table.Route(mail.Query{Forward: parsePath(t, rcpt)}, nil)
 		var refusal *mail.Refusal

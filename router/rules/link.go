@@ -186,6 +186,8 @@ func (b *builder) checkRule(number uint32) {
 		b.warn(r, "failover (try) is not available yet: mail for it is answered 451 4.3.0")
 	case w.hops() > 1:
 		b.warn(r, "a fan-out to "+strconv.Itoa(w.hops())+" next hops is not available yet: mail for it is answered 451 4.3.0")
+	case len(w.out) > 1 && w.out[0].hop.Transport >= mail.LMTP:
+		b.warn(r, "a fan-out within an LMTP next hop is not available yet: mail for it is answered 451 4.3.0")
 	}
 }
 
@@ -205,7 +207,7 @@ func (t *Table) checkPostmaster() error {
 		return &mail.FieldError{Field: "postmaster", Reason: t.postmaster.String() + " is not delivered: " + w.why}
 	case len(w.out) == 0:
 		return &mail.FieldError{Field: "postmaster", Reason: t.postmaster.String() + " ends at no next hop"}
-	case w.try || w.hops() > 1:
+	case w.try || w.hops() > 1 || len(w.out) > 1 && w.out[0].hop.Transport >= mail.LMTP:
 		return &mail.FieldError{Field: "postmaster", Reason: t.postmaster.String() + " ends at several next hops, which is not available yet"}
 	}
 	return nil

@@ -128,6 +128,12 @@ func (t *Table) Hosted(domain string) bool {
 	return ok && t.domains[id].hosted
 }
 
+// Ours reports whether domain, in any form, is hosted or one of the Config's Own.
+func (t *Table) Ours(domain string) bool {
+	_, ok := t.domain(domain)
+	return ok
+}
+
 // Warnings are about lines that loaded. The slice is shared and not to be changed.
 func (t *Table) Warnings() []Warning { return t.warnings }
 

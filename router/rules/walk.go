@@ -78,7 +78,8 @@ func (t *Table) foreign(q mail.Query, steps *Steps) ([]mail.Route, error) {
 		NextHop:  mail.NextHop{Transport: mail.MX, Host: host},
 		Reverse:  q.Reverse,
 		Forwards: one.forward[:],
-		Policy:   mail.DomainPolicy{UpstreamText: mail.UpstreamTextFull},
+		// Our own users' mail is not forwarded mail: its reverse-path is the sender's to use from here.
+		Policy: mail.DomainPolicy{SRS: mail.SRSNever, UpstreamText: mail.UpstreamTextFull},
 	}
 	return one.route[:], nil
 }
@@ -363,6 +364,8 @@ func (w *walk) routes(q mail.Query, rule mail.Rule, policy mail.DomainPolicy) ([
 		return nil, several("failover is not available yet", rule)
 	case w.hops() > 1:
 		return nil, several("a fan-out to several next hops is not available yet", rule)
+	case len(w.out) > 1 && w.out[0].hop.Transport >= mail.LMTP:
+		return nil, several("a fan-out within an LMTP next hop is not available yet", rule)
 	}
 	route := mail.Route{Rule: rule, NextHop: w.out[0].hop, Reverse: q.Reverse}
 	forwards := make([]mail.Path, len(w.out))
