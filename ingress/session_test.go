@@ -48,7 +48,6 @@ type hop struct {
 	lends    int
 	aborts   int
 	refuse   map[string]error // by forward-path, at RCPT
-	refused  map[string]int   // how often
 	early    error            // given by Write
 	dot      []mail.Outcome   // given by Commit; nil: 250
 	data     error            // given by Data
@@ -65,7 +64,6 @@ type delivered struct {
 	octets   string
 	form     mail.Form
 	writes   int
-	aborted  bool
 }
 
 func (h *hop) Begin(_ context.Context, d mail.Delivery) (mail.Transaction, error) {

@@ -37,9 +37,6 @@ type BodyHash struct {
 // NewBodyHash makes a BodyHash over SHA-256.
 func NewBodyHash(c Canonicalization) *BodyHash { return &BodyHash{canon: c, sha: sha256.New()} }
 
-// Canonicalization tells how b canonicalizes.
-func (b *BodyHash) Canonicalization() Canonicalization { return b.canon }
-
 // Reset makes b as new.
 func (b *BodyHash) Reset() {
 	b.sha.Reset()

@@ -38,12 +38,8 @@ type PublicKey struct {
 // KeyName is the domain name that the key record of a selector and a signing domain stands at.
 func KeyName(selector, domain string) string { return selector + "._domainkey." + domain }
 
-// FetchKey asks for the key of a selector and a signing domain. An error is a *Failure: a temperror when DNS gave no
-// answer, a permerror when the answer holds no usable key or more than one record.
-func FetchKey(ctx context.Context, keys Keys, selector, domain string) (*PublicKey, error) {
-	return fetchKey(ctx, keys, KeyName(selector, domain), ParseKeyRecord)
-}
-
+// fetchKey asks for the key at a name. An error is a *Failure: a temperror when DNS gave no answer, a permerror when the
+// answer holds no usable key or more than one record.
 func fetchKey(ctx context.Context, keys Keys, name string, parse func(string) (*PublicKey, error)) (*PublicKey, error) {
 	records, err := keys.LookupTXT(ctx, name)
 	switch {

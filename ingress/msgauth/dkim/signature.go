@@ -341,11 +341,11 @@ func ParseHeaderNames(s []byte) ([]string, error) {
 	names := make([]string, 0, 1+bytes.Count(s, []byte{':'}))
 	folded := lowerWithoutFWS(s)
 	for raw := range colonList(s) {
-		name := folded
 		if len(raw) > len(folded) {
 			return nil, permError("signature syntax error")
 		}
-		name, folded = folded[:len(raw)], folded[len(raw):]
+		name := folded[:len(raw)]
+		folded = folded[len(raw):]
 		for _, c := range raw {
 			// ftext of RFC 5322 section 3.6.8, without the semicolon that ends the tag; white space within is an error.
 			if c <= ' ' || c >= 0x7f {
