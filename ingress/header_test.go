@@ -124,6 +124,7 @@ func TestARewrittenRecipientsDestinationIsNotTold(t *testing.T) {
 		{"full by default for the same recipient", said, []recipient{rcpt("alice@mailbox.example", "alice@mailbox.example", byDefault)}, said},
 		{"code alone", said, []recipient{rcpt("alice@mailbox.example", "alice@mailbox.example", mail.UpstreamTextCode)}, "The destination said so"},
 		{"a local part that stands alone", "User alice (Alice) of malice unknown", []recipient{rcpt("info@example.com", "alice@mailbox.example", byDefault)}, "User info (info) of malice unknown"},
+		{"what is put in is left alone", "<alice@t.example> is no alice", []recipient{rcpt("alice-x@mail.t.example", "alice@t.example", byDefault)}, "<alice-x@mail.t.example> is no alice-x"},
 		{"an address in a URL", "see https://x.example/?rcpt=secret.alice%40mailbox.example", []recipient{rcpt("info@example.com", "secret.alice@mailbox.example", byDefault)}, "see https://x.example/?rcpt=info%40example.com"},
 		{"an address before an octet above 127", "<alice@mailbox.example\xc2\xa0>", []recipient{rcpt("info@example.com", "alice@mailbox.example", byDefault)}, "<info@example.com\xc2\xa0>"},
 		{"an address in another quoting", `"Alice"@mailbox.example`, []recipient{rcpt("info@example.com", "alice@mailbox.example", byDefault)}, `"info"@example.com`},

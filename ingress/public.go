@@ -68,8 +68,16 @@ func tellsLess(a, b mail.UpstreamText) mail.UpstreamText {
 	return mail.UpstreamTextFull
 }
 
-// redact replaces whole addresses first, then hosts, then what is left of the addresses' parts.
+// redact replaces whole addresses first, then hosts, then what is left of the addresses' parts. What is put in is a mark until
+// the end, so that nothing is replaced in it again.
 func redact(text, host string, rcpts []recipient) string {
+	var given []string
+	put := func(old, new string) {
+		mark := string([]byte{0, byte(len(given)>>7) | 0x80, byte(len(given)) | 0x80})
+		if replaced := replaceWord(text, old, mark); replaced != text {
+			text, given = replaced, append(given, new)
+		}
+	}
 	each := func(replace func(forward, target mail.Path)) {
 		for i := range rcpts {
 			for _, f := range rcpts[i].route.Forwards {
@@ -77,25 +85,26 @@ func redact(text, host string, rcpts []recipient) string {
 			}
 		}
 	}
-	each(func(forward, target mail.Path) { text = replaceWord(text, target.String(), forward.String()) })
 	each(func(forward, target mail.Path) {
-		if !target.IsASCII() || target.Local != target.LocalPart() {
-			text = replaceWord(text, mail.Path{Local: target.LocalPart(), Domain: target.Domain}.String(), forward.String())
-		}
+		put(target.String(), forward.String())
+		put(mail.Path{Local: target.LocalPart(), Domain: target.Domain}.String(), forward.String())
 	})
-	text = replaceWord(text, host, "")
+	put(host, "")
 	each(func(forward, target mail.Path) {
 		if !strings.EqualFold(target.Domain, forward.Domain) {
-			text = replaceWord(text, target.Domain, forward.Domain)
+			put(target.Domain, forward.Domain)
 		}
 		if local := target.LocalPart(); len(local) >= minLocal && !strings.EqualFold(local, forward.LocalPart()) {
-			text = replaceWord(text, local, forward.LocalPart())
+			put(local, forward.LocalPart())
 		}
 	})
 	for i := range rcpts {
 		if h := rcpts[i].route.NextHop.Host; !strings.EqualFold(h, rcpts[i].forward.Domain) {
-			text = replaceWord(text, h, "")
+			put(h, "")
 		}
+	}
+	for i, new := range given {
+		text = strings.ReplaceAll(text, string([]byte{0, byte(i>>7) | 0x80, byte(i) | 0x80}), new)
 	}
 	return text
 }

@@ -17,6 +17,8 @@ import (
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/router/mail"
+	"github.com/millrace/millrace/router/srs"
 )
 
 // A dialogue is a file of testdata/dialogues: first what the world is, then, below a line of hyphens, who says what. Lines
@@ -37,7 +39,8 @@ import (
 //	mx: connects | greets [EXTENSION...] | accepts [EXTENSION...] | reads our field | reads no end |
 //	    starttls | starttls fails | closes | resets | sees close | sees nothing
 //
-// $MX stands for the MX host's address and port, $PORT for the port alone. The client is connected and greeted when it
+// $MX stands for the MX host's address and port, $PORT for the port alone; {srs PATH} for PATH as a node whose srs.domain is
+// srs.example rewrites it today, {srs PATH 3} for what it wrote three days ago. The client is connected and greeted when it
 // first speaks; "client: greets" says EHLO and reads what is offered. "mx: greets" takes a connection, gives a greeting,
 // reads EHLO and offers PIPELINING and the extensions named (SIZE=1000 for "SIZE 1000"); "mx: accepts" does that and then
 // accepts MAIL and one RCPT.
@@ -57,6 +60,30 @@ type step struct {
 // linePattern is a line of a dialogue.
 var linePattern = regexp.MustCompile(`^([a-zA-Z]+)([:=]) ?(.*)$`)
 
+// srsPattern is an address to be rewritten.
+var srsPattern = regexp.MustCompile(`\{srs ([^ }]+)(?: (\d+))?\}`)
+
+func rewriteSRS(t testing.TB, text string) string {
+	t.Helper()
+	return srsPattern.ReplaceAllStringFunc(text, func(s string) string {
+		m := srsPattern.FindStringSubmatch(s)
+		days, _ := strconv.Atoi(m[2]) // "" is today
+		made := time.Now().AddDate(0, 0, -days)
+		w, err := srs.New(srs.Config{Domain: "srs.example", Keys: [][]byte{[]byte(srsKey)}, Now: func() time.Time { return made }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := mail.ParsePath(m[1], true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err = w.Forward(p); err != nil {
+			t.Fatal(err)
+		}
+		return p.String()
+	})
+}
+
 func readDialogue(t *testing.T, name, mx string) dialogue {
 	t.Helper()
 	content, err := os.ReadFile(name)
@@ -67,7 +94,7 @@ func readDialogue(t *testing.T, name, mx string) dialogue {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := strings.NewReplacer("$MX", mx, "$PORT", port).Replace(string(content))
+	text := rewriteSRS(t, strings.NewReplacer("$MX", mx, "$PORT", port).Replace(string(content)))
 	var d dialogue
 	said := false
 	for i, l := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {

@@ -23,6 +23,9 @@ import (
 // patience bounds every wait of these tests that is to end by itself.
 const patience = 30 * time.Second
 
+// srsKey is in the file srs.key beside every configuration, which names it or not.
+const srsKey = "a key for the reverse-paths of these tests"
+
 // A world is the configuration of one node, in parts.
 type world struct {
 	routes string          // rules
@@ -48,6 +51,7 @@ func (w world) write(t testing.TB, dir, addr string) string {
 	config := fmt.Sprintf("hostname: relay.example\npostmaster: ops@elsewhere.example\nlisten:\n  - {%s}\nroutes: routes.txt\n"+
 		"dns: {servers: [%q]}\nlog: {level: %s}\n%s\n", listen, w.dns.Addr(), w.log, w.config)
 	save(t, filepath.Join(dir, "routes.txt"), w.routes)
+	save(t, filepath.Join(dir, "srs.key"), srsKey+"\n")
 	name := filepath.Join(dir, "millrace.yaml")
 	save(t, name, config)
 	return name

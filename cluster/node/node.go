@@ -406,9 +406,9 @@ func (n *Node) end(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Reload reads rules, certificate and credentials anew. If anything is wrong with any of them, or with the configuration
+// Reload reads rules, SRS keys, certificate and credentials anew. If anything is wrong with any of them, or with the configuration
 // file, nothing changes, and the error names the file and the line. Mail that is under way goes on with what it began
-// with. What the configuration file says, and keys made of secret_file, change with a restart only.
+// with. What the configuration file says, and the keys made of secret_file or of what stands for it, change with a restart only.
 func (n *Node) Reload() error {
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
