@@ -3,7 +3,6 @@ package ingress
 import (
 	"context"
 	"net/netip"
-	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -35,7 +34,7 @@ type Config struct {
 	Emit       func(mail.Event) // must not block; nil: nobody listens
 	Tracer     trace.Tracer     // nil: no spans
 	HopKeys    [][]byte         // keys of the hop marks, current first; at least one
-	InUse      func() int64     // octets of memory that messages take now, those being refused included; nil: counted here, those left out
+	InUse      func() int64     // octets of memory that messages take now, those being refused included; nil: no budget is kept
 	HoldBudget int64            // octets of slabs that messages may take at a time; 0: 512 MiB
 	Now        func() time.Time // nil: time.Now
 	Deadlines  Deadlines        // zero fields: the defaults
@@ -83,7 +82,6 @@ func (c *Config) Validate() error {
 type Server struct {
 	cfg  Config
 	hops hopMarks
-	held atomic.Int64 // octets of slabs that messages take now
 }
 
 // New makes a Server.
@@ -114,13 +112,9 @@ func setDefault(d *time.Duration, v time.Duration) {
 	}
 }
 
-// Held is the number of octets that messages in transit take of the hold budget.
-func (s *Server) Held() int64 {
-	if s.cfg.InUse != nil {
-		return s.cfg.InUse()
-	}
-	return s.held.Load()
-}
+// overBudget reports whether messages take as much memory as they may. It is asked before a message is taken in, so that the
+// budget is passed by no more than those that begin at the same moment.
+func (s *Server) overBudget() bool { return s.cfg.InUse != nil && s.cfg.InUse() >= s.cfg.HoldBudget }
 
 // clientNetwork is the unit in which clients share sessions: /24 for IPv4, /64 for IPv6.
 func clientNetwork(a netip.Addr) netip.Prefix {

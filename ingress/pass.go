@@ -16,8 +16,6 @@ import (
 // and leaves in one write; a larger one streams. The transaction is over when it returns.
 func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 	t := s.t
-	s.held.Add(slabCost)
-	defer s.held.Add(-slabCost)
 	ctx = s.traced(ctx)
 	var v verdict
 	if t.relayed == 0 {

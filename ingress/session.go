@@ -16,9 +16,6 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// slabCost is what one message in transit takes of the hold budget: a slab being read and one being written.
-const slabCost = 2 * (wire.Headroom + wire.SlabOctets)
-
 // ownFields is about what the fields take that we put above a message, in octets: what upstream's SIZE= counts besides. How
 // many recipients there will be is not known when it is sent, and each brings a hop mark of 26.
 const ownFields = 1024
@@ -94,7 +91,7 @@ func (s *session) Mail(ctx context.Context, reverse mail.Path, p mail.Params) er
 	}
 	t.event = mail.Event{Trace: t.id, Client: s.client.Addr.Addr(), Helo: s.client.Helo, TLS: tlsVersion(s.client), Reverse: reverse}
 	s.t = t
-	if s.Held() >= s.cfg.HoldBudget {
+	if s.overBudget() {
 		err := s.refuse("MAIL", outOfBudget())
 		s.Reset()
 		return err
@@ -282,7 +279,7 @@ func (s *session) accept(forward mail.Path, route mail.Route) {
 func (s *session) Data(ctx context.Context) error {
 	t := s.t
 	t.last = time.Now()
-	if s.Held() >= s.cfg.HoldBudget {
+	if s.overBudget() {
 		return s.refuse("DATA", outOfBudget())
 	}
 	if t.relayed == 0 {
@@ -301,7 +298,7 @@ const maxRenew = 110 * time.Second
 func (s *session) renew(ctx context.Context) error {
 	t := s.t
 	ctx = mail.Until(ctx, time.Now().Add(min(s.cfg.Deadlines.Rcpt, maxRenew)))
-	if t.stale {
+	if t.stale || t.tx == nil {
 		t.abort()
 		return s.begin(ctx)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -52,6 +53,8 @@ type hop struct {
 	dot      []mail.Outcome   // given by Commit; nil: 250
 	data     error            // given by Data
 	utf8     bool
+	reached  chan struct{} // closed when Commit is reached, which then waits for release; nil: it does not
+	release  chan struct{}
 	wanted   bool
 	got      []delivered
 	slow     time.Duration // how long Data takes
@@ -119,6 +122,10 @@ func (t *hopTx) take(o mail.Octets) {
 
 func (t *hopTx) Commit(ctx context.Context, o mail.Octets) []mail.Outcome {
 	t.take(o)
+	if t.h.reached != nil {
+		close(t.h.reached)
+		<-t.h.release
+	}
 	t.h.mu.Lock()
 	defer t.h.mu.Unlock()
 	if due, ok := ctx.Deadline(); ok {
@@ -182,6 +189,8 @@ type world struct {
 	in     *bufio.Reader
 	mu     sync.Mutex
 	events []mail.Event
+	slabs  wire.Slabs
+	srv    *wire.Server
 }
 
 func serve(t *testing.T, router Router, relay Relay, change func(*Config, *wire.Config)) *world {
@@ -189,7 +198,7 @@ func serve(t *testing.T, router Router, relay Relay, change func(*Config, *wire.
 	w := &world{t: t}
 	cfg := Config{Hostname: "mx1.example.net", Router: router, Relay: relay, HopKeys: [][]byte{[]byte("sixteen octets..")}, Emit: w.emit}
 	var s *Server
-	wc := wire.Config{Hostname: cfg.Hostname, NewSession: func(_ context.Context, c *wire.Client) wire.Session { return s.NewSession(c, nil) }}
+	wc := wire.Config{Hostname: cfg.Hostname, Slabs: &w.slabs, NewSession: func(_ context.Context, c *wire.Client) wire.Session { return s.NewSession(c, nil) }}
 	if change != nil {
 		change(&cfg, &wc)
 	}
@@ -201,6 +210,7 @@ func serve(t *testing.T, router Router, relay Relay, change func(*Config, *wire.
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.srv = srv
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -215,19 +225,26 @@ func serve(t *testing.T, router Router, relay Relay, change func(*Config, *wire.
 		defer cancel()
 		_ = srv.Shutdown(ctx)
 		<-done
-		if n := s.Held(); n != 0 {
-			t.Errorf("%d octets of the hold budget are still taken", n)
+		if n := w.slabs.Lent(); n != 0 {
+			t.Errorf("%d slabs are still taken", n)
 		}
 	})
-	if w.conn, err = net.Dial("tcp", l.Addr().String()); err != nil {
-		t.Fatal(err)
+	w.connect(l.Addr().String())
+	return w
+}
+
+// connect opens a connection and says EHLO.
+func (w *world) connect(addr string) {
+	w.t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		w.t.Fatal(err)
 	}
-	t.Cleanup(func() { w.conn.Close() })
-	_ = w.conn.SetDeadline(time.Now().Add(20 * time.Second))
-	w.in = bufio.NewReader(w.conn)
+	w.t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	w.conn, w.in = conn, bufio.NewReader(conn)
 	w.want("220 ")
 	w.say("EHLO client.example", "250")
-	return w
 }
 
 func (w *world) emit(e mail.Event) {
@@ -634,29 +651,72 @@ func TestSMTPUTF8IsDecidedAtTheEndOfTheHeaderSection(t *testing.T) {
 }
 
 func TestOutOfBudgetIsForNow(t *testing.T) {
-	var server *Server
-	w := serve(t, book{"info": to("far.example")}, &hop{}, func(c *Config, wc *wire.Config) {
-		c.HoldBudget = 1000
-		wc.NewSession = func(_ context.Context, cl *wire.Client) wire.Session {
-			if server == nil {
-				var err error
-				if server, err = New(*c); err != nil {
-					t.Error(err)
-				}
-			}
-			return server.NewSession(cl, nil)
-		}
+	var used atomic.Int64
+	w := serve(t, book{"info": to("far.example")}, &hop{}, func(c *Config, _ *wire.Config) {
+		c.HoldBudget, c.InUse = 1000, used.Load
 	})
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
-	server.held.Add(1000)
+	used.Store(1000)
 	w.say("DATA", "452 4.3.1 ")
 	w.say("MAIL FROM:<a@b.example>", "452 4.3.1 ")
-	server.held.Add(-1000)
+	used.Store(999)
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
 	w.say("DATA", "354")
 	w.say(message+".", "250")
+}
+
+func TestARefusedMessageThatStillComesInCountsForTheBudget(t *testing.T) {
+	var w *world
+	w = serve(t, book{"info": to("far.example")}, &hop{}, func(c *Config, _ *wire.Config) {
+		c.HoldBudget, c.InUse = 1, func() int64 { return int64(w.slabs.Lent()) }
+	})
+	w.say("MAIL FROM:<a@b.example>", "250")
+	w.say("RCPT TO:<info@example.com>", "250")
+	w.say("DATA", "354")
+	if _, err := io.WriteString(w.conn, "a bare\nLF\r\n"+strings.Repeat("more\r\n", 20000)); err != nil {
+		t.Fatal(err)
+	}
+	for refused := false; !refused; { // the session has given its verdict, and the rest is still to come
+		<-time.After(time.Millisecond)
+		w.mu.Lock()
+		for _, e := range w.events {
+			refused = refused || e.Kind == mail.Refused
+		}
+		w.mu.Unlock()
+	}
+	dripping, in := w.conn, w.in
+	w.connect(dripping.RemoteAddr().String())
+	w.say("MAIL FROM:<a@b.example>", "452 4.3.1 ")
+	second, secondIn := w.conn, w.in
+	w.conn, w.in = dripping, in
+	w.say(".", "550 5.6.11")
+	w.conn, w.in = second, secondIn
+	w.say("MAIL FROM:<a@b.example>", "250")
+}
+
+func TestADrainWhoseTimeIsUpLetsAReleasedDotBeAnswered(t *testing.T) {
+	h := &hop{reached: make(chan struct{}), release: make(chan struct{})}
+	w := serve(t, book{"info": to("far.example")}, h, nil)
+	w.say("MAIL FROM:<a@b.example>", "250")
+	w.say("RCPT TO:<info@example.com>", "250")
+	w.say("DATA", "354")
+	if _, err := io.WriteString(w.conn, message+".\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	<-h.reached
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	ended := make(chan struct{})
+	go func() { // ends with Shutdown, which waits for the dot
+		defer close(ended)
+		_ = w.srv.Shutdown(over)
+	}()
+	<-time.After(50 * time.Millisecond) // in which a connection that is owed nothing is cut
+	close(h.release)
+	w.want("250 2.0.0 Ok: queued as 4711 id=")
+	<-ended
 }
 
 func TestTrustIsLoweredNeverRaised(t *testing.T) {

@@ -225,7 +225,7 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 		Emit:       n.events.Emit,
 		Tracer:     tracer,
 		HopKeys:    hopKeys,
-		InUse:      func() int64 { return int64(n.slabs.Lent()) * (wire.Headroom + wire.SlabOctets) },
+		InUse:      n.inUse,
 		HoldBudget: int64(n.cfg.Limits.HoldBudget),
 		Deadlines: ingress.Deadlines{
 			Rcpt:   time.Duration(d.Rcpt),
@@ -236,6 +236,9 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 	})
 	return n.cfg.place("", "hostname", err)
 }
+
+// inUse is what messages take of the hold budget, in octets: slabs, whatever they are lent for.
+func (n *Node) inUse() int64 { return int64(n.slabs.Lent()) * (wire.Headroom + wire.SlabOctets) }
 
 // listen binds every address before it serves any, so that a node that cannot have one of them never answered on another.
 func (n *Node) listen() error {
@@ -330,7 +333,7 @@ func (n *Node) AdminAddr() net.Addr {
 func (n *Node) gauges() admin.Gauges {
 	return admin.Gauges{
 		Connections:   func() int64 { return int64(n.caps.Open()) },
-		HoldInUse:     func() int64 { return n.server.Held() },
+		HoldInUse:     n.inUse,
 		HoldBudget:    int64(n.cfg.Limits.HoldBudget),
 		EventsDropped: n.events.Dropped,
 		Sessions:      n.sessions,
