@@ -64,7 +64,7 @@ func (t *transaction) repeat(ctx context.Context) error {
 }
 
 // offer begins a transaction with the accepted recipients. It counts those that are refused now, and gives the first
-// refusal, or 451 4.3.0 where they are not of one class. err is what another session is to be tried for, or a connection
+// refusal, or 451 4.3.0 where they are not of one class or not the host's. err is what another session is to be tried for, or a connection
 // that broke.
 func (t *transaction) offer(ctx context.Context) (refused int, first, err error) {
 	t.begin()
@@ -82,6 +82,9 @@ func (t *transaction) offer(ctx context.Context) (refused int, first, err error)
 			first = err
 		}
 		mixed = mixed || mail.ReplyFor(err).Class() != mail.ReplyFor(first).Class()
+		if _, ok := said(err); !ok {
+			mixed = true // our own word, because this host offers less than the one that accepted: the next attempt may meet that one
+		}
 	}
 	if mixed {
 		first = mixedReplay(first)

@@ -43,6 +43,19 @@ func TestLendGivesTheSessionBackAndTheNextCallReplays(t *testing.T) {
 	}
 }
 
+func TestWhatWeRefuseOurselvesAtTheReplayIsForNow(t *testing.T) {
+	w, s := one(t, smtptest.Behaviour{}, nil)
+	d := to("one.test")
+	d.Params.Size = 5000
+	tx := begin(t, w, d)
+	rcpt(t, tx, "b@one.test")
+	tx.Lend()
+	s.Set(smtptest.Behaviour{Extensions: smtptest.DefaultExtensions(), Size: 100}) // as another host of the Site may have it
+	s.Unasked("421 4.3.2 Closing", true)
+	want(t, tx.Renew(t.Context()), "451 4.3.0")
+	tx.Abort()
+}
+
 func TestRefusalsAtTheReplay(t *testing.T) {
 	gone, full, closing := "550 5.2.1 Gone", "450 4.2.1 Full", "421 4.3.2 Closing"
 	for _, c := range []struct {
