@@ -285,7 +285,7 @@ func (s *session) tell(v verdict, reply mail.Reply, octets int64) {
 			attribute.Int("smtp.code", reply.Code),
 			attribute.String("smtp.outcome", v.kind.String()),
 			attribute.String("server.address", e.Host),
-			attribute.String("smtp.rule", e.Rule.Pattern+":"+strconv.Itoa(e.Rule.Line)),
+			attribute.String("smtp.rule", e.Rule.File+":"+strconv.Itoa(e.Rule.Line)), // its pattern is somebody's address
 		)
 	}
 }

@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -45,7 +46,16 @@ func (i interval) end(err error) {
 	if err != nil {
 		r := mail.ReplyFor(err)
 		i.span.SetAttributes(attribute.Int("smtp.code", r.Code))
-		i.span.SetStatus(codes.Error, r.String())
+		i.span.SetStatus(codes.Error, reasonOf(err)) // not the reply's text, in which addresses of people may stand
 	}
 	i.span.End()
+}
+
+// reasonOf gives the fixed word that err was refused with.
+func reasonOf(err error) string {
+	var r *mail.Refusal
+	if errors.As(err, &r) && r.Reason != "" {
+		return r.Reason
+	}
+	return "failed"
 }

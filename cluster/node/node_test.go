@@ -377,6 +377,12 @@ func TestSpansOfAMessageAreOneTraceNamedInItsReply(t *testing.T) {
 			if strings.Contains(a.Value.String(), "canary") {
 				t.Errorf("span %s holds octets of the message", s.Name)
 			}
+			if strings.Contains(a.Value.String(), "@") {
+				t.Errorf("span %s holds an address: %s=%s", s.Name, a.Key, a.Value.String())
+			}
+		}
+		if strings.Contains(s.Status.Description, "@") {
+			t.Errorf("span %s holds an address: %s", s.Name, s.Status.Description)
 		}
 		names[s.Name] = true
 	}
