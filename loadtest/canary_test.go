@@ -117,7 +117,9 @@ func tracee(t *testing.T, pid int) int {
 // calls that strace saw: an open of a path with flags, or anything else, which may make a file.
 var (
 	openCall = regexp.MustCompile(`(?:open|openat|openat2)\((?:AT_FDCWD, )?"([^"]*)", (.*)`)
-	writing  = regexp.MustCompile(`O_(?:WRONLY|RDWR|CREAT|TRUNC|APPEND|TMPFILE)`)
+	// A thread that was killed as it entered a call: strace could not read which one, and the kernel never began it.
+	neverBegun = regexp.MustCompile(`^\d+ +\?+\( <detached \.\.\.>$`)
+	writing    = regexp.MustCompile(`O_(?:WRONLY|RDWR|CREAT|TRUNC|APPEND|TMPFILE)`)
 )
 
 // checkTrace looks for files that were opened for writing or made.
@@ -132,7 +134,7 @@ func checkTrace(t *testing.T, name string) {
 	for in := bufio.NewScanner(f); in.Scan(); {
 		line := in.Text()
 		lines++
-		if strings.Contains(line, "resumed>") || strings.Contains(line, "+++") || strings.Contains(line, "---") {
+		if strings.Contains(line, "resumed>") || strings.Contains(line, "+++") || strings.Contains(line, "---") || neverBegun.MatchString(line) {
 			continue
 		}
 		call := openCall.FindStringSubmatch(line)
