@@ -64,9 +64,10 @@ type Mode uint8
 
 // The modes.
 const (
-	ModeNone   Mode = iota // no octet travelled
-	ModeHold               // judged whole, then sent
-	ModeStream             // sent while it came in
+	ModeNone    Mode = iota // no octet travelled
+	ModeHold                // judged whole, then sent
+	ModeStream              // sent while it came in
+	ModePredict             // sent while it came in, signed over the body hash that an inbound signature foretold
 )
 
 // String gives the mode's name, "" for none.
@@ -76,6 +77,8 @@ func (m Mode) String() string {
 		return "hold"
 	case ModeStream:
 		return "stream"
+	case ModePredict:
+		return "predict"
 	}
 	return ""
 }
@@ -105,5 +108,8 @@ type Event struct {
 	Reason     string
 	Cause      error
 	Octets     int64
+	Score      float64 // of the client; higher is worse
+	Signals    string  // the reasons of the score, "name weight, ..." the heaviest first
+	Auth       string  // what authentication found, "spf=pass dkim=pass dmarc=pass arc=none"
 	Took       [Stages]time.Duration
 }
