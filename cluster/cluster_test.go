@@ -1,0 +1,463 @@
+package cluster
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// childVariable makes this test binary a node of its own: NAME and the seeds to join.
+const childVariable = "MILLRACE_TEST_NODE"
+
+func TestMain(m *testing.M) {
+	if child := os.Getenv(childVariable); child != "" {
+		beChild(child)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+var testKey = bytes.Repeat([]byte{7}, 32)
+
+func config(name string, seeds ...string) Config {
+	return Config{Name: name, Bind: "127.0.0.1:0", Peer: "127.0.0.1:1", Join: seeds, Keys: [][]byte{testKey}, Rejoin: 200 * time.Millisecond}
+}
+
+// beChild runs a node until its stdin ends, and prints its address.
+func beChild(child string) {
+	fields := strings.Fields(child)
+	c, err := Start(config(fields[0], fields[1:]...))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	fmt.Println(c.gossip())
+	bufio.NewReader(os.Stdin).ReadString('\n')
+	c.Leave(context.Background())
+}
+
+// gossip is the address that this node listens on.
+func (c *Cluster) gossip() string {
+	n := c.list.LocalNode()
+	return fmt.Sprintf("%s:%d", n.Addr, n.Port)
+}
+
+func start(t *testing.T, cfg Config) *Cluster {
+	t.Helper()
+	c, err := Start(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// startChild runs a node in a process of its own.
+func startChild(t *testing.T, name string, seeds ...string) (*os.Process, string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childVariable+"="+name+" "+strings.Join(seeds, " "))
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGCONT)
+		cmd.Process.Kill()
+		in.Close()
+		cmd.Wait()
+	})
+	addr, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("the child says nothing: %v", err)
+	}
+	return cmd.Process, strings.TrimSpace(addr)
+}
+
+// within waits until a condition holds, and gives how long that took.
+func within(t *testing.T, limit time.Duration, what string, ok func() bool) time.Duration {
+	t.Helper()
+	began := time.Now()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Since(began) > limit {
+			t.Fatalf("not within %v: %s", limit, what)
+		}
+		<-tick.C
+	}
+	return time.Since(began)
+}
+
+func names(c *Cluster) string {
+	var out []string
+	for _, m := range c.Members() {
+		out = append(out, m.Name)
+	}
+	return strings.Join(out, " ")
+}
+
+func sees(c *Cluster, want string) func() bool { return func() bool { return names(c) == want } }
+
+func three(t *testing.T) (a, b, c *Cluster) {
+	t.Helper()
+	a = start(t, config("a"))
+	b = start(t, config("b", a.gossip()))
+	c = start(t, config("c", a.gossip()))
+	for _, n := range []*Cluster{a, b, c} {
+		within(t, 3*time.Second, "all see all", sees(n, "a b c"))
+	}
+	return a, b, c
+}
+
+func TestThreeNodesFindEachOtherAndAgreeOnOwners(t *testing.T) {
+	a, b, c := three(t)
+	if a.RingVersion() != b.RingVersion() || b.RingVersion() != c.RingVersion() {
+		t.Error("the rings differ")
+	}
+	for i := range 100 {
+		site := mail.Site(fmt.Sprint("site", i))
+		oa, selfA := a.Owner(site, "d.example")
+		ob, selfB := b.Owner(site, "d.example")
+		if oa != ob || selfA != (oa == "a") || selfB != (ob == "b") {
+			t.Fatalf("%s: %s %v, %s %v", site, oa, selfA, ob, selfB)
+		}
+	}
+	if peer, ok := a.Addr("b"); !ok || peer != "127.0.0.1:1" {
+		t.Errorf("the hop to b: %q %v", peer, ok)
+	}
+	if _, ok := a.Addr("nobody"); ok {
+		t.Error("nobody has an address")
+	}
+}
+
+func TestANodeThatLeavesIsGoneAtOnceAndNotMissed(t *testing.T) {
+	a, b, c := three(t)
+	if err := c.Leave(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, n := range []*Cluster{a, b} {
+		within(t, 2*time.Second, "c is gone", sees(n, "a b"))
+		if n.Stable() != 2 {
+			t.Errorf("stable size: %d", n.Stable())
+		}
+	}
+}
+
+func TestADrainingNodeOwnsNothingAndStaysAMember(t *testing.T) {
+	a, b, c := three(t)
+	if err := b.Drain(); err != nil {
+		t.Fatal(err)
+	}
+	owns := func(n *Cluster) func() bool {
+		return func() bool {
+			for i := range 50 {
+				if o, _ := n.Owner(mail.Site(fmt.Sprint("site", i)), ""); o == "b" {
+					return false
+				}
+			}
+			return true
+		}
+	}
+	for _, n := range []*Cluster{a, b, c} {
+		within(t, 2*time.Second, "b owns nothing", owns(n))
+		if names(n) != "a b c" {
+			t.Errorf("members: %s", names(n))
+		}
+	}
+}
+
+func TestANodeThatThisOneCannotReachOwnsNothingForItAlone(t *testing.T) {
+	a, b, _ := three(t)
+	var site mail.Site
+	for i := range 100 {
+		site = mail.Site(fmt.Sprint("site", i))
+		if o, _ := a.Owner(site, ""); o == "c" {
+			break
+		}
+	}
+	a.Unreachable("c", time.Now().Add(time.Minute))
+	if o, _ := a.Owner(site, ""); o == "c" {
+		t.Error("a still sends to c")
+	}
+	if o, _ := b.Owner(site, ""); o != "c" {
+		t.Errorf("b was told: %s", o)
+	}
+	a.Unreachable("c", time.Time{})
+	if o, _ := a.Owner(site, ""); o != "c" {
+		t.Errorf("c is reachable again, and %s owns", o)
+	}
+}
+
+func TestAKilledNodeIsOutOfTheRingInUnderThreeSeconds(t *testing.T) {
+	a := start(t, config("a"))
+	b := start(t, config("b", a.gossip()))
+	p, _ := startChild(t, "c", a.gossip())
+	for _, n := range []*Cluster{a, b} {
+		within(t, 3*time.Second, "all see all", sees(n, "a b c"))
+	}
+	p.Kill()
+	for _, n := range []*Cluster{a, b} {
+		took := within(t, 10*time.Second, "c is gone", sees(n, "a b"))
+		t.Logf("%s saw it after %v more", n.Self(), took.Round(time.Millisecond))
+		if took > 3*time.Second {
+			t.Errorf("%s took %v", n.Self(), took)
+		}
+		if n.Stable() != 3 {
+			t.Errorf("stable size: %d, and it did not leave", n.Stable())
+		}
+	}
+}
+
+func TestAPauseOfTwoSecondsChangesNothingAndALongOneDoes(t *testing.T) {
+	var mu sync.Mutex
+	var seen []string
+	a := start(t, config("a"))
+	cfg := config("b", a.gossip())
+	var b *Cluster
+	cfg.Changed = func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if b != nil {
+			seen = append(seen, names(b))
+		}
+	}
+	started := start(t, cfg)
+	mu.Lock()
+	b = started
+	mu.Unlock()
+	p, _ := startChild(t, "c", a.gossip())
+	for _, n := range []*Cluster{a, started} {
+		within(t, 3*time.Second, "all see all", sees(n, "a b c"))
+	}
+	mu.Lock()
+	seen = nil
+	mu.Unlock()
+
+	p.Signal(syscall.SIGSTOP)
+	pause := time.NewTimer(2 * time.Second)
+	<-pause.C
+	p.Signal(syscall.SIGCONT)
+	after := time.NewTimer(time.Second)
+	<-after.C
+	mu.Lock()
+	if len(seen) > 0 {
+		t.Errorf("a pause of 2 s was noticed: %q", seen)
+	}
+	mu.Unlock()
+
+	p.Signal(syscall.SIGSTOP)
+	took := within(t, 5*time.Second, "c is out", sees(started, "a b"))
+	t.Logf("a stopped node was out after %v", took.Round(time.Millisecond))
+	p.Signal(syscall.SIGCONT)
+	took = within(t, 5*time.Second, "c is back", sees(started, "a b c"))
+	t.Logf("and back %v after it went on", took.Round(time.Millisecond))
+}
+
+func TestANodeThatComesBackAtAnotherAddressIsTakenBack(t *testing.T) {
+	a := start(t, config("a"))
+	p, first := startChild(t, "c", a.gossip())
+	within(t, 3*time.Second, "c is there", sees(a, "a c"))
+	p.Kill()
+	_, second := startChild(t, "c", a.gossip())
+	if first == second {
+		t.Skip("the system gave the same port again")
+	}
+	within(t, 3*time.Second, "the new c is there", func() bool {
+		for _, m := range a.Members() {
+			if m.Name == "c" && m.Gossip == second {
+				return true
+			}
+		}
+		return false
+	})
+	if names(a) != "a c" {
+		t.Errorf("members: %s", names(a))
+	}
+}
+
+func TestASuspensionReachesAllAndEndsForAll(t *testing.T) {
+	a, b, c := three(t)
+	a.Suspend(Suspension{Site: "google", Until: time.Now().Add(time.Minute), Reason: "rate"})
+	for _, n := range []*Cluster{a, b, c} {
+		within(t, 2*time.Second, "it is suspended", func() bool { s, ok := n.Suspended("google"); return ok && s.Node == "a" && s.Reason == "rate" })
+	}
+	late := start(t, config("d", a.gossip()))
+	within(t, 3*time.Second, "who joins later knows", func() bool { _, ok := late.Suspended("google"); return ok })
+	b.Resume("google")
+	for _, n := range []*Cluster{a, b, c, late} {
+		within(t, 2*time.Second, "it is over", func() bool { _, ok := n.Suspended("google"); return !ok })
+	}
+	if got := a.Suspensions(); len(got) != 0 {
+		t.Errorf("left: %v", got)
+	}
+}
+
+func TestSuspensionsFromOutsideAreHeldToBounds(t *testing.T) {
+	a := start(t, config("a"))
+	now := time.Now()
+	for name, s := range map[string]Suspension{
+		"one for ever":              {Site: "x", Until: now.Add(100 * time.Hour), At: now},
+		"one from the future":       {Site: "x", Until: now.Add(time.Minute), At: now.Add(100 * time.Hour)},
+		"one that is over":          {Site: "x", Until: now.Add(-time.Hour), At: now},
+		"one of nothing":            {Until: now.Add(time.Minute), At: now},
+		"one with a long site name": {Site: mail.Site(strings.Repeat("x", 300)), Until: now.Add(time.Minute), At: now},
+	} {
+		if a.keep(s) {
+			t.Errorf("%s was kept", name)
+		}
+	}
+	a.NotifyMsg([]byte("{"))
+	a.MergeRemoteState([]byte("nonsense"), true)
+}
+
+func TestGossipKeysAreChangedUnderWay(t *testing.T) {
+	a, b, c := three(t)
+	next := bytes.Repeat([]byte{9}, 16)
+	for _, keys := range [][][]byte{{testKey, next}, {next, testKey}, {next}} {
+		for _, n := range []*Cluster{a, b, c} {
+			if err := n.UseKeys(keys); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	cfg := config("d", a.gossip())
+	cfg.Keys = [][]byte{next}
+	d := start(t, cfg)
+	within(t, 3*time.Second, "d with the new key is let in", sees(d, "a b c d"))
+	e := start(t, config("e", a.gossip()))
+	a.Suspend(Suspension{Site: "x", Until: time.Now().Add(time.Minute)})
+	within(t, 3*time.Second, "news under the new key", func() bool { _, ok := d.Suspended("x"); return ok })
+	if names(e) != "e" {
+		t.Errorf("e has the old key and sees %s", names(e))
+	}
+}
+
+func TestAnotherLabelIsAnotherCluster(t *testing.T) {
+	a := start(t, config("a"))
+	cfg := config("b", a.gossip())
+	cfg.Label = "another"
+	b := start(t, cfg)
+	c := start(t, config("c", a.gossip()))
+	within(t, 3*time.Second, "c is let in", sees(c, "a c"))
+	if names(b) != "b" {
+		t.Errorf("b sees %s", names(b))
+	}
+}
+
+func TestASeedMayBeAName(t *testing.T) {
+	a := start(t, config("a"))
+	port := a.gossip()[strings.LastIndexByte(a.gossip(), ':'):]
+	cfg := config("b", "nodes.example"+port)
+	cfg.Lookup = func(_ context.Context, host string) ([]netip.Addr, error) {
+		if host != "nodes.example" {
+			return nil, fmt.Errorf("asked for %s", host)
+		}
+		return []netip.Addr{netip.MustParseAddr("127.0.0.1")}, nil
+	}
+	b := start(t, cfg)
+	within(t, 3*time.Second, "b found a", sees(b, "a b"))
+}
+
+func TestOfTwoLivesOfANodeTheLaterHolds(t *testing.T) {
+	v := newView([]Member{{Name: "a", Boot: "1", Peer: "old"}, {Name: "b", Boot: "1"}, {Name: "a", Boot: "2", Peer: "new"}})
+	if len(v.members) != 2 || len(v.owners) != 2 {
+		t.Fatalf("got %v", v.members)
+	}
+	if m, ok := v.find("a"); !ok || m.Peer != "new" {
+		t.Errorf("got %v", m)
+	}
+}
+
+func TestTheRingVersionKnowsNamesWeightsAndDrains(t *testing.T) {
+	base := []Member{{Name: "a"}, {Name: "b"}}
+	version := func(ms ...Member) uint64 { return newView(slices.Clone(ms)).version }
+	if version(base...) != version(base[1], base[0]) {
+		t.Error("the order counts")
+	}
+	for name, other := range map[string][]Member{
+		"a member more": {{Name: "a"}, {Name: "b"}, {Name: "c"}},
+		"a weight":      {{Name: "a", Weight: 2}, {Name: "b"}},
+		"a drain":       {{Name: "a", Draining: true}, {Name: "b"}},
+	} {
+		if version(base...) == version(other...) {
+			t.Errorf("%s changes nothing", name)
+		}
+	}
+}
+
+func TestConfigurationIsHeldToItsForm(t *testing.T) {
+	good := config("a")
+	if err := good.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for field, change := range map[string]func(*Config){
+		"name":      func(c *Config) { c.Name = "a b" },
+		"bind":      func(c *Config) { c.Bind = "here" },
+		"advertise": func(c *Config) { c.Advertise = "0.0.0.0:7946" },
+		"peer":      func(c *Config) { c.Peer = "" },
+		"join[1]":   func(c *Config) { c.Join = []string{"h:1", "h"} },
+		"keys":      func(c *Config) { c.Keys = [][]byte{make([]byte, 5)} },
+		"label":     func(c *Config) { c.Label = strings.Repeat("x", 256) },
+		"weight":    func(c *Config) { c.Weight = -1 },
+		"version":   func(c *Config) { c.Version = strings.Repeat("x", 65) },
+		"rejoin":    func(c *Config) { c.Rejoin = -1 },
+	} {
+		c := config("a")
+		change(&c)
+		if err := c.Validate(); err == nil || !strings.HasPrefix(err.Error(), field+": ") {
+			t.Errorf("%s: got %v", field, err)
+		}
+	}
+}
+
+func FuzzMember(f *testing.F) {
+	f.Add("mx1.0123", []byte(`{"f":1,"p":"127.0.0.1:1","w":2,"d":true,"x":1,"v":"1"}`))
+	f.Add("mx1", []byte(`{"f":1}`))
+	f.Fuzz(func(t *testing.T, name string, said []byte) {
+		m, err := parseMember(name, said)
+		if err != nil {
+			return
+		}
+		if m.Name+"."+m.Boot != name || m.Weight < 0 || m.Peer == "" {
+			t.Errorf("got %+v of %q", m, name)
+		}
+		newView([]Member{m})
+	})
+}
+
+func FuzzSuspensions(f *testing.F) {
+	f.Add([]byte(`[{"s":"google","u":"2026-01-01T00:00:00Z","r":"rate","n":"a","a":"2026-01-01T00:00:00Z"}]`))
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c := &Cluster{cfg: Config{Now: func() time.Time { return now }}.withDefaults(), suspended: map[mail.Site]Suspension{}}
+		c.MergeRemoteState(b, false)
+		for site, s := range c.suspended {
+			if site == "" || s.Until.After(now.Add(maxSuspension)) {
+				t.Errorf("kept %+v", s)
+			}
+		}
+	})
+}
