@@ -185,7 +185,7 @@ var gateFor = map[string][]string{
 	"github.com/prometheus/client_golang":        {"cluster/admin"},
 	"github.com/alecthomas/kong":                 {"cluster/command"},
 	"github.com/HdrHistogram/hdrhistogram-go":    {"loadtest/...", "bench/..."},
-	"golang.org/x/net/idna":                      {"router/rules", "egress/..."},
+	"golang.org/x/net/idna":                      {"router/rules", "egress/...", "ingress/msgauth/..."},
 	"golang.org/x/sync":                          {"..."},
 	"golang.org/x/sys":                           {"loadtest/..."},
 	"pgregory.net/rapid":                         {"tests"},

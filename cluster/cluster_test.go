@@ -45,7 +45,7 @@ func beChild(child string) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	fmt.Println(c.gossip())
+	fmt.Fprintln(os.Stdout, c.gossip())
 	bufio.NewReader(os.Stdin).ReadString('\n')
 	c.Leave(context.Background())
 }

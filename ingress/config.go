@@ -7,6 +7,8 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/millrace/millrace/ingress/msgauth"
+	"github.com/millrace/millrace/ingress/msgauth/spf"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -36,8 +38,15 @@ type Config struct {
 	HopKeys    [][]byte         // keys of the hop marks, current first; at least one
 	InUse      func() int64     // octets of memory that messages take now, those being refused included; nil: no budget is kept
 	HoldBudget int64            // octets of slabs that messages may take at a time; 0: 512 MiB
-	Now        func() time.Time // nil: time.Now
-	Deadlines  Deadlines        // zero fields: the defaults
+	HoldWindow int64            // octets of a message that are held when something may be signed; 0: 256 KiB
+
+	Auth     *msgauth.Authenticator // nil: nothing is authenticated and nothing signed
+	SPF      *spf.Checker           // nil: SPF is not checked
+	Marks    Marks                  // remembers bodies foretold wrongly; nil: none is foretold
+	MarkKeys [][]byte               // keys of the MACs by which Marks knows them, current first; at least one with Marks
+
+	Now       func() time.Time // nil: time.Now
+	Deadlines Deadlines        // zero fields: the defaults
 }
 
 // Deadlines bound the walk of a message. Each lies inside the client's own time-out of RFC 5321 section 4.5.3.2.
@@ -51,6 +60,7 @@ type Deadlines struct {
 // The defaults of a Config.
 const (
 	DefaultHoldBudget = 512 << 20
+	DefaultHoldWindow = 256 << 10
 	DefaultRcpt       = 60 * time.Second
 	DefaultData       = 60 * time.Second
 	DefaultCommit     = 9 * time.Minute
@@ -70,6 +80,10 @@ func (c *Config) Validate() error {
 		return &mail.FieldError{Field: "hop_keys", Reason: "needs a key of at least 16 octets"}
 	case c.HoldBudget < 0:
 		return &mail.FieldError{Field: "hold_budget", Reason: "is negative"}
+	case c.HoldWindow < 0:
+		return &mail.FieldError{Field: "hold_window", Reason: "is negative"}
+	case c.Marks != nil && (len(c.MarkKeys) == 0 || len(c.MarkKeys[0]) < 16):
+		return &mail.FieldError{Field: "mark_keys", Reason: "needs a key of at least 16 octets"}
 	case c.Deadlines.Rcpt > 4*time.Minute:
 		return &mail.FieldError{Field: "deadlines.rcpt", Reason: "is beyond the client's own time-out of 5 minutes"}
 	case c.Deadlines.Commit > 9*time.Minute+30*time.Second:
@@ -80,8 +94,9 @@ func (c *Config) Validate() error {
 
 // A Server holds what the sessions of a node share.
 type Server struct {
-	cfg  Config
-	hops hopMarks
+	cfg    Config
+	hops   hopMarks
+	sheets sheets
 }
 
 // New makes a Server.
@@ -91,6 +106,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.HoldBudget == 0 {
 		cfg.HoldBudget = DefaultHoldBudget
+	}
+	if cfg.HoldWindow == 0 {
+		cfg.HoldWindow = DefaultHoldWindow
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -114,7 +132,9 @@ func setDefault(d *time.Duration, v time.Duration) {
 
 // overBudget reports whether messages take as much memory as they may. It is asked before a message is taken in, so that the
 // budget is passed by no more than those that begin at the same moment.
-func (s *Server) overBudget() bool { return s.cfg.InUse != nil && s.cfg.InUse() >= s.cfg.HoldBudget }
+func (s *Server) overBudget() bool {
+	return s.cfg.InUse != nil && s.cfg.InUse()+s.sheets.lent.Load() >= s.cfg.HoldBudget
+}
 
 // clientNetwork is the unit in which clients share sessions: /24 for IPv4, /64 for IPv6.
 func clientNetwork(a netip.Addr) netip.Prefix {

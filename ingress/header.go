@@ -24,6 +24,7 @@ type headerScan struct {
 	marked     int // Received fields with a hop mark
 	marks      []hopMark
 	carry      []byte
+	octets     int // read so far, up to the end of the empty line
 }
 
 // feed reads one piece and reports whether the header section has ended.
@@ -47,6 +48,7 @@ func (h *headerScan) segment(seg []byte) {
 		if len(h.carry) < maxCarry {
 			h.carry = append(h.carry, part[:min(len(part), maxCarry-len(h.carry))]...)
 		}
+		h.octets += len(part)
 		h.noteEightBit(part)
 		if nl < 0 {
 			return
@@ -59,9 +61,11 @@ func (h *headerScan) segment(seg []byte) {
 		nl := bytes.IndexByte(seg, '\n')
 		if nl < 0 {
 			h.carry = append(h.carry[:0], seg[:min(len(seg), maxCarry)]...)
+			h.octets += len(seg)
 			h.noteEightBit(seg)
 			return
 		}
+		h.octets += nl + 1
 		h.noteEightBit(seg[:nl])
 		h.line(seg[:nl+1])
 		seg = seg[nl+1:]
@@ -114,4 +118,25 @@ func (h *headerScan) noteEightBit(l []byte) {
 			return
 		}
 	}
+}
+
+// appendPlain appends the first n octets of o, as they stand, without the dots that were added to them.
+func appendPlain(b []byte, o mail.Octets, form mail.Form, n int) []byte {
+	dots := o.Dots
+	if form == mail.Plain {
+		dots = nil
+	}
+	at := 0
+	for _, s := range o.Segments {
+		s = s[:min(len(s), n-at)]
+		from := 0
+		for len(dots) > 0 && int(dots[0])-at < len(s) {
+			i := int(dots[0]) - at
+			b = append(b, s[from:i]...)
+			from, dots = i+1, dots[1:]
+		}
+		b = append(b, s[from:]...)
+		at += len(s)
+	}
+	return b
 }

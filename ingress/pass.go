@@ -13,7 +13,8 @@ import (
 )
 
 // Body passes the message on and gives the reply to its end. A message that ends inside the hold window is judged whole
-// and leaves in one write; a larger one streams. The transaction is over when it returns.
+// and leaves in one write; a larger one streams, and what is thought of it at its end decides whether the end of data
+// follows. The transaction is over when it returns.
 func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 	t := s.t
 	ctx = s.traced(ctx)
@@ -67,50 +68,61 @@ func (s *session) pass(ctx context.Context, b *wire.Body) verdict {
 	return s.commit(ctx, last, mode)
 }
 
-// octets reads the hold window, judges it, and gives the next hop all of the message but its last piece, which it returns.
-func (s *session) octets(ctx context.Context, b *wire.Body) (o mail.Octets, mode mail.Mode, err error) {
-	o, last, err := s.first(b)
+// octets reads the hold window, judges what is in it, and gives the next hop all of the message but its last piece, which it
+// returns. What the end of the body decides is decided when it returns.
+func (s *session) octets(ctx context.Context, b *wire.Body) (mail.Octets, mail.Mode, error) {
+	w := window{form: b.Form()}
+	w.signing = s.signs(&s.t.route)
+	w.judged = w.signing || s.cfg.Auth != nil && !s.trusted
+	if err := s.gather(ctx, b, &w); err != nil {
+		return mail.Octets{}, w.mode(), err
+	}
+	mode := w.mode()
+	if w.last {
+		ctx = s.untilReply(ctx)
+	}
+	o, mode, err := s.compose(ctx, b, &w, mode)
 	if err != nil {
-		return o, mail.ModeNone, err
-	}
-	mode = mail.ModeStream
-	if last {
-		mode = mail.ModeHold
-		s.t.ended = time.Now()
-		ctx = mail.Until(ctx, s.t.ended.Add(s.cfg.Deadlines.Commit)) // the client's patience counts from its last octet
-	}
-	var head headerScan
-	if err := s.examine(&head, o, last); err != nil {
 		return o, mode, err
 	}
-	if o, err = s.prepend(b, o); err != nil {
+	if err := s.open(ctx, w.form, &w.head); err != nil || w.last {
 		return o, mode, err
 	}
-	if err := s.open(ctx, b.Form(), &head); err != nil {
-		return o, mode, err
-	}
-	for !last {
+	o, err = s.stream(ctx, b, &w.head, o)
+	return o, mode, err
+}
+
+// untilReply bounds ctx by the client's patience, which counts from its last octet.
+func (s *session) untilReply(ctx context.Context) context.Context {
+	return mail.Until(ctx, s.t.ended.Add(s.cfg.Deadlines.Commit))
+}
+
+// stream sends o and what follows as it comes in, and gives the last piece. The message is refused then, at the latest.
+func (s *session) stream(ctx context.Context, b *wire.Body, head *headerScan, o mail.Octets) (mail.Octets, error) {
+	for last := false; !last; {
 		if err := s.t.tx.Write(o); err != nil {
-			return o, mode, err
+			return o, err
 		}
 		b.Recycle()
+		var err error
 		if o, last, err = s.next(b); err != nil {
-			return o, mode, err
+			return o, err
 		}
 		if last {
 			s.t.ended = time.Now()
 		}
+		s.t.auth.hash(o, b.Form(), 0)
 		if head.done {
 			continue
 		}
-		if err := s.examine(&head, o, last); err != nil {
-			return o, mode, err
+		if err := s.examine(head, o, last); err != nil {
+			return o, err
 		}
-		if err := s.speaks(&head); err != nil {
-			return o, mode, err
+		if err := s.speaks(head); err != nil {
+			return o, err
 		}
 	}
-	return o, mode, nil
+	return o, s.finish(s.untilReply(ctx))
 }
 
 // first reads the hold window. While the client is slow with it, the session at the next hop is lent.
@@ -163,15 +175,37 @@ func (s *session) examine(h *headerScan, o mail.Octets, last bool) error {
 	return nil
 }
 
-// prepend writes our trace field above the message.
-func (s *session) prepend(b *wire.Body, o mail.Octets) (mail.Octets, error) {
-	var buf [1024]byte // enough for most; append takes more where it must
-	fields := s.appendReceived(buf[:0], s.client, s.t, s.cfg.Now())
-	o, ok := b.Prepend(o, fields)
-	if !ok {
-		return o, mail.Refuse(451, 3, 0, "Local error, try again later", "headroom", errors.New("no room for the trace fields"))
+// compose judges what the window holds, puts our fields above it and cuts from it what pretends to be ours. It gives the
+// mode as well: a message that is not held is foretold if that can be.
+func (s *session) compose(ctx context.Context, b *wire.Body, w *window, mode mail.Mode) (mail.Octets, mail.Mode, error) {
+	m := s.t.auth.message
+	if m == nil {
+		var buf [1024]byte // enough for most; append takes more where it must
+		fields := s.appendReceived(buf[:0], s.client, s.t, s.cfg.Now())
+		return w.above(b, fields, nil), mode, nil
 	}
-	return o, nil
+	var err error
+	if w.last {
+		err = s.finish(ctx)
+	} else {
+		err = s.hopeless(ctx)
+	}
+	if err != nil {
+		return mail.Octets{}, mode, err
+	}
+	if !w.last && w.signing && s.predicts(ctx) {
+		mode = mail.ModePredict
+	}
+	sheet := s.t.auth.sheet
+	size := sheet.size()
+	fields := s.appendReceived(sheet.fields[:0], s.client, s.t, s.cfg.Now())
+	fields, err = m.Fields(fields, mode)
+	if err != nil {
+		return mail.Octets{}, mode, err
+	}
+	sheet.fields = fields
+	s.sheets.grown(sheet, size)
+	return w.above(b, fields, m.Cut()), mode, nil
 }
 
 // open begins the message at the next hop, whose session is fetched back first if it was lent.
@@ -251,7 +285,11 @@ func (s *session) failed(err error, mode mail.Mode) verdict {
 	if errors.Is(err, wire.ErrClientGone) || errors.Is(err, wire.ErrInterrupted) || errors.Is(err, wire.ErrTooSlow) {
 		return v
 	}
-	v.reply = s.t.publicRefusal(err, nil).Reply
+	if r := s.t.auth.refusal; r != nil && errors.Is(err, r) {
+		v.reply = r.Reply // in our own words, with nothing of the next hop in them
+	} else {
+		v.reply = s.t.publicRefusal(err, nil).Reply
+	}
 	v.kind = mail.Deferred
 	if v.reply.Class() == 5 {
 		v.kind = mail.Refused
@@ -284,6 +322,7 @@ func (s *session) tell(v verdict, reply mail.Reply, octets int64) {
 			attribute.Int("smtp.recipients", e.Recipients),
 			attribute.Int("smtp.code", reply.Code),
 			attribute.String("smtp.outcome", v.kind.String()),
+			attribute.String("smtp.auth", e.Auth),
 			attribute.String("server.address", e.Host),
 			attribute.String("smtp.rule", e.Rule.File+":"+strconv.Itoa(e.Rule.Line)), // its pattern is somebody's address
 		)

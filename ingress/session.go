@@ -43,6 +43,7 @@ type transaction struct {
 	ended   time.Time // when the client's last octet was read
 	lent    bool
 	stale   bool // tx answered otherwise than we did: begin again before DATA
+	auth    authentication
 	span    trace.Span
 	event   mail.Event
 }
@@ -96,6 +97,7 @@ func (s *session) Mail(ctx context.Context, reverse mail.Path, p mail.Params) er
 		s.Reset()
 		return err
 	}
+	s.beginSPF(ctx)
 	return nil
 }
 
@@ -175,6 +177,9 @@ func (s *session) upstreamRcpt(ctx context.Context, forward mail.Path, route mai
 	if t.relayed > 0 && !sameDelivery(t.route, route) {
 		return mail.Refuse(452, 5, 3, "This recipient has another next hop, send it in a transaction of its own", "another next hop", nil)
 	}
+	if t.relayed > 0 && !s.sameTerms(forward, route) {
+		return mail.Refuse(452, 5, 3, "This recipient's domain has another policy, send it in a transaction of its own", "another policy", nil)
+	}
 	if t.relayed > 0 && route.NextHop.Transport >= mail.LMTP {
 		return mail.Refuse(452, 5, 3, "One recipient at a time for this next hop", "lmtp", nil)
 	}
@@ -228,7 +233,7 @@ func (s *session) begin(ctx context.Context) error {
 		NextHop:         t.route.NextHop,
 		Reverse:         t.route.Reverse,
 		Params:          t.params,
-		Extra:           ownFields,
+		Extra:           s.extra(&t.route),
 		RecipientDomain: t.route.Forwards[0].Domain,
 		Client:          clientNetwork(s.client.Addr.Addr()),
 		Favoured:        s.trusted,
@@ -335,6 +340,7 @@ func (s *session) Reset() {
 
 // end forgets the mail transaction.
 func (s *session) end() {
+	s.closeAuth()
 	if s.t.span != nil {
 		s.t.span.End()
 	}

@@ -46,6 +46,7 @@ func to(host string, forwards ...string) func(q mail.Query) ([]mail.Route, error
 type hop struct {
 	mu       sync.Mutex
 	begins   int
+	datas    int
 	lends    int
 	aborts   int
 	refuse   map[string]error // by forward-path, at RCPT
@@ -101,6 +102,9 @@ func (t *hopTx) Rcpt(_ context.Context, p mail.Path) error {
 }
 
 func (t *hopTx) Data(_ context.Context, f mail.Form) error {
+	t.h.mu.Lock()
+	t.h.datas++
+	t.h.mu.Unlock()
 	t.form, t.data, t.dataAt = f, true, time.Now()
 	if t.h.slow > 0 {
 		<-time.After(t.h.slow)

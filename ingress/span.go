@@ -59,3 +59,22 @@ func reasonOf(err error) string {
 	}
 	return "failed"
 }
+
+// child begins a span of a part of a stage when spans are recorded, else it gives nil.
+func (s *session) child(ctx context.Context, name string) (context.Context, trace.Span) {
+	if s.t.span == nil || !s.t.span.IsRecording() {
+		return ctx, nil
+	}
+	return s.cfg.Tracer.Start(ctx, name)
+}
+
+// endChild ends what child gave. err is what it ended with, nil for success.
+func endChild(span trace.Span, err error) {
+	if span == nil {
+		return
+	}
+	if err != nil {
+		span.SetStatus(codes.Error, reasonOf(err))
+	}
+	span.End()
+}

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"runtime"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -30,6 +31,14 @@ type SiteSessions struct {
 	Waiting int // transactions that wait for one
 }
 
+// A Store is the state of what the nodes share.
+type Store struct {
+	Down        bool              // Redis is given up for now
+	Connections int               // to Redis
+	Entries     int               // held in this process
+	Counts      map[string]uint64 // by what was counted, since the start
+}
+
 // Gauges are read when metrics are asked for. A nil one is not shown.
 type Gauges struct {
 	Connections   func() int64 // client connections now
@@ -38,6 +47,7 @@ type Gauges struct {
 	EventsDropped func() uint64
 	Sessions      func() []SiteSessions // busiest first, for those beyond maxSites are summed up
 	Rules         func() int            // rules in force
+	Store         func() Store
 }
 
 // Metrics counts events. It is fed by one goroutine and read by any.
@@ -49,11 +59,15 @@ type Metrics struct {
 	inDoubt  prometheus.Counter
 	reused   *prometheus.CounterVec
 	stages   [mail.Stages]prometheus.Observer
+	redis    [2]prometheus.Observer // answered, failed
 	reasons  map[string]struct{}
 }
 
 // stageBuckets reach from what a rule takes to the longest that a client waits, in seconds.
 var stageBuckets = []float64{.00001, .0001, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 600}
+
+// redisBuckets reach from a round trip on loopback to beyond the deadline of one, in seconds.
+var redisBuckets = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25}
 
 // NewMetrics makes the metrics of a node with a registry of their own. version is the build's.
 func NewMetrics(version string, g Gauges) *Metrics {
@@ -76,11 +90,14 @@ func NewMetrics(version string, g Gauges) *Metrics {
 	for s := range m.stages {
 		m.stages[s] = stages.WithLabelValues(mail.Stage(s).String())
 	}
+	redis := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "millrace_redis_seconds",
+		Help: "Time taken by the round trips to Redis.", Buckets: redisBuckets}, []string{"result"})
+	m.redis = [2]prometheus.Observer{redis.WithLabelValues("answered"), redis.WithLabelValues("failed")}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "millrace_build_info",
 		Help:        "Always 1; the labels tell of the program.",
 		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()}})
 	build.Set(1)
-	m.registry.MustRegister(m.events, m.messages, m.octets, m.inDoubt, m.reused, stages, build,
+	m.registry.MustRegister(m.events, m.messages, m.octets, m.inDoubt, m.reused, stages, redis, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.registerGauges(g)
 	return m
@@ -107,6 +124,18 @@ func (m *Metrics) registerGauges(g Gauges) {
 	if g.Sessions != nil {
 		m.registry.MustRegister(sessionCollector{read: g.Sessions})
 	}
+	if g.Store != nil {
+		m.registry.MustRegister(storeCollector{read: g.Store})
+	}
+}
+
+// ObserveRedis takes the time of one round trip to Redis. It may be called by many at once.
+func (m *Metrics) ObserveRedis(took time.Duration, err error) {
+	if err != nil {
+		m.redis[1].Observe(took.Seconds())
+		return
+	}
+	m.redis[0].Observe(took.Seconds())
 }
 
 // See counts one event.
@@ -186,5 +215,38 @@ func (c sessionCollector) send(ch chan<- prometheus.Metric, s SiteSessions) {
 		n     int
 	}{{"busy", s.Open - s.Idle}, {"idle", s.Idle}, {"waiting", s.Waiting}} {
 		ch <- prometheus.MustNewConstMetric(sessionDesc, prometheus.GaugeValue, float64(v.n), string(s.Site), v.state)
+	}
+}
+
+var (
+	storeDesc = prometheus.NewDesc("millrace_store_total", "What the shared state has done: round trips, failures, stages answered without Redis, and so on.",
+		[]string{"what"}, nil)
+	downDesc    = prometheus.NewDesc("millrace_redis_down", "1 while Redis is given up for not answering.", nil, nil)
+	redisDesc   = prometheus.NewDesc("millrace_redis_connections", "Connections to Redis now.", nil, nil)
+	entriesDesc = prometheus.NewDesc("millrace_store_entries", "Entries of shared state held in this process.", nil, nil)
+)
+
+// A storeCollector reads the store when metrics are asked for.
+type storeCollector struct{ read func() Store }
+
+// Describe names the metrics.
+func (c storeCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{storeDesc, downDesc, redisDesc, entriesDesc} {
+		ch <- d
+	}
+}
+
+// Collect sends what the store says of itself.
+func (c storeCollector) Collect(ch chan<- prometheus.Metric) {
+	s := c.read()
+	down := 0.0
+	if s.Down {
+		down = 1
+	}
+	ch <- prometheus.MustNewConstMetric(downDesc, prometheus.GaugeValue, down)
+	ch <- prometheus.MustNewConstMetric(redisDesc, prometheus.GaugeValue, float64(s.Connections))
+	ch <- prometheus.MustNewConstMetric(entriesDesc, prometheus.GaugeValue, float64(s.Entries))
+	for what, n := range s.Counts {
+		ch <- prometheus.MustNewConstMetric(storeDesc, prometheus.CounterValue, float64(n), what)
 	}
 }

@@ -23,11 +23,13 @@ type streams struct {
 
 // verbs are all verbs with their flags.
 type verbs struct {
-	Serve   serveVerb   `cmd:"" help:"Run a node in the foreground; the log goes to stderr. SIGHUP reads rules and certificates anew, SIGTERM drains."`
-	Check   checkVerb   `cmd:"" help:"Validate a configuration and the rules it names."`
-	Explain explainVerb `cmd:"" help:"Tell what would become of a message. Exit code: 0 accept or drop, 1 defer, 2 reject, 3 no verdict."`
-	Dev     devVerb     `cmd:"" help:"Run a node, a name server and destinations of every mood in one process, and show what happens."`
-	Version versionVerb `cmd:"" help:"Print the version."`
+	Serve   serveVerb    `cmd:"" help:"Run a node in the foreground; the log goes to stderr. SIGHUP reads rules and certificates anew, SIGTERM drains."`
+	Check   checkVerb    `cmd:"" help:"Validate a configuration and the rules it names."`
+	Explain explainVerb  `cmd:"" help:"Tell what would become of a message. Exit code: 0 accept or drop, 1 defer, 2 reject, 3 no verdict."`
+	Dev     devVerb      `cmd:"" help:"Run a node, a name server and destinations of every mood in one process, and show what happens."`
+	DKIM    dkimVerbs    `cmd:"" name:"dkim" help:"Keys that messages are signed with."`
+	Cluster clusterVerbs `cmd:"" help:"Nodes that work together."`
+	Version versionVerb  `cmd:"" help:"Print the version."`
 }
 
 // Main runs the verb that args name and gives the exit code.
@@ -66,6 +68,10 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return v.Explain.run(s)
 	case "dev":
 		return v.Dev.run(s)
+	case "cluster init <dir> <names>":
+		return v.Cluster.Init.run(s)
+	case "dkim new":
+		return v.DKIM.New.run(s)
 	default:
 		return v.Version.run(s)
 	}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/ingress/msgauth/dkim"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
@@ -225,7 +226,7 @@ func writeExampleFiles(t *testing.T, dir, yaml, rules string) {
 	secret := "0123456789abcdef0123456789abcdef\n"
 	files := map[string]string{
 		"millrace.yaml": yaml, "routes.txt": rules, "routes/00.txt": rules, "secret": secret, "admin.token": secret, "srs.key": secret,
-		"gossip.key": secret, "arc.pem": "", "r.pem": "", "d.pem": "", "ca.pem": "", "a.pem": "", "a.key": "",
+		"gossip.key": secret, "ca.pem": "", "a.pem": "", "a.key": "",
 		"smarthosts": "relay@smarthost.example:587 secret\nuser@example.com@smarthost.example:587 secret\n",
 	}
 	for name, text := range files {
@@ -234,6 +235,19 @@ func writeExampleFiles(t *testing.T, dir, yaml, rules string) {
 			t.Fatal(err)
 		}
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"arc.pem", "r.pem", "d.pem"} {
+		key, err := dkim.GenerateKey(dkim.Ed25519SHA256, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := dkim.MarshalKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

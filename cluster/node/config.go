@@ -27,7 +27,7 @@ type Config struct {
 	Deadlines  Deadlines  `yaml:"deadlines"`
 	Drain      Duration   `yaml:"drain"`
 	SRS        *SRS       `yaml:"srs"`
-	ARC        *Signer    `yaml:"arc"`
+	ARC        *ARC       `yaml:"arc"`
 	DKIM       *DKIM      `yaml:"dkim"`
 	Score      *Score     `yaml:"score"`
 	Redis      *Redis     `yaml:"redis"`
@@ -116,6 +116,14 @@ type Signer struct {
 	KeyFile  File   `yaml:"key_file"`
 }
 
+// ARC is the key that sets are sealed with, and the domains whose sets are believed.
+type ARC struct {
+	Domain   string   `yaml:"domain"`
+	Selector string   `yaml:"selector"`
+	KeyFile  File     `yaml:"key_file"`
+	Trust    []string `yaml:"trust"`
+}
+
 // DKIM lists the keys that messages are signed with.
 type DKIM struct {
 	Relay   []Signer `yaml:"relay"`
@@ -124,30 +132,56 @@ type DKIM struct {
 
 // Score says how clients are judged before RCPT.
 type Score struct {
-	Deadline Duration   `yaml:"deadline"`
-	Defer    float64    `yaml:"defer"`
-	Reject   float64    `yaml:"reject"`
-	RejectAt string     `yaml:"reject_at"` // "", "connect" or "rcpt"
-	URL      string     `yaml:"url"`
-	Lists    []List     `yaml:"lists"`
-	Rates    ScoreRates `yaml:"rates"`
+	Deadline Duration           `yaml:"deadline"`
+	Defer    float64            `yaml:"defer"`
+	Reject   float64            `yaml:"reject"`
+	RejectAt string             `yaml:"reject_at"` // "", "connect" or "rcpt"
+	URL      string             `yaml:"url"`
+	Greet    Duration           `yaml:"greet"`
+	Tarpit   Duration           `yaml:"tarpit"`
+	Greylist *Greylist          `yaml:"greylist"`
+	Lists    []List             `yaml:"lists"`
+	Rates    ScoreRates         `yaml:"rates"`
+	Weights  map[string]float64 `yaml:"weights"`
+	Allow    []string           `yaml:"allow"`
+	Block    []string           `yaml:"block"`
+}
+
+// A Greylist is the band of scores whose clients are asked to come again, and how long they are remembered.
+type Greylist struct {
+	From   float64  `yaml:"from"`
+	To     float64  `yaml:"to"`
+	Delay  Duration `yaml:"delay"`
+	Window Duration `yaml:"window"`
+	Keep   Duration `yaml:"keep"`
 }
 
 // A List is a DNS list and the weight of being on it.
 type List struct {
-	Zone   string  `yaml:"zone"`
-	Weight float64 `yaml:"weight"`
+	Zone   string             `yaml:"zone"`
+	Weight float64            `yaml:"weight"`
+	Of     string             `yaml:"of"` // "", "address" or "domain"
+	Codes  map[string]float64 `yaml:"codes"`
 }
 
-// ScoreRates bound what one client and one network may begin.
+// ScoreRates bound what clients, senders and recipients may take.
 type ScoreRates struct {
-	Client  Rate `yaml:"client"`
-	Network Rate `yaml:"network"`
+	Client          Rate `yaml:"client"`           // connections of an address
+	Network         Rate `yaml:"network"`          // connections of a /24 or /64
+	Messages        Rate `yaml:"messages"`         // of an address
+	NetworkMessages Rate `yaml:"network_messages"` // of a /24 or /64
+	Recipients      Rate `yaml:"recipients"`       // of an address
+	Refused         Rate `yaml:"refused"`          // recipients of an address that were refused for good
+	Sender          Rate `yaml:"sender"`           // messages of a reverse-path's domain
+	Recipient       Rate `yaml:"recipient"`        // messages to one recipient
+	Domain          Rate `yaml:"domain"`           // messages to one hosted domain
 }
 
 // Redis is the state that nodes share.
 type Redis struct {
-	URL string `yaml:"url"`
+	URL     string   `yaml:"url"`
+	Prefix  string   `yaml:"prefix"`
+	Timeout Duration `yaml:"timeout"`
 }
 
 // Cluster is how nodes find and trust each other.
@@ -263,6 +297,11 @@ func parse(file string, data []byte, rules string, env func(string) (string, boo
 	if c.Egress.Helo == "" {
 		c.Egress.Helo = c.Hostname
 	}
+	if s := c.Score; s != nil {
+		setDefault(&s.Deadline, Duration(time.Second))
+		setDefault(&s.Defer, 6)
+		setDefault(&s.Reject, 10)
+	}
 	if c.Admin != nil && c.Admin.Addr == "" {
 		c.Admin.Addr = "127.0.0.1:8025"
 	}
@@ -270,4 +309,11 @@ func parse(file string, data []byte, rules string, env func(string) (string, boo
 		return nil, err
 	}
 	return c, nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
 }

@@ -163,6 +163,8 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, field string) {
 		d.mapping(n, v, field)
 	case t.Kind() == reflect.Slice:
 		d.list(n, v, field)
+	case t.Kind() == reflect.Map:
+		d.table(n, v, field)
 	default:
 		d.plain(n, v, field)
 	}
@@ -225,6 +227,26 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, field string) {
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
 	for i, item := range n.Content {
 		d.value(item, v.Index(i), fmt.Sprintf("%s[%d]", field, i))
+	}
+}
+
+// table fills a map from names to values.
+func (d *decoder) table(n *yaml.Node, v reflect.Value, field string) {
+	if n.Kind != yaml.MappingNode {
+		d.add(field, "want keys and values")
+		return
+	}
+	v.Set(reflect.MakeMapWithSize(v.Type(), len(n.Content)/2))
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name := n.Content[i].Value
+		at := field + "[" + name + "]" // a name may hold dots
+		if v.MapIndex(reflect.ValueOf(name)).IsValid() {
+			d.problems = append(d.problems, Problem{File: d.file, Line: n.Content[i].Line, Field: at, Message: "stands there already"})
+			continue
+		}
+		item := reflect.New(v.Type().Elem()).Elem()
+		d.value(n.Content[i+1], item, at)
+		v.SetMapIndex(reflect.ValueOf(name), item)
 	}
 }
 

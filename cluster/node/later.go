@@ -1,17 +1,22 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
-	"net/url"
 
 	"github.com/millrace/millrace/router/mail"
 )
 
 // later validates the sections whose part is not served yet, so that a file written for it is held to its form already.
 func (v *validator) later(c *Config) {
-	if s := c.ARC; s != nil {
-		v.signer("arc", s)
+	if a := c.ARC; a != nil {
+		if a.KeyFile != "" || a.Domain != "" || a.Selector != "" || len(a.Trust) == 0 { // without a key there is only whom to trust
+			v.signer("arc", &Signer{a.Domain, a.Selector, a.KeyFile})
+		}
+		for i, domain := range a.Trust {
+			v.domain(fmt.Sprintf("arc.trust[%d]", i), domain)
+		}
 	}
 	if d := c.DKIM; d != nil {
 		for i := range d.Relay {
@@ -24,9 +29,12 @@ func (v *validator) later(c *Config) {
 	if s := c.Score; s != nil {
 		v.score(s)
 	}
-	if r := c.Redis; r != nil {
-		if u, err := url.Parse(r.URL); err != nil || u.Scheme != "redis" && u.Scheme != "rediss" || u.Host == "" {
-			v.add("redis.url", "want redis://host:port/database or rediss://") // never the URL itself: it may hold a password
+	if c.Redis != nil {
+		var fe *mail.FieldError
+		if c.Redis.URL == "" {
+			v.add("redis.url", "is required: redis://host:port/database or rediss://")
+		} else if err := c.storeConfig().Validate(); errors.As(err, &fe) {
+			v.add("redis."+fe.Field, fe.Reason)
 		}
 	}
 	if k := c.Cluster; k != nil {
@@ -91,10 +99,7 @@ func (c *Config) Warnings() []Problem {
 		effect  string
 	}{
 		{"state", c.State != "", "the folder is not touched"},
-		{"arc", c.ARC != nil, "nothing is sealed"},
-		{"dkim", c.DKIM != nil, "nothing is signed"},
 		{"score", c.Score != nil, "no client is scored"},
-		{"redis", c.Redis != nil, "nothing is shared"},
 		{"cluster", c.Cluster != nil, "this node is alone"},
 		{"public", c.Public != nil, "nothing listens there"},
 	} {

@@ -14,6 +14,7 @@ import (
 	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/ingress/msgauth"
 	"github.com/millrace/millrace/router"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -26,6 +27,7 @@ type material struct {
 	credentials atomic.Pointer[credentials]
 	token       []byte
 	rules       *router.Router
+	keyring     msgauth.Keyring
 }
 
 // load reads everything that the configuration names. The error is Problems.
@@ -47,6 +49,9 @@ func (c *Config) load() (*material, error) {
 			return nil, c.place("", "admin.token_file", err)
 		}
 		m.token = admin.ParseToken(data)
+	}
+	if m.keyring, err = c.loadKeyring(); err != nil {
+		return nil, err
 	}
 	if m.rules, err = c.loadRules(m); err != nil {
 		return nil, c.place("", "routes", err)
@@ -196,7 +201,7 @@ func (c *Config) Check() (warnings []Problem, err error) {
 		what   string
 	}{
 		{m.rules.NeedsSRS(), c.SRS != nil, "wants the reverse-path rewritten, and there is no srs section: nothing is rewritten (srs=never says so)"},
-		{m.rules.NeedsSeal(), c.ARC != nil || c.DKIM != nil, "wants messages sealed, and there is neither an arc nor a dkim section: nothing is sealed (seal=never says so)"},
+		{m.rules.NeedsSeal(), c.signs(), "wants messages sealed, and there is neither an arc nor a dkim section: nothing is sealed (seal=never says so)"},
 	} {
 		if need.rule.Line > 0 && !need.served {
 			warnings = append(warnings, Problem{File: need.rule.File, Line: need.rule.Line, Field: need.rule.Pattern, Message: need.what})
@@ -208,6 +213,13 @@ func (c *Config) Check() (warnings []Problem, err error) {
 	}
 	defer resolver.Close()
 	if _, err := c.egressConfig(resolver, m); err != nil {
+		return warnings, err
+	}
+	auth, _, err := c.newAuthenticator(resolver)
+	if err != nil {
+		return warnings, err
+	}
+	if err := c.useKeyring(auth, m.keyring); err != nil {
 		return warnings, err
 	}
 	if m.token != nil {

@@ -18,7 +18,9 @@ import (
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/store"
 	"github.com/millrace/millrace/egress"
+	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/ingress"
+	"github.com/millrace/millrace/ingress/msgauth"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -39,6 +41,9 @@ type Node struct {
 	caps     *wire.Caps
 	server   *ingress.Server
 	relay    *egress.Relay
+	store    *store.Store
+	resolver *dns.Resolver
+	auth     *msgauth.Authenticator
 	admin    *admin.Server
 	servers  []*wire.Server
 	bound    []net.Listener
@@ -116,6 +121,12 @@ func (n *Node) start() error {
 	if err != nil {
 		return err
 	}
+	if err := n.startStore(metrics.ObserveRedis); err != nil {
+		return err
+	}
+	if err := n.startResolver(); err != nil {
+		return err
+	}
 	if err := n.startRelay(tracer); err != nil {
 		return err
 	}
@@ -180,13 +191,18 @@ func (n *Node) startAdmin(metrics *admin.Metrics) error {
 	return nil
 }
 
-func (n *Node) startRelay(tracer trace.Tracer) error {
-	resolver, err := n.cfg.newResolver()
+func (n *Node) startResolver() error {
+	r, err := n.cfg.newResolver()
 	if err != nil {
 		return err
 	}
-	n.later("resolver", func(context.Context) error { resolver.Close(); return nil })
-	cfg, err := n.cfg.egressConfig(resolver, n.material)
+	n.resolver = r
+	n.later("resolver", func(context.Context) error { r.Close(); return nil })
+	return nil
+}
+
+func (n *Node) startRelay(tracer trace.Tracer) error {
+	cfg, err := n.cfg.egressConfig(n.resolver, n.material)
 	if err != nil {
 		return err
 	}
@@ -211,22 +227,34 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 	if err != nil {
 		return err
 	}
-	counts, err := store.New(store.Config{})
+	markKeys, err := n.material.secret.derive(labelMark)
 	if err != nil {
 		return err
 	}
-	n.later("store", func(context.Context) error { return counts.Close() })
+	auth, checker, err := n.cfg.newAuthenticator(n.resolver)
+	if err != nil {
+		return err
+	}
+	if err := n.cfg.useKeyring(auth, n.material.keyring); err != nil {
+		return err
+	}
+	n.auth = auth
 	d := n.cfg.Deadlines
 	n.server, err = ingress.New(ingress.Config{
 		Hostname:   n.cfg.Hostname,
 		Router:     n.material.rules,
 		Relay:      n.relay,
-		Rates:      counts,
+		Rates:      n.store,
 		Emit:       n.events.Emit,
 		Tracer:     tracer,
 		HopKeys:    hopKeys,
 		InUse:      n.inUse,
 		HoldBudget: int64(n.cfg.Limits.HoldBudget),
+		HoldWindow: int64(n.cfg.Limits.HoldWindow),
+		Auth:       auth,
+		SPF:        checker,
+		Marks:      n.store,
+		MarkKeys:   markKeys,
 		Deadlines: ingress.Deadlines{
 			Rcpt:   time.Duration(d.Rcpt),
 			Data:   time.Duration(d.Data),
@@ -338,6 +366,7 @@ func (n *Node) gauges() admin.Gauges {
 		EventsDropped: n.events.Dropped,
 		Sessions:      n.sessions,
 		Rules:         n.material.rules.Len,
+		Store:         n.redis,
 	}
 }
 
@@ -409,7 +438,7 @@ func (n *Node) end(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Reload reads rules, SRS keys, certificate and credentials anew. If anything is wrong with any of them, or with the configuration
+// Reload reads rules, SRS keys, signing keys, certificate and credentials anew. If anything is wrong with any of them, or with the configuration
 // file, nothing changes, and the error names the file and the line. Mail that is under way goes on with what it began
 // with. What the configuration file says, and the keys made of secret_file or of what stands for it, change with a restart only.
 func (n *Node) Reload() error {
@@ -444,11 +473,15 @@ func (n *Node) reload() error {
 	if err != nil {
 		return n.cfg.place("", "egress.credentials_file", err)
 	}
+	keyring, err := n.cfg.loadKeyring()
+	if err != nil {
+		return err
+	}
 	old := m.credentials.Swap(&logins) // the rules are checked against them
 	if err := m.rules.Reload(); err != nil {
 		m.credentials.Store(old)
 		return n.cfg.place("", "routes", err)
 	}
 	m.certificate.use(handshake)
-	return nil
+	return n.cfg.useKeyring(n.auth, keyring)
 }

@@ -1,0 +1,192 @@
+package command
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+type clusterVerbs struct {
+	Init clusterInitVerb `cmd:"" help:"Make the files that the nodes of a cluster need: a gossip key, an authority, and a certificate and key for each node. What exists is kept, so a later run adds a node."`
+}
+
+type clusterInitVerb struct {
+	Dir   string   `arg:"" placeholder:"DIR" help:"The folder to write to."`
+	Names []string `arg:"" placeholder:"NAME" help:"The nodes' names, as in cluster.name."`
+}
+
+// certificateLife is how long the certificates of a cluster are valid. Nobody but the nodes sees them.
+const certificateLife = 10 * 365 * 24 * time.Hour
+
+func (v *clusterInitVerb) run(s streams) int {
+	if err := v.init(s); err != nil {
+		fmt.Fprintln(s.err, "millrace:", err)
+		return exitError
+	}
+	return exitOK
+}
+
+func (v *clusterInitVerb) init(s streams) error {
+	for _, name := range v.Names {
+		if !mail.IsDomain(name) || name == "ca" || name == "gossip" {
+			return fmt.Errorf("%q cannot be the name of a node", name)
+		}
+	}
+	if err := os.MkdirAll(v.Dir, 0o700); err != nil {
+		return err
+	}
+	if err := v.write(s, "gossip.key", func() ([]byte, error) { return newSecret(), nil }); err != nil {
+		return err
+	}
+	ca, caKey, err := v.authority(s)
+	if err != nil {
+		return err
+	}
+	for _, name := range v.Names {
+		if err := v.node(s, name, ca, caKey); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(s.out, "Each node NAME needs gossip.key, ca.pem, NAME.pem and NAME.key. Keep ca.key off the nodes: who has it can join.\n")
+	return nil
+}
+
+// write makes a file of its name unless it is there.
+func (v *clusterInitVerb) write(s streams, name string, content func() ([]byte, error)) error {
+	path := filepath.Join(v.Dir, name)
+	if _, err := os.Stat(path); err == nil {
+		fmt.Fprintln(s.out, "kept   ", path)
+		return nil
+	}
+	text, err := content()
+	if err != nil {
+		return err
+	}
+	if err := writeNew(path, text); err != nil {
+		return err
+	}
+	fmt.Fprintln(s.out, "written", path)
+	return nil
+}
+
+// newSecret is a line that keys are derived from.
+func newSecret() []byte {
+	b := make([]byte, 32)
+	rand.Read(b) // never fails
+	return append(base64.StdEncoding.AppendEncode(nil, b), '\n')
+}
+
+// authority reads the authority of the cluster, or makes it.
+func (v *clusterInitVerb) authority(s streams) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	certFile, keyFile := filepath.Join(v.Dir, "ca.pem"), filepath.Join(v.Dir, "ca.key")
+	_, certErr := os.Stat(certFile)
+	_, keyErr := os.Stat(keyFile)
+	if errors.Is(certErr, fs.ErrNotExist) != errors.Is(keyErr, fs.ErrNotExist) {
+		return nil, nil, fmt.Errorf("%s holds only one of ca.pem and ca.key: both are needed to add a node", v.Dir)
+	}
+	if errors.Is(certErr, fs.ErrNotExist) {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			return nil, nil, err
+		}
+		template := certificateFor("millrace cluster")
+		template.IsCA, template.BasicConstraintsValid = true, true
+		template.KeyUsage = x509.KeyUsageCertSign
+		if err := v.pair(s, "ca", template, template, key, key); err != nil {
+			return nil, nil, err
+		}
+	}
+	return readAuthority(certFile, keyFile)
+}
+
+func readAuthority(certFile, keyFile string) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	der, err := readPEM(certFile, "CERTIFICATE")
+	if err != nil {
+		return nil, nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", certFile, err)
+	}
+	if der, err = readPEM(keyFile, "PRIVATE KEY"); err != nil {
+		return nil, nil, err
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", keyFile, err)
+	}
+	key, ok := parsed.(*ecdsa.PrivateKey)
+	if !ok || !key.PublicKey.Equal(cert.PublicKey) {
+		return nil, nil, fmt.Errorf("%s is not the key of %s", keyFile, certFile)
+	}
+	return cert, key, nil
+}
+
+func readPEM(file, kind string) ([]byte, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	block, _ := pem.Decode(text)
+	if block == nil || block.Type != kind {
+		return nil, fmt.Errorf("%s: holds no %s", file, kind)
+	}
+	return block.Bytes, nil
+}
+
+// node makes the certificate of a node, good for both ends of the hop.
+func (v *clusterInitVerb) node(s streams, name string, ca *x509.Certificate, caKey *ecdsa.PrivateKey) error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	template := certificateFor(name)
+	template.DNSNames = []string{name}
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	return v.pair(s, name, template, ca, key, caKey)
+}
+
+// pair writes a certificate and its key, both or neither.
+func (v *clusterInitVerb) pair(s streams, name string, template, parent *x509.Certificate, key, parentKey *ecdsa.PrivateKey) error {
+	keyFile := filepath.Join(v.Dir, name+".key")
+	_, err := os.Stat(filepath.Join(v.Dir, name+".pem"))
+	if _, keyErr := os.Stat(keyFile); (err == nil) != (keyErr == nil) {
+		return fmt.Errorf("%s holds only one of %s.pem and %s.key; remove it, and both are made anew", v.Dir, name, name)
+	}
+	if err := v.write(s, name+".key", func() ([]byte, error) {
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
+	}); err != nil {
+		return err
+	}
+	return v.write(s, name+".pem", func() ([]byte, error) {
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, parentKey)
+		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), err
+	})
+}
+
+func certificateFor(name string) *x509.Certificate {
+	serial := make([]byte, 16)
+	rand.Read(serial)
+	now := time.Now()
+	return &x509.Certificate{
+		SerialNumber: new(big.Int).SetBytes(serial[1:]),
+		Subject:      pkix.Name{CommonName: name},
+		NotBefore:    now.Add(-time.Hour),
+		NotAfter:     now.Add(certificateLife),
+	}
+}

@@ -1,0 +1,97 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"github.com/millrace/millrace/ingress/msgauth/dkim"
+	"github.com/millrace/millrace/router/mail"
+)
+
+type dkimVerbs struct {
+	New dkimNewVerb `cmd:"" help:"Make a private key and print the record that publishes its other half. The same key signs DKIM and seals ARC."`
+}
+
+type dkimNewVerb struct {
+	Domain   string `required:"" placeholder:"DOMAIN" help:"The signing domain, d=."`
+	Selector string `required:"" placeholder:"NAME" help:"The selector, s=. Each key has its own, so that the old and the new one stand side by side."`
+	Type     string `enum:"rsa,ed25519" default:"rsa" help:"rsa, which everybody verifies, or ed25519 to stand beside it."`
+	Bits     int    `default:"2048" help:"The size of an RSA key, 1024 to 4096. Signing with 2048 takes three times as long as with 1024."`
+	Out      string `required:"" placeholder:"FILE" help:"Where the private key goes. A file that exists is kept and is an error."`
+	JSON     bool   `name:"json" help:"Print for a program."`
+}
+
+// A published is the record of a new key.
+type published struct {
+	Name    string   `json:"name"`
+	Record  string   `json:"record"`
+	Strings []string `json:"strings"` // what the TXT record is made of, of at most 255 octets each
+	KeyFile string   `json:"key_file"`
+}
+
+func (v *dkimNewVerb) run(s streams) int {
+	p, err := v.make()
+	if err != nil {
+		fmt.Fprintln(s.err, "millrace:", err)
+		return exitError
+	}
+	if v.JSON {
+		printJSON(s.out, p)
+		return exitOK
+	}
+	v.print(s.out, p)
+	return exitOK
+}
+
+func (v *dkimNewVerb) make() (*published, error) {
+	for _, name := range [][2]string{{"--domain", v.Domain}, {"--selector", v.Selector}} {
+		if !mail.IsDomain(name[1]) {
+			return nil, fmt.Errorf("%s: %q is not a domain name", name[0], name[1])
+		}
+	}
+	algorithm := dkim.RSASHA256
+	if v.Type == "ed25519" {
+		algorithm = dkim.Ed25519SHA256
+	}
+	key, err := dkim.GenerateKey(algorithm, v.Bits)
+	if err != nil {
+		return nil, err
+	}
+	text, err := dkim.MarshalKey(key)
+	if err != nil {
+		return nil, err
+	}
+	record, err := dkim.KeyRecord(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	if err := writeNew(v.Out, text); err != nil {
+		return nil, err
+	}
+	return &published{Name: dkim.KeyName(v.Selector, v.Domain), Record: record, Strings: dkim.RecordStrings(record), KeyFile: v.Out}, nil
+}
+
+// writeNew writes a file for its owner alone, and never over another.
+func writeNew(name string, text []byte) error {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("--out: %s exists and is kept", name)
+	}
+	if err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	_, err = f.Write(text)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return errors.Join(fmt.Errorf("--out: %w", err), os.Remove(name))
+	}
+	return nil
+}
+
+func (v *dkimNewVerb) print(w io.Writer, p *published) {
+	fmt.Fprintf(w, "; %s has the private key. Publish this record, and let %s name the key once it can be looked up everywhere.\n", p.KeyFile, "dkim: or arc:")
+	fmt.Fprintf(w, "; To change keys, add one with a selector of its own and leave the old record in place for two weeks after the old key is out of use.\n")
+	fmt.Fprintln(w, dkim.ZoneLine(v.Selector, v.Domain, p.Record))
+}

@@ -1,0 +1,95 @@
+package ingress
+
+import (
+	"context"
+	"io"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/millrace/millrace/ingress/msgauth/dkim"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A drain is a Relay that forgets all octets and counts what it was asked.
+type drain struct{ begins, datas, commits, aborts, octets atomic.Int64 }
+
+func (d *drain) Begin(context.Context, mail.Delivery) (mail.Transaction, error) {
+	d.begins.Add(1)
+	return &drainTx{d}, nil
+}
+
+type drainTx struct{ *drain }
+
+func (d *drainTx) Rcpt(context.Context, mail.Path) error { return nil }
+
+func (d *drainTx) Data(context.Context, mail.Form) error {
+	d.datas.Add(1)
+	return nil
+}
+
+func (d *drainTx) Write(o mail.Octets) error {
+	d.octets.Add(int64(o.Len()))
+	return nil
+}
+
+func (d *drainTx) Commit(context.Context, mail.Octets) []mail.Outcome {
+	d.commits.Add(1)
+	return []mail.Outcome{{Reply: mail.NewReply(250, 0, 0, "OK")}}
+}
+
+func (d *drainTx) Abort() { d.aborts.Add(1) }
+
+func TestALargeForgeryTakesNoMemoryAndIsNotDelivered(t *testing.T) {
+	const size = 25 << 20
+	wire := []byte(stuff(lines(64 << 10)))
+	tests := []struct {
+		name    string
+		sign    bool // we sign, so that the body may be foretold
+		domain  string
+		replies []string
+		datas   int64
+		mode    mail.Mode
+	}{
+		{"with a foreign signature it is refused before it is sent", true, "evil.example", []string{"550 5.7.26"}, 0, mail.ModeStream},
+		{"with a replayed signature the end of data is withheld in stream", false, "bank.example", []string{"550 5.7.26"}, 1, mail.ModeStream},
+		{"with a replayed signature the end of data is withheld in predict", true, "bank.example", []string{"550 5.7.26"}, 1, mail.ModePredict},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := &drain{}
+			c := judge(t, info, d, tt.sign, nil)
+			key := c.zone.key(t, tt.domain, "s", dkim.Ed25519SHA256)
+			header, _, _ := strings.Cut(signed(t, key, from("bank.example", ""), "the true body\r\n"), "\r\n\r\n")
+			c.send("a@b.example", signed(t, c.sender, from("b.example", ""), lines(300<<10)), "250", "info@example.com") // what is made once is made
+			d.datas.Store(0)
+			d.commits.Store(0)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			for _, want := range tt.replies {
+				c.open("a@evil.example", "info@example.com")
+				c.say("DATA", "354")
+				if _, err := io.WriteString(c.conn, header+"\r\n\r\n"); err != nil {
+					t.Fatal(err)
+				}
+				for sent := 0; sent < size; sent += len(wire) {
+					if _, err := c.conn.Write(wire); err != nil {
+						t.Fatal(err)
+					}
+				}
+				c.say(".", want)
+			}
+			runtime.ReadMemStats(&after)
+			if grown := after.TotalAlloc - before.TotalAlloc; grown > 1<<20 {
+				t.Errorf("%d octets were allocated", grown)
+			}
+			if d.commits.Load() != 0 || d.datas.Load() != tt.datas {
+				t.Errorf("%d times DATA, %d commits", d.datas.Load(), d.commits.Load())
+			}
+			if e := c.last(mail.Refused); e.Mode != tt.mode || tt.datas > 0 && e.Octets < size*9/10 { // without the dots that were added
+				t.Errorf("mode %v, %d octets", e.Mode, e.Octets)
+			}
+		})
+	}
+}
