@@ -77,6 +77,14 @@ type Config struct {
 	// Budget is how long Begin and the first Rcpt may take in all when their context sets no deadline, 0 for 60 s.
 	Budget time.Duration
 
+	// Placement says which node owns a Site, and Remote begins there; both nil where this node is alone.
+	Placement Placement
+	Remote    Remote
+
+	// Share is the part of a Site's sessions that this node may have, above 0 and at most 1; nil means all of them. It is called
+	// by many at once.
+	Share func(mail.Site) float64
+
 	// Emit is told of what an operator should see; it must not block. nil means nobody.
 	Emit func(mail.Event)
 	// Tracer makes the spans of MX look-up, pool, dial, RCPT, octets and dot, below the span that the context carries. nil

@@ -117,12 +117,23 @@ func tlsConfig(cfg Config, policy smtpclient.TLSPolicy) *tls.Config {
 // no host can be reached, 451 4.4.5 the Site is at its cap, 451 4.7.5 the TLS policy is not met.
 func (l *Local) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, error) {
 	ctx = l.within(ctx)
-	c, s := l.span(ctx, "egress.mx")
-	p, err := l.place(c, d.NextHop)
-	end(s, err)
+	p, err := l.find(ctx, d.NextHop)
 	if err != nil {
 		return nil, err
 	}
+	return l.beginAt(ctx, p, d)
+}
+
+// find finds where a next hop leads. Errors are *mail.Refusal.
+func (l *Local) find(ctx context.Context, h mail.NextHop) (place, error) {
+	ctx, s := l.span(ctx, "egress.mx")
+	p, err := l.place(ctx, h)
+	end(s, err)
+	return p, err
+}
+
+// beginAt is Begin where the place is known.
+func (l *Local) beginAt(ctx context.Context, p place, d mail.Delivery) (mail.Transaction, error) {
 	d.Site = p.site
 	t := &transaction{local: l, d: d, place: p}
 	if err := t.acquire(ctx); err != nil {

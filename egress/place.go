@@ -42,8 +42,12 @@ func (l *Local) place(ctx context.Context, h mail.NextHop) (place, error) {
 // limits gives the caps of a Site: what was configured for it over what the providers' file says.
 func (l *Local) limits(site mail.Site) pool.Limits {
 	known, over := l.finder.Limits(site), l.cfg.Limits[site]
+	sessions := cmp.Or(over.Sessions, known.Connections, pool.Generic().Sessions)
+	if l.cfg.Share != nil {
+		sessions = max(1, int(float64(sessions)*l.cfg.Share(site)))
+	}
 	return pool.Limits{
-		Sessions: cmp.Or(over.Sessions, known.Connections),
+		Sessions: sessions,
 		Messages: cmp.Or(over.Messages, known.Messages),
 		Age:      cmp.Or(over.Age, known.Age),
 		Idle:     cmp.Or(over.Idle, known.Idle),

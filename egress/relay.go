@@ -6,10 +6,12 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Relay is what mail is handed to. It delivers from this node; in a cluster it will ask first who owns the Site, and
-// begin there.
+// A Relay is what mail is handed to. In a cluster it asks who owns the Site and begins there; else it delivers from this
+// node.
 type Relay struct {
-	local *Local
+	local     *Local
+	placement Placement // nil: this node is alone
+	remote    Remote
 }
 
 // NewRelay makes a Relay and starts the closing of idle sessions. It fails as Config.Validate does. Shutdown must be
@@ -20,15 +22,45 @@ func NewRelay(cfg Config) (*Relay, error) {
 		return nil, err
 	}
 	local.pool.Start()
-	return &Relay{local: local}, nil
+	return &Relay{local: local, placement: cfg.Placement, remote: cfg.Remote}, nil
 }
 
 // Local is the part that delivers from this node and never hands mail on to another.
 func (r *Relay) Local() *Local { return r.local }
 
-// Begin opens a transaction for d; see Local.Begin.
+// Begin opens a transaction for d at the node that owns its Site, or here if that is this one or cannot be had; see
+// Local.Begin.
 func (r *Relay) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, error) {
-	return r.local.Begin(ctx, d)
+	if r.placement == nil || isHere(d.NextHop) {
+		return r.local.Begin(ctx, d)
+	}
+	ctx = r.local.within(ctx)
+	p, err := r.local.find(ctx, d.NextHop)
+	if err != nil {
+		return nil, err
+	}
+	d.Site = p.site
+	node, self := r.placement.Owner(p.site, d.RecipientDomain)
+	if self {
+		return r.local.beginAt(ctx, p, d)
+	}
+	tx, err := r.remote.Begin(ctx, node, d)
+	if err == nil {
+		return &placed{relay: r, d: d, place: p, node: node, tx: tx}, nil
+	}
+	if lost, _ := lostPeer(err); !lost {
+		return nil, err
+	}
+	r.tellLost(&d, node, err)
+	return r.local.beginAt(ctx, p, d)
+}
+
+// tellLost tells the operator that a message goes out from here because its owner was lost.
+func (r *Relay) tellLost(d *mail.Delivery, node string, cause error) {
+	r.local.cfg.Emit(mail.Event{
+		Kind: mail.Anomaly, Time: r.local.cfg.Now(), Trace: d.Trace, NextHop: d.NextHop, Site: d.Site, Host: node,
+		Reason: "peer lost, delivered from here", Cause: cause,
+	})
 }
 
 // sitesTold bounds the Sites that Sessions tells of one by one.
@@ -45,6 +77,13 @@ func (r *Relay) Sessions(yield func(site mail.Site, open, idle, waiting int) boo
 		}
 	}
 }
+
+// Cut is for a drain whose time is up, right behind the end of the contexts that were given to transactions: the waits of a
+// session for its destination heed their deadlines alone. Each of these waits ends, of transactions that are used and of
+// those that are aborted, as that of a lost connection does: 451 4.4.2, not in doubt. A Commit that has begun is left alone
+// and keeps to its own deadline; one that has not fails and sends nothing. Begin fails from now on as after Shutdown, which is to be
+// called all the same. Cut waits for nothing and may be called at any time, also again.
+func (r *Relay) Cut() { r.local.pool.Cut() }
 
 // Shutdown closes idle sessions with QUIT and waits until the others were given back, or ctx ends. Begin fails with 451
 // 4.3.2 from now on.

@@ -70,9 +70,28 @@ func (p *sheets) give(s *sheet) {
 
 func (s *sheet) size() int64 { return int64(cap(s.header) + cap(s.fields)) }
 
-// beginSPF begins the check of SPF for the transaction. Only strangers are judged.
+// asks reports whether a policy wants messages to be judged at all. With neither DMARC nor require_auth nothing is looked at
+// and no results are written.
+func asks(p mail.DomainPolicy) bool {
+	return p.DMARC != mail.DMARCOff || p.RequireAuth != mail.RequireAuthNo
+}
+
+// asked reports whether a recipient's policy wants the message to be judged.
+func (s *session) asked() bool {
+	if s.cfg.Auth == nil || s.trusted {
+		return false
+	}
+	for i := range s.t.rcpts {
+		if asks(s.t.rcpts[i].route.Policy) {
+			return true
+		}
+	}
+	return false
+}
+
+// beginSPF begins the check of SPF for the transaction, once. Only strangers are judged.
 func (s *session) beginSPF(ctx context.Context) {
-	if s.cfg.SPF != nil && !s.trusted && !s.client.Unknown {
+	if s.cfg.SPF != nil && !s.trusted && !s.client.Unknown && s.t.auth.spf == nil {
 		s.t.auth.spf = s.cfg.SPF.Begin(ctx, s.client.Addr.Addr().Unmap(), s.client.Helo, s.t.reverse)
 	}
 }
@@ -142,7 +161,7 @@ func (s *session) terms(r *recipient) terms {
 	p := &r.route.Policy
 	t := terms{reject: p.DMARC == mail.DMARCEnforce, required: p.RequireAuth == mail.RequireAuthYes}
 	t.quarantine = t.reject && p.Quarantine == mail.QuarantineRefuse
-	if t != (terms{}) && exempt(r.forward) {
+	if t != (terms{}) && IsPostmaster(r.forward) {
 		return terms{exempt: true}
 	}
 	return t
@@ -168,9 +187,10 @@ func (t *transaction) foremost() *recipient {
 	return nil
 }
 
-// exempt reports whether a recipient of ours must be reachable whatever is thought of the message. A stranger reaches
-// nobody else's, so that the local part decides.
-func exempt(forward mail.Path) bool {
+// IsPostmaster reports whether a recipient is called postmaster or abuse: if it is ours, it must be reachable whatever is
+// thought of the message or its client (RFC 5321 section 4.5.1, RFC 2142). A stranger reaches nobody else's, so that the
+// local part decides.
+func IsPostmaster(forward mail.Path) bool {
 	local := forward.LocalPart()
 	return strings.EqualFold(local, "postmaster") || forward.Domain != "" && strings.EqualFold(local, "abuse")
 }
@@ -202,17 +222,20 @@ func (s *session) envelope(signing bool) msgauth.Envelope {
 	if !s.client.Unknown {
 		client = s.client.Addr.Addr().Unmap()
 	}
+	allowed, knownGood := s.spokenFor()
 	return msgauth.Envelope{
-		Client:  client,
-		Helo:    s.client.Helo,
-		Reverse: t.reverse,
-		SPF:     t.auth.spf,
-		Trusted: s.trusted,
-		Exempt:  s.terms(r).exempt,
-		Hosted:  t.hosted(),
-		Policy:  r.route.Policy,
-		Seal:    signing,
-		Rewrote: t.route.Reverse != t.reverse,
+		Allowed:   allowed,
+		KnownGood: knownGood,
+		Client:    client,
+		Helo:      s.client.Helo,
+		Reverse:   t.reverse,
+		SPF:       t.auth.spf,
+		Trusted:   s.trusted,
+		Exempt:    s.terms(r).exempt,
+		Hosted:    t.hosted(),
+		Policy:    r.route.Policy,
+		Seal:      signing,
+		Rewrote:   t.route.Reverse != t.reverse,
 	}
 }
 
@@ -222,7 +245,10 @@ func (s *session) appendHeader(a *authentication, o mail.Octets, form mail.Form,
 		a.sheet = s.sheets.take()
 	}
 	size := a.sheet.size()
-	a.sheet.header = appendPlain(slices.Grow(a.sheet.header, n), o, form, n)
+	if n > cap(a.sheet.header)-len(a.sheet.header) { // doubled, so that what is outgrown is no more than what is kept
+		a.sheet.header = slices.Grow(a.sheet.header, max(n, len(a.sheet.header)))
+	}
+	a.sheet.header = appendPlain(a.sheet.header, o, form, n)
 	s.sheets.grown(a.sheet, size)
 }
 

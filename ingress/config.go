@@ -7,8 +7,12 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/millrace/millrace/ingress/greylist"
+	"github.com/millrace/millrace/ingress/karma"
+	"github.com/millrace/millrace/ingress/limit"
 	"github.com/millrace/millrace/ingress/msgauth"
 	"github.com/millrace/millrace/ingress/msgauth/spf"
+	"github.com/millrace/millrace/ingress/score"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -44,6 +48,13 @@ type Config struct {
 	SPF      *spf.Checker           // nil: SPF is not checked
 	Marks    Marks                  // remembers bodies foretold wrongly; nil: none is foretold
 	MarkKeys [][]byte               // keys of the MACs by which Marks knows them, current first; at least one with Marks
+
+	Score    *score.Scorer    // nil: no client is scored
+	Limits   *limit.Limits    // the rates of recipients; nil: none
+	Counts   Counts           // draws them; nil: none is ever used up
+	Later    *limit.Later     // counts refused recipients; nil: nobody does
+	Greylist *greylist.Policy // nil: nobody is greylisted
+	Karma    *karma.Recorder  // learns from what becomes of mail; nil: nothing is learnt
 
 	Now       func() time.Time // nil: time.Now
 	Deadlines Deadlines        // zero fields: the defaults

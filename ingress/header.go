@@ -13,6 +13,9 @@ const maxReceived = 50
 // maxCarry bounds what is kept of a line that a piece cut in two: enough for a field name and a hop mark.
 const maxCarry = 1024
 
+// resultsName begins a field of results, one of which could pretend to be ours.
+const resultsName = "authentication-results"
+
 // A headerScan reads the header section (RFC 5322 section 2.1) as it goes by, in pieces, in constant memory. It counts
 // Received fields, collects hop marks and notices octets above 127.
 type headerScan struct {
@@ -20,6 +23,7 @@ type headerScan struct {
 	eightBit   bool
 	inReceived bool
 	markSeen   bool // in the field begun last
+	results    bool // there is an Authentication-Results field
 	received   int
 	marked     int // Received fields with a hop mark
 	marks      []hopMark
@@ -84,6 +88,7 @@ func (h *headerScan) line(l []byte) {
 		if h.inReceived {
 			h.received++
 		}
+		h.results = h.results || len(l) > len(resultsName) && bytes.EqualFold(l[:len(resultsName)], []byte(resultsName))
 	}
 	if !h.inReceived {
 		return

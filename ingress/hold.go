@@ -64,6 +64,9 @@ func (s *session) gather(ctx context.Context, b *wire.Body, w *window) error {
 			if err := s.examine(&w.head, o, last); err != nil {
 				return err
 			}
+			if before == 0 && s.mustCut(w) {
+				w.judged = true
+			}
 			if w.judged {
 				err = s.section(ctx, w, o, w.head.octets-before)
 			}
@@ -77,6 +80,13 @@ func (s *session) gather(ctx context.Context, b *wire.Body, w *window) error {
 			return err
 		}
 	}
+}
+
+// mustCut reports whether a message that nobody asked to be judged is looked at all the same: results that pretend to be
+// ours are cut out of it (RFC 8601 section 5), for whoever reads them believes them. Its header section is whole in the first
+// piece, or it could hold some.
+func (s *session) mustCut(w *window) bool {
+	return s.cfg.Auth != nil && !s.trusted && (w.head.results || !w.head.done && !w.last)
 }
 
 // folded reports whether a message begins with white space: its first line would continue the last field that we put above
@@ -99,6 +109,10 @@ func (s *session) section(ctx context.Context, w *window, o mail.Octets, n int) 
 	return nil
 }
 
+// maxSection is the most octets of a header section that are gathered, however large the window is: authentication looks at no
+// longer one, and it is copied.
+const maxSection = 1 << 20
+
 // more reports whether the window is to grow: to have the header section, which must be judged before the next hop hears of
 // the message, or to sign over a body that is known. Without memory to spare the window shrinks to one slab, so that more
 // messages stream.
@@ -107,7 +121,7 @@ func (s *session) section(ctx context.Context, w *window, o mail.Octets, n int) 
 // a trusted client passes, unsigned.
 func (s *session) more(w *window) (bool, error) {
 	short := s.overBudget()
-	full := int64(w.octets) >= s.cfg.HoldWindow
+	full := int64(w.octets) >= s.cfg.HoldWindow || !w.head.done && w.octets >= maxSection
 	switch {
 	case !w.judged:
 		return false, nil

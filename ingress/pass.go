@@ -26,6 +26,7 @@ func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 	}
 	t.abort() // a transaction that Commit has ended is gone already
 	reply := v.reply.WithID(t.id)
+	s.learnMessage(&v)
 	s.tell(v, reply, b.Received())
 	s.end()
 	return reply
@@ -73,7 +74,7 @@ func (s *session) pass(ctx context.Context, b *wire.Body) verdict {
 func (s *session) octets(ctx context.Context, b *wire.Body) (mail.Octets, mail.Mode, error) {
 	w := window{form: b.Form()}
 	w.signing = s.signs(&s.t.route)
-	w.judged = w.signing || s.cfg.Auth != nil && !s.trusted
+	w.judged = w.signing || s.asked()
 	if err := s.gather(ctx, b, &w); err != nil {
 		return mail.Octets{}, w.mode(), err
 	}

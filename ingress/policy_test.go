@@ -225,7 +225,8 @@ func TestTheCheckOfSPFEndsWithTheTransaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := serve(t, info, &hop{}, func(c *Config, _ *wire.Config) { c.SPF = checker })
-	w.say("MAIL FROM:<a@b.example>", "250") // waits for nothing
+	w.say("MAIL FROM:<a@b.example>", "250")
+	w.say("RCPT TO:<info@example.com>", "250") // waits for nothing of it
 	<-s.asked
 	w.say("RSET", "250")
 	w.say("NOOP", "250")

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/millrace/millrace/ingress/score"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -26,6 +27,8 @@ type session struct {
 	client  *wire.Client
 	trusted bool
 	begun   time.Time
+	score   *score.Score // nil: nobody asks who the client is
+	verdict mail.Verdict // of it, as awaited last
 	t       *transaction // nil outside a mail transaction
 }
 
@@ -44,8 +47,12 @@ type transaction struct {
 	lent    bool
 	stale   bool // tx answered otherwise than we did: begin again before DATA
 	auth    authentication
-	span    trace.Span
-	event   mail.Event
+
+	counted   bool      // its rates were asked for once
+	inquiries []inquiry // about recipients that are still to come
+
+	span  trace.Span
+	event mail.Event
 }
 
 // A recipient is one accepted RCPT.
@@ -67,11 +74,12 @@ func (s *Server) NewSession(c *wire.Client, trusted []netip.Prefix) wire.Session
 	return ss
 }
 
-// Greet has nothing to refuse.
-func (s *session) Greet(context.Context) error { return nil }
-
-// Helo needs nothing: the client carries its name.
-func (s *session) Helo(context.Context) {}
+// Helo tells the score what the client calls itself.
+func (s *session) Helo(context.Context) {
+	if s.score != nil {
+		s.score.Helo(s.client.Helo)
+	}
+}
 
 // Mail opens a mail transaction and waits for nothing.
 func (s *session) Mail(ctx context.Context, reverse mail.Path, p mail.Params) error {
@@ -97,7 +105,10 @@ func (s *session) Mail(ctx context.Context, reverse mail.Path, p mail.Params) er
 		s.Reset()
 		return err
 	}
-	s.beginSPF(ctx)
+	if s.score != nil {
+		s.beginSPF(ctx)
+		s.score.Mail(reverse, s.spfSignal())
+	}
 	return nil
 }
 
@@ -110,24 +121,44 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	}
 	ctx = mail.Until(s.traced(ctx), t.last.Add(s.cfg.Deadlines.Rcpt))
 
+	if err := s.judgeClient(ctx, forward); err != nil {
+		return s.refuseRcpt(forward, mail.Route{}, err)
+	}
 	_, in := s.enter(ctx, mail.StageRoute)
 	routes, err := s.cfg.Router.Route(mail.Query{Reverse: t.reverse, Forward: forward, Trusted: s.trusted})
 	in.end(err)
 	if err != nil {
+		s.countRefused(err)
 		return s.refuseRcpt(forward, mail.Route{}, err)
 	}
 	if len(routes) != 1 {
 		return s.refuseRcpt(forward, routes[0], mail.Refuse(451, 3, 0, "Recipient has several next hops", "fan-out", nil))
 	}
 	route := routes[0]
+	if asks(route.Policy) || s.signs(&route) {
+		s.beginSPF(ctx)
+	}
 	if err := s.admit(ctx, route); err != nil {
 		return s.refuseRcpt(forward, route, err)
 	}
+	answer := s.inquire(ctx, forward, route)
 	if route.Action == mail.Drop {
+		if err := answer(); err != nil {
+			return s.refuseRcpt(forward, route, err)
+		}
 		s.accept(forward, route)
 		return nil
 	}
-	if err := s.upstreamRcpt(ctx, forward, route); err != nil {
+	ready := s.upstream(ctx, forward, route)
+	if err := answer(); err != nil {
+		return s.refuseRcpt(forward, route, err)
+	}
+	if ready == nil {
+		ready = s.upstreamRcpt(ctx, route)
+	}
+	if err := ready; err != nil {
+		s.countRefused(err)
+		s.learnRefusal(route, err)
 		return s.refuseRcpt(forward, route, t.publicRefusal(err, &recipient{forward, route}))
 	}
 	if err := s.draw(ctx, route.Rates, false); err != nil { // another session was faster
@@ -171,8 +202,8 @@ func (s *session) draw(ctx context.Context, rates []mail.Rate, peek bool) error 
 	return nil
 }
 
-// upstreamRcpt gives the recipient's forward-paths to the next hop, and opens the transaction there for the first one.
-func (s *session) upstreamRcpt(ctx context.Context, forward mail.Path, route mail.Route) error {
+// upstream makes sure that the transaction at the next hop is open, and opens it for the first recipient.
+func (s *session) upstream(ctx context.Context, forward mail.Path, route mail.Route) error {
 	t := s.t
 	if t.relayed > 0 && !sameDelivery(t.route, route) {
 		return mail.Refuse(452, 5, 3, "This recipient has another next hop, send it in a transaction of its own", "another next hop", nil)
@@ -186,10 +217,14 @@ func (s *session) upstreamRcpt(ctx context.Context, forward mail.Path, route mai
 	if t.tx == nil || t.stale || !sameDelivery(t.route, route) {
 		t.abort()
 		t.route = route
-		if err := s.begin(ctx); err != nil {
-			return err
-		}
+		return s.begin(ctx)
 	}
+	return nil
+}
+
+// upstreamRcpt gives the recipient's forward-paths to the next hop.
+func (s *session) upstreamRcpt(ctx context.Context, route mail.Route) error {
+	t := s.t
 	ctx, in := s.enter(ctx, mail.StageRcpt)
 	accepted, err := giveRcpts(ctx, t.tx, route.Forwards)
 	in.end(err)
@@ -355,7 +390,12 @@ func (s *session) Idle() {
 }
 
 // Close ends the session.
-func (s *session) Close() { s.Reset() }
+func (s *session) Close() {
+	s.Reset()
+	if s.score != nil {
+		s.score.Close()
+	}
+}
 
 func (t *transaction) lend() {
 	if t.tx == nil || t.lent {

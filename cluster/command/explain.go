@@ -112,6 +112,15 @@ func printAnswer(w io.Writer, a *node.Answer) {
 	for _, skipped := range a.Skipped {
 		row("skipped", "%s", skipped)
 	}
+	if s := a.Score; s != nil {
+		for _, sig := range s.Signals {
+			row("signal", "%-16s %-8s %5.1f  %s", sig.Name, sig.State, sig.Weight, sig.Text)
+		}
+		row("score", "%.1f (defer from %g, reject from %g): %s", s.Total, s.Defer, s.Reject, s.Verdict)
+		if s.Grey {
+			row("note", "this score is greylisted: mail is put off the first time")
+		}
+	}
 	for _, step := range a.Steps {
 		row("step", "%s", step)
 	}

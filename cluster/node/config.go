@@ -143,8 +143,19 @@ type Score struct {
 	Lists    []List             `yaml:"lists"`
 	Rates    ScoreRates         `yaml:"rates"`
 	Weights  map[string]float64 `yaml:"weights"`
-	Allow    []string           `yaml:"allow"`
-	Block    []string           `yaml:"block"`
+	Karma    *Karma             `yaml:"karma"`
+	Private  bool               `yaml:"private"`
+
+	Allow     []string `yaml:"allow"`
+	AllowFile File     `yaml:"allow_file"`
+	Block     []string `yaml:"block"`
+	BlockFile File     `yaml:"block_file"`
+}
+
+// Karma says from which destinations is learnt: those that took so many messages, from so many client networks, in a week.
+type Karma struct {
+	Volume   int `yaml:"volume"`
+	Networks int `yaml:"networks"`
 }
 
 // A Greylist is the band of scores whose clients are asked to come again, and how long they are remembered.
@@ -158,10 +169,12 @@ type Greylist struct {
 
 // A List is a DNS list and the weight of being on it.
 type List struct {
-	Zone   string             `yaml:"zone"`
-	Weight float64            `yaml:"weight"`
-	Of     string             `yaml:"of"` // "", "address" or "domain"
-	Codes  map[string]float64 `yaml:"codes"`
+	Zone      string             `yaml:"zone"`
+	Name      string             `yaml:"name"`
+	Weight    float64            `yaml:"weight"`
+	Of        string             `yaml:"of"` // "", "address" or "domain"
+	Codes     map[string]float64 `yaml:"codes"`
+	Unchecked bool               `yaml:"unchecked"`
 }
 
 // ScoreRates bound what clients, senders and recipients may take.

@@ -8,7 +8,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/millrace/millrace/cluster/store"
+	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/egress/mx"
+	"github.com/millrace/millrace/ingress"
+	"github.com/millrace/millrace/ingress/msgauth/spf"
+	"github.com/millrace/millrace/ingress/score"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -41,11 +46,30 @@ type Answer struct {
 	Helo    string   `json:"helo,omitempty"`
 	From    string   `json:"from,omitempty"`
 	To      string   `json:"to,omitempty"`
+	Score   *Scored  `json:"score,omitempty"`
 	Steps   []string `json:"steps,omitempty"`
 	Rule    string   `json:"rule,omitempty"`
 	Ways    []Way    `json:"ways,omitempty"`
 	Skipped []string `json:"skipped"` // what was not looked at, and why
 	Notes   []string `json:"notes,omitempty"`
+}
+
+// A Scored is what is thought of the client.
+type Scored struct {
+	Total   float64  `json:"total"`
+	Defer   float64  `json:"defer"`
+	Reject  float64  `json:"reject"`
+	Verdict string   `json:"verdict"` // of the score alone
+	Signals []Signal `json:"signals"`
+	Grey    bool     `json:"greylisted,omitempty"` // mail of the client is greylisted
+}
+
+// A Signal is one thing that was looked at.
+type Signal struct {
+	Name   string  `json:"name"`
+	State  string  `json:"state"` // spoke, silent, unheard or skipped
+	Weight float64 `json:"weight"`
+	Text   string  `json:"text,omitempty"`
 }
 
 // A Way is one next hop of the message.
@@ -82,6 +106,23 @@ func (c *Config) Explain(ctx context.Context, q Question) (*Answer, error) {
 	a := &Answer{Verdict: Accept, Client: q.IP.String(), On: l.Addr, Trusted: l.trusts(q.IP), Skipped: []string{}}
 	c.noteTrust(a, l, q.IP)
 	a.skip(c, q)
+	resolver, err := c.newResolver()
+	if err != nil {
+		return nil, err
+	}
+	defer resolver.Close()
+	ctx, cancel := context.WithTimeout(ctx, explainBudget)
+	defer cancel()
+	if c.Score != nil && !a.Trusted {
+		refusal, err := c.scoreFor(ctx, a, m, resolver, q)
+		if err != nil {
+			return nil, err
+		}
+		if refusal != nil && !c.exempts(m, q) {
+			a.refuse(refusal)
+			return a, nil
+		}
+	}
 	if q.To == nil {
 		return a, nil
 	}
@@ -95,7 +136,7 @@ func (c *Config) Explain(ctx context.Context, q Question) (*Answer, error) {
 		a.refuse(err)
 		return a, nil
 	}
-	return a, c.follow(ctx, a, m, routes)
+	return a, c.follow(ctx, a, m, resolver, routes)
 }
 
 // listener finds the one that is asked.
@@ -129,10 +170,11 @@ func (c *Config) noteTrust(a *Answer, asked *Listener, ip netip.Addr) {
 // skip names what was left out of the question or is not done by this version.
 func (a *Answer) skip(c *Config, q Question) {
 	skip := func(what, why string) { a.Skipped = append(a.Skipped, what+": "+why) }
-	if c.Score == nil {
+	switch {
+	case c.Score == nil:
 		skip("score", "the configuration has none")
-	} else {
-		skip("score", "not served by this version")
+	case a.Trusted:
+		skip("score", "trusted clients have none")
 	}
 	if q.Helo == nil {
 		skip("helo", "not given")
@@ -150,6 +192,62 @@ func (a *Answer) skip(c *Config, q Question) {
 	} else {
 		a.To = "<" + q.To.String() + ">"
 	}
+}
+
+// scoreFor judges the client by the code that clients are judged by, without drawing a rate. The refusal is nil if it may go
+// on. The error is Problems.
+func (c *Config) scoreFor(ctx context.Context, a *Answer, m *material, resolver *dns.Resolver, q Question) (*mail.Refusal, error) {
+	st, err := store.New(c.storeConfig())
+	if err != nil {
+		return nil, c.place("redis.", "redis.url", err)
+	}
+	defer st.Close()
+	keys, err := m.secret.derive(labelScore)
+	if err != nil {
+		return nil, err
+	}
+	s, err := c.newScoring(st, resolver, keys[0], nil)
+	if err != nil {
+		return nil, err
+	}
+	defer s.lists.Close()
+	s.lists.Start()
+	s.lists.Await(ctx)
+	k := s.scorer.Look(ctx, score.Client{Addr: q.IP.Unmap()})
+	defer k.Close()
+	helo := ""
+	if q.Helo != nil {
+		helo = *q.Helo
+		k.Helo(helo)
+	}
+	if q.From != nil {
+		checker, err := spf.New(spf.Config{Resolver: resolver.Net()})
+		if err != nil {
+			return nil, err
+		}
+		check := checker.Begin(ctx, q.IP.Unmap(), helo, *q.From)
+		defer check.Close()
+		k.Mail(*q.From, check)
+	}
+	v := k.Verdict(ctx)
+	a.Score = &Scored{Total: v.Score, Defer: c.Score.Defer, Reject: c.Score.Reject, Verdict: v.Action.String(), Grey: k.Grey(v)}
+	for _, sig := range k.Explain() {
+		a.Score.Signals = append(a.Score.Signals, Signal{Name: sig.Name, State: sig.State.String(), Weight: sig.Weight, Text: sig.Text})
+	}
+	if limited := k.Limited(); limited != nil {
+		return limited, nil
+	}
+	return k.Refusal(v), nil
+}
+
+// exempts reports whether the recipient is one of ours that everybody may reach.
+func (c *Config) exempts(m *material, q Question) bool {
+	if q.To == nil || !ingress.IsPostmaster(*q.To) {
+		return false
+	}
+	_, err := m.rules.Route(mail.Query{Forward: *q.To})
+	_, ours := decisive(err)
+	return err == nil || ours
 }
 
 // refuse makes err the verdict.
@@ -173,12 +271,7 @@ func (a *Answer) refuse(err error) {
 }
 
 // follow looks up where the routes lead.
-func (c *Config) follow(ctx context.Context, a *Answer, m *material, routes []mail.Route) error {
-	resolver, err := c.newResolver()
-	if err != nil {
-		return err
-	}
-	defer resolver.Close()
+func (c *Config) follow(ctx context.Context, a *Answer, m *material, resolver *dns.Resolver, routes []mail.Route) error {
 	out, err := c.egressConfig(resolver, m)
 	if err != nil {
 		return err
@@ -187,8 +280,6 @@ func (c *Config) follow(ctx context.Context, a *Answer, m *material, routes []ma
 	if err != nil {
 		return c.place("egress.", "egress", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, explainBudget)
-	defer cancel()
 	for _, r := range routes {
 		a.Rule = r.Rule.String()
 		if r.Action == mail.Drop {

@@ -26,8 +26,8 @@ func (v *validator) later(c *Config) {
 			v.signer(fmt.Sprintf("dkim.domains[%d]", i), &d.Domains[i])
 		}
 	}
-	if s := c.Score; s != nil {
-		v.score(s)
+	if c.Score != nil {
+		v.score(c)
 	}
 	if c.Redis != nil {
 		var fe *mail.FieldError
@@ -58,17 +58,26 @@ func (v *validator) signer(at string, s *Signer) {
 	v.required(at+".key_file", s.KeyFile)
 }
 
-func (v *validator) score(s *Score) {
-	v.oneOf("score.reject_at", s.RejectAt, "", "rcpt", "connect")
-	if s.Defer > 0 && s.Reject > 0 && s.Defer > s.Reject {
-		v.add("score.defer", "is above score.reject")
+// score holds the section to what its parts say of it.
+func (v *validator) score(c *Config) {
+	parts := func(prefix string, err error) {
+		var fe *mail.FieldError
+		if errors.As(err, &fe) {
+			v.add(prefix+fe.Field, fe.Reason)
+		}
 	}
-	if s.URL != "" {
-		v.url("score.url", s.URL)
+	v.file("score.allow_file", c.Score.AllowFile)
+	v.file("score.block_file", c.Score.BlockFile)
+	if _, err := c.Score.lists(); err != nil {
+		parts("score.", err)
 	}
-	for i, l := range s.Lists {
-		v.domain(fmt.Sprintf("score.lists[%d].zone", i), l.Zone)
+	var placed Problems
+	cfg, err := c.scoreConfig()
+	if errors.As(err, &placed) {
+		v.problems = append(v.problems, placed...)
+		return
 	}
+	parts("score.", cfg.Validate())
 }
 
 func (v *validator) cluster(k *Cluster) {
@@ -99,7 +108,6 @@ func (c *Config) Warnings() []Problem {
 		effect  string
 	}{
 		{"state", c.State != "", "the folder is not touched"},
-		{"score", c.Score != nil, "no client is scored"},
 		{"cluster", c.Cluster != nil, "this node is alone"},
 		{"public", c.Public != nil, "nothing listens there"},
 	} {

@@ -222,6 +222,9 @@ func (c *Config) Check() (warnings []Problem, err error) {
 	if err := c.useKeyring(auth, m.keyring); err != nil {
 		return warnings, err
 	}
+	if err := c.checkScore(resolver, m); err != nil {
+		return warnings, err
+	}
 	if m.token != nil {
 		if err := (&admin.Config{Addr: c.Admin.Addr, Token: m.token, Metrics: admin.NewMetrics("", admin.Gauges{})}).Validate(); err != nil {
 			return warnings, c.place("admin.", "admin", err)

@@ -20,6 +20,8 @@ import (
 	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/ingress"
+	"github.com/millrace/millrace/ingress/karma"
+	"github.com/millrace/millrace/ingress/limit"
 	"github.com/millrace/millrace/ingress/msgauth"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
@@ -44,6 +46,9 @@ type Node struct {
 	store    *store.Store
 	resolver *dns.Resolver
 	auth     *msgauth.Authenticator
+	scoring  *scoring // nil: no client is scored
+	drawn    *limit.Later
+	karma    *karma.Recorder
 	admin    *admin.Server
 	servers  []*wire.Server
 	bound    []net.Listener
@@ -130,6 +135,9 @@ func (n *Node) start() error {
 	if err := n.startRelay(tracer); err != nil {
 		return err
 	}
+	if err := n.startScore(); err != nil {
+		return err
+	}
 	if err := n.makeServer(tracer); err != nil {
 		return err
 	}
@@ -138,6 +146,7 @@ func (n *Node) start() error {
 			return err
 		}
 	}
+	n.awaitLists()
 	if err := n.listen(); err != nil {
 		return err
 	}
@@ -240,7 +249,7 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 	}
 	n.auth = auth
 	d := n.cfg.Deadlines
-	n.server, err = ingress.New(ingress.Config{
+	cfg := ingress.Config{
 		Hostname:   n.cfg.Hostname,
 		Router:     n.material.rules,
 		Relay:      n.relay,
@@ -261,7 +270,12 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 			Commit: time.Duration(d.Commit),
 			Lend:   time.Duration(d.Lend),
 		},
-	})
+	}
+	if s := n.scoring; s != nil {
+		cfg.Score, cfg.Limits, cfg.Greylist = s.scorer, s.limits, s.greylist
+		cfg.Counts, cfg.Later, cfg.Karma = n.store, n.drawn, n.karma
+	}
+	n.server, err = ingress.New(cfg)
 	return n.cfg.place("", "hostname", err)
 }
 
@@ -328,6 +342,7 @@ func (n *Node) wireConfig(l *Listener, slabs *wire.Slabs) wire.Config {
 		},
 		Emit:     n.events.Emit,
 		Panicked: n.panicked,
+		Cut:      n.relay.Cut,
 	}
 }
 

@@ -24,10 +24,12 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Session is what the pool must know of one. Alive is asked of an idle session and must not block; Close may say QUIT.
+// A Session is what the pool must know of one. Alive is asked of an idle session and must not block; Close may say QUIT. Cut
+// ends what its holder waits for, unless that is the end of a message, and may be called at any time.
 type Session interface {
 	Alive() bool
 	Close()
+	Cut()
 	Quit(limit time.Duration) // Close that waits until the other side has closed, but not longer than limit
 	Born() time.Time
 	LastUsed() time.Time
@@ -143,6 +145,7 @@ type Pool[S Session] struct {
 	sites   map[mail.Site]*site[S]
 	lent    int
 	closed  bool
+	cut     bool          // and what is lent was cut
 	drained chan struct{} // closed when the pool is closed and nothing is lent
 
 	stop chan struct{}

@@ -18,6 +18,7 @@ type fake struct {
 	dest     *dest
 	dead     atomic.Bool
 	closed   atomic.Bool
+	cut      atomic.Bool
 	messages int
 	born     time.Time
 	used     time.Time
@@ -38,6 +39,7 @@ func (f *fake) Close() {
 		f.dest.open.Add(-1)
 	}
 }
+func (f *fake) Cut()                { f.cut.Store(true) }
 func (f *fake) Quit(time.Duration)  { f.Close() }
 func (f *fake) Born() time.Time     { return f.born }
 func (f *fake) LastUsed() time.Time { return f.used }

@@ -68,20 +68,7 @@ func (t *site[S]) popAll() (doomed []S) {
 // error it then returns. Get fails from now on. It may be called again.
 func (p *Pool[S]) Shutdown(ctx context.Context) error {
 	p.mu.Lock()
-	var doomed []S
-	if !p.closed {
-		p.closed = true
-		close(p.stop)
-		if p.lent == 0 {
-			close(p.drained)
-		}
-		for _, t := range p.sites {
-			doomed = append(doomed, t.popAll()...)
-			for w := t.next(); w != nil; w = t.next() {
-				w.grant <- granted[S]{err: ErrClosed}
-			}
-		}
-	}
+	doomed := p.close()
 	p.mu.Unlock()
 	closeAll(doomed)
 	p.done.Wait()
@@ -91,6 +78,46 @@ func (p *Pool[S]) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// Cut is for a drain whose time is up: it closes what is idle and fails whoever waits, as Shutdown does, and cuts every
+// session that is lent, and every one that is put into a Slot later. It waits for nothing; Shutdown is to be called after it.
+func (p *Pool[S]) Cut() {
+	p.mu.Lock()
+	doomed := p.close()
+	p.cut = true
+	var lent []S
+	for _, t := range p.sites {
+		for _, s := range t.lent {
+			if s.full {
+				lent = append(lent, s.session)
+			}
+		}
+	}
+	p.mu.Unlock()
+	for _, s := range lent { // nobody else can have got it meanwhile: the pool lends nothing any more
+		s.Cut()
+	}
+	closeAll(doomed)
+}
+
+// close makes Get fail from now on, for those who wait as well, and takes out all idle sessions. It is done once.
+func (p *Pool[S]) close() (doomed []S) {
+	if p.closed {
+		return nil
+	}
+	p.closed = true
+	close(p.stop)
+	if p.lent == 0 {
+		close(p.drained)
+	}
+	for _, t := range p.sites {
+		doomed = append(doomed, t.popAll()...)
+		for w := t.next(); w != nil; w = t.next() {
+			w.grant <- granted[S]{err: ErrClosed}
+		}
+	}
+	return doomed
 }
 
 // A Count says what a Site has at the moment, or several have.

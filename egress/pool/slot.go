@@ -52,14 +52,22 @@ func (s *Slot[S]) Fill(key Key, session S) {
 	if s.full {
 		panic("pool: Fill of a Slot that has a session")
 	}
-	s.session, s.key, s.full = session, key, true
-	p, t := s.pool, s.site
+	if s.pool.fill(s, key, session) {
+		session.Cut()
+	}
+}
+
+// fill is Fill, and reports whether the session came too late: it is to be cut.
+func (p *Pool[S]) fill(s *Slot[S], key Key, session S) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	s.session, s.key, s.full = session, key, true
+	t := s.site
 	delete(t.down, key.Host)
 	if !t.cooling.refused {
 		t.warm()
 	}
+	return p.cut
 }
 
 // Drop closes the session and keeps the Slot, so that its holder may open another.

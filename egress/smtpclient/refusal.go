@@ -212,6 +212,9 @@ func (s *Session) protocol(verb string, cause error) *mail.Refusal {
 // lost is the error of a connection that broke; the session is of no more use.
 func (s *Session) lost(verb string, err error) *LostError {
 	s.broken = true
+	if s.wire.isCut() {
+		err = errCut // whatever it looked like
+	}
 	return &LostError{Host: s.target.Host, Verb: verb, Err: err}
 }
 

@@ -28,8 +28,8 @@ var (
 // halfReply is how long the rest of a reply is waited for whose first octets came unasked.
 const halfReply = 5 * time.Second
 
-// A Session carries one transaction at a time, many after another. It is not safe for concurrent use. While it is idle it
-// holds no buffer.
+// A Session carries one transaction at a time, many after another. It is not safe for concurrent use, but for Cut. While it
+// is idle it holds no buffer.
 type Session struct {
 	cfg    Config
 	target Target
@@ -176,7 +176,7 @@ func (s *Session) failed(verb string, err error) error {
 // Alive reports whether an idle session can be used: nothing came unasked and the server has not closed. It does not wait.
 // TLS records that carry nothing, such as late session tickets, are taken in.
 func (s *Session) Alive() bool {
-	if s.broken || s.closed || s.unread() {
+	if s.broken || s.closed || s.unread() || s.wire.isCut() {
 		return false
 	}
 	s.wire.until = time.Time{}
@@ -191,9 +191,9 @@ func (s *Session) Alive() bool {
 }
 
 // Reusable reports whether the session may carry another transaction: not after 421, a protocol error, a lost connection,
-// an outcome in doubt, inside a message, or when the server's MAILMAX is reached.
+// an outcome in doubt, a Cut, inside a message, or when the server's MAILMAX is reached.
 func (s *Session) Reusable() bool {
-	return !s.broken && !s.closed && !s.opened && (s.ext.MailMax == 0 || s.sent < s.ext.MailMax)
+	return !s.broken && !s.closed && !s.opened && !s.wire.isCut() && (s.ext.MailMax == 0 || s.sent < s.ext.MailMax)
 }
 
 // Close ends the session. An idle one in good order is told QUIT, in one write, and its reply is not waited for; inside a
@@ -202,7 +202,7 @@ func (s *Session) Close() {
 	if s.closed {
 		return
 	}
-	if s.broken || s.opened {
+	if s.broken || s.opened || s.wire.isCut() {
 		s.abandon()
 		return
 	}
@@ -215,6 +215,11 @@ func (s *Session) Close() {
 	}
 	s.release()
 }
+
+// Cut makes the session of no more use and ends every wait for the server, those to come included: with a *LostError, and in
+// doubt nothing. A Commit that has begun is left alone, for its message is delivered or in doubt; one that has not begun
+// fails and sends nothing. Unlike all other methods it may be called while another one runs. It does not close the session.
+func (s *Session) Cut() { s.wire.cut() }
 
 // Quit is Close for one who opens another session at once and must not be counted twice: it waits until the server has ended
 // the session as well, which it does after its 221 (RFC 5321 section 4.1.1.10), but not longer than limit.

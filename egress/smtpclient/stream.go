@@ -100,6 +100,10 @@ func (s *Session) commit(ctx context.Context, last mail.Octets, out []mail.Outco
 	if !s.opened {
 		return 0, s.misused("Commit")
 	}
+	if !s.wire.commit() {
+		return 0, s.lost(s.verb(), errCut)
+	}
+	defer s.wire.committed()
 	if s.wrote || s.unread() { // a whole message in one write follows its 354 at once: there is nothing to look at
 		if err := s.early(); err != nil {
 			return 0, err

@@ -6,12 +6,23 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
 // errSpoke tells that the server said something while a write to it made no progress.
 var errSpoke = errors.New("server spoke while octets were going out")
+
+// errCut tells that the session was cut; see Session.Cut.
+var errCut = errors.New("session was cut")
+
+// The states of a wire. Whether a message is committed or its session is cut is decided by who leaves open first.
+const (
+	open       int32 = iota
+	committing       // and so not to be cut
+	cut              // for good: nothing is waited for any more
+)
 
 // writeSlice is how long a write waits at a time; see wire.
 const writeSlice = time.Second
@@ -30,6 +41,8 @@ type wire struct {
 	replies bool
 	secure  bool // TLS is spoken above
 	instant bool // Read does not wait
+
+	state atomic.Int32 // alone may be used by other goroutines, and so may Conn's deadlines
 
 	reads, writes int // calls, for the tests that count them
 
@@ -61,6 +74,29 @@ func (w *wire) Read(b []byte) (int, error) {
 		return w.Conn.Read(b)
 	}
 	return w.call(w.readNow, b)
+}
+
+// cut ends every wait, present and future, unless the wire is committing. It may be called by any goroutine.
+func (w *wire) cut() {
+	if w.state.CompareAndSwap(open, cut) {
+		_ = w.Conn.SetDeadline(time.Unix(1, 0))
+	}
+}
+
+func (w *wire) isCut() bool { return w.state.Load() == cut }
+
+// commit keeps the wire from being cut until committed is called; false means that it was cut before.
+func (w *wire) commit() bool { return w.state.CompareAndSwap(open, committing) }
+
+func (w *wire) committed() { w.state.Store(open) }
+
+// SetReadDeadline sets the read deadline, which of a wire that was cut stays in the past: a cut either comes behind it, or is
+// seen here.
+func (w *wire) SetReadDeadline(t time.Time) error {
+	if err := w.Conn.SetReadDeadline(t); err != nil || !w.isCut() {
+		return err
+	}
+	return w.Conn.SetReadDeadline(time.Unix(1, 0))
 }
 
 // call runs f, which does not wait, on the descriptor.
@@ -163,5 +199,8 @@ func (w *wire) arm(moved time.Time) error {
 	if slice := now.Add(w.slice); slice.Before(end) {
 		end = slice
 	}
-	return w.Conn.SetWriteDeadline(end)
+	if err := w.Conn.SetWriteDeadline(end); err != nil || !w.isCut() {
+		return err
+	}
+	return errCut
 }

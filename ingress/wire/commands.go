@@ -58,15 +58,19 @@ func (c *conn) command(line []byte, fault *mail.Reply) {
 	}
 }
 
-// splitVerb parts a line at its first blank, and drops the blanks that many clients leave at its end. The verb is made
-// upper case where it stands.
-func splitVerb(line []byte) (verb, arg []byte) {
+// cutVerb parts a line at its first blank, and drops the blanks that many clients leave at its end.
+func cutVerb(line []byte) (verb, arg []byte) {
 	line = bytes.TrimRight(line, " \t")
 	n := bytes.IndexByte(line, ' ')
 	if n < 0 {
 		n = len(line)
 	}
-	verb, arg = line[:n], bytes.TrimLeft(line[n:], " ")
+	return line[:n], bytes.TrimLeft(line[n:], " ")
+}
+
+// splitVerb is cutVerb, and makes the verb upper case where it stands.
+func splitVerb(line []byte) (verb, arg []byte) {
+	verb, arg = cutVerb(line)
 	for i, b := range verb {
 		if 'a' <= b && b <= 'z' {
 			verb[i] = b - 'a' + 'A'
@@ -128,7 +132,11 @@ func (c *conn) refuse(r mail.Reply) {
 // greet writes the greeting, or what the Session says instead of one. It reports whether the conversation goes on.
 func (c *conn) greet() bool {
 	err := c.session.Greet(c.srv.ctx)
-	if err == nil {
+	switch {
+	case err == nil && c.srv.draining.Load(): // while the Session took its time
+		c.reply(shuttingDown)
+		return false
+	case err == nil:
 		c.append(c.appendGreeting)
 		return true
 	}

@@ -44,9 +44,12 @@ type Config struct {
 
 	// NewSession makes the Session of a connection, and another one after XCLIENT. ctx is that of all the Session's methods.
 	NewSession func(ctx context.Context, c *Client) Session
-	Emit       func(mail.Event)          // must not block; nil: nobody is told
-	Panicked   func(v any, stack []byte) // told of a panic in a Session; nil: nobody is told
-	Now        func() time.Time          // stamps events; nil: time.Now
+	// Cut is called when Shutdown's time is up, the ctx of the Sessions has ended and the remaining connections are cut: it ends
+	// what Sessions wait for that heeds no ctx. It must not take long. nil: there is nothing such.
+	Cut      func()
+	Emit     func(mail.Event)          // must not block; nil: nobody is told
+	Panicked func(v any, stack []byte) // told of a panic in a Session; nil: nobody is told
+	Now      func() time.Time          // stamps events; nil: time.Now
 }
 
 // Validate names the first field that no server can be made from, as a *mail.FieldError.
@@ -102,6 +105,9 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Timeouts.Abandon, 5*time.Second)
 	if c.Slabs == nil {
 		c.Slabs = new(Slabs)
+	}
+	if c.Cut == nil {
+		c.Cut = func() {}
 	}
 	if c.Emit == nil {
 		c.Emit = func(mail.Event) {}

@@ -44,7 +44,7 @@ type conn struct {
 	client  Client
 	counted netip.Addr // the client that this connection counts for in the caps; zero: none yet
 
-	buf   []byte // commands are read here: small, or big while a batch is longer
+	buf   []byte // commands are read here: small, or big while a batch is longer, or what setAside left of it
 	r, w  int    // buf[r:w] is not yet consumed
 	mark  int    // where the line given last begins
 	big   *slab
@@ -52,7 +52,7 @@ type conn struct {
 	since time.Duration // when the first of them was put there
 	body  *Body         // not nil while Session.Body runs
 
-	waited   error         // how rest ended
+	waited   error         // how a wait outside of fill ended: that of rest, or of quiet
 	limit    time.Duration // when the wait for the present command line ends; 0: not begun
 	readDue  time.Duration // the read deadline set last
 	writeDue time.Duration
@@ -336,13 +336,30 @@ func (c *conn) grow() {
 
 // shrink goes back to the small buffer, if what is left fits.
 func (c *conn) shrink() {
-	if c.big == nil || c.w-c.r > smallBuffer/2 {
+	if &c.buf[0] == &c.small[0] || c.w-c.r > smallBuffer/2 {
 		return
 	}
 	n := copy(c.small[:], c.buf[c.r:c.w])
-	c.srv.cfg.Slabs.give(c.big)
-	c.big = nil
+	c.giveBig()
 	c.buf, c.r, c.w = c.small[:], 0, n
+}
+
+// setAside gives the slab back before a long wait. What is left of a batch stays in a buffer of just its size.
+func (c *conn) setAside() {
+	c.shrink()
+	if c.big == nil {
+		return
+	}
+	rest := bytes.Clone(c.buf[c.r:c.w])
+	c.giveBig()
+	c.buf, c.r, c.w = rest, 0, len(rest)
+}
+
+func (c *conn) giveBig() {
+	if c.big != nil {
+		c.srv.cfg.Slabs.give(c.big)
+		c.big = nil
+	}
 }
 
 // fill reads once behind what is left in the buffer. Before that it writes the replies that wait, because the client may
@@ -455,11 +472,8 @@ func (c *conn) flushNothing() {
 		c.srv.batches.Put(c.out)
 		c.out = nil
 	}
-	if c.big != nil {
-		c.srv.cfg.Slabs.give(c.big)
-		c.big = nil
-		c.buf = c.small[:]
-	}
+	c.giveBig()
+	c.buf = c.small[:]
 }
 
 // closeSession calls Session.Close once, and survives its panic.

@@ -12,5 +12,5 @@
 //   - Nothing that came in clear behind STARTTLS is read after it.
 //   - A message gets a 2yz only after its Session saw all of it.
 //   - One goroutine at a time per connection and one call stack per message; while it waits for a command, a connection keeps a
-//     read buffer of 512 octets and nothing else of size.
+//     read buffer of 512 octets and nothing else of size, and one that is delayed on purpose what its client sent ahead as well.
 package wire

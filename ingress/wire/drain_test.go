@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -135,4 +136,34 @@ func TestASessionThatHeedsNothingDoesNotHoldTheDrain(t *testing.T) {
 	}
 	close(r.hold)
 	r.expect(t, 0, "close")
+}
+
+// TestWhatASessionWaitsForElsewhereIsCutBehindItsConnection has a Session that heeds nothing but Config.Cut.
+func TestWhatASessionWaitsForElsewhereIsCutBehindItsConnection(t *testing.T) {
+	elsewhere := make(chan struct{})
+	r := start(t, func(c *Config) { c.Cut = sync.OnceFunc(func() { close(elsewhere) }) })
+	r.hold = elsewhere
+	p := r.dial()
+	p.want("220")
+	p.say("EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<deaf@y.example>\r\n")
+	r.expect(t, 0, "rcpt")
+	done, end := r.drained()
+	select {
+	case <-elsewhere:
+		t.Error("cut although there is time left")
+	default:
+	}
+	end()
+	if err := <-done; err == nil || !strings.HasPrefix(err.Error(), "1 connections cut: ") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNothingIsCutBehindADrainThatEndsInTime(t *testing.T) {
+	r := start(t, func(c *Config) { c.Cut = func() { t.Error("cut") } })
+	p := r.opened()
+	if err := r.srv.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	p.want("421 4.3.2")
 }

@@ -240,10 +240,10 @@ func (s *fakeSession) Body(_ context.Context, b *Body) mail.Reply {
 	if s.msg.reverse == "refused@x.example" {
 		return mail.NewReply(550, 7, 1, "refused")
 	}
-	s.r.log("message %s %d octets", b.form(), len(s.msg.octets))
 	s.r.mu.Lock()
 	s.r.messages = append(s.r.messages, s.msg)
 	s.r.mu.Unlock()
+	s.r.log("message %s %d octets", b.form(), len(s.msg.octets)) // whoever waits for this looks at the messages next
 	return mail.NewReply(250, 0, 0, fmt.Sprintf("took %d", len(s.msg.plain)))
 }
 

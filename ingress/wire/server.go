@@ -100,6 +100,7 @@ func (s *Server) admit(raw net.Conn) {
 		return
 	}
 	c := &conn{srv: s, raw: raw, rw: raw, client: Client{Addr: peer, Local: local}}
+	c.client.conn = c
 	c.buf = c.small[:]
 	c.behindProxy = contains(s.cfg.Proxy, peer.Addr())
 	if !c.behindProxy && !contains(s.cfg.Xclient, peer.Addr()) {
@@ -137,7 +138,8 @@ func (s *Server) turnAway(raw net.Conn, client netip.Addr, reason string) {
 // Shutdown ends the server: it closes the listeners and answers 421 4.3.2 to each client that is not sending a message, at
 // once; messages in flight are finished and answered before their connections end the same way. When ctx ends before
 // they have, the ctx of the Sessions is cancelled and the remaining connections are cut, but for those that are owed the
-// reply to a message which is being committed (see Body.Committing): these are waited for, however long that takes.
+// reply to a message which is being committed (see Body.Committing): these are waited for, however long that takes. Config.Cut
+// is called when all of this has been decided.
 //
 // It returns when all goroutines of the server have ended, with nil if nothing had to be cut. Only a Session that does not
 // heed the end of its ctx is given up, Timeouts.Abandon after it. The error wraps ctx's and says how many connections were cut and how
@@ -171,8 +173,6 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 // cut is the end of Shutdown when its time is up.
 func (s *Server) cut(ctx context.Context, ended <-chan struct{}) error {
-	given := time.NewTimer(s.cfg.Timeouts.Abandon)
-	defer given.Stop()
 	var owed []<-chan struct{}
 	cut := 0
 	for _, c := range s.all() {
@@ -182,6 +182,9 @@ func (s *Server) cut(ctx context.Context, ended <-chan struct{}) error {
 			cut++
 		}
 	}
+	s.cfg.Cut()
+	given := time.NewTimer(s.cfg.Timeouts.Abandon)
+	defer given.Stop()
 	for _, gone := range owed { // each Commit has a deadline of its own
 		<-gone
 	}

@@ -22,6 +22,8 @@ type Client struct {
 	Proxied bool                 // a PROXY header carried Addr
 	Lowered bool                 // XCLIENT was used: trust may be lower than that of the connection, never higher
 	Unknown bool                 // the carried address is missing (PROXY LOCAL or UNKNOWN, XCLIENT ADDR=[UNAVAILABLE]): never trusted
+
+	conn *conn // nil in a Client that was not made by the engine: its methods wait for nothing and find nothing
 }
 
 // TLSVersion gives the name of the TLS version spoken, "" in clear.
