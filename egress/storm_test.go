@@ -69,7 +69,7 @@ func TestInAStormWhatWasAcknowledgedIsThereOnce(t *testing.T) {
 			t.Errorf("%s was acknowledged for %d recipients and arrived for %d", reverse, n, arrived[reverse])
 		}
 	}
-	if len(arrived) != len(acknowledged) || len(arrived) < 100 {
+	if len(arrived) != len(acknowledged) || len(arrived) < 20 { // how many depends on how often the Site is cooled
 		t.Errorf("%d arrived, %d were acknowledged", len(arrived), len(acknowledged))
 	}
 	if c := w.relay.local.pool.Count(); c.Lent != 0 || c.Waiting != 0 || c.Idle > 6 {

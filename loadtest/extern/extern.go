@@ -1,7 +1,8 @@
 // Package extern finds and runs the programs that nobody here wrote and that the relay must get along with: Postfix's
-// smtp-source and smtp-sink, swaks, Exim, Dovecot's LMTP server, HAProxy, Redis and strace. It owns where they lie, what
-// environment they need, how a test knows that one is ready, and that each is gone when its test ends. It refuses to know
-// the relay: it imports nothing of it, and what a program received is handed over as octets.
+// smtp-source and smtp-sink, swaks, Exim, Dovecot's LMTP server, HAProxy, Redis, strace and rspamd, and the interpreters
+// with which tests run dkimpy, Mail::DKIM and mailauth. It owns where they lie, what environment they need, how a test
+// knows that one is ready, and that each is gone when its test ends. It refuses to know the relay: it imports nothing of
+// it, and what a program received is handed over as octets.
 //
 // The programs come from .cache/root below the module's root, where "make tools" unpacks them, else from the system. A
 // test that lacks one is skipped with the command that gets it; with CI=true it fails. Exim and Dovecot expect to be
@@ -22,7 +23,7 @@ import (
 	"testing"
 )
 
-// A Program is an executable and the environment it runs in. It is made by Find or Look.
+// A Program is an executable and the environment it runs in. It is made by Find, Look, Python, Perl or Node.
 type Program struct {
 	path string
 	env  []string
@@ -127,7 +128,7 @@ func cacheEnv(root string) []string {
 		return variable + "=" + strings.Join(dirs, string(os.PathListSeparator))
 	}
 	return []string{
-		join("LD_LIBRARY_PATH", "lib/postfix", "lib/*-linux-gnu", "lib/dovecot"),
+		join("LD_LIBRARY_PATH", "lib/postfix", "lib/*-linux-gnu", "lib/dovecot", "lib/rspamd"),
 		join("PERL5LIB", "share/perl5", "lib/*-linux-gnu/perl5/*"),
 		join("PATH", "bin", "sbin"),
 	}
