@@ -17,7 +17,10 @@ type relay struct {
 // startNode runs a node until the test ends. Its log is shown if the test fails.
 func startNode(t testing.TB, w world) *relay {
 	t.Helper()
-	cfg, err := node.Load(w.write(t, t.TempDir(), "127.0.0.1:0"))
+	if w.dir == "" {
+		w.dir = t.TempDir()
+	}
+	cfg, err := node.Load(w.write(t, w.dir, "127.0.0.1:0"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,6 +31,7 @@ type world struct {
 	routes string          // rules
 	judged bool            // messages are authenticated; else the rules turn that off, unless they have a line for "domain *"
 	listen string          // of the listener, besides addr, such as "xclient: [127.0.0.1/32]"
+	dir    string          // where the files are put; a new folder when empty
 	config string          // lines of the file besides those that every node has
 	log    string          // the level; "error" when empty
 	dns    *dnstest.Server // nil: a server that knows no name

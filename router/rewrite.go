@@ -1,6 +1,8 @@
 package router
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"strings"
 	"time"
@@ -50,6 +52,10 @@ func (r *Router) rewriter() (*srs.Rewriter, error) {
 
 // route asks for a rewritten reverse-path first and for the rules then. steps may be nil.
 func (v *version) route(q mail.Query, steps *rules.Steps) ([]mail.Route, error) {
+	if v.digest == "" {
+		tell(steps, ReasonNoRules)
+		return nil, mail.Refuse(451, 3, 0, "No rules are known here yet, try again later", ReasonNoRules, nil)
+	}
 	if v.srs == nil {
 		return v.Route(q, steps)
 	}
@@ -118,7 +124,9 @@ func (v *version) bounce(q mail.Query, home mail.Path, err error, steps *rules.S
 		r.Rule = mail.Rule{Pattern: "srs"}
 		r.Rewrote, r.Alone = true, true
 		r.Policy.UpstreamText = mail.UpstreamTextFull // the address that the client wrote tells all there is to hide
-		r.Rates = []mail.Rate{{Group: asciiLower(q.Forward.LocalPart()), Name: "srs", Count: bounceCount, Per: bouncePer}}
+		// The address itself is the proof, and a destination's bounce has no author's to give: its mail server's is none.
+		r.Policy.DMARC, r.Policy.RequireAuth, r.Policy.Seal = mail.DMARCOff, mail.RequireAuthNo, mail.SealNever
+		r.Rates = []mail.Rate{{Group: counterOf(q.Forward), Name: "srs", Count: bounceCount, Per: bouncePer}}
 		tell(steps, "to <"+home.String()+"> by "+r.NextHop.String())
 	}
 	return routes, err
@@ -138,4 +146,11 @@ func asciiLower(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// counterOf names the counter of a rewritten address without it: counters may be shared by nodes, and whoever reads them is
+// not to learn who writes to whom. The MAC within the address keeps it from being guessed.
+func counterOf(p mail.Path) string {
+	sum := sha256.Sum256([]byte(asciiLower(p.LocalPart())))
+	return hex.EncodeToString(sum[:16])
 }

@@ -3,6 +3,7 @@ package command
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/textproto"
 	"os"
@@ -226,7 +227,6 @@ func writeExampleFiles(t *testing.T, dir, yaml, rules string) {
 	secret := "0123456789abcdef0123456789abcdef\n"
 	files := map[string]string{
 		"millrace.yaml": yaml, "routes.txt": rules, "routes/00.txt": rules, "secret": secret, "admin.token": secret, "srs.key": secret,
-		"gossip.key": secret, "ca.pem": "", "a.pem": "", "a.key": "",
 		"smarthosts": "relay@smarthost.example:587 secret\nuser@example.com@smarthost.example:587 secret\n",
 	}
 	for name, text := range files {
@@ -237,6 +237,9 @@ func writeExampleFiles(t *testing.T, dir, yaml, rules string) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if code := Main([]string{"cluster", "init", dir, "a"}, nil, io.Discard, os.Stderr); code != 0 {
+		t.Fatalf("cluster init: exit code %d", code)
 	}
 	for _, name := range []string{"arc.pem", "r.pem", "d.pem"} {
 		key, err := dkim.GenerateKey(dkim.Ed25519SHA256, 0)

@@ -3,10 +3,12 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
 
+	"github.com/millrace/millrace/cluster/routes"
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/router/mail"
 	"github.com/millrace/millrace/router/rules"
@@ -18,6 +20,7 @@ func (c *Config) place(prefix, field string, err error) error {
 	var fe *mail.FieldError
 	var re *rules.Errors
 	var placed Problems
+	var conflict *routes.ConflictError
 	switch {
 	case err == nil:
 		return nil
@@ -25,6 +28,15 @@ func (c *Config) place(prefix, field string, err error) error {
 		return placed
 	case errors.As(err, &fe):
 		return Problems{c.problem(prefix+fe.Field, fe.Reason)}
+	case errors.As(err, &conflict):
+		var out Problems
+		for _, l := range conflict.Lines {
+			out = append(out, Problem{File: l.File, Line: l.Line, Message: l.Reason})
+		}
+		if conflict.More > 0 {
+			out = append(out, Problem{Message: fmt.Sprintf("and %d lines more", conflict.More)})
+		}
+		return out
 	case errors.As(err, &re):
 		var out Problems
 		for _, e := range re.List {

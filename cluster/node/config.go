@@ -199,12 +199,14 @@ type Redis struct {
 
 // Cluster is how nodes find and trust each other.
 type Cluster struct {
-	Name    string     `yaml:"name"`
-	Bind    string     `yaml:"bind"`
-	Peer    string     `yaml:"peer"`
-	Join    []string   `yaml:"join"`
-	KeyFile File       `yaml:"key_file"`
-	TLS     ClusterTLS `yaml:"tls"`
+	Name      string     `yaml:"name"`
+	Bind      string     `yaml:"bind"`
+	Advertise string     `yaml:"advertise"`
+	Peer      string     `yaml:"peer"`
+	Join      []string   `yaml:"join"`
+	Weight    float64    `yaml:"weight"`
+	KeyFile   File       `yaml:"key_file"`
+	TLS       ClusterTLS `yaml:"tls"`
 }
 
 // ClusterTLS is the certificate of a node and the authority that signed them all.

@@ -75,7 +75,7 @@ func TestEveryKeyOfTheDesignParses(t *testing.T) {
 	for _, w := range c.Warnings() {
 		warned = append(warned, w.Field)
 	}
-	if got, want := strings.Join(warned, " "), "state cluster public"; got != want {
+	if got, want := strings.Join(warned, " "), "public"; got != want {
 		t.Errorf("warnings: got %q, want %q", got, want)
 	}
 }

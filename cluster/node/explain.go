@@ -95,7 +95,7 @@ const explainBudget = 30 * time.Second
 // Explain answers q by the code that mail goes through, without a session to any destination and without changing a
 // counter. The error means that there is no answer: the configuration is bad.
 func (c *Config) Explain(ctx context.Context, q Question) (*Answer, error) {
-	m, err := c.load()
+	m, err := c.load(false)
 	if err != nil {
 		return nil, err
 	}

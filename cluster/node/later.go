@@ -3,7 +3,6 @@ package node
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 
 	"github.com/millrace/millrace/router/mail"
 )
@@ -37,8 +36,8 @@ func (v *validator) later(c *Config) {
 			v.add("redis."+fe.Field, fe.Reason)
 		}
 	}
-	if k := c.Cluster; k != nil {
-		v.cluster(k)
+	if c.Cluster != nil {
+		v.cluster(c)
 	}
 	if p := c.Public; p != nil {
 		v.address("public.addr", p.Addr)
@@ -80,21 +79,16 @@ func (v *validator) score(c *Config) {
 	parts("score.", cfg.Validate())
 }
 
-func (v *validator) cluster(k *Cluster) {
-	if !mail.IsDomain(k.Name) {
-		v.add("cluster.name", "is required: letters, digits and hyphens")
-	}
-	v.address("cluster.bind", k.Bind)
-	v.address("cluster.peer", k.Peer)
-	for i, j := range k.Join {
-		if _, err := netip.ParseAddrPort(j); err != nil {
-			v.add(fmt.Sprintf("cluster.join[%d]", i), "want address:port")
-		}
-	}
+func (v *validator) cluster(c *Config) {
+	k := c.Cluster
 	v.required("cluster.key_file", k.KeyFile)
 	v.required("cluster.tls.ca", k.TLS.CA)
 	v.required("cluster.tls.cert", k.TLS.Cert)
 	v.required("cluster.tls.key", k.TLS.Key)
+	var placed Problems
+	if _, err := c.clusterConfig(secret{make([]byte, minSecret)}); errors.As(err, &placed) {
+		v.problems = append(v.problems, placed...)
+	}
 }
 
 // Warnings tells what the configuration asks for and this version does not do, and what it should say and does not. A
@@ -107,8 +101,7 @@ func (c *Config) Warnings() []Problem {
 		present bool
 		effect  string
 	}{
-		{"state", c.State != "", "the folder is not touched"},
-		{"cluster", c.Cluster != nil, "this node is alone"},
+		{"state", c.State != "" && c.Redis == nil, "without redis nothing is kept in it"},
 		{"public", c.Public != nil, "nothing listens there"},
 	} {
 		if s.present {
@@ -119,6 +112,9 @@ func (c *Config) Warnings() []Problem {
 		if c.Listen[i].ClientCA != "" {
 			warn(fmt.Sprintf("listen[%d].client_ca", i), "not served by this version: certificates admit nobody")
 		}
+	}
+	if c.Cluster != nil && c.Redis == nil {
+		warn("redis", "absent in a cluster: each node counts and remembers for itself")
 	}
 	if c.TLS == nil {
 		warn("tls", "absent: clients are shown a self-signed certificate that is made anew at each start")

@@ -30,8 +30,9 @@ type material struct {
 	keyring     msgauth.Keyring
 }
 
-// load reads everything that the configuration names. The error is Problems.
-func (c *Config) load() (*material, error) {
+// load reads everything that the configuration names. With shared, the rules are left to those who share them. The error is
+// Problems.
+func (c *Config) load(shared bool) (*material, error) {
 	m := &material{certificate: certificate{cfg: c.TLS, hostname: c.Hostname}}
 	var err error
 	if m.handshake, err = m.certificate.load(time.Now()); err != nil {
@@ -53,7 +54,7 @@ func (c *Config) load() (*material, error) {
 	if m.keyring, err = c.loadKeyring(); err != nil {
 		return nil, err
 	}
-	if m.rules, err = c.loadRules(m); err != nil {
+	if m.rules, err = c.loadRules(m, shared); err != nil {
 		return nil, c.place("", "routes", err)
 	}
 	if m.secret, err = c.loadSecret(); err != nil { // last: a file of SRS keys is read with more care as such
@@ -66,7 +67,7 @@ func (m *material) password(user, host string, port uint16) (string, bool) {
 	return m.credentials.Load().password(user, host, port)
 }
 
-func (c *Config) loadRules(m *material) (*router.Router, error) {
+func (c *Config) loadRules(m *material, shared bool) (*router.Router, error) {
 	var postmaster mail.Path
 	if c.Postmaster != "" {
 		postmaster, _ = mail.ParsePath(c.Postmaster, true) // Validate has seen it
@@ -82,6 +83,7 @@ func (c *Config) loadRules(m *material) (*router.Router, error) {
 		Postmaster:     postmaster,
 		HasCredentials: known,
 		LocalAddrs:     c.localAddrs(),
+		Empty:          shared,
 	}
 	if c.SRS != nil {
 		cfg.SRSDomain, cfg.SRSKeys = c.SRS.Domain, c.srsKeys
@@ -188,7 +190,7 @@ func (c *Config) newResolver() (*dns.Resolver, error) {
 // Problems; warnings are given with and without one.
 func (c *Config) Check() (warnings []Problem, err error) {
 	warnings = c.Warnings()
-	m, err := c.load()
+	m, err := c.load(false)
 	if err != nil {
 		return warnings, err
 	}
@@ -221,6 +223,14 @@ func (c *Config) Check() (warnings []Problem, err error) {
 	}
 	if err := c.useKeyring(auth, m.keyring); err != nil {
 		return warnings, err
+	}
+	if c.Cluster != nil {
+		if _, _, err := c.hopTLS(); err != nil {
+			return warnings, err
+		}
+		if _, err := readSecret(c.Cluster.KeyFile); err != nil {
+			return warnings, c.place("", "cluster.key_file", err)
+		}
 	}
 	if err := c.checkScore(resolver, m); err != nil {
 		return warnings, err

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,7 +16,10 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/millrace/millrace/cluster"
 	"github.com/millrace/millrace/cluster/admin"
+	"github.com/millrace/millrace/cluster/peer"
+	"github.com/millrace/millrace/cluster/routes"
 	"github.com/millrace/millrace/cluster/store"
 	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/egress/dns"
@@ -45,8 +49,13 @@ type Node struct {
 	relay    *egress.Relay
 	store    *store.Store
 	resolver *dns.Resolver
+	cluster  *cluster.Cluster // nil: this node is alone
+	hops     net.Listener     // for the hop from other nodes
+	hopTLS   *tls.Config
+	peers    *peer.Client
 	auth     *msgauth.Authenticator
-	scoring  *scoring // nil: no client is scored
+	scoring  *scoring       // nil: no client is scored
+	shared   *routes.Routes // nil: the files are the rules
 	drawn    *limit.Later
 	karma    *karma.Recorder
 	admin    *admin.Server
@@ -72,7 +81,7 @@ func (n *Node) later(name string, end func(context.Context) error) {
 
 // New reads what the configuration names. Nothing runs yet and nothing is bound. The error is Problems.
 func New(cfg *Config) (*Node, error) {
-	m, err := cfg.load()
+	m, err := cfg.load(cfg.sharesRules())
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +129,6 @@ func (n *Node) start() error {
 	}
 	consumer := consume(n.events, n.out.flush, see...)
 	n.later("events", func(context.Context) error { consumer.close(); return nil })
-	n.warn()
 
 	tracer, err := n.trace()
 	if err != nil {
@@ -129,10 +137,20 @@ func (n *Node) start() error {
 	if err := n.startStore(metrics.ObserveRedis); err != nil {
 		return err
 	}
+	if err := n.startRoutes(); err != nil {
+		return err
+	}
+	n.warn()
 	if err := n.startResolver(); err != nil {
 		return err
 	}
+	if err := n.startCluster(); err != nil {
+		return err
+	}
 	if err := n.startRelay(tracer); err != nil {
+		return err
+	}
+	if err := n.serveHops(tracer); err != nil {
 		return err
 	}
 	if err := n.startScore(); err != nil {
@@ -215,6 +233,7 @@ func (n *Node) startRelay(tracer trace.Tracer) error {
 	if err != nil {
 		return err
 	}
+	n.placeSites(&cfg)
 	cfg.Emit = n.events.Emit
 	cfg.Tracer = tracer
 	if n.relay, err = egress.NewRelay(cfg); err != nil {
@@ -397,9 +416,7 @@ func (n *Node) sessions() (sites []admin.SiteSessions) {
 // checks are what /readyz asks.
 func (n *Node) checks() []admin.Check {
 	return []admin.Check{
-		{Name: "rules", OK: func() (bool, string) {
-			return true, fmt.Sprintf("%d rules, %d domains", n.material.rules.Len(), n.material.rules.Domains())
-		}},
+		{Name: "rules", OK: n.rulesReady},
 		{Name: "listeners", OK: func() (bool, string) { return n.up.Load(), "" }},
 		{Name: "serving", OK: func() (bool, string) {
 			if n.draining.Load() {
@@ -419,6 +436,11 @@ func (n *Node) Shutdown(ctx context.Context) error {
 		return nil
 	}
 	n.say(slog.LevelInfo, "draining")
+	if n.cluster != nil {
+		if err := n.cluster.Drain(); err != nil { // the others find out all the same
+			n.say(slog.LevelWarn, "cluster", "cause", err.Error())
+		}
+	}
 	err := n.end(ctx)
 	if err != nil {
 		n.say(slog.LevelWarn, "ended", "cause", err.Error())
@@ -493,7 +515,7 @@ func (n *Node) reload() error {
 		return err
 	}
 	old := m.credentials.Swap(&logins) // the rules are checked against them
-	if err := m.rules.Reload(); err != nil {
+	if err := n.reloadRules(); err != nil {
 		m.credentials.Store(old)
 		return n.cfg.place("", "routes", err)
 	}

@@ -20,6 +20,7 @@ func (c *Config) storeConfig() store.Config {
 func (n *Node) startStore(observe func(time.Duration, error)) error {
 	cfg := n.cfg.storeConfig()
 	cfg.Log = n.log
+	cfg.Nodes = n.nodes
 	cfg.Observe = observe
 	s, err := store.New(cfg)
 	if err != nil {

@@ -203,6 +203,7 @@ func TestRedisCluster(t *testing.T) {
 	until(t, func() bool { return !ask(t, probe, mail.ClientQuery{Addr: clientA}).Degraded })
 
 	conform(t, Config{URL: url, Timeout: slow})
+	rulesConform(t, Config{URL: url, Timeout: slow})
 
 	t.Run("one host is enough to find it", func(t *testing.T) {
 		s := open(t, Config{URL: "redis://" + addrs[2] + "?cluster=true", Timeout: slow})

@@ -36,6 +36,18 @@ var voteLua string
 //go:embed lua/grey.lua
 var greyLua string
 
+//go:embed lua/rulehead.lua
+var ruleheadLua string
+
+//go:embed lua/rules.lua
+var rulesLua string
+
+//go:embed lua/part.lua
+var partLua string
+
+//go:embed lua/publish.lua
+var publishLua string
+
 // A script is what Redis runs in one go, and the SHA-1 of it, by which Redis names it.
 type script struct{ source, sha string }
 
@@ -48,8 +60,8 @@ func newScript(parts ...string) script {
 	return script{source, hex.EncodeToString(sum[:])}
 }
 
-// The scripts are all that run in Redis besides SET, DEL and EXISTS.
-type scripts struct{ client, rates, look, put, vote, grey script }
+// The scripts are all that run in Redis besides SET, DEL, EXISTS and HMGET.
+type scripts struct{ client, rates, look, put, vote, grey, rules, part, publish script }
 
 func newScripts() scripts {
 	return scripts{
@@ -59,5 +71,9 @@ func newScripts() scripts {
 		put:    newScript(listsLua, putLua),
 		vote:   newScript(karmaLua, voteLua),
 		grey:   newScript(greyLua),
+
+		rules:   newScript(ruleheadLua, rulesLua),
+		part:    newScript(partLua),
+		publish: newScript(ruleheadLua, publishLua),
 	}
 }

@@ -23,6 +23,8 @@ type shared struct {
 	observe func(time.Duration, error)
 	log     *slog.Logger
 
+	head atomic.Value // string: that of the rules, as it was last seen
+
 	trips, failures, skipped, crowded, reloads, refunds, opened atomic.Uint64
 }
 
@@ -78,8 +80,8 @@ func command(ctx context.Context, line ...any) call {
 	return call{cmd: redis.NewCmd(ctx, line...)}
 }
 
-// run sends the calls in one round trip and tells whether all were answered; read then judges the answers. Whatever goes
-// wrong is counted, and is the breaker's affair; the caller goes on with the twin.
+// run sends the calls in one round trip and tells whether all were answered; read, unless it is nil, then judges the
+// answers. Whatever goes wrong is counted, and is the breaker's affair; the caller goes on with what it knows itself.
 func (s *shared) run(ctx context.Context, calls []call, read func([]call) error) bool {
 	began := s.now()
 	if ctx.Err() != nil || !s.breaker.allow(began) {
@@ -90,7 +92,7 @@ func (s *shared) run(ctx context.Context, calls []call, read func([]call) error)
 	bounded, cancel := context.WithTimeout(ctx, s.timeout)
 	err := s.send(bounded, calls)
 	cancel()
-	if err == nil {
+	if err == nil && read != nil {
 		if err = read(calls); err != nil {
 			err = &nonsense{err}
 		}

@@ -104,7 +104,6 @@ type world struct {
 	at time.Time
 	*ledger
 	*Recorder
-	sent uint64
 }
 
 func newWorld(t *testing.T, change func(*Config)) *world {

@@ -46,8 +46,9 @@ func FuzzHelo(f *testing.F) {
 		if kind == heloName && !strings.Contains(strings.TrimSuffix(name, "."), ".") {
 			t.Errorf("%q is no full name", name)
 		}
-		if utf8.ValidString(name) && strings.ToLower(strings.ToUpper(name)) == strings.ToLower(name) && len(strings.ToUpper(name)) == len(name) {
-			if other := judge(strings.ToUpper(name)); other.Score != v.Score {
+		upper, lower := strings.ToUpper(name), strings.ToLower(name)
+		if back := strings.ToLower(upper); utf8.ValidString(name) && back == lower && len(upper) == len(name) {
+			if other := judge(upper); other.Score != v.Score {
 				t.Errorf("%q scores %v, in capitals %v", name, v.Score, other.Score)
 			}
 		}

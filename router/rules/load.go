@@ -39,6 +39,12 @@ const (
 	maxOptions = math.MaxUint16
 )
 
+var errTooLong = errors.New("rules files have more than 4 GiB")
+
+func tooMany(files int) error {
+	return fmt.Errorf("%d rules files, at most %d are read", files, maxFiles)
+}
+
 // Load reads rules files and makes one Table of them. A path that names a folder stands for the files *.txt directly in it,
 // in the order of their names, those that begin with a dot left out; a folder without any is an error, so that a mount that
 // failed does not look like an empty set of rules.
@@ -59,7 +65,7 @@ func Load(paths []string, cfg Config) (*Table, error) {
 		size += info.Size()
 	}
 	if size > maxText {
-		return nil, errors.New("rules files have more than 4 GiB")
+		return nil, errTooLong
 	}
 	b := newBuilder(cfg)
 	b.text.Grow(int(size) + len(names))
@@ -106,7 +112,7 @@ func expand(paths []string) ([]string, error) {
 		}
 	}
 	if len(names) > maxFiles {
-		return nil, fmt.Errorf("%d rules files, at most %d are read", len(names), maxFiles)
+		return nil, tooMany(len(names))
 	}
 	return names, nil
 }
@@ -127,7 +133,7 @@ func (b *builder) read(name string, r io.Reader) error {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	if b.text.Len() > maxText {
-		return errors.New("rules files have more than 4 GiB")
+		return errTooLong
 	}
 	b.t.files = append(b.t.files, name)
 	b.ends = append(b.ends, b.text.Len())
@@ -175,7 +181,7 @@ func newBuilder(cfg Config) *builder {
 // build parses what was read and links it.
 func (b *builder) build() (*Table, error) {
 	t := b.t
-	t.text = b.text.String()
+	t.text, t.ends = b.text.String(), b.ends
 	lines := strings.Count(t.text, "\n")
 	t.rules = make([]rule, 0, lines+1)
 	t.targets = make([]target, 0, lines+1)

@@ -19,6 +19,7 @@ type Table struct {
 	text      string // the files, one after another
 	extra     string // local parts of literals that do not stand in text as they are compared
 	files     []string
+	ends      []int // where each file ends in text
 	rules     []rule
 	targets   []target
 	dests     []destination

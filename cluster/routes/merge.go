@@ -1,0 +1,331 @@
+package routes
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A ConflictError says which lines of the files cannot be merged into the shared rules.
+type ConflictError struct {
+	Version uint64 // of the shared rules
+	Lines   []ConflictLine
+	More    int // lines that are not listed
+}
+
+// A ConflictLine is one of them.
+type ConflictLine struct {
+	File   string
+	Line   int // where the statement stands now, or stood before it was removed
+	Reason string
+}
+
+// mostConflicts bounds the lines that a ConflictError lists.
+const mostConflicts = 20
+
+// Error gives a line for each, as file:line: reason.
+func (e *ConflictError) Error() string {
+	var b strings.Builder
+	for i, l := range e.Lines {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(l.File + ":" + strconv.Itoa(l.Line) + ": " + l.Reason)
+	}
+	if e.More > 0 {
+		b.WriteString("\nand " + strconv.Itoa(e.More) + " more")
+	}
+	return b.String()
+}
+
+// A merging is a three-way merge under way: what was done to the files, base to ours, is done to theirs.
+type merging struct {
+	base, ours, theirs set
+	paths              []string // how this node calls the files of ours
+	version            uint64   // of theirs
+
+	before   map[string]was    // the statements of base, by subject
+	current  map[string]string // those of theirs
+	edits    map[string]string // what subjects of theirs become; "" removes one
+	top      map[string][]string
+	behind   map[string][]string // statements that come behind the one of a subject
+	ahead    map[string][]string
+	domains  map[string]bool // whose regexes ours touched
+	conflict ConflictError
+}
+
+// A was is a statement of base.
+type was struct {
+	text  string
+	same  bool // ours has it as well
+	there bool // ours has one about the same
+}
+
+// merge gives theirs with what changed from base to ours. The error is a *ConflictError.
+func merge(base, ours, theirs set, paths []string, version uint64) (set, error) {
+	m := &merging{base: base, ours: ours, theirs: theirs, paths: paths, version: version,
+		before: map[string]was{}, current: map[string]string{}, edits: map[string]string{}, top: map[string][]string{},
+		behind: map[string][]string{}, ahead: map[string][]string{}, domains: map[string]bool{}}
+	m.conflict.Version = version
+	if !m.compare() {
+		return theirs, nil
+	}
+	for _, f := range theirs {
+		for s := range statements(f.text) {
+			m.current[subject(s.text)] = s.text
+		}
+	}
+	m.change()
+	merged := m.apply()
+	m.checkOrder(merged)
+	if len(m.conflict.Lines) > 0 {
+		return nil, &m.conflict
+	}
+	return merged, nil
+}
+
+// compare notes which statements of base ours has as they were, and which domains' regexes ours touched. It tells whether
+// there is anything to do.
+func (m *merging) compare() bool {
+	old, now := make(map[string][]string), make(map[string][]string) // the regexes of each domain
+	for _, f := range m.base {
+		for s := range statements(f.text) {
+			m.before[subject(s.text)] = was{text: s.text}
+			noteRegex(old, s.text)
+		}
+	}
+	same, added := 0, false
+	for _, f := range m.ours {
+		for s := range statements(f.text) {
+			noteRegex(now, s.text)
+			k := subject(s.text)
+			b, ok := m.before[k]
+			if !ok {
+				added = true
+				continue
+			}
+			b.there, b.same = true, b.text == s.text
+			m.before[k] = b
+			if b.same {
+				same++
+			}
+		}
+	}
+	for domain, list := range now {
+		if !slices.Equal(list, old[domain]) {
+			m.domains[domain] = true
+		}
+	}
+	return added || same < len(m.before) || len(m.domains) > 0
+}
+
+// noteRegex appends the subject of a regex to those of its domain.
+func noteRegex(regexes map[string][]string, s string) {
+	if domain, n := regexDomain(s); n > 0 {
+		domain = lower(domain)
+		regexes[domain] = append(regexes[domain], subject(s))
+	}
+}
+
+// change sorts what changed into edits and insertions.
+func (m *merging) change() {
+	for i, f := range m.ours {
+		last := ""                           // the nearest statement before that theirs keeps
+		lastRegex := make(map[string]string) // that, of each domain's regexes
+		waiting := make(map[string][]string) // regexes with none before them
+		for s := range statements(f.text) {
+			k := subject(s.text)
+			domain, n := regexDomain(s.text)
+			domain = lower(domain)
+			their, shared := m.current[k]
+			old, had := m.before[k]
+			switch {
+			case old.same || their == s.text:
+			case shared && had && their == old.text:
+				m.edits[k] = s.text
+			case shared || had:
+				m.clash(m.paths[i], s, k, their)
+				shared = false
+			case n > 0 && lastRegex[domain] != "":
+				m.behind[lastRegex[domain]] = append(m.behind[lastRegex[domain]], s.text)
+			case n > 0:
+				waiting[domain] = append(waiting[domain], s.text)
+			default:
+				m.insert(f.name, last, s.text)
+			}
+			if !shared {
+				continue
+			}
+			last = k
+			if n > 0 {
+				m.ahead[k] = append(m.ahead[k], waiting[domain]...)
+				delete(waiting, domain)
+				lastRegex[domain] = k
+			}
+		}
+		left := make(map[string]bool) // regexes of domains that theirs has none of
+		for _, list := range waiting {
+			for _, text := range list {
+				left[text] = true
+			}
+		}
+		for s := range statements(f.text) {
+			if left[s.text] {
+				m.insert(f.name, last, s.text)
+			}
+		}
+	}
+	m.remove()
+}
+
+// insert puts a statement behind the one that last names, else at the top of its file.
+func (m *merging) insert(name, last, text string) {
+	if last == "" {
+		m.top[name] = append(m.top[name], text)
+		return
+	}
+	m.behind[last] = append(m.behind[last], text)
+}
+
+// remove takes away what base had and ours has no more.
+func (m *merging) remove() {
+	for _, f := range m.base {
+		for s := range statements(f.text) {
+			k := subject(s.text)
+			their, shared := m.current[k]
+			if !shared || m.before[k].there {
+				continue
+			}
+			if their != s.text {
+				m.clash(f.name, s, k, their)
+				continue
+			}
+			m.edits[k] = ""
+		}
+	}
+}
+
+// clash notes a statement that both sides changed.
+func (m *merging) clash(path string, s line, k, their string) {
+	says := "does not have it any more"
+	if their != "" {
+		says = "says " + quote(their)
+	}
+	m.fail(path, s.number, quote(k)+" was changed here, and version "+strconv.FormatUint(m.version, 10)+" of the shared rules "+says)
+}
+
+func (m *merging) fail(path string, number int, reason string) {
+	if len(m.conflict.Lines) == mostConflicts {
+		m.conflict.More++
+		return
+	}
+	m.conflict.Lines = append(m.conflict.Lines, ConflictLine{path, number, reason})
+}
+
+// quote gives s as it may stand in an error.
+func quote(s string) string {
+	const most = 120
+	if len(s) > most {
+		return strconv.Quote(s[:most]) + "..."
+	}
+	return strconv.Quote(s)
+}
+
+// apply writes theirs with the edits and the insertions. Files that only ours has come last.
+func (m *merging) apply() set {
+	var out set
+	for _, f := range m.theirs {
+		w := writer{}
+		w.put(m.top[f.name]...)
+		delete(m.top, f.name)
+		for _, whole := range lines(f.text) {
+			s := statement(whole)
+			if s == "" {
+				w.keep(whole)
+				continue
+			}
+			k := subject(s)
+			w.put(m.ahead[k]...)
+			switch text, edited := m.edits[k]; {
+			case !edited:
+				w.keep(whole)
+			case text != "":
+				w.put(text)
+			}
+			w.put(m.behind[k]...)
+		}
+		out = append(out, file{f.name, w.String()})
+	}
+	for _, f := range m.ours {
+		if texts := m.top[f.name]; len(texts) > 0 {
+			w := writer{}
+			w.put(texts...)
+			out = append(out, file{f.name, w.String()})
+		}
+	}
+	return out
+}
+
+// A writer writes lines, each on its own.
+type writer struct {
+	strings.Builder
+	open bool // the last line has no end
+}
+
+func (w *writer) keep(whole string) {
+	w.end()
+	w.WriteString(whole)
+	w.open = !strings.HasSuffix(whole, "\n")
+}
+
+func (w *writer) put(texts ...string) {
+	for _, s := range texts {
+		w.end()
+		w.WriteString(s + "\n")
+	}
+}
+
+func (w *writer) end() {
+	if w.open {
+		w.WriteByte('\n')
+		w.open = false
+	}
+}
+
+// checkOrder holds the regexes of the domains that ours touched to the order that they have there.
+func (m *merging) checkOrder(merged set) {
+	if len(m.domains) == 0 {
+		return
+	}
+	got := make(map[string][]string)
+	for _, f := range merged {
+		for s := range statements(f.text) {
+			noteRegex(got, s.text)
+		}
+	}
+	place := make(map[string]int)
+	for domain := range m.domains {
+		for i, k := range got[domain] {
+			place[k] = i + 1
+		}
+	}
+	last := make(map[string]int)
+	for i, f := range m.ours {
+		for s := range statements(f.text) {
+			domain, n := regexDomain(s.text)
+			domain = lower(domain)
+			at := place[subject(s.text)]
+			if n == 0 || at == 0 {
+				continue
+			}
+			if at < last[domain] {
+				m.fail(m.paths[i], s.number, "the regexes of "+domain+" stand in another order in version "+strconv.FormatUint(m.version, 10)+" of the shared rules, and were changed here")
+				delete(m.domains, domain)
+				for _, k := range got[domain] { // one line for each domain
+					delete(place, k)
+				}
+			}
+			last[domain] = max(last[domain], at)
+		}
+	}
+}

@@ -1,0 +1,304 @@
+package routes
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/millrace/millrace/cluster/store"
+	"github.com/millrace/millrace/loadtest/extern"
+	"github.com/millrace/millrace/router/mail"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A table is a Router that takes any line without the word "bad" that is about something new, and holds each node to the
+// promise that its version never falls.
+type table struct {
+	t testing.TB
+
+	mu      sync.Mutex
+	files   set
+	missing bool   // the files cannot be read
+	hates   string // a word that no line may have, besides "bad"
+	rules   set
+	version uint64
+	uses    int
+}
+
+func (r *table) Read() (iter.Seq2[string, string], error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.missing {
+		return nil, errors.New("routes.txt: no such file")
+	}
+	return r.files.all(), nil
+}
+
+func (r *table) write(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.files, r.missing = set{{"/etc/millrace/routes.txt", text}}, false
+}
+
+func (r *table) Prepare(version uint64, files iter.Seq2[string, string]) (func(), error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s, seen := collect(files), make(map[string]bool)
+	for _, f := range s {
+		for l := range statements(f.text) {
+			if seen[subject(l.text)] || strings.Contains(l.text, "bad") || r.hates != "" && strings.Contains(l.text, r.hates) {
+				return nil, fmt.Errorf("%s:%d: bad line", f.name, l.number)
+			}
+			seen[subject(l.text)] = true
+		}
+	}
+	if s.bare() && !r.rules.bare() {
+		return nil, errors.New("no rules at all")
+	}
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if version < r.version {
+			r.t.Errorf("version %d took the place of %d", version, r.version)
+		}
+		r.rules, r.version = s, version
+		r.uses++
+	}, nil
+}
+
+func (r *table) Files() iter.Seq2[string, string] {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rules.all()
+}
+
+// text gives the rules in force, all files in one.
+func (r *table) text() string {
+	var b strings.Builder
+	for _, text := range r.Files() {
+		b.WriteString(text)
+	}
+	return b.String()
+}
+
+// A logText is a log that a test reads.
+type logText struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logText) has(s string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.b.String(), s)
+}
+
+// A node is Routes with what it needs.
+type node struct {
+	*Routes
+	table  *table
+	store  *store.Store
+	log    *logText
+	events *atomic.Int64
+	stop   func()
+}
+
+// often is the time between two looks in tests that are not about it.
+const often = 5 * time.Millisecond
+
+// newNode makes a node whose file has a text, "" for none. It is not started.
+func newNode(t testing.TB, addr, text string, edit ...func(*Config)) *node {
+	t.Helper()
+	n := &node{table: &table{t: t, missing: text == ""}, log: new(logText), events: new(atomic.Int64)}
+	if text != "" {
+		n.table.write(text)
+	}
+	s, err := store.New(store.Config{URL: "redis://" + addr, Pause: 50 * time.Millisecond, Timeout: 500 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.store = s
+	c := Config{Router: n.table, Store: s, Poll: often, Log: slog.New(slog.NewTextHandler(n.log, nil)), Emit: func(e mail.Event) {
+		if e.Kind != mail.Anomaly || e.Reason == "" {
+			t.Errorf("an event %+v", e)
+		}
+		n.events.Add(1)
+	}}
+	for _, e := range edit {
+		e(&c)
+	}
+	if n.Routes, err = New(c); err != nil {
+		t.Fatal(err)
+	}
+	n.stop = sync.OnceFunc(func() { _, _ = n.Close(), s.Close() })
+	t.Cleanup(n.stop)
+	return n
+}
+
+func start(t testing.TB, addr, text string, edit ...func(*Config)) *node {
+	t.Helper()
+	n := newNode(t, addr, text, edit...)
+	if err := n.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func inState(dir string) func(*Config) { return func(c *Config) { c.State = dir } }
+
+// reload writes the file and reloads.
+func (n *node) reload(t testing.TB, text string) error {
+	t.Helper()
+	n.table.write(text)
+	return n.Reload(t.Context())
+}
+
+// runs waits until a node runs a version and a text.
+func (n *node) runs(t testing.TB, version uint64, text string) {
+	t.Helper()
+	until(t, func() bool { return n.Version() == version && n.table.text() == text }, func() string {
+		return fmt.Sprintf("version %d %q, want %d %q; %+v", n.Version(), n.table.text(), version, text, n.Status())
+	})
+}
+
+// agree waits until all nodes run the same, and are in step.
+func agree(t testing.TB, nodes ...*node) {
+	t.Helper()
+	until(t, func() bool {
+		first := nodes[0].Status()
+		for _, n := range nodes {
+			if s := n.Status(); s.Version != first.Version || s.Digest != first.Digest || !s.InStep {
+				return false
+			}
+		}
+		return true
+	}, func() string {
+		var b strings.Builder
+		for _, n := range nodes {
+			fmt.Fprintf(&b, "%+v\n", n.Status())
+		}
+		return b.String()
+	})
+}
+
+// until waits for a condition; tell says what there is instead.
+func until(t testing.TB, condition func() bool, tell func() string) {
+	t.Helper()
+	deadline := time.NewTimer(20 * time.Second)
+	defer deadline.Stop()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-deadline.C:
+			t.Fatal("it did not come to that: " + tell())
+		case <-tick.C:
+		}
+	}
+}
+
+// A server is a Redis that a test may hurt.
+type server struct {
+	t    testing.TB
+	addr string
+	cmd  *exec.Cmd
+}
+
+func newServer(t testing.TB) *server {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{t: t, addr: l.Addr().String()}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	t.Cleanup(s.kill)
+	return s
+}
+
+func (s *server) start() {
+	s.t.Helper()
+	host, port, err := net.SplitHostPort(s.addr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.cmd = extern.Find(s.t, "redis-server").Command(context.Background(), "--bind", host, "--port", port, "--dir", s.t.TempDir(), "--save", "", "--appendonly", "no")
+	if err := s.cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	until(s.t, func() bool {
+		conn, err := net.Dial("tcp", s.addr)
+		if err != nil {
+			return false
+		}
+		return conn.Close() == nil
+	}, func() string { return "redis does not listen" })
+}
+
+func (s *server) kill() {
+	_ = s.cmd.Process.Signal(syscall.SIGKILL) // it may be gone
+	_ = s.cmd.Wait()                          // how it ended is known
+}
+
+func (s *server) signal(sig syscall.Signal) {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// do runs one inline command at the server and gives the first line of its answer.
+func (s *server) do(command string) string {
+	s.t.Helper()
+	conn, err := net.Dial("tcp", s.addr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte(command + "\r\n")); err != nil {
+		s.t.Fatal(err)
+	}
+	answer := make([]byte, 4096)
+	n, err := conn.Read(answer)
+	if err != nil || answer[0] == '-' {
+		s.t.Fatalf("%s: %q, %v", command, answer[:n], err)
+	}
+	line, _, _ := strings.Cut(string(answer[:n]), "\r\n")
+	return line
+}
+
+// put puts a set in Redis as a version, as another node would.
+func put(t testing.TB, s *store.Store, version uint64, text string) {
+	t.Helper()
+	until(t, func() bool {
+		head, err := s.RulesVersion(t.Context())
+		if err != nil && !errors.Is(err, store.ErrCorrupt) {
+			return false
+		}
+		_, ok, err := s.PublishRules(t.Context(), head, version, one(text).encode())
+		return ok && err == nil
+	}, func() string { return "it is not published" })
+}

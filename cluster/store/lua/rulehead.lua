@@ -1,0 +1,15 @@
+-- headed gives what stands for the rules in force: "" for none, and "?" with a reason for what cannot be that.
+local function headed(key)
+  local kind = redis.call('TYPE', key).ok
+  if kind == 'none' then
+    return ''
+  end
+  if kind ~= 'string' then
+    return '?' .. kind
+  end
+  local length = redis.call('STRLEN', key)
+  if length == 0 or length > 512 then
+    return '?' .. length
+  end
+  return redis.call('GET', key)
+end
