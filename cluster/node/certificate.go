@@ -22,6 +22,10 @@ type certificate struct {
 	cfg      *TLS   // nil: self-signed
 	hostname string // whose
 	current  atomic.Pointer[tls.Config]
+
+	tickets secret           // of the cluster, what ticket keys are made of; nil: each process has its own
+	day     atomic.Int64     // for which current has keys
+	now     func() time.Time // nil: time.Now
 }
 
 // load reads the files, or makes a certificate, and gives what use takes. It changes nothing.
@@ -47,10 +51,48 @@ func (c *certificate) source() string {
 }
 
 // use makes later handshakes take t. Those under way keep what they began with.
-func (c *certificate) use(t *tls.Config) { c.current.Store(t) }
+func (c *certificate) use(t *tls.Config) {
+	c.setTickets(t, c.today())
+	c.current.Store(t)
+}
 
 // config gives what a handshake takes now.
-func (c *certificate) config() *tls.Config { return c.current.Load() }
+func (c *certificate) config() *tls.Config {
+	t := c.current.Load()
+	if day := c.today(); c.tickets != nil && c.day.Swap(day) != day {
+		c.setTickets(t, day)
+	}
+	return t
+}
+
+// today is the day by which ticket keys change, in UTC.
+func (c *certificate) today() int64 {
+	now := time.Now
+	if c.now != nil {
+		now = c.now
+	}
+	return now().Unix() / (24 * 60 * 60)
+}
+
+// setTickets gives t the keys of session tickets (RFC 8446 section 4.6.1) that all nodes have on that day, so that a client
+// resumes its session on whichever node it meets. Those of the days beside it are understood as well: clocks differ, and
+// tickets are good for a while.
+func (c *certificate) setTickets(t *tls.Config, day int64) {
+	if c.tickets == nil {
+		return
+	}
+	var keys [][32]byte
+	for _, d := range []int64{day, day - 1, day + 1} {
+		derived, err := c.tickets.derive(fmt.Sprint(labelTicket, " ", d))
+		if err != nil {
+			return // the process's own keys do
+		}
+		for _, k := range derived {
+			keys = append(keys, [32]byte(k))
+		}
+	}
+	t.SetSessionTicketKeys(keys)
+}
 
 // selfSigned makes a certificate that says nothing but the name: with STARTTLS nobody checks more (RFC 7435).
 func selfSigned(hostname string, now time.Time) (tls.Certificate, error) {

@@ -15,10 +15,11 @@ import (
 
 // The labels that keep the keys made of one secret apart.
 const (
-	labelHop   = "millrace hop mark"
-	labelLog   = "millrace log address"
-	labelMark  = "millrace mark"
-	labelScore = "millrace score"
+	labelHop    = "millrace hop mark"
+	labelLog    = "millrace log address"
+	labelMark   = "millrace mark"
+	labelTicket = "millrace session ticket"
+	labelScore  = "millrace score"
 )
 
 // keySize is the length of a derived key in octets.

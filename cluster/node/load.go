@@ -35,6 +35,11 @@ type material struct {
 func (c *Config) load(shared bool) (*material, error) {
 	m := &material{certificate: certificate{cfg: c.TLS, hostname: c.Hostname}}
 	var err error
+	if c.Cluster != nil {
+		if m.certificate.tickets, err = readSecret(c.Cluster.KeyFile); err != nil {
+			return nil, c.place("", "cluster.key_file", err)
+		}
+	}
 	if m.handshake, err = m.certificate.load(time.Now()); err != nil {
 		return nil, c.place("", "tls.cert", err)
 	}
