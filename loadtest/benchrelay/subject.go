@@ -146,7 +146,8 @@ func (b *bench) startMillrace(ctx context.Context, sink, binary string) error {
 	if err := os.WriteFile(config, fmt.Appendf(nil, millraceConfig, addr), 0o644); err != nil {
 		return err
 	}
-	routes := "@bench.example smtp://" + sink + "\n"
+	// A proxy in TCP mode does not look at messages either; what looking costs is measured by bench/auth_test.go.
+	routes := "domain * dmarc=off require_auth=no seal=never\n@bench.example smtp://" + sink + "\n"
 	if err := os.WriteFile(filepath.Join(b.dir, "routes.txt"), []byte(routes), 0o644); err != nil {
 		return err
 	}
