@@ -262,8 +262,9 @@ func runCase(t *testing.T, z zone, key, host, helo, from string, want []string) 
 		}
 		t.Errorf("got %v (%s, %v), want %v", got.Result, got.Reason, got.Cause, want)
 	}
-	if skip {
-		t.Skip(reason)
+	if skip { // it ran, and is known to differ
+		t.Log(reason)
+		return
 	}
 	if strings.ContainsFunc(got.Reason, func(r rune) bool { return r < ' ' || r > '~' }) {
 		t.Errorf("reason %q is not printable", got.Reason)
