@@ -123,6 +123,12 @@ type inquiry struct {
 	refusal *mail.Refusal
 }
 
+// A counted is what came of asking about a group.
+type counted struct {
+	rcpts   []inquiry
+	message bool // it was counted with them
+}
+
 // inquire asks for the rates of a recipient, and of those that the client pipelined behind it, and what greylisting thinks
 // of them, in one round trip that goes on while the next hop is sought. The answer is awaited by calling what it returns.
 func (s *session) inquire(ctx context.Context, forward mail.Path, route mail.Route) func() error {
@@ -141,7 +147,6 @@ func (s *session) inquire(ctx context.Context, forward mail.Path, route mail.Rou
 	q := mail.RcptQuery{}
 	if s.cfg.Limits != nil {
 		q.Rates = s.cfg.Limits.Rcpt(limit.RcptQuestion{Client: s.strangerAddr(), Reverse: t.reverse, First: !t.counted, Rcpts: group})
-		t.counted = true
 	}
 	grey := s.cfg.Greylist != nil && s.score != nil && s.score.Grey(s.verdict)
 	if grey {
@@ -152,12 +157,13 @@ func (s *session) inquire(ctx context.Context, forward mail.Path, route mail.Rou
 	if len(q.Rates) == 0 && len(q.Triplets) == 0 {
 		return func() error { return nil }
 	}
-	answer := make(chan []inquiry, 1)
+	answer := make(chan counted, 1)
 	go func() { answer <- s.askCounts(ctx, q, paths, grey) }() // ends with the store's own deadline; what it returns is awaited
 	return func() error {
-		all := <-answer
-		t.inquiries = append(t.inquiries, all[1:]...)
-		return orNil(all[0].refusal)
+		a := <-answer
+		t.counted = t.counted || a.message
+		t.inquiries = append(t.inquiries, a.rcpts[1:]...)
+		return orNil(a.rcpts[0].refusal)
 	}
 }
 
@@ -188,7 +194,7 @@ func (s *session) group(forward mail.Path, route mail.Route) ([]limit.Rcpt, []ma
 }
 
 // askCounts asks the store. That nothing can be counted is no fault of the client.
-func (s *session) askCounts(ctx context.Context, q mail.RcptQuery, paths []mail.Path, grey bool) []inquiry {
+func (s *session) askCounts(ctx context.Context, q mail.RcptQuery, paths []mail.Path, grey bool) counted {
 	out := make([]inquiry, len(paths))
 	facts, err := s.cfg.Counts.Rcpt(ctx, q)
 	for i, p := range paths {
@@ -203,7 +209,7 @@ func (s *session) askCounts(ctx context.Context, q mail.RcptQuery, paths []mail.
 			out[i].refusal = s.cfg.Greylist.Refusal(facts.Grey[i].Wait)
 		}
 	}
-	return out
+	return counted{out, err != nil || limit.Counted(q.Rates, facts.Rates)}
 }
 
 // countRefused counts a recipient that was refused for good: who guesses addresses is over a rate some time.

@@ -96,7 +96,7 @@ type Config struct {
 	Failures int
 	// Check is the time from one check of a list to the next. 0: 5 min.
 	Check time.Duration
-	// Retry is the same for a list that did not answer, and how old a check may be that vouches for a listing. 0: 10 s.
+	// Retry is the same for a list that did not answer. 0: 10 s.
 	Retry time.Duration
 	// Pause is how long a list is left alone that refused to answer. 0: 10 min.
 	Pause time.Duration

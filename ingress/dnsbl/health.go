@@ -2,7 +2,9 @@ package dnsbl
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,8 +41,8 @@ type side struct {
 	why     string
 	until   time.Time     // not asked before then, whatever a check says
 	checked time.Time     // when the last check ended
-	passed  time.Time     // when one ended well
-	passes  int           // how many did
+	probes  int           // how many were begun
+	probing *probe        // the one under way; nil: none is
 	flight  chan struct{} // closed when the check under way has ended; nil: none is
 }
 
@@ -276,10 +278,6 @@ func (s *Set) concluded(d *side, found fault, why string, code netip.Addr) {
 	now := s.cfg.Now()
 	s.mu.Lock()
 	d.checked = now
-	if found == none {
-		d.passed = now
-		d.passes++
-	}
 	// The usual case changes nothing and wakes nobody.
 	same := found == none && d.fault == none || found == empty && d.fault == empty
 	s.mu.Unlock()
@@ -312,18 +310,71 @@ func (s *Set) concluded(d *side, found fault, why string, code netip.Addr) {
 	}
 }
 
-// vouch sees to it that a listing is not believed of a side that just began to list the world: one that passed no check
-// for Config.Retry has to pass one now. It reports whether the side counts.
+// vouch sees to it that a listing is not believed of a side that lists the world: it asks for something that no list has and
+// nobody has asked for, so that no cache knows the answer, and does so after the listing came. It reports whether the side
+// counts. Those who need it at the same time share a probe, so a flood of listed clients costs one at a time.
 func (s *Set) vouch(d *side) bool {
 	s.mu.Lock()
-	passes := d.passes
-	stale := s.started && !d.unchecked && s.cfg.Now().Sub(d.passed) >= s.cfg.Retry
+	need := d.probes + 1
+	watched := s.started && !d.unchecked
 	s.mu.Unlock()
-	if !stale || d.out.Load() {
-		return !d.out.Load()
+	for watched && !d.out.Load() && s.ctx.Err() == nil {
+		if p := s.probe(d); p.number >= need {
+			return p.passed && !d.out.Load()
+		}
 	}
-	s.check(d)
+	return !watched && !d.out.Load()
+}
+
+// A probe is a question whose answer no list may have.
+type probe struct {
+	number int
+	passed bool          // to be read when done is closed
+	done   chan struct{} // closed when it has ended
+}
+
+// probe makes a probe, or waits for the one under way, which may have begun too early for the caller.
+func (s *Set) probe(d *side) *probe {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return d.fault == none && d.passes > passes
+	if p := d.probing; p != nil {
+		s.mu.Unlock()
+		<-p.done // it is bounded, and ends with the Set
+		return p
+	}
+	d.probes++
+	p := &probe{number: d.probes, done: make(chan struct{})}
+	d.probing = p
+	s.mu.Unlock()
+	name := d.never()
+	switch a := s.ask(d.list, name); {
+	case s.ctx.Err() != nil:
+	case a.err != nil:
+		s.failed(d, "does not answer: "+a.err.Error())
+	case a.means == refused:
+		s.refuses(d.list, a.code)
+	case a.means == listed:
+		s.concluded(d, lying, "lists "+name+": it lists the world", netip.Addr{})
+	default:
+		p.passed = true
+	}
+	s.mu.Lock()
+	d.probing = nil
+	s.mu.Unlock()
+	close(p.done)
+	return p
+}
+
+// never gives a name that no list has an entry for, another one each time: an address in 127.0.0.0/8 apart from the codes
+// and test entries, which no client comes from, or a name below INVALID (RFC 6761 section 6.4).
+func (d *side) never() string {
+	r := rand.Uint32()
+	host := [4]byte{127, byte(1 + r%254), byte(r >> 8), byte(r >> 16)}
+	l := d.list
+	switch {
+	case l.kind == Domains:
+		return strconv.FormatUint(uint64(r), 36) + ".invalid." + l.zone
+	case d == l.sides[0]:
+		return addressName(netip.AddrFrom4(host), l.zone)
+	}
+	return addressName(netip.AddrFrom16([16]byte{10: 0xff, 11: 0xff, 12: host[0], 13: host[1], 14: host[2], 15: host[3]}), l.zone)
 }

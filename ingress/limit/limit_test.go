@@ -248,6 +248,29 @@ func TestWhoIsOverItsMessagesUsesUpNobodysRate(t *testing.T) {
 	}
 }
 
+func TestAMessageThatWasNotDrawnIsAskedForAgain(t *testing.T) {
+	one := Rate{1, time.Hour, 0}
+	for _, n := range []int{1, 3} {
+		l, c := limits(t, Config{ClientMessages: one, RecipientMessages: Rate{10, time.Hour, 0}}), newCounter()
+		q := RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "a@x.test", "b@x.test", "c@x.test")[:n]}
+		for i, want := range []bool{true, false, false} {
+			rates := l.Rcpt(q)
+			results, err := c.Rates(t.Context(), rates)
+			if err != nil || Counted(rates, results) != want {
+				t.Errorf("group of %d, message %d: counted %t, %v", n, i, !want, err)
+			}
+		}
+		q.First = false
+		rates := l.Rcpt(q)
+		if results, err := c.Rates(t.Context(), rates); err != nil || !Counted(rates, results) {
+			t.Errorf("what was counted before is not counted, %v", err)
+		}
+	}
+	if !Counted(nil, nil) {
+		t.Error("without a rate there is nothing to count")
+	}
+}
+
 func TestTheRatesOfAGroup(t *testing.T) {
 	all := Rate{5, time.Minute, 0}
 	l := limits(t, Config{

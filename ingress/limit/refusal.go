@@ -50,6 +50,23 @@ func (l *Limits) RcptRefusal(rates []mail.Rate, results []mail.RateResult, rcpt 
 	return refusal(rates, results, worst)
 }
 
+// Counted tells whether the message was drawn by the rates of a RcptQuestion with First. If not, the next recipient of the
+// transaction is First again, so that who is over the rate of messages does not get by with the second one.
+func Counted(rates []mail.Rate, results []mail.RateResult) bool {
+	unit := 0 // in which the message is drawn
+	for i := range rates {
+		if ofMessage(&rates[i]) && !rates[i].Peek {
+			unit = rates[i].Unit
+		}
+	}
+	for i := range min(len(rates), len(results)) {
+		if rates[i].Unit == unit && unit != 0 && !results[i].Allowed {
+			return false
+		}
+	}
+	return true
+}
+
 // ofMessage tells whether a rate is drawn for the message and not for a recipient: the last unit of a group is the message's,
 // but that of a question which draws no message is the last recipient's.
 func ofMessage(r *mail.Rate) bool { return r.Name == messages || r.Name == sent }
