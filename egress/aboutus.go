@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/egress/dns/cache"
+	"github.com/millrace/millrace/egress/reaction"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -29,26 +30,28 @@ func aboutUs(err error) *mail.Refusal {
 	return nil
 }
 
-// learn tells the operator, if err is a refusal of us, and cools the Site unless a stranger may have brought it about to
-// cut the Site off from everybody.
-func (t *transaction) learn(err error) {
+// learn reacts to err as the rules say. If it is a refusal of us the operator is told, and the Site is cooled where no rule says
+// better, unless a stranger may have brought it about to cut the Site off from everybody. It reports whether a rule did.
+func (t *transaction) learn(err error) (reacted bool) {
+	reacted = t.react(err) != reaction.Nothing
 	r := aboutUs(err)
 	if r == nil {
-		return
+		return reacted
 	}
 	reply, _ := said(err)
 	t.local.anomaly(&t.d, r, reply.Verb)
 	switch {
-	case t.slot == nil:
-		return
+	case t.slot == nil || reacted:
+		return reacted
 	case t.opened: // the destination has read what the client wrote
 		if !t.local.complaints.add(t.d.Site, t.d.Client, t.local.cfg.Now()) {
-			return
+			return false
 		}
 	case isSyntax(reply.Reply.Code) && (reply.Verb == "MAIL" || reply.Verb == "RCPT"):
-		return
+		return false
 	}
 	t.slot.Refused(err)
+	return false
 }
 
 // isSyntax reports whether a reply is about how a command was written. At MAIL and RCPT a stranger can bring that about,

@@ -14,6 +14,8 @@ import (
 func noSession(err error) *mail.Refusal {
 	var cooled *pool.CooledError
 	switch {
+	case errors.As(err, &cooled) && cooled.Suspended:
+		return paused(cooled.Until, err)
 	case errors.As(err, &cooled):
 		return mail.Refuse(451, 4, 1, "Destination cannot be reached, try again later", "cooling", err)
 	case errors.Is(err, pool.ErrBusy) && errors.Is(err, context.Canceled):

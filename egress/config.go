@@ -18,6 +18,7 @@ import (
 
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/egress/pool"
+	"github.com/millrace/millrace/egress/reaction"
 	"github.com/millrace/millrace/egress/smtpclient"
 	"github.com/millrace/millrace/router/mail"
 	"go.opentelemetry.io/otel/trace"
@@ -81,9 +82,14 @@ type Config struct {
 	Placement Placement
 	Remote    Remote
 
-	// Share is the part of a Site's sessions that this node may have, above 0 and at most 1; nil means all of them. It is called
+	// Share is the part of a Site's sessions and rates that this node may have, above 0 and at most 1; nil means all of them. It is called
 	// by many at once.
 	Share func(mail.Site) float64
+
+	// Suspensions are shared with the other nodes; nil means that each node has its own.
+	Suspensions Suspensions
+	// Reactions say what is done when a Site replies that it gets too much; nil means reaction.Shipped.
+	Reactions *reaction.Table
 
 	// Emit is told of what an operator should see; it must not block. nil means nobody.
 	Emit func(mail.Event)

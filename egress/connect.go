@@ -31,10 +31,10 @@ const (
 // connect opens a session with one of p's hosts and puts it into s: all hosts of all preferences in their order, those
 // that failed lately last, until one takes us or ctx's deadline passes. The error is a *mail.Refusal whose Cause tells of
 // each host; the Site is cooled then, unless the client gave
-// up or left too little time.
-func (l *Local) connect(ctx context.Context, p *place, s *slot, d *mail.Delivery) error {
+// up or left too little time. crowded says that the Site has enough of our sessions and that one of those is to be waited for.
+func (l *Local) connect(ctx context.Context, p *place, s *slot, d *mail.Delivery) (crowded bool, err error) {
 	if r := l.authorize(p); r != nil {
-		return r
+		return false, r
 	}
 	begun := time.Now()
 	c, span := l.span(ctx, "egress.dial")
@@ -45,8 +45,12 @@ func (l *Local) connect(ctx context.Context, p *place, s *slot, d *mail.Delivery
 	if opened == nil {
 		err := noHost(failed)
 		end(span, err)
-		if errors.Is(ctx.Err(), context.Canceled) || over(ctx) && time.Since(begun) < fairTry {
-			return err // which says nothing of the Site
+		for _, f := range failed {
+			_, wait := l.react(s, d, f, false)
+			crowded = crowded || wait
+		}
+		if crowded || errors.Is(ctx.Err(), context.Canceled) || over(ctx) && time.Since(begun) < fairTry {
+			return crowded, err // which says nothing of the Site, or nothing bad
 		}
 		refused := false
 		for _, f := range failed {
@@ -58,13 +62,13 @@ func (l *Local) connect(ctx context.Context, p *place, s *slot, d *mail.Delivery
 		if !isPolicy(err) || refused {
 			s.Unreachable(err)
 		}
-		return err
+		return false, err
 	}
 	note(span, "server.address", key.Host)
 	note(span, "tls.protocol.version", opened.TLS())
 	end(span, nil)
 	s.Fill(key, opened)
-	return nil
+	return false, nil
 }
 
 // dialHosts tries p's hosts.

@@ -9,6 +9,7 @@ import (
 	"github.com/millrace/millrace/egress/dns/cache"
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/egress/pool"
+	"github.com/millrace/millrace/egress/reaction"
 	"github.com/millrace/millrace/egress/smtpclient"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -59,6 +60,9 @@ func newLocal(cfg Config) (*Local, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Reactions == nil {
+		cfg.Reactions = reaction.Shipped()
 	}
 	if cfg.Emit == nil {
 		cfg.Emit = func(mail.Event) {}
@@ -114,7 +118,7 @@ func tlsConfig(cfg Config, policy smtpclient.TLSPolicy) *tls.Config {
 // Begin opens a transaction for d at d.NextHop: it finds the Site and a session and sends nothing. It returns by the
 // deadline of ctx, or after Config.Budget where it has none. The error is a *mail.Refusal:
 // 556 5.1.10 null MX, 550 5.1.2 no such domain, 554 5.4.6 the best MX host is ourselves, 451 4.4.3 DNS trouble, 451 4.4.1
-// no host can be reached, 451 4.4.5 the Site is at its cap, 451 4.7.5 the TLS policy is not met.
+// no host can be reached, 451 4.4.5 the Site is at its cap or its rate, or is suspended, 451 4.7.5 the TLS policy is not met.
 func (l *Local) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, error) {
 	ctx = l.within(ctx)
 	p, err := l.find(ctx, d.NextHop)
@@ -124,10 +128,13 @@ func (l *Local) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, e
 	return l.beginAt(ctx, p, d)
 }
 
-// find finds where a next hop leads. Errors are *mail.Refusal.
+// find finds where a next hop leads, and refuses a Site that is suspended. Errors are *mail.Refusal.
 func (l *Local) find(ctx context.Context, h mail.NextHop) (place, error) {
 	ctx, s := l.span(ctx, "egress.mx")
 	p, err := l.place(ctx, h)
+	if err == nil {
+		err = l.suspended(p.site)
+	}
 	end(s, err)
 	return p, err
 }

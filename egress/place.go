@@ -43,11 +43,18 @@ func (l *Local) place(ctx context.Context, h mail.NextHop) (place, error) {
 func (l *Local) limits(site mail.Site) pool.Limits {
 	known, over := l.finder.Limits(site), l.cfg.Limits[site]
 	sessions := cmp.Or(over.Sessions, known.Connections, pool.Generic().Sessions)
+	share := 1.0
 	if l.cfg.Share != nil {
-		sessions = max(1, int(float64(sessions)*l.cfg.Share(site)))
+		share = l.cfg.Share(site)
+		sessions = max(1, int(float64(sessions)*share))
 	}
 	return pool.Limits{
 		Sessions: sessions,
+		Rate:     share * cmp.Or(over.Rate, known.MessageRate),
+		Opens:    share * cmp.Or(over.Opens, known.ConnectRate),
+
+		OpensAtOnce: max(1, int(share*float64(cmp.Or(over.OpensAtOnce, known.ConnectBurst)))),
+
 		Messages: cmp.Or(over.Messages, known.Messages),
 		Age:      cmp.Or(over.Age, known.Age),
 		Idle:     cmp.Or(over.Idle, known.Idle),

@@ -50,6 +50,9 @@ func (t *transaction) repeat(ctx context.Context) error {
 		refused, first, err := t.offer(ctx)
 		switch {
 		case err != nil && t.retryable(ctx, err):
+			if t.isTold(err) {
+				return mixedReplay(err)
+			}
 			if err := t.replace(ctx); err != nil {
 				return err
 			}

@@ -25,6 +25,7 @@ type transaction struct {
 	fresh   bool     // the session was opened for us, so that its refusals are believed
 	begun   bool     // MAIL may have been sent on session
 	retries int      // how often a session was replaced
+	counted bool     // its message was counted against the rate
 
 	accepted []mail.Path  // each forward-path that the destination accepted, once
 	first    [1]mail.Path // where accepted begins
@@ -50,37 +51,46 @@ const (
 func (t *transaction) acquire(ctx context.Context) error {
 	begun := time.Now()
 	defer func() { t.wait += time.Since(begun) }()
-	l, p := t.local, &t.place
-	c, span := l.span(ctx, "egress.pool")
-	s, err := l.pool.Get(c, pool.Request{
-		Site: p.site, Limits: p.limits, Way: p.way, Hosts: p.hosts, Client: t.d.Client, Favoured: t.d.Favoured,
-	})
-	end(span, err)
-	if err != nil {
-		return noSession(err)
-	}
-	t.slot = s
-	open, full := s.Session()
-	if full && s.Dirty() && open.Reset(mail.Until(ctx, time.Now().Add(resetWait))) != nil {
-		s.Drop()
-		full = false
-	}
-	if !full {
-		return t.open(ctx)
-	}
-	t.use(open, false)
-	return nil
+	return t.get(ctx)
 }
 
-// open opens a session in the slot, which is empty. The slot is given up if that fails.
-func (t *transaction) open(ctx context.Context) error {
-	if err := t.local.connect(ctx, &t.place, t.slot, &t.d); err != nil {
+// get is acquire without the time it takes.
+func (t *transaction) get(ctx context.Context) error {
+	l, p := t.local, &t.place
+	for tries := 0; ; tries++ {
+		c, span := l.span(ctx, "egress.pool")
+		s, err := l.pool.Get(c, pool.Request{
+			Site: p.site, Limits: p.limits, Way: p.way, Hosts: p.hosts, Client: t.d.Client, Favoured: t.d.Favoured, Again: t.counted,
+		})
+		end(span, err)
+		if err != nil {
+			return noSession(err)
+		}
+		t.slot, t.counted = s, true
+		open, full := s.Session()
+		if full && s.Dirty() && open.Reset(mail.Until(ctx, time.Now().Add(resetWait))) != nil {
+			s.Drop()
+			full = false
+		}
+		if full {
+			t.use(open, false)
+			return nil
+		}
+		if crowded, err := t.open(ctx); !crowded || tries == maxCrowded || over(ctx) {
+			return err
+		}
+	}
+}
+
+// open opens a session in the slot, which is empty. The slot is given up if that fails. crowded is that of Local.connect.
+func (t *transaction) open(ctx context.Context) (crowded bool, err error) {
+	if crowded, err = t.local.connect(ctx, &t.place, t.slot, &t.d); err != nil {
 		t.discard()
-		return err
+		return crowded, err
 	}
 	open, _ := t.slot.Session()
 	t.use(open, true)
-	return nil
+	return false, nil
 }
 
 func (t *transaction) use(open *session, fresh bool) {
@@ -113,7 +123,11 @@ func (t *transaction) replace(ctx context.Context) error {
 	}
 	t.slot.Drop()
 	t.retries++
-	return t.open(ctx)
+	crowded, err := t.open(ctx)
+	if crowded {
+		return t.get(ctx)
+	}
+	return err
 }
 
 // retryable reports whether err, from MAIL or RCPT or DATA, is to be met with another session: a broken connection is, as
@@ -184,7 +198,7 @@ func (t *transaction) rcpt(ctx context.Context, forward mail.Path) error {
 		if err == nil {
 			return nil
 		}
-		if !t.retryable(ctx, err) {
+		if !t.retryable(ctx, err) || t.isTold(err) {
 			return t.refused(err, forward)
 		}
 		if err := t.replace(ctx); err != nil {
@@ -211,13 +225,15 @@ func (t *transaction) refused(err error, forward mail.Path) error {
 		}
 		return err
 	}
-	t.learn(err)
+	reacted := t.learn(err)
 	reply, ok := said(err)
 	switch {
 	case !ok: // ours: SMTPUTF8, SIZE
 	case reply.Verb == "MAIL":
 		if reply.Reply.Code == 421 { // to a session that was just opened
-			t.slot.Unreachable(err)
+			if !reacted {
+				t.slot.Unreachable(err)
+			}
 			t.discard()
 		}
 		return t.fail(err)
@@ -309,7 +325,7 @@ func (t *transaction) Data(ctx context.Context, form mail.Form) error {
 		if err == nil {
 			break
 		}
-		if !t.retryable(ctx, err) {
+		if !t.retryable(ctx, err) || t.isTold(err) {
 			return t.end(err)
 		}
 		if err := t.replace(ctx); err != nil {
@@ -369,6 +385,7 @@ func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outco
 			t.learn(&mail.Refusal{Reply: o.Reply, Reason: "upstream", Host: o.Host, AboutUs: true, Cause: o.Cause})
 		}
 	}
+	t.reactTo(base)
 	if len(base) > 0 {
 		end(span, base[0].Cause)
 	} else {

@@ -55,6 +55,11 @@ func (w *world) events() []mail.Event {
 
 func newWorld(t testing.TB, port int, change func(*Config)) *world {
 	t.Helper()
+	return newWorldOf(t, zone, port, change)
+}
+
+func newWorldOf(t testing.TB, zone string, port int, change func(*Config)) *world {
+	t.Helper()
 	w := &world{dns: dnstest.Start(t, zone)}
 	resolver, err := dns.New(dns.Config{Servers: []string{w.dns.Addr()}})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"runtime"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -61,6 +62,8 @@ type Metrics struct {
 	stages   [mail.Stages]prometheus.Observer
 	redis    [2]prometheus.Observer // answered, failed
 	reasons  map[string]struct{}
+
+	relayedCount, reusedCount atomic.Uint64 // as in messages and in reused, for Relayed
 }
 
 // stageBuckets reach from what a rule takes to the longest that a client waits, in seconds.
@@ -151,7 +154,9 @@ func (m *Metrics) See(e *mail.Event) {
 	if e.Kind == mail.Relayed {
 		m.messages.WithLabelValues(e.Mode.String()).Inc()
 		m.octets.Add(float64(e.Octets))
+		m.relayedCount.Add(1)
 		if e.Reused {
+			m.reusedCount.Add(1)
 			m.reused.WithLabelValues("reused").Inc()
 		} else {
 			m.reused.WithLabelValues("new").Inc()
@@ -162,6 +167,13 @@ func (m *Metrics) See(e *mail.Event) {
 			m.stages[s].Observe(d.Seconds())
 		}
 	}
+}
+
+// Relayed tells how many messages a next hop took, and how many of these went over a session that had carried one before.
+// It may be called at any time.
+func (m *Metrics) Relayed() (messages, reused uint64) {
+	reused = m.reusedCount.Load() // first, so that it is never the larger one
+	return m.relayedCount.Load(), reused
 }
 
 // reason bounds the values of the label. Reasons are few and fixed; this holds should one ever be made of foreign text.

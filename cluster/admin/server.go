@@ -40,6 +40,8 @@ type Config struct {
 	Token   []byte   // what requests under /api/ prove themselves with; nil: nobody can
 	Metrics *Metrics // required
 	Ready   []Check  // all have to hold for /readyz
+
+	Cluster func() ClusterStatus // what /api/v1/cluster tells; nil: there is no such page
 }
 
 // Validate names the first field that cannot be served.
@@ -116,6 +118,7 @@ func (s *Server) routes() http.Handler {
 	})
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.Handle("GET /metrics", s.cfg.Metrics.Handler())
+	mux.Handle("GET /api/v1/cluster", s.authorized(http.HandlerFunc(s.cluster)))
 	mux.Handle("/api/", s.authorized(http.NotFoundHandler()))
 	return mux
 }

@@ -20,7 +20,8 @@ import (
 )
 
 type clusterVerbs struct {
-	Init clusterInitVerb `cmd:"" help:"Make the files that the nodes of a cluster need: a gossip key, an authority, and a certificate and key for each node. What exists is kept, so a later run adds a node."`
+	Init   clusterInitVerb   `cmd:"" help:"Make the files that the nodes of a cluster need: a gossip key, an authority, and a certificate and key for each node. What exists is kept, so a later run adds a node."`
+	Status clusterStatusVerb `cmd:"" help:"Ask a running node what it knows of its cluster."`
 }
 
 type clusterInitVerb struct {

@@ -70,6 +70,8 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return v.Dev.run(s)
 	case "cluster init <dir> <names>":
 		return v.Cluster.Init.run(s)
+	case "cluster status":
+		return v.Cluster.Status.run(s)
 	case "dkim new":
 		return v.DKIM.New.run(s)
 	default:

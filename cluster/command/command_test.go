@@ -35,19 +35,21 @@ mx2.example.org. 60 IN AAAA 2001:db8::25
 nomail.example. 60 IN MX 0 .
 `
 
-// TestScripts runs testdata/script. Each script finds the addresses of a resolver in $DNS and of a free port in $ADDR.
+// TestScripts runs testdata/script. Each script finds the addresses of a resolver in $DNS and of free ports in $ADDR and $ADMIN.
 func TestScripts(t *testing.T) {
 	dns := dnstest.Start(t, zone)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				return err
-			}
-			defer l.Close()
 			env.Setenv("DNS", dns.Addr())
-			env.Setenv("ADDR", l.Addr().String())
+			for _, name := range []string{"ADDR", "ADMIN"} {
+				l, err := net.Listen("tcp", "127.0.0.1:0")
+				if err != nil {
+					return err
+				}
+				defer l.Close()
+				env.Setenv(name, l.Addr().String())
+			}
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

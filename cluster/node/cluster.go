@@ -125,7 +125,7 @@ func (n *Node) placeSites(cfg *egress.Config) {
 	if n.cluster == nil {
 		return
 	}
-	cfg.Placement, cfg.Remote = n.cluster, n.peers
+	cfg.Placement, cfg.Remote, cfg.Suspensions = placement{n.cluster, &n.asked}, n.peers, suspensions{n.cluster}
 	cfg.Share = func(mail.Site) float64 { return float64(n.cluster.Nodes()) / float64(n.cluster.Stable()) }
 }
 

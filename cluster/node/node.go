@@ -53,6 +53,7 @@ type Node struct {
 	hops     net.Listener     // for the hop from other nodes
 	hopTLS   *tls.Config
 	peers    *peer.Client
+	asked    askedSites // whose owner was looked for
 	auth     *msgauth.Authenticator
 	scoring  *scoring       // nil: no client is scored
 	shared   *routes.Routes // nil: the files are the rules
@@ -207,7 +208,7 @@ func (n *Node) trace() (trace.Tracer, error) {
 }
 
 func (n *Node) startAdmin(metrics *admin.Metrics) error {
-	s, err := admin.Listen(admin.Config{Addr: n.cfg.Admin.Addr, Token: n.material.token, Metrics: metrics, Ready: n.checks()})
+	s, err := admin.Listen(admin.Config{Addr: n.cfg.Admin.Addr, Token: n.material.token, Metrics: metrics, Ready: n.checks(), Cluster: func() admin.ClusterStatus { return n.clusterStatus(metrics) }})
 	if err != nil {
 		return n.cfg.place("admin.", "admin.addr", err)
 	}

@@ -5,32 +5,31 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"time"
-
-	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/millrace/millrace/router/mail"
 )
 
 // A ClientConfig says how other nodes are reached.
 type ClientConfig struct {
-	// TLS has our certificate and the authority of the cluster as its RootCAs. The name that a peer's certificate must have
-	// is the node's. Required.
+	// TLS has our certificate and the authority of the cluster as its RootCAs; see Certificates. The name that a peer's
+	// certificate must have is the node's. Required.
 	TLS *tls.Config
-	// Name is this node's own.
+	// Name is this node's own, and in its certificate. Required.
 	Name string
 	// Addr gives the address of the hop to a node. Required.
 	Addr func(node string) (addr string, ok bool)
-	// Unreachable is told that the hop to a node failed, and until when it is to be left alone; a moment that has passed
-	// says that it answered again. Nil: nobody.
+	// Unreachable is told that the hop to a node failed, and until when it is left alone; the zero time says that it answered
+	// again. It must not block. Nil: nobody.
 	Unreachable func(node string, until time.Time)
-	// Dial bounds a connection's beginning, TLS included. 0: 3 s.
+	// Dial bounds the beginning of a connection, TLS included. 0: 3 s.
 	Dial time.Duration
 	// Idle is how long an unused connection is kept, and Most how many unused ones for each node. 0: 1 min, 64.
 	Idle time.Duration
 	Most int
-	// Now is the clock of the breaker. Nil: time.Now.
+	// Now is the clock of the breaker and of Idle. Nil: time.Now.
 	Now func() time.Time
 }
 
@@ -39,34 +38,55 @@ func (c ClientConfig) Validate() error {
 	switch {
 	case c.TLS == nil:
 		return &mail.FieldError{Field: "tls", Reason: "is required"}
+	case c.TLS.RootCAs == nil || c.TLS.InsecureSkipVerify:
+		return &mail.FieldError{Field: "tls", Reason: "has to verify by the cluster's authority"}
+	case c.Name == "":
+		return &mail.FieldError{Field: "name", Reason: "is required"}
 	case c.Addr == nil:
 		return &mail.FieldError{Field: "addr", Reason: "is required"}
-	case c.Dial < 0 || c.Idle < 0 || c.Most < 0:
+	case c.Dial < 0:
 		return &mail.FieldError{Field: "dial", Reason: "is negative"}
+	case c.Idle < 0:
+		return &mail.FieldError{Field: "idle", Reason: "is negative"}
+	case c.Most < 0:
+		return &mail.FieldError{Field: "most", Reason: "is negative"}
 	}
 	return nil
 }
 
+const (
+	// firstPause is how long a node is left alone after a failed hop: long enough for gossip to notice one that died. It
+	// doubles with each failed attempt to connect, up to longestPause.
+	firstPause   = 3 * time.Second
+	longestPause = 30 * time.Second
+	// rest is how long no connection is opened to a node that said goodbye, or hello and that it takes nothing.
+	rest = time.Second
+)
+
 // A Client begins transactions at other nodes. It is safe for concurrent use. Close must be called to end it.
 type Client struct {
-	cfg ClientConfig
+	cfg  ClientConfig
+	beat time.Duration
 
 	mu     sync.Mutex // never held across I/O
 	peers  map[string]*pool
+	links  map[*clientLink]struct{} // all that are open
 	closed bool
-	reaper sync.WaitGroup
 	stop   chan struct{}
-	conns  sync.WaitGroup // readers
+	reaper sync.WaitGroup
+	conns  sync.WaitGroup // readers, and those that connect
 }
 
-// A pool is what a Client knows of one node.
+// A pool is what a Client knows of one node; Client.mu guards it.
 type pool struct {
 	idle     []*clientLink // the one used last is last
 	failures int           // in a row
-	until    time.Time     // left alone
+	until    time.Time     // left alone after a failure
+	probing  bool          // somebody finds out whether it answers again
+	resting  time.Time     // no connection is opened until then
 }
 
-// NewClient makes a Client. It dials when it is asked to begin something.
+// NewClient makes a Client. It dials when it is asked to begin something. The error is Validate's.
 func NewClient(cfg ClientConfig) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -86,8 +106,8 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.Unreachable == nil {
 		cfg.Unreachable = func(string, time.Time) {}
 	}
-	c := &Client{cfg: cfg, peers: make(map[string]*pool), stop: make(chan struct{})}
-	c.reaper.Go(c.reap)
+	c := &Client{cfg: cfg, beat: beat, peers: make(map[string]*pool), links: make(map[*clientLink]struct{}), stop: make(chan struct{})}
+	c.reaper.Go(c.reap) // ends with stop
 	return c, nil
 }
 
@@ -99,7 +119,13 @@ func (c *Client) Reachable(node string) bool {
 	return p == nil || !c.cfg.Now().Before(p.until)
 }
 
-// Begin gets a connection to a node and sends nothing of the transaction: its Rcpt does. The error is a *LostError.
+// Begin gets a connection to a node and sends nothing of the transaction: its first Rcpt does. The error is a *LostError
+// whose Sent is false. A node that is left alone, leaving or full is one at once; a node that does not answer is one after
+// ClientConfig.Dial at the latest.
+//
+// What the owner answers comes out of the transaction as it stands, with Outcome.Via the node. What the owner's Begin
+// answers is the error of the Rcpt that asked for it; the next Rcpt asks again. A hop that is lost is a Refusal 451 4.4.2
+// with a *LostError as its cause. SMTPUTF8 is known once a recipient was accepted, of a Delivery that declares it.
 func (c *Client) Begin(ctx context.Context, node string, d mail.Delivery) (mail.Transaction, error) {
 	l, err := c.take(ctx, node)
 	if err != nil {
@@ -108,25 +134,20 @@ func (c *Client) Begin(ctx context.Context, node string, d mail.Delivery) (mail.
 	return &transaction{client: c, link: l, node: node, d: d}, nil
 }
 
+var (
+	errLeftAlone = errors.New("did not answer a moment ago")
+	errNoMember  = errors.New("is no member")
+)
+
 // take gives an idle connection that is alive, or a new one.
 func (c *Client) take(ctx context.Context, node string) (*clientLink, error) {
 	for {
-		c.mu.Lock()
-		if c.closed {
-			c.mu.Unlock()
-			return nil, errGone
+		l, err := c.idle(node)
+		if err != nil {
+			return nil, err
 		}
-		p := c.peer(node)
-		if c.cfg.Now().Before(p.until) {
-			c.mu.Unlock()
-			return nil, errors.New("was unreachable a moment ago")
-		}
-		var l *clientLink
-		if n := len(p.idle); n > 0 {
-			l, p.idle = p.idle[n-1], p.idle[:n-1]
-		}
-		c.mu.Unlock()
 		if l == nil {
+			defer c.conns.Done()
 			return c.dial(ctx, node)
 		}
 		if l.alive() {
@@ -134,6 +155,30 @@ func (c *Client) take(ctx context.Context, node string) (*clientLink, error) {
 		}
 		l.close()
 	}
+}
+
+// idle gives an idle connection, or nil: then the caller has to dial, and to call conns.Done.
+func (c *Client) idle(node string) (*clientLink, error) {
+	now := c.cfg.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.peer(node)
+	if n := len(p.idle) - 1; n >= 0 {
+		l := p.idle[n]
+		p.idle = slices.Delete(p.idle, n, n+1)
+		return l, nil
+	}
+	switch {
+	case c.closed:
+		return nil, errGone
+	case now.Before(p.until), p.probing:
+		return nil, errLeftAlone
+	case now.Before(p.resting):
+		return nil, errGoodbye
+	}
+	p.probing = p.failures > 0
+	c.conns.Add(1)
+	return nil, nil
 }
 
 // peer gives what is known of a node; mu is held.
@@ -146,72 +191,113 @@ func (c *Client) peer(node string) *pool {
 	return p
 }
 
+// dial opens a connection and draws the consequences of what comes of it.
 func (c *Client) dial(ctx context.Context, node string) (*clientLink, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.Dial)
-	defer cancel()
-	l, err := c.connect(ctx, node)
-	if err != nil {
-		if ctx.Err() == nil || time.Until(deadlineOf(ctx)) <= 0 {
-			c.failed(node)
-		}
-		return nil, err
+	until := time.Now().Add(c.cfg.Dial)
+	at, short := ctx.Deadline()
+	if short = short && at.Before(until); short {
+		until = at
 	}
-	c.answered(node)
-	return l, nil
-}
-
-func deadlineOf(ctx context.Context) time.Time {
-	at, _ := ctx.Deadline()
-	return at
+	within, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	l, err := c.connect(within, node)
+	switch {
+	case err == nil:
+		c.answered(node)
+		return l, nil
+	case errors.Is(err, errGoodbye):
+		c.answered(node)
+		c.goodbye(node)
+	case errors.Is(err, errNoMember), ctx.Err() != nil, short && !time.Now().Before(until): // whose fault it is was not found out
+		c.mu.Lock()
+		c.peer(node).probing = false
+		c.mu.Unlock()
+	default:
+		c.failed(node)
+	}
+	return nil, err
 }
 
 func (c *Client) connect(ctx context.Context, node string) (*clientLink, error) {
 	addr, ok := c.cfg.Addr(node)
 	if !ok {
-		return nil, errors.New("is no member")
+		return nil, errNoMember
 	}
 	var d net.Dialer
-	raw, err := d.DialContext(ctx, "tcp", addr)
+	socket, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}
-	cfg := c.cfg.TLS.Clone()
-	cfg.ServerName = node
-	l := &clientLink{answers: make(chan reply, 4), ended: make(chan struct{}), raw: raw, heard: time.Now()}
-	l.link = newLink(tls.Client(&patient{raw, l.lastHeard}, cfg))
-	if _, err := l.greet(ctx, c.cfg.Name); err != nil {
-		raw.Close()
+	l := &clientLink{client: c, node: node, answers: make(chan reply, 4), ended: make(chan struct{}), timer: time.NewTimer(time.Hour)}
+	l.timer.Stop()
+	l.link = newLink(socket, c.beat, func(raw net.Conn) *tls.Conn {
+		cfg := c.cfg.TLS.Clone()
+		cfg.ServerName = node
+		return tls.Client(raw, cfg)
+	})
+	g, err := l.greet(ctx, c.cfg.Name, false)
+	switch {
+	case err != nil:
+	case g.node != node:
+		err = errors.New("says that it is node " + g.node)
+	case g.leaving:
+		err = errGoodbye
+	}
+	if err == nil && !c.add(l) {
+		err = errGone
+	}
+	if err != nil {
+		socket.Close()
 		return nil, err
 	}
-	c.mu.Lock()
-	closed := c.closed
-	if !closed {
-		c.conns.Add(1)
-	}
-	c.mu.Unlock()
-	if closed {
-		raw.Close()
-		return nil, errGone
-	}
-	// Ends when the connection does, which whoever holds it or the reaper closes.
+	// Ends when the connection does, which whoever holds it, the reaper or Close closes.
 	go func() {
 		defer c.conns.Done()
 		l.read()
+		c.remove(l)
 	}()
 	return l, nil
 }
 
-// failed leaves a node alone for a while that doubles up to half a minute.
+// add notes an open connection. It reports whether the Client is open as well.
+func (c *Client) add(l *clientLink) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closed {
+		c.links[l] = struct{}{}
+		c.conns.Add(1)
+	}
+	return !c.closed
+}
+
+// remove forgets a connection that ended.
+func (c *Client) remove(l *clientLink) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.links, l)
+	p := c.peer(l.node)
+	if i := slices.Index(p.idle, l); i >= 0 {
+		p.idle = slices.Delete(p.idle, i, i+1)
+	}
+}
+
+// failed leaves a node alone for a while, and closes its idle connections: they lead to the same machine, or to its former
+// life.
 func (c *Client) failed(node string) {
+	now := c.cfg.Now()
 	c.mu.Lock()
 	p := c.peer(node)
+	if now.Before(p.until) { // others of the same moment were counted
+		c.mu.Unlock()
+		return
+	}
+	p.until = now.Add(min(firstPause<<min(p.failures, 8), longestPause))
 	p.failures++
-	p.until = c.cfg.Now().Add(min(500*time.Millisecond<<min(p.failures, 6), 30*time.Second))
-	until := p.until
-	idle := p.idle
+	p.probing = false
+	until, idle := p.until, p.idle
 	p.idle = nil
 	c.mu.Unlock()
-	for _, l := range idle { // they lead to the same machine, or to its former life
+	for _, l := range idle {
 		l.close()
 	}
 	c.cfg.Unreachable(node, until)
@@ -221,19 +307,38 @@ func (c *Client) answered(node string) {
 	c.mu.Lock()
 	p := c.peer(node)
 	before := p.failures
-	p.failures, p.until = 0, time.Time{}
+	p.failures, p.until, p.probing = 0, time.Time{}, false
 	c.mu.Unlock()
 	if before > 0 {
 		c.cfg.Unreachable(node, time.Time{})
 	}
 }
 
-// give takes a connection back on which nothing is open.
-func (c *Client) give(node string, l *clientLink) {
-	l.used = c.cfg.Now()
+// goodbye notes that a node takes no new transaction, and closes its idle connections.
+func (c *Client) goodbye(node string) {
+	now := c.cfg.Now()
 	c.mu.Lock()
 	p := c.peer(node)
-	keep := !c.closed && len(p.idle) < c.cfg.Most
+	p.resting = now.Add(rest)
+	var out []*clientLink
+	p.idle = slices.DeleteFunc(p.idle, func(l *clientLink) bool {
+		if !l.alive() {
+			out = append(out, l)
+		}
+		return !l.alive()
+	})
+	c.mu.Unlock()
+	for _, l := range out {
+		l.close()
+	}
+}
+
+// give takes a connection back on which nothing is open.
+func (c *Client) give(l *clientLink) {
+	l.used = c.cfg.Now()
+	c.mu.Lock()
+	p := c.peer(l.node)
+	keep := !c.closed && len(p.idle) < c.cfg.Most && l.alive()
 	if keep {
 		p.idle = append(p.idle, l)
 	}
@@ -245,7 +350,7 @@ func (c *Client) give(node string, l *clientLink) {
 
 // reap closes connections that nobody uses. It ends with stop.
 func (c *Client) reap() {
-	tick := time.NewTicker(c.cfg.Idle / 4)
+	tick := time.NewTicker(max(c.cfg.Idle/4, time.Millisecond))
 	defer tick.Stop()
 	for {
 		select {
@@ -257,12 +362,12 @@ func (c *Client) reap() {
 		var out []*clientLink
 		c.mu.Lock()
 		for _, p := range c.peers {
-			n := 0
-			for n < len(p.idle) && p.idle[n].used.Before(old) {
-				n++
-			}
-			out = append(out, p.idle[:n]...)
-			p.idle = append([]*clientLink(nil), p.idle[n:]...)
+			p.idle = slices.DeleteFunc(p.idle, func(l *clientLink) bool {
+				if l.used.Before(old) {
+					out = append(out, l)
+				}
+				return l.used.Before(old)
+			})
 		}
 		c.mu.Unlock()
 		for _, l := range out {
@@ -271,7 +376,21 @@ func (c *Client) reap() {
 	}
 }
 
-// Close ends idle connections and waits for those in use, whose transactions go on.
+// Cut ends every connection on which no COMMIT waits for its answer, those of transactions that are under way among them,
+// whose next or present call fails as that of a lost hop. It is for a drain whose time is up.
+func (c *Client) Cut() {
+	c.mu.Lock()
+	var out []*clientLink
+	for l := range c.links {
+		out = append(out, l)
+	}
+	c.mu.Unlock()
+	for _, l := range out {
+		l.cut()
+	}
+}
+
+// Close ends idle connections, lets no transaction begin and waits for those under way.
 func (c *Client) Close() {
 	c.mu.Lock()
 	if c.closed {
@@ -293,155 +412,17 @@ func (c *Client) Close() {
 	c.conns.Wait()
 }
 
-// Count gives, for a node, the connections that are idle now.
-func (c *Client) Count(node string) (idle int) {
+// Count gives the connections to a node that are open now, and how many of these are idle.
+func (c *Client) Count(node string) (open, idle int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	for l := range c.links {
+		if l.node == node {
+			open++
+		}
+	}
 	if p := c.peers[node]; p != nil {
-		return len(p.idle)
+		idle = len(p.idle)
 	}
-	return 0
-}
-
-// traceparent is the W3C form of the span that ctx carries, "" without one.
-func traceparent(ctx context.Context) string {
-	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, carrier)
-	return carrier["traceparent"]
-}
-
-// A reply is a frame that answers something.
-type reply struct {
-	kind kind
-	body []byte // its own
-}
-
-// A clientLink is a connection to a peer with the one goroutine that reads from it.
-type clientLink struct {
-	*link
-	raw     net.Conn
-	used    time.Time
-	answers chan reply    // closed never; what does not fit means that the peer talks out of turn
-	ended   chan struct{} // closed when reading ended
-	err     error         // why; set before ended is closed
-
-	leaving sync.Once
-	mu      sync.Mutex
-	bye     bool
-	heard   time.Time
-}
-
-// read takes frames off the connection until it ends.
-func (l *clientLink) read() {
-	defer close(l.ended)
-	defer l.close()
-	var room []byte
-	for {
-		k, b, err := l.receive(room)
-		if err != nil {
-			l.err = err
-			return
-		}
-		room = b[:0]
-		l.mu.Lock()
-		l.heard = time.Now()
-		if k == goodbye {
-			l.bye = true
-		}
-		l.mu.Unlock()
-		switch k {
-		case goodbye, pong:
-		case done, refused, outcomes:
-			select {
-			case l.answers <- reply{k, append([]byte(nil), b...)}:
-			default:
-				l.err = errFrame
-				return
-			}
-		case ping:
-			if l.err = l.send(header(nil, pong, 0)); l.err != nil {
-				return
-			}
-		default:
-			l.err = errFrame
-			return
-		}
-	}
-}
-
-// alive reports whether an idle connection can be used: it did not end, the peer did not say goodbye, and nothing came
-// unasked.
-func (l *clientLink) alive() bool {
-	select {
-	case <-l.ended:
-		return false
-	default:
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return !l.bye && len(l.answers) == 0
-}
-
-// why gives the reason for which reading ended, after ended was closed.
-func (l *clientLink) why() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.err == nil {
-		return errGone
-	}
-	return l.err
-}
-
-func (l *clientLink) lastHeard() time.Time {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.heard
-}
-
-// close closes the socket without a word of TLS, which the peer might not take: frames tell what is whole.
-func (l *clientLink) close() { l.leaving.Do(func() { l.raw.Close() }) }
-
-// await waits for an answer until deadline (zero: for ever), and asks for a sign of life when it takes long.
-func (l *clientLink) await(deadline time.Time) (reply, error) {
-	select {
-	case r := <-l.answers:
-		return r, nil
-	default:
-	}
-	began := time.Now()
-	timer := time.NewTimer(beat)
-	defer timer.Stop()
-	for {
-		select {
-		case r := <-l.answers:
-			return r, nil
-		case <-l.ended:
-			select {
-			case r := <-l.answers: // it came before the end
-				return r, nil
-			default:
-			}
-			return reply{}, l.why()
-		case <-timer.C:
-		}
-		now := time.Now()
-		if !deadline.IsZero() && now.After(deadline) {
-			return reply{}, context.DeadlineExceeded
-		}
-		last := l.lastHeard()
-		if last.Before(began) {
-			last = began
-		}
-		if now.Sub(last) > lostAfter {
-			return reply{}, errSilent
-		}
-		if err := l.send(header(nil, ping, 0)); err != nil {
-			return reply{}, err
-		}
-		wait := beat
-		if !deadline.IsZero() {
-			wait = min(wait, max(time.Until(deadline), time.Millisecond))
-		}
-		timer.Reset(wait)
-	}
+	return open, idle
 }

@@ -1,11 +1,18 @@
 // Package peer is the hop between nodes: a transaction that began here and is carried out by the node that owns its Site,
 // as frames over pooled connections with mutual TLS 1.3, one transaction at a time on each.
 //
-// It owns the frames, the connections and their heartbeats, what becomes of a transaction whose peer is lost, and when a
+// It owns the frames, the connections and their signs of life, what is said of a transaction whose peer is lost, and when a
 // peer is left alone for a while. It refuses to know who owns what (the caller names the node) and how mail is delivered
 // (Beginner). It never forwards: what a Server is given begins locally, so that a message crosses one hop at most.
 //
-// Invariants: what is said of a message whose peer is lost never claims more than is known: before COMMIT was sent nothing
-// was delivered, after it the message is in doubt. A peer that answers nothing for a few seconds is lost, however long the
-// answer itself may take. Memory per connection is bounded whatever the peer sends.
+// The client says OPEN with the first recipient, RCPT for each further one, DATA for all but the last piece of the message
+// and COMMIT for the last, and every one but DATA is answered, by a frame that names what it answers. A small message takes
+// two round trips. DATA has no answer, because TCP holds back who is too fast; a destination that refuses before the end of
+// data is told of unasked, once.
+//
+// Invariants: what is said of a message whose peer is lost never claims more than is known. Before COMMIT was sent whole
+// nothing was delivered and nothing will be; after it the message is in doubt. A peer that gives no sign of life for 5 s
+// while it is waited for is lost, however long the answer itself may take. Memory per connection is bounded whatever comes:
+// two pieces, one that is carried out and one that is read. A connection carries the next transaction only after the last
+// frame of the one before was answered.
 package peer

@@ -1,223 +1,242 @@
 package peer
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace/router/mail"
 )
 
 const (
-	// beat is how long an answer is waited for before the peer is asked whether it is there, and lostAfter how long nothing
-	// may come from it then. Answers themselves may take minutes: they are a destination's.
+	// beat is how often a peer that is waited for has to give a sign of life, and lostBeats how many it may miss. Answers
+	// themselves may take minutes: they are a destination's.
 	beat      = time.Second
-	lostAfter = 4 * time.Second
-	// stall is how long a write may make no progress. The peer's destination may be slow, and has 120 s (SEMANTICS C7).
-	stall = 118 * time.Second
-	// gather is what is copied into one write: TLS makes a record, and the kernel a call, of each.
+	lostBeats = 4
+	// stallBeats is how many beats a write may make no progress though the peer lives. Its destination may be slow, and has
+	// 120 s (SEMANTICS C7): the peer's own word on that comes first.
+	stallBeats = 125
+	// gather is what is copied into one write: TLS makes a record, and the kernel is called, for each.
 	gather = 16 << 10
 )
 
-// A link is one connection, as both sides have it: frames are written under a lock, because pongs are written by the reader.
+var (
+	errSilent  = errors.New("no sign of life")
+	errStalled = errors.New("takes nothing")
+	errGoodbye = errors.New("is leaving, or full")
+	errCut     = errors.New("cut at the end of the drain")
+	errGone    = errors.New("connection closed")
+)
+
+// A link is one connection, as both sides have it. One goroutine reads from it; frames are written under a lock, because the
+// one who reads writes pongs. That lock guards the order of what is written and nothing else, so it is held while writing.
 type link struct {
-	conn net.Conn // TLS over a patient over the socket
-	in   *bufio.Reader
+	conn  net.Conn // TLS over raw
+	raw   *patient
+	beat  time.Duration
+	quiet func() error // called when a read met its deadline; the read goes on if it gives nil. Nil: it does not
+	head  [frameHeader]byte
 
 	writing sync.Mutex
 	out     []byte // borrowed space for what is gathered; guarded by writing
 }
 
-func newLink(conn net.Conn) *link {
-	return &link{conn: conn, in: bufio.NewReaderSize(conn, 16<<10)}
+// newLink makes a link over a socket. secure makes TLS of it; nil: none, which tests may do.
+func newLink(socket net.Conn, beat time.Duration, secure func(net.Conn) *tls.Conn) *link {
+	l := &link{raw: &patient{Conn: socket, beat: beat}, beat: beat}
+	l.conn = l.raw
+	if secure != nil {
+		l.conn = secure(l.raw)
+	}
+	return l
 }
 
-// send writes frames that were built in memory, in one write.
-func (l *link) send(b []byte) error {
-	l.writing.Lock()
-	defer l.writing.Unlock()
-	return l.write(b)
+// heard counts what came from the peer. It is the sign of life: whoever waits compares it from beat to beat.
+func (l *link) heard() uint64 { return l.raw.heard.Load() }
+
+// A silence counts beats in which nothing was heard.
+type silence struct {
+	heard uint64
+	beats int
 }
 
-// write is send under the lock. How long it may take is for the patient below.
-func (l *link) write(b []byte) error {
-	_, err := l.conn.Write(b)
-	return err
+// beat reports, once in a beat, whether there were too many.
+func (s *silence) beat(heard uint64) (lost bool) {
+	if heard != s.heard {
+		s.heard, s.beats = heard, 0
+		return false
+	}
+	s.beats++
+	return s.beats >= lostBeats
 }
 
 // A patient is the socket below TLS. A write that makes no progress goes on for as long as the peer gives signs of life and
-// at most for stall: its destination may be slow. A write of TLS that was broken off could not be taken up again, so this
-// has to be below.
+// at most for stallBeats: its destination may be slow. TLS cannot take up again a write that was broken off, so this has to
+// be below.
 type patient struct {
 	net.Conn
-	heard func() time.Time // when the peer was heard last
+	beat  time.Duration
+	heard atomic.Uint64 // reads that brought something
+	until time.Time     // the write deadline that is set; whoever writes holds the lock of TLS
 }
 
-// Write writes all of p.
-func (c *patient) Write(p []byte) (int, error) {
-	began, written := time.Now(), 0
+// Read notes the sign of life.
+func (c *patient) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.heard.Add(1)
+	}
+	return n, err
+}
+
+// Write writes all of p, or gives an error. A deadline is set now and then and not for each write.
+func (c *patient) Write(p []byte) (written int, err error) {
+	quiet, stalled := silence{heard: c.heard.Load()}, 0
 	for {
-		if err := c.Conn.SetWriteDeadline(time.Now().Add(beat)); err != nil {
-			return written, err
+		if now := time.Now(); c.until.Sub(now) < c.beat {
+			c.until = now.Add(2 * c.beat)
+			if err := c.Conn.SetWriteDeadline(c.until); err != nil {
+				return written, err
+			}
 		}
 		n, err := c.Conn.Write(p[written:])
 		written += n
 		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return written, err
 		}
-		now := time.Now()
-		if n > 0 {
-			began = now
-		}
-		if last := c.heard(); now.Sub(began) > stall || now.Sub(began) > lostAfter && now.Sub(last) > lostAfter {
+		c.until = time.Now().Add(c.beat)
+		if err := c.Conn.SetWriteDeadline(c.until); err != nil {
 			return written, err
+		}
+		if n > 0 {
+			quiet, stalled = silence{heard: c.heard.Load()}, 0
+			continue
+		}
+		if stalled++; stalled >= stallBeats {
+			return written, errStalled
+		}
+		if quiet.beat(c.heard.Load()) {
+			return written, errSilent
 		}
 	}
 }
 
-// sendFields writes one frame of fields.
-func (l *link) sendFields(k kind, f fields) error {
-	return l.send(append(header(make([]byte, 0, frameHeader+len(f)), k, len(f)), f...))
-}
-
-// sendPiece writes a piece of a message, in frames of at most maxPiece octets, of which the last is of kind k and the others
-// are data. What is small is gathered.
-func (l *link) sendPiece(k kind, form mail.Form, budget time.Duration, o mail.Octets) error {
+// send writes frames that build appends to borrowed space, in one write.
+func (l *link) send(build func(b []byte) []byte) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	left, from, dots, segments := o.Len(), 0, o.Dots, o.Segments
-	skip := 0 // octets of segments[0] that went already
-	for {
-		n := min(left, maxPiece)
-		here, thisKind := 0, k
+	b := build(l.out[:0])
+	_, err := l.conn.Write(b)
+	l.keep(b)
+	return err
+}
+
+// keep keeps borrowed space for the next time, unless something large has grown it.
+func (l *link) keep(b []byte) {
+	if cap(b) <= gather {
+		l.out = b[:0]
+	}
+}
+
+// sign gives a sign of life, or asks for one. If somebody is writing, that is the sign; to wait for the lock would stop the
+// one goroutine that hears the peer.
+func (l *link) sign(k kind) error {
+	if !l.writing.TryLock() {
+		return nil
+	}
+	defer l.writing.Unlock()
+	var b [frameHeader]byte
+	_, err := l.conn.Write(header(b[:0], k, 0))
+	return err
+}
+
+// sendPiece writes a piece of a message, in frames as large as they may be, of which the last is of kind k and the others
+// are data. What is small is gathered. An error means that the last frame did not go out whole.
+func (l *link) sendPiece(k kind, p *piece) error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	segments, dots, skip := p.octets.Segments, p.octets.Dots, 0
+	for from, left := 0, p.octets.Len(); ; {
+		n, here := cut(left, from, dots)
+		this := k
 		if n < left {
-			thisKind = data
+			this = data
 		}
-		for here < len(dots) && int(dots[here]) < from+n {
-			here++
+		b := l.out[:0]
+		if cap(b) == 0 {
+			b = make([]byte, 0, gather)
 		}
-		b := header(l.out[:0], thisKind, pieceHead+4*here+n)
-		at := len(b)
-		b = appendPieceHead(b, form, budget, dots[:here])
-		if from > 0 { // offsets count from the first octet of the frame
-			shiftDots(b[at+pieceHead:], uint32(from))
-		}
-		for want := n; want > 0; {
+		b = header(b, this, pieceHead+4*here+n)
+		b = p.appendHead(b, dots[:here], from)
+		dots, from, left = dots[here:], from+n, left-n
+		for n > 0 {
 			s := segments[0][skip:]
-			s = s[:min(len(s), want)]
-			want -= len(s)
-			if skip += len(s); skip == len(segments[0]) {
+			if len(s) > n {
+				s = s[:n]
+				skip += n
+			} else {
 				segments, skip = segments[1:], 0
 			}
-			if len(b)+len(s) <= gather {
+			n -= len(s)
+			fit := min(len(s), max(0, gather-len(b)))
+			b = append(b, s[:fit]...)
+			if fit == len(s) {
+				continue
+			}
+			if _, err := l.conn.Write(b); err != nil {
+				return err
+			}
+			b, s = b[:0], s[fit:]
+			if len(s) < gather/2 {
 				b = append(b, s...)
 				continue
 			}
-			if len(b) > 0 {
-				if err := l.write(b); err != nil {
-					return err
-				}
-				b = b[:0]
-			}
-			if len(s) <= gather/2 {
-				b = append(b, s...)
-				continue
-			}
-			if err := l.write(s); err != nil {
+			if _, err := l.conn.Write(s); err != nil {
 				return err
 			}
 		}
 		if len(b) > 0 {
-			if err := l.write(b); err != nil {
+			if _, err := l.conn.Write(b); err != nil {
 				return err
 			}
 		}
-		l.out = b[:0]
-		dots, from, left = dots[here:], from+n, left-n
+		l.keep(b)
 		if left == 0 {
-			if cap(l.out) > 2*gather {
-				l.out = nil // after a flood of dots
-			}
 			return nil
 		}
 	}
 }
 
-// shiftDots takes by off each offset in b.
-func shiftDots(b []byte, by uint32) {
-	for i := 0; i+4 <= len(b); i += 4 {
-		v := uint32(b[i])<<24 | uint32(b[i+1])<<16 | uint32(b[i+2])<<8 | uint32(b[i+3])
-		v -= by
-		b[i], b[i+1], b[i+2], b[i+3] = byte(v>>24), byte(v>>16), byte(v>>8), byte(v)
+// next reads the header of a frame.
+func (l *link) next() (kind, int, error) {
+	if err := l.fill(l.head[:]); err != nil {
+		return 0, 0, err
 	}
+	return parseHeader(&l.head)
 }
 
-// receive reads one frame. Its content lies in room, which is grown where it must, and is good until the next call.
-func (l *link) receive(room []byte) (kind, []byte, error) {
-	var h [frameHeader]byte
-	k, n, err := readHeader(l.in, &h)
-	if err != nil {
-		return 0, room, err
-	}
-	if cap(room) < n {
-		room = make([]byte, n+n/4)
-	}
-	room = room[:n]
-	if _, err := io.ReadFull(l.in, room); err != nil {
-		return 0, room, err
-	}
-	return k, room, nil
-}
-
-// greet tells the other side our versions and hears its own, before anything else.
-func (l *link) greet(ctx context.Context, name string) (node string, err error) {
-	deadline := time.Now().Add(lostAfter)
-	if at, ok := ctx.Deadline(); ok && at.Before(deadline) {
-		deadline = at
-	}
-	if err := l.conn.SetReadDeadline(deadline); err != nil {
-		return "", err
-	}
-	if t, ok := l.conn.(*tls.Conn); ok {
-		if err := t.HandshakeContext(ctx); err != nil {
-			return "", err
+// fill reads until b is full.
+func (l *link) fill(b []byte) error {
+	for len(b) > 0 {
+		n, err := l.conn.Read(b)
+		b = b[n:]
+		if err == nil || len(b) == 0 {
+			continue
+		}
+		if l.quiet == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if err := l.quiet(); err != nil {
+			return err
 		}
 	}
-	f := fields(nil).number(fVersionMin, versionMin).number(fVersionMax, versionMax).text(fNode, name)
-	if err := l.sendFields(hello, f); err != nil {
-		return "", err
-	}
-	k, b, err := l.receive(nil)
-	if err != nil {
-		return "", err
-	}
-	if k != hello {
-		return "", fmt.Errorf("%w: kind %d where hello is due", errFrame, k)
-	}
-	var lo, hi int64
-	if err := fields(b).each(func(name byte, v []byte) {
-		switch name {
-		case fVersionMin:
-			lo = asNumber(v)
-		case fVersionMax:
-			hi = asNumber(v)
-		case fNode:
-			node = string(v)
-		}
-	}); err != nil {
-		return "", err
-	}
-	if lo > versionMax || hi < versionMin {
-		return "", fmt.Errorf("speaks versions %d to %d of the hop, and we %d to %d", lo, hi, versionMin, versionMax)
-	}
-	return node, l.conn.SetReadDeadline(time.Time{})
+	return nil
 }
 
 // The versions of the hop that are spoken here. A change that an older version would misread needs a new one, and the older
@@ -226,6 +245,88 @@ const (
 	versionMin = 1
 	versionMax = 1
 )
+
+// greet makes TLS and tells the other side our versions and hears its own, before anything else. It takes no longer than the
+// deadline of ctx, and lostBeats. It gives what the other side said of itself.
+func (l *link) greet(ctx context.Context, name string, leaving bool) (g greeting, err error) {
+	deadline := time.Now().Add(lostBeats * l.beat)
+	if at, ok := ctx.Deadline(); ok && at.Before(deadline) {
+		deadline = at
+	}
+	if err := l.raw.SetReadDeadline(deadline); err != nil {
+		return g, err
+	}
+	stop := context.AfterFunc(ctx, func() { l.raw.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if t, ok := l.conn.(*tls.Conn); ok {
+		if err := t.Handshake(); err != nil {
+			return g, err
+		}
+	}
+	if err := l.send(func(b []byte) []byte {
+		return frame(b, hello, func(f fields) fields {
+			return f.number(fVersionMin, versionMin).number(fVersionMax, versionMax).text(fNode, name).flag(fLeaving, leaving)
+		})
+	}); err != nil {
+		return g, err
+	}
+	k, n, err := l.next()
+	if err != nil {
+		return g, err
+	}
+	if k != hello {
+		return g, fmt.Errorf("%w: kind %d where hello is due", errFrame, k)
+	}
+	b := make([]byte, n)
+	if err := l.fill(b); err != nil {
+		return g, err
+	}
+	if g, err = parseGreeting(b); err != nil {
+		return g, err
+	}
+	if t, ok := l.conn.(*tls.Conn); ok { // a node has no other name than the one in its certificate
+		if err := t.ConnectionState().PeerCertificates[0].VerifyHostname(g.node); err != nil {
+			return g, err
+		}
+	}
+	if !stop() {
+		return g, ctx.Err()
+	}
+	return g, l.raw.SetReadDeadline(time.Time{})
+}
+
+// A greeting is what hello says.
+type greeting struct {
+	node    string
+	leaving bool
+	version int64 // the highest that both sides know
+}
+
+// parseGreeting reads hello.
+func parseGreeting(f fields) (g greeting, err error) {
+	var lowest, highest int64
+	for len(f) > 0 {
+		var name byte
+		var v []byte
+		if name, v, f, err = f.next(); err != nil {
+			return g, err
+		}
+		switch name {
+		case fVersionMin:
+			lowest = asNumber(v)
+		case fVersionMax:
+			highest = asNumber(v)
+		case fNode:
+			g.node = string(v)
+		case fLeaving:
+			g.leaving = true
+		}
+	}
+	if g.version = min(highest, versionMax); g.version < max(lowest, versionMin) {
+		return g, fmt.Errorf("speaks versions %d to %d of the hop, and we %d to %d", lowest, highest, versionMin, versionMax)
+	}
+	return g, nil
+}
 
 // A LostError says that the hop failed, and not the destination.
 type LostError struct {
@@ -250,8 +351,7 @@ func (e *LostError) Unwrap() error { return e.Cause }
 // Sent reports Committed; it is how others recognise a LostError.
 func (e *LostError) Sent() bool { return e.Committed }
 
-var (
-	errSilent  = errors.New("no sign of life")
-	errGoodbye = errors.New("is draining")
-	errGone    = errors.New("connection closed")
-)
+// refusal is what a transaction says that is lost.
+func (e *LostError) refusal() *mail.Refusal {
+	return mail.Refuse(451, 4, 2, "Connection lost on the way to the destination, try again", "peer lost", e)
+}

@@ -4,394 +4,208 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
-	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
-
-	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/millrace/millrace/router/mail"
 )
 
-// keptRoom bounds what a connection keeps for the next frame, in octets.
-const keptRoom = 160 << 10
-
 // A serverConn is a connection from another node. Two goroutines serve it: one reads frames and answers pings at once, the
-// other carries them out. There are two buffers, so that one frame is read while one is carried out, and TCP holds the
-// peer back beyond that.
+// other carries them out. One frame is read while one is carried out, and TCP holds the peer back beyond that.
 type serverConn struct {
 	*link
-	srv *Server
-	raw net.Conn
-
+	srv    *Server
 	frames chan request
-	free   chan []byte
 
 	ctx    context.Context // ends when the connection is lost or cut
 	cancel context.CancelFunc
 
+	left atomic.Bool  // goodbye was said, or is
+	open atomic.Int32 // transactions that OPEN came for and whose end was not answered: the next may come before that is noted
+
 	mu         sync.Mutex
-	heard      time.Time
-	busy       bool // a transaction is open
+	greeted    bool
 	committing bool
 	closed     bool
 
-	// The transaction; the worker's own.
-	tx       mail.Transaction
-	span     trace.Span
-	opened   bool  // Data was called
-	failed   error // told to the peer, which does not know it yet: what comes of this message is passed over
-	dots     []uint32
-	accepted int
+	// The reader's own.
+	silence silence
+	watched bool // a read deadline is set
+	waiting *time.Ticker
+
+	work worker
 }
 
-// A request is a frame that came.
+// A request is a frame that came. Its content lies in room.
 type request struct {
 	kind kind
-	body []byte
+	size int
+	room *[]byte
 }
 
-func newServerConn(s *Server, raw net.Conn) *serverConn {
-	c := &serverConn{srv: s, raw: raw, frames: make(chan request), free: make(chan []byte, 2), heard: time.Now()}
-	c.link = newLink(tls.Server(&patient{raw, c.lastHeard}, s.cfg.TLS))
+func newServerConn(s *Server, socket net.Conn, secure func(net.Conn) *tls.Conn) *serverConn {
+	c := &serverConn{srv: s, frames: make(chan request)}
+	c.link = newLink(socket, s.beat, secure)
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
-	c.free <- nil
-	c.free <- nil
+	c.work.conn = c
 	return c
 }
 
-func (c *serverConn) lastHeard() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.heard
-}
-
-// serve runs the connection until it ends.
-func (c *serverConn) serve() {
+// serve runs the connection until it ends. One that is too many is told so, and to go.
+func (c *serverConn) serve(full bool) {
 	defer c.cancel()
 	defer c.raw.Close()
-	if _, err := c.greet(c.ctx, c.srv.cfg.Name); err != nil {
-		c.srv.cfg.Emit(mail.Event{Kind: mail.Anomaly, Time: c.srv.cfg.Now(), Reason: "peer refused", Cause: err})
+	leaving := full || c.srv.draining.Load()
+	if _, err := c.greet(c.ctx, c.srv.cfg.Name, leaving); err != nil {
+		if !errors.Is(err, io.EOF) && c.ctx.Err() == nil { // who says nothing only looks whether the port is open
+			c.srv.cfg.Emit(mail.Event{Kind: mail.Anomaly, Time: c.srv.cfg.Now(), Reason: "peer refused", Cause: err})
+		}
 		return
 	}
-	var worker sync.WaitGroup
-	worker.Go(c.work) // ends when read closes frames
+	c.quiet = c.beatPassed
+	c.mu.Lock()
+	c.greeted = true
+	c.mu.Unlock()
+	if leaving || c.srv.draining.Load() {
+		c.leave()
+	}
+	var running sync.WaitGroup
+	running.Go(func() { // ends when read closes frames
+		c.work.run(c.frames)
+		c.raw.Close() // so that read ends if this ended first
+	})
+	c.waiting = time.NewTicker(c.beat)
 	c.read()
-	worker.Wait()
+	c.waiting.Stop()
+	running.Wait()
 }
 
-// read takes frames off the connection and hands them to the worker. While that is busy and the next frame waits, the peer
-// is told every now and then that somebody is here.
+// read takes frames off the connection and hands them to the worker.
 func (c *serverConn) read() {
 	defer close(c.frames)
 	defer c.cancel()
-	tick := time.NewTicker(beat)
-	defer tick.Stop()
-	for {
-		var room []byte
-		select {
-		case room = <-c.free:
-		case <-tick.C:
-			if c.send(header(nil, pong, 0)) != nil {
-				return
-			}
-			continue
-		}
-		k, b, err := c.receive(room[:0])
-		if err != nil {
-			return
-		}
-		c.mu.Lock()
-		c.heard = time.Now()
-		c.mu.Unlock()
-		switch k {
-		case ping:
-			c.free <- b
-			if c.send(header(nil, pong, 0)) != nil {
-				return
-			}
-			continue
-		case pong:
-			c.free <- b
-			continue
-		}
-		c.frames <- request{k, b} // the worker takes all until this is closed
+	for c.readOne() == nil {
 	}
 }
 
-// work carries frames out until there are no more.
-func (c *serverConn) work() {
-	defer c.raw.Close() // so that read ends if this ends first
-	defer c.end(nil)
-	broken := false
-	for r := range c.frames {
-		if !broken && c.carryOut(r) != nil {
-			broken = true
-			c.raw.Close()
-		}
-		if cap(r.body) > keptRoom {
-			r.body = nil
-		}
-		c.free <- r.body
+func (c *serverConn) readOne() error {
+	k, n, err := c.next()
+	if err != nil {
+		return err
 	}
-}
-
-// carryOut does what a frame asks for. An error ends the connection.
-func (c *serverConn) carryOut(r request) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			c.srv.cfg.Panicked(v, debug.Stack())
-			err = errors.New("panic")
-		}
-	}()
-	switch r.kind {
+	switch k {
+	case ping:
+		return c.sign(pong)
+	case pong:
+		return nil
 	case open:
-		return c.open(r.body)
-	case rcpt:
-		return c.rcpt(r.body)
-	case renew:
-		return c.renew(r.body)
-	case lend:
-		lender, ok := c.tx.(mail.Lender)
-		return c.done(fYes, ok && lender.Lend())
-	case wanted:
-		lender, ok := c.tx.(mail.Lender)
-		return c.done(fYes, ok && lender.Wanted())
-	case data, commit:
-		return c.piece(r)
-	case abort:
-		c.end(nil)
-		if err := c.done(fYes, false); err != nil {
-			return err
-		}
-		return c.rest()
+		c.open.Add(1)
+		c.watch()
 	}
-	return errFrame
-}
-
-func (c *serverConn) done(name byte, yes bool) error {
-	return c.sendFields(done, fields(nil).flag(name, yes))
-}
-
-func (c *serverConn) refuse(err error) error { return c.sendFields(refused, appendRefusal(nil, err)) }
-
-// within gives the ctx of one command.
-func (c *serverConn) within(budget time.Duration) context.Context {
-	if budget <= 0 {
-		budget = c.srv.cfg.Budget
-	}
-	ctx := c.ctx
-	if c.span != nil {
-		ctx = trace.ContextWithSpan(ctx, c.span)
-	}
-	return mail.Until(ctx, time.Now().Add(budget))
-}
-
-func (c *serverConn) open(b []byte) error {
-	if c.tx != nil {
-		return errFrame
-	}
-	d, traceparent, budget, err := parseDelivery(b)
-	if err != nil {
+	r := request{k, n, c.srv.rooms.get(n + len(endOfData))}
+	if err := c.fill((*r.room)[:n]); err != nil {
+		c.srv.rooms.put(r.room)
 		return err
 	}
-	c.mu.Lock()
-	c.busy = true
-	c.mu.Unlock()
-	if c.srv.draining.Load() {
-		c.leave() // whichever came first, the peer does not get to wait
-		return errGoodbye
-	}
-	var ctx context.Context
-	ctx, c.span = c.srv.span(c.ctx, traceparent, "")
-	if budget <= 0 {
-		budget = c.srv.cfg.Budget
-	}
-	c.tx, err = c.srv.cfg.Beginner.Begin(mail.Until(ctx, time.Now().Add(budget)), d)
-	if err != nil {
-		c.tx = nil
-		c.end(err)
-		if err := c.refuse(err); err != nil {
-			return err
-		}
-		return nil
-	}
-	return c.done(fYes, false)
+	return c.hand(r)
 }
 
-var errNoTransaction = mail.Refuse(451, 3, 0, "Local error, try again later", "no transaction at the peer", nil)
-
-func (c *serverConn) rcpt(b []byte) error {
-	var forward mail.Path
-	var budget time.Duration
-	if err := fields(b).each(func(name byte, v []byte) {
-		switch name {
-		case fForwardLocal:
-			forward.Local = string(v)
-		case fForwardDomain:
-			forward.Domain = string(v)
-		case fBudget:
-			budget = asBudget(v)
-		}
-	}); err != nil {
-		return err
-	}
-	if err := checkPath(forward); err != nil || forward.IsNull() {
-		return errors.Join(errFrame, err)
-	}
-	if c.tx == nil {
-		if err := c.refuse(errNoTransaction); err != nil {
-			return err
-		}
-		return c.rest()
-	}
-	if err := c.tx.Rcpt(c.within(budget), forward); err != nil {
-		return c.refuse(err)
-	}
-	c.accepted++
-	return c.done(fYes, c.speaks())
-}
-
-func (c *serverConn) speaks() bool {
-	s, ok := c.tx.(mail.Speaker)
-	return ok && s.SMTPUTF8()
-}
-
-func (c *serverConn) renew(b []byte) error {
-	var budget time.Duration
-	if err := fields(b).each(func(name byte, v []byte) {
-		if name == fBudget {
-			budget = asBudget(v)
-		}
-	}); err != nil {
-		return err
-	}
-	if c.tx == nil {
-		return c.refuse(errNoTransaction)
-	}
-	if lender, ok := c.tx.(mail.Lender); ok {
-		if err := lender.Renew(c.within(budget)); err != nil {
-			return c.refuse(err)
-		}
-	}
-	return c.done(fYes, c.speaks())
-}
-
-// piece passes a piece of the message on. What a message that has failed already still sends is passed over: the peer was
-// told, and abort or commit ends it.
-func (c *serverConn) piece(r request) error {
-	o, form, budget, err := parsePiece(r.body, c.dots)
-	if err != nil {
-		return err
-	}
-	c.dots = o.Dots
-	if cap(c.dots) > 4096 {
-		c.dots = nil
-	}
-	if c.failed == nil && c.tx == nil {
-		return errFrame
-	}
-	if c.failed == nil && !c.opened {
-		c.opened = true
-		c.failed = c.tx.Data(c.within(min(max(budget, 0), c.srv.cfg.Budget)), form)
-	}
-	if r.kind == commit {
-		return c.commit(o, budget)
-	}
-	if c.failed == nil {
-		if c.failed = c.tx.Write(o); c.failed == nil {
+// hand hands a frame to the worker. For as long as that is busy with the one before, nothing is read, so that pings are not
+// heard: the peer is told every now and then that somebody is here.
+func (c *serverConn) hand(r request) error {
+	for {
+		select {
+		case c.frames <- r:
 			return nil
+		case <-c.waiting.C:
 		}
-	} else if c.tx == nil {
-		return nil
+		if err := c.sign(pong); err != nil {
+			c.srv.rooms.put(r.room)
+			return err
+		}
 	}
-	c.tx.Abort()
-	c.tx = nil
-	return c.refuse(c.failed)
 }
 
-// commit releases the end of data. From here on nothing but its deadline ends the wait for what becomes of it.
-func (c *serverConn) commit(o mail.Octets, budget time.Duration) error {
-	if c.failed != nil {
-		told := c.tx == nil
-		err := c.failed
-		c.end(err)
-		if !told {
-			if err := c.refuse(err); err != nil {
-				return err
-			}
+// watch has beatPassed called in a while, if it is not to be yet.
+func (c *serverConn) watch() {
+	if c.watched {
+		return
+	}
+	c.watched = true
+	c.silence = silence{heard: c.heard()}
+	c.raw.SetReadDeadline(time.Now().Add(c.beat))
+}
+
+// beatPassed is called by the reader when nothing came for a while. Within a transaction the peer, whose client may take its
+// time, has to show that it lives. Who was told goodbye has had the time to close the connection.
+func (c *serverConn) beatPassed() error {
+	if c.open.Load() > 0 {
+		if c.silence.beat(c.heard()) {
+			return errSilent
 		}
-		return c.rest()
+		if err := c.sign(ping); err != nil {
+			return err
+		}
+		return c.raw.SetReadDeadline(time.Now().Add(c.beat))
 	}
-	c.mu.Lock()
-	c.committing = !c.closed
-	cut := c.closed
-	c.mu.Unlock()
-	if cut {
-		return errGone
+	if c.left.Load() {
+		return errGoodbye
 	}
-	tx := c.tx
-	c.tx = nil // Commit ends it
-	out := tx.Commit(context.WithoutCancel(c.within(budget)), o)
-	if len(out) == 0 {
-		out = []mail.Outcome{{Reply: mail.ReplyFor(nil), Cause: errors.New("no outcome")}}
-	}
-	err := c.sendFields(outcomes, appendOutcomes(nil, out))
-	c.mu.Lock()
-	c.committing = false
-	c.mu.Unlock()
-	c.end(out[0].Cause)
-	if err != nil {
+	c.watched = false
+	if err := c.raw.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
-	return c.rest()
-}
-
-// end forgets the transaction, and aborts it if it is open.
-func (c *serverConn) end(err error) {
-	if c.tx != nil {
-		c.tx.Abort()
-	}
-	if c.span != nil {
-		if err != nil {
-			c.span.SetStatus(codes.Error, "failed") // the text may hold addresses
-		}
-		c.span.End()
-	}
-	c.tx, c.span, c.opened, c.failed, c.accepted = nil, nil, false, nil, 0
-}
-
-// rest is what follows a transaction: the connection waits for another one, unless the node drains.
-func (c *serverConn) rest() error {
-	c.mu.Lock()
-	c.busy = false
-	c.mu.Unlock()
-	if c.srv.draining.Load() {
-		_ = c.sendFields(goodbye, nil)
-		return errGoodbye
+	if c.left.Load() { // it was told in between, and the deadline that was set for it is gone
+		return c.raw.SetReadDeadline(time.Now().Add(c.beat))
 	}
 	return nil
 }
 
-// leave ends the connection if no transaction is open on it.
+// leave says goodbye. The peer closes the connection then, at once or at the end of its transaction; if it does not, we do.
 func (c *serverConn) leave() {
-	_ = c.sendFields(goodbye, nil)
 	c.mu.Lock()
-	busy := c.busy
+	greeted := c.greeted
 	c.mu.Unlock()
-	if !busy {
-		c.raw.Close()
+	if !greeted { // serve comes here again
+		return
 	}
+	c.left.Store(true)
+	if c.send(func(b []byte) []byte { return header(b, goodbye, 0) }) != nil {
+		c.raw.Close()
+		return
+	}
+	c.raw.SetReadDeadline(time.Now().Add(c.beat))
 }
 
 // cut ends the connection, unless a message is being committed: its outcome is told first.
 func (c *serverConn) cut() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.closed = true
-	if !c.committing {
+	committing := c.committing
+	c.mu.Unlock()
+	if !committing {
 		c.raw.Close()
+	}
+}
+
+// release reports whether the end of data may go out, which is decided once: what is released is not cut.
+func (c *serverConn) release() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.committing = !c.closed
+	return c.committing
+}
+
+// rest is what follows a transaction: the connection waits for another one, or for the peer to close it.
+func (c *serverConn) rest() {
+	c.mu.Lock()
+	c.committing = false
+	c.mu.Unlock()
+	c.open.Add(-1)
+	if c.srv.draining.Load() {
+		c.leave()
 	}
 }

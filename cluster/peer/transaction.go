@@ -6,85 +6,86 @@ import (
 	"fmt"
 	"time"
 
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/millrace/millrace/router/mail"
 )
 
 const (
 	// margin is what the peer gets less of a deadline than we have, so that its answer still comes in time (SEMANTICS C7).
 	margin = 2 * time.Second
-	// fresh is how long after an answer Renew asks nothing: the owner's pool takes no session that was parked for less.
+	// fresh is how long after an answer Renew asks nothing, which saves a round trip where a client says DATA right behind
+	// RCPT. If the owner has to take the session for somebody else within it, the end of data is answered for that.
 	fresh = 40 * time.Millisecond
 )
 
 // A transaction is a mail.Transaction, a mail.Lender and a mail.Speaker that another node carries out. Nothing was sent
-// until the first Rcpt. Once the hop is lost every method says so, by a *LostError or a Refusal with one in it.
+// until the first Rcpt. Once it failed, every method says so.
 type transaction struct {
 	client *Client
 	link   *clientLink // nil when the hop is lost or given back
 	node   string
 	d      mail.Delivery
 
-	opened   bool  // OPEN was sent
-	lent     bool  // the owner gave the session back
-	accepted int   // recipients
-	utf8     bool  // the host that it is open at offers SMTPUTF8
+	begun    bool // the owner has a transaction, as far as we know
+	lent     bool // the owner gave the session back
+	utf8     bool // the host that it is open at offers SMTPUTF8
+	accepted int  // recipients
+	asked    time.Time
 	failed   error // what ended it early
-	answered time.Time
 	form     mail.Form
 	until    time.Time // of Data
 }
 
-// Rcpt adds a recipient; see mail.Transaction. The first one opens the transaction at the owner, in the same write.
+var errEnded = errors.New("transaction is over")
+
+// over gives the error of a transaction that nothing can be asked of any more.
+func (t *transaction) over() error {
+	if t.failed == nil && t.link == nil {
+		return errEnded
+	}
+	return t.failed
+}
+
+// Rcpt adds a recipient; see mail.Transaction. The first one opens the transaction at the owner, in the same frame.
 func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
-	if t.failed != nil {
-		return t.failed
+	if err := t.over(); err != nil {
+		return err
 	}
 	until, _ := ctx.Deadline()
-	b := make([]byte, 0, 512)
-	if !t.opened {
-		b = frame(b, open, func(f fields) fields { return appendDelivery(f, &t.d, traceparent(ctx), left(until)) })
+	k := rcpt
+	if !t.begun {
+		k = open
 	}
-	b = frame(b, rcpt, func(f fields) fields {
-		return f.text(fForwardLocal, forward.Local).text(fForwardDomain, forward.Domain).number(fBudget, int64(left(until)/time.Millisecond))
+	a, err := t.ask(ctx, k, func(f fields) fields {
+		if k == rcpt {
+			return appendRecipient(f, forward, left(until))
+		}
+		o := opening{d: t.d, forward: forward, traceparent: traceparent(ctx), budget: left(until)}
+		return o.append(f)
 	})
-	if err := t.link.send(b); err != nil {
-		return t.lose(err, false)
-	}
-	if !t.opened {
-		t.opened = true
-		_, refusal, err := t.answer(until)
-		if err != nil {
-			return err
-		}
-		if refusal != nil {
-			if _, _, err := t.answer(until); err != nil { // to RCPT, which found no transaction
-				return err
-			}
-			t.opened = false
-			t.failed = refusal
-			return refusal
-		}
-	}
-	yes, refusal, err := t.answer(until)
 	if err != nil {
 		return err
 	}
-	if refusal != nil {
-		return refusal
+	t.lent = false
+	if a.to == refused {
+		t.begun = k == rcpt || a.begun
+		return a.refusal()
 	}
+	t.begun, t.utf8 = true, a.utf8
 	t.accepted++
-	t.lent, t.utf8 = false, yes
 	return nil
 }
 
-// frame appends a frame of fields to b.
-func frame(b []byte, k kind, write func(fields) fields) []byte {
-	at := len(b)
-	b = header(b, k, 0)
-	b = write(fields(b))
-	n := len(b) - at - frameHeader
-	header(b[:at], k, n)
-	return b
+// traceparent is the W3C form of the span that ctx carries, "" without one.
+func traceparent(ctx context.Context) string {
+	if !trace.SpanContextFromContext(ctx).IsValid() {
+		return ""
+	}
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	return carrier["traceparent"]
 }
 
 // left is what the peer gets of the time until a deadline, 0 when there is none.
@@ -95,101 +96,103 @@ func left(until time.Time) time.Duration {
 	return max(time.Until(until)-margin, 100*time.Millisecond)
 }
 
-// answer waits for the answer to one frame: yes or no, or a refusal. An error is that of a hop that is lost.
-func (t *transaction) answer(until time.Time) (yes bool, refusal *mail.Refusal, err error) {
-	r, err := t.link.await(until)
+// ask sends one frame of fields and waits for its answer, until the deadline of ctx. An error is one of the hop, or a verdict
+// on the message that came first.
+func (t *transaction) ask(ctx context.Context, k kind, write func(fields) fields) (answer, error) {
+	err := t.link.send(func(b []byte) []byte { return frame(b, k, write) })
 	if err != nil {
-		return false, nil, t.lose(err, false)
+		return answer{}, t.lose(err, false)
 	}
-	t.answered = time.Now()
-	switch r.kind {
-	case done:
-		err = fields(r.body).each(func(name byte, _ []byte) { yes = yes || name == fYes })
-	case refused:
-		refusal, err = parseRefusal(r.body)
-	default:
-		err = errFrame
-	}
-	if err != nil {
-		return false, nil, t.lose(err, false)
-	}
-	return yes, refusal, nil
+	until, _ := ctx.Deadline()
+	return t.answer(ctx, until, k)
 }
 
-// lose ends the hop. A peer that is draining is no failure of it.
-func (t *transaction) lose(cause error, committed bool) error {
-	if t.link == nil {
-		return t.failed
+// answer waits for the answer to a frame.
+func (t *transaction) answer(ctx context.Context, until time.Time, to kind) (answer, error) {
+	for {
+		r, err := t.link.await(ctx, until)
+		if err != nil {
+			return answer{}, t.lose(err, false)
+		}
+		if r.to == data {
+			if err := t.verdict(r); t.link == nil {
+				return answer{}, err
+			}
+			continue
+		}
+		a, err := parseAnswer(r.kind, r.body)
+		if err != nil || r.to != to || r.kind == outcomes {
+			return answer{}, t.lose(errors.Join(fmt.Errorf("%w: kind %d to %d as the answer to %d", errFrame, r.kind, r.to, to), err), false)
+		}
+		a.to = r.kind
+		t.asked = time.Now()
+		return a, nil
 	}
-	l := t.link
-	l.close()
-	t.link = nil
-	l.mu.Lock()
-	bye := l.bye
-	l.mu.Unlock()
-	if bye {
-		cause = errGoodbye
-	} else if !errors.Is(cause, context.DeadlineExceeded) {
+}
+
+// verdict notes what the owner said of the message before its end.
+func (t *transaction) verdict(r reply) error {
+	a, err := parseAnswer(r.kind, r.body)
+	if err != nil || r.kind != refused {
+		return t.lose(errors.Join(errFrame, err), false)
+	}
+	t.failed = a.refusal()
+	return t.failed
+}
+
+// lose ends the hop. The peer is left alone for a while, unless it said that it would leave or only the time was up.
+func (t *transaction) lose(cause error, committed bool) error {
+	cause = t.link.why(cause)
+	t.drop()
+	if !ourOwn(cause) {
 		t.client.failed(t.node)
 	}
-	lost := &LostError{Node: t.node, Committed: committed, Cause: cause}
-	t.failed = mail.Refuse(451, 4, 2, "Connection lost on the way to the destination, try again", "peer lost", lost)
+	t.failed = (&LostError{Node: t.node, Committed: committed, Cause: cause}).refusal()
 	return t.failed
 }
 
 // Lend gives the session at the destination back; see mail.Lender.
 func (t *transaction) Lend() bool {
-	if t.failed != nil || !t.opened || t.lent {
+	if t.over() != nil || !t.begun || t.lent {
 		return false
 	}
-	if err := t.link.sendFields(lend, nil); err != nil {
-		_ = t.lose(err, false)
-		return false
-	}
-	yes, _, err := t.answer(time.Time{})
-	t.lent = err == nil && yes
+	a, err := t.ask(context.Background(), lend, noFields)
+	t.lent = err == nil && a.yes
 	return t.lent
 }
 
+func noFields(f fields) fields { return f }
+
 // Renew begins again what was lent, or what the owner had to take for somebody else; see mail.Lender.
 func (t *transaction) Renew(ctx context.Context) error {
-	if t.failed != nil {
-		return t.failed
+	if err := t.over(); err != nil {
+		return err
 	}
-	if !t.opened || !t.lent && time.Since(t.answered) < fresh {
+	if !t.begun || !t.lent && time.Since(t.asked) < fresh {
 		return nil
 	}
 	until, _ := ctx.Deadline()
-	b := frame(nil, renew, func(f fields) fields { return f.number(fBudget, int64(left(until)/time.Millisecond)) })
-	if err := t.link.send(b); err != nil {
-		return t.lose(err, false)
-	}
-	yes, refusal, err := t.answer(until)
+	a, err := t.ask(ctx, renew, func(f fields) fields { return appendBudget(f, left(until)) })
 	if err != nil {
 		return err
 	}
-	if refusal != nil {
-		t.failed = refusal
-		return refusal
+	t.lent = false
+	if a.to == refused {
+		t.failed = a.refusal()
+		return t.failed
 	}
-	t.lent, t.utf8 = false, yes
+	t.utf8 = a.utf8
 	return nil
 }
 
-// Wanted asks the owner whether somebody waits for the session; see mail.Lender.
+// Wanted asks the owner whether somebody waits for the session; see mail.Lender. The answer comes behind the pieces that the
+// destination did not take yet.
 func (t *transaction) Wanted() bool {
-	if t.failed != nil {
+	if t.over() != nil || !t.begun {
 		return false
 	}
-	if err := t.link.sendFields(wanted, nil); err != nil {
-		_ = t.lose(err, false)
-		return false
-	}
-	yes, refusal, err := t.answer(time.Now().Add(lostAfter))
-	if refusal != nil { // it is of the message, and came at the same time: the next Write tells
-		t.failed = refusal
-	}
-	return err == nil && yes
+	a, err := t.ask(context.Background(), wanted, noFields)
+	return err == nil && t.failed == nil && a.yes
 }
 
 // SMTPUTF8 reports what the destination offers; see mail.Speaker.
@@ -197,8 +200,8 @@ func (t *transaction) SMTPUTF8() bool { return t.utf8 }
 
 // Data sends nothing: the first piece opens the message at the owner.
 func (t *transaction) Data(ctx context.Context, form mail.Form) error {
-	if t.failed != nil {
-		return t.failed
+	if err := t.over(); err != nil {
+		return err
 	}
 	t.form = form
 	t.until, _ = ctx.Deadline()
@@ -207,31 +210,30 @@ func (t *transaction) Data(ctx context.Context, form mail.Form) error {
 
 // Write sends a piece; see mail.Transaction.
 func (t *transaction) Write(o mail.Octets) error {
-	if t.failed != nil {
-		return t.failed
-	}
 	if err := t.early(); err != nil {
 		return err
 	}
-	if err := t.link.sendPiece(data, t.form, left(t.until), o); err != nil {
-		if early := t.early(); early != nil {
-			return early
-		}
-		return t.lose(err, false)
+	err := t.link.sendPiece(data, &piece{octets: o, form: t.form, open: left(t.until)})
+	if err == nil {
+		return nil
 	}
-	return nil
+	if early := t.early(); early != nil {
+		return early
+	}
+	return t.lose(err, false)
 }
 
 // early gives the destination's verdict if it came before the end of data.
 func (t *transaction) early() error {
+	if err := t.over(); err != nil {
+		return err
+	}
 	select {
 	case r := <-t.link.answers:
-		refusal, err := parseRefusal(r.body)
-		if r.kind != refused || err != nil {
-			return t.lose(errors.Join(errFrame, err), false)
+		if r.to != data {
+			return t.lose(errFrame, false)
 		}
-		t.failed = refusal
-		return refusal
+		return t.verdict(r)
 	default:
 		return nil
 	}
@@ -239,48 +241,54 @@ func (t *transaction) early() error {
 
 // Commit sends the last piece and waits for what becomes of the message; see mail.Transaction. A hop that is lost before the
 // end of data was sent whole is an outcome with a *LostError whose Sent is false: nothing was delivered, and whoever still
-// has the message may send it elsewhere.
+// has the message may send it elsewhere. From then on only its deadline ends the wait.
 func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outcome {
-	if t.link == nil || t.failed != nil {
-		defer t.Abort()
-		return t.same(t.failed)
+	if err := t.early(); err != nil {
+		t.Abort()
+		return t.each(err)
+	}
+	if !t.link.setCommitting(true) {
+		return t.each(t.lose(errGone, false))
 	}
 	until, _ := ctx.Deadline()
-	if err := t.link.sendPiece(commit, t.form, left(until), last); err != nil {
-		if early := t.early(); early != nil {
-			t.drop()
-			return t.same(early)
-		}
-		return t.same(t.lose(err, false))
+	err := t.link.sendPiece(commit, &piece{octets: last, form: t.form, open: left(t.until), commit: left(until)})
+	if err != nil { // so the owner cannot have all of it
+		return t.each(t.lose(err, false))
 	}
-	r, err := t.link.await(until)
-	if err != nil {
-		return t.same(t.lose(err, true))
-	}
-	switch r.kind {
-	case outcomes:
-		out, err := parseOutcomes(r.body, t.accepted, t.node)
+	for {
+		r, err := t.link.await(context.Background(), until)
 		if err != nil {
-			return t.same(t.lose(err, true))
+			return t.each(t.lose(err, true))
+		}
+		if r.to == data && r.kind == refused {
+			continue // the answer to commit says it again
+		}
+		out, err := t.outcomes(r)
+		if err != nil {
+			return t.each(t.lose(err, true))
 		}
 		t.giveBack()
 		return out
-	case refused: // before the end of data was released
-		refusal, err := parseRefusal(r.body)
-		if err != nil {
-			return t.same(t.lose(err, true))
-		}
-		t.giveBack()
-		return t.same(refusal)
 	}
-	return t.same(t.lose(fmt.Errorf("%w: kind %d as the answer to commit", errFrame, r.kind), true))
 }
 
-// same gives one outcome for every recipient.
-func (t *transaction) same(err error) []mail.Outcome {
-	if err == nil {
-		err = errGone
+// outcomes reads the answer to commit.
+func (t *transaction) outcomes(r reply) ([]mail.Outcome, error) {
+	switch {
+	case r.to == commit && r.kind == outcomes:
+		return parseOutcomes(r.body, t.accepted, t.node)
+	case r.to == commit && r.kind == refused: // before the end of data was released
+		a, err := parseAnswer(r.kind, r.body)
+		if err != nil {
+			return nil, err
+		}
+		return t.each(a.refusal()), nil
 	}
+	return nil, fmt.Errorf("%w: kind %d to %d as the answer to commit", errFrame, r.kind, r.to)
+}
+
+// each gives one outcome for every recipient.
+func (t *transaction) each(err error) []mail.Outcome {
 	o := mail.Outcome{Reply: mail.ReplyFor(err), Via: t.node, Cause: err}
 	var r *mail.Refusal
 	if errors.As(err, &r) {
@@ -297,40 +305,41 @@ func (t *transaction) same(err error) []mail.Outcome {
 	return out
 }
 
-// Abort leaves the message undelivered; see mail.Transaction.
+// Abort leaves the message undelivered; see mail.Transaction. The connection is kept if the owner confirms that within
+// lostBeats.
 func (t *transaction) Abort() {
 	if t.link == nil {
 		return
 	}
-	if !t.opened {
+	if !t.begun {
 		t.giveBack()
 		return
 	}
-	if err := t.link.sendFields(abort, nil); err != nil {
+	if t.link.send(func(b []byte) []byte { return header(b, abort, 0) }) != nil {
 		t.drop()
 		return
 	}
-	until := time.Now().Add(lostAfter)
+	until := time.Now().Add(lostBeats * t.link.beat)
 	for {
-		r, err := t.link.await(until)
-		if err != nil {
-			t.drop()
-			return
-		}
-		if r.kind == done {
+		r, err := t.link.await(context.Background(), until)
+		switch {
+		case err == nil && r.to == data: // a verdict that was on its way
+			continue
+		case err == nil && r.to == abort && r.kind == done:
 			t.giveBack()
-			return
-		}
-		if r.kind != refused { // a verdict that was on its way
+		default:
 			t.drop()
-			return
 		}
+		return
 	}
 }
 
 func (t *transaction) giveBack() {
-	t.client.give(t.node, t.link)
+	l := t.link
 	t.link = nil
+	if l.setCommitting(false) {
+		t.client.give(l)
+	}
 }
 
 // drop closes the connection, on which nobody knows what stands.

@@ -1,6 +1,7 @@
 package mx
 
 import (
+	"cmp"
 	_ "embed"
 	"fmt"
 	"net/netip"
@@ -14,12 +15,16 @@ import (
 //go:embed providers.txt
 var shipped string
 
-// Limits are how sessions with a Site are kept. All are at least 1.
+// Limits are how sessions with a Site are kept. All but the rates are at least 1.
 type Limits struct {
 	Connections int           // sessions open at once
 	Messages    int           // messages per session
 	Idle        time.Duration // how long a session is kept without a message
 	Age         time.Duration // how long a session is kept at all
+
+	MessageRate  float64 // messages per second, 0 for any number
+	ConnectRate  float64 // sessions opened per second, 0 for any number
+	ConnectBurst int     // how many of these may follow each other at once
 }
 
 // Providers know which MX hosts belong to one provider and how its sessions are kept. They are immutable.
@@ -123,6 +128,12 @@ func parseLimits(words []string) (Limits, error) {
 			err = setDuration(&l.Idle, value)
 		case "age":
 			err = setDuration(&l.Age, value)
+		case "message_rate":
+			err = setRate(&l.MessageRate, value)
+		case "connect_rate":
+			err = setRate(&l.ConnectRate, value)
+		case "connect_burst":
+			err = setCount(&l.ConnectBurst, value)
 		default:
 			err = fmt.Errorf("no such limit")
 		}
@@ -142,6 +153,21 @@ func setCount(to *int, value string) error {
 		return fmt.Errorf("not a number from 1 to 1000000")
 	}
 	*to = n
+	return nil
+}
+
+// setRate reads a number of events per second, minute or hour, such as "30/m".
+func setRate(to *float64, value string) error {
+	count, unit, _ := strings.Cut(value, "/")
+	n, err := strconv.Atoi(count)
+	seconds := map[string]float64{"s": 1, "m": 60, "h": 3600}[unit]
+	switch {
+	case *to != 0:
+		return fmt.Errorf("given twice")
+	case err != nil || n < 1 || n > 1_000_000 || seconds == 0:
+		return fmt.Errorf("not a number from 1 to 1000000 per s, m or h, such as 30/m")
+	}
+	*to = float64(n) / seconds
 	return nil
 }
 
@@ -169,6 +195,12 @@ func (l Limits) or(others Limits) Limits {
 	}
 	if l.Age == 0 {
 		l.Age = others.Age
+	}
+	if l.MessageRate == 0 {
+		l.MessageRate = others.MessageRate
+	}
+	if l.ConnectRate == 0 {
+		l.ConnectRate, l.ConnectBurst = others.ConnectRate, cmp.Or(l.ConnectBurst, others.ConnectBurst)
 	}
 	return l
 }

@@ -61,6 +61,8 @@ func TestProvidersFiles(t *testing.T) {
 		{"limits twice", all + all, "f:2: limits of * stand in line 1 already"},
 		{"an unknown limit", all + "site a .a.example\nlimits a colour=3\n", `f:3: "colour=3": no such limit`},
 		{"a limit twice", "limits * idle=3s idle=4s\n", `f:1: "idle=4s": given twice`},
+		{"a rate of nothing", "limits * message_rate=0/s\n", `f:1: "message_rate=0/s": not a number from 1 to 1000000 per s, m or h, such as 30/m`},
+		{"a rate without its unit", "limits * connect_rate=5\n", `f:1: "connect_rate=5": not a number from 1 to 1000000 per s, m or h, such as 30/m`},
 		{"a number of nothing", "limits * connections=0\n", `f:1: "connections=0": not a number from 1 to 1000000`},
 		{"a limit without value", "limits * messages\n", `f:1: "messages": not a number from 1 to 1000000`},
 		{"a duration without unit", "limits * idle=3\n", `f:1: "idle=3": not a duration from 1s to 24h`},
@@ -79,14 +81,14 @@ func TestProvidersFiles(t *testing.T) {
 }
 
 func TestASiteTakesFromTheOthersWhatItLeavesOut(t *testing.T) {
-	p, err := ParseProviders("f", "site a .a.example mx.b.example\nlimits a messages=7\nlimits * connections=1 messages=2 idle=3s age=4s\n")
+	p, err := ParseProviders("f", "site a .a.example mx.b.example\nlimits a messages=7 message_rate=30/m\nlimits * connections=1 messages=2 idle=3s age=4s connect_rate=2/s connect_burst=5\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := p.Limits("a"), (Limits{1, 7, 3 * time.Second, 4 * time.Second}); got != want {
+	if got, want := p.Limits("a"), (Limits{Connections: 1, Messages: 7, Idle: 3 * time.Second, Age: 4 * time.Second, MessageRate: 0.5, ConnectRate: 2, ConnectBurst: 5}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got, want := p.Limits("elsewhere"), (Limits{1, 2, 3 * time.Second, 4 * time.Second}); got != want {
+	if got, want := p.Limits("elsewhere"), (Limits{Connections: 1, Messages: 2, Idle: 3 * time.Second, Age: 4 * time.Second, ConnectRate: 2, ConnectBurst: 5}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	for host, want := range map[string]mail.Site{"x.a.example": "a", "a.example": "", "mx.b.example": "a", "x.mx.b.example": ""} {

@@ -14,6 +14,9 @@ type cooling struct {
 	cause   error
 	refused bool // the Site refused us, so that reaching it proves nothing
 	probing bool // a Slot is out that tries it
+
+	suspended bool  // by Suspend: only a message that is taken ends it
+	at        int64 // since when, of Pool.clock
 }
 
 // A mark counts failures in a row.
@@ -41,10 +44,16 @@ func (t *site[S]) mayOpen(now time.Time) (probe bool, err error) {
 		return false, nil
 	}
 	if now.Before(c.until) || c.probing {
-		return false, &CooledError{Site: t.name, Until: c.until, Cause: c.cause}
+		return false, t.cooled()
 	}
 	c.probing = true
 	return true, nil
+}
+
+// cooled is the error for whom the cooling turns away.
+func (t *site[S]) cooled() error {
+	c := &t.cooling
+	return &CooledError{Site: t.name, Until: c.until, Suspended: c.suspended, Cause: c.cause}
 }
 
 // warm ends the cooling.
@@ -59,6 +68,9 @@ func (t *site[S]) warm() {
 // chill begins the cooling or makes it longer. Failures of those who had set out before it began do not count twice.
 func (t *site[S]) chill(now time.Time, chance float64, cause error, refused bool) {
 	c := &t.cooling
+	if now.Before(c.until) && c.suspended {
+		return
+	}
 	c.cause, c.refused = cause, refused || c.refused
 	if now.Before(c.until) {
 		return
@@ -86,19 +98,21 @@ func (s *Slot[S]) Refused(cause error) {
 	t.chill(now, chance, cause, true)
 	doomed := t.popAll()
 	for w := t.next(); w != nil; w = t.next() {
-		w.grant <- granted[S]{err: &CooledError{Site: t.name, Until: t.cooling.until, Cause: cause}}
+		w.grant <- granted[S]{err: t.cooled()}
 	}
 	p.mu.Unlock()
 	closeAll(doomed)
 }
 
-// Worked says that the Site takes mail from us, which ends its cooling.
+// Worked says that the Site takes mail from us, which ends its cooling, but not a suspension: see Delivered.
 func (s *Slot[S]) Worked() {
 	if !s.site.cool.Load() {
 		return
 	}
 	s.pool.mu.Lock()
-	s.site.warm()
+	if !s.site.cooling.suspended {
+		s.site.warm()
+	}
 	s.pool.mu.Unlock()
 }
 

@@ -3,35 +3,65 @@ package pool
 import "time"
 
 // clock gives the time since the pool was made, in nanoseconds and always above zero.
-func (p *Pool[S]) clock() int64 { return max(1, 1+int64(p.cfg.Now().Sub(p.born))) }
+func (p *Pool[S]) clock() int64 { return p.since(p.cfg.Now()) }
 
-// serve takes parked Slots away for whoever waits for t, as far as the rules go: from a network above its share at once, if
-// the one whose turn it is has less than its own, and from anybody whose Slot is ripe. If somebody is left waiting, the
-// alarm is set for the Slot that is ripe next.
-func (p *Pool[S]) serve(t *site[S], now int64) {
+func (p *Pool[S]) since(now time.Time) int64 { return max(1, 1+int64(now.Sub(p.born))) }
+
+// serve gives to those who wait for t what there is for them, in their order: each must be due by the message rate, and gets
+// an idle session, room for a new one if the rate of these allows it, or a parked Slot. If somebody is left waiting for a
+// time, the alarm is set for it. Sessions to close go to whoever is given a Slot, else they are returned.
+func (p *Pool[S]) serve(t *site[S], now time.Time) (doomed []S) {
+	clock := p.since(now)
 	for t.waiting.Load() > 0 {
+		w := t.peek()
+		if d := t.untilMessage(&w.Request, clock); d > 0 {
+			p.arm(t, clock, d)
+			return doomed
+		}
+		s, old, wait, err := p.place(t, &w.Request, now)
+		doomed = append(doomed, old...)
+		if wait > 0 {
+			p.arm(t, clock, wait)
+		}
+		if s == nil && err == nil {
+			if s = p.steal(t, w, clock); s == nil {
+				return doomed
+			}
+		}
+		t.leave(w)
+		t.queued(w)
+		if s != nil {
+			t.pay(&w.Request, clock)
+		}
+		w.grant <- granted[S]{slot: s, err: err, doomed: doomed}
+		doomed = nil
+	}
+	return doomed
+}
+
+// steal takes a parked Slot away for w, whose turn it is, and lends it, as far as the rules go: from a network above its share
+// at once, if w's has less than its own, and from anybody whose Slot is ripe. Else the alarm is set for the Slot that is
+// ripe next, if there is one.
+func (p *Pool[S]) steal(t *site[S], w *waiter[S], now int64) *Slot[S] {
+	for {
 		oldest, over := t.parked()
 		if oldest.slot == nil {
-			return // the next Park comes here
+			return nil // the next Park comes here
 		}
 		left := p.ripe(t) - time.Duration(now-oldest.since)
-		if left > 0 && over.slot == nil {
-			p.arm(t, now, left)
-			return
-		}
-		w := t.peek()
 		victim := oldest
 		if over.slot != nil && t.below(w.Client, w.Favoured) {
 			victim = over
 		} else if left > 0 {
 			p.arm(t, now, left)
-			return
+			return nil
 		}
 		if !victim.slot.state.CompareAndSwap(victim.since, taken) {
 			continue // its holder was faster
 		}
-		t.leave(w)
-		p.grant(w, p.reclaim(victim.slot))
+		s := p.reclaim(victim.slot)
+		p.lend(s, w.Client, w.Favoured, now)
+		return s
 	}
 }
 
@@ -78,12 +108,6 @@ func (p *Pool[S]) reclaim(old *Slot[S]) *Slot[S] {
 	return &Slot[S]{pool: p, site: old.site, session: old.session, key: old.key, full: true, dirty: true}
 }
 
-// grant lends s, which is not lent, to w, which has left its queue. Whether the session fits is for Get to see.
-func (p *Pool[S]) grant(w *waiter[S], s *Slot[S]) {
-	p.lend(s, w.Client, w.Favoured)
-	w.grant <- granted[S]{slot: s}
-}
-
 // arm has serve called for t in d from now, if that is sooner than the alarm that is set. It goes off in a goroutine of its
 // own, which ends after that call; Shutdown waits for it.
 func (p *Pool[S]) arm(t *site[S], now int64, d time.Duration) {
@@ -102,10 +126,12 @@ func (p *Pool[S]) arm(t *site[S], now int64, d time.Duration) {
 	}
 	t.alarm = time.AfterFunc(d, func() {
 		defer p.done.Done()
+		now := p.cfg.Now()
 		p.mu.Lock()
-		defer p.mu.Unlock()
 		t.armed = false
-		p.serve(t, p.clock())
+		doomed := p.serve(t, now)
+		p.mu.Unlock()
+		closeAll(doomed)
 	})
 }
 
@@ -125,8 +151,10 @@ func (s *Slot[S]) Wanted() bool {
 	if s.favoured || t.waiting.Load() == 0 {
 		return false
 	}
+	now := p.clock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w := t.peek()
-	return w != nil && t.held[s.client] > t.share() && t.below(w.Client, w.Favoured)
+	return w != nil && t.held[s.client] > t.share() && t.below(w.Client, w.Favoured) &&
+		len(t.idle) == 0 && t.slots >= t.limits.Sessions && t.untilMessage(&w.Request, now) == 0
 }

@@ -1,14 +1,16 @@
 // Package pool keeps SMTP sessions warm and shares them out. Sessions are counted per Site, whose caps bound how many exist,
 // how many messages each carries and how long each lives; they are reused last in, first out.
 //
-// It owns the counting, the waiting, the fairness between client networks and the cooling of a Site that refuses. It
+// It owns the counting, the waiting, the rates of messages and of new sessions, the fairness between client networks, what a
+// Site's complaints taught (fewer sessions, a lower rate, a suspension) and the cooling of a Site that refuses. It
 // refuses to know how a session is opened and what is said on it: it never dials and never reads.
 //
 // A session is held through a Slot, the right to one session at a Site. Get gives a Slot with an idle session in it, or an
 // empty one for the caller to fill; Put and Discard end the holding.
 //
-// Invariants: a Site never has more Slots than its cap; no lock is held while a session is closed or probed; while anyone
-// waits for a Site, none of its sessions is idle, none of its Slots is free and none is parked for long.
+// Invariants: a Site never has more Slots than its cap, but for those that are lent when it is lowered; no lock is held while a
+// session is closed or probed; while anyone waits for a Site whose rates allow more, none of its sessions is idle, none of
+// its Slots is free and none is parked for long; a message is counted against the rate once, however often it gets a Slot.
 package pool
 
 import (
@@ -53,12 +55,16 @@ type Key struct {
 	Source netip.Addr // our end, zero if the system chose it. A Site's source per family does not change, so Get ignores it
 }
 
-// Limits are the caps of a Site. Zero fields take the value that Generic gives.
+// Limits are the caps of a Site. Zero fields take the value that Generic gives, which has none of the rates.
 type Limits struct {
 	Sessions int           // sessions at once, idle and lent
 	Messages int           // messages per session
+	Rate     float64       // messages per second, 0 for any number
+	Opens    float64       // sessions opened per second, 0 for any number
 	Age      time.Duration // from a session's dialling to the last transaction it may begin
 	Idle     time.Duration // how long an idle session is kept
+
+	OpensAtOnce int // of Opens, how many may follow each other at once
 }
 
 // Generic are the caps of a Site of which nothing is known.
@@ -91,6 +97,7 @@ type Request struct {
 	Hosts    []mx.Host    // the hosts whose sessions may serve, best first; borrowed until Get returns
 	Client   netip.Prefix // the network that the share is counted by
 	Favoured bool         // exempt from the share
+	Again    bool         // its message had a Slot before, and counts no more
 }
 
 // A Config is what a Pool needs to be told. The zero value is usable.
@@ -125,8 +132,10 @@ var (
 // A CooledError is the error of Get while a Site is cooling.
 type CooledError struct {
 	Site  mail.Site
-	Until time.Time // when the next session may be tried
-	Cause error     // why it was cooled last
+	Until time.Time // when the next session may be tried, which may be over: then another one is trying
+
+	Suspended bool  // by Suspend
+	Cause     error // why it was cooled last
 }
 
 // Error names the Site and the cause.
@@ -190,6 +199,7 @@ func (p *Pool[S]) Get(ctx context.Context, r Request) (*Slot[S], error) {
 	if err != nil {
 		return nil, err
 	}
+	r.Again = true
 	for s.full && (s.spent || !s.site.fits(s, &r) || !s.session.Alive()) {
 		// A dead idle session says nothing of the Site: the server may close what idles whenever it likes. One that is spent or
 		// does not fit makes room, and is closed by whoever opens the next, so that the Site sees that in the right order.
@@ -198,7 +208,11 @@ func (p *Pool[S]) Get(ctx context.Context, r Request) (*Slot[S], error) {
 		} else {
 			s.session.Close()
 		}
-		if s, err = p.exchange(s, &r); err != nil {
+		s, w, err = p.exchange(s, &r)
+		if w != nil {
+			s, err = p.wait(ctx, w)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -216,9 +230,27 @@ func (p *Pool[S]) take(r *Request) (s *Slot[S], w *waiter[S], doomed []S, err er
 	}
 	t := p.site(r)
 	t.used = now
+	clock := p.since(now)
+	if t.waiting.Load() == 0 && t.untilMessage(r, clock) == 0 {
+		s, doomed, _, err = p.place(t, r, now)
+		if s != nil {
+			t.pay(r, clock)
+		}
+		if s != nil || err != nil {
+			return s, nil, doomed, err
+		}
+	}
+	w = t.enqueue(r)
+	return nil, w, append(doomed, p.serve(t, now)...), nil
+}
+
+// place lends for r what t has at once: a Slot with an idle session, which may be one that does not fit, or an empty one, or
+// nothing. If it is the rate of opening sessions that is in the way, wait says for how long. Sessions to close are returned.
+func (p *Pool[S]) place(t *site[S], r *Request, now time.Time) (s *Slot[S], doomed []S, wait time.Duration, err error) {
+	clock := p.since(now)
 	if s, doomed = t.popIdle(r, now); s != nil {
-		p.lend(s, r.Client, r.Favoured)
-		return s, nil, doomed, nil
+		p.lend(s, r.Client, r.Favoured, clock)
+		return s, doomed, 0, nil
 	}
 	for t.slots > t.limits.Sessions && len(t.idle) > 0 {
 		doomed = append(doomed, t.evictIdle().session)
@@ -227,45 +259,56 @@ func (p *Pool[S]) take(r *Request) (s *Slot[S], w *waiter[S], doomed []S, err er
 	if t.slots >= t.limits.Sessions {
 		if len(t.idle) > 0 { // none that fits
 			s = t.evictIdle()
-			p.lend(s, r.Client, r.Favoured)
-			return s, nil, doomed, nil
+			p.lend(s, r.Client, r.Favoured, clock)
 		}
-		w = t.enqueue(r)
-		p.serve(t, p.clock())
-		return nil, w, doomed, nil
+		return s, doomed, 0, nil
 	}
 	// Whoever found no session that fits will open one, which a cooling Site does not get.
 	probe, err := t.mayOpen(now)
 	if err != nil {
-		return nil, nil, doomed, err
+		return nil, doomed, 0, err
 	}
-	return p.open(t, r.Client, r.Favoured, probe), nil, doomed, nil
+	if wait = t.untilOpen(clock); wait > 0 && !probe {
+		return nil, doomed, wait, nil
+	}
+	t.open(clock)
+	s = &Slot[S]{pool: p, site: t, probe: probe}
+	t.slots++
+	p.lend(s, r.Client, r.Favoured, clock)
+	return s, doomed, 0, nil
 }
 
-// exchange swaps a Slot whose session was closed, being dead or not fit for r, for one with an idle session, or empties it.
-func (p *Pool[S]) exchange(s *Slot[S], r *Request) (*Slot[S], error) {
+// exchange swaps a Slot whose session was closed, being dead or not fit for r, for one with an idle session, or empties it,
+// or, where no session may be opened yet, gives it up for a place in the queue.
+func (p *Pool[S]) exchange(s *Slot[S], r *Request) (*Slot[S], *waiter[S], error) {
 	now := p.cfg.Now()
 	var doomed []S
 	defer func() { closeAll(doomed) }() // after the lock was given up
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.clear()
-	t := s.site
+	t, clock := s.site, p.since(now)
 	other, old := t.popIdle(r, now)
 	doomed = old
 	if other != nil {
-		p.lend(other, r.Client, r.Favoured)
+		p.lend(other, r.Client, r.Favoured, clock)
 		p.unlend(s)
 		t.slots--
-		return other, nil
+		return other, nil, nil
 	}
 	probe, err := t.mayOpen(now)
 	if err != nil {
-		p.vacate(s, now)
-		return nil, err
+		doomed = append(doomed, p.vacate(s, now)...)
+		return nil, nil, err
 	}
+	if !probe && t.untilOpen(clock) > 0 && !p.closed {
+		w := t.enqueue(r)
+		doomed = append(doomed, p.vacate(s, now)...)
+		return nil, w, nil
+	}
+	t.open(clock)
 	s.probe = probe
-	return s, nil
+	return s, nil, nil
 }
 
 // site finds or makes the record of r.Site.
@@ -276,21 +319,15 @@ func (p *Pool[S]) site(r *Request) *site[S] {
 		p.sites[r.Site] = t
 	}
 	t.limits = r.Limits.orGeneric()
+	t.cap = t.limits.Sessions
+	t.limits.Sessions = t.crowd.apply(t.cap)
 	return t
 }
 
-// open makes an empty Slot at t, which must have room for it.
-func (p *Pool[S]) open(t *site[S], client netip.Prefix, favoured, probe bool) *Slot[S] {
-	s := &Slot[S]{pool: p, site: t, probe: probe}
-	t.slots++
-	p.lend(s, client, favoured)
-	return s
-}
-
 // lend counts s as held by client.
-func (p *Pool[S]) lend(s *Slot[S], client netip.Prefix, favoured bool) {
+func (p *Pool[S]) lend(s *Slot[S], client netip.Prefix, favoured bool, now int64) {
 	t := s.site
-	s.client, s.favoured = client, favoured
+	s.client, s.favoured, s.since = client, favoured, now
 	s.state.Store(busy)
 	s.at = len(t.lent)
 	t.lent = append(t.lent, s)
@@ -322,23 +359,11 @@ func (p *Pool[S]) unlend(s *Slot[S]) {
 	}
 }
 
-// vacate ends an empty Slot, and gives its place to whoever waits.
-func (p *Pool[S]) vacate(s *Slot[S], now time.Time) {
-	t := s.site
+// vacate ends an empty Slot, and gives its place to whoever waits. Sessions to close are returned.
+func (p *Pool[S]) vacate(s *Slot[S], now time.Time) (doomed []S) {
 	p.unlend(s)
-	t.slots--
-	for t.slots < t.limits.Sessions {
-		w := t.next()
-		if w == nil {
-			return
-		}
-		probe, err := t.mayOpen(now)
-		if err != nil {
-			w.grant <- granted[S]{err: err}
-			continue
-		}
-		w.grant <- granted[S]{slot: p.open(t, w.Client, w.Favoured, probe)}
-	}
+	s.site.slots--
+	return p.serve(s.site, now)
 }
 
 func closeAll[S Session](doomed []S) {

@@ -47,7 +47,7 @@ func (p *Pool[S]) reap() (doomed []S) {
 				delete(t.down, host)
 			}
 		}
-		if t.slots == 0 && t.waiting.Load() == 0 && len(t.down) == 0 && now.Sub(t.cooling.until) > coolMost && now.Sub(t.used) > coolMost {
+		if t.slots == 0 && t.waiting.Load() == 0 && len(t.down) == 0 && now.Sub(t.cooling.until) > coolMost && now.Sub(t.used) > coolMost && !t.isAdapted(p.since(now)) {
 			delete(p.sites, name)
 		}
 	}
@@ -129,12 +129,39 @@ type Count struct {
 	Cooling bool
 }
 
+// A Lesson is what a Site's own replies taught: the sessions and the messages per second that it gets, 0 where nothing holds
+// it back, and until when it is suspended, zero if it is not.
+type Lesson struct {
+	Site      mail.Site
+	Sessions  int
+	Rate      float64
+	Suspended time.Time
+}
+
+// Lessons gives those that hold now, by Site.
+func (p *Pool[S]) Lessons() (all []Lesson) {
+	now := p.clock()
+	p.mu.Lock()
+	for _, t := range p.sites {
+		l := Lesson{Site: t.name, Sessions: t.crowd.allowed, Rate: t.slow.rate(now)}
+		if t.cooling.suspended {
+			l.Suspended = t.cooling.until
+		}
+		if l != (Lesson{Site: t.name}) {
+			all = append(all, l)
+		}
+	}
+	p.mu.Unlock()
+	slices.SortFunc(all, func(a, b Lesson) int { return cmp.Compare(a.Site, b.Site) })
+	return all
+}
+
 // Count counts over all Sites; Cooling is true if any is.
 func (p *Pool[S]) Count() (c Count) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, t := range p.sites {
-		c.add(t.count())
+		c.add(t.sum())
 	}
 	return c
 }
@@ -145,7 +172,7 @@ func (p *Pool[S]) Sites(n int) []Count {
 	var all []Count
 	p.mu.Lock()
 	for _, t := range p.sites {
-		if c := t.count(); c.busy() > 0 {
+		if c := t.sum(); c.busy() > 0 {
 			all = append(all, c)
 		}
 	}
@@ -163,7 +190,7 @@ func (p *Pool[S]) Sites(n int) []Count {
 	return append(all[:n:n], rest)
 }
 
-func (t *site[S]) count() Count {
+func (t *site[S]) sum() Count {
 	return Count{Site: t.name, Lent: len(t.lent), Idle: len(t.idle), Waiting: int(t.waiting.Load()), Cooling: t.cooling.step > 0}
 }
 

@@ -3,6 +3,7 @@ package pool
 import (
 	"net/netip"
 	"sync/atomic"
+	"time"
 )
 
 // The states of a Slot that is held. Any other one is the time at which it was parked, of Pool.clock: its holder waits for
@@ -26,10 +27,12 @@ type Slot[S Session] struct {
 	dirty   bool // the session was taken from a parked Slot: see Dirty
 	spent   bool // the session is only there to be closed by Get
 	probe   bool // its holder is the one who tries a cooled Site
+	sent    bool // a message was delivered on it: see Delivered
 
 	client   netip.Prefix
 	favoured bool
-	at       int // index in site.lent
+	at       int   // index in site.lent
+	since    int64 // when it was lent, of Pool.clock
 }
 
 // Session gives the session and whether there is one.
@@ -63,6 +66,7 @@ func (p *Pool[S]) fill(s *Slot[S], key Key, session S) bool {
 	defer p.mu.Unlock()
 	s.session, s.key, s.full = session, key, true
 	t := s.site
+	t.opened()
 	delete(t.down, key.Host)
 	if !t.cooling.refused {
 		t.warm()
@@ -70,14 +74,16 @@ func (p *Pool[S]) fill(s *Slot[S], key Key, session S) bool {
 	return p.cut
 }
 
-// Drop closes the session and keeps the Slot, so that its holder may open another.
+// Drop closes the session and keeps the Slot, so that its holder may open another, which counts as one that was opened.
 func (s *Slot[S]) Drop() {
 	if !s.full {
 		return
 	}
-	session := s.session
+	session, t := s.session, s.site
+	now := s.pool.clock()
 	s.pool.mu.Lock()
 	s.clear()
+	t.open(now)
 	s.pool.mu.Unlock()
 	session.Close()
 }
@@ -89,21 +95,28 @@ func (s *Slot[S]) Put() {
 	p, t := s.pool, s.site
 	now := p.cfg.Now()
 	p.mu.Lock()
+	t.count(s, p.since(now))
 	worn := s.session.Messages() >= t.limits.Messages || now.Sub(s.session.Born()) >= t.limits.Age
 	if p.closed || worn && t.slots < t.limits.Sessions || t.slots > t.limits.Sessions || t.cooling.refused {
 		p.mu.Unlock()
 		s.Discard()
 		return
 	}
-	defer p.mu.Unlock()
 	p.unlend(s)
 	s.spent = worn
-	if w := t.next(); w != nil {
-		p.grant(w, s)
+	if t.waiting.Load() > 0 && p.hand(s, p.since(now)) {
+		p.mu.Unlock()
 		return
 	}
 	// At the cap a session that is worn stays, for whoever comes next or the reaper to close.
 	t.idle = append(t.idle, s)
+	if t.waiting.Load() == 0 {
+		p.mu.Unlock()
+		return
+	}
+	doomed := p.serve(t, now)
+	p.mu.Unlock()
+	closeAll(doomed)
 }
 
 // Discard closes the session, if there is one, and gives up the Slot. If somebody waits for the Slot, closing the session is
@@ -111,33 +124,48 @@ func (s *Slot[S]) Put() {
 // not kept.
 func (s *Slot[S]) Discard() {
 	p, t := s.pool, s.site
-	if s.full && t.waiting.Load() > 0 && p.handOn(s) {
+	now := p.cfg.Now()
+	if s.full && t.waiting.Load() > 0 && p.handOn(s, now) {
 		return
 	}
 	if s.full {
 		s.session.Close()
 	}
 	p.mu.Lock()
+	t.count(s, p.since(now))
 	s.clear()
-	p.vacate(s, p.cfg.Now())
+	doomed := p.vacate(s, now)
 	p.mu.Unlock()
+	closeAll(doomed)
 }
 
-// handOn gives s with its session, which is done with, to whoever waits for it.
-func (p *Pool[S]) handOn(s *Slot[S]) bool {
+// handOn gives s with its session, which is done with, to whoever waits for it and for nothing else.
+func (p *Pool[S]) handOn(s *Slot[S], now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	t := s.site
-	if t.slots > t.limits.Sessions {
-		return false
-	}
-	w := t.next()
-	if w == nil {
+	t, clock := s.site, p.since(now)
+	t.count(s, clock)
+	w := t.peek()
+	if w == nil || t.slots != t.limits.Sessions || len(t.idle) > 0 || t.untilMessage(&w.Request, clock) > 0 {
 		return false
 	}
 	s.spent = true
 	p.unlend(s)
-	p.grant(w, s)
+	return p.hand(s, clock)
+}
+
+// hand lends s, which is not lent, to whoever waits for it and for nothing else. Whether the session fits is for Get to see.
+func (p *Pool[S]) hand(s *Slot[S], now int64) bool {
+	t := s.site
+	w := t.peek()
+	if w == nil || len(t.idle) > 0 || t.untilMessage(&w.Request, now) > 0 {
+		return false
+	}
+	t.leave(w)
+	t.queued(w)
+	t.pay(&w.Request, now)
+	p.lend(s, w.Client, w.Favoured, now)
+	w.grant <- granted[S]{slot: s}
 	return true
 }
 
@@ -155,13 +183,14 @@ func (s *Slot[S]) Park() {
 		return
 	}
 	p, t := s.pool, s.site // s may be void as soon as it is parked
-	now := p.clock()
-	s.state.Store(now)
+	now := p.cfg.Now()
+	s.state.Store(p.since(now))
 	// Whoever queues up counts itself before it looks for parked Slots, so one of the two sees the other.
 	if t.waiting.Load() > 0 {
 		p.mu.Lock()
-		p.serve(t, now)
+		doomed := p.serve(t, now)
 		p.mu.Unlock()
+		closeAll(doomed)
 	}
 }
 

@@ -17,7 +17,8 @@ import (
 type site[S Session] struct {
 	pool   *Pool[S]
 	name   mail.Site
-	limits Limits
+	limits Limits // crowd applied
+	cap    int    // limits.Sessions without crowd
 	used   time.Time
 
 	slots int        // all Slots: lent, full or empty, and idle
@@ -27,10 +28,16 @@ type site[S Session] struct {
 
 	queues  map[queueKey]*queue[S]
 	ticket  uint64
+	turn    uint64       // of the queue that was served last
 	waiting atomic.Int32 // waiters in queues
 	alarm   *time.Timer  // calls serve when the Slot that has been parked longest is ripe; see Pool.arm
 	armed   bool         // alarm is to go off
 	due     int64        // when, of Pool.clock
+
+	messages, opens meter
+	taken           window // messages that the Site took
+	slow            slowing
+	crowd           crowding
 
 	cooling cooling
 	cool    atomic.Bool // cooling is not zero
@@ -43,20 +50,25 @@ type queueKey struct {
 }
 
 // A queue is the waiters of one client network, first come first.
-type queue[S Session] struct{ list.List }
+type queue[S Session] struct {
+	list.List
+	turn uint64 // those of a Site whose messages wait for their time are served in this order
+}
 
 type waiter[S Session] struct {
 	Request
 	site   *site[S]
 	ticket uint64
+	turn   uint64        // of its queue when it was looked at last
 	place  *list.Element // nil once the waiter left its queue
 	grant  chan granted[S]
 }
 
 // granted is what a waiter is given, in a channel with room for it. The session in the Slot may be one that does not fit.
 type granted[S Session] struct {
-	slot *Slot[S]
-	err  error
+	slot   *Slot[S]
+	err    error
+	doomed []S // sessions to close before another is opened
 }
 
 // fits reports whether the session in s may serve r.
@@ -129,7 +141,7 @@ func (t *site[S]) enqueue(r *Request) *waiter[S] {
 	k := queueKey{r.Client, r.Favoured}
 	q := t.queues[k]
 	if q == nil {
-		q = new(queue[S])
+		q = &queue[S]{turn: t.turn + 1}
 		t.queues[k] = q
 	}
 	t.ticket++
@@ -153,18 +165,31 @@ func (t *site[S]) leave(w *waiter[S]) {
 	}
 }
 
-// peek finds whose turn it is: of those with less than their share the one who came first. When there is none, a place
-// would stay empty for the rule's sake, so it goes to whoever holds least, then to who came first.
+// queued notes that w, which has left its queue, had its turn.
+func (t *site[S]) queued(w *waiter[S]) {
+	t.turn = max(t.turn, w.turn)
+	if q := t.queues[queueKey{w.Client, w.Favoured}]; q != nil {
+		q.turn = max(q.turn, w.turn+1)
+	}
+}
+
+// peek finds whose turn it is: of those with less than their share the one who came first, and where messages wait for their
+// time one of each network in turn. When there is none below its share, a place would stay empty for the rule's sake, so it
+// goes to whoever holds least, then to who came first.
 func (t *site[S]) peek() *waiter[S] {
 	var turn *waiter[S]
 	var held int
+	paced := t.isPaced()
 	for k, q := range t.queues {
 		w := q.Front().Value.(*waiter[S])
 		n := 0
 		if !t.below(k.client, k.favoured) {
 			n = t.held[k.client]
 		}
-		if turn == nil || n < held || n == held && w.ticket < turn.ticket {
+		if paced {
+			w.turn = q.turn
+		}
+		if turn == nil || n < held || n == held && (w.turn < turn.turn || w.turn == turn.turn && w.ticket < turn.ticket) {
 			turn, held = w, n
 		}
 	}
@@ -189,6 +214,7 @@ func (p *Pool[S]) wait(ctx context.Context, w *waiter[S]) (*Slot[S], error) {
 	}
 	select {
 	case g := <-w.grant:
+		closeAll(g.doomed)
 		return g.slot, g.err
 	case <-ctx.Done():
 	}
@@ -199,9 +225,10 @@ func (p *Pool[S]) wait(ctx context.Context, w *waiter[S]) (*Slot[S], error) {
 	}
 	p.mu.Unlock()
 	if waits {
-		return nil, fmt.Errorf("%s: %d sessions: %w: %w", w.site.name, w.Limits.orGeneric().Sessions, ErrBusy, context.Cause(ctx))
+		return nil, fmt.Errorf("%s: %d sessions, %.3g messages/s: %w: %w", w.site.name, w.Limits.orGeneric().Sessions, w.Limits.Rate, ErrBusy, context.Cause(ctx))
 	}
 	// It was given one in the same moment, which is taken: the caller's next step will find out about its context.
 	g := <-w.grant
+	closeAll(g.doomed)
 	return g.slot, g.err
 }

@@ -114,6 +114,9 @@ func (e *LostError) Reply() mail.Reply {
 // A ReplyError is a host's negative reply as it came, before it was turned into what the client is told. It is the Cause
 // of refusals.
 type ReplyError struct {
+	// Heard is the text for rules on texts: in lower case, every run of blanks and line ends as one blank, and without what the
+	// host only repeats of the envelope and of our name. It is "" for a RCPT that was refused because of its address.
+	Heard string
 	Verb  string
 	Reply mail.Reply // Code may be 421
 }

@@ -187,7 +187,7 @@ func (s *Session) refused(verb string, r reply) *mail.Refusal {
 	if told.Code == 421 {
 		told.Code = 451
 	}
-	return &mail.Refusal{Reply: told, Reason: "upstream", Host: s.target.Host, Cause: &ReplyError{Verb: verb, Reply: came}}
+	return &mail.Refusal{Reply: told, Reason: "upstream", Host: s.target.Host, Cause: s.replyError(verb, came)}
 }
 
 // refusedUs is refused where it is known that the host refused us and not the message.
@@ -197,8 +197,16 @@ func (s *Session) refusedUs(verb string, came mail.Reply) *mail.Refusal {
 		Reason:  "upstream refused us",
 		Host:    s.target.Host,
 		AboutUs: true,
-		Cause:   &ReplyError{Verb: verb, Reply: came},
+		Cause:   s.replyError(verb, came),
 	}
+}
+
+func (s *Session) replyError(verb string, came mail.Reply) *ReplyError {
+	e := &ReplyError{Verb: verb, Reply: came}
+	if verb != "RCPT" || came.Enhanced.Subject != 1 { // RFC 3463 section 3.2: an address, which concerns nobody else
+		e.Heard = s.withoutEchoes(normal(came.Text))
+	}
+	return e
 }
 
 // protocol is the error of a server that does not keep to the protocol; the session is of no more use.

@@ -1,0 +1,180 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/millrace/millrace/cluster/admin"
+	"github.com/millrace/millrace/cluster/node"
+)
+
+type clusterStatusVerb struct {
+	configFlag
+	JSON bool `name:"json" help:"Print for a program."`
+}
+
+const (
+	// statusTimeout bounds the question to the node. It answers from memory.
+	statusTimeout = 5 * time.Second
+	// maxStatus bounds its answer in octets.
+	maxStatus = 16 << 20
+)
+
+func (v *clusterStatusVerb) run(s streams) int {
+	if err := v.show(s); err != nil {
+		fmt.Fprintln(s.err, "millrace:", err)
+		return exitError
+	}
+	return exitOK
+}
+
+func (v *clusterStatusVerb) show(s streams) error {
+	cfg, err := node.Load(v.Config)
+	if err != nil {
+		return err
+	}
+	body, err := askNode(context.Background(), cfg)
+	if err != nil {
+		return err
+	}
+	var status admin.ClusterStatus
+	if err := json.Unmarshal(body, &status); err != nil {
+		return fmt.Errorf("%s: %w", cfg.Admin.Addr, err)
+	}
+	if v.JSON {
+		enc := json.NewEncoder(s.out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(status)
+	}
+	return printStatus(s.out, status)
+}
+
+// askNode gets the status from the node that runs by cfg.
+func askNode(ctx context.Context, cfg *node.Config) ([]byte, error) {
+	switch {
+	case cfg.Admin == nil:
+		return nil, errors.New("the configuration has no admin section, so nobody can be asked")
+	case cfg.Admin.TokenFile == "":
+		return nil, errors.New("the configuration has no admin.token_file, so nobody is told")
+	}
+	file, err := os.ReadFile(string(cfg.Admin.TokenFile))
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+reachable(cfg.Admin.Addr)+"/api/v1/cluster", nil)
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Authorization", "Bearer "+string(admin.ParseToken(file)))
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // and no proxy of the environment: it would read the token
+	resp, err := client.Do(r)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxStatus))
+	switch {
+	case err != nil:
+		return nil, err
+	case resp.StatusCode == http.StatusUnauthorized:
+		return nil, fmt.Errorf("%s: does not know the token of admin.token_file", cfg.Admin.Addr)
+	case resp.StatusCode != http.StatusOK:
+		return nil, fmt.Errorf("%s: answers %s", cfg.Admin.Addr, resp.Status)
+	}
+	return body, nil
+}
+
+// reachable turns an address to listen on into one to connect to: a node that listens everywhere is asked on this machine.
+func reachable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	a, err := netip.ParseAddr(host)
+	switch {
+	case host == "" || err == nil && a.IsUnspecified() && a.Is4():
+		host = "127.0.0.1"
+	case err == nil && a.IsUnspecified():
+		host = "::1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// printStatus prints for people.
+func printStatus(out io.Writer, s admin.ClusterStatus) error {
+	if s.Node == "" {
+		fmt.Fprintln(out, "node      alone: its configuration has no cluster section")
+	} else {
+		fmt.Fprintf(out, "node      %s%s\nring      %s, limits shared by %d\n", s.Node, draining(s.Draining), s.Ring, s.Stable)
+	}
+	rules := fmt.Sprintf("version %d", s.Rules)
+	if s.Rules == 0 {
+		rules = "of this node's files"
+	}
+	reuse := "no mail yet"
+	if s.Relayed > 0 {
+		reuse = fmt.Sprintf("%.1f %% of %d messages that came in here went over a warm one", 100*float64(s.Reused)/float64(s.Relayed), s.Relayed)
+	}
+	fmt.Fprintf(out, "rules     %s\nsessions  %d open here; %s\n", rules, s.Sessions, reuse)
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	if len(s.Members) > 0 {
+		fmt.Fprintln(t, "\nMEMBER\tHOP\tGOSSIP\tWEIGHT\tVERSION")
+		for _, m := range s.Members {
+			fmt.Fprintf(t, "%s%s\t%s\t%s\t%g\t%s\n", m.Name, draining(m.Draining), m.Peer, m.Gossip, m.Weight, shown(m.Version))
+		}
+	}
+	if len(s.Sites) > 0 {
+		fmt.Fprintln(t, "\nSITE\tOWNER\tOPEN HERE\tIDLE\tWAITING")
+		for _, x := range s.Sites {
+			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\n", shortSite(string(x.Site)), shown(x.Owner), x.Open, x.Idle, x.Waiting)
+		}
+	}
+	if len(s.Suspensions) > 0 {
+		fmt.Fprintln(t, "\nSUSPENDED\tUNTIL\tREASON\tBY")
+		for _, x := range s.Suspensions {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", shortSite(string(x.Site)), x.Until, shown(x.Reason), shown(x.Node))
+		}
+	}
+	return t.Flush()
+}
+
+func draining(yes bool) string {
+	if yes {
+		return " (draining)"
+	}
+	return ""
+}
+
+// shown is a text that a terminal can be trusted with: others' words come by gossip and by DNS.
+func shown(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return strings.Map(func(r rune) rune {
+		if r <= ' ' || r >= 0x7f {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// shortSite keeps a Site of many hosts within a line.
+func shortSite(s string) string {
+	const most = 60
+	if s = shown(s); len(s) > most {
+		return s[:most-3] + "..."
+	}
+	return s
+}

@@ -1,0 +1,48 @@
+package peer
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// Certificates gives the two sides' TLS of the hop for the node called name: mutual, TLS 1.3, the cluster's authority and no
+// other. ca holds the authority's certificates, cert our own, which must be for that name and for both sides, and key its
+// private key, all in PEM. The error is a *mail.FieldError for "ca", "cert" or "key".
+//
+// There are no session tickets: connections are pooled, so that handshakes are few, and each one looks at the certificates.
+func Certificates(name string, ca, cert, key []byte) (server, client *tls.Config, err error) {
+	authority := x509.NewCertPool()
+	if !authority.AppendCertsFromPEM(ca) {
+		return nil, nil, &mail.FieldError{Field: "ca", Reason: "holds no certificate"}
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, nil, &mail.FieldError{Field: "key", Reason: err.Error()}
+	}
+	if err := pair.Leaf.VerifyHostname(name); err != nil {
+		return nil, nil, &mail.FieldError{Field: "cert", Reason: "is not for node " + name + ": " + err.Error()}
+	}
+	between := x509.NewCertPool()
+	for _, raw := range pair.Certificate[1:] {
+		if c, err := x509.ParseCertificate(raw); err == nil {
+			between.AddCert(c)
+		}
+	}
+	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
+		_, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: authority, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{usage}})
+		if err != nil {
+			return nil, nil, &mail.FieldError{Field: "cert", Reason: err.Error()}
+		}
+	}
+	server = &tls.Config{
+		Certificates: []tls.Certificate{pair}, ClientCAs: authority, ClientAuth: tls.RequireAndVerifyClientCert,
+		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, DynamicRecordSizingDisabled: true,
+	}
+	client = &tls.Config{
+		Certificates: []tls.Certificate{pair}, RootCAs: authority,
+		MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, DynamicRecordSizingDisabled: true,
+	}
+	return server, client, nil
+}

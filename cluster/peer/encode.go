@@ -1,0 +1,342 @@
+package peer
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// An opening is what open says.
+type opening struct {
+	d           mail.Delivery
+	forward     mail.Path
+	traceparent string
+	budget      time.Duration // 0: not said
+}
+
+func (o *opening) append(f fields) fields {
+	d := &o.d
+	f = f.number(fTransport, int64(d.NextHop.Transport)).text(fHost, d.NextHop.Host).number(fPort, int64(d.NextHop.Port)).text(fUser, d.NextHop.User)
+	f = f.text(fReverseLocal, d.Reverse.Local).text(fReverseDomain, d.Reverse.Domain)
+	f = f.number(fSize, d.Params.Size).number(fBody, int64(d.Params.Body)).flag(fUTF8, d.Params.SMTPUTF8).number(fExtra, int64(d.Extra))
+	f = f.text(fDomain, d.RecipientDomain).flag(fFavoured, d.Favoured).text(fTrace, traceID(d.Trace))
+	if d.Client.IsValid() {
+		f = f.text(fClient, d.Client.String())
+	}
+	f = f.number(fSeal, int64(d.Seal)).number(fEightBit, int64(d.EightBit)).text(fTraceparent, o.traceparent)
+	return appendRecipient(f, o.forward, o.budget)
+}
+
+func traceID(id mail.TraceID) string {
+	if id.IsZero() {
+		return ""
+	}
+	return string(id[:])
+}
+
+// parseOpening reads what open says. The Site is for the owner to find.
+func parseOpening(f fields) (o opening, err error) {
+	d := &o.d
+	for len(f) > 0 {
+		var name byte
+		var v []byte
+		if name, v, f, err = f.next(); err != nil {
+			return o, err
+		}
+		switch name {
+		case fTransport:
+			d.NextHop.Transport = mail.Transport(asEnum(v))
+		case fHost:
+			d.NextHop.Host = string(v)
+		case fPort:
+			d.NextHop.Port = uint16(asNumber(v))
+		case fUser:
+			d.NextHop.User = string(v)
+		case fReverseLocal:
+			d.Reverse.Local = string(v)
+		case fReverseDomain:
+			d.Reverse.Domain = string(v)
+		case fSize:
+			d.Params.Size = max(0, asNumber(v))
+		case fBody:
+			d.Params.Body = mail.BodyType(asEnum(v))
+		case fUTF8:
+			d.Params.SMTPUTF8 = true
+		case fExtra:
+			d.Extra = int(min(max(0, asNumber(v)), 1<<20))
+		case fDomain:
+			d.RecipientDomain = string(v)
+		case fFavoured:
+			d.Favoured = true
+		case fTrace:
+			copy(d.Trace[:], v)
+		case fClient:
+			if d.Client, err = netip.ParsePrefix(string(v)); err != nil {
+				return o, errors.Join(errFrame, err)
+			}
+		case fSeal:
+			d.Seal = mail.Seal(asEnum(v))
+		case fEightBit:
+			d.EightBit = mail.EightBit(asEnum(v))
+		case fTraceparent:
+			o.traceparent = string(v[:min(len(v), traceparentSize)])
+		case fForwardLocal:
+			o.forward.Local = string(v)
+		case fForwardDomain:
+			o.forward.Domain = string(v)
+		case fBudget:
+			o.budget = asBudget(v)
+		}
+	}
+	switch {
+	case d.NextHop.Transport >= mail.LMTPUnix || d.NextHop.Host == "": // a socket's path means another thing on each node
+		return o, fmt.Errorf("%w: next hop %d %q", errFrame, d.NextHop.Transport, d.NextHop.Host)
+	case d.Params.Body > mail.Body8BitMIME || d.Seal > mail.SealNever || d.EightBit > mail.EightBitRefuse:
+		return o, fmt.Errorf("%w: an option that is not known", errFrame)
+	}
+	if err := checkPath(d.Reverse); err != nil {
+		return o, err
+	}
+	return o, checkForward(o.forward)
+}
+
+// asEnum reads a number that is a name of something. What is out of range becomes a value that nothing has.
+func asEnum(v []byte) uint8 {
+	n := asNumber(v)
+	if n < 0 || n > 255 {
+		return 255
+	}
+	return uint8(n)
+}
+
+// asBudget reads a time that is left, in milliseconds. No more than an hour of it is believed.
+func asBudget(v []byte) time.Duration {
+	return time.Duration(min(max(asNumber(v), 0), int64(time.Hour/time.Millisecond))) * time.Millisecond
+}
+
+// appendRecipient writes what rcpt says.
+func appendRecipient(f fields, forward mail.Path, budget time.Duration) fields {
+	return appendBudget(f.text(fForwardLocal, forward.Local).text(fForwardDomain, forward.Domain), budget)
+}
+
+// parseRecipient reads what rcpt says.
+func parseRecipient(f fields) (forward mail.Path, budget time.Duration, err error) {
+	for len(f) > 0 {
+		var name byte
+		var v []byte
+		if name, v, f, err = f.next(); err != nil {
+			return forward, 0, err
+		}
+		switch name {
+		case fForwardLocal:
+			forward.Local = string(v)
+		case fForwardDomain:
+			forward.Domain = string(v)
+		case fBudget:
+			budget = asBudget(v)
+		}
+	}
+	return forward, budget, checkForward(forward)
+}
+
+// appendBudget writes what renew says, and what others say of their time.
+func appendBudget(f fields, budget time.Duration) fields {
+	return f.number(fBudget, int64(budget/time.Millisecond))
+}
+
+// parseBudget reads what renew says.
+func parseBudget(f fields) (budget time.Duration, err error) {
+	for len(f) > 0 {
+		var name byte
+		var v []byte
+		if name, v, f, err = f.next(); err != nil {
+			return 0, err
+		}
+		if name == fBudget {
+			budget = asBudget(v)
+		}
+	}
+	return budget, nil
+}
+
+// checkPath holds a path from another node to the same syntax as one from a client.
+func checkPath(p mail.Path) error {
+	q, err := mail.ParsePath(p.String(), true)
+	if err == nil && q != p {
+		err = mail.ErrPathSyntax
+	}
+	if err != nil {
+		return fmt.Errorf("%w: path: %w", errFrame, err)
+	}
+	return nil
+}
+
+func checkForward(p mail.Path) error {
+	if p.IsNull() {
+		return fmt.Errorf("%w: no forward-path", errFrame)
+	}
+	return checkPath(p)
+}
+
+// An answer is what done, refused and outcomes say: a Refusal is an outcome without some parts.
+type answer struct {
+	mail.Outcome
+	to         kind // the frame that is answered
+	reason     string
+	yes        bool
+	begun      bool
+	utf8       bool
+	recipients int // how many the outcome is for; 0 while it did not end
+}
+
+// appendRefusal writes an error as the other side will have it.
+func appendRefusal(f fields, err error) fields {
+	r := &mail.Refusal{Reply: mail.ReplyFor(err), Cause: err}
+	var known *mail.Refusal
+	if errors.As(err, &known) {
+		r = &mail.Refusal{Reply: r.Reply, Reason: known.Reason, Host: known.Host, AboutUs: known.AboutUs, Cause: known.Cause}
+	}
+	return appendReply(f, r.Reply, maxText).text(fReason, r.Reason).text(fHost, r.Host).flag(fAboutUs, r.AboutUs).text(fCause, said(r.Cause))
+}
+
+// said is the text of an error, as much of it as goes over the hop for people to read.
+func said(err error) string {
+	if err == nil {
+		return ""
+	}
+	s := err.Error()
+	return s[:min(len(s), maxCause)]
+}
+
+func appendReply(f fields, r mail.Reply, most int) fields {
+	f = f.number(fCode, int64(r.Code)).number(fSubject, int64(r.Enhanced.Subject)).number(fDetail, int64(r.Enhanced.Detail))
+	return f.text(fText, r.Text[:min(len(r.Text), most)]).text(fID, traceID(r.ID))
+}
+
+// take reads one field of an answer.
+func (a *answer) take(name byte, v []byte) {
+	switch name {
+	case fAnswers:
+		a.to = kind(asEnum(v))
+	case fYes:
+		a.yes = true
+	case fBegun:
+		a.begun = true
+	case fUTF8Offered:
+		a.utf8 = true
+	case fCode:
+		a.Reply.Code = int(min(max(asNumber(v), 0), 1000))
+	case fSubject:
+		a.Reply.Enhanced.Subject = uint16(asNumber(v))
+	case fDetail:
+		a.Reply.Enhanced.Detail = uint16(asNumber(v))
+	case fText:
+		a.Reply.Text = string(v)
+	case fID:
+		copy(a.Reply.ID[:], v)
+	case fReason:
+		a.reason = string(v)
+	case fHost:
+		a.Host = string(v)
+	case fAboutUs:
+		a.AboutUs = true
+	case fCause:
+		a.Cause = errors.New(string(v))
+	case fTLS:
+		a.TLS = string(v)
+	case fReused:
+		a.Reused = true
+	case fInDoubt:
+		a.InDoubt = true
+	case fWait:
+		a.Wait = time.Duration(max(0, asNumber(v)))
+	case fRecipients:
+		a.recipients = int(min(max(asNumber(v), 1), maxRecipients))
+	}
+}
+
+// parseAnswer reads done or refused. A refusal has a reply that can be one.
+func parseAnswer(k kind, f fields) (a answer, err error) {
+	for len(f) > 0 {
+		var name byte
+		var v []byte
+		if name, v, f, err = f.next(); err != nil {
+			return a, err
+		}
+		a.take(name, v)
+	}
+	if c := a.Reply.Class(); k == refused && (c != 4 && c != 5) {
+		return a, fmt.Errorf("%w: a refusal with %d", errFrame, a.Reply.Code)
+	}
+	return a, nil
+}
+
+// refusal gives what refused says.
+func (a *answer) refusal() *mail.Refusal {
+	return &mail.Refusal{Reply: a.Reply, Reason: a.reason, Host: a.Host, AboutUs: a.AboutUs, Cause: a.Cause}
+}
+
+// appendOutcomes writes what commit came to. Those of neighbours that are the same are written once. Texts are shortened
+// where there would be no room for all.
+func appendOutcomes(f fields, all []mail.Outcome) fields {
+	different := 0
+	for i := range all {
+		if i == 0 || !same(&all[i], &all[i-1]) {
+			different++
+		}
+	}
+	room := (maxFields - 1024) / max(different, 1)
+	most := min(maxText, max(0, room-512)) // octets of text; hosts and numbers are shorter than the rest
+	for i := 0; i < len(all); {
+		o, n := &all[i], 1
+		for i+n < len(all) && same(o, &all[i+n]) {
+			n++
+		}
+		i += n
+		at := len(f)
+		f = appendReply(f, o.Reply, most)
+		f = f.text(fHost, o.Host).text(fTLS, o.TLS).flag(fReused, o.Reused).flag(fInDoubt, o.InDoubt).flag(fAboutUs, o.AboutUs).number(fWait, int64(o.Wait))
+		if cause := said(o.Cause); len(f)-at+len(cause)+2*fieldHead+8 <= room {
+			f = f.text(fCause, cause)
+		}
+		f = f.number(fRecipients, int64(n))
+	}
+	return f
+}
+
+// same reports whether two outcomes are written the same.
+func same(a, b *mail.Outcome) bool {
+	return a.Reply == b.Reply && a.Host == b.Host && a.TLS == b.TLS && a.Reused == b.Reused && a.InDoubt == b.InDoubt &&
+		a.AboutUs == b.AboutUs && a.Wait == b.Wait && said(a.Cause) == said(b.Cause)
+}
+
+// parseOutcomes reads what commit came to, one outcome for each of want recipients.
+func parseOutcomes(f fields, want int, via string) ([]mail.Outcome, error) {
+	out := make([]mail.Outcome, 0, want)
+	var a answer
+	for len(f) > 0 {
+		name, v, rest, err := f.next()
+		if err != nil {
+			return nil, err
+		}
+		f = rest
+		if a.take(name, v); a.recipients == 0 {
+			continue
+		}
+		if c := a.Reply.Class(); c != 2 && c != 4 && c != 5 || len(out)+a.recipients > want {
+			return nil, fmt.Errorf("%w: outcome %d with %d, of %d", errFrame, len(out)+a.recipients, a.Reply.Code, want)
+		}
+		a.Via = via
+		for range a.recipients {
+			out = append(out, a.Outcome)
+		}
+		a = answer{to: a.to}
+	}
+	if len(out) != want {
+		return nil, fmt.Errorf("%w: %d outcomes of %d", errFrame, len(out), want)
+	}
+	return out, nil
+}

@@ -1,0 +1,308 @@
+package peer
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+func genText(most int) *rapid.Generator[string] {
+	return rapid.Custom(func(t *rapid.T) string { return string(rapid.SliceOfN(rapid.Byte(), 0, most).Draw(t, "text")) })
+}
+
+func genPath() *rapid.Generator[mail.Path] {
+	return rapid.Custom(func(t *rapid.T) mail.Path {
+		return mail.NewPath(rapid.StringMatching(`[ -~]{1,40}`).Draw(t, "local"), rapid.StringMatching(`[a-z]{1,9}\.example`).Draw(t, "domain"))
+	})
+}
+
+func genReply() *rapid.Generator[mail.Reply] {
+	return rapid.Custom(func(t *rapid.T) mail.Reply {
+		return mail.Reply{
+			Code:     100*rapid.SampledFrom([]int{2, 4, 5}).Draw(t, "class") + rapid.IntRange(0, 99).Draw(t, "code"),
+			Enhanced: mail.EnhancedCode{Subject: rapid.Uint16().Draw(t, "subject"), Detail: rapid.Uint16().Draw(t, "detail")},
+			Text:     genText(300).Draw(t, "text"), ID: mail.TraceID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id")),
+		}
+	})
+}
+
+// TestDeliveriesArriveAsTheyWereSent holds every field but the Site, which is for the owner to find. A field that is added
+// to the Delivery fails this until it travels.
+func TestDeliveriesArriveAsTheyWereSent(t *testing.T) {
+	for typ, want := range map[reflect.Type]int{
+		reflect.TypeFor[mail.Delivery](): 11, reflect.TypeFor[mail.NextHop](): 4, reflect.TypeFor[mail.Params](): 3,
+		reflect.TypeFor[mail.Refusal](): 5, reflect.TypeFor[mail.Outcome](): 9, reflect.TypeFor[mail.Reply](): 4, reflect.TypeFor[mail.Octets](): 2,
+	} {
+		if typ.NumField() != want {
+			t.Errorf("%v has %d fields, and this test knows %d", typ, typ.NumField(), want)
+		}
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		o := opening{
+			d: mail.Delivery{
+				NextHop: mail.NextHop{
+					Transport: mail.Transport(rapid.IntRange(0, int(mail.LMTP)).Draw(t, "transport")), Host: "h" + genText(50).Draw(t, "host"),
+					Port: rapid.Uint16().Draw(t, "port"), User: genText(50).Draw(t, "user"),
+				},
+				Params: mail.Params{
+					Size: rapid.Int64Range(0, 1<<40).Draw(t, "size"), Body: mail.BodyType(rapid.IntRange(0, 2).Draw(t, "body")), SMTPUTF8: rapid.Bool().Draw(t, "utf8"),
+				},
+				Extra: rapid.IntRange(0, 1<<20).Draw(t, "extra"), RecipientDomain: genText(50).Draw(t, "domain"), Favoured: rapid.Bool().Draw(t, "favoured"),
+				Trace: mail.TraceID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "trace")),
+				Seal:  mail.Seal(rapid.IntRange(0, 2).Draw(t, "seal")), EightBit: mail.EightBit(rapid.IntRange(0, 1).Draw(t, "eightbit")),
+			},
+			forward: genPath().Draw(t, "forward"), traceparent: rapid.StringMatching(`[0-9a-f-]{0,55}`).Draw(t, "traceparent"),
+			budget: time.Duration(rapid.IntRange(0, 3600_000).Draw(t, "budget")) * time.Millisecond,
+		}
+		if rapid.Bool().Draw(t, "not null") {
+			o.d.Reverse = genPath().Draw(t, "reverse")
+		}
+		if rapid.Bool().Draw(t, "client") {
+			o.d.Client = netip.PrefixFrom(netip.AddrFrom16([16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "addr"))), rapid.IntRange(0, 128).Draw(t, "bits"))
+		}
+		got, err := parseOpening(o.append(nil))
+		if err != nil || got != o {
+			t.Fatalf("got  %+v, %v\nwant %+v", got, err, o)
+		}
+		forward, budget, err := parseRecipient(appendRecipient(nil, o.forward, o.budget))
+		if err != nil || forward != o.forward || budget != o.budget {
+			t.Fatalf("got %v %v %v", forward, budget, err)
+		}
+	})
+}
+
+func TestRefusalsArriveAsTheyWereSent(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := &mail.Refusal{Reply: genReply().Filter(func(r mail.Reply) bool { return r.Class() != 2 }).Draw(t, "reply"), Reason: genText(40).Draw(t, "reason"), Host: genText(40).Draw(t, "host"), AboutUs: rapid.Bool().Draw(t, "about us")}
+		if rapid.Bool().Draw(t, "caused") {
+			r.Cause = errors.New("x" + genText(40).Draw(t, "cause"))
+		}
+		a, err := parseAnswer(refused, appendRefusal(nil, r))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := a.refusal(); got.Error() != r.Error() || got.Reply != r.Reply || got.Reason != r.Reason || got.AboutUs != r.AboutUs || got.Host != r.Host {
+			t.Fatalf("got  %+v\nwant %+v", got, r)
+		}
+	})
+}
+
+func genOutcome() *rapid.Generator[mail.Outcome] {
+	return rapid.Custom(func(t *rapid.T) mail.Outcome {
+		o := mail.Outcome{
+			Reply: genReply().Draw(t, "reply"), Host: genText(40).Draw(t, "host"), TLS: genText(9).Draw(t, "tls"), Reused: rapid.Bool().Draw(t, "reused"),
+			InDoubt: rapid.Bool().Draw(t, "in doubt"), AboutUs: rapid.Bool().Draw(t, "about us"), Wait: time.Duration(rapid.Int64Range(0, 1<<40).Draw(t, "wait")),
+		}
+		if rapid.Bool().Draw(t, "caused") {
+			o.Cause = errors.New("x" + genText(40).Draw(t, "cause"))
+		}
+		return o
+	})
+}
+
+func TestOutcomesArriveAsTheyWereSent(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var all []mail.Outcome
+		for _, o := range rapid.SliceOfN(genOutcome(), 1, 8).Draw(t, "outcomes") {
+			for range rapid.IntRange(1, 3).Draw(t, "times") {
+				all = append(all, o)
+			}
+		}
+		got, err := parseOutcomes(appendOutcomes(nil, all), len(all), "b")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range all {
+			if got[i].Via != "b" {
+				t.Fatalf("%d: via %q", i, got[i].Via)
+			}
+			if got[i].Via = ""; !same(&got[i], &all[i]) {
+				t.Fatalf("%d: got  %+v\nwant %+v", i, got[i], all[i])
+			}
+		}
+		if _, err := parseOutcomes(appendOutcomes(nil, all), len(all)+1, "b"); err == nil {
+			t.Fatal("one outcome too few is taken")
+		}
+	})
+}
+
+func TestTheOutcomesOfManyRecipientsFitIntoAFrame(t *testing.T) {
+	for _, different := range []bool{false, true} {
+		all := make([]mail.Outcome, 1000)
+		for i := range all {
+			all[i] = mail.Outcome{Reply: mail.NewReply(550, 1, 1, strings.Repeat("x", 20000)), Cause: errors.New(strings.Repeat("y", 20000))}
+			if different {
+				all[i].Wait = time.Duration(i + 1)
+			}
+		}
+		f := appendOutcomes(fields{fAnswers, 0, 1, byte(commit)}, all)
+		got, err := parseOutcomes(f, len(all), "b")
+		if err != nil || len(f) > maxFields {
+			t.Fatalf("%v: %d octets, %v", different, len(f), err)
+		}
+		for i := range got {
+			if got[i].Reply.Code != 550 || got[i].Wait != all[i].Wait {
+				t.Fatalf("%v: %d: %+v", different, i, got[i])
+			}
+		}
+	}
+}
+
+// pieces gives what a piece becomes on the wire.
+func sent(tb testing.TB, p *piece) []byte {
+	tb.Helper()
+	sink := &sinkConn{}
+	if err := newLink(sink, beat, nil).sendPiece(commit, p); err != nil {
+		tb.Fatal(err)
+	}
+	return sink.Bytes()
+}
+
+func TestPiecesArriveAsTheyWereSent(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		size := rapid.SampledFrom([]int{0, 1, 3, 5000, gather - 1, gather, gather + 1, 70000, maxPiece, maxPiece + 1, 3*maxPiece + 17}).Draw(t, "size")
+		text := bytes.Repeat([]byte("x"), size)
+		p := piece{form: mail.Form(rapid.IntRange(0, 1).Draw(t, "form")), open: 7 * time.Second, commit: 9 * time.Minute}
+		step := rapid.SampledFrom([]int{1, 3, 100, 70000}).Draw(t, "step")
+		for i := rapid.IntRange(0, 5).Draw(t, "first dot"); i < size; i += step {
+			text[i] = '.'
+			p.octets.Dots = append(p.octets.Dots, uint32(i))
+		}
+		for rest := text; len(rest) > 0; {
+			n := min(len(rest), rapid.SampledFrom([]int{1, 50, 1000, 9000, 100000}).Draw(t, "segment"))
+			if len(p.octets.Segments) > 20 {
+				n = len(rest)
+			}
+			p.octets.Segments = append(p.octets.Segments, rest[:n])
+			rest = rest[n:]
+		}
+		sink := &sinkConn{}
+		if err := newLink(sink, beat, nil).sendPiece(commit, &p); err != nil {
+			t.Fatal(err)
+		}
+		var got []byte
+		var dots []uint32
+		var last kind
+		for b := sink.Bytes(); len(b) > 0; {
+			k, n, err := parseHeader((*[frameHeader]byte)(b))
+			if err != nil || last == commit {
+				t.Fatal(k, n, err)
+			}
+			var segments [1][]byte
+			q, err := parsePiece(b[frameHeader:frameHeader+n], &segments, nil)
+			if err != nil || q.form != p.form || q.open != p.open || q.commit != p.commit {
+				t.Fatalf("%+v, %v", q, err)
+			}
+			for _, d := range q.octets.Dots {
+				dots = append(dots, uint32(len(got))+d)
+			}
+			for _, s := range q.octets.Segments {
+				got = append(got, s...)
+			}
+			last, b = k, b[frameHeader+n:]
+		}
+		if !bytes.Equal(got, text) || !reflect.DeepEqual(dots, p.octets.Dots) || last != commit {
+			t.Fatalf("%d octets and %d dots, of %d and %d, end with %d", len(got), len(dots), len(text), len(p.octets.Dots), last)
+		}
+	})
+}
+
+func TestFramesThatAreTooLargeAreRefused(t *testing.T) {
+	for _, c := range []struct {
+		k  kind
+		n  int
+		ok bool
+	}{
+		{open, maxFields, true}, {open, maxFields + 1, false}, {data, pieceHead + maxPiece, true}, {commit, pieceHead + maxPiece + 1, false},
+		{ping, 0, true}, {ping, 1, false}, {abort, 1, false}, {0, 0, false}, {goodbye + 1, 0, false},
+	} {
+		if _, _, err := parseHeader((*[frameHeader]byte)(header(nil, c.k, c.n))); (err == nil) != c.ok {
+			t.Errorf("kind %d of %d octets: %v", c.k, c.n, err)
+		}
+	}
+}
+
+// FuzzFields: whatever the octets of a frame of fields, each parser gives an error or a value that is written and read back
+// to the same.
+func FuzzFields(f *testing.F) {
+	o := opening{d: delivery(), forward: to("x"), traceparent: "00-x", budget: time.Second}
+	f.Add([]byte(o.append(nil)))
+	f.Add([]byte(appendRefusal(nil, mail.Refuse(550, 1, 1, "no", "upstream", errFrame))))
+	f.Add([]byte(appendOutcomes(nil, []mail.Outcome{{Reply: mail.NewReply(250, 0, 0, "ok")}, {Reply: mail.NewReply(250, 0, 0, "ok")}, {Reply: mail.NewReply(450, 0, 0, "no")}})))
+	f.Add([]byte(fields(nil).number(fVersionMin, 1).number(fVersionMax, 9).text(fNode, "n")))
+	f.Add([]byte{99, 0, 1, 7, 1, 0, 9})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if o, err := parseOpening(b); err == nil {
+			if again, err := parseOpening(o.append(nil)); err != nil || again != o {
+				t.Fatalf("%+v, then %+v, %v", o, again, err)
+			}
+			if strings.ContainsAny(o.d.Reverse.String()+o.forward.String(), "\r\n") {
+				t.Fatalf("%+v", o)
+			}
+		}
+		if a, err := parseAnswer(refused, b); err == nil {
+			r := a.refusal()
+			if mail.ReplyFor(r) != r.Reply {
+				t.Fatalf("%+v is no refusal", r)
+			}
+		}
+		for want := range 4 {
+			out, err := parseOutcomes(b, want, "b")
+			if err == nil && len(out) != want {
+				t.Fatalf("%d outcomes for %d", len(out), want)
+			}
+			if err != nil || want == 0 {
+				continue
+			}
+			again, err := parseOutcomes(appendOutcomes(nil, out), want, "b")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range out {
+				if len(out[i].Reply.Text) <= maxText && len(out[i].Reply.Text)+len(out[i].Host)+len(out[i].TLS) < 20000 && !same(&out[i], &again[i]) {
+					t.Fatalf("%+v, then %+v", out[i], again[i])
+				}
+			}
+		}
+		if g, err := parseGreeting(b); err == nil && (g.version < versionMin || g.version > versionMax) {
+			t.Fatalf("%+v", g)
+		}
+		_, _ = parseBudget(b)
+		_, _, _ = parseRecipient(b)
+		answers(b)
+	})
+}
+
+// FuzzPiece: the dots of a piece that parses are dots of it, in order, and it is sent as it was read.
+func FuzzPiece(f *testing.F) {
+	f.Add(sent(f, &piece{octets: octets("a\r\n..b\r\n..\r\n"), open: time.Second})[frameHeader:])
+	f.Add(sent(f, &piece{form: mail.Plain})[frameHeader:])
+	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, '.'})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var segments [1][]byte
+		p, err := parsePiece(b, &segments, nil)
+		if err != nil {
+			return
+		}
+		var text []byte
+		if len(p.octets.Segments) > 0 {
+			text = p.octets.Segments[0]
+		}
+		for i, d := range p.octets.Dots {
+			if text[d] != '.' || i > 0 && d <= p.octets.Dots[i-1] {
+				t.Fatalf("dot %d at %d", i, d)
+			}
+		}
+		if len(b) <= maxPiece/5 && !bytes.Equal(sent(t, &p)[frameHeader:], b) {
+			t.Fatalf("%x is sent as %x", b, sent(t, &p)[frameHeader:])
+		}
+	})
+}

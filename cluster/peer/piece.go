@@ -1,0 +1,92 @@
+package peer
+
+import (
+	"encoding/binary"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A piece is a part of a message as data and commit carry it: form, the time that is left for opening the message and for
+// committing it, the number of dots, their offsets, and octets to the end of the frame.
+type piece struct {
+	octets mail.Octets
+	form   mail.Form
+	open   time.Duration // 0: not said
+	commit time.Duration
+}
+
+const pieceHead = 1 + 4 + 4 + 4
+
+// endOfData follows the octets of a Stuffed message in memory, for whoever sends it on in one write; see mail.Octets.
+const endOfData = ".\r\n"
+
+// appendHead appends what stands before the octets of a piece. The offsets of its dots count from the octet at from.
+func (p *piece) appendHead(b []byte, dots []uint32, from int) []byte {
+	b = append(b, byte(p.form))
+	b = binary.BigEndian.AppendUint32(b, millis(p.open))
+	b = binary.BigEndian.AppendUint32(b, millis(p.commit))
+	b = binary.BigEndian.AppendUint32(b, uint32(len(dots)))
+	for _, d := range dots {
+		b = binary.BigEndian.AppendUint32(b, d-uint32(from))
+	}
+	return b
+}
+
+func millis(d time.Duration) uint32 {
+	return uint32(min(max(d/time.Millisecond, 0), math.MaxUint32))
+}
+
+// cut gives how many of the left octets from from on go into one frame, and how many dots with them.
+func cut(left, from int, dots []uint32) (n, here int) {
+	n = min(left, maxPiece)
+	here = dotsBelow(dots, from+n)
+	if n+4*here > maxPiece {
+		n = min(left, maxPiece/5) // fits even if each octet were a dot
+		here = dotsBelow(dots, from+n)
+	}
+	return n, here
+}
+
+// dotsBelow counts the dots in front of an offset.
+func dotsBelow(dots []uint32, offset int) int {
+	if len(dots) == 0 || int(dots[len(dots)-1]) < offset {
+		return len(dots)
+	}
+	n, _ := slices.BinarySearch(dots, uint32(offset))
+	return n
+}
+
+// parsePiece reads a piece. Its octets lie in b, its segment in segments and its dots in room.
+func parsePiece(b []byte, segments *[1][]byte, room []uint32) (piece, error) {
+	if len(b) < pieceHead || b[0] > byte(mail.Plain) {
+		return piece{}, errFrame
+	}
+	p := piece{
+		form:   mail.Form(b[0]),
+		open:   time.Duration(binary.BigEndian.Uint32(b[1:])) * time.Millisecond,
+		commit: time.Duration(binary.BigEndian.Uint32(b[5:])) * time.Millisecond,
+	}
+	n := int64(binary.BigEndian.Uint32(b[9:]))
+	b = b[pieceHead:]
+	if 4*n > int64(len(b)) {
+		return piece{}, errFrame
+	}
+	offsets, text := b[:4*n], b[4*n:]
+	dots := room[:0]
+	for ; len(offsets) > 0; offsets = offsets[4:] {
+		d := binary.BigEndian.Uint32(offsets)
+		if int64(d) >= int64(len(text)) || text[d] != '.' || len(dots) > 0 && d <= dots[len(dots)-1] {
+			return piece{}, errFrame
+		}
+		dots = append(dots, d)
+	}
+	p.octets.Dots = dots
+	if len(text) > 0 {
+		segments[0] = text
+		p.octets.Segments = segments[:]
+	}
+	return p, nil
+}

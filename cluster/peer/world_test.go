@@ -1,0 +1,506 @@
+package peer
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// An authority issues certificates for nodes.
+type authority struct {
+	pem  []byte
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(tb testing.TB) *authority {
+	tb.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "cluster"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return &authority{pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), cert, key}
+}
+
+// issue gives certificate and key for a name.
+func (a *authority) issue(tb testing.TB, name string, usages ...x509.ExtKeyUsage) (cert, key []byte) {
+	tb.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if usages == nil {
+		usages = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(2), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{name},
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: usages,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &private.PublicKey, a.key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	bits, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: bits})
+}
+
+// A destination is a Beginner whose answers are scripted: what is nil says yes.
+type destination struct {
+	begin  func(ctx context.Context, d mail.Delivery) error
+	rcpt   func(ctx context.Context, forward mail.Path) error
+	data   func(ctx context.Context, form mail.Form) error
+	write  func(o mail.Octets) error
+	commit func(ctx context.Context, o mail.Octets) []mail.Outcome
+	renew  func(ctx context.Context) error
+	abort  func()
+	lend   bool
+	wanted bool
+	utf8   bool
+	mute   bool // transactions are neither Lenders nor Speakers
+
+	mu        sync.Mutex
+	begun     []mail.Delivery
+	delivered []string // messages that were committed, as text
+	aborted   int
+	writes    int
+	open      int // transactions that were neither committed nor aborted
+}
+
+func (d *destination) Begin(ctx context.Context, delivery mail.Delivery) (mail.Transaction, error) {
+	if d.begin != nil {
+		if err := d.begin(ctx, delivery); err != nil {
+			return nil, err
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.begun = append(d.begun, delivery)
+	d.open++
+	tx := &destinationTx{d: d, delivery: delivery}
+	if d.mute {
+		return struct{ mail.Transaction }{tx}, nil
+	}
+	return tx, nil
+}
+
+func (d *destination) count() (delivered, aborted, open int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.delivered), d.aborted, d.open
+}
+
+type destinationTx struct {
+	d        *destination
+	delivery mail.Delivery
+	forwards []mail.Path
+	form     mail.Form
+	body     []byte
+	dots     []uint32
+}
+
+func (t *destinationTx) Rcpt(ctx context.Context, forward mail.Path) error {
+	if t.d.rcpt != nil {
+		if err := t.d.rcpt(ctx, forward); err != nil {
+			return err
+		}
+	}
+	t.forwards = append(t.forwards, forward)
+	return nil
+}
+
+func (t *destinationTx) Data(ctx context.Context, form mail.Form) error {
+	t.form = form
+	if t.d.data != nil {
+		return t.d.data(ctx, form)
+	}
+	return nil
+}
+
+func (t *destinationTx) take(o mail.Octets) {
+	for _, dot := range o.Dots {
+		t.dots = append(t.dots, uint32(len(t.body))+dot)
+	}
+	for _, s := range o.Segments {
+		t.body = append(t.body, s...)
+	}
+}
+
+func (t *destinationTx) Write(o mail.Octets) error {
+	t.d.mu.Lock()
+	t.d.writes++
+	t.d.mu.Unlock()
+	if t.d.write != nil {
+		if err := t.d.write(o); err != nil {
+			return err
+		}
+	}
+	t.take(o)
+	return nil
+}
+
+func (t *destinationTx) Commit(ctx context.Context, o mail.Octets) (out []mail.Outcome) {
+	t.take(o)
+	if t.d.commit != nil {
+		out = t.d.commit(ctx, o)
+	}
+	for len(out) < len(t.forwards) {
+		out = append(out, mail.Outcome{Reply: mail.NewReply(250, 0, 0, "queued as 1"), Host: "mx.h.example", TLS: "TLS 1.3", Reused: true, Wait: 3 * time.Millisecond})
+	}
+	t.d.mu.Lock()
+	defer t.d.mu.Unlock()
+	t.d.delivered = append(t.d.delivered, fmt.Sprintf("%v %d %v %x", t.forwards, t.form, t.dots, t.body))
+	t.d.open--
+	return out
+}
+
+func (t *destinationTx) Abort() {
+	if t.d.abort != nil {
+		t.d.abort()
+	}
+	t.d.mu.Lock()
+	defer t.d.mu.Unlock()
+	t.d.aborted++
+	t.d.open--
+}
+
+func (t *destinationTx) Lend() bool { return t.d.lend }
+func (t *destinationTx) Renew(ctx context.Context) error {
+	if t.d.renew != nil {
+		return t.d.renew(ctx)
+	}
+	return nil
+}
+func (t *destinationTx) Wanted() bool   { return t.d.wanted }
+func (t *destinationTx) SMTPUTF8() bool { return t.d.utf8 }
+
+// A world is node "a", which has a client, and node "b", which serves, with a proxy between them.
+type world struct {
+	tb     testing.TB
+	ca     *authority
+	server *Server
+	client *Client
+	proxy  *proxy
+	addr   string        // of the server itself
+	left   chan struct{} // closed when Serve ended
+
+	unreachable atomic.Int32 // calls that told of a failure
+	events      atomic.Int32
+}
+
+// newWorld starts one. prepare, which may be nil, changes the two configurations.
+func newWorld(tb testing.TB, d Beginner, beat time.Duration, prepare func(*ServerConfig, *ClientConfig)) *world {
+	tb.Helper()
+	w := &world{tb: tb, ca: newAuthority(tb), left: make(chan struct{})}
+	cert, key := w.ca.issue(tb, "b")
+	server, _, err := Certificates("b", w.ca.pem, cert, key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	cert, key = w.ca.issue(tb, "a")
+	_, client, err := Certificates("a", w.ca.pem, cert, key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	w.addr = l.Addr().String()
+	w.proxy = newProxy(tb, w.addr)
+	sc := ServerConfig{TLS: server, Name: "b", Beginner: d, Emit: func(mail.Event) { w.events.Add(1) }}
+	cc := ClientConfig{
+		TLS: client, Name: "a", Addr: func(string) (string, bool) { return w.proxy.addr, true },
+		Unreachable: func(_ string, until time.Time) {
+			if !until.IsZero() {
+				w.unreachable.Add(1)
+			}
+		},
+	}
+	if prepare != nil {
+		prepare(&sc, &cc)
+	}
+	if w.server, err = NewServer(sc); err != nil {
+		tb.Fatal(err)
+	}
+	if w.client, err = NewClient(cc); err != nil {
+		tb.Fatal(err)
+	}
+	w.server.beat, w.client.beat = beat, beat
+	go func() {
+		defer close(w.left)
+		if err := w.server.Serve(l); err != nil {
+			tb.Error(err)
+		}
+	}()
+	tb.Cleanup(w.close)
+	return w
+}
+
+// close ends the world. Transactions under way are given up.
+func (w *world) close() {
+	w.client.Cut()
+	over, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = w.server.Shutdown(over)
+	<-w.left
+	w.proxy.close()
+	w.client.Close()
+}
+
+// begin begins a transaction at b with one recipient.
+func (w *world) begin(d mail.Delivery) mail.Transaction {
+	w.tb.Helper()
+	tx, err := w.client.Begin(w.tb.Context(), "b", d)
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	if err := tx.Rcpt(w.tb.Context(), to("x")); err != nil {
+		w.tb.Fatal(err)
+	}
+	return tx
+}
+
+// deliver sends one small message and gives its outcome.
+func (w *world) deliver() mail.Outcome {
+	w.tb.Helper()
+	tx := w.begin(delivery())
+	if err := tx.Data(w.tb.Context(), mail.Stuffed); err != nil {
+		w.tb.Fatal(err)
+	}
+	return tx.Commit(w.tb.Context(), octets("Subject: x\r\n\r\nhello\r\n"))[0]
+}
+
+// until waits for a condition.
+func until(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(20 * time.Second); !ok(); <-tick.C {
+		if time.Now().After(end) {
+			tb.Fatalf("not within 20 s: %s", what)
+		}
+	}
+}
+
+func delivery() mail.Delivery {
+	return mail.Delivery{NextHop: mail.NextHop{Host: "h.example"}, Reverse: mail.Path{Local: "s", Domain: "c.example"}, RecipientDomain: "h.example"}
+}
+
+func to(local string) mail.Path { return mail.Path{Local: local, Domain: "h.example"} }
+
+func octets(segments ...string) (o mail.Octets) {
+	from := 0
+	for _, s := range segments {
+		o.Segments = append(o.Segments, []byte(s))
+	}
+	all := strings.Join(segments, "")
+	for {
+		i := strings.Index(all[from:], "\r\n..")
+		if i < 0 {
+			return o
+		}
+		from += i + 2
+		o.Dots = append(o.Dots, uint32(from))
+	}
+}
+
+// lost gives the *LostError in an error.
+func lost(tb testing.TB, err error) *LostError {
+	tb.Helper()
+	var l *LostError
+	if !errors.As(err, &l) {
+		tb.Fatalf("%v is no *LostError", err)
+	}
+	return l
+}
+
+// A proxy passes octets between the client and the server, until it is told otherwise.
+type proxy struct {
+	addr     string
+	listener net.Listener
+	target   string
+	running  sync.WaitGroup
+
+	mu     sync.Mutex
+	pairs  [][2]net.Conn
+	frozen bool
+	thaw   *sync.Cond
+	passed [2]int64 // octets from client to server, and back
+	limit  [2]int64 // after so many the connection is cut; 0: never
+	down   bool     // connections are closed at once
+}
+
+const (
+	up   = 0
+	back = 1
+)
+
+func newProxy(tb testing.TB, target string) *proxy {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p := &proxy{addr: l.Addr().String(), listener: l, target: target}
+	p.thaw = sync.NewCond(&p.mu)
+	p.running.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			s, err := net.Dial("tcp", target)
+			p.mu.Lock()
+			if err != nil || p.down {
+				p.mu.Unlock()
+				c.Close()
+				if err == nil {
+					s.Close()
+				}
+				continue
+			}
+			p.pairs = append(p.pairs, [2]net.Conn{c, s})
+			p.mu.Unlock()
+			p.running.Go(func() { p.pass(s, c, up) })
+			p.running.Go(func() { p.pass(c, s, back) })
+		}
+	})
+	return p
+}
+
+// pass copies in one direction until either end closes.
+func (p *proxy) pass(dst, src net.Conn, way int) {
+	defer dst.Close()
+	defer src.Close()
+	b := make([]byte, 4096)
+	for {
+		n, err := src.Read(b)
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		for p.frozen {
+			p.thaw.Wait()
+		}
+		cut := false
+		if left := p.limit[way] - p.passed[way]; p.limit[way] > 0 && int64(n) >= left {
+			n, cut = int(max(0, left)), true
+		}
+		p.passed[way] += int64(n)
+		p.mu.Unlock()
+		if _, err := dst.Write(b[:n]); err != nil || cut {
+			return
+		}
+	}
+}
+
+// cutAfter cuts the connection when n more octets went one way.
+func (p *proxy) cutAfter(way int, n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.limit[way] = p.passed[way] + n
+}
+
+func (p *proxy) count() [2]int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.passed
+}
+
+// freeze stops everything, as a stopped process or a cut cable does: connections stand.
+func (p *proxy) freeze(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.frozen = on
+	p.thaw.Broadcast()
+}
+
+// cut closes all connections, and refuses new ones if down is set.
+func (p *proxy) cut(down bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.down = down
+	for _, pair := range p.pairs {
+		pair[0].Close()
+		pair[1].Close()
+	}
+	p.pairs = nil
+	p.limit = [2]int64{}
+}
+
+func (p *proxy) close() {
+	p.listener.Close()
+	p.freeze(false)
+	p.cut(true)
+	p.running.Wait()
+}
+
+// transcript writes down what a transaction answers, with all that is to be the same wherever it is carried out.
+type transcript struct{ bytes.Buffer }
+
+func (t *transcript) err(what string, err error) {
+	var r *mail.Refusal
+	switch {
+	case err == nil:
+		fmt.Fprintf(t, "%s: ok\n", what)
+	case errors.As(err, &r):
+		fmt.Fprintf(t, "%s: %#v %q %q %v cause %v\n", what, r.Reply, r.Reason, r.Host, r.AboutUs, r.Cause)
+	default:
+		fmt.Fprintf(t, "%s: %#v %q %q %v cause %v\n", what, mail.ReplyFor(err), "", "", false, err)
+	}
+}
+
+func (t *transcript) outcomes(all []mail.Outcome) {
+	for _, o := range all {
+		cause := ""
+		if o.Cause != nil {
+			cause = o.Cause.Error()
+		}
+		o.Cause, o.Via = nil, ""
+		fmt.Fprintf(t, "outcome: %#v cause %s\n", o, cause)
+	}
+}
+
+// descriptors counts the open files of this process.
+func descriptors(tb testing.TB) int {
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		tb.Skip(err)
+	}
+	return len(all)
+}

@@ -1,0 +1,183 @@
+package pool
+
+import (
+	"time"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+const (
+	// growEvery is how many messages a Site must take before it gets one more session than it was cut down to.
+	growEvery = 10
+	// settle is how long after it was slowed down a Site's complaints are about what came before.
+	settle = time.Second
+	// crowdedFor is how long a number of sessions that was too many is not tried again.
+	crowdedFor = 10 * time.Minute
+)
+
+// A crowding is what a Site that said "too many connections" is held to. The zero value is nothing.
+type crowding struct {
+	allowed int   // sessions, 0 for as many as its Limits say
+	most    int   // as many were open, and one more was too many
+	until   int64 // how long that is believed, of Pool.clock
+	at      int64 // when it was cut down last
+	good    int   // messages taken since allowed was changed
+}
+
+// apply gives how many of n sessions are allowed.
+func (c *crowding) apply(n int) int {
+	if c.allowed == 0 {
+		return n
+	}
+	return min(n, c.allowed)
+}
+
+// grow counts a message that a Site with a cap of n took.
+func (c *crowding) grow(now int64, n int) {
+	if c.allowed == 0 {
+		return
+	}
+	if c.good++; c.good < growEvery || c.allowed >= c.most && now < c.until {
+		return
+	}
+	c.good = 0
+	if c.allowed++; c.allowed >= n {
+		*c = crowding{at: c.at}
+	}
+}
+
+// TooMany says that the Site refused the session of s because it has too many of ours. Half as many as are open are allowed
+// from then on, and one more for some messages that it takes, up to the number that it did not refuse; beyond that after ten
+// minutes only. others says whether there are others, for which it is worth to wait. Refusals of those who had set out before
+// the last cut do not count twice: they are no news.
+func (s *Slot[S]) TooMany() (others, news bool) {
+	p, t := s.pool, s.site
+	now := p.clock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	open := t.established()
+	if s.full {
+		open--
+	}
+	if s.since <= t.crowd.at {
+		return open > 0, false
+	}
+	t.crowd = crowding{allowed: max(1, open/2), most: max(1, open), until: now + int64(crowdedFor), at: now}
+	t.limits.Sessions = t.crowd.apply(t.cap)
+	return open > 0, true
+}
+
+// established counts the sessions that are open.
+func (t *site[S]) established() int {
+	open := len(t.idle)
+	for _, s := range t.lent {
+		if s.full {
+			open++
+		}
+	}
+	return open
+}
+
+// opened corrects what is believed of a crowded Site when one more session is open: those that were being opened when it
+// refused one may yet have been taken.
+func (t *site[S]) opened() {
+	c := &t.crowd
+	if c.allowed == 0 {
+		return
+	}
+	if open := t.established(); open > c.most {
+		c.most, c.allowed = open, max(c.allowed, open/2)
+		t.limits.Sessions = c.apply(t.cap)
+	}
+}
+
+// Slower takes a part of the messages per second off, in percent of what the Site took last, because it said that it gets too
+// many. That grows back in d, see slowing. Complaints about messages that had begun before the last one, or within a second of
+// it, do not count twice: they are no news. It gives the rate that holds now.
+func (s *Slot[S]) Slower(percent int, d time.Duration) (rate float64, news bool) {
+	p, t := s.pool, s.site
+	now := p.clock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t.slow.from > 0 && (s.since <= t.slow.at || now-t.slow.at < int64(settle)) {
+		return t.rate(now), false
+	}
+	took := t.taken.rate(now)
+	if rate := t.rate(now); rate > 0 {
+		took = min(took, rate)
+	}
+	if t.slow.from > 0 && t.taken.before > 0 {
+		// A Site that counts by the second takes two seconds' messages around the end of one.
+		took = min(took, t.taken.before)
+	}
+	took = max(took, leastRate)
+	t.slow = slowing{from: max(leastRate, took*float64(100-percent)/100), to: took, at: now, span: max(1, int64(d))}
+	return t.slow.from, true
+}
+
+// Suspend lets nothing out to the Site for d, after which one at a time may try; a message that it takes ends it then, or
+// Resume at any time. It gives when the time is over, and whether the Site was not suspended before.
+func (s *Slot[S]) Suspend(d time.Duration, cause error) (until time.Time, news bool) {
+	p, t := s.pool, s.site
+	now := p.cfg.Now()
+	p.mu.Lock()
+	c := &t.cooling
+	if c.suspended && now.Before(c.until) {
+		until = c.until
+		p.mu.Unlock()
+		return until, false
+	}
+	until = now.Add(d)
+	*c = cooling{mark: mark{until: until, step: max(1, c.step)}, cause: cause, refused: true, suspended: true, at: p.since(now), probing: c.probing}
+	t.cool.Store(true)
+	doomed := t.popAll()
+	for w := t.next(); w != nil; w = t.next() {
+		w.grant <- granted[S]{err: t.cooled()}
+	}
+	p.mu.Unlock()
+	closeAll(doomed)
+	return until, true
+}
+
+// Delivered says that the Site took a message on the session of s. It reports whether that ended a suspension.
+func (s *Slot[S]) Delivered() bool {
+	s.sent = true
+	t := s.site
+	if !t.cool.Load() {
+		return false
+	}
+	s.pool.mu.Lock()
+	defer s.pool.mu.Unlock()
+	if !t.cooling.suspended || s.since <= t.cooling.at { // one that was on its way proves nothing
+		return false
+	}
+	t.warm()
+	return true
+}
+
+// count notes the message that was delivered on s, if one was.
+func (t *site[S]) count(s *Slot[S], now int64) {
+	if !s.sent {
+		return
+	}
+	s.sent = false
+	t.taken.add(now)
+	if t.crowd.allowed > 0 {
+		t.crowd.grow(now, t.cap)
+		t.limits.Sessions = t.crowd.apply(t.cap)
+	}
+}
+
+// isAdapted reports whether something was learnt of the Site that still holds.
+func (t *site[S]) isAdapted(now int64) bool {
+	return t.slow.rate(now) > 0 || t.crowd.allowed > 0 && now < t.crowd.until
+}
+
+// Resume ends the cooling of a Site and its suspension.
+func (p *Pool[S]) Resume(name mail.Site) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if t := p.sites[name]; t != nil {
+		t.warm()
+	}
+}

@@ -1,0 +1,210 @@
+package pool
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// take has the Site take a message on s and gives s back.
+func take(s *Slot[*fake]) bool {
+	ended := s.Delivered()
+	s.Put()
+	return ended
+}
+
+func TestASiteWithTooManySessionsGetsHalfAndGrowsToTheNumberThatItTook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPool(t), new(dest)
+		r := request(20, netA)
+		var held []*Slot[*fake]
+		for range 8 {
+			held = append(held, get(t, p, d, r))
+		}
+		time.Sleep(time.Second)
+		var dialling []*Slot[*fake]
+		for range 3 {
+			s, err := p.Get(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dialling = append(dialling, s)
+		}
+		for i, s := range dialling {
+			if others, news := s.TooMany(); !others || news != (i == 0) {
+				t.Errorf("refusal %d: others %v, news %v", i, others, news)
+			}
+			s.Discard()
+		}
+		if got := p.Lessons(); len(got) != 1 || got[0].Sessions != 4 {
+			t.Fatalf("learnt %+v", got)
+		}
+		for _, s := range held {
+			s.Put()
+		}
+		if d.open.Load() != 4 {
+			t.Errorf("%d sessions are open", d.open.Load())
+		}
+		for range 10 * growEvery {
+			take(get(t, p, d, r))
+		}
+		if got := p.Lessons(); len(got) != 1 || got[0].Sessions != 8 {
+			t.Errorf("learnt %+v, want 8 sessions and no more yet", got)
+		}
+		time.Sleep(crowdedFor + time.Second)
+		for range 12 * growEvery {
+			take(get(t, p, d, r))
+		}
+		if got := p.Lessons(); len(got) != 0 {
+			t.Errorf("%+v is left", got)
+		}
+	})
+}
+
+func TestSessionsThatWereBeingOpenedWhenOneWasTooManyCountAsTaken(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPool(t), new(dest)
+		r := request(30, netA)
+		var dialling []*Slot[*fake]
+		for range 21 {
+			s, err := p.Get(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dialling = append(dialling, s)
+		}
+		time.Sleep(time.Second)
+		dialling[0].Fill(Key{Host: "mx1"}, d.dial())
+		dialling[1].TooMany() // before the others hear that they were taken
+		dialling[1].Discard()
+		for _, s := range dialling[2:] {
+			s.Fill(Key{Host: "mx1"}, d.dial())
+		}
+		if got := p.sites["site"].crowd; got.allowed != 10 || got.most != 20 {
+			t.Errorf("got %+v, want 10 allowed and 20 at most", got)
+		}
+		dialling[0].Put()
+		for _, s := range dialling[2:] {
+			s.Put()
+		}
+		if d.open.Load() != 10 {
+			t.Errorf("%d are open", d.open.Load())
+		}
+	})
+}
+
+func TestTheSessionsOfACrowdedSiteStayBetweenOneAndItsCap(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		limit := rapid.IntRange(1, 40).Draw(t, "cap")
+		c := crowding{}
+		now := int64(1)
+		for _, step := range rapid.SliceOfN(rapid.IntRange(0, 40), 1, 200).Draw(t, "steps") {
+			now += int64(time.Second) * int64(step)
+			if open := min(step, limit); step%5 == 0 {
+				c = crowding{allowed: max(1, open/2), most: max(1, open), until: now + int64(crowdedFor), at: now}
+			} else {
+				for range step {
+					c.grow(now, limit)
+				}
+			}
+			if got := c.apply(limit); got < 1 || got > limit {
+				t.Fatalf("%d of %d sessions: %+v", got, limit, c)
+			}
+		}
+	})
+}
+
+func TestASlowedSiteGetsAPartOfWhatItTook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPool(t), new(dest)
+		r := request(20, netA)
+		for range 300 { // 100 a second
+			take(get(t, p, d, r))
+			time.Sleep(10 * time.Millisecond)
+		}
+		early := get(t, p, d, r)
+		s := get(t, p, d, r)
+		rate, news := s.Slower(50, time.Minute)
+		if !news || rate < 45 || rate > 55 {
+			t.Errorf("got %v, %v, want about 50", rate, news)
+		}
+		time.Sleep(2 * time.Second)
+		if _, news := early.Slower(50, time.Minute); news {
+			t.Error("a message that had begun before counts again")
+		}
+		early.Put()
+		s.Put()
+		begun := time.Now()
+		for range 100 {
+			take(get(t, p, d, r))
+		}
+		if got := time.Since(begun); got < 1500*time.Millisecond || got > 2200*time.Millisecond {
+			t.Errorf("100 messages took %v", got)
+		}
+		for range 20 { // down to the floor and not below
+			time.Sleep(settle)
+			s := get(t, p, d, r)
+			rate, _ = s.Slower(99, time.Minute)
+			s.Put()
+		}
+		if rate != leastRate {
+			t.Errorf("got %v", rate)
+		}
+		time.Sleep(15 * time.Minute)
+		begun = time.Now()
+		for range 1000 {
+			get(t, p, d, r).Put()
+		}
+		if time.Since(begun) != 0 || len(p.Lessons()) != 0 {
+			t.Errorf("still slow after a quarter of an hour: %v, %+v", time.Since(begun), p.Lessons())
+		}
+	})
+}
+
+func TestASuspendedSiteIsReopenedByAMessageThatItTakesOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPool(t), new(dest)
+		r := request(20, netA)
+		before, s := get(t, p, d, r), get(t, p, d, r)
+		get(t, p, d, r).Put()
+		cause := errors.New("421")
+		until, news := s.Suspend(time.Minute, cause)
+		if !news || time.Until(until) != time.Minute {
+			t.Errorf("until %v, news %v", until, news)
+		}
+		if _, news := before.Suspend(time.Hour, cause); news {
+			t.Error("suspended twice")
+		}
+		if take(before) {
+			t.Error("a message that was on its way ended it")
+		}
+		s.Discard()
+		refused := func() {
+			t.Helper()
+			_, err := p.Get(t.Context(), r)
+			if c := (*CooledError)(nil); !errors.As(err, &c) || !c.Suspended || !c.Until.Equal(until) || d.open.Load() > 1 {
+				t.Errorf("got %v, %d open", err, d.open.Load())
+			}
+		}
+		refused()
+		time.Sleep(time.Minute)
+		probe := get(t, p, d, r)
+		refused()
+		probe.Worked()
+		refused()
+		probe.Discard() // its client went away
+		probe = get(t, p, d, r)
+		if !take(probe) {
+			t.Error("it goes on")
+		}
+		get(t, p, d, r).Put()
+		s = get(t, p, d, r)
+		s.Suspend(time.Minute, cause)
+		s.Discard()
+		p.Resume("site")
+		get(t, p, d, r).Put()
+	})
+}

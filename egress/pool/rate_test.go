@@ -1,0 +1,165 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// paced is a Request to a Site with these rates.
+func paced(client netip.Prefix, rate, opens float64, atOnce int) Request {
+	r := request(20, client)
+	r.Limits.Rate, r.Limits.Opens, r.Limits.OpensAtOnce = rate, opens, atOnce
+	return r
+}
+
+func TestNoSecondSeesMoreMessagesThanItsRateAndNearlyAllAreUsed(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		rate := rapid.Float64Range(2, 2000).Draw(t, "rate")
+		late := rapid.Int64Range(0, int64(10*time.Millisecond)).Draw(t, "late") // a timer's
+		s := &site[*fake]{limits: Limits{Rate: rate}}
+		var at []int64
+		now := int64(1)
+		for now < int64(10*time.Second) {
+			if d := s.untilMessage(&Request{}, now); d > 0 {
+				now += int64(d) + late%(1+int64(d))
+				continue
+			}
+			s.pay(&Request{}, now)
+			at = append(at, now)
+		}
+		from := 0
+		for i, a := range at {
+			for a-at[from] >= int64(time.Second) {
+				from++
+			}
+			if n := i - from + 1; float64(n) > max(rate, rate*margin+1)+1 {
+				t.Fatalf("%d messages in a second at %.1f", n, rate)
+			}
+		}
+		if got := float64(len(at)) / 10; rate > 50 && (got < 0.9*rate || got > rate) {
+			t.Fatalf("%.1f messages/s of %.1f, timers %v late", got, rate, time.Duration(late))
+		}
+	})
+}
+
+func TestASlowedRateClimbsBackAndIsForgotten(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		from := rapid.Float64Range(1, 100).Draw(t, "from")
+		to := from * rapid.Float64Range(1, 2).Draw(t, "part")
+		span := int64(rapid.IntRange(1, 1000).Draw(t, "span")) * int64(time.Second)
+		s := slowing{from: from, to: to, at: 5, span: span}
+		last := 0.0
+		for n := int64(0); n < 11; n++ {
+			rate := s.rate(5 + n*span + span/2)
+			if rate < last || rate < from {
+				t.Fatalf("%v after %v in span %d", rate, last, n)
+			}
+			last = rate
+		}
+		if got := s.rate(5 + 11*span); got != 0 {
+			t.Fatalf("%v is left", got)
+		}
+	})
+}
+
+func TestMessagesOverTheRateWaitInTurnByNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPool(t), new(dest)
+		took := func(client netip.Prefix) { get(t, p, d, paced(client, 10, 0, 0)).Put() }
+		took(netA)
+		begun := time.Now()
+		order := make(chan netip.Prefix, 40)
+		for i := range 24 {
+			client := netA
+			if i >= 20 {
+				client = netB
+			}
+			go func() { took(client); order <- client }() // ends with its turn, awaited below
+			synctest.Wait()
+		}
+		var seen []netip.Prefix
+		for range 24 {
+			seen = append(seen, <-order)
+		}
+		if got, want := time.Since(begun), 24*time.Second/10; got < want || got > want*11/10 {
+			t.Errorf("took %v, want %v", got, want)
+		}
+		others := 0
+		for _, client := range seen[:9] {
+			if client == netB {
+				others++
+			}
+		}
+		if others != 4 {
+			t.Errorf("%d of the 4 of another network are among the first 9: %v", others, seen)
+		}
+		if d.peak.Load() > 2 {
+			t.Errorf("%d sessions for messages that wait for their time", d.peak.Load())
+		}
+	})
+}
+
+func TestAMessageThatCannotBeSentInTimeIsRefusedAndTakesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPool(t), new(dest)
+		get(t, p, d, paced(netA, 1, 0, 0)).Put()
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		if _, err := p.Get(ctx, paced(netA, 1, 0, 0)); !errors.Is(err, ErrBusy) {
+			t.Errorf("got %v", err)
+		}
+		begun := time.Now()
+		get(t, p, d, paced(netA, 1, 0, 0)).Put()
+		if got := time.Since(begun); got > 600*time.Millisecond {
+			t.Errorf("the next one waits for %v", got)
+		}
+		r := paced(netA, 1, 0, 0)
+		r.Again = true
+		begun = time.Now()
+		get(t, p, d, r).Put()
+		if time.Since(begun) != 0 {
+			t.Error("a message that was counted waits again")
+		}
+	})
+}
+
+func TestSessionsAreOpenedAtTheirRateAndIdleOnesServeMeanwhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPool(t), new(dest)
+		r := paced(netA, 0, 2, 3)
+		begun := time.Now()
+		var held []*Slot[*fake]
+		for range 3 {
+			held = append(held, get(t, p, d, r))
+		}
+		if time.Since(begun) != 0 {
+			t.Error("the burst waits")
+		}
+		next := ask(t, p, r)
+		synctest.Wait()
+		held[0].Put()
+		if s := <-next; s == nil || time.Since(begun) != 0 {
+			t.Error("an idle session was not used")
+		}
+		get(t, p, d, r)
+		if got := time.Since(begun); got < 450*time.Millisecond || got > 550*time.Millisecond {
+			t.Errorf("the fourth session after %v", got)
+		}
+		// A dead session is no way around.
+		session(held[1]).dead.Store(true)
+		held[1].Put()
+		get(t, p, d, r)
+		if got := time.Since(begun); got < 950*time.Millisecond || got > 1050*time.Millisecond {
+			t.Errorf("the fifth session after %v", got)
+		}
+		if got, want := p.Count(), (Count{Lent: 5 - 1}); got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	})
+}

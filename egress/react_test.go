@@ -1,0 +1,347 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/egress/mx"
+	"github.com/millrace/millrace/egress/reaction"
+	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A provider takes so many messages in any such time, over 20 sessions, and refuses the rest.
+type provider struct {
+	most  int
+	every time.Duration
+
+	mu   sync.Mutex
+	took []time.Time
+}
+
+func (p *provider) behaviour() smtptest.Behaviour {
+	return smtptest.Behaviour{MaxSessions: 20, Keep: 1, On: func(s smtptest.Step) (smtptest.Answer, bool) {
+		if s.Verb != "MAIL" {
+			return smtptest.Answer{}, false
+		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		now := time.Now()
+		for len(p.took) > 0 && now.Sub(p.took[0]) >= p.every {
+			p.took = p.took[1:]
+		}
+		if len(p.took) >= p.most {
+			return smtptest.Answer{Reply: "451 4.7.0 Message rate limit exceeded, slow down"}, true
+		}
+		p.took = append(p.took, now)
+		return smtptest.Answer{}, false
+	}}
+}
+
+// load has so many clients send messages one after another until ctx ends, and counts what comes of them.
+func load(ctx context.Context, w *world, clients int) (taken, deferred *atomic.Int64, wait func()) {
+	taken, deferred = new(atomic.Int64), new(atomic.Int64)
+	var all sync.WaitGroup
+	for range clients {
+		all.Go(func() { // ends with ctx
+			for ctx.Err() == nil {
+				c, cancel := context.WithTimeout(ctx, 10*time.Second)
+				err := attemptOne(c, w)
+				switch {
+				case err == nil:
+					taken.Add(1)
+				case ctx.Err() == nil:
+					deferred.Add(1)
+				}
+				cancel()
+			}
+		})
+	}
+	return taken, deferred, all.Wait
+}
+
+func attemptOne(ctx context.Context, w *world) error {
+	tx, err := w.relay.Begin(ctx, to("one.test"))
+	if err != nil {
+		return err
+	}
+	if err := tx.Rcpt(ctx, path("b@one.test")); err != nil {
+		tx.Abort()
+		return err
+	}
+	if err := tx.Data(ctx, mail.Stuffed); err != nil {
+		tx.Abort()
+		return err
+	}
+	if out := tx.Commit(ctx, octets(message)); len(out) != 1 || out[0].Reply.Code != 250 {
+		return fmt.Errorf("got %+v", out)
+	}
+	return nil
+}
+
+// TestAProvidersLimitsAreUsedAndHardlyEverMet has more clients than a provider that takes 20 sessions and 100 messages in
+// any second can serve: once where its limits are known, and once where its replies have to tell them.
+func TestAProvidersLimitsAreUsedAndHardlyEverMet(t *testing.T) {
+	for _, c := range []struct {
+		name, limits string
+		settle       time.Duration
+	}{
+		{"known", "connections=20 message_rate=100/s messages=1000 idle=1m age=1h", 500 * time.Millisecond},
+		{"learnt", "connections=40 messages=1000 idle=1m age=1h", 3 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			rules, err := reaction.Parse("test", "421 * * \"too many connections\" -> fewer sessions\n4yz 4.7.0 * \"rate limit exceeded\" -> slower 20% for 5s\n")
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := &provider{most: 100, every: time.Second}
+			w, s := one(t, p.behaviour(), func(cfg *Config) {
+				limits(t, c.limits)(cfg)
+				cfg.Reactions = rules
+			})
+			ctx, stop := context.WithCancel(t.Context())
+			taken, deferred, wait := load(ctx, w, 60)
+			defer wait()
+			defer stop()
+			pause(t, c.settle)
+			before, refused, begun := taken.Load(), deferred.Load(), time.Now()
+			pause(t, 6*time.Second)
+			got := float64(taken.Load()-before) / time.Since(begun).Seconds()
+			refused = deferred.Load() - refused
+			n := s.Counts()
+			t.Logf("%.1f messages/s of 100, %d deferred of %d, %d before; %d sessions at most, %d in all, %+v", got, refused, taken.Load()-before,
+				deferred.Load()-refused, n.Peak, n.Connections, w.relay.local.pool.Lessons())
+			if got < 90 || got > 102 {
+				t.Errorf("%.1f messages/s, want 90 to 100", got)
+			}
+			if float64(refused) > 0.01*6*got {
+				t.Errorf("%d deferred, want 1 %% at most", refused)
+			}
+			if c.name == "known" && n.Peak > 20 {
+				t.Errorf("%d sessions at once", n.Peak)
+			}
+		})
+	}
+}
+
+// pause lets the load run for d.
+func pause(t *testing.T, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-t.Context().Done():
+	}
+}
+
+// TestSessionsOverAProvidersNumberWaitForOthersAndFailNobody has a destination that takes 5 sessions at once and does not say
+// so before it is too late.
+func TestSessionsOverAProvidersNumberWaitForOthersAndFailNobody(t *testing.T) {
+	w, s := one(t, smtptest.Behaviour{MaxSessions: 5, Answers: map[string]smtptest.Answer{smtptest.Dot: {After: 5 * time.Millisecond}}},
+		limits(t, "connections=20 messages=1000 idle=1m age=1h"))
+	deliver(t, w, to("one.test"), "b@one.test") // one is open, so that those that come at once have one to wait for
+	var all sync.WaitGroup
+	for range 30 {
+		all.Go(func() { // ends after its messages
+			for range 10 {
+				if err := attemptOne(t.Context(), w); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	learnt := w.relay.local.pool.Lessons()
+	if len(learnt) != 1 || learnt[0].Sessions < 1 || learnt[0].Sessions > 5 {
+		t.Errorf("learnt %+v, want 5 sessions at most", learnt)
+	}
+	if n := s.Counts(); n.Connections > 60 {
+		t.Errorf("%d connections for 301 messages", n.Connections)
+	}
+}
+
+func Test300HostsOfOneProviderAreOneSiteWithOneLimit(t *testing.T) {
+	var zone strings.Builder
+	for i := range 300 {
+		fmt.Fprintf(&zone, "d%d.test. 60 IN MX 10 tenant%d.mail.provider.test.\ntenant%d.mail.provider.test. 60 IN A 127.0.0.1\n", i, i, i)
+	}
+	s := smtptest.Start(t, smtptest.Behaviour{MaxSessions: 6})
+	providers, err := mx.ParseProviders("test", "limits * connections=20 messages=100 idle=30s age=10m\nsite big .mail.provider.test\nlimits big connections=6\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var told sync.Map
+	w := newWorldOf(t, zone.String(), port(t, s), func(c *Config) {
+		c.Providers = providers
+		c.Share = func(site mail.Site) float64 { told.Store(site, true); return 1 }
+	})
+	var all sync.WaitGroup
+	for i := range 60 {
+		all.Go(func() { // ends after its messages
+			for n := i; n < 300; n += 60 {
+				domain := fmt.Sprintf("d%d.test", n)
+				tx, err := w.relay.Begin(t.Context(), to(domain))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				rcpt(t, tx, "b@"+domain)
+				if out := finish(t, tx); out[0].Reply.Code != 250 {
+					t.Errorf("%+v", out)
+				}
+			}
+		})
+	}
+	all.Wait()
+	sites := 0
+	told.Range(func(site, _ any) bool {
+		if sites++; site != mail.Site("big") {
+			t.Errorf("a Site %v", site)
+		}
+		return true
+	})
+	if n := s.Counts(); n.Peak > 6 || n.Messages != 300 || sites != 1 {
+		t.Errorf("%d sessions at once, %d messages, %d Sites", n.Peak, n.Messages, sites)
+	}
+}
+
+// A board is Suspensions that nobody shares.
+type board struct {
+	now func() time.Time
+	mu  sync.Mutex
+	all map[mail.Site]time.Time
+}
+
+func (b *board) Suspended(site mail.Site) (time.Time, string, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	until, ok := b.all[site]
+	return until, "asked for it", ok && b.now().Before(until)
+}
+
+func (b *board) Suspend(site mail.Site, until time.Time, _ string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.all[site] = until
+}
+
+func (b *board) Resume(site mail.Site) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.all, site)
+}
+
+func TestASuspendedSiteIsRefusedWithItsTimeAndReopenedByOneMessage(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		t.Run(fmt.Sprint("shared ", shared), func(t *testing.T) {
+			var ahead atomic.Int64
+			now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+			b := &board{now: now, all: make(map[mail.Site]time.Time)}
+			rules, err := reaction.Parse("test", "421 * * \"[ts03]\" -> suspend 5m\n")
+			if err != nil {
+				t.Fatal(err)
+			}
+			bad := smtptest.Behaviour{Answers: map[string]smtptest.Answer{"MAIL": {Reply: "421 4.7.1 [TS03] All messages are deferred", Close: true}}}
+			w, s := one(t, smtptest.Behaviour{}, func(c *Config) {
+				c.Now, c.Reactions = now, rules
+				if shared {
+					c.Suspensions = b
+				}
+			})
+			deliver(t, w, to("one.test"), "b@one.test")
+			s.Set(bad)
+			tx := begin(t, w, to("one.test"))
+			want(t, tx.Rcpt(t.Context(), path("b@one.test")), "451 4.7.1")
+			tx.Abort()
+			refused := func() {
+				t.Helper()
+				before := s.Counts().Connections
+				_, err := w.relay.Begin(t.Context(), to("one.test"))
+				if r := want(t, err, "451 4.4.5"); !strings.Contains(r.Reply.Text, " UTC") {
+					t.Errorf("no time in %q", r.Reply.Text)
+				}
+				if s.Counts().Connections != before {
+					t.Error("the destination was asked")
+				}
+			}
+			refused()
+			ahead.Store(int64(5*time.Minute + time.Second))
+			probe := begin(t, w, to("one.test")) // the first one after it tries
+			refused()
+			if err := probe.Rcpt(t.Context(), path("b@one.test")); err == nil {
+				t.Error("taken")
+			}
+			probe.Abort()
+			refused()
+			s.Set(smtptest.Behaviour{})
+			ahead.Store(int64(11 * time.Minute))
+			probe = begin(t, w, to("one.test"))
+			rcpt(t, probe, "b@one.test")
+			refused() // a recipient proves nothing
+			if out := finish(t, probe); out[0].Reply.Code != 250 {
+				t.Errorf("%+v", out)
+			}
+			deliver(t, w, to("one.test"), "b@one.test")
+			if _, _, ok := b.Suspended(probe.d.Site); ok {
+				t.Error("the others still think so")
+			}
+			b.Suspend(probe.d.Site, now().Add(time.Minute), "another node")
+			other, err := w.relay.Begin(t.Context(), to("one.test"))
+			if (err != nil) != shared {
+				t.Errorf("another node's suspension: %v", err)
+			}
+			if err == nil {
+				other.Abort()
+			}
+			w.relay.Resume(probe.d.Site)
+			deliver(t, w, to("one.test"), "b@one.test")
+		})
+	}
+}
+
+func TestAClientCannotSlowASiteWithWordsOfItsOwn(t *testing.T) {
+	w, _ := one(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
+		return smtptest.Answer{Reply: "450 4.7.0 <" + s.Forward + ">: come back later"}, s.Verb == "RCPT"
+	}}, nil)
+	tx := begin(t, w, to("one.test"))
+	err := tx.Rcpt(t.Context(), path("rate limit exceeded@one.test"))
+	var r *mail.Refusal
+	if !errors.As(err, &r) {
+		t.Fatal(err)
+	}
+	tx.Abort()
+	if got := w.relay.local.pool.Lessons(); len(got) != 0 {
+		t.Errorf("learnt %+v from %v", got, r.Cause)
+	}
+}
+
+func TestWhatOneStrangersMessagesAreRefusedForDoesNotSlowTheOthers(t *testing.T) {
+	w, _ := one(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Dot: {Reply: "450 4.7.0 Message rate limit exceeded"}}}, nil)
+	send := func(network string, favoured bool) int {
+		d := to("one.test")
+		d.Client, d.Favoured = netip.MustParsePrefix(network), favoured
+		tx := begin(t, w, d)
+		rcpt(t, tx, "b@one.test")
+		finish(t, tx)
+		return len(w.relay.local.pool.Lessons())
+	}
+	for range 5 {
+		if send("192.0.2.0/24", false) != 0 {
+			t.Fatal("one network slowed the Site")
+		}
+	}
+	send("198.51.100.0/24", false)
+	if send("203.0.113.0/24", false) != 1 {
+		t.Error("three networks did not")
+	}
+	w, _ = one(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Dot: {Reply: "450 4.7.0 Message rate limit exceeded"}}}, nil)
+	if send("192.0.2.0/24", true) != 1 {
+		t.Error("a client of ours did not")
+	}
+}
