@@ -18,6 +18,7 @@ const quick = 50 * time.Millisecond
 
 // TestAnAnswerMayTakeLong: for as long as the peer gives signs of life it is waited for, in every wait.
 func TestAnAnswerMayTakeLong(t *testing.T) {
+	const quick = 2 * quick // on a machine that is busy
 	slow := func() { <-time.After(2 * lostBeats * quick) }
 	d := &destination{
 		begin: func(context.Context, mail.Delivery) error { slow(); return nil }, rcpt: func(context.Context, mail.Path) error { slow(); return nil },
@@ -111,7 +112,7 @@ func TestAFrozenPeerIsNoticed(t *testing.T) {
 			if l := lost(t, err); l.Sent() != c.sent || l.Node != "b" {
 				t.Errorf("%+v", l)
 			}
-			if took := time.Since(began); took > 20*quick { // 5 beats, and a machine that is busy
+			if took := time.Since(began); took > 40*quick { // 5 beats, and a machine that is busy
 				t.Errorf("after %v", took)
 			}
 			if w.client.Reachable("b") || w.unreachable.Load() != 1 {

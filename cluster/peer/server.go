@@ -208,16 +208,6 @@ func (s *Server) all() []*serverConn {
 	return all
 }
 
-// Transactions is how many are under way.
-func (s *Server) Transactions() (n int) {
-	for _, c := range s.all() {
-		if c.open.Load() > 0 {
-			n++
-		}
-	}
-	return n
-}
-
 // span begins the span of a transaction below the one that traceparent names.
 func (s *Server) span(ctx context.Context, traceparent string) (context.Context, trace.Span) {
 	if s.cfg.Tracer == nil {

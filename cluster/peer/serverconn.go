@@ -61,7 +61,11 @@ func (c *serverConn) serve(full bool) {
 	leaving := full || c.srv.draining.Load()
 	if _, err := c.greet(c.ctx, c.srv.cfg.Name, leaving); err != nil {
 		if !errors.Is(err, io.EOF) && c.ctx.Err() == nil { // who says nothing only looks whether the port is open
-			c.srv.cfg.Emit(mail.Event{Kind: mail.Anomaly, Time: c.srv.cfg.Now(), Reason: "peer refused", Cause: err})
+			e := mail.Event{Kind: mail.Anomaly, Time: c.srv.cfg.Now(), Reason: "peer refused", Cause: err}
+			if from, ok := c.raw.RemoteAddr().(*net.TCPAddr); ok {
+				e.Client = from.AddrPort().Addr().Unmap()
+			}
+			c.srv.cfg.Emit(e)
 		}
 		return
 	}
