@@ -230,19 +230,19 @@ func TestWhoSpeaksFirstIsAnEarlyTalker(t *testing.T) {
 }
 
 func TestARefusalIsHeldBack(t *testing.T) {
-	s := scored{zone: zen + known(good) + known(bad) + listed(bad), score: listScore + "tarpit: 300ms\n"}
+	s := scored{zone: zen + known(good) + known(bad) + listed(bad), score: listScore + "tarpit: 1s\n"}
 	n := startNode(t, s.world(t))
 	c := comes(t, n, bad)
 	says(t, c, "MAIL FROM:<a@client.example>", "250")
 	began := time.Now()
 	says(t, c, "RCPT TO:<b@x.example>", refusedText)
-	if took := time.Since(began); took < 300*time.Millisecond {
+	if took := time.Since(began); took < time.Second {
 		t.Errorf("refused after %s", took)
 	}
 	c = comes(t, n, good)
 	began = time.Now()
 	send(t, c, letterOf("b@x.example"))
-	if took := time.Since(began); took > 250*time.Millisecond {
+	if took := time.Since(began); took > 900*time.Millisecond {
 		t.Errorf("a good client waited %s", took)
 	}
 }
@@ -285,7 +285,7 @@ func TestEntriesDecideWithTheirReasons(t *testing.T) {
 }
 
 func TestALateSignalCountsForNobodyAndTheFirstRcptWaitsNoLonger(t *testing.T) {
-	s := scored{zone: zen + known(bad) + listed(bad), score: listScore + "deadline: 300ms\n"}
+	s := scored{zone: zen + known(bad) + listed(bad), score: listScore + "deadline: 700ms\n"}
 	w := s.world(t)
 	n := startNode(t, w)
 	held := make(chan struct{})
@@ -293,11 +293,11 @@ func TestALateSignalCountsForNobodyAndTheFirstRcptWaitsNoLonger(t *testing.T) {
 	c := comes(t, n, bad)
 	began := time.Now()
 	says(t, c, "MAIL FROM:<a@client.example>", "250")
-	if took := time.Since(began); took > 100*time.Millisecond {
+	if took := time.Since(began); took > 500*time.Millisecond {
 		t.Errorf("MAIL waited %s", took)
 	}
 	says(t, c, "RCPT TO:<b@x.example>", "250 2.1.5")
-	if took := time.Since(began); took > 2*time.Second {
+	if took := time.Since(began); took > 3*time.Second {
 		t.Errorf("RCPT waited %s", took)
 	}
 	close(held)

@@ -201,8 +201,8 @@ func spammed(t *testing.T, s *scored, domains int) {
 	}
 }
 
-// standing is the total of explain for a client.
-func explained(t *testing.T, n *relay, client netip.Addr) (action string) {
+// received gives the answer to the first recipient of a client.
+func received(t *testing.T, n *relay, client netip.Addr) string {
 	t.Helper()
 	c := comes(t, n, client)
 	defer c.Abort(false)
@@ -236,8 +236,8 @@ func TestWhatDestinationsRefuseAsSpamLowersTheStandingOfTheClient(t *testing.T) 
 		}
 	}
 	const want = "450 4.7.1 203.0.50.1 deferred: destinations refused mail of this client or its network as unwanted, try again later id=?"
-	await(t, "the client is deferred at the other node", func() bool { return explained(t, other, spammer) == want })
-	if got := explained(t, n, teller); !strings.HasPrefix(got, "250 ") {
+	await(t, "the client is deferred at the other node", func() bool { return received(t, other, spammer) == want })
+	if got := received(t, n, teller); !strings.HasPrefix(got, "250 ") {
 		t.Errorf("the others: %s", got)
 	}
 }
@@ -251,14 +251,14 @@ func TestMailThatIsTakenRaisesTheStandingOfTheClient(t *testing.T) {
 	learning := startNode(t, sure.world(t))
 	n := startNode(t, w) // its mail is put off, unless something speaks for the client
 	client := netip.MustParseAddr("203.0.60.1")
-	if got := explained(t, n, client); !strings.HasPrefix(got, "450 4.7.1 Greylisted, try again in 86400 seconds") {
+	if got := received(t, n, client); !strings.HasPrefix(got, "450 4.7.1 Greylisted, try again in 86400 seconds") {
 		t.Fatalf("got %s", got)
 	}
 	c := comes(t, learning, client)
 	for i := range 8 {
 		send(t, c, letterOf(fmt.Sprintf("b@d%d.example", i)))
 	}
-	await(t, "its standing is above the band", func() bool { return strings.HasPrefix(explained(t, n, client), "250 ") })
+	await(t, "its standing is above the band", func() bool { return strings.HasPrefix(received(t, n, client), "250 ") })
 }
 
 func TestKnownGoodClientsAreNeitherGreylistedNorMadeToWait(t *testing.T) {
