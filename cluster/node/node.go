@@ -362,7 +362,15 @@ func (n *Node) wireConfig(l *Listener, slabs *wire.Slabs) wire.Config {
 		},
 		Emit:     n.events.Emit,
 		Panicked: n.panicked,
-		Cut:      n.relay.Cut,
+		Cut:      n.cut,
+	}
+}
+
+// cut ends what waits for next hops, here and at other nodes, when the time of a drain is up; what was committed is left alone.
+func (n *Node) cut() {
+	n.relay.Cut()
+	if n.peers != nil {
+		n.peers.Cut()
 	}
 }
 

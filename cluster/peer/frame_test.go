@@ -156,7 +156,7 @@ func TestTheOutcomesOfManyRecipientsFitIntoAFrame(t *testing.T) {
 	}
 }
 
-// pieces gives what a piece becomes on the wire.
+// sent gives what a piece becomes on the wire.
 func sent(tb testing.TB, p *piece) []byte {
 	tb.Helper()
 	sink := &sinkConn{}

@@ -144,8 +144,8 @@ func (l *link) keep(b []byte) {
 	}
 }
 
-// sign gives a sign of life, or asks for one. If somebody is writing, that is the sign; to wait for the lock would stop the
-// one goroutine that hears the peer.
+// sign writes a frame that is nothing but its kind, if nobody is writing: to wait for the lock would stop the one goroutine
+// that hears the peer, and what is being written is a sign of life itself.
 func (l *link) sign(k kind) error {
 	if !l.writing.TryLock() {
 		return nil

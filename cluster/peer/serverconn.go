@@ -120,6 +120,11 @@ func (c *serverConn) readOne() error {
 // hand hands a frame to the worker. For as long as that is busy with the one before, nothing is read, so that pings are not
 // heard: the peer is told every now and then that somebody is here.
 func (c *serverConn) hand(r request) error {
+	select {
+	case c.frames <- r:
+		return nil
+	default:
+	}
 	for {
 		select {
 		case c.frames <- r:
@@ -177,7 +182,7 @@ func (c *serverConn) leave() {
 		return
 	}
 	c.left.Store(true)
-	if c.send(func(b []byte) []byte { return header(b, goodbye, 0) }) != nil {
+	if c.sign(goodbye) != nil { // if an answer is being written, it is said behind the end of the transaction
 		c.raw.Close()
 		return
 	}
