@@ -4,7 +4,7 @@ GO       ?= go
 FUZZTIME ?= 4s
 TOOL      = $(GO) tool -modfile=.ci/go.mod
 
-.PHONY: build run test race fuzz bench bench-relay check tools
+.PHONY: build run test race fuzz bench bench-relay cluster cluster-test check tools
 
 build:
 	$(GO) build -trimpath -o bin/millrace .
@@ -26,6 +26,16 @@ bench:
 
 bench-relay: tools
 	$(GO) run ./loadtest/benchrelay
+
+# A cluster to play with: three nodes, Redis, destinations and HAProxy on loopback, until Ctrl-C.
+cluster: build tools
+	$(GO) build -o bin/clustertest ./loadtest/clustertest
+	exec bin/clustertest -binary bin/millrace -stay
+
+# What is promised of a cluster, shown on processes that are killed, stopped and restarted. The verdict is the last line.
+cluster-test: build tools
+	$(GO) build -o bin/clustertest ./loadtest/clustertest
+	@exec bin/clustertest -binary bin/millrace
 
 check:
 	test -z "$$(gofmt -l . | tee /dev/stderr)"

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// A step shows one thing. It returns what was measured, and an error if that is not what was promised.
+type step struct {
+	name string
+	run  func(context.Context, *trial) (string, error)
+}
+
+// steps are in the order in which they run: those that need all three nodes unharmed come first.
+var steps = []step{
+	{"form: three nodes see each other", form},
+	{"equality: three nodes answer and deliver as one does", equality},
+	{"limit: many domains on one MX set keep to the Site's limit", siteLimit},
+	{"flushall: Redis is emptied under load", flushAll},
+	{"greylist: a retry passes wherever it enters", greylisting},
+	{"handshakes: TLS sessions with destinations", handshakes},
+	{"pause: the owner pauses for 2 s and the ring does not flap", pause},
+	{"stop: the owner is stopped", stopped},
+	{"kill: the owner is killed", killed},
+	{"rolling: all nodes are restarted one by one", rolling},
+}
+
+// A trial is a run of the steps. Its cluster is started by the first of them that needs it.
+type trial struct {
+	lab     *lab
+	ring    *fleet // three nodes as a cluster, behind a load balancer
+	one     *fleet
+	apart   *fleet // three nodes without a cluster
+	formed  time.Duration
+	numbers int // makes names of loads
+}
+
+// accept runs the steps that are wanted and prints the verdict as the last line.
+func (l *lab) accept(ctx context.Context, out io.Writer, wanted *regexp.Regexp) error {
+	t := &trial{lab: l}
+	begun := time.Now()
+	failed, run := 0, 0
+	if err := t.start(ctx); err != nil {
+		return err
+	}
+	for _, s := range steps {
+		if !wanted.MatchString(s.name) {
+			continue
+		}
+		run++
+		stepBegun := time.Now()
+		ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
+		figures, err := s.run(ctx, t)
+		cancel()
+		mark := "ok  "
+		if err != nil {
+			mark = "FAIL"
+			failed++
+		}
+		fmt.Fprintf(out, "%s  %s (%.1f s)\n", mark, s.name, time.Since(stepBegun).Seconds())
+		for line := range strings.SplitSeq(figures, "\n") {
+			fmt.Fprintf(out, "        %s\n", line)
+		}
+		if err != nil {
+			fmt.Fprintf(out, "      ! %s\n", err)
+		}
+	}
+	verdict := "PASS"
+	if failed > 0 || run == 0 {
+		verdict = "FAIL"
+	}
+	fmt.Fprintf(out, "cluster-test: %s, %d of %d steps in %.1f s\n", verdict, run-failed, run, time.Since(begun).Seconds())
+	if verdict == "FAIL" {
+		return errVerdict
+	}
+	return nil
+}
+
+// start runs the cluster that most steps harm.
+func (t *trial) start(ctx context.Context) error {
+	begun := time.Now()
+	var err error
+	if t.ring, err = t.lab.newFleet(ctx, 3, true, true); err != nil {
+		return err
+	}
+	err = await(ctx, 10*time.Second, "three nodes see each other", func() bool { return t.ring.sees(ctx, t.ring.nodes, 3) })
+	t.formed = time.Since(begun)
+	return err
+}
+
+// alone runs one node, and three that know nothing of each other, for comparison.
+func (t *trial) alone(ctx context.Context) (err error) {
+	if t.one == nil {
+		t.one, err = t.lab.newFleet(ctx, 1, false, false)
+	}
+	if t.apart == nil && err == nil {
+		t.apart, err = t.lab.newFleet(ctx, 3, false, false)
+	}
+	return err
+}
+
+// tag is a name for the messages of a load that no other load has.
+func (t *trial) tag(what string) string {
+	t.numbers++
+	return fmt.Sprintf("%s%d", what, t.numbers)
+}
+
+// send sends messages to the plain destination through nodes.
+func (t *trial) send(ctx context.Context, nodes []*member, messages int) error {
+	l := &load{name: t.tag("warm"), addrs: anyOf(nodes), forward: always("ok@plain.test"), clients: 4, messages: messages}
+	return count(l.run(ctx), t.lab.plain).err()
+}
+
+// under runs a load through nodes to the plain destination while harm is done, and counts.
+func (t *trial) under(ctx context.Context, l *load, harm func() error) (tally, error) {
+	stop := make(chan struct{})
+	l.name, l.forward, l.stop = t.tag("load"), always("ok@plain.test"), stop
+	done := make(chan []sent, 1)
+	go func() { done <- l.run(ctx) }() // ends with stop
+	err := harm()
+	close(stop)
+	n := count(<-done, t.lab.plain)
+	return n, errors.Join(err, n.err())
+}
+
+// within is an error if got is not under limit.
+func within(what string, got, limit time.Duration) error {
+	if got < limit {
+		return nil
+	}
+	return fmt.Errorf("%s took %s, want under %s", what, got.Round(time.Millisecond), limit)
+}
+
+func ms(d time.Duration) string { return d.Round(time.Millisecond).String() }

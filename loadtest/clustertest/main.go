@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+)
+
+// limit bounds the whole of a run that is to end by itself.
+const limit = 3 * time.Minute
+
+func main() {
+	run := flag.String("run", "", "only the steps whose name matches this regular expression")
+	stay := flag.Bool("stay", false, "start a cluster and leave it running until Ctrl-C")
+	once := flag.Bool("once", false, "with -stay: end after one message through each node")
+	hop := flag.Bool("hop", false, "measure what the hop costs")
+	binary := flag.String("binary", "", "run this millrace instead of building one")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := start(ctx, *binary, *run, *stay, *once, *hop)
+	if errors.Is(err, errVerdict) {
+		os.Exit(1) // it was told, and is the last line
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "clustertest:", err)
+		os.Exit(1)
+	}
+}
+
+// errVerdict is the end of a run in which not everything that was promised was kept.
+var errVerdict = errors.New("cluster-test: FAIL")
+
+func start(ctx context.Context, binary, run string, stay, once, hop bool) error {
+	wanted, err := regexp.Compile(run)
+	if err != nil {
+		return err
+	}
+	if !stay || once {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	if binary != "" {
+		if binary, err = filepath.Abs(binary); err != nil {
+			return err
+		}
+	}
+	l, err := newLab(ctx, binary)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	switch {
+	case stay:
+		return l.stay(ctx, os.Stdout, once)
+	case hop:
+		return l.measureHop(ctx, os.Stdout)
+	}
+	return l.accept(ctx, os.Stdout, wanted)
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/loadtest/extern"
+	"github.com/millrace/millrace/loadtest/source"
+)
+
+func TestOneCommandRunsAClusterBehindALoadBalancer(t *testing.T) {
+	extern.Find(t, "redis-server")
+	extern.Find(t, "haproxy")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	binary := filepath.Join(t.TempDir(), "millrace")
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/millrace/millrace").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	l, err := newLab(ctx, binary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	var out bytes.Buffer
+	if err := l.stay(ctx, &out, true); err != nil {
+		t.Fatalf("%v\n%s", err, &out)
+	}
+	status := ""
+	for line := range strings.Lines(out.String()) {
+		if command := strings.Fields(line); len(command) == 5 && command[1] == "cluster" {
+			said, err := exec.CommandContext(ctx, command[0], command[1:]...).CombinedOutput()
+			if err != nil {
+				t.Errorf("%s%v: %s", line, err, said)
+			}
+			status = string(said)
+		}
+	}
+	for _, want := range []string{"node      a", "ring      ", "\nb  ", "\nc  ", "mx.plain.example"} {
+		if !strings.Contains(status, want) {
+			t.Errorf("the status lacks %q:\n%s", want, status)
+		}
+	}
+	for _, want := range []string{"load balancer  smtp 127.0.0.1:", "node c  ", "redis  ", "A message went through each node"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the output lacks %q:\n%s", want, &out)
+		}
+	}
+}
+
+func TestMessagesAreCountedAtBothEnds(t *testing.T) {
+	d := smtptest.Start(t, smtptest.Behaviour{Recipients: map[string]smtptest.Answer{"no": {Reply: "550 5.1.1 No"}}})
+	l := &load{name: "x", addrs: only(d.Addr()), clients: 3, messages: 30, forward: func(i int) string {
+		if i%10 == 9 {
+			return "no@plain.test"
+		}
+		return "ok@plain.test"
+	}}
+	all := l.run(t.Context())
+	n := count(all, d)
+	if n.messages != 30 || n.refused != 3 || n.lost+n.doubled+n.failed+n.doubtful != 0 || n.err() == nil {
+		t.Errorf("got %s", n)
+	}
+	again := &load{name: "x", addrs: only(d.Addr()), clients: 1, messages: 1, forward: always("ok@plain.test")}
+	again.run(t.Context()) // x-0 once more
+	if n := count(all, d); n.doubled != 1 {
+		t.Errorf("a message was sent twice: %s", n)
+	}
+	all = append(all, sent{id: "x-77", accepted: true}, sent{id: "x-0", doubtful: true, accepted: true})
+	if n := count(all, d); n.lost != 1 || n.doubtfulDoubled != 1 {
+		t.Errorf("one was lost and one in doubt: %s", n)
+	}
+}
+
+func TestTheLongestSilenceIsFound(t *testing.T) {
+	var p pulse
+	if n, silence := p.now(); n != 0 || silence != 0 {
+		t.Errorf("before the first: %d %s", n, silence)
+	}
+	p.see(source.Result{End: source.Reply{Code: 451}})
+	p.see(source.Result{End: source.Reply{Code: 250}})
+	p.last = p.last.Add(-time.Minute)
+	if n, silence := p.now(); n != 1 || silence < time.Minute {
+		t.Errorf("a silence that has not ended: %d %s", n, silence)
+	}
+	p.see(source.Result{End: source.Reply{Code: 250}})
+	if n, silence := p.now(); n != 2 || silence < time.Minute || silence > 2*time.Minute {
+		t.Errorf("one that has: %d %s", n, silence)
+	}
+}
