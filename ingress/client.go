@@ -81,6 +81,7 @@ func (s *session) judgeClient(ctx context.Context, forward mail.Path) error {
 		return nil
 	}
 	ctx, in := s.enter(ctx, mail.StageScore)
+	s.tellNames(ctx)
 	s.verdict = k.Verdict(ctx)
 	s.tellScore(&s.t.event)
 	err := s.refusedClient(forward)
@@ -91,6 +92,18 @@ func (s *session) judgeClient(ctx context.Context, forward mail.Path) error {
 		}
 	}
 	return err
+}
+
+// tellNames begins what is looked up of the client's name and of the reverse-path, at the first recipient of a transaction: EHLO
+// and MAIL alone cost nobody a question, however often they come.
+func (s *session) tellNames(ctx context.Context) {
+	if s.t.judged {
+		return
+	}
+	s.t.judged = true
+	s.beginSPF(ctx)
+	s.score.Helo(s.client.Helo)
+	s.score.Mail(s.t.reverse, s.spfSignal())
 }
 
 func (s *session) refusedClient(forward mail.Path) error {
@@ -184,13 +197,24 @@ func (s *session) group(forward mail.Path, route mail.Route) ([]limit.Rcpt, []ma
 			continue
 		}
 		routes, err := s.cfg.Router.Route(mail.Query{Reverse: s.t.reverse, Forward: p})
-		if err != nil || len(routes) != 1 {
-			continue
+		if err != nil || len(routes) != 1 || !s.together(forward, route, p, routes[0]) {
+			continue // or will be put off, and asked about when it comes again
 		}
 		group = append(group, limit.Rcpt{Forward: p, Subaddress: routes[0].Policy.Subaddress})
 		paths = append(paths, p)
 	}
 	return group, paths
+}
+
+// together reports whether two recipients of a group can share the transaction.
+func (s *session) together(a mail.Path, ra mail.Route, b mail.Path, rb mail.Route) bool {
+	switch {
+	case ra.Action != rb.Action || ra.Alone || rb.Alone:
+		return false
+	case ra.Action == mail.Drop:
+		return true
+	}
+	return sameDelivery(ra, rb) && ra.NextHop.Transport < mail.LMTP && s.terms(&recipient{a, ra}) == s.terms(&recipient{b, rb})
 }
 
 // askCounts asks the store. That nothing can be counted is no fault of the client.
@@ -205,7 +229,7 @@ func (s *session) askCounts(ctx context.Context, q mail.RcptQuery, paths []mail.
 		if s.cfg.Limits != nil {
 			out[i].refusal = s.cfg.Limits.RcptRefusal(q.Rates, facts.Rates, i)
 		}
-		if out[i].refusal == nil && grey && i < len(facts.Grey) && !facts.Grey[i].Passed {
+		if out[i].refusal == nil && grey && !IsPostmaster(p) && i < len(facts.Grey) && !facts.Grey[i].Passed {
 			out[i].refusal = s.cfg.Greylist.Refusal(facts.Grey[i].Wait)
 		}
 	}

@@ -16,6 +16,9 @@ const maxCarry = 1024
 // resultsName begins a field of results, one of which could pretend to be ours.
 const resultsName = "authentication-results"
 
+// notInName tells what no field name has (RFC 5322 section 2.2).
+func notInName(r rune) bool { return r < 33 || r > 126 }
+
 // A headerScan reads the header section (RFC 5322 section 2.1) as it goes by, in pieces, in constant memory. It counts
 // Received fields, collects hop marks and notices octets above 127.
 type headerScan struct {
@@ -88,7 +91,8 @@ func (h *headerScan) line(l []byte) {
 		if h.inReceived {
 			h.received++
 		}
-		h.results = h.results || len(l) > len(resultsName) && bytes.EqualFold(l[:len(resultsName)], []byte(resultsName))
+		name := bytes.TrimLeftFunc(l, notInName) // some readers pass over what no name begins with
+		h.results = h.results || len(name) > len(resultsName) && bytes.EqualFold(name[:len(resultsName)], []byte(resultsName))
 	}
 	if !h.inReceived {
 		return

@@ -52,9 +52,6 @@ func (s *session) gather(ctx context.Context, b *wire.Body, w *window) error {
 		if err != nil {
 			return err
 		}
-		if w.judged && w.octets == 0 && folded(o) {
-			return mail.Refuse(550, 6, 0, "The message begins with a folded line", "folded first line", nil)
-		}
 		before := w.octets
 		w.add(o, last)
 		if last {
@@ -66,6 +63,9 @@ func (s *session) gather(ctx context.Context, b *wire.Body, w *window) error {
 			}
 			if before == 0 && s.mustCut(w) {
 				w.judged = true
+			}
+			if before == 0 && w.judged && folded(o) {
+				return mail.Refuse(550, 6, 0, "The message begins with a folded line", "folded first line", nil)
 			}
 			if w.judged {
 				err = s.section(ctx, w, o, w.head.octets-before)
@@ -118,7 +118,7 @@ const maxSection = 1 << 20
 // messages stream.
 //
 // A header section that does not fit is refused: forged results could stand in it, and its author cannot be judged. That of
-// a trusted client passes, unsigned, and so does one that nobody asked to be judged.
+// a trusted client passes, unsigned.
 func (s *session) more(w *window) (bool, error) {
 	short := s.overBudget()
 	full := int64(w.octets) >= s.cfg.HoldWindow || !w.head.done && w.octets >= maxSection
@@ -129,7 +129,7 @@ func (s *session) more(w *window) (bool, error) {
 		return w.signing && !full && !short, nil
 	case !full && !short:
 		return true, nil
-	case s.trusted || !s.asked():
+	case s.trusted:
 		w.judged = false
 		return false, nil
 	case full:

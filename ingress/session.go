@@ -48,6 +48,7 @@ type transaction struct {
 	stale   bool // tx answered otherwise than we did: begin again before DATA
 	auth    authentication
 
+	judged    bool      // the score was told of it
 	counted   bool      // its rates were asked for once
 	inquiries []inquiry // about recipients that are still to come
 
@@ -74,12 +75,8 @@ func (s *Server) NewSession(c *wire.Client, trusted []netip.Prefix) wire.Session
 	return ss
 }
 
-// Helo tells the score what the client calls itself.
-func (s *session) Helo(context.Context) {
-	if s.score != nil {
-		s.score.Helo(s.client.Helo)
-	}
-}
+// Helo needs nothing: the client carries its name.
+func (s *session) Helo(context.Context) {}
 
 // Mail opens a mail transaction and waits for nothing.
 func (s *session) Mail(ctx context.Context, reverse mail.Path, p mail.Params) error {
@@ -104,10 +101,6 @@ func (s *session) Mail(ctx context.Context, reverse mail.Path, p mail.Params) er
 		err := s.refuse("MAIL", outOfBudget())
 		s.Reset()
 		return err
-	}
-	if s.score != nil {
-		s.beginSPF(ctx)
-		s.score.Mail(reverse, s.spfSignal())
 	}
 	return nil
 }
@@ -141,6 +134,9 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	if err := s.admit(ctx, route); err != nil {
 		return s.refuseRcpt(forward, route, err)
 	}
+	if err := s.joins(forward, route); err != nil {
+		return s.refuseRcpt(forward, route, err)
+	}
 	answer := s.inquire(ctx, forward, route)
 	if route.Action == mail.Drop {
 		if err := answer(); err != nil {
@@ -149,7 +145,7 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 		s.accept(forward, route)
 		return nil
 	}
-	ready := s.upstream(ctx, forward, route)
+	ready := s.upstream(ctx, route)
 	if err := answer(); err != nil {
 		return s.refuseRcpt(forward, route, err)
 	}
@@ -202,9 +198,12 @@ func (s *session) draw(ctx context.Context, rates []mail.Rate, peek bool) error 
 	return nil
 }
 
-// upstream makes sure that the transaction at the next hop is open, and opens it for the first recipient.
-func (s *session) upstream(ctx context.Context, forward mail.Path, route mail.Route) error {
+// joins reports, as 452, that a recipient cannot share the transaction with those that are relayed.
+func (s *session) joins(forward mail.Path, route mail.Route) error {
 	t := s.t
+	if route.Action == mail.Drop {
+		return nil
+	}
 	if t.relayed > 0 && !sameDelivery(t.route, route) {
 		return mail.Refuse(452, 5, 3, "This recipient has another next hop, send it in a transaction of its own", "another next hop", nil)
 	}
@@ -214,6 +213,12 @@ func (s *session) upstream(ctx context.Context, forward mail.Path, route mail.Ro
 	if t.relayed > 0 && route.NextHop.Transport >= mail.LMTP {
 		return mail.Refuse(452, 5, 3, "One recipient at a time for this next hop", "lmtp", nil)
 	}
+	return nil
+}
+
+// upstream makes sure that the transaction at the next hop is open, and opens it for the first recipient.
+func (s *session) upstream(ctx context.Context, route mail.Route) error {
+	t := s.t
 	if t.tx == nil || t.stale || !sameDelivery(t.route, route) {
 		t.abort()
 		t.route = route

@@ -10,6 +10,7 @@ import (
 
 	"github.com/millrace/millrace/cluster/routes"
 	"github.com/millrace/millrace/egress/dns"
+	"github.com/millrace/millrace/ingress/dnsbl"
 	"github.com/millrace/millrace/router/mail"
 	"github.com/millrace/millrace/router/rules"
 )
@@ -127,6 +128,9 @@ func (a answers) LookupA(ctx context.Context, name string) ([]netip.Addr, time.D
 	addrs, meta, err := a.Resolver.LookupIP(ctx, name, dns.IPv4)
 	if meta.Stale {
 		return nil, 0, errStale
+	}
+	if errors.Is(err, dns.ErrBusy) {
+		return nil, 0, fmt.Errorf("%w: %w", dnsbl.ErrNotAsked, err)
 	}
 	return addrs, meta.TTL, found(err)
 }

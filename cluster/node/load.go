@@ -183,8 +183,12 @@ func (c *Config) egressConfig(resolver *dns.Resolver, m *material) (egress.Confi
 	return cfg, c.place("egress.", "egress", cfg.Validate())
 }
 
+// questions is how many DNS queries may be on the wire at once: more than the names of one client's connections can take up
+// when their servers are silent.
+const questions = 1024
+
 func (c *Config) newResolver() (*dns.Resolver, error) {
-	r, err := dns.New(dns.Config{Servers: c.DNS.Servers, TrustAD: c.DNS.TrustAD})
+	r, err := dns.New(dns.Config{Servers: c.DNS.Servers, TrustAD: c.DNS.TrustAD, Concurrency: questions})
 	if err != nil {
 		return nil, c.place("dns.", "dns", err)
 	}

@@ -84,7 +84,7 @@ func (r *Resolver) exchange(ctx context.Context, name string, qtype uint16) (rep
 			s.answered()
 			return got, at, nil
 		}
-		if r.ctx.Err() != nil || errors.Is(err, errSlots) {
+		if r.ctx.Err() != nil || errors.Is(err, errSlots) || errors.Is(ctx.Err(), context.Canceled) {
 			break // which is not the server's fault
 		}
 		r.stats.failed.Add(1)

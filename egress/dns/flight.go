@@ -23,6 +23,8 @@ type answer struct {
 type flight struct {
 	done   chan struct{}
 	answer *answer // set before done is closed
+	give   context.CancelFunc
+	aboard int // callers who wait; guarded by Resolver.mu
 }
 
 // A wait is one caller's interest in a question.
@@ -60,6 +62,7 @@ func (r *Resolver) board(w wait, now time.Time) (wait, error) {
 	defer r.mu.Unlock()
 	if f, ok := r.flights[w.k]; ok {
 		w.flight = f
+		f.aboard++
 		return w, nil
 	}
 	// A flight that landed since the cache was asked has left its answer there.
@@ -81,18 +84,18 @@ func (r *Resolver) board(w wait, now time.Time) (wait, error) {
 		}
 		return w, &Error{Name: w.k.name, Type: w.k.typeName(), Err: refusal}
 	}
-	w.flight = &flight{done: make(chan struct{})}
+	ctx, give := context.WithTimeout(r.ctx, time.Duration(r.cfg.Attempts)*r.cfg.Timeout)
+	w.flight = &flight{done: make(chan struct{}), give: give, aboard: 1}
 	r.flights[w.k] = w.flight
 	r.flying.Add(1)
-	go r.fly(w.k, w.flight, w.stale) // ends at its own deadline or at Close
+	go r.fly(ctx, w.k, w.flight, w.stale) // ends at its own deadline or at Close
 	return w, nil
 }
 
 // fly asks the servers, leaves the answer in the cache and then wakes all who wait.
-func (r *Resolver) fly(k key, f *flight, stale *answer) {
+func (r *Resolver) fly(ctx context.Context, k key, f *flight, stale *answer) {
 	defer r.flying.Done()
-	ctx, cancel := context.WithTimeout(r.ctx, time.Duration(r.cfg.Attempts)*r.cfg.Timeout)
-	defer cancel()
+	defer f.give()
 	a := r.resolve(ctx, k)
 	now := r.cfg.Now()
 	if Temporary(a.err) && stale != nil && now.Before(stale.discard) {
@@ -100,12 +103,16 @@ func (r *Resolver) fly(k key, f *flight, stale *answer) {
 	}
 	f.answer = a
 	r.mu.Lock()
-	if now.Before(a.meta.Expires) && !r.closed {
+	switch {
+	case r.flights[k] != f: // given up, and what it brings now says nothing of the servers
+	case now.Before(a.meta.Expires) && !r.closed:
 		r.cache.Put(k, a, a.weight)
-	} else {
+	default:
 		r.cache.Delete(k)
 	}
-	delete(r.flights, k)
+	if r.flights[k] == f {
+		delete(r.flights, k)
+	}
 	r.mu.Unlock()
 	close(f.done)
 }
@@ -131,6 +138,7 @@ func (r *Resolver) await(ctx context.Context, w *wait) error {
 		defer t.Stop()
 		late = t.C
 	}
+	defer r.leave(w)
 	select {
 	case <-w.flight.done:
 		w.answer = w.flight.answer
@@ -139,6 +147,23 @@ func (r *Resolver) await(ctx context.Context, w *wait) error {
 	case <-ctx.Done():
 	}
 	return r.settle(ctx, w)
+}
+
+// leave ends a caller's interest in a flight. One that nobody waits for any more is let land, so that its answer serves the
+// next, as long as there is room on the wire; when half of it is taken it is given up. Else whoever makes us ask for names
+// whose servers are silent, and does not wait, could fill it for everybody.
+func (r *Resolver) leave(w *wait) {
+	f := w.flight
+	if f == nil { // the answer was at hand
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f.aboard--; f.aboard > 0 || r.flights[w.k] != f || len(r.flights) <= r.cfg.Concurrency/2 {
+		return
+	}
+	delete(r.flights, w.k)
+	f.give()
 }
 
 // settle ends a wait whose time is over.

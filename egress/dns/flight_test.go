@@ -241,3 +241,64 @@ func TestAbsenceThatIsNotToBeKeptDoesNotCutTheOtherFamilyShort(t *testing.T) {
 		t.Errorf("got %s, %+v, %v", got, m, err)
 	}
 }
+
+// Names whose servers are silent, asked for by callers who do not wait: they leave the wire to those who do.
+func TestWhatNobodyWaitsForLeavesTheWireWhenItFillsUp(t *testing.T) {
+	s := dnstest.Start(t, zone)
+	hold := make(chan struct{})
+	defer close(hold)
+	const concurrency = 4
+	r := resolver(t, Config{Concurrency: concurrency, Timeout: 20 * time.Second}, s)
+	for i := range 100 * concurrency {
+		name := fmt.Sprintf("silent%d.example.com", i)
+		s.SetFault(name, "A", dnstest.Fault{Until: hold})
+		ctx, leave := context.WithCancel(t.Context())
+		gone := make(chan struct{})
+		go func() { // ends when its caller leaves
+			defer close(gone)
+			if _, _, err := r.LookupIP(ctx, name, IPv4); errors.Is(err, ErrBusy) {
+				t.Errorf("question %d found no room", i)
+			}
+		}()
+		for r.Stats().Misses < uint64(i)+1 {
+			runtime.Gosched()
+		}
+		leave()
+		<-gone
+	}
+	if got, _, err := ask(r, "A", "mx1.example.com"); err != nil {
+		t.Errorf("got %q, %v", got, err)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n := len(r.flights); n > concurrency/2 {
+		t.Errorf("%d questions that nobody waits for are open", n)
+	}
+}
+
+func TestAQuestionThatWasGivenUpIsNoFaultOfTheServer(t *testing.T) {
+	s := dnstest.Start(t, zone)
+	hold := make(chan struct{})
+	defer close(hold)
+	s.SetFault("silent.example.com", "A", dnstest.Fault{Until: hold})
+	r := resolver(t, Config{Concurrency: 1, Timeout: 20 * time.Second}, s)
+	ctx, leave := context.WithCancel(t.Context())
+	gone := make(chan struct{})
+	go func() { // ends when its caller leaves
+		defer close(gone)
+		_, _, _ = r.LookupIP(ctx, "silent.example.com", IPv4)
+	}()
+	s.Await("silent.example.com", "A", 1)
+	leave()
+	<-gone
+	if _, _, err := ask(r, "A", "mx1.example.com"); err != nil { // when the wire is free, what was given up has ended
+		t.Fatal(err)
+	}
+	if n := r.servers[0].strikes.Load(); n != 0 {
+		t.Errorf("the server has %d strikes", n)
+	}
+	s.SetFault("silent.example.com", "A", dnstest.Fault{})
+	if _, _, err := r.LookupIP(t.Context(), "silent.example.com", IPv4); !errors.Is(err, ErrNXDomain) {
+		t.Errorf("it is remembered as a failure: %v", err)
+	}
+}

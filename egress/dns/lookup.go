@@ -89,7 +89,9 @@ func (r *Resolver) LookupAddrs(ctx context.Context, name string) (Addrs, Meta, e
 	if err != nil {
 		return Addrs{}, Meta{}, err
 	}
+	defer r.leave(&w6)
 	w4, err := r.begin(name, wire.TypeA)
+	defer r.leave(&w4)
 	if err != nil && w6.answer == nil {
 		return Addrs{}, Meta{}, err
 	}

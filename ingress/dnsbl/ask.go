@@ -2,6 +2,7 @@ package dnsbl
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -183,6 +184,7 @@ func (s *Set) lookup(d *side, name string, addr netip.Addr, answers chan<- answe
 		return
 	}
 	switch {
+	case errors.Is(a.err, ErrNotAsked):
 	case a.err != nil:
 		s.failed(d, "does not answer: "+a.err.Error())
 	case a.means == refused:

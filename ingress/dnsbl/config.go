@@ -2,6 +2,7 @@ package dnsbl
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -19,6 +20,9 @@ type Store interface {
 	// PutDNSBL brings an answer that was looked up; no codes mean not listed.
 	PutDNSBL(ctx context.Context, addr netip.Addr, list string, codes []netip.Addr, ttl time.Duration)
 }
+
+// ErrNotAsked is wrapped by the error of a Resolver that had no room to ask. It says nothing of the list.
+var ErrNotAsked = errors.New("there was no room to ask")
 
 // A Resolver asks DNS.
 type Resolver interface {

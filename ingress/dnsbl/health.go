@@ -1,6 +1,7 @@
 package dnsbl
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -19,6 +20,7 @@ const (
 	failing         // it does not answer
 	unwilling       // it answers that it refuses, or what answers is no list
 	lying           // it lists what no list may: it lists the world
+	unasked         // of a check: it could not be made, for want of room of our own
 	empty           // it does not list what every list must: it is none, or no longer
 )
 
@@ -256,6 +258,8 @@ func (s *Set) test(d *side) (fault, string, netip.Addr) {
 		}
 	}
 	switch {
+	case errors.Is(mustNot.err, ErrNotAsked) || errors.Is(must.err, ErrNotAsked):
+		return unasked, "", netip.Addr{}
 	case mustNot.means == listed:
 		return lying, "lists " + d.mustNot + ", which no list may: it lists the world", netip.Addr{}
 	case mustNot.err != nil:
@@ -272,7 +276,7 @@ func (s *Set) test(d *side) (fault, string, netip.Addr) {
 
 // concluded draws the consequences of a check.
 func (s *Set) concluded(d *side, found fault, why string, code netip.Addr) {
-	if s.ctx.Err() != nil {
+	if s.ctx.Err() != nil || found == unasked {
 		return // what it found may only be that it was ended
 	}
 	now := s.cfg.Now()
@@ -347,7 +351,7 @@ func (s *Set) probe(d *side) *probe {
 	s.mu.Unlock()
 	name := d.never()
 	switch a := s.ask(d.list, name); {
-	case s.ctx.Err() != nil:
+	case s.ctx.Err() != nil, errors.Is(a.err, ErrNotAsked):
 	case a.err != nil:
 		s.failed(d, "does not answer: "+a.err.Error())
 	case a.means == refused:

@@ -2,8 +2,10 @@ package dnsbl
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -296,4 +298,34 @@ func TestEachFamilyIsCheckedAtItsOwnPace(t *testing.T) {
 	w.dns.SetFault("2.0.0.0.0.0.f.7.f.f.f.f.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.zen.example.", "A", dnstest.Fault{Rcode: "SERVFAIL"})
 	w.Start()
 	w.dns.Await(must, "A", 3)
+}
+
+// crowded is a resolver that has no room for a while.
+type crowded struct {
+	Resolver
+	full *atomic.Bool
+}
+
+func (c crowded) LookupA(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
+	if c.full.Load() {
+		return nil, 0, fmt.Errorf("%w: too many questions", ErrNotAsked)
+	}
+	return c.Resolver.LookupA(ctx, name)
+}
+
+func TestThatThereWasNoRoomToAskIsNoFaultOfTheList(t *testing.T) {
+	var full atomic.Bool
+	s := dnstest.Start(t, zen)
+	w := started(t, zen, Config{Lists: v4, Resolver: crowded{resolver(s), &full}, Failures: 2, Retry: 10 * time.Millisecond, Check: 10 * time.Millisecond})
+	full.Store(true)
+	for i := range 20 {
+		addr := netip.AddrFrom4([4]byte{203, 0, 113, byte(100 + i)})
+		if hits, _ := w.client(t.Context(), addr); len(hits) != 0 {
+			t.Errorf("hits: %v", hits)
+		}
+	}
+	full.Store(false)
+	if got := say(w.client(t.Context(), listedClient)); !strings.Contains(got, "zen.example") {
+		t.Errorf("the list was taken out: %q, %+v", got, w.State())
+	}
 }

@@ -76,10 +76,14 @@ type Message struct {
 // and nothing is to be signed, none is. Ctx bounds the look-ups, besides Config.Timeout, and its end ends them.
 //
 // An error is a *mail.Refusal: the header section is longer than Config.Header and the policy does not take what cannot be
-// authenticated. There is no Message then.
+// authenticated, or a field of a stranger's is From or Authentication-Results to some readers and not to others. There is no
+// Message then.
 func (a *Authenticator) Begin(ctx context.Context, env Envelope, header []byte) (*Message, error) {
 	m := &Message{a: a, env: env, ring: a.ring.Load(), ctx: ctx, header: dkim.Section(header), base: -1}
 	m.scan.read(m.header, a.id)
+	if m.scan.disguised && !env.Trusted {
+		return nil, mail.Refuse(550, 6, 0, "A header field has a name that readers take for different ones", "disguised field", nil)
+	}
 	judged := !env.Trusted && (env.Policy.DMARC != mail.DMARCOff || env.Policy.RequireAuth != mail.RequireAuthNo)
 	m.signs = env.Seal && m.mayBeSigned()
 	if !judged && !m.signs {

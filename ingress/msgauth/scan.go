@@ -13,6 +13,7 @@ type scan struct {
 	arc        bool // there is a field of an ARC set
 	list       bool // the message came by a mailing list
 	shifting   bool // the fields admit that the body is not what was signed
+	disguised  bool // a field is From or Authentication-Results to some readers and not to others
 	from       dkim.Field
 	messageID  dkim.Field
 }
@@ -65,6 +66,7 @@ func (s *scan) cut(from, to int) {
 
 // field notes what one field tells and reports whether it is to be cut.
 func (s *scan) field(f dkim.Field, id string) (cut bool) {
+	s.disguised = s.disguised || disguised(f)
 	switch f[0] | 0x20 {
 	case 'a':
 		switch {
@@ -90,6 +92,29 @@ func (s *scan) field(f dkim.Field, id string) (cut bool) {
 		}
 	case 'l', 'p', 'x':
 		s.shape(f)
+	}
+	return false
+}
+
+// disguised reports whether some readers take a field for From or for Authentication-Results by a name that is neither of them
+// here: with an octet before the colon that no name has (RFC 5322 section 2.2), a line end among them, which these readers
+// pass over. Such a field would show an author that nobody judged, or results that nobody cut.
+func disguised(f dkim.Field) bool {
+	var name [len("Authentication-Results")]byte
+	n, odd := 0, false
+	for _, c := range f {
+		switch {
+		case c == ':':
+			return odd && (bytes.EqualFold(name[:n], []byte("From")) && !f.Is("From") ||
+				bytes.EqualFold(name[:n], []byte("Authentication-Results")) && !f.Is("Authentication-Results"))
+		case c < 33 || c > 126:
+			odd = true
+		case n == len(name):
+			return false
+		default:
+			name[n] = c
+			n++
+		}
 	}
 	return false
 }

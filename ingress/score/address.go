@@ -50,7 +50,21 @@ func (k *Score) connect() {
 	if g == nil {
 		return
 	}
-	k.start(atConnect, g, fromPTR, k.askPTR)
+	asked := make(chan struct{}) // closed when the store has answered
+	if from&fromStore == 0 {
+		close(asked)
+	}
+	k.start(atConnect, g, fromPTR, func(ctx context.Context, f *found) {
+		select {
+		case <-asked:
+		case <-ctx.Done():
+			f.miss(fromPTR.unheard())
+			return
+		}
+		if !k.over() {
+			k.askPTR(ctx, f)
+		}
+	})
 	first := from & fromStore
 	if first == 0 {
 		first = fromLists
@@ -59,14 +73,26 @@ func (k *Score) connect() {
 		var known []mail.ListAnswer
 		if first == fromStore {
 			known = k.askStore(ctx, g, zones, f)
+			close(asked)
 			if len(zones) == 0 {
 				return
 			}
 			k.report(atConnect, g, f)
 			*f = found{k: k, from: fromLists}
+			if k.over() {
+				return
+			}
 		}
 		k.askLists(ctx, zones, known, f)
 	})
+}
+
+// over reports whether the client is over a rate of connections: it is told so whatever else is found, and nothing is looked
+// up for it but by Look.
+func (k *Score) over() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.known.limited != nil && k.facts == nil
 }
 
 // entries looks at the allow and block lists for the address, and reports whether they have decided.

@@ -20,7 +20,7 @@ type Failure struct {
 	// Authors are the author domains of a field that names several and can be read, at most four; nil otherwise. Begin takes
 	// them all.
 	Authors []string
-	// Anonymous says that there is no From field, or one without "@" and without an encoded word, as in "MAILER-DAEMON <>":
+	// Anonymous says that there is no From field, or one without "@", of full width or small neither, and without an encoded word, as in "MAILER-DAEMON <>":
 	// nobody could take it for an address of somebody's, so a receiver may let it pass as a message without a policy.
 	Anonymous bool
 }
@@ -80,7 +80,7 @@ func Author(header []byte) (domain string, err error) {
 	default:
 		reason = reasonNoAddress
 	}
-	anonymous := !bytes.ContainsRune(r.s, '@') && !bytes.Contains(r.s, []byte("=?"))
+	anonymous := !bytes.ContainsAny(r.s, "@\uff20\ufe6b") && !bytes.Contains(r.s, []byte("=?"))
 	return "", &Failure{Result: PermError, Reason: reason, Anonymous: anonymous}
 }
 

@@ -1,0 +1,115 @@
+package ingress
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/ingress/limit"
+	"github.com/millrace/millrace/ingress/wire"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// unjudged is a domain for which nothing is looked at.
+func unjudged(r *mail.Route) {
+	r.Policy.DMARC, r.Policy.RequireAuth, r.Policy.Seal = mail.DMARCOff, mail.RequireAuthNo, mail.SealNever
+}
+
+// refusedMessage sends a message and wants it refused, and nothing delivered.
+func refusedMessage(t *testing.T, c *court, text, want string) {
+	t.Helper()
+	c.open("a@evil.example", "info@example.com")
+	c.say("DATA", "354")
+	c.say(stuff(text)+".", want)
+	if n := len(c.hop.got); n > 0 && c.hop.got[n-1].octets != "" {
+		t.Errorf("delivered %.300q", c.hop.got[n-1].octets)
+	}
+}
+
+// Readers in use take each of these for From or for Authentication-Results, and by the RFC it is neither.
+func TestAFieldWhoseNameReadersDisagreeOnIsRefused(t *testing.T) {
+	for _, field := range []string{"From", "Authentication-Results"} {
+		for _, name := range []string{field + "\r\n ", field + "\x0b", field + "\x0c", "\x0b" + field, "\x0c" + field, field + "\x00", field + "\xc2\xa0", "\xef\xbb\xbf" + field} {
+			text := name + ": mx.example.net; dmarc=pass <ceo@bank.example>\r\n" + from("evil.example", "") + "\r\nbody\r\n"
+			t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
+				refusedMessage(t, judge(t, info, &hop{}, true, nil), text, "550 5.6.0")
+				if field != "From" { // without anybody who asks, an author is nobody's business, and results are
+					refusedMessage(t, judge(t, book{"info": hosted("far.example", unjudged)}, &hop{}, false, nil), text, "550 5.6.0")
+				}
+			})
+		}
+	}
+	for _, name := range []string{"From ", "From\t", "X-From", "From-X", "Authentication-Results "} {
+		c := judge(t, info, &hop{}, false, nil)
+		c.open("a@b.example", "info@example.com")
+		c.say("DATA", "354")
+		text := name + ": <x@b.example>\r\nSubject: x\r\n\r\nbody\r\n"
+		c.say(stuff(text)+".", "250")
+	}
+}
+
+func TestNoFirstLineContinuesOurResultsWhereNobodyAskedForThem(t *testing.T) {
+	c := judge(t, book{"info": hosted("far.example", unjudged)}, &hop{}, false, nil)
+	refusedMessage(t, c, "\t; dmarc=pass header.from=bank.example\r\n"+forged+from("bank.example", "")+"\r\nbody\r\n", "550 5.6.0")
+}
+
+func TestForgedResultsDoNotSurviveBehindALongHeaderSection(t *testing.T) {
+	c := judge(t, book{"info": hosted("far.example", unjudged)}, &hop{}, false, nil)
+	filler := strings.Repeat("X-Filler: "+strings.Repeat("y", 900)+"\r\n", 400)
+	refusedMessage(t, c, forged+from("bank.example", filler)+"\r\nbody\r\n", "554 5.6.0")
+}
+
+// A drawn counts what is drawn of each rate.
+type drawn struct{ times map[string]int }
+
+func (d *drawn) Rcpt(_ context.Context, q mail.RcptQuery) (mail.RcptFacts, error) {
+	f := mail.RcptFacts{Rates: make([]mail.RateResult, len(q.Rates))}
+	for i, r := range q.Rates {
+		f.Rates[i].Allowed = true
+		if !r.Peek {
+			d.times[fmt.Sprint(r.Group, " ", r.Client, " ", r.Name)]++
+		}
+	}
+	return f, nil
+}
+
+// One message to ten people at ten next hops comes in ten transactions, each of which names all who are left.
+func TestRecipientsThatArePutOffDrawNothing(t *testing.T) {
+	routes := book{}
+	var left []string
+	for _, x := range "abcdefghij" {
+		routes[string(x)] = to(string(x)+".example", string(x)+"@"+string(x)+".example")
+		left = append(left, string(x)+"@example.com")
+	}
+	often := limit.Rate{Count: 1000, Per: time.Hour}
+	limits, err := limit.New(limit.Config{Key: testMarkKey, ClientRecipients: often, RecipientMessages: often})
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := &drawn{map[string]int{}}
+	c := serve(t, routes, &hop{}, func(cfg *Config, _ *wire.Config) { cfg.Counts, cfg.Limits = counts, limits })
+	for len(left) > 0 {
+		c.say("MAIL FROM:<a@b.example>", "250")
+		group := "RCPT TO:<" + strings.Join(left, ">\r\nRCPT TO:<") + ">"
+		c.say(group, "250")
+		for range left[1:] {
+			c.want("452")
+		}
+		c.say("DATA", "354")
+		c.say("Subject: x\r\n\r\nbody\r\n.", "250")
+		left = left[1:]
+	}
+	recipients := 0
+	for name, n := range counts.times {
+		if strings.HasSuffix(name, " recipients") {
+			recipients = n
+		} else if n != 1 {
+			t.Errorf("%q was drawn %d times", name, n)
+		}
+	}
+	if recipients != 10 {
+		t.Errorf("the client's recipients were drawn %d times for 10", recipients)
+	}
+}
