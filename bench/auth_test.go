@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/millrace/millrace/cluster/node"
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/ingress/msgauth/dkim"
 )
@@ -249,32 +247,5 @@ func BenchmarkAuthRelay(b *testing.B) {
 // authNode is a node with these rules, whose key is in dir.
 func authNode(b *testing.B, dir, dns, routes, config string) string {
 	b.Helper()
-	file := filepath.Join(dir, "millrace.yaml")
-	config = "hostname: relay.example\npostmaster: ops@elsewhere.example\nlisten: [{addr: \"127.0.0.1:0\"}]\nroutes: routes.txt\n" +
-		"dns: {servers: [\"" + dns + "\"]}\nlimits: {connections_per_client: 1000}\nlog: {level: error}\n" + config
-	for name, content := range map[string]string{file: config, filepath.Join(dir, "routes.txt"): routes} {
-		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
-			b.Fatal(err)
-		}
-	}
-	cfg, err := node.Load(file)
-	if err != nil {
-		b.Fatal(err)
-	}
-	cfg.Stderr = io.Discard
-	n, err := node.New(cfg)
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := n.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if err := n.Shutdown(ctx); err != nil {
-			b.Error(err)
-		}
-	})
-	return n.Addrs()[0].String()
+	return serve(b, dir, "listen: [{addr: \"127.0.0.1:0\"}]\ndns: {servers: [\""+dns+"\"]}\n"+config, routes)
 }

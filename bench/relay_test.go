@@ -48,12 +48,23 @@ func nothing(_ *testing.B, sink string) string { return sink }
 // millrace is a node with nothing but a rule.
 func millrace(b *testing.B, sink string) string {
 	b.Helper()
-	dir := b.TempDir()
+	return serve(b, b.TempDir(), "listen: [{addr: \"127.0.0.1:0\"}]\n", unjudged(sink))
+}
+
+// unjudged are rules that lead to sink and have no message looked at.
+func unjudged(sink string) string {
+	return "domain * dmarc=off require_auth=no seal=never\n@bench.example smtp://" + sink + "\n"
+}
+
+// serve runs a node on the files of dir until the benchmark ends, and gives its address. Config is what stands in its
+// configuration besides what every node here has.
+func serve(b *testing.B, dir, config, routes string) string {
+	b.Helper()
 	file := filepath.Join(dir, "millrace.yaml")
-	config := "hostname: relay.example\npostmaster: ops@elsewhere.example\nlisten: [{addr: \"127.0.0.1:0\"}]\nroutes: routes.txt\n" +
-		"limits: {connections_per_client: 1000}\nlog: {level: error}\n"
-	for name, content := range map[string]string{file: config, filepath.Join(dir, "routes.txt"): "domain * dmarc=off require_auth=no seal=never\n@bench.example smtp://" + sink + "\n"} {
-		if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
+	config = "hostname: relay.example\npostmaster: ops@elsewhere.example\nroutes: routes.txt\n" +
+		"limits: {connections_per_client: 1000}\nlog: {level: error}\n" + config
+	for name, content := range map[string]string{file: config, filepath.Join(dir, "routes.txt"): routes} {
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 			b.Fatal(err)
 		}
 	}

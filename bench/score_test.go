@@ -3,12 +3,9 @@ package bench
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"net/textproto"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -16,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/millrace/millrace/cluster/node"
 	"github.com/millrace/millrace/cluster/store"
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/egress/dns/dnstest"
@@ -290,9 +286,7 @@ func converse(addr string, message []byte) error {
 // scoredNode is a node behind a proxy.
 func scoredNode(b *testing.B, with, sink string) string {
 	b.Helper()
-	dir := b.TempDir()
-	config := "hostname: relay.example\npostmaster: ops@elsewhere.example\nlisten: [{addr: \"127.0.0.1:0\", proxy_protocol: [\"127.0.0.1/32\"]}]\nroutes: routes.txt\n" +
-		"limits: {connections_per_client: 1000}\nlog: {level: error}\ndns: {servers: [\"" + dnstest.Start(b, scoreZone).Addr() + "\"]}\n"
+	config := "listen: [{addr: \"127.0.0.1:0\", proxy_protocol: [\"127.0.0.1/32\"]}]\ndns: {servers: [\"" + dnstest.Start(b, scoreZone).Addr() + "\"]}\n"
 	if with != "off" {
 		config += "score:\n  greylist: {from: 3, to: 6}\n  lists: [{zone: zen.example, weight: 10}, {zone: psbl.example, weight: 5}, {zone: dbl.example, weight: 10, of: domain}]\n" +
 			"  rates: {"
@@ -305,30 +299,5 @@ func scoredNode(b *testing.B, with, sink string) string {
 	if with == "redis" {
 		config += "redis: {url: \"redis://" + extern.StartRedis(b) + "\"}\n"
 	}
-	file := filepath.Join(dir, "millrace.yaml")
-	for name, content := range map[string]string{file: config, filepath.Join(dir, "routes.txt"): "domain * dmarc=off require_auth=no seal=never\n@bench.example smtp://" + sink + "\n"} {
-		if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
-			b.Fatal(err)
-		}
-	}
-	cfg, err := node.Load(file)
-	if err != nil {
-		b.Fatal(err)
-	}
-	cfg.Stderr = io.Discard
-	n, err := node.New(cfg)
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := n.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		if err := n.Shutdown(ctx); err != nil {
-			b.Error(err)
-		}
-	})
-	return n.Addrs()[0].String()
+	return serve(b, b.TempDir(), config, unjudged(sink))
 }
