@@ -37,7 +37,8 @@ func TestADrainWhoseTimeIsUpCutsAllButWhoIsOwedAReply(t *testing.T) {
 		{"a client that sends ahead", "DATA\r\nhi\r\n.\r\nMAIL FROM:<c@x.example>\r\nRCPT TO:<d@y.example>\r\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := start(t, nil)
+			severed := make(chan struct{})
+			r := start(t, func(c *Config) { c.Cut = func() { close(severed) } })
 			r.full, r.dot = make(chan struct{}, 1), make(chan struct{}, 1)
 			owed, open := r.opened(), r.opened()
 			owed.say(tc.octets)
@@ -57,6 +58,7 @@ func TestADrainWhoseTimeIsUpCutsAllButWhoIsOwedAReply(t *testing.T) {
 				t.Fatalf("Shutdown did not wait for the dot: %v", err)
 			default:
 			}
+			<-severed // all that are to be cut: who ends before is one more
 			r.dot <- struct{}{}
 			if strings.HasPrefix(tc.octets, "DATA") {
 				owed.want("354")
