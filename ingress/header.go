@@ -13,20 +13,36 @@ const maxReceived = 50
 // maxCarry bounds what is kept of a line that a piece cut in two: enough for a field name and a hop mark.
 const maxCarry = 1024
 
-// resultsName begins a field of results, one of which could pretend to be ours.
+// resultsName is the name of a field of results, one of which could pretend to be ours, in lower case.
 const resultsName = "authentication-results"
 
-// notInName tells what no field name has (RFC 5322 section 2.2).
-func notInName(r rune) bool { return r < 33 || r > 126 }
+// mayBeResults reports whether a line begins a field of results for some readers: with octets that no field name has (RFC 5322
+// section 2.2) anywhere in its name, or parted from the rest of it by a line end.
+func mayBeResults(l []byte) bool {
+	n := 0
+	for _, c := range l {
+		switch {
+		case c == ':':
+			return n == len(resultsName)
+		case c < 33 || c > 126:
+		case n < len(resultsName) && (c == resultsName[n] || c|0x20 == resultsName[n]):
+			n++
+		default:
+			return false
+		}
+	}
+	return n > 0
+}
 
 // A headerScan reads the header section (RFC 5322 section 2.1) as it goes by, in pieces, in constant memory. It counts
 // Received fields, collects hop marks and notices octets above 127.
 type headerScan struct {
+	stuffed    bool // a dot that opens a line is none of the message (RFC 5321 section 4.5.2)
 	done       bool // the empty line was seen, or a line that can be none of a header section
 	eightBit   bool
 	inReceived bool
 	markSeen   bool // in the field begun last
-	results    bool // there is an Authentication-Results field
+	results    bool // there is an Authentication-Results field, or what some readers take for one
 	received   int
 	marked     int // Received fields with a hop mark
 	marks      []hopMark
@@ -81,6 +97,9 @@ func (h *headerScan) segment(seg []byte) {
 
 // line takes one line with its end, or as much of it as carry holds.
 func (h *headerScan) line(l []byte) {
+	if h.stuffed && l[0] == '.' && len(l) > 1 {
+		l = l[1:]
+	}
 	if l[0] == '\r' || l[0] == '\n' {
 		h.done = true
 		return
@@ -91,8 +110,7 @@ func (h *headerScan) line(l []byte) {
 		if h.inReceived {
 			h.received++
 		}
-		name := bytes.TrimLeftFunc(l, notInName) // some readers pass over what no name begins with
-		h.results = h.results || len(name) > len(resultsName) && bytes.EqualFold(name[:len(resultsName)], []byte(resultsName))
+		h.results = h.results || mayBeResults(l)
 	}
 	if !h.inReceived {
 		return

@@ -64,7 +64,7 @@ func (s *session) gather(ctx context.Context, b *wire.Body, w *window) error {
 			if before == 0 && s.mustCut(w) {
 				w.judged = true
 			}
-			if before == 0 && w.judged && folded(o) {
+			if before == 0 && w.judged && folded(o, w.form) {
 				return mail.Refuse(550, 6, 0, "The message begins with a folded line", "folded first line", nil)
 			}
 			if w.judged {
@@ -91,8 +91,18 @@ func (s *session) mustCut(w *window) bool {
 
 // folded reports whether a message begins with white space: its first line would continue the last field that we put above
 // it (RFC 5322 section 2.2.3), and could make our own results say anything.
-func folded(o mail.Octets) bool {
-	return len(o.Segments) > 0 && len(o.Segments[0]) > 0 && (o.Segments[0][0] == ' ' || o.Segments[0][0] == '\t')
+func folded(o mail.Octets, form mail.Form) bool {
+	at := 0
+	if form == mail.Stuffed && len(o.Dots) > 0 && o.Dots[0] == 0 {
+		at = 1
+	}
+	for _, s := range o.Segments {
+		if at < len(s) {
+			return s[at] == ' ' || s[at] == '\t'
+		}
+		at -= len(s)
+	}
+	return false
 }
 
 // section takes the first n octets of o into the header section and begins to judge the message when it is complete.

@@ -72,7 +72,7 @@ func (s *session) pass(ctx context.Context, b *wire.Body) verdict {
 // octets reads the hold window, judges what is in it, and gives the next hop all of the message but its last piece, which it
 // returns. What the end of the body decides is decided when it returns.
 func (s *session) octets(ctx context.Context, b *wire.Body) (mail.Octets, mail.Mode, error) {
-	w := window{form: b.Form()}
+	w := window{form: b.Form(), head: headerScan{stuffed: b.Form() == mail.Stuffed}}
 	w.signing = s.signs(&s.t.route)
 	w.judged = w.signing || s.asked()
 	if err := s.gather(ctx, b, &w); err != nil {

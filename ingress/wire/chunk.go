@@ -15,6 +15,21 @@ type chunk struct {
 	last bool
 }
 
+// chunkVerb is what isChunk is true for.
+var chunkVerb = []byte("BDAT")
+
+// isChunk reports whether somebody could take a line for a BDAT: the verb with whatever before it that is no letter, and
+// whatever behind it.
+func isChunk(line []byte) bool {
+	for len(line) > 0 && (line[0] <= ' ' || line[0] >= 0x7f) {
+		line = line[1:]
+	}
+	if len(line) < len(chunkVerb) || !bytes.EqualFold(line[:len(chunkVerb)], chunkVerb) {
+		return false
+	}
+	return len(line) == len(chunkVerb) || !('a' <= line[len(chunkVerb)]|0x20 && line[len(chunkVerb)]|0x20 <= 'z')
+}
+
 // parseChunk reads "size [LAST]".
 func parseChunk(arg []byte) (k chunk, ok bool) {
 	size, rest, more := bytes.Cut(arg, []byte(" "))

@@ -9,7 +9,7 @@ import (
 // command carries out one command line, or answers the fault that makes it none.
 func (c *conn) command(line []byte, fault *mail.Reply) {
 	if fault != nil {
-		c.mistake(*fault)
+		c.notUnderstood(line, *fault)
 		return
 	}
 	verb, arg := splitVerb(line)
@@ -17,7 +17,7 @@ func (c *conn) command(line []byte, fault *mail.Reply) {
 		return
 	}
 	if hasControls(line) {
-		c.mistake(lineControls)
+		c.notUnderstood(line, lineControls)
 		return
 	}
 	if c.shunned && string(verb) != "QUIT" && string(verb) != "BDAT" {
@@ -54,7 +54,16 @@ func (c *conn) command(line []byte, fault *mail.Reply) {
 	case "EXPN", "ETRN", "ATRN", "TURN", "SEND", "SOML", "SAML", "AUTH", "XFORWARD":
 		c.mistake(notImplemented)
 	default:
-		c.mistake(unknownCommand)
+		c.notUnderstood(line, unknownCommand)
+	}
+}
+
+// notUnderstood answers a line that is no command. If it was meant for a BDAT, what follows may be octets of a message, which
+// a hop before us took for a chunk: the connection ends.
+func (c *conn) notUnderstood(line []byte, r mail.Reply) {
+	c.mistake(r)
+	if isChunk(line) {
+		c.closing, c.linger = true, true
 	}
 }
 

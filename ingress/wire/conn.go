@@ -63,6 +63,7 @@ type conn struct {
 	bad      int32       // commands, see Config.ErrorBudget
 	refused  int32       // recipients, see Config.RefusedBudget
 	skipped  int         // octets of a command line that is too long
+	chunky   bool        // and it began like a BDAT
 
 	behindProxy bool
 	xclient     bool        // XCLIENT is allowed
@@ -273,7 +274,7 @@ func (c *conn) flush() {
 }
 
 // nextLine gives the next command line without CRLF; it stays valid until the next read. A fault is the reply to a line
-// that cannot be a command. An error is one of the wait's.
+// that cannot be a command; of that line no more than its beginning may be left. An error is one of the wait's.
 func (c *conn) nextLine() (line []byte, fault *mail.Reply, err error) {
 	c.limit = 0
 	c.lendable = c.open.Load() && c.body == nil && c.srv.cfg.Lend > 0
@@ -285,12 +286,18 @@ func (c *conn) nextLine() (line []byte, fault *mail.Reply, err error) {
 			c.r += i + 1
 			c.limit = 0
 			long := c.skipped+i+1 > maxCommandLine
+			if c.skipped > 0 {
+				line = nil
+				if c.chunky {
+					line = chunkVerb
+				}
+			}
 			c.skipped = 0
 			switch {
 			case long:
-				return nil, &lineTooLong, nil
+				return line, &lineTooLong, nil
 			case i == 0 || line[i-1] != '\r':
-				return nil, &lineNotCRLF, nil
+				return line, &lineNotCRLF, nil
 			}
 			return line[:i-1], nil, nil
 		}
@@ -299,6 +306,9 @@ func (c *conn) nextLine() (line []byte, fault *mail.Reply, err error) {
 			return p, nil, nil
 		}
 		if c.skipped > 0 || c.w-c.r > maxCommandLine {
+			if c.skipped == 0 {
+				c.chunky = isChunk(c.buf[c.r:c.w])
+			}
 			c.skipped += c.w - c.r
 			c.r = c.w
 			if c.skipped > maxSkipped {
