@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace/egress/dns/cache"
@@ -45,6 +46,7 @@ type Local struct {
 	fixedHops          *cache.Cache[mail.NextHop, *fixedHop]
 	unknown            *cache.Cache[recipient, unknownRecipient]
 	complaints         *complaints
+	reactions          atomic.Pointer[reaction.Table]
 }
 
 // newLocal makes a Local. It fails as Validate does.
@@ -86,6 +88,7 @@ func newLocal(cfg Config) (*Local, error) {
 		fixedHops: cache.New[mail.NextHop, *fixedHop](fixedCache),
 		unknown:   cache.New[recipient, unknownRecipient](unknownCache), complaints: newComplaints(),
 	}
+	l.reactions.Store(cfg.Reactions)
 	for policy := range l.tls {
 		l.tls[policy] = tlsConfig(cfg, smtpclient.TLSPolicy(policy))
 		l.classic[policy] = l.tls[policy].Clone()

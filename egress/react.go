@@ -26,7 +26,7 @@ func (l *Local) react(s *slot, d *mail.Delivery, err error, opened bool) (done r
 	if !ok || s == nil {
 		return reaction.Nothing, false
 	}
-	action, ok := l.cfg.Reactions.Match(d.Site, reply.Reply.Code, reply.Reply.Enhanced, reply.Heard)
+	action, ok := l.reactions.Load().Match(d.Site, reply.Reply.Code, reply.Reply.Enhanced, reply.Heard)
 	if !ok {
 		return reaction.Nothing, false
 	}

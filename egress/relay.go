@@ -3,6 +3,8 @@ package egress
 import (
 	"context"
 
+	"github.com/millrace/millrace/egress/mx"
+	"github.com/millrace/millrace/egress/reaction"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -27,6 +29,13 @@ func NewRelay(cfg Config) (*Relay, error) {
 
 // Local is the part that delivers from this node and never hands mail on to another.
 func (r *Relay) Local() *Local { return r.local }
+
+// UseSites takes other Providers and Reactions from now on, which both must be there. Sessions that are open stay; those over a
+// lower limit are closed as they are given back.
+func (r *Relay) UseSites(p *mx.Providers, t *reaction.Table) {
+	r.local.finder.Use(p)
+	r.local.reactions.Store(t)
+}
 
 // Begin opens a transaction for d at the node that owns its Site, or here if that is this one or cannot be had; see
 // Local.Begin.
@@ -77,6 +86,10 @@ func (r *Relay) Sessions(yield func(site mail.Site, open, idle, waiting int) boo
 		}
 	}
 }
+
+// Yield is to be called when the members of the cluster have changed, or Config.Share has: sessions with Sites that are not ours any
+// more, and those over what is now our share, are closed as soon as they are idle. It does not wait for that.
+func (r *Relay) Yield(ours func(mail.Site) bool) { r.local.pool.Yield(ours, r.local.limits) }
 
 // Cut is for a drain whose time is up, right behind the end of the contexts that were given to transactions: the waits of a
 // session for its destination heed their deadlines alone. Each of these waits ends, of transactions that are used and of

@@ -114,6 +114,7 @@ func TestMetricsAreCleanAndBounded(t *testing.T) {
 	m := NewMetrics("v1", Gauges{
 		Connections: func() int64 { return 7 }, HoldInUse: func() int64 { return 1 }, HoldBudget: 2, Rules: func() int { return 3 },
 		EventsDropped: func() uint64 { return 4 }, Sessions: func() []SiteSessions { return sites },
+		Cluster: func() ClusterGauges { return ClusterGauges{Members: 2, Stable: 3, Suspended: 1, Rules: 7} },
 	})
 	for i := range 10000 {
 		e := mail.Event{Kind: mail.Kind(i % mail.Kinds), Reason: fmt.Sprint("reason ", i), Reply: mail.NewReply(200+100*(i%4), 0, 0, "")}
@@ -146,6 +147,7 @@ func TestMetricsAreCleanAndBounded(t *testing.T) {
 	_, text := get(t, base+"/metrics", "")
 	for _, want := range []string{
 		`millrace_messages_relayed_total{mode="hold"} 1`, `millrace_client_connections 7`, `millrace_events_dropped_total 4`,
+		`millrace_cluster_members 2`, `millrace_cluster_limits_shared_by 3`, `millrace_cluster_suspended_sites 1`, `millrace_rules_version 7`,
 		`millrace_sessions{site="site0",state="busy"} 2`, `millrace_sessions{site="other",state="idle"} 450`,
 		`millrace_stage_seconds_count{stage="commit"}`, `millrace_build_info{`, `reason="other"`,
 	} {

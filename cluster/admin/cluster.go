@@ -12,8 +12,9 @@ type ClusterStatus struct {
 	Node     string          `json:"node"` // who says this; "" for a node without a cluster
 	Draining bool            `json:"draining"`
 	Members  []ClusterMember `json:"members"`
-	Ring     string          `json:"ring"`  // the same on nodes that see the same owners; "" without a cluster
-	Rules    uint64          `json:"rules"` // version of the rules; 0: this node's files
+	Ring     string          `json:"ring"`           // the same on nodes that see the same owners; "" without a cluster
+	Keys     []string        `json:"keys,omitempty"` // fingerprints of the cluster's secrets, the one that is used first
+	Rules    uint64          `json:"rules"`          // version of the rules; 0: this node's files
 
 	Sites       []ClusterSite       `json:"sites"`
 	Sessions    int                 `json:"sessions"` // with destinations, open now
@@ -59,4 +60,14 @@ func (s *Server) cluster(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeJSON(w, http.StatusOK, s.cfg.Cluster())
+}
+
+// drain asks the node to end and answers at once: who asked sees the end by the server's silence.
+func (s *Server) drain(w http.ResponseWriter, r *http.Request) {
+	if s.cfg.Drain == nil {
+		http.NotFound(w, r)
+		return
+	}
+	s.cfg.Drain()
+	writeJSON(w, http.StatusAccepted, map[string]any{"draining": true})
 }

@@ -49,6 +49,15 @@ type Gauges struct {
 	Sessions      func() []SiteSessions // busiest first, for those beyond maxSites are summed up
 	Rules         func() int            // rules in force
 	Store         func() Store
+	Cluster       func() ClusterGauges
+}
+
+// ClusterGauges are what a node sees of its cluster.
+type ClusterGauges struct {
+	Members   int    // itself among them
+	Stable    int    // the nodes that limits are shared by
+	Suspended int    // Sites that get no mail for now
+	Rules     uint64 // version of the rules; 0: this node's files
 }
 
 // Metrics counts events. It is fed by one goroutine and read by any.
@@ -126,6 +135,12 @@ func (m *Metrics) registerGauges(g Gauges) {
 	}
 	if g.Sessions != nil {
 		m.registry.MustRegister(sessionCollector{read: g.Sessions})
+	}
+	if g.Cluster != nil {
+		gauge("millrace_cluster_members", "Nodes that this one sees, itself among them.", func() float64 { return float64(g.Cluster().Members) })
+		gauge("millrace_cluster_limits_shared_by", "Nodes that the limits of Sites are shared by: members, and those that died of late.", func() float64 { return float64(g.Cluster().Stable) })
+		gauge("millrace_cluster_suspended_sites", "Sites that get no mail for now.", func() float64 { return float64(g.Cluster().Suspended) })
+		gauge("millrace_rules_version", "Version of the rules that all nodes should have; 0: the files of this node.", func() float64 { return float64(g.Cluster().Rules) })
 	}
 	if g.Store != nil {
 		m.registry.MustRegister(storeCollector{read: g.Store})

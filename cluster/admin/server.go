@@ -42,6 +42,7 @@ type Config struct {
 	Ready   []Check  // all have to hold for /readyz
 
 	Cluster func() ClusterStatus // what /api/v1/cluster tells; nil: there is no such page
+	Drain   func()               // what POST /api/v1/cluster/drain does, which must not wait; nil: there is no such page
 }
 
 // Validate names the first field that cannot be served.
@@ -119,6 +120,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.Handle("GET /metrics", s.cfg.Metrics.Handler())
 	mux.Handle("GET /api/v1/cluster", s.authorized(http.HandlerFunc(s.cluster)))
+	mux.Handle("POST /api/v1/cluster/drain", s.authorized(http.HandlerFunc(s.drain)))
 	mux.Handle("/api/", s.authorized(http.NotFoundHandler()))
 	return mux
 }

@@ -22,6 +22,8 @@ import (
 type clusterVerbs struct {
 	Init   clusterInitVerb   `cmd:"" help:"Make the files that the nodes of a cluster need: a gossip key, an authority, and a certificate and key for each node. What exists is kept, so a later run adds a node."`
 	Status clusterStatusVerb `cmd:"" help:"Ask a running node what it knows of its cluster."`
+	Drain  clusterDrainVerb  `cmd:"" help:"Ask a running node to end as at SIGTERM: it hands its destinations to the others and finishes what it began. Waits until no client is left."`
+	Keys   clusterKeysVerbs  `cmd:"" help:"Change the secret of the cluster, a step at a time."`
 }
 
 type clusterInitVerb struct {

@@ -43,7 +43,7 @@ func (v *clusterStatusVerb) show(s streams) error {
 	if err != nil {
 		return err
 	}
-	body, err := askNode(context.Background(), cfg)
+	body, err := askNode(context.Background(), cfg, http.MethodGet, "/api/v1/cluster")
 	if err != nil {
 		return err
 	}
@@ -59,8 +59,8 @@ func (v *clusterStatusVerb) show(s streams) error {
 	return printStatus(s.out, status)
 }
 
-// askNode gets the status from the node that runs by cfg.
-func askNode(ctx context.Context, cfg *node.Config) ([]byte, error) {
+// askNode asks the node that runs by cfg, at its admin server.
+func askNode(ctx context.Context, cfg *node.Config, method, path string) ([]byte, error) {
 	switch {
 	case cfg.Admin == nil:
 		return nil, errors.New("the configuration has no admin section, so nobody can be asked")
@@ -73,7 +73,7 @@ func askNode(ctx context.Context, cfg *node.Config) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+reachable(cfg.Admin.Addr)+"/api/v1/cluster", nil)
+	r, err := http.NewRequestWithContext(ctx, method, "http://"+reachable(cfg.Admin.Addr)+path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func askNode(ctx context.Context, cfg *node.Config) ([]byte, error) {
 		return nil, err
 	case resp.StatusCode == http.StatusUnauthorized:
 		return nil, fmt.Errorf("%s: does not know the token of admin.token_file", cfg.Admin.Addr)
-	case resp.StatusCode != http.StatusOK:
+	case resp.StatusCode/100 != 2:
 		return nil, fmt.Errorf("%s: answers %s", cfg.Admin.Addr, resp.Status)
 	}
 	return body, nil
@@ -118,6 +118,13 @@ func printStatus(out io.Writer, s admin.ClusterStatus) error {
 		fmt.Fprintln(out, "node      alone: its configuration has no cluster section")
 	} else {
 		fmt.Fprintf(out, "node      %s%s\nring      %s, limits shared by %d\n", s.Node, draining(s.Draining), s.Ring, s.Stable)
+	}
+	if len(s.Keys) > 0 {
+		fmt.Fprintf(out, "gossip    encrypted with key %s", s.Keys[0])
+		for _, k := range s.Keys[1:] {
+			fmt.Fprintf(out, ", understands %s", k)
+		}
+		fmt.Fprintln(out)
 	}
 	rules := fmt.Sprintf("version %d", s.Rules)
 	if s.Rules == 0 {

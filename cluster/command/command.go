@@ -72,6 +72,16 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return v.Cluster.Init.run(s)
 	case "cluster status":
 		return v.Cluster.Status.run(s)
+	case "cluster drain":
+		return v.Cluster.Drain.run(s)
+	case "cluster keys show <file>":
+		return v.Cluster.Keys.Show.run(s)
+	case "cluster keys add <file>":
+		return v.Cluster.Keys.Add.run(s)
+	case "cluster keys use <file>":
+		return v.Cluster.Keys.Use.run(s)
+	case "cluster keys drop <file>":
+		return v.Cluster.Keys.Drop.run(s)
 	case "dkim new":
 		return v.DKIM.New.run(s)
 	default:

@@ -168,7 +168,7 @@ func TestTheExamplesOfTheDocumentsAreValid(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal("no documents", err)
 	}
-	const smallest = "hostname: mx1.example.net\npostmaster: ops@elsewhere.example\nlisten: [{addr: \":2525\"}]\nroutes: routes.txt\negress: {credentials_file: smarthosts}\n"
+	const smallest = "hostname: mx1.example.net\npostmaster: ops@elsewhere.example\nlisten: [{addr: \":2525\"}]\nroutes: routes.txt\negress: {credentials_file: smarthosts, sites_file: sites.txt, reactions_file: reactions.txt}\n"
 	const noRules = "domain example.com\n"
 	tried := 0
 	for _, file := range files {
@@ -179,15 +179,19 @@ func TestTheExamplesOfTheDocumentsAreValid(t *testing.T) {
 		for _, block := range fenced(string(text)) {
 			tried++
 			t.Run(fmt.Sprintf("%s line %d", filepath.Base(file), block.line), func(t *testing.T) {
-				yaml, rules := smallest, noRules
+				yaml, rules, sites, reactions := smallest, noRules, "", ""
 				switch block.kind {
 				case "yaml":
 					yaml = block.text
 				case "routes":
 					rules = block.text
+				case "sites":
+					sites = block.text
+				case "reactions":
+					reactions = block.text
 				}
 				dir := t.TempDir()
-				writeExampleFiles(t, dir, yaml, rules)
+				writeExampleFiles(t, dir, yaml, rules, sites, reactions)
 				var out, complaints strings.Builder
 				if code := Main([]string{"check", "-c", filepath.Join(dir, "millrace.yaml")}, nil, &out, &complaints); code != 0 {
 					t.Errorf("exit code %d\n%s", code, complaints.String())
@@ -205,13 +209,13 @@ type example struct {
 	line       int
 }
 
-// fenced gives the blocks between ```yaml or ```routes and ```.
+// fenced gives the blocks between ```yaml, ```routes, ```sites or ```reactions and ```.
 func fenced(text string) []example {
 	var all []example
 	var open *example
 	for i, line := range strings.Split(text, "\n") {
 		switch {
-		case open == nil && (line == "```yaml" || line == "```routes"):
+		case open == nil && (line == "```yaml" || line == "```routes" || line == "```sites" || line == "```reactions"):
 			open = &example{kind: line[3:], line: i + 1}
 		case open != nil && line == "```":
 			all = append(all, *open)
@@ -224,11 +228,12 @@ func fenced(text string) []example {
 }
 
 // writeExampleFiles writes a configuration and all the files that the examples name.
-func writeExampleFiles(t *testing.T, dir, yaml, rules string) {
+func writeExampleFiles(t *testing.T, dir, yaml, rules, sites, reactions string) {
 	t.Helper()
 	secret := "0123456789abcdef0123456789abcdef\n"
 	files := map[string]string{
 		"millrace.yaml": yaml, "routes.txt": rules, "routes/00.txt": rules, "secret": secret, "admin.token": secret, "srs.key": secret,
+		"sites.txt": sites, "reactions.txt": reactions,
 		"smarthosts": "relay@smarthost.example:587 secret\nuser@example.com@smarthost.example:587 secret\n",
 	}
 	for name, text := range files {

@@ -33,13 +33,17 @@ func (v *serveVerb) run(s streams) int {
 		fmt.Fprintln(s.err, err)
 		return exitError
 	}
-	for sig := range signals {
-		if sig != syscall.SIGHUP {
-			break
+	for {
+		select {
+		case <-n.DrainAsked():
+			return drain(n, time.Duration(cfg.Drain), signals)
+		case sig := <-signals:
+			if sig != syscall.SIGHUP {
+				return drain(n, time.Duration(cfg.Drain), signals)
+			}
+			_ = n.Reload() // logged there
 		}
-		_ = n.Reload() // logged there
 	}
-	return drain(n, time.Duration(cfg.Drain), signals)
 }
 
 // drain ends the node and gives the exit code. Transactions under way may take as long as limit, and a message that was

@@ -7,10 +7,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
 	"math/big"
+	"os"
 	"sync/atomic"
 	"time"
+
+	"github.com/millrace/millrace/router/mail"
 )
 
 // selfSignedFor is how long a certificate made in memory is valid. It dies with the process, so only a very long run
@@ -23,9 +27,9 @@ type certificate struct {
 	hostname string // whose
 	current  atomic.Pointer[tls.Config]
 
-	tickets secret           // of the cluster, what ticket keys are made of; nil: each process has its own
-	day     atomic.Int64     // for which current has keys
-	now     func() time.Time // nil: time.Now
+	tickets atomic.Pointer[secret] // of the cluster, what ticket keys are made of; nil: each process has its own
+	day     atomic.Int64           // for which current has keys
+	now     func() time.Time       // nil: time.Now
 }
 
 // load reads the files, or makes a certificate, and gives what use takes. It changes nothing.
@@ -38,16 +42,25 @@ func (c *certificate) load(now time.Time) (*tls.Config, error) {
 		pair, err = tls.LoadX509KeyPair(string(c.cfg.Cert), string(c.cfg.Key))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", c.source(), err)
+		field, file := c.blame()
+		return nil, &mail.FieldError{Field: field, Reason: fmt.Sprintf("%s: %s", file, err)}
 	}
 	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }
 
-func (c *certificate) source() string {
+// blame gives which file is why they cannot be loaded: the key's if the certificate's can be read.
+func (c *certificate) blame() (field, file string) {
 	if c.cfg == nil {
-		return "self-signed certificate"
+		return "tls", "self-signed certificate"
 	}
-	return string(c.cfg.Cert)
+	text, err := os.ReadFile(string(c.cfg.Cert))
+	block, _ := pem.Decode(text)
+	if err == nil && block != nil && block.Type == "CERTIFICATE" {
+		if _, err := x509.ParseCertificate(block.Bytes); err == nil {
+			return "tls.key", string(c.cfg.Key)
+		}
+	}
+	return "tls.cert", string(c.cfg.Cert)
 }
 
 // use makes later handshakes take t. Those under way keep what they began with.
@@ -59,7 +72,7 @@ func (c *certificate) use(t *tls.Config) {
 // config gives what a handshake takes now.
 func (c *certificate) config() *tls.Config {
 	t := c.current.Load()
-	if day := c.today(); c.tickets != nil && c.day.Swap(day) != day {
+	if day := c.today(); c.tickets.Load() != nil && c.day.Swap(day) != day {
 		c.setTickets(t, day)
 	}
 	return t
@@ -78,12 +91,13 @@ func (c *certificate) today() int64 {
 // resumes its session on whichever node it meets. Those of the days beside it are understood as well: clocks differ, and
 // tickets are good for a while.
 func (c *certificate) setTickets(t *tls.Config, day int64) {
-	if c.tickets == nil {
+	of := c.tickets.Load()
+	if of == nil {
 		return
 	}
 	var keys [][32]byte
 	for _, d := range []int64{day, day - 1, day + 1} {
-		derived, err := c.tickets.derive(fmt.Sprint(labelTicket, " ", d))
+		derived, err := of.derive(fmt.Sprint(labelTicket, " ", d))
 		if err != nil {
 			return // the process's own keys do
 		}

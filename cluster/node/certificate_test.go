@@ -33,7 +33,8 @@ func TestAClientResumesOnAnotherNodeOfTheClusterAndOnTheNextDay(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	shared := secret{bytes.Repeat([]byte{1}, 32)}
 	node := func(s secret) *certificate {
-		c := &certificate{hostname: "mx.example", tickets: s, now: func() time.Time { return now }}
+		c := &certificate{hostname: "mx.example", now: func() time.Time { return now }}
+		c.tickets.Store(&s)
 		cfg, err := c.load(now)
 		if err != nil {
 			t.Fatal(err)

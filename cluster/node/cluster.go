@@ -3,21 +3,19 @@ package node
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"sync"
+	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/millrace/millrace/cluster"
 	"github.com/millrace/millrace/cluster/peer"
 	"github.com/millrace/millrace/egress"
-	"github.com/millrace/millrace/router/mail"
 )
 
 // labelGossip keeps the gossip key apart from others made of the same secret.
@@ -39,31 +37,23 @@ func (c *Config) clusterConfig(secret secret) (cluster.Config, error) {
 // hopTLS reads the certificates of the hop between nodes. The error is Problems.
 func (c *Config) hopTLS() (server, client *tls.Config, err error) {
 	k := c.Cluster.TLS
-	pair, err := tls.LoadX509KeyPair(string(k.Cert), string(k.Key))
-	if err != nil {
-		return nil, nil, c.place("", "cluster.tls.cert", err)
-	}
-	text, err := os.ReadFile(string(k.CA))
-	if err != nil {
-		return nil, nil, c.place("", "cluster.tls.ca", err)
-	}
-	authority := x509.NewCertPool()
-	if !authority.AppendCertsFromPEM(text) {
-		return nil, nil, c.place("", "cluster.tls.ca", fmt.Errorf("%s: holds no certificate", k.CA))
-	}
-	if err := pair.Leaf.VerifyHostname(c.Cluster.Name); err != nil {
-		return nil, nil, c.place("", "cluster.tls.cert", fmt.Errorf("%s is not for cluster.name %s: %w", k.Cert, c.Cluster.Name, err))
-	}
-	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
-		if _, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: authority, KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
-			return nil, nil, c.place("", "cluster.tls.cert", fmt.Errorf("%s: %w", k.Cert, err))
+	pem := make(map[string][]byte)
+	for field, file := range map[string]File{"ca": k.CA, "cert": k.Cert, "key": k.Key} {
+		if pem[field], err = os.ReadFile(string(file)); err != nil {
+			return nil, nil, c.place("", "cluster.tls."+field, err)
 		}
 	}
-	server = &tls.Config{
-		Certificates: []tls.Certificate{pair}, ClientCAs: authority, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS13,
+	server, client, err = peer.Certificates(c.Cluster.Name, pem["ca"], pem["cert"], pem["key"])
+	return server, client, c.place("cluster.tls.", "cluster.tls", err)
+}
+
+// gossipKeys reads the keys that gossip is encrypted with, the one to be used first. The error is Problems.
+func (c *Config) gossipKeys() (keys [][]byte, from secret, err error) {
+	from, err = readSecret(c.Cluster.KeyFile)
+	if err == nil {
+		keys, err = from.derive(labelGossip)
 	}
-	client = &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: authority, MinVersion: tls.VersionTLS13}
-	return server, client, nil
+	return keys, from, c.place("", "cluster.key_file", err)
 }
 
 // startCluster joins the other nodes, if the configuration has the section.
@@ -91,6 +81,7 @@ func (n *Node) startCluster() error {
 	n.hops = listener
 	n.later("hop listener", func(context.Context) error { listener.Close(); return nil })
 	cfg.Peer = advertised(listener.Addr(), c.Cluster.Peer)
+	cfg.Changed, cfg.Spread = n.moved, n.spread
 	if n.cluster, err = cluster.Start(cfg); err != nil {
 		return c.place("cluster.", "cluster.bind", err)
 	}
@@ -99,9 +90,15 @@ func (n *Node) startCluster() error {
 	if err != nil {
 		return err
 	}
-	n.hopTLS = server
+	n.hopTLS.Store(server)
+	prints := key.fingerprints()
+	n.prints.Store(&prints)
 	n.peers, err = peer.NewClient(peer.ClientConfig{
-		TLS: client, Name: c.Cluster.Name, Addr: n.cluster.Addr, Unreachable: n.cluster.Unreachable,
+		TLS: client, Name: c.Cluster.Name, Addr: n.cluster.Addr, Came: n.cluster.Came,
+		Unreachable: func(node string, until time.Time) {
+			n.cluster.Unreachable(node, until)
+			n.moved()
+		},
 	})
 	if err != nil {
 		return err
@@ -126,7 +123,39 @@ func (n *Node) placeSites(cfg *egress.Config) {
 		return
 	}
 	cfg.Placement, cfg.Remote, cfg.Suspensions = placement{n.cluster, &n.asked}, n.peers, suspensions{n.cluster}
-	cfg.Share = func(mail.Site) float64 { return float64(n.cluster.Nodes()) / float64(n.cluster.Stable()) }
+	cfg.Share = n.cluster.Share
+}
+
+// moved says that Sites may have changed hands. It does not wait.
+func (n *Node) moved() {
+	select {
+	case n.moves <- struct{}{}:
+	default: // it will be seen together with the one before
+	}
+}
+
+// yieldSites closes sessions with Sites that went to other nodes, whenever that may be.
+func (n *Node) yieldSites() {
+	if n.cluster == nil {
+		return
+	}
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() { // ends with stop
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-n.moves:
+				n.relay.Yield(n.cluster.Owns)
+			}
+		}
+	}()
+	n.later("yielding", func(context.Context) error {
+		close(stop)
+		<-ended
+		return nil
+	})
 }
 
 // serveHops begins to carry out the transactions of other nodes: here, and never at a third one.
@@ -134,8 +163,10 @@ func (n *Node) serveHops(tracer trace.Tracer) error {
 	if n.cluster == nil {
 		return nil
 	}
+	current := n.hopTLS.Load().Clone()
+	current.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return n.hopTLS.Load(), nil }
 	s, err := peer.NewServer(peer.ServerConfig{
-		TLS: n.hopTLS, Name: n.cfg.Cluster.Name, Beginner: n.relay.Local(), Emit: n.events.Emit, Tracer: tracer, Panicked: n.panicked,
+		TLS: current, Name: n.cfg.Cluster.Name, Beginner: n.relay.Local(), Emit: n.events.Emit, Tracer: tracer, Panicked: n.panicked,
 	})
 	if err != nil {
 		return err
@@ -154,6 +185,39 @@ func (n *Node) serveHops(tracer trace.Tracer) error {
 	})
 	n.say(slog.LevelInfo, "listening", "for", "hops", "addr", n.hops.Addr().String())
 	return nil
+}
+
+// A clusterMaterial is what the section cluster names: read first, and used when all else was read as well.
+type clusterMaterial struct {
+	server, client *tls.Config
+	gossip         [][]byte
+	secret         secret
+}
+
+// loadCluster reads it; nil without a cluster. The error is Problems.
+func (n *Node) loadCluster() (*clusterMaterial, error) {
+	if n.cluster == nil {
+		return nil, nil
+	}
+	var m clusterMaterial
+	var err error
+	if m.server, m.client, err = n.cfg.hopTLS(); err != nil {
+		return nil, err
+	}
+	m.gossip, m.secret, err = n.cfg.gossipKeys()
+	return &m, err
+}
+
+// useCluster makes later hops take the certificates, gossip the keys, and session tickets theirs.
+func (n *Node) useCluster(m *clusterMaterial) error {
+	if m == nil {
+		return nil
+	}
+	n.hopTLS.Store(m.server)
+	prints := m.secret.fingerprints()
+	n.prints.Store(&prints)
+	n.material.certificate.tickets.Store(&m.secret)
+	return errors.Join(n.peers.UseTLS(m.client), n.cluster.UseKeys(m.gossip))
 }
 
 // nodes is the number of nodes that share what is in Redis.

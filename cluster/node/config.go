@@ -81,6 +81,8 @@ type Egress struct {
 	Source          []string `yaml:"source"`
 	AllowPrivate    bool     `yaml:"allow_private"`
 	CredentialsFile File     `yaml:"credentials_file"`
+	SitesFile       File     `yaml:"sites_file"`
+	ReactionsFile   File     `yaml:"reactions_file"`
 }
 
 // Limits bound what a client, a message and the node may take.

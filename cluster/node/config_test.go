@@ -23,7 +23,7 @@ routes: file
 state: state/
 dns: {servers: ["127.0.0.1:53"], trust_ad: false}
 egress:
-  {port: 25, tls: opportunistic, helo: mx1.example.net, source: [], allow_private: false, credentials_file: file}
+  {port: 25, tls: opportunistic, helo: mx1.example.net, source: [], allow_private: false, credentials_file: file, sites_file: file, reactions_file: file}
 limits: {message_size: 50MiB, line: 1MiB, recipients: 100, connections: 20000, connections_per_client: 50, hold_window: 256KiB, hold_budget: 512MiB}
 deadlines: {rcpt: 60s, data: 60s, write: 120s, commit: 9m, lend: 5s}
 drain: 30s
@@ -125,6 +125,8 @@ func TestComplaintsNameTheLine(t *testing.T) {
 		{"a trusted everything", "listen:\n - addr: \":25\"\n   relay: trusted\n   networks: [0.0.0.0/0]\n   confirm_wide: true", "4: listen[0].networks[0]: would make an open relay"},
 		{"a trusted everything in two halves", "listen:\n - {addr: \":25\", relay: trusted, networks: [\"0.0.0.0/1\", \"128.0.0.0/1\"], confirm_wide: true}", "would make an open relay"},
 		{"a trusted quarter and more", "listen:\n - {addr: \":25\", relay: trusted, confirm_wide: true, networks: [" + eighths(65) + "]}", "together hold a quarter of the Internet"},
+		{"all of IPv4 behind a translator", "listen:\n - {addr: \":25\", relay: trusted, networks: [\"64:ff9b::/96\"], confirm_wide: true}", "would make an open relay"},
+		{"a wide network behind a translator", "listen:\n - {addr: \":25\", relay: trusted, networks: [\"64:ff9b::c600:0/111\"]}", "routed globally and wide"},
 		{"a trusted everything in IPv6", "listen:\n - {addr: \":25\", relay: trusted, networks: [\"::/0\"]}", "would make an open relay"},
 		{"a trusted network over the proxy's", "listen:\n - {addr: \":25\", relay: trusted, networks: [10.1.0.0/16], proxy_protocol: [10.0.0.0/8]}", "10.1.0.0/16 overlaps 10.0.0.0/8"},
 		{"a trusted wide network", "listen:\n - {addr: \":25\", relay: trusted, networks: [203.0.0.0/15]}", "is routed globally and wide"},

@@ -5,6 +5,7 @@ import (
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -20,6 +21,7 @@ const (
 	labelMark   = "millrace mark"
 	labelTicket = "millrace session ticket"
 	labelScore  = "millrace score"
+	labelPrint  = "millrace key fingerprint"
 )
 
 // keySize is the length of a derived key in octets.
@@ -79,6 +81,28 @@ func readSecret(file File) (secret, error) {
 		return nil, fmt.Errorf("%s: holds no key", file)
 	}
 	return s[:min(len(s), 2)], nil
+}
+
+// fingerprints tell secrets apart without giving anything away of them.
+func (s secret) fingerprints() []string {
+	prints := make([]string, len(s))
+	for i := range s {
+		key, err := hkdf.Key(sha256.New, s[i], nil, labelPrint, 4)
+		if err != nil {
+			continue // SHA-256 and 4 octets are never refused
+		}
+		prints[i] = hex.EncodeToString(key)
+	}
+	return prints
+}
+
+// Fingerprints tells the keys of a file apart that cluster.key_file or secret_file names, in their order, eight hex digits each.
+func Fingerprints(file string) ([]string, error) {
+	s, err := readSecret(File(file))
+	if err != nil {
+		return nil, err
+	}
+	return s.fingerprints(), nil
 }
 
 // loadSecret reads the node's secret, or makes one that lasts as long as the process.

@@ -25,6 +25,7 @@ type material struct {
 	certificate certificate
 	handshake   *tls.Config
 	credentials atomic.Pointer[credentials]
+	sites       atomic.Pointer[siteMaterial]
 	token       []byte
 	rules       *router.Router
 	keyring     msgauth.Keyring
@@ -36,9 +37,11 @@ func (c *Config) load(shared bool) (*material, error) {
 	m := &material{certificate: certificate{cfg: c.TLS, hostname: c.Hostname}}
 	var err error
 	if c.Cluster != nil {
-		if m.certificate.tickets, err = readSecret(c.Cluster.KeyFile); err != nil {
+		tickets, err := readSecret(c.Cluster.KeyFile)
+		if err != nil {
 			return nil, c.place("", "cluster.key_file", err)
 		}
+		m.certificate.tickets.Store(&tickets)
 	}
 	if m.handshake, err = m.certificate.load(time.Now()); err != nil {
 		return nil, c.place("", "tls.cert", err)
@@ -49,6 +52,11 @@ func (c *Config) load(shared bool) (*material, error) {
 		return nil, c.place("", "egress.credentials_file", err)
 	}
 	m.credentials.Store(&logins)
+	sites, err := c.loadSites()
+	if err != nil {
+		return nil, err
+	}
+	m.sites.Store(sites)
 	if c.Admin != nil && c.Admin.TokenFile != "" {
 		data, err := os.ReadFile(string(c.Admin.TokenFile))
 		if err != nil {
@@ -163,6 +171,7 @@ func (c *Config) egressConfig(resolver *dns.Resolver, m *material) (egress.Confi
 		}
 		sources = append(sources, a)
 	}
+	sites := m.sites.Load()
 	cfg := egress.Config{
 		Helo:         c.Egress.Helo,
 		Port:         uint16(c.Egress.Port),
@@ -173,6 +182,8 @@ func (c *Config) egressConfig(resolver *dns.Resolver, m *material) (egress.Confi
 		Self:         []string{c.Hostname},
 		SelfAddrs:    c.selfAddrs(),
 		Password:     m.password,
+		Providers:    sites.providers,
+		Reactions:    sites.reactions,
 		Client: smtpclient.Config{
 			Data:  time.Duration(c.Deadlines.Data),
 			Stall: time.Duration(c.Deadlines.Write),

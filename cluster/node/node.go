@@ -51,9 +51,11 @@ type Node struct {
 	resolver *dns.Resolver
 	cluster  *cluster.Cluster // nil: this node is alone
 	hops     net.Listener     // for the hop from other nodes
-	hopTLS   *tls.Config
+	hopTLS   atomic.Pointer[tls.Config]
 	peers    *peer.Client
-	asked    askedSites // whose owner was looked for
+	moves    chan struct{}            // holds a token when Sites may have changed hands
+	prints   atomic.Pointer[[]string] // of the cluster's secrets
+	asked    askedSites               // whose owner was looked for
 	auth     *msgauth.Authenticator
 	scoring  *scoring       // nil: no client is scored
 	shared   *routes.Routes // nil: the files are the rules
@@ -63,6 +65,8 @@ type Node struct {
 	servers  []*wire.Server
 	bound    []net.Listener
 	draining atomic.Bool
+	asking   sync.Once
+	drain    chan struct{} // closed when an operator asks for it
 	up       atomic.Bool
 
 	reloading sync.Mutex // one Reload at a time
@@ -86,7 +90,7 @@ func New(cfg *Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, material: m, events: newRing(ringSize)}
+	n := &Node{cfg: cfg, material: m, events: newRing(ringSize), drain: make(chan struct{}), moves: make(chan struct{}, 1)}
 	stderr := cfg.Stderr
 	if stderr == nil {
 		stderr = os.Stderr
@@ -151,6 +155,7 @@ func (n *Node) start() error {
 	if err := n.startRelay(tracer); err != nil {
 		return err
 	}
+	n.yieldSites()
 	if err := n.serveHops(tracer); err != nil {
 		return err
 	}
@@ -208,7 +213,11 @@ func (n *Node) trace() (trace.Tracer, error) {
 }
 
 func (n *Node) startAdmin(metrics *admin.Metrics) error {
-	s, err := admin.Listen(admin.Config{Addr: n.cfg.Admin.Addr, Token: n.material.token, Metrics: metrics, Ready: n.checks(), Cluster: func() admin.ClusterStatus { return n.clusterStatus(metrics) }})
+	s, err := admin.Listen(admin.Config{
+		Addr: n.cfg.Admin.Addr, Token: n.material.token, Metrics: metrics, Ready: n.checks(),
+		Cluster: func() admin.ClusterStatus { return n.clusterStatus(metrics) },
+		Drain:   func() { n.asking.Do(func() { close(n.drain) }) },
+	})
 	if err != nil {
 		return n.cfg.place("admin.", "admin.addr", err)
 	}
@@ -402,7 +411,7 @@ func (n *Node) AdminAddr() net.Addr {
 }
 
 func (n *Node) gauges() admin.Gauges {
-	return admin.Gauges{
+	g := admin.Gauges{
 		Connections:   func() int64 { return int64(n.caps.Open()) },
 		HoldInUse:     n.inUse,
 		HoldBudget:    int64(n.cfg.Limits.HoldBudget),
@@ -411,6 +420,10 @@ func (n *Node) gauges() admin.Gauges {
 		Rules:         n.material.rules.Len,
 		Store:         n.redis,
 	}
+	if n.cfg.Cluster != nil {
+		g.Cluster = n.clusterGauges
+	}
+	return g
 }
 
 // sessions tells the metrics what the relay keeps with each Site.
@@ -435,6 +448,10 @@ func (n *Node) checks() []admin.Check {
 		}},
 	}
 }
+
+// DrainAsked is closed when an operator has asked the node to end (POST /api/v1/cluster/drain). Whoever runs the node calls
+// Shutdown then.
+func (n *Node) DrainAsked() <-chan struct{} { return n.drain }
 
 // Shutdown drains the node: it is not ready from now on, idle clients are told 421 4.3.2, transactions under way finish
 // until ctx ends, and then they are cut, all but messages whose end of data was released at the next hop: what comes of
@@ -484,7 +501,7 @@ func (n *Node) end(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Reload reads rules, SRS keys, signing keys, certificate and credentials anew. If anything is wrong with any of them, or with the configuration
+// Reload reads rules, SRS keys, signing keys, certificates, credentials, the limits of Sites and reactions, and the keys of gossip anew. If anything is wrong with any of them, or with the configuration
 // file, nothing changes, and the error names the file and the line. Mail that is under way goes on with what it began
 // with. What the configuration file says, and the keys made of secret_file or of what stands for it, change with a restart only.
 func (n *Node) Reload() error {
@@ -523,11 +540,23 @@ func (n *Node) reload() error {
 	if err != nil {
 		return err
 	}
+	ours, err := n.loadCluster()
+	if err != nil {
+		return err
+	}
+	sites, err := n.cfg.loadSites()
+	if err != nil {
+		return err
+	}
 	old := m.credentials.Swap(&logins) // the rules are checked against them
 	if err := n.reloadRules(); err != nil {
 		m.credentials.Store(old)
 		return n.cfg.place("", "routes", err)
 	}
+	if err := n.useCluster(ours); err != nil {
+		return n.cfg.place("", "cluster", err)
+	}
+	n.useSites(sites)
 	m.certificate.use(handshake)
 	return n.cfg.useKeyring(n.auth, keyring)
 }

@@ -283,6 +283,13 @@ func TestACertificateIsSwappedOnReload(t *testing.T) {
 	if got := shown(); got != "two.example" {
 		t.Errorf("after a bad reload: got %s", got)
 	}
+	write(dir, "three.example")
+	if err := os.WriteFile(filepath.Join(dir, "key.pem"), []byte("broken"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Reload(); err == nil || !strings.Contains(err.Error(), "tls.key: "+filepath.Join(dir, "key.pem")) {
+		t.Errorf("a broken key: got %v", err)
+	}
 }
 
 func TestADrainTellsIdleClientsAndFinishesTransactions(t *testing.T) {

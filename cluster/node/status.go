@@ -84,6 +84,9 @@ func (n *Node) clusterStatus(metrics *admin.Metrics) admin.ClusterStatus {
 func (n *Node) membersStatus(s *admin.ClusterStatus) {
 	c := n.cluster
 	s.Node, s.Ring, s.Stable = c.Self(), fmt.Sprintf("%016x", c.RingVersion()), c.Stable()
+	if prints := n.prints.Load(); prints != nil {
+		s.Keys = *prints
+	}
 	for _, m := range c.Members() {
 		s.Members = append(s.Members, admin.ClusterMember{
 			Name: m.Name, Self: m.Name == c.Self(), Gossip: m.Gossip, Peer: m.Peer, Weight: cmp.Or(m.Weight, 1),
@@ -96,4 +99,13 @@ func (n *Node) membersStatus(s *admin.ClusterStatus) {
 		})
 	}
 	slices.SortFunc(s.Suspensions, func(a, b admin.ClusterSuspension) int { return cmp.Compare(a.Site, b.Site) })
+}
+
+// clusterGauges are what the metrics tell of the cluster.
+func (n *Node) clusterGauges() admin.ClusterGauges {
+	g := admin.ClusterGauges{Members: n.cluster.Nodes(), Stable: n.cluster.Stable(), Suspended: len(n.cluster.Suspensions())}
+	if n.shared != nil {
+		g.Rules = n.shared.Version()
+	}
+	return g
 }

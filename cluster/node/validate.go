@@ -176,24 +176,44 @@ func (v *validator) trusted(at string, l *Listener) {
 	var trusted4 uint64 // addresses of IPv4 that are routed globally
 	for j, n := range l.Networks {
 		field := fmt.Sprintf("%s.networks[%d]", at, j)
-		if n.Addr().Is4() && !isPrivate(n.Prefix) {
-			trusted4 += 1 << (32 - n.Bits())
-		}
 		for _, p := range l.ProxyProtocol {
 			if n.Overlaps(p.Prefix) {
 				v.add(field, fmt.Sprintf("%s overlaps %s of proxy_protocol: the proxy itself would be trusted", n, p))
 			}
 		}
-		switch wide := n.Addr().Is4() && n.Bits() < 16 || n.Addr().Is6() && n.Bits() < 32; {
-		case n.Addr().Is4() && n.Bits() < 8 && !isPrivate(n.Prefix), n.Addr().Is6() && n.Bits() < 16 && !isPrivate(n.Prefix):
+		as := translated(n.Prefix)
+		if isPrivate(as) {
+			continue
+		}
+		four := as.Addr().Is4()
+		if four {
+			trusted4 += 1 << (32 - as.Bits())
+		}
+		switch {
+		case four && as.Bits() < 8, !four && as.Bits() < 16:
 			v.add(field, "would make an open relay")
-		case wide && !isPrivate(n.Prefix) && !l.ConfirmWide:
+		case (four && as.Bits() < 16 || !four && as.Bits() < 32) && !l.ConfirmWide:
 			v.add(field, fmt.Sprintf("%s is routed globally and wide; say confirm_wide: true if all of it is yours", n))
 		}
 	}
 	if trusted4 > 1<<30 {
 		v.add(at+".networks", "together hold a quarter of the Internet, and would make an open relay")
 	}
+}
+
+// nat64 is how all of IPv4 stands in IPv6 behind a translator (RFC 6052 section 2.1).
+var nat64 = netip.MustParsePrefix("64:ff9b::/96")
+
+// translated gives the IPv4 network that one of nat64 stands for, and every other one as it is.
+func translated(p netip.Prefix) netip.Prefix {
+	switch {
+	case !p.Overlaps(nat64):
+		return p
+	case p.Bits() < nat64.Bits():
+		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	a := p.Addr().As16()
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte(a[12:])), p.Bits()-nat64.Bits())
 }
 
 var privateNetworks = []netip.Prefix{
@@ -225,6 +245,8 @@ func (v *validator) egress(e *Egress) {
 		}
 	}
 	v.file("egress.credentials_file", e.CredentialsFile)
+	v.file("egress.sites_file", e.SitesFile)
+	v.file("egress.reactions_file", e.ReactionsFile)
 }
 
 func (v *validator) limits(l *Limits) {

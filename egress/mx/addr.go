@@ -90,11 +90,15 @@ func (f *Finder) literal(domain string) (Set, error) {
 	if f.selfAddrs[a] {
 		return Set{}, loops(domain, domain)
 	}
-	name := "[" + a.String() + "]"
-	if a.Is6() {
-		name = "[IPv6:" + a.String() + "]"
-	}
+	name := literalName(a)
 	return Set{Site: mail.Site(name), Hosts: []Host{{Name: name}}, Expires: f.cfg.Now().Add(24 * time.Hour)}, nil
+}
+
+func literalName(a netip.Addr) string {
+	if a.Is6() {
+		return "[IPv6:" + a.String() + "]"
+	}
+	return "[" + a.String() + "]"
 }
 
 // parseLiteral reads "[192.0.2.1]" or "[IPv6:2001:db8::1]", the tag in any case.

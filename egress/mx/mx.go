@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace/egress/dns"
@@ -94,6 +95,7 @@ type Set struct {
 // A Finder finds MX hosts. All methods are safe for concurrent use.
 type Finder struct {
 	cfg       Config
+	providers atomic.Pointer[Providers]
 	self      map[string]bool
 	selfAddrs map[netip.Addr]bool
 	sets      *cache.Cache[string, *kept]
@@ -102,7 +104,8 @@ type Finder struct {
 // A kept Set is shared by all callers.
 type kept struct {
 	set   Set
-	mixed bool // hosts of equal preference, which each call gets in another order
+	mixed bool       // hosts of equal preference, which each call gets in another order
+	by    *Providers // who named its Site
 }
 
 const (
@@ -133,6 +136,7 @@ func New(c Config) (*Finder, error) {
 		c.Now = time.Now
 	}
 	f := &Finder{cfg: c, self: make(map[string]bool), selfAddrs: make(map[netip.Addr]bool), sets: cache.New[string, *kept](c.CacheSize)}
+	f.providers.Store(c.Providers)
 	for _, name := range c.Self {
 		f.self[canonical(name)] = true
 	}
@@ -143,7 +147,10 @@ func New(c Config) (*Finder, error) {
 }
 
 // Limits gives how sessions with site are kept.
-func (f *Finder) Limits(site mail.Site) Limits { return f.cfg.Providers.Limits(site) }
+func (f *Finder) Limits(site mail.Site) Limits { return f.providers.Load().Limits(site) }
+
+// Use takes other Providers from now on. Domains that are known already are looked up again, as the DNS cache allows.
+func (f *Finder) Use(p *Providers) { f.providers.Store(p) }
 
 // Hosts gives the hosts that take mail for domain, which is a domain in ASCII (an internationalized one in A-labels) or an
 // address literal in brackets. Hosts of equal preference come in another order each time (RFC 5321 section 5.1).
@@ -152,7 +159,7 @@ func (f *Finder) Limits(site mail.Site) Limits { return f.cfg.Providers.Limits(s
 // 5.4.6 its best host is ourselves, 451 4.4.3 the DNS failed or ctx ended, 451 4.4.4 none of its MX hosts exists.
 func (f *Finder) Hosts(ctx context.Context, domain string) (Set, error) {
 	domain = canonical(domain)
-	if k, ok := f.sets.Get(domain); ok && f.cfg.Now().Before(k.set.Expires) {
+	if k, ok := f.sets.Get(domain); ok && k.by == f.providers.Load() && f.cfg.Now().Before(k.set.Expires) {
 		return f.shuffled(k), nil
 	}
 	if strings.HasPrefix(domain, "[") {
@@ -217,13 +224,14 @@ func (f *Finder) find(ctx context.Context, domain string) (*kept, error) {
 	if len(hosts) == 0 {
 		return nil, noHost(domain, fmt.Errorf("no host name among the MX records %v", records))
 	}
-	site := f.site(hosts)
+	by := f.providers.Load()
+	site := by.site(hosts)
 	looked := f.look(ctx, hosts)
 	hosts, err = f.choose(domain, looked, implicit)
 	if err != nil {
 		return nil, err
 	}
-	k := &kept{set: Set{Site: site, Hosts: hosts, Expires: f.expiry(meta.Expires, looked), AD: meta.AD}}
+	k := &kept{set: Set{Site: site, Hosts: hosts, Expires: f.expiry(meta.Expires, looked), AD: meta.AD}, by: by}
 	for i := 1; i < len(hosts); i++ {
 		k.mixed = k.mixed || hosts[i].Pref == hosts[i-1].Pref
 	}

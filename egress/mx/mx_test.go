@@ -404,7 +404,6 @@ func TestNetworksThatAreNotPublic(t *testing.T) {
 }
 
 func TestALargeSetHasAShortSiteThatItAloneHas(t *testing.T) {
-	w := newWorld(t, Config{})
 	hosts := func(n int) []Host {
 		var out []Host
 		for i := range n {
@@ -412,13 +411,13 @@ func TestALargeSetHasAShortSiteThatItAloneHas(t *testing.T) {
 		}
 		return out
 	}
-	a, b := w.site(hosts(30)), w.site(hosts(31))
+	a, b := ShippedProviders().site(hosts(30)), ShippedProviders().site(hosts(31))
 	if a == b || len(a) > maxSite || !strings.HasPrefix(string(a), "a-host-with-a-long-name-00.example.com,+29,") {
 		t.Errorf("got %s and %s", a, b)
 	}
 	reversed := hosts(30)
 	slices.Reverse(reversed)
-	if got := w.site(reversed); got != a {
+	if got := ShippedProviders().site(reversed); got != a {
 		t.Errorf("the order of hosts changes the Site: %s and %s", a, got)
 	}
 }
@@ -480,5 +479,22 @@ func BenchmarkHostsKept(b *testing.B) {
 		if _, err := w.Hosts(context.Background(), "plain.example"); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestOtherProvidersNameASiteAnewThoughItsHostsAreKnown(t *testing.T) {
+	w := newWorld(t, Config{AllowPrivate: true})
+	before, err := w.Hosts(t.Context(), "plain.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := ShippedProviders().Over("f", "site ours "+strings.ReplaceAll(string(before.Site), ",", " ")+"\nlimits ours connections=3\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Use(p)
+	after, err := w.Hosts(t.Context(), "plain.example")
+	if err != nil || after.Site != "ours" || w.Limits(after.Site).Connections != 3 {
+		t.Errorf("got %s, %+v, %v", after.Site, w.Limits(after.Site), err)
 	}
 }

@@ -3,8 +3,11 @@ package mx
 import (
 	"cmp"
 	_ "embed"
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,12 +28,16 @@ type Limits struct {
 	MessageRate  float64 // messages per second, 0 for any number
 	ConnectRate  float64 // sessions opened per second, 0 for any number
 	ConnectBurst int     // how many of these may follow each other at once
+
+	Spread int // owners in a cluster, each of which keeps its part of the above, at least 1 and at most Connections
 }
 
-// Providers know which MX hosts belong to one provider and how its sessions are kept. They are immutable.
+// Providers know which MX hosts belong to one provider and how the sessions of each Site are kept. They are immutable.
 type Providers struct {
+	named  map[mail.Site]bool
 	sites  map[string]mail.Site // by ".suffix" or host name
-	limits map[mail.Site]Limits
+	given  map[mail.Site]Limits // as the lines have them, those of "*" as well
+	limits map[mail.Site]Limits // filled up from others
 	others Limits
 }
 
@@ -44,10 +51,22 @@ func ShippedProviders() *Providers {
 }
 
 // ParseProviders reads text in the format that providers.txt explains. An error begins with name and the line's number.
-func ParseProviders(name, text string) (*Providers, error) {
-	p := &Providers{sites: make(map[string]mail.Site), limits: make(map[mail.Site]Limits)}
-	named := make(map[mail.Site]bool)
-	lines := make(map[mail.Site]int) // of the limits
+func ParseProviders(name, text string) (*Providers, error) { return new(Providers).Over(name, text) }
+
+// Over reads text in the same format and gives Providers who know that and, where it says nothing, what p does: its sites add
+// hosts to those of p or take them over, and the limits of a Site replace those of p whole; what "*" leaves out stays. p is
+// not changed. Errors are those of ParseProviders.
+func (p *Providers) Over(name, text string) (*Providers, error) {
+	r := reading{
+		Providers: &Providers{
+			named: make(map[mail.Site]bool), sites: make(map[string]mail.Site),
+			given: make(map[mail.Site]Limits), limits: make(map[mail.Site]Limits),
+		},
+		named: make(map[mail.Site]int), hosts: make(map[string]mail.Site), lines: make(map[mail.Site]int),
+	}
+	maps.Copy(r.Providers.named, p.named)
+	maps.Copy(r.Providers.sites, p.sites)
+	maps.Copy(r.given, p.given)
 	number := 0
 	for line := range strings.Lines(text) {
 		number++
@@ -56,62 +75,104 @@ func ParseProviders(name, text string) (*Providers, error) {
 		if len(words) == 0 {
 			continue
 		}
-		if err := p.line(words, named, lines, number); err != nil {
+		if err := r.line(words, number); err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", name, number, err)
 		}
 	}
-	if lines["*"] == 0 {
-		return nil, fmt.Errorf("%s:%d: no limits for *", name, max(1, number))
+	if line, err := r.fill(); err != nil {
+		return nil, fmt.Errorf("%s:%d: %w", name, max(1, cmp.Or(line, number)), err)
 	}
-	p.others = p.limits["*"]
-	delete(p.limits, "*")
-	if p.others.Connections == 0 || p.others.Messages == 0 || p.others.Idle == 0 || p.others.Age == 0 {
-		return nil, fmt.Errorf("%s:%d: limits of * leave something out", name, lines["*"])
-	}
-	for site, l := range p.limits {
-		if !named[site] {
-			return nil, fmt.Errorf("%s:%d: no site %s", name, lines[site], site)
-		}
-		p.limits[site] = l.or(p.others)
-	}
-	return p, nil
+	return r.Providers, nil
 }
 
-func (p *Providers) line(words []string, named map[mail.Site]bool, lines map[mail.Site]int, number int) error {
+// A reading is Providers while their text is read. Each of the maps is of this text alone.
+type reading struct {
+	*Providers
+	named map[mail.Site]int // the line
+	hosts map[string]mail.Site
+	lines map[mail.Site]int // of the limits
+}
+
+func (r *reading) line(words []string, number int) error {
 	if len(words) < 3 {
 		return fmt.Errorf("%q needs a name and a value", words[0])
 	}
-	site := mail.Site(words[1])
-	if !isSiteName(words[1]) && words[1] != "*" {
-		return fmt.Errorf("%q is no name: lower-case letters, digits and hyphens", words[1])
-	}
 	switch words[0] {
 	case "site":
-		if named[site] || site == "*" {
-			return fmt.Errorf("site %s is named already", site)
-		}
-		named[site] = true
-		for _, host := range words[2:] {
-			bare := strings.TrimPrefix(host, ".")
-			if !isHostName(bare) || !strings.Contains(bare, ".") || bare != strings.ToLower(bare) {
-				return fmt.Errorf("%q is no host name in lower case, with or without a dot in front", host)
-			}
-			if other, taken := p.sites[host]; taken {
-				return fmt.Errorf("%s belongs to site %s already", host, other)
-			}
-			p.sites[host] = site
-		}
-		return nil
+		return r.site(words[1], words[2:], number)
 	case "limits":
-		if lines[site] != 0 {
-			return fmt.Errorf("limits of %s stand in line %d already", site, lines[site])
+		site := mail.Site("*")
+		if words[1] != "*" {
+			var err error
+			if site, err = parseSite(words[1]); err != nil {
+				return err
+			}
 		}
-		lines[site] = number
+		if r.lines[site] != 0 {
+			return fmt.Errorf("limits of %s stand in line %d already", site, r.lines[site])
+		}
 		l, err := parseLimits(words[2:])
-		p.limits[site] = l
+		if site == "*" {
+			l = l.or(r.given["*"])
+		}
+		r.lines[site], r.given[site] = number, l
 		return err
 	}
 	return fmt.Errorf("%q is neither site nor limits", words[0])
+}
+
+func (r *reading) site(name string, hosts []string, number int) error {
+	site := mail.Site(name)
+	switch {
+	case !isSiteName(name) && name != "*":
+		return fmt.Errorf("%q is no name: lower-case letters, digits and hyphens", name)
+	case r.named[site] != 0 || site == "*":
+		return fmt.Errorf("site %s is named already", site)
+	}
+	r.named[site], r.Providers.named[site] = number, true
+	for _, host := range hosts {
+		bare := strings.TrimPrefix(host, ".")
+		if !isHostName(bare) || !strings.Contains(bare, ".") || bare != strings.ToLower(bare) {
+			return fmt.Errorf("%q is no host name in lower case, with or without a dot in front", host)
+		}
+		if other, taken := r.hosts[host]; taken {
+			return fmt.Errorf("%s belongs to site %s already", host, other)
+		}
+		r.hosts[host], r.sites[host] = site, site
+	}
+	return nil
+}
+
+// fill completes the limits of each Site by those of all others, and looks at what only the whole text tells. An error comes
+// with its line, 0 for the last one.
+func (r *reading) fill() (line int, err error) {
+	p := r.Providers
+	p.others = p.given["*"]
+	switch o := p.others; {
+	case o == Limits{}:
+		return 0, errors.New("no limits for *")
+	case o.Connections == 0 || o.Messages == 0 || o.Idle == 0 || o.Age == 0:
+		return r.lines["*"], errors.New("limits of * leave something out")
+	}
+	p.others.Spread = max(1, p.others.Spread)
+	bySite := slices.SortedFunc(maps.Keys(p.given), func(a, b mail.Site) int { return cmp.Compare(r.lines[a], r.lines[b]) })
+	for _, site := range bySite {
+		l, line := p.given[site], r.lines[site]
+		full := l.or(p.others)
+		if line > 0 && site != "*" {
+			if err := p.check(site); err != nil {
+				return line, err
+			}
+		}
+		if line > 0 && l.Spread > full.Connections {
+			return line, fmt.Errorf("%q: each owner needs a connection, and there are %d", "spread="+strconv.Itoa(l.Spread), full.Connections)
+		}
+		full.Spread = min(full.Spread, full.Connections)
+		if site != "*" {
+			p.limits[site] = full
+		}
+	}
+	return 0, nil
 }
 
 func parseLimits(words []string) (Limits, error) {
@@ -134,6 +195,8 @@ func parseLimits(words []string) (Limits, error) {
 			err = setRate(&l.ConnectRate, value)
 		case "connect_burst":
 			err = setCount(&l.ConnectBurst, value)
+		case "spread":
+			err = setCount(&l.Spread, value)
 		default:
 			err = fmt.Errorf("no such limit")
 		}
@@ -201,6 +264,9 @@ func (l Limits) or(others Limits) Limits {
 	}
 	if l.ConnectRate == 0 {
 		l.ConnectRate, l.ConnectBurst = others.ConnectRate, cmp.Or(l.ConnectBurst, others.ConnectBurst)
+	}
+	if l.Spread == 0 {
+		l.Spread = others.Spread
 	}
 	return l
 }

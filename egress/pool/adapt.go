@@ -67,6 +67,12 @@ func (s *Slot[S]) TooMany() (others, news bool) {
 	return open > 0, true
 }
 
+// isOver reports whether more sessions are open than are allowed by now. Slots in which one is still being opened do not count: the
+// Site may refuse them all, and then those that it has are all there is.
+func (t *site[S]) isOver() bool {
+	return t.slots-t.closing > t.limits.Sessions && t.established() > t.limits.Sessions
+}
+
 // established counts the sessions that are open.
 func (t *site[S]) established() int {
 	open := len(t.idle)

@@ -45,6 +45,7 @@ func TestASiteWithTooManySessionsGetsHalfAndGrowsToTheNumberThatItTook(t *testin
 		for _, s := range held {
 			s.Put()
 		}
+		endings(p)
 		if d.open.Load() != 4 {
 			t.Errorf("%d sessions are open", d.open.Load())
 		}
@@ -90,6 +91,7 @@ func TestSessionsThatWereBeingOpenedWhenOneWasTooManyCountAsTaken(t *testing.T) 
 		for _, s := range dialling[2:] {
 			s.Put()
 		}
+		endings(p)
 		if d.open.Load() != 10 {
 			t.Errorf("%d are open", d.open.Load())
 		}
@@ -184,6 +186,7 @@ func TestASuspendedSiteIsReopenedByAMessageThatItTakesOnly(t *testing.T) {
 		s.Discard()
 		refused := func() {
 			t.Helper()
+			endings(p)
 			_, err := p.Get(t.Context(), r)
 			if c := (*CooledError)(nil); !errors.As(err, &c) || !c.Suspended || !c.Until.Equal(until) || d.open.Load() > 1 {
 				t.Errorf("got %v, %d open", err, d.open.Load())
@@ -207,4 +210,33 @@ func TestASuspendedSiteIsReopenedByAMessageThatItTakesOnly(t *testing.T) {
 		p.Resume("site")
 		get(t, p, d, r).Put()
 	})
+}
+
+func TestTheOnlySessionOfACrowdedSiteIsKeptWhileOthersAreBeingOpened(t *testing.T) {
+	p, d := newPool(t), new(dest)
+	r := request(20, netA)
+	only := get(t, p, d, r)
+	var dialling []*Slot[*fake]
+	for range 5 {
+		s, err := p.Get(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dialling = append(dialling, s)
+	}
+	if others, _ := dialling[0].TooMany(); !others {
+		t.Error("there is one")
+	}
+	only.Put()
+	for _, s := range dialling[1:] {
+		if others, _ := s.TooMany(); !others {
+			t.Error("the one that was given back was closed")
+		}
+	}
+	for _, s := range dialling {
+		s.Discard()
+	}
+	if c := p.Count(); c != (Count{Idle: 1}) || d.open.Load() != 1 {
+		t.Errorf("%+v, %d open", c, d.open.Load())
+	}
 }

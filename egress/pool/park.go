@@ -9,23 +9,22 @@ func (p *Pool[S]) since(now time.Time) int64 { return max(1, 1+int64(now.Sub(p.b
 
 // serve gives to those who wait for t what there is for them, in their order: each must be due by the message rate, and gets
 // an idle session, room for a new one if the rate of these allows it, or a parked Slot. If somebody is left waiting for a
-// time, the alarm is set for it. Sessions to close go to whoever is given a Slot, else they are returned.
-func (p *Pool[S]) serve(t *site[S], now time.Time) (doomed []S) {
+// time, the alarm is set for it.
+func (p *Pool[S]) serve(t *site[S], now time.Time) {
 	clock := p.since(now)
 	for t.waiting.Load() > 0 {
 		w := t.peek()
 		if d := t.untilMessage(&w.Request, clock); d > 0 {
 			p.arm(t, clock, d)
-			return doomed
+			return
 		}
-		s, old, wait, err := p.place(t, &w.Request, now)
-		doomed = append(doomed, old...)
+		s, wait, err := p.place(t, &w.Request, now)
 		if wait > 0 {
 			p.arm(t, clock, wait)
 		}
 		if s == nil && err == nil {
 			if s = p.steal(t, w, clock); s == nil {
-				return doomed
+				return
 			}
 		}
 		t.leave(w)
@@ -33,10 +32,8 @@ func (p *Pool[S]) serve(t *site[S], now time.Time) (doomed []S) {
 		if s != nil {
 			t.pay(&w.Request, clock)
 		}
-		w.grant <- granted[S]{slot: s, err: err, doomed: doomed}
-		doomed = nil
+		w.grant <- granted[S]{slot: s, err: err}
 	}
-	return doomed
 }
 
 // steal takes a parked Slot away for w, whose turn it is, and lends it, as far as the rules go: from a network above its share
@@ -129,9 +126,8 @@ func (p *Pool[S]) arm(t *site[S], now int64, d time.Duration) {
 		now := p.cfg.Now()
 		p.mu.Lock()
 		t.armed = false
-		doomed := p.serve(t, now)
+		p.serve(t, now)
 		p.mu.Unlock()
-		closeAll(doomed)
 	})
 }
 

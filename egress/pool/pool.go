@@ -191,8 +191,7 @@ func New[S Session](cfg Config) (*Pool[S], error) {
 // and calls Fill. At the cap it waits until ctx ends, first come first served but for the share (see site.peek). Errors
 // are a *CooledError, one that wraps ErrBusy and the context's error, or ErrClosed.
 func (p *Pool[S]) Get(ctx context.Context, r Request) (*Slot[S], error) {
-	s, w, doomed, err := p.take(&r)
-	closeAll(doomed)
+	s, w, err := p.take(&r)
 	if w != nil {
 		s, err = p.wait(ctx, w)
 	}
@@ -220,77 +219,72 @@ func (p *Pool[S]) Get(ctx context.Context, r Request) (*Slot[S], error) {
 }
 
 // take gives what can be had at once: a Slot, whose session may be one that does not fit, or else a place in the queue.
-// Sessions to close are returned.
-func (p *Pool[S]) take(r *Request) (s *Slot[S], w *waiter[S], doomed []S, err error) {
+func (p *Pool[S]) take(r *Request) (s *Slot[S], w *waiter[S], err error) {
 	now := p.cfg.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
-		return nil, nil, nil, ErrClosed
+		return nil, nil, ErrClosed
 	}
 	t := p.site(r)
 	t.used = now
 	clock := p.since(now)
 	if t.waiting.Load() == 0 && t.untilMessage(r, clock) == 0 {
-		s, doomed, _, err = p.place(t, r, now)
+		s, _, err = p.place(t, r, now)
 		if s != nil {
 			t.pay(r, clock)
 		}
 		if s != nil || err != nil {
-			return s, nil, doomed, err
+			return s, nil, err
 		}
 	}
 	w = t.enqueue(r)
-	return nil, w, append(doomed, p.serve(t, now)...), nil
+	p.serve(t, now)
+	return nil, w, nil
 }
 
 // place lends for r what t has at once: a Slot with an idle session, which may be one that does not fit, or an empty one, or
-// nothing. If it is the rate of opening sessions that is in the way, wait says for how long. Sessions to close are returned.
-func (p *Pool[S]) place(t *site[S], r *Request, now time.Time) (s *Slot[S], doomed []S, wait time.Duration, err error) {
+// nothing. If it is the rate of opening sessions that is in the way, wait says for how long.
+func (p *Pool[S]) place(t *site[S], r *Request, now time.Time) (s *Slot[S], wait time.Duration, err error) {
 	clock := p.since(now)
-	if s, doomed = t.popIdle(r, now); s != nil {
+	if s = t.popIdle(r, now); s != nil {
 		p.lend(s, r.Client, r.Favoured, clock)
-		return s, doomed, 0, nil
+		return s, 0, nil
 	}
-	for t.slots > t.limits.Sessions && len(t.idle) > 0 {
-		doomed = append(doomed, t.evictIdle().session)
-		t.slots--
+	for len(t.idle) > 0 && t.isOver() {
+		p.ending(t, t.evictIdle().session)
 	}
 	if t.slots >= t.limits.Sessions {
 		if len(t.idle) > 0 { // none that fits
 			s = t.evictIdle()
 			p.lend(s, r.Client, r.Favoured, clock)
 		}
-		return s, doomed, 0, nil
+		return s, 0, nil
 	}
 	// Whoever found no session that fits will open one, which a cooling Site does not get.
 	probe, err := t.mayOpen(now)
 	if err != nil {
-		return nil, doomed, 0, err
+		return nil, 0, err
 	}
 	if wait = t.untilOpen(clock); wait > 0 && !probe {
-		return nil, doomed, wait, nil
+		return nil, wait, nil
 	}
 	t.open(clock)
 	s = &Slot[S]{pool: p, site: t, probe: probe}
 	t.slots++
 	p.lend(s, r.Client, r.Favoured, clock)
-	return s, doomed, 0, nil
+	return s, 0, nil
 }
 
 // exchange swaps a Slot whose session was closed, being dead or not fit for r, for one with an idle session, or empties it,
 // or, where no session may be opened yet, gives it up for a place in the queue.
 func (p *Pool[S]) exchange(s *Slot[S], r *Request) (*Slot[S], *waiter[S], error) {
 	now := p.cfg.Now()
-	var doomed []S
-	defer func() { closeAll(doomed) }() // after the lock was given up
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.clear()
 	t, clock := s.site, p.since(now)
-	other, old := t.popIdle(r, now)
-	doomed = old
-	if other != nil {
+	if other := t.popIdle(r, now); other != nil {
 		p.lend(other, r.Client, r.Favoured, clock)
 		p.unlend(s)
 		t.slots--
@@ -298,12 +292,12 @@ func (p *Pool[S]) exchange(s *Slot[S], r *Request) (*Slot[S], *waiter[S], error)
 	}
 	probe, err := t.mayOpen(now)
 	if err != nil {
-		doomed = append(doomed, p.vacate(s, now)...)
+		p.vacate(s, now)
 		return nil, nil, err
 	}
 	if !probe && t.untilOpen(clock) > 0 && !p.closed {
 		w := t.enqueue(r)
-		doomed = append(doomed, p.vacate(s, now)...)
+		p.vacate(s, now)
 		return nil, w, nil
 	}
 	t.open(clock)
@@ -318,10 +312,15 @@ func (p *Pool[S]) site(r *Request) *site[S] {
 		t = &site[S]{pool: p, name: r.Site, held: make(map[netip.Prefix]int), queues: make(map[queueKey]*queue[S])}
 		p.sites[r.Site] = t
 	}
-	t.limits = r.Limits.orGeneric()
+	t.limit(r.Limits)
+	return t
+}
+
+// limit makes l those of the Site, as far as its crowding allows.
+func (t *site[S]) limit(l Limits) {
+	t.limits = l.orGeneric()
 	t.cap = t.limits.Sessions
 	t.limits.Sessions = t.crowd.apply(t.cap)
-	return t
 }
 
 // lend counts s as held by client.
@@ -359,11 +358,26 @@ func (p *Pool[S]) unlend(s *Slot[S]) {
 	}
 }
 
-// vacate ends an empty Slot, and gives its place to whoever waits. Sessions to close are returned.
-func (p *Pool[S]) vacate(s *Slot[S], now time.Time) (doomed []S) {
+// vacate ends an empty Slot, and gives its place to whoever waits.
+func (p *Pool[S]) vacate(s *Slot[S], now time.Time) {
 	p.unlend(s)
 	s.site.slots--
-	return p.serve(s.site, now)
+	p.serve(s.site, now)
+}
+
+// ending closes a session that is in no Slot any more but counted as one until the other side has closed it too, or for quitWait:
+// so the Site never sees more sessions than its cap. Nobody waits for it but Shutdown, and whoever needs the room.
+func (p *Pool[S]) ending(t *site[S], session S) {
+	t.closing++
+	p.done.Go(func() { // ends with quitWait
+		session.Quit(quitWait)
+		now := p.cfg.Now()
+		p.mu.Lock()
+		t.closing--
+		t.slots--
+		p.serve(t, now)
+		p.mu.Unlock()
+	})
 }
 
 func closeAll[S Session](doomed []S) {

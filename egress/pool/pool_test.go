@@ -81,6 +81,9 @@ func session(s *Slot[*fake]) *fake {
 	return f
 }
 
+// endings waits until what is being closed is closed. Nobody may wait for a Slot meanwhile.
+func endings(p *Pool[*fake]) { p.done.Wait() }
+
 // ask calls Get in a goroutine, which ends when it has its answer.
 func ask(t testing.TB, p *Pool[*fake], r Request) <-chan *Slot[*fake] {
 	c := make(chan *Slot[*fake], 1)
@@ -168,6 +171,7 @@ func TestLimitsEndASession(t *testing.T) {
 		f := session(s)
 		wear(f)
 		s.Put()
+		endings(p)
 		if !f.closed.Load() || p.Count() != (Count{}) {
 			t.Errorf("%s: closed %v, %+v", name, f.closed.Load(), p.Count())
 		}
@@ -236,5 +240,47 @@ func BenchmarkGetPut(b *testing.B) {
 			b.Fatal(err)
 		}
 		s.Put()
+	}
+}
+
+func TestASiteThatWentToAnotherNodeKeepsNoIdleSession(t *testing.T) {
+	p, d := newPool(t), &dest{}
+	limits := func(mail.Site) Limits { return Limits{Sessions: 4} }
+	idle, lent := get(t, p, d, request(4, netA)), get(t, p, d, request(4, netA))
+	idle.Put()
+	p.Yield(func(mail.Site) bool { return false }, limits)
+	endings(p)
+	if n := d.open.Load(); n != 1 {
+		t.Errorf("%d sessions are open beside the one in use", n-1)
+	}
+	lent.Put()
+	endings(p)
+	if n := d.open.Load(); n != 0 {
+		t.Errorf("%d sessions are open", n)
+	}
+	p.Yield(func(site mail.Site) bool { return site == "site" }, limits) // it came back
+	get(t, p, d, request(4, netA)).Put()
+	if n := d.open.Load(); n != 1 {
+		t.Errorf("%d sessions are kept of a Site that is ours", n)
+	}
+	p.Yield(func(mail.Site) bool { return true }, limits)
+	if n := d.open.Load(); n != 1 {
+		t.Errorf("%d sessions are left of a Site that is ours", n)
+	}
+}
+
+func TestASiteWhoseShareShrankKeepsNoIdleSessionOverIt(t *testing.T) {
+	p, d := newPool(t), &dest{}
+	var all []*Slot[*fake]
+	for range 4 {
+		all = append(all, get(t, p, d, request(4, netA)))
+	}
+	for _, s := range all {
+		s.Put()
+	}
+	p.Yield(func(mail.Site) bool { return true }, func(mail.Site) Limits { return Limits{Sessions: 1} })
+	endings(p)
+	if n := d.open.Load(); n != 1 {
+		t.Errorf("%d sessions are open, want the one that is our share", n)
 	}
 }

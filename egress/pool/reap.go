@@ -19,14 +19,14 @@ func (p *Pool[S]) Start() {
 			case <-p.stop:
 				return
 			case <-tick.C:
-				closeAll(p.reap())
+				p.reap()
 			}
 		}
 	})
 }
 
-// reap takes out the idle sessions that are over their time, and forgets Sites of which nothing is left to know.
-func (p *Pool[S]) reap() (doomed []S) {
+// reap closes the idle sessions that are over their time, and forgets Sites of which nothing is left to know.
+func (p *Pool[S]) reap() {
 	now := p.cfg.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -34,8 +34,7 @@ func (p *Pool[S]) reap() (doomed []S) {
 		kept := t.idle[:0]
 		for _, s := range t.idle {
 			if s.spent || t.expired(s, now) {
-				doomed = append(doomed, s.session)
-				t.slots--
+				p.ending(t, s.session)
 				continue
 			}
 			kept = append(kept, s)
@@ -51,7 +50,41 @@ func (p *Pool[S]) reap() (doomed []S) {
 			delete(p.sites, name)
 		}
 	}
-	return doomed
+}
+
+// Yield is called when Sites have changed hands, or the shares of their limits have: ours reports whether a Site is this node's, and
+// limits what it has now. Of those that are not ours what is idle is closed, and what is lent as soon as it is given back and
+// nobody waits for it: the other node opens sessions of its own, and the Site is not to see both for longer than a message
+// takes. Of the others, idle sessions over the limit are closed. A Site that is met later is not one of them.
+func (p *Pool[S]) Yield(ours func(mail.Site) bool, limits func(mail.Site) Limits) {
+	p.mu.Lock()
+	names := make([]mail.Site, 0, len(p.sites))
+	for name := range p.sites {
+		names = append(names, name)
+	}
+	p.mu.Unlock()
+	type now struct {
+		ours   bool
+		limits Limits
+	}
+	changed := make(map[mail.Site]now, len(names))
+	for _, name := range names {
+		changed[name] = now{ours(name), limits(name)}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for name, is := range changed {
+		t := p.sites[name]
+		if t == nil || p.closed {
+			continue
+		}
+		t.limit(is.limits)
+		t.yields = !is.ours
+		for len(t.idle) > 0 && (t.yields || t.isOver()) {
+			p.ending(t, t.evictIdle().session)
+		}
+		p.serve(t, p.cfg.Now())
+	}
 }
 
 // popAll takes out all idle sessions.

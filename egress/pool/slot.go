@@ -97,7 +97,8 @@ func (s *Slot[S]) Put() {
 	p.mu.Lock()
 	t.count(s, p.since(now))
 	worn := s.session.Messages() >= t.limits.Messages || now.Sub(s.session.Born()) >= t.limits.Age
-	if p.closed || worn && t.slots < t.limits.Sessions || t.slots > t.limits.Sessions || t.cooling.refused {
+	over := p.closed || t.isOver() || t.cooling.refused || t.yields && t.waiting.Load() == 0
+	if over || worn && t.slots < t.limits.Sessions {
 		p.mu.Unlock()
 		s.Discard()
 		return
@@ -114,29 +115,36 @@ func (s *Slot[S]) Put() {
 		p.mu.Unlock()
 		return
 	}
-	doomed := p.serve(t, now)
+	p.serve(t, now)
 	p.mu.Unlock()
-	closeAll(doomed)
 }
 
-// Discard closes the session, if there is one, and gives up the Slot. If somebody waits for the Slot, closing the session is
-// left to them, who do it before they open another: so the Site never sees more sessions than its cap, and the holder is
-// not kept.
+// Discard closes the session, if there is one, and gives up the Slot. The holder does not wait for that, and yet the Site never
+// sees more sessions than its cap: if somebody waits for the Slot, closing the session is left to them, who do it before they
+// open another, and else the Slot counts until the other side has closed as well.
 func (s *Slot[S]) Discard() {
 	p, t := s.pool, s.site
 	now := p.cfg.Now()
 	if s.full && t.waiting.Load() > 0 && p.handOn(s, now) {
 		return
 	}
-	if s.full {
-		s.session.Close()
-	}
 	p.mu.Lock()
 	t.count(s, p.since(now))
+	session, full := s.session, s.full
 	s.clear()
-	doomed := p.vacate(s, now)
+	if full && !p.closed {
+		p.unlend(s)
+		p.ending(t, session)
+		p.mu.Unlock()
+		return
+	}
 	p.mu.Unlock()
-	closeAll(doomed)
+	if full {
+		session.Close()
+	}
+	p.mu.Lock()
+	p.vacate(s, now)
+	p.mu.Unlock()
 }
 
 // handOn gives s with its session, which is done with, to whoever waits for it and for nothing else.
@@ -188,9 +196,8 @@ func (s *Slot[S]) Park() {
 	// Whoever queues up counts itself before it looks for parked Slots, so one of the two sees the other.
 	if t.waiting.Load() > 0 {
 		p.mu.Lock()
-		doomed := p.serve(t, now)
+		p.serve(t, now)
 		p.mu.Unlock()
-		closeAll(doomed)
 	}
 }
 

@@ -20,11 +20,14 @@ type site[S Session] struct {
 	limits Limits // crowd applied
 	cap    int    // limits.Sessions without crowd
 	used   time.Time
+	yields bool // to another node: what is done with is closed; see Pool.Yield
 
-	slots int        // all Slots: lent, full or empty, and idle
+	slots int        // all Slots: lent, full or empty, and idle; and closing
 	idle  []*Slot[S] // the one used last is the last
 	lent  []*Slot[S]
-	held  map[netip.Prefix]int // how many of lent each client network holds, favoured clients left out
+
+	closing int                  // sessions that are in no Slot any more; see Pool.ending
+	held    map[netip.Prefix]int // how many of lent each client network holds, favoured clients left out
 
 	queues  map[queueKey]*queue[S]
 	ticket  uint64
@@ -66,9 +69,8 @@ type waiter[S Session] struct {
 
 // granted is what a waiter is given, in a channel with room for it. The session in the Slot may be one that does not fit.
 type granted[S Session] struct {
-	slot   *Slot[S]
-	err    error
-	doomed []S // sessions to close before another is opened
+	slot *Slot[S]
+	err  error
 }
 
 // fits reports whether the session in s may serve r.
@@ -87,8 +89,8 @@ func rank(hosts []mx.Host, host string) int {
 }
 
 // popIdle takes the idle session that suits r best: of those whose host has the best preference, the one used last. What is
-// over its age or idle time is returned to be closed.
-func (t *site[S]) popIdle(r *Request, now time.Time) (best *Slot[S], doomed []S) {
+// over its age or idle time is closed.
+func (t *site[S]) popIdle(r *Request, now time.Time) (best *Slot[S]) {
 	pref, at := -1, -1
 	for i := len(t.idle) - 1; i >= 0; i-- {
 		s := t.idle[i]
@@ -101,8 +103,7 @@ func (t *site[S]) popIdle(r *Request, now time.Time) (best *Slot[S], doomed []S)
 			if at > i {
 				at--
 			}
-			t.slots--
-			doomed = append(doomed, s.session)
+			t.pool.ending(t, s.session)
 			continue
 		}
 		if pref, at = n, i; n == int(r.Hosts[0].Pref) {
@@ -110,11 +111,11 @@ func (t *site[S]) popIdle(r *Request, now time.Time) (best *Slot[S], doomed []S)
 		}
 	}
 	if at < 0 {
-		return nil, doomed
+		return nil
 	}
 	best = t.idle[at]
 	t.idle = slices.Delete(t.idle, at, at+1)
-	return best, doomed
+	return best
 }
 
 func (t *site[S]) expired(s *Slot[S], now time.Time) bool {
@@ -214,7 +215,6 @@ func (p *Pool[S]) wait(ctx context.Context, w *waiter[S]) (*Slot[S], error) {
 	}
 	select {
 	case g := <-w.grant:
-		closeAll(g.doomed)
 		return g.slot, g.err
 	case <-ctx.Done():
 	}
@@ -229,6 +229,5 @@ func (p *Pool[S]) wait(ctx context.Context, w *waiter[S]) (*Slot[S], error) {
 	}
 	// It was given one in the same moment, which is taken: the caller's next step will find out about its context.
 	g := <-w.grant
-	closeAll(g.doomed)
 	return g.slot, g.err
 }

@@ -235,6 +235,7 @@ func TestWhateverHappensCapsHoldAndNobodyStarves(t *testing.T) {
 			})
 		}
 		all.Wait()
+		endings(p)
 		if got := d.peak.Load(); got > int64(cap) {
 			rt.Fatalf("%d sessions at once, cap %d", got, cap)
 		}

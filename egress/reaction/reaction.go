@@ -9,6 +9,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -58,6 +59,7 @@ type rule struct {
 	site     mail.Site
 	text     string
 	action   Action
+	at       string // "file:line"
 }
 
 // A Table is a list of rules. It is immutable, and nil has no rules.
@@ -85,9 +87,22 @@ func Parse(name, text string) (*Table, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", name, number, err)
 		}
+		r.at = fmt.Sprintf("%s:%d", name, number)
 		t.rules = append(t.rules, r)
 	}
 	return t, nil
+}
+
+// Before gives the rules of t, which win, and then those of next. Neither is changed.
+func (t *Table) Before(next *Table) *Table { return &Table{rules: slices.Concat(t.rules, next.rules)} }
+
+// Sites yields the Site of each rule that names one, and where that stands, "file:line".
+func (t *Table) Sites(yield func(site mail.Site, at string) bool) {
+	for i := range t.rules {
+		if r := &t.rules[i]; r.site != "" && !yield(r.site, r.at) {
+			return
+		}
+	}
 }
 
 var errShape = errors.New(`want CODE ENHANCED SITE "TEXT" -> ACTION`)

@@ -64,6 +64,34 @@ func TestTheFirstRuleThatMatchesCounts(t *testing.T) {
 	}
 }
 
+func TestRulesOfOnesOwnWin(t *testing.T) {
+	own, err := Parse("own", "# ours\n421 4.7.0 a * -> nothing\n421 4.7.1 * * -> suspend 5m\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shipped, err := Parse("shipped", "421 4.7.0 * * -> fewer sessions\n421 4.7.2 b * -> fewer sessions\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := own.Before(shipped)
+	for _, c := range []struct {
+		site   mail.Site
+		detail uint16
+		want   Kind
+	}{{"a", 0, Nothing}, {"b", 0, Fewer}, {"a", 1, Suspend}, {"b", 2, Fewer}} {
+		if a, _ := both.Match(c.site, 421, mail.EnhancedCode{Subject: 7, Detail: c.detail}, ""); a.Kind != c.want {
+			t.Errorf("%s 4.7.%d: got %v", c.site, c.detail, a)
+		}
+	}
+	var sites []string
+	for site, at := range both.Sites {
+		sites = append(sites, string(site)+" "+at)
+	}
+	if got := strings.Join(sites, ", "); got != "a own:2, b shipped:2" {
+		t.Errorf("got %s", got)
+	}
+}
+
 func TestMistakesAreToldWithTheirLine(t *testing.T) {
 	for line, want := range map[string]string{
 		"421 4.7.0 *":                                "want CODE",

@@ -1,0 +1,57 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/millrace/millrace/cluster/node"
+)
+
+type clusterDrainVerb struct {
+	configFlag
+}
+
+// drainPoll is how often the command looks whether the node is still there.
+const drainPoll = 50 * time.Millisecond
+
+func (v *clusterDrainVerb) run(s streams) int {
+	if err := v.drain(s); err != nil {
+		fmt.Fprintln(s.err, "millrace:", err)
+		return exitError
+	}
+	return exitOK
+}
+
+// drain asks the node to end as at SIGTERM and waits until it has no client left, which is when its admin server ends.
+func (v *clusterDrainVerb) drain(s streams) error {
+	cfg, err := node.Load(v.Config)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(cfg.Drain)+time.Duration(cfg.Deadlines.Commit)+statusTimeout)
+	defer cancel()
+	if _, err := askNode(ctx, cfg, http.MethodPost, "/api/v1/cluster/drain"); err != nil {
+		return err
+	}
+	fmt.Fprintln(s.out, "draining")
+	var d net.Dialer
+	for {
+		conn, err := d.DialContext(ctx, "tcp", reachable(cfg.Admin.Addr))
+		if err != nil && ctx.Err() == nil {
+			fmt.Fprintln(s.out, "drained")
+			return nil
+		}
+		if err == nil {
+			conn.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return errors.New("the node drains and still has clients")
+		case <-time.After(drainPoll):
+		}
+	}
+}

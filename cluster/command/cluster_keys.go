@@ -1,0 +1,133 @@
+package command
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/millrace/millrace/cluster/node"
+)
+
+// clusterKeysVerbs change the secret of a cluster without a moment in which two nodes do not understand each other: a key is
+// understood everywhere before anybody uses it, and used by nobody before it is forgotten.
+type clusterKeysVerbs struct {
+	Show clusterKeysShowVerb `cmd:"" help:"Tell the keys of a file apart without showing them, the one in use first. cluster status shows the same of a running node."`
+	Add  clusterKeysAddVerb  `cmd:"" help:"Add a new key behind the one in use. First step of a change: then copy the file to every node and send SIGHUP."`
+	Use  clusterKeysUseVerb  `cmd:"" help:"Use the added key from now on, and go on understanding the other. Second step, when every node has the new key."`
+	Drop clusterKeysDropVerb `cmd:"" help:"Forget the key that is no longer used. Third step, when every node uses the new one."`
+}
+
+type keyFile struct {
+	File string `arg:"" placeholder:"FILE" help:"The file of cluster.key_file."`
+}
+
+type (
+	clusterKeysShowVerb struct{ keyFile }
+	clusterKeysAddVerb  struct{ keyFile }
+	clusterKeysUseVerb  struct{ keyFile }
+	clusterKeysDropVerb struct{ keyFile }
+)
+
+func (v *clusterKeysShowVerb) run(s streams) int { return v.show(s, nil) }
+
+func (v *clusterKeysAddVerb) run(s streams) int {
+	return v.show(s, func(lines []string, keys []int) ([]string, error) {
+		if len(keys) > 1 {
+			return nil, errors.New("holds two keys already: use one and drop the other first")
+		}
+		return append(lines, strings.TrimSuffix(string(newSecret()), "\n")), nil
+	})
+}
+
+func (v *clusterKeysUseVerb) run(s streams) int {
+	return v.show(s, func(lines []string, keys []int) ([]string, error) {
+		if len(keys) < 2 {
+			return nil, errors.New("holds one key: add one first")
+		}
+		lines[keys[0]], lines[keys[1]] = lines[keys[1]], lines[keys[0]]
+		return lines, nil
+	})
+}
+
+func (v *clusterKeysDropVerb) run(s streams) int {
+	return v.show(s, func(lines []string, keys []int) ([]string, error) {
+		if len(keys) < 2 {
+			return nil, errors.New("holds one key, which is in use")
+		}
+		return append(lines[:keys[1]], lines[keys[1]+1:]...), nil
+	})
+}
+
+// show makes the change, if there is one, and prints what the file holds.
+func (v *keyFile) show(s streams, change func(lines []string, keys []int) ([]string, error)) int {
+	if err := v.edit(s.out, change); err != nil {
+		fmt.Fprintf(s.err, "millrace: %v\n", err)
+		return exitError
+	}
+	return exitOK
+}
+
+func (v *keyFile) edit(out io.Writer, change func(lines []string, keys []int) ([]string, error)) error {
+	if _, err := node.Fingerprints(v.File); err != nil { // says what is wrong with a file, line by line
+		return err
+	}
+	if change != nil {
+		text, err := os.ReadFile(v.File)
+		if err != nil {
+			return err
+		}
+		lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
+		lines, err = change(lines, keyLines(lines))
+		if err != nil {
+			return fmt.Errorf("%s %w", v.File, err)
+		}
+		if err := replaceFile(v.File, []byte(strings.Join(lines, "\n")+"\n")); err != nil {
+			return err
+		}
+	}
+	prints, err := node.Fingerprints(v.File)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "used       ", prints[0])
+	for _, p := range prints[1:] {
+		fmt.Fprintln(out, "understood ", p)
+	}
+	return nil
+}
+
+// keyLines gives the lines that are keys; the others are blank or comments.
+func keyLines(lines []string) (keys []int) {
+	for i, line := range lines {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			keys = append(keys, i)
+		}
+	}
+	return keys
+}
+
+// replaceFile puts content in the place of the file at once, with the file's own mode: who reads it meets the old or the new
+// one, whole.
+func replaceFile(path string, content []byte) (err error) {
+	is, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, bytes.NewReader(content))
+	err = errors.Join(err, f.Chmod(is.Mode().Perm()), f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}

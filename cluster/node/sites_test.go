@@ -1,0 +1,94 @@
+package node
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/millrace/millrace/egress/reaction"
+	"github.com/millrace/millrace/router/mail"
+)
+
+func TestBadFilesOfSitesAndReactionsAreNamedByLine(t *testing.T) {
+	for _, tt := range []struct{ name, sites, reactions, want string }{
+		{"nothing", "", "", ""},
+		{"a limit that is none", "site a .a.example\nlimits a colour=3", "", `sites.txt:2: "colour=3": no such limit`},
+		{"limits of no site", "\nlimits gogle connections=3", "", "sites.txt:2: no site gogle"},
+		{"a reaction that is none", "", "\n421 4.7.0 google * -> stop", `reactions.txt:2: "stop" is no action`},
+		{"a reaction for no site", "", "421 4.7.0 gogle * -> nothing", "reactions.txt:1: no site gogle"},
+		{"a reaction for a site of one's own", "site a .a.example", "421 4.7.0 a * -> nothing\n421 4.7.0 mx.b.example * -> nothing", ""},
+		{"a reaction for a host of a site", "site a .a.example", "# x\n421 4.7.0 mx.a.example * -> nothing", "reactions.txt:2: mx.a.example is of site a"},
+		{"a reaction for another name of a next hop", "", "421 4.7.0 lmtp://a.example:24 * -> nothing", "reactions.txt:1: the name of Site lmtp://a.example:24 is lmtp://a.example"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			file := configFile(t)
+			for name, text := range map[string]string{"sites.txt": tt.sites, "reactions.txt": tt.reactions} {
+				if err := os.WriteFile(filepath.Join(filepath.Dir(file), name), []byte(text), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			c, err := parse(file, []byte(smallest+"postmaster: ops@elsewhere.example\negress:\n  sites_file: sites.txt\n  reactions_file: reactions.txt\n"), "", noEnv)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = c.Check()
+			switch {
+			case tt.want == "" && err != nil:
+				t.Errorf("got %v", err)
+			case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "millrace.yaml:")):
+				t.Errorf("got %v, want %s", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestLimitsOfASitesFileAreInForceAndReadAnew(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("sites", "limits * messages=1\n")
+	write("reactions", "451 4.7.99 * * -> suspend 5m\n")
+	b := startNode(t, fmt.Sprintf("egress: {sites_file: %q, reactions_file: %q}", filepath.Join(dir, "sites"), filepath.Join(dir, "reactions")), nil)
+	// connections gives how many the destination sees of so many messages.
+	connections := func(messages int) int {
+		before := b.dest.Counts().Connections
+		for range messages {
+			b.dial(t).send("info@example.com")
+			<-b.seen
+		}
+		return b.dest.Counts().Connections - before
+	}
+	reacts := func() reaction.Kind {
+		a, _ := b.material.sites.Load().reactions.Match("any", 451, mail.EnhancedCode{Subject: 7, Detail: 99}, "")
+		return a.Kind
+	}
+	if n, kind := connections(3), reacts(); n != 3 || kind != reaction.Suspend {
+		t.Errorf("at the start: %d connections, reaction %d", n, kind)
+	}
+
+	write("sites", fmt.Sprintf("limits * messages=1\nlimits smtp://%s messages=2 spread=2\n", b.dest.Addr()))
+	write("reactions", "451 4.7.99 * * -> fewer sessions\n")
+	if err := b.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	if n, kind := connections(4), reacts(); n != 2 || kind != reaction.Fewer {
+		t.Errorf("after a reload: %d connections, reaction %d", n, kind)
+	}
+	if n := b.spread(mail.Site("smtp://" + b.dest.Addr())); n != 2 {
+		t.Errorf("%d owners", n)
+	}
+
+	write("sites", "\nlimits * messages=none\n")
+	if err := b.Reload(); err == nil || !strings.Contains(err.Error(), `sites:2: "messages=none"`) {
+		t.Errorf("got %v", err)
+	}
+	if n := connections(4); n != 2 {
+		t.Errorf("after a bad reload: %d connections", n)
+	}
+}
