@@ -34,14 +34,19 @@ type Cluster struct {
 
 	mu        sync.Mutex // never held across a call of memberlist or of the Config
 	alive     map[string]Member
+	came      map[string]time.Time // when each of alive was first seen, or was heard again
+	heard     map[string]time.Time // and when it answered this node last
 	lost      map[string]time.Time // members that died without leaving
+	before    *view                // the ring that was there for a while when it began to change
+	moved     time.Time            // when it changed last
 	suspended map[mail.Site]Suspension
 	draining  bool
 
 	shunned atomic.Pointer[map[string]time.Time] // nodes that this one cannot reach
+	shares  atomic.Pointer[presence]
 
-	stop    chan struct{}
-	rejoins sync.WaitGroup
+	stop  chan struct{}
+	loops sync.WaitGroup
 }
 
 // Start opens the sockets for gossip and begins to look for the others. It does not wait until they are found: a node
@@ -59,16 +64,21 @@ func Start(cfg Config) (*Cluster, error) {
 		cfg: cfg, keys: keyring,
 		boot:      fmt.Sprintf("%016x", cfg.Now().UnixNano()),
 		alive:     make(map[string]Member),
+		came:      make(map[string]time.Time),
+		heard:     make(map[string]time.Time),
 		lost:      make(map[string]time.Time),
 		suspended: make(map[mail.Site]Suspension),
 		stop:      make(chan struct{}),
 	}
 	c.view.Store(newView(nil))
+	c.before = c.view.Load()
+	c.rebuild()
 	c.queue = &memberlist.TransmitLimitedQueue{NumNodes: c.Nodes, RetransmitMult: 4}
 	if c.list, err = memberlist.Create(c.tuned()); err != nil {
 		return nil, fmt.Errorf("gossip at %s: %w", cfg.Bind, err)
 	}
-	c.rejoins.Go(c.rejoin)
+	c.loops.Go(c.rejoin)
+	c.loops.Go(c.listen)
 	return c, nil
 }
 
@@ -132,21 +142,30 @@ func (c *Cluster) Addr(node string) (peer string, ok bool) {
 }
 
 // Owner is the node that a Site belongs to for mail to domain, and whether that is this one: the owner among the members
-// that are not draining and that this node could reach. It is this node when there is no other.
+// that are not draining. It is this node when there is no other, and when this one could not reach the owner: whoever
+// would be next does not know that, and has no part of the Site's limits for it.
 func (c *Cluster) Owner(site mail.Site, domain string) (node string, self bool) {
-	owners := c.view.Load().owners
-	if shunned := c.shunned.Load(); shunned != nil {
-		now := c.cfg.Now()
-		owners = slices.DeleteFunc(slices.Clone(owners), func(m ring.Member) bool {
-			until, cut := (*shunned)[m.Name]
-			return cut && now.Before(until) && m.Name != c.cfg.Name
-		})
-	}
-	node = ring.Owner(owners, site, c.cfg.Spread(site), domain)
-	if node == "" {
+	node = ring.Owner(c.view.Load().owners, site, c.cfg.Spread(site), domain)
+	if node == "" || c.shuns(node) {
 		node = c.cfg.Name
 	}
 	return node, node == c.cfg.Name
+}
+
+// Owns reports whether Owner may give this node for a Site.
+func (c *Cluster) Owns(site mail.Site) bool {
+	owners := c.view.Load().owning(site, c.cfg.Spread(site))
+	return len(owners) == 0 || slices.Contains(owners, c.cfg.Name) || slices.ContainsFunc(owners, c.shuns)
+}
+
+// shuns reports whether a node could not be reached a short while ago.
+func (c *Cluster) shuns(node string) bool {
+	shunned := c.shunned.Load()
+	if shunned == nil {
+		return false
+	}
+	until, cut := (*shunned)[node]
+	return cut && node != c.cfg.Name && c.cfg.Now().Before(until)
 }
 
 // Unreachable says that the hop to a node failed: it owns nothing for this node until then. Others are not told, because
@@ -212,7 +231,7 @@ func (c *Cluster) Close() error {
 		close(c.stop)
 	}
 	c.mu.Unlock()
-	c.rejoins.Wait()
+	c.loops.Wait()
 	return c.list.Shutdown()
 }
 
@@ -257,20 +276,25 @@ func (c *Cluster) rejoin() {
 	}
 }
 
-// join contacts each node of Join that is no member.
+// join contacts each node of Join that is no member, all at once: those behind a cut do not answer, and who is back does not
+// wait for them.
 func (c *Cluster) join() {
 	ctx, cancel := context.WithTimeout(context.Background(), tcpTimeout)
 	defer cancel()
+	var asked sync.WaitGroup
 	for _, seed := range c.cfg.Join {
-		for _, a := range c.resolve(ctx, seed) {
-			if c.isMember(a) {
-				continue
+		asked.Go(func() { // ends within tcpTimeout twice
+			for _, a := range c.resolve(ctx, seed) {
+				if c.isMember(a) {
+					continue
+				}
+				if _, err := c.list.Join([]string{a.String()}); err != nil {
+					c.cfg.Log.Debug("gossip", "join", a.String(), "cause", err.Error())
+				}
 			}
-			if _, err := c.list.Join([]string{a.String()}); err != nil {
-				c.cfg.Log.Debug("gossip", "join", a.String(), "cause", err.Error())
-			}
-		}
+		})
 	}
+	asked.Wait()
 }
 
 func (c *Cluster) resolve(ctx context.Context, seed string) []netip.AddrPort {
@@ -335,21 +359,35 @@ func (c *Cluster) NotifyLeave(n *memberlist.Node) {
 	c.mu.Lock()
 	m, known := c.alive[n.Name]
 	delete(c.alive, n.Name)
+	delete(c.came, n.Name)
+	delete(c.heard, n.Name)
 	died := !m.Draining // who leaves says so first: memberlist does not tell the two apart here
-	if known && died {
+	if known && died && !c.lives(m.Name) {
 		c.lost[m.Name] = c.cfg.Now()
+	}
+	if known {
+		c.rebuildLocked()
 	}
 	c.mu.Unlock()
 	if !known {
 		return
 	}
-	c.rebuild()
 	how := "left"
 	if died {
 		how = "lost"
 	}
 	c.cfg.Log.Info("cluster", "node", m.Name, "is", how, "nodes", c.Nodes())
 	c.cfg.Changed()
+}
+
+// lives reports whether any life of a node is known; mu is held.
+func (c *Cluster) lives(node string) bool {
+	for _, m := range c.alive {
+		if m.Name == node {
+			return true
+		}
+	}
+	return false
 }
 
 // see takes what memberlist knows of a node.
@@ -363,20 +401,31 @@ func (c *Cluster) see(n *memberlist.Node, what string) {
 		m.Gossip = netip.AddrPortFrom(a.Unmap(), n.Port).String()
 	}
 	c.mu.Lock()
+	_, known := c.alive[n.Name]
+	if !known {
+		c.came[n.Name], c.heard[n.Name] = c.cfg.Now(), c.cfg.Now()
+	}
 	c.alive[n.Name] = m
 	delete(c.lost, m.Name)
+	c.rebuildLocked()
 	c.mu.Unlock()
-	c.rebuild()
+	if !known {
+		c.Unreachable(m.Name, time.Time{})
+	}
 	if what != "" {
 		c.cfg.Log.Info("cluster", "node", m.Name, "is", what, "nodes", c.Nodes())
 	}
 	c.cfg.Changed()
 }
 
-// rebuild makes the view anew.
+// rebuild makes the view and the shares anew.
 func (c *Cluster) rebuild() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.rebuildLocked()
+}
+
+func (c *Cluster) rebuildLocked() {
 	all := make([]Member, 0, len(c.alive))
 	for _, m := range c.alive {
 		if m.Name == c.cfg.Name && m.Boot == c.boot {
@@ -384,7 +433,15 @@ func (c *Cluster) rebuild() {
 		}
 		all = append(all, m)
 	}
-	c.view.Store(newView(all))
+	now, old, next := c.cfg.Now(), c.view.Load(), newView(all)
+	if old.version != next.version {
+		if now.Sub(c.moved) >= settling {
+			c.before = old
+		}
+		c.moved = now
+	}
+	c.view.Store(next)
+	c.countLocked(now)
 }
 
 // NodeMeta is memberlist's: what this node says of itself.

@@ -240,7 +240,7 @@ func TestAPauseOfTwoSecondsChangesNothingAndALongOneDoes(t *testing.T) {
 	cfg.Changed = func() {
 		mu.Lock()
 		defer mu.Unlock()
-		if b != nil {
+		if b != nil && names(b) != "a b c" { // the shares may have changed
 			seen = append(seen, names(b))
 		}
 	}

@@ -55,7 +55,7 @@ type Config struct {
 	Stable time.Duration
 	// Log is told who comes and goes; nil: nobody.
 	Log *slog.Logger
-	// Changed is called when the members or the suspensions have changed. It must not block and must not call back.
+	// Changed is called when the members, the suspensions or the shares have changed. It must not block and must not call back.
 	Changed func()
 	// Now is the clock that suspensions and Stable are compared with. Nil: time.Now.
 	Now func() time.Time

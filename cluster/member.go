@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/millrace/millrace/cluster/ring"
+	"github.com/millrace/millrace/router/mail"
 )
 
 // A Member is a node as the others see it.
@@ -24,6 +25,9 @@ type Member struct {
 	Protocol int     // the newest version of the hop that it speaks
 	Version  string  // of the program
 }
+
+// life names one life of the node, as memberlist does.
+func (m Member) life() string { return m.Name + "." + m.Boot }
 
 // Protocol is the newest version of the hop between nodes that this program speaks.
 const Protocol = 1
@@ -89,6 +93,11 @@ func newView(all []Member) *view {
 	}
 	v.version = h.Sum64()
 	return v
+}
+
+// owning gives the owners of a Site.
+func (v *view) owning(site mail.Site, spread int) []string {
+	return ring.Owners(v.owners, site, max(1, spread))
 }
 
 func (v *view) find(name string) (Member, bool) {

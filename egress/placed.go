@@ -39,7 +39,7 @@ func isHere(h mail.NextHop) bool {
 }
 
 // A placed is a transaction at the node that owns its Site. If that is lost before the end of data was sent, and what was
-// sent of the message is still in hand, it is taken up by this node.
+// sent of the message is still in hand, it is taken up by whoever owns the Site then, or by this node.
 type placed struct {
 	relay *Relay
 	d     mail.Delivery
@@ -48,6 +48,7 @@ type placed struct {
 
 	tx       mail.Transaction
 	here     bool        // tx is this node's own
+	moved    bool        // it was taken up at another node than the one that owned the Site first
 	accepted []mail.Path // in the order of Rcpt
 	failed   error       // the end of it, when taking it up failed
 	form     mail.Form
@@ -61,9 +62,8 @@ func (p *placed) Rcpt(ctx context.Context, forward mail.Path) error {
 		return p.failed
 	}
 	err := p.tx.Rcpt(ctx, forward)
-	if p.takeUp(ctx, err) {
-		err = p.failed
-		if err == nil {
+	for p.takeUp(ctx, err) {
+		if err = p.failed; err == nil {
 			err = p.tx.Rcpt(ctx, forward)
 		}
 	}
@@ -73,7 +73,8 @@ func (p *placed) Rcpt(ctx context.Context, forward mail.Path) error {
 	return err
 }
 
-// takeUp begins the transaction at this node if err says that the owner was lost and nothing is. It reports whether it
+// takeUp begins the transaction anew if err says that the owner was lost and nothing is: at the node that owns the Site by
+// now, if that is another one, else at this node, which has but a small part of the Site's limits. It reports whether it
 // tried; failed is what came of it.
 func (p *placed) takeUp(ctx context.Context, err error) bool {
 	if lost, sent := lostPeer(err); !lost || sent || p.here || p.wrote {
@@ -81,27 +82,50 @@ func (p *placed) takeUp(ctx context.Context, err error) bool {
 	}
 	p.tx.Abort()
 	p.relay.tellLost(&p.d, p.node, err)
+	node, self := p.relay.placement.Owner(p.place.site, p.d.RecipientDomain)
+	if !self && node != p.node && !p.moved {
+		p.node, p.moved = node, true
+		tx, err := p.relay.remote.Begin(ctx, node, p.d)
+		if err = p.replay(ctx, tx, err); !p.takeUp(ctx, err) {
+			p.settle(err)
+		}
+		return true
+	}
 	p.here = true
 	tx, err := p.relay.local.beginAt(ctx, p.place, p.d)
+	p.settle(p.replay(ctx, tx, err))
+	return true
+}
+
+// replay repeats on tx what was said so far, unless err says that there is none.
+func (p *placed) replay(ctx context.Context, tx mail.Transaction, err error) error {
+	p.tx = gone{}
 	if err != nil {
-		p.fail(err)
-		return true
+		return err
 	}
 	p.tx = tx
 	for _, f := range p.accepted {
-		if err := tx.Rcpt(ctx, f); err != nil {
-			tx.Abort()
-			p.fail(mail.Refuse(451, 3, 0, "The destination no longer accepts every recipient, try again", "refused at the replay", err))
-			return true
+		err := tx.Rcpt(ctx, f)
+		if lost, _ := lostPeer(err); lost {
+			return err
+		}
+		if err != nil {
+			return mail.Refuse(451, 3, 0, "The destination no longer accepts every recipient, try again", "refused at the replay", err)
 		}
 	}
 	if p.data != nil {
-		if err := tx.Data(p.data, p.form); err != nil {
-			tx.Abort()
-			p.fail(err)
-		}
+		return tx.Data(p.data, p.form)
 	}
-	return true
+	return nil
+}
+
+// settle ends the transaction if its replay failed.
+func (p *placed) settle(err error) {
+	if err == nil {
+		return
+	}
+	p.tx.Abort()
+	p.fail(err)
 }
 
 func (p *placed) fail(err error) { p.failed, p.tx = err, gone{} }
@@ -125,7 +149,7 @@ func (p *placed) Write(o mail.Octets) error {
 		return p.failed
 	}
 	err := p.tx.Write(o)
-	if p.takeUp(p.data, err) {
+	for p.takeUp(p.data, err) {
 		if err = p.failed; err == nil {
 			err = p.tx.Write(o)
 		}
@@ -141,13 +165,13 @@ func (p *placed) Commit(ctx context.Context, last mail.Octets) []mail.Outcome {
 		return p.same(p.failed)
 	}
 	out := p.tx.Commit(ctx, last)
-	if p.here || len(out) == 0 || !p.takeUp(ctx, out[0].Cause) {
-		return out
+	for len(out) > 0 && p.takeUp(ctx, out[0].Cause) {
+		if p.failed != nil {
+			return p.same(p.failed)
+		}
+		out = p.tx.Commit(ctx, last)
 	}
-	if p.failed != nil {
-		return p.same(p.failed)
-	}
-	return p.tx.Commit(ctx, last)
+	return out
 }
 
 // same gives one outcome for every recipient.

@@ -81,7 +81,10 @@ func TestWhoIsNotOfTheCluster(t *testing.T) {
 				t.Error("a certificate without its key is taken", client)
 			}
 			cert, key := other.issue(t, "a")
-			if _, w.client.cfg.TLS, err = Certificates("a", other.pem, cert, key); err != nil {
+			if _, client, err = Certificates("a", other.pem, cert, key); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.client.UseTLS(client); err != nil {
 				t.Fatal(err)
 			}
 		}},

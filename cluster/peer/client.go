@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace/router/mail"
@@ -24,6 +25,9 @@ type ClientConfig struct {
 	// Unreachable is told that the hop to a node failed, and until when it is left alone; the zero time says that it answered
 	// again. It must not block. Nil: nobody.
 	Unreachable func(node string, until time.Time)
+	// Came is when a node was first seen or came back: what failed before that says nothing any more. It must not block. Nil:
+	// nobody knows.
+	Came func(node string) time.Time
 	// Dial bounds the beginning of a connection, TLS included. 0: 3 s.
 	Dial time.Duration
 	// Idle is how long an unused connection is kept, and Most how many unused ones for each node. 0: 1 min, 64.
@@ -38,7 +42,7 @@ func (c ClientConfig) Validate() error {
 	switch {
 	case c.TLS == nil:
 		return &mail.FieldError{Field: "tls", Reason: "is required"}
-	case c.TLS.RootCAs == nil || c.TLS.InsecureSkipVerify:
+	case !verifies(c.TLS):
 		return &mail.FieldError{Field: "tls", Reason: "has to verify by the cluster's authority"}
 	case c.Name == "":
 		return &mail.FieldError{Field: "name", Reason: "is required"}
@@ -54,6 +58,8 @@ func (c ClientConfig) Validate() error {
 	return nil
 }
 
+func verifies(c *tls.Config) bool { return c.RootCAs != nil && !c.InsecureSkipVerify }
+
 const (
 	// firstPause is how long a node is left alone after a failed hop: long enough for gossip to notice one that died. It
 	// doubles with each failed attempt to connect, up to longestPause.
@@ -67,20 +73,24 @@ const (
 type Client struct {
 	cfg  ClientConfig
 	beat time.Duration
+	tls  atomic.Pointer[tls.Config] // of connections to come
 
 	mu     sync.Mutex // never held across I/O
 	peers  map[string]*pool
 	links  map[*clientLink]struct{} // all that are open
+	listen bool                     // the goroutine that looks after them runs
 	closed bool
 	stop   chan struct{}
-	reaper sync.WaitGroup
-	conns  sync.WaitGroup // readers, and those that connect
+	reaper sync.WaitGroup // and who looks after the links
+	conns  sync.WaitGroup // links, those who listen to them, and those that connect
+	rooms  rooms
 }
 
 // A pool is what a Client knows of one node; Client.mu guards it.
 type pool struct {
 	idle     []*clientLink // the one used last is last
 	failures int           // in a row
+	failed   time.Time     // when the last of these was
 	until    time.Time     // left alone after a failure
 	probing  bool          // somebody finds out whether it answers again
 	resting  time.Time     // no connection is opened until then
@@ -106,9 +116,25 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.Unreachable == nil {
 		cfg.Unreachable = func(string, time.Time) {}
 	}
+	if cfg.Came == nil {
+		cfg.Came = func(string) time.Time { return time.Time{} }
+	}
 	c := &Client{cfg: cfg, beat: beat, peers: make(map[string]*pool), links: make(map[*clientLink]struct{}), stop: make(chan struct{})}
+	c.tls.Store(cfg.TLS)
 	c.reaper.Go(c.reap) // ends with stop
 	return c, nil
+}
+
+// UseTLS makes later connections use cfg, which is held to what ClientConfig.TLS says; those that are open stay. The error is
+// a *mail.FieldError, and then nothing changes.
+func (c *Client) UseTLS(cfg *tls.Config) error {
+	with := c.cfg
+	with.TLS = cfg
+	if err := with.Validate(); err != nil {
+		return err
+	}
+	c.tls.Store(cfg)
+	return nil
 }
 
 // Reachable reports whether a node may be asked: it was not found unreachable a short while ago.
@@ -150,7 +176,7 @@ func (c *Client) take(ctx context.Context, node string) (*clientLink, error) {
 			defer c.conns.Done()
 			return c.dial(ctx, node)
 		}
-		if l.alive() {
+		if l.alive() && l.ready() {
 			return l, nil
 		}
 		l.close()
@@ -163,6 +189,9 @@ func (c *Client) idle(node string) (*clientLink, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.peer(node)
+	if p.failures > 0 && c.cfg.Came(node).After(p.failed) {
+		p.failures, p.until, p.probing = 0, time.Time{}, false
+	}
 	if n := len(p.idle) - 1; n >= 0 {
 		l := p.idle[n]
 		p.idle = slices.Delete(p.idle, n, n+1)
@@ -193,7 +222,7 @@ func (c *Client) peer(node string) *pool {
 
 // dial opens a connection and draws the consequences of what comes of it.
 func (c *Client) dial(ctx context.Context, node string) (*clientLink, error) {
-	until := time.Now().Add(c.cfg.Dial)
+	begun, until := c.cfg.Now(), time.Now().Add(c.cfg.Dial)
 	at, short := ctx.Deadline()
 	if short = short && at.Before(until); short {
 		until = at
@@ -208,7 +237,7 @@ func (c *Client) dial(ctx context.Context, node string) (*clientLink, error) {
 	case errors.Is(err, errGoodbye):
 		c.answered(node)
 		c.goodbye(node)
-	case errors.Is(err, errNoMember), ctx.Err() != nil, short && !time.Now().Before(until): // whose fault it is was not found out
+	case errors.Is(err, errNoMember), ctx.Err() != nil, short && !time.Now().Before(until), c.cfg.Came(node).After(begun): // whose fault it is was not found out
 		c.mu.Lock()
 		c.peer(node).probing = false
 		c.mu.Unlock()
@@ -231,10 +260,11 @@ func (c *Client) connect(ctx context.Context, node string) (*clientLink, error) 
 	l := &clientLink{client: c, node: node, answers: make(chan reply, 4), ended: make(chan struct{}), timer: time.NewTimer(time.Hour)}
 	l.timer.Stop()
 	l.link = newLink(socket, c.beat, func(raw net.Conn) *tls.Conn {
-		cfg := c.cfg.TLS.Clone()
+		cfg := c.tls.Load().Clone()
 		cfg.ServerName = node
 		return tls.Client(raw, cfg)
 	})
+	l.raw.rooms = &c.rooms
 	g, err := l.greet(ctx, c.cfg.Name, false)
 	switch {
 	case err != nil:
@@ -250,12 +280,6 @@ func (c *Client) connect(ctx context.Context, node string) (*clientLink, error) 
 		socket.Close()
 		return nil, err
 	}
-	// Ends when the connection does, which whoever holds it, the reaper or Close closes.
-	go func() {
-		defer c.conns.Done()
-		l.read()
-		c.remove(l)
-	}()
 	return l, nil
 }
 
@@ -263,15 +287,46 @@ func (c *Client) connect(ctx context.Context, node string) (*clientLink, error) 
 func (c *Client) add(l *clientLink) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.closed {
-		c.links[l] = struct{}{}
-		c.conns.Add(1)
+	if c.closed {
+		return false
 	}
-	return !c.closed
+	c.links[l] = struct{}{}
+	c.conns.Add(1)
+	if !c.listen {
+		c.listen = true
+		c.reaper.Go(c.lookAfter) // ends with stop
+	}
+	return true
 }
 
-// remove forgets a connection that ended.
+// lookAfter has somebody listen to the connections that nobody reads from for longer than a moment: their peers ask for signs
+// of life, say goodbye and go. It ends with stop.
+func (c *Client) lookAfter() {
+	tick := time.NewTicker(c.beat / momentsInBeat)
+	defer tick.Stop()
+	var all []*clientLink
+	for {
+		select {
+		case <-c.stop:
+			return
+		case <-tick.C:
+		}
+		c.mu.Lock()
+		all = all[:0]
+		for l := range c.links {
+			all = append(all, l)
+		}
+		c.mu.Unlock()
+		for _, l := range all {
+			l.momentPassed()
+		}
+		clear(all)
+	}
+}
+
+// remove forgets a connection that is closed.
 func (c *Client) remove(l *clientLink) {
+	defer c.conns.Done()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.links, l)
@@ -293,6 +348,7 @@ func (c *Client) failed(node string) {
 	}
 	p.until = now.Add(min(firstPause<<min(p.failures, 8), longestPause))
 	p.failures++
+	p.failed = now
 	p.probing = false
 	until, idle := p.until, p.idle
 	p.idle = nil
@@ -327,9 +383,13 @@ func (c *Client) goodbye(node string) {
 		}
 		return !l.alive()
 	})
+	rest := slices.Clone(p.idle)
 	c.mu.Unlock()
 	for _, l := range out {
 		l.close()
+	}
+	for _, l := range rest { // each is told, too
+		l.watch(false)
 	}
 }
 

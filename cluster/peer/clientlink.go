@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -15,38 +16,100 @@ type reply struct {
 	body []byte
 }
 
-// A clientLink is a connection to a peer with the one goroutine that reads from it.
+// A clientLink is a connection to a peer. Whoever waits for an answer reads it itself, because to be woken up by another one
+// costs more than the rest of a small message. If that takes a beat, or nobody waits for a moment, a goroutine listens: it
+// hears signs of life, goodbye and the end of the connection, and ends with the answer that it takes to whoever waits then.
 type clientLink struct {
 	*link
 	client  *Client
 	node    string
 	used    time.Time
 	timer   *time.Timer   // of await
-	answers chan reply    // what does not fit means that the peer talks out of turn
-	ended   chan struct{} // closed when reading ended
-	err     error         // why; set before ended is closed
+	answers chan reply    // from who listens; what does not fit means that the peer talks out of turn
+	ended   chan struct{} // closed when listening ended with err
+	err     error
+
+	// Of whoever reads.
+	in    []byte    // read and not yet taken
+	taken int       // of in, the frame taken last among that
+	armed time.Time // the read deadline that is set; zero: none, or one that passed
 
 	mu         sync.Mutex
-	bye        bool // the peer said goodbye
+	reading    bool   // somebody reads
+	turns      uint64 // times that somebody who waited began to read, or ended
+	seen       uint64 // turns when momentPassed looked last
+	bye        bool   // the peer said goodbye
 	closed     bool
 	wasCut     bool
 	committing bool // COMMIT is being sent, or waits for its answer
 }
 
-// read takes frames off the connection until it ends.
-func (l *clientLink) read() {
-	defer close(l.ended)
-	defer l.close()
-	for l.err == nil {
-		l.err = l.hear()
+// momentsInBeat is how often in a beat it is looked whether somebody has to listen.
+const momentsInBeat = 4
+
+// momentPassed has somebody listen if nobody reads, and did not since it was called last.
+func (l *clientLink) momentPassed() {
+	l.mu.Lock()
+	still := l.seen == l.turns
+	l.seen = l.turns
+	l.mu.Unlock()
+	if still {
+		l.watch(false)
 	}
 }
 
-// hear takes one frame off the connection.
-func (l *clientLink) hear() error {
-	k, n, err := l.next()
+// watch has somebody listen, if nobody reads or the caller does and leaves it to him. It reports whether somebody reads: not
+// any more on a connection that is closed.
+func (l *clientLink) watch(own bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.reading && !own {
+		return true
+	}
+	if l.closed {
+		return false
+	}
+	l.reading = true
+	l.client.conns.Go(l.listen) // ends with an answer or with the connection, which whoever holds it, the reaper or Close closes
+	return true
+}
+
+// listen takes frames off the connection until it was an answer, or the connection ends.
+func (l *clientLink) listen() {
+	l.in, l.taken = slices.Clone(l.in[l.taken:]), 0 // whoever read before may still look at an answer
+	r, err := l.hear(true)
+	if err == nil {
+		l.mu.Lock()
+		select {
+		case l.answers <- r:
+			l.reading = false
+		default:
+			err = errFrame
+		}
+		l.mu.Unlock()
+	}
 	if err != nil {
-		return err
+		l.err = err
+		l.close()
+		close(l.ended)
+	}
+}
+
+// hear takes frames off the connection until it was an answer, whose body is good until the next one.
+func (l *clientLink) hear(listening bool) (reply, error) {
+	for {
+		r, err := l.hearOne(listening)
+		if err != nil || r.kind != 0 {
+			return r, err
+		}
+	}
+}
+
+// hearOne takes a frame off the connection, and gives it if it is an answer.
+func (l *clientLink) hearOne(listening bool) (reply, error) {
+	k, body, err := l.take(listening)
+	if err != nil {
+		return reply{}, err
 	}
 	switch k {
 	case goodbye:
@@ -54,28 +117,92 @@ func (l *clientLink) hear() error {
 		l.bye = true
 		l.mu.Unlock()
 		l.client.goodbye(l.node)
-		return nil
+		return reply{}, nil
 	case pong:
-		return nil
+		return reply{}, nil
 	case ping:
-		return l.sign(pong)
+		return reply{}, l.sign(pong)
 	case done, refused, outcomes:
 	default:
-		return errFrame
+		return reply{}, errFrame
 	}
-	r := reply{kind: k, body: make([]byte, n)}
-	if err := l.fill(r.body); err != nil {
-		return err
+	r := reply{kind: k, to: answers(body), body: body}
+	if r.to == 0 {
+		return reply{}, errFrame
 	}
-	if r.to = answers(r.body); r.to == 0 {
-		return errFrame
+	return r, nil
+}
+
+// take takes a frame, whose body is good until the next one. Who listens goes on when a read meets its deadline; else that is
+// the error, and nothing is lost of what came.
+func (l *clientLink) take(listening bool) (kind, []byte, error) {
+	for {
+		have := l.in[l.taken:]
+		need := frameHeader
+		if len(have) >= frameHeader {
+			k, n, err := parseHeader((*[frameHeader]byte)(have))
+			if err != nil {
+				return 0, nil, err
+			}
+			if need += n; len(have) >= need {
+				l.taken += need
+				return k, have[frameHeader:need], nil
+			}
+		}
+		if cap(l.in) < need || cap(l.in) > smallIn && need <= smallIn { // or what held something large goes
+			l.in = append(make([]byte, 0, max(need, smallIn)), have...)
+		} else {
+			l.in = append(l.in[:0], have...)
+		}
+		l.taken = 0
+		n, err := l.conn.Read(l.in[len(l.in):cap(l.in)])
+		if l.in = l.in[:len(l.in)+n]; n > 0 || err == nil {
+			continue // an error comes again
+		}
+		if !listening || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return 0, nil, err
+		}
+		if err := l.raw.SetReadDeadline(time.Time{}); err != nil {
+			return 0, nil, err
+		}
+		l.armed = time.Time{}
 	}
-	select {
-	case l.answers <- r:
+}
+
+// smallIn has room for almost every answer.
+const smallIn = 1 << 10
+
+// ready reports whether an idle connection can be used: if nobody listens, it is looked whether something came.
+func (l *clientLink) ready() bool {
+	l.mu.Lock()
+	listening := l.reading
+	l.reading = true
+	l.mu.Unlock()
+	if listening {
+		return true
+	}
+	var err error
+	for err == nil && l.raw.waits() {
+		if err = l.arm(time.Now()); err == nil {
+			var r reply
+			if r, err = l.hearOne(false); r.kind != 0 {
+				err = errFrame
+			}
+		}
+	}
+	l.mu.Lock()
+	l.reading = false
+	l.mu.Unlock()
+	return err == nil && l.alive()
+}
+
+// arm sets the read deadline between half a beat and a beat ahead.
+func (l *clientLink) arm(now time.Time) error {
+	if l.armed.Sub(now) >= l.beat/2 {
 		return nil
-	default:
-		return errFrame
 	}
+	l.armed = now.Add(l.beat)
+	return l.raw.SetReadDeadline(l.armed)
 }
 
 // answers gives the kind of the frame that an answer belongs to, which its first field tells.
@@ -125,19 +252,21 @@ func (l *clientLink) close() {
 	l.mu.Unlock()
 	if first {
 		l.raw.Close()
+		l.client.remove(l)
 	}
 }
 
 // cut closes the socket unless COMMIT is out.
 func (l *clientLink) cut() {
 	l.mu.Lock()
-	committing := l.committing
-	if !committing {
+	first := !l.closed && !l.committing
+	if first {
 		l.closed, l.wasCut = true, true
 	}
 	l.mu.Unlock()
-	if !committing {
+	if first {
 		l.raw.Close()
+		l.client.remove(l)
 	}
 }
 
@@ -150,12 +279,18 @@ func (l *clientLink) setCommitting(v bool) bool {
 }
 
 // await waits for the next answer until a moment (zero: for ever) and for as long as ctx is not over, and asks for a sign of
-// life when it takes long.
+// life when it takes long. Its body is good until the next call.
 func (l *clientLink) await(ctx context.Context, until time.Time) (reply, error) {
+	if r, err := l.readSelf(ctx, until); err != nil || r.kind != 0 {
+		return r, err
+	}
 	select {
 	case r := <-l.answers:
 		return r, nil
 	default:
+	}
+	if !l.watch(false) {
+		return reply{}, errGone
 	}
 	quiet := silence{heard: l.heard()}
 	next := time.Now().Add(l.beat)
@@ -190,6 +325,47 @@ func (l *clientLink) await(ctx context.Context, until time.Time) (reply, error) 
 			return reply{}, err
 		}
 	}
+}
+
+// readSelf reads the next answer for a beat, if nobody else reads. It gives none if somebody does, and if the beat or ctx is
+// over: then somebody listens.
+func (l *clientLink) readSelf(ctx context.Context, until time.Time) (reply, error) {
+	now := time.Now()
+	if !until.IsZero() && until.Before(now.Add(l.beat)) {
+		return reply{}, nil
+	}
+	l.mu.Lock()
+	free := !l.reading && len(l.answers) == 0
+	if free {
+		l.reading = true
+		l.turns++
+	}
+	l.mu.Unlock()
+	if !free {
+		return reply{}, nil
+	}
+	if err := l.arm(now); err != nil {
+		return reply{}, err
+	}
+	stop := func() bool { return true }
+	if ctx.Done() != nil {
+		stop = context.AfterFunc(ctx, func() { l.raw.SetReadDeadline(time.Unix(1, 0)) })
+	}
+	r, err := l.hear(false)
+	if !stop() {
+		l.armed = time.Time{}
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		if !l.watch(true) {
+			return reply{}, errGone
+		}
+		return reply{}, nil
+	}
+	l.mu.Lock()
+	l.reading = err != nil
+	l.turns++
+	l.mu.Unlock()
+	return r, err
 }
 
 // last gives an answer that came before the connection ended, or why it ended.

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace/router/mail"
@@ -34,8 +33,8 @@ var (
 	errGone    = errors.New("connection closed")
 )
 
-// A link is one connection, as both sides have it. One goroutine reads from it; frames are written under a lock, because the
-// one who reads writes pongs. That lock guards the order of what is written and nothing else, so it is held while writing.
+// A link is one connection, as both sides have it. One goroutine at a time reads from it; frames are written under a lock,
+// because who reads writes pongs. That lock guards the order of what is written and nothing else, so it is held while writing.
 type link struct {
 	conn  net.Conn // TLS over raw
 	raw   *patient
@@ -49,7 +48,7 @@ type link struct {
 
 // newLink makes a link over a socket. secure makes TLS of it; nil: none, which tests may do.
 func newLink(socket net.Conn, beat time.Duration, secure func(net.Conn) *tls.Conn) *link {
-	l := &link{raw: &patient{Conn: socket, beat: beat}, beat: beat}
+	l := &link{raw: newPatient(socket, beat), beat: beat}
 	l.conn = l.raw
 	if secure != nil {
 		l.conn = secure(l.raw)
@@ -59,73 +58,6 @@ func newLink(socket net.Conn, beat time.Duration, secure func(net.Conn) *tls.Con
 
 // heard counts what came from the peer. It is the sign of life: whoever waits compares it from beat to beat.
 func (l *link) heard() uint64 { return l.raw.heard.Load() }
-
-// A silence counts beats in which nothing was heard.
-type silence struct {
-	heard uint64
-	beats int
-}
-
-// beat reports, once in a beat, whether there were too many.
-func (s *silence) beat(heard uint64) (lost bool) {
-	if heard != s.heard {
-		s.heard, s.beats = heard, 0
-		return false
-	}
-	s.beats++
-	return s.beats >= lostBeats
-}
-
-// A patient is the socket below TLS. A write that makes no progress goes on for as long as the peer gives signs of life and
-// at most for stallBeats: its destination may be slow. TLS cannot take up again a write that was broken off, so this has to
-// be below.
-type patient struct {
-	net.Conn
-	beat  time.Duration
-	heard atomic.Uint64 // reads that brought something
-	until time.Time     // the write deadline that is set; whoever writes holds the lock of TLS
-}
-
-// Read notes the sign of life.
-func (c *patient) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if n > 0 {
-		c.heard.Add(1)
-	}
-	return n, err
-}
-
-// Write writes all of p, or gives an error. A deadline is set now and then and not for each write.
-func (c *patient) Write(p []byte) (written int, err error) {
-	quiet, stalled := silence{heard: c.heard.Load()}, 0
-	for {
-		if now := time.Now(); c.until.Sub(now) < c.beat {
-			c.until = now.Add(2 * c.beat)
-			if err := c.Conn.SetWriteDeadline(c.until); err != nil {
-				return written, err
-			}
-		}
-		n, err := c.Conn.Write(p[written:])
-		written += n
-		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
-			return written, err
-		}
-		c.until = time.Now().Add(c.beat)
-		if err := c.Conn.SetWriteDeadline(c.until); err != nil {
-			return written, err
-		}
-		if n > 0 {
-			quiet, stalled = silence{heard: c.heard.Load()}, 0
-			continue
-		}
-		if stalled++; stalled >= stallBeats {
-			return written, errStalled
-		}
-		if quiet.beat(c.heard.Load()) {
-			return written, errSilent
-		}
-	}
-}
 
 // send writes frames that build appends to borrowed space, in one write.
 func (l *link) send(build func(b []byte) []byte) error {
@@ -147,20 +79,36 @@ func (l *link) keep(b []byte) {
 // sign writes a frame that is nothing but its kind, if nobody is writing: to wait for the lock would stop the one goroutine
 // that hears the peer, and what is being written is a sign of life itself.
 func (l *link) sign(k kind) error {
+	_, err := l.trySign(k)
+	return err
+}
+
+// trySign is sign, and reports whether it was written.
+func (l *link) trySign(k kind) (bool, error) {
 	if !l.writing.TryLock() {
-		return nil
+		return false, nil
 	}
 	defer l.writing.Unlock()
 	var b [frameHeader]byte
 	_, err := l.conn.Write(header(b[:0], k, 0))
-	return err
+	return err == nil, err
 }
 
 // sendPiece writes a piece of a message, in frames as large as they may be, of which the last is of kind k and the others
-// are data. What is small is gathered. An error means that the last frame did not go out whole.
+// are data. What is small is gathered, and the records that TLS makes of what is large leave together. An error means that
+// the last frame did not go out whole.
 func (l *link) sendPiece(k kind, p *piece) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
+	if p.octets.Len() <= gather/2 { // is one record
+		return l.frames(k, p)
+	}
+	l.raw.hold()
+	return errors.Join(l.frames(k, p), l.raw.release())
+}
+
+// frames is sendPiece under the lock.
+func (l *link) frames(k kind, p *piece) error {
 	segments, dots, skip := p.octets.Segments, p.octets.Dots, 0
 	for from, left := 0, p.octets.Len(); ; {
 		n, here := cut(left, from, dots)

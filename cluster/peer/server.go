@@ -81,7 +81,9 @@ type Server struct {
 	mu        sync.Mutex // never held across I/O
 	listeners []net.Listener
 	conns     map[*serverConn]struct{}
+	listen    bool // the goroutine that looks after them runs
 	running   sync.WaitGroup
+	looking   sync.WaitGroup // ends with ctx
 }
 
 // NewServer makes a Server. The error is Validate's. Shutdown must be called to end it.
@@ -148,6 +150,10 @@ func (s *Server) start(socket net.Conn, secure func(net.Conn) *tls.Conn) {
 	if taken {
 		s.conns[c] = struct{}{}
 		s.running.Add(1)
+		if !s.listen {
+			s.listen = true
+			s.looking.Go(s.lookAfter) // ends with ctx, which Shutdown ends
+		}
 	}
 	s.mu.Unlock()
 	if !taken {
@@ -165,10 +171,27 @@ func (s *Server) start(socket net.Conn, secure func(net.Conn) *tls.Conn) {
 	}()
 }
 
+// lookAfter has somebody listen on the connections that are busy for longer than a moment. It ends with ctx.
+func (s *Server) lookAfter() {
+	tick := time.NewTicker(s.beat / momentsInBeat)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, c := range s.all() {
+			c.momentPassed()
+		}
+	}
+}
+
 // Shutdown drains: no connection and no transaction begins any more, those under way finish until ctx ends and are then
 // given up, except that a message whose end of data was released is waited for and answered. The error is that of ctx, if
 // something was given up.
 func (s *Server) Shutdown(ctx context.Context) error {
+	defer s.looking.Wait()
 	defer s.cancel()
 	s.mu.Lock()
 	s.draining.Store(true)

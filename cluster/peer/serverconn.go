@@ -13,28 +13,34 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A serverConn is a connection from another node. Two goroutines serve it: one reads frames and answers pings at once, the
-// other carries them out. One frame is read while one is carried out, and TCP holds the peer back beyond that.
+// A serverConn is a connection from another node. One goroutine reads frames and carries them out. While it does one for
+// longer than a moment, another one listens: it answers pings, notices the end of the connection, and ends with the one
+// frame that it reads ahead. TCP holds the peer back beyond that.
 type serverConn struct {
 	*link
 	srv    *Server
-	frames chan request
+	frames chan request // from who listens
 
 	ctx    context.Context // ends when the connection is lost or cut
 	cancel context.CancelFunc
 
 	left atomic.Bool  // goodbye was said, or is
+	owed atomic.Bool  // it could not be said yet, because an answer was being written
 	open atomic.Int32 // transactions that OPEN came for and whose end was not answered: the next may come before that is noted
 
 	mu         sync.Mutex
 	greeted    bool
 	committing bool
 	closed     bool
+	busy       bool   // a frame is carried out
+	frame      uint64 // which one
+	seen       uint64 // frame when momentPassed looked last
+	listening  bool   // somebody reads, or has read, beside who is busy
+	listeners  sync.WaitGroup
 
-	// The reader's own.
+	// Of whoever reads.
 	silence silence
 	watched bool // a read deadline is set
-	waiting *time.Ticker
 
 	work worker
 }
@@ -49,6 +55,7 @@ type request struct {
 func newServerConn(s *Server, socket net.Conn, secure func(net.Conn) *tls.Conn) *serverConn {
 	c := &serverConn{srv: s, frames: make(chan request)}
 	c.link = newLink(socket, s.beat, secure)
+	c.raw.rooms = &s.rooms
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.work.conn = c
 	return c
@@ -76,60 +83,109 @@ func (c *serverConn) serve(full bool) {
 	if leaving || c.srv.draining.Load() {
 		c.leave()
 	}
-	var running sync.WaitGroup
-	running.Go(func() { // ends when read closes frames
-		c.work.run(c.frames)
-		c.raw.Close() // so that read ends if this ended first
-	})
-	c.waiting = time.NewTicker(c.beat)
-	c.read()
-	c.waiting.Stop()
-	running.Wait()
+	c.work.run()
 }
 
-// read takes frames off the connection and hands them to the worker.
-func (c *serverConn) read() {
-	defer close(c.frames)
-	defer c.cancel()
-	for c.readOne() == nil {
+// take gives the next frame to carry out. The error means that there are no more, and whoever listened has ended.
+func (c *serverConn) take() (r request, err error) {
+	c.mu.Lock()
+	c.busy = false // so that nobody begins to listen
+	listening := c.listening
+	c.mu.Unlock()
+	if listening {
+		var ok bool
+		if r, ok = <-c.frames; !ok {
+			return r, errGone
+		}
+	} else if r, err = c.read(); err != nil {
+		c.cancel()
+		return r, err
+	}
+	c.mu.Lock()
+	c.busy, c.listening = true, false
+	c.frame++
+	c.mu.Unlock()
+	return r, nil
+}
+
+// end closes the connection from this side, and waits for who listens.
+func (c *serverConn) end() {
+	c.cancel()
+	c.raw.Close()
+	c.mu.Lock()
+	c.busy = false
+	listening := c.listening
+	c.mu.Unlock()
+	if listening {
+		if r, ok := <-c.frames; ok {
+			c.srv.rooms.put(r.room)
+		}
+	}
+	c.listeners.Wait()
+}
+
+// momentPassed has somebody listen if the same frame is carried out as when it was called last.
+func (c *serverConn) momentPassed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	still := c.busy && c.seen == c.frame
+	c.seen = c.frame
+	if still && !c.listening {
+		c.listening = true
+		c.listeners.Go(c.listen) // ends with a frame that is taken, or with the connection
 	}
 }
 
-func (c *serverConn) readOne() error {
-	k, n, err := c.next()
+// listen reads one frame while another one is carried out.
+func (c *serverConn) listen() {
+	r, err := c.read()
+	if err == nil {
+		err = c.hand(r)
+	}
 	if err != nil {
-		return err
+		c.cancel()
+		close(c.frames)
 	}
-	switch k {
-	case ping:
-		return c.sign(pong)
-	case pong:
-		return nil
-	case open:
-		c.open.Add(1)
-		c.watch()
-	}
-	r := request{k, n, c.srv.rooms.get(n + len(endOfData))}
-	if err := c.fill((*r.room)[:n]); err != nil {
-		c.srv.rooms.put(r.room)
-		return err
-	}
-	return c.hand(r)
 }
 
-// hand hands a frame to the worker. For as long as that is busy with the one before, nothing is read, so that pings are not
-// heard: the peer is told every now and then that somebody is here.
-func (c *serverConn) hand(r request) error {
-	select {
-	case c.frames <- r:
-		return nil
-	default:
+// read takes frames off the connection until it was one to carry out.
+func (c *serverConn) read() (request, error) {
+	for {
+		k, n, err := c.next()
+		if err != nil {
+			return request{}, err
+		}
+		switch k {
+		case ping:
+			if err := c.sign(pong); err != nil {
+				return request{}, err
+			}
+			continue
+		case pong:
+			continue
+		case open:
+			c.open.Add(1)
+			c.watch()
+		}
+		r := request{k, n, c.srv.rooms.get(n + len(endOfData))}
+		if err := c.fill((*r.room)[:n]); err != nil {
+			c.srv.rooms.put(r.room)
+			return request{}, err
+		}
+		return r, nil
 	}
+}
+
+// hand hands a frame over. Until it is taken nothing is read, so that pings are not heard: the peer is told every now and
+// then that somebody is here.
+func (c *serverConn) hand(r request) error {
+	waiting := time.NewTicker(c.beat)
+	defer waiting.Stop()
 	for {
 		select {
 		case c.frames <- r:
 			return nil
-		case <-c.waiting.C:
+		case <-waiting.C:
 		}
 		if err := c.sign(pong); err != nil {
 			c.srv.rooms.put(r.room)
@@ -148,7 +204,7 @@ func (c *serverConn) watch() {
 	c.raw.SetReadDeadline(time.Now().Add(c.beat))
 }
 
-// beatPassed is called by the reader when nothing came for a while. Within a transaction the peer, whose client may take its
+// beatPassed is called by whoever reads when nothing came for a while. Within a transaction the peer, whose client may take its
 // time, has to show that it lives. Who was told goodbye has had the time to close the connection.
 func (c *serverConn) beatPassed() error {
 	if c.open.Load() > 0 {
@@ -182,11 +238,24 @@ func (c *serverConn) leave() {
 		return
 	}
 	c.left.Store(true)
-	if c.sign(goodbye) != nil { // if an answer is being written, it is said behind the end of the transaction
+	c.owed.Store(true)
+	if c.sayGoodbye() != nil {
 		c.raw.Close()
 		return
 	}
 	c.raw.SetReadDeadline(time.Now().Add(c.beat))
+}
+
+// sayGoodbye says goodbye if that is owed. While an answer is being written it stays so: whoever writes comes here behind it.
+func (c *serverConn) sayGoodbye() error {
+	if !c.owed.Load() {
+		return nil
+	}
+	said, err := c.trySign(goodbye)
+	if said {
+		c.owed.Store(false)
+	}
+	return err
 }
 
 // cut ends the connection, unless a message is being committed: its outcome is told first.

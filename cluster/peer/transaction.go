@@ -213,6 +213,7 @@ func (t *transaction) Write(o mail.Octets) error {
 	if err := t.early(); err != nil {
 		return err
 	}
+	t.link.watch(false) // for the next verdict; a connection that is closed cannot be written to
 	err := t.link.sendPiece(data, &piece{octets: o, form: t.form, open: left(t.until)})
 	if err == nil {
 		return nil

@@ -29,18 +29,20 @@ type worker struct {
 	segments [1][]byte
 }
 
-// run carries frames out until there are no more. After an error it takes them all the same, so that who hands them in does
-// not wait.
-func (w *worker) run(frames <-chan request) {
-	var err error
-	for r := range frames {
-		if err == nil {
-			if err = w.carryOut(r); err != nil {
-				w.conn.raw.Close()
-			}
+// run carries frames out until there are no more, or one is an error.
+func (w *worker) run() {
+	for {
+		r, err := w.conn.take()
+		if err != nil {
+			break
 		}
+		err = w.carryOut(r)
 		w.conn.srv.rooms.put(r.room)
+		if err != nil {
+			break
+		}
 	}
+	w.conn.end()
 	w.end(errGone)
 }
 
@@ -80,9 +82,13 @@ var errAborted = errors.New("aborted")
 
 // answer writes one answer.
 func (w *worker) answer(k, to kind, write func(fields) fields) error {
-	return w.conn.send(func(b []byte) []byte {
+	err := w.conn.send(func(b []byte) []byte {
 		return frame(b, k, func(f fields) fields { return write(append(f, fAnswers, 0, 1, byte(to))) })
 	})
+	if err != nil {
+		return err
+	}
+	return w.conn.sayGoodbye()
 }
 
 func (w *worker) done(to kind, write func(fields) fields) error { return w.answer(done, to, write) }

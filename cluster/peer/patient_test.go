@@ -1,0 +1,200 @@
+package peer
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// A stepConn gives what is to be read in steps, with a deadline that is met between two of them, and counts writes.
+type stepConn struct {
+	sinkConn
+	steps  [][]byte
+	met    bool
+	writes int
+	fails  error // of writes
+}
+
+func (c *stepConn) Read(b []byte) (int, error) {
+	if len(c.steps) == 0 {
+		return 0, io.EOF
+	}
+	if c.met = !c.met; c.met {
+		return 0, os.ErrDeadlineExceeded
+	}
+	n := copy(b, c.steps[0])
+	if c.steps[0] = c.steps[0][n:]; len(c.steps[0]) == 0 {
+		c.steps = c.steps[1:]
+	}
+	return n, nil
+}
+
+func (c *stepConn) Write(b []byte) (int, error) {
+	c.writes++
+	if c.fails != nil {
+		return 0, c.fails
+	}
+	return c.sinkConn.Write(b)
+}
+
+func TestWhatIsHeldLeavesTogetherAndInOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := &stepConn{}
+		p := newPatient(c, beat)
+		var want []byte
+		p.hold()
+		for range rapid.IntRange(0, 40).Draw(t, "writes") {
+			b := bytes.Repeat([]byte{byte(len(want))}, rapid.SampledFrom([]int{1, 22, 16 << 10, largeRoom, 2 * largeRoom}).Draw(t, "size"))
+			if n, err := p.Write(b); n != len(b) || err != nil {
+				t.Fatal(n, err)
+			}
+			want = append(want, b...)
+		}
+		if err := p.release(); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(c.Bytes(), want) {
+			t.Fatalf("%d octets came of %d", c.Len(), len(want))
+		}
+		if n := len(want); n <= largeRoom && c.writes > 1 {
+			t.Fatalf("%d octets left in %d writes", n, c.writes)
+		}
+		if _, err := p.Write([]byte("x")); err != nil || c.Len() != len(want)+1 {
+			t.Fatal("what follows release stays")
+		}
+	})
+}
+
+// TestAPieceThatCouldNotLeaveWasNotSent: what was held is lost, and that is told.
+func TestAPieceThatCouldNotLeaveWasNotSent(t *testing.T) {
+	broken := errors.New("broken")
+	for _, size := range []int{1, gather, maxPiece, 5 * maxPiece} {
+		p := &piece{octets: octets(string(make([]byte, size)))}
+		if err := newLink(&stepConn{fails: broken}, beat, nil).sendPiece(commit, p); !errors.Is(err, broken) {
+			t.Errorf("%d octets: %v", size, err)
+		}
+	}
+}
+
+func TestWhatIsReadAheadComesInOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := &stepConn{}
+		var want []byte
+		for range rapid.IntRange(0, 20).Draw(t, "steps") {
+			b := bytes.Repeat([]byte{byte(len(want))}, rapid.SampledFrom([]int{1, 5000, 17000, largeRoom, 3 * largeRoom}).Draw(t, "step"))
+			want = append(want, b...)
+			c.steps = append(c.steps, b)
+		}
+		p := newPatient(c, beat)
+		room := make([]byte, 17000)
+		var got []byte
+		for {
+			n, err := p.Read(room[:rapid.SampledFrom([]int{5, 600, readAhead, 17000}).Draw(t, "read")])
+			got = append(got, room[:n]...)
+			if err == io.EOF {
+				break
+			}
+		}
+		if !bytes.Equal(got, want) {
+			t.Fatalf("%d octets came of %d", len(got), len(want))
+		}
+		if p.ahead != nil {
+			t.Fatal("the room was not given back")
+		}
+	})
+}
+
+// TestAnAnswerThatComesInPartsIsWhole, whoever read the first of them.
+func TestAnAnswerThatComesInPartsIsWhole(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var stream []byte
+		sizes := rapid.SliceOfN(rapid.SampledFrom([]int{0, 1, smallIn - frameHeader, smallIn, 5000, maxFields}), 1, 6).Draw(t, "sizes")
+		for i, n := range sizes {
+			stream = append(header(stream, done, n), bytes.Repeat([]byte{byte(i)}, n)...)
+		}
+		c := &stepConn{}
+		for rest := stream; len(rest) > 0; {
+			n := min(len(rest), rapid.SampledFrom([]int{1, 4, 6, 1000, 100000}).Draw(t, "part"))
+			if len(c.steps) > 200 {
+				n = len(rest)
+			}
+			c.steps, rest = append(c.steps, rest[:n]), rest[n:]
+		}
+		l := &clientLink{link: newLink(c, beat, nil)}
+		for i, n := range sizes {
+			k, body, err := l.take(rapid.Bool().Draw(t, "listening"))
+			for errors.Is(err, os.ErrDeadlineExceeded) {
+				k, body, err = l.take(rapid.Bool().Draw(t, "listening"))
+			}
+			if k != done || err != nil || !bytes.Equal(body, bytes.Repeat([]byte{byte(i)}, n)) {
+				t.Fatalf("frame %d of %d octets: kind %d, %d octets, %v", i, n, k, len(body), err)
+			}
+		}
+		if _, _, err := l.take(true); err != io.EOF {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestGoodbyeThatMeetsAnAnswerIsSaidBehindIt, and once.
+func TestGoodbyeThatMeetsAnAnswerIsSaidBehindIt(t *testing.T) {
+	s := plainServer(t, &destination{})
+	sink := &stepConn{}
+	c := newServerConn(s, sink, nil)
+	defer c.cancel()
+	c.greeted = true
+	c.writing.Lock()
+	c.leave()
+	c.writing.Unlock()
+	if sink.Len() != 0 {
+		t.Fatalf("%x was written amidst an answer", sink.Bytes())
+	}
+	for range 2 {
+		if err := c.work.done(lend, noFields); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one := frame(nil, done, func(f fields) fields { return append(f, fAnswers, 0, 1, byte(lend)) })
+	if want := append(header(bytes.Clone(one), goodbye, 0), one...); !bytes.Equal(sink.Bytes(), want) {
+		t.Errorf("got %x, want %x", sink.Bytes(), want)
+	}
+}
+
+// TestNobodyListensToABusyConnection: whoever waits reads by itself, and is listened to when it is still.
+func TestNobodyListensToABusyConnection(t *testing.T) {
+	w := newWorld(t, &destination{}, time.Hour, nil)
+	for range 20 {
+		if out := w.deliver(); out.Reply.Code != 250 {
+			t.Fatal(out)
+		}
+	}
+	listened := func() bool {
+		w.client.mu.Lock()
+		defer w.client.mu.Unlock()
+		for l := range w.client.links {
+			l.mu.Lock()
+			reading := l.reading
+			l.mu.Unlock()
+			if reading {
+				return true
+			}
+			defer l.momentPassed()
+		}
+		return false
+	}
+	if listened() {
+		t.Error("somebody listens")
+	}
+	until(t, "somebody listens", listened)
+	if out := w.deliver(); out.Reply.Code != 250 {
+		t.Fatal(out)
+	}
+	if listened() {
+		t.Error("somebody listens still")
+	}
+}

@@ -1,0 +1,97 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+
+	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// nodes are a cluster in which hops to some nodes are lost at the first recipient; others deliver to the destination.
+type nodes struct {
+	mu     sync.Mutex
+	owners []string // of the next questions, "" for this node; the last one stays
+	asked  []string // for a transaction
+	lost   map[string]bool
+	others *Relay
+}
+
+func (n *nodes) Owner(mail.Site, string) (string, bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	o := n.owners[0]
+	if len(n.owners) > 1 {
+		n.owners = n.owners[1:]
+	}
+	return o, o == ""
+}
+
+func (n *nodes) Begin(ctx context.Context, node string, d mail.Delivery) (mail.Transaction, error) {
+	n.mu.Lock()
+	n.asked = append(n.asked, node)
+	n.mu.Unlock()
+	if n.lost[node] {
+		return lostAtRcpt{}, nil
+	}
+	return n.others.Local().Begin(ctx, d)
+}
+
+type lostError struct{}
+
+func (lostError) Error() string { return "the hop is lost" }
+func (lostError) Sent() bool    { return false }
+
+type lostAtRcpt struct{ mail.Transaction }
+
+func (lostAtRcpt) Rcpt(context.Context, mail.Path) error {
+	return mail.Refuse(451, 4, 2, "Lost", "peer lost", lostError{})
+}
+func (lostAtRcpt) Abort() {}
+
+func TestATransactionWhoseOwnerIsLostIsTakenUpByWhoeverOwnsTheSiteThen(t *testing.T) {
+	for name, c := range map[string]struct {
+		owners []string
+		lost   []string
+		asked  string // in turn
+	}{
+		"the next owner has been found":     {owners: []string{"b", "c"}, lost: []string{"b"}, asked: "b c "},
+		"it is this node":                   {owners: []string{"b", ""}, lost: []string{"b"}, asked: "b "},
+		"the lost one is still the owner":   {owners: []string{"b", "b"}, lost: []string{"b"}, asked: "b "},
+		"the next owner is lost as well":    {owners: []string{"b", "c", "d"}, lost: []string{"b", "c"}, asked: "b c "},
+		"the owner is not lost in any case": {owners: []string{"b"}, asked: "b "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ring := &nodes{owners: c.owners, lost: make(map[string]bool)}
+			for _, n := range c.lost {
+				ring.lost[n] = true
+			}
+			s := smtptest.Start(t, smtptest.Behaviour{})
+			ring.others = newWorld(t, port(t, s), nil).relay
+			w := newWorld(t, port(t, s), func(c *Config) { c.Placement, c.Remote = ring, ring })
+			tx, err := w.relay.Begin(t.Context(), to("one.test"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			rcpt(t, tx, "x@one.test", "y@one.test")
+			if out := finish(t, tx); len(out) != 2 || out[0].Reply.Code != 250 || out[1].Reply.Code != 250 {
+				t.Errorf("got %+v", out)
+			}
+			asked := ""
+			for _, n := range ring.asked {
+				asked += n + " "
+			}
+			if asked != c.asked || len(s.Messages()) != 1 {
+				t.Errorf("asked %q, %d messages", asked, len(s.Messages()))
+			}
+		})
+	}
+}
+
+func TestOnlyALostHopIsTakenUp(t *testing.T) {
+	if lost, _ := lostPeer(errors.New("refused")); lost {
+		t.Error("a refusal is no lost hop")
+	}
+}
