@@ -4,7 +4,7 @@ GO       ?= go
 FUZZTIME ?= 4s
 TOOL      = $(GO) tool -modfile=.ci/go.mod
 
-.PHONY: build run test race fuzz bench bench-relay cluster cluster-test check tools
+.PHONY: build run test race fuzz bench bench-relay cluster cluster-test cluster-test-long check tools
 
 build:
 	$(GO) build -trimpath -o bin/millrace .
@@ -36,6 +36,11 @@ cluster: build tools
 cluster-test: build tools
 	$(GO) build -o bin/clustertest ./loadtest/clustertest
 	@exec bin/clustertest -binary bin/millrace
+
+# The same with the steps that take minutes.
+cluster-test-long: build tools
+	$(GO) build -o bin/clustertest ./loadtest/clustertest
+	@exec bin/clustertest -binary bin/millrace -long
 
 check:
 	test -z "$$(gofmt -l . | tee /dev/stderr)"

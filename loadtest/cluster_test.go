@@ -19,32 +19,84 @@ import (
 )
 
 // A cluster is several nodes that run inside the test and see each other.
-type cluster struct{ nodes []*relay }
+type cluster struct {
+	nodes []*relay
+	keys  string // the folder of its files
+	world world
+}
 
 // startCluster runs n nodes with the same rules, named a, b, c and so on.
 func startCluster(t *testing.T, n int, w world) *cluster {
 	t.Helper()
-	keys := t.TempDir()
-	names := strings.Split("abcdefgh"[:n], "")
-	if code := command.Main(append([]string{"cluster", "init", keys}, names...), nil, &strings.Builder{}, os.Stderr); code != 0 {
-		t.Fatalf("cluster init: %d", code)
-	}
-	c := &cluster{}
-	seed := ""
-	for _, name := range names {
-		own := w
-		own.config += fmt.Sprintf("\ncluster: {name: %s, bind: \"127.0.0.1:0\", peer: \"127.0.0.1:0\", join: [%s], key_file: %q, tls: {ca: %q, cert: %q, key: %q}}\n",
-			name, seed, filepath.Join(keys, "gossip.key"), filepath.Join(keys, "ca.pem"), filepath.Join(keys, name+".pem"), filepath.Join(keys, name+".key"))
-		r := startNode(t, own)
-		c.nodes = append(c.nodes, r)
-		if seed == "" {
-			seed = fmt.Sprintf("%q", r.node.ClusterAddr())
-		}
-	}
-	for _, r := range c.nodes {
-		await(t, "all nodes see all", func() bool { return len(r.node.Members()) == n })
+	c := &cluster{keys: t.TempDir(), world: w}
+	for _, name := range strings.Split("abcdefgh"[:n], "") {
+		c.join(t, name)
 	}
 	return c
+}
+
+// init runs `millrace cluster init` for nodes; what they have is kept.
+func (c *cluster) init(t *testing.T, names ...string) {
+	t.Helper()
+	if code := command.Main(append([]string{"cluster", "init", c.keys}, names...), nil, &strings.Builder{}, os.Stderr); code != 0 {
+		t.Fatalf("cluster init: %d", code)
+	}
+}
+
+// join starts one node more and waits until all see all.
+func (c *cluster) join(t *testing.T, name string) {
+	t.Helper()
+	c.init(t, name)
+	seed := ""
+	if len(c.nodes) > 0 {
+		seed = fmt.Sprintf("%q", c.nodes[0].node.ClusterAddr())
+	}
+	own := c.world
+	own.config += fmt.Sprintf("\ncluster: {name: %s, bind: \"127.0.0.1:0\", peer: \"127.0.0.1:0\", join: [%s], key_file: %q, tls: {ca: %q, cert: %q, key: %q}}\n",
+		name, seed, filepath.Join(c.keys, "gossip.key"), filepath.Join(c.keys, "ca.pem"), filepath.Join(c.keys, name+".pem"), filepath.Join(c.keys, name+".key"))
+	c.nodes = append(c.nodes, startNode(t, own))
+	c.complete(t)
+}
+
+// complete waits until all nodes see all.
+func (c *cluster) complete(t *testing.T) {
+	t.Helper()
+	for _, r := range c.nodes {
+		await(t, "all nodes see all", func() bool { return len(r.node.Members()) == len(c.nodes) })
+	}
+}
+
+// reload is SIGHUP to each node.
+func (c *cluster) reload(t *testing.T) {
+	t.Helper()
+	for _, r := range c.nodes {
+		if err := r.node.Reload(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// through sends a message through each node.
+func (c *cluster) through(t *testing.T) {
+	t.Helper()
+	for _, r := range c.nodes {
+		send(t, dial(t, source.Config{Addr: r.addr}), source.Message{Reverse: "a@client.example", Forward: []string{"b@x.example"}, Octets: []byte("Subject: x\r\n\r\nhi\r\n")})
+	}
+}
+
+// oneOwner sends a message through each node and expects that one of them alone has sessions with the destination.
+func (c *cluster) oneOwner(t *testing.T) {
+	t.Helper()
+	c.through(t)
+	owners := 0
+	for _, r := range c.nodes {
+		if r.node.OpenSessions() > 0 {
+			owners++
+		}
+	}
+	if owners != 1 {
+		t.Errorf("%d nodes have sessions with the destination", owners)
+	}
 }
 
 // outcomes sends the same mails to nodes in turn and gives what each was answered.
@@ -151,6 +203,85 @@ func TestMailFlowsWhenTheOwnerIsGone(t *testing.T) {
 		}
 	}
 	messages(t, d, 11)
+}
+
+func TestSessionsOfASiteThatGoesToAnotherNodeAreClosed(t *testing.T) {
+	d := smtptest.Start(t, smtptest.Behaviour{})
+	c := &cluster{keys: t.TempDir(), world: reaching(t, d)}
+	moves, before := -1, -1
+	for _, name := range strings.Split("hgfedcba", "") {
+		c.join(t, name)
+		c.through(t)
+		await(t, "sessions are with the owner alone", func() bool { return d.Counts().Current == 1 })
+		for i, r := range c.nodes {
+			if r.node.OpenSessions() > 0 && i != before {
+				moves, before = moves+1, i
+			}
+		}
+	}
+	if moves == 0 {
+		t.Error("the Site stayed where it was")
+	}
+}
+
+func TestTheSecretOfAClusterChangesUnderMail(t *testing.T) {
+	d := smtptest.Start(t, smtptest.Behaviour{})
+	c := startCluster(t, 3, reaching(t, d))
+	file := filepath.Join(c.keys, "gossip.key")
+	for _, verb := range []string{"add", "use", "drop"} {
+		if code := command.Main([]string{"cluster", "keys", verb, file}, nil, &strings.Builder{}, os.Stderr); code != 0 {
+			t.Fatalf("keys %s: %d", verb, code)
+		}
+		for i := range c.nodes { // one after the other: in between some have taken the step and some have not
+			if err := c.nodes[i].node.Reload(); err != nil {
+				t.Fatal(err)
+			}
+			c.complete(t)
+		}
+		c.oneOwner(t)
+	}
+	c.join(t, "d") // which never heard of the first key
+	c.oneOwner(t)
+}
+
+func TestTheAuthorityOfAClusterChangesUnderMail(t *testing.T) {
+	d := smtptest.Start(t, smtptest.Behaviour{})
+	c := startCluster(t, 2, reaching(t, d))
+	c.oneOwner(t)
+	ca := filepath.Join(c.keys, "ca.pem")
+	old, err := os.ReadFile(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"ca.pem", "ca.key", "a.pem", "a.key", "b.pem", "b.key"} {
+		if err := os.Remove(filepath.Join(c.keys, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.init(t, "a", "b")
+	young, err := os.ReadFile(ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(ca, append(old, young...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.reload(t)
+	if err := os.WriteFile(ca, young, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.reload(t)
+	for _, name := range []string{"c", "d", "e"} { // whoever of all owns the Site
+		c.join(t, name)
+	}
+	c.oneOwner(t)
+	if err := os.WriteFile(ca, []byte("nothing"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.nodes[0].node.Reload(); err == nil || !strings.Contains(err.Error(), "cluster.tls.ca") {
+		t.Errorf("got %v", err)
+	}
+	c.oneOwner(t)
 }
 
 // reaching is the world of a node whose rules lead to d by its MX record.

@@ -14,25 +14,42 @@ import (
 type step struct {
 	name string
 	run  func(context.Context, *trial) (string, error)
+	long bool // takes so long that it runs only when that is asked for
 }
+
+// How long a step may take, and one that is long.
+const (
+	stepLimit     = 40 * time.Second
+	longStepLimit = 3 * time.Minute
+)
 
 // steps are in the order in which they run: those that need all three nodes unharmed come first.
 var steps = []step{
-	{"form: three nodes see each other", form},
-	{"equality: three nodes answer and deliver as one does", equality},
-	{"limit: many domains on one MX set keep to the Site's limit", siteLimit},
-	{"flushall: Redis is emptied under load", flushAll},
-	{"greylist: a retry passes wherever it enters", greylisting},
-	{"handshakes: TLS sessions with destinations", handshakes},
-	{"pause: the owner pauses for 2 s and the ring does not flap", pause},
-	{"stop: the owner is stopped", stopped},
-	{"kill: the owner is killed", killed},
-	{"rolling: all nodes are restarted one by one", rolling},
+	{name: "form: three nodes see each other", run: form},
+	{name: "equality: three nodes answer and deliver as one does", run: equality},
+	{name: "limit: many domains on one MX set keep to the Site's limit", run: siteLimit},
+	{name: "suffix: 300 MX names of one provider are one Site", run: suffix},
+	{name: "spread: two owners share a Site's limit", run: spread},
+	{name: "provider: its limits are used and hardly ever met", run: provided, long: true},
+	{name: "flushall: Redis is emptied under load", run: flushAll},
+	{name: "failover: an empty replica takes the place of Redis under load", run: failover},
+	{name: "greylist: a retry passes wherever it enters", run: greylisting},
+	{name: "handshakes: TLS sessions with destinations", run: handshakes},
+	{name: "pause: the owner pauses for 2 s and the ring does not flap", run: pause},
+	{name: "stop: the owner is stopped", run: stopped},
+	{name: "kill: the owner is killed", run: killed},
+	{name: "split: one node is cut off from the two others", run: scene("split")},
+	{name: "split-owner: the owner is cut off from the two others", run: scene("split-owner"), long: true},
+	{name: "pair: the owner and one other node are cut from each other", run: scene("pair")},
+	{name: "oneway: what the owner says does not reach one other node", run: scene("oneway"), long: true},
+	{name: "rolling: all nodes are restarted one by one", run: rolling},
+	{name: "cold: all nodes start under load on an empty Redis and without a state", run: coldStart},
 }
 
 // A trial is a run of the steps. Its cluster is started by the first of them that needs it.
 type trial struct {
 	lab     *lab
+	long    bool   // the steps that are long run too, and others with more
 	ring    *fleet // three nodes as a cluster, behind a load balancer
 	one     *fleet
 	apart   *fleet // three nodes without a cluster
@@ -40,21 +57,25 @@ type trial struct {
 	numbers int // makes names of loads
 }
 
-// accept runs the steps that are wanted and prints the verdict as the last line.
-func (l *lab) accept(ctx context.Context, out io.Writer, wanted *regexp.Regexp) error {
-	t := &trial{lab: l}
+// accept runs the steps that are wanted, those that are long only with long, and prints the verdict as the last line.
+func (l *lab) accept(ctx context.Context, out io.Writer, wanted *regexp.Regexp, long bool) error {
+	t := &trial{lab: l, long: long}
 	begun := time.Now()
 	failed, run := 0, 0
 	if err := t.start(ctx); err != nil {
 		return err
 	}
 	for _, s := range steps {
-		if !wanted.MatchString(s.name) {
+		if !wanted.MatchString(s.name) || s.long && !long {
 			continue
 		}
 		run++
 		stepBegun := time.Now()
-		ctx, cancel := context.WithTimeout(ctx, 40*time.Second)
+		most := stepLimit
+		if long {
+			most = longStepLimit
+		}
+		ctx, cancel := context.WithTimeout(ctx, most)
 		figures, err := s.run(ctx, t)
 		cancel()
 		mark := "ok  "

@@ -4,6 +4,7 @@
 //
 //	go run ./loadtest/clustertest                 the acceptance; the verdict is the last line
 //	go run ./loadtest/clustertest -run 'kill|stop'  some of its steps
+//	go run ./loadtest/clustertest -long          with the steps that take long
 //	go run ./loadtest/clustertest -stay           a cluster to play with; -once ends it after one message through each node
 //	go run ./loadtest/clustertest -hop            what the hop between nodes costs, in CPU
 //

@@ -30,6 +30,7 @@ type member struct {
 // A fleet is some nodes with the same rules, as a cluster or each on its own, and a load balancer before them.
 type fleet struct {
 	lab      *lab
+	redis    string // its URL
 	nodes    []*member
 	balancer string // its address
 	process  *process
@@ -38,8 +39,12 @@ type fleet struct {
 
 // newFleet starts n nodes at once and returns when all are ready. With ring they are a cluster.
 func (l *lab) newFleet(ctx context.Context, n int, ring, balanced bool) (*fleet, error) {
+	return l.newFleetWith(ctx, "redis://"+l.redis+"/0", n, ring, balanced)
+}
+
+func (l *lab) newFleetWith(ctx context.Context, redis string, n int, ring, balanced bool) (*fleet, error) {
 	l.fleets++
-	f := &fleet{lab: l, client: &http.Client{Timeout: 2 * time.Second}}
+	f := &fleet{lab: l, redis: redis, client: &http.Client{Timeout: 2 * time.Second}}
 	dir := filepath.Join(l.dir, fmt.Sprint("fleet", l.fleets))
 	names := strings.Split("abcdefgh"[:n], "")
 	out, err := exec.CommandContext(ctx, l.binary, append([]string{"cluster", "init", filepath.Join(dir, "keys")}, names...)...).CombinedOutput()
@@ -95,12 +100,12 @@ listen:
 routes: %q
 state: state
 dns: {servers: [%q]}
-egress: {port: %d, allow_private: true, source: ["127.0.0.%d"]}
+egress: {port: %d, allow_private: true, source: ["127.0.0.%d"], sites_file: %q}
 limits: {connections: 4000, connections_per_client: 4000}
-redis: {url: "redis://%s/0", prefix: "f%d"}
+redis: {url: %q, prefix: "f%d"}
 admin: {addr: %q, token_file: ../token}
 log: {level: warn}
-`, m.smtp, m.proxied, filepath.Join(f.lab.dir, "routes.txt"), f.lab.dns.Addr(), f.lab.port, 11+i, f.lab.redis, f.lab.fleets, m.http)
+`, m.smtp, m.proxied, filepath.Join(f.lab.dir, "routes.txt"), f.lab.dns.Addr(), f.lab.port, 11+i, f.lab.sitesFile(), f.redis, f.lab.fleets, m.http)
 	if ring {
 		var join []string
 		for _, o := range f.nodes {
@@ -115,6 +120,7 @@ log: {level: warn}
   tls: {ca: ../keys/ca.pem, cert: ../keys/%s.pem, key: ../keys/%s.key}
 `, m.name, m.gossip, m.peer, strings.Join(join, ", "), m.name, m.name)
 	}
+	c.WriteString(f.lab.more)
 	return os.WriteFile(m.config(), []byte(c.String()), 0o600)
 }
 
@@ -186,12 +192,17 @@ func (f *fleet) sees(ctx context.Context, nodes []*member, n int) bool {
 
 // owner gives the node that owns the Site of the plain destination, and the others.
 func (f *fleet) owner(ctx context.Context) (owner *member, others []*member, err error) {
+	return f.ownerOf(ctx, "mx.plain.example")
+}
+
+// ownerOf gives the node that owns the Site of a host, and the others.
+func (f *fleet) ownerOf(ctx context.Context, host string) (owner *member, others []*member, err error) {
 	s, err := f.status(ctx, f.nodes[0])
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, site := range s.Sites {
-		if !strings.Contains(string(site.Site), "mx.plain.example") {
+		if !strings.Contains(string(site.Site), host) {
 			continue
 		}
 		for _, m := range f.nodes {

@@ -4,8 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/millrace/millrace/egress/smtptest"
@@ -17,36 +21,101 @@ const hopTarget = 1.7
 // hopRounds is how often each side is measured; the median counts.
 const hopRounds = 5
 
+// A sample is mail that the cost of the hop is measured with.
+type sample struct {
+	name                      string
+	octets, messages, senders int
+}
+
+// A road is where that mail goes.
+type road struct {
+	forward string
+	host    string // its MX
+	server  *smtptest.Server
+	tls     bool
+}
+
 // measureHop sends the same mail to a node that owns the destination's Site and to one that does not, in turns, and compares
-// the CPU time that all nodes took for it.
+// the CPU time that all nodes took for it: first with the cheapest message that there is, then as nodes are deployed.
 func (l *lab) measureHop(ctx context.Context, out io.Writer) error {
+	fmt.Fprintf(out, "CPU of all nodes per message, medians of %d rounds, in turns; %d cores, %s\n", hopRounds, runtime.NumCPU(), runtime.Version())
+	fmt.Fprint(out, "Floor: two processes that exchange the same octets over the hop's TLS, and do nothing else.\n\nNo policy, no TLS to the destination:\n\n")
+	err := l.compareHop(ctx, out, road{"ok@plain.test", "mx.plain.example", l.plain, false}, []sample{
+		{"4 KiB", 4 << 10, 1000, 4}, {"4 KiB", 4 << 10, 3000, 16}, {"64 KiB", 64 << 10, 1000, 16}, {"1 MiB", 1 << 20, 100, 16},
+	})
+	if err != nil {
+		return err
+	}
+	if err := l.deploy(ctx); err != nil {
+		return err
+	}
+	fmt.Fprint(out, "\nAs deployed: the default policy, ARC sealing (RSA, 2048 bits), STARTTLS to the destination:\n\n")
+	return l.compareHop(ctx, out, road{"ok@d0.tls.test", "mx0.tls.example", l.tls, true}, []sample{
+		{"4 KiB", 4 << 10, 600, 4}, {"4 KiB", 4 << 10, 1000, 16}, {"1 MiB", 1 << 20, 80, 16},
+	})
+}
+
+// deploy makes later fleets authenticate and seal what they forward.
+func (l *lab) deploy(ctx context.Context) error {
+	for _, m := range l.running { // the nodes before; Redis is the first
+		if m != l.running[0] {
+			m.end()
+		}
+	}
+	key := filepath.Join(l.dir, "arc.pem")
+	said, err := exec.CommandContext(ctx, l.binary, "dkim", "new", "--domain", "relay.example", "--selector", "m1", "--out", key).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("dkim new: %w: %s", err, said)
+	}
+	l.more = fmt.Sprintf("arc: {domain: relay.example, selector: m1, key_file: %q}\n", key)
+	_, hosted, _ := strings.Cut(rules(), "\n") // without the line that switches everything off
+	return os.WriteFile(filepath.Join(l.dir, "routes.txt"), []byte(hosted), 0o600)
+}
+
+// compareHop writes a table of the cost with and without a hop.
+func (l *lab) compareHop(ctx context.Context, out io.Writer, r road, samples []sample) error {
 	t := &trial{lab: l}
 	var err error
 	if t.ring, err = l.newFleet(ctx, 3, true, false); err != nil {
 		return err
 	}
-	owner, others, err := t.ready(ctx)
+	if _, _, err := t.ready(ctx); err != nil {
+		return err
+	}
+	behaviour := smtptest.Behaviour{}
+	if r.tls {
+		behaviour.TLS = smtptest.NewCA().Server(r.host)
+	}
+	if _, err := t.cost(ctx, t.ring.nodes[0], r, behaviour, sample{octets: 100, messages: 10, senders: 1}); err != nil {
+		return err
+	}
+	owner, others, err := t.ring.ownerOf(ctx, r.host)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "CPU of all nodes per message, medians of %d rounds, in turns; %d cores, %s\n\n", hopRounds, runtime.NumCPU(), runtime.Version())
-	fmt.Fprintf(out, "| message | senders | here (us) | with a hop (us) | ratio | rounds | target |\n|---|---|---|---|---|---|---|\n")
-	for _, size := range []struct {
-		name                      string
-		octets, messages, senders int
-	}{{"4 KiB", 4 << 10, 1000, 4}, {"4 KiB", 4 << 10, 3000, 16}, {"64 KiB", 64 << 10, 1000, 16}, {"1 MiB", 1 << 20, 100, 16}} {
-		var here, hop, ratios []float64
+	f, err := newFloor(ctx, filepath.Join(t.ring.nodes[0].dir, "..", "keys"))
+	if err != nil {
+		return err
+	}
+	defer f.close()
+	fmt.Fprintf(out, "| message | senders | here (us) | with a hop (us) | ratio | rounds | target | the hop adds (us) | floor (us) |\n|---|---|---|---|---|---|---|---|---|\n")
+	for _, s := range samples {
+		var here, hop, ratios, added, floors []float64
 		for round := range hopRounds + 1 {
-			a, err := t.cost(ctx, owner, size.octets, size.messages, size.senders)
+			a, err := t.cost(ctx, owner, r, behaviour, s)
 			if err != nil {
 				return err
 			}
-			b, err := t.cost(ctx, others[round%len(others)], size.octets, size.messages, size.senders)
+			b, err := t.cost(ctx, others[round%len(others)], r, behaviour, s)
+			if err != nil {
+				return err
+			}
+			c, err := f.cost(s.octets, s.messages, s.senders)
 			if err != nil {
 				return err
 			}
 			if round > 0 { // the first one opens sessions and fills pools
-				here, hop, ratios = append(here, a), append(hop, b), append(ratios, b/a)
+				here, hop, ratios, added, floors = append(here, a), append(hop, b), append(ratios, b/a), append(added, b-a), append(floors, c)
 			}
 		}
 		slices.Sort(ratios)
@@ -54,7 +123,7 @@ func (l *lab) measureHop(ctx context.Context, out io.Writer) error {
 		if ratio > hopTarget {
 			verdict = "MISSED"
 		}
-		fmt.Fprintf(out, "| %s | %d | %.0f | %.0f | %.2f | %.2f-%.2f | %.1f %s |\n", size.name, size.senders, median(here), median(hop), ratio, ratios[0], ratios[len(ratios)-1], hopTarget, verdict)
+		fmt.Fprintf(out, "| %s | %d | %.0f | %.0f | %.2f | %.2f-%.2f | %.1f %s | %.0f | %.0f |\n", s.name, s.senders, median(here), median(hop), ratio, ratios[0], ratios[len(ratios)-1], hopTarget, verdict, median(added), median(floors))
 	}
 	return nil
 }
@@ -65,21 +134,20 @@ func median(v []float64) float64 {
 }
 
 // cost gives the CPU time of all nodes in microseconds for each message that enters at m, less what they take when idle.
-func (t *trial) cost(ctx context.Context, m *member, octets, messages, senders int) (float64, error) {
+func (t *trial) cost(ctx context.Context, m *member, r road, behaviour smtptest.Behaviour, s sample) (float64, error) {
 	idle, err := t.spent(func() error { rest(ctx, 200*time.Millisecond); return nil })
 	if err != nil {
 		return 0, err
 	}
 	perSecond := idle.cpu.Seconds() / idle.wall.Seconds()
-	t.lab.plain.Set(smtptest.Behaviour{Keep: messages + 10}) // large ones would fill the memory
-	load := &load{name: t.tag("hop"), addrs: only(m.smtp), forward: always("ok@plain.test"), octets: octets, clients: senders, messages: messages}
-	var tallied tally
+	behaviour.Keep = s.messages + 10 // large ones would fill the memory
+	r.server.Set(behaviour)
+	load := &load{name: t.tag("hop"), addrs: only(m.smtp), forward: always(r.forward), octets: s.octets, clients: s.senders, messages: s.messages}
 	busy, err := t.spent(func() error {
-		tallied = count(load.run(ctx), t.lab.plain)
+		tallied := count(load.run(ctx), r.server)
 		return tallied.err()
 	})
-
-	return 1e6 * (busy.cpu.Seconds() - perSecond*busy.wall.Seconds()) / float64(messages), err
+	return 1e6 * (busy.cpu.Seconds() - perSecond*busy.wall.Seconds()) / float64(s.messages), err
 }
 
 // An effort is what nodes took.

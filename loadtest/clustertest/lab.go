@@ -19,6 +19,8 @@ const (
 	manyDomains = 300 // on one MX set
 	tlsSites    = 50
 	greySites   = 20
+	bigDomains  = 300 // each with an MX host of its own, all of one provider
+	wideDomains = 40
 )
 
 // A lab holds what all nodes have in common: the program, Redis, a name server, the destinations and the rules.
@@ -28,9 +30,12 @@ type lab struct {
 	running []*process
 	dns     *dnstest.Server
 	redis   string
-	port    int // of all destinations
+	port    int    // of all destinations
+	more    string // at the end of what each node of later fleets reads
 
 	plain, many, tls, grey *smtptest.Server
+	known, guessed         provider // with limits that the nodes know, and with such that they do not
+	big, wide              *smtptest.Server
 	fleets                 int
 }
 
@@ -62,6 +67,9 @@ func newLab(ctx context.Context, binary string) (l *lab, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := os.WriteFile(l.sitesFile(), []byte(sites), 0o600); err != nil {
+		return nil, err
+	}
 	return l, os.WriteFile(filepath.Join(dir, "routes.txt"), []byte(rules()), 0o600)
 }
 
@@ -69,7 +77,7 @@ func (l *lab) close() {
 	for i := len(l.running) - 1; i >= 0; i-- {
 		l.running[i].end()
 	}
-	for _, d := range []*smtptest.Server{l.plain, l.many, l.tls, l.grey} {
+	for _, d := range []*smtptest.Server{l.plain, l.many, l.tls, l.grey, l.known.Server, l.guessed.Server, l.big, l.wide} {
 		if d != nil {
 			d.Close()
 		}
@@ -119,6 +127,10 @@ func (l *lab) startDestinations() error {
 		{&l.many, smtptest.Behaviour{Keep: keep}},
 		{&l.tls, smtptest.Behaviour{Keep: keep, TLS: smtptest.NewCA().Server("mx.tls.example")}},
 		{&l.grey, smtptest.Behaviour{Keep: keep, On: newGreylist().answer}},
+		{&l.known.Server, l.known.behaviour()},
+		{&l.guessed.Server, l.guessed.behaviour()},
+		{&l.big, smtptest.Behaviour{Keep: keep}},
+		{&l.wide, smtptest.Behaviour{Keep: keep}},
 	} {
 		if *to.server, err = smtptest.Listen(fmt.Sprintf("127.0.1.%d:%d", i+1, l.port), to.behaviour); err != nil {
 			return err
@@ -135,13 +147,26 @@ func moodsAtDot() map[string]smtptest.Answer {
 	return map[string]smtptest.Answer{"refused": {Reply: "550 5.7.1 No"}, "deferred": {Reply: "451 4.3.0 Later"}, "lost": {Close: true}}
 }
 
-// zone knows the MX hosts: one for all of "many", and one for each domain of "tls" and "grey", which are as many Sites.
+// sites is the file that all nodes read.
+var sites = fmt.Sprintf(`limits mx.known.example connections=%d message_rate=%d/s
+site   big .mx.big.example
+limits big connections=%d
+site   wide .mx.wide.example
+limits wide connections=%d spread=2
+`, providerSessions, providerRate, bigSessions, wideSessions)
+
+func (l *lab) sitesFile() string { return filepath.Join(l.dir, "sites.txt") }
+
+// zone knows the MX hosts: one for all of "many", and one for each domain of "tls" and "grey", which are as many Sites, and of
+// "big" and "wide", which are one Site each.
 func zone() string {
 	var z strings.Builder
-	for i, name := range []string{"plain", "many", "tls", "grey"} {
+	for i, name := range []string{"plain", "many", "tls", "grey", "known", "guessed", "big", "wide"} {
 		fmt.Fprintf(&z, "mx.%s.example. 300 IN A 127.0.1.%d\n", name, i+1)
 	}
-	z.WriteString("plain.example. 300 IN MX 10 mx.plain.example.\n")
+	for _, name := range []string{"plain", "known", "guessed"} {
+		fmt.Fprintf(&z, "%s.example. 300 IN MX 10 mx.%s.example.\n", name, name)
+	}
 	for i := range manyDomains {
 		fmt.Fprintf(&z, "d%d.many.example. 300 IN MX 10 mx.many.example.\n", i)
 	}
@@ -150,6 +175,12 @@ func zone() string {
 	}
 	for i := range greySites {
 		fmt.Fprintf(&z, "d%d.grey.example. 300 IN MX 10 mx%d.grey.example.\nmx%d.grey.example. 300 IN A 127.0.1.4\n", i, i, i)
+	}
+	for i := range bigDomains {
+		fmt.Fprintf(&z, "d%d.big.example. 300 IN MX 10 d%d-big.mx.big.example.\nd%d-big.mx.big.example. 300 IN A 127.0.1.7\n", i, i, i)
+	}
+	for i := range wideDomains {
+		fmt.Fprintf(&z, "d%d.wide.example. 300 IN MX 10 d%d-wide.mx.wide.example.\nd%d-wide.mx.wide.example. 300 IN A 127.0.1.8\n", i, i, i)
 	}
 	return z.String()
 }
@@ -161,7 +192,15 @@ func rules() string {
 	add := func(domain string) {
 		fmt.Fprintf(&r, "domain %s.test\n/(.+)/@%s.test $1@%s.example\n", domain, domain, domain)
 	}
-	add("plain")
+	for _, domain := range []string{"plain", "known", "guessed"} {
+		add(domain)
+	}
+	for i := range bigDomains {
+		add(fmt.Sprintf("d%d.big", i))
+	}
+	for i := range wideDomains {
+		add(fmt.Sprintf("d%d.wide", i))
+	}
 	for i := range manyDomains {
 		add(fmt.Sprintf("d%d.many", i))
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,7 @@ type load struct {
 	backoff  time.Duration       // before a message is tried again; 0: 50 ms
 	patience time.Duration       // until a message is given up; 0: 20 s
 	watch    func(source.Result) // sees every answer; may be nil
+	networks int                 // how many the clients come from; 0: one
 	next     atomic.Int64        // the number of the next message
 	padding  []byte              // behind the header section
 }
@@ -159,7 +161,11 @@ func (l *load) reset(s *source.Session) *source.Session {
 
 func (l *load) dial(ctx context.Context, m *sent) *source.Session {
 	for _, addr := range l.addrs() {
-		s, err := source.Dial(ctx, source.Config{Addr: addr})
+		c := source.Config{Addr: addr}
+		if l.networks > 0 {
+			c.Local = netip.AddrFrom4([4]byte{127, 0, byte(100 + rand.IntN(l.networks)), 1})
+		}
+		s, err := source.Dial(ctx, c)
 		if err == nil {
 			return s
 		}

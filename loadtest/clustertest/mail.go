@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace/egress/smtptest"
@@ -80,8 +79,12 @@ const (
 
 func siteLimit(ctx context.Context, t *trial) (string, error) {
 	d := t.lab.many
+	messages := 3000
+	if t.long {
+		messages = 10000
+	}
 	l := &load{
-		name: t.tag("many"), addrs: only(t.ring.balancer), clients: 2 * siteSessions, messages: 3000,
+		name: t.tag("many"), addrs: only(t.ring.balancer), clients: 2 * siteSessions, messages: messages,
 		forward: func(i int) string { return fmt.Sprintf("b@d%d.many.test", i%manyDomains) },
 	}
 	begun := time.Now()
@@ -121,15 +124,8 @@ func (t *trial) owning(ctx context.Context, host string) (nodes int) {
 }
 
 func flushAll(ctx context.Context, t *trial) (string, error) {
-	var refusals, deferrals atomic.Int64
-	l := &load{addrs: anyOf(t.ring.nodes), clients: clients, watch: func(r source.Result) {
-		switch r.End.Class() {
-		case 4:
-			deferrals.Add(1)
-		case 5:
-			refusals.Add(1)
-		}
-	}}
+	var r refusals
+	l := &load{addrs: anyOf(t.ring.nodes), clients: clients, watch: r.watch}
 	const flushes = 4
 	n, err := t.under(ctx, l, func() error {
 		for range flushes {
@@ -141,23 +137,7 @@ func flushAll(ctx context.Context, t *trial) (string, error) {
 		rest(ctx, 500*time.Millisecond)
 		return nil
 	})
-	return fmt.Sprintf("%s\n%d times emptied: %d replies of 5yz, %d of 4yz", n, flushes, refusals.Load(), deferrals.Load()), err
-}
-
-func flush(redis string) error {
-	c, err := net.DialTimeout("tcp", redis, time.Second)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if _, err := fmt.Fprint(c, "FLUSHALL\r\n"); err != nil {
-		return err
-	}
-	answer := make([]byte, 5)
-	if _, err := c.Read(answer); err != nil || string(answer) != "+OK\r\n" {
-		return fmt.Errorf("redis says %q: %w", answer, err)
-	}
-	return nil
+	return fmt.Sprintf("%s\n%d times emptied: %s", n, flushes, &r), errors.Join(err, r.err())
 }
 
 // A greylist asks each triplet of client address, reverse-path and forward-path to come again after a while.
