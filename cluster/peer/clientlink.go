@@ -45,7 +45,7 @@ type clientLink struct {
 }
 
 // momentsInBeat is how often in a beat it is looked whether somebody has to listen.
-const momentsInBeat = 4
+const momentsInBeat = 10
 
 // momentPassed has somebody listen if nobody reads, and did not since it was called last.
 func (l *clientLink) momentPassed() {
@@ -281,7 +281,9 @@ func (l *clientLink) setCommitting(v bool) bool {
 // await waits for the next answer until a moment (zero: for ever) and for as long as ctx is not over, and asks for a sign of
 // life when it takes long. Its body is good until the next call.
 func (l *clientLink) await(ctx context.Context, until time.Time) (reply, error) {
-	if r, err := l.readSelf(ctx, until); err != nil || r.kind != 0 {
+	quiet, now := silence{heard: l.heard()}, time.Now()
+	next := now.Add(l.beat)
+	if r, err := l.readSelf(ctx, now, until); err != nil || r.kind != 0 {
 		return r, err
 	}
 	select {
@@ -292,8 +294,6 @@ func (l *clientLink) await(ctx context.Context, until time.Time) (reply, error) 
 	if !l.watch(false) {
 		return reply{}, errGone
 	}
-	quiet := silence{heard: l.heard()}
-	next := time.Now().Add(l.beat)
 	defer l.timer.Stop()
 	for {
 		at := next
@@ -329,8 +329,7 @@ func (l *clientLink) await(ctx context.Context, until time.Time) (reply, error) 
 
 // readSelf reads the next answer for a beat, if nobody else reads. It gives none if somebody does, and if the beat or ctx is
 // over: then somebody listens.
-func (l *clientLink) readSelf(ctx context.Context, until time.Time) (reply, error) {
-	now := time.Now()
+func (l *clientLink) readSelf(ctx context.Context, now, until time.Time) (reply, error) {
 	if !until.IsZero() && until.Before(now.Add(l.beat)) {
 		return reply{}, nil
 	}

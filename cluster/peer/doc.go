@@ -10,9 +10,12 @@
 // two round trips. DATA has no answer, because TCP holds back who is too fast; a destination that refuses before the end of
 // data is told of unasked, once.
 //
+// Who waits for a frame reads it. To be woken up by another goroutine that did costs more than the rest of a small message, so
+// somebody else listens only where a wait has become long or nobody waits: for signs of life, goodbye and the end.
+//
 // Invariants: what is said of a message whose peer is lost never claims more than is known. Before COMMIT was sent whole
 // nothing was delivered and nothing will be; after it the message is in doubt. A peer that gives no sign of life for 5 s
 // while it is waited for is lost, however long the answer itself may take. Memory per connection is bounded whatever comes:
-// two pieces, one that is carried out and one that is read. A connection carries the next transaction only after the last
-// frame of the one before was answered.
+// the room of a piece for the one that is carried out, for one that is read meanwhile, and for octets on their way from or to
+// the kernel. A connection carries the next transaction only after the last frame of the one before was answered.
 package peer

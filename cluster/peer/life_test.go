@@ -122,6 +122,23 @@ func TestAFrozenPeerIsNoticed(t *testing.T) {
 	}
 }
 
+// TestASilentPeerIsLostAfterSoManyBeats: not one more for having been read from without asking.
+func TestASilentPeerIsLostAfterSoManyBeats(t *testing.T) {
+	const b = 200 * time.Millisecond
+	least := time.Hour
+	for range 5 { // on a machine that is busy it may take longer now and then
+		w := newWorld(t, &destination{}, b, nil)
+		tx := w.begin(delivery())
+		w.proxy.freeze(true)
+		began := time.Now()
+		lost(t, tx.Rcpt(t.Context(), to("y")))
+		if least = min(least, time.Since(began)); least < lostBeats*b+b/4 {
+			return
+		}
+	}
+	t.Errorf("after %v at best, of %v", least, lostBeats*b)
+}
+
 // TestADeadlineEndsTheWait while the peer still works, and is no failure of the peer.
 func TestADeadlineEndsTheWait(t *testing.T) {
 	gate := make(chan struct{})

@@ -150,7 +150,7 @@ func stopped(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	const held = 2 * time.Second
+	const held = 3 * time.Second
 	var (
 		took, back, silence time.Duration
 		before, after       int

@@ -39,7 +39,7 @@ type road struct {
 // the CPU time that all nodes took for it: first with the cheapest message that there is, then as nodes are deployed.
 func (l *lab) measureHop(ctx context.Context, out io.Writer) error {
 	fmt.Fprintf(out, "CPU of all nodes per message, medians of %d rounds, in turns; %d cores, %s\n", hopRounds, runtime.NumCPU(), runtime.Version())
-	fmt.Fprint(out, "Floor: two processes that exchange the same octets over the hop's TLS, and do nothing else.\n\nNo policy, no TLS to the destination:\n\n")
+	fmt.Fprint(out, "Bare TLS: two processes that exchange the same octets over the hop's TLS, a record a write, and do nothing else.\n\nNo policy, no TLS to the destination:\n\n")
 	err := l.compareHop(ctx, out, road{"ok@plain.test", "mx.plain.example", l.plain, false}, []sample{
 		{"4 KiB", 4 << 10, 1000, 4}, {"4 KiB", 4 << 10, 3000, 16}, {"64 KiB", 64 << 10, 1000, 16}, {"1 MiB", 1 << 20, 100, 16},
 	})
@@ -98,9 +98,9 @@ func (l *lab) compareHop(ctx context.Context, out io.Writer, r road, samples []s
 		return err
 	}
 	defer f.close()
-	fmt.Fprintf(out, "| message | senders | here (us) | with a hop (us) | ratio | rounds | target | the hop adds (us) | floor (us) |\n|---|---|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(out, "| message | senders | here (us) | with a hop (us) | ratio | rounds | target | the hop adds (us) | bare TLS (us) |\n|---|---|---|---|---|---|---|---|---|\n")
 	for _, s := range samples {
-		var here, hop, ratios, added, floors []float64
+		var here, hop, ratios, added, bares []float64
 		for round := range hopRounds + 1 {
 			a, err := t.cost(ctx, owner, r, behaviour, s)
 			if err != nil {
@@ -115,7 +115,7 @@ func (l *lab) compareHop(ctx context.Context, out io.Writer, r road, samples []s
 				return err
 			}
 			if round > 0 { // the first one opens sessions and fills pools
-				here, hop, ratios, added, floors = append(here, a), append(hop, b), append(ratios, b/a), append(added, b-a), append(floors, c)
+				here, hop, ratios, added, bares = append(here, a), append(hop, b), append(ratios, b/a), append(added, b-a), append(bares, c)
 			}
 		}
 		slices.Sort(ratios)
@@ -123,7 +123,7 @@ func (l *lab) compareHop(ctx context.Context, out io.Writer, r road, samples []s
 		if ratio > hopTarget {
 			verdict = "MISSED"
 		}
-		fmt.Fprintf(out, "| %s | %d | %.0f | %.0f | %.2f | %.2f-%.2f | %.1f %s | %.0f | %.0f |\n", s.name, s.senders, median(here), median(hop), ratio, ratios[0], ratios[len(ratios)-1], hopTarget, verdict, median(added), median(floors))
+		fmt.Fprintf(out, "| %s | %d | %.0f | %.0f | %.2f | %.2f-%.2f | %.1f %s | %.0f | %.0f |\n", s.name, s.senders, median(here), median(hop), ratio, ratios[0], ratios[len(ratios)-1], hopTarget, verdict, median(added), median(bares))
 	}
 	return nil
 }
