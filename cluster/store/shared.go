@@ -25,6 +25,8 @@ type shared struct {
 
 	head atomic.Value // string: that of the rules, as it was last seen
 
+	foreign atomic.Int64 // when it was last logged that keys hold what is not ours, of now in nanoseconds
+
 	trips, failures, skipped, crowded, reloads, refunds, opened atomic.Uint64
 }
 
@@ -129,6 +131,7 @@ func (s *shared) judge(ctx context.Context, err error, now time.Time) {
 	case oneKey(err):
 		how = answered
 		s.failures.Add(1)
+		s.tellForeign(err, now)
 	default:
 		how = failed
 		s.failures.Add(1)
@@ -145,6 +148,17 @@ func (s *shared) judge(ctx context.Context, err error, now time.Time) {
 	}
 	if closed {
 		s.log.Info("redis answers again")
+	}
+}
+
+// foreignPause is how long nothing more is logged of keys that hold what is not ours: each client may meet one.
+const foreignPause = time.Minute
+
+// tellForeign logs that a key holds what is not ours, which stays so until somebody deletes it.
+func (s *shared) tellForeign(err error, now time.Time) {
+	last := s.foreign.Load()
+	if at := now.UnixNano(); (last == 0 || at-last >= int64(foreignPause)) && s.foreign.CompareAndSwap(last, at) {
+		s.log.Warn("redis holds what is not ours under a key of ours: this node goes on with what it knows itself", "prefix", s.prefix, "cause", err)
 	}
 }
 
