@@ -152,9 +152,14 @@ func (c *Cluster) Owner(site mail.Site, domain string) (node string, self bool) 
 	return node, node == c.cfg.Name
 }
 
+// Owners are the nodes that a Site belongs to, the first owner first; none where all are draining.
+func (c *Cluster) Owners(site mail.Site) []string {
+	return c.view.Load().owning(site, c.cfg.Spread(site))
+}
+
 // Owns reports whether Owner may give this node for a Site.
 func (c *Cluster) Owns(site mail.Site) bool {
-	owners := c.view.Load().owning(site, c.cfg.Spread(site))
+	owners := c.Owners(site)
 	return len(owners) == 0 || slices.Contains(owners, c.cfg.Name) || slices.ContainsFunc(owners, c.shuns)
 }
 

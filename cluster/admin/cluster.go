@@ -36,7 +36,8 @@ type ClusterMember struct {
 	Version  string  `json:"version"`
 }
 
-// A ClusterSite is a Site that this node had to do with, its owner as this node sees it, and this node's own sessions.
+// A ClusterSite is a Site that this node had to do with, its owner as the ring has it (several, with commas, where its limits say
+// spread), and this node's own sessions.
 type ClusterSite struct {
 	Site    mail.Site `json:"site"`
 	Owner   string    `json:"owner"`

@@ -145,7 +145,7 @@ func printStatus(out io.Writer, s admin.ClusterStatus) error {
 	if len(s.Sites) > 0 {
 		fmt.Fprintln(t, "\nSITE\tOWNER\tOPEN HERE\tIDLE\tWAITING")
 		for _, x := range s.Sites {
-			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\n", shortSite(string(x.Site)), shown(x.Owner), x.Open, x.Idle, x.Waiting)
+			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\n", shortSite(string(x.Site)), shown(strings.ReplaceAll(x.Owner, ", ", "+")), x.Open, x.Idle, x.Waiting)
 		}
 	}
 	if len(s.Suspensions) > 0 {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -70,7 +71,7 @@ func (n *Node) clusterStatus(metrics *admin.Metrics) admin.ClusterStatus {
 	}
 	for _, x := range sites {
 		if n.cluster != nil {
-			x.Owner, _ = n.cluster.Owner(x.Site, "")
+			x.Owner = strings.Join(n.cluster.Owners(x.Site), ", ")
 		}
 		s.Sites = append(s.Sites, x)
 	}
