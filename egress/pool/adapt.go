@@ -97,24 +97,27 @@ func (t *site[S]) opened() {
 	}
 }
 
-// Slower takes a part of the messages per second off, in percent of what the Site took last, because it said that it gets too
-// many. That grows back in d, see slowing. Complaints about messages that had begun before the last one, or within a second of
-// it, do not count twice: they are no news. It gives the rate that holds now.
+// Slower takes a part of the messages per second off, in percent of those that began in the last second and were not complained of,
+// because the Site said that it gets too many. That grows back in d, see slowing. Complaints about messages that had begun before
+// the last one, or within a second of it, do not count twice: they are no news. It gives the rate that holds now.
+//
+// Those that were taken would say less: a Site complains at MAIL, long before it took the first of a burst.
 func (s *Slot[S]) Slower(percent int, d time.Duration) (rate float64, news bool) {
 	p, t := s.pool, s.site
 	now := p.clock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	t.begun.drop(now)
 	if t.slow.from > 0 && (s.since <= t.slow.at || now-t.slow.at < int64(settle)) {
 		return t.rate(now), false
 	}
-	took := t.taken.rate(now)
+	took := t.begun.second(now)
 	if rate := t.rate(now); rate > 0 {
 		took = min(took, rate)
 	}
-	if t.slow.from > 0 && t.taken.before > 0 {
+	if t.slow.from > 0 && t.begun.before > 0 {
 		// A Site that counts by the second takes two seconds' messages around the end of one.
-		took = min(took, t.taken.before)
+		took = min(took, t.begun.before)
 	}
 	took = max(took, leastRate)
 	t.slow = slowing{from: max(leastRate, took*float64(100-percent)/100), to: took, at: now, span: max(1, int64(d))}
@@ -167,7 +170,6 @@ func (t *site[S]) count(s *Slot[S], now int64) {
 		return
 	}
 	s.sent = false
-	t.taken.add(now)
 	if t.crowd.allowed > 0 {
 		t.crowd.grow(now, t.cap)
 		t.limits.Sessions = t.crowd.apply(t.cap)

@@ -2,6 +2,8 @@ package pool
 
 import (
 	"errors"
+	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -163,6 +165,63 @@ func TestASlowedSiteGetsAPartOfWhatItTook(t *testing.T) {
 		if time.Since(begun) != 0 || len(p.Lessons()) != 0 {
 			t.Errorf("still slow after a quarter of an hour: %v, %+v", time.Since(begun), p.Lessons())
 		}
+	})
+}
+
+// A complaint may come before anything was taken: replies to MAIL come long before those to the first dots.
+func TestASiteThatComplainsBeforeItTookAnythingIsNotStarved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPool(t), new(dest)
+		r := request(60, netA)
+		var held []*Slot[*fake]
+		for range 50 {
+			held = append(held, get(t, p, d, r))
+			time.Sleep(4 * time.Millisecond)
+		}
+		for i := range 10 {
+			s := get(t, p, d, r)
+			if rate, news := s.Slower(20, 5*time.Minute); rate < 35 || rate > 50 || news != (i == 0) {
+				t.Errorf("complaint %d: %v a second, news %v, want 40 or so", i, rate, news)
+			}
+			s.Put()
+		}
+		for _, s := range held {
+			take(s)
+		}
+	})
+}
+
+func TestAMessageThatBeganIsNotHeldUpByThoseThatWaitForTheirTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, d := newPool(t), new(dest)
+		r := request(2, netA)
+		r.Limits.Rate = 1
+		begun := get(t, p, d, r)
+		begun.Put()
+		var waiting sync.WaitGroup
+		for _, network := range []netip.Prefix{netA, netB} {
+			for range 5 {
+				waiting.Go(func() { // ends when it had its turn
+					r := r
+					r.Client = network
+					get(t, p, d, r).Put()
+				})
+			}
+		}
+		synctest.Wait()
+		at := time.Now()
+		again := r
+		again.Again = true
+		get(t, p, d, again).Put()
+		if took := time.Since(at); took > 0 {
+			t.Errorf("waited %v", took)
+		}
+		again.Client = netC
+		get(t, p, d, again).Put()
+		if took := time.Since(at); took > 0 {
+			t.Errorf("of another network: waited %v", took)
+		}
+		waiting.Wait()
 	})
 }
 

@@ -16,7 +16,9 @@ func (p *Pool[S]) serve(t *site[S], now time.Time) {
 		w := t.peek()
 		if d := t.untilMessage(&w.Request, clock); d > 0 {
 			p.arm(t, clock, d)
-			return
+			if w = t.peekBegun(); w == nil {
+				return
+			}
 		}
 		s, wait, err := p.place(t, &w.Request, now)
 		if wait > 0 {

@@ -60,12 +60,16 @@ func (w *window) add(now int64) {
 	w.now++
 }
 
-// rate gives events per second.
-func (w *window) rate(now int64) float64 {
+// drop takes back an event of now.
+func (w *window) drop(now int64) {
 	w.roll(now)
-	part := float64(now-w.start) / float64(time.Second)
-	covered := min(1, max(0.2, float64(now-w.began)/float64(time.Second)))
-	return (w.before*(1-part) + w.now) / covered
+	w.now = max(0, w.now-1)
+}
+
+// second gives the events of the last second.
+func (w *window) second(now int64) float64 {
+	w.roll(now)
+	return w.before*(1-float64(now-w.start)/float64(time.Second)) + w.now
 }
 
 // A slowing is a rate that a Site was slowed down to. It climbs back to what the Site had been taking, which lasts span and is
@@ -115,6 +119,9 @@ func (t *site[S]) untilMessage(r *Request, now int64) time.Duration {
 
 // pay counts r's message.
 func (t *site[S]) pay(r *Request, now int64) {
+	if !r.Again {
+		t.begun.add(now)
+	}
 	if r.Again || t.limits.Rate == 0 && t.slow.from == 0 {
 		return
 	}

@@ -38,7 +38,7 @@ type site[S Session] struct {
 	due     int64        // when, of Pool.clock
 
 	messages, opens meter
-	taken           window // messages that the Site took
+	begun           window // messages that did, and were not complained of
 	slow            slowing
 	crowd           crowding
 
@@ -137,7 +137,8 @@ func (t *site[S]) below(client netip.Prefix, favoured bool) bool {
 	return favoured || t.held[client] < t.share()
 }
 
-// enqueue puts r at the end of its network's queue.
+// enqueue puts r at the end of its network's queue; where messages wait for their time, one that has begun before those that have
+// not: its client waits for the end of it.
 func (t *site[S]) enqueue(r *Request) *waiter[S] {
 	k := queueKey{r.Client, r.Favoured}
 	q := t.queues[k]
@@ -147,7 +148,20 @@ func (t *site[S]) enqueue(r *Request) *waiter[S] {
 	}
 	t.ticket++
 	w := &waiter[S]{Request: *r, site: t, ticket: t.ticket, grant: make(chan granted[S], 1)}
-	w.place = q.PushBack(w)
+	switch {
+	case r.Again && t.isPaced():
+		at := q.Front()
+		for at != nil && at.Value.(*waiter[S]).Again {
+			at = at.Next()
+		}
+		if at != nil {
+			w.place = q.InsertBefore(w, at)
+			break
+		}
+		fallthrough
+	default:
+		w.place = q.PushBack(w)
+	}
 	t.waiting.Add(1)
 	return w
 }
@@ -192,6 +206,16 @@ func (t *site[S]) peek() *waiter[S] {
 		}
 		if turn == nil || n < held || n == held && (w.turn < turn.turn || w.turn == turn.turn && w.ticket < turn.ticket) {
 			turn, held = w, n
+		}
+	}
+	return turn
+}
+
+// peekBegun is peek among those whose messages have begun and wait for no time.
+func (t *site[S]) peekBegun() (turn *waiter[S]) {
+	for _, q := range t.queues {
+		if w := q.Front().Value.(*waiter[S]); w.Again && (turn == nil || w.ticket < turn.ticket) {
+			turn = w
 		}
 	}
 	return turn
