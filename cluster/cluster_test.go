@@ -330,6 +330,9 @@ func TestSuspensionsFromOutsideAreHeldToBounds(t *testing.T) {
 			t.Errorf("%s was kept", name)
 		}
 	}
+	if most := (Suspension{Site: "y", Until: now.Add(maxSuspension + 5*time.Second), At: now.Add(5 * time.Second)}); !a.keep(most) {
+		t.Error("the longest one of a node whose clock is a little ahead was not kept")
+	}
 	a.NotifyMsg([]byte("{"))
 	a.MergeRemoteState([]byte("nonsense"), true)
 }

@@ -21,6 +21,8 @@ type Suspension struct {
 const (
 	// maxSuspension bounds how long a Site can be suspended, whatever a node with a wrong clock says.
 	maxSuspension = time.Hour
+	// clockSlack is how far beyond that the end may be by our clock and is cut, instead of being no suspension.
+	clockSlack = time.Minute
 	// keepResumed is how long the end of a suspension is remembered, so that no late gossip brings it back.
 	keepResumed = time.Minute
 	// maxSuspended bounds the suspensions that are kept.
@@ -76,8 +78,12 @@ func (c *Cluster) keep(s Suspension) bool {
 	if s.Site == "" || len(s.Site) > maxText || len(s.Reason) > maxText || len(s.Node) > maxText {
 		return false
 	}
-	if s.At.After(now.Add(maxSuspension)) || s.Until.After(now.Add(maxSuspension)) {
+	most := now.Add(maxSuspension)
+	if s.At.After(most) || s.Until.After(most.Add(clockSlack)) {
 		return false
+	}
+	if s.Until.After(most) {
+		s.Until = most
 	}
 	c.mu.Lock()
 	old, known := c.suspended[s.Site]

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -345,4 +346,66 @@ func TestWhatOneStrangersMessagesAreRefusedForDoesNotSlowTheOthers(t *testing.T)
 	if send("192.0.2.0/24", true) != 1 {
 		t.Error("a client of ours did not")
 	}
+}
+
+func TestATransactionThatIsOpenHeedsASuspension(t *testing.T) {
+	b := &board{now: time.Now, all: make(map[mail.Site]time.Time)}
+	w, s := one(t, smtptest.Behaviour{}, func(c *Config) { c.Suspensions = b })
+	tx := begin(t, w, to("one.test"))
+	rcpt(t, tx, "b@one.test")
+	tx.Lend()
+	b.Suspend(tx.d.Site, time.Now().Add(time.Hour), "another owner met it")
+	want(t, tx.Rcpt(t.Context(), path("c@one.test")), "451 4.4.5")
+	want(t, tx.Renew(t.Context()), "451 4.4.5")
+	tx.Abort()
+	if n := s.Counts().Messages; n != 0 {
+		t.Errorf("%d messages are delivered", n)
+	}
+}
+
+func TestATransactionThatGoesOnHasTheLimitsOfNow(t *testing.T) {
+	var third atomic.Bool
+	lim := limits(t, "connections=18 messages=100 idle=1m age=1h")
+	w, _ := one(t, smtptest.Behaviour{}, func(c *Config) {
+		lim(c)
+		c.Share = func(mail.Site) float64 {
+			if third.Load() {
+				return 1.0 / 3
+			}
+			return 1
+		}
+	})
+	old := begin(t, w, to("one.test"))
+	rcpt(t, old, "b@one.test")
+	old.Lend()
+	third.Store(true)
+	w.relay.Yield(func(mail.Site) bool { return true })
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	var waiting sync.WaitGroup
+	for i := range 12 {
+		waiting.Go(func() { // ends with the test, or at once if it waits for a session
+			d := to("one.test")
+			d.Client = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), 0}), 24)
+			d.Favoured = true // so that nobody takes its session away
+			tx, err := w.relay.Begin(ctx, d)
+			if err != nil {
+				return
+			}
+			<-ctx.Done()
+			tx.Abort()
+		})
+	}
+	for count := w.relay.local.pool.Count; count().Lent < 6; {
+		if ctx.Err() != nil {
+			t.Fatal("not even the share is used")
+		}
+		runtime.Gosched()
+	}
+	_ = old.Renew(mail.Until(ctx, time.Now().Add(50*time.Millisecond))) // it waits like others
+	if n := w.relay.local.pool.Count().Lent; n > 6 {
+		t.Errorf("%d sessions, want 6 at most", n)
+	}
+	waiting.Wait()
+	old.Abort()
 }

@@ -57,6 +57,12 @@ func (t *transaction) acquire(ctx context.Context) error {
 // get is acquire without the time it takes.
 func (t *transaction) get(ctx context.Context) error {
 	l, p := t.local, &t.place
+	if t.counted { // it had a session before, and much may have become of the Site since
+		if err := l.suspended(p.site); err != nil {
+			return err
+		}
+		p.limits = l.limits(p.site)
+	}
 	for tries := 0; ; tries++ {
 		c, span := l.span(ctx, "egress.pool")
 		s, err := l.pool.Get(c, pool.Request{
@@ -166,6 +172,9 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 	}
 	if len(t.accepted) > 0 && t.isLMTP() {
 		return mail.Refuse(452, 5, 3, "One recipient at a time for this destination", "lmtp", nil)
+	}
+	if err := t.local.suspended(t.d.Site); err != nil {
+		return err
 	}
 	ctx = t.local.within(ctx)
 	if t.resume(ctx) != nil {

@@ -13,6 +13,7 @@ import (
 
 type clusterDrainVerb struct {
 	configFlag
+	NoWait bool `name:"no-wait" help:"Ask, and do not wait."`
 }
 
 // drainPoll is how often the command looks whether the node is still there.
@@ -38,6 +39,9 @@ func (v *clusterDrainVerb) drain(s streams) error {
 		return err
 	}
 	fmt.Fprintln(s.out, "draining")
+	if v.NoWait {
+		return nil
+	}
 	var d net.Dialer
 	for {
 		conn, err := d.DialContext(ctx, "tcp", reachable(cfg.Admin.Addr))

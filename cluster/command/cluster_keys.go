@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/millrace/millrace/cluster/node"
 )
@@ -110,9 +111,12 @@ func keyLines(lines []string) (keys []int) {
 	return keys
 }
 
-// replaceFile puts content in the place of the file at once, with the file's own mode: who reads it meets the old or the new
-// one, whole.
+// replaceFile puts content in the place of the file at once, with the file's own mode and owner: who reads it meets the old or the
+// new one, whole. A symbolic link stays what it is.
 func replaceFile(path string, content []byte) (err error) {
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return err
+	}
 	is, err := os.Stat(path)
 	if err != nil {
 		return err
@@ -122,6 +126,9 @@ func replaceFile(path string, content []byte) (err error) {
 		return err
 	}
 	_, err = io.Copy(f, bytes.NewReader(content))
+	if of, ok := is.Sys().(*syscall.Stat_t); ok && err == nil {
+		err = f.Chown(int(of.Uid), int(of.Gid))
+	}
 	err = errors.Join(err, f.Chmod(is.Mode().Perm()), f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)

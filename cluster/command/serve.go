@@ -36,10 +36,10 @@ func (v *serveVerb) run(s streams) int {
 	for {
 		select {
 		case <-n.DrainAsked():
-			return drain(n, time.Duration(cfg.Drain), signals)
+			return drain(n, time.Duration(cfg.Drain), signals, 1)
 		case sig := <-signals:
 			if sig != syscall.SIGHUP {
-				return drain(n, time.Duration(cfg.Drain), signals)
+				return drain(n, time.Duration(cfg.Drain), signals, 0)
 			}
 			_ = n.Reload() // logged there
 		}
@@ -47,8 +47,9 @@ func (v *serveVerb) run(s streams) int {
 }
 
 // drain ends the node and gives the exit code. Transactions under way may take as long as limit, and a message that was
-// released at its next hop as long as that takes to answer. A second SIGTERM or SIGINT waits for nothing.
-func drain(n *node.Node, limit time.Duration, signals <-chan os.Signal) int {
+// released at its next hop as long as that takes to answer. A second SIGTERM or SIGINT waits for nothing; spare of them only say
+// again what was asked for in another way.
+func drain(n *node.Node, limit time.Duration, signals <-chan os.Signal, spare int) int {
 	ended := make(chan struct{})
 	// Ends when the node has, or with the process.
 	go func() {
@@ -62,7 +63,10 @@ func drain(n *node.Node, limit time.Duration, signals <-chan os.Signal) int {
 		case <-ended:
 			return exitOK
 		case sig := <-signals:
-			if sig != syscall.SIGHUP {
+			if sig == syscall.SIGHUP {
+				continue
+			}
+			if spare--; spare < 0 {
 				n.Abandon()
 				return exitError
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -148,9 +149,14 @@ func (r *Routes) begin(ctx context.Context, head store.RulesHead, err error) {
 	if stateErr != nil {
 		r.cfg.Log.Warn("the rules in the state folder cannot be used", "cause", stateErr)
 	}
+	var unread *fs.PathError // says nothing of what was held
+	damaged := stateErr != nil && !errors.As(stateErr, &unread)
+	if damaged {
+		r.cfg.Log.Error("the state folder held rules that cannot be read, which may be newer than the files: these are not run. Delete the damaged file to run them")
+	}
 	files := r.beginFiles()
 	shared := err == nil && head.Number > 0
-	r.seen = kept.set != nil || errors.Is(err, store.ErrNewer)
+	r.seen = kept.set != nil || damaged || errors.Is(err, store.ErrNewer)
 	if shared && (head.Number > kept.version || head.Number == kept.version && head.Digest != kept.digest) {
 		err := r.adopt(ctx, head)
 		if err != nil {

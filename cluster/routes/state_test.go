@@ -173,3 +173,29 @@ func FuzzParseState(f *testing.F) {
 		}
 	})
 }
+
+// Rules that were held may be newer than the files: who is only in them would be told that he does not exist.
+func TestANodeWhoseHeldRulesAreDamagedDoesNotRunOlderFiles(t *testing.T) {
+	s, dir := newServer(t), t.TempDir()
+	n := start(t, s.addr, "a x\n", inState(dir))
+	n.runs(t, 1, "a x\n")
+	put(t, n.store, 3, "a x\nnew y\n")
+	n.runs(t, 3, "a x\nnew y\n")
+	n.stop()
+	s.kill()
+	if err := os.WriteFile(filepath.Join(dir, heldName), []byte("millrace rules 1 3 "), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n = start(t, s.addr, "a x\n", inState(dir))
+	if ready, why := n.Ready(); ready {
+		t.Errorf("ready with the rules from before: %s", why)
+	}
+	n.stop()
+	if err := os.Remove(filepath.Join(dir, heldName)); err != nil {
+		t.Fatal(err)
+	}
+	n = start(t, s.addr, "a x\n", inState(dir))
+	if ready, why := n.Ready(); !ready {
+		t.Errorf("not ready without the damaged file: %s", why)
+	}
+}

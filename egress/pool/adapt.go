@@ -112,12 +112,13 @@ func (s *Slot[S]) Slower(percent int, d time.Duration) (rate float64, news bool)
 		return t.rate(now), false
 	}
 	took := t.begun.second(now)
-	if rate := t.rate(now); rate > 0 {
-		took = min(took, rate)
-	}
 	if t.slow.from > 0 && t.begun.before > 0 {
 		// A Site that counts by the second takes two seconds' messages around the end of one.
 		took = min(took, t.begun.before)
+	}
+	if rate := t.rate(now); rate > 0 {
+		// What is over a rate is paid back, so that few may have begun of late though the Site takes more.
+		took = min(rate, max(took, rate/2))
 	}
 	took = max(took, leastRate)
 	t.slow = slowing{from: max(leastRate, took*float64(100-percent)/100), to: took, at: now, span: max(1, int64(d))}

@@ -115,6 +115,11 @@ func TestEventsTellOfConnectionsAndRefusals(t *testing.T) {
 	p := r.dial()
 	p.want("220")
 	r.dial().want("421")
+	waitFor(t, func() bool { // the event comes behind the reply
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return len(r.events) == 2
+	})
 	p.say("FOO\r\n")
 	p.all()
 	r.expect(t, 0, "close")
