@@ -32,7 +32,7 @@ var steps = []step{
 	{name: "spread: two owners share a Site's limit", run: spread, long: true},
 	{name: "provider: its limits are used and hardly ever met", run: provided, long: true},
 	{name: "flushall: Redis is emptied under load", run: flushAll},
-	{name: "failover: an empty replica takes the place of Redis under load", run: failover},
+	{name: "failover: an empty replica takes the place of Redis under load", run: failover, long: true},
 	{name: "greylist: a retry passes wherever it enters", run: greylisting},
 	{name: "handshakes: TLS sessions with destinations", run: handshakes},
 	{name: "pause: the owner pauses for 2 s and the ring does not flap", run: pause},
