@@ -81,9 +81,9 @@ func (p *placed) takeUp(ctx context.Context, err error) bool {
 		return false
 	}
 	p.tx.Abort()
-	p.relay.tellLost(&p.d, p.node, err)
 	node, self := p.relay.placement.Owner(p.place.site, p.d.RecipientDomain)
 	if !self && node != p.node && !p.moved {
+		p.relay.tellLost(&p.d, p.node, lostThere, err)
 		p.node, p.moved = node, true
 		tx, err := p.relay.remote.Begin(ctx, node, p.d)
 		if err = p.replay(ctx, tx, err); !p.takeUp(ctx, err) {
@@ -91,6 +91,7 @@ func (p *placed) takeUp(ctx context.Context, err error) bool {
 		}
 		return true
 	}
+	p.relay.tellLost(&p.d, p.node, lostHere, err)
 	p.here = true
 	tx, err := p.relay.local.beginAt(ctx, p.place, p.d)
 	p.settle(p.replay(ctx, tx, err))

@@ -56,11 +56,12 @@ func TestATransactionWhoseOwnerIsLostIsTakenUpByWhoeverOwnsTheSiteThen(t *testin
 		owners []string
 		lost   []string
 		asked  string // in turn
+		told   string // to the operator, of each that was lost
 	}{
-		"the next owner has been found":     {owners: []string{"b", "c"}, lost: []string{"b"}, asked: "b c "},
-		"it is this node":                   {owners: []string{"b", ""}, lost: []string{"b"}, asked: "b "},
-		"the lost one is still the owner":   {owners: []string{"b", "b"}, lost: []string{"b"}, asked: "b "},
-		"the next owner is lost as well":    {owners: []string{"b", "c", "d"}, lost: []string{"b", "c"}, asked: "b c "},
+		"the next owner has been found":     {owners: []string{"b", "c"}, lost: []string{"b"}, asked: "b c ", told: "b: peer lost, handed to another; "},
+		"it is this node":                   {owners: []string{"b", ""}, lost: []string{"b"}, asked: "b ", told: "b: peer lost, delivered from here; "},
+		"the lost one is still the owner":   {owners: []string{"b", "b"}, lost: []string{"b"}, asked: "b ", told: "b: peer lost, delivered from here; "},
+		"the next owner is lost as well":    {owners: []string{"b", "c", "d"}, lost: []string{"b", "c"}, asked: "b c ", told: "b: peer lost, handed to another; c: peer lost, delivered from here; "},
 		"the owner is not lost in any case": {owners: []string{"b"}, asked: "b "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -70,7 +71,15 @@ func TestATransactionWhoseOwnerIsLostIsTakenUpByWhoeverOwnsTheSiteThen(t *testin
 			}
 			s := smtptest.Start(t, smtptest.Behaviour{})
 			ring.others = newWorld(t, port(t, s), nil).relay
-			w := newWorld(t, port(t, s), func(c *Config) { c.Placement, c.Remote = ring, ring })
+			told := ""
+			w := newWorld(t, port(t, s), func(c *Config) {
+				c.Placement, c.Remote = ring, ring
+				c.Emit = func(e mail.Event) {
+					if e.Kind == mail.Anomaly {
+						told += e.Host + ": " + e.Reason + "; "
+					}
+				}
+			})
 			tx, err := w.relay.Begin(t.Context(), to("one.test"))
 			if err != nil {
 				t.Fatal(err)
@@ -85,6 +94,9 @@ func TestATransactionWhoseOwnerIsLostIsTakenUpByWhoeverOwnsTheSiteThen(t *testin
 			}
 			if asked != c.asked || len(s.Messages()) != 1 {
 				t.Errorf("asked %q, %d messages", asked, len(s.Messages()))
+			}
+			if told != c.told {
+				t.Errorf("told %q, want %q", told, c.told)
 			}
 		})
 	}

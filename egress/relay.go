@@ -60,15 +60,21 @@ func (r *Relay) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, e
 	if lost, _ := lostPeer(err); !lost {
 		return nil, err
 	}
-	r.tellLost(&d, node, err)
+	r.tellLost(&d, node, lostHere, err)
 	return r.local.beginAt(ctx, p, d)
 }
 
-// tellLost tells the operator that a message goes out from here because its owner was lost.
-func (r *Relay) tellLost(d *mail.Delivery, node string, cause error) {
+// What becomes of a message whose owner was lost.
+const (
+	lostHere  = "peer lost, delivered from here"
+	lostThere = "peer lost, handed to another"
+)
+
+// tellLost tells the operator that a message goes another way because its owner was lost.
+func (r *Relay) tellLost(d *mail.Delivery, node, reason string, cause error) {
 	r.local.cfg.Emit(mail.Event{
 		Kind: mail.Anomaly, Time: r.local.cfg.Now(), Trace: d.Trace, NextHop: d.NextHop, Site: d.Site, Host: node,
-		Reason: "peer lost, delivered from here", Cause: cause,
+		Reason: reason, Cause: cause,
 	})
 }
 
