@@ -14,8 +14,8 @@ import (
 	"testing"
 )
 
-// The house rules as tests: who may import whom, one gate per library, and what no file may hold. Each rule is a function
-// over parsed files, so that main_rules_test.go can show on a bad example that it still bites.
+// The house rules as tests: who may import whom, one gate per library, and what no file may hold. Each rule is a
+// function over parsed files, so that main_rules_test.go can show on a bad example that it still bites.
 
 const module = "github.com/millrace/millrace"
 
@@ -119,9 +119,9 @@ func top(dir string) string {
 	return folder
 }
 
-// layers holds the import rule. The siblings ingress, router, egress and cluster cannot see each other: a package imports
-// its own top-level folder and router/mail. Across folders import only the packages that put a node together, and those
-// that measure one.
+// layers holds the import rule. The siblings ingress, router, egress and cluster cannot see each other: a package
+// imports its own top-level folder and router/mail. Across folders import only the packages that put a node together,
+// and those that measure one.
 func layers(s source) []string {
 	var findings []string
 	for spec, importPath := range s.imports {
@@ -173,19 +173,19 @@ var gateFor = map[string][]string{
 	"github.com/hashicorp/memberlist":            {"cluster"},
 	"github.com/miekg/dns":                       {"egress/dns", "egress/dns/dnstest"},
 	"go.yaml.in/yaml":                            {"cluster/node", "tests"},
-	"blitiri.com.ar/go/spf":                      {"ingress/msgauth/spf"},
+	"blitiri.com.ar/go/spf":                      {"ingress/message/auth/spf"},
 	"go.opentelemetry.io/otel":                   {"ingress/...", "egress/...", "cluster/peer", "cluster/node"},
 	"go.opentelemetry.io/otel/sdk":               {"cluster/node"},
 	"go.opentelemetry.io/otel/exporters":         {"cluster/node"},
 	"go.opentelemetry.io/proto":                  {"cluster/node"},
 	"github.com/emersion/go-smtp":                {"ingress/submission", "loadtest/...", "bench/...", "tests"},
 	"github.com/emersion/go-sasl":                {"ingress/submission", "loadtest/...", "bench/...", "tests"},
-	"github.com/emersion/go-msgauth":             {"ingress/msgauth/...", "tests"},
+	"github.com/emersion/go-msgauth":             {"ingress/message/auth/...", "tests"},
 	"github.com/pires/go-proxyproto":             {"ingress/wire"},
 	"github.com/prometheus/client_golang":        {"cluster/admin"},
 	"github.com/alecthomas/kong":                 {"cluster/command"},
 	"github.com/HdrHistogram/hdrhistogram-go":    {"loadtest/...", "bench/..."},
-	"golang.org/x/net/idna":                      {"router/rules", "egress/...", "ingress/msgauth/..."},
+	"golang.org/x/net/idna":                      {"router/rules", "egress/...", "ingress/message/auth/..."},
 	"golang.org/x/sync":                          {"..."},
 	"golang.org/x/sys":                           {"loadtest/..."},
 	"pgregory.net/rapid":                         {"tests"},
@@ -391,7 +391,7 @@ func names(s source) []string {
 // time.Now, which is Now's default, is no reading, and a deadline of a socket is the runtime's.
 func clocks(s source) []string {
 	if s.test() || under(s.dir(), "egress/dns/dnstest") ||
-		!under(s.dir(), "router/srs", "egress/dns", "ingress/ledger", "ingress/msgauth") {
+		!under(s.dir(), "router/srs", "egress/dns", "ingress/ledger", "ingress/message/auth") {
 		return nil
 	}
 	deadline := make(map[*ast.CallExpr]bool)

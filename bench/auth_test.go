@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
-	"github.com/millrace/millrace/ingress/msgauth/dkim"
+	"github.com/millrace/millrace/ingress/message/auth/dkim"
 )
 
 // authKeys are the keys of the sender and of the relay, of RSA with 2048 bits.
@@ -98,8 +98,8 @@ func reportCPU(b *testing.B, work func()) time.Duration {
 	return each
 }
 
-// BenchmarkVerify verifies the DKIM signature of a message of 4 KiB, from its header section to the result, the key's record
-// at hand. x-of-RSA is its cost as a multiple of the RSA operation in it.
+// BenchmarkVerify verifies the DKIM signature of a message of 4 KiB, from its header section to the result, the key's
+// record at hand. x-of-RSA is its cost as a multiple of the RSA operation in it.
 func BenchmarkVerify(b *testing.B) {
 	message := signedMessage(b, "client.example", 4<<10)
 	at := bytes.Index(message, []byte("\r\n\r\n")) + 4
@@ -159,8 +159,8 @@ func bareSign(b *testing.B) time.Duration {
 	})
 }
 
-// BenchmarkBodyHash hashes 1 MiB of a body in canonical form, in pieces as they are read. of-SHA-256 is its speed as a part of
-// that of SHA-256 over the same octets, measured before and after.
+// BenchmarkBodyHash hashes 1 MiB of a body in canonical form, in pieces as they are read. of-SHA-256 is its speed as a
+// part of that of SHA-256 over the same octets, measured before and after.
 func BenchmarkBodyHash(b *testing.B) {
 	const size, piece = 1 << 20, 72 << 10
 	text := base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{0x4d, 0x69, 0x6c}, size/4))
@@ -195,7 +195,8 @@ func BenchmarkBodyHash(b *testing.B) {
 }
 
 // BenchmarkAuthRelay sends signed messages through a node that authenticates nothing, one that verifies (SPF, DKIM and
-// DMARC), one that adds an ARC set, and one that adds its own signature besides because the author's domain did not sign.
+// DMARC), one that adds an ARC set, and one that adds its own signature besides because the author's domain did not
+// sign.
 //
 // rsa-ns/op is what the RSA operations of each message cost by themselves, measured in the same run; x-of-RSA is what
 // authentication adds to the node without it, as a multiple of that, and stands where the node without has run before.

@@ -9,8 +9,8 @@ import (
 	"github.com/emersion/go-smtp"
 )
 
-// naive is a relay as go-smtp's two halves make it: a session upstream per message from a pool, the client's octets copied
-// from one to the other.
+// naive is a relay as go-smtp's two halves make it: a session upstream per message from a pool, the client's octets
+// copied from one to the other.
 func naive(b *testing.B, sink string) string {
 	b.Helper()
 	p := &pool{addr: sink}

@@ -16,10 +16,10 @@ import (
 	"github.com/millrace/millrace/cluster/store"
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/egress/dns/dnstest"
-	"github.com/millrace/millrace/ingress/dnsbl"
-	ratelimit "github.com/millrace/millrace/ingress/limit"
-	"github.com/millrace/millrace/ingress/msgauth/spf"
-	"github.com/millrace/millrace/ingress/score"
+	"github.com/millrace/millrace/ingress/client/dnsbl"
+	ratelimit "github.com/millrace/millrace/ingress/client/rate"
+	"github.com/millrace/millrace/ingress/client/score"
+	"github.com/millrace/millrace/ingress/message/auth/spf"
 	"github.com/millrace/millrace/loadtest/extern"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -123,8 +123,8 @@ func newScoreStage(b *testing.B, redis string) *scoreStage {
 	return s
 }
 
-// connection is one connection up to the verdict. took, unless it is nil, gets what MAIL and the wait for the verdict took when
-// the answers were there.
+// connection is one connection up to the verdict. took, unless it is nil, gets what MAIL and the wait for the verdict
+// took when the answers were there.
 func (s *scoreStage) connection(ctx context.Context, took func(mailed, awaited time.Duration)) mail.Verdict {
 	k := s.scorer.Connect(ctx, score.Client{Addr: scoreClient})
 	defer k.Close()
@@ -165,8 +165,8 @@ func (s *scoreStage) group(b *testing.B, n int) mail.RcptQuery {
 	return mail.RcptQuery{Rates: s.limits.Rcpt(q)}
 }
 
-// BenchmarkScoreStage is what the score of a connection costs with a warm cache: with the twin alone there is no round trip, with
-// Redis there is one, and "trip" is that round trip by itself.
+// BenchmarkScoreStage is what the score of a connection costs with a warm cache: with the twin alone there is no round
+// trip, with Redis there is one, and "trip" is that round trip by itself.
 func BenchmarkScoreStage(b *testing.B) {
 	for _, with := range []string{"twin", "redis"} {
 		redis := ""
@@ -205,8 +205,8 @@ func BenchmarkScoreWaits(b *testing.B) {
 	}
 }
 
-// BenchmarkScoreRelay sends one message a connection through a node, eight at a time, with and without the score. Client,
-// relay and destination are one process, whose CPU is told; Redis is another.
+// BenchmarkScoreRelay sends one message a connection through a node, eight at a time, with and without the score.
+// Client, relay and destination are one process, whose CPU is told; Redis is another.
 func BenchmarkScoreRelay(b *testing.B) {
 	for _, with := range []string{"off", "twin", "redis"} {
 		b.Run("score="+with, func(b *testing.B) {
@@ -222,8 +222,8 @@ func BenchmarkScoreRelay(b *testing.B) {
 	}
 }
 
-// crowd does work b.N times, eight at a time, and reports the CPU of the process and how long one took. One at a time would
-// count what an idle scheduler spins, too.
+// crowd does work b.N times, eight at a time, and reports the CPU of the process and how long one took. One at a time
+// would count what an idle scheduler spins, too.
 func crowd(b *testing.B, work func() error) {
 	b.Helper()
 	var left atomic.Int64

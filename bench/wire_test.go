@@ -13,8 +13,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// BenchmarkOctets has the engine read messages from memory and forget them: the scan for the end of data, for bare CR and
-// LF and for dots, and one copy that stands for the kernel's.
+// BenchmarkOctets has the engine read messages from memory and forget them: the scan for the end of data, for bare CR
+// and LF and for dots, and one copy that stands for the kernel's.
 func BenchmarkOctets(b *testing.B) {
 	dots := func(n int) []byte { return bytes.Repeat([]byte("..a line that opens with a dot, as few do\r\n"), n/43) }
 	for _, c := range []struct {

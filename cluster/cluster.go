@@ -117,15 +117,15 @@ func (l logLines) Write(p []byte) (int, error) {
 // Self is this node's name.
 func (c *Cluster) Self() string { return c.cfg.Name }
 
-// Members are the nodes that are alive as far as this one knows, itself among them, by name. The slice is shared and not
-// to be changed.
+// Members are the nodes that are alive as far as this one knows, itself among them, by name. The slice is shared and
+// not to be changed.
 func (c *Cluster) Members() []Member { return c.view.Load().members }
 
 // Nodes is the number of Members, at least 1.
 func (c *Cluster) Nodes() int { return max(1, len(c.view.Load().members)) }
 
-// Stable is the number of Members and of those that died without leaving a short while ago (Config.Stable): what a limit is
-// shared by, so that both halves of a cluster that was cut do not take all of it.
+// Stable is the number of Members and of those that died without leaving a short while ago (Config.Stable): what a
+// limit is shared by, so that both halves of a cluster that was cut do not take all of it.
 func (c *Cluster) Stable() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -141,9 +141,9 @@ func (c *Cluster) Addr(node string) (peer string, ok bool) {
 	return m.Peer, ok
 }
 
-// Owner is the node that a Site belongs to for mail to domain, and whether that is this one: the owner among the members
-// that are not draining. It is this node when there is no other, and when this one could not reach the owner: whoever
-// would be next does not know that, and has no part of the Site's limits for it.
+// Owner is the node that a Site belongs to for mail to domain, and whether that is this one: the owner among the
+// members that are not draining. It is this node when there is no other, and when this one could not reach the owner:
+// whoever would be next does not know that, and has no part of the Site's limits for it.
 func (c *Cluster) Owner(site mail.Site, domain string) (node string, self bool) {
 	node = ring.Owner(c.view.Load().owners, site, c.cfg.Spread(site), domain)
 	if node == "" || c.shuns(node) {
@@ -173,8 +173,8 @@ func (c *Cluster) shuns(node string) bool {
 	return cut && node != c.cfg.Name && c.cfg.Now().Before(until)
 }
 
-// Unreachable says that the hop to a node failed: it owns nothing for this node until then. Others are not told, because
-// it may be only this pair of nodes that is cut.
+// Unreachable says that the hop to a node failed: it owns nothing for this node until then. Others are not told,
+// because it may be only this pair of nodes that is cut.
 func (c *Cluster) Unreachable(node string, until time.Time) {
 	now := c.cfg.Now()
 	for {
@@ -281,8 +281,8 @@ func (c *Cluster) rejoin() {
 	}
 }
 
-// join contacts each node of Join that is no member, all at once: those behind a cut do not answer, and who is back does not
-// wait for them.
+// join contacts each node of Join that is no member, all at once: those behind a cut do not answer, and who is back
+// does not wait for them.
 func (c *Cluster) join() {
 	ctx, cancel := context.WithTimeout(context.Background(), tcpTimeout)
 	defer cancel()

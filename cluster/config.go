@@ -12,9 +12,9 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// The tuning of failure detection: a node that was killed is out of the ring in under 3 s, and one that stood still for 2 s
-// is not. A node that does not answer one probe (probeInterval, in which other nodes are asked to try as well) is suspected
-// for suspicion times probeInterval, in which it can speak up.
+// The tuning of failure detection: a node that was killed is out of the ring in under 3 s, and one that stood still for
+// 2 s is not. A node that does not answer one probe (probeInterval, in which other nodes are asked to try as well) is
+// suspected for suspicion times probeInterval, in which it can speak up.
 const (
 	probeInterval  = 250 * time.Millisecond
 	probeTimeout   = 125 * time.Millisecond
@@ -44,8 +44,8 @@ type Config struct {
 	Weight float64
 	// Version is the program's, for others to show.
 	Version string
-	// Spread is how many owners a Site has; nil means one each. It is called by many at once, and must be the same function on
-	// all nodes.
+	// Spread is how many owners a Site has; nil means one each. It is called by many at once, and must be the same
+	// function on all nodes.
 	Spread func(mail.Site) int
 	// Lookup resolves the host names of Join. Nil: the system's resolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -55,7 +55,8 @@ type Config struct {
 	Stable time.Duration
 	// Log is told who comes and goes; nil: nobody.
 	Log *slog.Logger
-	// Changed is called when the members, the suspensions or the shares have changed. It must not block and must not call back.
+	// Changed is called when the members, the suspensions or the shares have changed. It must not block and must not
+	// call back.
 	Changed func()
 	// Now is the clock that suspensions and Stable are compared with. Nil: time.Now.
 	Now func() time.Time

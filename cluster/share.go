@@ -10,13 +10,13 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Site's limits are shared out by what this node knows, and two halves of a cluster that was cut do not know the same at
-// the same moment. So what a node may have shrinks early and grows late: it shrinks as soon as another node is not heard,
-// well before anybody takes over what that one owned, and it grows some time after a node came, or the Site did, when all
-// others have let go of what is no longer theirs.
+// A Site's limits are shared out by what this node knows, and two halves of a cluster that was cut do not know the same
+// at the same moment. So what a node may have shrinks early and grows late: it shrinks as soon as another node is not
+// heard, well before anybody takes over what that one owned, and it grows some time after a node came, or the Site did,
+// when all others have let go of what is no longer theirs.
 const (
-	// hearing is how often each other node is pinged, directly and not by way of a third one, and unheard after what time
-	// without an answer it counts as absent. It is well below the time after which a node is out of the ring.
+	// hearing is how often each other node is pinged, directly and not by way of a third one, and unheard after what
+	// time without an answer it counts as absent. It is well below the time after which a node is out of the ring.
 	hearing = probeInterval
 	unheard = 4 * hearing
 	// settling is after what time a node that came counts as present, and one that became an owner as such.
@@ -31,10 +31,10 @@ type presence struct {
 	present, stable int
 }
 
-// Share is the part of a Site's limits that this node may have, above 0 and at most 1. An owner has the parts of all nodes
-// that can hand it mail, and shares them with the other owners of a Site that has several. A node that is no owner has
-// its own part alone, for mail whose owner it cannot reach. So the parts of those that deliver add up to 1 at most, on both
-// sides of a cut, and of one between two nodes that gossip does not notice.
+// Share is the part of a Site's limits that this node may have, above 0 and at most 1. An owner has the parts of all
+// nodes that can hand it mail, and shares them with the other owners of a Site that has several. A node that is no
+// owner has its own part alone, for mail whose owner it cannot reach. So the parts of those that deliver add up to 1 at
+// most, on both sides of a cut, and of one between two nodes that gossip does not notice.
 func (c *Cluster) Share(site mail.Site) float64 {
 	p, spread := c.shares.Load(), c.cfg.Spread(site)
 	owners := p.view.owning(site, spread)

@@ -7,13 +7,13 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/egress/dns/cache"
-	"github.com/millrace/millrace/egress/reaction"
+	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/router/mail"
 )
 
 const (
-	// complaintsNeeded is how many client networks must have met a refusal of us inside a message before it is believed not
-	// to be about what one of them wrote.
+	// complaintsNeeded is how many client networks must have met a refusal of us inside a message before it is believed
+	// not to be about what one of them wrote.
 	complaintsNeeded = 3
 	// complaintFor is how long one of them counts.
 	complaintFor = 10 * time.Minute
@@ -30,10 +30,11 @@ func aboutUs(err error) *mail.Refusal {
 	return nil
 }
 
-// learn reacts to err as the rules say. If it is a refusal of us the operator is told, and the Site is cooled where no rule says
-// better, unless a stranger may have brought it about to cut the Site off from everybody. It reports whether a rule did.
+// learn reacts to err as the rules say. If it is a refusal of us the operator is told, and the Site is cooled where no
+// rule says better, unless a stranger may have brought it about to cut the Site off from everybody. It reports whether
+// a rule did.
 func (t *transaction) learn(err error) (reacted bool) {
-	reacted = t.react(err) != reaction.Nothing
+	reacted = t.react(err) != feedback.Nothing
 	r := aboutUs(err)
 	if r == nil {
 		return reacted
@@ -54,8 +55,8 @@ func (t *transaction) learn(err error) (reacted bool) {
 	return false
 }
 
-// isSyntax reports whether a reply is about how a command was written. At MAIL and RCPT a stranger can bring that about,
-// with an address that the destination cannot read, and must not be able to cool a Site for everybody.
+// isSyntax reports whether a reply is about how a command was written. At MAIL and RCPT a stranger can bring that
+// about, with an address that the destination cannot read, and must not be able to cool a Site for everybody.
 func isSyntax(code int) bool { return code >= 500 && code <= 504 || code == 555 }
 
 // complaints count the client networks in whose messages a Site refused us. It is safe for concurrent use.

@@ -1,12 +1,12 @@
-// Package egress is where mail goes out: it takes a Delivery to the Site that its next hop leads to, over a session from
-// the pool or a new one, and gives back a mail.Transaction whose answers are the destination's own.
+// Package egress is where mail goes out: it takes a Delivery to the Site that its next hop leads to, over a session
+// from the pool or a new one, and gives back a mail.Transaction whose answers are the destination's own.
 //
-// It owns the choice of host and session, the retries that cannot duplicate a message, the replay of a transaction whose
-// session was lent back, and the cooling of Sites. It refuses to know clients, rules and verdicts.
+// It owns the choice of host and session, the retries that cannot duplicate a message, the replay of a transaction
+// whose session was lent back, and the cooling of Sites. It refuses to know clients, rules and verdicts.
 //
-// Invariants: no second host is tried once an octet of the message may have gone out; a recipient is accepted only by the
-// destination's own 2yz, and stays so or the transaction fails; trouble of ours or of the way is 4yz; a session goes back
-// to the pool only when nothing is open on it.
+// Invariants: no second host is tried once an octet of the message may have gone out; a recipient is accepted only by
+// the destination's own 2yz, and stays so or the transaction fails; trouble of ours or of the way is 4yz; a session
+// goes back to the pool only when nothing is open on it.
 package egress
 
 import (
@@ -16,9 +16,9 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/egress/pool"
-	"github.com/millrace/millrace/egress/reaction"
 	"github.com/millrace/millrace/egress/smtpclient"
 	"github.com/millrace/millrace/router/mail"
 	"go.opentelemetry.io/otel/trace"
@@ -64,8 +64,8 @@ type Config struct {
 	SelfAddrs    []netip.Addr
 	Providers    *mx.Providers
 
-	// Limits go over those of Providers, for a Site by its name, such as "lmtp://store.example:24". A zero field leaves what
-	// is there.
+	// Limits go over those of Providers, for a Site by its name, such as "lmtp://store.example:24". A zero field leaves
+	// what is there.
 	Limits map[mail.Site]pool.Limits
 
 	// Password gives the password of user at a fixed next hop, and whether there is one. It is asked when a session is
@@ -82,19 +82,19 @@ type Config struct {
 	Placement Placement
 	Remote    Remote
 
-	// Share is the part of a Site's sessions and rates that this node may have, above 0 and at most 1; nil means all of them. It is called
-	// by many at once.
+	// Share is the part of a Site's sessions and rates that this node may have, above 0 and at most 1; nil means all of
+	// them. It is called by many at once.
 	Share func(mail.Site) float64
 
 	// Suspensions are shared with the other nodes; nil means that each node has its own.
 	Suspensions Suspensions
-	// Reactions say what is done when a Site replies that it gets too much; nil means reaction.Shipped.
-	Reactions *reaction.Table
+	// Reactions say what is done when a Site replies that it gets too much; nil means feedback.Shipped.
+	Reactions *feedback.Table
 
 	// Emit is told of what an operator should see; it must not block. nil means nobody.
 	Emit func(mail.Event)
-	// Tracer makes the spans of MX look-up, pool, dial, RCPT, octets and dot, below the span that the context carries. nil
-	// means none, and costs nothing.
+	// Tracer makes the spans of MX look-up, pool, dial, RCPT, octets and dot, below the span that the context carries.
+	// nil means none, and costs nothing.
 	Tracer trace.Tracer
 	// Now is the clock that expiries are read from; nil means time.Now.
 	Now func() time.Time

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// headStart is how long an address is tried alone before one of the other family is tried as well (RFC 8305 section 5
-	// recommends 250 ms for the Connection Attempt Delay).
+	// headStart is how long an address is tried alone before one of the other family is tried as well (RFC 8305 section
+	// 5 recommends 250 ms for the Connection Attempt Delay).
 	headStart = 300 * time.Millisecond
 	// maxAddrs bounds the addresses of one host that are tried.
 	maxAddrs = 6
@@ -29,9 +29,9 @@ const (
 )
 
 // connect opens a session with one of p's hosts and puts it into s: all hosts of all preferences in their order, those
-// that failed lately last, until one takes us or ctx's deadline passes. The error is a *mail.Refusal whose Cause tells of
-// each host; the Site is cooled then, unless the client gave
-// up or left too little time. crowded says that the Site has enough of our sessions and that one of those is to be waited for.
+// that failed lately last, until one takes us or ctx's deadline passes. The error is a *mail.Refusal whose Cause tells
+// of each host; the Site is cooled then, unless the client gave up or left too little time. crowded says that the Site
+// has enough of our sessions and that one of those is to be waited for.
 func (l *Local) connect(ctx context.Context, p *place, s *slot, d *mail.Delivery) (crowded bool, err error) {
 	if r := l.authorize(p); r != nil {
 		return false, r
@@ -106,8 +106,8 @@ func over(ctx context.Context) bool {
 	return ctx.Err() != nil || ok && !time.Now().Before(at)
 }
 
-// dialHost tries the addresses of one host, IPv6 first. hostsLeft counts this host and those after it, for which some time
-// is to be left.
+// dialHost tries the addresses of one host, IPv6 first. hostsLeft counts this host and those after it, for which some
+// time is to be left.
 func (l *Local) dialHost(ctx context.Context, p *place, host string, hostsLeft int) (pool.Key, *session, failures) {
 	key := pool.Key{Way: p.way, Host: host}
 	if p.way.Transport == mail.LMTPUnix {
@@ -205,9 +205,9 @@ func (l *Local) target(p *place, host string, a netip.Addr) smtpclient.Target {
 	return t
 }
 
-// dial opens a session with one address. A TLS handshake that breaks off is tried again without post-quantum key exchange,
-// whose large first message some boxes in the middle cannot take; and under the opportunistic policy, whatever was wrong
-// with TLS, once more in clear.
+// dial opens a session with one address. A TLS handshake that breaks off is tried again without post-quantum key
+// exchange, whose large first message some boxes in the middle cannot take; and under the opportunistic policy,
+// whatever was wrong with TLS, once more in clear.
 func (l *Local) dial(ctx context.Context, limits smtpclient.Config, t smtpclient.Target) (*session, error) {
 	opened, err := smtpclient.Dial(ctx, limits, t)
 	if err == nil || !handshakeFailed(err) || over(ctx) {
@@ -274,9 +274,9 @@ type attempt struct {
 	err     error
 }
 
-// race dials the first of at most two addresses, and the second as well if the first has not accepted the connection after
-// headStart. The first to accept is kept and the other given up, because two sessions with one host would count against us.
-// It returns when nothing it started is running; tried says how many of the addresses were.
+// race dials the first of at most two addresses, and the second as well if the first has not accepted the connection
+// after headStart. The first to accept is kept and the other given up, because two sessions with one host would count
+// against us. It returns when nothing it started is running; tried says how many of the addresses were.
 func (l *Local) race(ctx context.Context, addrs []netip.Addr, dial func(context.Context, netip.Addr) (*session, error)) (won attempt, tried int, failed failures) {
 	if len(addrs) == 1 {
 		opened, err := dial(ctx, addrs[0])

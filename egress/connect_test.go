@@ -199,8 +199,8 @@ func TestTLSPolicies(t *testing.T) {
 	}
 }
 
-// TestAHandshakeThatBreaksOffIsTriedWithoutHybridsAndThenInClear has a box in the middle that cuts the line when it sees
-// a ClientHello, the first times a large one and then any.
+// TestAHandshakeThatBreaksOffIsTriedWithoutHybridsAndThenInClear has a box in the middle that cuts the line when it
+// sees a ClientHello, the first times a large one and then any.
 func TestAHandshakeThatBreaksOffIsTriedWithoutHybridsAndThenInClear(t *testing.T) {
 	for _, c := range []struct {
 		name    string

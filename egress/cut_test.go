@@ -12,8 +12,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A cutter passes octets between clients and a destination. Once armed it cuts the connection on which so many octets have
-// passed in one direction since; then it only passes again.
+// A cutter passes octets between clients and a destination. Once armed it cuts the connection on which so many octets
+// have passed in one direction since; then it only passes again.
 type cutter struct {
 	listener net.Listener
 	to       string
@@ -115,9 +115,9 @@ func (c *cutter) flow(to, from *net.TCPConn, up bool) {
 	}
 }
 
-// TestACutAtAnyOctetLosesNothing cuts the line to the destination at every octet of a transaction, in both directions, by
-// FIN and by RST. Before the message everything is repeated and the sender sees nothing; from its first octet on it is a
-// 4yz. What was acknowledged is at the destination, whole.
+// TestACutAtAnyOctetLosesNothing cuts the line to the destination at every octet of a transaction, in both directions,
+// by FIN and by RST. Before the message everything is repeated and the sender sees nothing; from its first octet on it
+// is a 4yz. What was acknowledged is at the destination, whole.
 func TestACutAtAnyOctetLosesNothing(t *testing.T) {
 	for _, c := range []struct {
 		name   string

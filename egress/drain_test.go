@@ -17,8 +17,8 @@ import (
 // octetsOf is the verb of a destination that stops reading inside a message.
 const octetsOf = "octets"
 
-// hanging starts a destination that answers everything but one verb, and a world with it. reached gets a value when it got
-// as far.
+// hanging starts a destination that answers everything but one verb, and a world with it. reached gets a value when it
+// got as far.
 func hanging(t *testing.T, verb string, ext []string, secure *tls.Config, change func(*Config)) (w *world, reached chan struct{}) {
 	reached = make(chan struct{}, 100)
 	b := smtptest.Behaviour{Extensions: ext, TLS: secure, On: func(s smtptest.Step) (smtptest.Answer, bool) {
@@ -52,8 +52,9 @@ func given[T any](t *testing.T, result <-chan T) (got T) {
 	return got
 }
 
-// TestTheEndOfADrainEndsEveryWaitForADestination has a destination that leaves us waiting at each point of a transaction, and
-// ends the drain then. Nothing of the message counts, so that the client hears a 4yz or nothing and sends it again.
+// TestTheEndOfADrainEndsEveryWaitForADestination has a destination that leaves us waiting at each point of a
+// transaction, and ends the drain then. Nothing of the message counts, so that the client hears a 4yz or nothing and
+// sends it again.
 func TestTheEndOfADrainEndsEveryWaitForADestination(t *testing.T) {
 	stuffed := smtptest.Without("CHUNKING")
 	var written atomic.Int64

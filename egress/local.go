@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/egress/dns/cache"
+	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/egress/pool"
-	"github.com/millrace/millrace/egress/reaction"
 	"github.com/millrace/millrace/egress/smtpclient"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -20,8 +20,8 @@ const (
 	ticketCache = 4096
 	// fixedCache bounds the fixed next hops whose Site is kept.
 	fixedCache = 4096
-	// unknownCache bounds the octets that are kept of recipients known not to exist: some 100,000 of them, or 25,000 with
-	// the longest names and texts.
+	// unknownCache bounds the octets that are kept of recipients known not to exist: some 100,000 of them, or 25,000
+	// with the longest names and texts.
 	unknownCache = 32 << 20
 	// unknownFor is how long a recipient is known not to exist (SEMANTICS C4).
 	unknownFor = 5 * time.Minute
@@ -46,7 +46,7 @@ type Local struct {
 	fixedHops          *cache.Cache[mail.NextHop, *fixedHop]
 	unknown            *cache.Cache[recipient, unknownRecipient]
 	complaints         *complaints
-	reactions          atomic.Pointer[reaction.Table]
+	reactions          atomic.Pointer[feedback.Table]
 }
 
 // newLocal makes a Local. It fails as Validate does.
@@ -64,7 +64,7 @@ func newLocal(cfg Config) (*Local, error) {
 		cfg.Now = time.Now
 	}
 	if cfg.Reactions == nil {
-		cfg.Reactions = reaction.Shipped()
+		cfg.Reactions = feedback.Shipped()
 	}
 	if cfg.Emit == nil {
 		cfg.Emit = func(mail.Event) {}
@@ -104,8 +104,8 @@ func newLocal(cfg Config) (*Local, error) {
 	return l, nil
 }
 
-// tlsConfig is the base for sessions under one policy. Tickets are not shared between policies: one from a session whose
-// certificate nobody looked at must not stand for a verified one.
+// tlsConfig is the base for sessions under one policy. Tickets are not shared between policies: one from a session
+// whose certificate nobody looked at must not stand for a verified one.
 func tlsConfig(cfg Config, policy smtpclient.TLSPolicy) *tls.Config {
 	c := &tls.Config{
 		RootCAs:            cfg.RootCAs,
@@ -119,9 +119,9 @@ func tlsConfig(cfg Config, policy smtpclient.TLSPolicy) *tls.Config {
 }
 
 // Begin opens a transaction for d at d.NextHop: it finds the Site and a session and sends nothing. It returns by the
-// deadline of ctx, or after Config.Budget where it has none. The error is a *mail.Refusal:
-// 556 5.1.10 null MX, 550 5.1.2 no such domain, 554 5.4.6 the best MX host is ourselves, 451 4.4.3 DNS trouble, 451 4.4.1
-// no host can be reached, 451 4.4.5 the Site is at its cap or its rate, or is suspended, 451 4.7.5 the TLS policy is not met.
+// deadline of ctx, or after Config.Budget where it has none. The error is a *mail.Refusal: 556 5.1.10 null MX, 550
+// 5.1.2 no such domain, 554 5.4.6 the best MX host is ourselves, 451 4.4.3 DNS trouble, 451 4.4.1 no host can be
+// reached, 451 4.4.5 the Site is at its cap or its rate, or is suspended, 451 4.7.5 the TLS policy is not met.
 func (l *Local) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, error) {
 	ctx = l.within(ctx)
 	p, err := l.find(ctx, d.NextHop)

@@ -98,8 +98,8 @@ func (l *Local) port(h mail.NextHop) uint16 {
 	return 25
 }
 
-// policy says what h's sessions must have of TLS. What MTA-STS and DANE demand of a domain will come in here; a stricter
-// policy is another Way, so that no session of a weaker one serves it.
+// policy says what h's sessions must have of TLS. What MTA-STS and DANE demand of a domain will come in here; a
+// stricter policy is another Way, so that no session of a weaker one serves it.
 func (l *Local) policy(h mail.NextHop) smtpclient.TLSPolicy {
 	switch h.Transport {
 	case mail.SMTPS:
@@ -120,8 +120,8 @@ func (l *Local) policy(h mail.NextHop) smtpclient.TLSPolicy {
 	return smtpclient.Opportunistic
 }
 
-// source gives our address towards p for one family, the zero Addr if the system is to choose. It depends on the Site and
-// on the configuration alone, so that all nodes with the same list and all restarts come to the same one.
+// source gives our address towards p for one family, the zero Addr if the system is to choose. It depends on the Site
+// and on the configuration alone, so that all nodes with the same list and all restarts come to the same one.
 func (l *Local) source(site mail.Site, v6 bool) netip.Addr {
 	list := l.sources4
 	if v6 {

@@ -14,8 +14,9 @@ type Placement interface {
 	Owner(site mail.Site, domain string) (node string, self bool)
 }
 
-// A Remote begins transactions at other nodes. An error, and one of the transaction, that has a method Sent() bool among its
-// causes says that the node was lost and not the destination; Sent tells whether the end of data may have reached it.
+// A Remote begins transactions at other nodes. An error, and one of the transaction, that has a method Sent() bool
+// among its causes says that the node was lost and not the destination; Sent tells whether the end of data may have
+// reached it.
 type Remote interface {
 	Begin(ctx context.Context, node string, d mail.Delivery) (mail.Transaction, error)
 }
@@ -38,8 +39,8 @@ func isHere(h mail.NextHop) bool {
 	return err == nil && a.Unmap().IsLoopback()
 }
 
-// A placed is a transaction at the node that owns its Site. If that is lost before the end of data was sent, and what was
-// sent of the message is still in hand, it is taken up by whoever owns the Site then, or by this node.
+// A placed is a transaction at the node that owns its Site. If that is lost before the end of data was sent, and what
+// was sent of the message is still in hand, it is taken up by whoever owns the Site then, or by this node.
 type placed struct {
 	relay *Relay
 	d     mail.Delivery
@@ -73,9 +74,9 @@ func (p *placed) Rcpt(ctx context.Context, forward mail.Path) error {
 	return err
 }
 
-// takeUp begins the transaction anew if err says that the owner was lost and nothing is: at the node that owns the Site by
-// now, if that is another one, else at this node, which has but a small part of the Site's limits. It reports whether it
-// tried; failed is what came of it.
+// takeUp begins the transaction anew if err says that the owner was lost and nothing is: at the node that owns the Site
+// by now, if that is another one, else at this node, which has but a small part of the Site's limits. It reports
+// whether it tried; failed is what came of it.
 func (p *placed) takeUp(ctx context.Context, err error) bool {
 	if lost, sent := lostPeer(err); !lost || sent || p.here || p.wrote {
 		return false
@@ -159,8 +160,8 @@ func (p *placed) Write(o mail.Octets) error {
 	return err
 }
 
-// Commit sends the last piece and the end of data; see mail.Transaction. A held message is in hand whole, so that it is sent
-// from here if the owner was lost before it had all of it; never if it may have had it.
+// Commit sends the last piece and the end of data; see mail.Transaction. A held message is in hand whole, so that it is
+// sent from here if the owner was lost before it had all of it; never if it may have had it.
 func (p *placed) Commit(ctx context.Context, last mail.Octets) []mail.Outcome {
 	if p.failed != nil {
 		return p.same(p.failed)

@@ -4,12 +4,12 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/millrace/millrace/egress/reaction"
+	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// Suspensions are the Sites that get no mail for now because they asked for it, as far as the whole cluster knows. All methods
-// are called by many at once and must not block. Suspended is asked for every transaction.
+// Suspensions are the Sites that get no mail for now because they asked for it, as far as the whole cluster knows. All
+// methods are called by many at once and must not block. Suspended is asked for every transaction.
 type Suspensions interface {
 	Suspended(site mail.Site) (until time.Time, reason string, ok bool)
 	Suspend(site mail.Site, until time.Time, reason string)
@@ -19,30 +19,30 @@ type Suspensions interface {
 // maxCrowded bounds how often one transaction waits for another session because its destination takes no more of them.
 const maxCrowded = 3
 
-// react does what the rules say to the reply in err, which came in s. opened says that the destination had read of what the
-// client wrote. It gives what was done, and in wait whether it is worth to wait for a session that is open.
-func (l *Local) react(s *slot, d *mail.Delivery, err error, opened bool) (done reaction.Kind, wait bool) {
+// react does what the rules say to the reply in err, which came in s. opened says that the destination had read of what
+// the client wrote. It gives what was done, and in wait whether it is worth to wait for a session that is open.
+func (l *Local) react(s *slot, d *mail.Delivery, err error, opened bool) (done feedback.Kind, wait bool) {
 	reply, ok := said(err)
 	if !ok || s == nil {
-		return reaction.Nothing, false
+		return feedback.Nothing, false
 	}
 	action, ok := l.reactions.Load().Match(d.Site, reply.Reply.Code, reply.Reply.Enhanced, reply.Heard)
 	if !ok {
-		return reaction.Nothing, false
+		return feedback.Nothing, false
 	}
 	// What one client writes must not cut a Site off from everybody, or make it slow for them.
-	if opened && action.Kind != reaction.Fewer && !d.Favoured && !l.complaints.add(d.Site, d.Client, l.cfg.Now()) {
+	if opened && action.Kind != feedback.Fewer && !d.Favoured && !l.complaints.add(d.Site, d.Client, l.cfg.Now()) {
 		return action.Kind, false
 	}
 	news, rate := false, 0.0
 	text := action.String()
 	switch action.Kind {
-	case reaction.Slower:
+	case feedback.Slower:
 		rate, news = s.Slower(action.Percent, action.For)
 		text = fmt.Sprintf("%s, %.3g messages/s", text, rate)
-	case reaction.Fewer:
+	case feedback.Fewer:
 		wait, news = s.TooMany()
-	case reaction.Suspend:
+	case feedback.Suspend:
 		var until time.Time
 		until, news = s.Suspend(action.For, err)
 		if news && l.cfg.Suspensions != nil {
@@ -64,15 +64,16 @@ func enhanced(r mail.Reply) string {
 }
 
 // react is Local.react for a reply to t.
-func (t *transaction) react(err error) reaction.Kind {
+func (t *transaction) react(err error) feedback.Kind {
 	done, _ := t.local.react(t.slot, &t.d, err, t.opened)
 	return done
 }
 
-// isTold reacts to err, and reports whether it says that there is too much of us, which another session does not change.
+// isTold reacts to err, and reports whether it says that there is too much of us, which another session does not
+// change.
 func (t *transaction) isTold(err error) bool {
 	done := t.react(err)
-	return done == reaction.Slower || done == reaction.Suspend
+	return done == feedback.Slower || done == feedback.Suspend
 }
 
 // reactTo reacts to what the replies to a message say of the rate, and notes it if it was taken.
@@ -117,9 +118,9 @@ func (r *Relay) Resume(site mail.Site) {
 	}
 }
 
-// Lessons yields what the replies of each Site taught this node: how many sessions and messages per second it gets, 0 where
-// nothing holds it back, and until when it is suspended, zero if it is not. It ends when yield gives false. It takes the
-// pool's lock, so it is for now and then.
+// Lessons yields what the replies of each Site taught this node: how many sessions and messages per second it gets, 0
+// where nothing holds it back, and until when it is suspended, zero if it is not. It ends when yield gives false. It
+// takes the pool's lock, so it is for now and then.
 func (r *Relay) Lessons(yield func(site mail.Site, sessions int, rate float64, suspended time.Time) bool) {
 	for _, l := range r.local.pool.Lessons() {
 		if !yield(l.Site, l.Sessions, l.Rate, l.Suspended) {

@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/mx"
-	"github.com/millrace/millrace/egress/reaction"
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -87,8 +87,8 @@ func attemptOne(ctx context.Context, w *world) error {
 	return nil
 }
 
-// TestAProvidersLimitsAreUsedAndHardlyEverMet has more clients than a provider that takes 20 sessions and 100 messages in
-// any second can serve: once where its limits are known, and once where its replies have to tell them.
+// TestAProvidersLimitsAreUsedAndHardlyEverMet has more clients than a provider that takes 20 sessions and 100 messages
+// in any second can serve: once where its limits are known, and once where its replies have to tell them.
 func TestAProvidersLimitsAreUsedAndHardlyEverMet(t *testing.T) {
 	for _, c := range []struct {
 		name, limits string
@@ -99,7 +99,7 @@ func TestAProvidersLimitsAreUsedAndHardlyEverMet(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			rules, err := reaction.Parse("test", "421 * * \"too many connections\" -> fewer sessions\n4yz 4.7.0 * \"rate limit exceeded\" -> slower 20% for 5s\n")
+			rules, err := feedback.Parse("test", "421 * * \"too many connections\" -> fewer sessions\n4yz 4.7.0 * \"rate limit exceeded\" -> slower 20% for 5s\n")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -142,8 +142,8 @@ func pause(t *testing.T, d time.Duration) {
 	}
 }
 
-// TestSessionsOverAProvidersNumberWaitForOthersAndFailNobody has a destination that takes 5 sessions at once and does not say
-// so before it is too late.
+// TestSessionsOverAProvidersNumberWaitForOthersAndFailNobody has a destination that takes 5 sessions at once and does
+// not say so before it is too late.
 func TestSessionsOverAProvidersNumberWaitForOthersAndFailNobody(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{MaxSessions: 5, Answers: map[string]smtptest.Answer{smtptest.Dot: {After: 5 * time.Millisecond}}},
 		limits(t, "connections=20 messages=1000 idle=1m age=1h"))
@@ -245,7 +245,7 @@ func TestASuspendedSiteIsRefusedWithItsTimeAndReopenedByOneMessage(t *testing.T)
 			var ahead atomic.Int64
 			now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 			b := &board{now: now, all: make(map[mail.Site]time.Time)}
-			rules, err := reaction.Parse("test", "421 * * \"[ts03]\" -> suspend 5m\n")
+			rules, err := feedback.Parse("test", "421 * * \"[ts03]\" -> suspend 5m\n")
 			if err != nil {
 				t.Fatal(err)
 			}

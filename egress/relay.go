@@ -3,13 +3,13 @@ package egress
 import (
 	"context"
 
+	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/mx"
-	"github.com/millrace/millrace/egress/reaction"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Relay is what mail is handed to. In a cluster it asks who owns the Site and begins there; else it delivers from this
-// node.
+// A Relay is what mail is handed to. In a cluster it asks who owns the Site and begins there; else it delivers from
+// this node.
 type Relay struct {
 	local     *Local
 	placement Placement // nil: this node is alone
@@ -30,9 +30,9 @@ func NewRelay(cfg Config) (*Relay, error) {
 // Local is the part that delivers from this node and never hands mail on to another.
 func (r *Relay) Local() *Local { return r.local }
 
-// UseSites takes other Providers and Reactions from now on, which both must be there. Sessions that are open stay; those over a
-// lower limit are closed as they are given back.
-func (r *Relay) UseSites(p *mx.Providers, t *reaction.Table) {
+// UseSites takes other Providers and Reactions from now on, which both must be there. Sessions that are open stay;
+// those over a lower limit are closed as they are given back.
+func (r *Relay) UseSites(p *mx.Providers, t *feedback.Table) {
 	r.local.finder.Use(p)
 	r.local.reactions.Store(t)
 }
@@ -81,10 +81,10 @@ func (r *Relay) tellLost(d *mail.Delivery, node, reason string, cause error) {
 // sitesTold bounds the Sites that Sessions tells of one by one.
 const sitesTold = 100
 
-// Sessions yields, for each Site that has any, how many sessions are open (those being opened included), how many of these
-// are idle, and how many transactions wait for one. Those with most of them come first; of more than 100 Sites the rest
-// is added up in the last yield, under the Site "". It ends when yield gives false. It takes the pool's lock, so it is for
-// now and then.
+// Sessions yields, for each Site that has any, how many sessions are open (those being opened included), how many of
+// these are idle, and how many transactions wait for one. Those with most of them come first; of more than 100 Sites
+// the rest is added up in the last yield, under the Site "". It ends when yield gives false. It takes the pool's lock,
+// so it is for now and then.
 func (r *Relay) Sessions(yield func(site mail.Site, open, idle, waiting int) bool) {
 	for _, c := range r.local.pool.Sites(sitesTold) {
 		if !yield(c.Site, c.Lent+c.Idle, c.Idle, c.Waiting) {
@@ -93,15 +93,16 @@ func (r *Relay) Sessions(yield func(site mail.Site, open, idle, waiting int) boo
 	}
 }
 
-// Yield is to be called when the members of the cluster have changed, or Config.Share has: sessions with Sites that are not ours any
-// more, and those over what is now our share, are closed as soon as they are idle. It does not wait for that.
+// Yield is to be called when the members of the cluster have changed, or Config.Share has: sessions with Sites that are
+// not ours any more, and those over what is now our share, are closed as soon as they are idle. It does not wait for
+// that.
 func (r *Relay) Yield(ours func(mail.Site) bool) { r.local.pool.Yield(ours, r.local.limits) }
 
-// Cut is for a drain whose time is up, right behind the end of the contexts that were given to transactions: the waits of a
-// session for its destination heed their deadlines alone. Each of these waits ends, of transactions that are used and of
-// those that are aborted, as that of a lost connection does: 451 4.4.2, not in doubt. A Commit that has begun is left alone
-// and keeps to its own deadline; one that has not fails and sends nothing. Begin fails from now on as after Shutdown, which is to be
-// called all the same. Cut waits for nothing and may be called at any time, also again.
+// Cut is for a drain whose time is up, right behind the end of the contexts that were given to transactions: the waits
+// of a session for its destination heed their deadlines alone. Each of these waits ends, of transactions that are used
+// and of those that are aborted, as that of a lost connection does: 451 4.4.2, not in doubt. A Commit that has begun is
+// left alone and keeps to its own deadline; one that has not fails and sends nothing. Begin fails from now on as after
+// Shutdown, which is to be called all the same. Cut waits for nothing and may be called at any time, also again.
 func (r *Relay) Cut() { r.local.pool.Cut() }
 
 // Shutdown closes idle sessions with QUIT and waits until the others were given back, or ctx ends. Begin fails with 451

@@ -24,9 +24,9 @@ func (t *transaction) resume(ctx context.Context) error {
 	return t.replay(ctx)
 }
 
-// replay sends MAIL and the accepted recipients on a session that has seen neither. The error is a *mail.Refusal, and then
-// the transaction is over: the first refusal, if all were refused in one class, and 451 4.3.0 if only some were, or not in
-// one class. It speaks of the accepted recipients; to another one notAsked is the answer.
+// replay sends MAIL and the accepted recipients on a session that has seen neither. The error is a *mail.Refusal, and
+// then the transaction is over: the first refusal, if all were refused in one class, and 451 4.3.0 if only some were,
+// or not in one class. It speaks of the accepted recipients; to another one notAsked is the answer.
 func (t *transaction) replay(ctx context.Context) error {
 	if len(t.accepted) == 0 {
 		return nil
@@ -67,8 +67,8 @@ func (t *transaction) repeat(ctx context.Context) error {
 }
 
 // offer begins a transaction with the accepted recipients. It counts those that are refused now, and gives the first
-// refusal, or 451 4.3.0 where they are not of one class or not the host's. err is what another session is to be tried for, or a connection
-// that broke.
+// refusal, or 451 4.3.0 where they are not of one class or not the host's. err is what another session is to be tried
+// for, or a connection that broke.
 func (t *transaction) offer(ctx context.Context) (refused int, first, err error) {
 	t.begin()
 	mixed := false
@@ -86,7 +86,9 @@ func (t *transaction) offer(ctx context.Context) (refused int, first, err error)
 		}
 		mixed = mixed || mail.ReplyFor(err).Class() != mail.ReplyFor(first).Class()
 		if _, ok := said(err); !ok {
-			mixed = true // our own word, because this host offers less than the one that accepted: the next attempt may meet that one
+			// our own word, because this host offers less than the one that accepted: the next attempt may meet that
+			// one
+			mixed = true
 		}
 	}
 	if mixed {
@@ -102,8 +104,8 @@ func (t *transaction) fail(err error) error {
 	return err
 }
 
-// notAsked gives failed as the answer to a recipient that the destination was not asked for. What a replay failed by was
-// said of others: it is 451 4.3.0 to this one, and to the whole transaction from now on.
+// notAsked gives failed as the answer to a recipient that the destination was not asked for. What a replay failed by
+// was said of others: it is 451 4.3.0 to this one, and to the whole transaction from now on.
 func (t *transaction) notAsked() error {
 	if t.replayed {
 		t.failed, t.replayed = mixedReplay(t.failed), false

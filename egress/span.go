@@ -18,7 +18,8 @@ func (l *Local) span(ctx context.Context, name string) (context.Context, trace.S
 	return l.cfg.Tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindClient))
 }
 
-// handshakeSpan gives the TLS handshake of a session that was just opened a span of its own below dial, if there is one.
+// handshakeSpan gives the TLS handshake of a session that was just opened a span of its own below dial, if there is
+// one.
 func (l *Local) handshakeSpan(ctx context.Context, dial trace.Span, opened *session) {
 	began, took := opened.Handshake()
 	if dial == nil || began.IsZero() {

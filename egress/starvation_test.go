@@ -13,14 +13,15 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// TestHoldersEachInANetworkOfItsOwnDoNotStarveAnotherNetwork has 400 clients, none of which shares a network with another,
-// hold what they get of a destination's 20 sessions after RCPT, and measures what a client that sends notices of it: while
-// the holders come, and once all of them are there.
+// TestHoldersEachInANetworkOfItsOwnDoNotStarveAnotherNetwork has 400 clients, none of which shares a network with
+// another, hold what they get of a destination's 20 sessions after RCPT, and measures what a client that sends notices
+// of it: while the holders come, and once all of them are there.
 func TestHoldersEachInANetworkOfItsOwnDoNotStarveAnotherNetwork(t *testing.T) {
 	const (
 		holders  = 400
 		messages = 300
-		dot      = 20 * time.Millisecond // what the destination takes for a message, so that the machine's noise does not decide
+		// what the destination takes for a message, so that the machine's noise does not decide
+		dot = 20 * time.Millisecond
 	)
 	b := smtptest.Behaviour{MaxSessions: 20, Answers: map[string]smtptest.Answer{smtptest.Dot: {After: dot}}}
 	w, s := one(t, b, limits(t, "connections=20 messages=1000 idle=1m age=1h"))

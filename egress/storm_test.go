@@ -13,8 +13,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// TestInAStormWhatWasAcknowledgedIsThereOnce has many clients of several networks walk through transactions in every way,
-// at a destination that refuses, closes and resets at random before the end of data.
+// TestInAStormWhatWasAcknowledgedIsThereOnce has many clients of several networks walk through transactions in every
+// way, at a destination that refuses, closes and resets at random before the end of data.
 func TestInAStormWhatWasAcknowledgedIsThereOnce(t *testing.T) {
 	var mu sync.Mutex
 	random := rand.New(rand.NewPCG(1, 2))

@@ -11,7 +11,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// A transaction is a mail.Transaction, a mail.Lender and a mail.Speaker at a destination that this node speaks with itself.
+// A transaction is a mail.Transaction, a mail.Lender and a mail.Speaker at a destination that this node speaks with
+// itself.
 //
 // Its session may change for as long as no octet of the message went out: MAIL and the accepted recipients are replayed
 // then. While it waits for its client between two calls its slot is parked, and the pool may take the session away.
@@ -43,7 +44,8 @@ type transaction struct {
 const (
 	// maxRetries bounds how often one transaction replaces its session by itself.
 	maxRetries = 2
-	// maxLost bounds how often it goes on, for the recipients that were accepted, after one at which the connection broke.
+	// maxLost bounds how often it goes on, for the recipients that were accepted, after one at which the connection
+	// broke.
 	maxLost = 5
 )
 
@@ -88,7 +90,8 @@ func (t *transaction) get(ctx context.Context) error {
 	}
 }
 
-// open opens a session in the slot, which is empty. The slot is given up if that fails. crowded is that of Local.connect.
+// open opens a session in the slot, which is empty. The slot is given up if that fails. crowded is that of
+// Local.connect.
 func (t *transaction) open(ctx context.Context) (crowded bool, err error) {
 	if crowded, err = t.local.connect(ctx, &t.place, t.slot, &t.d); err != nil {
 		t.discard()
@@ -136,9 +139,9 @@ func (t *transaction) replace(ctx context.Context) error {
 	return err
 }
 
-// retryable reports whether err, from MAIL or RCPT or DATA, is to be met with another session: a broken connection is, as
-// nothing was sent that counts, and so is a refusal of MAIL by a session that was used before, because it may be about
-// that session (its server is closing, has seen enough messages of us) and not about the message.
+// retryable reports whether err, from MAIL or RCPT or DATA, is to be met with another session: a broken connection is,
+// as nothing was sent that counts, and so is a refusal of MAIL by a session that was used before, because it may be
+// about that session (its server is closing, has seen enough messages of us) and not about the message.
 func (t *transaction) retryable(ctx context.Context, err error) bool {
 	if t.retries >= maxRetries || over(ctx) {
 		return false
@@ -159,9 +162,9 @@ func (t *transaction) begin() {
 	t.begun = true
 }
 
-// Rcpt adds a recipient; see mail.Transaction. A forward-path that was accepted already is not sent again. LMTP takes one
-// recipient per transaction, because a mixed answer to the end of data could not be told to a client; another one is 452
-// 4.5.3. A refusal of other recipients, at the replay, is 451 4.3.0 to this one.
+// Rcpt adds a recipient; see mail.Transaction. A forward-path that was accepted already is not sent again. LMTP takes
+// one recipient per transaction, because a mixed answer to the end of data could not be told to a client; another one
+// is 452 4.5.3. A refusal of other recipients, at the replay, is 451 4.3.0 to this one.
 func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 	if t.failed != nil {
 		return t.notAsked()
@@ -226,8 +229,8 @@ func (t *transaction) rcpt(ctx context.Context, forward mail.Path) error {
 func (t *transaction) refused(err error, forward mail.Path) error {
 	if !isVerdict(err) {
 		err := lost(t.session.Host(), err)
-		// The destination may have accepted, or do so yet, what is answered with a 451 here. So this session is done with, and
-		// the recipients that stand are replayed on another one by the next call.
+		// The destination may have accepted, or do so yet, what is answered with a 451 here. So this session is done
+		// with, and the recipients that stand are replayed on another one by the next call.
 		t.discard()
 		if t.retries++; len(t.accepted) == 0 || t.retries > maxLost {
 			return t.fail(err)
@@ -326,8 +329,8 @@ func (t *transaction) Data(ctx context.Context, form mail.Form) error {
 	}
 	for {
 		if t.session.Extensions().Chunking {
-			// Nothing goes out and comes back before the end of the message. What came unasked until now would be taken for the
-			// reply to it; a session on which something did is of no more use, and Data says so.
+			// Nothing goes out and comes back before the end of the message. What came unasked until now would be taken
+			// for the reply to it; a session on which something did is of no more use, and Data says so.
 			t.session.Alive()
 		}
 		err := t.session.Data(ctx, form)
@@ -358,7 +361,8 @@ func (t *transaction) end(err error) error {
 	return err
 }
 
-// Write sends a piece; see mail.Transaction. A *mail.Refusal with another reply than 451 4.4.2 is the destination's verdict.
+// Write sends a piece; see mail.Transaction. A *mail.Refusal with another reply than 451 4.4.2 is the destination's
+// verdict.
 func (t *transaction) Write(o mail.Octets) error {
 	if t.failed != nil {
 		return t.failed
@@ -372,8 +376,8 @@ func (t *transaction) Write(o mail.Octets) error {
 	return nil
 }
 
-// Commit sends the last piece and the end of data; see mail.Transaction. A session that dies before all of it was written
-// is 451 4.4.2 and not in doubt.
+// Commit sends the last piece and the end of data; see mail.Transaction. A session that dies before all of it was
+// written is 451 4.4.2 and not in doubt.
 func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outcome {
 	if t.failed != nil || t.slot == nil {
 		return nil
@@ -415,8 +419,8 @@ func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outco
 	return out
 }
 
-// Abort ends the transaction without delivering; see mail.Transaction. Where nothing of the message went out, or only whole
-// BDAT chunks, the session is reset and kept.
+// Abort ends the transaction without delivering; see mail.Transaction. Where nothing of the message went out, or only
+// whole BDAT chunks, the session is reset and kept.
 func (t *transaction) Abort() {
 	end(t.octets, errAborted)
 	t.octets = nil

@@ -50,7 +50,8 @@ func TestWhatWeRefuseOurselvesAtTheReplayIsForNow(t *testing.T) {
 	tx := begin(t, w, d)
 	rcpt(t, tx, "b@one.test")
 	tx.Lend()
-	s.Set(smtptest.Behaviour{Extensions: smtptest.DefaultExtensions(), Size: 100}) // as another host of the Site may have it
+	// as another host of the Site may have it
+	s.Set(smtptest.Behaviour{Extensions: smtptest.DefaultExtensions(), Size: 100})
 	s.Unasked("421 4.3.2 Closing", true)
 	want(t, tx.Renew(t.Context()), "451 4.3.0")
 	tx.Abort()

@@ -29,8 +29,8 @@ func isNoSuchUser(r mail.Reply) bool {
 	return r.Class() == 5 && r.Enhanced == mail.EnhancedCode{Subject: 1, Detail: 1}
 }
 
-// isUnknown gives the Refusal that a Site gave lately to a recipient, which is asked again only when some time has passed:
-// who sends to made-up names must not make us ask for each of them. It is nil for any other one.
+// isUnknown gives the Refusal that a Site gave lately to a recipient, which is asked again only when some time has
+// passed: who sends to made-up names must not make us ask for each of them. It is nil for any other one.
 func (l *Local) isUnknown(site mail.Site, forward mail.Path) *mail.Refusal {
 	key := recipient{site, forward}
 	u, ok := l.unknown.Get(key)
@@ -44,8 +44,8 @@ func (l *Local) isUnknown(site mail.Site, forward mail.Path) *mail.Refusal {
 	return &mail.Refusal{Reply: u.reply, Reason: "upstream", Host: u.host}
 }
 
-// setUnknown remembers that a Site does not have a recipient. Of the reply it keeps the first line, cut, and nothing that
-// holds on to more than it shows: both the names and the length of the reply are a stranger's to choose.
+// setUnknown remembers that a Site does not have a recipient. Of the reply it keeps the first line, cut, and nothing
+// that holds on to more than it shows: both the names and the length of the reply are a stranger's to choose.
 func (l *Local) setUnknown(site mail.Site, forward mail.Path, err error) {
 	var r *mail.Refusal
 	if !errors.As(err, &r) {

@@ -13,8 +13,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/millrace/millrace/ingress/msgauth"
-	"github.com/millrace/millrace/ingress/msgauth/spf"
+	"github.com/millrace/millrace/ingress/message/auth"
+	"github.com/millrace/millrace/ingress/message/auth/spf"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -26,12 +26,12 @@ type Marks interface {
 	Marked(ctx context.Context, keys ...string) ([]bool, bool)
 }
 
-// An authentication is what a transaction knows of its message's authentication. The zero value is that of a message that
-// nobody judges.
+// An authentication is what a transaction knows of its message's authentication. The zero value is that of a message
+// that nobody judges.
 type authentication struct {
-	spf      *spf.Check       // begun at MAIL; nil: not checked
-	message  *msgauth.Message // begun at the end of the header section; nil: not judged
-	sheet    *sheet           // message keeps octets of it
+	spf      *spf.Check    // begun at MAIL; nil: not checked
+	message  *auth.Message // begun at the end of the header section; nil: not judged
+	sheet    *sheet        // message keeps octets of it
 	finished bool
 	refusal  *mail.Refusal // what message was refused with
 }
@@ -70,8 +70,8 @@ func (p *sheets) give(s *sheet) {
 
 func (s *sheet) size() int64 { return int64(cap(s.header) + cap(s.fields)) }
 
-// asks reports whether a policy wants messages to be judged at all. With neither DMARC nor require_auth nothing is looked at
-// and no results are written.
+// asks reports whether a policy wants messages to be judged at all. With neither DMARC nor require_auth nothing is
+// looked at and no results are written.
 func asks(p mail.DomainPolicy) bool {
 	return p.DMARC != mail.DMARCOff || p.RequireAuth != mail.RequireAuthNo
 }
@@ -111,8 +111,9 @@ func (s *session) closeAuth() {
 	*a = authentication{}
 }
 
-// signs reports whether mail on this route may be signed. Where the next hop is a fixed place it is known to us or to the
-// rule's author and judges us by other means, so that only the MX hosts of a domain are worth a signature by default.
+// signs reports whether mail on this route may be signed. Where the next hop is a fixed place it is known to us or to
+// the rule's author and judges us by other means, so that only the MX hosts of a domain are worth a signature by
+// default.
 func (s *session) signs(route *mail.Route) bool {
 	if s.cfg.Auth == nil || !s.cfg.Auth.Seals() {
 		return false
@@ -126,8 +127,8 @@ func (s *session) signs(route *mail.Route) bool {
 	return route.NextHop.Transport == mail.MX
 }
 
-// The octets that our fields take beside ownFields, about: results, and with signatures an ARC set and two DKIM-Signature
-// fields of RSA with 2048 bits.
+// The octets that our fields take beside ownFields, about: results, and with signatures an ARC set and two
+// DKIM-Signature fields of RSA with 2048 bits.
 const (
 	resultFields    = 1 << 10
 	signatureFields = 5 << 10
@@ -167,11 +168,11 @@ func (s *session) terms(r *recipient) terms {
 	return t
 }
 
-// sameTerms reports whether a recipient can share the transaction as far as authentication goes: a message is refused or
-// accepted for all of its recipients, so those for whom one message could be refused and accepted are kept apart. Whether it
-// is signed has to be the same as well, because so are the fields; sameDelivery sees to that. Recipients in several hosted
-// domains do share a transaction: their message only lacks the signature of the hosted domain, while most senders come with
-// a recipient that was put off no sooner than minutes later.
+// sameTerms reports whether a recipient can share the transaction as far as authentication goes: a message is refused
+// or accepted for all of its recipients, so those for whom one message could be refused and accepted are kept apart.
+// Whether it is signed has to be the same as well, because so are the fields; sameDelivery sees to that. Recipients in
+// several hosted domains do share a transaction: their message only lacks the signature of the hosted domain, while
+// most senders come with a recipient that was put off no sooner than minutes later.
 func (s *session) sameTerms(forward mail.Path, route mail.Route) bool {
 	r := s.t.foremost()
 	return r == nil || s.terms(r) == s.terms(&recipient{forward, route})
@@ -187,9 +188,9 @@ func (t *transaction) foremost() *recipient {
 	return nil
 }
 
-// IsPostmaster reports whether a recipient is called postmaster or abuse: if it is ours, it must be reachable whatever is
-// thought of the message or its client (RFC 5321 section 4.5.1, RFC 2142). A stranger reaches nobody else's, so that the
-// local part decides.
+// IsPostmaster reports whether a recipient is called postmaster or abuse: if it is ours, it must be reachable whatever
+// is thought of the message or its client (RFC 5321 section 4.5.1, RFC 2142). A stranger reaches nobody else's, so that
+// the local part decides.
 func IsPostmaster(forward mail.Path) bool {
 	local := forward.LocalPart()
 	return strings.EqualFold(local, "postmaster") || forward.Domain != "" && strings.EqualFold(local, "abuse")
@@ -213,9 +214,9 @@ func (t *transaction) hosted() string {
 	return domain
 }
 
-// envelope gives what authentication has to know beside the message. All recipients have the same terms, so the first one
-// stands for them.
-func (s *session) envelope(signing bool) msgauth.Envelope {
+// envelope gives what authentication has to know beside the message. All recipients have the same terms, so the first
+// one stands for them.
+func (s *session) envelope(signing bool) auth.Envelope {
 	t := s.t
 	r := t.foremost()
 	var client netip.Addr
@@ -223,7 +224,7 @@ func (s *session) envelope(signing bool) msgauth.Envelope {
 		client = s.client.Addr.Addr().Unmap()
 	}
 	allowed, knownGood := s.spokenFor()
-	return msgauth.Envelope{
+	return auth.Envelope{
 		Allowed:   allowed,
 		KnownGood: knownGood,
 		Client:    client,
@@ -303,16 +304,16 @@ func (s *session) hopeless(ctx context.Context) error {
 	return s.finish(ctx)
 }
 
-// How long a message is not foretold again after it was foretold wrongly, and how long nothing is that has the same signing
-// domain and comes from the same client network after that happened twice.
+// How long a message is not foretold again after it was foretold wrongly, and how long nothing is that has the same
+// signing domain and comes from the same client network after that happened twice.
 const (
 	messageMark = 5 * 24 * time.Hour
 	signerMark  = 24 * time.Hour
 )
 
-// predicts reports whether the message may be signed over the hash that one of its signatures foretells. That takes a store
-// that knows of earlier failures: without it a sender whose messages change on their way could be put off for ever, by one
-// node after the other.
+// predicts reports whether the message may be signed over the hash that one of its signatures foretells. That takes a
+// store that knows of earlier failures: without it a sender whose messages change on their way could be put off for
+// ever, by one node after the other.
 func (s *session) predicts(ctx context.Context) bool {
 	m := s.t.auth.message
 	if s.cfg.Marks == nil || !m.Predict(ctx) {
@@ -349,8 +350,8 @@ func (s *session) signer(domain string) string {
 	return clientNetwork(s.client.Addr.Addr()).String() + " " + domain
 }
 
-// marks gives the keys in the store that text has under each key of ours, the current one's first. What is marked cannot be
-// read from them.
+// marks gives the keys in the store that text has under each key of ours, the current one's first. What is marked
+// cannot be read from them.
 func (s *Server) marks(kind, text string) []string {
 	out := make([]string, len(s.cfg.MarkKeys))
 	for i, key := range s.cfg.MarkKeys {

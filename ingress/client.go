@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/millrace/millrace/ingress/karma"
-	"github.com/millrace/millrace/ingress/limit"
-	"github.com/millrace/millrace/ingress/score"
+	"github.com/millrace/millrace/ingress/client/karma"
+	"github.com/millrace/millrace/ingress/client/rate"
+	"github.com/millrace/millrace/ingress/client/score"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -73,8 +73,8 @@ func (s *session) tellScore(e *mail.Event) {
 	e.Score, e.Signals = s.verdict.Score, score.Signals(s.verdict)
 }
 
-// judgeClient awaits the verdict on the client, once in a transaction as far as it takes time, and refuses who is refused.
-// Who writes to postmaster or abuse of ours is held to rates alone (RFC 5321 section 4.5.1, SEMANTICS E4).
+// judgeClient awaits the verdict on the client, once in a transaction as far as it takes time, and refuses who is
+// refused. Who writes to postmaster or abuse of ours is held to rates alone (RFC 5321 section 4.5.1, SEMANTICS E4).
 func (s *session) judgeClient(ctx context.Context, forward mail.Path) error {
 	k := s.score
 	if k == nil {
@@ -94,8 +94,8 @@ func (s *session) judgeClient(ctx context.Context, forward mail.Path) error {
 	return err
 }
 
-// tellNames begins what is looked up of the client's name and of the reverse-path, at the first recipient of a transaction: EHLO
-// and MAIL alone cost nobody a question, however often they come.
+// tellNames begins what is looked up of the client's name and of the reverse-path, at the first recipient of a
+// transaction: EHLO and MAIL alone cost nobody a question, however often they come.
 func (s *session) tellNames(ctx context.Context) {
 	if s.t.judged {
 		return
@@ -142,8 +142,9 @@ type counted struct {
 	message bool // it was counted with them
 }
 
-// inquire asks for the rates of a recipient, and of those that the client pipelined behind it, and what greylisting thinks
-// of them, in one round trip that goes on while the next hop is sought. The answer is awaited by calling what it returns.
+// inquire asks for the rates of a recipient, and of those that the client pipelined behind it, and what greylisting
+// thinks of them, in one round trip that goes on while the next hop is sought. The answer is awaited by calling what it
+// returns.
 func (s *session) inquire(ctx context.Context, forward mail.Path, route mail.Route) func() error {
 	t := s.t
 	for i := range t.inquiries {
@@ -159,7 +160,7 @@ func (s *session) inquire(ctx context.Context, forward mail.Path, route mail.Rou
 	group, paths := s.group(forward, route)
 	q := mail.RcptQuery{}
 	if s.cfg.Limits != nil {
-		q.Rates = s.cfg.Limits.Rcpt(limit.RcptQuestion{Client: s.strangerAddr(), Reverse: t.reverse, First: !t.counted, Rcpts: group})
+		q.Rates = s.cfg.Limits.Rcpt(rate.RcptQuestion{Client: s.strangerAddr(), Reverse: t.reverse, First: !t.counted, Rcpts: group})
 	}
 	grey := s.cfg.Greylist != nil && s.score != nil && s.score.Grey(s.verdict)
 	if grey {
@@ -171,7 +172,8 @@ func (s *session) inquire(ctx context.Context, forward mail.Path, route mail.Rou
 		return func() error { return nil }
 	}
 	answer := make(chan counted, 1)
-	go func() { answer <- s.askCounts(ctx, q, paths, grey) }() // ends with the store's own deadline; what it returns is awaited
+	// ends with the store's own deadline; what it returns is awaited
+	go func() { answer <- s.askCounts(ctx, q, paths, grey) }()
 	return func() error {
 		a := <-answer
 		t.counted = t.counted || a.message
@@ -189,8 +191,8 @@ func orNil(r *mail.Refusal) error {
 }
 
 // group gives the recipient and those behind it in the same group of commands that a rule takes.
-func (s *session) group(forward mail.Path, route mail.Route) ([]limit.Rcpt, []mail.Path) {
-	group := []limit.Rcpt{{Forward: forward, Subaddress: route.Policy.Subaddress}}
+func (s *session) group(forward mail.Path, route mail.Route) ([]rate.Rcpt, []mail.Path) {
+	group := []rate.Rcpt{{Forward: forward, Subaddress: route.Policy.Subaddress}}
 	paths := []mail.Path{forward}
 	for _, p := range s.client.Ahead(maxGroup - 1) {
 		if slices.Contains(paths, p) {
@@ -200,7 +202,7 @@ func (s *session) group(forward mail.Path, route mail.Route) ([]limit.Rcpt, []ma
 		if err != nil || len(routes) != 1 || !s.together(forward, route, p, routes[0]) {
 			continue // or will be put off, and asked about when it comes again
 		}
-		group = append(group, limit.Rcpt{Forward: p, Subaddress: routes[0].Policy.Subaddress})
+		group = append(group, rate.Rcpt{Forward: p, Subaddress: routes[0].Policy.Subaddress})
 		paths = append(paths, p)
 	}
 	return group, paths
@@ -233,7 +235,7 @@ func (s *session) askCounts(ctx context.Context, q mail.RcptQuery, paths []mail.
 			out[i].refusal = s.cfg.Greylist.Refusal(facts.Grey[i].Wait)
 		}
 	}
-	return counted{out, err != nil || limit.Counted(q.Rates, facts.Rates)}
+	return counted{out, err != nil || rate.Counted(q.Rates, facts.Rates)}
 }
 
 // countRefused counts a recipient that was refused for good: who guesses addresses is over a rate some time.

@@ -7,12 +7,12 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/millrace/millrace/ingress/greylist"
-	"github.com/millrace/millrace/ingress/karma"
-	"github.com/millrace/millrace/ingress/limit"
-	"github.com/millrace/millrace/ingress/msgauth"
-	"github.com/millrace/millrace/ingress/msgauth/spf"
-	"github.com/millrace/millrace/ingress/score"
+	"github.com/millrace/millrace/ingress/client/greylist"
+	"github.com/millrace/millrace/ingress/client/karma"
+	"github.com/millrace/millrace/ingress/client/rate"
+	"github.com/millrace/millrace/ingress/client/score"
+	"github.com/millrace/millrace/ingress/message/auth"
+	"github.com/millrace/millrace/ingress/message/auth/spf"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -33,26 +33,28 @@ type Rates interface {
 
 // A Config says how sessions behave. It is copied by New.
 type Config struct {
-	Hostname   string           // our name in Received fields
-	Router     Router           // required
-	Relay      Relay            // required
-	Rates      Rates            // draws the rates of routes; nil: none is ever used up
-	Emit       func(mail.Event) // must not block; nil: nobody listens
-	Tracer     trace.Tracer     // nil: no spans
-	HopKeys    [][]byte         // keys of the hop marks, current first; at least one
-	InUse      func() int64     // octets of memory that messages take now, those being refused included; nil: no budget is kept
-	HoldBudget int64            // octets of slabs that messages may take at a time; 0: 512 MiB
-	HoldWindow int64            // octets of a message that are held when something may be signed; 0: 256 KiB
+	Hostname string           // our name in Received fields
+	Router   Router           // required
+	Relay    Relay            // required
+	Rates    Rates            // draws the rates of routes; nil: none is ever used up
+	Emit     func(mail.Event) // must not block; nil: nobody listens
+	Tracer   trace.Tracer     // nil: no spans
+	HopKeys  [][]byte         // keys of the hop marks, current first; at least one
+	// octets of memory that messages take now, those being refused included; nil: no budget is kept
+	InUse      func() int64
+	HoldBudget int64 // octets of slabs that messages may take at a time; 0: 512 MiB
+	HoldWindow int64 // octets of a message that are held when something may be signed; 0: 256 KiB
 
-	Auth     *msgauth.Authenticator // nil: nothing is authenticated and nothing signed
-	SPF      *spf.Checker           // nil: SPF is not checked
-	Marks    Marks                  // remembers bodies foretold wrongly; nil: none is foretold
-	MarkKeys [][]byte               // keys of the MACs by which Marks knows them, current first; at least one with Marks
+	Auth  *auth.Authenticator // nil: nothing is authenticated and nothing signed
+	SPF   *spf.Checker        // nil: SPF is not checked
+	Marks Marks               // remembers bodies foretold wrongly; nil: none is foretold
+	// keys of the MACs by which Marks knows them, current first; at least one with Marks
+	MarkKeys [][]byte
 
 	Score    *score.Scorer    // nil: no client is scored
-	Limits   *limit.Limits    // the rates of recipients; nil: none
+	Limits   *rate.Limits     // the rates of recipients; nil: none
 	Counts   Counts           // draws them; nil: none is ever used up
-	Later    *limit.Later     // counts refused recipients; nil: nobody does
+	Later    *rate.Later      // counts refused recipients; nil: nobody does
 	Greylist *greylist.Policy // nil: nobody is greylisted
 	Karma    *karma.Recorder  // learns from what becomes of mail; nil: nothing is learnt
 
@@ -62,8 +64,10 @@ type Config struct {
 
 // Deadlines bound the walk of a message. Each lies inside the client's own time-out of RFC 5321 section 4.5.3.2.
 type Deadlines struct {
-	Rcpt   time.Duration // from a client's RCPT to our answer, hosts and sessions included; 60 s, the client waits 5 min
-	Data   time.Duration // for the next hop's 354; 60 s, the client waits 2 min for ours and 10 for the reply to the dot
+	// from a client's RCPT to our answer, hosts and sessions included; 60 s, the client waits 5 min
+	Rcpt time.Duration
+	// for the next hop's 354; 60 s, the client waits 2 min for ours and 10 for the reply to the dot
+	Data   time.Duration
 	Commit time.Duration // from the client's last octet to our reply; 9 min, the client waits 10
 	Lend   time.Duration // after this silence since the last RCPT or DATA a session at the next hop is handed back; 5 s
 }
@@ -141,8 +145,8 @@ func setDefault(d *time.Duration, v time.Duration) {
 	}
 }
 
-// overBudget reports whether messages take as much memory as they may. It is asked before a message is taken in, so that the
-// budget is passed by no more than those that begin at the same moment.
+// overBudget reports whether messages take as much memory as they may. It is asked before a message is taken in, so
+// that the budget is passed by no more than those that begin at the same moment.
 func (s *Server) overBudget() bool {
 	return s.cfg.InUse != nil && s.cfg.InUse()+s.sheets.lent.Load() >= s.cfg.HoldBudget
 }

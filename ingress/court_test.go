@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/millrace/millrace/ingress/msgauth"
-	"github.com/millrace/millrace/ingress/msgauth/arc"
-	"github.com/millrace/millrace/ingress/msgauth/dkim"
-	"github.com/millrace/millrace/ingress/msgauth/spf"
+	"github.com/millrace/millrace/ingress/message/auth"
+	"github.com/millrace/millrace/ingress/message/auth/arc"
+	"github.com/millrace/millrace/ingress/message/auth/dkim"
+	"github.com/millrace/millrace/ingress/message/auth/spf"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -89,7 +89,7 @@ type court struct {
 	zone   zone
 	hop    *hop
 	board  *board
-	keys   msgauth.Keyring
+	keys   auth.Keyring
 	sender dkim.SigningKey // of b.example
 	bank   dkim.SigningKey // of bank.example, whose policy is reject
 }
@@ -111,13 +111,13 @@ func judge(t *testing.T, routes book, relay Relay, sign bool, change func(*Confi
 	c.hop, _ = relay.(*hop)
 	c.sender = z.key(t, "b.example", "s", dkim.Ed25519SHA256)
 	c.bank = z.key(t, "bank.example", "s", dkim.Ed25519SHA256)
-	a, err := msgauth.New(msgauth.Config{AuthservID: "mx.example.net", Keys: z, Sealers: []string{"trusted.example"}})
+	a, err := auth.New(auth.Config{AuthservID: "mx.example.net", Keys: z, Sealers: []string{"trusted.example"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if sign {
 		seal := z.key(t, "example.net", "arc", dkim.RSASHA256)
-		c.keys = msgauth.Keyring{
+		c.keys = auth.Keyring{
 			ARC:     &seal,
 			Relay:   []dkim.SigningKey{z.key(t, "example.net", "r", dkim.RSASHA256), z.key(t, "example.net", "e", dkim.Ed25519SHA256)},
 			Domains: map[string][]dkim.SigningKey{"example.com": {z.key(t, "example.com", "d", dkim.RSASHA256)}},

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/millrace/millrace/ingress/msgauth/dkim"
+	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -62,7 +62,8 @@ func TestALargeForgeryTakesNoMemoryAndIsNotDelivered(t *testing.T) {
 			c := judge(t, info, d, tt.sign, nil)
 			key := c.zone.key(t, tt.domain, "s", dkim.Ed25519SHA256)
 			header, _, _ := strings.Cut(signed(t, key, from("bank.example", ""), "the true body\r\n"), "\r\n\r\n")
-			c.send("a@b.example", signed(t, c.sender, from("b.example", ""), lines(300<<10)), "250", "info@example.com") // what is made once is made
+			// what is made once is made
+			c.send("a@b.example", signed(t, c.sender, from("b.example", ""), lines(300<<10)), "250", "info@example.com")
 			d.datas.Store(0)
 			d.commits.Store(0)
 			var before, after runtime.MemStats
@@ -87,7 +88,8 @@ func TestALargeForgeryTakesNoMemoryAndIsNotDelivered(t *testing.T) {
 			if d.commits.Load() != 0 || d.datas.Load() != tt.datas {
 				t.Errorf("%d times DATA, %d commits", d.datas.Load(), d.commits.Load())
 			}
-			if e := c.last(mail.Refused); e.Mode != tt.mode || tt.datas > 0 && e.Octets < size*9/10 { // without the dots that were added
+			// without the dots that were added
+			if e := c.last(mail.Refused); e.Mode != tt.mode || tt.datas > 0 && e.Octets < size*9/10 {
 				t.Errorf("mode %v, %d octets", e.Mode, e.Octets)
 			}
 		})

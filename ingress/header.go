@@ -16,8 +16,8 @@ const maxCarry = 1024
 // resultsName is the name of a field of results, one of which could pretend to be ours, in lower case.
 const resultsName = "authentication-results"
 
-// mayBeResults reports whether a line begins a field of results for some readers: with octets that no field name has (RFC 5322
-// section 2.2) anywhere in its name, or parted from the rest of it by a line end.
+// mayBeResults reports whether a line begins a field of results for some readers: with octets that no field name has
+// (RFC 5322 section 2.2) anywhere in its name, or parted from the rest of it by a line end.
 func mayBeResults(l []byte) bool {
 	n := 0
 	for _, c := range l {

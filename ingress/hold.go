@@ -6,13 +6,13 @@ import (
 	"slices"
 	"time"
 
-	"github.com/millrace/millrace/ingress/msgauth"
+	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A window holds what is read of a message before its next hop hears of it: one slab when nothing is to be signed, up to
-// Config.HoldWindow when something may be, and in any case the header section of a message that is judged.
+// A window holds what is read of a message before its next hop hears of it: one slab when nothing is to be signed, up
+// to Config.HoldWindow when something may be, and in any case the header section of a message that is judged.
 type window struct {
 	form    mail.Form
 	judged  bool // authentication looks at the message
@@ -82,15 +82,15 @@ func (s *session) gather(ctx context.Context, b *wire.Body, w *window) error {
 	}
 }
 
-// mustCut reports whether a message that nobody asked to be judged is looked at all the same: results that pretend to be
-// ours are cut out of it (RFC 8601 section 5), for whoever reads them believes them. Its header section is whole in the first
-// piece, or it could hold some.
+// mustCut reports whether a message that nobody asked to be judged is looked at all the same: results that pretend to
+// be ours are cut out of it (RFC 8601 section 5), for whoever reads them believes them. Its header section is whole in
+// the first piece, or it could hold some.
 func (s *session) mustCut(w *window) bool {
 	return s.cfg.Auth != nil && !s.trusted && (w.head.results || !w.head.done && !w.last)
 }
 
-// folded reports whether a message begins with white space: its first line would continue the last field that we put above
-// it (RFC 5322 section 2.2.3), and could make our own results say anything.
+// folded reports whether a message begins with white space: its first line would continue the last field that we put
+// above it (RFC 5322 section 2.2.3), and could make our own results say anything.
 func folded(o mail.Octets, form mail.Form) bool {
 	at := 0
 	if form == mail.Stuffed && len(o.Dots) > 0 && o.Dots[0] == 0 {
@@ -119,16 +119,16 @@ func (s *session) section(ctx context.Context, w *window, o mail.Octets, n int) 
 	return nil
 }
 
-// maxSection is the most octets of a header section that are gathered, however large the window is: authentication looks at no
-// longer one, and it is copied.
+// maxSection is the most octets of a header section that are gathered, however large the window is: authentication
+// looks at no longer one, and it is copied.
 const maxSection = 1 << 20
 
-// more reports whether the window is to grow: to have the header section, which must be judged before the next hop hears of
-// the message, or to sign over a body that is known. Without memory to spare the window shrinks to one slab, so that more
-// messages stream.
+// more reports whether the window is to grow: to have the header section, which must be judged before the next hop
+// hears of the message, or to sign over a body that is known. Without memory to spare the window shrinks to one slab,
+// so that more messages stream.
 //
-// A header section that does not fit is refused: forged results could stand in it, and its author cannot be judged. That of
-// a trusted client passes, unsigned.
+// A header section that does not fit is refused: forged results could stand in it, and its author cannot be judged.
+// That of a trusted client passes, unsigned.
 func (s *session) more(w *window) (bool, error) {
 	short := s.overBudget()
 	full := int64(w.octets) >= s.cfg.HoldWindow || !w.head.done && w.octets >= maxSection
@@ -148,9 +148,9 @@ func (s *session) more(w *window) (bool, error) {
 	return false, outOfBudget()
 }
 
-// above puts the fields above what the window holds and takes the cuts, offsets of the header section, out of it. Fields
-// that do not fit into the headroom are a segment of their own.
-func (w *window) above(b *wire.Body, fields []byte, cuts []msgauth.Span) mail.Octets {
+// above puts the fields above what the window holds and takes the cuts, offsets of the header section, out of it.
+// Fields that do not fit into the headroom are a segment of their own.
+func (w *window) above(b *wire.Body, fields []byte, cuts []auth.Span) mail.Octets {
 	head, ok := b.Prepend(w.first, fields)
 	if !ok {
 		head = join(mail.Octets{Segments: net.Buffers{slices.Clone(fields)}}, w.first)
@@ -181,9 +181,9 @@ func join(first mail.Octets, rest ...mail.Octets) mail.Octets {
 	return all
 }
 
-// without gives o without the cuts, whose offsets count from the octet at from on and without added dots. Nothing is copied
-// but the slices.
-func without(o mail.Octets, form mail.Form, from int, cuts []msgauth.Span) mail.Octets {
+// without gives o without the cuts, whose offsets count from the octet at from on and without added dots. Nothing is
+// copied but the slices.
+func without(o mail.Octets, form mail.Form, from int, cuts []auth.Span) mail.Octets {
 	if len(cuts) == 0 {
 		return o
 	}
@@ -226,10 +226,10 @@ func without(o mail.Octets, form mail.Form, from int, cuts []msgauth.Span) mail.
 	return kept
 }
 
-// onTheWire gives the cuts as offsets of octets as they stand. A dot that was added before the first octet of a cut belongs
-// to it, one before the first octet behind it does not.
-func onTheWire(dots []uint32, form mail.Form, from int, cuts []msgauth.Span) []msgauth.Span {
-	out := make([]msgauth.Span, len(cuts))
+// onTheWire gives the cuts as offsets of octets as they stand. A dot that was added before the first octet of a cut
+// belongs to it, one before the first octet behind it does not.
+func onTheWire(dots []uint32, form mail.Form, from int, cuts []auth.Span) []auth.Span {
+	out := make([]auth.Span, len(cuts))
 	added := 0 // dots before the offset
 	wire := func(offset int) int {
 		for form == mail.Stuffed && added < len(dots) && int(dots[added])-added-from < offset {

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/millrace/millrace/ingress/msgauth"
+	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -71,13 +71,13 @@ func TestFieldsAreCutWhereverTheyStand(t *testing.T) {
 // checkCut cuts all forged fields out of text below fields and compares.
 func checkCut(t *testing.T, text, fields string, form mail.Form, at ...int) {
 	t.Helper()
-	var spans []msgauth.Span
+	var spans []auth.Span
 	for from := 0; ; {
 		i := strings.Index(text[from:], forged)
 		if i < 0 {
 			break
 		}
-		spans = append(spans, msgauth.Span{From: from + i, To: from + i + len(forged)})
+		spans = append(spans, auth.Span{From: from + i, To: from + i + len(forged)})
 		from += i + len(forged)
 	}
 	want := fields + strings.ReplaceAll(text, forged, "")

@@ -14,15 +14,15 @@ import (
 // maxMarks is the number of times that a message may pass this cluster for changing recipients.
 const maxMarks = 5
 
-// maxMarked bounds the marks in one of our fields, and maxRead those that are read of all fields: a message with more is
-// taken to loop.
+// maxMarked bounds the marks in one of our fields, and maxRead those that are read of all fields: a message with more
+// is taken to loop.
 const (
 	maxMarked = 120
 	maxRead   = 2048
 )
 
-// A hopMark is a MAC of a recipient as received. It stands in our Received field as the comment "(hop=<16 hex digits>)":
-// who meets a mark of the same recipient again has a loop before them, whatever aliases lie between.
+// A hopMark is a MAC of a recipient as received. It stands in our Received field as the comment "(hop=<16 hex
+// digits>)": who meets a mark of the same recipient again has a loop before them, whatever aliases lie between.
 type hopMark [8]byte
 
 func parseHopMark(l []byte) (hopMark, bool) {

@@ -69,8 +69,8 @@ func (s *session) pass(ctx context.Context, b *wire.Body) verdict {
 	return s.commit(ctx, last, mode)
 }
 
-// octets reads the hold window, judges what is in it, and gives the next hop all of the message but its last piece, which it
-// returns. What the end of the body decides is decided when it returns.
+// octets reads the hold window, judges what is in it, and gives the next hop all of the message but its last piece,
+// which it returns. What the end of the body decides is decided when it returns.
 func (s *session) octets(ctx context.Context, b *wire.Body) (mail.Octets, mail.Mode, error) {
 	w := window{form: b.Form(), head: headerScan{stuffed: b.Form() == mail.Stuffed}}
 	w.signing = s.signs(&s.t.route)
@@ -141,8 +141,8 @@ func (s *session) first(b *wire.Body) (mail.Octets, bool, error) {
 	return o, last, err
 }
 
-// next reads on in a message that streams. A client that takes long to fill a slab loses its session at the next hop if its
-// network holds more than its share there and another one waits: it tries again, and the other one need not.
+// next reads on in a message that streams. A client that takes long to fill a slab loses its session at the next hop if
+// its network holds more than its share there and another one waits: it tries again, and the other one need not.
 func (s *session) next(b *wire.Body) (mail.Octets, bool, error) {
 	lender, _ := s.t.tx.(mail.Lender)
 	for {
@@ -176,8 +176,8 @@ func (s *session) examine(h *headerScan, o mail.Octets, last bool) error {
 	return nil
 }
 
-// compose judges what the window holds, puts our fields above it and cuts from it what pretends to be ours. It gives the
-// mode as well: a message that is not held is foretold if that can be.
+// compose judges what the window holds, puts our fields above it and cuts from it what pretends to be ours. It gives
+// the mode as well: a message that is not held is foretold if that can be.
 func (s *session) compose(ctx context.Context, b *wire.Body, w *window, mode mail.Mode) (mail.Octets, mail.Mode, error) {
 	m := s.t.auth.message
 	if m == nil {
@@ -223,8 +223,8 @@ func (s *session) open(ctx context.Context, form mail.Form, h *headerScan) error
 	return err
 }
 
-// speaks refuses a message that needs SMTPUTF8 for its header section where the next hop has none (RFC 6531 section 3.5).
-// One that was declared so and needs it not is relayed without the parameter.
+// speaks refuses a message that needs SMTPUTF8 for its header section where the next hop has none (RFC 6531 section
+// 3.5). One that was declared so and needs it not is relayed without the parameter.
 func (s *session) speaks(h *headerScan) error {
 	if !s.t.params.SMTPUTF8 || !h.eightBit {
 		return nil
@@ -325,7 +325,8 @@ func (s *session) tell(v verdict, reply mail.Reply, octets int64) {
 			attribute.String("smtp.outcome", v.kind.String()),
 			attribute.String("smtp.auth", e.Auth),
 			attribute.String("server.address", e.Host),
-			attribute.String("smtp.rule", e.Rule.File+":"+strconv.Itoa(e.Rule.Line)), // its pattern is somebody's address
+			// its pattern is somebody's address
+			attribute.String("smtp.rule", e.Rule.File+":"+strconv.Itoa(e.Rule.Line)),
 		)
 	}
 }

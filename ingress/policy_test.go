@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/millrace/millrace/ingress/msgauth"
-	"github.com/millrace/millrace/ingress/msgauth/dkim"
-	"github.com/millrace/millrace/ingress/msgauth/spf"
+	"github.com/millrace/millrace/ingress/message/auth"
+	"github.com/millrace/millrace/ingress/message/auth/dkim"
+	"github.com/millrace/millrace/ingress/message/auth/spf"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -177,7 +177,7 @@ func TestFieldsBeyondTheHeadroomAreSentAllTheSame(t *testing.T) {
 		c.zone[dkim.KeyName(k.Selector, k.Domain)] = c.zone[dkim.KeyName("r", k.Domain)]
 		many.Relay = append(many.Relay, k)
 	}
-	var a *msgauth.Authenticator
+	var a *auth.Authenticator
 	w := judge(t, info, c.hop, true, func(cfg *Config, _ *wire.Config) { a = cfg.Auth })
 	if err := a.Use(many); err != nil {
 		t.Fatal(err)
@@ -233,7 +233,7 @@ func TestTheCheckOfSPFEndsWithTheTransaction(t *testing.T) {
 }
 
 func TestAnUnknownClientIsNoAddress(t *testing.T) {
-	a, err := msgauth.New(msgauth.Config{AuthservID: "mx.example.net", Keys: zone{}})
+	a, err := auth.New(auth.Config{AuthservID: "mx.example.net", Keys: zone{}})
 	if err != nil {
 		t.Fatal(err)
 	}

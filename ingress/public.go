@@ -8,7 +8,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// publicRefusal gives a refusal as a stranger may read it. about is the recipient it concerns, nil for the whole message.
+// publicRefusal gives a refusal as a stranger may read it. about is the recipient it concerns, nil for the whole
+// message.
 func (t *transaction) publicRefusal(err error, about *recipient) *mail.Refusal {
 	var r *mail.Refusal
 	if !errors.As(err, &r) {
@@ -20,9 +21,9 @@ func (t *transaction) publicRefusal(err error, about *recipient) *mail.Refusal {
 	return &public
 }
 
-// publicReply gives a next hop's reply as a stranger may read it. Where a rule rewrote a recipient of the transaction, the
-// destination's address, local part and domain become what the client wrote itself and its host nothing; recipients with
-// another choice share a transaction, and then the choice that tells least counts for all of it.
+// publicReply gives a next hop's reply as a stranger may read it. Where a rule rewrote a recipient of the transaction,
+// the destination's address, local part and domain become what the client wrote itself and its host nothing; recipients
+// with another choice share a transaction, and then the choice that tells least counts for all of it.
 func (t *transaction) publicReply(r mail.Reply, host string, about *recipient) mail.Reply {
 	rcpts := t.rcpts
 	if about != nil {
@@ -68,8 +69,8 @@ func tellsLess(a, b mail.UpstreamText) mail.UpstreamText {
 	return mail.UpstreamTextFull
 }
 
-// redact replaces whole addresses first, then hosts, then what is left of the addresses' parts. What is put in is a mark until
-// the end, so that nothing is replaced in it again.
+// redact replaces whole addresses first, then hosts, then what is left of the addresses' parts. What is put in is a
+// mark until the end, so that nothing is replaced in it again.
 func redact(text, host string, rcpts []recipient) string {
 	var given []string
 	put := func(old, new string) {

@@ -12,13 +12,13 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/millrace/millrace/ingress/score"
+	"github.com/millrace/millrace/ingress/client/score"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// ownFields is about what the fields take that we put above a message, in octets: what upstream's SIZE= counts besides. How
-// many recipients there will be is not known when it is sent, and each brings a hop mark of 26.
+// ownFields is about what the fields take that we put above a message, in octets: what upstream's SIZE= counts besides.
+// How many recipients there will be is not known when it is sent, and each brings a hop mark of 26.
 const ownFields = 1024
 
 // A session is one SMTP session of one client. Its methods are called by one goroutine at a time.
@@ -245,8 +245,8 @@ func (s *session) upstreamRcpt(ctx context.Context, route mail.Route) error {
 	return err
 }
 
-// giveRcpts gives all forward-paths and returns how many were accepted, and the error that stands for the recipient: the
-// first 4yz, else the first 5yz.
+// giveRcpts gives all forward-paths and returns how many were accepted, and the error that stands for the recipient:
+// the first 4yz, else the first 5yz.
 func giveRcpts(ctx context.Context, tx mail.Transaction, forwards []mail.Path) (accepted int, worst error) {
 	for _, f := range forwards {
 		err := tx.Rcpt(ctx, f)
@@ -347,7 +347,8 @@ func (s *session) renew(ctx context.Context) error {
 		t.abort()
 		return s.begin(ctx)
 	}
-	lender, ok := t.tx.(mail.Lender) // asked even if nothing was lent: the relay may have taken the session for another client
+	// asked even if nothing was lent: the relay may have taken the session for another client
+	lender, ok := t.tx.(mail.Lender)
 	if !ok {
 		return nil
 	}

@@ -28,7 +28,8 @@ type interval struct {
 	span  trace.Span // nil unless spans are recorded
 }
 
-// enter takes the time of a stage into the transaction's event from now on, and gives it a span when spans are recorded.
+// enter takes the time of a stage into the transaction's event from now on, and gives it a span when spans are
+// recorded.
 func (s *session) enter(ctx context.Context, st mail.Stage) (context.Context, interval) {
 	i := interval{t: s.t, stage: st, began: time.Now()}
 	if s.t.span != nil && s.t.span.IsRecording() {

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/millrace/millrace/ingress/limit"
+	"github.com/millrace/millrace/ingress/client/rate"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -132,8 +132,8 @@ func TestRecipientsThatArePutOffDrawNothing(t *testing.T) {
 		routes[string(x)] = to(string(x)+".example", string(x)+"@"+string(x)+".example")
 		left = append(left, string(x)+"@example.com")
 	}
-	often := limit.Rate{Count: 1000, Per: time.Hour}
-	limits, err := limit.New(limit.Config{Key: testMarkKey, ClientRecipients: often, RecipientMessages: often})
+	often := rate.Rate{Count: 1000, Per: time.Hour}
+	limits, err := rate.New(rate.Config{Key: testMarkKey, ClientRecipients: often, RecipientMessages: often})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,8 +10,8 @@ import (
 )
 
 // appendReceived appends our Received field (RFC 5321 section 4.4). A "for" clause stands only where there is one
-// recipient, so that nobody reads of another's blind copy, and only in ASCII, because the next hop may know nothing else;
-// each recipient has a hop mark.
+// recipient, so that nobody reads of another's blind copy, and only in ASCII, because the next hop may know nothing
+// else; each recipient has a hop mark.
 func (s *Server) appendReceived(b []byte, c *wire.Client, t *transaction, now time.Time) []byte {
 	b = append(b, "Received: from "...)
 	b = appendAtom(b, c.Helo)

@@ -8,7 +8,7 @@ import (
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/egress/smtptest"
-	"github.com/millrace/millrace/ingress/msgauth/dkim"
+	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -17,9 +17,10 @@ import (
 const (
 	namesUnsealed = "Received Authentication-Results"
 	namesARC      = "Received ARC-Seal ARC-Message-Signature ARC-Authentication-Results Authentication-Results"
-	namesAll      = namesARC + " DKIM-Signature DKIM-Signature DKIM-Signature" // two keys of the relay, one of the hosted domain
-	notAccepted   = "550 5.7.26"
-	triedLater    = "451 4.7.0"
+	// two keys of the relay, one of the hosted domain
+	namesAll    = namesARC + " DKIM-Signature DKIM-Signature DKIM-Signature"
+	notAccepted = "550 5.7.26"
+	triedLater  = "451 4.7.0"
 )
 
 // A policyCase is a message and what becomes of it, whatever its size.
@@ -166,8 +167,8 @@ func publishFaults(t testing.TB, r authRecords, d *dnstest.Server) {
 	}
 }
 
-// TestThePolicyOnAuthenticationIsAnsweredOnTheWire sends each case by DATA and by BDAT, held and streamed, to a node that
-// signs and to one that does not.
+// TestThePolicyOnAuthenticationIsAnsweredOnTheWire sends each case by DATA and by BDAT, held and streamed, to a node
+// that signs and to one that does not.
 func TestThePolicyOnAuthenticationIsAnsweredOnTheWire(t *testing.T) {
 	t.Parallel()
 	for _, seal := range []bool{false, true} {
@@ -276,8 +277,8 @@ var (
 	}
 )
 
-// TestResultsThatPretendToBeOursAreCut sends forged fields at the top, in the middle and at the end of a header section, in
-// every mode and carriage, and compares each octet below our fields.
+// TestResultsThatPretendToBeOursAreCut sends forged fields at the top, in the middle and at the end of a header
+// section, in every mode and carriage, and compares each octet below our fields.
 func TestResultsThatPretendToBeOursAreCut(t *testing.T) {
 	t.Parallel()
 	n := startAuthNode(t, authSetup{seal: true, config: "redis: {url: \"" + startRedis(t).url() + "\"}"})

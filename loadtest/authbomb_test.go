@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/millrace/millrace/ingress/msgauth/dkim"
+	"github.com/millrace/millrace/ingress/message/auth/dkim"
 )
 
 // A bomb is a message that costs other software seconds or gigabytes.
@@ -61,12 +61,14 @@ func distinct(field string, n int) string {
 const (
 	bombTime   = 50 * time.Millisecond
 	bombMemory = 1 << 20
-	bombTries  = 3 // of whose times the least counts, because other programs use the machine, and of whose memory the most
+	// of whose times the least counts, because other programs use the machine, and of whose memory the most
+	bombTries = 3
 )
 
-// TestBombsOnTheWireAreAnsweredAndDefused sends each bomb to a node that signs: one with the usual hold window, which refuses
-// header sections that do not fit into it, and one with a window into which all fit. A large header section that is accepted
-// there stands in memory twice more: without its dots, to be judged, and below our own signatures, to be sealed.
+// TestBombsOnTheWireAreAnsweredAndDefused sends each bomb to a node that signs: one with the usual hold window, which
+// refuses header sections that do not fit into it, and one with a window into which all fit. A large header section
+// that is accepted there stands in memory twice more: without its dots, to be judged, and below our own signatures, to
+// be sealed.
 func TestBombsOnTheWireAreAnsweredAndDefused(t *testing.T) {
 	for _, w := range []struct {
 		window string

@@ -15,7 +15,7 @@ import (
 	"github.com/millrace/millrace/cluster/store"
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/egress/smtptest"
-	"github.com/millrace/millrace/ingress/msgauth/dkim"
+	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/loadtest/extern"
 	"github.com/millrace/millrace/loadtest/source"
 	"github.com/millrace/millrace/router/mail"
@@ -210,8 +210,8 @@ func (r *redisServer) pause() {
 	}
 }
 
-// TestAMessageThatWasForetoldWronglyIsToldFromOthers has a second message by the same signer foretold while the first one's
-// retry is not.
+// TestAMessageThatWasForetoldWronglyIsToldFromOthers has a second message by the same signer foretold while the first
+// one's retry is not.
 func TestAMessageThatWasForetoldWronglyIsToldFromOthers(t *testing.T) {
 	t.Parallel()
 	c := startAuthCluster(t)
@@ -223,8 +223,8 @@ func TestAMessageThatWasForetoldWronglyIsToldFromOthers(t *testing.T) {
 	c.delivered(t, c.nodes[2], footed, mail.ModeStream, namesUnsealed)
 }
 
-// TestASecondSignatureWithAWrongBodyHashIsNeverSaidToPass has two signatures: one that foretells the body that comes, and
-// one above or below it whose body hash is another, in the same canonicalization and in the other one.
+// TestASecondSignatureWithAWrongBodyHashIsNeverSaidToPass has two signatures: one that foretells the body that comes,
+// and one above or below it whose body hash is another, in the same canonicalization and in the other one.
 func TestASecondSignatureWithAWrongBodyHashIsNeverSaidToPass(t *testing.T) {
 	t.Parallel()
 	c := startAuthCluster(t)
@@ -244,8 +244,8 @@ func TestASecondSignatureWithAWrongBodyHashIsNeverSaidToPass(t *testing.T) {
 					before := len(c.dest.Messages())
 					octets := top + header + "\r\n" + body
 					reply := n.send(t, authMail{reverse: "a@none.example", octets: octets})
-					// Which of two signatures that contradict each other tells the truth may be known only at the end. Then
-					// the message may be put off once, and has to come through when it comes again.
+					// Which of two signatures that contradict each other tells the truth may be known only at the end.
+					// Then the message may be put off once, and has to come through when it comes again.
 					if strings.HasPrefix(reply.String(), triedLater) {
 						if len(c.dest.Messages()) != before {
 							t.Fatal("stored, and put off")
@@ -275,9 +275,9 @@ func TestASecondSignatureWithAWrongBodyHashIsNeverSaidToPass(t *testing.T) {
 // stopSignal stops a process until it is killed.
 const stopSignal = syscall.SIGSTOP
 
-// TestARedisThatComesBackEmptyCostsOneMoreAttempt has what Redis knew be lost between two attempts while Redis itself is
-// there again, so that nothing tells the other nodes of the loss: the mark stands on the first node only. The message comes
-// through as soon as Redis has heard of it anew.
+// TestARedisThatComesBackEmptyCostsOneMoreAttempt has what Redis knew be lost between two attempts while Redis itself
+// is there again, so that nothing tells the other nodes of the loss: the mark stands on the first node only. The
+// message comes through as soon as Redis has heard of it anew.
 func TestARedisThatComesBackEmptyCostsOneMoreAttempt(t *testing.T) {
 	t.Parallel()
 	c := startAuthCluster(t)
@@ -296,7 +296,8 @@ func TestARedisThatComesBackEmptyCostsOneMoreAttempt(t *testing.T) {
 	}
 }
 
-// TestWhoIsAllowedOrKnownGoodIsNotRefusedForDMARC has the two overrides that come of the score. Nobody is scored badly here.
+// TestWhoIsAllowedOrKnownGoodIsNotRefusedForDMARC has the two overrides that come of the score. Nobody is scored badly
+// here.
 func TestWhoIsAllowedOrKnownGoodIsNotRefusedForDMARC(t *testing.T) {
 	t.Parallel()
 	const allowed, known = "127.0.8.8", "127.0.7.7" // in networks of their own

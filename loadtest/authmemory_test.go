@@ -15,7 +15,7 @@ import (
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/egress/smtptest"
-	"github.com/millrace/millrace/ingress/msgauth/dkim"
+	"github.com/millrace/millrace/ingress/message/auth/dkim"
 )
 
 // An authProcess is a node that authenticates, in a process of its own.
@@ -74,12 +74,14 @@ func (p *authProcess) status(t testing.TB, key string) int64 {
 	return 0
 }
 
-// TestAForgedMessageOf25MiBIsRefusedInFlatMemory has a domain of p=reject forged in the three ways that there are: without a
-// signature, which is refused by the header section; with one of the domain's header sections above another body, which is
-// known at the end of the body when nothing is sealed; and the same where the body's hash was foretold for our seal.
+// TestAForgedMessageOf25MiBIsRefusedInFlatMemory has a domain of p=reject forged in the three ways that there are:
+// without a signature, which is refused by the header section; with one of the domain's header sections above another
+// body, which is known at the end of the body when nothing is sealed; and the same where the body's hash was foretold
+// for our seal.
 //
-// A few smaller messages go ahead: the first ones fill pools and map pages of the program, and grow a process by 1 to 5 MiB
-// whatever their size is. Each further one leaves 0.1 to 0.2 MiB of garbage until the next collection, of any size as well.
+// A few smaller messages go ahead: the first ones fill pools and map pages of the program, and grow a process by 1 to 5
+// MiB whatever their size is. Each further one leaves 0.1 to 0.2 MiB of garbage until the next collection, of any size
+// as well.
 func TestAForgedMessageOf25MiBIsRefusedInFlatMemory(t *testing.T) {
 	for _, tt := range []struct {
 		name   string

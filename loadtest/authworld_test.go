@@ -20,14 +20,14 @@ import (
 	"github.com/millrace/millrace/cluster/node"
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/egress/smtptest"
-	"github.com/millrace/millrace/ingress/msgauth/arc"
-	"github.com/millrace/millrace/ingress/msgauth/dkim"
+	"github.com/millrace/millrace/ingress/message/auth/arc"
+	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/loadtest/source"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// Where the clients of these tests come from. The first may send for all domains that publish SPF, the second for none; the
-// third is in a trusted network.
+// Where the clients of these tests come from. The first may send for all domains that publish SPF, the second for none;
+// the third is in a trusted network.
 const (
 	authClient    = "127.0.0.1"
 	authStranger  = "127.0.0.66"
@@ -56,8 +56,8 @@ func (r authRecords) LookupTXT(_ context.Context, name string) ([]string, error)
 	return nil, nil
 }
 
-// newAuthRecords has the domains of these tests. Each domain of senders publishes SPF and a key, and the policy that its name
-// says; bare.example has a policy for nothing, and nothing.example has nothing at all.
+// newAuthRecords has the domains of these tests. Each domain of senders publishes SPF and a key, and the policy that
+// its name says; bare.example has a policy for nothing, and nothing.example has nothing at all.
 func newAuthRecords(t testing.TB) authRecords {
 	t.Helper()
 	rsa, err := dkim.KeyRecord(authKeys().rsa.Public())
@@ -218,8 +218,8 @@ func startAuthNode(t testing.TB, s authSetup) *authNode {
 	return n
 }
 
-// event waits for the event that tells how the message ended that a reply is about, and gives it with the reasons of the
-// anomalies on its way.
+// event waits for the event that tells how the message ended that a reply is about, and gives it with the reasons of
+// the anomalies on its way.
 func (n *authNode) event(t testing.TB, reply source.Reply) (end mail.Event, anomalies []string) {
 	t.Helper()
 	id := regexp.MustCompile(authReplyID).FindStringSubmatch(reply.Text)
@@ -422,7 +422,7 @@ func judgeArrived(t testing.TB, keys authRecords, octets []byte) judgement {
 		j.dkim[s.Domain] = s.Result == dkim.Pass && (before || !seen)
 	}
 	var theirs []string
-	verifications, err := msgauth.VerifyWithOptions(bytes.NewReader(octets), &msgauth.VerifyOptions{
+	verifications, err := msgauth.VerifyWithOptions(bytes.NewReader(octets), &auth.VerifyOptions{
 		LookupTXT: func(name string) ([]string, error) { return keys.LookupTXT(t.Context(), name) }})
 	if err != nil {
 		t.Fatal(err)

@@ -73,8 +73,8 @@ func TestNoOctetOfAMessageIsWrittenAnywhere(t *testing.T) {
 	checkTrace(t, trace)
 }
 
-// sendCanaries sends the canary in messages that are accepted, refused, deferred, lost, dropped, malformed and cut short,
-// inside the hold window and beyond it.
+// sendCanaries sends the canary in messages that are accepted, refused, deferred, lost, dropped, malformed and cut
+// short, inside the hold window and beyond it.
 func sendCanaries(t *testing.T, addr string) {
 	t.Helper()
 	ctx := t.Context()
@@ -87,7 +87,8 @@ func sendCanaries(t *testing.T, addr string) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				_, _ = s.Send(source.Message{Reverse: "a@client.example", Forward: []string{to + "@x.example"}, Octets: octets}) // whatever comes of it
+				// whatever comes of it
+				_, _ = s.Send(source.Message{Reverse: "a@client.example", Forward: []string{to + "@x.example"}, Octets: octets})
 				s.Abort(false)
 			}
 		}

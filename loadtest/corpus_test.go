@@ -13,8 +13,8 @@ import (
 	"github.com/millrace/millrace/loadtest/source"
 )
 
-// A specimen is one message of the corpus as a client sends it: lines that end in CRLF. refusal is the reply that it is to
-// get instead of being relayed, "" for none.
+// A specimen is one message of the corpus as a client sends it: lines that end in CRLF. refusal is the reply that it is
+// to get instead of being relayed, "" for none.
 type specimen struct {
 	name    string
 	octets  []byte
@@ -23,7 +23,8 @@ type specimen struct {
 
 // The two messages that are refused, and why.
 var refusedSpecimens = map[string]string{
-	"james-mime4j__benchmark_src_main_resources_long-headers.msg": "554 5.4.6", // 93 Received fields: E5 takes more than 50 for a loop
+	// 93 Received fields: E5 takes more than 50 for a loop
+	"james-mime4j__benchmark_src_main_resources_long-headers.msg": "554 5.4.6",
 }
 
 // corpus reads the messages that real software wrote or was tested with.
@@ -61,8 +62,8 @@ func (s *specimen) wants(clientBDAT, chunked bool) []byte {
 	return s.octets
 }
 
-// sendAll sends each specimen over one session, to the local part that is its number, and checks the replies. It returns
-// how many were accepted.
+// sendAll sends each specimen over one session, to the local part that is its number, and checks the replies. It
+// returns how many were accepted.
 func sendAll(t *testing.T, all []specimen, cfg source.Config) (accepted int) {
 	t.Helper()
 	s := dial(t, cfg)

@@ -59,7 +59,8 @@ const (
 
 var (
 	wrongOfDKIMPy = map[string]string{
-		"corpus/MimeKit__UnitTests_TestData_messages_feedback-report.txt":                                 noField, // begins with a byte order mark
+		// begins with a byte order mark
+		"corpus/MimeKit__UnitTests_TestData_messages_feedback-report.txt":                                 noField,
 		"corpus/MimeKit__UnitTests_TestData_messages_issue358.txt":                                        noField,
 		"corpus/cpython__msg_19.txt":                                                                      noField,
 		"corpus/cpython__msg_35.txt":                                                                      noField,
@@ -86,7 +87,8 @@ var (
 	wrongOfRspamd = map[string]string{
 		"corpus/cpython__msg_20.txt": duplicate, // Cc
 		"corpus/cpython__msg_25.txt": duplicate, // To
-		"corpus/mail__c_fixtures_emails_mime_emails_raw_email_with_multipart_mixed_quoted_boundary.eml": duplicate, // Subject, as in all below
+		// Subject, as in all below
+		"corpus/mail__c_fixtures_emails_mime_emails_raw_email_with_multipart_mixed_quoted_boundary.eml": duplicate,
 		"corpus/mail__spec_fixtures_emails_mime_emails_raw_email_with_binary_encoded.eml":               duplicate,
 		"corpus/mailauth__test_fixtures_message2.eml":                                                   duplicate,
 		"corpus/mailauth__test_fixtures_message4.eml":                                                   duplicate,

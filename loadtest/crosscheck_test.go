@@ -11,13 +11,13 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
-	"github.com/millrace/millrace/ingress/msgauth/dkim"
+	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/loadtest/extern"
 )
 
 // TestWhatWeSignVerifiesWithProgramsOfOthers sends the corpus, the suites and messages that are predicted and streamed
-// through a relay that seals and signs, and has four programs verify each before and after: our signatures and our ARC set
-// are good, and whatever was good before still is.
+// through a relay that seals and signs, and has four programs verify each before and after: our signatures and our ARC
+// set are good, and whatever was good before still is.
 func TestWhatWeSignVerifiesWithProgramsOfOthers(t *testing.T) {
 	z := txtZone{}
 	var crossings []crossing
@@ -150,8 +150,8 @@ var (
 	}
 )
 
-// checkCrossings holds what is relayed against what was sent: our fields stand above it, and below them it is the same octet
-// for octet.
+// checkCrossings holds what is relayed against what was sent: our fields stand above it, and below them it is the same
+// octet for octet.
 func checkCrossings(t *testing.T, trusted bool, all []crossing) {
 	t.Helper()
 	authored := 0

@@ -15,7 +15,7 @@ import (
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/egress/smtptest"
-	"github.com/millrace/millrace/ingress/msgauth/dkim"
+	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/loadtest/source"
 )
 
@@ -103,8 +103,8 @@ func (c *crossing) arrives() []byte {
 	return b
 }
 
-// suiteCrossings reads the messages of the DKIM and ARC suites whose signatures somebody may verify, and adds their keys to
-// the zone.
+// suiteCrossings reads the messages of the DKIM and ARC suites whose signatures somebody may verify, and adds their
+// keys to the zone.
 func suiteCrossings(t *testing.T, z txtZone) []crossing {
 	t.Helper()
 	root := filepath.Join("..", "..", "shared", "suites")
@@ -154,8 +154,8 @@ func suiteCrossings(t *testing.T, z txtZone) []crossing {
 	return all
 }
 
-// madeCrossings are longer than the hold window: what is signed is predicted, what is not is streamed. Lines of crossings and
-// blanks differ between the canonicalizations.
+// madeCrossings are longer than the hold window: what is signed is predicted, what is not is streamed. Lines of
+// crossings and blanks differ between the canonicalizations.
 func madeCrossings(t *testing.T, key dkim.SigningKey) []crossing {
 	t.Helper()
 	body := []byte(strings.Repeat("Lines  with blanks \t and  without, \r\n.dots\r\n\r\n"+strings.Repeat("x", 900)+"\r\n", 700) + "\r\n\r\n")

@@ -13,8 +13,8 @@ import (
 	"github.com/millrace/millrace/loadtest/source"
 )
 
-// A cutting is one run of these tests: two messages sent again and again in one session, each time over a link that is cut
-// elsewhere. Case i sends the messages 2i and 2i+1.
+// A cutting is one run of these tests: two messages sent again and again in one session, each time over a link that is
+// cut elsewhere. Case i sends the messages 2i and 2i+1.
 type cutting struct {
 	chunked bool // BDAT on both sides, else DATA
 	size    int  // of the message: inside the hold window, or beyond it
@@ -104,7 +104,8 @@ func (c *cutting) acknowledge(n int) {
 	c.acked[n] = true
 }
 
-// judge holds what was acknowledged against what the destination accepted whole. The node is gone, so nothing is under way.
+// judge holds what was acknowledged against what the destination accepted whole. The node is gone, so nothing is under
+// way.
 func (c *cutting) judge(t *testing.T) {
 	t.Helper()
 	arrived := make(map[int]int)
@@ -205,7 +206,8 @@ func TestNothingIsLostWhenTheDestinationsLinkIsCut(t *testing.T) {
 
 			c.destination(t)
 			c.cuts = everyCut(up, down)
-			// A next hop of its own for each case: none begins with the sessions, or with the bad name, that another one left.
+			// A next hop of its own for each case: none begins with the sessions, or with the bad name, that another
+			// one left.
 			var routes strings.Builder
 			links := make([]*link, len(c.cuts))
 			for i := range links {

@@ -21,8 +21,8 @@ import (
 	"github.com/millrace/millrace/router/srs"
 )
 
-// A dialogue is a file of testdata/dialogues: first what the world is, then, below a line of hyphens, who says what. Lines
-// are taken in turn, so a reply is waited for where it stands.
+// A dialogue is a file of testdata/dialogues: first what the world is, then, below a line of hyphens, who says what.
+// Lines are taken in turn, so a reply is waited for where it stands.
 //
 //	rule: LINE         a line of the rules file
 //	config: LINE       a line of the node's configuration
@@ -39,11 +39,11 @@ import (
 //	mx: connects | greets [EXTENSION...] | accepts [EXTENSION...] | reads our field | reads no end |
 //	    starttls | starttls fails | closes | resets | sees close | sees nothing
 //
-// $MX stands for the MX host's address and port, $PORT for the port alone; {srs PATH} for PATH as a node whose srs.domain is
-// srs.example rewrites it today, {srs PATH 3} for what it wrote three days ago. The client is connected and greeted when it
-// first speaks; "client: greets" says EHLO and reads what is offered. "mx: greets" takes a connection, gives a greeting,
-// reads EHLO and offers PIPELINING and the extensions named (SIZE=1000 for "SIZE 1000"); "mx: accepts" does that and then
-// accepts MAIL and one RCPT.
+// $MX stands for the MX host's address and port, $PORT for the port alone; {srs PATH} for PATH as a node whose
+// srs.domain is srs.example rewrites it today, {srs PATH 3} for what it wrote three days ago. The client is connected
+// and greeted when it first speaks; "client: greets" says EHLO and reads what is offered. "mx: greets" takes a
+// connection, gives a greeting, reads EHLO and offers PIPELINING and the extensions named (SIZE=1000 for "SIZE 1000");
+// "mx: accepts" does that and then accepts MAIL and one RCPT.
 type dialogue struct {
 	world  world
 	zone   string

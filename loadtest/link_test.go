@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// A cut is where a link ends: once so many octets went up, towards the server, or down, towards the client. Both ends are
-// closed, by FIN or by RST. Negative is never.
+// A cut is where a link ends: once so many octets went up, towards the server, or down, towards the client. Both ends
+// are closed, by FIN or by RST. Negative is never.
 type cut struct {
 	up, down int64
 	reset    bool

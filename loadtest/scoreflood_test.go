@@ -18,8 +18,8 @@ import (
 const (
 	floodConnections = 10000
 	floodAddresses   = 500
-	// floodGrowth is how much a node may grow from its first 2,000 connections to its last one. Its tables of clients fill with
-	// them, and what is garbage at the moment counts too.
+	// floodGrowth is how much a node may grow from its first 2,000 connections to its last one. Its tables of clients
+	// fill with them, and what is garbage at the moment counts too.
 	floodGrowth = 6 << 20
 )
 

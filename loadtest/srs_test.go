@@ -10,8 +10,8 @@ import (
 	"github.com/millrace/millrace/loadtest/source"
 )
 
-// TestAForwardedMessagesBouncesGoHomeUntilThereAreTooMany sends a message through the relay, and answers it from where it
-// arrived with bounces to its reverse-path.
+// TestAForwardedMessagesBouncesGoHomeUntilThereAreTooMany sends a message through the relay, and answers it from where
+// it arrived with bounces to its reverse-path.
 func TestAForwardedMessagesBouncesGoHomeUntilThereAreTooMany(t *testing.T) {
 	const most = 20
 	d := smtptest.Start(t, smtptest.Behaviour{})

@@ -11,8 +11,8 @@ import (
 	"github.com/millrace/millrace/loadtest/source"
 )
 
-// TestIdleAndDrippingClientsDoNotStarveAnHonestOne lets 200 clients stop after RCPT and 200 drip their message, towards a
-// destination that takes 20 sessions, and measures what a client of another network notices of it.
+// TestIdleAndDrippingClientsDoNotStarveAnHonestOne lets 200 clients stop after RCPT and 200 drip their message, towards
+// a destination that takes 20 sessions, and measures what a client of another network notices of it.
 func TestIdleAndDrippingClientsDoNotStarveAnHonestOne(t *testing.T) {
 	const kind = 200 // clients of each
 	for _, c := range []struct {
@@ -31,7 +31,8 @@ func TestIdleAndDrippingClientsDoNotStarveAnHonestOne(t *testing.T) {
 func starve(t *testing.T, others int, factor int64, from func(i int) netip.Addr) {
 	const (
 		messages = 600
-		dot      = 20 * time.Millisecond // what the destination takes for a message, so that the machine's noise does not decide
+		// what the destination takes for a message, so that the machine's noise does not decide
+		dot = 20 * time.Millisecond
 	)
 	d := smtptest.Start(t, smtptest.Behaviour{MaxSessions: 20, Answers: map[string]smtptest.Answer{smtptest.Dot: {After: dot}}})
 	n := startNode(t, world{routes: "@x.example smtp://" + d.Addr() + "\n"})

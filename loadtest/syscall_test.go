@@ -69,8 +69,8 @@ func TestAMessageTakesFewReadsAndWrites(t *testing.T) {
 	}
 }
 
-// socketCalls counts the calls that moved octets: in Go each stands for one call of Read or Write on a net.Conn. Reads that
-// found nothing, which the runtime makes before it waits, do not count.
+// socketCalls counts the calls that moved octets: in Go each stands for one call of Read or Write on a net.Conn. Reads
+// that found nothing, which the runtime makes before it waits, do not count.
 func socketCalls(t *testing.T, trace string) int {
 	t.Helper()
 	f, err := os.Open(trace)

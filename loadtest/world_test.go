@@ -28,8 +28,9 @@ const srsKey = "a key for the reverse-paths of these tests"
 
 // A world is the configuration of one node, in parts.
 type world struct {
-	routes string          // rules
-	judged bool            // messages are authenticated; else the rules turn that off, unless they have a line for "domain *"
+	routes string // rules
+	// messages are authenticated; else the rules turn that off, unless they have a line for "domain *"
+	judged bool
 	listen string          // of the listener, besides addr, such as "xclient: [127.0.0.1/32]"
 	dir    string          // where the files are put; a new folder when empty
 	config string          // lines of the file besides those that every node has
@@ -144,8 +145,8 @@ func await(t testing.TB, what string, cond func() bool) {
 	}
 }
 
-// ownField is our Received field above a message for one recipient. Its end is that of the hop mark's line: a message may
-// begin with a blank, which is no part of our field.
+// ownField is our Received field above a message for one recipient. Its end is that of the hop mark's line: a message
+// may begin with a blank, which is no part of our field.
 var ownField = regexp.MustCompile(`^Received: from [^\r\n]*\r\n\tby relay\.example with [A-Z0-9]+ id [0-9a-f]{32}\r\n(\tfor <[^\r\n]*>;\r\n)?\t[^\r\n]* \(hop=[0-9a-f]{16}\)\r\n`)
 
 // below gives what stands below our Received field.

@@ -70,9 +70,9 @@ func (v *version) route(q mail.Query, steps *rules.Steps) ([]mail.Route, error) 
 	return routes, err
 }
 
-// rewrite gives the route the reverse-path that its policy asks for. Nothing bounces to the null reverse-path, and what bounces
-// to a domain of ours comes here anyway: neither is rewritten, whatever the policy says. One that cannot be rewritten passes
-// as it is: the next hop may take it, and a refusal would lose mail for the length of an address.
+// rewrite gives the route the reverse-path that its policy asks for. Nothing bounces to the null reverse-path, and what
+// bounces to a domain of ours comes here anyway: neither is rewritten, whatever the policy says. One that cannot be
+// rewritten passes as it is: the next hop may take it, and a refusal would lose mail for the length of an address.
 func (v *version) rewrite(route *mail.Route, steps *rules.Steps) {
 	switch policy := route.Policy.SRS; {
 	case route.Action != mail.Forward, route.Reverse.IsNull(), policy == mail.SRSNever:
@@ -100,7 +100,8 @@ func (v *version) rewrite(route *mail.Route, steps *rules.Steps) {
 	}
 }
 
-// bounce gives the way home of what comes to a reverse-path that begins like ours. home and err are what srs made of it.
+// bounce gives the way home of what comes to a reverse-path that begins like ours. home and err are what srs made of
+// it.
 func (v *version) bounce(q mail.Query, home mail.Path, err error, steps *rules.Steps) ([]mail.Route, error) {
 	tell(steps, "<"+q.Forward.String()+"> is written like a reverse-path that was rewritten here")
 	switch {
@@ -118,13 +119,15 @@ func (v *version) bounce(q mail.Query, home mail.Path, err error, steps *rules.S
 	case v.Ours(home.Domain):
 		return nil, mail.Refuse(554, 4, 6, "This SRS address leads back here", ReasonSRSOurs, nil)
 	}
-	routes, err := v.Route(mail.Query{Forward: home, Trusted: true}, nil) // by its MX hosts, the rules know no other domain than ours
+	// by its MX hosts, the rules know no other domain than ours
+	routes, err := v.Route(mail.Query{Forward: home, Trusted: true}, nil)
 	for i := range routes {
 		r := &routes[i]
 		r.Rule = mail.Rule{Pattern: "srs"}
 		r.Rewrote, r.Alone = true, true
 		r.Policy.UpstreamText = mail.UpstreamTextFull // the address that the client wrote tells all there is to hide
-		// The address itself is the proof, and a destination's bounce has no author's to give: its mail server's is none.
+		// The address itself is the proof, and a destination's bounce has no author's to give: its mail server's is
+		// none.
 		r.Policy.DMARC, r.Policy.RequireAuth, r.Policy.Seal = mail.DMARCOff, mail.RequireAuthNo, mail.SealNever
 		r.Rates = []mail.Rate{{Group: counterOf(q.Forward), Name: "srs", Count: bounceCount, Per: bouncePer}}
 		tell(steps, "to <"+home.String()+"> by "+r.NextHop.String())
@@ -148,8 +151,8 @@ func asciiLower(s string) string {
 	}, s)
 }
 
-// counterOf names the counter of a rewritten address without it: counters may be shared by nodes, and whoever reads them is
-// not to learn who writes to whom. The MAC within the address keeps it from being guessed.
+// counterOf names the counter of a rewritten address without it: counters may be shared by nodes, and whoever reads
+// them is not to learn who writes to whom. The MAC within the address keeps it from being guessed.
 func counterOf(p mail.Path) string {
 	sum := sha256.Sum256([]byte(asciiLower(p.LocalPart())))
 	return hex.EncodeToString(sum[:16])

@@ -1,9 +1,9 @@
-// Package router decides where mail goes: it holds the table of rules that is in force, answers from memory and swaps the
-// whole table when the files are read anew, or when somebody brings rules that come from elsewhere.
+// Package router decides where mail goes: it holds the table of rules that is in force, answers from memory and swaps
+// the whole table when the files are read anew, or when somebody brings rules that come from elsewhere.
 //
-// It owns no rule's meaning, which is package rules', and knows no network: it does not look up MX hosts, open sessions or
-// judge clients. Route is safe for concurrent use, takes no lock and never sees half a reload; a reload that fails changes
-// nothing.
+// It owns no rule's meaning, which is package rules', and knows no network: it does not look up MX hosts, open sessions
+// or judge clients. Route is safe for concurrent use, takes no lock and never sees half a reload; a reload that fails
+// changes nothing.
 package router
 
 import (
@@ -35,11 +35,11 @@ type Config struct {
 	Text string
 	// SRSDomain is the domain of rewritten reverse-paths; it may be empty.
 	SRSDomain string
-	// SRSKeys gives the keys of SRSDomain, current first, as srs.Config has them. New and each Reload call it, and pass its
-	// error on. Nil: no reverse-path is rewritten, and none that was is opened.
+	// SRSKeys gives the keys of SRSDomain, current first, as srs.Config has them. New and each Reload call it, and pass
+	// its error on. Nil: no reverse-path is rewritten, and none that was is opened.
 	SRSKeys func() ([][]byte, error)
-	// Postmaster takes the mail that RFC 5321 section 4.5.1 says must be taken. It is needed as soon as a domain is hosted,
-	// and in a domain of ours only where a rule takes it to a next hop.
+	// Postmaster takes the mail that RFC 5321 section 4.5.1 says must be taken. It is needed as soon as a domain is
+	// hosted, and in a domain of ours only where a rule takes it to a next hop.
 	Postmaster mail.Path
 	// HasCredentials reports whether there is a password for user at host and port. Nil: there is none.
 	HasCredentials func(user, host string, port uint16) bool
@@ -90,8 +90,8 @@ type version struct {
 	reload uint64 // the reload that read it
 }
 
-// New reads the rules, unless the Config says Empty. The error is a *mail.FieldError for the Config, a *rules.Errors with file and line for the rules, or
-// that of reading the files.
+// New reads the rules, unless the Config says Empty. The error is a *mail.FieldError for the Config, a *rules.Errors
+// with file and line for the rules, or that of reading the files.
 func New(cfg Config) (*Router, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -110,9 +110,9 @@ func New(cfg Config) (*Router, error) {
 // errNoRules keeps a file that is being written, or that a full disk cut off, from refusing all mail.
 var errNoRules = errors.New("the rules that are read now are none at all, and those in force are kept; to host nothing, start anew")
 
-// Reload reads all files and keys anew and swaps the table. On an error, which is as that of New, the old one stays in force. Of
-// reloads that overlap, the one that began last wins. It takes the place of whatever is in force: where the rules come from
-// elsewhere, Read and Prepare do.
+// Reload reads all files and keys anew and swaps the table. On an error, which is as that of New, the old one stays in
+// force. Of reloads that overlap, the one that began last wins. It takes the place of whatever is in force: where the
+// rules come from elsewhere, Read and Prepare do.
 func (r *Router) Reload() error {
 	reload := r.reloads.Add(1)
 	table, err := r.load()
@@ -127,8 +127,8 @@ func (r *Router) Reload() error {
 	return nil
 }
 
-// Read gives the names and the texts of the files that the Config names, read anew, and makes nothing of them. The error is
-// that of reading.
+// Read gives the names and the texts of the files that the Config names, read anew, and makes nothing of them. The
+// error is that of reading.
 func (r *Router) Read() (iter.Seq2[string, string], error) {
 	if r.cfg.Text != "" {
 		return func(yield func(name, text string) bool) { yield(r.name(), r.cfg.Text) }, nil
@@ -146,9 +146,9 @@ func (r *Router) Read() (iter.Seq2[string, string], error) {
 	}, nil
 }
 
-// Prepare makes a table of files that somebody brings, with the keys as they are now, and gives what puts it in force, as
-// version number; until that is called nothing changes. The error is as that of New. Rules that are none at all do not take
-// the place of rules.
+// Prepare makes a table of files that somebody brings, with the keys as they are now, and gives what puts it in force,
+// as version number; until that is called nothing changes. The error is as that of New. Rules that are none at all do
+// not take the place of rules.
 func (r *Router) Prepare(number uint64, files iter.Seq2[string, string]) (use func(), err error) {
 	reload := r.reloads.Add(1)
 	var list []rules.File
@@ -179,8 +179,8 @@ func (r *Router) fill(table *rules.Table) (*version, error) {
 	return &version{Table: table, srs: rewriter, digest: digest(table)}, nil
 }
 
-// swap puts a version in force, unless a reload that began later has done so. A version that counts gets the number after
-// the one before it.
+// swap puts a version in force, unless a reload that began later has done so. A version that counts gets the number
+// after the one before it.
 func (r *Router) swap(next *version, reload uint64, count bool) {
 	next.reload = reload
 	for {
@@ -242,9 +242,9 @@ func (r *Router) own() []string {
 	return names
 }
 
-// Route gives the ways that mail for q.Forward takes, with the reverse-path that each of them wants. The paths in the routes
-// are shared and not to be changed. The error is a *mail.Refusal; where a rule decided, errors.As finds one in it with a method
-// MailRule() mail.Rule.
+// Route gives the ways that mail for q.Forward takes, with the reverse-path that each of them wants. The paths in the
+// routes are shared and not to be changed. The error is a *mail.Refusal; where a rule decided, errors.As finds one in
+// it with a method MailRule() mail.Rule.
 //
 //	no rules have come yet (Config.Empty)          451 4.3.0, reason ReasonNoRules
 //	no rule for the address, in a hosted domain    550 5.1.1, reason "no such user"
@@ -254,9 +254,9 @@ func (r *Router) own() []string {
 //	several next hops, or failover                 451 4.3.0, reason "several next hops"
 //	aliases that never end                         554 5.4.6, reason "alias loop"
 //
-// Mail to a reverse-path that was rewritten here goes to the original one, whatever the rules say of it, if it has the null
-// reverse-path itself. Its Route is Alone and has a Rate. Other answers to such a recipient are 550 5.7.1 with the reasons
-// ReasonSRSSyntax, ReasonSRSForged, ReasonSRSExpired and ReasonSRSNotNull, and 554 5.4.6 with ReasonSRSOurs.
+// Mail to a reverse-path that was rewritten here goes to the original one, whatever the rules say of it, if it has the
+// null reverse-path itself. Its Route is Alone and has a Rate. Other answers to such a recipient are 550 5.7.1 with the
+// reasons ReasonSRSSyntax, ReasonSRSForged, ReasonSRSExpired and ReasonSRSNotNull, and 554 5.4.6 with ReasonSRSOurs.
 func (r *Router) Route(q mail.Query) ([]mail.Route, error) {
 	return r.current.Load().route(q, nil)
 }
@@ -280,8 +280,8 @@ func (r *Router) Domains() int { return r.current.Load().Domains() }
 // Version is the number of the rules in force: what Prepare was told, or with Reload a count from 1.
 func (r *Router) Version() uint64 { return r.current.Load().number }
 
-// Digest tells rules apart by what they say: it is the SHA-256 over the names of the files, without their folder, and their
-// texts, in hexadecimal. It is the same on every node that runs the same rules, and "" while there are none yet.
+// Digest tells rules apart by what they say: it is the SHA-256 over the names of the files, without their folder, and
+// their texts, in hexadecimal. It is the same on every node that runs the same rules, and "" while there are none yet.
 func (r *Router) Digest() string { return r.current.Load().digest }
 
 // Ready reports whether there have been rules, be they none at all, since New.

@@ -6,15 +6,16 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A ClusterStatus is what one node knows of its cluster. Other nodes may know otherwise for a while: that is what one asks
-// several of them for.
+// A ClusterStatus is what one node knows of its cluster. Other nodes may know otherwise for a while: that is what one
+// asks several of them for.
 type ClusterStatus struct {
 	Node     string          `json:"node"` // who says this; "" for a node without a cluster
 	Draining bool            `json:"draining"`
 	Members  []ClusterMember `json:"members"`
-	Ring     string          `json:"ring"`           // the same on nodes that see the same owners; "" without a cluster
-	Keys     []string        `json:"keys,omitempty"` // fingerprints of the cluster's secrets, the one that is used first
-	Rules    uint64          `json:"rules"`          // version of the rules; 0: this node's files
+	Ring     string          `json:"ring"` // the same on nodes that see the same owners; "" without a cluster
+	// fingerprints of the cluster's secrets, the one that is used first
+	Keys  []string `json:"keys,omitempty"`
+	Rules uint64   `json:"rules"` // version of the rules; 0: this node's files
 
 	Sites       []ClusterSite       `json:"sites"`
 	Sessions    int                 `json:"sessions"` // with destinations, open now
@@ -36,8 +37,8 @@ type ClusterMember struct {
 	Version  string  `json:"version"`
 }
 
-// A ClusterSite is a Site that this node had to do with, its owner as the ring has it (several, with commas, where its limits say
-// spread), and this node's own sessions.
+// A ClusterSite is a Site that this node had to do with, its owner as the ring has it (several, with commas, where its
+// limits say spread), and this node's own sessions.
 type ClusterSite struct {
 	Site    mail.Site `json:"site"`
 	Owner   string    `json:"owner"`

@@ -184,8 +184,8 @@ func (m *Metrics) See(e *mail.Event) {
 	}
 }
 
-// Relayed tells how many messages a next hop took, and how many of these went over a session that had carried one before.
-// It may be called at any time.
+// Relayed tells how many messages a next hop took, and how many of these went over a session that had carried one
+// before. It may be called at any time.
 func (m *Metrics) Relayed() (messages, reused uint64) {
 	reused = m.reusedCount.Load() // first, so that it is never the larger one
 	return m.relayedCount.Load(), reused

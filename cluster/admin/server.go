@@ -42,7 +42,8 @@ type Config struct {
 	Ready   []Check  // all have to hold for /readyz
 
 	Cluster func() ClusterStatus // what /api/v1/cluster tells; nil: there is no such page
-	Drain   func()               // what POST /api/v1/cluster/drain does, which must not wait; nil: there is no such page
+	// what POST /api/v1/cluster/drain does, which must not wait; nil: there is no such page
+	Drain func()
 }
 
 // Validate names the first field that cannot be served.

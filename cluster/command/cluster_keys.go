@@ -13,8 +13,8 @@ import (
 	"github.com/millrace/millrace/cluster/node"
 )
 
-// clusterKeysVerbs change the secret of a cluster without a moment in which two nodes do not understand each other: a key is
-// understood everywhere before anybody uses it, and used by nobody before it is forgotten.
+// clusterKeysVerbs change the secret of a cluster without a moment in which two nodes do not understand each other: a
+// key is understood everywhere before anybody uses it, and used by nobody before it is forgotten.
 type clusterKeysVerbs struct {
 	Show clusterKeysShowVerb `cmd:"" help:"Tell the keys of a file apart without showing them, the one in use first. cluster status shows the same of a running node."`
 	Add  clusterKeysAddVerb  `cmd:"" help:"Add a new key behind the one in use. First step of a change: then copy the file to every node and send SIGHUP."`
@@ -111,8 +111,8 @@ func keyLines(lines []string) (keys []int) {
 	return keys
 }
 
-// replaceFile puts content in the place of the file at once, with the file's own mode and owner: who reads it meets the old or the
-// new one, whole. A symbolic link stays what it is.
+// replaceFile puts content in the place of the file at once, with the file's own mode and owner: who reads it meets the
+// old or the new one, whole. A symbolic link stays what it is.
 func replaceFile(path string, content []byte) (err error) {
 	if path, err = filepath.EvalSymlinks(path); err != nil {
 		return err

@@ -78,7 +78,8 @@ func askNode(ctx context.Context, cfg *node.Config, method, path string) ([]byte
 		return nil, err
 	}
 	r.Header.Set("Authorization", "Bearer "+string(admin.ParseToken(file)))
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // and no proxy of the environment: it would read the token
+	// and no proxy of the environment: it would read the token
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(r)
 	if err != nil {
 		return nil, err
@@ -96,7 +97,8 @@ func askNode(ctx context.Context, cfg *node.Config, method, path string) ([]byte
 	return body, nil
 }
 
-// reachable turns an address to listen on into one to connect to: a node that listens everywhere is asked on this machine.
+// reachable turns an address to listen on into one to connect to: a node that listens everywhere is asked on this
+// machine.
 func reachable(addr string) string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package command is the command line: one file per verb. It reads arguments, prints results and chooses exit codes; what a
-// verb does is done by node and dev.
+// Package command is the command line: one file per verb. It reads arguments, prints results and chooses exit codes;
+// what a verb does is done by node and dev.
 package command
 
 import (

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/millrace/millrace/ingress/msgauth/dkim"
+	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
@@ -35,7 +35,8 @@ mx2.example.org. 60 IN AAAA 2001:db8::25
 nomail.example. 60 IN MX 0 .
 `
 
-// TestScripts runs testdata/script. Each script finds the addresses of a resolver in $DNS and of free ports in $ADDR and $ADMIN.
+// TestScripts runs testdata/script. Each script finds the addresses of a resolver in $DNS and of free ports in $ADDR
+// and $ADMIN.
 func TestScripts(t *testing.T) {
 	dns := dnstest.Start(t, zone)
 	testscript.Run(t, testscript.Params{

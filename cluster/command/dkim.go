@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/millrace/millrace/ingress/msgauth/dkim"
+	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/router/mail"
 )
 

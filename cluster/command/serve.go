@@ -47,8 +47,8 @@ func (v *serveVerb) run(s streams) int {
 }
 
 // drain ends the node and gives the exit code. Transactions under way may take as long as limit, and a message that was
-// released at its next hop as long as that takes to answer. A second SIGTERM or SIGINT waits for nothing; spare of them only say
-// again what was asked for in another way.
+// released at its next hop as long as that takes to answer. A second SIGTERM or SIGINT waits for nothing; spare of them
+// only say again what was asked for in another way.
 func drain(n *node.Node, limit time.Duration, signals <-chan os.Signal, spare int) int {
 	ended := make(chan struct{})
 	// Ends when the node has, or with the process.

@@ -90,7 +90,8 @@ func (c *console) walk(w walk) {
 	c.print(b.String())
 }
 
-// event prints what the node itself tells of a transaction: the rule, the next hop, its answer and the time of each stage.
+// event prints what the node itself tells of a transaction: the rule, the next hop, its answer and the time of each
+// stage.
 func (c *console) event(b *strings.Builder, e *mail.Event) {
 	row := func(name, text string) {
 		if text != "" {

@@ -10,13 +10,13 @@ import (
 
 	"github.com/millrace/millrace/cluster/routes"
 	"github.com/millrace/millrace/egress/dns"
-	"github.com/millrace/millrace/ingress/dnsbl"
+	"github.com/millrace/millrace/ingress/client/dnsbl"
 	"github.com/millrace/millrace/router/mail"
 	"github.com/millrace/millrace/router/rules"
 )
 
-// place turns an error of a part into Problems: a field's with its line of the configuration, a rule's with its own file
-// and line. prefix is what the part's fields are called here; field is blamed for errors that name none.
+// place turns an error of a part into Problems: a field's with its line of the configuration, a rule's with its own
+// file and line. prefix is what the part's fields are called here; field is blamed for errors that name none.
 func (c *Config) place(prefix, field string, err error) error {
 	var fe *mail.FieldError
 	var re *rules.Errors
@@ -94,8 +94,8 @@ func (a answers) LookupPTR(ctx context.Context, addr netip.Addr) ([]string, erro
 	return names, found(err)
 }
 
-// LookupAddrs gives the addresses of a name in both families. That one family is not known is an error: what is said of a
-// client must not rest on half of them.
+// LookupAddrs gives the addresses of a name in both families. That one family is not known is an error: what is said of
+// a client must not rest on half of them.
 func (a answers) LookupAddrs(ctx context.Context, name string) ([]netip.Addr, error) {
 	both, meta, err := a.Resolver.LookupAddrs(ctx, name)
 	if err != nil {
@@ -122,8 +122,8 @@ func (a answers) LookupMX(ctx context.Context, name string) ([]string, error) {
 
 var errStale = errors.New("no name server answers, and what is known has expired")
 
-// LookupA gives the answer of a DNS list and how long it holds. An answer that has expired is none: it would hide that the
-// list is dead.
+// LookupA gives the answer of a DNS list and how long it holds. An answer that has expired is none: it would hide that
+// the list is dead.
 func (a answers) LookupA(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
 	addrs, meta, err := a.Resolver.LookupIP(ctx, name, dns.IPv4)
 	if meta.Stale {

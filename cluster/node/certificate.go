@@ -87,9 +87,9 @@ func (c *certificate) today() int64 {
 	return now().Unix() / (24 * 60 * 60)
 }
 
-// setTickets gives t the keys of session tickets (RFC 8446 section 4.6.1) that all nodes have on that day, so that a client
-// resumes its session on whichever node it meets. Those of the days beside it are understood as well: clocks differ, and
-// tickets are good for a while.
+// setTickets gives t the keys of session tickets (RFC 8446 section 4.6.1) that all nodes have on that day, so that a
+// client resumes its session on whichever node it meets. Those of the days beside it are understood as well: clocks
+// differ, and tickets are good for a while.
 func (c *certificate) setTickets(t *tls.Config, day int64) {
 	of := c.tickets.Load()
 	if of == nil {

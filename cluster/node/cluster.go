@@ -228,7 +228,8 @@ func (n *Node) nodes() int {
 	return n.cluster.Nodes()
 }
 
-// ClusterAddr is the address that other nodes join this one by, "" without a cluster. It is for tests, which bind port 0.
+// ClusterAddr is the address that other nodes join this one by, "" without a cluster. It is for tests, which bind port
+// 0.
 func (n *Node) ClusterAddr() string {
 	if n.cluster == nil {
 		return ""

@@ -154,7 +154,8 @@ type Score struct {
 	BlockFile File     `yaml:"block_file"`
 }
 
-// Karma says from which destinations is learnt: those that took so many messages, from so many client networks, in a week.
+// Karma says from which destinations is learnt: those that took so many messages, from so many client networks, in a
+// week.
 type Karma struct {
 	Volume   int `yaml:"volume"`
 	Networks int `yaml:"networks"`
@@ -292,9 +293,9 @@ func (c *Config) edited() bool {
 	return err == nil && !bytes.Equal(data, c.loaded)
 }
 
-// Parse validates a configuration that was read already; file is its name in complaints and what relative names of files
-// count from. The text rules, unless it is empty, takes the place of the rules files, and what the key routes says is its
-// name. The error is Problems, all of them.
+// Parse validates a configuration that was read already; file is its name in complaints and what relative names of
+// files count from. The text rules, unless it is empty, takes the place of the rules files, and what the key routes
+// says is its name. The error is Problems, all of them.
 func Parse(file string, data []byte, rules string) (*Config, error) {
 	return parse(file, data, rules, os.LookupEnv)
 }

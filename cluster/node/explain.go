@@ -12,8 +12,8 @@ import (
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/ingress"
-	"github.com/millrace/millrace/ingress/msgauth/spf"
-	"github.com/millrace/millrace/ingress/score"
+	"github.com/millrace/millrace/ingress/client/score"
+	"github.com/millrace/millrace/ingress/message/auth/spf"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -194,8 +194,8 @@ func (a *Answer) skip(c *Config, q Question) {
 	}
 }
 
-// scoreFor judges the client by the code that clients are judged by, without drawing a rate. The refusal is nil if it may go
-// on. The error is Problems.
+// scoreFor judges the client by the code that clients are judged by, without drawing a rate. The refusal is nil if it
+// may go on. The error is Problems.
 func (c *Config) scoreFor(ctx context.Context, a *Answer, m *material, resolver *dns.Resolver, q Question) (*mail.Refusal, error) {
 	st, err := store.New(c.storeConfig())
 	if err != nil {

@@ -60,7 +60,8 @@ const minSecret = 16
 // A secret is what keys are derived from, the current one first.
 type secret [][]byte
 
-// readSecret reads a key a line, first current, second previous. Blank lines and lines that begin with "#" do not count.
+// readSecret reads a key a line, first current, second previous. Blank lines and lines that begin with "#" do not
+// count.
 func readSecret(file File) (secret, error) {
 	data, err := os.ReadFile(string(file))
 	if err != nil {
@@ -96,7 +97,8 @@ func (s secret) fingerprints() []string {
 	return prints
 }
 
-// Fingerprints tells the keys of a file apart that cluster.key_file or secret_file names, in their order, eight hex digits each.
+// Fingerprints tells the keys of a file apart that cluster.key_file or secret_file names, in their order, eight hex
+// digits each.
 func Fingerprints(file string) ([]string, error) {
 	s, err := readSecret(File(file))
 	if err != nil {

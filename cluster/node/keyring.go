@@ -7,9 +7,9 @@ import (
 	"strings"
 
 	"github.com/millrace/millrace/egress/dns"
-	"github.com/millrace/millrace/ingress/msgauth"
-	"github.com/millrace/millrace/ingress/msgauth/dkim"
-	"github.com/millrace/millrace/ingress/msgauth/spf"
+	"github.com/millrace/millrace/ingress/message/auth"
+	"github.com/millrace/millrace/ingress/message/auth/dkim"
+	"github.com/millrace/millrace/ingress/message/auth/spf"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -21,9 +21,10 @@ func (c *Config) signs() bool {
 // seals reports whether there is a key, and not only somebody to trust.
 func (a *ARC) seals() bool { return a != nil && a.KeyFile != "" }
 
-// loadKeyring reads the private keys that arc and dkim name. The error is Problems, one for each key that cannot be used.
-func (c *Config) loadKeyring() (msgauth.Keyring, error) {
-	var k msgauth.Keyring
+// loadKeyring reads the private keys that arc and dkim name. The error is Problems, one for each key that cannot be
+// used.
+func (c *Config) loadKeyring() (auth.Keyring, error) {
+	var k auth.Keyring
 	var wrong Problems
 	read := func(at string, s Signer) dkim.SigningKey {
 		text, err := os.ReadFile(string(s.KeyFile))
@@ -59,12 +60,12 @@ func (c *Config) loadKeyring() (msgauth.Keyring, error) {
 }
 
 // newAuthenticator makes what judges and signs messages, without keys.
-func (c *Config) newAuthenticator(r *dns.Resolver) (*msgauth.Authenticator, *spf.Checker, error) {
-	cfg := msgauth.Config{AuthservID: c.AuthservID, Keys: answers{r}, Names: answers{r}}
+func (c *Config) newAuthenticator(r *dns.Resolver) (*auth.Authenticator, *spf.Checker, error) {
+	cfg := auth.Config{AuthservID: c.AuthservID, Keys: answers{r}, Names: answers{r}}
 	if c.ARC != nil {
 		cfg.Sealers = c.ARC.Trust
 	}
-	a, err := msgauth.New(cfg)
+	a, err := auth.New(cfg)
 	if err != nil {
 		return nil, nil, c.place("", "authserv_id", err)
 	}
@@ -73,7 +74,7 @@ func (c *Config) newAuthenticator(r *dns.Resolver) (*msgauth.Authenticator, *spf
 }
 
 // useKeyring makes a sign with k from now on. The error is Problems, and then nothing has changed.
-func (c *Config) useKeyring(a *msgauth.Authenticator, k msgauth.Keyring) error {
+func (c *Config) useKeyring(a *auth.Authenticator, k auth.Keyring) error {
 	err := a.Use(k)
 	var fe *mail.FieldError
 	if errors.As(err, &fe) {

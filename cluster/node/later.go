@@ -10,7 +10,8 @@ import (
 // later validates the sections whose part is not served yet, so that a file written for it is held to its form already.
 func (v *validator) later(c *Config) {
 	if a := c.ARC; a != nil {
-		if a.KeyFile != "" || a.Domain != "" || a.Selector != "" || len(a.Trust) == 0 { // without a key there is only whom to trust
+		// without a key there is only whom to trust
+		if a.KeyFile != "" || a.Domain != "" || a.Selector != "" || len(a.Trust) == 0 {
 			v.signer("arc", &Signer{a.Domain, a.Selector, a.KeyFile})
 		}
 		for i, domain := range a.Trust {

@@ -14,7 +14,7 @@ import (
 	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/egress/smtpclient"
-	"github.com/millrace/millrace/ingress/msgauth"
+	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/router"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -28,11 +28,11 @@ type material struct {
 	sites       atomic.Pointer[siteMaterial]
 	token       []byte
 	rules       *router.Router
-	keyring     msgauth.Keyring
+	keyring     auth.Keyring
 }
 
-// load reads everything that the configuration names. With shared, the rules are left to those who share them. The error is
-// Problems.
+// load reads everything that the configuration names. With shared, the rules are left to those who share them. The
+// error is Problems.
 func (c *Config) load(shared bool) (*material, error) {
 	m := &material{certificate: certificate{cfg: c.TLS, hostname: c.Hostname}}
 	var err error
@@ -104,8 +104,8 @@ func (c *Config) loadRules(m *material, shared bool) (*router.Router, error) {
 	return router.New(cfg)
 }
 
-// localAddrs are the addresses that this node listens on, as far as the configuration tells. One without a host stands for
-// all of this host's.
+// localAddrs are the addresses that this node listens on, as far as the configuration tells. One without a host stands
+// for all of this host's.
 func (c *Config) localAddrs() []netip.AddrPort {
 	var out []netip.AddrPort
 	for i := range c.Listen {
@@ -194,8 +194,8 @@ func (c *Config) egressConfig(resolver *dns.Resolver, m *material) (egress.Confi
 	return cfg, c.place("egress.", "egress", cfg.Validate())
 }
 
-// questions is how many DNS queries may be on the wire at once: more than the names of one client's connections can take up
-// when their servers are silent.
+// questions is how many DNS queries may be on the wire at once: more than the names of one client's connections can
+// take up when their servers are silent.
 const questions = 1024
 
 func (c *Config) newResolver() (*dns.Resolver, error) {

@@ -108,8 +108,8 @@ func (j *journal) see(e *mail.Event) {
 	j.handler.Handle(context.Background(), r)
 }
 
-// Because gives what lies behind an event for an operator: the innermost cause and the host it is about. Refusals on the
-// way to it repeat the reply, which the event has itself.
+// Because gives what lies behind an event for an operator: the innermost cause and the host it is about. Refusals on
+// the way to it repeat the reply, which the event has itself.
 func Because(e *mail.Event) string {
 	err, host := e.Cause, ""
 	for err != nil {
@@ -203,7 +203,8 @@ func (j *journal) what(e *mail.Event) {
 	}
 }
 
-// path gives an address as the log is to have it. Of a hashed one the domain is kept, which is what an operator greps for.
+// path gives an address as the log is to have it. Of a hashed one the domain is kept, which is what an operator greps
+// for.
 func (j *journal) path(p mail.Path) string {
 	if p.IsNull() {
 		return "<>"
@@ -224,8 +225,8 @@ func (j *journal) rule(r mail.Rule) string {
 	return printable(strings.TrimSpace(r.String()))
 }
 
-// mask takes addresses out of foreign text when they are to be hashed: next hops like to repeat the recipient, and a rule
-// may have turned it into one that the event does not name.
+// mask takes addresses out of foreign text when they are to be hashed: next hops like to repeat the recipient, and a
+// rule may have turned it into one that the event does not name.
 func (j *journal) mask(s string) string {
 	s = printable(s)
 	if j.hashKey == nil {
@@ -244,9 +245,9 @@ func (j *journal) mask(s string) string {
 	return strings.Join(words, " ")
 }
 
-// withoutQuoted takes quoted local parts out of s, which may hold blanks (RFC 5321 section 4.1.2), and leaves their "@".
-// Where one begins cannot be told for sure in text that anybody may have quoted or cut, so it takes all from the first
-// quote to the last that ends a local part, and all behind a quote that opens a path and is not ended so.
+// withoutQuoted takes quoted local parts out of s, which may hold blanks (RFC 5321 section 4.1.2), and leaves their
+// "@". Where one begins cannot be told for sure in text that anybody may have quoted or cut, so it takes all from the
+// first quote to the last that ends a local part, and all behind a quote that opens a path and is not ended so.
 func withoutQuoted(s string) string {
 	if end := strings.LastIndex(s, `"@`); end >= 0 {
 		s = s[:strings.IndexByte(s, '"')] + s[end+1:]
@@ -257,8 +258,8 @@ func withoutQuoted(s string) string {
 	return s
 }
 
-// printable replaces what could command a terminal or turn text around: JSON escapes the C0 controls, but neither DEL nor
-// C1 nor the bidirectional controls.
+// printable replaces what could command a terminal or turn text around: JSON escapes the C0 controls, but neither DEL
+// nor C1 nor the bidirectional controls.
 func printable(s string) string {
 	plain := true
 	for i := range len(s) {

@@ -24,9 +24,9 @@ import (
 	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/ingress"
-	"github.com/millrace/millrace/ingress/karma"
-	"github.com/millrace/millrace/ingress/limit"
-	"github.com/millrace/millrace/ingress/msgauth"
+	"github.com/millrace/millrace/ingress/client/karma"
+	"github.com/millrace/millrace/ingress/client/rate"
+	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -56,10 +56,10 @@ type Node struct {
 	moves    chan struct{}            // holds a token when Sites may have changed hands
 	prints   atomic.Pointer[[]string] // of the cluster's secrets
 	asked    askedSites               // whose owner was looked for
-	auth     *msgauth.Authenticator
+	auth     *auth.Authenticator
 	scoring  *scoring       // nil: no client is scored
 	shared   *routes.Routes // nil: the files are the rules
-	drawn    *limit.Later
+	drawn    *rate.Later
 	karma    *karma.Recorder
 	admin    *admin.Server
 	servers  []*wire.Server
@@ -110,8 +110,8 @@ func (n *Node) Start() error {
 	return nil
 }
 
-// start is deliberately one straight function: the order of the lines is the order of the parts, and the reverse of that
-// in which they end.
+// start is deliberately one straight function: the order of the lines is the order of the parts, and the reverse of
+// that in which they end.
 func (n *Node) start() error {
 	c := n.cfg
 	n.caps = wire.NewCaps(c.Limits.Connections, c.Limits.ConnectionsPerClient)
@@ -311,7 +311,8 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 // inUse is what messages take of the hold budget, in octets: slabs, whatever they are lent for.
 func (n *Node) inUse() int64 { return int64(n.slabs.Lent()) * (wire.Headroom + wire.SlabOctets) }
 
-// listen binds every address before it serves any, so that a node that cannot have one of them never answered on another.
+// listen binds every address before it serves any, so that a node that cannot have one of them never answered on
+// another.
 func (n *Node) listen() error {
 	for i := range n.cfg.Listen {
 		s, err := wire.NewServer(n.wireConfig(&n.cfg.Listen[i], &n.slabs))
@@ -375,7 +376,8 @@ func (n *Node) wireConfig(l *Listener, slabs *wire.Slabs) wire.Config {
 	}
 }
 
-// cut ends what waits for next hops, here and at other nodes, when the time of a drain is up; what was committed is left alone.
+// cut ends what waits for next hops, here and at other nodes, when the time of a drain is up; what was committed is
+// left alone.
 func (n *Node) cut() {
 	n.relay.Cut()
 	if n.peers != nil {
@@ -449,14 +451,14 @@ func (n *Node) checks() []admin.Check {
 	}
 }
 
-// DrainAsked is closed when an operator has asked the node to end (POST /api/v1/cluster/drain). Whoever runs the node calls
-// Shutdown then.
+// DrainAsked is closed when an operator has asked the node to end (POST /api/v1/cluster/drain). Whoever runs the node
+// calls Shutdown then.
 func (n *Node) DrainAsked() <-chan struct{} { return n.drain }
 
 // Shutdown drains the node: it is not ready from now on, idle clients are told 421 4.3.2, transactions under way finish
 // until ctx ends, and then they are cut, all but messages whose end of data was released at the next hop: what comes of
-// these is waited for and told to their clients, at most for deadlines.commit. The error says what did not end well; the
-// node is gone either way.
+// these is waited for and told to their clients, at most for deadlines.commit. The error says what did not end well;
+// the node is gone either way.
 func (n *Node) Shutdown(ctx context.Context) error {
 	if n.draining.Swap(true) {
 		return nil
@@ -476,9 +478,9 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// Abandon logs what the end of the process will lose if it comes now, and gives it: transactions that are cut, and messages
-// whose end of data was released and whose client has no answer yet, which are in doubt. It ends nothing and waits for
-// nothing, and is meant for a process that cannot wait for Shutdown.
+// Abandon logs what the end of the process will lose if it comes now, and gives it: transactions that are cut, and
+// messages whose end of data was released and whose client has no answer yet, which are in doubt. It ends nothing and
+// waits for nothing, and is meant for a process that cannot wait for Shutdown.
 func (n *Node) Abandon() (cut, inDoubt int) {
 	for _, s := range n.servers {
 		open, committing := s.InFlight()
@@ -501,9 +503,10 @@ func (n *Node) end(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Reload reads rules, SRS keys, signing keys, certificates, credentials, the limits of Sites and reactions, and the keys of gossip anew. If anything is wrong with any of them, or with the configuration
-// file, nothing changes, and the error names the file and the line. Mail that is under way goes on with what it began
-// with. What the configuration file says, and the keys made of secret_file or of what stands for it, change with a restart only.
+// Reload reads rules, SRS keys, signing keys, certificates, credentials, the limits of Sites and reactions, and the
+// keys of gossip anew. If anything is wrong with any of them, or with the configuration file, nothing changes, and the
+// error names the file and the line. Mail that is under way goes on with what it began with. What the configuration
+// file says, and the keys made of secret_file or of what stands for it, change with a restart only.
 func (n *Node) Reload() error {
 	n.reloading.Lock()
 	defer n.reloading.Unlock()

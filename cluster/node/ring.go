@@ -10,8 +10,8 @@ import (
 // ringSize is how many events wait for the consumer at most: at 5000 messages a second, about half a second of them.
 const ringSize = 4096
 
-// pace is how long the consumer rests after a batch. Waking it for every event would cost a busy node more than the events
-// themselves, and a line of the log is as good a few milliseconds later.
+// pace is how long the consumer rests after a batch. Waking it for every event would cost a busy node more than the
+// events themselves, and a line of the log is as good a few milliseconds later.
 const pace = 5 * time.Millisecond
 
 // A ring holds the events that nobody has consumed yet, at most as many as it has places. Emit never waits: when the

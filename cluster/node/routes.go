@@ -14,8 +14,8 @@ const rulesReload = 30 * time.Second
 // sharesRules reports whether the rules are those of all nodes and the files only bring changes.
 func (c *Config) sharesRules() bool { return c.Redis != nil }
 
-// startRoutes gets the rules that all nodes share, or those of the files if nobody shares any. It waits a few seconds for a
-// Redis that does not answer.
+// startRoutes gets the rules that all nodes share, or those of the files if nobody shares any. It waits a few seconds
+// for a Redis that does not answer.
 func (n *Node) startRoutes() error {
 	if !n.cfg.sharesRules() {
 		return nil

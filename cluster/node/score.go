@@ -10,27 +10,27 @@ import (
 
 	"github.com/millrace/millrace/cluster/store"
 	"github.com/millrace/millrace/egress/dns"
-	"github.com/millrace/millrace/ingress/dnsbl"
-	"github.com/millrace/millrace/ingress/greylist"
-	"github.com/millrace/millrace/ingress/karma"
-	"github.com/millrace/millrace/ingress/limit"
-	"github.com/millrace/millrace/ingress/score"
+	"github.com/millrace/millrace/ingress/client/dnsbl"
+	"github.com/millrace/millrace/ingress/client/greylist"
+	"github.com/millrace/millrace/ingress/client/karma"
+	"github.com/millrace/millrace/ingress/client/rate"
+	"github.com/millrace/millrace/ingress/client/score"
 	"github.com/millrace/millrace/router/mail"
 )
 
 // A scoring is all that judges clients.
 type scoring struct {
 	lists    *dnsbl.Set
-	limits   *limit.Limits
+	limits   *rate.Limits
 	scorer   *score.Scorer
 	greylist *greylist.Policy // nil without a grey band
 }
 
 // rateOf gives a rate as package limit takes it.
-func rateOf(r Rate) limit.Rate { return limit.Rate{Count: r.Count, Per: r.Per} }
+func rateOf(r Rate) rate.Rate { return rate.Rate{Count: r.Count, Per: r.Per} }
 
-// newScoring makes what judges clients, of the section score. key makes the names of addresses in the store. The error is
-// Problems.
+// newScoring makes what judges clients, of the section score. key makes the names of addresses in the store. The error
+// is Problems.
 func (c *Config) newScoring(st *store.Store, r *dns.Resolver, key []byte, changed func(zone string, healthy bool, why string)) (*scoring, error) {
 	s := c.Score
 	lists, err := s.lists()
@@ -42,7 +42,7 @@ func (c *Config) newScoring(st *store.Store, r *dns.Resolver, key []byte, change
 		return nil, c.place("score.", "score.lists", err)
 	}
 	rates := s.Rates
-	if out.limits, err = limit.New(limit.Config{
+	if out.limits, err = rate.New(rate.Config{
 		Key:                key,
 		ClientConnections:  rateOf(rates.Client),
 		NetworkConnections: rateOf(rates.Network),
@@ -198,7 +198,7 @@ func (n *Node) startScore() error {
 
 // startLearning begins what learns of clients, off the path of mail.
 func (n *Node) startLearning() error {
-	later, err := limit.NewLater(limit.LaterConfig{Store: n.store})
+	later, err := rate.NewLater(rate.LaterConfig{Store: n.store})
 	if err != nil {
 		return err
 	}

@@ -4,20 +4,21 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/mx"
-	"github.com/millrace/millrace/egress/reaction"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A siteMaterial is how Sites are spoken to: what is shipped, and what the operator's own files say over it. It is immutable.
+// A siteMaterial is how Sites are spoken to: what is shipped, and what the operator's own files say over it. It is
+// immutable.
 type siteMaterial struct {
 	providers *mx.Providers
-	reactions *reaction.Table
+	reactions *feedback.Table
 }
 
 // loadSites reads egress.sites_file and egress.reactions_file, if the configuration names them. The error is Problems.
 func (c *Config) loadSites() (*siteMaterial, error) {
-	m := &siteMaterial{providers: mx.ShippedProviders(), reactions: reaction.Shipped()}
+	m := &siteMaterial{providers: mx.ShippedProviders(), reactions: feedback.Shipped()}
 	if file := string(c.Egress.SitesFile); file != "" {
 		text, err := os.ReadFile(file)
 		if err == nil {
@@ -38,12 +39,12 @@ func (c *Config) loadSites() (*siteMaterial, error) {
 }
 
 // readReactions reads rules for Sites that there can be.
-func readReactions(file string, providers *mx.Providers) (*reaction.Table, error) {
+func readReactions(file string, providers *mx.Providers) (*feedback.Table, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
-	own, err := reaction.Parse(file, string(text))
+	own, err := feedback.Parse(file, string(text))
 	if err != nil {
 		return nil, err
 	}

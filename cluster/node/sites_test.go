@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/millrace/millrace/egress/reaction"
+	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -64,11 +64,11 @@ func TestLimitsOfASitesFileAreInForceAndReadAnew(t *testing.T) {
 		}
 		return b.dest.Counts().Connections - before
 	}
-	reacts := func() reaction.Kind {
+	reacts := func() feedback.Kind {
 		a, _ := b.material.sites.Load().reactions.Match("any", 451, mail.EnhancedCode{Subject: 7, Detail: 99}, "")
 		return a.Kind
 	}
-	if n, kind := connections(3), reacts(); n != 3 || kind != reaction.Suspend {
+	if n, kind := connections(3), reacts(); n != 3 || kind != feedback.Suspend {
 		t.Errorf("at the start: %d connections, reaction %d", n, kind)
 	}
 
@@ -77,7 +77,7 @@ func TestLimitsOfASitesFileAreInForceAndReadAnew(t *testing.T) {
 	if err := b.Reload(); err != nil {
 		t.Fatal(err)
 	}
-	if n, kind := connections(4), reacts(); n != 2 || kind != reaction.Fewer {
+	if n, kind := connections(4), reacts(); n != 2 || kind != feedback.Fewer {
 		t.Errorf("after a reload: %d connections, reaction %d", n, kind)
 	}
 	if n := b.spread(mail.Site("smtp://" + b.dest.Addr())); n != 2 {

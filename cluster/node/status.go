@@ -13,8 +13,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// askedSites are some of the Sites whose owner was looked for of late: a node that owns none of them has no sessions to tell
-// of. Two Sites may want one place, and the later one has it.
+// askedSites are some of the Sites whose owner was looked for of late: a node that owns none of them has no sessions to
+// tell of. Two Sites may want one place, and the later one has it.
 type askedSites struct {
 	places [256]atomic.Pointer[mail.Site]
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// Validate finds all that is wrong with the values of a configuration, the existence of the files it names included. The
-// error is Problems.
+// Validate finds all that is wrong with the values of a configuration, the existence of the files it names included.
+// The error is Problems.
 func (c *Config) Validate() error {
 	v := validator{places: c.places}
 	if !mail.IsDomain(c.Hostname) {

@@ -9,7 +9,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// TestOtherVersionsOfTheHop: what both know is spoken, whatever else the other one says; and where there is nothing, nothing.
+// TestOtherVersionsOfTheHop: what both know is spoken, whatever else the other one says; and where there is nothing,
+// nothing.
 func TestOtherVersionsOfTheHop(t *testing.T) {
 	w := newWorld(t, &destination{}, beat, nil)
 	for _, c := range []struct {

@@ -22,11 +22,11 @@ type ClientConfig struct {
 	Name string
 	// Addr gives the address of the hop to a node. Required.
 	Addr func(node string) (addr string, ok bool)
-	// Unreachable is told that the hop to a node failed, and until when it is left alone; the zero time says that it answered
-	// again. It must not block. Nil: nobody.
+	// Unreachable is told that the hop to a node failed, and until when it is left alone; the zero time says that it
+	// answered again. It must not block. Nil: nobody.
 	Unreachable func(node string, until time.Time)
-	// Came is when a node was first seen or came back: what failed before that says nothing any more. It must not block. Nil:
-	// nobody knows.
+	// Came is when a node was first seen or came back: what failed before that says nothing any more. It must not
+	// block. Nil: nobody knows.
 	Came func(node string) time.Time
 	// Dial bounds the beginning of a connection, TLS included. 0: 3 s.
 	Dial time.Duration
@@ -61,8 +61,8 @@ func (c ClientConfig) Validate() error {
 func verifies(c *tls.Config) bool { return c.RootCAs != nil && !c.InsecureSkipVerify }
 
 const (
-	// firstPause is how long a node is left alone after a failed hop: long enough for gossip to notice one that died. It
-	// doubles with each failed attempt to connect, up to longestPause.
+	// firstPause is how long a node is left alone after a failed hop: long enough for gossip to notice one that died.
+	// It doubles with each failed attempt to connect, up to longestPause.
 	firstPause   = 3 * time.Second
 	longestPause = 30 * time.Second
 	// rest is how long no connection is opened to a node that said goodbye, or hello and that it takes nothing.
@@ -125,8 +125,8 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	return c, nil
 }
 
-// UseTLS makes later connections use cfg, which is held to what ClientConfig.TLS says; those that are open stay. The error is
-// a *mail.FieldError, and then nothing changes.
+// UseTLS makes later connections use cfg, which is held to what ClientConfig.TLS says; those that are open stay. The
+// error is a *mail.FieldError, and then nothing changes.
 func (c *Client) UseTLS(cfg *tls.Config) error {
 	with := c.cfg
 	with.TLS = cfg
@@ -145,13 +145,14 @@ func (c *Client) Reachable(node string) bool {
 	return p == nil || !c.cfg.Now().Before(p.until)
 }
 
-// Begin gets a connection to a node and sends nothing of the transaction: its first Rcpt does. The error is a *LostError
-// whose Sent is false. A node that is left alone, leaving or full is one at once; a node that does not answer is one after
-// ClientConfig.Dial at the latest.
+// Begin gets a connection to a node and sends nothing of the transaction: its first Rcpt does. The error is a
+// *LostError whose Sent is false. A node that is left alone, leaving or full is one at once; a node that does not
+// answer is one after ClientConfig.Dial at the latest.
 //
 // What the owner answers comes out of the transaction as it stands, with Outcome.Via the node. What the owner's Begin
-// answers is the error of the Rcpt that asked for it; the next Rcpt asks again. A hop that is lost is a Refusal 451 4.4.2
-// with a *LostError as its cause. SMTPUTF8 is known once a recipient was accepted, of a Delivery that declares it.
+// answers is the error of the Rcpt that asked for it; the next Rcpt asks again. A hop that is lost is a Refusal 451
+// 4.4.2 with a *LostError as its cause. SMTPUTF8 is known once a recipient was accepted, of a Delivery that declares
+// it.
 func (c *Client) Begin(ctx context.Context, node string, d mail.Delivery) (mail.Transaction, error) {
 	l, err := c.take(ctx, node)
 	if err != nil {
@@ -237,7 +238,8 @@ func (c *Client) dial(ctx context.Context, node string) (*clientLink, error) {
 	case errors.Is(err, errGoodbye):
 		c.answered(node)
 		c.goodbye(node)
-	case errors.Is(err, errNoMember), ctx.Err() != nil, short && !time.Now().Before(until), c.cfg.Came(node).After(begun): // whose fault it is was not found out
+	// whose fault it is was not found out
+	case errors.Is(err, errNoMember), ctx.Err() != nil, short && !time.Now().Before(until), c.cfg.Came(node).After(begun):
 		c.mu.Lock()
 		c.peer(node).probing = false
 		c.mu.Unlock()
@@ -299,8 +301,8 @@ func (c *Client) add(l *clientLink) bool {
 	return true
 }
 
-// lookAfter has somebody listen to the connections that nobody reads from for longer than a moment: their peers ask for signs
-// of life, say goodbye and go. It ends with stop.
+// lookAfter has somebody listen to the connections that nobody reads from for longer than a moment: their peers ask for
+// signs of life, say goodbye and go. It ends with stop.
 func (c *Client) lookAfter() {
 	tick := time.NewTicker(c.beat / momentsInBeat)
 	defer tick.Stop()
@@ -336,8 +338,8 @@ func (c *Client) remove(l *clientLink) {
 	}
 }
 
-// failed leaves a node alone for a while, and closes its idle connections: they lead to the same machine, or to its former
-// life.
+// failed leaves a node alone for a while, and closes its idle connections: they lead to the same machine, or to its
+// former life.
 func (c *Client) failed(node string) {
 	now := c.cfg.Now()
 	c.mu.Lock()
@@ -436,8 +438,8 @@ func (c *Client) reap() {
 	}
 }
 
-// Cut ends every connection on which no COMMIT waits for its answer, those of transactions that are under way among them,
-// whose next or present call fails as that of a lost hop. It is for a drain whose time is up.
+// Cut ends every connection on which no COMMIT waits for its answer, those of transactions that are under way among
+// them, whose next or present call fails as that of a lost hop. It is for a drain whose time is up.
 func (c *Client) Cut() {
 	c.mu.Lock()
 	var out []*clientLink

@@ -16,9 +16,10 @@ type reply struct {
 	body []byte
 }
 
-// A clientLink is a connection to a peer. Whoever waits for an answer reads it itself, because to be woken up by another one
-// costs more than the rest of a small message. If that takes a beat, or nobody waits for a moment, a goroutine listens: it
-// hears signs of life, goodbye and the end of the connection, and ends with the answer that it takes to whoever waits then.
+// A clientLink is a connection to a peer. Whoever waits for an answer reads it itself, because to be woken up by
+// another one costs more than the rest of a small message. If that takes a beat, or nobody waits for a moment, a
+// goroutine listens: it hears signs of life, goodbye and the end of the connection, and ends with the answer that it
+// takes to whoever waits then.
 type clientLink struct {
 	*link
 	client  *Client
@@ -58,8 +59,8 @@ func (l *clientLink) momentPassed() {
 	}
 }
 
-// watch has somebody listen, if nobody reads or the caller does and leaves it to him. It reports whether somebody reads: not
-// any more on a connection that is closed.
+// watch has somebody listen, if nobody reads or the caller does and leaves it to him. It reports whether somebody
+// reads: not any more on a connection that is closed.
 func (l *clientLink) watch(own bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -70,7 +71,8 @@ func (l *clientLink) watch(own bool) bool {
 		return false
 	}
 	l.reading = true
-	l.client.conns.Go(l.listen) // ends with an answer or with the connection, which whoever holds it, the reaper or Close closes
+	// ends with an answer or with the connection, which whoever holds it, the reaper or Close closes
+	l.client.conns.Go(l.listen)
 	return true
 }
 
@@ -133,8 +135,8 @@ func (l *clientLink) hearOne(listening bool) (reply, error) {
 	return r, nil
 }
 
-// take takes a frame, whose body is good until the next one. Who listens goes on when a read meets its deadline; else that is
-// the error, and nothing is lost of what came.
+// take takes a frame, whose body is good until the next one. Who listens goes on when a read meets its deadline; else
+// that is the error, and nothing is lost of what came.
 func (l *clientLink) take(listening bool) (kind, []byte, error) {
 	for {
 		have := l.in[l.taken:]
@@ -230,8 +232,8 @@ func (l *clientLink) alive() bool {
 	return !l.bye && !l.closed && len(l.answers) == 0
 }
 
-// why gives the reason for which the connection is of no more use, where there is a better one than that which the caller
-// met.
+// why gives the reason for which the connection is of no more use, where there is a better one than that which the
+// caller met.
 func (l *clientLink) why(met error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -278,8 +280,8 @@ func (l *clientLink) setCommitting(v bool) bool {
 	return !l.closed
 }
 
-// await waits for the next answer until a moment (zero: for ever) and for as long as ctx is not over, and asks for a sign of
-// life when it takes long. Its body is good until the next call.
+// await waits for the next answer until a moment (zero: for ever) and for as long as ctx is not over, and asks for a
+// sign of life when it takes long. Its body is good until the next call.
 func (l *clientLink) await(ctx context.Context, until time.Time) (reply, error) {
 	quiet, now := silence{heard: l.heard()}, time.Now()
 	next := now.Add(l.beat)
@@ -327,8 +329,8 @@ func (l *clientLink) await(ctx context.Context, until time.Time) (reply, error) 
 	}
 }
 
-// readSelf reads the next answer for a beat, if nobody else reads. It gives none if somebody does, and if the beat or ctx is
-// over: then somebody listens.
+// readSelf reads the next answer for a beat, if nobody else reads. It gives none if somebody does, and if the beat or
+// ctx is over: then somebody listens.
 func (l *clientLink) readSelf(ctx context.Context, now, until time.Time) (reply, error) {
 	if !until.IsZero() && until.Before(now.Add(l.beat)) {
 		return reply{}, nil

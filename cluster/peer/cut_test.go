@@ -9,9 +9,9 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// TestACutAtAnyOctetSaysNoMoreThanIsKnown cuts the connection after each octet, in both directions. Whoever is told that
-// the end of data was not sent may deliver elsewhere: then it must never be delivered by the owner. Nobody is told a 2yz that
-// is none.
+// TestACutAtAnyOctetSaysNoMoreThanIsKnown cuts the connection after each octet, in both directions. Whoever is told
+// that the end of data was not sent may deliver elsewhere: then it must never be delivered by the owner. Nobody is told
+// a 2yz that is none.
 func TestACutAtAnyOctetSaysNoMoreThanIsKnown(t *testing.T) {
 	stream := octets(strings.Repeat("text\r\n", 5000))
 	for _, c := range []struct {

@@ -92,7 +92,8 @@ func parseOpening(f fields) (o opening, err error) {
 		}
 	}
 	switch {
-	case d.NextHop.Transport >= mail.LMTPUnix || d.NextHop.Host == "": // a socket's path means another thing on each node
+	// a socket's path means another thing on each node
+	case d.NextHop.Transport >= mail.LMTPUnix || d.NextHop.Host == "":
 		return o, fmt.Errorf("%w: next hop %d %q", errFrame, d.NextHop.Transport, d.NextHop.Host)
 	case d.Params.Body > mail.Body8BitMIME || d.Seal > mail.SealNever || d.EightBit > mail.EightBitRefuse:
 		return o, fmt.Errorf("%w: an option that is not known", errFrame)
@@ -279,8 +280,8 @@ func (a *answer) refusal() *mail.Refusal {
 	return &mail.Refusal{Reply: a.Reply, Reason: a.reason, Host: a.Host, AboutUs: a.AboutUs, Cause: a.Cause}
 }
 
-// appendOutcomes writes what commit came to. Those of neighbours that are the same are written once. Texts are shortened
-// where there would be no room for all.
+// appendOutcomes writes what commit came to. Those of neighbours that are the same are written once. Texts are
+// shortened where there would be no room for all.
 func appendOutcomes(f fields, all []mail.Outcome) fields {
 	different := 0
 	for i := range all {

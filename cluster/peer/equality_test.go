@@ -11,8 +11,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// play runs one transaction and writes down all that it answers. How it is used is the same wherever it is carried out; what
-// a hop answers at the first Rcpt, Begin or Data may answer locally, so that those are told as one.
+// play runs one transaction and writes down all that it answers. How it is used is the same wherever it is carried out;
+// what a hop answers at the first Rcpt, Begin or Data may answer locally, so that those are told as one.
 func play(t *testing.T, begin func(context.Context, mail.Delivery) (mail.Transaction, error), s script) string {
 	var out transcript
 	d := delivery()
@@ -311,8 +311,8 @@ func TestAVerdictThatCrossesTheEndOfDataIsTheAnswerToIt(t *testing.T) {
 	}
 }
 
-// TestASlowDestinationHoldsTheClientBack: a destination that takes nothing lets no more than a bounded part of the message in,
-// for longer than a silent peer is waited for.
+// TestASlowDestinationHoldsTheClientBack: a destination that takes nothing lets no more than a bounded part of the
+// message in, for longer than a silent peer is waited for.
 func TestASlowDestinationHoldsTheClientBack(t *testing.T) {
 	const b = 50 * time.Millisecond
 	gate := make(chan struct{})
@@ -355,7 +355,8 @@ func TestASlowDestinationHoldsTheClientBack(t *testing.T) {
 	}
 }
 
-// TestTheDotTravelsWithTheMessage: what follows the octets of a stuffed message in memory is its end, for who sends it on.
+// TestTheDotTravelsWithTheMessage: what follows the octets of a stuffed message in memory is its end, for who sends it
+// on.
 func TestTheDotTravelsWithTheMessage(t *testing.T) {
 	var behind string
 	d := &destination{commit: func(_ context.Context, o mail.Octets) []mail.Outcome {

@@ -12,13 +12,14 @@ import (
 type kind uint8
 
 const (
-	hello    kind = 1  // first on both sides: versions and name
-	open     kind = 2  // a transaction begins, with its first recipient
-	rcpt     kind = 3  // a further recipient
-	renew    kind = 4  // mail.Lender.Renew
-	lend     kind = 5  // mail.Lender.Lend
-	wanted   kind = 6  // mail.Lender.Wanted
-	data     kind = 7  // a piece of the message, not answered; what is refused before the end of data is told by refused, once
+	hello  kind = 1 // first on both sides: versions and name
+	open   kind = 2 // a transaction begins, with its first recipient
+	rcpt   kind = 3 // a further recipient
+	renew  kind = 4 // mail.Lender.Renew
+	lend   kind = 5 // mail.Lender.Lend
+	wanted kind = 6 // mail.Lender.Wanted
+	// a piece of the message, not answered; what is refused before the end of data is told by refused, once
+	data     kind = 7
 	commit   kind = 8  // the last piece and the end of data
 	abort    kind = 9  // ends the transaction undelivered
 	ping     kind = 10 // answered by pong, at once, whatever else is waited for
@@ -77,8 +78,8 @@ func frame(b []byte, k kind, write func(fields) fields) []byte {
 	return b
 }
 
-// The names of fields; the numbers are the protocol's. A reader passes over those that it does not know, so that a later
-// version can add some.
+// The names of fields; the numbers are the protocol's. A reader passes over those that it does not know, so that a
+// later version can add some.
 const (
 	fVersionMin     = 1
 	fVersionMax     = 2
@@ -125,8 +126,8 @@ const (
 	traceparentSize = 55 // octets, in version 00 of W3C trace context
 )
 
-// fields are a frame's fields as they are written: a name in one octet, a length in two, the value. What is empty or zero is
-// left out.
+// fields are a frame's fields as they are written: a name in one octet, a length in two, the value. What is empty or
+// zero is left out.
 type fields []byte
 
 func (f fields) text(name byte, s string) fields {

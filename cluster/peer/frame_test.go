@@ -34,8 +34,8 @@ func genReply() *rapid.Generator[mail.Reply] {
 	})
 }
 
-// TestDeliveriesArriveAsTheyWereSent holds every field but the Site, which is for the owner to find. A field that is added
-// to the Delivery fails this until it travels.
+// TestDeliveriesArriveAsTheyWereSent holds every field but the Site, which is for the owner to find. A field that is
+// added to the Delivery fails this until it travels.
 func TestDeliveriesArriveAsTheyWereSent(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
 		reflect.TypeFor[mail.Delivery](): 11, reflect.TypeFor[mail.NextHop](): 4, reflect.TypeFor[mail.Params](): 3,
@@ -230,8 +230,8 @@ func TestFramesThatAreTooLargeAreRefused(t *testing.T) {
 	}
 }
 
-// FuzzFields: whatever the octets of a frame of fields, each parser gives an error or a value that is written and read back
-// to the same.
+// FuzzFields: whatever the octets of a frame of fields, each parser gives an error or a value that is written and read
+// back to the same.
 func FuzzFields(f *testing.F) {
 	o := opening{d: delivery(), forward: to("x"), traceparent: "00-x", budget: time.Second}
 	f.Add([]byte(o.append(nil)))

@@ -14,12 +14,12 @@ import (
 )
 
 const (
-	// beat is how often a peer that is waited for has to give a sign of life, and lostBeats how many it may miss. Answers
-	// themselves may take minutes: they are a destination's.
+	// beat is how often a peer that is waited for has to give a sign of life, and lostBeats how many it may miss.
+	// Answers themselves may take minutes: they are a destination's.
 	beat      = time.Second
 	lostBeats = 4
-	// stallBeats is how many beats a write may make no progress though the peer lives. Its destination may be slow, and has
-	// 120 s (SEMANTICS C7): the peer's own word on that comes first.
+	// stallBeats is how many beats a write may make no progress though the peer lives. Its destination may be slow, and
+	// has 120 s (SEMANTICS C7): the peer's own word on that comes first.
 	stallBeats = 125
 	// gather is what is copied into one write: TLS makes a record, and the kernel is called, for each.
 	gather = 16 << 10
@@ -33,8 +33,9 @@ var (
 	errGone    = errors.New("connection closed")
 )
 
-// A link is one connection, as both sides have it. One goroutine at a time reads from it; frames are written under a lock,
-// because who reads writes pongs. That lock guards the order of what is written and nothing else, so it is held while writing.
+// A link is one connection, as both sides have it. One goroutine at a time reads from it; frames are written under a
+// lock, because who reads writes pongs. That lock guards the order of what is written and nothing else, so it is held
+// while writing.
 type link struct {
 	conn  net.Conn // TLS over raw
 	raw   *patient
@@ -76,8 +77,8 @@ func (l *link) keep(b []byte) {
 	}
 }
 
-// sign writes a frame that is nothing but its kind, if nobody is writing: to wait for the lock would stop the one goroutine
-// that hears the peer, and what is being written is a sign of life itself.
+// sign writes a frame that is nothing but its kind, if nobody is writing: to wait for the lock would stop the one
+// goroutine that hears the peer, and what is being written is a sign of life itself.
 func (l *link) sign(k kind) error {
 	_, err := l.trySign(k)
 	return err
@@ -94,9 +95,9 @@ func (l *link) trySign(k kind) (bool, error) {
 	return err == nil, err
 }
 
-// sendPiece writes a piece of a message, in frames as large as they may be, of which the last is of kind k and the others
-// are data. What is small is gathered, and the records that TLS makes of what is large leave together. An error means that
-// the last frame did not go out whole.
+// sendPiece writes a piece of a message, in frames as large as they may be, of which the last is of kind k and the
+// others are data. What is small is gathered, and the records that TLS makes of what is large leave together. An error
+// means that the last frame did not go out whole.
 func (l *link) sendPiece(k kind, p *piece) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -187,15 +188,15 @@ func (l *link) fill(b []byte) error {
 	return nil
 }
 
-// The versions of the hop that are spoken here. A change that an older version would misread needs a new one, and the older
-// is spoken for as long as nodes of it may stand beside: the highest that both know is spoken.
+// The versions of the hop that are spoken here. A change that an older version would misread needs a new one, and the
+// older is spoken for as long as nodes of it may stand beside: the highest that both know is spoken.
 const (
 	versionMin = 1
 	versionMax = 1
 )
 
-// greet makes TLS and tells the other side our versions and hears its own, before anything else. It takes no longer than the
-// deadline of ctx, and lostBeats. It gives what the other side said of itself.
+// greet makes TLS and tells the other side our versions and hears its own, before anything else. It takes no longer
+// than the deadline of ctx, and lostBeats. It gives what the other side said of itself.
 func (l *link) greet(ctx context.Context, name string, leaving bool) (g greeting, err error) {
 	deadline := time.Now().Add(lostBeats * l.beat)
 	if at, ok := ctx.Deadline(); ok && at.Before(deadline) {
@@ -279,8 +280,8 @@ func parseGreeting(f fields) (g greeting, err error) {
 // A LostError says that the hop failed, and not the destination.
 type LostError struct {
 	Node string
-	// Committed says that COMMIT may have reached the peer: the message may be delivered or not. If it is false, nothing was
-	// and nothing will be.
+	// Committed says that COMMIT may have reached the peer: the message may be delivered or not. If it is false,
+	// nothing was and nothing will be.
 	Committed bool
 	Cause     error
 }

@@ -26,9 +26,9 @@ func (s *silence) beat(heard uint64) (lost bool) {
 	return s.beats >= lostBeats
 }
 
-// A patient is the socket below TLS. A write that makes no progress goes on for as long as the peer gives signs of life and
-// at most for stallBeats: its destination may be slow. TLS cannot take up again a write that was broken off, so this has to
-// be below.
+// A patient is the socket below TLS. A write that makes no progress goes on for as long as the peer gives signs of life
+// and at most for stallBeats: its destination may be slow. TLS cannot take up again a write that was broken off, so
+// this has to be below.
 //
 // It also keeps TLS from calling the kernel for each record of 16 KiB: what is written between hold and release leaves
 // together, and what follows a read that came back full is read ahead.

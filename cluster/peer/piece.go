@@ -9,8 +9,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A piece is a part of a message as data and commit carry it: form, the time that is left for opening the message and for
-// committing it, the number of dots, their offsets, and octets to the end of the frame.
+// A piece is a part of a message as data and commit carry it: form, the time that is left for opening the message and
+// for committing it, the number of dots, their offsets, and octets to the end of the frame.
 type piece struct {
 	octets mail.Octets
 	form   mail.Form

@@ -188,8 +188,8 @@ func (s *Server) lookAfter() {
 }
 
 // Shutdown drains: no connection and no transaction begins any more, those under way finish until ctx ends and are then
-// given up, except that a message whose end of data was released is waited for and answered. The error is that of ctx, if
-// something was given up.
+// given up, except that a message whose end of data was released is waited for and answered. The error is that of ctx,
+// if something was given up.
 func (s *Server) Shutdown(ctx context.Context) error {
 	defer s.looking.Wait()
 	defer s.cancel()
@@ -242,8 +242,8 @@ func (s *Server) span(ctx context.Context, traceparent string) (context.Context,
 	return s.cfg.Tracer.Start(ctx, "peer.transaction", trace.WithSpanKind(trace.SpanKindServer))
 }
 
-// rooms are what frames are read into, in two sizes: a small message fits into the one, any frame that is not of fields into
-// the other.
+// rooms are what frames are read into, in two sizes: a small message fits into the one, any frame that is not of fields
+// into the other.
 type rooms struct {
 	small, large sync.Pool
 }

@@ -54,8 +54,8 @@ func opens(b []byte) []byte {
 	return frame(b, open, o.append)
 }
 
-// FuzzServer: whatever comes, no transaction is left open, nothing is committed that no COMMIT was sent for, and nothing
-// panics.
+// FuzzServer: whatever comes, no transaction is left open, nothing is committed that no COMMIT was sent for, and
+// nothing panics.
 func FuzzServer(f *testing.F) {
 	message := sent(f, &piece{octets: octets("Subject: x\r\n\r\n..\r\n")})
 	asData := append(header(nil, data, len(message)-frameHeader), message[frameHeader:]...)

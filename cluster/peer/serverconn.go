@@ -13,9 +13,9 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A serverConn is a connection from another node. One goroutine reads frames and carries them out. While it does one for
-// longer than a moment, another one listens: it answers pings, notices the end of the connection, and ends with the one
-// frame that it reads ahead. TCP holds the peer back beyond that.
+// A serverConn is a connection from another node. One goroutine reads frames and carries them out. While it does one
+// for longer than a moment, another one listens: it answers pings, notices the end of the connection, and ends with the
+// one frame that it reads ahead. TCP holds the peer back beyond that.
 type serverConn struct {
 	*link
 	srv    *Server
@@ -24,9 +24,10 @@ type serverConn struct {
 	ctx    context.Context // ends when the connection is lost or cut
 	cancel context.CancelFunc
 
-	left atomic.Bool  // goodbye was said, or is
-	owed atomic.Bool  // it could not be said yet, because an answer was being written
-	open atomic.Int32 // transactions that OPEN came for and whose end was not answered: the next may come before that is noted
+	left atomic.Bool // goodbye was said, or is
+	owed atomic.Bool // it could not be said yet, because an answer was being written
+	// transactions that OPEN came for and whose end was not answered: the next may come before that is noted
+	open atomic.Int32
 
 	mu         sync.Mutex
 	greeted    bool
@@ -176,8 +177,8 @@ func (c *serverConn) read() (request, error) {
 	}
 }
 
-// hand hands a frame over. Until it is taken nothing is read, so that pings are not heard: the peer is told every now and
-// then that somebody is here.
+// hand hands a frame over. Until it is taken nothing is read, so that pings are not heard: the peer is told every now
+// and then that somebody is here.
 func (c *serverConn) hand(r request) error {
 	waiting := time.NewTicker(c.beat)
 	defer waiting.Stop()
@@ -204,8 +205,8 @@ func (c *serverConn) watch() {
 	c.raw.SetReadDeadline(time.Now().Add(c.beat))
 }
 
-// beatPassed is called by whoever reads when nothing came for a while. Within a transaction the peer, whose client may take its
-// time, has to show that it lives. Who was told goodbye has had the time to close the connection.
+// beatPassed is called by whoever reads when nothing came for a while. Within a transaction the peer, whose client may
+// take its time, has to show that it lives. Who was told goodbye has had the time to close the connection.
 func (c *serverConn) beatPassed() error {
 	if c.open.Load() > 0 {
 		if c.silence.beat(c.heard()) {
@@ -229,7 +230,8 @@ func (c *serverConn) beatPassed() error {
 	return nil
 }
 
-// leave says goodbye. The peer closes the connection then, at once or at the end of its transaction; if it does not, we do.
+// leave says goodbye. The peer closes the connection then, at once or at the end of its transaction; if it does not, we
+// do.
 func (c *serverConn) leave() {
 	c.mu.Lock()
 	greeted := c.greeted
@@ -246,7 +248,8 @@ func (c *serverConn) leave() {
 	c.raw.SetReadDeadline(time.Now().Add(c.beat))
 }
 
-// sayGoodbye says goodbye if that is owed. While an answer is being written it stays so: whoever writes comes here behind it.
+// sayGoodbye says goodbye if that is owed. While an answer is being written it stays so: whoever writes comes here
+// behind it.
 func (c *serverConn) sayGoodbye() error {
 	if !c.owed.Load() {
 		return nil

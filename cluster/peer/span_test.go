@@ -33,8 +33,8 @@ type span struct {
 func (s *span) End(...trace.SpanEndOption)       { s.tracer.ended++ }
 func (s *span) SetStatus(c codes.Code, _ string) { s.tracer.failed++ }
 
-// TestASpanStandsBelowThatOfTheNodeThatTheMessageCameFrom, and ends with the transaction; what begins below it has it as its
-// parent.
+// TestASpanStandsBelowThatOfTheNodeThatTheMessageCameFrom, and ends with the transaction; what begins below it has it
+// as its parent.
 func TestASpanStandsBelowThatOfTheNodeThatTheMessageCameFrom(t *testing.T) {
 	r := &tracer{}
 	d := &destination{}

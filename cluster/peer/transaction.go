@@ -13,10 +13,12 @@ import (
 )
 
 const (
-	// margin is what the peer gets less of a deadline than we have, so that its answer still comes in time (SEMANTICS C7).
+	// margin is what the peer gets less of a deadline than we have, so that its answer still comes in time (SEMANTICS
+	// C7).
 	margin = 2 * time.Second
-	// fresh is how long after an answer Renew asks nothing, which saves a round trip where a client says DATA right behind
-	// RCPT. If the owner has to take the session for somebody else within it, the end of data is answered for that.
+	// fresh is how long after an answer Renew asks nothing, which saves a round trip where a client says DATA right
+	// behind RCPT. If the owner has to take the session for somebody else within it, the end of data is answered for
+	// that.
 	fresh = 40 * time.Millisecond
 )
 
@@ -96,8 +98,8 @@ func left(until time.Time) time.Duration {
 	return max(time.Until(until)-margin, 100*time.Millisecond)
 }
 
-// ask sends one frame of fields and waits for its answer, until the deadline of ctx. An error is one of the hop, or a verdict
-// on the message that came first.
+// ask sends one frame of fields and waits for its answer, until the deadline of ctx. An error is one of the hop, or a
+// verdict on the message that came first.
 func (t *transaction) ask(ctx context.Context, k kind, write func(fields) fields) (answer, error) {
 	err := t.link.send(func(b []byte) []byte { return frame(b, k, write) })
 	if err != nil {
@@ -185,8 +187,8 @@ func (t *transaction) Renew(ctx context.Context) error {
 	return nil
 }
 
-// Wanted asks the owner whether somebody waits for the session; see mail.Lender. The answer comes behind the pieces that the
-// destination did not take yet.
+// Wanted asks the owner whether somebody waits for the session; see mail.Lender. The answer comes behind the pieces
+// that the destination did not take yet.
 func (t *transaction) Wanted() bool {
 	if t.over() != nil || !t.begun {
 		return false
@@ -240,9 +242,9 @@ func (t *transaction) early() error {
 	}
 }
 
-// Commit sends the last piece and waits for what becomes of the message; see mail.Transaction. A hop that is lost before the
-// end of data was sent whole is an outcome with a *LostError whose Sent is false: nothing was delivered, and whoever still
-// has the message may send it elsewhere. From then on only its deadline ends the wait.
+// Commit sends the last piece and waits for what becomes of the message; see mail.Transaction. A hop that is lost
+// before the end of data was sent whole is an outcome with a *LostError whose Sent is false: nothing was delivered, and
+// whoever still has the message may send it elsewhere. From then on only its deadline ends the wait.
 func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outcome {
 	if err := t.early(); err != nil {
 		t.Abort()

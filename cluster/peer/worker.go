@@ -173,8 +173,8 @@ func (w *worker) add(ctx context.Context, to kind, forward mail.Path) error {
 	return w.done(to, w.speaks)
 }
 
-// speaks tells what the next hop offers. It is asked only where the message declares that it needs it, because whoever is
-// told relies on it from then on.
+// speaks tells what the next hop offers. It is asked only where the message declares that it needs it, because whoever
+// is told relies on it from then on.
 func (w *worker) speaks(f fields) fields {
 	s, ok := w.tx.(mail.Speaker)
 	return f.flag(fUTF8Offered, w.declared && ok && s.SMTPUTF8())
@@ -194,8 +194,8 @@ func (w *worker) renew(body []byte) error {
 	return w.done(renew, w.speaks)
 }
 
-// data passes a piece of the message on. What a message that failed already still sends is passed over: the peer was told,
-// and ends it by abort or commit.
+// data passes a piece of the message on. What a message that failed already still sends is passed over: the peer was
+// told, and ends it by abort or commit.
 func (w *worker) data(body []byte) error {
 	p, err := w.parse(body)
 	if err != nil || w.failed != nil {
@@ -238,8 +238,8 @@ func (w *worker) openMessage(p *piece) error {
 	return w.try(func() error { return w.tx.Data(ctx, p.form) })
 }
 
-// commit sends the last piece and releases the end of data. From there on nothing but its deadline ends the wait for what
-// becomes of it.
+// commit sends the last piece and releases the end of data. From there on nothing but its deadline ends the wait for
+// what becomes of it.
 func (w *worker) commit(body []byte) error {
 	p, err := w.parse(body)
 	if err != nil {

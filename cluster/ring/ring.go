@@ -1,5 +1,5 @@
-// Package ring says which node owns a Site: rendezvous hashing with weights, so that all nodes that see the same members
-// come to the same owner without a word, and a member that comes or goes moves no more than its own share.
+// Package ring says which node owns a Site: rendezvous hashing with weights, so that all nodes that see the same
+// members come to the same owner without a word, and a member that comes or goes moves no more than its own share.
 //
 // It owns the hash and the choice among several owners. It refuses to know how members are found and whether they live:
 // it is a pure function of what it is given.
@@ -19,8 +19,9 @@ type Member struct {
 	Weight float64 // of its share; 0 and what is no number mean 1
 }
 
-// Owners gives the n members that a Site belongs to, the first owner first; fewer if there are not so many. The order of
-// members does not matter. A member that joins takes Sites and gives none, one that leaves gives its own and takes none.
+// Owners gives the n members that a Site belongs to, the first owner first; fewer if there are not so many. The order
+// of members does not matter. A member that joins takes Sites and gives none, one that leaves gives its own and takes
+// none.
 func Owners(members []Member, site mail.Site, n int) []string {
 	ranked := rank(members, string(site))
 	names := make([]string, min(max(n, 0), len(ranked)))
@@ -31,8 +32,8 @@ func Owners(members []Member, site mail.Site, n int) []string {
 }
 
 // Owner gives the one owner of a Site for a recipient domain, "" without members. A Site with a spread above 1 has that
-// many owners, and the domain chooses among them by the same rule: a retry meets the same one, and so the same address of
-// ours, and mail of a domain moves only when its own owner goes or a better one comes.
+// many owners, and the domain chooses among them by the same rule: a retry meets the same one, and so the same address
+// of ours, and mail of a domain moves only when its own owner goes or a better one comes.
 func Owner(members []Member, site mail.Site, spread int, domain string) string {
 	ranked := rank(members, string(site))
 	if len(ranked) == 0 {
@@ -76,16 +77,16 @@ func rank(members []Member, site string) []ranked {
 	return out
 }
 
-// score makes of a hash the score of weighted rendezvous hashing: -w / ln(u), with u uniform in (0, 1). The member with the
-// highest wins, each with a probability of its weight over the sum of all, and a change of one weight moves only what that
-// member gains or loses.
+// score makes of a hash the score of weighted rendezvous hashing: -w / ln(u), with u uniform in (0, 1). The member with
+// the highest wins, each with a probability of its weight over the sum of all, and a change of one weight moves only
+// what that member gains or loses.
 func score(h uint64, weight float64) float64 {
 	u := (float64(h>>11) + 0.5) / (1 << 53)
 	return -weight / math.Log(u)
 }
 
-// hash mixes the parts with a length before each, so that no two lists of parts are one text. FNV-1a alone leaves the high
-// bits of short texts alike; the finalizer of SplitMix64 spreads them.
+// hash mixes the parts with a length before each, so that no two lists of parts are one text. FNV-1a alone leaves the
+// high bits of short texts alike; the finalizer of SplitMix64 spreads them.
 func hash(parts ...string) uint64 {
 	h := uint64(14695981039346656037)
 	for _, p := range parts {

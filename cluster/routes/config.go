@@ -14,8 +14,8 @@ import (
 type Router interface {
 	// Read gives the names and the texts of the files that the configuration names, read anew.
 	Read() (iter.Seq2[string, string], error)
-	// Prepare makes rules ready to be used as version number, and changes nothing until use is called. It refuses what is
-	// no set of rules, and no rules at all in the place of some.
+	// Prepare makes rules ready to be used as version number, and changes nothing until use is called. It refuses what
+	// is no set of rules, and no rules at all in the place of some.
 	Prepare(number uint64, files iter.Seq2[string, string]) (use func(), err error)
 	// Files gives the names and the texts of the rules in force, none before the first use.
 	Files() iter.Seq2[string, string]
@@ -40,7 +40,8 @@ type Config struct {
 	Poll time.Duration
 	// Wait bounds how long Start waits for Redis, which may hold rules newer than those this node remembers. 0: 5 s.
 	Wait time.Duration
-	// Grace is how long rules that Redis names and does not have may be missing before others take their place. 0: 30 s.
+	// Grace is how long rules that Redis names and does not have may be missing before others take their place. 0: 30
+	// s.
 	Grace time.Duration
 	// Emit is told, as an Anomaly, of what an operator should see; it must not block. Nil: nobody.
 	Emit func(mail.Event)

@@ -1,10 +1,10 @@
-// Package routes keeps the rules of all nodes the same: in Redis, where one is configured, lies the set that is in force,
-// with a version that only grows; each node runs the highest one that it has seen, keeps it in memory and in its state
-// folder, and gives it back to a Redis that has lost it.
+// Package routes keeps the rules of all nodes the same: in Redis, where one is configured, lies the set that is in
+// force, with a version that only grows; each node runs the highest one that it has seen, keeps it in memory and in its
+// state folder, and gives it back to a Redis that has lost it.
 //
-// It owns which set this node runs, the files of the state folder that hold rules, and the merge of changed files into the
-// shared set. It refuses to know what a line does: it knows where a statement ends and what it is about, and the Router
-// judges each set before it is used or published. It never sees mail.
+// It owns which set this node runs, the files of the state folder that hold rules, and the merge of changed files into
+// the shared set. It refuses to know what a line does: it knows where a statement ends and what it is about, and the
+// Router judges each set before it is used or published. It never sees mail.
 //
 // # Which set a node runs
 //
@@ -19,16 +19,16 @@
 //
 // # Who publishes
 //
-// Redis is asked for the version each half second. Where it holds none, an older one, or what is no set at all, each node
-// that sees it publishes its own by compare-and-set, and one of them succeeds. A set that Redis names and whose parts are
-// lost is written again by a node that runs it; if none does for Config.Grace, one publishes its own set as the version
-// after. What a later version of this program wrote is left alone. Versions in Redis therefore only grow, except when it is
-// emptied or goes back to an older copy, and then every node that remembers a higher one raises it again: two versions
-// cannot fight.
+// Redis is asked for the version each half second. Where it holds none, an older one, or what is no set at all, each
+// node that sees it publishes its own by compare-and-set, and one of them succeeds. A set that Redis names and whose
+// parts are lost is written again by a node that runs it; if none does for Config.Grace, one publishes its own set as
+// the version after. What a later version of this program wrote is left alone. Versions in Redis therefore only grow,
+// except when it is emptied or goes back to an older copy, and then every node that remembers a higher one raises it
+// again: two versions cannot fight.
 //
-// Asking was taken rather than publish/subscribe or keyspace notifications because it needs nothing of Redis that a restart,
-// a failover, Sentinel or Cluster would lose: a subscriber that was away for a moment has missed the message and does not
-// know it, so it would have to ask as well. One short script twice a second costs Redis some microseconds.
+// Asking was taken rather than publish/subscribe or keyspace notifications because it needs nothing of Redis that a
+// restart, a failover, Sentinel or Cluster would lose: a subscriber that was away for a moment has missed the message
+// and does not know it, so it would have to ask as well. One short script twice a second costs Redis some microseconds.
 //
 // # The files
 //

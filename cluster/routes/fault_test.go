@@ -15,8 +15,8 @@ import (
 	"github.com/millrace/millrace/loadtest/extern"
 )
 
-// TestFaultsOfRedis hurts Redis in each way, and holds that nobody loses rules, that reloading says what it did, and that
-// all agree again.
+// TestFaultsOfRedis hurts Redis in each way, and holds that nobody loses rules, that reloading says what it did, and
+// that all agree again.
 func TestFaultsOfRedis(t *testing.T) {
 	const text, changed = "a@h x\n", "a@h x\nb@h x\n"
 	for _, c := range []struct {
@@ -176,8 +176,8 @@ func (s *server) keys(pattern string) []string {
 }
 
 // TestChaosEndsInAgreement has nodes reload, die and come back with and without their state while Redis is emptied, set
-// back and spoilt, and holds that no node's version falls while it lives, that none is without rules, and that all agree
-// in the end on a set that has the lines of the last calm.
+// back and spoilt, and holds that no node's version falls while it lives, that none is without rules, and that all
+// agree in the end on a set that has the lines of the last calm.
 func TestChaosEndsInAgreement(t *testing.T) {
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

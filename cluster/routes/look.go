@@ -51,8 +51,8 @@ func (r *Routes) compare(ctx context.Context) error {
 	return r.giveBack(ctx, head)
 }
 
-// isNewer tells whether what Redis holds takes the place of what this node runs. Two sets with one version are settled by
-// Redis: so nobody has to publish, and all come to the same one.
+// isNewer tells whether what Redis holds takes the place of what this node runs. Two sets with one version are settled
+// by Redis: so nobody has to publish, and all come to the same one.
 func (r *Routes) isNewer(head store.RulesHead) bool {
 	return head.Number > r.force.version || head.Number > 0 && head.Number == r.force.version && head.Digest != r.force.digest
 }
@@ -91,8 +91,8 @@ func (r *Routes) adopt(ctx context.Context, head store.RulesHead) error {
 	return nil
 }
 
-// miss is told of a head whose parts are lost. A node that runs this version writes them again when it looks; if none does,
-// there is none left, and another set takes its place.
+// miss is told of a head whose parts are lost. A node that runs this version writes them again when it looks; if none
+// does, there is none left, and another set takes its place.
 func (r *Routes) miss(ctx context.Context, head store.RulesHead) error {
 	now := r.cfg.Now()
 	if r.watch.missing != head.String() {

@@ -84,8 +84,8 @@ func merge(base, ours, theirs set, paths []string, version uint64) (set, error) 
 	return merged, nil
 }
 
-// compare notes which statements of base ours has as they were, and which domains' regexes ours touched. It tells whether
-// there is anything to do.
+// compare notes which statements of base ours has as they were, and which domains' regexes ours touched. It tells
+// whether there is anything to do.
 func (m *merging) compare() bool {
 	old, now := make(map[string][]string), make(map[string][]string) // the regexes of each domain
 	for _, f := range m.base {

@@ -129,8 +129,8 @@ func (r *Routes) merged(files set, paths []string) (set, error) {
 	return merge(r.baseSet(), files, collect(r.cfg.Router.Files()), paths, r.force.version)
 }
 
-// prepare has the Router prepare a set that is made of files. Where the fault lies in them, it is told with the names that
-// this node has for them.
+// prepare has the Router prepare a set that is made of files. Where the fault lies in them, it is told with the names
+// that this node has for them.
 func (r *Routes) prepare(version uint64, s, files set, paths []string) (func(), error) {
 	use, err := r.cfg.Router.Prepare(version, s.all())
 	if err == nil {

@@ -20,8 +20,8 @@ const (
 	// startTries is how often Start asks a Redis that does not answer, startPause apart.
 	startTries = 4
 	startPause = 100 * time.Millisecond
-	// retryRefused is the time until a set that this node cannot run is tried again, and retryMissing that for one whose
-	// parts are lost.
+	// retryRefused is the time until a set that this node cannot run is tried again, and retryMissing that for one
+	// whose parts are lost.
 	retryRefused = 30 * time.Second
 	retryMissing = 2 * time.Second
 	// retrySave is the time until what could not be kept is kept again, and mostBackoff the longest between two
@@ -102,9 +102,9 @@ func New(c Config) (*Routes, error) {
 	return r, nil
 }
 
-// Start puts rules in force, as the package comment says which, and keeps them the same as those of the other nodes from
-// then on. Without Redis its error is that of reading the files. With one it has none: a node without rules that it can
-// use is not ready, and may become so. It waits for Redis for Config.Wait at most. It is called once.
+// Start puts rules in force, as the package comment says which, and keeps them the same as those of the other nodes
+// from then on. Without Redis its error is that of reading the files. With one it has none: a node without rules that
+// it can use is not ready, and may become so. It waits for Redis for Config.Wait at most. It is called once.
 func (r *Routes) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
 	defer cancel()
@@ -252,10 +252,11 @@ func (r *Routes) Close() error {
 	return nil
 }
 
-// Reload reads the files anew, publishes what changed in them and puts the outcome in force; the rules are made anew in any
-// case, with the keys and passwords as they are now. Without Redis the files are the rules. On an error nothing changed,
-// here or elsewhere, except that one of ErrUnanswered may leave it open whether the new rules were published. It is a
-// *ConflictError where the files and the shared rules say different things, or that of the Router, or of reading.
+// Reload reads the files anew, publishes what changed in them and puts the outcome in force; the rules are made anew in
+// any case, with the keys and passwords as they are now. Without Redis the files are the rules. On an error nothing
+// changed, here or elsewhere, except that one of ErrUnanswered may leave it open whether the new rules were published.
+// It is a *ConflictError where the files and the shared rules say different things, or that of the Router, or of
+// reading.
 func (r *Routes) Reload(ctx context.Context) error {
 	q := request{ctx, make(chan error, 1)}
 	select {

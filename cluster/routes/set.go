@@ -61,8 +61,8 @@ func (s set) all() iter.Seq2[string, string] {
 	}
 }
 
-// encode writes a set as Redis and the state folder hold it: before each text a line with its length and its name, and a
-// line feed behind it.
+// encode writes a set as Redis and the state folder hold it: before each text a line with its length and its name, and
+// a line feed behind it.
 func (s set) encode() []byte {
 	size := 0
 	for _, f := range s {

@@ -25,8 +25,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A table is a Router that takes any line without the word "bad" that is about something new, and holds each node to the
-// promise that its version never falls.
+// A table is a Router that takes any line without the word "bad" that is about something new, and holds each node to
+// the promise that its version never falls.
 type table struct {
 	t testing.TB
 

@@ -170,9 +170,10 @@ func (s *Store) AwaitLists(ctx context.Context, addr netip.Addr, lists []string,
 	}
 }
 
-// PutDNSBL keeps what a list said of an address for ttl, at most 31 days, and ends the lock of the one who looked it up.
-// Codes are the A records; none means not listed. A look-up that failed is not put: its lock runs out. An answer with a
-// ttl of 0 or less serves no one else, but its lock ends. ctx should not end with the client: others wait for the answer.
+// PutDNSBL keeps what a list said of an address for ttl, at most 31 days, and ends the lock of the one who looked it
+// up. Codes are the A records; none means not listed. A look-up that failed is not put: its lock runs out. An answer
+// with a ttl of 0 or less serves no one else, but its lock ends. ctx should not end with the client: others wait for
+// the answer.
 func (s *Store) PutDNSBL(ctx context.Context, addr netip.Addr, list string, codes []netip.Addr, ttl time.Duration) {
 	addr = plain(addr)
 	if !addr.IsValid() {
@@ -189,9 +190,9 @@ func (s *Store) PutDNSBL(ctx context.Context, addr netip.Addr, list string, code
 	s.redis.run(ctx, []call{c}, read)
 }
 
-// Vote counts what became of a client's mail and tells whether that changed its karma: a destination domain has one vote
-// per client and hour, which a second one in the hour can only make worse. Without an address, or with a weight that is
-// no number, nothing is counted.
+// Vote counts what became of a client's mail and tells whether that changed its karma: a destination domain has one
+// vote per client and hour, which a second one in the hour can only make worse. Without an address, or with a weight
+// that is no number, nothing is counted.
 func (s *Store) Vote(ctx context.Context, v mail.Vote) (counted bool) {
 	v.Client = plain(v.Client)
 	if !v.Client.IsValid() || !finite(v.Weight) {

@@ -17,10 +17,10 @@ import (
 
 // A Config says where the store is and how much it may take. The zero value is a store without Redis.
 type Config struct {
-	// URL names the Redis: redis://[user[:password]@]host[:port][/database], or rediss:// for TLS. With master_name=NAME
-	// in the query the hosts are Sentinels, which may need sentinel_username and sentinel_password; with addr=HOST:PORT,
-	// which may be repeated, they are more Sentinels, or else nodes of a Redis Cluster; cluster=true says so for one
-	// host. Empty: no Redis.
+	// URL names the Redis: redis://[user[:password]@]host[:port][/database], or rediss:// for TLS. With
+	// master_name=NAME in the query the hosts are Sentinels, which may need sentinel_username and sentinel_password;
+	// with addr=HOST:PORT, which may be repeated, they are more Sentinels, or else nodes of a Redis Cluster;
+	// cluster=true says so for one host. Empty: no Redis.
 	URL string
 	// TLS is the base for rediss://: root certificates and our own. Nil: the system's.
 	TLS *tls.Config
@@ -116,8 +116,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// options gives what the Redis client is made with, nil without a URL. The library's own defaults wait seconds for a dead
-// server, try four times and dial five times for each.
+// options gives what the Redis client is made with, nil without a URL. The library's own defaults wait seconds for a
+// dead server, try four times and dial five times for each.
 func (c Config) options() (*redis.UniversalOptions, error) {
 	if c.URL == "" {
 		return nil, nil
@@ -125,7 +125,8 @@ func (c Config) options() (*redis.UniversalOptions, error) {
 	o := &redis.UniversalOptions{
 		DialTimeout: c.Timeout, ReadTimeout: c.Timeout, WriteTimeout: c.Timeout, ContextTimeoutEnabled: true,
 		MaxRetries: -1, DialerRetries: 1, PoolTimeout: c.Timeout * 2 / 5, PoolSize: c.Connections,
-		// A call is some hundred octets, and so is its answer. A second pool for pipelines would double the connections.
+		// A call is some hundred octets, and so is its answer. A second pool for pipelines would double the
+		// connections.
 		ReadBufferSize: 4096, WriteBufferSize: 4096, PipelinePoolSize: -1,
 		// Nothing is pushed to us, and nothing is said to a new connection that is not needed.
 		Protocol: 2, DisableIdentity: true,

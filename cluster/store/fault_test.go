@@ -40,8 +40,8 @@ func (l *logText) count(s string) int {
 // added is what Redis may add to a stage when it fails. The deadline is 50 ms; the rest is for a busy machine.
 const added = 150 * time.Millisecond
 
-// TestFaultsOfRedis hurts a Redis under load in each way that one is hurt. No call may fail or wait long, the node goes on
-// with its own knowledge, says so once, and comes back by itself.
+// TestFaultsOfRedis hurts a Redis under load in each way that one is hurt. No call may fail or wait long, the node goes
+// on with its own knowledge, says so once, and comes back by itself.
 func TestFaultsOfRedis(t *testing.T) {
 	for _, c := range []struct {
 		name      string

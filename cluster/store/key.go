@@ -60,8 +60,8 @@ func (k keyring) key(group, kind string, parts ...string) string {
 	return b.String()
 }
 
-// group gives what stands in the braces for a foreign name. Braces in it would end it early, and nothing at all would mean
-// the whole key.
+// group gives what stands in the braces for a foreign name. Braces in it would end it early, and nothing at all would
+// mean the whole key.
 func group(name string) string {
 	if name == "" || len(name) > longestPart || strings.ContainsAny(name, "{}") {
 		return digest(name)

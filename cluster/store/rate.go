@@ -12,7 +12,8 @@ const (
 	// far from the end of an int64.
 	longest   = 31 * 24 * time.Hour
 	mostBurst = 1 << 20
-	// mostName bounds what stands for one counter, in octets. A reverse-path has at most 256 (RFC 5321 section 4.5.3.1.3).
+	// mostName bounds what stands for one counter, in octets. A reverse-path has at most 256 (RFC 5321 section
+	// 4.5.3.1.3).
 	mostName = 1024
 )
 
@@ -32,12 +33,12 @@ func checkRates(rates []mail.Rate) error {
 	return nil
 }
 
-// A gauge is a rate in the terms of its algorithm, in microseconds: by how much the theoretical arrival time may be ahead
-// of the clock, and how far it is moved.
+// A gauge is a rate in the terms of its algorithm, in microseconds: by how much the theoretical arrival time may be
+// ahead of the clock, and how far it is moved.
 type gauge struct{ burst, cost int64 }
 
-// measure gives the gauge of r when nodes share its limit without speaking to each other. A single message that fits the
-// whole limit still fits a node's part of it.
+// measure gives the gauge of r when nodes share its limit without speaking to each other. A single message that fits
+// the whole limit still fits a node's part of it.
 func measure(r *mail.Rate, nodes int) gauge {
 	interval := max(1, r.Per.Microseconds()/int64(r.Count))
 	burst, cost := int64(r.Burst), int64(r.Cost)

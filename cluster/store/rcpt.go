@@ -8,11 +8,11 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// Rcpt gives what is known for a group of recipients, in one round trip at most: one script for each group of rates (all
-// of them in one where Redis is no Cluster), one for the triplets of a client network, and the marks. The error is that of
-// a rate that cannot be kept. On a Redis Cluster, what one slot drew for a unit that another slot refused is missing until
-// it is given back, within the same call. When Redis fails, the facts are the twin's and Degraded says so; a triplet
-// passes then, because it may have passed elsewhere.
+// Rcpt gives what is known for a group of recipients, in one round trip at most: one script for each group of rates
+// (all of them in one where Redis is no Cluster), one for the triplets of a client network, and the marks. The error is
+// that of a rate that cannot be kept. On a Redis Cluster, what one slot drew for a unit that another slot refused is
+// missing until it is given back, within the same call. When Redis fails, the facts are the twin's and Degraded says
+// so; a triplet passes then, because it may have passed elsewhere.
 func (s *Store) Rcpt(ctx context.Context, q mail.RcptQuery) (mail.RcptFacts, error) {
 	if err := checkRates(q.Rates); err != nil {
 		return mail.RcptFacts{}, err

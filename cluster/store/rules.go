@@ -17,10 +17,10 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// The rules that all nodes run lie in Redis as a head and its parts, all in one slot. The head is one short text: number,
-// digest and sizes of the rules in force, and the name of the hash that holds their parts. Parts are written under a name
-// of their own before the head is moved to them by compare-and-set, and those that the head left are kept for a while: at
-// each moment the rules in force and the ones before them are whole.
+// The rules that all nodes run lie in Redis as a head and its parts, all in one slot. The head is one short text:
+// number, digest and sizes of the rules in force, and the name of the hash that holds their parts. Parts are written
+// under a name of their own before the head is moved to them by compare-and-set, and those that the head left are kept
+// for a while: at each moment the rules in force and the ones before them are whole.
 
 // What is wrong with rules in Redis.
 var (
@@ -122,8 +122,8 @@ func isHex(s string, digits int) bool {
 	return len(s) == digits && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// RulesVersion tells which rules Redis holds, in one round trip as long as they do not change. With ErrCorrupt the head is
-// fit to be replaced by PublishRules. Other errors are ErrAlone, ErrUnanswered and ErrNewer.
+// RulesVersion tells which rules Redis holds, in one round trip as long as they do not change. With ErrCorrupt the head
+// is fit to be replaced by PublishRules. Other errors are ErrAlone, ErrUnanswered and ErrNewer.
 func (s *Store) RulesVersion(ctx context.Context) (RulesHead, error) {
 	r := s.redis
 	if r == nil {
@@ -156,10 +156,10 @@ func (s *Store) RulesVersion(ctx context.Context) (RulesHead, error) {
 	return RulesHead{}, ErrUnanswered
 }
 
-// LoadRules gives the text that a head stands for, which is what PublishRules was given, octet for octet. It takes a round
-// trip for each 64 KiB of the compressed text, and tries again where one fails. The errors are ErrAlone, ErrUnanswered and
-// ErrCorrupt: parts that are not what their head says are removed, so that those who have the rules see that they are to be
-// written again.
+// LoadRules gives the text that a head stands for, which is what PublishRules was given, octet for octet. It takes a
+// round trip for each 64 KiB of the compressed text, and tries again where one fails. The errors are ErrAlone,
+// ErrUnanswered and ErrCorrupt: parts that are not what their head says are removed, so that those who have the rules
+// see that they are to be written again.
 func (s *Store) LoadRules(ctx context.Context, h RulesHead) ([]byte, error) {
 	r := s.redis
 	if r == nil {
@@ -196,10 +196,10 @@ func (s *shared) load(ctx context.Context, h RulesHead) ([]byte, error) {
 	return unpack(packed, h)
 }
 
-// PublishRules puts text in force as version number in the place of over, unless Redis holds something else by now: then
-// it changes nothing and ok is false. It takes a round trip for each 64 KiB of the compressed text. After ErrUnanswered
-// it is unknown whether the rules are in force; RulesVersion tells. Other errors are ErrAlone, ErrTooLong, and that of a number
-// that is not between 1 and 2^53.
+// PublishRules puts text in force as version number in the place of over, unless Redis holds something else by now:
+// then it changes nothing and ok is false. It takes a round trip for each 64 KiB of the compressed text. After
+// ErrUnanswered it is unknown whether the rules are in force; RulesVersion tells. Other errors are ErrAlone,
+// ErrTooLong, and that of a number that is not between 1 and 2^53.
 func (s *Store) PublishRules(ctx context.Context, over RulesHead, number uint64, text []byte) (h RulesHead, ok bool, err error) {
 	r := s.redis
 	if r == nil {

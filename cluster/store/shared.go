@@ -135,8 +135,8 @@ func (s *shared) judge(ctx context.Context, err error, now time.Time) {
 	default:
 		how = failed
 		s.failures.Add(1)
-		// The library asks who owns a slot only when a server points elsewhere, which a dead one does not, and else once
-		// a minute. It does so in the background, one at a time.
+		// The library asks who owns a slot only when a server points elsewhere, which a dead one does not, and else
+		// once a minute. It does so in the background, one at a time.
 		if c, ok := s.client.(*redis.ClusterClient); ok {
 			c.ReloadState(ctx)
 		}

@@ -8,8 +8,8 @@ import (
 // shards is a power of two, enough that a few dozen cores seldom meet.
 const shards = 16
 
-// A table is a bounded map in shards. When a shard is full, what was not used for longest is forgotten. What has expired
-// is the business of whoever reads it: it goes when its turn comes. Make one with newTable.
+// A table is a bounded map in shards. When a shard is full, what was not used for longest is forgotten. What has
+// expired is the business of whoever reads it: it goes when its turn comes. Make one with newTable.
 type table[K comparable, V any] struct {
 	seed  maphash.Seed
 	own   func(K) K // makes a key that keeps no foreign memory alive; nil: any key is such
@@ -68,8 +68,8 @@ func (t *table[K, V]) put(k K, v V) {
 	p.mu.Unlock()
 }
 
-// hold gives the place of k's value, which is the zero value if k is new. The caller unlocks the part soon, and the place
-// is his only until then.
+// hold gives the place of k's value, which is the zero value if k is new. The caller unlocks the part soon, and the
+// place is his only until then.
 func (t *table[K, V]) hold(k K) (*V, *part[K, V]) {
 	p := t.part(k)
 	p.mu.Lock()

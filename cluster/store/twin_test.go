@@ -34,7 +34,8 @@ func (c *clock) advance(d time.Duration) {
 	c.t = c.t.Add(d)
 }
 
-// TestTheTwinCountsAsRedisDoes draws the same rates from both. The periods are so long that no time passes by comparison.
+// TestTheTwinCountsAsRedisDoes draws the same rates from both. The periods are so long that no time passes by
+// comparison.
 func TestTheTwinCountsAsRedisDoes(t *testing.T) {
 	addr := extern.StartRedis(t)
 	run := 0

@@ -14,7 +14,8 @@ var (
 	ErrNoData = errors.New("no such record")
 	// ErrServer means that the servers answered with an error of theirs: SERVFAIL, REFUSED or another code.
 	ErrServer = errors.New("name server failure")
-	// ErrTimeout means that no server answered in time, or that none could be reached, or that the caller's time was over.
+	// ErrTimeout means that no server answered in time, or that none could be reached, or that the caller's time was
+	// over.
 	ErrTimeout = errors.New("no answer from a name server")
 	// ErrBadReply means that the replies were malformed or that their CNAMEs lead nowhere within bounds.
 	ErrBadReply = errors.New("unusable reply from a name server")

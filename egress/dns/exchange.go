@@ -139,8 +139,8 @@ func asFailure(err error) error {
 // maxForeign bounds how many packets that answer something else are read before a query is given up.
 const maxForeign = 64
 
-// overUDP sends q from a fresh port and reads until the reply to it comes. Packets that do not answer q are passed over: they
-// are late, or somebody is guessing (RFC 5452 section 9.1).
+// overUDP sends q from a fresh port and reads until the reply to it comes. Packets that do not answer q are passed
+// over: they are late, or somebody is guessing (RFC 5452 section 9.1).
 func overUDP(ctx context.Context, addr string, q *query) (reply, error) {
 	conn, stop, err := dial(ctx, "udp", addr)
 	if err != nil {
@@ -195,8 +195,8 @@ func overTCP(ctx context.Context, addr string, q *query) (reply, error) {
 	return got, err
 }
 
-// dial connects with ctx's deadline on every read and write. stop closes the connection, and the end of ctx wakes whoever
-// waits on it.
+// dial connects with ctx's deadline on every read and write. stop closes the connection, and the end of ctx wakes
+// whoever waits on it.
 func dial(ctx context.Context, network, addr string) (conn net.Conn, stop func(), err error) {
 	var d net.Dialer
 	if conn, err = d.DialContext(ctx, network, addr); err != nil {

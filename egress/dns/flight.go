@@ -18,8 +18,8 @@ type answer struct {
 	weight  int
 }
 
-// A flight is one question on its way. Its goroutine belongs to the Resolver, not to a caller, so that a caller who gives up
-// takes nothing from the others; it ends at the question's own deadline at the latest, and Close awaits it.
+// A flight is one question on its way. Its goroutine belongs to the Resolver, not to a caller, so that a caller who
+// gives up takes nothing from the others; it ends at the question's own deadline at the latest, and Close awaits it.
 type flight struct {
 	done   chan struct{}
 	answer *answer // set before done is closed
@@ -149,9 +149,9 @@ func (r *Resolver) await(ctx context.Context, w *wait) error {
 	return r.settle(ctx, w)
 }
 
-// leave ends a caller's interest in a flight. One that nobody waits for any more is let land, so that its answer serves the
-// next, as long as there is room on the wire; when half of it is taken it is given up. Else whoever makes us ask for names
-// whose servers are silent, and does not wait, could fill it for everybody.
+// leave ends a caller's interest in a flight. One that nobody waits for any more is let land, so that its answer serves
+// the next, as long as there is room on the wire; when half of it is taken it is given up. Else whoever makes us ask
+// for names whose servers are silent, and does not wait, could fill it for everybody.
 func (r *Resolver) leave(w *wait) {
 	f := w.flight
 	if f == nil { // the answer was at hand
@@ -186,8 +186,8 @@ func (r *Resolver) settle(ctx context.Context, w *wait) error {
 	return w.k.gaveUp(ctx)
 }
 
-// spread lets the callers behind this one have the stale answer at once. Where the flight has landed meanwhile, its answer is
-// newer and stays.
+// spread lets the callers behind this one have the stale answer at once. Where the flight has landed meanwhile, its
+// answer is newer and stays.
 func (r *Resolver) spread(w *wait) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -8,9 +8,9 @@ import (
 	wire "github.com/miekg/dns"
 )
 
-// An MX is one mail exchanger of a domain (RFC 1035 section 3.3.9). Host is in lower case without the last dot, except for
-// the root, which is "." (RFC 7505 gives that a meaning). A host name in a reply may hold anything a DNS name may, escaped
-// as in a master file: whoever uses it must check that it is a host name.
+// An MX is one mail exchanger of a domain (RFC 1035 section 3.3.9). Host is in lower case without the last dot, except
+// for the root, which is "." (RFC 7505 gives that a meaning). A host name in a reply may hold anything a DNS name may,
+// escaped as in a master file: whoever uses it must check that it is a host name.
 type MX struct {
 	Host string
 	Pref uint16
@@ -29,8 +29,9 @@ const (
 type Meta struct {
 	// Name is the name that has the records, after all CNAMEs; "" when nothing was learnt.
 	Name string
-	// TTL is the smallest of the records and CNAMEs on the way, after the caps of Config; for a negative answer that of its
-	// SOA (RFC 2308 section 5), and 0 if it came without one. For a failure it is how long the failure is remembered.
+	// TTL is the smallest of the records and CNAMEs on the way, after the caps of Config; for a negative answer that of
+	// its SOA (RFC 2308 section 5), and 0 if it came without one. For a failure it is how long the failure is
+	// remembered.
 	TTL time.Duration
 	// Expires is when the answer, read from the cache now or later, is no longer believed.
 	Expires time.Time
@@ -42,29 +43,29 @@ type Meta struct {
 	Partial bool
 }
 
-// LookupMX gives the MX records of name by preference, those of equal preference by name, at most 100. The slice is shared
-// and must not be changed. The error is an *Error.
+// LookupMX gives the MX records of name by preference, those of equal preference by name, at most 100. The slice is
+// shared and must not be changed. The error is an *Error.
 func (r *Resolver) LookupMX(ctx context.Context, name string) ([]MX, Meta, error) {
 	a, err := r.lookup(ctx, name, wire.TypeMX)
 	return a.mx, a.meta, err
 }
 
-// LookupTXT gives the TXT records of name, the strings of each joined as RFC 7208 section 3.3 and RFC 6376 section 3.6.2.2
-// demand, at most 100. The slice is shared and must not be changed. The error is an *Error.
+// LookupTXT gives the TXT records of name, the strings of each joined as RFC 7208 section 3.3 and RFC 6376 section
+// 3.6.2.2 demand, at most 100. The slice is shared and must not be changed. The error is an *Error.
 func (r *Resolver) LookupTXT(ctx context.Context, name string) ([]string, Meta, error) {
 	a, err := r.lookup(ctx, name, wire.TypeTXT)
 	return a.texts, a.meta, err
 }
 
-// LookupIP gives the addresses of name in one family, in the server's order, at most 100. The slice is shared and must not
-// be changed. The error is an *Error.
+// LookupIP gives the addresses of name in one family, in the server's order, at most 100. The slice is shared and must
+// not be changed. The error is an *Error.
 func (r *Resolver) LookupIP(ctx context.Context, name string, family Family) ([]netip.Addr, Meta, error) {
 	a, err := r.lookup(ctx, name, family.qtype())
 	return a.ips, a.meta, err
 }
 
-// LookupPTR gives the names that addr maps to, in lower case without the last dot, at most 100. The slice is shared and must
-// not be changed. Nothing says that they map back. The error is an *Error.
+// LookupPTR gives the names that addr maps to, in lower case without the last dot, at most 100. The slice is shared and
+// must not be changed. Nothing says that they map back. The error is an *Error.
 func (r *Resolver) LookupPTR(ctx context.Context, addr netip.Addr) ([]string, Meta, error) {
 	name, err := wire.ReverseAddr(addr.Unmap().WithZone("").String())
 	if err != nil {
@@ -79,11 +80,11 @@ type Addrs struct {
 	V6, V4 []netip.Addr
 }
 
-// LookupAddrs asks for both families at once. The error is nil if there is any address; Meta.Partial then says whether one
-// family is missing for another reason than a definite answer: it failed, or came more than half a second after the other.
-// Without any address a failure goes before a definite answer, because nobody knows what the failed question would have
-// brought. The error is an *Error. Of Meta, Expires and TTL are the smaller of what was learnt, leaving a failed family out
-// if there are addresses of the other.
+// LookupAddrs asks for both families at once. The error is nil if there is any address; Meta.Partial then says whether
+// one family is missing for another reason than a definite answer: it failed, or came more than half a second after the
+// other. Without any address a failure goes before a definite answer, because nobody knows what the failed question
+// would have brought. The error is an *Error. Of Meta, Expires and TTL are the smaller of what was learnt, leaving a
+// failed family out if there are addresses of the other.
 func (r *Resolver) LookupAddrs(ctx context.Context, name string) (Addrs, Meta, error) {
 	w6, err := r.begin(name, wire.TypeAAAA)
 	if err != nil {
@@ -185,9 +186,9 @@ func both(w6, w4 wait, err6, err4 error) (Addrs, Meta, error) {
 	return found, m, err4
 }
 
-// without is the Meta of addresses of one family and the definite absence of the other. An absence that nobody is to keep,
-// for want of a SOA, does not cut the life of the addresses short: forwarders that leave the SOA out are common, and then no
-// name with one family could ever be kept.
+// without is the Meta of addresses of one family and the definite absence of the other. An absence that nobody is to
+// keep, for want of a SOA, does not cut the life of the addresses short: forwarders that leave the SOA out are common,
+// and then no name with one family could ever be kept.
 func (m Meta) without(absence Meta) Meta {
 	if absence.TTL == 0 {
 		absence.Expires = m.Expires

@@ -2,10 +2,10 @@ package dns
 
 import "strings"
 
-// canonical gives name in lower case and without its last dot ("." stays), and whether it is a name that can be asked for:
-// labels of 1 to 63 printable ASCII octets, 253 in all (RFC 1035 section 2.3.4). A backslash is refused, because nobody
-// types one into a mail domain and it means something to the parser of names. A name that is canonical already is returned
-// as it is, without allocation.
+// canonical gives name in lower case and without its last dot ("." stays), and whether it is a name that can be asked
+// for: labels of 1 to 63 printable ASCII octets, 253 in all (RFC 1035 section 2.3.4). A backslash is refused, because
+// nobody types one into a mail domain and it means something to the parser of names. A name that is canonical already
+// is returned as it is, without allocation.
 func canonical(name string) (string, bool) {
 	if name == "." {
 		return name, true
@@ -49,8 +49,8 @@ func cleaned(name string) string {
 	return strings.ToLower(strings.TrimSuffix(name, "."))
 }
 
-// unescaped joins the strings of a TXT record and undoes the library's escapes, which are those of a master file (RFC 1035
-// section 5.1).
+// unescaped joins the strings of a TXT record and undoes the library's escapes, which are those of a master file (RFC
+// 1035 section 5.1).
 func unescaped(parts []string) string {
 	text := strings.Join(parts, "")
 	if !strings.Contains(text, `\`) {

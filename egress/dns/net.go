@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// A Net is a Resolver in the shape of net.Resolver, for libraries that were written against that: names end in a dot, the
-// slices are the caller's own, and each error is a *net.DNSError that wraps the *Error.
+// A Net is a Resolver in the shape of net.Resolver, for libraries that were written against that: names end in a dot,
+// the slices are the caller's own, and each error is a *net.DNSError that wraps the *Error.
 type Net struct {
 	r *Resolver
 }
@@ -39,9 +39,9 @@ func (n Net) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
 	return out, nil
 }
 
-// LookupIPAddr is as that of net.Resolver: a literal address is its own answer, and of a name both families are given, IPv6
-// first. Unlike there, a family that failed is an error even if the other has addresses, because a policy decided on half of
-// the addresses would be decided wrong.
+// LookupIPAddr is as that of net.Resolver: a literal address is its own answer, and of a name both families are given,
+// IPv6 first. Unlike there, a family that failed is an error even if the other has addresses, because a policy decided
+// on half of the addresses would be decided wrong.
 func (n Net) LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, error) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []net.IPAddr{{IP: a.WithZone("").AsSlice(), Zone: a.Zone()}}, nil

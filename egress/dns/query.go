@@ -83,8 +83,8 @@ type reply struct {
 	size  int // octets of the records kept, about
 }
 
-// read checks that raw answers q and takes what it says. A packet that is no reply to q is errForeign, one that must be asked
-// for again over TCP errTruncated or errCase; strict asks for the case to be kept, which not every server does.
+// read checks that raw answers q and takes what it says. A packet that is no reply to q is errForeign, one that must be
+// asked for again over TCP errTruncated or errCase; strict asks for the case to be kept, which not every server does.
 func (q *query) read(raw []byte, strict bool) (reply, error) {
 	if len(raw) < headerSize || !bytes.Equal(raw[:2], q.raw[:2]) || raw[2]&0xf8 != 0x80 {
 		return reply{}, errForeign // too short, another ID, no response or another opcode

@@ -1,14 +1,14 @@
-// Package dns is the relay's only resolver: a caching stub that asks recursive servers and keeps what net.Resolver throws
-// away, which is the TTL, the AD bit and the difference between a name that does not exist, a name without such records
-// and a server that failed.
+// Package dns is the relay's only resolver: a caching stub that asks recursive servers and keeps what net.Resolver
+// throws away, which is the TTL, the AD bit and the difference between a name that does not exist, a name without such
+// records and a server that failed.
 //
-// It owns the question on the wire, the check of the reply, the caches and the choice of a server. It refuses to know what
-// the records are for: MX rules, address policy, SPF and DNS lists are its callers'. It does no recursion and no DNSSEC
-// validation of its own.
+// It owns the question on the wire, the check of the reply, the caches and the choice of a server. It refuses to know
+// what the records are for: MX rules, address policy, SPF and DNS lists are its callers'. It does no recursion and no
+// DNSSEC validation of its own.
 //
-// Invariants: a reply is believed only if its ID and its whole question section are those that were asked; one question is
-// on the wire once, however many callers wait for it; a caller that gives up takes nothing from the others; memory is
-// bounded by CacheSize and Concurrency; a cache hit allocates nothing.
+// Invariants: a reply is believed only if its ID and its whole question section are those that were asked; one question
+// is on the wire once, however many callers wait for it; a caller that gives up takes nothing from the others; memory
+// is bounded by CacheSize and Concurrency; a cache hit allocates nothing.
 package dns
 
 import (
@@ -27,29 +27,29 @@ import (
 
 // A Config says whom to ask and how long to believe it. The zero Config is usable.
 type Config struct {
-	// Servers are recursive servers, "address:port" each, in order of preference. None means those of /etc/resolv.conf, read
-	// once by New, and 127.0.0.1:53 if there are none.
+	// Servers are recursive servers, "address:port" each, in order of preference. None means those of /etc/resolv.conf,
+	// read once by New, and 127.0.0.1:53 if there are none.
 	Servers []string
-	// TrustAD says that the servers validate and that the path to them cannot be tampered with, so that their AD bit means
-	// something (RFC 4035 section 4.9.3). Without it Meta.AD is never set.
+	// TrustAD says that the servers validate and that the path to them cannot be tampered with, so that their AD bit
+	// means something (RFC 4035 section 4.9.3). Without it Meta.AD is never set.
 	TrustAD bool
 	// Timeout is how long one query waits for its reply; 0 means 2 s.
 	Timeout time.Duration
-	// Attempts is how many queries a question may cost over all servers, 0 meaning 4. The same question repeated over TCP or
-	// without EDNS0 does not count. A question never takes longer than Attempts times Timeout.
+	// Attempts is how many queries a question may cost over all servers, 0 meaning 4. The same question repeated over
+	// TCP or without EDNS0 does not count. A question never takes longer than Attempts times Timeout.
 	Attempts int
 	// CacheSize bounds the number of answers kept, 0 meaning 65536. An answer larger than 512 octets counts for more.
 	CacheSize int
-	// MaxTTL is the longest that an answer is believed whatever its TTL; 0 means 24 h. A TTL of 0 is honoured: such an answer
-	// is given to those who wait for it and not kept.
+	// MaxTTL is the longest that an answer is believed whatever its TTL; 0 means 24 h. A TTL of 0 is honoured: such an
+	// answer is given to those who wait for it and not kept.
 	MaxTTL time.Duration
 	// NegativeMaxTTL is the same for "no such name" and "no such record"; 0 means 5 min.
 	NegativeMaxTTL time.Duration
-	// StaleFor is how long after its expiry an answer may still be given when no server can be had (RFC 8767); 0 means 24 h,
-	// and a negative value never.
+	// StaleFor is how long after its expiry an answer may still be given when no server can be had (RFC 8767); 0 means
+	// 24 h, and a negative value never.
 	StaleFor time.Duration
-	// Concurrency bounds the queries that are on the wire at once; 0 means 256. At most eight times as many questions may
-	// wait, and what is asked beyond that fails at once with ErrBusy.
+	// Concurrency bounds the queries that are on the wire at once; 0 means 256. At most eight times as many questions
+	// may wait, and what is asked beyond that fails at once with ErrBusy.
 	Concurrency int
 	// Now reads the wall clock that TTLs run by; nil means time.Now.
 	Now func() time.Time
@@ -69,11 +69,11 @@ const (
 	failureTTL = 5 * time.Second
 	// staleTTL is how long a stale answer is given before the servers are tried again (RFC 8767 section 4).
 	staleTTL = 30 * time.Second
-	// staleAfter is how long a caller waits for the servers while a stale answer is at hand: the client response timer of RFC
-	// 8767 section 5.
+	// staleAfter is how long a caller waits for the servers while a stale answer is at hand: the client response timer
+	// of RFC 8767 section 5.
 	staleAfter = 1800 * time.Millisecond
-	// familyWait is how long a caller that has addresses of one family waits for the other. A zone whose server never answers
-	// AAAA is common, and must not cost every message the whole time-out.
+	// familyWait is how long a caller that has addresses of one family waits for the other. A zone whose server never
+	// answers AAAA is common, and must not cost every message the whole time-out.
 	familyWait = 500 * time.Millisecond
 	// queueFactor times Concurrency is how many questions may be open.
 	queueFactor = 8
@@ -187,8 +187,8 @@ func New(c Config) (*Resolver, error) {
 	return r, nil
 }
 
-// Close ends all queries and waits for them. Who waits for an answer gets ErrClosed, and so does every later question that
-// the cache cannot answer.
+// Close ends all queries and waits for them. Who waits for an answer gets ErrClosed, and so does every later question
+// that the cache cannot answer.
 func (r *Resolver) Close() {
 	r.mu.Lock()
 	r.closed = true

@@ -12,11 +12,11 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// Addrs gives the addresses of an MX host that may be connected to, IPv6 first, each family in random order. The host is
-// one of a Set. The slice is the caller's.
+// Addrs gives the addresses of an MX host that may be connected to, IPv6 first, each family in random order. The host
+// is one of a Set. The slice is the caller's.
 //
-// The error is a *mail.Refusal: 451 4.4.3 the DNS failed or ctx ended, 451 4.4.4 the host has no address, 451 4.4.1 it has
-// only such as must not be connected to, which the Cause names.
+// The error is a *mail.Refusal: 451 4.4.3 the DNS failed or ctx ended, 451 4.4.4 the host has no address, 451 4.4.1 it
+// has only such as must not be connected to, which the Cause names.
 func (f *Finder) Addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	all, err := f.addrs(ctx, host)
 	if err != nil {
@@ -42,8 +42,8 @@ func (f *Finder) Addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	return allowed, nil
 }
 
-// FixedAddrs gives the addresses of a host that the operator wrote down, whatever network they are in: a name, "localhost",
-// or an address with or without brackets. Order and errors are those of Addrs.
+// FixedAddrs gives the addresses of a host that the operator wrote down, whatever network they are in: a name,
+// "localhost", or an address with or without brackets. Order and errors are those of Addrs.
 func (f *Finder) FixedAddrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{a.Unmap()}, nil
@@ -80,8 +80,8 @@ func (f *Finder) addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	return out, nil
 }
 
-// literal gives the Set of a domain that is an address literal (RFC 5321 section 4.1.3): one host, which no MX record can
-// change.
+// literal gives the Set of a domain that is an address literal (RFC 5321 section 4.1.3): one host, which no MX record
+// can change.
 func (f *Finder) literal(domain string) (Set, error) {
 	a, err := parseLiteral(domain)
 	if err != nil {
@@ -123,7 +123,8 @@ func parseLiteral(s string) (netip.Addr, error) {
 	return a.Unmap(), nil
 }
 
-// kindOf names the network that a lies in if it is not the public one, and says whether no host can have such an address.
+// kindOf names the network that a lies in if it is not the public one, and says whether no host can have such an
+// address.
 func kindOf(a netip.Addr) (kind string, never bool) {
 	a = plain(a)
 	switch {
@@ -152,7 +153,8 @@ func kindOf(a netip.Addr) (kind string, never bool) {
 func embedded(b [16]byte) (kind string, never bool) {
 	nat64 := [12]byte{0x00, 0x64, 0xff, 0x9b} // 64:ff9b::/96 (RFC 6052 section 2.1)
 	switch {
-	case [12]byte(b[:12]) == nat64, [12]byte(b[:12]) == [12]byte{}: // and ::/96, IPv4-compatible (RFC 4291 section 2.5.5.1)
+	// and ::/96, IPv4-compatible (RFC 4291 section 2.5.5.1)
+	case [12]byte(b[:12]) == nat64, [12]byte(b[:12]) == [12]byte{}:
 		return kindOf(netip.AddrFrom4([4]byte(b[12:])))
 	case b[0] == 0x20 && b[1] == 0x02: // 2002::/16, 6to4 (RFC 3056)
 		return kindOf(netip.AddrFrom4([4]byte(b[2:6])))

@@ -1,12 +1,12 @@
-// Package mx goes from a domain to the hosts that take its mail, in the order to try them (RFC 5321 section 5.1), and from
-// such a host to the addresses that may be connected to. It names the Site that the hosts form.
+// Package mx goes from a domain to the hosts that take its mail, in the order to try them (RFC 5321 section 5.1), and
+// from such a host to the addresses that may be connected to. It names the Site that the hosts form.
 //
-// It owns the rules of MX records, the policy on private addresses and the shipped file of providers. It refuses to know
-// DNS messages, sockets and sessions.
+// It owns the rules of MX records, the policy on private addresses and the shipped file of providers. It refuses to
+// know DNS messages, sockets and sessions.
 //
-// Invariants: only a definite answer of the DNS about the domain is a 5yz, everything else a 4yz; a host that is ourselves,
-// or is less preferred than ourselves, is never given; the Site depends on the domain's MX records alone, not on which of
-// the hosts can be resolved right now.
+// Invariants: only a definite answer of the DNS about the domain is a 5yz, everything else a 4yz; a host that is
+// ourselves, or is less preferred than ourselves, is never given; the Site depends on the domain's MX records alone,
+// not on which of the hosts can be resolved right now.
 package mx
 
 import (
@@ -34,11 +34,11 @@ type Resolver interface {
 // A Config says whom to ask, who we are and what is allowed.
 type Config struct {
 	Resolver Resolver // required
-	// AllowPrivate lets MX hosts have addresses on loopback, RFC 1918, 100.64.0.0/10, link-local and unique local networks.
-	// Without it anybody who can write an MX record could make us connect into our own network.
+	// AllowPrivate lets MX hosts have addresses on loopback, RFC 1918, 100.64.0.0/10, link-local and unique local
+	// networks. Without it anybody who can write an MX record could make us connect into our own network.
 	AllowPrivate bool
-	// Self are the host names that mail reaches us by, and SelfAddrs the addresses. An MX host that is one of them, or has one
-	// of the addresses, is ourselves.
+	// Self are the host names that mail reaches us by, and SelfAddrs the addresses. An MX host that is one of them, or
+	// has one of the addresses, is ourselves.
 	Self      []string
 	SelfAddrs []netip.Addr
 	// Providers name Sites and their limits; nil means ShippedProviders.
@@ -81,8 +81,8 @@ type Host struct {
 
 // A Set is what takes a domain's mail.
 type Set struct {
-	// Site is the provider's name if all MX hosts are of one provider, else the sorted host names joined by commas. A Set too
-	// large to spell out is the first host, how many more there are, and a digest.
+	// Site is the provider's name if all MX hosts are of one provider, else the sorted host names joined by commas. A
+	// Set too large to spell out is the first host, how many more there are, and a digest.
 	Site mail.Site
 	// Hosts are to be tried in this order. The slice may be shared and must not be changed.
 	Hosts []Host
@@ -152,11 +152,11 @@ func (f *Finder) Limits(site mail.Site) Limits { return f.providers.Load().Limit
 // Use takes other Providers from now on. Domains that are known already are looked up again, as the DNS cache allows.
 func (f *Finder) Use(p *Providers) { f.providers.Store(p) }
 
-// Hosts gives the hosts that take mail for domain, which is a domain in ASCII (an internationalized one in A-labels) or an
-// address literal in brackets. Hosts of equal preference come in another order each time (RFC 5321 section 5.1).
+// Hosts gives the hosts that take mail for domain, which is a domain in ASCII (an internationalized one in A-labels) or
+// an address literal in brackets. Hosts of equal preference come in another order each time (RFC 5321 section 5.1).
 //
-// The error is a *mail.Refusal: 550 5.1.2 the domain does not exist or has no mail host, 556 5.1.10 it has a null MX, 554
-// 5.4.6 its best host is ourselves, 451 4.4.3 the DNS failed or ctx ended, 451 4.4.4 none of its MX hosts exists.
+// The error is a *mail.Refusal: 550 5.1.2 the domain does not exist or has no mail host, 556 5.1.10 it has a null MX,
+// 554 5.4.6 its best host is ourselves, 451 4.4.3 the DNS failed or ctx ended, 451 4.4.4 none of its MX hosts exists.
 func (f *Finder) Hosts(ctx context.Context, domain string) (Set, error) {
 	domain = canonical(domain)
 	if k, ok := f.sets.Get(domain); ok && k.by == f.providers.Load() && f.cfg.Now().Before(k.set.Expires) {
@@ -238,8 +238,8 @@ func (f *Finder) find(ctx context.Context, domain string) (*kept, error) {
 	return k, nil
 }
 
-// usable gives the hosts of records that can be hosts, each once with its best preference. Addresses, "localhost", the root
-// and what is no host name are passed over.
+// usable gives the hosts of records that can be hosts, each once with its best preference. Addresses, "localhost", the
+// root and what is no host name are passed over.
 func usable(records []dns.MX) []Host {
 	hosts := make([]Host, 0, len(records))
 	seen := make(map[string]bool, len(records))

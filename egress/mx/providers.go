@@ -53,9 +53,9 @@ func ShippedProviders() *Providers {
 // ParseProviders reads text in the format that providers.txt explains. An error begins with name and the line's number.
 func ParseProviders(name, text string) (*Providers, error) { return new(Providers).Over(name, text) }
 
-// Over reads text in the same format and gives Providers who know that and, where it says nothing, what p does: its sites add
-// hosts to those of p or take them over, and the limits of a Site replace those of p whole; what "*" leaves out stays. p is
-// not changed. Errors are those of ParseProviders.
+// Over reads text in the same format and gives Providers who know that and, where it says nothing, what p does: its
+// sites add hosts to those of p or take them over, and the limits of a Site replace those of p whole; what "*" leaves
+// out stays. p is not changed. Errors are those of ParseProviders.
 func (p *Providers) Over(name, text string) (*Providers, error) {
 	r := reading{
 		Providers: &Providers{
@@ -143,8 +143,8 @@ func (r *reading) site(name string, hosts []string, number int) error {
 	return nil
 }
 
-// fill completes the limits of each Site by those of all others, and looks at what only the whole text tells. An error comes
-// with its line, 0 for the last one.
+// fill completes the limits of each Site by those of all others, and looks at what only the whole text tells. An error
+// comes with its line, 0 for the last one.
 func (r *reading) fill() (line int, err error) {
 	p := r.Providers
 	p.others = p.given["*"]
@@ -317,8 +317,8 @@ func isSiteName(s string) bool {
 	return s != "" && len(s) <= 63
 }
 
-// isHostName reports whether s can be a host's name: letters, digits, hyphens and, because they exist, underscores, with a
-// last label that is no number (RFC 1123 section 2.1).
+// isHostName reports whether s can be a host's name: letters, digits, hyphens and, because they exist, underscores,
+// with a last label that is no number (RFC 1123 section 2.1).
 func isHostName(s string) bool {
 	if s == "" || len(s) > 253 {
 		return false

@@ -179,7 +179,8 @@ func TestASiteIsCalledAsTheFinderCallsIt(t *testing.T) {
 	}
 }
 
-// FuzzProviders holds that an error names a line that exists, and that a file that is taken has usable limits for everybody.
+// FuzzProviders holds that an error names a line that exists, and that a file that is taken has usable limits for
+// everybody.
 func FuzzProviders(f *testing.F) {
 	f.Add(shipped)
 	f.Add("site a .a.example\nlimits * connections=1 messages=2 idle=3s age=4s\nlimits a idle=1h")
@@ -220,7 +221,8 @@ func FuzzProviders(f *testing.F) {
 	})
 }
 
-// FuzzLiteral holds that an address literal is read as an address or refused, and that the name it is given reads the same.
+// FuzzLiteral holds that an address literal is read as an address or refused, and that the name it is given reads the
+// same.
 func FuzzLiteral(f *testing.F) {
 	for _, s := range []string{"[192.0.2.1]", "[IPv6:2001:db8::1]", "[ipv6:::ffff:1.2.3.4]", "[]", "[", "[IPv6:]", "[fe80::1%x]", "[x:y]"} {
 		f.Add(s)

@@ -6,8 +6,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// The texts of these name no domain and no host: a rule may have rewritten the recipient, and then the sender is not to learn
-// where mail goes. The Cause names both.
+// The texts of these name no domain and no host: a rule may have rewritten the recipient, and then the sender is not to
+// learn where mail goes. The Cause names both.
 
 func noDomain(domain, text string, cause error) *mail.Refusal {
 	return mail.Refuse(550, 1, 2, text, "no such domain", fmt.Errorf("%s: %w", domain, cause))

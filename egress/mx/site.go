@@ -40,9 +40,9 @@ func (p *Providers) site(hosts []Host) mail.Site {
 	return mail.Site(joined)
 }
 
-// Name gives the Site that is called by a provider's name, by the hosts of a domain with commas, by an address literal, or by a
-// next hop as the rules have it. An error says that there is none: no provider of that name, hosts of a provider, which go by
-// its name, or no name at all.
+// Name gives the Site that is called by a provider's name, by the hosts of a domain with commas, by an address literal,
+// or by a next hop as the rules have it. An error says that there is none: no provider of that name, hosts of a
+// provider, which go by its name, or no name at all.
 func (p *Providers) Name(s string) (mail.Site, error) {
 	site, err := parseSite(s)
 	if err != nil {
@@ -110,7 +110,8 @@ func parseSite(s string) (mail.Site, error) {
 // unixScheme begins the name of a next hop at a unix socket.
 const unixScheme = "lmtp+unix:"
 
-// parseNextHop reads a next hop as it stands in the rules. Its user does not count, and the port of its scheme is not told.
+// parseNextHop reads a next hop as it stands in the rules. Its user does not count, and the port of its scheme is not
+// told.
 func parseNextHop(s string) (mail.Site, error) {
 	if file, ok := strings.CutPrefix(s, unixScheme); ok {
 		if !strings.HasPrefix(file, "/") {

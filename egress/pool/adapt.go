@@ -46,10 +46,10 @@ func (c *crowding) grow(now int64, n int) {
 	}
 }
 
-// TooMany says that the Site refused the session of s because it has too many of ours. Half as many as are open are allowed
-// from then on, and one more for some messages that it takes, up to the number that it did not refuse; beyond that after ten
-// minutes only. others says whether there are others, for which it is worth to wait. Refusals of those who had set out before
-// the last cut do not count twice: they are no news.
+// TooMany says that the Site refused the session of s because it has too many of ours. Half as many as are open are
+// allowed from then on, and one more for some messages that it takes, up to the number that it did not refuse; beyond
+// that after ten minutes only. others says whether there are others, for which it is worth to wait. Refusals of those
+// who had set out before the last cut do not count twice: they are no news.
 func (s *Slot[S]) TooMany() (others, news bool) {
 	p, t := s.pool, s.site
 	now := p.clock()
@@ -67,8 +67,8 @@ func (s *Slot[S]) TooMany() (others, news bool) {
 	return open > 0, true
 }
 
-// isOver reports whether more sessions are open than are allowed by now. Slots in which one is still being opened do not count: the
-// Site may refuse them all, and then those that it has are all there is.
+// isOver reports whether more sessions are open than are allowed by now. Slots in which one is still being opened do
+// not count: the Site may refuse them all, and then those that it has are all there is.
 func (t *site[S]) isOver() bool {
 	return t.slots-t.closing > t.limits.Sessions && t.established() > t.limits.Sessions
 }
@@ -84,8 +84,8 @@ func (t *site[S]) established() int {
 	return open
 }
 
-// opened corrects what is believed of a crowded Site when one more session is open: those that were being opened when it
-// refused one may yet have been taken.
+// opened corrects what is believed of a crowded Site when one more session is open: those that were being opened when
+// it refused one may yet have been taken.
 func (t *site[S]) opened() {
 	c := &t.crowd
 	if c.allowed == 0 {
@@ -97,9 +97,10 @@ func (t *site[S]) opened() {
 	}
 }
 
-// Slower takes a part of the messages per second off, in percent of those that began in the last second and were not complained of,
-// because the Site said that it gets too many. That grows back in d, see slowing. Complaints about messages that had begun before
-// the last one, or within a second of it, do not count twice: they are no news. It gives the rate that holds now.
+// Slower takes a part of the messages per second off, in percent of those that began in the last second and were not
+// complained of, because the Site said that it gets too many. That grows back in d, see slowing. Complaints about
+// messages that had begun before the last one, or within a second of it, do not count twice: they are no news. It gives
+// the rate that holds now.
 //
 // Those that were taken would say less: a Site complains at MAIL, long before it took the first of a burst.
 func (s *Slot[S]) Slower(percent int, d time.Duration) (rate float64, news bool) {
@@ -125,8 +126,8 @@ func (s *Slot[S]) Slower(percent int, d time.Duration) (rate float64, news bool)
 	return t.slow.from, true
 }
 
-// Suspend lets nothing out to the Site for d, after which one at a time may try; a message that it takes ends it then, or
-// Resume at any time. It gives when the time is over, and whether the Site was not suspended before.
+// Suspend lets nothing out to the Site for d, after which one at a time may try; a message that it takes ends it then,
+// or Resume at any time. It gives when the time is over, and whether the Site was not suspended before.
 func (s *Slot[S]) Suspend(d time.Duration, cause error) (until time.Time, news bool) {
 	p, t := s.pool, s.site
 	now := p.cfg.Now()

@@ -36,8 +36,8 @@ func (m *mark) extend(now time.Time, chance float64) {
 	m.until = now.Add(d - time.Duration(chance*float64(d/4)))
 }
 
-// mayOpen says whether a session may be opened at t now, and whether the one who does is the probe of a cooled Site: there
-// is one at a time, and the others are refused until it is known what became of it.
+// mayOpen says whether a session may be opened at t now, and whether the one who does is the probe of a cooled Site:
+// there is one at a time, and the others are refused until it is known what became of it.
 func (t *site[S]) mayOpen(now time.Time) (probe bool, err error) {
 	c := &t.cooling
 	if c.step == 0 {
@@ -79,8 +79,8 @@ func (t *site[S]) chill(now time.Time, chance float64, cause error, refused bool
 	t.cool.Store(true)
 }
 
-// Unreachable cools the Site because none of its hosts could be reached, or because it said 421 to a new session: none is
-// opened for a second, and up to a minute when it goes on. The sessions that it has may be used meanwhile.
+// Unreachable cools the Site because none of its hosts could be reached, or because it said 421 to a new session: none
+// is opened for a second, and up to a minute when it goes on. The sessions that it has may be used meanwhile.
 func (s *Slot[S]) Unreachable(cause error) {
 	p := s.pool
 	now, chance := p.cfg.Now(), p.cfg.Jitter()
@@ -89,8 +89,8 @@ func (s *Slot[S]) Unreachable(cause error) {
 	p.mu.Unlock()
 }
 
-// Refused cools the Site because it refuses us rather than a message: as Unreachable, and its idle sessions are closed, so
-// that Get fails at once. Worked ends it.
+// Refused cools the Site because it refuses us rather than a message: as Unreachable, and its idle sessions are closed,
+// so that Get fails at once. Worked ends it.
 func (s *Slot[S]) Refused(cause error) {
 	p, t := s.pool, s.site
 	now, chance := p.cfg.Now(), p.cfg.Jitter()
@@ -116,8 +116,8 @@ func (s *Slot[S]) Worked() {
 	s.pool.mu.Unlock()
 }
 
-// HostDown marks one host of the Site, so that others are tried before it for a while. A mark never keeps a host from being
-// tried when all of them have one.
+// HostDown marks one host of the Site, so that others are tried before it for a while. A mark never keeps a host from
+// being tried when all of them have one.
 func (s *Slot[S]) HostDown(host string) {
 	p, t := s.pool, s.site
 	now, chance := p.cfg.Now(), p.cfg.Jitter()

@@ -7,9 +7,9 @@ func (p *Pool[S]) clock() int64 { return p.since(p.cfg.Now()) }
 
 func (p *Pool[S]) since(now time.Time) int64 { return max(1, 1+int64(now.Sub(p.born))) }
 
-// serve gives to those who wait for t what there is for them, in their order: each must be due by the message rate, and gets
-// an idle session, room for a new one if the rate of these allows it, or a parked Slot. If somebody is left waiting for a
-// time, the alarm is set for it.
+// serve gives to those who wait for t what there is for them, in their order: each must be due by the message rate, and
+// gets an idle session, room for a new one if the rate of these allows it, or a parked Slot. If somebody is left
+// waiting for a time, the alarm is set for it.
 func (p *Pool[S]) serve(t *site[S], now time.Time) {
 	clock := p.since(now)
 	for t.waiting.Load() > 0 {
@@ -38,9 +38,9 @@ func (p *Pool[S]) serve(t *site[S], now time.Time) {
 	}
 }
 
-// steal takes a parked Slot away for w, whose turn it is, and lends it, as far as the rules go: from a network above its share
-// at once, if w's has less than its own, and from anybody whose Slot is ripe. Else the alarm is set for the Slot that is
-// ripe next, if there is one.
+// steal takes a parked Slot away for w, whose turn it is, and lends it, as far as the rules go: from a network above
+// its share at once, if w's has less than its own, and from anybody whose Slot is ripe. Else the alarm is set for the
+// Slot that is ripe next, if there is one.
 func (p *Pool[S]) steal(t *site[S], w *waiter[S], now int64) *Slot[S] {
 	for {
 		oldest, over := t.parked()
@@ -64,9 +64,10 @@ func (p *Pool[S]) steal(t *site[S], w *waiter[S], now int64) *Slot[S] {
 	}
 }
 
-// ripe is how long a Slot of t must have been parked to be taken for anybody: Config.Ripe, and where more wait than there are
-// Slots, less by the square of that ratio, but a hundredth of it at least. So a queue of clients that park for good passes in
-// two or three times Config.Ripe however long it is, and whoever comes behind it does not wait for longer.
+// ripe is how long a Slot of t must have been parked to be taken for anybody: Config.Ripe, and where more wait than
+// there are Slots, less by the square of that ratio, but a hundredth of it at least. So a queue of clients that park
+// for good passes in two or three times Config.Ripe however long it is, and whoever comes behind it does not wait for
+// longer.
 func (p *Pool[S]) ripe(t *site[S]) time.Duration {
 	slots, waiting := time.Duration(t.limits.Sessions), time.Duration(t.waiting.Load())
 	if waiting <= slots {
@@ -81,8 +82,8 @@ type parking[S Session] struct {
 	since int64
 }
 
-// parked finds the Slot that has been parked for longest, and the one of those whose network has more than its share. Those
-// of favoured clients are never parked.
+// parked finds the Slot that has been parked for longest, and the one of those whose network has more than its share.
+// Those of favoured clients are never parked.
 func (t *site[S]) parked() (oldest, over parking[S]) {
 	share := t.share()
 	for _, s := range t.lent {
@@ -107,8 +108,8 @@ func (p *Pool[S]) reclaim(old *Slot[S]) *Slot[S] {
 	return &Slot[S]{pool: p, site: old.site, session: old.session, key: old.key, full: true, dirty: true}
 }
 
-// arm has serve called for t in d from now, if that is sooner than the alarm that is set. It goes off in a goroutine of its
-// own, which ends after that call; Shutdown waits for it.
+// arm has serve called for t in d from now, if that is sooner than the alarm that is set. It goes off in a goroutine of
+// its own, which ends after that call; Shutdown waits for it.
 func (p *Pool[S]) arm(t *site[S], now int64, d time.Duration) {
 	due := now + int64(d)
 	if t.armed && (t.due <= due || !t.alarm.Stop()) {
@@ -141,9 +142,9 @@ func (t *site[S]) disarm() {
 	}
 }
 
-// Wanted reports whether the Slot's client network holds more than its share of the Site's sessions while one that holds
-// less than its own waits. A Slot that is parked would be taken then; of one that is busy with a message this tells whether
-// a slow client may go on with it.
+// Wanted reports whether the Slot's client network holds more than its share of the Site's sessions while one that
+// holds less than its own waits. A Slot that is parked would be taken then; of one that is busy with a message this
+// tells whether a slow client may go on with it.
 func (s *Slot[S]) Wanted() bool {
 	p, t := s.pool, s.site
 	if s.favoured || t.waiting.Load() == 0 {

@@ -216,15 +216,16 @@ func TestShutdownEndsTheAlarm(t *testing.T) {
 	})
 }
 
-// TestWithHoldersOfAnyKindAllWhoWorkAreServed mixes clients that park for good with ones that park between their steps for
-// longer or shorter than it takes to be ripe, and go on with another session when theirs was taken. All who go on get to
-// their end and wait for a bounded time at each step, and nobody's Slot is taken before it is ripe, so that each step that is
-// short enough keeps its session.
+// TestWithHoldersOfAnyKindAllWhoWorkAreServed mixes clients that park for good with ones that park between their steps
+// for longer or shorter than it takes to be ripe, and go on with another session when theirs was taken. All who go on
+// get to their end and wait for a bounded time at each step, and nobody's Slot is taken before it is ripe, so that each
+// step that is short enough keeps its session.
 func TestWithHoldersOfAnyKindAllWhoWorkAreServed(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		cap := rapid.IntRange(1, 8).Draw(rt, "cap")
 		stuck := rapid.IntRange(0, 30).Draw(rt, "stuck")
-		steps := rapid.SliceOfN(rapid.SliceOfN(rapid.IntRange(0, 120), 1, 5), 1, 20).Draw(rt, "steps") // in milliseconds
+		// in milliseconds
+		steps := rapid.SliceOfN(rapid.SliceOfN(rapid.IntRange(0, 120), 1, 5), 1, 20).Draw(rt, "steps")
 		var wrong atomic.Value
 		synctest.Test(t, func(t *testing.T) {
 			p, d := newPool(t), new(dest)

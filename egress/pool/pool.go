@@ -1,16 +1,17 @@
-// Package pool keeps SMTP sessions warm and shares them out. Sessions are counted per Site, whose caps bound how many exist,
-// how many messages each carries and how long each lives; they are reused last in, first out.
+// Package pool keeps SMTP sessions warm and shares them out. Sessions are counted per Site, whose caps bound how many
+// exist, how many messages each carries and how long each lives; they are reused last in, first out.
 //
-// It owns the counting, the waiting, the rates of messages and of new sessions, the fairness between client networks, what a
-// Site's complaints taught (fewer sessions, a lower rate, a suspension) and the cooling of a Site that refuses. It
-// refuses to know how a session is opened and what is said on it: it never dials and never reads.
+// It owns the counting, the waiting, the rates of messages and of new sessions, the fairness between client networks,
+// what a Site's complaints taught (fewer sessions, a lower rate, a suspension) and the cooling of a Site that refuses.
+// It refuses to know how a session is opened and what is said on it: it never dials and never reads.
 //
-// A session is held through a Slot, the right to one session at a Site. Get gives a Slot with an idle session in it, or an
-// empty one for the caller to fill; Put and Discard end the holding.
+// A session is held through a Slot, the right to one session at a Site. Get gives a Slot with an idle session in it, or
+// an empty one for the caller to fill; Put and Discard end the holding.
 //
-// Invariants: a Site never has more Slots than its cap, but for those that are lent when it is lowered; no lock is held while a
-// session is closed or probed; while anyone waits for a Site whose rates allow more, none of its sessions is idle, none of
-// its Slots is free and none is parked for long; a message is counted against the rate once, however often it gets a Slot.
+// Invariants: a Site never has more Slots than its cap, but for those that are lent when it is lowered; no lock is held
+// while a session is closed or probed; while anyone waits for a Site whose rates allow more, none of its sessions is
+// idle, none of its Slots is free and none is parked for long; a message is counted against the rate once, however
+// often it gets a Slot.
 package pool
 
 import (
@@ -26,8 +27,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Session is what the pool must know of one. Alive is asked of an idle session and must not block; Close may say QUIT. Cut
-// ends what its holder waits for, unless that is the end of a message, and may be called at any time.
+// A Session is what the pool must know of one. Alive is asked of an idle session and must not block; Close may say
+// QUIT. Cut ends what its holder waits for, unless that is the end of a message, and may be called at any time.
 type Session interface {
 	Alive() bool
 	Close()
@@ -49,10 +50,11 @@ type Way struct {
 
 // A Key names what a session is connected to and how.
 type Key struct {
-	Way    Way
-	Host   string // the MX host or next hop, for whose name its certificate was checked
-	IPv6   bool
-	Source netip.Addr // our end, zero if the system chose it. A Site's source per family does not change, so Get ignores it
+	Way  Way
+	Host string // the MX host or next hop, for whose name its certificate was checked
+	IPv6 bool
+	// our end, zero if the system chose it. A Site's source per family does not change, so Get ignores it
+	Source netip.Addr
 }
 
 // Limits are the caps of a Site. Zero fields take the value that Generic gives, which has none of the rates.
@@ -102,10 +104,11 @@ type Request struct {
 
 // A Config is what a Pool needs to be told. The zero value is usable.
 type Config struct {
-	Now    func() time.Time // the clock that age, idle time and cooling are read from; nil means time.Now
-	Reap   time.Duration    // how often idle sessions are looked at, 0 for 5 s
-	Ripe   time.Duration    // how long a Slot was parked when anybody who waits may have its session, 0 for 50 ms; less if many wait
-	Jitter func() float64   // in [0, 1), spreads the ends of cooling; nil means the system's random source
+	Now  func() time.Time // the clock that age, idle time and cooling are read from; nil means time.Now
+	Reap time.Duration    // how often idle sessions are looked at, 0 for 5 s
+	// how long a Slot was parked when anybody who waits may have its session, 0 for 50 ms; less if many wait
+	Ripe   time.Duration
+	Jitter func() float64 // in [0, 1), spreads the ends of cooling; nil means the system's random source
 }
 
 // Validate says whether c can be used. The error is a *mail.FieldError.
@@ -144,13 +147,15 @@ func (e *CooledError) Error() string { return fmt.Sprintf("%s is cooling: %v", e
 // Unwrap gives the cause.
 func (e *CooledError) Unwrap() error { return e.Cause }
 
-// A Pool holds the sessions of all Sites. It is safe for concurrent use. Start begins closing what is idle too long, and
-// Shutdown ends everything.
+// A Pool holds the sessions of all Sites. It is safe for concurrent use. Start begins closing what is idle too long,
+// and Shutdown ends everything.
 type Pool[S Session] struct {
 	cfg  Config
 	born time.Time // where clock begins
 
-	mu      sync.Mutex // guards everything below, all sites and all slots' places; never held across a session's methods but the ones that only read fields
+	// guards everything below, all sites and all slots' places; never held across a session's methods but the ones that
+	// only read fields
+	mu      sync.Mutex
 	sites   map[mail.Site]*site[S]
 	lent    int
 	closed  bool
@@ -187,9 +192,9 @@ func New[S Session](cfg Config) (*Pool[S], error) {
 	}, nil
 }
 
-// Get gives a Slot at r.Site: with an idle session that was alive just now, or empty, and then the caller opens a session
-// and calls Fill. At the cap it waits until ctx ends, first come first served but for the share (see site.peek). Errors
-// are a *CooledError, one that wraps ErrBusy and the context's error, or ErrClosed.
+// Get gives a Slot at r.Site: with an idle session that was alive just now, or empty, and then the caller opens a
+// session and calls Fill. At the cap it waits until ctx ends, first come first served but for the share (see
+// site.peek). Errors are a *CooledError, one that wraps ErrBusy and the context's error, or ErrClosed.
 func (p *Pool[S]) Get(ctx context.Context, r Request) (*Slot[S], error) {
 	s, w, err := p.take(&r)
 	if w != nil {
@@ -200,8 +205,9 @@ func (p *Pool[S]) Get(ctx context.Context, r Request) (*Slot[S], error) {
 	}
 	r.Again = true
 	for s.full && (s.spent || !s.site.fits(s, &r) || !s.session.Alive()) {
-		// A dead idle session says nothing of the Site: the server may close what idles whenever it likes. One that is spent or
-		// does not fit makes room, and is closed by whoever opens the next, so that the Site sees that in the right order.
+		// A dead idle session says nothing of the Site: the server may close what idles whenever it likes. One that is
+		// spent or does not fit makes room, and is closed by whoever opens the next, so that the Site sees that in the
+		// right order.
 		if s.spent || !s.site.fits(s, &r) {
 			s.session.Quit(quitWait)
 		} else {
@@ -243,8 +249,8 @@ func (p *Pool[S]) take(r *Request) (s *Slot[S], w *waiter[S], err error) {
 	return nil, w, nil
 }
 
-// place lends for r what t has at once: a Slot with an idle session, which may be one that does not fit, or an empty one, or
-// nothing. If it is the rate of opening sessions that is in the way, wait says for how long.
+// place lends for r what t has at once: a Slot with an idle session, which may be one that does not fit, or an empty
+// one, or nothing. If it is the rate of opening sessions that is in the way, wait says for how long.
 func (p *Pool[S]) place(t *site[S], r *Request, now time.Time) (s *Slot[S], wait time.Duration, err error) {
 	clock := p.since(now)
 	if s = t.popIdle(r, now); s != nil {
@@ -276,8 +282,8 @@ func (p *Pool[S]) place(t *site[S], r *Request, now time.Time) (s *Slot[S], wait
 	return s, 0, nil
 }
 
-// exchange swaps a Slot whose session was closed, being dead or not fit for r, for one with an idle session, or empties it,
-// or, where no session may be opened yet, gives it up for a place in the queue.
+// exchange swaps a Slot whose session was closed, being dead or not fit for r, for one with an idle session, or empties
+// it, or, where no session may be opened yet, gives it up for a place in the queue.
 func (p *Pool[S]) exchange(s *Slot[S], r *Request) (*Slot[S], *waiter[S], error) {
 	now := p.cfg.Now()
 	p.mu.Lock()
@@ -365,8 +371,9 @@ func (p *Pool[S]) vacate(s *Slot[S], now time.Time) {
 	p.serve(s.site, now)
 }
 
-// ending closes a session that is in no Slot any more but counted as one until the other side has closed it too, or for quitWait:
-// so the Site never sees more sessions than its cap. Nobody waits for it but Shutdown, and whoever needs the room.
+// ending closes a session that is in no Slot any more but counted as one until the other side has closed it too, or for
+// quitWait: so the Site never sees more sessions than its cap. Nobody waits for it but Shutdown, and whoever needs the
+// room.
 func (p *Pool[S]) ending(t *site[S], session S) {
 	t.closing++
 	p.done.Go(func() { // ends with quitWait

@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	// margin is how much of Limits.Rate is used, so that a second that begins with a burst, or that the way there squeezes
-	// together, stays below it.
+	// margin is how much of Limits.Rate is used, so that a second that begins with a burst, or that the way there
+	// squeezes together, stays below it.
 	margin = 0.95
 	// burstFor is how long nothing may have been sent and still be made up for at once: timers go off late.
 	burstFor = 40 * time.Millisecond
@@ -15,8 +15,8 @@ const (
 	leastRate = 1.0
 )
 
-// A meter admits events at a rate, by the generic cell rate algorithm: it keeps when the next one is due if all come evenly.
-// The zero value has admitted nothing.
+// A meter admits events at a rate, by the generic cell rate algorithm: it keeps when the next one is due if all come
+// evenly. The zero value has admitted nothing.
 type meter struct{ due int64 } // of Pool.clock
 
 // wait gives how long it is until another event is admitted: 0 is now. A rate of 0 admits everything.
@@ -28,7 +28,8 @@ func (m *meter) wait(now int64, rate, burst float64) time.Duration {
 	return time.Duration(max(0, m.due-tolerance-now))
 }
 
-// take counts an event, admitted or not. What is over the rate is paid back by those who come later, up to a second of it.
+// take counts an event, admitted or not. What is over the rate is paid back by those who come later, up to a second of
+// it.
 func (m *meter) take(now int64, rate, burst float64) {
 	if rate <= 0 {
 		return
@@ -72,9 +73,9 @@ func (w *window) second(now int64) float64 {
 	return w.before*(1-float64(now-w.start)/float64(time.Second)) + w.now
 }
 
-// A slowing is a rate that a Site was slowed down to. It climbs back to what the Site had been taking, which lasts span and is
-// quick at first and slow near to that; then it doubles once per span, until after doublings of these nothing is left of
-// it. The zero value is none.
+// A slowing is a rate that a Site was slowed down to. It climbs back to what the Site had been taking, which lasts span
+// and is quick at first and slow near to that; then it doubles once per span, until after doublings of these nothing is
+// left of it. The zero value is none.
 type slowing struct {
 	from, to float64
 	at, span int64

@@ -52,10 +52,11 @@ func (p *Pool[S]) reap() {
 	}
 }
 
-// Yield is called when Sites have changed hands, or the shares of their limits have: ours reports whether a Site is this node's, and
-// limits what it has now. Of those that are not ours what is idle is closed, and what is lent as soon as it is given back and
-// nobody waits for it: the other node opens sessions of its own, and the Site is not to see both for longer than a message
-// takes. Of the others, idle sessions over the limit are closed. A Site that is met later is not one of them.
+// Yield is called when Sites have changed hands, or the shares of their limits have: ours reports whether a Site is
+// this node's, and limits what it has now. Of those that are not ours what is idle is closed, and what is lent as soon
+// as it is given back and nobody waits for it: the other node opens sessions of its own, and the Site is not to see
+// both for longer than a message takes. Of the others, idle sessions over the limit are closed. A Site that is met
+// later is not one of them.
 func (p *Pool[S]) Yield(ours func(mail.Site) bool, limits func(mail.Site) Limits) {
 	p.mu.Lock()
 	names := make([]mail.Site, 0, len(p.sites))
@@ -114,7 +115,8 @@ func (p *Pool[S]) Shutdown(ctx context.Context) error {
 }
 
 // Cut is for a drain whose time is up: it closes what is idle and fails whoever waits, as Shutdown does, and cuts every
-// session that is lent, and every one that is put into a Slot later. It waits for nothing; Shutdown is to be called after it.
+// session that is lent, and every one that is put into a Slot later. It waits for nothing; Shutdown is to be called
+// after it.
 func (p *Pool[S]) Cut() {
 	p.mu.Lock()
 	doomed := p.close()
@@ -162,8 +164,8 @@ type Count struct {
 	Cooling bool
 }
 
-// A Lesson is what a Site's own replies taught: the sessions and the messages per second that it gets, 0 where nothing holds
-// it back, and until when it is suspended, zero if it is not.
+// A Lesson is what a Site's own replies taught: the sessions and the messages per second that it gets, 0 where nothing
+// holds it back, and until when it is suspended, zero if it is not.
 type Lesson struct {
 	Site      mail.Site
 	Sessions  int
@@ -199,8 +201,8 @@ func (p *Pool[S]) Count() (c Count) {
 	return c
 }
 
-// Sites counts each Site that has sessions or somebody who waits, and gives the n with most of these. If there are more, one
-// Count without a name follows with the sum of the rest.
+// Sites counts each Site that has sessions or somebody who waits, and gives the n with most of these. If there are
+// more, one Count without a name follows with the sum of the rest.
 func (p *Pool[S]) Sites(n int) []Count {
 	var all []Count
 	p.mu.Lock()

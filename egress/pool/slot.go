@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// The states of a Slot that is held. Any other one is the time at which it was parked, of Pool.clock: its holder waits for
-// a client, and the pool may take the session away. Taking it swaps that very time, so that a Slot that was unparked and
-// parked again meanwhile is not mistaken for the one that had been parked for long.
+// The states of a Slot that is held. Any other one is the time at which it was parked, of Pool.clock: its holder waits
+// for a client, and the pool may take the session away. Taking it swaps that very time, so that a Slot that was
+// unparked and parked again meanwhile is not mistaken for the one that had been parked for long.
 const (
 	busy  int64 = 0  // its holder works with it
 	taken int64 = -1 // the pool took the session, and the Slot is void
 )
 
-// A Slot is the right to one session at a Site, and the session if there is one. It belongs to one holder, which ends the
-// holding with Put or Discard and does not touch the Slot afterwards. It is not safe for concurrent use.
+// A Slot is the right to one session at a Site, and the session if there is one. It belongs to one holder, which ends
+// the holding with Put or Discard and does not touch the Slot afterwards. It is not safe for concurrent use.
 type Slot[S Session] struct {
 	pool  *Pool[S]
 	site  *site[S]
@@ -41,8 +41,8 @@ func (s *Slot[S]) Session() (S, bool) { return s.session, s.full }
 // Key says what the session is connected to; it is zero when there is no session.
 func (s *Slot[S]) Key() Key { return s.key }
 
-// Dirty reports whether the session was taken from a holder that waited for its client. A transaction is open on it then,
-// which has to be reset before another begins. It reports it once.
+// Dirty reports whether the session was taken from a holder that waited for its client. A transaction is open on it
+// then, which has to be reset before another begins. It reports it once.
 func (s *Slot[S]) Dirty() bool {
 	d := s.dirty
 	s.dirty = false
@@ -88,9 +88,9 @@ func (s *Slot[S]) Drop() {
 	session.Close()
 }
 
-// Put gives the Slot back with a session on which nothing is open. It goes to whoever waits, else it stays idle, unless it
-// has carried enough messages or is too old: then it is closed, by the holder below the cap, and at the cap by whoever needs
-// its place, or the reaper. An empty Slot is given back by Discard.
+// Put gives the Slot back with a session on which nothing is open. It goes to whoever waits, else it stays idle, unless
+// it has carried enough messages or is too old: then it is closed, by the holder below the cap, and at the cap by
+// whoever needs its place, or the reaper. An empty Slot is given back by Discard.
 func (s *Slot[S]) Put() {
 	p, t := s.pool, s.site
 	now := p.cfg.Now()
@@ -119,9 +119,9 @@ func (s *Slot[S]) Put() {
 	p.mu.Unlock()
 }
 
-// Discard closes the session, if there is one, and gives up the Slot. The holder does not wait for that, and yet the Site never
-// sees more sessions than its cap: if somebody waits for the Slot, closing the session is left to them, who do it before they
-// open another, and else the Slot counts until the other side has closed as well.
+// Discard closes the session, if there is one, and gives up the Slot. The holder does not wait for that, and yet the
+// Site never sees more sessions than its cap: if somebody waits for the Slot, closing the session is left to them, who
+// do it before they open another, and else the Slot counts until the other side has closed as well.
 func (s *Slot[S]) Discard() {
 	p, t := s.pool, s.site
 	now := p.cfg.Now()
@@ -162,7 +162,8 @@ func (p *Pool[S]) handOn(s *Slot[S], now time.Time) bool {
 	return p.hand(s, clock)
 }
 
-// hand lends s, which is not lent, to whoever waits for it and for nothing else. Whether the session fits is for Get to see.
+// hand lends s, which is not lent, to whoever waits for it and for nothing else. Whether the session fits is for Get to
+// see.
 func (p *Pool[S]) hand(s *Slot[S], now int64) bool {
 	t := s.site
 	w := t.peek()

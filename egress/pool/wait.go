@@ -67,7 +67,8 @@ type waiter[S Session] struct {
 	grant  chan granted[S]
 }
 
-// granted is what a waiter is given, in a channel with room for it. The session in the Slot may be one that does not fit.
+// granted is what a waiter is given, in a channel with room for it. The session in the Slot may be one that does not
+// fit.
 type granted[S Session] struct {
 	slot *Slot[S]
 	err  error
@@ -88,8 +89,8 @@ func rank(hosts []mx.Host, host string) int {
 	return -1
 }
 
-// popIdle takes the idle session that suits r best: of those whose host has the best preference, the one used last. What is
-// over its age or idle time is closed.
+// popIdle takes the idle session that suits r best: of those whose host has the best preference, the one used last.
+// What is over its age or idle time is closed.
 func (t *site[S]) popIdle(r *Request, now time.Time) (best *Slot[S]) {
 	pref, at := -1, -1
 	for i := len(t.idle) - 1; i >= 0; i-- {
@@ -137,8 +138,8 @@ func (t *site[S]) below(client netip.Prefix, favoured bool) bool {
 	return favoured || t.held[client] < t.share()
 }
 
-// enqueue puts r at the end of its network's queue; where messages wait for their time, one that has begun before those that have
-// not: its client waits for the end of it.
+// enqueue puts r at the end of its network's queue; where messages wait for their time, one that has begun before those
+// that have not: its client waits for the end of it.
 func (t *site[S]) enqueue(r *Request) *waiter[S] {
 	k := queueKey{r.Client, r.Favoured}
 	q := t.queues[k]
@@ -188,9 +189,9 @@ func (t *site[S]) queued(w *waiter[S]) {
 	}
 }
 
-// peek finds whose turn it is: of those with less than their share the one who came first, and where messages wait for their
-// time one of each network in turn. When there is none below its share, a place would stay empty for the rule's sake, so it
-// goes to whoever holds least, then to who came first.
+// peek finds whose turn it is: of those with less than their share the one who came first, and where messages wait for
+// their time one of each network in turn. When there is none below its share, a place would stay empty for the rule's
+// sake, so it goes to whoever holds least, then to who came first.
 func (t *site[S]) peek() *waiter[S] {
 	var turn *waiter[S]
 	var held int

@@ -254,8 +254,8 @@ func TestWhateverHappensCapsHoldAndNobodyStarves(t *testing.T) {
 	})
 }
 
-// TestANetworkBelowItsShareIsNextWhateverTheOrder is the rule of fairness itself: whoever is granted a place has less than
-// a quarter, or nobody who waits has.
+// TestANetworkBelowItsShareIsNextWhateverTheOrder is the rule of fairness itself: whoever is granted a place has less
+// than a quarter, or nobody who waits has.
 func TestANetworkBelowItsShareIsNextWhateverTheOrder(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		cap := rapid.IntRange(1, 20).Draw(rt, "cap")

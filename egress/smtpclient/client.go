@@ -1,12 +1,12 @@
 // Package smtpclient is the client side of one SMTP or LMTP session: greeting, EHLO, STARTTLS, AUTH, and then one mail
 // transaction after another, each with the destination's own answers handed back as they came.
 //
-// It owns the connection, its deadlines, the form in which octets go out (DATA or BDAT, stuffed or plain) and the reading
-// of replies, early ones included. It refuses to know where hosts come from, which session serves which message, what is
-// retried, and what a stranger may read of a reply.
+// It owns the connection, its deadlines, the form in which octets go out (DATA or BDAT, stuffed or plain) and the
+// reading of replies, early ones included. It refuses to know where hosts come from, which session serves which
+// message, what is retried, and what a stranger may read of a reply.
 //
-// Invariants: no end of data is sent but by Commit; no reply is believed to be the end of data's unless it came after the
-// whole of it was written; an Outcome is 2yz only if the server said so; inside DATA the only way out is to close.
+// Invariants: no end of data is sent but by Commit; no reply is believed to be the end of data's unless it came after
+// the whole of it was written; an Outcome is 2yz only if the server said so; inside DATA the only way out is to close.
 package smtpclient
 
 import (
@@ -44,10 +44,11 @@ type TLSPolicy uint8
 
 // The policies.
 const (
-	None          TLSPolicy = iota // clear, even where STARTTLS is offered
-	Opportunistic                  // STARTTLS where it is offered, with any certificate; clear where it is not offered or refused
-	Required                       // STARTTLS, and a certificate valid for Host
-	Implicit                       // TLS from the first octet, and a certificate valid for Host
+	None TLSPolicy = iota // clear, even where STARTTLS is offered
+	// STARTTLS where it is offered, with any certificate; clear where it is not offered or refused
+	Opportunistic
+	Required // STARTTLS, and a certificate valid for Host
+	Implicit // TLS from the first octet, and a certificate valid for Host
 )
 
 // A Target is what to connect to and how.
@@ -59,8 +60,8 @@ type Target struct {
 	Helo    string // our name
 	LMTP    bool
 	TLS     TLSPolicy
-	// TLSConfig is the base of the session's, for RootCAs, ClientSessionCache, VerifyConnection and CurvePreferences; it is
-	// cloned. nil: the system's roots and no cache.
+	// TLSConfig is the base of the session's, for RootCAs, ClientSessionCache, VerifyConnection and CurvePreferences;
+	// it is cloned. nil: the system's roots and no cache.
 	TLSConfig *tls.Config
 	User      string // AUTH PLAIN or LOGIN as this user; needs Required or Implicit
 	Password  string
@@ -111,11 +112,12 @@ func (e *LostError) Reply() mail.Reply {
 	return mail.NewReply(451, 4, 2, "Connection to destination lost, try again later")
 }
 
-// A ReplyError is a host's negative reply as it came, before it was turned into what the client is told. It is the Cause
-// of refusals.
+// A ReplyError is a host's negative reply as it came, before it was turned into what the client is told. It is the
+// Cause of refusals.
 type ReplyError struct {
-	// Heard is the text for rules on texts: in lower case, every run of blanks and line ends as one blank, and without what the
-	// host only repeats of the envelope and of our name. It is "" for a RCPT that was refused because of its address.
+	// Heard is the text for rules on texts: in lower case, every run of blanks and line ends as one blank, and without
+	// what the host only repeats of the envelope and of our name. It is "" for a RCPT that was refused because of its
+	// address.
 	Heard string
 	Verb  string
 	Reply mail.Reply // Code may be 421

@@ -65,12 +65,12 @@ func (p TLSPolicy) verified() bool { return p == Required || p == Implicit }
 
 var errAuthInClear = errors.New("AUTH needs verified TLS")
 
-// Dial connects to t and brings the session to where MAIL may be sent: greeting, EHLO (HELO where the server does not know
-// EHLO), STARTTLS and EHLO again, AUTH. It takes ctx's end as well as its deadline. The error is a *DialError; what the
-// host said is in it as a *mail.Refusal with AboutUs, since no message was spoken of yet.
+// Dial connects to t and brings the session to where MAIL may be sent: greeting, EHLO (HELO where the server does not
+// know EHLO), STARTTLS and EHLO again, AUTH. It takes ctx's end as well as its deadline. The error is a *DialError;
+// what the host said is in it as a *mail.Refusal with AboutUs, since no message was spoken of yet.
 //
-// Under Opportunistic, a refused STARTTLS leaves the session in clear. A handshake that fails ends the connection: whether
-// the next attempt offers other key shares, or no TLS at all, is the caller's to say, by another Target.
+// Under Opportunistic, a refused STARTTLS leaves the session in clear. A handshake that fails ends the connection:
+// whether the next attempt offers other key shares, or no TLS at all, is the caller's to say, by another Target.
 func Dial(ctx context.Context, cfg Config, t Target) (*Session, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, &DialError{Host: t.Host, Stage: StageConnect, Err: err}
@@ -88,7 +88,8 @@ func Dial(ctx context.Context, cfg Config, t Target) (*Session, error) {
 		return nil, &DialError{Host: t.Host, Stage: StageConnect, Err: err}
 	}
 	s := newSession(conn, cfg, t)
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) }) // await sees an end that came before its own deadline
+	// await sees an end that came before its own deadline
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	stage, err := s.open(ctx)
 	if !stop() { // ctx ended: whatever came of it, that is why
 		err = s.lost(string(stage), context.Cause(ctx))
@@ -211,8 +212,8 @@ func (s *Session) hello(ctx context.Context) error {
 	return nil
 }
 
-// startTLS turns the session to TLS. Octets that came in clear behind the 220 would be taken for the server's word inside
-// TLS: they end the session.
+// startTLS turns the session to TLS. Octets that came in clear behind the 220 would be taken for the server's word
+// inside TLS: they end the session.
 func (s *Session) startTLS(ctx context.Context) (Stage, error) {
 	if !s.ext.StartTLS {
 		return StageStartTLS, s.local(451, 7, 5, "Destination does not offer the TLS that its policy demands", "tls policy")
@@ -237,7 +238,8 @@ func (s *Session) startTLS(ctx context.Context) (Stage, error) {
 	return StageHelo, s.hello(ctx)
 }
 
-// handshake speaks TLS from here on. Session tickets that TLS 1.3 servers send behind it are taken in with the first reply.
+// handshake speaks TLS from here on. Session tickets that TLS 1.3 servers send behind it are taken in with the first
+// reply.
 func (s *Session) handshake(ctx context.Context) error {
 	var c *tls.Config
 	if s.target.TLSConfig == nil {

@@ -62,8 +62,8 @@ func appendPlain(vec [][]byte, o mail.Octets) [][]byte {
 	return vec
 }
 
-// appendAs appends to vec the slices of a piece in the form it is to be sent in. In a flood of dots that is one slice of a
-// buffer, which is to be given back to copies after the send.
+// appendAs appends to vec the slices of a piece in the form it is to be sent in. In a flood of dots that is one slice
+// of a buffer, which is to be given back to copies after the send.
 func appendAs(vec [][]byte, o mail.Octets, from, to mail.Form) (_ [][]byte, borrowed *[]byte) {
 	if from == to || len(o.Dots) == 0 {
 		for _, s := range o.Segments {
@@ -143,9 +143,9 @@ func (t *tail) add(o mail.Octets) {
 // endsLine reports whether the message is empty or ends in CRLF.
 func (t *tail) endsLine() bool { return t.n == 0 || t.last == [2]byte{'\r', '\n'} }
 
-// appendEnd appends the end of data to vec, the last piece of a message sent by DATA. Where the octets of the dot line were
-// read right behind the last segment, that segment is made longer and nothing is added. A message that does not end a line
-// is given a CRLF first.
+// appendEnd appends the end of data to vec, the last piece of a message sent by DATA. Where the octets of the dot line
+// were read right behind the last segment, that segment is made longer and nothing is added. A message that does not
+// end a line is given a CRLF first.
 func appendEnd(vec [][]byte, o mail.Octets, t *tail) [][]byte {
 	if !t.endsLine() {
 		return append(vec, crlfDot)

@@ -26,8 +26,8 @@ func cutUp(b, cuts []byte) mail.Octets {
 	return o
 }
 
-// FuzzDots holds that both conversions, by slices and by copy, agree with a naive one for any cuts, and that there and back
-// is the message.
+// FuzzDots holds that both conversions, by slices and by copy, agree with a naive one for any cuts, and that there and
+// back is the message.
 func FuzzDots(f *testing.F) {
 	f.Add([]byte(".a\r\n..b\r\n.\r\nc."), []byte{1, 0, 3})
 	f.Add([]byte(strings.Repeat(".\r\n", 100)), []byte{16, 2})

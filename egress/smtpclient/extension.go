@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// parseExtensions reads the text of a positive reply to EHLO or LHLO (RFC 5321 section 4.1.1.1): the first line names the
-// server, each other one is a keyword, in any case, and its parameters. What is not known or malformed is passed over.
+// parseExtensions reads the text of a positive reply to EHLO or LHLO (RFC 5321 section 4.1.1.1): the first line names
+// the server, each other one is a keyword, in any case, and its parameters. What is not known or malformed is passed
+// over.
 func parseExtensions(text string) Extensions {
 	x := Extensions{ESMTP: true}
 	_, text, _ = strings.Cut(text, "\n")
@@ -37,7 +38,8 @@ func parseExtensions(text string) Extensions {
 		case "LIMITS":
 			x.parseLimits(params)
 		default:
-			if rest, ok := strings.CutPrefix(strings.ToUpper(keyword), "AUTH="); ok { // as servers wrote it before RFC 2554
+			// as servers wrote it before RFC 2554
+			if rest, ok := strings.CutPrefix(strings.ToUpper(keyword), "AUTH="); ok {
 				x.parseMechanisms(rest + " " + params)
 			}
 		}

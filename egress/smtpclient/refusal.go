@@ -46,12 +46,13 @@ func parsePhrases(table string) ([]string, error) {
 // normal gives text in lower case with every run of blanks and line ends as one blank.
 func normal(text string) string { return strings.Join(strings.Fields(strings.ToLower(text)), " ") }
 
-// aboutUs reports whether a refusal of verb is about us and not about the message: by its code, by a provider's phrase, or
-// because it names one of our addresses. What the client chose, and the host only repeats, does not count: whoever writes
-// our address into a recipient's must not be able to turn a refusal of it into one of us.
+// aboutUs reports whether a refusal of verb is about us and not about the message: by its code, by a provider's phrase,
+// or because it names one of our addresses. What the client chose, and the host only repeats, does not count: whoever
+// writes our address into a recipient's must not be able to turn a refusal of it into one of us.
 func (s *Session) aboutUs(verb string, r mail.Reply) bool {
 	switch {
-	case isAboutAuthentication(r.Enhanced), verb == "RCPT" && r.Enhanced.Subject == 1: // RFC 3463 section 3.2: an address
+	// RFC 3463 section 3.2: an address
+	case isAboutAuthentication(r.Enhanced), verb == "RCPT" && r.Enhanced.Subject == 1:
 		return false
 	case isAboutUs(r.Code):
 		return true
@@ -74,10 +75,10 @@ func isAboutUs(code int) bool {
 	return false
 }
 
-// isAboutAuthentication reports whether e says that a message is not authenticated well enough, or that its author takes
-// no mail: X.7.20 to X.7.24 and X.7.26 of RFC 7372, X.7.27 of RFC 7505 and X.7.29 of RFC 8617. Such replies like to name the
-// address that SPF was checked for, which is ours whoever forged the message. X.7.25 (our reverse DNS) and X.7.28 (a flood, of
-// ours if a phrase says so) are not among them.
+// isAboutAuthentication reports whether e says that a message is not authenticated well enough, or that its author
+// takes no mail: X.7.20 to X.7.24 and X.7.26 of RFC 7372, X.7.27 of RFC 7505 and X.7.29 of RFC 8617. Such replies like
+// to name the address that SPF was checked for, which is ours whoever forged the message. X.7.25 (our reverse DNS) and
+// X.7.28 (a flood, of ours if a phrase says so) are not among them.
 func isAboutAuthentication(e mail.EnhancedCode) bool {
 	return e.Subject == 7 && e.Detail >= 20 && e.Detail <= 29 && e.Detail != 25 && e.Detail != 28
 }
@@ -98,9 +99,9 @@ func (s *Session) withoutEchoes(text string) string {
 	return text
 }
 
-// withoutPath takes out p, as it was sent and with its quotes written otherwise or not at all. Its parts alone are taken out
-// where they could be mistaken: a local part with a blank, for it may be a phrase, and either part if it is an address. Any
-// other word is left, or who is called "host" would hide a phrase.
+// withoutPath takes out p, as it was sent and with its quotes written otherwise or not at all. Its parts alone are
+// taken out where they could be mistaken: a local part with a blank, for it may be a phrase, and either part if it is
+// an address. Any other word is left, or who is called "host" would hide a phrase.
 func withoutPath(text string, p mail.Path) string {
 	if p.IsNull() {
 		return text
@@ -173,8 +174,8 @@ func isAddressRune(r rune) bool {
 	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '.' || r == ':' || r == '-' || r == '_'
 }
 
-// refused turns a negative reply into the error that its command ends in. 421 becomes 451: what the client is told is that
-// this recipient or message is deferred, not that its own session ends.
+// refused turns a negative reply into the error that its command ends in. 421 becomes 451: what the client is told is
+// that this recipient or message is deferred, not that its own session ends.
 func (s *Session) refused(verb string, r reply) *mail.Refusal {
 	came := r.mail()
 	if came.Code == 421 {

@@ -28,8 +28,8 @@ func (r reply) mail() mail.Reply {
 	return mail.Reply{Code: r.code, Enhanced: r.enhanced, Text: string(r.text)}
 }
 
-// A parser reads replies (RFC 5321 section 4.2) from octets that come in any pieces. Lines may end in a bare LF. What is
-// over the limits is an error: a reply's length is the server's to choose, our memory is not.
+// A parser reads replies (RFC 5321 section 4.2) from octets that come in any pieces. Lines may end in a bare LF. What
+// is over the limits is an error: a reply's length is the server's to choose, our memory is not.
 type parser struct {
 	maxLine, maxLines, maxOctets int
 

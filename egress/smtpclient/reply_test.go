@@ -60,7 +60,8 @@ func show(r reply) string {
 	return code + " " + e[2:] + " " + strings.ReplaceAll(m.Text, "\n", "|")
 }
 
-// FuzzReply holds that a reply does not depend on how its octets were cut, and that what is accepted is bounded and sane.
+// FuzzReply holds that a reply does not depend on how its octets were cut, and that what is accepted is bounded and
+// sane.
 func FuzzReply(f *testing.F) {
 	f.Add([]byte("250-a\r\n250 2.1.0 b\r\n354 x\r\n"), uint8(3))
 	f.Add([]byte("550-5.1.1 no\n550 5.1.1 such"), uint8(1))

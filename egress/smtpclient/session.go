@@ -28,8 +28,8 @@ var (
 // halfReply is how long the rest of a reply is waited for whose first octets came unasked.
 const halfReply = 5 * time.Second
 
-// A Session carries one transaction at a time, many after another. It is not safe for concurrent use, but for Cut. While it
-// is idle it holds no buffer.
+// A Session carries one transaction at a time, many after another. It is not safe for concurrent use, but for Cut.
+// While it is idle it holds no buffer.
 type Session struct {
 	cfg    Config
 	target Target
@@ -173,8 +173,8 @@ func (s *Session) failed(verb string, err error) error {
 	return s.lost(verb, err)
 }
 
-// Alive reports whether an idle session can be used: nothing came unasked and the server has not closed. It does not wait.
-// TLS records that carry nothing, such as late session tickets, are taken in.
+// Alive reports whether an idle session can be used: nothing came unasked and the server has not closed. It does not
+// wait. TLS records that carry nothing, such as late session tickets, are taken in.
 func (s *Session) Alive() bool {
 	if s.broken || s.closed || s.unread() || s.wire.isCut() {
 		return false
@@ -190,14 +190,14 @@ func (s *Session) Alive() bool {
 	return false
 }
 
-// Reusable reports whether the session may carry another transaction: not after 421, a protocol error, a lost connection,
-// an outcome in doubt, a Cut, inside a message, or when the server's MAILMAX is reached.
+// Reusable reports whether the session may carry another transaction: not after 421, a protocol error, a lost
+// connection, an outcome in doubt, a Cut, inside a message, or when the server's MAILMAX is reached.
 func (s *Session) Reusable() bool {
 	return !s.broken && !s.closed && !s.opened && !s.wire.isCut() && (s.ext.MailMax == 0 || s.sent < s.ext.MailMax)
 }
 
-// Close ends the session. An idle one in good order is told QUIT, in one write, and its reply is not waited for; inside a
-// message the connection is just closed, so that the server throws away what it has.
+// Close ends the session. An idle one in good order is told QUIT, in one write, and its reply is not waited for; inside
+// a message the connection is just closed, so that the server throws away what it has.
 func (s *Session) Close() {
 	if s.closed {
 		return
@@ -216,13 +216,14 @@ func (s *Session) Close() {
 	s.release()
 }
 
-// Cut makes the session of no more use and ends every wait for the server, those to come included: with a *LostError, and in
-// doubt nothing. A Commit that has begun is left alone, for its message is delivered or in doubt; one that has not begun
-// fails and sends nothing. Unlike all other methods it may be called while another one runs. It does not close the session.
+// Cut makes the session of no more use and ends every wait for the server, those to come included: with a *LostError,
+// and in doubt nothing. A Commit that has begun is left alone, for its message is delivered or in doubt; one that has
+// not begun fails and sends nothing. Unlike all other methods it may be called while another one runs. It does not
+// close the session.
 func (s *Session) Cut() { s.wire.cut() }
 
-// Quit is Close for one who opens another session at once and must not be counted twice: it waits until the server has ended
-// the session as well, which it does after its 221 (RFC 5321 section 4.1.1.10), but not longer than limit.
+// Quit is Close for one who opens another session at once and must not be counted twice: it waits until the server has
+// ended the session as well, which it does after its 221 (RFC 5321 section 4.1.1.10), but not longer than limit.
 func (s *Session) Quit(limit time.Duration) {
 	if s.closed || s.broken || s.opened {
 		s.Close()
@@ -260,12 +261,12 @@ func (s *Session) Extensions() Extensions { return s.ext }
 // Size gives the limit on a message's octets that the server declared (RFC 1870), 0 if none.
 func (s *Session) Size() int64 { return s.ext.Size }
 
-// SMTPUTF8 reports whether the server takes messages by RFC 6531. Where it does not, an ASCII envelope is sent without the
-// parameter, and what the header section holds is the caller's to look at.
+// SMTPUTF8 reports whether the server takes messages by RFC 6531. Where it does not, an ASCII envelope is sent without
+// the parameter, and what the header section holds is the caller's to look at.
 func (s *Session) SMTPUTF8() bool { return s.ext.SMTPUTF8 }
 
-// EightBitUnannounced reports whether the client declared BODY=8BITMIME for the transaction under way and the server was
-// not told, because it does not offer 8BITMIME.
+// EightBitUnannounced reports whether the client declared BODY=8BITMIME for the transaction under way and the server
+// was not told, because it does not offer 8BITMIME.
 func (s *Session) EightBitUnannounced() bool { return s.unsaid }
 
 // Messages gives the number of messages that the session has carried to a reply.

@@ -47,9 +47,9 @@ func (s *Session) Write(o mail.Octets) error {
 }
 
 // Commit sends the last piece (it may be the whole message, and it may be empty) and the end of data in one write, and
-// waits for the verdict until ctx's deadline. It gives one Outcome per accepted Rcpt, in order: in LMTP each its own reply,
-// in SMTP all the same. InDoubt is set where the whole end of data went out and no valid reply came back. ctx's end, other
-// than by its deadline, is not waited for nor heeded: an answer that is on its way is better than none.
+// waits for the verdict until ctx's deadline. It gives one Outcome per accepted Rcpt, in order: in LMTP each its own
+// reply, in SMTP all the same. InDoubt is set where the whole end of data went out and no valid reply came back. ctx's
+// end, other than by its deadline, is not waited for nor heeded: an answer that is on its way is better than none.
 func (s *Session) Commit(ctx context.Context, last mail.Octets) []mail.Outcome {
 	out := make([]mail.Outcome, s.accepted)
 	reused := s.carried > 0
@@ -181,8 +181,8 @@ func (s *Session) endVerb() string {
 	return "end of data"
 }
 
-// early looks at the server's side without waiting. Replies to earlier chunks are taken in; a server that offers CHUNKING
-// without PIPELINING is waited for.
+// early looks at the server's side without waiting. Replies to earlier chunks are taken in; a server that offers
+// CHUNKING without PIPELINING is waited for.
 func (s *Session) early() error {
 	for s.due > 0 && !s.ext.Pipelining {
 		s.wire.SetReadDeadline(time.Now().Add(s.cfg.Stall))
@@ -226,8 +226,8 @@ func (s *Session) unasked(r reply) error {
 	return s.refused(s.verb(), r)
 }
 
-// chunkVerdict judges the reply to an earlier chunk. A refusal ends the session: how many replies the chunks behind it will
-// get, and whether the last is done per recipient, is not the same with all servers.
+// chunkVerdict judges the reply to an earlier chunk. A refusal ends the session: how many replies the chunks behind it
+// will get, and whether the last is done per recipient, is not the same with all servers.
 func (s *Session) chunkVerdict(r reply) error {
 	switch r.class() {
 	case 2:

@@ -28,9 +28,10 @@ func (s *Session) forget() {
 	}
 }
 
-// Rcpt adds a recipient. The first sends MAIL before it, in one write where the server offers PIPELINING; a refused MAIL is
-// its error and that of every later Rcpt. A refusal is a *mail.Refusal, a lost connection a *LostError. What the server
-// cannot take by what it offered is refused before anything is sent: 552 5.3.4, 550 5.6.3, 550 5.6.7, 452 4.5.3.
+// Rcpt adds a recipient. The first sends MAIL before it, in one write where the server offers PIPELINING; a refused
+// MAIL is its error and that of every later Rcpt. A refusal is a *mail.Refusal, a lost connection a *LostError. What
+// the server cannot take by what it offered is refused before anything is sent: 552 5.3.4, 550 5.6.3, 550 5.6.7, 452
+// 4.5.3.
 func (s *Session) Rcpt(ctx context.Context, forward mail.Path) error {
 	switch {
 	case s.broken || s.closed:
@@ -145,7 +146,8 @@ func (s *Session) appendMail(b []byte, forward mail.Path) ([]byte, error) {
 	b = append(d.Reverse.AppendTo(b), '>')
 	if d.Params.Size > 0 && s.ext.SizeOffered {
 		size := d.Params.Size + int64(d.Extra)
-		if s.ext.Size > 0 { // our fields may turn out smaller than Extra, so whether it fits is for the destination to say
+		// our fields may turn out smaller than Extra, so whether it fits is for the destination to say
+		if s.ext.Size > 0 {
 			size = min(size, s.ext.Size)
 		}
 		b = strconv.AppendInt(append(b, " SIZE="...), size, 10)
@@ -207,8 +209,9 @@ func plainText(s string) bool {
 	return true
 }
 
-// Data opens the message, whose octets will come in this form. Without CHUNKING it sends DATA and waits for the 354; with
-// it, nothing is sent. After a refusal the transaction is over and the session can go on. It needs an accepted Rcpt.
+// Data opens the message, whose octets will come in this form. Without CHUNKING it sends DATA and waits for the 354;
+// with it, nothing is sent. After a refusal the transaction is over and the session can go on. It needs an accepted
+// Rcpt.
 func (s *Session) Data(ctx context.Context, form mail.Form) error {
 	if s.broken || s.closed {
 		return s.lost("DATA", errBroken)
@@ -243,8 +246,8 @@ func (s *Session) Data(ctx context.Context, form mail.Form) error {
 	return nil
 }
 
-// Reset ends the transaction with RSET, if the server has one open, and gives the buffers back. Inside DATA it cannot be
-// said; between BDAT chunks it can. After an error the session is of no more use.
+// Reset ends the transaction with RSET, if the server has one open, and gives the buffers back. Inside DATA it cannot
+// be said; between BDAT chunks it can. After an error the session is of no more use.
 func (s *Session) Reset(ctx context.Context) error {
 	switch {
 	case s.broken || s.closed:

@@ -27,17 +27,17 @@ const (
 // writeSlice is how long a write waits at a time; see wire.
 const writeSlice = time.Second
 
-// A wire is the connection under TLS. Its writes are cut into short deadlines, between which it looks whether the server
-// has spoken, so that an early refusal by a server that stopped reading is seen, and TLS above never sees a write that
-// failed and went on. Its reads can be told not to wait.
+// A wire is the connection under TLS. Its writes are cut into short deadlines, between which it looks whether the
+// server has spoken, so that an early refusal by a server that stopped reading is seen, and TLS above never sees a
+// write that failed and went on. Its reads can be told not to wait.
 type wire struct {
 	net.Conn
 	sys   syscall.RawConn // nil where the connection has no descriptor: then a look sees nothing
 	stall time.Duration   // without progress, after which a write fails
 	slice time.Duration   // how long a write waits before the server's side is looked at
 	until time.Time       // after which every write fails; zero: never
-	// replies tells that replies to earlier chunks may come while octets go out. In clear they are told from refusals by
-	// their first digit; in TLS nothing can be told and the write goes on.
+	// replies tells that replies to earlier chunks may come while octets go out. In clear they are told from refusals
+	// by their first digit; in TLS nothing can be told and the write goes on.
 	replies bool
 	secure  bool // TLS is spoken above
 	instant bool // Read does not wait
@@ -46,7 +46,8 @@ type wire struct {
 
 	reads, writes int // calls, for the tests that count them
 
-	buf     []byte // of the call of sys under way; readNow and look are closures made once, so that a look costs no allocation
+	// of the call of sys under way; readNow and look are closures made once, so that a look costs no allocation
+	buf     []byte
 	n       int
 	err     error
 	readNow func(fd uintptr)
@@ -66,8 +67,8 @@ func newWire(conn net.Conn, stall time.Duration) *wire {
 	return w
 }
 
-// Read waits for octets until the read deadline. When told not to wait it fails with os.ErrDeadlineExceeded where none are
-// there, whatever the deadline: crypto/tls then keeps what it has and can go on later.
+// Read waits for octets until the read deadline. When told not to wait it fails with os.ErrDeadlineExceeded where none
+// are there, whatever the deadline: crypto/tls then keeps what it has and can go on later.
 func (w *wire) Read(b []byte) (int, error) {
 	w.reads++
 	if !w.instant {
@@ -90,8 +91,8 @@ func (w *wire) commit() bool { return w.state.CompareAndSwap(open, committing) }
 
 func (w *wire) committed() { w.state.Store(open) }
 
-// SetReadDeadline sets the read deadline, which of a wire that was cut stays in the past: a cut either comes behind it, or is
-// seen here.
+// SetReadDeadline sets the read deadline, which of a wire that was cut stays in the past: a cut either comes behind it,
+// or is seen here.
 func (w *wire) SetReadDeadline(t time.Time) error {
 	if err := w.Conn.SetReadDeadline(t); err != nil || !w.isCut() {
 		return err

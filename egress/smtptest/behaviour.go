@@ -1,11 +1,11 @@
-// Package smtptest is a real destination whose behaviour is a script: an SMTP or LMTP server on a TCP or unix socket that
-// keeps what it accepted, whole and octet for octet, in memory, and answers each verb and each recipient as it is told to.
-// It serves the tests of every package that sends mail, and the world that "millrace dev" shows.
+// Package smtptest is a real destination whose behaviour is a script: an SMTP or LMTP server on a TCP or unix socket
+// that keeps what it accepted, whole and octet for octet, in memory, and answers each verb and each recipient as it is
+// told to. It serves the tests of every package that sends mail, and the world that "millrace dev" shows.
 //
 // It owns its listener, its sessions and what they recorded. It refuses to know the relay: it shares no code with
-// egress/smtpclient, so that a mistake there is not repeated here. It is strict where the RFCs are and notes each breach
-// by a client in Violations. A message is recorded only at a true end of data (CRLF.CRLF, or the last octet of BDAT LAST);
-// half a message never is.
+// egress/smtpclient, so that a mistake there is not repeated here. It is strict where the RFCs are and notes each
+// breach by a client in Violations. A message is recorded only at a true end of data (CRLF.CRLF, or the last octet of
+// BDAT LAST); half a message never is.
 package smtptest
 
 import (
@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// The keys of Behaviour.Answers that are no verbs of RFC 5321: the greeting, the end of data (the dot, or BDAT LAST) and a
-// chunk that is not the last.
+// The keys of Behaviour.Answers that are no verbs of RFC 5321: the greeting, the end of data (the dot, or BDAT LAST)
+// and a chunk that is not the last.
 const (
 	Greeting = "GREETING"
 	Dot      = "DOT"
@@ -24,8 +24,9 @@ const (
 
 // An Answer is what the server does at one step. The zero Answer is what the server would do by itself.
 type Answer struct {
-	// Reply is written as it stands: its lines are separated by "\n" and carry their codes ("550-one\n550 two"); CRLF is
-	// added to each. "" stands for the reply that the server would give by itself, unless Close or Reset is set: then none.
+	// Reply is written as it stands: its lines are separated by "\n" and carry their codes ("550-one\n550 two"); CRLF
+	// is added to each. "" stands for the reply that the server would give by itself, unless Close or Reset is set:
+	// then none.
 	Reply string
 	// After is waited before anything else is done.
 	After time.Duration
@@ -33,8 +34,8 @@ type Answer struct {
 	Close bool
 	// Reset is Close by a TCP RST, which also throws away what the client has not read yet.
 	Reset bool
-	// Discard, at Dot and with no Reply, forgets the message before the connection ends. Without it a Close or Reset at Dot
-	// stands for a destination that kept the message and whose reply was lost.
+	// Discard, at Dot and with no Reply, forgets the message before the connection ends. Without it a Close or Reset at
+	// Dot stands for a destination that kept the message and whose reply was lost.
 	Discard bool
 	// Greylist, at RCPT, gives 451 4.7.1 the first time that a client address, reverse-path and forward-path are seen
 	// together, and what the server would say by itself afterwards.
@@ -43,9 +44,11 @@ type Answer struct {
 
 // A Fault happens inside the octets of a message.
 type Fault struct {
-	After  int64  // the number of octets read of the message, as they came, before it happens
-	Answer Answer // a Reply with a 4yz or 5yz is an early refusal: the rest is read and discarded, the dot gets no reply
-	Stall  bool   // reading stops for good, after Answer; the connection stays open until the client or the Server closes it
+	After int64 // the number of octets read of the message, as they came, before it happens
+	// a Reply with a 4yz or 5yz is an early refusal: the rest is read and discarded, the dot gets no reply
+	Answer Answer
+	// reading stops for good, after Answer; the connection stays open until the client or the Server closes it
+	Stall bool
 }
 
 // A Step is the point of a session that Behaviour.On is asked about.
@@ -57,19 +60,20 @@ type Step struct {
 	Message Message // the transaction so far; at Dot the whole message
 }
 
-// A Behaviour is the script of a Server. The zero Behaviour is a well-behaved SMTP server that accepts everything. It is
-// not changed by the Server and may be shared.
+// A Behaviour is the script of a Server. The zero Behaviour is a well-behaved SMTP server that accepts everything. It
+// is not changed by the Server and may be shared.
 type Behaviour struct {
 	Hostname string // in the greeting and the reply to EHLO; "destination.test" when empty
 	LMTP     bool   // LHLO instead of EHLO and one reply per recipient at the end of data (RFC 2033)
 
-	// Extensions are the lines of the reply to EHLO that are offered and honoured; nil stands for DefaultExtensions. SIZE,
-	// STARTTLS and AUTH are added by the fields below. Other lines are offered as they stand and mean nothing.
+	// Extensions are the lines of the reply to EHLO that are offered and honoured; nil stands for DefaultExtensions.
+	// SIZE, STARTTLS and AUTH are added by the fields below. Other lines are offered as they stand and mean nothing.
 	Extensions []string
-	Size       int64             // offers SIZE and refuses longer messages; 0: not offered; negative: offered without a limit
-	TLS        *tls.Config       // offers STARTTLS
-	Implicit   bool              // TLS from the first octet, and no STARTTLS
-	Users      map[string]string // password by user: offers AUTH PLAIN LOGIN, inside TLS
+	// offers SIZE and refuses longer messages; 0: not offered; negative: offered without a limit
+	Size     int64
+	TLS      *tls.Config       // offers STARTTLS
+	Implicit bool              // TLS from the first octet, and no STARTTLS
+	Users    map[string]string // password by user: offers AUTH PLAIN LOGIN, inside TLS
 
 	// Answers are keyed by verb in upper case, Greeting or Dot, Recipients by the local part of the recipient, in lower
 	// case, at RCPT, and Dots likewise at the end of data: in LMTP for that recipient, in SMTP for the message. What is
@@ -108,9 +112,9 @@ func Without(names ...string) []string {
 	return out
 }
 
-// ByLocalPart gives Recipients for a destination whose addresses say what happens to them: 421, 450, 451, 452, 550, 551,
-// 552, 553 and 554 are refused with that code, "greylist" is greylisted, "slow" waits 2 seconds, "drop" and "reset" lose
-// the connection.
+// ByLocalPart gives Recipients for a destination whose addresses say what happens to them: 421, 450, 451, 452, 550,
+// 551, 552, 553 and 554 are refused with that code, "greylist" is greylisted, "slow" waits 2 seconds, "drop" and
+// "reset" lose the connection.
 func ByLocalPart() map[string]Answer {
 	m := map[string]Answer{
 		"greylist": {Greylist: true},

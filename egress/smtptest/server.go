@@ -64,8 +64,8 @@ type Server struct {
 	closed     bool
 }
 
-// Listen starts a Server on addr: host:port (port 0 for any free one), or the path of a unix socket, which begins with a
-// slash.
+// Listen starts a Server on addr: host:port (port 0 for any free one), or the path of a unix socket, which begins with
+// a slash.
 func Listen(addr string, b Behaviour) (*Server, error) {
 	network := "tcp"
 	if strings.HasPrefix(addr, "/") {

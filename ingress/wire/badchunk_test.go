@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// The octets of a chunk follow their BDAT at once, so behind one that is not understood there may be a message: nothing of it is
-// carried out.
+// The octets of a chunk follow their BDAT at once, so behind one that is not understood there may be a message: nothing
+// of it is carried out.
 func TestNothingBehindABDATThatIsNotUnderstoodIsACommand(t *testing.T) {
 	const smuggled = "RSET\r\nMAIL FROM:<evil@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\nhi\r\n.\r\n"
 	for name, bdat := range map[string]string{

@@ -36,8 +36,8 @@ func (nullSession) Body(_ context.Context, b *Body) mail.Reply {
 	}
 }
 
-// BenchmarkMessage takes messages in one session over loopback, one after another, without PIPELINING. The client writes
-// fixed octets and counts lines, so what is measured is nearly all the engine's and the kernel's.
+// BenchmarkMessage takes messages in one session over loopback, one after another, without PIPELINING. The client
+// writes fixed octets and counts lines, so what is measured is nearly all the engine's and the kernel's.
 func BenchmarkMessage(b *testing.B) {
 	for _, size := range []int{4 << 10, 64 << 10, 1 << 20} {
 		b.Run(strconv.Itoa(size), func(b *testing.B) {

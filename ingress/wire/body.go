@@ -69,16 +69,16 @@ func (b *Body) Received() int64 {
 // LongLines gives the number of lines so far that are longer than 998 octets (RFC 5321 section 4.5.3.1.6).
 func (b *Body) LongLines() int { return b.scan.long }
 
-// Next gives the next piece. It returns when a slab is full or the message has ended, which last tells; the last piece is
-// never empty unless the message is. The piece's octets stay valid until Recycle. After the last piece it gives empty
-// ones.
+// Next gives the next piece. It returns when a slab is full or the message has ended, which last tells; the last piece
+// is never empty unless the message is. The piece's octets stay valid until Recycle. After the last piece it gives
+// empty ones.
 //
-// until bounds the wait, the zero Time does not. The errors are ErrIdle, when until passes: nothing is lost and Next can be
-// called again; ErrClientGone; ErrTooSlow: the client was silent for Timeouts.Command or owes more octets than MinRate
-// allows (time in which the engine did not wait for it does not count); ErrInterrupted, with BDAT only; or a
-// *mail.Refusal, with which the Session gives up and which it returns by mail.ReplyFor: 552 5.3.4 for Config.MessageSize,
-// 550 5.6.11 for a bare CR or LF, 554 5.6.0 for Config.Line. The form Plain knows no bare CR or LF either: the next hop
-// may need DATA, where it could end the message.
+// until bounds the wait, the zero Time does not. The errors are ErrIdle, when until passes: nothing is lost and Next
+// can be called again; ErrClientGone; ErrTooSlow: the client was silent for Timeouts.Command or owes more octets than
+// MinRate allows (time in which the engine did not wait for it does not count); ErrInterrupted, with BDAT only; or a
+// *mail.Refusal, with which the Session gives up and which it returns by mail.ReplyFor: 552 5.3.4 for
+// Config.MessageSize, 550 5.6.11 for a bare CR or LF, 554 5.6.0 for Config.Line. The form Plain knows no bare CR or LF
+// either: the next hop may need DATA, where it could end the message.
 func (b *Body) Next(until time.Time) (o mail.Octets, last bool, err error) {
 	switch {
 	case b.err != nil:
@@ -108,9 +108,9 @@ func (b *Body) Next(until time.Time) (o mail.Octets, last bool, err error) {
 }
 
 // Committing is to be called right before the end of data is released at the next hop, after which nothing can be taken
-// back: the message is delivered or in doubt, and the client must hear of it or it sends the message again. From then on
-// Shutdown leaves the connection alone until the reply that Session.Body returns was written, even when its time is up.
-// An error, which is an ErrClientGone, means that Shutdown has cut the connection already: the message is not to be
+// back: the message is delivered or in doubt, and the client must hear of it or it sends the message again. From then
+// on Shutdown leaves the connection alone until the reply that Session.Body returns was written, even when its time is
+// up. An error, which is an ErrClientGone, means that Shutdown has cut the connection already: the message is not to be
 // committed, because nobody would hear of it.
 //
 // Replies that still wait to be written are, because the next hop may take minutes.
@@ -145,8 +145,8 @@ func (b *Body) Recycle() {
 }
 
 // Prepend writes fields directly before the first octet of the message, in the headroom of its slab, so that they can
-// leave with it in one write, and gives the piece that begins with them. It reports false, and o unchanged, when o is not
-// the first piece, that piece was recycled, or the headroom is too small. It may be called again with its result.
+// leave with it in one write, and gives the piece that begins with them. It reports false, and o unchanged, when o is
+// not the first piece, that piece was recycled, or the headroom is too small. It may be called again with its result.
 func (b *Body) Prepend(o mail.Octets, fields []byte) (mail.Octets, bool) {
 	if b.pieces == 0 || b.pieces != len(b.given) || len(o.Segments) != 1 {
 		return o, false
@@ -341,8 +341,8 @@ func (b *Body) stopWaiting() {
 }
 
 // sink reads the rest of the message, or of the present chunk, and forgets it. An error means that its end was not seen
-// and the connection cannot go on: it is one of Next's, or io.ErrShortBuffer when the rest is more than the patience with
-// a refused message.
+// and the connection cannot go on: it is one of Next's, or io.ErrShortBuffer when the rest is more than the patience
+// with a refused message.
 func (b *Body) sink() error {
 	patience := b.received + b.c.srv.cfg.MessageSize + 1<<20
 	if b.plain && b.left > patience {

@@ -18,8 +18,8 @@ type chunk struct {
 // chunkVerb is what isChunk is true for.
 var chunkVerb = []byte("BDAT")
 
-// isChunk reports whether somebody could take a line for a BDAT: the verb with whatever before it that is no letter, and
-// whatever behind it.
+// isChunk reports whether somebody could take a line for a BDAT: the verb with whatever before it that is no letter,
+// and whatever behind it.
 func isChunk(line []byte) bool {
 	for len(line) > 0 && (line[0] <= ' ' || line[0] >= 0x7f) {
 		line = line[1:]
@@ -47,8 +47,8 @@ func parseChunk(arg []byte) (k chunk, ok bool) {
 }
 
 // bdat carries out a BDAT outside of a message: the first chunk of one, or a chunk that has no place. Its octets are
-// consumed whatever the reply, because the client sends them behind the command without waiting for it. Where it is unknown
-// how many they are, the connection is closed.
+// consumed whatever the reply, because the client sends them behind the command without waiting for it. Where it is
+// unknown how many they are, the connection is closed.
 func (c *conn) bdat(arg []byte) {
 	k, ok := parseChunk(arg)
 	if !ok {

@@ -58,8 +58,8 @@ func (c *conn) command(line []byte, fault *mail.Reply) {
 	}
 }
 
-// notUnderstood answers a line that is no command. If it was meant for a BDAT, what follows may be octets of a message, which
-// a hop before us took for a chunk: the connection ends.
+// notUnderstood answers a line that is no command. If it was meant for a BDAT, what follows may be octets of a message,
+// which a hop before us took for a chunk: the connection ends.
 func (c *conn) notUnderstood(line []byte, r mail.Reply) {
 	c.mistake(r)
 	if isChunk(line) {
@@ -98,8 +98,8 @@ func hasControls(line []byte) bool {
 }
 
 // isForeign ends the connection of a client that speaks another protocol: one that a web page made a browser send here
-// (its later lines could be commands), one that sends a PROXY header although it is no proxy of ours, or one that begins
-// with TLS.
+// (its later lines could be commands), one that sends a PROXY header although it is no proxy of ours, or one that
+// begins with TLS.
 func (c *conn) isForeign(verb, line []byte) bool {
 	switch string(verb) {
 	case "GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "PATCH", "CONNECT", "TRACE", "PRI":
@@ -264,8 +264,8 @@ func (c *conn) rcpt(arg []byte) {
 	c.reply(okRecipient)
 }
 
-// notReady gives the reply to a DATA or BDAT that comes before an accepted recipient. Where one was refused for now, so is
-// the DATA: a client that looks at this reply alone must not give up the message.
+// notReady gives the reply to a DATA or BDAT that comes before an accepted recipient. Where one was refused for now, so
+// is the DATA: a client that looks at this reply alone must not give up the message.
 func (c *conn) notReady() *mail.Reply {
 	switch {
 	case c.client.Helo == "":

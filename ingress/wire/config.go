@@ -11,7 +11,8 @@ import (
 
 // Timeouts bound the waits of a connection. Zero means the default.
 type Timeouts struct {
-	Command   time.Duration // for a command line, and for any octet of a message; default 5 min (RFC 5321 section 4.5.3.2.7)
+	// for a command line, and for any octet of a message; default 5 min (RFC 5321 section 4.5.3.2.7)
+	Command   time.Duration
 	Write     time.Duration // for the client to take a batch of replies; default 5 min
 	Header    time.Duration // for a PROXY header; default 5 s
 	Handshake time.Duration // for a TLS handshake; default 30 s
@@ -29,23 +30,27 @@ type Config struct {
 	Proxy   []netip.Prefix // from these a PROXY header v1 or v2 is required; elsewhere one is refused
 	Xclient []netip.Prefix // these may say XCLIENT; judged by the address after PROXY
 
-	MessageSize   int64 // octets of a message without the dots of transparency, announced as SIZE; default 50 MiB
-	Line          int   // octets of a line of a message without CRLF; default 1 MiB
-	Recipients    int   // of one transaction, announced as RCPTMAX (RFC 9422); default 100, the least that RFC 5321 section 4.5.3.1.8 allows
-	Messages      int   // of one connection, announced as MAILMAX (RFC 9422); 0: no limit
-	ErrorBudget   int   // bad commands of one connection before 421; default 10, negative: no limit
-	RefusedBudget int   // recipients refused with 5yz on one connection before 421; default 20, negative: no limit
+	MessageSize int64 // octets of a message without the dots of transparency, announced as SIZE; default 50 MiB
+	Line        int   // octets of a line of a message without CRLF; default 1 MiB
+	// of one transaction, announced as RCPTMAX (RFC 9422); default 100, the least that RFC 5321 section 4.5.3.1.8
+	// allows
+	Recipients    int
+	Messages      int // of one connection, announced as MAILMAX (RFC 9422); 0: no limit
+	ErrorBudget   int // bad commands of one connection before 421; default 10, negative: no limit
+	RefusedBudget int // recipients refused with 5yz on one connection before 421; default 20, negative: no limit
 
 	Caps     *Caps         // shared among listeners; nil: no caps
 	Slabs    *Slabs        // shared among listeners; nil: the server's own
 	Lend     time.Duration // see Session.Idle; default 5 s, negative: never
 	Timeouts Timeouts
-	MinRate  int64 // octets per second that a message owes after Timeouts.Grace of waiting for it; default 512, negative: none
+	// octets per second that a message owes after Timeouts.Grace of waiting for it; default 512, negative: none
+	MinRate int64
 
-	// NewSession makes the Session of a connection, and another one after XCLIENT. ctx is that of all the Session's methods.
+	// NewSession makes the Session of a connection, and another one after XCLIENT. ctx is that of all the Session's
+	// methods.
 	NewSession func(ctx context.Context, c *Client) Session
-	// Cut is called when Shutdown's time is up, the ctx of the Sessions has ended and the remaining connections are cut: it ends
-	// what Sessions wait for that heeds no ctx. It must not take long. nil: there is nothing such.
+	// Cut is called when Shutdown's time is up, the ctx of the Sessions has ended and the remaining connections are
+	// cut: it ends what Sessions wait for that heeds no ctx. It must not take long. nil: there is nothing such.
 	Cut      func()
 	Emit     func(mail.Event)          // must not block; nil: nobody is told
 	Panicked func(v any, stack []byte) // told of a panic in a Session; nil: nobody is told

@@ -34,8 +34,8 @@ var (
 // A batch holds replies until they are written together.
 type batch struct{ octets []byte }
 
-// A conn is one connection of a client. One goroutine runs serve and uses everything; Shutdown and InFlight use open and
-// what mu guards as well.
+// A conn is one connection of a client. One goroutine runs serve and uses everything; Shutdown and InFlight use open
+// and what mu guards as well.
 type conn struct {
 	srv     *Server
 	raw     net.Conn // the socket
@@ -82,11 +82,12 @@ type conn struct {
 	told        bool        // the reply to a message is among those that wait
 	announced   bool        // Connected was emitted
 
-	mu     sync.Mutex    // guards what follows and every setting of the read deadline while parked
-	parked bool          // waiting for what Shutdown need not wait for
-	owed   bool          // a message is being committed, or was, and its reply is not written; set by serve's goroutine only
-	cut    bool          // by Shutdown
-	gone   chan struct{} // closed when the connection has ended; nil unless Shutdown waits for that
+	mu     sync.Mutex // guards what follows and every setting of the read deadline while parked
+	parked bool       // waiting for what Shutdown need not wait for
+	// a message is being committed, or was, and its reply is not written; set by serve's goroutine only
+	owed bool
+	cut  bool          // by Shutdown
+	gone chan struct{} // closed when the connection has ended; nil unless Shutdown waits for that
 
 	small [smallBuffer]byte
 }
@@ -111,9 +112,9 @@ func (c *conn) uncount() {
 	}
 }
 
-// serve runs the connection until it ends, or until there is nothing to do outside of a transaction: then a goroutine with
-// a fresh stack goes on. The runtime never gives back a stack that has grown as far as that. After a message the next one
-// is probably near, and the change waits for settleAfter of silence.
+// serve runs the connection until it ends, or until there is nothing to do outside of a transaction: then a goroutine
+// with a fresh stack goes on. The runtime never gives back a stack that has grown as far as that. After a message the
+// next one is probably near, and the change waits for settleAfter of silence.
 func (c *conn) serve(begun bool) {
 	rests := false
 	defer func() {
@@ -235,9 +236,10 @@ func (c *conn) append(what func([]byte) []byte) {
 // maxAge is how old a reply may get that waits for those of the commands behind it.
 const maxAge = 200 * time.Millisecond
 
-// beforeWait writes the replies that wait if they cannot stay behind a call of the Session that may take long: when the oldest
-// of them is old already, and when one is the reply to a message. A client that does not hear of a message in time sends it
-// again (RFC 1047), and RFC 2920 section 3.2 lets a server hold back the replies of a group of commands only.
+// beforeWait writes the replies that wait if they cannot stay behind a call of the Session that may take long: when the
+// oldest of them is old already, and when one is the reply to a message. A client that does not hear of a message in
+// time sends it again (RFC 1047), and RFC 2920 section 3.2 lets a server hold back the replies of a group of commands
+// only.
 func (c *conn) beforeWait() {
 	if c.out != nil && (c.told || c.srv.now()-c.since > maxAge) {
 		c.flush()
@@ -372,9 +374,9 @@ func (c *conn) giveBig() {
 	}
 }
 
-// fill reads once behind what is left in the buffer. Before that it writes the replies that wait, because the client may
-// be waiting for them; but not when the last read filled the buffer and left half a line: then the other half is on its
-// way, whatever the client waits for, and the replies to the whole batch leave together (RFC 2920 section 3.2).
+// fill reads once behind what is left in the buffer. Before that it writes the replies that wait, because the client
+// may be waiting for them; but not when the last read filled the buffer and left half a line: then the other half is on
+// its way, whatever the client waits for, and the replies to the whole batch leave together (RFC 2920 section 3.2).
 func (c *conn) fill() error {
 	if half := c.w > c.r; c.full && half {
 		c.grow()

@@ -9,12 +9,13 @@ import (
 )
 
 // Quiet waits d for the client to keep silent before our greeting, as RFC 5321 section 4.3.1 wants it to, and reports
-// whether it did: false comes as soon as an octet has come from it, in TLS as soon as one of a command has. Nothing is lost
-// of what came; it is read as commands behind the greeting. Octets that came behind a PROXY header or behind a TLS handshake
-// count. Without a positive d it only tells whether something has come so far.
+// whether it did: false comes as soon as an octet has come from it, in TLS as soon as one of a command has. Nothing is
+// lost of what came; it is read as commands behind the greeting. Octets that came behind a PROXY header or behind a TLS
+// handshake count. Without a positive d it only tells whether something has come so far.
 //
-// It is for Session.Greet. It is true at once when Shutdown begins, and then the client is told 421 and not greeted; when the
-// client hangs up; and after XCLIENT, where who speaks is not the client and has read a greeting of ours before.
+// It is for Session.Greet. It is true at once when Shutdown begins, and then the client is told 421 and not greeted;
+// when the client hangs up; and after XCLIENT, where who speaks is not the client and has read a greeting of ours
+// before.
 //
 // Meanwhile the connection holds nothing but its socket, its small buffer and its stack.
 func (cl *Client) Quiet(d time.Duration) bool {
@@ -47,14 +48,15 @@ func (c *conn) quiet(d time.Duration) bool {
 	return true
 }
 
-// Stall delays the reply that the Session is about to give by d, or up to the deadline of ctx if that is sooner, and reports
-// whether all of that time has passed: false comes as soon as the client hangs up or Shutdown begins, and at once where ctx
-// has ended or Shutdown began before. When the client has gone, the connection ends with the call that stalled, whatever
-// it returns.
+// Stall delays the reply that the Session is about to give by d, or up to the deadline of ctx if that is sooner, and
+// reports whether all of that time has passed: false comes as soon as the client hangs up or Shutdown begins, and at
+// once where ctx has ended or Shutdown began before. When the client has gone, the connection ends with the call that
+// stalled, whatever it returns.
 //
-// It is for Session.Greet, Helo, Mail and Rcpt. The replies to earlier commands of a group are written first. What the client
-// sends meanwhile is left in the socket; of what it had sent the connection keeps the octets and nothing more, and no slab. A
-// client that ends its half of the connection counts as gone, however much of what it sent is not read yet.
+// It is for Session.Greet, Helo, Mail and Rcpt. The replies to earlier commands of a group are written first. What the
+// client sends meanwhile is left in the socket; of what it had sent the connection keeps the octets and nothing more,
+// and no slab. A client that ends its half of the connection counts as gone, however much of what it sent is not read
+// yet.
 func (cl *Client) Stall(ctx context.Context, d time.Duration) bool {
 	if cl.conn == nil {
 		return ctx.Err() == nil

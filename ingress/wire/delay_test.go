@@ -181,7 +181,8 @@ func TestShutdownEndsTheWaitBeforeTheGreetingAtOnce(t *testing.T) {
 	if err := r.srv.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(begun); took > 500*time.Millisecond { // some milliseconds, on a machine with something else to do
+	// some milliseconds, on a machine with something else to do
+	if took := time.Since(begun); took > 500*time.Millisecond {
 		t.Errorf("Shutdown took %v", took)
 	}
 	if !<-r.quiet {

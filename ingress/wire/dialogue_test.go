@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TestDialogues plays the scripts under testdata/dialogues. A script begins with lines of settings ("set key value") and
-// then has one line per step:
+// TestDialogues plays the scripts under testdata/dialogues. A script begins with lines of settings ("set key value")
+// and then has one line per step:
 //
 //	C: text     the client sends text and CRLF; several such lines in a row leave in one write
 //	c: text     the client sends text as a Go string literal's inside, without CRLF

@@ -1,9 +1,9 @@
-// Package wire is the server side of SMTP as it looks on the wire (RFC 5321): connections and their caps, command lines,
-// replies and their batches, STARTTLS, DATA and BDAT, the PROXY protocol header and XCLIENT. It owns syntax, order, limits
-// and time-outs, and the octets of a message from the socket to the slab in which its Session sees them.
+// Package wire is the server side of SMTP as it looks on the wire (RFC 5321): connections and their caps, command
+// lines, replies and their batches, STARTTLS, DATA and BDAT, the PROXY protocol header and XCLIENT. It owns syntax,
+// order, limits and time-outs, and the octets of a message from the socket to the slab in which its Session sees them.
 //
-// It knows no policy. Which client, reverse-path, recipient or message is welcome is the Session's to say, one method per
-// verb; wire turns the error it returns into a reply by mail.ReplyFor and by nothing else.
+// It knows no policy. Which client, reverse-path, recipient or message is welcome is the Session's to say, one method
+// per verb; wire turns the error it returns into a reply by mail.ReplyFor and by nothing else.
 //
 // Its invariants:
 //   - Only CRLF.CRLF ends a message that came by DATA, only the announced count one that came by BDAT. Whatever the input and

@@ -71,8 +71,8 @@ func converseAlone(t testing.TB, octets, cuts []byte, change func(*Config)) (rep
 	return raw.out.String(), r, cfg.Slabs.Lent()
 }
 
-// FuzzConversation plays arbitrary octets to the engine: it ends, gives back its slabs, says and accepts the same however
-// the octets are cut, and never accepts more messages than there are ends of messages in them.
+// FuzzConversation plays arbitrary octets to the engine: it ends, gives back its slabs, says and accepts the same
+// however the octets are cut, and never accepts more messages than there are ends of messages in them.
 func FuzzConversation(f *testing.F) {
 	const hello = "EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\n"
 	for _, s := range []string{
@@ -182,7 +182,8 @@ func FuzzProxyHeader(f *testing.F) {
 			if len(r.calls) != 0 {
 				t.Errorf("refused, yet %v", r.calls)
 			}
-		case strings.HasPrefix(replies, "554 "), strings.HasPrefix(replies, "521 "): // the fakeSession's, for some addresses
+		// the fakeSession's, for some addresses
+		case strings.HasPrefix(replies, "554 "), strings.HasPrefix(replies, "521 "):
 		case strings.HasPrefix(replies, "220 "):
 			if bytes.HasSuffix(header, []byte("\r\n")) && len(header) < 200 && bytes.Count(header, []byte("\n")) == 1 &&
 				!strings.Contains(r.got(), "helo behind.example") {

@@ -5,14 +5,15 @@ import (
 	"syscall"
 )
 
-// States of a TCP connection after the other side closed or reset it, as the kernel numbers them (include/net/tcp_states.h).
+// States of a TCP connection after the other side closed or reset it, as the kernel numbers them
+// (include/net/tcp_states.h).
 const (
 	tcpClose     = 7
 	tcpCloseWait = 8
 )
 
-// hungUp reports whether the other side of a TCP connection has closed it, whatever waits to be read. The state is the first
-// octet of what the kernel tells of a connection.
+// hungUp reports whether the other side of a TCP connection has closed it, whatever waits to be read. The state is the
+// first octet of what the kernel tells of a connection.
 func hungUp(fd uintptr) bool {
 	info, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_INFO)
 	if err != nil {

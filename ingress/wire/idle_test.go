@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestIdleConnectionMemory measures what a connection costs after EHLO and RSET: heap and stacks in use of this process,
-// without what the client's side of it costs, which is measured against a listener that does nothing.
+// TestIdleConnectionMemory measures what a connection costs after EHLO and RSET: heap and stacks in use of this
+// process, without what the client's side of it costs, which is measured against a listener that does nothing.
 func TestIdleConnectionMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("opens thousands of sockets")

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// inPieces says each piece in a write of its own, so that the engine reads no two of them at once, and gives the last line
-// of the reply that the message got.
+// inPieces says each piece in a write of its own, so that the engine reads no two of them at once, and gives the last
+// line of the reply that the message got.
 func (r *rig) inPieces(t *testing.T, pieces ...string) string {
 	t.Helper()
 	client, server := net.Pipe()

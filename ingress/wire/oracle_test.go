@@ -92,8 +92,8 @@ func exchange(t *testing.T, addr, octets string) string {
 	return strings.Join(codes[1:], " ")
 }
 
-// TestGoSMTPOracle says the same octets to the engine and to go-smtp's server. Where the two answer differently or accept
-// other messages, the row says why ours is right.
+// TestGoSMTPOracle says the same octets to the engine and to go-smtp's server. Where the two answer differently or
+// accept other messages, the row says why ours is right.
 func TestGoSMTPOracle(t *testing.T) {
 	const (
 		hello = "EHLO c.example\r\n"

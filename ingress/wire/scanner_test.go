@@ -127,8 +127,8 @@ func TestScanner(t *testing.T) {
 	}
 }
 
-// TestScannerSmall compares the scanner with its oracle for each stream of 8 octets of the alphabet that matters, in each
-// pair of cuts.
+// TestScannerSmall compares the scanner with its oracle for each stream of 8 octets of the alphabet that matters, in
+// each pair of cuts.
 func TestScannerSmall(t *testing.T) {
 	const alphabet = "\r\n.x"
 	p := make([]byte, 8)

@@ -92,7 +92,8 @@ func (s *Server) Serve(l net.Listener) error {
 }
 
 // admit starts the goroutine of a connection, or turns the client away when the caps are reached. Behind a proxy the
-// client is not yet known, and a host that may say XCLIENT speaks for many clients: they are counted once they are named.
+// client is not yet known, and a host that may say XCLIENT speaks for many clients: they are counted once they are
+// named.
 func (s *Server) admit(raw net.Conn) {
 	peer, local := addrPort(raw.RemoteAddr()), addrPort(raw.LocalAddr())
 	if !s.cfg.Caps.take() {
@@ -135,15 +136,15 @@ func (s *Server) turnAway(raw net.Conn, client netip.Addr, reason string) {
 	s.cfg.Emit(mail.Event{Kind: mail.Refused, Time: s.cfg.Now(), Client: client, Reply: r, Reason: reason})
 }
 
-// Shutdown ends the server: it closes the listeners and answers 421 4.3.2 to each client that is not sending a message, at
-// once; messages in flight are finished and answered before their connections end the same way. When ctx ends before
-// they have, the ctx of the Sessions is cancelled and the remaining connections are cut, but for those that are owed the
-// reply to a message which is being committed (see Body.Committing): these are waited for, however long that takes. Config.Cut
-// is called when all of this has been decided.
+// Shutdown ends the server: it closes the listeners and answers 421 4.3.2 to each client that is not sending a message,
+// at once; messages in flight are finished and answered before their connections end the same way. When ctx ends before
+// they have, the ctx of the Sessions is cancelled and the remaining connections are cut, but for those that are owed
+// the reply to a message which is being committed (see Body.Committing): these are waited for, however long that takes.
+// Config.Cut is called when all of this has been decided.
 //
-// It returns when all goroutines of the server have ended, with nil if nothing had to be cut. Only a Session that does not
-// heed the end of its ctx is given up, Timeouts.Abandon after it. The error wraps ctx's and says how many connections were cut and how
-// many Sessions were given up.
+// It returns when all goroutines of the server have ended, with nil if nothing had to be cut. Only a Session that does
+// not heed the end of its ctx is given up, Timeouts.Abandon after it. The error wraps ctx's and says how many
+// connections were cut and how many Sessions were given up.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.draining.Swap(true) {
@@ -199,8 +200,8 @@ func (s *Server) cut(ctx context.Context, ended <-chan struct{}) error {
 	return err
 }
 
-// InFlight counts the transactions that would be lost if the process ended now: those that are open, of which nothing is
-// delivered, and those that are being committed or were and whose client has no reply yet, which are in doubt.
+// InFlight counts the transactions that would be lost if the process ended now: those that are open, of which nothing
+// is delivered, and those that are being committed or were and whose client has no reply yet, which are in doubt.
 func (s *Server) InFlight() (open, committing int) {
 	for _, c := range s.all() {
 		switch {

@@ -21,7 +21,8 @@ type Client struct {
 	TLS     *tls.ConnectionState // nil in clear
 	Proxied bool                 // a PROXY header carried Addr
 	Lowered bool                 // XCLIENT was used: trust may be lower than that of the connection, never higher
-	Unknown bool                 // the carried address is missing (PROXY LOCAL or UNKNOWN, XCLIENT ADDR=[UNAVAILABLE]): never trusted
+	// the carried address is missing (PROXY LOCAL or UNKNOWN, XCLIENT ADDR=[UNAVAILABLE]): never trusted
+	Unknown bool
 
 	conn *conn // nil in a Client that was not made by the engine: its methods wait for nothing and find nothing
 }
@@ -34,14 +35,15 @@ func (c *Client) TLSVersion() string {
 	return tls.VersionName(c.TLS.Version)
 }
 
-// A Session decides what the engine may answer, one method per SMTP verb. The engine has checked syntax, order and limits
-// before it calls. All calls of one Session come from one goroutine, one after another. An error is turned into the reply
-// by mail.ReplyFor; a reply of 421 also closes the connection. A panic costs the connection (421 4.3.0), not the server.
+// A Session decides what the engine may answer, one method per SMTP verb. The engine has checked syntax, order and
+// limits before it calls. All calls of one Session come from one goroutine, one after another. An error is turned into
+// the reply by mail.ReplyFor; a reply of 421 also closes the connection. A panic costs the connection (421 4.3.0), not
+// the server.
 //
 // The ctx of all methods ends only when Shutdown's time is up. A method that does not return then is left behind.
 type Session interface {
-	// Greet is called before the 220. An error is the greeting instead: a 5yz (sent as 554 unless it is 521, RFC 7504) after
-	// which each command gets 503 until QUIT, or a 4yz (sent as 421) after which the connection closes.
+	// Greet is called before the 220. An error is the greeting instead: a 5yz (sent as 554 unless it is 521, RFC 7504)
+	// after which each command gets 503 until QUIT, or a 4yz (sent as 421) after which the connection closes.
 	Greet(ctx context.Context) error
 	// Helo is called after each EHLO and HELO; Client.Helo, ESMTP and TLS are set.
 	Helo(ctx context.Context)
@@ -49,19 +51,20 @@ type Session interface {
 	Mail(ctx context.Context, reverse mail.Path, p mail.Params) error
 	// Rcpt adds a recipient; nil means 250 2.1.5.
 	Rcpt(ctx context.Context, forward mail.Path) error
-	// Data is called at DATA before the 354, and at the first BDAT of a message. An error ends the transaction: Reset is
-	// called next.
+	// Data is called at DATA before the 354, and at the first BDAT of a message. An error ends the transaction: Reset
+	// is called next.
 	Data(ctx context.Context) error
-	// Body reads the message from b and gives the reply to its end, or returns early with a refusal; the engine then reads
-	// and forgets the rest, and gives that reply at the end (with BDAT: to the current chunk and each later one). A 2yz for a
-	// message whose last piece was not taken becomes 451 4.3.0. Body ends the transaction, whatever it returns: Reset is not
-	// called after it. The reply is not sent when Next gave ErrClientGone, ErrTooSlow or ErrInterrupted.
+	// Body reads the message from b and gives the reply to its end, or returns early with a refusal; the engine then
+	// reads and forgets the rest, and gives that reply at the end (with BDAT: to the current chunk and each later one).
+	// A 2yz for a message whose last piece was not taken becomes 451 4.3.0. Body ends the transaction, whatever it
+	// returns: Reset is not called after it. The reply is not sent when Next gave ErrClientGone, ErrTooSlow or
+	// ErrInterrupted.
 	Body(ctx context.Context, b *Body) mail.Reply
-	// Reset ends an open transaction: RSET, EHLO, HELO, STARTTLS or XCLIENT inside one, or Data returned an error. Close
-	// without Reset before it can also end one.
+	// Reset ends an open transaction: RSET, EHLO, HELO, STARTTLS or XCLIENT inside one, or Data returned an error.
+	// Close without Reset before it can also end one.
 	Reset()
-	// Idle tells that a transaction is open (before DATA or BDAT) and that the client sent nothing for Config.Lend since the
-	// last reply. It is called at most once per wait.
+	// Idle tells that a transaction is open (before DATA or BDAT) and that the client sent nothing for Config.Lend
+	// since the last reply. It is called at most once per wait.
 	Idle()
 	// Close is called exactly once per Session, when the connection ended or XCLIENT began a new Session.
 	Close()

@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 )
 
-// The parts of a slab in octets. The first piece of a message leaves the headroom free for fields that are written before
-// it; other pieces use all of the slab.
+// The parts of a slab in octets. The first piece of a message leaves the headroom free for fields that are written
+// before it; other pieces use all of the slab.
 const (
 	Headroom   = 16 << 10
 	SlabOctets = 72 << 10 // what the first piece of a message may hold: 64 KiB and a header section

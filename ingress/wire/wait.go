@@ -66,9 +66,9 @@ func (c *conn) overdue(now, due time.Duration) error {
 	return nil
 }
 
-// arm sets the read deadline to due, or leaves the one that stands: it may be up to slack later, and it may be earlier if
-// it is not near, because whoever waits looks at the clock again. Setting a deadline costs more than reading the clock, and
-// in a busy session it would have to be done with each read.
+// arm sets the read deadline to due, or leaves the one that stands: it may be up to slack later, and it may be earlier
+// if it is not near, because whoever waits looks at the clock again. Setting a deadline costs more than reading the
+// clock, and in a busy session it would have to be done with each read.
 func (c *conn) arm(now, due, slack time.Duration) {
 	if near := now + min((due-now)/2, time.Second); near <= c.readDue && c.readDue <= due+slack {
 		return
@@ -102,7 +102,8 @@ func (c *conn) unpark() {
 	c.mu.Unlock()
 }
 
-// commit marks the connection as owed a reply that Shutdown waits for, and reports false if Shutdown has cut it already.
+// commit marks the connection as owed a reply that Shutdown waits for, and reports false if Shutdown has cut it
+// already.
 func (c *conn) commit() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

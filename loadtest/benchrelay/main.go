@@ -1,10 +1,11 @@
-// Command benchrelay measures what a relay costs between two programs that nobody here wrote: Postfix's smtp-source sends
-// to X, and X to Postfix's smtp-sink, for X in nothing, HAProxy in TCP mode, and Millrace, in turn and several times over.
+// Command benchrelay measures what a relay costs between two programs that nobody here wrote: Postfix's smtp-source
+// sends to X, and X to Postfix's smtp-sink, for X in nothing, HAProxy in TCP mode, and Millrace, in turn and several
+// times over.
 //
 // It prints, as medians over the rounds, the CPU time of X for a message (user and system, read from the process's own
 // CPU clock, so that the other two programs do not count), messages per second, and the time that X adds to a message;
-// and the multiple of HAProxy's, which is the floor of what a relay outside of the kernel can cost. All run on one machine
-// and share its cores: messages per second say more of the machine than of X.
+// and the multiple of HAProxy's, which is the floor of what a relay outside of the kernel can cost. All run on one
+// machine and share its cores: messages per second say more of the machine than of X.
 //
 // Counts, rounds and time are bounded, everything is written to a temporary folder but the result of -record, and the
 // processes end with it.

@@ -254,8 +254,8 @@ func (b *bench) measure(ctx context.Context, s scenario, x subject) (sample, err
 	return sample{CPU: (after - before).Seconds(), Wall: wall.Seconds()}, err
 }
 
-// cpuTime is the CPU time that a process has taken, all its threads together. Its clock is that of clock_getcpuclockid(3),
-// which counts in nanoseconds where /proc/PID/stat counts in hundredths of a second.
+// cpuTime is the CPU time that a process has taken, all its threads together. Its clock is that of
+// clock_getcpuclockid(3), which counts in nanoseconds where /proc/PID/stat counts in hundredths of a second.
 func cpuTime(pid int) (time.Duration, error) {
 	if pid == 0 {
 		return 0, nil

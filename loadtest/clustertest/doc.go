@@ -1,6 +1,6 @@
 // Command clustertest runs a cluster as it runs in the field, as processes on loopback with Redis, a name server,
-// destinations and HAProxy, and shows that it keeps what was promised of it: nodes are killed, stopped and restarted under
-// mail, Redis is emptied, and everything that was accepted is looked for at the destinations.
+// destinations and HAProxy, and shows that it keeps what was promised of it: nodes are killed, stopped and restarted
+// under mail, Redis is emptied, and everything that was accepted is looked for at the destinations.
 //
 //	go run ./loadtest/clustertest                 the acceptance; the verdict is the last line
 //	go run ./loadtest/clustertest -run 'kill|stop'  some of its steps

@@ -13,8 +13,8 @@ import (
 	"github.com/millrace/millrace/loadtest/source"
 )
 
-// clients is how many senders there are while nodes are harmed. They leave the machine some room: what is measured is what
-// nodes do, and not how a loaded machine delays gossip.
+// clients is how many senders there are while nodes are harmed. They leave the machine some room: what is measured is
+// what nodes do, and not how a loaded machine delays gossip.
 const clients = 6
 
 // A gaze looks at what nodes know of the ring, again and again.

@@ -35,8 +35,9 @@ type road struct {
 	tls     bool
 }
 
-// measureHop sends the same mail to a node that owns the destination's Site and to one that does not, in turns, and compares
-// the CPU time that all nodes took for it: first with the cheapest message that there is, then as nodes are deployed.
+// measureHop sends the same mail to a node that owns the destination's Site and to one that does not, in turns, and
+// compares the CPU time that all nodes took for it: first with the cheapest message that there is, then as nodes are
+// deployed.
 func (l *lab) measureHop(ctx context.Context, out io.Writer) error {
 	fmt.Fprintf(out, "CPU of all nodes per message, medians of %d rounds, in turns; %d cores, %s\n", hopRounds, runtime.NumCPU(), runtime.Version())
 	fmt.Fprint(out, "Bare TLS: two processes that exchange the same octets over the hop's TLS, a record a write, and do nothing else.\n\nNo policy, no TLS to the destination:\n\n")
@@ -133,7 +134,8 @@ func median(v []float64) float64 {
 	return v[len(v)/2]
 }
 
-// cost gives the CPU time of all nodes in microseconds for each message that enters at m, less what they take when idle.
+// cost gives the CPU time of all nodes in microseconds for each message that enters at m, less what they take when
+// idle.
 func (t *trial) cost(ctx context.Context, m *member, r road, behaviour smtptest.Behaviour, s sample) (float64, error) {
 	idle, err := t.spent(func() error { rest(ctx, 200*time.Millisecond); return nil })
 	if err != nil {

@@ -18,9 +18,9 @@ import (
 	"github.com/millrace/millrace/cluster/peer"
 )
 
-// A floor is two processes that do no more than a hop has to: they exchange the octets of a message over the hop's own TLS,
-// one goroutine for each connection on both sides, with two waits for each message. crypto/tls writes each record by itself here,
-// so that for large messages a hop may take less.
+// A floor is two processes that do no more than a hop has to: they exchange the octets of a message over the hop's own
+// TLS, one goroutine for each connection on both sides, with two waits for each message. crypto/tls writes each record
+// by itself here, so that for large messages a hop may take less.
 type floor struct {
 	both []*process
 	ask  io.WriteCloser

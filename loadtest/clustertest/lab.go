@@ -157,8 +157,8 @@ limits wide connections=%d spread=2
 
 func (l *lab) sitesFile() string { return filepath.Join(l.dir, "sites.txt") }
 
-// zone knows the MX hosts: one for all of "many", and one for each domain of "tls" and "grey", which are as many Sites, and of
-// "big" and "wide", which are one Site each.
+// zone knows the MX hosts: one for all of "many", and one for each domain of "tls" and "grey", which are as many Sites,
+// and of "big" and "wide", which are one Site each.
 func zone() string {
 	var z strings.Builder
 	for i, name := range []string{"plain", "many", "tls", "grey", "known", "guessed", "big", "wide"} {

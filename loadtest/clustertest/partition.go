@@ -32,8 +32,8 @@ func play(ctx context.Context, out io.Writer, binary, name string) error {
 	return err
 }
 
-// crowd is how many senders there are on each side: together twice what the Site's limit allows at once, and more than it
-// on each.
+// crowd is how many senders there are on each side: together twice what the Site's limit allows at once, and more than
+// it on each.
 const crowd = siteSessions + 4
 
 // ownerOf lets mail in and gives the node that owns its Site, and the others.
@@ -45,8 +45,8 @@ func (w *world) ownerOf(ctx context.Context) (owner *member, others []*member, e
 	return w.ring.owner(ctx)
 }
 
-// split cuts one node off from the two others, as a cut between data centres does: it still reaches destinations and Redis.
-// The node is the owner of the Site, or another one.
+// split cuts one node off from the two others, as a cut between data centres does: it still reaches destinations and
+// Redis. The node is the owner of the Site, or another one.
 func split(ctx context.Context, w *world, ownerAlone bool) (string, error) {
 	owner, others, err := w.ownerOf(ctx)
 	if err != nil {

@@ -61,8 +61,8 @@ func leftOut(why error) (string, error) {
 	return "left out: " + why.Error(), nil
 }
 
-// A namespace is a network of its own: one thread that is in it, on which all that has to happen there is done. Processes
-// that are started there stay in it, and are killed when the thread ends.
+// A namespace is a network of its own: one thread that is in it, on which all that has to happen there is done.
+// Processes that are started there stay in it, and are killed when the thread ends.
 type namespace struct {
 	path string
 	work chan func()
@@ -158,8 +158,8 @@ func plug(ctx context.Context, n int) ([]port, error) {
 	return ports, nil
 }
 
-// cut loses whatever p sends to another port, without a word to either; join ends that. To do it at the sender, with the
-// wrong address on the frames, needs neither a packet filter nor anything of the kernel that a machine may lack.
+// cut loses whatever p sends to another port, without a word to either; join ends that. To do it at the sender, with
+// the wrong address on the frames, needs neither a packet filter nor anything of the kernel that a machine may lack.
 func (p port) cut(ctx context.Context, to port) error { return p.lead(ctx, to, nowhere) }
 
 func (p port) join(ctx context.Context, to port) error { return p.lead(ctx, to, to.hardware()) }

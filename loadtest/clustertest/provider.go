@@ -23,9 +23,10 @@ const (
 	mostDeferred     = 0.01
 )
 
-// A provider is a destination that bounds sessions and messages and counts strictly: no session above the number, and in any
-// second that ends with a MAIL command, no more of these than the rate, this one included. There is no burst and no tolerance
-// beyond that, which is harder than those who count by token bucket or by the minute. What it refuses does not count.
+// A provider is a destination that bounds sessions and messages and counts strictly: no session above the number, and
+// in any second that ends with a MAIL command, no more of these than the rate, this one included. There is no burst and
+// no tolerance beyond that, which is harder than those who count by token bucket or by the minute. What it refuses does
+// not count.
 type provider struct {
 	*smtptest.Server
 
@@ -115,8 +116,8 @@ const (
 	providerWindow = 5 * time.Second
 )
 
-// provided sends as much as a provider takes and more, first to one whose limits the nodes know, then to one that they learn
-// from its replies alone, of which nothing is demanded.
+// provided sends as much as a provider takes and more, first to one whose limits the nodes know, then to one that they
+// learn from its replies alone, of which nothing is demanded.
 func provided(ctx context.Context, t *trial) (string, error) {
 	figures, err := t.provided(ctx, "limits known", "known", &t.lab.known, true)
 	if err != nil {
@@ -174,7 +175,8 @@ func (t *trial) provided(ctx context.Context, what, name string, p *provider, de
 	return figures, err
 }
 
-// settled gives the time from which on the rate is what is demanded of it in every window to the end, or else the last window's.
+// settled gives the time from which on the rate is what is demanded of it in every window to the end, or else the last
+// window's.
 func (p *provider) settled(begun, ended time.Time) time.Time {
 	at := ended.Add(-providerWindow)
 	for from := at; !from.Before(begun); from = from.Add(-time.Second) {

@@ -70,8 +70,8 @@ func flush(redis string) error {
 	return err
 }
 
-// coldStart starts all nodes at once, without a state of their own and with a Redis that holds nothing, while senders are there
-// already.
+// coldStart starts all nodes at once, without a state of their own and with a Redis that holds nothing, while senders
+// are there already.
 func coldStart(ctx context.Context, t *trial) (string, error) {
 	nodes := t.ring.nodes
 	for _, m := range nodes {

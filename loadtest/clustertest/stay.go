@@ -8,8 +8,8 @@ import (
 	"github.com/millrace/millrace/loadtest/source"
 )
 
-// stay starts a cluster behind a load balancer, says where everything is, and waits for ctx. With once it sends a message
-// through each node and through the load balancer and ends.
+// stay starts a cluster behind a load balancer, says where everything is, and waits for ctx. With once it sends a
+// message through each node and through the load balancer and ends.
 func (l *lab) stay(ctx context.Context, out io.Writer, once bool) error {
 	t := &trial{lab: l}
 	if err := t.start(ctx); err != nil {

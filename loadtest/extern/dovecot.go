@@ -54,9 +54,9 @@ service lmtp {
 }
 `
 
-// StartDovecotLMTP runs Dovecot's LMTP server, which accepts mail for every address, until the test ends. It returns its
-// TCP address, the path of its Unix socket, and a function that reads what has been delivered, ordered by recipient and
-// then by time, one Message per recipient; a message is there once LMTP has answered for it. Content lacks the
+// StartDovecotLMTP runs Dovecot's LMTP server, which accepts mail for every address, until the test ends. It returns
+// its TCP address, the path of its Unix socket, and a function that reads what has been delivered, ordered by recipient
+// and then by time, one Message per recipient; a message is there once LMTP has answered for it. Content lacks the
 // Return-Path and Delivered-To fields that Dovecot put on top.
 func StartDovecotLMTP(t testing.TB) (tcpAddr, unixPath string, messages func() []Message) {
 	t.Helper()

@@ -1,8 +1,8 @@
 // Package extern finds and runs the programs that nobody here wrote and that the relay must get along with: Postfix's
-// smtp-source and smtp-sink, swaks, Exim, Dovecot's LMTP server, HAProxy, Redis, strace, ip and rspamd, and the interpreters
-// with which tests run dkimpy, Mail::DKIM and mailauth. It owns where they lie, what environment they need, how a test
-// knows that one is ready, and that each is gone when its test ends. It refuses to know the relay: it imports nothing of
-// it, and what a program received is handed over as octets.
+// smtp-source and smtp-sink, swaks, Exim, Dovecot's LMTP server, HAProxy, Redis, strace, ip and rspamd, and the
+// interpreters with which tests run dkimpy, Mail::DKIM and mailauth. It owns where they lie, what environment they
+// need, how a test knows that one is ready, and that each is gone when its test ends. It refuses to know the relay: it
+// imports nothing of it, and what a program received is handed over as octets.
 //
 // The programs come from .cache/root below the module's root, where "make tools" unpacks them, else from the system. A
 // test that lacks one is skipped with the command that gets it; with CI=true it fails. Exim and Dovecot expect to be
@@ -89,8 +89,8 @@ func executable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
-// cacheRoot is .cache/root below the module's root, or "" if there is none. The module's root is the nearest folder with
-// a go.mod, upwards from the working folder: go test runs a package's tests in the package's own folder.
+// cacheRoot is .cache/root below the module's root, or "" if there is none. The module's root is the nearest folder
+// with a go.mod, upwards from the working folder: go test runs a package's tests in the package's own folder.
 func cacheRoot() string {
 	dir, err := os.Getwd()
 	if err != nil {

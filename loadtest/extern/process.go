@@ -25,8 +25,9 @@ const (
 	portTries = 3
 )
 
-// serve starts the program that command prepares for an address on the loopback interface, and returns that address once
-// a connection to it succeeds. The program is stopped when the test ends. Its output is shown only if it fails to start.
+// serve starts the program that command prepares for an address on the loopback interface, and returns that address
+// once a connection to it succeeds. The program is stopped when the test ends. Its output is shown only if it fails to
+// start.
 func serve(t testing.TB, command func(addr string) *exec.Cmd) string {
 	t.Helper()
 	var failure error

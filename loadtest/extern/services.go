@@ -20,8 +20,8 @@ func StartHAProxy(t testing.TB, config string) (addr string) {
 	})
 }
 
-// TCPProxy is the HAProxy configuration that joins ADDR to upstream octet for octet; serverOptions stand on the server's
-// line, for example "send-proxy-v2".
+// TCPProxy is the HAProxy configuration that joins ADDR to upstream octet for octet; serverOptions stand on the
+// server's line, for example "send-proxy-v2".
 func TCPProxy(upstream, serverOptions string) string {
 	return `
 defaults

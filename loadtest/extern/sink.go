@@ -17,9 +17,9 @@ type SinkOptions struct {
 	Args []string
 }
 
-// StartSmtpSink runs Postfix's smtp-sink until the test ends. It returns its address and, with Dump, the folder that the
-// messages are written to, one file each: lines X-Client-Addr, X-Client-Proto, X-Helo-Args, X-Mail-Args and X-Rcpt-Args
-// as SMTP had them, a Received field, and the message with lines that end in LF. SinkMessages reads it.
+// StartSmtpSink runs Postfix's smtp-sink until the test ends. It returns its address and, with Dump, the folder that
+// the messages are written to, one file each: lines X-Client-Addr, X-Client-Proto, X-Helo-Args, X-Mail-Args and
+// X-Rcpt-Args as SMTP had them, a Received field, and the message with lines that end in LF. SinkMessages reads it.
 func StartSmtpSink(t testing.TB, opts SinkOptions) (addr, dumpDir string) {
 	t.Helper()
 	sink := Find(t, "smtp-sink")

@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// Python gives Debian's Python 3 with the modules of .cache/root. If a module cannot be imported, it skips the test with a
-// line that names the command that gets it; with CI=true it fails the test. Another Python in PATH does not count: modules
-// are compiled for this one.
+// Python gives Debian's Python 3 with the modules of .cache/root. If a module cannot be imported, it skips the test
+// with a line that names the command that gets it; with CI=true it fails the test. Another Python in PATH does not
+// count: modules are compiled for this one.
 func Python(t testing.TB, modules ...string) Program {
 	t.Helper()
 	p := interpreter(t, "python3")
@@ -37,8 +37,8 @@ func Node(t testing.TB, packages ...string) Program {
 	return p.with(t, packages, "-e", "require('"+strings.Join(packages, "'); require('")+"')")
 }
 
-// interpreter gives the interpreter of the system, or the one of .cache/root where the system has none, and in both cases
-// the environment of programs in .cache/root.
+// interpreter gives the interpreter of the system, or the one of .cache/root where the system has none, and in both
+// cases the environment of programs in .cache/root.
 func interpreter(t testing.TB, name string) Program {
 	t.Helper()
 	root := cacheRoot()

@@ -1,6 +1,6 @@
-// Command idle weighs connections on which nothing happens: it opens many to a node in a process of its own, says EHLO and
-// RSET on each (STARTTLS before them with -tls), leaves them alone for a while, and reads from /proc how much memory the
-// node's process takes more than before, as PSS. What the kernel keeps for the sockets is not in it.
+// Command idle weighs connections on which nothing happens: it opens many to a node in a process of its own, says EHLO
+// and RSET on each (STARTTLS before them with -tls), leaves them alone for a while, and reads from /proc how much
+// memory the node's process takes more than before, as PSS. What the kernel keeps for the sockets is not in it.
 //
 //	go run ./loadtest/idle [-tls] [-n 5000] [-wait 60s]
 //

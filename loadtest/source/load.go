@@ -22,9 +22,10 @@ type Load struct {
 // A Report tells how a Load went. A message counts once: as accepted, refused (a 4yz or 5yz), or failed (no answer).
 type Report struct {
 	Accepted, Refused, Failed int
-	Latency                   *hdrhistogram.Histogram // of accepted messages in microseconds: from MAIL, or the connection without Reuse, to the 2yz
-	Took                      time.Duration
-	First                     error // the first thing that went wrong, nil if nothing did
+	// of accepted messages in microseconds: from MAIL, or the connection without Reuse, to the 2yz
+	Latency *hdrhistogram.Histogram
+	Took    time.Duration
+	First   error // the first thing that went wrong, nil if nothing did
 }
 
 // Quantile gives the latency at q percent.

@@ -89,8 +89,8 @@ func (s *Session) Envelope(m Message) (Result, bool, error) {
 	return s.judge(r, accepted, data)
 }
 
-// judge finds the refusal that ended an envelope. A server may give a 354 although every recipient was refused (RFC 2920
-// section 3.1): then an empty message is sent, which it refuses.
+// judge finds the refusal that ended an envelope. A server may give a 354 although every recipient was refused (RFC
+// 2920 section 3.1): then an empty message is sent, which it refuses.
 func (s *Session) judge(r Result, accepted, data bool) (Result, bool, error) {
 	if accepted && (!data || r.Data.Code == 354) {
 		return r, true, nil

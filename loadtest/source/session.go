@@ -1,8 +1,8 @@
 // Package source makes mail for tests and for load: SMTP clients that behave well, or as badly as they are told to.
 //
-// It owns its connections and what it measured on them. It refuses to know the relay and shares no code with it: a mistake
-// that both ends made would be seen by neither. A Session is one connection; a Load is many of them, bounded in number,
-// in messages and by its context.
+// It owns its connections and what it measured on them. It refuses to know the relay and shares no code with it: a
+// mistake that both ends made would be seen by neither. A Session is one connection; a Load is many of them, bounded in
+// number, in messages and by its context.
 package source
 
 import (
@@ -42,8 +42,8 @@ type Pace struct {
 	Every  time.Duration
 }
 
-// A Cut ends the connection once After octets were written to it, in the middle of a write if it falls there: by FIN, or
-// by RST with Reset. After 0 is no cut.
+// A Cut ends the connection once After octets were written to it, in the middle of a write if it falls there: by FIN,
+// or by RST with Reset. After 0 is no cut.
 type Cut struct {
 	After int64
 	Reset bool

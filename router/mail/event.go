@@ -83,8 +83,8 @@ func (m Mode) String() string {
 	return ""
 }
 
-// An Event tells what happened at one stage or to one transaction. It is one flat value of fixed size, the single source
-// of log, metrics and live view, and never holds an octet of a message. Fields that do not apply are zero.
+// An Event tells what happened at one stage or to one transaction. It is one flat value of fixed size, the single
+// source of log, metrics and live view, and never holds an octet of a message. Fields that do not apply are zero.
 type Event struct {
 	Kind       Kind
 	Mode       Mode

@@ -15,8 +15,8 @@ type Rate struct {
 	Client netip.Prefix
 	// Name tells counters of one Group and Client apart, such as "connections".
 	Name string
-	// Unit joins rates that stand one after another in a query and have the same number here: they are drawn all together
-	// or, if one of them is used up, not at all. A counter stands only once in a Unit.
+	// Unit joins rates that stand one after another in a query and have the same number here: they are drawn all
+	// together or, if one of them is used up, not at all. A counter stands only once in a Unit.
 	Unit int
 	// Count in Per is the rate, both above zero; Per is at most 31 days.
 	Count int

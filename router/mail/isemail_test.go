@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestPathsOfTheIsemailSuite holds ParsePath to Dominic Sayers' isemail suite, each address read as an SMTP path. Where we
-// differ, it is named here.
+// TestPathsOfTheIsemailSuite holds ParsePath to Dominic Sayers' isemail suite, each address read as an SMTP path. Where
+// we differ, it is named here.
 func TestPathsOfTheIsemailSuite(t *testing.T) {
 	const (
 		longLocal = "local parts of up to 256 octets are taken: SRS, VERP and BATV write longer ones than 64"

@@ -7,8 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// MaxLocal and MaxDomain bound the parts of a Path in octets. RFC 5321 section 4.5.3.1 asks for 64 and 255 at least; local
-// parts written by SRS, VERP and BATV are longer than 64 in practice, and refusing them would lose bounces.
+// MaxLocal and MaxDomain bound the parts of a Path in octets. RFC 5321 section 4.5.3.1 asks for 64 and 255 at least;
+// local parts written by SRS, VERP and BATV are longer than 64 in practice, and refusing them would lose bounces.
 const (
 	MaxLocal  = 256
 	MaxDomain = 255
@@ -18,8 +18,8 @@ const (
 // route. Both parts stand as they did on the wire, so that what is passed on is what was given: Local keeps its quotes,
 // Domain keeps its case, its U-labels and the brackets of an address literal.
 //
-// The zero Path is the null reverse-path "<>". A forward-path with Local "Postmaster" (in any case) and no Domain is the
-// one mailbox that needs none (RFC 5321 section 4.5.1). Paths are comparable octet by octet, which is stricter than
+// The zero Path is the null reverse-path "<>". A forward-path with Local "Postmaster" (in any case) and no Domain is
+// the one mailbox that needs none (RFC 5321 section 4.5.1). Paths are comparable octet by octet, which is stricter than
 // mailbox equality.
 type Path struct {
 	Local  string
@@ -119,8 +119,9 @@ func ParsePath(s string, smtputf8 bool) (Path, error) {
 	return p, nil
 }
 
-// CutPath reads a path with its angle brackets from the start of s and returns what follows it, which is empty or begins
-// with a blank. It is what stands behind "MAIL FROM:" and "RCPT TO:". Quoted strings may hold any bracket or blank.
+// CutPath reads a path with its angle brackets from the start of s and returns what follows it, which is empty or
+// begins with a blank. It is what stands behind "MAIL FROM:" and "RCPT TO:". Quoted strings may hold any bracket or
+// blank.
 func CutPath(s string, smtputf8 bool) (p Path, rest string, err error) {
 	if s == "" || s[0] != '<' {
 		return Path{}, "", ErrPathSyntax
@@ -281,8 +282,8 @@ func isAddressLiteral(s string) bool {
 	return ok
 }
 
-// LiteralAddr gives the address that an address literal such as "[192.0.2.1]" or "[IPv6:2001:db8::1]" stands for (RFC 5321
-// section 4.1.3), and whether domain is one. Zones are refused.
+// LiteralAddr gives the address that an address literal such as "[192.0.2.1]" or "[IPv6:2001:db8::1]" stands for (RFC
+// 5321 section 4.1.3), and whether domain is one. Zones are refused.
 func LiteralAddr(domain string) (netip.Addr, bool) {
 	if len(domain) < 2 || domain[0] != '[' || domain[len(domain)-1] != ']' {
 		return netip.Addr{}, false
@@ -299,8 +300,8 @@ func LiteralAddr(domain string) (netip.Addr, bool) {
 	return a, true
 }
 
-// IsDomain reports whether s is a domain name as RFC 5321 section 4.1.2 writes one, U-labels included, and not an address
-// literal.
+// IsDomain reports whether s is a domain name as RFC 5321 section 4.1.2 writes one, U-labels included, and not an
+// address literal.
 func IsDomain(s string) bool {
 	if s == "" || s[0] == '[' {
 		return false

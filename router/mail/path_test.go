@@ -150,8 +150,8 @@ func TestIsDomain(t *testing.T) {
 	}
 }
 
-// FuzzPath: what parses is written back and parses to the same, in brackets too, and its meaning quoted again is the same
-// mailbox.
+// FuzzPath: what parses is written back and parses to the same, in brackets too, and its meaning quoted again is the
+// same mailbox.
 func FuzzPath(f *testing.F) {
 	for _, s := range []string{"", "<", "<@", "<@a:", "a@h.example", `"a b\"c"@h.example`, "@x:a@h", "Postmaster", "a@[192.0.2.1]", "a@[IPv6:::1]", "größe@bücher.example", `"\a"@_h`, "a..b@h", "a@-h"} {
 		f.Add(s, true)

@@ -19,8 +19,8 @@ func (t TraceID) String() string { return hex.EncodeToString(t[:]) }
 // IsZero reports whether t names nothing.
 func (t TraceID) IsZero() bool { return t == TraceID{} }
 
-// An EnhancedCode is an enhanced status code of RFC 3463 without its class, which a Reply takes from its code so that the
-// two cannot disagree.
+// An EnhancedCode is an enhanced status code of RFC 3463 without its class, which a Reply takes from its code so that
+// the two cannot disagree.
 type EnhancedCode struct {
 	Subject uint16
 	Detail  uint16
@@ -155,7 +155,8 @@ func (r *Refusal) Error() string {
 func (r *Refusal) Unwrap() error { return r.Cause }
 
 // ReplyFor gives the Reply that err deserves, and is the only function that turns an error into one. An error nobody
-// classified is transient: the sender still holds the message, so a 4yz costs a retry where a 5yz would cost the message.
+// classified is transient: the sender still holds the message, so a 4yz costs a retry where a 5yz would cost the
+// message.
 func ReplyFor(err error) Reply {
 	var r *Refusal
 	switch {

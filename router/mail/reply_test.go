@@ -43,8 +43,8 @@ func TestRepliesOnTheWire(t *testing.T) {
 	}
 }
 
-// FuzzReply: whatever the text, a reply is lines of at most 512 octets of printable ASCII, each with its code, the last one
-// with a blank after it.
+// FuzzReply: whatever the text, a reply is lines of at most 512 octets of printable ASCII, each with its code, the last
+// one with a blank after it.
 func FuzzReply(f *testing.F) {
 	f.Add(550, uint16(7), uint16(1), "a\nb\r\n\r\n250 OK", true)
 	f.Add(250, uint16(0), uint16(0), strings.Repeat("ö\n", 300), false)

@@ -34,8 +34,9 @@ type Route struct {
 	Forwards []Path // the forward-paths to use upstream; shared and not to be changed
 	Rewrote  bool   // Forwards name another mailbox than the client did
 	Alone    bool   // the recipient shares its transaction with no other
-	Rates    []Rate // drawn all when the recipient is accepted, which is refused while one is used up; shared, not to be changed
-	Remark   string // what an operator should see of the decision, a short fixed word to count by; "" for nothing
+	// drawn all when the recipient is accepted, which is refused while one is used up; shared, not to be changed
+	Rates  []Rate
+	Remark string // what an operator should see of the decision, a short fixed word to count by; "" for nothing
 }
 
 // A Rule names the line that decided, so that an operator can find it.
@@ -155,8 +156,8 @@ const (
 	LMTPUnix                    // LMTP over the unix socket whose path is Host
 )
 
-// A NextHop is where a message goes: the MX hosts of a domain, or a fixed place. NextHops are comparable, and recipients
-// with equal ones share a transaction.
+// A NextHop is where a message goes: the MX hosts of a domain, or a fixed place. NextHops are comparable, and
+// recipients with equal ones share a transaction.
 type NextHop struct {
 	Transport Transport
 	Host      string // a domain, a host name, an IP address without brackets, or a path

@@ -50,8 +50,8 @@ type Delivery struct {
 // A Form is how message octets are written down.
 type Form uint8
 
-// The forms: Stuffed has a second dot before each dot that opens a line (RFC 5321 section 4.5.2) and came by DATA, Plain
-// has none and came by BDAT (RFC 3030) or submission.
+// The forms: Stuffed has a second dot before each dot that opens a line (RFC 5321 section 4.5.2) and came by DATA,
+// Plain has none and came by BDAT (RFC 3030) or submission.
 const (
 	Stuffed Form = iota
 	Plain
@@ -98,8 +98,8 @@ type Transaction interface {
 	Rcpt(ctx context.Context, forward Path) error
 	// Data opens the message: Stuffed (from DATA) or Plain (BDAT, submission); once, before the first Write or Commit.
 	Data(ctx context.Context, form Form) error
-	// Write sends all but the last piece; o is borrowed until return: the callee keeps and changes nothing. An error that
-	// is a *Refusal is the next hop's verdict, given before the end of data.
+	// Write sends all but the last piece; o is borrowed until return: the callee keeps and changes nothing. An error
+	// that is a *Refusal is the next hop's verdict, given before the end of data.
 	Write(o Octets) error
 	// Commit sends last (in hold: the whole message) and the dot, or BDAT n LAST, in one write, and returns one Outcome
 	// per accepted Rcpt, in order.
@@ -110,15 +110,15 @@ type Transaction interface {
 
 // A Lender is a Transaction whose session can be handed back while the client idles. It is optional.
 type Lender interface {
-	// Lend resets the transaction at the next hop and gives its session back, if no Data was called. The next Renew, Rcpt or
-	// Data begins again with a session, MAIL and the accepted recipients; what is refused then is that call's error. It
-	// reports whether the session was given back.
+	// Lend resets the transaction at the next hop and gives its session back, if no Data was called. The next Renew,
+	// Rcpt or Data begins again with a session, MAIL and the accepted recipients; what is refused then is that call's
+	// error. It reports whether the session was given back.
 	Lend() bool
 	// Renew begins again what was lent: a session, MAIL and the accepted recipients, and not DATA. It does nothing when
 	// nothing was lent. An error is a *Refusal; the transaction then holds no recipient and is to be aborted.
 	Renew(ctx context.Context) error
-	// Wanted reports whether the client's network holds more than its share of the sessions while another one waits. Who is
-	// slow with a message then has to give way, because a session within a message cannot be lent.
+	// Wanted reports whether the client's network holds more than its share of the sessions while another one waits.
+	// Who is slow with a message then has to give way, because a session within a message cannot be lent.
 	Wanted() bool
 }
 

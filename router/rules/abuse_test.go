@@ -217,8 +217,8 @@ func drawRecipient(rt *rapid.T) mail.Path {
 	return mail.NewPath(local, domain.Draw(rt, "domain"))
 }
 
-// TestNoRulesFileMakesAnOpenRelay: whatever the file and whatever an untrusted client asks for, mail leaves to places that the
-// file names, or to the postmaster.
+// TestNoRulesFileMakesAnOpenRelay: whatever the file and whatever an untrusted client asks for, mail leaves to places
+// that the file names, or to the postmaster.
 func TestNoRulesFileMakesAnOpenRelay(t *testing.T) {
 	loaded, routed := 0, 0
 	rapid.Check(t, func(rt *rapid.T) {

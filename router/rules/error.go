@@ -13,7 +13,8 @@ import (
 // MaxErrors is how many errors of one load are kept; the others are counted.
 const MaxErrors = 100
 
-// An Error says what is wrong with one line of a rules file. Line counts from 1; it is 0 when the file as a whole is meant.
+// An Error says what is wrong with one line of a rules file. Line counts from 1; it is 0 when the file as a whole is
+// meant.
 type Error struct {
 	File   string
 	Line   int

@@ -49,8 +49,8 @@ func Make(files []File, cfg Config) (*Table, error) {
 	return b.build()
 }
 
-// Files gives the names and the texts of the files that t was made of, in their order. The texts are parts of one string
-// that t keeps anyway.
+// Files gives the names and the texts of the files that t was made of, in their order. The texts are parts of one
+// string that t keeps anyway.
 func (t *Table) Files() iter.Seq2[string, string] {
 	return func(yield func(name, text string) bool) {
 		start := 0

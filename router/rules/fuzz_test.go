@@ -8,8 +8,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// FuzzRules: no text panics; an error names a line that is there; a table that loads answers for its own patterns, and names a
-// line of the file where it does.
+// FuzzRules: no text panics; an error names a line that is there; a table that loads answers for its own patterns, and
+// names a line of the file where it does.
 func FuzzRules(f *testing.F) {
 	f.Add(designRoutes)
 	f.Add(abuseRoutes)
@@ -105,8 +105,8 @@ func checkRoute(t *testing.T, route mail.Route) {
 	}
 }
 
-// FuzzRoute: whatever a client asks for, an answer comes that the relay can use; it is the same in any case of the domain and
-// with a quoted local part; and an untrusted client's mail leaves to the hosts of the file only.
+// FuzzRoute: whatever a client asks for, an answer comes that the relay can use; it is the same in any case of the
+// domain and with a quoted local part; and an untrusted client's mail leaves to the hosts of the file only.
 func FuzzRoute(f *testing.F) {
 	for _, s := range []string{"info@example.com", "a-list@example.com", `"a b-list"@example.com`, "Postmaster", "x@fx.example", "größe@BÜCHER.example", "x@[IPv6:::1]", "alias2@example.com", "a%b@six.example", "kept.a@h.example", "c.x@h.example"} {
 		f.Add(s, false)

@@ -168,8 +168,8 @@ func (b *builder) regexRule(s string) (why string) {
 	return ""
 }
 
-// compileRegex compiles a regex so that it matches whole local parts. It is parsed by itself and written anew before the
-// anchors are added: no unbalanced parenthesis or open quoting in it can reach them.
+// compileRegex compiles a regex so that it matches whole local parts. It is parsed by itself and written anew before
+// the anchors are added: no unbalanced parenthesis or open quoting in it can reach them.
 func compileRegex(s string) (re *regexp.Regexp, why string) {
 	tree, err := syntax.Parse(s, syntax.Perl|syntax.FoldCase)
 	if err != nil {
@@ -182,8 +182,8 @@ func compileRegex(s string) (re *regexp.Regexp, why string) {
 	return re, ""
 }
 
-// finish parses what stands behind the pattern of r: an action or targets with options. groups is the number of groups the
-// pattern has; local is the local part of a literal.
+// finish parses what stands behind the pattern of r: an action or targets with options. groups is the number of groups
+// the pattern has; local is the local part of a literal.
 func (b *builder) finish(r *rule, rest string, groups int, local string) (why string) {
 	if len(b.t.rules) == 1<<31 {
 		return "too many rules"

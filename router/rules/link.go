@@ -119,8 +119,8 @@ func (b *builder) linkRule(r *rule) {
 	b.noteNeeds(r, targets)
 }
 
-// isOurselves reports whether a next hop is known to be an address that this node listens on. What a name resolves to is not
-// known here.
+// isOurselves reports whether a next hop is known to be an address that this node listens on. What a name resolves to
+// is not known here.
 func (b *builder) isOurselves(hop mail.NextHop) bool {
 	port := [...]uint16{mail.MX: 25, mail.SMTP: 25, mail.SMTPS: 465, mail.Submission: 587, mail.LMTP: 24, mail.LMTPUnix: 0}[hop.Transport]
 	if hop.Port != 0 {
@@ -144,8 +144,8 @@ func (b *builder) isOurselves(hop mail.NextHop) bool {
 	return false
 }
 
-// noteNeeds keeps the first rules that want the reverse-path rewritten and the message sealed. With srs=auto that is a rule
-// with a domain's MX hosts as its next hop.
+// noteNeeds keeps the first rules that want the reverse-path rewritten and the message sealed. With srs=auto that is a
+// rule with a domain's MX hosts as its next hop.
 func (b *builder) noteNeeds(r *rule, targets []target) {
 	t := b.t
 	if t.srs.Line != 0 && t.seal.Line != 0 {
@@ -191,8 +191,8 @@ func (b *builder) checkRule(number uint32) {
 	}
 }
 
-// checkPostmaster holds the Config's postmaster to what RFC 5321 section 4.5.1 asks for: somebody reads the mail. An address in
-// a domain of ours must come to an end at a next hop that is not us, without the help of the postmaster.
+// checkPostmaster holds the Config's postmaster to what RFC 5321 section 4.5.1 asks for: somebody reads the mail. An
+// address in a domain of ours must come to an end at a next hop that is not us, without the help of the postmaster.
 func (t *Table) checkPostmaster() error {
 	if t.postmaster.Domain == "" {
 		if t.hosted == 0 {

@@ -16,8 +16,8 @@ import (
 
 // A Config is what rules depend on besides their files.
 type Config struct {
-	// Postmaster takes mail for <Postmaster>, and for postmaster@ and abuse@ of our domains where no literal address names
-	// them. It is needed as soon as a domain is hosted.
+	// Postmaster takes mail for <Postmaster>, and for postmaster@ and abuse@ of our domains where no literal address
+	// names them. It is needed as soon as a domain is hosted.
 	Postmaster mail.Path
 	// Own are domains that are this system itself: its hostname, its SRS domain. They have a postmaster and no other
 	// mailbox, unless the files host them, and no target may name them.
@@ -45,12 +45,12 @@ func tooMany(files int) error {
 	return fmt.Errorf("%d rules files, at most %d are read", files, maxFiles)
 }
 
-// Load reads rules files and makes one Table of them. A path that names a folder stands for the files *.txt directly in it,
-// in the order of their names, those that begin with a dot left out; a folder without any is an error, so that a mount that
-// failed does not look like an empty set of rules.
+// Load reads rules files and makes one Table of them. A path that names a folder stands for the files *.txt directly in
+// it, in the order of their names, those that begin with a dot left out; a folder without any is an error, so that a
+// mount that failed does not look like an empty set of rules.
 //
-// The error is an *Errors for what is wrong in the files, a *mail.FieldError for what is wrong with the Config, or that of
-// reading.
+// The error is an *Errors for what is wrong in the files, a *mail.FieldError for what is wrong with the Config, or that
+// of reading.
 func Load(paths []string, cfg Config) (*Table, error) {
 	names, err := expand(paths)
 	if err != nil {

@@ -85,8 +85,8 @@ func expects(values []string) string {
 	return "it is one of " + strings.Join(values, ", ")
 }
 
-// subaddressChar reads the separator: one printable ASCII character that may stand unquoted in a local part and is neither
-// letter, digit nor dot; or "none", by which a rule lifts its domain's.
+// subaddressChar reads the separator: one printable ASCII character that may stand unquoted in a local part and is
+// neither letter, digit nor dot; or "none", by which a rule lifts its domain's.
 func subaddressChar(value string) (int, bool) {
 	if value == "none" {
 		return 0, true

@@ -12,9 +12,9 @@ import (
 
 // A Table is a compiled set of rules. It is immutable and safe for concurrent use.
 //
-// It is laid out for a million rules: the text of the files is kept once, in one string, and a rule, a target and a slot of
-// the index are a few integers that point into it, so that a rule costs about 50 octets besides its own line and the garbage
-// collector has nothing to follow.
+// It is laid out for a million rules: the text of the files is kept once, in one string, and a rule, a target and a
+// slot of the index are a few integers that point into it, so that a rule costs about 50 octets besides its own line
+// and the garbage collector has nothing to follow.
 type Table struct {
 	text      string // the files, one after another
 	extra     string // local parts of literals that do not stand in text as they are compared
@@ -189,8 +189,8 @@ func (t *Table) next(at int) int {
 	return at
 }
 
-// set makes k the key of a local part in a domain, and gives the local part's length. ok is false when no rule can be as
-// long.
+// set makes k the key of a local part in a domain, and gives the local part's length. ok is false when no rule can be
+// as long.
 func (k *key) set(id uint32, local string) (n int, ok bool) {
 	if len(local) > mail.MaxLocal {
 		return 0, false
@@ -272,8 +272,8 @@ func (t *Table) match(id uint32, local string, steps *Steps) hit {
 	return hit{}
 }
 
-// untagged looks the first n octets in k up without a tag, the longest name first, so that a name may hold the separator
-// itself.
+// untagged looks the first n octets in k up without a tag, the longest name first, so that a name may hold the
+// separator itself.
 func (t *Table) untagged(k *key, d *domain, id uint32, n int) (uint32, bool) {
 	if d.subs == 0 {
 		return 0, false

@@ -92,7 +92,8 @@ func (b *builder) parseTarget(s, word string, groups int, regex bool) (tg target
 }
 
 // parseTemplate splits a local part at its $1 and ${1}; "$$" is a dollar sign. It gives nil where there is no group. A
-// pattern that is no regex has no groups, and "$" before anything else than a digit or a brace is an ordinary character there.
+// pattern that is no regex has no groups, and "$" before anything else than a digit or a brace is an ordinary character
+// there.
 func parseTemplate(s string, groups int, regex bool) (parts template, why string) {
 	var text strings.Builder
 	expands := false
@@ -292,8 +293,8 @@ func (b *builder) replyNumber(word, s string) (n uint32, why string) {
 	return n, ""
 }
 
-// parseReply parses CODE [ENHANCED] text. Where the enhanced code is left out it is X.7.1, delivery not authorized (RFC 3463
-// section 3.8).
+// parseReply parses CODE [ENHANCED] text. Where the enhanced code is left out it is X.7.1, delivery not authorized (RFC
+// 3463 section 3.8).
 func parseReply(word, s string) (r mail.Reply, why string) {
 	class := byte('5')
 	if word == "tempfail" {

@@ -19,8 +19,8 @@ const (
 	ReasonBadAddress = "bad address"
 )
 
-// Route gives the ways that mail for q.Forward takes. The error is a *mail.Refusal; where a rule decided, its Cause is a
-// *RuleError. The paths in the routes share the table's memory. steps may be nil; else it is told what was tried.
+// Route gives the ways that mail for q.Forward takes. The error is a *mail.Refusal; where a rule decided, its Cause is
+// a *RuleError. The paths in the routes share the table's memory. steps may be nil; else it is told what was tried.
 //
 // Several targets with one next hop make one Route. Several next hops, and failover, are refused as 451 4.3.0.
 func (t *Table) Route(q mail.Query, steps *Steps) ([]mail.Route, error) {
@@ -90,7 +90,8 @@ type single struct {
 	forward [1]mail.Path
 }
 
-// direct makes the route of a rule whose targets have one next hop, no template and no alias among them: nearly all rules.
+// direct makes the route of a rule whose targets have one next hop, no template and no alias among them: nearly all
+// rules.
 func (t *Table) direct(q mail.Query, number uint32, steps *Steps) ([]mail.Route, error) {
 	r := &t.rules[number]
 	targets := t.targets[r.first : r.first+uint32(r.n)]
@@ -170,7 +171,8 @@ type walk struct {
 	out     []leaf
 	try     bool
 	dropped bool
-	// The first answer of each kind that stands in the way, and why: a tempfail, a reject, and a rule set that leads nowhere.
+	// The first answer of each kind that stands in the way, and why: a tempfail, a reject, and a rule set that leads
+	// nowhere.
 	deferred, refused, broken *mail.Refusal
 	why                       string
 }
@@ -247,8 +249,8 @@ func (w *walk) apply(h hit, p mail.Path) {
 	w.depth--
 }
 
-// enter takes note that a rule is being followed, unless that leads nowhere. A regex may take its own expansion again, once a
-// suffix is gone; any other rule would come to the same targets for ever.
+// enter takes note that a rule is being followed, unless that leads nowhere. A regex may take its own expansion again,
+// once a suffix is gone; any other rule would come to the same targets for ever.
 func (w *walk) enter(h hit) bool {
 	loop := w.depth == MaxChain
 	for _, number := range w.stack[:w.depth] {
@@ -345,8 +347,8 @@ func (tp template) expand(h hit) (local string, routed bool) {
 	return b.String(), routed
 }
 
-// routes turns what the walk found into an answer. A recipient with several targets is answered as SEMANTICS has it: any 4yz
-// defers it; targets that refuse are left out or refuse it whole, as mixed says.
+// routes turns what the walk found into an answer. A recipient with several targets is answered as SEMANTICS has it:
+// any 4yz defers it; targets that refuse are left out or refuse it whole, as mixed says.
 func (w *walk) routes(q mail.Query, rule mail.Rule, policy mail.DomainPolicy) ([]mail.Route, error) {
 	delivered := len(w.out) > 0 || w.dropped
 	switch {

@@ -15,8 +15,8 @@ const (
 // tagSize is the length of "SRS0" with its separator.
 const tagSize = 5
 
-// An address is what stands before the tail of an SRS local part. The tail is the sender's local part in SRS0, and in SRS1
-// what followed "SRS0" at the first forwarder.
+// An address is what stands before the tail of an SRS local part. The tail is the sender's local part in SRS0, and in
+// SRS1 what followed "SRS0" at the first forwarder.
 type address struct {
 	kind   byte
 	mac    mac
@@ -47,8 +47,8 @@ func (l local) after(n int) string {
 	return readLocal(mail.NewPath(l.text[n:], "").Local).wire
 }
 
-// isSeparator reports whether c may stand behind the tag. Others write "+" or "-" there; the separators that follow are "="
-// always.
+// isSeparator reports whether c may stand behind the tag. Others write "+" or "-" there; the separators that follow are
+// "=" always.
 func isSeparator(c byte) bool { return c == '=' || c == '+' || c == '-' }
 
 // isHost reports whether s is what may stand behind the @ of a path. No such thing holds a "=".
@@ -60,7 +60,8 @@ func isHost(s string) bool {
 	return ok
 }
 
-// cutTag gives the kind of a text that begins with a tag and a separator, and the length of both; the kind is 0 for others.
+// cutTag gives the kind of a text that begins with a tag and a separator, and the length of both; the kind is 0 for
+// others.
 func cutTag(text string) (kind byte, n int) {
 	if len(text) < tagSize || !equalFold(text[:3], "SRS") || !isSeparator(text[4]) {
 		return 0, 0
@@ -71,8 +72,8 @@ func cutTag(text string) (kind byte, n int) {
 	return text[3], tagSize
 }
 
-// cutFirstHop reads hash, first forwarder and the separator that opens the tail from what stands at n in an SRS1 address of
-// anybody.
+// cutFirstHop reads hash, first forwarder and the separator that opens the tail from what stands at n in an SRS1
+// address of anybody.
 func cutFirstHop(text string, n int) (first string, cut int, ok bool) {
 	hash, s, _ := strings.Cut(text[n:], "=")
 	first, tail, ok := strings.Cut(s, "=")
@@ -82,8 +83,8 @@ func cutFirstHop(text string, n int) (first string, cut int, ok bool) {
 	return first, len(text) - len(tail), true
 }
 
-// readAddress reads an address as write writes it. Its day is the one nearest to today that the stamp can mean, and at most
-// one day ahead.
+// readAddress reads an address as write writes it. Its day is the one nearest to today that the stamp can mean, and at
+// most one day ahead.
 func readAddress(text string, today int64) (address, error) {
 	kind, n := cutTag(text)
 	if kind == 0 {
@@ -116,8 +117,8 @@ func readAddress(text string, today int64) (address, error) {
 	}, nil
 }
 
-// write gives the address with l's tail, at the domain at. It is quoted where l is, and where the brackets and colons of an
-// address literal need it.
+// write gives the address with l's tail, at the domain at. It is quoted where l is, and where the brackets and colons
+// of an address literal need it.
 func (a address) write(l local, at string) (mail.Path, error) {
 	tail := l.after(a.cut)
 	quoted := l.quoted || a.domain[0] == '['
@@ -165,7 +166,8 @@ func (a address) open(l local) mail.Path {
 	return mail.Path{Local: `"` + head + l.after(a.cut) + `"`, Domain: a.domain}
 }
 
-// equalFold compares without the case of ASCII letters and of no others: strings.EqualFold takes the Kelvin sign for a K.
+// equalFold compares without the case of ASCII letters and of no others: strings.EqualFold takes the Kelvin sign for a
+// K.
 func equalFold(a, b string) bool {
 	if len(a) != len(b) {
 		return false

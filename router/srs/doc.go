@@ -1,26 +1,27 @@
-// Package srs is the Sender Rewriting Scheme: it writes a reverse-path at a domain of ours that opens to the sender's own, so
-// that forwarded mail passes SPF at the next hop and its bounces still get home.
+// Package srs is the Sender Rewriting Scheme: it writes a reverse-path at a domain of ours that opens to the sender's
+// own, so that forwarded mail passes SPF at the next hop and its bounces still get home.
 //
-// It knows no rule, no socket and no store. Whether a reverse-path is to be rewritten, which recipients may be opened and how
-// often, and what a client is told, is its caller's business; here is only what an address says. A Rewriter never changes
-// once it is made: who reloads keys makes a new one. What it writes depends on the current key, the day (UTC) and the address
-// alone, so that every node writes the same all day and a retry looks to a greylisting next hop like the first attempt.
+// It knows no rule, no socket and no store. Whether a reverse-path is to be rewritten, which recipients may be opened
+// and how often, and what a client is told, is its caller's business; here is only what an address says. A Rewriter
+// never changes once it is made: who reloads keys makes a new one. What it writes depends on the current key, the day
+// (UTC) and the address alone, so that every node writes the same all day and a retry looks to a greylisting next hop
+// like the first attempt.
 //
 // # The addresses
 //
 //	SRS0=MMMMMMMM=TT=sender.example=local@srs.example            the sender itself
 //	SRS1=MMMMMMMMTT=first.example==hhhh=tt=sender.example=local@srs.example   a sender already rewritten elsewhere
 //
-// M is a MAC and T the day, both in base 32 (RFC 4648 section 6), so that they survive a server that changes the case of
-// letters. The day is counted from 1970 modulo 1024 as in all implementations, but the MAC is made of the whole count: an
-// address does not come back to life after 1024 days.
+// M is a MAC and T the day, both in base 32 (RFC 4648 section 6), so that they survive a server that changes the case
+// of letters. The day is counted from 1970 modulo 1024 as in all implementations, but the MAC is made of the whole
+// count: an address does not come back to life after 1024 days.
 //
-// An SRS1 address opens to the SRS0 address of the first forwarder, never to what that one hides: only its maker can tell
-// whether it is genuine. Behind the domain of the first forwarder stands what followed "SRS0" there, its separator included,
-// which is where "==" comes from, and "=+" and "=-" where the first forwarder writes these. The scheme gives SRS1 no day of
-// its own. Here it lies in the field of the hash, which is opaque to others, so that these addresses expire too and an old key
-// can be dropped.
+// An SRS1 address opens to the SRS0 address of the first forwarder, never to what that one hides: only its maker can
+// tell whether it is genuine. Behind the domain of the first forwarder stands what followed "SRS0" there, its separator
+// included, which is where "==" comes from, and "=+" and "=-" where the first forwarder writes these. The scheme gives
+// SRS1 no day of its own. Here it lies in the field of the hash, which is opaque to others, so that these addresses
+// expire too and an old key can be dropped.
 //
-// The MAC covers kind, day, domain and local part in their meaning and without the case of ASCII letters: quotes that a server
-// on the way dropped or added do no harm.
+// The MAC covers kind, day, domain and local part in their meaning and without the case of ASCII letters: quotes that a
+// server on the way dropped or added do no harm.
 package srs

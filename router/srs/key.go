@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// macSize is the length of a MAC in characters: 40 bits. A guess costs a stranger a transaction that is refused, which
-	// counts against them, and every character more is taken from senders with long addresses.
+	// macSize is the length of a MAC in characters: 40 bits. A guess costs a stranger a transaction that is refused,
+	// which counts against them, and every character more is taken from senders with long addresses.
 	macSize = 8
 	// stampSize is the length of a day in characters, and stampDays what it can tell apart.
 	stampSize = 2
@@ -83,8 +83,8 @@ func newKey(secret []byte) *key {
 	return &key{sync.Pool{New: func() any { return &state{hash: hmac.New(sha256.New, secret)} }}}
 }
 
-// mac is the MAC of kind, day, domain and tail, the latter two without the case of ASCII letters. The day is the whole count.
-// No domain holds a NUL, so no two addresses give the same input.
+// mac is the MAC of kind, day, domain and tail, the latter two without the case of ASCII letters. The day is the whole
+// count. No domain holds a NUL, so no two addresses give the same input.
 func (k *key) mac(a address, tail string) mac {
 	s := k.states.Get().(*state)
 	b := append(s.in[:0], "millrace srs "...)
@@ -109,8 +109,8 @@ func appendLower(b []byte, s string) []byte {
 	return b
 }
 
-// made reports whether one of the keys made the address. It takes the same time whichever it is and however much of the MAC
-// is right.
+// made reports whether one of the keys made the address. It takes the same time whichever it is and however much of the
+// MAC is right.
 func (w *Rewriter) made(a address, tail string) bool {
 	equal := 0
 	for _, k := range w.keys {
@@ -125,8 +125,8 @@ const maxKeyLine = 1024
 
 const tooLongLine = "longer than 1024 octets"
 
-// A KeyError says which line of a file of keys is wrong and why, without showing any of it. Line counts from 1; it is 0 when
-// the file as a whole is meant.
+// A KeyError says which line of a file of keys is wrong and why, without showing any of it. Line counts from 1; it is 0
+// when the file as a whole is meant.
 type KeyError struct {
 	Line   int
 	Reason string
@@ -140,9 +140,9 @@ func (e *KeyError) Error() string {
 	return fmt.Sprintf("line %d: %s", e.Line, e.Reason)
 }
 
-// ParseKeys reads a file of keys: one a line, the current one first, blanks around it ignored. Blank lines and lines that
-// begin with "#" do not count. A key is MinKey to 1024 octets of printable ASCII, at random: 32 octets of a random source in
-// base 64 make a good one. The error is a *KeyError, or the reader's.
+// ParseKeys reads a file of keys: one a line, the current one first, blanks around it ignored. Blank lines and lines
+// that begin with "#" do not count. A key is MinKey to 1024 octets of printable ASCII, at random: 32 octets of a random
+// source in base 64 make a good one. The error is a *KeyError, or the reader's.
 func ParseKeys(r io.Reader) ([][]byte, error) {
 	var keys [][]byte
 	var lines []int

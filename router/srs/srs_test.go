@@ -68,9 +68,9 @@ func reverse(t tb, w *Rewriter, p mail.Path) mail.Path {
 	return out
 }
 
-// TestForwardWritesTheSameForEver pins what is written: a change here would end the life of every address that is under way,
-// and have the nodes of a cluster disagree while it is upgraded. The hashes Ufhb, FP8r and nT5S are those of Perl's Mail::SRS
-// 0.31 for these addresses.
+// TestForwardWritesTheSameForEver pins what is written: a change here would end the life of every address that is under
+// way, and have the nodes of a cluster disagree while it is upgraded. The hashes Ufhb, FP8r and nT5S are those of
+// Perl's Mail::SRS 0.31 for these addresses.
 func TestForwardWritesTheSameForEver(t *testing.T) {
 	w := rewriter(t, "srs.example", noon, keyA)
 	long := strings.Repeat("x", 256-len("SRS0=MMMMMMMM=TT=sender.example="))

@@ -67,8 +67,8 @@ func (c *Cache[K, V]) Get(k K) (V, bool) {
 	return e.value, true
 }
 
-// Put sets the value of k and forgets what no longer fits. A weight under 1 counts as 1; a value heavier than a shard is
-// not kept, and neither is the one that it replaces.
+// Put sets the value of k and forgets what no longer fits. A weight under 1 counts as 1; a value heavier than a shard
+// is not kept, and neither is the one that it replaces.
 func (c *Cache[K, V]) Put(k K, v V, weight int) {
 	weight = max(1, weight)
 	p := c.part(k)

@@ -15,8 +15,8 @@ type Fault struct {
 	Until <-chan struct{}
 	// Drop gives no answer at all.
 	Drop bool
-	// Rcode answers with this code, such as "SERVFAIL" or "REFUSED", and no data. An unknown code is a programmer's error and
-	// panics in Fault's setter.
+	// Rcode answers with this code, such as "SERVFAIL" or "REFUSED", and no data. An unknown code is a programmer's
+	// error and panics in Fault's setter.
 	Rcode string
 	// Truncate sets TC and leaves out the answer over UDP; TCP gets it whole.
 	Truncate bool
@@ -36,8 +36,8 @@ type Fault struct {
 	Times int
 }
 
-// SetFault makes the server misbehave for name and qtype ("MX", ...; "*" for every type, and name "*" for every name). A
-// later call replaces an earlier one for the same pair; the zero Fault removes it. The most exact pair wins.
+// SetFault makes the server misbehave for name and qtype ("MX", ...; "*" for every type, and name "*" for every name).
+// A later call replaces an earlier one for the same pair; the zero Fault removes it. The most exact pair wins.
 func (s *Server) SetFault(name, qtype string, f Fault) {
 	if _, known := dns.StringToRcode[f.Rcode]; f.Rcode != "" && !known {
 		panic("dnstest: no such rcode: " + f.Rcode)

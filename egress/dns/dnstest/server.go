@@ -41,8 +41,8 @@ type question struct{ name, qtype string }
 // A Count says how often a question was asked over each transport.
 type Count struct{ UDP, TCP int }
 
-// TB is the part of testing.TB that Start needs. It is declared here so that a program which serves DNS for its own demo
-// does not link the testing package.
+// TB is the part of testing.TB that Start needs. It is declared here so that a program which serves DNS for its own
+// demo does not link the testing package.
 type TB interface {
 	Helper()
 	Cleanup(func())
@@ -60,8 +60,8 @@ func Start(t TB, zone string) *Server {
 	return s
 }
 
-// Listen serves zone, which is master-file text with absolute names, at addr over UDP and TCP. Port 0 takes a port that is
-// free for both.
+// Listen serves zone, which is master-file text with absolute names, at addr over UDP and TCP. Port 0 takes a port that
+// is free for both.
 func Listen(addr, zone string) (*Server, error) {
 	z, err := parseZone(zone)
 	if err != nil {
@@ -95,8 +95,8 @@ func Listen(addr, zone string) (*Server, error) {
 	return s, nil
 }
 
-// listenBoth finds a port that is free for UDP and TCP. When the system picks the port for one, somebody may hold it for
-// the other, so it tries a few.
+// listenBoth finds a port that is free for UDP and TCP. When the system picks the port for one, somebody may hold it
+// for the other, so it tries a few.
 func listenBoth(addr string) (net.PacketConn, net.Listener, error) {
 	var err error
 	for range 10 {
@@ -139,8 +139,8 @@ func (s *Server) SetZone(text string) error {
 	return nil
 }
 
-// SetMinimum sets the negative TTL, in whole seconds, that is told for names under no SOA of the zone text. It is a minute
-// at first.
+// SetMinimum sets the negative TTL, in whole seconds, that is told for names under no SOA of the zone text. It is a
+// minute at first.
 func (s *Server) SetMinimum(d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

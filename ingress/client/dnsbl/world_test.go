@@ -1,0 +1,256 @@
+package dnsbl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/egress/dns/dnstest"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// zen is a list that is well, for IPv4 and IPv6, and domains is one of domains.
+const (
+	zen = `
+2.0.0.127.zen.example. 60 IN A 127.0.0.2
+2.0.0.0.0.0.f.7.f.f.f.f.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.zen.example. 60 IN A 127.0.0.2
+9.113.0.203.zen.example. 60 IN A 127.0.0.2
+9.113.0.203.zen.example. 60 IN A 127.0.0.4
+1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.zen.example. 60 IN A 127.0.0.3
+`
+	dbl = `
+test.dbl.example. 60 IN A 127.0.1.2
+spam.example.com.dbl.example. 60 IN A 127.0.1.2
+`
+)
+
+var (
+	listedClient = netip.MustParseAddr("203.0.113.9")
+	goodClient   = netip.MustParseAddr("203.0.113.7")
+)
+
+// overNet asks a real server with the standard library, which keeps nothing and tells no TTL: that is the test's.
+type overNet struct {
+	net *net.Resolver
+	ttl time.Duration
+}
+
+func (r overNet) LookupA(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
+	found, err := r.net.LookupNetIP(ctx, "ip4", name+".")
+	var not *net.DNSError
+	if errors.As(err, &not) && not.IsNotFound {
+		return nil, r.ttl, nil
+	}
+	for i := range found {
+		found[i] = found[i].Unmap()
+	}
+	return found, r.ttl, err
+}
+
+func resolver(at *dnstest.Server) overNet {
+	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, network, at.Addr())
+	}
+	return overNet{&net.Resolver{PreferGo: true, Dial: dial}, 5 * time.Minute}
+}
+
+// A shelf is a store in memory.
+type shelf struct {
+	mu      sync.Mutex
+	entries map[string]*entry
+	changed chan struct{} // closed and replaced when an entry changes
+}
+
+type entry struct {
+	codes            []netip.Addr
+	expires, blocked time.Time // until when the answer and the lock hold
+	ttl              time.Duration
+}
+
+func newShelf() *shelf {
+	return &shelf{entries: map[string]*entry{}, changed: make(chan struct{})}
+}
+
+func (s *shelf) look(addr netip.Addr, lists []string, lock time.Duration) (answers []mail.ListAnswer, changed chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	for _, l := range lists {
+		key := fmt.Sprint(addr, " ", l)
+		e := s.entries[key]
+		switch {
+		case e != nil && now.Before(e.expires):
+			answers = append(answers, mail.ListAnswer{State: mail.ListKnown, Codes: e.codes, TTL: e.expires.Sub(now)})
+		case e != nil && now.Before(e.blocked):
+			answers = append(answers, mail.ListAnswer{State: mail.ListPending})
+		case lock <= 0:
+			answers = append(answers, mail.ListAnswer{})
+		default:
+			s.entries[key] = &entry{blocked: now.Add(lock)}
+			answers = append(answers, mail.ListAnswer{State: mail.ListYours})
+		}
+	}
+	return answers, s.changed
+}
+
+func (s *shelf) AwaitLists(ctx context.Context, addr netip.Addr, lists []string, lock time.Duration) ([]mail.ListAnswer, error) {
+	for {
+		answers, changed := s.look(addr, lists, lock)
+		has := func(state mail.ListState) bool {
+			return slices.ContainsFunc(answers, func(a mail.ListAnswer) bool { return a.State == state })
+		}
+		if !has(mail.ListPending) || has(mail.ListYours) {
+			return answers, nil
+		}
+		select {
+		case <-ctx.Done():
+			return answers, nil
+		case <-changed:
+		}
+	}
+}
+
+func (s *shelf) PutDNSBL(_ context.Context, addr netip.Addr, list string, codes []netip.Addr, ttl time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.entries[fmt.Sprint(addr, " ", list)] = &entry{codes: codes, expires: time.Now().Add(ttl), ttl: ttl}
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// unlock ends the lock of a look-up as time does.
+func (s *shelf) unlock(addr netip.Addr, list string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.entries, fmt.Sprint(addr, " ", list))
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// kept gives the answer that is there, or waits for it.
+func (s *shelf) kept(t *testing.T, addr netip.Addr, list string) entry {
+	t.Helper()
+	for {
+		s.mu.Lock()
+		e, changed := s.entries[fmt.Sprint(addr, " ", list)], s.changed
+		s.mu.Unlock()
+		if e != nil && !e.expires.IsZero() {
+			return *e
+		}
+		select {
+		case <-changed:
+		case <-t.Context().Done():
+			t.Fatal("nothing was put")
+		}
+	}
+}
+
+// A clock moves only when it is told to.
+type clock struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+func (c *clock) step(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+}
+
+// A world is a Set with all that it needs.
+type world struct {
+	*Set
+	dns   *dnstest.Server
+	store *shelf
+	news  chan string // what Changed was told
+}
+
+// begin makes a world; what is missing in the Config is set so that a test does not wait for long. It does not Start
+// the Set.
+func begin(t *testing.T, zone string, c Config) *world {
+	t.Helper()
+	w := &world{dns: dnstest.Start(t, zone), store: newShelf(), news: make(chan string, 1000)}
+	if c.Store == nil {
+		c.Store = w.store
+	}
+	c.Resolver = resolver(w.dns)
+	c.Timeout = or(c.Timeout, 5*time.Second)
+	c.Slow = or(c.Slow, c.Timeout)
+	c.Retry = or(c.Retry, 5*time.Millisecond)
+	c.Check = or(c.Check, 10*time.Millisecond)
+	c.Pause = or(c.Pause, 5*time.Millisecond)
+	c.Changed = func(zone string, healthy bool, why string) { w.news <- fmt.Sprint(zone, " ", healthy, " ", why) }
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Set = s
+	t.Cleanup(s.Close)
+	return w
+}
+
+// started is begin and Start, and waits for the first check.
+func started(t *testing.T, zone string, c Config) *world {
+	t.Helper()
+	w := begin(t, zone, c)
+	w.Start()
+	w.Await(t.Context())
+	return w
+}
+
+// told waits for the next news, which contain want.
+func (w *world) told(t *testing.T, want string) {
+	t.Helper()
+	select {
+	case got := <-w.news:
+		if !strings.Contains(got, want) {
+			t.Fatalf("told %q, want %q", got, want)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatalf("not told, want %q", want)
+	}
+}
+
+// client asks the store and then the Set as the score does.
+func (w *world) client(ctx context.Context, addr netip.Addr) (hits []Hit, missing []string) {
+	zones := w.Zones(addr)
+	known, _ := w.store.look(addr, zones, w.Lock())
+	return w.Ask(ctx, addr, zones, known)
+}
+
+// say makes hits and missing lists readable.
+func say(hits []Hit, missing []string) string {
+	var b strings.Builder
+	for _, h := range hits {
+		fmt.Fprintf(&b, "%s %v %v", h.Zone, h.Code, h.Weight)
+		if h.Domain != "" {
+			b.WriteString(" " + h.Domain)
+		}
+		b.WriteString("; ")
+	}
+	for _, m := range missing {
+		b.WriteString("missing " + m + "; ")
+	}
+	return strings.TrimSuffix(b.String(), "; ")
+}
+
+func addrs(text string) (all []netip.Addr) {
+	for _, a := range strings.Fields(text) {
+		all = append(all, netip.MustParseAddr(a))
+	}
+	return all
+}

@@ -1,0 +1,175 @@
+package greylist
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/millrace/millrace/ingress/client/rate"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// The defaults of a Config.
+const (
+	DefaultDelay  = 5 * time.Minute
+	DefaultWindow = 2 * 24 * time.Hour
+	DefaultKeep   = 36 * 24 * time.Hour
+)
+
+// longest bounds each time of a Config; a store keeps no triplet longer.
+const longest = 366 * 24 * time.Hour
+
+// A Config says for how long mail is put off.
+type Config struct {
+	// Delay is how long the first attempt is put off, at most 1 day; 0: 5 minutes.
+	Delay time.Duration
+	// Window is the time within which the client has to come again, longer than Delay; 0: 2 days. RFC 5321 section
+	// 4.5.4.1 says that senders generally need to try for 4 or 5 days, but those that give up early do it after one or
+	// two.
+	Window time.Duration
+	// Keep is how long a triplet that passed is remembered after its last attempt, at most 366 days; 0: 36 days, so
+	// that a monthly letter passes.
+	Keep time.Duration
+	// Key makes the triplets' keys; at least 16 octets, the same on all nodes. A new key forgets all triplets.
+	Key []byte
+}
+
+// Validate names the first field that is wrong, as a *mail.FieldError.
+func (c *Config) Validate() error {
+	d := c.defaults()
+	switch {
+	case len(c.Key) < rate.MinKey:
+		return &mail.FieldError{Field: "key", Reason: "needs at least 16 octets"}
+	case d.Delay < 0 || d.Delay > 24*time.Hour:
+		return &mail.FieldError{Field: "delay", Reason: "is not from 0 to 1 day"}
+	case d.Window <= d.Delay || d.Window > longest:
+		return &mail.FieldError{Field: "window", Reason: "is not longer than delay, or more than 366 days"}
+	case d.Keep < 0 || d.Keep > longest:
+		return &mail.FieldError{Field: "keep", Reason: "is not from 0 to 366 days"}
+	}
+	return nil
+}
+
+// defaults gives c with its zero fields filled in.
+func (c Config) defaults() Config {
+	if c.Delay == 0 {
+		c.Delay = DefaultDelay
+	}
+	if c.Window == 0 {
+		c.Window = DefaultWindow
+	}
+	if c.Keep == 0 {
+		c.Keep = DefaultKeep
+	}
+	return c
+}
+
+// A Policy makes triplets. It is safe for concurrent use. Make one with New.
+type Policy struct {
+	delay, window, keep time.Duration
+	names               *rate.Names
+}
+
+// New makes a Policy. The error is a *mail.FieldError.
+func New(c Config) (*Policy, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	c = c.defaults()
+	return &Policy{delay: c.Delay, window: c.Window, keep: c.Keep, names: rate.NewNames(c.Key)}, nil
+}
+
+// Triplet gives what a store remembers of mail from reverse to forward that client brings.
+//
+// Domains and the recipient are folded to lower case. The local part of the reverse-path is taken for what it says
+// about the sender: a subaddress and what follows it is cut, the outer wrapping of BATV ("prvs=tag=user") and SRS
+// ("SRS0=hash=stamp=domain=user") is taken off because its hash and its day change, and each word with a digit in it
+// becomes "#", because it is the number of a message (VERP) or a token. So bob1 and bob2 of one domain share a triplet,
+// which lets neither of them in that the other did not earn the way for; a list would else be put off with each
+// message.
+func (p *Policy) Triplet(client netip.Addr, reverse, forward mail.Path) mail.Triplet {
+	return mail.Triplet{
+		Client: client.Unmap().WithZone(""),
+		Key: p.names.Of("triplet", sender(reverse.LocalPart()), rate.Fold(reverse.Domain),
+			rate.Fold(forward.LocalPart()), rate.Fold(forward.Domain)),
+		Delay:  p.delay,
+		Window: p.window,
+		Keep:   p.keep,
+	}
+}
+
+// Refusal gives what a client is told that has to come again after wait: 450 4.7.1, Reason "greylisted". Who comes
+// earlier is told what is left.
+func (p *Policy) Refusal(wait time.Duration) *mail.Refusal {
+	return mail.Refuse(450, 7, 1, "Greylisted, "+rate.AgainIn(wait), "greylisted", nil)
+}
+
+// sender gives what of a reverse-path's local part stays the same from message to message.
+func sender(local string) string {
+	local = unwrapped(rate.Fold(local))
+	if i := strings.IndexByte(local, '+'); i > 0 {
+		local = local[:i]
+	}
+	return withoutNumbers(local)
+}
+
+// unwrapped takes off the outer wrapping of BATV or SRS; local is in lower case.
+func unwrapped(local string) string {
+	scheme, rest, ok := strings.Cut(local, "=")
+	switch {
+	case !ok:
+	case scheme == "prvs": // prvs=tag=user
+		if _, user, ok := strings.Cut(rest, "="); ok && user != "" {
+			return user
+		}
+	case scheme == "srs0": // srs0=hash=stamp=domain=user
+		if parts := strings.SplitN(rest, "=", 3); len(parts) == 3 && parts[2] != "" {
+			return parts[2]
+		}
+	case scheme == "srs1": // srs1=hash=first hop=opaque to us: the hash and stamp of that hop within
+		if _, first, ok := strings.Cut(rest, "="); ok {
+			hop, opaque, _ := strings.Cut(first, "=")
+			if parts := strings.SplitN(strings.TrimLeft(opaque, "=-+"), "=", 3); len(parts) == 3 && parts[2] != "" {
+				return hop + "=" + parts[2]
+			}
+		}
+	}
+	return local
+}
+
+// withoutNumbers puts "#" for each word of letters and digits that has a digit in it, and one "#" for several of them
+// with nothing but separators between them: an encoded token has now and then one more.
+func withoutNumbers(local string) string {
+	if !strings.ContainsAny(local, "0123456789") {
+		return local
+	}
+	b := make([]byte, 0, len(local))
+	number := -1 // length of b behind the last "#", if only separators came since
+	for i := 0; i < len(local); {
+		end, digit := i, false
+		for end < len(local) && isWord(local[end]) {
+			digit = digit || isDigit(local[end])
+			end++
+		}
+		switch {
+		case end == i:
+			b = append(b, local[i])
+			end++
+		case !digit:
+			b = append(b, local[i:end]...)
+			number = -1
+		case number < 0:
+			b = append(b, '#')
+			number = len(b)
+		default:
+			b = b[:number]
+		}
+		i = end
+	}
+	return string(b)
+}
+
+// isWord reports whether c belongs to a word. Octets above 127 do: they are parts of letters.
+func isWord(c byte) bool { return 'a' <= c && c <= 'z' || isDigit(c) || c >= 0x80 }
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }

@@ -1,0 +1,97 @@
+package karma
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// An Outcome is what a destination answered to mail of a client. Our own refusals are none.
+type Outcome struct {
+	Client netip.Addr
+	Domain string     // the destination's domain; what has none teaches nothing
+	Reply  mail.Reply // the destination's own
+	// Accepted says that it took the message: 2yz to the dot. An accepted RCPT is no Outcome.
+	Accepted   bool
+	Rcpt       bool // Reply was given to MAIL or RCPT, before the destination saw the message
+	AboutUs    bool // see mail.Refusal
+	Known      bool // the client's network was known good when it connected
+	Allowed    bool // the client is on the allow list
+	NullSender bool // the reverse-path is null
+	// Address and Network are the karma that the store knew when the client connected.
+	Address mail.Karma
+	Network mail.Karma
+}
+
+// A Lesson is what an Outcome says of the client.
+type Lesson uint8
+
+// The lessons, the better ones first.
+const (
+	Nothing  Lesson = iota
+	Accepted        // the destination took the message
+	Unknown         // it does not know the recipient
+	Policy          // it refused the message by its policy and does not say which
+	Spam            // it refused the message as spam or malware
+)
+
+// String gives the lesson's name.
+func (l Lesson) String() string {
+	return [...]string{"nothing", "accepted", "unknown", "policy", "spam"}[l]
+}
+
+// Judge tells what an Outcome says of the client:
+//
+//   - a reply about us, a 4yz and a reply about authentication (X.7.20 to X.7.24, X.7.26, X.7.27 and X.7.29, and a 5.7.x that
+//     names SPF, DKIM or DMARC): Nothing;
+//   - a null reverse-path whose message is taken, or whose recipient is unknown: Nothing, bounces speak for or against nobody;
+//   - 5yz with a code and a phrase of spam.txt: Spam;
+//   - 5.1.1 before the message was seen: Unknown;
+//   - 5.7.0, 5.7.1 and 5.7.2 after it was seen, without a phrase: Policy.
+func Judge(o *Outcome) Lesson {
+	switch {
+	case o.AboutUs:
+		return Nothing
+	case o.Accepted:
+		return unlessNull(o, Accepted)
+	case o.Reply.Class() != 5 || isAboutAuthentication(o.Reply.Enhanced):
+		return Nothing
+	}
+	text := normal(o.Reply.Text)
+	for i := range spam() {
+		if spam()[i].matches(&o.Reply, text) {
+			return Spam
+		}
+	}
+	switch e := o.Reply.Enhanced; {
+	case o.Rcpt && e == mail.EnhancedCode{Subject: 1, Detail: 1}:
+		return unlessNull(o, Unknown)
+	case !o.Rcpt && e.Subject == 7 && e.Detail <= 2 && !namesAuthentication(text):
+		return Policy
+	}
+	return Nothing
+}
+
+func unlessNull(o *Outcome, l Lesson) Lesson {
+	if o.NullSender {
+		return Nothing
+	}
+	return l
+}
+
+// isAboutAuthentication reports whether e says that a message is not authenticated well enough, or that its author
+// takes no mail: X.7.20 to X.7.24 and X.7.26 of RFC 7372, X.7.27 of RFC 7505 and X.7.29 of RFC 8617.
+func isAboutAuthentication(e mail.EnhancedCode) bool {
+	return e.Subject == 7 && e.Detail >= 20 && e.Detail <= 29 && e.Detail != 25 && e.Detail != 28
+}
+
+// namesAuthentication reports whether a text in normal form speaks of authentication without saying so in its code.
+func namesAuthentication(text string) bool {
+	for _, word := range [...]string{"spf", "dkim", "dmarc", "authenticat"} {
+		if strings.Contains(text, word) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,496 @@
+package karma
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/millrace/millrace/ingress/client/rate"
+	"github.com/millrace/millrace/router/mail"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A ledger is a store as the contract has it: the worst vote of a domain on a client in an hour, karma that loses half
+// in 7 days, networks that are known good for a time.
+type ledger struct {
+	mu     sync.Mutex
+	now    func() time.Time
+	votes  map[string]cast
+	karma  map[netip.Prefix]cast
+	good   map[netip.Prefix]time.Time
+	given  []mail.Vote
+	marked []time.Duration
+	hold   chan struct{} // if set, Vote waits until it is closed, or its context ends
+}
+
+type cast struct {
+	weight, votes float64
+	at            time.Time
+}
+
+func newLedger(now func() time.Time) *ledger {
+	return &ledger{now: now, votes: map[string]cast{}, karma: map[netip.Prefix]cast{}, good: map[netip.Prefix]time.Time{}}
+}
+
+func (l *ledger) Vote(ctx context.Context, v mail.Vote) bool {
+	if l.hold != nil {
+		select {
+		case <-l.hold:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.given = append(l.given, v)
+	now, key := l.now(), v.Client.String()+" "+v.Domain
+	before, again := l.votes[key]
+	if again = again && now.Sub(before.at) < time.Hour; !again {
+		before = cast{at: now}
+	} else if v.Weight >= before.weight {
+		return false
+	}
+	for _, p := range []netip.Prefix{netip.PrefixFrom(v.Client, v.Client.BitLen()), rate.Network(v.Client)} {
+		k := l.karma[p]
+		left := math.Exp2(-now.Sub(k.at).Hours() / (7 * 24))
+		k = cast{max(-100, min(100, k.weight*left+v.Weight-before.weight)), k.votes * left, now}
+		if !again {
+			k.votes++
+		}
+		l.karma[p] = k
+	}
+	l.votes[key] = cast{weight: v.Weight, at: before.at}
+	return true
+}
+
+func (l *ledger) KnowGood(_ context.Context, client netip.Addr, ttl time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.good[rate.Network(client)] = l.now().Add(ttl)
+	l.marked = append(l.marked, ttl)
+}
+
+// facts fills in what a session would know of its client.
+func (l *ledger) facts(o *Outcome) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a, n := l.karma[netip.PrefixFrom(o.Client, o.Client.BitLen())], l.karma[rate.Network(o.Client)]
+	o.Address, o.Network = mail.Karma{Score: a.weight, Votes: a.votes}, mail.Karma{Score: n.weight, Votes: n.votes}
+	o.Known = l.good[rate.Network(o.Client)].After(l.now())
+}
+
+func (l *ledger) weights() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var b strings.Builder
+	for _, v := range l.given {
+		fmt.Fprintf(&b, "%s %s %g\n", v.Client, v.Domain, v.Weight)
+	}
+	return b.String()
+}
+
+// A world is a recorder on a ledger, with a clock that stands still until it is set.
+type world struct {
+	*testing.T
+	mu sync.Mutex
+	at time.Time
+	*ledger
+	*Recorder
+}
+
+func newWorld(t *testing.T, change func(*Config)) *world {
+	t.Helper()
+	w := &world{T: t, at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	w.ledger = newLedger(w.clock)
+	c := Config{Store: w.ledger, Volume: 1, Networks: 1, Now: w.clock}
+	if change != nil {
+		change(&c)
+	}
+	k, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Recorder = k
+	t.Cleanup(func() {
+		if err := k.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+func (w *world) clock() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.at
+}
+
+func (w *world) pass(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.at = w.at.Add(d)
+}
+
+// see has the recorder learn from an Outcome at once, in place of its worker, which has nothing to do in these tests.
+func (w *world) see(o Outcome) {
+	w.Helper()
+	w.facts(&o)
+	w.learn(context.Background(), &o)
+}
+
+var (
+	client = netip.MustParseAddr("203.0.113.9")
+	taken  = mail.NewReply(250, 0, 0, "OK")
+	spammy = mail.NewReply(550, 7, 1, "Spam message rejected")
+	nobody = mail.NewReply(550, 1, 1, "No such user")
+)
+
+// believe makes domains believed.
+func (w *world) believe(domains ...string) {
+	for _, d := range domains {
+		w.domains.put(d, volume{begun: w.clock(), took: w.cfg.Volume, nets: math.MaxUint64})
+	}
+}
+
+func (w *world) want(votes string) {
+	w.Helper()
+	if got := w.weights(); got != votes {
+		w.Errorf("got votes\n%swant\n%s", got, votes)
+	}
+}
+
+func TestWhatBecameOfMailIsAVote(t *testing.T) {
+	w := newWorld(t, nil)
+	w.believe("a.test", "b.test")
+	w.see(Outcome{Client: client, Domain: "A.test", Reply: taken, Accepted: true})
+	w.see(Outcome{Client: netip.MustParseAddr("::ffff:203.0.113.9"), Domain: "b.test", Reply: spammy})
+	w.see(Outcome{Domain: "a.test", Reply: spammy})
+	w.see(Outcome{Client: client, Reply: spammy})
+	w.want("203.0.113.9 a.test 1\n203.0.113.9 b.test -3\n")
+	if s := w.Stats(); s.Votes != 2 {
+		t.Errorf("got %+v", s)
+	}
+}
+
+func TestWithinAnHourOnlyAWorseVoteIsSent(t *testing.T) {
+	w := newWorld(t, nil)
+	w.believe("a.test")
+	for range 3 {
+		w.see(Outcome{Client: client, Domain: "a.test", Reply: taken, Accepted: true})
+	}
+	w.see(Outcome{Client: client, Domain: "a.test", Reply: spammy})
+	w.see(Outcome{Client: client, Domain: "a.test", Reply: taken, Accepted: true})
+	w.pass(time.Hour)
+	w.see(Outcome{Client: client, Domain: "a.test", Reply: taken, Accepted: true})
+	w.want("203.0.113.9 a.test 1\n203.0.113.9 a.test -3\n203.0.113.9 a.test 1\n")
+}
+
+func TestADomainThatTookLittleTeachesNothing(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Volume, c.Networks = 40, 8 })
+	from := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, byte(i), 1}) }
+	for range 200 {
+		w.see(Outcome{Client: client, Domain: "mine.test", Reply: taken, Accepted: true})
+	}
+	w.want("") // one network brought it all
+	for i := range 39 {
+		w.see(Outcome{Client: from(i), Domain: "big.test", Reply: taken, Accepted: true})
+	}
+	w.see(Outcome{Client: client, Domain: "big.test", Reply: spammy})
+	w.want("")
+	w.see(Outcome{Client: from(40), Domain: "big.test", Reply: taken, Accepted: true})
+	w.see(Outcome{Client: client, Domain: "big.test", Reply: spammy})
+	w.want("198.51.40.1 big.test 1\n203.0.113.9 big.test -3\n")
+	w.pass(8 * 24 * time.Hour)
+	w.see(Outcome{Client: client, Domain: "big.test", Reply: spammy})
+	w.want("198.51.40.1 big.test 1\n203.0.113.9 big.test -3\n")
+	if s := w.Stats(); s.Unbelieved != 200+39+1+1 {
+		t.Errorf("believed after the window: %+v", s)
+	}
+}
+
+func TestTheAllowedAndTheKnownGoodAreNotVotedOn(t *testing.T) {
+	exempt := netip.MustParseAddr("192.0.2.1")
+	w := newWorld(t, func(c *Config) { c.Exempt = func(a netip.Addr) bool { return a == exempt } })
+	w.believe("a.test")
+	w.see(Outcome{Client: exempt, Domain: "a.test", Reply: spammy})
+	w.see(Outcome{Client: client, Domain: "a.test", Reply: spammy, Allowed: true})
+	w.KnowGood(t.Context(), client, time.Hour)
+	w.see(Outcome{Client: client, Domain: "a.test", Reply: spammy})
+	w.see(Outcome{Client: client, Domain: "a.test", Reply: taken, Accepted: true})
+	w.want("")
+	if s := w.Stats(); s.Exempted != 4 {
+		t.Errorf("got %+v", s)
+	}
+}
+
+func TestALargeSendersFewRefusalsAreTolerated(t *testing.T) {
+	w := newWorld(t, nil)
+	w.believe("a.test")
+	for i := range 100 {
+		w.see(Outcome{Client: client, Domain: "a.test", Reply: taken, Accepted: true})
+		if i%20 == 19 {
+			w.see(Outcome{Client: client, Domain: "a.test", Reply: spammy})
+			w.see(Outcome{Client: client, Domain: "a.test", Reply: nobody, Rcpt: true})
+		}
+	}
+	w.want("203.0.113.9 a.test 1\n")
+	if s := w.Stats(); s.Tolerated != 10 {
+		t.Errorf("got %+v", s)
+	}
+}
+
+func TestUnknownRecipientsAreAVoteIfMostAre(t *testing.T) {
+	w := newWorld(t, nil)
+	w.believe("a.test")
+	for range 2 {
+		w.see(Outcome{Client: client, Domain: "a.test", Reply: nobody, Rcpt: true})
+	}
+	w.want("")
+	w.pass(time.Minute)
+	w.see(Outcome{Client: client, Domain: "a.test", Reply: nobody, Rcpt: true})
+	w.want("203.0.113.9 a.test -0.5\n")
+}
+
+// earn sends mail of a network to three domains until it is known good, and gives the hours that it took.
+func (w *world) earn() int {
+	w.Helper()
+	for hour := range 200 {
+		for _, d := range []string{"a.test", "b.test", "c.test"} {
+			o := Outcome{Client: client, Domain: d, Reply: taken, Accepted: true}
+			w.facts(&o)
+			if o.Known {
+				return hour
+			}
+			w.learn(context.Background(), &o)
+		}
+		w.pass(time.Hour)
+	}
+	w.Fatal("it is never known good")
+	return 0
+}
+
+func TestANetworkEarnsToBeKnownGoodAndEarnsItAgain(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Window = 365 * 24 * time.Hour })
+	w.believe("a.test", "b.test", "c.test")
+	if got := w.earn(); got < 8 || got > 12 {
+		t.Errorf("known good after %d hours of 3 votes each", got)
+	}
+	w.pass(8 * 24 * time.Hour)
+	if got := w.earn(); got < 1 || got > 30 {
+		t.Errorf("known good again after %d hours", got)
+	}
+	if s := w.Stats(); s.Good != 2 || s.Fallen != 0 {
+		t.Errorf("got %+v", s)
+	}
+}
+
+func TestTwoDomainsMakeNobodyKnownGood(t *testing.T) {
+	w := newWorld(t, nil)
+	w.believe("a.test", "b.test")
+	for range 100 {
+		for _, d := range []string{"a.test", "b.test"} {
+			w.believe(d)
+			w.see(Outcome{Client: client, Domain: d, Reply: taken, Accepted: true})
+		}
+		w.pass(time.Hour)
+	}
+	if s := w.Stats(); s.Good != 0 {
+		t.Errorf("got %+v", s)
+	}
+}
+
+func TestAKnownGoodNetworkThatTurnsBadFalls(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		domains []string
+		between int // messages that are taken for each that is refused
+		want    uint64
+	}{
+		{"refused by two domains", []string{"a.test", "b.test"}, 0, 1},
+		{"refused by one domain", []string{"a.test"}, 0, 0},
+		{"refused now and then", []string{"a.test", "b.test"}, 20, 0},
+		{"refused by a domain that is not believed", []string{"a.test", "x.test"}, 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t, func(c *Config) { c.Window = 365 * 24 * time.Hour })
+			w.believe("a.test", "b.test", "c.test")
+			w.earn()
+			w.pass(3 * 24 * time.Hour)
+			before := w.weights()
+			for i := range 12 {
+				for range c.between {
+					w.see(Outcome{Client: client, Domain: "c.test", Reply: taken, Accepted: true})
+				}
+				w.see(Outcome{Client: client, Domain: c.domains[i%len(c.domains)], Reply: spammy})
+				w.pass(time.Second)
+			}
+			if s := w.Stats(); s.Fallen != c.want {
+				t.Fatalf("got %+v", s)
+			}
+			if c.want == 0 {
+				if w.weights() != before {
+					t.Error("it was voted on")
+				}
+				return
+			}
+			if w.weights() == before {
+				t.Error("it fell and is not voted on")
+			}
+			for range 24 {
+				for _, d := range []string{"a.test", "b.test", "c.test"} {
+					w.see(Outcome{Client: client, Domain: d, Reply: taken, Accepted: true})
+				}
+				w.pass(time.Hour)
+			}
+			if s := w.Stats(); s.Good != 1 {
+				t.Errorf("it is known good again a day later: %+v", s)
+			}
+		})
+	}
+}
+
+func TestSeeNeverWaitsAndForgetsTheOldest(t *testing.T) {
+	hold := make(chan struct{})
+	w := newWorld(t, func(c *Config) { c.Queue, c.Timeout = 4, time.Minute })
+	w.ledger.hold = hold
+	w.believe("a.test")
+	for i := range 100 {
+		w.See(Outcome{Client: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), Domain: "a.test", Reply: spammy})
+	}
+	close(hold)
+	if err := w.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := w.Stats()
+	if s.Seen != 100 || s.Dropped < 90 || s.Votes+s.Dropped != 100 {
+		t.Errorf("got %+v", s)
+	}
+	if !strings.HasSuffix(w.weights(), "10.0.0.96 a.test -3\n10.0.0.97 a.test -3\n10.0.0.98 a.test -3\n10.0.0.99 a.test -3\n") {
+		t.Errorf("the last ones were forgotten: %s", w.weights())
+	}
+	w.See(Outcome{Client: client, Domain: "a.test", Reply: spammy})
+	if got := w.Stats().Dropped; got != s.Dropped+1 {
+		t.Errorf("taken after Close")
+	}
+}
+
+func TestCloseGivesUpWhenItsTimeIsOver(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Timeout = time.Hour })
+	w.ledger.hold = make(chan struct{})
+	w.believe("a.test")
+	for range 3 {
+		w.See(Outcome{Client: client, Domain: "a.test", Reply: spammy})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := w.Close(ctx); err == nil {
+		t.Error("no error")
+	}
+	if s := w.Stats(); s.Votes != 0 || s.Dropped < 2 {
+		t.Errorf("got %+v", s)
+	}
+}
+
+func TestMemoryIsBounded(t *testing.T) {
+	table := newTable[int, int](10)
+	for i := range 1000 {
+		table.put(i, i)
+		table.put(-1, table.get(-1)+1)
+	}
+	if table.size() > 20 || table.get(-1) != 1000 || table.get(999) != 999 || table.get(1) != 0 {
+		t.Errorf("size %d, in use %d, newest %d", table.size(), table.get(-1), table.get(999))
+	}
+}
+
+func TestWeightAndGood(t *testing.T) {
+	k := func(score, votes float64) mail.Karma { return mail.Karma{Score: score, Votes: votes} }
+	for _, c := range []struct {
+		name             string
+		address, network mail.Karma
+		low, high        float64
+		good             bool
+	}{
+		{"nothing is known", k(0, 0), k(0, 0), 0, 0, false},
+		{"one refusal as spam", k(-3, 1), k(-3, 1), 1, 2, false},
+		{"ten refusals as spam", k(-30, 10), k(-30, 10), 4, 5, false},
+		{"nothing but spam", k(-100, 400), k(-100, 5000), 3, 6, false},
+		{"a neighbour's spam", k(0, 0), k(-30, 10), 2, 3.5, false},
+		{"a few messages taken", k(3, 3), k(3, 3), -1.5, -0.5, false},
+		{"much taken", k(60, 60), k(100, 3000), -3, -1.5, true},
+		{"much taken, by a bad neighbour of the good", k(-1, 5), k(100, 3000), -3, 0, false},
+		{"as much spam as not", k(-20, 40), k(-20, 40), 0.5, 2, false},
+		{"no numbers", k(math.NaN(), 1), k(math.Inf(1), math.NaN()), 0, 0, false},
+		{"votes without end", k(1, math.Inf(1)), k(1, 1), -1, 0, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, why := Weight(c.address, c.network)
+			if !(got >= c.low && got <= c.high) || (why == "") != (got == 0) {
+				t.Errorf("got %v %q, want %v to %v", got, why, c.low, c.high)
+			}
+			if got := Good(c.address, c.network); got != c.good {
+				t.Errorf("good: %v", got)
+			}
+		})
+	}
+}
+
+func TestAConfigThatCannotBeKeptIsRefusedByName(t *testing.T) {
+	store := newLedger(time.Now)
+	for _, c := range []struct {
+		config Config
+		want   string
+	}{
+		{Config{Store: store}, ""},
+		{Config{}, "store"},
+		{Config{Store: store, Volume: -1}, "volume"},
+		{Config{Store: store, Networks: 33}, "networks"},
+		{Config{Store: store, Weights: Weights{Accepted: -1}}, "weights.accepted"},
+		{Config{Store: store, Weights: Weights{Spam: math.NaN()}}, "weights.spam"},
+		{Config{Store: store, SpamShare: 2}, "spam_share"},
+		{Config{Store: store, GoodFor: 32 * 24 * time.Hour}, "good_for"},
+		{Config{Store: store, GoodDomains: 5}, "good_domains"},
+		{Config{Store: store, Queue: -1}, "queue"},
+	} {
+		got := ""
+		if err := c.config.Validate(); err != nil {
+			got, _, _ = strings.Cut(err.Error(), ":")
+		}
+		if got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
+	if _, err := New(Config{}); err == nil {
+		t.Error("New took it")
+	}
+}
+
+func TestSeeAllocatesNothing(t *testing.T) {
+	w := newWorld(t, nil)
+	o := Outcome{Client: client, Domain: "a.test", Reply: mail.NewReply(451, 0, 0, "later")}
+	if got := testing.AllocsPerRun(1000, func() { w.See(o) }); got >= 1 {
+		t.Errorf("%v allocations", got)
+	}
+}
+
+func BenchmarkSee(b *testing.B) {
+	k, err := New(Config{Store: newLedger(time.Now)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	o := Outcome{Client: client, Domain: "a.test", Reply: taken, Accepted: true}
+	b.ReportAllocs()
+	for b.Loop() {
+		k.See(o)
+	}
+	if err := k.Close(context.Background()); err != nil {
+		b.Fatal(err)
+	}
+}

@@ -1,0 +1,32 @@
+package karma
+
+// A table holds at most 2n entries in two generations: when the young one is full the old one is forgotten, and the
+// young one is old from then on. What is asked for moves to the young one, so that what is in use stays. It is not safe
+// for concurrent use.
+type table[K comparable, V any] struct {
+	young, old map[K]V
+	n          int
+}
+
+func newTable[K comparable, V any](n int) *table[K, V] {
+	return &table[K, V]{young: make(map[K]V), n: n}
+}
+
+// get gives the entry of k, the zero value if there is none.
+func (t *table[K, V]) get(k K) V {
+	if v, ok := t.young[k]; ok {
+		return v
+	}
+	return t.old[k]
+}
+
+// put keeps the entry of k.
+func (t *table[K, V]) put(k K, v V) {
+	if _, held := t.young[k]; !held && len(t.young) >= t.n {
+		t.old, t.young = t.young, make(map[K]V)
+	}
+	t.young[k] = v
+}
+
+// size tells how many entries are held, those of both generations twice.
+func (t *table[K, V]) size() int { return len(t.young) + len(t.old) }

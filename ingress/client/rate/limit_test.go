@@ -1,0 +1,483 @@
+package rate
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A counter is a store as mail.Rate has it: the generic cell rate algorithm, units drawn together or not at all.
+type counter struct {
+	mu      sync.Mutex
+	now     time.Time
+	arrival map[counted]time.Time
+	calls   int
+	entered chan struct{} // if set, has a token for each call that waits
+	hold    chan struct{} // if set, a call waits until it is closed or its context ends
+}
+
+type counted struct {
+	client      netip.Prefix
+	group, name string
+}
+
+func newCounter() *counter {
+	return &counter{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), arrival: map[counted]time.Time{}}
+}
+
+func (c *counter) Rates(ctx context.Context, rates []mail.Rate) ([]mail.RateResult, error) {
+	if c.hold != nil {
+		c.entered <- struct{}{}
+		select {
+		case <-c.hold:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls++
+	results := make([]mail.RateResult, len(rates))
+	for first := 0; first < len(rates); {
+		last, fits := first, true
+		moved := map[counted]time.Time{}
+		for ; last < len(rates) && rates[last].Unit == rates[first].Unit; last++ {
+			r := &rates[last]
+			key := counted{r.Client, r.Group, r.Name}
+			if _, twice := moved[key]; twice {
+				panic("a counter stands twice in a unit: " + r.Name)
+			}
+			burst, cost := r.Burst, max(1, r.Cost)
+			if burst == 0 {
+				burst = r.Count
+			}
+			interval := r.Per / time.Duration(r.Count)
+			at := c.arrival[key]
+			if at.Before(c.now) {
+				at = c.now
+			}
+			at = at.Add(interval * time.Duration(cost))
+			wait := at.Sub(c.now) - interval*time.Duration(burst)
+			results[last] = mail.RateResult{Allowed: wait <= 0, RetryAfter: max(0, wait)}
+			fits = fits && wait <= 0
+			if moved[key] = at; r.Peek {
+				moved[key] = c.arrival[key]
+			}
+		}
+		if fits {
+			for key, at := range moved {
+				c.arrival[key] = at
+			}
+		}
+		first = last
+	}
+	return results, nil
+}
+
+// room is how many of a rate could be drawn now.
+func (c *counter) room(r mail.Rate) int {
+	r.Peek = true
+	for n := 1; ; n++ {
+		r.Cost = n
+		if results, _ := c.Rates(context.Background(), []mail.Rate{r}); !results[0].Allowed {
+			return n - 1
+		}
+	}
+}
+
+var key = []byte("a key of sixteen")
+
+func limits(t testing.TB, c Config) *Limits {
+	t.Helper()
+	c.Key = key
+	l, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func path(t testing.TB, s string) mail.Path {
+	t.Helper()
+	p, err := mail.ParsePath(s, true)
+	if err != nil {
+		t.Fatalf("%q: %v", s, err)
+	}
+	return p
+}
+
+func rcpts(t testing.TB, addresses ...string) []Rcpt {
+	var list []Rcpt
+	for _, a := range addresses {
+		list = append(list, Rcpt{Forward: path(t, a)})
+	}
+	return list
+}
+
+// refusals gives the answer to each recipient of a group, "" if it may pass.
+func refusals(t testing.TB, c *counter, l *Limits, q RcptQuestion) []string {
+	t.Helper()
+	rates := l.Rcpt(q)
+	results, err := c.Rates(context.Background(), rates)
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts := make([]string, len(q.Rcpts))
+	for i := range q.Rcpts {
+		if r := l.RcptRefusal(rates, results, i); r != nil {
+			texts[i] = r.Reply.String()
+		}
+	}
+	return texts
+}
+
+var client = netip.MustParseAddr("203.0.113.9")
+
+func TestAConnectionDrawsOfAddressAndNetworkTogether(t *testing.T) {
+	l, c := limits(t, Config{ClientConnections: Rate{2, time.Minute, 0}, NetworkConnections: Rate{3, time.Minute, 0}}), newCounter()
+	connect := func(addr string) string {
+		rates := l.Connect(netip.MustParseAddr(addr))
+		results, _ := c.Rates(t.Context(), rates)
+		if r := l.Refusal(rates, results); r != nil {
+			return r.Reply.String()
+		}
+		return ""
+	}
+	for i, step := range []struct{ addr, want string }{
+		{"203.0.113.9", ""},
+		{"::ffff:203.0.113.9", ""},
+		{"203.0.113.9", "450 4.7.1 Too many connections from 203.0.113.9, try again in 30 seconds"},
+		{"203.0.113.9", "450 4.7.1 Too many connections from 203.0.113.9, try again in 30 seconds"},
+		{"203.0.113.10", ""}, // what was refused above drew nothing from the network
+		{"203.0.113.11", "450 4.7.1 Too many connections from 203.0.113.0/24, try again in 20 seconds"},
+		{"203.0.114.11", ""},
+		{"2001:db8::1", ""},
+		{"2001:db8::2", ""},
+		{"2001:db8::3", ""},
+		{"2001:db8::4", "450 4.7.1 Too many connections from 2001:db8::/64, try again in 20 seconds"},
+	} {
+		if got := connect(step.addr); got != step.want {
+			t.Errorf("step %d, %s: got %q, want %q", i, step.addr, got, step.want)
+		}
+	}
+}
+
+func TestWhoIsOverItsRefusedRecipientsIsOver(t *testing.T) {
+	l, c := limits(t, Config{ClientRefused: Rate{2, time.Hour, 0}, ClientRecipients: Rate{9, time.Hour, 0}}), newCounter()
+	refusedOne, limited := l.Refused(client)
+	if !limited {
+		t.Fatal("not limited")
+	}
+	for range 3 {
+		if _, err := c.Rates(t.Context(), []mail.Rate{refusedOne}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := "450 4.7.1 Too many refused recipients from 203.0.113.9, try again in 1800 seconds"
+	rates := l.Connect(client)
+	results, _ := c.Rates(t.Context(), rates)
+	if got := l.Refusal(rates, results); got == nil || got.Reply.String() != want || got.Reason != "rate" {
+		t.Errorf("at connect: got %v", got)
+	}
+	got := refusals(t, c, l, RcptQuestion{Client: client, Rcpts: rcpts(t, "a@x.test", "b@x.test")})
+	if got[0] != want || got[1] != want {
+		t.Errorf("at RCPT: got %q", got)
+	}
+	if got := c.room(mail.Rate{Client: whole(client), Name: recipients, Count: 9, Per: time.Hour}); got != 9 {
+		t.Errorf("a refused recipient was drawn: %d left", got)
+	}
+}
+
+func TestOneRecipientsUsedUpRateRefusesOnlyThatRecipient(t *testing.T) {
+	l, c := limits(t, Config{
+		ClientMessages: Rate{10, time.Minute, 0}, ClientRecipients: Rate{10, time.Minute, 0},
+		RecipientMessages: Rate{1, time.Minute, 0}, DomainMessages: Rate{10, time.Minute, 0},
+	}), newCounter()
+	q := RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "full@x.test")}
+	refusals(t, c, l, q)
+	q.Rcpts = rcpts(t, "a@x.test", "FULL@X.test", "b@x.test")
+	got := refusals(t, c, l, q)
+	if want := "450 4.7.1 Too many messages to this recipient, try again in 60 seconds"; got[0] != "" || got[1] != want || got[2] != "" {
+		t.Errorf("got %q", got)
+	}
+	for _, left := range []struct {
+		rate mail.Rate
+		want int
+	}{
+		{mail.Rate{Client: whole(client), Name: messages}, 8},
+		{mail.Rate{Client: whole(client), Name: recipients}, 7},
+		{mail.Rate{Group: l.names.Of("domain", "x.test"), Name: taken}, 7},
+	} {
+		left.rate.Count, left.rate.Per = 10, time.Minute
+		if got := c.room(left.rate); got != left.want {
+			t.Errorf("%s: %d left, want %d", left.rate.Name, got, left.want)
+		}
+	}
+}
+
+func TestWhoIsOverItsMessagesUsesUpNobodysRate(t *testing.T) {
+	for _, size := range []int{1, 3} {
+		l, c := limits(t, Config{NetworkMessages: Rate{1, time.Minute, 0}, ClientMessages: Rate{5, time.Minute, 0}, RecipientMessages: Rate{2, time.Minute, 0}}), newCounter()
+		q := RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "other@x.test")}
+		refusals(t, c, l, q)
+		q.Rcpts = rcpts(t, "a@x.test", "b@x.test", "c@x.test")[:size]
+		for _, got := range refusals(t, c, l, q) {
+			if want := "450 4.7.1 Too many messages from 203.0.113.0/24, try again in 60 seconds"; got != want {
+				t.Errorf("got %q", got)
+			}
+		}
+		q.Client = netip.MustParseAddr("192.0.2.1")
+		for i, got := range append(refusals(t, c, l, q), refusals(t, c, l, RcptQuestion{Client: q.Client, Rcpts: q.Rcpts})...) {
+			if got != "" {
+				t.Errorf("group of %d, answer %d: %q", size, i, got)
+			}
+		}
+		if got := c.room(mail.Rate{Client: whole(client), Name: messages, Count: 5, Per: time.Minute}); got != 4 {
+			t.Errorf("group of %d: %d messages left", size, got)
+		}
+	}
+}
+
+func TestAMessageThatWasNotDrawnIsAskedForAgain(t *testing.T) {
+	one := Rate{1, time.Hour, 0}
+	for _, n := range []int{1, 3} {
+		l, c := limits(t, Config{ClientMessages: one, RecipientMessages: Rate{10, time.Hour, 0}}), newCounter()
+		q := RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "a@x.test", "b@x.test", "c@x.test")[:n]}
+		for i, want := range []bool{true, false, false} {
+			rates := l.Rcpt(q)
+			results, err := c.Rates(t.Context(), rates)
+			if err != nil || Counted(rates, results) != want {
+				t.Errorf("group of %d, message %d: counted %t, %v", n, i, !want, err)
+			}
+		}
+		q.First = false
+		rates := l.Rcpt(q)
+		if results, err := c.Rates(t.Context(), rates); err != nil || !Counted(rates, results) {
+			t.Errorf("what was counted before is not counted, %v", err)
+		}
+	}
+	if !Counted(nil, nil) {
+		t.Error("without a rate there is nothing to count")
+	}
+}
+
+func TestTheRatesOfAGroup(t *testing.T) {
+	all := Rate{5, time.Minute, 0}
+	l := limits(t, Config{
+		ClientConnections: all, NetworkConnections: all, ClientMessages: all, NetworkMessages: all, ClientRecipients: all,
+		ClientRefused: all, SenderMessages: all, RecipientMessages: all, DomainMessages: all,
+	})
+	for _, c := range []struct {
+		name string
+		q    RcptQuestion
+		want int
+	}{
+		{"nobody", RcptQuestion{Client: client, First: true}, 0},
+		{"the first one", RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "a@x.test")}, 7},
+		{"a later one", RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), Rcpts: rcpts(t, "a@x.test")}, 4},
+		{"three at once", RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "a@x.test", "b@x.test", "c@y.test")}, 3*7 + 3},
+		{"a bounce", RcptQuestion{Client: client, First: true, Rcpts: rcpts(t, "a@x.test")}, 6},
+		{"a client without an address", RcptQuestion{Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "Postmaster")}, 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := l.Rcpt(c.q)
+			if len(got) != c.want || cap(got) > c.want+len(c.q.Rcpts)*7 {
+				t.Errorf("got %d rates, want %d", len(got), c.want)
+			}
+			for _, r := range got {
+				if r.Unit == 0 {
+					t.Errorf("%s has the unit of others", r.Name)
+				}
+				if in := r.Group + r.Name; strings.Contains(in, "test") || strings.Contains(in, "@") {
+					t.Errorf("in clear: %q", in)
+				}
+			}
+		})
+	}
+	if got := limits(t, Config{}).Rcpt(RcptQuestion{Client: client, First: true, Rcpts: rcpts(t, "a@x.test")}); got != nil {
+		t.Errorf("nothing is limited: %v", got)
+	}
+	if got := limits(t, Config{}).Connect(client); got != nil {
+		t.Errorf("nothing is limited: %v", got)
+	}
+	if got := l.Connect(netip.Addr{}); got != nil {
+		t.Errorf("no address: %v", got)
+	}
+}
+
+func TestSpellingsOfOneRecipientAreOne(t *testing.T) {
+	l := limits(t, Config{RecipientMessages: Rate{1, time.Minute, 0}})
+	of := func(address string, separator byte) mail.Rate {
+		r := l.Rcpt(RcptQuestion{Rcpts: []Rcpt{{path(t, address), separator}}})[0]
+		r.Unit = 0
+		return r
+	}
+	same := of("user@x.test", 0)
+	for _, c := range []struct {
+		address   string
+		separator byte
+		same      bool
+	}{
+		{"USER@X.TEST", 0, true}, {`"user"@x.test`, 0, true}, {"user+tag@x.test", '+', true}, {"user+tag@x.test", 0, false},
+		{"user-tag@x.test", '-', true}, {"+user@x.test", '+', false}, {"user@y.test", 0, false}, {"users@x.test", 0, false},
+	} {
+		if got := of(c.address, c.separator) == same; got != c.same {
+			t.Errorf("%s: the same is %v", c.address, got)
+		}
+	}
+}
+
+// TestAnyGroupDrawsWhatItsAcceptedRecipientsTake: whatever the rates and the recipients, what is left of the client's
+// recipients falls by those that were accepted, and of its messages by one at most.
+func TestAnyGroupDrawsWhatItsAcceptedRecipientsTake(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		rate := func(name string) Rate { return Rate{Count: rapid.IntRange(1, 4).Draw(r, name), Per: time.Hour} }
+		config := Config{
+			Key: key, ClientMessages: rate("messages"), ClientRecipients: Rate{20, time.Hour, 0}, SenderMessages: rate("sender"),
+			RecipientMessages: rate("recipient"), DomainMessages: rate("domain"),
+		}
+		l, err := New(config)
+		if err != nil {
+			r.Fatal(err)
+		}
+		c := newCounter()
+		drawn := mail.Rate{Client: whole(client), Name: recipients, Count: 20, Per: time.Hour}
+		sends := mail.Rate{Client: whole(client), Name: messages, Count: config.ClientMessages.Count, Per: time.Hour}
+		for range 4 {
+			q := RcptQuestion{Client: client, Reverse: mail.NewPath("s", "s.test"), First: rapid.Bool().Draw(r, "first")}
+			for _, name := range rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c"}), 1, 4).Draw(r, "rcpts") {
+				q.Rcpts = append(q.Rcpts, Rcpt{Forward: mail.NewPath(name, rapid.SampledFrom([]string{"x.test", "y.test"}).Draw(r, "at"))})
+			}
+			before, sent := c.room(drawn), c.room(sends)
+			accepted := 0
+			for _, text := range refusals(t, c, l, q) {
+				if text == "" {
+					accepted++
+				}
+			}
+			if got := c.room(drawn); got != before-accepted {
+				r.Fatalf("%d accepted, recipients left %d of %d", accepted, got, before)
+			}
+			least := 0
+			if q.First && accepted > 0 {
+				least = 1
+			}
+			if got := sent - c.room(sends); got < least || got > 1 || got == 1 && !q.First {
+				r.Fatalf("%d accepted, %d messages drawn", accepted, got)
+			}
+		}
+	})
+}
+
+func TestExplainDrawsNothing(t *testing.T) {
+	l, c := limits(t, Config{ClientConnections: Rate{1, time.Minute, 0}}), newCounter()
+	for range 3 {
+		rates := Peek(l.Connect(client))
+		results, _ := c.Rates(t.Context(), rates)
+		if r := l.Refusal(rates, results); r != nil {
+			t.Errorf("got %v", r)
+		}
+	}
+}
+
+func TestSecondsAreRoundedUp(t *testing.T) {
+	for wait, want := range map[time.Duration]string{
+		0: "1 second", time.Millisecond: "1 second", time.Second: "1 second", time.Second + 1: "2 seconds",
+		90 * time.Minute: "5400 seconds", -time.Hour: "1 second",
+	} {
+		if got := AgainIn(wait); got != "try again in "+want {
+			t.Errorf("%s: %q", wait, got)
+		}
+	}
+}
+
+func TestARefusalTellsTheOperatorWhichRate(t *testing.T) {
+	l := limits(t, Config{ClientConnections: Rate{2, time.Minute, 0}})
+	r := l.Refusal(l.Connect(client), []mail.RateResult{{RetryAfter: time.Second}})
+	if got, want := r.Cause.Error(), "connections of 203.0.113.9/32 over 2 in 1m0s, wait 1s"; got != want {
+		t.Errorf("got %q", got)
+	}
+	if got := l.Refusal(l.Connect(client), nil); got != nil {
+		t.Errorf("no answer refuses: %v", got)
+	}
+}
+
+func TestAConfigThatCannotBeKeptIsRefusedByName(t *testing.T) {
+	for _, c := range []struct {
+		config Config
+		want   string
+	}{
+		{Config{Key: key}, ""},
+		{Config{Key: key, DomainMessages: Rate{1, time.Second, 5}}, ""},
+		{Config{}, "key"},
+		{Config{Key: key, ClientConnections: Rate{-1, time.Second, 0}}, "client_connections"},
+		{Config{Key: key, SenderMessages: Rate{1, 0, 0}}, "sender_messages"},
+		{Config{Key: key, RecipientMessages: Rate{0, time.Second, 0}}, "recipient_messages"},
+		{Config{Key: key, ClientRefused: Rate{1, 32 * 24 * time.Hour, 0}}, "client_refused"},
+		{Config{Key: key, NetworkMessages: Rate{1, time.Second, 1 << 21}}, "network_messages"},
+	} {
+		got := ""
+		if err := c.config.Validate(); err != nil {
+			got, _, _ = strings.Cut(err.Error(), ":")
+		}
+		if got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
+		}
+	}
+}
+
+func TestNamesTellApartAndAgree(t *testing.T) {
+	one, two, other := NewNames(key), NewNames(key), NewNames([]byte("another key of sixteen"))
+	if one.Of("a", "b", "c") != two.Of("a", "b", "c") {
+		t.Error("two nodes do not agree")
+	}
+	seen := map[string]bool{}
+	for _, name := range []string{one.Of("a", "b", "c"), one.Of("a", "bc"), one.Of("ab", "c"), one.Of("a", "b", "c", ""), other.Of("a", "b", "c")} {
+		if seen[name] || len(name) != 22 {
+			t.Errorf("%q", name)
+		}
+		seen[name] = true
+	}
+}
+
+// FuzzNames: whatever stands in a path, its rate has a name of fixed length that shows nothing of it, in any case of
+// its letters.
+func FuzzNames(f *testing.F) {
+	f.Add("user", "x.test", byte('+'))
+	f.Add(`"a \" b"`, "[192.0.2.1]", byte(0))
+	f.Add("", "", byte('a'))
+	l := limits(f, Config{RecipientMessages: Rate{1, time.Minute, 0}})
+	f.Fuzz(func(t *testing.T, local, domain string, separator byte) {
+		name := func(local, domain string) mail.Rate {
+			return l.Rcpt(RcptQuestion{Rcpts: []Rcpt{{mail.Path{Local: local, Domain: domain}, separator}}})[0]
+		}
+		got := name(local, domain)
+		if len(got.Group) != 22 || len(got.Name) != len(addressed)+22 {
+			t.Errorf("%q %q", got.Group, got.Name)
+		}
+		folded := name(Fold(local), Fold(domain))
+		if folded.Group != got.Group || separator == 0 && folded != got {
+			t.Error("case matters")
+		}
+	})
+}
+
+func BenchmarkRcpt(b *testing.B) {
+	all := Rate{5, time.Minute, 0}
+	l := limits(b, Config{ClientMessages: all, NetworkMessages: all, ClientRecipients: all, ClientRefused: all, SenderMessages: all, RecipientMessages: all, DomainMessages: all})
+	q := RcptQuestion{Client: client, Reverse: path(b, "s@s.test"), First: true, Rcpts: rcpts(b, "a@x.test")}
+	b.ReportAllocs()
+	for b.Loop() {
+		l.Rcpt(q)
+	}
+}

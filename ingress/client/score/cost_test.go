@@ -1,0 +1,168 @@
+package score
+
+import (
+	"context"
+	"net/netip"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A warm answers at once and allocates nothing, as caches do.
+type warm struct {
+	names, hosts []string
+	addrs        []netip.Addr
+	facts        mail.Facts
+}
+
+func (w *warm) LookupPTR(context.Context, netip.Addr) ([]string, error)   { return w.names, nil }
+func (w *warm) LookupAddrs(context.Context, string) ([]netip.Addr, error) { return w.addrs, nil }
+func (w *warm) LookupMX(context.Context, string) ([]string, error)        { return w.hosts, nil }
+func (w *warm) LookupA(context.Context, string) ([]netip.Addr, time.Duration, error) {
+	return nil, time.Minute, nil
+}
+func (w *warm) Client(context.Context, mail.ClientQuery) (mail.Facts, error) { return w.facts, nil }
+
+// warmed gives a Scorer over warm caches, in which the client is on one list and three lists know it.
+func warmed(t testing.TB) *Scorer {
+	hit := mail.ListAnswer{State: mail.ListKnown, Codes: []netip.Addr{netip.MustParseAddr("127.0.0.2")}}
+	not := mail.ListAnswer{State: mail.ListKnown}
+	over := &warm{
+		names: []string{"mail.example.net"}, hosts: []string{"mail.example.net"}, addrs: []netip.Addr{client},
+		facts: mail.Facts{Lists: []mail.ListAnswer{not, hit, not}, Rates: []mail.RateResult{{Allowed: true}}, Address: mail.Karma{Score: 5, Votes: 5}},
+	}
+	return scorer(t, Config{
+		Store: over, Resolver: over, Lists: listsOver(t, proper(), over), Limits: limits(t), Hostnames: []string{"mx1.example.org"}, Greet: time.Second,
+		Allow: []Entry{{Client: "198.51.100.0/24"}}, Block: []Entry{{Client: "192.0.2.0/24"}, {Helo: "*.dyn.example"}}, Private: true,
+	})
+}
+
+// BenchmarkScore scores one client from connect to close with answers that are there: what it costs beside the round
+// trip. The metric cpu-ns/op is the processor time of the whole process, goroutines and collector included.
+func BenchmarkScore(b *testing.B) {
+	s := warmed(b)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	reverse, spf := path("a@example.net"), result{"pass", "example.net"}
+	b.ReportAllocs()
+	before := cpu(b)
+	for b.Loop() {
+		k := s.Connect(ctx, Client{Addr: client})
+		if _, err := k.Greeting(ctx); err != nil {
+			b.Fatal(err)
+		}
+		k.Helo("mail.example.net")
+		k.Mail(reverse, spf)
+		if v := k.Verdict(ctx); len(v.Reasons) == 0 {
+			b.Fatal("nothing was found")
+		}
+		k.Close()
+	}
+	b.ReportMetric(float64(cpu(b)-before)/float64(b.N), "cpu-ns/op")
+}
+
+// cpu is the processor time that this process has taken.
+func cpu(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func BenchmarkVerdictAgain(b *testing.B) {
+	k := warmed(b).Connect(context.Background(), Client{Addr: client})
+	defer k.Close()
+	k.Helo("localhost")
+	k.Verdict(context.Background())
+	b.ReportAllocs()
+	for b.Loop() {
+		k.Verdict(context.Background())
+	}
+}
+
+func BenchmarkGenericName(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		generic("mail-am6eur05on2071.outbnd.protection.outlook.com", client)
+	}
+}
+
+// TestAnIdleScoreIsSmall measures what a connection keeps once all is known, with two reasons against it.
+func TestAnIdleScoreIsSmall(t *testing.T) {
+	s := warmed(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	const n = 2000
+	scores := make([]*Score, n)
+	goroutines := runtime.NumGoroutine()
+	before := live()
+	for i := range scores {
+		k := s.Connect(ctx, Client{Addr: client})
+		k.Helo("mail.example.net")
+		k.Mail(path("a@example.net"), result{"pass", "example.net"})
+		if got := len(k.Verdict(ctx).Reasons); got != 2 {
+			t.Fatalf("%d reasons", got)
+		}
+		k.running.Wait() // a goroutine ends just after its last word
+		scores[i] = k
+	}
+	each := int64(live()-before) / n
+	t.Logf("%d octets each", each)
+	if each > 600 {
+		t.Errorf("an idle score keeps %d octets", each)
+	}
+	if now := runtime.NumGoroutine(); now > goroutines+2 {
+		t.Errorf("%d goroutines, %d before", now, goroutines)
+	}
+	for _, k := range scores {
+		k.Close()
+	}
+}
+
+func live() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// TestManyClientsAtOnce is for the race detector.
+func TestManyClientsAtOnce(t *testing.T) {
+	w := proper()
+	w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
+	w.err["A other.example.net"] = errDNS
+	cfg := w.config()
+	cfg.Lists, cfg.Greet, cfg.Tarpit = w.lists(t), time.Second, time.Second
+	s := scorer(t, cfg)
+	var all sync.WaitGroup
+	for i := range 50 {
+		all.Go(func() {
+			k := s.Connect(t.Context(), Client{Addr: client})
+			defer k.Close()
+			k.Greeting(t.Context())
+			k.Helo("other.example.net")
+			if i%3 == 0 {
+				k.Helo("mail.example.net")
+			}
+			for range i % 4 {
+				k.Mail(path("a@example.net"), result{"softfail", "example.net"})
+				if i%2 == 0 {
+					k.Tarpit(k.Verdict(t.Context()))
+				}
+			}
+			k.KnownGood()
+			k.Allowed()
+			k.Unheard()
+		})
+	}
+	all.Wait()
+	if s.Tarred() != 0 {
+		t.Errorf("%d are held back", s.Tarred())
+	}
+}

@@ -1,0 +1,114 @@
+package arc
+
+import (
+	"context"
+	"sync"
+
+	"github.com/millrace/millrace/ingress/message/auth/dkim"
+)
+
+// window is how many keys of older seals are looked for at a time.
+const window = 8
+
+// A search is the search for the keys of one chain. Its methods are called by one goroutine.
+type search struct {
+	ctx     context.Context
+	v       *Verifier
+	lookups map[string]*lookup
+}
+
+// A lookup is the search for one key. Its goroutine sets key and err, and ends when Keys returns, which it does at the
+// latest when the context of the search ends; judge waits for it.
+type lookup struct {
+	key  *dkim.PublicKey
+	err  error
+	done sync.WaitGroup
+}
+
+// start begins the search for the key at a name, unless it has begun.
+func (s *search) start(name string) {
+	if s.lookups[name] != nil {
+		return
+	}
+	l := &lookup{}
+	s.lookups[name] = l
+	l.done.Go(func() { l.key, l.err = s.v.fetch(s.ctx, name) })
+}
+
+// verify waits for a key and checks a signature.
+func (s *search) verify(g *signature) error {
+	l := s.lookups[g.keyName]
+	l.done.Wait()
+	if l.err != nil {
+		return l.err
+	}
+	return l.key.Verify(g.algorithm, g.digest, g.value)
+}
+
+// judge checks all signatures but for the body. It sets failure and oldest, and leaves no look-up behind.
+func (c *Chain) judge(ctx context.Context, v *Verifier) {
+	ctx, cancel := context.WithCancel(ctx)
+	s := &search{ctx, v, make(map[string]*lookup, 2)}
+	defer func() {
+		cancel() // what is still looked for after a failure
+		for _, l := range s.lookups {
+			l.done.Wait()
+		}
+	}()
+	n := len(c.sets)
+	newest := &c.sets[n-1]
+	s.start(newest.message.keyName)
+	s.start(newest.seal.keyName)
+	message := at(n, messageName, s.verify(&newest.message.signature))
+	seal := at(n, sealName, s.verify(&newest.seal))
+	if c.failure = worse(message, seal); c.failure != nil {
+		return
+	}
+	if c.failure = c.judgeSeals(s); c.failure == nil {
+		c.judgeMessages(s)
+	}
+}
+
+// judgeSeals checks the older seals from the newest on, while the keys of the next ones are looked for.
+func (c *Chain) judgeSeals(s *search) *dkim.Failure {
+	var unknown *dkim.Failure
+	ahead := len(c.sets) - 1 // the set below which no search has begun
+	for i := len(c.sets) - 2; i >= 0; i-- {
+		// A key that cannot be had may be one of many that cannot: no further ones are looked for.
+		for unknown == nil && ahead > 0 && ahead > i+1-window {
+			ahead--
+			s.start(c.sets[ahead].seal.keyName)
+		}
+		if s.lookups[c.sets[i].seal.keyName] == nil {
+			return unknown
+		}
+		unknown = worse(unknown, at(i+1, sealName, s.verify(&c.sets[i].seal)))
+		if unknown != nil && unknown.Result != dkim.TempError {
+			return unknown
+		}
+	}
+	return unknown
+}
+
+// judgeMessages checks the older message signatures from the newest on, as far as their keys are there.
+func (c *Chain) judgeMessages(s *search) {
+	c.oldest = len(c.sets)
+	for c.oldest > 1 {
+		m := &c.sets[c.oldest-2].message
+		if !m.readable || s.lookups[m.keyName] == nil || s.verify(&m.signature) != nil {
+			return
+		}
+		c.oldest--
+	}
+}
+
+// worse gives the failure that counts of two: one for good before one that may be none later, else the first.
+func worse(a, b *dkim.Failure) *dkim.Failure {
+	switch {
+	case a == nil:
+		return b
+	case b != nil && a.Result == dkim.TempError && b.Result != dkim.TempError:
+		return b
+	}
+	return a
+}

@@ -1,0 +1,418 @@
+package dkim
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Result is the result of a verification as RFC 8601 section 2.7.1 has it in an Authentication-Results field.
+type Result uint8
+
+// The results. Pending is that of a signature of which something is still to come: its key or the body.
+const (
+	Pending   Result = iota
+	Pass             // the signature is good for header fields and body
+	Fail             // the signature or the body hash is wrong
+	Policy           // it may be good but is not accepted, because of l=
+	Neutral          // it is wrong, and its domain is testing (t=y)
+	TempError        // DNS gave no answer; a later attempt may
+	PermError        // what RFC 6376 calls PERMFAIL other than a wrong signature: it can never be verified
+)
+
+// String gives the keyword; "none" for Pending.
+func (r Result) String() string {
+	switch r {
+	case Pending:
+		return "none"
+	case Pass:
+		return "pass"
+	case Fail:
+		return "fail"
+	case Policy:
+		return "policy"
+	case Neutral:
+		return "neutral"
+	case TempError:
+		return "temperror"
+	case PermError:
+		return "permerror"
+	}
+	return "result " + strconv.Itoa(int(r))
+}
+
+// A Failure is a result other than Pass, as an error. Reason is printable ASCII without a stranger's words, fit for a
+// comment in a field; Cause is for the operator and may be nil.
+type Failure struct {
+	Result Result
+	Reason string
+	Cause  error
+}
+
+// Error gives result and reason.
+func (f *Failure) Error() string {
+	if f.Cause != nil {
+		return f.Result.String() + ": " + f.Reason + ": " + f.Cause.Error()
+	}
+	return f.Result.String() + ": " + f.Reason
+}
+
+// Unwrap gives the cause.
+func (f *Failure) Unwrap() error { return f.Cause }
+
+func permError(reason string) *Failure { return &Failure{Result: PermError, Reason: reason} }
+
+// An Algorithm is a signature algorithm.
+type Algorithm uint8
+
+// The algorithms that verify. rsa-sha1 must not be used any more (RFC 8301 section 3.1).
+const (
+	UnknownAlgorithm Algorithm = iota
+	RSASHA256
+	Ed25519SHA256 // RFC 8463
+)
+
+// String gives the name that a= has it by, "" for UnknownAlgorithm.
+func (a Algorithm) String() string {
+	switch a {
+	case RSASHA256:
+		return "rsa-sha256"
+	case Ed25519SHA256:
+		return "ed25519-sha256"
+	}
+	return ""
+}
+
+// ParseAlgorithm parses the value of a=. An error is a *Failure with PermError.
+func ParseAlgorithm(s []byte) (Algorithm, error) {
+	switch {
+	case strings.EqualFold(string(s), "rsa-sha256"):
+		return RSASHA256, nil
+	case strings.EqualFold(string(s), "ed25519-sha256"):
+		return Ed25519SHA256, nil
+	case strings.EqualFold(string(s), "rsa-sha1"):
+		return UnknownAlgorithm, permError("rsa-sha1 is not accepted")
+	}
+	return UnknownAlgorithm, permError("unknown algorithm")
+}
+
+// Limits on one signature field. They are far above what is in use, and keep what one field can cost in bounds.
+const (
+	maxNames     = 5000    // names in h=
+	maxNameList  = 1 << 16 // octets of h=
+	maxB         = 2048    // octets of b=, folding included; RSA of 4096 bits has 684
+	maxDomain    = 253
+	maxSelector  = 190
+	maxIdentity  = 998
+	maxTimestamp = 15 // digits; RFC 6376 section 3.5 asks for values up to 10^12
+)
+
+// A Signature is one DKIM-Signature field and what became of it. Fields that could not be read are zero; what stands in
+// it is a stranger's word unless HeaderVerified.
+type Signature struct {
+	Domain      string // d=, in lower case
+	Selector    string // s=
+	Identity    string // i=, decoded, "@" and Domain when there is none; an address, with any characters but controls
+	Algorithm   Algorithm
+	Names       []string // h=, in lower case
+	HeaderCanon Canonicalization
+	BodyCanon   Canonicalization
+	BodyHash    [sha256.Size]byte // bh=
+	B           string            // b= without white space
+	Signed      time.Time         // t=, zero when there is none
+	Expires     time.Time         // x=, zero when there is none
+
+	KeyBits int  // 0 until the key was found
+	Testing bool // the key says t=y
+	Strict  bool // the key says t=s
+
+	// HeaderVerified says that b= is good: the signing domain vouches for the named header fields and for any body that
+	// has this BodyHash in BodyCanon, without l= and not expired. It says nothing of the body that came.
+	HeaderVerified bool
+	Result         Result
+	Reason         string // why Result is not Pass, "" where there is nothing to say
+	Cause          error  // for the operator
+
+	field  Field
+	at     int // offset of field
+	b      Tag
+	value  []byte // b= decoded
+	digest [sha256.Size]byte
+	lookup *lookup
+}
+
+// HeaderB gives the beginning of b= that tells one signature from another in a field of results (RFC 6008).
+func (s *Signature) HeaderB() string { return s.B[:min(8, len(s.B))] }
+
+func (s *Signature) reject(err error) {
+	f, ok := err.(*Failure)
+	if !ok {
+		f = &Failure{PermError, "signature syntax error", err}
+	}
+	s.Result, s.Reason, s.Cause = f.Result, f.Reason, f.Cause
+	// RFC 6376 section 3.6.1: a message of a domain that is testing is treated no worse than one without a signature.
+	if s.Testing && f.Result == Fail {
+		s.Result, s.Reason = Neutral, f.Reason+" (key in testing)"
+	}
+}
+
+// parse reads the field as RFC 6376 section 6.1.1 says. Copies are made of all that is kept.
+func (s *Signature) parse(now time.Time) error {
+	tags, err := ParseTagList(s.field.Body())
+	if err != nil {
+		return err
+	}
+	// What names the signature is read first, so that a signature that is refused can be named.
+	if s.b, _ = tags.Lookup("b"); len(s.b.Value) <= maxB {
+		s.B = string(withoutFWS(make([]byte, 0, len(s.b.Value)), s.b.Value))
+	}
+	domainErr := s.parseNames(tags)
+	switch v, ok := tags.Lookup("v"); {
+	case !ok:
+		return permError("signature missing required tag")
+	case string(v.Value) != "1":
+		return permError("incompatible version")
+	}
+	for _, name := range [...]string{"a", "b", "bh", "d", "h", "s"} {
+		if _, ok := tags.Lookup(name); !ok {
+			return permError("signature missing required tag")
+		}
+	}
+	if domainErr != nil {
+		return domainErr
+	}
+	for _, step := range [...]func(TagList) error{s.parseAlgorithms, s.parseHashes, s.parseHeaderNames} {
+		if err := step(tags); err != nil {
+			return err
+		}
+	}
+	return s.parseLimits(tags, now)
+}
+
+func (s *Signature) parseNames(tags TagList) error {
+	if d := tags.Get("d"); isDomain(d, maxDomain) {
+		s.Domain = strings.ToLower(string(d))
+		s.Identity = "@" + s.Domain
+	}
+	if sel := tags.Get("s"); isDomain(sel, maxSelector) {
+		s.Selector = string(sel)
+	}
+	if s.Domain == "" || s.Selector == "" || len(KeyName(s.Selector, s.Domain)) > maxDomain {
+		return permError("signature syntax error")
+	}
+	i, ok := tags.Lookup("i")
+	if !ok {
+		return nil
+	}
+	identity, ok := decodeQuoted(i.Value)
+	at := bytes.LastIndexByte(identity, '@')
+	if !ok || at < 0 || len(identity) > maxIdentity {
+		return permError("signature syntax error")
+	}
+	s.Identity = string(identity)
+	if domain := strings.ToLower(s.Identity[at+1:]); domain != s.Domain && !strings.HasSuffix(domain, "."+s.Domain) {
+		return permError("domain mismatch")
+	}
+	return nil
+}
+
+// decodeQuoted decodes dkim-quoted-printable (RFC 6376 section 2.11), and refuses what would make a control character.
+func decodeQuoted(s []byte) ([]byte, bool) {
+	out := withoutFWS(make([]byte, 0, len(s)), s)
+	n := 0
+	for i := 0; i < len(out); i, n = i+1, n+1 {
+		c := out[i]
+		if c == '=' {
+			if i+2 >= len(out) || bytes.ContainsAny(out[i+1:i+3], "abcdef") {
+				return nil, false
+			}
+			if _, err := hex.Decode(out[i:i+1], out[i+1:i+3]); err != nil {
+				return nil, false
+			}
+			c = out[i]
+			i += 2
+		}
+		if c < 0x20 || c == 0x7f {
+			return nil, false
+		}
+		out[n] = c
+	}
+	return out[:n], true
+}
+
+// isDomain tells whether s is a domain name or, for a selector, a part of one: labels of letters, digits, hyphens and
+// underscores, which are in use. An internationalized name has to be given in A-labels.
+func isDomain(s []byte, limit int) bool {
+	label := 0
+	for i, c := range s {
+		switch {
+		case c == '.':
+			if label == 0 || s[i-1] == '-' {
+				return false
+			}
+			label = 0
+			continue
+		case c == '-' && label > 0, isAlpha(c), isDigit(c), c == '_':
+		default:
+			return false
+		}
+		if label++; label > 63 {
+			return false
+		}
+	}
+	return label > 0 && s[len(s)-1] != '-' && len(s) <= limit
+}
+
+func (s *Signature) parseAlgorithms(tags TagList) (err error) {
+	if s.Algorithm, err = ParseAlgorithm(tags.Get("a")); err != nil {
+		return err
+	}
+	if q, ok := tags.Lookup("q"); ok && !lists(q.Value, "dns/txt") {
+		return permError("unknown query method")
+	}
+	s.HeaderCanon, s.BodyCanon, err = ParseCanonicalizations(tags.Get("c"))
+	return err
+}
+
+// ParseCanonicalizations parses the value of c=; nil, when there is no c=, means simple for both. An error is a
+// *Failure with PermError.
+func ParseCanonicalizations(s []byte) (header, body Canonicalization, err error) {
+	if s == nil {
+		return Simple, Simple, nil
+	}
+	h, b, both := strings.Cut(string(s), "/")
+	header, okHeader := canonicalization(h)
+	okBody := true
+	if both {
+		body, okBody = canonicalization(b)
+	}
+	if !okHeader || !okBody {
+		return Simple, Simple, permError("unknown canonicalization")
+	}
+	return header, body, nil
+}
+
+func canonicalization(s string) (Canonicalization, bool) {
+	switch {
+	case strings.EqualFold(s, "simple"):
+		return Simple, true
+	case strings.EqualFold(s, "relaxed"):
+		return Relaxed, true
+	}
+	return Simple, false
+}
+
+func (s *Signature) parseHashes(tags TagList) (err error) {
+	if len(s.b.Value) > maxB || len(tags.Get("bh")) > maxB {
+		return permError("signature too large")
+	}
+	if s.value, err = decodeBase64(s.b.Value); err != nil || len(s.value) == 0 {
+		return permError("signature syntax error")
+	}
+	bh, err := decodeBase64(tags.Get("bh"))
+	if err != nil || len(bh) != sha256.Size {
+		return permError("signature syntax error")
+	}
+	copy(s.BodyHash[:], bh)
+	return nil
+}
+
+func (s *Signature) parseHeaderNames(tags TagList) (err error) {
+	if s.Names, err = ParseHeaderNames(tags.Get("h")); err != nil {
+		return err
+	}
+	for _, name := range s.Names {
+		if name == "from" {
+			return nil
+		}
+	}
+	return permError("From field not signed")
+}
+
+// ParseHeaderNames parses the value of h=: names of header fields, which it gives in lower case and in one allocation
+// for their octets. At most 5000 names in 64 KiB are taken. An error is a *Failure with PermError.
+func ParseHeaderNames(s []byte) ([]string, error) {
+	if len(s) > maxNameList || bytes.Count(s, []byte{':'}) >= maxNames {
+		return nil, permError("too many header fields named")
+	}
+	names := make([]string, 0, 1+bytes.Count(s, []byte{':'}))
+	folded := lowerWithoutFWS(s)
+	for raw := range colonList(s) {
+		if len(raw) > len(folded) {
+			return nil, permError("signature syntax error")
+		}
+		name := folded[:len(raw)]
+		folded = folded[len(raw):]
+		for _, c := range raw {
+			// ftext of RFC 5322 section 3.6.8, without the semicolon that ends the tag; white space within is an error.
+			if c <= ' ' || c >= 0x7f {
+				return nil, permError("signature syntax error")
+			}
+		}
+		if name == "" {
+			return nil, permError("signature syntax error")
+		}
+		names = append(names, name)
+		folded = strings.TrimPrefix(folded, ":")
+	}
+	return names, nil
+}
+
+// lowerWithoutFWS makes one string, of which the names are parts.
+func lowerWithoutFWS(s []byte) string {
+	var b strings.Builder
+	b.Grow(len(s))
+	for _, c := range s {
+		if 'A' <= c && c <= 'Z' {
+			c |= 0x20
+		}
+		if !isFWS(c) {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// parseLimits reads t=, x= and l=.
+func (s *Signature) parseLimits(tags TagList, now time.Time) (err error) {
+	if s.Signed, err = timestamp(tags, "t"); err != nil {
+		return err
+	}
+	if s.Expires, err = timestamp(tags, "x"); err != nil {
+		return err
+	}
+	if !s.Expires.IsZero() {
+		if !s.Signed.IsZero() && !s.Expires.After(s.Signed) {
+			return permError("signature syntax error") // RFC 6376 section 3.5: x= must be greater than t=
+		}
+		if !now.Before(s.Expires) {
+			return permError("signature expired") // RFC 6376 section 6.1.1 leaves it to the verifier
+		}
+	}
+	if l, ok := tags.Lookup("l"); ok {
+		if len(l.Value) == 0 || len(l.Value) > 76 || bytes.ContainsFunc(l.Value, func(r rune) bool { return r < '0' || r > '9' }) {
+			return permError("signature syntax error")
+		}
+		// RFC 6376 section 8.2: what stands behind the signed length can be anyone's.
+		return &Failure{Result: Policy, Reason: "body length limit l= is not accepted"}
+	}
+	return nil
+}
+
+func timestamp(tags TagList, name string) (time.Time, error) {
+	tag, ok := tags.Lookup(name)
+	if !ok {
+		return time.Time{}, nil
+	}
+	if len(tag.Value) > maxTimestamp {
+		return time.Time{}, permError("signature syntax error")
+	}
+	n, err := strconv.ParseUint(string(tag.Value), 10, 63)
+	if err != nil {
+		return time.Time{}, permError("signature syntax error")
+	}
+	return time.Unix(int64(n), 0).UTC(), nil
+}

@@ -1,0 +1,159 @@
+package dkim
+
+import (
+	"bytes"
+	"errors"
+	"iter"
+)
+
+// maxTags is the number of tags that a tag list may have. The registries name about a dozen.
+const maxTags = 64
+
+var (
+	errTagSyntax    = errors.New("tag list syntax error")
+	errTagDuplicate = errors.New("duplicate tag")
+	errTagCount     = errors.New("too many tags")
+)
+
+// A Tag is one tag=value of a tag list. Value lies in the octets that were parsed; folding within it is kept, and the
+// white space around it is not part of it.
+type Tag struct {
+	Name  string
+	Value []byte
+	// Start and End are the offsets of what stands between the equals sign and the next semicolon or the end of the
+	// list, white space included: what is deleted of b= before it is hashed (RFC 6376 section 3.7).
+	Start, End int
+}
+
+// A TagList is a tag list (RFC 6376 section 3.2) in its order. Names are case-sensitive and unique.
+type TagList []Tag
+
+// ParseTagList parses a tag list strictly. Octets above 127 are taken for value characters, as RFC 8616 has it. A list
+// with a duplicate name is in error as a whole, as section 3.2 demands; one of more than 64 tags is refused.
+func ParseTagList(s []byte) (TagList, error) {
+	list := make(TagList, 0, 12)
+	for at := 0; at < len(s); {
+		end := at + bytes.IndexByte(s[at:], ';')
+		if end < at {
+			end = len(s)
+		}
+		tag, err := parseTag(s, at, end)
+		if err != nil {
+			// White space behind the last semicolon is no tag.
+			if end == len(s) && len(list) > 0 && len(trimFWS(s[at:end])) == 0 {
+				break
+			}
+			return nil, err
+		}
+		if len(list) == maxTags {
+			return nil, errTagCount
+		}
+		if _, ok := list.Lookup(tag.Name); ok {
+			return nil, errTagDuplicate
+		}
+		list = append(list, tag)
+		at = end + 1
+	}
+	if len(list) == 0 {
+		return nil, errTagSyntax
+	}
+	return list, nil
+}
+
+func parseTag(s []byte, at, end int) (Tag, error) {
+	eq := bytes.IndexByte(s[at:end], '=')
+	if eq < 0 {
+		return Tag{}, errTagSyntax
+	}
+	eq += at
+	name := trimFWS(s[at:eq])
+	if !isTagName(name) || !validFWS(s[at:end]) {
+		return Tag{}, errTagSyntax
+	}
+	value := trimFWS(s[eq+1 : end])
+	for _, c := range value {
+		// A semicolon cannot stand here; NUL and other controls may not.
+		if c < 0x20 && !isFWS(c) || c == 0x7f {
+			return Tag{}, errTagSyntax
+		}
+	}
+	return Tag{Name: string(name), Value: value, Start: eq + 1, End: end}, nil
+}
+
+// Lookup gives a tag by its name.
+func (l TagList) Lookup(name string) (Tag, bool) {
+	for _, t := range l {
+		if t.Name == name {
+			return t, true
+		}
+	}
+	return Tag{}, false
+}
+
+// Get gives the value of a tag, nil when the list has none of that name. An empty value is not nil.
+func (l TagList) Get(name string) []byte {
+	t, _ := l.Lookup(name)
+	return t.Value
+}
+
+// isTagName tells an ALPHA followed by letters, digits and underscores.
+func isTagName(s []byte) bool {
+	for i, c := range s {
+		if !isAlpha(c) && (i == 0 || !isDigit(c) && c != '_') {
+			return false
+		}
+	}
+	return len(s) > 0
+}
+
+func isAlpha(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+func isWSP(c byte) bool   { return c == ' ' || c == '\t' }
+func isFWS(c byte) bool   { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
+
+// validFWS tells whether each line end in s folds the line: CRLF with white space behind it.
+func validFWS(s []byte) bool {
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\r' && s[i] != '\n' {
+			continue
+		}
+		if i+2 >= len(s) || s[i] != '\r' || s[i+1] != '\n' || !isWSP(s[i+2]) {
+			return false
+		}
+		i += 2
+	}
+	return true
+}
+
+func trimFWS(s []byte) []byte {
+	for len(s) > 0 && isFWS(s[0]) {
+		s = s[1:]
+	}
+	for len(s) > 0 && isFWS(s[len(s)-1]) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+// withoutFWS appends to dst the octets of s that are no folding white space.
+func withoutFWS(dst, s []byte) []byte {
+	for _, c := range s {
+		if !isFWS(c) {
+			dst = append(dst, c)
+		}
+	}
+	return dst
+}
+
+// colonList gives the elements of a colon-separated list, white space around them removed.
+func colonList(s []byte) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		for more := true; more; {
+			var element []byte
+			element, s, more = bytes.Cut(s, []byte{':'})
+			if !yield(trimFWS(element)) {
+				return
+			}
+		}
+	}
+}

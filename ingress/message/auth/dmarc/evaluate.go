@@ -1,0 +1,428 @@
+package dmarc
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/millrace/millrace/ingress/message/auth/spf"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A Resolver answers the questions of a tree walk. LookupTXT gives the TXT records of a name, the strings of each
+// joined: none and no error when there is no such name or no such record, an error when that cannot be known now. It is
+// called from several goroutines and returns when ctx ends.
+type Resolver interface {
+	LookupTXT(ctx context.Context, name string) ([]string, error)
+}
+
+// Names tells which names exist. Exists is false only for a name that the DNS denies (NXDOMAIN, RFC 8020); a name
+// without records exists. An error means that it cannot be known now. It is called from several goroutines and returns
+// when ctx ends.
+type Names interface {
+	Exists(ctx context.Context, name string) (bool, error)
+}
+
+// A Config says how messages are evaluated.
+type Config struct {
+	// Resolver finds policy records; it is required.
+	Resolver Resolver
+	// Names tells whether an author domain exists, on which it depends whether np= or sp= applies. nil: each is taken
+	// to exist, and np= is not used.
+	Names Names
+	// Timeout is how long the tree walk of the author domain may take, and those of Evaluate once more; 0 means 5 s.
+	Timeout time.Duration
+	// Draw gives a number from 0 to 99, each as likely as the others; a failing message for which it is not below pct=
+	// is let off one step. It is called from several goroutines. nil draws at random.
+	Draw func() int
+}
+
+const defaultTimeout = 5 * time.Second
+
+// Validate returns a *mail.FieldError that names the first field that makes no sense, or nil.
+func (c Config) Validate() error {
+	if c.Resolver == nil {
+		return &mail.FieldError{Field: "Resolver", Reason: "is required"}
+	}
+	if c.Timeout < 0 {
+		return &mail.FieldError{Field: "Timeout", Reason: "is negative"}
+	}
+	return nil
+}
+
+// A Word is the result of an evaluation as RFC 9989 section 9.2 and RFC 8601 have it in an Authentication-Results
+// field.
+type Word uint8
+
+// The words.
+const (
+	None      Word = iota // no policy record applies
+	Pass                  // an authenticated identifier is aligned with the author domain
+	Fail                  // none is
+	TempError             // DNS gave no answer on which the result depends
+	PermError             // there is no author domain that could be evaluated
+)
+
+// String gives the keyword.
+func (w Word) String() string {
+	switch w {
+	case Pass:
+		return "pass"
+	case Fail:
+		return "fail"
+	case TempError:
+		return "temperror"
+	case PermError:
+		return "permerror"
+	}
+	return "none"
+}
+
+// A Disposition is what the author domain asks to be done with a message.
+type Disposition uint8
+
+// The dispositions, the strictest last.
+const (
+	NoAction Disposition = iota
+	Quarantine
+	Reject
+)
+
+// String gives the policy's keyword: none, quarantine or reject.
+func (d Disposition) String() string {
+	switch d {
+	case Quarantine:
+		return "quarantine"
+	case Reject:
+		return "reject"
+	}
+	return "none"
+}
+
+// milder is one step below d (RFC 9989 section 4.7, tag t).
+func (d Disposition) milder() Disposition {
+	if d == NoAction {
+		return NoAction
+	}
+	return d - 1
+}
+
+// A Result is what was found of a message. Domains are in lower case and as A-labels.
+type Result struct {
+	Result Word
+	// Disposition is what the author domain asks for: NoAction unless Result is Fail.
+	Disposition Disposition
+	// Defer says, of a TempError, that an answer could have made the message one to be rejected or quarantined: a
+	// receiver that enforces asks the client to come back. Without it the message would be let through whatever the
+	// answer.
+	Defer        bool
+	Author       string // the author domain
+	PolicyDomain string // where the policy record stands, "" when there is none
+	Organization string // the author domain's organizational domain, "" when that is not known
+	// p= as published, or as it counts: "none", "quarantine" or "reject"; "" when there is no record
+	Policy    string
+	Tag       string      // the tag that the policy was taken from: "p", "sp" or "np"
+	Requested Disposition // what that tag asks for, before t= and pct=
+	Testing   bool        // t=y
+	Percent   int         // pct=, 100 when there is none or when t= stands beside it
+	Aligned   string      // the mechanisms that are aligned: "spf", "dkim" or "spf dkim"
+	Reason    string      // why, as printable ASCII without a word of the message's or of a record's
+	Cause     error       // for the operator; may be nil
+}
+
+// severity orders Results of several authors.
+func (r Result) severity() int {
+	switch {
+	case r.Result == Fail && r.Disposition == Reject:
+		return 6
+	case r.Result == TempError && r.Defer:
+		return 5
+	case r.Result == Fail && r.Disposition == Quarantine:
+		return 4
+	case r.Result == TempError:
+		return 3
+	case r.Result == Fail:
+		return 2
+	case r.Result == None:
+		return 1
+	}
+	return 0
+}
+
+// An Evaluator begins evaluations. It is safe for concurrent use.
+type Evaluator struct {
+	cfg Config
+}
+
+// New makes an Evaluator, or returns what Config.Validate says.
+func New(c Config) (*Evaluator, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if c.Timeout == 0 {
+		c.Timeout = defaultTimeout
+	}
+	if c.Draw == nil {
+		c.Draw = func() int { return rand.IntN(100) }
+	}
+	return &Evaluator{cfg: c}, nil
+}
+
+// A Lookup is the evaluation of one message: the tree walk of its author domain, under way, and what was learnt by it.
+// Evaluate may be called more than once, but by one goroutine at a time; Close must be called.
+type Lookup struct {
+	evaluator *Evaluator
+	authors   []*author
+	cache     cache
+	draw      int           // of this message, so that each Evaluate decides the same
+	done      chan struct{} // closed when the tree walks of the authors are over; cache and authors are Evaluate's then
+	cancel    context.CancelFunc
+}
+
+// An author is one author domain.
+type author struct {
+	domain  string
+	policy  policy
+	organic organization
+}
+
+// Begin starts the tree walk of an author domain that Author gave, and returns at once. Several domains, from
+// Failure.Authors, are evaluated each, and Evaluate gives the strictest result (RFC 9989 section 11.5). Ctx and
+// Config.Timeout bound the look-ups.
+func (e *Evaluator) Begin(ctx context.Context, authors ...string) *Lookup {
+	l := &Lookup{evaluator: e, draw: e.cfg.Draw(), done: make(chan struct{}), cancel: func() {}}
+	for _, domain := range authors {
+		domain = Canonical(domain)
+		if domain == "" {
+			l.authors = nil // an author that cannot be judged is not left out
+			break
+		}
+		l.authors = append(l.authors, &author{domain: domain})
+	}
+	if len(l.authors) == 0 {
+		close(l.done)
+		return l
+	}
+	ctx, l.cancel = context.WithTimeout(ctx, e.cfg.Timeout)
+	// It ends when its look-ups do, which they do at the latest when ctx ends or Close cancels it; Close waits for it.
+	go func() {
+		defer l.cancel()
+		defer close(l.done)
+		for _, a := range l.authors {
+			a.policy, a.organic = l.discover(ctx, a.domain)
+		}
+	}()
+	return l
+}
+
+// Close gives the tree walks up and waits until their look-ups have ended. It may be called more than once.
+func (l *Lookup) Close() {
+	l.cancel()
+	<-l.done
+}
+
+// Evaluate waits for the tree walk and says what becomes of a message with these authenticated identifiers: what SPF
+// found, of which the reverse-path alone counts (RFC 9989 section 4.4.2), and the signing domains of the DKIM
+// signatures that pass. Unknown are the signing domains of signatures whose key could not be had: where one of them
+// would have aligned, the message does not fail but is a TempError. Relaxed alignment may ask for more records; what is
+// not known when ctx or Config.Timeout is over is a TempError.
+func (l *Lookup) Evaluate(ctx context.Context, identity spf.Results, dkim []string, unknown ...string) Result {
+	if len(l.authors) == 0 {
+		return Result{Result: PermError, Reason: reasonNoDomain}
+	}
+	if !l.await(ctx) {
+		return l.late(ctx.Err())
+	}
+	ids := collect(identity.Mail, dkim, unknown)
+	if len(ids) > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, l.evaluator.cfg.Timeout)
+		defer cancel()
+	}
+	worst := l.evaluate(ctx, l.authors[0], ids)
+	for _, a := range l.authors[1:] {
+		if r := l.evaluate(ctx, a, ids); r.severity() > worst.severity() {
+			worst = r
+		}
+	}
+	return worst
+}
+
+// await reports whether the tree walks of the authors are over, for which it waits until ctx is.
+func (l *Lookup) await(ctx context.Context) bool {
+	select {
+	case <-l.done:
+		return true
+	case <-ctx.Done():
+	}
+	// What came at the same moment is believed.
+	select {
+	case <-l.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l *Lookup) late(cause error) Result {
+	return Result{Result: TempError, Defer: true, Author: l.authors[0].domain, Reason: reasonLate, Cause: cause}
+}
+
+// The reasons of a Result.
+const (
+	reasonLate       = "no answer in time"
+	reasonNoDomain   = "no author domain"
+	reasonNoRecord   = "no policy record"
+	reasonNoPolicy   = "policy record without a valid policy"
+	reasonFault      = "policy record could not be had"
+	reasonUnaligned  = "no aligned identifier passed"
+	reasonUnknown    = "an aligned identifier could not be authenticated now"
+	reasonAlignFault = "organizational domain could not be had"
+	reasonExistence  = "existence of the author domain could not be had"
+)
+
+// The mechanisms of Result.Aligned.
+const (
+	mechanismSPF     = "spf"
+	mechanismDKIM    = "dkim"
+	mechanismSPFDKIM = "spf dkim"
+)
+
+// The tags of Result.Tag.
+const (
+	tagPolicy      = "p"
+	tagSubdomain   = "sp"
+	tagNonExistent = "np"
+)
+
+// maxIdentifiers is how many authenticated identifiers of a message are looked at, that of SPF first.
+const maxIdentifiers = 16
+
+// percentOfMessages is the default of pct=.
+const percentOfMessages = 100
+
+// An identifier is a domain that SPF or DKIM authenticated, or could not.
+type identifier struct {
+	domain string
+	dkim   bool
+	known  bool
+}
+
+// collect gives the identifiers that can decide anything, each once.
+func collect(reverse spf.Identity, dkim, unknown []string) []identifier {
+	ids := make([]identifier, 0, 1+len(dkim)+len(unknown))
+	add := func(id identifier) {
+		id.domain = Canonical(id.domain)
+		if id.domain != "" && len(ids) < maxIdentifiers && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	if reverse.Result == spf.Pass || reverse.Result == spf.TempError {
+		add(identifier{domain: reverse.Domain, known: reverse.Result == spf.Pass})
+	}
+	for _, d := range dkim {
+		add(identifier{domain: d, dkim: true, known: true})
+	}
+	for _, d := range unknown {
+		add(identifier{domain: d, dkim: true})
+	}
+	return ids
+}
+
+// evaluate judges one author domain.
+func (l *Lookup) evaluate(ctx context.Context, a *author, ids []identifier) Result {
+	p := &a.policy
+	r := Result{Author: a.domain, Organization: a.organic.domain}
+	if p.err != nil {
+		return l.undiscovered(r, a, ids)
+	}
+	if p.record == nil {
+		r.Reason = reasonNoRecord
+		return r
+	}
+	r.PolicyDomain, r.Policy, r.Tag = p.domain, p.record.policy.String(), p.tag
+	r.Requested, r.Testing, r.Percent = p.requested, p.record.testing, p.record.percent
+	if !p.record.applies {
+		r.Policy, r.Reason = "", reasonNoPolicy
+		return r
+	}
+	var spfAligned, dkimAligned, open bool
+	var fault error
+	for _, id := range ids {
+		if id.known && (id.dkim && dkimAligned || !id.dkim && spfAligned) {
+			continue
+		}
+		aligned, err := l.aligned(ctx, a, id)
+		switch {
+		case err != nil:
+			fault = errors.Join(fault, err)
+		case !aligned:
+		case !id.known:
+			open = true
+		case id.dkim:
+			dkimAligned = true
+		default:
+			spfAligned = true
+		}
+	}
+	r.Aligned = mechanisms(spfAligned, dkimAligned)
+	if r.Aligned != "" {
+		r.Result = Pass
+		return r
+	}
+	asked := l.disposition(p)
+	matters := asked != NoAction || p.existence != nil
+	switch {
+	case fault != nil:
+		r.Result, r.Defer, r.Reason, r.Cause = TempError, matters, reasonAlignFault, fault
+	case open:
+		r.Result, r.Defer, r.Reason = TempError, matters, reasonUnknown
+	case p.existence != nil:
+		r.Result, r.Defer, r.Reason, r.Cause = TempError, true, reasonExistence, p.existence
+	default:
+		r.Result, r.Disposition, r.Reason = Fail, asked, reasonUnaligned
+	}
+	return r
+}
+
+// undiscovered is the result when the policy record could not be had. RFC 9989 section 5.3.6 forbids both pass and
+// fail; but a message with an identifier that is the author domain itself passes under any record, so there is nothing
+// to wait for.
+func (l *Lookup) undiscovered(r Result, a *author, ids []identifier) Result {
+	var spfAligned, dkimAligned bool
+	for _, id := range ids {
+		if id.known && id.domain == a.domain {
+			spfAligned, dkimAligned = spfAligned || !id.dkim, dkimAligned || id.dkim
+		}
+	}
+	r.Result, r.Reason, r.Cause = TempError, reasonFault, a.policy.err
+	if errors.Is(r.Cause, context.DeadlineExceeded) || errors.Is(r.Cause, context.Canceled) {
+		r.Reason = reasonLate
+	}
+	r.Aligned = mechanisms(spfAligned, dkimAligned)
+	r.Defer = r.Aligned == ""
+	return r
+}
+
+func mechanisms(spfAligned, dkimAligned bool) string {
+	switch {
+	case spfAligned && dkimAligned:
+		return mechanismSPFDKIM
+	case spfAligned:
+		return mechanismSPF
+	case dkimAligned:
+		return mechanismDKIM
+	}
+	return ""
+}
+
+// disposition is what p asks for a message that fails, after t= or pct=. The one replaces the other (RFC 9989 appendix
+// A.6): who publishes t= has read RFC 9989, and pct= beside it is for receivers that have not.
+func (l *Lookup) disposition(p *policy) Disposition {
+	if p.record.testing || l.draw >= p.record.percent {
+		return p.requested.milder()
+	}
+	return p.requested
+}

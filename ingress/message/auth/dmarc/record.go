@@ -1,0 +1,152 @@
+package dmarc
+
+import (
+	"net/url"
+	"strconv"
+	"strings"
+)
+
+// A record is a DMARC policy record (RFC 9989 section 4.7). What a report needs is not kept.
+type record struct {
+	policy       Disposition // p=
+	subdomain    Disposition // sp=
+	nonExistent  Disposition // np=
+	hasSubdomain bool
+	hasNonExist  bool
+	// false: without a valid policy and without anybody to report to, DMARC is not applied (section 4.10.1)
+	applies    bool
+	testing    bool // t=y
+	percent    int
+	strictDKIM bool // adkim=s
+	strictSPF  bool // aspf=s
+	psd        byte // 'y', 'n' or 'u'
+}
+
+// maxRecordLength bounds the octets of a record that is looked at; a longer one is none.
+const maxRecordLength = 16 << 10
+
+// parseRecord parses a TXT record, and reports whether it is a policy record: one that begins with the tag v and the
+// value DMARC1. Within it a tag that is unknown, malformed or out of range is as if it were not there (section 4.8), of
+// tags that stand twice the first counts, and names of tags match in any case.
+func parseRecord(text string) (*record, bool) {
+	if len(text) > maxRecordLength {
+		return nil, false
+	}
+	first, rest, _ := strings.Cut(text, ";")
+	name, value, ok := strings.Cut(first, "=")
+	if !ok || !strings.EqualFold(trimRight(name), "v") || trim(value) != "DMARC1" {
+		return nil, false
+	}
+	r := &record{percent: percentOfMessages, psd: 'u'}
+	var (
+		seen               = map[string]bool{}
+		valid, broken, rua bool
+		testMode           bool
+	)
+	for tag := range strings.SplitSeq(rest, ";") {
+		name, value, ok := strings.Cut(tag, "=")
+		if !ok {
+			continue
+		}
+		name, value = strings.ToLower(trim(name)), trim(value)
+		if !isKnown(name) || seen[name] {
+			continue
+		}
+		seen[name] = true
+		switch name {
+		case "p":
+			r.policy, valid = parsePolicy(value)
+		case "sp":
+			r.subdomain, r.hasSubdomain = parsePolicy(value)
+			broken = broken || !r.hasSubdomain
+		case "np":
+			r.nonExistent, r.hasNonExist = parsePolicy(value)
+			broken = broken || !r.hasNonExist
+		case "adkim":
+			r.strictDKIM = strings.EqualFold(value, "s")
+		case "aspf":
+			r.strictSPF = strings.EqualFold(value, "s")
+		case "t":
+			r.testing = strings.EqualFold(value, "y")
+			testMode = r.testing || strings.EqualFold(value, "n")
+		case "psd":
+			if len(value) == 1 && strings.Contains("ynu", strings.ToLower(value)) {
+				r.psd = value[0] | 0x20
+			}
+		case "rua":
+			rua = hasURI(value)
+		case "pct":
+			r.percent = parsePercent(value)
+		}
+	}
+	if testMode {
+		r.percent = percentOfMessages
+	}
+	r.applies = true
+	if !valid || broken {
+		// Section 4.10.1: as if the record said p=none, if somebody wants reports; else there is no policy.
+		r.policy, r.applies = NoAction, rua
+		r.subdomain, r.hasSubdomain = NoAction, false
+		r.nonExistent, r.hasNonExist = NoAction, false
+	}
+	return r, true
+}
+
+// isKnown reports whether a tag has a say here. fo, rf, ri and ruf concern reports only.
+func isKnown(name string) bool {
+	switch name {
+	case "p", "sp", "np", "adkim", "aspf", "t", "psd", "rua", "pct":
+		return true
+	}
+	return false
+}
+
+func parsePolicy(value string) (Disposition, bool) {
+	switch strings.ToLower(value) {
+	case "none":
+		return NoAction, true
+	case "quarantine":
+		return Quarantine, true
+	case "reject":
+		return Reject, true
+	}
+	return NoAction, false
+}
+
+// parsePercent reads pct= (RFC 7489 section 6.3); what is no number from 0 to 100 is 100, the default.
+func parsePercent(value string) int {
+	n, err := strconv.ParseUint(value, 10, 8)
+	if err != nil || n > percentOfMessages {
+		return percentOfMessages
+	}
+	return int(n)
+}
+
+// hasURI reports whether a list holds a reporting URI that is syntactically valid (section 4.6), with or without the
+// size of RFC 7489.
+func hasURI(list string) bool {
+	for uri := range strings.SplitSeq(list, ",") {
+		uri, _, _ = strings.Cut(trim(uri), "!")
+		u, err := url.Parse(uri)
+		if err != nil || u.Scheme == "" {
+			continue
+		}
+		if u.Scheme == "mailto" {
+			local, domain, ok := strings.Cut(u.Opaque, "@")
+			if ok && local != "" && domain != "" {
+				return true
+			}
+			continue
+		}
+		if u.Host != "" || u.Opaque != "" || u.Path != "" {
+			return true
+		}
+	}
+	return false
+}
+
+const blanks = " \t"
+
+func trim(s string) string { return strings.Trim(s, blanks) }
+
+func trimRight(s string) string { return strings.TrimRight(s, blanks) }

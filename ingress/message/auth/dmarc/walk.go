@@ -1,0 +1,204 @@
+package dmarc
+
+import (
+	"context"
+	"strings"
+)
+
+const (
+	// maxQueries is how many names a tree walk asks for (RFC 9989 section 4.10); after the first it goes on with one
+	// label less than that.
+	maxQueries = 8
+	// maxName is the longest domain name in text form without its last dot (RFC 1035 section 2.3.4).
+	maxName = 253
+	prefix  = "_dmarc."
+)
+
+// cache holds the answers of one Lookup by domain.
+type cache map[string]*record
+
+// A policy is what policy discovery ended in.
+type policy struct {
+	record    *record // nil: there is none, or err says why it is not known
+	domain    string  // where it stands
+	tag       string
+	requested Disposition
+	existence error // why it is not known whether the author domain exists, where that matters
+	err       error
+}
+
+// An organization is an organizational domain, or the reason for which it is not known.
+type organization struct {
+	domain string
+	err    error
+}
+
+// record gives the one policy record of a domain, nil for none: several are discarded (section 4.10, step 2).
+func (l *Lookup) record(ctx context.Context, domain string) (*record, error) {
+	if r, ok := l.cache[domain]; ok {
+		return r, nil
+	}
+	if len(prefix)+len(domain) > maxName {
+		return nil, nil
+	}
+	texts, err := l.evaluator.cfg.Resolver.LookupTXT(ctx, prefix+domain)
+	if err != nil {
+		if strings.IndexByte(domain, '.') >= 0 {
+			return nil, err
+		}
+		// What a top-level domain publishes is a default for those below it, and no policy of theirs. Where its servers
+		// cannot answer the question, which some never can, all of its mail would wait for it.
+		texts = nil
+	}
+	var found *record
+	for _, text := range texts {
+		r, ok := parseRecord(text)
+		if !ok {
+			continue
+		}
+		if found != nil {
+			found = nil
+			break
+		}
+		found = r
+	}
+	if l.cache == nil {
+		l.cache = cache{}
+	}
+	l.cache[domain] = found
+	return found, nil
+}
+
+// next gives the domain that a tree walk from start asks for after domain, "" at its end (section 4.10, steps 4 and 7).
+func next(domain, start string) string {
+	labels := strings.Count(domain, ".") + 1
+	drop := 1
+	if domain == start && labels >= maxQueries {
+		drop = labels - (maxQueries - 1)
+	}
+	for ; drop > 0; drop-- {
+		_, domain, _ = strings.Cut(domain, ".")
+	}
+	return domain
+}
+
+// below gives the domain one label below top on the way to domain, which lies below top.
+func below(domain, top string) string {
+	head := strings.TrimSuffix(domain, "."+top)
+	return domain[strings.LastIndexByte(head, '.')+1:]
+}
+
+// climb is the tree walk from start (section 4.10) with the choice of the organizational domain (section 4.10.2).
+// Suffix is the name of the public suffix domain whose record ended the walk, "" when none did.
+func (l *Lookup) climb(ctx context.Context, start string) (org organization, suffix string) {
+	org.domain = start
+	for domain := start; domain != ""; domain = next(domain, start) {
+		r, err := l.record(ctx, domain)
+		if err != nil {
+			return organization{err: err}, ""
+		}
+		if r == nil {
+			continue
+		}
+		switch {
+		case r.psd == 'n':
+			org.domain = domain
+			return org, ""
+		case r.psd == 'y' && domain == start:
+			return org, ""
+		case r.psd == 'y':
+			org.domain = below(start, domain)
+			return org, domain
+		}
+		org.domain = domain
+	}
+	return org, ""
+}
+
+// discover is policy discovery (section 4.10.1) with the organizational domain of the author domain.
+func (l *Lookup) discover(ctx context.Context, domain string) (policy, organization) {
+	own, err := l.record(ctx, domain)
+	if err != nil {
+		return policy{err: err}, organization{err: err}
+	}
+	org, suffix := l.climb(ctx, domain)
+	if own != nil {
+		return policy{record: own, domain: domain, tag: tagPolicy, requested: own.policy}, org
+	}
+	if org.err != nil {
+		return policy{err: org.err}, org
+	}
+	p := policy{domain: org.domain}
+	// The organizational domain was on the walk, or is one below a public suffix domain and was skipped by it.
+	if p.record, p.err = l.record(ctx, org.domain); p.err != nil {
+		return policy{err: p.err}, org
+	}
+	if p.record == nil && suffix != "" {
+		p.domain = suffix
+		if p.record, p.err = l.record(ctx, suffix); p.err != nil {
+			return policy{err: p.err}, org
+		}
+	}
+	if p.record == nil {
+		return policy{}, org
+	}
+	l.choose(ctx, &p, domain)
+	return p, org
+}
+
+// choose takes the policy for a subdomain of p's domain from np=, sp= or p=.
+func (l *Lookup) choose(ctx context.Context, p *policy, domain string) {
+	p.tag, p.requested = tagPolicy, p.record.policy
+	if p.record.hasSubdomain {
+		p.tag, p.requested = tagSubdomain, p.record.subdomain
+	}
+	names := l.evaluator.cfg.Names
+	if !p.record.hasNonExist || names == nil || p.record.nonExistent == p.requested {
+		return
+	}
+	exists, err := names.Exists(ctx, domain)
+	switch {
+	case err != nil:
+		p.existence = err
+	case !exists:
+		p.tag, p.requested = tagNonExistent, p.record.nonExistent
+	}
+}
+
+// aligned reports whether an identifier is aligned with the author domain (section 4.10.2). An error means that it
+// cannot be known now.
+func (l *Lookup) aligned(ctx context.Context, a *author, id identifier) (bool, error) {
+	if id.domain == a.domain {
+		return true, nil
+	}
+	strict := a.policy.record.strictSPF
+	if id.dkim {
+		strict = a.policy.record.strictDKIM
+	}
+	if strict {
+		return false, nil
+	}
+	if a.organic.err != nil {
+		// Both have the same organizational domain only if it is a suffix of both.
+		if !related(a.domain, id.domain) {
+			return false, nil
+		}
+		return false, a.organic.err
+	}
+	if !within(id.domain, a.organic.domain) {
+		return false, nil
+	}
+	org, _ := l.climb(ctx, id.domain)
+	return org.err == nil && org.domain == a.organic.domain, org.err
+}
+
+// within reports whether domain is top or lies below it.
+func within(domain, top string) bool {
+	rest, ok := strings.CutSuffix(domain, top)
+	return ok && (rest == "" || rest[len(rest)-1] == '.')
+}
+
+// related reports whether two domains have their last label in common.
+func related(a, b string) bool {
+	return a[strings.LastIndexByte(a, '.')+1:] == b[strings.LastIndexByte(b, '.')+1:]
+}

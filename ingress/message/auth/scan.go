@@ -1,0 +1,160 @@
+package auth
+
+import (
+	"bytes"
+
+	"github.com/millrace/millrace/ingress/message/auth/dkim"
+)
+
+// A scan is what one walk through a header section finds.
+type scan struct {
+	cuts       []Span
+	signatures int  // DKIM-Signature fields
+	arc        bool // there is a field of an ARC set
+	list       bool // the message came by a mailing list
+	shifting   bool // the fields admit that the body is not what was signed
+	disguised  bool // a field is From or Authentication-Results to some readers and not to others
+	from       dkim.Field
+	messageID  dkim.Field
+}
+
+// ownCuts is how many cuts are expected; for more of them the header section is read again to count them.
+const ownCuts = 4
+
+// read looks at all fields of a header section. Id is our authserv-id in lower case.
+func (s *scan) read(header []byte, id string) {
+	at, cuts := 0, 0
+	last := -1 // where the last cut ends
+	for f := range dkim.Fields(header) {
+		if s.field(f, id) {
+			if at != last {
+				cuts++
+			}
+			last = at + len(f)
+			if cuts <= ownCuts {
+				s.cut(at, last)
+			}
+		}
+		at += len(f)
+	}
+	if cuts > ownCuts {
+		s.recut(header, id, cuts)
+	}
+}
+
+func (s *scan) recut(header []byte, id string, cuts int) {
+	s.cuts = make([]Span, 0, cuts)
+	at := 0
+	for f := range dkim.Fields(header) {
+		if f.Is("Authentication-Results") && pretends(f.Body(), id) {
+			s.cut(at, at+len(f))
+		}
+		at += len(f)
+	}
+}
+
+func (s *scan) cut(from, to int) {
+	if n := len(s.cuts); n > 0 && s.cuts[n-1].To == from {
+		s.cuts[n-1].To = to
+		return
+	}
+	if s.cuts == nil {
+		s.cuts = make([]Span, 0, ownCuts)
+	}
+	s.cuts = append(s.cuts, Span{from, to})
+}
+
+// field notes what one field tells and reports whether it is to be cut.
+func (s *scan) field(f dkim.Field, id string) (cut bool) {
+	s.disguised = s.disguised || disguised(f)
+	switch f[0] | 0x20 {
+	case 'a':
+		switch {
+		case f.Is("Authentication-Results"):
+			return pretends(f.Body(), id)
+		case hasPrefixFold(f, "arc-"):
+			s.arc = s.arc || f.Is("ARC-Seal") || f.Is("ARC-Message-Signature") || f.Is("ARC-Authentication-Results")
+		}
+	case 'd':
+		if f.Is("DKIM-Signature") {
+			s.signatures++
+		}
+	case 'f':
+		if s.from == nil && f.Is("From") {
+			s.from = f
+		}
+	case 'm':
+		switch {
+		case s.messageID == nil && f.Is("Message-ID"):
+			s.messageID = f
+		case f.Is("Mailing-List"):
+			s.list, s.shifting = true, true
+		}
+	case 'l', 'p', 'x':
+		s.shape(f)
+	}
+	return false
+}
+
+// disguised reports whether some readers take a field for From or for Authentication-Results by a name that is neither
+// of them here: with an octet before the colon that no name has (RFC 5322 section 2.2), a line end among them, which
+// these readers pass over. Such a field would show an author that nobody judged, or results that nobody cut.
+func disguised(f dkim.Field) bool {
+	var name [len("Authentication-Results")]byte
+	n, odd := 0, false
+	for _, c := range f {
+		switch {
+		case c == ':':
+			return odd && (bytes.EqualFold(name[:n], []byte("From")) && !f.Is("From") ||
+				bytes.EqualFold(name[:n], []byte("Authentication-Results")) && !f.Is("Authentication-Results"))
+		case c < 33 || c > 126:
+			odd = true
+		case n == len(name):
+			return false
+		default:
+			name[n] = c
+			n++
+		}
+	}
+	return false
+}
+
+// shape notes what tells of a mailing list or of software that changes bodies.
+//
+// A message came by a list if it has a List-Id (RFC 2919), a List-Post (RFC 2369), a Mailing-List, or is of
+// "Precedence: list". List-Unsubscribe alone does not make a list: newsletters have it.
+//
+// The body may have been changed after it was signed, moreover, if there is any other field that lists add, if it is of
+// any "Precedence", or if something on the way tells that it looked for spam or viruses, converted the body or took
+// parts out: such software adds footers and wraps messages. Taking too many for such costs a prediction, and nothing
+// else.
+func (s *scan) shape(f dkim.Field) {
+	switch {
+	case f.Is("List-Id"), f.Is("List-Post"):
+		s.list, s.shifting = true, true
+	case f.Is("Precedence"):
+		s.shifting = true
+		s.list = s.list || bytes.EqualFold(bytes.TrimSpace(f.Body()), []byte("list"))
+	case f.Is("List-Unsubscribe"), f.Is("List-Unsubscribe-Post"):
+	default:
+		for _, prefix := range shiftingPrefixes {
+			// The third letter settles nearly every comparison.
+			if len(f) > 2 && f[2]|0x20 == prefix[2]|0x20 && hasPrefixFold(f, prefix) {
+				s.shifting = true
+				return
+			}
+		}
+	}
+}
+
+// shiftingPrefixes are the beginnings of the names of fields that lists and body-changing software add, in lower case.
+var shiftingPrefixes = [...]string{
+	"list-", "x-mailman-", "x-beenthere", "x-mailing-list", "x-list", "x-loop", "x-no-archive", // lists
+	"x-content-filtered-by", "x-converted-to-plain-text", "x-mime-autoconverted", // parts taken out, 8 bits made 7
+	"x-spam-", "x-virus-", "x-antivirus", "x-amavis-", "x-disclaimer", "x-footer", // filters and footers
+}
+
+// hasPrefixFold reports whether s begins with prefix, which is in lower case, in any case.
+func hasPrefixFold(s []byte, prefix string) bool {
+	return len(s) >= len(prefix) && bytes.EqualFold(s[:len(prefix)], []byte(prefix))
+}

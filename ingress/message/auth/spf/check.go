@@ -1,0 +1,191 @@
+package spf
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A Result is the result of a check (RFC 7208 section 2.6).
+type Result uint8
+
+// The results, in the order of RFC 7208.
+const (
+	None      Result = iota // there is no domain to check, or it has no record
+	Neutral                 // the domain says nothing of the client
+	Pass                    // the client may use the domain
+	Fail                    // the client may not use the domain
+	SoftFail                // the domain believes that the client may not, and does not insist
+	TempError               // DNS gave no answer; a later check may
+	PermError               // the domain's records cannot be interpreted
+)
+
+// String gives the result as RFC 8601 section 2.7.2 has it in an Authentication-Results field.
+func (r Result) String() string {
+	switch r {
+	case Neutral:
+		return "neutral"
+	case Pass:
+		return "pass"
+	case Fail:
+		return "fail"
+	case SoftFail:
+		return "softfail"
+	case TempError:
+		return "temperror"
+	case PermError:
+		return "permerror"
+	}
+	return "none"
+}
+
+// An Identity is what was found of one identity.
+type Identity struct {
+	Result Result
+	Domain string // the domain that was checked, in lower case and as A-labels; "" when there was none to check
+	Reason string // why, as printable ASCII without a word of the client's or of a record's
+	Cause  error  // for the operator; may be nil
+}
+
+// Results are the results for both identities.
+type Results struct {
+	// the reverse-path; that of the null reverse-path is postmaster at the HELO name (RFC 7208 section 2.4)
+	Mail Identity
+	Helo Identity // the HELO name (RFC 7208 section 2.3)
+}
+
+// A Config says how checks are made.
+type Config struct {
+	// Resolver answers the questions; it is required.
+	Resolver Resolver
+	// Timeout is how long one check of both identities may take; 0 means 5 s. RFC 7208 section 4.6.4 asks for 20 s at
+	// least, which is longer than a client at the door is worth: what is over in time is a TempError.
+	Timeout time.Duration
+}
+
+const defaultTimeout = 5 * time.Second
+
+// Validate returns a *mail.FieldError that names the first field that makes no sense, or nil.
+func (c Config) Validate() error {
+	if c.Resolver == nil {
+		return &mail.FieldError{Field: "Resolver", Reason: "is required"}
+	}
+	if c.Timeout < 0 {
+		return &mail.FieldError{Field: "Timeout", Reason: "is negative"}
+	}
+	return nil
+}
+
+// A Checker begins checks. It is safe for concurrent use.
+type Checker struct {
+	resolver Resolver
+	timeout  time.Duration
+}
+
+// New makes a Checker, or returns what Config.Validate says.
+func New(c Config) (*Checker, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if c.Timeout == 0 {
+		c.Timeout = defaultTimeout
+	}
+	return &Checker{resolver: c.Resolver, timeout: c.Timeout}, nil
+}
+
+// A Check is the check of one client's two identities under way. All methods are safe for concurrent use; Close must be
+// called.
+type Check struct {
+	mail, helo Identity      // written before the channel of each is closed
+	asked      inquiry       // what is checked
+	mailKnown  chan struct{} // closed when mail is there
+	done       chan struct{} // closed when both are
+	ended      <-chan struct{}
+	cancel     context.CancelFunc
+}
+
+// Begin starts the check of client, which is the address that connected, of the name it gave in HELO or EHLO and of the
+// reverse-path it gave in MAIL, and returns at once. An IPv4-mapped address is taken for the IPv4 address it holds. Ctx
+// and Config.Timeout bound the look-ups.
+func (c *Checker) Begin(ctx context.Context, client netip.Addr, helo string, reverse mail.Path) *Check {
+	q := questions(client, helo, reverse)
+	k := &Check{asked: q, mailKnown: make(chan struct{}), done: make(chan struct{})}
+	if q.mail.domain == "" && q.helo.domain == "" || !q.client.IsValid() {
+		k.mail, k.helo = q.unasked()
+		k.ended, k.cancel = k.done, func() {}
+		close(k.mailKnown)
+		close(k.done)
+		return k
+	}
+	ctx, k.cancel = context.WithTimeout(ctx, c.timeout)
+	k.ended = ctx.Done()
+	// It ends when its look-ups do, which they do at the latest when ctx ends or Close cancels it; Close waits for it.
+	go func() {
+		defer k.cancel()
+		defer close(k.done)
+		k.mail = c.ask(ctx, q.client, q.name, q.mail)
+		close(k.mailKnown)
+		if q.helo == q.mail {
+			k.helo = k.mail
+		} else {
+			k.helo = c.ask(ctx, q.client, q.name, q.helo)
+		}
+	}()
+	return k
+}
+
+// Results waits for both results. What is not known when ctx or the time of the check is over is TempError.
+func (k *Check) Results(ctx context.Context) Results {
+	out := Results{Mail: late(k.asked.mail), Helo: late(k.asked.helo)}
+	if await(ctx, k.done, k.ended) {
+		out.Helo = k.helo
+	}
+	if await(ctx, k.mailKnown, k.ended) {
+		out.Mail = k.mail
+	}
+	return out
+}
+
+// Wait waits for the result of the reverse-path alone, under the same rule, and gives it with the domain that is
+// checked, in the words of RFC 8601.
+func (k *Check) Wait(ctx context.Context) (result, domain string) {
+	if !await(ctx, k.mailKnown, k.ended) {
+		return TempError.String(), k.asked.mail.domain
+	}
+	return k.mail.Result.String(), k.mail.Domain
+}
+
+// late is what is known of a question without an answer.
+func late(q question) Identity {
+	return Identity{Result: TempError, Domain: q.domain, Reason: reasonLate}
+}
+
+// Close gives the check up and waits until its look-ups have ended. It may be called more than once.
+func (k *Check) Close() {
+	k.cancel()
+	<-k.done
+}
+
+// await reports whether known is closed, for which it waits until ctx is over or ended is closed.
+func await(ctx context.Context, known, ended <-chan struct{}) bool {
+	select {
+	case <-known:
+		return true
+	default:
+	}
+	select {
+	case <-known:
+		return true
+	case <-ctx.Done():
+	case <-ended:
+	}
+	// What came at the same moment is believed.
+	select {
+	case <-known:
+		return true
+	default:
+		return false
+	}
+}

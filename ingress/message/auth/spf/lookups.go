@@ -1,0 +1,153 @@
+package spf
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+)
+
+// A Resolver answers questions of the DNS in the shape of net.Resolver. An error is a definite answer only if it is a
+// *net.DNSError with IsNotFound; any other means that the answer cannot be known now. All methods are called from
+// several goroutines and return when ctx ends.
+type Resolver interface {
+	LookupTXT(ctx context.Context, name string) ([]string, error)
+	LookupMX(ctx context.Context, name string) ([]*net.MX, error)
+	LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, error)
+	LookupAddr(ctx context.Context, addr string) (names []string, err error)
+}
+
+const (
+	// maxName is the longest domain name in text form without its last dot (RFC 1035 section 2.3.4).
+	maxName = 253
+	// maxRecord is the longest record that is looked at, in octets. RFC 7208 section 3.4 wants a reply of 512; what is
+	// longer than this is there to cost us time.
+	maxRecord = 8 << 10
+)
+
+// lookups is the Resolver that the library sees in one check. It puts right the names that come out of macros, looks at
+// records before the library does, and makes every error one that the library understands. It is used by one goroutine.
+type lookups struct {
+	resolver Resolver
+	failed   error // the first look-up that failed
+	late     bool  // a look-up failed because the time was over
+	broken   error // a record was malformed
+}
+
+// name gives the name to be asked for, and whether it can be asked for.
+func (l *lookups) name(name string) (string, bool) {
+	if strings.Contains(name, hiddenLocal) || strings.Contains(name, "%1B") {
+		return "", false
+	}
+	if strings.Contains(name, hiddenAt) || strings.Contains(name, "%1A") {
+		name = strings.NewReplacer(hiddenAt, "@", "%1A", "%40").Replace(name)
+	}
+	name = strings.TrimSuffix(name, ".")
+	if name == "" {
+		return "", false
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		if label == "" || len(label) > 63 {
+			return "", false
+		}
+	}
+	return name, true
+}
+
+// shortened cuts labels off the left of a name that is too long (RFC 7208 section 7.3).
+func shortened(name string) string {
+	for len(name) > maxName {
+		_, name, _ = strings.Cut(name, ".")
+	}
+	return name
+}
+
+// LookupTXT gives the TXT records of a name, with a malformed SPF record replaced by one that the library calls
+// malformed: RFC 7208 section 4.6 demands a permerror for an error anywhere in a record, and the library stops at the
+// first match. The name of an included record stands in its macro d, so one that is too long is not shortened but not
+// found: shortened, it would let a record include itself with a name that grows by each step.
+func (l *lookups) LookupTXT(ctx context.Context, name string) ([]string, error) {
+	asked, ok := l.name(name)
+	if !ok || len(asked) > maxName {
+		return nil, notFound(name)
+	}
+	texts, err := l.resolver.LookupTXT(ctx, asked)
+	if err != nil {
+		return nil, l.fault(ctx, name, err)
+	}
+	var out []string // texts may be a cache's
+	for i, text := range texts {
+		if !isRecord(text) {
+			continue
+		}
+		if err := checkSyntax(text); err != nil {
+			if out == nil {
+				out = append([]string(nil), texts...)
+			}
+			l.broken, out[i] = err, "v=spf1 malformed"
+		}
+	}
+	if out != nil {
+		return out, nil
+	}
+	return texts, nil
+}
+
+// LookupMX gives the MX records of a name.
+func (l *lookups) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
+	asked, ok := l.name(name)
+	if !ok {
+		return nil, notFound(name)
+	}
+	records, err := l.resolver.LookupMX(ctx, shortened(asked))
+	if err != nil {
+		return records, l.fault(ctx, name, err)
+	}
+	return records, nil
+}
+
+// LookupIPAddr gives the addresses of a name. A resolver may take an address for its own name; the DNS does not.
+func (l *lookups) LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, error) {
+	asked, ok := l.name(host)
+	if !ok {
+		return nil, notFound(host)
+	}
+	asked = shortened(asked)
+	if _, err := netip.ParseAddr(asked); err == nil {
+		return nil, notFound(host)
+	}
+	addrs, err := l.resolver.LookupIPAddr(ctx, asked)
+	if err != nil {
+		return nil, l.fault(ctx, host, err)
+	}
+	return addrs, nil
+}
+
+// LookupAddr gives the names of an address.
+func (l *lookups) LookupAddr(ctx context.Context, addr string) ([]string, error) {
+	names, err := l.resolver.LookupAddr(ctx, addr)
+	if err != nil {
+		return nil, l.fault(ctx, addr, err)
+	}
+	return names, nil
+}
+
+func notFound(name string) error {
+	return &net.DNSError{Err: "no such name", Name: name, IsNotFound: true}
+}
+
+// fault makes err one that the library takes for what it is: it knows *net.DNSError unwrapped only, and calls an error
+// that is not temporary a permerror, where RFC 7208 section 4.4 wants a temperror for every failure of the DNS.
+func (l *lookups) fault(ctx context.Context, name string, err error) error {
+	var d *net.DNSError
+	if errors.As(err, &d) && d.IsNotFound {
+		return notFound(name)
+	}
+	if l.failed == nil {
+		l.failed = err
+	}
+	over := ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
+	l.late = l.late || over
+	return &net.DNSError{Err: "look-up failed", Name: name, IsTemporary: true, UnwrapErr: err}
+}
