@@ -30,35 +30,106 @@ func TestTheHouseRulesBite(t *testing.T) {
 		text string
 		want string // the findings without their file, joined by a comma
 	}{
-		{"a package imports its own folder and the vocabulary", layers, "egress/pool/a.go", importing(m+`egress/dns"`, m+`router/mail"`, `"io"`), ""},
-		{"a sibling is out of sight", layers, "ingress/wire/a.go", importing(m + `router/rules"`), "1: ingress/wire may not import router/rules"},
-		{"a sibling is out of sight of tests", layers, "egress/a_test.go", importing(m + `ingress/wire"`), "1: egress may not import ingress/wire"},
-		{"the vocabulary imports nothing of ours", layers, "router/mail/a.go", importing(m + `router/rules"`), "1: router/mail may not import router/rules"},
+		{
+			"a package imports its own folder and the vocabulary", layers, "egress/pool/a.go",
+			importing(m+`egress/dns"`, m+`router/mail"`, `"io"`), "",
+		},
+		{
+			"a sibling is out of sight", layers, "ingress/wire/a.go", importing(m + `router/rules"`),
+			"1: ingress/wire may not import router/rules",
+		},
+		{
+			"a sibling is out of sight of tests", layers, "egress/a_test.go", importing(m + `ingress/wire"`),
+			"1: egress may not import ingress/wire",
+		},
+		{
+			"the vocabulary imports nothing of ours", layers, "router/mail/a.go", importing(m + `router/rules"`),
+			"1: router/mail may not import router/rules",
+		},
 		{"the vocabulary's tests import it", layers, "router/mail/a_test.go", importing(m + `router/mail"`), ""},
-		{"a node is assembled across folders", layers, "cluster/node/a.go", importing(m+`ingress/wire"`, m+`egress"`), ""},
-		{"the rest of cluster does not cross", layers, "cluster/admin/a.go", importing(m + `egress"`), "1: cluster/admin may not import egress"},
-		{"nor does it by way of the assembly", layers, "cluster/admin/a.go", importing(m + `cluster/node"`), "1: cluster/admin may not import cluster/node"},
-		{"a name that begins like a folder's is another", layers, "cluster/nodes/a.go", importing(m + `egress"`), "1: cluster/nodes may not import egress"},
-		{"tests may use the scripted destination", layers, "ingress/a_test.go", importing(m+`egress/smtptest"`, m+`egress/dns/dnstest"`), ""},
-		{"the relay may not", layers, "egress/a.go", importing(m + `egress/smtptest"`), "1: egress may not import egress/smtptest"},
+		{
+			"a node is assembled across folders", layers, "cluster/node/a.go",
+			importing(m+`ingress/wire"`, m+`egress"`), "",
+		},
+		{
+			"the rest of cluster does not cross", layers, "cluster/admin/a.go", importing(m + `egress"`),
+			"1: cluster/admin may not import egress",
+		},
+		{
+			"nor does it by way of the assembly", layers, "cluster/admin/a.go", importing(m + `cluster/node"`),
+			"1: cluster/admin may not import cluster/node",
+		},
+		{
+			"a name that begins like a folder's is another", layers, "cluster/nodes/a.go", importing(m + `egress"`),
+			"1: cluster/nodes may not import egress",
+		},
+		{
+			"tests may use the scripted destination", layers, "ingress/a_test.go",
+			importing(m+`egress/smtptest"`, m+`egress/dns/dnstest"`), "",
+		},
+		{
+			"the relay may not", layers, "egress/a.go", importing(m + `egress/smtptest"`),
+			"1: egress may not import egress/smtptest",
+		},
 		{"the world of dev may", layers, "cluster/dev/a.go", importing(m + `egress/smtptest"`), ""},
-		{"tests may start the programs of others", layers, "egress/smtpclient/a_test.go", importing(m + `loadtest/extern"`), ""},
-		{"the relay may not start them", layers, "cluster/node/a.go", importing(m + `loadtest/extern"`), "1: cluster/node may not import loadtest/extern"},
-		{"who starts them knows nothing of us", layers, "loadtest/extern/a.go", importing(m+`router/mail"`, m+`ingress"`), "1: loadtest/extern may not import ingress"},
-		{"the relay does not import its measure", layers, "cluster/node/a.go", importing(m + `bench"`), "1: cluster/node may not import bench"},
-		{"main has one import", layers, "main.go", importing(m+`cluster/command"`, m+`cluster/node"`), "1: . may not import cluster/node"},
-		{"no package is the root", layers, "cluster/dev/a.go", importing(`"` + module + `"`), "1: cluster/dev may not import "},
+		{
+			"tests may start the programs of others", layers, "egress/smtpclient/a_test.go",
+			importing(m + `loadtest/extern"`), "",
+		},
+		{
+			"the relay may not start them", layers, "cluster/node/a.go", importing(m + `loadtest/extern"`),
+			"1: cluster/node may not import loadtest/extern",
+		},
+		{
+			"who starts them knows nothing of us", layers, "loadtest/extern/a.go",
+			importing(m+`router/mail"`, m+`ingress"`), "1: loadtest/extern may not import ingress",
+		},
+		{
+			"the relay does not import its measure", layers, "cluster/node/a.go", importing(m + `bench"`),
+			"1: cluster/node may not import bench",
+		},
+		{
+			"main has one import", layers, "main.go", importing(m+`cluster/command"`, m+`cluster/node"`),
+			"1: . may not import cluster/node",
+		},
+		{
+			"no package is the root", layers, "cluster/dev/a.go", importing(`"` + module + `"`),
+			"1: cluster/dev may not import ",
+		},
 
 		{"a library passes its gate", gates, "egress/dns/a.go", importing(`"github.com/miekg/dns"`, `"net"`), ""},
-		{"and no other", gates, "egress/mx/a.go", importing(`"github.com/miekg/dns"`), "1: egress/mx is no gate of github.com/miekg/dns"},
-		{"nor a folder below it", gates, "cluster/admin/a.go", importing(`"github.com/hashicorp/memberlist"`), "1: cluster/admin is no gate of github.com/hashicorp/memberlist"},
+		{
+			"and no other", gates, "egress/mx/a.go", importing(`"github.com/miekg/dns"`),
+			"1: egress/mx is no gate of github.com/miekg/dns",
+		},
+		{
+			"nor a folder below it", gates, "cluster/admin/a.go", importing(`"github.com/hashicorp/memberlist"`),
+			"1: cluster/admin is no gate of github.com/hashicorp/memberlist",
+		},
 		{"a version is the same library", gates, "cluster/store/a.go", importing(`"github.com/redis/go-redis/v9"`), ""},
-		{"a gate may hold what lies below", gates, "ingress/wire/a.go", importing(`"go.opentelemetry.io/otel/trace"`), ""},
-		{"the SDK is another library than the API", gates, "ingress/wire/a.go", importing(`"go.opentelemetry.io/otel/sdk/trace"`), "1: ingress/wire is no gate of go.opentelemetry.io/otel/sdk/trace"},
-		{"an unknown library has no gate", gates, "cluster/node/a.go", importing(`"example.com/left/pad"`), "1: cluster/node is no gate of example.com/left/pad"},
+		{
+			"a gate may hold what lies below", gates, "ingress/wire/a.go",
+			importing(`"go.opentelemetry.io/otel/trace"`), "",
+		},
+		{
+			"the SDK is another library than the API", gates, "ingress/wire/a.go",
+			importing(`"go.opentelemetry.io/otel/sdk/trace"`),
+			"1: ingress/wire is no gate of go.opentelemetry.io/otel/sdk/trace",
+		},
+		{
+			"an unknown library has no gate", gates, "cluster/node/a.go", importing(`"example.com/left/pad"`),
+			"1: cluster/node is no gate of example.com/left/pad",
+		},
 		{"an oracle is for tests", gates, "ingress/wire/a_test.go", importing(`"github.com/emersion/go-smtp"`), ""},
-		{"and not for the relay", gates, "ingress/wire/a.go", importing(`"github.com/emersion/go-smtp"`), "1: ingress/wire is no gate of github.com/emersion/go-smtp"},
-		{"one package of a library does not open the others", gates, "router/rules/a.go", importing(`"golang.org/x/net/idna"`, `"golang.org/x/net/http2"`), "1: router/rules is no gate of golang.org/x/net/http2"},
+		{
+			"and not for the relay", gates, "ingress/wire/a.go", importing(`"github.com/emersion/go-smtp"`),
+			"1: ingress/wire is no gate of github.com/emersion/go-smtp",
+		},
+		{
+			"one package of a library does not open the others", gates, "router/rules/a.go",
+			importing(`"golang.org/x/net/idna"`, `"golang.org/x/net/http2"`),
+			"1: router/rules is no gate of golang.org/x/net/http2",
+		},
 
 		{"a folder names a thing", folders, "ingress/wire/a.go", "package wire", ""},
 		{"a path does not", folders, "egress/internal/x/a.go", "package x", "1: internal names no thing"},
@@ -69,23 +140,55 @@ func TestTheHouseRulesBite(t *testing.T) {
 		{"a note for later is found", leftovers, "a.go", "package p\n// TO" + "DO: more\nvar _ = 1", "2: TO" + "DO"},
 		{"a word that holds one is not", leftovers, "a.go", "package p\n// XX" + "XX\nvar _ = 1", ""},
 
-		{"a test that sleeps is found", sleeps, "a_test.go", "package p\nimport clock \"time\"\nfunc f() { clock.Sleep(1) }", "3: time.Sleep"},
-		{"in a bubble it may", sleeps, "a_test.go", "package p\nimport (\"time\"; \"testing/synctest\")\nvar _ = synctest.Test\nfunc f() { time.Sleep(1) }", ""},
+		{
+			"a test that sleeps is found", sleeps, "a_test.go",
+			"package p\nimport clock \"time\"\nfunc f() { clock.Sleep(1) }", "3: time.Sleep",
+		},
+		{"in a bubble it may", sleeps, "a_test.go",
+			"package p\nimport (\"time\"; \"testing/synctest\")\nvar _ = synctest.Test\nfunc f() { time.Sleep(1) }",
+			""},
 		{"the relay may", sleeps, "a.go", "package p\nimport \"time\"\nfunc f() { time.Sleep(1) }", ""},
 
-		{"printing is found", prints, "egress/a.go", "package p\nimport \"fmt\"\nfunc f() { fmt.Println() }", "3: prints to standard output"},
-		{"a command prints", prints, "cluster/command/a.go", "package p\nimport \"fmt\"\nfunc f() { fmt.Println() }", ""},
-		{"an example prints", prints, "egress/a_test.go", "package p\nimport \"fmt\"\nfunc ExampleF() { fmt.Println() }", ""},
-		{"writing elsewhere is no printing", prints, "egress/a.go", "package p\nimport \"fmt\"\nfunc f() { fmt.Fprintln(nil) }", ""},
+		{
+			"printing is found", prints, "egress/a.go", "package p\nimport \"fmt\"\nfunc f() { fmt.Println() }",
+			"3: prints to standard output",
+		},
+		{
+			"a command prints", prints, "cluster/command/a.go", "package p\nimport \"fmt\"\nfunc f() { fmt.Println() }",
+			"",
+		},
+		{
+			"an example prints", prints, "egress/a_test.go",
+			"package p\nimport \"fmt\"\nfunc ExampleF() { fmt.Println() }", "",
+		},
+		{
+			"writing elsewhere is no printing", prints, "egress/a.go",
+			"package p\nimport \"fmt\"\nfunc f() { fmt.Fprintln(nil) }", "",
+		},
 
-		{"a manager is found", names, "a.go", "package p\ntype PoolManager struct{ DialUtils int }\nfunc (PoolManager) TLSImpl() {}", "2: PoolManager says nothing,2: DialUtils says nothing,3: TLSImpl says nothing"},
-		{"a word that begins like one is not", names, "a.go", "package p\nvar ImplicitMX, Utilization int\ntype poolManager int", ""},
+		{
+			"a manager is found", names, "a.go",
+			"package p\ntype PoolManager struct{ DialUtils int }\nfunc (PoolManager) TLSImpl() {}",
+			"2: PoolManager says nothing,2: DialUtils says nothing,3: TLSImpl says nothing",
+		},
+		{
+			"a word that begins like one is not", names, "a.go",
+			"package p\nvar ImplicitMX, Utilization int\ntype poolManager int", "",
+		},
 		{"the method of testing.TB is not", names, "a.go", "package p\ntype tb interface{ Helper() }", ""},
 
-		{"a reading of the clock is found", clocks, "egress/dns/a.go", "package p\nimport \"time\"\nfunc f() { time.Now(); time.Since(t) }", "3: reads the clock, not Config.Now,3: reads the clock, not Config.Now"},
+		{"a reading of the clock is found", clocks, "egress/dns/a.go",
+			"package p\nimport \"time\"\nfunc f() { time.Now(); time.Since(t) }",
+			"3: reads the clock, not Config.Now,3: reads the clock, not Config.Now"},
 		{"the default is no reading", clocks, "router/srs/a.go", "package p\nimport \"time\"\nvar now = time.Now", ""},
-		{"a deadline of a socket is none", clocks, "egress/dns/a.go", "package p\nimport \"time\"\nfunc f() { c.SetReadDeadline(time.Now().Add(1)) }", ""},
-		{"elsewhere the clock may be read", clocks, "egress/pool/a.go", "package p\nimport \"time\"\nfunc f() { time.Now() }", ""},
+		{
+			"a deadline of a socket is none", clocks, "egress/dns/a.go",
+			"package p\nimport \"time\"\nfunc f() { c.SetReadDeadline(time.Now().Add(1)) }", "",
+		},
+		{
+			"elsewhere the clock may be read", clocks, "egress/pool/a.go",
+			"package p\nimport \"time\"\nfunc f() { time.Now() }", "",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var got []string

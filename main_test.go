@@ -249,7 +249,8 @@ func packageComments(sources []source) []string {
 			found = append(found, s.path)
 			name := s.ast.Name.Name
 			text := s.ast.Doc.Text()
-			if !strings.HasPrefix(text, "Package "+name+" ") && (name != "main" || !strings.HasPrefix(text, "Command ")) {
+			if !strings.HasPrefix(text, "Package "+name+" ") &&
+				(name != "main" || !strings.HasPrefix(text, "Command ")) {
 				findings = append(findings, s.at(s.ast.Doc.Pos(), "the comment does not begin with the package's name"))
 			}
 		}
@@ -257,7 +258,8 @@ func packageComments(sources []source) []string {
 	}
 	for dir, found := range comments {
 		if len(found) != 1 {
-			findings = append(findings, dir+": has "+strconv.Itoa(len(found))+" package comments, want 1 "+strings.Join(found, " "))
+			findings = append(findings,
+				dir+": has "+strconv.Itoa(len(found))+" package comments, want 1 "+strings.Join(found, " "))
 		}
 	}
 	slices.Sort(findings)
@@ -318,7 +320,9 @@ func (s source) calls(node ast.Node, importPath string, functions ...string) []*
 // sleeps finds tests that wait for a time instead of a condition. In a synctest bubble a sleep takes no time and is how
 // time goes on.
 func sleeps(s source) []string {
-	if !s.test() || slices.ContainsFunc(s.ast.Imports, func(i *ast.ImportSpec) bool { return i.Path.Value == `"testing/synctest"` }) {
+	if !s.test() || slices.ContainsFunc(s.ast.Imports, func(i *ast.ImportSpec) bool {
+		return i.Path.Value == `"testing/synctest"`
+	}) {
 		return nil
 	}
 	var findings []string

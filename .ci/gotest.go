@@ -141,7 +141,8 @@ func (r *report) flush(pkg string) {
 func said(output []string) []string {
 	var lines []string
 	for _, line := range output {
-		if trimmed := strings.TrimSpace(line); !strings.HasPrefix(trimmed, "=== ") && !strings.HasPrefix(trimmed, "--- ") {
+		if trimmed := strings.TrimSpace(line); !strings.HasPrefix(trimmed, "=== ") &&
+			!strings.HasPrefix(trimmed, "--- ") {
 			lines = append(lines, line)
 		}
 	}

@@ -41,8 +41,11 @@ func (r records) LookupTXT(_ context.Context, name string) ([]string, error) {
 
 func newRecords(b *testing.B) records {
 	b.Helper()
-	r := records{"client.example": "v=spf1 ip4:127.0.0.1 -all", "_dmarc.client.example": "v=DMARC1; p=reject", "_dmarc.author.example": "v=DMARC1; p=none"}
-	for name, key := range map[string]*rsa.PrivateKey{"s._domainkey.client.example": authKeys().sender, "s._domainkey.relay.example": authKeys().relay} {
+	r := records{"client.example": "v=spf1 ip4:127.0.0.1 -all", "_dmarc.client.example": "v=DMARC1; p=reject",
+		"_dmarc.author.example": "v=DMARC1; p=none"}
+	for name, key := range map[string]*rsa.PrivateKey{
+		"s._domainkey.client.example": authKeys().sender, "s._domainkey.relay.example": authKeys().relay,
+	} {
 		text, err := dkim.KeyRecord(key.Public())
 		if err != nil {
 			b.Fatal(err)
@@ -67,10 +70,14 @@ func (r records) zone() string {
 // signedMessage is a message of about size octets that client.example signed for an author. It needs no dot-stuffing.
 func signedMessage(b *testing.B, author string, size int) []byte {
 	b.Helper()
-	header := "From: An Author <a@" + author + ">\r\nTo: b@bench.example\r\nSubject: a message of the usual kind\r\nDate: Mon, 2 Jan 2006 15:04:05 +0000\r\n" +
-		"Message-ID: <1@client.example>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 7bit\r\n"
+	header := "From: An Author <a@" + author +
+		">\r\nTo: b@bench.example\r\nSubject: a message of the usual kind\r\nDate: Mon, 2 Jan 2006 15:04:05 +0000\r\n" +
+		"Message-ID: <1@client.example>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; " +
+		"charset=utf-8\r\nContent-Transfer-Encoding: 7bit\r\n"
 	octets := body(size)
-	s, err := dkim.NewSigner(dkim.SignConfig{Keys: []dkim.SigningKey{{Domain: "client.example", Selector: "s", Key: authKeys().sender}}})
+	s, err := dkim.NewSigner(dkim.SignConfig{Keys: []dkim.SigningKey{{
+		Domain: "client.example", Selector: "s", Key: authKeys().sender,
+	}}})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -173,7 +180,9 @@ func BenchmarkBodyHash(b *testing.B) {
 		octets []byte
 	}{
 		{"base64", []byte(base.String())},
-		{"prose", bytes.Repeat([]byte("The quick brown fox jumps over the lazy dog, and then it does it again; it\r\nis a dull afternoon, and nobody looks.\r\n\r\n"), size/120)},
+		{"prose",
+			bytes.Repeat([]byte("The quick brown fox jumps over the lazy dog, and then it does it again; it\r\nis "+
+				"a dull afternoon, and nobody looks.\r\n\r\n"), size/120)},
 	} {
 		for _, form := range []dkim.Canonicalization{dkim.Simple, dkim.Relaxed} {
 			b.Run(c.name+"/"+form.String(), func(b *testing.B) {
@@ -228,7 +237,8 @@ func BenchmarkAuthRelay(b *testing.B) {
 			{"ARC-and-DKIM", "author.example", "seal=always", arcKey + dkimKey, 1, 3},
 		} {
 			b.Run("size="+size.name+"/auth="+x.name, func(b *testing.B) {
-				addr := authNode(b, dir, d.Addr(), "domain * "+x.options+"\n@bench.example smtp://"+sink(b, false)+"\n", x.config)
+				addr := authNode(b, dir, d.Addr(), "domain * "+x.options+"\n@bench.example smtp://"+sink(b, false)+"\n",
+					x.config)
 				message := signedMessage(b, x.author, size.octets)
 				began := cpu()
 				run(b, addr, false, message)

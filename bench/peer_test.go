@@ -175,7 +175,10 @@ func dial(addr string, bdat bool, body []byte) (*sender, error) {
 	if err := c.SetDeadline(time.Now().Add(limit)); err != nil {
 		return nil, err
 	}
-	s := &sender{conn: c, in: bufio.NewReader(c), replies: 3, envelope: []byte("MAIL FROM:<a@client.example>\r\nRCPT TO:<b@bench.example>\r\nDATA\r\n")}
+	s := &sender{
+		conn: c, in: bufio.NewReader(c), replies: 3,
+		envelope: []byte("MAIL FROM:<a@client.example>\r\nRCPT TO:<b@bench.example>\r\nDATA\r\n"),
+	}
 	if bdat {
 		s.envelope = append(s.envelope[:len(s.envelope)-len("DATA\r\n")], fmt.Sprintf("BDAT %d LAST\r\n", len(body))...)
 		s.replies = 2

@@ -25,7 +25,10 @@ func BenchmarkRelay(b *testing.B) {
 		for _, path := range []struct {
 			name    string
 			in, out bool // BDAT
-		}{{"DATA-DATA", false, false}, {"DATA-BDAT", false, true}, {"BDAT-DATA", true, false}, {"BDAT-BDAT", true, true}} {
+		}{
+			{"DATA-DATA", false, false}, {"DATA-BDAT", false, true}, {"BDAT-DATA", true, false},
+			{"BDAT-BDAT", true, true},
+		} {
 			for _, subject := range []struct {
 				name  string
 				start func(*testing.B, string) string

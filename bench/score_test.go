@@ -99,18 +99,22 @@ func newScoreStage(b *testing.B, redis string) *scoreStage {
 	must(err)
 	b.Cleanup(func() { must(s.store.Close()) })
 	s.lists, err = dnsbl.New(dnsbl.Config{Store: s.store, Resolver: lookups{resolver}, Lists: []dnsbl.List{
-		{Zone: "zen.example", Weight: 10}, {Zone: "psbl.example", Weight: 5}, {Zone: "dbl.example", Weight: 10, Kind: dnsbl.Domains},
+		{Zone: "zen.example", Weight: 10}, {Zone: "psbl.example", Weight: 5},
+		{Zone: "dbl.example", Weight: 10, Kind: dnsbl.Domains},
 	}})
 	must(err)
 	b.Cleanup(s.lists.Close)
 	many := ratelimit.Rate{Count: 1 << 20, Per: time.Minute}
 	s.limits, err = ratelimit.New(ratelimit.Config{
-		Key: []byte("a key for the benchmark"), ClientConnections: many, NetworkConnections: many, ClientMessages: many, NetworkMessages: many,
-		ClientRecipients: many, ClientRefused: many, SenderMessages: many, RecipientMessages: many, DomainMessages: many,
+		Key: []byte("a key for the benchmark"), ClientConnections: many, NetworkConnections: many, ClientMessages: many,
+		NetworkMessages:  many,
+		ClientRecipients: many, ClientRefused: many, SenderMessages: many, RecipientMessages: many,
+		DomainMessages: many,
 	})
 	must(err)
 	s.scorer, err = score.New(score.Config{
-		Store: s.store, Lists: s.lists, Limits: s.limits, Resolver: lookups{resolver}, Hostnames: []string{"relay.example"}, Grey: score.Band{From: 3, To: 6},
+		Store: s.store, Lists: s.lists, Limits: s.limits, Resolver: lookups{resolver},
+		Hostnames: []string{"relay.example"}, Grey: score.Band{From: 3, To: 6},
 	})
 	must(err)
 	s.checker, err = spf.New(spf.Config{Resolver: resolver.Net()})
@@ -182,12 +186,18 @@ func BenchmarkScoreStage(b *testing.B) {
 			})
 		}
 		run("connection", func(ctx context.Context) error { s.connection(ctx, nil); return nil })
-		q := mail.ClientQuery{Addr: scoreClient, Rates: s.limits.Connect(scoreClient), Lists: s.lists.Zones(scoreClient), Lock: time.Second}
+		q := mail.ClientQuery{
+			Addr: scoreClient, Rates: s.limits.Connect(scoreClient), Lists: s.lists.Zones(scoreClient),
+			Lock: time.Second,
+		}
 		run("trip", func(ctx context.Context) error { _, err := s.store.Client(ctx, q); return err })
 		run("SPF", s.spf)
 		for _, n := range []int{1, 12} {
 			q := s.group(b, n)
-			run(fmt.Sprintf("recipients=%d", n), func(ctx context.Context) error { _, err := s.store.Rcpt(ctx, q); return err })
+			run(fmt.Sprintf("recipients=%d", n), func(ctx context.Context) error {
+				_, err := s.store.Rcpt(ctx, q)
+				return err
+			})
 		}
 	}
 }
@@ -270,7 +280,8 @@ func converse(addr string, message []byte) error {
 		line string
 		code int
 	}{
-		{"PROXY TCP4 " + scoreClient.String() + " 192.0.2.1 40000 25", 220}, {"EHLO mail.client.example", 250}, {"MAIL FROM:<a@client.example>", 250},
+		{"PROXY TCP4 " + scoreClient.String() + " 192.0.2.1 40000 25", 220}, {"EHLO mail.client.example", 250},
+		{"MAIL FROM:<a@client.example>", 250},
 		{"RCPT TO:<b@bench.example>", 250}, {"DATA", 354}, {string(message) + ".", 250}, {"QUIT", 221},
 	} {
 		if err := c.PrintfLine("%s", step.line); err != nil {
@@ -286,12 +297,17 @@ func converse(addr string, message []byte) error {
 // scoredNode is a node behind a proxy.
 func scoredNode(b *testing.B, with, sink string) string {
 	b.Helper()
-	config := "listen: [{addr: \"127.0.0.1:0\", proxy_protocol: [\"127.0.0.1/32\"]}]\ndns: {servers: [\"" + dnstest.Start(b, scoreZone).Addr() + "\"]}\n"
+	config := "listen: [{addr: \"127.0.0.1:0\", proxy_protocol: [\"127.0.0.1/32\"]}]\ndns: {servers: [\"" +
+		dnstest.Start(b, scoreZone).Addr() + "\"]}\n"
 	if with != "off" {
-		config += "score:\n  greylist: {from: 3, to: 6}\n  lists: [{zone: zen.example, weight: 10}, {zone: psbl.example, weight: 5}, {zone: dbl.example, weight: 10, of: domain}]\n" +
+		config += "score:\n  greylist: {from: 3, to: 6}\n  lists: [{zone: zen.example, weight: 10}, {zone: " +
+			"psbl.example, weight: 5}, {zone: dbl.example, weight: 10, of: domain}]\n" +
 			"  rates: {"
 		var rates []string
-		for _, name := range []string{"client", "network", "messages", "network_messages", "recipients", "refused", "sender", "recipient", "domain"} {
+		for _, name := range []string{
+			"client", "network", "messages", "network_messages", "recipients", "refused", "sender", "recipient",
+			"domain",
+		} {
 			rates = append(rates, name+": 1000000/1m")
 		}
 		config += strings.Join(rates, ", ") + "}\n"

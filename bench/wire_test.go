@@ -35,10 +35,12 @@ func BenchmarkOctets(b *testing.B) {
 			once := append([]byte("MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"), c.message...)
 			once = append(once, ".\r\n"...)
 			if c.bdat {
-				once = append(fmt.Appendf(nil, "MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nBDAT %d LAST\r\n", len(c.message)), c.message...)
+				once = append(fmt.Appendf(nil, "MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nBDAT %d LAST\r\n",
+					len(c.message)), c.message...)
 			}
 			s, err := wire.NewServer(wire.Config{
-				Hostname: "relay.example", Line: 4 << 20, MessageSize: 1 << 40, RefusedBudget: -1, ErrorBudget: -1, MinRate: -1, Lend: -1,
+				Hostname: "relay.example", Line: 4 << 20, MessageSize: 1 << 40, RefusedBudget: -1, ErrorBudget: -1,
+				MinRate: -1, Lend: -1,
 				NewSession: func(context.Context, *wire.Client) wire.Session { return &forgetful{b: b} },
 			})
 			if err != nil {

@@ -452,7 +452,10 @@ func (c *Cluster) rebuildLocked() {
 // NodeMeta is memberlist's: what this node says of itself.
 func (c *Cluster) NodeMeta(limit int) []byte {
 	c.mu.Lock()
-	m := meta{Format: 1, Peer: c.cfg.Peer, Weight: c.cfg.Weight, Draining: c.draining, Protocol: Protocol, Version: c.cfg.Version}
+	m := meta{
+		Format: 1, Peer: c.cfg.Peer, Weight: c.cfg.Weight, Draining: c.draining, Protocol: Protocol,
+		Version: c.cfg.Version,
+	}
 	c.mu.Unlock()
 	b, err := json.Marshal(m)
 	if err != nil || len(b) > limit {

@@ -34,7 +34,10 @@ func TestMain(m *testing.M) {
 var testKey = bytes.Repeat([]byte{7}, 32)
 
 func config(name string, seeds ...string) Config {
-	return Config{Name: name, Bind: "127.0.0.1:0", Peer: "127.0.0.1:1", Join: seeds, Keys: [][]byte{testKey}, Rejoin: 200 * time.Millisecond}
+	return Config{
+		Name: name, Bind: "127.0.0.1:0", Peer: "127.0.0.1:1", Join: seeds, Keys: [][]byte{testKey},
+		Rejoin: 200 * time.Millisecond,
+	}
 }
 
 // beChild runs a node until its stdin ends, and prints its address.
@@ -303,7 +306,10 @@ func TestASuspensionReachesAllAndEndsForAll(t *testing.T) {
 	a, b, c := three(t)
 	a.Suspend(Suspension{Site: "google", Until: time.Now().Add(time.Minute), Reason: "rate"})
 	for _, n := range []*Cluster{a, b, c} {
-		within(t, 2*time.Second, "it is suspended", func() bool { s, ok := n.Suspended("google"); return ok && s.Node == "a" && s.Reason == "rate" })
+		within(t, 2*time.Second, "it is suspended", func() bool {
+			s, ok := n.Suspended("google")
+			return ok && s.Node == "a" && s.Reason == "rate"
+		})
 	}
 	late := start(t, config("d", a.gossip()))
 	within(t, 3*time.Second, "who joins later knows", func() bool { _, ok := late.Suspended("google"); return ok })
@@ -330,7 +336,9 @@ func TestSuspensionsFromOutsideAreHeldToBounds(t *testing.T) {
 			t.Errorf("%s was kept", name)
 		}
 	}
-	if most := (Suspension{Site: "y", Until: now.Add(maxSuspension + 5*time.Second), At: now.Add(5 * time.Second)}); !a.keep(most) {
+	if most := (Suspension{
+		Site: "y", Until: now.Add(maxSuspension + 5*time.Second), At: now.Add(5 * time.Second),
+	}); !a.keep(most) {
 		t.Error("the longest one of a node whose clock is a little ahead was not kept")
 	}
 	a.NotifyMsg([]byte("{"))
@@ -386,7 +394,9 @@ func TestASeedMayBeAName(t *testing.T) {
 }
 
 func TestOfTwoLivesOfANodeTheLaterHolds(t *testing.T) {
-	v := newView([]Member{{Name: "a", Boot: "1", Peer: "old"}, {Name: "b", Boot: "1"}, {Name: "a", Boot: "2", Peer: "new"}})
+	v := newView([]Member{
+		{Name: "a", Boot: "1", Peer: "old"}, {Name: "b", Boot: "1"}, {Name: "a", Boot: "2", Peer: "new"},
+	})
 	if len(v.members) != 2 || len(v.owners) != 2 {
 		t.Fatalf("got %v", v.members)
 	}
@@ -456,7 +466,9 @@ func FuzzSuspensions(f *testing.F) {
 	f.Add([]byte(`[{"s":"google","u":"2026-01-01T00:00:00Z","r":"rate","n":"a","a":"2026-01-01T00:00:00Z"}]`))
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		c := &Cluster{cfg: Config{Now: func() time.Time { return now }}.withDefaults(), suspended: map[mail.Site]Suspension{}}
+		c := &Cluster{cfg: Config{Now: func() time.Time {
+			return now
+		}}.withDefaults(), suspended: map[mail.Site]Suspension{}}
 		c.MergeRemoteState(b, false)
 		for site, s := range c.suspended {
 			if site == "" || s.Until.After(now.Add(maxSuspension)) {

@@ -62,7 +62,8 @@ func parseMember(name string, said []byte) (Member, error) {
 		return Member{}, errMeta
 	}
 	return Member{
-		Name: name[:at], Boot: name[at+1:], Peer: m.Peer, Weight: m.Weight, Draining: m.Draining, Protocol: m.Protocol, Version: m.Version,
+		Name: name[:at], Boot: name[at+1:], Peer: m.Peer, Weight: m.Weight, Draining: m.Draining, Protocol: m.Protocol,
+		Version: m.Version,
 	}, nil
 }
 

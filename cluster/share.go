@@ -38,7 +38,8 @@ type presence struct {
 func (c *Cluster) Share(site mail.Site) float64 {
 	p, spread := c.shares.Load(), c.cfg.Spread(site)
 	owners := p.view.owning(site, spread)
-	if !slices.Contains(owners, c.cfg.Name) || p.before != nil && !slices.Contains(p.before.owning(site, spread), c.cfg.Name) {
+	if !slices.Contains(owners, c.cfg.Name) ||
+		p.before != nil && !slices.Contains(p.before.owning(site, spread), c.cfg.Name) {
 		return 1 / float64(p.stable)
 	}
 	return float64(p.present) / float64(p.stable*len(owners))
@@ -58,7 +59,8 @@ func (c *Cluster) countLocked(now time.Time) bool {
 		p.before = c.before
 	}
 	for _, m := range v.members {
-		if m.Name == c.cfg.Name || !m.Draining && now.Sub(c.came[m.life()]) >= settling && now.Sub(c.heard[m.life()]) < unheard {
+		if m.Name == c.cfg.Name ||
+			!m.Draining && now.Sub(c.came[m.life()]) >= settling && now.Sub(c.heard[m.life()]) < unheard {
 			p.present++
 		}
 	}

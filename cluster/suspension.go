@@ -87,7 +87,8 @@ func (c *Cluster) keep(s Suspension) bool {
 	}
 	c.mu.Lock()
 	old, known := c.suspended[s.Site]
-	news := (!known || s.At.After(old.At)) && now.Before(s.Until.Add(keepResumed)) && (known || len(c.suspended) < maxSuspended)
+	news := (!known || s.At.After(old.At)) && now.Before(s.Until.Add(keepResumed)) &&
+		(known || len(c.suspended) < maxSuspended)
 	if news {
 		c.suspended[s.Site] = s
 	}

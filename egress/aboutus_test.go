@@ -34,7 +34,11 @@ func TestRepliesAboutUsAreDeferredCoolTheSiteAndAreTold(t *testing.T) {
 		{"a phrase at DATA", "DATA", "550 5.7.1 Client host rejected: poor reputation"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w, _ := one(t, smtptest.Behaviour{Extensions: smtptest.Without("CHUNKING"), Answers: map[string]smtptest.Answer{c.verb: {Reply: c.reply}}}, nil)
+			w, _ := one(t,
+				smtptest.Behaviour{
+					Extensions: smtptest.Without("CHUNKING"),
+					Answers:    map[string]smtptest.Answer{c.verb: {Reply: c.reply}},
+				}, nil)
 			tx := begin(t, w, to("one.test"))
 			err := tx.Rcpt(t.Context(), path("b@one.test"))
 			if c.verb == "DATA" {
@@ -59,15 +63,44 @@ func TestAStrangersEnvelopeDoesNotCoolTheSite(t *testing.T) {
 		want              string
 		events            int
 	}{
-		{"a forward-path that the destination cannot read", "RCPT", "501 5.1.3 Bad address syntax", path("a@client.test"), path("odd@one.test"), "501 5.1.3", 0},
-		{"one that it cannot read and says so without a code of its own", "RCPT", "555 5.5.2 Syntax error", path("a@client.test"), path("odd@one.test"), "451 4.7.0", 1},
-		{"a reverse-path that it cannot read", "MAIL", "501 5.1.7 Bad sender address syntax", path("a@b_c.test"), path("b@one.test"), "451 4.7.0", 1},
-		{"one that it cannot read, with 555", "MAIL", "555 5.5.2 Syntax error", path(`"a b"@c.test`), path("b@one.test"), "451 4.7.0", 1},
-		{"a forward-path that is our address", "RCPT", "550 5.1.1 <127.0.0.1@one.test>: User unknown", path("a@client.test"), path("127.0.0.1@one.test"), "550 5.1.1", 0},
-		{"the same without an enhanced code", "RCPT", "550 <127.0.0.1@one.test>: User unknown", path("a@client.test"), path("127.0.0.1@one.test"), "550 5.0.0", 0},
-		{"a forward-path that is one of the phrases", "RCPT", `550 5.7.1 <"your ip is blacklisted"@one.test>: Rejected`, path("a@client.test"), path(`"your ip is blacklisted"@one.test`), "550 5.7.1", 0},
-		{"a reverse-path at our address", "MAIL", "550 5.7.1 <a@[127.0.0.1]>: Sender rejected", path("a@[127.0.0.1]"), path("b@one.test"), "550 5.7.1", 0},
-		{"a reverse-path that is echoed at RCPT", "RCPT", `450 4.7.1 <"Too Many Connections"@c.test>: Sender rejected`, path(`"Too Many Connections"@c.test`), path("b@one.test"), "450 4.7.1", 0},
+		{
+			"a forward-path that the destination cannot read", "RCPT", "501 5.1.3 Bad address syntax",
+			path("a@client.test"), path("odd@one.test"), "501 5.1.3", 0,
+		},
+		{
+			"one that it cannot read and says so without a code of its own", "RCPT", "555 5.5.2 Syntax error",
+			path("a@client.test"), path("odd@one.test"), "451 4.7.0", 1,
+		},
+		{
+			"a reverse-path that it cannot read", "MAIL", "501 5.1.7 Bad sender address syntax", path("a@b_c.test"),
+			path("b@one.test"), "451 4.7.0", 1,
+		},
+		{
+			"one that it cannot read, with 555", "MAIL", "555 5.5.2 Syntax error", path(`"a b"@c.test`),
+			path("b@one.test"), "451 4.7.0", 1,
+		},
+		{
+			"a forward-path that is our address", "RCPT", "550 5.1.1 <127.0.0.1@one.test>: User unknown",
+			path("a@client.test"), path("127.0.0.1@one.test"), "550 5.1.1", 0,
+		},
+		{
+			"the same without an enhanced code", "RCPT", "550 <127.0.0.1@one.test>: User unknown",
+			path("a@client.test"), path("127.0.0.1@one.test"), "550 5.0.0", 0,
+		},
+		{
+			"a forward-path that is one of the phrases", "RCPT",
+			`550 5.7.1 <"your ip is blacklisted"@one.test>: Rejected`, path("a@client.test"),
+			path(`"your ip is blacklisted"@one.test`), "550 5.7.1", 0,
+		},
+		{
+			"a reverse-path at our address", "MAIL", "550 5.7.1 <a@[127.0.0.1]>: Sender rejected",
+			path("a@[127.0.0.1]"), path("b@one.test"), "550 5.7.1", 0,
+		},
+		{
+			"a reverse-path that is echoed at RCPT", "RCPT",
+			`450 4.7.1 <"Too Many Connections"@c.test>: Sender rejected`, path(`"Too Many Connections"@c.test`),
+			path("b@one.test"), "450 4.7.1", 0,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w, s := one(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{c.verb: {Reply: c.reply}}}, nil)
@@ -116,17 +149,36 @@ func TestARefusalOfUsAtTheDotCoolsTheSiteWhenThreeNetworksMetIt(t *testing.T) {
 		after    time.Duration // passes before the last one
 		cool     bool
 	}{
-		{"one network, again and again", []string{"192.0.2.0/24", "192.0.2.0/24", "192.0.2.0/24", "192.0.2.0/24"}, 0, false},
-		{"two networks in turns", []string{"192.0.2.0/24", "198.51.100.0/24", "192.0.2.0/24", "198.51.100.0/24"}, 0, false},
+		{
+			"one network, again and again", []string{"192.0.2.0/24", "192.0.2.0/24", "192.0.2.0/24", "192.0.2.0/24"}, 0,
+			false,
+		},
+		{
+			"two networks in turns", []string{"192.0.2.0/24", "198.51.100.0/24", "192.0.2.0/24", "198.51.100.0/24"}, 0,
+			false,
+		},
 		{"three networks", []string{"192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"}, 0, true},
-		{"three networks, one of them more than once", []string{"192.0.2.0/24", "198.51.100.0/24", "192.0.2.0/24", "203.0.113.0/24"}, 9 * time.Minute, true},
-		{"three networks, one of them too long ago", []string{"192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"}, 11 * time.Minute, false},
-		{"three networks of one IPv6 site", []string{"2001:db8:1::/64", "2001:db8:1:1::/64", "2001:db8:1:2::/64"}, 0, false},
+		{
+			"three networks, one of them more than once",
+			[]string{"192.0.2.0/24", "198.51.100.0/24", "192.0.2.0/24", "203.0.113.0/24"}, 9 * time.Minute, true,
+		},
+		{
+			"three networks, one of them too long ago", []string{"192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"},
+			11 * time.Minute, false,
+		},
+		{
+			"three networks of one IPv6 site", []string{"2001:db8:1::/64", "2001:db8:1:1::/64", "2001:db8:1:2::/64"}, 0,
+			false,
+		},
 		{"three IPv6 sites", []string{"2001:db8:1::/64", "2001:db8:2::/64", "2001:db8:3::/64"}, 0, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			now := time.Now()
-			w, _ := one(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Dot: {Reply: "554 5.7.1 127.0.0.1 is listed"}}},
+			w,
+				_ := one(t,
+				smtptest.Behaviour{
+					Answers: map[string]smtptest.Answer{smtptest.Dot: {Reply: "554 5.7.1 127.0.0.1 is listed"}},
+				},
 				func(c *Config) { c.Now = func() time.Time { return now } })
 			for i, network := range c.networks {
 				last := i == len(c.networks)-1
@@ -146,7 +198,11 @@ func TestARefusalOfUsAtTheDotCoolsTheSiteWhenThreeNetworksMetIt(t *testing.T) {
 }
 
 func TestARefusalOfUsInsideTheMessageCountsAsAtTheDot(t *testing.T) {
-	w, _ := one(t, smtptest.Behaviour{Extensions: smtptest.Without("CHUNKING"), Body: &smtptest.Fault{After: 10, Answer: smtptest.Answer{Reply: "554 5.7.1 127.0.0.1 is listed"}}}, nil)
+	w, _ := one(t,
+		smtptest.Behaviour{
+			Extensions: smtptest.Without("CHUNKING"),
+			Body:       &smtptest.Fault{After: 10, Answer: smtptest.Answer{Reply: "554 5.7.1 127.0.0.1 is listed"}},
+		}, nil)
 	tx := begin(t, w, to("one.test"))
 	rcpt(t, tx, "b@one.test")
 	out := finish(t, tx)
@@ -158,7 +214,8 @@ func TestARefusalOfUsInsideTheMessageCountsAsAtTheDot(t *testing.T) {
 
 func TestAVerdictOnTheAuthenticationOfAMessageIsItsOwn(t *testing.T) {
 	w, _ := one(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Dot: {
-		Reply: "550-5.7.26 This mail has been blocked because the sender is unauthenticated.\n550 5.7.26  SPF [x.test] with ip: [127.0.0.1] = did not pass",
+		Reply: "550-5.7.26 This mail has been blocked because the sender is unauthenticated.\n550 5.7.26  SPF " +
+			"[x.test] with ip: [127.0.0.1] = did not pass",
 	}}}, nil)
 	for _, network := range []string{"192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"} {
 		out, cool := dotFrom(t, w, network)

@@ -190,8 +190,9 @@ func connectTime(ctx context.Context, most time.Duration, left int) time.Duratio
 func (l *Local) target(p *place, host string, a netip.Addr) smtpclient.Target {
 	policy := smtpclient.TLSPolicy(p.way.TLS)
 	t := smtpclient.Target{
-		Network: "tcp", Host: host, Helo: l.cfg.Helo, TLS: policy, TLSConfig: l.tls[policy], User: p.way.User, Password: p.password,
-		LMTP: p.way.Transport == mail.LMTP || p.way.Transport == mail.LMTPUnix,
+		Network: "tcp", Host: host, Helo: l.cfg.Helo, TLS: policy, TLSConfig: l.tls[policy], User: p.way.User,
+		Password: p.password,
+		LMTP:     p.way.Transport == mail.LMTP || p.way.Transport == mail.LMTPUnix,
 	}
 	if p.way.Transport == mail.LMTPUnix {
 		t.Network, t.Addr = "unix", host
@@ -264,7 +265,8 @@ func brokeOff(err error) bool {
 	var record tls.RecordHeaderError
 	var unknown x509.UnknownAuthorityError
 	var name x509.HostnameError
-	return !errors.As(err, &certificate) && !errors.As(err, &record) && !errors.As(err, &unknown) && !errors.As(err, &name)
+	return !errors.As(err, &certificate) && !errors.As(err, &record) && !errors.As(err, &unknown) &&
+		!errors.As(err, &name)
 }
 
 // An attempt is what became of dialling one address.
@@ -277,7 +279,8 @@ type attempt struct {
 // race dials the first of at most two addresses, and the second as well if the first has not accepted the connection
 // after headStart. The first to accept is kept and the other given up, because two sessions with one host would count
 // against us. It returns when nothing it started is running; tried says how many of the addresses were.
-func (l *Local) race(ctx context.Context, addrs []netip.Addr, dial func(context.Context, netip.Addr) (*session, error)) (won attempt, tried int, failed failures) {
+func (l *Local) race(ctx context.Context, addrs []netip.Addr,
+	dial func(context.Context, netip.Addr) (*session, error)) (won attempt, tried int, failed failures) {
 	if len(addrs) == 1 {
 		opened, err := dial(ctx, addrs[0])
 		if err != nil {

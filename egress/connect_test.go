@@ -21,7 +21,9 @@ import (
 
 func TestAddressesOfBothFamiliesTakeTurns(t *testing.T) {
 	var in []netip.Addr
-	for _, s := range []string{"2001:db8::1", "2001:db8::2", "2001:db8::3", "192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"} {
+	for _, s := range []string{
+		"2001:db8::1", "2001:db8::2", "2001:db8::3", "192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4",
+	} {
 		in = append(in, netip.MustParseAddr(s))
 	}
 	var got []string
@@ -69,7 +71,8 @@ func TestIPv6IsPreferred(t *testing.T) {
 }
 
 // dialer gives a function for race that treats hole as an address that never answers.
-func dialer(l *Local, port int, hole netip.Addr, started *atomic.Int32) func(context.Context, netip.Addr) (*session, error) {
+func dialer(l *Local, port int, hole netip.Addr,
+	started *atomic.Int32) func(context.Context, netip.Addr) (*session, error) {
 	return func(ctx context.Context, a netip.Addr) (*session, error) {
 		started.Add(1)
 		if a == hole {
@@ -87,7 +90,8 @@ func TestAnAddressThatNeverAnswersIsOvertaken(t *testing.T) {
 	hole, good := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("127.0.0.1")
 	var started atomic.Int32
 	begun := time.Now()
-	won, tried, failed := w.relay.Local().race(t.Context(), []netip.Addr{hole, good}, dialer(w.relay.local, port(t, s), hole, &started))
+	won, tried, failed := w.relay.Local().race(t.Context(), []netip.Addr{hole, good},
+		dialer(w.relay.local, port(t, s), hole, &started))
 	if won.session == nil || won.addr != good || tried != 2 || len(failed) != 1 {
 		t.Fatalf("won %+v, tried %d, %v", won, tried, failed)
 	}
@@ -109,7 +113,8 @@ func TestAServerThatIsSlowToGreetIsNotConnectedToTwice(t *testing.T) {
 	var started atomic.Int32
 	timer := time.AfterFunc(2*headStart, func() { close(held) })
 	defer timer.Stop()
-	won, tried, failed := w.relay.Local().race(t.Context(), []netip.Addr{a, b}, dialer(w.relay.local, port(t, s1), netip.Addr{}, &started))
+	won, tried, failed := w.relay.Local().race(t.Context(), []netip.Addr{a, b},
+		dialer(w.relay.local, port(t, s1), netip.Addr{}, &started))
 	if won.session == nil || won.addr != a || tried != 1 || len(failed) != 0 || started.Load() != 1 {
 		t.Fatalf("won %+v, tried %d, %v", won, tried, failed)
 	}
@@ -164,14 +169,28 @@ func TestTLSPolicies(t *testing.T) {
 		clients int
 	}{
 		{"opportunistic takes TLS", TLSOpportunistic, smtptest.Behaviour{TLS: good}, "", "TLS 1.3", 1},
-		{"opportunistic takes a stranger's certificate", TLSOpportunistic, smtptest.Behaviour{TLS: stranger.Server("x")}, "", "TLS 1.3", 1},
+		{
+			"opportunistic takes a stranger's certificate", TLSOpportunistic,
+			smtptest.Behaviour{TLS: stranger.Server("x")}, "", "TLS 1.3", 1,
+		},
 		{"opportunistic takes clear", TLSOpportunistic, smtptest.Behaviour{}, "", "", 1},
-		{"opportunistic takes a refused STARTTLS", TLSOpportunistic, smtptest.Behaviour{TLS: good, Answers: map[string]smtptest.Answer{"STARTTLS": {Reply: "454 4.7.0 Not now"}}}, "", "", 1},
+		{
+			"opportunistic takes a refused STARTTLS", TLSOpportunistic,
+			smtptest.Behaviour{
+				TLS: good, Answers: map[string]smtptest.Answer{"STARTTLS": {Reply: "454 4.7.0 Not now"}},
+			}, "", "", 1,
+		},
 		{"opportunistic begins again in clear", TLSOpportunistic, smtptest.Behaviour{TLS: &tls.Config{}}, "", "", 2},
 		{"none does not ask", TLSNone, smtptest.Behaviour{TLS: good}, "", "", 1},
 		{"required takes the right certificate", TLSRequired, smtptest.Behaviour{TLS: good}, "", "TLS 1.3", 1},
-		{"required refuses another's certificate", TLSRequired, smtptest.Behaviour{TLS: ca.Server("mx2.one.test")}, "451 4.7.5", "", 1},
-		{"required refuses a stranger's certificate", TLSRequired, smtptest.Behaviour{TLS: stranger.Server("mx1.one.test")}, "451 4.7.5", "", 1},
+		{
+			"required refuses another's certificate", TLSRequired, smtptest.Behaviour{TLS: ca.Server("mx2.one.test")},
+			"451 4.7.5", "", 1,
+		},
+		{
+			"required refuses a stranger's certificate", TLSRequired,
+			smtptest.Behaviour{TLS: stranger.Server("mx1.one.test")}, "451 4.7.5", "", 1,
+		},
 		{"required refuses clear", TLSRequired, smtptest.Behaviour{}, "451 4.7.5", "", 1},
 		{"required refuses old TLS", TLSRequired, smtptest.Behaviour{TLS: old}, "451 4.7.5", "", 1},
 	} {
@@ -304,9 +323,12 @@ func TestSmarthostsAreVerifiedAndAuthenticatedWith(t *testing.T) {
 		return p, ok && host == "fixed.test" && port != 0
 	}
 	for _, transport := range []mail.Transport{mail.Submission, mail.SMTPS, mail.SMTP} {
-		w, s := one(t, smtptest.Behaviour{TLS: ca.Server("fixed.test"), Implicit: transport == mail.SMTPS, Users: users}, func(c *Config) {
-			c.RootCAs, c.Password = ca.Pool(), password
-		})
+		w, s := one(t,
+			smtptest.Behaviour{
+				TLS: ca.Server("fixed.test"), Implicit: transport == mail.SMTPS, Users: users,
+			}, func(c *Config) {
+				c.RootCAs, c.Password = ca.Pool(), password
+			})
 		d := to("one.test")
 		d.NextHop = mail.NextHop{Transport: transport, Host: "fixed.test", Port: uint16(port(t, s)), User: "u@x"}
 		deliver(t, w, d, "b@one.test")
@@ -314,7 +336,8 @@ func TestSmarthostsAreVerifiedAndAuthenticatedWith(t *testing.T) {
 		deliver(t, w, d, "b@one.test")
 		deliver(t, w, d, "b@one.test")
 		m := s.Messages()
-		if len(m) != 3 || m[0].User != "u@x" || m[1].User != "v@x" || m[2].User != "v@x" || m[2].TLS == 0 || s.Counts().Connections != 2 {
+		if len(m) != 3 || m[0].User != "u@x" || m[1].User != "v@x" || m[2].User != "v@x" || m[2].TLS == 0 ||
+			s.Counts().Connections != 2 {
 			t.Errorf("%v: %d connections, %+v", transport, s.Counts().Connections, m)
 		}
 		d.NextHop.User = "w@x"
@@ -326,9 +349,10 @@ func TestSmarthostsAreVerifiedAndAuthenticatedWith(t *testing.T) {
 
 func TestAWrongPasswordIsAboutUsAndNeverShown(t *testing.T) {
 	ca := smtptest.NewCA()
-	w, s := one(t, smtptest.Behaviour{TLS: ca.Server("fixed.test"), Users: map[string]string{"u": "right"}}, func(c *Config) {
-		c.RootCAs, c.Password = ca.Pool(), func(string, string, uint16) (string, bool) { return "wr0ngsecret", true }
-	})
+	w, s := one(t, smtptest.Behaviour{TLS: ca.Server("fixed.test"), Users: map[string]string{"u": "right"}},
+		func(c *Config) {
+			c.RootCAs, c.Password = ca.Pool(), func(string, string, uint16) (string, bool) { return "wr0ngsecret", true }
+		})
 	d := to("one.test")
 	d.NextHop = mail.NextHop{Transport: mail.Submission, Host: "fixed.test", Port: uint16(port(t, s)), User: "u"}
 	_, err := w.relay.Begin(t.Context(), d)
@@ -343,7 +367,9 @@ func TestAWrongPasswordIsAboutUsAndNeverShown(t *testing.T) {
 
 func TestASourceAddressIsAlwaysTheSameForASite(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{}, func(c *Config) {
-		c.Sources = []netip.Addr{netip.MustParseAddr("127.0.0.7"), netip.MustParseAddr("127.0.0.8"), netip.MustParseAddr("::1")}
+		c.Sources = []netip.Addr{
+			netip.MustParseAddr("127.0.0.7"), netip.MustParseAddr("127.0.0.8"), netip.MustParseAddr("::1"),
+		}
 		limits(t, "connections=5 messages=1 idle=1m age=1h")(c)
 	})
 	for range 3 {

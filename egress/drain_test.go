@@ -19,7 +19,8 @@ const octetsOf = "octets"
 
 // hanging starts a destination that answers everything but one verb, and a world with it. reached gets a value when it
 // got as far.
-func hanging(t *testing.T, verb string, ext []string, secure *tls.Config, change func(*Config)) (w *world, reached chan struct{}) {
+func hanging(t *testing.T, verb string, ext []string, secure *tls.Config,
+	change func(*Config)) (w *world, reached chan struct{}) {
 	reached = make(chan struct{}, 100)
 	b := smtptest.Behaviour{Extensions: ext, TLS: secure, On: func(s smtptest.Step) (smtptest.Answer, bool) {
 		if s.Verb != verb {
@@ -58,7 +59,8 @@ func given[T any](t *testing.T, result <-chan T) (got T) {
 func TestTheEndOfADrainEndsEveryWaitForADestination(t *testing.T) {
 	stuffed := smtptest.Without("CHUNKING")
 	var written atomic.Int64
-	rcptAnd := func(then func(ctx context.Context, tx mail.Transaction) error) func(context.Context, mail.Transaction) error {
+	rcptAnd := func(then func(ctx context.Context, tx mail.Transaction) error) func(context.Context,
+		mail.Transaction) error {
 		return func(ctx context.Context, tx mail.Transaction) error {
 			if err := tx.Rcpt(ctx, path("b@one.test")); err != nil {
 				return fmt.Errorf("at RCPT: %w", err)

@@ -164,7 +164,8 @@ func (l *Local) within(ctx context.Context) context.Context {
 // anomaly tells the operator that a destination refuses us.
 func (l *Local) anomaly(d *mail.Delivery, r *mail.Refusal, verb string) {
 	l.cfg.Emit(mail.Event{
-		Kind: mail.Anomaly, Time: l.cfg.Now(), Trace: d.Trace, Client: d.Client.Addr(), NextHop: d.NextHop, Site: d.Site,
+		Kind: mail.Anomaly, Time: l.cfg.Now(), Trace: d.Trace, Client: d.Client.Addr(), NextHop: d.NextHop,
+		Site: d.Site,
 		Host: r.Host, Verb: verb, Reply: r.Reply, Reason: "refused by destination: " + r.Reason, Cause: r,
 	})
 }

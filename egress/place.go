@@ -24,7 +24,9 @@ type place struct {
 
 // place finds where h leads. Errors are *mail.Refusal.
 func (l *Local) place(ctx context.Context, h mail.NextHop) (place, error) {
-	p := place{way: pool.Way{Transport: h.Transport, Port: l.port(h), TLS: uint8(l.policy(h)), User: h.User, Helo: l.cfg.Helo}}
+	p := place{way: pool.Way{
+		Transport: h.Transport, Port: l.port(h), TLS: uint8(l.policy(h)), User: h.User, Helo: l.cfg.Helo,
+	}}
 	if h.Transport == mail.MX {
 		set, err := l.finder.Hosts(ctx, h.Host)
 		if err != nil {

@@ -112,7 +112,8 @@ func (p *placed) replay(ctx context.Context, tx mail.Transaction, err error) err
 			return err
 		}
 		if err != nil {
-			return mail.Refuse(451, 3, 0, "The destination no longer accepts every recipient, try again", "refused at the replay", err)
+			return mail.Refuse(451, 3, 0, "The destination no longer accepts every recipient, try again",
+				"refused at the replay", err)
 		}
 	}
 	if p.data != nil {

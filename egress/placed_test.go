@@ -58,10 +58,14 @@ func TestATransactionWhoseOwnerIsLostIsTakenUpByWhoeverOwnsTheSiteThen(t *testin
 		asked  string // in turn
 		told   string // to the operator, of each that was lost
 	}{
-		"the next owner has been found":     {owners: []string{"b", "c"}, lost: []string{"b"}, asked: "b c ", told: "b: peer lost, handed to another; "},
-		"it is this node":                   {owners: []string{"b", ""}, lost: []string{"b"}, asked: "b ", told: "b: peer lost, delivered from here; "},
-		"the lost one is still the owner":   {owners: []string{"b", "b"}, lost: []string{"b"}, asked: "b ", told: "b: peer lost, delivered from here; "},
-		"the next owner is lost as well":    {owners: []string{"b", "c", "d"}, lost: []string{"b", "c"}, asked: "b c ", told: "b: peer lost, handed to another; c: peer lost, delivered from here; "},
+		"the next owner has been found": {owners: []string{"b", "c"}, lost: []string{"b"}, asked: "b c ",
+			told: "b: peer lost, handed to another; "},
+		"it is this node": {owners: []string{"b", ""}, lost: []string{"b"}, asked: "b ",
+			told: "b: peer lost, delivered from here; "},
+		"the lost one is still the owner": {owners: []string{"b", "b"}, lost: []string{"b"}, asked: "b ",
+			told: "b: peer lost, delivered from here; "},
+		"the next owner is lost as well": {owners: []string{"b", "c", "d"}, lost: []string{"b", "c"}, asked: "b c ",
+			told: "b: peer lost, handed to another; c: peer lost, delivered from here; "},
 		"the owner is not lost in any case": {owners: []string{"b"}, asked: "b "},
 	} {
 		t.Run(name, func(t *testing.T) {

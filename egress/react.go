@@ -46,12 +46,14 @@ func (l *Local) react(s *slot, d *mail.Delivery, err error, opened bool) (done f
 		var until time.Time
 		until, news = s.Suspend(action.For, err)
 		if news && l.cfg.Suspensions != nil {
-			l.cfg.Suspensions.Suspend(d.Site, until, fmt.Sprintf("%s: %d %s, %s", reply.Verb, reply.Reply.Code, enhanced(reply.Reply), text))
+			l.cfg.Suspensions.Suspend(d.Site, until,
+				fmt.Sprintf("%s: %d %s, %s", reply.Verb, reply.Reply.Code, enhanced(reply.Reply), text))
 		}
 	}
 	if news {
 		l.cfg.Emit(mail.Event{
-			Kind: mail.Anomaly, Time: l.cfg.Now(), Trace: d.Trace, Client: d.Client.Addr(), NextHop: d.NextHop, Site: d.Site,
+			Kind: mail.Anomaly, Time: l.cfg.Now(), Trace: d.Trace, Client: d.Client.Addr(), NextHop: d.NextHop,
+			Site: d.Site,
 			Verb: reply.Verb, Reply: reply.Reply, Reason: "reaction: " + text, Cause: err,
 		})
 	}
@@ -107,7 +109,8 @@ func (l *Local) suspended(site mail.Site) error {
 
 // paused is the Refusal for a Site that is suspended until then.
 func paused(until time.Time, cause error) *mail.Refusal {
-	return mail.Refuse(451, 4, 5, "Destination asked for a pause, try again after "+until.UTC().Format("15:04:05 UTC"), "suspended", cause)
+	return mail.Refuse(451, 4, 5, "Destination asked for a pause, try again after "+until.UTC().Format("15:04:05 UTC"),
+		"suspended", cause)
 }
 
 // Resume ends the suspension of a Site, and its cooling at this node.

@@ -99,7 +99,9 @@ func TestAProvidersLimitsAreUsedAndHardlyEverMet(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			rules, err := feedback.Parse("test", "421 * * \"too many connections\" -> fewer sessions\n4yz 4.7.0 * \"rate limit exceeded\" -> slower 20% for 5s\n")
+			rules, err := feedback.Parse("test",
+				"421 * * \"too many connections\" -> fewer sessions\n4yz 4.7.0 * \"rate limit exceeded\" -> slower "+
+					"20% for 5s\n")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -118,7 +120,8 @@ func TestAProvidersLimitsAreUsedAndHardlyEverMet(t *testing.T) {
 			got := float64(taken.Load()-before) / time.Since(begun).Seconds()
 			refused = deferred.Load() - refused
 			n := s.Counts()
-			t.Logf("%.1f messages/s of 100, %d deferred of %d, %d before; %d sessions at most, %d in all, %+v", got, refused, taken.Load()-before,
+			t.Logf("%.1f messages/s of 100, %d deferred of %d, %d before; %d sessions at most, %d in all, %+v", got,
+				refused, taken.Load()-before,
 				deferred.Load()-refused, n.Peak, n.Connections, w.relay.local.pool.Lessons())
 			// On a machine that is ours alone it is 90 to 95, and 1 % deferred at most; others may be at work here.
 			if got < 40 || got > 102 {
@@ -145,7 +148,11 @@ func pause(t *testing.T, d time.Duration) {
 // TestSessionsOverAProvidersNumberWaitForOthersAndFailNobody has a destination that takes 5 sessions at once and does
 // not say so before it is too late.
 func TestSessionsOverAProvidersNumberWaitForOthersAndFailNobody(t *testing.T) {
-	w, s := one(t, smtptest.Behaviour{MaxSessions: 5, Answers: map[string]smtptest.Answer{smtptest.Dot: {After: 5 * time.Millisecond}}},
+	w,
+		s := one(t,
+		smtptest.Behaviour{
+			MaxSessions: 5, Answers: map[string]smtptest.Answer{smtptest.Dot: {After: 5 * time.Millisecond}},
+		},
 		limits(t, "connections=20 messages=1000 idle=1m age=1h"))
 	deliver(t, w, to("one.test"), "b@one.test") // one is open, so that those that come at once have one to wait for
 	var all sync.WaitGroup
@@ -171,10 +178,14 @@ func TestSessionsOverAProvidersNumberWaitForOthersAndFailNobody(t *testing.T) {
 func Test300HostsOfOneProviderAreOneSiteWithOneLimit(t *testing.T) {
 	var zone strings.Builder
 	for i := range 300 {
-		fmt.Fprintf(&zone, "d%d.test. 60 IN MX 10 tenant%d.mail.provider.test.\ntenant%d.mail.provider.test. 60 IN A 127.0.0.1\n", i, i, i)
+		fmt.Fprintf(&zone,
+			"d%d.test. 60 IN MX 10 tenant%d.mail.provider.test.\ntenant%d.mail.provider.test. 60 IN A "+
+				"127.0.0.1\n", i, i, i)
 	}
 	s := smtptest.Start(t, smtptest.Behaviour{MaxSessions: 6})
-	providers, err := mx.ParseProviders("test", "limits * connections=20 messages=100 idle=30s age=10m\nsite big .mail.provider.test\nlimits big connections=6\n")
+	providers, err := mx.ParseProviders("test",
+		"limits * connections=20 messages=100 idle=30s age=10m\nsite big .mail.provider.test\nlimits big "+
+			"connections=6\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -249,7 +260,11 @@ func TestASuspendedSiteIsRefusedWithItsTimeAndReopenedByOneMessage(t *testing.T)
 			if err != nil {
 				t.Fatal(err)
 			}
-			bad := smtptest.Behaviour{Answers: map[string]smtptest.Answer{"MAIL": {Reply: "421 4.7.1 [TS03] All messages are deferred", Close: true}}}
+			bad := smtptest.Behaviour{
+				Answers: map[string]smtptest.Answer{"MAIL": {
+					Reply: "421 4.7.1 [TS03] All messages are deferred", Close: true,
+				}},
+			}
 			w, s := one(t, smtptest.Behaviour{}, func(c *Config) {
 				c.Now, c.Reactions = now, rules
 				if shared {
@@ -324,7 +339,10 @@ func TestAClientCannotSlowASiteWithWordsOfItsOwn(t *testing.T) {
 }
 
 func TestWhatOneStrangersMessagesAreRefusedForDoesNotSlowTheOthers(t *testing.T) {
-	w, _ := one(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Dot: {Reply: "450 4.7.0 Message rate limit exceeded"}}}, nil)
+	w, _ := one(t,
+		smtptest.Behaviour{
+			Answers: map[string]smtptest.Answer{smtptest.Dot: {Reply: "450 4.7.0 Message rate limit exceeded"}},
+		}, nil)
 	send := func(network string, favoured bool) int {
 		d := to("one.test")
 		d.Client, d.Favoured = netip.MustParsePrefix(network), favoured
@@ -342,7 +360,10 @@ func TestWhatOneStrangersMessagesAreRefusedForDoesNotSlowTheOthers(t *testing.T)
 	if send("203.0.113.0/24", false) != 1 {
 		t.Error("three networks did not")
 	}
-	w, _ = one(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Dot: {Reply: "450 4.7.0 Message rate limit exceeded"}}}, nil)
+	w, _ = one(t,
+		smtptest.Behaviour{
+			Answers: map[string]smtptest.Answer{smtptest.Dot: {Reply: "450 4.7.0 Message rate limit exceeded"}},
+		}, nil)
 	if send("192.0.2.0/24", true) != 1 {
 		t.Error("a client of ours did not")
 	}

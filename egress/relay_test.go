@@ -30,7 +30,9 @@ func TestAMessageReachesTheMXHostAndTheNextReusesItsSession(t *testing.T) {
 }
 
 func TestAStreamedMessageArrivesWhole(t *testing.T) {
-	for name, ext := range map[string][]string{"by BDAT": nil, "by DATA": smtptest.Without("CHUNKING"), "without PIPELINING": {}} {
+	for name, ext := range map[string][]string{
+		"by BDAT": nil, "by DATA": smtptest.Without("CHUNKING"), "without PIPELINING": {},
+	} {
 		w, s := one(t, smtptest.Behaviour{Extensions: ext}, nil)
 		tx := begin(t, w, to("one.test"))
 		rcpt(t, tx, "b@one.test", "c@one.test")
@@ -90,9 +92,11 @@ func TestACauseTellsOfEachHost(t *testing.T) {
 
 func TestTheNextHostIsTriedWhenOneDoesNotTakeUs(t *testing.T) {
 	for name, b := range map[string]smtptest.Behaviour{
-		"4yz greeting":        {Answers: map[string]smtptest.Answer{smtptest.Greeting: {Reply: "450 4.3.2 Later"}}},
-		"5yz greeting":        {Answers: map[string]smtptest.Answer{smtptest.Greeting: {Reply: "554 5.7.1 No"}}},
-		"421 greeting":        {Answers: map[string]smtptest.Answer{smtptest.Greeting: {Reply: "421 4.3.2 Busy", Close: true}}},
+		"4yz greeting": {Answers: map[string]smtptest.Answer{smtptest.Greeting: {Reply: "450 4.3.2 Later"}}},
+		"5yz greeting": {Answers: map[string]smtptest.Answer{smtptest.Greeting: {Reply: "554 5.7.1 No"}}},
+		"421 greeting": {Answers: map[string]smtptest.Answer{smtptest.Greeting: {
+			Reply: "421 4.3.2 Busy", Close: true,
+		}}},
 		"no greeting":         {Answers: map[string]smtptest.Answer{smtptest.Greeting: {Close: true}}},
 		"reset at connection": {Answers: map[string]smtptest.Answer{smtptest.Greeting: {Reset: true}}},
 		"EHLO refused":        {Answers: map[string]smtptest.Answer{"EHLO": {Reply: "450 4.7.1 No"}}},
@@ -155,7 +159,9 @@ func TestAnswersToRCPTAreTheDestinationsOwn(t *testing.T) {
 
 func TestARecipientThatDoesNotExistIsAskedForOnceInAWhile(t *testing.T) {
 	now := time.Now()
-	w, s := one(t, smtptest.Behaviour{Recipients: smtptest.ByLocalPart()}, func(c *Config) { c.Now = func() time.Time { return now } })
+	w, s := one(t, smtptest.Behaviour{Recipients: smtptest.ByLocalPart()}, func(c *Config) {
+		c.Now = func() time.Time { return now }
+	})
 	for range 3 {
 		tx := begin(t, w, to("one.test"))
 		want(t, tx.Rcpt(t.Context(), path("550@one.test")), "550 5.1.1")
@@ -175,7 +181,8 @@ func TestARecipientThatDoesNotExistIsAskedForOnceInAWhile(t *testing.T) {
 }
 
 func TestARefusalOfMAILIsTheErrorOfEveryRecipient(t *testing.T) {
-	w, s := one(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{"MAIL": {Reply: "550 5.1.8 Bad sender"}}}, nil)
+	w, s := one(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{"MAIL": {Reply: "550 5.1.8 Bad sender"}}},
+		nil)
 	tx := begin(t, w, to("one.test"))
 	want(t, tx.Rcpt(t.Context(), path("b@one.test")), "550 5.1.8")
 	want(t, tx.Rcpt(t.Context(), path("c@one.test")), "550 5.1.8")
@@ -201,7 +208,9 @@ func TestARefusalOfMAILOnAReusedSessionIsTriedOnceOnAFreshOne(t *testing.T) {
 				deliver(t, w, to("one.test"), "b@one.test")
 			}
 			deliverOnce(nil)
-			deliverOnce(func(s smtptest.Step) (smtptest.Answer, bool) { return refusal, s.Verb == "MAIL" && s.Session == 1 })
+			deliverOnce(func(s smtptest.Step) (smtptest.Answer, bool) {
+				return refusal, s.Verb == "MAIL" && s.Session == 1
+			})
 			if c := s.Counts(); c.Connections != 2 || c.Messages != 2 {
 				t.Errorf("%+v", c)
 			}

@@ -46,15 +46,20 @@ func TestHoldersEachInANetworkOfItsOwnDoNotStarveAnotherNetwork(t *testing.T) {
 			<-ctx.Done()
 		})
 	}
-	if err := s.WaitFor(t.Context(), func(c smtptest.Counts) bool { return c.Commands["RCPT"] >= messages+15 }); err != nil {
+	if err := s.WaitFor(t.Context(), func(c smtptest.Counts) bool {
+		return c.Commands["RCPT"] >= messages+15
+	}); err != nil {
 		t.Fatal(err)
 	}
 	beside := sendAll(t, w, messages)
-	if err := s.WaitFor(t.Context(), func(c smtptest.Counts) bool { return c.Commands["RCPT"] >= 2*messages+holders }); err != nil {
+	if err := s.WaitFor(t.Context(), func(c smtptest.Counts) bool {
+		return c.Commands["RCPT"] >= 2*messages+holders
+	}); err != nil {
 		t.Fatal(err)
 	}
 	after := sendAll(t, w, messages)
-	t.Logf("p50 %v alone, %v while they come, %v beside them; p99 %v, %v, %v", at(alone, 50), at(beside, 50), at(after, 50),
+	t.Logf("p50 %v alone, %v while they come, %v beside them; p99 %v, %v, %v", at(alone, 50), at(beside, 50),
+		at(after, 50),
 		at(alone, 99), at(beside, 99), at(after, 99))
 	// Each of those who come gets its turn and its RCPT, which takes the machine some time as well.
 	if got, most := at(beside, 99), 2*at(alone, 99)+500*time.Millisecond; got > most {

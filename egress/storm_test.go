@@ -24,7 +24,8 @@ func TestInAStormWhatWasAcknowledgedIsThereOnce(t *testing.T) {
 		return random.IntN(n)
 	}
 	trouble := []smtptest.Answer{
-		{Reset: true}, {Close: true}, {Reply: "421 4.3.2 Closing", Close: true}, {Reply: "450 4.2.0 Later"}, {Reply: "550 5.2.0 No"},
+		{Reset: true}, {Close: true}, {Reply: "421 4.3.2 Closing", Close: true}, {Reply: "450 4.2.0 Later"},
+		{Reply: "550 5.2.0 No"},
 	}
 	w, s := one(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
 		switch s.Verb {

@@ -68,7 +68,8 @@ func (t *transaction) get(ctx context.Context) error {
 	for tries := 0; ; tries++ {
 		c, span := l.span(ctx, "egress.pool")
 		s, err := l.pool.Get(c, pool.Request{
-			Site: p.site, Limits: p.limits, Way: p.way, Hosts: p.hosts, Client: t.d.Client, Favoured: t.d.Favoured, Again: t.counted,
+			Site: p.site, Limits: p.limits, Way: p.way, Hosts: p.hosts, Client: t.d.Client, Favoured: t.d.Favoured,
+			Again: t.counted,
 		})
 		end(span, err)
 		if err != nil {

@@ -286,7 +286,10 @@ func TestAbortLeavesNothingAndKeepsTheSessionWhereItCan(t *testing.T) {
 }
 
 func TestACooledSiteIsProbedAndOpensAgain(t *testing.T) {
-	w, s := one(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Greeting: {Reply: "421 4.3.2 Busy", Close: true}}}, nil)
+	w, s := one(t,
+		smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Greeting: {
+			Reply: "421 4.3.2 Busy", Close: true,
+		}}}, nil)
 	_, err := w.relay.Begin(t.Context(), to("one.test"))
 	want(t, err, "451 4.4.1")
 	before := s.Counts().Connections
@@ -359,7 +362,9 @@ func TestShutdownSaysQUITAndRefusesWhatComesLater(t *testing.T) {
 	if err := w.relay.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if err := s.WaitFor(t.Context(), func(c smtptest.Counts) bool { return c.Current == 0 && c.Quits == 1 }); err != nil {
+	if err := s.WaitFor(t.Context(), func(c smtptest.Counts) bool {
+		return c.Current == 0 && c.Quits == 1
+	}); err != nil {
 		t.Error(err)
 	}
 }

@@ -21,7 +21,8 @@ func TestWhatIsKeptOfAnUnknownRecipientIsOneShortLine(t *testing.T) {
 		if r.Host != "mx1.one.test" || r.Reason != "upstream" {
 			t.Errorf("got %+v", r)
 		}
-		if again == 1 && (len(r.Reply.Text) != mail.MaxReplyLine || strings.Contains(r.Reply.Text, "\n") || r.Cause != nil) {
+		if again == 1 &&
+			(len(r.Reply.Text) != mail.MaxReplyLine || strings.Contains(r.Reply.Text, "\n") || r.Cause != nil) {
 			t.Errorf("got %d octets with the cause %v", len(r.Reply.Text), r.Cause)
 		}
 		tx.Abort()
@@ -41,9 +42,11 @@ func TestUnknownRecipientsTakeNoMoreMemoryThanTheyMay(t *testing.T) {
 		for i := range n {
 			text := strings.Repeat("z", 16<<10)
 			r := mail.Refuse(550, 1, 1, text, "upstream", fmt.Errorf("RCPT: 550 5.1.1 %s", text))
-			line := fmt.Sprintf("RCPT TO:<%d%s@one.test>%s", from+i, strings.Repeat("x", 200), strings.Repeat(" ", 2000))
+			line := fmt.Sprintf("RCPT TO:<%d%s@one.test>%s", from+i, strings.Repeat("x", 200),
+				strings.Repeat(" ", 2000))
 			at := strings.IndexByte(line, '@')
-			l.setUnknown("mx1.one.test", mail.Path{Local: line[len("RCPT TO:<"):at], Domain: line[at+1 : at+1+len("one.test")]}, r)
+			l.setUnknown("mx1.one.test",
+				mail.Path{Local: line[len("RCPT TO:<"):at], Domain: line[at+1 : at+1+len("one.test")]}, r)
 		}
 	}
 	before := used()

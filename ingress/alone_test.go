@@ -48,9 +48,10 @@ func alone(name string) func(q mail.Query) ([]mail.Route, error) {
 }
 
 func TestARecipientThatIsToBeAloneIs(t *testing.T) {
-	routes := book{"a": alone("a"), "b": alone("b"), "plain": to("far.example", "x@far.example"), "trap": func(q mail.Query) ([]mail.Route, error) {
-		return []mail.Route{{Action: mail.Drop}}, nil
-	}}
+	routes := book{"a": alone("a"), "b": alone("b"), "plain": to("far.example", "x@far.example"),
+		"trap": func(q mail.Query) ([]mail.Route, error) {
+			return []mail.Route{{Action: mail.Drop}}, nil
+		}}
 	for _, tt := range []struct{ name, first, then string }{
 		{"beside another one", "a", "b"},
 		{"beside a plain one", "a", "plain"},
@@ -103,7 +104,8 @@ func TestARecipientsRateIsDrawnWhenItIsAccepted(t *testing.T) {
 	if reply := once("450 4.7.1 Too many messages to this address"); !strings.Contains(reply, "id=") {
 		t.Errorf("got %q", reply)
 	}
-	if e := w.last(mail.Refused); e.Reason != "rate of the recipient" || e.Forward.String() != "a@example.com" || h.begins != begins {
+	if e := w.last(mail.Refused); e.Reason != "rate of the recipient" || e.Forward.String() != "a@example.com" ||
+		h.begins != begins {
 		t.Errorf("%+v, and the next hop was asked %d times", e, h.begins-begins)
 	}
 }
@@ -111,7 +113,8 @@ func TestARecipientsRateIsDrawnWhenItIsAccepted(t *testing.T) {
 func TestWhoLosesTheRaceForARateIsRefusedAndCanGoOn(t *testing.T) {
 	h := &hop{}
 	counts := &counter{allow: map[string]int{"a": 1}, drawn: map[string]int{}, race: true}
-	w := serve(t, book{"a": alone("a"), "plain": to("far.example", "x@far.example")}, h, func(c *Config, _ *wire.Config) { c.Rates = counts })
+	w := serve(t, book{"a": alone("a"), "plain": to("far.example", "x@far.example")}, h,
+		func(c *Config, _ *wire.Config) { c.Rates = counts })
 	w.say("MAIL FROM:<>", "250")
 	w.say("RCPT TO:<a@example.com>", "450 4.7.1 ")
 	w.say("RCPT TO:<plain@example.com>", "250")

@@ -57,7 +57,8 @@ func (s *session) Greet(ctx context.Context) error {
 func (s *session) refuseClient(err error) error {
 	reply := mail.ReplyFor(err)
 	e := mail.Event{
-		Kind: mail.Refused, Time: s.cfg.Now(), Client: s.client.Addr.Addr(), TLS: tlsVersion(s.client), Verb: "CONNECT", Reply: reply, Cause: err,
+		Kind: mail.Refused, Time: s.cfg.Now(), Client: s.client.Addr.Addr(), TLS: tlsVersion(s.client), Verb: "CONNECT",
+		Reply: reply, Cause: err,
 	}
 	s.tellScore(&e)
 	var r *mail.Refusal
@@ -160,7 +161,9 @@ func (s *session) inquire(ctx context.Context, forward mail.Path, route mail.Rou
 	group, paths := s.group(forward, route)
 	q := mail.RcptQuery{}
 	if s.cfg.Limits != nil {
-		q.Rates = s.cfg.Limits.Rcpt(rate.RcptQuestion{Client: s.strangerAddr(), Reverse: t.reverse, First: !t.counted, Rcpts: group})
+		q.Rates = s.cfg.Limits.Rcpt(rate.RcptQuestion{
+			Client: s.strangerAddr(), Reverse: t.reverse, First: !t.counted, Rcpts: group,
+		})
 	}
 	grey := s.cfg.Greylist != nil && s.score != nil && s.score.Grey(s.verdict)
 	if grey {
@@ -216,7 +219,8 @@ func (s *session) together(a mail.Path, ra mail.Route, b mail.Path, rb mail.Rout
 	case ra.Action == mail.Drop:
 		return true
 	}
-	return sameDelivery(ra, rb) && ra.NextHop.Transport < mail.LMTP && s.terms(&recipient{a, ra}) == s.terms(&recipient{b, rb})
+	return sameDelivery(ra, rb) && ra.NextHop.Transport < mail.LMTP &&
+		s.terms(&recipient{a, ra}) == s.terms(&recipient{b, rb})
 }
 
 // askCounts asks the store. That nothing can be counted is no fault of the client.

@@ -118,8 +118,10 @@ func judge(t *testing.T, routes book, relay Relay, sign bool, change func(*Confi
 	if sign {
 		seal := z.key(t, "example.net", "arc", dkim.RSASHA256)
 		c.keys = auth.Keyring{
-			ARC:     &seal,
-			Relay:   []dkim.SigningKey{z.key(t, "example.net", "r", dkim.RSASHA256), z.key(t, "example.net", "e", dkim.Ed25519SHA256)},
+			ARC: &seal,
+			Relay: []dkim.SigningKey{
+				z.key(t, "example.net", "r", dkim.RSASHA256), z.key(t, "example.net", "e", dkim.Ed25519SHA256),
+			},
 			Domains: map[string][]dkim.SigningKey{"example.com": {z.key(t, "example.com", "d", dkim.RSASHA256)}},
 		}
 		if err := a.Use(c.keys); err != nil {
@@ -212,7 +214,8 @@ func names(fields []dkim.Field) string {
 }
 
 const (
-	sealedNames = "Received ARC-Seal ARC-Message-Signature ARC-Authentication-Results Authentication-Results DKIM-Signature DKIM-Signature DKIM-Signature"
+	sealedNames = "Received ARC-Seal ARC-Message-Signature ARC-Authentication-Results Authentication-Results " +
+		"DKIM-Signature DKIM-Signature DKIM-Signature"
 	// arcNames are those above a message that its author domain has signed.
 	arcNames      = "Received ARC-Seal ARC-Message-Signature ARC-Authentication-Results Authentication-Results"
 	unsealedNames = "Received Authentication-Results"
@@ -263,7 +266,9 @@ func (c *court) verify(wantSignatures int) {
 }
 
 func from(domain, rest string) string {
-	return "From: <someone@" + domain + ">\r\nTo: <info@example.com>\r\nDate: Mon, 23 Nov 2026 00:00:00 +0000\r\nMessage-ID: <1@" + domain + ">\r\nSubject: x\r\n" + rest
+	return "From: <someone@" + domain +
+		">\r\nTo: <info@example.com>\r\nDate: Mon, 23 Nov 2026 00:00:00 +0000\r\nMessage-ID: <1@" + domain +
+		">\r\nSubject: x\r\n" + rest
 }
 
 // lines gives about n octets of body with dots.

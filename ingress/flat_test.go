@@ -52,9 +52,18 @@ func TestALargeForgeryTakesNoMemoryAndIsNotDelivered(t *testing.T) {
 		datas   int64
 		mode    mail.Mode
 	}{
-		{"with a foreign signature it is refused before it is sent", true, "evil.example", []string{"550 5.7.26"}, 0, mail.ModeStream},
-		{"with a replayed signature the end of data is withheld in stream", false, "bank.example", []string{"550 5.7.26"}, 1, mail.ModeStream},
-		{"with a replayed signature the end of data is withheld in predict", true, "bank.example", []string{"550 5.7.26"}, 1, mail.ModePredict},
+		{
+			"with a foreign signature it is refused before it is sent", true, "evil.example", []string{"550 5.7.26"}, 0,
+			mail.ModeStream,
+		},
+		{
+			"with a replayed signature the end of data is withheld in stream", false, "bank.example",
+			[]string{"550 5.7.26"}, 1, mail.ModeStream,
+		},
+		{
+			"with a replayed signature the end of data is withheld in predict", true, "bank.example",
+			[]string{"550 5.7.26"}, 1, mail.ModePredict,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -18,7 +18,8 @@ func octets(parts ...string) mail.Octets {
 }
 
 func TestHeaderScanIsTheSameInAnySplit(t *testing.T) {
-	msg := "Received: from a by b (hop=0011223344556677)\r\n\t(hop=8899aabbccddeeff)\r\nSubject: x\r\n Received: folded\r\n" +
+	msg := "Received: from a by b (hop=0011223344556677)\r\n\t(hop=8899aabbccddeeff)\r\nSubject: x\r\n Received: " +
+		"folded\r\n" +
 		"RECEIVED: y\r\nX-Received: z\r\nReceived-SPF: no\r\n\r\nReceived: body\r\n(hop=0000000000000000)\r\n"
 	for i := range len(msg) {
 		for j := i; j < len(msg); j += 7 {
@@ -26,7 +27,8 @@ func TestHeaderScanIsTheSameInAnySplit(t *testing.T) {
 			h.feed(octets(msg[:i]))
 			h.feed(octets(msg[i:j], msg[j:]))
 			if !h.done || h.received != 2 || h.marked != 1 || len(h.marks) != 2 || h.eightBit {
-				t.Fatalf("split %d,%d: done %v received %d marked %d marks %d eightBit %v", i, j, h.done, h.received, h.marked, len(h.marks), h.eightBit)
+				t.Fatalf("split %d,%d: done %v received %d marked %d marks %d eightBit %v", i, j, h.done, h.received,
+					h.marked, len(h.marks), h.eightBit)
 			}
 			if got := hex.EncodeToString(h.marks[1][:]); got != "8899aabbccddeeff" {
 				t.Fatalf("split %d,%d: second mark %s", i, j, got)
@@ -46,7 +48,10 @@ func TestHeaderScanLooksAtTheHeaderSectionOnly(t *testing.T) {
 		{"a message that is a header section only has no end", "Subject: a\r\n", false, false, 0, 0},
 		{"an empty first line ends it", "\r\nReceived: x\r\n", true, false, 0, 0},
 		{"a mark outside of Received is nobody's", "Subject: (hop=0011223344556677)\r\n\r\n", true, false, 0, 0},
-		{"a mark of another shape is none", "Received: (hop=001122334455667)\r\n (hop=00112233445566zz)\r\n\r\n", true, false, 1, 0},
+		{
+			"a mark of another shape is none", "Received: (hop=001122334455667)\r\n (hop=00112233445566zz)\r\n\r\n",
+			true, false, 1, 0,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -85,7 +90,10 @@ func TestHopMarks(t *testing.T) {
 		want bool
 	}{
 		{"the same recipient", now.mark(0, rcpt), rcpt, true},
-		{"the same recipient in another case", now.mark(0, rcpt), mail.Path{Local: "iNFO", Domain: "example.com"}, true},
+		{
+			"the same recipient in another case", now.mark(0, rcpt), mail.Path{Local: "iNFO", Domain: "example.com"},
+			true,
+		},
 		{"the same recipient, quoted", now.mark(0, rcpt), mail.Path{Local: `"info"`, Domain: "example.com"}, true},
 		{"a mark made with the previous key", before.mark(0, rcpt), rcpt, true},
 		{"another recipient", now.mark(0, rcpt), mail.Path{Local: "sales", Domain: "example.com"}, false},
@@ -107,8 +115,9 @@ func TestARewrittenRecipientsDestinationIsNotTold(t *testing.T) {
 	}
 	rcpt := func(forward, target string, how mail.UpstreamText) recipient {
 		return recipient{path(forward), mail.Route{
-			NextHop: mail.NextHop{Host: "mailbox.example"}, Forwards: []mail.Path{path(target)}, Rewrote: forward != target,
-			Policy: mail.DomainPolicy{UpstreamText: how},
+			NextHop: mail.NextHop{Host: "mailbox.example"}, Forwards: []mail.Path{path(target)},
+			Rewrote: forward != target,
+			Policy:  mail.DomainPolicy{UpstreamText: how},
 		}}
 	}
 	const byDefault = mail.UpstreamTextDefault
@@ -119,20 +128,53 @@ func TestARewrittenRecipientsDestinationIsNotTold(t *testing.T) {
 		rcpts []recipient
 		want  string
 	}{
-		{"redacted by default", said, []recipient{rcpt("info@example.com", "Alice@mailbox.example", byDefault)}, "<info@example.com> unknown at \nask example.com"},
-		{"full where the rule says so", said, []recipient{rcpt("info@example.com", "Alice@mailbox.example", mail.UpstreamTextFull)}, said},
-		{"full by default for the same recipient", said, []recipient{rcpt("alice@mailbox.example", "alice@mailbox.example", byDefault)}, said},
-		{"code alone", said, []recipient{rcpt("alice@mailbox.example", "alice@mailbox.example", mail.UpstreamTextCode)}, "The destination said so"},
-		{"a local part that stands alone", "User alice (Alice) of malice unknown", []recipient{rcpt("info@example.com", "alice@mailbox.example", byDefault)}, "User info (info) of malice unknown"},
-		{"what is put in is left alone", "<alice@t.example> is no alice", []recipient{rcpt("alice-x@mail.t.example", "alice@t.example", byDefault)}, "<alice-x@mail.t.example> is no alice-x"},
-		{"an address in a URL", "see https://x.example/?rcpt=secret.alice%40mailbox.example", []recipient{rcpt("info@example.com", "secret.alice@mailbox.example", byDefault)}, "see https://x.example/?rcpt=info%40example.com"},
-		{"an address before an octet above 127", "<alice@mailbox.example\xc2\xa0>", []recipient{rcpt("info@example.com", "alice@mailbox.example", byDefault)}, "<info@example.com\xc2\xa0>"},
-		{"an address in another quoting", `"Alice"@mailbox.example`, []recipient{rcpt("info@example.com", "alice@mailbox.example", byDefault)}, `"info"@example.com`},
+		{
+			"redacted by default", said, []recipient{rcpt("info@example.com", "Alice@mailbox.example", byDefault)},
+			"<info@example.com> unknown at \nask example.com",
+		},
+		{
+			"full where the rule says so", said,
+			[]recipient{rcpt("info@example.com", "Alice@mailbox.example", mail.UpstreamTextFull)}, said,
+		},
+		{
+			"full by default for the same recipient", said,
+			[]recipient{rcpt("alice@mailbox.example", "alice@mailbox.example", byDefault)}, said,
+		},
+		{
+			"code alone", said,
+			[]recipient{rcpt("alice@mailbox.example", "alice@mailbox.example", mail.UpstreamTextCode)},
+			"The destination said so",
+		},
+		{
+			"a local part that stands alone", "User alice (Alice) of malice unknown",
+			[]recipient{rcpt("info@example.com", "alice@mailbox.example", byDefault)},
+			"User info (info) of malice unknown",
+		},
+		{
+			"what is put in is left alone", "<alice@t.example> is no alice",
+			[]recipient{rcpt("alice-x@mail.t.example", "alice@t.example", byDefault)},
+			"<alice-x@mail.t.example> is no alice-x",
+		},
+		{
+			"an address in a URL", "see https://x.example/?rcpt=secret.alice%40mailbox.example",
+			[]recipient{rcpt("info@example.com", "secret.alice@mailbox.example", byDefault)},
+			"see https://x.example/?rcpt=info%40example.com",
+		},
+		{
+			"an address before an octet above 127", "<alice@mailbox.example\xc2\xa0>",
+			[]recipient{rcpt("info@example.com", "alice@mailbox.example", byDefault)}, "<info@example.com\xc2\xa0>",
+		},
+		{
+			"an address in another quoting", `"Alice"@mailbox.example`,
+			[]recipient{rcpt("info@example.com", "alice@mailbox.example", byDefault)}, `"info"@example.com`,
+		},
 		{"the address of another recipient", "<bob@mailbox.example> is full", []recipient{
-			rcpt("info@example.com", "alice@mailbox.example", byDefault), rcpt("sales@example.com", "bob@mailbox.example", byDefault),
+			rcpt("info@example.com", "alice@mailbox.example", byDefault),
+			rcpt("sales@example.com", "bob@mailbox.example", byDefault),
 		}, "<sales@example.com> is full"},
 		{"what tells least counts for all", said, []recipient{
-			rcpt("info@example.com", "alice@mailbox.example", mail.UpstreamTextFull), rcpt("sales@example.com", "bob@mailbox.example", byDefault),
+			rcpt("info@example.com", "alice@mailbox.example", mail.UpstreamTextFull),
+			rcpt("sales@example.com", "bob@mailbox.example", byDefault),
 		}, "<info@example.com> unknown at \nask example.com"},
 	}
 	for _, tt := range tests {

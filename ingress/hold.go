@@ -168,7 +168,8 @@ func join(first mail.Octets, rest ...mail.Octets) mail.Octets {
 		segments += len(o.Segments)
 		dots += len(o.Dots)
 	}
-	all := mail.Octets{Segments: slices.Grow(first.Segments[:len(first.Segments):len(first.Segments)], segments-len(first.Segments))}
+	all := mail.Octets{Segments: slices.Grow(first.Segments[:len(first.Segments):len(first.Segments)],
+		segments-len(first.Segments))}
 	all.Dots = slices.Grow(first.Dots[:len(first.Dots):len(first.Dots)], dots-len(first.Dots))
 	at := first.Len()
 	for _, o := range rest {

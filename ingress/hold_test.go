@@ -48,7 +48,10 @@ func TestFieldsAreCutWhereverTheyStand(t *testing.T) {
 		text string
 	}{
 		{"at the top", forged + "Subject: x\r\n\r\n.body\r\n..\r\n"},
-		{"in the middle, behind lines that open with a dot", "A: b\r\n..c: d\r\n.e: f\r\n" + forged + ".g: h\r\n\r\n.body\r\n"},
+		{
+			"in the middle, behind lines that open with a dot",
+			"A: b\r\n..c: d\r\n.e: f\r\n" + forged + ".g: h\r\n\r\n.body\r\n",
+		},
 		{"twice in a row", "A: b\r\n" + forged + forged + "\r\n.\r\n"},
 		{"twice, apart", forged + ".A: b\r\n" + forged + "\r\nbody"},
 		{"at the end of a message that has nothing else", "A: b\r\n" + forged},
@@ -85,7 +88,8 @@ func checkCut(t *testing.T, text, fields string, form mail.Form, at ...int) {
 	before := string(bytes.Join(o.Segments, nil))
 	got := without(o, form, len(fields), spans)
 	again := asOctets(want, form)
-	if string(bytes.Join(got.Segments, nil)) != string(bytes.Join(again.Segments, nil)) || !slices.Equal(got.Dots, again.Dots) {
+	if string(bytes.Join(got.Segments, nil)) != string(bytes.Join(again.Segments, nil)) ||
+		!slices.Equal(got.Dots, again.Dots) {
 		t.Fatalf("cut at %v: got %q %v, want %q %v", at, got.Segments, got.Dots, again.Segments, again.Dots)
 	}
 	if plainText(got, form) != want {
@@ -105,7 +109,8 @@ func FuzzCut(f *testing.F) {
 			form = mail.Stuffed
 		}
 		text := a + forged + b + forged + c
-		if strings.Count(text, forged) != 2 || a != "" && !strings.HasSuffix(a, "\r\n") || b != "" && !strings.HasSuffix(b, "\r\n") {
+		if strings.Count(text, forged) != 2 || a != "" && !strings.HasSuffix(a, "\r\n") ||
+			b != "" && !strings.HasSuffix(b, "\r\n") {
 			t.Skip()
 		}
 		checkCut(t, text, "Fields: ours\r\n", form, i, j)
@@ -179,5 +184,6 @@ func TestAHeaderSectionIsGatheredUpToAMebibyteHoweverLargeTheWindow(t *testing.T
 	c := judge(t, info, &hop{}, false, func(cfg *Config, _ *wire.Config) { cfg.HoldWindow = 16 << 20 })
 	fields := func(n int) string { return strings.Repeat("X-Filler: "+strings.Repeat("y", 60)+"\r\n", n/72) }
 	c.send("a@b.example", from("b.example", fields(900<<10))+"\r\nbody\r\n", "250", "info@example.com")
-	c.send("a@b.example", from("b.example", fields(4<<20))+"\r\nbody\r\n", "554 5.6.0 The header section is too long", "info@example.com")
+	c.send("a@b.example", from("b.example", fields(4<<20))+"\r\nbody\r\n", "554 5.6.0 The header section is too long",
+		"info@example.com")
 }

@@ -44,9 +44,11 @@ func TestAForgedMessageIsRefusedBeforeTheNextHopSeesIt(t *testing.T) {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			c := judge(t, info, &hop{}, false, nil)
 			evil := c.zone.key(t, "evil.example", "s", dkim.Ed25519SHA256)
-			reply := c.send("a@evil.example", signed(t, evil, from("bank.example", ""), lines(n)), "550 5.7.26", "info@example.com")
+			reply := c.send("a@evil.example", signed(t, evil, from("bank.example", ""), lines(n)), "550 5.7.26",
+				"info@example.com")
 			e := c.last(mail.Refused)
-			if c.hop.datas != 0 || c.hop.aborts != 1 || !strings.Contains(reply, " id=") || !strings.Contains(e.Auth, "dmarc=fail") {
+			if c.hop.datas != 0 || c.hop.aborts != 1 || !strings.Contains(reply, " id=") ||
+				!strings.Contains(e.Auth, "dmarc=fail") {
 				t.Errorf("%d times DATA, %d aborts, %q, auth %q", c.hop.datas, c.hop.aborts, reply, e.Auth)
 			}
 			c.send("a@b.example", signed(t, c.sender, from("b.example", ""), lines(n)), "250", "info@example.com")
@@ -65,10 +67,12 @@ func TestAnAuthorDomainThatCannotBeAskedIsAskedLater(t *testing.T) {
 
 func TestWhatSpeaksForAClientIsRecorded(t *testing.T) {
 	c := judge(t, info, &hop{}, false, nil)
-	text := from("bank.example", "List-Id: <all.evil.example>\r\nList-Post: <mailto:all@evil.example>\r\n") + "\r\n" + lines(10)
+	text := from("bank.example", "List-Id: <all.evil.example>\r\nList-Post: <mailto:all@evil.example>\r\n") + "\r\n" +
+		lines(10)
 	c.send("all-bounces@evil.example", text, "250", "info@example.com")
 	c.below(text)
-	if e := c.last(mail.Anomaly); e.Reason != "authentication overridden" || e.Cause == nil || e.Cause.Error() != "list" || !strings.Contains(e.Auth, "dmarc=fail") {
+	if e := c.last(mail.Anomaly); e.Reason != "authentication overridden" || e.Cause == nil ||
+		e.Cause.Error() != "list" || !strings.Contains(e.Auth, "dmarc=fail") {
 		t.Errorf("event %+v", e)
 	}
 }
@@ -77,7 +81,8 @@ func TestTheEndOfDataIsWithheldFromAReplayedHeader(t *testing.T) {
 	c := judge(t, info, &hop{}, false, nil)
 	text := signed(t, c.bank, from("bank.example", ""), lines(300<<10))
 	c.send("a@evil.example", text+"and more\r\n", "550 5.7.26", "info@example.com")
-	if e := c.last(mail.Refused); e.Mode != mail.ModeStream || c.hop.datas != 1 || len(c.hop.got) != 0 || c.hop.aborts != 1 {
+	if e := c.last(mail.Refused); e.Mode != mail.ModeStream || c.hop.datas != 1 || len(c.hop.got) != 0 ||
+		c.hop.aborts != 1 {
 		t.Errorf("mode %v, %d times DATA, %d delivered, %d aborts", e.Mode, c.hop.datas, len(c.hop.got), c.hop.aborts)
 	}
 	c.send("a@evil.example", text, "250", "info@example.com")
@@ -107,7 +112,8 @@ func TestALargeMessageWithoutASignatureStreamsUnsealed(t *testing.T) {
 	if got := names(fields); got != unsealedNames {
 		t.Errorf("fields %s", got)
 	}
-	if ar := string(fields[1]); !strings.Contains(ar, "spf=pass") || strings.Contains(ar, "dmarc") || strings.Contains(ar, "dkim") {
+	if ar := string(fields[1]); !strings.Contains(ar, "spf=pass") || strings.Contains(ar, "dmarc") ||
+		strings.Contains(ar, "dkim") {
 		t.Errorf("results %s", ar)
 	}
 	if e := c.last(mail.Relayed); e.Mode != mail.ModeStream {

@@ -151,7 +151,8 @@ func (s *session) next(b *wire.Body) (mail.Octets, bool, error) {
 			return o, last, err
 		}
 		if lender != nil && lender.Wanted() {
-			return o, false, mail.Refuse(451, 4, 5, "Too slow while others wait for this destination", "slow client", nil)
+			return o, false,
+				mail.Refuse(451, 4, 5, "Too slow while others wait for this destination", "slow client", nil)
 		}
 	}
 }
@@ -178,7 +179,8 @@ func (s *session) examine(h *headerScan, o mail.Octets, last bool) error {
 
 // compose judges what the window holds, puts our fields above it and cuts from it what pretends to be ours. It gives
 // the mode as well: a message that is not held is foretold if that can be.
-func (s *session) compose(ctx context.Context, b *wire.Body, w *window, mode mail.Mode) (mail.Octets, mail.Mode, error) {
+func (s *session) compose(ctx context.Context, b *wire.Body, w *window,
+	mode mail.Mode) (mail.Octets, mail.Mode, error) {
 	m := s.t.auth.message
 	if m == nil {
 		var buf [1024]byte // enough for most; append takes more where it must
@@ -267,7 +269,9 @@ func (s *session) commit(ctx context.Context, o mail.Octets, mode mail.Mode) ver
 // worst gives the one answer to the dot. Outcomes that differ in class cannot be told in one reply, so they are a 451.
 func worst(outcomes []mail.Outcome) mail.Outcome {
 	if len(outcomes) == 0 {
-		return mail.Outcome{Reply: mail.NewReply(451, 3, 0, "Local error, try again later"), Cause: errors.New("no outcome")}
+		return mail.Outcome{
+			Reply: mail.NewReply(451, 3, 0, "Local error, try again later"), Cause: errors.New("no outcome"),
+		}
 	}
 	out := outcomes[0]
 	for _, o := range outcomes[1:] {

@@ -116,7 +116,10 @@ func hosted(host string, change func(*mail.Route)) func(mail.Query) ([]mail.Rout
 }
 
 func TestPostmasterIsReachableWhateverTheMessageIs(t *testing.T) {
-	routes := book{"postmaster": hosted("far.example", nil), "Abuse": hosted("far.example", nil), "info": hosted("far.example", nil)}
+	routes := book{
+		"postmaster": hosted("far.example", nil), "Abuse": hosted("far.example", nil),
+		"info": hosted("far.example", nil),
+	}
 	c := judge(t, routes, &hop{}, false, nil)
 	text := from("bank.example", "") + "\r\n" + lines(100)
 	for _, rcpt := range []string{"postmaster@example.com", "Abuse@example.com"} {
@@ -136,10 +139,12 @@ func TestRecipientsWithAnotherPolicyHaveTheirOwnTransaction(t *testing.T) {
 		return hosted("far.example", func(r *mail.Route) { change(&r.Policy) })
 	}
 	routes := book{
-		"enforce":    policy(func(*mail.DomainPolicy) {}),
-		"enforce2":   policy(func(p *mail.DomainPolicy) { p.RequireAuth = mail.RequireAuthNo }),
-		"report":     policy(func(p *mail.DomainPolicy) { p.DMARC = mail.DMARCReport }),
-		"off":        policy(func(p *mail.DomainPolicy) { p.DMARC, p.Quarantine = mail.DMARCOff, mail.QuarantineRefuse }),
+		"enforce":  policy(func(*mail.DomainPolicy) {}),
+		"enforce2": policy(func(p *mail.DomainPolicy) { p.RequireAuth = mail.RequireAuthNo }),
+		"report":   policy(func(p *mail.DomainPolicy) { p.DMARC = mail.DMARCReport }),
+		"off": policy(func(p *mail.DomainPolicy) {
+			p.DMARC, p.Quarantine = mail.DMARCOff, mail.QuarantineRefuse
+		}),
 		"quarantine": policy(func(p *mail.DomainPolicy) { p.Quarantine = mail.QuarantineRefuse }),
 		"required":   policy(func(p *mail.DomainPolicy) { p.RequireAuth = mail.RequireAuthYes }),
 		"abuse":      policy(func(p *mail.DomainPolicy) { p.DMARC = mail.DMARCReport }),
@@ -196,7 +201,8 @@ func TestAMessageByBDATIsCutAndSealed(t *testing.T) {
 	text := signed(t, c.sender, ".odd: field\r\n"+from("b.example", forged), ".body\r\n"+lines(150<<10))
 	c.open("a@b.example", "info@example.com")
 	half := len(text) / 2
-	c.say(fmt.Sprintf("BDAT %d\r\n%s", half, text[:half])+fmt.Sprintf("BDAT %d LAST\r\n%s", len(text)-half, text[half:])+"NOOP", "250")
+	c.say(fmt.Sprintf("BDAT %d\r\n%s", half, text[:half])+
+		fmt.Sprintf("BDAT %d LAST\r\n%s", len(text)-half, text[half:])+"NOOP", "250")
 	c.want("250")
 	c.want("250")
 	if got := names(c.below(strings.ReplaceAll(text, forged, ""))); got != arcNames {

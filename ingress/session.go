@@ -83,10 +83,12 @@ func (s *session) Mail(ctx context.Context, reverse mail.Path, p mail.Params) er
 	now := time.Now()
 	t := &transaction{begun: now, reverse: reverse, params: p}
 	if s.cfg.Tracer != nil {
-		_, t.span = s.cfg.Tracer.Start(ctx, "smtp.transaction", trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(now))
+		_, t.span = s.cfg.Tracer.Start(ctx, "smtp.transaction", trace.WithSpanKind(trace.SpanKindServer),
+			trace.WithTimestamp(now))
 		t.id = mail.TraceID(t.span.SpanContext().TraceID())
 		if t.span.IsRecording() {
-			_, connect := s.cfg.Tracer.Start(trace.ContextWithSpan(ctx, t.span), "smtp.connect", trace.WithTimestamp(s.begun))
+			_, connect := s.cfg.Tracer.Start(trace.ContextWithSpan(ctx, t.span), "smtp.connect",
+				trace.WithTimestamp(s.begun))
 			connect.SetAttributes(attribute.String("client.address", s.client.Addr.Addr().String()))
 			connect.End()
 		}
@@ -95,7 +97,9 @@ func (s *session) Mail(ctx context.Context, reverse mail.Path, p mail.Params) er
 		binary.NativeEndian.PutUint64(t.id[:8], rand.Uint64())
 		binary.NativeEndian.PutUint64(t.id[8:], rand.Uint64())
 	}
-	t.event = mail.Event{Trace: t.id, Client: s.client.Addr.Addr(), Helo: s.client.Helo, TLS: tlsVersion(s.client), Reverse: reverse}
+	t.event = mail.Event{
+		Trace: t.id, Client: s.client.Addr.Addr(), Helo: s.client.Helo, TLS: tlsVersion(s.client), Reverse: reverse,
+	}
 	s.t = t
 	if s.overBudget() {
 		err := s.refuse("MAIL", outOfBudget())
@@ -125,7 +129,8 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 		return s.refuseRcpt(forward, mail.Route{}, err)
 	}
 	if len(routes) != 1 {
-		return s.refuseRcpt(forward, routes[0], mail.Refuse(451, 3, 0, "Recipient has several next hops", "fan-out", nil))
+		return s.refuseRcpt(forward, routes[0],
+			mail.Refuse(451, 3, 0, "Recipient has several next hops", "fan-out", nil))
 	}
 	route := routes[0]
 	if asks(route.Policy) || s.signs(&route) {
@@ -171,7 +176,9 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 func (s *session) admit(ctx context.Context, route mail.Route) error {
 	rcpts := s.t.rcpts
 	if len(rcpts) > 0 && (route.Alone || rcpts[0].route.Alone) {
-		return mail.Refuse(452, 5, 3, "A bounce to a rewritten address has one recipient, send it in a transaction of its own", "bounce not alone", nil)
+		return mail.Refuse(452, 5, 3,
+			"A bounce to a rewritten address has one recipient, send it in a transaction of its "+
+				"own", "bounce not alone", nil)
 	}
 	return s.draw(ctx, route.Rates, true)
 }
@@ -192,7 +199,8 @@ func (s *session) draw(ctx context.Context, rates []mail.Rate, peek bool) error 
 	}
 	for _, r := range results {
 		if !r.Allowed {
-			return mail.Refuse(450, 7, 1, "Too many messages to this address, try again later", "rate of the recipient", nil)
+			return mail.Refuse(450, 7, 1, "Too many messages to this address, try again later", "rate of the recipient",
+				nil)
 		}
 	}
 	return nil
@@ -205,10 +213,12 @@ func (s *session) joins(forward mail.Path, route mail.Route) error {
 		return nil
 	}
 	if t.relayed > 0 && !sameDelivery(t.route, route) {
-		return mail.Refuse(452, 5, 3, "This recipient has another next hop, send it in a transaction of its own", "another next hop", nil)
+		return mail.Refuse(452, 5, 3, "This recipient has another next hop, send it in a transaction of its own",
+			"another next hop", nil)
 	}
 	if t.relayed > 0 && !s.sameTerms(forward, route) {
-		return mail.Refuse(452, 5, 3, "This recipient's domain has another policy, send it in a transaction of its own", "another policy", nil)
+		return mail.Refuse(452, 5, 3, "This recipient's domain has another policy, send it in a transaction of its own",
+			"another policy", nil)
 	}
 	if t.relayed > 0 && route.NextHop.Transport >= mail.LMTP {
 		return mail.Refuse(452, 5, 3, "One recipient at a time for this next hop", "lmtp", nil)
@@ -294,7 +304,8 @@ func (s *session) begin(ctx context.Context) error {
 		if err != nil && !mixedAccepted(r.route, accepted, err) {
 			t.abort()
 			t.stale = true
-			return mail.Refuse(451, 3, 0, "The destination no longer accepts every recipient, try again", "refused at the replay", err)
+			return mail.Refuse(451, 3, 0, "The destination no longer accepts every recipient, try again",
+				"refused at the replay", err)
 		}
 	}
 	return nil
@@ -302,7 +313,8 @@ func (s *session) begin(ctx context.Context) error {
 
 // sameDelivery reports whether two routes can share a transaction at the next hop.
 func sameDelivery(a, b mail.Route) bool {
-	return a.NextHop == b.NextHop && a.Reverse == b.Reverse && a.Policy.Seal == b.Policy.Seal && a.Policy.EightBit == b.Policy.EightBit
+	return a.NextHop == b.NextHop && a.Reverse == b.Reverse && a.Policy.Seal == b.Policy.Seal &&
+		a.Policy.EightBit == b.Policy.EightBit
 }
 
 func (s *session) accept(forward mail.Path, route mail.Route) {
@@ -446,7 +458,8 @@ func (s *session) refusal(e mail.Event, verb string, err error) error {
 	}
 	s.cfg.Emit(e)
 	if s.t.span != nil && s.t.span.IsRecording() {
-		s.t.span.AddEvent(verb+" refused", trace.WithAttributes(attribute.Int("smtp.code", reply.Code), attribute.String("smtp.reason", e.Reason)))
+		s.t.span.AddEvent(verb+" refused",
+			trace.WithAttributes(attribute.Int("smtp.code", reply.Code), attribute.String("smtp.reason", e.Reason)))
 	}
 	return &mail.Refusal{Reply: reply, Reason: e.Reason, Host: e.Host, Cause: err}
 }

@@ -30,7 +30,10 @@ func (b book) Route(q mail.Query) ([]mail.Route, error) {
 
 func to(host string, forwards ...string) func(q mail.Query) ([]mail.Route, error) {
 	return func(q mail.Query) ([]mail.Route, error) {
-		r := mail.Route{NextHop: mail.NextHop{Host: host}, Reverse: q.Reverse, Rewrote: len(forwards) > 0, Forwards: []mail.Path{q.Forward}}
+		r := mail.Route{
+			NextHop: mail.NextHop{Host: host}, Reverse: q.Reverse, Rewrote: len(forwards) > 0,
+			Forwards: []mail.Path{q.Forward},
+		}
 		if len(forwards) > 0 {
 			r.Forwards = nil
 		}
@@ -200,9 +203,13 @@ type world struct {
 func serve(t *testing.T, router Router, relay Relay, change func(*Config, *wire.Config)) *world {
 	t.Helper()
 	w := &world{t: t}
-	cfg := Config{Hostname: "mx1.example.net", Router: router, Relay: relay, HopKeys: [][]byte{[]byte("sixteen octets..")}, Emit: w.emit}
+	cfg := Config{
+		Hostname: "mx1.example.net", Router: router, Relay: relay, HopKeys: [][]byte{[]byte("sixteen octets..")},
+		Emit: w.emit,
+	}
 	var s *Server
-	wc := wire.Config{Hostname: cfg.Hostname, Slabs: &w.slabs, NewSession: func(_ context.Context, c *wire.Client) wire.Session { return s.NewSession(c, nil) }}
+	wc := wire.Config{Hostname: cfg.Hostname, Slabs: &w.slabs,
+		NewSession: func(_ context.Context, c *wire.Client) wire.Session { return s.NewSession(c, nil) }}
 	if change != nil {
 		change(&cfg, &wc)
 	}
@@ -316,16 +323,19 @@ func TestAMessageIsPassedBelowOurReceivedField(t *testing.T) {
 		t.Errorf("below the fields: %q", rest)
 	}
 	id := strings.TrimSpace(reply[strings.Index(reply, " id=")+4:])
-	for _, part := range []string{"Received: from client.example ([127.0.0.1])\r\n\tby mx1.example.net with ESMTP id " + id, "\tfor <info@example.com>;", " (hop="} {
+	for _, part := range []string{"Received: from client.example ([127.0.0.1])\r\n\tby mx1.example.net with ESMTP id " +
+		id, "\tfor <info@example.com>;", " (hop="} {
 		if !strings.Contains(fields, part) {
 			t.Errorf("Received lacks %q: %q", part, fields)
 		}
 	}
-	if got.form != mail.Stuffed || got.writes != 0 || fmt.Sprint(got.forwards) != "[alice@far.example]" || got.d.Params.Body != mail.Body8BitMIME {
+	if got.form != mail.Stuffed || got.writes != 0 || fmt.Sprint(got.forwards) != "[alice@far.example]" ||
+		got.d.Params.Body != mail.Body8BitMIME {
 		t.Errorf("delivered %+v", got)
 	}
 	e := w.last(mail.Relayed)
-	if e.Mode != mail.ModeHold || e.Host != "mx.far.example" || e.Trace.String() != id || e.Octets != int64(len(message))-1 && e.Octets != int64(len(message)) || e.Recipients != 1 {
+	if e.Mode != mail.ModeHold || e.Host != "mx.far.example" || e.Trace.String() != id ||
+		e.Octets != int64(len(message))-1 && e.Octets != int64(len(message)) || e.Recipients != 1 {
 		t.Errorf("event %+v", e)
 	}
 }
@@ -353,7 +363,8 @@ func TestTheNextHopsAnswerIsOurs(t *testing.T) {
 	w := serve(t, book{"full": to("far.example", "full@far.example"), "info": to("far.example")}, h, nil)
 	w.say("MAIL FROM:<>", "250")
 	got := w.say("RCPT TO:<full@example.com>", "452-4.2.2 Mailbox full\r\n452 4.2.2 later id=")
-	if e := w.last(mail.Refused); !strings.Contains(got, e.Trace.String()) || e.Host != "mx.far.example" || e.Verb != "RCPT" {
+	if e := w.last(mail.Refused); !strings.Contains(got, e.Trace.String()) || e.Host != "mx.far.example" ||
+		e.Verb != "RCPT" {
 		t.Errorf("event %+v", e)
 	}
 	w.say("RCPT TO:<nobody@example.com>", "550 5.1.1 No such user here id=")
@@ -379,9 +390,11 @@ func TestTheNextHopsAnswerIsOurs(t *testing.T) {
 
 func TestRecipientsShareATransactionOrWait(t *testing.T) {
 	h := &hop{}
-	w := serve(t, book{"one": to("far.example"), "two": to("far.example"), "other": to("else.example"), "gone": func(q mail.Query) ([]mail.Route, error) {
-		return []mail.Route{{Action: mail.Drop}}, nil
-	}}, h, nil)
+	w := serve(t,
+		book{"one": to("far.example"), "two": to("far.example"), "other": to("else.example"),
+			"gone": func(q mail.Query) ([]mail.Route, error) {
+				return []mail.Route{{Action: mail.Drop}}, nil
+			}}, h, nil)
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<gone@example.com>", "250")
 	w.say("RCPT TO:<one@example.com>", "250")
@@ -499,9 +512,13 @@ func TestAMessageThatEndsBadlyIsNotDelivered(t *testing.T) {
 		name, octets, want string
 		change             func(*hop)
 	}{
-		{"the next hop refuses DATA", message, "451 4.3.2 busy", func(h *hop) { h.data = mail.Refuse(451, 3, 2, "busy", "upstream", nil) }},
+		{"the next hop refuses DATA", message, "451 4.3.2 busy", func(h *hop) {
+			h.data = mail.Refuse(451, 3, 2, "busy", "upstream", nil)
+		}},
 		{"the next hop refuses within the body", large, "552 5.3.4 Too big for us", func(h *hop) { h.early = early }},
-		{"the next hop is lost within the body", large, "451 4.3.0", func(h *hop) { h.early = errors.New("broken pipe") }},
+		{"the next hop is lost within the body", large, "451 4.3.0", func(h *hop) {
+			h.early = errors.New("broken pipe")
+		}},
 		{"it has passed too many hosts", looped, "554 5.4.6", nil},
 		{"a bare LF", "Subject: x\n\r\n", "550 5.6.11", nil},
 	}
@@ -543,7 +560,8 @@ func TestALoopThroughUsIsRefused(t *testing.T) {
 	send("info", twice, "554 5.4.6")
 	passed := strings.Repeat("Received: x (hop=0011223344556677)\r\n", maxMarks)
 	send("info", passed+message, "250")
-	send("info", "Received: y (hop=0011223344556677)\r\n"+passed+message, "554 5.4.6 This message passed here too often id=")
+	send("info", "Received: y (hop=0011223344556677)\r\n"+passed+message,
+		"554 5.4.6 This message passed here too often id=")
 }
 
 func TestALoopIsSeenForEachOfManyRecipients(t *testing.T) {
@@ -570,7 +588,9 @@ func TestALoopIsSeenForEachOfManyRecipients(t *testing.T) {
 
 func TestTheDotsPatienceCountsFromTheClientsLastOctet(t *testing.T) {
 	h := &hop{slow: 50 * time.Millisecond}
-	w := serve(t, book{"info": to("far.example")}, h, func(c *Config, _ *wire.Config) { c.Deadlines.Commit = time.Minute })
+	w := serve(t, book{"info": to("far.example")}, h, func(c *Config, _ *wire.Config) {
+		c.Deadlines.Commit = time.Minute
+	})
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
 	w.say("DATA", "354")
@@ -594,21 +614,26 @@ func TestReceivedIsASCII(t *testing.T) {
 
 func TestARefusalAtDATATellsNoDestination(t *testing.T) {
 	h := &hop{refuse: map[string]error{}}
-	w := serve(t, book{"info": to("far.example", "secretalice@far.example")}, h, func(_ *Config, wc *wire.Config) { wc.Lend = 20 * time.Millisecond })
+	w := serve(t, book{"info": to("far.example", "secretalice@far.example")}, h, func(_ *Config, wc *wire.Config) {
+		wc.Lend = 20 * time.Millisecond
+	})
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
 	for h.lent() == 0 {
 		<-time.After(time.Millisecond)
 	}
 	h.mu.Lock()
-	h.refuse["secretalice@far.example"] = mail.Refuse(550, 1, 1, "<secretalice@far.example> refused now", "upstream", nil)
+	h.refuse["secretalice@far.example"] = mail.Refuse(550, 1, 1, "<secretalice@far.example> refused now", "upstream",
+		nil)
 	h.mu.Unlock()
 	w.say("DATA", "550 5.1.1 <info@example.com> refused now id=")
 }
 
 func TestASlowStreamGivesWayWhenOthersWait(t *testing.T) {
 	h := &hop{}
-	w := serve(t, book{"info": to("far.example")}, h, func(c *Config, _ *wire.Config) { c.Deadlines.Lend = 10 * time.Millisecond })
+	w := serve(t, book{"info": to("far.example")}, h, func(c *Config, _ *wire.Config) {
+		c.Deadlines.Lend = 10 * time.Millisecond
+	})
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
 	w.say("DATA", "354")

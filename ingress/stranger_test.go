@@ -31,13 +31,16 @@ func refusedMessage(t *testing.T, c *court, text, want string) {
 // Readers in use take each of these for From or for Authentication-Results, and by the RFC it is neither.
 func TestAFieldWhoseNameReadersDisagreeOnIsRefused(t *testing.T) {
 	for _, field := range []string{"From", "Authentication-Results"} {
-		for _, name := range []string{field + "\r\n ", field + "\x0b", field + "\x0c", "\x0b" + field, "\x0c" + field, field + "\x00", field + "\xc2\xa0", "\xef\xbb\xbf" + field,
+		for _, name := range []string{field + "\r\n ", field + "\x0b", field + "\x0c", "\x0b" + field, "\x0c" + field,
+			field + "\x00", field + "\xc2\xa0", "\xef\xbb\xbf" + field,
 			field[:2] + "\x01" + field[2:], field[:2] + "\r\n " + field[2:]} {
-			text := name + ": mx.example.net; dmarc=pass <ceo@bank.example>\r\n" + from("evil.example", "") + "\r\nbody\r\n"
+			text := name + ": mx.example.net; dmarc=pass <ceo@bank.example>\r\n" + from("evil.example", "") +
+				"\r\nbody\r\n"
 			t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
 				refusedMessage(t, judge(t, info, &hop{}, true, nil), text, "550 5.6.0")
 				if field != "From" { // without anybody who asks, an author is nobody's business, and results are
-					refusedMessage(t, judge(t, book{"info": hosted("far.example", unjudged)}, &hop{}, false, nil), text, "550 5.6.0")
+					refusedMessage(t, judge(t, book{"info": hosted("far.example", unjudged)}, &hop{}, false, nil), text,
+						"550 5.6.0")
 				}
 			})
 		}
@@ -53,7 +56,8 @@ func TestAFieldWhoseNameReadersDisagreeOnIsRefused(t *testing.T) {
 
 func TestNoFirstLineContinuesOurResultsWhereNobodyAskedForThem(t *testing.T) {
 	c := judge(t, book{"info": hosted("far.example", unjudged)}, &hop{}, false, nil)
-	refusedMessage(t, c, "\t; dmarc=pass header.from=bank.example\r\n"+forged+from("bank.example", "")+"\r\nbody\r\n", "550 5.6.0")
+	refusedMessage(t, c, "\t; dmarc=pass header.from=bank.example\r\n"+forged+from("bank.example", "")+"\r\nbody\r\n",
+		"550 5.6.0")
 }
 
 // In DATA the octets on the wire are not those of the message: a dot that opens a line is none of it.
@@ -76,13 +80,16 @@ func TestADotHidesNothingInTheHeaderSection(t *testing.T) {
 		text string
 		want string
 	}{
-		"a folded first line":                  {nil, ". ; dmarc=pass header.from=bank.example\r\n", "550 5.6.0"},
-		"a first line folded with a tab":       {nil, ".\t; dmarc=pass header.from=bank.example\r\n", "550 5.6.0"},
-		"a folded first line, nobody asks":     {unjudged, ". ; dmarc=pass header.from=bank.example\r\n." + forged, "550 5.6.0"},
-		"a mark for the same recipient":        {nil, "." + mark, "554 5.4.6"},
-		"too many Received fields":             {nil, strings.Repeat(".Received: x\r\n", 51), "554 5.4.6"},
-		"results with a hidden name":           {nil, ".Authentication\x01-Results: mx.example.net; dmarc=pass\r\n", "550 5.6.0"},
-		"results that are hidden, nobody asks": {unjudged, ".Authentication-Resu\x01lts: mx.example.net; dmarc=pass\r\n", "550 5.6.0"},
+		"a folded first line":            {nil, ". ; dmarc=pass header.from=bank.example\r\n", "550 5.6.0"},
+		"a first line folded with a tab": {nil, ".\t; dmarc=pass header.from=bank.example\r\n", "550 5.6.0"},
+		"a folded first line, nobody asks": {unjudged, ". ; dmarc=pass header.from=bank.example\r\n." + forged,
+			"550 5.6.0"},
+		"a mark for the same recipient": {nil, "." + mark, "554 5.4.6"},
+		"too many Received fields":      {nil, strings.Repeat(".Received: x\r\n", 51), "554 5.4.6"},
+		"results with a hidden name": {nil, ".Authentication\x01-Results: mx.example.net; dmarc=pass\r\n",
+			"550 5.6.0"},
+		"results that are hidden, nobody asks": {unjudged,
+			".Authentication-Resu\x01lts: mx.example.net; dmarc=pass\r\n", "550 5.6.0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := info

@@ -32,17 +32,35 @@ func bombs(t testing.TB, r authRecords) []bomb {
 	crlf := strings.Repeat("\r\n", 4<<20)
 	return []bomb{
 		{"480 KB folded into one field", "X: " + strings.Repeat("a\r\n ", 120_000) + "b\r\n" + good, body},
-		{"480 KB folded into From", "From: " + strings.Repeat("a\r\n ", 120_000) + "<a@none.example>\r\nTo: x@y.example\r\n", body},
-		{"480 KB folded into a signature", "DKIM-Signature: v=1; h=" + strings.Repeat("a:\r\n ", 96_000) + "b; d=none.example; s=s\r\n" + plain, body},
-		{"480 KB of comments in results", "Authentication-Results: " + strings.Repeat("(a\r\n ", 96_000) + "\r\n" + good, body},
+		{
+			"480 KB folded into From",
+			"From: " + strings.Repeat("a\r\n ", 120_000) + "<a@none.example>\r\nTo: x@y.example\r\n", body,
+		},
+		{"480 KB folded into a signature",
+			"DKIM-Signature: v=1; h=" + strings.Repeat("a:\r\n ", 96_000) + "b; d=none.example; s=s\r\n" + plain, body},
+		{
+			"480 KB of comments in results",
+			"Authentication-Results: " + strings.Repeat("(a\r\n ", 96_000) + "\r\n" + good, body,
+		},
 		{"8 MiB of CRLF, signed in relaxed form", signedBy(t, "none.example", plain, crlf, dkim.Relaxed), crlf},
 		{"8 MiB of CRLF, signed in simple form", signedBy(t, "none.example", plain, crlf, dkim.Simple), crlf},
-		{"8 MiB of CRLF and something at the end", signedBy(t, "none.example", plain, crlf+"end\r\n", dkim.Relaxed), crlf + "end\r\n"},
-		{"h= with 5000 names over 5000 fields", strings.Replace(one, "h=", "h="+strings.Join(names[:4900], ":")+":", 1) + fields.String() + plain, body},
-		{"h= with 5000 times From", strings.Replace(one, "h=", "h="+strings.Repeat("from:", 4900), 1) + strings.Repeat("From: x\r\n", 4900) + plain, body},
+		{
+			"8 MiB of CRLF and something at the end", signedBy(t, "none.example", plain, crlf+"end\r\n", dkim.Relaxed),
+			crlf + "end\r\n",
+		},
+		{
+			"h= with 5000 names over 5000 fields",
+			strings.Replace(one, "h=", "h="+strings.Join(names[:4900], ":")+":", 1) + fields.String() + plain, body,
+		},
+		{
+			"h= with 5000 times From",
+			strings.Replace(one, "h=", "h="+strings.Repeat("from:", 4900), 1) + strings.Repeat("From: x\r\n", 4900) +
+				plain, body,
+		},
 		{"1000 signatures", strings.Repeat(one, 1000) + plain, body},
 		{"1000 signatures of 1000 domains", distinct(one, 1000) + plain, body},
-		{"10,000 ARC fields", strings.Repeat("ARC-Seal: i=1; a=rsa-sha256; cv=none; d=x.example; s=s; b=AAAA\r\n", 10_000) + good, body},
+		{"10,000 ARC fields",
+			strings.Repeat("ARC-Seal: i=1; a=rsa-sha256; cv=none; d=x.example; s=s; b=AAAA\r\n", 10_000) + good, body},
 		{"10,000 fields of ARC sets", sets.String() + good, body},
 		{"50 ARC sets", sets.String()[:50*len(set)] + good, body},
 	}
@@ -95,7 +113,8 @@ func (b *bomb) explode(t *testing.T, p *authProcess, usual *usualCost, copies in
 		least, grew = min(least, p.cpu(t)-began), max(grew, p.status(t, "VmHWM")-before)
 		reply = r.String()
 	}
-	t.Logf("%d octets: %v, usual mail %v; %d KiB more; %.60s", len(m.octets), least.Round(10*time.Microsecond), plain.Round(10*time.Microsecond), grew>>10, reply)
+	t.Logf("%d octets: %v, usual mail %v; %d KiB more; %.60s", len(m.octets), least.Round(10*time.Microsecond),
+		plain.Round(10*time.Microsecond), grew>>10, reply)
 	if least-plain > bombTime {
 		t.Errorf("took %v, usual mail of this size %v", least, plain)
 	}
@@ -121,7 +140,10 @@ func (u *usualCost) of(t *testing.T, n int) time.Duration {
 		return d
 	}
 	body := authBody(size)
-	m := authMail{reverse: "a@none.example", octets: signedBy(t, "none.example", authHeader("none.example"), body, dkim.Relaxed) + "\r\n" + body}
+	m := authMail{
+		reverse: "a@none.example",
+		octets:  signedBy(t, "none.example", authHeader("none.example"), body, dkim.Relaxed) + "\r\n" + body,
+	}
 	least := time.Hour
 	for range bombTries {
 		began := u.p.cpu(t)

@@ -56,7 +56,8 @@ func (r *redisServer) start() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.cmd = r.program.Command(context.Background(), "--bind", host, "--port", port, "--dir", r.t.TempDir(), "--save", "", "--appendonly", "no")
+	r.cmd = r.program.Command(context.Background(), "--bind", host, "--port", port, "--dir", r.t.TempDir(), "--save",
+		"", "--appendonly", "no")
 	if err := r.cmd.Start(); err != nil {
 		r.t.Fatal(err)
 	}
@@ -91,7 +92,8 @@ func startAuthCluster(t testing.TB) *authCluster {
 	c := &authCluster{redis: startRedis(t), dest: smtptest.Start(t, smtptest.Behaviour{})}
 	d := dnstest.Start(t, newAuthRecords(t).zone())
 	for i := range c.nodes {
-		c.nodes[i] = startAuthNode(t, authSetup{seal: true, dest: c.dest, dns: d, config: "redis: {url: \"" + c.redis.url() + "\"}"})
+		c.nodes[i] = startAuthNode(t,
+			authSetup{seal: true, dest: c.dest, dns: d, config: "redis: {url: \"" + c.redis.url() + "\"}"})
 	}
 	return c
 }
@@ -102,7 +104,8 @@ func foretellable(t testing.TB) (good, footed authMail) {
 	t.Helper()
 	body := authBody(600 << 10)
 	text := signedBy(t, "none.example", authHeader("none.example"), body, dkim.Relaxed) + "\r\n" + body
-	return authMail{reverse: "a@none.example", octets: text}, authMail{reverse: "a@none.example", octets: text + "-- \r\nThe footer of a list\r\n"}
+	return authMail{reverse: "a@none.example", octets: text},
+		authMail{reverse: "a@none.example", octets: text + "-- \r\nThe footer of a list\r\n"}
 }
 
 // delivered wants a message to be accepted in a mode and to be what arrives next.
@@ -137,7 +140,8 @@ func (c *authCluster) putOff(t testing.TB, n *authNode, p authMail) {
 		t.Fatalf("got %s", reply)
 	}
 	end, anomalies := n.event(t, reply)
-	if end.Mode != mail.ModePredict || end.Kind != mail.Deferred || !strings.Contains(strings.Join(anomalies, ","), "body hash foretold wrongly") {
+	if end.Mode != mail.ModePredict || end.Kind != mail.Deferred ||
+		!strings.Contains(strings.Join(anomalies, ","), "body hash foretold wrongly") {
 		t.Errorf("%v in mode %v, anomalies %q", end.Kind, end.Mode, anomalies)
 	}
 	if got := len(c.dest.Messages()); got != before {
@@ -156,7 +160,10 @@ func TestALargeMessageIsForetoldAndSealedOnTheWire(t *testing.T) {
 	}
 	// No aligned signature: the relay's and the hosted domain's are added, over the body hash that was foretold.
 	body := authBody(600 << 10)
-	other := authMail{reverse: "a@esp.example", octets: signedBy(t, "esp.example", authHeader("none.example"), body, dkim.Simple) + "\r\n" + body}
+	other := authMail{
+		reverse: "a@esp.example",
+		octets:  signedBy(t, "esp.example", authHeader("none.example"), body, dkim.Simple) + "\r\n" + body,
+	}
 	c.delivered(t, c.nodes[1], other, mail.ModePredict, namesAll)
 	// Where the rule says so nothing is signed, and where the next hop is fixed it has to.
 	never := good
@@ -218,7 +225,9 @@ func TestAMessageThatWasForetoldWronglyIsToldFromOthers(t *testing.T) {
 	good, footed := foretellable(t)
 	c.putOff(t, c.nodes[0], footed)
 	another := good
-	another.octets = strings.Replace(signedBy(t, "none.example", strings.Replace(authHeader("none.example"), authMessageID, "<2@m.example>", 1), authBody(600<<10), dkim.Relaxed)+"\r\n"+authBody(600<<10), "\r\n\r\n\r\n", "\r\n\r\n", 1)
+	another.octets = strings.Replace(signedBy(t, "none.example",
+		strings.Replace(authHeader("none.example"), authMessageID, "<2@m.example>",
+			1), authBody(600<<10), dkim.Relaxed)+"\r\n"+authBody(600<<10), "\r\n\r\n\r\n", "\r\n\r\n", 1)
 	c.delivered(t, c.nodes[1], another, mail.ModePredict, namesARC)
 	c.delivered(t, c.nodes[2], footed, mail.ModeStream, namesUnsealed)
 }
@@ -232,41 +241,42 @@ func TestASecondSignatureWithAWrongBodyHashIsNeverSaidToPass(t *testing.T) {
 	for _, size := range []int{500, 600 << 10} {
 		for _, form := range []dkim.Canonicalization{dkim.Relaxed, dkim.Simple} {
 			for _, wrongOnTop := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%d octets, the wrong one %s and on top %v", size, form, wrongOnTop), func(t *testing.T) {
-					body := authBody(size)
-					header := authHeader("none.example")
-					right, _ := strings.CutSuffix(signedBy(t, "none.example", header, body, dkim.Relaxed), header)
-					wrong, _ := strings.CutSuffix(signedBy(t, "esp.example", header, body+"more\r\n", form), header)
-					top := right + wrong
-					if wrongOnTop {
-						top = wrong + right
-					}
-					before := len(c.dest.Messages())
-					octets := top + header + "\r\n" + body
-					reply := n.send(t, authMail{reverse: "a@none.example", octets: octets})
-					// Which of two signatures that contradict each other tells the truth may be known only at the end.
-					// Then the message may be put off once, and has to come through when it comes again.
-					if strings.HasPrefix(reply.String(), triedLater) {
-						if len(c.dest.Messages()) != before {
-							t.Fatal("stored, and put off")
+				t.Run(fmt.Sprintf("%d octets, the wrong one %s and on top %v", size, form, wrongOnTop),
+					func(t *testing.T) {
+						body := authBody(size)
+						header := authHeader("none.example")
+						right, _ := strings.CutSuffix(signedBy(t, "none.example", header, body, dkim.Relaxed), header)
+						wrong, _ := strings.CutSuffix(signedBy(t, "esp.example", header, body+"more\r\n", form), header)
+						top := right + wrong
+						if wrongOnTop {
+							top = wrong + right
 						}
-						reply = n.send(t, authMail{reverse: "a@none.example", octets: octets})
-					}
-					stored := c.dest.Messages()[before:]
-					if reply.Class() != 2 || len(stored) != 1 {
-						t.Fatalf("%s, %d stored", reply, len(stored))
-					}
-					fields := ourFields(t, stored[0].Octets, octets)
-					for _, name := range []string{"Authentication-Results", "ARC-Authentication-Results"} {
-						for part := range strings.SplitSeq(fieldBody(fields, name), ";") {
-							if strings.Contains(part, "header.d=esp.example") && strings.Contains(part, "dkim=pass") {
-								t.Errorf("said of the wrong one:%s", part)
+						before := len(c.dest.Messages())
+						octets := top + header + "\r\n" + body
+						reply := n.send(t, authMail{reverse: "a@none.example", octets: octets})
+						// Which of two signatures that contradict each other tells the truth may be known only at the end.
+						// Then the message may be put off once, and has to come through when it comes again.
+						if strings.HasPrefix(reply.String(), triedLater) {
+							if len(c.dest.Messages()) != before {
+								t.Fatal("stored, and put off")
+							}
+							reply = n.send(t, authMail{reverse: "a@none.example", octets: octets})
+						}
+						stored := c.dest.Messages()[before:]
+						if reply.Class() != 2 || len(stored) != 1 {
+							t.Fatalf("%s, %d stored", reply, len(stored))
+						}
+						fields := ourFields(t, stored[0].Octets, octets)
+						for _, name := range []string{"Authentication-Results", "ARC-Authentication-Results"} {
+							for part := range strings.SplitSeq(fieldBody(fields, name), ";") {
+								if strings.Contains(part, "header.d=esp.example") && strings.Contains(part, "dkim=pass") {
+									t.Errorf("said of the wrong one:%s", part)
+								}
 							}
 						}
-					}
-					end, _ := n.event(t, reply)
-					t.Logf("mode %v: %s", end.Mode, fieldBody(fields, "Authentication-Results"))
-				})
+						end, _ := n.event(t, reply)
+						t.Logf("mode %v: %s", end.Mode, fieldBody(fields, "Authentication-Results"))
+					})
 			}
 		}
 	}
@@ -314,11 +324,26 @@ func TestWhoIsAllowedOrKnownGoodIsNotRefusedForDMARC(t *testing.T) {
 	}
 	for _, c := range []policyCase{
 		{name: "a stranger", mail: authMail{client: authStranger}, author: "reject.example", want: notAccepted},
-		{name: "on the allow list", mail: authMail{client: allowed}, author: "reject.example", want: "250", auth: "(allow list)", over: "allow list", results: "not enforced: allow list"},
-		{name: "known good", mail: authMail{client: known}, author: "reject.example", want: "250", auth: "(known good)", over: "known good", results: "not enforced: known good"},
-		{name: "require_auth=yes, a stranger", mail: authMail{client: authStranger, to: "info@yes.example"}, author: "nothing.example", want: notAccepted},
-		{name: "require_auth=yes, on the allow list", mail: authMail{client: allowed, to: "info@yes.example"}, author: "nothing.example", want: "250"},
-		{name: "require_auth=yes, known good", mail: authMail{client: known, to: "info@yes.example"}, author: "nothing.example", want: notAccepted},
+		{
+			name: "on the allow list", mail: authMail{client: allowed}, author: "reject.example", want: "250",
+			auth: "(allow list)", over: "allow list", results: "not enforced: allow list",
+		},
+		{
+			name: "known good", mail: authMail{client: known}, author: "reject.example", want: "250",
+			auth: "(known good)", over: "known good", results: "not enforced: known good",
+		},
+		{
+			name: "require_auth=yes, a stranger", mail: authMail{client: authStranger, to: "info@yes.example"},
+			author: "nothing.example", want: notAccepted,
+		},
+		{
+			name: "require_auth=yes, on the allow list", mail: authMail{client: allowed, to: "info@yes.example"},
+			author: "nothing.example", want: "250",
+		},
+		{
+			name: "require_auth=yes, known good", mail: authMail{client: known, to: "info@yes.example"},
+			author: "nothing.example", want: notAccepted,
+		},
 	} {
 		for i, size := range []int{200, 400 << 10} {
 			c.mail.reverse, c.mail.how = "a@nothing.example", carriages[i]

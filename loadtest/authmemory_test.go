@@ -125,7 +125,9 @@ func TestAForgedMessageOf25MiBIsRefusedInFlatMemory(t *testing.T) {
 				t.Errorf("grew by %d KiB", grew>>10)
 			}
 			mode, _, _ := strings.Cut(tt.name, ",")
-			await(t, "the log tells of all in mode "+mode, func() bool { return strings.Count(p.log.String(), `"mode":"`+mode+`"`) == letters })
+			await(t, "the log tells of all in mode "+mode, func() bool {
+				return strings.Count(p.log.String(), `"mode":"`+mode+`"`) == letters
+			})
 			if n := p.dest.Counts().Messages; n != stored {
 				t.Errorf("%d messages stored", n-stored)
 			}

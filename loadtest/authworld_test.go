@@ -106,7 +106,8 @@ func (r authRecords) zone() string {
 		}
 		b.WriteByte('\n')
 	}
-	b.WriteString("y.example. 60 IN MX 10 mx.y.example.\nelsewhere.example. 60 IN MX 10 mx.y.example.\nmx.y.example. 60 IN A 127.0.0.1\n")
+	b.WriteString("y.example. 60 IN MX 10 mx.y.example.\nelsewhere.example. 60 IN MX 10 " +
+		"mx.y.example.\nmx.y.example. 60 IN A 127.0.0.1\n")
 	return b.String()
 }
 
@@ -152,7 +153,8 @@ func keyFiles(t testing.TB, dir string) string {
 		save(t, filepath.Join(dir, name), string(text))
 	}
 	return "arc: {domain: relay.example, selector: s, key_file: rsa.pem, trust: [sealer.example]}\n" +
-		"dkim: {relay: [{domain: relay.example, selector: s, key_file: rsa.pem}, {domain: relay.example, selector: ed, key_file: ed.pem}], " +
+		"dkim: {relay: [{domain: relay.example, selector: s, key_file: rsa.pem}, {domain: relay.example, selector: " +
+		"ed, key_file: ed.pem}], " +
 		"domains: [{domain: x.example, selector: s, key_file: rsa.pem}]}\n"
 }
 
@@ -167,9 +169,10 @@ func authWorld(t testing.TB, dir string, s authSetup) world {
 		routes: strings.ReplaceAll(authRoutes, "DESTINATION", s.dest.Addr()),
 		judged: true,
 		listen: "relay: trusted, networks: [" + authTrusted + "/32]",
-		config: "authserv_id: " + authservID + "\negress: {port: " + port + ", allow_private: true, tls: none}\nsecret_file: srs.key\n" + s.config + "\n",
-		dns:    s.dns,
-		log:    s.log,
+		config: "authserv_id: " + authservID + "\negress: {port: " + port +
+			", allow_private: true, tls: none}\nsecret_file: srs.key\n" + s.config + "\n",
+		dns: s.dns,
+		log: s.log,
 	}
 	if s.seal {
 		w.config += keyFiles(t, dir)
@@ -265,7 +268,10 @@ type carriage struct {
 	starttls bool
 }
 
-var carriages = []carriage{{name: "DATA"}, {name: "BDAT", bdat: 70_001}, {name: "BDAT in small chunks", bdat: 1009}, {name: "DATA through STARTTLS", starttls: true}}
+var carriages = []carriage{
+	{name: "DATA"}, {name: "BDAT", bdat: 70_001}, {name: "BDAT in small chunks", bdat: 1009},
+	{name: "DATA through STARTTLS", starttls: true},
+}
 
 // send sends an authMail and gives the reply to it, or to what was refused of it before.
 func (n *authNode) send(t testing.TB, p authMail) source.Reply {
@@ -281,7 +287,10 @@ func sendAuthMail(t testing.TB, addr string, p authMail) source.Reply {
 	if p.to == "" {
 		p.to = "info@x.example"
 	}
-	cfg := source.Config{Addr: addr, Local: netip.MustParseAddr(p.client), Helo: p.helo, Chunking: p.how.bdat > 0, Chunk: p.how.bdat, Pipeline: true}
+	cfg := source.Config{
+		Addr: addr, Local: netip.MustParseAddr(p.client), Helo: p.helo, Chunking: p.how.bdat > 0, Chunk: p.how.bdat,
+		Pipeline: true,
+	}
 	if p.how.starttls {
 		cfg.TLS = &tls.Config{InsecureSkipVerify: true}
 	}
@@ -314,7 +323,9 @@ func authBody(n int) string {
 // signedBy puts a signature of a domain above a header section. The domain may be one that has no such key.
 func signedBy(t testing.TB, domain, header, body string, c dkim.Canonicalization) string {
 	t.Helper()
-	s, err := dkim.NewSigner(dkim.SignConfig{Keys: []dkim.SigningKey{{Domain: domain, Selector: authSelector, Key: authKeys().rsa}}})
+	s, err := dkim.NewSigner(dkim.SignConfig{Keys: []dkim.SigningKey{{
+		Domain: domain, Selector: authSelector, Key: authKeys().rsa,
+	}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -334,11 +345,14 @@ func bodyHash(c dkim.Canonicalization, body string) [32]byte {
 // chainedBy puts an ARC set of a domain above a header section.
 func chainedBy(t testing.TB, r authRecords, domain, header, body, results string) string {
 	t.Helper()
-	s, err := arc.NewSealer(arc.SealConfig{Key: dkim.SigningKey{Domain: domain, Selector: authSelector, Key: authKeys().rsa}})
+	s, err := arc.NewSealer(arc.SealConfig{Key: dkim.SigningKey{
+		Domain: domain, Selector: authSelector, Key: authKeys().rsa,
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	set, err := s.Seal(nil, []byte(header), results, dkim.Relaxed, bodyHash(dkim.Relaxed, body), chainOf(t, r, header, body))
+	set, err := s.Seal(nil, []byte(header), results, dkim.Relaxed, bodyHash(dkim.Relaxed, body),
+		chainOf(t, r, header, body))
 	if err != nil {
 		t.Fatal(err)
 	}

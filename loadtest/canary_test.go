@@ -30,12 +30,17 @@ const fileCalls = "open,openat,openat2,creat,memfd_create,mkdir,mkdirat,rename,r
 func TestNoOctetOfAMessageIsWrittenAnywhere(t *testing.T) {
 	strace := extern.Find(t, "strace")
 	d := smtptest.Start(t, smtptest.Behaviour{
-		Dots:       map[string]smtptest.Answer{"refused": {Reply: "550 5.7.1 No"}, "deferred": {Reply: "451 4.3.0 Later"}, "lost": {Close: true}},
+		Dots: map[string]smtptest.Answer{
+			"refused": {Reply: "550 5.7.1 No"}, "deferred": {Reply: "451 4.3.0 Later"}, "lost": {Close: true},
+		},
 		Recipients: map[string]smtptest.Answer{"unknown": {Reply: "550 5.1.1 Nobody"}},
 	})
 	config, memory := t.TempDir(), memoryDir(t)
 	trace := filepath.Join(config, "trace")
-	w := world{routes: "trap@x.example drop\n@x.example smtp://" + d.Addr() + "\n", log: "debug", config: "telemetry: {sample: 1}"}
+	w := world{
+		routes: "trap@x.example drop\n@x.example smtp://" + d.Addr() + "\n", log: "debug",
+		config: "telemetry: {sample: 1}",
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	p := startProcess(t, func(addr string) *exec.Cmd {
@@ -80,15 +85,23 @@ func sendCanaries(t *testing.T, addr string) {
 	ctx := t.Context()
 	small := []byte("Subject: " + canary + "\r\nX-" + canary + ": " + canary + "\r\n\r\n" + canary + "\r\n")
 	large := append(bytes.Clone(small), bytes.Repeat([]byte("padding "+canary+"\r\n"), 8000)...)
-	for _, octets := range [][]byte{small, large, append(bytes.Clone(small), canary+"\rbare\r\n"...), append(bytes.Clone(large), canary+"\nbare\r\n"...)} {
+	for _, octets := range [][]byte{
+		small, large, append(bytes.Clone(small), canary+"\rbare\r\n"...),
+		append(bytes.Clone(large), canary+"\nbare\r\n"...),
+	} {
 		for _, to := range []string{"b", "refused", "deferred", "lost", "trap", "unknown"} {
-			for _, cfg := range []source.Config{{Addr: addr}, {Addr: addr, Chunking: true, Chunk: 50000}, {Addr: addr, Cut: source.Cut{After: int64(len(octets)) - 10}}} {
+			for _, cfg := range []source.Config{
+				{Addr: addr}, {Addr: addr, Chunking: true, Chunk: 50000},
+				{Addr: addr, Cut: source.Cut{After: int64(len(octets)) - 10}},
+			} {
 				s, err := source.Dial(ctx, cfg)
 				if err != nil {
 					t.Fatal(err)
 				}
 				// whatever comes of it
-				_, _ = s.Send(source.Message{Reverse: "a@client.example", Forward: []string{to + "@x.example"}, Octets: octets})
+				_, _ = s.Send(source.Message{
+					Reverse: "a@client.example", Forward: []string{to + "@x.example"}, Octets: octets,
+				})
 				s.Abort(false)
 			}
 		}
@@ -135,7 +148,8 @@ func checkTrace(t *testing.T, name string) {
 	for in := bufio.NewScanner(f); in.Scan(); {
 		line := in.Text()
 		lines++
-		if strings.Contains(line, "resumed>") || strings.Contains(line, "+++") || strings.Contains(line, "---") || neverBegun.MatchString(line) {
+		if strings.Contains(line, "resumed>") || strings.Contains(line, "+++") || strings.Contains(line, "---") ||
+			neverBegun.MatchString(line) {
 			continue
 		}
 		call := openCall.FindStringSubmatch(line)
@@ -144,7 +158,8 @@ func checkTrace(t *testing.T, name string) {
 			continue
 		}
 		opens++
-		if writing.MatchString(call[2]) && call[1] != "/dev/null" && !strings.HasPrefix(call[1], "/proc/") && !strings.HasPrefix(call[1], "/sys/") {
+		if writing.MatchString(call[2]) && call[1] != "/dev/null" && !strings.HasPrefix(call[1], "/proc/") &&
+			!strings.HasPrefix(call[1], "/sys/") {
 			t.Errorf("opened for writing: %s", line)
 		}
 	}

@@ -38,7 +38,8 @@ func startCluster(t *testing.T, n int, w world) *cluster {
 // init runs `millrace cluster init` for nodes; what they have is kept.
 func (c *cluster) init(t *testing.T, names ...string) {
 	t.Helper()
-	if code := command.Main(append([]string{"cluster", "init", c.keys}, names...), nil, &strings.Builder{}, os.Stderr); code != 0 {
+	if code := command.Main(append([]string{"cluster", "init", c.keys}, names...), nil, &strings.Builder{},
+		os.Stderr); code != 0 {
 		t.Fatalf("cluster init: %d", code)
 	}
 }
@@ -52,8 +53,10 @@ func (c *cluster) join(t *testing.T, name string) {
 		seed = fmt.Sprintf("%q", c.nodes[0].node.ClusterAddr())
 	}
 	own := c.world
-	own.config += fmt.Sprintf("\ncluster: {name: %s, bind: \"127.0.0.1:0\", peer: \"127.0.0.1:0\", join: [%s], key_file: %q, tls: {ca: %q, cert: %q, key: %q}}\n",
-		name, seed, filepath.Join(c.keys, "gossip.key"), filepath.Join(c.keys, "ca.pem"), filepath.Join(c.keys, name+".pem"), filepath.Join(c.keys, name+".key"))
+	own.config += fmt.Sprintf("\ncluster: {name: %s, bind: \"127.0.0.1:0\", peer: \"127.0.0.1:0\", join: [%s], "+
+		"key_file: %q, tls: {ca: %q, cert: %q, key: %q}}\n",
+		name, seed, filepath.Join(c.keys, "gossip.key"), filepath.Join(c.keys, "ca.pem"), filepath.Join(c.keys,
+			name+".pem"), filepath.Join(c.keys, name+".key"))
 	c.nodes = append(c.nodes, startNode(t, own))
 	c.complete(t)
 }
@@ -80,7 +83,11 @@ func (c *cluster) reload(t *testing.T) {
 func (c *cluster) through(t *testing.T) {
 	t.Helper()
 	for _, r := range c.nodes {
-		send(t, dial(t, source.Config{Addr: r.addr}), source.Message{Reverse: "a@client.example", Forward: []string{"b@x.example"}, Octets: []byte("Subject: x\r\n\r\nhi\r\n")})
+		send(t, dial(t, source.Config{Addr: r.addr}),
+			source.Message{
+				Reverse: "a@client.example", Forward: []string{"b@x.example"},
+				Octets: []byte("Subject: x\r\n\r\nhi\r\n"),
+			})
 	}
 }
 
@@ -103,12 +110,17 @@ func (c *cluster) oneOwner(t *testing.T) {
 func outcomes(t *testing.T, nodes []*relay, d *smtptest.Server) []string {
 	t.Helper()
 	var out []string
-	for i, to := range []string{"ok", "refused", "deferred", "unknown", "lost", "ok", "nowhere@elsewhere.example", "ok"} {
+	for i, to := range []string{
+		"ok", "refused", "deferred", "unknown", "lost", "ok", "nowhere@elsewhere.example", "ok",
+	} {
 		if !strings.Contains(to, "@") {
 			to += "@x.example"
 		}
 		s := dial(t, source.Config{Addr: nodes[i%len(nodes)].addr})
-		r, err := s.Send(source.Message{Reverse: "a@client.example", Forward: []string{to}, Octets: fmt.Appendf(nil, "Subject: %d\r\n\r\nhi\r\n", i)})
+		r, err := s.Send(source.Message{
+			Reverse: "a@client.example", Forward: []string{to},
+			Octets: fmt.Appendf(nil, "Subject: %d\r\n\r\nhi\r\n", i),
+		})
 		answer := fmt.Sprint(to, " ", err)
 		if err == nil {
 			answer = fmt.Sprint(to, " ", r.End.Code, " ", r.End.Text)
@@ -123,7 +135,9 @@ func outcomes(t *testing.T, nodes []*relay, d *smtptest.Server) []string {
 
 func TestAClusterAnswersAndDeliversAsOneNodeDoes(t *testing.T) {
 	behaviour := smtptest.Behaviour{
-		Dots:       map[string]smtptest.Answer{"refused": {Reply: "550 5.7.1 No"}, "deferred": {Reply: "451 4.3.0 Later"}, "lost": {Close: true}},
+		Dots: map[string]smtptest.Answer{
+			"refused": {Reply: "550 5.7.1 No"}, "deferred": {Reply: "451 4.3.0 Later"}, "lost": {Close: true},
+		},
 		Recipients: map[string]smtptest.Answer{"unknown": {Reply: "550 5.1.1 Nobody"}},
 	}
 	one := smtptest.Start(t, behaviour)
@@ -157,7 +171,10 @@ func TestASiteIsServedByItsOwnerAloneWhicheverNodeMailEnters(t *testing.T) {
 			}
 			defer s.Abort(false)
 			for i := range each {
-				res, err := s.Send(source.Message{Reverse: "a@client.example", Forward: []string{"b@x.example"}, Octets: fmt.Appendf(nil, "Subject: %d\r\n\r\nhi\r\n", i)})
+				res, err := s.Send(source.Message{
+					Reverse: "a@client.example", Forward: []string{"b@x.example"},
+					Octets: fmt.Appendf(nil, "Subject: %d\r\n\r\nhi\r\n", i),
+				})
 				if err != nil || res.End.Class() != 2 {
 					t.Errorf("%v %v", res.End, err)
 				}
@@ -183,7 +200,10 @@ func TestASiteIsServedByItsOwnerAloneWhicheverNodeMailEnters(t *testing.T) {
 func TestMailFlowsWhenTheOwnerIsGone(t *testing.T) {
 	d := smtptest.Start(t, smtptest.Behaviour{})
 	c := startCluster(t, 3, reaching(t, d))
-	send(t, dial(t, source.Config{Addr: c.nodes[0].addr}), source.Message{Reverse: "a@client.example", Forward: []string{"b@x.example"}, Octets: []byte("Subject: 0\r\n\r\nhi\r\n")})
+	send(t, dial(t, source.Config{Addr: c.nodes[0].addr}),
+		source.Message{
+			Reverse: "a@client.example", Forward: []string{"b@x.example"}, Octets: []byte("Subject: 0\r\n\r\nhi\r\n"),
+		})
 	owner := -1
 	for i, r := range c.nodes {
 		if r.node.OpenSessions() > 0 {
@@ -199,7 +219,11 @@ func TestMailFlowsWhenTheOwnerIsGone(t *testing.T) {
 			continue
 		}
 		for n := range 5 {
-			send(t, dial(t, source.Config{Addr: r.addr}), source.Message{Reverse: "a@client.example", Forward: []string{"b@x.example"}, Octets: fmt.Appendf(nil, "Subject: %d\r\n\r\nhi\r\n", n)})
+			send(t, dial(t, source.Config{Addr: r.addr}),
+				source.Message{
+					Reverse: "a@client.example", Forward: []string{"b@x.example"},
+					Octets: fmt.Appendf(nil, "Subject: %d\r\n\r\nhi\r\n", n),
+				})
 		}
 	}
 	messages(t, d, 11)
@@ -229,7 +253,8 @@ func TestTheSecretOfAClusterChangesUnderMail(t *testing.T) {
 	c := startCluster(t, 3, reaching(t, d))
 	file := filepath.Join(c.keys, "gossip.key")
 	for _, verb := range []string{"add", "use", "drop"} {
-		if code := command.Main([]string{"cluster", "keys", verb, file}, nil, &strings.Builder{}, os.Stderr); code != 0 {
+		if code := command.Main([]string{"cluster", "keys", verb, file}, nil, &strings.Builder{},
+			os.Stderr); code != 0 {
 			t.Fatalf("keys %s: %d", verb, code)
 		}
 		for i := range c.nodes { // one after the other: in between some have taken the step and some have not
@@ -293,7 +318,9 @@ func reaching(t *testing.T, d *smtptest.Server) world {
 	}
 	return world{
 		routes: "/(.+)/@x.example $1@y.example\ndomain x.example\n",
-		dns:    dnstest.Start(t, "y.example. 60 IN MX 10 mx.y.example.\nmx.y.example. 60 IN A 127.0.0.1\nx.example. 60 IN MX 10 mx.y.example.\n"),
+		dns: dnstest.Start(t,
+			"y.example. 60 IN MX 10 mx.y.example.\nmx.y.example. 60 IN A 127.0.0.1\nx.example. 60 IN MX 10 "+
+				"mx.y.example.\n"),
 		config: "egress: {port: " + port + ", allow_private: true}\n",
 	}
 }
@@ -319,7 +346,9 @@ func TestRulesAreTheSameOnAllNodesAndSurviveAnEmptiedRedis(t *testing.T) {
 			return 0
 		}
 		defer s.Abort(false)
-		res, err := s.Send(source.Message{Reverse: "a@client.example", Forward: []string{to}, Octets: []byte("Subject: x\r\n\r\nhi\r\n")})
+		res, err := s.Send(source.Message{
+			Reverse: "a@client.example", Forward: []string{to}, Octets: []byte("Subject: x\r\n\r\nhi\r\n"),
+		})
 		if err != nil {
 			t.Error(err)
 		}

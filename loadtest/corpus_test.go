@@ -68,7 +68,9 @@ func sendAll(t *testing.T, all []specimen, cfg source.Config) (accepted int) {
 	t.Helper()
 	s := dial(t, cfg)
 	for i := range all {
-		r, err := s.Send(source.Message{Reverse: "a@client.example", Forward: []string{fmt.Sprintf("f%d@x.example", i)}, Octets: all[i].octets})
+		r, err := s.Send(source.Message{
+			Reverse: "a@client.example", Forward: []string{fmt.Sprintf("f%d@x.example", i)}, Octets: all[i].octets,
+		})
 		if err != nil {
 			t.Fatalf("%s: %v", all[i].name, err)
 		}
@@ -118,7 +120,8 @@ func TestEveryMessageOfTheCorpusArrivesOctetForOctet(t *testing.T) {
 				}
 				d := smtptest.Start(t, b)
 				n := startNode(t, world{routes: "@x.example smtp://" + d.Addr() + "\n"})
-				accepted := sendAll(t, all, source.Config{Addr: n.addr, TLS: from.tls, Chunking: from.bdat, Chunk: 10000, Pipeline: true})
+				accepted := sendAll(t, all,
+					source.Config{Addr: n.addr, TLS: from.tls, Chunking: from.bdat, Chunk: 10000, Pipeline: true})
 				checkArrived(t, all, messages(t, d, accepted), from.bdat, to.chunked, to.tls != nil)
 				violations(t, d)
 			})

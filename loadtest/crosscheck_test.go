@@ -30,7 +30,8 @@ func TestWhatWeSignVerifiesWithProgramsOfOthers(t *testing.T) {
 	dir := t.TempDir()
 	config := "arc: " + saveKey(t, dir, z.key(t, sealDomain, dkim.RSASHA256)) + "\ndkim:\n"
 	for section, domain := range map[string]string{"relay": relayDomain, "domains": hostedDomain} {
-		config += fmt.Sprintf("  %s: [%s, %s]\n", section, saveKey(t, dir, z.key(t, domain, dkim.RSASHA256)), saveKey(t, dir, z.key(t, domain, dkim.Ed25519SHA256)))
+		config += fmt.Sprintf("  %s: [%s, %s]\n", section, saveKey(t, dir, z.key(t, domain, dkim.RSASHA256)),
+			saveKey(t, dir, z.key(t, domain, dkim.Ed25519SHA256)))
 	}
 	zone := dnstest.Start(t, z.master())
 	var all []crossing
@@ -59,10 +60,18 @@ func TestWhatWeSignVerifiesWithProgramsOfOthers(t *testing.T) {
 	node := extern.Node(t, "mailauth")
 	rspamd := extern.StartRspamd(t, zone.Addr())
 	programs := []program{
-		{"dkimpy", true, 40, wrongOfDKIMPy, func(t *testing.T) map[string]finding { return script(t, python, "dkimpy.py", folder) }},
-		{"Mail::DKIM", false, 150, nil, func(t *testing.T) map[string]finding { return script(t, perl, "maildkim.pl", folder) }},
-		{"mailauth", true, 60, wrongOfMailauth, func(t *testing.T) map[string]finding { return script(t, node, "mailauth.js", folder) }},
-		{"rspamd", true, 100, wrongOfRspamd, func(t *testing.T) map[string]finding { return askRspamd(t, rspamd, folder) }},
+		{"dkimpy", true, 40, wrongOfDKIMPy, func(t *testing.T) map[string]finding {
+			return script(t, python, "dkimpy.py", folder)
+		}},
+		{"Mail::DKIM", false, 150, nil, func(t *testing.T) map[string]finding {
+			return script(t, perl, "maildkim.pl", folder)
+		}},
+		{"mailauth", true, 60, wrongOfMailauth, func(t *testing.T) map[string]finding {
+			return script(t, node, "mailauth.js", folder)
+		}},
+		{"rspamd", true, 100, wrongOfRspamd, func(t *testing.T) map[string]finding {
+			return askRspamd(t, rspamd, folder)
+		}},
 	}
 	for _, p := range programs {
 		t.Run(p.name, func(t *testing.T) {
@@ -251,7 +260,8 @@ func (p *program) check(t *testing.T, all []crossing, found map[string]finding) 
 			t.Errorf("%s: is right %d times now, take it out of the table (%s)", name, right[name], reason)
 		}
 	}
-	t.Logf("%d signatures of ours, %d of senders, %d chains begun and %d made longer by us; wrong of %d messages", signatures, senders, chains, longer, len(wrong))
+	t.Logf("%d signatures of ours, %d of senders, %d chains begun and %d made longer by us; wrong of %d messages",
+		signatures, senders, chains, longer, len(wrong))
 	if signatures < 2500 || senders < p.senders || chains < 650 || longer < 8 {
 		t.Error("fewer than there are")
 	}

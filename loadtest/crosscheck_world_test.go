@@ -37,7 +37,8 @@ func (z txtZone) add(text string) {
 		name, record, ok := strings.Cut(strings.TrimSpace(line), " ")
 		record = strings.Trim(strings.TrimSpace(record), `"`)
 		name = strings.ToLower(name)
-		if _, known := z[name]; ok && !known && !strings.HasPrefix(name, "#") && record != "NXDOMAIN" && !strings.HasPrefix(record, "~~") {
+		if _, known := z[name]; ok && !known && !strings.HasPrefix(name, "#") && record != "NXDOMAIN" &&
+			!strings.HasPrefix(record, "~~") {
 			z[name] = record
 		}
 	}
@@ -118,7 +119,8 @@ func suiteCrossings(t *testing.T, z txtZone) []crossing {
 		}
 		return string(b)
 	}
-	z.add("brisbane._domainkey.football.example.com v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n" +
+	z.add("brisbane._domainkey.football.example.com v=DKIM1; k=ed25519; " +
+		"p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n" +
 		"test._domainkey.football.example.com " + slurp("dkim/dkimpy/test.txt") + "\n" +
 		"sed._domainkey.test.ex " + slurp("dkim/dkimpy/eximtest.dns") + "\n" +
 		"dummy._domainkey.example.org " + slurp("dkim/dkimpy/test.txt") + "\n" +
@@ -158,9 +160,11 @@ func suiteCrossings(t *testing.T, z txtZone) []crossing {
 // crossings and blanks differ between the canonicalizations.
 func madeCrossings(t *testing.T, key dkim.SigningKey) []crossing {
 	t.Helper()
-	body := []byte(strings.Repeat("Lines  with blanks \t and  without, \r\n.dots\r\n\r\n"+strings.Repeat("x", 900)+"\r\n", 700) + "\r\n\r\n")
+	body := []byte(strings.Repeat("Lines  with blanks \t and  without, \r\n.dots\r\n\r\n"+strings.Repeat("x", 900)+
+		"\r\n", 700) + "\r\n\r\n")
 	header := func(from, more string) []byte {
-		return []byte("From: A <a@" + from + ">\r\nTo: f@" + hostedDomain + "\r\nSubject: long,\r\n\tfolded\r\nDate: Thu, 1 Jan 2026 00:00:00 +0000\r\n" +
+		return []byte("From: A <a@" + from + ">\r\nTo: f@" + hostedDomain +
+			"\r\nSubject: long,\r\n\tfolded\r\nDate: Thu, 1 Jan 2026 00:00:00 +0000\r\n" +
 			"Message-ID: <1@" + from + ">\r\n" + more + "\r\n")
 	}
 	signed := func(header []byte, c dkim.Canonicalization) []byte {
@@ -186,7 +190,10 @@ func madeCrossings(t *testing.T, key dkim.SigningKey) []crossing {
 		{name: "made/predicted, simple body, aligned", sent: signed(header(senderDomain, ""), dkim.Simple)},
 		{name: "made/predicted, relaxed body, not aligned", sent: signed(header("author.example", ""), dkim.Relaxed)},
 		{name: "made/predicted, simple body, not aligned", sent: signed(header("author.example", ""), dkim.Simple)},
-		{name: "made/streamed, signed, by a list", sent: signed(header(senderDomain, "List-Id: <l.example>\r\n"), dkim.Relaxed)},
+		{
+			name: "made/streamed, signed, by a list",
+			sent: signed(header(senderDomain, "List-Id: <l.example>\r\n"), dkim.Relaxed),
+		},
 		{name: "made/streamed, not signed", sent: slices.Concat(header("author.example", ""), body)},
 	}
 }
@@ -195,7 +202,11 @@ func madeCrossings(t *testing.T, key dkim.SigningKey) []crossing {
 func relayAll(t *testing.T, crossings []crossing, listen, config string, zone *dnstest.Server) {
 	t.Helper()
 	d := smtptest.Start(t, smtptest.Behaviour{})
-	n := startNode(t, world{routes: "@" + hostedDomain + " smtp://" + d.Addr() + " seal=always\n", listen: listen, config: config, dns: zone})
+	n := startNode(t,
+		world{
+			routes: "@" + hostedDomain + " smtp://" + d.Addr() + " seal=always\n", listen: listen, config: config,
+			dns: zone,
+		})
 	var mu sync.Mutex
 	var sessions []*source.Session // idle ones
 	take := func() (*source.Session, error) {
@@ -217,7 +228,9 @@ func relayAll(t *testing.T, crossings []crossing, listen, config string, zone *d
 			t.Errorf("%s: %v", l.name, err)
 			return
 		}
-		r, err := s.Send(source.Message{Reverse: "a@client.example", Forward: []string{fmt.Sprintf("f%d@%s", i, hostedDomain)}, Octets: l.sent})
+		r, err := s.Send(source.Message{
+			Reverse: "a@client.example", Forward: []string{fmt.Sprintf("f%d@%s", i, hostedDomain)}, Octets: l.sent,
+		})
 		if err == nil && r.End.Class() != 2 {
 			err = s.Reset()
 		}

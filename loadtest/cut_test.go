@@ -86,7 +86,9 @@ func (c *cutting) send(i int, addr, domain string) {
 	}
 	defer s.Abort(false)
 	for _, n := range []int{2 * i, 2*i + 1} {
-		r, err := s.Send(source.Message{Reverse: "a@client.example", Forward: []string{fmt.Sprintf("c%06d@%s", n, domain)}, Octets: c.octets(n)})
+		r, err := s.Send(source.Message{
+			Reverse: "a@client.example", Forward: []string{fmt.Sprintf("c%06d@%s", n, domain)}, Octets: c.octets(n),
+		})
 		if err != nil {
 			return
 		}
@@ -134,7 +136,8 @@ func (c *cutting) judge(t *testing.T) {
 	}
 	violations(t, c.d)
 	counts := c.d.Counts()
-	t.Logf("%d cuts: %d acknowledged, %d arrived, %d begun and not ended at the destination", len(c.cuts), len(c.acked), len(arrived), counts.Halves)
+	t.Logf("%d cuts: %d acknowledged, %d arrived, %d begun and not ended at the destination", len(c.cuts), len(c.acked),
+		len(arrived), counts.Halves)
 	if len(c.acked) == 2*len(c.cuts) || len(c.acked) == 0 {
 		t.Error("the cuts cut nothing, or everything")
 	}
@@ -172,7 +175,9 @@ func TestNothingIsLostWhenTheClientsLinkIsCut(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			c.destination(t)
-			w := world{routes: "@x.example smtp://" + c.d.Addr() + "\n", config: "limits: {connections_per_client: 10000}"}
+			w := world{
+				routes: "@x.example smtp://" + c.d.Addr() + "\n", config: "limits: {connections_per_client: 10000}",
+			}
 			n := startNode(t, w)
 			l := newLink(t, n.addr)
 			up, down := c.measure(t, l, func() { c.send(0, l.Addr(), "x.example") })

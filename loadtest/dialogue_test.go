@@ -69,7 +69,9 @@ func rewriteSRS(t testing.TB, text string) string {
 		m := srsPattern.FindStringSubmatch(s)
 		days, _ := strconv.Atoi(m[2]) // "" is today
 		made := time.Now().AddDate(0, 0, -days)
-		w, err := srs.New(srs.Config{Domain: "srs.example", Keys: [][]byte{[]byte(srsKey)}, Now: func() time.Time { return made }})
+		w, err := srs.New(srs.Config{Domain: "srs.example", Keys: [][]byte{[]byte(srsKey)}, Now: func() time.Time {
+			return made
+		}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -192,7 +194,8 @@ func (r *run) close() {
 }
 
 func (r *run) step(s step) error {
-	if r.client == nil && (s.kind == "C:" || s.kind == "C=" || s.kind == "S:" || s.kind == "client:" && s.text != "connects") {
+	if r.client == nil &&
+		(s.kind == "C:" || s.kind == "C=" || s.kind == "S:" || s.kind == "client:" && s.text != "connects") {
 		if err := r.connect(); err != nil {
 			return err
 		}
@@ -289,7 +292,8 @@ func (r *run) mxDoes(what string) error {
 		if err := r.greet(strings.Fields(rest)); err != nil || verb == "greets" {
 			return err
 		}
-		return errors.Join(r.mx.expect("MAIL FROM:*"), r.mx.expect("RCPT TO:*"), r.mx.write("250 2.1.0 OK\r\n250 2.1.5 OK\r\n"))
+		return errors.Join(r.mx.expect("MAIL FROM:*"), r.mx.expect("RCPT TO:*"),
+			r.mx.write("250 2.1.0 OK\r\n250 2.1.5 OK\r\n"))
 	case r.mx == nil:
 		return errors.New("the MX host has no connection")
 	case verb == "starttls":
@@ -338,7 +342,8 @@ func (r *run) greet(extensions []string) error {
 
 // greet says EHLO and reads the reply.
 func (e *end) greet() error {
-	if err := errors.Join(e.write("EHLO client.example\r\n"), e.conn.SetReadDeadline(time.Now().Add(turn))); err != nil {
+	if err := errors.Join(e.write("EHLO client.example\r\n"),
+		e.conn.SetReadDeadline(time.Now().Add(turn))); err != nil {
 		return err
 	}
 	for {

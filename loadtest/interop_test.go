@@ -42,7 +42,8 @@ func TestSmtpSourceSendsThroughTheRelay(t *testing.T) {
 			n := startNode(t, world{routes: "@x.example smtp://" + d.Addr() + "\n"})
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			cmd := extern.Find(t, "smtp-source").Command(ctx, append(c.args, "-f", "a@client.example", "-t", "b@x.example", n.addr)...)
+			cmd := extern.Find(t, "smtp-source").Command(ctx,
+				append(c.args, "-f", "a@client.example", "-t", "b@x.example", n.addr)...)
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, out)
 			}
@@ -63,8 +64,9 @@ func TestSwaksSendsThroughTheRelay(t *testing.T) {
 		{"with PIPELINING", []string{"--pipeline"}},
 		{"over STARTTLS", []string{"--tls"}},
 		{"over STARTTLS with PIPELINING", []string{"--tls", "--pipeline"}},
-		{"behind a PROXY header", []string{"--proxy-version", "1", "--proxy-family", "TCP4", "--proxy-source", "192.0.2.7",
-			"--proxy-source-port", "1025", "--proxy-dest", "192.0.2.1", "--proxy-dest-port", "25"}},
+		{"behind a PROXY header",
+			[]string{"--proxy-version", "1", "--proxy-family", "TCP4", "--proxy-source", "192.0.2.7",
+				"--proxy-source-port", "1025", "--proxy-dest", "192.0.2.1", "--proxy-dest-port", "25"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := smtptest.Start(t, smtptest.Behaviour{})
@@ -79,7 +81,8 @@ func TestSwaksSendsThroughTheRelay(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
-			args := append([]string{"--server", host, "--port", port, "--helo", "client.example", "--from", "a@client.example",
+			args := append([]string{"--server", host, "--port", port, "--helo", "client.example", "--from",
+				"a@client.example",
 				"--to", "b@x.example,c@x.example", "--body", ".by swaks"}, c.args...)
 			if out, err := extern.Find(t, "swaks").Command(ctx, args...).CombinedOutput(); err != nil {
 				t.Fatalf("%v: %s", err, out)
@@ -88,7 +91,9 @@ func TestSwaksSendsThroughTheRelay(t *testing.T) {
 			if !bytes.Contains(got.Octets, []byte("\r\n.by swaks\r\n")) || len(got.Forwards) != 2 {
 				t.Errorf("got %q for %q", got.Octets, got.Forwards)
 			}
-			if with := map[bool]string{true: "with ESMTPS id", false: "with ESMTP id"}[slices.Contains(c.args, "--tls")]; !bytes.Contains(got.Octets, []byte(with)) {
+			if with := map[bool]string{
+				true: "with ESMTPS id", false: "with ESMTP id",
+			}[slices.Contains(c.args, "--tls")]; !bytes.Contains(got.Octets, []byte(with)) {
 				t.Errorf("no %q in %.300q", with, got.Octets)
 			}
 			if w.listen != "" && !bytes.Contains(got.Octets, []byte("[192.0.2.7]")) {
@@ -112,7 +117,10 @@ func TestAPipeliningClientSendsThroughTheRelay(t *testing.T) {
 		{"by one chunk", "", source.Config{Chunking: true}},
 		{"by small chunks", "", source.Config{Chunking: true, Chunk: 7}},
 		{"by small chunks in one go", "", source.Config{Chunking: true, Chunk: 7, Pipeline: true}},
-		{"by small chunks under TLS", "", source.Config{Chunking: true, Chunk: 700, Pipeline: true, TLS: anyCertificate()}},
+		{
+			"by small chunks under TLS", "",
+			source.Config{Chunking: true, Chunk: 700, Pipeline: true, TLS: anyCertificate()},
+		},
 		{"in implicit TLS", "tls: implicit", source.Config{Pipeline: true, TLS: anyCertificate(), Implicit: true}},
 		{"octet by octet", "", source.Config{Pace: source.Pace{Octets: 1}}},
 		{"behind PROXY v1", proxied, source.Config{Proxy: source.ProxyV1(client, server)}},
@@ -130,13 +138,18 @@ func TestAPipeliningClientSendsThroughTheRelay(t *testing.T) {
 				t.Error("in clear")
 			}
 			for range 3 {
-				send(t, s, source.Message{Reverse: "a@client.example", Forward: []string{"b@x.example", "c@x.example"}, Mail: "BODY=8BITMIME", Octets: letter})
+				send(t, s,
+					source.Message{
+						Reverse: "a@client.example", Forward: []string{"b@x.example", "c@x.example"},
+						Mail: "BODY=8BITMIME", Octets: letter,
+					})
 			}
 			if err := s.Quit(); err != nil {
 				t.Error(err)
 			}
 			for _, m := range messages(t, d, 3) {
-				if !bytes.HasSuffix(m.Octets, letter) || m.Reverse != "a@client.example" || !slices.Equal(m.Forwards, []string{"b@x.example", "c@x.example"}) {
+				if !bytes.HasSuffix(m.Octets, letter) || m.Reverse != "a@client.example" ||
+					!slices.Equal(m.Forwards, []string{"b@x.example", "c@x.example"}) {
 					t.Errorf("got %q for %q", m.Octets, m.Forwards)
 				}
 			}
@@ -156,7 +169,8 @@ func TestGoSMTPsClientSendsThroughTheRelay(t *testing.T) {
 			}
 			defer c.Close()
 			for range 3 {
-				if err := c.SendMail("a@client.example", []string{"b@x.example", "c@x.example"}, bytes.NewReader(letter)); err != nil {
+				if err := c.SendMail("a@client.example", []string{"b@x.example", "c@x.example"},
+					bytes.NewReader(letter)); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -184,7 +198,8 @@ func relayed(t *testing.T, nextHop string, forward ...string) {
 	t.Helper()
 	n := startNode(t, world{routes: "@x.example " + nextHop + "\n"})
 	for _, cfg := range []source.Config{{Addr: n.addr}, {Addr: n.addr, Chunking: true, Chunk: 100}} {
-		send(t, dial(t, cfg), source.Message{Reverse: "a@client.example", Forward: forward, Mail: "BODY=8BITMIME", Octets: text})
+		send(t, dial(t, cfg),
+			source.Message{Reverse: "a@client.example", Forward: forward, Mail: "BODY=8BITMIME", Octets: text})
 	}
 }
 
@@ -262,7 +277,10 @@ func TestTheRelayDeliversToGoSMTPsServer(t *testing.T) {
 			n := startNode(t, world{routes: "@x.example smtp://" + d.addr + "\n"})
 			s := dial(t, source.Config{Addr: n.addr, Pipeline: true})
 			for range 3 {
-				send(t, s, source.Message{Reverse: "a@client.example", Forward: []string{"b@x.example", "c@x.example"}, Octets: letter})
+				send(t, s,
+					source.Message{
+						Reverse: "a@client.example", Forward: []string{"b@x.example", "c@x.example"}, Octets: letter,
+					})
 			}
 			d.mu.Lock()
 			defer d.mu.Unlock()
@@ -381,7 +399,10 @@ func TestALoopThroughTwoAliasesIsSeen(t *testing.T) {
 		t.Errorf("the same recipient: got %s, %v", r.End, err)
 	}
 	for i := range 5 { // five marks may stand above a message, and six may not
-		send(t, s, source.Message{Reverse: "a@client.example", Forward: []string{fmt.Sprintf("c%d@x.example", i)}, Octets: back})
+		send(t, s,
+			source.Message{
+				Reverse: "a@client.example", Forward: []string{fmt.Sprintf("c%d@x.example", i)}, Octets: back,
+			})
 		back = messages(t, d, 2+i)[1+i].Octets
 	}
 	r, err = s.Send(source.Message{Reverse: "a@client.example", Forward: []string{"d@x.example"}, Octets: back})
@@ -395,7 +416,9 @@ func TestASiteAtItsCapIsTold(t *testing.T) {
 	n := startNode(t, world{routes: "@x.example smtp://" + d.Addr() + "\n", config: "deadlines: {rcpt: 1s, lend: 1m}"})
 	for range 20 { // inside their messages, of which octets have gone out: such a session cannot be taken away
 		s := dial(t, source.Config{Addr: n.addr})
-		if r, ok, err := s.Envelope(source.Message{Reverse: "a@client.example", Forward: []string{"b@x.example"}}); err != nil || !ok {
+		if r, ok, err := s.Envelope(source.Message{
+			Reverse: "a@client.example", Forward: []string{"b@x.example"},
+		}); err != nil || !ok {
 			t.Fatal(r.End, err)
 		}
 		if r, err := s.Command("DATA"); err != nil || r.Code != 354 {
@@ -411,7 +434,10 @@ func TestASiteAtItsCapIsTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	begun := time.Now()
-	r, _, err := dial(t, source.Config{Addr: n.addr}).Envelope(source.Message{Reverse: "a@client.example", Forward: []string{"b@x.example"}})
+	r, _, err := dial(t,
+		source.Config{Addr: n.addr}).Envelope(source.Message{
+		Reverse: "a@client.example", Forward: []string{"b@x.example"},
+	})
 	if err != nil || !strings.HasPrefix(r.End.String(), "451 4.4.5 ") {
 		t.Errorf("got %s, %v", r.End, err)
 	}

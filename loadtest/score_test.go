@@ -28,8 +28,12 @@ const refusedText = "554 5.7.1 203.0.113.9 listed by zen.example (code 127.0.0.2
 func TestExplainShowsEverySignalAndTheVerdict(t *testing.T) {
 	worst := netip.MustParseAddr("203.0.113.66") // listed, without a name
 	r := startRedis(t)
-	s := scored{zone: zen + known(good) + known(bad) + listed(bad) + listed(worst) + "nomail.example. 60 IN MX 0 .\n", redis: r.url(), rules: "old@x.example reject 550 5.1.1 Moved\nlater@x.example tempfail 451 4.2.1 Back tomorrow\n",
-		score: listScore + "greet: 1s\nrates: {client: 1/1h, network: 1/1h, refused: 1/1h}\nblock: [\"203.0.99.0/24 no mail from here\"]\nallow: [203.0.98.5]\n"}
+	s := scored{zone: zen + known(good) + known(bad) + listed(bad) + listed(worst) + "nomail.example. 60 IN MX 0 .\n",
+		redis: r.url(),
+		rules: "old@x.example reject 550 5.1.1 Moved\nlater@x.example tempfail 451 4.2.1 Back tomorrow\n",
+		score: listScore +
+			"greet: 1s\nrates: {client: 1/1h, network: 1/1h, refused: 1/1h}\nblock: [\"203.0.99.0/24 no mail from " +
+			"here\"]\nallow: [203.0.98.5]\n"}
 	dir := t.TempDir()
 	file := s.world(t).write(t, dir, "127.0.0.1:0")
 	for _, c := range []struct {
@@ -38,25 +42,61 @@ func TestExplainShowsEverySignalAndTheVerdict(t *testing.T) {
 		code int
 		want []string // patterns of lines
 	}{
-		{"a mail server", []string{"--ip", "203.0.10.1", "--helo", nameOf(good), "--from", "a@client.example"}, 0, []string{
-			`^signal +dnsbl +silent +0.0 +not listed$`, `^signal +no-ptr +silent`, `^signal +fcrdns +silent +0.0 +its name mx10.good.example leads back to it$`,
-			`^signal +helo-mismatch +silent`, `^signal +spf-fail +silent +0.0 +SPF of client.example is pass$`, `^signal +sender-domain +silent +0.0 +client.example has an MX$`,
-			`^signal +karma +silent`, `^signal +early-talker +silent`, `^score +0.0 \(defer from 6, reject from 10\): accept$`, `^verdict +accept$`}},
+		{"a mail server", []string{"--ip", "203.0.10.1", "--helo", nameOf(good), "--from", "a@client.example"}, 0,
+			[]string{
+				`^signal +dnsbl +silent +0.0 +not listed$`, `^signal +no-ptr +silent`,
+				`^signal +fcrdns +silent +0.0 +its name mx10.good.example leads back to it$`,
+				`^signal +helo-mismatch +silent`, `^signal +spf-fail +silent +0.0 +SPF of client.example is pass$`,
+				`^signal +sender-domain +silent +0.0 +client.example has an MX$`,
+				`^signal +karma +silent`, `^signal +early-talker +silent`,
+				`^score +0.0 \(defer from 6, reject from 10\): accept$`, `^verdict +accept$`}},
 		{"an address alone", []string{"--ip", "203.0.10.1"}, 0, []string{
-			`^signal +helo-self +skipped +0.0 +no name in EHLO was given$`, `^signal +spf-fail +skipped +0.0 +no reverse-path was given$`, `^verdict +accept$`}},
+			`^signal +helo-self +skipped +0.0 +no name in EHLO was given$`,
+			`^signal +spf-fail +skipped +0.0 +no reverse-path was given$`, `^verdict +accept$`}},
 		{"a listed one", []string{"--ip", "203.0.113.9"}, 2, []string{
-			`^signal +dnsbl +spoke +10.0 +listed by zen.example \(code 127.0.0.2\)$`, `^score +10.0 .*: reject$`, `^verdict +reject$`,
-			`^reply +554 5.7.1 203.0.113.9 listed by zen.example \(code 127.0.0.2\); see https://relay.example/why$`, `^cause +score 10: dnsbl 10$`}},
-		{"a listed one with an IPv4-mapped address", []string{"--ip", "::ffff:203.0.113.9"}, 2, []string{`^signal +dnsbl +spoke`}},
+			`^signal +dnsbl +spoke +10.0 +listed by zen.example \(code 127.0.0.2\)$`, `^score +10.0 .*: reject$`,
+			`^verdict +reject$`,
+			`^reply +554 5.7.1 203.0.113.9 listed by zen.example \(code 127.0.0.2\); see https://relay.example/why$`,
+			`^cause +score 10: dnsbl 10$`}},
+		{
+			"a listed one with an IPv4-mapped address", []string{"--ip", "::ffff:203.0.113.9"}, 2,
+			[]string{`^signal +dnsbl +spoke`},
+		},
 		{"one that is deferred", []string{"--ip", "203.0.10.9", "--helo", "relay.example"}, 1, []string{
-			`^signal +no-ptr +spoke +2.0 `, `^signal +helo-self +spoke +5.0 `, `^score +7.0 .*: defer$`, `^verdict +defer$`, `^reply +450 4.7.1 203.0.10.9 deferred: .*which is us, try again later; see https`}},
-		{"a blocked one", []string{"--ip", "203.0.99.7"}, 2, []string{`^signal +block +spoke .*no mail from here.*millrace.yaml:\d+`, `^verdict +reject$`}},
-		{"an allowed one", []string{"--ip", "203.0.98.5"}, 0, []string{`^signal +allow +spoke .*millrace.yaml:\d+`, `^signal +dnsbl +skipped .*an entry about the address has decided`, `^verdict +accept$`}},
-		{"a listed one to postmaster", []string{"--ip", "203.0.113.9", "--to", "postmaster@x.example"}, 0, []string{`^score +10.0 .*: reject$`, `^verdict +accept$`}},
-		{"a listed one to a foreign postmaster", []string{"--ip", "203.0.113.9", "--to", "postmaster@elsewhere.example"}, 2, []string{`^reply +554 5.7.1 203.0.113.9 listed`}},
-		{"the verdict goes before the rules", []string{"--ip", "203.0.113.9", "--to", "later@x.example"}, 2, []string{`^reply +554 5.7.1 203.0.113.9 listed`}},
-		{"a good one and a rule that refuses", []string{"--ip", "203.0.10.1", "--to", "old@x.example"}, 2, []string{`^score +0.0`, `^reply +550 5.1.1 Moved`}},
-		{"a good one and a rule that defers", []string{"--ip", "203.0.10.1", "--to", "later@x.example"}, 1, []string{`^reply +451 4.2.1 Back`}},
+			`^signal +no-ptr +spoke +2.0 `, `^signal +helo-self +spoke +5.0 `, `^score +7.0 .*: defer$`,
+			`^verdict +defer$`, `^reply +450 4.7.1 203.0.10.9 deferred: .*which is us, try again later; see https`}},
+		{
+			"a blocked one", []string{"--ip", "203.0.99.7"}, 2,
+			[]string{`^signal +block +spoke .*no mail from here.*millrace.yaml:\d+`, `^verdict +reject$`},
+		},
+		{
+			"an allowed one", []string{"--ip", "203.0.98.5"}, 0,
+			[]string{
+				`^signal +allow +spoke .*millrace.yaml:\d+`,
+				`^signal +dnsbl +skipped .*an entry about the address has decided`, `^verdict +accept$`,
+			},
+		},
+		{
+			"a listed one to postmaster", []string{"--ip", "203.0.113.9", "--to", "postmaster@x.example"}, 0,
+			[]string{`^score +10.0 .*: reject$`, `^verdict +accept$`},
+		},
+		{
+			"a listed one to a foreign postmaster",
+			[]string{"--ip", "203.0.113.9", "--to", "postmaster@elsewhere.example"}, 2,
+			[]string{`^reply +554 5.7.1 203.0.113.9 listed`},
+		},
+		{
+			"the verdict goes before the rules", []string{"--ip", "203.0.113.9", "--to", "later@x.example"}, 2,
+			[]string{`^reply +554 5.7.1 203.0.113.9 listed`},
+		},
+		{
+			"a good one and a rule that refuses", []string{"--ip", "203.0.10.1", "--to", "old@x.example"}, 2,
+			[]string{`^score +0.0`, `^reply +550 5.1.1 Moved`},
+		},
+		{
+			"a good one and a rule that defers", []string{"--ip", "203.0.10.1", "--to", "later@x.example"}, 1,
+			[]string{`^reply +451 4.2.1 Back`},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for range 2 { // a rate of one in an hour would be over
@@ -83,13 +123,18 @@ func TestExplainShowsEverySignalAndTheVerdict(t *testing.T) {
 }
 
 func TestAListedClientIsRefusedAtRcptWhateverTheRecipient(t *testing.T) {
-	s := scored{zone: zen + known(bad) + listed(bad), score: listScore, rules: "gone@x.example reject 550 5.1.1 Moved\nthere@x.example drop\n"}
+	s := scored{
+		zone: zen + known(bad) + listed(bad), score: listScore,
+		rules: "gone@x.example reject 550 5.1.1 Moved\nthere@x.example drop\n",
+	}
 	n := startNode(t, s.world(t))
 	c := comes(t, n, bad) // greeted, and EHLO answered
 	for range 2 {
 		says(t, c, "MAIL FROM:<a@client.example>", "250 2.1.0")
 		var replies []string
-		for _, to := range []string{"b@x.example", "there@x.example", "gone@x.example", "nobody@y.example", "a%b@elsewhere.example"} {
+		for _, to := range []string{
+			"b@x.example", "there@x.example", "gone@x.example", "nobody@y.example", "a%b@elsewhere.example",
+		} {
 			replies = append(replies, says(t, c, "RCPT TO:<"+to+">", refusedText))
 		}
 		for _, r := range replies {
@@ -108,7 +153,10 @@ func TestAListedClientIsRefusedAtRcptWhateverTheRecipient(t *testing.T) {
 	t.Run("in one group of commands", func(t *testing.T) {
 		cfg := proxied(n.addr, bad)
 		cfg.Pipeline = true
-		r, err := dial(t, cfg).Send(source.Message{Reverse: "a@client.example", Forward: []string{"b@x.example", "c@y.example"}, Octets: []byte("\r\n")})
+		r, err := dial(t,
+			cfg).Send(source.Message{
+			Reverse: "a@client.example", Forward: []string{"b@x.example", "c@y.example"}, Octets: []byte("\r\n"),
+		})
 		if err != nil || r.Mail.Code != 250 || len(r.Rcpt) != 2 {
 			t.Fatalf("%+v %v", r, err)
 		}
@@ -121,7 +169,10 @@ func TestAListedClientIsRefusedAtRcptWhateverTheRecipient(t *testing.T) {
 }
 
 func TestPostmasterIsReachedByAListedClientWithinItsRates(t *testing.T) {
-	s := scored{zone: zen + known(bad) + listed(bad), score: listScore + "rates: {messages: 4/1h}\n", rules: "c@y.example d@z.example\n"}
+	s := scored{
+		zone: zen + known(bad) + listed(bad), score: listScore + "rates: {messages: 4/1h}\n",
+		rules: "c@y.example d@z.example\n",
+	}
 	n := startNode(t, s.world(t))
 	c := comes(t, n, bad)
 	for i, to := range []string{"postmaster@x.example", "abuse@x.example", "Postmaster", "ABUSE@y.example"} {
@@ -138,7 +189,9 @@ func TestPostmasterIsReachedByAListedClientWithinItsRates(t *testing.T) {
 }
 
 func TestTrustedClientsAreNotScored(t *testing.T) {
-	s := scored{zone: zen + known(bad) + listed(bad), score: listScore + "rates: {client: 1/1h, messages: 1/1h}\ngreet: 10s\n"}
+	s := scored{
+		zone: zen + known(bad) + listed(bad), score: listScore + "rates: {client: 1/1h, messages: 1/1h}\ngreet: 10s\n",
+	}
 	w := s.world(t)
 	w.listen += `, relay: trusted, networks: ["203.0.113.0/24"]`
 	n := startNode(t, w)
@@ -181,11 +234,21 @@ func TestProxyHeadersOfBothVersionsAndFamiliesCarryWhoIsScored(t *testing.T) {
 		header []byte
 		want   string
 	}{
-		"version 1, IPv4": {source.ProxyV1(netip.AddrPortFrom(bad, 1), netip.MustParseAddrPort("192.0.2.1:25")), refusedText},
-		"version 2, IPv4": {source.ProxyV2(netip.AddrPortFrom(bad, 1), netip.MustParseAddrPort("192.0.2.1:25")), refusedText},
-		"version 1, IPv6": {source.ProxyV1(netip.AddrPortFrom(six, 1), netip.MustParseAddrPort("[2001:db8::1]:25")), strings.Replace(refusedText, "203.0.113.9", "2001:db8::9", 1)},
-		"version 2, IPv6": {source.ProxyV2(netip.AddrPortFrom(six, 1), netip.MustParseAddrPort("[2001:db8::1]:25")), strings.Replace(refusedText, "203.0.113.9", "2001:db8::9", 1)},
-		"unknown":         {[]byte("PROXY UNKNOWN\r\n"), "250 2.1.5"},
+		"version 1, IPv4": {
+			source.ProxyV1(netip.AddrPortFrom(bad, 1), netip.MustParseAddrPort("192.0.2.1:25")), refusedText,
+		},
+		"version 2, IPv4": {
+			source.ProxyV2(netip.AddrPortFrom(bad, 1), netip.MustParseAddrPort("192.0.2.1:25")), refusedText,
+		},
+		"version 1, IPv6": {
+			source.ProxyV1(netip.AddrPortFrom(six, 1), netip.MustParseAddrPort("[2001:db8::1]:25")),
+			strings.Replace(refusedText, "203.0.113.9", "2001:db8::9", 1),
+		},
+		"version 2, IPv6": {
+			source.ProxyV2(netip.AddrPortFrom(six, 1), netip.MustParseAddrPort("[2001:db8::1]:25")),
+			strings.Replace(refusedText, "203.0.113.9", "2001:db8::9", 1),
+		},
+		"unknown": {[]byte("PROXY UNKNOWN\r\n"), "250 2.1.5"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := dial(t, source.Config{Addr: n.addr, Proxy: c.header, Helo: nameOf(bad)})
@@ -204,7 +267,9 @@ func TestWhoSpeaksFirstIsAnEarlyTalker(t *testing.T) {
 	if took := time.Since(began); took < 300*time.Millisecond {
 		t.Errorf("an unknown client was greeted after %s", took)
 	}
-	for name, hello := range map[string]string{"in the segment of the PROXY header": "EHLO " + nameOf(good) + "\r\n", "later": ""} {
+	for name, hello := range map[string]string{
+		"in the segment of the PROXY header": "EHLO " + nameOf(good) + "\r\n", "later": "",
+	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := proxied(n.addr, good)
 			cfg.Proxy = append(cfg.Proxy, hello...)
@@ -251,12 +316,15 @@ func TestEntriesDecideWithTheirReasons(t *testing.T) {
 	allowed := netip.MustParseAddr("203.0.113.77")
 	spf := netip.MustParseAddr("203.0.113.78")
 	file := filepath.Join(t.TempDir(), "block.txt")
-	if err := os.WriteFile(file, []byte("# ours\n203.0.66.0/24 abuse report 4711\ndomain:*.spam.example\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("# ours\n203.0.66.0/24 abuse report 4711\ndomain:*.spam.example\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	s := scored{
-		zone:  zen + known(good) + known(allowed) + listed(allowed) + known(spf) + listed(spf),
-		score: listScore + "allow: [203.0.113.77, \"domain:client.example our friends\"]\nblock: [\"helo:*.bulk.example\"]\nblock_file: " + file + "\n",
+		zone: zen + known(good) + known(allowed) + listed(allowed) + known(spf) + listed(spf),
+		score: listScore +
+			"allow: [203.0.113.77, \"domain:client.example our friends\"]\nblock: " +
+			"[\"helo:*.bulk.example\"]\nblock_file: " + file + "\n",
 	}
 	n := startNode(t, s.world(t))
 	for _, c := range []struct {
@@ -268,7 +336,8 @@ func TestEntriesDecideWithTheirReasons(t *testing.T) {
 		{"an allowed address, though listed", allowed, "", "a@client.example", "250 2.1.5"},
 		{"an allowed domain with SPF, though listed", spf, "", "a@client.example", "250 2.1.5"},
 		{"listed, with another domain", spf, "", "a@elsewhere.example", "554 5.7.1 203.0.113.78 listed by zen.example"},
-		{"a blocked address", netip.MustParseAddr("203.0.66.1"), "", "", "554 5.7.1 203.0.66.1 refused: 203.0.66.0/24 is blocked here: abuse report 4711; see https"},
+		{"a blocked address", netip.MustParseAddr("203.0.66.1"), "", "",
+			"554 5.7.1 203.0.66.1 refused: 203.0.66.0/24 is blocked here: abuse report 4711; see https"},
 		{"a blocked name in EHLO", good, "out7.bulk.example", "", "554 5.7.1 203.0.10.1 refused: "},
 		{"a blocked reverse-path", good, "", "a@x.spam.example", "554 5.7.1 203.0.10.1 refused: "},
 	} {

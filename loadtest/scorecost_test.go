@@ -18,7 +18,8 @@ func TestEHLOAndMAILAloneAskNoNameServer(t *testing.T) {
 	c := comes(t, n, client)
 	says(t, c, "NOOP", "250")
 	await(t, "what is asked about the address", func() bool {
-		return w.dns.Count(reversed(client)+".in-addr.arpa.", "PTR").UDP > 0 && w.dns.Count(nameOf(client)+".", "A").UDP > 0
+		return w.dns.Count(reversed(client)+".in-addr.arpa.", "PTR").UDP > 0 &&
+			w.dns.Count(nameOf(client)+".", "A").UDP > 0
 	})
 	for i := range 100 {
 		says(t, c, fmt.Sprintf("EHLO h%d.attacker.example", i), "250")
@@ -28,7 +29,8 @@ func TestEHLOAndMAILAloneAskNoNameServer(t *testing.T) {
 	for i := range 100 {
 		for _, name := range []string{"h", "m"} {
 			for _, qtype := range []string{"A", "AAAA", "MX", "TXT"} {
-				if asked := w.dns.Count(fmt.Sprintf("%s%d.attacker.example.", name, i), qtype); asked.UDP+asked.TCP > 0 {
+				if asked := w.dns.Count(fmt.Sprintf("%s%d.attacker.example.", name, i),
+					qtype); asked.UDP+asked.TCP > 0 {
 					t.Fatalf("%s%d was asked for its %s", name, i, qtype)
 				}
 			}
@@ -45,7 +47,11 @@ func TestWhoIsOverTheRateOfConnectionsIsNotLookedUp(t *testing.T) {
 	n := startNode(t, w)
 	const clients = 20
 	for i := range clients {
-		c := dial(t, source.Config{Addr: n.addr, Helo: "mx.client.example", Timeout: patience, Proxy: source.ProxyV1(netip.AddrPortFrom(at(i), 40000), netip.MustParseAddrPort("192.0.2.1:25"))})
+		c := dial(t,
+			source.Config{
+				Addr: n.addr, Helo: "mx.client.example", Timeout: patience,
+				Proxy: source.ProxyV1(netip.AddrPortFrom(at(i), 40000), netip.MustParseAddrPort("192.0.2.1:25")),
+			})
 		says(t, c, "MAIL FROM:<a@client.example>", "250")
 		r, err := c.Command("RCPT TO:<b@x.example>")
 		if err != nil {

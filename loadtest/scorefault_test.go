@@ -15,7 +15,8 @@ import (
 
 // fullScore is a section with all that asks Redis or DNS.
 const fullScore = listScore + "greet: 1ms\ntarpit: 1s\n" +
-	"rates: {client: 10000/1m, network: 100000/1m, messages: 10000/1m, network_messages: 100000/1m, recipients: 10000/1m, refused: 100/1m, sender: 100000/1m, recipient: 100000/1m, domain: 100000/1m}\n" +
+	"rates: {client: 10000/1m, network: 100000/1m, messages: 10000/1m, network_messages: 100000/1m, recipients: " +
+	"10000/1m, refused: 100/1m, sender: 100000/1m, recipient: 100000/1m, domain: 100000/1m}\n" +
 	"greylist: {from: 4, to: 6, delay: 24h}\n"
 
 // legitimate is how many messages a fault is not to touch, of how many mail servers.
@@ -60,7 +61,8 @@ func (s *subject) withstands(t *testing.T, begun func(i int)) {
 	ordinary.Lock()
 	defer ordinary.Unlock()
 	t.Logf("%d of %d accepted; a message took %s (median), %s (p99), %s at most; p99 added by the fault: %s",
-		got.accepted, w.messages, got.at(50).Round(100*time.Microsecond), got.at(99).Round(100*time.Microsecond), got.at(100).Round(100*time.Microsecond),
+		got.accepted, w.messages, got.at(50).Round(100*time.Microsecond), got.at(99).Round(100*time.Microsecond),
+		got.at(100).Round(100*time.Microsecond),
 		(got.at(99) - ordinary.at99).Round(100*time.Microsecond))
 }
 
@@ -103,9 +105,15 @@ func TestNoMailSuffersWhenRedisDoes(t *testing.T) {
 		fault func(t *testing.T, s *subject)
 		heal  func(t *testing.T, s *subject) // nil: it is never well
 	}{
-		{"killed", plainURL, func(_ *testing.T, s *subject) { s.redis.kill() }, func(_ *testing.T, s *subject) { s.redis.start() }},
-		{"stopped", plainURL, func(_ *testing.T, s *subject) { s.redis.signal(syscall.SIGSTOP) }, func(_ *testing.T, s *subject) { s.redis.signal(syscall.SIGCONT) }},
-		{"paused", plainURL, func(t *testing.T, s *subject) { s.redis.do(t, "CLIENT", "PAUSE", "2000", "ALL") }, func(*testing.T, *subject) {}},
+		{"killed", plainURL, func(_ *testing.T, s *subject) {
+			s.redis.kill()
+		}, func(_ *testing.T, s *subject) { s.redis.start() }},
+		{"stopped", plainURL, func(_ *testing.T, s *subject) {
+			s.redis.signal(syscall.SIGSTOP)
+		}, func(_ *testing.T, s *subject) { s.redis.signal(syscall.SIGCONT) }},
+		{"paused", plainURL, func(t *testing.T, s *subject) {
+			s.redis.do(t, "CLIENT", "PAUSE", "2000", "ALL")
+		}, func(*testing.T, *subject) {}},
 		{"emptied", plainURL, func(t *testing.T, s *subject) {
 			s.redis.do(t, "SCRIPT", "FLUSH")
 			s.redis.do(t, "FLUSHALL")
@@ -178,7 +186,10 @@ func TestNoMailSuffersWhenListsDo(t *testing.T) {
 				s.dns.SetFault(reversed(clientAt(i))+".zen.example", "A", fault)
 				s.dns.SetFault(nameOf(clientAt(i))+".dbl.example", "A", fault)
 			}
-			for _, name := range []string{"1.0.0.127.zen.example", "2.0.0.127.zen.example", "test.dbl.example", "invalid.dbl.example", "client.example.dbl.example"} {
+			for _, name := range []string{
+				"1.0.0.127.zen.example", "2.0.0.127.zen.example", "test.dbl.example", "invalid.dbl.example",
+				"client.example.dbl.example",
+			} {
 				s.dns.SetFault(name, "A", fault)
 			}
 		}

@@ -60,12 +60,14 @@ func floodHeader(client netip.Addr, i int) []byte {
 
 // writesAnyway tries to send a message.
 func writesAnyway(ctx context.Context, addr string, client netip.Addr) (string, error) {
-	return attempt(ctx, source.Config{Addr: addr, Helo: nameOf(client), Proxy: floodHeader(client, 0), Pipeline: true}, "b@x.example", "c@x.example")
+	return attempt(ctx, source.Config{Addr: addr, Helo: nameOf(client), Proxy: floodHeader(client, 0), Pipeline: true},
+		"b@x.example", "c@x.example")
 }
 
 // talksEarly does not wait for the greeting.
 func talksEarly(ctx context.Context, addr string, client netip.Addr) (string, error) {
-	s, err := source.Connect(ctx, source.Config{Addr: addr, Proxy: append(floodHeader(client, 1), "EHLO "+nameOf(client)+"\r\n"...)})
+	s, err := source.Connect(ctx,
+		source.Config{Addr: addr, Proxy: append(floodHeader(client, 1), "EHLO "+nameOf(client)+"\r\n"...)})
 	if err != nil {
 		return "", err
 	}
@@ -88,7 +90,8 @@ func guesses(ctx context.Context, addr string, client netip.Addr) (string, error
 	for i := range to {
 		to[i] = fmt.Sprintf("guess%d@x.example", i)
 	}
-	return attempt(ctx, source.Config{Addr: addr, Helo: nameOf(client), Proxy: floodHeader(client, 0), Pipeline: true}, to...)
+	return attempt(ctx, source.Config{Addr: addr, Helo: nameOf(client), Proxy: floodHeader(client, 0), Pipeline: true},
+		to...)
 }
 
 // saysItIsUs has our name.
@@ -127,7 +130,10 @@ func (f *flood) rise(ctx context.Context, from, to int) {
 		if act := abuses[kind]; act != nil {
 			answer, err = act(ctx, f.addr, client)
 		} else {
-			answer, err = attempt(ctx, source.Config{Addr: f.addr, Helo: nameOf(client), Proxy: floodHeader(client, i/floodAddresses)}, "b@x.example")
+			answer, err = attempt(ctx,
+				source.Config{
+					Addr: f.addr, Helo: nameOf(client), Proxy: floodHeader(client, i/floodAddresses),
+				}, "b@x.example")
 		}
 		code, _, _ := strings.Cut(answer, " ")
 		if err != nil {
@@ -146,7 +152,8 @@ func TestAFloodDrownsNoMailServerAndTakesNoMemory(t *testing.T) {
 	s := scored{
 		zone: floodZone(), redis: startRedis(t).url(),
 		score: listScore + "greet: 5ms\nreject: 8\ndefer: 4\n" +
-			"rates: {client: 1000/1m, network: 10000/1m, messages: 1000/1m, recipients: 1000/1m, refused: 15/1h, sender: 100000/1m, recipient: 100000/1m, domain: 100000/1m}\n",
+			"rates: {client: 1000/1m, network: 10000/1m, messages: 1000/1m, recipients: 1000/1m, refused: 15/1h, " +
+			"sender: 100000/1m, recipient: 100000/1m, domain: 100000/1m}\n",
 	}
 	s.dest = smtptest.Start(t, smtptest.Behaviour{Keep: 10, On: func(at smtptest.Step) (smtptest.Answer, bool) {
 		return smtptest.Answer{Reply: "550 5.1.1 Nobody"}, at.Verb == "RCPT" && strings.HasPrefix(at.Forward, "guess")
@@ -162,7 +169,9 @@ func TestAFloodDrownsNoMailServerAndTakesNoMemory(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		save(t, name, strings.Replace(string(config), "listen:\n", fmt.Sprintf("listen:\n  - {addr: %q, %s}\n", front, listen), 1))
+		save(t, name,
+			strings.Replace(string(config), "listen:\n", fmt.Sprintf("listen:\n  - {addr: %q, %s}\n", front, listen),
+				1))
 		return exec.Command(binary(t), "serve", "-c", name)
 	}), s.dest}
 
@@ -173,7 +182,8 @@ func TestAFloodDrownsNoMailServerAndTakesNoMemory(t *testing.T) {
 	before := p.status(t, "VmRSS")
 	f.rise(ctx, floodConnections/5, floodConnections)
 	after, peak := p.status(t, "VmRSS"), p.status(t, "VmHWM")
-	t.Logf("%d KiB after 2,000 connections, %d KiB after %d, %d KiB at most", before>>10, after>>10, floodConnections, peak>>10)
+	t.Logf("%d KiB after 2,000 connections, %d KiB after %d, %d KiB at most", before>>10, after>>10, floodConnections,
+		peak>>10)
 	if grew := after - before; grew > floodGrowth {
 		t.Errorf("grew by %d KiB", grew>>10)
 	}

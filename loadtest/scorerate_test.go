@@ -48,21 +48,54 @@ func TestRatesDeferWithTheTimeToComeBack(t *testing.T) {
 		name, rates string
 		attempts    []attempt
 	}{
-		{"connections of a client", "client: " + twice, []attempt{mine(""), mine(""), mine(tooMany + "connections from 203.0.10.1"), by(mine(""), near)}},
-		{"connections of a network", "network: " + twice, []attempt{mine(""), by(mine(""), near), mine(tooMany + "connections from 203.0.10.0/24"), by(mine(""), far)}},
-		{"messages of a client", "messages: " + twice, []attempt{mine(""), mine("", ""), mine(tooMany+"messages from 203.0.10.1", tooMany+"messages from 203.0.10.1"), by(mine(""), near)}},
-		{"messages of a network", "network_messages: " + twice, []attempt{mine(""), by(mine("", ""), near), mine(tooMany + "messages from 203.0.10.0/24"), by(mine(""), far)}},
-		{"recipients of a client", "recipients: " + twice, []attempt{mine("", "", tooMany+"recipients from 203.0.10.1"), by(mine(""), near)}},
-		{"messages of a sender's domain", "sender: " + twice, []attempt{mine("", ""), from(by(mine(""), far), "z@CLIENT.example"),
-			mine(tooMany+"messages from this sender's domain", tooMany+"messages from this sender's domain"), from(mine(""), "a@elsewhere.example"), from(mine(""), "")}},
+		{
+			"connections of a client", "client: " + twice,
+			[]attempt{mine(""), mine(""), mine(tooMany + "connections from 203.0.10.1"), by(mine(""), near)},
+		},
+		{
+			"connections of a network", "network: " + twice,
+			[]attempt{
+				mine(""), by(mine(""), near), mine(tooMany + "connections from 203.0.10.0/24"), by(mine(""), far),
+			},
+		},
+		{
+			"messages of a client", "messages: " + twice,
+			[]attempt{
+				mine(""), mine("", ""), mine(tooMany+"messages from 203.0.10.1", tooMany+"messages from 203.0.10.1"),
+				by(mine(""), near),
+			},
+		},
+		{
+			"messages of a network", "network_messages: " + twice,
+			[]attempt{
+				mine(""), by(mine("", ""), near), mine(tooMany + "messages from 203.0.10.0/24"), by(mine(""), far),
+			},
+		},
+		{
+			"recipients of a client", "recipients: " + twice,
+			[]attempt{mine("", "", tooMany+"recipients from 203.0.10.1"), by(mine(""), near)},
+		},
+		{"messages of a sender's domain", "sender: " + twice,
+			[]attempt{mine("", ""), from(by(mine(""), far), "z@CLIENT.example"),
+				mine(tooMany+"messages from this sender's domain", tooMany+"messages from this sender's domain"),
+				from(mine(""), "a@elsewhere.example"), from(mine(""), "")}},
 		{"messages to a recipient", "recipient: " + twice, []attempt{mine("", ""), to(by(mine(""), far), "B@x.example"),
 			mine(tooMany+"messages to this recipient", "", "")}},
-		{"messages to a domain", "domain: " + twice, []attempt{mine("", ""), to(by(mine(tooMany+"messages to this domain"), far), "f@x.example"), to(mine(""), "b@y.example")}},
+		{
+			"messages to a domain", "domain: " + twice,
+			[]attempt{
+				mine("", ""), to(by(mine(tooMany+"messages to this domain"), far), "f@x.example"),
+				to(mine(""), "b@y.example"),
+			},
+		},
 		{"refused recipients of a client", "refused: " + twice, []attempt{mine(""), by(mine(""), near)}},
 	} {
 		for _, shared := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s/redis=%t", c.name, shared), func(t *testing.T) {
-				s := scored{zone: zen, score: "weights: {no-ptr: 0, helo-unresolved: 0, spf-fail: 0}\nrates: {" + c.rates + "}\n"}
+				s := scored{
+					zone:  zen,
+					score: "weights: {no-ptr: 0, helo-unresolved: 0, spf-fail: 0}\nrates: {" + c.rates + "}\n",
+				}
 				s.dest = smtptest.Start(t, smtptest.Behaviour{})
 				s.rules = "@y.example smtp://" + s.dest.Addr() + "\n"
 				if shared {
@@ -129,9 +162,12 @@ func TestAUsedUpRateOfOneRecipientRefusesThatOneOnlyInAGroup(t *testing.T) {
 func TestWhoGuessesRecipientsIsHeldOff(t *testing.T) {
 	for _, where := range []string{"by a rule", "by the destination"} {
 		t.Run(where, func(t *testing.T) {
-			s := scored{zone: zen, score: "rates: {refused: 5/1h}\n", rules: "domain y.example\nb@y.example c@x.example\n"}
+			s := scored{
+				zone: zen, score: "rates: {refused: 5/1h}\n", rules: "domain y.example\nb@y.example c@x.example\n",
+			}
 			s.dest = smtptest.Start(t, smtptest.Behaviour{On: func(at smtptest.Step) (smtptest.Answer, bool) {
-				return smtptest.Answer{Reply: "550 5.1.1 Nobody"}, at.Verb == "RCPT" && strings.HasPrefix(at.Forward, "guess")
+				return smtptest.Answer{Reply: "550 5.1.1 Nobody"},
+					at.Verb == "RCPT" && strings.HasPrefix(at.Forward, "guess")
 			}})
 			n := startNode(t, s.world(t))
 			domain := map[string]string{"by a rule": "y.example", "by the destination": "x.example"}[where]
@@ -143,7 +179,8 @@ func TestWhoGuessesRecipientsIsHeldOff(t *testing.T) {
 			// What was refused is counted off the path of mail, so soon.
 			await(t, "it is over the rate in the same session", func() bool {
 				r, err := c.Command("RCPT TO:<b@x.example>")
-				return err == nil && r.Code == 450 && strings.HasPrefix(r.Text, "4.7.1 Too many refused recipients from 203.0.10.1, try again in ")
+				return err == nil && r.Code == 450 &&
+					strings.HasPrefix(r.Text, "4.7.1 Too many refused recipients from 203.0.10.1, try again in ")
 			})
 			c = comes(t, n, good)
 			says(t, c, "MAIL FROM:<a@client.example>", "250")
@@ -157,7 +194,10 @@ func TestGreylistedMailPassesWhenItComesAgain(t *testing.T) {
 	for _, shared := range []bool{false, true} {
 		t.Run(fmt.Sprintf("redis=%t", shared), func(t *testing.T) {
 			grey := netip.MustParseAddr("203.0.30.1") // without a name: 2
-			s := scored{zone: zen + known(good) + fmt.Sprintf("%s. 60 IN A %s\n", nameOf(grey), grey), score: "greylist: {from: 1, to: 6, delay: 1s}\n"}
+			s := scored{
+				zone:  zen + known(good) + fmt.Sprintf("%s. 60 IN A %s\n", nameOf(grey), grey),
+				score: "greylist: {from: 1, to: 6, delay: 1s}\n",
+			}
 			if shared {
 				s.redis = startRedis(t).url()
 			}
@@ -166,13 +206,15 @@ func TestGreylistedMailPassesWhenItComesAgain(t *testing.T) {
 
 			c := comes(t, n, grey)
 			says(t, c, "MAIL FROM:<a@client.example>", "250")
-			if got := says(t, c, "RCPT TO:<b@x.example>", ""); got != "450 4.7.1 Greylisted, try again in 1 second id=?" {
+			if got := says(t, c, "RCPT TO:<b@x.example>",
+				""); got != "450 4.7.1 Greylisted, try again in 1 second id=?" {
 				t.Fatalf("got %q", got)
 			}
 			says(t, c, "QUIT", "221")
 			began := time.Now()
 			await(t, "the mail passes", func() bool {
-				return strings.HasPrefix(deliver(t.Context(), proxied(n.addr, netip.MustParseAddr("203.0.30.1"))), "250 ")
+				return strings.HasPrefix(deliver(t.Context(), proxied(n.addr, netip.MustParseAddr("203.0.30.1"))),
+					"250 ")
 			})
 			if took := time.Since(began); took < 500*time.Millisecond || took > 5*time.Second {
 				t.Errorf("passed after %s", took)
@@ -188,13 +230,15 @@ func TestGreylistedMailPassesWhenItComesAgain(t *testing.T) {
 }
 
 // history is the section of a node that learns fast: from destinations that took one message of one network.
-const history = "weights: {no-ptr: 0, fcrdns: 0, helo-unresolved: 0, helo-mismatch: 0, spf-fail: 0}\nkarma: {volume: 1, networks: 1}\n"
+const history = "weights: {no-ptr: 0, fcrdns: 0, helo-unresolved: 0, helo-mismatch: 0, spf-fail: 0}\nkarma: " +
+	"{volume: 1, networks: 1}\n"
 
 // spammed gives rules and a destination that has many domains and refuses what is for "spam" at the dot.
 func spammed(t *testing.T, s *scored, domains int) {
 	t.Helper()
 	s.dest = smtptest.Start(t, smtptest.Behaviour{Dots: map[string]smtptest.Answer{
-		"spam": {Reply: "550 5.7.1 Message rejected as spam by Content Filtering."}, "policy": {Reply: "550 5.7.26 Unauthenticated"},
+		"spam":   {Reply: "550 5.7.1 Message rejected as spam by Content Filtering."},
+		"policy": {Reply: "550 5.7.26 Unauthenticated"},
 	}})
 	for i := range domains {
 		s.rules += fmt.Sprintf("@d%d.example smtp://%s\n", i, s.dest.Addr())
@@ -235,7 +279,8 @@ func TestWhatDestinationsRefuseAsSpamLowersTheStandingOfTheClient(t *testing.T) 
 			t.Fatalf("%v %v", r.End, err)
 		}
 	}
-	const want = "450 4.7.1 203.0.50.1 deferred: destinations refused mail of this client or its network as unwanted, try again later id=?"
+	const want = "450 4.7.1 203.0.50.1 deferred: destinations refused mail of this client or its network as " +
+		"unwanted, try again later id=?"
 	await(t, "the client is deferred at the other node", func() bool { return received(t, other, spammer) == want })
 	if got := received(t, n, teller); !strings.HasPrefix(got, "250 ") {
 		t.Errorf("the others: %s", got)
@@ -277,7 +322,8 @@ func TestKnownGoodClientsAreNeitherGreylistedNorMadeToWait(t *testing.T) {
 func TestPipelinedRecipientsAreAskedAboutInOneRoundTrip(t *testing.T) {
 	r := startRedis(t)
 	s := scored{zone: population(1), redis: r.url(), score: listScore + "greet: 1ms\n" +
-		"rates: {client: 1000/1m, network: 1000/1m, messages: 1000/1m, recipients: 1000/1m, refused: 100/1m, sender: 1000/1m, recipient: 1000/1m, domain: 1000/1m}\n"}
+		"rates: {client: 1000/1m, network: 1000/1m, messages: 1000/1m, recipients: 1000/1m, refused: 100/1m, " +
+		"sender: 1000/1m, recipient: 1000/1m, domain: 1000/1m}\n"}
 	n := startNode(t, s.world(t))
 	client := clientAt(0)
 	send(t, comes(t, n, client), letterOf("b@x.example")) // the scripts are loaded, the list's answer is known
@@ -316,7 +362,9 @@ func TestPipelinedRecipientsAreAskedAboutInOneRoundTrip(t *testing.T) {
 		says(t, c, "RCPT TO:<b@x.example>", refusedText)
 		says(t, c, "QUIT", "221")
 		before := r.calls(t)
-		m := source.Message{Reverse: "a@client.example", Forward: []string{"b@x.example", "c@x.example"}, Octets: []byte("\r\n")}
+		m := source.Message{
+			Reverse: "a@client.example", Forward: []string{"b@x.example", "c@x.example"}, Octets: []byte("\r\n"),
+		}
 		cfg := proxied(n.addr, bad)
 		cfg.Pipeline = true
 		if r, err := dial(t, cfg).Send(m); err != nil || r.End.Class() != 5 {

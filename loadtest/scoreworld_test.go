@@ -136,7 +136,9 @@ func says(t testing.TB, s *source.Session, line, want string) string {
 
 // letterOf is a message of a client to somebody at x.example.
 func letterOf(to string) source.Message {
-	return source.Message{Reverse: "a@client.example", Forward: []string{to}, Octets: []byte("Subject: hello\r\n\r\nhello\r\n")}
+	return source.Message{
+		Reverse: "a@client.example", Forward: []string{to}, Octets: []byte("Subject: hello\r\n\r\nhello\r\n"),
+	}
 }
 
 // A wave is messages that clients send, one a session, a few sessions at a time.

@@ -26,9 +26,14 @@ func TestAForwardedMessagesBouncesGoHomeUntilThereAreTooMany(t *testing.T) {
 			"mx.example. 60 IN A 127.0.0.1\n"),
 	})
 	s := dial(t, source.Config{Addr: n.addr})
-	send(t, s, source.Message{Reverse: "Alice@client.example", Forward: []string{"b@x.example"}, Octets: []byte("Subject: hi\r\n\r\nhi\r\n")})
+	send(t, s,
+		source.Message{
+			Reverse: "Alice@client.example", Forward: []string{"b@x.example"},
+			Octets: []byte("Subject: hi\r\n\r\nhi\r\n"),
+		})
 	first := messages(t, d, 1)[0]
-	if want := rewriteSRS(t, "{srs Alice@client.example}"); first.Reverse != want || first.Forwards[0] != "c@y.example" {
+	if want := rewriteSRS(t, "{srs Alice@client.example}"); first.Reverse != want ||
+		first.Forwards[0] != "c@y.example" {
 		t.Fatalf("%s from <%s>, want <%s>", first.Forwards, first.Reverse, want)
 	}
 
@@ -53,6 +58,7 @@ func TestAForwardedMessagesBouncesGoHomeUntilThereAreTooMany(t *testing.T) {
 		t.Errorf("one too many: %v, %v", r.Rcpt, err)
 	}
 	other := rewriteSRS(t, "{srs bob@client.example}")
-	send(t, dial(t, source.Config{Addr: n.addr}), source.Message{Forward: []string{other}, Octets: []byte("Subject: bounce\r\n\r\nno\r\n")})
+	send(t, dial(t, source.Config{Addr: n.addr}),
+		source.Message{Forward: []string{other}, Octets: []byte("Subject: bounce\r\n\r\nno\r\n")})
 	violations(t, d)
 }

@@ -20,9 +20,13 @@ func TestIdleAndDrippingClientsDoNotStarveAnHonestOne(t *testing.T) {
 		factor int64 // how many times the p99 it may become
 		from   func(i int) netip.Addr
 	}{
-		{"when they share two networks", 2, func(i int) netip.Addr { return netip.AddrFrom4([4]byte{127, 0, byte(7 + i/kind), byte(1 + i%kind)}) }},
+		{"when they share two networks", 2, func(i int) netip.Addr {
+			return netip.AddrFrom4([4]byte{127, 0, byte(7 + i/kind), byte(1 + i%kind)})
+		}},
 		// No share of a network helps here. Each of the others may keep a session for a moment before it is taken away.
-		{"when each has a network of its own", 10, func(i int) netip.Addr { return netip.AddrFrom4([4]byte{127, byte(7 + i/kind), byte(i % kind), 1}) }},
+		{"when each has a network of its own", 10, func(i int) netip.Addr {
+			return netip.AddrFrom4([4]byte{127, byte(7 + i/kind), byte(i % kind), 1})
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) { starve(t, 2*kind, c.factor, c.from) })
 	}
@@ -34,18 +38,22 @@ func starve(t *testing.T, others int, factor int64, from func(i int) netip.Addr)
 		// what the destination takes for a message, so that the machine's noise does not decide
 		dot = 20 * time.Millisecond
 	)
-	d := smtptest.Start(t, smtptest.Behaviour{MaxSessions: 20, Answers: map[string]smtptest.Answer{smtptest.Dot: {After: dot}}})
+	d := smtptest.Start(t,
+		smtptest.Behaviour{MaxSessions: 20, Answers: map[string]smtptest.Answer{smtptest.Dot: {After: dot}}})
 	n := startNode(t, world{routes: "@x.example smtp://" + d.Addr() + "\n"})
 	honest := source.Load{
 		Config:   source.Config{Addr: n.addr, Pipeline: true, Local: netip.MustParseAddr("127.255.9.1")},
 		Sessions: 4, Messages: messages, Reuse: true,
-		Message: source.Message{Reverse: "a@client.example", Forward: []string{"b@x.example"}, Octets: source.Body(4096)},
+		Message: source.Message{
+			Reverse: "a@client.example", Forward: []string{"b@x.example"}, Octets: source.Body(4096),
+		},
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	alone := honest.Run(ctx)
 	if alone.Accepted != messages {
-		t.Fatalf("alone: %d accepted, %d refused, %d failed: %v", alone.Accepted, alone.Refused, alone.Failed, alone.First)
+		t.Fatalf("alone: %d accepted, %d refused, %d failed: %v", alone.Accepted, alone.Refused, alone.Failed,
+			alone.First)
 	}
 
 	bad, stop := context.WithCancel(ctx)
@@ -73,7 +81,8 @@ func starve(t *testing.T, others int, factor int64, from func(i int) netip.Addr)
 
 // misbehave stops after RCPT, or drips a message, until ctx ends.
 func misbehave(ctx context.Context, addr string, from netip.Addr, drip bool) {
-	s, err := source.Dial(ctx, source.Config{Addr: addr, Local: from, Pace: source.Pace{Octets: 1, Every: 100 * time.Millisecond}})
+	s, err := source.Dial(ctx,
+		source.Config{Addr: addr, Local: from, Pace: source.Pace{Octets: 1, Every: 100 * time.Millisecond}})
 	if err != nil {
 		return
 	}

@@ -48,7 +48,8 @@ func TestAMessageTakesFewReadsAndWrites(t *testing.T) {
 			defer cancel()
 			p := startProcess(t, func(addr string) *exec.Cmd {
 				config := world{routes: "@x.example smtp://" + d.Addr() + "\n"}.write(t, dir, addr)
-				return strace.Command(ctx, "-f", "-qq", "-yy", "-s", "40", "-o", trace, "-e", "trace=read,readv,write,writev,recvfrom,recvmsg,sendto,sendmsg",
+				return strace.Command(ctx, "-f", "-qq", "-yy", "-s", "40", "-o", trace, "-e",
+					"trace=read,readv,write,writev,recvfrom,recvmsg,sendto,sendmsg",
 					binary(t), "serve", "-c", config)
 			})
 
@@ -56,7 +57,10 @@ func TestAMessageTakesFewReadsAndWrites(t *testing.T) {
 			c.cfg.Addr = p.addr
 			s := dial(t, c.cfg)
 			for range messages {
-				send(t, s, source.Message{Reverse: "a@client.example", Forward: []string{"b@x.example"}, Octets: source.Body(4096)})
+				send(t, s,
+					source.Message{
+						Reverse: "a@client.example", Forward: []string{"b@x.example"}, Octets: source.Body(4096),
+					})
 			}
 			p.terminate(t, tracee(t, p.cmd.Process.Pid))
 			calls := socketCalls(t, trace)

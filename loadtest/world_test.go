@@ -51,7 +51,8 @@ func (w world) write(t testing.TB, dir, addr string) string {
 	if w.listen != "" {
 		listen += ", " + w.listen
 	}
-	config := fmt.Sprintf("hostname: relay.example\npostmaster: ops@elsewhere.example\nlisten:\n  - {%s}\nroutes: routes.txt\n"+
+	config := fmt.Sprintf("hostname: relay.example\npostmaster: ops@elsewhere.example\nlisten:\n  - {%s}\nroutes: "+
+		"routes.txt\n"+
 		"dns: {servers: [%q]}\nlog: {level: %s}\n%s\n", listen, w.dns.Addr(), w.log, w.config)
 	if !w.judged && !strings.Contains(w.routes, "domain *") {
 		w.routes = "domain * dmarc=off require_auth=no seal=never\n" + w.routes
@@ -168,7 +169,8 @@ func differ(got, want []byte) string {
 		i++
 	}
 	from := max(0, i-20)
-	return fmt.Sprintf("%d octets, want %d; they differ at %d: got %.60q, want %.60q", len(got), len(want), i, got[min(from, len(got)):], want[min(from, len(want)):])
+	return fmt.Sprintf("%d octets, want %d; they differ at %d: got %.60q, want %.60q", len(got), len(want), i,
+		got[min(from, len(got)):], want[min(from, len(want)):])
 }
 
 // parallel runs n cases on a few goroutines and waits for them.

@@ -115,7 +115,9 @@ func (v *version) bounce(q mail.Query, home mail.Path, err error, steps *rules.S
 	tell(steps, "it stands for <"+home.String()+">")
 	switch {
 	case !q.Reverse.IsNull():
-		return nil, mail.Refuse(550, 7, 1, "Only bounces are taken for an SRS address, with the null reverse-path", ReasonSRSNotNull, nil)
+		return nil,
+			mail.Refuse(550, 7, 1, "Only bounces are taken for an SRS address, with the null reverse-path",
+				ReasonSRSNotNull, nil)
 	case v.Ours(home.Domain):
 		return nil, mail.Refuse(554, 4, 6, "This SRS address leads back here", ReasonSRSOurs, nil)
 	}

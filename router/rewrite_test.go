@@ -30,7 +30,9 @@ func keys(list ...string) func() ([][]byte, error) {
 // rewritten gives the address that a reverse-path has with a key on a day.
 func rewritten(t *testing.T, key, reverse string, made time.Time) string {
 	t.Helper()
-	w, err := srs.New(srs.Config{Domain: "srs.example.net", Keys: [][]byte{[]byte(key)}, Now: func() time.Time { return made }})
+	w, err := srs.New(srs.Config{Domain: "srs.example.net", Keys: [][]byte{[]byte(key)}, Now: func() time.Time {
+		return made
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +110,10 @@ func TestReversePathsAreRewrittenWhereTheirPolicySaysSo(t *testing.T) {
 		{"one in a hosted domain", "bob@Hosted.EXAMPLE", "fwd@hosted.example", false, false, ""},
 		{"one in a hosted domain, by always", "bob@hosted.example", "fwd@always.example", false, false, ""},
 		{"one at our own name", "ops@mx1.example.net", "fwd@hosted.example", false, false, ""},
-		{"one at the SRS domain", "SRS0=SLDBQZPI=JL=sender.example=alice@srs.example.net", "fwd@hosted.example", false, false, ""},
+		{
+			"one at the SRS domain", "SRS0=SLDBQZPI=JL=sender.example=alice@srs.example.net", "fwd@hosted.example",
+			false, false, "",
+		},
 		{"to a fixed next hop", from, "fixed@hosted.example", false, false, ""},
 		{"to a smarthost", from, "smarthost@hosted.example", false, false, ""},
 		{"to LMTP", from, "lmtp@hosted.example", false, false, ""},
@@ -135,7 +140,8 @@ func TestReversePathsAreRewrittenWhereTheirPolicySaysSo(t *testing.T) {
 			if err != nil || len(routes) != 1 {
 				t.Fatalf("%v, %v", routes, err)
 			}
-			if got := routes[0]; got.Reverse.String() != want || got.Remark != tt.remark || got.Alone || got.Rates != nil {
+			if got := routes[0]; got.Reverse.String() != want || got.Remark != tt.remark || got.Alone ||
+				got.Rates != nil {
 				t.Errorf("got %+v, want reverse-path %s", got, want)
 			}
 			steps, same, err := r.Explain(q)
@@ -171,14 +177,29 @@ func TestABounceGoesHome(t *testing.T) {
 	cfg.Text += "@srs.example.net catchall@t.example\n"
 	r := newRouter(t, cfg)
 	for _, tt := range []struct{ name, to, forward, hop string }{
-		{"with the current key", rewritten(t, keyB, "alice@Sender.example", noon), "alice@Sender.example", "mx:sender.example"},
-		{"with the previous key", rewritten(t, keyA, "alice@sender.example", noon.AddDate(0, 0, -10)), "alice@sender.example", "mx:sender.example"},
-		{"in small letters", strings.ToLower(rewritten(t, keyB, "alice@sender.example", noon)), "alice@sender.example", "mx:sender.example"},
+		{
+			"with the current key", rewritten(t, keyB, "alice@Sender.example", noon), "alice@Sender.example",
+			"mx:sender.example",
+		},
+		{
+			"with the previous key", rewritten(t, keyA, "alice@sender.example", noon.AddDate(0, 0, -10)),
+			"alice@sender.example", "mx:sender.example",
+		},
+		{
+			"in small letters", strings.ToLower(rewritten(t, keyB, "alice@sender.example", noon)),
+			"alice@sender.example", "mx:sender.example",
+		},
 		{"quoted", rewritten(t, keyB, `"a b"@sender.example`, noon), `"a b"@sender.example`, "mx:sender.example"},
-		{"with what reads as a route", rewritten(t, keyB, `a%b@sender.example`, noon), `a%b@sender.example`, "mx:sender.example"},
+		{
+			"with what reads as a route", rewritten(t, keyB, `a%b@sender.example`, noon), `a%b@sender.example`,
+			"mx:sender.example",
+		},
 		{"to the first forwarder only", rewritten(t, keyB, "SRS0=abcd=JL=sender.example=alice@first.example", noon),
 			"SRS0=abcd=JL=sender.example=alice@first.example", "mx:first.example"},
-		{"to a U-label", rewritten(t, keyB, "alice@bücher.example", noon), "alice@bücher.example", "mx:xn--bcher-kva.example"},
+		{
+			"to a U-label", rewritten(t, keyB, "alice@bücher.example", noon), "alice@bücher.example",
+			"mx:xn--bcher-kva.example",
+		},
 		{"to an address literal", rewritten(t, keyB, "alice@[192.0.2.9]", noon), "alice@[192.0.2.9]", "mx:[192.0.2.9]"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -187,10 +208,12 @@ func TestABounceGoesHome(t *testing.T) {
 				t.Fatalf("%v, %v", routes, err)
 			}
 			got := routes[0]
-			if !got.Reverse.IsNull() || len(got.Forwards) != 1 || got.Forwards[0].String() != tt.forward || got.NextHop.String() != tt.hop {
+			if !got.Reverse.IsNull() || len(got.Forwards) != 1 || got.Forwards[0].String() != tt.forward ||
+				got.NextHop.String() != tt.hop {
 				t.Errorf("got %+v", got)
 			}
-			if !got.Alone || !got.Rewrote || got.Policy.UpstreamText != mail.UpstreamTextFull || got.Rule.Pattern != "srs" {
+			if !got.Alone || !got.Rewrote || got.Policy.UpstreamText != mail.UpstreamTextFull ||
+				got.Rule.Pattern != "srs" {
 				t.Errorf("got %+v", got)
 			}
 			steps, _, err := r.Explain(query(t, tt.to))
@@ -206,7 +229,10 @@ func TestAnAddressIsCountedInItsMeaning(t *testing.T) {
 	plain := rewritten(t, keyB, "Alice@sender.example", noon)
 	local, _, _ := strings.Cut(plain, "@")
 	var name string
-	for _, to := range []string{plain, strings.ToUpper(plain), strings.ToLower(plain), `"` + local + `"@srs.example.net`, `"` + local[:4] + `\` + local[4:] + `"@SRS.example.net`} {
+	for _, to := range []string{
+		plain, strings.ToUpper(plain), strings.ToLower(plain), `"` + local + `"@srs.example.net`,
+		`"` + local[:4] + `\` + local[4:] + `"@SRS.example.net`,
+	} {
 		routes, err := r.Route(query(t, to))
 		if err != nil || len(routes[0].Rates) != 1 {
 			t.Fatalf("%s: %v, %v", to, routes, err)
@@ -215,7 +241,8 @@ func TestAnAddressIsCountedInItsMeaning(t *testing.T) {
 		if name == "" {
 			name = rate.Group
 		}
-		if rate.Group != name || rate.Name != "srs" || rate.Count != 20 || rate.Per != 24*time.Hour || rate.Burst != 0 || rate.Peek {
+		if rate.Group != name || rate.Name != "srs" || rate.Count != 20 || rate.Per != 24*time.Hour ||
+			rate.Burst != 0 || rate.Peek {
 			t.Errorf("%s is counted as %+v", to, rate)
 		}
 	}
@@ -235,15 +262,39 @@ func TestWhatIsNoBounceToARewrittenAddressIsRefused(t *testing.T) {
 		reason         string
 	}{
 		{"a sender", "eve@attacker.example", good, 550, mail.EnhancedCode{Subject: 7, Detail: 1}, ReasonSRSNotNull},
-		{"a MAC that is wrong", "", strings.Replace(good, "=alice", "=bob", 1), 550, mail.EnhancedCode{Subject: 7, Detail: 1}, ReasonSRSForged},
-		{"a key that is not ours", "", rewritten(t, "a key of somebody else altogether", "a@b.example", noon), 550, mail.EnhancedCode{Subject: 7, Detail: 1}, ReasonSRSForged},
-		{"eleven days", "", rewritten(t, keyB, "alice@sender.example", noon.AddDate(0, 0, -11)), 550, mail.EnhancedCode{Subject: 7, Detail: 1}, ReasonSRSExpired},
-		{"a form that is wrong", "", "SRS0=x@srs.example.net", 550, mail.EnhancedCode{Subject: 7, Detail: 1}, ReasonSRSSyntax},
-		{"a hosted domain behind it", "", rewritten(t, keyB, "bob@hosted.example", noon), 554, mail.EnhancedCode{Subject: 4, Detail: 6}, ReasonSRSOurs},
-		{"our own name behind it", "", rewritten(t, keyB, "bob@mx1.example.net", noon), 554, mail.EnhancedCode{Subject: 4, Detail: 6}, ReasonSRSOurs},
+		{
+			"a MAC that is wrong", "", strings.Replace(good, "=alice", "=bob", 1), 550,
+			mail.EnhancedCode{Subject: 7, Detail: 1}, ReasonSRSForged,
+		},
+		{
+			"a key that is not ours", "", rewritten(t, "a key of somebody else altogether", "a@b.example", noon), 550,
+			mail.EnhancedCode{Subject: 7, Detail: 1}, ReasonSRSForged,
+		},
+		{
+			"eleven days", "", rewritten(t, keyB, "alice@sender.example", noon.AddDate(0, 0, -11)), 550,
+			mail.EnhancedCode{Subject: 7, Detail: 1}, ReasonSRSExpired,
+		},
+		{
+			"a form that is wrong", "", "SRS0=x@srs.example.net", 550, mail.EnhancedCode{Subject: 7, Detail: 1},
+			ReasonSRSSyntax,
+		},
+		{
+			"a hosted domain behind it", "", rewritten(t, keyB, "bob@hosted.example", noon), 554,
+			mail.EnhancedCode{Subject: 4, Detail: 6}, ReasonSRSOurs,
+		},
+		{
+			"our own name behind it", "", rewritten(t, keyB, "bob@mx1.example.net", noon), 554,
+			mail.EnhancedCode{Subject: 4, Detail: 6}, ReasonSRSOurs,
+		},
 		{"another address", "", "bob@srs.example.net", 550, mail.EnhancedCode{Subject: 1, Detail: 1}, "no such user"},
-		{"a word that begins so", "", "srs0@srs.example.net", 550, mail.EnhancedCode{Subject: 1, Detail: 1}, "no such user"},
-		{"an SRS domain elsewhere", "", "SRS0=SLDBQZPI=JL=sender.example=alice@srs.example.com", 550, mail.EnhancedCode{Subject: 7, Detail: 1}, "relaying denied"},
+		{
+			"a word that begins so", "", "srs0@srs.example.net", 550, mail.EnhancedCode{Subject: 1, Detail: 1},
+			"no such user",
+		},
+		{
+			"an SRS domain elsewhere", "", "SRS0=SLDBQZPI=JL=sender.example=alice@srs.example.com", 550,
+			mail.EnhancedCode{Subject: 7, Detail: 1}, "relaying denied",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, trusted := range []bool{false, true} {
@@ -256,7 +307,8 @@ func TestWhatIsNoBounceToARewrittenAddressIsRefused(t *testing.T) {
 				}
 				routes, err := r.Route(q)
 				var refusal *mail.Refusal
-				if !errors.As(err, &refusal) || refusal.Reply.Code != tt.code || refusal.Reply.Enhanced != tt.enhanced || refusal.Reason != tt.reason {
+				if !errors.As(err, &refusal) || refusal.Reply.Code != tt.code ||
+					refusal.Reply.Enhanced != tt.enhanced || refusal.Reason != tt.reason {
 					t.Errorf("got %v, %v", routes, err)
 				}
 			}
@@ -288,7 +340,8 @@ func TestKeysAreSwappedWithTheRules(t *testing.T) {
 		q := query(t, "fwd@hosted.example")
 		q.Reverse = query(t, "alice@sender.example").Forward
 		routes, err := r.Route(q)
-		if err != nil || routes[0].Reverse.String() != rewritten(t, key, "alice@sender.example", noon) || routes[0].NextHop.Host != hop {
+		if err != nil || routes[0].Reverse.String() != rewritten(t, key, "alice@sender.example", noon) ||
+			routes[0].NextHop.Host != hop {
 			t.Errorf("%v, %v", routes, err)
 		}
 	}

@@ -66,7 +66,9 @@ func (c Config) Validate() error {
 		return nil
 	}
 	if p, err := mail.ParsePath(c.Postmaster.String(), true); err != nil || p != c.Postmaster || p.Domain == "" {
-		return &mail.FieldError{Field: "postmaster", Reason: strconv.Quote(c.Postmaster.String()) + " is no address with a domain"}
+		return &mail.FieldError{
+			Field: "postmaster", Reason: strconv.Quote(c.Postmaster.String()) + " is no address with a domain",
+		}
 	}
 	return nil
 }
@@ -108,7 +110,8 @@ func New(cfg Config) (*Router, error) {
 }
 
 // errNoRules keeps a file that is being written, or that a full disk cut off, from refusing all mail.
-var errNoRules = errors.New("the rules that are read now are none at all, and those in force are kept; to host nothing, start anew")
+var errNoRules = errors.New("the rules that are read now are none at all, and those in force are kept; to host " +
+	"nothing, start anew")
 
 // Reload reads all files and keys anew and swaps the table. On an error, which is as that of New, the old one stays in
 // force. Of reloads that overlap, the one that began last wins. It takes the place of whatever is in force: where the

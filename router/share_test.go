@@ -35,7 +35,10 @@ func TestARouterWithoutRulesDefersWhateverItIsAsked(t *testing.T) {
 			cfg.SRSKeys = keys(keyA)
 		}
 		r := newRouter(t, cfg)
-		for _, to := range []string{"a@h.example", "postmaster@h.example", "postmaster", "postmaster@mx1.example.net", "SRS0=abcd=JL=a.example=b@srs.example.net"} {
+		for _, to := range []string{
+			"a@h.example", "postmaster@h.example", "postmaster", "postmaster@mx1.example.net",
+			"SRS0=abcd=JL=a.example=b@srs.example.net",
+		} {
 			for _, trusted := range []bool{false, true} {
 				q := query(t, to)
 				q.Trusted = trusted
@@ -49,7 +52,8 @@ func TestARouterWithoutRulesDefersWhateverItIsAsked(t *testing.T) {
 				}
 			}
 		}
-		if r.Ready() || r.Version() != 0 || r.Digest() != "" || r.Len() != 0 || r.Domains() != 0 || r.Hosted("h.example") ||
+		if r.Ready() || r.Version() != 0 || r.Digest() != "" || r.Len() != 0 || r.Domains() != 0 ||
+			r.Hosted("h.example") ||
 			len(r.Warnings()) != 0 || r.NeedsSRS().Line != 0 || r.NeedsSeal().Line != 0 || flat(r.Files()) != "" {
 			t.Error("it says that it has rules")
 		}
@@ -65,7 +69,8 @@ func TestWhatIsPreparedIsInForceOnceItIsUsed(t *testing.T) {
 		t.Fatalf("%v, ready %v", err, r.Ready())
 	}
 	use()
-	if !r.Ready() || r.Version() != 7 || r.Len() != 2 || flat(r.Files()) != "a.txt=a@h.example x@t.example\n;b.txt=b@h.example x@t.example;" {
+	if !r.Ready() || r.Version() != 7 || r.Len() != 2 ||
+		flat(r.Files()) != "a.txt=a@h.example x@t.example\n;b.txt=b@h.example x@t.example;" {
 		t.Errorf("version %d: %s", r.Version(), flat(r.Files()))
 	}
 	routes, err := r.Route(query(t, "b@h.example"))

@@ -61,7 +61,8 @@ func TestHealthNeedsNoTokenAndTheAPIDoes(t *testing.T) {
 		want        int
 	}{
 		{"/livez", "", 200}, {"/readyz", "", 200}, {"/metrics", "", 200},
-		{"/api/v1/rules", "", 401}, {"/api/v1/rules", "wrong", 401}, {"/api/v1/rules", "0123456789abcdef", 404}, {"/", "", 404},
+		{"/api/v1/rules", "", 401}, {"/api/v1/rules", "wrong", 401}, {"/api/v1/rules", "0123456789abcdef", 404},
+		{"/", "", 404},
 	} {
 		if got, body := get(t, base+tt.path, tt.token); got != tt.want {
 			t.Errorf("%s with %q: got %d %s, want %d", tt.path, tt.token, got, body, tt.want)
@@ -93,13 +94,16 @@ func TestReadinessNamesWhatIsMissing(t *testing.T) {
 		Ready  bool
 		Checks []verdict
 	}
-	if err := json.Unmarshal([]byte(body), &v); err != nil || got != 503 || v.Ready || len(v.Checks) != 2 || v.Checks[1].OK || !v.Checks[0].OK {
+	if err := json.Unmarshal([]byte(body), &v); err != nil || got != 503 || v.Ready || len(v.Checks) != 2 ||
+		v.Checks[1].OK || !v.Checks[0].OK {
 		t.Errorf("got %d %s, %v", got, body, err)
 	}
 }
 
 func TestAShortTokenIsRefused(t *testing.T) {
-	_, err := Listen(Config{Addr: "127.0.0.1:0", Metrics: NewMetrics("", Gauges{}), Token: ParseToken([]byte(" short \n"))})
+	_, err := Listen(Config{
+		Addr: "127.0.0.1:0", Metrics: NewMetrics("", Gauges{}), Token: ParseToken([]byte(" short \n")),
+	})
 	if err == nil || !strings.Contains(err.Error(), "16 octets") {
 		t.Errorf("got %v", err)
 	}
@@ -112,12 +116,17 @@ func TestMetricsAreCleanAndBounded(t *testing.T) {
 		sites = append(sites, SiteSessions{Site: mail.Site(fmt.Sprint("site", i)), Open: 3, Idle: 1})
 	}
 	m := NewMetrics("v1", Gauges{
-		Connections: func() int64 { return 7 }, HoldInUse: func() int64 { return 1 }, HoldBudget: 2, Rules: func() int { return 3 },
+		Connections: func() int64 {
+			return 7
+		}, HoldInUse: func() int64 { return 1 }, HoldBudget: 2, Rules: func() int { return 3 },
 		EventsDropped: func() uint64 { return 4 }, Sessions: func() []SiteSessions { return sites },
 		Cluster: func() ClusterGauges { return ClusterGauges{Members: 2, Stable: 3, Suspended: 1, Rules: 7} },
 	})
 	for i := range 10000 {
-		e := mail.Event{Kind: mail.Kind(i % mail.Kinds), Reason: fmt.Sprint("reason ", i), Reply: mail.NewReply(200+100*(i%4), 0, 0, "")}
+		e := mail.Event{
+			Kind: mail.Kind(i % mail.Kinds), Reason: fmt.Sprint("reason ", i),
+			Reply: mail.NewReply(200+100*(i%4), 0, 0, ""),
+		}
 		e.Took[i%mail.Stages] = time.Millisecond
 		m.See(&e)
 	}
@@ -146,8 +155,10 @@ func TestMetricsAreCleanAndBounded(t *testing.T) {
 	base := start(t, Config{Metrics: m})
 	_, text := get(t, base+"/metrics", "")
 	for _, want := range []string{
-		`millrace_messages_relayed_total{mode="hold"} 1`, `millrace_client_connections 7`, `millrace_events_dropped_total 4`,
-		`millrace_cluster_members 2`, `millrace_cluster_limits_shared_by 3`, `millrace_cluster_suspended_sites 1`, `millrace_rules_version 7`,
+		`millrace_messages_relayed_total{mode="hold"} 1`, `millrace_client_connections 7`,
+		`millrace_events_dropped_total 4`,
+		`millrace_cluster_members 2`, `millrace_cluster_limits_shared_by 3`, `millrace_cluster_suspended_sites 1`,
+		`millrace_rules_version 7`,
 		`millrace_sessions{site="site0",state="busy"} 2`, `millrace_sessions{site="other",state="idle"} 450`,
 		`millrace_stage_seconds_count{stage="commit"}`, `millrace_build_info{`, `reason="other"`,
 	} {

@@ -9,11 +9,17 @@ func TestTheClusterIsToldToWhoHasTheToken(t *testing.T) {
 	const token = "0123456789abcdef"
 	said := ClusterStatus{
 		Node: "a", Ring: "00000000000000ff", Rules: 7, Sessions: 3, Relayed: 100, Reused: 97, Stable: 2,
-		Members:     []ClusterMember{{Name: "a", Self: true, Peer: "127.0.0.1:1", Weight: 1}, {Name: "b", Draining: true, Weight: 2}},
-		Sites:       []ClusterSite{{Site: "mx.example", Owner: "b", Open: 3, Idle: 1}},
-		Suspensions: []ClusterSuspension{{Site: "mx.example", Until: "2026-01-01T00:00:00Z", Reason: "rate", Node: "b"}},
+		Members: []ClusterMember{
+			{Name: "a", Self: true, Peer: "127.0.0.1:1", Weight: 1}, {Name: "b", Draining: true, Weight: 2},
+		},
+		Sites: []ClusterSite{{Site: "mx.example", Owner: "b", Open: 3, Idle: 1}},
+		Suspensions: []ClusterSuspension{{
+			Site: "mx.example", Until: "2026-01-01T00:00:00Z", Reason: "rate", Node: "b",
+		}},
 	}
-	base := start(t, Config{Metrics: NewMetrics("v1", Gauges{}), Token: []byte(token), Cluster: func() ClusterStatus { return said }})
+	base := start(t, Config{Metrics: NewMetrics("v1", Gauges{}), Token: []byte(token), Cluster: func() ClusterStatus {
+		return said
+	}})
 	for _, wrong := range []string{"", "0123456789abcdee"} {
 		if code, body := get(t, base+"/api/v1/cluster", wrong); code != 401 {
 			t.Errorf("with %q: %d %s", wrong, code, body)

@@ -76,7 +76,9 @@ type Metrics struct {
 }
 
 // stageBuckets reach from what a rule takes to the longest that a client waits, in seconds.
-var stageBuckets = []float64{.00001, .0001, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 600}
+var stageBuckets = []float64{
+	.00001, .0001, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 600,
+}
 
 // redisBuckets reach from a round trip on loopback to beyond the deadline of one, in seconds.
 var redisBuckets = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25}
@@ -120,11 +122,17 @@ func (m *Metrics) registerGauges(g Gauges) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
 	}
 	if g.Connections != nil {
-		gauge("millrace_client_connections", "Client connections now.", func() float64 { return float64(g.Connections()) })
+		gauge("millrace_client_connections", "Client connections now.", func() float64 {
+			return float64(g.Connections())
+		})
 	}
 	if g.HoldInUse != nil {
-		gauge("millrace_hold_in_use_bytes", "Octets of messages in memory now.", func() float64 { return float64(g.HoldInUse()) })
-		gauge("millrace_hold_budget_bytes", "Octets of messages in memory at most.", func() float64 { return float64(g.HoldBudget) })
+		gauge("millrace_hold_in_use_bytes", "Octets of messages in memory now.", func() float64 {
+			return float64(g.HoldInUse())
+		})
+		gauge("millrace_hold_budget_bytes", "Octets of messages in memory at most.", func() float64 {
+			return float64(g.HoldBudget)
+		})
 	}
 	if g.Rules != nil {
 		gauge("millrace_rules", "Rules in force.", func() float64 { return float64(g.Rules()) })
@@ -137,10 +145,18 @@ func (m *Metrics) registerGauges(g Gauges) {
 		m.registry.MustRegister(sessionCollector{read: g.Sessions})
 	}
 	if g.Cluster != nil {
-		gauge("millrace_cluster_members", "Nodes that this one sees, itself among them.", func() float64 { return float64(g.Cluster().Members) })
-		gauge("millrace_cluster_limits_shared_by", "Nodes that the limits of Sites are shared by: members, and those that died of late.", func() float64 { return float64(g.Cluster().Stable) })
-		gauge("millrace_cluster_suspended_sites", "Sites that get no mail for now.", func() float64 { return float64(g.Cluster().Suspended) })
-		gauge("millrace_rules_version", "Version of the rules that all nodes should have; 0: the files of this node.", func() float64 { return float64(g.Cluster().Rules) })
+		gauge("millrace_cluster_members", "Nodes that this one sees, itself among them.", func() float64 {
+			return float64(g.Cluster().Members)
+		})
+		gauge("millrace_cluster_limits_shared_by",
+			"Nodes that the limits of Sites are shared by: members, and those that died of late.", func() float64 {
+				return float64(g.Cluster().Stable)
+			})
+		gauge("millrace_cluster_suspended_sites", "Sites that get no mail for now.", func() float64 {
+			return float64(g.Cluster().Suspended)
+		})
+		gauge("millrace_rules_version", "Version of the rules that all nodes should have; 0: the files of this node.",
+			func() float64 { return float64(g.Cluster().Rules) })
 	}
 	if g.Store != nil {
 		m.registry.MustRegister(storeCollector{read: g.Store})
@@ -211,7 +227,8 @@ func (m *Metrics) Handler() http.Handler {
 // Gather gives the metrics as they would be served, for tests.
 func (m *Metrics) Gather() prometheus.Gatherer { return m.registry }
 
-var sessionDesc = prometheus.NewDesc("millrace_sessions", "Sessions with the hosts of a Site, and transactions that wait for one.",
+var sessionDesc = prometheus.NewDesc("millrace_sessions",
+	"Sessions with the hosts of a Site, and transactions that wait for one.",
 	[]string{"site", "state"}, nil)
 
 // A sessionCollector reads the pool when metrics are asked for.
@@ -246,11 +263,13 @@ func (c sessionCollector) send(ch chan<- prometheus.Metric, s SiteSessions) {
 }
 
 var (
-	storeDesc = prometheus.NewDesc("millrace_store_total", "What the shared state has done: round trips, failures, stages answered without Redis, and so on.",
+	storeDesc = prometheus.NewDesc("millrace_store_total",
+		"What the shared state has done: round trips, failures, stages answered without Redis, and so on.",
 		[]string{"what"}, nil)
 	downDesc    = prometheus.NewDesc("millrace_redis_down", "1 while Redis is given up for not answering.", nil, nil)
 	redisDesc   = prometheus.NewDesc("millrace_redis_connections", "Connections to Redis now.", nil, nil)
-	entriesDesc = prometheus.NewDesc("millrace_store_entries", "Entries of shared state held in this process.", nil, nil)
+	entriesDesc = prometheus.NewDesc("millrace_store_entries", "Entries of shared state held in this process.", nil,
+		nil)
 )
 
 // A storeCollector reads the store when metrics are asked for.

@@ -52,7 +52,9 @@ func (c *Config) Validate() error {
 	case c.Addr == "":
 		return &mail.FieldError{Field: "addr", Reason: "is required"}
 	case c.Token != nil && len(c.Token) < minToken:
-		return &mail.FieldError{Field: "token_file", Reason: fmt.Sprintf("holds a token of fewer than %d octets", minToken)}
+		return &mail.FieldError{
+			Field: "token_file", Reason: fmt.Sprintf("holds a token of fewer than %d octets", minToken),
+		}
 	case c.Metrics == nil:
 		return &mail.FieldError{Field: "metrics", Reason: "is required"}
 	}

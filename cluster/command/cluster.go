@@ -63,7 +63,9 @@ func (v *clusterInitVerb) init(s streams) error {
 			return err
 		}
 	}
-	fmt.Fprintf(s.out, "Each node NAME needs gossip.key, ca.pem, NAME.pem and NAME.key. Keep ca.key off the nodes: who has it can join.\n")
+	fmt.Fprintf(s.out,
+		"Each node NAME needs gossip.key, ca.pem, NAME.pem and NAME.key. Keep ca.key off the nodes: who has it can "+
+			"join.\n")
 	return nil
 }
 
@@ -164,11 +166,13 @@ func (v *clusterInitVerb) node(s streams, name string, ca *x509.Certificate, caK
 }
 
 // pair writes a certificate and its key, both or neither.
-func (v *clusterInitVerb) pair(s streams, name string, template, parent *x509.Certificate, key, parentKey *ecdsa.PrivateKey) error {
+func (v *clusterInitVerb) pair(s streams, name string, template, parent *x509.Certificate, key,
+	parentKey *ecdsa.PrivateKey) error {
 	keyFile := filepath.Join(v.Dir, name+".key")
 	_, err := os.Stat(filepath.Join(v.Dir, name+".pem"))
 	if _, keyErr := os.Stat(keyFile); (err == nil) != (keyErr == nil) {
-		return fmt.Errorf("%s holds only one of %s.pem and %s.key; remove it, and both are made anew", v.Dir, name, name)
+		return fmt.Errorf("%s holds only one of %s.pem and %s.key; remove it, and both are made anew", v.Dir, name,
+			name)
 	}
 	if err := v.write(s, name+".key", func() ([]byte, error) {
 		der, err := x509.MarshalPKCS8PrivateKey(key)

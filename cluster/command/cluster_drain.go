@@ -33,7 +33,8 @@ func (v *clusterDrainVerb) drain(s streams) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(cfg.Drain)+time.Duration(cfg.Deadlines.Commit)+statusTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(),
+		time.Duration(cfg.Drain)+time.Duration(cfg.Deadlines.Commit)+statusTimeout)
 	defer cancel()
 	if _, err := askNode(ctx, cfg, http.MethodPost, "/api/v1/cluster/drain"); err != nil {
 		return err

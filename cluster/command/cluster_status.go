@@ -119,7 +119,8 @@ func printStatus(out io.Writer, s admin.ClusterStatus) error {
 	if s.Node == "" {
 		fmt.Fprintln(out, "node      alone: its configuration has no cluster section")
 	} else {
-		fmt.Fprintf(out, "node      %s%s\nring      %s, limits shared by %d\n", s.Node, draining(s.Draining), s.Ring, s.Stable)
+		fmt.Fprintf(out, "node      %s%s\nring      %s, limits shared by %d\n", s.Node, draining(s.Draining), s.Ring,
+			s.Stable)
 	}
 	if len(s.Keys) > 0 {
 		fmt.Fprintf(out, "gossip    encrypted with key %s", s.Keys[0])
@@ -134,20 +135,23 @@ func printStatus(out io.Writer, s admin.ClusterStatus) error {
 	}
 	reuse := "no mail yet"
 	if s.Relayed > 0 {
-		reuse = fmt.Sprintf("%.1f %% of %d messages that came in here went over a warm one", 100*float64(s.Reused)/float64(s.Relayed), s.Relayed)
+		reuse = fmt.Sprintf("%.1f %% of %d messages that came in here went over a warm one",
+			100*float64(s.Reused)/float64(s.Relayed), s.Relayed)
 	}
 	fmt.Fprintf(out, "rules     %s\nsessions  %d open here; %s\n", rules, s.Sessions, reuse)
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	if len(s.Members) > 0 {
 		fmt.Fprintln(t, "\nMEMBER\tHOP\tGOSSIP\tWEIGHT\tVERSION")
 		for _, m := range s.Members {
-			fmt.Fprintf(t, "%s%s\t%s\t%s\t%g\t%s\n", m.Name, draining(m.Draining), m.Peer, m.Gossip, m.Weight, shown(m.Version))
+			fmt.Fprintf(t, "%s%s\t%s\t%s\t%g\t%s\n", m.Name, draining(m.Draining), m.Peer, m.Gossip, m.Weight,
+				shown(m.Version))
 		}
 	}
 	if len(s.Sites) > 0 {
 		fmt.Fprintln(t, "\nSITE\tOWNER\tOPEN HERE\tIDLE\tWAITING")
 		for _, x := range s.Sites {
-			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\n", shortSite(string(x.Site)), shown(strings.ReplaceAll(x.Owner, ", ", "+")), x.Open, x.Idle, x.Waiting)
+			fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\n", shortSite(string(x.Site)),
+				shown(strings.ReplaceAll(x.Owner, ", ", "+")), x.Open, x.Idle, x.Waiting)
 		}
 	}
 	if len(s.Suspensions) > 0 {

@@ -39,7 +39,8 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	exited := false
 	parser, err := kong.New(&v,
 		kong.Name("millrace"),
-		kong.Description("Millrace relays mail while the sender is still on the line. Nothing is queued and nothing is stored."),
+		kong.Description("Millrace relays mail while the sender is still on the line. Nothing is queued and "+
+			"nothing is stored."),
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { exited = true }), // after --help, which is no error
 		kong.UsageOnError(),

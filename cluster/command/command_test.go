@@ -113,7 +113,10 @@ func beginData(ts *testscript.TestScript, neg bool, args []string) {
 	for _, step := range []struct {
 		line string
 		code int
-	}{{"EHLO client.example", 250}, {"MAIL FROM:<alice@sender.example>", 250}, {"RCPT TO:<" + args[1] + ">", 250}, {"DATA", 354}} {
+	}{
+		{"EHLO client.example", 250}, {"MAIL FROM:<alice@sender.example>", 250}, {"RCPT TO:<" + args[1] + ">", 250},
+		{"DATA", 354},
+	} {
 		ts.Check(c.PrintfLine("%s", step.line))
 		_, _, err := c.ReadResponse(step.code)
 		ts.Check(err)
@@ -169,7 +172,9 @@ func TestTheExamplesOfTheDocumentsAreValid(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatal("no documents", err)
 	}
-	const smallest = "hostname: mx1.example.net\npostmaster: ops@elsewhere.example\nlisten: [{addr: \":2525\"}]\nroutes: routes.txt\negress: {credentials_file: smarthosts, sites_file: sites.txt, reactions_file: reactions.txt}\n"
+	const smallest = "hostname: mx1.example.net\npostmaster: ops@elsewhere.example\nlisten: [{addr: " +
+		"\":2525\"}]\nroutes: routes.txt\negress: {credentials_file: smarthosts, sites_file: sites.txt, " +
+		"reactions_file: reactions.txt}\n"
 	const noRules = "domain example.com\n"
 	tried := 0
 	for _, file := range files {
@@ -194,7 +199,8 @@ func TestTheExamplesOfTheDocumentsAreValid(t *testing.T) {
 				dir := t.TempDir()
 				writeExampleFiles(t, dir, yaml, rules, sites, reactions)
 				var out, complaints strings.Builder
-				if code := Main([]string{"check", "-c", filepath.Join(dir, "millrace.yaml")}, nil, &out, &complaints); code != 0 {
+				if code := Main([]string{"check", "-c", filepath.Join(dir, "millrace.yaml")}, nil, &out,
+					&complaints); code != 0 {
 					t.Errorf("exit code %d\n%s", code, complaints.String())
 				}
 			})

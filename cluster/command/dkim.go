@@ -71,7 +71,9 @@ func (v *dkimNewVerb) make() (*published, error) {
 	if err := writeNew(v.Out, text); err != nil {
 		return nil, err
 	}
-	return &published{Name: dkim.KeyName(v.Selector, v.Domain), Record: record, Strings: dkim.RecordStrings(record), KeyFile: v.Out}, nil
+	return &published{
+		Name: dkim.KeyName(v.Selector, v.Domain), Record: record, Strings: dkim.RecordStrings(record), KeyFile: v.Out,
+	}, nil
 }
 
 // writeNew writes a file for its owner alone, and never over another.
@@ -91,7 +93,11 @@ func writeNew(name string, text []byte) error {
 }
 
 func (v *dkimNewVerb) print(w io.Writer, p *published) {
-	fmt.Fprintf(w, "; %s has the private key. Publish this record, and let %s name the key once it can be looked up everywhere.\n", p.KeyFile, "dkim: or arc:")
-	fmt.Fprintf(w, "; To change keys, add one with a selector of its own and leave the old record in place for two weeks after the old key is out of use.\n")
+	fmt.Fprintf(w,
+		"; %s has the private key. Publish this record, and let %s name the key once it can be looked up "+
+			"everywhere.\n", p.KeyFile, "dkim: or arc:")
+	fmt.Fprintf(w,
+		"; To change keys, add one with a selector of its own and leave the old record in place for two weeks "+
+			"after the old key is out of use.\n")
 	fmt.Fprintln(w, dkim.ZoneLine(v.Selector, v.Domain, p.Record))
 }

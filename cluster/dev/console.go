@@ -62,13 +62,15 @@ Nothing is written to disk. In each walk: C is the client, S the node, D what th
 // walk prints one message of the tour.
 func (c *console) walk(w walk) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s\n", c.paint(bold, fmt.Sprintf("%2d  %s", w.number, w.stop.forward())), c.paint(dim, "  "+w.stop.tells))
+	fmt.Fprintf(&b, "%s %s\n", c.paint(bold, fmt.Sprintf("%2d  %s", w.number, w.stop.forward())),
+		c.paint(dim, "  "+w.stop.tells))
 	for i := 0; i < len(w.spoken); i++ {
 		l := w.spoken[i]
 		text := l.text
 		if l.who == "S" && len(text) > 3 && text[3] == '-' { // of several lines only the first, and how many follow
 			more := 0
-			for i+1 < len(w.spoken) && w.spoken[i+1].who == "S" && len(w.spoken[i].text) > 3 && w.spoken[i].text[3] == '-' {
+			for i+1 < len(w.spoken) && w.spoken[i+1].who == "S" && len(w.spoken[i].text) > 3 &&
+				w.spoken[i].text[3] == '-' {
 				i++
 				more++
 			}
@@ -190,7 +192,8 @@ func (c *console) others(e *mail.Event) {
 	if e.TLS != "" {
 		tls = ", " + e.TLS
 	}
-	fmt.Fprintf(&b, "%s %s\n", c.paint(bold, e.Time.Format("15:04:05")), clean(fmt.Sprintf("%s (%s%s)  %s -> <%s>", e.Client, e.Helo, tls, from, e.Forward)))
+	fmt.Fprintf(&b, "%s %s\n", c.paint(bold, e.Time.Format("15:04:05")),
+		clean(fmt.Sprintf("%s (%s%s)  %s -> <%s>", e.Client, e.Helo, tls, from, e.Forward)))
 	c.event(&b, e)
 	color := red
 	if e.Reply.Class() == 2 {
@@ -208,7 +211,8 @@ func (c *console) others(e *mail.Event) {
 func (c *console) invite(addr, adminAddr string) {
 	var b strings.Builder
 	host, port, _ := strings.Cut(addr, ":")
-	fmt.Fprintf(&b, "\n%s Every message sent to %s is shown here until Ctrl-C. The rules:\n\n", c.paint(bold, "Now you."), addr)
+	fmt.Fprintf(&b, "\n%s Every message sent to %s is shown here until Ctrl-C. The rules:\n\n",
+		c.paint(bold, "Now you."), addr)
 	for _, r := range strings.Split(strings.TrimSpace(rules), "\n") {
 		fmt.Fprintf(&b, "    %s\n", r)
 	}

@@ -93,7 +93,9 @@ admin: {addr: "127.0.0.1:0"}
 	}
 	if err := n.Start(); err != nil {
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return nil, fmt.Errorf("dev: another program listens on %s; choose another address with --addr, such as --addr 127.0.0.1:0", cfg.Addr)
+			return nil,
+				fmt.Errorf("dev: another program listens on %s; choose another address with --addr, such as --addr "+
+					"127.0.0.1:0", cfg.Addr)
 		}
 		return nil, fmt.Errorf("dev: %w", err)
 	}

@@ -87,13 +87,15 @@ func TestWhatOthersSendIsShownAfterTheTour(t *testing.T) {
 	text := out.await(t, func(s string) bool { return strings.Contains(s, "Metrics and health") })
 	_, rest, _ := strings.Cut(text, "swaks --server ")
 	addr, _, _ := strings.Cut(rest, " ")
-	got, verb, _, err := send(addr, letter{helo: "you.example", reverse: "you@sender.example", forward: "refuse@dev.example"})
+	got, verb, _, err := send(addr,
+		letter{helo: "you.example", reverse: "you@sender.example", forward: "refuse@dev.example"})
 	if err != nil || verb != "RCPT" || !strings.Contains(got.last(), "No such mailbox here") {
 		t.Errorf("got %v at %s, %v", got, verb, err)
 	}
 	out.await(t, func(s string) bool {
 		_, after, _ := strings.Cut(s, "Metrics and health")
-		return strings.Contains(after, "<you@sender.example> -> <refuse@dev.example>") && strings.Contains(after, "refused: upstream")
+		return strings.Contains(after, "<you@sender.example> -> <refuse@dev.example>") &&
+			strings.Contains(after, "refused: upstream")
 	})
 	cancel()
 	if err := <-ended; err != nil {

@@ -35,35 +35,55 @@ func stops() []stop {
 	return []stop{
 		{name: "accept", tells: "the destination takes it: its own reply is ours", mood: "accept",
 			verb: "the dot", code: "250", kind: mail.Relayed, mode: mail.ModeHold},
-		{name: "accept", tells: "the same over TLS and by BDAT, on the session that is warm now", tls: true, chunked: true, mood: "accept",
+		{name: "accept", tells: "the same over TLS and by BDAT, on the session that is warm now", tls: true,
+			chunked: true, mood: "accept",
 			verb: "BDAT", code: "250", kind: mail.Relayed, mode: mail.ModeHold},
-		{name: "accept+tag", tells: "400 KiB: it streams, in flat memory (and a subaddress finds its rule)", large: true, mood: "accept",
+		{name: "accept+tag", tells: "400 KiB: it streams, in flat memory (and a subaddress finds its rule)",
+			large: true, mood: "accept",
 			verb: "the dot", code: "250", kind: mail.Relayed, mode: mail.ModeStream},
 		{name: "list-inbox", tells: "a regex rule writes the recipient", mood: "accept",
 			verb: "the dot", code: "250", kind: mail.Relayed, mode: mail.ModeHold},
-		{name: "refuse", tells: "the destination refuses the recipient, and the sender hears it at RCPT", mood: "refuse",
+		{name: "refuse", tells: "the destination refuses the recipient, and the sender hears it at RCPT",
+			mood: "refuse",
 			verb: "RCPT", code: "550", kind: mail.Refused},
-		{name: "refuse-data", tells: "the destination refuses the content, and the sender hears it at the dot", mood: "refuse-data",
+		{name: "refuse-data", tells: "the destination refuses the content, and the sender hears it at the dot",
+			mood: "refuse-data",
 			verb: "the dot", code: "554", kind: mail.Refused, mode: mail.ModeHold},
-		{name: "defer", tells: "the destination wants it later: the sender keeps it, nothing is queued here", mood: "defer",
+		{name: "defer", tells: "the destination wants it later: the sender keeps it, nothing is queued here",
+			mood: "defer",
 			verb: "RCPT", code: "451", kind: mail.Refused},
 		{name: "greylist", tells: "a greylisting destination defers the first attempt", mood: "greylist",
 			verb: "RCPT", code: "451", kind: mail.Refused},
 		{name: "greylist", tells: "and takes the sender's retry", mood: "greylist",
 			verb: "the dot", code: "250", kind: mail.Relayed, mode: mail.ModeHold},
-		{name: "slow", tells: fmt.Sprintf("the destination takes %s for RCPT and as long for the dot: the sender waits as well", slowness), mood: "slow",
+		{name: "slow",
+			tells: fmt.Sprintf("the destination takes %s for RCPT and as long for the dot: the sender waits as well",
+				slowness), mood: "slow",
 			verb: "the dot", code: "250", kind: mail.Relayed, mode: mail.ModeHold},
-		{name: "cut", tells: "the line breaks inside the message: no half message is taken, the sender tries again", large: true, mood: "cut",
+		{name: "cut", tells: "the line breaks inside the message: no half message is taken, the sender tries again",
+			large: true, mood: "cut",
 			verb: "the dot", code: "451", kind: mail.Deferred, mode: mail.ModeStream},
 		{name: "lost", tells: "the reply to the dot is lost: in doubt, and a duplicate beats a loss", mood: "lost",
 			verb: "the dot", code: "451", kind: mail.Deferred, mode: mail.ModeHold},
-		{name: "down", tells: "no host of the destination can be reached", verb: "RCPT", code: "451", kind: mail.Refused},
-		{name: "nomail", tells: "the destination says that it takes no mail at all (null MX)", verb: "RCPT", code: "556", kind: mail.Refused},
-		{name: "drop", tells: "a rule drops it: accepted, delivered nowhere, counted", verb: "the dot", code: "250", kind: mail.Dropped},
+		{
+			name: "down", tells: "no host of the destination can be reached", verb: "RCPT", code: "451",
+			kind: mail.Refused,
+		},
+		{
+			name: "nomail", tells: "the destination says that it takes no mail at all (null MX)", verb: "RCPT",
+			code: "556", kind: mail.Refused,
+		},
+		{
+			name: "drop", tells: "a rule drops it: accepted, delivered nowhere, counted", verb: "the dot", code: "250",
+			kind: mail.Dropped,
+		},
 		{name: "reject", tells: "a rule rejects it with its own words", verb: "RCPT", code: "550", kind: mail.Refused},
 		{name: "tempfail", tells: "a rule defers it", verb: "RCPT", code: "451", kind: mail.Refused},
 		{name: "nobody", tells: "no rule knows the address", verb: "RCPT", code: "550", kind: mail.Refused},
-		{name: "someone@elsewhere.example", tells: "not our domain, not a trusted client: no open relay", verb: "RCPT", code: "550", kind: mail.Refused},
+		{
+			name: "someone@elsewhere.example", tells: "not our domain, not a trusted client: no open relay",
+			verb: "RCPT", code: "550", kind: mail.Refused,
+		},
 	}
 }
 
@@ -160,7 +180,8 @@ func (t *tour) judge(s stop, l letter, decided reply, verb string, w walk, taken
 
 // message makes the octets of a stop's message.
 func message(i int, s stop) string {
-	head := fmt.Sprintf("From: Alice <alice@sender.example>\r\nTo: <%s>\r\nSubject: Stop %d, %s\r\nMessage-ID: <stop-%d@sender.example>\r\nDate: %s\r\n\r\n",
+	head := fmt.Sprintf("From: Alice <alice@sender.example>\r\nTo: <%s>\r\nSubject: Stop %d, %s\r\nMessage-ID: "+
+		"<stop-%d@sender.example>\r\nDate: %s\r\n\r\n",
 		s.forward(), i+1, s.name, i+1, time.Now().Format("Mon, 2 Jan 2006 15:04:05 -0700"))
 	body := "The sender's queue is the only queue.\r\n.A line that begins with a dot arrives as it is.\r\n"
 	if s.large {

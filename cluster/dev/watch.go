@@ -22,7 +22,9 @@ type watch struct {
 }
 
 func newWatch(screen *console) *watch {
-	return &watch{screen: screen, ended: make(map[mail.TraceID]mail.Event), waiting: make(map[mail.TraceID]chan struct{})}
+	return &watch{
+		screen: screen, ended: make(map[mail.TraceID]mail.Event), waiting: make(map[mail.TraceID]chan struct{}),
+	}
 }
 
 // ends reports whether nothing comes after an event of this kind in its transaction, as far as a reader cares.

@@ -34,10 +34,23 @@ func moods(t *tls.Config) []mood {
 	return []mood{
 		{"accept", smtptest.Behaviour{TLS: t}},
 		{"refuse", smtptest.Behaviour{Answers: at("RCPT", smtptest.Answer{Reply: "550 5.1.1 No such mailbox here"})}},
-		{"refuse-data", smtptest.Behaviour{Answers: at(smtptest.Dot, smtptest.Answer{Reply: "554 5.7.1 The content looks like spam"})}},
-		{"defer", smtptest.Behaviour{Answers: at("RCPT", smtptest.Answer{Reply: "451 4.2.1 Mailbox is busy, try again later"})}},
+		{
+			"refuse-data",
+			smtptest.Behaviour{Answers: at(smtptest.Dot,
+				smtptest.Answer{Reply: "554 5.7.1 The content looks like spam"})},
+		},
+		{
+			"defer",
+			smtptest.Behaviour{Answers: at("RCPT",
+				smtptest.Answer{Reply: "451 4.2.1 Mailbox is busy, try again later"})},
+		},
 		{"greylist", smtptest.Behaviour{Answers: at("RCPT", smtptest.Answer{Greylist: true})}},
-		{"slow", smtptest.Behaviour{Answers: map[string]smtptest.Answer{"RCPT": {After: slowness}, smtptest.Dot: {After: slowness}}}},
+		{
+			"slow",
+			smtptest.Behaviour{Answers: map[string]smtptest.Answer{
+				"RCPT": {After: slowness}, smtptest.Dot: {After: slowness},
+			}},
+		},
 		{"cut", smtptest.Behaviour{Body: &smtptest.Fault{After: cutAfter, Answer: smtptest.Answer{Close: true}}}},
 		{"lost", smtptest.Behaviour{Answers: at(smtptest.Dot, smtptest.Answer{Close: true})}},
 	}

@@ -19,7 +19,8 @@ func handshake(t *testing.T, server *tls.Config, sessions tls.ClientSessionCache
 		_, err := s.Write([]byte("x")) // behind the handshake and the ticket
 		done <- err
 	}()
-	c := tls.Client(client, &tls.Config{ServerName: "mx.example", InsecureSkipVerify: true, ClientSessionCache: sessions})
+	c := tls.Client(client,
+		&tls.Config{ServerName: "mx.example", InsecureSkipVerify: true, ClientSessionCache: sessions})
 	if _, err := c.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}

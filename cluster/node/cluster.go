@@ -29,7 +29,8 @@ func (c *Config) clusterConfig(secret secret) (cluster.Config, error) {
 		return cluster.Config{}, err
 	}
 	cfg := cluster.Config{
-		Name: k.Name, Bind: k.Bind, Advertise: k.Advertise, Peer: k.Peer, Join: k.Join, Keys: keys, Weight: k.Weight, Version: c.Version,
+		Name: k.Name, Bind: k.Bind, Advertise: k.Advertise, Peer: k.Peer, Join: k.Join, Keys: keys, Weight: k.Weight,
+		Version: c.Version,
 	}
 	return cfg, c.place("cluster.", "cluster", cfg.Validate())
 }
@@ -166,7 +167,8 @@ func (n *Node) serveHops(tracer trace.Tracer) error {
 	current := n.hopTLS.Load().Clone()
 	current.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return n.hopTLS.Load(), nil }
 	s, err := peer.NewServer(peer.ServerConfig{
-		TLS: current, Name: n.cfg.Cluster.Name, Beginner: n.relay.Local(), Emit: n.events.Emit, Tracer: tracer, Panicked: n.panicked,
+		TLS: current, Name: n.cfg.Cluster.Name, Beginner: n.relay.Local(), Emit: n.events.Emit, Tracer: tracer,
+		Panicked: n.panicked,
 	})
 	if err != nil {
 		return err

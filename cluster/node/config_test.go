@@ -94,7 +94,8 @@ func TestTheSmallestConfigurationHasTheDefaults(t *testing.T) {
 func TestComplaintsNameTheLine(t *testing.T) {
 	for _, tt := range []struct{ name, yaml, want string }{
 		{"an unknown key", "hostnam: a", "1: hostnam: no such key"},
-		{"an unknown key in a section", "limits:\n  line: 1MiB\n  lines: 2", "3: limits.lines: no such key; there are message_size, line"},
+		{"an unknown key in a section", "limits:\n  line: 1MiB\n  lines: 2",
+			"3: limits.lines: no such key; there are message_size, line"},
 		{"a key with a hyphen", "secret-file: a", "1: secret-file: no such key; did you mean secret_file"},
 		{"an unknown key in a list", "listen:\n  - addr: a\n  - adr: b", "3: listen[1].adr: no such key"},
 		{"a key twice", "routes: a\nlisten: []\nroutes: b", "3: routes: stands on line 1 already"},
@@ -117,30 +118,100 @@ func TestComplaintsNameTheLine(t *testing.T) {
 		{"a missing hostname", "routes: file\nlisten: [{addr: \":0\"}]", "1: hostname: needs the name"},
 		{"no listener", "hostname: a.example\nroutes: file", "1: listen: is required"},
 		{"a file that is not there", smallest + "tls: {cert: nowhere.pem, key: file}", "4: tls.cert: stat"},
-		{"submission, which comes later", "hostname: a.example\nroutes: file\nlisten:\n  - addr: \":465\"\n    submission: true", "5: listen[0].submission: authenticated submission comes later"},
-		{"the same address twice", "listen:\n - addr: \":25\"\n - addr: \":25\"", "3: listen[1].addr: :25 is listened on already"},
+		{
+			"submission, which comes later",
+			"hostname: a.example\nroutes: file\nlisten:\n  - addr: \":465\"\n    submission: true",
+			"5: listen[0].submission: authenticated submission comes later",
+		},
+		{
+			"the same address twice", "listen:\n - addr: \":25\"\n - addr: \":25\"",
+			"3: listen[1].addr: :25 is listened on already",
+		},
 		{"a bad address", "listen:\n - addr: mail", `2: listen[0].addr: "mail" is not an address and a port`},
-		{"trusted without networks", "listen:\n - {addr: \":25\", relay: trusted}", "2: listen[0].networks: is required"},
-		{"networks without trust", "listen:\n - {addr: \":25\", networks: [10.0.0.0/8]}", "2: listen[0].networks: belongs to"},
-		{"a trusted everything", "listen:\n - addr: \":25\"\n   relay: trusted\n   networks: [0.0.0.0/0]\n   confirm_wide: true", "4: listen[0].networks[0]: would make an open relay"},
-		{"a trusted everything in two halves", "listen:\n - {addr: \":25\", relay: trusted, networks: [\"0.0.0.0/1\", \"128.0.0.0/1\"], confirm_wide: true}", "would make an open relay"},
-		{"a trusted quarter and more", "listen:\n - {addr: \":25\", relay: trusted, confirm_wide: true, networks: [" + eighths(65) + "]}", "together hold a quarter of the Internet"},
-		{"all of IPv4 behind a translator", "listen:\n - {addr: \":25\", relay: trusted, networks: [\"64:ff9b::/96\"], confirm_wide: true}", "would make an open relay"},
-		{"a wide network behind a translator", "listen:\n - {addr: \":25\", relay: trusted, networks: [\"64:ff9b::c600:0/111\"]}", "routed globally and wide"},
-		{"a trusted everything in IPv6", "listen:\n - {addr: \":25\", relay: trusted, networks: [\"::/0\"]}", "would make an open relay"},
-		{"a trusted network over the proxy's", "listen:\n - {addr: \":25\", relay: trusted, networks: [10.1.0.0/16], proxy_protocol: [10.0.0.0/8]}", "10.1.0.0/16 overlaps 10.0.0.0/8"},
-		{"a trusted wide network", "listen:\n - {addr: \":25\", relay: trusted, networks: [203.0.0.0/15]}", "is routed globally and wide"},
-		{"a trusted wide network that is private in part", "listen:\n - {addr: \":25\", relay: trusted, networks: [10.0.0.0/7]}", "would make an open relay"},
-		{"a trusted wide IPv6 network", "listen:\n - {addr: \":25\", relay: trusted, networks: [\"2001:db8::/31\"]}", "is routed globally and wide"},
-		{"a PROXY header from anybody", "listen:\n - {addr: \":25\", proxy_protocol: [0.0.0.0/0]}", "whoever connects could say any address"},
-		{"an RCPT deadline beyond the client's", "deadlines:\n  rcpt: 5m", "2: deadlines.rcpt: 5m0s is too near the client's own deadline"},
-		{"a commit deadline beyond the client's", "deadlines:\n  commit: 10m", "2: deadlines.commit: 10m0s is too near"},
-		{"a DATA deadline beyond the commit's", "deadlines:\n  data: 90s\n  commit: 80s", "deadlines.data: 1m30s is not inside deadlines.commit"},
-		{"a score that is awaited longer than RCPT", "score: {deadline: 61s}", "score.deadline: 1m1s is not inside deadlines.rcpt"},
+		{
+			"trusted without networks", "listen:\n - {addr: \":25\", relay: trusted}",
+			"2: listen[0].networks: is required",
+		},
+		{
+			"networks without trust", "listen:\n - {addr: \":25\", networks: [10.0.0.0/8]}",
+			"2: listen[0].networks: belongs to",
+		},
+		{
+			"a trusted everything",
+			"listen:\n - addr: \":25\"\n   relay: trusted\n   networks: [0.0.0.0/0]\n   confirm_wide: true",
+			"4: listen[0].networks[0]: would make an open relay",
+		},
+		{
+			"a trusted everything in two halves",
+			"listen:\n - {addr: \":25\", relay: trusted, networks: [\"0.0.0.0/1\", \"128.0.0.0/1\"], confirm_wide: " +
+				"true}", "would make an open relay",
+		},
+		{
+			"a trusted quarter and more",
+			"listen:\n - {addr: \":25\", relay: trusted, confirm_wide: true, networks: [" + eighths(65) + "]}",
+			"together hold a quarter of the Internet",
+		},
+		{
+			"all of IPv4 behind a translator",
+			"listen:\n - {addr: \":25\", relay: trusted, networks: [\"64:ff9b::/96\"], confirm_wide: true}",
+			"would make an open relay",
+		},
+		{
+			"a wide network behind a translator",
+			"listen:\n - {addr: \":25\", relay: trusted, networks: [\"64:ff9b::c600:0/111\"]}",
+			"routed globally and wide",
+		},
+		{
+			"a trusted everything in IPv6", "listen:\n - {addr: \":25\", relay: trusted, networks: [\"::/0\"]}",
+			"would make an open relay",
+		},
+		{
+			"a trusted network over the proxy's",
+			"listen:\n - {addr: \":25\", relay: trusted, networks: [10.1.0.0/16], proxy_protocol: [10.0.0.0/8]}",
+			"10.1.0.0/16 overlaps 10.0.0.0/8",
+		},
+		{
+			"a trusted wide network", "listen:\n - {addr: \":25\", relay: trusted, networks: [203.0.0.0/15]}",
+			"is routed globally and wide",
+		},
+		{
+			"a trusted wide network that is private in part",
+			"listen:\n - {addr: \":25\", relay: trusted, networks: [10.0.0.0/7]}", "would make an open relay",
+		},
+		{
+			"a trusted wide IPv6 network", "listen:\n - {addr: \":25\", relay: trusted, networks: [\"2001:db8::/31\"]}",
+			"is routed globally and wide",
+		},
+		{
+			"a PROXY header from anybody", "listen:\n - {addr: \":25\", proxy_protocol: [0.0.0.0/0]}",
+			"whoever connects could say any address",
+		},
+		{
+			"an RCPT deadline beyond the client's", "deadlines:\n  rcpt: 5m",
+			"2: deadlines.rcpt: 5m0s is too near the client's own deadline",
+		},
+		{
+			"a commit deadline beyond the client's", "deadlines:\n  commit: 10m",
+			"2: deadlines.commit: 10m0s is too near",
+		},
+		{
+			"a DATA deadline beyond the commit's", "deadlines:\n  data: 90s\n  commit: 80s",
+			"deadlines.data: 1m30s is not inside deadlines.commit",
+		},
+		{
+			"a score that is awaited longer than RCPT", "score: {deadline: 61s}",
+			"score.deadline: 1m1s is not inside deadlines.rcpt",
+		},
 		{"a small recipient limit", "limits:\n  recipients: 10", "2: limits.recipients: is below the 100"},
-		{"a hold budget under the window", "limits:\n  hold_budget: 64KiB", "2: limits.hold_budget: is below limits.hold_window"},
+		{
+			"a hold budget under the window", "limits:\n  hold_budget: 64KiB",
+			"2: limits.hold_budget: is below limits.hold_window",
+		},
 		{"a TLS policy that is none", "egress: {tls: maybe}", `"maybe" is none of none, opportunistic, required`},
-		{"a Redis URL is not repeated", "redis: {url: \"http://user:hunter2@h\"}", "redis.url: does not begin with redis:// or rediss://"},
+		{
+			"a Redis URL is not repeated", "redis: {url: \"http://user:hunter2@h\"}",
+			"redis.url: does not begin with redis:// or rediss://",
+		},
 		{"a level that is none", "log: {level: loud}", `"loud" is none of debug`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -163,18 +234,24 @@ func TestAVariableIsAValueAndNeverYAML(t *testing.T) {
 	env := func(name string) (string, bool) {
 		return map[string]string{"HOST": "mx9", "EVIL": "a: b\nroutes: c"}[name], true
 	}
-	c, err := parse(configFile(t), []byte("hostname: ${HOST}.example.net\nlisten: [{addr: \"127.0.0.1:0\"}]\nroutes: file\n"), "", env)
+	c, err := parse(configFile(t),
+		[]byte("hostname: ${HOST}.example.net\nlisten: [{addr: \"127.0.0.1:0\"}]\nroutes: file\n"), "", env)
 	if err != nil || c.Hostname != "mx9.example.net" {
 		t.Errorf("got %v, %v", c, err)
 	}
-	if _, err = parse(configFile(t), []byte("hostname: ${EVIL}\nlisten: [{addr: \"127.0.0.1:0\"}]\nroutes: file\n"), "", env); err == nil {
+	if _, err = parse(configFile(t), []byte("hostname: ${EVIL}\nlisten: [{addr: \"127.0.0.1:0\"}]\nroutes: file\n"), "",
+		env); err == nil {
 		t.Error("a variable with a line break became more than a value")
 	}
 }
 
 func TestTrustedNetworksThatAreAllowed(t *testing.T) {
-	for _, networks := range []string{"[10.0.0.0/8]", "[192.168.0.0/16, 127.0.0.1]", "[203.0.0.0/16]", "[\"fc00::/7\"]", "[192.0.0.0/12], confirm_wide: true"} {
-		yaml := "hostname: a.example\nroutes: file\nlisten: [{addr: \":0\", relay: trusted, networks: " + networks + "}]"
+	for _, networks := range []string{
+		"[10.0.0.0/8]", "[192.168.0.0/16, 127.0.0.1]", "[203.0.0.0/16]", "[\"fc00::/7\"]",
+		"[192.0.0.0/12], confirm_wide: true",
+	} {
+		yaml := "hostname: a.example\nroutes: file\nlisten: [{addr: \":0\", relay: trusted, networks: " + networks +
+			"}]"
 		if _, err := parse(configFile(t), []byte(yaml), "", noEnv); err != nil {
 			t.Errorf("%s: %v", networks, err)
 		}
@@ -200,7 +277,8 @@ func FuzzParse(f *testing.F) {
 
 func TestKeysAreMadeOfTheSecretAndKeptApart(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "secret")
-	os.WriteFile(file, []byte("# comment\nthe current secret key\n\nthe previous secret key\nan older secret key\n"), 0o600)
+	os.WriteFile(file, []byte("# comment\nthe current secret key\n\nthe previous secret key\nan older secret key\n"),
+		0o600)
 	s, err := readSecret(File(file))
 	if err != nil || len(s) != 2 {
 		t.Fatalf("got %d keys, %v", len(s), err)

@@ -11,7 +11,10 @@ func TestCredentialsAreReadAndNeverRepeatedInAnError(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "smarthosts")
 	for _, tt := range []struct{ name, text, want string }{
 		{"a line", "relay@smarthost.example:587 hunter2\n", ""},
-		{"a user with an at sign, and a password with a blank", "# c\n\nu@example.com@Smarthost.Example:465  hunter 2 \n", ""},
+		{
+			"a user with an at sign, and a password with a blank",
+			"# c\n\nu@example.com@Smarthost.Example:465  hunter 2 \n", "",
+		},
 		{"no password", "relay@smarthost.example:587\n", "smarthosts:1: want"},
 		{"no port", "\nhunter2@smarthost.example hunter2\n", "smarthosts:2: want"},
 		{"no user", "@smarthost.example:587 hunter2\n", "smarthosts:1: want"},
@@ -22,7 +25,8 @@ func TestCredentialsAreReadAndNeverRepeatedInAnError(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err := readCredentials(File(file))
-			if (err == nil) != (tt.want == "") || err != nil && (!strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hunter")) {
+			if (err == nil) != (tt.want == "") ||
+				err != nil && (!strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hunter")) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}
 		})

@@ -180,13 +180,17 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, field string) {
 		key := n.Content[i]
 		name := strings.TrimPrefix(field+"."+key.Value, ".")
 		if first, twice := seen[key.Value]; twice {
-			d.problems = append(d.problems, Problem{File: d.file, Line: key.Line, Field: name, Message: fmt.Sprintf("stands on line %d already", first)})
+			d.problems = append(d.problems,
+				Problem{
+					File: d.file, Line: key.Line, Field: name, Message: fmt.Sprintf("stands on line %d already", first),
+				})
 			continue
 		}
 		seen[key.Value] = key.Line
 		member, ok := memberFor(v, key.Value)
 		if !ok {
-			d.problems = append(d.problems, Problem{File: d.file, Line: key.Line, Field: name, Message: "no such key" + suggestion(v, key.Value)})
+			d.problems = append(d.problems,
+				Problem{File: d.file, Line: key.Line, Field: name, Message: "no such key" + suggestion(v, key.Value)})
 			continue
 		}
 		d.value(n.Content[i+1], member, name)
@@ -241,7 +245,8 @@ func (d *decoder) table(n *yaml.Node, v reflect.Value, field string) {
 		name := n.Content[i].Value
 		at := field + "[" + name + "]" // a name may hold dots
 		if v.MapIndex(reflect.ValueOf(name)).IsValid() {
-			d.problems = append(d.problems, Problem{File: d.file, Line: n.Content[i].Line, Field: at, Message: "stands there already"})
+			d.problems = append(d.problems,
+				Problem{File: d.file, Line: n.Content[i].Line, Field: at, Message: "stands there already"})
 			continue
 		}
 		item := reflect.New(v.Type().Elem()).Elem()

@@ -196,7 +196,8 @@ func (a *Answer) skip(c *Config, q Question) {
 
 // scoreFor judges the client by the code that clients are judged by, without drawing a rate. The refusal is nil if it
 // may go on. The error is Problems.
-func (c *Config) scoreFor(ctx context.Context, a *Answer, m *material, resolver *dns.Resolver, q Question) (*mail.Refusal, error) {
+func (c *Config) scoreFor(ctx context.Context, a *Answer, m *material, resolver *dns.Resolver,
+	q Question) (*mail.Refusal, error) {
 	st, err := store.New(c.storeConfig())
 	if err != nil {
 		return nil, c.place("redis.", "redis.url", err)
@@ -230,9 +231,12 @@ func (c *Config) scoreFor(ctx context.Context, a *Answer, m *material, resolver 
 		k.Mail(*q.From, check)
 	}
 	v := k.Verdict(ctx)
-	a.Score = &Scored{Total: v.Score, Defer: c.Score.Defer, Reject: c.Score.Reject, Verdict: v.Action.String(), Grey: k.Grey(v)}
+	a.Score = &Scored{
+		Total: v.Score, Defer: c.Score.Defer, Reject: c.Score.Reject, Verdict: v.Action.String(), Grey: k.Grey(v),
+	}
 	for _, sig := range k.Explain() {
-		a.Score.Signals = append(a.Score.Signals, Signal{Name: sig.Name, State: sig.State.String(), Weight: sig.Weight, Text: sig.Text})
+		a.Score.Signals = append(a.Score.Signals,
+			Signal{Name: sig.Name, State: sig.State.String(), Weight: sig.Weight, Text: sig.Text})
 	}
 	if limited := k.Limited(); limited != nil {
 		return limited, nil
@@ -271,12 +275,16 @@ func (a *Answer) refuse(err error) {
 }
 
 // follow looks up where the routes lead.
-func (c *Config) follow(ctx context.Context, a *Answer, m *material, resolver *dns.Resolver, routes []mail.Route) error {
+func (c *Config) follow(ctx context.Context, a *Answer, m *material, resolver *dns.Resolver,
+	routes []mail.Route) error {
 	out, err := c.egressConfig(resolver, m)
 	if err != nil {
 		return err
 	}
-	finder, err := mx.New(mx.Config{Resolver: resolver, AllowPrivate: out.AllowPrivate, Self: out.Self, SelfAddrs: out.SelfAddrs, Providers: out.Providers})
+	finder, err := mx.New(mx.Config{
+		Resolver: resolver, AllowPrivate: out.AllowPrivate, Self: out.Self, SelfAddrs: out.SelfAddrs,
+		Providers: out.Providers,
+	})
 	if err != nil {
 		return c.place("egress.", "egress", err)
 	}

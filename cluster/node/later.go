@@ -121,7 +121,9 @@ func (c *Config) Warnings() []Problem {
 		warn("tls", "absent: clients are shown a self-signed certificate that is made anew at each start")
 	}
 	if c.secretSource() == "" {
-		warn("secret_file", "absent: hop marks are made with a random key, so that a loop through a restart or through another node is seen later")
+		warn("secret_file",
+			"absent: hop marks are made with a random key, so that a loop through a restart or through another "+
+				"node is seen later")
 	}
 	return out
 }

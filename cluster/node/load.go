@@ -222,11 +222,19 @@ func (c *Config) Check() (warnings []Problem, err error) {
 		served bool
 		what   string
 	}{
-		{m.rules.NeedsSRS(), c.SRS != nil, "wants the reverse-path rewritten, and there is no srs section: nothing is rewritten (srs=never says so)"},
-		{m.rules.NeedsSeal(), c.signs(), "wants messages sealed, and there is neither an arc nor a dkim section: nothing is sealed (seal=never says so)"},
+		{
+			m.rules.NeedsSRS(), c.SRS != nil,
+			"wants the reverse-path rewritten, and there is no srs section: nothing is rewritten (srs=never says so)",
+		},
+		{
+			m.rules.NeedsSeal(), c.signs(),
+			"wants messages sealed, and there is neither an arc nor a dkim section: nothing is sealed (seal=never " +
+				"says so)",
+		},
 	} {
 		if need.rule.Line > 0 && !need.served {
-			warnings = append(warnings, Problem{File: need.rule.File, Line: need.rule.Line, Field: need.rule.Pattern, Message: need.what})
+			warnings = append(warnings,
+				Problem{File: need.rule.File, Line: need.rule.Line, Field: need.rule.Pattern, Message: need.what})
 		}
 	}
 	resolver, err := c.newResolver()
@@ -256,7 +264,9 @@ func (c *Config) Check() (warnings []Problem, err error) {
 		return warnings, err
 	}
 	if m.token != nil {
-		if err := (&admin.Config{Addr: c.Admin.Addr, Token: m.token, Metrics: admin.NewMetrics("", admin.Gauges{})}).Validate(); err != nil {
+		if err := (&admin.Config{
+			Addr: c.Admin.Addr, Token: m.token, Metrics: admin.NewMetrics("", admin.Gauges{}),
+		}).Validate(); err != nil {
 			return warnings, c.place("admin.", "admin", err)
 		}
 	}

@@ -31,10 +31,12 @@ func logged(t *testing.T, hashKey []byte, e mail.Event) (line string, fields map
 func TestNoEventCanWriteASecondLineOrCommandATerminal(t *testing.T) {
 	hostile := "x\r\n{\"msg\":\"relayed\"}\x1b[2J\x00\x7f\u009b31m\u202e\u2028\xff\xfe\"}"
 	line, fields := logged(t, nil, mail.Event{
-		Kind: mail.Refused, Time: time.Unix(1, 0), Client: netip.MustParseAddr("192.0.2.1"), Helo: hostile, TLS: hostile,
+		Kind: mail.Refused, Time: time.Unix(1, 0), Client: netip.MustParseAddr("192.0.2.1"), Helo: hostile,
+		TLS:     hostile,
 		Reverse: mail.Path{Local: hostile, Domain: hostile}, Forward: mail.Path{Local: hostile, Domain: hostile},
-		Rule: mail.Rule{Pattern: hostile, File: hostile, Line: 1}, NextHop: mail.NextHop{Host: hostile, User: "secret-user"},
-		Site: mail.Site(hostile), Host: hostile, HostTLS: hostile, Verb: hostile,
+		Rule:    mail.Rule{Pattern: hostile, File: hostile, Line: 1},
+		NextHop: mail.NextHop{Host: hostile, User: "secret-user"},
+		Site:    mail.Site(hostile), Host: hostile, HostTLS: hostile, Verb: hostile,
 		Reply: mail.NewReply(550, 1, 1, hostile), Reason: hostile, Cause: errors.New(hostile),
 	})
 	if strings.Count(line, "\n") != 1 || !strings.HasSuffix(line, "\n") {
@@ -57,9 +59,11 @@ func TestNoEventCanWriteASecondLineOrCommandATerminal(t *testing.T) {
 
 func TestAddressesCanBeHashed(t *testing.T) {
 	e := mail.Event{
-		Kind: mail.Relayed, Reverse: mail.Path{Local: "alice", Domain: "a.example"}, Forward: mail.Path{Local: "bob", Domain: "b.example"},
-		Rule: mail.Rule{Pattern: "bob@b.example", File: "routes.txt", Line: 3}, Host: "mx.c.example",
-		Reply: mail.NewReply(250, 0, 0, "<carol@c.example> accepted"), Cause: errors.New("dial for dave@d.example failed"),
+		Kind: mail.Relayed, Reverse: mail.Path{Local: "alice", Domain: "a.example"},
+		Forward: mail.Path{Local: "bob", Domain: "b.example"},
+		Rule:    mail.Rule{Pattern: "bob@b.example", File: "routes.txt", Line: 3}, Host: "mx.c.example",
+		Reply: mail.NewReply(250, 0, 0, "<carol@c.example> accepted"),
+		Cause: errors.New("dial for dave@d.example failed"),
 	}
 	line, fields := logged(t, []byte("key"), e)
 	for _, secret := range []string{"alice", "bob", "carol", "dave"} {
@@ -75,7 +79,8 @@ func TestAddressesCanBeHashed(t *testing.T) {
 	if s := fields["forward"].(string); !strings.HasSuffix(s, "@b.example") {
 		t.Errorf("the domain is gone: %s", s)
 	}
-	if _, plain := logged(t, nil, e); plain["forward"] != "bob@b.example" || plain["rule"] != "routes.txt:3 bob@b.example" {
+	if _, plain := logged(t, nil, e); plain["forward"] != "bob@b.example" ||
+		plain["rule"] != "routes.txt:3 bob@b.example" {
 		t.Errorf("plain: got %v", plain)
 	}
 }
@@ -84,21 +89,34 @@ func TestNothingOfAQuotedLocalPartIsLeftInAHashedLog(t *testing.T) {
 	for _, tt := range []struct {
 		name, text, want string
 	}{
-		{"one with a blank is an address as a whole", `5.1.1 <"john doe secret"@fx.example> unknown`, `5.1.1 (address) unknown`},
+		{
+			"one with a blank is an address as a whole", `5.1.1 <"john doe secret"@fx.example> unknown`,
+			`5.1.1 (address) unknown`,
+		},
 		{"one with many blanks", `<"john  doe   secret "@fx.example>: no`, `(address) no`},
 		{"one that begins and ends with a blank", `to " secret "@fx.example failed`, `to (address) failed`},
 		{"one with quotes in it", `<"john \"secret one\" two"@fx.example> unknown`, `(address) unknown`},
 		{"one with an address in it", `<"john secret\"@x secret"@fx.example> unknown`, `(address) unknown`},
-		{"one that was quoted once more", `said: "550 <\"john secret\"@fx.example> unknown"`, `said: (address) unknown"`},
+		{
+			"one that was quoted once more", `said: "550 <\"john secret\"@fx.example> unknown"`,
+			`said: (address) unknown"`,
+		},
 		{"two of them", `<"a secret"@fx.example> and <"b secret"@fx.example> unknown`, `(address) unknown`},
-		{"one behind a word in quotes", `the "user" <"john secret"@fx.example> is "unknown"`, `the (address) is "unknown"`},
+		{
+			"one behind a word in quotes", `the "user" <"john secret"@fx.example> is "unknown"`,
+			`the (address) is "unknown"`,
+		},
 		{"one that was cut off inside", `no such user <"john doe secr`, `no such user (address)`},
-		{"one that was cut off behind another address", `<bob-secret@fx.example> is not <"john doe secr`, `(address) is not (address)`},
+		{
+			"one that was cut off behind another address", `<bob-secret@fx.example> is not <"john doe secr`,
+			`(address) is not (address)`,
+		},
 		{"words in quotes are no address", `"no such user" bob@fx.example here`, `"no such user" (address) here`},
 		{"a quote that is never closed hides nothing else", `5" of bob@fx.example`, `5" of (address)`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, fields := logged(t, []byte("key"), mail.Event{Kind: mail.Refused, Reply: mail.NewReply(550, 1, 1, tt.text), Cause: errors.New(tt.text)})
+			_, fields := logged(t, []byte("key"),
+				mail.Event{Kind: mail.Refused, Reply: mail.NewReply(550, 1, 1, tt.text), Cause: errors.New(tt.text)})
 			if want := "550 5.1.1 " + tt.want; fields["reply"] != want {
 				t.Errorf("reply: got %q, want %q", fields["reply"], want)
 			}
@@ -111,10 +129,13 @@ func TestNothingOfAQuotedLocalPartIsLeftInAHashedLog(t *testing.T) {
 
 func TestAWideEventTellsTheWholeWalk(t *testing.T) {
 	e := mail.Event{
-		Kind: mail.Relayed, Mode: mail.ModeHold, Reused: true, InDoubt: true, Recipients: 2, Time: time.Unix(1700000000, 0).UTC(),
-		Trace: mail.TraceID{1}, Client: netip.MustParseAddr("192.0.2.1"), Helo: "c.example", TLS: "TLS 1.3", Reverse: mail.Path{},
+		Kind: mail.Relayed, Mode: mail.ModeHold, Reused: true, InDoubt: true, Recipients: 2,
+		Time:  time.Unix(1700000000, 0).UTC(),
+		Trace: mail.TraceID{1}, Client: netip.MustParseAddr("192.0.2.1"), Helo: "c.example", TLS: "TLS 1.3",
+		Reverse: mail.Path{},
 		Forward: mail.Path{Local: "b", Domain: "b.example"}, Rule: mail.Rule{Pattern: "@b.example", File: "r", Line: 9},
-		NextHop: mail.NextHop{Transport: mail.MX, Host: "b.example"}, Site: "b", Host: "mx.b.example", HostTLS: "TLS 1.2", Verb: "DATA",
+		NextHop: mail.NextHop{Transport: mail.MX, Host: "b.example"}, Site: "b", Host: "mx.b.example",
+		HostTLS: "TLS 1.2", Verb: "DATA",
 		Reply: mail.NewReply(250, 2, 0, "queued as 1").WithID(mail.TraceID{1}), Octets: 4096,
 	}
 	e.Took[mail.StageCommit] = 1500 * time.Microsecond
@@ -196,9 +217,12 @@ func BenchmarkJournal(b *testing.B) {
 	w := newLogWriter(discard{})
 	j := &journal{handler: newLogger(w, "info")}
 	e := mail.Event{
-		Kind: mail.Relayed, Mode: mail.ModeHold, Reused: true, Recipients: 1, Time: time.Unix(1700000000, 0), Trace: mail.TraceID{1},
-		Client: netip.MustParseAddr("192.0.2.1"), Helo: "c.example", Forward: mail.Path{Local: "b", Domain: "b.example"},
-		Rule: mail.Rule{Pattern: "@b.example", File: "r", Line: 9}, NextHop: mail.NextHop{Host: "b.example"}, Site: "b", Host: "mx.b.example",
+		Kind: mail.Relayed, Mode: mail.ModeHold, Reused: true, Recipients: 1, Time: time.Unix(1700000000, 0),
+		Trace:  mail.TraceID{1},
+		Client: netip.MustParseAddr("192.0.2.1"), Helo: "c.example",
+		Forward: mail.Path{Local: "b", Domain: "b.example"},
+		Rule:    mail.Rule{Pattern: "@b.example", File: "r", Line: 9}, NextHop: mail.NextHop{Host: "b.example"}, Site: "b",
+		Host:  "mx.b.example",
 		Reply: mail.NewReply(250, 2, 0, "queued as 1"), Octets: 4096,
 	}
 	for s := range e.Took {
@@ -215,16 +239,27 @@ type discard struct{}
 func (discard) Write(b []byte) (int, error) { return len(b), nil }
 
 func TestTheCauseIsTheInnermostOneWithItsHost(t *testing.T) {
-	upstream := &mail.Refusal{Reply: mail.NewReply(550, 1, 1, "No"), Host: "mx.example", Cause: errors.New("RCPT: 550 No")}
+	upstream := &mail.Refusal{
+		Reply: mail.NewReply(550, 1, 1, "No"), Host: "mx.example", Cause: errors.New("RCPT: 550 No"),
+	}
 	for _, tt := range []struct {
 		name string
 		err  error
 		want string
 	}{
 		{"no cause", nil, ""},
-		{"a refusal without a cause adds nothing to the reply", mail.Refuse(550, 7, 1, "Relaying denied", "relaying denied", nil), ""},
-		{"refusals in refusals repeat nothing", &mail.Refusal{Reply: upstream.Reply, Cause: upstream}, "mx.example: RCPT: 550 No"},
-		{"an error that wraps a refusal says more", fmt.Errorf("in doubt: %w", upstream), "in doubt: mx.example: 550 5.1.1 No (RCPT: 550 No)"},
+		{
+			"a refusal without a cause adds nothing to the reply",
+			mail.Refuse(550, 7, 1, "Relaying denied", "relaying denied", nil), "",
+		},
+		{
+			"refusals in refusals repeat nothing", &mail.Refusal{Reply: upstream.Reply, Cause: upstream},
+			"mx.example: RCPT: 550 No",
+		},
+		{
+			"an error that wraps a refusal says more", fmt.Errorf("in doubt: %w", upstream),
+			"in doubt: mx.example: 550 5.1.1 No (RCPT: 550 No)",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := Because(&mail.Event{Cause: tt.err}); got != tt.want {

@@ -90,7 +90,9 @@ func New(cfg *Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, material: m, events: newRing(ringSize), drain: make(chan struct{}), moves: make(chan struct{}, 1)}
+	n := &Node{
+		cfg: cfg, material: m, events: newRing(ringSize), drain: make(chan struct{}), moves: make(chan struct{}, 1),
+	}
 	stderr := cfg.Stderr
 	if stderr == nil {
 		stderr = os.Stderr
@@ -337,7 +339,8 @@ func (n *Node) listen() error {
 				n.up.Store(false)
 			}
 		})
-		n.say(slog.LevelInfo, "listening", "for", "smtp", "addr", n.bound[i].Addr().String(), "relay", n.cfg.Listen[i].Relay)
+		n.say(slog.LevelInfo, "listening", "for", "smtp", "addr", n.bound[i].Addr().String(), "relay",
+			n.cfg.Listen[i].Relay)
 	}
 	n.later("listeners", func(ctx context.Context) error {
 		var all sync.WaitGroup
@@ -516,7 +519,8 @@ func (n *Node) Reload() error {
 		return err
 	}
 	if n.cfg.edited() {
-		n.say(slog.LevelWarn, "the configuration file has changed: what it says takes a restart; the files it names were read anew")
+		n.say(slog.LevelWarn,
+			"the configuration file has changed: what it says takes a restart; the files it names were read anew")
 	}
 	n.say(slog.LevelInfo, "reloaded", "rules", n.material.rules.Len(), "domains", n.material.rules.Domains())
 	return nil

@@ -62,7 +62,8 @@ func startNode(t *testing.T, extra string, change func(*Node)) *bench {
 	b.dest = smtptest.Start(t, smtptest.Behaviour{})
 	zone := dnstest.Start(t, "example.com. 60 IN MX 10 mx.example.com.\nmx.example.com. 60 IN A 127.0.0.1\n")
 	b.rules(t, fmt.Sprintf("domain example.com\n@example.com smtp://%s\n", b.dest.Addr()))
-	yaml := fmt.Sprintf("hostname: mx1.example.net\npostmaster: ops@elsewhere.example\nroutes: routes.txt\ndns: {servers: [%q]}\n"+
+	yaml := fmt.Sprintf("hostname: mx1.example.net\npostmaster: ops@elsewhere.example\nroutes: routes.txt\ndns: "+
+		"{servers: [%q]}\n"+
 		"listen: [{addr: \"127.0.0.1:0\"}]\nadmin: {addr: \"127.0.0.1:0\"}\n%s", zone.Addr(), extra)
 	cfg, err := Parse(filepath.Join(b.dir, "millrace.yaml"), []byte(yaml), "")
 	if err != nil {
@@ -181,7 +182,8 @@ func TestAWholeNodeRelaysLogsAndCounts(t *testing.T) {
 		t.Errorf("readyz: %d %s", code, body)
 	}
 	_, metrics := b.get(t, "/metrics")
-	for _, want := range []string{`millrace_messages_relayed_total{mode="hold"} 1`, "millrace_client_connections 1", "millrace_rules 1", "millrace_events_dropped_total 0",
+	for _, want := range []string{`millrace_messages_relayed_total{mode="hold"} 1`, "millrace_client_connections 1",
+		"millrace_rules 1", "millrace_events_dropped_total 0",
 		fmt.Sprintf(`millrace_sessions{site="smtp://%s",state="idle"} 1`, b.dest.Addr())} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics lack %s", want)
@@ -194,7 +196,8 @@ func TestAWholeNodeRelaysLogsAndCounts(t *testing.T) {
 	if strings.Contains(log, canary) {
 		t.Error("the log holds octets of the message")
 	}
-	if !strings.Contains(log, `"msg":"relayed"`) || !strings.Contains(log, `"forward":"info@example.com"`) || !strings.Contains(log, e.Trace.String()) {
+	if !strings.Contains(log, `"msg":"relayed"`) || !strings.Contains(log, `"forward":"info@example.com"`) ||
+		!strings.Contains(log, e.Trace.String()) {
 		t.Errorf("the log lacks the transaction:\n%s", log)
 	}
 }
@@ -253,7 +256,8 @@ func TestACertificateIsSwappedOnReload(t *testing.T) {
 	}
 	dir := t.TempDir()
 	write(dir, "one.example")
-	b := startNode(t, fmt.Sprintf("tls: {cert: %q, key: %q}", filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")), nil)
+	b := startNode(t,
+		fmt.Sprintf("tls: {cert: %q, key: %q}", filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")), nil)
 	shown := func() string {
 		c := b.dial(t)
 		c.say("EHLO client.example", 250)
@@ -434,7 +438,8 @@ func TestAnAddressThatIsTakenEndsEverythingAgain(t *testing.T) {
 	}
 	defer l.Close()
 	file := configFile(t)
-	yaml := fmt.Sprintf("hostname: mx1.example.net\npostmaster: o@p.example\nroutes: file\nlisten:\n  - addr: 127.0.0.1:0\n  - addr: %s\nadmin: {addr: \"127.0.0.1:0\"}\n", l.Addr())
+	yaml := fmt.Sprintf("hostname: mx1.example.net\npostmaster: o@p.example\nroutes: file\nlisten:\n  - addr: "+
+		"127.0.0.1:0\n  - addr: %s\nadmin: {addr: \"127.0.0.1:0\"}\n", l.Addr())
 	cfg, err := Parse(file, []byte(yaml), "")
 	if err != nil {
 		t.Fatal(err)
@@ -459,7 +464,9 @@ func writePair(t *testing.T, dir string, pair tls.Certificate) {
 	for _, der := range pair.Certificate {
 		chain = append(chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	}
-	for name, data := range map[string][]byte{"cert.pem": chain, "key.pem": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})} {
+	for name, data := range map[string][]byte{
+		"cert.pem": chain, "key.pem": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}),
+	} {
 		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			t.Fatal(err)
 		}

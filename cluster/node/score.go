@@ -31,14 +31,17 @@ func rateOf(r Rate) rate.Rate { return rate.Rate{Count: r.Count, Per: r.Per} }
 
 // newScoring makes what judges clients, of the section score. key makes the names of addresses in the store. The error
 // is Problems.
-func (c *Config) newScoring(st *store.Store, r *dns.Resolver, key []byte, changed func(zone string, healthy bool, why string)) (*scoring, error) {
+func (c *Config) newScoring(st *store.Store, r *dns.Resolver, key []byte,
+	changed func(zone string, healthy bool, why string)) (*scoring, error) {
 	s := c.Score
 	lists, err := s.lists()
 	if err != nil {
 		return nil, c.place("score.", "score.lists", err)
 	}
 	out := &scoring{}
-	if out.lists, err = dnsbl.New(dnsbl.Config{Lists: lists, Store: st, Resolver: answers{r}, Private: s.Private, Changed: changed}); err != nil {
+	if out.lists, err = dnsbl.New(dnsbl.Config{
+		Lists: lists, Store: st, Resolver: answers{r}, Private: s.Private, Changed: changed,
+	}); err != nil {
 		return nil, c.place("score.", "score.lists", err)
 	}
 	rates := s.Rates
@@ -161,7 +164,11 @@ func (s *Score) lists() ([]dnsbl.List, error) {
 		case "domain":
 			out[i].Kind = dnsbl.Domains
 		default:
-			return nil, &mail.FieldError{Field: fmt.Sprintf("lists[%d].of", i), Reason: fmt.Sprintf("%q is neither address nor domain", l.Of)}
+			return nil,
+				&mail.FieldError{
+					Field:  fmt.Sprintf("lists[%d].of", i),
+					Reason: fmt.Sprintf("%q is neither address nor domain", l.Of),
+				}
 		}
 		for match, weight := range l.Codes {
 			out[i].Codes = append(out[i].Codes, dnsbl.Code{Match: match, Weight: weight})

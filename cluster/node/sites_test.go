@@ -18,9 +18,18 @@ func TestBadFilesOfSitesAndReactionsAreNamedByLine(t *testing.T) {
 		{"limits of no site", "\nlimits gogle connections=3", "", "sites.txt:2: no site gogle"},
 		{"a reaction that is none", "", "\n421 4.7.0 google * -> stop", `reactions.txt:2: "stop" is no action`},
 		{"a reaction for no site", "", "421 4.7.0 gogle * -> nothing", "reactions.txt:1: no site gogle"},
-		{"a reaction for a site of one's own", "site a .a.example", "421 4.7.0 a * -> nothing\n421 4.7.0 mx.b.example * -> nothing", ""},
-		{"a reaction for a host of a site", "site a .a.example", "# x\n421 4.7.0 mx.a.example * -> nothing", "reactions.txt:2: mx.a.example is of site a"},
-		{"a reaction for another name of a next hop", "", "421 4.7.0 lmtp://a.example:24 * -> nothing", "reactions.txt:1: the name of Site lmtp://a.example:24 is lmtp://a.example"},
+		{
+			"a reaction for a site of one's own", "site a .a.example",
+			"421 4.7.0 a * -> nothing\n421 4.7.0 mx.b.example * -> nothing", "",
+		},
+		{
+			"a reaction for a host of a site", "site a .a.example", "# x\n421 4.7.0 mx.a.example * -> nothing",
+			"reactions.txt:2: mx.a.example is of site a",
+		},
+		{
+			"a reaction for another name of a next hop", "", "421 4.7.0 lmtp://a.example:24 * -> nothing",
+			"reactions.txt:1: the name of Site lmtp://a.example:24 is lmtp://a.example",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			file := configFile(t)
@@ -29,7 +38,10 @@ func TestBadFilesOfSitesAndReactionsAreNamedByLine(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			c, err := parse(file, []byte(smallest+"postmaster: ops@elsewhere.example\negress:\n  sites_file: sites.txt\n  reactions_file: reactions.txt\n"), "", noEnv)
+			c, err := parse(file,
+				[]byte(smallest+
+					"postmaster: ops@elsewhere.example\negress:\n  sites_file: sites.txt\n  reactions_file: "+
+					"reactions.txt\n"), "", noEnv)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -37,7 +49,9 @@ func TestBadFilesOfSitesAndReactionsAreNamedByLine(t *testing.T) {
 			switch {
 			case tt.want == "" && err != nil:
 				t.Errorf("got %v", err)
-			case tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) || !strings.Contains(err.Error(), "millrace.yaml:")):
+			case tt.want != "" &&
+				(err == nil || !strings.Contains(err.Error(), tt.want) ||
+					!strings.Contains(err.Error(), "millrace.yaml:")):
 				t.Errorf("got %v, want %s", err, tt.want)
 			}
 		})
@@ -54,7 +68,9 @@ func TestLimitsOfASitesFileAreInForceAndReadAnew(t *testing.T) {
 	}
 	write("sites", "limits * messages=1\n")
 	write("reactions", "451 4.7.99 * * -> suspend 5m\n")
-	b := startNode(t, fmt.Sprintf("egress: {sites_file: %q, reactions_file: %q}", filepath.Join(dir, "sites"), filepath.Join(dir, "reactions")), nil)
+	b := startNode(t,
+		fmt.Sprintf("egress: {sites_file: %q, reactions_file: %q}", filepath.Join(dir, "sites"),
+			filepath.Join(dir, "reactions")), nil)
 	// connections gives how many the destination sees of so many messages.
 	connections := func(messages int) int {
 		before := b.dest.Counts().Connections

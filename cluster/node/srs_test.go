@@ -130,7 +130,8 @@ func TestExplainShowsTheRewrittenReversePathAndCountsNothing(t *testing.T) {
 	}
 	reverse := strings.Trim(a.Ways[0].Reverse, "<>")
 	for range 25 {
-		if a := ask("", reverse); a.Reply != "" && strings.HasPrefix(a.Reply, "450") || len(a.Steps) < 2 || !strings.Contains(a.Steps[1], "<alice@example.com.example>") {
+		if a := ask("", reverse); a.Reply != "" && strings.HasPrefix(a.Reply, "450") || len(a.Steps) < 2 ||
+			!strings.Contains(a.Steps[1], "<alice@example.com.example>") {
 			t.Fatalf("got %+v", a)
 		}
 	}

@@ -104,7 +104,9 @@ func (n *Node) membersStatus(s *admin.ClusterStatus) {
 
 // clusterGauges are what the metrics tell of the cluster.
 func (n *Node) clusterGauges() admin.ClusterGauges {
-	g := admin.ClusterGauges{Members: n.cluster.Nodes(), Stable: n.cluster.Stable(), Suspended: len(n.cluster.Suspensions())}
+	g := admin.ClusterGauges{
+		Members: n.cluster.Nodes(), Stable: n.cluster.Stable(), Suspended: len(n.cluster.Suspensions()),
+	}
 	if n.shared != nil {
 		g.Rules = n.shared.Version()
 	}

@@ -40,8 +40,9 @@ func (n *Node) redis() admin.Store {
 	return admin.Store{
 		Down: s.Down, Connections: s.Connections, Entries: s.Entries,
 		Counts: map[string]uint64{
-			"trips": s.Trips, "failures": s.Failures, "crowded": s.Crowded, "skipped": s.Skipped, "fallbacks": s.Fallbacks,
-			"reloads": s.Reloads, "refunds": s.Refunds, "opened": s.Opened, "evicted": s.Evicted,
+			"trips": s.Trips, "failures": s.Failures, "crowded": s.Crowded, "skipped": s.Skipped,
+			"fallbacks": s.Fallbacks,
+			"reloads":   s.Reloads, "refunds": s.Refunds, "opened": s.Opened, "evicted": s.Evicted,
 		},
 	}
 }

@@ -33,7 +33,8 @@ func newExporter(ctx context.Context, endpoint string) (sdktrace.SpanExporter, e
 
 // newTracer gives a tracer whose spans go to exporter, and what ends it. A root is sampled at the ratio sample, by its
 // trace id; a child goes with its parent.
-func newTracer(exporter sdktrace.SpanExporter, sample float64, hostname, version string) (trace.Tracer, func(context.Context) error) {
+func newTracer(exporter sdktrace.SpanExporter, sample float64, hostname,
+	version string) (trace.Tracer, func(context.Context) error) {
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithBatcher(exporter),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(sample))),

@@ -217,8 +217,10 @@ func translated(p netip.Prefix) netip.Prefix {
 }
 
 var privateNetworks = []netip.Prefix{
-	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"),
-	netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
+	netip.MustParsePrefix("192.168.0.0/16"),
+	netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("127.0.0.0/8"),
+	netip.MustParsePrefix("169.254.0.0/16"),
 	netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("fe80::/10"),
 }
 
@@ -292,11 +294,15 @@ func (v *validator) deadlines(c *Config) {
 		{"deadlines.rcpt", c.Deadlines.Rcpt, time.Second, 4 * time.Minute, "5 minutes for the reply to RCPT"},
 		{"deadlines.data", c.Deadlines.Data, time.Second, 110 * time.Second, "2 minutes for the reply to DATA"},
 		{"deadlines.write", c.Deadlines.Write, time.Second, 170 * time.Second, "3 minutes for a block of the message"},
-		{"deadlines.commit", c.Deadlines.Commit, time.Second, 570 * time.Second, "10 minutes for the reply to the end of data"},
+		{
+			"deadlines.commit", c.Deadlines.Commit, time.Second, 570 * time.Second,
+			"10 minutes for the reply to the end of data",
+		},
 	} {
 		if time.Duration(d.value) > d.below {
-			v.add(d.field, fmt.Sprintf("%s is too near the client's own deadline of %s (RFC 5321 section 4.5.3.2); at most %s",
-				d.value, d.client, d.below))
+			v.add(d.field,
+				fmt.Sprintf("%s is too near the client's own deadline of %s (RFC 5321 section 4.5.3.2); at most %s",
+					d.value, d.client, d.below))
 		}
 		if time.Duration(d.value) < d.least {
 			v.add(d.field, fmt.Sprintf("%s is below %s", d.value, d.least))

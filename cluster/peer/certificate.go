@@ -32,7 +32,9 @@ func Certificates(name string, ca, cert, key []byte) (server, client *tls.Config
 		}
 	}
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
-		_, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: authority, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{usage}})
+		_, err := pair.Leaf.Verify(x509.VerifyOptions{
+			Roots: authority, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{usage},
+		})
 		if err != nil {
 			return nil, nil, &mail.FieldError{Field: "cert", Reason: err.Error()}
 		}

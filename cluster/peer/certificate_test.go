@@ -18,7 +18,8 @@ func TestOtherVersionsOfTheHop(t *testing.T) {
 		lowest, highest int64
 		ok              bool
 	}{
-		{"the same", 1, 1, true}, {"newer, and still speaks ours", 1, 7, true}, {"newer only", 2, 3, false}, {"older only", -1, 0, false},
+		{"the same", 1, 1, true}, {"newer, and still speaks ours", 1, 7, true}, {"newer only", 2, 3, false},
+		{"older only", -1, 0, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := w.client.cfg.TLS.Clone()
@@ -29,7 +30,8 @@ func TestOtherVersionsOfTheHop(t *testing.T) {
 			}
 			defer conn.Close()
 			hi := frame(nil, hello, func(f fields) fields {
-				return f.number(fVersionMin, c.lowest).number(fVersionMax, c.highest).text(fNode, "a").text(200, "from a later version")
+				return f.number(fVersionMin, c.lowest).number(fVersionMax, c.highest).text(fNode, "a").text(200,
+					"from a later version")
 			})
 			b := frame(hi, open, func(f fields) fields {
 				o := opening{d: delivery(), forward: to("x")}
@@ -51,7 +53,8 @@ func TestOtherVersionsOfTheHop(t *testing.T) {
 	if w.events.Load() != 2 {
 		t.Errorf("%d events", w.events.Load())
 	}
-	if _, err := parseGreeting(fields(nil).number(fVersionMin, 2).number(fVersionMax, 3)); err == nil || !strings.Contains(err.Error(), "2 to 3") {
+	if _, err := parseGreeting(fields(nil).number(fVersionMin, 2).number(fVersionMax, 3)); err == nil ||
+		!strings.Contains(err.Error(), "2 to 3") {
 		t.Error(err)
 	}
 }
@@ -170,8 +173,10 @@ func TestConfigsAreValidated(t *testing.T) {
 		"beginner: is required":    ServerConfig{TLS: server, Name: "a"},
 		"budget: is negative":      ServerConfig{TLS: server, Name: "a", Beginner: &destination{}, Budget: -1},
 		"connections: is negative": ServerConfig{TLS: server, Name: "a", Beginner: &destination{}, Connections: -1},
-		"tls: has to demand a certificate of the cluster, by TLS 1.3": ServerConfig{TLS: loose, Name: "a", Beginner: &destination{}},
-		"tls: has to verify by the cluster's authority":               ClientConfig{TLS: server, Name: "a", Addr: addr},
+		"tls: has to demand a certificate of the cluster, by TLS 1.3": ServerConfig{
+			TLS: loose, Name: "a", Beginner: &destination{},
+		},
+		"tls: has to verify by the cluster's authority": ClientConfig{TLS: server, Name: "a", Addr: addr},
 	} {
 		if err := c.Validate(); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)

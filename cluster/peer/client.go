@@ -119,7 +119,10 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if cfg.Came == nil {
 		cfg.Came = func(string) time.Time { return time.Time{} }
 	}
-	c := &Client{cfg: cfg, beat: beat, peers: make(map[string]*pool), links: make(map[*clientLink]struct{}), stop: make(chan struct{})}
+	c := &Client{
+		cfg: cfg, beat: beat, peers: make(map[string]*pool), links: make(map[*clientLink]struct{}),
+		stop: make(chan struct{}),
+	}
 	c.tls.Store(cfg.TLS)
 	c.reaper.Go(c.reap) // ends with stop
 	return c, nil
@@ -239,7 +242,8 @@ func (c *Client) dial(ctx context.Context, node string) (*clientLink, error) {
 		c.answered(node)
 		c.goodbye(node)
 	// whose fault it is was not found out
-	case errors.Is(err, errNoMember), ctx.Err() != nil, short && !time.Now().Before(until), c.cfg.Came(node).After(begun):
+	case errors.Is(err, errNoMember), ctx.Err() != nil, short && !time.Now().Before(until),
+		c.cfg.Came(node).After(begun):
 		c.mu.Lock()
 		c.peer(node).probing = false
 		c.mu.Unlock()
@@ -259,7 +263,10 @@ func (c *Client) connect(ctx context.Context, node string) (*clientLink, error) 
 	if err != nil {
 		return nil, err
 	}
-	l := &clientLink{client: c, node: node, answers: make(chan reply, 4), ended: make(chan struct{}), timer: time.NewTimer(time.Hour)}
+	l := &clientLink{
+		client: c, node: node, answers: make(chan reply, 4), ended: make(chan struct{}),
+		timer: time.NewTimer(time.Hour),
+	}
 	l.timer.Stop()
 	l.link = newLink(socket, c.beat, func(raw net.Conn) *tls.Conn {
 		cfg := c.tls.Load().Clone()

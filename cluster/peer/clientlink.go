@@ -381,5 +381,6 @@ func (l *clientLink) last() (reply, error) {
 
 // ourOwn are errors of a hop that do not say that the peer cannot be reached.
 func ourOwn(err error) bool {
-	return slices.ContainsFunc([]error{context.DeadlineExceeded, context.Canceled, errGoodbye, errCut}, func(e error) bool { return errors.Is(err, e) })
+	return slices.ContainsFunc([]error{context.DeadlineExceeded, context.Canceled, errGoodbye, errCut},
+		func(e error) bool { return errors.Is(err, e) })
 }

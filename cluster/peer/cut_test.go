@@ -92,7 +92,8 @@ func TestACutAtAnyOctetSaysNoMoreThanIsKnown(t *testing.T) {
 					switch {
 					case open != 0:
 						t.Fatalf("cut after %d one way (%d): %d transactions are left open", n, way, open)
-					case out.Reply.Class() == 2 && after != delivered+1, out.Reply.Class() != 2 && (out.Reply.Code != 451 || !isLost):
+					case out.Reply.Class() == 2 && after != delivered+1,
+						out.Reply.Class() != 2 && (out.Reply.Code != 451 || !isLost):
 						t.Fatalf("cut after %d one way (%d): %+v, %d delivered", n, way, out, after-delivered)
 					case isLost && !l.Sent() && after != delivered, isLost && out.InDoubt != l.Sent():
 						t.Fatalf("cut after %d one way (%d): %+v, %d delivered", n, way, out, after-delivered)

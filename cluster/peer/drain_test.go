@@ -22,7 +22,10 @@ func TestDrain(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	shut := make(chan error)
 	go func() { shut <- w.server.Shutdown(ctx) }()
-	until(t, "the idle connection is closed", func() bool { open, idle := w.client.Count("b"); return open == 2 && idle == 0 })
+	until(t, "the idle connection is closed", func() bool {
+		open, idle := w.client.Count("b")
+		return open == 2 && idle == 0
+	})
 	if _, err := w.client.Begin(t.Context(), "b", delivery()); lost(t, err).Sent() || !errors.Is(err, errGoodbye) {
 		t.Error(err)
 	}

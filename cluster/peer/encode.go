@@ -19,9 +19,11 @@ type opening struct {
 
 func (o *opening) append(f fields) fields {
 	d := &o.d
-	f = f.number(fTransport, int64(d.NextHop.Transport)).text(fHost, d.NextHop.Host).number(fPort, int64(d.NextHop.Port)).text(fUser, d.NextHop.User)
+	f = f.number(fTransport, int64(d.NextHop.Transport)).text(fHost, d.NextHop.Host).number(fPort,
+		int64(d.NextHop.Port)).text(fUser, d.NextHop.User)
 	f = f.text(fReverseLocal, d.Reverse.Local).text(fReverseDomain, d.Reverse.Domain)
-	f = f.number(fSize, d.Params.Size).number(fBody, int64(d.Params.Body)).flag(fUTF8, d.Params.SMTPUTF8).number(fExtra, int64(d.Extra))
+	f = f.number(fSize, d.Params.Size).number(fBody, int64(d.Params.Body)).flag(fUTF8, d.Params.SMTPUTF8).number(fExtra,
+		int64(d.Extra))
 	f = f.text(fDomain, d.RecipientDomain).flag(fFavoured, d.Favoured).text(fTrace, traceID(d.Trace))
 	if d.Client.IsValid() {
 		f = f.text(fClient, d.Client.String())
@@ -198,9 +200,12 @@ func appendRefusal(f fields, err error) fields {
 	r := &mail.Refusal{Reply: mail.ReplyFor(err), Cause: err}
 	var known *mail.Refusal
 	if errors.As(err, &known) {
-		r = &mail.Refusal{Reply: r.Reply, Reason: known.Reason, Host: known.Host, AboutUs: known.AboutUs, Cause: known.Cause}
+		r = &mail.Refusal{
+			Reply: r.Reply, Reason: known.Reason, Host: known.Host, AboutUs: known.AboutUs, Cause: known.Cause,
+		}
 	}
-	return appendReply(f, r.Reply, maxText).text(fReason, r.Reason).text(fHost, r.Host).flag(fAboutUs, r.AboutUs).text(fCause, said(r.Cause))
+	return appendReply(f, r.Reply, maxText).text(fReason, r.Reason).text(fHost, r.Host).flag(fAboutUs,
+		r.AboutUs).text(fCause, said(r.Cause))
 }
 
 // said is the text of an error, as much of it as goes over the hop for people to read.
@@ -213,7 +218,8 @@ func said(err error) string {
 }
 
 func appendReply(f fields, r mail.Reply, most int) fields {
-	f = f.number(fCode, int64(r.Code)).number(fSubject, int64(r.Enhanced.Subject)).number(fDetail, int64(r.Enhanced.Detail))
+	f = f.number(fCode, int64(r.Code)).number(fSubject, int64(r.Enhanced.Subject)).number(fDetail,
+		int64(r.Enhanced.Detail))
 	return f.text(fText, r.Text[:min(len(r.Text), most)]).text(fID, traceID(r.ID))
 }
 
@@ -299,7 +305,8 @@ func appendOutcomes(f fields, all []mail.Outcome) fields {
 		i += n
 		at := len(f)
 		f = appendReply(f, o.Reply, most)
-		f = f.text(fHost, o.Host).text(fTLS, o.TLS).flag(fReused, o.Reused).flag(fInDoubt, o.InDoubt).flag(fAboutUs, o.AboutUs).number(fWait, int64(o.Wait))
+		f = f.text(fHost, o.Host).text(fTLS, o.TLS).flag(fReused, o.Reused).flag(fInDoubt, o.InDoubt).flag(fAboutUs,
+			o.AboutUs).number(fWait, int64(o.Wait))
 		if cause := said(o.Cause); len(f)-at+len(cause)+2*fieldHead+8 <= room {
 			f = f.text(fCause, cause)
 		}

@@ -79,7 +79,8 @@ type script struct {
 // TestARemoteTransactionAnswersAsALocalOneDoes runs the same against a destination directly and over the hop.
 func TestARemoteTransactionAnswersAsALocalOneDoes(t *testing.T) {
 	refusal := &mail.Refusal{
-		Reply: mail.NewReply(554, 7, 1, "two\nlines").WithID(mail.TraceID{1, 2}), Reason: "upstream", Host: "mx.h.example", AboutUs: true, Cause: errors.New("the cause"),
+		Reply: mail.NewReply(554, 7, 1, "two\nlines").WithID(mail.TraceID{1, 2}), Reason: "upstream",
+		Host: "mx.h.example", AboutUs: true, Cause: errors.New("the cause"),
 	}
 	plain := errors.New("unclassified")
 	long := octets(strings.Repeat("..a line that begins with a dot\r\n", 10000))
@@ -99,7 +100,9 @@ func TestARemoteTransactionAnswersAsALocalOneDoes(t *testing.T) {
 			return &destination{begin: func(context.Context, mail.Delivery) error { return plain }}
 		}, script{stop: true}},
 		{"Begin meets its deadline", func() *destination {
-			return &destination{begin: func(context.Context, mail.Delivery) error { return fmt.Errorf("pool: %w", context.DeadlineExceeded) }}
+			return &destination{begin: func(context.Context, mail.Delivery) error {
+				return fmt.Errorf("pool: %w", context.DeadlineExceeded)
+			}}
 		}, script{stop: true}},
 		{"each recipient is refused", func() *destination {
 			return &destination{rcpt: func(context.Context, mail.Path) error { return refusal }}
@@ -113,25 +116,43 @@ func TestARemoteTransactionAnswersAsALocalOneDoes(t *testing.T) {
 			}}
 		}, script{recipients: 3}},
 		{"the destination offers SMTPUTF8", func() *destination { return &destination{utf8: true} }, script{}},
-		{"the session is lent and begun again", func() *destination { return &destination{lend: true, wanted: true} }, script{lender: true}},
+		{"the session is lent and begun again", func() *destination {
+			return &destination{lend: true, wanted: true}
+		}, script{lender: true}},
 		{"nothing is lent", func() *destination { return &destination{utf8: true} }, script{lender: true}},
-		{"the transaction cannot be lent", func() *destination { return &destination{mute: true} }, script{lender: true}},
+		{"the transaction cannot be lent", func() *destination {
+			return &destination{mute: true}
+		}, script{lender: true}},
 		{"what was lent cannot be begun again", func() *destination {
 			return &destination{lend: true, renew: func(context.Context) error { return refusal }}
 		}, script{lender: true, abort: true}},
-		{"the transaction is aborted", func() *destination { return &destination{} }, script{abort: true, recipients: 2}},
-		{"a long message is streamed, stuffed", func() *destination { return &destination{} }, script{pieces: []mail.Octets{long, octets("x"), long}}},
-		{"a long message is streamed, plain", func() *destination { return &destination{} }, script{form: mail.Plain, pieces: []mail.Octets{octets("a", "", "b"), long}}},
-		{"the message is empty but for its end", func() *destination { return &destination{} }, script{pieces: []mail.Octets{{}}}},
+		{"the transaction is aborted", func() *destination {
+			return &destination{}
+		}, script{abort: true, recipients: 2}},
+		{"a long message is streamed, stuffed", func() *destination {
+			return &destination{}
+		}, script{pieces: []mail.Octets{long, octets("x"), long}}},
+		{"a long message is streamed, plain", func() *destination {
+			return &destination{}
+		}, script{form: mail.Plain, pieces: []mail.Octets{octets("a", "", "b"), long}}},
+		{"the message is empty but for its end", func() *destination {
+			return &destination{}
+		}, script{pieces: []mail.Octets{{}}}},
 		{"three recipients have outcomes of their own", func() *destination {
 			return &destination{commit: func(context.Context, mail.Octets) []mail.Outcome {
 				return []mail.Outcome{
-					{Reply: mail.NewReply(250, 2, 0, "one").WithID(mail.TraceID{7}), Host: "mx"}, {Reply: refusal.Reply, Host: "mx", AboutUs: true, Cause: refusal},
-					{Reply: mail.NewReply(451, 4, 2, "three"), InDoubt: true, Cause: plain, Wait: time.Second, TLS: "TLS 1.2"},
+					{Reply: mail.NewReply(250, 2, 0, "one").WithID(mail.TraceID{7}), Host: "mx"},
+					{Reply: refusal.Reply, Host: "mx", AboutUs: true, Cause: refusal},
+					{
+						Reply: mail.NewReply(451, 4, 2, "three"), InDoubt: true, Cause: plain, Wait: time.Second,
+						TLS: "TLS 1.2",
+					},
 				}
 			}}
 		}, script{recipients: 3}},
-		{"a hundred recipients have the same outcome", func() *destination { return &destination{} }, script{recipients: 100}},
+		{"a hundred recipients have the same outcome", func() *destination {
+			return &destination{}
+		}, script{recipients: 100}},
 		{"the end of data is refused with a text of 16 KiB", func() *destination {
 			return &destination{commit: func(context.Context, mail.Octets) []mail.Outcome {
 				return []mail.Outcome{{Reply: mail.NewReply(550, 7, 1, strings.Repeat("long text\n", 1600))}}
@@ -158,8 +179,10 @@ func TestARemoteTransactionAnswersAsALocalOneDoes(t *testing.T) {
 			defer here.mu.Unlock()
 			there.mu.Lock()
 			defer there.mu.Unlock()
-			if fmt.Sprint(here.delivered, here.aborted, here.open) != fmt.Sprint(there.delivered, there.aborted, there.open) {
-				t.Errorf("delivered, aborted and left open here and there: %d %d %d, %d %d %d", len(here.delivered), here.aborted, here.open, len(there.delivered), there.aborted, there.open)
+			if fmt.Sprint(here.delivered, here.aborted, here.open) != fmt.Sprint(there.delivered, there.aborted,
+				there.open) {
+				t.Errorf("delivered, aborted and left open here and there: %d %d %d, %d %d %d", len(here.delivered),
+					here.aborted, here.open, len(there.delivered), there.aborted, there.open)
 			}
 			for i := range min(len(here.begun), len(there.begun)) {
 				if here.begun[i] != there.begun[i] {
@@ -201,7 +224,9 @@ func TestAPanicIsALocalError(t *testing.T) {
 
 // TestARefusedBeginMayBeAskedAgain: the next recipient asks the owner again, as it would here.
 func TestARefusedBeginMayBeAskedAgain(t *testing.T) {
-	d := &destination{begin: func(context.Context, mail.Delivery) error { return mail.Refuse(451, 4, 5, "Too many", "cap", nil) }}
+	d := &destination{begin: func(context.Context, mail.Delivery) error {
+		return mail.Refuse(451, 4, 5, "Too many", "cap", nil)
+	}}
 	w := newWorld(t, d, beat, nil)
 	tx, err := w.client.Begin(t.Context(), "b", delivery())
 	if err != nil {

@@ -15,21 +15,27 @@ import (
 )
 
 func genText(most int) *rapid.Generator[string] {
-	return rapid.Custom(func(t *rapid.T) string { return string(rapid.SliceOfN(rapid.Byte(), 0, most).Draw(t, "text")) })
+	return rapid.Custom(func(t *rapid.T) string {
+		return string(rapid.SliceOfN(rapid.Byte(), 0, most).Draw(t, "text"))
+	})
 }
 
 func genPath() *rapid.Generator[mail.Path] {
 	return rapid.Custom(func(t *rapid.T) mail.Path {
-		return mail.NewPath(rapid.StringMatching(`[ -~]{1,40}`).Draw(t, "local"), rapid.StringMatching(`[a-z]{1,9}\.example`).Draw(t, "domain"))
+		return mail.NewPath(rapid.StringMatching(`[ -~]{1,40}`).Draw(t, "local"),
+			rapid.StringMatching(`[a-z]{1,9}\.example`).Draw(t, "domain"))
 	})
 }
 
 func genReply() *rapid.Generator[mail.Reply] {
 	return rapid.Custom(func(t *rapid.T) mail.Reply {
 		return mail.Reply{
-			Code:     100*rapid.SampledFrom([]int{2, 4, 5}).Draw(t, "class") + rapid.IntRange(0, 99).Draw(t, "code"),
-			Enhanced: mail.EnhancedCode{Subject: rapid.Uint16().Draw(t, "subject"), Detail: rapid.Uint16().Draw(t, "detail")},
-			Text:     genText(300).Draw(t, "text"), ID: mail.TraceID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id")),
+			Code: 100*rapid.SampledFrom([]int{2, 4, 5}).Draw(t, "class") + rapid.IntRange(0, 99).Draw(t, "code"),
+			Enhanced: mail.EnhancedCode{
+				Subject: rapid.Uint16().Draw(t, "subject"), Detail: rapid.Uint16().Draw(t, "detail"),
+			},
+			Text: genText(300).Draw(t, "text"),
+			ID:   mail.TraceID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id")),
 		}
 	})
 }
@@ -39,7 +45,8 @@ func genReply() *rapid.Generator[mail.Reply] {
 func TestDeliveriesArriveAsTheyWereSent(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
 		reflect.TypeFor[mail.Delivery](): 11, reflect.TypeFor[mail.NextHop](): 4, reflect.TypeFor[mail.Params](): 3,
-		reflect.TypeFor[mail.Refusal](): 5, reflect.TypeFor[mail.Outcome](): 9, reflect.TypeFor[mail.Reply](): 4, reflect.TypeFor[mail.Octets](): 2,
+		reflect.TypeFor[mail.Refusal](): 5, reflect.TypeFor[mail.Outcome](): 9, reflect.TypeFor[mail.Reply](): 4,
+		reflect.TypeFor[mail.Octets](): 2,
 	} {
 		if typ.NumField() != want {
 			t.Errorf("%v has %d fields, and this test knows %d", typ, typ.NumField(), want)
@@ -49,24 +56,30 @@ func TestDeliveriesArriveAsTheyWereSent(t *testing.T) {
 		o := opening{
 			d: mail.Delivery{
 				NextHop: mail.NextHop{
-					Transport: mail.Transport(rapid.IntRange(0, int(mail.LMTP)).Draw(t, "transport")), Host: "h" + genText(50).Draw(t, "host"),
-					Port: rapid.Uint16().Draw(t, "port"), User: genText(50).Draw(t, "user"),
+					Transport: mail.Transport(rapid.IntRange(0, int(mail.LMTP)).Draw(t, "transport")),
+					Host:      "h" + genText(50).Draw(t, "host"),
+					Port:      rapid.Uint16().Draw(t, "port"), User: genText(50).Draw(t, "user"),
 				},
 				Params: mail.Params{
-					Size: rapid.Int64Range(0, 1<<40).Draw(t, "size"), Body: mail.BodyType(rapid.IntRange(0, 2).Draw(t, "body")), SMTPUTF8: rapid.Bool().Draw(t, "utf8"),
+					Size: rapid.Int64Range(0, 1<<40).Draw(t, "size"),
+					Body: mail.BodyType(rapid.IntRange(0, 2).Draw(t, "body")), SMTPUTF8: rapid.Bool().Draw(t, "utf8"),
 				},
-				Extra: rapid.IntRange(0, 1<<20).Draw(t, "extra"), RecipientDomain: genText(50).Draw(t, "domain"), Favoured: rapid.Bool().Draw(t, "favoured"),
-				Trace: mail.TraceID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "trace")),
-				Seal:  mail.Seal(rapid.IntRange(0, 2).Draw(t, "seal")), EightBit: mail.EightBit(rapid.IntRange(0, 1).Draw(t, "eightbit")),
+				Extra: rapid.IntRange(0, 1<<20).Draw(t, "extra"), RecipientDomain: genText(50).Draw(t, "domain"),
+				Favoured: rapid.Bool().Draw(t, "favoured"),
+				Trace:    mail.TraceID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "trace")),
+				Seal:     mail.Seal(rapid.IntRange(0, 2).Draw(t, "seal")),
+				EightBit: mail.EightBit(rapid.IntRange(0, 1).Draw(t, "eightbit")),
 			},
-			forward: genPath().Draw(t, "forward"), traceparent: rapid.StringMatching(`[0-9a-f-]{0,55}`).Draw(t, "traceparent"),
-			budget: time.Duration(rapid.IntRange(0, 3600_000).Draw(t, "budget")) * time.Millisecond,
+			forward:     genPath().Draw(t, "forward"),
+			traceparent: rapid.StringMatching(`[0-9a-f-]{0,55}`).Draw(t, "traceparent"),
+			budget:      time.Duration(rapid.IntRange(0, 3600_000).Draw(t, "budget")) * time.Millisecond,
 		}
 		if rapid.Bool().Draw(t, "not null") {
 			o.d.Reverse = genPath().Draw(t, "reverse")
 		}
 		if rapid.Bool().Draw(t, "client") {
-			o.d.Client = netip.PrefixFrom(netip.AddrFrom16([16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "addr"))), rapid.IntRange(0, 128).Draw(t, "bits"))
+			o.d.Client = netip.PrefixFrom(netip.AddrFrom16([16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t,
+				"addr"))), rapid.IntRange(0, 128).Draw(t, "bits"))
 		}
 		got, err := parseOpening(o.append(nil))
 		if err != nil || got != o {
@@ -81,7 +94,10 @@ func TestDeliveriesArriveAsTheyWereSent(t *testing.T) {
 
 func TestRefusalsArriveAsTheyWereSent(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		r := &mail.Refusal{Reply: genReply().Filter(func(r mail.Reply) bool { return r.Class() != 2 }).Draw(t, "reply"), Reason: genText(40).Draw(t, "reason"), Host: genText(40).Draw(t, "host"), AboutUs: rapid.Bool().Draw(t, "about us")}
+		r := &mail.Refusal{Reply: genReply().Filter(func(r mail.Reply) bool {
+			return r.Class() != 2
+		}).Draw(t, "reply"), Reason: genText(40).Draw(t, "reason"), Host: genText(40).Draw(t,
+			"host"), AboutUs: rapid.Bool().Draw(t, "about us")}
 		if rapid.Bool().Draw(t, "caused") {
 			r.Cause = errors.New("x" + genText(40).Draw(t, "cause"))
 		}
@@ -89,7 +105,8 @@ func TestRefusalsArriveAsTheyWereSent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := a.refusal(); got.Error() != r.Error() || got.Reply != r.Reply || got.Reason != r.Reason || got.AboutUs != r.AboutUs || got.Host != r.Host {
+		if got := a.refusal(); got.Error() != r.Error() || got.Reply != r.Reply || got.Reason != r.Reason ||
+			got.AboutUs != r.AboutUs || got.Host != r.Host {
 			t.Fatalf("got  %+v\nwant %+v", got, r)
 		}
 	})
@@ -98,8 +115,10 @@ func TestRefusalsArriveAsTheyWereSent(t *testing.T) {
 func genOutcome() *rapid.Generator[mail.Outcome] {
 	return rapid.Custom(func(t *rapid.T) mail.Outcome {
 		o := mail.Outcome{
-			Reply: genReply().Draw(t, "reply"), Host: genText(40).Draw(t, "host"), TLS: genText(9).Draw(t, "tls"), Reused: rapid.Bool().Draw(t, "reused"),
-			InDoubt: rapid.Bool().Draw(t, "in doubt"), AboutUs: rapid.Bool().Draw(t, "about us"), Wait: time.Duration(rapid.Int64Range(0, 1<<40).Draw(t, "wait")),
+			Reply: genReply().Draw(t, "reply"), Host: genText(40).Draw(t, "host"), TLS: genText(9).Draw(t, "tls"),
+			Reused:  rapid.Bool().Draw(t, "reused"),
+			InDoubt: rapid.Bool().Draw(t, "in doubt"), AboutUs: rapid.Bool().Draw(t, "about us"),
+			Wait: time.Duration(rapid.Int64Range(0, 1<<40).Draw(t, "wait")),
 		}
 		if rapid.Bool().Draw(t, "caused") {
 			o.Cause = errors.New("x" + genText(40).Draw(t, "cause"))
@@ -138,7 +157,10 @@ func TestTheOutcomesOfManyRecipientsFitIntoAFrame(t *testing.T) {
 	for _, different := range []bool{false, true} {
 		all := make([]mail.Outcome, 1000)
 		for i := range all {
-			all[i] = mail.Outcome{Reply: mail.NewReply(550, 1, 1, strings.Repeat("x", 20000)), Cause: errors.New(strings.Repeat("y", 20000))}
+			all[i] = mail.Outcome{
+				Reply: mail.NewReply(550, 1, 1, strings.Repeat("x", 20000)),
+				Cause: errors.New(strings.Repeat("y", 20000)),
+			}
 			if different {
 				all[i].Wait = time.Duration(i + 1)
 			}
@@ -168,9 +190,13 @@ func sent(tb testing.TB, p *piece) []byte {
 
 func TestPiecesArriveAsTheyWereSent(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		size := rapid.SampledFrom([]int{0, 1, 3, 5000, gather - 1, gather, gather + 1, 70000, maxPiece, maxPiece + 1, 3*maxPiece + 17}).Draw(t, "size")
+		size := rapid.SampledFrom([]int{
+			0, 1, 3, 5000, gather - 1, gather, gather + 1, 70000, maxPiece, maxPiece + 1, 3*maxPiece + 17,
+		}).Draw(t, "size")
 		text := bytes.Repeat([]byte("x"), size)
-		p := piece{form: mail.Form(rapid.IntRange(0, 1).Draw(t, "form")), open: 7 * time.Second, commit: 9 * time.Minute}
+		p := piece{
+			form: mail.Form(rapid.IntRange(0, 1).Draw(t, "form")), open: 7 * time.Second, commit: 9 * time.Minute,
+		}
 		step := rapid.SampledFrom([]int{1, 3, 100, 70000}).Draw(t, "step")
 		for i := rapid.IntRange(0, 5).Draw(t, "first dot"); i < size; i += step {
 			text[i] = '.'
@@ -210,7 +236,8 @@ func TestPiecesArriveAsTheyWereSent(t *testing.T) {
 			last, b = k, b[frameHeader+n:]
 		}
 		if !bytes.Equal(got, text) || !reflect.DeepEqual(dots, p.octets.Dots) || last != commit {
-			t.Fatalf("%d octets and %d dots, of %d and %d, end with %d", len(got), len(dots), len(text), len(p.octets.Dots), last)
+			t.Fatalf("%d octets and %d dots, of %d and %d, end with %d", len(got), len(dots), len(text),
+				len(p.octets.Dots), last)
 		}
 	})
 }
@@ -221,7 +248,8 @@ func TestFramesThatAreTooLargeAreRefused(t *testing.T) {
 		n  int
 		ok bool
 	}{
-		{open, maxFields, true}, {open, maxFields + 1, false}, {data, pieceHead + maxPiece, true}, {commit, pieceHead + maxPiece + 1, false},
+		{open, maxFields, true}, {open, maxFields + 1, false}, {data, pieceHead + maxPiece, true},
+		{commit, pieceHead + maxPiece + 1, false},
 		{ping, 0, true}, {ping, 1, false}, {abort, 1, false}, {0, 0, false}, {goodbye + 1, 0, false},
 	} {
 		if _, _, err := parseHeader((*[frameHeader]byte)(header(nil, c.k, c.n))); (err == nil) != c.ok {
@@ -236,7 +264,11 @@ func FuzzFields(f *testing.F) {
 	o := opening{d: delivery(), forward: to("x"), traceparent: "00-x", budget: time.Second}
 	f.Add([]byte(o.append(nil)))
 	f.Add([]byte(appendRefusal(nil, mail.Refuse(550, 1, 1, "no", "upstream", errFrame))))
-	f.Add([]byte(appendOutcomes(nil, []mail.Outcome{{Reply: mail.NewReply(250, 0, 0, "ok")}, {Reply: mail.NewReply(250, 0, 0, "ok")}, {Reply: mail.NewReply(450, 0, 0, "no")}})))
+	f.Add([]byte(appendOutcomes(nil,
+		[]mail.Outcome{
+			{Reply: mail.NewReply(250, 0, 0, "ok")}, {Reply: mail.NewReply(250, 0, 0, "ok")},
+			{Reply: mail.NewReply(450, 0, 0, "no")},
+		})))
 	f.Add([]byte(fields(nil).number(fVersionMin, 1).number(fVersionMax, 9).text(fNode, "n")))
 	f.Add([]byte{99, 0, 1, 7, 1, 0, 9})
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -267,7 +299,8 @@ func FuzzFields(f *testing.F) {
 				t.Fatal(err)
 			}
 			for i := range out {
-				if len(out[i].Reply.Text) <= maxText && len(out[i].Reply.Text)+len(out[i].Host)+len(out[i].TLS) < 20000 && !same(&out[i], &again[i]) {
+				if len(out[i].Reply.Text) <= maxText &&
+					len(out[i].Reply.Text)+len(out[i].Host)+len(out[i].TLS) < 20000 && !same(&out[i], &again[i]) {
 					t.Fatalf("%+v, then %+v", out[i], again[i])
 				}
 			}

@@ -20,8 +20,14 @@ func TestAnAnswerMayTakeLong(t *testing.T) {
 	const quick = 2 * quick // on a machine that is busy
 	slow := func() { <-time.After(2 * lostBeats * quick) }
 	d := &destination{
-		begin: func(context.Context, mail.Delivery) error { slow(); return nil }, rcpt: func(context.Context, mail.Path) error { slow(); return nil },
-		commit: func(context.Context, mail.Octets) []mail.Outcome { slow(); return nil }, renew: func(context.Context) error { slow(); return nil }, lend: true,
+		begin: func(context.Context, mail.Delivery) error {
+			slow()
+			return nil
+		}, rcpt: func(context.Context, mail.Path) error { slow(); return nil },
+		commit: func(context.Context, mail.Octets) []mail.Outcome {
+			slow()
+			return nil
+		}, renew: func(context.Context) error { slow(); return nil }, lend: true,
 	}
 	w := newWorld(t, d, quick, nil)
 	tx := w.begin(delivery())
@@ -49,7 +55,9 @@ func TestAFrozenPeerIsNoticed(t *testing.T) {
 		sent bool
 		use  func(t *testing.T, w *world, tx mail.Transaction) error
 	}{
-		{"in Rcpt", false, func(t *testing.T, _ *world, tx mail.Transaction) error { return tx.Rcpt(t.Context(), to("y")) }},
+		{"in Rcpt", false, func(t *testing.T, _ *world, tx mail.Transaction) error {
+			return tx.Rcpt(t.Context(), to("y"))
+		}},
 		{"in Renew", false, func(t *testing.T, _ *world, tx mail.Transaction) error {
 			tx.(*transaction).asked = time.Time{}
 			return tx.(mail.Lender).Renew(t.Context())
@@ -76,7 +84,8 @@ func TestAFrozenPeerIsNoticed(t *testing.T) {
 		}},
 		{"in a commit that cannot be written", false, func(t *testing.T, _ *world, tx mail.Transaction) error {
 			_ = tx.Data(t.Context(), mail.Plain)
-			return tx.Commit(t.Context(), mail.Octets{Segments: slices.Repeat([][]byte{make([]byte, 1<<20)}, 64)})[0].Cause
+			return tx.Commit(t.Context(),
+				mail.Octets{Segments: slices.Repeat([][]byte{make([]byte, 1<<20)}, 64)})[0].Cause
 		}},
 		{"in a commit that was sent", true, func(t *testing.T, _ *world, tx mail.Transaction) error {
 			_ = tx.Data(t.Context(), mail.Plain)
@@ -86,16 +95,17 @@ func TestAFrozenPeerIsNoticed(t *testing.T) {
 			}
 			return out[0].Cause
 		}},
-		{"in the first Rcpt on a connection that was idle", false, func(t *testing.T, w *world, tx mail.Transaction) error {
-			w.proxy.freeze(false)
-			tx.Abort()
-			w.proxy.freeze(true)
-			tx, err := w.client.Begin(t.Context(), "b", delivery())
-			if err != nil {
-				t.Fatal(err)
-			}
-			return tx.Rcpt(t.Context(), to("y"))
-		}},
+		{"in the first Rcpt on a connection that was idle", false,
+			func(t *testing.T, w *world, tx mail.Transaction) error {
+				w.proxy.freeze(false)
+				tx.Abort()
+				w.proxy.freeze(true)
+				tx, err := w.client.Begin(t.Context(), "b", delivery())
+				if err != nil {
+					t.Fatal(err)
+				}
+				return tx.Rcpt(t.Context(), to("y"))
+			}},
 		{"in the beginning of a connection", false, func(t *testing.T, w *world, _ mail.Transaction) error {
 			_, err := w.client.Begin(t.Context(), "b", delivery())
 			return err
@@ -187,7 +197,8 @@ func TestADeadlineEndsTheWait(t *testing.T) {
 	if err := tx.Rcpt(ctx, to("y")); err != nil {
 		t.Fatal(err)
 	}
-	if got, ok := (<-entered).Deadline(); !ok || at.Sub(got) < margin-100*time.Millisecond || at.Sub(got) > margin+100*time.Millisecond {
+	if got, ok := (<-entered).Deadline(); !ok || at.Sub(got) < margin-100*time.Millisecond ||
+		at.Sub(got) > margin+100*time.Millisecond {
 		t.Errorf("%v before ours", at.Sub(got))
 	}
 	tx.Abort()
@@ -224,7 +235,10 @@ func TestTheBreaker(t *testing.T) {
 		t.Fatalf("%d idle", idle)
 	}
 	w.proxy.cut(true)
-	until(t, "dead connections are forgotten", func() bool { open, idle := w.client.Count("b"); return open == 0 && idle == 0 })
+	until(t, "dead connections are forgotten", func() bool {
+		open, idle := w.client.Count("b")
+		return open == 0 && idle == 0
+	})
 	begin := func() error {
 		tx, err := w.client.Begin(t.Context(), "b", delivery())
 		if err == nil {
@@ -232,7 +246,9 @@ func TestTheBreaker(t *testing.T) {
 		}
 		return err
 	}
-	for _, pause := range []time.Duration{firstPause, 2 * firstPause, 4 * firstPause, 8 * firstPause, longestPause, longestPause} {
+	for _, pause := range []time.Duration{
+		firstPause, 2 * firstPause, 4 * firstPause, 8 * firstPause, longestPause, longestPause,
+	} {
 		if err := begin(); lost(t, err).Sent() || errors.Is(err, errLeftAlone) {
 			t.Error(err)
 		}
@@ -254,7 +270,11 @@ func TestTheBreaker(t *testing.T) {
 	w.proxy.freeze(true)
 	result := make(chan error)
 	go func() { result <- begin() }()
-	until(t, "one finds out", func() bool { w.client.mu.Lock(); defer w.client.mu.Unlock(); return w.client.peers["b"].probing })
+	until(t, "one finds out", func() bool {
+		w.client.mu.Lock()
+		defer w.client.mu.Unlock()
+		return w.client.peers["b"].probing
+	})
 	if err := begin(); !errors.Is(err, errLeftAlone) {
 		t.Error(err)
 	}
@@ -285,7 +305,8 @@ func TestACallerWhoCannotWaitIsNoFailureOfTheNode(t *testing.T) {
 	}
 	known = true
 	w.proxy.freeze(true)
-	if _, err := w.client.Begin(mail.Until(t.Context(), time.Now().Add(50*time.Millisecond)), "b", delivery()); err == nil {
+	if _, err := w.client.Begin(mail.Until(t.Context(), time.Now().Add(50*time.Millisecond)), "b",
+		delivery()); err == nil {
 		t.Error("begun")
 	}
 	gone, cancel := context.WithCancel(t.Context())
@@ -304,7 +325,9 @@ func TestACallerWhoCannotWaitIsNoFailureOfTheNode(t *testing.T) {
 
 // TestIdleConnectionsEnd when nobody uses them, and no more than some are kept.
 func TestIdleConnectionsEnd(t *testing.T) {
-	w := newWorld(t, &destination{}, beat, func(_ *ServerConfig, c *ClientConfig) { c.Idle, c.Most = 100*time.Millisecond, 2 })
+	w := newWorld(t, &destination{}, beat, func(_ *ServerConfig, c *ClientConfig) {
+		c.Idle, c.Most = 100*time.Millisecond, 2
+	})
 	var all []mail.Transaction
 	for range 4 {
 		all = append(all, w.begin(delivery()))
@@ -315,7 +338,10 @@ func TestIdleConnectionsEnd(t *testing.T) {
 	if _, idle := w.client.Count("b"); idle > 2 {
 		t.Errorf("%d idle", idle)
 	}
-	until(t, "all are closed", func() bool { open, _ := w.client.Count("b"); return open == 0 && len(w.server.all()) == 0 })
+	until(t, "all are closed", func() bool {
+		open, _ := w.client.Count("b")
+		return open == 0 && len(w.server.all()) == 0
+	})
 }
 
 // TestNothingIsLeftBehind: descriptors, after connections that ended in each way. TestMain looks for goroutines.

@@ -214,7 +214,8 @@ func (l *link) greet(ctx context.Context, name string, leaving bool) (g greeting
 	}
 	if err := l.send(func(b []byte) []byte {
 		return frame(b, hello, func(f fields) fields {
-			return f.number(fVersionMin, versionMin).number(fVersionMax, versionMax).text(fNode, name).flag(fLeaving, leaving)
+			return f.number(fVersionMin, versionMin).number(fVersionMax, versionMax).text(fNode, name).flag(fLeaving,
+				leaving)
 		})
 	}); err != nil {
 		return g, err
@@ -272,7 +273,8 @@ func parseGreeting(f fields) (g greeting, err error) {
 		}
 	}
 	if g.version = min(highest, versionMax); g.version < max(lowest, versionMin) {
-		return g, fmt.Errorf("speaks versions %d to %d of the hop, and we %d to %d", lowest, highest, versionMin, versionMax)
+		return g,
+			fmt.Errorf("speaks versions %d to %d of the hop, and we %d to %d", lowest, highest, versionMin, versionMax)
 	}
 	return g, nil
 }

@@ -49,7 +49,8 @@ func TestWhatIsHeldLeavesTogetherAndInOrder(t *testing.T) {
 		var want []byte
 		p.hold()
 		for range rapid.IntRange(0, 40).Draw(t, "writes") {
-			b := bytes.Repeat([]byte{byte(len(want))}, rapid.SampledFrom([]int{1, 22, 16 << 10, largeRoom, 2 * largeRoom}).Draw(t, "size"))
+			b := bytes.Repeat([]byte{byte(len(want))},
+				rapid.SampledFrom([]int{1, 22, 16 << 10, largeRoom, 2 * largeRoom}).Draw(t, "size"))
 			if n, err := p.Write(b); n != len(b) || err != nil {
 				t.Fatal(n, err)
 			}
@@ -86,7 +87,8 @@ func TestWhatIsReadAheadComesInOrder(t *testing.T) {
 		c := &stepConn{}
 		var want []byte
 		for range rapid.IntRange(0, 20).Draw(t, "steps") {
-			b := bytes.Repeat([]byte{byte(len(want))}, rapid.SampledFrom([]int{1, 5000, 17000, largeRoom, 3 * largeRoom}).Draw(t, "step"))
+			b := bytes.Repeat([]byte{byte(len(want))},
+				rapid.SampledFrom([]int{1, 5000, 17000, largeRoom, 3 * largeRoom}).Draw(t, "step"))
 			want = append(want, b...)
 			c.steps = append(c.steps, b)
 		}
@@ -113,7 +115,8 @@ func TestWhatIsReadAheadComesInOrder(t *testing.T) {
 func TestAnAnswerThatComesInPartsIsWhole(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var stream []byte
-		sizes := rapid.SliceOfN(rapid.SampledFrom([]int{0, 1, smallIn - frameHeader, smallIn, 5000, maxFields}), 1, 6).Draw(t, "sizes")
+		sizes := rapid.SliceOfN(rapid.SampledFrom([]int{0, 1, smallIn - frameHeader, smallIn, 5000, maxFields}), 1,
+			6).Draw(t, "sizes")
 		for i, n := range sizes {
 			stream = append(header(stream, done, n), bytes.Repeat([]byte{byte(i)}, n)...)
 		}

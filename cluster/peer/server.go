@@ -47,7 +47,8 @@ func (c ServerConfig) Validate() error {
 	switch {
 	case c.TLS == nil:
 		return &mail.FieldError{Field: "tls", Reason: "is required"}
-	case c.TLS.ClientAuth != tls.RequireAndVerifyClientCert || c.TLS.ClientCAs == nil || c.TLS.MinVersion < tls.VersionTLS13:
+	case c.TLS.ClientAuth != tls.RequireAndVerifyClientCert || c.TLS.ClientCAs == nil ||
+		c.TLS.MinVersion < tls.VersionTLS13:
 		return &mail.FieldError{Field: "tls", Reason: "has to demand a certificate of the cluster, by TLS 1.3"}
 	case c.Name == "":
 		return &mail.FieldError{Field: "name", Reason: "is required"}

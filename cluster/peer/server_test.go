@@ -37,7 +37,9 @@ func plainServer(tb testing.TB, d Beginner) *Server {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	s, err := NewServer(ServerConfig{TLS: cfg, Name: "b", Beginner: d, Panicked: func(v any, stack []byte) { tb.Errorf("%v\n%s", v, stack) }})
+	s, err := NewServer(ServerConfig{TLS: cfg, Name: "b", Beginner: d, Panicked: func(v any, stack []byte) {
+		tb.Errorf("%v\n%s", v, stack)
+	}})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -46,7 +48,9 @@ func plainServer(tb testing.TB, d Beginner) *Server {
 }
 
 func hi() []byte {
-	return frame(nil, hello, func(f fields) fields { return f.number(fVersionMin, 1).number(fVersionMax, 1).text(fNode, "a") })
+	return frame(nil, hello, func(f fields) fields {
+		return f.number(fVersionMin, 1).number(fVersionMax, 1).text(fNode, "a")
+	})
 }
 
 func opens(b []byte) []byte {
@@ -96,8 +100,10 @@ func TestWhatIsOutOfTurnEndsTheConnection(t *testing.T) {
 	unix.d.NextHop = mail.NextHop{Transport: mail.LMTPUnix, Host: "/run/lmtp"}
 	smuggled := opening{d: delivery(), forward: mail.Path{Local: "x>\r\nRCPT TO:<y", Domain: "h.example"}}
 	for name, b := range map[string][]byte{
-		"COMMIT without OPEN":            message,
-		"RCPT without OPEN":              frame(nil, rcpt, func(f fields) fields { return appendRecipient(f, to("y"), 0) }),
+		"COMMIT without OPEN": message,
+		"RCPT without OPEN": frame(nil, rcpt, func(f fields) fields {
+			return appendRecipient(f, to("y"), 0)
+		}),
 		"ABORT without OPEN":             header(nil, abort, 0),
 		"OPEN within a transaction":      append(opens(opens(nil)), message...),
 		"an answer":                      append(frame(opens(nil), done, noFields), message...),
@@ -163,6 +169,8 @@ func (*nowhere) Data(context.Context, mail.Form) error { return nil }
 func (*nowhere) Write(mail.Octets) error               { return nil }
 func (*nowhere) Abort()                                {}
 func (n *nowhere) Commit(context.Context, mail.Octets) []mail.Outcome {
-	n.out[0] = mail.Outcome{Reply: mail.NewReply(250, 0, 0, "queued"), Host: "mx.h.example", TLS: "TLS 1.3", Reused: true}
+	n.out[0] = mail.Outcome{
+		Reply: mail.NewReply(250, 0, 0, "queued"), Host: "mx.h.example", TLS: "TLS 1.3", Reused: true,
+	}
 	return n.out[:]
 }

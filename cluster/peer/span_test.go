@@ -44,7 +44,9 @@ func TestASpanStandsBelowThatOfTheNodeThatTheMessageCameFrom(t *testing.T) {
 		return nil
 	}
 	w := newWorld(t, d, beat, func(s *ServerConfig, _ *ClientConfig) { s.Tracer = r })
-	parent := trace.NewSpanContext(trace.SpanContextConfig{TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled})
+	parent := trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: trace.TraceID{1}, SpanID: trace.SpanID{2}, TraceFlags: trace.FlagsSampled,
+	})
 	tx, err := w.client.Begin(t.Context(), "b", delivery())
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +57,8 @@ func TestASpanStandsBelowThatOfTheNodeThatTheMessageCameFrom(t *testing.T) {
 	tx.Abort()
 	w.deliver()
 	w.close()
-	if len(r.parents) != 2 || !r.parents[0].Equal(parent.WithRemote(true)) || r.parents[1].IsValid() || !within || r.ended != 2 || r.failed != 1 {
+	if len(r.parents) != 2 || !r.parents[0].Equal(parent.WithRemote(true)) || r.parents[1].IsValid() || !within ||
+		r.ended != 2 || r.failed != 1 {
 		t.Errorf("%+v, within %v, %d ended, %d failed", r.parents, within, r.ended, r.failed)
 	}
 }

@@ -124,7 +124,9 @@ func (t *transaction) answer(ctx context.Context, until time.Time, to kind) (ans
 		}
 		a, err := parseAnswer(r.kind, r.body)
 		if err != nil || r.to != to || r.kind == outcomes {
-			return answer{}, t.lose(errors.Join(fmt.Errorf("%w: kind %d to %d as the answer to %d", errFrame, r.kind, r.to, to), err), false)
+			return answer{},
+				t.lose(errors.Join(fmt.Errorf("%w: kind %d to %d as the answer to %d", errFrame, r.kind, r.to, to),
+					err), false)
 		}
 		a.to = r.kind
 		t.asked = time.Now()

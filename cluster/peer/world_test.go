@@ -41,8 +41,9 @@ func newAuthority(tb testing.TB) *authority {
 		tb.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "cluster"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "cluster"}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(time.Hour),
+		IsCA:     true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	if err != nil {
@@ -66,7 +67,8 @@ func (a *authority) issue(tb testing.TB, name string, usages ...x509.ExtKeyUsage
 		usages = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(2), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{name},
+		SerialNumber: big.NewInt(2), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		DNSNames: []string{name},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: usages,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &private.PublicKey, a.key)
@@ -77,7 +79,8 @@ func (a *authority) issue(tb testing.TB, name string, usages ...x509.ExtKeyUsage
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: bits})
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: bits})
 }
 
 // A destination is a Beginner whose answers are scripted: what is nil says yes.
@@ -180,7 +183,11 @@ func (t *destinationTx) Commit(ctx context.Context, o mail.Octets) (out []mail.O
 		out = t.d.commit(ctx, o)
 	}
 	for len(out) < len(t.forwards) {
-		out = append(out, mail.Outcome{Reply: mail.NewReply(250, 0, 0, "queued as 1"), Host: "mx.h.example", TLS: "TLS 1.3", Reused: true, Wait: 3 * time.Millisecond})
+		out = append(out,
+			mail.Outcome{
+				Reply: mail.NewReply(250, 0, 0, "queued as 1"), Host: "mx.h.example", TLS: "TLS 1.3", Reused: true,
+				Wait: 3 * time.Millisecond,
+			})
 	}
 	t.d.mu.Lock()
 	defer t.d.mu.Unlock()
@@ -319,7 +326,10 @@ func until(tb testing.TB, what string, ok func() bool) {
 }
 
 func delivery() mail.Delivery {
-	return mail.Delivery{NextHop: mail.NextHop{Host: "h.example"}, Reverse: mail.Path{Local: "s", Domain: "c.example"}, RecipientDomain: "h.example"}
+	return mail.Delivery{
+		NextHop: mail.NextHop{Host: "h.example"}, Reverse: mail.Path{Local: "s", Domain: "c.example"},
+		RecipientDomain: "h.example",
+	}
 }
 
 func to(local string) mail.Path { return mail.Path{Local: local, Domain: "h.example"} }

@@ -22,7 +22,8 @@ func site(i int) mail.Site { return mail.Site(fmt.Sprintf("mx.site%d.example", i
 
 // drawn is a set of members with names and weights as they come.
 func drawn(t *rapid.T) []Member {
-	names := rapid.SliceOfNDistinct(rapid.StringMatching(`[a-z][a-z0-9-]{0,8}`), 1, 9, rapid.ID[string]).Draw(t, "names")
+	names := rapid.SliceOfNDistinct(rapid.StringMatching(`[a-z][a-z0-9-]{0,8}`), 1, 9, rapid.ID[string]).Draw(t,
+		"names")
 	out := make([]Member, len(names))
 	for i, n := range names {
 		out[i] = Member{Name: n, Weight: float64(rapid.IntRange(0, 4).Draw(t, "weight"))}
@@ -34,8 +35,10 @@ func TestTheOrderOfMembersDoesNotMatter(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a := drawn(t)
 		b := rapid.Permutation(a).Draw(t, "permuted")
-		s, domain, spread := mail.Site(rapid.String().Draw(t, "site")), rapid.String().Draw(t, "domain"), rapid.IntRange(-1, 12).Draw(t, "spread")
-		if !slices.Equal(Owners(a, s, spread), Owners(b, s, spread)) || Owner(a, s, spread, domain) != Owner(b, s, spread, domain) {
+		s, domain, spread := mail.Site(rapid.String().Draw(t, "site")), rapid.String().Draw(t,
+			"domain"), rapid.IntRange(-1, 12).Draw(t, "spread")
+		if !slices.Equal(Owners(a, s, spread), Owners(b, s, spread)) ||
+			Owner(a, s, spread, domain) != Owner(b, s, spread, domain) {
 			t.Fatal("another order has other owners")
 		}
 	})
@@ -106,7 +109,8 @@ func TestSitesAreSharedOutByWeight(t *testing.T) {
 		w := max(member.Weight, 1) / 6
 		off := math.Abs(float64(got[member.Name])-sites*w) / math.Sqrt(sites*w*(1-w))
 		if off > 5 {
-			t.Errorf("%s has %d of %d Sites, %.1f standard deviations off its share", member.Name, got[member.Name], sites, off)
+			t.Errorf("%s has %d of %d Sites, %.1f standard deviations off its share", member.Name, got[member.Name],
+				sites, off)
 		}
 	}
 }

@@ -25,7 +25,8 @@ type Router interface {
 type Store interface {
 	RulesVersion(context.Context) (store.RulesHead, error)
 	LoadRules(context.Context, store.RulesHead) ([]byte, error)
-	PublishRules(ctx context.Context, over store.RulesHead, number uint64, text []byte) (head store.RulesHead, ok bool, err error)
+	PublishRules(ctx context.Context, over store.RulesHead, number uint64, text []byte) (head store.RulesHead, ok bool,
+		err error)
 }
 
 // A Config says whose rules are kept the same, and where.

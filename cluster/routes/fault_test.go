@@ -32,7 +32,10 @@ func TestFaultsOfRedis(t *testing.T) {
 		{"out of memory and empty", func(s *server) { s.do("CONFIG SET maxmemory 1"); s.do("FLUSHALL") },
 			func(s *server) { s.do("CONFIG SET maxmemory 0") }, true},
 		{"a head that is nonsense", func(s *server) { s.do("SET millrace:{rules}:h nonsense") }, nil, false},
-		{"a head of another type", func(s *server) { s.do("DEL millrace:{rules}:h"); s.do("LPUSH millrace:{rules}:h x") }, nil, false},
+		{"a head of another type", func(s *server) {
+			s.do("DEL millrace:{rules}:h")
+			s.do("LPUSH millrace:{rules}:h x")
+		}, nil, false},
 		{"it was made a replica of one that is empty", func(s *server) {
 			empty := newServer(s.t)
 			empty.do("CONFIG SET repl-diskless-sync-delay 0")
@@ -65,7 +68,8 @@ func TestFaultsOfRedis(t *testing.T) {
 				if ready, why := joining.Ready(); !ready || joining.Version() != 0 || why == "" {
 					t.Errorf("a node that joins: version %d, %v, %q", joining.Version(), ready, why)
 				}
-				if err := joining.reload(t, "a@h own\nb@h own\n"); err != nil || joining.table.text() != "a@h own\nb@h own\n" {
+				if err := joining.reload(t, "a@h own\nb@h own\n"); err != nil ||
+					joining.table.text() != "a@h own\nb@h own\n" {
 					t.Errorf("its own files: %v", err)
 				}
 				joining.stop()
@@ -78,7 +82,9 @@ func TestFaultsOfRedis(t *testing.T) {
 			}
 			agree(t, a, b)
 			other := start(t, server.addr, "")
-			until(t, func() bool { return other.Version() == 2 }, func() string { return fmt.Sprintf("%+v", other.Status()) })
+			until(t, func() bool {
+				return other.Version() == 2
+			}, func() string { return fmt.Sprintf("%+v", other.Status()) })
 			if a.Version() != 2 {
 				t.Errorf("it came back as version %d", a.Version())
 			}
@@ -206,7 +212,8 @@ func TestChaosEndsInAgreement(t *testing.T) {
 						server.do("DEL " + key)
 					}
 				case 4:
-					put(t, nodes[i].store, 1+uint64(rng.IntN(int(nodes[i].Version()+1))), fmt.Sprintf("a@h back%d\nb@h x\nc@h x\n", step))
+					put(t, nodes[i].store, 1+uint64(rng.IntN(int(nodes[i].Version()+1))),
+						fmt.Sprintf("a@h back%d\nb@h x\nc@h x\n", step))
 				case 5:
 					nodes[i].stop()
 					nodes[i] = start(t, server.addr, text, inState(states[i]))
@@ -230,7 +237,9 @@ func TestChaosEndsInAgreement(t *testing.T) {
 			if err := nodes[1].reload(t, nodes[1].lastFiles()+"calm@h x\n"); err != nil {
 				t.Fatal(err)
 			}
-			until(t, func() bool { return strings.Contains(nodes[2].table.text(), "calm@h x\n") }, func() string { return before })
+			until(t, func() bool {
+				return strings.Contains(nodes[2].table.text(), "calm@h x\n")
+			}, func() string { return before })
 			agree(t, nodes...)
 		})
 	}
@@ -303,10 +312,12 @@ type racing struct {
 	left   int
 }
 
-func (r *racing) PublishRules(ctx context.Context, over store.RulesHead, version uint64, text []byte) (store.RulesHead, bool, error) {
+func (r *racing) PublishRules(ctx context.Context, over store.RulesHead, version uint64,
+	text []byte) (store.RulesHead, bool, error) {
 	if r.left > 0 {
 		r.left--
-		_, ok, err := r.others.PublishRules(ctx, over, version, one(fmt.Sprintf("a@h x\nother%d@h x\n", r.left)).encode())
+		_, ok, err := r.others.PublishRules(ctx, over, version,
+			one(fmt.Sprintf("a@h x\nother%d@h x\n", r.left)).encode())
 		if !ok || err != nil {
 			r.t.Errorf("got %v, %v", ok, err)
 		}
@@ -339,7 +350,8 @@ type mute struct {
 	silent bool
 }
 
-func (m *mute) PublishRules(ctx context.Context, over store.RulesHead, version uint64, text []byte) (store.RulesHead, bool, error) {
+func (m *mute) PublishRules(ctx context.Context, over store.RulesHead, version uint64,
+	text []byte) (store.RulesHead, bool, error) {
 	head, ok, err := m.Store.PublishRules(ctx, over, version, text)
 	if m.silent {
 		return store.RulesHead{}, false, store.ErrUnanswered

@@ -22,7 +22,8 @@ func (r *Routes) look(ctx context.Context) {
 	if trouble != r.watch.trouble {
 		r.watch.trouble = trouble
 		if err != nil {
-			r.cfg.Log.Warn("the rules of this node may differ from those of others", "version", r.force.version, "cause", err)
+			r.cfg.Log.Warn("the rules of this node may differ from those of others", "version", r.force.version,
+				"cause", err)
 		} else {
 			r.cfg.Log.Info("the rules are those of the other nodes", "version", r.force.version)
 		}
@@ -54,7 +55,8 @@ func (r *Routes) compare(ctx context.Context) error {
 // isNewer tells whether what Redis holds takes the place of what this node runs. Two sets with one version are settled
 // by Redis: so nobody has to publish, and all come to the same one.
 func (r *Routes) isNewer(head store.RulesHead) bool {
-	return head.Number > r.force.version || head.Number > 0 && head.Number == r.force.version && head.Digest != r.force.digest
+	return head.Number > r.force.version ||
+		head.Number > 0 && head.Number == r.force.version && head.Digest != r.force.digest
 }
 
 // adopt takes over what Redis holds.
@@ -84,7 +86,8 @@ func (r *Routes) adopt(ctx context.Context, head store.RulesHead) error {
 	r.told.Adopted++
 	r.watch.refused, r.watch.missing = "", ""
 	if before.version == head.Number {
-		r.cfg.Log.Warn("two sets of rules had the same version, and that of redis is used", "version", head.Number, "digest", head.Digest, "before", before.digest)
+		r.cfg.Log.Warn("two sets of rules had the same version, and that of redis is used", "version", head.Number,
+			"digest", head.Digest, "before", before.digest)
 	}
 	r.cfg.Log.Info("shared rules are in force", "version", head.Number, "digest", head.Digest)
 	r.keep(text)
@@ -147,11 +150,13 @@ func (r *Routes) publish(ctx context.Context, over store.RulesHead, version uint
 	r.keep(encoded)
 	if first {
 		r.told.Published++
-		r.cfg.Log.Info("redis held no rules: the files of this node are shared", "version", version, "digest", r.force.digest)
+		r.cfg.Log.Info("redis held no rules: the files of this node are shared", "version", version, "digest",
+			r.force.digest)
 		return nil
 	}
 	r.told.Republished++
-	r.cfg.Log.Warn("redis had lost the rules: those of this node are shared again", "version", version, "instead_of", over.Number)
+	r.cfg.Log.Warn("redis had lost the rules: those of this node are shared again", "version", version, "instead_of",
+		over.Number)
 	r.emit(reason, nil)
 	return nil
 }

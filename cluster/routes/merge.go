@@ -211,7 +211,8 @@ func (m *merging) clash(path string, s line, k, their string) {
 	if their != "" {
 		says = "says " + quote(their)
 	}
-	m.fail(path, s.number, quote(k)+" was changed here, and version "+strconv.FormatUint(m.version, 10)+" of the shared rules "+says)
+	m.fail(path, s.number,
+		quote(k)+" was changed here, and version "+strconv.FormatUint(m.version, 10)+" of the shared rules "+says)
 }
 
 func (m *merging) fail(path string, number int, reason string) {
@@ -319,7 +320,9 @@ func (m *merging) checkOrder(merged set) {
 				continue
 			}
 			if at < last[domain] {
-				m.fail(m.paths[i], s.number, "the regexes of "+domain+" stand in another order in version "+strconv.FormatUint(m.version, 10)+" of the shared rules, and were changed here")
+				m.fail(m.paths[i], s.number,
+					"the regexes of "+domain+" stand in another order in version "+strconv.FormatUint(m.version, 10)+
+						" of the shared rules, and were changed here")
 				delete(m.domains, domain)
 				for _, k := range got[domain] { // one line for each domain
 					delete(place, k)

@@ -13,7 +13,8 @@ import (
 func one(text string) set { return set{{"routes.txt", text}} }
 
 func TestWhatChangedInTheFilesIsMergedByLines(t *testing.T) {
-	const base = "# ours\ndomain h.example\na@h.example x@t.example\nb@h.example x@t.example # keep\n/r1-.*/@h.example y@t.example\n/r2-.*/@h.example y@t.example\n"
+	const base = "# ours\ndomain h.example\na@h.example x@t.example\nb@h.example x@t.example # " +
+		"keep\n/r1-.*/@h.example y@t.example\n/r2-.*/@h.example y@t.example\n"
 	for _, c := range []struct {
 		name               string
 		base, ours, theirs string
@@ -23,33 +24,75 @@ func TestWhatChangedInTheFilesIsMergedByLines(t *testing.T) {
 		{"only a comment changed here", "a@h x\n", "# new\na@h x\n", "b@h x\n", "b@h x\n"},
 		{"a line was changed", "a@h x\nb@h x\n", "a@h y\nb@h x\n", "c@h x\na@h x\nb@h z\n", "c@h x\na@h y\nb@h z\n"},
 		{"a line was changed on both sides alike", "a@h x\n", "a@h y\n", "a@h y\nb@h x\n", "a@h y\nb@h x\n"},
-		{"a line was removed", "a@h x\nb@h x\n", "b@h x\n", "# about a\na@h x\nb@h x\nc@h x\n", "# about a\nb@h x\nc@h x\n"},
+		{
+			"a line was removed", "a@h x\nb@h x\n", "b@h x\n", "# about a\na@h x\nb@h x\nc@h x\n",
+			"# about a\nb@h x\nc@h x\n",
+		},
 		{"a line was removed on both sides", "a@h x\nb@h x\n", "b@h x\n", "b@h x\nc@h x\n", "b@h x\nc@h x\n"},
-		{"a line was added behind its neighbour", "a@h x\nb@h x\n", "a@h x\nn@h x\nb@h x\n", "z@h x\na@h x\nb@h x\n", "z@h x\na@h x\nn@h x\nb@h x\n"},
+		{
+			"a line was added behind its neighbour", "a@h x\nb@h x\n", "a@h x\nn@h x\nb@h x\n", "z@h x\na@h x\nb@h x\n",
+			"z@h x\na@h x\nn@h x\nb@h x\n",
+		},
 		{"a line was added at the top", "a@h x\n", "n@h x\na@h x\n", "a@h x\nb@h x\n", "n@h x\na@h x\nb@h x\n"},
-		{"a line was added behind one that is gone there", "a@h x\nb@h x\n", "a@h x\nb@h x\nn@h x\n", "a@h x\nc@h x\n", "a@h x\nn@h x\nc@h x\n"},
-		{"both sides added the same line", "a@h x\n", "a@h x\nn@h x\n", "n@h x\na@h x\nc@h x\n", "n@h x\na@h x\nc@h x\n"},
-		{"both sides added lines at the end", "a@h x\n", "a@h x\nn@h x\nm@h x\n", "a@h x\nc@h x", "a@h x\nn@h x\nm@h x\nc@h x"},
+		{
+			"a line was added behind one that is gone there", "a@h x\nb@h x\n", "a@h x\nb@h x\nn@h x\n",
+			"a@h x\nc@h x\n", "a@h x\nn@h x\nc@h x\n",
+		},
+		{
+			"both sides added the same line", "a@h x\n", "a@h x\nn@h x\n", "n@h x\na@h x\nc@h x\n",
+			"n@h x\na@h x\nc@h x\n",
+		},
+		{
+			"both sides added lines at the end", "a@h x\n", "a@h x\nn@h x\nm@h x\n", "a@h x\nc@h x",
+			"a@h x\nn@h x\nm@h x\nc@h x",
+		},
 		{"a line without an end", "a@h x", "a@h x\nn@h x", "c@h x\na@h x", "c@h x\na@h x\nn@h x\n"},
 		{"blanks around a line say nothing new", "a@h  x\n", "  a@h  x\r\n", "a@h  x\n", "a@h  x\n"},
-		{"a domain line", "domain h srs=auto\n", "domain H srs=never\n", "domain h srs=auto\nc@h x\n", "domain H srs=never\nc@h x\n"},
-		{"a regex behind its neighbour and not behind a literal", "/a/@h x\nl@h x\n/b/@h x\n", "/a/@h x\nl@h x\n/n/@h x\n/b/@h x\n", "l@h x\n/a/@h x\n/b/@h x\n",
+		{
+			"a domain line", "domain h srs=auto\n", "domain H srs=never\n", "domain h srs=auto\nc@h x\n",
+			"domain H srs=never\nc@h x\n",
+		},
+		{"a regex behind its neighbour and not behind a literal", "/a/@h x\nl@h x\n/b/@h x\n",
+			"/a/@h x\nl@h x\n/n/@h x\n/b/@h x\n", "l@h x\n/a/@h x\n/b/@h x\n",
 			"l@h x\n/a/@h x\n/n/@h x\n/b/@h x\n"},
-		{"a regex before all others", "/a/@h x\n", "/n/@h x\n/m/@h x\n/a/@h x\n", "c@h x\n/a/@h x\n", "c@h x\n/n/@h x\n/m/@h x\n/a/@h x\n"},
-		{"the first regexes of a domain", "l@h x\n", "l@h x\n/a/@h x\n/b/@h x\n", "l@h x\nc@h x\n", "l@h x\n/a/@h x\n/b/@h x\nc@h x\n"},
-		{"regexes of another domain may stand as they like", "/a/@h x\n/b/@h x\n/a/@i x\n", "/a/@h x\n/b/@h x\n/a/@i y\n", "/b/@h x\n/a/@h x\n/a/@i x\n",
+		{
+			"a regex before all others", "/a/@h x\n", "/n/@h x\n/m/@h x\n/a/@h x\n", "c@h x\n/a/@h x\n",
+			"c@h x\n/n/@h x\n/m/@h x\n/a/@h x\n",
+		},
+		{
+			"the first regexes of a domain", "l@h x\n", "l@h x\n/a/@h x\n/b/@h x\n", "l@h x\nc@h x\n",
+			"l@h x\n/a/@h x\n/b/@h x\nc@h x\n",
+		},
+		{"regexes of another domain may stand as they like", "/a/@h x\n/b/@h x\n/a/@i x\n",
+			"/a/@h x\n/b/@h x\n/a/@i y\n", "/b/@h x\n/a/@h x\n/a/@i x\n",
 			"/b/@h x\n/a/@h x\n/a/@i y\n"},
 
-		{"both sides changed a line", "a@h x\n", "\na@h y\n", "a@h z\n", `/etc/routes.txt:2: "a@h" was changed here, and version 7 of the shared rules says "a@h z"`},
-		{"changed here and removed there", "a@h x\n", "a@h y\n", "b@h x\n", `/etc/routes.txt:1: "a@h" was changed here, and version 7 of the shared rules does not have it any more`},
-		{"removed here and changed there", "\na@h x\nb@h x\n", "b@h x\n", "a@h z\n", `routes.txt:2: "a@h" was changed here, and version 7 of the shared rules says "a@h z"`},
-		{"both sides added another line for one address", "b@h x\n", "b@h x\na@h y\n", "b@h x\nA@h z\n", `/etc/routes.txt:2: "a@h" was changed here, and version 7 of the shared rules says "A@h z"`},
-		{"two conflicts", "a@h x\nb@h x\n", "a@h y\nb@h y\n", "a@h z\nb@h z\n", "/etc/routes.txt:1: \"a@h\" was changed here, and version 7 of the shared rules says \"a@h z\"\n" +
-			"/etc/routes.txt:2: \"b@h\" was changed here, and version 7 of the shared rules says \"b@h z\""},
+		{
+			"both sides changed a line", "a@h x\n", "\na@h y\n", "a@h z\n",
+			`/etc/routes.txt:2: "a@h" was changed here, and version 7 of the shared rules says "a@h z"`,
+		},
+		{
+			"changed here and removed there", "a@h x\n", "a@h y\n", "b@h x\n",
+			`/etc/routes.txt:1: "a@h" was changed here, and version 7 of the shared rules does not have it any more`,
+		},
+		{
+			"removed here and changed there", "\na@h x\nb@h x\n", "b@h x\n", "a@h z\n",
+			`routes.txt:2: "a@h" was changed here, and version 7 of the shared rules says "a@h z"`,
+		},
+		{
+			"both sides added another line for one address", "b@h x\n", "b@h x\na@h y\n", "b@h x\nA@h z\n",
+			`/etc/routes.txt:2: "a@h" was changed here, and version 7 of the shared rules says "A@h z"`,
+		},
+		{"two conflicts", "a@h x\nb@h x\n", "a@h y\nb@h y\n", "a@h z\nb@h z\n",
+			"/etc/routes.txt:1: \"a@h\" was changed here, and version 7 of the shared rules says \"a@h z\"\n" +
+				"/etc/routes.txt:2: \"b@h\" was changed here, and version 7 of the shared rules says \"b@h z\""},
 		{"regexes were put in another order", "/a/@h x\n/b/@h x\n", "/b/@h x\n/a/@h x\n", "c@h x\n/a/@h x\n/b/@h x\n",
-			"/etc/routes.txt:2: the regexes of h stand in another order in version 7 of the shared rules, and were changed here"},
-		{"a regex between two that stand in another order there", "/a/@h x\n/b/@h x\n", "/a/@h x\n/n/@h x\n/b/@h x\n", "/b/@h x\n/a/@h x\n",
-			"/etc/routes.txt:3: the regexes of h stand in another order in version 7 of the shared rules, and were changed here"},
+			"/etc/routes.txt:2: the regexes of h stand in another order in version 7 of the shared rules, and were " +
+				"changed here"},
+		{"a regex between two that stand in another order there", "/a/@h x\n/b/@h x\n", "/a/@h x\n/n/@h x\n/b/@h x\n",
+			"/b/@h x\n/a/@h x\n",
+			"/etc/routes.txt:3: the regexes of h stand in another order in version 7 of the shared rules, and were " +
+				"changed here"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := merge(one(c.base), one(c.ours), one(c.theirs), []string{"/etc/routes.txt"}, 7)
@@ -72,7 +115,8 @@ func TestAMergeOverSeveralFiles(t *testing.T) {
 	ours := set{{"a", "a@h y\n"}, {"b", "b@h x\nn@h x\n"}, {"c", "m@h x\n"}}
 	theirs := set{{"one", "a@h x\nb@h x\no@h x\n"}}
 	got, err := merge(base, ours, theirs, []string{"a", "b", "c"}, 1)
-	if want := (set{{"one", "a@h y\nb@h x\nn@h x\no@h x\n"}, {"c", "m@h x\n"}}); err != nil || !slices.Equal(got, want) {
+	if want := (set{{"one", "a@h y\nb@h x\nn@h x\no@h x\n"}, {"c", "m@h x\n"}}); err != nil ||
+		!slices.Equal(got, want) {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
@@ -87,7 +131,8 @@ func TestManyConflictsAreCounted(t *testing.T) {
 	}
 	_, err := merge(one(text("x")), one(text("y")), one(text("z")), []string{"f"}, 1)
 	var conflict *ConflictError
-	if !errors.As(err, &conflict) || len(conflict.Lines) != mostConflicts || conflict.More != 30 || !strings.HasSuffix(err.Error(), "\nand 30 more") {
+	if !errors.As(err, &conflict) || len(conflict.Lines) != mostConflicts || conflict.More != 30 ||
+		!strings.HasSuffix(err.Error(), "\nand 30 more") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -180,7 +225,8 @@ func FuzzMerge(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if again, err := merge(one(base), one(ours), got, []string{"f"}, 1); err == nil && unique(base) && unique(ours) && unique(theirs) && !slices.Equal(again, got) {
+		if again, err := merge(one(base), one(ours), got, []string{"f"}, 1); err == nil && unique(base) &&
+			unique(ours) && unique(theirs) && !slices.Equal(again, got) {
 			t.Errorf("once %q, twice %q", got, again)
 		}
 	})

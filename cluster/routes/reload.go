@@ -12,9 +12,12 @@ import (
 const mergeTries = 10
 
 var (
-	errUnshared = fmt.Errorf("the rules files have changed and cannot be shared, so nothing changed: reload again when redis answers (%w)", store.ErrUnanswered)
-	errUnknown  = fmt.Errorf("redis did not say whether it took the changed rules: they are in force if it did, else reload again (%w)", store.ErrUnanswered)
-	errBusy     = errors.New("other nodes change the rules faster than the changed files can be merged: nothing changed, reload again")
+	errUnshared = fmt.Errorf("the rules files have changed and cannot be shared, so nothing changed: reload again "+
+		"when redis answers (%w)", store.ErrUnanswered)
+	errUnknown = fmt.Errorf("redis did not say whether it took the changed rules: they are in force if it did, "+
+		"else reload again (%w)", store.ErrUnanswered)
+	errBusy = errors.New("other nodes change the rules faster than the changed files can be merged: nothing " +
+		"changed, reload again")
 )
 
 // reload does what Reload promises.
@@ -147,7 +150,8 @@ func (r *Routes) prepare(version uint64, s, files set, paths []string) (func(), 
 }
 
 // publishMerged shares a set as the version after all that are known, and puts it in force.
-func (r *Routes) publishMerged(ctx context.Context, head store.RulesHead, merged set, sum string, files set, paths []string) (done bool, err error) {
+func (r *Routes) publishMerged(ctx context.Context, head store.RulesHead, merged set, sum string, files set,
+	paths []string) (done bool, err error) {
 	version := max(r.force.version, head.Number) + 1
 	use, err := r.prepare(version, merged, files, paths)
 	if err != nil {

@@ -152,7 +152,8 @@ func (r *Routes) begin(ctx context.Context, head store.RulesHead, err error) {
 	var unread *fs.PathError // says nothing of what was held
 	damaged := stateErr != nil && !errors.As(stateErr, &unread)
 	if damaged {
-		r.cfg.Log.Error("the state folder held rules that cannot be read, which may be newer than the files: these are not run. Delete the damaged file to run them")
+		r.cfg.Log.Error("the state folder held rules that cannot be read, which may be newer than the files: these " +
+			"are not run. Delete the damaged file to run them")
 	}
 	files := r.beginFiles()
 	shared := err == nil && head.Number > 0
@@ -207,10 +208,12 @@ func (r *Routes) tellDifference(files set) {
 		return
 	}
 	if digest(files.encode()) != r.taken.digest {
-		r.cfg.Log.Warn("the rules files have changed since they were last taken in: a reload publishes what changed", "version", r.force.version)
+		r.cfg.Log.Warn("the rules files have changed since they were last taken in: a reload publishes what changed",
+			"version", r.force.version)
 		return
 	}
-	r.cfg.Log.Info("the shared rules are not those of the rules files: they have been changed elsewhere since", "version", r.force.version)
+	r.cfg.Log.Info("the shared rules are not those of the rules files: they have been changed elsewhere since",
+		"version", r.force.version)
 }
 
 // run looks at Redis again and again, and reloads when it is asked to.
@@ -373,7 +376,8 @@ func (r *Routes) save(name string, version uint64, encoded []byte) bool {
 	}
 	r.told.Unsaved++
 	r.watch.save = r.cfg.Now().Add(retrySave)
-	r.cfg.Log.Warn("the rules cannot be kept in the state folder: after a restart this node knows only what redis or its files say", "cause", err)
+	r.cfg.Log.Warn("the rules cannot be kept in the state folder: after a restart this node knows only what redis "+
+		"or its files say", "cause", err)
 	r.emit(ReasonUnsaved, err)
 	return false
 }

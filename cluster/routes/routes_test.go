@@ -43,22 +43,34 @@ func TestANodeBeginsWithTheHighestVersionItKnows(t *testing.T) {
 		{name: "a state and files", files: fileText, state: 5, version: 5, want: stateText, restored: 1},
 		{name: "a state and no files", state: 5, version: 5, want: stateText, restored: 1},
 		{name: "an old state", files: fileText, state: 3, redis: 7, version: 7, want: redisText},
-		{name: "a state newer than redis", files: fileText, state: 9, redis: 7, version: 9, want: stateText, restored: 1},
-		{name: "a state that says something else in the same version", files: fileText, state: 7, redis: 7, version: 7, want: redisText},
+		{
+			name: "a state newer than redis", files: fileText, state: 9, redis: 7, version: 9, want: stateText,
+			restored: 1,
+		},
+		{
+			name: "a state that says something else in the same version", files: fileText, state: 7, redis: 7,
+			version: 7, want: redisText,
+		},
 		{name: "a state that is what redis has", state: 7, stateText: redisText, redis: 7, version: 7, want: redisText},
 		{name: "a state that cannot be used any more", files: fileText, state: 5, stateText: "bad\n"},
 		{name: "redis has what cannot be used", files: fileText, redis: 7, redisIs: "bad\n"},
-		{name: "redis has what cannot be used, and there is a state", files: fileText, state: 5, redis: 7, redisIs: "bad\n", version: 5, want: stateText},
+		{
+			name: "redis has what cannot be used, and there is a state", files: fileText, state: 5, redis: 7,
+			redisIs: "bad\n", version: 5, want: stateText,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			if c.state > 0 {
-				if err := (folder{path: dir}).save(heldName, c.state, one(or(c.stateText, stateText)).encode()); err != nil {
+				if err := (folder{path: dir}).save(heldName, c.state,
+					one(or(c.stateText, stateText)).encode()); err != nil {
 					t.Fatal(err)
 				}
 			}
 			n := newNode(t, addr, c.files, inState(dir))
-			other, err := store.New(store.Config{URL: "redis://" + addr, Prefix: fmt.Sprint(i), Timeout: 5 * time.Second})
+			other, err := store.New(store.Config{
+				URL: "redis://" + addr, Prefix: fmt.Sprint(i), Timeout: 5 * time.Second,
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -71,7 +83,8 @@ func TestANodeBeginsWithTheHighestVersionItKnows(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := n.Status()
-			if s.Version != c.version || n.table.text() != c.want || s.Published != c.published || s.Republished != c.restored {
+			if s.Version != c.version || n.table.text() != c.want || s.Published != c.published ||
+				s.Republished != c.restored {
 				t.Errorf("got version %d %q, %+v", s.Version, n.table.text(), s)
 			}
 			ready, why := n.Ready()
@@ -81,7 +94,8 @@ func TestANodeBeginsWithTheHighestVersionItKnows(t *testing.T) {
 			if kept, err := n.folder.load(heldName); c.version > 0 && (err != nil || kept.version != c.version) {
 				t.Errorf("the state folder has version %d, %v", kept.version, err)
 			}
-			if head, err := other.RulesVersion(t.Context()); err != nil || c.want != "" && c.version > 0 && !strings.Contains(c.redisIs, "bad") && head.Number != c.version {
+			if head, err := other.RulesVersion(t.Context()); err != nil ||
+				c.want != "" && c.version > 0 && !strings.Contains(c.redisIs, "bad") && head.Number != c.version {
 				t.Errorf("redis has version %d, %v", head.Number, err)
 			}
 		})
@@ -177,10 +191,12 @@ func TestChangedFilesAreMerged(t *testing.T) {
 
 	err := c.reload(t, "a@h y\nb@h x\nn@h z\n")
 	var conflict *ConflictError
-	if !errors.As(err, &conflict) || conflict.Lines[0].File != "/etc/millrace/routes.txt" || conflict.Lines[0].Line != 3 {
+	if !errors.As(err, &conflict) || conflict.Lines[0].File != "/etc/millrace/routes.txt" ||
+		conflict.Lines[0].Line != 3 {
 		t.Errorf("got %v", err)
 	}
-	if err := c.reload(t, "a@h y\nb@h x\nm@h x\nbad\n"); err == nil || err.Error() != "/etc/millrace/routes.txt:4: bad line" {
+	if err := c.reload(t, "a@h y\nb@h x\nm@h x\nbad\n"); err == nil ||
+		err.Error() != "/etc/millrace/routes.txt:4: bad line" {
 		t.Errorf("got %v", err)
 	}
 	c.table.missing = true
@@ -221,9 +237,12 @@ func TestASetThatANodeCannotRunIsKeptFromIt(t *testing.T) {
 	if err := a.reload(t, "a@h secret\n"); err != nil {
 		t.Fatal(err)
 	}
-	until(t, func() bool { return b.Status().Refused > 0 && b.events.Load() > 0 }, func() string { return fmt.Sprintf("%+v", b.Status()) })
+	until(t, func() bool {
+		return b.Status().Refused > 0 && b.events.Load() > 0
+	}, func() string { return fmt.Sprintf("%+v", b.Status()) })
 	ready, why := b.Ready()
-	if !ready || b.Version() != 1 || !strings.Contains(why, "version 2 of the shared rules cannot be used by this node") {
+	if !ready || b.Version() != 1 ||
+		!strings.Contains(why, "version 2 of the shared rules cannot be used by this node") {
 		t.Errorf("%v %q, version %d", ready, why, b.Version())
 	}
 	if err := b.reload(t, "a@h z\n"); err == nil {
@@ -321,7 +340,8 @@ func TestAStateFolderThatCannotBeWritten(t *testing.T) {
 	if err := a.reload(t, "a@h y\n"); err != nil {
 		t.Fatal(err)
 	}
-	if s := a.Status(); s.Version != 2 || s.Unsaved == 0 || !a.log.has("cannot be kept in the state folder") || a.events.Load() == 0 {
+	if s := a.Status(); s.Version != 2 || s.Unsaved == 0 || !a.log.has("cannot be kept in the state folder") ||
+		a.events.Load() == 0 {
 		t.Errorf("%+v", s)
 	}
 	if err := os.Remove(file); err != nil {
@@ -370,7 +390,8 @@ func TestWithoutRedisTheFilesAreTheRules(t *testing.T) {
 				t.Errorf("%v, version %d", err, r.Version())
 			}
 			router.write("b@h x\n")
-			if err := r.Reload(t.Context()); err != nil || r.Version() != 2 || router.version != 2 || router.text() != "b@h x\n" {
+			if err := r.Reload(t.Context()); err != nil || r.Version() != 2 || router.version != 2 ||
+				router.text() != "b@h x\n" {
 				t.Errorf("%v, version %d", err, r.Version())
 			}
 			if ready, why := r.Ready(); !ready || why != "" || r.Status().InStep {

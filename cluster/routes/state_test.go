@@ -19,7 +19,8 @@ func TestASetComesBackAsItWas(t *testing.T) {
 			t.Errorf("%q: %q, %v", s, got, err)
 		}
 	}
-	for _, text := range []string{"x", "file", "file 1 \"a\"\nx", "file 1 \"a\"\nxx\n", "file 01 \"a\"\nx\n", "file -1 \"a\"\nx\n", "file 1 a\nx\n", "file 1 `a`\nx\n",
+	for _, text := range []string{"x", "file", "file 1 \"a\"\nx", "file 1 \"a\"\nxx\n", "file 01 \"a\"\nx\n",
+		"file -1 \"a\"\nx\n", "file 1 a\nx\n", "file 1 `a`\nx\n",
 		"file 9999999999999999999 \"a\"\nx\n", "file 1 \"a\"\nx\nfile 1 \"a\"\ny\n"} {
 		if got, err := decode([]byte(text)); err == nil {
 			t.Errorf("%q: %q", text, got)
@@ -56,7 +57,8 @@ func TestTheStateFolderKeepsASet(t *testing.T) {
 			t.Fatal(err)
 		}
 		h, err := f.load(heldName)
-		if err != nil || h.set == nil || h.version != uint64(version) || !slices.Equal(h.set, s) || h.digest != digest(s.encode()) {
+		if err != nil || h.set == nil || h.version != uint64(version) || !slices.Equal(h.set, s) ||
+			h.digest != digest(s.encode()) {
 			t.Errorf("got %v, %v", h, err)
 		}
 	}

@@ -60,7 +60,8 @@ func (r *table) Prepare(version uint64, files iter.Seq2[string, string]) (func()
 	s, seen := collect(files), make(map[string]bool)
 	for _, f := range s {
 		for l := range statements(f.text) {
-			if seen[subject(l.text)] || strings.Contains(l.text, "bad") || r.hates != "" && strings.Contains(l.text, r.hates) {
+			if seen[subject(l.text)] || strings.Contains(l.text, "bad") ||
+				r.hates != "" && strings.Contains(l.text, r.hates) {
 				return nil, fmt.Errorf("%s:%d: bad line", f.name, l.number)
 			}
 			seen[subject(l.text)] = true
@@ -133,17 +134,20 @@ func newNode(t testing.TB, addr, text string, edit ...func(*Config)) *node {
 	if text != "" {
 		n.table.write(text)
 	}
-	s, err := store.New(store.Config{URL: "redis://" + addr, Pause: 50 * time.Millisecond, Timeout: 500 * time.Millisecond})
+	s, err := store.New(store.Config{
+		URL: "redis://" + addr, Pause: 50 * time.Millisecond, Timeout: 500 * time.Millisecond,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.store = s
-	c := Config{Router: n.table, Store: s, Poll: often, Log: slog.New(slog.NewTextHandler(n.log, nil)), Emit: func(e mail.Event) {
-		if e.Kind != mail.Anomaly || e.Reason == "" {
-			t.Errorf("an event %+v", e)
-		}
-		n.events.Add(1)
-	}}
+	c := Config{Router: n.table, Store: s, Poll: often, Log: slog.New(slog.NewTextHandler(n.log, nil)),
+		Emit: func(e mail.Event) {
+			if e.Kind != mail.Anomaly || e.Reason == "" {
+				t.Errorf("an event %+v", e)
+			}
+			n.events.Add(1)
+		}}
 	for _, e := range edit {
 		e(&c)
 	}
@@ -245,7 +249,8 @@ func (s *server) start() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.cmd = extern.Find(s.t, "redis-server").Command(context.Background(), "--bind", host, "--port", port, "--dir", s.t.TempDir(), "--save", "", "--appendonly", "no")
+	s.cmd = extern.Find(s.t, "redis-server").Command(context.Background(), "--bind", host, "--port", port, "--dir",
+		s.t.TempDir(), "--save", "", "--appendonly", "no")
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}

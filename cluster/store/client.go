@@ -59,7 +59,8 @@ func (s *Store) askClient(ctx context.Context, q mail.ClientQuery, facts *mail.F
 	r := s.redis
 	tag, addr := clientGroup(q.Addr), q.Addr.String()
 	keys := make([]string, 0, 4+len(q.Rates))
-	keys = append(keys, r.key(tag, kindLists, addr), r.key(tag, kindKarma, addr), r.key(tag, kindKarma, "net"), r.key(tag, kindKnown))
+	keys = append(keys, r.key(tag, kindLists, addr), r.key(tag, kindKarma, addr), r.key(tag, kindKarma, "net"),
+		r.key(tag, kindKnown))
 	missing := s.cachedLists(q.Addr, q.Lists, facts.Lists)
 	args := make([]any, 0, 4+4*len(q.Rates)+len(missing))
 	args = append(args, len(q.Rates), len(missing), millis(q.Lock), s.cfg.HalfLife.Milliseconds())
@@ -108,7 +109,8 @@ func (s *Store) keepLists(addr netip.Addr, lists []string, answers []mail.ListAn
 
 // Lists gives the answers of DNS lists on one address, and those that nobody knows or looks up yet are the caller's to
 // look up for as long as lock; 0 takes none. The error is that of an invalid address.
-func (s *Store) Lists(ctx context.Context, addr netip.Addr, lists []string, lock time.Duration) ([]mail.ListAnswer, error) {
+func (s *Store) Lists(ctx context.Context, addr netip.Addr, lists []string,
+	lock time.Duration) ([]mail.ListAnswer, error) {
 	addr = plain(addr)
 	if !addr.IsValid() {
 		return nil, errNoClient
@@ -148,7 +150,8 @@ const (
 
 // AwaitLists is Lists again and again, until no answer is pending, or one is the caller's to look up because who had
 // promised it did not bring it, or ctx has ended. What is pending then is left pending, which is no error.
-func (s *Store) AwaitLists(ctx context.Context, addr netip.Addr, lists []string, lock time.Duration) ([]mail.ListAnswer, error) {
+func (s *Store) AwaitLists(ctx context.Context, addr netip.Addr, lists []string,
+	lock time.Duration) ([]mail.ListAnswer, error) {
 	in := func(state mail.ListState) func(mail.ListAnswer) bool {
 		return func(a mail.ListAnswer) bool { return a.State == state }
 	}
@@ -157,7 +160,8 @@ func (s *Store) AwaitLists(ctx context.Context, addr netip.Addr, lists []string,
 	defer timer.Stop()
 	for {
 		answers, err := s.Lists(ctx, addr, lists, lock)
-		if err != nil || !slices.ContainsFunc(answers, in(mail.ListPending)) || slices.ContainsFunc(answers, in(mail.ListYours)) {
+		if err != nil || !slices.ContainsFunc(answers, in(mail.ListPending)) ||
+			slices.ContainsFunc(answers, in(mail.ListYours)) {
 			return answers, err
 		}
 		select {
@@ -200,8 +204,14 @@ func (s *Store) Vote(ctx context.Context, v mail.Vote) (counted bool) {
 	}
 	if s.redis != nil {
 		tag, addr := clientGroup(v.Client), v.Client.String()
-		keys := []string{s.redis.key(tag, kindVote, addr, v.Domain), s.redis.key(tag, kindKarma, addr), s.redis.key(tag, kindKarma, "net")}
-		args := []any{v.Weight, s.cfg.HalfLife.Milliseconds(), s.cfg.KarmaMost, voteHour.Milliseconds(), millis(20 * s.cfg.HalfLife)}
+		keys := []string{
+			s.redis.key(tag, kindVote, addr, v.Domain), s.redis.key(tag, kindKarma, addr),
+			s.redis.key(tag, kindKarma, "net"),
+		}
+		args := []any{
+			v.Weight, s.cfg.HalfLife.Milliseconds(), s.cfg.KarmaMost, voteHour.Milliseconds(),
+			millis(20 * s.cfg.HalfLife),
+		}
 		if s.redis.run(ctx, []call{eval(ctx, s.redis.scripts.vote, keys, args)}, func(calls []call) error {
 			counted = calls[0].cmd.Val() == int64(1)
 			return nil
@@ -221,7 +231,8 @@ func (s *Store) KnowGood(ctx context.Context, client netip.Addr, ttl time.Durati
 	}
 	s.twin.setKnown(client, ttl, s.cfg.Now())
 	if s.redis != nil {
-		s.redis.run(ctx, []call{command(ctx, "SET", s.redis.key(clientGroup(client), kindKnown), 1, "PX", millis(ttl))}, read)
+		s.redis.run(ctx, []call{command(ctx, "SET", s.redis.key(clientGroup(client), kindKnown), 1, "PX", millis(ttl))},
+			read)
 	}
 }
 

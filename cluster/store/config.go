@@ -64,12 +64,18 @@ func (c Config) Validate() error {
 		reason string
 	}{
 		{"prefix", strings.ContainsAny(c.Prefix, "{}"), "has a brace"},
-		{"timeout", c.Timeout != 0 && (c.Timeout < time.Millisecond || c.Timeout > 10*time.Second), "is not between 1ms and 10s"},
+		{
+			"timeout", c.Timeout != 0 && (c.Timeout < time.Millisecond || c.Timeout > 10*time.Second),
+			"is not between 1ms and 10s",
+		},
 		{"failures", c.Failures < 0, "is negative"},
 		{"pause", c.Pause < 0, "is negative"},
 		{"connections", c.Connections < 0, "is negative"},
 		{"entries", c.Entries < 0, "is negative"},
-		{"half_life", c.HalfLife != 0 && (c.HalfLife < time.Millisecond || c.HalfLife > longest), "is not between 1ms and 744h"},
+		{
+			"half_life", c.HalfLife != 0 && (c.HalfLife < time.Millisecond || c.HalfLife > longest),
+			"is not between 1ms and 744h",
+		},
 		{"karma_most", !(c.KarmaMost >= 0 && c.KarmaMost < 1e9), "is not between 0 and 1e9"},
 	} {
 		if field.wrong {

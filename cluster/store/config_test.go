@@ -26,7 +26,10 @@ func TestAURLSaysWhereRedisIs(t *testing.T) {
 		{url: "rediss://:p@redis.example/", addrs: "redis.example:6379", user: ":p", tls: true},
 		{url: "redis://a:1?addr=b:2&addr=c:3", addrs: "a:1 b:2 c:3", clustered: true},
 		{url: "redis://a:1?cluster=true", addrs: "a:1", clustered: true},
-		{url: "redis://a:26379/2?master_name=m&addr=b:26379&sentinel_password=s", addrs: "a:26379 b:26379", master: "m", db: 2},
+		{
+			url: "redis://a:26379/2?master_name=m&addr=b:26379&sentinel_password=s", addrs: "a:26379 b:26379",
+			master: "m", db: 2,
+		},
 	} {
 		o, err := Config{URL: c.url}.options()
 		if err != nil {
@@ -37,7 +40,8 @@ func TestAURLSaysWhereRedisIs(t *testing.T) {
 		if o.Username != "" || o.Password != "" {
 			user = o.Username + ":" + o.Password
 		}
-		if strings.Join(o.Addrs, " ") != c.addrs || user != c.user || o.DB != c.db || o.MasterName != c.master || clustered(o) != c.clustered || (o.TLSConfig != nil) != c.tls {
+		if strings.Join(o.Addrs, " ") != c.addrs || user != c.user || o.DB != c.db || o.MasterName != c.master ||
+			clustered(o) != c.clustered || (o.TLSConfig != nil) != c.tls {
 			t.Errorf("%s: %+v", c.url, o)
 		}
 		if !o.ContextTimeoutEnabled || o.MaxRetries != -1 || o.DialerRetries != 1 {
@@ -86,7 +90,9 @@ func TestAWrongConfigIsNamed(t *testing.T) {
 }
 
 func FuzzURL(f *testing.F) {
-	for _, seed := range []string{"redis://a:1/2", "rediss://u:p@[::1]", "redis://a?addr=b:1&cluster=true", "redis://%", "x"} {
+	for _, seed := range []string{
+		"redis://a:1/2", "rediss://u:p@[::1]", "redis://a?addr=b:1&cluster=true", "redis://%", "x",
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, url string) {

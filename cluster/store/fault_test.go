@@ -51,7 +51,9 @@ func TestFaultsOfRedis(t *testing.T) {
 		unhealing bool
 	}{
 		{name: "killed, and started again empty", hurt: (*server).kill, heal: (*server).start, emptied: true},
-		{name: "stopped", hurt: func(s *server) { s.signal(syscall.SIGSTOP) }, heal: func(s *server) { s.signal(syscall.SIGCONT) }},
+		{name: "stopped", hurt: func(s *server) {
+			s.signal(syscall.SIGSTOP)
+		}, heal: func(s *server) { s.signal(syscall.SIGCONT) }},
 		{name: "paused", hurt: func(s *server) { s.do("CLIENT", "PAUSE", 600, "ALL") }, heal: func(*server) {}},
 		{name: "given another password", hurt: func(s *server) { s.do("CONFIG", "SET", "requirepass", "x"); s.cut() },
 			heal: func(*server) {}, unhealing: true},
@@ -61,7 +63,9 @@ func TestFaultsOfRedis(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			var log logText
 			server := newServer(t)
-			s := open(t, Config{URL: "redis://" + server.addr, Pause: 100 * time.Millisecond, Nodes: func() int { return 3 },
+			s := open(t, Config{URL: "redis://" + server.addr, Pause: 100 * time.Millisecond, Nodes: func() int {
+				return 3
+			},
 				Log: slog.New(slog.NewTextHandler(&log, nil))})
 			s.Mark(t.Context(), "mark", time.Minute)
 			s.PutDNSBL(t.Context(), clientA, "bl.example", codes("127.0.0.2"), time.Minute)
@@ -73,7 +77,8 @@ func TestFaultsOfRedis(t *testing.T) {
 			if p99 := took[len(took)*99/100]; p99 > added {
 				t.Errorf("99 of 100 calls took up to %s", p99)
 			}
-			t.Logf("median %s, p99 %s, longest %s of %d calls; %+v", took[len(took)/2], took[len(took)*99/100], took[len(took)-1], len(took), s.Stats())
+			t.Logf("median %s, p99 %s, longest %s of %d calls; %+v", took[len(took)/2], took[len(took)*99/100],
+				took[len(took)-1], len(took), s.Stats())
 			facts := ask(t, s, loadQuery(clientA))
 			if !facts.Degraded || facts.Lists[0].State != mail.ListKnown || facts.Address.Score < 3.9 {
 				t.Errorf("the node forgot what it knew: %+v", facts)
@@ -81,7 +86,8 @@ func TestFaultsOfRedis(t *testing.T) {
 			if marked, all := s.Marked(t.Context(), "mark"); !marked[0] || all {
 				t.Errorf("the mark: %v, %v", marked, all)
 			}
-			if !greyed(t, s, mail.Triplet{Client: clientA, Key: "k", Delay: time.Hour, Window: time.Hour, Keep: time.Hour}).Passed {
+			if !greyed(t, s,
+				mail.Triplet{Client: clientA, Key: "k", Delay: time.Hour, Window: time.Hour, Keep: time.Hour}).Passed {
 				t.Error("a triplet that may have passed elsewhere is put off")
 			}
 			if got := log.count("redis does not answer"); got == 0 {

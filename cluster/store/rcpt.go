@@ -188,7 +188,9 @@ func (s *Store) refund(ctx context.Context, rates []mail.Rate, results []mail.Ra
 
 // drawn tells whether the part of rates[i]'s unit that lies in b was drawn.
 func drawn(b batch, rates []mail.Rate, results []mail.RateResult, i int) bool {
-	return !slices.ContainsFunc(b.index, func(j int) bool { return rates[j].Unit == rates[i].Unit && !results[j].Allowed })
+	return !slices.ContainsFunc(b.index, func(j int) bool {
+		return rates[j].Unit == rates[i].Unit && !results[j].Allowed
+	})
 }
 
 // rateBatches sorts rates by where they lie. Where Redis is no Cluster, that is one place.

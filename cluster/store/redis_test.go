@@ -108,9 +108,10 @@ func TestAStageIsOneRoundTrip(t *testing.T) {
 		}
 		observed.Add(1)
 	}})
-	client := mail.ClientQuery{Addr: clientA, Lists: []string{"a.example", "b.example"}, Lock: time.Minute, Rates: []mail.Rate{
-		{Client: whole(clientA), Name: "connections", Count: 300, Per: time.Minute},
-		{Client: network(clientA), Name: "connections", Count: 3000, Per: time.Minute}}}
+	client := mail.ClientQuery{Addr: clientA, Lists: []string{"a.example", "b.example"}, Lock: time.Minute,
+		Rates: []mail.Rate{
+			{Client: whole(clientA), Name: "connections", Count: 300, Per: time.Minute},
+			{Client: network(clientA), Name: "connections", Count: 3000, Per: time.Minute}}}
 	ask(t, s, client)
 	if st := s.Stats(); st.Reloads != 1 || st.Trips != 1 {
 		t.Errorf("a new Redis was told the script otherwise than once: %+v", st)
@@ -119,7 +120,8 @@ func TestAStageIsOneRoundTrip(t *testing.T) {
 	for range 10 {
 		ask(t, s, client)
 	}
-	if stats := server.do("INFO", "commandstats"); !strings.Contains(stats, "cmdstat_evalsha:calls=10,") || strings.Contains(stats, "cmdstat_eval:") {
+	if stats := server.do("INFO", "commandstats"); !strings.Contains(stats, "cmdstat_evalsha:calls=10,") ||
+		strings.Contains(stats, "cmdstat_eval:") {
 		t.Errorf("got %s", stats)
 	}
 	server.do("SCRIPT", "FLUSH")
@@ -134,7 +136,11 @@ func TestAStageIsOneRoundTrip(t *testing.T) {
 func TestEveryKeyExpires(t *testing.T) {
 	server := newServer(t)
 	s := open(t, Config{URL: "redis://" + server.addr, Timeout: slow})
-	ask(t, s, mail.ClientQuery{Addr: clientA, Lists: []string{"a.example"}, Lock: time.Minute, Rates: []mail.Rate{{Client: whole(clientA), Count: 3, Per: time.Minute}}})
+	ask(t, s,
+		mail.ClientQuery{
+			Addr: clientA, Lists: []string{"a.example"}, Lock: time.Minute,
+			Rates: []mail.Rate{{Client: whole(clientA), Count: 3, Per: time.Minute}},
+		})
 	s.PutDNSBL(t.Context(), clientB, "a.example", nil, time.Minute)
 	s.Vote(t.Context(), mail.Vote{Client: clientA, Domain: "d.example", Weight: 1})
 	s.KnowGood(t.Context(), clientA, time.Minute)
@@ -156,10 +162,20 @@ func TestEveryKeyExpires(t *testing.T) {
 func TestForeignValuesAreSurvived(t *testing.T) {
 	server := newServer(t)
 	var log logText
-	s := open(t, Config{URL: "redis://" + server.addr, Timeout: slow, Failures: 1, Log: slog.New(slog.NewTextHandler(&log, nil))})
-	q := mail.ClientQuery{Addr: clientA, Lists: []string{"a.example"}, Lock: time.Minute, Rates: []mail.Rate{{Client: whole(clientA), Name: "n", Count: 300, Per: time.Minute}}}
-	for _, value := range []string{"", "x", "1 2", "nan nan 3", "inf", "1e999 1 1", "99999999999999999999999 127.0.0.2 x"} {
-		for _, key := range []string{"{192.0.2.0}:k:192.0.2.1", "{192.0.2.0}:r:192.0.2.1/32:n", "{192.0.2.0}:w", "{192.0.2.0}:g:k"} {
+	s := open(t,
+		Config{
+			URL: "redis://" + server.addr, Timeout: slow, Failures: 1, Log: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+	q := mail.ClientQuery{
+		Addr: clientA, Lists: []string{"a.example"}, Lock: time.Minute,
+		Rates: []mail.Rate{{Client: whole(clientA), Name: "n", Count: 300, Per: time.Minute}},
+	}
+	for _, value := range []string{
+		"", "x", "1 2", "nan nan 3", "inf", "1e999 1 1", "99999999999999999999999 127.0.0.2 x",
+	} {
+		for _, key := range []string{
+			"{192.0.2.0}:k:192.0.2.1", "{192.0.2.0}:r:192.0.2.1/32:n", "{192.0.2.0}:w", "{192.0.2.0}:g:k",
+		} {
 			server.do("SET", "millrace:"+key, value)
 		}
 		server.do("DEL", "millrace:{192.0.2.0}:d:192.0.2.1")
@@ -195,14 +211,16 @@ func TestRedisCluster(t *testing.T) {
 	var addrs []string
 	servers := make(map[string]*server)
 	for range 6 {
-		s := newServer(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0", "--cluster-port", freePort(t))
+		s := newServer(t, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--repl-diskless-sync-delay",
+			"0", "--cluster-port", freePort(t))
 		addrs = append(addrs, s.addr)
 		servers[s.addr] = s
 	}
 	args := append([]string{"--cluster", "create"}, addrs...)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if out, err := cli.Command(ctx, append(args, "--cluster-replicas", "1", "--cluster-yes")...).CombinedOutput(); err != nil {
+	if out, err := cli.Command(ctx,
+		append(args, "--cluster-replicas", "1", "--cluster-yes")...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	url := "redis://" + addrs[0] + "?addr=" + addrs[1]
@@ -289,7 +307,8 @@ func TestSentinel(t *testing.T) {
 	replica := newServer(t, "--replicaof", host+" "+port, "--repl-diskless-sync-delay", "0")
 	until(t, func() bool { return strings.Contains(replica.do("INFO", "replication"), "master_link_status:up") })
 	conf := filepath.Join(t.TempDir(), "sentinel.conf")
-	text := "sentinel monitor m " + host + " " + port + " 1\nsentinel down-after-milliseconds m 500\nsentinel failover-timeout m 3000\n"
+	text := "sentinel monitor m " + host + " " + port +
+		" 1\nsentinel down-after-milliseconds m 500\nsentinel failover-timeout m 3000\n"
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -200,13 +200,15 @@ func (s *shared) load(ctx context.Context, h RulesHead) ([]byte, error) {
 // then it changes nothing and ok is false. It takes a round trip for each 64 KiB of the compressed text. After
 // ErrUnanswered it is unknown whether the rules are in force; RulesVersion tells. Other errors are ErrAlone,
 // ErrTooLong, and that of a number that is not between 1 and 2^53.
-func (s *Store) PublishRules(ctx context.Context, over RulesHead, number uint64, text []byte) (h RulesHead, ok bool, err error) {
+func (s *Store) PublishRules(ctx context.Context, over RulesHead, number uint64,
+	text []byte) (h RulesHead, ok bool, err error) {
 	r := s.redis
 	if r == nil {
 		return RulesHead{}, false, ErrAlone
 	}
 	if number == 0 || number > mostNumber {
-		return RulesHead{}, false, fmt.Errorf("store: version %d of rules is not between 1 and %d", number, uint64(mostNumber))
+		return RulesHead{}, false,
+			fmt.Errorf("store: version %d of rules is not between 1 and %d", number, uint64(mostNumber))
 	}
 	packed, err := pack(text)
 	if err != nil {

@@ -204,8 +204,12 @@ func TestWhatLiesThereIsSurvived(t *testing.T) {
 		{"an empty text", func() { server.do("SET", key, "") }, ErrCorrupt},
 		{"a long text", func() { server.do("SET", key, strings.Repeat("1 ", 10000)) }, ErrCorrupt},
 		{"another type", func() { server.do("DEL", key); server.do("LPUSH", key, "x") }, ErrCorrupt},
-		{"a version beyond all", func() { server.do("SET", key, strings.Replace(good.raw, " 7 ", " 18446744073709551615 ", 1)) }, ErrCorrupt},
-		{"a size beyond all", func() { server.do("SET", key, fmt.Sprintf("1 7 %s %s 1 %d %d", good.Digest, good.nonce, 1<<40, 1<<40)) }, ErrCorrupt},
+		{"a version beyond all", func() {
+			server.do("SET", key, strings.Replace(good.raw, " 7 ", " 18446744073709551615 ", 1))
+		}, ErrCorrupt},
+		{"a size beyond all", func() {
+			server.do("SET", key, fmt.Sprintf("1 7 %s %s 1 %d %d", good.Digest, good.nonce, 1<<40, 1<<40))
+		}, ErrCorrupt},
 		{"a later format", func() { server.do("SET", key, "2 whatever it may be") }, ErrNewer},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -233,8 +237,12 @@ func TestWhatLiesThereIsSurvived(t *testing.T) {
 		{"a part that is gone", func(parts string) { server.do("HDEL", parts, 0) }, false},
 		{"parts of another type", func(parts string) { server.do("SET", parts, "x") }, false},
 		{"a part that is cut", func(parts string) { server.do("HSET", parts, 1, "x") }, true},
-		{"a part that is another", func(parts string) { server.do("HSET", parts, 0, strings.Repeat("x", partOctets)) }, true},
-		{"a part without end", func(parts string) { server.do("HSET", parts, 0, strings.Repeat("x", mostPart+1)) }, true},
+		{"a part that is another", func(parts string) {
+			server.do("HSET", parts, 0, strings.Repeat("x", partOctets))
+		}, true},
+		{"a part without end", func(parts string) {
+			server.do("HSET", parts, 0, strings.Repeat("x", mostPart+1))
+		}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			server.do("FLUSHALL")
@@ -308,13 +316,16 @@ func TestAMillionLinesAreShared(t *testing.T) {
 	if err != nil || !bytes.Equal(got, text) {
 		t.Fatalf("%d octets, %v", len(got), err)
 	}
-	t.Logf("%d octets, %d compressed in %d parts; published in %s, loaded in %s", len(text), h.packed, h.parts, published.Sub(began), time.Since(published))
+	t.Logf("%d octets, %d compressed in %d parts; published in %s, loaded in %s", len(text), h.packed, h.parts,
+		published.Sub(began), time.Since(published))
 }
 
 func FuzzParseHead(f *testing.F) {
 	const digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-	for _, seed := range []string{"", "x", "1 7 " + digest + " 0123456789abcdef 1 9 0", "1 07 " + digest + " 0123456789abcdef 1 9 0", "2 x",
-		"1 9007199254740993 " + digest + " 0123456789abcdef 1 9 0", "1 7 " + digest + " 0123456789abcdef 1 9 99999", "?list"} {
+	for _, seed := range []string{"", "x", "1 7 " + digest + " 0123456789abcdef 1 9 0",
+		"1 07 " + digest + " 0123456789abcdef 1 9 0", "2 x",
+		"1 9007199254740993 " + digest + " 0123456789abcdef 1 9 0", "1 7 " + digest +
+			" 0123456789abcdef 1 9 99999", "?list"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {

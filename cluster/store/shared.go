@@ -158,7 +158,8 @@ const foreignPause = time.Minute
 func (s *shared) tellForeign(err error, now time.Time) {
 	last := s.foreign.Load()
 	if at := now.UnixNano(); (last == 0 || at-last >= int64(foreignPause)) && s.foreign.CompareAndSwap(last, at) {
-		s.log.Warn("redis holds what is not ours under a key of ours: this node goes on with what it knows itself", "prefix", s.prefix, "cause", err)
+		s.log.Warn("redis holds what is not ours under a key of ours: this node goes on with what it knows itself",
+			"prefix", s.prefix, "cause", err)
 	}
 }
 

@@ -57,7 +57,8 @@ var conformance = []struct {
 	}},
 	{"units do not touch each other", func(t *testing.T, s *Store) {
 		shared := mail.Rate{Group: "a.example", Name: "domain", Count: 2, Per: time.Hour}
-		rates := []mail.Rate{shared, {Group: "x.example", Name: "one", Count: 1, Per: time.Hour}, shared, {Group: "x.example", Name: "one", Count: 1, Per: time.Hour},
+		rates := []mail.Rate{shared, {Group: "x.example", Name: "one", Count: 1, Per: time.Hour}, shared,
+			{Group: "x.example", Name: "one", Count: 1, Per: time.Hour},
 			shared, {Group: "x.example", Name: "two", Count: 1, Per: time.Hour}, shared}
 		for i := range rates {
 			rates[i].Unit = i / 2
@@ -102,7 +103,10 @@ var conformance = []struct {
 	}},
 	{"a group may have any name", func(t *testing.T, s *Store) {
 		for _, group := range []string{"", "}", "{", "a{b}c", "ü.example", string(make([]byte, 600))} {
-			rates := []mail.Rate{{Group: group, Name: "a}b{", Count: 1, Per: time.Hour}, {Group: group, Name: "", Count: 1, Per: time.Hour}}
+			rates := []mail.Rate{
+				{Group: group, Name: "a}b{", Count: 1, Per: time.Hour},
+				{Group: group, Name: "", Count: 1, Per: time.Hour},
+			}
 			if got := draw(t, s, rates...); !allAllowed(got) {
 				t.Errorf("%q: %+v", group, got)
 			}
@@ -140,7 +144,8 @@ var conformance = []struct {
 		s.PutDNSBL(t.Context(), clientA, "bl.example", codes("127.0.0.2", "127.0.0.4"), time.Minute)
 		s.PutDNSBL(t.Context(), clientA, "wl.example", nil, time.Minute)
 		got := ask(t, s, q).Lists
-		if got[0].State != mail.ListKnown || !slices.Equal(got[0].Codes, codes("127.0.0.2", "127.0.0.4")) || got[0].TTL <= 50*time.Second || got[0].TTL > time.Minute {
+		if got[0].State != mail.ListKnown || !slices.Equal(got[0].Codes, codes("127.0.0.2", "127.0.0.4")) ||
+			got[0].TTL <= 50*time.Second || got[0].TTL > time.Minute {
 			t.Errorf("listed: %+v", got[0])
 		}
 		if got[1].State != mail.ListKnown || len(got[1].Codes) != 0 {
@@ -204,7 +209,8 @@ var conformance = []struct {
 			weight  float64
 			counted bool
 		}{{1, true}, {-2, true}, {5, false}, {-2, false}} {
-			if got := s.Vote(t.Context(), mail.Vote{Client: clientA, Domain: "a.example", Weight: c.weight}); got != c.counted {
+			if got := s.Vote(t.Context(),
+				mail.Vote{Client: clientA, Domain: "a.example", Weight: c.weight}); got != c.counted {
 				t.Errorf("vote %d: counted %v", i, got)
 			}
 		}
@@ -225,7 +231,9 @@ var conformance = []struct {
 		}
 	}},
 	{"a triplet passes when it comes again after the delay", func(t *testing.T, s *Store) {
-		triplet := mail.Triplet{Client: clientA, Key: "k", Delay: 50 * time.Millisecond, Window: time.Minute, Keep: time.Minute}
+		triplet := mail.Triplet{
+			Client: clientA, Key: "k", Delay: 50 * time.Millisecond, Window: time.Minute, Keep: time.Minute,
+		}
 		first := greyed(t, s, triplet)
 		if first.Passed || first.Wait <= 0 || first.Wait > 50*time.Millisecond {
 			t.Errorf("first: %+v", first)
@@ -241,12 +249,17 @@ var conformance = []struct {
 		}
 	}},
 	{"a triplet that does not come again in time begins anew", func(t *testing.T, s *Store) {
-		triplet := mail.Triplet{Client: clientA, Key: "k", Delay: time.Minute, Window: 30 * time.Millisecond, Keep: time.Minute}
+		triplet := mail.Triplet{
+			Client: clientA, Key: "k", Delay: time.Minute, Window: 30 * time.Millisecond, Keep: time.Minute,
+		}
 		greyed(t, s, triplet)
 		again := triplet
 		again.Delay = 30 * time.Millisecond // it would pass by now, had the first attempt not been forgotten
 		until(t, func() bool {
-			return greyed(t, s, mail.Triplet{Client: clientA, Key: "k", Delay: time.Minute, Window: 30 * time.Millisecond, Keep: time.Minute}).Wait > 59*time.Second
+			return greyed(t, s,
+				mail.Triplet{
+					Client: clientA, Key: "k", Delay: time.Minute, Window: 30 * time.Millisecond, Keep: time.Minute,
+				}).Wait > 59*time.Second
 		})
 		if got := greyed(t, s, again); got.Passed {
 			t.Errorf("got %+v", got)
@@ -271,10 +284,13 @@ var conformance = []struct {
 				{Group: "to.example", Name: "recipient:u", Count: 10, Per: time.Minute},
 				{Group: "to.example", Name: "route", Count: 10, Per: time.Minute},
 			},
-			Marks:    []string{"mark", "none"},
-			Triplets: []mail.Triplet{{Client: clientA, Key: "k", Delay: time.Minute, Window: time.Hour, Keep: time.Hour}},
+			Marks: []string{"mark", "none"},
+			Triplets: []mail.Triplet{{
+				Client: clientA, Key: "k", Delay: time.Minute, Window: time.Hour, Keep: time.Hour,
+			}},
 		})
-		if err != nil || !allAllowed(facts.Rates) || !slices.Equal(facts.Marked, []bool{true, false}) || facts.Grey[0].Passed || facts.Degraded {
+		if err != nil || !allAllowed(facts.Rates) || !slices.Equal(facts.Marked, []bool{true, false}) ||
+			facts.Grey[0].Passed || facts.Degraded {
 			t.Errorf("got %+v, %v", facts, err)
 		}
 		if after := s.Stats(); s.redis != nil && after.Trips != before.Trips+1 {
@@ -300,8 +316,10 @@ var conformance = []struct {
 			t.Error("no address on lists")
 		}
 		for _, r := range []mail.Rate{
-			{Count: 0, Per: time.Second}, {Count: 1}, {Count: -1, Per: time.Second}, {Count: 1, Per: longest + 1}, {Count: 1, Per: time.Second, Burst: -1},
-			{Count: 1, Per: time.Second, Cost: mostBurst + 1}, {Count: 1, Per: time.Second, Name: string(make([]byte, mostName+1))},
+			{Count: 0, Per: time.Second}, {Count: 1}, {Count: -1, Per: time.Second}, {Count: 1, Per: longest + 1},
+			{Count: 1, Per: time.Second, Burst: -1},
+			{Count: 1, Per: time.Second, Cost: mostBurst + 1},
+			{Count: 1, Per: time.Second, Name: string(make([]byte, mostName+1))},
 		} {
 			if _, err := s.Rates(t.Context(), []mail.Rate{r}); err == nil {
 				t.Errorf("%+v", r)
@@ -377,7 +395,8 @@ func TestThreeNodesLookUpOnce(t *testing.T) {
 						s.PutDNSBL(t.Context(), addr, lists[j], codes("127.0.0.2"), time.Minute)
 					}
 				}
-				if answers, _ = s.AwaitLists(t.Context(), addr, lists, time.Minute); answers[0].State == mail.ListKnown && answers[1].State == mail.ListKnown {
+				if answers, _ = s.AwaitLists(t.Context(), addr, lists,
+					time.Minute); answers[0].State == mail.ListKnown && answers[1].State == mail.ListKnown {
 					break
 				}
 			}

@@ -71,8 +71,12 @@ func newTwin(c Config) *twin {
 		}),
 		lists: newTable[listKey, listCell](c.Entries, nil), // the zones come from the configuration
 		karma: newTable[netip.Prefix, karmaCell](c.Entries, nil),
-		votes: newTable[voteKey, voteCell](c.Entries, func(k voteKey) voteKey { return voteKey{k.client, strings.Clone(k.domain)} }),
-		grey:  newTable[greyKey, greyCell](c.Entries, func(k greyKey) greyKey { return greyKey{k.client, strings.Clone(k.key)} }),
+		votes: newTable[voteKey, voteCell](c.Entries, func(k voteKey) voteKey {
+			return voteKey{k.client, strings.Clone(k.domain)}
+		}),
+		grey: newTable[greyKey, greyCell](c.Entries, func(k greyKey) greyKey {
+			return greyKey{k.client, strings.Clone(k.key)}
+		}),
 		known: newTable[netip.Prefix, int64](c.Entries, nil),
 		marks: newTable[string, int64](c.Entries, strings.Clone),
 	}
@@ -125,7 +129,9 @@ func (t *twin) list(addr netip.Addr, list string, lock time.Duration, now time.T
 	at, key := now.UnixMicro(), listKey{addr, list}
 	cell := t.lists.get(key)
 	if cell.until > at {
-		return mail.ListAnswer{State: mail.ListKnown, Codes: cell.codes, TTL: time.Duration(cell.until-at) * time.Microsecond}
+		return mail.ListAnswer{
+			State: mail.ListKnown, Codes: cell.codes, TTL: time.Duration(cell.until-at) * time.Microsecond,
+		}
 	}
 	if lock <= 0 {
 		return mail.ListAnswer{}
@@ -133,7 +139,9 @@ func (t *twin) list(addr netip.Addr, list string, lock time.Duration, now time.T
 	held, part := t.lists.hold(key)
 	defer part.mu.Unlock()
 	if held.until > at { // came in between
-		return mail.ListAnswer{State: mail.ListKnown, Codes: held.codes, TTL: time.Duration(held.until-at) * time.Microsecond}
+		return mail.ListAnswer{
+			State: mail.ListKnown, Codes: held.codes, TTL: time.Duration(held.until-at) * time.Microsecond,
+		}
 	}
 	if held.lock > at {
 		return mail.ListAnswer{State: mail.ListPending}

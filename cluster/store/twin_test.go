@@ -57,7 +57,8 @@ func TestTheTwinCountsAsRedisDoes(t *testing.T) {
 			}
 			want, got := draw(t, here, rates...), draw(t, there, rates...)
 			for i := range want {
-				if d := want[i].RetryAfter - got[i].RetryAfter; want[i].Allowed != got[i].Allowed || d > time.Minute || d < -time.Minute {
+				if d := want[i].RetryAfter - got[i].RetryAfter; want[i].Allowed != got[i].Allowed || d > time.Minute ||
+					d < -time.Minute {
 					r.Fatalf("rate %d %+v: the twin says %+v, redis %+v", i, rates[i], want[i], got[i])
 				}
 			}
@@ -107,7 +108,8 @@ func TestKarmaLosesHalfInAHalfLife(t *testing.T) {
 	}
 	near(t, "after another vote", ask(t, s, mail.ClientQuery{Addr: clientA}).Network, mail.Karma{Score: 12, Votes: 1.5})
 	clock.advance(-24 * time.Hour) // a clock that is set back makes no standing better
-	near(t, "with the clock set back", ask(t, s, mail.ClientQuery{Addr: clientA}).Address, mail.Karma{Score: 12, Votes: 1.5})
+	near(t, "with the clock set back", ask(t, s, mail.ClientQuery{Addr: clientA}).Address,
+		mail.Karma{Score: 12, Votes: 1.5})
 }
 
 // TestAFloodLeavesTheTwinBounded fills each table beyond its bound.
@@ -153,7 +155,9 @@ func TestATableForgetsWhatWasNotUsedForLongest(t *testing.T) {
 // TestManyDrawAtOnce holds that a limit stands when all cores draw on it.
 func TestManyDrawAtOnce(t *testing.T) {
 	s := open(t, Config{Entries: 100000})
-	rates := []mail.Rate{{Group: "a.example", Count: 100, Per: time.Hour}, {Group: "b.example", Count: 1000, Per: time.Hour}}
+	rates := []mail.Rate{
+		{Group: "a.example", Count: 100, Per: time.Hour}, {Group: "b.example", Count: 1000, Per: time.Hour},
+	}
 	var (
 		mu     sync.Mutex
 		passed int
@@ -191,9 +195,10 @@ func TestTheTwinAllocatesOnlyItsAnswer(t *testing.T) {
 
 // warm gives the query of a client whose answers are known.
 func warm(t testing.TB, s *Store) mail.ClientQuery {
-	q := mail.ClientQuery{Addr: clientA, Lists: []string{"a.example", "b.example", "c.example", "d.example"}, Lock: time.Second, Rates: []mail.Rate{
-		{Client: whole(clientA), Name: "connections", Count: 1 << 20, Per: time.Second},
-		{Client: network(clientA), Name: "connections", Count: 1 << 20, Per: time.Second}}}
+	q := mail.ClientQuery{Addr: clientA, Lists: []string{"a.example", "b.example", "c.example", "d.example"},
+		Lock: time.Second, Rates: []mail.Rate{
+			{Client: whole(clientA), Name: "connections", Count: 1 << 20, Per: time.Second},
+			{Client: network(clientA), Name: "connections", Count: 1 << 20, Per: time.Second}}}
 	for _, list := range q.Lists {
 		s.PutDNSBL(t.Context(), q.Addr, list, codes("127.0.0.2"), time.Hour)
 	}
@@ -226,7 +231,10 @@ func BenchmarkClient(b *testing.B) {
 }
 
 func FuzzParseList(f *testing.F) {
-	for _, seed := range []string{"unknown", "yours", "pending", "known 5", "known 60000 127.0.0.2 127.0.0.4", "known -1", "known 1 ::1", "known 1  127.0.0.1", ""} {
+	for _, seed := range []string{
+		"unknown", "yours", "pending", "known 5", "known 60000 127.0.0.2 127.0.0.4", "known -1", "known 1 ::1",
+		"known 1  127.0.0.1", "",
+	} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

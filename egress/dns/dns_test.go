@@ -127,25 +127,49 @@ func TestLookups(t *testing.T) {
 		at           string
 		err          error
 	}{
-		{"MX records come by preference, then by name", "MX", "example.com", "[{mx1.example.com 10} {another.example.com 20} {mx2.example.com 20}]", 300, "example.com", nil},
-		{"the case and the last dot of a name do not matter", "MX", "EXAMPLE.com.", "[{mx1.example.com 10} {another.example.com 20} {mx2.example.com 20}]", 300, "example.com", nil},
+		{
+			"MX records come by preference, then by name", "MX", "example.com",
+			"[{mx1.example.com 10} {another.example.com 20} {mx2.example.com 20}]", 300, "example.com", nil,
+		},
+		{
+			"the case and the last dot of a name do not matter", "MX", "EXAMPLE.com.",
+			"[{mx1.example.com 10} {another.example.com 20} {mx2.example.com 20}]", 300, "example.com", nil,
+		},
 		{"the null MX is a dot", "MX", "null.example.com", "[{. 0}]", 300, "null.example.com", nil},
-		{"strings of a TXT record are joined and unescaped", "TXT", "example.com", `["v=spf1 -all" "quote \" back \\ café"]`, 300, "example.com", nil},
+		{
+			"strings of a TXT record are joined and unescaped", "TXT", "example.com",
+			`["v=spf1 -all" "quote \" back \\ café"]`, 300, "example.com", nil,
+		},
 		{"A", "A", "mx1.example.com", "[192.0.2.1]", 300, "mx1.example.com", nil},
 		{"AAAA", "AAAA", "mx1.example.com", "[2001:db8::1]", 60, "mx1.example.com", nil},
-		{"both families take the smaller TTL", "both", "mx1.example.com", "[2001:db8::1] [192.0.2.1]", 60, "mx1.example.com", nil},
-		{"one family is enough, the other's absence counts for the TTL", "both", "mx2.example.com", "[] [192.0.2.2]", 120, "mx2.example.com", nil},
-		{"a CNAME is followed and its TTL counts", "A", "alias2.example.com", "[192.0.2.1]", 30, "mx1.example.com", nil},
+		{
+			"both families take the smaller TTL", "both", "mx1.example.com", "[2001:db8::1] [192.0.2.1]", 60,
+			"mx1.example.com", nil,
+		},
+		{
+			"one family is enough, the other's absence counts for the TTL", "both", "mx2.example.com", "[] [192.0.2.2]",
+			120, "mx2.example.com", nil,
+		},
+		{
+			"a CNAME is followed and its TTL counts", "A", "alias2.example.com", "[192.0.2.1]", 30, "mx1.example.com",
+			nil,
+		},
 		{"eight CNAMEs are followed", "A", "c0.example.com", "[192.0.2.8]", 300, "c8.example.com", nil},
 		{"a loop of CNAMEs is a bad reply", "A", "loop1.example.com", "[]", 5, "", ErrBadReply},
-		{"a CNAME to nowhere is no such domain", "A", "dangling.example.com", "[]", 120, "nowhere.example.com", ErrNXDomain},
+		{
+			"a CNAME to nowhere is no such domain", "A", "dangling.example.com", "[]", 120, "nowhere.example.com",
+			ErrNXDomain,
+		},
 		{"a name that does not exist", "MX", "nx.example.com", "[]", 120, "nx.example.com", ErrNXDomain},
 		{"a name without such a record", "MX", "mx1.example.com", "[]", 120, "mx1.example.com", ErrNoData},
 		{"neither family", "both", "null.example.com", "[] []", 120, "null.example.com", ErrNoData},
 		{"an underscore is fine", "A", "_x-1.example.com", "[127.0.0.2]", 300, "_x-1.example.com", nil},
 		{"PTR of IPv4", "PTR", "192.0.2.1", "[mx1.example.com]", 300, "1.2.0.192.in-addr.arpa", nil},
 		{"PTR of IPv4 in IPv6", "PTR", "::ffff:192.0.2.1", "[mx1.example.com]", 300, "1.2.0.192.in-addr.arpa", nil},
-		{"PTR of IPv6", "PTR", "2001:db8::1", "[mx1.example.com]", 300, "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa", nil},
+		{
+			"PTR of IPv6", "PTR", "2001:db8::1", "[mx1.example.com]", 300,
+			"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa", nil,
+		},
 		{"a TTL is capped at a day", "A", "long.example.com", "[192.0.2.10]", 86400, "long.example.com", nil},
 		{"the root is a name", "A", ".", "[]", 60, ".", ErrNoData},
 		{"the empty name is none", "A", "", "[]", 0, "", ErrBadName},
@@ -182,7 +206,10 @@ func TestFaultsOfServers(t *testing.T) {
 		tcp   int
 	}{
 		{"a truncated reply is asked for again over TCP", dnstest.Fault{Truncate: true}, "[192.0.2.1]", nil, "", 1, 1},
-		{"a question in another case is asked again over TCP", dnstest.Fault{OtherCase: true}, "[192.0.2.1]", nil, "", 1, 1},
+		{
+			"a question in another case is asked again over TCP", dnstest.Fault{OtherCase: true}, "[192.0.2.1]", nil,
+			"", 1, 1,
+		},
 		{"SERVFAIL is tried again", dnstest.Fault{Rcode: "SERVFAIL", Times: 1}, "[192.0.2.1]", nil, "", 2, 0},
 		{"SERVFAIL for good", dnstest.Fault{Rcode: "SERVFAIL"}, "[]", ErrServer, "SERVFAIL", 3, 0},
 		{"REFUSED for good", dnstest.Fault{Rcode: "REFUSED"}, "[]", ErrServer, "REFUSED", 3, 0},
@@ -209,7 +236,9 @@ func TestFaultsOfServers(t *testing.T) {
 				t.Errorf("got %s, %v; want %s, %v", got, err, tt.want, tt.err)
 			}
 			var e *Error
-			if errors.As(err, &e) && (e.Rcode != tt.rcode || e.Server != s.Addr() || e.Name != "mx1.example.com" || e.Type != "A" || !Temporary(err)) {
+			if errors.As(err, &e) &&
+				(e.Rcode != tt.rcode || e.Server != s.Addr() || e.Name != "mx1.example.com" || e.Type != "A" ||
+					!Temporary(err)) {
 				t.Errorf("got %#v", e)
 			}
 			if n := s.Count("mx1.example.com", "A"); n.UDP != tt.udp || n.TCP != tt.tcp {
@@ -286,7 +315,8 @@ func TestAServerThatFailsIsAskedLast(t *testing.T) {
 			t.Fatalf("%s: %v", step.name, err)
 		}
 		if bad.Total() != step.ofBad || good.Total() != step.ofGood {
-			t.Errorf("%s: asked %d and %d times, want %d and %d", step.name, bad.Total(), good.Total(), step.ofBad, step.ofGood)
+			t.Errorf("%s: asked %d and %d times, want %d and %d", step.name, bad.Total(), good.Total(), step.ofBad,
+				step.ofGood)
 		}
 	}
 }
@@ -415,13 +445,15 @@ func TestNetShapedAdapter(t *testing.T) {
 	if texts, err := n.LookupTXT(ctx, "example.com."); len(texts) != 2 || err != nil {
 		t.Errorf("got %q, %v", texts, err)
 	}
-	if mx, err := n.LookupMX(ctx, "example.com"); len(mx) != 3 || *mx[0] != (net.MX{Host: "mx1.example.com.", Pref: 10}) || err != nil {
+	if mx, err := n.LookupMX(ctx, "example.com"); len(mx) != 3 ||
+		*mx[0] != (net.MX{Host: "mx1.example.com.", Pref: 10}) || err != nil {
 		t.Errorf("got %v, %v", mx, err)
 	}
 	if mx, err := n.LookupMX(ctx, "null.example.com"); len(mx) != 1 || mx[0].Host != "." || err != nil {
 		t.Errorf("got %v, %v", mx, err)
 	}
-	if ips, err := n.LookupIPAddr(ctx, "mx1.example.com"); fmt.Sprint(ips) != "[{2001:db8::1 } {192.0.2.1 }]" || err != nil {
+	if ips, err := n.LookupIPAddr(ctx, "mx1.example.com"); fmt.Sprint(ips) != "[{2001:db8::1 } {192.0.2.1 }]" ||
+		err != nil {
 		t.Errorf("got %v, %v", ips, err)
 	}
 	if ips, err := n.LookupIPAddr(ctx, "192.0.2.77"); fmt.Sprint(ips) != "[{192.0.2.77 }]" || err != nil {
@@ -443,7 +475,8 @@ func TestNetShapedAdapter(t *testing.T) {
 		{"no address to look up", second(n.LookupAddr(ctx, "nonsense")), false, false, false},
 	} {
 		var e *net.DNSError
-		if !errors.As(tt.err, &e) || e.IsNotFound != tt.notFound || e.IsTemporary != tt.temporary || e.IsTimeout != tt.timeout {
+		if !errors.As(tt.err, &e) || e.IsNotFound != tt.notFound || e.IsTemporary != tt.temporary ||
+			e.IsTimeout != tt.timeout {
 			t.Errorf("%s: got %#v", tt.name, tt.err)
 		}
 	}
@@ -486,7 +519,8 @@ func TestSystemServers(t *testing.T) {
 	if got := systemServers(path); !slices.Equal(got, []string{"127.0.0.1:53"}) {
 		t.Errorf("no file: got %q", got)
 	}
-	if err := os.WriteFile(path, []byte("search x\nnameserver 192.0.2.53\nnameserver nonsense\nnameserver 2001:db8::53\n"), 0o600); err != nil {
+	if err := os.WriteFile(path,
+		[]byte("search x\nnameserver 192.0.2.53\nnameserver nonsense\nnameserver 2001:db8::53\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if got := systemServers(path); !slices.Equal(got, []string{"192.0.2.53:53", "[2001:db8::53]:53"}) {

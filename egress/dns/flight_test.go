@@ -72,7 +72,9 @@ func TestAFailureIsRememberedForAMoment(t *testing.T) {
 }
 
 func TestTheCacheIsBounded(t *testing.T) {
-	s := dnstest.Start(t, "*.example. 300 IN TXT \""+strings.Repeat("x", 200)+"\" \""+strings.Repeat("y", 200)+"\" \""+strings.Repeat("z", 250)+"\"\n")
+	s := dnstest.Start(t,
+		"*.example. 300 IN TXT \""+strings.Repeat("x", 200)+"\" \""+strings.Repeat("y", 200)+"\" \""+
+			strings.Repeat("z", 250)+"\"\n")
 	r := resolver(t, Config{CacheSize: 64}, s)
 	for i := range 300 {
 		if _, _, err := ask(r, "TXT", fmt.Sprintf("n%d.example", i)); err != nil {

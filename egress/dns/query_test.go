@@ -22,10 +22,12 @@ func TestAQueryIsRandomInIDAndCaseAndAsksForWhatWasMeant(t *testing.T) {
 			t.Fatal(err)
 		}
 		opt := m.IsEdns0()
-		if len(m.Question) != 1 || !m.RecursionDesired || !m.AuthenticatedData || opt == nil || opt.UDPSize() != ednsSize || opt.Do() {
+		if len(m.Question) != 1 || !m.RecursionDesired || !m.AuthenticatedData || opt == nil ||
+			opt.UDPSize() != ednsSize || opt.Do() {
 			t.Fatalf("got %v", &m)
 		}
-		if got := m.Question[0]; !strings.EqualFold(got.Name, "mail-exchanger.of.example.com.") || got.Qtype != wire.TypeMX || got.Qclass != wire.ClassINET {
+		if got := m.Question[0]; !strings.EqualFold(got.Name, "mail-exchanger.of.example.com.") ||
+			got.Qtype != wire.TypeMX || got.Qclass != wire.ClassINET {
 			t.Fatalf("got %v", got)
 		}
 		ids[m.Id], names[m.Question[0].Name] = true, true
@@ -80,17 +82,28 @@ func TestWhatARepliesMeans(t *testing.T) {
 	}{
 		{"records", func(m *wire.Msg) { m.Answer = records("example.com. 300 IN MX 1 a.") }, nil, nil, "", 300, 1},
 		{"records of other owners, types and classes do not count", func(m *wire.Msg) {
-			m.Answer = records("example.com. 300 IN MX 1 a.", "example.org. 1 IN MX 1 b.", "example.com. 1 IN A 192.0.2.1", "example.com. 1 CH MX 1 c.")
+			m.Answer = records("example.com. 300 IN MX 1 a.", "example.org. 1 IN MX 1 b.",
+				"example.com. 1 IN A 192.0.2.1", "example.com. 1 CH MX 1 c.")
 		}, nil, nil, "", 300, 1},
-		{"a TTL with the top bit set is 0", func(m *wire.Msg) { m.Answer = records("example.com. 4294967295 IN MX 1 a.") }, nil, nil, "", 0, 1},
-		{"no such record, with the SOA's minimum", func(m *wire.Msg) { m.Ns = records(soa) }, nil, ErrNoData, "", 60, 0},
+		{"a TTL with the top bit set is 0", func(m *wire.Msg) {
+			m.Answer = records("example.com. 4294967295 IN MX 1 a.")
+		}, nil, nil, "", 0, 1},
+		{"no such record, with the SOA's minimum", func(m *wire.Msg) {
+			m.Ns = records(soa)
+		}, nil, ErrNoData, "", 60, 0},
 		{"no such record without SOA is not to be kept", func(m *wire.Msg) {}, nil, ErrNoData, "", 0, 0},
-		{"no such domain", func(m *wire.Msg) { m.Rcode, m.Ns = wire.RcodeNameError, records(soa) }, nil, ErrNXDomain, "", 60, 0},
+		{"no such domain", func(m *wire.Msg) {
+			m.Rcode, m.Ns = wire.RcodeNameError, records(soa)
+		}, nil, ErrNXDomain, "", 60, 0},
 		{"a CNAME whose target has no such record", func(m *wire.Msg) {
 			m.Answer, m.Ns = records("example.com. 300 IN CNAME a.example.com."), records(soa)
 		}, nil, ErrNoData, "", 60, 0},
-		{"a CNAME left to us", func(m *wire.Msg) { m.Answer = records("example.com. 300 IN CNAME A.example.com.") }, nil, nil, "a.example.com", 300, 0},
-		{"a CNAME to what is no name", func(m *wire.Msg) { m.Answer = records(`example.com. 300 IN CNAME a\.b.example.com.`) }, ErrBadReply, nil, "", 0, 0},
+		{"a CNAME left to us", func(m *wire.Msg) {
+			m.Answer = records("example.com. 300 IN CNAME A.example.com.")
+		}, nil, nil, "a.example.com", 300, 0},
+		{"a CNAME to what is no name", func(m *wire.Msg) {
+			m.Answer = records(`example.com. 300 IN CNAME a\.b.example.com.`)
+		}, ErrBadReply, nil, "", 0, 0},
 		{"CNAMEs in any order", func(m *wire.Msg) {
 			m.Answer = records("b. 300 IN MX 1 mx.", "a. 20 IN CNAME b.", "example.com. 30 IN CNAME a.")
 		}, nil, nil, "", 20, 1},
@@ -109,8 +122,12 @@ func TestWhatARepliesMeans(t *testing.T) {
 		{"another opcode", func(m *wire.Msg) { m.Opcode = wire.OpcodeNotify }, errForeign, nil, "", 0, 0},
 		{"no response", func(m *wire.Msg) { m.Response = false }, errForeign, nil, "", 0, 0},
 		{"no question", func(m *wire.Msg) { m.Question = nil }, errForeign, nil, "", 0, 0},
-		{"no question and FORMERR", func(m *wire.Msg) { m.Question, m.Rcode = nil, wire.RcodeFormatError }, errNoEDNS, nil, "", 0, 0},
-		{"two questions", func(m *wire.Msg) { m.Question = append(m.Question, m.Question[0]) }, errForeign, nil, "", 0, 0},
+		{"no question and FORMERR", func(m *wire.Msg) {
+			m.Question, m.Rcode = nil, wire.RcodeFormatError
+		}, errNoEDNS, nil, "", 0, 0},
+		{"two questions", func(m *wire.Msg) {
+			m.Question = append(m.Question, m.Question[0])
+		}, errForeign, nil, "", 0, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			q, err := newQuery("example.com", wire.TypeMX, true, false)
@@ -122,7 +139,8 @@ func TestWhatARepliesMeans(t *testing.T) {
 			if errors.As(err, &f) {
 				err = f.kind
 			}
-			if !errors.Is(err, tt.want) || !errors.Is(got.kind, tt.kind) || got.next != tt.next || len(got.mx) != tt.hosts {
+			if !errors.Is(err, tt.want) || !errors.Is(got.kind, tt.kind) || got.next != tt.next ||
+				len(got.mx) != tt.hosts {
 				t.Errorf("got %+v, %v", got, err)
 			}
 			if err == nil && int(got.ttl.Seconds()) != tt.ttl {
@@ -153,10 +171,14 @@ func FuzzReply(f *testing.F) {
 	types := []uint16{wire.TypeMX, wire.TypeA, wire.TypeAAAA, wire.TypeTXT, wire.TypePTR}
 	for i, qtype := range types {
 		for _, text := range []string{
-			"example.com. 300 IN MX 10 mx.example.com.", "example.com. 300 IN A 192.0.2.1", "example.com. 300 IN AAAA 2001:db8::1",
-			`example.com. 300 IN TXT "v=spf1 \"\200" "-all"`, "example.com. 300 IN PTR mx.example.com.", "example.com. 300 IN CNAME a.example.com.",
+			"example.com. 300 IN MX 10 mx.example.com.", "example.com. 300 IN A 192.0.2.1",
+			"example.com. 300 IN AAAA 2001:db8::1",
+			`example.com. 300 IN TXT "v=spf1 \"\200" "-all"`, "example.com. 300 IN PTR mx.example.com.",
+			"example.com. 300 IN CNAME a.example.com.",
 		} {
-			f.Add(uint8(i), replyTo(fixed(qtype), func(m *wire.Msg) { m.Answer = records(text, "a.example.com. 1 IN CNAME example.com.") }))
+			f.Add(uint8(i), replyTo(fixed(qtype), func(m *wire.Msg) {
+				m.Answer = records(text, "a.example.com. 1 IN CNAME example.com.")
+			}))
 		}
 		f.Add(uint8(i), replyTo(fixed(qtype), func(m *wire.Msg) {
 			m.Rcode, m.Ns = wire.RcodeNameError, records("com. 300 IN SOA a. b. 1 2 3 4 5")
@@ -176,7 +198,8 @@ func FuzzReply(f *testing.F) {
 			}
 			return
 		}
-		if !bytes.EqualFold(raw[headerSize:headerSize+len(q.question)], q.question) || !bytes.Equal(raw[:2], q.raw[:2]) {
+		if !bytes.EqualFold(raw[headerSize:headerSize+len(q.question)], q.question) ||
+			!bytes.Equal(raw[:2], q.raw[:2]) {
 			t.Fatal("a reply to another question was believed")
 		}
 		n := len(got.mx) + len(got.ips) + len(got.texts)
@@ -199,7 +222,9 @@ func FuzzReply(f *testing.F) {
 
 // FuzzName holds that canonical is idempotent and that what it admits makes a question with exactly that name.
 func FuzzName(f *testing.F) {
-	for _, s := range []string{"example.com", "EXAMPLE.com.", ".", "", "..", "a..b", `a\.b`, "_dmarc.x", strings.Repeat("a.", 126) + "a"} {
+	for _, s := range []string{
+		"example.com", "EXAMPLE.com.", ".", "", "..", "a..b", `a\.b`, "_dmarc.x", strings.Repeat("a.", 126) + "a",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -83,7 +83,10 @@ const (
 func (c Config) Validate() error {
 	for i, s := range c.Servers {
 		if a, err := netip.ParseAddrPort(s); err != nil || a.Port() == 0 || a.Addr().IsUnspecified() {
-			return &mail.FieldError{Field: "servers[" + strconv.Itoa(i) + "]", Reason: strconv.Quote(s) + " is not an IP address and a port"}
+			return &mail.FieldError{
+				Field:  "servers[" + strconv.Itoa(i) + "]",
+				Reason: strconv.Quote(s) + " is not an IP address and a port",
+			}
 		}
 	}
 	for _, f := range []struct {

@@ -202,7 +202,9 @@ func parseAction(words []string) (Action, error) {
 		d, err := parseTime(words[3])
 		return Action{Kind: Slower, Percent: n, For: d}, err
 	}
-	return Action{}, fmt.Errorf("%q is no action: slower N%% for TIME, fewer sessions, suspend TIME, nothing", strings.Join(words, " "))
+	return Action{},
+		fmt.Errorf("%q is no action: slower N%% for TIME, fewer sessions, suspend TIME, nothing",
+			strings.Join(words, " "))
 }
 
 func parseTime(s string) (time.Duration, error) {

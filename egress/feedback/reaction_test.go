@@ -17,22 +17,54 @@ func TestWhatTheBigProvidersSayIsReactedTo(t *testing.T) {
 		text     string
 		want     string
 	}{
-		{"google", 421, [2]uint16{7, 28}, "our system has detected an unusual rate of unsolicited mail originating from your ip address.", "slower 50% for 10m0s"},
+		{
+			"google", 421, [2]uint16{7, 28},
+			"our system has detected an unusual rate of unsolicited mail originating from your ip address.",
+			"slower 50% for 10m0s",
+		},
 		{"google", 421, [2]uint16{7, 0}, "ip address has been temporarily rate limited.", "slower 50% for 10m0s"},
-		{"google", 450, [2]uint16{2, 1}, "the user you are trying to contact is receiving mail at a rate that prevents additional messages: message rate limit", "nothing"},
-		{"google", 421, [2]uint16{7, 28}, "gmail has detected an unusual rate of unsolicited mail containing one of your url domains.", "nothing"},
+		{
+			"google", 450, [2]uint16{2, 1},
+			"the user you are trying to contact is receiving mail at a rate that prevents additional messages: " +
+				"message rate limit", "nothing",
+		},
+		{
+			"google", 421, [2]uint16{7, 28},
+			"gmail has detected an unusual rate of unsolicited mail containing one of your url domains.", "nothing",
+		},
 		{"google", 550, [2]uint16{7, 28}, "unusual rate", "nothing"},
-		{"microsoft365", 451, [2]uint16{7, 500}, "server busy. please try again later from [192.0.2.1].", "slower 50% for 10m0s"},
-		{"microsoft365", 451, [2]uint16{7, 652}, "the mail server [192.0.2.1] has exceeded the maximum number of connections.", "fewer sessions"},
-		{"outlook", 451, [2]uint16{7, 650}, "the mail server [192.0.2.1] has been temporarily rate limited due to ip reputation.", "slower 50% for 30m0s"},
-		{"outlook", 421, [2]uint16{}, "rp-001 (snt004-mc1f43) unfortunately, some messages from 192.0.2.1 weren't sent.", "slower 50% for 30m0s"},
+		{
+			"microsoft365", 451, [2]uint16{7, 500}, "server busy. please try again later from [192.0.2.1].",
+			"slower 50% for 10m0s",
+		},
+		{
+			"microsoft365", 451, [2]uint16{7, 652},
+			"the mail server [192.0.2.1] has exceeded the maximum number of connections.", "fewer sessions",
+		},
+		{
+			"outlook", 451, [2]uint16{7, 650},
+			"the mail server [192.0.2.1] has been temporarily rate limited due to ip reputation.",
+			"slower 50% for 30m0s",
+		},
+		{
+			"outlook", 421, [2]uint16{},
+			"rp-001 (snt004-mc1f43) unfortunately, some messages from 192.0.2.1 weren't sent.", "slower 50% for 30m0s",
+		},
 		{"mx.example", 421, [2]uint16{}, "rp-001", "nothing"},
-		{"yahoo", 421, [2]uint16{7, 0}, "[tss04] messages from 192.0.2.1 temporarily deferred due to unexpected volume or user complaints", "slower 50% for 30m0s"},
-		{"yahoo", 421, [2]uint16{7, 1}, "[ts03] all messages from 192.0.2.1 will be permanently deferred", "suspend 15m0s"},
+		{
+			"yahoo", 421, [2]uint16{7, 0},
+			"[tss04] messages from 192.0.2.1 temporarily deferred due to unexpected volume or user complaints",
+			"slower 50% for 30m0s",
+		},
+		{
+			"yahoo", 421, [2]uint16{7, 1}, "[ts03] all messages from 192.0.2.1 will be permanently deferred",
+			"suspend 15m0s",
+		},
 		{"mx.example", 421, [2]uint16{7, 0}, "mx.example error: too many connections from 192.0.2.1", "fewer sessions"},
 		{"mx.example", 450, [2]uint16{7, 1}, "<x>: recipient address rejected: greylisted", "nothing"},
 	} {
-		got, ok := Shipped().Match(c.site, c.code, mail.EnhancedCode{Subject: c.enhanced[0], Detail: c.enhanced[1]}, c.text)
+		got, ok := Shipped().Match(c.site, c.code, mail.EnhancedCode{Subject: c.enhanced[0], Detail: c.enhanced[1]},
+			c.text)
 		if got.String() != c.want || ok != (c.want != "nothing") {
 			t.Errorf("%s %d %q: got %s, want %s", c.site, c.code, c.text, got, c.want)
 		}
@@ -56,7 +88,8 @@ func TestTheFirstRuleThatMatchesCounts(t *testing.T) {
 	if a, ok := table.Match("a", 450, mail.EnhancedCode{}, "just one thing"); ok {
 		t.Errorf("got %v", a)
 	}
-	if a, ok := table.Match("b", 450, mail.EnhancedCode{}, "just one thing"); !ok || a != (Action{Kind: Suspend, For: 5 * time.Minute}) {
+	if a, ok := table.Match("b", 450, mail.EnhancedCode{}, "just one thing"); !ok ||
+		a != (Action{Kind: Suspend, For: 5 * time.Minute}) {
 		t.Errorf("got %v", a)
 	}
 	if _, ok := (*Table)(nil).Match("b", 450, mail.EnhancedCode{}, ""); ok {

@@ -59,7 +59,9 @@ func (c Config) Validate() error {
 	}
 	for i, name := range c.Self {
 		if !isHostName(strings.TrimSuffix(name, ".")) {
-			return &mail.FieldError{Field: "self[" + strconv.Itoa(i) + "]", Reason: strconv.Quote(name) + " is no host name"}
+			return &mail.FieldError{
+				Field: "self[" + strconv.Itoa(i) + "]", Reason: strconv.Quote(name) + " is no host name",
+			}
 		}
 	}
 	for i, a := range c.SelfAddrs {
@@ -135,7 +137,10 @@ func New(c Config) (*Finder, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	f := &Finder{cfg: c, self: make(map[string]bool), selfAddrs: make(map[netip.Addr]bool), sets: cache.New[string, *kept](c.CacheSize)}
+	f := &Finder{
+		cfg: c, self: make(map[string]bool), selfAddrs: make(map[netip.Addr]bool),
+		sets: cache.New[string, *kept](c.CacheSize),
+	}
 	f.providers.Store(c.Providers)
 	for _, name := range c.Self {
 		f.self[canonical(name)] = true
@@ -217,7 +222,9 @@ func (f *Finder) find(ctx context.Context, domain string) (*kept, error) {
 	case err != nil:
 		return nil, dnsFailed(domain, err)
 	case len(records) == 1 && records[0].Host == ".":
-		return nil, mail.Refuse(556, 1, 10, "Destination domain does not accept mail", "null mx", errors.New(domain+" has a null MX"))
+		return nil,
+			mail.Refuse(556, 1, 10, "Destination domain does not accept mail", "null mx",
+				errors.New(domain+" has a null MX"))
 	default:
 		hosts = usable(records)
 	}

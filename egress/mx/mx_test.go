@@ -150,7 +150,8 @@ func text(s Set, err error) string {
 		if !errors.As(err, &r) {
 			return "not a Refusal: " + err.Error()
 		}
-		return fmt.Sprintf("%d %d.%d.%d", r.Reply.Code, r.Reply.Class(), r.Reply.Enhanced.Subject, r.Reply.Enhanced.Detail)
+		return fmt.Sprintf("%d %d.%d.%d", r.Reply.Code, r.Reply.Class(), r.Reply.Enhanced.Subject,
+			r.Reply.Enhanced.Detail)
 	}
 	var b strings.Builder
 	for i, h := range s.Hosts {
@@ -173,24 +174,45 @@ func TestHosts(t *testing.T) {
 		want   string
 		ttl    time.Duration
 	}{
-		{"hosts come by preference, the Site is sorted by name", "plain.example", "10:mx1.example 20:mx2.example = mx1.example,mx2.example", 100},
-		{"the case and the last dot of the domain do not matter", "PLAIN.example.", "10:mx1.example 20:mx2.example = mx1.example,mx2.example", 100},
-		{"a domain without MX records is its own host", "implicit.example", "0:implicit.example = implicit.example", 100},
-		{"a domain that is a CNAME has the target's hosts", "aliased.example", "10:mx1.example 20:mx2.example = mx1.example,mx2.example", 100},
+		{
+			"hosts come by preference, the Site is sorted by name", "plain.example",
+			"10:mx1.example 20:mx2.example = mx1.example,mx2.example", 100,
+		},
+		{
+			"the case and the last dot of the domain do not matter", "PLAIN.example.",
+			"10:mx1.example 20:mx2.example = mx1.example,mx2.example", 100,
+		},
+		{
+			"a domain without MX records is its own host", "implicit.example", "0:implicit.example = implicit.example",
+			100,
+		},
+		{
+			"a domain that is a CNAME has the target's hosts", "aliased.example",
+			"10:mx1.example 20:mx2.example = mx1.example,mx2.example", 100,
+		},
 		{"a domain without MX records and addresses has no mail host", "bare.example", "550 5.1.2", 0},
 		{"a domain that does not exist", "nx.example", "550 5.1.2", 0},
 		{"a null MX", "null.example", "556 5.1.10", 0},
 		{"a null MX beside others is passed over", "nullplus.example", "10:mx1.example = mx1.example", 300},
 		{"an MX host that is a CNAME is followed", "cnamed.example", "10:mxalias.example = mxalias.example", 300},
-		{"an MX host that does not exist is skipped and stays in the Site", "half.example", "20:mx2.example = mx2.example,nowhere.example", 100},
+		{
+			"an MX host that does not exist is skipped and stays in the Site", "half.example",
+			"20:mx2.example = mx2.example,nowhere.example", 100,
+		},
 		{"no MX host exists", "dead.example", "451 4.4.4", 0},
-		{"MX hosts that are addresses, localhost and garbage are skipped, doubles too", "garbage.example", "8:mx2.example = mx2.example", 100},
+		{
+			"MX hosts that are addresses, localhost and garbage are skipped, doubles too", "garbage.example",
+			"8:mx2.example = mx2.example", 100,
+		},
 		{"nothing but such", "allgarbage.example", "451 4.4.4", 0},
 		{"our own name is best", "us.example", "554 5.4.6", 0},
 		{"our own name shares the best preference", "share.example", "554 5.4.6", 0},
 		{"our own address is best", "byaddr.example", "554 5.4.6", 0},
 		{"the domain itself is ourselves", "theirname.example", "554 5.4.6", 0},
-		{"hosts as good as we or worse are dropped", "backup.example", "5:mx1.example = mx1.example,mx2.example,mx3.example,us1.example", 100},
+		{
+			"hosts as good as we or worse are dropped", "backup.example",
+			"5:mx1.example = mx1.example,mx2.example,mx3.example,us1.example", 100,
+		},
 		{"the only better host does not exist", "deadus.example", "451 4.4.4", 0},
 		{"the DNS fails", "failing.example", "451 4.4.3", 0},
 		{"the DNS fails for one host", "partfail.example", "20:mx2.example = mx2.example,sick.example", 60},
@@ -198,9 +220,18 @@ func TestHosts(t *testing.T) {
 		{"the DNS fails for the domain's own address", "sickimplicit.example", "451 4.4.3", 0},
 		{"the MX records' TTL counts", "short.example", "10:mx1.example = mx1.example", 20},
 		{"the addresses' TTL counts", "shorthost.example", "10:brief.example = brief.example", 10},
-		{"all hosts of one provider", "g.example", "5:gmail-smtp-in.l.google.com 10:aspmx2.googlemail.com = google", 60},
-		{"a host of another is no provider", "gmixed.example", "5:gmail-smtp-in.l.google.com 10:mx1.example = gmail-smtp-in.l.google.com,mx1.example", 60},
-		{"a suffix is only that at the end", "gfake.example", "5:google.com.evil.example = google.com.evil.example", 100},
+		{
+			"all hosts of one provider", "g.example", "5:gmail-smtp-in.l.google.com 10:aspmx2.googlemail.com = google",
+			60,
+		},
+		{
+			"a host of another is no provider", "gmixed.example",
+			"5:gmail-smtp-in.l.google.com 10:mx1.example = gmail-smtp-in.l.google.com,mx1.example", 60,
+		},
+		{
+			"a suffix is only that at the end", "gfake.example", "5:google.com.evil.example = google.com.evil.example",
+			100,
+		},
 		{"a tenant of a provider", "m365.example", "0:tenant-example.mail.protection.outlook.com = microsoft365", 60},
 		{"a host that is named like a provider", "single.example", "0:google = google.", 60},
 		{"an IPv4 literal", "[192.0.2.5]", "0:[192.0.2.5] = [192.0.2.5]", 86400},
@@ -272,7 +303,8 @@ func TestHostsOfEqualPreferenceAreMixedAndOthersAreNot(t *testing.T) {
 		if site == "" {
 			site = set.Site
 		}
-		if len(set.Hosts) != 4 || set.Hosts[3].Name != "mx4.example" || set.Site != site || site != "mx1.example,mx2.example,mx3.example,mx4.example" {
+		if len(set.Hosts) != 4 || set.Hosts[3].Name != "mx4.example" || set.Site != site ||
+			site != "mx1.example,mx2.example,mx3.example,mx4.example" {
 			t.Fatalf("got %s", text(set, err))
 		}
 		first[set.Hosts[0].Name]++
@@ -313,7 +345,8 @@ func TestASetIsKeptForItsTTL(t *testing.T) {
 		if _, err := w.Hosts(t.Context(), "short.example"); err != nil {
 			t.Fatal(err)
 		}
-		if err := w.dns.SetZone("short.example. 300 IN MX 1 new.example.\nnew.example. 300 IN A 192.0.2.1\n"); err != nil {
+		if err := w.dns.SetZone("short.example. 300 IN MX 1 new.example.\nnew.example. 300 IN A " +
+			"192.0.2.1\n"); err != nil {
 			t.Fatal(err)
 		}
 		w.move(20 * time.Second)
@@ -336,10 +369,16 @@ func TestAddrs(t *testing.T) {
 	}{
 		{"IPv6 comes first", strict, "mx1.example", "[2001:db8::1 192.0.2.1 192.0.2.11]", ""},
 		{"a CNAME is followed", strict, "mxalias.example", "[2001:db8::1 192.0.2.1 192.0.2.11]", ""},
-		{"private addresses only", strict, "lan.example", "451 4.4.1", "lan.example: 10.0.0.1 is private (RFC 1918), which egress.allow_private does not allow"},
+		{
+			"private addresses only", strict, "lan.example", "451 4.4.1",
+			"lan.example: 10.0.0.1 is private (RFC 1918), which egress.allow_private does not allow",
+		},
 		{"private addresses only, and allowed", lax, "lan.example", "[fd00::1 10.0.0.1]", ""},
 		{"private addresses are left out, mapped ones too", strict, "split.example", "[192.0.2.90]", ""},
-		{"no host has the address zero", lax, "zeroaddr.example", "451 4.4.1", "zeroaddr.example: 0.0.0.0 is unspecified (RFC 1122 section 3.2.1.3)"},
+		{
+			"no host has the address zero", lax, "zeroaddr.example", "451 4.4.1",
+			"zeroaddr.example: 0.0.0.0 is unspecified (RFC 1122 section 3.2.1.3)",
+		},
 		{"a host that does not exist", strict, "nowhere.example", "451 4.4.4", "no such domain"},
 		{"the DNS fails", strict, "sick.example", "451 4.4.3", "SERVFAIL"},
 		{"a literal", strict, "[192.0.2.5]", "[192.0.2.5]", ""},
@@ -384,19 +423,26 @@ func TestFixedAddrsAreNotFiltered(t *testing.T) {
 
 func TestNetworksThatAreNotPublic(t *testing.T) {
 	for addr, want := range map[string]string{
-		"192.0.2.1": "", "8.8.8.8": "", "2001:db8::1": "", "100.63.255.255": "", "100.128.0.0": "", "172.15.0.1": "", "172.32.0.1": "",
-		"127.0.0.1": "on loopback", "127.255.0.1": "on loopback", "::1": "on loopback", "::ffff:127.0.0.1": "on loopback",
-		"10.1.2.3": "private (RFC 1918)", "172.16.0.1": "private (RFC 1918)", "172.31.255.255": "private (RFC 1918)", "192.168.1.1": "private (RFC 1918)",
-		"100.64.0.1": "shared address space (RFC 6598)", "100.127.255.255": "shared address space (RFC 6598)",
+		"192.0.2.1": "", "8.8.8.8": "", "2001:db8::1": "", "100.63.255.255": "", "100.128.0.0": "", "172.15.0.1": "",
+		"172.32.0.1": "",
+		"127.0.0.1":  "on loopback", "127.255.0.1": "on loopback", "::1": "on loopback",
+		"::ffff:127.0.0.1": "on loopback",
+		"10.1.2.3":         "private (RFC 1918)", "172.16.0.1": "private (RFC 1918)", "172.31.255.255": "private (RFC 1918)",
+		"192.168.1.1": "private (RFC 1918)",
+		"100.64.0.1":  "shared address space (RFC 6598)", "100.127.255.255": "shared address space (RFC 6598)",
 		"169.254.169.254": "link-local", "fe80::1": "link-local", "fe80::1%eth0": "link-local",
 		"fc00::1": "unique local (RFC 4193)", "fdff::1": "unique local (RFC 4193)",
-		"64:ff9b::10.0.0.1": "private (RFC 1918)", "64:ff9b::8.8.8.8": "", "2002:a00:1::1": "private (RFC 1918)", "2002:808:808::1": "", "::10.0.0.1": "private (RFC 1918)",
+		"64:ff9b::10.0.0.1": "private (RFC 1918)", "64:ff9b::8.8.8.8": "", "2002:a00:1::1": "private (RFC 1918)",
+		"2002:808:808::1": "", "::10.0.0.1": "private (RFC 1918)",
 	} {
 		if kind, never := kindOf(netip.MustParseAddr(addr)); kind != want || never {
 			t.Errorf("%s: got %q, %v; want %q", addr, kind, never, want)
 		}
 	}
-	for _, addr := range []string{"0.0.0.0", "0.1.2.3", "::", "::ffff:0.0.0.0", "224.0.0.1", "239.1.1.1", "255.255.255.255", "ff02::1", "64:ff9b::"} {
+	for _, addr := range []string{
+		"0.0.0.0", "0.1.2.3", "::", "::ffff:0.0.0.0", "224.0.0.1", "239.1.1.1", "255.255.255.255", "ff02::1",
+		"64:ff9b::",
+	} {
 		if kind, never := kindOf(netip.MustParseAddr(addr)); kind == "" || !never {
 			t.Errorf("%s: got %q, %v; want never", addr, kind, never)
 		}
@@ -453,7 +499,10 @@ func TestValidateNamesTheField(t *testing.T) {
 		config Config
 		field  string
 	}{
-		{Config{Resolver: r, Self: []string{"mx1.example.net", "a."}, SelfAddrs: []netip.Addr{netip.IPv6Loopback()}}, ""},
+		{
+			Config{Resolver: r, Self: []string{"mx1.example.net", "a."}, SelfAddrs: []netip.Addr{netip.IPv6Loopback()}},
+			"",
+		},
 		{Config{}, "resolver"},
 		{Config{Resolver: r, Self: []string{"mx1.example.net", ""}}, "self[1]"},
 		{Config{Resolver: r, SelfAddrs: []netip.Addr{{}}}, "self_addrs[0]"},
@@ -488,7 +537,8 @@ func TestOtherProvidersNameASiteAnewThoughItsHostsAreKnown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := ShippedProviders().Over("f", "site ours "+strings.ReplaceAll(string(before.Site), ",", " ")+"\nlimits ours connections=3\n")
+	p, err := ShippedProviders().Over("f",
+		"site ours "+strings.ReplaceAll(string(before.Site), ",", " ")+"\nlimits ours connections=3\n")
 	if err != nil {
 		t.Fatal(err)
 	}

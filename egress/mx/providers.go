@@ -155,7 +155,9 @@ func (r *reading) fill() (line int, err error) {
 		return r.lines["*"], errors.New("limits of * leave something out")
 	}
 	p.others.Spread = max(1, p.others.Spread)
-	bySite := slices.SortedFunc(maps.Keys(p.given), func(a, b mail.Site) int { return cmp.Compare(r.lines[a], r.lines[b]) })
+	bySite := slices.SortedFunc(maps.Keys(p.given), func(a, b mail.Site) int {
+		return cmp.Compare(r.lines[a], r.lines[b])
+	})
 	for _, site := range bySite {
 		l, line := p.given[site], r.lines[site]
 		full := l.or(p.others)
@@ -165,7 +167,9 @@ func (r *reading) fill() (line int, err error) {
 			}
 		}
 		if line > 0 && l.Spread > full.Connections {
-			return line, fmt.Errorf("%q: each owner needs a connection, and there are %d", "spread="+strconv.Itoa(l.Spread), full.Connections)
+			return line,
+				fmt.Errorf("%q: each owner needs a connection, and there are %d", "spread="+strconv.Itoa(l.Spread),
+					full.Connections)
 		}
 		full.Spread = min(full.Spread, full.Connections)
 		if site != "*" {

@@ -51,31 +51,92 @@ func TestProvidersFiles(t *testing.T) {
 		{"the others lack a limit", "limits * connections=1\n", "f:1: limits of * leave something out"},
 		{"a word that is neither", all + "sight a b\n", `f:2: "sight" is neither site nor limits`},
 		{"a line too short", all + "site a\n", `f:2: "site" needs a name and a value`},
-		{"a name with a dot", all + "site a.b .a.example\n", `f:2: "a.b" is no name: lower-case letters, digits and hyphens`},
+		{
+			"a name with a dot", all + "site a.b .a.example\n",
+			`f:2: "a.b" is no name: lower-case letters, digits and hyphens`,
+		},
 		{"a site twice", all + "site a .a.example\nsite a .b.example\n", "f:3: site a is named already"},
 		{"the others as a site", all + "site * .a.example\n", "f:2: site * is named already"},
-		{"a host twice", all + "site a .a.example\nsite b x.example .a.example\n", "f:3: .a.example belongs to site a already"},
-		{"a host in upper case", all + "site a .A.example\n", `f:2: ".A.example" is no host name in lower case, with or without a dot in front`},
-		{"a whole top-level domain", all + "site a .com\n", `f:2: ".com" is no host name in lower case, with or without a dot in front`},
+		{
+			"a host twice", all + "site a .a.example\nsite b x.example .a.example\n",
+			"f:3: .a.example belongs to site a already",
+		},
+		{
+			"a host in upper case", all + "site a .A.example\n",
+			`f:2: ".A.example" is no host name in lower case, with or without a dot in front`,
+		},
+		{
+			"a whole top-level domain", all + "site a .com\n",
+			`f:2: ".com" is no host name in lower case, with or without a dot in front`,
+		},
 		{"limits of no site", all + "limits b idle=3s\n", "f:2: no site b"},
-		{"limits of hosts", all + "limits mx2.a.example,mx1.a.example idle=3s\nlimits [192.0.2.1] idle=3s\nlimits localhost. idle=3s\n", ""},
-		{"limits of next hops", all + "limits lmtp://store.example:24 idle=3s\nlimits lmtp+unix:/run/x idle=3s\nlimits smtp://[2001:db8::1]:26 idle=3s\n", ""},
-		{"limits of the same hosts", all + "limits a.example,b.example idle=3s\nlimits b.example,a.example idle=3s\n", "f:3: limits of a.example,b.example stand in line 2 already"},
-		{"limits of a host of a site", all + "site a .a.example\nlimits mx.a.example idle=3s\n", "f:3: mx.a.example is of site a"},
-		{"limits of a host in upper case", all + "limits Mx.a.example idle=3s\n", `f:2: "Mx.a.example" names no Site: want a site of this file, host names in lower case with commas, or a next hop`},
-		{"limits of no literal", all + "limits [192.0.2] idle=3s\n", `f:2: "[192.0.2]" is no address literal, such as [192.0.2.1] or [IPv6:2001:db8::1]`},
-		{"limits of no next hop", all + "limits ftp://a.example idle=3s\n", `f:2: "ftp://a.example" is no next hop: want smtp://HOST:PORT, smtps://, submission://, lmtp:// or lmtp+unix:/PATH`},
-		{"limits of a next hop with a path", all + "limits smtp://a.example/x idle=3s\n", `f:2: "smtp://a.example/x" is no next hop: want smtp://HOST:PORT, smtps://, submission://, lmtp:// or lmtp+unix:/PATH`},
-		{"limits of no socket", all + "limits lmtp+unix:x idle=3s\n", `f:2: "lmtp+unix:x": the path of a socket begins with a slash`},
-		{"limits of no digest", all + "limits a.example,+31,12 idle=3s\n", `f:2: "a.example,+31,12" names no Site: see millrace cluster status`},
-		{"no spread", all + "site a .a.example\nlimits a spread=0\n", `f:3: "spread=0": not a number from 1 to 1000000`},
-		{"more owners than connections", all + "site a .a.example\nlimits a connections=2 spread=3\n", `f:3: "spread=3": each owner needs a connection, and there are 2`},
-		{"more owners than connections of the others", "limits * connections=2 messages=2 idle=3s age=4s spread=3\n", `f:1: "spread=3": each owner needs a connection, and there are 2`},
+		{
+			"limits of hosts",
+			all + "limits mx2.a.example,mx1.a.example idle=3s\nlimits [192.0.2.1] idle=3s\nlimits localhost. idle=3s\n",
+			"",
+		},
+		{
+			"limits of next hops",
+			all +
+				"limits lmtp://store.example:24 idle=3s\nlimits lmtp+unix:/run/x idle=3s\nlimits " +
+				"smtp://[2001:db8::1]:26 idle=3s\n", "",
+		},
+		{
+			"limits of the same hosts",
+			all + "limits a.example,b.example idle=3s\nlimits b.example,a.example idle=3s\n",
+			"f:3: limits of a.example,b.example stand in line 2 already",
+		},
+		{
+			"limits of a host of a site", all + "site a .a.example\nlimits mx.a.example idle=3s\n",
+			"f:3: mx.a.example is of site a",
+		},
+		{
+			"limits of a host in upper case", all + "limits Mx.a.example idle=3s\n",
+			`f:2: "Mx.a.example" names no Site: want a site of this file, host names in lower case with commas, or a next hop`,
+		},
+		{
+			"limits of no literal", all + "limits [192.0.2] idle=3s\n",
+			`f:2: "[192.0.2]" is no address literal, such as [192.0.2.1] or [IPv6:2001:db8::1]`,
+		},
+		{
+			"limits of no next hop", all + "limits ftp://a.example idle=3s\n",
+			`f:2: "ftp://a.example" is no next hop: want smtp://HOST:PORT, smtps://, submission://, lmtp:// or lmtp+unix:/PATH`,
+		},
+		{
+			"limits of a next hop with a path", all + "limits smtp://a.example/x idle=3s\n",
+			`f:2: "smtp://a.example/x" is no next hop: want smtp://HOST:PORT, smtps://, submission://, lmtp:// or lmtp+unix:/PATH`,
+		},
+		{
+			"limits of no socket", all + "limits lmtp+unix:x idle=3s\n",
+			`f:2: "lmtp+unix:x": the path of a socket begins with a slash`,
+		},
+		{
+			"limits of no digest", all + "limits a.example,+31,12 idle=3s\n",
+			`f:2: "a.example,+31,12" names no Site: see millrace cluster status`,
+		},
+		{
+			"no spread", all + "site a .a.example\nlimits a spread=0\n",
+			`f:3: "spread=0": not a number from 1 to 1000000`,
+		},
+		{
+			"more owners than connections", all + "site a .a.example\nlimits a connections=2 spread=3\n",
+			`f:3: "spread=3": each owner needs a connection, and there are 2`,
+		},
+		{
+			"more owners than connections of the others", "limits * connections=2 messages=2 idle=3s age=4s spread=3\n",
+			`f:1: "spread=3": each owner needs a connection, and there are 2`,
+		},
 		{"limits twice", all + all, "f:2: limits of * stand in line 1 already"},
 		{"an unknown limit", all + "site a .a.example\nlimits a colour=3\n", `f:3: "colour=3": no such limit`},
 		{"a limit twice", "limits * idle=3s idle=4s\n", `f:1: "idle=4s": given twice`},
-		{"a rate of nothing", "limits * message_rate=0/s\n", `f:1: "message_rate=0/s": not a number from 1 to 1000000 per s, m or h, such as 30/m`},
-		{"a rate without its unit", "limits * connect_rate=5\n", `f:1: "connect_rate=5": not a number from 1 to 1000000 per s, m or h, such as 30/m`},
+		{
+			"a rate of nothing", "limits * message_rate=0/s\n",
+			`f:1: "message_rate=0/s": not a number from 1 to 1000000 per s, m or h, such as 30/m`,
+		},
+		{
+			"a rate without its unit", "limits * connect_rate=5\n",
+			`f:1: "connect_rate=5": not a number from 1 to 1000000 per s, m or h, such as 30/m`,
+		},
 		{"a number of nothing", "limits * connections=0\n", `f:1: "connections=0": not a number from 1 to 1000000`},
 		{"a limit without value", "limits * messages\n", `f:1: "messages": not a number from 1 to 1000000`},
 		{"a duration without unit", "limits * idle=3\n", `f:1: "idle=3": not a duration from 1s to 24h`},
@@ -94,17 +155,27 @@ func TestProvidersFiles(t *testing.T) {
 }
 
 func TestASiteTakesFromTheOthersWhatItLeavesOut(t *testing.T) {
-	p, err := ParseProviders("f", "site a .a.example mx.b.example\nlimits a messages=7 message_rate=30/m\nlimits * connections=1 messages=2 idle=3s age=4s connect_rate=2/s connect_burst=5 spread=1\n")
+	p, err := ParseProviders("f",
+		"site a .a.example mx.b.example\nlimits a messages=7 message_rate=30/m\nlimits * connections=1 messages=2 "+
+			"idle=3s age=4s connect_rate=2/s connect_burst=5 spread=1\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := p.Limits("a"), (Limits{Connections: 1, Messages: 7, Idle: 3 * time.Second, Age: 4 * time.Second, MessageRate: 0.5, ConnectRate: 2, ConnectBurst: 5, Spread: 1}); got != want {
+	if got, want := p.Limits("a"), (Limits{
+		Connections: 1, Messages: 7, Idle: 3 * time.Second, Age: 4 * time.Second, MessageRate: 0.5, ConnectRate: 2,
+		ConnectBurst: 5, Spread: 1,
+	}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got, want := p.Limits("elsewhere"), (Limits{Connections: 1, Messages: 2, Idle: 3 * time.Second, Age: 4 * time.Second, ConnectRate: 2, ConnectBurst: 5, Spread: 1}); got != want {
+	if got, want := p.Limits("elsewhere"), (Limits{
+		Connections: 1, Messages: 2, Idle: 3 * time.Second, Age: 4 * time.Second, ConnectRate: 2, ConnectBurst: 5,
+		Spread: 1,
+	}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	for host, want := range map[string]mail.Site{"x.a.example": "a", "a.example": "", "mx.b.example": "a", "x.mx.b.example": ""} {
+	for host, want := range map[string]mail.Site{
+		"x.a.example": "a", "a.example": "", "mx.b.example": "a", "x.mx.b.example": "",
+	} {
 		if got := p.provider(host); got != want {
 			t.Errorf("%s: got %q, want %q", host, got, want)
 		}
@@ -112,12 +183,16 @@ func TestASiteTakesFromTheOthersWhatItLeavesOut(t *testing.T) {
 }
 
 func TestASitesFileGoesOverWhatIsShipped(t *testing.T) {
-	base, err := ParseProviders("f", "site a .a.example\nsite b .b.example\nlimits a messages=7\nlimits b connections=9\nlimits * connections=5 messages=2 idle=3s age=4s\n")
+	base, err := ParseProviders("f",
+		"site a .a.example\nsite b .b.example\nlimits a messages=7\nlimits b connections=9\nlimits * connections=5 "+
+			"messages=2 idle=3s age=4s\n")
 	if err != nil {
 		t.Fatal(err)
 	}
-	over, err := base.Over("g", "limits * connections=6\nsite c mx.a.example .c.example\nsite a .more.example\nlimits c message_rate=50/s spread=3\nlimits a idle=9s\n"+
-		"limits mx2.d.example,mx1.d.example connections=1\nlimits lmtp://store.example:24 connections=40\n")
+	over, err := base.Over("g",
+		"limits * connections=6\nsite c mx.a.example .c.example\nsite a .more.example\nlimits c message_rate=50/s "+
+			"spread=3\nlimits a idle=9s\n"+
+			"limits mx2.d.example,mx1.d.example connections=1\nlimits lmtp://store.example:24 connections=40\n")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +214,9 @@ func TestASitesFileGoesOverWhatIsShipped(t *testing.T) {
 			t.Errorf("%s: got %+v, want %+v", site, got, want)
 		}
 	}
-	for host, want := range map[string][2]mail.Site{"mx.a.example": {"a", "c"}, "x.a.example": {"a", "a"}, "x.more.example": {"", "a"}, "x.b.example": {"b", "b"}} {
+	for host, want := range map[string][2]mail.Site{
+		"mx.a.example": {"a", "c"}, "x.a.example": {"a", "a"}, "x.more.example": {"", "a"}, "x.b.example": {"b", "b"},
+	} {
 		if got := [2]mail.Site{base.provider(host), over.provider(host)}; got != want {
 			t.Errorf("%s: got %q, want %q", host, got, want)
 		}
@@ -185,7 +262,8 @@ func FuzzProviders(f *testing.F) {
 	f.Add(shipped)
 	f.Add("site a .a.example\nlimits * connections=1 messages=2 idle=3s age=4s\nlimits a idle=1h")
 	f.Add("limits * idle=1s idle=2s")
-	f.Add("limits * connections=3 messages=2 idle=3s age=4s spread=3\nlimits b.example,a.example connections=1\nlimits lmtp://[::1]:24 messages=1\nlimits [192.0.2.1] idle=5s")
+	f.Add("limits * connections=3 messages=2 idle=3s age=4s spread=3\nlimits b.example,a.example " +
+		"connections=1\nlimits lmtp://[::1]:24 messages=1\nlimits [192.0.2.1] idle=5s")
 	f.Add("")
 	f.Fuzz(func(t *testing.T, text string) {
 		p, err := ParseProviders("f", text)
@@ -196,7 +274,8 @@ func FuzzProviders(f *testing.F) {
 			return
 		}
 		for site := range p.limits {
-			if l := p.Limits(site); l.Connections < 1 || l.Messages < 1 || l.Idle < time.Second || l.Age < time.Second || l.Spread < 1 || l.Spread > l.Connections {
+			if l := p.Limits(site); l.Connections < 1 || l.Messages < 1 || l.Idle < time.Second ||
+				l.Age < time.Second || l.Spread < 1 || l.Spread > l.Connections {
 				t.Fatalf("%s: %+v", site, l)
 			}
 		}
@@ -224,7 +303,9 @@ func FuzzProviders(f *testing.F) {
 // FuzzLiteral holds that an address literal is read as an address or refused, and that the name it is given reads the
 // same.
 func FuzzLiteral(f *testing.F) {
-	for _, s := range []string{"[192.0.2.1]", "[IPv6:2001:db8::1]", "[ipv6:::ffff:1.2.3.4]", "[]", "[", "[IPv6:]", "[fe80::1%x]", "[x:y]"} {
+	for _, s := range []string{
+		"[192.0.2.1]", "[IPv6:2001:db8::1]", "[ipv6:::ffff:1.2.3.4]", "[]", "[", "[IPv6:]", "[fe80::1%x]", "[x:y]",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

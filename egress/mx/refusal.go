@@ -15,18 +15,21 @@ func noDomain(domain, text string, cause error) *mail.Refusal {
 
 // dnsFailed is the Refusal for a look-up without a definite answer.
 func dnsFailed(name string, cause error) *mail.Refusal {
-	return mail.Refuse(451, 4, 3, "DNS look-up of the destination failed, try again later", "dns", fmt.Errorf("%s: %w", name, cause))
+	return mail.Refuse(451, 4, 3, "DNS look-up of the destination failed, try again later", "dns",
+		fmt.Errorf("%s: %w", name, cause))
 }
 
 // noHost is the Refusal for MX records that lead to no host. It is a 4yz although the answer was definite: the domain
 // exists and wants mail, and what is wrong is wrong by mistake.
 func noHost(name string, cause error) *mail.Refusal {
-	return mail.Refuse(451, 4, 4, "No mail host of the destination exists", "no mail host", fmt.Errorf("%s: %w", name, cause))
+	return mail.Refuse(451, 4, 4, "No mail host of the destination exists", "no mail host",
+		fmt.Errorf("%s: %w", name, cause))
 }
 
 // loops is the Refusal for a domain whose best MX host is ourselves and that no rule of ours sends elsewhere.
 func loops(domain, host string) *mail.Refusal {
-	return mail.Refuse(554, 4, 6, "Mail for the destination loops back to this system", "loop", fmt.Errorf("%s: MX host %s is ourselves", domain, host))
+	return mail.Refuse(554, 4, 6, "Mail for the destination loops back to this system", "loop",
+		fmt.Errorf("%s: MX host %s is ourselves", domain, host))
 }
 
 // badName is the Refusal for what is no domain. Octets above 127 are a domain that somebody of ours did not convert to
@@ -34,8 +37,10 @@ func loops(domain, host string) *mail.Refusal {
 func badName(domain string, cause error) *mail.Refusal {
 	for i := range len(domain) {
 		if domain[i] > '~' {
-			return mail.Refuse(451, 3, 0, "Local error, try again later", "domain not in ASCII", fmt.Errorf("%q: %w", domain, cause))
+			return mail.Refuse(451, 3, 0, "Local error, try again later", "domain not in ASCII",
+				fmt.Errorf("%q: %w", domain, cause))
 		}
 	}
-	return mail.Refuse(550, 1, 2, "Destination is not a domain name", "no such domain", fmt.Errorf("%q: %w", domain, cause))
+	return mail.Refuse(550, 1, 2, "Destination is not a domain name", "no such domain",
+		fmt.Errorf("%q: %w", domain, cause))
 }

@@ -96,7 +96,9 @@ func parseSite(s string) (mail.Site, error) {
 	names := strings.Split(strings.TrimSuffix(s, "."), ",")
 	for _, name := range names {
 		if !isHostName(name) || name != strings.ToLower(name) {
-			return "", fmt.Errorf("%q names no Site: want a site of this file, host names in lower case with commas, or a next hop", s)
+			return "",
+				fmt.Errorf("%q names no Site: want a site of this file, host names in lower case with commas, or a "+
+					"next hop", s)
 		}
 	}
 	slices.Sort(names)
@@ -127,7 +129,8 @@ func parseNextHop(s string) (mail.Site, error) {
 		transport mail.Transport
 		port      uint64
 	}{
-		"smtp": {mail.SMTP, 25}, "smtps": {mail.SMTPS, 465}, "submission": {mail.Submission, 587}, "lmtp": {mail.LMTP, 24},
+		"smtp": {mail.SMTP, 25}, "smtps": {mail.SMTPS, 465}, "submission": {mail.Submission, 587},
+		"lmtp": {mail.LMTP, 24},
 	}[u.Scheme]
 	port, err := strconv.ParseUint(cmp.Or(u.Port(), "0"), 10, 16)
 	host := strings.ToLower(u.Hostname())
@@ -136,7 +139,9 @@ func parseNextHop(s string) (mail.Site, error) {
 		host = a.String()
 	}
 	if !known || err != nil || u.Path+u.RawQuery+u.Fragment != "" || notIP != nil && !isHostName(host) {
-		return "", fmt.Errorf("%q is no next hop: want smtp://HOST:PORT, smtps://, submission://, lmtp:// or %s/PATH", s, unixScheme)
+		return "",
+			fmt.Errorf("%q is no next hop: want smtp://HOST:PORT, smtps://, submission://, lmtp:// or %s/PATH", s,
+				unixScheme)
 	}
 	if port == scheme.port {
 		port = 0

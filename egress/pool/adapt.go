@@ -139,7 +139,10 @@ func (s *Slot[S]) Suspend(d time.Duration, cause error) (until time.Time, news b
 		return until, false
 	}
 	until = now.Add(d)
-	*c = cooling{mark: mark{until: until, step: max(1, c.step)}, cause: cause, refused: true, suspended: true, at: p.since(now), probing: c.probing}
+	*c = cooling{
+		mark: mark{until: until, step: max(1, c.step)}, cause: cause, refused: true, suspended: true, at: p.since(now),
+		probing: c.probing,
+	}
 	t.cool.Store(true)
 	doomed := t.popAll()
 	for w := t.next(); w != nil; w = t.next() {

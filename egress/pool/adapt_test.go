@@ -247,7 +247,8 @@ func TestASuspendedSiteIsReopenedByAMessageThatItTakesOnly(t *testing.T) {
 			t.Helper()
 			endings(p)
 			_, err := p.Get(t.Context(), r)
-			if c := (*CooledError)(nil); !errors.As(err, &c) || !c.Suspended || !c.Until.Equal(until) || d.open.Load() > 1 {
+			if c := (*CooledError)(nil); !errors.As(err, &c) || !c.Suspended || !c.Until.Equal(until) ||
+				d.open.Load() > 1 {
 				t.Errorf("got %v, %d open", err, d.open.Load())
 			}
 		}

@@ -10,7 +10,8 @@ import (
 func TestACutEndsWhatIsLentAndWhatComesLater(t *testing.T) {
 	p, d := newPool(t), new(dest)
 	p.Start()
-	idle, lent, parked, dialling := get(t, p, d, request(4, netA)), get(t, p, d, request(4, netA)), get(t, p, d, request(4, netA)), empty(t, p)
+	idle, lent, parked, dialling := get(t, p, d, request(4, netA)), get(t, p, d, request(4, netA)), get(t, p, d,
+		request(4, netA)), empty(t, p)
 	kept := session(idle)
 	idle.Put()
 	parked.Park()

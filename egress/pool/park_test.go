@@ -296,7 +296,8 @@ func TestSitesAreCountedOneByOneBusiestFirstAndTheRestInOne(t *testing.T) {
 	if got, want := fmt.Sprint(p.Sites(2)), "[{site4 4 0 0 false} {site3 3 0 0 false} { 3 0 0 false}]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if got, want := fmt.Sprint(p.Sites(4)), "[{site4 4 0 0 false} {site3 3 0 0 false} {site2 2 0 0 false} {site1 1 0 0 false}]"; got != want {
+	if got, want := fmt.Sprint(p.Sites(4)), "[{site4 4 0 0 false} {site3 3 0 0 false} {site2 2 0 0 false} {site1 1 "+
+		"0 0 false}]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

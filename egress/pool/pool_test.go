@@ -60,7 +60,10 @@ var (
 )
 
 func request(cap int, client netip.Prefix) Request {
-	return Request{Site: "site", Limits: Limits{Sessions: cap}, Hosts: []mx.Host{{Name: "mx1", Pref: 10}, {Name: "mx2", Pref: 20}}, Client: client}
+	return Request{
+		Site: "site", Limits: Limits{Sessions: cap}, Hosts: []mx.Host{{Name: "mx1", Pref: 10}, {Name: "mx2", Pref: 20}},
+		Client: client,
+	}
 }
 
 // get gets a Slot and fills it if it has to.

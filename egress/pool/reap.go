@@ -46,7 +46,8 @@ func (p *Pool[S]) reap() {
 				delete(t.down, host)
 			}
 		}
-		if t.slots == 0 && t.waiting.Load() == 0 && len(t.down) == 0 && now.Sub(t.cooling.until) > coolMost && now.Sub(t.used) > coolMost && !t.isAdapted(p.since(now)) {
+		if t.slots == 0 && t.waiting.Load() == 0 && len(t.down) == 0 && now.Sub(t.cooling.until) > coolMost &&
+			now.Sub(t.used) > coolMost && !t.isAdapted(p.since(now)) {
 			delete(p.sites, name)
 		}
 	}
@@ -226,7 +227,9 @@ func (p *Pool[S]) Sites(n int) []Count {
 }
 
 func (t *site[S]) sum() Count {
-	return Count{Site: t.name, Lent: len(t.lent), Idle: len(t.idle), Waiting: int(t.waiting.Load()), Cooling: t.cooling.step > 0}
+	return Count{
+		Site: t.name, Lent: len(t.lent), Idle: len(t.idle), Waiting: int(t.waiting.Load()), Cooling: t.cooling.step > 0,
+	}
 }
 
 func (c Count) busy() int { return c.Lent + c.Idle + c.Waiting }

@@ -205,7 +205,8 @@ func (t *site[S]) peek() *waiter[S] {
 		if paced {
 			w.turn = q.turn
 		}
-		if turn == nil || n < held || n == held && (w.turn < turn.turn || w.turn == turn.turn && w.ticket < turn.ticket) {
+		if turn == nil || n < held ||
+			n == held && (w.turn < turn.turn || w.turn == turn.turn && w.ticket < turn.ticket) {
 			turn, held = w, n
 		}
 	}
@@ -250,7 +251,9 @@ func (p *Pool[S]) wait(ctx context.Context, w *waiter[S]) (*Slot[S], error) {
 	}
 	p.mu.Unlock()
 	if waits {
-		return nil, fmt.Errorf("%s: %d sessions, %.3g messages/s: %w: %w", w.site.name, w.Limits.orGeneric().Sessions, w.Limits.Rate, ErrBusy, context.Cause(ctx))
+		return nil,
+			fmt.Errorf("%s: %d sessions, %.3g messages/s: %w: %w", w.site.name, w.Limits.orGeneric().Sessions,
+				w.Limits.Rate, ErrBusy, context.Cause(ctx))
 	}
 	// It was given one in the same moment, which is taken: the caller's next step will find out about its context.
 	g := <-w.grant

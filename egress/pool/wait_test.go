@@ -259,7 +259,9 @@ func TestWhateverHappensCapsHoldAndNobodyStarves(t *testing.T) {
 func TestANetworkBelowItsShareIsNextWhateverTheOrder(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		cap := rapid.IntRange(1, 20).Draw(rt, "cap")
-		t1 := &site[*fake]{limits: Limits{Sessions: cap}, held: make(map[netip.Prefix]int), queues: make(map[queueKey]*queue[*fake])}
+		t1 := &site[*fake]{
+			limits: Limits{Sessions: cap}, held: make(map[netip.Prefix]int), queues: make(map[queueKey]*queue[*fake]),
+		}
 		nets := []netip.Prefix{netA, netB, netC}
 		for _, n := range nets {
 			t1.held[n] = rapid.IntRange(0, cap).Draw(rt, "held")
@@ -276,7 +278,8 @@ func TestANetworkBelowItsShareIsNextWhateverTheOrder(t *testing.T) {
 			}
 			w := t1.next()
 			if anyBelow && t1.held[w.Client] >= max(1, cap/4) {
-				rt.Fatalf("%v holds %d of %d and goes before one with less than its share", w.Client, t1.held[w.Client], cap)
+				rt.Fatalf("%v holds %d of %d and goes before one with less than its share", w.Client, t1.held[w.Client],
+					cap)
 			}
 			t1.held[w.Client]++
 		}

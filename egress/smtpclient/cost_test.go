@@ -69,7 +69,8 @@ func sink(t testing.TB, ehlo string) (addr string) {
 		defer conn.Close()
 		buf := make([]byte, 256<<10)
 		conn.Write([]byte("220 sink\r\n"))
-		hello, two, one, goOn := []byte(ehlo), []byte("250 2.1.0 ok\r\n250 2.1.5 ok\r\n"), []byte("250 2.0.0 queued as 17\r\n"), []byte("354 go\r\n")
+		hello, two, one, goOn := []byte(ehlo), []byte("250 2.1.0 ok\r\n250 2.1.5 "+
+			"ok\r\n"), []byte("250 2.0.0 queued as 17\r\n"), []byte("354 go\r\n")
 		want := 0 // octets of a chunk that are still to come
 		for {
 			n, err := conn.Read(buf)

@@ -117,8 +117,14 @@ func TestNoCutLosesOrInventsAMessage(t *testing.T) {
 	}{
 		{"by DATA", smtptest.Behaviour{Extensions: []string{"PIPELINING"}}, None, 1},
 		{"by BDAT", smtptest.Behaviour{Extensions: []string{"PIPELINING", "CHUNKING"}}, None, 1},
-		{"by DATA in TLS", smtptest.Behaviour{Extensions: []string{"PIPELINING"}, TLS: ca.Server("x")}, Opportunistic, 37},
-		{"by BDAT in TLS", smtptest.Behaviour{Extensions: []string{"CHUNKING"}, TLS: ca.Server("x")}, Opportunistic, 37},
+		{
+			"by DATA in TLS", smtptest.Behaviour{Extensions: []string{"PIPELINING"}, TLS: ca.Server("x")},
+			Opportunistic, 37,
+		},
+		{
+			"by BDAT in TLS", smtptest.Behaviour{Extensions: []string{"CHUNKING"}, TLS: ca.Server("x")}, Opportunistic,
+			37,
+		},
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			d := smtptest.Start(t, way.b)

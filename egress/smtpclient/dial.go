@@ -27,9 +27,11 @@ func (c *Config) Validate() error {
 		name  string
 		value int64
 	}{
-		{"connect", int64(c.Connect)}, {"greeting", int64(c.Greeting)}, {"helo", int64(c.Helo)}, {"mail", int64(c.Mail)},
+		{"connect", int64(c.Connect)}, {"greeting", int64(c.Greeting)}, {"helo", int64(c.Helo)},
+		{"mail", int64(c.Mail)},
 		{"rcpt", int64(c.Rcpt)}, {"data", int64(c.Data)}, {"stall", int64(c.Stall)}, {"dot", int64(c.Dot)},
-		{"reply_line", int64(c.ReplyLine)}, {"reply_lines", int64(c.ReplyLines)}, {"reply_octets", int64(c.ReplyOctets)},
+		{"reply_line", int64(c.ReplyLine)}, {"reply_lines", int64(c.ReplyLines)},
+		{"reply_octets", int64(c.ReplyOctets)},
 	} {
 		if f.value < 0 {
 			return &mail.FieldError{Field: f.name, Reason: "is negative"}
@@ -216,7 +218,8 @@ func (s *Session) hello(ctx context.Context) error {
 // inside TLS: they end the session.
 func (s *Session) startTLS(ctx context.Context) (Stage, error) {
 	if !s.ext.StartTLS {
-		return StageStartTLS, s.local(451, 7, 5, "Destination does not offer the TLS that its policy demands", "tls policy")
+		return StageStartTLS,
+			s.local(451, 7, 5, "Destination does not offer the TLS that its policy demands", "tls policy")
 	}
 	r, err := s.ask(ctx, "STARTTLS", "STARTTLS")
 	if err != nil {
@@ -291,7 +294,8 @@ func (s *Session) auth(ctx context.Context) error {
 	case s.ext.AuthLogin:
 		lines = []string{"AUTH LOGIN", encode([]byte(user)), encode([]byte(password))}
 	default:
-		r := s.local(451, 7, 0, "Destination does not take mail from here at the moment, try again later", "upstream refused us")
+		r := s.local(451, 7, 0, "Destination does not take mail from here at the moment, try again later",
+			"upstream refused us")
 		r.AboutUs, r.Cause = true, errors.New("AUTH PLAIN or LOGIN not offered")
 		return r
 	}

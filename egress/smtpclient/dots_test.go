@@ -80,7 +80,10 @@ func TestTheEndOfDataIsTakenFromBehindTheLastSegment(t *testing.T) {
 		{"it lies there", octets("a\r\n", 0, true), mail.Stuffed, "a\r\n.\r\n", 1},
 		{"it lies behind the last of several", octets("a\r\nb\r\n", 3, true), mail.Stuffed, "a\r\nb\r\n.\r\n", 2},
 		{"there is no room", octets("a\r\n", 0, false), mail.Stuffed, "a\r\n.\r\n", 2},
-		{"something else lies there", mail.Octets{Segments: [][]byte{[]byte("a\r\nxyz")[:3]}}, mail.Stuffed, "a\r\n.\r\n", 2},
+		{
+			"something else lies there", mail.Octets{Segments: [][]byte{[]byte("a\r\nxyz")[:3]}}, mail.Stuffed,
+			"a\r\n.\r\n", 2,
+		},
 		{"the message is empty", mail.Octets{}, mail.Stuffed, ".\r\n", 1},
 		{"the last line does not end", octets("a", 0, true), mail.Plain, "a\r\n.\r\n", 2},
 		{"the last octet is a dot that was doubled", octets("a\r\n.", 0, true), mail.Plain, "a\r\n..\r\n.\r\n", 4},

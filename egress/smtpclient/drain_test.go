@@ -31,7 +31,9 @@ func TestASessionThatWasCutSendsNothingMore(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, func(t *testing.T, s *Session) error { return s.Data(t.Context(), mail.Stuffed) }},
-		{"octets", smtptest.Dot, begin, func(_ *testing.T, s *Session) error { return s.Write(octets("hi\r\n", 0, false)) }},
+		{"octets", smtptest.Dot, begin, func(_ *testing.T, s *Session) error {
+			return s.Write(octets("hi\r\n", 0, false))
+		}},
 		{"the end of data", smtptest.Dot, begin, commit},
 		{"the end of data behind octets", smtptest.Dot, func(t testing.TB, s *Session) {
 			begin(t, s)

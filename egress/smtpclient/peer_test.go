@@ -77,7 +77,11 @@ func TestADestinationByOthersGetsTheSameMessage(t *testing.T) {
 	text := "Subject: x\r\n\r\n.dot\r\n..two\r\n" + strings.Repeat("0123456789\r\n", 10000)
 	sent := 0
 	for _, policy := range []TLSPolicy{None, Required} {
-		s := dial(t, Target{Network: "tcp", Addr: l.Addr().String(), Host: "mx.dest.test", Helo: "relay.test", TLS: policy, TLSConfig: ca.Client()})
+		s := dial(t,
+			Target{
+				Network: "tcp", Addr: l.Addr().String(), Host: "mx.dest.test", Helo: "relay.test", TLS: policy,
+				TLSConfig: ca.Client(),
+			})
 		if x := s.Extensions(); !x.Chunking || !x.Pipelining || x.Size != 1<<20 {
 			t.Fatalf("got %+v", x)
 		}
@@ -89,8 +93,12 @@ func TestADestinationByOthersGetsTheSameMessage(t *testing.T) {
 					given = stuffed(text)
 				}
 				half := strings.LastIndex(given[:len(given)/2], "\n") + 1
-				s.Begin(mail.Delivery{Reverse: path(`"a b"@x.test`), Params: mail.Params{Size: int64(len(given)), Body: mail.Body8BitMIME}})
-				if got := mail.ReplyFor(s.Rcpt(t.Context(), path("no@y.test"))).String(); got != "550 5.1.1 no such user" {
+				s.Begin(mail.Delivery{
+					Reverse: path(`"a b"@x.test`),
+					Params:  mail.Params{Size: int64(len(given)), Body: mail.Body8BitMIME},
+				})
+				if got := mail.ReplyFor(s.Rcpt(t.Context(),
+					path("no@y.test"))).String(); got != "550 5.1.1 no such user" {
 					t.Fatalf("got %s", got)
 				}
 				if err := s.Rcpt(t.Context(), path("b@y.test")); err != nil {
@@ -108,7 +116,8 @@ func TestADestinationByOthersGetsTheSameMessage(t *testing.T) {
 				}
 				sent++
 				box.mu.Lock()
-				if len(box.got) != sent || !strings.HasSuffix(box.got[sent-1], " b@y.test "+text) || box.opts[sent-1].Size != int64(len(given)) {
+				if len(box.got) != sent || !strings.HasSuffix(box.got[sent-1], " b@y.test "+text) ||
+					box.opts[sent-1].Size != int64(len(given)) {
 					t.Errorf("got %.100q, %+v", box.got[len(box.got)-1], box.opts[sent-1])
 				}
 				box.mu.Unlock()

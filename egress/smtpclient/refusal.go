@@ -171,7 +171,8 @@ func namesAddress(text string, own []netip.Addr) bool {
 
 // isAddressRune reports whether r may stand in an address, or in a name that only looks as if it began with one.
 func isAddressRune(r rune) bool {
-	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '.' || r == ':' || r == '-' || r == '_'
+	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '.' || r == ':' || r == '-' ||
+		r == '_'
 }
 
 // refused turns a negative reply into the error that its command ends in. 421 becomes 451: what the client is told is
@@ -213,7 +214,8 @@ func (s *Session) replyError(verb string, came mail.Reply) *ReplyError {
 // protocol is the error of a server that does not keep to the protocol; the session is of no more use.
 func (s *Session) protocol(verb string, cause error) *mail.Refusal {
 	s.broken = true
-	r := mail.Refuse(451, 5, 0, "Destination does not keep to the protocol, try again later", "protocol error", fmt.Errorf("%s: %w", verb, cause))
+	r := mail.Refuse(451, 5, 0, "Destination does not keep to the protocol, try again later", "protocol error",
+		fmt.Errorf("%s: %w", verb, cause))
 	r.Host = s.target.Host
 	return r
 }

@@ -43,15 +43,35 @@ func TestRefusalsAboutUsAreToldFromThoseAboutTheMessage(t *testing.T) {
 		{"our address", "RCPT", mail.NewReply(550, 7, 1, "Client [192.0.2.7] refused"), true},
 		{"our address in a refusal of an address", "RCPT", mail.NewReply(550, 1, 1, "192.0.2.7: no such user"), false},
 		{"our address at the end of a sentence", "RCPT", mail.NewReply(450, 7, 1, "Too much from 192.0.2.7."), true},
-		{"our address in another spelling", "RCPT", mail.NewReply(550, 7, 1, "IPv6 2001:0DB8:0:0::0007 is listed"), true},
+		{
+			"our address in another spelling", "RCPT", mail.NewReply(550, 7, 1, "IPv6 2001:0DB8:0:0::0007 is listed"),
+			true,
+		},
 		{"a longer address", "RCPT", mail.NewReply(550, 7, 1, "192.0.2.77 is listed"), false},
-		{"a name that begins like our address", "RCPT", mail.NewReply(550, 7, 1, "192.0.2.7.example.net is unknown"), false},
-		{"a provider's phrase, over two lines and in any case", "DATA", mail.NewReply(421, 7, 28, "Our system has DETECTED an\nunusual rate  of unsolicited mail"), true},
-		{"a list's phrase", "RCPT", mail.NewReply(554, 7, 1, "Service unavailable; host is blocked using zen.example"), true},
-		{"SPF that fails for our address", "DATA", mail.NewReply(550, 7, 23, "192.0.2.7 may not send for x.example"), false},
-		{"DMARC that fails, with our address", "DATA", mail.NewReply(550, 7, 26, "SPF [x.example] with ip: [192.0.2.7] = did not pass"), false},
+		{
+			"a name that begins like our address", "RCPT", mail.NewReply(550, 7, 1, "192.0.2.7.example.net is unknown"),
+			false,
+		},
+		{
+			"a provider's phrase, over two lines and in any case", "DATA",
+			mail.NewReply(421, 7, 28, "Our system has DETECTED an\nunusual rate  of unsolicited mail"), true,
+		},
+		{"a list's phrase", "RCPT", mail.NewReply(554, 7, 1, "Service unavailable; host is blocked using zen.example"),
+			true},
+		{
+			"SPF that fails for our address", "DATA", mail.NewReply(550, 7, 23, "192.0.2.7 may not send for x.example"),
+			false,
+		},
+		{
+			"DMARC that fails, with our address", "DATA",
+			mail.NewReply(550, 7, 26, "SPF [x.example] with ip: [192.0.2.7] = did not pass"), false,
+		},
 		{"ARC that fails", "DATA", mail.NewReply(550, 7, 29, "from 192.0.2.7: ARC failed"), false},
-		{"our reverse DNS", "DATA", mail.NewReply(550, 7, 25, "[192.0.2.7] The IP address sending this message does not have a PTR record"), true},
+		{
+			"our reverse DNS", "DATA",
+			mail.NewReply(550, 7, 25, "[192.0.2.7] The IP address sending this message does not have a PTR record"),
+			true,
+		},
 	} {
 		s := &Session{own: own}
 		if got := s.aboutUs(tc.verb, tc.r); got != tc.want {
@@ -73,7 +93,10 @@ func TestWhatAHostRepeatsOfTheEnvelopeIsNotItsOwnWord(t *testing.T) {
 		{"in upper case and without brackets", path("192.0.2.7@x.test"), "192.0.2.7@X.TEST... Unknown", false},
 		{"at the end of a sentence", path("192.0.2.7@x.test"), "I do not know 192.0.2.7@x.test.", false},
 		{"the local part alone", path("192.0.2.7@x.test"), "No user 192.0.2.7.", false},
-		{"the local part alone, and our address again", path("192.0.2.7@x.test"), "No user 192.0.2.7 for 2001:db8::7", true},
+		{
+			"the local part alone, and our address again", path("192.0.2.7@x.test"),
+			"No user 192.0.2.7 for 2001:db8::7", true,
+		},
 		{"our address as a domain", path("a@192.0.2.7"), "Relaying to 192.0.2.7 denied", false},
 		{"our address as a literal", path("a@[192.0.2.7]"), "Relaying to [192.0.2.7] denied", false},
 		{"the address in the literal alone", path("a@[IPv6:2001:DB8::7]"), "Relaying to 2001:db8::7 denied", false},
@@ -82,7 +105,10 @@ func TestWhatAHostRepeatsOfTheEnvelopeIsNotItsOwnWord(t *testing.T) {
 		{"a phrase without its quotes", path(quoted), "<Your IP  is blacklisted@x.test>: Unknown", false},
 		{"a phrase over two lines", path(quoted), "<\"Your IP\nis blacklisted\"@x.test>: Unknown", false},
 		{"a phrase alone", path(quoted), "Your IP is blacklisted: unknown user", false},
-		{"a phrase with escapes that are taken off", path(`"your\ ip is blacklisted"@x.test`), `<"your ip is blacklisted"@x.test> unknown`, false},
+		{
+			"a phrase with escapes that are taken off", path(`"your\ ip is blacklisted"@x.test`),
+			`<"your ip is blacklisted"@x.test> unknown`, false,
+		},
 		{"half a phrase", path(`"client host"@x.test`), "User client host rejected", false},
 		{"beside an echo, a phrase of the host's own", path("a@x.test"), "<a@x.test>: Client host rejected", true},
 		{"beside an echo, our address", path("192.0.2.7@x.test"), "<192.0.2.7@x.test>: [2001:db8::7] is listed", true},
@@ -106,7 +132,10 @@ func TestWhatAHostRepeatsOfTheEnvelopeIsNotItsOwnWord(t *testing.T) {
 
 // FuzzEchoes: a text that is nothing but a path, as it was sent, is never about us, and taking it out ends.
 func FuzzEchoes(f *testing.F) {
-	for _, p := range []string{"192.0.2.7@x.test", "a@[192.0.2.7]", "a@[IPv6:2001:db8::7]", `"your ip is blacklisted"@x.test`, "a@192.0.2.7", "<>@x", `"\"<>"@x`} {
+	for _, p := range []string{
+		"192.0.2.7@x.test", "a@[192.0.2.7]", "a@[IPv6:2001:db8::7]", `"your ip is blacklisted"@x.test`, "a@192.0.2.7",
+		"<>@x", `"\"<>"@x`,
+	} {
 		f.Add(p, "is unknown")
 	}
 	own := []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")}

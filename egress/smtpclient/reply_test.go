@@ -20,7 +20,10 @@ func TestRepliesAreReadAsRFC5321WritesThem(t *testing.T) {
 		{"a code alone", "250\r\n", "250 0.0 ", nil},
 		{"several lines", "250-a\r\n250-b\r\n250 c\r\n", "250 0.0 a|b|c", nil},
 		{"an enhanced code is stripped", "550 5.1.1 no\r\n", "550 1.1 no", nil},
-		{"from every line, and the last counts", "550-5.1.1 no\r\n550-plain\r\n550 5.7.26 such\r\n", "550 7.26 no|plain|such", nil},
+		{
+			"from every line, and the last counts", "550-5.1.1 no\r\n550-plain\r\n550 5.7.26 such\r\n",
+			"550 7.26 no|plain|such", nil,
+		},
 		{"one without text", "250 2.0.0\r\n", "250 0.0 ", nil},
 		{"one of another class stays", "450 5.7.1 no\r\n", "450 0.0 5.7.1 no", nil},
 		{"an address is not one", "550 5.6.7.8 no\r\n", "550 0.0 5.6.7.8 no", nil},
@@ -82,7 +85,8 @@ func FuzzReply(f *testing.F) {
 				if !done {
 					continue
 				}
-				if r.code < 200 || r.code > 599 || len(r.text) > 16<<10 || strings.Count(string(r.text), "\n") > 99 || p.partial() {
+				if r.code < 200 || r.code > 599 || len(r.text) > 16<<10 || strings.Count(string(r.text), "\n") > 99 ||
+					p.partial() {
 					t.Fatalf("accepted %+v", r)
 				}
 				if r.class() == 3 && r.enhanced != (mail.EnhancedCode{}) {
@@ -105,8 +109,11 @@ func FuzzReply(f *testing.F) {
 }
 
 func TestExtensionsAreReadInAnyCase(t *testing.T) {
-	got := parseExtensions("mx.test hello\npipelining\nSize 1000\nAUTH=LOGIN\nAuth PLAIN XOAUTH2\nSTARTTLS\nx-unknown a b\nCHUNKING\n8bitmime\nSMTPUTF8\nREQUIRETLS\nENHANCEDSTATUSCODES\nLIMITS MAILMAX=7 RCPTMAX=x RCPTMAX=-1")
-	want := Extensions{ESMTP: true, Pipelining: true, Chunking: true, EightBitMIME: true, SMTPUTF8: true, StartTLS: true, RequireTLS: true,
+	got := parseExtensions("mx.test hello\npipelining\nSize 1000\nAUTH=LOGIN\nAuth PLAIN " +
+		"XOAUTH2\nSTARTTLS\nx-unknown a b\nCHUNKING\n8bitmime\nSMTPUTF8\nREQUIRETLS\nENHANCEDSTATUSCODES\nLIMITS " +
+		"MAILMAX=7 RCPTMAX=x RCPTMAX=-1")
+	want := Extensions{ESMTP: true, Pipelining: true, Chunking: true, EightBitMIME: true, SMTPUTF8: true,
+		StartTLS: true, RequireTLS: true,
 		Enhanced: true, Size: 1000, SizeOffered: true, AuthPlain: true, AuthLogin: true, MailMax: 7}
 	if got != want {
 		t.Errorf("got %+v, want %+v", got, want)

@@ -114,18 +114,37 @@ func TestEveryFormReachesEveryDestinationOctetForOctet(t *testing.T) {
 		chunk bool
 	}{
 		{name: "DATA", b: smtptest.Behaviour{Extensions: smtptest.Without("CHUNKING")}},
-		{name: "DATA without PIPELINING", b: smtptest.Behaviour{Extensions: smtptest.Without("CHUNKING", "PIPELINING")}},
+		{
+			name: "DATA without PIPELINING",
+			b:    smtptest.Behaviour{Extensions: smtptest.Without("CHUNKING", "PIPELINING")},
+		},
 		{name: "BDAT", chunk: true},
-		{name: "BDAT without PIPELINING", b: smtptest.Behaviour{Extensions: smtptest.Without("PIPELINING")}, chunk: true},
-		{name: "DATA in TLS", b: smtptest.Behaviour{Extensions: smtptest.Without("CHUNKING"), TLS: ca.Server("mx.dest.test")}, tls: Opportunistic},
-		{name: "BDAT in verified TLS", b: smtptest.Behaviour{TLS: ca.Server("mx.dest.test")}, tls: Required, chunk: true},
-		{name: "DATA in implicit TLS", b: smtptest.Behaviour{TLS: ca.Server("mx.dest.test"), Implicit: true, Extensions: []string{}}, tls: Implicit},
+		{
+			name: "BDAT without PIPELINING", b: smtptest.Behaviour{Extensions: smtptest.Without("PIPELINING")},
+			chunk: true,
+		},
+		{
+			name: "DATA in TLS",
+			b:    smtptest.Behaviour{Extensions: smtptest.Without("CHUNKING"), TLS: ca.Server("mx.dest.test")},
+			tls:  Opportunistic,
+		},
+		{
+			name: "BDAT in verified TLS", b: smtptest.Behaviour{TLS: ca.Server("mx.dest.test")}, tls: Required,
+			chunk: true,
+		},
+		{
+			name: "DATA in implicit TLS",
+			b:    smtptest.Behaviour{TLS: ca.Server("mx.dest.test"), Implicit: true, Extensions: []string{}},
+			tls:  Implicit,
+		},
 		{name: "LMTP", b: smtptest.Behaviour{LMTP: true, Extensions: smtptest.Without("CHUNKING")}, lmtp: true},
 		{name: "LMTP by BDAT", b: smtptest.Behaviour{LMTP: true}, lmtp: true, chunk: true},
 	} {
 		t.Run(dest.name, func(t *testing.T) {
 			for _, form := range []mail.Form{mail.Stuffed, mail.Plain} {
-				for _, text := range []string{"", "a\r\n", plain, flood, "no line end", strings.Repeat("0123456789abcdef\r\n", 4000)} {
+				for _, text := range []string{
+					"", "a\r\n", plain, flood, "no line end", strings.Repeat("0123456789abcdef\r\n", 4000),
+				} {
 					if form == mail.Stuffed && text == "no line end" {
 						continue // DATA cannot have brought it
 					}
@@ -160,7 +179,8 @@ func checkSend(t *testing.T, d *smtptest.Server, s *Session, form mail.Form, giv
 		{octets(given[:half], cut, false), octets(given[half:], cut, cut == 0)},
 	} {
 		out := send(t, s, form, pieces...)
-		if len(out) != 1 || out[0].Reply.Code != 250 || out[0].InDoubt || out[0].Host != "mx.dest.test" || out[0].Reused != (i > 0) {
+		if len(out) != 1 || out[0].Reply.Code != 250 || out[0].InDoubt || out[0].Host != "mx.dest.test" ||
+			out[0].Reused != (i > 0) {
 			t.Fatalf("got %+v", out)
 		}
 		if !s.Reusable() || !s.Alive() {
@@ -176,7 +196,8 @@ func checkSend(t *testing.T, d *smtptest.Server, s *Session, form mail.Form, giv
 		t.Fatalf("got %d messages", len(m))
 	}
 	for _, m := range m {
-		if string(m.Octets) != want || m.Mail[:len("MAIL FROM:<from@client.test>")] != "MAIL FROM:<from@client.test>" || m.Rcpt[0] != "RCPT TO:<to@dest.test>" {
+		if string(m.Octets) != want || m.Mail[:len("MAIL FROM:<from@client.test>")] != "MAIL FROM:<from@client.test>" ||
+			m.Rcpt[0] != "RCPT TO:<to@dest.test>" {
 			t.Fatalf("got %.200q in %s %s, want %.200q", m.Octets, m.Mail, m.Rcpt, want)
 		}
 		if (m.Chunks != nil) != chunk {
@@ -206,18 +227,51 @@ func TestRepliesToTheEnvelopeArePassedOn(t *testing.T) {
 		us       bool
 		reusable bool
 	}{
-		{"a refused MAIL is the error of every Rcpt", "MAIL", smtptest.Answer{Reply: "550 5.7.1 not you"}, []string{"a@x.test", "b@x.test"}, []string{"550 5.7.1 not you", "550 5.7.1 not you"}, false, true},
-		{"a refused first RCPT leaves MAIL open", "", smtptest.Answer{}, []string{"550@x.test", "a@x.test", "451@x.test", "b@x.test"}, []string{"550 5.1.1 Refused, as this address asks for", "", "451 4.1.1 Refused, as this address asks for", ""}, false, true},
-		{"lines are kept and codes stripped", "", smtptest.Answer{}, []string{"multi@x.test"}, []string{"550 5.1.1 no such / user / here"}, false, true},
-		{"421 is passed on as 451", "", smtptest.Answer{}, []string{"421@x.test"}, []string{"451 4.3.2 Closing, as this address asks for"}, false, false},
-		{"503 is about us", "MAIL", smtptest.Answer{Reply: "503 5.5.1 what?"}, []string{"a@x.test"}, []string{"451 4.7.0 Destination does not take mail from here at the moment, try again later"}, true, true},
-		{"our own address is about us", "RCPT", smtptest.Answer{Reply: "550 5.7.1 [127.0.0.1] is on my list"}, []string{"a@x.test"}, []string{"451 4.7.0 Destination does not take mail from here at the moment, try again later"}, true, true},
-		{"another address that begins like ours is not", "RCPT", smtptest.Answer{Reply: "550 5.7.1 127.0.0.12 is on my list"}, []string{"a@x.test"}, []string{"550 5.7.1 127.0.0.12 is on my list"}, false, true},
-		{"354 to RCPT is a protocol error", "RCPT", smtptest.Answer{Reply: "354 go"}, []string{"a@x.test"}, []string{"451 4.5.0 Destination does not keep to the protocol, try again later"}, false, false},
+		{
+			"a refused MAIL is the error of every Rcpt", "MAIL", smtptest.Answer{Reply: "550 5.7.1 not you"},
+			[]string{"a@x.test", "b@x.test"}, []string{"550 5.7.1 not you", "550 5.7.1 not you"}, false, true,
+		},
+		{
+			"a refused first RCPT leaves MAIL open", "", smtptest.Answer{},
+			[]string{"550@x.test", "a@x.test", "451@x.test", "b@x.test"},
+			[]string{
+				"550 5.1.1 Refused, as this address asks for", "", "451 4.1.1 Refused, as this address asks for", "",
+			}, false, true,
+		},
+		{
+			"lines are kept and codes stripped", "", smtptest.Answer{}, []string{"multi@x.test"},
+			[]string{"550 5.1.1 no such / user / here"}, false, true,
+		},
+		{
+			"421 is passed on as 451", "", smtptest.Answer{}, []string{"421@x.test"},
+			[]string{"451 4.3.2 Closing, as this address asks for"}, false, false,
+		},
+		{
+			"503 is about us", "MAIL", smtptest.Answer{Reply: "503 5.5.1 what?"}, []string{"a@x.test"},
+			[]string{"451 4.7.0 Destination does not take mail from here at the moment, try again later"}, true, true,
+		},
+		{
+			"our own address is about us", "RCPT", smtptest.Answer{Reply: "550 5.7.1 [127.0.0.1] is on my list"},
+			[]string{"a@x.test"},
+			[]string{"451 4.7.0 Destination does not take mail from here at the moment, try again later"}, true, true,
+		},
+		{
+			"another address that begins like ours is not", "RCPT",
+			smtptest.Answer{Reply: "550 5.7.1 127.0.0.12 is on my list"}, []string{"a@x.test"},
+			[]string{"550 5.7.1 127.0.0.12 is on my list"}, false, true,
+		},
+		{
+			"354 to RCPT is a protocol error", "RCPT", smtptest.Answer{Reply: "354 go"}, []string{"a@x.test"},
+			[]string{"451 4.5.0 Destination does not keep to the protocol, try again later"}, false, false,
+		},
 	} {
 		for _, ext := range [][]string{nil, smtptest.Without("PIPELINING")} {
 			t.Run(tc.name, func(t *testing.T) {
-				d := smtptest.Start(t, smtptest.Behaviour{Extensions: ext, Recipients: recipients, Answers: map[string]smtptest.Answer{tc.verb: tc.answer}})
+				d := smtptest.Start(t,
+					smtptest.Behaviour{
+						Extensions: ext, Recipients: recipients,
+						Answers: map[string]smtptest.Answer{tc.verb: tc.answer},
+					})
 				s := dial(t, target(d))
 				s.Begin(mail.Delivery{})
 				for i, r := range tc.rcpts {
@@ -260,21 +314,71 @@ func TestParametersOfMailFollowWhatIsOffered(t *testing.T) {
 		want    string // the MAIL line, or the refusal
 		unsaid  bool
 	}{
-		{"SIZE counts our fields", smtptest.Behaviour{Size: 5000}, mail.Delivery{Params: mail.Params{Size: 1000}, Extra: 200}, "a@x.test", "MAIL FROM:<> SIZE=1200", false},
-		{"SIZE is not said where it is not offered", smtptest.Behaviour{}, mail.Delivery{Params: mail.Params{Size: 1000}}, "a@x.test", "MAIL FROM:<>", false},
-		{"SIZE stays inside the limit where only our fields may go over it", smtptest.Behaviour{Size: 1100}, mail.Delivery{Params: mail.Params{Size: 1000}, Extra: 200}, "a@x.test", "MAIL FROM:<> SIZE=1100", false},
-		{"SIZE at the limit is the destination's to judge", smtptest.Behaviour{Size: 1000}, mail.Delivery{Params: mail.Params{Size: 1000}, Extra: 200}, "a@x.test", "MAIL FROM:<> SIZE=1000", false},
-		{"SIZE over the limit is refused at once", smtptest.Behaviour{Size: 999}, mail.Delivery{Params: mail.Params{Size: 1000}, Extra: 200}, "a@x.test", "552 5.3.4 Message is larger than the destination takes", false},
-		{"BODY is passed on", smtptest.Behaviour{}, mail.Delivery{Params: eight}, "a@x.test", "MAIL FROM:<> BODY=8BITMIME", false},
-		{"BODY is left out where it is not offered", smtptest.Behaviour{Extensions: []string{}}, mail.Delivery{Params: eight}, "a@x.test", "MAIL FROM:<>", true},
-		{"8-bit may be refused", smtptest.Behaviour{Extensions: []string{}}, mail.Delivery{Params: eight, EightBit: mail.EightBitRefuse}, "a@x.test", "550 5.6.3 Destination does not take 8-bit messages", false},
-		{"SMTPUTF8 is passed on", smtptest.Behaviour{}, mail.Delivery{Params: mail.Params{SMTPUTF8: true}}, "a@x.test", "MAIL FROM:<> SMTPUTF8", false},
-		{"SMTPUTF8 is said for a path that needs it", smtptest.Behaviour{}, mail.Delivery{}, "ä@x.test", "MAIL FROM:<> SMTPUTF8", false},
-		{"SMTPUTF8 is left out for an ASCII envelope where it is not offered", smtptest.Behaviour{Extensions: []string{}}, mail.Delivery{Params: mail.Params{SMTPUTF8: true}}, "a@x.test", "MAIL FROM:<>", false},
-		{"a reverse-path beyond ASCII is refused there", smtptest.Behaviour{Extensions: []string{}}, mail.Delivery{Reverse: path("ü@x.test")}, "a@x.test", "550 5.6.7 Destination does not take addresses beyond ASCII", false},
-		{"a forward-path beyond ASCII too", smtptest.Behaviour{Extensions: []string{}}, mail.Delivery{}, "ü@x.test", "550 5.6.7 Destination does not take addresses beyond ASCII", false},
-		{"a path that ends the command is not sent", smtptest.Behaviour{}, mail.Delivery{Reverse: mail.Path{Local: "a> SIZE=1 <b", Domain: "x.test"}}, "a@x.test", "550 5.1.7 Sender address cannot be passed on", false},
-		{"quotes are kept", smtptest.Behaviour{}, mail.Delivery{Reverse: path(`"a> \"b"@x.test`)}, "a@x.test", `MAIL FROM:<"a> \"b"@x.test>`, false},
+		{
+			"SIZE counts our fields", smtptest.Behaviour{Size: 5000},
+			mail.Delivery{Params: mail.Params{Size: 1000}, Extra: 200}, "a@x.test", "MAIL FROM:<> SIZE=1200", false,
+		},
+		{
+			"SIZE is not said where it is not offered", smtptest.Behaviour{},
+			mail.Delivery{Params: mail.Params{Size: 1000}}, "a@x.test", "MAIL FROM:<>", false,
+		},
+		{
+			"SIZE stays inside the limit where only our fields may go over it", smtptest.Behaviour{Size: 1100},
+			mail.Delivery{Params: mail.Params{Size: 1000}, Extra: 200}, "a@x.test", "MAIL FROM:<> SIZE=1100", false,
+		},
+		{
+			"SIZE at the limit is the destination's to judge", smtptest.Behaviour{Size: 1000},
+			mail.Delivery{Params: mail.Params{Size: 1000}, Extra: 200}, "a@x.test", "MAIL FROM:<> SIZE=1000", false,
+		},
+		{
+			"SIZE over the limit is refused at once", smtptest.Behaviour{Size: 999},
+			mail.Delivery{Params: mail.Params{Size: 1000}, Extra: 200}, "a@x.test",
+			"552 5.3.4 Message is larger than the destination takes", false,
+		},
+		{
+			"BODY is passed on", smtptest.Behaviour{}, mail.Delivery{Params: eight}, "a@x.test",
+			"MAIL FROM:<> BODY=8BITMIME", false,
+		},
+		{
+			"BODY is left out where it is not offered", smtptest.Behaviour{Extensions: []string{}},
+			mail.Delivery{Params: eight}, "a@x.test", "MAIL FROM:<>", true,
+		},
+		{
+			"8-bit may be refused", smtptest.Behaviour{Extensions: []string{}},
+			mail.Delivery{Params: eight, EightBit: mail.EightBitRefuse}, "a@x.test",
+			"550 5.6.3 Destination does not take 8-bit messages", false,
+		},
+		{
+			"SMTPUTF8 is passed on", smtptest.Behaviour{}, mail.Delivery{Params: mail.Params{SMTPUTF8: true}},
+			"a@x.test", "MAIL FROM:<> SMTPUTF8", false,
+		},
+		{
+			"SMTPUTF8 is said for a path that needs it", smtptest.Behaviour{}, mail.Delivery{}, "ä@x.test",
+			"MAIL FROM:<> SMTPUTF8", false,
+		},
+		{
+			"SMTPUTF8 is left out for an ASCII envelope where it is not offered",
+			smtptest.Behaviour{Extensions: []string{}}, mail.Delivery{Params: mail.Params{SMTPUTF8: true}}, "a@x.test",
+			"MAIL FROM:<>", false,
+		},
+		{
+			"a reverse-path beyond ASCII is refused there", smtptest.Behaviour{Extensions: []string{}},
+			mail.Delivery{Reverse: path("ü@x.test")}, "a@x.test",
+			"550 5.6.7 Destination does not take addresses beyond ASCII", false,
+		},
+		{
+			"a forward-path beyond ASCII too", smtptest.Behaviour{Extensions: []string{}}, mail.Delivery{}, "ü@x.test",
+			"550 5.6.7 Destination does not take addresses beyond ASCII", false,
+		},
+		{
+			"a path that ends the command is not sent", smtptest.Behaviour{},
+			mail.Delivery{Reverse: mail.Path{Local: "a> SIZE=1 <b", Domain: "x.test"}}, "a@x.test",
+			"550 5.1.7 Sender address cannot be passed on", false,
+		},
+		{
+			"quotes are kept", smtptest.Behaviour{}, mail.Delivery{Reverse: path(`"a> \"b"@x.test`)}, "a@x.test",
+			`MAIL FROM:<"a> \"b"@x.test>`, false,
+		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			d := smtptest.Start(t, tc.b)
@@ -289,7 +393,9 @@ func TestParametersOfMailFollowWhatIsOffered(t *testing.T) {
 				}
 			} else {
 				all := d.Commands()
-				_, got, _ = strings.Cut(all[slices.IndexFunc(all, func(l string) bool { return strings.Contains(l, "MAIL") })], " ")
+				_, got, _ = strings.Cut(all[slices.IndexFunc(all, func(l string) bool {
+					return strings.Contains(l, "MAIL")
+				})], " ")
 			}
 			if got != tc.want || s.EightBitUnannounced() != tc.unsaid {
 				t.Errorf("got %q, unsaid %v, want %q", got, s.EightBitUnannounced(), tc.want)
@@ -320,7 +426,8 @@ func TestLMTPGivesOneOutcomePerRecipient(t *testing.T) {
 			t.Fatal(err)
 		}
 		out := s.Commit(t.Context(), octets("x\r\n", 0, false))
-		if len(out) != 3 || out[0].Reply.Code != 250 || out[1].Reply.String() != "452 4.2.2 full" || out[2].Reply.Code != 250 {
+		if len(out) != 3 || out[0].Reply.Code != 250 || out[1].Reply.String() != "452 4.2.2 full" ||
+			out[2].Reply.Code != 250 {
 			t.Errorf("got %+v", out)
 		}
 		if m := one(t, d); len(m.Forwards) != 2 {
@@ -336,7 +443,9 @@ func TestLMTPGivesOneOutcomePerRecipient(t *testing.T) {
 func TestDialTellsWhereItFailed(t *testing.T) {
 	ca, other := smtptest.NewCA(), smtptest.NewCA()
 	answer := func(verb, reply string) smtptest.Behaviour {
-		return smtptest.Behaviour{TLS: ca.Server("mx.dest.test"), Answers: map[string]smtptest.Answer{verb: {Reply: reply}}}
+		return smtptest.Behaviour{
+			TLS: ca.Server("mx.dest.test"), Answers: map[string]smtptest.Answer{verb: {Reply: reply}},
+		}
 	}
 	users := smtptest.Behaviour{TLS: ca.Server("mx.dest.test"), Users: map[string]string{"u": "p"}}
 	for _, tc := range []struct {
@@ -349,14 +458,26 @@ func TestDialTellsWhereItFailed(t *testing.T) {
 	}{
 		{"a greeting of 554", answer(smtptest.Greeting, "554 no"), None, "", StageGreeting, "451 4.7.0"},
 		{"a greeting of 421", answer(smtptest.Greeting, "421 busy"), None, "", StageGreeting, "451 4.7.0"},
-		{"a greeting with more behind it", answer(smtptest.Greeting, "220 hello\n250 more"), None, "", StageGreeting, "451 4.5.0"},
+		{
+			"a greeting with more behind it", answer(smtptest.Greeting, "220 hello\n250 more"), None, "", StageGreeting,
+			"451 4.5.0",
+		},
 		{"nonsense", answer(smtptest.Greeting, "hello"), None, "", StageGreeting, "451 4.5.0"},
 		{"EHLO refused", answer("EHLO", "550 5.7.1 no"), None, "", StageHelo, "451 4.7.0"},
 		{"STARTTLS not offered", smtptest.Behaviour{}, Required, "", StageStartTLS, "451 4.7.5"},
 		{"STARTTLS refused", answer("STARTTLS", "454 4.7.0 later"), Required, "", StageStartTLS, "451 4.7.0"},
-		{"octets in clear behind the 220", answer("STARTTLS", "220 go\n250 injected"), Opportunistic, "", StageStartTLS, "451 4.5.0"},
-		{"a certificate that is not trusted", smtptest.Behaviour{TLS: other.Server("mx.dest.test")}, Required, "", StageTLS, "451 4.7.5"},
-		{"a certificate for another name", smtptest.Behaviour{TLS: ca.Server("else.test")}, Required, "", StageTLS, "451 4.7.5"},
+		{
+			"octets in clear behind the 220", answer("STARTTLS", "220 go\n250 injected"), Opportunistic, "",
+			StageStartTLS, "451 4.5.0",
+		},
+		{
+			"a certificate that is not trusted", smtptest.Behaviour{TLS: other.Server("mx.dest.test")}, Required, "",
+			StageTLS, "451 4.7.5",
+		},
+		{
+			"a certificate for another name", smtptest.Behaviour{TLS: ca.Server("else.test")}, Required, "", StageTLS,
+			"451 4.7.5",
+		},
 		{"AUTH not offered", smtptest.Behaviour{TLS: ca.Server("mx.dest.test")}, Required, "u", StageAuth, "451 4.7.0"},
 		{"a wrong password", users, Required, "wrong", StageAuth, "451 4.7.0"},
 		{"AUTH in clear", users, Opportunistic, "u", StageAuth, ""},
@@ -377,7 +498,8 @@ func TestDialTellsWhereItFailed(t *testing.T) {
 				}
 				return
 			}
-			if !strings.HasPrefix(refusal.Reply.String(), tc.reply) || tc.reply == "" || refusal.Host != "mx.dest.test" {
+			if !strings.HasPrefix(refusal.Reply.String(), tc.reply) || tc.reply == "" ||
+				refusal.Host != "mx.dest.test" {
 				t.Errorf("got %v, want %s", refusal, tc.reply)
 			}
 		})
@@ -392,7 +514,8 @@ func TestDialTellsWhereItFailed(t *testing.T) {
 		}
 	})
 	t.Run("the context ends while the greeting is awaited", func(t *testing.T) {
-		d := smtptest.Start(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Greeting: {After: time.Hour}}})
+		d := smtptest.Start(t,
+			smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Greeting: {After: time.Hour}}})
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() { // ends with the connection that it waits for, or the test's
 			d.WaitFor(t.Context(), func(c smtptest.Counts) bool { return c.Connections > 0 })
@@ -407,7 +530,8 @@ func TestDialTellsWhereItFailed(t *testing.T) {
 func TestDialGoesRoundWhatIsMissing(t *testing.T) {
 	ca := smtptest.NewCA()
 	t.Run("HELO where EHLO is not known", func(t *testing.T) {
-		d := smtptest.Start(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{"EHLO": {Reply: "502 5.5.1 what?"}}})
+		d := smtptest.Start(t,
+			smtptest.Behaviour{Answers: map[string]smtptest.Answer{"EHLO": {Reply: "502 5.5.1 what?"}}})
 		s := dial(t, target(d))
 		if s.Extensions().ESMTP {
 			t.Error("ESMTP")
@@ -418,7 +542,10 @@ func TestDialGoesRoundWhatIsMissing(t *testing.T) {
 		clean(t, d)
 	})
 	t.Run("clear where an opportunistic STARTTLS is refused", func(t *testing.T) {
-		d := smtptest.Start(t, smtptest.Behaviour{TLS: ca.Server("x"), Answers: map[string]smtptest.Answer{"STARTTLS": {Reply: "454 4.7.0 later"}}})
+		d := smtptest.Start(t,
+			smtptest.Behaviour{
+				TLS: ca.Server("x"), Answers: map[string]smtptest.Answer{"STARTTLS": {Reply: "454 4.7.0 later"}},
+			})
 		tg := target(d)
 		tg.TLS = Opportunistic
 		if s := dial(t, tg); s.TLS() != "" {
@@ -435,7 +562,8 @@ func TestDialGoesRoundWhatIsMissing(t *testing.T) {
 			t.Errorf("got %q", s.TLS())
 		}
 		tg.TLS, tg.TLSConfig = Required, ca.Client()
-		if _, err := Dial(t.Context(), Config{}, tg); mail.ReplyFor(err).Enhanced != (mail.EnhancedCode{Subject: 7, Detail: 5}) {
+		if _, err := Dial(t.Context(), Config{},
+			tg); mail.ReplyFor(err).Enhanced != (mail.EnhancedCode{Subject: 7, Detail: 5}) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -450,7 +578,8 @@ func TestDialGoesRoundWhatIsMissing(t *testing.T) {
 	})
 	t.Run("AUTH PLAIN and LOGIN", func(t *testing.T) {
 		for _, mechanism := range []string{"PLAIN", "LOGIN"} {
-			d := smtptest.Start(t, smtptest.Behaviour{TLS: ca.Server("mx.dest.test"), Users: map[string]string{"u": "pass word"}})
+			d := smtptest.Start(t,
+				smtptest.Behaviour{TLS: ca.Server("mx.dest.test"), Users: map[string]string{"u": "pass word"}})
 			tg := target(d)
 			tg.TLS, tg.TLSConfig, tg.User, tg.Password = Required, ca.Client(), "u", "pass word"
 			s := dial(t, tg)
@@ -486,7 +615,8 @@ func TestDialGoesRoundWhatIsMissing(t *testing.T) {
 
 func TestQuitWaitsForTheServerToEndTheSessionButNotForLong(t *testing.T) {
 	server := smtptest.Start(t, smtptest.Behaviour{})
-	s, err := Dial(t.Context(), Config{}, Target{Network: "tcp", Addr: server.Addr(), Host: "mx.test", Helo: "relay.test"})
+	s, err := Dial(t.Context(), Config{},
+		Target{Network: "tcp", Addr: server.Addr(), Host: "mx.test", Helo: "relay.test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -495,7 +625,8 @@ func TestQuitWaitsForTheServerToEndTheSessionButNotForLong(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	server.Set(smtptest.Behaviour{Answers: map[string]smtptest.Answer{"QUIT": {After: time.Hour}}})
-	if s, err = Dial(t.Context(), Config{}, Target{Network: "tcp", Addr: server.Addr(), Host: "mx.test", Helo: "relay.test"}); err != nil {
+	if s, err = Dial(t.Context(), Config{},
+		Target{Network: "tcp", Addr: server.Addr(), Host: "mx.test", Helo: "relay.test"}); err != nil {
 		t.Fatal(err)
 	}
 	begun := time.Now()

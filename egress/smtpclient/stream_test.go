@@ -51,18 +51,40 @@ func TestAnEarlyReplyIsTheVerdict(t *testing.T) {
 			fault smtptest.Fault
 			want  string // of the refusal
 		}{
-			{"while it reads on", smtptest.Fault{After: 100000, Answer: smtptest.Answer{Reply: "552 5.3.4 too much"}}, "552 5.3.4 too much"},
-			{"while it has stopped reading", smtptest.Fault{After: 100000, Answer: smtptest.Answer{Reply: "452-4.3.1 no\n452 4.3.1 room"}, Stall: true}, "452 4.3.1 no / room"},
-			{"before the connection is closed", smtptest.Fault{After: 100000, Answer: smtptest.Answer{Reply: "554 5.7.1 spam", Close: true}}, "554 5.7.1 spam"},
-			{"421 as 451", smtptest.Fault{After: 100000, Answer: smtptest.Answer{Reply: "421 4.3.2 going down", Close: true}}, "451 4.3.2 going down"},
-			{"or nonsense where it is positive", smtptest.Fault{After: 1000, Answer: smtptest.Answer{Reply: "250 ok"}}, "451 4.5.0 Destination does not keep to the protocol, try again later"},
+			{
+				"while it reads on",
+				smtptest.Fault{After: 100000, Answer: smtptest.Answer{Reply: "552 5.3.4 too much"}},
+				"552 5.3.4 too much",
+			},
+			{
+				"while it has stopped reading",
+				smtptest.Fault{
+					After: 100000, Answer: smtptest.Answer{Reply: "452-4.3.1 no\n452 4.3.1 room"}, Stall: true,
+				}, "452 4.3.1 no / room",
+			},
+			{
+				"before the connection is closed",
+				smtptest.Fault{After: 100000, Answer: smtptest.Answer{Reply: "554 5.7.1 spam", Close: true}},
+				"554 5.7.1 spam",
+			},
+			{
+				"421 as 451",
+				smtptest.Fault{After: 100000, Answer: smtptest.Answer{Reply: "421 4.3.2 going down", Close: true}},
+				"451 4.3.2 going down",
+			},
+			{
+				"or nonsense where it is positive",
+				smtptest.Fault{After: 1000, Answer: smtptest.Answer{Reply: "250 ok"}},
+				"451 4.5.0 Destination does not keep to the protocol, try again later",
+			},
 		} {
 			if way.ext == nil && tc.fault.After == 1000 {
 				continue // by BDAT it is the reply to a chunk
 			}
 			t.Run(tc.name+" "+way.name, func(t *testing.T) {
 				t.Parallel()
-				d := smtptest.Start(t, smtptest.Behaviour{Extensions: way.ext, TLS: ca.Server("mx.dest.test"), Body: &tc.fault})
+				d := smtptest.Start(t,
+					smtptest.Behaviour{Extensions: way.ext, TLS: ca.Server("mx.dest.test"), Body: &tc.fault})
 				tg := target(d)
 				tg.TLS, tg.TLSConfig = way.tls, ca.Client()
 				s := dial(t, tg)
@@ -88,7 +110,10 @@ func TestAStallFails(t *testing.T) {
 	ca := smtptest.NewCA()
 	for _, policy := range []TLSPolicy{None, Required} {
 		for _, ext := range [][]string{nil, {}} {
-			d := smtptest.Start(t, smtptest.Behaviour{Extensions: ext, TLS: ca.Server("mx.dest.test"), Body: &smtptest.Fault{After: 1000, Stall: true}})
+			d := smtptest.Start(t,
+				smtptest.Behaviour{
+					Extensions: ext, TLS: ca.Server("mx.dest.test"), Body: &smtptest.Fault{After: 1000, Stall: true},
+				})
 			tg := target(d)
 			tg.TLS, tg.TLSConfig = policy, ca.Client()
 			s, err := Dial(t.Context(), Config{Stall: 50 * time.Millisecond}, tg)
@@ -114,7 +139,11 @@ func TestASlowReaderGetsTheWholeMessage(t *testing.T) {
 		ext []string
 		tls TLSPolicy
 	}{{nil, None}, {nil, Opportunistic}, {smtptest.Without("CHUNKING"), None}} {
-		d := smtptest.Start(t, smtptest.Behaviour{Extensions: tc.ext, TLS: ca.Server("x"), Answers: map[string]smtptest.Answer{"BDAT": {After: 30 * time.Millisecond}}})
+		d := smtptest.Start(t,
+			smtptest.Behaviour{
+				Extensions: tc.ext, TLS: ca.Server("x"),
+				Answers: map[string]smtptest.Answer{"BDAT": {After: 30 * time.Millisecond}},
+			})
 		tg := target(d)
 		tg.TLS = tc.tls
 		s := dial(t, tg)
@@ -147,24 +176,65 @@ func TestTheReplyToTheEndOfData(t *testing.T) {
 		us       bool
 		reusable bool
 	}{
-		{"2yz is passed on", smtptest.Answer{Reply: "250 2.6.0 queued as 17"}, "250 2.6.0 queued as 17", false, false, true},
-		{"5yz is passed on", smtptest.Answer{Reply: "554-5.7.1 spam\n554 5.7.1 go away"}, "554 5.7.1 spam / go away", false, false, true},
+		{
+			"2yz is passed on", smtptest.Answer{Reply: "250 2.6.0 queued as 17"}, "250 2.6.0 queued as 17", false,
+			false, true,
+		},
+		{
+			"5yz is passed on", smtptest.Answer{Reply: "554-5.7.1 spam\n554 5.7.1 go away"}, "554 5.7.1 spam / go away",
+			false, false, true,
+		},
 		{"4yz is passed on", smtptest.Answer{Reply: "452 4.3.1 full"}, "452 4.3.1 full", false, false, true},
-		{"421 is 451 and the end", smtptest.Answer{Reply: "421 4.3.2 bye", Close: true}, "451 4.3.2 bye", false, false, false},
-		{"what is about us is 451", smtptest.Answer{Reply: "550 5.7.1 our system has detected an unusual rate of unsolicited mail"}, "451 4.7.0 Destination does not take mail from here at the moment, try again later", false, true, true},
-		{"a closed connection is in doubt", smtptest.Answer{Close: true}, "451 4.4.2 Connection to destination lost, try again later", true, false, false},
-		{"a reset one too", smtptest.Answer{Reset: true}, "451 4.4.2 Connection to destination lost, try again later", true, false, false},
-		{"half a reply too", smtptest.Answer{Reply: "250-2.0.0 ok", Close: true}, "451 4.4.2 Connection to destination lost, try again later", true, false, false},
-		{"silence too", smtptest.Answer{After: time.Hour}, "451 4.4.2 Connection to destination lost, try again later", true, false, false},
-		{"354 is in doubt", smtptest.Answer{Reply: "354 more"}, "451 4.5.0 Destination does not keep to the protocol, try again later", true, false, false},
-		{"221 is in doubt", smtptest.Answer{Reply: "221 2.0.0 bye"}, "451 4.5.0 Destination does not keep to the protocol, try again later", true, false, false},
-		{"nonsense is in doubt", smtptest.Answer{Reply: "OK"}, "451 4.5.0 Destination does not keep to the protocol, try again later", true, false, false},
-		{"octets behind the reply end the session", smtptest.Answer{Reply: "250 2.0.0 ok\n250 2.0.0 again"}, "250 2.0.0 ok", false, false, false},
+		{
+			"421 is 451 and the end", smtptest.Answer{Reply: "421 4.3.2 bye", Close: true}, "451 4.3.2 bye", false,
+			false, false,
+		},
+		{
+			"what is about us is 451",
+			smtptest.Answer{Reply: "550 5.7.1 our system has detected an unusual rate of unsolicited mail"},
+			"451 4.7.0 Destination does not take mail from here at the moment, try again later", false, true, true,
+		},
+		{
+			"a closed connection is in doubt", smtptest.Answer{Close: true},
+			"451 4.4.2 Connection to destination lost, try again later", true, false, false,
+		},
+		{
+			"a reset one too", smtptest.Answer{Reset: true},
+			"451 4.4.2 Connection to destination lost, try again later", true, false, false,
+		},
+		{
+			"half a reply too", smtptest.Answer{Reply: "250-2.0.0 ok", Close: true},
+			"451 4.4.2 Connection to destination lost, try again later", true, false, false,
+		},
+		{
+			"silence too", smtptest.Answer{After: time.Hour},
+			"451 4.4.2 Connection to destination lost, try again later", true, false, false,
+		},
+		{
+			"354 is in doubt", smtptest.Answer{Reply: "354 more"},
+			"451 4.5.0 Destination does not keep to the protocol, try again later", true, false, false,
+		},
+		{
+			"221 is in doubt", smtptest.Answer{Reply: "221 2.0.0 bye"},
+			"451 4.5.0 Destination does not keep to the protocol, try again later", true, false, false,
+		},
+		{
+			"nonsense is in doubt", smtptest.Answer{Reply: "OK"},
+			"451 4.5.0 Destination does not keep to the protocol, try again later", true, false, false,
+		},
+		{
+			"octets behind the reply end the session", smtptest.Answer{Reply: "250 2.0.0 ok\n250 2.0.0 again"},
+			"250 2.0.0 ok", false, false, false,
+		},
 	} {
 		for _, ext := range [][]string{nil, smtptest.Without("CHUNKING")} {
 			for _, policy := range []TLSPolicy{None, Opportunistic} {
 				t.Run(tc.name, func(t *testing.T) {
-					d := smtptest.Start(t, smtptest.Behaviour{Extensions: ext, TLS: ca.Server("x"), Answers: map[string]smtptest.Answer{smtptest.Dot: tc.answer}})
+					d := smtptest.Start(t,
+						smtptest.Behaviour{
+							Extensions: ext, TLS: ca.Server("x"),
+							Answers: map[string]smtptest.Answer{smtptest.Dot: tc.answer},
+						})
 					tg := target(d)
 					tg.TLS = policy
 					s := dial(t, tg)
@@ -177,7 +247,8 @@ func TestTheReplyToTheEndOfData(t *testing.T) {
 						ctx = mail.Until(ctx, time.Now().Add(100*time.Millisecond))
 					}
 					out := s.Commit(ctx, octets("\r\nc\r\n", 0, true))
-					if len(out) != 1 || out[0].Reply.String() != tc.want || out[0].InDoubt != tc.doubt || out[0].AboutUs != tc.us {
+					if len(out) != 1 || out[0].Reply.String() != tc.want || out[0].InDoubt != tc.doubt ||
+						out[0].AboutUs != tc.us {
 						t.Fatalf("got %+v, want %s", out, tc.want)
 					}
 					if (out[0].Cause != nil) != (out[0].Reply.Class() != 2) || (out[0].TLS != "") != (policy != None) {
@@ -190,10 +261,12 @@ func TestTheReplyToTheEndOfData(t *testing.T) {
 						return
 					}
 					d.Set(smtptest.Behaviour{Extensions: ext})
-					if out := send(t, s, mail.Stuffed, octets("x\r\n", 0, true)); out[0].Reply.Code != 250 || !out[0].Reused {
+					if out := send(t, s, mail.Stuffed, octets("x\r\n", 0, true)); out[0].Reply.Code != 250 ||
+						!out[0].Reused {
 						t.Errorf("next message: got %+v", out)
 					}
-					if got, want := d.Counts().Commands["RSET"] == 1, ext == nil && out[0].Reply.Class() != 2; got != want {
+					if got, want := d.Counts().Commands["RSET"] == 1, ext == nil &&
+						out[0].Reply.Class() != 2; got != want {
 						t.Errorf("RSET before the next message: got %v, want %v", got, want)
 					}
 					clean(t, d)
@@ -204,7 +277,11 @@ func TestTheReplyToTheEndOfData(t *testing.T) {
 }
 
 func TestARefusedDATALeavesTheSessionUsable(t *testing.T) {
-	d := smtptest.Start(t, smtptest.Behaviour{Extensions: smtptest.Without("CHUNKING"), Answers: map[string]smtptest.Answer{"DATA": {Reply: "451 4.3.0 not now"}}})
+	d := smtptest.Start(t,
+		smtptest.Behaviour{
+			Extensions: smtptest.Without("CHUNKING"),
+			Answers:    map[string]smtptest.Answer{"DATA": {Reply: "451 4.3.0 not now"}},
+		})
 	s := dial(t, target(d))
 	s.Begin(mail.Delivery{})
 	if err := s.Rcpt(t.Context(), path("a@x.test")); err != nil {
@@ -309,13 +386,16 @@ func wait(t *testing.T, cond func() bool) {
 }
 
 func TestLimitsAreHonoured(t *testing.T) {
-	d := smtptest.Start(t, smtptest.Behaviour{Extensions: append(smtptest.DefaultExtensions(), "limits MAILMAX=2 RCPTMAX=1 RCPTDOMAINMAX=1")})
+	d := smtptest.Start(t,
+		smtptest.Behaviour{Extensions: append(smtptest.DefaultExtensions(),
+			"limits MAILMAX=2 RCPTMAX=1 RCPTDOMAINMAX=1")})
 	s := dial(t, target(d))
 	s.Begin(mail.Delivery{})
 	if err := s.Rcpt(t.Context(), path("a@x.test")); err != nil {
 		t.Fatal(err)
 	}
-	if got := mail.ReplyFor(s.Rcpt(t.Context(), path("b@x.test"))).String(); got != "452 4.5.3 Send this recipient in a transaction of its own" {
+	if got := mail.ReplyFor(s.Rcpt(t.Context(),
+		path("b@x.test"))).String(); got != "452 4.5.3 Send this recipient in a transaction of its own" {
 		t.Errorf("got %s", got)
 	}
 	if err := s.Reset(t.Context()); err != nil || !s.Reusable() {
@@ -334,7 +414,8 @@ func TestARefusedChunkIsTheVerdictAndNotInDoubt(t *testing.T) {
 			{"452 4.3.1 no room", "452 4.3.1 no room"},
 			{"354 what", "451 4.5.0 Destination does not keep to the protocol, try again later"},
 		} {
-			d := smtptest.Start(t, smtptest.Behaviour{Extensions: ext, Answers: map[string]smtptest.Answer{"BDAT": {Reply: tc.reply}}})
+			d := smtptest.Start(t,
+				smtptest.Behaviour{Extensions: ext, Answers: map[string]smtptest.Answer{"BDAT": {Reply: tc.reply}}})
 			s := dial(t, target(d))
 			begin(t, s)
 			if err := s.Write(octets("a: b\r\n", 0, false)); err != nil {
@@ -351,7 +432,8 @@ func TestARefusedChunkIsTheVerdictAndNotInDoubt(t *testing.T) {
 func TestALostConnectionIsNoVerdict(t *testing.T) {
 	for _, verb := range []string{"MAIL", "RCPT", "DATA", "RSET"} {
 		for _, a := range []smtptest.Answer{{Close: true}, {Reset: true}, {After: time.Hour}} {
-			d := smtptest.Start(t, smtptest.Behaviour{Extensions: []string{}, Answers: map[string]smtptest.Answer{verb: a}})
+			d := smtptest.Start(t,
+				smtptest.Behaviour{Extensions: []string{}, Answers: map[string]smtptest.Answer{verb: a}})
 			limit := 10 * time.Second
 			if a.After > 0 {
 				limit = 50 * time.Millisecond
@@ -377,7 +459,8 @@ func TestALostConnectionIsNoVerdict(t *testing.T) {
 			if err := s.Rcpt(t.Context(), path("a@x.test")); !errors.Is(err, errBroken) {
 				t.Errorf("%s: got %v", verb, err)
 			}
-			if out := s.Commit(t.Context(), mail.Octets{}); len(out) > 0 && (out[0].Reply.Code != 451 || out[0].InDoubt) {
+			if out := s.Commit(t.Context(), mail.Octets{}); len(out) > 0 &&
+				(out[0].Reply.Code != 451 || out[0].InDoubt) {
 				t.Errorf("%s: got %+v", verb, out)
 			}
 			s.Close()
@@ -426,7 +509,8 @@ func TestASessionTellsOfItself(t *testing.T) {
 	send(t, s, mail.Stuffed, octets("x\r\n", 0, true))
 	if s.Host() != "mx.dest.test" || s.TLS() != "TLS 1.3" || s.Size() != 1234 || !s.SMTPUTF8() || s.Messages() != 1 ||
 		s.Born() != time.Unix(1001, 0) || s.LastUsed() != time.Unix(1002, 0) {
-		t.Errorf("got %s %s %d %v %d %v %v", s.Host(), s.TLS(), s.Size(), s.SMTPUTF8(), s.Messages(), s.Born(), s.LastUsed())
+		t.Errorf("got %s %s %d %v %d %v %v", s.Host(), s.TLS(), s.Size(), s.SMTPUTF8(), s.Messages(), s.Born(),
+			s.LastUsed())
 	}
 }
 
@@ -438,7 +522,9 @@ func TestARefusalThatComesWhileAWriteStallsIsSeenAtOnce(t *testing.T) {
 			for _, segment := range []int{0, 65536} {
 				for _, last := range []bool{false, true} {
 					d := smtptest.Start(t, smtptest.Behaviour{Extensions: ext, TLS: ca.Server("x"),
-						Body: &smtptest.Fault{After: 5000, Answer: smtptest.Answer{Reply: "552 5.3.4 too much"}, Stall: true}})
+						Body: &smtptest.Fault{
+							After: 5000, Answer: smtptest.Answer{Reply: "552 5.3.4 too much"}, Stall: true,
+						}})
 					tg := target(d)
 					tg.TLS = policy
 					s := dial(t, tg)
@@ -473,8 +559,15 @@ func TestAYesBeforeTheEndOfDataIsNone(t *testing.T) {
 			b     smtptest.Behaviour
 			write bool
 		}{
-			{"behind the 354", smtptest.Behaviour{Answers: map[string]smtptest.Answer{"DATA": {Reply: "354 go\n250 2.0.0 ok"}}}, false},
-			{"inside the octets", smtptest.Behaviour{Body: &smtptest.Fault{After: 4, Answer: smtptest.Answer{Reply: "250 2.0.0 ok"}}}, true},
+			{
+				"behind the 354",
+				smtptest.Behaviour{Answers: map[string]smtptest.Answer{"DATA": {Reply: "354 go\n250 2.0.0 ok"}}}, false,
+			},
+			{
+				"inside the octets",
+				smtptest.Behaviour{Body: &smtptest.Fault{After: 4, Answer: smtptest.Answer{Reply: "250 2.0.0 ok"}}},
+				true,
+			},
 		} {
 			tc.b.Extensions, tc.b.TLS = smtptest.Without("CHUNKING"), ca.Server("x")
 			d := smtptest.Start(t, tc.b)

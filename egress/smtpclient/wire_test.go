@@ -61,7 +61,8 @@ func TestAWriteLastsAsLongAsItMoves(t *testing.T) {
 					} else {
 						_, err = w.Write([]byte(text))
 					}
-					if took := time.Since(start); !errors.Is(err, tc.err) || took < tc.took || took > tc.took+time.Second {
+					if took := time.Since(start); !errors.Is(err, tc.err) || took < tc.took ||
+						took > tc.took+time.Second {
 						t.Errorf("got %v after %v, want %v after %v", err, took, tc.err, tc.took)
 					}
 					if tc.err == nil && string(c.got) != text {

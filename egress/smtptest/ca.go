@@ -97,5 +97,7 @@ func sign(template, parent *x509.Certificate, key, parentKey *ecdsa.PrivateKey) 
 
 // Client gives a client's configuration that trusts this CA alone and resumes sessions.
 func (ca *CA) Client() *tls.Config {
-	return &tls.Config{RootCAs: ca.Pool(), ClientSessionCache: tls.NewLRUClientSessionCache(0), MinVersion: tls.VersionTLS12}
+	return &tls.Config{
+		RootCAs: ca.Pool(), ClientSessionCache: tls.NewLRUClientSessionCache(0), MinVersion: tls.VersionTLS12,
+	}
 }

@@ -78,7 +78,8 @@ func TestAServerRecordsWhatItAcceptedOctetForOctet(t *testing.T) {
 	if len(got) != 2 {
 		t.Fatalf("got %d messages", len(got))
 	}
-	if got[0].Mail != "MAIL FROM:<a@x.test> BODY=8BITMIME" || got[0].Forwards[0] != "b@y.test" || got[0].Helo != "c.test" {
+	if got[0].Mail != "MAIL FROM:<a@x.test> BODY=8BITMIME" || got[0].Forwards[0] != "b@y.test" ||
+		got[0].Helo != "c.test" {
 		t.Errorf("got %+v", got[0])
 	}
 	if want := "Subject: x\r\n\r\n..dot\r\n..\r\n"; string(got[0].Raw) != want {
@@ -93,7 +94,8 @@ func TestAServerRecordsWhatItAcceptedOctetForOctet(t *testing.T) {
 	if v := s.Violations(); len(v) != 0 {
 		t.Errorf("got violations %q", v)
 	}
-	if n := s.Counts(); n.Messages != 2 || n.Connections != 1 || n.Commands["MAIL"] != 2 || n.Quits != 1 || n.Halves != 0 {
+	if n := s.Counts(); n.Messages != 2 || n.Connections != 1 || n.Commands["MAIL"] != 2 || n.Quits != 1 ||
+		n.Halves != 0 {
 		t.Errorf("got %+v", n)
 	}
 }
@@ -117,7 +119,9 @@ func TestAServerNeverRecordsHalfAMessage(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		if err := s.WaitFor(ctx, func(n Counts) bool { return n.Connections == len(whole) && n.Current == 0 }); err != nil {
+		if err := s.WaitFor(ctx, func(n Counts) bool {
+			return n.Connections == len(whole) && n.Current == 0
+		}); err != nil {
 			t.Fatal(err)
 		}
 		if n := s.Counts(); n.Messages != 0 || n.Halves == 0 {
@@ -133,20 +137,32 @@ func TestAnswersFollowTheScript(t *testing.T) {
 		b      Behaviour
 		script string
 	}{
-		{"a greeting of 554 ends the session", Behaviour{Answers: map[string]Answer{Greeting: {Reply: "554 no"}}}, "554 no\nEOF"},
-		{"a verb may be refused with several lines", Behaviour{Answers: map[string]Answer{"MAIL": {Reply: "550-one\n550 two"}}},
+		{
+			"a greeting of 554 ends the session", Behaviour{Answers: map[string]Answer{Greeting: {Reply: "554 no"}}},
+			"554 no\nEOF",
+		},
+		{"a verb may be refused with several lines",
+			Behaviour{Answers: map[string]Answer{"MAIL": {Reply: "550-one\n550 two"}}},
 			"220\n> HELO c\n250 dest\n> MAIL FROM:<>\n550-one\n550 two"},
 		{"recipients are answered by local part", Behaviour{Recipients: ByLocalPart()},
-			"220\n> HELO c\n250\n> MAIL FROM:<>\n250\n> RCPT TO:<550@x>\n550\n> RCPT TO:<greylist@x>\n451\n> RCPT TO:<greylist@x>\n250\n> RCPT TO:<drop@x>\nEOF"},
-		{"the dot is answered by recipient in LMTP", Behaviour{LMTP: true, Dots: map[string]Answer{"b": {Reply: "452 full"}}},
-			"220\n> LHLO c\n250-\n250-\n250-\n250-\n250-\n250\n> MAIL FROM:<>\n250\n> RCPT TO:<a@x>\n250\n> RCPT TO:<b@x>\n250\n> DATA\n354\n> .\n250\n452"},
-		{"an early refusal comes inside the octets", Behaviour{Body: &Fault{After: 4, Answer: Answer{Reply: "552 early"}}},
-			"220\n> HELO c\n250\n> MAIL FROM:<>\n250\n> RCPT TO:<a@x>\n250\n> DATA\n354\n> abcd\n552 early\n> more\n> .\n> RSET\n250"},
+			"220\n> HELO c\n250\n> MAIL FROM:<>\n250\n> RCPT TO:<550@x>\n550\n> RCPT TO:<greylist@x>\n451\n> RCPT " +
+				"TO:<greylist@x>\n250\n> RCPT TO:<drop@x>\nEOF"},
+		{"the dot is answered by recipient in LMTP",
+			Behaviour{LMTP: true, Dots: map[string]Answer{"b": {Reply: "452 full"}}},
+			"220\n> LHLO c\n250-\n250-\n250-\n250-\n250-\n250\n> MAIL FROM:<>\n250\n> RCPT TO:<a@x>\n250\n> RCPT " +
+				"TO:<b@x>\n250\n> DATA\n354\n> .\n250\n452"},
+		{"an early refusal comes inside the octets",
+			Behaviour{Body: &Fault{After: 4, Answer: Answer{Reply: "552 early"}}},
+			"220\n> HELO c\n250\n> MAIL FROM:<>\n250\n> RCPT TO:<a@x>\n250\n> DATA\n354\n> abcd\n552 early\n> " +
+				"more\n> .\n> RSET\n250"},
 		{"a session over the limit gets 421", Behaviour{MaxMessages: 1},
-			"220\n> HELO c\n250\n> MAIL FROM:<>\n250\n> RCPT TO:<a@x>\n250\n> DATA\n354\n> .\n250\n> MAIL FROM:<>\n421\nEOF"},
+			"220\n> HELO c\n250\n> MAIL FROM:<>\n250\n> RCPT TO:<a@x>\n250\n> DATA\n354\n> .\n250\n> MAIL " +
+				"FROM:<>\n421\nEOF"},
 		{"an idle client is cut off unasked", Behaviour{Idle: 20 * time.Millisecond}, "220\n421 4.4.2\nEOF"},
-		{"STARTTLS is offered and spoken", Behaviour{TLS: ca.Server("d.test"), Extensions: []string{}, Users: map[string]string{"u": "p"}},
-			"220\n> EHLO c\n250-dest\n250 STARTTLS\n> STARTTLS\n220\n> STARTTLS!\n> EHLO c\n250-dest\n250 AUTH\n> AUTH PLAIN AHUAcA==\n235\n> AUTH PLAIN AHUAcQ==\n535"},
+		{"STARTTLS is offered and spoken",
+			Behaviour{TLS: ca.Server("d.test"), Extensions: []string{}, Users: map[string]string{"u": "p"}},
+			"220\n> EHLO c\n250-dest\n250 STARTTLS\n> STARTTLS\n220\n> STARTTLS!\n> EHLO c\n250-dest\n250 AUTH\n> " +
+				"AUTH PLAIN AHUAcA==\n235\n> AUTH PLAIN AHUAcQ==\n535"},
 	} {
 		t.Run(tc.name, func(t *testing.T) { talk(t, Start(t, tc.b), tc.script) })
 	}

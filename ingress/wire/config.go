@@ -76,7 +76,8 @@ func (c *Config) Validate() error {
 	case c.Messages < 0:
 		return &mail.FieldError{Field: "limits.messages", Reason: "must not be negative"}
 	case negative(c.Timeouts.Command) || negative(c.Timeouts.Write) || negative(c.Timeouts.Header) ||
-		negative(c.Timeouts.Handshake) || negative(c.Timeouts.Grace) || negative(c.Timeouts.Linger) || negative(c.Timeouts.Abandon):
+		negative(c.Timeouts.Handshake) || negative(c.Timeouts.Grace) || negative(c.Timeouts.Linger) ||
+		negative(c.Timeouts.Abandon):
 		return &mail.FieldError{Field: "timeouts", Reason: "must not be negative"}
 	}
 	for _, p := range c.Proxy {

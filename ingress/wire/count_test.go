@@ -93,7 +93,8 @@ func TestMessageOf4KiBCostsFourReadsAndFourWrites(t *testing.T) {
 	body := strings.Repeat(strings.Repeat("m", 76)+"\r\n", 4096/78)
 	step := func() {
 		for _, s := range []struct{ say, want string }{
-			{"MAIL FROM:<a@x.example>\r\n", "250"}, {"RCPT TO:<b@y.example>\r\n", "250"}, {"DATA\r\n", "354"}, {body + ".\r\n", "250"},
+			{"MAIL FROM:<a@x.example>\r\n", "250"}, {"RCPT TO:<b@y.example>\r\n", "250"}, {"DATA\r\n", "354"},
+			{body + ".\r\n", "250"},
 		} {
 			p.say(s.say)
 			p.want(s.want)

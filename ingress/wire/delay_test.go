@@ -80,7 +80,8 @@ const long = time.Hour // nobody waits that long: what ends is ended by somethin
 // talk says one whole session before its greeting was read, in pieces, and gives what the server said.
 func talk(t *testing.T, w io.ReadWriter, pieces ...string) string {
 	t.Helper()
-	for _, p := range append(pieces, "EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRC", "PT TO:<b@y.example>\r\nDATA\r\nhi\r\n.\r\nQUIT\r\n") {
+	for _, p := range append(pieces, "EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRC",
+		"PT TO:<b@y.example>\r\nDATA\r\nhi\r\n.\r\nQUIT\r\n") {
 		if _, err := io.WriteString(w, p); err != nil {
 			t.Fatal(err)
 		}
@@ -98,17 +99,27 @@ func TestAClientThatSpeaksBeforeTheGreetingIsFoundOutAndHeard(t *testing.T) {
 	}{
 		{"in clear", nil, func(t *testing.T, p *peer) string { return talk(t, p) }},
 		{"one octet at first", nil, func(t *testing.T, p *peer) string { return talk(t, p, "NOO", "P\r\n") }},
-		{"more than the small buffer", nil, func(t *testing.T, p *peer) string { return talk(t, p, strings.Repeat("NOOP\r\n", 300)) }},
-		{"implicit TLS", func(c *Config) { c.TLS, c.Implicit = tlsOf(secure), true }, func(t *testing.T, p *peer) string {
+		{"more than the small buffer", nil, func(t *testing.T, p *peer) string {
+			return talk(t, p, strings.Repeat("NOOP\r\n", 300))
+		}},
+		{"implicit TLS", func(c *Config) {
+			c.TLS, c.Implicit = tlsOf(secure), true
+		}, func(t *testing.T, p *peer) string {
 			return talk(t, tls.Client(p, &tls.Config{InsecureSkipVerify: true}))
 		}},
-		{"behind a PROXY header in one segment", func(c *Config) { c.Proxy = loopback }, func(t *testing.T, p *peer) string {
+		{"behind a PROXY header in one segment", func(c *Config) {
+			c.Proxy = loopback
+		}, func(t *testing.T, p *peer) string {
 			return talk(t, p, "PROXY TCP4 192.0.2.1 192.0.2.2 4711 25\r\nNOOP\r\n")
 		}},
-		{"behind a PROXY header in a segment of its own", func(c *Config) { c.Proxy = loopback }, func(t *testing.T, p *peer) string {
+		{"behind a PROXY header in a segment of its own", func(c *Config) {
+			c.Proxy = loopback
+		}, func(t *testing.T, p *peer) string {
 			return talk(t, p, "PROXY TCP4 192.0.2.1 192.0.2.2 4711 25\r\n")
 		}},
-		{"behind a PROXY header under implicit TLS", func(c *Config) { c.Proxy, c.TLS, c.Implicit = loopback, tlsOf(secure), true }, func(t *testing.T, p *peer) string {
+		{"behind a PROXY header under implicit TLS", func(c *Config) {
+			c.Proxy, c.TLS, c.Implicit = loopback, tlsOf(secure), true
+		}, func(t *testing.T, p *peer) string {
 			p.say("PROXY TCP4 192.0.2.1 192.0.2.2 4711 25\r\n")
 			return talk(t, tls.Client(p, &tls.Config{InsecureSkipVerify: true}))
 		}},
@@ -122,7 +133,8 @@ func TestAClientThatSpeaksBeforeTheGreetingIsFoundOutAndHeard(t *testing.T) {
 			if !strings.HasPrefix(said, "220 ") || !strings.Contains(said, "\r\n250 2.0.0 took 4\r\n221 ") {
 				t.Errorf("got %q", said)
 			}
-			if ms := r.accepted(); len(ms) != 1 || ms[0].octets != "hi\r\n" || fmt.Sprint(ms[0].forwards) != "[b@y.example]" {
+			if ms := r.accepted(); len(ms) != 1 || ms[0].octets != "hi\r\n" ||
+				fmt.Sprint(ms[0].forwards) != "[b@y.example]" {
 				t.Errorf("got %+v", ms)
 			}
 		})
@@ -297,7 +309,8 @@ func TestAStallDelaysItsOwnReplyAndNoEarlierOne(t *testing.T) {
 			}
 			p.want("220")
 			begun := time.Now()
-			p.say("EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<quick@y.example>\r\nRCPT TO:<b@y.example>\r\nRCPT TO:<quick@y.example>\r\nDATA\r\n")
+			p.say("EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<quick@y.example>\r\nRCPT " +
+				"TO:<b@y.example>\r\nRCPT TO:<quick@y.example>\r\nDATA\r\n")
 			p.want("250 ")
 			p.want("250 2.1.0")
 			p.want("250 2.1.5")
@@ -366,8 +379,13 @@ func TestAStallEndsWhenTheClientHangsUp(t *testing.T) {
 	}{
 		{"FIN", "", func(c *net.TCPConn) { c.Close() }},
 		{"RST", "", func(c *net.TCPConn) { c.SetLinger(0); c.Close() }},
-		{"FIN behind octets that nobody read", strings.Repeat("NOOP\r\n", 2000), func(c *net.TCPConn) { c.CloseWrite() }},
-		{"RST behind octets that nobody read", strings.Repeat("NOOP\r\n", 2000), func(c *net.TCPConn) { c.SetLinger(0); c.Close() }},
+		{"FIN behind octets that nobody read", strings.Repeat("NOOP\r\n", 2000), func(c *net.TCPConn) {
+			c.CloseWrite()
+		}},
+		{"RST behind octets that nobody read", strings.Repeat("NOOP\r\n", 2000), func(c *net.TCPConn) {
+			c.SetLinger(0)
+			c.Close()
+		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := startStalling(t, long, nil)

@@ -66,7 +66,8 @@ func TestADrainWhoseTimeIsUpCutsAllButWhoIsOwedAReply(t *testing.T) {
 			owed.want("250 2.0.0 took 4")
 			owed.want("421 4.3.2")
 			owed.want("")
-			if err := <-done; !errors.Is(err, context.Canceled) || !strings.HasPrefix(err.Error(), "1 connections cut: ") {
+			if err := <-done; !errors.Is(err, context.Canceled) ||
+				!strings.HasPrefix(err.Error(), "1 connections cut: ") {
 				t.Errorf("got %v", err)
 			}
 			if open, committing := r.srv.InFlight(); open != 0 || committing != 0 {

@@ -37,7 +37,9 @@ func text(n int) string {
 
 func TestMessagesOfAllSizesArriveWhole(t *testing.T) {
 	var sizes []int
-	for _, around := range []int{512, SlabOctets, SlabOctets - withheld, SlabOctets + slabSize - withheld, slabSize, 200_000} {
+	for _, around := range []int{
+		512, SlabOctets, SlabOctets - withheld, SlabOctets + slabSize - withheld, slabSize, 200_000,
+	} {
 		for d := -4; d <= 4; d++ {
 			sizes = append(sizes, around+d)
 		}
@@ -90,7 +92,9 @@ func TestWhatFollowsTheDotIsReadAsCommandsHoweverMuchItIs(t *testing.T) {
 	p.want("220")
 	for _, n := range []int{1, 50, 90, 1000, 10000} {
 		go func() { // ends when the server has read it all
-			_, _ = io.WriteString(p.Conn, "EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\nhi\r\n.\r\n"+strings.Repeat("NOOP\r\n", n))
+			_, _ = io.WriteString(p.Conn,
+				"EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\nhi\r\n.\r\n"+
+					strings.Repeat("NOOP\r\n", n))
 		}()
 		p.want("250 ")
 		p.want("250")
@@ -104,7 +108,8 @@ func TestWhatFollowsTheDotIsReadAsCommandsHoweverMuchItIs(t *testing.T) {
 }
 
 func TestEachOctetInItsOwnWriteMakesNoDifference(t *testing.T) {
-	const script = "EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\n..a\r\n.b\r\n\r\n.\r\n" +
+	const script = "EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT " +
+		"TO:<b@y.example>\r\nDATA\r\n..a\r\n.b\r\n\r\n.\r\n" +
 		"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nBDAT 5\r\n.a\r\n\rBDAT 4 LAST\r\n\n..bRSET\r\nQUIT\r\n"
 	const want = "220 250- 250- 250- 250- 250- 250- 250- 250  250  250  354  250  250  250  250  250  250  221 "
 	for _, cut := range []int{1, 2, 3, 5, 7, 1000} {
@@ -172,7 +177,8 @@ func TestLongLinesPassAndAreCounted(t *testing.T) {
 	p := r.dial()
 	p.want("220")
 	p.say("EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\n" +
-		strings.Repeat("x", 998) + "\r\n" + strings.Repeat("x", 999) + "\r\n" + strings.Repeat("x", 70000) + "\r\n.\r\nQUIT\r\n")
+		strings.Repeat("x", 998) + "\r\n" + strings.Repeat("x", 999) + "\r\n" + strings.Repeat("x", 70000) +
+		"\r\n.\r\nQUIT\r\n")
 	p.all()
 	if ms := r.accepted(); len(ms) != 1 || ms[0].long != 2 {
 		t.Errorf("%d messages, %d long lines", len(ms), ms[0].long)

@@ -95,7 +95,8 @@ type fakeSession struct {
 }
 
 func (r *recorder) session(_ context.Context, c *Client) Session {
-	r.log("new %s local=%s name=%s helo=%s lowered=%t unknown=%t proxied=%t", c.Addr, c.Local.Addr(), c.Name, c.Helo, c.Lowered, c.Unknown, c.Proxied)
+	r.log("new %s local=%s name=%s helo=%s lowered=%t unknown=%t proxied=%t", c.Addr, c.Local.Addr(), c.Name, c.Helo,
+		c.Lowered, c.Unknown, c.Proxied)
 	return &fakeSession{r: r, c: c}
 }
 
@@ -303,7 +304,9 @@ func certificate(t testing.TB) *tls.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"mx.example"}, NotAfter: time.Now().Add(time.Hour)}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"mx.example"}, NotAfter: time.Now().Add(time.Hour),
+	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)

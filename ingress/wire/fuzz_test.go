@@ -94,7 +94,9 @@ func FuzzConversation(f *testing.F) {
 		if whole != cut {
 			t.Errorf("whole:\n%s\ncut:\n%s", whole, cut)
 		}
-		if !slices.EqualFunc(a.messages, b.messages, func(a, b message) bool { return a.octets == b.octets && a.plain == b.plain && a.reverse == b.reverse }) {
+		if !slices.EqualFunc(a.messages, b.messages, func(a, b message) bool {
+			return a.octets == b.octets && a.plain == b.plain && a.reverse == b.reverse
+		}) {
 			t.Errorf("whole: %+v\ncut: %+v", a.messages, b.messages)
 		}
 		if n := ends(octets); len(a.messages) > n {
@@ -121,7 +123,8 @@ func ends(p []byte) int {
 // same.
 func FuzzCommandLine(f *testing.F) {
 	for _, s := range []string{
-		"FROM:<a@x.example> SIZE=10 BODY=8BITMIME SMTPUTF8", "from: <>", `TO:<"a b\"c"@[IPv6:::1]>`, "TO:<Postmaster>", "TO:<@a,@b:c@d> X=Y",
+		"FROM:<a@x.example> SIZE=10 BODY=8BITMIME SMTPUTF8", "from: <>", `TO:<"a b\"c"@[IPv6:::1]>`, "TO:<Postmaster>",
+		"TO:<@a,@b:c@d> X=Y",
 		"FROM:<a@x> SIZE=99999999999999999999", "TO:<ピ@例.jp>", "10 LAST", "0", "TO:<", "FROM:<",
 	} {
 		f.Add([]byte(s))
@@ -168,8 +171,10 @@ func FuzzProxyHeader(f *testing.F) {
 	v2 := "\r\n\r\n\x00\r\nQUIT\n"
 	for _, s := range []string{
 		"PROXY TCP4 192.0.2.7 198.51.100.1 4711 25\r\n", "PROXY UNKNOWN\r\n", "PROXY TCP6 ::1 ::2 1 2\r\n",
-		v2 + "\x21\x11\x00\x0c\xc0\x00\x02\x07\xc6\x33\x64\x01\x12\x67\x00\x19", v2 + "\x20\x00\x00\x00", v2 + "\x21\x21\x00\x24" + strings.Repeat("\x01", 36),
-		v2 + "\x21\x31\x00\xd8" + strings.Repeat("\x01", 216), v2 + "\x21\x11\x00\x10\xc0\x00\x02\x07\xc6\x33\x64\x01\x12\x67\x00\x19\x04\x00\x01x",
+		v2 + "\x21\x11\x00\x0c\xc0\x00\x02\x07\xc6\x33\x64\x01\x12\x67\x00\x19", v2 + "\x20\x00\x00\x00",
+		v2 + "\x21\x21\x00\x24" + strings.Repeat("\x01", 36),
+		v2 + "\x21\x31\x00\xd8" + strings.Repeat("\x01", 216),
+		v2 + "\x21\x11\x00\x10\xc0\x00\x02\x07\xc6\x33\x64\x01\x12\x67\x00\x19\x04\x00\x01x",
 	} {
 		f.Add([]byte(s))
 	}
@@ -199,7 +204,8 @@ func FuzzProxyHeader(f *testing.F) {
 // is read back.
 func FuzzXclient(f *testing.F) {
 	for _, s := range []string{
-		"NAME=spike.example ADDR=192.0.2.9", "ADDR=IPV6:2001:db8::1 PORT=25", "HELO=a+2Bb PROTO=SMTP", "ADDR=[UNAVAILABLE] LOGIN=[TEMPUNAVAIL]", "NAME=a+0Ab",
+		"NAME=spike.example ADDR=192.0.2.9", "ADDR=IPV6:2001:db8::1 PORT=25", "HELO=a+2Bb PROTO=SMTP",
+		"ADDR=[UNAVAILABLE] LOGIN=[TEMPUNAVAIL]", "NAME=a+0Ab",
 	} {
 		f.Add(s)
 	}

@@ -42,7 +42,10 @@ func TestAMessageOfExactlyTheSizeLimitIsTakenHoweverItArrives(t *testing.T) {
 		{"DATA one over", "DATA\r\n", "abcd\r\nefghi\r\n.\r\n", "552 5.3.4"},
 		{"DATA at the limit with dots of transparency", "DATA\r\n", "..bcd\r\n..fgh\r\n.\r\n", "250"},
 		{"DATA one over with dots of transparency", "DATA\r\n", "..bcd\r\n..fghi\r\n.\r\n", "552 5.3.4"},
-		{"DATA at the limit and a CR behind its last dot that ends nothing", "DATA\r\n", "abcd\r\nefgh\r\n.\rx\r\n.\r\n", "550 5.6.11"},
+		{
+			"DATA at the limit and a CR behind its last dot that ends nothing", "DATA\r\n",
+			"abcd\r\nefgh\r\n.\rx\r\n.\r\n", "550 5.6.11",
+		},
 		{"DATA whose last line is one dot too many", "DATA\r\n", "abcd\r\nefgh\r\n..\r\n.\r\n", "552 5.3.4"},
 		{"BDAT at the limit", "", "BDAT 12 LAST\r\nabcd\r\nefgh\r\n", "250"},
 		{"BDAT at the limit in two chunks", "", "BDAT 7\r\nabcd\r\neBDAT 5 LAST\r\nfgh\r\n", "250"},
@@ -55,7 +58,8 @@ func TestAMessageOfExactlyTheSizeLimitIsTakenHoweverItArrives(t *testing.T) {
 				for j := i; j <= len(tc.octets); j++ {
 					got := r.inPieces(t, envelope, tc.command, tc.octets[:i], tc.octets[i:j], tc.octets[j:])
 					if !strings.HasPrefix(got, tc.want) {
-						t.Errorf("%q: got %q, want %q", fmt.Sprint(tc.octets[:i], "|", tc.octets[i:j], "|", tc.octets[j:]), got, tc.want)
+						t.Errorf("%q: got %q, want %q",
+							fmt.Sprint(tc.octets[:i], "|", tc.octets[i:j], "|", tc.octets[j:]), got, tc.want)
 					}
 				}
 			}

@@ -107,25 +107,64 @@ func TestGoSMTPOracle(t *testing.T) {
 		{"a message", open + "DATA\r\nhi\r\n.\r\n" + quit, ""},
 		{"an empty message", open + "DATA\r\n.\r\n" + quit, ""},
 		{"transparency", open + "DATA\r\n..\r\n...a\r\nb.\r\n.\r\n" + quit, ""},
-		{"two messages", open + "DATA\r\nhi\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<c@z.example>\r\nDATA\r\nho\r\n.\r\n" + quit, ""},
-		{"chunks", open + "BDAT 3\r\nabcBDAT 4 LAST\r\n\r\n.\r" + "\n" + quit, "a chunk that ends in a bare CR makes a bare CR in the message, and the LF behind it is an empty command line"},
+		{
+			"two messages",
+			open + "DATA\r\nhi\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<c@z.example>\r\nDATA\r\nho\r\n.\r\n" + quit, "",
+		},
+		{
+			"chunks", open + "BDAT 3\r\nabcBDAT 4 LAST\r\n\r\n.\r" + "\n" + quit,
+			"a chunk that ends in a bare CR makes a bare CR in the message, and the LF behind it is an empty " +
+				"command line",
+		},
 		{"one chunk", open + "BDAT 4 LAST\r\nhi\r\n" + quit, ""},
 		{"an empty last chunk", open + "BDAT 4\r\nhi\r\nBDAT 0 LAST\r\n" + quit, ""},
-		{"HELO", "HELO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\nhi\r\n.\r\n" + quit, ""},
+		{
+			"HELO", "HELO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\nhi\r\n.\r\n" + quit,
+			"",
+		},
 		{"RSET", open + "RSET\r\nMAIL FROM:<c@x.example>\r\n" + quit, ""},
-		{"refused recipient", hello + "MAIL FROM:<a@x.example>\r\nRCPT TO:<no@x.example>\r\nRCPT TO:<b@x.example>\r\nDATA\r\nhi\r\n.\r\n" + quit, ""},
+		{
+			"refused recipient",
+			hello +
+				"MAIL FROM:<a@x.example>\r\nRCPT TO:<no@x.example>\r\nRCPT TO:<b@x.example>\r\nDATA\r\nhi\r\n.\r\n" +
+				quit, "",
+		},
 		{"refused sender", hello + "MAIL FROM:<no@x.example>\r\nMAIL FROM:<a@x.example>\r\n" + quit, ""},
-		{"no EHLO", "MAIL FROM:<a@x.example>\r\n" + quit, "503: a command out of order (RFC 5321 section 4.3.2), where go-smtp has 502"},
+		{
+			"no EHLO", "MAIL FROM:<a@x.example>\r\n" + quit,
+			"503: a command out of order (RFC 5321 section 4.3.2), where go-smtp has 502",
+		},
 		{"RCPT without MAIL", hello + "RCPT TO:<a@x.example>\r\n" + quit, "503, as above"},
 		{"DATA without RCPT", hello + "MAIL FROM:<a@x.example>\r\nDATA\r\n" + quit, "503, as above"},
-		{"MAIL twice", hello + "MAIL FROM:<a@x.example>\r\nMAIL FROM:<c@x.example>\r\n" + quit, "503: a transaction is open (RFC 5321 section 4.1.4)"},
-		{"Postmaster without domain", hello + "MAIL FROM:<a@x.example>\r\nRCPT TO:<Postmaster>\r\n" + quit, "250: RFC 5321 section 4.5.1 demands it"},
-		{"size over 32 bits", hello + "MAIL FROM:<a@x.example> SIZE=5000000000\r\n" + quit, "552: it is a size, and it is too big"},
-		{"quoted local part", open + "RCPT TO:<\"quo ted\"@y.example>\r\nDATA\r\nhi\r\n.\r\n" + quit, "the quotes stay"},
-		{"octets above 127 without SMTPUTF8", hello + "MAIL FROM:<\xc3\xa4@x.example>\r\n" + quit, "553: RFC 6531 demands the parameter"},
+		{
+			"MAIL twice", hello + "MAIL FROM:<a@x.example>\r\nMAIL FROM:<c@x.example>\r\n" + quit,
+			"503: a transaction is open (RFC 5321 section 4.1.4)",
+		},
+		{
+			"Postmaster without domain", hello + "MAIL FROM:<a@x.example>\r\nRCPT TO:<Postmaster>\r\n" + quit,
+			"250: RFC 5321 section 4.5.1 demands it",
+		},
+		{
+			"size over 32 bits", hello + "MAIL FROM:<a@x.example> SIZE=5000000000\r\n" + quit,
+			"552: it is a size, and it is too big",
+		},
+		{
+			"quoted local part", open + "RCPT TO:<\"quo ted\"@y.example>\r\nDATA\r\nhi\r\n.\r\n" + quit,
+			"the quotes stay",
+		},
+		{
+			"octets above 127 without SMTPUTF8", hello + "MAIL FROM:<\xc3\xa4@x.example>\r\n" + quit,
+			"553: RFC 6531 demands the parameter",
+		},
 		{"empty label", hello + "MAIL FROM:<a@b..c>\r\n" + quit, "501: no domain has one"},
-		{"unknown MAIL parameter", hello + "MAIL FROM:<a@x.example> FOO=BAR\r\n" + quit, "555 (RFC 5321 section 4.1.1.11), where go-smtp has 500"},
-		{"unknown RCPT parameter", hello + "MAIL FROM:<a@x.example>\r\nRCPT TO:<b@x.example> FOO=BAR\r\n" + quit, "555, as above"},
+		{
+			"unknown MAIL parameter", hello + "MAIL FROM:<a@x.example> FOO=BAR\r\n" + quit,
+			"555 (RFC 5321 section 4.1.1.11), where go-smtp has 500",
+		},
+		{
+			"unknown RCPT parameter", hello + "MAIL FROM:<a@x.example>\r\nRCPT TO:<b@x.example> FOO=BAR\r\n" + quit,
+			"555, as above",
+		},
 		{"BINARYMIME", hello + "MAIL FROM:<a@x.example> BODY=BINARYMIME\r\n" + quit, ""},
 		{"unknown verb", hello + "FOOO\r\n" + quit, ""},
 		{"unknown short verb", hello + "FOO\r\n" + quit, "500: a verb is unknown however short it is"},
@@ -134,14 +173,23 @@ func TestGoSMTPOracle(t *testing.T) {
 		{"EXPN", hello + "EXPN list\r\n" + quit, ""},
 		{"parameters to DATA", open + "DATA now\r\n" + quit, ""},
 		{"parameters to RSET", open + "RSET now\r\n" + quit, "501 (RFC 5321 section 4.1.1), where go-smtp looks away"},
-		{"bare LF dot", open + "DATA\r\na\n.\nb\r\n.\r\n" + quit, "550: a bare LF is refused, go-smtp passes it through"},
+		{
+			"bare LF dot", open + "DATA\r\na\n.\nb\r\n.\r\n" + quit,
+			"550: a bare LF is refused, go-smtp passes it through",
+		},
 		{"bare CR dot", open + "DATA\r\na\r.\rb\r\n.\r\n" + quit, "550: a bare CR is refused"},
 		{"dot and bare LF", open + "DATA\r\na\r\n.\nb\r\n.\r\n" + quit, "550, as above"},
-		{"CR CR LF before the dot", open + "DATA\r\nhi\r\r\n.\r\n" + quit, "550: that is an end of data, which go-smtp misses"},
+		{
+			"CR CR LF before the dot", open + "DATA\r\nhi\r\r\n.\r\n" + quit,
+			"550: that is an end of data, which go-smtp misses",
+		},
 		{"dot CR and an octet", open + "DATA\r\n.\rZ\r\n.\r\n" + quit, "550: go-smtp drops the dot and the CR"},
 		{"command ends in LF", "EHLO c.example\nQUIT\r\n", "500: a line ends in CRLF (RFC 5321 section 2.3.8)"},
 		{"BDAT without a transaction", hello + "BDAT 6\r\nNOOP\r\nNOOP\r\n" + quit, "503, where go-smtp has 502"},
-		{"BDAT that cannot be read", open + "BDAT x\r\nNOOP\r\n" + quit, "501 and the connection is closed: what follows may be octets of a message"},
+		{
+			"BDAT that cannot be read", open + "BDAT x\r\nNOOP\r\n" + quit,
+			"501 and the connection is closed: what follows may be octets of a message",
+		},
 		{"DATA between chunks", open + "BDAT 2\r\nabDATA\r\n" + quit, "503, where go-smtp has 502"},
 		{"RSET between chunks", open + "BDAT 2\r\nabRSET\r\n" + quit, ""},
 		{"STARTTLS without TLS", hello + "STARTTLS\r\n" + quit, ""},

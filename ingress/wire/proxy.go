@@ -48,7 +48,8 @@ func (c *conn) refuseHeader(cause error, silent bool) {
 		return
 	default:
 		c.srv.cfg.Emit(mail.Event{
-			Kind: mail.Refused, Time: c.srv.cfg.Now(), Client: c.client.Addr.Addr(), Reason: "PROXY header", Reply: r, Cause: cause,
+			Kind: mail.Refused, Time: c.srv.cfg.Now(), Client: c.client.Addr.Addr(), Reason: "PROXY header", Reply: r,
+			Cause: cause,
 		})
 	}
 	c.linger = true

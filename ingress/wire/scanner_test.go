@@ -90,7 +90,8 @@ func scanInCuts(p []byte, plain bool, cuts []byte) scanned {
 func sameScan(t *testing.T, p []byte, plain bool, cuts []byte) {
 	t.Helper()
 	got, want := scanInCuts(p, plain, cuts), scanByOctets(p, plain)
-	if got.used != want.used || got.end != want.end || got.bare != want.bare || got.long != want.long || got.width != want.width ||
+	if got.used != want.used || got.end != want.end || got.bare != want.bare || got.long != want.long ||
+		got.width != want.width ||
 		!slices.Equal(got.dots, want.dots) {
 		t.Fatalf("%q plain=%t cuts=%v:\ngot  %+v\nwant %+v", p, plain, cuts, got, want)
 	}

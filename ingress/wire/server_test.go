@@ -242,7 +242,8 @@ func TestShutdown(t *testing.T) {
 				if err != nil {
 					return
 				}
-				_, _ = io.WriteString(c, "EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\nhi\r\n.\r\n")
+				_, _ = io.WriteString(c,
+					"EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\nhi\r\n.\r\n")
 				_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
 				var buf [512]byte
 				_, _ = c.Read(buf[:])

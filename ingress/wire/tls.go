@@ -72,7 +72,10 @@ func (c *conn) startTLS() bool {
 	c.rw = t
 	if err != nil {
 		c.dead = true
-		c.srv.cfg.Emit(mail.Event{Kind: mail.Anomaly, Time: c.srv.cfg.Now(), Client: c.client.Addr.Addr(), Reason: "TLS handshake", Cause: err})
+		c.srv.cfg.Emit(mail.Event{
+			Kind: mail.Anomaly, Time: c.srv.cfg.Now(), Client: c.client.Addr.Addr(), Reason: "TLS handshake",
+			Cause: err,
+		})
 		return false
 	}
 	c.client.TLS = &state

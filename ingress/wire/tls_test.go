@@ -77,7 +77,10 @@ func TestWaitsUnderTLSCanBeInterrupted(t *testing.T) {
 	if ms := r.accepted(); len(ms) != 2 || ms[1].octets != "abcdef" {
 		t.Errorf("%+v", ms)
 	}
-	for _, want := range []string{"250 ", "250 2.1.0", "250 2.1.5", "354", "250 2.0.0 took 4", "250 2.1.0", "250 2.1.5", "250 2.0.0 4 octets", "250 2.0.0 took 6"} {
+	for _, want := range []string{
+		"250 ", "250 2.1.0", "250 2.1.5", "354", "250 2.0.0 took 4", "250 2.1.0", "250 2.1.5", "250 2.0.0 4 octets",
+		"250 2.0.0 took 6",
+	} {
 		p.want(want)
 	}
 }
@@ -113,7 +116,8 @@ func TestHandshakeBelowTLS12IsRefused(t *testing.T) {
 	p.want("220")
 	p.say("STARTTLS\r\n")
 	p.want("220")
-	p.Conn = tls.Client(p.Conn, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})
+	p.Conn = tls.Client(p.Conn,
+		&tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})
 	if got := p.all(); got != "" {
 		t.Errorf("got %q", got)
 	}

@@ -81,13 +81,15 @@ func middle(v []float64) float64 {
 
 // table prints the medians for people.
 func (r *result) table(out io.Writer) error {
-	fmt.Fprintf(out, "smtp-source -> X -> smtp-sink on loopback, medians of %d rounds, interleaved\n%s\n", r.Rounds, r.Machine)
+	fmt.Fprintf(out, "smtp-source -> X -> smtp-sink on loopback, medians of %d rounds, interleaved\n%s\n", r.Rounds,
+		r.Machine)
 	for _, s := range r.Subjects {
 		fmt.Fprintln(out, s)
 	}
 	fmt.Fprintln(out)
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "scenario\tmessages\tX\tCPU s/1000\tx haproxy\t(rounds)\tmessages/s\tadded ms\tx haproxy\t target\t")
+	fmt.Fprintln(t,
+		"scenario\tmessages\tX\tCPU s/1000\tx haproxy\t(rounds)\tmessages/s\tadded ms\tx haproxy\t target\t")
 	for i := range r.Scenarios {
 		m := &r.Scenarios[i]
 		for _, x := range []string{nothing, haproxy, millrace} {
@@ -104,7 +106,8 @@ func (r *result) table(out io.Writer) error {
 				ratio, rounds = fmt.Sprintf("%.2f", d.CPURatio), fmt.Sprintf("%.2f-%.2f", d.Low, d.High)
 				added = fmt.Sprintf("%.2f", d.AddedRatio)
 			}
-			fmt.Fprintf(t, "\t\t%s\t%.4f\t%s\t%s\t%.0f\t%+.3f\t%s\t%s\t\n", x, d.CPU, ratio, rounds, d.Rate, d.Added, added, m.verdict(x, d))
+			fmt.Fprintf(t, "\t\t%s\t%.4f\t%s\t%s\t%.0f\t%+.3f\t%s\t%s\t\n", x, d.CPU, ratio, rounds, d.Rate, d.Added,
+				added, m.verdict(x, d))
 		}
 	}
 	return t.Flush()
@@ -151,5 +154,6 @@ func machine() string {
 		}
 	}
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease") // the line is complete without it
-	return fmt.Sprintf("%d x %s, Linux %s, %s", runtime.NumCPU(), model, strings.TrimSpace(string(kernel)), runtime.Version())
+	return fmt.Sprintf("%d x %s, Linux %s, %s", runtime.NumCPU(), model, strings.TrimSpace(string(kernel)),
+		runtime.Version())
 }

@@ -216,7 +216,8 @@ func (b *bench) close() {
 func (b *bench) warm(ctx context.Context) error {
 	for _, x := range b.subjects {
 		for _, octets := range []int{4096, 256 << 10} {
-			if _, err := b.measure(ctx, scenario{Sessions: 20, Messages: 200, Octets: octets, Reuse: true}, x); err != nil {
+			if _, err := b.measure(ctx, scenario{Sessions: 20, Messages: 200, Octets: octets, Reuse: true},
+				x); err != nil {
 				return fmt.Errorf("warming %s: %w", x.name, err)
 			}
 		}

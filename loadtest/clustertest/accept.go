@@ -95,7 +95,8 @@ func (l *lab) accept(ctx context.Context, out io.Writer, wanted *regexp.Regexp, 
 	if failed > 0 || run == 0 {
 		verdict = "FAIL"
 	}
-	fmt.Fprintf(out, "cluster-test: %s, %d of %d steps in %.1f s\n", verdict, run-failed, run, time.Since(begun).Seconds())
+	fmt.Fprintf(out, "cluster-test: %s, %d of %d steps in %.1f s\n", verdict, run-failed, run,
+		time.Since(begun).Seconds())
 	if verdict == "FAIL" {
 		return errVerdict
 	}
@@ -109,7 +110,9 @@ func (t *trial) start(ctx context.Context) error {
 	if t.ring, err = t.lab.newFleet(ctx, 3, true, true); err != nil {
 		return err
 	}
-	err = await(ctx, 10*time.Second, "three nodes see each other", func() bool { return t.ring.sees(ctx, t.ring.nodes, 3) })
+	err = await(ctx, 10*time.Second, "three nodes see each other", func() bool {
+		return t.ring.sees(ctx, t.ring.nodes, 3)
+	})
 	t.formed = time.Since(begun)
 	return err
 }
@@ -133,7 +136,9 @@ func (t *trial) tag(what string) string {
 
 // send sends messages to the plain destination through nodes.
 func (t *trial) send(ctx context.Context, nodes []*member, messages int) error {
-	l := &load{name: t.tag("warm"), addrs: anyOf(nodes), forward: always("ok@plain.test"), clients: 4, messages: messages}
+	l := &load{
+		name: t.tag("warm"), addrs: anyOf(nodes), forward: always("ok@plain.test"), clients: 4, messages: messages,
+	}
 	return count(l.run(ctx), t.lab.plain).err()
 }
 

@@ -47,7 +47,8 @@ func (l *lab) newFleetWith(ctx context.Context, redis string, n int, ring, balan
 	f := &fleet{lab: l, redis: redis, client: &http.Client{Timeout: 2 * time.Second}}
 	dir := filepath.Join(l.dir, fmt.Sprint("fleet", l.fleets))
 	names := strings.Split("abcdefgh"[:n], "")
-	out, err := exec.CommandContext(ctx, l.binary, append([]string{"cluster", "init", filepath.Join(dir, "keys")}, names...)...).CombinedOutput()
+	out, err := exec.CommandContext(ctx, l.binary,
+		append([]string{"cluster", "init", filepath.Join(dir, "keys")}, names...)...).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("cluster init: %w: %s", err, out)
 	}
@@ -137,7 +138,9 @@ func (f *fleet) start(m *member) error {
 }
 
 func (f *fleet) awaitReady(ctx context.Context, m *member) error {
-	err := await(ctx, 15*time.Second, "node "+m.name+" is ready", func() bool { return m.process.gone() || f.ready(ctx, m) })
+	err := await(ctx, 15*time.Second, "node "+m.name+" is ready", func() bool {
+		return m.process.gone() || f.ready(ctx, m)
+	})
 	if err == nil && m.process.gone() {
 		err = fmt.Errorf("node %s has ended: %v", m.name, m.process.err)
 	}
@@ -248,7 +251,8 @@ listen relay
 	if err := os.WriteFile(file, []byte(c.String()), 0o600); err != nil {
 		return err
 	}
-	f.process, err = launch(program.Command(context.Background(), "-db", "-q", "-f", file), filepath.Join(dir, "haproxy.log"))
+	f.process, err = launch(program.Command(context.Background(), "-db", "-q", "-f", file),
+		filepath.Join(dir, "haproxy.log"))
 	if err != nil {
 		return err
 	}

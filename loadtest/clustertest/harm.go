@@ -156,24 +156,28 @@ func stopped(ctx context.Context, t *trial) (string, error) {
 		before, after       int
 		p                   pulse
 	)
-	n, err := t.under(ctx, &load{addrs: anyOf(others), clients: clients, every: 2 * time.Millisecond, watch: p.see}, func() error {
-		rest(ctx, 200*time.Millisecond)
-		err := owner.process.signal(syscall.SIGSTOP)
-		var gone, again error
-		took, gone = t.ring.out(ctx, others, 2)
-		before, _ = p.now()
-		rest(ctx, held)
-		after, silence = p.now()
-		err = errors.Join(err, gone, owner.process.signal(syscall.SIGCONT))
-		back, again = t.ring.out(ctx, t.ring.nodes, 3)
-		return errors.Join(err, again)
-	})
-	figures := fmt.Sprintf("%s\nout of the ring after %s, %d messages in the %s after that, none for %s at most; back %s after it went on",
+	n, err := t.under(ctx, &load{addrs: anyOf(others), clients: clients, every: 2 * time.Millisecond, watch: p.see},
+		func() error {
+			rest(ctx, 200*time.Millisecond)
+			err := owner.process.signal(syscall.SIGSTOP)
+			var gone, again error
+			took, gone = t.ring.out(ctx, others, 2)
+			before, _ = p.now()
+			rest(ctx, held)
+			after, silence = p.now()
+			err = errors.Join(err, gone, owner.process.signal(syscall.SIGCONT))
+			back, again = t.ring.out(ctx, t.ring.nodes, 3)
+			return errors.Join(err, again)
+		})
+	figures := fmt.Sprintf("%s\nout of the ring after %s, %d messages in the %s after that, none for %s at most; "+
+		"back %s after it went on",
 		n, ms(took), after-before, held, ms(silence), ms(back))
 	if after == before {
 		err = errors.Join(err, errors.New("no mail while a node was stopped"))
 	}
-	return figures, errors.Join(err, within("out of the ring", took, 5*time.Second), within("a time without mail", silence, 5*time.Second))
+	return figures,
+		errors.Join(err, within("out of the ring", took, 5*time.Second),
+			within("a time without mail", silence, 5*time.Second))
 }
 
 // A snare takes the place of a node that was killed, at the address of its hop, and notes when others still come.
@@ -233,22 +237,24 @@ func killed(ctx context.Context, t *trial) (string, error) {
 	}
 	var took time.Duration
 	var came, late int
-	n, err := t.under(ctx, &load{addrs: anyOf(t.ring.nodes), clients: clients, every: 2 * time.Millisecond}, func() error {
-		rest(ctx, 300*time.Millisecond)
-		if err := owner.process.signal(syscall.SIGKILL); err != nil {
+	n, err := t.under(ctx, &load{addrs: anyOf(t.ring.nodes), clients: clients, every: 2 * time.Millisecond},
+		func() error {
+			rest(ctx, 300*time.Millisecond)
+			if err := owner.process.signal(syscall.SIGKILL); err != nil {
+				return err
+			}
+			<-owner.process.exited
+			s, err := newSnare(ctx, owner.peer)
+			if err != nil {
+				return err
+			}
+			took, err = t.ring.out(ctx, others, 2)
+			came, late = s.end()
+			rest(ctx, 300*time.Millisecond)
 			return err
-		}
-		<-owner.process.exited
-		s, err := newSnare(ctx, owner.peer)
-		if err != nil {
-			return err
-		}
-		took, err = t.ring.out(ctx, others, 2)
-		came, late = s.end()
-		rest(ctx, 300*time.Millisecond)
-		return err
-	})
-	figures := fmt.Sprintf("%s\nout of the ring after %s; %d hops to it after the kill, %d of them later than 0.2 s after the first", n, ms(took), came, late)
+		})
+	figures := fmt.Sprintf("%s\nout of the ring after %s; %d hops to it after the kill, %d of them later than 0.2 "+
+		"s after the first", n, ms(took), came, late)
 	if late > 0 {
 		err = errors.Join(err, errors.New("hops to a node that was known to be gone"))
 	}

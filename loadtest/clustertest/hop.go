@@ -39,10 +39,14 @@ type road struct {
 // compares the CPU time that all nodes took for it: first with the cheapest message that there is, then as nodes are
 // deployed.
 func (l *lab) measureHop(ctx context.Context, out io.Writer) error {
-	fmt.Fprintf(out, "CPU of all nodes per message, medians of %d rounds, in turns; %d cores, %s\n", hopRounds, runtime.NumCPU(), runtime.Version())
-	fmt.Fprint(out, "Bare TLS: two processes that exchange the same octets over the hop's TLS, a record a write, and do nothing else.\n\nNo policy, no TLS to the destination:\n\n")
+	fmt.Fprintf(out, "CPU of all nodes per message, medians of %d rounds, in turns; %d cores, %s\n", hopRounds,
+		runtime.NumCPU(), runtime.Version())
+	fmt.Fprint(out,
+		"Bare TLS: two processes that exchange the same octets over the hop's TLS, a record a write, and do "+
+			"nothing else.\n\nNo policy, no TLS to the destination:\n\n")
 	err := l.compareHop(ctx, out, road{"ok@plain.test", "mx.plain.example", l.plain, false}, []sample{
-		{"4 KiB", 4 << 10, 1000, 4}, {"4 KiB", 4 << 10, 3000, 16}, {"64 KiB", 64 << 10, 1000, 16}, {"1 MiB", 1 << 20, 100, 16},
+		{"4 KiB", 4 << 10, 1000, 4}, {"4 KiB", 4 << 10, 3000, 16}, {"64 KiB", 64 << 10, 1000, 16},
+		{"1 MiB", 1 << 20, 100, 16},
 	})
 	if err != nil {
 		return err
@@ -64,7 +68,8 @@ func (l *lab) deploy(ctx context.Context) error {
 		}
 	}
 	key := filepath.Join(l.dir, "arc.pem")
-	said, err := exec.CommandContext(ctx, l.binary, "dkim", "new", "--domain", "relay.example", "--selector", "m1", "--out", key).CombinedOutput()
+	said, err := exec.CommandContext(ctx, l.binary, "dkim", "new", "--domain", "relay.example", "--selector", "m1",
+		"--out", key).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("dkim new: %w: %s", err, said)
 	}
@@ -99,7 +104,9 @@ func (l *lab) compareHop(ctx context.Context, out io.Writer, r road, samples []s
 		return err
 	}
 	defer f.close()
-	fmt.Fprintf(out, "| message | senders | here (us) | with a hop (us) | ratio | rounds | target | the hop adds (us) | bare TLS (us) |\n|---|---|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(out,
+		"| message | senders | here (us) | with a hop (us) | ratio | rounds | target | the hop adds (us) | bare "+
+			"TLS (us) |\n|---|---|---|---|---|---|---|---|---|\n")
 	for _, s := range samples {
 		var here, hop, ratios, added, bares []float64
 		for round := range hopRounds + 1 {
@@ -116,7 +123,8 @@ func (l *lab) compareHop(ctx context.Context, out io.Writer, r road, samples []s
 				return err
 			}
 			if round > 0 { // the first one opens sessions and fills pools
-				here, hop, ratios, added, bares = append(here, a), append(hop, b), append(ratios, b/a), append(added, b-a), append(bares, c)
+				here, hop, ratios, added, bares = append(here, a), append(hop, b), append(ratios, b/a), append(added,
+					b-a), append(bares, c)
 			}
 		}
 		slices.Sort(ratios)
@@ -124,7 +132,8 @@ func (l *lab) compareHop(ctx context.Context, out io.Writer, r road, samples []s
 		if ratio > hopTarget {
 			verdict = "MISSED"
 		}
-		fmt.Fprintf(out, "| %s | %d | %.0f | %.0f | %.2f | %.2f-%.2f | %.1f %s | %.0f | %.0f |\n", s.name, s.senders, median(here), median(hop), ratio, ratios[0], ratios[len(ratios)-1], hopTarget, verdict, median(added), median(bares))
+		fmt.Fprintf(out, "| %s | %d | %.0f | %.0f | %.2f | %.2f-%.2f | %.1f %s | %.0f | %.0f |\n", s.name, s.senders,
+			median(here), median(hop), ratio, ratios[0], ratios[len(ratios)-1], hopTarget, verdict, median(added), median(bares))
 	}
 	return nil
 }
@@ -144,7 +153,10 @@ func (t *trial) cost(ctx context.Context, m *member, r road, behaviour smtptest.
 	perSecond := idle.cpu.Seconds() / idle.wall.Seconds()
 	behaviour.Keep = s.messages + 10 // large ones would fill the memory
 	r.server.Set(behaviour)
-	load := &load{name: t.tag("hop"), addrs: only(m.smtp), forward: always(r.forward), octets: s.octets, clients: s.senders, messages: s.messages}
+	load := &load{
+		name: t.tag("hop"), addrs: only(m.smtp), forward: always(r.forward), octets: s.octets, clients: s.senders,
+		messages: s.messages,
+	}
 	busy, err := t.spent(func() error {
 		tallied := count(load.run(ctx), r.server)
 		return tallied.err()

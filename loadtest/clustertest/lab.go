@@ -77,7 +77,9 @@ func (l *lab) close() {
 	for i := len(l.running) - 1; i >= 0; i-- {
 		l.running[i].end()
 	}
-	for _, d := range []*smtptest.Server{l.plain, l.many, l.tls, l.grey, l.known.Server, l.guessed.Server, l.big, l.wide} {
+	for _, d := range []*smtptest.Server{
+		l.plain, l.many, l.tls, l.grey, l.known.Server, l.guessed.Server, l.big, l.wide,
+	} {
 		if d != nil {
 			d.Close()
 		}
@@ -98,7 +100,8 @@ func (l *lab) startRedis(ctx context.Context) error {
 		return err
 	}
 	l.redis = local(ports[0])
-	cmd := program.Command(context.Background(), "--bind", "127.0.0.1", "--port", strconv.Itoa(ports[0]), "--dir", l.dir, "--save", "", "--appendonly", "no")
+	cmd := program.Command(context.Background(), "--bind", "127.0.0.1", "--port", strconv.Itoa(ports[0]), "--dir",
+		l.dir, "--save", "", "--appendonly", "no")
 	p, err := launch(cmd, filepath.Join(l.dir, "redis.log"))
 	if err != nil {
 		return err
@@ -144,7 +147,9 @@ func moodsAtRcpt() map[string]smtptest.Answer {
 }
 
 func moodsAtDot() map[string]smtptest.Answer {
-	return map[string]smtptest.Answer{"refused": {Reply: "550 5.7.1 No"}, "deferred": {Reply: "451 4.3.0 Later"}, "lost": {Close: true}}
+	return map[string]smtptest.Answer{
+		"refused": {Reply: "550 5.7.1 No"}, "deferred": {Reply: "451 4.3.0 Later"}, "lost": {Close: true},
+	}
 }
 
 // sites is the file that all nodes read.
@@ -171,16 +176,22 @@ func zone() string {
 		fmt.Fprintf(&z, "d%d.many.example. 300 IN MX 10 mx.many.example.\n", i)
 	}
 	for i := range tlsSites {
-		fmt.Fprintf(&z, "d%d.tls.example. 300 IN MX 10 mx%d.tls.example.\nmx%d.tls.example. 300 IN A 127.0.1.3\n", i, i, i)
+		fmt.Fprintf(&z, "d%d.tls.example. 300 IN MX 10 mx%d.tls.example.\nmx%d.tls.example. 300 IN A 127.0.1.3\n", i, i,
+			i)
 	}
 	for i := range greySites {
-		fmt.Fprintf(&z, "d%d.grey.example. 300 IN MX 10 mx%d.grey.example.\nmx%d.grey.example. 300 IN A 127.0.1.4\n", i, i, i)
+		fmt.Fprintf(&z, "d%d.grey.example. 300 IN MX 10 mx%d.grey.example.\nmx%d.grey.example. 300 IN A 127.0.1.4\n", i,
+			i, i)
 	}
 	for i := range bigDomains {
-		fmt.Fprintf(&z, "d%d.big.example. 300 IN MX 10 d%d-big.mx.big.example.\nd%d-big.mx.big.example. 300 IN A 127.0.1.7\n", i, i, i)
+		fmt.Fprintf(&z,
+			"d%d.big.example. 300 IN MX 10 d%d-big.mx.big.example.\nd%d-big.mx.big.example. 300 IN A "+
+				"127.0.1.7\n", i, i, i)
 	}
 	for i := range wideDomains {
-		fmt.Fprintf(&z, "d%d.wide.example. 300 IN MX 10 d%d-wide.mx.wide.example.\nd%d-wide.mx.wide.example. 300 IN A 127.0.1.8\n", i, i, i)
+		fmt.Fprintf(&z,
+			"d%d.wide.example. 300 IN MX 10 d%d-wide.mx.wide.example.\nd%d-wide.mx.wide.example. 300 IN A "+
+				"127.0.1.8\n", i, i, i)
 	}
 	return z.String()
 }

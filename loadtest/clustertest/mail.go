@@ -17,7 +17,8 @@ import (
 )
 
 func form(_ context.Context, t *trial) (string, error) {
-	return "from the start of the processes to three members everywhere: " + ms(t.formed), within("forming", t.formed, 3*time.Second)
+	return "from the start of the processes to three members everywhere: " + ms(t.formed),
+		within("forming", t.formed, 3*time.Second)
 }
 
 // replyID is the trace id in a reply.
@@ -37,7 +38,8 @@ func equality(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	figures := fmt.Sprintf("%d transactions, %d messages delivered by one node and %d by three", len(want), len(wantSet), len(gotSet))
+	figures := fmt.Sprintf("%d transactions, %d messages delivered by one node and %d by three", len(want),
+		len(wantSet), len(gotSet))
 	for i := range want {
 		if want[i] != got[i] {
 			return figures, fmt.Errorf("one node says %s and three say %s", want[i], got[i])
@@ -52,7 +54,10 @@ func equality(ctx context.Context, t *trial) (string, error) {
 // answers gives what transactions were answered and the messages that came of them.
 func (t *trial) answers(ctx context.Context, nodes []*member, rounds int) (replies, delivered []string, err error) {
 	before := len(t.lab.plain.Messages())
-	kinds := []string{"ok@plain.test", "refused@plain.test", "deferred@plain.test", "unknown@plain.test", "lost@plain.test", "any@elsewhere.test"}
+	kinds := []string{
+		"ok@plain.test", "refused@plain.test", "deferred@plain.test", "unknown@plain.test", "lost@plain.test",
+		"any@elsewhere.test",
+	}
 	for i := range rounds * len(kinds) {
 		to := kinds[i%len(kinds)]
 		m := nodes[(i+i/len(kinds))%len(nodes)]
@@ -60,9 +65,13 @@ func (t *trial) answers(ctx context.Context, nodes []*member, rounds int) (repli
 		if err != nil {
 			return nil, nil, err
 		}
-		r, err := s.Send(source.Message{Reverse: "a@client.example", Forward: []string{to}, Octets: fmt.Appendf(nil, "Subject: equal-%d\r\n\r\nhi\r\n", i)})
+		r, err := s.Send(source.Message{
+			Reverse: "a@client.example", Forward: []string{to},
+			Octets: fmt.Appendf(nil, "Subject: equal-%d\r\n\r\nhi\r\n", i),
+		})
 		s.Abort(false)
-		replies = append(replies, replyID.ReplaceAllString(fmt.Sprint(to, ": ", r.Mail, " ", r.Rcpt, " ", r.End, " ", err), "id"))
+		replies = append(replies,
+			replyID.ReplaceAllString(fmt.Sprint(to, ": ", r.Mail, " ", r.Rcpt, " ", r.End, " ", err), "id"))
 	}
 	for _, m := range t.lab.plain.Messages()[before:] {
 		delivered = append(delivered, fmt.Sprint(m.Mail, m.Rcpt, subject(m.Octets)))
@@ -92,7 +101,8 @@ func siteLimit(ctx context.Context, t *trial) (string, error) {
 	took := time.Since(begun)
 	c := d.Counts()
 	reuse := 1 - float64(c.Connections)/float64(max(1, c.Messages))
-	figures := fmt.Sprintf("%s\n%.0f messages/s over %d domains; %d connections, %d of them at once at most (limit %d); reuse %.1f %%",
+	figures := fmt.Sprintf("%s\n%.0f messages/s over %d domains; %d connections, %d of them at once at most (limit "+
+		"%d); reuse %.1f %%",
 		n, float64(n.messages)/took.Seconds(), manyDomains, c.Connections, c.Peak, siteSessions, 100*reuse)
 	err := n.err()
 	if c.Peak > siteSessions {
@@ -182,7 +192,8 @@ func greylisting(ctx context.Context, t *trial) (string, error) {
 		return "", err
 	}
 	without, _, err := t.retried(ctx, t.apart.nodes)
-	figures := fmt.Sprintf("passed on the first allowed retry: %d of %d with the ring, %d without", passed, all, without)
+	figures := fmt.Sprintf("passed on the first allowed retry: %d of %d with the ring, %d without", passed, all,
+		without)
 	if passed != all {
 		err = errors.Join(err, errors.New("a retry did not pass"))
 	}
@@ -246,7 +257,9 @@ func handshakes(ctx context.Context, t *trial) (string, error) {
 		n := count(l.run(ctx), t.lab.tls)
 		after := t.lab.tls.Counts()
 		per[i] = 1000 * float64(after.Handshakes-before.Handshakes) / float64(n.messages)
-		figures = append(figures, fmt.Sprintf("%s: %.0f handshakes per 1000 messages (%d resumed), %s", f.name, per[i], after.Resumed-before.Resumed, n))
+		figures = append(figures,
+			fmt.Sprintf("%s: %.0f handshakes per 1000 messages (%d resumed), %s", f.name, per[i],
+				after.Resumed-before.Resumed, n))
 		if err := n.err(); err != nil {
 			return strings.Join(figures, "\n"), err
 		}

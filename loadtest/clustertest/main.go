@@ -26,7 +26,8 @@ func main() {
 	once := flag.Bool("once", false, "with -stay: end after one message through each node")
 	hop := flag.Bool("hop", false, "measure what the hop costs")
 	binary := flag.String("binary", "", "run this millrace instead of building one")
-	floor := flag.String("floor", "", "be one of the two processes of the floor of -hop, with the keys in this directory")
+	floor := flag.String("floor", "",
+		"be one of the two processes of the floor of -hop, with the keys in this directory")
 	to := flag.String("to", "", "with -floor: the other one")
 	scene := flag.String("scene", "", "play one scene; for the steps that start this program in a network of its own")
 	flag.Parse()

@@ -20,7 +20,8 @@ func TestOneCommandRunsAClusterBehindALoadBalancer(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	binary := filepath.Join(t.TempDir(), "millrace")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary, "github.com/millrace/millrace").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary,
+		"github.com/millrace/millrace").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	l, err := newLab(ctx, binary)
@@ -47,7 +48,9 @@ func TestOneCommandRunsAClusterBehindALoadBalancer(t *testing.T) {
 			t.Errorf("the status lacks %q:\n%s", want, status)
 		}
 	}
-	for _, want := range []string{"load balancer  smtp 127.0.0.1:", "node c  ", "redis  ", "A message went through each node"} {
+	for _, want := range []string{
+		"load balancer  smtp 127.0.0.1:", "node c  ", "redis  ", "A message went through each node",
+	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the output lacks %q:\n%s", want, &out)
 		}

@@ -99,7 +99,8 @@ func split(ctx context.Context, w *world, ownerAlone bool) (string, error) {
 		got, _, _ := s.between(noticed, healAt)
 		_, silence, deferred := s.between(cutAt, healAt)
 		_, after, _ := s.between(healAt, ended)
-		figures += fmt.Sprintf("\nside of %s: %d messages in the %s after all had noticed; none for %s at most after the cut and %s after it healed; %d deferred",
+		figures += fmt.Sprintf("\nside of %s: %d messages in the %s after all had noticed; none for %s at most "+
+			"after the cut and %s after it healed; %d deferred",
 			s.load.name, got, ms(healAt.Sub(noticed)), ms(silence), ms(after), deferred)
 		if got == 0 {
 			err = errors.Join(err, errors.New("no mail on the side of "+s.load.name))
@@ -109,7 +110,10 @@ func split(ctx context.Context, w *world, ownerAlone bool) (string, error) {
 	for _, phase := range []struct {
 		name     string
 		from, to time.Time
-	}{{"before", begun, cutAt}, {"until it was noticed", cutAt, noticed}, {"while cut", noticed, healAt}, {"merging", healAt, mergedAt}, {"after", mergedAt, ended}} {
+	}{
+		{"before", begun, cutAt}, {"until it was noticed", cutAt, noticed}, {"while cut", noticed, healAt},
+		{"merging", healAt, mergedAt}, {"after", mergedAt, ended},
+	} {
 		most, above := w.watch.most(phase.from, phase.to, siteSessions)
 		figures += fmt.Sprintf("; %s: %d", phase.name, most)
 		if above > 0 {
@@ -159,7 +163,8 @@ func pairCut(ctx context.Context, w *world, bothWays bool) (string, error) {
 	rest(ctx, cutFor)
 	healAt := time.Now()
 	members := w.ring.sees(ctx, w.ring.nodes, 3)
-	if err := errors.Join(w.ports[owner].join(ctx, w.ports[parted]), w.ports[parted].join(ctx, w.ports[owner])); err != nil {
+	if err := errors.Join(w.ports[owner].join(ctx, w.ports[parted]),
+		w.ports[parted].join(ctx, w.ports[owner])); err != nil {
 		return "", err
 	}
 	rest(ctx, time.Second)
@@ -174,7 +179,10 @@ func pairCut(ctx context.Context, w *world, bothWays bool) (string, error) {
 	other, otherSilence, deferred := two.between(cutAt, healAt)
 	most, above := w.watch.most(cutAt, healAt, siteSessions)
 	mostAfter, aboveAfter := w.watch.most(healAt, time.Now(), siteSessions)
-	figures := fmt.Sprintf("%s\nin %s at the node that does not reach the owner: %d messages, none for %s at most, %d deferred in the first %s and %d later\nat the others: %d messages, none for %s at most, %d deferred\nsessions at the destination at most: %d (%s over the limit) while cut, %d (%s) after it healed; gossip saw it: %v",
+	figures := fmt.Sprintf("%s\nin %s at the node that does not reach the owner: %d messages, none for %s at most, "+
+		"%d deferred in the first %s and %d later\nat the others: %d messages, none for %s at most, %d "+
+		"deferred\nsessions at the destination at most: %d (%s over the limit) while cut, %d (%s) after it "+
+		"healed; gossip saw it: %v",
 		n, ms(healAt.Sub(cutAt)), got, ms(silence), atOnce, ms(known), late, other, ms(otherSilence), deferred, most, ms(above), mostAfter, ms(aboveAfter), !members)
 	err = errors.Join(n.err(), again)
 	if c := w.plain.Counts(); c.Peak > siteSessions {

@@ -56,7 +56,8 @@ func newWorld(ctx context.Context, binary string) (w *world, err error) {
 		return w, err
 	}
 	keys := filepath.Join(dir, "keys")
-	if out, err := exec.CommandContext(ctx, binary, "cluster", "init", keys, "a", "b", "c").CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, binary, "cluster", "init", keys, "a", "b",
+		"c").CombinedOutput(); err != nil {
 		return w, fmt.Errorf("cluster init: %w: %s", err, out)
 	}
 	for i, name := range []string{"a", "b", "c"} {
@@ -110,11 +111,13 @@ func (w *world) serve(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	w.lab.dns, err = dnstest.Listen(hub+":53", "plain.example. 300 IN MX 10 mx.plain.example.\nmx.plain.example. 300 IN A "+hub+"\n")
+	w.lab.dns, err = dnstest.Listen(hub+":53",
+		"plain.example. 300 IN MX 10 mx.plain.example.\nmx.plain.example. 300 IN A "+hub+"\n")
 	if err != nil {
 		return err
 	}
-	const rules = "domain * dmarc=off require_auth=no seal=never\ndomain plain.test\n/(.+)/@plain.test $1@plain.example\n"
+	const rules = "domain * dmarc=off require_auth=no seal=never\ndomain plain.test\n/(.+)/@plain.test " +
+		"$1@plain.example\n"
 	return errors.Join(
 		os.WriteFile(filepath.Join(w.lab.dir, "routes.txt"), []byte(rules), 0o600),
 		os.WriteFile(filepath.Join(w.lab.dir, "token"), []byte(token+"\n"), 0o600))

@@ -131,7 +131,8 @@ func (t *trial) provided(ctx context.Context, what, name string, p *provider, de
 	stop := make(chan struct{})
 	var deferred deferrals
 	l := &load{
-		name: t.tag(name), addrs: only(t.ring.balancer), forward: always("ok@" + name + ".test"), clients: 6 * providerSessions, networks: 8,
+		name: t.tag(name), addrs: only(t.ring.balancer), forward: always("ok@" + name + ".test"),
+		clients: 6 * providerSessions, networks: 8,
 		stop: stop, patience: 2 * providerRun, backoff: time.Second, watch: deferred.watch,
 	}
 	begun := time.Now()
@@ -152,19 +153,22 @@ func (t *trial) provided(ctx context.Context, what, name string, p *provider, de
 	if rate < leastUse*providerRate {
 		how = "not settled, after"
 	}
-	figures := fmt.Sprintf("%s: %s %.0f s: %.1f messages/s, %.0f %% of %d; of %d messages since then senders saw %d of 4yz (%.2f %%), %d of them by the provider's rate",
+	figures := fmt.Sprintf("%s: %s %.0f s: %.1f messages/s, %.0f %% of %d; of %d messages since then senders saw "+
+		"%d of 4yz (%.2f %%), %d of them by the provider's rate",
 		what, how, settled.Sub(begun).Seconds(), rate, 100*rate/providerRate, providerRate, took, later, 100*float64(later)/float64(max(1, took+later)), refused)
 	if texts != "" {
 		figures += ": " + texts
 	}
-	figures += fmt.Sprintf("\n  in all: %s; %d let pass, %d over the rate; %d connections, %d at once at most (limit %d)",
+	figures += fmt.Sprintf("\n  in all: %s; %d let pass, %d over the rate; %d connections, %d at once at most "+
+		"(limit %d)",
 		n, all, allRefused, c.Connections, c.Peak, providerSessions)
 	err := n.err()
 	if !demanded {
 		return figures, err
 	}
 	if ended.Sub(settled) < providerWindow || rate < leastUse*providerRate || rate > providerRate {
-		err = errors.Join(err, fmt.Errorf("it takes %.0f %% to 100 %% of %d messages/s, and gets %.1f", 100*leastUse, providerRate, rate))
+		err = errors.Join(err,
+			fmt.Errorf("it takes %.0f %% to 100 %% of %d messages/s, and gets %.1f", 100*leastUse, providerRate, rate))
 	}
 	if float64(later) > mostDeferred*float64(took+later) {
 		err = errors.Join(err, errors.New("too many messages were deferred"))

@@ -167,7 +167,8 @@ func failover(ctx context.Context, t *trial) (string, error) {
 	for _, m := range f.nodes {
 		m.process.end()
 	}
-	return fmt.Sprintf("%s\nan empty replica took over after %s: %s; the rules stand in it again, of the same version", n, ms(took), &r), errors.Join(err, err2, r.err())
+	return fmt.Sprintf("%s\nan empty replica took over after %s: %s; the rules stand in it again, of the same version",
+		n, ms(took), &r), errors.Join(err, err2, r.err())
 }
 
 // rules gives the version of the rules that all nodes run.
@@ -229,7 +230,8 @@ func (l *lab) newSentinel(ctx context.Context) (*sentinel, error) {
 		return nil, err
 	}
 	conf := filepath.Join(dir, "sentinel.conf")
-	text := fmt.Sprintf("sentinel monitor m 127.0.0.1 %d 1\nsentinel down-after-milliseconds m 500\nsentinel failover-timeout m 3000\n", ports[0])
+	text := fmt.Sprintf("sentinel monitor m 127.0.0.1 %d 1\nsentinel down-after-milliseconds m 500\nsentinel "+
+		"failover-timeout m 3000\n", ports[0])
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

@@ -23,7 +23,8 @@ func suffix(ctx context.Context, t *trial) (string, error) {
 	n := count(l.run(ctx), d)
 	c := d.Counts()
 	owners, sites := t.owning(ctx, "big"), t.naming(ctx, "big")
-	figures := fmt.Sprintf("%s\n%d domains with as many MX hosts are %d Site with %d owner; %d connections, %d of them at once at most (limit %d)",
+	figures := fmt.Sprintf("%s\n%d domains with as many MX hosts are %d Site with %d owner; %d connections, %d of "+
+		"them at once at most (limit %d)",
 		n, bigDomains, sites, owners, c.Connections, c.Peak, bigSessions)
 	err := n.err()
 	if c.Peak > bigSessions {
@@ -76,7 +77,8 @@ func spread(ctx context.Context, t *trial) (string, error) {
 	for _, n := range nodes {
 		each = append(each, fmt.Sprint(n))
 	}
-	figures := fmt.Sprintf("%s\n%d owners delivered %s messages, each domain's by one of them but for %d; %d connections, %d of them at once at most (limit %d)",
+	figures := fmt.Sprintf("%s\n%d owners delivered %s messages, each domain's by one of them but for %d; %d "+
+		"connections, %d of them at once at most (limit %d)",
 		n, len(nodes), strings.Join(each, " and "), strayed, c.Connections, c.Peak, wideSessions)
 	err := n.err()
 	if len(nodes) != 2 || strayed > 0 {

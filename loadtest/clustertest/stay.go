@@ -15,7 +15,8 @@ func (l *lab) stay(ctx context.Context, out io.Writer, once bool) error {
 	if err := t.start(ctx); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "A cluster of three nodes, formed in %s. Everything is on loopback and gone when this ends.\n\n", ms(t.formed))
+	fmt.Fprintf(out, "A cluster of three nodes, formed in %s. Everything is on loopback and gone when this ends.\n\n",
+		ms(t.formed))
 	fmt.Fprintf(out, "load balancer  smtp %s (HAProxy, PROXY v2)\n", t.ring.balancer)
 	for _, m := range t.ring.nodes {
 		fmt.Fprintf(out, "node %s         smtp %s  admin http://%s  config %s\n", m.name, m.smtp, m.http, m.config())
@@ -54,7 +55,9 @@ func sendOnce(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
-	r, err := s.Send(source.Message{Reverse: "a@client.example", Forward: []string{"any@plain.test"}, Octets: []byte("Subject: once\r\n\r\nhi\r\n")})
+	r, err := s.Send(source.Message{
+		Reverse: "a@client.example", Forward: []string{"any@plain.test"}, Octets: []byte("Subject: once\r\n\r\nhi\r\n"),
+	})
 	if err != nil {
 		s.Abort(false)
 		return err

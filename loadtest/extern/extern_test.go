@@ -118,7 +118,8 @@ func TestSmtpSourceSendsToSmtpSink(t *testing.T) {
 	addr, dir := StartSmtpSink(t, SinkOptions{Dump: true})
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
-	source := Find(t, "smtp-source").Command(ctx, "-m", "20", "-s", "4", "-l", "4096", "-f", "a@client.example", "-t", "b@sink.example", addr)
+	source := Find(t, "smtp-source").Command(ctx, "-m", "20", "-s", "4", "-l", "4096", "-f", "a@client.example", "-t",
+		"b@sink.example", addr)
 	if out, err := source.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

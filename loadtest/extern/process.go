@@ -142,7 +142,9 @@ func sandbox(t testing.TB, user, program string, args ...string) *exec.Cmd {
 		enter = append(enter, "--user", "--map-root-user")
 	}
 	if err := exec.Command(unshare.path, append(enter, "true")...).Run(); err != nil {
-		lack(t, fmt.Sprintf("%s needs a mount namespace, which this machine refuses: to get it: sysctl kernel.unprivileged_userns_clone=1", program))
+		lack(t,
+			fmt.Sprintf("%s needs a mount namespace, which this machine refuses: to get it: sysctl "+
+				"kernel.unprivileged_userns_clone=1", program))
 	}
 	const script = `set -e
 if [ -n "$1" ]; then cd "$1"; mount -t overlay overlay -o lowerdir=usr:/usr /usr; cd /; fi

@@ -41,6 +41,7 @@ func StartRedis(t testing.TB) (addr string) {
 	dir := t.TempDir()
 	return serve(t, func(addr string) *exec.Cmd {
 		host, port := split(t, addr)
-		return redis.Command(context.Background(), "--bind", host, "--port", port, "--dir", dir, "--save", "", "--appendonly", "no")
+		return redis.Command(context.Background(), "--bind", host, "--port", port, "--dir", dir, "--save", "",
+			"--appendonly", "no")
 	})
 }

@@ -16,7 +16,8 @@ func Python(t testing.TB, modules ...string) Program {
 	t.Helper()
 	p := interpreter(t, "python3")
 	root := cacheRoot()
-	p.env = append(p.env, "PYTHONPATH="+filepath.Join(root, "usr", "lib", "python3", "dist-packages"), "PYTHONDONTWRITEBYTECODE=1")
+	p.env = append(p.env, "PYTHONPATH="+filepath.Join(root, "usr", "lib", "python3", "dist-packages"),
+		"PYTHONDONTWRITEBYTECODE=1")
 	if strings.HasPrefix(p.path, root+"/") {
 		p.env = append(p.env, "PYTHONHOME="+filepath.Join(root, "usr"))
 	}
@@ -103,12 +104,14 @@ func StartRspamd(t testing.TB, nameserver string) (addr string) {
 	writeFile(t, filepath.Join(dir, "rules.lua"), "")
 	config := filepath.Join(dir, "rspamd.conf")
 	return serve(t, func(addr string) *exec.Cmd {
-		writeFile(t, config, strings.NewReplacer("DIR", dir, "SHARE", share, "ADDR", addr, "DNS", nameserver).Replace(rspamdConfig))
+		writeFile(t, config,
+			strings.NewReplacer("DIR", dir, "SHARE", share, "ADDR", addr, "DNS", nameserver).Replace(rspamdConfig))
 		// Its own user is not here; insecure allows root to run it.
 		args := []string{"-f", "-i", "-c", config}
 		for name, value := range map[string]string{
-			"SHAREDIR": share, "PLUGINSDIR": share + "/plugins", "RULESDIR": share + "/rules", "LUALIBDIR": share + "/lualib",
-			"CONFDIR": dir, "LOCAL_CONFDIR": dir, "DBDIR": dir, "RUNDIR": dir, "LOGDIR": dir,
+			"SHAREDIR": share, "PLUGINSDIR": share + "/plugins", "RULESDIR": share + "/rules",
+			"LUALIBDIR": share + "/lualib",
+			"CONFDIR":   dir, "LOCAL_CONFDIR": dir, "DBDIR": dir, "RUNDIR": dir, "LOGDIR": dir,
 		} {
 			args = append(args, "--var="+name+"="+value)
 		}

@@ -50,7 +50,8 @@ func main() {
 	if *underTLS {
 		limit, how = maxTLS, "under TLS"
 	}
-	fmt.Printf("%d connections %s, %s after EHLO and RSET: %.2f KiB of PSS each (at most %d), %.1f MiB before, %.1f MiB with them\n",
+	fmt.Printf("%d connections %s, %s after EHLO and RSET: %.2f KiB of PSS each (at most %d), %.1f MiB before, "+
+		"%.1f MiB with them\n",
 		*n, how, *wait, float64(w.each(*n))/1024, limit>>10, float64(w.before)/(1<<20), float64(w.after)/(1<<20))
 	if w.each(*n) > limit {
 		os.Exit(1)
@@ -82,7 +83,8 @@ func weigh(ctx context.Context, binary string, n int, underTLS bool, wait time.D
 	defer os.RemoveAll(dir)
 	if binary == "" {
 		binary = filepath.Join(dir, "millrace")
-		if out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "github.com/millrace/millrace").CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary,
+			"github.com/millrace/millrace").CombinedOutput(); err != nil {
 			return w, fmt.Errorf("go build: %w: %s", err, out)
 		}
 	}

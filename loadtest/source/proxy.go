@@ -12,7 +12,8 @@ func ProxyV1(client, server netip.AddrPort) []byte {
 	if client.Addr().Is6() {
 		family = "TCP6"
 	}
-	return fmt.Appendf(nil, "PROXY %s %s %s %d %d\r\n", family, client.Addr(), server.Addr(), client.Port(), server.Port())
+	return fmt.Appendf(nil, "PROXY %s %s %s %d %d\r\n", family, client.Addr(), server.Addr(), client.Port(),
+		server.Port())
 }
 
 // ProxyV2 gives the PROXY protocol header, version 2, that carries the address of a client.

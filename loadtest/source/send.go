@@ -183,7 +183,8 @@ func (s *Session) paced(b []byte) error {
 // Body makes a message of about n octets with a header section: lines of 78 octets that begin with a letter, so that
 // nothing needs stuffing.
 func Body(n int) []byte {
-	const head = "From: <source@client.example>\r\nTo: <sink@bench.example>\r\nSubject: load\r\nDate: Thu, 1 Jan 2026 00:00:00 +0000\r\n\r\n"
+	const head = "From: <source@client.example>\r\nTo: <sink@bench.example>\r\nSubject: load\r\nDate: Thu, 1 Jan " +
+		"2026 00:00:00 +0000\r\n\r\n"
 	line := bytes.Repeat([]byte("X"), 76)
 	b := append(make([]byte, 0, n+80), head...)
 	for len(b) < n {

@@ -18,7 +18,9 @@ import (
 const letter = "Subject: test\r\n\r\n.one\r\n..two\r\nthree"
 
 func message(octets string) source.Message {
-	return source.Message{Reverse: "a@client.example", Forward: []string{"b@x.example", "c@x.example"}, Octets: []byte(octets)}
+	return source.Message{
+		Reverse: "a@client.example", Forward: []string{"b@x.example", "c@x.example"}, Octets: []byte(octets),
+	}
 }
 
 func TestAMessageArrivesAsItWasGiven(t *testing.T) {
@@ -55,7 +57,8 @@ func TestAMessageArrivesAsItWasGiven(t *testing.T) {
 				t.Error(err)
 			}
 			for _, m := range d.Messages() {
-				if string(m.Octets) != c.want || m.Reverse != "a@client.example" || strings.Join(m.Forwards, " ") != "b@x.example c@x.example" {
+				if string(m.Octets) != c.want || m.Reverse != "a@client.example" ||
+					strings.Join(m.Forwards, " ") != "b@x.example c@x.example" {
 					t.Errorf("got %q for %q", m.Octets, m.Forwards)
 				}
 			}
@@ -88,7 +91,10 @@ func TestARefusalIsAResult(t *testing.T) {
 }
 
 func TestARefusedGreetingIsAnErrorWithTheReply(t *testing.T) {
-	d := smtptest.Start(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Greeting: {Reply: "554 5.7.1 No", Close: true}}})
+	d := smtptest.Start(t,
+		smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Greeting: {
+			Reply: "554 5.7.1 No", Close: true,
+		}}})
 	_, err := source.Dial(t.Context(), source.Config{Addr: d.Addr()})
 	var refused *source.RefusedError
 	if !errors.As(err, &refused) || refused.Reply.Code != 554 {
@@ -117,9 +123,12 @@ func TestACutEndsTheConnectionAfterSoManyOctets(t *testing.T) {
 func TestALoadSendsSoManyMessages(t *testing.T) {
 	for _, reuse := range []bool{false, true} {
 		d := smtptest.Start(t, smtptest.Behaviour{MaxMessages: 7})
-		l := source.Load{Config: source.Config{Addr: d.Addr()}, Sessions: 3, Messages: 20, Reuse: reuse, Message: message(letter)}
+		l := source.Load{
+			Config: source.Config{Addr: d.Addr()}, Sessions: 3, Messages: 20, Reuse: reuse, Message: message(letter),
+		}
 		r := l.Run(t.Context())
-		if r.Accepted+r.Refused+r.Failed != 20 || r.Accepted != d.Counts().Messages || r.Latency.TotalCount() != int64(r.Accepted) {
+		if r.Accepted+r.Refused+r.Failed != 20 || r.Accepted != d.Counts().Messages ||
+			r.Latency.TotalCount() != int64(r.Accepted) {
 			t.Errorf("reuse %t: got %+v", reuse, r)
 		}
 		if !reuse && r.Accepted != 20 || r.Quantile(100) < r.Quantile(50) {

@@ -21,7 +21,9 @@ const (
 	Anomaly                  // something an operator should see: Reason says what
 )
 
-var kindNames = [...]string{"connected", "disconnected", "refused", "routed", "relayed", "dropped", "deferred", "aborted", "anomaly"}
+var kindNames = [...]string{
+	"connected", "disconnected", "refused", "routed", "relayed", "dropped", "deferred", "aborted", "anomaly",
+}
 
 // Kinds is the number of kinds of Event.
 const Kinds = len(kindNames)

@@ -48,7 +48,8 @@ func TestPathsOfTheIsemailSuite(t *testing.T) {
 		accepted := err == nil
 		why, differs := differences[tt.ID]
 		if wanted := tt.RFC5321 == "accept"; accepted == wanted == differs {
-			t.Errorf("%d %q (%s): accepted is %v (%v), the suite says %s, our difference is %q", tt.ID, tt.Address, tt.Diagnosis, accepted, err, tt.RFC5321, why)
+			t.Errorf("%d %q (%s): accepted is %v (%v), the suite says %s, our difference is %q", tt.ID, tt.Address,
+				tt.Diagnosis, accepted, err, tt.RFC5321, why)
 		}
 		if accepted && p.String() != tt.Address {
 			t.Errorf("%d %q is written back as %q", tt.ID, tt.Address, p)

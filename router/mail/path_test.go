@@ -90,7 +90,10 @@ func TestPathsAreRefused(t *testing.T) {
 			}
 		})
 	}
-	for _, s := range []string{"", "<", "<@", "<@a:", "a@h.example", "<a@h.example", "<a@h.example>x", "<a@h.example>>", "< a@h.example>", "<<a@h.example>>"} {
+	for _, s := range []string{
+		"", "<", "<@", "<@a:", "a@h.example", "<a@h.example", "<a@h.example>x", "<a@h.example>>", "< a@h.example>",
+		"<<a@h.example>>",
+	} {
 		if p, rest, err := CutPath(s, false); err == nil {
 			t.Errorf("CutPath(%q) gives %+v, %q", s, p, rest)
 		}
@@ -132,7 +135,9 @@ func TestLiteralAddr(t *testing.T) {
 			t.Errorf("%s is %v, %v", domain, a, ok)
 		}
 	}
-	for _, domain := range []string{"", "[", "[]", "[IPv6:]", "192.0.2.1", "[192.0.2.256]", "[192.0.2.01]", "[192.0.2]", "[::1]"} {
+	for _, domain := range []string{
+		"", "[", "[]", "[IPv6:]", "192.0.2.1", "[192.0.2.256]", "[192.0.2.01]", "[192.0.2]", "[::1]",
+	} {
 		if a, ok := LiteralAddr(domain); ok {
 			t.Errorf("%s is %v", domain, a)
 		}
@@ -142,7 +147,8 @@ func TestLiteralAddr(t *testing.T) {
 func TestIsDomain(t *testing.T) {
 	for domain, want := range map[string]bool{
 		"h.example": true, "localhost": true, "bücher.example": true, "x_y.example": true, "192.0.2.1": true,
-		"": false, "h.example.": false, "[192.0.2.1]": false, "a b": false, "-a.example": false, "a@b": false, "\xff": false,
+		"": false, "h.example.": false, "[192.0.2.1]": false, "a b": false, "-a.example": false, "a@b": false,
+		"\xff": false,
 	} {
 		if got := IsDomain(domain); got != want {
 			t.Errorf("%q: %v", domain, got)
@@ -153,7 +159,10 @@ func TestIsDomain(t *testing.T) {
 // FuzzPath: what parses is written back and parses to the same, in brackets too, and its meaning quoted again is the
 // same mailbox.
 func FuzzPath(f *testing.F) {
-	for _, s := range []string{"", "<", "<@", "<@a:", "a@h.example", `"a b\"c"@h.example`, "@x:a@h", "Postmaster", "a@[192.0.2.1]", "a@[IPv6:::1]", "größe@bücher.example", `"\a"@_h`, "a..b@h", "a@-h"} {
+	for _, s := range []string{
+		"", "<", "<@", "<@a:", "a@h.example", `"a b\"c"@h.example`, "@x:a@h", "Postmaster", "a@[192.0.2.1]",
+		"a@[IPv6:::1]", "größe@bücher.example", `"\a"@_h`, "a..b@h", "a@-h",
+	} {
 		f.Add(s, true)
 		f.Add(s, false)
 	}

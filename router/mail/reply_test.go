@@ -21,9 +21,16 @@ func TestRepliesOnTheWire(t *testing.T) {
 		{"the class comes from the code", NewReply(451, 3, 0, "Later"), "451 4.3.0 Later\r\n"},
 		{"three lines", NewReply(550, 7, 1, "a\nb\nc"), "550-5.7.1 a\r\n550-5.7.1 b\r\n550 5.7.1 c\r\n"},
 		{"3yz has no enhanced code", NewReply(354, 0, 0, "Go on"), "354 Go on\r\n"},
-		{"the id ends the last line", NewReply(550, 1, 1, "a\nb").WithID(id), "550-5.1.1 a\r\n550 5.1.1 b id=" + digits + "\r\n"},
-		{"no octet can add a line or command a terminal", NewReply(550, 1, 1, "a\rb\x00\x1b[2Jö"), "550 5.1.1 a?b??[2J??\r\n"},
-		{"a carriage return before a line feed is left out", NewReply(550, 1, 1, "a\r\nb\r"), "550-5.1.1 a\r\n550 5.1.1 b\r\n"},
+		{
+			"the id ends the last line", NewReply(550, 1, 1, "a\nb").WithID(id),
+			"550-5.1.1 a\r\n550 5.1.1 b id=" + digits + "\r\n",
+		},
+		{
+			"no octet can add a line or command a terminal", NewReply(550, 1, 1, "a\rb\x00\x1b[2Jö"),
+			"550 5.1.1 a?b??[2J??\r\n",
+		},
+		{"a carriage return before a line feed is left out", NewReply(550, 1, 1, "a\r\nb\r"),
+			"550-5.1.1 a\r\n550 5.1.1 b\r\n"},
 		{"no text", NewReply(250, 0, 0, ""), "250 2.0.0 \r\n"},
 	}
 	for _, tt := range tests {
@@ -33,9 +40,11 @@ func TestRepliesOnTheWire(t *testing.T) {
 			}
 		})
 	}
-	long := string(NewReply(550, 999, 999, strings.Repeat("x", 600)+"\n"+strings.Repeat("y", 600)).WithID(id).AppendTo(nil))
+	long := string(NewReply(550, 999, 999,
+		strings.Repeat("x", 600)+"\n"+strings.Repeat("y", 600)).WithID(id).AppendTo(nil))
 	lines := strings.SplitAfter(long, "\r\n")
-	if len(lines) != 3 || len(lines[0]) != MaxReplyLine || len(lines[1]) != MaxReplyLine || !strings.HasSuffix(lines[1], "y id="+digits+"\r\n") {
+	if len(lines) != 3 || len(lines[0]) != MaxReplyLine || len(lines[1]) != MaxReplyLine ||
+		!strings.HasSuffix(lines[1], "y id="+digits+"\r\n") {
 		t.Errorf("a long reply is %q", lines)
 	}
 	if got, want := NewReply(550, 7, 1, "a\nb").WithID(id).String(), "550 5.7.1 a / b id="+digits; got != want {
@@ -66,7 +75,8 @@ func FuzzReply(f *testing.F) {
 				sep = " "
 			}
 			inside := strings.TrimSuffix(line, "\r\n")
-			if len(line) > MaxReplyLine || !strings.HasPrefix(line, fmt.Sprint(code)+sep) || strings.IndexFunc(inside, func(c rune) bool { return c < ' ' || c > '~' }) >= 0 {
+			if len(line) > MaxReplyLine || !strings.HasPrefix(line, fmt.Sprint(code)+sep) ||
+				strings.IndexFunc(inside, func(c rune) bool { return c < ' ' || c > '~' }) >= 0 {
 				t.Fatalf("%q", line)
 			}
 		}
@@ -83,9 +93,18 @@ func TestReplyFor(t *testing.T) {
 		{"a refusal passes through", noSuchUser, "550 5.1.1 No such mailbox"},
 		{"wrapping keeps the refusal", fmt.Errorf("mx1.example: %w", noSuchUser), "550 5.1.1 No such mailbox"},
 		{"joining keeps the refusal", errors.Join(errors.New("other"), noSuchUser), "550 5.1.1 No such mailbox"},
-		{"our deadline is transient", fmt.Errorf("pool: %w", context.DeadlineExceeded), "451 4.4.1 Destination did not answer in time"},
-		{"a socket's deadline is transient", fmt.Errorf("read: %w", os.ErrDeadlineExceeded), "451 4.4.1 Destination did not answer in time"},
-		{"a refusal caused by a deadline is the refusal", Refuse(450, 2, 1, "Busy", "busy", context.DeadlineExceeded), "450 4.2.1 Busy"},
+		{
+			"our deadline is transient", fmt.Errorf("pool: %w", context.DeadlineExceeded),
+			"451 4.4.1 Destination did not answer in time",
+		},
+		{
+			"a socket's deadline is transient", fmt.Errorf("read: %w", os.ErrDeadlineExceeded),
+			"451 4.4.1 Destination did not answer in time",
+		},
+		{
+			"a refusal caused by a deadline is the refusal",
+			Refuse(450, 2, 1, "Busy", "busy", context.DeadlineExceeded), "450 4.2.1 Busy",
+		},
 		{"a cancelled context is transient", context.Canceled, "451 4.3.0 Local error, try again later"},
 		{"an unclassified error is transient", errors.New("nil map"), "451 4.3.0 Local error, try again later"},
 	}
@@ -117,7 +136,10 @@ func TestNextHopsAreWrittenAsInARulesFile(t *testing.T) {
 		{NextHop{Transport: SMTP, Host: "2001:db8::1"}, "smtp://[2001:db8::1]"},
 		{NextHop{Transport: LMTP, Host: "2001:db8::1", Port: 24}, "lmtp://[2001:db8::1]:24"},
 		{NextHop{Transport: SMTPS, Host: "h.example", User: "u"}, "smtps://u@h.example"},
-		{NextHop{Transport: Submission, Host: "h.example", Port: 2587, User: "u@x.example"}, "submission://u%40x.example@h.example:2587"},
+		{
+			NextHop{Transport: Submission, Host: "h.example", Port: 2587, User: "u@x.example"},
+			"submission://u%40x.example@h.example:2587",
+		},
 		{NextHop{Transport: LMTPUnix, Host: "/run/lmtp"}, "lmtp+unix:/run/lmtp"},
 	}
 	for _, tt := range tests {
@@ -128,7 +150,9 @@ func TestNextHopsAreWrittenAsInARulesFile(t *testing.T) {
 }
 
 func TestRulesAreNamedByFileAndLine(t *testing.T) {
-	if got, want := (Rule{Pattern: "@h.example", File: "routes.txt", Line: 7}).String(), "routes.txt:7 @h.example"; got != want {
+	if got, want := (Rule{
+		Pattern: "@h.example", File: "routes.txt", Line: 7,
+	}).String(), "routes.txt:7 @h.example"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if got, want := (Rule{Pattern: "postmaster"}).String(), "postmaster"; got != want {

@@ -61,7 +61,10 @@ func TestTricksInAddressesDoNotRelay(t *testing.T) {
 		{"a source route through us to elsewhere", "@fx.example:victim@evil.example", relaying},
 		{"two hops of a source route", "@fx.example,@h.example:victim@evil.example", relaying},
 		{"a blank in quotes stays in its quotes", `"a b"@fx.example`, `<"a b"@fx.example> by smtp://192.0.2.9`},
-		{"an angle bracket stays in its quotes", `"a> ORCPT=<b"@fx.example`, `<"a> ORCPT=<b"@fx.example> by smtp://192.0.2.9`},
+		{
+			"an angle bracket stays in its quotes", `"a> ORCPT=<b"@fx.example`,
+			`<"a> ORCPT=<b"@fx.example> by smtp://192.0.2.9`,
+		},
 		{"a comma in an expansion is quoted", `"a,b-list"@h.example`, `<"a,b"@t.example> by mx:t.example`},
 		{"an @ in an expansion", `"victim@evil.example-list"@h.example`, routed},
 		{"a percent in an expansion", "victim%evil.example-list@h.example", routed},
@@ -70,7 +73,10 @@ func TestTricksInAddressesDoNotRelay(t *testing.T) {
 		{"a pipe that only the expansion begins with", `"raw.|sh"@h.example`, routed},
 		{"a slash that only the expansion begins with", "raw./etc@h.example", routed},
 		{"an at-sign that only the expansion begins with", `"raw.@evil.example"@h.example`, routed},
-		{"a group behind the template's own text may begin with a dash", "get-x@h.example", "<x-x@t.example> by mx:t.example"},
+		{
+			"a group behind the template's own text may begin with a dash", "get-x@h.example",
+			"<x-x@t.example> by mx:t.example",
+		},
 		{"an expansion to nothing", "raw.@h.example", ""},
 		{"an expansion to nothing, quoted", `"raw."@h.example`, "550 5.1.3 Bad destination mailbox address"},
 		{"a dollar in a group is not expanded again", "raw.$1@h.example", "<$1@t.example> by mx:t.example"},
@@ -79,11 +85,20 @@ func TestTricksInAddressesDoNotRelay(t *testing.T) {
 		{"routing=keep on a catch-all", "a%b@keep.example", "<a%b@keep.example> by smtp://192.0.2.9"},
 		{"routing=keep on a literal", "ok%ok@pre.example", "<ok%ok@pre.example> by smtp://192.0.2.9"},
 		{"a literal that reads as a route, without routing=keep", "pre%set@pre.example", routed},
-		{"a catch-all with a target of its own keeps nothing", "victim%evil.example@fwd.example", "<box@t.example> by mx:t.example"},
-		{"a chain to a fixed next hop with the rule's own local part", "chain@h.example", "<fixed@fx.example> by smtp://192.0.2.9"},
+		{
+			"a catch-all with a target of its own keeps nothing", "victim%evil.example@fwd.example",
+			"<box@t.example> by mx:t.example",
+		},
+		{
+			"a chain to a fixed next hop with the rule's own local part", "chain@h.example",
+			"<fixed@fx.example> by smtp://192.0.2.9",
+		},
 		{"a chain to a fixed next hop with the client's percent", "c.a%b@h.example", routed},
 		{"a chain to a fixed next hop with the client's dash", "c.-f@h.example", routed},
-		{"a chain to a fixed next hop with the client's name", "c.bob@h.example", "<bob@fx.example> by smtp://192.0.2.9"},
+		{
+			"a chain to a fixed next hop with the client's name", "c.bob@h.example",
+			"<bob@fx.example> by smtp://192.0.2.9",
+		},
 		{"a tag that is a route keeps nothing", "info-a%b@h.example", "<alice@t.example> by mx:t.example"},
 		{"a hosted domain as a prefix", "victim@h.example.evil.example", relaying},
 		{"a hosted domain as a suffix", "victim@evilh.example", relaying},
@@ -97,7 +112,10 @@ func TestTricksInAddressesDoNotRelay(t *testing.T) {
 		{"an A-label of nothing", "victim@xn--0.example", relaying},
 		{"a percent to a domain without a catch-all", "victim%evil.example@h.example", unknown},
 		{"postmaster with a route", "postmaster%evil.example@h.example", unknown},
-		{"a quoted postmaster is the postmaster", `"postmaster"@h.example`, "<ops@elsewhere.example> by mx:elsewhere.example"},
+		{
+			"a quoted postmaster is the postmaster", `"postmaster"@h.example`,
+			"<ops@elsewhere.example> by mx:elsewhere.example",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -144,8 +162,9 @@ func TestTrustedClientsRelayAnywhere(t *testing.T) {
 }
 
 func TestARefusalNamesItsRule(t *testing.T) {
-	table := mustParse(t, "a@h.example reject 550 5.7.1 no\n@fx.example smtp://192.0.2.9\nb@h.example x@t.example, y@u.example\n"+
-		"c@h.example x@l.example, y@l.example\n@l.example lmtp://192.0.2.9")
+	table := mustParse(t,
+		"a@h.example reject 550 5.7.1 no\n@fx.example smtp://192.0.2.9\nb@h.example x@t.example, y@u.example\n"+
+			"c@h.example x@l.example, y@l.example\n@l.example lmtp://192.0.2.9")
 	for rcpt, want := range map[string]struct{ rule, reason string }{
 		"a@h.example":    {"routes.txt:1 a@h.example", ReasonRule},
 		"a%b@fx.example": {"routes.txt:2 @fx.example", ReasonRouted},
@@ -155,7 +174,8 @@ func TestARefusalNamesItsRule(t *testing.T) {
 		_, err := table.Route(mail.Query{Forward: parsePath(t, rcpt)}, nil)
 		var refusal *mail.Refusal
 		var named interface{ MailRule() mail.Rule }
-		if !errors.As(err, &refusal) || refusal.Reason != want.reason || !errors.As(err, &named) || named.MailRule().String() != want.rule {
+		if !errors.As(err, &refusal) || refusal.Reason != want.reason || !errors.As(err, &named) ||
+			named.MailRule().String() != want.rule {
 			t.Errorf("%s: %v", rcpt, err)
 		}
 	}
@@ -173,7 +193,9 @@ func drawRoutes(rt *rapid.T) string {
 		}
 		return local.Draw(rt, "local") + "@" + theirs.Draw(rt, "theirs")
 	})
-	hop := rapid.SampledFrom([]string{"smtp://192.0.2.9", "lmtp://s1.example:2424", "lmtp+unix:/run/x", "smtps://user%40example.com@smart.example"})
+	hop := rapid.SampledFrom([]string{
+		"smtp://192.0.2.9", "lmtp://s1.example:2424", "lmtp+unix:/run/x", "smtps://user%40example.com@smart.example",
+	})
 	target := rapid.Custom(func(rt *rapid.T) string {
 		switch rapid.IntRange(0, 7).Draw(rt, "kind") {
 		case 0:
@@ -196,7 +218,9 @@ func drawRoutes(rt *rapid.T) string {
 		case 1:
 			return "domain " + ours.Draw(rt, "ours") + " subaddress=+"
 		case 2:
-			re := rapid.SampledFrom([]string{"(.*)", "(.+)-list", "([^@]+)(%|@)(.*)", "x(.*)|(y.*)", "(?s:.)(.*)"}).Draw(rt, "regex")
+			re := rapid.SampledFrom([]string{
+				"(.*)", "(.+)-list", "([^@]+)(%|@)(.*)", "x(.*)|(y.*)", "(?s:.)(.*)",
+			}).Draw(rt, "regex")
 			to := rapid.SampledFrom([]string{"$1", "${1}x", "x$1", "p-$1.q", "$1$1"}).Draw(rt, "template")
 			domain := theirs.Draw(rt, "theirs")
 			if rapid.Bool().Draw(rt, "alias") {
@@ -211,9 +235,15 @@ func drawRoutes(rt *rapid.T) string {
 
 // drawRecipient draws what a client may try.
 func drawRecipient(rt *rapid.T) mail.Path {
-	piece := rapid.SampledFrom([]string{"a", "b", "info", "x", "+", "%", "!", "@", "-list", "-", "/", "|", `"`, `\`, "$1", "evil.example", "q q", ".", "y", "ß"})
+	piece := rapid.SampledFrom([]string{
+		"a", "b", "info", "x", "+", "%", "!", "@", "-list", "-", "/", "|", `"`, `\`, "$1", "evil.example", "q q", ".",
+		"y", "ß",
+	})
 	local := strings.Join(rapid.SliceOfN(piece, 1, 6).Draw(rt, "local"), "")
-	domain := rapid.SampledFrom([]string{"h1.example", "h2.EXAMPLE", "xn--bcher-kva.example", "bücher.example", "t1.example", "evil.example", "[192.0.2.8]", "s1.example", "smart.example"})
+	domain := rapid.SampledFrom([]string{
+		"h1.example", "h2.EXAMPLE", "xn--bcher-kva.example", "bücher.example", "t1.example", "evil.example",
+		"[192.0.2.8]", "s1.example", "smart.example",
+	})
 	return mail.NewPath(local, domain.Draw(rt, "domain"))
 }
 
@@ -231,8 +261,9 @@ func TestNoRulesFileMakesAnOpenRelay(t *testing.T) {
 		ours := map[string]bool{"h1.example": true, "h2.example": true, "xn--bcher-kva.example": true}
 		places := map[string]bool{"elsewhere.example": true} // the postmaster's
 		for written, host := range map[string]string{
-			"t1.example": "t1.example", "t2.example": "t2.example", "straße.example": "xn--strae-oqa.example", "[192.0.2.8]": "[192.0.2.8]",
-			"192.0.2.9": "192.0.2.9", "s1.example": "s1.example", "/run/x": "/run/x", "smart.example": "smart.example",
+			"t1.example": "t1.example", "t2.example": "t2.example", "straße.example": "xn--strae-oqa.example",
+			"[192.0.2.8]": "[192.0.2.8]",
+			"192.0.2.9":   "192.0.2.9", "s1.example": "s1.example", "/run/x": "/run/x", "smart.example": "smart.example",
 		} {
 			if strings.Contains(strings.ToLower(text), written) {
 				places[host] = true
@@ -255,7 +286,8 @@ func TestNoRulesFileMakesAnOpenRelay(t *testing.T) {
 			}
 			routed++
 			for _, r := range routes {
-				if why := relays(r, ours, places, strings.Contains(text, "routing=keep")); r.Action == mail.Forward && why != "" {
+				if why := relays(r, ours, places, strings.Contains(text, "routing=keep")); r.Action == mail.Forward &&
+					why != "" {
 					rt.Fatalf("%s\n<%s>: %s: %s", text, p, answer(routes, nil), why)
 				}
 			}

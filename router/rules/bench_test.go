@@ -61,7 +61,9 @@ func heap() uint64 {
 }
 
 func BenchmarkRouteMillion(b *testing.B) {
-	table := mustParse(b, literals(million, 10_000)+"@dom0.example smtp://192.0.2.9\ndomain dom1.example subaddress=+\n/(.+)-list/@dom2.example $1@t.example\n")
+	table := mustParse(b,
+		literals(million, 10_000)+
+			"@dom0.example smtp://192.0.2.9\ndomain dom1.example subaddress=+\n/(.+)-list/@dom2.example $1@t.example\n")
 	for _, tt := range []struct{ name, local, domain string }{
 		{"literal", "User0500000", "dom0.example"},
 		{"literal in an upper-case domain", "user0500000", "DOM0.example"},
@@ -98,7 +100,9 @@ func BenchmarkRouteMillion(b *testing.B) {
 
 func TestALiteralRouteCostsOneAllocation(t *testing.T) {
 	table := mustParse(t, literals(1000, 10)+"@dom0.example smtp://192.0.2.9\n")
-	for _, p := range []mail.Path{{Local: "USER0000500", Domain: "Dom0.Example"}, {Local: "anyone", Domain: "dom0.example"}} {
+	for _, p := range []mail.Path{
+		{Local: "USER0000500", Domain: "Dom0.Example"}, {Local: "anyone", Domain: "dom0.example"},
+	} {
 		got := testing.AllocsPerRun(100, func() {
 			if _, err := table.Route(mail.Query{Forward: p}, nil); err != nil {
 				t.Fatal(err)

@@ -25,7 +25,8 @@ func FuzzRules(f *testing.F) {
 			switch {
 			case errors.As(err, &errs):
 				for _, e := range errs.List {
-					if e.Line < 1 || e.Line > strings.Count(text, "\n")+1 || e.Reason == "" || indexControl(e.Reason) >= 0 {
+					if e.Line < 1 || e.Line > strings.Count(text, "\n")+1 || e.Reason == "" ||
+						indexControl(e.Reason) >= 0 {
 						t.Fatalf("%q", e)
 					}
 				}
@@ -69,7 +70,8 @@ func checkOwnPattern(t *testing.T, table *Table, number uint32, trusted bool) {
 	if err == nil && len(routes) == 0 {
 		t.Fatalf("%s: neither routes nor an error", p)
 	}
-	if err != nil && r.flags&flagLiteral != 0 && mail.ReplyFor(err).String() == "550 5.1.1 No such user here" && table.replyOf(r) == "" {
+	if err != nil && r.flags&flagLiteral != 0 && mail.ReplyFor(err).String() == "550 5.1.1 No such user here" &&
+		table.replyOf(r) == "" {
 		t.Fatalf("%s: its own rule does not take it", p)
 	}
 	for _, route := range routes {
@@ -108,7 +110,11 @@ func checkRoute(t *testing.T, route mail.Route) {
 // FuzzRoute: whatever a client asks for, an answer comes that the relay can use; it is the same in any case of the
 // domain and with a quoted local part; and an untrusted client's mail leaves to the hosts of the file only.
 func FuzzRoute(f *testing.F) {
-	for _, s := range []string{"info@example.com", "a-list@example.com", `"a b-list"@example.com`, "Postmaster", "x@fx.example", "größe@BÜCHER.example", "x@[IPv6:::1]", "alias2@example.com", "a%b@six.example", "kept.a@h.example", "c.x@h.example"} {
+	for _, s := range []string{
+		"info@example.com", "a-list@example.com", `"a b-list"@example.com`, "Postmaster", "x@fx.example",
+		"größe@BÜCHER.example", "x@[IPv6:::1]", "alias2@example.com", "a%b@six.example", "kept.a@h.example",
+		"c.x@h.example",
+	} {
 		f.Add(s, false)
 		f.Add(s, true)
 	}

@@ -152,7 +152,10 @@ func (b *builder) regexRule(s string) (why string) {
 	if why != "" {
 		return why
 	}
-	r := rule{pattern: b.offset(s), patternLen: uint16(n + 2 + len(name)), line: uint32(b.line), file: uint16(b.file), domain: id, flags: flagRegex}
+	r := rule{
+		pattern: b.offset(s), patternLen: uint16(n + 2 + len(name)), line: uint32(b.line), file: uint16(b.file),
+		domain: id, flags: flagRegex,
+	}
 	same := strconv.Itoa(int(id)) + s[:n]
 	if first, ok := b.regexes[same]; ok {
 		return b.twice(&b.t.rules[first])

@@ -122,7 +122,9 @@ func (b *builder) linkRule(r *rule) {
 // isOurselves reports whether a next hop is known to be an address that this node listens on. What a name resolves to
 // is not known here.
 func (b *builder) isOurselves(hop mail.NextHop) bool {
-	port := [...]uint16{mail.MX: 25, mail.SMTP: 25, mail.SMTPS: 465, mail.Submission: 587, mail.LMTP: 24, mail.LMTPUnix: 0}[hop.Transport]
+	port := [...]uint16{
+		mail.MX: 25, mail.SMTP: 25, mail.SMTPS: 465, mail.Submission: 587, mail.LMTP: 24, mail.LMTPUnix: 0,
+	}[hop.Transport]
 	if hop.Port != 0 {
 		port = hop.Port
 	}
@@ -137,7 +139,8 @@ func (b *builder) isOurselves(hop mail.NextHop) bool {
 		return ok && b.t.domains[id].own && hop.Transport != mail.MX && port == 25
 	}
 	for _, local := range b.cfg.Local {
-		if local.Port() == port && (local.Addr() == a || local.Addr().IsUnspecified() && (a.IsLoopback() || a.IsUnspecified())) {
+		if local.Port() == port &&
+			(local.Addr() == a || local.Addr().IsUnspecified() && (a.IsLoopback() || a.IsUnspecified())) {
 			return true
 		}
 	}
@@ -185,7 +188,8 @@ func (b *builder) checkRule(number uint32) {
 	case w.try:
 		b.warn(r, "failover (try) is not available yet: mail for it is answered 451 4.3.0")
 	case w.hops() > 1:
-		b.warn(r, "a fan-out to "+strconv.Itoa(w.hops())+" next hops is not available yet: mail for it is answered 451 4.3.0")
+		b.warn(r,
+			"a fan-out to "+strconv.Itoa(w.hops())+" next hops is not available yet: mail for it is answered 451 4.3.0")
 	case len(w.out) > 1 && w.out[0].hop.Transport >= mail.LMTP:
 		b.warn(r, "a fan-out within an LMTP next hop is not available yet: mail for it is answered 451 4.3.0")
 	}
@@ -208,7 +212,10 @@ func (t *Table) checkPostmaster() error {
 	case len(w.out) == 0:
 		return &mail.FieldError{Field: "postmaster", Reason: t.postmaster.String() + " ends at no next hop"}
 	case w.try || w.hops() > 1 || len(w.out) > 1 && w.out[0].hop.Transport >= mail.LMTP:
-		return &mail.FieldError{Field: "postmaster", Reason: t.postmaster.String() + " ends at several next hops, which is not available yet"}
+		return &mail.FieldError{
+			Field:  "postmaster",
+			Reason: t.postmaster.String() + " ends at several next hops, which is not available yet",
+		}
 	}
 	return nil
 }

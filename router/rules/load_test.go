@@ -25,7 +25,8 @@ func TestAllErrorsAreReportedInOrderUpToABound(t *testing.T) {
 		t.Error(err)
 	}
 	_, err = Parse("r", strings.NewReader("a@h.example x@t.example\nbad\nA@h.example drop\n"), testConfig())
-	if want := "r:2: pattern \"bad\": address without a domain\nr:3: the same pattern stands at r:1"; err == nil || err.Error() != want {
+	if want := "r:2: pattern \"bad\": address without a domain\nr:3: the same pattern stands at r:1"; err == nil ||
+		err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	var one *Error
@@ -35,7 +36,9 @@ func TestAllErrorsAreReportedInOrderUpToABound(t *testing.T) {
 }
 
 func TestLinesAreReadHoweverTheyEnd(t *testing.T) {
-	table := mustParse(t, "\ufeff# comment\r\n\r\n  a@h.example\tx@t.example \t\r\n\t# b@h.example y@t.example\nc#d@h.example z@t.example,#y@t.example srs=never #x")
+	table := mustParse(t,
+		"\ufeff# comment\r\n\r\n  a@h.example\tx@t.example \t\r\n\t# b@h.example y@t.example\nc#d@h.example "+
+			"z@t.example,#y@t.example srs=never #x")
 	for rcpt, want := range map[string]string{
 		"a@h.example":   "<x@t.example> by mx:t.example",
 		"b@h.example":   "550 5.1.1 No such user here",
@@ -111,16 +114,21 @@ func TestAliasChainsAreBounded(t *testing.T) {
 		return b.String()
 	}
 	table := mustParse(t, chain(MaxChain))
-	if got := answer(table.Route(mail.Query{Forward: parsePath(t, "a0@h.example")}, nil)); got != "<x@t.example> by mx:t.example" {
+	if got := answer(table.Route(mail.Query{Forward: parsePath(t, "a0@h.example")},
+		nil)); got != "<x@t.example> by mx:t.example" {
 		t.Error(got)
 	}
-	if _, err := Parse("r", strings.NewReader(chain(MaxChain+1)), testConfig()); err == nil || !strings.HasPrefix(err.Error(), "r:1: the aliases loop") {
+	if _, err := Parse("r", strings.NewReader(chain(MaxChain+1)), testConfig()); err == nil ||
+		!strings.HasPrefix(err.Error(), "r:1: the aliases loop") {
 		t.Errorf("a chain of %d: %v", MaxChain+1, err)
 	}
-	if _, err := Parse("r", strings.NewReader("a@h.example b@g.example\nb@g.example c@h.example\n@h.example a@h.example"), testConfig()); err == nil {
+	if _, err := Parse("r",
+		strings.NewReader("a@h.example b@g.example\nb@g.example c@h.example\n@h.example "+
+			"a@h.example"), testConfig()); err == nil {
 		t.Error("a loop loads")
 	}
-	table = mustParse(t, "domain h.example\n/(.*)x/@h.example $1@h.example\n/y(.*)/@h.example y$1y@h.example\nz@h.example z@t.example")
+	table = mustParse(t,
+		"domain h.example\n/(.*)x/@h.example $1@h.example\n/y(.*)/@h.example y$1y@h.example\nz@h.example z@t.example")
 	for rcpt, want := range map[string]string{
 		"zxx":                         "<z@t.example> by mx:t.example",
 		"z" + strings.Repeat("x", 99): "554 5.4.6 Alias loop",
@@ -133,10 +141,12 @@ func TestAliasChainsAreBounded(t *testing.T) {
 	}
 	b.Reset() // each level doubles
 	for i := range MaxChain - 1 {
-		fmt.Fprintf(&b, "l%d@h.example l%d@h.example, r%d@h.example\nr%d@h.example l%d@h.example, r%d@h.example\n", i, i+1, i+1, i, i+1, i+1)
+		fmt.Fprintf(&b, "l%d@h.example l%d@h.example, r%d@h.example\nr%d@h.example l%d@h.example, r%d@h.example\n", i,
+			i+1, i+1, i, i+1, i+1)
 	}
 	fmt.Fprintf(&b, "l%d@h.example x@t.example\nr%d@h.example y@t.example\n", MaxChain-1, MaxChain-1)
-	if _, err := Parse("r", strings.NewReader(b.String()), testConfig()); err == nil || !strings.Contains(err.Error(), "branch too often") {
+	if _, err := Parse("r", strings.NewReader(b.String()), testConfig()); err == nil ||
+		!strings.Contains(err.Error(), "branch too often") {
 		t.Errorf("aliases that branch: %v", err)
 	}
 }
@@ -202,7 +212,8 @@ func TestAFolderStandsForItsTextFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Load([]string{dir}, testConfig())
-	if want := filepath.Join(dir, "30.txt") + ":2: the same pattern stands at " + filepath.Join(dir, "20.txt") + ":1"; err == nil || err.Error() != want {
+	if want := filepath.Join(dir, "30.txt") + ":2: the same pattern stands at " + filepath.Join(dir, "20.txt") +
+		":1"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	if _, err := Load([]string{filepath.Join(dir, "none")}, testConfig()); !errors.Is(err, os.ErrNotExist) {

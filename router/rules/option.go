@@ -38,11 +38,21 @@ var optionKeys = []struct {
 }{
 	{"srs", setSRS, []string{"auto", "always", "never"}, func(p *mail.DomainPolicy, v int) { p.SRS = mail.SRS(v) }},
 	{"seal", setSeal, []string{"auto", "always", "never"}, func(p *mail.DomainPolicy, v int) { p.Seal = mail.Seal(v) }},
-	{"dmarc", setDMARC, []string{"enforce", "report", "off"}, func(p *mail.DomainPolicy, v int) { p.DMARC = mail.DMARC(v) }},
-	{"quarantine", setQuarantine, []string{"forward", "refuse"}, func(p *mail.DomainPolicy, v int) { p.Quarantine = mail.Quarantine(v) }},
-	{"require_auth", setRequireAuth, []string{"report", "no", "yes"}, func(p *mail.DomainPolicy, v int) { p.RequireAuth = mail.RequireAuth(v) }},
-	{"eightbit", setEightBit, []string{"send", "refuse"}, func(p *mail.DomainPolicy, v int) { p.EightBit = mail.EightBit(v) }},
-	{"upstream_text", setUpstreamText, []string{"redact", "full", "code"}, func(p *mail.DomainPolicy, v int) { p.UpstreamText = mail.UpstreamTextRedact + mail.UpstreamText(v) }},
+	{"dmarc", setDMARC, []string{"enforce", "report", "off"}, func(p *mail.DomainPolicy, v int) {
+		p.DMARC = mail.DMARC(v)
+	}},
+	{"quarantine", setQuarantine, []string{"forward", "refuse"}, func(p *mail.DomainPolicy, v int) {
+		p.Quarantine = mail.Quarantine(v)
+	}},
+	{"require_auth", setRequireAuth, []string{"report", "no", "yes"}, func(p *mail.DomainPolicy, v int) {
+		p.RequireAuth = mail.RequireAuth(v)
+	}},
+	{"eightbit", setEightBit, []string{"send", "refuse"}, func(p *mail.DomainPolicy, v int) {
+		p.EightBit = mail.EightBit(v)
+	}},
+	{"upstream_text", setUpstreamText, []string{"redact", "full", "code"}, func(p *mail.DomainPolicy, v int) {
+		p.UpstreamText = mail.UpstreamTextRedact + mail.UpstreamText(v)
+	}},
 	{"mixed", setMixed, []string{"accept", "reject"}, func(p *mail.DomainPolicy, v int) { p.Mixed = mail.Mixed(v) }},
 	{"subaddress", setSubaddress, nil, func(p *mail.DomainPolicy, v int) { p.Subaddress = byte(v) }},
 	{"routing", setRouting, []string{"keep"}, func(p *mail.DomainPolicy, _ int) { p.RoutingKeep = true }},

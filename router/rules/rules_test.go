@@ -96,26 +96,47 @@ func TestRoutesOfTheFileInTheDesign(t *testing.T) {
 	table := mustParse(t, designRoutes)
 	tests := []struct{ name, rcpt, want string }{
 		{"a literal address", "info@example.com", "<alice@mailbox.example> by mx:mailbox.example"},
-		{"case of the local part and of the domain do not count", "InFo@Example.COM", "<alice@mailbox.example> by mx:mailbox.example"},
+		{
+			"case of the local part and of the domain do not count", "InFo@Example.COM",
+			"<alice@mailbox.example> by mx:mailbox.example",
+		},
 		{"quotes do not count", `"info"@example.com`, "<alice@mailbox.example> by mx:mailbox.example"},
 		{"quoted pairs do not count", `"in\fo"@example.com`, "<alice@mailbox.example> by mx:mailbox.example"},
 		{"a tag is taken off", "info+news@example.com", "<alice@mailbox.example> by mx:mailbox.example"},
 		{"the literal with the tag comes first", "info+vip@example.com", "<vip@mailbox.example> by mx:mailbox.example"},
 		{"several tags: the longest literal", "info+vip+x@example.com", "<vip@mailbox.example> by mx:mailbox.example"},
-		{"a fan-out within one next hop is one route, doubles left out", "same@example.com", "<a@x.example> <b@x.example> by mx:x.example"},
+		{
+			"a fan-out within one next hop is one route, doubles left out", "same@example.com",
+			"<a@x.example> <b@x.example> by mx:x.example",
+		},
 		{"a fan-out to two next hops", "sales@example.com", "451 4.3.0 Temporarily not deliverable"},
 		{"failover", "desk@example.com", "451 4.3.0 Temporarily not deliverable"},
-		{"reject keeps its text to the end of the line", "old@example.com", "550 5.1.1 Moved, write to # info@example.com"},
+		{
+			"reject keeps its text to the end of the line", "old@example.com",
+			"550 5.1.1 Moved, write to # info@example.com",
+		},
 		{"tempfail", "later@example.com", "451 4.2.1 Back tomorrow"},
 		{"reject with a code only", "bare@example.com", "554 5.7.1 Address refused"},
 		{"drop", "trap@example.com", "drop"},
 		{"a regex", "staff-list@example.com", "<staff@lists.example> by mx:lists.example"},
-		{"a regex ignores case and keeps the group's", "Staff-LIST@example.com", "<Staff@lists.example> by mx:lists.example"},
+		{
+			"a regex ignores case and keeps the group's", "Staff-LIST@example.com",
+			"<Staff@lists.example> by mx:lists.example",
+		},
 		{"(?-i) turns that off", "some-UP@example.com", "<some@lists.example> by mx:lists.example"},
-		{"(?-i) turns that off, and here it does not match", "some-up@example.com", "<catchall@mailbox.example> by mx:mailbox.example"},
-		{"a regex is anchored at its end", "staff-listing@example.com", "<catchall@mailbox.example> by mx:mailbox.example"},
+		{
+			"(?-i) turns that off, and here it does not match", "some-up@example.com",
+			"<catchall@mailbox.example> by mx:mailbox.example",
+		},
+		{
+			"a regex is anchored at its end", "staff-listing@example.com",
+			"<catchall@mailbox.example> by mx:mailbox.example",
+		},
 		{"an expansion is quoted again", `"a b-list"@example.com`, `<"a b"@lists.example> by mx:lists.example`},
-		{"a quote in an expansion is quoted again", `"a\"b-list"@example.com`, `<"a\"b"@lists.example> by mx:lists.example`},
+		{
+			"a quote in an expansion is quoted again", `"a\"b-list"@example.com`,
+			`<"a\"b"@lists.example> by mx:lists.example`,
+		},
 		{"a regex with # and a blank", `"a#b cd"@example.com`, "<cdx@lists.example> by mx:lists.example"},
 		{"the catch-all", "nobody@example.com", "<catchall@mailbox.example> by mx:mailbox.example"},
 		{"a fixed next hop keeps the recipient", "Any.One@fx.example", "<Any.One@fx.example> by smtp://100.64.0.7"},
@@ -128,8 +149,14 @@ func TestRoutesOfTheFileInTheDesign(t *testing.T) {
 		{"a quoted pattern and target", `"quoted, local"@literal.example`, `<"a b, c"@t.example> by mx:t.example`},
 		{"upper case in the file", "mixed@literal.example", "<mixed@t.example> by mx:t.example"},
 		{"U-labels", "größe@bücher.example", "<über@xn--strae-oqa.example> by mx:xn--strae-oqa.example"},
-		{"A-labels match U-labels", "größe@xn--bcher-kva.example", "<über@xn--strae-oqa.example> by mx:xn--strae-oqa.example"},
-		{"A-labels in upper case", "größe@XN--BCHER-KVA.example", "<über@xn--strae-oqa.example> by mx:xn--strae-oqa.example"},
+		{
+			"A-labels match U-labels", "größe@xn--bcher-kva.example",
+			"<über@xn--strae-oqa.example> by mx:xn--strae-oqa.example",
+		},
+		{
+			"A-labels in upper case", "größe@XN--BCHER-KVA.example",
+			"<über@xn--strae-oqa.example> by mx:xn--strae-oqa.example",
+		},
 		{"U-labels in upper case", "größe@BÜCHER.example", "<über@xn--strae-oqa.example> by mx:xn--strae-oqa.example"},
 		{"an alias of an alias", "alias@example.com", "<alice@mailbox.example> by mx:mailbox.example"},
 		{"an alias in a fan-out", "alias2@example.com", "451 4.3.0 Temporarily not deliverable"},
@@ -140,7 +167,10 @@ func TestRoutesOfTheFileInTheDesign(t *testing.T) {
 		{"a subdomain of a hosted one is foreign", "x@sub.example.com", "550 5.7.1 Relaying denied"},
 		{"a target's domain is foreign", "x@mailbox.example", "550 5.7.1 Relaying denied"},
 		{"the bare postmaster", "Postmaster", "<ops@elsewhere.example> by mx:elsewhere.example"},
-		{"postmaster of a hosted domain, before its catch-all", "postmaster@example.com", "<ops@elsewhere.example> by mx:elsewhere.example"},
+		{
+			"postmaster of a hosted domain, before its catch-all", "postmaster@example.com",
+			"<ops@elsewhere.example> by mx:elsewhere.example",
+		},
 		{"abuse of a hosted domain", "ABUSE@fx.example", "<ops@elsewhere.example> by mx:elsewhere.example"},
 		{"postmaster of the hostname", "postmaster@mx1.example.net", "<ops@elsewhere.example> by mx:elsewhere.example"},
 		{"abuse of the SRS domain", "abuse@SRS.example.net", "<ops@elsewhere.example> by mx:elsewhere.example"},
@@ -168,7 +198,8 @@ func TestRoutesOfTheFileInTheDesign(t *testing.T) {
 	if got, want := table.Domains(), 11; got != want {
 		t.Errorf("hosts %d domains, want %d", got, want)
 	}
-	if !table.Hosted("BÜCHER.example") || table.Hosted("mx1.example.net") || table.Hosted("mailbox.example") || table.Hosted("*") {
+	if !table.Hosted("BÜCHER.example") || table.Hosted("mx1.example.net") || table.Hosted("mailbox.example") ||
+		table.Hosted("*") {
 		t.Error("Hosted is wrong")
 	}
 }
@@ -190,19 +221,38 @@ d@f.example  b@h.example dmarc=off
 		rewrote    bool
 	}{
 		{"a rule beats its domain, that beats domain *", "a@h.example", "routes.txt:3 a@h.example",
-			mail.DomainPolicy{SRS: mail.SRSNever, Quarantine: mail.QuarantineRefuse, EightBit: mail.EightBitRefuse, UpstreamText: mail.UpstreamTextCode}, true},
+			mail.DomainPolicy{
+				SRS: mail.SRSNever, Quarantine: mail.QuarantineRefuse, EightBit: mail.EightBitRefuse,
+				UpstreamText: mail.UpstreamTextCode,
+			}, true},
 		{"a domain beats domain *", "b@h.example", "routes.txt:4 b@h.example",
-			mail.DomainPolicy{SRS: mail.SRSNever, Seal: mail.SealAlways, Quarantine: mail.QuarantineRefuse, UpstreamText: mail.UpstreamTextCode}, true},
+			mail.DomainPolicy{
+				SRS: mail.SRSNever, Seal: mail.SealAlways, Quarantine: mail.QuarantineRefuse,
+				UpstreamText: mail.UpstreamTextCode,
+			}, true},
 		{"a rewritten recipient redacts by default", "c@g.example", "routes.txt:5 c@g.example",
-			mail.DomainPolicy{Seal: mail.SealNever, Quarantine: mail.QuarantineRefuse, RequireAuth: mail.RequireAuthYes, UpstreamText: mail.UpstreamTextRedact}, true},
+			mail.DomainPolicy{
+				Seal: mail.SealNever, Quarantine: mail.QuarantineRefuse, RequireAuth: mail.RequireAuthYes,
+				UpstreamText: mail.UpstreamTextRedact,
+			}, true},
 		{"a rule's own upstream_text stands", "other@g.example", "routes.txt:6 @g.example",
-			mail.DomainPolicy{Seal: mail.SealNever, Quarantine: mail.QuarantineRefuse, UpstreamText: mail.UpstreamTextRedact}, false},
+			mail.DomainPolicy{
+				Seal: mail.SealNever, Quarantine: mail.QuarantineRefuse, UpstreamText: mail.UpstreamTextRedact,
+			}, false},
 		{"the same recipient shows all by default", "other@f.example", "routes.txt:7 @f.example",
-			mail.DomainPolicy{Seal: mail.SealNever, Quarantine: mail.QuarantineRefuse, UpstreamText: mail.UpstreamTextFull}, false},
+			mail.DomainPolicy{
+				Seal: mail.SealNever, Quarantine: mail.QuarantineRefuse, UpstreamText: mail.UpstreamTextFull,
+			}, false},
 		{"the first rule of a chain has the say", "d@f.example", "routes.txt:8 d@f.example",
-			mail.DomainPolicy{Seal: mail.SealNever, Quarantine: mail.QuarantineRefuse, DMARC: mail.DMARCOff, UpstreamText: mail.UpstreamTextRedact}, true},
+			mail.DomainPolicy{
+				Seal: mail.SealNever, Quarantine: mail.QuarantineRefuse, DMARC: mail.DMARCOff,
+				UpstreamText: mail.UpstreamTextRedact,
+			}, true},
 		{"the postmaster has his domain's policy", "postmaster@h.example", "postmaster",
-			mail.DomainPolicy{SRS: mail.SRSNever, Seal: mail.SealAlways, Quarantine: mail.QuarantineRefuse, UpstreamText: mail.UpstreamTextCode}, true},
+			mail.DomainPolicy{
+				SRS: mail.SRSNever, Seal: mail.SealAlways, Quarantine: mail.QuarantineRefuse,
+				UpstreamText: mail.UpstreamTextCode,
+			}, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -253,7 +303,10 @@ func TestWrongLinesAreNamedWithTheirReason(t *testing.T) {
 		{"reject without a code", "a@h.example reject no", "reject needs a reply code 5yz"},
 		{"reject with a longer code", "a@h.example reject 5500 no", "reject needs a reply code 5yz"},
 		{"tempfail with 421", "a@h.example tempfail 421 no", "421 closes the connection"},
-		{"an enhanced code of another class", "a@h.example reject 550 4.1.1 no", "the class of 4.1.1 is not that of 550"},
+		{
+			"an enhanced code of another class", "a@h.example reject 550 4.1.1 no",
+			"the class of 4.1.1 is not that of 550",
+		},
 		{"an enhanced code that is none", "a@h.example reject 550 5.1111.1 no", "no enhanced status code"},
 		{"reply text that is not ASCII", "a@h.example reject 550 Größe", "ASCII"},
 		{"an unknown option", "a@h.example x@t.example colour=red", `unknown option "colour"`},

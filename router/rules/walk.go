@@ -293,7 +293,8 @@ func (w *walk) target(h hit, tg target, p mail.Path) {
 			return
 		}
 		if p = mail.NewPath(local, dest.domain); local == "" || len(p.Local) > mail.MaxLocal {
-			w.fail(mail.Refuse(550, 1, 3, "Bad destination mailbox address", ReasonExpansion, &RuleError{Rule: t.rule(h.rule)}), "")
+			w.fail(mail.Refuse(550, 1, 3, "Bad destination mailbox address", ReasonExpansion,
+				&RuleError{Rule: t.rule(h.rule)}), "")
 			return
 		}
 	default:
@@ -315,14 +316,16 @@ func (w *walk) end(hop mail.NextHop, p mail.Path) {
 		}
 	}
 	if len(w.out) == MaxTargets {
-		w.fail(mail.Refuse(451, 3, 0, "Too many destinations", ReasonTooMany, nil), "the targets, with their aliases, are more than 100")
+		w.fail(mail.Refuse(451, 3, 0, "Too many destinations", ReasonTooMany, nil),
+			"the targets, with their aliases, are more than 100")
 		return
 	}
 	w.out = append(w.out, leaf{hop, p})
 }
 
 func (w *walk) tooMany(number uint32) {
-	w.fail(mail.Refuse(451, 3, 0, "Too many destinations", ReasonTooMany, &RuleError{Rule: w.t.rule(number)}), "the aliases branch too often")
+	w.fail(mail.Refuse(451, 3, 0, "Too many destinations", ReasonTooMany, &RuleError{Rule: w.t.rule(number)}),
+		"the aliases branch too often")
 }
 
 // fail ends the walk with an answer that holds for the whole recipient.
@@ -385,11 +388,14 @@ func several(why string, rule mail.Rule) *mail.Refusal {
 
 // refusal is the answer of a reject or tempfail rule.
 func (t *Table) refusal(number uint32) *mail.Refusal {
-	return &mail.Refusal{Reply: t.replies[t.rules[number].first], Reason: ReasonRule, Cause: &RuleError{Rule: t.rule(number)}}
+	return &mail.Refusal{
+		Reply: t.replies[t.rules[number].first], Reason: ReasonRule, Cause: &RuleError{Rule: t.rule(number)},
+	}
 }
 
 func (t *Table) routed(number uint32) *mail.Refusal {
-	return mail.Refuse(550, 1, 3, "Source routing in the local part is not accepted", ReasonRouted, &RuleError{Rule: t.rule(number)})
+	return mail.Refuse(550, 1, 3, "Source routing in the local part is not accepted", ReasonRouted,
+		&RuleError{Rule: t.rule(number)})
 }
 
 func noUser(cause error) *mail.Refusal {

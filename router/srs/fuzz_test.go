@@ -12,10 +12,14 @@ import (
 func FuzzReverse(f *testing.F) {
 	w := rewriter(f, "srs.example", noon, keyB, keyA)
 	for _, s := range []string{
-		"SRS0=SLDBQZPI=JL=sender.example=alice", "srs0=sldbqzpi=jl=sender.example=alice", `"SRS0=VAORLUA2=JL=sender.example=a b"`,
-		`"\SRS0\=VAORLUA2=JL=sender.example=\a b"`, `"SRS0=52NKB6PL=JL=[192.0.2.1]=alice"`, "SRS0=WSK7ORGC=JL=sender.example=",
-		"SRS1=2HE3YPRMJL=first.example==Ufhb=JL=sender.example=alice", "SRS1=ADQJSPPRJL=first.example=+Ufhb=JL=sender.example=alice",
-		"SRS1=FP8r=first.example==Ufhb=JL=sender.example=alice", "SRS1=ZrPg=5KPL=3G=sender.example=alice", "SRS0=", "SRS1-", "srs0", `"`, `"\`, "",
+		"SRS0=SLDBQZPI=JL=sender.example=alice", "srs0=sldbqzpi=jl=sender.example=alice",
+		`"SRS0=VAORLUA2=JL=sender.example=a b"`,
+		`"\SRS0\=VAORLUA2=JL=sender.example=\a b"`, `"SRS0=52NKB6PL=JL=[192.0.2.1]=alice"`,
+		"SRS0=WSK7ORGC=JL=sender.example=",
+		"SRS1=2HE3YPRMJL=first.example==Ufhb=JL=sender.example=alice",
+		"SRS1=ADQJSPPRJL=first.example=+Ufhb=JL=sender.example=alice",
+		"SRS1=FP8r=first.example==Ufhb=JL=sender.example=alice", "SRS1=ZrPg=5KPL=3G=sender.example=alice", "SRS0=",
+		"SRS1-", "srs0", `"`, `"\`, "",
 		"SRS0=Z56NAMVL=JL=bücher.example=größe",
 	} {
 		f.Add(s)
@@ -51,9 +55,12 @@ func FuzzReverse(f *testing.F) {
 func FuzzForward(f *testing.F) {
 	w := rewriter(f, "srs.example", noon, keyA)
 	for _, s := range []string{
-		"alice@sender.example", `"a b"@sender.example`, `""@sender.example`, "größe@bücher.example", "a@[192.0.2.1]", "a@[IPv6:2001:db8::1]",
-		"SRS0+Ufhb=JL=sender.example=alice@first.example", "SRS1+FP8r=first.example=-Ufhb=JL=sender.example=alice@second.example",
-		`"SR\S1=FP8r=first.ex\ample==U\fhb=JL=sender.example=a b"@second.example`, "SRS1=ZrPg=5KPL=3G=sender.example=alice@second.example",
+		"alice@sender.example", `"a b"@sender.example`, `""@sender.example`, "größe@bücher.example", "a@[192.0.2.1]",
+		"a@[IPv6:2001:db8::1]",
+		"SRS0+Ufhb=JL=sender.example=alice@first.example",
+		"SRS1+FP8r=first.example=-Ufhb=JL=sender.example=alice@second.example",
+		`"SR\S1=FP8r=first.ex\ample==U\fhb=JL=sender.example=a b"@second.example`,
+		"SRS1=ZrPg=5KPL=3G=sender.example=alice@second.example",
 		"SRS1=AAAA=srs.example==BBBB=JL=x.example=y@second.example", "x@srs.example", "Postmaster", "",
 		`"SRS1=FP8r=[192.0.2.1]==a b"@second.example`,
 	} {

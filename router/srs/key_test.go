@@ -29,7 +29,10 @@ func TestConfigsAreRefusedByField(t *testing.T) {
 		{"a short key", "keys[1]", Config{Domain: "srs.example", Keys: [][]byte{key, key[:15]}}},
 		{"a negative time", "validity", Config{Domain: "srs.example", Keys: [][]byte{key}, Validity: -day}},
 		{"half a day", "validity", Config{Domain: "srs.example", Keys: [][]byte{key}, Validity: 12 * time.Hour}},
-		{"more than a year", "validity", Config{Domain: "srs.example", Keys: [][]byte{key}, Validity: MaxValidity + day}},
+		{
+			"more than a year", "validity",
+			Config{Domain: "srs.example", Keys: [][]byte{key}, Validity: MaxValidity + day},
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -66,7 +69,8 @@ func TestTheKeysAreCopied(t *testing.T) {
 		t.Fatal(err)
 	}
 	clear(key)
-	if got, want := forward(t, w, path(t, senders[0])), forward(t, rewriter(t, "srs.example", noon, keyA), path(t, senders[0])); got != want {
+	if got, want := forward(t, w, path(t, senders[0])), forward(t, rewriter(t, "srs.example", noon, keyA),
+		path(t, senders[0])); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -93,7 +97,10 @@ func TestFilesOfKeysParse(t *testing.T) {
 	}{
 		{"one key", keyA + "\n", []string{keyA}, 0},
 		{"no line feed at the end", keyA, []string{keyA}, 0},
-		{"two keys in their order, comments, blank lines, blanks and CRLF", "# new\r\n\r\n \t" + keyB + " \r\n# old\r\n" + keyA + "\r\n", []string{keyB, keyA}, 0},
+		{
+			"two keys in their order, comments, blank lines, blanks and CRLF",
+			"# new\r\n\r\n \t" + keyB + " \r\n# old\r\n" + keyA + "\r\n", []string{keyB, keyA}, 0,
+		},
 		{"16 octets do", "0123456789abcdef", []string{"0123456789abcdef"}, 0},
 		{"1024 octets do", strings.Repeat("x", 1024) + "\r\n", []string{strings.Repeat("x", 1024)}, 0},
 		{"a number sign inside is the key's", "0123456789abcde#", []string{"0123456789abcde#"}, 0},
@@ -115,7 +122,8 @@ func TestFilesOfKeysParse(t *testing.T) {
 				if !errors.As(err, &wrong) || wrong.Line != tt.line || got != nil {
 					t.Fatalf("got %q, %v, want an error of line %d", got, err, tt.line)
 				}
-				if strings.Contains(err.Error(), "of one of") || tt.line > 0 && !strings.HasPrefix(err.Error(), "line "+strconv.Itoa(tt.line)+": ") {
+				if strings.Contains(err.Error(), "of one of") ||
+					tt.line > 0 && !strings.HasPrefix(err.Error(), "line "+strconv.Itoa(tt.line)+": ") {
 					t.Errorf("it says %q", err)
 				}
 				return

@@ -58,15 +58,20 @@ func (c Config) Validate() error {
 		return &mail.FieldError{Field: "domain", Reason: strconv.Quote(c.Domain) + " is no domain name in ASCII"}
 	}
 	if len(c.Keys) == 0 || len(c.Keys) > MaxKeys {
-		return &mail.FieldError{Field: "keys", Reason: "holds " + strconv.Itoa(len(c.Keys)) + " keys; from 1 to " + strconv.Itoa(MaxKeys) + " are needed"}
+		return &mail.FieldError{Field: "keys",
+			Reason: "holds " + strconv.Itoa(len(c.Keys)) + " keys; from 1 to " + strconv.Itoa(MaxKeys) + " are needed"}
 	}
 	for i, key := range c.Keys {
 		if len(key) < MinKey {
-			return &mail.FieldError{Field: "keys[" + strconv.Itoa(i) + "]", Reason: "is shorter than " + strconv.Itoa(MinKey) + " octets"}
+			return &mail.FieldError{
+				Field: "keys[" + strconv.Itoa(i) + "]", Reason: "is shorter than " + strconv.Itoa(MinKey) + " octets",
+			}
 		}
 	}
 	if c.Validity < 0 || c.Validity > MaxValidity || c.Validity%day != 0 {
-		return &mail.FieldError{Field: "validity", Reason: c.Validity.String() + " is not a number of whole days up to 365"}
+		return &mail.FieldError{
+			Field: "validity", Reason: c.Validity.String() + " is not a number of whole days up to 365",
+		}
 	}
 	return nil
 }

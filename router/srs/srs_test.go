@@ -106,39 +106,57 @@ func TestForwardWritesTheSameForEver(t *testing.T) {
 			"SRS0=O2YY7QI7=JL=sender.example=" + long + "@srs.example", long + "@sender.example"},
 
 		{"SRS0 of another becomes SRS1", "SRS0=Ufhb=JL=sender.example=alice@first.example",
-			"SRS1=2HE3YPRMJL=first.example==Ufhb=JL=sender.example=alice@srs.example", "SRS0=Ufhb=JL=sender.example=alice@first.example"},
+			"SRS1=2HE3YPRMJL=first.example==Ufhb=JL=sender.example=alice@srs.example",
+			"SRS0=Ufhb=JL=sender.example=alice@first.example"},
 		{"its separator + is kept, which makes =+", "SRS0+Ufhb=JL=sender.example=alice@first.example",
-			"SRS1=ADQJSPPRJL=first.example=+Ufhb=JL=sender.example=alice@srs.example", "SRS0+Ufhb=JL=sender.example=alice@first.example"},
+			"SRS1=ADQJSPPRJL=first.example=+Ufhb=JL=sender.example=alice@srs.example",
+			"SRS0+Ufhb=JL=sender.example=alice@first.example"},
 		{"its separator - is kept, which makes =-", "SRS0-Ufhb=JL=sender.example=alice@first.example",
-			"SRS1=O4THGME5JL=first.example=-Ufhb=JL=sender.example=alice@srs.example", "SRS0-Ufhb=JL=sender.example=alice@first.example"},
+			"SRS1=O4THGME5JL=first.example=-Ufhb=JL=sender.example=alice@srs.example",
+			"SRS0-Ufhb=JL=sender.example=alice@first.example"},
 		{"its tag in small letters comes back in capitals", "srs0=ufhb=jl=sender.example=alice@first.example",
-			"SRS1=2HE3YPRMJL=first.example==ufhb=jl=sender.example=alice@srs.example", "SRS0=ufhb=jl=sender.example=alice@first.example"},
+			"SRS1=2HE3YPRMJL=first.example==ufhb=jl=sender.example=alice@srs.example",
+			"SRS0=ufhb=jl=sender.example=alice@first.example"},
 		{"what its maker put into SRS0 is opaque", "SRS0=12345@first.example",
 			"SRS1=WHQIUS7IJL=first.example==12345@srs.example", "SRS0=12345@first.example"},
 		{"SRS0 of another with quotes", `"SRS0=Ufhb=JL=sender.example=a b"@first.example`,
-			`"SRS1=OTAIGY6FJL=first.example==Ufhb=JL=sender.example=a b"@srs.example`, `"SRS0=Ufhb=JL=sender.example=a b"@first.example`},
+			`"SRS1=OTAIGY6FJL=first.example==Ufhb=JL=sender.example=a b"@srs.example`,
+			`"SRS0=Ufhb=JL=sender.example=a b"@first.example`},
 		{"backslashes are lost where the tag has one", `"SR\S0=U\fhb=JL=sender.example=\a b"@first.example`,
-			`"SRS1=OTAIGY6FJL=first.example==Ufhb=JL=sender.example=a b"@srs.example`, `"SRS0=Ufhb=JL=sender.example=a b"@first.example`},
+			`"SRS1=OTAIGY6FJL=first.example==Ufhb=JL=sender.example=a b"@srs.example`,
+			`"SRS0=Ufhb=JL=sender.example=a b"@first.example`},
 		{"SRS0 at an address literal", "SRS0=Ufhb=JL=sender.example=alice@[192.0.2.1]",
-			`"SRS1=PX3VTQUZJL=[192.0.2.1]==Ufhb=JL=sender.example=alice"@srs.example`, "SRS0=Ufhb=JL=sender.example=alice@[192.0.2.1]"},
+			`"SRS1=PX3VTQUZJL=[192.0.2.1]==Ufhb=JL=sender.example=alice"@srs.example`,
+			"SRS0=Ufhb=JL=sender.example=alice@[192.0.2.1]"},
 
-		{"SRS1 of another keeps the first forwarder", "SRS1=FP8r=first.example==Ufhb=JL=sender.example=alice@second.example",
-			"SRS1=2HE3YPRMJL=first.example==Ufhb=JL=sender.example=alice@srs.example", "SRS0=Ufhb=JL=sender.example=alice@first.example"},
+		{"SRS1 of another keeps the first forwarder",
+			"SRS1=FP8r=first.example==Ufhb=JL=sender.example=alice@second.example",
+			"SRS1=2HE3YPRMJL=first.example==Ufhb=JL=sender.example=alice@srs.example",
+			"SRS0=Ufhb=JL=sender.example=alice@first.example"},
 		{"SRS1 whose first separator is +", "SRS1+FP8r=first.example==Ufhb=JL=sender.example=alice@second.example",
-			"SRS1=2HE3YPRMJL=first.example==Ufhb=JL=sender.example=alice@srs.example", "SRS0=Ufhb=JL=sender.example=alice@first.example"},
-		{"SRS1 whose first separator is - and whose joint is =+", "srs1-nT5S=first.example=+Ufhb=JL=sender.example=alice@second.example",
-			"SRS1=ADQJSPPRJL=first.example=+Ufhb=JL=sender.example=alice@srs.example", "SRS0+Ufhb=JL=sender.example=alice@first.example"},
+			"SRS1=2HE3YPRMJL=first.example==Ufhb=JL=sender.example=alice@srs.example",
+			"SRS0=Ufhb=JL=sender.example=alice@first.example"},
+		{"SRS1 whose first separator is - and whose joint is =+",
+			"srs1-nT5S=first.example=+Ufhb=JL=sender.example=alice@second.example",
+			"SRS1=ADQJSPPRJL=first.example=+Ufhb=JL=sender.example=alice@srs.example",
+			"SRS0+Ufhb=JL=sender.example=alice@first.example"},
 		{"and kept where it has none", `"SRS0=U\fhb=JL=sender.example=\a b"@first.example`,
-			`"SRS1=OTAIGY6FJL=first.example==U\fhb=JL=sender.example=\a b"@srs.example`, `"SRS0=U\fhb=JL=sender.example=\a b"@first.example`},
-		{"SRS1 with a backslash before its joint", `"SRS1=FP8r=first.ex\ample==U\fhb=JL=sender.example=a b"@second.example`,
-			`"SRS1=OTAIGY6FJL=first.example==Ufhb=JL=sender.example=a b"@srs.example`, `"SRS0=Ufhb=JL=sender.example=a b"@first.example`},
+			`"SRS1=OTAIGY6FJL=first.example==U\fhb=JL=sender.example=\a b"@srs.example`,
+			`"SRS0=U\fhb=JL=sender.example=\a b"@first.example`},
+		{"SRS1 with a backslash before its joint",
+			`"SRS1=FP8r=first.ex\ample==U\fhb=JL=sender.example=a b"@second.example`,
+			`"SRS1=OTAIGY6FJL=first.example==Ufhb=JL=sender.example=a b"@srs.example`,
+			`"SRS0=Ufhb=JL=sender.example=a b"@first.example`},
 
 		{"SRS1 without a joint is an address like any other", "SRS1=ZrPg=5KPL=3G=sender.example=alice@second.example",
-			"SRS0=TTZTEY5N=JL=second.example=SRS1=ZrPg=5KPL=3G=sender.example=alice@srs.example", "SRS1=ZrPg=5KPL=3G=sender.example=alice@second.example"},
+			"SRS0=TTZTEY5N=JL=second.example=SRS1=ZrPg=5KPL=3G=sender.example=alice@srs.example",
+			"SRS1=ZrPg=5KPL=3G=sender.example=alice@second.example"},
 		{"SRS1 without a hash too", "SRS1=first.example==Ufhb=JL=sender.example=alice@second.example",
-			"SRS0=I3YLUAMM=JL=second.example=SRS1=first.example==Ufhb=JL=sender.example=alice@srs.example", "SRS1=first.example==Ufhb=JL=sender.example=alice@second.example"},
+			"SRS0=I3YLUAMM=JL=second.example=SRS1=first.example==Ufhb=JL=sender.example=alice@srs.example",
+			"SRS1=first.example==Ufhb=JL=sender.example=alice@second.example"},
 		{"SRS1 with nothing behind its joint too", "SRS1=FP8r=first.example==@second.example",
-			"SRS0=NURS2VLP=JL=second.example=SRS1=FP8r=first.example==@srs.example", "SRS1=FP8r=first.example==@second.example"},
+			"SRS0=NURS2VLP=JL=second.example=SRS1=FP8r=first.example==@srs.example",
+			"SRS1=FP8r=first.example==@second.example"},
 		{"SRS1 whose first forwarder is no domain too", "SRS1=FP8r=-first==x@second.example",
 			"SRS0=DOMWM6X5=JL=second.example=SRS1=FP8r=-first==x@srs.example", "SRS1=FP8r=-first==x@second.example"},
 		{"SRS0 and no more is a name", "SRS0=@sender.example",
@@ -180,8 +198,15 @@ func TestAddressesThatNeedNoRewritingStay(t *testing.T) {
 		{"at our own domain, in any case", path(t, "x@SRS.example"), "x@SRS.example"},
 		{"our own SRS0", own, own.String()},
 		{"our own SRS0 that came back as SRS1", forward(t, second, own), own.String()},
-		{"our own SRS0 that came back as SRS1 with another separator", mail.Path{Local: plus, Domain: "second.example"}, own.String()},
-		{"what another says we made, which Reverse will see", path(t, "SRS1=AAAA=srs.example==BBBB=JL=x.example=y@second.example"), "SRS0=BBBB=JL=x.example=y@srs.example"},
+		{
+			"our own SRS0 that came back as SRS1 with another separator",
+			mail.Path{Local: plus, Domain: "second.example"}, own.String(),
+		},
+		{
+			"what another says we made, which Reverse will see",
+			path(t, "SRS1=AAAA=srs.example==BBBB=JL=x.example=y@second.example"),
+			"SRS0=BBBB=JL=x.example=y@srs.example",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -202,10 +227,22 @@ func TestForwardRefuses(t *testing.T) {
 	}{
 		{"postmaster without a domain", mail.Path{Local: "Postmaster"}, ErrSyntax},
 		{"a domain that is none", mail.Path{Local: "a", Domain: "b=c"}, ErrSyntax},
-		{"SRS0 of 257 octets", path(t, over(257-len("SRS0=MMMMMMMM=TT=sender.example="))+"@sender.example"), ErrTooLong},
-		{"SRS0 of 257 octets with its quotes", path(t, `"`+over(257-len(`"SRS0=MMMMMMMM=TT=sender.example="`))+`"@sender.example`), ErrTooLong},
-		{"SRS0 of 257 octets with quotes for an address literal", path(t, over(257-len(`"SRS0=MMMMMMMM=TT=[192.0.2.1]="`))+"@[192.0.2.1]"), ErrTooLong},
-		{"SRS1 of 257 octets", path(t, "SRS0="+over(257-len("SRS1=MMMMMMMMTT=first.example=="))+"@first.example"), ErrTooLong},
+		{
+			"SRS0 of 257 octets", path(t, over(257-len("SRS0=MMMMMMMM=TT=sender.example="))+"@sender.example"),
+			ErrTooLong,
+		},
+		{
+			"SRS0 of 257 octets with its quotes",
+			path(t, `"`+over(257-len(`"SRS0=MMMMMMMM=TT=sender.example="`))+`"@sender.example`), ErrTooLong,
+		},
+		{
+			"SRS0 of 257 octets with quotes for an address literal",
+			path(t, over(257-len(`"SRS0=MMMMMMMM=TT=[192.0.2.1]="`))+"@[192.0.2.1]"), ErrTooLong,
+		},
+		{
+			"SRS1 of 257 octets", path(t, "SRS0="+over(257-len("SRS1=MMMMMMMMTT=first.example=="))+"@first.example"),
+			ErrTooLong,
+		},
 		{"a long domain", path(t, "a@"+strings.Repeat("x.", 120)+"example"), ErrTooLong},
 	}
 	for _, tt := range tests {
@@ -246,7 +283,10 @@ func TestReverseRefuses(t *testing.T) {
 		{"a hash of four letters, as others write it", "SRS0=SLDB=JL=sender.example=alice@srs.example", ErrSyntax},
 		{"a longer hash", "SRS0=SLDBQZPIA=JL=sender.example=alice@srs.example", ErrSyntax},
 		{"a first separator that is not ours", "SRS0+SLDBQZPI=JL=sender.example=alice@srs.example", ErrSyntax},
-		{"a stamp with a letter that is none of base 32", "SRS0=SLDBQZPI=J1=sender.example=alice@srs.example", ErrSyntax},
+		{
+			"a stamp with a letter that is none of base 32", "SRS0=SLDBQZPI=J1=sender.example=alice@srs.example",
+			ErrSyntax,
+		},
 		{"no stamp", "SRS0=SLDBQZPI=sender.example=alice@srs.example", ErrSyntax},
 		{"a stamp of one letter", "SRS0=SLDBQZPI=J=sender.example=alice@srs.example", ErrSyntax},
 		{"no domain", "SRS0=SLDBQZPI=JL==alice@srs.example", ErrSyntax},
@@ -258,14 +298,32 @@ func TestReverseRefuses(t *testing.T) {
 		{"another domain", "SRS0=SLDBQZPI=JL=other.example=alice@srs.example", ErrBadMAC},
 		{"another local part", "SRS0=SLDBQZPI=JL=sender.example=bob@srs.example", ErrBadMAC},
 		{"an empty local part with the hash of another", "SRS0=SLDBQZPI=JL=sender.example=@srs.example", ErrBadMAC},
-		{"octets moved from the local part to the domain", "SRS0=SLDBQZPI=JL=sender.examplea=lice@srs.example", ErrBadMAC},
-		{"SRS1 in the form that others write", "SRS1=FP8r=first.example==Ufhb=JL=sender.example=alice@srs.example", ErrSyntax},
+		{
+			"octets moved from the local part to the domain", "SRS0=SLDBQZPI=JL=sender.examplea=lice@srs.example",
+			ErrBadMAC,
+		},
+		{
+			"SRS1 in the form that others write", "SRS1=FP8r=first.example==Ufhb=JL=sender.example=alice@srs.example",
+			ErrSyntax,
+		},
 		{"SRS1 without its joint", "SRS1=2HE3YPRMJL=first.example=Ufhb=JL=sender.example=alice@srs.example", ErrSyntax},
 		{"SRS1 with nothing behind its joint", "SRS1=2HE3YPRMJL=first.example==@srs.example", ErrSyntax},
-		{"SRS1 with another joint", "SRS1=2HE3YPRMJL=first.example=+Ufhb=JL=sender.example=alice@srs.example", ErrBadMAC},
-		{"SRS1 with one separator more", "SRS1=2HE3YPRMJL=first.example===Ufhb=JL=sender.example=alice@srs.example", ErrBadMAC},
-		{"SRS1 with another first separator", "SRS1-2HE3YPRMJL=first.example==Ufhb=JL=sender.example=alice@srs.example", ErrSyntax},
-		{"SRS1 with another first forwarder", "SRS1=2HE3YPRMJL=other.example==Ufhb=JL=sender.example=alice@srs.example", ErrBadMAC},
+		{
+			"SRS1 with another joint", "SRS1=2HE3YPRMJL=first.example=+Ufhb=JL=sender.example=alice@srs.example",
+			ErrBadMAC,
+		},
+		{
+			"SRS1 with one separator more", "SRS1=2HE3YPRMJL=first.example===Ufhb=JL=sender.example=alice@srs.example",
+			ErrBadMAC,
+		},
+		{
+			"SRS1 with another first separator",
+			"SRS1-2HE3YPRMJL=first.example==Ufhb=JL=sender.example=alice@srs.example", ErrSyntax,
+		},
+		{
+			"SRS1 with another first forwarder",
+			"SRS1=2HE3YPRMJL=other.example==Ufhb=JL=sender.example=alice@srs.example", ErrBadMAC,
+		},
 		{"SRS1 without a first forwarder", "SRS1=2HE3YPRMJL===Ufhb=JL=sender.example=alice@srs.example", ErrSyntax},
 		{"SRS1 that opens to something else than SRS0", "SRS1=2HE3YPRMJL=first.example=alice@srs.example", ErrSyntax},
 		{"SRS1 read as SRS0", "SRS0=2HE3YPRM=JL=first.example==Ufhb=JL=sender.example=alice@srs.example", ErrBadMAC},
@@ -289,7 +347,8 @@ func TestWhatServersDoOnTheWayDoesNoHarm(t *testing.T) {
 		{"capitals", "Alice@Sender.Example",
 			"SRS0=SLDBQZPI=JL=SENDER.EXAMPLE=ALICE@SRS.EXAMPLE", "ALICE@SENDER.EXAMPLE"},
 		{"SRS1 in small letters", "SRS0+Ufhb=JL=sender.example=alice@first.example",
-			"srs1=adqjspprjl=first.example=+ufhb=jl=sender.example=alice@srs.example", "SRS0+ufhb=jl=sender.example=alice@first.example"},
+			"srs1=adqjspprjl=first.example=+ufhb=jl=sender.example=alice@srs.example",
+			"SRS0+ufhb=jl=sender.example=alice@first.example"},
 		{"quotes put around it", "alice@sender.example",
 			`"SRS0=SLDBQZPI=JL=sender.example=alice"@srs.example`, `"alice"@sender.example`},
 		{"quotes and backslashes taken away", `"a\l\ice"@sender.example`,
@@ -315,7 +374,10 @@ func TestWhatServersDoOnTheWayDoesNoHarm(t *testing.T) {
 
 // TestBouncesGoHomeThroughThreeForwarders: whatever number of forwarders, a bounce needs two steps.
 func TestBouncesGoHomeThroughThreeForwarders(t *testing.T) {
-	for _, sender := range []string{"Alice@sender.example", `"a b=c"@sender.example`, "größe@bücher.example", "a+b=c@sender.example", "a@[192.0.2.1]"} {
+	for _, sender := range []string{
+		"Alice@sender.example", `"a b=c"@sender.example`, "größe@bücher.example", "a+b=c@sender.example",
+		"a@[192.0.2.1]",
+	} {
 		a := rewriter(t, "a.example", noon, keyA)
 		b := rewriter(t, "b.example", noon, keyB)
 		c := rewriter(t, "c.example", noon, "the key of the third of them")

@@ -21,7 +21,10 @@ func TestAnAddressOpensForItsDays(t *testing.T) {
 		{"on its first second", 0, midnight, nil},
 		{"on a node whose clock is a day behind", 0, midnight.Add(-time.Second), nil},
 		{"on a node whose clock is a day behind, on that day's first second", 0, midnight.Add(-day), nil},
-		{"on a node whose clock is two days behind: not made, for all it knows", 0, midnight.Add(-day - time.Second), ErrBadMAC},
+		{
+			"on a node whose clock is two days behind: not made, for all it knows", 0, midnight.Add(-day - time.Second),
+			ErrBadMAC,
+		},
 		{"ten days after its own", 0, midnight.Add(11*day - time.Second), nil},
 		{"and no more", 0, midnight.Add(11 * day), ErrExpired},
 		{"one day after its own", day, midnight.Add(2*day - time.Second), nil},
@@ -38,7 +41,9 @@ func TestAnAddressOpensForItsDays(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, sender := range senders {
 				made := forward(t, rewriter(t, "srs.example", noon, keyA), path(t, sender))
-				w, err := New(Config{Domain: "srs.example", Keys: [][]byte{[]byte(keyA)}, Validity: tt.validity, Now: at(tt.now)})
+				w, err := New(Config{
+					Domain: "srs.example", Keys: [][]byte{[]byte(keyA)}, Validity: tt.validity, Now: at(tt.now),
+				})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -62,7 +67,9 @@ func TestAllNodesWriteTheSameAllDay(t *testing.T) {
 	here := time.FixedZone("", 9*3600)
 	for _, sender := range senders {
 		want := forward(t, rewriter(t, "srs.example", midnight, keyA, keyB), path(t, sender))
-		for _, now := range []time.Time{midnight.Add(time.Nanosecond), noon, midnight.Add(day - time.Nanosecond), noon.In(here)} {
+		for _, now := range []time.Time{
+			midnight.Add(time.Nanosecond), noon, midnight.Add(day - time.Nanosecond), noon.In(here),
+		} {
 			if got := forward(t, rewriter(t, "srs.example", now, keyA), path(t, sender)); got != want {
 				t.Errorf("%s: got %s, want %s", now, got, want)
 			}

@@ -55,7 +55,8 @@ type query struct {
 // and known[i] is what the store said of zones[i]; what is not there is looked up. Answers that nobody has are looked
 // up by DNS, all at once, and brought to the store; those that somebody else is looking up are awaited. It returns when
 // all is known, and at the latest when ctx ends; look-ups go on and serve the next client.
-func (s *Set) Ask(ctx context.Context, addr netip.Addr, zones []string, known []mail.ListAnswer) (hits []Hit, missing []string) {
+func (s *Set) Ask(ctx context.Context, addr netip.Addr, zones []string,
+	known []mail.ListAnswer) (hits []Hit, missing []string) {
 	addr = addr.Unmap().WithZone("")
 	if !addr.IsValid() {
 		return nil, nil

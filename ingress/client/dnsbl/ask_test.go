@@ -15,7 +15,10 @@ import (
 func TestAClientIsWhatTheListsSay(t *testing.T) {
 	lists := []List{
 		{Zone: "zen.example", Weight: 10},
-		{Zone: "key123.codes.example", Name: "codes.example", Codes: []Code{{Match: "127.0.0.2", Weight: 4}, {Match: "127.0.0.4/30", Weight: 7}}},
+		{
+			Zone: "key123.codes.example", Name: "codes.example",
+			Codes: []Code{{Match: "127.0.0.2", Weight: 4}, {Match: "127.0.0.4/30", Weight: 7}},
+		},
 		{Zone: "white.example", Weight: -5},
 	}
 	zone := zen + `
@@ -27,7 +30,8 @@ func TestAClientIsWhatTheListsSay(t *testing.T) {
 7.113.0.203.white.example. 60 IN A 127.0.0.3
 `
 	for _, tt := range []struct{ name, addr, want string }{
-		{"on two lists, by their codes and without the key in the zone", "203.0.113.9", "zen.example 127.0.0.2 10; codes.example 127.0.0.5 7"},
+		{"on two lists, by their codes and without the key in the zone", "203.0.113.9",
+			"zen.example 127.0.0.2 10; codes.example 127.0.0.5 7"},
 		{"an IPv4-mapped address is IPv4", "::ffff:203.0.113.9", "zen.example 127.0.0.2 10; codes.example 127.0.0.5 7"},
 		{"on a list that speaks for it", "203.0.113.7", "white.example 127.0.0.3 -5"},
 		{"on a list by a code that does not count", "203.0.113.8", ""},
@@ -57,7 +61,8 @@ func TestAClientIsWhatTheListsSay(t *testing.T) {
 }
 
 func TestADomainIsWhatTheListsSay(t *testing.T) {
-	w := started(t, zen+dbl, Config{Lists: []List{{Zone: "zen.example", Weight: 1}, {Zone: "dbl.example", Kind: Domains, Weight: 6}}})
+	w := started(t, zen+dbl,
+		Config{Lists: []List{{Zone: "zen.example", Weight: 1}, {Zone: "dbl.example", Kind: Domains, Weight: 6}}})
 	for _, tt := range []struct{ name, domain, want string }{
 		{"a listed one", "Spam.Example.COM.", "dbl.example 127.0.1.2 6 spam.example.com"},
 		{"its parent is another", "example.com", ""},
@@ -140,8 +145,12 @@ func TestAnAnswerThatSomebodyElseLooksUpIsAwaited(t *testing.T) {
 		{"and brought", func(w *world) {
 			w.store.PutDNSBL(t.Context(), listedClient, "zen.example", addrs("127.0.0.4"), time.Hour)
 		}, "zen.example 127.0.0.4 10", 0},
-		{"and is not listed", func(w *world) { w.store.PutDNSBL(t.Context(), listedClient, "zen.example", nil, time.Hour) }, "", 0},
-		{"and became ours, as the other one was lost", func(w *world) { w.store.unlock(listedClient, "zen.example") }, "zen.example 127.0.0.2 10", 1},
+		{"and is not listed", func(w *world) {
+			w.store.PutDNSBL(t.Context(), listedClient, "zen.example", nil, time.Hour)
+		}, "", 0},
+		{"and became ours, as the other one was lost", func(w *world) {
+			w.store.unlock(listedClient, "zen.example")
+		}, "zen.example 127.0.0.2 10", 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := started(t, zen, Config{Lists: []List{{Zone: "zen.example", Weight: 10}}})
@@ -177,7 +186,8 @@ func TestAnAnswerThatSomebodyElseLooksUpIsAwaited(t *testing.T) {
 func TestWithoutAnAnswerOfTheStoreListsAreAsked(t *testing.T) {
 	w := begin(t, zen, Config{Lists: []List{{Zone: "zen.example", Weight: 10}}})
 	for name, known := range map[string][]mail.ListAnswer{"none": nil, "unknown": {{}}} {
-		if got := say(w.Ask(t.Context(), listedClient, w.Zones(listedClient), known)); got != "zen.example 127.0.0.2 10" {
+		if got := say(w.Ask(t.Context(), listedClient, w.Zones(listedClient),
+			known)); got != "zen.example 127.0.0.2 10" {
 			t.Errorf("%s: got %q", name, got)
 		}
 	}
@@ -240,7 +250,10 @@ func TestCloseEndsLookUpsAndWhoWaitsForThem(t *testing.T) {
 
 // warm is a Set of four lists with the answers of the store about a client on one or none of them.
 func warm(tb testing.TB, codes string) (*Set, []mail.ListAnswer) {
-	lists := []List{{Zone: "a.example", Weight: 1}, {Zone: "b.example", Codes: mixed}, {Zone: "c.example", Weight: 3}, {Zone: "d.example", Weight: -2}}
+	lists := []List{
+		{Zone: "a.example", Weight: 1}, {Zone: "b.example", Codes: mixed}, {Zone: "c.example", Weight: 3},
+		{Zone: "d.example", Weight: -2},
+	}
 	s, err := New(Config{Lists: lists, Store: newShelf(), Resolver: overNet{}})
 	if err != nil {
 		tb.Fatal(err)

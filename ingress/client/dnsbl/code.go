@@ -261,7 +261,8 @@ func (m codeMap) read(answer []netip.Addr) (means reading, code netip.Addr, weig
 			return refused, a, 0
 		}
 		w := m[at].weight
-		if heavier := cmp.Compare(math.Abs(w), math.Abs(weight)); heavier > 0 || heavier == 0 && w != 0 && (w > weight || w == weight && a.Less(code)) {
+		if heavier := cmp.Compare(math.Abs(w), math.Abs(weight)); heavier > 0 ||
+			heavier == 0 && w != 0 && (w > weight || w == weight && a.Less(code)) {
 			code, weight = a, w
 		}
 	}

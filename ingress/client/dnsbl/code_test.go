@@ -19,7 +19,8 @@ func TestACodeMatchesWhatItsFormSays(t *testing.T) {
 		{"a range over octets", "127.0.0.255-127.0.1.1", "127.0.0.255 127.0.1.0 127.0.1.1", "127.0.0.254 127.0.1.2"},
 		{"any octet", "127.0.*.3", "127.0.0.3 127.0.255.3", "127.0.0.2 127.1.0.3"},
 		{"a range of octets", "127.0.[2..20].3", "127.0.2.3 127.0.20.3", "127.0.1.3 127.0.21.3 127.0.3.4"},
-		{"a choice of octets", "127.0.0.[2;4..7;10]", "127.0.0.2 127.0.0.4 127.0.0.7 127.0.0.10", "127.0.0.3 127.0.0.8 127.0.0.11"},
+		{"a choice of octets", "127.0.0.[2;4..7;10]", "127.0.0.2 127.0.0.4 127.0.0.7 127.0.0.10",
+			"127.0.0.3 127.0.0.8 127.0.0.11"},
 		{"a bit", "127.0.0.&4", "127.0.0.4 127.0.0.6 127.0.0.255", "127.0.0.3 127.0.0.8 127.0.1.4"},
 		{"two bits", "127.0.0.&12", "127.0.0.12 127.0.0.14", "127.0.0.4 127.0.0.8"},
 	} {
@@ -88,7 +89,10 @@ var mixed = []Code{
 
 func TestAnAnswerIsWorthItsHeaviestCode(t *testing.T) {
 	all := List{Zone: "all.example", Weight: 10}
-	white := List{Zone: "white.example", Codes: []Code{{Match: "127.0.[0..255].1", Weight: -1}, {Match: "127.0.[0..255].3", Weight: -8}}}
+	white := List{
+		Zone:  "white.example",
+		Codes: []Code{{Match: "127.0.[0..255].1", Weight: -1}, {Match: "127.0.[0..255].3", Weight: -8}},
+	}
 	codes := List{Zone: "codes.example", Codes: mixed}
 	old := List{Zone: "old.example", Codes: []Code{{Match: "127.0.0.1", Weight: 3}}}
 	for _, tt := range []struct {
@@ -101,7 +105,10 @@ func TestAnAnswerIsWorthItsHeaviestCode(t *testing.T) {
 	}{
 		{"no code is not listed", all, "", notListed, "", 0},
 		{"without a map every code counts", all, "127.0.0.9", listed, "127.0.0.9", 10},
-		{"the first of several that weigh the same is the smallest", all, "127.0.0.9 127.0.0.2 127.0.0.4", listed, "127.0.0.2", 10},
+		{
+			"the first of several that weigh the same is the smallest", all, "127.0.0.9 127.0.0.2 127.0.0.4", listed,
+			"127.0.0.2", 10,
+		},
 		{"the narrowest match counts", codes, "127.0.0.3", listed, "127.0.0.3", 8},
 		{"a range beats what surrounds it", codes, "127.0.0.4", listed, "127.0.0.4", 5},
 		{"a weight of 0 takes codes out of a range", codes, "127.0.0.10", listed, "", 0},
@@ -148,7 +155,8 @@ func TestAnAnswerIsWorthItsHeaviestCode(t *testing.T) {
 
 // FuzzParseCode holds that what is accepted lies where codes lie and matches as many codes as it says.
 func FuzzParseCode(f *testing.F) {
-	for _, s := range []string{"127.0.0.2", "127.0.0.4/30", "127.0.0.2-127.0.0.11", "127.0.*.3", "127.0.0.&4", "127.0.[0..255].[1;3..5]", "127.0.0.0/8", "0.0.0.0/0", "127.255.255.0/24", "[127].*.*.*", "127...0"} {
+	for _, s := range []string{"127.0.0.2", "127.0.0.4/30", "127.0.0.2-127.0.0.11", "127.0.*.3", "127.0.0.&4",
+		"127.0.[0..255].[1;3..5]", "127.0.0.0/8", "0.0.0.0/0", "127.255.255.0/24", "[127].*.*.*", "127...0"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

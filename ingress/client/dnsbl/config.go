@@ -157,7 +157,8 @@ func (c Config) Validate() error {
 		field string
 		value time.Duration
 	}{
-		{"timeout", c.Timeout}, {"slow", c.Slow}, {"check", c.Check}, {"retry", c.Retry}, {"pause", c.Pause}, {"lock", c.Lock}, {"max_ttl", c.MaxTTL},
+		{"timeout", c.Timeout}, {"slow", c.Slow}, {"check", c.Check}, {"retry", c.Retry}, {"pause", c.Pause},
+		{"lock", c.Lock}, {"max_ttl", c.MaxTTL},
 	} {
 		if d.value < 0 {
 			return &mail.FieldError{Field: d.field, Reason: "is below zero"}
@@ -191,7 +192,9 @@ func (c Config) Validate() error {
 			if l.Name != "" {
 				field = "name"
 			}
-			return &mail.FieldError{Field: fmt.Sprintf("lists[%d].%s", i, field), Reason: l.called() + " is a list already"}
+			return &mail.FieldError{
+				Field: fmt.Sprintf("lists[%d].%s", i, field), Reason: l.called() + " is a list already",
+			}
 		}
 		seen[key] = true
 	}
@@ -226,7 +229,9 @@ func (l List) validate() *mail.FieldError {
 			return &mail.FieldError{Field: fmt.Sprintf("codes[%d].weight", i), Reason: "is no number"}
 		}
 		if code.Refused && code.Weight != 0 {
-			return &mail.FieldError{Field: fmt.Sprintf("codes[%d].weight", i), Reason: "is that of a code which means refused"}
+			return &mail.FieldError{
+				Field: fmt.Sprintf("codes[%d].weight", i), Reason: "is that of a code which means refused",
+			}
 		}
 		counts = counts || code.Weight != 0
 	}

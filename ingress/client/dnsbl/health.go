@@ -58,7 +58,10 @@ func (d *side) take(f fault, why string) {
 // sides makes the sides of l.
 func (configured List) sides(l *list) []*side {
 	make1 := func(must, mustNot, what string) *side {
-		return &side{list: l, what: what, must: must, mustNot: mustNot, unchecked: configured.Unchecked, first: make(chan struct{}), wake: make(chan struct{}, 1)}
+		return &side{
+			list: l, what: what, must: must, mustNot: mustNot, unchecked: configured.Unchecked,
+			first: make(chan struct{}), wake: make(chan struct{}, 1),
+		}
 	}
 	if configured.Kind == Domains {
 		return []*side{make1("test."+l.zone, "invalid."+l.zone, "")}
@@ -382,5 +385,7 @@ func (d *side) never() string {
 	case d == l.sides[0]:
 		return addressName(netip.AddrFrom4(host), l.zone)
 	}
-	return addressName(netip.AddrFrom16([16]byte{10: 0xff, 11: 0xff, 12: host[0], 13: host[1], 14: host[2], 15: host[3]}), l.zone)
+	return addressName(netip.AddrFrom16([16]byte{
+		10: 0xff, 11: 0xff, 12: host[0], 13: host[1], 14: host[2], 15: host[3],
+	}), l.zone)
 }

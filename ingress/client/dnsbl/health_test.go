@@ -57,17 +57,47 @@ func TestTheFirstCheckDecidesWhetherAListIsAsked(t *testing.T) {
 		{"only IPv4 was asked for", zen, List{Family: IPv4}, nil, true, false, true, ""},
 		{"an empty zone", "", List{}, nil, false, false, false, "does not list 2.0.0.127.zen.example"},
 		{"the world", liar, List{}, nil, false, false, false, "it lists the world"},
-		{"the world of IPv6", good4 + mapped1 + mapped2, List{}, nil, true, false, false, "IPv6: lists 1.0.0.0.0.0.f.7"},
-		{"a code that does not count still lists the world", liar, List{Codes: []Code{{"127.0.0.9", 5, false}}}, nil, false, false, false, "it lists the world"},
-		{"refused", "*.zen.example. 60 IN A 127.255.255.254\n", List{}, nil, false, false, false, "answered 127.255.255.254, which is a refusal"},
-		{"a parked domain", "*.zen.example. 60 IN A 192.0.2.80\n", List{}, nil, false, false, false, "answered 192.0.2.80, which no list does"},
-		{"SERVFAIL", zen, List{}, map[string]dnstest.Fault{"*": {Rcode: "SERVFAIL"}}, false, false, false, "check failed"},
-		{"REFUSED", zen, List{}, map[string]dnstest.Fault{"*": {Rcode: "REFUSED"}}, false, false, false, "check failed"},
-		{"half of the check cannot be made", zen, List{Family: IPv4}, map[string]dnstest.Fault{mustNot: {Rcode: "SERVFAIL"}}, false, false, false, "check failed"},
-		{"no check at all", "", List{Unchecked: true}, map[string]dnstest.Fault{"*": {Rcode: "SERVFAIL"}}, true, true, true, ""},
+		{
+			"the world of IPv6", good4 + mapped1 + mapped2, List{}, nil, true, false, false,
+			"IPv6: lists 1.0.0.0.0.0.f.7",
+		},
+		{
+			"a code that does not count still lists the world", liar, List{Codes: []Code{{"127.0.0.9", 5, false}}}, nil,
+			false, false, false, "it lists the world",
+		},
+		{
+			"refused", "*.zen.example. 60 IN A 127.255.255.254\n", List{}, nil, false, false, false,
+			"answered 127.255.255.254, which is a refusal",
+		},
+		{
+			"a parked domain", "*.zen.example. 60 IN A 192.0.2.80\n", List{}, nil, false, false, false,
+			"answered 192.0.2.80, which no list does",
+		},
+		{
+			"SERVFAIL", zen, List{}, map[string]dnstest.Fault{"*": {Rcode: "SERVFAIL"}}, false, false, false,
+			"check failed",
+		},
+		{
+			"REFUSED", zen, List{}, map[string]dnstest.Fault{"*": {Rcode: "REFUSED"}}, false, false, false,
+			"check failed",
+		},
+		{
+			"half of the check cannot be made", zen, List{Family: IPv4},
+			map[string]dnstest.Fault{mustNot: {Rcode: "SERVFAIL"}}, false, false, false, "check failed",
+		},
+		{
+			"no check at all", "", List{Unchecked: true}, map[string]dnstest.Fault{"*": {Rcode: "SERVFAIL"}}, true,
+			true, true, "",
+		},
 		{"domains", dbl, List{Zone: "dbl.example", Kind: Domains}, nil, false, false, true, ""},
-		{"the world of domains", "*.dbl.example. 60 IN A 127.0.1.2\n", List{Zone: "dbl.example", Kind: Domains}, nil, false, false, false, "lists invalid.dbl.example"},
-		{"no domains", "", List{Zone: "dbl.example", Kind: Domains}, nil, false, false, false, "does not list test.dbl.example"},
+		{
+			"the world of domains", "*.dbl.example. 60 IN A 127.0.1.2\n", List{Zone: "dbl.example", Kind: Domains}, nil,
+			false, false, false, "lists invalid.dbl.example",
+		},
+		{
+			"no domains", "", List{Zone: "dbl.example", Kind: Domains}, nil, false, false, false,
+			"does not list test.dbl.example",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := tt.list
@@ -80,10 +110,12 @@ func TestTheFirstCheckDecidesWhetherAListIsAsked(t *testing.T) {
 			w.Start()
 			w.Await(t.Context())
 			got := w.State()[0]
-			if got.IPv4 != tt.v4 || got.IPv6 != tt.v6 || got.Healthy != tt.healthy || !strings.Contains(got.Why, tt.why) || tt.why == "" && got.Why != "" {
+			if got.IPv4 != tt.v4 || got.IPv6 != tt.v6 || got.Healthy != tt.healthy ||
+				!strings.Contains(got.Why, tt.why) || tt.why == "" && got.Why != "" {
 				t.Fatalf("got %+v", got)
 			}
-			if len(w.Zones(goodClient)) == 1 != tt.v4 || len(w.Zones(netip.MustParseAddr("2001:db8::9"))) == 1 != tt.v6 {
+			if len(w.Zones(goodClient)) == 1 != tt.v4 ||
+				len(w.Zones(netip.MustParseAddr("2001:db8::9"))) == 1 != tt.v6 {
 				t.Error("zones differ from the state")
 			}
 			if got.Checked.IsZero() != l.Unchecked {
@@ -161,7 +193,11 @@ func TestAListThatListedTheWorldStaysOutWhileItsLiesMayBeKept(t *testing.T) {
 
 func TestAListThatRefusesIsLeftAloneForAWhile(t *testing.T) {
 	now := &clock{at: time.Unix(1e9, 0)}
-	w := started(t, zen, Config{Lists: []List{{Zone: "zen.example", Weight: 10}}, Now: now.now, Check: time.Hour, Pause: 20 * time.Millisecond})
+	w := started(t, zen,
+		Config{
+			Lists: []List{{Zone: "zen.example", Weight: 10}}, Now: now.now, Check: time.Hour,
+			Pause: 20 * time.Millisecond,
+		})
 	const refusing = "*.zen.example. 60 IN A 127.255.255.254\n"
 	if err := w.dns.SetZone(refusing); err != nil {
 		t.Fatal(err)
@@ -274,7 +310,8 @@ func TestFailuresOfASetThatNobodyWatchesTakeNothingOut(t *testing.T) {
 }
 
 func TestAnUncheckedListIsProbedByOneQuestion(t *testing.T) {
-	w := begin(t, "9.113.0.203.zen.example. 60 IN A 127.0.0.2\n", Config{Lists: []List{{Zone: "zen.example", Weight: 10, Family: IPv4, Unchecked: true}}, Failures: 1})
+	w := begin(t, "9.113.0.203.zen.example. 60 IN A 127.0.0.2\n",
+		Config{Lists: []List{{Zone: "zen.example", Weight: 10, Family: IPv4, Unchecked: true}}, Failures: 1})
 	w.Start()
 	w.Await(t.Context())
 	w.dns.SetFault("*", "A", dnstest.Fault{Rcode: "SERVFAIL"})
@@ -294,8 +331,10 @@ func TestAnUncheckedListIsProbedByOneQuestion(t *testing.T) {
 
 // A family that fails must not put off the checks of the other one.
 func TestEachFamilyIsCheckedAtItsOwnPace(t *testing.T) {
-	w := begin(t, zen, Config{Lists: []List{{Zone: "zen.example", Weight: 10}}, Check: 40 * time.Millisecond, Retry: time.Millisecond})
-	w.dns.SetFault("2.0.0.0.0.0.f.7.f.f.f.f.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.zen.example.", "A", dnstest.Fault{Rcode: "SERVFAIL"})
+	w := begin(t, zen,
+		Config{Lists: []List{{Zone: "zen.example", Weight: 10}}, Check: 40 * time.Millisecond, Retry: time.Millisecond})
+	w.dns.SetFault("2.0.0.0.0.0.f.7.f.f.f.f.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.zen.example.", "A",
+		dnstest.Fault{Rcode: "SERVFAIL"})
 	w.Start()
 	w.dns.Await(must, "A", 3)
 }
@@ -316,7 +355,11 @@ func (c crowded) LookupA(ctx context.Context, name string) ([]netip.Addr, time.D
 func TestThatThereWasNoRoomToAskIsNoFaultOfTheList(t *testing.T) {
 	var full atomic.Bool
 	s := dnstest.Start(t, zen)
-	w := started(t, zen, Config{Lists: v4, Resolver: crowded{resolver(s), &full}, Failures: 2, Retry: 10 * time.Millisecond, Check: 10 * time.Millisecond})
+	w := started(t, zen,
+		Config{
+			Lists: v4, Resolver: crowded{resolver(s), &full}, Failures: 2, Retry: 10 * time.Millisecond,
+			Check: 10 * time.Millisecond,
+		})
 	full.Store(true)
 	for i := range 20 {
 		addr := netip.AddrFrom4([4]byte{203, 0, 113, byte(100 + i)})

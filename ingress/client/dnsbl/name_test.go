@@ -10,8 +10,14 @@ func TestTheNameOfAnAddressIsReversed(t *testing.T) {
 	for _, tt := range []struct{ name, addr, want string }{
 		{"octets of IPv4", "192.0.2.99", "99.2.0.192.zen.example"},
 		{"octets of any length", "1.20.255.0", "0.255.20.1.zen.example"},
-		{"nibbles of IPv6", "2001:db8:1:2:3:4:567:89ab", "b.a.9.8.7.6.5.0.4.0.0.0.3.0.0.0.2.0.0.0.1.0.0.0.8.b.d.0.1.0.0.2.zen.example"},
-		{"an IPv4-mapped address, as in the test entries", "::ffff:7f00:2", "2.0.0.0.0.0.f.7.f.f.f.f." + strings.Repeat("0.", 20) + "zen.example"},
+		{
+			"nibbles of IPv6", "2001:db8:1:2:3:4:567:89ab",
+			"b.a.9.8.7.6.5.0.4.0.0.0.3.0.0.0.2.0.0.0.1.0.0.0.8.b.d.0.1.0.0.2.zen.example",
+		},
+		{
+			"an IPv4-mapped address, as in the test entries", "::ffff:7f00:2",
+			"2.0.0.0.0.0.f.7.f.f.f.f." + strings.Repeat("0.", 20) + "zen.example",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := addressName(netip.MustParseAddr(tt.addr), "zen.example"); got != tt.want {
@@ -56,9 +62,12 @@ func TestAddressesThatNoPublicListKnowsAreNotAskedAbout(t *testing.T) {
 		addr string
 		want bool
 	}{
-		{"203.0.113.9", true}, {"::ffff:203.0.113.9", true}, {"2001:db8::1", true}, {"100.63.255.255", true}, {"100.128.0.0", true},
-		{"127.0.0.1", false}, {"::ffff:127.0.0.1", false}, {"10.1.2.3", false}, {"192.168.0.1", false}, {"172.16.0.1", false}, {"100.64.0.1", false},
-		{"169.254.1.1", false}, {"0.0.0.0", false}, {"224.0.0.1", false}, {"255.255.255.255", false}, {"::1", false}, {"fe80::1%eth0", false}, {"fd00::1", false}, {"ff02::1", false},
+		{"203.0.113.9", true}, {"::ffff:203.0.113.9", true}, {"2001:db8::1", true}, {"100.63.255.255", true},
+		{"100.128.0.0", true},
+		{"127.0.0.1", false}, {"::ffff:127.0.0.1", false}, {"10.1.2.3", false}, {"192.168.0.1", false},
+		{"172.16.0.1", false}, {"100.64.0.1", false},
+		{"169.254.1.1", false}, {"0.0.0.0", false}, {"224.0.0.1", false}, {"255.255.255.255", false}, {"::1", false},
+		{"fe80::1%eth0", false}, {"fd00::1", false}, {"ff02::1", false},
 	} {
 		t.Run(tt.addr, func(t *testing.T) {
 			addr := netip.MustParseAddr(tt.addr)

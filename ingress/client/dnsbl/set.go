@@ -91,7 +91,10 @@ func New(c Config) (*Set, error) {
 		if err != nil {
 			return nil, err
 		}
-		l := &list{name: configured.called(), zone: plainName(configured.Zone), kind: configured.Kind, codes: codes, well: true}
+		l := &list{
+			name: configured.called(), zone: plainName(configured.Zone), kind: configured.Kind, codes: codes,
+			well: true,
+		}
 		l.sides = configured.sides(l)
 		s.lists = append(s.lists, l)
 		if l.kind == Addresses {

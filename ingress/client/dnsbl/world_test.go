@@ -79,7 +79,8 @@ func newShelf() *shelf {
 	return &shelf{entries: map[string]*entry{}, changed: make(chan struct{})}
 }
 
-func (s *shelf) look(addr netip.Addr, lists []string, lock time.Duration) (answers []mail.ListAnswer, changed chan struct{}) {
+func (s *shelf) look(addr netip.Addr, lists []string,
+	lock time.Duration) (answers []mail.ListAnswer, changed chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
@@ -101,7 +102,8 @@ func (s *shelf) look(addr netip.Addr, lists []string, lock time.Duration) (answe
 	return answers, s.changed
 }
 
-func (s *shelf) AwaitLists(ctx context.Context, addr netip.Addr, lists []string, lock time.Duration) ([]mail.ListAnswer, error) {
+func (s *shelf) AwaitLists(ctx context.Context, addr netip.Addr, lists []string,
+	lock time.Duration) ([]mail.ListAnswer, error) {
 	for {
 		answers, changed := s.look(addr, lists, lock)
 		has := func(state mail.ListState) bool {

@@ -42,16 +42,29 @@ func TestWhatIsTheSameMailHasOneTriplet(t *testing.T) {
 		{"an attempt and its retry", "a@x.test", "b@y.test", "a@x.test", "b@y.test", true},
 		{"another case", "A@X.test", "B@Y.test", "a@x.test", "b@y.test", true},
 		{"quotes that mean nothing", `"a"@x.test`, "b@y.test", "a@x.test", `"b"@y.test`, true},
-		{"the number of a list's message", "list-return-1041-b=y.test@x.test", "b@y.test", "list-return-1042-b=y.test@x.test", "b@y.test", true},
-		{"the token of a bounce address", "0100018c2b1f-9f3a-000000@x.test", "b@y.test", "0100018c2c77-abcd1-4b-000000@x.test", "b@y.test", true},
+		{"the number of a list's message", "list-return-1041-b=y.test@x.test", "b@y.test",
+			"list-return-1042-b=y.test@x.test", "b@y.test", true},
+		{
+			"the token of a bounce address", "0100018c2b1f-9f3a-000000@x.test", "b@y.test",
+			"0100018c2c77-abcd1-4b-000000@x.test", "b@y.test", true,
+		},
 		{"a subaddress of the sender", "a+1f@x.test", "b@y.test", "a+zz@x.test", "b@y.test", true},
 		{"BATV with another tag", "prvs=0123456789=a@x.test", "b@y.test", "prvs=1123abcdef=a@x.test", "b@y.test", true},
 		{"BATV and the bare address", "prvs=0123456789=a@x.test", "b@y.test", "a@x.test", "b@y.test", true},
-		{"SRS0 of another day", "SRS0=HHHH=TT=z.test=a@x.test", "b@y.test", "SRS0=IIII=UU=z.test=a@x.test", "b@y.test", true},
-		{"SRS1 of another day", "SRS1=HHHH=f.test==GGGG=TT=z.test=a@x.test", "b@y.test", "SRS1=IIII=f.test==KKKK=UU=z.test=a@x.test", "b@y.test", true},
+		{
+			"SRS0 of another day", "SRS0=HHHH=TT=z.test=a@x.test", "b@y.test", "SRS0=IIII=UU=z.test=a@x.test",
+			"b@y.test", true,
+		},
+		{
+			"SRS1 of another day", "SRS1=HHHH=f.test==GGGG=TT=z.test=a@x.test", "b@y.test",
+			"SRS1=IIII=f.test==KKKK=UU=z.test=a@x.test", "b@y.test", true,
+		},
 		{"the null reverse-path", "", "b@y.test", "", "b@y.test", true},
 		{"another sender", "a@x.test", "b@y.test", "c@x.test", "b@y.test", false},
-		{"another sender behind SRS", "SRS0=HHHH=TT=z.test=a@x.test", "b@y.test", "SRS0=HHHH=TT=z.test=c@x.test", "b@y.test", false},
+		{
+			"another sender behind SRS", "SRS0=HHHH=TT=z.test=a@x.test", "b@y.test", "SRS0=HHHH=TT=z.test=c@x.test",
+			"b@y.test", false,
+		},
 		{"another domain", "a@x.test", "b@y.test", "a@z.test", "b@y.test", false},
 		{"another recipient", "a@x.test", "b@y.test", "a@x.test", "c@y.test", false},
 		{"another tag of the recipient", "a@x.test", "b@y.test", "a@x.test", "b+t@y.test", false},
@@ -71,7 +84,10 @@ func TestWhatIsTheSameMailHasOneTriplet(t *testing.T) {
 func TestATripletCarriesTheTimesAndNoAddress(t *testing.T) {
 	p := policy(t, Config{Delay: time.Minute})
 	got := p.Triplet(netip.MustParseAddr("::ffff:203.0.113.9"), path(t, "alice@x.test"), path(t, "bob@y.test"))
-	want := mail.Triplet{Client: netip.MustParseAddr("203.0.113.9"), Key: got.Key, Delay: time.Minute, Window: DefaultWindow, Keep: DefaultKeep}
+	want := mail.Triplet{
+		Client: netip.MustParseAddr("203.0.113.9"), Key: got.Key, Delay: time.Minute, Window: DefaultWindow,
+		Keep: DefaultKeep,
+	}
 	if got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
@@ -90,7 +106,8 @@ func TestATripletCarriesTheTimesAndNoAddress(t *testing.T) {
 func TestTheRefusalSaysHowLong(t *testing.T) {
 	p := policy(t, Config{})
 	r := p.Refusal(299*time.Second + time.Millisecond)
-	if got, want := r.Reply.String(), "450 4.7.1 Greylisted, try again in 300 seconds"; got != want || r.Reason != "greylisted" {
+	if got, want := r.Reply.String(), "450 4.7.1 Greylisted, try again in 300 seconds"; got != want ||
+		r.Reason != "greylisted" {
 		t.Errorf("got %q, reason %q", got, r.Reason)
 	}
 }
@@ -124,7 +141,8 @@ func TestAConfigThatCannotBeKeptIsRefusedByName(t *testing.T) {
 // FuzzSender: what stays of a sender has no digit, is no longer than it was, and stays as it is when taken again,
 // unless it was wrapped in itself.
 func FuzzSender(f *testing.F) {
-	for _, s := range []string{"", "a", "+", "a+b", "list-return-12-b=y.test", "prvs=1=", "prvs==", "srs0====", "srs1=a=b==c=d=e=f", "1-2-3", "a1.-b", "\xff9"} {
+	for _, s := range []string{"", "a", "+", "a+b", "list-return-12-b=y.test", "prvs=1=", "prvs==", "srs0====",
+		"srs1=a=b==c=d=e=f", "1-2-3", "a1.-b", "\xff9"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, local string) {

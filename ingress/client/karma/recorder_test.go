@@ -37,7 +37,9 @@ type cast struct {
 }
 
 func newLedger(now func() time.Time) *ledger {
-	return &ledger{now: now, votes: map[string]cast{}, karma: map[netip.Prefix]cast{}, good: map[netip.Prefix]time.Time{}}
+	return &ledger{
+		now: now, votes: map[string]cast{}, karma: map[netip.Prefix]cast{}, good: map[netip.Prefix]time.Time{},
+	}
 }
 
 func (l *ledger) Vote(ctx context.Context, v mail.Vote) bool {
@@ -373,7 +375,8 @@ func TestSeeNeverWaitsAndForgetsTheOldest(t *testing.T) {
 	if s.Seen != 100 || s.Dropped < 90 || s.Votes+s.Dropped != 100 {
 		t.Errorf("got %+v", s)
 	}
-	if !strings.HasSuffix(w.weights(), "10.0.0.96 a.test -3\n10.0.0.97 a.test -3\n10.0.0.98 a.test -3\n10.0.0.99 a.test -3\n") {
+	if !strings.HasSuffix(w.weights(),
+		"10.0.0.96 a.test -3\n10.0.0.97 a.test -3\n10.0.0.98 a.test -3\n10.0.0.99 a.test -3\n") {
 		t.Errorf("the last ones were forgotten: %s", w.weights())
 	}
 	w.See(Outcome{Client: client, Domain: "a.test", Reply: spammy})

@@ -27,7 +27,10 @@ func TestATableWithAFaultNamesTheLine(t *testing.T) {
 		{"a 4yz", "a: 450 5.7.1 a long phrase", `line 1: "450" is no 5yz code`},
 		{"an enhanced code of another class", "a: 550 4.7.1 a long phrase", `line 1: "4.7.1" is no enhanced code`},
 		{"half an enhanced code", "a: 550 5.7 a long phrase", `line 1: "5.7" is no enhanced code`},
-		{"an enhanced code beyond its range", "a: 550 5.7.70000 a long phrase", `line 1: "5.7.70000" is no enhanced code`},
+		{
+			"an enhanced code beyond its range", "a: 550 5.7.70000 a long phrase",
+			`line 1: "5.7.70000" is no enhanced code`,
+		},
 		{"a phrase that is short", "a: * * spam", "line 1: phrase too short"},
 		{"a phrase without an end", "a: * * message rejected ... ", ""},
 		{"a phrase of nothing", "a: * * ... ... ...", "line 1: a part of the phrase is empty"},
@@ -56,23 +59,53 @@ func TestJudge(t *testing.T) {
 	}{
 		{"mail that is taken", Outcome{Accepted: true, Reply: reply(250, 2, 0, "OK")}, Accepted},
 		{"a bounce that is taken", Outcome{Accepted: true, NullSender: true, Reply: reply(250, 2, 0, "OK")}, Nothing},
-		{"a reply about us, whatever it says", Outcome{AboutUs: true, Reply: reply(550, 7, 1, "spam message rejected")}, Nothing},
+		{
+			"a reply about us, whatever it says",
+			Outcome{AboutUs: true, Reply: reply(550, 7, 1, "spam message rejected")}, Nothing,
+		},
 		{"a 4yz, whatever it says", Outcome{Reply: reply(451, 7, 1, "spam message rejected")}, Nothing},
 		{"Gmail's refusal of a message, over two lines", Outcome{Reply: reply(550, 7, 1,
-			"[192.0.2.7      12] Gmail has detected that this message is\nlikely unsolicited mail. To reduce the amount of spam sent to Gmail, this\nmessage has been blocked.")}, Spam},
-		{"Gmail's refusal of an attachment", Outcome{Reply: reply(552, 7, 0, "This message was blocked because its content presents a potential\nsecurity issue.")}, Spam},
-		{"Exchange's content filter", Outcome{Reply: reply(550, 7, 1, "Message rejected as spam by Content Filtering.")}, Spam},
+			"[192.0.2.7      12] Gmail has detected that this message is\nlikely unsolicited mail. To reduce the "+
+				"amount of spam sent to Gmail, this\nmessage has been blocked.")}, Spam},
+		{
+			"Gmail's refusal of an attachment",
+			Outcome{Reply: reply(552, 7, 0,
+				"This message was blocked because its content presents a potential\nsecurity issue.")}, Spam,
+		},
+		{
+			"Exchange's content filter",
+			Outcome{Reply: reply(550, 7, 1, "Message rejected as spam by Content Filtering.")}, Spam,
+		},
 		{"amavis, with its id between", Outcome{Reply: reply(554, 7, 0, "Reject, id=12345-01 - SPAM")}, Spam},
 		{"amavis, about a header", Outcome{Reply: reply(554, 7, 0, "Reject, id=12345-01 - BAD_HEADER")}, Policy},
 		{"spam in a bounce", Outcome{NullSender: true, Reply: reply(554, 7, 1, "Spam message rejected")}, Spam},
-		{"Yandex", Outcome{Reply: reply(554, 7, 1, "[2] Message rejected under suspicion of SPAM; https://ya.cc/1IrBc")}, Spam},
-		{"Yahoo's DMARC, which sounds like its phishing", Outcome{Reply: reply(554, 7, 9, "Message not accepted for policy reasons.")}, Nothing},
-		{"a message without authentication", Outcome{Reply: reply(550, 7, 26, "This mail has been blocked because the sender is unauthenticated. It is likely spam message rejected")}, Nothing},
-		{"a DMARC failure with an old code", Outcome{Reply: reply(550, 7, 1, "Rejected by the DMARC policy of x.test")}, Nothing},
+		{"Yandex",
+			Outcome{Reply: reply(554, 7, 1, "[2] Message rejected under suspicion of SPAM; https://ya.cc/1IrBc")},
+			Spam},
+		{
+			"Yahoo's DMARC, which sounds like its phishing",
+			Outcome{Reply: reply(554, 7, 9, "Message not accepted for policy reasons.")}, Nothing,
+		},
+		{
+			"a message without authentication",
+			Outcome{Reply: reply(550, 7, 26,
+				"This mail has been blocked because the sender is unauthenticated. It is likely spam message "+
+					"rejected")}, Nothing,
+		},
+		{
+			"a DMARC failure with an old code",
+			Outcome{Reply: reply(550, 7, 1, "Rejected by the DMARC policy of x.test")}, Nothing,
+		},
 		{"a policy that is not said", Outcome{Reply: reply(550, 7, 1, "Message refused")}, Policy},
-		{"a policy before the message was seen", Outcome{Rcpt: true, Reply: reply(550, 7, 1, "Access denied")}, Nothing},
+		{
+			"a policy before the message was seen", Outcome{Rcpt: true, Reply: reply(550, 7, 1, "Access denied")},
+			Nothing,
+		},
 		{"a user that is unknown", Outcome{Rcpt: true, Reply: reply(550, 1, 1, "No such user")}, Unknown},
-		{"a user that is unknown, of a bounce", Outcome{Rcpt: true, NullSender: true, Reply: reply(550, 1, 1, "No such user")}, Nothing},
+		{
+			"a user that is unknown, of a bounce",
+			Outcome{Rcpt: true, NullSender: true, Reply: reply(550, 1, 1, "No such user")}, Nothing,
+		},
 		{"a full mailbox", Outcome{Rcpt: true, Reply: reply(552, 2, 2, "Mailbox full")}, Nothing},
 		{"a refusal without an enhanced code", Outcome{Reply: reply(550, 0, 0, "No")}, Nothing},
 		{"a message that is too large", Outcome{Reply: reply(552, 3, 4, "Too large")}, Nothing},
@@ -89,7 +122,10 @@ func TestJudge(t *testing.T) {
 // order, is one.
 func FuzzParsePhrases(f *testing.F) {
 	f.Add(spamText)
-	for _, s := range []string{"", "a: * * abcdefghij", "a: 550 5.7.1 abc ... defghijkl", "a:b", "a: * * ... x", "a: 599 5.999.999 \xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"} {
+	for _, s := range []string{
+		"", "a: * * abcdefghij", "a: 550 5.7.1 abc ... defghijkl", "a:b", "a: * * ... x",
+		"a: 599 5.999.999 \xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, table string) {
@@ -115,7 +151,10 @@ func FuzzJudge(f *testing.F) {
 	f.Add(550, uint16(7), uint16(26), "likely unsolicited mail", true)
 	f.Add(451, uint16(1), uint16(1), "\n\xff", true)
 	f.Fuzz(func(t *testing.T, code int, subject, detail uint16, text string, rcpt bool) {
-		o := Outcome{Rcpt: rcpt, Reply: mail.Reply{Code: code, Enhanced: mail.EnhancedCode{Subject: subject, Detail: detail}, Text: text}}
+		o := Outcome{
+			Rcpt:  rcpt,
+			Reply: mail.Reply{Code: code, Enhanced: mail.EnhancedCode{Subject: subject, Detail: detail}, Text: text},
+		}
 		got := Judge(&o)
 		if got == Accepted || got != Nothing && (code/100 != 5 || isAboutAuthentication(o.Reply.Enhanced)) {
 			t.Errorf("%d %d.%d %q: %s", code, subject, detail, text, got)

@@ -144,7 +144,8 @@ func refusals(t testing.TB, c *counter, l *Limits, q RcptQuestion) []string {
 var client = netip.MustParseAddr("203.0.113.9")
 
 func TestAConnectionDrawsOfAddressAndNetworkTogether(t *testing.T) {
-	l, c := limits(t, Config{ClientConnections: Rate{2, time.Minute, 0}, NetworkConnections: Rate{3, time.Minute, 0}}), newCounter()
+	l, c := limits(t,
+		Config{ClientConnections: Rate{2, time.Minute, 0}, NetworkConnections: Rate{3, time.Minute, 0}}), newCounter()
 	connect := func(addr string) string {
 		rates := l.Connect(netip.MustParseAddr(addr))
 		results, _ := c.Rates(t.Context(), rates)
@@ -173,7 +174,8 @@ func TestAConnectionDrawsOfAddressAndNetworkTogether(t *testing.T) {
 }
 
 func TestWhoIsOverItsRefusedRecipientsIsOver(t *testing.T) {
-	l, c := limits(t, Config{ClientRefused: Rate{2, time.Hour, 0}, ClientRecipients: Rate{9, time.Hour, 0}}), newCounter()
+	l, c := limits(t,
+		Config{ClientRefused: Rate{2, time.Hour, 0}, ClientRecipients: Rate{9, time.Hour, 0}}), newCounter()
 	refusedOne, limited := l.Refused(client)
 	if !limited {
 		t.Fatal("not limited")
@@ -207,7 +209,8 @@ func TestOneRecipientsUsedUpRateRefusesOnlyThatRecipient(t *testing.T) {
 	refusals(t, c, l, q)
 	q.Rcpts = rcpts(t, "a@x.test", "FULL@X.test", "b@x.test")
 	got := refusals(t, c, l, q)
-	if want := "450 4.7.1 Too many messages to this recipient, try again in 60 seconds"; got[0] != "" || got[1] != want || got[2] != "" {
+	if want := "450 4.7.1 Too many messages to this recipient, try again in 60 seconds"; got[0] != "" ||
+		got[1] != want || got[2] != "" {
 		t.Errorf("got %q", got)
 	}
 	for _, left := range []struct {
@@ -227,7 +230,11 @@ func TestOneRecipientsUsedUpRateRefusesOnlyThatRecipient(t *testing.T) {
 
 func TestWhoIsOverItsMessagesUsesUpNobodysRate(t *testing.T) {
 	for _, size := range []int{1, 3} {
-		l, c := limits(t, Config{NetworkMessages: Rate{1, time.Minute, 0}, ClientMessages: Rate{5, time.Minute, 0}, RecipientMessages: Rate{2, time.Minute, 0}}), newCounter()
+		l, c := limits(t,
+			Config{
+				NetworkMessages: Rate{1, time.Minute, 0}, ClientMessages: Rate{5, time.Minute, 0},
+				RecipientMessages: Rate{2, time.Minute, 0},
+			}), newCounter()
 		q := RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "other@x.test")}
 		refusals(t, c, l, q)
 		q.Rcpts = rcpts(t, "a@x.test", "b@x.test", "c@x.test")[:size]
@@ -237,7 +244,8 @@ func TestWhoIsOverItsMessagesUsesUpNobodysRate(t *testing.T) {
 			}
 		}
 		q.Client = netip.MustParseAddr("192.0.2.1")
-		for i, got := range append(refusals(t, c, l, q), refusals(t, c, l, RcptQuestion{Client: q.Client, Rcpts: q.Rcpts})...) {
+		for i, got := range append(refusals(t, c, l, q),
+			refusals(t, c, l, RcptQuestion{Client: q.Client, Rcpts: q.Rcpts})...) {
 			if got != "" {
 				t.Errorf("group of %d, answer %d: %q", size, i, got)
 			}
@@ -252,7 +260,10 @@ func TestAMessageThatWasNotDrawnIsAskedForAgain(t *testing.T) {
 	one := Rate{1, time.Hour, 0}
 	for _, n := range []int{1, 3} {
 		l, c := limits(t, Config{ClientMessages: one, RecipientMessages: Rate{10, time.Hour, 0}}), newCounter()
-		q := RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "a@x.test", "b@x.test", "c@x.test")[:n]}
+		q := RcptQuestion{
+			Client: client, Reverse: path(t, "s@s.test"), First: true,
+			Rcpts: rcpts(t, "a@x.test", "b@x.test", "c@x.test")[:n],
+		}
 		for i, want := range []bool{true, false, false} {
 			rates := l.Rcpt(q)
 			results, err := c.Rates(t.Context(), rates)
@@ -274,8 +285,9 @@ func TestAMessageThatWasNotDrawnIsAskedForAgain(t *testing.T) {
 func TestTheRatesOfAGroup(t *testing.T) {
 	all := Rate{5, time.Minute, 0}
 	l := limits(t, Config{
-		ClientConnections: all, NetworkConnections: all, ClientMessages: all, NetworkMessages: all, ClientRecipients: all,
-		ClientRefused: all, SenderMessages: all, RecipientMessages: all, DomainMessages: all,
+		ClientConnections: all, NetworkConnections: all, ClientMessages: all, NetworkMessages: all,
+		ClientRecipients: all,
+		ClientRefused:    all, SenderMessages: all, RecipientMessages: all, DomainMessages: all,
 	})
 	for _, c := range []struct {
 		name string
@@ -283,11 +295,23 @@ func TestTheRatesOfAGroup(t *testing.T) {
 		want int
 	}{
 		{"nobody", RcptQuestion{Client: client, First: true}, 0},
-		{"the first one", RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "a@x.test")}, 7},
+		{
+			"the first one",
+			RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "a@x.test")}, 7,
+		},
 		{"a later one", RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), Rcpts: rcpts(t, "a@x.test")}, 4},
-		{"three at once", RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "a@x.test", "b@x.test", "c@y.test")}, 3*7 + 3},
+		{
+			"three at once",
+			RcptQuestion{
+				Client: client, Reverse: path(t, "s@s.test"), First: true,
+				Rcpts: rcpts(t, "a@x.test", "b@x.test", "c@y.test"),
+			}, 3*7 + 3,
+		},
 		{"a bounce", RcptQuestion{Client: client, First: true, Rcpts: rcpts(t, "a@x.test")}, 6},
-		{"a client without an address", RcptQuestion{Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "Postmaster")}, 3},
+		{
+			"a client without an address",
+			RcptQuestion{Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "Postmaster")}, 3,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := l.Rcpt(c.q)
@@ -304,7 +328,8 @@ func TestTheRatesOfAGroup(t *testing.T) {
 			}
 		})
 	}
-	if got := limits(t, Config{}).Rcpt(RcptQuestion{Client: client, First: true, Rcpts: rcpts(t, "a@x.test")}); got != nil {
+	if got := limits(t,
+		Config{}).Rcpt(RcptQuestion{Client: client, First: true, Rcpts: rcpts(t, "a@x.test")}); got != nil {
 		t.Errorf("nothing is limited: %v", got)
 	}
 	if got := limits(t, Config{}).Connect(client); got != nil {
@@ -328,8 +353,10 @@ func TestSpellingsOfOneRecipientAreOne(t *testing.T) {
 		separator byte
 		same      bool
 	}{
-		{"USER@X.TEST", 0, true}, {`"user"@x.test`, 0, true}, {"user+tag@x.test", '+', true}, {"user+tag@x.test", 0, false},
-		{"user-tag@x.test", '-', true}, {"+user@x.test", '+', false}, {"user@y.test", 0, false}, {"users@x.test", 0, false},
+		{"USER@X.TEST", 0, true}, {`"user"@x.test`, 0, true}, {"user+tag@x.test", '+', true},
+		{"user+tag@x.test", 0, false},
+		{"user-tag@x.test", '-', true}, {"+user@x.test", '+', false}, {"user@y.test", 0, false},
+		{"users@x.test", 0, false},
 	} {
 		if got := of(c.address, c.separator) == same; got != c.same {
 			t.Errorf("%s: the same is %v", c.address, got)
@@ -343,7 +370,8 @@ func TestAnyGroupDrawsWhatItsAcceptedRecipientsTake(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		rate := func(name string) Rate { return Rate{Count: rapid.IntRange(1, 4).Draw(r, name), Per: time.Hour} }
 		config := Config{
-			Key: key, ClientMessages: rate("messages"), ClientRecipients: Rate{20, time.Hour, 0}, SenderMessages: rate("sender"),
+			Key: key, ClientMessages: rate("messages"), ClientRecipients: Rate{20, time.Hour, 0},
+			SenderMessages:    rate("sender"),
 			RecipientMessages: rate("recipient"), DomainMessages: rate("domain"),
 		}
 		l, err := New(config)
@@ -354,9 +382,12 @@ func TestAnyGroupDrawsWhatItsAcceptedRecipientsTake(t *testing.T) {
 		drawn := mail.Rate{Client: whole(client), Name: recipients, Count: 20, Per: time.Hour}
 		sends := mail.Rate{Client: whole(client), Name: messages, Count: config.ClientMessages.Count, Per: time.Hour}
 		for range 4 {
-			q := RcptQuestion{Client: client, Reverse: mail.NewPath("s", "s.test"), First: rapid.Bool().Draw(r, "first")}
+			q := RcptQuestion{
+				Client: client, Reverse: mail.NewPath("s", "s.test"), First: rapid.Bool().Draw(r, "first"),
+			}
 			for _, name := range rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c"}), 1, 4).Draw(r, "rcpts") {
-				q.Rcpts = append(q.Rcpts, Rcpt{Forward: mail.NewPath(name, rapid.SampledFrom([]string{"x.test", "y.test"}).Draw(r, "at"))})
+				q.Rcpts = append(q.Rcpts,
+					Rcpt{Forward: mail.NewPath(name, rapid.SampledFrom([]string{"x.test", "y.test"}).Draw(r, "at"))})
 			}
 			before, sent := c.room(drawn), c.room(sends)
 			accepted := 0
@@ -442,7 +473,9 @@ func TestNamesTellApartAndAgree(t *testing.T) {
 		t.Error("two nodes do not agree")
 	}
 	seen := map[string]bool{}
-	for _, name := range []string{one.Of("a", "b", "c"), one.Of("a", "bc"), one.Of("ab", "c"), one.Of("a", "b", "c", ""), other.Of("a", "b", "c")} {
+	for _, name := range []string{
+		one.Of("a", "b", "c"), one.Of("a", "bc"), one.Of("ab", "c"), one.Of("a", "b", "c", ""), other.Of("a", "b", "c"),
+	} {
 		if seen[name] || len(name) != 22 {
 			t.Errorf("%q", name)
 		}
@@ -474,7 +507,11 @@ func FuzzNames(f *testing.F) {
 
 func BenchmarkRcpt(b *testing.B) {
 	all := Rate{5, time.Minute, 0}
-	l := limits(b, Config{ClientMessages: all, NetworkMessages: all, ClientRecipients: all, ClientRefused: all, SenderMessages: all, RecipientMessages: all, DomainMessages: all})
+	l := limits(b,
+		Config{
+			ClientMessages: all, NetworkMessages: all, ClientRecipients: all, ClientRefused: all, SenderMessages: all,
+			RecipientMessages: all, DomainMessages: all,
+		})
 	q := RcptQuestion{Client: client, Reverse: path(b, "s@s.test"), First: true, Rcpts: rcpts(b, "a@x.test")}
 	b.ReportAllocs()
 	for b.Loop() {

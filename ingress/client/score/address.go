@@ -140,7 +140,10 @@ func (k *Score) askStore(ctx context.Context, g *gathering, zones []string, f *f
 		q.Lock = cfg.Lists.Lock()
 	}
 	facts, err := cfg.Store.Client(ctx, q)
-	is := knowledge{in: true, address: facts.Address, network: facts.Network, good: facts.KnownGood, degraded: facts.Degraded || err != nil}
+	is := knowledge{
+		in: true, address: facts.Address, network: facts.Network, good: facts.KnownGood,
+		degraded: facts.Degraded || err != nil,
+	}
 	if is.degraded {
 		f.miss(fromStore.unheard())
 	}

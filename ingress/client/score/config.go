@@ -131,7 +131,8 @@ func (c Config) Validate() error {
 	}
 	if c.URL != "" {
 		u, err := url.Parse(c.URL)
-		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || printable(c.URL, len(c.URL)) != c.URL || strings.Contains(c.URL, " ") {
+		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" ||
+			printable(c.URL, len(c.URL)) != c.URL || strings.Contains(c.URL, " ") {
 			return &mail.FieldError{Field: "url", Reason: "is no URL of a web page"}
 		}
 	}
@@ -185,7 +186,9 @@ func (c Config) validateBounds() error {
 	full := c.withDefaults()
 	switch {
 	case full.Defer <= 0:
-		return &mail.FieldError{Field: "defer", Reason: "is not above 0, so that clients of whom nothing is known are deferred"}
+		return &mail.FieldError{
+			Field: "defer", Reason: "is not above 0, so that clients of whom nothing is known are deferred",
+		}
 	case full.Reject < full.Defer:
 		return &mail.FieldError{Field: "reject", Reason: "is below defer"}
 	case c.Grey != Band{} && c.Grey.To <= c.Grey.From:

@@ -20,9 +20,11 @@ func TestValidate(t *testing.T) {
 		{"nothing is configured", func(c *Config) {}, ""},
 		{"all is", func(c *Config) {
 			*c = Config{
-				Hostnames: []string{"mx1.example.org."}, OwnAddrs: []netip.Addr{ours}, Deadline: time.Second, Defer: 5, Reject: 8, Grey: Band{-1, 5}, Tarpit: time.Second,
-				Tarpits: 5, Greet: time.Second, URL: "https://mx.example.org/why", RejectAt: "connect", Weights: map[string]float64{"helo-self": -3, "karma": 0},
-				Allow: []Entry{{Client: "10.0.0.0/8"}}, Block: []Entry{{Helo: "*"}, {Domain: "spam.example"}},
+				Hostnames: []string{"mx1.example.org."}, OwnAddrs: []netip.Addr{ours}, Deadline: time.Second, Defer: 5,
+				Reject: 8, Grey: Band{-1, 5}, Tarpit: time.Second,
+				Tarpits: 5, Greet: time.Second, URL: "https://mx.example.org/why", RejectAt: "connect",
+				Weights: map[string]float64{"helo-self": -3, "karma": 0},
+				Allow:   []Entry{{Client: "10.0.0.0/8"}}, Block: []Entry{{Helo: "*"}, {Domain: "spam.example"}},
 			}
 		}, ""},
 		{"a reject below the default of defer", func(c *Config) { c.Reject = 4 }, ""},
@@ -43,18 +45,30 @@ func TestValidate(t *testing.T) {
 		{"a page with a line break", func(c *Config) { c.URL = "https://mx.example.org/\r\n" }, "url"},
 		{"a refusal at another place", func(c *Config) { c.RejectAt = "data" }, "reject_at"},
 		{"a hostname that is none", func(c *Config) { c.Hostnames = []string{"a.example", "-"} }, "hostnames[1]"},
-		{"a signal that does not exist", func(c *Config) { c.Weights = map[string]float64{"weather": 1} }, "weights.weather"},
+		{"a signal that does not exist", func(c *Config) {
+			c.Weights = map[string]float64{"weather": 1}
+		}, "weights.weather"},
 		{"a signal of lists", func(c *Config) { c.Weights = map[string]float64{"dnsbl": 1} }, "weights.dnsbl"},
-		{"a weight that is no number", func(c *Config) { c.Weights = map[string]float64{"no-ptr": math.NaN()} }, "weights.no-ptr"},
+		{"a weight that is no number", func(c *Config) {
+			c.Weights = map[string]float64{"no-ptr": math.NaN()}
+		}, "weights.no-ptr"},
 		{"an entry about nothing", func(c *Config) { c.Allow = []Entry{{Client: "192.0.2.1"}, {}} }, "allow[1].client"},
-		{"an entry about two things", func(c *Config) { c.Block = []Entry{{Client: "192.0.2.1", Helo: "a.example"}} }, "block[0].client"},
+		{"an entry about two things", func(c *Config) {
+			c.Block = []Entry{{Client: "192.0.2.1", Helo: "a.example"}}
+		}, "block[0].client"},
 		{"an entry about no address", func(c *Config) { c.Block = []Entry{{Client: "192.0.2"}} }, "block[0].client"},
-		{"a prefix with bits behind it", func(c *Config) { c.Block = []Entry{{Client: "192.0.2.1/24"}} }, "block[0].client"},
-		{"a prefix of mapped addresses", func(c *Config) { c.Block = []Entry{{Client: "::ffff:192.0.2.0/120"}} }, "block[0].client"},
+		{"a prefix with bits behind it", func(c *Config) {
+			c.Block = []Entry{{Client: "192.0.2.1/24"}}
+		}, "block[0].client"},
+		{"a prefix of mapped addresses", func(c *Config) {
+			c.Block = []Entry{{Client: "::ffff:192.0.2.0/120"}}
+		}, "block[0].client"},
 		{"an address with a zone", func(c *Config) { c.Block = []Entry{{Client: "fe80::1%eth0"}} }, "block[0].client"},
 		{"a name with a blank", func(c *Config) { c.Block = []Entry{{Helo: "a b"}} }, "block[0].helo"},
 		{"a pattern with many stars", func(c *Config) { c.Block = []Entry{{Domain: "*a*b*"}} }, "block[0].domain"},
-		{"a reason with a line break", func(c *Config) { c.Block = []Entry{{Client: "192.0.2.1", Why: "a\nb"}} }, "block[0].why"},
+		{"a reason with a line break", func(c *Config) {
+			c.Block = []Entry{{Client: "192.0.2.1", Why: "a\nb"}}
+		}, "block[0].why"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var cfg Config
@@ -107,7 +121,8 @@ func TestParseEntries(t *testing.T) {
 	if err != nil || len(got) != 2 || got[0].Place != "block.txt:3" || got[1].Place != "block.txt:4" {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	if _, err = ParseEntries("block.txt", strings.NewReader("\nwhat\n")); err == nil || err.Error() != "block.txt:2: is neither an address nor a prefix" {
+	if _, err = ParseEntries("block.txt", strings.NewReader("\nwhat\n")); err == nil ||
+		err.Error() != "block.txt:2: is neither an address nor a prefix" {
 		t.Errorf("got %v", err)
 	}
 }
@@ -141,13 +156,16 @@ func TestTheHeloKinds(t *testing.T) {
 		arg  string
 		kind heloKind
 	}{
-		{"mail.example.net", heloName}, {"mail.example.net.", heloName}, {"host_1.example.net", heloName}, {"a.b", heloName}, {"xn--e1afmkfd.example", heloName},
+		{"mail.example.net", heloName}, {"mail.example.net.", heloName}, {"host_1.example.net", heloName},
+		{"a.b", heloName}, {"xn--e1afmkfd.example", heloName},
 		{"пример.example", heloForeign},
 		{"[203.0.113.9]", heloLiteral}, {"[IPv6:2001:db8::9]", heloLiteral}, {"[ipv6:2001:db8::9]", heloLiteral},
 		{"localhost", heloBare}, {"WIN-4711", heloBare}, {"localhost.", heloBare},
 		{"203.0.113.9", heloUnquoted}, {"2001:db8::9", heloUnquoted}, {"::1%eth0", heloUnquoted},
-		{"", heloNothing}, {".", heloNothing}, {"a..b", heloNothing}, {"[203.0.113.9", heloNothing}, {"[300.0.113.9]", heloNothing}, {"[2001:db8::9]", heloNothing},
-		{"a b.example", heloNothing}, {"300.0.113.9", heloNothing}, {"a.123", heloNothing}, {"user@a.example", heloNothing}, {"-a.example", heloNothing},
+		{"", heloNothing}, {".", heloNothing}, {"a..b", heloNothing}, {"[203.0.113.9", heloNothing},
+		{"[300.0.113.9]", heloNothing}, {"[2001:db8::9]", heloNothing},
+		{"a b.example", heloNothing}, {"300.0.113.9", heloNothing}, {"a.123", heloNothing},
+		{"user@a.example", heloNothing}, {"-a.example", heloNothing},
 		{"\xff.example", heloNothing}, {strings.Repeat("a", 64) + ".example", heloNothing},
 	} {
 		if got, _ := classify(c.arg); got != c.kind {

@@ -33,11 +33,16 @@ func warmed(t testing.TB) *Scorer {
 	not := mail.ListAnswer{State: mail.ListKnown}
 	over := &warm{
 		names: []string{"mail.example.net"}, hosts: []string{"mail.example.net"}, addrs: []netip.Addr{client},
-		facts: mail.Facts{Lists: []mail.ListAnswer{not, hit, not}, Rates: []mail.RateResult{{Allowed: true}}, Address: mail.Karma{Score: 5, Votes: 5}},
+		facts: mail.Facts{
+			Lists: []mail.ListAnswer{not, hit, not}, Rates: []mail.RateResult{{Allowed: true}},
+			Address: mail.Karma{Score: 5, Votes: 5},
+		},
 	}
 	return scorer(t, Config{
-		Store: over, Resolver: over, Lists: listsOver(t, proper(), over), Limits: limits(t), Hostnames: []string{"mx1.example.org"}, Greet: time.Second,
-		Allow: []Entry{{Client: "198.51.100.0/24"}}, Block: []Entry{{Client: "192.0.2.0/24"}, {Helo: "*.dyn.example"}}, Private: true,
+		Store: over, Resolver: over, Lists: listsOver(t, proper(), over), Limits: limits(t),
+		Hostnames: []string{"mx1.example.org"}, Greet: time.Second,
+		Allow: []Entry{{Client: "198.51.100.0/24"}}, Block: []Entry{{Client: "192.0.2.0/24"}, {Helo: "*.dyn.example"}},
+		Private: true,
 	})
 }
 

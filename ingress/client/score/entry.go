@@ -80,7 +80,9 @@ func (e Entry) validate() *mail.FieldError {
 		}
 	}
 	if given != 1 {
-		return &mail.FieldError{Field: "client", Reason: "one of an address or prefix, a name in EHLO and a domain is needed"}
+		return &mail.FieldError{
+			Field: "client", Reason: "one of an address or prefix, a name in EHLO and a domain is needed",
+		}
 	}
 	if e.Client != "" {
 		if _, err := parsePrefix(e.Client); err != nil {

@@ -51,7 +51,11 @@ func (k *Score) Explain() []Signal {
 		for _, st := range k.stages {
 			for _, r := range st.reasons {
 				if r.Name == is.name {
-					lines = append(lines, Signal{Name: is.name, State: Spoke, Weight: r.Weight, Would: k.s.weights[sig], Text: k.placed(sig, r.Text)})
+					lines = append(lines,
+						Signal{
+							Name: is.name, State: Spoke, Weight: r.Weight, Would: k.s.weights[sig],
+							Text: k.placed(sig, r.Text),
+						})
 				}
 			}
 		}
@@ -103,7 +107,9 @@ func (k *Score) silent(sig signal) Signal {
 			continue
 		}
 		at := stepOf(from)
-		if slices.ContainsFunc(k.stages[at].unheard, func(what string) bool { return isUnheard(what, from.unheard()) }) {
+		if slices.ContainsFunc(k.stages[at].unheard, func(what string) bool {
+			return isUnheard(what, from.unheard())
+		}) {
 			line.State, line.Text = Unheard, "could not be known in time"
 			return line
 		}

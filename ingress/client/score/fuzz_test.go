@@ -14,7 +14,8 @@ import (
 // other case, and at most one signal of the name alone speaks.
 func FuzzHelo(f *testing.F) {
 	for _, s := range []string{
-		"mail.example.net", "localhost", "203.0.113.9", "[203.0.113.9]", "[IPv6:2001:db8::9]", "[203.0.113.10]", "mx1.example.org", "a..b", "", ".",
+		"mail.example.net", "localhost", "203.0.113.9", "[203.0.113.9]", "[IPv6:2001:db8::9]", "[203.0.113.10]",
+		"mx1.example.org", "a..b", "", ".",
 		"пример.example", "a\r\nb", "\xff", "1.2.3", "[", "[]", "x@y", "::1%z",
 	} {
 		f.Add(s)
@@ -91,7 +92,10 @@ func FuzzGenericName(f *testing.F) {
 // FuzzParseEntry gives the parser any line: what it takes can be configured, finds what it names, and is told to
 // strangers in printable words.
 func FuzzParseEntry(f *testing.F) {
-	for _, s := range []string{"203.0.113.7 why", "2001:db8::/32", "helo:*.dyn.example", "domain:spam.example no", "::ffff:1.2.3.4", "0.0.0.0/0", "helo:**", "domain:", "x\ty"} {
+	for _, s := range []string{
+		"203.0.113.7 why", "2001:db8::/32", "helo:*.dyn.example", "domain:spam.example no", "::ffff:1.2.3.4",
+		"0.0.0.0/0", "helo:**", "domain:", "x\ty",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, line string) {

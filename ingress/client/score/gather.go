@@ -58,7 +58,8 @@ func (f *found) weigh(sig signal, weight float64, text string) {
 	if weight == 0 {
 		return
 	}
-	f.reasons = append(f.reasons, mail.Reason{Name: catalogue[sig].name, Weight: weight, Text: printable(text, mostText)})
+	f.reasons = append(f.reasons,
+		mail.Reason{Name: catalogue[sig].name, Weight: weight, Text: printable(text, mostText)})
 	if f.k.facts == nil {
 		f.k.s.spoke[sig].Add(1)
 	}

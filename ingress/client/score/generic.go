@@ -51,7 +51,8 @@ func generic(name string, addr netip.Addr) string {
 // isPurpose tells whether a word of a name says that the host sends mail, or that its address is its own.
 func isPurpose(word string) bool {
 	switch word {
-	case "mail", "mails", "mailer", "mailgw", "mailhost", "mailout", "email", "mx", "mxout", "smtp", "smtpout", "mta", "mout", "relay", "mailrelay",
+	case "mail", "mails", "mailer", "mailgw", "mailhost", "mailout", "email", "mx", "mxout", "smtp", "smtpout", "mta",
+		"mout", "relay", "mailrelay",
 		"outbound", "out", "sender", "bounce", "newsletter", "exchange", "postfix", "static", "fixed", "fix", "server", "srv", "vps", "dedicated", "colo":
 		return true
 	}
@@ -61,7 +62,8 @@ func isPurpose(word string) bool {
 // isDynamic tells whether a word of a name is said of lines whose address changes.
 func isDynamic(word string) bool {
 	switch word {
-	case "dynamic", "dyn", "dynip", "dynamicip", "dhcp", "dsl", "adsl", "vdsl", "xdsl", "sdsl", "pool", "pools", "ppp", "pppoe", "dialup", "dialin",
+	case "dynamic", "dyn", "dynip", "dynamicip", "dhcp", "dsl", "adsl", "vdsl", "xdsl", "sdsl", "pool", "pools", "ppp",
+		"pppoe", "dialup", "dialin",
 		"dial", "dip", "cable", "catv", "cablemodem", "broadband", "fttx", "fttb", "ftth", "gprs", "lte", "wimax", "residential", "hsd", "cpe":
 		return true
 	}

@@ -46,7 +46,10 @@ func TestGenericNames(t *testing.T) {
 		{"2001-db8-1-2--9.example.net", v6, "is made of its address"},
 		{"2001-db8-1-2-0-0-0-9.cable.example.net", v6, "is made of its address"},
 		{"20010db8000100020000000000000009.example.net", v6, "is made of its address"},
-		{"9.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.2.0.0.0.1.0.0.0.8.b.d.0.1.0.0.2.ip6.example.net", v6, "is made of its address"},
+		{
+			"9.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.2.0.0.0.1.0.0.0.8.b.d.0.1.0.0.2.ip6.example.net", v6,
+			"is made of its address",
+		},
 		{"h0000000000000009.example.net", v6, "is made of its address"},
 		{"web9.example.net", v6, ""},
 		{"2001-db8-1-2--8.example.net", v6, ""},

@@ -115,7 +115,8 @@ func (k *Score) sum(last step) mail.Verdict {
 	}
 	k.mu.Unlock()
 	if weight := k.s.weights[sigEarlyTalker]; k.talked && weight != 0 && last > atConnect {
-		v.Reasons = append(v.Reasons, mail.Reason{Name: catalogue[sigEarlyTalker].name, Weight: weight, Text: talkedText})
+		v.Reasons = append(v.Reasons,
+			mail.Reason{Name: catalogue[sigEarlyTalker].name, Weight: weight, Text: talkedText})
 	}
 	slices.SortFunc(v.Reasons, heavier)
 	for i := range v.Reasons {
@@ -139,7 +140,10 @@ func heavier(a, b mail.Reason) int {
 func (k *Score) Facts() mail.Facts {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return mail.Facts{Rates: k.known.rates, Address: k.known.address, Network: k.known.network, KnownGood: k.known.good, Degraded: k.known.degraded}
+	return mail.Facts{
+		Rates: k.known.rates, Address: k.known.address, Network: k.known.network, KnownGood: k.known.good,
+		Degraded: k.known.degraded,
+	}
 }
 
 // KnownGood reports whether the client's network is known good, as far as the store has answered.
@@ -170,7 +174,8 @@ func (k *Score) Limited() *mail.Refusal {
 // cannot tell whether it is known good.
 func (k *Score) Grey(v mail.Verdict) bool {
 	band := k.s.cfg.Grey
-	if band == (Band{}) || v.Action != mail.VerdictAccept || v.Score < band.From || v.Score >= band.To || !k.addr.IsValid() {
+	if band == (Band{}) || v.Action != mail.VerdictAccept || v.Score < band.From || v.Score >= band.To ||
+		!k.addr.IsValid() {
 		return false
 	}
 	k.mu.Lock()

@@ -44,7 +44,9 @@ func New(c Config) (*Scorer, error) {
 		s.cfg.OwnAddrs = append(s.cfg.OwnAddrs, a.Unmap().WithZone(""))
 	}
 	if c.Lists != nil {
-		s.domainLists = slices.ContainsFunc(c.Lists.State(), func(l dnsbl.ListState) bool { return l.Kind == dnsbl.Domains })
+		s.domainLists = slices.ContainsFunc(c.Lists.State(), func(l dnsbl.ListState) bool {
+			return l.Kind == dnsbl.Domains
+		})
 	}
 	// What New made of these is what is used; the files they came from may be long.
 	s.cfg.Allow, s.cfg.Block, s.cfg.Weights = nil, nil, nil

@@ -30,7 +30,9 @@ func (k *Score) Mail(reverse mail.Path, check SPF) {
 	k.mu.Unlock()
 	k.start(atMail, g, fromMX, func(ctx context.Context, f *found) { k.askMX(ctx, f, domain) })
 	k.start(atMail, g, fromSPF, func(ctx context.Context, f *found) { k.askSPF(ctx, f, check, domain, allow) })
-	k.start(atMail, g, fromSenderLists, func(ctx context.Context, f *found) { f.list(k.s.cfg.Lists.AskDomain(ctx, domain)) })
+	k.start(atMail, g, fromSenderLists, func(ctx context.Context, f *found) {
+		f.list(k.s.cfg.Lists.AskDomain(ctx, domain))
+	})
 }
 
 // sources gives what is asked about a reverse-path.

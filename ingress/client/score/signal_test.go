@@ -18,30 +18,48 @@ func TestSignals(t *testing.T) {
 	}{
 		{"a proper mail server has nothing against it", func(w *world, v *visit) {}, "", ""},
 		{"nor has one that comes over IPv6", func(w *world, v *visit) { v.addr = clientV6 }, "", ""},
-		{"an IPv4-mapped address is one of IPv4", func(w *world, v *visit) { v.addr = netip.MustParseAddr("::ffff:203.0.113.9") }, "", ""},
+		{"an IPv4-mapped address is one of IPv4", func(w *world, v *visit) {
+			v.addr = netip.MustParseAddr("::ffff:203.0.113.9")
+		}, "", ""},
 
-		{"a list speaks with its weight and code", func(w *world, v *visit) { w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2" },
+		{"a list speaks with its weight and code", func(w *world, v *visit) {
+			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
+		},
 			"dnsbl 10: listed by zen.example (code 127.0.0.2)", ""},
 		{"two lists add up, the heavier first", func(w *world, v *visit) {
 			w.dns["list 9.113.0.203.half.example"] = "127.0.0.4"
 			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
 		}, "dnsbl 10: listed by zen.example (code 127.0.0.2)\ndnsbl 4: listed by half.example (code 127.0.0.4)", ""},
-		{"a list can speak for a client", func(w *world, v *visit) { w.dns["list 9.113.0.203.white.example"] = "127.0.5.1" },
+		{"a list can speak for a client", func(w *world, v *visit) {
+			w.dns["list 9.113.0.203.white.example"] = "127.0.5.1"
+		},
 			"dnswl -5: listed by white.example (code 127.0.5.1)", ""},
-		{"a list that refuses to answer counts nothing", func(w *world, v *visit) { w.dns["list 9.113.0.203.zen.example"] = "127.255.255.254" },
+		{"a list that refuses to answer counts nothing", func(w *world, v *visit) {
+			w.dns["list 9.113.0.203.zen.example"] = "127.255.255.254"
+		},
 			"", "dnsbl zen.example"},
-		{"a list that fails counts nothing", func(w *world, v *visit) { w.err["list 9.113.0.203.zen.example"] = errDNS },
+		{"a list that fails counts nothing", func(w *world, v *visit) {
+			w.err["list 9.113.0.203.zen.example"] = errDNS
+		},
 			"", "dnsbl zen.example"},
-		{"the name in EHLO may be on a list of domains", func(w *world, v *visit) { w.dns["list mail.example.net.dbl.example"] = "127.0.1.2" },
+		{"the name in EHLO may be on a list of domains", func(w *world, v *visit) {
+			w.dns["list mail.example.net.dbl.example"] = "127.0.1.2"
+		},
 			"domain-list 3: mail.example.net listed by dbl.example (code 127.0.1.2)", ""},
-		{"and so may the sender's domain", func(w *world, v *visit) { w.dns["list example.net.dbl.example"] = "127.0.1.2" },
+		{"and so may the sender's domain", func(w *world, v *visit) {
+			w.dns["list example.net.dbl.example"] = "127.0.1.2"
+		},
 			"domain-list 3: example.net listed by dbl.example (code 127.0.1.2)", ""},
-		{"a list of domains that fails counts nothing", func(w *world, v *visit) { w.err["list example.net.dbl.example"] = errDNS },
+		{"a list of domains that fails counts nothing", func(w *world, v *visit) {
+			w.err["list example.net.dbl.example"] = errDNS
+		},
 			"", "domain-list dbl.example"},
 
 		{"bad karma weighs", func(w *world, v *visit) { w.facts.Address = mail.Karma{Score: -20, Votes: 10} },
 			"karma 2.4: destinations refused mail of this client or its network as unwanted", ""},
-		{"good karma speaks for a client", func(w *world, v *visit) { w.facts.Address = mail.Karma{Score: 40, Votes: 40} },
+		{"good karma speaks for a client", func(w *world, v *visit) {
+			w.facts.Address = mail.Karma{Score: 40, Votes: 40}
+		},
 			"karma -1.6: destinations take the mail of this client and its network", ""},
 
 		{"an address without a name", func(w *world, v *visit) { delete(w.dns, "PTR 203.0.113.9") },
@@ -81,7 +99,9 @@ func TestSignals(t *testing.T) {
 			w.dns["PTR 203.0.113.9"] = "203-0-113-9.dsl.example.net mail.example.net"
 		}, "", ""},
 
-		{"an early talker", func(w *world, v *visit) { v.talks = true }, "early-talker 4: spoke before it was greeted", ""},
+		{"an early talker", func(w *world, v *visit) {
+			v.talks = true
+		}, "early-talker 4: spoke before it was greeted", ""},
 
 		{"a name of one label", func(w *world, v *visit) { v.helo = "localhost" },
 			`helo-syntax 3: says "localhost" in EHLO, which is not a full domain name`, ""},
@@ -92,7 +112,9 @@ func TestSignals(t *testing.T) {
 		{"a last label of digits", func(w *world, v *visit) { v.helo = "300.0.113.9" },
 			`helo-syntax 3: says "300.0.113.9" in EHLO, which is neither a domain name nor an address literal`, ""},
 		{"the client's address as a literal", func(w *world, v *visit) { v.helo = "[203.0.113.9]" }, "", ""},
-		{"the same over IPv6", func(w *world, v *visit) { v.addr, v.helo = clientV6, "[IPv6:2001:db8:1:2::9]" }, "", ""},
+		{"the same over IPv6", func(w *world, v *visit) {
+			v.addr, v.helo = clientV6, "[IPv6:2001:db8:1:2::9]"
+		}, "", ""},
 		{"another address as a literal", func(w *world, v *visit) { v.helo = "[203.0.113.10]" },
 			"helo-literal 3: says [203.0.113.10] in EHLO, which is not its address", ""},
 		{"our own name", func(w *world, v *visit) { v.helo = "MX1.example.org." },
@@ -107,7 +129,9 @@ func TestSignals(t *testing.T) {
 			"helo-unresolved 2: says gone.example.net in EHLO, a name without an address", ""},
 		{"a name with another address", func(w *world, v *visit) { v.helo = "other.example.net" },
 			"helo-mismatch 0.5: says other.example.net in EHLO, which has another address", ""},
-		{"a name with an address of the other family", func(w *world, v *visit) { v.addr, v.helo = clientV6, "other.example.net" }, "", ""},
+		{"a name with an address of the other family", func(w *world, v *visit) {
+			v.addr, v.helo = clientV6, "other.example.net"
+		}, "", ""},
 		{"a name in EHLO that cannot be looked up counts nothing", func(w *world, v *visit) {
 			v.helo, w.err["A gone.example.net"] = "gone.example.net", errDNS
 		}, "", "helo"},
@@ -120,20 +144,34 @@ func TestSignals(t *testing.T) {
 		}, "", ""},
 		{"a sender's domain with nothing", func(w *world, v *visit) { v.reverse = "a@gone.example.net" },
 			"sender-domain 4: the sender's domain gone.example.net has neither an MX nor an address", ""},
-		{"an MX that cannot be looked up counts nothing", func(w *world, v *visit) { w.err["MX"] = errDNS }, "", "sender-domain"},
-		{"nor does an address that cannot be", func(w *world, v *visit) { v.reverse, w.err["A gone.example.net"] = "a@gone.example.net", errDNS }, "", "sender-domain"},
-		{"the null sender has no domain", func(w *world, v *visit) { v.reverse, v.spf = "<>", result{"none", "mail.example.net"} }, "", ""},
+		{"an MX that cannot be looked up counts nothing", func(w *world, v *visit) {
+			w.err["MX"] = errDNS
+		}, "", "sender-domain"},
+		{"nor does an address that cannot be", func(w *world, v *visit) {
+			v.reverse, w.err["A gone.example.net"] = "a@gone.example.net", errDNS
+		}, "", "sender-domain"},
+		{"the null sender has no domain", func(w *world, v *visit) {
+			v.reverse, v.spf = "<>", result{"none", "mail.example.net"}
+		}, "", ""},
 		{"a sender at an address literal", func(w *world, v *visit) { v.reverse = "a@[203.0.113.9]" }, "", ""},
 
 		{"SPF fails", func(w *world, v *visit) { v.spf = result{"fail", "example.net"} },
 			"spf-fail 3: SPF of example.net says that it does not send for it", ""},
 		{"SPF fails softly", func(w *world, v *visit) { v.spf = result{"softfail", "example.net"} },
 			"spf-softfail 1: SPF of example.net says that it should not send for it", ""},
-		{"there is no SPF", func(w *world, v *visit) { v.spf = result{"none", "example.net"} }, "spf-none 0.5: the sender's domain example.net has no SPF", ""},
-		{"SPF cannot be read", func(w *world, v *visit) { v.spf = result{"permerror", "example.net"} }, "spf-permerror 0.5: SPF of example.net cannot be read", ""},
+		{"there is no SPF", func(w *world, v *visit) {
+			v.spf = result{"none", "example.net"}
+		}, "spf-none 0.5: the sender's domain example.net has no SPF", ""},
+		{"SPF cannot be read", func(w *world, v *visit) {
+			v.spf = result{"permerror", "example.net"}
+		}, "spf-permerror 0.5: SPF of example.net cannot be read", ""},
 		{"SPF is neutral", func(w *world, v *visit) { v.spf = result{"neutral", "example.net"} }, "", ""},
-		{"SPF that is not known counts nothing", func(w *world, v *visit) { v.spf = result{"temperror", "example.net"} }, "", "spf"},
-		{"SPF of the name in EHLO for the null sender", func(w *world, v *visit) { v.reverse, v.spf = "<>", result{"fail", "mail.example.net"} },
+		{"SPF that is not known counts nothing", func(w *world, v *visit) {
+			v.spf = result{"temperror", "example.net"}
+		}, "", "spf"},
+		{"SPF of the name in EHLO for the null sender", func(w *world, v *visit) {
+			v.reverse, v.spf = "<>", result{"fail", "mail.example.net"}
+		},
 			"spf-fail 3: SPF of mail.example.net says that it does not send for it", ""},
 		{"no SPF is checked", func(w *world, v *visit) { v.spf = nil }, "", ""},
 
@@ -201,7 +239,9 @@ func TestNoSoftSignalRefusesAlone(t *testing.T) {
 }
 
 func TestPrivateAddressesHaveNoSignalsOfDNS(t *testing.T) {
-	for _, addr := range []string{"10.0.0.9", "127.0.0.1", "100.64.3.4", "169.254.0.9", "192.168.1.2", "fd00::9", "fe80::9%eth0", "::1"} {
+	for _, addr := range []string{
+		"10.0.0.9", "127.0.0.1", "100.64.3.4", "169.254.0.9", "192.168.1.2", "fd00::9", "fe80::9%eth0", "::1",
+	} {
 		w, v := proper(), good()
 		cfg := w.config()
 		cfg.Private = false

@@ -18,19 +18,28 @@ func TestVerdictByThresholds(t *testing.T) {
 		want   string // the action, the score and the reply
 	}{
 		{"nothing speaks", func(w *world, v *visit, c *Config) {}, "accept 0 "},
-		{"below defer", func(w *world, v *visit, c *Config) { v.talks, v.spf = true, result{"softfail", "example.net"} }, "accept 5 "},
-		{"on a list that is dead certain", func(w *world, v *visit, c *Config) { w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2" },
+		{"below defer", func(w *world, v *visit, c *Config) {
+			v.talks, v.spf = true, result{"softfail", "example.net"}
+		}, "accept 5 "},
+		{"on a list that is dead certain", func(w *world, v *visit, c *Config) {
+			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
+		},
 			"reject 10 554 5.7.1 203.0.113.9 listed by zen.example (code 127.0.0.2); see https://mx.example.org/why"},
-		{"on a list and without a page", func(w *world, v *visit, c *Config) { w.dns["list 9.113.0.203.zen.example"], c.URL = "127.0.0.2", "" },
+		{"on a list and without a page", func(w *world, v *visit, c *Config) {
+			w.dns["list 9.113.0.203.zen.example"], c.URL = "127.0.0.2", ""
+		},
 			"reject 10 554 5.7.1 203.0.113.9 listed by zen.example (code 127.0.0.2)"},
 		{"on a list, and spoken for by another", func(w *world, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"], w.dns["list 9.113.0.203.white.example"] = "127.0.0.2", "127.0.5.1"
 		}, "accept 5 "},
 		{"deferred on a list", func(w *world, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.half.example"], w.dns["PTR 203.0.113.9"] = "127.0.0.2", ""
-		}, "defer 6 450 4.7.1 203.0.113.9 listed by half.example (code 127.0.0.2), try again later; see https://mx.example.org/why"},
+		},
+			"defer 6 450 4.7.1 203.0.113.9 listed by half.example (code 127.0.0.2), try again later; see " +
+				"https://mx.example.org/why"},
 		{"deferred for another reason", func(w *world, v *visit, c *Config) { v.talks, v.helo = true, "localhost" },
-			"defer 7 450 4.7.1 203.0.113.9 deferred: spoke before it was greeted, try again later; see https://mx.example.org/why"},
+			"defer 7 450 4.7.1 203.0.113.9 deferred: spoke before it was greeted, try again later; see " +
+				"https://mx.example.org/why"},
 		{"refused for many reasons", func(w *world, v *visit, c *Config) {
 			v.talks, v.helo, v.spf = true, "localhost", result{"fail", "example.net"}
 		}, "reject 10 554 5.7.1 203.0.113.9 refused: spoke before it was greeted; see https://mx.example.org/why"},
@@ -39,14 +48,19 @@ func TestVerdictByThresholds(t *testing.T) {
 			v.talks = true
 			c.Weights = map[string]float64{"early-talker": 2.9}
 			c.Defer, c.Reject = 5, 8.9
-		}, "reject 8.9 554 5.7.1 203.0.113.9 refused: example.net listed by dbl.example (code 127.0.1.2); see https://mx.example.org/why"},
+		},
+			"reject 8.9 554 5.7.1 203.0.113.9 refused: example.net listed by dbl.example (code 127.0.1.2); see " +
+				"https://mx.example.org/why"},
 		{"refused without an address", func(w *world, v *visit, c *Config) {
 			v.addr, v.helo, c.Defer, c.Reject = netip.Addr{}, "localhost", 3, 3
 		},
-			"reject 3 554 5.7.1 client refused: says \"localhost\" in EHLO, which is not a full domain name; see https://mx.example.org/why"},
+			"reject 3 554 5.7.1 client refused: says \"localhost\" in EHLO, which is not a full domain name; see " +
+				"https://mx.example.org/why"},
 		{"blocked by address", func(w *world, v *visit, c *Config) {
 			c.Block = []Entry{{Client: "203.0.113.0/24", Why: "ask us first"}}
-		}, "reject 100 554 5.7.1 203.0.113.9 refused: 203.0.113.0/24 is blocked here: ask us first; see https://mx.example.org/why"},
+		},
+			"reject 100 554 5.7.1 203.0.113.9 refused: 203.0.113.0/24 is blocked here: ask us first; see " +
+				"https://mx.example.org/why"},
 		{"allowed by address, and on a list", func(w *world, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
 			c.Allow = []Entry{{Client: "203.0.113.9"}}
@@ -60,11 +74,17 @@ func TestVerdictByThresholds(t *testing.T) {
 		{"of the same prefix on both lists the one that allows wins", func(w *world, v *visit, c *Config) {
 			c.Allow, c.Block = []Entry{{Client: "203.0.113.9"}}, []Entry{{Client: "203.0.113.9/32"}}
 		}, "accept -100 "},
-		{"blocked by its name in EHLO", func(w *world, v *visit, c *Config) { c.Block = []Entry{{Helo: "*.EXAMPLE.net"}} },
+		{"blocked by its name in EHLO", func(w *world, v *visit, c *Config) {
+			c.Block = []Entry{{Helo: "*.EXAMPLE.net"}}
+		},
 			"reject 100 554 5.7.1 203.0.113.9 refused: *.example.net is blocked here; see https://mx.example.org/why"},
-		{"blocked by the sender's domain", func(w *world, v *visit, c *Config) { c.Block = []Entry{{Domain: "example.net"}} },
+		{"blocked by the sender's domain", func(w *world, v *visit, c *Config) {
+			c.Block = []Entry{{Domain: "example.net"}}
+		},
 			"reject 100 554 5.7.1 203.0.113.9 refused: example.net is blocked here; see https://mx.example.org/why"},
-		{"another domain is not blocked", func(w *world, v *visit, c *Config) { c.Block = []Entry{{Domain: "*.example.net"}} }, "accept 0 "},
+		{"another domain is not blocked", func(w *world, v *visit, c *Config) {
+			c.Block = []Entry{{Domain: "*.example.net"}}
+		}, "accept 0 "},
 		{"allowed by a name in EHLO that leads to it", func(w *world, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
 			c.Allow = []Entry{{Helo: "mail.example.net"}}
@@ -116,7 +136,8 @@ func TestARefusalTellsTheOperatorAll(t *testing.T) {
 	v.talks, v.helo, v.spf = true, "localhost", result{"fail", "example.net"}
 	k, verdict := v.score(t, scorer(t, w.config()))
 	r := k.Refusal(verdict)
-	if want := "score 10: early-talker 4, helo-syntax 3, spf-fail 3"; r.Reason != "early-talker" || r.Cause.Error() != want {
+	if want := "score 10: early-talker 4, helo-syntax 3, spf-fail 3"; r.Reason != "early-talker" ||
+		r.Cause.Error() != want {
 		t.Errorf("reason %q, cause %q", r.Reason, r.Cause)
 	}
 }
@@ -220,7 +241,9 @@ func TestGreyBand(t *testing.T) {
 		{"deferred", func(w *world, v *visit, c *Config) { c.Defer = 2 }, false},
 		{"known good", func(w *world, v *visit, c *Config) { w.facts.KnownGood = true }, false},
 		{"allowed", func(w *world, v *visit, c *Config) { c.Allow = []Entry{{Domain: "example.net"}} }, false},
-		{"the store cannot tell whether it is known good", func(w *world, v *visit, c *Config) { w.facts.Degraded = true }, false},
+		{"the store cannot tell whether it is known good", func(w *world, v *visit, c *Config) {
+			w.facts.Degraded = true
+		}, false},
 		{"the store fails", func(w *world, v *visit, c *Config) { w.storeErr = errDNS }, false},
 		{"there is no store", func(w *world, v *visit, c *Config) { c.Store = nil }, true},
 		{"the address is not known", func(w *world, v *visit, c *Config) { v.addr = netip.Addr{} }, false},
@@ -279,12 +302,16 @@ func TestGreeting(t *testing.T) {
 		{"an unknown client waits", func(w *world, v *visit, c *Config) {}, "6s"},
 		{"nobody waits if none is to", func(w *world, v *visit, c *Config) { c.Greet = 0 }, "0s"},
 		{"who is known good does not", func(w *world, v *visit, c *Config) { w.facts.KnownGood = true }, "0s"},
-		{"nor who is allowed", func(w *world, v *visit, c *Config) { c.Allow = []Entry{{Client: "203.0.113.9"}} }, "0s"},
+		{"nor who is allowed", func(w *world, v *visit, c *Config) {
+			c.Allow = []Entry{{Client: "203.0.113.9"}}
+		}, "0s"},
 		{"nor whose address is not known", func(w *world, v *visit, c *Config) { v.addr = netip.Addr{} }, "0s"},
 		{"nor anybody if the store fails", func(w *world, v *visit, c *Config) { w.storeErr = errDNS }, "0s"},
 		{"nor if the shared store does", func(w *world, v *visit, c *Config) { w.facts.Degraded = true }, "0s"},
 		{"without a store all are unknown", func(w *world, v *visit, c *Config) { c.Store = nil }, "6s"},
-		{"a list alone does not refuse by the greeting", func(w *world, v *visit, c *Config) { w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2" }, "6s"},
+		{"a list alone does not refuse by the greeting", func(w *world, v *visit, c *Config) {
+			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
+		}, "6s"},
 		{"unless it is to", func(w *world, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"], c.RejectAt = "127.0.0.2", RejectAtConnect
 		}, "554 5.7.1 203.0.113.9 listed by zen.example (code 127.0.0.2)"},
@@ -397,10 +424,24 @@ func TestExplainTellsWhatWasNotAsked(t *testing.T) {
 		cfg  func(*Config)
 		want map[string]string
 	}{
-		{"only an address", client, func(*Config) {}, map[string]string{"helo-syntax": "no name in EHLO was given", "spf-fail": "no reverse-path was given", "dnsbl": "not asked"}},
-		{"no address", netip.Addr{}, func(*Config) {}, map[string]string{"fcrdns": "the client's address is not known", "karma": "the client's address is not known"}},
-		{"an entry has decided", client, func(c *Config) { c.Allow = []Entry{{Client: "203.0.113.9"}} }, map[string]string{
-			"allow": "203.0.113.9 is allowed here (allow[0])", "fcrdns": "not asked: an entry about the address has decided",
+		{
+			"only an address", client, func(*Config) {},
+			map[string]string{
+				"helo-syntax": "no name in EHLO was given", "spf-fail": "no reverse-path was given",
+				"dnsbl": "not asked",
+			},
+		},
+		{
+			"no address", netip.Addr{}, func(*Config) {},
+			map[string]string{
+				"fcrdns": "the client's address is not known", "karma": "the client's address is not known",
+			},
+		},
+		{"an entry has decided", client, func(c *Config) {
+			c.Allow = []Entry{{Client: "203.0.113.9"}}
+		}, map[string]string{
+			"allow":  "203.0.113.9 is allowed here (allow[0])",
+			"fcrdns": "not asked: an entry about the address has decided",
 		}},
 	} {
 		cfg := w.config()
@@ -427,7 +468,9 @@ func TestCounts(t *testing.T) {
 	for _, c := range append(s.Spoke(), s.Unheard()...) {
 		got[c.Name] += c.Count
 	}
-	for name, want := range map[string]uint64{"helo-syntax": 2, "early-talker": 2, "fcrdns": 2, "spf": 0, "store": 0, "karma": 0} {
+	for name, want := range map[string]uint64{
+		"helo-syntax": 2, "early-talker": 2, "fcrdns": 2, "spf": 0, "store": 0, "karma": 0,
+	} {
 		if n, ok := got[name]; !ok || n != want {
 			t.Errorf("%s: %d, want %d", name, n, want)
 		}

@@ -115,7 +115,8 @@ func (w *world) Client(ctx context.Context, q mail.ClientQuery) (mail.Facts, err
 	return facts, w.storeErr
 }
 
-func (w *world) AwaitLists(_ context.Context, _ netip.Addr, lists []string, _ time.Duration) ([]mail.ListAnswer, error) {
+func (w *world) AwaitLists(_ context.Context, _ netip.Addr, lists []string,
+	_ time.Duration) ([]mail.ListAnswer, error) {
 	return make([]mail.ListAnswer, len(lists)), nil
 }
 
@@ -149,13 +150,17 @@ func listsOver(t testing.TB, store dnsbl.Store, resolver dnsbl.Resolver) *dnsbl.
 
 // config is a Config over w.
 func (w *world) config() Config {
-	return Config{Store: w, Resolver: w, Private: true, Hostnames: []string{"mx1.example.org"}, OwnAddrs: []netip.Addr{ours}}
+	return Config{
+		Store: w, Resolver: w, Private: true, Hostnames: []string{"mx1.example.org"}, OwnAddrs: []netip.Addr{ours},
+	}
 }
 
 // limits are 2 connections a minute.
 func limits(t testing.TB) *rate.Limits {
 	t.Helper()
-	l, err := rate.New(rate.Config{Key: make([]byte, rate.MinKey), ClientConnections: rate.Rate{Count: 2, Per: time.Minute}})
+	l, err := rate.New(rate.Config{
+		Key: make([]byte, rate.MinKey), ClientConnections: rate.Rate{Count: 2, Per: time.Minute},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,7 +49,8 @@ func TestWhatPretendsToBeOurs(t *testing.T) {
 }
 
 func TestResultsOfOthersAreRead(t *testing.T) {
-	const text = "mx.sealer.example 1;\r\n\tspf/1=pass (a; dmarc=pass) smtp.mailfrom=\"a b\"@x.example ;dkim = fail reason=\"a\\\"; b\" header.d = x.example;\r\n" +
+	const text = "mx.sealer.example 1;\r\n\tspf/1=pass (a; dmarc=pass) smtp.mailfrom=\"a b\"@x.example ;dkim = " +
+		"fail reason=\"a\\\"; b\" header.d = x.example;\r\n" +
 		" DMARC=Pass (p=none; dis=none) header.from=\"X.example\";arc=none"
 	l := lexer{s: []byte(text)}
 	id, ok := l.id()
@@ -88,7 +89,8 @@ func TestResultsOfOthersAreRead(t *testing.T) {
 // FuzzPretends holds that adding comments, white space, quotes and a version does not hide whose field it is, and that
 // no field is taken for ours in which our name does not stand.
 func FuzzPretends(f *testing.F) {
-	for _, seed := range []string{"mx.example.net; none", " (x) other.example 1; spf=pass", `"mx.example.net`, "((((", `"\`} {
+	for _, seed := range []string{"mx.example.net; none", " (x) other.example 1; spf=pass", `"mx.example.net`, "((((",
+		`"\`} {
 		f.Add(seed, "mx.example.net")
 	}
 	f.Fuzz(func(t *testing.T, body, id string) {
@@ -143,7 +145,8 @@ func FuzzResults(f *testing.F) {
 		}
 		first, _ := l.result()
 		second, ok := l.result()
-		if !ok || first.method != "dkim" || first.result != "fail" || second.method != "dmarc" || second.result != "none" {
+		if !ok || first.method != "dkim" || first.result != "fail" || second.method != "dmarc" ||
+			second.result != "none" {
 			t.Fatalf("%q is read as %v and %v", w.dst, first, second)
 		}
 		if got, there := first.properties["header.d"]; there && got != a {
@@ -173,7 +176,8 @@ func FuzzShape(f *testing.F) {
 		var s, folded scan
 		s.read([]byte(header), "mx.example.net")
 		folded.read([]byte(strings.ToUpper(header)), "mx.example.net")
-		if s.list != folded.list || s.shifting != folded.shifting || s.signatures != folded.signatures || s.arc != folded.arc || len(s.cuts) != len(folded.cuts) {
+		if s.list != folded.list || s.shifting != folded.shifting || s.signatures != folded.signatures ||
+			s.arc != folded.arc || len(s.cuts) != len(folded.cuts) {
 			t.Errorf("%q: case matters", header)
 		}
 		if s.list && !s.shifting {

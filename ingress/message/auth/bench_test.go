@@ -17,8 +17,10 @@ import (
 
 // usual is a header section of the fields and the size that a message has after a hop or two.
 func usual(domain string) string {
-	return "Received: from mail.example.net (mail.example.net [192.0.2.7])\r\n\tby mx.example.com with ESMTPS id abc123\r\n\tfor <u@example.com>; Fri, 11 Jul 2003 21:01:54 -0700\r\n" +
-		strings.Repeat("X-Report: "+strings.Repeat("abcdefg ", 8)+"\r\n\t"+strings.Repeat("hijklmn ", 8)+"\r\n", 6) + from(domain) +
+	return "Received: from mail.example.net (mail.example.net [192.0.2.7])\r\n\tby mx.example.com with ESMTPS id " +
+		"abc123\r\n\tfor <u@example.com>; Fri, 11 Jul 2003 21:01:54 -0700\r\n" +
+		strings.Repeat("X-Report: "+strings.Repeat("abcdefg ", 8)+"\r\n\t"+strings.Repeat("hijklmn ", 8)+"\r\n", 6) +
+		from(domain) +
 		"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 7bit\r\n"
 }
 
@@ -42,12 +44,16 @@ func BenchmarkMessage(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	env := Envelope{Client: netip.MustParseAddr(goodClient), Helo: "bare.example", Reverse: mail.Path{Local: "u", Domain: "none.example"}}
+	env := Envelope{
+		Client: netip.MustParseAddr(goodClient), Helo: "bare.example",
+		Reverse: mail.Path{Local: "u", Domain: "none.example"},
+	}
 	env.SPF = checker.Begin(b.Context(), env.Client, env.Helo, env.Reverse)
 	defer env.SPF.Close()
 	off := mail.DomainPolicy{DMARC: mail.DMARCOff, RequireAuth: mail.RequireAuthNo}
 	for _, size := range []int{4 << 10, 64 << 10, 1 << 20} {
-		body := []byte(strings.Repeat("the quick brown fox jumps over the lazy dog, and then it does it again\r\n", size/72))
+		body := []byte(strings.Repeat("the quick brown fox jumps over the lazy dog, and then it does it again\r\n",
+			size/72))
 		for _, kind := range []struct {
 			name, signer string
 			seal         bool
@@ -69,7 +75,8 @@ func BenchmarkMessage(b *testing.B) {
 						b.Fatal(err)
 					}
 					for at := 0; at < len(body); at += 72 << 10 {
-						m.WriteOctets(mail.Octets{Segments: net.Buffers{body[at:min(at+72<<10, len(body))]}}, mail.Plain, 0)
+						m.WriteOctets(mail.Octets{Segments: net.Buffers{body[at:min(at+72<<10, len(body))]}},
+							mail.Plain, 0)
 					}
 					if v := m.Finish(b.Context()); v.Refusal != nil {
 						b.Fatal(v.Refusal)

@@ -51,13 +51,28 @@ func TestBombsAreDefused(t *testing.T) {
 	}{
 		{"a usual message, to compare with", good, plainBody},
 		{"480 KB folded into one field", "X: " + strings.Repeat("a\r\n ", 120_000) + "b\r\n" + good, plainBody},
-		{"480 KB folded into From", "From: " + strings.Repeat("a\r\n ", 120_000) + "<b@none.example>\r\nTo: x@y\r\n", plainBody},
+		{
+			"480 KB folded into From", "From: " + strings.Repeat("a\r\n ", 120_000) + "<b@none.example>\r\nTo: x@y\r\n",
+			plainBody,
+		},
 		{"480 KB of comments in From", "From: " + strings.Repeat("(\r\n ", 80_000) + "<b@none.example>\r\n", plainBody},
-		{"480 KB in a forged field", "Authentication-Results: " + strings.Repeat("(a\r\n ", 96_000) + "\r\n" + good, plainBody},
-		{"480 KB of forged fields", strings.Repeat("Authentication-Results: mx.example.net\r\nA:\r\n", 11_000) + good, plainBody},
-		{"480 KB of fields nearly forged", strings.Repeat("Authentication-Results: =mx.example.ne\r\n", 12_000) + good, plainBody},
+		{
+			"480 KB in a forged field", "Authentication-Results: " + strings.Repeat("(a\r\n ", 96_000) + "\r\n" + good,
+			plainBody,
+		},
+		{
+			"480 KB of forged fields",
+			strings.Repeat("Authentication-Results: mx.example.net\r\nA:\r\n", 11_000) + good, plainBody,
+		},
+		{
+			"480 KB of fields nearly forged",
+			strings.Repeat("Authentication-Results: =mx.example.ne\r\n", 12_000) + good, plainBody,
+		},
 		{"8 MiB of CRLF", good, strings.Repeat("\r\n", 4<<20)},
-		{"h= with 5000 names over 5000 fields", strings.Replace(one, "h=", "h="+strings.Join(many[:4900], ":")+":", 1) + fields.String() + plain, plainBody},
+		{
+			"h= with 5000 names over 5000 fields",
+			strings.Replace(one, "h=", "h="+strings.Join(many[:4900], ":")+":", 1) + fields.String() + plain, plainBody,
+		},
 		{"1000 signatures", strings.Repeat(one, 1000) + plain, plainBody},
 		{"10,000 ARC fields", arcFields + good, plainBody},
 		{"3333 ARC sets", sets.String() + good, plainBody},
@@ -80,12 +95,14 @@ func TestBombsAreDefused(t *testing.T) {
 					runtime.GC()
 					runtime.ReadMemStats(&before)
 					start := cpu(t)
-					m, err := a.Begin(t.Context(), Envelope{Seal: seal, Policy: mail.DomainPolicy{DMARC: mail.DMARCReport}}, header)
+					m, err := a.Begin(t.Context(),
+						Envelope{Seal: seal, Policy: mail.DomainPolicy{DMARC: mail.DMARCReport}}, header)
 					if err != nil {
 						t.Fatal(err)
 					}
 					for at := 0; at < len(body); at += 64 << 10 {
-						m.WriteOctets(mail.Octets{Segments: net.Buffers{body[at:min(at+64<<10, len(body))]}}, mail.Plain, 0)
+						m.WriteOctets(mail.Octets{Segments: net.Buffers{body[at:min(at+64<<10, len(body))]}},
+							mail.Plain, 0)
 					}
 					v := m.Finish(t.Context())
 					if _, err := m.Fields(nil, mail.ModeHold); err != nil || v.Refusal != nil {

@@ -116,9 +116,13 @@ func New(cfg Config) (*Authenticator, error) {
 		a.sealers[strings.ToLower(d)] = true
 	}
 	var errs [3]error
-	a.dkim, errs[0] = dkim.NewVerifier(dkim.Config{Keys: cfg.Keys, Signatures: cfg.Signatures, Header: cfg.Header, Now: cfg.Now})
+	a.dkim, errs[0] = dkim.NewVerifier(dkim.Config{
+		Keys: cfg.Keys, Signatures: cfg.Signatures, Header: cfg.Header, Now: cfg.Now,
+	})
 	a.arc, errs[1] = arc.New(arc.Config{Keys: cfg.Keys, Header: cfg.Header, Now: cfg.Now})
-	a.dmarc, errs[2] = dmarc.New(dmarc.Config{Resolver: cfg.Keys, Names: cfg.Names, Timeout: cfg.Timeout, Draw: cfg.Draw})
+	a.dmarc, errs[2] = dmarc.New(dmarc.Config{
+		Resolver: cfg.Keys, Names: cfg.Names, Timeout: cfg.Timeout, Draw: cfg.Draw,
+	})
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}

@@ -64,7 +64,8 @@ func (m *Message) sign(j *judgement, results []byte) (set, signatures []byte, er
 	m.a.workers <- struct{}{}
 	defer func() { <-m.a.workers }()
 	for _, s := range m.chosen(j) {
-		if signatures, err = s.Sign(signatures, m.header, c, hash); err != nil && !errors.Is(err, dkim.ErrTooManyFields) {
+		if signatures, err = s.Sign(signatures, m.header, c, hash); err != nil &&
+			!errors.Is(err, dkim.ErrTooManyFields) {
 			return nil, nil, err
 		}
 	}

@@ -84,20 +84,51 @@ func TestWhoSigns(t *testing.T) {
 		signed []string // d= of our DKIM signatures
 		cv     string   // of the chain then
 	}{
-		{"no signature is there: relay and hosted domain sign", sending{header: from("none.example"), env: hosted}, all, "pass"},
+		{
+			"no signature is there: relay and hosted domain sign", sending{header: from("none.example"), env: hosted},
+			all, "pass",
+		},
 		{"no hosted domain: the relay signs", sending{header: from("none.example")}, all[:2], "pass"},
 		{"an aligned signature passes: nobody signs", sending{header: good, env: hosted}, nil, "pass"},
-		{"one below the author domain is aligned as well", sending{header: signed(t, "none.example", from("sub.none.example"), plainBody, dkim.Relaxed), env: hosted}, nil, "pass"},
-		{"SPF that is aligned does not last behind us", sending{header: from("none.example"), from: "none.example", env: hosted}, all, "pass"},
-		{"an aligned signature fails: they sign", sending{header: signed(t, "none.example", from("none.example"), "other", dkim.Relaxed), env: hosted}, all, "pass"},
-		{"another domain's passes: they sign", sending{header: signed(t, "esp.example", from("none.example"), plainBody, dkim.Relaxed), env: hosted}, all, "pass"},
-		{"a forged author of the hosted domain gets no signature of it", sending{header: from("hosted.example"), env: hosted}, all[:2], "pass"},
+		{
+			"one below the author domain is aligned as well",
+			sending{header: signed(t, "none.example", from("sub.none.example"), plainBody, dkim.Relaxed), env: hosted},
+			nil, "pass",
+		},
+		{
+			"SPF that is aligned does not last behind us",
+			sending{header: from("none.example"), from: "none.example", env: hosted}, all, "pass",
+		},
+		{
+			"an aligned signature fails: they sign",
+			sending{header: signed(t, "none.example", from("none.example"), "other", dkim.Relaxed), env: hosted}, all,
+			"pass",
+		},
+		{
+			"another domain's passes: they sign",
+			sending{header: signed(t, "esp.example", from("none.example"), plainBody, dkim.Relaxed), env: hosted}, all,
+			"pass",
+		},
+		{
+			"a forged author of the hosted domain gets no signature of it",
+			sending{header: from("hosted.example"), env: hosted}, all[:2], "pass",
+		},
 		{"nor one below it", sending{header: from("sub.hosted.example"), env: hosted}, all[:2], "pass"},
 		{"a true one does", sending{header: from("hosted.example"), from: "hosted.example", env: hosted}, all, "pass"},
-		{"a forged author of the relay's domain gets none of its", sending{header: from("mail.example.net"), env: hosted}, all[2:], "pass"},
-		{"a chain goes on", sending{header: sealedBy(t, z, "sealer.example", from("none.example"), plainBody, "x.example; none"), env: hosted}, all, "pass"},
-		{"a chain that is broken is sealed as such", sending{header: sealedBy(t, z, "sealer.example", from("none.example"), "other", "x.example; none"), env: hosted}, all, "fail"},
-		{"a trusted client's author signs", sending{header: from("hosted.example"), env: Envelope{Trusted: true}}, all[2:], "none"},
+		{
+			"a forged author of the relay's domain gets none of its",
+			sending{header: from("mail.example.net"), env: hosted}, all[2:], "pass",
+		},
+		{"a chain goes on",
+			sending{header: sealedBy(t, z, "sealer.example", from("none.example"), plainBody, "x.example; none"),
+				env: hosted}, all, "pass"},
+		{"a chain that is broken is sealed as such",
+			sending{header: sealedBy(t, z, "sealer.example", from("none.example"), "other", "x.example; none"),
+				env: hosted}, all, "fail"},
+		{
+			"a trusted client's author signs", sending{header: from("hosted.example"), env: Envelope{Trusted: true}},
+			all[2:], "none",
+		},
 		{"else the relay", sending{header: from("none.example"), env: Envelope{Trusted: true}}, all[:2], "none"},
 		{"not over its own signature", sending{header: good, env: Envelope{Trusted: true}}, nil, "none"},
 		{"an empty body is one", sending{header: from("none.example"), body: "none", env: hosted}, all, "pass"},
@@ -147,7 +178,8 @@ func TestWhoSigns(t *testing.T) {
 					t.Fatal(err)
 				}
 				h := string(tags.Get("h"))
-				if strings.Contains(h, "received") || strings.Contains(h, "authentication-results") || strings.Contains(h, "arc-") {
+				if strings.Contains(h, "received") || strings.Contains(h, "authentication-results") ||
+					strings.Contains(h, "arc-") {
 					t.Errorf("h= has a trace field: %s", h)
 				}
 			}
@@ -166,15 +198,35 @@ func TestWhatOurFieldSays(t *testing.T) {
 		not  []string
 	}{
 		{"all that passes", sending{header: good, from: "none.example", helo: "bare.example"}, []string{
-			"mx.example.net; spf=pass smtp.mailfrom=u@none.example; spf=pass smtp.helo=bare.example; dkim=pass (2048-bit key) header.d=none.example header.s=rsa header.a=rsa-sha256 header.b=",
+			"mx.example.net; spf=pass smtp.mailfrom=u@none.example; spf=pass smtp.helo=bare.example; dkim=pass " +
+				"(2048-bit key) header.d=none.example header.s=rsa header.a=rsa-sha256 header.b=",
 			"; dmarc=pass (p=none) header.from=none.example; arc=none smtp.remote-ip=192.0.2.1"}, nil},
-		{"the null reverse-path is HELO's", sending{header: good, helo: "bare.example"}, []string{"mx.example.net; spf=pass smtp.helo=bare.example; dkim="}, []string{"mailfrom"}},
-		{"a failure is named and why", sending{header: from("none.example"), from: "none.example", client: badClient}, []string{"; dkim=none; dmarc=fail (p=none, ", "header.from=none.example policy.dmarc=none"}, nil},
-		{"an override is named", sending{header: from("reject.example"), env: Envelope{KnownGood: true}}, []string{"dmarc=fail (p=reject, ", "not enforced: known good) header.from=reject.example policy.dmarc=reject"}, nil},
-		{"an address of IPv6 is quoted", sending{header: from("none.example"), client: "2001:db8::1"}, []string{`smtp.remote-ip="2001:db8::1"`}, nil},
-		{"a chain is named", sending{header: sealedBy(t, z, "sealer.example", from("none.example"), plainBody, "x.example; none")}, []string{"arc=pass header.oldest-pass=0 smtp.remote-ip=192.0.2.1"}, nil},
-		{"a selector of words is not repeated", sending{header: `DKIM-Signature: v=1; a=rsa-sha256; d=x.example; s=a(b" c; b=A"(B; bh=x; h=from` + "\r\n" + from("none.example")}, []string{"dkim=permerror (signature syntax error) header.d=x.example; dmarc"}, []string{"header.s", "header.b"}},
-		{"signatures beyond the limit are counted", sending{header: strings.Repeat(good[:strings.Index(good, "From:")], 7) + from("none.example")}, []string{"dkim=policy (2 more signatures not checked)"}, nil},
+		{"the null reverse-path is HELO's", sending{header: good, helo: "bare.example"},
+			[]string{"mx.example.net; spf=pass smtp.helo=bare.example; dkim="}, []string{"mailfrom"}},
+		{"a failure is named and why", sending{header: from("none.example"), from: "none.example", client: badClient},
+			[]string{"; dkim=none; dmarc=fail (p=none, ", "header.from=none.example policy.dmarc=none"}, nil},
+		{
+			"an override is named", sending{header: from("reject.example"), env: Envelope{KnownGood: true}},
+			[]string{
+				"dmarc=fail (p=reject, ", "not enforced: known good) header.from=reject.example policy.dmarc=reject",
+			}, nil,
+		},
+		{
+			"an address of IPv6 is quoted", sending{header: from("none.example"), client: "2001:db8::1"},
+			[]string{`smtp.remote-ip="2001:db8::1"`}, nil,
+		},
+		{"a chain is named",
+			sending{header: sealedBy(t, z, "sealer.example", from("none.example"), plainBody, "x.example; none")},
+			[]string{"arc=pass header.oldest-pass=0 smtp.remote-ip=192.0.2.1"}, nil},
+		{"a selector of words is not repeated",
+			sending{header: `DKIM-Signature: v=1; a=rsa-sha256; d=x.example; s=a(b" c; b=A"(B; bh=x; h=from` + "\r\n" +
+				from("none.example")}, []string{"dkim=permerror (signature syntax error) header.d=x.example; dmarc"},
+			[]string{"header.s", "header.b"}},
+		{
+			"signatures beyond the limit are counted",
+			sending{header: strings.Repeat(good[:strings.Index(good, "From:")], 7) + from("none.example")},
+			[]string{"dkim=policy (2 more signatures not checked)"}, nil,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -264,8 +316,10 @@ func TestASecondSignatureWithAWrongBodyHashNeverPasses(t *testing.T) {
 func TestFieldsThatPretendToBeOursAreCut(t *testing.T) {
 	z := dns()
 	a := newAuthenticator(t, z)
-	const forged, other = "Authentication-Results: mx.example.net; dmarc=pass\r\n", "Authentication-Results: mx.other.example; dmarc=pass\r\n"
-	header := forged + forged + other + from("none.example", "AUTHENTICATION-results : (c) \"MX.example\\.net\" 1;\r\n spf=pass\r\n") + forged
+	const forged, other = "Authentication-Results: mx.example.net; dmarc=pass\r\n", "Authentication-Results: " +
+		"mx.other.example; dmarc=pass\r\n"
+	header := forged + forged + other + from("none.example",
+		"AUTHENTICATION-results : (c) \"MX.example\\.net\" 1;\r\n spf=pass\r\n") + forged
 	s := sending{header: header}
 	m := s.begin(t, a, z)
 	if got, want := without(m, header), other+from("none.example"); got != want {
@@ -273,7 +327,8 @@ func TestFieldsThatPretendToBeOursAreCut(t *testing.T) {
 	}
 	many := strings.Repeat(forged+"X: y\r\n", 1000)
 	s = sending{header: many + from("none.example")}
-	if m = s.begin(t, a, z); len(m.Cut()) != 1000 || without(m, s.header) != strings.Repeat("X: y\r\n", 1000)+from("none.example") {
+	if m = s.begin(t, a, z); len(m.Cut()) != 1000 ||
+		without(m, s.header) != strings.Repeat("X: y\r\n", 1000)+from("none.example") {
 		t.Errorf("%d cuts", len(m.Cut()))
 	}
 }

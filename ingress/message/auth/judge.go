@@ -95,12 +95,14 @@ func (m *Message) byDMARC(j *judgement, chain arc.Result) *mail.Refusal {
 		if m.anonymous() {
 			return nil
 		}
-		return mail.Refuse(550, 7, 26, "DMARC finds no author domain in this message: "+r.Reason, "dmarc author", r.Cause)
+		return mail.Refuse(550, 7, 26, "DMARC finds no author domain in this message: "+r.Reason, "dmarc author",
+			r.Cause)
 	case dmarc.TempError:
 		if !r.Defer || r.Policy != "" && r.Requested == dmarc.Quarantine && !m.refuses(dmarc.Quarantine) {
 			return nil
 		}
-		return mail.Refuse(451, 7, 0, "DMARC cannot be checked now: "+r.Reason+", try again later", "dmarc temperror", r.Cause)
+		return mail.Refuse(451, 7, 0, "DMARC cannot be checked now: "+r.Reason+", try again later", "dmarc temperror",
+			r.Cause)
 	case dmarc.Fail:
 		if !m.refuses(r.Disposition) {
 			return nil
@@ -112,7 +114,9 @@ func (m *Message) byDMARC(j *judgement, chain arc.Result) *mail.Refusal {
 		if r.Disposition == dmarc.Quarantine {
 			verb = "quarantines"
 		}
-		return mail.Refuse(550, 7, 26, "The DMARC policy of "+r.Author+" "+verb+" this message: neither SPF nor DKIM authenticates that domain", "dmarc", r.Cause)
+		return mail.Refuse(550, 7, 26,
+			"The DMARC policy of "+r.Author+" "+verb+
+				" this message: neither SPF nor DKIM authenticates that domain", "dmarc", r.Cause)
 	}
 	return nil
 }
@@ -205,8 +209,10 @@ func (m *Message) byRequireAuth(chain arc.Result) *mail.Refusal {
 	if m.env.Policy.RequireAuth != mail.RequireAuthYes {
 		return nil
 	}
-	if m.spf.Mail.Result == spf.TempError || m.spf.Helo.Result == spf.TempError || len(m.unknown()) > 0 || unknownChain(chain, m.sealed) {
-		return mail.Refuse(451, 7, 0, "Authentication cannot be checked now, try again later", "require_auth temperror", nil)
+	if m.spf.Mail.Result == spf.TempError || m.spf.Helo.Result == spf.TempError || len(m.unknown()) > 0 ||
+		unknownChain(chain, m.sealed) {
+		return mail.Refuse(451, 7, 0, "Authentication cannot be checked now, try again later", "require_auth temperror",
+			nil)
 	}
 	var b strings.Builder
 	b.WriteString("This message is not authenticated: SPF of the reverse-path is ")

@@ -37,11 +37,20 @@ func TestEnforcementOfDMARC(t *testing.T) {
 		dm   string // the result
 	}{
 		{"a forged author of a domain that rejects", sending{header: forged}, dmarcRejects, "", "fail"},
-		{"SPF for another domain helps nothing", sending{header: forged, from: "bare.example"}, dmarcRejects, "", "fail"},
-		{"DKIM of another domain helps nothing", sending{header: signed(t, "esp.example", forged, plainBody, dkim.Relaxed)}, dmarcRejects, "", "fail"},
+		{
+			"SPF for another domain helps nothing", sending{header: forged, from: "bare.example"}, dmarcRejects, "",
+			"fail",
+		},
+		{
+			"DKIM of another domain helps nothing",
+			sending{header: signed(t, "esp.example", forged, plainBody, dkim.Relaxed)}, dmarcRejects, "", "fail",
+		},
 		{"SPF that is aligned passes", sending{header: forged, from: "reject.example"}, "", "", "pass"},
 		{"DKIM that is aligned passes", sending{header: good("reject.example"), client: badClient}, "", "", "pass"},
-		{"a body that was changed fails", sending{header: good("reject.example"), client: badClient, body: "other\r\n"}, dmarcRejects, "", "fail"},
+		{
+			"a body that was changed fails",
+			sending{header: good("reject.example"), client: badClient, body: "other\r\n"}, dmarcRejects, "", "fail",
+		},
 		{"a domain that asks for nothing", sending{header: from("none.example")}, "", "", "fail"},
 		{"a domain without a policy", sending{header: from("bare.example")}, "", "", "none"},
 		{"a domain in testing is one step milder", sending{header: from("testing.example")}, "", "", "fail"},
@@ -49,42 +58,122 @@ func TestEnforcementOfDMARC(t *testing.T) {
 		{"quarantine is forwarded", sending{header: from("quarantine.example")}, "", "", "fail"},
 		{"quarantine is refused where the domain wants it", sending{header: from("quarantine.example"),
 			env: Envelope{Policy: mail.DomainPolicy{Quarantine: mail.QuarantineRefuse}}}, dmarcQuarantines, "", "fail"},
-		{"report refuses nothing", sending{header: forged, env: Envelope{Policy: mail.DomainPolicy{DMARC: mail.DMARCReport}}}, "", "", "fail"},
-		{"off is not looked at", sending{header: forged, env: Envelope{Policy: mail.DomainPolicy{DMARC: mail.DMARCOff}}}, "", "", ""},
+		{
+			"report refuses nothing",
+			sending{header: forged, env: Envelope{Policy: mail.DomainPolicy{DMARC: mail.DMARCReport}}}, "", "", "fail",
+		},
+		{
+			"off is not looked at",
+			sending{header: forged, env: Envelope{Policy: mail.DomainPolicy{DMARC: mail.DMARCOff}}}, "", "", "",
+		},
 		{"a trusted client is not judged", sending{header: forged, env: Envelope{Trusted: true}}, "", "", ""},
 		{"postmaster gets everything", sending{header: forged, env: Envelope{Exempt: true}}, "", "", "fail"},
 
 		{"the allow list overrides", sending{header: forged, env: Envelope{Allowed: true}}, "", "allow list", "fail"},
-		{"a known good client overrides", sending{header: forged, env: Envelope{KnownGood: true}}, "", "known good", "fail"},
-		{"a list with SPF overrides", sending{header: from("reject.example", listID), from: "bare.example"}, "", "list", "fail"},
-		{"a list with SPF for HELO alone does not", sending{header: from("reject.example", listID), helo: "bare.example"}, dmarcRejects, "", "fail"},
-		{"a list without SPF does not", sending{header: from("reject.example", listID), from: "bare.example", client: badClient}, dmarcRejects, "", "fail"},
-		{"a newsletter is no list", sending{header: from("reject.example", "List-Unsubscribe: <mailto:u@x>\r\n", "Precedence: bulk\r\n"), from: "bare.example"}, dmarcRejects, "", "fail"},
-		{"all that speaks is recorded", sending{header: from("reject.example", listID), from: "bare.example", env: Envelope{Allowed: true, KnownGood: true}}, "", "allow list, known good, list", "fail"},
+		{
+			"a known good client overrides", sending{header: forged, env: Envelope{KnownGood: true}}, "", "known good",
+			"fail",
+		},
+		{
+			"a list with SPF overrides", sending{header: from("reject.example", listID), from: "bare.example"}, "",
+			"list", "fail",
+		},
+		{
+			"a list with SPF for HELO alone does not",
+			sending{header: from("reject.example", listID), helo: "bare.example"}, dmarcRejects, "", "fail",
+		},
+		{
+			"a list without SPF does not",
+			sending{header: from("reject.example", listID), from: "bare.example", client: badClient}, dmarcRejects, "",
+			"fail",
+		},
+		{
+			"a newsletter is no list",
+			sending{
+				header: from("reject.example", "List-Unsubscribe: <mailto:u@x>\r\n", "Precedence: bulk\r\n"),
+				from:   "bare.example",
+			}, dmarcRejects, "", "fail",
+		},
+		{
+			"all that speaks is recorded",
+			sending{
+				header: from("reject.example", listID), from: "bare.example",
+				env: Envelope{Allowed: true, KnownGood: true},
+			}, "", "allow list, known good, list", "fail",
+		},
 		{"overrides save from quarantine as well", sending{header: from("quarantine.example"),
-			env: Envelope{Allowed: true, Policy: mail.DomainPolicy{Quarantine: mail.QuarantineRefuse}}}, "", "allow list", "fail"},
-		{"what would not be refused is not overridden", sending{header: from("none.example"), env: Envelope{Allowed: true}}, "", "", "fail"},
+			env: Envelope{Allowed: true, Policy: mail.DomainPolicy{Quarantine: mail.QuarantineRefuse}}}, "",
+			"allow list", "fail"},
+		{
+			"what would not be refused is not overridden",
+			sending{header: from("none.example"), env: Envelope{Allowed: true}}, "", "", "fail",
+		},
 
-		{"a trusted sealer that saw it pass overrides", sending{header: trusted(forged, "mx.sealer.example; dmarc=pass header.from=reject.example")}, "", "trusted ARC sealer", "fail"},
-		{"one that saw it fail does not", sending{header: trusted(forged, "mx.sealer.example; dmarc=fail header.from=reject.example")}, dmarcRejects, "", "fail"},
-		{"nor one that saw another author", sending{header: trusted(forged, "mx.sealer.example; dmarc=pass header.from=bare.example")}, dmarcRejects, "", "fail"},
-		{"nor one that says so in a comment", sending{header: trusted(forged, "mx.sealer.example; dmarc=fail (dmarc=pass) header.from=reject.example")}, dmarcRejects, "", "fail"},
-		{"a stranger's seal does not", sending{header: sealedBy(t, z, "esp.example", forged, plainBody, "x.example; dmarc=pass")}, dmarcRejects, "", "fail"},
-		{"a trusted seal on a changed body does not", sending{header: trusted(forged, "x.example; dmarc=pass"), body: "other\r\n"}, dmarcRejects, "", "fail"},
-		{"a trusted sealer behind a trusted one is asked", sending{header: trusted(trusted(forged, "x.example; dmarc=pass"), "x.example; dmarc=fail")}, "", "trusted ARC sealer", "fail"},
-		{"one behind a stranger is not", sending{header: sealedBy(t, z, "esp.example", trusted(forged, "x.example; dmarc=pass"), plainBody, "x.example; dmarc=pass")}, dmarcRejects, "", "fail"},
+		{"a trusted sealer that saw it pass overrides",
+			sending{header: trusted(forged, "mx.sealer.example; dmarc=pass header.from=reject.example")}, "",
+			"trusted ARC sealer", "fail"},
+		{"one that saw it fail does not",
+			sending{header: trusted(forged, "mx.sealer.example; dmarc=fail header.from=reject.example")}, dmarcRejects,
+			"", "fail"},
+		{"nor one that saw another author",
+			sending{header: trusted(forged, "mx.sealer.example; dmarc=pass header.from=bare.example")}, dmarcRejects,
+			"", "fail"},
+		{"nor one that says so in a comment",
+			sending{header: trusted(forged, "mx.sealer.example; dmarc=fail (dmarc=pass) header.from=reject.example")},
+			dmarcRejects, "", "fail"},
+		{"a stranger's seal does not",
+			sending{header: sealedBy(t, z, "esp.example", forged, plainBody, "x.example; dmarc=pass")}, dmarcRejects,
+			"", "fail"},
+		{"a trusted seal on a changed body does not",
+			sending{header: trusted(forged, "x.example; dmarc=pass"), body: "other\r\n"}, dmarcRejects, "", "fail"},
+		{"a trusted sealer behind a trusted one is asked",
+			sending{header: trusted(trusted(forged, "x.example; dmarc=pass"), "x.example; dmarc=fail")}, "",
+			"trusted ARC sealer", "fail"},
+		{"one behind a stranger is not",
+			sending{header: sealedBy(t, z, "esp.example", trusted(forged, "x.example; dmarc=pass"), plainBody,
+				"x.example; dmarc=pass")}, dmarcRejects, "", "fail"},
 
-		{"a policy that cannot be had is asked for later", sending{header: from("broken.example")}, dmarcUnknown, "", "temperror"},
-		{"but not where nothing is enforced", sending{header: from("broken.example"), env: Envelope{Policy: mail.DomainPolicy{DMARC: mail.DMARCReport}}}, "", "", "temperror"},
-		{"nor for an allowed client", sending{header: from("broken.example"), env: Envelope{Allowed: true}}, "", "allow list", "temperror"},
-		{"nor for postmaster", sending{header: from("broken.example"), env: Envelope{Exempt: true}}, "", "", "temperror"},
-		{"a key that cannot be had may have passed", sending{header: lost, client: badClient}, dmarcUnknown, "", "temperror"},
+		{
+			"a policy that cannot be had is asked for later", sending{header: from("broken.example")}, dmarcUnknown, "",
+			"temperror",
+		},
+		{
+			"but not where nothing is enforced",
+			sending{header: from("broken.example"), env: Envelope{Policy: mail.DomainPolicy{DMARC: mail.DMARCReport}}},
+			"", "", "temperror",
+		},
+		{
+			"nor for an allowed client", sending{header: from("broken.example"), env: Envelope{Allowed: true}}, "",
+			"allow list", "temperror",
+		},
+		{
+			"nor for postmaster", sending{header: from("broken.example"), env: Envelope{Exempt: true}}, "", "",
+			"temperror",
+		},
+		{
+			"a key that cannot be had may have passed", sending{header: lost, client: badClient}, dmarcUnknown, "",
+			"temperror",
+		},
 		{"which does not matter if SPF passes", sending{header: lost, from: "reject.example"}, "", "", "pass"},
 
-		{"two authors are no way round", sending{header: from("bare.example") + "From: x@reject.example\r\n", from: "bare.example"}, "550 5.7.26 DMARC finds no author domain in this message", "", "permerror"},
-		{"nobody is forged where there is no author", sending{header: "Subject: s\r\n", from: "bare.example"}, "", "", "permerror"},
-		{"nor where the author is no address", sending{header: "From: MAILER-DAEMON <>\r\n", from: "bare.example"}, "", "", "permerror"},
-		{"of authors of two domains the stricter counts", sending{header: "From: a@bare.example, b@reject.example\r\n", from: "bare.example"}, dmarcRejects, "", "fail"},
+		{
+			"two authors are no way round",
+			sending{header: from("bare.example") + "From: x@reject.example\r\n", from: "bare.example"},
+			"550 5.7.26 DMARC finds no author domain in this message", "", "permerror",
+		},
+		{
+			"nobody is forged where there is no author", sending{header: "Subject: s\r\n", from: "bare.example"}, "",
+			"", "permerror",
+		},
+		{
+			"nor where the author is no address", sending{header: "From: MAILER-DAEMON <>\r\n", from: "bare.example"},
+			"", "", "permerror",
+		},
+		{
+			"of authors of two domains the stricter counts",
+			sending{header: "From: a@bare.example, b@reject.example\r\n", from: "bare.example"}, dmarcRejects, "",
+			"fail",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -127,17 +216,42 @@ func TestRequireAuth(t *testing.T) {
 		{"nothing at all", sending{header: header, from: "bare.example", client: badClient}, notAuthentic, true},
 		{"SPF of the reverse-path is enough", sending{header: header, from: "bare.example"}, "", false},
 		{"SPF of HELO is enough", sending{header: header, from: "nowhere.example", helo: "bare.example"}, "", false},
-		{"any DKIM is enough", sending{header: with("esp.example", plainBody), from: "bare.example", client: badClient}, "", false},
-		{"but one for this body", sending{header: with("esp.example", "other"), from: "bare.example", client: badClient}, notAuthentic, true},
-		{"a trusted sealer is enough", sending{header: sealedBy(t, z, "sealer.example", header, plainBody, "x.example; spf=fail"), from: "bare.example", client: badClient}, "", false},
-		{"a stranger's seal is not", sending{header: sealedBy(t, z, "esp.example", header, plainBody, "x.example; spf=pass"), from: "bare.example", client: badClient}, notAuthentic, true},
+		{
+			"any DKIM is enough",
+			sending{header: with("esp.example", plainBody), from: "bare.example", client: badClient}, "", false,
+		},
+		{
+			"but one for this body",
+			sending{header: with("esp.example", "other"), from: "bare.example", client: badClient}, notAuthentic, true,
+		},
+		{"a trusted sealer is enough",
+			sending{header: sealedBy(t, z, "sealer.example", header, plainBody, "x.example; spf=fail"),
+				from: "bare.example", client: badClient}, "", false},
+		{"a stranger's seal is not",
+			sending{header: sealedBy(t, z, "esp.example", header, plainBody, "x.example; spf=pass"),
+				from: "bare.example", client: badClient}, notAuthentic, true},
 		{"the null reverse-path needs nothing", sending{header: header, client: badClient}, "", false},
-		{"nor does postmaster", sending{header: header, from: "bare.example", client: badClient, env: Envelope{Exempt: true}}, "", false},
-		{"nor a trusted client", sending{header: header, from: "bare.example", client: badClient, env: Envelope{Trusted: true}}, "", false},
-		{"nor an allowed one", sending{header: header, from: "bare.example", client: badClient, env: Envelope{Allowed: true}}, "", false},
-		{"a known good one does", sending{header: header, from: "bare.example", client: badClient, env: Envelope{KnownGood: true}}, notAuthentic, true},
+		{
+			"nor does postmaster",
+			sending{header: header, from: "bare.example", client: badClient, env: Envelope{Exempt: true}}, "", false,
+		},
+		{
+			"nor a trusted client",
+			sending{header: header, from: "bare.example", client: badClient, env: Envelope{Trusted: true}}, "", false,
+		},
+		{
+			"nor an allowed one",
+			sending{header: header, from: "bare.example", client: badClient, env: Envelope{Allowed: true}}, "", false,
+		},
+		{
+			"a known good one does",
+			sending{header: header, from: "bare.example", client: badClient, env: Envelope{KnownGood: true}},
+			notAuthentic, true,
+		},
 		{"SPF that cannot be had is asked for later", sending{header: header, from: "lost.example"}, authUnknown, true},
-		{"and so is a key", sending{header: strings.Replace(with("bare.example", plainBody), "s=rsa;", "s=broken;", 1), from: "bare.example", client: badClient}, authUnknown, true},
+		{"and so is a key",
+			sending{header: strings.Replace(with("bare.example", plainBody), "s=rsa;", "s=broken;", 1),
+				from: "bare.example", client: badClient}, authUnknown, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -161,7 +275,8 @@ func TestRequireAuth(t *testing.T) {
 		s := sending{header: with("esp.example", "other"), from: "bare.example", client: badClient, body: plainBody,
 			env: Envelope{Policy: mail.DomainPolicy{RequireAuth: mail.RequireAuthYes}}}
 		_, v := s.hold(t, newAuthenticator(t, z), z)
-		const want = "550 5.7.26 This message is not authenticated: SPF of the reverse-path is fail, SPF of HELO is none, DKIM is fail"
+		const want = "550 5.7.26 This message is not authenticated: SPF of the reverse-path is fail, SPF of HELO " +
+			"is none, DKIM is fail"
 		if got := v.Refusal.Reply.String(); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
@@ -175,10 +290,19 @@ func TestARefusalThatNoBodyCanAvertIsKnownBeforeTheBody(t *testing.T) {
 		want               string
 	}{
 		{"a forged author without a signature", from("reject.example"), "", dmarcRejects},
-		{"one with another domain's signature", signed(t, "esp.example", from("reject.example"), plainBody, dkim.Relaxed), "", dmarcRejects},
-		{"one with the domain's signature waits for the body", signed(t, "reject.example", from("reject.example"), plainBody, dkim.Relaxed), "", ""},
-		{"one with a trusted seal waits for the body", sealedBy(t, z, "sealer.example", from("reject.example"), plainBody, "x.example; dmarc=pass"), "", ""},
-		{"one with a stranger's does not", sealedBy(t, z, "esp.example", from("reject.example"), plainBody, "x.example; dmarc=pass"), "", dmarcRejects},
+		{
+			"one with another domain's signature",
+			signed(t, "esp.example", from("reject.example"), plainBody, dkim.Relaxed), "", dmarcRejects,
+		},
+		{
+			"one with the domain's signature waits for the body",
+			signed(t, "reject.example", from("reject.example"), plainBody, dkim.Relaxed), "", "",
+		},
+		{"one with a trusted seal waits for the body",
+			sealedBy(t, z, "sealer.example", from("reject.example"), plainBody, "x.example; dmarc=pass"), "", ""},
+		{"one with a stranger's does not",
+			sealedBy(t, z, "esp.example", from("reject.example"), plainBody, "x.example; dmarc=pass"), "",
+			dmarcRejects},
 		{"one that SPF speaks for is none", from("reject.example"), "reject.example", ""},
 	}
 	for _, tt := range tests {
@@ -214,11 +338,20 @@ func TestTheBodyIsNeededWhereItDecides(t *testing.T) {
 		held, stream bool
 	}{
 		{"no signature", sending{header: from("reject.example"), from: "reject.example"}, false, false},
-		{"a signature that decides about DMARC", sending{header: own, client: badClient, from: "reject.example"}, true, true},
+		{
+			"a signature that decides about DMARC", sending{header: own, client: badClient, from: "reject.example"},
+			true, true,
+		},
 		{"SPF has decided", sending{header: own, from: "reject.example"}, true, false},
 		{"a signature that decides about nothing", sending{header: others, from: "none.example"}, true, false},
-		{"a signature that decides what is reported", sending{header: others, from: "none.example", client: badClient}, true, true},
-		{"something to sign", sending{header: from("none.example"), from: "none.example", env: Envelope{Seal: true}}, true, false},
+		{
+			"a signature that decides what is reported",
+			sending{header: others, from: "none.example", client: badClient}, true, true,
+		},
+		{
+			"something to sign", sending{header: from("none.example"), from: "none.example", env: Envelope{Seal: true}},
+			true, false,
+		},
 		{"a trusted client's", sending{header: own, env: Envelope{Trusted: true}}, false, false},
 		{"a trusted client's to sign", sending{header: own, env: Envelope{Trusted: true, Seal: true}}, true, false},
 	}

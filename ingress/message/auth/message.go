@@ -84,7 +84,9 @@ func (a *Authenticator) Begin(ctx context.Context, env Envelope, header []byte) 
 	m := &Message{a: a, env: env, ring: a.ring.Load(), ctx: ctx, header: dkim.Section(header), base: -1}
 	m.scan.read(m.header, a.id)
 	if m.scan.disguised && !env.Trusted {
-		return nil, mail.Refuse(550, 6, 0, "A header field has a name that readers take for different ones", "disguised field", nil)
+		return nil,
+			mail.Refuse(550, 6, 0, "A header field has a name that readers take for different ones", "disguised field",
+				nil)
 	}
 	judged := !env.Trusted && (env.Policy.DMARC != mail.DMARCOff || env.Policy.RequireAuth != mail.RequireAuthNo)
 	m.signs = env.Seal && m.mayBeSigned()
@@ -127,12 +129,14 @@ func (a *Authenticator) Begin(ctx context.Context, env Envelope, header []byte) 
 // or that of ARC; which of them sign after all is decided when the results are there.
 func (m *Message) mayBeSigned() bool {
 	r := m.ring
-	return len(r.relay) > 0 || len(r.domains[m.env.Hosted]) > 0 || r.arc != nil && !m.env.Trusted || m.env.Trusted && len(r.domains) > 0
+	return len(r.relay) > 0 || len(r.domains[m.env.Hosted]) > 0 || r.arc != nil && !m.env.Trusted ||
+		m.env.Trusted && len(r.domains) > 0
 }
 
 // enforces reports whether anything is refused for what is found.
 func (m *Message) enforces() bool {
-	return !m.env.Trusted && !m.env.Exempt && (m.env.Policy.DMARC == mail.DMARCEnforce || m.env.Policy.RequireAuth == mail.RequireAuthYes)
+	return !m.env.Trusted && !m.env.Exempt &&
+		(m.env.Policy.DMARC == mail.DMARCEnforce || m.env.Policy.RequireAuth == mail.RequireAuthYes)
 }
 
 // authors are the author domains that are evaluated: one, or those of a From field with several.

@@ -67,7 +67,10 @@ func dns() zone {
 		return text
 	}
 	z := zone{txt: map[string]string{}, broken: map[string]bool{}}
-	for _, d := range []string{"reject.example", "quarantine.example", "none.example", "example.net", "hosted.example", "sealer.example", "bare.example", "esp.example"} {
+	for _, d := range []string{
+		"reject.example", "quarantine.example", "none.example", "example.net", "hosted.example", "sealer.example",
+		"bare.example", "esp.example",
+	} {
 		z.txt[d] = "v=spf1 ip4:" + goodClient + " -all"
 		z.txt["rsa._domainkey."+d] = record(keys().rsa)
 		z.txt["ed._domainkey."+d] = record(keys().ed)
@@ -112,7 +115,8 @@ func ring() Keyring {
 
 // from is a header section with an author of a domain, and what else is given above it.
 func from(domain string, fields ...string) string {
-	return strings.Join(fields, "") + "From: A <a@" + domain + ">\r\nTo: b@hosted.example\r\nSubject: s\r\nDate: Mon, 2 Jan 2006 15:04:05 +0000\r\n" + messageID
+	return strings.Join(fields, "") + "From: A <a@" + domain +
+		">\r\nTo: b@hosted.example\r\nSubject: s\r\nDate: Mon, 2 Jan 2006 15:04:05 +0000\r\n" + messageID
 }
 
 // signed puts a signature of a domain on top of a header section.
@@ -266,7 +270,10 @@ func reply(v Verdict) string {
 }
 
 func TestValidateNamesEachField(t *testing.T) {
-	err := Config{AuthservID: "a b", Timeout: -1, Sealers: []string{"ok.example", "no no"}, Workers: -1, Signatures: 51, Header: -1}.Validate()
+	err := Config{
+		AuthservID: "a b", Timeout: -1, Sealers: []string{"ok.example", "no no"}, Workers: -1, Signatures: 51,
+		Header: -1,
+	}.Validate()
 	for _, want := range []string{"AuthservID", "Keys", "Timeout", "Sealers[1]", "Workers", "Signatures", "Header"} {
 		if !strings.Contains(fmt.Sprint(err), want+":") {
 			t.Errorf("%s is not named in %v", want, err)
@@ -291,7 +298,8 @@ func TestAKeyringIsTakenWholeOrNotAtAll(t *testing.T) {
 	bad.Domains["not a domain"] = nil
 	err := a.Use(bad)
 	var f *mail.FieldError
-	if !errors.As(err, &f) || !strings.Contains(err.Error(), "Relay.Keys[2].Domain") || !strings.Contains(err.Error(), "Domains[not a domain]") {
+	if !errors.As(err, &f) || !strings.Contains(err.Error(), "Relay.Keys[2].Domain") ||
+		!strings.Contains(err.Error(), "Domains[not a domain]") {
 		t.Errorf("got %v", err)
 	}
 	if a.ring.Load().arc != nil {
@@ -307,7 +315,8 @@ func TestNothingIsLookedUpWhereNothingIsAsked(t *testing.T) {
 	z := dns()
 	z.asked = &sync.Map{}
 	a := newAuthenticator(t, z)
-	s := sending{header: signed(t, "reject.example", from("reject.example"), plainBody, dkim.Relaxed), from: "reject.example", client: badClient, body: plainBody,
+	s := sending{header: signed(t, "reject.example", from("reject.example"), plainBody, dkim.Relaxed),
+		from: "reject.example", client: badClient, body: plainBody,
 		env: Envelope{Policy: mail.DomainPolicy{DMARC: mail.DMARCOff, RequireAuth: mail.RequireAuthNo}, Seal: true}}
 	m := s.begin(t, a, z)
 	if m.NeedsBody() {
@@ -323,7 +332,8 @@ func TestNothingIsLookedUpWhereNothingIsAsked(t *testing.T) {
 		}
 	}
 	fields, err := m.Fields(nil, mail.ModeHold)
-	if got, want := string(fields), "Authentication-Results: mx.example.net;\r\n\tspf=fail ("; err != nil || !strings.HasPrefix(got, want) {
+	if got, want := string(fields), "Authentication-Results: mx.example.net;\r\n\tspf=fail ("; err != nil ||
+		!strings.HasPrefix(got, want) {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
@@ -339,7 +349,9 @@ func TestALongHeaderSectionIsNoWayRoundAPolicy(t *testing.T) {
 	if got := mail.ReplyFor(err); got.Code != 552 {
 		t.Errorf("got %v", err)
 	}
-	for _, env := range []Envelope{{Exempt: true}, {Trusted: true}, {Policy: mail.DomainPolicy{DMARC: mail.DMARCReport}}} {
+	for _, env := range []Envelope{
+		{Exempt: true}, {Trusted: true}, {Policy: mail.DomainPolicy{DMARC: mail.DMARCReport}},
+	} {
 		m, err := a.Begin(t.Context(), env, header)
 		if err != nil {
 			t.Fatalf("%+v: %v", env, err)

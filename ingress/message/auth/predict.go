@@ -18,7 +18,8 @@ import (
 // that changes bodies, and no other good signature tells of another body. Of all such signatures the topmost one that
 // is aligned with the author is believed, else the topmost. A message that would be refused then is none to sign.
 func (m *Message) Predict(ctx context.Context) bool {
-	if m.body == nil || !m.signs || m.scan.shifting || m.scan.signatures == 0 || m.mode != mail.ModeNone || m.final != nil {
+	if m.body == nil || !m.signs || m.scan.shifting || m.scan.signatures == 0 || m.mode != mail.ModeNone ||
+		m.final != nil {
 		return false
 	}
 	m.Header(ctx)
@@ -88,7 +89,9 @@ func (m *Message) PredictKey() (message, domain string) {
 	base := &m.signatures[m.base]
 	h := sha256.New()
 	var length [8]byte
-	for _, part := range [...][]byte{m.env.Reverse.AppendTo(nil), m.scan.from.Body(), m.scan.messageID.Body(), base.BodyHash[:]} {
+	for _, part := range [...][]byte{
+		m.env.Reverse.AppendTo(nil), m.scan.from.Body(), m.scan.messageID.Body(), base.BodyHash[:],
+	} {
 		binary.BigEndian.PutUint64(length[:], uint64(len(part)))
 		h.Write(length[:])
 		h.Write(part)

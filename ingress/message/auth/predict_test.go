@@ -26,22 +26,58 @@ func TestWhatIsPredicted(t *testing.T) {
 		{"a good signature", sending{header: good(), env: seal}, ring(), true},
 		{"nothing is to be sealed", sending{header: good()}, ring(), false},
 		{"there is no key", sending{header: good(), env: seal}, Keyring{}, false},
-		{"nothing would be signed over an aligned signature", sending{header: good(), env: seal}, Keyring{Relay: ring().Relay}, false},
-		{"over another domain's it would", sending{header: signed(t, "esp.example", from("none.example"), plainBody, dkim.Relaxed), env: seal}, Keyring{Relay: ring().Relay}, true},
+		{
+			"nothing would be signed over an aligned signature", sending{header: good(), env: seal},
+			Keyring{Relay: ring().Relay}, false,
+		},
+		{
+			"over another domain's it would",
+			sending{header: signed(t, "esp.example", from("none.example"), plainBody, dkim.Relaxed), env: seal},
+			Keyring{Relay: ring().Relay}, true,
+		},
 		{"no signature", sending{header: from("none.example"), env: seal}, ring(), false},
-		{"a signature that is wrong", sending{header: strings.Replace(good(), "Subject: s", "Subject: t", 1), env: seal}, ring(), false},
-		{"a key that cannot be had", sending{header: strings.Replace(good(), "s=rsa;", "s=broken;", 1), env: seal}, ring(), false},
-		{"a signature of a part of the body", sending{header: strings.Replace(good(), "v=1;", "v=1; l=5;", 1), env: seal}, ring(), false},
+		{
+			"a signature that is wrong",
+			sending{header: strings.Replace(good(), "Subject: s", "Subject: t", 1), env: seal}, ring(), false,
+		},
+		{"a key that cannot be had", sending{header: strings.Replace(good(), "s=rsa;", "s=broken;", 1), env: seal},
+			ring(), false},
+		{"a signature of a part of the body",
+			sending{header: strings.Replace(good(), "v=1;", "v=1; l=5;", 1), env: seal}, ring(), false},
 		{"a list", sending{header: onTop("List-Id: <l.example>\r\n"), env: seal}, ring(), false},
 		{"a list of the old kind", sending{header: onTop("precedence: bulk\r\n"), env: seal}, ring(), false},
 		{"a filter that wraps messages", sending{header: onTop("X-Spam-Flag: YES\r\n"), env: seal}, ring(), false},
-		{"a converted body", sending{header: onTop("X-MIME-Autoconverted: from 8bit to quoted-printable by x\r\n"), env: seal}, ring(), false},
+		{
+			"a converted body",
+			sending{header: onTop("X-MIME-Autoconverted: from 8bit to quoted-printable by x\r\n"), env: seal}, ring(),
+			false,
+		},
 		{"a newsletter", sending{header: good("List-Unsubscribe: <https://x>\r\n"), env: seal}, ring(), true},
-		{"two signatures that agree", sending{header: topmost(signed(t, "esp.example", from("none.example"), plainBody, dkim.Relaxed)) + good(), env: seal}, ring(), true},
-		{"two that do not", sending{header: topmost(signed(t, "esp.example", from("none.example"), "other", dkim.Relaxed)) + good(), env: seal}, ring(), false},
-		{"a message that would be refused", sending{header: signed(t, "esp.example", from("reject.example"), plainBody, dkim.Relaxed), env: seal}, ring(), false},
-		{"a chain", sending{header: sealedBy(t, z, "sealer.example", good(), plainBody, "x.example; none"), env: seal}, ring(), true},
-		{"a chain that needs the body in another form", sending{header: sealedBy(t, z, "sealer.example", signed(t, "none.example", from("none.example"), plainBody, dkim.Simple), plainBody, "x.example; none"), env: seal}, ring(), false},
+		{
+			"two signatures that agree",
+			sending{
+				header: topmost(signed(t, "esp.example", from("none.example"), plainBody, dkim.Relaxed)) + good(),
+				env:    seal,
+			}, ring(), true,
+		},
+		{
+			"two that do not",
+			sending{
+				header: topmost(signed(t, "esp.example", from("none.example"), "other", dkim.Relaxed)) + good(),
+				env:    seal,
+			}, ring(), false,
+		},
+		{
+			"a message that would be refused",
+			sending{header: signed(t, "esp.example", from("reject.example"), plainBody, dkim.Relaxed), env: seal},
+			ring(), false,
+		},
+		{"a chain", sending{header: sealedBy(t, z, "sealer.example", good(), plainBody, "x.example; none"), env: seal},
+			ring(), true},
+		{"a chain that needs the body in another form",
+			sending{header: sealedBy(t, z, "sealer.example",
+				signed(t, "none.example", from("none.example"), plainBody, dkim.Simple), plainBody, "x.example; none"),
+				env: seal}, ring(), false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -78,7 +114,8 @@ func TestWhatIsPredicted(t *testing.T) {
 			h := tt.s
 			h.body = plainBody
 			held, _ := h.hold(t, a, z)
-			if got, want := field(string(fields), "Authentication-Results"), field(held, "Authentication-Results"); got != want {
+			if got, want := field(string(fields), "Authentication-Results"), field(held,
+				"Authentication-Results"); got != want {
 				t.Errorf("foretold %s\nheld     %s", got, want)
 			}
 		})
@@ -97,14 +134,26 @@ func TestABodyThatWasNotForetoldIsTakenBack(t *testing.T) {
 	}{
 		{"the body comes", "none.example", "", plainBody, "", false},
 		{"it comes with other white space", "none.example", "", "Hello, \r\n\r\nworld.\r\n\r\n", "", false},
-		{"another body comes", "none.example", "", plainBody + "footer\r\n", "451 4.7.0 The body is not the one that its DKIM signature tells of, try again", true},
-		{"none comes", "none.example", "", "", "451 4.7.0 The body is not the one that its DKIM signature tells of, try again", true},
+		{
+			"another body comes", "none.example", "", plainBody + "footer\r\n",
+			"451 4.7.0 The body is not the one that its DKIM signature tells of, try again", true,
+		},
+		{
+			"none comes", "none.example", "", "",
+			"451 4.7.0 The body is not the one that its DKIM signature tells of, try again", true,
+		},
 		{"another body of a forged author comes", "reject.example", "", "forged\r\n", dmarcRejects, true},
-		{"another body of an author that SPF speaks for", "reject.example", "reject.example", "other\r\n", "451 4.7.0 The body is not the one that its DKIM signature tells of, try again", true},
+		{
+			"another body of an author that SPF speaks for", "reject.example", "reject.example", "other\r\n",
+			"451 4.7.0 The body is not the one that its DKIM signature tells of, try again", true,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := sending{header: signed(t, tt.author, from(tt.author), plainBody, dkim.Relaxed), from: tt.from, env: Envelope{Seal: true}}
+			s := sending{
+				header: signed(t, tt.author, from(tt.author), plainBody, dkim.Relaxed), from: tt.from,
+				env: Envelope{Seal: true},
+			}
 			m := s.begin(t, a, z)
 			if !m.Predict(t.Context()) {
 				t.Fatal("not predicted")
@@ -142,7 +191,9 @@ func TestWhatIsWrittenBeforeTheModeIsKnownIsHashed(t *testing.T) {
 	z := dns()
 	a := newAuthenticator(t, z)
 	use(t, a, ring())
-	s := sending{header: signed(t, "none.example", from("none.example"), plainBody, dkim.Simple), env: Envelope{Seal: true}}
+	s := sending{
+		header: signed(t, "none.example", from("none.example"), plainBody, dkim.Simple), env: Envelope{Seal: true},
+	}
 	m := s.begin(t, a, z)
 	write(m, plainBody[:5])
 	if !m.Predict(t.Context()) {

@@ -62,7 +62,8 @@ func (m *Message) Finish(ctx context.Context) Verdict {
 	case m.early != nil:
 		v.Refusal, v.Overrides = m.early, nil
 	case v.Refusal == nil && v.Mismatch:
-		v.Refusal = mail.Refuse(451, 7, 0, "The body is not the one that its DKIM signature tells of, try again", "body hash foretold wrongly", nil)
+		v.Refusal = mail.Refuse(451, 7, 0, "The body is not the one that its DKIM signature tells of, try again",
+			"body hash foretold wrongly", nil)
 	}
 	v.DKIM = m.word()
 	if m.asksDMARC() {
@@ -116,7 +117,9 @@ func (m *Message) asksARC() bool {
 func (v *Verdict) summarize() {
 	var buf [128]byte
 	b := buf[:0]
-	for _, part := range [...]struct{ name, word string }{{"spf=", v.SPF}, {"dkim=", v.DKIM}, {"dmarc=", v.DMARC}, {"arc=", v.ARC}} {
+	for _, part := range [...]struct{ name, word string }{
+		{"spf=", v.SPF}, {"dkim=", v.DKIM}, {"dmarc=", v.DMARC}, {"arc=", v.ARC},
+	} {
 		if part.word == "" {
 			continue
 		}

@@ -11,7 +11,8 @@ import (
 
 // typical is a header section of the fields and the size that a message has after a hop or two.
 func typical() string {
-	return strings.Repeat("X-Report: "+strings.Repeat("abcdefg ", 8)+"\r\n\t"+strings.Repeat("hijklmn ", 8)+"\r\n", 6) + letter
+	return strings.Repeat("X-Report: "+strings.Repeat("abcdefg ", 8)+"\r\n\t"+strings.Repeat("hijklmn ", 8)+"\r\n", 6) +
+		letter
 }
 
 // BenchmarkChain validates a chain of three sets and makes the fourth, next to the bare operations of its keys: a
@@ -76,7 +77,8 @@ func BenchmarkChain(b *testing.B) {
 			}
 		})
 		run("seal", func() {
-			if _, err := s.Seal(nil, header, "mx.example; spf=pass smtp.mailfrom=a.example", dkim.Relaxed, hash, prior); err != nil {
+			if _, err := s.Seal(nil, header, "mx.example; spf=pass smtp.mailfrom=a.example", dkim.Relaxed, hash,
+				prior); err != nil {
 				b.Fatal(err)
 			}
 		})

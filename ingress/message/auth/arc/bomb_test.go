@@ -54,7 +54,8 @@ func (h hop) craft(t testing.TB, message string, instance int, names []string, t
 	f.Names("h", names)
 	f.Base64("bh", hash[:])
 	var picker dkim.Picker
-	ams := sign(f, dkim.Digest(dkim.NewHeaderHash(), &picker, header, names, dkim.Relaxed, f.Unsigned(), -1, dkim.Tag{}))
+	ams := sign(f,
+		dkim.Digest(dkim.NewHeaderHash(), &picker, header, names, dkim.Relaxed, f.Unsigned(), -1, dkim.Tag{}))
 	aar := resultsName + ": i=" + i + "; " + results + "\r\n"
 	sum.add(dkim.Field(aar))
 	sum.add(dkim.Field(ams))
@@ -97,17 +98,39 @@ func TestBombsAreDefused(t *testing.T) {
 		{"10000 seals", strings.Repeat("ARC-Seal: i=1; a=b\r\n", 10_000) + plain, "fail: too many ARC fields"},
 		{"10000 fields of all kinds and instances", arcFields(10_000) + plain, "fail: too many ARC fields"},
 		{"480 KB of seals", strings.Repeat("ARC-Seal:\r\n", 480_000/11) + plain, "fail: too many ARC fields"},
-		{"480 KB folded into one field below a chain", chain(3, "X: "+strings.Repeat("a\r\n ", 120_000)+"b\r\n"+plain, subject, "", mime), "pass"},
+		{
+			"480 KB folded into one field below a chain",
+			chain(3, "X: "+strings.Repeat("a\r\n ", 120_000)+"b\r\n"+plain, subject, "", mime), "pass",
+		},
 		{"480 KB folded into one field that all of 50 sets cover", chain(50, folded+plain, subject, "", mime), "pass"},
-		{"480 KB of comments in the results of the first of 50 sets", chain(50, plain, subject, "", long, mime), "pass"},
+		{
+			"480 KB of comments in the results of the first of 50 sets", chain(50, plain, subject, "", long, mime),
+			"pass",
+		},
 		{"50 sets of 10 KB each", chain(50, plain, subject, strings.Repeat("z", 9000), mime), "pass"},
-		{"480 KB of parentheses", "ARC-Authentication-Results: " + strings.Repeat("(", 480_000) + "\r\n" + plain, "fail: invalid instance"},
+		{
+			"480 KB of parentheses", "ARC-Authentication-Results: " + strings.Repeat("(", 480_000) + "\r\n" + plain,
+			"fail: invalid instance",
+		},
 		{"480 KB of tags", "ARC-Seal: " + strings.Repeat("a=;", 160_000) + "\r\n" + plain, "fail: syntax error"},
-		{"480 KB in one tag", "ARC-Seal: i=1; b=" + strings.Repeat("a", 480_000) + "\r\n" + plain, "fail: i=1: set is not complete"},
-		{"h= with 5000 names over 5000 fields", chain(1, fields.String()+plain, append(many, "from"), "", mime), "pass"},
-		{"h= with 5000 names over 5000 fields, three times", chain(3, fields.String()+plain, append(many, "from"), "", mime), "pass"},
-		{"h= with 5000 names in each of 50 sets", chain(50, strings.Repeat("a:\r\n", 5000)+plain, repeat("a", 4999), "", mime), "pass"},
-		{"h= with more names", chain(1, plain, repeat("a", 20_000), "", mime), "fail: i=1 ARC-Message-Signature: too many header fields named"},
+		{"480 KB in one tag", "ARC-Seal: i=1; b=" + strings.Repeat("a", 480_000) + "\r\n" + plain,
+			"fail: i=1: set is not complete"},
+		{
+			"h= with 5000 names over 5000 fields", chain(1, fields.String()+plain, append(many, "from"), "", mime),
+			"pass",
+		},
+		{
+			"h= with 5000 names over 5000 fields, three times",
+			chain(3, fields.String()+plain, append(many, "from"), "", mime), "pass",
+		},
+		{
+			"h= with 5000 names in each of 50 sets",
+			chain(50, strings.Repeat("a:\r\n", 5000)+plain, repeat("a", 4999), "", mime), "pass",
+		},
+		{
+			"h= with more names", chain(1, plain, repeat("a", 20_000), "", mime),
+			"fail: i=1 ARC-Message-Signature: too many header fields named",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -48,7 +48,8 @@ func hops(t testing.TB, n int) ([]hop, records) {
 		}
 		all[i].name = dkim.KeyName("s", domain)
 		keys[all[i].name] = []string{record}
-		all[i].sealer = newSealer(t, SealConfig{Key: dkim.SigningKey{Domain: domain, Selector: "s", Key: key}, Now: clock(now)})
+		all[i].sealer = newSealer(t,
+			SealConfig{Key: dkim.SigningKey{Domain: domain, Selector: "s", Key: key}, Now: clock(now)})
 	}
 	return all, keys
 }
@@ -72,7 +73,8 @@ func (h hop) seal(t testing.TB, message string, prior Result) string {
 	t.Helper()
 	header, body := split([]byte(message))
 	hash, _ := hashes(body)(dkim.Relaxed)
-	fields, err := h.sealer.Seal(nil, header, "mx.example; spf=pass\r\n smtp.mailfrom=a@example", dkim.Relaxed, hash, prior)
+	fields, err := h.sealer.Seal(nil, header, "mx.example; spf=pass\r\n smtp.mailfrom=a@example", dkim.Relaxed, hash,
+		prior)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,10 +103,13 @@ func TestFiftyHopsPassAndNoFurtherOneSeals(t *testing.T) {
 		if i == 0 {
 			want.CV, want.Sealer = None, ""
 		}
-		if got.CV != want.CV || got.Instances != i || got.Sealer != want.Sealer || got.OldestPass != 0 && i < 25 || len(got.Domains) != i || len(got.Results) != i {
+		if got.CV != want.CV || got.Instances != i || got.Sealer != want.Sealer || got.OldestPass != 0 && i < 25 ||
+			len(got.Domains) != i || len(got.Results) != i {
 			t.Fatalf("after %d hops: %s since %d by %d", i, explain(got), got.OldestPass, len(got.Domains))
 		}
-		if i > 0 && (got.Domains[i-1] != "hop1.example" || got.Results[i-1] != "mx.example; spf=pass\r\n smtp.mailfrom=a@example") {
+		if i > 0 &&
+			(got.Domains[i-1] != "hop1.example" ||
+				got.Results[i-1] != "mx.example; spf=pass\r\n smtp.mailfrom=a@example") {
 			t.Fatalf("after %d hops: %q, %q", i, got.Domains, got.Results)
 		}
 		if i == MaxInstance {
@@ -144,7 +149,8 @@ func TestEachChangedOctetFails(t *testing.T) {
 			if got, err := decodeBase64(c.sets[2].seal.tags.Get("b")); err == nil && bytes.Equal(got, value) {
 				continue
 			}
-			t.Errorf("%q for %q at %d of %q passes", changed[at], message[at], at, message[max(0, at-20):min(len(message), at+20)])
+			t.Errorf("%q for %q at %d of %q passes", changed[at], message[at], at,
+				message[max(0, at-20):min(len(message), at+20)])
 		}
 	}
 }
@@ -166,7 +172,8 @@ func TestOldestPassTellsSinceWhenNothingChanged(t *testing.T) {
 	// The next one signs the body in simple form. Whoever hashes only that does not know about the others.
 	header, body := split([]byte(message))
 	simple, _ := hashes(body)(dkim.Simple)
-	fields, err := all[3].sealer.Seal(nil, header, "mx.example; none", dkim.Simple, simple, validate(t, v, []byte(message)))
+	fields, err := all[3].sealer.Seal(nil, header, "mx.example; none", dkim.Simple, simple,
+		validate(t, v, []byte(message)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,10 +193,13 @@ func TestOldestPassTellsSinceWhenNothingChanged(t *testing.T) {
 	if got := c.Finish(hashes(body)); got.CV != Pass || got.OldestPass != 2 {
 		t.Errorf("with both hashes: %s since %d", explain(got), got.OldestPass)
 	}
-	if got := c.Finish(hashes([]byte("other\r\n"))); explain(got) != "fail: i=4 ARC-Message-Signature: body hash did not verify" {
+	if got := c.Finish(hashes([]byte("other\r\n"))); explain(got) != "fail: i=4 ARC-Message-Signature: body hash "+
+		"did not verify" {
 		t.Errorf("with another body: %s", explain(got))
 	}
-	if got := c.Finish(func(dkim.Canonicalization) (h [32]byte, ok bool) { return }); explain(got) != "temperror: body not checked" {
+	if got := c.Finish(func(dkim.Canonicalization) (h [32]byte, ok bool) {
+		return
+	}); explain(got) != "temperror: body not checked" {
 		t.Errorf("without a hash: %s", explain(got))
 	}
 }
@@ -303,9 +313,18 @@ func TestChainIsUnknownWhileAKeyIs(t *testing.T) {
 		{"the newest key cannot be had", lost(4), "temperror: i=4 ARC-Message-Signature: key unavailable"},
 		{"an older key cannot be had", lost(2), "temperror: i=2 ARC-Seal: key unavailable"},
 		{"no key can be had", lost(1, 2, 3, 4), "temperror: i=4 ARC-Message-Signature: key unavailable"},
-		{"one cannot be had and an older one is gone for good", lost(3, -1), "fail: i=1 ARC-Seal: no key for signature"},
-		{"one is gone for good and an older one cannot be had", lost(-3, 1), "fail: i=3 ARC-Seal: no key for signature"},
-		{"there are two records", records{all[3].name: {"a", "b"}}, "fail: i=4 ARC-Message-Signature: multiple key records"},
+		{
+			"one cannot be had and an older one is gone for good", lost(3, -1),
+			"fail: i=1 ARC-Seal: no key for signature",
+		},
+		{
+			"one is gone for good and an older one cannot be had", lost(-3, 1),
+			"fail: i=3 ARC-Seal: no key for signature",
+		},
+		{
+			"there are two records", records{all[3].name: {"a", "b"}},
+			"fail: i=4 ARC-Message-Signature: multiple key records",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -314,7 +333,8 @@ func TestChainIsUnknownWhileAKeyIs(t *testing.T) {
 				t.Errorf("got %s, want %s", explain(got), tt.want)
 			}
 			after := all[0].seal(t, message, got)
-			if temporary := got.CV == TempError; (after == message) != temporary || errors.Is(got.Sealable(), ErrUnknown) != temporary {
+			if temporary := got.CV == TempError; (after == message) != temporary ||
+				errors.Is(got.Sealable(), ErrUnknown) != temporary {
 				t.Errorf("sealed: %v, %v", after != message, got.Sealable())
 			}
 			if got.CV == TempError && got.Cause == nil {

@@ -14,14 +14,17 @@ func FuzzChain(f *testing.F) {
 	message, all, keys := sealed(f, 2)
 	f.Add([]byte(message))
 	f.Add([]byte(letter))
-	f.Add([]byte("ARC-Seal: i=1; cv=fail\r\nARC-Message-Signature: i=1\r\nARC-Authentication-Results: (c) i = 1; x\r\n"))
+	f.Add([]byte("ARC-Seal: i=1; cv=fail\r\nARC-Message-Signature: i=1\r\nARC-Authentication-Results: (c) i = 1; " +
+		"x\r\n"))
 	f.Add([]byte("ARC-Seal:i=50\r\n \r\n\r\n"))
 	f.Add([]byte("arc-seal :\r\narc-"))
 	f.Add([]byte(" folded into nothing"))
-	known, unknown := newVerifier(f, Config{Keys: keys, Now: clock(now)}), newVerifier(f, Config{Keys: records{}, Now: clock(now)})
+	known, unknown := newVerifier(f, Config{Keys: keys, Now: clock(now)}), newVerifier(f,
+		Config{Keys: records{}, Now: clock(now)})
 	f.Fuzz(func(t *testing.T, message []byte) {
 		got := validate(t, unknown, message)
-		if got.CV != None && got.CV != Fail || got.Instances < 0 || got.Instances > MaxInstance || (got.CV == Fail) != (got.Reason != "") {
+		if got.CV != None && got.CV != Fail || got.Instances < 0 || got.Instances > MaxInstance ||
+			(got.CV == Fail) != (got.Reason != "") {
 			t.Fatalf("%+v", got)
 		}
 		for _, c := range []byte(got.Reason) {

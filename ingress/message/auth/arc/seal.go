@@ -115,7 +115,8 @@ var (
 // a header section that begins with white space, which would become a part of our last field.
 //
 // An error is dkim.ErrTooManyFields or that of the key, or says that an argument is wrong.
-func (s *Sealer) Seal(dst, header []byte, aar string, c dkim.Canonicalization, bodyHash [sha256.Size]byte, prior Result) ([]byte, error) {
+func (s *Sealer) Seal(dst, header []byte, aar string, c dkim.Canonicalization, bodyHash [sha256.Size]byte,
+	prior Result) ([]byte, error) {
 	if prior.Sealable() != nil || len(header) > 0 && (header[0] == ' ' || header[0] == '\t') {
 		return dst, nil
 	}
@@ -168,7 +169,8 @@ func (s *Sealer) begin(header []byte, prior Result) (*sealHash, string, error) {
 }
 
 // message makes the message signature.
-func (s *Sealer) message(header []byte, instance string, c dkim.Canonicalization, bodyHash [sha256.Size]byte) (dkim.Field, error) {
+func (s *Sealer) message(header []byte, instance string, c dkim.Canonicalization,
+	bodyHash [sha256.Size]byte) (dkim.Field, error) {
 	names, err := dkim.SignedNames(header, s.headers, s.oversign)
 	if err != nil {
 		return nil, err

@@ -70,7 +70,9 @@ func at(instance int, field string, err error) *dkim.Failure {
 	if !ok {
 		f = fault("syntax error", err)
 	}
-	return &dkim.Failure{Result: f.Result, Reason: "i=" + strconv.Itoa(instance) + " " + field + ": " + f.Reason, Cause: f.Cause}
+	return &dkim.Failure{
+		Result: f.Result, Reason: "i=" + strconv.Itoa(instance) + " " + field + ": " + f.Reason, Cause: f.Cause,
+	}
 }
 
 // A collection is the ARC fields of a header section.

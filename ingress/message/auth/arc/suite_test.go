@@ -201,10 +201,19 @@ func TestMessagesOfOthers(t *testing.T) {
 	}{
 		{"two sets of Google", "mailauth", "arc-pass.eml", google, "pass", sealed, 0},
 		{"two more sets of Google", "mailauth", "arc-pass2.eml", google, "pass", sealed, 0},
-		{"a changed seal", "mailauth", "arc-fail.eml", google, "fail: i=2 ARC-Seal: signature did not verify", sealed, 0},
-		{"a changed seal again", "mailauth", "arc-fail2.eml", google, "fail: i=2 ARC-Seal: signature did not verify", sealed, 0},
+		{
+			"a changed seal", "mailauth", "arc-fail.eml", google, "fail: i=2 ARC-Seal: signature did not verify",
+			sealed, 0,
+		},
+		{
+			"a changed seal again", "mailauth", "arc-fail2.eml", google, "fail: i=2 ARC-Seal: signature did not verify",
+			sealed, 0,
+		},
 		{"sealed as failed", "mailauth", "arc-fail3.eml", google, "fail: sealed as failed", "", 0},
-		{"no answer of DNS", "mailauth", "arc-pass.eml", nobody, "temperror: i=2 ARC-Message-Signature: key unavailable", sealed, 0},
+		{
+			"no answer of DNS", "mailauth", "arc-pass.eml", nobody,
+			"temperror: i=2 ARC-Message-Signature: key unavailable", sealed, 0,
+		},
 		{"one set of Google above a mailing list", "mail-auth", "001.eml", google, "pass", "google.com", 0},
 		{"Ed25519 below RSA", "mail-auth", "002.eml", both, "pass", "manchego.org scamorza.org", 0},
 	}
@@ -213,9 +222,11 @@ func TestMessagesOfOthers(t *testing.T) {
 			message := read(t, suites(t), tt.folder, tt.file)
 			got := validate(t, newVerifier(t, Config{Keys: tt.keys}), crlf(message))
 			if explain(got) != tt.want || strings.Join(got.Domains, " ") != tt.sealers || got.OldestPass != tt.oldest {
-				t.Errorf("got %s by %v since %d, want %s by %s since %d", explain(got), got.Domains, got.OldestPass, tt.want, tt.sealers, tt.oldest)
+				t.Errorf("got %s by %v since %d, want %s by %s since %d", explain(got), got.Domains, got.OldestPass,
+					tt.want, tt.sealers, tt.oldest)
 			}
-			if got.CV == Pass && (len(got.Results) != got.Instances || got.Results[0] == "" || got.Domains[0] != got.Sealer) {
+			if got.CV == Pass &&
+				(len(got.Results) != got.Instances || got.Results[0] == "" || got.Domains[0] != got.Sealer) {
 				t.Errorf("%d sets of %q say %q", got.Instances, got.Sealer, got.Results)
 			}
 		})
@@ -256,7 +267,8 @@ func TestSigningOfValiMail(t *testing.T) {
 			prior := validate(t, v, message)
 			names := strings.Split(e.Headers, ":")
 			sealer, err := NewSealer(SealConfig{
-				Key: dkim.SigningKey{Domain: s.Domain, Selector: s.Sel, Key: key}, Headers: names, Oversign: []string{}, Now: clock(e.T),
+				Key: dkim.SigningKey{Domain: s.Domain, Selector: s.Sel, Key: key}, Headers: names, Oversign: []string{},
+				Now: clock(e.T),
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -280,11 +292,13 @@ func TestSigningOfValiMail(t *testing.T) {
 			if wantCV := tagged(e.AS)["cv"]; cv != wantCV {
 				t.Errorf("the chain is %s, want cv=%s", explain(prior), wantCV)
 			}
-			tags := "; bh=" + base64.StdEncoding.EncodeToString(bh[:]) + "; c=relaxed/relaxed; d=" + s.Domain + "; h=" + e.Headers +
+			tags := "; bh=" + base64.StdEncoding.EncodeToString(bh[:]) + "; c=relaxed/relaxed; d=" + s.Domain + "; h=" +
+				e.Headers +
 				"; i=" + instance + "; s=" + s.Sel + "; t=" + want["t"]
 			own := messageName + ": a=rsa-sha256; b="
 			var picker dkim.Picker
-			digest := dkim.Digest(dkim.NewHeaderHash(), &picker, header, names, dkim.Relaxed, dkim.Field(own+tags+"\r\n"), -1, dkim.Tag{})
+			digest := dkim.Digest(dkim.NewHeaderHash(), &picker, header, names, dkim.Relaxed,
+				dkim.Field(own+tags+"\r\n"), -1, dkim.Tag{})
 			signature, err := sealer.sign(digest)
 			if err != nil {
 				t.Fatal(err)
@@ -296,7 +310,8 @@ func TestSigningOfValiMail(t *testing.T) {
 			h.add(dkim.Field(resultsName + ": " + strings.ReplaceAll(aar, "\n", "\r\n ") + "\r\n"))
 			h.add(dkim.Field(own + b + tags + "\r\n"))
 			own = " a=rsa-sha256; b="
-			digest = h.seal(dkim.Field(sealName+":"+own+"; cv="+cv+"; d="+s.Domain+"; i="+instance+"; s="+s.Sel+"; t="+want["t"]), len(own), len(own))
+			digest = h.seal(dkim.Field(sealName+":"+own+"; cv="+cv+"; d="+s.Domain+"; i="+instance+"; s="+s.Sel+"; t="+
+				want["t"]), len(own), len(own))
 			if signature, err = sealer.sign(digest); err != nil {
 				t.Fatal(err)
 			}
@@ -317,7 +332,8 @@ func TestSigningOfValiMail(t *testing.T) {
 			}
 			compare(t, tagged(ours[0]), tagged(e.AS))
 			compare(t, tagged(ours[1]), tagged(e.AMS))
-			if got, want := strings.Join(strings.Fields(ours[2]), " "), strings.Join(strings.Fields(aar), " "); got != want {
+			if got, want := strings.Join(strings.Fields(ours[2]), " "), strings.Join(strings.Fields(aar),
+				" "); got != want {
 				t.Errorf("got %s, want %s", got, want)
 			}
 			if after := validate(t, v, append(fields, message...)); (after.CV == Pass) != (cv != "fail") {

@@ -71,9 +71,12 @@ func BenchmarkBody(b *testing.B) {
 
 // typical is a header section of the fields and the size that a message of 4 KiB has after a hop or two.
 func typical() string {
-	return "Received: from mail.example.net (mail.example.net [192.0.2.7])\r\n\tby mx.example.com with ESMTPS id abc123\r\n\tfor <u@example.com>; Fri, 11 Jul 2003 21:01:54 -0700\r\n" +
-		strings.Repeat("X-Report: "+strings.Repeat("abcdefg ", 8)+"\r\n\t"+strings.Repeat("hijklmn ", 8)+"\r\n", 6) + dinner +
-		"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 7bit\r\nReply-To: joe@example.com\r\n"
+	return "Received: from mail.example.net (mail.example.net [192.0.2.7])\r\n\tby mx.example.com with ESMTPS id " +
+		"abc123\r\n\tfor <u@example.com>; Fri, 11 Jul 2003 21:01:54 -0700\r\n" +
+		strings.Repeat("X-Report: "+strings.Repeat("abcdefg ", 8)+"\r\n\t"+strings.Repeat("hijklmn ", 8)+"\r\n", 6) +
+		dinner +
+		"MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: " +
+		"7bit\r\nReply-To: joe@example.com\r\n"
 }
 
 // BenchmarkMessage verifies and signs a message of 4 KiB next to the bare RSA operations.

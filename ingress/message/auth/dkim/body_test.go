@@ -50,7 +50,10 @@ func TestBodiesInCanonicalForm(t *testing.T) {
 		{"CR CR LF", "a\r\r\n\r\n", "a\r\r\n", "a\r\r\n"},
 		{"a tab", "a\tb\r\n", "a\tb\r\n", "a b\r\n"},
 		{"a space before a control", "a \x01b\r\n", "a \x01b\r\n", "a \x01b\r\n"},
-		{"long lines", long + "\r\n" + long + " x\r\n", long + "\r\n" + long + " x\r\n", strings.TrimSpace(long) + "\r\n" + long + "x\r\n"},
+		{
+			"long lines", long + "\r\n" + long + " x\r\n", long + "\r\n" + long + " x\r\n",
+			strings.TrimSpace(long) + "\r\n" + long + "x\r\n",
+		},
 		{"octets above 127", "\xa0 \xa0\x8d \r\n", "\xa0 \xa0\x8d \r\n", "\xa0 \xa0\x8d\r\n"},
 	}
 	for _, tt := range tests {
@@ -90,7 +93,8 @@ func sumOf(c Canonicalization, body string, size int) [sha256.Size]byte {
 func TestAnyBodyInAnyPiecesHasItsNaiveHash(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		words := rapid.SliceOfN(rapid.SampledFrom([]string{
-			" ", "  ", "\t", "\r\n", "\r\n\r\n", "\r", "\n", "a", "word", ".", "!", "\x00", "\xe2\x80\x89", strings.Repeat("lorem ipsum ", 30),
+			" ", "  ", "\t", "\r\n", "\r\n\r\n", "\r", "\n", "a", "word", ".", "!", "\x00", "\xe2\x80\x89",
+			strings.Repeat("lorem ipsum ", 30),
 		}), 0, 60).Draw(t, "words")
 		body := strings.Join(words, "")
 		cuts := rapid.SliceOfN(rapid.IntRange(0, len(body)), 0, 8).Draw(t, "cuts")
@@ -155,7 +159,8 @@ func FuzzBody(f *testing.F) {
 
 // prose is text with lines of some 75 octets and single spaces between words, as mail programs write it.
 func prose(size int) []byte {
-	words := strings.Fields("the relay carries a message past a score, a rule and a signature (to its destination) while " +
+	words := strings.Fields("the relay carries a message past a score, a rule and a signature (to its destination) " +
+		"while " +
 		"the sender - who wrote it - is still on the line; nothing is queued & nothing is stored at all: so it goes")
 	var out bytes.Buffer
 	for line, i := 0, 0; out.Len() < size; i++ {

@@ -45,18 +45,38 @@ func TestBombsAreDefused(t *testing.T) {
 	}{
 		{"480 KB folded into one field", "X: " + strings.Repeat("a\r\n ", 120_000) + "b\r\n" + dinner, "", ""},
 		{"480 KB folded and signed five times", with(tags, dinner+folded, 5), "", "pass pass pass pass pass"},
-		{"480 KB of white space, signed", with(tags, dinner+"Subject: a"+strings.Repeat("\r\n ", 160_000)+"b\r\n", 5), "", "pass pass pass pass pass"},
+		{
+			"480 KB of white space, signed",
+			with(tags, dinner+"Subject: a"+strings.Repeat("\r\n ", 160_000)+"b\r\n", 5), "", "pass pass pass pass pass",
+		},
 		{"480 KB of fields", with(tags, dinner+strings.Repeat("a:\r\n", 120_000), 5), "", "pass pass pass pass pass"},
-		{"480 KB of fields that are named", with(repeated, dinner+strings.Repeat("a:\r\n", 100_000), 5), "", "pass pass pass pass pass"},
-		{"480 KB of lines that are no fields", with(tags, dinner+strings.Repeat("\r\n"[1:], 480_000), 5), "", "pass pass pass pass pass"},
+		{
+			"480 KB of fields that are named", with(repeated, dinner+strings.Repeat("a:\r\n", 100_000), 5), "",
+			"pass pass pass pass pass",
+		},
+		{
+			"480 KB of lines that are no fields", with(tags, dinner+strings.Repeat("\r\n"[1:], 480_000), 5), "",
+			"pass pass pass pass pass",
+		},
 		{"480 KB in one signature", one + strings.Repeat("\r\n ", 160_000) + "\r\n" + dinner, "", "pass"},
 		{"480 KB of tags", "DKIM-Signature: " + strings.Repeat("a=;", 160_000) + "\r\n" + dinner, "", "permerror"},
 		{"480 KB of semicolons", "DKIM-Signature: " + strings.Repeat(";", 480_000) + "\r\n" + dinner, "", "permerror"},
 		{"h= with 5000 names over 5000 fields", with(h5000, dinner+fields.String(), 1), "", "pass"},
-		{"h= with 5000 names over 5000 fields, five times", with(h5000, dinner+fields.String(), 5), "", "pass pass pass pass pass"},
-		{"h= with more names", with(tags, dinner, 1) + "DKIM-Signature: " + strings.Replace(tags, "h=", "h="+strings.Repeat("a:", 200_000), 1) + "AAAA\r\n", "", "pass permerror"},
+		{
+			"h= with 5000 names over 5000 fields, five times", with(h5000, dinner+fields.String(), 5), "",
+			"pass pass pass pass pass",
+		},
+		{
+			"h= with more names",
+			with(tags, dinner, 1) + "DKIM-Signature: " +
+				strings.Replace(tags, "h=", "h="+strings.Repeat("a:", 200_000), 1) + "AAAA\r\n", "", "pass permerror",
+		},
 		{"1000 signatures", with(tags, dinner, 1000), "", "pass pass pass pass pass"},
-		{"8 MiB of CRLF, hashed both ways", with(tags, dinner, 1) + with(strings.Replace(tags, "relaxed/simple", "simple/relaxed", 1), dinner, 1), strings.Repeat("\r\n", 4<<20), "pass pass"},
+		{
+			"8 MiB of CRLF, hashed both ways",
+			with(tags, dinner, 1) + with(strings.Replace(tags, "relaxed/simple", "simple/relaxed", 1), dinner, 1),
+			strings.Repeat("\r\n", 4<<20), "pass pass",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -27,7 +27,9 @@ func drawHeader(t *rapid.T) string {
 }
 
 func drawBody(t *rapid.T) string {
-	words := rapid.SliceOfN(rapid.SampledFrom([]string{" ", "\t", "  ", "\r\n", "\r\n\r\n", " \r\n", "word", "a", ".", "\xff", strings.Repeat("lorem ", 12)}), 0, 40)
+	words := rapid.SliceOfN(rapid.SampledFrom([]string{
+		" ", "\t", "  ", "\r\n", "\r\n\r\n", " \r\n", "word", "a", ".", "\xff", strings.Repeat("lorem ", 12),
+	}), 0, 40)
 	return strings.Join(words.Draw(t, "body"), "") + "\r\n"
 }
 
@@ -57,7 +59,9 @@ func TestTheOracleVerifiesWhatWeSign(t *testing.T) {
 
 func TestWeVerifyWhatTheOracleSigns(t *testing.T) {
 	signers := map[string]crypto.Signer{"r": key(t), "e": ed25519Key(t)}
-	keys := records{"r._domainkey.example.com": {publish(t, signers["r"])}, "e._domainkey.example.com": {publish(t, signers["e"])}}
+	keys := records{
+		"r._domainkey.example.com": {publish(t, signers["r"])}, "e._domainkey.example.com": {publish(t, signers["e"])},
+	}
 	canon := rapid.SampledFrom([]oracle.Canonicalization{oracle.CanonicalizationSimple, oracle.CanonicalizationRelaxed})
 	rapid.Check(t, func(rt *rapid.T) {
 		header, body := drawHeader(rt), drawBody(rt)
@@ -65,7 +69,9 @@ func TestWeVerifyWhatTheOracleSigns(t *testing.T) {
 		opts := &oracle.SignOptions{
 			Domain: "example.com", Selector: selector, Signer: signers[selector],
 			HeaderCanonicalization: canon.Draw(rt, "header"), BodyCanonicalization: canon.Draw(rt, "body c"),
-			HeaderKeys: append([]string{"From"}, rapid.SliceOfN(rapid.SampledFrom([]string{"From", "To", "Subject", "subject", "X-Other", "X-None"}), 0, 9).Draw(rt, "keys")...),
+			HeaderKeys: append([]string{"From"},
+				rapid.SliceOfN(rapid.SampledFrom([]string{"From", "To", "Subject", "subject", "X-Other", "X-None"}), 0,
+					9).Draw(rt, "keys")...),
 		}
 		var message bytes.Buffer
 		if err := oracle.Sign(&message, strings.NewReader(header+"\r\n"+body), opts); err != nil {

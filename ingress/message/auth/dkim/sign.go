@@ -97,7 +97,8 @@ func (c SignConfig) Validate() error {
 }
 
 func isTrace(name string) bool {
-	return name == "received" || name == "return-path" || name == "authentication-results" || name == "dkim-signature" ||
+	return name == "received" || name == "return-path" || name == "authentication-results" ||
+		name == "dkim-signature" ||
 		strings.HasPrefix(name, "arc-")
 }
 
@@ -199,7 +200,8 @@ func (s *Signer) Sign(dst, header []byte, c Canonicalization, bodyHash [sha256.S
 	return dst, nil
 }
 
-func (s *Signer) signWith(dst []byte, k SigningKey, header []byte, names []string, c Canonicalization, bodyHash [sha256.Size]byte,
+func (s *Signer) signWith(dst []byte, k SigningKey, header []byte, names []string, c Canonicalization,
+	bodyHash [sha256.Size]byte,
 	now time.Time, sum *HeaderHash, picker *Picker) ([]byte, error) {
 	algorithm, err := algorithmOf(k.Key)
 	if err != nil {

@@ -59,19 +59,24 @@ func TestAMessageIsSignedWithEachKey(t *testing.T) {
 				t.Errorf("line %q", line)
 			}
 		}
-		keys := records{"r._domainkey.example.com": {publish(t, rsaKey)}, "e._domainkey.example.com": {publish(t, edKey)}}
+		keys := records{
+			"r._domainkey.example.com": {publish(t, rsaKey)}, "e._domainkey.example.com": {publish(t, edKey)},
+		}
 		got := verify(t, keys, clock(1000), []byte(text+header+"\r\n"+dinnerBody))
 		if explain(got) != "pass: , pass: " {
 			t.Fatalf("%s\n%s", explain(got), text)
 		}
-		if names := strings.Join(got[0].Names, ":"); names != "from:from:subject:subject:date:date:message-id:message-id:to:to:cc:cc" {
+		if names := strings.Join(got[0].Names,
+			":"); names != "from:from:subject:subject:date:date:message-id:message-id:to:to:cc:cc" {
 			t.Error(names)
 		}
-		if !got[0].Signed.Equal(time.Unix(1000, 0)) || !got[0].Expires.Equal(time.Unix(4600, 0)) || got[0].BodyCanon != c || got[0].HeaderCanon != Relaxed {
+		if !got[0].Signed.Equal(time.Unix(1000, 0)) || !got[0].Expires.Equal(time.Unix(4600, 0)) ||
+			got[0].BodyCanon != c || got[0].HeaderCanon != Relaxed {
 			t.Errorf("%+v", got[0])
 		}
 		for _, name := range []string{"From", "To", "Subject", "Date", "Message-ID"} {
-			if got := results(verify(t, keys, clock(1000), []byte(text+name+": added\r\n"+header+"\r\n"+dinnerBody))); got != "fail fail" {
+			if got := results(verify(t, keys, clock(1000),
+				[]byte(text+name+": added\r\n"+header+"\r\n"+dinnerBody))); got != "fail fail" {
 				t.Errorf("with a second %s: %s", name, got)
 			}
 		}
@@ -80,7 +85,8 @@ func TestAMessageIsSignedWithEachKey(t *testing.T) {
 		if string(again) != text {
 			t.Error("another signature of the same")
 		}
-		if got := explain(verify(t, keys, clock(4600), []byte(text+header+"\r\n"+dinnerBody))); !strings.HasPrefix(got, "permerror: signature expired") {
+		if got := explain(verify(t, keys, clock(4600), []byte(text+header+"\r\n"+dinnerBody))); !strings.HasPrefix(got,
+			"permerror: signature expired") {
 			t.Error(got)
 		}
 	}
@@ -88,7 +94,8 @@ func TestAMessageIsSignedWithEachKey(t *testing.T) {
 
 func TestTooManyFieldsAreNotSigned(t *testing.T) {
 	s := newSigner(t, SignConfig{Keys: []SigningKey{{"example.com", "s", key(t)}}})
-	if _, err := s.Sign(nil, []byte(strings.Repeat("To: a\r\n", maxSigned)), Relaxed, [32]byte{}); !errors.Is(err, ErrTooManyFields) {
+	if _, err := s.Sign(nil, []byte(strings.Repeat("To: a\r\n", maxSigned)), Relaxed, [32]byte{}); !errors.Is(err,
+		ErrTooManyFields) {
 		t.Error(err)
 	}
 }
@@ -122,15 +129,40 @@ func TestSignConfigsAreValidated(t *testing.T) {
 		want string
 	}{
 		{"no keys", SignConfig{}, "Keys: is required"},
-		{"a domain that is none", SignConfig{Keys: []SigningKey{{"exa mple", "s", good.Key}}}, "Keys[0].Domain: is no domain in ASCII"},
-		{"a selector that is none", SignConfig{Keys: []SigningKey{{"example.com", "", good.Key}}}, "Keys[0].Selector: is no selector"},
+		{
+			"a domain that is none", SignConfig{Keys: []SigningKey{{"exa mple", "s", good.Key}}},
+			"Keys[0].Domain: is no domain in ASCII",
+		},
+		{
+			"a selector that is none", SignConfig{Keys: []SigningKey{{"example.com", "", good.Key}}},
+			"Keys[0].Selector: is no selector",
+		},
 		{"no private key", SignConfig{Keys: []SigningKey{good, {"example.com", "s", nil}}}, "Keys[1].Key: is required"},
-		{"a key of another kind", SignConfig{Keys: []SigningKey{{"example.com", "s", p256}}}, "Keys[0].Key: is neither RSA nor Ed25519"},
-		{"a name that is none", SignConfig{Keys: []SigningKey{good}, Headers: []string{"From", "a b"}}, "Headers[1]: is no field name"},
-		{"a trace field", SignConfig{Keys: []SigningKey{good}, Oversign: []string{"From", "ARC-Seal"}}, "Oversign[1]: is a trace field, which relays add and remove"},
-		{"no From", SignConfig{Keys: []SigningKey{good}, Headers: []string{"To"}, Oversign: []string{}}, "Headers: must have From"},
-		{"a lifetime below zero", SignConfig{Keys: []SigningKey{good}, Lifetime: -1}, "Lifetime: is less than a second"},
-		{"a good one", SignConfig{Keys: []SigningKey{good}, Headers: []string{"From"}, Oversign: []string{"From", "Subject"}}, "<nil>"},
+		{
+			"a key of another kind", SignConfig{Keys: []SigningKey{{"example.com", "s", p256}}},
+			"Keys[0].Key: is neither RSA nor Ed25519",
+		},
+		{
+			"a name that is none", SignConfig{Keys: []SigningKey{good}, Headers: []string{"From", "a b"}},
+			"Headers[1]: is no field name",
+		},
+		{
+			"a trace field", SignConfig{Keys: []SigningKey{good}, Oversign: []string{"From", "ARC-Seal"}},
+			"Oversign[1]: is a trace field, which relays add and remove",
+		},
+		{
+			"no From", SignConfig{Keys: []SigningKey{good}, Headers: []string{"To"}, Oversign: []string{}},
+			"Headers: must have From",
+		},
+		{
+			"a lifetime below zero", SignConfig{Keys: []SigningKey{good}, Lifetime: -1},
+			"Lifetime: is less than a second",
+		},
+		{
+			"a good one",
+			SignConfig{Keys: []SigningKey{good}, Headers: []string{"From"}, Oversign: []string{"From", "Subject"}},
+			"<nil>",
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := fmt.Sprint(tt.cfg.Validate()); got != tt.want {
@@ -183,7 +215,8 @@ func TestKeysAreWrittenAndRead(t *testing.T) {
 			}
 		}
 		line := ZoneLine("s", "example.com", record)
-		if !strings.HasPrefix(line, `s._domainkey.example.com. IN TXT ( "v=DKIM1; k=`) || strings.Count(line, `"`) != 2*tt.strings {
+		if !strings.HasPrefix(line, `s._domainkey.example.com. IN TXT ( "v=DKIM1; k=`) ||
+			strings.Count(line, `"`) != 2*tt.strings {
 			t.Error(line)
 		}
 	}

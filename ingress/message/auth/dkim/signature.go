@@ -393,7 +393,9 @@ func (s *Signature) parseLimits(tags TagList, now time.Time) (err error) {
 		}
 	}
 	if l, ok := tags.Lookup("l"); ok {
-		if len(l.Value) == 0 || len(l.Value) > 76 || bytes.ContainsFunc(l.Value, func(r rune) bool { return r < '0' || r > '9' }) {
+		if len(l.Value) == 0 || len(l.Value) > 76 || bytes.ContainsFunc(l.Value, func(r rune) bool {
+			return r < '0' || r > '9'
+		}) {
 			return permError("signature syntax error")
 		}
 		// RFC 6376 section 8.2: what stands behind the signed length can be anyone's.

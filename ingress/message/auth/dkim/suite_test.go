@@ -236,9 +236,11 @@ func explain(signatures []Signature) string {
 // them: RFC 8463 appendix A.3 is mail-auth/001. The key of mail-auth/002 is an RSAPublicKey.
 func TestSamplesOfOthers(t *testing.T) {
 	dir := suites(t)
-	football := zone([]byte("brisbane._domainkey.football.example.com v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n" +
+	football := zone([]byte("brisbane._domainkey.football.example.com v=DKIM1; k=ed25519; " +
+		"p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n" +
 		"test._domainkey.football.example.com " + strings.TrimSpace(string(read(t, dir, "dkimpy", "test.txt")))))
-	other := zone([]byte("brisbane._domainkey.football.example.com " + strings.TrimSpace(string(read(t, dir, "dkimpy", "ed25519test.dns"))) + "\n" +
+	other := zone([]byte("brisbane._domainkey.football.example.com " +
+		strings.TrimSpace(string(read(t, dir, "dkimpy", "ed25519test.dns"))) + "\n" +
 		"test._domainkey.football.example.com " + strings.TrimSpace(string(read(t, dir, "dkimpy", "test.txt")))))
 	exim := zone([]byte("sed._domainkey.test.ex " + strings.TrimSpace(string(read(t, dir, "dkimpy", "eximtest.dns")))))
 	tests := []struct {

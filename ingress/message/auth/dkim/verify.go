@@ -152,7 +152,8 @@ func (m *Verification) find(header []byte, limit int) {
 // form, then the signature's own field without the value of its tag b. At is the offset of own in header, or less than
 // 0 when it is not there. It resets sum before use. ARC-Message-Signature is hashed the same way (RFC 8617 section
 // 4.1.2).
-func Digest(sum *HeaderHash, picker *Picker, header []byte, names []string, c Canonicalization, own Field, at int, b Tag) [sha256.Size]byte {
+func Digest(sum *HeaderHash, picker *Picker, header []byte, names []string, c Canonicalization, own Field, at int,
+	b Tag) [sha256.Size]byte {
 	sum.Reset()
 	for _, field := range picker.Pick(header, names, at) {
 		sum.Field(c, field)
@@ -207,7 +208,8 @@ func (s *Signature) verify(l *lookup) error {
 	}
 	s.KeyBits, s.Testing, s.Strict = l.key.Bits, l.key.Testing, l.key.Strict
 	// RFC 6376 section 3.6.1, t=s.
-	if domain := s.Identity[strings.LastIndexByte(s.Identity, '@')+1:]; s.Strict && !strings.EqualFold(domain, s.Domain) {
+	if domain := s.Identity[strings.LastIndexByte(s.Identity, '@')+1:]; s.Strict &&
+		!strings.EqualFold(domain, s.Domain) {
 		return permError("domain mismatch")
 	}
 	if err := l.key.Verify(s.Algorithm, s.digest, s.value); err != nil {

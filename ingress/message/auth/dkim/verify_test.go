@@ -82,9 +82,12 @@ func TestTheSampleOfRFC6376AppendixA(t *testing.T) {
 		t.Fatal(explain(got))
 	}
 	s := got[0]
-	if s.Domain != "example.com" || s.Selector != "brisbane" || s.Identity != "joe@football.example.com" || s.KeyBits != 1024 ||
-		s.HeaderB() != "AuUoFEfD" || s.Algorithm.String() != "rsa-sha256" || s.HeaderCanon != Simple || s.BodyCanon != Simple ||
-		strings.Join(s.Names, ":") != "received:from:to:subject:date:message-id" || !s.Signed.IsZero() || !s.Expires.IsZero() {
+	if s.Domain != "example.com" || s.Selector != "brisbane" || s.Identity != "joe@football.example.com" ||
+		s.KeyBits != 1024 ||
+		s.HeaderB() != "AuUoFEfD" || s.Algorithm.String() != "rsa-sha256" || s.HeaderCanon != Simple ||
+		s.BodyCanon != Simple ||
+		strings.Join(s.Names, ":") != "received:from:to:subject:date:message-id" || !s.Signed.IsZero() ||
+		!s.Expires.IsZero() {
 		t.Errorf("%+v", s)
 	}
 }
@@ -107,8 +110,10 @@ func TestTheSampleOfRFC8463AppendixA3(t *testing.T) {
 		" dA+L10TeYt9BgDfQNZtKdN1WO//KgIqXP7OdEFE4LjFYNcUxZQ4FADY+8=\r\n" + dinner + "\r\n" +
 		strings.Replace(dinnerBody, "game. Are", "game.  Are", 1)
 	keys := records{
-		"brisbane._domainkey.football.example.com": {"v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="},
-		"test._domainkey.football.example.com": {"v=DKIM1; k=rsa; p=MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDkHlOQoBTzWR" +
+		"brisbane._domainkey.football.example.com": {"v=DKIM1; k=ed25519; " +
+			"p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="},
+		"test._domainkey.football.example.com": {"v=DKIM1; k=rsa; " +
+			"p=MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDkHlOQoBTzWR" +
 			"iGs5V6NpP3idY6Wk08a5qhdR6wy5bdOKb2jLQiY/J16JYi0Qvx/byYzCNb3W91y3FutACDfzwQ/BC/e/8uBsCR+yz1Lxj+PL6lHvqMKrM3rG" +
 			"4hstT5QjvHO9PzoxZyVYLzBfO2EeC3Ip3G+2kryOTIKT+l/K4w3QIDAQAB"},
 	}
@@ -166,43 +171,96 @@ func TestSignaturesAreJudged(t *testing.T) {
 	}{
 		{"a good one passes", base + "b=", nil, nil, "pass: "},
 		{"relaxed forms pass with other white space", base + "b=", nil, func(m string) string {
-			return strings.Replace(strings.Replace(m, "Subject: Is dinner", "SUBJECT :  Is\r\n\tdinner", 1), "We lost", "We \t lost", 1) + "\r\n\r\n"
+			return strings.Replace(strings.Replace(m, "Subject: Is dinner", "SUBJECT :  Is\r\n\tdinner", 1), "We lost",
+				"We \t lost", 1) + "\r\n\r\n"
 		}, "pass: "},
-		{"a changed header field fails", base + "b=", nil, func(m string) string { return strings.Replace(m, "Is dinner", "is dinner", 1) }, "fail: signature did not verify"},
-		{"a changed body fails", base + "b=", nil, func(m string) string { return m + "-- \r\nfooter\r\n" }, "fail: body hash did not verify"},
-		{"a field that is not signed may change", base + "b=", nil, func(m string) string { return strings.Replace(m, "20030712", "x", 1) }, "pass: "},
-		{"a field added below is taken first", base + "b=", nil, func(m string) string { return strings.Replace(m, "\r\n\r\n", "\r\nSubject: new\r\n\r\n", 1) }, "fail: signature did not verify"},
-		{"a field added above is not looked at", base + "b=", nil, func(m string) string { return "Subject: new\r\n" + m }, "pass: "},
-		{"an oversigned field must not be added", strings.Replace(base, "h=", "h=subject:", 1) + "b=", nil, func(m string) string { return "Subject: new\r\n" + m }, "fail: signature did not verify"},
-		{"an oversigned signature does not sign itself", strings.Replace(base, "h=", "h=dkim-signature:", 1) + "b=", nil, nil, "pass: "},
-		{"a signature that was changed fails", base + "b=", nil, func(m string) string { return strings.Replace(m, "v=1;", "v=1; y=2;", 1) }, "fail: signature did not verify"},
-		{"white space within b= is not signed", base + "b=", nil, func(m string) string { return strings.Replace(m, " b=", " b=\r\n ", 1) }, "pass: "},
-		{"tags behind b= are signed", base + "b=", nil, func(m string) string { return strings.Replace(m, "\r\nFrom", "; n=1\r\nFrom", 1) }, "fail: signature did not verify"},
+		{"a changed header field fails", base + "b=", nil, func(m string) string {
+			return strings.Replace(m, "Is dinner", "is dinner", 1)
+		}, "fail: signature did not verify"},
+		{"a changed body fails", base + "b=", nil, func(m string) string {
+			return m + "-- \r\nfooter\r\n"
+		}, "fail: body hash did not verify"},
+		{"a field that is not signed may change", base + "b=", nil, func(m string) string {
+			return strings.Replace(m, "20030712", "x", 1)
+		}, "pass: "},
+		{"a field added below is taken first", base + "b=", nil, func(m string) string {
+			return strings.Replace(m, "\r\n\r\n", "\r\nSubject: new\r\n\r\n", 1)
+		}, "fail: signature did not verify"},
+		{"a field added above is not looked at", base + "b=", nil, func(m string) string {
+			return "Subject: new\r\n" + m
+		}, "pass: "},
+		{"an oversigned field must not be added", strings.Replace(base, "h=", "h=subject:", 1) + "b=", nil,
+			func(m string) string { return "Subject: new\r\n" + m }, "fail: signature did not verify"},
+		{
+			"an oversigned signature does not sign itself", strings.Replace(base, "h=", "h=dkim-signature:", 1) + "b=",
+			nil, nil, "pass: ",
+		},
+		{"a signature that was changed fails", base + "b=", nil, func(m string) string {
+			return strings.Replace(m, "v=1;", "v=1; y=2;", 1)
+		}, "fail: signature did not verify"},
+		{"white space within b= is not signed", base + "b=", nil, func(m string) string {
+			return strings.Replace(m, " b=", " b=\r\n ", 1)
+		}, "pass: "},
+		{"tags behind b= are signed", base + "b=", nil, func(m string) string {
+			return strings.Replace(m, "\r\nFrom", "; n=1\r\nFrom", 1)
+		}, "fail: signature did not verify"},
 		{"tags whose name ends in b are kept", base + "xb=1; b=", nil, nil, "pass: "},
-		{"simple forms are exact", strings.Replace(base, "c=relaxed/relaxed; ", "", 1) + "b=", nil, func(m string) string { return strings.Replace(m, "We lost", "We  lost", 1) }, "fail: body hash did not verify"},
-		{"c= with one name means simple for the body", strings.Replace(base, "relaxed/relaxed", "relaxed", 1) + "b=", nil, nil, "pass: "},
-		{"names are taken in any case", strings.NewReplacer("rsa-sha256", "RSA-SHA256", "relaxed", "Relaxed", "example.com", "Example.COM").Replace(base) + "b=", nil, nil, "pass: "},
+		{"simple forms are exact", strings.Replace(base, "c=relaxed/relaxed; ", "", 1) + "b=", nil,
+			func(m string) string {
+				return strings.Replace(m, "We lost", "We  lost", 1)
+			}, "fail: body hash did not verify"},
+		{
+			"c= with one name means simple for the body", strings.Replace(base, "relaxed/relaxed", "relaxed", 1) + "b=",
+			nil, nil, "pass: ",
+		},
+		{
+			"names are taken in any case",
+			strings.NewReplacer("rsa-sha256", "RSA-SHA256", "relaxed", "Relaxed", "example.com",
+				"Example.COM").Replace(base) + "b=", nil, nil, "pass: ",
+		},
 
-		{"no version", strings.Replace(base, "v=1; ", "", 1) + "b=", nil, nil, "permerror: signature missing required tag"},
+		{"no version", strings.Replace(base, "v=1; ", "", 1) + "b=", nil, nil,
+			"permerror: signature missing required tag"},
 		{"another version", strings.Replace(base, "v=1", "v=2", 1) + "b=", nil, nil, "permerror: incompatible version"},
-		{"no selector", strings.Replace(base, "s=sel; ", "", 1) + "b=", nil, nil, "permerror: signature missing required tag"},
-		{"rsa-sha1", strings.Replace(base, "sha256", "sha1", 1) + "b=", nil, nil, "permerror: rsa-sha1 is not accepted"},
-		{"an unknown algorithm", strings.Replace(base, "rsa-sha256", "dsa-sha256", 1) + "b=", nil, nil, "permerror: unknown algorithm"},
+		{"no selector", strings.Replace(base, "s=sel; ", "", 1) + "b=", nil, nil,
+			"permerror: signature missing required tag"},
+		{
+			"rsa-sha1", strings.Replace(base, "sha256", "sha1", 1) + "b=", nil, nil,
+			"permerror: rsa-sha1 is not accepted",
+		},
+		{
+			"an unknown algorithm", strings.Replace(base, "rsa-sha256", "dsa-sha256", 1) + "b=", nil, nil,
+			"permerror: unknown algorithm",
+		},
 		{"a query method that is not DNS", base + "q=http; b=", nil, nil, "permerror: unknown query method"},
 		{"several query methods", base + "q=http:dns/txt; b=", nil, nil, "pass: "},
-		{"From is not signed", strings.Replace(base, "from:", "", 1) + "b=", nil, nil, "permerror: From field not signed"},
-		{"a body hash of another length", strings.Replace(base, "bh=;", "bh=AAAA;", 1) + "b=", nil, nil, "permerror: signature syntax error"},
-		{"a body hash that is no base64", strings.Replace(base, "bh=;", "bh=%%%;", 1) + "b=", nil, nil, "permerror: signature syntax error"},
+		{
+			"From is not signed", strings.Replace(base, "from:", "", 1) + "b=", nil, nil,
+			"permerror: From field not signed",
+		},
+		{"a body hash of another length", strings.Replace(base, "bh=;", "bh=AAAA;", 1) + "b=", nil, nil,
+			"permerror: signature syntax error"},
+		{"a body hash that is no base64", strings.Replace(base, "bh=;", "bh=%%%;", 1) + "b=", nil, nil,
+			"permerror: signature syntax error"},
 		{"an empty b=", base + "b= ;", nil, nil, "permerror: signature syntax error"},
-		{"a domain that is none", strings.Replace(base, "d=example.com", "d=exam ple.com", 1) + "b=", nil, nil, "permerror: signature syntax error"},
-		{"a selector that is none", strings.Replace(base, "s=sel", "s=.", 1) + "b=", nil, nil, "permerror: signature syntax error"},
-		{"a duplicate tag", base + "b=", nil, func(m string) string { return strings.Replace(m, "v=1;", "v=1; v=1;", 1) }, "permerror: signature syntax error"},
+		{
+			"a domain that is none", strings.Replace(base, "d=example.com", "d=exam ple.com", 1) + "b=", nil, nil,
+			"permerror: signature syntax error",
+		},
+		{
+			"a selector that is none", strings.Replace(base, "s=sel", "s=.", 1) + "b=", nil, nil,
+			"permerror: signature syntax error",
+		},
+		{"a duplicate tag", base + "b=", nil, func(m string) string {
+			return strings.Replace(m, "v=1;", "v=1; v=1;", 1)
+		}, "permerror: signature syntax error"},
 
 		{"an identity in a subdomain", base + "i=joe@a.example.com; b=", nil, nil, "pass: "},
 		{"an identity elsewhere", base + "i=joe@badexample.com; b=", nil, nil, "permerror: domain mismatch"},
 		{"an identity in quoted-printable", base + "i=joe=40a=2Eexample.com; b=", nil, nil, "pass: "},
 		{"an identity without a domain", base + "i=joe; b=", nil, nil, "permerror: signature syntax error"},
-		{"an identity with a control", base + "i=joe=0D=0A@example.com; b=", nil, nil, "permerror: signature syntax error"},
+		{"an identity with a control", base + "i=joe=0D=0A@example.com; b=", nil, nil,
+			"permerror: signature syntax error"},
 
 		{"a body length", base + "l=5; b=", nil, nil, "policy: body length limit l= is not accepted"},
 		{"a body length that is none", base + "l=x; b=", nil, nil, "permerror: signature syntax error"},
@@ -215,10 +273,14 @@ func TestSignaturesAreJudged(t *testing.T) {
 		{"no key", base + "b=", []string{}, nil, "permerror: no key for signature"},
 		{"two keys", base + "b=", []string{good, good}, nil, "permerror: multiple key records"},
 		{"DNS trouble", base + "b=", []string{"~~SERVFAIL"}, nil, "temperror: key unavailable"},
-		{"a key of another type", base + "b=", []string{"k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="}, nil, "permerror: key of another type than a="},
+		{"a key of another type", base + "b=", []string{"k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="},
+			nil, "permerror: key of another type than a="},
 		{"a testing key passes what is good", base + "b=", []string{good + "; t=y"}, nil, "pass: "},
-		{"a testing key makes a failure neutral", base + "b=", []string{good + "; t=y:s"}, func(m string) string { return m + "x" }, "neutral: body hash did not verify (key in testing)"},
-		{"a strict key refuses subdomains", base + "i=joe@a.example.com; b=", []string{good + "; t=s"}, nil, "permerror: domain mismatch"},
+		{"a testing key makes a failure neutral", base + "b=", []string{good + "; t=y:s"}, func(m string) string {
+			return m + "x"
+		}, "neutral: body hash did not verify (key in testing)"},
+		{"a strict key refuses subdomains", base + "i=joe@a.example.com; b=", []string{good + "; t=s"}, nil,
+			"permerror: domain mismatch"},
 		{"a strict key takes its own domain", base + "i=joe@EXAMPLE.com; b=", []string{good + "; t=s"}, nil, "pass: "},
 		{"a revoked key", base + "b=", []string{"v=DKIM1; p="}, nil, "permerror: key revoked"},
 	}
@@ -245,7 +307,8 @@ func TestKeysOfTheWrongSizeAreRefused(t *testing.T) {
 	if _, err := ParseKeyRecord("p=" + der512); err == nil || err.(*Failure).Reason != "key too short" {
 		t.Error(err)
 	}
-	if _, err := ParseKeyRecord("p=" + strings.Repeat("A", 5000)); err == nil || err.(*Failure).Reason != "key too large" {
+	if _, err := ParseKeyRecord("p=" + strings.Repeat("A", 5000)); err == nil ||
+		err.(*Failure).Reason != "key too large" {
 		t.Error(err)
 	}
 }
@@ -284,7 +347,8 @@ func TestTheHeaderIsJudgedBeforeTheBodyComes(t *testing.T) {
 			if at != 0 {
 				t.Fatalf("predicted by %d", at)
 			}
-			if s := m.Header()[at]; !s.HeaderVerified || s.Result != Pending || s.BodyHash != sum || s.BodyCanon != Simple {
+			if s := m.Header()[at]; !s.HeaderVerified || s.Result != Pending || s.BodyHash != sum ||
+				s.BodyCanon != Simple {
 				t.Fatalf("%+v", s)
 			}
 			m.Write(tt.body)

@@ -55,11 +55,20 @@ func TestTheAuthorDomain(t *testing.T) {
 		{"two domains", "a@example.com, b@example.org", "several example.com example.org"},
 		{"two domains in a group", "T: a@example.com, b@example.org;", "several example.com example.org"},
 		{"another address in front", "ceo@bank.example <joe@example.com>", "several example.com bank.example"},
-		{"another address in front with more", "Boss ceo@bank.example via x <joe@example.com>", "several example.com bank.example"},
+		{
+			"another address in front with more", "Boss ceo@bank.example via x <joe@example.com>",
+			"several example.com bank.example",
+		},
 		{"another quoted address in front", `"ceo"@bank.example <joe@example.com>`, "several example.com bank.example"},
-		{"another address in the element before", "ceo@bank.example, <joe@example.com>", "several bank.example example.com"},
+		{
+			"another address in the element before", "ceo@bank.example, <joe@example.com>",
+			"several bank.example example.com",
+		},
 		{"too many domains", "a@a.example, a@b.example, a@c.example, a@d.example, a@e.example", reasonTooMany},
-		{"too many in front", "a@a.example a@b.example a@c.example a@d.example a@e.example <a@f.example>", reasonTooMany},
+		{
+			"too many in front", "a@a.example a@b.example a@c.example a@d.example a@e.example <a@f.example>",
+			reasonTooMany,
+		},
 		{"too many addresses", strings.Repeat("a@example.com, ", maxMailboxes+1), reasonTooMany},
 
 		{"nothing", "", reasonNoAddress},
@@ -100,7 +109,8 @@ func TestTheAuthorDomain(t *testing.T) {
 		{"an encoded word in quotes", `"=?utf-8?q?ceo=40bank.example=00?="@example.com`, reasonEncoded},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := authorOf("To: x@other.example\r\nFrom: " + c.from + "\r\nSubject: y\r\n\r\nFrom: z@body.example\r\n"); got != c.want {
+			if got := authorOf("To: x@other.example\r\nFrom: " + c.from +
+				"\r\nSubject: y\r\n\r\nFrom: z@body.example\r\n"); got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})
@@ -127,7 +137,10 @@ func TestTheFromField(t *testing.T) {
 		{"none", "To: joe@example.com\r\n\r\n", reasonNoFrom},
 		{"no header at all", "", reasonNoFrom},
 		{"two", "From: joe@example.com\r\nFrom: joe@example.com\r\n\r\n", reasonManyFrom},
-		{"two, one with a blank before the colon", "From: joe@example.com\r\nFrom : ceo@bank.example\r\n\r\n", reasonManyFrom},
+		{
+			"two, one with a blank before the colon", "From: joe@example.com\r\nFrom : ceo@bank.example\r\n\r\n",
+			reasonManyFrom,
+		},
 		{"a blank before the colon", "From : joe@example.com\r\n\r\n", "example.com"},
 		{"a tab before the colon", "FROM\t:joe@example.com\r\n\r\n", "example.com"},
 		{"one in the body", "To: x\r\n\r\nFrom: joe@example.com\r\n", reasonNoFrom},
@@ -251,7 +264,8 @@ func disagrees(header []byte, got string) string {
 }
 
 func FuzzAuthor(f *testing.F) {
-	for _, seed := range []string{"joe@example.com", `"a@b" <joe@example.com>, (c) x@[1.2.3.4]`, "g: a@b.c;", "=?u?q?=40?=@x.y",
+	for _, seed := range []string{"joe@example.com", `"a@b" <joe@example.com>, (c) x@[1.2.3.4]`, "g: a@b.c;",
+		"=?u?q?=40?=@x.y",
 		"a@b.c <d@e.f>", "<@a,@b:c@d.e>", "\"\\", "((", "a@bücher.example", "a b@c.d", "a@b.c.", "a@b (\x00)"} {
 		f.Add("From: " + seed + "\r\n\r\n")
 	}

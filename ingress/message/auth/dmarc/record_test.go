@@ -21,15 +21,23 @@ func TestPolicyRecords(t *testing.T) {
 		{"values in any case", "v=DMARC1; p=ReJect", reject},
 		{"names in any case", "V=DMARC1; P=reject", reject},
 		{"tags in any order", "v=DMARC1; rua=mailto:a@b.c; p=reject", reject},
-		{"all of them", "v=DMARC1; p=quarantine; sp=reject; np=none; adkim=s; aspf=s; t=y; psd=n; fo=1:d; ruf=mailto:a@b.c" + rua,
-			record{policy: Quarantine, subdomain: Reject, hasSubdomain: true, hasNonExist: true, applies: true, testing: true, percent: 100,
+		{"all of them",
+			"v=DMARC1; p=quarantine; sp=reject; np=none; adkim=s; aspf=s; t=y; psd=n; fo=1:d; ruf=mailto:a@b.c" + rua,
+			record{policy: Quarantine, subdomain: Reject, hasSubdomain: true, hasNonExist: true, applies: true,
+				testing: true, percent: 100,
 				strictDKIM: true, strictSPF: true, psd: 'n'}},
-		{"tags of RFC 7489", "v=DMARC1; p=reject; pct=20; rf=afrf; ri=86400", with(func(r *record) { r.policy, r.percent = Reject, 20 })},
+		{"tags of RFC 7489", "v=DMARC1; p=reject; pct=20; rf=afrf; ri=86400", with(func(r *record) {
+			r.policy, r.percent = Reject, 20
+		})},
 		{"pct of nothing", "v=DMARC1; p=reject; pct=0", with(func(r *record) { r.policy, r.percent = Reject, 0 })},
 		{"pct over all", "v=DMARC1; p=reject; pct=101", reject},
 		{"pct that is no number", "v=DMARC1; p=reject; pct=-1", reject},
-		{"t=y goes before pct", "v=DMARC1; p=reject; pct=0; t=y", with(func(r *record) { r.policy, r.testing = Reject, true })},
-		{"a broken t does not", "v=DMARC1; p=reject; pct=0; t=maybe", with(func(r *record) { r.policy, r.percent = Reject, 0 })},
+		{"t=y goes before pct", "v=DMARC1; p=reject; pct=0; t=y", with(func(r *record) {
+			r.policy, r.testing = Reject, true
+		})},
+		{"a broken t does not", "v=DMARC1; p=reject; pct=0; t=maybe", with(func(r *record) {
+			r.policy, r.percent = Reject, 0
+		})},
 		{"broken alignment is relaxed", "v=DMARC1; p=reject; adkim=x; aspf=", reject},
 		{"broken psd is unknown", "v=DMARC1; p=reject; psd=yes", reject},
 		{"psd in any case", "v=DMARC1; p=reject; psd=Y", with(func(r *record) { r.policy, r.psd = Reject, 'y' })},
@@ -63,8 +71,10 @@ func TestPolicyRecords(t *testing.T) {
 
 func TestWhatIsNoPolicyRecord(t *testing.T) {
 	for _, text := range []string{
-		"", "v=DMARC1 p=reject", "v=DMARC2; p=reject", "v=dmarc1; p=reject", "p=reject; v=DMARC1", " v=DMARC1; p=reject",
-		"v=DMARC; p=reject", "v=spf1 -all", "vv=DMARC1; p=reject", "v=DMARC1, p=reject", "DMARC1; p=reject", "\"v=DMARC1; p=reject\"",
+		"", "v=DMARC1 p=reject", "v=DMARC2; p=reject", "v=dmarc1; p=reject", "p=reject; v=DMARC1",
+		" v=DMARC1; p=reject",
+		"v=DMARC; p=reject", "v=spf1 -all", "vv=DMARC1; p=reject", "v=DMARC1, p=reject", "DMARC1; p=reject",
+		"\"v=DMARC1; p=reject\"",
 		"v=DMARC1; p=reject; x=" + strings.Repeat("y", maxRecordLength),
 	} {
 		if r, ok := parseRecord(text); ok {
@@ -74,7 +84,8 @@ func TestWhatIsNoPolicyRecord(t *testing.T) {
 }
 
 func FuzzRecord(f *testing.F) {
-	for _, seed := range []string{"v=DMARC1; p=reject; sp=none; np=x; pct=5; t=y; psd=n; adkim=s; aspf=r; rua=mailto:a@b.c!5m,x",
+	for _, seed := range []string{"v=DMARC1; p=reject; sp=none; np=x; pct=5; t=y; psd=n; adkim=s; aspf=r; " +
+		"rua=mailto:a@b.c!5m,x",
 		"v=DMARC1", "V = DMARC1 ;;;=;p", "v=DMARC1; rua=%", "v=spf1 -all"} {
 		f.Add(seed)
 	}

@@ -45,7 +45,8 @@ func TestMessagesOfAuthenticationMilter(t *testing.T) {
 		}
 		message := strings.ReplaceAll(string(text), "\r\n", "\n")
 		results := resultsPart.FindStringIndex(message)
-		if results == nil || !dmarcPart.MatchString(message[results[0]:results[1]]) || !strings.Contains(message, "dmarc=") {
+		if results == nil || !dmarcPart.MatchString(message[results[0]:results[1]]) ||
+			!strings.Contains(message, "dmarc=") {
 			continue
 		}
 		part := message[results[0]:results[1]]

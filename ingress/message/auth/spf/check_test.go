@@ -75,30 +75,96 @@ func TestIdentitiesThroughARealServer(t *testing.T) {
 		reverse            mail.Path
 		mail, helo2        string // result and domain of each
 	}{
-		{"an MX host may send", "192.0.2.1", "mx.example.org", mail.Path{Local: "a", Domain: "example.com"}, "pass example.com", "pass mx.example.org"},
-		{"another address may not", "192.0.2.2", "mx.example.org", mail.Path{Local: "a", Domain: "example.com"}, "fail example.com", "fail mx.example.org"},
-		{"IPv6", "2001:db8::5", "x.example.org", mail.Path{Local: "a", Domain: "example.com"}, "pass example.com", "none x.example.org"},
-		{"an IPv4-mapped address is IPv4", "::ffff:192.0.2.1", "mx.example.org", mail.Path{Local: "a", Domain: "example.com"}, "pass example.com", "pass mx.example.org"},
-		{"an included record of two strings", "192.0.2.200", "", mail.Path{Local: "a", Domain: "EXAMPLE.com"}, "pass example.com", "none "},
-		{"the null reverse-path is its HELO name", "192.0.2.1", "mx.example.org", mail.Path{}, "pass mx.example.org", "pass mx.example.org"},
+		{
+			"an MX host may send", "192.0.2.1", "mx.example.org", mail.Path{Local: "a", Domain: "example.com"},
+			"pass example.com", "pass mx.example.org",
+		},
+		{
+			"another address may not", "192.0.2.2", "mx.example.org", mail.Path{Local: "a", Domain: "example.com"},
+			"fail example.com", "fail mx.example.org",
+		},
+		{
+			"IPv6", "2001:db8::5", "x.example.org", mail.Path{Local: "a", Domain: "example.com"}, "pass example.com",
+			"none x.example.org",
+		},
+		{
+			"an IPv4-mapped address is IPv4", "::ffff:192.0.2.1", "mx.example.org",
+			mail.Path{Local: "a", Domain: "example.com"}, "pass example.com", "pass mx.example.org",
+		},
+		{
+			"an included record of two strings", "192.0.2.200", "", mail.Path{Local: "a", Domain: "EXAMPLE.com"},
+			"pass example.com", "none ",
+		},
+		{
+			"the null reverse-path is its HELO name", "192.0.2.1", "mx.example.org", mail.Path{}, "pass mx.example.org",
+			"pass mx.example.org",
+		},
 		{"with nothing to check", "192.0.2.1", "[192.0.2.1]", mail.Path{}, "none ", "none "},
-		{"an address literal", "192.0.2.1", "localhost", mail.Path{Local: "a", Domain: "[192.0.2.1]"}, "none ", "none "},
-		{"a malformed HELO", "192.0.2.1", "a..b", mail.Path{Local: "a", Domain: "example.org"}, "none example.org", "none "},
-		{"a last dot in HELO", "192.0.2.1", "mx.example.org.", mail.Path{}, "pass mx.example.org", "pass mx.example.org"},
-		{"a macro of the local part", "192.0.2.9", "", mail.Path{Local: "joe", Domain: "user.example.net"}, "pass user.example.net", "none "},
-		{"quotes mean nothing", "192.0.2.9", "", mail.Path{Local: `"joe"`, Domain: "user.example.net"}, "pass user.example.net", "none "},
-		{"another local part", "192.0.2.9", "", mail.Path{Local: "jim", Domain: "user.example.net"}, "fail user.example.net", "none "},
-		{"a sign in a local part is not cut at", "192.0.2.9", "", mail.Path{Local: `"jim@b"`, Domain: "user.example.net"}, "fail user.example.net", "none "},
-		{"nor taken for the domain", "192.0.2.1", "", mail.Path{Local: `"a@example.com"`, Domain: "user.example.net"}, "fail user.example.net", "none "},
-		{"a local part that is not ASCII matches nothing", "192.0.2.9", "", mail.Path{Local: "jö", Domain: "user.example.net"}, "fail user.example.net", "none "},
-		{"U-labels are A-labels", "192.0.2.1", "bücher.example", mail.Path{Local: "a", Domain: "Bücher.example"}, "pass xn--bcher-kva.example", "pass xn--bcher-kva.example"},
+		{
+			"an address literal", "192.0.2.1", "localhost", mail.Path{Local: "a", Domain: "[192.0.2.1]"}, "none ",
+			"none ",
+		},
+		{
+			"a malformed HELO", "192.0.2.1", "a..b", mail.Path{Local: "a", Domain: "example.org"}, "none example.org",
+			"none ",
+		},
+		{
+			"a last dot in HELO", "192.0.2.1", "mx.example.org.", mail.Path{}, "pass mx.example.org",
+			"pass mx.example.org",
+		},
+		{
+			"a macro of the local part", "192.0.2.9", "", mail.Path{Local: "joe", Domain: "user.example.net"},
+			"pass user.example.net", "none ",
+		},
+		{
+			"quotes mean nothing", "192.0.2.9", "", mail.Path{Local: `"joe"`, Domain: "user.example.net"},
+			"pass user.example.net", "none ",
+		},
+		{
+			"another local part", "192.0.2.9", "", mail.Path{Local: "jim", Domain: "user.example.net"},
+			"fail user.example.net", "none ",
+		},
+		{
+			"a sign in a local part is not cut at", "192.0.2.9", "",
+			mail.Path{Local: `"jim@b"`, Domain: "user.example.net"}, "fail user.example.net", "none ",
+		},
+		{
+			"nor taken for the domain", "192.0.2.1", "",
+			mail.Path{Local: `"a@example.com"`, Domain: "user.example.net"}, "fail user.example.net", "none ",
+		},
+		{
+			"a local part that is not ASCII matches nothing", "192.0.2.9", "",
+			mail.Path{Local: "jö", Domain: "user.example.net"}, "fail user.example.net", "none ",
+		},
+		{
+			"U-labels are A-labels", "192.0.2.1", "bücher.example", mail.Path{Local: "a", Domain: "Bücher.example"},
+			"pass xn--bcher-kva.example", "pass xn--bcher-kva.example",
+		},
 		{"PTR", "192.0.2.1", "", mail.Path{Local: "a", Domain: "ptr.example.net"}, "pass ptr.example.net", "none "},
-		{"PTR of another", "192.0.2.2", "", mail.Path{Local: "a", Domain: "ptr.example.net"}, "fail ptr.example.net", "none "},
-		{"two records", "192.0.2.1", "", mail.Path{Local: "a", Domain: "two.example.net"}, "permerror two.example.net", "none "},
-		{"an error behind a match", "192.0.2.1", "", mail.Path{Local: "a", Domain: "broken.example.net"}, "permerror broken.example.net", "none "},
-		{"SERVFAIL", "192.0.2.1", "fault.example.net", mail.Path{Local: "a", Domain: "fault.example.net"}, "temperror fault.example.net", "temperror fault.example.net"},
-		{"REFUSED", "192.0.2.1", "", mail.Path{Local: "a", Domain: "refused.example.net"}, "temperror refused.example.net", "none "},
-		{"no such domain", "192.0.2.1", "", mail.Path{Local: "a", Domain: "missing.example.net"}, "none missing.example.net", "none "},
+		{
+			"PTR of another", "192.0.2.2", "", mail.Path{Local: "a", Domain: "ptr.example.net"}, "fail ptr.example.net",
+			"none ",
+		},
+		{
+			"two records", "192.0.2.1", "", mail.Path{Local: "a", Domain: "two.example.net"},
+			"permerror two.example.net", "none ",
+		},
+		{
+			"an error behind a match", "192.0.2.1", "", mail.Path{Local: "a", Domain: "broken.example.net"},
+			"permerror broken.example.net", "none ",
+		},
+		{
+			"SERVFAIL", "192.0.2.1", "fault.example.net", mail.Path{Local: "a", Domain: "fault.example.net"},
+			"temperror fault.example.net", "temperror fault.example.net",
+		},
+		{
+			"REFUSED", "192.0.2.1", "", mail.Path{Local: "a", Domain: "refused.example.net"},
+			"temperror refused.example.net", "none ",
+		},
+		{
+			"no such domain", "192.0.2.1", "", mail.Path{Local: "a", Domain: "missing.example.net"},
+			"none missing.example.net", "none ",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := check(t, r, c.client, c.helo, c.reverse)
@@ -163,16 +229,35 @@ func TestNamesThatMacrosMake(t *testing.T) {
 		reverse      mail.Path
 		want         string
 	}{
-		{"a sign comes back", "v=spf1 exists:%{l}.x.example", mail.Path{Local: `"a@b"`, Domain: "d.example"}, "A a@b.x.example"},
-		{"also when it is escaped", "v=spf1 exists:%{L}.x.example", mail.Path{Local: `"a@b"`, Domain: "d.example"}, "A a%40b.x.example"},
-		{"the sender has one more", "v=spf1 exists:%{s}.x.example", mail.Path{Local: `"a@b"`, Domain: "d.example"}, "A a@b@d.example.x.example"},
-		{"the domain is the domain", "v=spf1 exists:%{o}.x.example", mail.Path{Local: `"a@b"`, Domain: "d.example"}, "A d.example.x.example"},
-		{"a long name loses labels on the left", "v=spf1 exists:" + long + "%{l}." + long + "example", mail.Path{Local: "joe", Domain: "d.example"},
+		{
+			"a sign comes back", "v=spf1 exists:%{l}.x.example", mail.Path{Local: `"a@b"`, Domain: "d.example"},
+			"A a@b.x.example",
+		},
+		{
+			"also when it is escaped", "v=spf1 exists:%{L}.x.example", mail.Path{Local: `"a@b"`, Domain: "d.example"},
+			"A a%40b.x.example",
+		},
+		{
+			"the sender has one more", "v=spf1 exists:%{s}.x.example", mail.Path{Local: `"a@b"`, Domain: "d.example"},
+			"A a@b@d.example.x.example",
+		},
+		{
+			"the domain is the domain", "v=spf1 exists:%{o}.x.example", mail.Path{Local: `"a@b"`, Domain: "d.example"},
+			"A d.example.x.example",
+		},
+		{"a long name loses labels on the left", "v=spf1 exists:" + long + "%{l}." + long + "example",
+			mail.Path{Local: "joe", Domain: "d.example"},
 			"A a234567890.a234567890.joe." + long + "example"},
-		{"a local part that is not ASCII is not asked for", "v=spf1 exists:%{l}.x.example exists:%{S}.x.example", mail.Path{Local: "jö", Domain: "d.example"}, ""},
+		{
+			"a local part that is not ASCII is not asked for", "v=spf1 exists:%{l}.x.example exists:%{S}.x.example",
+			mail.Path{Local: "jö", Domain: "d.example"}, "",
+		},
 		{"nor is an address taken for a name", "v=spf1 a:%{i}", mail.Path{Local: "joe", Domain: "d.example"}, ""},
 		{"nor an empty label", "v=spf1 exists:%{l}..example", mail.Path{Local: "joe", Domain: "d.example"}, ""},
-		{"an included name that is too long is not shortened", "v=spf1 include:" + long + long + "example", mail.Path{Local: "joe", Domain: "d.example"}, ""},
+		{
+			"an included name that is too long is not shortened", "v=spf1 include:" + long + long + "example",
+			mail.Path{Local: "joe", Domain: "d.example"}, "",
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			log := &asked{Resolver: texts{"d.example": c.record}}
@@ -186,7 +271,9 @@ func TestNamesThatMacrosMake(t *testing.T) {
 
 func TestNothingIsAskedWhereThereIsNothingToCheck(t *testing.T) {
 	log := &asked{Resolver: texts{"*": "v=spf1 +all"}}
-	for _, helo := range []string{"", "localhost", "[192.0.2.1]", "a..b", "x y.example", strings.Repeat("a.", 200) + "example", "\x1b.example"} {
+	for _, helo := range []string{
+		"", "localhost", "[192.0.2.1]", "a..b", "x y.example", strings.Repeat("a.", 200) + "example", "\x1b.example",
+	} {
 		if got := check(t, log, "192.0.2.1", helo, mail.Path{}); got.Mail.Result != None || got.Helo.Result != None {
 			t.Errorf("%q: got %+v", helo, got)
 		}
@@ -236,7 +323,8 @@ func TestAFaultIsNotHeldAgainstTheClient(t *testing.T) {
 		{"v=spf1 ptr -all", context.DeadlineExceeded, TempError},
 		{"v=spf1 ptr +all", context.DeadlineExceeded, Pass},
 	} {
-		got := check(t, failing{texts{"d.example": c.record}, c.err}, "192.0.2.1", "", mail.Path{Local: "a", Domain: "d.example"})
+		got := check(t, failing{texts{"d.example": c.record}, c.err}, "192.0.2.1", "",
+			mail.Path{Local: "a", Domain: "d.example"})
 		if got.Mail.Result != c.want {
 			t.Errorf("%q with %v: got %v (%s), want %v", c.record, c.err, got.Mail.Result, got.Mail.Reason, c.want)
 		}
@@ -263,7 +351,8 @@ func TestWhatIsNotKnownInTimeIsTempError(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := c.Begin(t.Context(), netip.MustParseAddr("192.0.2.1"), "silence.example", mail.Path{Local: "a", Domain: "quick.example"})
+	k := c.Begin(t.Context(), netip.MustParseAddr("192.0.2.1"), "silence.example",
+		mail.Path{Local: "a", Domain: "quick.example"})
 	if result, domain := k.Wait(t.Context()); result != "pass" || domain != "quick.example" {
 		t.Errorf("got %s %s", result, domain)
 	}
@@ -274,7 +363,8 @@ func TestWhatIsNotKnownInTimeIsTempError(t *testing.T) {
 	}
 	k.Close()
 	k.Close()
-	if got := k.Results(t.Context()); got.Helo.Result != TempError || got.Helo.Reason != reasonLate || got.Helo.Domain != "silence.example" {
+	if got := k.Results(t.Context()); got.Helo.Result != TempError || got.Helo.Reason != reasonLate ||
+		got.Helo.Domain != "silence.example" {
 		t.Errorf("after Close: got %+v", got)
 	}
 }
@@ -300,7 +390,8 @@ func TestTheTimeoutEndsACheck(t *testing.T) {
 	}
 	k := c.Begin(t.Context(), netip.MustParseAddr("192.0.2.1"), "", mail.Path{Local: "a", Domain: "silence.example"})
 	defer k.Close()
-	if got := k.Results(t.Context()); got.Mail.Result != TempError || got.Mail.Reason != reasonLate || got.Mail.Domain != "silence.example" {
+	if got := k.Results(t.Context()); got.Mail.Result != TempError || got.Mail.Reason != reasonLate ||
+		got.Mail.Domain != "silence.example" {
 		t.Errorf("got %+v", got)
 	}
 }
@@ -343,7 +434,8 @@ func TestARecordCannotMakeUsWork(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			began := time.Now()
-			got := check(t, texts{"*": record}, "192.0.2.1", "", mail.Path{Local: strings.Repeat("a", 60), Domain: "d.example"})
+			got := check(t, texts{"*": record}, "192.0.2.1", "",
+				mail.Path{Local: strings.Repeat("a", 60), Domain: "d.example"})
 			took := time.Since(began)
 			runtime.ReadMemStats(&after)
 			if used := after.TotalAlloc - before.TotalAlloc; used > 128<<20 || took > 2*time.Second {
@@ -365,7 +457,12 @@ func TestConfigIsChecked(t *testing.T) {
 }
 
 func BenchmarkCheck(b *testing.B) {
-	c, err := New(Config{Resolver: texts{"d.example": "v=spf1 ip4:192.0.2.0/24 ip4:198.51.100.0/24 include:e.example -all", "mx.example": "v=spf1 ip4:192.0.2.1 -all"}})
+	c, err := New(Config{
+		Resolver: texts{
+			"d.example":  "v=spf1 ip4:192.0.2.0/24 ip4:198.51.100.0/24 include:e.example -all",
+			"mx.example": "v=spf1 ip4:192.0.2.1 -all",
+		},
+	})
 	if err != nil {
 		b.Fatal(err)
 	}

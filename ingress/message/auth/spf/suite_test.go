@@ -207,7 +207,8 @@ var skipped = func() map[string]string {
 		validate = "the library does not do %{p}, which RFC 7208 section 7.3 advises against"
 		history  = "default= is of drafts before RFC 4408; for RFC 7208 it is an unknown modifier"
 		oneLabel = "RFC 7208 section 4.3 gives none for a domain of one label, the suite uses them for names"
-		topLabel = "RFC 7208 section 7.1 wants a dot and a top label in a domain-spec, the suite includes names of one label"
+		topLabel = "RFC 7208 section 7.1 wants a dot and a top label in a domain-spec, the suite includes names of " +
+			"one label"
 	)
 	list := map[string]string{
 		"pyspf-test.yml/default-modifier":                 history,
@@ -215,7 +216,9 @@ var skipped = func() map[string]string {
 		"blitirispf-tests.yml/resolution-with-10-lookups": topLabel,
 	}
 	for _, file := range []string{"rfc7208-tests.yml/", "rfc4408-tests.yml/"} {
-		for _, name := range []string{"a-colon-domain", "a-colon-domain-ip4mapped", "mx-colon-domain", "mx-colon-domain-ip4mapped"} {
+		for _, name := range []string{
+			"a-colon-domain", "a-colon-domain-ip4mapped", "mx-colon-domain", "mx-colon-domain-ip4mapped",
+		} {
 			list[file+name] = slash
 		}
 		list[file+"p-macro-multiple"] = validate
@@ -246,7 +249,9 @@ func TestTheSuitesOfOthersPass(t *testing.T) {
 				z := s.zone(t)
 				for name, c := range s.Tests {
 					ran++
-					t.Run(name, func(t *testing.T) { runCase(t, z, file+"/"+name, c.Host, c.Helo, c.Mailfrom, c.Result) })
+					t.Run(name, func(t *testing.T) {
+						runCase(t, z, file+"/"+name, c.Host, c.Helo, c.Mailfrom, c.Result)
+					})
 				}
 			}
 			t.Logf("%d cases", ran)
