@@ -46,6 +46,14 @@ func TestTheHouseRulesBite(t *testing.T) {
 			"the vocabulary imports nothing of ours", layers, "router/mail/a.go", importing(m + `router/rules"`),
 			"1: router/mail may not import router/rules",
 		},
+		{
+			"a leaf may be imported like the vocabulary", layers, "egress/pool/a.go",
+			importing(m + `router/leaf/lru"`), "",
+		},
+		{
+			"a leaf knows nothing of us but leaves", layers, "router/leaf/domain/a.go",
+			importing(m+`router/leaf/ascii"`, m+`router/mail"`), "1: router/leaf/domain may not import router/mail",
+		},
 		{"the vocabulary's tests import it", layers, "router/mail/a_test.go", importing(m + `router/mail"`), ""},
 		{
 			"a node is assembled across folders", layers, "cluster/node/a.go",

@@ -147,7 +147,9 @@ func mayImport(from, to string, test bool) bool {
 		return to == "cluster/command"
 	case from == "router/mail":
 		return test && to == "router/mail"
-	case to == "router/mail":
+	case under(from, "router/leaf"):
+		return under(to, "router/leaf")
+	case to == "router/mail", under(to, "router/leaf"):
 		return true
 	case under(to, "loadtest/extern"):
 		return test || under(from, "loadtest")

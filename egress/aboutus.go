@@ -6,8 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/millrace/millrace/egress/dns/cache"
 	"github.com/millrace/millrace/egress/feedback"
+	"github.com/millrace/millrace/router/leaf/lru"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -62,7 +62,7 @@ func isSyntax(code int) bool { return code >= 500 && code <= 504 || code == 555 
 // complaints count the client networks in whose messages a Site refused us. It is safe for concurrent use.
 type complaints struct {
 	mu    sync.Mutex
-	sites *cache.Cache[mail.Site, complaint]
+	sites *lru.Cache[mail.Site, complaint]
 }
 
 // A complaint is the last networks at one Site, each once, and when they were refused.
@@ -72,7 +72,7 @@ type complaint struct {
 }
 
 func newComplaints() *complaints {
-	return &complaints{sites: cache.New[mail.Site, complaint](complaintCache)}
+	return &complaints{sites: lru.New[mail.Site, complaint](complaintCache)}
 }
 
 // add notes a refusal and reports whether enough networks have met one lately; counting begins anew then.

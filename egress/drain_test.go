@@ -97,8 +97,8 @@ func TestTheEndOfADrainEndsEveryWaitForADestination(t *testing.T) {
 			return mail.Refuse(451, 4, 2, "as wanted", "aborted", nil)
 		})},
 		{"RSET when it is lent", "RSET", nil, rcptAnd(func(ctx context.Context, tx mail.Transaction) error {
-			tx.(mail.Lender).Lend()
-			return tx.(mail.Lender).Renew(ctx)
+			tx.Lend()
+			return tx.Renew(ctx)
 		})},
 	} {
 		for _, under := range []string{"clear", "TLS"} {

@@ -7,11 +7,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/millrace/millrace/egress/dns/cache"
 	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/egress/pool"
 	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/router/leaf/lru"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -43,8 +43,8 @@ type Local struct {
 	tls                [smtpclient.Implicit + 1]*tls.Config // by policy, each with its own tickets
 	classic            [smtpclient.Implicit + 1]*tls.Config // the same without post-quantum key exchange
 	sources4, sources6 []netip.Addr
-	fixedHops          *cache.Cache[mail.NextHop, *fixedHop]
-	unknown            *cache.Cache[recipient, unknownRecipient]
+	fixedHops          *lru.Cache[mail.NextHop, *fixedHop]
+	unknown            *lru.Cache[recipient, unknownRecipient]
 	complaints         *complaints
 	reactions          atomic.Pointer[feedback.Table]
 }
@@ -85,8 +85,8 @@ func newLocal(cfg Config) (*Local, error) {
 	}
 	l := &Local{
 		cfg: cfg, finder: finder, pool: sessions,
-		fixedHops: cache.New[mail.NextHop, *fixedHop](fixedCache),
-		unknown:   cache.New[recipient, unknownRecipient](unknownCache), complaints: newComplaints(),
+		fixedHops: lru.New[mail.NextHop, *fixedHop](fixedCache),
+		unknown:   lru.New[recipient, unknownRecipient](unknownCache), complaints: newComplaints(),
 	}
 	l.reactions.Store(cfg.Reactions)
 	for policy := range l.tls {

@@ -189,38 +189,31 @@ func (p *placed) same(err error) []mail.Outcome {
 // Abort leaves the message undelivered; see mail.Transaction.
 func (p *placed) Abort() { p.tx.Abort() }
 
-// Lend gives the session at the destination back; see mail.Lender.
+// Lend gives the session at the destination back; see mail.Transaction.
 func (p *placed) Lend() bool {
-	l, ok := p.tx.(mail.Lender)
-	return ok && l.Lend()
+	return p.tx.Lend()
 }
 
-// Renew begins again what was lent; see mail.Lender.
+// Renew begins again what was lent; see mail.Transaction.
 func (p *placed) Renew(ctx context.Context) error {
 	if p.failed != nil {
 		return p.failed
 	}
-	l, ok := p.tx.(mail.Lender)
-	if !ok {
-		return nil
-	}
-	err := l.Renew(ctx)
+	err := p.tx.Renew(ctx)
 	if p.takeUp(ctx, err) {
 		return p.failed
 	}
 	return err
 }
 
-// Wanted reports whether another client waits for the session; see mail.Lender.
+// Wanted reports whether another client waits for the session; see mail.Transaction.
 func (p *placed) Wanted() bool {
-	l, ok := p.tx.(mail.Lender)
-	return ok && l.Wanted()
+	return p.tx.Wanted()
 }
 
-// SMTPUTF8 reports whether the destination offers it; see mail.Speaker.
+// SMTPUTF8 reports whether the destination offers it; see mail.Transaction.
 func (p *placed) SMTPUTF8() bool {
-	s, ok := p.tx.(mail.Speaker)
-	return ok && s.SMTPUTF8()
+	return p.tx.SMTPUTF8()
 }
 
 // gone is what is left of a transaction that could not be taken up. Nobody calls it but to end it.

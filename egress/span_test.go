@@ -60,7 +60,7 @@ func TestEveryStageHasASpanBelowTheCallers(t *testing.T) {
 	if err := tx.Rcpt(ctx, path("b@one.test")); err != nil {
 		t.Fatal(err)
 	}
-	tx.(mail.Lender).Lend()
+	tx.Lend()
 	if err := tx.Data(ctx, mail.Plain); err != nil {
 		t.Fatal(err)
 	}

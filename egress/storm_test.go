@@ -95,10 +95,10 @@ func stormWalk(t *testing.T, w *world, d mail.Delivery, draw func(int) int) int 
 			accepted++
 		}
 		if draw(4) == 0 {
-			tx.(mail.Lender).Lend()
+			tx.Lend()
 		}
 		if draw(8) == 0 {
-			tx.(mail.Lender).Renew(ctx)
+			tx.Renew(ctx)
 		}
 	}
 	if accepted == 0 || draw(8) == 0 {

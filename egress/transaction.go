@@ -11,7 +11,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// A transaction is a mail.Transaction, a mail.Lender and a mail.Speaker at a destination that this node speaks with
+// A transaction is a mail.Transaction at a destination that this node speaks with
 // itself.
 //
 // Its session may change for as long as no octet of the message went out: MAIL and the accepted recipients are replayed
@@ -283,7 +283,7 @@ func (t *transaction) isLMTP() bool {
 	return t.d.NextHop.Transport == mail.LMTP || t.d.NextHop.Transport == mail.LMTPUnix
 }
 
-// Lend resets the transaction and gives its session back; see mail.Lender.
+// Lend resets the transaction and gives its session back; see mail.Transaction.
 func (t *transaction) Lend() bool {
 	if t.slot == nil || t.opened || t.failed != nil {
 		return false
@@ -296,7 +296,7 @@ func (t *transaction) Lend() bool {
 	return true
 }
 
-// Renew begins again what was lent; see mail.Lender.
+// Renew begins again what was lent; see mail.Transaction.
 func (t *transaction) Renew(ctx context.Context) error {
 	ctx = t.local.within(ctx)
 	if err := t.resume(ctx); err != nil {
@@ -435,7 +435,7 @@ func (t *transaction) Abort() {
 	t.release()
 }
 
-// SMTPUTF8 reports whether the host offers it; see mail.Speaker. Once it was said to, a session with a host of the same
+// SMTPUTF8 reports whether the host offers it; see mail.Transaction. Once it was said to, a session with a host of the same
 // Site that does not is refused as 451 4.3.0.
 func (t *transaction) SMTPUTF8() bool {
 	t.spoke = t.utf8

@@ -241,7 +241,7 @@ func (s *session) envelope(signing bool) auth.Envelope {
 }
 
 // appendHeader takes the first n octets of o into the header section.
-func (s *session) appendHeader(a *authentication, o mail.Octets, form mail.Form, n int) {
+func (s *session) appendHeader(a *authentication, o mail.Octets, n int) {
 	if a.sheet == nil {
 		a.sheet = s.sheets.take()
 	}
@@ -249,7 +249,7 @@ func (s *session) appendHeader(a *authentication, o mail.Octets, form mail.Form,
 	if n > cap(a.sheet.header)-len(a.sheet.header) { // doubled, so that what is outgrown is no more than what is kept
 		a.sheet.header = slices.Grow(a.sheet.header, max(n, len(a.sheet.header)))
 	}
-	a.sheet.header = appendPlain(a.sheet.header, o, form, n)
+	a.sheet.header = o.AppendPlain(a.sheet.header, n)
 	s.sheets.grown(a.sheet, size)
 }
 
@@ -265,9 +265,9 @@ func (s *session) beginMessage(ctx context.Context, signing bool) error {
 }
 
 // hash takes octets of the body, from offset from of o on.
-func (a *authentication) hash(o mail.Octets, form mail.Form, from int) {
+func (a *authentication) hash(o mail.Octets, from int) {
 	if a.message != nil && !a.finished {
-		a.message.WriteOctets(o, form, from)
+		a.message.WriteOctets(o, from)
 	}
 }
 

@@ -39,7 +39,11 @@ func (d *drainTx) Commit(context.Context, mail.Octets) []mail.Outcome {
 	return []mail.Outcome{{Reply: mail.NewReply(250, 0, 0, "OK")}}
 }
 
-func (d *drainTx) Abort() { d.aborts.Add(1) }
+func (d *drainTx) Abort()                    { d.aborts.Add(1) }
+func (*drainTx) Lend() bool                  { return false }
+func (*drainTx) Renew(context.Context) error { return nil }
+func (*drainTx) Wanted() bool                { return false }
+func (*drainTx) SMTPUTF8() bool              { return true }
 
 func TestALargeForgeryTakesNoMemoryAndIsNotDelivered(t *testing.T) {
 	const size = 25 << 20

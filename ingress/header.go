@@ -146,24 +146,3 @@ func (h *headerScan) noteEightBit(l []byte) {
 		}
 	}
 }
-
-// appendPlain appends the first n octets of o, as they stand, without the dots that were added to them.
-func appendPlain(b []byte, o mail.Octets, form mail.Form, n int) []byte {
-	dots := o.Dots
-	if form == mail.Plain {
-		dots = nil
-	}
-	at := 0
-	for _, s := range o.Segments {
-		s = s[:min(len(s), n-at)]
-		from := 0
-		for len(dots) > 0 && int(dots[0])-at < len(s) {
-			i := int(dots[0]) - at
-			b = append(b, s[from:i]...)
-			from, dots = i+1, dots[1:]
-		}
-		b = append(b, s[from:]...)
-		at += len(s)
-	}
-	return b
-}

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -64,14 +63,14 @@ func (s *session) gather(ctx context.Context, b *wire.Body, w *window) error {
 			if before == 0 && s.mustCut(w) {
 				w.judged = true
 			}
-			if before == 0 && w.judged && folded(o, w.form) {
+			if before == 0 && w.judged && folded(o) {
 				return mail.Refuse(550, 6, 0, "The message begins with a folded line", "folded first line", nil)
 			}
 			if w.judged {
 				err = s.section(ctx, w, o, w.head.octets-before)
 			}
 		} else {
-			s.t.auth.hash(o, w.form, 0)
+			s.t.auth.hash(o, 0)
 		}
 		if err != nil || last {
 			return err
@@ -91,31 +90,22 @@ func (s *session) mustCut(w *window) bool {
 
 // folded reports whether a message begins with white space: its first line would continue the last field that we put
 // above it (RFC 5322 section 2.2.3), and could make our own results say anything.
-func folded(o mail.Octets, form mail.Form) bool {
-	at := 0
-	if form == mail.Stuffed && len(o.Dots) > 0 && o.Dots[0] == 0 {
-		at = 1
-	}
-	for _, s := range o.Segments {
-		if at < len(s) {
-			return s[at] == ' ' || s[at] == '\t'
-		}
-		at -= len(s)
-	}
-	return false
+func folded(o mail.Octets) bool {
+	c, ok := o.First()
+	return ok && (c == ' ' || c == '\t')
 }
 
 // section takes the first n octets of o into the header section and begins to judge the message when it is complete.
 func (s *session) section(ctx context.Context, w *window, o mail.Octets, n int) error {
 	a := &s.t.auth
-	s.appendHeader(a, o, w.form, n)
+	s.appendHeader(a, o, n)
 	if !w.head.done && !w.last {
 		return nil
 	}
 	if err := s.beginMessage(ctx, w.signing); err != nil {
 		return err
 	}
-	a.hash(o, w.form, n)
+	a.hash(o, n)
 	return nil
 }
 
@@ -150,97 +140,10 @@ func (s *session) more(w *window) (bool, error) {
 
 // above puts the fields above what the window holds and takes the cuts, offsets of the header section, out of it.
 // Fields that do not fit into the headroom are a segment of their own.
-func (w *window) above(b *wire.Body, fields []byte, cuts []auth.Span) mail.Octets {
+func (w *window) above(b *wire.Body, fields []byte, cuts []mail.Span) mail.Octets {
 	head, ok := b.Prepend(w.first, fields)
 	if !ok {
-		head = join(mail.Octets{Segments: net.Buffers{slices.Clone(fields)}}, w.first)
+		head = mail.Octets{Segments: net.Buffers{slices.Clone(fields)}, Form: w.first.Form}.Join(w.first)
 	}
-	return without(join(head, w.rest...), w.form, len(fields), cuts)
-}
-
-// join puts pieces behind each other.
-func join(first mail.Octets, rest ...mail.Octets) mail.Octets {
-	if len(rest) == 0 {
-		return first
-	}
-	segments, dots := len(first.Segments), len(first.Dots)
-	for _, o := range rest {
-		segments += len(o.Segments)
-		dots += len(o.Dots)
-	}
-	all := mail.Octets{Segments: slices.Grow(first.Segments[:len(first.Segments):len(first.Segments)],
-		segments-len(first.Segments))}
-	all.Dots = slices.Grow(first.Dots[:len(first.Dots):len(first.Dots)], dots-len(first.Dots))
-	at := first.Len()
-	for _, o := range rest {
-		all.Segments = append(all.Segments, o.Segments...)
-		for _, d := range o.Dots {
-			all.Dots = append(all.Dots, d+uint32(at))
-		}
-		at += o.Len()
-	}
-	return all
-}
-
-// without gives o without the cuts, whose offsets count from the octet at from on and without added dots. Nothing is
-// copied but the slices.
-func without(o mail.Octets, form mail.Form, from int, cuts []auth.Span) mail.Octets {
-	if len(cuts) == 0 {
-		return o
-	}
-	cuts = onTheWire(o.Dots, form, from, cuts)
-	var kept mail.Octets
-	at := 0
-	left := cuts
-	for _, s := range o.Segments {
-		end := at + len(s)
-		for at < end {
-			for len(left) > 0 && left[0].To <= at {
-				left = left[1:]
-			}
-			stop, skip := end, false
-			if len(left) > 0 {
-				if skip = left[0].From <= at; skip {
-					stop = min(end, left[0].To)
-				} else {
-					stop = min(end, left[0].From)
-				}
-			}
-			if !skip {
-				// The capacity stays: behind the last segment the end of data may have been read.
-				kept.Segments = append(kept.Segments, s[len(s)-(end-at):len(s)-(end-stop)])
-			}
-			at = stop
-		}
-	}
-	gone := 0
-	for _, d := range o.Dots {
-		for len(cuts) > 0 && cuts[0].To <= int(d) {
-			gone += cuts[0].To - cuts[0].From
-			cuts = cuts[1:]
-		}
-		if len(cuts) > 0 && cuts[0].From <= int(d) {
-			continue
-		}
-		kept.Dots = append(kept.Dots, d-uint32(gone))
-	}
-	return kept
-}
-
-// onTheWire gives the cuts as offsets of octets as they stand. A dot that was added before the first octet of a cut
-// belongs to it, one before the first octet behind it does not.
-func onTheWire(dots []uint32, form mail.Form, from int, cuts []auth.Span) []auth.Span {
-	out := make([]auth.Span, len(cuts))
-	added := 0 // dots before the offset
-	wire := func(offset int) int {
-		for form == mail.Stuffed && added < len(dots) && int(dots[added])-added-from < offset {
-			added++
-		}
-		return offset + from + added
-	}
-	for i, c := range cuts {
-		out[i].From = wire(c.From)
-		out[i].To = wire(c.To)
-	}
-	return out
+	return head.Join(w.rest...).Without(len(fields), cuts)
 }

@@ -112,7 +112,7 @@ func (s *session) stream(ctx context.Context, b *wire.Body, head *headerScan, o 
 		if last {
 			s.t.ended = time.Now()
 		}
-		s.t.auth.hash(o, b.Form(), 0)
+		s.t.auth.hash(o, 0)
 		if head.done {
 			continue
 		}
@@ -144,13 +144,12 @@ func (s *session) first(b *wire.Body) (mail.Octets, bool, error) {
 // next reads on in a message that streams. A client that takes long to fill a slab loses its session at the next hop if
 // its network holds more than its share there and another one waits: it tries again, and the other one need not.
 func (s *session) next(b *wire.Body) (mail.Octets, bool, error) {
-	lender, _ := s.t.tx.(mail.Lender)
 	for {
 		o, last, err := b.Next(time.Now().Add(s.cfg.Deadlines.Lend))
 		if !errors.Is(err, wire.ErrIdle) {
 			return o, last, err
 		}
-		if lender != nil && lender.Wanted() {
+		if s.t.tx.Wanted() {
 			return o, false,
 				mail.Refuse(451, 4, 5, "Too slow while others wait for this destination", "slow client", nil)
 		}
@@ -231,7 +230,7 @@ func (s *session) speaks(h *headerScan) error {
 	if !s.t.params.SMTPUTF8 || !h.eightBit {
 		return nil
 	}
-	if sp, ok := s.t.tx.(mail.Speaker); ok && !sp.SMTPUTF8() {
+	if !s.t.tx.SMTPUTF8() {
 		return mail.Refuse(550, 6, 7, "The destination does not support SMTPUTF8", "smtputf8", nil)
 	}
 	return nil

@@ -359,13 +359,8 @@ func (s *session) renew(ctx context.Context) error {
 		t.abort()
 		return s.begin(ctx)
 	}
-	// asked even if nothing was lent: the relay may have taken the session for another client
-	lender, ok := t.tx.(mail.Lender)
-	if !ok {
-		return nil
-	}
 	ctx, in := s.enter(ctx, mail.StageBegin)
-	err := lender.Renew(ctx)
+	err := t.tx.Renew(ctx) // also if nothing was lent: the relay may have taken the session for another client
 	in.end(err)
 	if err != nil {
 		t.abort()
@@ -419,9 +414,7 @@ func (t *transaction) lend() {
 	if t.tx == nil || t.lent {
 		return
 	}
-	if l, ok := t.tx.(mail.Lender); ok {
-		t.lent = l.Lend()
-	}
+	t.lent = t.tx.Lend()
 }
 
 func (t *transaction) abort() {

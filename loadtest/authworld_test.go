@@ -436,7 +436,7 @@ func judgeArrived(t testing.TB, keys authRecords, octets []byte) judgement {
 		j.dkim[s.Domain] = s.Result == dkim.Pass && (before || !seen)
 	}
 	var theirs []string
-	verifications, err := msgauth.VerifyWithOptions(bytes.NewReader(octets), &auth.VerifyOptions{
+	verifications, err := msgauth.VerifyWithOptions(bytes.NewReader(octets), &msgauth.VerifyOptions{
 		LookupTXT: func(name string) ([]string, error) { return keys.LookupTXT(t.Context(), name) }})
 	if err != nil {
 		t.Fatal(err)

@@ -32,19 +32,12 @@ func play(t *testing.T, begin func(context.Context, mail.Delivery) (mail.Transac
 			return out.String()
 		}
 	}
-	if s.lender {
-		l, ok := tx.(mail.Lender)
-		fmt.Fprintln(&out, "lend", ok && l.Lend())
-		if ok {
-			out.err("renew", l.Renew(ctx))
-			fmt.Fprintln(&out, "wanted", l.Wanted())
-		} else {
-			out.err("renew", nil)
-			fmt.Fprintln(&out, "wanted", false)
-		}
+	if s.lend {
+		fmt.Fprintln(&out, "lend", tx.Lend())
+		out.err("renew", tx.Renew(ctx))
+		fmt.Fprintln(&out, "wanted", tx.Wanted())
 	}
-	speaker, ok := tx.(mail.Speaker)
-	fmt.Fprintln(&out, "smtputf8", ok && speaker.SMTPUTF8())
+	fmt.Fprintln(&out, "smtputf8", tx.SMTPUTF8())
 	if s.abort {
 		tx.Abort()
 		return out.String()
@@ -55,13 +48,16 @@ func play(t *testing.T, begin func(context.Context, mail.Delivery) (mail.Transac
 		return out.String()
 	}
 	for _, p := range s.pieces {
+		p.Form = s.form
 		if err := tx.Write(p); err != nil {
 			out.err("message", err)
 			tx.Abort()
 			return out.String()
 		}
 	}
-	all := tx.Commit(ctx, octets("the", " end\r\n", "..\r\n"))
+	last := octets("the", " end\r\n", "..\r\n")
+	last.Form = s.form
+	all := tx.Commit(ctx, last)
 	out.outcomes(all)
 	return out.String()
 }
@@ -70,7 +66,7 @@ func play(t *testing.T, begin func(context.Context, mail.Delivery) (mail.Transac
 type script struct {
 	recipients int
 	stop       bool // after the first recipient, if that is refused
-	lender     bool
+	lend       bool
 	abort      bool
 	form       mail.Form
 	pieces     []mail.Octets
@@ -118,14 +114,11 @@ func TestARemoteTransactionAnswersAsALocalOneDoes(t *testing.T) {
 		{"the destination offers SMTPUTF8", func() *destination { return &destination{utf8: true} }, script{}},
 		{"the session is lent and begun again", func() *destination {
 			return &destination{lend: true, wanted: true}
-		}, script{lender: true}},
-		{"nothing is lent", func() *destination { return &destination{utf8: true} }, script{lender: true}},
-		{"the transaction cannot be lent", func() *destination {
-			return &destination{mute: true}
-		}, script{lender: true}},
+		}, script{lend: true}},
+		{"nothing is lent", func() *destination { return &destination{utf8: true} }, script{lend: true}},
 		{"what was lent cannot be begun again", func() *destination {
 			return &destination{lend: true, renew: func(context.Context) error { return refusal }}
-		}, script{lender: true, abort: true}},
+		}, script{lend: true, abort: true}},
 		{"the transaction is aborted", func() *destination {
 			return &destination{}
 		}, script{abort: true, recipients: 2}},
@@ -317,7 +310,7 @@ func TestAVerdictThatCrossesTheEndOfDataIsTheAnswerToIt(t *testing.T) {
 				t.Errorf("%+v", out)
 			}
 		case "wanted":
-			if tx.(mail.Lender).Wanted() {
+			if tx.Wanted() {
 				t.Error("wanted")
 			}
 			if err := tx.Write(octets("y")); mail.ReplyFor(err).Code != 550 {

@@ -15,9 +15,9 @@ const (
 	hello  kind = 1 // first on both sides: versions and name
 	open   kind = 2 // a transaction begins, with its first recipient
 	rcpt   kind = 3 // a further recipient
-	renew  kind = 4 // mail.Lender.Renew
-	lend   kind = 5 // mail.Lender.Lend
-	wanted kind = 6 // mail.Lender.Wanted
+	renew  kind = 4 // mail.Transaction.Renew
+	lend   kind = 5 // mail.Transaction.Lend
+	wanted kind = 6 // mail.Transaction.Wanted
 	// a piece of the message, not answered; what is refused before the end of data is told by refused, once
 	data     kind = 7
 	commit   kind = 8  // the last piece and the end of data

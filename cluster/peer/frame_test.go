@@ -46,7 +46,7 @@ func TestDeliveriesArriveAsTheyWereSent(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
 		reflect.TypeFor[mail.Delivery](): 11, reflect.TypeFor[mail.NextHop](): 4, reflect.TypeFor[mail.Params](): 3,
 		reflect.TypeFor[mail.Refusal](): 5, reflect.TypeFor[mail.Outcome](): 9, reflect.TypeFor[mail.Reply](): 4,
-		reflect.TypeFor[mail.Octets](): 2,
+		reflect.TypeFor[mail.Octets](): 3,
 	} {
 		if typ.NumField() != want {
 			t.Errorf("%v has %d fields, and this test knows %d", typ, typ.NumField(), want)
@@ -195,7 +195,7 @@ func TestPiecesArriveAsTheyWereSent(t *testing.T) {
 		}).Draw(t, "size")
 		text := bytes.Repeat([]byte("x"), size)
 		p := piece{
-			form: mail.Form(rapid.IntRange(0, 1).Draw(t, "form")), open: 7 * time.Second, commit: 9 * time.Minute,
+			octets: mail.Octets{Form: mail.Form(rapid.IntRange(0, 1).Draw(t, "form"))}, open: 7 * time.Second, commit: 9 * time.Minute,
 		}
 		step := rapid.SampledFrom([]int{1, 3, 100, 70000}).Draw(t, "step")
 		for i := rapid.IntRange(0, 5).Draw(t, "first dot"); i < size; i += step {
@@ -224,7 +224,7 @@ func TestPiecesArriveAsTheyWereSent(t *testing.T) {
 			}
 			var segments [1][]byte
 			q, err := parsePiece(b[frameHeader:frameHeader+n], &segments, nil)
-			if err != nil || q.form != p.form || q.open != p.open || q.commit != p.commit {
+			if err != nil || q.octets.Form != p.octets.Form || q.open != p.open || q.commit != p.commit {
 				t.Fatalf("%+v, %v", q, err)
 			}
 			for _, d := range q.octets.Dots {
@@ -317,7 +317,7 @@ func FuzzFields(f *testing.F) {
 // FuzzPiece: the dots of a piece that parses are dots of it, in order, and it is sent as it was read.
 func FuzzPiece(f *testing.F) {
 	f.Add(sent(f, &piece{octets: octets("a\r\n..b\r\n..\r\n"), open: time.Second})[frameHeader:])
-	f.Add(sent(f, &piece{form: mail.Plain})[frameHeader:])
+	f.Add(sent(f, &piece{octets: mail.Octets{Form: mail.Plain}})[frameHeader:])
 	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, '.'})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var segments [1][]byte

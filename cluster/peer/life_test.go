@@ -31,11 +31,10 @@ func TestAnAnswerMayTakeLong(t *testing.T) {
 	}
 	w := newWorld(t, d, quick, nil)
 	tx := w.begin(delivery())
-	l := tx.(mail.Lender)
-	if !l.Lend() {
+	if !tx.Lend() {
 		t.Error("not lent")
 	}
-	if err := l.Renew(t.Context()); err != nil {
+	if err := tx.Renew(t.Context()); err != nil {
 		t.Error(err)
 	}
 	slow() // the client has nothing to say, and lives
@@ -60,16 +59,16 @@ func TestAFrozenPeerIsNoticed(t *testing.T) {
 		}},
 		{"in Renew", false, func(t *testing.T, _ *world, tx mail.Transaction) error {
 			tx.(*transaction).asked = time.Time{}
-			return tx.(mail.Lender).Renew(t.Context())
+			return tx.Renew(t.Context())
 		}},
 		{"in Lend", false, func(t *testing.T, _ *world, tx mail.Transaction) error {
-			if tx.(mail.Lender).Lend() {
+			if tx.Lend() {
 				t.Error("lent")
 			}
 			return tx.Rcpt(t.Context(), to("y"))
 		}},
 		{"in Wanted", false, func(t *testing.T, _ *world, tx mail.Transaction) error {
-			if tx.(mail.Lender).Wanted() {
+			if tx.Wanted() {
 				t.Error("wanted")
 			}
 			return tx.Write(octets("x"))

@@ -13,7 +13,6 @@ import (
 // for committing it, the number of dots, their offsets, and octets to the end of the frame.
 type piece struct {
 	octets mail.Octets
-	form   mail.Form
 	open   time.Duration // 0: not said
 	commit time.Duration
 }
@@ -25,7 +24,7 @@ const endOfData = ".\r\n"
 
 // appendHead appends what stands before the octets of a piece. The offsets of its dots count from the octet at from.
 func (p *piece) appendHead(b []byte, dots []uint32, from int) []byte {
-	b = append(b, byte(p.form))
+	b = append(b, byte(p.octets.Form))
 	b = binary.BigEndian.AppendUint32(b, millis(p.open))
 	b = binary.BigEndian.AppendUint32(b, millis(p.commit))
 	b = binary.BigEndian.AppendUint32(b, uint32(len(dots)))
@@ -65,7 +64,7 @@ func parsePiece(b []byte, segments *[1][]byte, room []uint32) (piece, error) {
 		return piece{}, errFrame
 	}
 	p := piece{
-		form:   mail.Form(b[0]),
+		octets: mail.Octets{Form: mail.Form(b[0])},
 		open:   time.Duration(binary.BigEndian.Uint32(b[1:])) * time.Millisecond,
 		commit: time.Duration(binary.BigEndian.Uint32(b[5:])) * time.Millisecond,
 	}

@@ -168,6 +168,10 @@ func (*nowhere) Rcpt(context.Context, mail.Path) error { return nil }
 func (*nowhere) Data(context.Context, mail.Form) error { return nil }
 func (*nowhere) Write(mail.Octets) error               { return nil }
 func (*nowhere) Abort()                                {}
+func (*nowhere) Lend() bool                            { return false }
+func (*nowhere) Renew(context.Context) error           { return nil }
+func (*nowhere) Wanted() bool                          { return false }
+func (*nowhere) SMTPUTF8() bool                        { return false }
 func (n *nowhere) Commit(context.Context, mail.Octets) []mail.Outcome {
 	n.out[0] = mail.Outcome{
 		Reply: mail.NewReply(250, 0, 0, "queued"), Host: "mx.h.example", TLS: "TLS 1.3", Reused: true,

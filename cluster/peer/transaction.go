@@ -22,7 +22,7 @@ const (
 	fresh = 40 * time.Millisecond
 )
 
-// A transaction is a mail.Transaction, a mail.Lender and a mail.Speaker that another node carries out. Nothing was sent
+// A transaction is a mail.Transaction that another node carries out. Nothing was sent
 // until the first Rcpt. Once it failed, every method says so.
 type transaction struct {
 	client *Client
@@ -35,8 +35,7 @@ type transaction struct {
 	utf8     bool // the host that it is open at offers SMTPUTF8
 	accepted int  // recipients
 	asked    time.Time
-	failed   error // what ended it early
-	form     mail.Form
+	failed   error     // what ended it early
 	until    time.Time // of Data
 }
 
@@ -155,7 +154,7 @@ func (t *transaction) lose(cause error, committed bool) error {
 	return t.failed
 }
 
-// Lend gives the session at the destination back; see mail.Lender.
+// Lend gives the session at the destination back; see mail.Transaction.
 func (t *transaction) Lend() bool {
 	if t.over() != nil || !t.begun || t.lent {
 		return false
@@ -167,7 +166,7 @@ func (t *transaction) Lend() bool {
 
 func noFields(f fields) fields { return f }
 
-// Renew begins again what was lent, or what the owner had to take for somebody else; see mail.Lender.
+// Renew begins again what was lent, or what the owner had to take for somebody else; see mail.Transaction.
 func (t *transaction) Renew(ctx context.Context) error {
 	if err := t.over(); err != nil {
 		return err
@@ -189,7 +188,7 @@ func (t *transaction) Renew(ctx context.Context) error {
 	return nil
 }
 
-// Wanted asks the owner whether somebody waits for the session; see mail.Lender. The answer comes behind the pieces
+// Wanted asks the owner whether somebody waits for the session; see mail.Transaction. The answer comes behind the pieces
 // that the destination did not take yet.
 func (t *transaction) Wanted() bool {
 	if t.over() != nil || !t.begun {
@@ -199,15 +198,14 @@ func (t *transaction) Wanted() bool {
 	return err == nil && t.failed == nil && a.yes
 }
 
-// SMTPUTF8 reports what the destination offers; see mail.Speaker.
+// SMTPUTF8 reports what the destination offers; see mail.Transaction.
 func (t *transaction) SMTPUTF8() bool { return t.utf8 }
 
 // Data sends nothing: the first piece opens the message at the owner.
-func (t *transaction) Data(ctx context.Context, form mail.Form) error {
+func (t *transaction) Data(ctx context.Context, _ mail.Form) error {
 	if err := t.over(); err != nil {
 		return err
 	}
-	t.form = form
 	t.until, _ = ctx.Deadline()
 	return nil
 }
@@ -218,7 +216,7 @@ func (t *transaction) Write(o mail.Octets) error {
 		return err
 	}
 	t.link.watch(false) // for the next verdict; a connection that is closed cannot be written to
-	err := t.link.sendPiece(data, &piece{octets: o, form: t.form, open: left(t.until)})
+	err := t.link.sendPiece(data, &piece{octets: o, open: left(t.until)})
 	if err == nil {
 		return nil
 	}
@@ -256,7 +254,7 @@ func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outco
 		return t.each(t.lose(errGone, false))
 	}
 	until, _ := ctx.Deadline()
-	err := t.link.sendPiece(commit, &piece{octets: last, form: t.form, open: left(t.until), commit: left(until)})
+	err := t.link.sendPiece(commit, &piece{octets: last, open: left(t.until), commit: left(until)})
 	if err != nil { // so the owner cannot have all of it
 		return t.each(t.lose(err, false))
 	}

@@ -61,9 +61,9 @@ func (w *worker) carryOut(r request) error {
 	case renew:
 		return w.renew(body)
 	case lend:
-		return w.done(lend, func(f fields) fields { return f.flag(fYes, w.lender(mail.Lender.Lend)) })
+		return w.done(lend, func(f fields) fields { return f.flag(fYes, w.ask(mail.Transaction.Lend)) })
 	case wanted:
-		return w.done(wanted, func(f fields) fields { return f.flag(fYes, w.lender(mail.Lender.Wanted)) })
+		return w.done(wanted, func(f fields) fields { return f.flag(fYes, w.ask(mail.Transaction.Wanted)) })
 	case data:
 		return w.data(body)
 	case commit:
@@ -108,13 +108,12 @@ func (w *worker) try(call func() error) (err error) {
 	return call()
 }
 
-// lender asks the transaction something, if it can be asked.
-func (w *worker) lender(ask func(mail.Lender) bool) (yes bool) {
-	l, ok := w.tx.(mail.Lender)
-	if !ok {
+// ask puts a question to the transaction and returns its answer; false if there is no transaction, or if it panics.
+func (w *worker) ask(question func(mail.Transaction) bool) (yes bool) {
+	if w.tx == nil {
 		return false
 	}
-	err := w.try(func() error { yes = ask(l); return nil })
+	err := w.try(func() error { yes = question(w.tx); return nil })
 	return yes && err == nil
 }
 
@@ -176,8 +175,7 @@ func (w *worker) add(ctx context.Context, to kind, forward mail.Path) error {
 // speaks tells what the next hop offers. It is asked only where the message declares that it needs it, because whoever
 // is told relies on it from then on.
 func (w *worker) speaks(f fields) fields {
-	s, ok := w.tx.(mail.Speaker)
-	return f.flag(fUTF8Offered, w.declared && ok && s.SMTPUTF8())
+	return f.flag(fUTF8Offered, w.declared && w.tx != nil && w.tx.SMTPUTF8())
 }
 
 func (w *worker) renew(body []byte) error {
@@ -185,9 +183,9 @@ func (w *worker) renew(body []byte) error {
 	if err != nil {
 		return err
 	}
-	if l, ok := w.tx.(mail.Lender); ok {
+	if w.tx != nil {
 		ctx := w.within(budget, w.conn.srv.cfg.Budget)
-		if err := w.try(func() error { return l.Renew(ctx) }); err != nil {
+		if err := w.try(func() error { return w.tx.Renew(ctx) }); err != nil {
 			return w.refuse(renew, err)
 		}
 	}
@@ -235,7 +233,7 @@ func (w *worker) openMessage(p *piece) error {
 	w.opened = true
 	most := w.conn.srv.cfg.Budget
 	ctx := w.within(min(p.open, most), most)
-	return w.try(func() error { return w.tx.Data(ctx, p.form) })
+	return w.try(func() error { return w.tx.Data(ctx, p.octets.Form) })
 }
 
 // commit sends the last piece and releases the end of data. From there on nothing but its deadline ends the wait for

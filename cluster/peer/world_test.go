@@ -95,7 +95,6 @@ type destination struct {
 	lend   bool
 	wanted bool
 	utf8   bool
-	mute   bool // transactions are neither Lenders nor Speakers
 
 	mu        sync.Mutex
 	begun     []mail.Delivery
@@ -115,11 +114,7 @@ func (d *destination) Begin(ctx context.Context, delivery mail.Delivery) (mail.T
 	defer d.mu.Unlock()
 	d.begun = append(d.begun, delivery)
 	d.open++
-	tx := &destinationTx{d: d, delivery: delivery}
-	if d.mute {
-		return struct{ mail.Transaction }{tx}, nil
-	}
-	return tx, nil
+	return &destinationTx{d: d, delivery: delivery}, nil
 }
 
 func (d *destination) count() (delivered, aborted, open int) {

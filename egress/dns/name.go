@@ -1,6 +1,10 @@
 package dns
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/millrace/millrace/router/leaf/ascii"
+)
 
 // canonical gives name in lower case and without its last dot ("." stays), and whether it is a name that can be asked
 // for: labels of 1 to 63 printable ASCII octets, 253 in all (RFC 1035 section 2.3.4). A backslash is refused, because
@@ -64,7 +68,7 @@ func unescaped(parts []string) string {
 			continue
 		}
 		i++
-		if i+2 < len(text) && digit(text[i]) && digit(text[i+1]) && digit(text[i+2]) {
+		if i+2 < len(text) && ascii.IsDigit(text[i]) && ascii.IsDigit(text[i+1]) && ascii.IsDigit(text[i+2]) {
 			b = append(b, (text[i]-'0')*100+(text[i+1]-'0')*10+text[i+2]-'0')
 			i += 2
 			continue
@@ -73,5 +77,3 @@ func unescaped(parts []string) string {
 	}
 	return string(b)
 }
-
-func digit(c byte) bool { return c >= '0' && c <= '9' }

@@ -19,10 +19,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/millrace/millrace/egress/dns/cache"
-	"github.com/millrace/millrace/router/mail"
-
 	wire "github.com/miekg/dns"
+
+	"github.com/millrace/millrace/router/leaf/lru"
+	"github.com/millrace/millrace/router/mail"
 )
 
 // A Config says whom to ask and how long to believe it. The zero Config is usable.
@@ -152,7 +152,7 @@ func systemServers(path string) []string {
 type Resolver struct {
 	cfg     Config
 	servers []*server
-	cache   *cache.Cache[key, *answer]
+	cache   *lru.Cache[key, *answer]
 	slots   chan struct{} // one is held for each query on the wire
 
 	ctx    context.Context // ends when Close is called
@@ -179,7 +179,7 @@ func New(c Config) (*Resolver, error) {
 	c = c.withDefaults()
 	r := &Resolver{
 		cfg:     c,
-		cache:   cache.New[key, *answer](c.CacheSize),
+		cache:   lru.New[key, *answer](c.CacheSize),
 		slots:   make(chan struct{}, c.Concurrency),
 		flights: make(map[key]*flight),
 	}

@@ -21,7 +21,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/egress/dns"
-	"github.com/millrace/millrace/egress/dns/cache"
+	"github.com/millrace/millrace/router/leaf/lru"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -100,7 +100,7 @@ type Finder struct {
 	providers atomic.Pointer[Providers]
 	self      map[string]bool
 	selfAddrs map[netip.Addr]bool
-	sets      *cache.Cache[string, *kept]
+	sets      *lru.Cache[string, *kept]
 }
 
 // A kept Set is shared by all callers.
@@ -139,7 +139,7 @@ func New(c Config) (*Finder, error) {
 	}
 	f := &Finder{
 		cfg: c, self: make(map[string]bool), selfAddrs: make(map[netip.Addr]bool),
-		sets: cache.New[string, *kept](c.CacheSize),
+		sets: lru.New[string, *kept](c.CacheSize),
 	}
 	f.providers.Store(c.Providers)
 	for _, name := range c.Self {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -92,7 +93,7 @@ func sink(t testing.TB, ehlo string) (addr string) {
 			case bytes.HasPrefix(b, []byte("BDAT ")):
 				line := bytes.IndexByte(b, '\n') + 1
 				for _, c := range b[5:line] {
-					if isDigit(c) {
+					if ascii.IsDigit(c) {
 						want = want*10 + int(c-'0')
 					}
 				}

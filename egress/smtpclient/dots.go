@@ -12,113 +12,27 @@ import (
 const maxDots = 64
 
 var (
-	crlf      = []byte("\r\n")
-	dotCRLF   = []byte(".\r\n")
-	crlfDot   = []byte("\r\n.\r\n")
-	singleDot = []byte(".")
+	crlf    = []byte("\r\n")
+	dotCRLF = []byte(".\r\n")
+	crlfDot = []byte("\r\n.\r\n")
 )
 
 // copies are the buffers of pieces that are gathered by a copy. They grow to the largest piece, which the hold window
 // bounds.
 var copies = sync.Pool{New: func() any { return new([]byte) }}
 
-// appendStuffed appends to vec the slices of o, which is Plain, with a dot before each that opens a line.
-func appendStuffed(vec [][]byte, o mail.Octets) [][]byte {
-	at, dots := 0, o.Dots // at: the offset of the segment's first octet
-	for _, s := range o.Segments {
-		from := 0
-		for len(dots) > 0 && int(dots[0])-at < len(s) {
-			i := int(dots[0]) - at
-			if i > from {
-				vec = append(vec, s[from:i])
-			}
-			vec, from, dots = append(vec, singleDot), i, dots[1:]
-		}
-		if from < len(s) {
-			vec = append(vec, s[from:])
-		}
-		at += len(s)
-	}
-	return vec
-}
-
-// appendPlain appends to vec the slices of o, which is Stuffed, without the added dots.
-func appendPlain(vec [][]byte, o mail.Octets) [][]byte {
-	at, dots := 0, o.Dots
-	for _, s := range o.Segments {
-		from := 0
-		for len(dots) > 0 && int(dots[0])-at < len(s) {
-			i := int(dots[0]) - at
-			if i > from {
-				vec = append(vec, s[from:i])
-			}
-			from, dots = i+1, dots[1:]
-		}
-		if from < len(s) {
-			vec = append(vec, s[from:])
-		}
-		at += len(s)
-	}
-	return vec
-}
-
 // appendAs appends to vec the slices of a piece in the form it is to be sent in. In a flood of dots that is one slice
 // of a buffer, which is to be given back to copies after the send.
-func appendAs(vec [][]byte, o mail.Octets, from, to mail.Form) (_ [][]byte, borrowed *[]byte) {
-	if from == to || len(o.Dots) == 0 {
-		for _, s := range o.Segments {
-			if len(s) > 0 {
-				vec = append(vec, s)
-			}
-		}
-		return vec, nil
-	}
-	convert := appendStuffed
-	if to == mail.Plain {
-		convert = appendPlain
-	}
-	if len(o.Dots) <= maxDots {
-		return convert(vec, o), nil
+func appendAs(vec [][]byte, o mail.Octets, to mail.Form) (_ [][]byte, borrowed *[]byte) {
+	if o.Form == to || len(o.Dots) <= maxDots {
+		return o.Slices(vec, to), nil
 	}
 	buf, ok := copies.Get().(*[]byte)
 	if !ok {
 		buf = new([]byte)
 	}
-	*buf = copyAs((*buf)[:0], o, to)
+	*buf = o.AppendAs((*buf)[:0], to)
 	return append(vec, *buf), buf
-}
-
-// copyAs appends to b the octets of o in the form to, which is not the one they have.
-func copyAs(b []byte, o mail.Octets, to mail.Form) []byte {
-	at, dots := 0, o.Dots
-	for _, s := range o.Segments {
-		from := 0
-		for len(dots) > 0 && int(dots[0])-at < len(s) {
-			i := int(dots[0]) - at
-			b = append(b, s[from:i]...)
-			from, dots = i, dots[1:]
-			if to == mail.Plain {
-				from++
-				continue
-			}
-			b = append(b, '.')
-		}
-		b = append(b, s[from:]...)
-		at += len(s)
-	}
-	return b
-}
-
-// lengthAs is the number of octets of o in the form to.
-func lengthAs(o mail.Octets, from, to mail.Form) int {
-	n := o.Len()
-	switch {
-	case from == to:
-		return n
-	case to == mail.Plain:
-		return n - len(o.Dots)
-	}
-	return n + len(o.Dots)
 }
 
 // A tail remembers the last two octets of the message so far, to know whether it ends a line.

@@ -107,10 +107,10 @@ func TestADestinationByOthersGetsTheSameMessage(t *testing.T) {
 				if err := s.Data(t.Context(), form); err != nil {
 					t.Fatal(err)
 				}
-				if err := s.Write(octets(given[:half], 0, false)); err != nil {
+				if err := s.Write(in(form, octets(given[:half], 0, false))); err != nil {
 					t.Fatal(err)
 				}
-				out := s.Commit(t.Context(), octets(given[half:], 0, true))
+				out := s.Commit(t.Context(), in(form, octets(given[half:], 0, true)))
 				if len(out) != 1 || out[0].Reply.Code != 250 || !s.Reusable() || !s.Alive() {
 					t.Fatalf("got %+v", out)
 				}
@@ -124,4 +124,10 @@ func TestADestinationByOthersGetsTheSameMessage(t *testing.T) {
 			}
 		}
 	}
+}
+
+// in returns o in the form.
+func in(form mail.Form, o mail.Octets) mail.Octets {
+	o.Form = form
+	return o
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -83,7 +84,7 @@ func (p *parser) take(line []byte) (last bool, err error) {
 	if len(line) > 0 && line[len(line)-1] == '\r' {
 		line = line[:len(line)-1]
 	}
-	if len(line) < 3 || line[0] < '2' || line[0] > '5' || !isDigit(line[1]) || !isDigit(line[2]) {
+	if len(line) < 3 || line[0] < '2' || line[0] > '5' || !ascii.IsDigit(line[1]) || !ascii.IsDigit(line[2]) {
 		return false, errReplySyntax
 	}
 	code := int(line[0]-'0')*100 + int(line[1]-'0')*10 + int(line[2]-'0')
@@ -136,7 +137,7 @@ func cutEnhanced(text []byte, class byte) (e mail.EnhancedCode, rest []byte, ok 
 // cutNumber reads one to three digits; -1 where there are none.
 func cutNumber(b []byte) (int, []byte) {
 	n, i := 0, 0
-	for i < len(b) && i < 3 && isDigit(b[i]) {
+	for i < len(b) && i < 3 && ascii.IsDigit(b[i]) {
 		n = n*10 + int(b[i]-'0')
 		i++
 	}
@@ -145,5 +146,3 @@ func cutNumber(b []byte) (int, []byte) {
 	}
 	return n, b[i:]
 }
-
-func isDigit(c byte) bool { return '0' <= c && c <= '9' }

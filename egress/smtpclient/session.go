@@ -63,8 +63,7 @@ type Session struct {
 	accepted  int
 	opened    bool // Data was called
 	wrote     bool // octets of the message have gone out
-	form      mail.Form
-	due       int // replies to earlier chunks that have not come
+	due       int  // replies to earlier chunks that have not come
 	messageTo tail
 }
 

@@ -75,6 +75,9 @@ func send(t testing.TB, s *Session, form mail.Form, pieces ...mail.Octets) []mai
 	if err := s.Data(t.Context(), form); err != nil {
 		t.Fatalf("Data: %v", err)
 	}
+	for i := range pieces {
+		pieces[i].Form = form
+	}
 	for _, p := range pieces[:len(pieces)-1] {
 		if err := s.Write(p); err != nil {
 			t.Fatalf("Write: %v", err)

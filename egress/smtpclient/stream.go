@@ -31,7 +31,7 @@ func (s *Session) Write(o mail.Octets) error {
 	if err := s.early(); err != nil {
 		return err
 	}
-	n := lengthAs(o, s.form, s.wireForm())
+	n := o.LenAs(s.wireForm())
 	if n == 0 {
 		return nil
 	}
@@ -111,7 +111,7 @@ func (s *Session) commit(ctx context.Context, last mail.Octets, out []mail.Outco
 	}
 	s.phase(ctx, s.cfg.Dot)
 	s.messageTo.add(last)
-	if err := s.sendPiece(last, lengthAs(last, s.form, s.wireForm()), true); err != nil {
+	if err := s.sendPiece(last, last.LenAs(s.wireForm()), true); err != nil {
 		return 0, s.salvage(s.verb(), err)
 	}
 	for ; s.due > 0; s.due-- {
@@ -273,7 +273,7 @@ func (s *Session) sendPiece(o mail.Octets, n int, last bool) error {
 		w.out = append(w.out, crlf...)
 		vec = append(vec, w.out)
 	}
-	vec, borrowed := appendAs(vec, o, s.form, s.wireForm())
+	vec, borrowed := appendAs(vec, o, s.wireForm())
 	if last && !s.ext.Chunking {
 		vec = appendEnd(vec, o, &s.messageTo)
 	}

@@ -212,14 +212,13 @@ func plainText(s string) bool {
 // Data opens the message, whose octets will come in this form. Without CHUNKING it sends DATA and waits for the 354;
 // with it, nothing is sent. After a refusal the transaction is over and the session can go on. It needs an accepted
 // Rcpt.
-func (s *Session) Data(ctx context.Context, form mail.Form) error {
+func (s *Session) Data(ctx context.Context, _ mail.Form) error {
 	if s.broken || s.closed {
 		return s.lost("DATA", errBroken)
 	}
 	if s.accepted == 0 || s.opened {
 		return s.misused("Data")
 	}
-	s.form = form
 	if s.ext.Chunking {
 		s.opened = true
 		return nil

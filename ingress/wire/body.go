@@ -206,7 +206,7 @@ func (b *Body) piece() mail.Octets {
 	b.cur = nil
 	b.pieces++
 	k := len(b.segments)
-	return mail.Octets{Segments: net.Buffers(b.segments[k-1 : k : k]), Dots: dots[:len(dots):len(dots)]}
+	return mail.Octets{Segments: net.Buffers(b.segments[k-1 : k : k]), Dots: dots[:len(dots):len(dots)], Form: b.Form()}
 }
 
 // more takes octets of the message from the command buffer or reads once.

@@ -2,7 +2,6 @@ package mail
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"time"
 )
@@ -47,36 +46,6 @@ type Delivery struct {
 	EightBit        EightBit
 }
 
-// A Form is how message octets are written down.
-type Form uint8
-
-// The forms: Stuffed has a second dot before each dot that opens a line (RFC 5321 section 4.5.2) and came by DATA,
-// Plain has none and came by BDAT (RFC 3030) or submission.
-const (
-	Stuffed Form = iota
-	Plain
-)
-
-// Octets are message octets as they stood on the wire, with the offsets of the dots that open a line, found by the one
-// scanner that read them. Offsets count from the first octet of the first segment, through all segments, and ascend. In
-// the form Stuffed the dot at an offset is the added one.
-//
-// Where the message ended, the last segment of a Stuffed piece may have the octets ".CRLF" within its capacity, right
-// behind its length, because that is how they were read: whoever wants to send the end of data with it may reslice.
-type Octets struct {
-	Segments net.Buffers
-	Dots     []uint32
-}
-
-// Len is the number of octets in all segments.
-func (o Octets) Len() int {
-	n := 0
-	for _, s := range o.Segments {
-		n += len(s)
-	}
-	return n
-}
-
 // An Outcome is what became of one recipient that a next hop had accepted.
 type Outcome struct {
 	Reply   Reply         // always set: the next hop's own, or ours where it has none
@@ -106,24 +75,17 @@ type Transaction interface {
 	Commit(ctx context.Context, last Octets) []Outcome
 	// Abort leaves the message undelivered; it may cost the connection.
 	Abort()
-}
 
-// A Lender is a Transaction whose session can be handed back while the client idles. It is optional.
-type Lender interface {
-	// Lend resets the transaction at the next hop and gives its session back, if no Data was called. The next Renew,
-	// Rcpt or Data begins again with a session, MAIL and the accepted recipients; what is refused then is that call's
-	// error. It reports whether the session was given back.
+	// Lend resets the transaction at the next hop and hands its session back while the client idles, if Data was not
+	// called. The next Renew, Rcpt or Data begins again with a session, MAIL and the accepted recipients; what is
+	// refused then is that call's error. It reports whether the session was handed back.
 	Lend() bool
 	// Renew begins again what was lent: a session, MAIL and the accepted recipients, and not DATA. It does nothing when
 	// nothing was lent. An error is a *Refusal; the transaction then holds no recipient and is to be aborted.
 	Renew(ctx context.Context) error
-	// Wanted reports whether the client's network holds more than its share of the sessions while another one waits.
-	// Who is slow with a message then has to give way, because a session within a message cannot be lent.
+	// Wanted reports whether the client's network holds more than its share of the sessions while another client waits.
+	// A client that is slow with a message then has to give way, because a session within a message cannot be lent.
 	Wanted() bool
-}
-
-// A Speaker is a Transaction that can tell what its next hop speaks. It is optional.
-type Speaker interface {
 	// SMTPUTF8 reports whether the host that the transaction is open at offers SMTPUTF8 (RFC 6531).
 	SMTPUTF8() bool
 }

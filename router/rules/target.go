@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -105,9 +106,9 @@ func parseTemplate(s string, groups int, regex bool) (parts template, why string
 		next := s[i+1]
 		digits := ""
 		switch {
-		case isDigit(next):
+		case ascii.IsDigit(next):
 			digits = s[i+1 : i+2]
-			if i+2 < len(s) && isDigit(s[i+2]) {
+			if i+2 < len(s) && ascii.IsDigit(s[i+2]) {
 				return nil, "write ${" + digits + "} before a digit"
 			}
 			i++
@@ -140,8 +141,6 @@ func parseTemplate(s string, groups int, regex bool) (parts template, why string
 	}
 	return append(parts, templatePart{text: text.String()}), ""
 }
-
-func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
 // mxDest gives the number of the destination that is a domain's MX hosts. An address literal stands for its own host.
 func (b *builder) mxDest(name string) (n uint32, why string) {

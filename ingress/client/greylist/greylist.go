@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/ingress/client/rate"
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -148,7 +149,7 @@ func withoutNumbers(local string) string {
 	for i := 0; i < len(local); {
 		end, digit := i, false
 		for end < len(local) && isWord(local[end]) {
-			digit = digit || isDigit(local[end])
+			digit = digit || ascii.IsDigit(local[end])
 			end++
 		}
 		switch {
@@ -170,6 +171,4 @@ func withoutNumbers(local string) string {
 }
 
 // isWord reports whether c belongs to a word. Octets above 127 do: they are parts of letters.
-func isWord(c byte) bool { return 'a' <= c && c <= 'z' || isDigit(c) || c >= 0x80 }
-
-func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+func isWord(c byte) bool { return 'a' <= c && c <= 'z' || ascii.IsDigit(c) || c >= 0x80 }

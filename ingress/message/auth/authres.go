@@ -3,6 +3,8 @@ package auth
 import (
 	"bytes"
 	"strings"
+
+	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
 // A lexer reads the value of an Authentication-Results field (RFC 8601 section 2.2) that a stranger wrote. It takes
@@ -35,7 +37,7 @@ func (l *lexer) cfws() bool {
 			depth--
 		case c == '\\' && depth > 0:
 			l.at++
-		case depth == 0 && !isFWS(c):
+		case depth == 0 && !ascii.IsFWS(c):
 			return true
 		}
 	}
@@ -76,7 +78,7 @@ func (l *lexer) pvalue() (raw []byte, ok bool) {
 			if _, ok := l.word(); !ok {
 				return nil, false
 			}
-		case c == ';' || c == '(' || isFWS(c):
+		case c == ';' || c == '(' || ascii.IsFWS(c):
 			return l.s[start:l.at], l.at > start
 		default:
 			l.at++
@@ -94,7 +96,7 @@ func (l *lexer) id() (raw []byte, ok bool) {
 	if raw, ok = l.word(); !ok || !l.cfws() {
 		return nil, false
 	}
-	for !l.end() && isDigit(l.s[l.at]) {
+	for !l.end() && ascii.IsDigit(l.s[l.at]) {
 		l.at++
 	}
 	if !l.cfws() || !l.end() && !l.next(';') {
@@ -126,7 +128,7 @@ func (l *lexer) result() (r resinfo, ok bool) {
 		if !l.cfws() {
 			return r, false
 		}
-		for !l.end() && isDigit(l.s[l.at]) {
+		for !l.end() && ascii.IsDigit(l.s[l.at]) {
 			l.at++
 		}
 		if !l.cfws() {
@@ -220,7 +222,7 @@ func holds(s []byte, id string) bool {
 	var buf [2048]byte
 	n := 0
 	for _, c := range s {
-		if isFWS(c) || c == '"' || c == '\\' {
+		if ascii.IsFWS(c) || c == '"' || c == '\\' {
 			continue
 		}
 		if 'A' <= c && c <= 'Z' {
@@ -242,7 +244,3 @@ func holds(s []byte, id string) bool {
 func isToken(c byte) bool {
 	return c > ' ' && c != 0x7f && strings.IndexByte(`()<>@,;:\"/[]?=`, c) < 0
 }
-
-func isFWS(c byte) bool   { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
-func isDigit(c byte) bool { return '0' <= c && c <= '9' }
-func isAlpha(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }

@@ -75,8 +75,7 @@ func BenchmarkMessage(b *testing.B) {
 						b.Fatal(err)
 					}
 					for at := 0; at < len(body); at += 72 << 10 {
-						m.WriteOctets(mail.Octets{Segments: net.Buffers{body[at:min(at+72<<10, len(body))]}},
-							mail.Plain, 0)
+						m.WriteOctets(mail.Octets{Segments: net.Buffers{body[at:min(at+72<<10, len(body))]}, Form: mail.Plain}, 0)
 					}
 					if v := m.Finish(b.Context()); v.Refusal != nil {
 						b.Fatal(v.Refusal)

@@ -101,8 +101,7 @@ func TestBombsAreDefused(t *testing.T) {
 						t.Fatal(err)
 					}
 					for at := 0; at < len(body); at += 64 << 10 {
-						m.WriteOctets(mail.Octets{Segments: net.Buffers{body[at:min(at+64<<10, len(body))]}},
-							mail.Plain, 0)
+						m.WriteOctets(mail.Octets{Segments: net.Buffers{body[at:min(at+64<<10, len(body))]}, Form: mail.Plain}, 0)
 					}
 					v := m.Finish(t.Context())
 					if _, err := m.Fields(nil, mail.ModeHold); err != nil || v.Refusal != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/millrace/millrace/ingress/message/auth/arc"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -196,7 +197,7 @@ func isDomainName(s string) bool {
 		switch c := s[i]; {
 		case c == '.' && label > 0:
 			label = 0
-		case isAlpha(c), isDigit(c), c == '-', c == '_':
+		case ascii.IsAlpha(c), ascii.IsDigit(c), c == '-', c == '_':
 			if label++; label > 63 {
 				return false
 			}

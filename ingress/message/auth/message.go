@@ -36,9 +36,6 @@ type Envelope struct {
 	Rewrote bool
 }
 
-// A Span is a part of the header section that Begin was given, from the octet at From up to the one before To.
-type Span struct{ From, To int }
-
 // A Message is the authentication of one message. Its methods are called by one goroutine at a time: Cut at any time;
 // WriteOctets for each piece of the body; for a message that is held Finish and then Fields with ModeHold; for one that
 // is not Predict, Fields with ModePredict or ModeStream, and Finish at the end. Close ends it at any time.
@@ -153,14 +150,14 @@ func (m *Message) authors() []string {
 
 // Cut gives the Authentication-Results fields that pretend to be ours (RFC 8601 section 5), in ascending order, none
 // touching another: they are to be cut from what is sent. The slice is the Message's own.
-func (m *Message) Cut() []Span { return m.scan.cuts }
+func (m *Message) Cut() []mail.Span { return m.scan.cuts }
 
 // WriteOctets adds octets of the body from offset from of a piece on: where the header section and its empty line end,
 // in the piece in which they do, else 0. It may be called although NeedsBody is false, and does nothing then.
-func (m *Message) WriteOctets(o mail.Octets, form mail.Form, from int) {
+func (m *Message) WriteOctets(o mail.Octets, from int) {
 	if m.NeedsBody() {
 		m.want()
-		m.body.WriteOctets(o, form, from)
+		m.body.WriteOctets(o, from)
 	}
 }
 

@@ -209,7 +209,7 @@ func write(m *Message, body string) {
 		if half == 1 {
 			part = body[len(body)/2:]
 		}
-		m.WriteOctets(mail.Octets{Segments: net.Buffers{[]byte(part)}}, mail.Plain, 0)
+		m.WriteOctets(mail.Octets{Segments: net.Buffers{[]byte(part)}, Form: mail.Plain}, 0)
 	}
 }
 

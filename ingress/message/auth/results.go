@@ -8,6 +8,7 @@ import (
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/ingress/message/auth/dmarc"
 	"github.com/millrace/millrace/ingress/message/auth/spf"
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -102,7 +103,7 @@ func isDotAtom(s string) bool {
 		switch c := s[i]; {
 		case c == '.' && atom > 0:
 			atom = 0
-		case isAlpha(c), isDigit(c), strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0:
+		case ascii.IsAlpha(c), ascii.IsDigit(c), strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0:
 			atom++
 		default:
 			return false
@@ -186,7 +187,7 @@ func (m *Message) writeDKIM(w *resultsWriter) {
 
 func isBase64(s string) bool {
 	for i := range len(s) {
-		if c := s[i]; !isAlpha(c) && !isDigit(c) && c != '+' && c != '/' && c != '=' {
+		if c := s[i]; !ascii.IsAlpha(c) && !ascii.IsDigit(c) && c != '+' && c != '/' && c != '=' {
 			return false
 		}
 	}

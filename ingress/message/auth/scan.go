@@ -4,11 +4,12 @@ import (
 	"bytes"
 
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
+	"github.com/millrace/millrace/router/mail"
 )
 
 // A scan is what one walk through a header section finds.
 type scan struct {
-	cuts       []Span
+	cuts       []mail.Span
 	signatures int  // DKIM-Signature fields
 	arc        bool // there is a field of an ARC set
 	list       bool // the message came by a mailing list
@@ -43,7 +44,7 @@ func (s *scan) read(header []byte, id string) {
 }
 
 func (s *scan) recut(header []byte, id string, cuts int) {
-	s.cuts = make([]Span, 0, cuts)
+	s.cuts = make([]mail.Span, 0, cuts)
 	at := 0
 	for f := range dkim.Fields(header) {
 		if f.Is("Authentication-Results") && pretends(f.Body(), id) {
@@ -59,9 +60,9 @@ func (s *scan) cut(from, to int) {
 		return
 	}
 	if s.cuts == nil {
-		s.cuts = make([]Span, 0, ownCuts)
+		s.cuts = make([]mail.Span, 0, ownCuts)
 	}
-	s.cuts = append(s.cuts, Span{from, to})
+	s.cuts = append(s.cuts, mail.Span{From: from, To: to})
 }
 
 // field notes what one field tells and reports whether it is to be cut.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
+	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
 // The names of the fields.
@@ -227,7 +228,7 @@ func skipCFWS(s []byte) []byte {
 		switch c := s[i]; {
 		case c == '(':
 			depth++
-		case depth == 0 && !isFWS(c):
+		case depth == 0 && !ascii.IsFWS(c):
 			return s[i:]
 		case depth > 0 && c == ')':
 			depth--
@@ -378,12 +379,10 @@ func decodeBase64(s []byte) ([]byte, error) {
 	}
 	plain := make([]byte, 0, len(s))
 	for _, c := range s {
-		if !isFWS(c) {
+		if !ascii.IsFWS(c) {
 			plain = append(plain, c)
 		}
 	}
 	n, err := base64.StdEncoding.Decode(plain, plain)
 	return plain[:n], err
 }
-
-func isFWS(c byte) bool { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }

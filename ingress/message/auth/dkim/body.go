@@ -5,10 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
-	"iter"
 	"math/bits"
 
-	"github.com/millrace/millrace/router/mail"
+	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
 // A BodyHash hashes a body in canonical form (RFC 6376 sections 3.4.3 and 3.4.4) as its octets go by, in pieces cut
@@ -93,7 +92,7 @@ func (b *BodyHash) relaxed(p []byte) {
 			break
 		}
 		end := i + 1
-		for end < len(p) && isWSP(p[end]) {
+		for end < len(p) && ascii.IsWSP(p[end]) {
 			end++
 		}
 		switch {
@@ -127,7 +126,7 @@ func (b *BodyHash) relaxed(p []byte) {
 // resume goes on with white space that stood open, and returns the octets behind it.
 func (b *BodyHash) resume(p []byte) []byte {
 	if !b.spaceCR {
-		for len(p) > 0 && isWSP(p[0]) {
+		for len(p) > 0 && ascii.IsWSP(p[0]) {
 			p = p[1:]
 		}
 		if len(p) > 0 && p[0] == '\r' {
@@ -278,34 +277,4 @@ func pairIn(q *[65]byte) int {
 		}
 	}
 	return -1
-}
-
-// Plain gives the octets of a piece from offset from on, without the dots that were added to them. It allocates nothing
-// when it is ranged over.
-func Plain(o mail.Octets, form mail.Form, from int) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		dots := o.Dots
-		if form == mail.Plain {
-			dots = nil
-		}
-		base := 0
-		for _, s := range o.Segments {
-			at := max(from-base, 0) // within s
-			for at < len(s) {
-				for len(dots) > 0 && int(dots[0]) < base+at {
-					dots = dots[1:]
-				}
-				end, next := len(s), len(s)
-				if len(dots) > 0 && int(dots[0]) < base+len(s) {
-					end = int(dots[0]) - base
-					next = end + 1
-				}
-				if end > at && !yield(s[at:end]) {
-					return
-				}
-				at = next
-			}
-			base += len(s)
-		}
-	}
 }

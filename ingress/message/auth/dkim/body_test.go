@@ -127,7 +127,7 @@ func TestHashingABodyAllocatesNothing(t *testing.T) {
 			o := mail.Octets{Segments: net.Buffers{body}}
 			got := testing.AllocsPerRun(5, func() {
 				b.Reset()
-				for p := range Plain(o, mail.Stuffed, 0) {
+				for p := range o.Plain() {
 					b.Write(p[:len(p)/2])
 					b.Write(p[len(p)/2:])
 				}

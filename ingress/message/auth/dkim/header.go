@@ -7,6 +7,8 @@ import (
 	"io"
 	"iter"
 	"strconv"
+
+	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
 // A Canonicalization is a canonicalization algorithm of RFC 6376 section 3.4, for the header section or the body.
@@ -36,11 +38,11 @@ type Field []byte
 // is no header field.
 func (f Field) Name() []byte {
 	colon := bytes.IndexByte(f, ':')
-	if colon <= 0 || isWSP(f[0]) {
+	if colon <= 0 || ascii.IsWSP(f[0]) {
 		return nil
 	}
 	name := f[:colon]
-	for len(name) > 0 && isWSP(name[len(name)-1]) {
+	for len(name) > 0 && ascii.IsWSP(name[len(name)-1]) {
 		name = name[:len(name)-1]
 	}
 	return name
@@ -49,7 +51,7 @@ func (f Field) Name() []byte {
 // Is tells whether the field has this name, in any case.
 func (f Field) Is(name string) bool {
 	// A comparison of lengths settles nearly every call: most fields are not the one that is looked for.
-	if len(f) <= len(name) || f[len(name)] != ':' && !isWSP(f[len(name)]) {
+	if len(f) <= len(name) || f[len(name)] != ':' && !ascii.IsWSP(f[len(name)]) {
 		return false
 	}
 	return bytes.EqualFold(f.Name(), []byte(name))
@@ -100,7 +102,7 @@ func fieldLen(header []byte) int {
 			return len(header)
 		}
 		n += nl + 1
-		if n == len(header) || !isWSP(header[n]) {
+		if n == len(header) || !ascii.IsWSP(header[n]) {
 			return n
 		}
 	}
@@ -111,7 +113,7 @@ func lastField(header []byte) int {
 	for end := len(header); ; {
 		// The last octet of a line is its own end.
 		start := bytes.LastIndexByte(header[:end-1], '\n') + 1
-		if start == 0 || !isWSP(header[start]) {
+		if start == 0 || !ascii.IsWSP(header[start]) {
 			return start
 		}
 		end = start
@@ -306,7 +308,7 @@ func (o *canonicalWriter) name(s []byte) {
 // of white space one space, none at either end.
 func (o *canonicalWriter) relaxed(s []byte) {
 	for i := 0; i < len(s); {
-		if isWSP(s[i]) || s[i] == '\r' && i+1 < len(s) && s[i+1] == '\n' {
+		if ascii.IsWSP(s[i]) || s[i] == '\r' && i+1 < len(s) && s[i+1] == '\n' {
 			o.space = true
 			if s[i] == '\r' {
 				i++
@@ -315,7 +317,7 @@ func (o *canonicalWriter) relaxed(s []byte) {
 			continue
 		}
 		start := i
-		for i < len(s) && !isWSP(s[i]) && (s[i] != '\r' || i+1 == len(s) || s[i+1] != '\n') {
+		for i < len(s) && !ascii.IsWSP(s[i]) && (s[i] != '\r' || i+1 == len(s) || s[i+1] != '\n') {
 			i++
 		}
 		if o.space && !o.fresh {

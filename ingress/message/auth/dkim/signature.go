@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
 // A Result is the result of a verification as RFC 8601 section 2.7.1 has it in an Authentication-Results field.
@@ -255,7 +257,7 @@ func isDomain(s []byte, limit int) bool {
 			}
 			label = 0
 			continue
-		case c == '-' && label > 0, isAlpha(c), isDigit(c), c == '_':
+		case c == '-' && label > 0, ascii.IsAlpha(c), ascii.IsDigit(c), c == '_':
 		default:
 			return false
 		}
@@ -369,7 +371,7 @@ func lowerWithoutFWS(s []byte) string {
 		if 'A' <= c && c <= 'Z' {
 			c |= 0x20
 		}
-		if !isFWS(c) {
+		if !ascii.IsFWS(c) {
 			b.WriteByte(c)
 		}
 	}

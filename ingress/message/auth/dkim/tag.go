@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"iter"
+
+	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
 // maxTags is the number of tags that a tag list may have. The registries name about a dozen.
@@ -73,7 +75,7 @@ func parseTag(s []byte, at, end int) (Tag, error) {
 	value := trimFWS(s[eq+1 : end])
 	for _, c := range value {
 		// A semicolon cannot stand here; NUL and other controls may not.
-		if c < 0x20 && !isFWS(c) || c == 0x7f {
+		if c < 0x20 && !ascii.IsFWS(c) || c == 0x7f {
 			return Tag{}, errTagSyntax
 		}
 	}
@@ -99,17 +101,12 @@ func (l TagList) Get(name string) []byte {
 // isTagName tells an ALPHA followed by letters, digits and underscores.
 func isTagName(s []byte) bool {
 	for i, c := range s {
-		if !isAlpha(c) && (i == 0 || !isDigit(c) && c != '_') {
+		if !ascii.IsAlpha(c) && (i == 0 || !ascii.IsDigit(c) && c != '_') {
 			return false
 		}
 	}
 	return len(s) > 0
 }
-
-func isAlpha(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
-func isDigit(c byte) bool { return '0' <= c && c <= '9' }
-func isWSP(c byte) bool   { return c == ' ' || c == '\t' }
-func isFWS(c byte) bool   { return c == ' ' || c == '\t' || c == '\r' || c == '\n' }
 
 // validFWS tells whether each line end in s folds the line: CRLF with white space behind it.
 func validFWS(s []byte) bool {
@@ -117,7 +114,7 @@ func validFWS(s []byte) bool {
 		if s[i] != '\r' && s[i] != '\n' {
 			continue
 		}
-		if i+2 >= len(s) || s[i] != '\r' || s[i+1] != '\n' || !isWSP(s[i+2]) {
+		if i+2 >= len(s) || s[i] != '\r' || s[i+1] != '\n' || !ascii.IsWSP(s[i+2]) {
 			return false
 		}
 		i += 2
@@ -126,10 +123,10 @@ func validFWS(s []byte) bool {
 }
 
 func trimFWS(s []byte) []byte {
-	for len(s) > 0 && isFWS(s[0]) {
+	for len(s) > 0 && ascii.IsFWS(s[0]) {
 		s = s[1:]
 	}
-	for len(s) > 0 && isFWS(s[len(s)-1]) {
+	for len(s) > 0 && ascii.IsFWS(s[len(s)-1]) {
 		s = s[:len(s)-1]
 	}
 	return s
@@ -138,7 +135,7 @@ func trimFWS(s []byte) []byte {
 // withoutFWS appends to dst the octets of s that are no folding white space.
 func withoutFWS(dst, s []byte) []byte {
 	for _, c := range s {
-		if !isFWS(c) {
+		if !ascii.IsFWS(c) {
 			dst = append(dst, c)
 		}
 	}

@@ -255,14 +255,14 @@ func (m *Verification) Write(p []byte) (int, error) {
 
 // WriteOctets adds octets of the body from offset from of a piece on: where the header section and its empty line end,
 // in the piece in which they do, else 0.
-func (m *Verification) WriteOctets(o mail.Octets, form mail.Form, from int) {
+func (m *Verification) WriteOctets(o mail.Octets, from int) {
 	if !m.begun {
 		m.begin()
 	}
 	if m.bodies[Simple] == nil && m.bodies[Relaxed] == nil {
 		return
 	}
-	for p := range Plain(o, form, from) {
+	for p := range o.PlainFrom(from) {
 		m.Write(p)
 	}
 }

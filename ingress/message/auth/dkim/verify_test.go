@@ -398,13 +398,13 @@ func TestStuffedOctetsAreReadWithoutTheirDots(t *testing.T) {
 			t.Fatal(err)
 		}
 		o := mail.Octets{Segments: net.Buffers{[]byte(stuffed[:cut]), []byte(stuffed[cut:])}, Dots: dots}
-		m.WriteOctets(o, mail.Stuffed, len(header)+2)
+		m.WriteOctets(o, len(header)+2)
 		if got := explain(m.Finish()); got != "pass: " {
 			t.Fatalf("cut at %d: %s", cut, got)
 		}
 	}
 	var plain bytes.Buffer
-	for p := range Plain(mail.Octets{Segments: net.Buffers{[]byte(stuffed)}, Dots: dots}, mail.Plain, 3) {
+	for p := range (mail.Octets{Segments: net.Buffers{[]byte(stuffed)}, Dots: dots, Form: mail.Plain}).PlainFrom(3) {
 		plain.Write(p)
 	}
 	if plain.String() != stuffed[3:] {

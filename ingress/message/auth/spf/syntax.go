@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
+
+	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
 // What a record can be broken by.
@@ -76,7 +78,7 @@ func checkSyntax(record string) error {
 // modifier cuts name "=" value, and reports whether term is one.
 func modifier(term string) (name, value string, ok bool) {
 	name, value, ok = strings.Cut(term, "=")
-	if !ok || name == "" || !isAlpha(name[0]) {
+	if !ok || name == "" || !ascii.IsAlpha(name[0]) {
 		return "", "", false
 	}
 	for i := range len(name) {
@@ -218,7 +220,7 @@ func isTopLabel(s string) bool {
 	other := false // something that is no digit
 	for i := range len(s) {
 		switch c := s[i]; {
-		case isAlpha(c):
+		case ascii.IsAlpha(c):
 			other = true
 		case c == '-' && i > 0 && i < len(s)-1:
 			other = true
@@ -258,7 +260,7 @@ func macroString(s, letters string) (tail string, err error) {
 
 // isMacro checks what stands between the braces of a macro: a letter, digits that are no zero, "r", delimiters.
 func isMacro(s, letters string) bool {
-	if s == "" || strings.IndexByte(letters, s[0]|0x20) < 0 || !isAlpha(s[0]) {
+	if s == "" || strings.IndexByte(letters, s[0]|0x20) < 0 || !ascii.IsAlpha(s[0]) {
 		return false
 	}
 	s = s[1:]
@@ -276,6 +278,4 @@ func isMacro(s, letters string) bool {
 	return strings.Trim(s, ".-+,/_=") == ""
 }
 
-func isAlpha(c byte) bool { return 'a' <= c|0x20 && c|0x20 <= 'z' }
-
-func isAlnum(c byte) bool { return isAlpha(c) || '0' <= c && c <= '9' }
+func isAlnum(c byte) bool { return ascii.IsAlpha(c) || '0' <= c && c <= '9' }

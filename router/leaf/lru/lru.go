@@ -1,7 +1,7 @@
-// Package cache is a bounded, sharded map that forgets what was not used for longest.
+// Package lru is a bounded, sharded map that forgets what was not used for longest.
 //
 // It owns eviction and nothing else: it refuses to know what a value is or when it expires. A hit allocates nothing.
-package cache
+package lru
 
 import (
 	"hash/maphash"

@@ -1,0 +1,24 @@
+// Package network says which prefixes stand for a client where clients are counted, remembered and given shares.
+//
+// It owns the prefix lengths and nothing else: it knows no counter and no address that is special.
+package network
+
+import "net/netip"
+
+// Of returns the network of a client: its /24, for IPv6 its /64. IPv4-mapped addresses are IPv4 and zones are dropped.
+// It is the zero Prefix for the zero Addr.
+func Of(client netip.Addr) netip.Prefix {
+	client = client.Unmap().WithZone("")
+	bits := 64
+	if client.Is4() {
+		bits = 24
+	}
+	p, err := client.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return p
+}
+
+// Host returns the prefix that holds the address alone.
+func Host(client netip.Addr) netip.Prefix { return netip.PrefixFrom(client, client.BitLen()) }

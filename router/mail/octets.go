@@ -1,0 +1,278 @@
+package mail
+
+import (
+	"iter"
+	"net"
+	"slices"
+)
+
+// A Form says how the octets of a message stand.
+type Form uint8
+
+// The forms.
+const (
+	Stuffed Form = iota // as between DATA and its dot: a line that opens with a dot has one added (RFC 5321 section 4.5.2)
+	Plain               // as between BDAT chunks: nothing is added
+)
+
+// Octets are message octets as they stood on the wire, with the offsets of the dots that open a line, found by the one
+// scanner that read them. Offsets count from the first octet of the first segment, through all segments, and ascend. In
+// the form Stuffed the dot at an offset is the added one.
+//
+// Where the message ended, the last segment of a Stuffed piece may have the octets ".CRLF" within its capacity, right
+// behind its length, because that is how they were read: a caller that wants to send the end of data with it may
+// reslice.
+type Octets struct {
+	Segments net.Buffers
+	Dots     []uint32
+	Form     Form
+}
+
+// A Span is a part of a message, from the octet at From to the one before To.
+type Span struct{ From, To int }
+
+// Len returns the number of octets in all segments, as they stand.
+func (o Octets) Len() int {
+	n := 0
+	for _, s := range o.Segments {
+		n += len(s)
+	}
+	return n
+}
+
+// LenAs returns the number of octets of o in the form to.
+func (o Octets) LenAs(to Form) int {
+	n := o.Len()
+	switch {
+	case o.Form == to:
+		return n
+	case to == Plain:
+		return n - len(o.Dots)
+	}
+	return n + len(o.Dots)
+}
+
+// added returns the offsets of the dots that are none of the message.
+func (o Octets) added() []uint32 {
+	if o.Form == Plain {
+		return nil
+	}
+	return o.Dots
+}
+
+// First returns the first octet of the message in o, and false if o holds none.
+func (o Octets) First() (byte, bool) {
+	for s := range o.Plain() {
+		return s[0], true
+	}
+	return 0, false
+}
+
+// Plain yields the octets of o without the dots that were added to them. It allocates nothing.
+func (o Octets) Plain() iter.Seq[[]byte] { return o.PlainFrom(0) }
+
+// PlainFrom is Plain from the octet at from on, an offset of the octets as they stand.
+func (o Octets) PlainFrom(from int) iter.Seq[[]byte] {
+	return func(yield func([]byte) bool) {
+		dots := o.added()
+		base := 0
+		for _, s := range o.Segments {
+			at := max(from-base, 0) // within s
+			for at < len(s) {
+				for len(dots) > 0 && int(dots[0]) < base+at {
+					dots = dots[1:]
+				}
+				end, next := len(s), len(s)
+				if len(dots) > 0 && int(dots[0]) < base+len(s) {
+					end = int(dots[0]) - base
+					next = end + 1
+				}
+				if end > at && !yield(s[at:end]) {
+					return
+				}
+				at = next
+			}
+			base += len(s)
+		}
+	}
+}
+
+// AppendPlain appends to b the first n octets of o, as they stand, without the dots that were added to them.
+func (o Octets) AppendPlain(b []byte, n int) []byte {
+	dots := o.added()
+	at := 0
+	for _, s := range o.Segments {
+		s = s[:min(len(s), n-at)]
+		from := 0
+		for len(dots) > 0 && int(dots[0])-at < len(s) {
+			i := int(dots[0]) - at
+			b = append(b, s[from:i]...)
+			from, dots = i+1, dots[1:]
+		}
+		b = append(b, s[from:]...)
+		at += len(s)
+	}
+	return b
+}
+
+// addedDot is what Slices puts before a line that opens with a dot. It is never written to.
+var addedDot = []byte(".")
+
+// Slices appends to vec the slices of o in the form to. None is empty, and nothing is copied: an added dot is a slice of
+// its own.
+func (o Octets) Slices(vec [][]byte, to Form) [][]byte {
+	if o.Form == to || len(o.Dots) == 0 {
+		for _, s := range o.Segments {
+			if len(s) > 0 {
+				vec = append(vec, s)
+			}
+		}
+		return vec
+	}
+	at, dots := 0, o.Dots // at: the offset of the segment's first octet
+	for _, s := range o.Segments {
+		from := 0
+		for len(dots) > 0 && int(dots[0])-at < len(s) {
+			i := int(dots[0]) - at
+			if i > from {
+				vec = append(vec, s[from:i])
+			}
+			from, dots = i, dots[1:]
+			if to == Plain {
+				from++
+				continue
+			}
+			vec = append(vec, addedDot)
+		}
+		if from < len(s) {
+			vec = append(vec, s[from:])
+		}
+		at += len(s)
+	}
+	return vec
+}
+
+// AppendAs appends to b the octets of o in the form to.
+func (o Octets) AppendAs(b []byte, to Form) []byte {
+	dots := o.Dots
+	if o.Form == to {
+		dots = nil
+	}
+	at := 0
+	for _, s := range o.Segments {
+		from := 0
+		for len(dots) > 0 && int(dots[0])-at < len(s) {
+			i := int(dots[0]) - at
+			b = append(b, s[from:i]...)
+			from, dots = i, dots[1:]
+			if to == Plain {
+				from++
+				continue
+			}
+			b = append(b, '.')
+		}
+		b = append(b, s[from:]...)
+		at += len(s)
+	}
+	return b
+}
+
+// Join returns o with rest behind it. All are of one form. Nothing is copied but the slices.
+func (o Octets) Join(rest ...Octets) Octets {
+	if len(rest) == 0 {
+		return o
+	}
+	segments, dots := len(o.Segments), len(o.Dots)
+	for _, r := range rest {
+		segments += len(r.Segments)
+		dots += len(r.Dots)
+	}
+	all := Octets{
+		Segments: slices.Grow(o.Segments[:len(o.Segments):len(o.Segments)], segments-len(o.Segments)),
+		Dots:     slices.Grow(o.Dots[:len(o.Dots):len(o.Dots)], dots-len(o.Dots)),
+		Form:     o.Form,
+	}
+	at := o.Len()
+	for _, r := range rest {
+		all.Segments = append(all.Segments, r.Segments...)
+		for _, d := range r.Dots {
+			all.Dots = append(all.Dots, d+uint32(at))
+		}
+		at += r.Len()
+	}
+	return all
+}
+
+// DotsBelow returns how many of the dots stand before the octet at offset.
+func (o Octets) DotsBelow(offset int) int {
+	n := len(o.Dots)
+	if n == 0 || int(o.Dots[n-1]) < offset {
+		return n
+	}
+	n, _ = slices.BinarySearch(o.Dots, uint32(offset))
+	return n
+}
+
+// Without returns o without the cuts, which ascend and do not meet. Their offsets count from the octet at from on and
+// without added dots. Nothing is copied but the slices.
+func (o Octets) Without(from int, cuts []Span) Octets {
+	if len(cuts) == 0 {
+		return o
+	}
+	cuts = o.onTheWire(from, cuts)
+	kept := Octets{Form: o.Form}
+	at := 0
+	left := cuts
+	for _, s := range o.Segments {
+		end := at + len(s)
+		for at < end {
+			for len(left) > 0 && left[0].To <= at {
+				left = left[1:]
+			}
+			stop, skip := end, false
+			if len(left) > 0 {
+				if skip = left[0].From <= at; skip {
+					stop = min(end, left[0].To)
+				} else {
+					stop = min(end, left[0].From)
+				}
+			}
+			if !skip {
+				// The capacity stays: behind the last segment the end of data may have been read.
+				kept.Segments = append(kept.Segments, s[len(s)-(end-at):len(s)-(end-stop)])
+			}
+			at = stop
+		}
+	}
+	gone := 0
+	for _, d := range o.Dots {
+		for len(cuts) > 0 && cuts[0].To <= int(d) {
+			gone += cuts[0].To - cuts[0].From
+			cuts = cuts[1:]
+		}
+		if len(cuts) > 0 && cuts[0].From <= int(d) {
+			continue
+		}
+		kept.Dots = append(kept.Dots, d-uint32(gone))
+	}
+	return kept
+}
+
+// onTheWire returns the cuts as offsets of octets as they stand. A dot that was added before the first octet of a cut
+// belongs to it, one before the first octet behind it does not.
+func (o Octets) onTheWire(from int, cuts []Span) []Span {
+	out := make([]Span, len(cuts))
+	dots := o.added()
+	added := 0 // dots before the offset
+	wire := func(offset int) int {
+		for added < len(dots) && int(dots[added])-added-from < offset {
+			added++
+		}
+		return offset + from + added
+	}
+	for i, c := range cuts {
+		out[i].From = wire(c.From)
+		out[i].To = wire(c.To)
+	}
+	return out
+}
