@@ -161,7 +161,7 @@ func (s *Store) AwaitLists(ctx context.Context, addr netip.Addr, lists []string,
 	for {
 		answers, err := s.Lists(ctx, addr, lists, lock)
 		if err != nil || !slices.ContainsFunc(answers, in(mail.ListPending)) ||
-			slices.ContainsFunc(answers, in(mail.ListYours)) {
+			slices.ContainsFunc(answers, in(mail.ListAskedOfYou)) {
 			return answers, err
 		}
 		select {

@@ -69,7 +69,7 @@ func parseList(text string) (mail.ListAnswer, error) {
 	case "unknown":
 		return mail.ListAnswer{State: mail.ListUnknown}, nil
 	case "yours":
-		return mail.ListAnswer{State: mail.ListYours}, nil
+		return mail.ListAnswer{State: mail.ListAskedOfYou}, nil
 	case "pending":
 		return mail.ListAnswer{State: mail.ListPending}, nil
 	case "known":
@@ -122,18 +122,18 @@ func decodeKarma(v any) (mail.Karma, error) {
 func finite(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }
 
 // decodeGrey reads the milliseconds until each triplet passes, below zero for now.
-func decodeGrey(v any, n int) ([]mail.Greyed, error) {
+func decodeGrey(v any, n int) ([]mail.GreylistAnswer, error) {
 	a, err := array(v, n)
 	if err != nil {
 		return nil, err
 	}
-	greyed := make([]mail.Greyed, n)
+	greyed := make([]mail.GreylistAnswer, n)
 	for i, v := range a {
 		wait, ok := v.(int64)
 		if !ok || wait > int64(longest/time.Millisecond) {
 			return nil, fmt.Errorf("store: redis answered %v for a triplet", v)
 		}
-		greyed[i] = mail.Greyed{Passed: wait <= 0, Wait: time.Duration(max(0, wait)) * time.Millisecond}
+		greyed[i] = mail.GreylistAnswer{Passed: wait <= 0, Wait: time.Duration(max(0, wait)) * time.Millisecond}
 	}
 	return greyed, nil
 }

@@ -25,7 +25,7 @@ func (s *Store) Rcpt(ctx context.Context, q mail.RcptQuery) (mail.RcptFacts, err
 		facts.Marked = make([]bool, len(q.Marks))
 	}
 	if len(q.Triplets) > 0 {
-		facts.Grey = make([]mail.Greyed, len(q.Triplets))
+		facts.Grey = make([]mail.GreylistAnswer, len(q.Triplets))
 	}
 	if s.redis != nil {
 		if s.askRcpt(ctx, q, &facts) {
@@ -40,7 +40,7 @@ func (s *Store) Rcpt(ctx context.Context, q mail.RcptQuery) (mail.RcptFacts, err
 		facts.Marked[i] = s.twin.marked(m, now)
 	}
 	for i := range q.Triplets {
-		facts.Grey[i] = mail.Greyed{Passed: true}
+		facts.Grey[i] = mail.GreylistAnswer{Passed: true}
 		if !facts.Degraded {
 			facts.Grey[i] = s.twin.greyed(boundTriplet(q.Triplets[i]), now)
 		}

@@ -136,7 +136,7 @@ var conformance = []struct {
 	}},
 	{"the first who asks looks a list up, the others wait", func(t *testing.T, s *Store) {
 		q := mail.ClientQuery{Addr: clientA, Lists: []string{"bl.example", "wl.example"}, Lock: time.Minute}
-		for i, want := range []mail.ListState{mail.ListYours, mail.ListPending, mail.ListPending} {
+		for i, want := range []mail.ListState{mail.ListAskedOfYou, mail.ListPending, mail.ListPending} {
 			if got := ask(t, s, q).Lists; got[0].State != want || got[1].State != want {
 				t.Errorf("%d: %+v", i, got)
 			}
@@ -152,14 +152,14 @@ var conformance = []struct {
 			t.Errorf("not listed: %+v", got[1])
 		}
 		q.Addr = clientB
-		if got := ask(t, s, q).Lists; got[0].State != mail.ListYours {
+		if got := ask(t, s, q).Lists; got[0].State != mail.ListAskedOfYou {
 			t.Errorf("the neighbour: %+v", got)
 		}
 	}},
 	{"a lock that brought nothing passes on", func(t *testing.T, s *Store) {
 		q := mail.ClientQuery{Addr: clientA, Lists: []string{"bl.example"}, Lock: 30 * time.Millisecond}
 		ask(t, s, q)
-		until(t, func() bool { return ask(t, s, q).Lists[0].State == mail.ListYours })
+		until(t, func() bool { return ask(t, s, q).Lists[0].State == mail.ListAskedOfYou })
 	}},
 	{"an answer ends with its time", func(t *testing.T, s *Store) {
 		s.PutDNSBL(t.Context(), clientA, "bl.example", codes("127.0.0.2"), 30*time.Millisecond)
@@ -390,7 +390,7 @@ func TestThreeNodesLookUpOnce(t *testing.T) {
 			n := 0
 			for answers := ask(t, s, mail.ClientQuery{Addr: addr, Lists: lists, Lock: time.Minute}).Lists; ; {
 				for j, a := range answers {
-					if a.State == mail.ListYours {
+					if a.State == mail.ListAskedOfYou {
 						n++
 						s.PutDNSBL(t.Context(), addr, lists[j], codes("127.0.0.2"), time.Minute)
 					}
@@ -451,7 +451,7 @@ func draw(t testing.TB, s *Store, rates ...mail.Rate) []mail.RateResult {
 	return results
 }
 
-func greyed(t testing.TB, s *Store, triplet mail.Triplet) mail.Greyed {
+func greyed(t testing.TB, s *Store, triplet mail.Triplet) mail.GreylistAnswer {
 	t.Helper()
 	facts, err := s.Rcpt(t.Context(), mail.RcptQuery{Triplets: []mail.Triplet{triplet}})
 	if err != nil {

@@ -147,7 +147,7 @@ func (t *twin) list(addr netip.Addr, list string, lock time.Duration, now time.T
 		return mail.ListAnswer{State: mail.ListPending}
 	}
 	held.lock = at + lock.Microseconds()
-	return mail.ListAnswer{State: mail.ListYours}
+	return mail.ListAnswer{State: mail.ListAskedOfYou}
 }
 
 // putList keeps an answer and ends the lock.
@@ -215,7 +215,7 @@ func (t *twin) cast(v mail.Vote, at int64) (before float64, first bool) {
 }
 
 // greyed answers a triplet.
-func (t *twin) greyed(g mail.Triplet, now time.Time) mail.Greyed {
+func (t *twin) greyed(g mail.Triplet, now time.Time) mail.GreylistAnswer {
 	at := now.UnixMicro()
 	cell, part := t.grey.hold(greyKey{network(g.Client), g.Key})
 	defer part.mu.Unlock()
@@ -223,10 +223,10 @@ func (t *twin) greyed(g mail.Triplet, now time.Time) mail.Greyed {
 		*cell = greyCell{first: at, until: at + g.Window.Microseconds()}
 	}
 	if wait := cell.first + g.Delay.Microseconds() - at; wait > 0 && !cell.passed {
-		return mail.Greyed{Wait: time.Duration(wait) * time.Microsecond}
+		return mail.GreylistAnswer{Wait: time.Duration(wait) * time.Microsecond}
 	}
 	cell.passed, cell.until = true, at+g.Keep.Microseconds()
-	return mail.Greyed{Passed: true}
+	return mail.GreylistAnswer{Passed: true}
 }
 
 // setKnown marks the network of a client as known good until ttl is over.

@@ -35,15 +35,15 @@ type RateResult struct {
 	RetryAfter time.Duration // when it would be allowed if nothing else were drawn; 0 if it is
 }
 
-// A ListState says what is known of an address on a DNS list.
+// A ListState is what is known of an address on a DNS list.
 type ListState uint8
 
 // The states of a ListAnswer.
 const (
-	ListUnknown ListState = iota // nothing, and nobody was asked to find out
-	ListKnown                    // the answer is here
-	ListYours                    // nothing; the one who asked is to look it up, and nobody else does for now
-	ListPending                  // nothing yet; somebody else is looking it up
+	ListUnknown    ListState = iota // nothing, and nobody was asked to find out
+	ListKnown                       // the answer is here
+	ListAskedOfYou                  // nothing is known; the caller is to look the address up, and holds the lock on it
+	ListPending                     // nothing is known yet; another caller looks the address up
 )
 
 // A ListAnswer is what a DNS list (RFC 5782) says of one address.
@@ -94,8 +94,8 @@ type Triplet struct {
 	Keep   time.Duration // how long one that came again is remembered, counted from its last attempt
 }
 
-// A Greyed is the answer to a Triplet.
-type Greyed struct {
+// A GreylistAnswer is the answer to a Triplet.
+type GreylistAnswer struct {
 	Passed bool
 	Wait   time.Duration // until it passes
 }
@@ -111,6 +111,6 @@ type RcptQuery struct {
 type RcptFacts struct {
 	Rates    []RateResult
 	Marked   []bool
-	Grey     []Greyed
+	Grey     []GreylistAnswer
 	Degraded bool // the shared store did not answer; this is what the node knows by itself
 }

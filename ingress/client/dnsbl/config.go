@@ -15,7 +15,7 @@ import (
 // A Store shares the answers of address lists between nodes, so that a list is asked once about an address.
 type Store interface {
 	// AwaitLists gives an answer for each of lists, and waits for those that somebody else is looking up until one of
-	// them is the caller's or ctx ends. The caller may take lock to look up those that are mail.ListYours.
+	// them is the caller's or ctx ends. The caller may take lock to look up those that are mail.ListAskedOfYou.
 	AwaitLists(ctx context.Context, addr netip.Addr, lists []string, lock time.Duration) ([]mail.ListAnswer, error)
 	// PutDNSBL brings an answer that was looked up; no codes mean not listed.
 	PutDNSBL(ctx context.Context, addr netip.Addr, list string, codes []netip.Addr, ttl time.Duration)

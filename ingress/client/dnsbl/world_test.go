@@ -96,7 +96,7 @@ func (s *shelf) look(addr netip.Addr, lists []string,
 			answers = append(answers, mail.ListAnswer{})
 		default:
 			s.entries[key] = &entry{blocked: now.Add(lock)}
-			answers = append(answers, mail.ListAnswer{State: mail.ListYours})
+			answers = append(answers, mail.ListAnswer{State: mail.ListAskedOfYou})
 		}
 	}
 	return answers, s.changed
@@ -109,7 +109,7 @@ func (s *shelf) AwaitLists(ctx context.Context, addr netip.Addr, lists []string,
 		has := func(state mail.ListState) bool {
 			return slices.ContainsFunc(answers, func(a mail.ListAnswer) bool { return a.State == state })
 		}
-		if !has(mail.ListPending) || has(mail.ListYours) {
+		if !has(mail.ListPending) || has(mail.ListAskedOfYou) {
 			return answers, nil
 		}
 		select {

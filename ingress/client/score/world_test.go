@@ -109,7 +109,7 @@ func (w *world) Client(ctx context.Context, q mail.ClientQuery) (mail.Facts, err
 	facts := w.facts
 	if facts.Lists == nil {
 		for range q.Lists {
-			facts.Lists = append(facts.Lists, mail.ListAnswer{State: mail.ListYours})
+			facts.Lists = append(facts.Lists, mail.ListAnswer{State: mail.ListAskedOfYou})
 		}
 	}
 	return facts, w.storeErr
