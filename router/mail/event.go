@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A Kind says what an Event tells of.
+// A Kind says what an Event reports.
 type Kind uint8
 
 // The kinds of Event.
@@ -17,8 +17,8 @@ const (
 	Relayed                  // a message got the destination's 2yz
 	Dropped                  // a message was accepted for a drop rule
 	Deferred                 // a message got a 4yz at or after DATA
-	Aborted                  // a transaction ended without a verdict: client lost, RSET, drain
-	Anomaly                  // something an operator should see: Reason says what
+	Aborted                  // a transaction ended without a final reply: client gone, RSET, drain
+	Anomaly                  // something an operator should see; Reason says what
 )
 
 var kindNames = [...]string{
@@ -28,7 +28,7 @@ var kindNames = [...]string{
 // Kinds is the number of kinds of Event.
 const Kinds = len(kindNames)
 
-// String gives the kind's name in lower case.
+// String returns the kind's name in lower case.
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
 		return kindNames[k]
@@ -36,24 +36,24 @@ func (k Kind) String() string {
 	return "unknown"
 }
 
-// A Stage is a part of a message's walk whose time is taken.
+// A Stage is a part of a message's way through the relay whose duration is measured.
 type Stage uint8
 
-// The stages of the walk, in order.
+// The stages in order, and their number.
 const (
 	StageScore  Stage = iota // the wait for the verdict on the client
 	StageRoute               // the rules
 	StageBegin               // MX hosts, Site, session
 	StageRcpt                // MAIL and RCPT at the next hop
 	StageData                // DATA at the next hop
-	StageOctets              // the message, from our 354 to its end
-	StageCommit              // the dot, until the next hop's reply
+	StageOctets              // the message, from our 354 to its last octet
+	StageCommit              // from the dot to the next hop's reply
 	Stages      = 7
 )
 
 var stageNames = [Stages]string{"score", "route", "begin", "rcpt", "data", "octets", "commit"}
 
-// String gives the stage's name.
+// String returns the stage's name in lower case.
 func (s Stage) String() string {
 	if int(s) < len(stageNames) {
 		return stageNames[s]
@@ -61,18 +61,18 @@ func (s Stage) String() string {
 	return "unknown"
 }
 
-// A Mode is how a message's octets travelled.
+// A Mode says when a message's octets were sent to the next hop.
 type Mode uint8
 
 // The modes.
 const (
-	ModeNone    Mode = iota // no octet travelled
-	ModeHold                // judged whole, then sent
-	ModeStream              // sent while it came in
-	ModePredict             // sent while it came in, signed over the body hash that an inbound signature foretold
+	ModeNone    Mode = iota // no octet was sent
+	ModeHold                // sent after the whole message was received and judged
+	ModeStream              // sent while the message was received
+	ModePredict             // sent while it was received, signed over the body hash that an inbound signature states
 )
 
-// String gives the mode's name, "" for none.
+// String returns the mode's name in lower case, and "" for ModeNone.
 func (m Mode) String() string {
 	switch m {
 	case ModeHold:
@@ -85,8 +85,8 @@ func (m Mode) String() string {
 	return ""
 }
 
-// An Event tells what happened at one stage or to one transaction. It is one flat value of fixed size, the single
-// source of log, metrics and live view, and never holds an octet of a message. Fields that do not apply are zero.
+// An Event reports what happened at one stage or to one transaction. It is one flat value of fixed size and the single
+// source of log, metrics and live view. It never holds an octet of a message. Fields that do not apply are zero.
 type Event struct {
 	Kind       Kind
 	Mode       Mode
@@ -97,21 +97,21 @@ type Event struct {
 	Trace      TraceID
 	Client     netip.Addr
 	Helo       string
-	TLS        string // the TLS version spoken with the client
+	TLS        string // the TLS version of the client's connection, "" without TLS
 	Reverse    Path
-	Forward    Path // the first recipient, as the client gave it
+	Forward    Path // the first recipient, as the client wrote it
 	Rule       Rule
 	NextHop    NextHop
 	Site       Site
 	Host       string // the next hop's host
-	HostTLS    string // the TLS version spoken with it
-	Verb       string // the command that the reply belongs to
+	HostTLS    string // the TLS version of the connection to Host, "" without TLS
+	Verb       string // the command that Reply belongs to
 	Reply      Reply
 	Reason     string
 	Cause      error
 	Octets     int64
 	Score      float64 // of the client; higher is worse
-	Signals    string  // the reasons of the score, "name weight, ..." the heaviest first
-	Auth       string  // what authentication found, "spf=pass dkim=pass dmarc=pass arc=none"
+	Signals    string  // the reasons of the score as "name weight, ...", the heaviest first
+	Auth       string  // the results of authentication, such as "spf=pass dkim=pass dmarc=pass arc=none"
 	Took       [Stages]time.Duration
 }

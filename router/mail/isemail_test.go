@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// TestPathsOfTheIsemailSuite holds ParsePath to Dominic Sayers' isemail suite, each address read as an SMTP path. Where
-// we differ, it is named here.
-func TestPathsOfTheIsemailSuite(t *testing.T) {
+// TestParsePath_IsemailSuite compares ParsePath with Dominic Sayers' isemail suite, each address read as an SMTP path.
+// The differences are listed here with their reasons.
+func TestParsePath_IsemailSuite(t *testing.T) {
 	const (
 		longLocal = "local parts of up to 256 octets are taken: SRS, VERP and BATV write longer ones than 64"
 		longPath  = "local part and domain are bounded each for itself, not the path"

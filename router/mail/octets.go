@@ -6,22 +6,21 @@ import (
 	"slices"
 )
 
-// A Form says how the octets of a message stand.
+// A Form says whether dots are added to the lines of a message.
 type Form uint8
 
 // The forms.
 const (
-	Stuffed Form = iota // as between DATA and its dot: a line that opens with a dot has one added (RFC 5321 section 4.5.2)
-	Plain               // as between BDAT chunks: nothing is added
+	Stuffed Form = iota // as after DATA: a line that opens with a dot has one added (RFC 5321 section 4.5.2)
+	Plain               // as in BDAT chunks: nothing is added
 )
 
-// Octets are message octets as they stood on the wire, with the offsets of the dots that open a line, found by the one
-// scanner that read them. Offsets count from the first octet of the first segment, through all segments, and ascend. In
-// the form Stuffed the dot at an offset is the added one.
+// Octets are octets of a message as they were read from the wire, with the offsets of the dots that open a line. The
+// scanner that read them found the dots. Offsets count from the first octet of the first segment through all segments,
+// added dots included, and ascend. In the form Stuffed an offset is that of the added dot, which is the first of two.
 //
-// Where the message ended, the last segment of a Stuffed piece may have the octets ".CRLF" within its capacity, right
-// behind its length, because that is how they were read: a caller that wants to send the end of data with it may
-// reslice.
+// The last segment of a Stuffed message may have the octets ".CRLF" within its capacity, right behind its length, as
+// they were read. A caller that sends the end of data with the message may reslice.
 type Octets struct {
 	Segments net.Buffers
 	Dots     []uint32
@@ -31,7 +30,7 @@ type Octets struct {
 // A Span is a part of a message, from the octet at From to the one before To.
 type Span struct{ From, To int }
 
-// Len returns the number of octets in all segments, as they stand.
+// Len returns the number of octets in all segments, added dots included.
 func (o Octets) Len() int {
 	n := 0
 	for _, s := range o.Segments {
@@ -52,7 +51,7 @@ func (o Octets) LenAs(to Form) int {
 	return n + len(o.Dots)
 }
 
-// added returns the offsets of the dots that are none of the message.
+// added returns the offsets of the added dots.
 func (o Octets) added() []uint32 {
 	if o.Form == Plain {
 		return nil
@@ -68,10 +67,10 @@ func (o Octets) First() (byte, bool) {
 	return 0, false
 }
 
-// Plain yields the octets of o without the dots that were added to them. It allocates nothing.
+// Plain yields the octets of o without the added dots, in slices that are not empty. It allocates nothing.
 func (o Octets) Plain() iter.Seq[[]byte] { return o.PlainFrom(0) }
 
-// PlainFrom is Plain from the octet at from on, an offset of the octets as they stand.
+// PlainFrom yields what Plain does, from the offset from on, which counts added dots.
 func (o Octets) PlainFrom(from int) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		dots := o.added()
@@ -97,7 +96,7 @@ func (o Octets) PlainFrom(from int) iter.Seq[[]byte] {
 	}
 }
 
-// AppendPlain appends to b the first n octets of o, as they stand, without the dots that were added to them.
+// AppendPlain appends to b the first n octets of o without the added dots. n counts these dots.
 func (o Octets) AppendPlain(b []byte, n int) []byte {
 	dots := o.added()
 	at := 0
@@ -118,8 +117,8 @@ func (o Octets) AppendPlain(b []byte, n int) []byte {
 // addedDot is what Slices puts before a line that opens with a dot. It is never written to.
 var addedDot = []byte(".")
 
-// Slices appends to vec the slices of o in the form to. None is empty, and nothing is copied: an added dot is a slice of
-// its own.
+// Slices appends to vec the slices of o in the form to. No slice is empty, and no octet is copied: a dot that the form
+// adds is a slice of its own.
 func (o Octets) Slices(vec [][]byte, to Form) [][]byte {
 	if o.Form == to || len(o.Dots) == 0 {
 		for _, s := range o.Segments {
@@ -177,7 +176,7 @@ func (o Octets) AppendAs(b []byte, to Form) []byte {
 	return b
 }
 
-// Join returns o with rest behind it. All are of one form. Nothing is copied but the slices.
+// Join returns o followed by rest. All are of one form. No octet is copied and o is not changed.
 func (o Octets) Join(rest ...Octets) Octets {
 	if len(rest) == 0 {
 		return o
@@ -203,7 +202,7 @@ func (o Octets) Join(rest ...Octets) Octets {
 	return all
 }
 
-// DotsBelow returns how many of the dots stand before the octet at offset.
+// DotsBelow returns the number of dots before offset.
 func (o Octets) DotsBelow(offset int) int {
 	n := len(o.Dots)
 	if n == 0 || int(o.Dots[n-1]) < offset {
@@ -213,16 +212,16 @@ func (o Octets) DotsBelow(offset int) int {
 	return n
 }
 
-// Without returns o without the cuts, which ascend and do not meet. Their offsets count from the octet at from on and
-// without added dots. Nothing is copied but the slices.
-func (o Octets) Without(from int, cuts []Span) Octets {
-	if len(cuts) == 0 {
+// Without returns o without the octets of spans, which ascend and do not overlap. The offsets of spans count from the
+// octet at from on and do not count added dots. No octet is copied and o is not changed.
+func (o Octets) Without(from int, spans []Span) Octets {
+	if len(spans) == 0 {
 		return o
 	}
-	cuts = o.onTheWire(from, cuts)
+	spans = o.onTheWire(from, spans)
 	kept := Octets{Form: o.Form}
 	at := 0
-	left := cuts
+	left := spans
 	for _, s := range o.Segments {
 		end := at + len(s)
 		for at < end {
@@ -238,19 +237,19 @@ func (o Octets) Without(from int, cuts []Span) Octets {
 				}
 			}
 			if !skip {
-				// The capacity stays: behind the last segment the end of data may have been read.
+				// The slice keeps its capacity: the end of data may stand behind the last segment.
 				kept.Segments = append(kept.Segments, s[len(s)-(end-at):len(s)-(end-stop)])
 			}
 			at = stop
 		}
 	}
-	gone := 0
+	gone := 0 // octets left out before the dot
 	for _, d := range o.Dots {
-		for len(cuts) > 0 && cuts[0].To <= int(d) {
-			gone += cuts[0].To - cuts[0].From
-			cuts = cuts[1:]
+		for len(spans) > 0 && spans[0].To <= int(d) {
+			gone += spans[0].To - spans[0].From
+			spans = spans[1:]
 		}
-		if len(cuts) > 0 && cuts[0].From <= int(d) {
+		if len(spans) > 0 && spans[0].From <= int(d) {
 			continue
 		}
 		kept.Dots = append(kept.Dots, d-uint32(gone))
@@ -258,10 +257,10 @@ func (o Octets) Without(from int, cuts []Span) Octets {
 	return kept
 }
 
-// onTheWire returns the cuts as offsets of octets as they stand. A dot that was added before the first octet of a cut
-// belongs to it, one before the first octet behind it does not.
-func (o Octets) onTheWire(from int, cuts []Span) []Span {
-	out := make([]Span, len(cuts))
+// onTheWire returns spans with offsets that count added dots. A dot that was added before the first octet of a span
+// belongs to the span. One that was added before the first octet behind it does not.
+func (o Octets) onTheWire(from int, spans []Span) []Span {
+	out := make([]Span, len(spans))
 	dots := o.added()
 	added := 0 // dots before the offset
 	wire := func(offset int) int {
@@ -270,9 +269,9 @@ func (o Octets) onTheWire(from int, cuts []Span) []Span {
 		}
 		return offset + from + added
 	}
-	for i, c := range cuts {
-		out[i].From = wire(c.From)
-		out[i].To = wire(c.To)
+	for i, s := range spans {
+		out[i].From = wire(s.From)
+		out[i].To = wire(s.To)
 	}
 	return out
 }

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// asOctets gives text in a form, cut before each offset of cuts, with the dots that a scanner would find.
-func asOctets(text string, form Form, cuts ...int) Octets {
+// asOctets returns text in a form, split before each offset, with the dots that a scanner would find.
+func asOctets(text string, form Form, offsets ...int) Octets {
 	o := Octets{Form: form}
 	var b []byte
 	for i := range len(text) {
@@ -21,24 +21,25 @@ func asOctets(text string, form Form, cuts ...int) Octets {
 		}
 		b = append(b, text[i])
 	}
-	slices.Sort(cuts)
+	slices.Sort(offsets)
 	from := 0
-	for _, c := range append(cuts, len(b)) {
-		c = min(max(c, from), len(b))
-		o.Segments = append(o.Segments, b[from:c])
-		from = c
+	for _, to := range append(offsets, len(b)) {
+		to = min(max(to, from), len(b))
+		o.Segments = append(o.Segments, b[from:to])
+		from = to
 	}
 	return o
 }
 
-// plainText gives the text of o.
+// plainText returns the text of o.
 func plainText(o Octets) string {
 	return string(o.AppendPlain(nil, o.Len()))
 }
 
 const forged = "Authentication-Results: mx.example.net;\r\n\tdkim=pass\r\n"
 
-func TestFieldsAreCutWhereverTheyStand(t *testing.T) {
+// Fields are removed from any position, in either form and in any segments.
+func TestOctets_Without(t *testing.T) {
 	tests := []struct {
 		name string
 		text string
@@ -59,7 +60,7 @@ func TestFieldsAreCutWhereverTheyStand(t *testing.T) {
 			t.Run(fmt.Sprintf("%s, form %d", tt.name, form), func(t *testing.T) {
 				for i := range len(tt.text) + 4 {
 					for j := i; j < len(tt.text)+4; j += 5 {
-						checkCut(t, tt.text, "Fields: ours\r\n", form, i, j)
+						checkWithout(t, tt.text, "Fields: ours\r\n", form, i, j)
 					}
 				}
 			})
@@ -67,8 +68,8 @@ func TestFieldsAreCutWhereverTheyStand(t *testing.T) {
 	}
 }
 
-// checkCut cuts all forged fields out of text below fields and compares.
-func checkCut(t *testing.T, text, fields string, form Form, at ...int) {
+// checkWithout removes all forged fields from text below fields and compares. The octets are split at the offsets at.
+func checkWithout(t *testing.T, text, fields string, form Form, at ...int) {
 	t.Helper()
 	var spans []Span
 	for from := 0; ; {
@@ -86,7 +87,7 @@ func checkCut(t *testing.T, text, fields string, form Form, at ...int) {
 	again := asOctets(want, form)
 	if string(bytes.Join(got.Segments, nil)) != string(bytes.Join(again.Segments, nil)) ||
 		!slices.Equal(got.Dots, again.Dots) {
-		t.Fatalf("cut at %v: got %q %v, want %q %v", at, got.Segments, got.Dots, again.Segments, again.Dots)
+		t.Fatalf("split at %v: got %q %v, want %q %v", at, got.Segments, got.Dots, again.Segments, again.Dots)
 	}
 	if plainText(got) != want {
 		t.Fatalf("plain text %q, want %q", plainText(got), want)
@@ -96,7 +97,7 @@ func checkCut(t *testing.T, text, fields string, form Form, at ...int) {
 	}
 }
 
-func FuzzCut(f *testing.F) {
+func FuzzWithout(f *testing.F) {
 	f.Add("A: b\r\n", ".c\r\n", "\r\n.\r\n", 3, 70, true)
 	f.Add("", "", "", 0, 0, false)
 	f.Fuzz(func(t *testing.T, a, b, c string, i, j int, stuffed bool) {
@@ -109,12 +110,13 @@ func FuzzCut(f *testing.F) {
 			b != "" && !strings.HasSuffix(b, "\r\n") {
 			t.Skip()
 		}
-		checkCut(t, text, "Fields: ours\r\n", form, i, j)
-		checkCut(t, text, "", form, i, j)
+		checkWithout(t, text, "Fields: ours\r\n", form, i, j)
+		checkWithout(t, text, "", form, i, j)
 	})
 }
 
-func TestPiecesAreJoinedWithTheirDots(t *testing.T) {
+// Pieces are joined with their dots.
+func TestOctets_Join(t *testing.T) {
 	text := ".a\r\nb\r\n..c\r\n.\r\nd"
 	for _, form := range []Form{Stuffed, Plain} {
 		whole := asOctets(text, form)
@@ -139,7 +141,7 @@ func TestPiecesAreJoinedWithTheirDots(t *testing.T) {
 	}
 }
 
-// FuzzOctets compares what Octets do with a message in any pieces and either form with naive copies of it.
+// FuzzOctets compares the methods of Octets on a message in any segments and either form with naive copies of it.
 func FuzzOctets(f *testing.F) {
 	f.Add(".a\r\n..b\r\n.\r\nc.", 1, 4, 7, true)
 	f.Add(strings.Repeat(".\r\n", 100), 16, 18, 2, false)
@@ -180,7 +182,7 @@ func FuzzOctets(f *testing.F) {
 			tail += string(p)
 		}
 		if head+tail != text {
-			t.Fatalf("cut at %d, plain is %q and %q, want %q", from, head, tail, text)
+			t.Fatalf("split at %d, plain is %q and %q, want %q", from, head, tail, text)
 		}
 		below := 0
 		for _, d := range o.Dots {

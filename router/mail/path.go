@@ -15,8 +15,8 @@ const (
 )
 
 // A Path is a reverse-path or a forward-path (RFC 5321 section 4.1.2) without its angle brackets and without a source
-// route. Both parts stand as they did on the wire, so that what is passed on is what was given: Local keeps its quotes,
-// Domain keeps its case, its U-labels and the brackets of an address literal.
+// route. Both parts are kept as the client wrote them, so that the next hop gets them unchanged: Local keeps its
+// quotes, Domain keeps its case, its U-labels and the brackets of an address literal.
 //
 // The zero Path is the null reverse-path "<>". A forward-path with Local "Postmaster" (in any case) and no Domain is
 // the one mailbox that needs none (RFC 5321 section 4.5.1). Paths are comparable octet by octet, which is stricter than
@@ -26,7 +26,7 @@ type Path struct {
 	Domain string
 }
 
-// The reasons for which ParsePath and CutPath refuse.
+// The errors of ParsePath and CutPath.
 var (
 	ErrPathSyntax   = errors.New("malformed address")
 	ErrPathNoDomain = errors.New("address without a domain")
@@ -34,8 +34,8 @@ var (
 	ErrPathUTF8     = errors.New("address needs SMTPUTF8")
 )
 
-// NewPath makes a Path from a local part in its meaning, not its wire form: it is quoted here when it has to be. The
-// domain is taken as it is.
+// NewPath returns the Path of a local part in its meaning, which is quoted here if it has to be, and of a domain, which
+// is kept as it is. It validates neither.
 func NewPath(local, domain string) Path {
 	if isDotString(local) {
 		return Path{Local: local, Domain: domain}
@@ -59,7 +59,7 @@ func (p Path) IsNull() bool { return p.Local == "" && p.Domain == "" }
 // IsPostmaster reports whether p is the bare <Postmaster> of RFC 5321 section 4.5.1.
 func (p Path) IsPostmaster() bool { return p.Domain == "" && strings.EqualFold(p.Local, "postmaster") }
 
-// String gives the path as it goes on the wire between angle brackets; it is empty for the null reverse-path.
+// String returns the path as it goes on the wire between angle brackets, "" for the null reverse-path.
 func (p Path) String() string {
 	if p.Domain == "" {
 		return p.Local
@@ -67,7 +67,7 @@ func (p Path) String() string {
 	return p.Local + "@" + p.Domain
 }
 
-// AppendTo appends what String gives to b.
+// AppendTo appends to b what String returns.
 func (p Path) AppendTo(b []byte) []byte {
 	b = append(b, p.Local...)
 	if p.Domain == "" {
@@ -77,8 +77,8 @@ func (p Path) AppendTo(b []byte) []byte {
 	return append(b, p.Domain...)
 }
 
-// LocalPart is the local part in its meaning: without quotes and without the backslashes of quoted pairs. "a\b"@x and
-// ab@x have the same one.
+// LocalPart returns the local part in its meaning: without quotes and without the backslashes of quoted pairs. That of
+// "a\b"@x is that of ab@x.
 func (p Path) LocalPart() string {
 	s := p.Local
 	if len(s) < 2 || s[0] != '"' || s[len(s)-1] != '"' {
@@ -101,10 +101,10 @@ func (p Path) LocalPart() string {
 // IsASCII reports whether p can be sent to a server without SMTPUTF8 (RFC 6531).
 func (p Path) IsASCII() bool { return isASCII(p.Local) && isASCII(p.Domain) }
 
-// ParsePath reads what stands between the angle brackets of a path: nothing (the null reverse-path), or an optional
-// source route, which is dropped (RFC 5321 appendix C), and a mailbox. Octets above 127 are valid UTF-8 and need
-// smtputf8. "Postmaster" alone is accepted; any other mailbox has a domain. The error is one of this package's ErrPath
-// values.
+// ParsePath parses the text between the angle brackets of a path: nothing (the null reverse-path), or an optional
+// source route, which is dropped (RFC 5321 appendix C), and a mailbox. Octets above 127 have to be valid UTF-8 and need
+// smtputf8. "Postmaster" alone is accepted; any other mailbox needs a domain. The error is one of this package's
+// ErrPath values.
 func ParsePath(s string, smtputf8 bool) (Path, error) {
 	if s == "" {
 		return Path{}, nil
@@ -119,9 +119,9 @@ func ParsePath(s string, smtputf8 bool) (Path, error) {
 	return p, nil
 }
 
-// CutPath reads a path with its angle brackets from the start of s and returns what follows it, which is empty or
-// begins with a blank. It is what stands behind "MAIL FROM:" and "RCPT TO:". Quoted strings may hold any bracket or
-// blank.
+// CutPath parses a path with its angle brackets at the start of s, the text behind "MAIL FROM:" or "RCPT TO:". It
+// returns the path and the rest of s, which is empty or begins with a blank. Quoted strings may hold brackets and
+// blanks. The errors are those of ParsePath.
 func CutPath(s string, smtputf8 bool) (p Path, rest string, err error) {
 	if s == "" || s[0] != '<' {
 		return Path{}, "", ErrPathSyntax
@@ -145,7 +145,7 @@ func CutPath(s string, smtputf8 bool) (p Path, rest string, err error) {
 	return p, rest, nil
 }
 
-// cutMailbox reads [A-d-l ":"] Mailbox from the start of s.
+// cutMailbox parses [A-d-l ":"] Mailbox at the start of s and returns the rest of s.
 func cutMailbox(s string, smtputf8 bool) (p Path, rest string, err error) {
 	if s != "" && s[0] == '@' {
 		if s, err = dropSourceRoute(s, smtputf8); err != nil {
@@ -204,7 +204,7 @@ func dropSourceRoute(s string, smtputf8 bool) (string, error) {
 	}
 }
 
-// localLen is the length of the Local-part at the start of s.
+// localLen returns the length of the Local-part at the start of s.
 func localLen(s string, smtputf8 bool) (int, error) {
 	n := 0
 	switch {
@@ -244,8 +244,8 @@ func localLen(s string, smtputf8 bool) (int, error) {
 	return n, checkUTF8(s[:n], smtputf8)
 }
 
-// domainLen is the length of the Domain or address literal at the start of s. Underscores are accepted because hosts
-// carry them, whatever RFC 5321 section 4.1.2 says.
+// domainLen returns the length of the Domain or address literal at the start of s. RFC 5321 section 4.1.2 has no
+// underscores, but hosts in use do: they are accepted.
 func domainLen(s string, smtputf8 bool) (int, error) {
 	if s != "" && s[0] == '[' {
 		n := strings.IndexByte(s, ']')
@@ -276,14 +276,14 @@ func domainLen(s string, smtputf8 bool) (int, error) {
 }
 
 // isAddressLiteral reports whether s, the inside of the brackets, is an IPv4 or an IPv6 literal. RFC 5321 section 4.1.3
-// leaves room for other tags; none was ever registered.
+// allows other tags, but no other one was ever registered.
 func isAddressLiteral(s string) bool {
 	_, ok := LiteralAddr("[" + s + "]")
 	return ok
 }
 
-// LiteralAddr gives the address that an address literal such as "[192.0.2.1]" or "[IPv6:2001:db8::1]" stands for (RFC
-// 5321 section 4.1.3), and whether domain is one. Zones are refused.
+// LiteralAddr returns the address of an address literal such as "[192.0.2.1]" or "[IPv6:2001:db8::1]" (RFC 5321 section
+// 4.1.3) and whether domain is one. Zones are refused.
 func LiteralAddr(domain string) (netip.Addr, bool) {
 	if len(domain) < 2 || domain[0] != '[' || domain[len(domain)-1] != ']' {
 		return netip.Addr{}, false
@@ -300,7 +300,7 @@ func LiteralAddr(domain string) (netip.Addr, bool) {
 	return a, true
 }
 
-// IsDomain reports whether s is a domain name as RFC 5321 section 4.1.2 writes one, U-labels included, and not an
+// IsDomain reports whether s is a domain name of RFC 5321 section 4.1.2, U-labels and underscores included, and not an
 // address literal.
 func IsDomain(s string) bool {
 	if s == "" || s[0] == '[' {
@@ -310,6 +310,8 @@ func IsDomain(s string) bool {
 	return err == nil && n == len(s)
 }
 
+// checkUTF8 returns nil if s is ASCII or, with smtputf8, valid UTF-8 without C1 controls. Otherwise it returns
+// ErrPathSyntax or ErrPathUTF8.
 func checkUTF8(s string, smtputf8 bool) error {
 	if isASCII(s) {
 		return nil
@@ -328,7 +330,7 @@ func checkUTF8(s string, smtputf8 bool) error {
 	return nil
 }
 
-// isDotString reports whether s may stand as a local part without quotes.
+// isDotString reports whether s is a local part that needs no quotes.
 func isDotString(s string) bool {
 	for i := range len(s) {
 		if !isAtext(s[i]) && s[i] != '.' && s[i] < utf8.RuneSelf {
@@ -356,7 +358,7 @@ func isLetDig(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }
 
-// isAtext is the atext of RFC 5322 section 3.2.3.
+// isAtext reports whether c is atext (RFC 5322 section 3.2.3).
 func isAtext(c byte) bool {
 	return isLetDig(c) || strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
 }

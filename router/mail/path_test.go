@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestPathsParse(t *testing.T) {
+func TestParsePath(t *testing.T) {
 	tests := []struct {
 		name, in      string
 		local, domain string
@@ -37,13 +37,13 @@ func TestPathsParse(t *testing.T) {
 			}
 			cut, rest, err := CutPath("<"+tt.in+"> SIZE=1", true)
 			if err != nil || cut != p || rest != " SIZE=1" {
-				t.Errorf("CutPath gives %+v, %q, %v", cut, rest, err)
+				t.Errorf("CutPath returns %+v, %q, %v", cut, rest, err)
 			}
 		})
 	}
 }
 
-func TestPathsAreRefused(t *testing.T) {
+func TestParsePath_Refused(t *testing.T) {
 	tests := []struct {
 		name, in string
 		utf8     bool
@@ -95,12 +95,13 @@ func TestPathsAreRefused(t *testing.T) {
 		"<<a@h.example>>",
 	} {
 		if p, rest, err := CutPath(s, false); err == nil {
-			t.Errorf("CutPath(%q) gives %+v, %q", s, p, rest)
+			t.Errorf("CutPath(%q) returns %+v, %q", s, p, rest)
 		}
 	}
 }
 
-func TestNewPathQuotesWhatNeedsIt(t *testing.T) {
+// A local part is quoted if it has to be.
+func TestNewPath(t *testing.T) {
 	for local, want := range map[string]string{
 		"a.b":     "a.b",
 		"a b":     `"a b"`,
@@ -156,8 +157,8 @@ func TestIsDomain(t *testing.T) {
 	}
 }
 
-// FuzzPath: what parses is written back and parses to the same, in brackets too, and its meaning quoted again is the
-// same mailbox.
+// FuzzPath checks that a parsed path, written and parsed again, is the same path, in brackets too, and that its local
+// part's meaning, quoted again, is the same mailbox.
 func FuzzPath(f *testing.F) {
 	for _, s := range []string{
 		"", "<", "<@", "<@a:", "a@h.example", `"a b\"c"@h.example`, "@x:a@h", "Postmaster", "a@[192.0.2.1]",
@@ -171,19 +172,19 @@ func FuzzPath(f *testing.F) {
 		cut, rest, cutErr := CutPath("<"+s+"> x", utf8)
 		if err != nil {
 			if cutErr == nil && rest == " x" {
-				t.Fatalf("%q: CutPath gives %+v, ParsePath %v", s, cut, err)
+				t.Fatalf("%q: CutPath returns %+v, ParsePath %v", s, cut, err)
 			}
 			return
 		}
 		if cutErr != nil || cut != p || rest != " x" {
-			t.Fatalf("%q: ParsePath gives %+v, CutPath %+v, %q, %v", s, p, cut, rest, cutErr)
+			t.Fatalf("%q: ParsePath returns %+v, CutPath %+v, %q, %v", s, p, cut, rest, cutErr)
 		}
 		again, err := ParsePath(p.String(), utf8)
 		if err != nil || again != p {
 			t.Fatalf("%q is %+v, written back %+v, %v", s, p, again, err)
 		}
 		if string(p.AppendTo(nil)) != p.String() {
-			t.Fatalf("AppendTo gives %q", p.AppendTo(nil))
+			t.Fatalf("AppendTo returns %q", p.AppendTo(nil))
 		}
 		if strings.ContainsAny(p.String(), "\r\n\x00") || len(p.Local) > MaxLocal || len(p.Domain) > MaxDomain {
 			t.Fatalf("%q parses to %+v", s, p)

@@ -10,13 +10,13 @@ import (
 )
 
 // A TraceID names one mail transaction from its first command to its last reply. It is the W3C trace id of the
-// transaction's trace, and stands at the end of our refusals and of our reply to the dot. The zero TraceID is none.
+// transaction's trace. Our refusals and our reply to the dot end with it. The zero TraceID names no transaction.
 type TraceID [16]byte
 
-// String gives 32 hexadecimal digits.
+// String returns 32 hexadecimal digits in lower case.
 func (t TraceID) String() string { return hex.EncodeToString(t[:]) }
 
-// IsZero reports whether t names nothing.
+// IsZero reports whether t is the zero TraceID.
 func (t TraceID) IsZero() bool { return t == TraceID{} }
 
 // An EnhancedCode is an enhanced status code of RFC 3463 without its class, which a Reply takes from its code so that
@@ -34,24 +34,24 @@ type Reply struct {
 	ID       TraceID      // written as " id=" and 32 digits at the end of the last line, unless zero
 }
 
-// MaxReplyLine is the most that one line of a reply takes on the wire, CRLF included (RFC 5321 section 4.5.3.1.5).
+// MaxReplyLine is the maximum length of one line of a reply in octets, CRLF included (RFC 5321 section 4.5.3.1.5).
 const MaxReplyLine = 512
 
-// NewReply makes a Reply; subject and detail are those of its enhanced code.
+// NewReply returns a Reply. subject and detail are those of its enhanced code.
 func NewReply(code, subject, detail int, text string) Reply {
 	return Reply{Code: code, Enhanced: EnhancedCode{uint16(subject), uint16(detail)}, Text: text}
 }
 
-// Class is the first digit of the code: 2 means done, 3 go on, 4 try again, 5 never.
+// Class returns the first digit of the code: 2 for done, 3 for go on, 4 for try again, 5 for never.
 func (r Reply) Class() int { return r.Code / 100 }
 
-// WithID gives r with the trace id that its last line ends in.
+// WithID returns r with the trace id that its last line will end with.
 func (r Reply) WithID(id TraceID) Reply {
 	r.ID = id
 	return r
 }
 
-// String gives the reply on one line for people: code, enhanced code and text, lines joined by " / ".
+// String returns the reply on one line for people: code, enhanced code, text with its lines joined by " / ", and id.
 func (r Reply) String() string {
 	b := strconv.AppendInt(nil, int64(r.Code), 10)
 	b = r.appendEnhanced(append(b, ' '))
@@ -63,9 +63,9 @@ func (r Reply) String() string {
 	return string(b)
 }
 
-// AppendTo appends the reply as it goes on the wire. Each line carries the code and the enhanced code (RFC 2034 section
-// 4). No line is longer than MaxReplyLine: its text is cut, never the id. Octets outside printable ASCII become "?", so
-// that no text, whoever wrote it, can add a line or command a terminal.
+// AppendTo appends the reply to b as it goes on the wire. Each line carries the code and the enhanced code (RFC 2034
+// section 4). No line is longer than MaxReplyLine: the text is shortened, never the id. Octets outside printable ASCII
+// become "?", so that no text of any origin can add a line or control a terminal.
 func (r Reply) AppendTo(b []byte) []byte {
 	text := r.Text
 	for {
@@ -97,6 +97,7 @@ func (r Reply) AppendTo(b []byte) []byte {
 	return append(b, "\r\n"...)
 }
 
+// appendEnhanced appends the enhanced code and a blank for the classes that have one (RFC 2034 section 4).
 func (r Reply) appendEnhanced(b []byte) []byte {
 	c := r.Class()
 	if c != 2 && c != 4 && c != 5 {
@@ -110,6 +111,7 @@ func (r Reply) appendEnhanced(b []byte) []byte {
 	return append(b, ' ')
 }
 
+// appendPrintable appends at most room octets of s, with "?" for octets outside printable ASCII.
 func appendPrintable(b []byte, s string, room int) []byte {
 	s = strings.TrimRight(s, "\r")
 	if len(s) > room {
@@ -125,21 +127,21 @@ func appendPrintable(b []byte, s string, room int) []byte {
 	return b
 }
 
-// A Refusal is a negative Reply travelling as an error.
+// A Refusal is an error that carries a negative Reply.
 type Refusal struct {
 	Reply   Reply  // for the client
 	Reason  string // a short fixed word to count and to search by, such as "relaying denied" or "upstream"
-	Host    string // the next hop's host that said it, when it was one
-	AboutUs bool   // the next hop refused us rather than the message: nothing may be learnt of the client from it
+	Host    string // the next hop's host that sent the reply, "" if the reply is ours
+	AboutUs bool   // the next hop refused us and not the message, so it says nothing about the client
 	Cause   error  // for the operator, never on the wire; may be nil
 }
 
-// Refuse makes a Refusal with a reason and the parts of its Reply. cause is for the operator and may be nil.
+// Refuse returns a Refusal of a reason and the parts of its Reply. cause is for the operator and may be nil.
 func Refuse(code, subject, detail int, text, reason string, cause error) *Refusal {
 	return &Refusal{Reply: NewReply(code, subject, detail, text), Reason: reason, Cause: cause}
 }
 
-// Error gives the reply, the host that said it and the cause: for the operator, not for the client.
+// Error returns the reply, the host that sent it and the cause. It is for the operator, not for the client.
 func (r *Refusal) Error() string {
 	s := r.Reply.String()
 	if r.Host != "" {
@@ -151,12 +153,12 @@ func (r *Refusal) Error() string {
 	return s
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (r *Refusal) Unwrap() error { return r.Cause }
 
-// ReplyFor gives the Reply that err deserves, and is the only function that turns an error into one. An error nobody
-// classified is transient: the sender still holds the message, so a 4yz costs a retry where a 5yz would cost the
-// message.
+// ReplyFor returns the Reply to an error, and is the only function that turns an error into one. It is that of a
+// *Refusal in err, else 451. An unclassified error is transient because the sender still holds the message: a 4yz costs
+// a retry, a 5yz would cost the message.
 func ReplyFor(err error) Reply {
 	var r *Refusal
 	switch {

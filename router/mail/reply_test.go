@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func TestRepliesOnTheWire(t *testing.T) {
+func TestReply_AppendTo(t *testing.T) {
 	id := TraceID{0xab, 15: 1}
 	const digits = "ab000000000000000000000000000001"
 	tests := []struct {
@@ -52,8 +52,8 @@ func TestRepliesOnTheWire(t *testing.T) {
 	}
 }
 
-// FuzzReply: whatever the text, a reply is lines of at most 512 octets of printable ASCII, each with its code, the last
-// one with a blank after it.
+// FuzzReply checks that a reply with any text is lines of at most 512 octets of printable ASCII, each with its code,
+// the last one with a blank after it.
 func FuzzReply(f *testing.F) {
 	f.Add(550, uint16(7), uint16(1), "a\nb\r\n\r\n250 OK", true)
 	f.Add(250, uint16(0), uint16(0), strings.Repeat("ö\n", 300), false)
@@ -125,10 +125,11 @@ func TestReplyFor(t *testing.T) {
 	}
 }
 
-func TestNextHopsAreWrittenAsInARulesFile(t *testing.T) {
+// A next hop is written as in a rules file.
+func TestNextHop_String(t *testing.T) {
 	tests := []struct {
-		hop  NextHop
-		want string
+		nextHop NextHop
+		want    string
 	}{
 		{NextHop{Transport: MX, Host: "h.example"}, "mx:h.example"},
 		{NextHop{Transport: SMTP, Host: "h.example"}, "smtp://h.example"},
@@ -143,13 +144,14 @@ func TestNextHopsAreWrittenAsInARulesFile(t *testing.T) {
 		{NextHop{Transport: LMTPUnix, Host: "/run/lmtp"}, "lmtp+unix:/run/lmtp"},
 	}
 	for _, tt := range tests {
-		if got := tt.hop.String(); got != tt.want {
+		if got := tt.nextHop.String(); got != tt.want {
 			t.Errorf("got %s, want %s", got, tt.want)
 		}
 	}
 }
 
-func TestRulesAreNamedByFileAndLine(t *testing.T) {
+// A rule is named by its file and line.
+func TestRule_String(t *testing.T) {
 	if got, want := (Rule{
 		Pattern: "@h.example", File: "routes.txt", Line: 7,
 	}).String(), "routes.txt:7 @h.example"; got != want {

@@ -8,45 +8,46 @@ import (
 	"strings"
 )
 
-// A Query is what the rules are asked: where does mail from Reverse to Forward go?
+// A Query is a question to the rules: where does mail from Reverse to Forward go?
 type Query struct {
 	Reverse Path
 	Forward Path
 	Trusted bool // the client may relay anywhere
 }
 
-// An Action is what a Route tells to do with the message.
+// An Action says what to do with the message of a Route.
 type Action uint8
 
-// The actions of a Route. A rule that rejects or defers is a Refusal and no Route.
+// The actions of a Route. A rule that rejects or defers yields a Refusal and no Route.
 const (
 	Forward Action = iota // relay it to the next hop
-	Drop                  // accept it and deliver it nowhere, which the rule asks for by name
+	Drop                  // accept it and deliver it nowhere, as the rule demands explicitly
 )
 
-// A Route is one way that a recipient's mail takes. A recipient whose rule fans out to several next hops has several.
+// A Route says where a recipient's mail goes. A recipient whose rule fans out to several next hops has several.
 type Route struct {
 	Rule     Rule
 	Action   Action
 	Policy   DomainPolicy
 	NextHop  NextHop
 	Reverse  Path   // the reverse-path to use upstream
-	Forwards []Path // the forward-paths to use upstream; shared and not to be changed
+	Forwards []Path // the forward-paths to use upstream; shared, not to be changed
 	Rewrote  bool   // Forwards name another mailbox than the client did
 	Alone    bool   // the recipient shares its transaction with no other
-	// drawn all when the recipient is accepted, which is refused while one is used up; shared, not to be changed
+	// Rates are all drawn when the recipient is accepted. A recipient is refused while one of them is used up. The
+	// slice is shared and not to be changed.
 	Rates  []Rate
-	Remark string // what an operator should see of the decision, a short fixed word to count by; "" for nothing
+	Remark string // a short fixed word about the decision, for the operator and to count by; "" without one
 }
 
 // A Rule names the line that decided, so that an operator can find it.
 type Rule struct {
-	Pattern string // as it stands in the file; "" when no line but a listener's trust decided
-	File    string
-	Line    int
+	Pattern string // as it stands in the file; "" if a listener's trust decided and no line did
+	File    string // "" if the rule is from no file
+	Line    int    // from 1
 }
 
-// String gives file:line and the pattern.
+// String returns file:line and the pattern.
 func (r Rule) String() string {
 	if r.File == "" {
 		return r.Pattern
@@ -60,21 +61,21 @@ type (
 	SRS uint8
 	// Seal says when our signatures are added.
 	Seal uint8
-	// DMARC says what becomes of mail that the author domain's policy rejects.
+	// DMARC says how mail is treated that the author domain's policy rejects.
 	DMARC uint8
-	// Quarantine says what becomes of mail that the author domain's policy quarantines.
+	// Quarantine says how mail is treated that the author domain's policy quarantines.
 	Quarantine uint8
 	// RequireAuth says whether mail without any authentication is refused.
 	RequireAuth uint8
-	// EightBit says what becomes of 8-bit mail for a next hop without 8BITMIME.
+	// EightBit says how 8-bit mail for a next hop without 8BITMIME is treated.
 	EightBit uint8
-	// UpstreamText says how much of a next hop's text a stranger reads.
+	// UpstreamText says how much of a next hop's text the client gets to read.
 	UpstreamText uint8
-	// Mixed says how a fan-out answers when some targets accept and some refuse.
+	// Mixed says how a fan-out is answered if some targets accept and some refuse.
 	Mixed uint8
 )
 
-// The options' values, default first.
+// The values of srs. In each option the first value is the default.
 const (
 	SRSAuto SRS = iota
 	SRSAlways
@@ -139,11 +140,11 @@ type DomainPolicy struct {
 	EightBit     EightBit
 	UpstreamText UpstreamText
 	Mixed        Mixed
-	Subaddress   byte // the separator, 0 for none
-	RoutingKeep  bool // local parts that look like routing are let through
+	Subaddress   byte // the separator; 0 disables subaddresses
+	RoutingKeep  bool // local parts that look like routing are accepted
 }
 
-// A Transport says what is spoken with a next hop.
+// A Transport says which protocol a next hop speaks.
 type Transport uint8
 
 // The transports of a NextHop.
@@ -156,16 +157,16 @@ const (
 	LMTPUnix                    // LMTP over the unix socket whose path is Host
 )
 
-// A NextHop is where a message goes: the MX hosts of a domain, or a fixed place. NextHops are comparable, and
+// A NextHop is where a message goes: the MX hosts of a domain, or a fixed host or socket. NextHops are comparable, and
 // recipients with equal ones share a transaction.
 type NextHop struct {
 	Transport Transport
 	Host      string // a domain, a host name, an IP address without brackets, or a path
-	Port      uint16 // 0: the transport's own
-	User      string // whom to authenticate as; "" for nobody
+	Port      uint16 // 0 for the transport's default
+	User      string // the user name to authenticate with; "" disables authentication
 }
 
-// String gives the form a rules file has it in, and "mx:" and the domain for MX.
+// String returns the next hop as a rules file writes it, and "mx:" and the domain for MX.
 func (h NextHop) String() string {
 	scheme := [...]string{"mx:", "smtp://", "smtps://", "submission://", "lmtp://", "lmtp+unix:"}[h.Transport]
 	if h.Transport == MX || h.Transport == LMTPUnix {
@@ -183,16 +184,16 @@ func (h NextHop) String() string {
 	return scheme + h.Host
 }
 
-// A Site is a set of MX hosts that mail for many domains may share: the unit of limits and, in a cluster, of ownership.
-// It is the provider's name, or the sorted MX host set, or a fixed next hop's own name.
+// A Site names a set of MX hosts that mail for many domains may share. It is the unit of limits and, in a cluster, of
+// ownership. Its text is the provider's name, or the sorted MX host set, or a fixed next hop's own name.
 type Site string
 
-// A FieldError says which field of a Config is wrong and why. Field is the path from that Config, such as
+// A FieldError says which field of a Config is wrong and why. Field is the path within that Config, such as
 // "limits.line", with an index in brackets for a list.
 type FieldError struct {
 	Field  string
 	Reason string
 }
 
-// Error gives field and reason.
+// Error returns the field and the reason.
 func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }

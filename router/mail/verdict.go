@@ -1,16 +1,16 @@
 package mail
 
-// A VerdictAction is what a Verdict asks for.
+// A VerdictAction says how a client with a Verdict is to be answered.
 type VerdictAction uint8
 
 // The actions of a Verdict.
 const (
 	VerdictAccept VerdictAction = iota
-	VerdictDefer                // 450 4.7.1: the client may come back
+	VerdictDefer                // 450 4.7.1, so that the client may try again
 	VerdictReject               // 554 5.7.1
 )
 
-// String gives the action's name.
+// String returns the action's name in lower case.
 func (a VerdictAction) String() string {
 	switch a {
 	case VerdictDefer:
@@ -21,16 +21,16 @@ func (a VerdictAction) String() string {
 	return "accept"
 }
 
-// A Verdict is what is thought of a client before its first recipient.
+// A Verdict is the score's verdict on a client before its first recipient.
 type Verdict struct {
 	Action  VerdictAction
 	Score   float64  // the sum of the weights; higher is worse
-	Reasons []Reason // the signals that spoke, the heaviest first
+	Reasons []Reason // the signals that were observed, the heaviest first
 }
 
-// A Reason is a signal that spoke for or against a client.
+// A Reason is a signal for or against a client.
 type Reason struct {
-	Name   string  // a short fixed word, such as "dnsbl", "fcrdns" or "early-talker"; to count and to search by
-	Weight float64 // what it adds to the score; below zero it speaks for the client
-	Text   string  // what was seen, fit for a stranger and for a reply: printable ASCII without CR or LF
+	Name   string  // a short fixed word to count and to search by, such as "dnsbl", "fcrdns" or "early-talker"
+	Weight float64 // added to the score; below zero it is in the client's favour
+	Text   string  // what was observed, fit for a reply to the client: printable ASCII without CR or LF
 }

@@ -40,8 +40,8 @@ func Lower(c byte) byte {
 	return c
 }
 
-// Fold returns s with its ASCII letters in lower case and all other octets as they stand. It allocates only if there is
-// something to change.
+// Fold returns s with its ASCII letters in lower case and all other octets unchanged. It allocates only if s has an
+// upper-case letter.
 func Fold(s string) string {
 	for i := range len(s) {
 		if Lower(s[i]) != s[i] {

@@ -31,7 +31,9 @@ func TestClasses(t *testing.T) {
 }
 
 func TestFold(t *testing.T) {
-	for in, want := range map[string]string{"": "", "abc": "abc", "aBC.Example": "abc.example", "ÄÖ-X@[": "ÄÖ-x@["} {
+	for in, want := range map[string]string{
+		"": "", "abc": "abc", "aBC.Example": "abc.example", "ÄÖ-X@[": "ÄÖ-x@[",
+	} {
 		if got := Fold(in); got != want {
 			t.Errorf("Fold(%q) = %q, want %q", in, got, want)
 		}

@@ -1,7 +1,7 @@
 // Package domain has the predicates on domain names that several parsers share.
 //
-// It owns the syntax of names in ASCII form and nothing else: it asks no resolver and knows no U-label. What a path's
-// domain may be, U-labels included, package mail says.
+// It owns the syntax of names in ASCII form and nothing else: it asks no resolver and knows no U-label. Package mail
+// owns the syntax of a path's domain, U-labels included.
 package domain
 
 import "github.com/millrace/millrace/router/leaf/ascii"
@@ -13,9 +13,9 @@ const (
 	MaxName  = 253
 )
 
-// IsName reports whether s consists of labels of letters, digits, hyphens and underscores with dots between them, none
-// empty or longer than MaxLabel, in limit octets at most. Underscores are no part of a host's name by RFC 1123, and
-// are in use everywhere.
+// IsName reports whether s consists of labels of letters, digits, hyphens and underscores with dots between them, in
+// limit octets at most. A label has 1 to MaxLabel octets. RFC 1123 has no underscores in host names, but they are in
+// wide use.
 func IsName[T ascii.Bytes](s T, limit int) bool {
 	label := 0
 	for i := range len(s) {

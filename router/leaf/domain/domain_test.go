@@ -10,7 +10,8 @@ func TestIsName(t *testing.T) {
 	for s, want := range map[string]bool{
 		"example.com": true, "a": true, "_dmarc.x-1.example": true, "xn--bcher-kva.example": true, "192.0.2.1": true,
 		long + "." + long: true, long + "a": false, strings.Repeat(long+".", 3) + long: false,
-		"": false, ".": false, "a.": false, ".a": false, "a..b": false, "a b": false, "bücher.example": false, "[1]": false,
+		"": false, ".": false, "a.": false, ".a": false, "a..b": false, "a b": false, "[1]": false,
+		"bücher.example": false,
 	} {
 		if got := IsName(s, MaxName); got != want {
 			t.Errorf("IsName(%q) = %v", s, got)

@@ -1,4 +1,4 @@
-// Package lru is a bounded, sharded map that forgets what was not used for longest.
+// Package lru is a bounded, sharded map that evicts the least recently used entries.
 //
 // It owns eviction and nothing else: it refuses to know what a value is or when it expires. A hit allocates nothing.
 package lru
@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// shards is a power of two, enough that a few dozen cores seldom meet.
+// shards is a power of two, large enough that a few dozen cores seldom contend for a lock.
 const shards = 16
 
 // A Cache is a bounded map. All methods are safe for concurrent use. The zero Cache is not usable: make one with New.
@@ -22,8 +22,8 @@ type part[K comparable, V any] struct {
 	mu      sync.Mutex
 	entries map[K]*entry[K, V]
 	root    entry[K, V]
-	weight  int
-	most    int
+	weight  int // of all entries
+	most    int // the bound of weight
 }
 
 type entry[K comparable, V any] struct {
@@ -33,8 +33,8 @@ type entry[K comparable, V any] struct {
 	prev, next *entry[K, V]
 }
 
-// New makes a Cache that holds values of a total weight of about size: the bound is kept per shard, and no shard is
-// smaller than 1.
+// New returns a Cache that holds values of a total weight of about size. The bound is size/16 in each shard, and at
+// least 1.
 func New[K comparable, V any](size int) *Cache[K, V] {
 	c := &Cache[K, V]{seed: maphash.MakeSeed()}
 	for i := range c.parts {
@@ -50,15 +50,15 @@ func (c *Cache[K, V]) part(k K) *part[K, V] {
 	return &c.parts[maphash.Comparable(c.seed, k)%shards]
 }
 
-// Get gives the value of k, and whether there is one, and makes it the last to be forgotten.
+// Get returns the value of k and whether there is one. It makes k the most recently used key.
 func (c *Cache[K, V]) Get(k K) (V, bool) {
 	p := c.part(k)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e, ok := p.entries[k]
 	if !ok {
-		var none V
-		return none, false
+		var zero V
+		return zero, false
 	}
 	if p.root.next != e {
 		e.unlink()
@@ -67,8 +67,8 @@ func (c *Cache[K, V]) Get(k K) (V, bool) {
 	return e.value, true
 }
 
-// Put sets the value of k and forgets what no longer fits. A weight under 1 counts as 1; a value heavier than a shard
-// is not kept, and neither is the one that it replaces.
+// Put sets the value of k and evicts the entries that no longer fit. A weight below 1 counts as 1. A value heavier than
+// the bound of a shard is not kept, and the value that it replaces is deleted.
 func (c *Cache[K, V]) Put(k K, v V, weight int) {
 	weight = max(1, weight)
 	p := c.part(k)
@@ -89,7 +89,7 @@ func (c *Cache[K, V]) Put(k K, v V, weight int) {
 	p.link(e)
 }
 
-// Delete forgets k.
+// Delete deletes k, if the Cache holds it.
 func (c *Cache[K, V]) Delete(k K) {
 	p := c.part(k)
 	p.mu.Lock()
@@ -99,7 +99,7 @@ func (c *Cache[K, V]) Delete(k K) {
 	}
 }
 
-// Len is the number of values held, for metrics and tests.
+// Len returns the number of values held, for metrics and tests.
 func (c *Cache[K, V]) Len() int {
 	n := 0
 	for i := range c.parts {

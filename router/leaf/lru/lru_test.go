@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-func TestWhatWasNotUsedForLongestIsForgottenFirst(t *testing.T) {
+// The least recently used entry is evicted first.
+func TestCache_Eviction(t *testing.T) {
 	c := New[string, int](shards * 3)
 	p := c.part("a")
 	var keys []string // all in the same shard as "a"
@@ -29,7 +30,8 @@ func TestWhatWasNotUsedForLongestIsForgottenFirst(t *testing.T) {
 	}
 }
 
-func TestTheWeightOfAllValuesIsBounded(t *testing.T) {
+// The weight of all values is bounded.
+func TestCache_Weight(t *testing.T) {
 	c := New[int, int](1600)
 	for i := range 10000 {
 		c.Put(i, i, i%7)
@@ -50,7 +52,8 @@ func TestTheWeightOfAllValuesIsBounded(t *testing.T) {
 	}
 }
 
-func TestAValueIsReplacedAndDeleted(t *testing.T) {
+// A value can be replaced and deleted.
+func TestCache_PutDelete(t *testing.T) {
 	c := New[string, int](100)
 	c.Put("a", 1, 1)
 	c.Put("a", 2, 2)
@@ -64,7 +67,8 @@ func TestAValueIsReplacedAndDeleted(t *testing.T) {
 	}
 }
 
-func TestAHitAllocatesNothing(t *testing.T) {
+// A hit allocates nothing.
+func TestCache_Allocations(t *testing.T) {
 	c := New[string, int](100)
 	c.Put("example.com", 1, 1)
 	if n := testing.AllocsPerRun(100, func() { c.Get("example.com") }); n != 0 {
@@ -72,7 +76,8 @@ func TestAHitAllocatesNothing(t *testing.T) {
 	}
 }
 
-func TestManyUseOneCacheAtOnce(t *testing.T) {
+// A Cache may be used concurrently.
+func TestCache_Concurrent(t *testing.T) {
 	c := New[int, int](64)
 	var all sync.WaitGroup
 	for g := range 4 {

@@ -1,6 +1,6 @@
-// Package network says which prefixes stand for a client where clients are counted, remembered and given shares.
+// Package network says which prefixes stand for a client where clients are counted, remembered and assigned shares.
 //
-// It owns the prefix lengths and nothing else: it knows no counter and no address that is special.
+// It owns the prefix lengths and nothing else: it knows no counter and no special address.
 package network
 
 import "net/netip"
@@ -20,5 +20,5 @@ func Of(client netip.Addr) netip.Prefix {
 	return p
 }
 
-// Host returns the prefix that holds the address alone.
+// Host returns the prefix that holds the address alone. It keeps IPv4-mapped addresses as they are.
 func Host(client netip.Addr) netip.Prefix { return netip.PrefixFrom(client, client.BitLen()) }
