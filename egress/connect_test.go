@@ -395,7 +395,7 @@ func TestConfigsThatMakeNoSenseAreNamed(t *testing.T) {
 		"budget":    func(c *Config) { c.Budget = -1 },
 		"source[1]": func(c *Config) { c.Sources = []netip.Addr{netip.MustParseAddr("192.0.2.1"), {}} },
 		"self[0]":   func(c *Config) { c.Self = []string{"a b"} },
-		"greeting":  func(c *Config) { c.Client.Greeting = -1 },
+		"stall":     func(c *Config) { c.Client.Stall = -1 },
 	} {
 		c := ok
 		change(&c)

@@ -31,15 +31,15 @@ const (
 )
 
 type (
-	session = smtpclient.Session
-	slot    = pool.Slot[*smtpclient.Session]
+	session = smtpclient.Client
+	slot    = pool.Slot[*smtpclient.Client]
 )
 
 // A Local delivers from this node.
 type Local struct {
 	cfg                Config
 	finder             *mx.Finder
-	pool               *pool.Pool[*smtpclient.Session]
+	pool               *pool.Pool[*smtpclient.Client]
 	tls                [smtpclient.Implicit + 1]*tls.Config // by policy, each with its own tickets
 	classic            [smtpclient.Implicit + 1]*tls.Config // the same without post-quantum key exchange
 	sources4, sources6 []netip.Addr
@@ -79,12 +79,8 @@ func newLocal(cfg Config) (*Local, error) {
 	if err != nil {
 		return nil, err
 	}
-	sessions, err := pool.New[*session](pool.Config{Now: cfg.Now})
-	if err != nil {
-		return nil, err
-	}
 	l := &Local{
-		cfg: cfg, finder: finder, pool: sessions,
+		cfg: cfg, finder: finder, pool: pool.New[*session](cfg.Now),
 		fixedHops: lru.New[mail.NextHop, *fixedHop](fixedCache),
 		unknown:   lru.New[recipient, unknownRecipient](unknownCache), complaints: newComplaints(),
 	}

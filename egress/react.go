@@ -125,7 +125,7 @@ func (r *Relay) Resume(site mail.Site) {
 // where nothing holds it back, and until when it is suspended, zero if it is not. It ends when yield gives false. It
 // takes the pool's lock, so it is for now and then.
 func (r *Relay) Lessons(yield func(site mail.Site, sessions int, rate float64, suspended time.Time) bool) {
-	for _, l := range r.local.pool.Lessons() {
+	for _, l := range r.local.pool.Adaptations() {
 		if !yield(l.Site, l.Sessions, l.Rate, l.Suspended) {
 			return
 		}

@@ -122,7 +122,7 @@ func TestAProvidersLimitsAreUsedAndHardlyEverMet(t *testing.T) {
 			n := s.Counts()
 			t.Logf("%.1f messages/s of 100, %d deferred of %d, %d before; %d sessions at most, %d in all, %+v", got,
 				refused, taken.Load()-before,
-				deferred.Load()-refused, n.Peak, n.Connections, w.relay.local.pool.Lessons())
+				deferred.Load()-refused, n.Peak, n.Connections, w.relay.local.pool.Adaptations())
 			// On a machine that is ours alone it is 90 to 95, and 1 % deferred at most; others may be at work here.
 			if got < 40 || got > 102 {
 				t.Errorf("%.1f messages/s, want 90 to 100", got)
@@ -166,7 +166,7 @@ func TestSessionsOverAProvidersNumberWaitForOthersAndFailNobody(t *testing.T) {
 		})
 	}
 	all.Wait()
-	learnt := w.relay.local.pool.Lessons()
+	learnt := w.relay.local.pool.Adaptations()
 	if len(learnt) != 1 || learnt[0].Sessions < 1 || learnt[0].Sessions > 5 {
 		t.Errorf("learnt %+v, want 5 sessions at most", learnt)
 	}
@@ -333,7 +333,7 @@ func TestAClientCannotSlowASiteWithWordsOfItsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	tx.Abort()
-	if got := w.relay.local.pool.Lessons(); len(got) != 0 {
+	if got := w.relay.local.pool.Adaptations(); len(got) != 0 {
 		t.Errorf("learnt %+v from %v", got, r.Cause)
 	}
 }
@@ -349,7 +349,7 @@ func TestWhatOneStrangersMessagesAreRefusedForDoesNotSlowTheOthers(t *testing.T)
 		tx := begin(t, w, d)
 		rcpt(t, tx, "b@one.test")
 		finish(t, tx)
-		return len(w.relay.local.pool.Lessons())
+		return len(w.relay.local.pool.Adaptations())
 	}
 	for range 5 {
 		if send("192.0.2.0/24", false) != 0 {

@@ -103,7 +103,7 @@ func (r *Relay) Yield(ours func(mail.Site) bool) { r.local.pool.Yield(ours, r.lo
 // and of those that are aborted, as that of a lost connection does: 451 4.4.2, not in doubt. A Commit that has begun is
 // left alone and keeps to its own deadline; one that has not fails and sends nothing. Begin fails from now on as after
 // Shutdown, which is to be called all the same. Cut waits for nothing and may be called at any time, also again.
-func (r *Relay) Cut() { r.local.pool.Cut() }
+func (r *Relay) Cut() { r.local.pool.Abort() }
 
 // Shutdown closes idle sessions with QUIT and waits until the others were given back, or ctx ends. Begin fails with 451
 // 4.3.2 from now on.

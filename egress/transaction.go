@@ -76,7 +76,7 @@ func (t *transaction) get(ctx context.Context) error {
 			return noSession(err)
 		}
 		t.slot, t.counted = s, true
-		open, full := s.Session()
+		open, full := s.Conn()
 		if full && s.Dirty() && open.Reset(mail.Until(ctx, time.Now().Add(resetWait))) != nil {
 			s.Drop()
 			full = false
@@ -98,7 +98,7 @@ func (t *transaction) open(ctx context.Context) (crowded bool, err error) {
 		t.discard()
 		return crowded, err
 	}
-	open, _ := t.slot.Session()
+	open, _ := t.slot.Conn()
 	t.use(open, true)
 	return false, nil
 }

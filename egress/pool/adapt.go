@@ -15,8 +15,8 @@ const (
 	crowdedFor = 10 * time.Minute
 )
 
-// A crowding is what a Site that said "too many connections" is held to. The zero value is nothing.
-type crowding struct {
+// A sessionCap is what a Site that said "too many connections" is held to. The zero value is nothing.
+type sessionCap struct {
 	allowed int   // sessions, 0 for as many as its Limits say
 	most    int   // as many were open, and one more was too many
 	until   int64 // how long that is believed, of Pool.clock
@@ -25,7 +25,7 @@ type crowding struct {
 }
 
 // apply gives how many of n sessions are allowed.
-func (c *crowding) apply(n int) int {
+func (c *sessionCap) apply(n int) int {
 	if c.allowed == 0 {
 		return n
 	}
@@ -33,7 +33,7 @@ func (c *crowding) apply(n int) int {
 }
 
 // grow counts a message that a Site with a cap of n took.
-func (c *crowding) grow(now int64, n int) {
+func (c *sessionCap) grow(now int64, n int) {
 	if c.allowed == 0 {
 		return
 	}
@@ -42,7 +42,7 @@ func (c *crowding) grow(now int64, n int) {
 	}
 	c.good = 0
 	if c.allowed++; c.allowed >= n {
-		*c = crowding{at: c.at}
+		*c = sessionCap{at: c.at}
 	}
 }
 
@@ -50,7 +50,7 @@ func (c *crowding) grow(now int64, n int) {
 // allowed from then on, and one more for some messages that it takes, up to the number that it did not refuse; beyond
 // that after ten minutes only. others says whether there are others, for which it is worth to wait. Refusals of those
 // who had set out before the last cut do not count twice: they are no news.
-func (s *Slot[S]) TooMany() (others, news bool) {
+func (s *Slot[C]) TooMany() (others, news bool) {
 	p, t := s.pool, s.site
 	now := p.clock()
 	p.mu.Lock()
@@ -62,19 +62,19 @@ func (s *Slot[S]) TooMany() (others, news bool) {
 	if s.since <= t.crowd.at {
 		return open > 0, false
 	}
-	t.crowd = crowding{allowed: max(1, open/2), most: max(1, open), until: now + int64(crowdedFor), at: now}
+	t.crowd = sessionCap{allowed: max(1, open/2), most: max(1, open), until: now + int64(crowdedFor), at: now}
 	t.limits.Sessions = t.crowd.apply(t.cap)
 	return open > 0, true
 }
 
 // isOver reports whether more sessions are open than are allowed by now. Slots in which one is still being opened do
 // not count: the Site may refuse them all, and then those that it has are all there is.
-func (t *site[S]) isOver() bool {
+func (t *site[C]) isOver() bool {
 	return t.slots-t.closing > t.limits.Sessions && t.established() > t.limits.Sessions
 }
 
 // established counts the sessions that are open.
-func (t *site[S]) established() int {
+func (t *site[C]) established() int {
 	open := len(t.idle)
 	for _, s := range t.lent {
 		if s.full {
@@ -86,7 +86,7 @@ func (t *site[S]) established() int {
 
 // opened corrects what is believed of a crowded Site when one more session is open: those that were being opened when
 // it refused one may yet have been taken.
-func (t *site[S]) opened() {
+func (t *site[C]) opened() {
 	c := &t.crowd
 	if c.allowed == 0 {
 		return
@@ -103,7 +103,7 @@ func (t *site[S]) opened() {
 // the rate that holds now.
 //
 // Those that were taken would say less: a Site complains at MAIL, long before it took the first of a burst.
-func (s *Slot[S]) Slower(percent int, d time.Duration) (rate float64, news bool) {
+func (s *Slot[C]) Slower(percent int, d time.Duration) (rate float64, news bool) {
 	p, t := s.pool, s.site
 	now := p.clock()
 	p.mu.Lock()
@@ -128,9 +128,9 @@ func (s *Slot[S]) Slower(percent int, d time.Duration) (rate float64, news bool)
 
 // Suspend lets nothing out to the Site for d, after which one at a time may try; a message that it takes ends it then,
 // or Resume at any time. It gives when the time is over, and whether the Site was not suspended before.
-func (s *Slot[S]) Suspend(d time.Duration, cause error) (until time.Time, news bool) {
+func (s *Slot[C]) Suspend(d time.Duration, cause error) (until time.Time, news bool) {
 	p, t := s.pool, s.site
-	now := p.cfg.Now()
+	now := p.now()
 	p.mu.Lock()
 	c := &t.cooling
 	if c.suspended && now.Before(c.until) {
@@ -146,7 +146,7 @@ func (s *Slot[S]) Suspend(d time.Duration, cause error) (until time.Time, news b
 	t.cool.Store(true)
 	doomed := t.popAll()
 	for w := t.next(); w != nil; w = t.next() {
-		w.grant <- granted[S]{err: t.cooled()}
+		w.grant <- granted[C]{err: t.cooled()}
 	}
 	p.mu.Unlock()
 	closeAll(doomed)
@@ -154,7 +154,7 @@ func (s *Slot[S]) Suspend(d time.Duration, cause error) (until time.Time, news b
 }
 
 // Delivered says that the Site took a message on the session of s. It reports whether that ended a suspension.
-func (s *Slot[S]) Delivered() bool {
+func (s *Slot[C]) Delivered() bool {
 	s.sent = true
 	t := s.site
 	if !t.cool.Load() {
@@ -170,7 +170,7 @@ func (s *Slot[S]) Delivered() bool {
 }
 
 // count notes the message that was delivered on s, if one was.
-func (t *site[S]) count(s *Slot[S], now int64) {
+func (t *site[C]) count(s *Slot[C], now int64) {
 	if !s.sent {
 		return
 	}
@@ -182,12 +182,12 @@ func (t *site[S]) count(s *Slot[S], now int64) {
 }
 
 // isAdapted reports whether something was learnt of the Site that still holds.
-func (t *site[S]) isAdapted(now int64) bool {
+func (t *site[C]) isAdapted(now int64) bool {
 	return t.slow.rate(now) > 0 || t.crowd.allowed > 0 && now < t.crowd.until
 }
 
 // Resume ends the cooling of a Site and its suspension.
-func (p *Pool[S]) Resume(name mail.Site) {
+func (p *Pool[C]) Resume(name mail.Site) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if t := p.sites[name]; t != nil {

@@ -41,7 +41,7 @@ func TestASiteWithTooManySessionsGetsHalfAndGrowsToTheNumberThatItTook(t *testin
 			}
 			s.Discard()
 		}
-		if got := p.Lessons(); len(got) != 1 || got[0].Sessions != 4 {
+		if got := p.Adaptations(); len(got) != 1 || got[0].Sessions != 4 {
 			t.Fatalf("learnt %+v", got)
 		}
 		for _, s := range held {
@@ -54,14 +54,14 @@ func TestASiteWithTooManySessionsGetsHalfAndGrowsToTheNumberThatItTook(t *testin
 		for range 10 * growEvery {
 			take(get(t, p, d, r))
 		}
-		if got := p.Lessons(); len(got) != 1 || got[0].Sessions != 8 {
+		if got := p.Adaptations(); len(got) != 1 || got[0].Sessions != 8 {
 			t.Errorf("learnt %+v, want 8 sessions and no more yet", got)
 		}
 		time.Sleep(crowdedFor + time.Second)
 		for range 12 * growEvery {
 			take(get(t, p, d, r))
 		}
-		if got := p.Lessons(); len(got) != 0 {
+		if got := p.Adaptations(); len(got) != 0 {
 			t.Errorf("%+v is left", got)
 		}
 	})
@@ -103,12 +103,12 @@ func TestSessionsThatWereBeingOpenedWhenOneWasTooManyCountAsTaken(t *testing.T) 
 func TestTheSessionsOfACrowdedSiteStayBetweenOneAndItsCap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limit := rapid.IntRange(1, 40).Draw(t, "cap")
-		c := crowding{}
+		c := sessionCap{}
 		now := int64(1)
 		for _, step := range rapid.SliceOfN(rapid.IntRange(0, 40), 1, 200).Draw(t, "steps") {
 			now += int64(time.Second) * int64(step)
 			if open := min(step, limit); step%5 == 0 {
-				c = crowding{allowed: max(1, open/2), most: max(1, open), until: now + int64(crowdedFor), at: now}
+				c = sessionCap{allowed: max(1, open/2), most: max(1, open), until: now + int64(crowdedFor), at: now}
 			} else {
 				for range step {
 					c.grow(now, limit)
@@ -162,8 +162,8 @@ func TestASlowedSiteGetsAPartOfWhatItTook(t *testing.T) {
 		for range 1000 {
 			get(t, p, d, r).Put()
 		}
-		if time.Since(begun) != 0 || len(p.Lessons()) != 0 {
-			t.Errorf("still slow after a quarter of an hour: %v, %+v", time.Since(begun), p.Lessons())
+		if time.Since(begun) != 0 || len(p.Adaptations()) != 0 {
+			t.Errorf("still slow after a quarter of an hour: %v, %+v", time.Since(begun), p.Adaptations())
 		}
 	})
 }

@@ -38,7 +38,7 @@ func (m *mark) extend(now time.Time, chance float64) {
 
 // mayOpen says whether a session may be opened at t now, and whether the one who does is the probe of a cooled Site:
 // there is one at a time, and the others are refused until it is known what became of it.
-func (t *site[S]) mayOpen(now time.Time) (probe bool, err error) {
+func (t *site[C]) mayOpen(now time.Time) (probe bool, err error) {
 	c := &t.cooling
 	if c.step == 0 {
 		return false, nil
@@ -51,13 +51,13 @@ func (t *site[S]) mayOpen(now time.Time) (probe bool, err error) {
 }
 
 // cooled is the error for whom the cooling turns away.
-func (t *site[S]) cooled() error {
+func (t *site[C]) cooled() error {
 	c := &t.cooling
 	return &CooledError{Site: t.name, Until: c.until, Suspended: c.suspended, Cause: c.cause}
 }
 
 // warm ends the cooling.
-func (t *site[S]) warm() {
+func (t *site[C]) warm() {
 	if t.cooling.step == 0 {
 		return
 	}
@@ -66,7 +66,7 @@ func (t *site[S]) warm() {
 }
 
 // chill begins the cooling or makes it longer. Failures of those who had set out before it began do not count twice.
-func (t *site[S]) chill(now time.Time, chance float64, cause error, refused bool) {
+func (t *site[C]) chill(now time.Time, chance float64, cause error, refused bool) {
 	c := &t.cooling
 	if now.Before(c.until) && c.suspended {
 		return
@@ -81,9 +81,9 @@ func (t *site[S]) chill(now time.Time, chance float64, cause error, refused bool
 
 // Unreachable cools the Site because none of its hosts could be reached, or because it said 421 to a new session: none
 // is opened for a second, and up to a minute when it goes on. The sessions that it has may be used meanwhile.
-func (s *Slot[S]) Unreachable(cause error) {
+func (s *Slot[C]) Unreachable(cause error) {
 	p := s.pool
-	now, chance := p.cfg.Now(), p.cfg.Jitter()
+	now, chance := p.now(), p.chance()
 	p.mu.Lock()
 	s.site.chill(now, chance, cause, false)
 	p.mu.Unlock()
@@ -91,21 +91,21 @@ func (s *Slot[S]) Unreachable(cause error) {
 
 // Refused cools the Site because it refuses us rather than a message: as Unreachable, and its idle sessions are closed,
 // so that Get fails at once. Worked ends it.
-func (s *Slot[S]) Refused(cause error) {
+func (s *Slot[C]) Refused(cause error) {
 	p, t := s.pool, s.site
-	now, chance := p.cfg.Now(), p.cfg.Jitter()
+	now, chance := p.now(), p.chance()
 	p.mu.Lock()
 	t.chill(now, chance, cause, true)
 	doomed := t.popAll()
 	for w := t.next(); w != nil; w = t.next() {
-		w.grant <- granted[S]{err: t.cooled()}
+		w.grant <- granted[C]{err: t.cooled()}
 	}
 	p.mu.Unlock()
 	closeAll(doomed)
 }
 
 // Worked says that the Site takes mail from us, which ends its cooling, but not a suspension: see Delivered.
-func (s *Slot[S]) Worked() {
+func (s *Slot[C]) Worked() {
 	if !s.site.cool.Load() {
 		return
 	}
@@ -118,9 +118,9 @@ func (s *Slot[S]) Worked() {
 
 // HostDown marks one host of the Site, so that others are tried before it for a while. A mark never keeps a host from
 // being tried when all of them have one.
-func (s *Slot[S]) HostDown(host string) {
+func (s *Slot[C]) HostDown(host string) {
 	p, t := s.pool, s.site
-	now, chance := p.cfg.Now(), p.cfg.Jitter()
+	now, chance := p.now(), p.chance()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if t.down == nil {
@@ -135,9 +135,9 @@ func (s *Slot[S]) HostDown(host string) {
 }
 
 // IsHostDown reports whether host has a mark.
-func (s *Slot[S]) IsHostDown(host string) bool {
+func (s *Slot[C]) IsHostDown(host string) bool {
 	p, t := s.pool, s.site
-	now := p.cfg.Now()
+	now := p.now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return now.Before(t.down[host].until)

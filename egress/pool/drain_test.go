@@ -27,7 +27,7 @@ func TestACutEndsWhatIsLentAndWhatComesLater(t *testing.T) {
 		<-tick
 	}
 
-	p.Cut()
+	p.Abort()
 	if err := <-waiting; !errors.Is(err, ErrClosed) {
 		t.Errorf("who waits got %v", err)
 	}
@@ -56,7 +56,7 @@ func TestACutEndsWhatIsLentAndWhatComesLater(t *testing.T) {
 	for _, s := range []*Slot[*fake]{lent, parked, dialling, other} {
 		s.Put()
 	}
-	p.Cut() // which may come late
+	p.Abort() // which may come late
 	if err := p.Shutdown(t.Context()); err != nil || d.open.Load() != 0 {
 		t.Errorf("%v, %d sessions are open", err, d.open.Load())
 	}

@@ -3,14 +3,14 @@ package pool
 import "time"
 
 // clock gives the time since the pool was made, in nanoseconds and always above zero.
-func (p *Pool[S]) clock() int64 { return p.since(p.cfg.Now()) }
+func (p *Pool[C]) clock() int64 { return p.since(p.now()) }
 
-func (p *Pool[S]) since(now time.Time) int64 { return max(1, 1+int64(now.Sub(p.born))) }
+func (p *Pool[C]) since(now time.Time) int64 { return max(1, 1+int64(now.Sub(p.born))) }
 
 // serve gives to those who wait for t what there is for them, in their order: each must be due by the message rate, and
 // gets an idle session, room for a new one if the rate of these allows it, or a parked Slot. If somebody is left
 // waiting for a time, the alarm is set for it.
-func (p *Pool[S]) serve(t *site[S], now time.Time) {
+func (p *Pool[C]) serve(t *site[C], now time.Time) {
 	clock := p.since(now)
 	for t.waiting.Load() > 0 {
 		w := t.peek()
@@ -20,7 +20,7 @@ func (p *Pool[S]) serve(t *site[S], now time.Time) {
 				return
 			}
 		}
-		s, wait, err := p.place(t, &w.Request, now)
+		s, wait, err := p.tryNow(t, &w.Request, now)
 		if wait > 0 {
 			p.arm(t, clock, wait)
 		}
@@ -34,20 +34,20 @@ func (p *Pool[S]) serve(t *site[S], now time.Time) {
 		if s != nil {
 			t.pay(&w.Request, clock)
 		}
-		w.grant <- granted[S]{slot: s, err: err}
+		w.grant <- granted[C]{slot: s, err: err}
 	}
 }
 
 // steal takes a parked Slot away for w, whose turn it is, and lends it, as far as the rules go: from a network above
 // its share at once, if w's has less than its own, and from anybody whose Slot is ripe. Else the alarm is set for the
 // Slot that is ripe next, if there is one.
-func (p *Pool[S]) steal(t *site[S], w *waiter[S], now int64) *Slot[S] {
+func (p *Pool[C]) steal(t *site[C], w *waiter[C], now int64) *Slot[C] {
 	for {
 		oldest, over := t.parked()
 		if oldest.slot == nil {
 			return nil // the next Park comes here
 		}
-		left := p.ripe(t) - time.Duration(now-oldest.since)
+		left := p.stealable(t) - time.Duration(now-oldest.since)
 		victim := oldest
 		if over.slot != nil && t.below(w.Client, w.Favoured) {
 			victim = over
@@ -64,27 +64,27 @@ func (p *Pool[S]) steal(t *site[S], w *waiter[S], now int64) *Slot[S] {
 	}
 }
 
-// ripe is how long a Slot of t must have been parked to be taken for anybody: Config.Ripe, and where more wait than
+// stealable is how long a Slot of t must have been parked to be taken for anybody: stealableAfter, and where more wait than
 // there are Slots, less by the square of that ratio, but a hundredth of it at least. So a queue of clients that park
-// for good passes in two or three times Config.Ripe however long it is, and whoever comes behind it does not wait for
+// for good passes in two or three times stealableAfter however long it is, and whoever comes behind it does not wait for
 // longer.
-func (p *Pool[S]) ripe(t *site[S]) time.Duration {
+func (p *Pool[C]) stealable(t *site[C]) time.Duration {
 	slots, waiting := time.Duration(t.limits.Sessions), time.Duration(t.waiting.Load())
 	if waiting <= slots {
-		return p.cfg.Ripe
+		return stealableAfter
 	}
-	return max(p.cfg.Ripe/100, p.cfg.Ripe*slots/waiting*slots/waiting)
+	return max(stealableAfter/100, stealableAfter*slots/waiting*slots/waiting)
 }
 
 // A parking is a Slot that was parked when it was looked at, and since when.
-type parking[S Session] struct {
-	slot  *Slot[S]
+type parking[C Conn] struct {
+	slot  *Slot[C]
 	since int64
 }
 
 // parked finds the Slot that has been parked for longest, and the one of those whose network has more than its share.
 // Those of favoured clients are never parked.
-func (t *site[S]) parked() (oldest, over parking[S]) {
+func (t *site[C]) parked() (oldest, over parking[C]) {
 	share := t.share()
 	for _, s := range t.lent {
 		since := s.state.Load()
@@ -92,10 +92,10 @@ func (t *site[S]) parked() (oldest, over parking[S]) {
 			continue
 		}
 		if oldest.slot == nil || since < oldest.since {
-			oldest = parking[S]{s, since}
+			oldest = parking[C]{s, since}
 		}
 		if (over.slot == nil || since < over.since) && t.held[s.client] > share {
-			over = parking[S]{s, since}
+			over = parking[C]{s, since}
 		}
 	}
 	return oldest, over
@@ -103,14 +103,14 @@ func (t *site[S]) parked() (oldest, over parking[S]) {
 
 // reclaim moves the session of a Slot that was marked as taken to a new one, which is not lent yet. The old one stays
 // behind for its holder to find out.
-func (p *Pool[S]) reclaim(old *Slot[S]) *Slot[S] {
+func (p *Pool[C]) reclaim(old *Slot[C]) *Slot[C] {
 	p.unlend(old)
-	return &Slot[S]{pool: p, site: old.site, session: old.session, key: old.key, full: true, dirty: true}
+	return &Slot[C]{pool: p, site: old.site, session: old.session, key: old.key, full: true, dirty: true}
 }
 
 // arm has serve called for t in d from now, if that is sooner than the alarm that is set. It goes off in a goroutine of
 // its own, which ends after that call; Shutdown waits for it.
-func (p *Pool[S]) arm(t *site[S], now int64, d time.Duration) {
+func (p *Pool[C]) arm(t *site[C], now int64, d time.Duration) {
 	due := now + int64(d)
 	if t.armed && (t.due <= due || !t.alarm.Stop()) {
 		return // it comes sooner, or right now
@@ -126,7 +126,7 @@ func (p *Pool[S]) arm(t *site[S], now int64, d time.Duration) {
 	}
 	t.alarm = time.AfterFunc(d, func() {
 		defer p.done.Done()
-		now := p.cfg.Now()
+		now := p.now()
 		p.mu.Lock()
 		t.armed = false
 		p.serve(t, now)
@@ -135,7 +135,7 @@ func (p *Pool[S]) arm(t *site[S], now int64, d time.Duration) {
 }
 
 // disarm ends the alarm, when nobody waits any more.
-func (t *site[S]) disarm() {
+func (t *site[C]) disarm() {
 	if t.armed && t.alarm.Stop() {
 		t.armed = false
 		t.pool.done.Done()
@@ -145,7 +145,7 @@ func (t *site[S]) disarm() {
 // Wanted reports whether the Slot's client network holds more than its share of the Site's sessions while one that
 // holds less than its own waits. A Slot that is parked would be taken then; of one that is busy with a message this
 // tells whether a slow client may go on with it.
-func (s *Slot[S]) Wanted() bool {
+func (s *Slot[C]) Wanted() bool {
 	p, t := s.pool, s.site
 	if s.favoured || t.waiting.Load() == 0 {
 		return false

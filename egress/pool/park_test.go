@@ -13,9 +13,6 @@ import (
 	"pgregory.net/rapid"
 )
 
-// ripe is the default of Config.Ripe.
-const ripe = 50 * time.Millisecond
-
 // network gives the nth of many networks.
 func network(n int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n), 0}), 24)
@@ -42,10 +39,10 @@ func TestASlotParkedForLongIsTakenWhateverItsNetwork(t *testing.T) {
 				p, d := newPool(t), new(dest)
 				a := get(t, p, d, request(2, netA))
 				a.Park()
-				time.Sleep(ripe / 2) // the bubble's clock, as all of them here
+				time.Sleep(stealableAfter / 2) // the bubble's clock, as all of them here
 				b := get(t, p, d, request(2, netB))
 				b.Park()
-				time.Sleep(ripe)
+				time.Sleep(stealableAfter)
 				s := given(ask(t, p, request(2, c.client)))
 				if s == nil || a.Unpark() || !b.Unpark() {
 					t.Fatal("the Slot that was parked longest was not taken")
@@ -66,17 +63,17 @@ func TestWhoWaitsWaitsUntilTheOldestParkedSlotIsRipe(t *testing.T) {
 		a, b := get(t, p, d, request(2, netA)), get(t, p, d, request(2, netB))
 		begun := time.Now()
 		b.Park()
-		time.Sleep(ripe / 5)
+		time.Sleep(stealableAfter / 5)
 		first := ask(t, p, request(2, netC))
 		synctest.Wait()
 		a.Park() // while somebody waits
 		second := ask(t, p, request(2, netC))
 		s := <-first
-		if got := time.Since(begun); got != ripe {
-			t.Errorf("the first had its session after %v, want %v", got, ripe)
+		if got := time.Since(begun); got != stealableAfter {
+			t.Errorf("the first had its session after %v, want %v", got, stealableAfter)
 		}
 		s2 := <-second
-		if got, want := time.Since(begun), ripe+ripe/5; got != want {
+		if got, want := time.Since(begun), stealableAfter+stealableAfter/5; got != want {
 			t.Errorf("the second had its session after %v, want %v", got, want)
 		}
 		if a.Unpark() || b.Unpark() {
@@ -102,7 +99,7 @@ func TestASessionThatIsPutEndsTheWaitingBeforeAnyIsRipe(t *testing.T) {
 		if p.sites["site"].armed {
 			t.Error("the alarm is set and nobody waits")
 		}
-		time.Sleep(2 * ripe)
+		time.Sleep(2 * stealableAfter)
 		if !a.Unpark() {
 			t.Error("taken although nobody waits")
 		}
@@ -137,7 +134,7 @@ func TestASlotThatWasTakenUpAgainBeginsToRipenAnew(t *testing.T) {
 		begun := time.Now()
 		for range 9 {
 			a.Park()
-			time.Sleep(ripe * 9 / 10)
+			time.Sleep(stealableAfter * 9 / 10)
 			if !a.Unpark() {
 				t.Fatalf("taken after %v", time.Since(begun))
 			}
@@ -145,8 +142,8 @@ func TestASlotThatWasTakenUpAgainBeginsToRipenAnew(t *testing.T) {
 		a.Park()
 		begun = time.Now()
 		s := <-c
-		if got := time.Since(begun); got != ripe {
-			t.Errorf("taken after %v, want %v", got, ripe)
+		if got := time.Since(begun); got != stealableAfter {
+			t.Errorf("taken after %v, want %v", got, stealableAfter)
 		}
 		s.Put()
 	})
@@ -178,7 +175,7 @@ func TestAQueueOfHoldersPassesSoonHoweverLongItIs(t *testing.T) {
 				t.Fatal(err)
 			}
 			// The least time of a hundredth is what very long queues add.
-			if got, most := time.Since(begun), 5*ripe/2+time.Duration(n/cap)*ripe/100; got > most {
+			if got, most := time.Since(begun), 5*stealableAfter/2+time.Duration(n/cap)*stealableAfter/100; got > most {
 				t.Errorf("behind %d: waited %v, want %v at most", n, got, most)
 			}
 			all.Wait()
@@ -217,8 +214,8 @@ func TestShutdownEndsTheAlarm(t *testing.T) {
 }
 
 // TestWithHoldersOfAnyKindAllWhoWorkAreServed mixes clients that park for good with ones that park between their steps
-// for longer or shorter than it takes to be ripe, and go on with another session when theirs was taken. All who go on
-// get to their end and wait for a bounded time at each step, and nobody's Slot is taken before it is ripe, so that each
+// for longer or shorter than it takes to be stealable, and go on with another session when theirs was taken. All who go on
+// get to their end and wait for a bounded time at each step, and nobody's Slot is taken before it is stealable, so that each
 // step that is short enough keeps its session.
 func TestWithHoldersOfAnyKindAllWhoWorkAreServed(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
@@ -235,7 +232,7 @@ func TestWithHoldersOfAnyKindAllWhoWorkAreServed(t *testing.T) {
 					get(t, p, d, request(cap, network(i))).Park()
 				}()
 			}
-			least := ripe * time.Duration(cap*cap) / time.Duration(max(n, cap)*max(n, cap)) // when all of them wait
+			least := stealableAfter * time.Duration(cap*cap) / time.Duration(max(n, cap)*max(n, cap)) // when all of them wait
 			var all sync.WaitGroup
 			for i, waits := range steps {
 				all.Go(func() { // ends after its steps
@@ -243,7 +240,7 @@ func TestWithHoldersOfAnyKindAllWhoWorkAreServed(t *testing.T) {
 					fill := func() *Slot[*fake] {
 						begun := time.Now()
 						s := get(t, p, d, r)
-						if got := time.Since(begun); got > time.Duration(n)*5*ripe {
+						if got := time.Since(begun); got > time.Duration(n)*5*stealableAfter {
 							wrong.Store(fmt.Sprintf("waited %v among %d", got, n))
 						}
 						s.Dirty()
@@ -258,7 +255,7 @@ func TestWithHoldersOfAnyKindAllWhoWorkAreServed(t *testing.T) {
 							continue
 						}
 						if wait < least {
-							wrong.Store(fmt.Sprintf("taken within %v, not ripe before %v", wait, least))
+							wrong.Store(fmt.Sprintf("taken within %v, not stealable before %v", wait, least))
 						}
 						s = fill()
 					}

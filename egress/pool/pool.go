@@ -27,12 +27,12 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Session is what the pool must know of one. Alive is asked of an idle session and must not block; Close may say
-// QUIT. Cut ends what its holder waits for, unless that is the end of a message, and may be called at any time.
-type Session interface {
+// A Conn is what the pool must know of one. Alive is asked of an idle session and must not block; Close may say
+// QUIT. Abort ends what its holder waits for, unless that is the end of a message, and may be called at any time.
+type Conn interface {
 	Alive() bool
 	Close()
-	Cut()
+	Abort()
 	Quit(limit time.Duration) // Close that waits until the other side has closed, but not longer than limit
 	Born() time.Time
 	LastUsed() time.Time
@@ -102,25 +102,12 @@ type Request struct {
 	Again    bool         // its message had a Slot before, and counts no more
 }
 
-// A Config is what a Pool needs to be told. The zero value is usable.
-type Config struct {
-	Now  func() time.Time // the clock that age, idle time and cooling are read from; nil means time.Now
-	Reap time.Duration    // how often idle sessions are looked at, 0 for 5 s
-	// how long a Slot was parked when anybody who waits may have its session, 0 for 50 ms; less if many wait
-	Ripe   time.Duration
-	Jitter func() float64 // in [0, 1), spreads the ends of cooling; nil means the system's random source
-}
-
-// Validate says whether c can be used. The error is a *mail.FieldError.
-func (c *Config) Validate() error {
-	switch {
-	case c.Reap < 0:
-		return &mail.FieldError{Field: "reap", Reason: "is negative"}
-	case c.Ripe < 0:
-		return &mail.FieldError{Field: "ripe", Reason: "is negative"}
-	}
-	return nil
-}
+const (
+	// reapEvery is how often idle connections are looked at.
+	reapEvery = 5 * time.Second
+	// stealableAfter is how long a Slot was parked when any waiter may have its connection; less if many wait.
+	stealableAfter = 50 * time.Millisecond
+)
 
 // quitWait bounds how long a session that makes room for another is waited for, until its server has seen its end.
 const quitWait = 100 * time.Millisecond
@@ -149,14 +136,15 @@ func (e *CooledError) Unwrap() error { return e.Cause }
 
 // A Pool holds the sessions of all Sites. It is safe for concurrent use. Start begins closing what is idle too long,
 // and Shutdown ends everything.
-type Pool[S Session] struct {
-	cfg  Config
-	born time.Time // where clock begins
+type Pool[C Conn] struct {
+	now    func() time.Time
+	chance func() float64 // in [0, 1), spreads the ends of cooling; tests make it constant
+	born   time.Time      // where clock begins
 
 	// guards everything below, all sites and all slots' places; never held across a session's methods but the ones that
 	// only read fields
 	mu      sync.Mutex
-	sites   map[mail.Site]*site[S]
+	sites   map[mail.Site]*site[C]
 	lent    int
 	closed  bool
 	cut     bool          // and what is lent was cut
@@ -166,36 +154,23 @@ type Pool[S Session] struct {
 	done sync.WaitGroup // the reaper and the alarms of sites
 }
 
-// New makes a Pool. Without Start, idle sessions are closed only when they are met.
-func New[S Session](cfg Config) (*Pool[S], error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	if cfg.Reap == 0 {
-		cfg.Reap = 5 * time.Second
-	}
-	if cfg.Ripe == 0 {
-		cfg.Ripe = 50 * time.Millisecond
-	}
-	if cfg.Jitter == nil {
-		cfg.Jitter = rand.Float64
-	}
-	return &Pool[S]{
-		cfg:     cfg,
-		born:    cfg.Now(),
-		sites:   make(map[mail.Site]*site[S]),
+// New returns a Pool that reads age, idle time and cooling from now. Without Start, idle sessions are closed only when
+// they are met.
+func New[C Conn](now func() time.Time) *Pool[C] {
+	return &Pool[C]{
+		now:     now,
+		chance:  rand.Float64,
+		born:    now(),
+		sites:   make(map[mail.Site]*site[C]),
 		drained: make(chan struct{}),
 		stop:    make(chan struct{}),
-	}, nil
+	}
 }
 
 // Get gives a Slot at r.Site: with an idle session that was alive just now, or empty, and then the caller opens a
 // session and calls Fill. At the cap it waits until ctx ends, first come first served but for the share (see
 // site.peek). Errors are a *CooledError, one that wraps ErrBusy and the context's error, or ErrClosed.
-func (p *Pool[S]) Get(ctx context.Context, r Request) (*Slot[S], error) {
+func (p *Pool[C]) Get(ctx context.Context, r Request) (*Slot[C], error) {
 	s, w, err := p.take(&r)
 	if w != nil {
 		s, err = p.wait(ctx, w)
@@ -225,8 +200,8 @@ func (p *Pool[S]) Get(ctx context.Context, r Request) (*Slot[S], error) {
 }
 
 // take gives what can be had at once: a Slot, whose session may be one that does not fit, or else a place in the queue.
-func (p *Pool[S]) take(r *Request) (s *Slot[S], w *waiter[S], err error) {
-	now := p.cfg.Now()
+func (p *Pool[C]) take(r *Request) (s *Slot[C], w *waiter[C], err error) {
+	now := p.now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -236,7 +211,7 @@ func (p *Pool[S]) take(r *Request) (s *Slot[S], w *waiter[S], err error) {
 	t.used = now
 	clock := p.since(now)
 	if t.waiting.Load() == 0 && t.untilMessage(r, clock) == 0 {
-		s, _, err = p.place(t, r, now)
+		s, _, err = p.tryNow(t, r, now)
 		if s != nil {
 			t.pay(r, clock)
 		}
@@ -249,9 +224,9 @@ func (p *Pool[S]) take(r *Request) (s *Slot[S], w *waiter[S], err error) {
 	return nil, w, nil
 }
 
-// place lends for r what t has at once: a Slot with an idle session, which may be one that does not fit, or an empty
+// tryNow lends for r what t has at once: a Slot with an idle session, which may be one that does not fit, or an empty
 // one, or nothing. If it is the rate of opening sessions that is in the way, wait says for how long.
-func (p *Pool[S]) place(t *site[S], r *Request, now time.Time) (s *Slot[S], wait time.Duration, err error) {
+func (p *Pool[C]) tryNow(t *site[C], r *Request, now time.Time) (s *Slot[C], wait time.Duration, err error) {
 	clock := p.since(now)
 	if s = t.popIdle(r, now); s != nil {
 		p.lend(s, r.Client, r.Favoured, clock)
@@ -276,7 +251,7 @@ func (p *Pool[S]) place(t *site[S], r *Request, now time.Time) (s *Slot[S], wait
 		return nil, wait, nil
 	}
 	t.open(clock)
-	s = &Slot[S]{pool: p, site: t, probe: probe}
+	s = &Slot[C]{pool: p, site: t, probe: probe}
 	t.slots++
 	p.lend(s, r.Client, r.Favoured, clock)
 	return s, 0, nil
@@ -284,8 +259,8 @@ func (p *Pool[S]) place(t *site[S], r *Request, now time.Time) (s *Slot[S], wait
 
 // exchange swaps a Slot whose session was closed, being dead or not fit for r, for one with an idle session, or empties
 // it, or, where no session may be opened yet, gives it up for a place in the queue.
-func (p *Pool[S]) exchange(s *Slot[S], r *Request) (*Slot[S], *waiter[S], error) {
-	now := p.cfg.Now()
+func (p *Pool[C]) exchange(s *Slot[C], r *Request) (*Slot[C], *waiter[C], error) {
+	now := p.now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.clear()
@@ -312,25 +287,25 @@ func (p *Pool[S]) exchange(s *Slot[S], r *Request) (*Slot[S], *waiter[S], error)
 }
 
 // site finds or makes the record of r.Site.
-func (p *Pool[S]) site(r *Request) *site[S] {
+func (p *Pool[C]) site(r *Request) *site[C] {
 	t := p.sites[r.Site]
 	if t == nil {
-		t = &site[S]{pool: p, name: r.Site, held: make(map[netip.Prefix]int), queues: make(map[queueKey]*queue[S])}
+		t = &site[C]{pool: p, name: r.Site, held: make(map[netip.Prefix]int), queues: make(map[queueKey]*queue[C])}
 		p.sites[r.Site] = t
 	}
 	t.limit(r.Limits)
 	return t
 }
 
-// limit makes l those of the Site, as far as its crowding allows.
-func (t *site[S]) limit(l Limits) {
+// limit makes l those of the Site, as far as its sessionCap allows.
+func (t *site[C]) limit(l Limits) {
 	t.limits = l.orGeneric()
 	t.cap = t.limits.Sessions
 	t.limits.Sessions = t.crowd.apply(t.cap)
 }
 
 // lend counts s as held by client.
-func (p *Pool[S]) lend(s *Slot[S], client netip.Prefix, favoured bool, now int64) {
+func (p *Pool[C]) lend(s *Slot[C], client netip.Prefix, favoured bool, now int64) {
 	t := s.site
 	s.client, s.favoured, s.since = client, favoured, now
 	s.state.Store(busy)
@@ -343,7 +318,7 @@ func (p *Pool[S]) lend(s *Slot[S], client netip.Prefix, favoured bool, now int64
 }
 
 // unlend ends the counting of s as held.
-func (p *Pool[S]) unlend(s *Slot[S]) {
+func (p *Pool[C]) unlend(s *Slot[C]) {
 	t := s.site
 	last := len(t.lent) - 1
 	t.lent[s.at] = t.lent[last]
@@ -365,7 +340,7 @@ func (p *Pool[S]) unlend(s *Slot[S]) {
 }
 
 // vacate ends an empty Slot, and gives its place to whoever waits.
-func (p *Pool[S]) vacate(s *Slot[S], now time.Time) {
+func (p *Pool[C]) vacate(s *Slot[C], now time.Time) {
 	p.unlend(s)
 	s.site.slots--
 	p.serve(s.site, now)
@@ -374,11 +349,11 @@ func (p *Pool[S]) vacate(s *Slot[S], now time.Time) {
 // ending closes a session that is in no Slot any more but counted as one until the other side has closed it too, or for
 // quitWait: so the Site never sees more sessions than its cap. Nobody waits for it but Shutdown, and whoever needs the
 // room.
-func (p *Pool[S]) ending(t *site[S], session S) {
+func (p *Pool[C]) ending(t *site[C], session C) {
 	t.closing++
 	p.done.Go(func() { // ends with quitWait
 		session.Quit(quitWait)
-		now := p.cfg.Now()
+		now := p.now()
 		p.mu.Lock()
 		t.closing--
 		t.slots--
@@ -387,7 +362,7 @@ func (p *Pool[S]) ending(t *site[S], session S) {
 	})
 }
 
-func closeAll[S Session](doomed []S) {
+func closeAll[C Conn](doomed []C) {
 	for _, s := range doomed {
 		s.Close()
 	}

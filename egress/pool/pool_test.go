@@ -39,17 +39,15 @@ func (f *fake) Close() {
 		f.dest.open.Add(-1)
 	}
 }
-func (f *fake) Cut()                { f.cut.Store(true) }
+func (f *fake) Abort()              { f.cut.Store(true) }
 func (f *fake) Quit(time.Duration)  { f.Close() }
 func (f *fake) Born() time.Time     { return f.born }
 func (f *fake) LastUsed() time.Time { return f.used }
 func (f *fake) Messages() int       { return f.messages }
 
 func newPool(t testing.TB) *Pool[*fake] {
-	p, err := New[*fake](Config{Jitter: func() float64 { return 0 }})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := New[*fake](time.Now)
+	p.chance = func() float64 { return 0 }
 	return p
 }
 
@@ -73,14 +71,14 @@ func get(t testing.TB, p *Pool[*fake], d *dest, r Request) *Slot[*fake] {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, full := s.Session(); !full {
+	if _, full := s.Conn(); !full {
 		s.Fill(Key{Way: r.Way, Host: r.Hosts[0].Name}, d.dial())
 	}
 	return s
 }
 
 func session(s *Slot[*fake]) *fake {
-	f, _ := s.Session()
+	f, _ := s.Conn()
 	return f
 }
 
@@ -146,7 +144,7 @@ func TestASessionServesOnlyItsOwnWayAndHosts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, full := s.Session(); full {
+		if _, full := s.Conn(); full {
 			t.Errorf("%s: got the session", name)
 		}
 	}
@@ -221,7 +219,7 @@ func TestDeadIdleSessionsLeaveAnEmptySlot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, full := s.Session(); full {
+	if _, full := s.Conn(); full {
 		t.Error("got the dead session")
 	}
 	s.Discard()

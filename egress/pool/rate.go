@@ -101,7 +101,7 @@ func (s *slowing) rate(now int64) float64 {
 }
 
 // rate gives how many messages per second t gets, 0 for any number.
-func (t *site[S]) rate(now int64) float64 {
+func (t *site[C]) rate(now int64) float64 {
 	rate := t.limits.Rate * margin
 	if slow := t.slow.rate(now); slow > 0 && (rate == 0 || slow < rate) {
 		rate = slow
@@ -110,7 +110,7 @@ func (t *site[S]) rate(now int64) float64 {
 }
 
 // untilMessage gives how long it is until r's message may begin.
-func (t *site[S]) untilMessage(r *Request, now int64) time.Duration {
+func (t *site[C]) untilMessage(r *Request, now int64) time.Duration {
 	if r.Again || t.limits.Rate == 0 && t.slow.from == 0 {
 		return 0
 	}
@@ -119,7 +119,7 @@ func (t *site[S]) untilMessage(r *Request, now int64) time.Duration {
 }
 
 // pay counts r's message.
-func (t *site[S]) pay(r *Request, now int64) {
+func (t *site[C]) pay(r *Request, now int64) {
 	if !r.Again {
 		t.begun.add(now)
 	}
@@ -131,12 +131,12 @@ func (t *site[S]) pay(r *Request, now int64) {
 }
 
 // open counts a session that is opened.
-func (t *site[S]) open(now int64) { t.opens.take(now, t.limits.Opens, float64(t.limits.OpensAtOnce)) }
+func (t *site[C]) open(now int64) { t.opens.take(now, t.limits.Opens, float64(t.limits.OpensAtOnce)) }
 
 // untilOpen gives how long it is until a session may be opened.
-func (t *site[S]) untilOpen(now int64) time.Duration {
+func (t *site[C]) untilOpen(now int64) time.Duration {
 	return t.opens.wait(now, t.limits.Opens, float64(t.limits.OpensAtOnce))
 }
 
 // isPaced reports whether messages wait for their time and not only for a session.
-func (t *site[S]) isPaced() bool { return t.limits.Rate > 0 || t.slow.from > 0 }
+func (t *site[C]) isPaced() bool { return t.limits.Rate > 0 || t.slow.from > 0 }

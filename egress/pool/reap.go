@@ -9,10 +9,10 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// Start begins closing sessions that are idle for too long or too old, every Config.Reap. Shutdown ends it.
-func (p *Pool[S]) Start() {
+// Start begins closing sessions that are idle for too long or too old, every reapEvery. Shutdown ends it.
+func (p *Pool[C]) Start() {
 	p.done.Go(func() { // ends when Shutdown closes p.stop
-		tick := time.NewTicker(p.cfg.Reap)
+		tick := time.NewTicker(reapEvery)
 		defer tick.Stop()
 		for {
 			select {
@@ -26,8 +26,8 @@ func (p *Pool[S]) Start() {
 }
 
 // reap closes the idle sessions that are over their time, and forgets Sites of which nothing is left to know.
-func (p *Pool[S]) reap() {
-	now := p.cfg.Now()
+func (p *Pool[C]) reap() {
+	now := p.now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for name, t := range p.sites {
@@ -58,7 +58,7 @@ func (p *Pool[S]) reap() {
 // as it is given back and nobody waits for it: the other node opens sessions of its own, and the Site is not to see
 // both for longer than a message takes. Of the others, idle sessions over the limit are closed. A Site that is met
 // later is not one of them.
-func (p *Pool[S]) Yield(ours func(mail.Site) bool, limits func(mail.Site) Limits) {
+func (p *Pool[C]) Yield(ours func(mail.Site) bool, limits func(mail.Site) Limits) {
 	p.mu.Lock()
 	names := make([]mail.Site, 0, len(p.sites))
 	for name := range p.sites {
@@ -85,12 +85,12 @@ func (p *Pool[S]) Yield(ours func(mail.Site) bool, limits func(mail.Site) Limits
 		for len(t.idle) > 0 && (t.yields || t.isOver()) {
 			p.ending(t, t.evictIdle().session)
 		}
-		p.serve(t, p.cfg.Now())
+		p.serve(t, p.now())
 	}
 }
 
 // popAll takes out all idle sessions.
-func (t *site[S]) popAll() (doomed []S) {
+func (t *site[C]) popAll() (doomed []C) {
 	for _, s := range t.idle {
 		doomed = append(doomed, s.session)
 	}
@@ -101,7 +101,7 @@ func (t *site[S]) popAll() (doomed []S) {
 
 // Shutdown closes all idle sessions, fails whoever waits, and waits until every Slot was given back or ctx ends, whose
 // error it then returns. Get fails from now on. It may be called again.
-func (p *Pool[S]) Shutdown(ctx context.Context) error {
+func (p *Pool[C]) Shutdown(ctx context.Context) error {
 	p.mu.Lock()
 	doomed := p.close()
 	p.mu.Unlock()
@@ -115,14 +115,14 @@ func (p *Pool[S]) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Cut is for a drain whose time is up: it closes what is idle and fails whoever waits, as Shutdown does, and cuts every
+// Abort is for a drain whose time is up: it closes what is idle and fails whoever waits, as Shutdown does, and cuts every
 // session that is lent, and every one that is put into a Slot later. It waits for nothing; Shutdown is to be called
 // after it.
-func (p *Pool[S]) Cut() {
+func (p *Pool[C]) Abort() {
 	p.mu.Lock()
 	doomed := p.close()
 	p.cut = true
-	var lent []S
+	var lent []C
 	for _, t := range p.sites {
 		for _, s := range t.lent {
 			if s.full {
@@ -132,13 +132,13 @@ func (p *Pool[S]) Cut() {
 	}
 	p.mu.Unlock()
 	for _, s := range lent { // nobody else can have got it meanwhile: the pool lends nothing any more
-		s.Cut()
+		s.Abort()
 	}
 	closeAll(doomed)
 }
 
 // close makes Get fail from now on, for those who wait as well, and takes out all idle sessions. It is done once.
-func (p *Pool[S]) close() (doomed []S) {
+func (p *Pool[C]) close() (doomed []C) {
 	if p.closed {
 		return nil
 	}
@@ -150,7 +150,7 @@ func (p *Pool[S]) close() (doomed []S) {
 	for _, t := range p.sites {
 		doomed = append(doomed, t.popAll()...)
 		for w := t.next(); w != nil; w = t.next() {
-			w.grant <- granted[S]{err: ErrClosed}
+			w.grant <- granted[C]{err: ErrClosed}
 		}
 	}
 	return doomed
@@ -165,35 +165,35 @@ type Count struct {
 	Cooling bool
 }
 
-// A Lesson is what a Site's own replies taught: the sessions and the messages per second that it gets, 0 where nothing
+// A Adaptation is what a Site's own replies taught: the sessions and the messages per second that it gets, 0 where nothing
 // holds it back, and until when it is suspended, zero if it is not.
-type Lesson struct {
+type Adaptation struct {
 	Site      mail.Site
 	Sessions  int
 	Rate      float64
 	Suspended time.Time
 }
 
-// Lessons gives those that hold now, by Site.
-func (p *Pool[S]) Lessons() (all []Lesson) {
+// Adaptations gives those that hold now, by Site.
+func (p *Pool[C]) Adaptations() (all []Adaptation) {
 	now := p.clock()
 	p.mu.Lock()
 	for _, t := range p.sites {
-		l := Lesson{Site: t.name, Sessions: t.crowd.allowed, Rate: t.slow.rate(now)}
+		l := Adaptation{Site: t.name, Sessions: t.crowd.allowed, Rate: t.slow.rate(now)}
 		if t.cooling.suspended {
 			l.Suspended = t.cooling.until
 		}
-		if l != (Lesson{Site: t.name}) {
+		if l != (Adaptation{Site: t.name}) {
 			all = append(all, l)
 		}
 	}
 	p.mu.Unlock()
-	slices.SortFunc(all, func(a, b Lesson) int { return cmp.Compare(a.Site, b.Site) })
+	slices.SortFunc(all, func(a, b Adaptation) int { return cmp.Compare(a.Site, b.Site) })
 	return all
 }
 
 // Count counts over all Sites; Cooling is true if any is.
-func (p *Pool[S]) Count() (c Count) {
+func (p *Pool[C]) Count() (c Count) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, t := range p.sites {
@@ -204,7 +204,7 @@ func (p *Pool[S]) Count() (c Count) {
 
 // Sites counts each Site that has sessions or somebody who waits, and gives the n with most of these. If there are
 // more, one Count without a name follows with the sum of the rest.
-func (p *Pool[S]) Sites(n int) []Count {
+func (p *Pool[C]) Sites(n int) []Count {
 	var all []Count
 	p.mu.Lock()
 	for _, t := range p.sites {
@@ -226,7 +226,7 @@ func (p *Pool[S]) Sites(n int) []Count {
 	return append(all[:n:n], rest)
 }
 
-func (t *site[S]) sum() Count {
+func (t *site[C]) sum() Count {
 	return Count{
 		Site: t.name, Lent: len(t.lent), Idle: len(t.idle), Waiting: int(t.waiting.Load()), Cooling: t.cooling.step > 0,
 	}

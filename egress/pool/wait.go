@@ -14,8 +14,8 @@ import (
 )
 
 // A site is the record of one Site. All of it is guarded by the pool's mutex, but for the atomics.
-type site[S Session] struct {
-	pool   *Pool[S]
+type site[C Conn] struct {
+	pool   *Pool[C]
 	name   mail.Site
 	limits Limits // crowd applied
 	cap    int    // limits.Sessions without crowd
@@ -23,13 +23,13 @@ type site[S Session] struct {
 	yields bool // to another node: what is done with is closed; see Pool.Yield
 
 	slots int        // all Slots: lent, full or empty, and idle; and closing
-	idle  []*Slot[S] // the one used last is the last
-	lent  []*Slot[S]
+	idle  []*Slot[C] // the one used last is the last
+	lent  []*Slot[C]
 
 	closing int                  // sessions that are in no Slot any more; see Pool.ending
 	held    map[netip.Prefix]int // how many of lent each client network holds, favoured clients left out
 
-	queues  map[queueKey]*queue[S]
+	queues  map[queueKey]*queue[C]
 	ticket  uint64
 	turn    uint64       // of the queue that was served last
 	waiting atomic.Int32 // waiters in queues
@@ -40,7 +40,7 @@ type site[S Session] struct {
 	messages, opens meter
 	begun           window // messages that did, and were not complained of
 	slow            slowing
-	crowd           crowding
+	crowd           sessionCap
 
 	cooling cooling
 	cool    atomic.Bool // cooling is not zero
@@ -53,29 +53,29 @@ type queueKey struct {
 }
 
 // A queue is the waiters of one client network, first come first.
-type queue[S Session] struct {
+type queue[C Conn] struct {
 	list.List
 	turn uint64 // those of a Site whose messages wait for their time are served in this order
 }
 
-type waiter[S Session] struct {
+type waiter[C Conn] struct {
 	Request
-	site   *site[S]
+	site   *site[C]
 	ticket uint64
 	turn   uint64        // of its queue when it was looked at last
-	place  *list.Element // nil once the waiter left its queue
-	grant  chan granted[S]
+	elem   *list.Element // nil once the waiter left its queue
+	grant  chan granted[C]
 }
 
 // granted is what a waiter is given, in a channel with room for it. The session in the Slot may be one that does not
 // fit.
-type granted[S Session] struct {
-	slot *Slot[S]
+type granted[C Conn] struct {
+	slot *Slot[C]
 	err  error
 }
 
 // fits reports whether the session in s may serve r.
-func (t *site[S]) fits(s *Slot[S], r *Request) bool {
+func (t *site[C]) fits(s *Slot[C], r *Request) bool {
 	return s.key.Way == r.Way && rank(r.Hosts, s.key.Host) >= 0
 }
 
@@ -91,7 +91,7 @@ func rank(hosts []mx.Host, host string) int {
 
 // popIdle takes the idle session that suits r best: of those whose host has the best preference, the one used last.
 // What is over its age or idle time is closed.
-func (t *site[S]) popIdle(r *Request, now time.Time) (best *Slot[S]) {
+func (t *site[C]) popIdle(r *Request, now time.Time) (best *Slot[C]) {
 	pref, at := -1, -1
 	for i := len(t.idle) - 1; i >= 0; i-- {
 		s := t.idle[i]
@@ -119,60 +119,60 @@ func (t *site[S]) popIdle(r *Request, now time.Time) (best *Slot[S]) {
 	return best
 }
 
-func (t *site[S]) expired(s *Slot[S], now time.Time) bool {
+func (t *site[C]) expired(s *Slot[C], now time.Time) bool {
 	return now.Sub(s.session.Born()) >= t.limits.Age || now.Sub(s.session.LastUsed()) >= t.limits.Idle
 }
 
 // evictIdle takes out the Slot whose session has been idle for longest.
-func (t *site[S]) evictIdle() *Slot[S] {
+func (t *site[C]) evictIdle() *Slot[C] {
 	s := t.idle[0]
 	t.idle = slices.Delete(t.idle, 0, 1)
 	return s
 }
 
 // share is how many sessions one client network keeps when another one waits: a quarter, at least one.
-func (t *site[S]) share() int { return max(1, t.limits.Sessions/4) }
+func (t *site[C]) share() int { return max(1, t.limits.Sessions/4) }
 
 // below reports whether a client has less than its share, which gives it precedence.
-func (t *site[S]) below(client netip.Prefix, favoured bool) bool {
+func (t *site[C]) below(client netip.Prefix, favoured bool) bool {
 	return favoured || t.held[client] < t.share()
 }
 
 // enqueue puts r at the end of its network's queue; where messages wait for their time, one that has begun before those
 // that have not: its client waits for the end of it.
-func (t *site[S]) enqueue(r *Request) *waiter[S] {
+func (t *site[C]) enqueue(r *Request) *waiter[C] {
 	k := queueKey{r.Client, r.Favoured}
 	q := t.queues[k]
 	if q == nil {
-		q = &queue[S]{turn: t.turn + 1}
+		q = &queue[C]{turn: t.turn + 1}
 		t.queues[k] = q
 	}
 	t.ticket++
-	w := &waiter[S]{Request: *r, site: t, ticket: t.ticket, grant: make(chan granted[S], 1)}
+	w := &waiter[C]{Request: *r, site: t, ticket: t.ticket, grant: make(chan granted[C], 1)}
 	switch {
 	case r.Again && t.isPaced():
 		at := q.Front()
-		for at != nil && at.Value.(*waiter[S]).Again {
+		for at != nil && at.Value.(*waiter[C]).Again {
 			at = at.Next()
 		}
 		if at != nil {
-			w.place = q.InsertBefore(w, at)
+			w.elem = q.InsertBefore(w, at)
 			break
 		}
 		fallthrough
 	default:
-		w.place = q.PushBack(w)
+		w.elem = q.PushBack(w)
 	}
 	t.waiting.Add(1)
 	return w
 }
 
 // leave takes w out of its queue.
-func (t *site[S]) leave(w *waiter[S]) {
+func (t *site[C]) leave(w *waiter[C]) {
 	k := queueKey{w.Client, w.Favoured}
 	q := t.queues[k]
-	q.Remove(w.place)
-	w.place = nil
+	q.Remove(w.elem)
+	w.elem = nil
 	if q.Len() == 0 {
 		delete(t.queues, k)
 	}
@@ -182,7 +182,7 @@ func (t *site[S]) leave(w *waiter[S]) {
 }
 
 // queued notes that w, which has left its queue, had its turn.
-func (t *site[S]) queued(w *waiter[S]) {
+func (t *site[C]) queued(w *waiter[C]) {
 	t.turn = max(t.turn, w.turn)
 	if q := t.queues[queueKey{w.Client, w.Favoured}]; q != nil {
 		q.turn = max(q.turn, w.turn+1)
@@ -192,12 +192,12 @@ func (t *site[S]) queued(w *waiter[S]) {
 // peek finds whose turn it is: of those with less than their share the one who came first, and where messages wait for
 // their time one of each network in turn. When there is none below its share, a place would stay empty for the rule's
 // sake, so it goes to whoever holds least, then to who came first.
-func (t *site[S]) peek() *waiter[S] {
-	var turn *waiter[S]
+func (t *site[C]) peek() *waiter[C] {
+	var turn *waiter[C]
 	var held int
 	paced := t.isPaced()
 	for k, q := range t.queues {
-		w := q.Front().Value.(*waiter[S])
+		w := q.Front().Value.(*waiter[C])
 		n := 0
 		if !t.below(k.client, k.favoured) {
 			n = t.held[k.client]
@@ -214,9 +214,9 @@ func (t *site[S]) peek() *waiter[S] {
 }
 
 // peekBegun is peek among those whose messages have begun and wait for no time.
-func (t *site[S]) peekBegun() (turn *waiter[S]) {
+func (t *site[C]) peekBegun() (turn *waiter[C]) {
 	for _, q := range t.queues {
-		if w := q.Front().Value.(*waiter[S]); w.Again && (turn == nil || w.ticket < turn.ticket) {
+		if w := q.Front().Value.(*waiter[C]); w.Again && (turn == nil || w.ticket < turn.ticket) {
 			turn = w
 		}
 	}
@@ -224,7 +224,7 @@ func (t *site[S]) peekBegun() (turn *waiter[S]) {
 }
 
 // next takes the waiter whose turn it is out of its queue, nil if nobody waits.
-func (t *site[S]) next() *waiter[S] {
+func (t *site[C]) next() *waiter[C] {
 	w := t.peek()
 	if w != nil {
 		t.leave(w)
@@ -233,7 +233,7 @@ func (t *site[S]) next() *waiter[S] {
 }
 
 // wait waits until w is given a Slot or ctx ends. A deadline that ctx only names, as one of mail.Until does, counts.
-func (p *Pool[S]) wait(ctx context.Context, w *waiter[S]) (*Slot[S], error) {
+func (p *Pool[C]) wait(ctx context.Context, w *waiter[C]) (*Slot[C], error) {
 	if at, ok := ctx.Deadline(); ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, at)
@@ -245,7 +245,7 @@ func (p *Pool[S]) wait(ctx context.Context, w *waiter[S]) (*Slot[S], error) {
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
-	waits := w.place != nil
+	waits := w.elem != nil
 	if waits {
 		w.site.leave(w)
 	}

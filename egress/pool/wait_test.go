@@ -32,7 +32,7 @@ func TestWhoWaitsAtTheCapGetsTheSessionThatIsPut(t *testing.T) {
 		}
 		s.Discard()
 		s = <-second
-		if _, full := s.Session(); full {
+		if _, full := s.Conn(); full {
 			t.Error("the second got a session, want an empty Slot")
 		}
 		s.Discard()
@@ -51,7 +51,7 @@ func TestAWaiterWithAnotherWayGetsAnEmptySlot(t *testing.T) {
 		s.Put()
 		s = <-c
 		synctest.Wait()
-		if _, full := s.Session(); full || !f.closed.Load() {
+		if _, full := s.Conn(); full || !f.closed.Load() {
 			t.Errorf("full %v, old one closed %v", full, f.closed.Load())
 		}
 	})
@@ -212,7 +212,7 @@ func TestWhateverHappensCapsHoldAndNobodyStarves(t *testing.T) {
 						t.Error(err)
 						return
 					}
-					if _, full := s.Session(); !full {
+					if _, full := s.Conn(); !full {
 						s.Fill(Key{Host: "mx1"}, d.dial())
 					}
 					s.Dirty()

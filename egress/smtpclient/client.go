@@ -18,25 +18,22 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Config holds the limits of all sessions. Zero fields take the values named with them.
+// A Config holds the limits of a Client that depend on the node's configuration. A zero field takes the default named
+// with it. The other limits are constants of this package.
 type Config struct {
-	Connect  time.Duration // to connect; 30 s
-	Greeting time.Duration // for the greeting; 60 s
-	Helo     time.Duration // for each of EHLO, STARTTLS with its handshake, and AUTH; 60 s
-	Mail     time.Duration // for the reply to MAIL, and to RSET; 60 s
-	Rcpt     time.Duration // for the reply to RCPT; 60 s
-	Data     time.Duration // for the 354; 60 s
-	Stall    time.Duration // that a write may make no progress; 120 s
-	Dot      time.Duration // for the reply to the end of data, where the context sets no deadline; 10 min
+	Connect time.Duration    // to connect; 30 s
+	Data    time.Duration    // from DATA to its 354; 60 s
+	Stall   time.Duration    // that a write may make no progress; 120 s
+	Dot     time.Duration    // from the end of data to its reply, unless the context has a deadline; 10 min
+	Now     func() time.Time // the clock of Born and LastUsed; nil means time.Now
 
-	ReplyLine   int // octets in one line of a reply, CRLF included; 2048
-	ReplyLines  int // lines in one reply; 100
-	ReplyOctets int // octets in one reply; 16384
+	tune tuning
+}
 
-	// Addresses are addresses of ours, besides a session's own source address, by which a refusal may name us, such as
-	// those that a NAT shows to the world.
-	Addresses []netip.Addr
-	Now       func() time.Time // the clock of Born and LastUsed; time.Now
+// tuning holds the limits that only tests change. A zero field takes its constant.
+type tuning struct {
+	mail time.Duration // mailTimeout
+	rcpt time.Duration // rcptTimeout
 }
 
 // A TLSPolicy says what a Target's session must have of TLS.
@@ -94,21 +91,21 @@ func (e *DialError) Error() string { return fmt.Sprintf("%s: %s: %v", e.Host, e.
 // Unwrap gives Err.
 func (e *DialError) Unwrap() error { return e.Err }
 
-// A LostError tells that the connection broke or a deadline passed inside a transaction. It is no verdict of the host.
-type LostError struct {
+// A ConnError tells that the connection broke or a deadline passed inside a transaction. It is no verdict of the host.
+type ConnError struct {
 	Host string
 	Verb string // the command that was under way
 	Err  error
 }
 
 // Error names host and verb.
-func (e *LostError) Error() string { return fmt.Sprintf("%s: lost in %s: %v", e.Host, e.Verb, e.Err) }
+func (e *ConnError) Error() string { return fmt.Sprintf("%s: lost in %s: %v", e.Host, e.Verb, e.Err) }
 
 // Unwrap gives Err.
-func (e *LostError) Unwrap() error { return e.Err }
+func (e *ConnError) Unwrap() error { return e.Err }
 
 // Reply is what a client should be told: 451 4.4.2.
-func (e *LostError) Reply() mail.Reply {
+func (e *ConnError) Reply() mail.Reply {
 	return mail.NewReply(451, 4, 2, "Connection to destination lost, try again later")
 }
 

@@ -108,7 +108,7 @@ func sink(t testing.TB, ehlo string) (addr string) {
 	return l.Addr().String()
 }
 
-func message(t testing.TB, s *Session, d *mail.Delivery, to mail.Path, o mail.Octets) {
+func message(t testing.TB, s *Client, d *mail.Delivery, to mail.Path, o mail.Octets) {
 	ctx := context.Background()
 	s.Begin(*d)
 	if err := s.Rcpt(ctx, to); err != nil {

@@ -1,6 +1,7 @@
 package smtpclient
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -13,26 +14,33 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// The defaults of a Config.
+// The defaults of a Config. RFC 5321 section 4.5.3.2.6 asks for ten minutes for the end of data.
 const (
 	defaultConnect = 30 * time.Second
-	defaultReply   = 60 * time.Second
+	defaultData    = 60 * time.Second
 	defaultStall   = 120 * time.Second
-	defaultDot     = 10 * time.Minute // RFC 5321 section 4.5.3.2.6
+	defaultDot     = 10 * time.Minute
 )
 
-// Validate reports the first negative field as a *mail.FieldError.
+// The limits that nobody configures: how long each reply may take, and how large it may be. A client waits meanwhile,
+// so they are below those of RFC 5321 section 4.5.3.2.
+const (
+	greetingTimeout = 60 * time.Second
+	heloTimeout     = 60 * time.Second // each of EHLO, STARTTLS with its handshake, and AUTH
+	mailTimeout     = 60 * time.Second // MAIL and RSET
+	rcptTimeout     = 60 * time.Second
+
+	maxReplyLine   = 2048 // octets, CRLF included
+	maxReplyLines  = 100
+	maxReplyOctets = 16 << 10
+)
+
+// Validate returns a *mail.FieldError for the first negative field, else nil.
 func (c *Config) Validate() error {
 	for _, f := range []struct {
 		name  string
-		value int64
-	}{
-		{"connect", int64(c.Connect)}, {"greeting", int64(c.Greeting)}, {"helo", int64(c.Helo)},
-		{"mail", int64(c.Mail)},
-		{"rcpt", int64(c.Rcpt)}, {"data", int64(c.Data)}, {"stall", int64(c.Stall)}, {"dot", int64(c.Dot)},
-		{"reply_line", int64(c.ReplyLine)}, {"reply_lines", int64(c.ReplyLines)},
-		{"reply_octets", int64(c.ReplyOctets)},
-	} {
+		value time.Duration
+	}{{"connect", c.Connect}, {"data", c.Data}, {"stall", c.Stall}, {"dot", c.Dot}} {
 		if f.value < 0 {
 			return &mail.FieldError{Field: f.name, Reason: "is negative"}
 		}
@@ -41,25 +49,16 @@ func (c *Config) Validate() error {
 }
 
 func (c Config) withDefaults() Config {
-	set(&c.Connect, defaultConnect)
-	set(&c.Stall, defaultStall)
-	set(&c.Dot, defaultDot)
-	for _, d := range []*time.Duration{&c.Greeting, &c.Helo, &c.Mail, &c.Rcpt, &c.Data} {
-		set(d, defaultReply)
-	}
-	set(&c.ReplyLine, 2048)
-	set(&c.ReplyLines, 100)
-	set(&c.ReplyOctets, 16<<10)
+	c.Connect = cmp.Or(c.Connect, defaultConnect)
+	c.Data = cmp.Or(c.Data, defaultData)
+	c.Stall = cmp.Or(c.Stall, defaultStall)
+	c.Dot = cmp.Or(c.Dot, defaultDot)
+	c.tune.mail = cmp.Or(c.tune.mail, mailTimeout)
+	c.tune.rcpt = cmp.Or(c.tune.rcpt, rcptTimeout)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 	return c
-}
-
-func set[T int | time.Duration](field *T, value T) {
-	if *field == 0 {
-		*field = value
-	}
 }
 
 // verified reports whether the policy demands a certificate that is valid for the host.
@@ -73,7 +72,7 @@ var errAuthInClear = errors.New("AUTH needs verified TLS")
 //
 // Under Opportunistic, a refused STARTTLS leaves the session in clear. A handshake that fails ends the connection:
 // whether the next attempt offers other key shares, or no TLS at all, is the caller's to say, by another Target.
-func Dial(ctx context.Context, cfg Config, t Target) (*Session, error) {
+func Dial(ctx context.Context, cfg Config, t Target) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, &DialError{Host: t.Host, Stage: StageConnect, Err: err}
 	}
@@ -89,7 +88,7 @@ func Dial(ctx context.Context, cfg Config, t Target) (*Session, error) {
 	if err != nil {
 		return nil, &DialError{Host: t.Host, Stage: StageConnect, Err: err}
 	}
-	s := newSession(conn, cfg, t)
+	s := newClient(conn, cfg, t)
 	// await sees an end that came before its own deadline
 	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
 	stage, err := s.open(ctx)
@@ -104,25 +103,24 @@ func Dial(ctx context.Context, cfg Config, t Target) (*Session, error) {
 	return s, nil
 }
 
-func newSession(conn net.Conn, cfg Config, t Target) *Session {
+func newClient(conn net.Conn, cfg Config, t Target) *Client {
 	now := cfg.Now()
-	s := &Session{cfg: cfg, target: t, wire: newWire(conn, cfg.Stall), born: now, used: now}
+	s := &Client{cfg: cfg, target: t, wire: newWire(conn, cfg.Stall), born: now, used: now}
 	s.conn = s.wire
-	s.own = cfg.Addresses
 	if a, ok := conn.LocalAddr().(*net.TCPAddr); ok {
-		s.own = append([]netip.Addr{a.AddrPort().Addr().Unmap()}, cfg.Addresses...)
+		s.own = []netip.Addr{a.AddrPort().Addr().Unmap()}
 	}
 	return s
 }
 
 // open speaks everything before the first MAIL. It gives the stage reached.
-func (s *Session) open(ctx context.Context) (Stage, error) {
+func (s *Client) open(ctx context.Context) (Stage, error) {
 	if s.target.TLS == Implicit {
 		if err := s.handshake(ctx); err != nil {
 			return StageTLS, err
 		}
 	}
-	if err := s.expect(ctx, s.cfg.Greeting, "greeting", 220); err != nil {
+	if err := s.expect(ctx, greetingTimeout, "greeting", 220); err != nil {
 		return StageGreeting, err
 	}
 	if err := s.hello(ctx); err != nil {
@@ -142,7 +140,7 @@ func (s *Session) open(ctx context.Context) (Stage, error) {
 }
 
 // expect reads one reply, which must have this code; a refusal is about us. Nothing may have come behind it.
-func (s *Session) expect(ctx context.Context, limit time.Duration, verb string, code int) error {
+func (s *Client) expect(ctx context.Context, limit time.Duration, verb string, code int) error {
 	r, err := s.await(ctx, limit, verb)
 	if err != nil {
 		return err
@@ -159,7 +157,7 @@ func (s *Session) expect(ctx context.Context, limit time.Duration, verb string, 
 }
 
 // await sets the phase's deadline and reads one reply.
-func (s *Session) await(ctx context.Context, limit time.Duration, verb string) (reply, error) {
+func (s *Client) await(ctx context.Context, limit time.Duration, verb string) (reply, error) {
 	s.phase(ctx, limit)
 	if ctx.Err() != nil { // its end may have come before the deadline that phase set
 		return reply{}, s.lost(verb, context.Cause(ctx))
@@ -168,24 +166,24 @@ func (s *Session) await(ctx context.Context, limit time.Duration, verb string) (
 }
 
 // ask sends line, to which CRLF is added, and reads the reply.
-func (s *Session) ask(ctx context.Context, verb string, line ...string) (reply, error) {
+func (s *Client) ask(ctx context.Context, verb string, line ...string) (reply, error) {
 	w := s.buffers()
 	w.out = w.out[:0]
 	for _, l := range line {
 		w.out = append(w.out, l...)
 	}
 	w.out = append(w.out, crlf...)
-	s.phase(ctx, s.cfg.Helo)
+	s.phase(ctx, heloTimeout)
 	_, err := s.conn.Write(w.out)
 	clear(w.out) // it may have been a password
 	if err != nil {
 		return reply{}, s.lost(verb, err)
 	}
-	return s.await(ctx, s.cfg.Helo, verb)
+	return s.await(ctx, heloTimeout, verb)
 }
 
 // hello sends EHLO or LHLO, and HELO where EHLO is not understood (RFC 5321 section 3.2).
-func (s *Session) hello(ctx context.Context) error {
+func (s *Client) hello(ctx context.Context) error {
 	verb := "EHLO"
 	if s.target.LMTP {
 		verb = "LHLO"
@@ -216,7 +214,7 @@ func (s *Session) hello(ctx context.Context) error {
 
 // startTLS turns the session to TLS. Octets that came in clear behind the 220 would be taken for the server's word
 // inside TLS: they end the session.
-func (s *Session) startTLS(ctx context.Context) (Stage, error) {
+func (s *Client) startTLS(ctx context.Context) (Stage, error) {
 	if !s.ext.StartTLS {
 		return StageStartTLS,
 			s.local(451, 7, 5, "Destination does not offer the TLS that its policy demands", "tls policy")
@@ -243,7 +241,7 @@ func (s *Session) startTLS(ctx context.Context) (Stage, error) {
 
 // handshake speaks TLS from here on. Session tickets that TLS 1.3 servers send behind it are taken in with the first
 // reply.
-func (s *Session) handshake(ctx context.Context) error {
+func (s *Client) handshake(ctx context.Context) error {
 	var c *tls.Config
 	if s.target.TLSConfig == nil {
 		c = new(tls.Config)
@@ -262,7 +260,7 @@ func (s *Session) handshake(ctx context.Context) error {
 		}
 	}
 	conn := tls.Client(s.wire, c)
-	s.phase(ctx, s.cfg.Helo)
+	s.phase(ctx, heloTimeout)
 	if ctx.Err() != nil {
 		return s.lost("TLS", context.Cause(ctx))
 	}
@@ -284,7 +282,7 @@ func (s *Session) handshake(ctx context.Context) error {
 }
 
 // auth speaks PLAIN (RFC 4616, with the initial response of RFC 4954) or LOGIN, whatever is offered.
-func (s *Session) auth(ctx context.Context) error {
+func (s *Client) auth(ctx context.Context) error {
 	encode := base64.StdEncoding.EncodeToString
 	user, password := s.target.User, s.target.Password
 	var lines []string

@@ -11,8 +11,8 @@ import (
 
 // TestASessionThatWasCutSendsNothingMore cuts a session before each of its calls.
 func TestASessionThatWasCutSendsNothingMore(t *testing.T) {
-	rcpt := func(t *testing.T, s *Session) error { return s.Rcpt(t.Context(), path("to@dest.test")) }
-	commit := func(t *testing.T, s *Session) error {
+	rcpt := func(t *testing.T, s *Client) error { return s.Rcpt(t.Context(), path("to@dest.test")) }
+	commit := func(t *testing.T, s *Client) error {
 		out := s.Commit(t.Context(), octets("hi\r\n", 0, true))
 		if len(out) != 1 || out[0].InDoubt || out[0].Reply.Code != 451 {
 			t.Errorf("got %+v", out)
@@ -21,21 +21,21 @@ func TestASessionThatWasCutSendsNothingMore(t *testing.T) {
 	}
 	for _, tc := range []struct {
 		name, verb string // the verb that would come next
-		before     func(testing.TB, *Session)
-		do         func(*testing.T, *Session) error
+		before     func(testing.TB, *Client)
+		do         func(*testing.T, *Client) error
 	}{
-		{"MAIL", "MAIL", func(_ testing.TB, s *Session) { s.Begin(mail.Delivery{}) }, rcpt},
-		{"DATA", "DATA", func(t testing.TB, s *Session) {
+		{"MAIL", "MAIL", func(_ testing.TB, s *Client) { s.Begin(mail.Delivery{}) }, rcpt},
+		{"DATA", "DATA", func(t testing.TB, s *Client) {
 			s.Begin(mail.Delivery{})
 			if err := s.Rcpt(t.Context(), path("to@dest.test")); err != nil {
 				t.Fatal(err)
 			}
-		}, func(t *testing.T, s *Session) error { return s.Data(t.Context(), mail.Stuffed) }},
-		{"octets", smtptest.Dot, begin, func(_ *testing.T, s *Session) error {
+		}, func(t *testing.T, s *Client) error { return s.Data(t.Context(), mail.Stuffed) }},
+		{"octets", smtptest.Dot, begin, func(_ *testing.T, s *Client) error {
 			return s.Write(octets("hi\r\n", 0, false))
 		}},
 		{"the end of data", smtptest.Dot, begin, commit},
-		{"the end of data behind octets", smtptest.Dot, func(t testing.TB, s *Session) {
+		{"the end of data behind octets", smtptest.Dot, func(t testing.TB, s *Client) {
 			begin(t, s)
 			if err := s.Write(octets("hi\r\n", 0, false)); err != nil {
 				t.Fatal(err)
@@ -47,10 +47,10 @@ func TestASessionThatWasCutSendsNothingMore(t *testing.T) {
 			s := dial(t, target(d))
 			tc.before(t, s)
 			before := d.Counts().Commands[tc.verb]
-			s.Cut()
+			s.Abort()
 			err := tc.do(t, s)
-			var lost *LostError
-			if !errors.As(err, &lost) || !errors.Is(err, errCut) {
+			var lost *ConnError
+			if !errors.As(err, &lost) || !errors.Is(err, errAborted) {
 				t.Errorf("got %v", err)
 			}
 			if s.Reusable() || s.Alive() {
@@ -76,7 +76,7 @@ func TestACutComesBeforeACommitOrNotAtAll(t *testing.T) {
 		begin(t, s)
 		done := make(chan struct{})
 		go func() { // ends at once
-			s.Cut()
+			s.Abort()
 			close(done)
 		}()
 		out := s.Commit(t.Context(), octets("hi\r\n", 0, true))
@@ -86,7 +86,7 @@ func TestACutComesBeforeACommitOrNotAtAll(t *testing.T) {
 			t.Errorf("got %+v", o)
 		case o.Reply.Code == 250:
 			said++
-		case !errors.Is(o.Cause, errCut):
+		case !errors.Is(o.Cause, errAborted):
 			t.Errorf("got %+v", o)
 		}
 		s.Close()
@@ -109,7 +109,7 @@ func TestACutLeavesTheDeadlineOfACommitAlone(t *testing.T) {
 	begin(t, s)
 	go func() { // ends when the message has arrived
 		<-dot
-		s.Cut()
+		s.Abort()
 	}()
 	const patience = 100 * time.Millisecond
 	begun := time.Now()

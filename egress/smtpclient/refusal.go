@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -49,7 +50,7 @@ func normal(text string) string { return strings.Join(strings.Fields(strings.ToL
 // aboutUs reports whether a refusal of verb is about us and not about the message: by its code, by a provider's phrase,
 // or because it names one of our addresses. What the client chose, and the host only repeats, does not count: whoever
 // writes our address into a recipient's must not be able to turn a refusal of it into one of us.
-func (s *Session) aboutUs(verb string, r mail.Reply) bool {
+func (s *Client) aboutUs(verb string, r mail.Reply) bool {
 	switch {
 	// RFC 3463 section 3.2: an address
 	case isAboutAuthentication(r.Enhanced), verb == "RCPT" && r.Enhanced.Subject == 1:
@@ -87,7 +88,7 @@ func isAboutAuthentication(e mail.EnhancedCode) bool {
 const echo = "<>"
 
 // withoutEchoes takes out of a text in normal form what of the envelope and of our own name the host repeats in it.
-func (s *Session) withoutEchoes(text string) string {
+func (s *Client) withoutEchoes(text string) string {
 	text = withoutWord(text, normal(s.target.Helo))
 	text = withoutPath(text, s.delivery.Reverse)
 	text = withoutPath(text, s.forward)
@@ -160,10 +161,8 @@ func namesAddress(text string, own []netip.Addr) bool {
 		if err != nil {
 			continue
 		}
-		for _, o := range own {
-			if a.Unmap() == o {
-				return true
-			}
+		if slices.Contains(own, a.Unmap()) {
+			return true
 		}
 	}
 	return false
@@ -177,7 +176,7 @@ func isAddressRune(r rune) bool {
 
 // refused turns a negative reply into the error that its command ends in. 421 becomes 451: what the client is told is
 // that this recipient or message is deferred, not that its own session ends.
-func (s *Session) refused(verb string, r reply) *mail.Refusal {
+func (s *Client) refused(verb string, r reply) *mail.Refusal {
 	came := r.mail()
 	if came.Code == 421 {
 		s.broken = true
@@ -193,7 +192,7 @@ func (s *Session) refused(verb string, r reply) *mail.Refusal {
 }
 
 // refusedUs is refused where it is known that the host refused us and not the message.
-func (s *Session) refusedUs(verb string, came mail.Reply) *mail.Refusal {
+func (s *Client) refusedUs(verb string, came mail.Reply) *mail.Refusal {
 	return &mail.Refusal{
 		Reply:   mail.NewReply(451, 7, 0, "Destination does not take mail from here at the moment, try again later"),
 		Reason:  "upstream refused us",
@@ -203,7 +202,7 @@ func (s *Session) refusedUs(verb string, came mail.Reply) *mail.Refusal {
 	}
 }
 
-func (s *Session) replyError(verb string, came mail.Reply) *ReplyError {
+func (s *Client) replyError(verb string, came mail.Reply) *ReplyError {
 	e := &ReplyError{Verb: verb, Reply: came}
 	if verb != "RCPT" || came.Enhanced.Subject != 1 { // RFC 3463 section 3.2: an address, which concerns nobody else
 		e.Heard = s.withoutEchoes(normal(came.Text))
@@ -212,7 +211,7 @@ func (s *Session) replyError(verb string, came mail.Reply) *ReplyError {
 }
 
 // protocol is the error of a server that does not keep to the protocol; the session is of no more use.
-func (s *Session) protocol(verb string, cause error) *mail.Refusal {
+func (s *Client) protocol(verb string, cause error) *mail.Refusal {
 	s.broken = true
 	r := mail.Refuse(451, 5, 0, "Destination does not keep to the protocol, try again later", "protocol error",
 		fmt.Errorf("%s: %w", verb, cause))
@@ -221,21 +220,21 @@ func (s *Session) protocol(verb string, cause error) *mail.Refusal {
 }
 
 // lost is the error of a connection that broke; the session is of no more use.
-func (s *Session) lost(verb string, err error) *LostError {
+func (s *Client) lost(verb string, err error) *ConnError {
 	s.broken = true
-	if s.wire.isCut() {
-		err = errCut // whatever it looked like
+	if s.wire.isAborted() {
+		err = errAborted // whatever it looked like
 	}
-	return &LostError{Host: s.target.Host, Verb: verb, Err: err}
+	return &ConnError{Host: s.target.Host, Verb: verb, Err: err}
 }
 
 // misused is the error of a method called where it has no meaning; the session is as it was.
-func (s *Session) misused(method string) error {
+func (s *Client) misused(method string) error {
 	return fmt.Errorf("%s: %s: %w", s.target.Host, method, errOrder)
 }
 
 // local is a refusal of ours, before anything was sent.
-func (s *Session) local(code, subject, detail int, text, reason string) *mail.Refusal {
+func (s *Client) local(code, subject, detail int, text, reason string) *mail.Refusal {
 	r := mail.Refuse(code, subject, detail, text, reason, nil)
 	r.Host = s.target.Host
 	return r

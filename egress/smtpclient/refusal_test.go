@@ -73,7 +73,7 @@ func TestRefusalsAboutUsAreToldFromThoseAboutTheMessage(t *testing.T) {
 			true,
 		},
 	} {
-		s := &Session{own: own}
+		s := &Client{own: own}
 		if got := s.aboutUs(tc.verb, tc.r); got != tc.want {
 			t.Errorf("%s: got %v", tc.name, got)
 		}
@@ -115,7 +115,7 @@ func TestWhatAHostRepeatsOfTheEnvelopeIsNotItsOwnWord(t *testing.T) {
 		{"somebody called as a phrase begins", path("client@x.test"), "client host rejected", true},
 		{"our own name", path("a@x.test"), "<192.0.2.7>: name refused", false},
 	} {
-		for _, s := range []*Session{
+		for _, s := range []*Client{
 			{own: own, forward: tc.path},
 			{own: own, delivery: mail.Delivery{Reverse: tc.path}},
 			{own: own, work: &work{forwards: []mail.Path{path("other@x.test"), tc.path}}},
@@ -144,7 +144,7 @@ func FuzzEchoes(f *testing.F) {
 		if err != nil {
 			return
 		}
-		s := &Session{own: own, forward: p}
+		s := &Client{own: own, forward: p}
 		if s.aboutUs("RCPT", mail.NewReply(550, 7, 1, "<"+p.String()+">")) {
 			t.Errorf("%s is about us", p)
 		}

@@ -19,7 +19,7 @@ var (
 	errUnasked    = errors.New("octets that nothing asked for")
 )
 
-// The errors of a Session that is used after its end, or out of order.
+// The errors of a Client that is used after its end, or out of order.
 var (
 	errBroken = errors.New("session is of no more use")
 	errOrder  = errors.New("called out of order")
@@ -28,9 +28,9 @@ var (
 // halfReply is how long the rest of a reply is waited for whose first octets came unasked.
 const halfReply = 5 * time.Second
 
-// A Session carries one transaction at a time, many after another. It is not safe for concurrent use, but for Cut.
+// A Client carries one transaction at a time, many after another. It is not safe for concurrent use, but for Abort.
 // While it is idle it holds no buffer.
-type Session struct {
+type Client struct {
 	cfg    Config
 	target Target
 	wire   *wire
@@ -42,7 +42,7 @@ type Session struct {
 	}
 	version string
 	ext     Extensions
-	own     []netip.Addr
+	own     []netip.Addr // our addresses, by which a refusal may name us: that of our end of the connection
 	born    time.Time
 	used    time.Time
 	carried int
@@ -81,7 +81,7 @@ type work struct {
 var works = sync.Pool{New: func() any { return &work{out: make([]byte, 0, 512), vec: make([][]byte, 0, 8)} }}
 
 // buffers gives the session's buffers, borrowed until release.
-func (s *Session) buffers() *work {
+func (s *Client) buffers() *work {
 	if s.work != nil {
 		return s.work
 	}
@@ -91,14 +91,14 @@ func (s *Session) buffers() *work {
 	}
 	w.r, w.w = 0, 0
 	p := &w.parser
-	p.maxLine, p.maxLines, p.maxOctets = s.cfg.ReplyLine, s.cfg.ReplyLines, s.cfg.ReplyOctets
+	p.maxLine, p.maxLines, p.maxOctets = maxReplyLine, maxReplyLines, maxReplyOctets
 	p.line, p.lines, p.octets = p.line[:0], 0, 0
 	s.work = w
 	return w
 }
 
 // release gives the buffers back. Octets that nothing asked for end the session.
-func (s *Session) release() {
+func (s *Client) release() {
 	if s.work == nil {
 		return
 	}
@@ -117,12 +117,12 @@ func (w *work) forget() {
 }
 
 // unread reports whether octets have come that no reply was made of.
-func (s *Session) unread() bool {
+func (s *Client) unread() bool {
 	return s.work != nil && (s.work.r < s.work.w || s.work.parser.partial())
 }
 
 // phase sets the deadlines of what comes next: limit from now, or ctx's if that is sooner.
-func (s *Session) phase(ctx context.Context, limit time.Duration) {
+func (s *Client) phase(ctx context.Context, limit time.Duration) {
 	until := time.Now().Add(limit)
 	if d, ok := ctx.Deadline(); ok && d.Before(until) {
 		until = d
@@ -132,7 +132,7 @@ func (s *Session) phase(ctx context.Context, limit time.Duration) {
 }
 
 // take gives the next reply. If it may not wait and no whole reply is there, ok is false and nothing is lost.
-func (s *Session) take(wait bool) (r reply, ok bool, err error) {
+func (s *Client) take(wait bool) (r reply, ok bool, err error) {
 	w := s.buffers()
 	for {
 		if w.r == w.w {
@@ -155,8 +155,8 @@ func (s *Session) take(wait bool) (r reply, ok bool, err error) {
 	}
 }
 
-// read waits for a reply. The error is a *LostError, or a protocol error as a *mail.Refusal.
-func (s *Session) read(verb string) (reply, error) {
+// read waits for a reply. The error is a *ConnError, or a protocol error as a *mail.Refusal.
+func (s *Client) read(verb string) (reply, error) {
 	r, _, err := s.take(true)
 	if err != nil {
 		return reply{}, s.failed(verb, err)
@@ -165,7 +165,7 @@ func (s *Session) read(verb string) (reply, error) {
 }
 
 // failed tells a server that speaks nonsense from one that is gone.
-func (s *Session) failed(verb string, err error) error {
+func (s *Client) failed(verb string, err error) error {
 	if errors.Is(err, errReplySyntax) || errors.Is(err, errReplyCode) || errors.Is(err, errReplyLength) {
 		return s.protocol(verb, err)
 	}
@@ -174,8 +174,8 @@ func (s *Session) failed(verb string, err error) error {
 
 // Alive reports whether an idle session can be used: nothing came unasked and the server has not closed. It does not
 // wait. TLS records that carry nothing, such as late session tickets, are taken in.
-func (s *Session) Alive() bool {
-	if s.broken || s.closed || s.unread() || s.wire.isCut() {
+func (s *Client) Alive() bool {
+	if s.broken || s.closed || s.unread() || s.wire.isAborted() {
 		return false
 	}
 	s.wire.until = time.Time{}
@@ -190,18 +190,18 @@ func (s *Session) Alive() bool {
 }
 
 // Reusable reports whether the session may carry another transaction: not after 421, a protocol error, a lost
-// connection, an outcome in doubt, a Cut, inside a message, or when the server's MAILMAX is reached.
-func (s *Session) Reusable() bool {
-	return !s.broken && !s.closed && !s.opened && !s.wire.isCut() && (s.ext.MailMax == 0 || s.sent < s.ext.MailMax)
+// connection, an outcome in doubt, an Abort, inside a message, or when the server's MAILMAX is reached.
+func (s *Client) Reusable() bool {
+	return !s.broken && !s.closed && !s.opened && !s.wire.isAborted() && (s.ext.MailMax == 0 || s.sent < s.ext.MailMax)
 }
 
 // Close ends the session. An idle one in good order is told QUIT, in one write, and its reply is not waited for; inside
 // a message the connection is just closed, so that the server throws away what it has.
-func (s *Session) Close() {
+func (s *Client) Close() {
 	if s.closed {
 		return
 	}
-	if s.broken || s.opened || s.wire.isCut() {
+	if s.broken || s.opened || s.wire.isAborted() {
 		s.abandon()
 		return
 	}
@@ -215,15 +215,15 @@ func (s *Session) Close() {
 	s.release()
 }
 
-// Cut makes the session of no more use and ends every wait for the server, those to come included: with a *LostError,
+// Abort makes the session of no more use and ends every wait for the server, those to come included: with a *ConnError,
 // and in doubt nothing. A Commit that has begun is left alone, for its message is delivered or in doubt; one that has
 // not begun fails and sends nothing. Unlike all other methods it may be called while another one runs. It does not
 // close the session.
-func (s *Session) Cut() { s.wire.cut() }
+func (s *Client) Abort() { s.wire.abort() }
 
 // Quit is Close for one who opens another session at once and must not be counted twice: it waits until the server has
 // ended the session as well, which it does after its 221 (RFC 5321 section 4.1.1.10), but not longer than limit.
-func (s *Session) Quit(limit time.Duration) {
+func (s *Client) Quit(limit time.Duration) {
 	if s.closed || s.broken || s.opened {
 		s.Close()
 		return
@@ -237,42 +237,42 @@ func (s *Session) Quit(limit time.Duration) {
 }
 
 // abandon closes the socket under everything: nothing more is written, not even TLS's farewell.
-func (s *Session) abandon() {
+func (s *Client) abandon() {
 	s.closed, s.broken = true, true
 	s.wire.Close()
 	s.release()
 }
 
 // Host gives the name of the host, Target.Host.
-func (s *Session) Host() string { return s.target.Host }
+func (s *Client) Host() string { return s.target.Host }
 
 // TLS gives the version spoken, such as "TLS 1.3", or "" in clear.
-func (s *Session) TLS() string { return s.version }
+func (s *Client) TLS() string { return s.version }
 
 // Handshake tells when the TLS handshake began and how long it took; both are zero in clear.
-func (s *Session) Handshake() (began time.Time, took time.Duration) {
+func (s *Client) Handshake() (began time.Time, took time.Duration) {
 	return s.shaken.began, s.shaken.took
 }
 
 // Extensions gives what the server offered last.
-func (s *Session) Extensions() Extensions { return s.ext }
+func (s *Client) Extensions() Extensions { return s.ext }
 
 // Size gives the limit on a message's octets that the server declared (RFC 1870), 0 if none.
-func (s *Session) Size() int64 { return s.ext.Size }
+func (s *Client) Size() int64 { return s.ext.Size }
 
 // SMTPUTF8 reports whether the server takes messages by RFC 6531. Where it does not, an ASCII envelope is sent without
 // the parameter, and what the header section holds is the caller's to look at.
-func (s *Session) SMTPUTF8() bool { return s.ext.SMTPUTF8 }
+func (s *Client) SMTPUTF8() bool { return s.ext.SMTPUTF8 }
 
 // EightBitUnannounced reports whether the client declared BODY=8BITMIME for the transaction under way and the server
 // was not told, because it does not offer 8BITMIME.
-func (s *Session) EightBitUnannounced() bool { return s.unsaid }
+func (s *Client) EightBitUnannounced() bool { return s.unsaid }
 
 // Messages gives the number of messages that the session has carried to a reply.
-func (s *Session) Messages() int { return s.carried }
+func (s *Client) Messages() int { return s.carried }
 
 // Born gives the time at which the session was connected.
-func (s *Session) Born() time.Time { return s.born }
+func (s *Client) Born() time.Time { return s.born }
 
 // LastUsed gives the time of the last Commit or Reset, and at first that of the connection.
-func (s *Session) LastUsed() time.Time { return s.used }
+func (s *Client) LastUsed() time.Time { return s.used }

@@ -22,7 +22,7 @@ func target(s *smtptest.Server) Target {
 }
 
 // dial opens a session that is closed when the test ends.
-func dial(t testing.TB, tg Target) *Session {
+func dial(t testing.TB, tg Target) *Client {
 	t.Helper()
 	s, err := Dial(t.Context(), Config{}, tg)
 	if err != nil {
@@ -66,7 +66,7 @@ func octets(text string, n int, spare bool) mail.Octets {
 }
 
 // send carries one message in pieces, the last by Commit.
-func send(t testing.TB, s *Session, form mail.Form, pieces ...mail.Octets) []mail.Outcome {
+func send(t testing.TB, s *Client, form mail.Form, pieces ...mail.Octets) []mail.Outcome {
 	t.Helper()
 	s.Begin(mail.Delivery{Reverse: path("from@client.test")})
 	if err := s.Rcpt(t.Context(), path("to@dest.test")); err != nil {
@@ -174,7 +174,7 @@ func TestEveryFormReachesEveryDestinationOctetForOctet(t *testing.T) {
 }
 
 // checkSend sends given twice on one session: whole, and in two pieces.
-func checkSend(t *testing.T, d *smtptest.Server, s *Session, form mail.Form, given, text string, cut int, chunk bool) {
+func checkSend(t *testing.T, d *smtptest.Server, s *Client, form mail.Form, given, text string, cut int, chunk bool) {
 	t.Helper()
 	half := strings.LastIndex(given[:len(given)/2], "\n") + 1
 	for i, pieces := range [][]mail.Octets{

@@ -20,7 +20,7 @@ var gathers = sync.Pool{New: func() any { return new([recordSize]byte) }}
 // Write sends a piece of the message that is not the last. Before it, the server's side is looked at without waiting: a
 // 4yz or 5yz there is its verdict and comes back as a *mail.Refusal; the session is then of no more use, as after every
 // other error. o is borrowed and not changed.
-func (s *Session) Write(o mail.Octets) error {
+func (s *Client) Write(o mail.Octets) error {
 	if s.broken || s.closed {
 		return s.lost(s.verb(), errBroken)
 	}
@@ -50,7 +50,7 @@ func (s *Session) Write(o mail.Octets) error {
 // waits for the verdict until ctx's deadline. It gives one Outcome per accepted Rcpt, in order: in LMTP each its own
 // reply, in SMTP all the same. InDoubt is set where the whole end of data went out and no valid reply came back. ctx's
 // end, other than by its deadline, is not waited for nor heeded: an answer that is on its way is better than none.
-func (s *Session) Commit(ctx context.Context, last mail.Octets) []mail.Outcome {
+func (s *Client) Commit(ctx context.Context, last mail.Octets) []mail.Outcome {
 	out := make([]mail.Outcome, s.accepted)
 	reused := s.carried > 0
 	answered, err := s.commit(ctx, last, out)
@@ -74,8 +74,8 @@ func (d *doubt) Error() string { return "in doubt: " + d.err.Error() }
 func (d *doubt) Unwrap() error { return d.err }
 
 // fail fills in the Outcome of a recipient without a valid reply.
-func (s *Session) fail(o *mail.Outcome, err error) {
-	var lost *LostError
+func (s *Client) fail(o *mail.Outcome, err error) {
+	var lost *ConnError
 	var refusal *mail.Refusal
 	var d *doubt
 	o.Cause, o.InDoubt = err, errors.As(err, &d)
@@ -93,7 +93,7 @@ func (s *Session) fail(o *mail.Outcome, err error) {
 }
 
 // commit fills in out as far as valid replies come, and gives their number.
-func (s *Session) commit(ctx context.Context, last mail.Octets, out []mail.Outcome) (int, error) {
+func (s *Client) commit(ctx context.Context, last mail.Octets, out []mail.Outcome) (int, error) {
 	if s.broken || s.closed {
 		return 0, s.lost(s.verb(), errBroken)
 	}
@@ -101,7 +101,7 @@ func (s *Session) commit(ctx context.Context, last mail.Octets, out []mail.Outco
 		return 0, s.misused("Commit")
 	}
 	if !s.wire.commit() {
-		return 0, s.lost(s.verb(), errCut)
+		return 0, s.lost(s.verb(), errAborted)
 	}
 	defer s.wire.committed()
 	if s.wrote || s.unread() { // a whole message in one write follows its 354 at once: there is nothing to look at
@@ -141,7 +141,7 @@ func (s *Session) commit(ctx context.Context, last mail.Octets, out []mail.Outco
 }
 
 // verdict reads one reply to the end of data.
-func (s *Session) verdict(o *mail.Outcome) error {
+func (s *Client) verdict(o *mail.Outcome) error {
 	r, err := s.read(s.endVerb())
 	if err != nil {
 		return err
@@ -160,21 +160,21 @@ func (s *Session) verdict(o *mail.Outcome) error {
 }
 
 // wireForm is the form in which the octets go out.
-func (s *Session) wireForm() mail.Form {
+func (s *Client) wireForm() mail.Form {
 	if s.ext.Chunking {
 		return mail.Plain
 	}
 	return mail.Stuffed
 }
 
-func (s *Session) verb() string {
+func (s *Client) verb() string {
 	if s.ext.Chunking {
 		return "BDAT"
 	}
 	return "DATA"
 }
 
-func (s *Session) endVerb() string {
+func (s *Client) endVerb() string {
 	if s.ext.Chunking {
 		return "BDAT LAST"
 	}
@@ -183,7 +183,7 @@ func (s *Session) endVerb() string {
 
 // early looks at the server's side without waiting. Replies to earlier chunks are taken in; a server that offers
 // CHUNKING without PIPELINING is waited for.
-func (s *Session) early() error {
+func (s *Client) early() error {
 	for s.due > 0 && !s.ext.Pipelining {
 		s.wire.SetReadDeadline(time.Now().Add(s.cfg.Stall))
 		r, err := s.read("BDAT")
@@ -218,7 +218,7 @@ func (s *Session) early() error {
 }
 
 // unasked is a whole reply that came before the end of data.
-func (s *Session) unasked(r reply) error {
+func (s *Client) unasked(r reply) error {
 	if r.class() < 4 {
 		return s.protocol(s.verb(), errUnasked)
 	}
@@ -228,7 +228,7 @@ func (s *Session) unasked(r reply) error {
 
 // chunkVerdict judges the reply to an earlier chunk. A refusal ends the session: how many replies the chunks behind it
 // will get, and whether the last is done per recipient, is not the same with all servers.
-func (s *Session) chunkVerdict(r reply) error {
+func (s *Client) chunkVerdict(r reply) error {
 	switch r.class() {
 	case 2:
 		return nil
@@ -240,7 +240,7 @@ func (s *Session) chunkVerdict(r reply) error {
 }
 
 // salvage looks, after a failed write, for a refusal that came before the connection broke: it is the better answer.
-func (s *Session) salvage(verb string, cause error) error {
+func (s *Client) salvage(verb string, cause error) error {
 	s.broken = true
 	for {
 		r, ok, err := s.take(false)
@@ -262,7 +262,7 @@ func (s *Session) salvage(verb string, cause error) error {
 
 // sendPiece sends one piece, of n octets as they go out, with all that belongs to it: its BDAT command or, if it is the
 // last, the end of data.
-func (s *Session) sendPiece(o mail.Octets, n int, last bool) error {
+func (s *Client) sendPiece(o mail.Octets, n int, last bool) error {
 	w := s.buffers()
 	vec := w.vec[:0]
 	if s.ext.Chunking {
@@ -289,7 +289,7 @@ func (s *Session) sendPiece(o mail.Octets, n int, last bool) error {
 }
 
 // send writes all slices: one write for one slice, one writev for several in clear, few records under TLS.
-func (s *Session) send(vec [][]byte) error {
+func (s *Client) send(vec [][]byte) error {
 	switch {
 	case len(vec) == 1:
 		_, err := s.conn.Write(vec[0])

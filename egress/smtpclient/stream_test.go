@@ -12,7 +12,7 @@ import (
 )
 
 // begin brings a session to an open message.
-func begin(t testing.TB, s *Session) {
+func begin(t testing.TB, s *Client) {
 	t.Helper()
 	s.Begin(mail.Delivery{})
 	if err := s.Rcpt(t.Context(), path("to@dest.test")); err != nil {
@@ -24,7 +24,7 @@ func begin(t testing.TB, s *Session) {
 }
 
 // flow writes pieces until Write fails, at most 64 MiB.
-func flow(s *Session) error {
+func flow(s *Client) error {
 	piece := octets(strings.Repeat(strings.Repeat("x", 62)+"\r\n", 1024), 0, false)
 	for range 1024 {
 		if err := s.Write(piece); err != nil {
@@ -122,7 +122,7 @@ func TestAStallFails(t *testing.T) {
 			}
 			begin(t, s)
 			err = flow(s)
-			var lost *LostError
+			var lost *ConnError
 			if !errors.As(err, &lost) || mail.ReplyFor(err).String() != "451 4.4.1 Destination did not answer in time" {
 				t.Errorf("got %v", err)
 			}
@@ -438,7 +438,7 @@ func TestALostConnectionIsNoVerdict(t *testing.T) {
 			if a.After > 0 {
 				limit = 50 * time.Millisecond
 			}
-			s, err := Dial(t.Context(), Config{Mail: limit, Rcpt: limit, Data: limit}, target(d))
+			s, err := Dial(t.Context(), Config{Data: limit, tune: tuning{mail: limit, rcpt: limit}}, target(d))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -449,7 +449,7 @@ func TestALostConnectionIsNoVerdict(t *testing.T) {
 			} else if err == nil {
 				err = s.Data(t.Context(), mail.Stuffed)
 			}
-			var lost *LostError
+			var lost *ConnError
 			if !errors.As(err, &lost) || lost.Verb != verb || lost.Host != "mx.dest.test" || lost.Reply().Code != 451 {
 				t.Errorf("%s: got %v", verb, err)
 			}

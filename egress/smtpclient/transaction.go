@@ -11,7 +11,7 @@ import (
 
 // Begin opens a transaction and sends nothing: MAIL goes out with the first Rcpt. A transaction that was left open is
 // reset before it; one that was left inside a message costs the session.
-func (s *Session) Begin(d mail.Delivery) {
+func (s *Client) Begin(d mail.Delivery) {
 	s.broken = s.broken || s.opened
 	s.stale = s.stale || s.mailOpen
 	s.delivery = d
@@ -19,7 +19,7 @@ func (s *Session) Begin(d mail.Delivery) {
 }
 
 // forget clears the transaction, as far as we are concerned.
-func (s *Session) forget() {
+func (s *Client) forget() {
 	s.mailErr, s.mailOpen, s.utf8, s.unsaid = nil, false, false, false
 	s.accepted, s.due, s.opened, s.wrote = 0, 0, false, false
 	s.messageTo, s.forward = tail{}, mail.Path{}
@@ -29,10 +29,10 @@ func (s *Session) forget() {
 }
 
 // Rcpt adds a recipient. The first sends MAIL before it, in one write where the server offers PIPELINING; a refused
-// MAIL is its error and that of every later Rcpt. A refusal is a *mail.Refusal, a lost connection a *LostError. What
+// MAIL is its error and that of every later Rcpt. A refusal is a *mail.Refusal, a lost connection a *ConnError. What
 // the server cannot take by what it offered is refused before anything is sent: 552 5.3.4, 550 5.6.3, 550 5.6.7, 452
 // 4.5.3.
-func (s *Session) Rcpt(ctx context.Context, forward mail.Path) error {
+func (s *Client) Rcpt(ctx context.Context, forward mail.Path) error {
 	switch {
 	case s.broken || s.closed:
 		return s.lost("RCPT", errBroken)
@@ -52,7 +52,7 @@ func (s *Session) Rcpt(ctx context.Context, forward mail.Path) error {
 	w := s.buffers()
 	s.forward = forward
 	w.out = appendRcpt(w.out[:0], forward)
-	s.phase(ctx, s.cfg.Rcpt)
+	s.phase(ctx, s.cfg.tune.rcpt)
 	if _, err := s.conn.Write(w.out); err != nil {
 		return s.salvage("RCPT", err)
 	}
@@ -60,7 +60,7 @@ func (s *Session) Rcpt(ctx context.Context, forward mail.Path) error {
 }
 
 // first sends MAIL and the first RCPT.
-func (s *Session) first(ctx context.Context, forward mail.Path) error {
+func (s *Client) first(ctx context.Context, forward mail.Path) error {
 	if s.stale {
 		if err := s.Reset(ctx); err != nil {
 			return err
@@ -77,7 +77,7 @@ func (s *Session) first(ctx context.Context, forward mail.Path) error {
 		out = appendRcpt(out, forward)
 	}
 	w.out = out
-	s.phase(ctx, s.cfg.Mail)
+	s.phase(ctx, s.cfg.tune.mail)
 	if _, err := s.conn.Write(out); err != nil {
 		return s.salvage("MAIL", err)
 	}
@@ -96,7 +96,7 @@ func (s *Session) first(ctx context.Context, forward mail.Path) error {
 		return s.rcptReply()
 	}
 	w.out = appendRcpt(w.out[:0], forward)
-	s.phase(ctx, s.cfg.Rcpt)
+	s.phase(ctx, s.cfg.tune.rcpt)
 	if _, err := s.conn.Write(w.out); err != nil {
 		return s.salvage("RCPT", err)
 	}
@@ -104,7 +104,7 @@ func (s *Session) first(ctx context.Context, forward mail.Path) error {
 }
 
 // mailRefused reads what a pipelined RCPT behind a refused MAIL was told, which means nothing unless it was accepted.
-func (s *Session) mailRefused(r reply) error {
+func (s *Client) mailRefused(r reply) error {
 	s.mailErr = s.refused("MAIL", r)
 	if !s.ext.Pipelining || s.broken {
 		return s.mailErr
@@ -115,7 +115,7 @@ func (s *Session) mailRefused(r reply) error {
 	return s.mailErr
 }
 
-func (s *Session) rcptReply() error {
+func (s *Client) rcptReply() error {
 	r, err := s.read("RCPT")
 	switch {
 	case err != nil:
@@ -132,7 +132,7 @@ func (s *Session) rcptReply() error {
 }
 
 // appendMail appends the MAIL command with the parameters that the server knows.
-func (s *Session) appendMail(b []byte, forward mail.Path) ([]byte, error) {
+func (s *Client) appendMail(b []byte, forward mail.Path) ([]byte, error) {
 	d := &s.delivery
 	switch {
 	case !sendable(d.Reverse):
@@ -212,7 +212,7 @@ func plainText(s string) bool {
 // Data opens the message, whose octets will come in this form. Without CHUNKING it sends DATA and waits for the 354;
 // with it, nothing is sent. After a refusal the transaction is over and the session can go on. It needs an accepted
 // Rcpt.
-func (s *Session) Data(ctx context.Context, _ mail.Form) error {
+func (s *Client) Data(ctx context.Context, _ mail.Form) error {
 	if s.broken || s.closed {
 		return s.lost("DATA", errBroken)
 	}
@@ -247,7 +247,7 @@ func (s *Session) Data(ctx context.Context, _ mail.Form) error {
 
 // Reset ends the transaction with RSET, if the server has one open, and gives the buffers back. Inside DATA it cannot
 // be said; between BDAT chunks it can. After an error the session is of no more use.
-func (s *Session) Reset(ctx context.Context) error {
+func (s *Client) Reset(ctx context.Context) error {
 	switch {
 	case s.broken || s.closed:
 		return s.lost("RSET", errBroken)
@@ -269,10 +269,10 @@ func (s *Session) Reset(ctx context.Context) error {
 	return nil
 }
 
-func (s *Session) reset(ctx context.Context) error {
+func (s *Client) reset(ctx context.Context) error {
 	w := s.buffers()
 	w.out = append(w.out[:0], "RSET\r\n"...)
-	s.phase(ctx, s.cfg.Mail)
+	s.phase(ctx, s.cfg.tune.mail)
 	if _, err := s.conn.Write(w.out); err != nil {
 		return s.lost("RSET", err)
 	}

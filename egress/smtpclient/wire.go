@@ -14,14 +14,14 @@ import (
 // errSpoke tells that the server said something while a write to it made no progress.
 var errSpoke = errors.New("server spoke while octets were going out")
 
-// errCut tells that the session was cut; see Session.Cut.
-var errCut = errors.New("session was cut")
+// errAborted tells that the session was cut; see Client.Abort.
+var errAborted = errors.New("session was cut")
 
 // The states of a wire. Whether a message is committed or its session is cut is decided by who leaves open first.
 const (
 	open       int32 = iota
 	committing       // and so not to be cut
-	cut              // for good: nothing is waited for any more
+	aborted          // for good: nothing is waited for any more
 )
 
 // writeSlice is how long a write waits at a time; see wire.
@@ -77,14 +77,14 @@ func (w *wire) Read(b []byte) (int, error) {
 	return w.call(w.readNow, b)
 }
 
-// cut ends every wait, present and future, unless the wire is committing. It may be called by any goroutine.
-func (w *wire) cut() {
-	if w.state.CompareAndSwap(open, cut) {
+// abort ends every wait, present and future, unless the wire is committing. It may be called by any goroutine.
+func (w *wire) abort() {
+	if w.state.CompareAndSwap(open, aborted) {
 		_ = w.Conn.SetDeadline(time.Unix(1, 0))
 	}
 }
 
-func (w *wire) isCut() bool { return w.state.Load() == cut }
+func (w *wire) isAborted() bool { return w.state.Load() == aborted }
 
 // commit keeps the wire from being cut until committed is called; false means that it was cut before.
 func (w *wire) commit() bool { return w.state.CompareAndSwap(open, committing) }
@@ -94,7 +94,7 @@ func (w *wire) committed() { w.state.Store(open) }
 // SetReadDeadline sets the read deadline, which of a wire that was cut stays in the past: a cut either comes behind it,
 // or is seen here.
 func (w *wire) SetReadDeadline(t time.Time) error {
-	if err := w.Conn.SetReadDeadline(t); err != nil || !w.isCut() {
+	if err := w.Conn.SetReadDeadline(t); err != nil || !w.isAborted() {
 		return err
 	}
 	return w.Conn.SetReadDeadline(time.Unix(1, 0))
@@ -200,8 +200,8 @@ func (w *wire) arm(moved time.Time) error {
 	if slice := now.Add(w.slice); slice.Before(end) {
 		end = slice
 	}
-	if err := w.Conn.SetWriteDeadline(end); err != nil || !w.isCut() {
+	if err := w.Conn.SetWriteDeadline(end); err != nil || !w.isAborted() {
 		return err
 	}
-	return errCut
+	return errAborted
 }
