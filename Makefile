@@ -4,7 +4,7 @@ GO       ?= go
 FUZZTIME ?= 4s
 TOOL      = $(GO) tool -modfile=.ci/go.mod
 
-.PHONY: build run test race fuzz bench bench-relay cluster cluster-test cluster-test-long check tools
+.PHONY: build run test race fuzz bench bench-relay cluster cluster-test cluster-test-long check house slow tools
 
 build:
 	$(GO) build -trimpath -o bin/millrace .
@@ -47,6 +47,15 @@ check:
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
 	test -z "$$($(TOOL) deadcode -test ./... | tee /dev/stderr)"
+
+# The figures of the house: sizes of types, interfaces, unset fields, words, columns, and calls from socket to socket.
+house:
+	@$(GO) run -modfile=.ci/go.mod .ci/house.go
+	@$(GO) test -count 1 -run 'Depth' -v ./bench
+
+# What takes too long for each commit: race detector, linters, vulnerabilities.
+slow: tools
+	@GO=$(GO) .ci/slow
 
 # The programs that tests speak with (Postfix's smtp-sink, Exim, Dovecot, HAProxy ...), unpacked into .cache/.
 tools:

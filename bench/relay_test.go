@@ -61,7 +61,7 @@ func unjudged(sink string) string {
 
 // serve runs a node on the files of dir until the benchmark ends, and gives its address. Config is what stands in its
 // configuration besides what every node here has.
-func serve(b *testing.B, dir, config, routes string) string {
+func serve(b testing.TB, dir, config, routes string) string {
 	b.Helper()
 	file := filepath.Join(dir, "millrace.yaml")
 	config = "hostname: relay.example\npostmaster: ops@elsewhere.example\nroutes: routes.txt\n" +
