@@ -17,7 +17,7 @@ import (
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/ingress/client/dnsbl"
-	ratelimit "github.com/millrace/millrace/ingress/client/rate"
+	"github.com/millrace/millrace/ingress/client/rate"
 	"github.com/millrace/millrace/ingress/client/score"
 	"github.com/millrace/millrace/ingress/message/auth/spf"
 	"github.com/millrace/millrace/loadtest/extern"
@@ -75,7 +75,7 @@ func (l lookups) LookupA(ctx context.Context, name string) ([]netip.Addr, time.D
 // A scoreStage is all that a connection passes until its first recipient, with a warm cache.
 type scoreStage struct {
 	store   *store.Store
-	limits  *ratelimit.Limits
+	limits  *rate.Limits
 	scorer  *score.Scorer
 	checker *spf.Checker
 	lists   *dnsbl.Set
@@ -104,8 +104,8 @@ func newScoreStage(b *testing.B, redis string) *scoreStage {
 	}})
 	must(err)
 	b.Cleanup(s.lists.Close)
-	many := ratelimit.Rate{Count: 1 << 20, Per: time.Minute}
-	s.limits, err = ratelimit.New(ratelimit.Config{
+	many := rate.Limit{Count: 1 << 20, Per: time.Minute}
+	s.limits, err = rate.New(rate.Config{
 		Key: []byte("a key for the benchmark"), ClientConnections: many, NetworkConnections: many, ClientMessages: many,
 		NetworkMessages:  many,
 		ClientRecipients: many, ClientRefused: many, SenderMessages: many, RecipientMessages: many,
@@ -158,13 +158,13 @@ func (s *scoreStage) spf(ctx context.Context) error {
 // group is what a group of recipients asks the store, beside the opening of the transaction at the next hop.
 func (s *scoreStage) group(b *testing.B, n int) mail.RcptQuery {
 	b.Helper()
-	q := ratelimit.RcptQuestion{Client: scoreClient, Reverse: s.reverse, First: true}
+	q := rate.RcptQuestion{Client: scoreClient, Reverse: s.reverse, First: true}
 	for i := range n {
 		p, err := mail.ParsePath(fmt.Sprintf("r%d@bench.example", i), true)
 		if err != nil {
 			b.Fatal(err)
 		}
-		q.Rcpts = append(q.Rcpts, ratelimit.Rcpt{Forward: p})
+		q.Rcpts = append(q.Rcpts, rate.Rcpt{Forward: p})
 	}
 	return mail.RcptQuery{Rates: s.limits.Rcpt(q)}
 }

@@ -54,7 +54,7 @@ type Config struct {
 	Score    *score.Scorer    // nil: no client is scored
 	Limits   *rate.Limits     // the rates of recipients; nil: none
 	Counts   Counts           // draws them; nil: none is ever used up
-	Later    *rate.Later      // counts refused recipients; nil: nobody does
+	Later    *rate.Background // counts refused recipients; nil disables that
 	Greylist *greylist.Policy // nil: nobody is greylisted
 	Karma    *karma.Recorder  // learns from what becomes of mail; nil: nothing is learnt
 

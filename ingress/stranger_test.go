@@ -139,7 +139,7 @@ func TestRecipientsThatArePutOffDrawNothing(t *testing.T) {
 		routes[string(x)] = to(string(x)+".example", string(x)+"@"+string(x)+".example")
 		left = append(left, string(x)+"@example.com")
 	}
-	often := rate.Rate{Count: 1000, Per: time.Hour}
+	often := rate.Limit{Count: 1000, Per: time.Hour}
 	limits, err := rate.New(rate.Config{Key: testMarkKey, ClientRecipients: often, RecipientMessages: often})
 	if err != nil {
 		t.Fatal(err)

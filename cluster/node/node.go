@@ -59,7 +59,7 @@ type Node struct {
 	auth     *auth.Authenticator
 	scoring  *scoring       // nil: no client is scored
 	shared   *routes.Routes // nil: the files are the rules
-	drawn    *rate.Later
+	drawn    *rate.Background
 	karma    *karma.Recorder
 	admin    *admin.Server
 	servers  []*wire.Server

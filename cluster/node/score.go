@@ -26,8 +26,8 @@ type scoring struct {
 	greylist *greylist.Policy // nil without a grey band
 }
 
-// rateOf gives a rate as package limit takes it.
-func rateOf(r Rate) rate.Rate { return rate.Rate{Count: r.Count, Per: r.Per} }
+// limitOf returns a rate of the configuration as package rate takes it.
+func limitOf(r Rate) rate.Limit { return rate.Limit{Count: r.Count, Per: r.Per} }
 
 // newScoring makes what judges clients, of the section score. key makes the names of addresses in the store. The error
 // is Problems.
@@ -47,15 +47,15 @@ func (c *Config) newScoring(st *store.Store, r *dns.Resolver, key []byte,
 	rates := s.Rates
 	if out.limits, err = rate.New(rate.Config{
 		Key:                key,
-		ClientConnections:  rateOf(rates.Client),
-		NetworkConnections: rateOf(rates.Network),
-		ClientMessages:     rateOf(rates.Messages),
-		NetworkMessages:    rateOf(rates.NetworkMessages),
-		ClientRecipients:   rateOf(rates.Recipients),
-		ClientRefused:      rateOf(rates.Refused),
-		SenderMessages:     rateOf(rates.Sender),
-		RecipientMessages:  rateOf(rates.Recipient),
-		DomainMessages:     rateOf(rates.Domain),
+		ClientConnections:  limitOf(rates.Client),
+		NetworkConnections: limitOf(rates.Network),
+		ClientMessages:     limitOf(rates.Messages),
+		NetworkMessages:    limitOf(rates.NetworkMessages),
+		ClientRecipients:   limitOf(rates.Recipients),
+		ClientRefused:      limitOf(rates.Refused),
+		SenderMessages:     limitOf(rates.Sender),
+		RecipientMessages:  limitOf(rates.Recipient),
+		DomainMessages:     limitOf(rates.Domain),
 	}); err != nil {
 		return nil, c.place("score.rates.", "score.rates", err)
 	}
@@ -205,12 +205,12 @@ func (n *Node) startScore() error {
 
 // startLearning begins what learns of clients, off the path of mail.
 func (n *Node) startLearning() error {
-	later, err := rate.NewLater(rate.LaterConfig{Store: n.store})
+	background, err := rate.NewBackground(n.store)
 	if err != nil {
 		return err
 	}
-	n.drawn = later
-	n.later("rates", later.Close)
+	n.drawn = background
+	n.later("rates", background.Close)
 	cfg := karma.Config{Store: n.store}
 	if k := n.cfg.Score.Karma; k != nil {
 		cfg.Volume, cfg.Networks = k.Volume, k.Networks

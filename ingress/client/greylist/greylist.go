@@ -20,24 +20,24 @@ const (
 // longest bounds each time of a Config; a store keeps no triplet longer.
 const longest = 366 * 24 * time.Hour
 
-// A Config says for how long mail is put off.
+// A Config is for how long mail is put off. Zero fields but Key have defaults.
 type Config struct {
 	// Delay is how long the first attempt is put off, at most 1 day; 0: 5 minutes.
 	Delay time.Duration
-	// Window is the time within which the client has to come again, longer than Delay; 0: 2 days. RFC 5321 section
-	// 4.5.4.1 says that senders generally need to try for 4 or 5 days, but those that give up early do it after one or
-	// two.
+	// Window is the time within which the client has to come again, longer than Delay and at most 366 days; 0: 2 days.
+	// RFC 5321 section 4.5.4.1 says that senders generally need to try for 4 or 5 days, but those that stop early do so
+	// after one or two.
 	Window time.Duration
-	// Keep is how long a triplet that passed is remembered after its last attempt, at most 366 days; 0: 36 days, so
-	// that a monthly letter passes.
+	// Keep is how long a triplet that passed is remembered after its last attempt, at most 366 days; 0: 36 days, which
+	// lets a monthly letter pass.
 	Keep time.Duration
-	// Key makes the triplets' keys; at least 16 octets, the same on all nodes. A new key forgets all triplets.
+	// Key makes the triplets' keys: at least 16 octets, the same on all nodes. A new key forgets all triplets.
 	Key []byte
 }
 
-// Validate names the first field that is wrong, as a *mail.FieldError.
+// Validate returns a *mail.FieldError that names the first field that is wrong, or nil.
 func (c *Config) Validate() error {
-	d := c.defaults()
+	d := c.withDefaults()
 	switch {
 	case len(c.Key) < rate.MinKey:
 		return &mail.FieldError{Field: "key", Reason: "needs at least 16 octets"}
@@ -51,8 +51,8 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// defaults gives c with its zero fields filled in.
-func (c Config) defaults() Config {
+// withDefaults returns c with its zero fields filled in.
+func (c Config) withDefaults() Config {
 	if c.Delay == 0 {
 		c.Delay = DefaultDelay
 	}
@@ -76,45 +76,43 @@ func New(c Config) (*Policy, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	c = c.defaults()
+	c = c.withDefaults()
 	return &Policy{delay: c.Delay, window: c.Window, keep: c.Keep, names: rate.NewNames(c.Key)}, nil
 }
 
-// Triplet gives what a store remembers of mail from reverse to forward that client brings.
+// Triplet returns what a store remembers of mail from reverse to forward that client brings.
 //
-// Domains and the recipient are folded to lower case. The local part of the reverse-path is taken for what it says
-// about the sender: a subaddress and what follows it is cut, the outer wrapping of BATV ("prvs=tag=user") and SRS
-// ("SRS0=hash=stamp=domain=user") is taken off because its hash and its day change, and each word with a digit in it
-// becomes "#", because it is the number of a message (VERP) or a token. So bob1 and bob2 of one domain share a triplet,
-// which lets neither of them in that the other did not earn the way for; a list would else be put off with each
-// message.
+// Domains and the recipient are folded to lower case. Of the local part of the reverse-path only what identifies the
+// sender stays. A subaddress is removed. The outer wrapping of BATV ("prvs=tag=user") and of SRS
+// ("SRS0=hash=stamp=domain=user") is removed, because its hash and its day change. Each word with a digit in it becomes
+// "#", because it is the number of a message (VERP) or a token: a mailing list would else be put off with each message.
+// The cost is that bob1 and bob2 of one domain share a triplet, so that the retry of one lets the other pass.
 func (p *Policy) Triplet(client netip.Addr, reverse, forward mail.Path) mail.Triplet {
 	return mail.Triplet{
 		Client: client.Unmap().WithZone(""),
-		Key: p.names.Of("triplet", sender(reverse.LocalPart()), rate.Fold(reverse.Domain),
-			rate.Fold(forward.LocalPart()), rate.Fold(forward.Domain)),
+		Key: p.names.Of("triplet", sender(reverse.LocalPart()), ascii.Fold(reverse.Domain),
+			ascii.Fold(forward.LocalPart()), ascii.Fold(forward.Domain)),
 		Delay:  p.delay,
 		Window: p.window,
 		Keep:   p.keep,
 	}
 }
 
-// Refusal gives what a client is told that has to come again after wait: 450 4.7.1, Reason "greylisted". Who comes
-// earlier is told what is left.
+// Refusal returns the refusal of a client that has to come again after wait: 450 4.7.1, Reason "greylisted".
 func (p *Policy) Refusal(wait time.Duration) *mail.Refusal {
 	return mail.Refuse(450, 7, 1, "Greylisted, "+rate.AgainIn(wait), "greylisted", nil)
 }
 
-// sender gives what of a reverse-path's local part stays the same from message to message.
+// sender returns what stays the same from message to message of a reverse-path's local part.
 func sender(local string) string {
-	local = unwrapped(rate.Fold(local))
+	local = unwrapped(ascii.Fold(local))
 	if i := strings.IndexByte(local, '+'); i > 0 {
 		local = local[:i]
 	}
 	return withoutNumbers(local)
 }
 
-// unwrapped takes off the outer wrapping of BATV or SRS; local is in lower case.
+// unwrapped returns local, which is in lower case, without its outer wrapping of BATV or SRS.
 func unwrapped(local string) string {
 	scheme, rest, ok := strings.Cut(local, "=")
 	switch {
@@ -127,25 +125,25 @@ func unwrapped(local string) string {
 		if parts := strings.SplitN(rest, "=", 3); len(parts) == 3 && parts[2] != "" {
 			return parts[2]
 		}
-	case scheme == "srs1": // srs1=hash=first hop=opaque to us: the hash and stamp of that hop within
-		if _, first, ok := strings.Cut(rest, "="); ok {
-			hop, opaque, _ := strings.Cut(first, "=")
+	case scheme == "srs1": // srs1=hash=relay=rest, where rest is hash=stamp=domain=user of that first relay
+		if _, unhashed, ok := strings.Cut(rest, "="); ok {
+			relay, opaque, _ := strings.Cut(unhashed, "=")
 			if parts := strings.SplitN(strings.TrimLeft(opaque, "=-+"), "=", 3); len(parts) == 3 && parts[2] != "" {
-				return hop + "=" + parts[2]
+				return relay + "=" + parts[2]
 			}
 		}
 	}
 	return local
 }
 
-// withoutNumbers puts "#" for each word of letters and digits that has a digit in it, and one "#" for several of them
-// with nothing but separators between them: an encoded token has now and then one more.
+// withoutNumbers returns local with "#" in place of each word of letters and digits that has a digit in it. Several of
+// them with only separators between become one "#", because the number of words varies in an encoded token.
 func withoutNumbers(local string) string {
 	if !strings.ContainsAny(local, "0123456789") {
 		return local
 	}
 	b := make([]byte, 0, len(local))
-	number := -1 // length of b behind the last "#", if only separators came since
+	number := -1 // length of b after the last "#" if only separators came since, else -1
 	for i := 0; i < len(local); {
 		end, digit := i, false
 		for end < len(local) && isWord(local[end]) {
@@ -170,5 +168,5 @@ func withoutNumbers(local string) string {
 	return string(b)
 }
 
-// isWord reports whether c belongs to a word. Octets above 127 do: they are parts of letters.
+// isWord reports whether c, in lower case, belongs to a word. Octets above 127 do: they are parts of letters.
 func isWord(c byte) bool { return 'a' <= c && c <= 'z' || ascii.IsDigit(c) || c >= 0x80 }

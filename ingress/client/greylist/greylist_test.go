@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -30,7 +31,8 @@ func path(t testing.TB, s string) mail.Path {
 	return p
 }
 
-func TestWhatIsTheSameMailHasOneTriplet(t *testing.T) {
+// TestPolicy_Triplet: what is the same mail has one triplet.
+func TestPolicy_Triplet(t *testing.T) {
 	p := policy(t, Config{})
 	client := netip.MustParseAddr("203.0.113.9")
 	for _, c := range []struct {
@@ -81,7 +83,8 @@ func TestWhatIsTheSameMailHasOneTriplet(t *testing.T) {
 	}
 }
 
-func TestATripletCarriesTheTimesAndNoAddress(t *testing.T) {
+// TestPolicy_Secrecy: a triplet carries the times of the Config and no address in clear.
+func TestPolicy_Secrecy(t *testing.T) {
 	p := policy(t, Config{Delay: time.Minute})
 	got := p.Triplet(netip.MustParseAddr("::ffff:203.0.113.9"), path(t, "alice@x.test"), path(t, "bob@y.test"))
 	want := mail.Triplet{
@@ -103,7 +106,8 @@ func TestATripletCarriesTheTimesAndNoAddress(t *testing.T) {
 	}
 }
 
-func TestTheRefusalSaysHowLong(t *testing.T) {
+// TestPolicy_Refusal: the refusal says when to come again.
+func TestPolicy_Refusal(t *testing.T) {
 	p := policy(t, Config{})
 	r := p.Refusal(299*time.Second + time.Millisecond)
 	if got, want := r.Reply.String(), "450 4.7.1 Greylisted, try again in 300 seconds"; got != want ||
@@ -112,7 +116,8 @@ func TestTheRefusalSaysHowLong(t *testing.T) {
 	}
 }
 
-func TestAConfigThatCannotBeKeptIsRefusedByName(t *testing.T) {
+// TestConfig_Validate: the error names the field that is wrong.
+func TestConfig_Validate(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		config Config
@@ -153,12 +158,8 @@ func FuzzSender(f *testing.F) {
 		if len(got) > len(local) {
 			t.Errorf("%q grew: %q", local, got)
 		}
-		if sender(strings.ToUpper(local)) != sender(strings.ToLower(strings.ToUpper(local))) && isASCII(local) {
+		if sender(strings.ToUpper(local)) != sender(strings.ToLower(strings.ToUpper(local))) && ascii.Is(local) {
 			t.Errorf("%q: case matters", local)
 		}
 	})
-}
-
-func isASCII(s string) bool {
-	return strings.IndexFunc(s, func(r rune) bool { return r >= 0x80 }) < 0
 }

@@ -9,7 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/millrace/millrace/ingress/client/rate"
+	"github.com/millrace/millrace/router/leaf/ascii"
+	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -181,9 +182,9 @@ func (k *Recorder) learn(ctx context.Context, o *Outcome) {
 	if lesson == Nothing || !o.Client.IsValid() || o.Domain == "" {
 		return
 	}
-	o.Domain = strings.Clone(rate.Fold(o.Domain)) // the tables keep it, and not the command that it stood in
-	now, network := k.cfg.Now(), rate.Network(o.Client)
-	if !k.believes(o.Domain, network, lesson, now) {
+	o.Domain = strings.Clone(ascii.Fold(o.Domain)) // the tables keep it, and not the command that it stood in
+	now, subnet := k.cfg.Now(), network.Of(o.Client)
+	if !k.believes(o.Domain, subnet, lesson, now) {
 		k.unbelieved.Add(1)
 		return
 	}
@@ -191,7 +192,7 @@ func (k *Recorder) learn(ctx context.Context, o *Outcome) {
 		k.exempted.Add(1)
 		return
 	}
-	s := k.standings.get(network)
+	s := k.standings.get(subnet)
 	s.add(lesson, now)
 	if lesson == Spam {
 		s.refusers.add(maphash.String(k.seed, o.Domain))
@@ -206,14 +207,14 @@ func (k *Recorder) learn(ctx context.Context, o *Outcome) {
 	if s.bad < 0.5 {
 		s.refusers = few{}
 	}
-	k.standings.put(network, s)
+	k.standings.put(subnet, s)
 }
 
 // believes counts what a destination domain took and tells whether it may teach.
-func (k *Recorder) believes(domain string, network netip.Prefix, lesson Lesson, now time.Time) bool {
+func (k *Recorder) believes(domain string, subnet netip.Prefix, lesson Lesson, now time.Time) bool {
 	v := k.domains.get(domain)
 	if lesson == Accepted {
-		v.add(maphash.Comparable(k.seed, network), now, k.cfg.Window)
+		v.add(maphash.Comparable(k.seed, subnet), now, k.cfg.Window)
 		k.domains.put(domain, v)
 	}
 	return v.believed(&k.cfg, now)

@@ -12,7 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/millrace/millrace/ingress/client/rate"
+	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -60,7 +60,7 @@ func (l *ledger) Vote(ctx context.Context, v mail.Vote) bool {
 	} else if v.Weight >= before.weight {
 		return false
 	}
-	for _, p := range []netip.Prefix{netip.PrefixFrom(v.Client, v.Client.BitLen()), rate.Network(v.Client)} {
+	for _, p := range []netip.Prefix{netip.PrefixFrom(v.Client, v.Client.BitLen()), network.Of(v.Client)} {
 		k := l.karma[p]
 		left := math.Exp2(-now.Sub(k.at).Hours() / (7 * 24))
 		k = cast{max(-100, min(100, k.weight*left+v.Weight-before.weight)), k.votes * left, now}
@@ -76,7 +76,7 @@ func (l *ledger) Vote(ctx context.Context, v mail.Vote) bool {
 func (l *ledger) KnowGood(_ context.Context, client netip.Addr, ttl time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.good[rate.Network(client)] = l.now().Add(ttl)
+	l.good[network.Of(client)] = l.now().Add(ttl)
 	l.marked = append(l.marked, ttl)
 }
 
@@ -84,9 +84,9 @@ func (l *ledger) KnowGood(_ context.Context, client netip.Addr, ttl time.Duratio
 func (l *ledger) facts(o *Outcome) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	a, n := l.karma[netip.PrefixFrom(o.Client, o.Client.BitLen())], l.karma[rate.Network(o.Client)]
+	a, n := l.karma[netip.PrefixFrom(o.Client, o.Client.BitLen())], l.karma[network.Of(o.Client)]
 	o.Address, o.Network = mail.Karma{Score: a.weight, Votes: a.votes}, mail.Karma{Score: n.weight, Votes: n.votes}
-	o.Known = l.good[rate.Network(o.Client)].After(l.now())
+	o.Known = l.good[network.Of(o.Client)].After(l.now())
 }
 
 func (l *ledger) weights() string {

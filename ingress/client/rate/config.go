@@ -6,44 +6,45 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// The bounds of a Rate, which are those that a store keeps.
+// The bounds of a Limit, which are those of a store.
 const (
-	MostCount = 1 << 20
-	LongestIn = 31 * 24 * time.Hour
+	MaxCount = 1 << 20
+	MaxPer   = 31 * 24 * time.Hour
 )
 
-// A Rate is how often something may happen: Burst at once, then one for each Per/Count. The zero Rate is no limit.
-type Rate struct {
-	Count int           // at most MostCount
-	Per   time.Duration // at most LongestIn
-	Burst int           // at most MostCount; 0 means Count
+// A Limit is how often something may happen: Burst at once, then one for each Per/Count. The zero Limit limits nothing.
+type Limit struct {
+	Count int           // at most MaxCount
+	Per   time.Duration // at most MaxPer
+	Burst int           // at most MaxCount; 0 means Count
 }
 
-// limited tells whether there is a limit at all.
-func (r Rate) limited() bool { return r.Count != 0 }
+// isSet reports whether there is a limit at all.
+func (l Limit) isSet() bool { return l.Count != 0 }
 
-// A Config says which rates are kept. A zero Rate is not kept and costs nothing.
+// A Config has the limits that are kept. A zero Limit is not kept and costs nothing.
 type Config struct {
-	// Key makes the names of addresses and domains; at least MinKey octets, the same on all nodes. A new key forgets
+	// Key makes the names of addresses and domains: at least MinKey octets, the same on all nodes. A new key forgets
 	// the counts of senders, recipients and domains.
 	Key []byte
 
-	ClientConnections  Rate // connections of one address
-	NetworkConnections Rate // connections of its /24 or /64
-	ClientMessages     Rate // messages of one address: a mail transaction counts when its first recipient is taken
-	NetworkMessages    Rate // messages of its /24 or /64
-	ClientRecipients   Rate // recipients that one address names, over all messages
-	// recipients of one address that were refused for good; who is over it is refused for everything
-	ClientRefused     Rate
-	SenderMessages    Rate // messages of one reverse-path domain, whoever brings them; the null reverse-path has none
-	RecipientMessages Rate // messages to one recipient
-	DomainMessages    Rate // messages to one recipient domain, once for each recipient in it
+	ClientConnections  Limit // connections of one address
+	NetworkConnections Limit // connections of its /24 or /64
+	ClientMessages     Limit // messages of one address: a mail transaction counts when its first recipient is taken
+	NetworkMessages    Limit // messages of its /24 or /64
+	ClientRecipients   Limit // recipients that one address names, over all messages
+	// ClientRefused limits the recipients of one address that were refused for good. Above it the client is refused for
+	// every connection and recipient.
+	ClientRefused     Limit
+	SenderMessages    Limit // messages of one reverse-path domain from all clients; the null reverse-path has none
+	RecipientMessages Limit // messages to one recipient
+	DomainMessages    Limit // messages to one recipient domain, once for each recipient in it
 }
 
-// A field is a rate of a Config with what it is called.
+// A field is a Limit of a Config with its name in the configuration.
 type field struct {
-	name string
-	rate Rate
+	name  string
+	limit Limit
 }
 
 func (c *Config) fields() [9]field {
@@ -60,29 +61,29 @@ func (c *Config) fields() [9]field {
 	}
 }
 
-// Validate names the first field that cannot be kept, as a *mail.FieldError.
+// Validate returns a *mail.FieldError that names the first field that cannot be kept, or nil.
 func (c *Config) Validate() error {
 	if len(c.Key) < MinKey {
 		return &mail.FieldError{Field: "key", Reason: "needs at least 16 octets"}
 	}
 	for _, f := range c.fields() {
-		if reason := f.rate.fault(); reason != "" {
+		if reason := f.limit.fault(); reason != "" {
 			return &mail.FieldError{Field: f.name, Reason: reason}
 		}
 	}
 	return nil
 }
 
-// fault says what is wrong with a rate, "" if nothing is.
-func (r Rate) fault() string {
+// fault returns what is wrong with a limit, "" if it can be kept.
+func (l Limit) fault() string {
 	switch {
-	case r == Rate{}:
+	case l == Limit{}:
 		return ""
-	case r.Count <= 0 || r.Count > MostCount:
+	case l.Count <= 0 || l.Count > MaxCount:
 		return "needs a count from 1 to 1048576"
-	case r.Per <= 0 || r.Per > LongestIn:
+	case l.Per <= 0 || l.Per > MaxPer:
 		return "needs a time of at most 31 days"
-	case r.Burst < 0 || r.Burst > MostCount:
+	case l.Burst < 0 || l.Burst > MaxCount:
 		return "has a burst that is not from 0 to 1048576"
 	}
 	return ""

@@ -3,11 +3,13 @@ package rate
 import (
 	"net/netip"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
+	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// The names of the counters. Those of a client lie under its address or network, that of a recipient has its MAC behind
-// it.
+// The names of the counters. Those of a client are kept under its address or network. That of a recipient is followed
+// by the recipient's MAC.
 const (
 	connections = "connections"
 	messages    = "messages"
@@ -18,13 +20,13 @@ const (
 	addressed   = "taken:" // by a recipient
 )
 
-// The units. Zero is left to whoever appends rates of his own to the same query.
+// The units. Zero is left to a caller that appends other rates to the same query.
 const (
 	connectUnit = 1
-	firstUnit   = 1 // of the first recipient; each has the next one, and the message behind them all
+	firstUnit   = 1 // of the first recipient; each further one has the next, and the message the last
 )
 
-// Limits are the rates of a Config. They are safe for concurrent use and hold no counter. Make them with New.
+// Limits make the rates of a Config. They are safe for concurrent use and hold no counter. Make them with New.
 type Limits struct {
 	cfg   Config
 	names *Names
@@ -40,8 +42,8 @@ func New(c Config) (*Limits, error) {
 	return l, nil
 }
 
-// Connect gives what is drawn when a client connects, for the Rates of a mail.ClientQuery: the connections of its
-// address and network together or not at all, and its refused recipients, which are only looked at. The result is the
+// Connect returns what is drawn when a client connects, for the Rates of a mail.ClientQuery: the connections of its
+// address and network together or not at all, and its refused recipients, which are only peeked at. The result is the
 // caller's, nil if nothing is limited or the address is not known. Refusal reads the answer.
 func (l *Limits) Connect(client netip.Addr) []mail.Rate {
 	client = client.Unmap().WithZone("")
@@ -50,36 +52,39 @@ func (l *Limits) Connect(client netip.Addr) []mail.Rate {
 	if n == 0 || !client.IsValid() {
 		return nil
 	}
+	host, subnet := network.Host(client), network.Of(client)
 	rates := make([]mail.Rate, 0, n)
-	rates = add(rates, c.ClientConnections, mail.Rate{Client: whole(client), Name: connections, Unit: connectUnit})
-	rates = add(rates, c.NetworkConnections, mail.Rate{Client: Network(client), Name: connections, Unit: connectUnit})
-	return add(rates, c.ClientRefused, mail.Rate{Client: whole(client), Name: refused, Unit: connectUnit, Peek: true})
+	rates = add(rates, c.ClientConnections, mail.Rate{Client: host, Name: connections, Unit: connectUnit})
+	rates = add(rates, c.NetworkConnections, mail.Rate{Client: subnet, Name: connections, Unit: connectUnit})
+	return add(rates, c.ClientRefused, mail.Rate{Client: host, Name: refused, Unit: connectUnit, Peek: true})
 }
 
 // A RcptQuestion is a group of recipients of one mail transaction, as the client pipelined them.
 type RcptQuestion struct {
-	Client  netip.Addr // invalid: not known, and the rates of clients are not asked
+	Client  netip.Addr // invalid if not known: then the rates of clients are not asked
 	Reverse mail.Path
-	// First says that no recipient of this transaction was counted yet: the message counts with this group.
+	// First is set if no recipient of this transaction was counted yet. The message counts with this group then.
 	First bool
 	Rcpts []Rcpt
 }
 
 // A Rcpt is one recipient of a RcptQuestion.
 type Rcpt struct {
-	Forward mail.Path // as the client gave it
-	// Subaddress is the separator of the domain's policy: what follows it does not make another recipient. 0: none.
+	Forward mail.Path // as the client sent it
+	// Subaddress is the separator of the domain's policy: what follows it does not make another recipient. 0 disables
+	// subaddresses.
 	Subaddress byte
 }
 
-// Rcpt gives what is drawn for a group of recipients, for the Rates of a mail.RcptQuery. The result is the caller's,
-// nil if nothing is limited; rates of his own may stand before or behind it with Unit 0. RcptRefusal reads the answer.
+// Rcpt returns what is drawn for a group of recipients, for the Rates of a mail.RcptQuery. The result is the caller's,
+// nil if nothing is limited. The caller may put other rates before or behind it, with Unit 0. RcptRefusal reads the
+// answer.
 //
 // Each recipient is one unit: what it takes of the client, of itself and of its domain is drawn together or not at all.
-// A lone recipient draws the message with it. In a larger group each recipient only looks whether the message could be
-// drawn, and it is drawn behind them, once. So who is over the rate of messages uses up no recipient's rate, and one
-// recipient's used up rate refuses that recipient only. What stays drawn for nothing is the message of a group of which
-// each recipient was refused, which is an attempt after all.
+// A lone recipient draws the message with it. In a larger group each recipient only peeks whether the message could be
+// drawn, and the message is drawn once, in a last unit. So a client over its rate of messages uses up no recipient's
+// rate, and one recipient's used up rate refuses that recipient only. If each recipient of a group was refused, its
+// message stays drawn: it counts as an attempt.
 func (l *Limits) Rcpt(q RcptQuestion) []mail.Rate {
 	if len(q.Rcpts) == 0 {
 		return nil
@@ -111,67 +116,71 @@ func (l *Limits) Rcpt(q RcptQuestion) []mail.Rate {
 	return rates
 }
 
-// message appends what one message takes, if it is to be counted now.
+// message appends what one message draws, if it is to be counted now.
 func (l *Limits) message(rates []mail.Rate, q *RcptQuestion) []mail.Rate {
 	c := &l.cfg
 	if !q.First {
 		return rates
 	}
 	if client := q.Client.Unmap().WithZone(""); client.IsValid() {
-		rates = add(rates, c.ClientMessages, mail.Rate{Client: whole(client), Name: messages})
-		rates = add(rates, c.NetworkMessages, mail.Rate{Client: Network(client), Name: messages})
+		rates = add(rates, c.ClientMessages, mail.Rate{Client: network.Host(client), Name: messages})
+		rates = add(rates, c.NetworkMessages, mail.Rate{Client: network.Of(client), Name: messages})
 	}
-	if c.SenderMessages.limited() && q.Reverse.Domain != "" {
-		rates = add(rates, c.SenderMessages, mail.Rate{Group: l.names.Of("sender", Fold(q.Reverse.Domain)), Name: sent})
+	if c.SenderMessages.isSet() && q.Reverse.Domain != "" {
+		group := l.names.Of("sender", ascii.Fold(q.Reverse.Domain))
+		rates = add(rates, c.SenderMessages, mail.Rate{Group: group, Name: sent})
 	}
 	return rates
 }
 
-// rcpt appends what one recipient takes.
+// rcpt appends what one recipient draws.
 func (l *Limits) rcpt(rates []mail.Rate, client netip.Addr, r Rcpt, unit int, group *domainGroup) []mail.Rate {
 	c := &l.cfg
 	if client = client.Unmap().WithZone(""); client.IsValid() {
-		rates = add(rates, c.ClientRefused, mail.Rate{Client: whole(client), Name: refused, Unit: unit, Peek: true})
-		rates = add(rates, c.ClientRecipients, mail.Rate{Client: whole(client), Name: recipients, Unit: unit})
+		host := network.Host(client)
+		rates = add(rates, c.ClientRefused, mail.Rate{Client: host, Name: refused, Unit: unit, Peek: true})
+		rates = add(rates, c.ClientRecipients, mail.Rate{Client: host, Name: recipients, Unit: unit})
 	}
-	if !c.RecipientMessages.limited() && !c.DomainMessages.limited() {
+	if !c.RecipientMessages.isSet() && !c.DomainMessages.isSet() {
 		return rates
 	}
 	domain := group.of(r.Forward.Domain)
-	if c.RecipientMessages.limited() {
-		local := Fold(withoutTag(r.Forward.LocalPart(), r.Subaddress))
-		name := addressed + l.names.Of("recipient", local, Fold(r.Forward.Domain))
+	if c.RecipientMessages.isSet() {
+		local := ascii.Fold(withoutTag(r.Forward.LocalPart(), r.Subaddress))
+		name := addressed + l.names.Of("recipient", local, ascii.Fold(r.Forward.Domain))
 		rates = add(rates, c.RecipientMessages, mail.Rate{Group: domain, Name: name, Unit: unit})
 	}
 	return add(rates, c.DomainMessages, mail.Rate{Group: domain, Name: taken, Unit: unit})
 }
 
-// A domainGroup gives the group of a recipient domain. The recipients of a message mostly share one: it is made once.
+// A domainGroup is the group of the last recipient domain. The recipients of a message mostly share one domain, whose
+// group is made once.
 type domainGroup struct {
 	limits       *Limits
 	domain, name string
 }
 
+// of returns the Group of the counters of a domain.
 func (g *domainGroup) of(domain string) string {
 	if g.name == "" || g.domain != domain {
-		g.domain, g.name = domain, g.limits.names.Of("domain", Fold(domain))
+		g.domain, g.name = domain, g.limits.names.Of("domain", ascii.Fold(domain))
 	}
 	return g.name
 }
 
-// Refused gives the rate that one recipient of client which was refused for good draws, and whether there is one. It is
-// for Later: no client waits for it. One at a time: a cost above what is left would draw nothing at all.
+// Refused returns the rate that one recipient of client draws that was refused for good, and whether there is a limit.
+// It is for a Background. It is drawn one at a time: a cost above what is left would draw nothing at all.
 func (l *Limits) Refused(client netip.Addr) (r mail.Rate, limited bool) {
 	client = client.Unmap().WithZone("")
-	if !l.cfg.ClientRefused.limited() || !client.IsValid() {
+	if !l.cfg.ClientRefused.isSet() || !client.IsValid() {
 		return mail.Rate{}, false
 	}
 	var one [1]mail.Rate
-	return add(one[:0], l.cfg.ClientRefused, mail.Rate{Client: whole(client), Name: refused})[0], true
+	return add(one[:0], l.cfg.ClientRefused, mail.Rate{Client: network.Host(client), Name: refused})[0], true
 }
 
-// Peek makes rates that are looked at and draw nothing, as explain needs them. It changes its argument and gives it
-// back.
+// Peek sets Peek in each of rates, so that they are looked at and draw nothing, as explain needs them. It returns its
+// argument.
 func Peek(rates []mail.Rate) []mail.Rate {
 	for i := range rates {
 		rates[i].Peek = true
@@ -179,38 +188,20 @@ func Peek(rates []mail.Rate) []mail.Rate {
 	return rates
 }
 
-// Network gives the network that stands for a client beside its address: its /24, for IPv6 its /64. It is the zero
-// Prefix for an invalid address.
-func Network(client netip.Addr) netip.Prefix {
-	client = client.Unmap().WithZone("")
-	bits := 64
-	if client.Is4() {
-		bits = 24
-	}
-	p, err := client.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return p
-}
-
-// whole is the prefix that stands for one address.
-func whole(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
-
-// count tells how many of the rates are kept.
-func count(rates ...Rate) int {
+// count returns how many of the limits are set.
+func count(limits ...Limit) int {
 	n := 0
-	for _, r := range rates {
-		if r.limited() {
+	for _, l := range limits {
+		if l.isSet() {
 			n++
 		}
 	}
 	return n
 }
 
-// add appends what is counted under the limit, if there is one.
-func add(rates []mail.Rate, limit Rate, counted mail.Rate) []mail.Rate {
-	if !limit.limited() {
+// add appends what is counted under the limit, if it is set.
+func add(rates []mail.Rate, limit Limit, counted mail.Rate) []mail.Rate {
+	if !limit.isSet() {
 		return rates
 	}
 	counted.Count, counted.Per, counted.Burst = limit.Count, limit.Per, limit.Burst

@@ -11,6 +11,8 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
+	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -124,7 +126,7 @@ func rcpts(t testing.TB, addresses ...string) []Rcpt {
 	return list
 }
 
-// refusals gives the answer to each recipient of a group, "" if it may pass.
+// refusals returns the reply to each recipient of a group, "" if it is within its rates.
 func refusals(t testing.TB, c *counter, l *Limits, q RcptQuestion) []string {
 	t.Helper()
 	rates := l.Rcpt(q)
@@ -143,9 +145,10 @@ func refusals(t testing.TB, c *counter, l *Limits, q RcptQuestion) []string {
 
 var client = netip.MustParseAddr("203.0.113.9")
 
-func TestAConnectionDrawsOfAddressAndNetworkTogether(t *testing.T) {
+// TestLimits_Connect: a connection draws of its address and its network together or not at all.
+func TestLimits_Connect(t *testing.T) {
 	l, c := limits(t,
-		Config{ClientConnections: Rate{2, time.Minute, 0}, NetworkConnections: Rate{3, time.Minute, 0}}), newCounter()
+		Config{ClientConnections: Limit{2, time.Minute, 0}, NetworkConnections: Limit{3, time.Minute, 0}}), newCounter()
 	connect := func(addr string) string {
 		rates := l.Connect(netip.MustParseAddr(addr))
 		results, _ := c.Rates(t.Context(), rates)
@@ -173,9 +176,10 @@ func TestAConnectionDrawsOfAddressAndNetworkTogether(t *testing.T) {
 	}
 }
 
-func TestWhoIsOverItsRefusedRecipientsIsOver(t *testing.T) {
+// TestLimits_Refused: a client over its refused recipients is refused at connect and at RCPT.
+func TestLimits_Refused(t *testing.T) {
 	l, c := limits(t,
-		Config{ClientRefused: Rate{2, time.Hour, 0}, ClientRecipients: Rate{9, time.Hour, 0}}), newCounter()
+		Config{ClientRefused: Limit{2, time.Hour, 0}, ClientRecipients: Limit{9, time.Hour, 0}}), newCounter()
 	refusedOne, limited := l.Refused(client)
 	if !limited {
 		t.Fatal("not limited")
@@ -195,15 +199,16 @@ func TestWhoIsOverItsRefusedRecipientsIsOver(t *testing.T) {
 	if got[0] != want || got[1] != want {
 		t.Errorf("at RCPT: got %q", got)
 	}
-	if got := c.room(mail.Rate{Client: whole(client), Name: recipients, Count: 9, Per: time.Hour}); got != 9 {
+	if got := c.room(mail.Rate{Client: network.Host(client), Name: recipients, Count: 9, Per: time.Hour}); got != 9 {
 		t.Errorf("a refused recipient was drawn: %d left", got)
 	}
 }
 
-func TestOneRecipientsUsedUpRateRefusesOnlyThatRecipient(t *testing.T) {
+// TestLimits_RecipientAlone: one recipient's used up rate refuses that recipient only.
+func TestLimits_RecipientAlone(t *testing.T) {
 	l, c := limits(t, Config{
-		ClientMessages: Rate{10, time.Minute, 0}, ClientRecipients: Rate{10, time.Minute, 0},
-		RecipientMessages: Rate{1, time.Minute, 0}, DomainMessages: Rate{10, time.Minute, 0},
+		ClientMessages: Limit{10, time.Minute, 0}, ClientRecipients: Limit{10, time.Minute, 0},
+		RecipientMessages: Limit{1, time.Minute, 0}, DomainMessages: Limit{10, time.Minute, 0},
 	}), newCounter()
 	q := RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "full@x.test")}
 	refusals(t, c, l, q)
@@ -217,8 +222,8 @@ func TestOneRecipientsUsedUpRateRefusesOnlyThatRecipient(t *testing.T) {
 		rate mail.Rate
 		want int
 	}{
-		{mail.Rate{Client: whole(client), Name: messages}, 8},
-		{mail.Rate{Client: whole(client), Name: recipients}, 7},
+		{mail.Rate{Client: network.Host(client), Name: messages}, 8},
+		{mail.Rate{Client: network.Host(client), Name: recipients}, 7},
 		{mail.Rate{Group: l.names.Of("domain", "x.test"), Name: taken}, 7},
 	} {
 		left.rate.Count, left.rate.Per = 10, time.Minute
@@ -228,12 +233,13 @@ func TestOneRecipientsUsedUpRateRefusesOnlyThatRecipient(t *testing.T) {
 	}
 }
 
-func TestWhoIsOverItsMessagesUsesUpNobodysRate(t *testing.T) {
+// TestLimits_MessagesFirst: a client over its rate of messages uses up no recipient's rate.
+func TestLimits_MessagesFirst(t *testing.T) {
 	for _, size := range []int{1, 3} {
 		l, c := limits(t,
 			Config{
-				NetworkMessages: Rate{1, time.Minute, 0}, ClientMessages: Rate{5, time.Minute, 0},
-				RecipientMessages: Rate{2, time.Minute, 0},
+				NetworkMessages: Limit{1, time.Minute, 0}, ClientMessages: Limit{5, time.Minute, 0},
+				RecipientMessages: Limit{2, time.Minute, 0},
 			}), newCounter()
 		q := RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "other@x.test")}
 		refusals(t, c, l, q)
@@ -250,16 +256,18 @@ func TestWhoIsOverItsMessagesUsesUpNobodysRate(t *testing.T) {
 				t.Errorf("group of %d, answer %d: %q", size, i, got)
 			}
 		}
-		if got := c.room(mail.Rate{Client: whole(client), Name: messages, Count: 5, Per: time.Minute}); got != 4 {
+		ofClient := mail.Rate{Client: network.Host(client), Name: messages, Count: 5, Per: time.Minute}
+		if got := c.room(ofClient); got != 4 {
 			t.Errorf("group of %d: %d messages left", size, got)
 		}
 	}
 }
 
-func TestAMessageThatWasNotDrawnIsAskedForAgain(t *testing.T) {
-	one := Rate{1, time.Hour, 0}
+// TestCounted: a message that was not drawn is asked for again.
+func TestCounted(t *testing.T) {
+	one := Limit{1, time.Hour, 0}
 	for _, n := range []int{1, 3} {
-		l, c := limits(t, Config{ClientMessages: one, RecipientMessages: Rate{10, time.Hour, 0}}), newCounter()
+		l, c := limits(t, Config{ClientMessages: one, RecipientMessages: Limit{10, time.Hour, 0}}), newCounter()
 		q := RcptQuestion{
 			Client: client, Reverse: path(t, "s@s.test"), First: true,
 			Rcpts: rcpts(t, "a@x.test", "b@x.test", "c@x.test")[:n],
@@ -282,8 +290,9 @@ func TestAMessageThatWasNotDrawnIsAskedForAgain(t *testing.T) {
 	}
 }
 
-func TestTheRatesOfAGroup(t *testing.T) {
-	all := Rate{5, time.Minute, 0}
+// TestLimits_Rcpt: which rates a group of recipients draws, with no address in clear.
+func TestLimits_Rcpt(t *testing.T) {
+	all := Limit{5, time.Minute, 0}
 	l := limits(t, Config{
 		ClientConnections: all, NetworkConnections: all, ClientMessages: all, NetworkMessages: all,
 		ClientRecipients: all,
@@ -294,7 +303,7 @@ func TestTheRatesOfAGroup(t *testing.T) {
 		q    RcptQuestion
 		want int
 	}{
-		{"nobody", RcptQuestion{Client: client, First: true}, 0},
+		{"no recipient", RcptQuestion{Client: client, First: true}, 0},
 		{
 			"the first one",
 			RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "a@x.test")}, 7,
@@ -328,11 +337,12 @@ func TestTheRatesOfAGroup(t *testing.T) {
 			}
 		})
 	}
-	if got := limits(t,
-		Config{}).Rcpt(RcptQuestion{Client: client, First: true, Rcpts: rcpts(t, "a@x.test")}); got != nil {
+	unlimited := limits(t, Config{})
+	lone := RcptQuestion{Client: client, First: true, Rcpts: rcpts(t, "a@x.test")}
+	if got := unlimited.Rcpt(lone); got != nil {
 		t.Errorf("nothing is limited: %v", got)
 	}
-	if got := limits(t, Config{}).Connect(client); got != nil {
+	if got := unlimited.Connect(client); got != nil {
 		t.Errorf("nothing is limited: %v", got)
 	}
 	if got := l.Connect(netip.Addr{}); got != nil {
@@ -340,8 +350,9 @@ func TestTheRatesOfAGroup(t *testing.T) {
 	}
 }
 
-func TestSpellingsOfOneRecipientAreOne(t *testing.T) {
-	l := limits(t, Config{RecipientMessages: Rate{1, time.Minute, 0}})
+// TestLimits_Spellings: spellings of one recipient are one recipient.
+func TestLimits_Spellings(t *testing.T) {
+	l := limits(t, Config{RecipientMessages: Limit{1, time.Minute, 0}})
 	of := func(address string, separator byte) mail.Rate {
 		r := l.Rcpt(RcptQuestion{Rcpts: []Rcpt{{path(t, address), separator}}})[0]
 		r.Unit = 0
@@ -364,23 +375,24 @@ func TestSpellingsOfOneRecipientAreOne(t *testing.T) {
 	}
 }
 
-// TestAnyGroupDrawsWhatItsAcceptedRecipientsTake: whatever the rates and the recipients, what is left of the client's
-// recipients falls by those that were accepted, and of its messages by one at most.
-func TestAnyGroupDrawsWhatItsAcceptedRecipientsTake(t *testing.T) {
+// TestLimits_AnyGroup: for any rates and recipients, the client's recipients fall by those
+// that were accepted, and its messages by one at most.
+func TestLimits_AnyGroup(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
-		rate := func(name string) Rate { return Rate{Count: rapid.IntRange(1, 4).Draw(r, name), Per: time.Hour} }
+		limit := func(name string) Limit { return Limit{Count: rapid.IntRange(1, 4).Draw(r, name), Per: time.Hour} }
 		config := Config{
-			Key: key, ClientMessages: rate("messages"), ClientRecipients: Rate{20, time.Hour, 0},
-			SenderMessages:    rate("sender"),
-			RecipientMessages: rate("recipient"), DomainMessages: rate("domain"),
+			Key: key, ClientMessages: limit("messages"), ClientRecipients: Limit{20, time.Hour, 0},
+			SenderMessages:    limit("sender"),
+			RecipientMessages: limit("recipient"), DomainMessages: limit("domain"),
 		}
 		l, err := New(config)
 		if err != nil {
 			r.Fatal(err)
 		}
 		c := newCounter()
-		drawn := mail.Rate{Client: whole(client), Name: recipients, Count: 20, Per: time.Hour}
-		sends := mail.Rate{Client: whole(client), Name: messages, Count: config.ClientMessages.Count, Per: time.Hour}
+		host := network.Host(client)
+		drawn := mail.Rate{Client: host, Name: recipients, Count: 20, Per: time.Hour}
+		sends := mail.Rate{Client: host, Name: messages, Count: config.ClientMessages.Count, Per: time.Hour}
 		for range 4 {
 			q := RcptQuestion{
 				Client: client, Reverse: mail.NewPath("s", "s.test"), First: rapid.Bool().Draw(r, "first"),
@@ -410,8 +422,9 @@ func TestAnyGroupDrawsWhatItsAcceptedRecipientsTake(t *testing.T) {
 	})
 }
 
-func TestExplainDrawsNothing(t *testing.T) {
-	l, c := limits(t, Config{ClientConnections: Rate{1, time.Minute, 0}}), newCounter()
+// TestPeek: rates that are peeked at draw nothing.
+func TestPeek(t *testing.T) {
+	l, c := limits(t, Config{ClientConnections: Limit{1, time.Minute, 0}}), newCounter()
 	for range 3 {
 		rates := Peek(l.Connect(client))
 		results, _ := c.Rates(t.Context(), rates)
@@ -421,7 +434,8 @@ func TestExplainDrawsNothing(t *testing.T) {
 	}
 }
 
-func TestSecondsAreRoundedUp(t *testing.T) {
+// TestAgainIn: seconds are rounded up.
+func TestAgainIn(t *testing.T) {
 	for wait, want := range map[time.Duration]string{
 		0: "1 second", time.Millisecond: "1 second", time.Second: "1 second", time.Second + 1: "2 seconds",
 		90 * time.Minute: "5400 seconds", -time.Hour: "1 second",
@@ -432,8 +446,9 @@ func TestSecondsAreRoundedUp(t *testing.T) {
 	}
 }
 
-func TestARefusalTellsTheOperatorWhichRate(t *testing.T) {
-	l := limits(t, Config{ClientConnections: Rate{2, time.Minute, 0}})
+// TestExceeded: the cause of a refusal tells the administrator which rate was used up.
+func TestExceeded(t *testing.T) {
+	l := limits(t, Config{ClientConnections: Limit{2, time.Minute, 0}})
 	r := l.Refusal(l.Connect(client), []mail.RateResult{{RetryAfter: time.Second}})
 	if got, want := r.Cause.Error(), "connections of 203.0.113.9/32 over 2 in 1m0s, wait 1s"; got != want {
 		t.Errorf("got %q", got)
@@ -443,19 +458,20 @@ func TestARefusalTellsTheOperatorWhichRate(t *testing.T) {
 	}
 }
 
-func TestAConfigThatCannotBeKeptIsRefusedByName(t *testing.T) {
+// TestConfig_Validate: the error names the field that cannot be kept.
+func TestConfig_Validate(t *testing.T) {
 	for _, c := range []struct {
 		config Config
 		want   string
 	}{
 		{Config{Key: key}, ""},
-		{Config{Key: key, DomainMessages: Rate{1, time.Second, 5}}, ""},
+		{Config{Key: key, DomainMessages: Limit{1, time.Second, 5}}, ""},
 		{Config{}, "key"},
-		{Config{Key: key, ClientConnections: Rate{-1, time.Second, 0}}, "client_connections"},
-		{Config{Key: key, SenderMessages: Rate{1, 0, 0}}, "sender_messages"},
-		{Config{Key: key, RecipientMessages: Rate{0, time.Second, 0}}, "recipient_messages"},
-		{Config{Key: key, ClientRefused: Rate{1, 32 * 24 * time.Hour, 0}}, "client_refused"},
-		{Config{Key: key, NetworkMessages: Rate{1, time.Second, 1 << 21}}, "network_messages"},
+		{Config{Key: key, ClientConnections: Limit{-1, time.Second, 0}}, "client_connections"},
+		{Config{Key: key, SenderMessages: Limit{1, 0, 0}}, "sender_messages"},
+		{Config{Key: key, RecipientMessages: Limit{0, time.Second, 0}}, "recipient_messages"},
+		{Config{Key: key, ClientRefused: Limit{1, 32 * 24 * time.Hour, 0}}, "client_refused"},
+		{Config{Key: key, NetworkMessages: Limit{1, time.Second, 1 << 21}}, "network_messages"},
 	} {
 		got := ""
 		if err := c.config.Validate(); err != nil {
@@ -467,7 +483,8 @@ func TestAConfigThatCannotBeKeptIsRefusedByName(t *testing.T) {
 	}
 }
 
-func TestNamesTellApartAndAgree(t *testing.T) {
+// TestNames: names of different things differ, and nodes with one key agree on them.
+func TestNames(t *testing.T) {
 	one, two, other := NewNames(key), NewNames(key), NewNames([]byte("another key of sixteen"))
 	if one.Of("a", "b", "c") != two.Of("a", "b", "c") {
 		t.Error("two nodes do not agree")
@@ -483,13 +500,13 @@ func TestNamesTellApartAndAgree(t *testing.T) {
 	}
 }
 
-// FuzzNames: whatever stands in a path, its rate has a name of fixed length that shows nothing of it, in any case of
-// its letters.
+// FuzzNames: the rate of any path has a name of fixed length that shows nothing of the path, and the same one in any
+// case of its letters.
 func FuzzNames(f *testing.F) {
 	f.Add("user", "x.test", byte('+'))
 	f.Add(`"a \" b"`, "[192.0.2.1]", byte(0))
 	f.Add("", "", byte('a'))
-	l := limits(f, Config{RecipientMessages: Rate{1, time.Minute, 0}})
+	l := limits(f, Config{RecipientMessages: Limit{1, time.Minute, 0}})
 	f.Fuzz(func(t *testing.T, local, domain string, separator byte) {
 		name := func(local, domain string) mail.Rate {
 			return l.Rcpt(RcptQuestion{Rcpts: []Rcpt{{mail.Path{Local: local, Domain: domain}, separator}}})[0]
@@ -498,7 +515,7 @@ func FuzzNames(f *testing.F) {
 		if len(got.Group) != 22 || len(got.Name) != len(addressed)+22 {
 			t.Errorf("%q %q", got.Group, got.Name)
 		}
-		folded := name(Fold(local), Fold(domain))
+		folded := name(ascii.Fold(local), ascii.Fold(domain))
 		if folded.Group != got.Group || separator == 0 && folded != got {
 			t.Error("case matters")
 		}
@@ -506,7 +523,7 @@ func FuzzNames(f *testing.F) {
 }
 
 func BenchmarkRcpt(b *testing.B) {
-	all := Rate{5, time.Minute, 0}
+	all := Limit{5, time.Minute, 0}
 	l := limits(b,
 		Config{
 			ClientMessages: all, NetworkMessages: all, ClientRecipients: all, ClientRefused: all, SenderMessages: all,

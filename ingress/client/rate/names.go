@@ -12,14 +12,14 @@ import (
 // MinKey is the least length of a key in octets.
 const MinKey = 16
 
-// Names gives mail addresses and domains names under which they can be counted and remembered, and which say nothing to
-// who has no key: 128 bits of HMAC-SHA-256 in 22 characters of base64url. Nodes with one key agree on them. It is safe
-// for concurrent use. Make one with NewNames.
+// Names makes names under which mail addresses and domains can be counted and remembered. Without the key a name shows
+// nothing of the address: it is 128 bits of HMAC-SHA-256 in 22 characters of base64url. Nodes with one key agree on
+// them. Names is safe for concurrent use. Make one with NewNames.
 type Names struct {
-	pool sync.Pool // of *namer: an HMAC that is reset and not made anew
+	pool sync.Pool // of *namer, whose HMAC is reset and not made anew
 }
 
-// A namer is an HMAC with room for what it reads and gives.
+// A namer is an HMAC with its buffers.
 type namer struct {
 	mac hash.Hash
 	in  []byte
@@ -36,9 +36,9 @@ func NewNames(key []byte) *Names {
 	return &Names{pool: sync.Pool{New: func() any { return &namer{mac: hmac.New(sha256.New, key)} }}}
 }
 
-// Of gives the name of something made of parts. The label keeps names of different purpose apart, and parts do not run
-// together: ("a", "bc") and ("ab", "c") have different names. No part may hold the octet 0; of a parsed mail.Path none
-// does.
+// Of returns the name of something made of parts, of 22 octets. The label keeps names of different purpose apart, and
+// parts do not run together: ("a", "bc") and ("ab", "c") have different names. No part may hold the octet 0, which a
+// parsed mail.Path does not.
 func (n *Names) Of(label string, parts ...string) string {
 	w := n.pool.Get().(*namer)
 	w.in = append(w.in[:0], label...)
@@ -55,24 +55,7 @@ func (n *Names) Of(label string, parts ...string) string {
 	return name
 }
 
-// Fold gives s with the ASCII letters in lower case and other octets as they stand, as the rules compare addresses. It
-// allocates only if there is something to change.
-func Fold(s string) string {
-	for i := range len(s) {
-		if c := s[i]; 'A' <= c && c <= 'Z' {
-			b := []byte(s)
-			for ; i < len(b); i++ {
-				if c := b[i]; 'A' <= c && c <= 'Z' {
-					b[i] = c + 'a' - 'A'
-				}
-			}
-			return string(b)
-		}
-	}
-	return s
-}
-
-// withoutTag cuts a subaddress ("user+tag") from a local part. A separator at the start opens none.
+// withoutTag returns a local part without its subaddress ("user+tag"). A separator at the start opens no subaddress.
 func withoutTag(local string, separator byte) string {
 	if separator == 0 {
 		return local

@@ -9,13 +9,13 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// An Exceeded says for the operator which rate was used up. It is the Cause of a Refusal.
+// An Exceeded names the rate that was used up, for the administrator. It is the Cause of a Refusal.
 type Exceeded struct {
 	Rate mail.Rate
 	Wait time.Duration // until it would be allowed
 }
 
-// Error names the rate and its counter.
+// Error returns the rate and its counter in words.
 func (e *Exceeded) Error() string {
 	r := &e.Rate
 	of := r.Group
@@ -25,8 +25,8 @@ func (e *Exceeded) Error() string {
 	return fmt.Sprintf("%s of %s over %d in %s, wait %s", r.Name, of, r.Count, r.Per, e.Wait)
 }
 
-// Refusal gives what a client is told that is over one of the rates of Connect, with their answers: 450 4.7.1, Reason
-// "rate". It is nil if none is used up. Of several, the one that holds longest is told.
+// Refusal returns the refusal of a client that is over one of the rates of Connect, with their answers: 450 4.7.1,
+// Reason "rate". It is nil if no rate is used up. Of several, it names the one that holds longest.
 func (l *Limits) Refusal(rates []mail.Rate, results []mail.RateResult) *mail.Refusal {
 	worst := -1
 	for i := range min(len(rates), len(results)) {
@@ -35,9 +35,9 @@ func (l *Limits) Refusal(rates []mail.Rate, results []mail.RateResult) *mail.Ref
 	return refusal(rates, results, worst)
 }
 
-// RcptRefusal gives what a client is told for the recipient q.Rcpts[rcpt] of the RcptQuestion that made rates: nil if
-// it is within all of its rates and those of the message, else as Refusal. What stands in rates with Unit 0 is not
-// looked at.
+// RcptRefusal returns the refusal of the recipient q.Rcpts[rcpt] of the RcptQuestion that made rates. It is nil if the
+// recipient is within all of its rates and those of the message, else as Refusal returns it. Rates with Unit 0 are not
+// read.
 func (l *Limits) RcptRefusal(rates []mail.Rate, results []mail.RateResult, rcpt int) *mail.Refusal {
 	worst, last := -1, 0
 	for i := range rates {
@@ -51,8 +51,8 @@ func (l *Limits) RcptRefusal(rates []mail.Rate, results []mail.RateResult, rcpt 
 	return refusal(rates, results, worst)
 }
 
-// Counted tells whether the message was drawn by the rates of a RcptQuestion with First. If not, the next recipient of
-// the transaction is First again, so that who is over the rate of messages does not get by with the second one.
+// Counted reports whether the message was drawn by the rates of a RcptQuestion with First. If not, the next recipient
+// of the transaction is First again, so that a client over its rate of messages does not get by with the second one.
 func Counted(rates []mail.Rate, results []mail.RateResult) bool {
 	unit := 0 // in which the message is drawn
 	for i := range rates {
@@ -68,11 +68,11 @@ func Counted(rates []mail.Rate, results []mail.RateResult) bool {
 	return true
 }
 
-// ofMessage tells whether a rate is drawn for the message and not for a recipient: the last unit of a group is the
-// message's, but that of a question which draws no message is the last recipient's.
+// ofMessage reports whether a rate is drawn for the message and not for a recipient. The last unit of a group is the
+// message's, but in a question that draws no message it is the last recipient's: the name tells them apart.
 func ofMessage(r *mail.Rate) bool { return r.Name == messages || r.Name == sent }
 
-// longer gives the index of the one of two refusals that holds longer; worst may be -1 for none.
+// longer returns the index of the refusal that holds longer, of worst and i. worst is -1 before the first refusal.
 func longer(results []mail.RateResult, worst, i int) int {
 	if results[i].Allowed || worst >= 0 && results[worst].RetryAfter >= results[i].RetryAfter {
 		return worst
@@ -80,17 +80,18 @@ func longer(results []mail.RateResult, worst, i int) int {
 	return i
 }
 
+// refusal returns the refusal by rates[worst], nil if worst is below 0.
 func refusal(rates []mail.Rate, results []mail.RateResult, worst int) *mail.Refusal {
 	if worst < 0 {
 		return nil
 	}
 	r, wait := rates[worst], results[worst].RetryAfter
-	return mail.Refuse(450, 7, 1, what(&r)+", "+AgainIn(wait), "rate", &Exceeded{Rate: r, Wait: wait})
+	return mail.Refuse(450, 7, 1, tooMany(&r)+", "+AgainIn(wait), "rate", &Exceeded{Rate: r, Wait: wait})
 }
 
-// what says to a stranger what there was too much of. It names nobody but the client itself, who knows whom it wrote
-// to.
-func what(r *mail.Rate) string {
+// tooMany returns the text of a refusal for a client. It names no party but the client itself, which knows the
+// addresses that it sent.
+func tooMany(r *mail.Rate) string {
 	switch {
 	case r.Name == sent:
 		return "Too many messages from this sender's domain"
@@ -111,8 +112,8 @@ func what(r *mail.Rate) string {
 	return "Too many " + r.Name + " from " + of
 }
 
-// AgainIn gives "try again in N seconds", rounded up and at least one, so that who waits so long does not come too
-// early.
+// AgainIn returns "try again in N seconds", rounded up and at least one, so that a client that waits so long does not
+// come too early.
 func AgainIn(wait time.Duration) string {
 	seconds := max(1, int64((wait+time.Second-1)/time.Second))
 	if seconds == 1 {

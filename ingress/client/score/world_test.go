@@ -159,7 +159,7 @@ func (w *world) config() Config {
 func limits(t testing.TB) *rate.Limits {
 	t.Helper()
 	l, err := rate.New(rate.Config{
-		Key: make([]byte, rate.MinKey), ClientConnections: rate.Rate{Count: 2, Per: time.Minute},
+		Key: make([]byte, rate.MinKey), ClientConnections: rate.Limit{Count: 2, Per: time.Minute},
 	})
 	if err != nil {
 		t.Fatal(err)
