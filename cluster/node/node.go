@@ -327,7 +327,7 @@ func (n *Node) wireConfig(l *Listener, slabs *wire.Slabs) wire.Config {
 		},
 		Emit:     n.events.Emit,
 		Panicked: n.panicked,
-		Cut:      n.cut,
+		Abort:    n.cut,
 	}
 }
 

@@ -10,6 +10,13 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
+// After rateGrace of waiting for its octets, a message owes minRate octets for each further second. It ends messages that
+// are sent octet by octet in order to occupy connections, and no message over the slowest links in use.
+const (
+	rateGrace = time.Minute
+	minRate   = 512 // octets per second
+)
+
 // A Body is a message on its way in. It is valid while Session.Body runs, and its octets until Recycle or until
 // Session.Body returns, whichever comes first.
 type Body struct {
@@ -74,8 +81,8 @@ func (b *Body) LongLines() int { return b.scan.long }
 // empty ones.
 //
 // until bounds the wait, the zero Time does not. The errors are ErrIdle, when until passes: nothing is lost and Next
-// can be called again; ErrClientGone; ErrTooSlow: the client was silent for Timeouts.Command or owes more octets than
-// MinRate allows (time in which the engine did not wait for it does not count); ErrInterrupted, with BDAT only; or a
+// can be called again; ErrClientGone; ErrTooSlow: the client was silent for commandTimeout or owes more octets than
+// minRate allows (time in which the engine did not wait for it does not count); ErrInterrupted, with BDAT only; or a
 // *mail.Refusal, with which the Session gives up and which it returns by mail.ReplyFor: 552 5.3.4 for
 // Config.MessageSize, 550 5.6.11 for a bare CR or LF, 554 5.6.0 for Config.Line. The form Plain knows no bare CR or LF
 // either: the next hop may need DATA, where it could end the message.
@@ -293,7 +300,7 @@ func (b *Body) wait(p []byte) (int, error) {
 			if now >= rate {
 				return 0, ErrTooSlow
 			}
-			b.due, b.before = min(rate, now+c.srv.cfg.Timeouts.Command), b.received
+			b.due, b.before = min(rate, now+c.srv.cfg.tune.command), b.received
 		}
 		due := b.due
 		if b.until != 0 {
@@ -326,10 +333,7 @@ func (b *Body) wait(p []byte) (int, error) {
 // rateDue is the moment by which the client owes more octets than it has sent.
 func (b *Body) rateDue() time.Duration {
 	cfg := &b.c.srv.cfg
-	if cfg.MinRate <= 0 {
-		return 1<<63 - 1
-	}
-	return b.since + cfg.Timeouts.Grace + time.Duration(b.received/cfg.MinRate)*time.Second - b.spent
+	return b.since + cfg.tune.grace + time.Duration(b.received/cfg.tune.minRate)*time.Second - b.spent
 }
 
 // stopWaiting ends the account of the present Next.

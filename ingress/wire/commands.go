@@ -204,7 +204,7 @@ func (c *conn) mail(arg []byte) {
 	case c.open.Load():
 		c.mistake(nestedMail)
 		return
-	case c.srv.cfg.Messages > 0 && int(c.messages) >= c.srv.cfg.Messages:
+	case c.srv.cfg.tune.messages > 0 && int(c.messages) >= c.srv.cfg.tune.messages:
 		c.refuse(tooManyMessages)
 		return
 	}

@@ -21,6 +21,10 @@ const (
 	maxSkipped     = 64 << 10        // of a command line over that
 	maxBatch       = 16 << 10        // replies that wait for a flush
 	settleAfter    = 2 * time.Second // of silence behind a message: see conn.serve
+	writeTimeout   = 5 * time.Minute // for the client to take a batch of replies
+	lingerTimeout  = time.Second     // for the client to read the reply that a forced close ends with
+	errorBudget    = 10              // bad commands of one connection before 421
+	refusedBudget  = 20              // recipients refused with 5yz on one connection before 421: a client that guesses
 	lastWrite      = 5 * time.Second // for the client to take what it is still told when Shutdown's time is up
 )
 
@@ -60,8 +64,8 @@ type conn struct {
 	failed   *mail.Reply // the reply to each further BDAT of a message that is lost
 	rcpts    int32       // accepted in this transaction
 	messages int32       // transactions begun
-	bad      int32       // commands, see Config.ErrorBudget
-	refused  int32       // recipients, see Config.RefusedBudget
+	bad      int32       // commands, see errorBudget
+	refused  int32       // recipients, see refusedBudget
 	skipped  int         // octets of a command line that is too long
 	chunky   bool        // and it began like a BDAT
 
@@ -194,9 +198,9 @@ func (c *conn) converse() (rests bool) {
 func (c *conn) overBudget() bool {
 	cfg := &c.srv.cfg
 	switch {
-	case cfg.ErrorBudget >= 0 && int(c.bad) >= cfg.ErrorBudget:
+	case int(c.bad) >= cfg.tune.errorBudget:
 		c.hangUp(tooManyErrors, "error budget")
-	case cfg.RefusedBudget >= 0 && int(c.refused) >= cfg.RefusedBudget:
+	case int(c.refused) >= cfg.tune.refusedBudget:
 		c.hangUp(tooManyRefused, "refused recipients")
 	default:
 		return false
@@ -252,7 +256,7 @@ func (c *conn) flush() {
 		return
 	}
 	if !c.dead {
-		wait := c.srv.cfg.Timeouts.Write
+		wait := c.srv.cfg.tune.write
 		late := c.srv.draining.Load() && c.srv.ctx.Err() != nil
 		if late {
 			wait = min(wait, lastWrite)
@@ -428,7 +432,7 @@ func (c *conn) sayGoodbye() {
 		_ = t.CloseWrite()
 	}
 	_ = half.CloseWrite()
-	if !c.parkFor(c.srv.cfg.Timeouts.Linger) {
+	if !c.parkFor(lingerTimeout) {
 		return
 	}
 	for sunk := 0; sunk < 1<<20; {

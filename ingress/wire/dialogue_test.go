@@ -141,21 +141,21 @@ func setField(t *testing.T, c *Config, f []string) {
 	case "recipients":
 		c.Recipients = num()
 	case "messages":
-		c.Messages = num()
+		c.tune.messages = num()
 	case "errors":
-		c.ErrorBudget = num()
+		c.tune.errorBudget = num()
 	case "refused":
-		c.RefusedBudget = num()
+		c.tune.refusedBudget = num()
 	case "rate":
-		c.MinRate = int64(num())
+		c.tune.minRate = int64(num())
 	case "grace":
-		c.Timeouts.Grace = dur()
+		c.tune.grace = dur()
 	case "command":
-		c.Timeouts.Command = dur()
+		c.tune.command = dur()
 	case "lend":
 		c.Lend = dur()
 	case "header":
-		c.Timeouts.Header = dur()
+		c.tune.header = dur()
 	case "proxy":
 		c.Proxy = loopback
 	case "xclient":

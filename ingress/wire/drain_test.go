@@ -38,7 +38,7 @@ func TestADrainWhoseTimeIsUpCutsAllButWhoIsOwedAReply(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			severed := make(chan struct{})
-			r := start(t, func(c *Config) { c.Cut = func() { close(severed) } })
+			r := start(t, func(c *Config) { c.Abort = func() { close(severed) } })
 			r.full, r.dot = make(chan struct{}, 1), make(chan struct{}, 1)
 			owed, open := r.opened(), r.opened()
 			owed.say(tc.octets)
@@ -126,7 +126,7 @@ func TestADrainEndsTheContextOfASessionThatWaits(t *testing.T) {
 }
 
 func TestASessionThatHeedsNothingDoesNotHoldTheDrain(t *testing.T) {
-	r := start(t, func(c *Config) { c.Timeouts.Abandon = 20 * time.Millisecond })
+	r := start(t, func(c *Config) { c.tune.abandon = 20 * time.Millisecond })
 	r.hold = make(chan struct{})
 	p := r.dial()
 	p.want("220")
@@ -141,10 +141,10 @@ func TestASessionThatHeedsNothingDoesNotHoldTheDrain(t *testing.T) {
 	r.expect(t, 0, "close")
 }
 
-// TestWhatASessionWaitsForElsewhereIsCutBehindItsConnection has a Session that heeds nothing but Config.Cut.
+// TestWhatASessionWaitsForElsewhereIsCutBehindItsConnection has a Session that heeds nothing but Config.Abort.
 func TestWhatASessionWaitsForElsewhereIsCutBehindItsConnection(t *testing.T) {
 	elsewhere := make(chan struct{})
-	r := start(t, func(c *Config) { c.Cut = sync.OnceFunc(func() { close(elsewhere) }) })
+	r := start(t, func(c *Config) { c.Abort = sync.OnceFunc(func() { close(elsewhere) }) })
 	r.hold = elsewhere
 	p := r.dial()
 	p.want("220")
@@ -163,7 +163,7 @@ func TestWhatASessionWaitsForElsewhereIsCutBehindItsConnection(t *testing.T) {
 }
 
 func TestNothingIsCutBehindADrainThatEndsInTime(t *testing.T) {
-	r := start(t, func(c *Config) { c.Cut = func() { t.Error("cut") } })
+	r := start(t, func(c *Config) { c.Abort = func() { t.Error("cut") } })
 	p := r.opened()
 	if err := r.srv.Shutdown(t.Context()); err != nil {
 		t.Error(err)

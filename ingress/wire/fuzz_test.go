@@ -88,7 +88,7 @@ func FuzzConversation(f *testing.F) {
 		f.Add([]byte(s), []byte{13, 200})
 	}
 	f.Fuzz(func(t *testing.T, octets, cuts []byte) {
-		change := func(c *Config) { c.MessageSize = 1 << 20; c.ErrorBudget = 30 }
+		change := func(c *Config) { c.MessageSize = 1 << 20; c.tune.errorBudget = 30 }
 		whole, a, _ := converseAlone(t, bytes.Clone(octets), nil, change)
 		cut, b, slabs := converseAlone(t, bytes.Clone(octets), cuts, change)
 		if whole != cut {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"net"
+	"time"
 
 	"github.com/pires/go-proxyproto"
 
@@ -13,13 +14,16 @@ import (
 // proxyV2Rest is how a PROXY header of version 2 goes on behind its first CRLF, which would be read as an empty line.
 const proxyV2Rest = "\r\n\x00\r\nQUIT\n"
 
+// headerTimeout bounds the wait for a PROXY header. A proxy sends it as soon as it has connected.
+const headerTimeout = 5 * time.Second
+
 // readProxyHeader reads the header that each connection from a proxy begins with and takes its addresses over. What was
 // read behind it goes to the command buffer.
 //
 // The library bounds what it reads and allocates: 107 octets of a version 1 header, which must come in one piece, and 4
 // KiB behind the fixed part of a version 2 header.
 func (c *conn) readProxyHeader() bool {
-	if !c.parkFor(c.srv.cfg.Timeouts.Header) {
+	if !c.parkFor(c.srv.cfg.tune.header) {
 		return false
 	}
 	in := bufio.NewReaderSize(c.raw, smallBuffer)

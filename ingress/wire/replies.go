@@ -94,9 +94,9 @@ func (c *conn) appendEHLO(b []byte) []byte {
 	}
 	b = append(b, "250-LIMITS RCPTMAX="...)
 	b = strconv.AppendInt(b, int64(cfg.Recipients), 10)
-	if cfg.Messages > 0 {
+	if cfg.tune.messages > 0 {
 		b = append(b, " MAILMAX="...)
-		b = strconv.AppendInt(b, int64(cfg.Messages), 10)
+		b = strconv.AppendInt(b, int64(cfg.tune.messages), 10)
 	}
 	return append(b, "\r\n250 ENHANCEDSTATUSCODES\r\n"...)
 }

@@ -13,6 +13,9 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
+// abandonTimeout is how long Shutdown waits for Sessions to end after it has cancelled their ctx.
+const abandonTimeout = 5 * time.Second
+
 // A Server serves one Config on one or more listeners.
 type Server struct {
 	cfg    Config
@@ -140,10 +143,10 @@ func (s *Server) turnAway(raw net.Conn, client netip.Addr, reason string) {
 // at once; messages in flight are finished and answered before their connections end the same way. When ctx ends before
 // they have, the ctx of the Sessions is cancelled and the remaining connections are cut, but for those that are owed
 // the reply to a message which is being committed (see Body.Committing): these are waited for, however long that takes.
-// Config.Cut is called when all of this has been decided.
+// Config.Abort is called when all of this has been decided.
 //
 // It returns when all goroutines of the server have ended, with nil if nothing had to be cut. Only a Session that does
-// not heed the end of its ctx is given up, Timeouts.Abandon after it. The error wraps ctx's and says how many
+// not heed the end of its ctx is given up, abandonTimeout after it. The error wraps ctx's and says how many
 // connections were cut and how many Sessions were given up.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
@@ -183,8 +186,8 @@ func (s *Server) cut(ctx context.Context, ended <-chan struct{}) error {
 			cut++
 		}
 	}
-	s.cfg.Cut()
-	given := time.NewTimer(s.cfg.Timeouts.Abandon)
+	s.cfg.Abort()
+	given := time.NewTimer(s.cfg.tune.abandon)
 	defer given.Stop()
 	for _, gone := range owed { // each Commit has a deadline of its own
 		<-gone

@@ -103,7 +103,7 @@ func TestPanicEndsOneSession(t *testing.T) {
 }
 
 func TestClientThatDoesNotReadIsGivenUp(t *testing.T) {
-	r := start(t, func(c *Config) { c.Timeouts.Write = 30 * time.Millisecond })
+	r := start(t, func(c *Config) { c.tune.write = 30 * time.Millisecond })
 	client, server := net.Pipe()
 	defer client.Close()
 	r.srv.admit(server)
@@ -111,7 +111,7 @@ func TestClientThatDoesNotReadIsGivenUp(t *testing.T) {
 }
 
 func TestEventsTellOfConnectionsAndRefusals(t *testing.T) {
-	r := start(t, func(c *Config) { c.ErrorBudget = 1; c.Caps = NewCaps(1, 0) })
+	r := start(t, func(c *Config) { c.tune.errorBudget = 1; c.Caps = NewCaps(1, 0) })
 	p := r.dial()
 	p.want("220")
 	r.dial().want("421")
@@ -273,8 +273,6 @@ func TestConfigValidate(t *testing.T) {
 		{"limits.message_size", func(c *Config) { c.MessageSize = -1 }},
 		{"limits.line", func(c *Config) { c.Line = 997 }},
 		{"limits.recipients", func(c *Config) { c.Recipients = -1 }},
-		{"limits.messages", func(c *Config) { c.Messages = -1 }},
-		{"timeouts", func(c *Config) { c.Timeouts.Grace = -1 }},
 		{"listen.proxy_protocol", func(c *Config) { c.Proxy = []netip.Prefix{{}} }},
 		{"listen.xclient", func(c *Config) { c.Xclient = []netip.Prefix{{}} }},
 	} {

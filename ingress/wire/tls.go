@@ -6,9 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/millrace/millrace/router/mail"
 )
+
+// handshakeTimeout bounds a TLS handshake: a few round trips, slow links and slow clients included.
+const handshakeTimeout = 30 * time.Second
 
 // starttls carries out STARTTLS (RFC 3207). What the client, or somebody between it and us, sent in clear behind the
 // command must not be read as if it had come under TLS; it cannot be told from an attack, so the connection ends there.
@@ -49,7 +53,7 @@ func (c *conn) startTLS() bool {
 		c.r = c.w
 	}
 	t := tls.Server(under, c.srv.cfg.TLS())
-	if !c.parkFor(c.srv.cfg.Timeouts.Handshake) {
+	if !c.parkFor(c.srv.cfg.tune.handshake) {
 		return false
 	}
 	c.writeDue = c.readDue

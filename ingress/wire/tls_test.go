@@ -86,7 +86,7 @@ func TestWaitsUnderTLSCanBeInterrupted(t *testing.T) {
 }
 
 func TestHandshakeThatStallsEndsInTime(t *testing.T) {
-	r := start(t, func(c *Config) { c.TLS, c.Timeouts.Handshake = tlsOf(certificate(t)), 30*time.Millisecond })
+	r := start(t, func(c *Config) { c.TLS, c.tune.handshake = tlsOf(certificate(t)), 30*time.Millisecond })
 	p := r.dial()
 	p.want("220")
 	p.say("STARTTLS\r\n")

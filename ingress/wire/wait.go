@@ -6,11 +6,14 @@ import (
 	"time"
 )
 
+// commandTimeout bounds the wait for a command line, and for any octet of a message (RFC 5321 section 4.5.3.2.7).
+const commandTimeout = 5 * time.Minute
+
 // await reads once for a command and keeps its time-outs.
 func (c *conn) await(p []byte) (int, error) {
 	now := c.srv.now()
 	if c.limit == 0 {
-		c.limit = now + c.srv.cfg.Timeouts.Command
+		c.limit = now + c.srv.cfg.tune.command
 	}
 	began := now
 	for {
@@ -37,7 +40,7 @@ func (c *conn) await(p []byte) (int, error) {
 
 // dueAt gives the moment up to which a wait that began then goes on now, and how much later it may be noticed.
 func (c *conn) dueAt(began time.Duration) (due, slack time.Duration) {
-	due, slack = c.limit, c.srv.cfg.Timeouts.Command/16
+	due, slack = c.limit, c.srv.cfg.tune.command/16
 	if lend := c.srv.cfg.Lend; c.lendable && began+lend < due {
 		return began + lend, lend / 16
 	}
