@@ -277,9 +277,9 @@ func (s *session) learn(route mail.Route, o karma.Outcome) {
 	o.Client, o.Domain, o.NullSender = s.strangerAddr(), strings.ToLower(route.Forwards[0].Domain), s.t.reverse.IsNull()
 	if s.score != nil {
 		f := s.score.Facts()
-		o.Known, o.Allowed, o.Address, o.Network = f.KnownGood, s.score.Allowed(), f.Address, f.Network
+		o.KnownGood, o.Allowed, o.Address, o.Network = f.KnownGood, s.score.Allowed(), f.Address, f.Network
 	}
-	s.cfg.Karma.See(o)
+	s.cfg.Karma.Record(o)
 }
 
 // spfSignal is the check of SPF as the score wants it.

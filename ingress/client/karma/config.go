@@ -8,115 +8,93 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Store sums up votes and remembers who is known good. A *store.Store is one.
+// A Store sums up votes and remembers the networks that are known good. A *store.Store is one.
 type Store interface {
-	// Vote counts a vote and tells whether it changed anything.
+	// Vote counts a vote and reports whether it changed anything.
 	Vote(ctx context.Context, v mail.Vote) bool
-	// KnowGood marks the network of a client for ttl, which replaces what was left of an earlier one.
+	// KnowGood marks the network of a client for ttl, which replaces what was left of an earlier mark.
 	KnowGood(ctx context.Context, client netip.Addr, ttl time.Duration)
 }
 
-// Weights are what a vote for each Lesson weighs.
-type Weights struct {
-	Accepted float64 // above zero; 0: +1
-	Unknown  float64 // below zero; 0: -0.5
-	Policy   float64 // below zero; 0: -1
-	Spam     float64 // below zero; 0: -3
-}
+// The weights of votes, by Lesson.
+const (
+	weightAccepted = 1.0
+	weightUnknown  = -0.5
+	weightPolicy   = -1.0
+	weightSpam     = -3.0 // one message of spam undoes three that were taken
+)
 
-// A Config says from whom is learnt, and how much. Zero fields but Store have defaults.
+const (
+	// believedWindow is the time within which a domain has to take what makes it believed.
+	believedWindow = 7 * 24 * time.Hour
+	// A refusal by spam or policy is a vote if such refusals are spamShare of what the client brought to that domain
+	// lately, of which half is forgotten in halfTime.
+	spamShare = 0.1
+	// A refusal of an unknown recipient is a vote if such refusals are unknownShare, and three at least.
+	unknownShare = 0.5
+	// goodFor is how long a network is known good, and the least time between two of its standings.
+	goodFor = 7 * 24 * time.Hour
+	// goodDomains is how many believed domains must have taken the mail of a network before it is known good.
+	goodDomains = 3
+	// endAfter is the number of refusals by spam within a day or so after which a standing may end early.
+	endAfter = 5
+	// maxWaiting is how many Outcomes may wait, of some 140 octets each and the text of the Reply.
+	maxWaiting = 4096
+	// maxEntries bounds each of the three tables of domains, clients and networks. An entry takes up to 200 octets.
+	maxEntries = 16384
+	// callTimeout bounds one call of the store.
+	callTimeout = time.Second
+
+	maxNetworks = 32 // as many as a volume can tell apart
+)
+
+// A Config has what a Recorder needs. Zero fields but Store have defaults.
 type Config struct {
 	Store Store // required
-	// Exempt tells whose mail teaches nothing, such as clients on the allow list. It is called by the worker and must
-	// not block. Nil: nobody.
-	Exempt func(client netip.Addr) bool
 	// A destination domain is believed once it took Volume messages from about Networks different client networks
-	// within Window. 0: 100, 8 and 7 days. Networks is at most 32. Volume 1 and Networks 1 believe everybody.
+	// within 7 days; 0: 100 and 8. Networks is at most 32. With Volume 1 and Networks 1 every domain is believed.
 	Volume   int
 	Networks int
-	Window   time.Duration
-	Weights  Weights
-	// A refusal by spam or policy is a vote if such refusals are SpamShare of what the client brought to that domain
-	// lately (half of it is forgotten in 12 hours), one of an unknown recipient if they are UnknownShare and three at
-	// least. Both between 0 and 1; 0: 0.1 and 0.5.
-	SpamShare    float64
-	UnknownShare float64
-	// GoodFor is how long a network is known good, and the least time between two of its standings; 0: 7 days, at most
-	// 31.
-	GoodFor time.Duration
-	// GoodDomains is how many believed domains must have taken its mail before, 1 to 4; 0: 3.
-	GoodDomains int
-	// FallAfter is the number of refusals by spam within a day or so after which it may end early; 0: 5.
-	FallAfter int
-	// Queue is how many Outcomes may wait; 0: 4096. Each takes some 140 octets and the text of its Reply.
-	Queue int
-	// Entries bounds each of the three tables of domains, clients and networks; 0: 16384. An entry takes up to 200
-	// octets.
-	Entries int
-	// Timeout bounds one call of the store; 0: 1 s.
-	Timeout time.Duration
-	// Now is the clock. Nil: time.Now.
+	// Now is the clock. nil means time.Now.
 	Now func() time.Time
+
+	tune tuning
 }
 
-// Validate names the first field that is wrong, as a *mail.FieldError.
+// A tuning is what tests of the package set in place of the constants above; 0 means the constant.
+type tuning struct {
+	window  time.Duration // believedWindow
+	waiting int           // maxWaiting
+	timeout time.Duration // callTimeout
+}
+
+// Validate returns a *mail.FieldError that names the first field that is wrong, or nil.
 func (c *Config) Validate() error {
-	w := c.Weights
-	for _, f := range [...]struct {
-		bad           bool
-		field, reason string
-	}{
-		{c.Store == nil, "store", "is required"},
-		{c.Volume < 0, "volume", "is negative"},
-		{c.Networks < 0 || c.Networks > 32, "networks", "is not from 0 to 32"},
-		{c.Window < 0, "window", "is negative"},
-		{!(w.Accepted >= 0 && w.Accepted <= 100), "weights.accepted", "is not from 0 to 100"},
-		{!(w.Unknown <= 0 && w.Unknown >= -100), "weights.unknown", "is not from -100 to 0"},
-		{!(w.Policy <= 0 && w.Policy >= -100), "weights.policy", "is not from -100 to 0"},
-		{!(w.Spam <= 0 && w.Spam >= -100), "weights.spam", "is not from -100 to 0"},
-		{!(c.SpamShare >= 0 && c.SpamShare <= 1), "spam_share", "is not from 0 to 1"},
-		{!(c.UnknownShare >= 0 && c.UnknownShare <= 1), "unknown_share", "is not from 0 to 1"},
-		{c.GoodFor < 0 || c.GoodFor > 31*24*time.Hour, "good_for", "is not from 0 to 31 days"},
-		{c.GoodDomains < 0 || c.GoodDomains > mostDomains, "good_domains", "is not from 0 to 4"},
-		{c.FallAfter < 0, "fall_after", "is negative"},
-		{c.Queue < 0, "queue", "is negative"},
-		{c.Entries < 0, "entries", "is negative"},
-		{c.Timeout < 0, "timeout", "is negative"},
-	} {
-		if f.bad {
-			return &mail.FieldError{Field: f.field, Reason: f.reason}
-		}
+	switch {
+	case c.Store == nil:
+		return &mail.FieldError{Field: "store", Reason: "is required"}
+	case c.Volume < 0:
+		return &mail.FieldError{Field: "volume", Reason: "is negative"}
+	case c.Networks < 0 || c.Networks > maxNetworks:
+		return &mail.FieldError{Field: "networks", Reason: "is not from 0 to 32"}
 	}
 	return nil
 }
 
-// defaults gives c with its zero fields filled in.
-func (c Config) defaults() Config {
-	if c.Exempt == nil {
-		c.Exempt = func(netip.Addr) bool { return false }
-	}
+// withDefaults returns c with its zero fields filled in.
+func (c Config) withDefaults() Config {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	w := &c.Weights
 	fill(&c.Volume, 100)
 	fill(&c.Networks, 8)
-	fill(&c.Window, 7*24*time.Hour)
-	fill(&w.Accepted, 1)
-	fill(&w.Unknown, -0.5)
-	fill(&w.Policy, -1)
-	fill(&w.Spam, -3)
-	fill(&c.SpamShare, 0.1)
-	fill(&c.UnknownShare, 0.5)
-	fill(&c.GoodFor, 7*24*time.Hour)
-	fill(&c.GoodDomains, 3)
-	fill(&c.FallAfter, 5)
-	fill(&c.Queue, 4096)
-	fill(&c.Entries, 16384)
-	fill(&c.Timeout, time.Second)
+	fill(&c.tune.window, believedWindow)
+	fill(&c.tune.waiting, maxWaiting)
+	fill(&c.tune.timeout, callTimeout)
 	return c
 }
 
+// fill sets a field that is zero to value.
 func fill[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {

@@ -28,22 +28,22 @@ func (v *volume) add(network uint64, now time.Time, window time.Duration) {
 	v.nets |= 1 << (network % 64)
 }
 
-// believed reports whether that was enough. Of n networks about 64(1-(63/64)^n) have a bit of their own; up to 32 bits
+// believed reports whether that was enough. Of n networks about 64(1-(63/64)^n) have a bit of their own. Up to 32 bits
 // that is near enough to n, and never more.
 func (v *volume) believed(c *Config, now time.Time) bool {
-	if age := now.Sub(v.begun); age >= c.Window || age < 0 {
+	if age := now.Sub(v.begun); age >= c.tune.window || age < 0 {
 		return false
 	}
 	return v.took+v.before >= c.Volume && bits.OnesCount64(v.nets|v.netsOld) >= c.Networks
 }
 
-// A share counts what a client brought, lately: what is older counts less.
+// A share counts what a client brought lately: half of it is forgotten in halfTime.
 type share struct {
 	accepted, unknown, bad float64
 	at                     time.Time
 }
 
-// add counts one more.
+// add counts one message or recipient by its lesson.
 func (s *share) add(l Lesson, now time.Time) {
 	s.fade(now)
 	switch l {
@@ -56,6 +56,7 @@ func (s *share) add(l Lesson, now time.Time) {
 	}
 }
 
+// fade forgets what the time since the last call takes.
 func (s *share) fade(now time.Time) {
 	if age := now.Sub(s.at); age > 0 {
 		left := math.Exp2(-float64(age) / float64(halfTime))
@@ -64,12 +65,13 @@ func (s *share) fade(now time.Time) {
 	}
 }
 
-// badShare is the part of the messages that was refused as spam or by policy.
-func (s *share) badShare() float64 { return part(s.bad, s.accepted) }
+// badPart returns the part of the messages, from 0 to 1, that was refused as spam or by policy.
+func (s *share) badPart() float64 { return part(s.bad, s.accepted) }
 
-// unknownShare is the part of the recipients that is unknown.
-func (s *share) unknownShare() float64 { return part(s.unknown, s.accepted+s.bad) }
+// unknownPart returns the part of the recipients, from 0 to 1, that was unknown.
+func (s *share) unknownPart() float64 { return part(s.unknown, s.accepted+s.bad) }
 
+// part returns of as a part of the sum, 0 if both are 0.
 func part(of, others float64) float64 {
 	if of+others <= 0 {
 		return 0
@@ -81,34 +83,40 @@ func part(of, others float64) float64 {
 type tally struct {
 	share
 	voted float64
-	when  time.Time // of the vote; zero: none
+	when  time.Time // of the vote; zero if there was no vote
 }
 
-// mostDomains is how many different domains a few remembers.
-const mostDomains = 4
+// maxDomains is how many different domains a domainSet remembers.
+const maxDomains = 4
 
-// A few is a set of up to mostDomains destination domains, by their hash.
-type few struct {
-	hash [mostDomains]uint64
+// A domainSet is a set of up to maxDomains destination domains, by their hash.
+type domainSet struct {
+	hash [maxDomains]uint64
 	n    int
 }
 
-func (f *few) add(domain uint64) {
-	for _, h := range f.hash[:f.n] {
+// add adds a domain, unless the set is full.
+func (d *domainSet) add(domain uint64) {
+	for _, h := range d.hash[:d.n] {
 		if h == domain {
 			return
 		}
 	}
-	if f.n < mostDomains {
-		f.hash[f.n] = domain
-		f.n++
+	if d.n < maxDomains {
+		d.hash[d.n] = domain
+		d.n++
 	}
 }
 
-// A standing is what a client network did in the eyes of the believed domains.
+// A standing is what the believed domains did with the mail of a client network.
 type standing struct {
 	share
-	takers   few       // who took its mail since it was last known good or refused
-	refusers few       // who refused it as spam
-	settled  time.Time // when it was called known good or fell; zero: never
+	takers   domainSet // took its mail since it was last known good or refused
+	refusers domainSet // refused it as spam
+	changed  time.Time // when it became known good or ceased to be early; zero: never
+}
+
+// mayChange reports whether the last standing of the network began long enough ago for the next one.
+func (s *standing) mayChange(now time.Time) bool {
+	return s.changed.IsZero() || now.Sub(s.changed) >= goodFor
 }

@@ -7,19 +7,19 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// An Outcome is what a destination answered to mail of a client. Our own refusals are none.
+// An Outcome is what a destination answered to mail of a client. Our own refusals are not Outcomes.
 type Outcome struct {
 	Client netip.Addr
-	Domain string     // the destination's domain; what has none teaches nothing
+	Domain string     // the destination's domain; without one nothing is learnt
 	Reply  mail.Reply // the destination's own
-	// Accepted says that it took the message: 2yz to the dot. An accepted RCPT is no Outcome.
+	// Accepted is set if it took the message: 2yz to the dot. An accepted RCPT is not an Outcome.
 	Accepted   bool
-	Rcpt       bool // Reply was given to MAIL or RCPT, before the destination saw the message
+	Rcpt       bool // Reply answers MAIL or RCPT, before the destination saw the message
 	AboutUs    bool // see mail.Refusal
-	Known      bool // the client's network was known good when it connected
+	KnownGood  bool // the client's network was known good when it connected
 	Allowed    bool // the client is on the allow list
 	NullSender bool // the reverse-path is null
-	// Address and Network are the karma that the store knew when the client connected.
+	// Address and Network are the karma that the store had when the client connected.
 	Address mail.Karma
 	Network mail.Karma
 }
@@ -36,16 +36,17 @@ const (
 	Spam            // it refused the message as spam or malware
 )
 
-// String gives the lesson's name.
+// String returns the name of the lesson.
 func (l Lesson) String() string {
 	return [...]string{"nothing", "accepted", "unknown", "policy", "spam"}[l]
 }
 
-// Judge tells what an Outcome says of the client:
+// Judge returns what an Outcome says of the client:
 //
-//   - a reply about us, a 4yz and a reply about authentication (X.7.20 to X.7.24, X.7.26, X.7.27 and X.7.29, and a 5.7.x that
-//     names SPF, DKIM or DMARC): Nothing;
-//   - a null reverse-path whose message is taken, or whose recipient is unknown: Nothing, bounces speak for or against nobody;
+//   - a reply about us, a 4yz and a reply about authentication (X.7.20 to X.7.24, X.7.26, X.7.27 and X.7.29, and a
+//     5.7.x that names SPF, DKIM or DMARC): Nothing;
+//   - a null reverse-path whose message is taken, or whose recipient is unknown: Nothing, because a bounce says nothing
+//     of the client;
 //   - 5yz with a code and a phrase of spam.txt: Spam;
 //   - 5.1.1 before the message was seen: Unknown;
 //   - 5.7.0, 5.7.1 and 5.7.2 after it was seen, without a phrase: Policy.
@@ -73,6 +74,7 @@ func Judge(o *Outcome) Lesson {
 	return Nothing
 }
 
+// unlessNull returns l, but Nothing for a null reverse-path.
 func unlessNull(o *Outcome, l Lesson) Lesson {
 	if o.NullSender {
 		return Nothing
@@ -86,7 +88,7 @@ func isAboutAuthentication(e mail.EnhancedCode) bool {
 	return e.Subject == 7 && e.Detail >= 20 && e.Detail <= 29 && e.Detail != 25 && e.Detail != 28
 }
 
-// namesAuthentication reports whether a text in normal form speaks of authentication without saying so in its code.
+// namesAuthentication reports whether a text in normal form is about authentication, for replies whose code is not.
 func namesAuthentication(text string) bool {
 	for _, word := range [...]string{"spf", "dkim", "dmarc", "authenticat"} {
 		if strings.Contains(text, word) {

@@ -13,21 +13,21 @@ import (
 //go:embed spam.txt
 var spamText string
 
-// spam gives the phrases of the embedded table; a test holds that it parses.
+// spam returns the phrases of the embedded table. A test keeps that it parses.
 var spam = sync.OnceValue(func() []phrase {
 	list, _ := parsePhrases(spamText)
 	return list
 })
 
-// shortest is the least length of a phrase, its parts together: a shorter one would match by chance.
-const shortest = 10
+// minPhrase is the least length of a phrase in octets, its parts together. A shorter one would match by chance.
+const minPhrase = 10
 
 // A phrase is one line of spam.txt.
 type phrase struct {
-	code     int // 0: any
+	code     int // 0 matches any code
 	enhanced mail.EnhancedCode
 	any      bool     // any enhanced code
-	parts    []string // in normal form, to be found one behind another
+	parts    []string // in normal form, to be found one after another
 }
 
 // parsePhrases reads the table of spam.txt. The error names the line.
@@ -49,6 +49,7 @@ func parsePhrases(table string) ([]phrase, error) {
 	return list, nil
 }
 
+// parsePhrase reads one line of the table.
 func parsePhrase(line string) (phrase, error) {
 	provider, rest, ok := strings.Cut(line, ":")
 	fields := strings.Fields(rest)
@@ -78,13 +79,13 @@ func parsePhrase(line string) (phrase, error) {
 		p.parts = append(p.parts, part)
 		length += len(part)
 	}
-	if length < shortest {
+	if length < minPhrase {
 		return phrase{}, fmt.Errorf("phrase too short: %q", p.parts)
 	}
 	return p, nil
 }
 
-// parseEnhanced reads "5.x.y".
+// parseEnhanced reads "5.x.y" and reports whether it is one.
 func parseEnhanced(s string) (mail.EnhancedCode, bool) {
 	s, class := strings.CutPrefix(s, "5.")
 	subject, detail, ok := strings.Cut(s, ".")
@@ -93,10 +94,10 @@ func parseEnhanced(s string) (mail.EnhancedCode, bool) {
 	return mail.EnhancedCode{Subject: uint16(x), Detail: uint16(y)}, class && ok && err == nil && err2 == nil
 }
 
-// normal gives text in lower case with every run of blanks and line ends as one blank.
+// normal returns text in lower case with every run of blanks and line ends as one blank: the normal form.
 func normal(text string) string { return strings.Join(strings.Fields(strings.ToLower(text)), " ") }
 
-// matches reports whether a reply, whose text in normal form is text, is the phrase's.
+// matches reports whether p is found in a reply r. text is r's text in normal form.
 func (p *phrase) matches(r *mail.Reply, text string) bool {
 	if p.code != 0 && p.code != r.Code || !p.any && p.enhanced != r.Enhanced {
 		return false

@@ -7,7 +7,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestTheEmbeddedTableParses(t *testing.T) {
+// TestParsePhrases_Embedded: the embedded table parses.
+func TestParsePhrases_Embedded(t *testing.T) {
 	list, err := parsePhrases(spamText)
 	if err != nil {
 		t.Fatal(err)
@@ -17,9 +18,10 @@ func TestTheEmbeddedTableParses(t *testing.T) {
 	}
 }
 
-func TestATableWithAFaultNamesTheLine(t *testing.T) {
+// TestParsePhrases: the error names the line of a fault.
+func TestParsePhrases(t *testing.T) {
 	for _, c := range []struct{ name, table, want string }{
-		{"comments and blanks are none", "# a\n\n  # b", ""},
+		{"comments and blanks", "# a\n\n  # b", ""},
 		{"no colon", "google 550 5.7.1 a long phrase", "line 1: want a provider"},
 		{"no phrase", "\ngoogle: 550 5.7.1", "line 2: want a provider"},
 		{"a provider of two words", "a b: 550 5.7.1 a long phrase", "line 1: want a provider"},
@@ -118,8 +120,8 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// FuzzParsePhrases: a table that is taken holds phrases that can be found: a 5yz with the parts of each, in their
-// order, is one.
+// FuzzParsePhrases: the phrases of a table that is taken can be found: a 5yz with the parts of one, in their order,
+// matches it.
 func FuzzParsePhrases(f *testing.F) {
 	f.Add(spamText)
 	for _, s := range []string{
@@ -138,14 +140,14 @@ func FuzzParsePhrases(f *testing.F) {
 			if !p.matches(&r, normal(r.Text)) {
 				t.Errorf("%q does not find itself", p.parts)
 			}
-			if len(strings.Join(p.parts, "")) < shortest {
+			if len(strings.Join(p.parts, "")) < minPhrase {
 				t.Errorf("%q is too short", p.parts)
 			}
 		}
 	})
 }
 
-// FuzzJudge: no text makes a vote of a 4yz, of a reply about us or of one about authentication.
+// FuzzJudge: no text makes a vote of a 4yz, of a reply about us or of a reply about authentication.
 func FuzzJudge(f *testing.F) {
 	f.Add(550, uint16(7), uint16(1), "spam message rejected", false)
 	f.Add(550, uint16(7), uint16(26), "likely unsolicited mail", true)

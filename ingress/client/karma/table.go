@@ -1,8 +1,8 @@
 package karma
 
-// A table holds at most 2n entries in two generations: when the young one is full the old one is forgotten, and the
-// young one is old from then on. What is asked for moves to the young one, so that what is in use stays. It is not safe
-// for concurrent use.
+// A table holds at most 2n entries in two generations. When the young one is full, the old one is forgotten and the
+// young one becomes the old one. An entry that is put again moves to the young one, so that what is in use stays. It is
+// not safe for concurrent use.
 type table[K comparable, V any] struct {
 	young, old map[K]V
 	n          int
@@ -12,7 +12,7 @@ func newTable[K comparable, V any](n int) *table[K, V] {
 	return &table[K, V]{young: make(map[K]V), n: n}
 }
 
-// get gives the entry of k, the zero value if there is none.
+// get returns the entry of k, the zero value if k has no entry.
 func (t *table[K, V]) get(k K) V {
 	if v, ok := t.young[k]; ok {
 		return v
@@ -28,5 +28,5 @@ func (t *table[K, V]) put(k K, v V) {
 	t.young[k] = v
 }
 
-// size tells how many entries are held, those of both generations twice.
+// size returns how many entries are held, those of both generations counted twice.
 func (t *table[K, V]) size() int { return len(t.young) + len(t.old) }
