@@ -155,6 +155,8 @@ func mayImport(from, to string, test bool) bool {
 		return test || under(from, "loadtest")
 	case under(to, "egress/smtptest", "egress/dns/dnstest"):
 		return test || under(from, "egress/smtptest", "egress/dns/dnstest", "cluster/dev", "bench", "loadtest")
+	case under(to, "ingress/ingresstest"):
+		return test && (top(from) == "ingress" || crosses)
 	case under(from, "loadtest/extern"):
 		return false
 	case under(to, "bench", "loadtest", "deploy"):

@@ -35,43 +35,6 @@ const scoreZone = "9.113.0.203.in-addr.arpa. 3600 IN PTR mail.client.example.\n"
 	"2.0.0.127.psbl.example. 3600 IN A 127.0.0.2\n" +
 	"test.dbl.example. 3600 IN A 127.0.0.2\n"
 
-// lookups is the resolver as the score and the lists want it.
-type lookups struct{ *dns.Resolver }
-
-func plain(err error) error {
-	if dns.NotFound(err) {
-		return nil
-	}
-	return err
-}
-
-func (l lookups) LookupPTR(ctx context.Context, addr netip.Addr) ([]string, error) {
-	names, _, err := l.Resolver.LookupPTR(ctx, addr)
-	return names, plain(err)
-}
-
-func (l lookups) LookupAddrs(ctx context.Context, name string) ([]netip.Addr, error) {
-	both, _, err := l.Resolver.LookupAddrs(ctx, name)
-	if err != nil {
-		return nil, plain(err)
-	}
-	return append(slices.Clone(both.V4), both.V6...), nil
-}
-
-func (l lookups) LookupMX(ctx context.Context, name string) ([]string, error) {
-	records, _, err := l.Resolver.LookupMX(ctx, name)
-	var hosts []string
-	for _, r := range records {
-		hosts = append(hosts, r.Host)
-	}
-	return hosts, plain(err)
-}
-
-func (l lookups) LookupA(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
-	addrs, meta, err := l.Resolver.LookupIP(ctx, name, dns.IPv4)
-	return addrs, meta.TTL, plain(err)
-}
-
 // A scoreStage is all that a connection passes until its first recipient, with a warm cache.
 type scoreStage struct {
 	store   *store.Store
@@ -98,7 +61,7 @@ func newScoreStage(b *testing.B, redis string) *scoreStage {
 	s.store, err = store.New(store.Config{URL: redis})
 	must(err)
 	b.Cleanup(func() { must(s.store.Close()) })
-	s.lists, err = dnsbl.New(dnsbl.Config{Store: s.store, Resolver: lookups{resolver}, Lists: []dnsbl.List{
+	s.lists, err = dnsbl.New(dnsbl.Config{Store: s.store, Resolver: resolver.Plain(), Lists: []dnsbl.List{
 		{Zone: "zen.example", Weight: 10}, {Zone: "psbl.example", Weight: 5},
 		{Zone: "dbl.example", Weight: 10, Kind: dnsbl.Domains},
 	}})
@@ -113,11 +76,11 @@ func newScoreStage(b *testing.B, redis string) *scoreStage {
 	})
 	must(err)
 	s.scorer, err = score.New(score.Config{
-		Store: s.store, Lists: s.lists, Limits: s.limits, Resolver: lookups{resolver},
+		Store: s.store, Lists: s.lists, Limits: s.limits, Resolver: resolver.Plain(),
 		Hostnames: []string{"relay.example"}, Grey: score.Band{From: 3, To: 6},
 	})
 	must(err)
-	s.checker, err = spf.New(spf.Config{Resolver: resolver.Net()})
+	s.checker, err = spf.New(spf.Config{Resolver: resolver.Plain()})
 	must(err)
 	s.reverse, err = mail.ParsePath("a@client.example", true)
 	must(err)

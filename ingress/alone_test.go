@@ -8,12 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A counter is Rates: it allows so many of each and keeps what it was asked.
+// A counter is a store that allows so many of each rate and keeps what it was asked.
 type counter struct {
+	ingresstest.Store
 	mu    sync.Mutex
 	allow map[string]int
 	drawn map[string]int

@@ -18,14 +18,6 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// Marks remembers keys on all nodes that share a store, and on this one in any case.
-type Marks interface {
-	// Mark sets a mark for ttl and reports whether the other nodes will see it.
-	Mark(ctx context.Context, key string, ttl time.Duration) bool
-	// Marked reports which marks stand, and whether that is all that the nodes know together.
-	Marked(ctx context.Context, keys ...string) ([]bool, bool)
-}
-
 // An authentication is what a transaction knows of its message's authentication. The zero value is that of a message
 // that nobody judges.
 type authentication struct {

@@ -13,11 +13,6 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// Counts draws the rates of a group of recipients and remembers what greylisting saw, in one round trip.
-type Counts interface {
-	Rcpt(ctx context.Context, q mail.RcptQuery) (mail.RcptFacts, error)
-}
-
 // maxGroup bounds the recipients that are asked about at a time.
 const maxGroup = 64
 

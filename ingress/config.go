@@ -13,6 +13,7 @@ import (
 	"github.com/millrace/millrace/ingress/client/score"
 	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/ingress/message/auth/spf"
+	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -26,17 +27,12 @@ type Relay interface {
 	Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, error)
 }
 
-// Rates counts. The results are in the order of the rates; an error is a rate that cannot be kept.
-type Rates interface {
-	Rates(ctx context.Context, rates []mail.Rate) ([]mail.RateResult, error)
-}
-
 // A Config says how sessions behave. It is copied by New.
 type Config struct {
 	Hostname string           // our name in Received fields
 	Router   Router           // required
 	Relay    Relay            // required
-	Rates    Rates            // draws the rates of routes; nil: none is ever used up
+	Rates    world.Store      // draws the rates of routes; nil: none is ever used up
 	Emit     func(mail.Event) // must not block; nil: nobody listens
 	Tracer   trace.Tracer     // nil: no spans
 	HopKeys  [][]byte         // keys of the hop marks, current first; at least one
@@ -47,13 +43,13 @@ type Config struct {
 
 	Auth  *auth.Authenticator // nil: nothing is authenticated and nothing signed
 	SPF   *spf.Checker        // nil: SPF is not checked
-	Marks Marks               // remembers bodies foretold wrongly; nil: none is foretold
+	Marks world.Store         // remembers bodies foretold wrongly; nil: none is foretold
 	// keys of the MACs by which Marks knows them, current first; at least one with Marks
 	MarkKeys [][]byte
 
 	Score    *score.Scorer    // nil: no client is scored
 	Limits   *rate.Limits     // the rates of recipients; nil: none
-	Counts   Counts           // draws them; nil: none is ever used up
+	Counts   world.Store      // draws them; nil: none is ever used up
 	Later    *rate.Background // counts refused recipients; nil disables that
 	Greylist *greylist.Policy // nil: nobody is greylisted
 	Karma    *karma.Recorder  // learns from what becomes of mail; nil: nothing is learnt

@@ -1,16 +1,12 @@
 package ingress
 
 import (
-	"context"
 	"crypto/sha256"
-	"errors"
-	"net"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/ingress/message/auth/arc"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
@@ -19,22 +15,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A zone answers DNS questions for TXT records, and no others.
-type zone map[string][]string
-
-func (z zone) LookupTXT(_ context.Context, name string) ([]string, error) {
-	txt := z[strings.ToLower(strings.TrimSuffix(name, "."))]
-	if slices.Contains(txt, "SERVFAIL") {
-		return nil, errors.New("no answer")
-	}
-	return txt, nil
-}
-func (zone) LookupMX(context.Context, string) ([]*net.MX, error)        { return nil, nil }
-func (zone) LookupIPAddr(context.Context, string) ([]net.IPAddr, error) { return nil, nil }
-func (zone) LookupAddr(context.Context, string) ([]string, error)       { return nil, nil }
-
-// key makes a key of a domain and publishes it.
-func (z zone) key(t testing.TB, domain, selector string, a dkim.Algorithm) dkim.SigningKey {
+// publishKey makes a key of a domain and publishes it in a zone.
+func publishKey(t testing.TB, z ingresstest.Zone, domain, selector string, a dkim.Algorithm) dkim.SigningKey {
 	t.Helper()
 	k, err := dkim.GenerateKey(a, 2048)
 	if err != nil {
@@ -48,47 +30,12 @@ func (z zone) key(t testing.TB, domain, selector string, a dkim.Algorithm) dkim.
 	return dkim.SigningKey{Domain: domain, Selector: selector, Key: k}
 }
 
-// A board is Marks. It stands for a store that several nodes share.
-type board struct {
-	mu     sync.Mutex
-	down   bool
-	marked map[string]time.Duration
-	own    map[string]bool // what was marked while it was down
-}
-
-func (b *board) Mark(_ context.Context, key string, ttl time.Duration) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.down {
-		b.own[key] = true
-		return false
-	}
-	b.marked[key] = ttl
-	return true
-}
-
-func (b *board) Marked(_ context.Context, keys ...string) ([]bool, bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	out := make([]bool, len(keys))
-	for i, k := range keys {
-		out[i] = b.own[k] || !b.down && b.marked[k] > 0
-	}
-	return out, !b.down
-}
-
-func (b *board) set(down bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.down = down
-}
-
 // A court is a world in which messages are judged.
 type court struct {
-	*world
-	zone   zone
+	*fixture
+	zone   ingresstest.Zone
 	hop    *hop
-	board  *board
+	store  *ingresstest.Store // stands for one that several nodes share
 	keys   auth.Keyring
 	sender dkim.SigningKey // of b.example
 	bank   dkim.SigningKey // of bank.example, whose policy is reject
@@ -100,29 +47,29 @@ var testMarkKey = []byte("sixteen octets!!")
 // judge serves sessions that judge, and sign if sign is set. change comes last.
 func judge(t *testing.T, routes book, relay Relay, sign bool, change func(*Config, *wire.Config)) *court {
 	t.Helper()
-	z := zone{
+	z := ingresstest.Zone{
 		"b.example":           {"v=spf1 ip4:127.0.0.1 -all"},
 		"client.example":      {"v=spf1 -all"},
 		"evil.example":        {"v=spf1 ip4:127.0.0.1 -all"},
 		"bank.example":        {"v=spf1 -all"},
 		"_dmarc.bank.example": {"v=DMARC1; p=reject; aspf=s; adkim=s"},
 	}
-	c := &court{zone: z, board: &board{marked: map[string]time.Duration{}, own: map[string]bool{}}}
+	c := &court{zone: z, store: &ingresstest.Store{}}
 	c.hop, _ = relay.(*hop)
-	c.sender = z.key(t, "b.example", "s", dkim.Ed25519SHA256)
-	c.bank = z.key(t, "bank.example", "s", dkim.Ed25519SHA256)
-	a, err := auth.New(auth.Config{AuthservID: "mx.example.net", Keys: z, Sealers: []string{"trusted.example"}})
+	c.sender = publishKey(t, z, "b.example", "s", dkim.Ed25519SHA256)
+	c.bank = publishKey(t, z, "bank.example", "s", dkim.Ed25519SHA256)
+	a, err := auth.New(auth.Config{AuthservID: "mx.example.net", Resolver: z, Sealers: []string{"trusted.example"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if sign {
-		seal := z.key(t, "example.net", "arc", dkim.RSASHA256)
+		seal := publishKey(t, z, "example.net", "arc", dkim.RSASHA256)
 		c.keys = auth.Keyring{
 			ARC: &seal,
 			Relay: []dkim.SigningKey{
-				z.key(t, "example.net", "r", dkim.RSASHA256), z.key(t, "example.net", "e", dkim.Ed25519SHA256),
+				publishKey(t, z, "example.net", "r", dkim.RSASHA256), publishKey(t, z, "example.net", "e", dkim.Ed25519SHA256),
 			},
-			Domains: map[string][]dkim.SigningKey{"example.com": {z.key(t, "example.com", "d", dkim.RSASHA256)}},
+			Domains: map[string][]dkim.SigningKey{"example.com": {publishKey(t, z, "example.com", "d", dkim.RSASHA256)}},
 		}
 		if err := a.Use(c.keys); err != nil {
 			t.Fatal(err)
@@ -132,8 +79,8 @@ func judge(t *testing.T, routes book, relay Relay, sign bool, change func(*Confi
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.world = serve(t, routes, relay, func(cfg *Config, wc *wire.Config) {
-		cfg.Auth, cfg.SPF, cfg.Marks, cfg.MarkKeys = a, checker, c.board, [][]byte{testMarkKey}
+	c.fixture = serve(t, routes, relay, func(cfg *Config, wc *wire.Config) {
+		cfg.Auth, cfg.SPF, cfg.Marks, cfg.MarkKeys = a, checker, c.store, [][]byte{testMarkKey}
 		if change != nil {
 			change(cfg, wc)
 		}
@@ -231,7 +178,7 @@ func (c *court) verify(wantSignatures int) {
 	}
 	header, body, _ := strings.Cut(text, "\r\n\r\n")
 	header += "\r\n\r\n"
-	v, err := dkim.NewVerifier(dkim.Config{Keys: c.zone, Signatures: 50})
+	v, err := dkim.NewVerifier(dkim.Config{Resolver: c.zone, Signatures: 50})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -251,7 +198,7 @@ func (c *court) verify(wantSignatures int) {
 	if len(all) != wantSignatures {
 		c.t.Errorf("%d signatures, want %d", len(all), wantSignatures)
 	}
-	av, err := arc.New(arc.Config{Keys: c.zone})
+	av, err := arc.New(arc.Config{Resolver: c.zone})
 	if err != nil {
 		c.t.Fatal(err)
 	}

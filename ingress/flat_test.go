@@ -73,7 +73,7 @@ func TestALargeForgeryTakesNoMemoryAndIsNotDelivered(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			d := &drain{}
 			c := judge(t, info, d, tt.sign, nil)
-			key := c.zone.key(t, tt.domain, "s", dkim.Ed25519SHA256)
+			key := publishKey(t, c.zone, tt.domain, "s", dkim.Ed25519SHA256)
 			header, _, _ := strings.Cut(signed(t, key, from("bank.example", ""), "the true body\r\n"), "\r\n\r\n")
 			// what is made once is made
 			c.send("a@b.example", signed(t, c.sender, from("b.example", ""), lines(300<<10)), "250", "info@example.com")

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
@@ -43,7 +44,7 @@ func TestAForgedMessageIsRefusedBeforeTheNextHopSeesIt(t *testing.T) {
 	for _, n := range []int{10, 300 << 10} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			c := judge(t, info, &hop{}, false, nil)
-			evil := c.zone.key(t, "evil.example", "s", dkim.Ed25519SHA256)
+			evil := publishKey(t, c.zone, "evil.example", "s", dkim.Ed25519SHA256)
 			reply := c.send("a@evil.example", signed(t, evil, from("bank.example", ""), lines(n)), "550 5.7.26",
 				"info@example.com")
 			e := c.last(mail.Refused)
@@ -58,7 +59,7 @@ func TestAForgedMessageIsRefusedBeforeTheNextHopSeesIt(t *testing.T) {
 
 func TestAnAuthorDomainThatCannotBeAskedIsAskedLater(t *testing.T) {
 	c := judge(t, info, &hop{}, false, nil)
-	c.zone["_dmarc.lost.example"] = []string{"SERVFAIL"}
+	c.zone["_dmarc.lost.example"] = []string{ingresstest.ServFail}
 	c.send("a@evil.example", from("lost.example", "")+"\r\n"+lines(10), "451 4.7.", "info@example.com")
 	if c.hop.datas != 0 || c.last(mail.Deferred).Mode != mail.ModeHold {
 		t.Errorf("%d times DATA, mode %v", c.hop.datas, c.last(mail.Deferred).Mode)
@@ -137,7 +138,7 @@ func TestAMessageForetoldWronglyIsDeliveredByTheSecondAttempt(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			c := judge(t, info, &hop{}, true, nil)
 			text := signed(t, c.sender, from("b.example", ""), lines(600<<10)) + "a footer\r\n"
-			c.board.set(tt.down)
+			c.store.SetDown(tt.down)
 			c.send("a@b.example", text, tt.first, "info@example.com")
 			if tt.first != "250" {
 				if len(c.hop.got) != 0 || c.hop.aborts != 1 {
@@ -147,7 +148,7 @@ func TestAMessageForetoldWronglyIsDeliveredByTheSecondAttempt(t *testing.T) {
 					t.Errorf("mode %v", e.Mode)
 				}
 				c.last(mail.Anomaly)
-				c.board.set(tt.then)
+				c.store.SetDown(tt.then)
 				c.send("a@b.example", text, "250", "info@example.com")
 			}
 			if got := names(c.below(text)); got != unsealedNames {
@@ -156,10 +157,10 @@ func TestAMessageForetoldWronglyIsDeliveredByTheSecondAttempt(t *testing.T) {
 			if e := c.last(mail.Relayed); e.Mode != mail.ModeStream {
 				t.Errorf("mode %v", e.Mode)
 			}
-			if got := len(c.board.marked) > 0; got != tt.wantMark {
-				t.Errorf("marks %v", c.board.marked)
+			if got := len(c.store.Marks()) > 0; got != tt.wantMark {
+				t.Errorf("marks %v", c.store.Marks())
 			}
-			for key := range c.board.marked {
+			for key := range c.store.Marks() {
 				if strings.Contains(key, "example") {
 					t.Errorf("a mark tells of the message: %s", key)
 				}
@@ -202,15 +203,15 @@ func TestASignerWhoForetoldWronglyTwiceIsNotBelievedForADay(t *testing.T) {
 	c.send("a@b.example", right(4), "250", "info@example.com")
 	mode(mail.ModeStream)
 	day := 0
-	for _, ttl := range c.board.marked {
+	for _, ttl := range c.store.Marks() {
 		if ttl == 24*time.Hour {
 			day++
 		}
 	}
-	if day != 2 || len(c.board.marked) != 4 {
-		t.Errorf("marks %v", c.board.marked)
+	if day != 2 || len(c.store.Marks()) != 4 {
+		t.Errorf("marks %v", c.store.Marks())
 	}
-	other := c.zone.key(t, "other.example", "s", dkim.Ed25519SHA256)
+	other := publishKey(t, c.zone, "other.example", "s", dkim.Ed25519SHA256)
 	c.send("a@b.example", signed(t, other, from("other.example", ""), lines(600<<10)), "250", "info@example.com")
 	mode(mail.ModePredict)
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/ingress/message/auth/spf"
@@ -213,7 +214,7 @@ func TestAMessageByBDATIsCutAndSealed(t *testing.T) {
 
 // A stuck resolver answers nothing until its question is given up.
 type stuck struct {
-	zone
+	ingresstest.Zone
 	asked chan struct{}
 	once  *sync.Once
 }
@@ -225,7 +226,7 @@ func (s stuck) LookupTXT(ctx context.Context, _ string) ([]string, error) {
 }
 
 func TestTheCheckOfSPFEndsWithTheTransaction(t *testing.T) {
-	s := stuck{zone{}, make(chan struct{}), new(sync.Once)}
+	s := stuck{ingresstest.Zone{}, make(chan struct{}), new(sync.Once)}
 	checker, err := spf.New(spf.Config{Resolver: s, Timeout: time.Hour})
 	if err != nil {
 		t.Fatal(err)
@@ -239,7 +240,7 @@ func TestTheCheckOfSPFEndsWithTheTransaction(t *testing.T) {
 }
 
 func TestAnUnknownClientIsNoAddress(t *testing.T) {
-	a, err := auth.New(auth.Config{AuthservID: "mx.example.net", Keys: zone{}})
+	a, err := auth.New(auth.Config{AuthservID: "mx.example.net", Resolver: ingresstest.Zone{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -283,7 +284,7 @@ func TestHeaderSectionsCountAgainstTheBudgetAndAreGivenBack(t *testing.T) {
 }
 
 func TestMarksNeedAKey(t *testing.T) {
-	cfg := Config{Hostname: "h", Router: book{}, Relay: &hop{}, HopKeys: [][]byte{make([]byte, 16)}, Marks: &board{}}
+	cfg := Config{Hostname: "h", Router: book{}, Relay: &hop{}, HopKeys: [][]byte{make([]byte, 16)}, Marks: &ingresstest.Store{}}
 	if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "mark_keys") {
 		t.Errorf("got %v", err)
 	}

@@ -189,8 +189,8 @@ func (t *hopTx) Wanted() bool {
 
 func (t *hopTx) SMTPUTF8() bool { return t.h.utf8 }
 
-// A world is a served session with a client's end of it.
-type world struct {
+// A fixture is a served session with a client's end of it.
+type fixture struct {
 	t      *testing.T
 	conn   net.Conn
 	in     *bufio.Reader
@@ -200,9 +200,9 @@ type world struct {
 	srv    *wire.Server
 }
 
-func serve(t *testing.T, router Router, relay Relay, change func(*Config, *wire.Config)) *world {
+func serve(t *testing.T, router Router, relay Relay, change func(*Config, *wire.Config)) *fixture {
 	t.Helper()
-	w := &world{t: t}
+	w := &fixture{t: t}
 	cfg := Config{
 		Hostname: "mx1.example.net", Router: router, Relay: relay, HopKeys: [][]byte{[]byte("sixteen octets..")},
 		Emit: w.emit,
@@ -245,7 +245,7 @@ func serve(t *testing.T, router Router, relay Relay, change func(*Config, *wire.
 }
 
 // connect opens a connection and says EHLO.
-func (w *world) connect(addr string) {
+func (w *fixture) connect(addr string) {
 	w.t.Helper()
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -258,14 +258,14 @@ func (w *world) connect(addr string) {
 	w.say("EHLO client.example", "250")
 }
 
-func (w *world) emit(e mail.Event) {
+func (w *fixture) emit(e mail.Event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.events = append(w.events, e)
 }
 
 // say sends a line and wants a reply that begins so. It returns the reply.
-func (w *world) say(line, want string) string {
+func (w *fixture) say(line, want string) string {
 	w.t.Helper()
 	if _, err := io.WriteString(w.conn, line+"\r\n"); err != nil {
 		w.t.Fatal(err)
@@ -273,7 +273,7 @@ func (w *world) say(line, want string) string {
 	return w.want(want)
 }
 
-func (w *world) want(want string) string {
+func (w *fixture) want(want string) string {
 	w.t.Helper()
 	var all strings.Builder
 	for {
@@ -293,7 +293,7 @@ func (w *world) want(want string) string {
 }
 
 // last gives the last event of a kind.
-func (w *world) last(k mail.Kind) mail.Event {
+func (w *fixture) last(k mail.Kind) mail.Event {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i := len(w.events) - 1; i >= 0; i-- {
@@ -697,7 +697,7 @@ func TestOutOfBudgetIsForNow(t *testing.T) {
 }
 
 func TestARefusedMessageThatStillComesInCountsForTheBudget(t *testing.T) {
-	var w *world
+	var w *fixture
 	w = serve(t, book{"info": to("far.example")}, &hop{}, func(c *Config, _ *wire.Config) {
 		c.HoldBudget, c.InUse = 1, func() int64 { return int64(w.slabs.Lent()) }
 	})

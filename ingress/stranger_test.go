@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/ingress/client/rate"
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -118,7 +119,10 @@ func TestForgedResultsDoNotSurviveBehindALongHeaderSection(t *testing.T) {
 }
 
 // A drawn counts what is drawn of each rate.
-type drawn struct{ times map[string]int }
+type drawn struct {
+	ingresstest.Store
+	times map[string]int
+}
 
 func (d *drawn) Rcpt(_ context.Context, q mail.RcptQuery) (mail.RcptFacts, error) {
 	f := mail.RcptFacts{Rates: make([]mail.RateResult, len(q.Rates))}
@@ -144,7 +148,7 @@ func TestRecipientsThatArePutOffDrawNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	counts := &drawn{map[string]int{}}
+	counts := &drawn{times: map[string]int{}}
 	c := serve(t, routes, &hop{}, func(cfg *Config, _ *wire.Config) { cfg.Counts, cfg.Limits = counts, limits })
 	for len(left) > 0 {
 		c.say("MAIL FROM:<a@b.example>", "250")

@@ -20,6 +20,7 @@ import (
 	"github.com/millrace/millrace/cluster/node"
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/message/auth/arc"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/loadtest/source"
@@ -360,9 +361,9 @@ func chainedBy(t testing.TB, r authRecords, domain, header, body, results string
 }
 
 // chainOf validates the ARC chain of a message.
-func chainOf(t testing.TB, keys dkim.Keys, header, body string) arc.Result {
+func chainOf(t testing.TB, keys authRecords, header, body string) arc.Result {
 	t.Helper()
-	v, err := arc.New(arc.Config{Keys: keys})
+	v, err := arc.New(arc.Config{Resolver: ingresstest.TXT(keys.LookupTXT)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -418,7 +419,7 @@ func judgeArrived(t testing.TB, keys authRecords, octets []byte) judgement {
 	t.Helper()
 	at := bytes.Index(octets, []byte("\r\n\r\n")) + 2
 	header, body := string(octets[:at]), string(octets[at+2:])
-	v, err := dkim.NewVerifier(dkim.Config{Keys: keys, Signatures: 50})
+	v, err := dkim.NewVerifier(dkim.Config{Resolver: ingresstest.TXT(keys.LookupTXT), Signatures: 50})
 	if err != nil {
 		t.Fatal(err)
 	}

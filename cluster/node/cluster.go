@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -72,9 +71,7 @@ func (n *Node) startCluster() error {
 		return err
 	}
 	cfg.Log = n.log
-	cfg.Lookup = func(ctx context.Context, host string) ([]netip.Addr, error) {
-		return answers{n.resolver}.LookupAddrs(ctx, host)
-	}
+	cfg.Lookup = n.resolver.Plain().LookupAddrs
 	listener, err := net.Listen("tcp", c.Cluster.Peer)
 	if err != nil {
 		return c.place("", "cluster.peer", err)

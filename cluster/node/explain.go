@@ -222,7 +222,7 @@ func (c *Config) scoreFor(ctx context.Context, a *Answer, m *material, resolver 
 		k.Helo(helo)
 	}
 	if q.From != nil {
-		checker, err := spf.New(spf.Config{Resolver: resolver.Net()})
+		checker, err := spf.New(spf.Config{Resolver: resolver.Plain()})
 		if err != nil {
 			return nil, err
 		}

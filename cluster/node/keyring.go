@@ -61,7 +61,7 @@ func (c *Config) loadKeyring() (auth.Keyring, error) {
 
 // newAuthenticator makes what judges and signs messages, without keys.
 func (c *Config) newAuthenticator(r *dns.Resolver) (*auth.Authenticator, *spf.Checker, error) {
-	cfg := auth.Config{AuthservID: c.AuthservID, Keys: answers{r}, Names: answers{r}}
+	cfg := auth.Config{AuthservID: c.AuthservID, Resolver: r.Plain()}
 	if c.ARC != nil {
 		cfg.Sealers = c.ARC.Trust
 	}
@@ -69,7 +69,7 @@ func (c *Config) newAuthenticator(r *dns.Resolver) (*auth.Authenticator, *spf.Ch
 	if err != nil {
 		return nil, nil, c.place("", "authserv_id", err)
 	}
-	s, err := spf.New(spf.Config{Resolver: r.Net()})
+	s, err := spf.New(spf.Config{Resolver: r.Plain()})
 	return a, s, err
 }
 

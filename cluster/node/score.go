@@ -40,7 +40,7 @@ func (c *Config) newScoring(st *store.Store, r *dns.Resolver, key []byte,
 	}
 	out := &scoring{}
 	if out.lists, err = dnsbl.New(dnsbl.Config{
-		Lists: lists, Store: st, Resolver: answers{r}, Private: s.Private, Changed: changed,
+		Lists: lists, Store: st, Resolver: r.Plain(), Private: s.Private, Changed: changed,
 	}); err != nil {
 		return nil, c.place("score.", "score.lists", err)
 	}
@@ -70,7 +70,7 @@ func (c *Config) newScoring(st *store.Store, r *dns.Resolver, key []byte,
 	if err != nil {
 		return nil, err
 	}
-	cfg.Store, cfg.Lists, cfg.Limits, cfg.Resolver = st, out.lists, out.limits, answers{r}
+	cfg.Store, cfg.Lists, cfg.Limits, cfg.Resolver = st, out.lists, out.limits, r.Plain()
 	if out.scorer, err = score.New(cfg); err != nil {
 		return nil, c.place("score.", "score", err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -433,50 +432,68 @@ func TestCloseEndsWhatIsOpen(t *testing.T) {
 	}
 }
 
-func TestNetShapedAdapter(t *testing.T) {
+func TestPlain(t *testing.T) {
 	s := dnstest.Start(t, zone)
 	s.SetFault("slow.example.com", "TXT", dnstest.Fault{Drop: true})
 	s.SetFault("half.example.com", "AAAA", dnstest.Fault{Rcode: "SERVFAIL"})
 	if err := s.SetZone(zone + "half.example.com. 300 IN A 192.0.2.7\n"); err != nil {
 		t.Fatal(err)
 	}
-	n := resolver(t, Config{Attempts: 1, Timeout: 200 * time.Millisecond}, s).Net()
+	p := resolver(t, Config{Attempts: 1, Timeout: 200 * time.Millisecond}, s).Plain()
 	ctx := t.Context()
-	if texts, err := n.LookupTXT(ctx, "example.com."); len(texts) != 2 || err != nil {
+	if texts, err := p.LookupTXT(ctx, "example.com."); len(texts) != 2 || err != nil {
 		t.Errorf("got %q, %v", texts, err)
 	}
-	if mx, err := n.LookupMX(ctx, "example.com"); len(mx) != 3 ||
-		*mx[0] != (net.MX{Host: "mx1.example.com.", Pref: 10}) || err != nil {
+	if mx, err := p.LookupMX(ctx, "example.com"); len(mx) != 3 || mx[0] != "mx1.example.com" || err != nil {
 		t.Errorf("got %v, %v", mx, err)
 	}
-	if mx, err := n.LookupMX(ctx, "null.example.com"); len(mx) != 1 || mx[0].Host != "." || err != nil {
+	if mx, err := p.LookupMX(ctx, "null.example.com"); len(mx) != 1 || mx[0] != "." || err != nil {
 		t.Errorf("got %v, %v", mx, err)
 	}
-	if ips, err := n.LookupIPAddr(ctx, "mx1.example.com"); fmt.Sprint(ips) != "[{2001:db8::1 } {192.0.2.1 }]" ||
+	for name, lookup := range map[string]func(context.Context, string) ([]netip.Addr, error){
+		"LookupAddrs": p.LookupAddrs, "LookupAllAddrs": p.LookupAllAddrs,
+	} {
+		if ips, err := lookup(ctx, "mx1.example.com"); fmt.Sprint(ips) != "[192.0.2.1 2001:db8::1]" || err != nil {
+			t.Errorf("%s: got %v, %v", name, ips, err)
+		}
+		if ips, err := lookup(ctx, "mx2.example.com"); fmt.Sprint(ips) != "[192.0.2.2]" || err != nil {
+			t.Errorf("%s: got %v, %v", name, ips, err)
+		}
+	}
+	if names, err := p.LookupPTR(ctx, netip.MustParseAddr("192.0.2.1")); fmt.Sprint(names) != "[mx1.example.com]" ||
 		err != nil {
-		t.Errorf("got %v, %v", ips, err)
-	}
-	if ips, err := n.LookupIPAddr(ctx, "192.0.2.77"); fmt.Sprint(ips) != "[{192.0.2.77 }]" || err != nil {
-		t.Errorf("got %v, %v", ips, err)
-	}
-	if names, err := n.LookupAddr(ctx, "192.0.2.1"); fmt.Sprint(names) != "[mx1.example.com.]" || err != nil {
 		t.Errorf("got %v, %v", names, err)
 	}
+	if ips, err := p.LookupAddrs(ctx, "half.example.com"); fmt.Sprint(ips) != "[192.0.2.7]" || err != ErrPartial {
+		t.Errorf("half of the addresses: got %v, %v", ips, err)
+	}
+	if codes, ttl, err := p.LookupA(ctx, "_x-1.example.com"); fmt.Sprint(codes) != "[127.0.0.2]" ||
+		ttl != 300*time.Second || err != nil {
+		t.Errorf("got %v, %v, %v", codes, ttl, err)
+	}
+	if codes, ttl, err := p.LookupA(ctx, "nx.example.com"); len(codes) > 0 || ttl != 120*time.Second || err != nil {
+		t.Errorf("got %v, %v, %v", codes, ttl, err)
+	}
+	for name, want := range map[string]bool{"example.com": true, "mx1.example.com": true, "nx.example.com": false} {
+		if got, err := p.Exists(ctx, name); got != want || err != nil {
+			t.Errorf("%s exists: got %v, %v", name, got, err)
+		}
+	}
 	for _, tt := range []struct {
-		name                         string
-		err                          error
-		notFound, temporary, timeout bool
+		name               string
+		err                error
+		badName, temporary bool
 	}{
-		{"no such domain", second(n.LookupTXT(ctx, "nx.example.com")), true, false, false},
-		{"no such record", second(n.LookupMX(ctx, "mx1.example.com")), true, false, false},
-		{"no name", second(n.LookupTXT(ctx, "a..b")), true, false, false},
-		{"no answer", second(n.LookupTXT(ctx, "slow.example.com")), false, true, true},
-		{"half of the addresses", second(n.LookupIPAddr(ctx, "half.example.com")), false, true, false},
-		{"no address to look up", second(n.LookupAddr(ctx, "nonsense")), false, false, false},
+		{"no such domain", second(p.LookupTXT(ctx, "nx.example.com")), false, false},
+		{"no such record", second(p.LookupMX(ctx, "mx1.example.com")), false, false},
+		{"no name", second(p.LookupTXT(ctx, "a..b")), true, false},
+		{"no answer", second(p.LookupTXT(ctx, "slow.example.com")), false, true},
+		{"no answer about existence", second(p.Exists(ctx, "slow.example.com")), false, true},
+		{"half of the addresses", second(p.LookupAllAddrs(ctx, "half.example.com")), false, true},
+		{"no address to look up", second(p.LookupPTR(ctx, netip.Addr{})), true, false},
 	} {
-		var e *net.DNSError
-		if !errors.As(tt.err, &e) || e.IsNotFound != tt.notFound || e.IsTemporary != tt.temporary ||
-			e.IsTimeout != tt.timeout {
+		if errors.Is(tt.err, mail.ErrBadName) != tt.badName || Temporary(tt.err) != tt.temporary ||
+			(tt.err != nil) != (tt.badName || tt.temporary) {
 			t.Errorf("%s: got %#v", tt.name, tt.err)
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"strings"
+
+	"github.com/millrace/millrace/router/mail"
 )
 
 // What a question can end in other than records. Each *Error wraps exactly one of them, for errors.Is.
@@ -20,9 +22,9 @@ var (
 	// ErrBadReply means that the replies were malformed or that their CNAMEs lead nowhere within bounds.
 	ErrBadReply = errors.New("unusable reply from a name server")
 	// ErrBadName means that what was asked for is no domain name; nothing was sent.
-	ErrBadName = errors.New("not a domain name")
+	ErrBadName = mail.ErrBadName
 	// ErrBusy means that too many questions are open; nothing was sent.
-	ErrBusy = errors.New("too many questions open")
+	ErrBusy = mail.ErrNotAsked
 	// ErrClosed means that the Resolver was closed.
 	ErrClosed = errors.New("resolver closed")
 )

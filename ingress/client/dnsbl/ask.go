@@ -186,7 +186,7 @@ func (s *Set) lookup(d *side, name string, addr netip.Addr, answers chan<- answe
 		return
 	}
 	switch {
-	case errors.Is(a.err, ErrNotAsked):
+	case errors.Is(a.err, mail.ErrNotAsked):
 	case a.err != nil:
 		s.failed(d, "does not answer: "+a.err.Error())
 	case a.means == refused:

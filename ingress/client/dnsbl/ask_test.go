@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -97,7 +98,7 @@ func TestThreeNodesAskOnceAboutAnAddress(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range 30 {
 		all.Go(func() {
-			w := &world{Set: nodes[i%3], store: one.store}
+			w := &fixture{Set: nodes[i%3], store: one.store}
 			if got := say(w.client(t.Context(), listedClient)); got != want {
 				t.Errorf("got %q, want %q", got, want)
 			}
@@ -105,7 +106,7 @@ func TestThreeNodesAskOnceAboutAnAddress(t *testing.T) {
 	}
 	all.Wait()
 	for _, s := range nodes {
-		w := &world{Set: s, store: one.store}
+		w := &fixture{Set: s, store: one.store}
 		if got := say(w.client(t.Context(), listedClient)); got != want {
 			t.Errorf("afterwards got %q, want %q", got, want)
 		}
@@ -138,17 +139,17 @@ func TestALookUpThatNobodyWaitsForStillServesTheNext(t *testing.T) {
 func TestAnAnswerThatSomebodyElseLooksUpIsAwaited(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		other func(*world) // what the other one does
+		other func(*fixture) // what the other one does
 		want  string
 		asked int
 	}{
-		{"and brought", func(w *world) {
+		{"and brought", func(w *fixture) {
 			w.store.PutDNSBL(t.Context(), listedClient, "zen.example", addrs("127.0.0.4"), time.Hour)
 		}, "zen.example 127.0.0.4 10", 0},
-		{"and is not listed", func(w *world) {
+		{"and is not listed", func(w *fixture) {
 			w.store.PutDNSBL(t.Context(), listedClient, "zen.example", nil, time.Hour)
 		}, "", 0},
-		{"and became ours, as the other one was lost", func(w *world) {
+		{"and became ours, as the other one was lost", func(w *fixture) {
 			w.store.unlock(listedClient, "zen.example")
 		}, "zen.example 127.0.0.2 10", 1},
 	} {
@@ -254,7 +255,7 @@ func warm(tb testing.TB, codes string) (*Set, []mail.ListAnswer) {
 		{Zone: "a.example", Weight: 1}, {Zone: "b.example", Codes: mixed}, {Zone: "c.example", Weight: 3},
 		{Zone: "d.example", Weight: -2},
 	}
-	s, err := New(Config{Lists: lists, Store: newShelf(), Resolver: overNet{}})
+	s, err := New(Config{Lists: lists, Store: newShelf(), Resolver: ingresstest.Zone{}})
 	if err != nil {
 		tb.Fatal(err)
 	}

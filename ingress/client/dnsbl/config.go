@@ -1,36 +1,14 @@
 package dnsbl
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"math"
-	"net/netip"
 	"strings"
 	"time"
 
+	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/mail"
 )
-
-// A Store shares the answers of address lists between nodes, so that a list is asked once about an address.
-type Store interface {
-	// AwaitLists gives an answer for each of lists, and waits for those that somebody else is looking up until one of
-	// them is the caller's or ctx ends. The caller may take lock to look up those that are mail.ListAskedOfYou.
-	AwaitLists(ctx context.Context, addr netip.Addr, lists []string, lock time.Duration) ([]mail.ListAnswer, error)
-	// PutDNSBL brings an answer that was looked up; no codes mean not listed.
-	PutDNSBL(ctx context.Context, addr netip.Addr, list string, codes []netip.Addr, ttl time.Duration)
-}
-
-// ErrNotAsked is wrapped by the error of a Resolver that had no room to ask. It says nothing of the list.
-var ErrNotAsked = errors.New("there was no room to ask")
-
-// A Resolver asks DNS.
-type Resolver interface {
-	// LookupA gives the A records of a name, which has no dot at its end, and how long they hold. A name that does not
-	// exist or has no A record gives no codes, the negative TTL (RFC 2308) and no error; an error means that it cannot
-	// be known now. The codes are not changed by either side.
-	LookupA(ctx context.Context, name string) (codes []netip.Addr, ttl time.Duration, err error)
-}
 
 // A Kind says what a list is asked about.
 type Kind uint8
@@ -89,8 +67,8 @@ type List struct {
 // A Config says which lists there are and how much patience they get.
 type Config struct {
 	Lists    []List
-	Store    Store
-	Resolver Resolver
+	Store    world.Store // shares the answers of address lists between nodes, so that a list is asked once about an address
+	Resolver world.Resolver
 	// Timeout ends a look-up. It should be longer than clients wait, so that an answer which is too late for one client
 	// serves the next. 0: 3 s.
 	Timeout time.Duration

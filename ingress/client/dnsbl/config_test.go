@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -69,7 +70,7 @@ func TestAConfigThatMakesNoSenseIsRefusedByField(t *testing.T) {
 		{"look-ups below zero", func(c *Config) { c.Lookups = -1 }, "lookups"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := Config{Lists: []List{good}, Store: newShelf(), Resolver: overNet{}}
+			c := Config{Lists: []List{good}, Store: newShelf(), Resolver: ingresstest.Zone{}}
 			tt.change(&c)
 			err := c.Validate()
 			var field *mail.FieldError

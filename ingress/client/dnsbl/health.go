@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/millrace/millrace/router/mail"
 )
 
 // A fault is why a side of a list is not asked.
@@ -262,7 +264,7 @@ func (s *Set) test(d *side) (fault, string, netip.Addr) {
 		}
 	}
 	switch {
-	case errors.Is(mustNot.err, ErrNotAsked) || errors.Is(must.err, ErrNotAsked):
+	case errors.Is(mustNot.err, mail.ErrNotAsked) || errors.Is(must.err, mail.ErrNotAsked):
 		return unasked, "", netip.Addr{}
 	case mustNot.means == listed:
 		return lying, "lists " + d.mustNot + ", which no list may: it lists the world", netip.Addr{}
@@ -356,7 +358,7 @@ func (s *Set) probe(d *side) *probe {
 	s.mu.Unlock()
 	name := d.never()
 	switch a := s.ask(d.list, name); {
-	case s.ctx.Err() != nil, errors.Is(a.err, ErrNotAsked):
+	case s.ctx.Err() != nil, errors.Is(a.err, mail.ErrNotAsked):
 	case a.err != nil:
 		s.failed(d, "does not answer: "+a.err.Error())
 	case a.means == refused:

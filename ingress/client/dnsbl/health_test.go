@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
+	"github.com/millrace/millrace/ingress/world"
+	"github.com/millrace/millrace/router/mail"
 )
 
 const (
@@ -23,7 +25,7 @@ const (
 var v4 = []List{{Zone: "zen.example", Weight: 10, Family: IPv4}}
 
 // well waits until the list is asked.
-func (w *world) well(t *testing.T, addr netip.Addr) {
+func (w *fixture) well(t *testing.T, addr netip.Addr) {
 	t.Helper()
 	deadline := time.NewTimer(10 * time.Second)
 	defer deadline.Stop()
@@ -341,13 +343,13 @@ func TestEachFamilyIsCheckedAtItsOwnPace(t *testing.T) {
 
 // crowded is a resolver that has no room for a while.
 type crowded struct {
-	Resolver
+	world.Resolver
 	full *atomic.Bool
 }
 
 func (c crowded) LookupA(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
 	if c.full.Load() {
-		return nil, 0, fmt.Errorf("%w: too many questions", ErrNotAsked)
+		return nil, 0, fmt.Errorf("%w: too many questions", mail.ErrNotAsked)
 	}
 	return c.Resolver.LookupA(ctx, name)
 }

@@ -2,9 +2,7 @@ package dnsbl
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,6 +11,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -36,34 +35,16 @@ var (
 	goodClient   = netip.MustParseAddr("203.0.113.7")
 )
 
-// overNet asks a real server with the standard library, which keeps nothing and tells no TTL: that is the test's.
-type overNet struct {
-	net *net.Resolver
-	ttl time.Duration
-}
-
-func (r overNet) LookupA(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
-	found, err := r.net.LookupNetIP(ctx, "ip4", name+".")
-	var not *net.DNSError
-	if errors.As(err, &not) && not.IsNotFound {
-		return nil, r.ttl, nil
-	}
-	for i := range found {
-		found[i] = found[i].Unmap()
-	}
-	return found, r.ttl, err
-}
-
-func resolver(at *dnstest.Server) overNet {
-	dial := func(ctx context.Context, network, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, network, at.Addr())
-	}
-	return overNet{&net.Resolver{PreferGo: true, Dial: dial}, 5 * time.Minute}
+// resolver asks a server whose answers hold for 5 minutes.
+func resolver(at *dnstest.Server) ingresstest.Net {
+	n := ingresstest.At(at.Addr())
+	n.TTL = 5 * time.Minute
+	return n
 }
 
 // A shelf is a store in memory.
 type shelf struct {
+	ingresstest.Store
 	mu      sync.Mutex
 	entries map[string]*entry
 	changed chan struct{} // closed and replaced when an entry changes
@@ -173,8 +154,8 @@ func (c *clock) step(d time.Duration) {
 	c.at = c.at.Add(d)
 }
 
-// A world is a Set with all that it needs.
-type world struct {
+// A fixture is a Set with all that it needs.
+type fixture struct {
 	*Set
 	dns   *dnstest.Server
 	store *shelf
@@ -183,9 +164,9 @@ type world struct {
 
 // begin makes a world; what is missing in the Config is set so that a test does not wait for long. It does not Start
 // the Set.
-func begin(t *testing.T, zone string, c Config) *world {
+func begin(t *testing.T, zone string, c Config) *fixture {
 	t.Helper()
-	w := &world{dns: dnstest.Start(t, zone), store: newShelf(), news: make(chan string, 1000)}
+	w := &fixture{dns: dnstest.Start(t, zone), store: newShelf(), news: make(chan string, 1000)}
 	if c.Store == nil {
 		c.Store = w.store
 	}
@@ -206,7 +187,7 @@ func begin(t *testing.T, zone string, c Config) *world {
 }
 
 // started is begin and Start, and waits for the first check.
-func started(t *testing.T, zone string, c Config) *world {
+func started(t *testing.T, zone string, c Config) *fixture {
 	t.Helper()
 	w := begin(t, zone, c)
 	w.Start()
@@ -215,7 +196,7 @@ func started(t *testing.T, zone string, c Config) *world {
 }
 
 // told waits for the next news, which contain want.
-func (w *world) told(t *testing.T, want string) {
+func (w *fixture) told(t *testing.T, want string) {
 	t.Helper()
 	select {
 	case got := <-w.news:
@@ -228,7 +209,7 @@ func (w *world) told(t *testing.T, want string) {
 }
 
 // client asks the store and then the Set as the score does.
-func (w *world) client(ctx context.Context, addr netip.Addr) (hits []Hit, missing []string) {
+func (w *fixture) client(ctx context.Context, addr netip.Addr) (hits []Hit, missing []string) {
 	zones := w.Zones(addr)
 	known, _ := w.store.look(addr, zones, w.Lock())
 	return w.Ask(ctx, addr, zones, known)

@@ -1,20 +1,11 @@
 package karma
 
 import (
-	"context"
-	"net/netip"
 	"time"
 
+	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/mail"
 )
-
-// A Store sums up votes and remembers the networks that are known good. A *store.Store is one.
-type Store interface {
-	// Vote counts a vote and reports whether it changed anything.
-	Vote(ctx context.Context, v mail.Vote) bool
-	// KnowGood marks the network of a client for ttl, which replaces what was left of an earlier mark.
-	KnowGood(ctx context.Context, client netip.Addr, ttl time.Duration)
-}
 
 // The weights of votes, by Lesson.
 const (
@@ -50,7 +41,7 @@ const (
 
 // A Config has what a Recorder needs. Zero fields but Store have defaults.
 type Config struct {
-	Store Store // required
+	Store world.Store // required
 	// A destination domain is believed once it took Volume messages from about Networks different client networks
 	// within 7 days; 0: 100 and 8. Networks is at most 32. With Volume 1 and Networks 1 every domain is believed.
 	Volume   int

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -21,6 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // A ledger is a fake store: it keeps the worst vote of a domain on a client in an hour, karma that loses half in 7
 // days, and networks that are known good for a time.
 type ledger struct {
+	ingresstest.Store
 	mu     sync.Mutex
 	now    func() time.Time
 	votes  map[string]cast
@@ -99,8 +101,8 @@ func (l *ledger) weights() string {
 	return b.String()
 }
 
-// A world is a recorder on a ledger, with a clock that stands still until it is set.
-type world struct {
+// A fixture is a recorder on a ledger, with a clock that stands still until it is set.
+type fixture struct {
 	*testing.T
 	mu sync.Mutex
 	at time.Time
@@ -108,9 +110,9 @@ type world struct {
 	*Recorder
 }
 
-func newWorld(t *testing.T, change func(*Config)) *world {
+func newWorld(t *testing.T, change func(*Config)) *fixture {
 	t.Helper()
-	w := &world{T: t, at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	w := &fixture{T: t, at: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
 	w.ledger = newLedger(w.clock)
 	c := Config{Store: w.ledger, Volume: 1, Networks: 1, Now: w.clock}
 	if change != nil {
@@ -129,20 +131,20 @@ func newWorld(t *testing.T, change func(*Config)) *world {
 	return w
 }
 
-func (w *world) clock() time.Time {
+func (w *fixture) clock() time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.at
 }
 
-func (w *world) pass(d time.Duration) {
+func (w *fixture) pass(d time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.at = w.at.Add(d)
 }
 
 // see has the recorder learn from an Outcome at once, in place of its worker, which has nothing to do in these tests.
-func (w *world) see(o Outcome) {
+func (w *fixture) see(o Outcome) {
 	w.Helper()
 	w.facts(&o)
 	w.learn(context.Background(), &o)
@@ -156,13 +158,13 @@ var (
 )
 
 // believe makes domains believed.
-func (w *world) believe(domains ...string) {
+func (w *fixture) believe(domains ...string) {
 	for _, d := range domains {
 		w.domains.put(d, volume{begun: w.clock(), took: w.cfg.Volume, nets: math.MaxUint64})
 	}
 }
 
-func (w *world) want(votes string) {
+func (w *fixture) want(votes string) {
 	w.Helper()
 	if got := w.weights(); got != votes {
 		w.Errorf("got votes\n%swant\n%s", got, votes)
@@ -266,7 +268,7 @@ func TestRecorder_Unknown(t *testing.T) {
 }
 
 // earn sends mail of a network to three domains until it is known good, and returns the hours that it took.
-func (w *world) earn() int {
+func (w *fixture) earn() int {
 	w.Helper()
 	for hour := range 200 {
 		for _, d := range []string{"a.test", "b.test", "c.test"} {

@@ -6,13 +6,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/mail"
 )
-
-// A Store draws rates. A *store.Store is one. The error means a rate that cannot be kept.
-type Store interface {
-	Rates(ctx context.Context, rates []mail.Rate) ([]mail.RateResult, error)
-}
 
 const (
 	maxBatch = 64 // rates that are drawn by one call of the store
@@ -33,7 +29,7 @@ type tuning struct {
 // rates in a call of the store. Its methods are safe for concurrent use. Make one with NewBackground and end it with
 // Close.
 type Background struct {
-	store   Store
+	store   world.Store
 	timeout time.Duration
 	queue   chan mail.Rate
 	closing chan struct{} // closed by the first Close
@@ -45,9 +41,9 @@ type Background struct {
 
 // NewBackground makes a Background and starts its worker. store is required: without one the error is a
 // *mail.FieldError.
-func NewBackground(store Store) (*Background, error) { return newBackground(store, tuning{}) }
+func NewBackground(store world.Store) (*Background, error) { return newBackground(store, tuning{}) }
 
-func newBackground(store Store, tune tuning) (*Background, error) {
+func newBackground(store world.Store, tune tuning) (*Background, error) {
 	if store == nil {
 		return nil, &mail.FieldError{Field: "store", Reason: "is required"}
 	}

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
@@ -20,6 +21,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // A counter is a store as mail.Rate has it: the generic cell rate algorithm, units drawn together or not at all.
 type counter struct {
+	ingresstest.Store
 	mu      sync.Mutex
 	now     time.Time
 	arrival map[counted]time.Time

@@ -13,25 +13,9 @@ import (
 
 	"github.com/millrace/millrace/ingress/client/dnsbl"
 	"github.com/millrace/millrace/ingress/client/rate"
+	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/mail"
 )
-
-// A Store tells what is known of a client, in one round trip, and bounds that itself: the lists are asked behind it.
-type Store interface {
-	Client(ctx context.Context, q mail.ClientQuery) (mail.Facts, error)
-}
-
-// A Resolver asks DNS. A name that does not exist and one that has no such record give nothing and no error; an error
-// means that it cannot be known now. Names have no dot at their end. What it gives is shared and is not changed.
-type Resolver interface {
-	// LookupPTR gives the names that addr maps to.
-	LookupPTR(ctx context.Context, addr netip.Addr) ([]string, error)
-	// LookupAddrs gives the addresses of both families. With an error they may be some of them: what is among them is
-	// believed, what is missing is not held against anybody.
-	LookupAddrs(ctx context.Context, name string) ([]netip.Addr, error)
-	// LookupMX gives the MX hosts of a domain, the null MX (RFC 7505) as one host "." or "".
-	LookupMX(ctx context.Context, name string) (hosts []string, err error)
-}
 
 // An SPF is a check of the reverse-path that the session has begun.
 type SPF interface {
@@ -52,10 +36,10 @@ type Band struct{ From, To float64 }
 // A Config says what is asked of whom, what it weighs, and what follows from the score. Zero fields have defaults or
 // turn off what they name.
 type Config struct {
-	Store    Store        // nil: nothing is known of anybody, and no rate is kept
-	Lists    *dnsbl.Set   // nil: no lists
-	Limits   *rate.Limits // the rates of connections; nil: none
-	Resolver Resolver     // nil: no signal that needs DNS
+	Store    world.Store    // nil: nothing is known of anybody, and no rate is kept
+	Lists    *dnsbl.Set     // nil: no lists
+	Limits   *rate.Limits   // the rates of connections; nil: none
+	Resolver world.Resolver // nil: no signal that needs DNS
 	// Hostnames and OwnAddrs are how this node is called. A client that says in EHLO it is one of them lies.
 	Hostnames []string
 	OwnAddrs  []netip.Addr

@@ -9,11 +9,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/router/mail"
 )
 
 // A warm answers at once and allocates nothing, as caches do.
 type warm struct {
+	ingresstest.Store
+	ingresstest.Zone // of the questions that no signal asks
+
 	names, hosts []string
 	addrs        []netip.Addr
 	facts        mail.Facts

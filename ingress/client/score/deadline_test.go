@@ -117,13 +117,13 @@ func TestEachStageHasItsOwnDeadline(t *testing.T) {
 
 // A stubborn resolver does not look at its context.
 type stubborn struct {
-	*world
+	*fixture
 	until chan struct{}
 }
 
 func (s stubborn) LookupMX(ctx context.Context, name string) ([]string, error) {
 	<-s.until
-	return s.world.LookupMX(ctx, name)
+	return s.fixture.LookupMX(ctx, name)
 }
 
 func TestALateAnswerChangesNothing(t *testing.T) {

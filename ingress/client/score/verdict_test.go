@@ -14,36 +14,36 @@ import (
 func TestVerdictByThresholds(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		change func(w *world, v *visit, c *Config)
+		change func(w *fixture, v *visit, c *Config)
 		want   string // the action, the score and the reply
 	}{
-		{"nothing speaks", func(w *world, v *visit, c *Config) {}, "accept 0 "},
-		{"below defer", func(w *world, v *visit, c *Config) {
+		{"nothing speaks", func(w *fixture, v *visit, c *Config) {}, "accept 0 "},
+		{"below defer", func(w *fixture, v *visit, c *Config) {
 			v.talks, v.spf = true, result{"softfail", "example.net"}
 		}, "accept 5 "},
-		{"on a list that is dead certain", func(w *world, v *visit, c *Config) {
+		{"on a list that is dead certain", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
 		},
 			"reject 10 554 5.7.1 203.0.113.9 listed by zen.example (code 127.0.0.2); see https://mx.example.org/why"},
-		{"on a list and without a page", func(w *world, v *visit, c *Config) {
+		{"on a list and without a page", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"], c.URL = "127.0.0.2", ""
 		},
 			"reject 10 554 5.7.1 203.0.113.9 listed by zen.example (code 127.0.0.2)"},
-		{"on a list, and spoken for by another", func(w *world, v *visit, c *Config) {
+		{"on a list, and spoken for by another", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"], w.dns["list 9.113.0.203.white.example"] = "127.0.0.2", "127.0.5.1"
 		}, "accept 5 "},
-		{"deferred on a list", func(w *world, v *visit, c *Config) {
+		{"deferred on a list", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.half.example"], w.dns["PTR 203.0.113.9"] = "127.0.0.2", ""
 		},
 			"defer 6 450 4.7.1 203.0.113.9 listed by half.example (code 127.0.0.2), try again later; see " +
 				"https://mx.example.org/why"},
-		{"deferred for another reason", func(w *world, v *visit, c *Config) { v.talks, v.helo = true, "localhost" },
+		{"deferred for another reason", func(w *fixture, v *visit, c *Config) { v.talks, v.helo = true, "localhost" },
 			"defer 7 450 4.7.1 203.0.113.9 deferred: spoke before it was greeted, try again later; see " +
 				"https://mx.example.org/why"},
-		{"refused for many reasons", func(w *world, v *visit, c *Config) {
+		{"refused for many reasons", func(w *fixture, v *visit, c *Config) {
 			v.talks, v.helo, v.spf = true, "localhost", result{"fail", "example.net"}
 		}, "reject 10 554 5.7.1 203.0.113.9 refused: spoke before it was greeted; see https://mx.example.org/why"},
-		{"a name on a list is no address on one", func(w *world, v *visit, c *Config) {
+		{"a name on a list is no address on one", func(w *fixture, v *visit, c *Config) {
 			w.dns["list mail.example.net.dbl.example"], w.dns["list example.net.dbl.example"] = "127.0.1.2", "127.0.1.2"
 			v.talks = true
 			c.Weights = map[string]float64{"early-talker": 2.9}
@@ -51,66 +51,66 @@ func TestVerdictByThresholds(t *testing.T) {
 		},
 			"reject 8.9 554 5.7.1 203.0.113.9 refused: example.net listed by dbl.example (code 127.0.1.2); see " +
 				"https://mx.example.org/why"},
-		{"refused without an address", func(w *world, v *visit, c *Config) {
+		{"refused without an address", func(w *fixture, v *visit, c *Config) {
 			v.addr, v.helo, c.Defer, c.Reject = netip.Addr{}, "localhost", 3, 3
 		},
 			"reject 3 554 5.7.1 client refused: says \"localhost\" in EHLO, which is not a full domain name; see " +
 				"https://mx.example.org/why"},
-		{"blocked by address", func(w *world, v *visit, c *Config) {
+		{"blocked by address", func(w *fixture, v *visit, c *Config) {
 			c.Block = []Entry{{Client: "203.0.113.0/24", Why: "ask us first"}}
 		},
 			"reject 100 554 5.7.1 203.0.113.9 refused: 203.0.113.0/24 is blocked here: ask us first; see " +
 				"https://mx.example.org/why"},
-		{"allowed by address, and on a list", func(w *world, v *visit, c *Config) {
+		{"allowed by address, and on a list", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
 			c.Allow = []Entry{{Client: "203.0.113.9"}}
 		}, "accept -100 "},
-		{"a longer prefix that allows wins", func(w *world, v *visit, c *Config) {
+		{"a longer prefix that allows wins", func(w *fixture, v *visit, c *Config) {
 			c.Allow, c.Block = []Entry{{Client: "203.0.113.8/30"}}, []Entry{{Client: "203.0.113.0/24"}}
 		}, "accept -100 "},
-		{"a longer prefix that blocks wins", func(w *world, v *visit, c *Config) {
+		{"a longer prefix that blocks wins", func(w *fixture, v *visit, c *Config) {
 			c.Allow, c.Block = []Entry{{Client: "203.0.113.0/24"}}, []Entry{{Client: "203.0.113.9"}}
 		}, "reject 100 554 5.7.1 203.0.113.9 refused: 203.0.113.9 is blocked here; see https://mx.example.org/why"},
-		{"of the same prefix on both lists the one that allows wins", func(w *world, v *visit, c *Config) {
+		{"of the same prefix on both lists the one that allows wins", func(w *fixture, v *visit, c *Config) {
 			c.Allow, c.Block = []Entry{{Client: "203.0.113.9"}}, []Entry{{Client: "203.0.113.9/32"}}
 		}, "accept -100 "},
-		{"blocked by its name in EHLO", func(w *world, v *visit, c *Config) {
+		{"blocked by its name in EHLO", func(w *fixture, v *visit, c *Config) {
 			c.Block = []Entry{{Helo: "*.EXAMPLE.net"}}
 		},
 			"reject 100 554 5.7.1 203.0.113.9 refused: *.example.net is blocked here; see https://mx.example.org/why"},
-		{"blocked by the sender's domain", func(w *world, v *visit, c *Config) {
+		{"blocked by the sender's domain", func(w *fixture, v *visit, c *Config) {
 			c.Block = []Entry{{Domain: "example.net"}}
 		},
 			"reject 100 554 5.7.1 203.0.113.9 refused: example.net is blocked here; see https://mx.example.org/why"},
-		{"another domain is not blocked", func(w *world, v *visit, c *Config) {
+		{"another domain is not blocked", func(w *fixture, v *visit, c *Config) {
 			c.Block = []Entry{{Domain: "*.example.net"}}
 		}, "accept 0 "},
-		{"allowed by a name in EHLO that leads to it", func(w *world, v *visit, c *Config) {
+		{"allowed by a name in EHLO that leads to it", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
 			c.Allow = []Entry{{Helo: "mail.example.net"}}
 		}, "accept -90 "},
-		{"not allowed by a name in EHLO that leads elsewhere", func(w *world, v *visit, c *Config) {
+		{"not allowed by a name in EHLO that leads elsewhere", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
 			v.helo, c.Allow = "other.example.net", []Entry{{Helo: "other.example.net"}}
 		}, "reject 10.5 554 5.7.1 203.0.113.9 listed by zen.example (code 127.0.0.2); see https://mx.example.org/why"},
-		{"allowed by its address as a literal", func(w *world, v *visit, c *Config) {
+		{"allowed by its address as a literal", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
 			v.helo, c.Allow = "[203.0.113.9]", []Entry{{Helo: "[203.0.113.*]"}}
 		}, "accept -90 "},
-		{"not allowed by another address as a literal", func(w *world, v *visit, c *Config) {
+		{"not allowed by another address as a literal", func(w *fixture, v *visit, c *Config) {
 			v.helo, c.Allow = "[203.0.113.10]", []Entry{{Helo: "[203.0.113.*]"}}
 		}, "accept 3 "},
-		{"allowed by a domain for which SPF passes", func(w *world, v *visit, c *Config) {
+		{"allowed by a domain for which SPF passes", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
 			c.Allow = []Entry{{Domain: "EXAMPLE.NET"}}
 		}, "accept -90 "},
-		{"not allowed by a domain for which it does not", func(w *world, v *visit, c *Config) {
+		{"not allowed by a domain for which it does not", func(w *fixture, v *visit, c *Config) {
 			v.spf, c.Allow = result{"softfail", "example.net"}, []Entry{{Domain: "example.net"}}
 		}, "accept 1 "},
-		{"allowed by a name although the domain is blocked", func(w *world, v *visit, c *Config) {
+		{"allowed by a name although the domain is blocked", func(w *fixture, v *visit, c *Config) {
 			c.Allow, c.Block = []Entry{{Helo: "mail.example.net"}}, []Entry{{Domain: "example.net"}}
 		}, "accept 0 "},
-		{"blocked by address whatever the name", func(w *world, v *visit, c *Config) {
+		{"blocked by address whatever the name", func(w *fixture, v *visit, c *Config) {
 			c.Allow, c.Block = []Entry{{Helo: "mail.example.net"}}, []Entry{{Client: "203.0.113.9"}}
 		}, "reject 100 554 5.7.1 203.0.113.9 refused: 203.0.113.9 is blocked here; see https://mx.example.org/why"},
 	} {
@@ -231,22 +231,22 @@ func TestFactsOfTheStore(t *testing.T) {
 func TestGreyBand(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		change func(w *world, v *visit, c *Config)
+		change func(w *fixture, v *visit, c *Config)
 		want   bool
 	}{
-		{"within the band", func(w *world, v *visit, c *Config) {}, true},
-		{"at its end", func(w *world, v *visit, c *Config) { c.Grey.To = 3 }, false},
-		{"below it", func(w *world, v *visit, c *Config) { c.Grey.From = 3.5 }, false},
-		{"no band", func(w *world, v *visit, c *Config) { c.Grey = Band{} }, false},
-		{"deferred", func(w *world, v *visit, c *Config) { c.Defer = 2 }, false},
-		{"known good", func(w *world, v *visit, c *Config) { w.facts.KnownGood = true }, false},
-		{"allowed", func(w *world, v *visit, c *Config) { c.Allow = []Entry{{Domain: "example.net"}} }, false},
-		{"the store cannot tell whether it is known good", func(w *world, v *visit, c *Config) {
+		{"within the band", func(w *fixture, v *visit, c *Config) {}, true},
+		{"at its end", func(w *fixture, v *visit, c *Config) { c.Grey.To = 3 }, false},
+		{"below it", func(w *fixture, v *visit, c *Config) { c.Grey.From = 3.5 }, false},
+		{"no band", func(w *fixture, v *visit, c *Config) { c.Grey = Band{} }, false},
+		{"deferred", func(w *fixture, v *visit, c *Config) { c.Defer = 2 }, false},
+		{"known good", func(w *fixture, v *visit, c *Config) { w.facts.KnownGood = true }, false},
+		{"allowed", func(w *fixture, v *visit, c *Config) { c.Allow = []Entry{{Domain: "example.net"}} }, false},
+		{"the store cannot tell whether it is known good", func(w *fixture, v *visit, c *Config) {
 			w.facts.Degraded = true
 		}, false},
-		{"the store fails", func(w *world, v *visit, c *Config) { w.storeErr = errDNS }, false},
-		{"there is no store", func(w *world, v *visit, c *Config) { c.Store = nil }, true},
-		{"the address is not known", func(w *world, v *visit, c *Config) { v.addr = netip.Addr{} }, false},
+		{"the store fails", func(w *fixture, v *visit, c *Config) { w.storeErr = errDNS }, false},
+		{"there is no store", func(w *fixture, v *visit, c *Config) { c.Store = nil }, true},
+		{"the address is not known", func(w *fixture, v *visit, c *Config) { v.addr = netip.Addr{} }, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w, v := proper(), good()
@@ -296,29 +296,29 @@ func TestTarpit(t *testing.T) {
 func TestGreeting(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		change func(w *world, v *visit, c *Config)
+		change func(w *fixture, v *visit, c *Config)
 		want   string
 	}{
-		{"an unknown client waits", func(w *world, v *visit, c *Config) {}, "6s"},
-		{"nobody waits if none is to", func(w *world, v *visit, c *Config) { c.Greet = 0 }, "0s"},
-		{"who is known good does not", func(w *world, v *visit, c *Config) { w.facts.KnownGood = true }, "0s"},
-		{"nor who is allowed", func(w *world, v *visit, c *Config) {
+		{"an unknown client waits", func(w *fixture, v *visit, c *Config) {}, "6s"},
+		{"nobody waits if none is to", func(w *fixture, v *visit, c *Config) { c.Greet = 0 }, "0s"},
+		{"who is known good does not", func(w *fixture, v *visit, c *Config) { w.facts.KnownGood = true }, "0s"},
+		{"nor who is allowed", func(w *fixture, v *visit, c *Config) {
 			c.Allow = []Entry{{Client: "203.0.113.9"}}
 		}, "0s"},
-		{"nor whose address is not known", func(w *world, v *visit, c *Config) { v.addr = netip.Addr{} }, "0s"},
-		{"nor anybody if the store fails", func(w *world, v *visit, c *Config) { w.storeErr = errDNS }, "0s"},
-		{"nor if the shared store does", func(w *world, v *visit, c *Config) { w.facts.Degraded = true }, "0s"},
-		{"without a store all are unknown", func(w *world, v *visit, c *Config) { c.Store = nil }, "6s"},
-		{"a list alone does not refuse by the greeting", func(w *world, v *visit, c *Config) {
+		{"nor whose address is not known", func(w *fixture, v *visit, c *Config) { v.addr = netip.Addr{} }, "0s"},
+		{"nor anybody if the store fails", func(w *fixture, v *visit, c *Config) { w.storeErr = errDNS }, "0s"},
+		{"nor if the shared store does", func(w *fixture, v *visit, c *Config) { w.facts.Degraded = true }, "0s"},
+		{"without a store all are unknown", func(w *fixture, v *visit, c *Config) { c.Store = nil }, "6s"},
+		{"a list alone does not refuse by the greeting", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
 		}, "6s"},
-		{"unless it is to", func(w *world, v *visit, c *Config) {
+		{"unless it is to", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"], c.RejectAt = "127.0.0.2", RejectAtConnect
 		}, "554 5.7.1 203.0.113.9 listed by zen.example (code 127.0.0.2)"},
-		{"who is deferred only is greeted", func(w *world, v *visit, c *Config) {
+		{"who is deferred only is greeted", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.half.example"], w.dns["PTR 203.0.113.9"], c.RejectAt = "127.0.0.2", "", RejectAtConnect
 		}, "6s"},
-		{"who is blocked by address is refused", func(w *world, v *visit, c *Config) {
+		{"who is blocked by address is refused", func(w *fixture, v *visit, c *Config) {
 			c.Block, c.RejectAt = []Entry{{Client: "203.0.113.9"}}, RejectAtConnect
 		}, "554 5.7.1 203.0.113.9 refused: 203.0.113.9 is blocked here"},
 	} {

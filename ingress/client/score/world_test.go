@@ -13,6 +13,8 @@ import (
 
 	"github.com/millrace/millrace/ingress/client/dnsbl"
 	"github.com/millrace/millrace/ingress/client/rate"
+	"github.com/millrace/millrace/ingress/ingresstest"
+	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -28,8 +30,11 @@ var (
 // errHangs is an error that a world answers with only when its context ends.
 var errHangs = errors.New("hangs")
 
-// A world is what DNS and the store say: "PTR 203.0.113.9", "A mail.example.net", "MX example.net" and the like.
-type world struct {
+// A fixture is what DNS and the store say: "PTR 203.0.113.9", "A mail.example.net", "MX example.net" and the like.
+type fixture struct {
+	ingresstest.Store
+	ingresstest.Zone // of the questions that no signal asks
+
 	dns map[string]string // answers separated by blanks; what is not there is empty
 	err map[string]error  // by the same keys, "PTR" for all of a type, "" for all
 
@@ -42,8 +47,8 @@ type world struct {
 }
 
 // proper is a world in which the client is what a mail server should be.
-func proper() *world {
-	return &world{
+func proper() *fixture {
+	return &fixture{
 		dns: map[string]string{
 			"PTR 203.0.113.9":     "mail.example.net",
 			"PTR 2001:db8:1:2::9": "mail.example.net",
@@ -55,7 +60,7 @@ func proper() *world {
 	}
 }
 
-func (w *world) ask(ctx context.Context, kind, name string) ([]string, error) {
+func (w *fixture) ask(ctx context.Context, kind, name string) ([]string, error) {
 	key := kind + " " + name
 	w.mu.Lock()
 	w.asked = append(w.asked, key)
@@ -71,21 +76,21 @@ func (w *world) ask(ctx context.Context, kind, name string) ([]string, error) {
 	return strings.Fields(w.dns[key]), nil
 }
 
-func (w *world) LookupPTR(ctx context.Context, addr netip.Addr) ([]string, error) {
+func (w *fixture) LookupPTR(ctx context.Context, addr netip.Addr) ([]string, error) {
 	return w.ask(ctx, "PTR", addr.String())
 }
 
-func (w *world) LookupMX(ctx context.Context, name string) ([]string, error) {
+func (w *fixture) LookupMX(ctx context.Context, name string) ([]string, error) {
 	return w.ask(ctx, "MX", name)
 }
 
-func (w *world) LookupAddrs(ctx context.Context, name string) ([]netip.Addr, error) {
+func (w *fixture) LookupAddrs(ctx context.Context, name string) ([]netip.Addr, error) {
 	found, err := w.ask(ctx, "A", name)
 	return addrs(found), err
 }
 
 // LookupA is asked by lists.
-func (w *world) LookupA(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
+func (w *fixture) LookupA(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
 	found, err := w.ask(ctx, "list", name)
 	return addrs(found), time.Minute, err
 }
@@ -98,7 +103,7 @@ func addrs(texts []string) []netip.Addr {
 	return all
 }
 
-func (w *world) Client(ctx context.Context, q mail.ClientQuery) (mail.Facts, error) {
+func (w *fixture) Client(ctx context.Context, q mail.ClientQuery) (mail.Facts, error) {
 	w.mu.Lock()
 	w.query = q
 	w.mu.Unlock()
@@ -115,24 +120,24 @@ func (w *world) Client(ctx context.Context, q mail.ClientQuery) (mail.Facts, err
 	return facts, w.storeErr
 }
 
-func (w *world) AwaitLists(_ context.Context, _ netip.Addr, lists []string,
+func (w *fixture) AwaitLists(_ context.Context, _ netip.Addr, lists []string,
 	_ time.Duration) ([]mail.ListAnswer, error) {
 	return make([]mail.ListAnswer, len(lists)), nil
 }
 
-func (w *world) PutDNSBL(context.Context, netip.Addr, string, []netip.Addr, time.Duration) {}
+func (w *fixture) PutDNSBL(context.Context, netip.Addr, string, []netip.Addr, time.Duration) {}
 
 // count is how often DNS was asked.
-func (w *world) count() int {
+func (w *fixture) count() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.asked)
 }
 
 // lists makes a Set that nobody checks: zen weighs 10, half 4, white -5, and dbl, of domains, 3.
-func (w *world) lists(t testing.TB) *dnsbl.Set { return listsOver(t, w, w) }
+func (w *fixture) lists(t testing.TB) *dnsbl.Set { return listsOver(t, w, w) }
 
-func listsOver(t testing.TB, store dnsbl.Store, resolver dnsbl.Resolver) *dnsbl.Set {
+func listsOver(t testing.TB, store world.Store, resolver world.Resolver) *dnsbl.Set {
 	t.Helper()
 	set, err := dnsbl.New(dnsbl.Config{
 		Store: store, Resolver: resolver, Private: true,
@@ -149,7 +154,7 @@ func listsOver(t testing.TB, store dnsbl.Store, resolver dnsbl.Resolver) *dnsbl.
 }
 
 // config is a Config over w.
-func (w *world) config() Config {
+func (w *fixture) config() Config {
 	return Config{
 		Store: w, Resolver: w, Private: true, Hostnames: []string{"mx1.example.org"}, OwnAddrs: []netip.Addr{ours},
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/millrace/millrace/ingress/message/auth/arc"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/ingress/message/auth/dmarc"
+	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -19,10 +20,8 @@ type Config struct {
 	// AuthservID is the name that our Authentication-Results fields are known by (RFC 8601 section 2.5), a domain name
 	// in ASCII; it is required.
 	AuthservID string
-	// Keys finds the TXT records of DKIM, ARC and DMARC alike; it is required.
-	Keys dkim.Keys
-	// Names tells whether an author domain exists, which np= of DMARC is about; nil: each is taken to exist.
-	Names dmarc.Names
+	// Resolver finds the TXT records of DKIM, ARC and DMARC alike; it is required.
+	Resolver world.Resolver
 	// Timeout is how long the look-ups of one message may take; what is not known then is a temperror. 0 means 5 s.
 	Timeout time.Duration
 	// Sealers are the signing domains whose ARC sets are believed. A message from one of them that was seen to pass
@@ -54,8 +53,8 @@ func (c Config) Validate() error {
 	if !isDomainName(c.AuthservID) {
 		wrong("AuthservID", "is no domain name in ASCII")
 	}
-	if c.Keys == nil {
-		wrong("Keys", "is required")
+	if c.Resolver == nil {
+		wrong("Resolver", "is required")
 	}
 	if c.Timeout < 0 {
 		wrong("Timeout", "is below zero")
@@ -117,11 +116,11 @@ func New(cfg Config) (*Authenticator, error) {
 	}
 	var errs [3]error
 	a.dkim, errs[0] = dkim.NewVerifier(dkim.Config{
-		Keys: cfg.Keys, Signatures: cfg.Signatures, Header: cfg.Header, Now: cfg.Now,
+		Resolver: cfg.Resolver, Signatures: cfg.Signatures, Header: cfg.Header, Now: cfg.Now,
 	})
-	a.arc, errs[1] = arc.New(arc.Config{Keys: cfg.Keys, Header: cfg.Header, Now: cfg.Now})
+	a.arc, errs[1] = arc.New(arc.Config{Resolver: cfg.Resolver, Header: cfg.Header, Now: cfg.Now})
 	a.dmarc, errs[2] = dmarc.New(dmarc.Config{
-		Resolver: cfg.Keys, Names: cfg.Names, Timeout: cfg.Timeout, Draw: cfg.Draw,
+		Resolver: cfg.Resolver, Timeout: cfg.Timeout, Draw: cfg.Draw,
 	})
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err

@@ -19,7 +19,7 @@ import (
 // its ARC chain.
 func verified(t testing.TB, z zone, message, body string) (ours, theirs, cv string) {
 	t.Helper()
-	v, err := dkim.NewVerifier(dkim.Config{Keys: z, Signatures: 50})
+	v, err := dkim.NewVerifier(dkim.Config{Resolver: z, Signatures: 50})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func verified(t testing.TB, z zone, message, body string) (ours, theirs, cv stri
 		words = append(words, s.Domain+"="+word)
 	}
 	theirs = strings.Join(words, " ")
-	av, err := arc.New(arc.Config{Keys: z})
+	av, err := arc.New(arc.Config{Resolver: z})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/message/auth/arc"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/ingress/message/auth/spf"
@@ -23,6 +24,7 @@ type zone struct {
 	txt    map[string]string
 	broken map[string]bool
 	asked  *sync.Map
+	ingresstest.Zone
 }
 
 var errBroken = errors.New("the server is down")
@@ -40,10 +42,6 @@ func (z zone) LookupTXT(_ context.Context, name string) ([]string, error) {
 	}
 	return nil, nil
 }
-
-func (z zone) LookupMX(context.Context, string) ([]*net.MX, error)          { return nil, nil }
-func (z zone) LookupIPAddr(context.Context, string) ([]net.IPAddr, error)   { return nil, nil }
-func (z zone) LookupAddr(context.Context, string) (names []string, e error) { return nil, nil }
 
 // keys are made once for all tests; making them is most of what tests would do.
 var keys = sync.OnceValue(func() (made struct{ rsa, ed crypto.Signer }) {
@@ -84,7 +82,7 @@ func dns() zone {
 
 func newAuthenticator(t testing.TB, z zone, sealers ...string) *Authenticator {
 	t.Helper()
-	a, err := New(Config{AuthservID: "mx.example.net", Keys: z, Sealers: sealers, Draw: func() int { return 0 }})
+	a, err := New(Config{AuthservID: "mx.example.net", Resolver: z, Sealers: sealers, Draw: func() int { return 0 }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +140,7 @@ func sealedBy(t testing.TB, z zone, domain, header, body, results string) string
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := arc.New(arc.Config{Keys: z})
+	v, err := arc.New(arc.Config{Resolver: z})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,12 +272,12 @@ func TestValidateNamesEachField(t *testing.T) {
 		AuthservID: "a b", Timeout: -1, Sealers: []string{"ok.example", "no no"}, Workers: -1, Signatures: 51,
 		Header: -1,
 	}.Validate()
-	for _, want := range []string{"AuthservID", "Keys", "Timeout", "Sealers[1]", "Workers", "Signatures", "Header"} {
+	for _, want := range []string{"AuthservID", "Resolver", "Timeout", "Sealers[1]", "Workers", "Signatures", "Header"} {
 		if !strings.Contains(fmt.Sprint(err), want+":") {
 			t.Errorf("%s is not named in %v", want, err)
 		}
 	}
-	if err := (Config{AuthservID: "mx.example.net", Keys: zone{}}).Validate(); err != nil {
+	if err := (Config{AuthservID: "mx.example.net", Resolver: zone{}}).Validate(); err != nil {
 		t.Error(err)
 	}
 }
@@ -340,7 +338,7 @@ func TestNothingIsLookedUpWhereNothingIsAsked(t *testing.T) {
 
 func TestALongHeaderSectionIsNoWayRoundAPolicy(t *testing.T) {
 	z := dns()
-	a, err := New(Config{AuthservID: "mx.example.net", Keys: z, Header: 1000})
+	a, err := New(Config{AuthservID: "mx.example.net", Resolver: z, Header: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -364,8 +362,8 @@ func TestALongHeaderSectionIsNoWayRoundAPolicy(t *testing.T) {
 }
 
 func TestCloseEndsLookUpsThatHang(t *testing.T) {
-	hang := hanging{make(chan struct{})}
-	a, err := New(Config{AuthservID: "mx.example.net", Keys: hang, Timeout: time.Hour})
+	asked := make(chan struct{})
+	a, err := New(Config{AuthservID: "mx.example.net", Resolver: ingresstest.Blocked{Asked: asked}, Timeout: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -375,18 +373,7 @@ func TestCloseEndsLookUpsThatHang(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	<-hang.asked
+	<-asked
 	m.Close()
 	m.Close()
-}
-
-type hanging struct{ asked chan struct{} }
-
-func (h hanging) LookupTXT(ctx context.Context, _ string) ([]string, error) {
-	select {
-	case h.asked <- struct{}{}:
-	case <-ctx.Done():
-	}
-	<-ctx.Done()
-	return nil, ctx.Err()
 }

@@ -32,7 +32,7 @@ func BenchmarkChain(b *testing.B) {
 		}
 		s := newSealer(b, SealConfig{Key: dkim.SigningKey{Domain: "hop.example", Selector: "s", Key: key}})
 		h := hop{sealer: s}
-		v := newVerifier(b, Config{Keys: records{"s._domainkey.hop.example": {record}}})
+		v := newVerifier(b, Config{Resolver: records{"s._domainkey.hop.example": {record}}})
 		message := typical() + "\r\n" + text
 		for range 3 {
 			message = h.pass(b, v, message)
@@ -92,7 +92,7 @@ func BenchmarkChain(b *testing.B) {
 	}
 	b.Run("no chain", func(b *testing.B) {
 		b.ReportAllocs()
-		v := newVerifier(b, Config{Keys: records{}})
+		v := newVerifier(b, Config{Resolver: records{}})
 		header := []byte(typical())
 		for b.Loop() {
 			c, err := v.Begin(b.Context(), header)

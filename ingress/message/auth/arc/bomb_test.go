@@ -135,7 +135,7 @@ func TestBombsAreDefused(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			header, body := split([]byte(tt.message))
-			v := newVerifier(t, Config{Keys: keys, Now: clock(now)})
+			v := newVerifier(t, Config{Resolver: keys, Now: clock(now)})
 			hash := hashes(body)
 			best := time.Hour
 			for range 3 {

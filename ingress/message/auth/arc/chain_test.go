@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 )
 
@@ -85,7 +86,7 @@ func (h hop) seal(t testing.TB, message string, prior Result) string {
 func sealed(t testing.TB, n int) (string, []hop, records) {
 	t.Helper()
 	all, keys := hops(t, n)
-	v := newVerifier(t, Config{Keys: keys, Now: clock(now)})
+	v := newVerifier(t, Config{Resolver: keys, Now: clock(now)})
 	message := letter + "\r\n" + text
 	for _, h := range all {
 		message = h.pass(t, v, message)
@@ -95,7 +96,7 @@ func sealed(t testing.TB, n int) (string, []hop, records) {
 
 func TestFiftyHopsPassAndNoFurtherOneSeals(t *testing.T) {
 	all, keys := hops(t, MaxInstance)
-	v := newVerifier(t, Config{Keys: keys, Now: clock(now)})
+	v := newVerifier(t, Config{Resolver: keys, Now: clock(now)})
 	message := letter + "\r\n" + text
 	for i := 0; i <= MaxInstance; i++ {
 		got := validate(t, v, []byte(message))
@@ -125,7 +126,7 @@ func TestFiftyHopsPassAndNoFurtherOneSeals(t *testing.T) {
 // TestEachChangedOctetFails changes each octet of a message that all signatures together cover.
 func TestEachChangedOctetFails(t *testing.T) {
 	message, _, keys := sealed(t, 3)
-	v := newVerifier(t, Config{Keys: keys, Now: clock(now)})
+	v := newVerifier(t, Config{Resolver: keys, Now: clock(now)})
 	header, _ := split([]byte(message))
 	newest := collect(header).sets[2].seal
 	value, err := decodeBase64(newest.tags.Get("b"))
@@ -157,7 +158,7 @@ func TestEachChangedOctetFails(t *testing.T) {
 
 func TestOldestPassTellsSinceWhenNothingChanged(t *testing.T) {
 	all, keys := hops(t, 4)
-	v := newVerifier(t, Config{Keys: keys, Now: clock(now)})
+	v := newVerifier(t, Config{Resolver: keys, Now: clock(now)})
 	message := all[0].pass(t, v, letter+"\r\n"+text)
 	// A list changes the subject and seals; it has seen a good chain.
 	prior := validate(t, v, []byte(message))
@@ -206,12 +207,12 @@ func TestOldestPassTellsSinceWhenNothingChanged(t *testing.T) {
 
 // A resolver counts and delays questions.
 type resolver struct {
-	records records
-	hold    func(ctx context.Context, name string) error // nil: none
-	mu      sync.Mutex
-	asked   []string
-	open    atomic.Int32
-	most    int32
+	records
+	hold  func(ctx context.Context, name string) error // nil: none
+	mu    sync.Mutex
+	asked []string
+	open  atomic.Int32
+	most  int32
 }
 
 func (r *resolver) LookupTXT(ctx context.Context, name string) ([]string, error) {
@@ -233,7 +234,7 @@ func TestForgedChainCostsTwoLookups(t *testing.T) {
 	message, _, keys := sealed(t, 50)
 	forged := strings.Replace(message, "Subject: Is", "Subject: Was", 1)
 	r := &resolver{records: keys}
-	if got := validate(t, newVerifier(t, Config{Keys: r}), []byte(forged)); got.CV != Fail || len(r.asked) != 1 {
+	if got := validate(t, newVerifier(t, Config{Resolver: r}), []byte(forged)); got.CV != Fail || len(r.asked) != 1 {
 		t.Errorf("%s after %q", explain(got), r.asked)
 	}
 	// Of a chain that is good at the top and bad below, no more is asked than is under way.
@@ -242,7 +243,7 @@ func TestForgedChainCostsTwoLookups(t *testing.T) {
 		r.records[name] = record
 	}
 	delete(r.records, "s._domainkey.hop40.example")
-	got := validate(t, newVerifier(t, Config{Keys: r}), []byte(message))
+	got := validate(t, newVerifier(t, Config{Resolver: r}), []byte(message))
 	if explain(got) != "fail: i=40 ARC-Seal: no key for signature" || len(r.asked) > 1+10+window {
 		t.Errorf("%s after %d look-ups", explain(got), len(r.asked))
 	}
@@ -271,7 +272,7 @@ func TestKeysAreAskedOnceAndAFewAtATime(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	header, body := split([]byte(message))
-	c, err := newVerifier(t, Config{Keys: r}).Begin(ctx, header)
+	c, err := newVerifier(t, Config{Resolver: r}).Begin(ctx, header)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -300,7 +301,7 @@ func TestChainIsUnknownWhileAKeyIs(t *testing.T) {
 			if n < 0 {
 				some[all[-n-1].name] = nil
 			} else {
-				some[all[n-1].name] = []string{"~~lost"}
+				some[all[n-1].name] = []string{ingresstest.ServFail}
 			}
 		}
 		return some
@@ -328,7 +329,7 @@ func TestChainIsUnknownWhileAKeyIs(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := validate(t, newVerifier(t, Config{Keys: tt.keys, Now: clock(now)}), []byte(message))
+			got := validate(t, newVerifier(t, Config{Resolver: tt.keys, Now: clock(now)}), []byte(message))
 			if explain(got) != tt.want {
 				t.Errorf("got %s, want %s", explain(got), tt.want)
 			}
@@ -352,7 +353,7 @@ func TestCloseEndsTheSearch(t *testing.T) {
 		<-ctx.Done()
 		return ctx.Err()
 	}}
-	c, err := newVerifier(t, Config{Keys: r}).Begin(t.Context(), []byte(message))
+	c, err := newVerifier(t, Config{Resolver: r}).Begin(t.Context(), []byte(message))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,7 @@
 //
 // It owns the collection of ARC sets, what a seal covers, the order in which keys are looked for, and the three fields
 // of a set of ours. Tag lists, key records, canonical forms and the two signature algorithms are those of package dkim.
-// It knows no resolver (dkim.Keys), no trust in any sealer and nothing of what an ARC-Authentication-Results field
+// It knows no resolver (world.Resolver), no trust in any sealer and nothing of what an ARC-Authentication-Results field
 // says: what a chain is worth is for others to say.
 //
 // Invariants: time is linear in the octets of the header section, and so is memory, with a small factor; strangers

@@ -20,8 +20,8 @@ func FuzzChain(f *testing.F) {
 	f.Add([]byte("ARC-Seal:i=50\r\n \r\n\r\n"))
 	f.Add([]byte("arc-seal :\r\narc-"))
 	f.Add([]byte(" folded into nothing"))
-	known, unknown := newVerifier(f, Config{Keys: keys, Now: clock(now)}), newVerifier(f,
-		Config{Keys: records{}, Now: clock(now)})
+	known, unknown := newVerifier(f, Config{Resolver: keys, Now: clock(now)}), newVerifier(f,
+		Config{Resolver: records{}, Now: clock(now)})
 	f.Fuzz(func(t *testing.T, message []byte) {
 		got := validate(t, unknown, message)
 		if got.CV != None && got.CV != Fail || got.Instances < 0 || got.Instances > MaxInstance ||

@@ -10,7 +10,7 @@ import (
 // fetch asks for the key at a name. An error is a *dkim.Failure. The flags of a key record are about identities of DKIM
 // and say nothing here.
 func (v *Verifier) fetch(ctx context.Context, name string) (*dkim.PublicKey, error) {
-	records, err := v.cfg.Keys.LookupTXT(ctx, name)
+	records, err := v.cfg.Resolver.LookupTXT(ctx, name)
 	switch {
 	case err != nil:
 		return nil, &dkim.Failure{Result: dkim.TempError, Reason: "key unavailable", Cause: err}

@@ -120,7 +120,7 @@ func TestStructureIsJudgedBeforeAnyKey(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			v := newVerifier(t, Config{Keys: keys, Now: clock(now)})
+			v := newVerifier(t, Config{Resolver: keys, Now: clock(now)})
 			got := validate(t, v, []byte(tt.message))
 			if explain(got) != tt.want || got.Instances != tt.instances || got.Sealable() != tt.sealable {
 				t.Errorf("got %s, %d instances, %v, want %s, %d, %v", explain(got), got.Instances, got.Sealable(),
@@ -253,8 +253,8 @@ func TestConfigurationsAreRefusedByField(t *testing.T) {
 		return err
 	}
 	for field, err := range map[string]error{
-		"Keys":         func() error { _, err := New(Config{}); return err }(),
-		"Header":       func() error { _, err := New(Config{Keys: keys, Header: -1}); return err }(),
+		"Resolver":     func() error { _, err := New(Config{}); return err }(),
+		"Header":       func() error { _, err := New(Config{Resolver: keys, Header: -1}); return err }(),
 		"Key.Domain":   wrong(func(c *SealConfig) { c.Key.Domain = "a b" }),
 		"Key.Selector": wrong(func(c *SealConfig) { c.Key.Selector = "" }),
 		"Key.Key":      wrong(func(c *SealConfig) { c.Key.Key = nil }),
@@ -270,7 +270,7 @@ func TestConfigurationsAreRefusedByField(t *testing.T) {
 
 func TestHeaderSectionHasALimit(t *testing.T) {
 	_, keys := hops(t, 1)
-	v := newVerifier(t, Config{Keys: keys, Header: 10})
+	v := newVerifier(t, Config{Resolver: keys, Header: 10})
 	if _, err := v.Begin(context.Background(), []byte("X: 4567\r\n\r\nbody that does not count")); err != nil {
 		t.Error(err)
 	}

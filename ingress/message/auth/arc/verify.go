@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
+	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -90,8 +91,8 @@ func (r Result) Sealable() error {
 
 // A Config says how chains are validated.
 type Config struct {
-	// Keys finds key records; it is required. How long it may take is said by the context of Begin.
-	Keys dkim.Keys
+	// Resolver finds key records; it is required. The context of Begin bounds its look-ups.
+	Resolver world.Resolver
 	// Header is how many octets a header section may have, at most 16 MiB; a longer one is not looked at. 0 means 1
 	// MiB.
 	Header int
@@ -107,8 +108,8 @@ const (
 // Validate reports what is wrong, as *mail.FieldError joined.
 func (c Config) Validate() error {
 	var errs []error
-	if c.Keys == nil {
-		errs = append(errs, &mail.FieldError{Field: "Keys", Reason: "is required"})
+	if c.Resolver == nil {
+		errs = append(errs, &mail.FieldError{Field: "Resolver", Reason: "is required"})
 	}
 	if c.Header < 0 || c.Header > maxHeader {
 		errs = append(errs, &mail.FieldError{Field: "Header", Reason: "is not within 0 and 16777216"})
@@ -178,7 +179,7 @@ func (v *Verifier) Begin(ctx context.Context, header []byte) (*Chain, error) {
 		return c, nil
 	}
 	ctx, c.cancel = context.WithCancel(ctx)
-	// Ends when Keys has answered, which it does at the latest when ctx ends; Header, Finish and Close wait for it.
+	// Ends when Resolver has answered, which it does at the latest when ctx ends; Header, Finish and Close wait for it.
 	c.judging.Go(func() { c.judge(ctx, v) })
 	return c, nil
 }

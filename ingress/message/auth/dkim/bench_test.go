@@ -94,7 +94,7 @@ func BenchmarkMessage(b *testing.B) {
 		b.Fatal(err)
 	}
 	head := append(fields, header...)
-	v := newVerifier(b, Config{Keys: keys})
+	v := newVerifier(b, Config{Resolver: keys})
 	digest := sha256.Sum256(body)
 	value, err := SignDigest(k, digest)
 	if err != nil {

@@ -81,7 +81,7 @@ func TestBombsAreDefused(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			header, body := []byte(tt.header), []byte(tt.body)
-			v := newVerifier(t, Config{Keys: keys})
+			v := newVerifier(t, Config{Resolver: keys})
 			best := time.Hour
 			for range 3 {
 				var before, after runtime.MemStats

@@ -13,7 +13,7 @@ func FuzzVerify(f *testing.F) {
 	good := signed(f, tags, dinner, dinnerBody)
 	sum, digests := hashed(Simple, dinnerBody), map[[32]byte]bool{}
 	header, _ := split([]byte(good))
-	m, err := newVerifier(f, Config{Keys: keys}).Begin(f.Context(), header)
+	m, err := newVerifier(f, Config{Resolver: keys}).Begin(f.Context(), header)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -22,7 +22,7 @@ func FuzzVerify(f *testing.F) {
 	f.Add(header, []byte(dinnerBody))
 	f.Add([]byte(strings.Replace(string(header), "v=1;", "v=1; l=5; i==40example.com; x=1;", 1)), []byte("a"))
 	f.Add([]byte("DKIM-Signature: a=\r\nDKIM-Signature:\r\n\r\n"), []byte(""))
-	v := newVerifier(f, Config{Keys: keys, Now: clock(today)})
+	v := newVerifier(f, Config{Resolver: keys, Now: clock(today)})
 	f.Fuzz(func(t *testing.T, header, body []byte) {
 		m, err := v.Begin(t.Context(), header)
 		if err != nil {

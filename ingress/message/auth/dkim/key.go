@@ -11,14 +11,9 @@ import (
 	"errors"
 	"strings"
 	"sync"
-)
 
-// Keys finds key records. LookupTXT gives the TXT records of a name, the strings of each joined: none and no error when
-// there is no such name or no such record, an error when that cannot be known now. It is called from several goroutines
-// and returns when ctx ends.
-type Keys interface {
-	LookupTXT(ctx context.Context, name string) ([]string, error)
-}
+	"github.com/millrace/millrace/ingress/world"
+)
 
 // The sizes of RSA keys in bits that are accepted. RFC 8301 section 3.2 demands that verifiers refuse keys below 1024
 // and can verify with keys up to 4096; larger ones are not needed and cost more than a stranger should make us spend.
@@ -40,8 +35,9 @@ func KeyName(selector, domain string) string { return selector + "._domainkey." 
 
 // fetchKey asks for the key at a name. An error is a *Failure: a temperror when DNS gave no answer, a permerror when
 // the answer holds no usable key or more than one record.
-func fetchKey(ctx context.Context, keys Keys, name string, parse func(string) (*PublicKey, error)) (*PublicKey, error) {
-	records, err := keys.LookupTXT(ctx, name)
+func fetchKey(ctx context.Context, dns world.Resolver, name string,
+	parse func(string) (*PublicKey, error)) (*PublicKey, error) {
+	records, err := dns.LookupTXT(ctx, name)
 	switch {
 	case err != nil:
 		return nil, &Failure{TempError, "key unavailable", err}

@@ -9,13 +9,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/mail"
 )
 
 // A Config says how signatures are verified.
 type Config struct {
-	// Keys finds key records; it is required. How long it may take is said by the context of Begin.
-	Keys Keys
+	// Resolver finds key records; it is required. The context of Begin bounds its look-ups.
+	Resolver world.Resolver
 	// Signatures is how many signatures of a message are verified, from the top, at most 50. Further ones are counted.
 	// 0 means 5.
 	Signatures int
@@ -36,8 +37,8 @@ const (
 // Validate reports what is wrong, as *mail.FieldError joined.
 func (c Config) Validate() error {
 	var errs []error
-	if c.Keys == nil {
-		errs = append(errs, &mail.FieldError{Field: "Keys", Reason: "is required"})
+	if c.Resolver == nil {
+		errs = append(errs, &mail.FieldError{Field: "Resolver", Reason: "is required"})
 	}
 	if c.Signatures < 0 || c.Signatures > maxSignatures {
 		errs = append(errs, &mail.FieldError{Field: "Signatures", Reason: "is not within 0 and 50"})
@@ -176,7 +177,7 @@ func (m *Verification) want(s *Signature) {
 }
 
 func (v *Verifier) fetch(ctx context.Context, l *lookup) {
-	l.key, l.err = fetchKey(ctx, v.cfg.Keys, l.name, v.keys.parse)
+	l.key, l.err = fetchKey(ctx, v.cfg.Resolver, l.name, v.keys.parse)
 }
 
 // Unverified is the number of signatures beyond Config.Signatures, which are not looked at.

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -272,7 +273,7 @@ func TestSignaturesAreJudged(t *testing.T) {
 
 		{"no key", base + "b=", []string{}, nil, "permerror: no key for signature"},
 		{"two keys", base + "b=", []string{good, good}, nil, "permerror: multiple key records"},
-		{"DNS trouble", base + "b=", []string{"~~SERVFAIL"}, nil, "temperror: key unavailable"},
+		{"DNS trouble", base + "b=", []string{ingresstest.ServFail}, nil, "temperror: key unavailable"},
 		{"a key of another type", base + "b=", []string{"k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="},
 			nil, "permerror: key of another type than a="},
 		{"a testing key passes what is good", base + "b=", []string{good + "; t=y"}, nil, "pass: "},
@@ -337,7 +338,7 @@ func TestTheHeaderIsJudgedBeforeTheBodyComes(t *testing.T) {
 		{"and the body is another", append(slices.Clone(body), "footer\r\n"...), "fail: body hash did not verify"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			m, err := newVerifier(t, Config{Keys: keys}).Begin(t.Context(), header)
+			m, err := newVerifier(t, Config{Resolver: keys}).Begin(t.Context(), header)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -367,7 +368,7 @@ func TestTheHeaderIsJudgedBeforeTheBodyComes(t *testing.T) {
 
 func TestASettledSignatureCostsNoBodyHash(t *testing.T) {
 	header, _ := split([]byte(signed(t, tags, dinner, dinnerBody)))
-	m, err := newVerifier(t, Config{Keys: records{}}).Begin(t.Context(), header)
+	m, err := newVerifier(t, Config{Resolver: records{}}).Begin(t.Context(), header)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -393,7 +394,7 @@ func TestStuffedOctetsAreReadWithoutTheirDots(t *testing.T) {
 		}
 	}
 	for cut := range len(stuffed) {
-		m, err := newVerifier(t, Config{Keys: keys}).Begin(t.Context(), header)
+		m, err := newVerifier(t, Config{Resolver: keys}).Begin(t.Context(), header)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -438,25 +439,16 @@ func TestKeysAreAskedForAtTheSameTimeAndOnce(t *testing.T) {
 	}
 }
 
-// A mute gives no answer until its question is given up.
-type mute struct{ asked chan struct{} }
-
-func (m mute) LookupTXT(ctx context.Context, _ string) ([]string, error) {
-	close(m.asked)
-	<-ctx.Done()
-	return nil, ctx.Err()
-}
-
 func TestTheSearchForKeysEnds(t *testing.T) {
 	message := []byte(signed(t, tags, dinner, dinnerBody))
 	t.Run("with its context", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		keys := mute{make(chan struct{})}
-		m, err := newVerifier(t, Config{Keys: keys}).Begin(ctx, message)
+		asked := make(chan struct{})
+		m, err := newVerifier(t, Config{Resolver: ingresstest.Blocked{Asked: asked}}).Begin(ctx, message)
 		if err != nil {
 			t.Fatal(err)
 		}
-		<-keys.asked
+		<-asked
 		cancel()
 		got := m.Finish()
 		if explain(got) != "temperror: key unavailable" || !errors.Is(got[0].Cause, context.Canceled) {
@@ -464,12 +456,12 @@ func TestTheSearchForKeysEnds(t *testing.T) {
 		}
 	})
 	t.Run("when the message is given up", func(t *testing.T) {
-		keys := mute{make(chan struct{})}
-		m, err := newVerifier(t, Config{Keys: keys}).Begin(t.Context(), message)
+		asked := make(chan struct{})
+		m, err := newVerifier(t, Config{Resolver: ingresstest.Blocked{Asked: asked}}).Begin(t.Context(), message)
 		if err != nil {
 			t.Fatal(err)
 		}
-		<-keys.asked
+		<-asked
 		m.Close()
 		m.Close()
 	})
@@ -478,7 +470,7 @@ func TestTheSearchForKeysEnds(t *testing.T) {
 func TestOnlySoManySignaturesAreVerified(t *testing.T) {
 	keys := records{"sel._domainkey.example.com": {publish(t, key(t))}}
 	one, rest, _ := strings.Cut(signed(t, tags, dinner, dinnerBody), "\r\n")
-	v := newVerifier(t, Config{Keys: keys, Signatures: 3})
+	v := newVerifier(t, Config{Resolver: keys, Signatures: 3})
 	m, err := v.Begin(t.Context(), []byte(strings.Repeat(one+"\r\n", 10)+rest))
 	if err != nil {
 		t.Fatal(err)
@@ -490,7 +482,7 @@ func TestOnlySoManySignaturesAreVerified(t *testing.T) {
 }
 
 func TestALongHeaderSectionIsNotLookedAt(t *testing.T) {
-	v := newVerifier(t, Config{Keys: records{}, Header: 100})
+	v := newVerifier(t, Config{Resolver: records{}, Header: 100})
 	if _, err := v.Begin(t.Context(), []byte(dinner)); !errors.Is(err, ErrHeaderTooLong) {
 		t.Error(err)
 	}
@@ -498,7 +490,7 @@ func TestALongHeaderSectionIsNotLookedAt(t *testing.T) {
 
 func TestConfigsAreValidated(t *testing.T) {
 	err := Config{Signatures: -1, Header: maxHeader + 1}.Validate()
-	for _, field := range []string{"Keys", "Signatures", "Header"} {
+	for _, field := range []string{"Resolver", "Signatures", "Header"} {
 		if !strings.Contains(fmt.Sprint(err), field+": ") {
 			t.Errorf("%s is not named in %v", field, err)
 		}

@@ -205,7 +205,7 @@ func TestHugeFieldsTakeLittle(t *testing.T) {
 
 // TestNoOtherReaderSeesAnotherDomain compares with net/mail on real messages: what both can read, both read alike.
 func TestNoOtherReaderSeesAnotherDomain(t *testing.T) {
-	dir := filepath.Join("..", "..", "..", "..", "shared", "corpus", "eml")
+	dir := filepath.Join("..", "..", "..", "..", "..", "shared", "corpus", "eml")
 	files, err := filepath.Glob(filepath.Join(dir, "*"))
 	if err != nil || len(files) == 0 {
 		t.Skip("no ../shared beside the module root")

@@ -8,30 +8,15 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/ingress/message/auth/spf"
+	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Resolver answers the questions of a tree walk. LookupTXT gives the TXT records of a name, the strings of each
-// joined: none and no error when there is no such name or no such record, an error when that cannot be known now. It is
-// called from several goroutines and returns when ctx ends.
-type Resolver interface {
-	LookupTXT(ctx context.Context, name string) ([]string, error)
-}
-
-// Names tells which names exist. Exists is false only for a name that the DNS denies (NXDOMAIN, RFC 8020); a name
-// without records exists. An error means that it cannot be known now. It is called from several goroutines and returns
-// when ctx ends.
-type Names interface {
-	Exists(ctx context.Context, name string) (bool, error)
-}
-
 // A Config says how messages are evaluated.
 type Config struct {
-	// Resolver finds policy records; it is required.
-	Resolver Resolver
-	// Names tells whether an author domain exists, on which it depends whether np= or sp= applies. nil: each is taken
-	// to exist, and np= is not used.
-	Names Names
+	// Resolver finds policy records, and tells whether an author domain exists, on which it depends whether np= or sp=
+	// applies; it is required.
+	Resolver world.Resolver
 	// Timeout is how long the tree walk of the author domain may take, and those of Evaluate once more; 0 means 5 s.
 	Timeout time.Duration
 	// Draw gives a number from 0 to 99, each as likely as the others; a failing message for which it is not below pct=

@@ -9,27 +9,37 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/message/auth/spf"
+	"github.com/millrace/millrace/ingress/world"
 )
 
-// records answers from policy records by domain, without "_dmarc."; one that begins with ~~ cannot be had. Several
-// stand apart by a newline.
+// records are policy records by domain, without "_dmarc."; one that begins with ~~ cannot be had. Several stand apart by
+// a newline.
 type records map[string]string
 
-func (r records) LookupTXT(_ context.Context, name string) ([]string, error) {
-	text := r[strings.TrimPrefix(name, "_dmarc.")]
-	if strings.HasPrefix(text, "~~") {
-		return nil, errors.New(text)
+// dns is a DNS with the records. It denies the names in denied; one with ~~ before it cannot be told.
+func (r records) dns(denied ...string) ingresstest.Zone {
+	z := ingresstest.Zone{}
+	for domain, text := range r {
+		z["_dmarc."+domain] = strings.Split(text, "\n")
+		if strings.HasPrefix(text, "~~") {
+			z["_dmarc."+domain] = []string{ingresstest.ServFail}
+		}
 	}
-	if text == "" {
-		return nil, nil
+	for _, name := range denied {
+		if plain, ok := strings.CutPrefix(name, "~~"); ok {
+			z[plain] = []string{ingresstest.ServFail}
+		} else {
+			z[plain] = []string{ingresstest.NXDomain}
+		}
 	}
-	return strings.Split(text, "\n"), nil
+	return z
 }
 
 // asked notes the names that were asked for.
 type asked struct {
-	Resolver
+	world.Resolver
 	mu    sync.Mutex
 	names []string
 }
@@ -39,16 +49,6 @@ func (a *asked) LookupTXT(ctx context.Context, name string) ([]string, error) {
 	a.names = append(a.names, name)
 	a.mu.Unlock()
 	return a.Resolver.LookupTXT(ctx, name)
-}
-
-// denied are the names that do not exist; one with ~~ before it cannot be told.
-type denied []string
-
-func (d denied) Exists(_ context.Context, name string) (bool, error) {
-	if slices.Contains(d, "~~"+name) {
-		return false, errors.New("SERVFAIL")
-	}
-	return !slices.Contains(d, name), nil
 }
 
 // passing is what SPF found when the reverse-path's domain passed.
@@ -308,8 +308,8 @@ func TestEvaluation(t *testing.T) {
 		{name: "no author domain", records: records{}, author: "[192.0.2.1]", want: "permerror none", policy: "  "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			names := denied{"missing.bank.example", "missing.example.com", "~~unsure.bank.example"}
-			r := evaluate(t, Config{Resolver: c.records, Names: names, Draw: func() int { return 50 }}, c.spf,
+			dns := c.records.dns("missing.bank.example", "missing.example.com", "~~unsure.bank.example")
+			r := evaluate(t, Config{Resolver: dns, Draw: func() int { return 50 }}, c.spf,
 				strings.Fields(c.dkim), strings.Fields(c.unknown), c.author)
 			got := r.Result.String() + " " + r.Disposition.String()
 			if r.Defer {
@@ -339,7 +339,7 @@ func TestSeveralAuthorsGetTheStrictestResult(t *testing.T) {
 		{"reject.example fault.example", "", "fail reject", "reject.example"},
 		{"none.example [192.0.2.1]", "none.example", "permerror none", ""},
 	} {
-		r := evaluate(t, Config{Resolver: zone}, spf.Results{}, strings.Fields(c.dkim), nil,
+		r := evaluate(t, Config{Resolver: zone.dns()}, spf.Results{}, strings.Fields(c.dkim), nil,
 			strings.Fields(c.authors)...)
 		if got := r.Result.String() + " " + r.Disposition.String(); got != c.want || r.Author != c.author {
 			t.Errorf("%s signed by %q: got %s by %q, want %s by %q", c.authors, c.dkim, got, r.Author, c.want, c.author)
@@ -362,7 +362,7 @@ func TestATreeWalkAsksEightNamesAtMost(t *testing.T) {
 		},
 		{"com", "com"},
 	} {
-		log := &asked{Resolver: records{}}
+		log := &asked{Resolver: records{}.dns()}
 		evaluate(t, Config{Resolver: log}, passing(c.author), []string{c.author}, nil, c.author)
 		if got := strings.ReplaceAll(strings.Join(log.names, " "), "_dmarc.", ""); got != c.want {
 			t.Errorf("%s: asked for\n%s, want\n%s", c.author, got, c.want)
@@ -374,14 +374,14 @@ func TestPublicSuffixRecordAboveSkippedLabels(t *testing.T) {
 	// The walk skips h.g.…, the organizational domain, which lies one label below psd=y, and asks for it afterwards.
 	zone := records{"g.f.e.d.c.b.a": "v=DMARC1; p=reject; sp=reject; psd=y",
 		"h.g.f.e.d.c.b.a": "v=DMARC1; p=none; sp=quarantine"}
-	r := evaluate(t, Config{Resolver: zone}, spf.Results{}, nil, nil, "j.i.h.g.f.e.d.c.b.a")
+	r := evaluate(t, Config{Resolver: zone.dns()}, spf.Results{}, nil, nil, "j.i.h.g.f.e.d.c.b.a")
 	if r.Organization != "h.g.f.e.d.c.b.a" || r.PolicyDomain != "h.g.f.e.d.c.b.a" || r.Disposition != Quarantine {
 		t.Errorf("got %+v", r)
 	}
 }
 
 func TestAnswersAreAskedForOnce(t *testing.T) {
-	log := &asked{Resolver: records{"example.com": "v=DMARC1; p=reject"}}
+	log := &asked{Resolver: records{"example.com": "v=DMARC1; p=reject"}.dns()}
 	evaluate(t, Config{Resolver: log}, passing("bounce.example.com"), []string{"mail.example.com", "other.org"}, nil,
 		"news.example.com")
 	want := []string{
@@ -395,23 +395,15 @@ func TestAnswersAreAskedForOnce(t *testing.T) {
 
 func TestANameThatIsTooLongForItsRecordHasNone(t *testing.T) {
 	author := strings.Repeat("a234567890.", 22) + "example.com" // 253 octets
-	log := &asked{Resolver: records{"example.com": "v=DMARC1; p=reject"}}
+	log := &asked{Resolver: records{"example.com": "v=DMARC1; p=reject"}.dns()}
 	r := evaluate(t, Config{Resolver: log}, spf.Results{}, nil, nil, author)
 	if len(author) != maxName || r.Disposition != Reject || strings.Contains(log.names[0], author) {
 		t.Errorf("%d octets: got %+v, asked %q", len(author), r, log.names)
 	}
 }
 
-// silent never answers before the context ends.
-type silent struct{}
-
-func (silent) LookupTXT(ctx context.Context, _ string) ([]string, error) {
-	<-ctx.Done()
-	return nil, ctx.Err()
-}
-
 func TestNoAnswerInTimeIsTempError(t *testing.T) {
-	e, err := New(Config{Resolver: silent{}, Timeout: time.Millisecond})
+	e, err := New(Config{Resolver: ingresstest.Blocked{}, Timeout: time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -423,7 +415,7 @@ func TestNoAnswerInTimeIsTempError(t *testing.T) {
 }
 
 func TestWhoWaitsMayGiveUp(t *testing.T) {
-	e, err := New(Config{Resolver: silent{}})
+	e, err := New(Config{Resolver: ingresstest.Blocked{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -440,7 +432,7 @@ func TestWhoWaitsMayGiveUp(t *testing.T) {
 
 func BenchmarkEvaluate(b *testing.B) {
 	e, err := New(Config{Resolver: records{"example.com": "v=DMARC1; p=reject; sp=quarantine; " +
-		"rua=mailto:r@example.com"}})
+		"rua=mailto:r@example.com"}.dns()})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -461,7 +453,7 @@ func BenchmarkEvaluate(b *testing.B) {
 }
 
 func TestConfigIsChecked(t *testing.T) {
-	for _, c := range []Config{{}, {Resolver: records{}, Timeout: -1}} {
+	for _, c := range []Config{{}, {Resolver: ingresstest.Zone{}, Timeout: -1}} {
 		if _, err := New(c); err == nil {
 			t.Errorf("%+v was accepted", c)
 		}

@@ -152,11 +152,10 @@ func (l *Lookup) choose(ctx context.Context, p *policy, domain string) {
 	if p.record.hasSubdomain {
 		p.tag, p.requested = tagSubdomain, p.record.subdomain
 	}
-	names := l.evaluator.cfg.Names
-	if !p.record.hasNonExist || names == nil || p.record.nonExistent == p.requested {
+	if !p.record.hasNonExist || p.record.nonExistent == p.requested {
 		return
 	}
-	exists, err := names.Exists(ctx, domain)
+	exists, err := l.evaluator.cfg.Resolver.Exists(ctx, domain)
 	switch {
 	case err != nil:
 		p.existence = err

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -59,7 +60,7 @@ type Results struct {
 // A Config says how checks are made.
 type Config struct {
 	// Resolver answers the questions; it is required.
-	Resolver Resolver
+	Resolver world.Resolver
 	// Timeout is how long one check of both identities may take; 0 means 5 s. RFC 7208 section 4.6.4 asks for 20 s at
 	// least, which is longer than a client at the door is worth: what is over in time is a TempError.
 	Timeout time.Duration
@@ -80,7 +81,7 @@ func (c Config) Validate() error {
 
 // A Checker begins checks. It is safe for concurrent use.
 type Checker struct {
-	resolver Resolver
+	resolver world.Resolver
 	timeout  time.Duration
 }
 

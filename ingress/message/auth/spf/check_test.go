@@ -16,32 +16,16 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
+	"github.com/millrace/millrace/ingress/ingresstest"
+	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// served makes a Resolver that asks a real DNS server over the loopback, as the relay's own does.
-func served(t *testing.T, text string) (Resolver, *dnstest.Server) {
+// served makes a resolver that asks a real DNS server over the loopback, as the relay's own does.
+func served(t *testing.T, text string) (world.Resolver, *dnstest.Server) {
 	t.Helper()
 	server := dnstest.Start(t, text)
-	return absolute{&net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, network, server.Addr())
-	}}}, server
-}
-
-// absolute asks for names as they stand, without the search list of the machine.
-type absolute struct{ *net.Resolver }
-
-func (a absolute) LookupTXT(ctx context.Context, name string) ([]string, error) {
-	return a.Resolver.LookupTXT(ctx, name+".")
-}
-
-func (a absolute) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
-	return a.Resolver.LookupMX(ctx, name+".")
-}
-
-func (a absolute) LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, error) {
-	return a.Resolver.LookupIPAddr(ctx, host+".")
+	return ingresstest.At(server.Addr()), server
 }
 
 const served1 = `
@@ -180,7 +164,7 @@ func TestIdentitiesThroughARealServer(t *testing.T) {
 
 // asked notes the questions that a check asks.
 type asked struct {
-	Resolver
+	world.Resolver
 	mu    sync.Mutex
 	names []string
 }
@@ -196,31 +180,10 @@ func (a *asked) LookupTXT(ctx context.Context, name string) ([]string, error) {
 	return a.Resolver.LookupTXT(ctx, name)
 }
 
-func (a *asked) LookupIPAddr(ctx context.Context, name string) ([]net.IPAddr, error) {
+func (a *asked) LookupAllAddrs(ctx context.Context, name string) ([]netip.Addr, error) {
 	a.note("A " + name)
-	return a.Resolver.LookupIPAddr(ctx, name)
+	return a.Resolver.LookupAllAddrs(ctx, name)
 }
-
-// texts is a zone of TXT records, in which "*" is every name; nothing else exists.
-type texts map[string]string
-
-func (z texts) LookupTXT(_ context.Context, name string) ([]string, error) {
-	if text, ok := z[name]; ok {
-		return []string{text}, nil
-	}
-	if text, ok := z["*"]; ok {
-		return []string{text}, nil
-	}
-	return nil, notFound(name)
-}
-
-func (texts) LookupMX(_ context.Context, name string) ([]*net.MX, error) { return nil, notFound(name) }
-
-func (texts) LookupIPAddr(_ context.Context, name string) ([]net.IPAddr, error) {
-	return nil, notFound(name)
-}
-
-func (texts) LookupAddr(_ context.Context, addr string) ([]string, error) { return nil, notFound(addr) }
 
 func TestNamesThatMacrosMake(t *testing.T) {
 	long := strings.Repeat("a234567890.", 20)
@@ -260,7 +223,7 @@ func TestNamesThatMacrosMake(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			log := &asked{Resolver: texts{"d.example": c.record}}
+			log := &asked{Resolver: ingresstest.Zone{"d.example": {c.record}}}
 			check(t, log, "192.0.2.1", "", c.reverse)
 			if got := strings.Join(log.names[1:], " "); got != c.want {
 				t.Errorf("asked %q, want %q", got, c.want)
@@ -270,7 +233,7 @@ func TestNamesThatMacrosMake(t *testing.T) {
 }
 
 func TestNothingIsAskedWhereThereIsNothingToCheck(t *testing.T) {
-	log := &asked{Resolver: texts{"*": "v=spf1 +all"}}
+	log := &asked{Resolver: ingresstest.Zone{"*": {"v=spf1 +all"}}}
 	for _, helo := range []string{
 		"", "localhost", "[192.0.2.1]", "a..b", "x y.example", strings.Repeat("a.", 200) + "example", "\x1b.example",
 	} {
@@ -290,7 +253,7 @@ func TestNothingIsAskedWhereThereIsNothingToCheck(t *testing.T) {
 }
 
 func TestTheSameIdentityIsCheckedOnce(t *testing.T) {
-	log := &asked{Resolver: texts{"mx.example": "v=spf1 +all"}}
+	log := &asked{Resolver: ingresstest.Zone{"mx.example": {"v=spf1 +all"}}}
 	check(t, log, "192.0.2.1", "MX.example", mail.Path{})
 	if !slices.Equal(log.names, []string{"TXT mx.example"}) {
 		t.Errorf("asked %q", log.names)
@@ -299,13 +262,13 @@ func TestTheSameIdentityIsCheckedOnce(t *testing.T) {
 
 // failing fails each question but those for TXT.
 type failing struct {
-	texts
+	ingresstest.Zone
 	err error
 }
 
-func (f failing) LookupMX(context.Context, string) ([]*net.MX, error)          { return nil, f.err }
-func (f failing) LookupIPAddr(context.Context, string) ([]net.IPAddr, error)   { return nil, f.err }
-func (f failing) LookupAddr(context.Context, string) (names []string, _ error) { return nil, f.err }
+func (f failing) LookupMX(context.Context, string) ([]string, error)              { return nil, f.err }
+func (f failing) LookupAllAddrs(context.Context, string) ([]netip.Addr, error)    { return nil, f.err }
+func (f failing) LookupPTR(context.Context, netip.Addr) (names []string, _ error) { return nil, f.err }
 
 func TestAFaultIsNotHeldAgainstTheClient(t *testing.T) {
 	cause := errors.New("no route to host")
@@ -318,12 +281,12 @@ func TestAFaultIsNotHeldAgainstTheClient(t *testing.T) {
 		{"v=spf1 mx -all", cause, TempError},
 		{"v=spf1 exists:a.example -all", cause, TempError},
 		{"v=spf1 a -all", fmt.Errorf("wrapped: %w", &net.DNSError{Err: "SERVFAIL"}), TempError},
-		{"v=spf1 a -all", fmt.Errorf("wrapped: %w", &net.DNSError{IsNotFound: true}), Fail},
+		{"v=spf1 a -all", fmt.Errorf("wrapped: %w", mail.ErrBadName), Fail},
 		{"v=spf1 ptr -all", cause, Fail}, // RFC 7208 section 5.5: it does not match
 		{"v=spf1 ptr -all", context.DeadlineExceeded, TempError},
 		{"v=spf1 ptr +all", context.DeadlineExceeded, Pass},
 	} {
-		got := check(t, failing{texts{"d.example": c.record}, c.err}, "192.0.2.1", "",
+		got := check(t, failing{ingresstest.Zone{"d.example": {c.record}}, c.err}, "192.0.2.1", "",
 			mail.Path{Local: "a", Domain: "d.example"})
 		if got.Mail.Result != c.want {
 			t.Errorf("%q with %v: got %v (%s), want %v", c.record, c.err, got.Mail.Result, got.Mail.Reason, c.want)
@@ -334,20 +297,11 @@ func TestAFaultIsNotHeldAgainstTheClient(t *testing.T) {
 	}
 }
 
-// silent answers nothing about names of silence.example before the context ends.
-type silent struct{ texts }
-
-func (s silent) LookupTXT(ctx context.Context, name string) ([]string, error) {
-	if name == "silence.example" {
-		<-ctx.Done()
-		return nil, ctx.Err()
-	}
-	return s.texts.LookupTXT(ctx, name)
-}
-
 func TestWhatIsNotKnownInTimeIsTempError(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	c, err := New(Config{Resolver: silent{texts{"quick.example": "v=spf1 +all"}}})
+	c, err := New(Config{Resolver: ingresstest.Zone{
+		"quick.example": {"v=spf1 +all"}, "silence.example": {ingresstest.Hang},
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -370,7 +324,7 @@ func TestWhatIsNotKnownInTimeIsTempError(t *testing.T) {
 }
 
 func TestAWaitThatIsGivenUpIsTempError(t *testing.T) {
-	c, err := New(Config{Resolver: silent{}})
+	c, err := New(Config{Resolver: ingresstest.Zone{"silence.example": {ingresstest.Hang}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -384,7 +338,7 @@ func TestAWaitThatIsGivenUpIsTempError(t *testing.T) {
 }
 
 func TestTheTimeoutEndsACheck(t *testing.T) {
-	c, err := New(Config{Resolver: silent{}, Timeout: time.Millisecond})
+	c, err := New(Config{Resolver: ingresstest.Zone{"silence.example": {ingresstest.Hang}}, Timeout: time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -397,7 +351,7 @@ func TestTheTimeoutEndsACheck(t *testing.T) {
 }
 
 func TestSeveralMayWait(t *testing.T) {
-	c, err := New(Config{Resolver: texts{"d.example": "v=spf1 +all"}})
+	c, err := New(Config{Resolver: ingresstest.Zone{"d.example": {"v=spf1 +all"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -434,7 +388,7 @@ func TestARecordCannotMakeUsWork(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			began := time.Now()
-			got := check(t, texts{"*": record}, "192.0.2.1", "",
+			got := check(t, ingresstest.Zone{"*": {record}}, "192.0.2.1", "",
 				mail.Path{Local: strings.Repeat("a", 60), Domain: "d.example"})
 			took := time.Since(began)
 			runtime.ReadMemStats(&after)
@@ -449,7 +403,7 @@ func TestARecordCannotMakeUsWork(t *testing.T) {
 }
 
 func TestConfigIsChecked(t *testing.T) {
-	for _, c := range []Config{{}, {Resolver: texts{}, Timeout: -1}} {
+	for _, c := range []Config{{}, {Resolver: ingresstest.Zone{}, Timeout: -1}} {
 		if _, err := New(c); err == nil {
 			t.Errorf("%+v was accepted", c)
 		}
@@ -458,9 +412,9 @@ func TestConfigIsChecked(t *testing.T) {
 
 func BenchmarkCheck(b *testing.B) {
 	c, err := New(Config{
-		Resolver: texts{
-			"d.example":  "v=spf1 ip4:192.0.2.0/24 ip4:198.51.100.0/24 include:e.example -all",
-			"mx.example": "v=spf1 ip4:192.0.2.1 -all",
+		Resolver: ingresstest.Zone{
+			"d.example":  {"v=spf1 ip4:192.0.2.0/24 ip4:198.51.100.0/24 include:e.example -all"},
+			"mx.example": {"v=spf1 ip4:192.0.2.1 -all"},
 		},
 	})
 	if err != nil {

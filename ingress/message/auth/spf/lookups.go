@@ -6,17 +6,10 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-)
 
-// A Resolver answers questions of the DNS in the shape of net.Resolver. An error is a definite answer only if it is a
-// *net.DNSError with IsNotFound; any other means that the answer cannot be known now. All methods are called from
-// several goroutines and return when ctx ends.
-type Resolver interface {
-	LookupTXT(ctx context.Context, name string) ([]string, error)
-	LookupMX(ctx context.Context, name string) ([]*net.MX, error)
-	LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, error)
-	LookupAddr(ctx context.Context, addr string) (names []string, err error)
-}
+	"github.com/millrace/millrace/ingress/world"
+	"github.com/millrace/millrace/router/mail"
+)
 
 const (
 	// maxName is the longest domain name in text form without its last dot (RFC 1035 section 2.3.4).
@@ -26,10 +19,12 @@ const (
 	maxRecord = 8 << 10
 )
 
-// lookups is the Resolver that the library sees in one check. It puts right the names that come out of macros, looks at
-// records before the library does, and makes every error one that the library understands. It is used by one goroutine.
+// lookups is the resolver that the library sees in one check, in the shape of net.Resolver. It puts right the names that
+// come out of macros, looks at records before the library does, and makes every error one that the library understands.
+// An answer without records becomes a *net.DNSError with IsNotFound: the library counts it as a void look-up (RFC 7208
+// section 4.6.4). It is used by one goroutine.
 type lookups struct {
-	resolver Resolver
+	resolver world.Resolver
 	failed   error // the first look-up that failed
 	late     bool  // a look-up failed because the time was over
 	broken   error // a record was malformed
@@ -76,6 +71,9 @@ func (l *lookups) LookupTXT(ctx context.Context, name string) ([]string, error) 
 	if err != nil {
 		return nil, l.fault(ctx, name, err)
 	}
+	if len(texts) == 0 {
+		return nil, notFound(name)
+	}
 	var out []string // texts may be a cache's
 	for i, text := range texts {
 		if !isRecord(text) {
@@ -94,20 +92,27 @@ func (l *lookups) LookupTXT(ctx context.Context, name string) ([]string, error) 
 	return texts, nil
 }
 
-// LookupMX gives the MX records of a name.
+// LookupMX returns the MX records of a name. Their preferences are not known and not used.
 func (l *lookups) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
 	asked, ok := l.name(name)
 	if !ok {
 		return nil, notFound(name)
 	}
-	records, err := l.resolver.LookupMX(ctx, shortened(asked))
-	if err != nil {
-		return records, l.fault(ctx, name, err)
+	hosts, err := l.resolver.LookupMX(ctx, shortened(asked))
+	switch {
+	case err != nil:
+		return nil, l.fault(ctx, name, err)
+	case len(hosts) == 0:
+		return nil, notFound(name)
+	}
+	records := make([]*net.MX, len(hosts))
+	for i, host := range hosts {
+		records[i] = &net.MX{Host: host}
 	}
 	return records, nil
 }
 
-// LookupIPAddr gives the addresses of a name. A resolver may take an address for its own name; the DNS does not.
+// LookupIPAddr returns the addresses of a name. A resolver may take an address for its own name; the DNS does not.
 func (l *lookups) LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, error) {
 	asked, ok := l.name(host)
 	if !ok {
@@ -117,18 +122,32 @@ func (l *lookups) LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, 
 	if _, err := netip.ParseAddr(asked); err == nil {
 		return nil, notFound(host)
 	}
-	addrs, err := l.resolver.LookupIPAddr(ctx, asked)
-	if err != nil {
+	addrs, err := l.resolver.LookupAllAddrs(ctx, asked)
+	switch {
+	case err != nil:
 		return nil, l.fault(ctx, host, err)
+	case len(addrs) == 0:
+		return nil, notFound(host)
 	}
-	return addrs, nil
+	out := make([]net.IPAddr, len(addrs))
+	for i, a := range addrs {
+		out[i].IP = a.AsSlice()
+	}
+	return out, nil
 }
 
-// LookupAddr gives the names of an address.
+// LookupAddr returns the names of an address.
 func (l *lookups) LookupAddr(ctx context.Context, addr string) ([]string, error) {
-	names, err := l.resolver.LookupAddr(ctx, addr)
+	a, err := netip.ParseAddr(addr)
 	if err != nil {
 		return nil, l.fault(ctx, addr, err)
+	}
+	names, err := l.resolver.LookupPTR(ctx, a)
+	switch {
+	case err != nil:
+		return nil, l.fault(ctx, addr, err)
+	case len(names) == 0:
+		return nil, notFound(addr)
 	}
 	return names, nil
 }
@@ -140,8 +159,7 @@ func notFound(name string) error {
 // fault makes err one that the library takes for what it is: it knows *net.DNSError unwrapped only, and calls an error
 // that is not temporary a permerror, where RFC 7208 section 4.4 wants a temperror for every failure of the DNS.
 func (l *lookups) fault(ctx context.Context, name string, err error) error {
-	var d *net.DNSError
-	if errors.As(err, &d) && d.IsNotFound {
+	if errors.Is(err, mail.ErrBadName) { // a macro can make any name; it does not exist
 		return notFound(name)
 	}
 	if l.failed == nil {

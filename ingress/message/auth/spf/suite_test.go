@@ -11,9 +11,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -100,7 +102,7 @@ func (z zone) find(ctx context.Context, name, kind string) ([]string, error) {
 		}
 		n := z[strings.ToLower(strings.TrimSuffix(name, "."))]
 		if n == nil {
-			return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
+			return nil, nil
 		}
 		switch {
 		case len(n.records[kind]) > 0:
@@ -108,7 +110,7 @@ func (z zone) find(ctx context.Context, name, kind string) ([]string, error) {
 		case n.timeout:
 			return nil, &net.DNSError{Err: "timeout", Name: name, IsTimeout: true}
 		case len(n.records["CNAME"]) == 0:
-			return nil, &net.DNSError{Err: "no such record", Name: name, IsNotFound: true}
+			return nil, nil
 		}
 		name = n.records["CNAME"][0]
 	}
@@ -119,24 +121,18 @@ func (z zone) LookupTXT(ctx context.Context, name string) ([]string, error) {
 	return z.find(ctx, name, "TXT")
 }
 
-func (z zone) LookupMX(ctx context.Context, name string) ([]*net.MX, error) {
-	hosts, err := z.find(ctx, name, "MX")
-	var out []*net.MX
-	for _, host := range hosts {
-		out = append(out, &net.MX{Host: host + "."})
-	}
-	return out, err
+func (z zone) LookupMX(ctx context.Context, name string) ([]string, error) {
+	return z.find(ctx, name, "MX")
 }
 
-func (z zone) LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, error) {
-	if a := net.ParseIP(host); a != nil {
-		return []net.IPAddr{{IP: a}}, nil // as net.Resolver does
-	}
+func (z zone) LookupAllAddrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	v4, err4 := z.find(ctx, host, "A")
 	v6, err6 := z.find(ctx, host, "AAAA")
-	var out []net.IPAddr
+	var out []netip.Addr
 	for _, text := range append(slices.Clone(v4), v6...) {
-		out = append(out, net.IPAddr{IP: net.ParseIP(text)})
+		if a, err := netip.ParseAddr(text); err == nil {
+			out = append(out, a)
+		}
 	}
 	if len(out) > 0 {
 		return out, nil
@@ -144,8 +140,21 @@ func (z zone) LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, erro
 	return nil, errors.Join(err4, err6)
 }
 
-func (z zone) LookupAddr(ctx context.Context, addr string) ([]string, error) {
-	return z.find(ctx, reverseName(netip.MustParseAddr(addr)), "PTR")
+func (z zone) LookupAddrs(ctx context.Context, host string) ([]netip.Addr, error) {
+	return z.LookupAllAddrs(ctx, host)
+}
+
+func (z zone) LookupPTR(ctx context.Context, addr netip.Addr) ([]string, error) {
+	return z.find(ctx, reverseName(addr), "PTR")
+}
+
+func (z zone) LookupA(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
+	addrs, err := z.LookupAllAddrs(ctx, name)
+	return addrs, 0, err
+}
+
+func (z zone) Exists(_ context.Context, name string) (bool, error) {
+	return z[strings.ToLower(name)] != nil, nil
 }
 
 // reverseName is the name that an address maps by.
@@ -170,7 +179,7 @@ func reverseName(a netip.Addr) string {
 }
 
 // check makes one check with a resolver and gives its results.
-func check(t testing.TB, r Resolver, client, helo string, reverse mail.Path) Results {
+func check(t testing.TB, r world.Resolver, client, helo string, reverse mail.Path) Results {
 	t.Helper()
 	c, err := New(Config{Resolver: r})
 	if err != nil {
@@ -192,7 +201,7 @@ func mailbox(s string) mail.Path {
 
 func suiteFile(t testing.TB, name string) string {
 	t.Helper()
-	path := filepath.Join("..", "..", "..", "..", "shared", "suites", "spf", name)
+	path := filepath.Join("..", "..", "..", "..", "..", "shared", "suites", "spf", name)
 	if _, err := os.Stat(path); err != nil {
 		t.Skip("no ../shared beside the module root")
 	}

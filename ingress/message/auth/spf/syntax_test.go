@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -94,7 +95,7 @@ func FuzzRecord(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, terms, local, helo string) {
 		record := "v=spf1 " + terms
-		got := check(t, texts{"d.example": record}, "192.0.2.1", helo, mail.Path{Local: local, Domain: "d.example"})
+		got := check(t, ingresstest.Zone{"d.example": {record}}, "192.0.2.1", helo, mail.Path{Local: local, Domain: "d.example"})
 		if checkSyntax(record) != nil && got.Mail.Result != PermError {
 			t.Fatalf("got %+v for a malformed record", got.Mail)
 		}
