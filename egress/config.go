@@ -1,31 +1,37 @@
-// Package egress is where mail goes out: it takes a Delivery to the Site that its next hop leads to, over a session
-// from the pool or a new one, and gives back a mail.Transaction whose answers are the destination's own.
+// Package egress is where mail goes out: it takes a Delivery to the Site that its next hop leads to, over a session from
+// the pool or a new one, and returns a mail.Transaction whose answers are the destination's own.
 //
-// It owns the choice of host and session, the retries that cannot duplicate a message, the replay of a transaction
-// whose session was lent back, and the cooling of Sites. It refuses to know clients, rules and verdicts.
+// It owns the choice of node and session, the retries that cannot duplicate a message, the replay of a transaction whose
+// session was lent back, and what is done about replies that concern the Site. It refuses to know clients, rules and
+// what a message says.
 //
 // Invariants: no second host is tried once an octet of the message may have gone out; a recipient is accepted only by
-// the destination's own 2yz, and stays so or the transaction fails; trouble of ours or of the way is 4yz; a session
+// the destination's own 2yz, and stays so or the transaction fails; trouble of ours or of the network is 4yz; a session
 // goes back to the pool only when nothing is open on it.
+//
+// Calls between the files go down this list only: relay, handover, local, transaction, replay, lease, destination,
+// observe, refusal, resources, span, config.
 package egress
 
 import (
+	"context"
 	"crypto/x509"
 	"errors"
 	"net/netip"
 	"strconv"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/egress/pool"
 	"github.com/millrace/millrace/egress/smtpclient"
 	"github.com/millrace/millrace/router/mail"
-	"go.opentelemetry.io/otel/trace"
 )
 
-// A TLS says what is asked of TLS where the next hop itself does not say, which is with MX hosts, smtp:// and lmtp://.
-// MTA-STS and DANE will raise it per domain.
+// A TLS is what is asked of TLS where the next hop itself does not say, which is with MX hosts, smtp:// and lmtp://.
 type TLS uint8
 
 // The TLS policies.
@@ -35,8 +41,8 @@ const (
 	TLSNone                     // clear
 )
 
-// ParseTLS reads a policy's name: "opportunistic" (or ""), "required" or "none".
-func ParseTLS(s string) (TLS, bool) {
+// ParseTLS reads a policy's name: "opportunistic" (or ""), "required" or "none". ok is false for any other name.
+func ParseTLS(s string) (policy TLS, ok bool) {
 	switch s {
 	case "", "opportunistic":
 		return TLSOpportunistic, true
@@ -48,15 +54,37 @@ func ParseTLS(s string) (TLS, bool) {
 	return 0, false
 }
 
+// A Cluster is what a Relay asks of the other nodes. All methods are called by many goroutines at once. All but Begin
+// are called for each transaction and must not block.
+type Cluster interface {
+	// Owner returns the node that a Site belongs to for mail to domain, and reports whether that is this node. It is
+	// advice: every node can deliver everything.
+	Owner(site mail.Site, domain string) (node string, self bool)
+	// Begin begins a transaction at another node. An error, and one of the transaction, that has a method Sent() bool
+	// among its causes says that the node was lost and not the destination. Sent reports whether the end of data may
+	// have reached the node.
+	Begin(ctx context.Context, node string, d mail.Delivery) (mail.Transaction, error)
+	// Share returns the part of a Site's sessions and rates that this node may have, above 0 and at most 1.
+	Share(site mail.Site) float64
+
+	// Suspended reports whether a Site gets no mail for now because it asked for that, until when and why, as far as
+	// the whole cluster knows.
+	Suspended(site mail.Site) (until time.Time, reason string, ok bool)
+	// Suspend tells all nodes that a Site gets no mail until then.
+	Suspend(site mail.Site, until time.Time, reason string)
+	// Resume tells all nodes that the suspension of a Site is over.
+	Resume(site mail.Site)
+}
+
 // A Config is what a Relay needs to be told. Helo and Resolver are required.
 type Config struct {
-	Helo     string      // our name in EHLO and LHLO
-	Port     uint16      // where MX hosts listen, 0 for 25
-	TLS      TLS         // where the next hop does not say
-	Resolver mx.Resolver // all names are resolved by it
+	Helo     string        // our name in EHLO and LHLO
+	Port     uint16        // where MX hosts listen, 0 for 25
+	TLS      TLS           // where the next hop does not say
+	Resolver *dns.Resolver // resolves all names
 
-	// Sources are addresses of ours to connect from. A Site sees always the same one of each family, so that its
-	// greylisting knows us again. Without one of a family the system chooses.
+	// Sources are addresses of ours to connect from. A Site always sees the same one of each family, so that its
+	// greylisting knows us again. Without an address of a family the system chooses.
 	Sources []netip.Addr
 	// AllowPrivate, Self, SelfAddrs and Providers are those of mx.Config.
 	AllowPrivate bool
@@ -64,43 +92,39 @@ type Config struct {
 	SelfAddrs    []netip.Addr
 	Providers    *mx.Providers
 
-	// Limits go over those of Providers, for a Site by its name, such as "lmtp://store.example:24". A zero field leaves
-	// what is there.
-	Limits map[mail.Site]pool.Limits
-
-	// Password gives the password of user at a fixed next hop, and whether there is one. It is asked when a session is
-	// opened.
+	// Password returns the password of user at a fixed next hop, and reports whether there is one. It is called when a
+	// session is opened.
 	Password func(user, host string, port uint16) (string, bool)
-	// RootCAs verify certificates where the policy asks for it; nil means the system's.
-	RootCAs *x509.CertPool
 	// Client holds the deadlines of sessions.
 	Client smtpclient.Config
 	// Budget is how long Begin and the first Rcpt may take in all when their context sets no deadline, 0 for 60 s.
 	Budget time.Duration
 
-	// Placement says which node owns a Site, and Remote begins there; both nil where this node is alone.
-	Placement Placement
-	Remote    Remote
-
-	// Share is the part of a Site's sessions and rates that this node may have, above 0 and at most 1; nil means all of
-	// them. It is called by many at once.
-	Share func(mail.Site) float64
-
-	// Suspensions are shared with the other nodes; nil means that each node has its own.
-	Suspensions Suspensions
+	// Cluster is nil where this node is alone: all mail is delivered from here, with the whole of each Site's limits.
+	Cluster Cluster
 	// Reactions say what is done when a Site replies that it gets too much; nil means feedback.Shipped.
 	Reactions *feedback.Table
 
-	// Emit is told of what an operator should see; it must not block. nil means nobody.
+	// Emit is called with what an operator should see. It must not block. nil disables it.
 	Emit func(mail.Event)
 	// Tracer makes the spans of MX look-up, pool, dial, RCPT, octets and dot, below the span that the context carries.
-	// nil means none, and costs nothing.
+	// nil disables them at no cost.
 	Tracer trace.Tracer
 	// Now is the clock that expiries are read from; nil means time.Now.
 	Now func() time.Time
+
+	tune tuning
 }
 
-// Validate says whether c can be used. The error is a *mail.FieldError.
+// A tuning holds what only tests of this package set.
+type tuning struct {
+	// rootCAs verify certificates where the policy demands it; nil means the system's.
+	rootCAs *x509.CertPool
+	// limits go over those of Providers, for a Site by its name. A zero field leaves what is there.
+	limits map[mail.Site]pool.Limits
+}
+
+// Validate returns a *mail.FieldError that names the first field that makes no sense, or nil.
 func (c *Config) Validate() error {
 	switch {
 	case !mail.IsDomain(c.Helo) && !isLiteral(c.Helo):

@@ -2,100 +2,95 @@ package egress
 
 import (
 	"context"
+	"time"
 
 	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Relay is what mail is handed to. In a cluster it asks who owns the Site and begins there; else it delivers from
-// this node.
-type Relay struct {
-	local     *Local
-	placement Placement // nil: this node is alone
-	remote    Remote
-}
+// A Relay is what mail is handed to. In a cluster it asks which node owns the Site and begins there; else it delivers
+// from this node. All methods are safe for concurrent use.
+type Relay struct{ local *Local }
 
 // NewRelay makes a Relay and starts the closing of idle sessions. It fails as Config.Validate does. Shutdown must be
 // called to end it.
 func NewRelay(cfg Config) (*Relay, error) {
-	local, err := newLocal(cfg)
+	r, err := newResources(cfg)
 	if err != nil {
 		return nil, err
 	}
-	local.pool.Start()
-	return &Relay{local: local, placement: cfg.Placement, remote: cfg.Remote}, nil
+	r.pool.Start()
+	return &Relay{&Local{r}}, nil
 }
 
-// Local is the part that delivers from this node and never hands mail on to another.
+// Local returns the part that delivers from this node and never hands mail on to another.
 func (r *Relay) Local() *Local { return r.local }
 
-// UseSites takes other Providers and Reactions from now on, which both must be there. Sessions that are open stay;
-// those over a lower limit are closed as they are given back.
+// UseSites replaces the Providers and the Reactions from now on; neither may be nil. Sessions that are open stay; those
+// over a lower limit are closed as they are given back.
 func (r *Relay) UseSites(p *mx.Providers, t *feedback.Table) {
 	r.local.finder.Use(p)
-	r.local.reactions.Store(t)
+	r.local.feedback.Use(t)
 }
 
-// Begin opens a transaction for d at the node that owns its Site, or here if that is this one or cannot be had; see
+// Begin opens a transaction for d at the node that owns its Site, or here if that is this node or cannot be reached; see
 // Local.Begin.
 func (r *Relay) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, error) {
-	if r.placement == nil || isHere(d.NextHop) {
-		return r.local.Begin(ctx, d)
-	}
-	ctx = r.local.within(ctx)
-	p, err := r.local.find(ctx, d.NextHop)
+	l := r.local
+	ctx = l.within(ctx)
+	at, err := l.find(ctx, d.NextHop)
 	if err != nil {
 		return nil, err
 	}
-	d.Site = p.site
-	node, self := r.placement.Owner(p.site, d.RecipientDomain)
+	d.Site = at.site
+	if l.cfg.Cluster == nil || isHere(d.NextHop) {
+		return l.beginAt(ctx, at, d)
+	}
+	node, self := l.cfg.Cluster.Owner(at.site, d.RecipientDomain)
 	if self {
-		return r.local.beginAt(ctx, p, d)
+		return l.beginAt(ctx, at, d)
 	}
-	tx, err := r.remote.Begin(ctx, node, d)
-	if err == nil {
-		return &placed{relay: r, d: d, place: p, node: node, tx: tx}, nil
-	}
-	if lost, _ := lostPeer(err); !lost {
-		return nil, err
-	}
-	r.tellLost(&d, node, lostHere, err)
-	return r.local.beginAt(ctx, p, d)
+	return handOver(ctx, l, node, at, d)
 }
 
-// What becomes of a message whose owner was lost.
-const (
-	lostHere  = "peer lost, delivered from here"
-	lostThere = "peer lost, handed to another"
-)
-
-// tellLost tells the operator that a message goes another way because its owner was lost.
-func (r *Relay) tellLost(d *mail.Delivery, node, reason string, cause error) {
-	r.local.cfg.Emit(mail.Event{
-		Kind: mail.Anomaly, Time: r.local.cfg.Now(), Trace: d.Trace, NextHop: d.NextHop, Site: d.Site, Host: node,
-		Reason: reason, Cause: cause,
-	})
-}
-
-// sitesTold bounds the Sites that Sessions tells of one by one.
-const sitesTold = 100
+// maxSites bounds the Sites that Sessions yields one by one.
+const maxSites = 100
 
 // Sessions yields, for each Site that has any, how many sessions are open (those being opened included), how many of
 // these are idle, and how many transactions wait for one. Those with most of them come first; of more than 100 Sites
-// the rest is added up in the last yield, under the Site "". It ends when yield gives false. It takes the pool's lock,
+// the rest is added up in the last yield, under the Site "". It ends when yield returns false. It takes the pool's lock,
 // so it is for now and then.
 func (r *Relay) Sessions(yield func(site mail.Site, open, idle, waiting int) bool) {
-	for _, c := range r.local.pool.Sites(sitesTold) {
+	for _, c := range r.local.pool.Sites(maxSites) {
 		if !yield(c.Site, c.Lent+c.Idle, c.Idle, c.Waiting) {
 			return
 		}
 	}
 }
 
-// Yield is to be called when the members of the cluster have changed, or Config.Share has: sessions with Sites that are
-// not ours any more, and those over what is now our share, are closed as soon as they are idle. It does not wait for
-// that.
+// Adaptations yields how the replies of each Site limit this node: how many sessions and messages per second it gets, 0
+// where nothing limits it, and until when it is suspended, the zero Time if it is not. It ends when yield returns false.
+// It takes the pool's lock, so it is for now and then.
+func (r *Relay) Adaptations(yield func(site mail.Site, sessions int, rate float64, suspended time.Time) bool) {
+	for _, a := range r.local.pool.Adaptations() {
+		if !yield(a.Site, a.Sessions, a.Rate, a.Suspended) {
+			return
+		}
+	}
+}
+
+// Resume ends the suspension of a Site, and its cooling at this node.
+func (r *Relay) Resume(site mail.Site) {
+	r.local.pool.Resume(site)
+	if c := r.local.cfg.Cluster; c != nil {
+		c.Resume(site)
+	}
+}
+
+// Yield is to be called when the members of the cluster have changed, or what Cluster.Share returns: sessions with Sites
+// that are not ours any more, and those over what is now our share, are closed as soon as they are idle. It does not
+// wait for that.
 func (r *Relay) Yield(ours func(mail.Site) bool) { r.local.pool.Yield(ours, r.local.limits) }
 
 // Cut is for a drain whose time is up, right behind the end of the contexts that were given to transactions: the waits

@@ -10,22 +10,21 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// span begins a span below the one in ctx. It gives nil when nobody records, and then costs a look into ctx at most.
-func (l *Local) span(ctx context.Context, name string) (context.Context, trace.Span) {
-	if l.cfg.Tracer == nil || !trace.SpanFromContext(ctx).IsRecording() {
+// span begins a span below the one in ctx. It returns nil when none is recorded, and then costs a look into ctx at most.
+func (r *resources) span(ctx context.Context, name string) (context.Context, trace.Span) {
+	if r.cfg.Tracer == nil || !trace.SpanFromContext(ctx).IsRecording() {
 		return ctx, nil
 	}
-	return l.cfg.Tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindClient))
+	return r.cfg.Tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindClient))
 }
 
-// handshakeSpan gives the TLS handshake of a session that was just opened a span of its own below dial, if there is
-// one.
-func (l *Local) handshakeSpan(ctx context.Context, dial trace.Span, opened *session) {
+// handshakeSpan makes a span below dial for the TLS handshake of a session that was just opened, if there was one.
+func (r *resources) handshakeSpan(ctx context.Context, dial trace.Span, opened *client) {
 	began, took := opened.Handshake()
 	if dial == nil || began.IsZero() {
 		return
 	}
-	_, s := l.cfg.Tracer.Start(ctx, "egress.tls", trace.WithTimestamp(began))
+	_, s := r.cfg.Tracer.Start(ctx, "egress.tls", trace.WithTimestamp(began))
 	s.End(trace.WithTimestamp(began.Add(took)))
 }
 

@@ -105,7 +105,7 @@ func TestAHandshakeHasASpan(t *testing.T) {
 
 func TestLimitsAreOverriddenBySite(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{}, func(c *Config) {
-		c.Limits = map[mail.Site]pool.Limits{"mx1.one.test": {Messages: 1}}
+		c.tune.limits = map[mail.Site]pool.Limits{"mx1.one.test": {Messages: 1}}
 	})
 	deliver(t, w, to("one.test"), "b@one.test")
 	deliver(t, w, to("one.test"), "b@one.test")

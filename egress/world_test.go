@@ -90,6 +90,26 @@ func newWorldOf(t testing.TB, zone string, port int, change func(*Config)) *worl
 	return w
 }
 
+// alone is a Cluster of this node alone, which suspends no Site.
+type alone struct{}
+
+func (alone) Owner(mail.Site, string) (string, bool) { return "", true }
+func (alone) Begin(context.Context, string, mail.Delivery) (mail.Transaction, error) {
+	return nil, errors.New("there is no other node")
+}
+func (alone) Share(mail.Site) float64                             { return 1 }
+func (alone) Suspended(mail.Site) (_ time.Time, _ string, _ bool) { return }
+func (alone) Suspend(mail.Site, time.Time, string)                {}
+func (alone) Resume(mail.Site)                                    {}
+
+// A sharer is a Cluster of this node alone that may have a part of each Site.
+type sharer struct {
+	alone
+	share func(mail.Site) float64
+}
+
+func (s sharer) Share(site mail.Site) float64 { return s.share(site) }
+
 func port(t testing.TB, s *smtptest.Server) int {
 	t.Helper()
 	_, p, err := net.SplitHostPort(s.Addr())
@@ -133,12 +153,12 @@ func two(t testing.TB, b1, b2 smtptest.Behaviour, change func(*Config)) (w *worl
 	return newWorld(t, port(t, s1), change), s1, s2
 }
 
-var client = netip.MustParsePrefix("192.0.2.0/24")
+var network = netip.MustParsePrefix("192.0.2.0/24")
 
 func to(domain string) mail.Delivery {
 	return mail.Delivery{
 		NextHop: mail.NextHop{Transport: mail.MX, Host: domain}, Reverse: mail.Path{Local: "a", Domain: "client.test"},
-		RecipientDomain: domain, Client: client,
+		RecipientDomain: domain, Client: network,
 	}
 }
 

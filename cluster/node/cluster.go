@@ -115,13 +115,20 @@ func advertised(bound net.Addr, configured string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// place tells the relay who owns what.
+// A relayCluster is an egress.Cluster: placement has Owner, suspensions has Share and what concerns suspensions, and the
+// peers have Begin.
+type relayCluster struct {
+	placement
+	suspensions
+	*peer.Client
+}
+
+// placeSites makes the relay ask the cluster.
 func (n *Node) placeSites(cfg *egress.Config) {
 	if n.cluster == nil {
 		return
 	}
-	cfg.Placement, cfg.Remote, cfg.Suspensions = placement{n.cluster, &n.asked}, n.peers, suspensions{n.cluster}
-	cfg.Share = n.cluster.Share
+	cfg.Cluster = relayCluster{placement{n.cluster, &n.asked}, suspensions{n.cluster}, n.peers}
 }
 
 // moved says that Sites may have changed hands. It does not wait.

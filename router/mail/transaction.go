@@ -108,3 +108,9 @@ func (c deadlineCtx) Deadline() (time.Time, bool) {
 // Until returns a context whose Deadline is at most at. It has no timer: Done and Err are those of ctx. Code that waits
 // on a socket sets the deadline there, and code that waits without one derives a context.WithDeadline.
 func Until(ctx context.Context, at time.Time) context.Context { return deadlineCtx{ctx, at} }
+
+// IsOver reports whether ctx has ended or its deadline has passed. A context of Until does not end by its deadline.
+func IsOver(ctx context.Context) bool {
+	at, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(at)
+}

@@ -1,12 +1,10 @@
-package egress
+package feedback
 
 import (
-	"errors"
 	"net/netip"
 	"sync"
 	"time"
 
-	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/router/leaf/lru"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -15,49 +13,11 @@ const (
 	// complaintsNeeded is how many client networks must have met a refusal of us inside a message before it is believed
 	// not to be about what one of them wrote.
 	complaintsNeeded = 3
-	// complaintFor is how long one of them counts.
+	// complaintFor is how long one refusal counts.
 	complaintFor = 10 * time.Minute
 	// complaintCache bounds the Sites that are counted for.
 	complaintCache = 4096
 )
-
-// aboutUs gives the Refusal in err if it is one of us rather than of the message.
-func aboutUs(err error) *mail.Refusal {
-	var r *mail.Refusal
-	if errors.As(err, &r) && r.AboutUs {
-		return r
-	}
-	return nil
-}
-
-// learn reacts to err as the rules say. If it is a refusal of us the operator is told, and the Site is cooled where no
-// rule says better, unless a stranger may have brought it about to cut the Site off from everybody. It reports whether
-// a rule did.
-func (t *transaction) learn(err error) (reacted bool) {
-	reacted = t.react(err) != feedback.Nothing
-	r := aboutUs(err)
-	if r == nil {
-		return reacted
-	}
-	reply, _ := said(err)
-	t.local.anomaly(&t.d, r, reply.Verb)
-	switch {
-	case t.slot == nil || reacted:
-		return reacted
-	case t.opened: // the destination has read what the client wrote
-		if !t.local.complaints.add(t.d.Site, t.d.Client, t.local.cfg.Now()) {
-			return false
-		}
-	case isSyntax(reply.Reply.Code) && (reply.Verb == "MAIL" || reply.Verb == "RCPT"):
-		return false
-	}
-	t.slot.Refused(err)
-	return false
-}
-
-// isSyntax reports whether a reply is about how a command was written. At MAIL and RCPT a stranger can bring that
-// about, with an address that the destination cannot read, and must not be able to cool a Site for everybody.
-func isSyntax(code int) bool { return code >= 500 && code <= 504 || code == 555 }
 
 // complaints count the client networks in whose messages a Site refused us. It is safe for concurrent use.
 type complaints struct {
@@ -81,17 +41,17 @@ func (c *complaints) add(site mail.Site, client netip.Prefix, now time.Time) boo
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	seen, _ := c.sites.Get(site)
-	place := 0
+	entry := 0 // the client's own, else the oldest one
 	for i, network := range seen.networks {
 		if !seen.at[i].IsZero() && network == client {
-			place = i
+			entry = i
 			break
 		}
-		if seen.at[i].Before(seen.at[place]) {
-			place = i
+		if seen.at[i].Before(seen.at[entry]) {
+			entry = i
 		}
 	}
-	seen.networks[place], seen.at[place] = client, now
+	seen.networks[entry], seen.at[entry] = client, now
 	lately := 0
 	for _, at := range seen.at {
 		if !at.IsZero() && now.Sub(at) < complaintFor {
@@ -106,7 +66,7 @@ func (c *complaints) add(site mail.Site, client netip.Prefix, now time.Time) boo
 	return false
 }
 
-// wide gives the network by which a client is told from another one: in IPv6 a /48, which one customer has whole.
+// wide returns the network by which one client is told from another: in IPv6 a /48, which one customer has whole.
 func wide(client netip.Prefix) netip.Prefix {
 	if client.Addr().Is6() && client.Bits() > 48 {
 		return netip.PrefixFrom(client.Addr(), 48).Masked()

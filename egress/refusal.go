@@ -3,14 +3,16 @@ package egress
 import (
 	"context"
 	"errors"
-	"strings"
+	"fmt"
+	"time"
 
+	"github.com/millrace/millrace/egress/dial"
 	"github.com/millrace/millrace/egress/pool"
 	"github.com/millrace/millrace/egress/smtpclient"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// noSession is the Refusal for an error of the pool.
+// noSession returns the Refusal for an error of the pool.
 func noSession(err error) *mail.Refusal {
 	var cooled *pool.CooledError
 	switch {
@@ -26,8 +28,19 @@ func noSession(err error) *mail.Refusal {
 	return mail.Refuse(451, 3, 2, "System is shutting down, try again later", "shutdown", err)
 }
 
-// noHost is the Refusal for hosts none of which could be used.
-func noHost(failed failures) *mail.Refusal {
+// suspendedUntil returns the Refusal for a Site that the cluster suspended, and why.
+func suspendedUntil(until time.Time, site mail.Site, reason string) *mail.Refusal {
+	return paused(until, fmt.Errorf("%s is suspended: %s", site, reason))
+}
+
+// paused returns the Refusal for a Site that is suspended until then.
+func paused(until time.Time, cause error) *mail.Refusal {
+	return mail.Refuse(451, 4, 5, "Destination asked for a pause, try again after "+until.UTC().Format("15:04:05 UTC"),
+		"suspended", cause)
+}
+
+// noHost returns the Refusal for a destination of which no host could be used.
+func noHost(failed dial.Failures) *mail.Refusal {
 	for _, err := range failed {
 		if isPolicy(err) {
 			return mail.Refuse(451, 7, 5, "Destination does not offer the TLS that is required", "tls policy", failed)
@@ -42,21 +55,30 @@ func isPolicy(err error) bool {
 	return errors.As(err, &r) && r.Reply.Enhanced == mail.EnhancedCode{Subject: 7, Detail: 5}
 }
 
-// lost is the Refusal for a connection that broke before the end of data was sent.
-func lost(host string, cause error) *mail.Refusal {
+// connLost returns the Refusal for a connection that broke before the end of data was sent.
+func connLost(host string, cause error) *mail.Refusal {
 	r := mail.Refuse(451, 4, 2, "Connection to destination lost, try again later", "lost", cause)
 	r.Host = host
 	return r
 }
 
-// mixedReplay is the Refusal for a transaction of which only a part was accepted when it was begun again.
+// mixedReplay returns the Refusal for a transaction of which only a part was accepted when it was begun again.
 func mixedReplay(cause error) *mail.Refusal {
 	r := mail.Refuse(451, 3, 0, "Destination no longer accepts all recipients, try again later", "replay", cause)
 	r.AboutUs = aboutUs(cause) != nil
 	return r
 }
 
-// said gives the reply that the host itself gave, as it came, if err comes from one.
+// aboutUs returns the Refusal in err if the destination refused us rather than the message, else nil.
+func aboutUs(err error) *mail.Refusal {
+	var r *mail.Refusal
+	if errors.As(err, &r) && r.AboutUs {
+		return r
+	}
+	return nil
+}
+
+// said returns the reply that the host itself sent, as it came, and reports whether err comes from one.
 func said(err error) (smtpclient.ReplyError, bool) {
 	var r *smtpclient.ReplyError
 	if errors.As(err, &r) {
@@ -65,23 +87,8 @@ func said(err error) (smtpclient.ReplyError, bool) {
 	return smtpclient.ReplyError{}, false
 }
 
-// isVerdict reports whether err is an answer, of the host or of ours, and not a broken connection.
-func isVerdict(err error) bool {
+// isReply reports whether err is an answer, of the host or of ours, and not a broken connection.
+func isReply(err error) bool {
 	var r *mail.Refusal
 	return errors.As(err, &r)
 }
-
-// failures are why each host in turn could not be used.
-type failures []error
-
-// Error joins them on one line.
-func (f failures) Error() string {
-	lines := make([]string, len(f))
-	for i, err := range f {
-		lines[i] = err.Error()
-	}
-	return strings.Join(lines, "; ")
-}
-
-// Unwrap gives them all.
-func (f failures) Unwrap() []error { return f }

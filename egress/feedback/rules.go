@@ -1,8 +1,3 @@
-// Package feedback says what a relay does when a destination's reply tells it that it sends too much: send more slowly,
-// over fewer sessions, or not at all for a while.
-//
-// It owns the rules, their format and those that come with the program. It refuses to know sessions, rates and clocks:
-// who asks carries an Action out.
 package feedback
 
 import (
@@ -20,25 +15,25 @@ import (
 //go:embed reactions.txt
 var shipped string
 
-// A Kind says what is done.
+// A Kind is what to do about a reply.
 type Kind uint8
 
 // The kinds of actions.
 const (
-	Nothing Kind = iota // the reply is left at
+	Nothing Kind = iota // nothing beyond passing the reply on
 	Slower              // Percent fewer messages per second, growing back in For
 	Fewer               // half as many sessions
 	Suspend             // no message for For
 )
 
-// An Action is what is done about a reply.
+// An Action is what to do about a reply.
 type Action struct {
 	Kind    Kind
-	Percent int // from 1 to 99
-	For     time.Duration
+	Percent int           // from 1 to 99, of Slower alone
+	For     time.Duration // from 1 s to 1 h, of Slower and Suspend
 }
 
-// String gives the action as it stands in a rule.
+// String returns the action as it stands in a rule.
 func (a Action) String() string {
 	switch a.Kind {
 	case Slower:
@@ -51,7 +46,7 @@ func (a Action) String() string {
 	return "nothing"
 }
 
-// A rule is one line; what is zero matches everything.
+// A rule is one line of a table. A field that is zero matches every reply.
 type rule struct {
 	class    int // 4 or 5
 	code     int
@@ -62,10 +57,10 @@ type rule struct {
 	at       string // "file:line"
 }
 
-// A Table is a list of rules. It is immutable, and nil has no rules.
+// A Table is a list of rules. It is immutable. nil has no rules.
 type Table struct{ rules []rule }
 
-// Shipped gives the rules that come with the program.
+// Shipped returns the rules that come with the program.
 func Shipped() *Table {
 	t, err := Parse("reactions.txt", shipped)
 	if err != nil {
@@ -74,7 +69,8 @@ func Shipped() *Table {
 	return t
 }
 
-// Parse reads text in the format that reactions.txt explains. An error begins with name and the line's number.
+// Parse reads text in the format that reactions.txt explains. An error begins with name and the line's number, as in
+// "name:3: ".
 func Parse(name, text string) (*Table, error) {
 	t := new(Table)
 	number := 0
@@ -93,10 +89,10 @@ func Parse(name, text string) (*Table, error) {
 	return t, nil
 }
 
-// Before gives the rules of t, which win, and then those of next. Neither is changed.
+// Before returns a Table with the rules of t, which win, and then those of next. Neither is changed.
 func (t *Table) Before(next *Table) *Table { return &Table{rules: slices.Concat(t.rules, next.rules)} }
 
-// Sites yields the Site of each rule that names one, and where that stands, "file:line".
+// Sites yields the Site of each rule that names one, and where the rule stands, "file:line".
 func (t *Table) Sites(yield func(site mail.Site, at string) bool) {
 	for i := range t.rules {
 		if r := &t.rules[i]; r.site != "" && !yield(r.site, r.at) {
@@ -143,7 +139,7 @@ func parseRule(line string) (r rule, err error) {
 	return r, err
 }
 
-// word cuts off the first word; rest has no blanks around it.
+// word returns the first word of s and what follows it, without blanks around either.
 func word(s string) (first, rest string) {
 	s = strings.TrimSpace(s)
 	if i := strings.IndexAny(s, " \t"); i >= 0 {
@@ -152,7 +148,7 @@ func word(s string) (first, rest string) {
 	return s, ""
 }
 
-// normal gives text in lower case with every run of blanks as one blank.
+// normal returns text in lower case with every run of blanks as one blank.
 func normal(text string) string { return strings.Join(strings.Fields(strings.ToLower(text)), " ") }
 
 func parseCode(s string) (class, code int, err error) {
@@ -215,8 +211,9 @@ func parseTime(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// Match gives the action of the first rule for a reply of site, and whether there is one that asks for anything. text
-// is the reply's, in lower case, with every run of blanks and line ends as one blank, without what a stranger chose.
+// Match returns the action of the first rule that matches a reply of site, and reports whether that action is anything
+// but Nothing. text is the reply's, in lower case, with every run of blanks and line ends as one blank, and without what
+// the client chose of it.
 func (t *Table) Match(site mail.Site, code int, e mail.EnhancedCode, text string) (Action, bool) {
 	if t == nil {
 		return Action{}, false

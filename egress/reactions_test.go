@@ -192,7 +192,7 @@ func Test300HostsOfOneProviderAreOneSiteWithOneLimit(t *testing.T) {
 	var told sync.Map
 	w := newWorldOf(t, zone.String(), port(t, s), func(c *Config) {
 		c.Providers = providers
-		c.Share = func(site mail.Site) float64 { told.Store(site, true); return 1 }
+		c.Cluster = sharer{share: func(site mail.Site) float64 { told.Store(site, true); return 1 }}
 	})
 	var all sync.WaitGroup
 	for i := range 60 {
@@ -224,8 +224,9 @@ func Test300HostsOfOneProviderAreOneSiteWithOneLimit(t *testing.T) {
 	}
 }
 
-// A board is Suspensions that nobody shares.
+// A board is the suspensions of a Cluster of this node alone.
 type board struct {
+	alone
 	now func() time.Time
 	mu  sync.Mutex
 	all map[mail.Site]time.Time
@@ -268,7 +269,7 @@ func TestASuspendedSiteIsRefusedWithItsTimeAndReopenedByOneMessage(t *testing.T)
 			w, s := one(t, smtptest.Behaviour{}, func(c *Config) {
 				c.Now, c.Reactions = now, rules
 				if shared {
-					c.Suspensions = b
+					c.Cluster = b
 				}
 			})
 			deliver(t, w, to("one.test"), "b@one.test")
@@ -371,7 +372,7 @@ func TestWhatOneStrangersMessagesAreRefusedForDoesNotSlowTheOthers(t *testing.T)
 
 func TestATransactionThatIsOpenHeedsASuspension(t *testing.T) {
 	b := &board{now: time.Now, all: make(map[mail.Site]time.Time)}
-	w, s := one(t, smtptest.Behaviour{}, func(c *Config) { c.Suspensions = b })
+	w, s := one(t, smtptest.Behaviour{}, func(c *Config) { c.Cluster = b })
 	tx := begin(t, w, to("one.test"))
 	rcpt(t, tx, "b@one.test")
 	tx.Lend()
@@ -389,12 +390,12 @@ func TestATransactionThatGoesOnHasTheLimitsOfNow(t *testing.T) {
 	lim := limits(t, "connections=18 messages=100 idle=1m age=1h")
 	w, _ := one(t, smtptest.Behaviour{}, func(c *Config) {
 		lim(c)
-		c.Share = func(mail.Site) float64 {
+		c.Cluster = sharer{share: func(mail.Site) float64 {
 			if third.Load() {
 				return 1.0 / 3
 			}
 			return 1
-		}
+		}}
 	})
 	old := begin(t, w, to("one.test"))
 	rcpt(t, old, "b@one.test")

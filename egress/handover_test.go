@@ -10,8 +10,9 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// nodes are a cluster in which hops to some nodes are lost at the first recipient; others deliver to the destination.
+// nodes are a Cluster in which hops to some nodes are lost at the first recipient; others deliver to the destination.
 type nodes struct {
+	alone
 	mu     sync.Mutex
 	owners []string // of the next questions, "" for this node; the last one stays
 	asked  []string // for a transaction
@@ -77,7 +78,7 @@ func TestATransactionWhoseOwnerIsLostIsTakenUpByWhoeverOwnsTheSiteThen(t *testin
 			ring.others = newWorld(t, port(t, s), nil).relay
 			told := ""
 			w := newWorld(t, port(t, s), func(c *Config) {
-				c.Placement, c.Remote = ring, ring
+				c.Cluster = ring
 				c.Emit = func(e mail.Event) {
 					if e.Kind == mail.Anomaly {
 						told += e.Host + ": " + e.Reason + "; "

@@ -1,0 +1,130 @@
+package egress
+
+import (
+	"cmp"
+	"context"
+
+	"github.com/millrace/millrace/egress/mx"
+	"github.com/millrace/millrace/egress/pool"
+	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A destination is where a next hop leads: a Site, its hosts in the order to try them, and what a session must have.
+type destination struct {
+	site   mail.Site
+	hosts  []mx.Host
+	limits pool.Limits
+	way    pool.Way
+	fixed  bool // the administrator wrote the host down
+}
+
+// find finds where a next hop leads, and refuses a Site that is suspended. Errors are *mail.Refusal.
+func (r *resources) find(ctx context.Context, h mail.NextHop) (destination, error) {
+	ctx, span := r.span(ctx, "egress.mx")
+	at := destination{way: pool.Way{
+		Transport: h.Transport, Port: r.port(h), TLS: uint8(r.policy(h)), User: h.User, Helo: r.cfg.Helo,
+	}}
+	var err error
+	if h.Transport == mail.MX {
+		var set mx.Set
+		set, err = r.finder.Hosts(ctx, h.Host)
+		at.site, at.hosts = set.Site, set.Hosts
+	} else {
+		f := r.fixedHop(h)
+		at.fixed, at.site, at.hosts = true, f.site, f.hosts
+	}
+	if err == nil {
+		at.limits = r.limits(at.site)
+		err = r.suspended(at.site)
+	}
+	end(span, err)
+	return at, err
+}
+
+// limits returns the caps of a Site: this node's share of what the providers' file says.
+func (r *resources) limits(site mail.Site) pool.Limits {
+	listed, over := r.finder.Limits(site), r.cfg.tune.limits[site]
+	sessions := cmp.Or(over.Sessions, listed.Connections, pool.Generic().Sessions)
+	share := 1.0
+	if r.cfg.Cluster != nil {
+		share = r.cfg.Cluster.Share(site)
+		sessions = max(1, int(float64(sessions)*share))
+	}
+	return pool.Limits{
+		Sessions: sessions,
+		Rate:     share * cmp.Or(over.Rate, listed.MessageRate),
+		Opens:    share * cmp.Or(over.Opens, listed.ConnectRate),
+
+		OpensAtOnce: max(1, int(share*float64(cmp.Or(over.OpensAtOnce, listed.ConnectBurst)))),
+
+		Messages: cmp.Or(over.Messages, listed.Messages),
+		Age:      cmp.Or(over.Age, listed.Age),
+		Idle:     cmp.Or(over.Idle, listed.Idle),
+	}
+}
+
+// suspended returns the Refusal for a Site that the cluster suspended, nil for any other. What this node suspended by
+// itself the pool knows.
+func (r *resources) suspended(site mail.Site) error {
+	if r.cfg.Cluster == nil {
+		return nil
+	}
+	if until, reason, ok := r.cfg.Cluster.Suspended(site); ok {
+		return suspendedUntil(until, site, reason)
+	}
+	return nil
+}
+
+// fixedHop returns the Site and the host of a fixed next hop. The Site is the next hop's own name without the user:
+// identities are kept apart by their Way.
+func (r *resources) fixedHop(h mail.NextHop) *fixedHop {
+	h.User = ""
+	if f, ok := r.fixedHops.Get(h); ok {
+		return f
+	}
+	f := &fixedHop{site: mail.Site(h.String()), hosts: []mx.Host{{Name: h.Host}}}
+	r.fixedHops.Put(h, f, 1)
+	return f
+}
+
+func (r *resources) port(h mail.NextHop) uint16 {
+	if h.Port != 0 {
+		return h.Port
+	}
+	switch h.Transport {
+	case mail.MX:
+		return r.cfg.Port
+	case mail.SMTPS:
+		return 465
+	case mail.Submission:
+		return 587
+	case mail.LMTP:
+		return 24
+	case mail.LMTPUnix:
+		return 0
+	}
+	return 25
+}
+
+// policy returns what h's sessions must have of TLS. A stricter policy is another Way, so that no session of a weaker
+// one serves it.
+func (r *resources) policy(h mail.NextHop) smtpclient.TLSPolicy {
+	switch h.Transport {
+	case mail.SMTPS:
+		return smtpclient.Implicit
+	case mail.Submission:
+		return smtpclient.Required
+	case mail.LMTPUnix:
+		return smtpclient.None
+	}
+	switch {
+	case h.User != "": // a password goes over verified TLS or not at all
+		return smtpclient.Required
+	case r.cfg.TLS == TLSRequired:
+		return smtpclient.Required
+	case r.cfg.TLS == TLSNone:
+		return smtpclient.None
+	}
+	return smtpclient.Opportunistic
+}

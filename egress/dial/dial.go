@@ -1,0 +1,233 @@
+// Package dial opens an SMTP or LMTP session with a destination: it walks through the destination's hosts, the addresses
+// of each and the TLS that each is spoken with, until one of them takes us.
+//
+// It owns the order of the addresses, the time that each of them gets, our source address towards a Site, the fallbacks
+// of TLS and its session tickets. It refuses to know the pool, what was learnt of hosts, messages and who sent them.
+//
+// Invariants: at most two addresses are connected to at once, and one session is kept; a policy that demands TLS is
+// never lowered; a ticket from one TLS policy is never used under another; nothing that Dial started still runs when it
+// returns.
+package dial
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/millrace/millrace/egress/mx"
+	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/router/mail"
+)
+
+const (
+	// leastConnect and mostConnect bound the time that one address gets to accept a connection.
+	leastConnect = 2 * time.Second
+	mostConnect  = 30 * time.Second
+)
+
+// A Config says what all sessions have in common. Helo and Finder are required; Client must be valid.
+type Config struct {
+	Helo   string     // our name in EHLO and LHLO
+	Finder *mx.Finder // resolves the names of hosts
+	// Sources are addresses of ours to connect from. A Site always sees the same one of each family. Without an address
+	// of a family the system chooses.
+	Sources []netip.Addr
+	Client  smtpclient.Config // the deadlines of sessions
+	RootCAs *x509.CertPool    // verify certificates where the policy demands it; nil means the system's
+}
+
+// A Dialer opens sessions. All methods are safe for concurrent use.
+type Dialer struct {
+	cfg                Config
+	tls                [smtpclient.Implicit + 1]*tls.Config // by policy, each with its own tickets
+	classic            [smtpclient.Implicit + 1]*tls.Config // the same without post-quantum key exchange
+	sources4, sources6 []netip.Addr
+}
+
+// New returns a Dialer.
+func New(c Config) *Dialer {
+	d := &Dialer{cfg: c}
+	for policy := range d.tls {
+		d.tls[policy] = tlsConfig(c.RootCAs, smtpclient.TLSPolicy(policy))
+		d.classic[policy] = d.tls[policy].Clone()
+		d.classic[policy].CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
+	}
+	for _, a := range c.Sources {
+		if a = a.Unmap(); a.Is4() {
+			d.sources4 = append(d.sources4, a)
+		} else {
+			d.sources6 = append(d.sources6, a)
+		}
+	}
+	return d
+}
+
+// A Target is what to open a session with.
+type Target struct {
+	Site      mail.Site // selects our source address
+	Transport mail.Transport
+	Port      uint16
+	TLS       smtpclient.TLSPolicy
+	User      string   // authenticates the session, unless ""
+	Password  string   // of User
+	Hosts     []string // in the order to try them; at least one
+	// Fixed says that the administrator wrote the host down, so that any address of it may be connected to.
+	Fixed bool
+	// HostFailed is called for each of several hosts that could not be used, unless ctx was cancelled. nil disables it.
+	HostFailed func(host string)
+}
+
+// A Conn is a session that was opened, and with what.
+type Conn struct {
+	Client *smtpclient.Client
+	Host   string
+	IPv6   bool
+	Source netip.Addr // our end, the zero Addr if the system chose it
+}
+
+// Failures are why each host or address in turn could not be used.
+type Failures []error
+
+// Error returns all of them on one line.
+func (f Failures) Error() string {
+	lines := make([]string, len(f))
+	for i, err := range f {
+		lines[i] = err.Error()
+	}
+	return strings.Join(lines, "; ")
+}
+
+// Unwrap returns all of them.
+func (f Failures) Unwrap() []error { return f }
+
+// Dial tries t's hosts in their order until one takes us or ctx ends. If none does, Client is nil and the Failures say
+// why. Each is a *smtpclient.DialError of one address, a *mail.Refusal of package mx for a host without a usable
+// address, or says that no time was left for a host.
+func (d *Dialer) Dial(ctx context.Context, t Target) (Conn, Failures) {
+	var failed Failures
+	for i, host := range t.Hosts {
+		if i > 0 && mail.IsOver(ctx) {
+			failed = append(failed, errors.New("no time left for "+host))
+			break
+		}
+		conn, errs := d.dialHost(ctx, &t, host, len(t.Hosts)-i)
+		if conn.Client != nil {
+			return conn, nil
+		}
+		failed = append(failed, errs...)
+		if t.HostFailed != nil && len(t.Hosts) > 1 && !errors.Is(ctx.Err(), context.Canceled) {
+			t.HostFailed(host)
+		}
+	}
+	return Conn{}, failed
+}
+
+// dialHost tries the addresses of one host, IPv6 first. hostsLeft counts this host and those after it, for which some
+// time is to be left.
+func (d *Dialer) dialHost(ctx context.Context, t *Target, host string, hostsLeft int) (Conn, Failures) {
+	if t.Transport == mail.LMTPUnix {
+		opened, err := d.dialAddr(ctx, d.cfg.Client, d.target(t, host, netip.Addr{}))
+		if err != nil {
+			return Conn{}, Failures{err}
+		}
+		return Conn{Client: opened, Host: host}, nil
+	}
+	lookup := d.cfg.Finder.Addrs
+	if t.Fixed {
+		lookup = d.cfg.Finder.FixedAddrs
+	}
+	addrs, err := lookup(ctx, host)
+	if err != nil {
+		return Conn{}, Failures{err}
+	}
+	addrs = alternate(addrs)
+	var failed Failures
+	for len(addrs) > 0 {
+		limits := d.cfg.Client
+		limits.Connect = connectTime(ctx, limits.Connect, hostsLeft+len(addrs)-1)
+		var won attempt
+		tried := 1
+		if len(addrs) > 1 && addrs[0].Is4() != addrs[1].Is4() {
+			var errs Failures
+			won, tried, errs = race(ctx, addrs[:2], func(ctx context.Context, a netip.Addr) (*smtpclient.Client, error) {
+				return d.dialAddr(ctx, limits, d.target(t, host, a))
+			})
+			failed = append(failed, errs...)
+		} else {
+			won.addr = addrs[0]
+			if won.client, err = d.dialAddr(ctx, limits, d.target(t, host, won.addr)); err != nil {
+				failed = append(failed, err)
+			}
+		}
+		if won.client != nil {
+			v6 := won.addr.Is6()
+			return Conn{Client: won.client, Host: host, IPv6: v6, Source: d.source(t.Site, v6)}, nil
+		}
+		addrs = addrs[tried:]
+		if mail.IsOver(ctx) {
+			break
+		}
+	}
+	return Conn{}, failed
+}
+
+// connectTime returns how long one address may take to accept a connection when so many are left to be tried. most is
+// the configured limit, 0 for mostConnect.
+func connectTime(ctx context.Context, most time.Duration, left int) time.Duration {
+	if most == 0 {
+		most = mostConnect
+	}
+	at, ok := ctx.Deadline()
+	if !ok {
+		return most
+	}
+	return min(most, max(leastConnect, time.Until(at)/time.Duration(left)))
+}
+
+// target returns what smtpclient is to connect to for one address of a host. At a unix socket, host is its path.
+func (d *Dialer) target(t *Target, host string, a netip.Addr) smtpclient.Target {
+	c := smtpclient.Target{
+		Network: "tcp", Host: host, Helo: d.cfg.Helo, TLS: t.TLS, TLSConfig: d.tls[t.TLS],
+		User: t.User, Password: t.Password,
+		LMTP: t.Transport == mail.LMTP || t.Transport == mail.LMTPUnix,
+	}
+	if t.Transport == mail.LMTPUnix {
+		c.Network, c.Addr = "unix", host
+		return c
+	}
+	c.Addr = netip.AddrPortFrom(a, t.Port).String()
+	c.Source = d.source(t.Site, a.Is6())
+	if literal, ok := mail.LiteralAddr(host); ok {
+		c.Host = literal.String()
+	}
+	return c
+}
+
+// source returns our address towards a Site for one family, the zero Addr if the system is to choose. It depends on the
+// Site and on the configuration alone, so that all nodes with the same list come to the same one, after restarts too.
+func (d *Dialer) source(site mail.Site, v6 bool) netip.Addr {
+	list := d.sources4
+	if v6 {
+		list = d.sources6
+	}
+	switch len(list) {
+	case 0:
+		return netip.Addr{}
+	case 1:
+		return list[0]
+	}
+	return list[fnv(string(site))%uint32(len(list))]
+}
+
+// fnv is FNV-1a.
+func fnv(s string) uint32 {
+	h := uint32(2166136261)
+	for i := range len(s) {
+		h = (h ^ uint32(s[i])) * 16777619
+	}
+	return h
+}

@@ -1,0 +1,63 @@
+package feedback
+
+import (
+	"strings"
+	"time"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+const (
+	// unknownCache bounds the octets that are kept of unknown recipients: some 100,000 of them, or 25,000 with the
+	// longest names and texts.
+	unknownCache = 32 << 20
+	// unknownFor is how long a recipient is known not to exist (SEMANTICS C4).
+	unknownFor = 5 * time.Minute
+	// unknownSize is about what one unknown recipient takes in the cache besides its texts, in octets.
+	unknownSize = 320
+)
+
+// A recipient is a forward-path at a Site.
+type recipient struct {
+	site    mail.Site
+	forward mail.Path
+}
+
+// An unknownRecipient is what a Site said of a recipient that it does not have, as far as it is worth its memory.
+type unknownRecipient struct {
+	reply mail.Reply // one line of at most mail.MaxReplyLine octets
+	host  string
+	until time.Time
+}
+
+// IsNoSuchUser reports whether r says that the mailbox does not exist (RFC 3463 section 3.2, X.1.1).
+func IsNoSuchUser(r mail.Reply) bool {
+	return r.Class() == 5 && r.Enhanced == mail.EnhancedCode{Subject: 1, Detail: 1}
+}
+
+// Unknown returns the Refusal that a Site answered to a recipient within the last five minutes, nil if there is none. A
+// client that sends to made-up names must not make us ask the Site for each of them.
+func (o *Observer) Unknown(site mail.Site, forward mail.Path) *mail.Refusal {
+	key := recipient{site, forward}
+	u, ok := o.unknown.Get(key)
+	if !ok {
+		return nil
+	}
+	if !o.now().Before(u.until) {
+		o.unknown.Delete(key)
+		return nil
+	}
+	return &mail.Refusal{Reply: u.reply, Reason: "upstream", Host: u.host}
+}
+
+// SetUnknown remembers that a Site does not have a recipient, as it said in r. Of the reply it keeps the first line, at
+// most mail.MaxReplyLine octets of it, and nothing that holds on to more than it shows: a client chooses the names, and
+// the Site the length of the reply.
+func (o *Observer) SetUnknown(site mail.Site, forward mail.Path, r *mail.Refusal) {
+	line, _, _ := strings.Cut(r.Reply.Text, "\n")
+	reply := r.Reply
+	reply.Text = strings.Clone(line[:min(len(line), mail.MaxReplyLine)])
+	forward = mail.Path{Local: strings.Clone(forward.Local), Domain: strings.Clone(forward.Domain)}
+	size := unknownSize + len(reply.Text) + len(forward.Local) + len(forward.Domain)
+	o.unknown.Put(recipient{site, forward}, unknownRecipient{reply, r.Host, o.now().Add(unknownFor)}, size)
+}

@@ -1,0 +1,230 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// What becomes of a message whose owner was lost.
+const (
+	lostHere  = "peer lost, delivered from here"
+	lostThere = "peer lost, handed to another"
+)
+
+// A handover is a transaction at the node that owns its Site. If that node is lost before the end of data was sent, and
+// before the first octets of the message are gone, the transaction begins again at the node that owns the Site by then,
+// once, or at this node.
+type handover struct {
+	local *Local
+	d     mail.Delivery
+	at    destination
+	node  string // that owns the Site
+
+	tx       mail.Transaction
+	here     bool        // tx is this node's own
+	moved    bool        // tx was begun again at another node than the one that owned the Site first
+	accepted []mail.Path // in the order of Rcpt
+	failed   error       // ended the transaction when it could not be begun again
+	form     mail.Form
+	data     context.Context // of Data, once that was called
+	wrote    bool            // octets of the message are gone
+}
+
+// handOver begins a transaction for d at node, or at this node if that is lost.
+func handOver(ctx context.Context, l *Local, node string, at destination, d mail.Delivery) (mail.Transaction, error) {
+	tx, err := l.cfg.Cluster.Begin(ctx, node, d)
+	if err == nil {
+		return &handover{local: l, d: d, at: at, node: node, tx: tx}, nil
+	}
+	if lost, _ := lostPeer(err); !lost {
+		return nil, err
+	}
+	emitLost(l, &d, node, lostHere, err)
+	return l.beginAt(ctx, at, d)
+}
+
+// lostPeer reports whether err says that a peer was lost, and whether the end of data may have reached it.
+func lostPeer(err error) (lost, sent bool) {
+	var l interface{ Sent() bool }
+	if errors.As(err, &l) {
+		return true, l.Sent()
+	}
+	return false, false
+}
+
+// emitLost tells the operator that a message goes another way because its owner was lost.
+func emitLost(l *Local, d *mail.Delivery, node, reason string, cause error) {
+	l.cfg.Emit(mail.Event{
+		Kind: mail.Anomaly, Time: l.cfg.Now(), Trace: d.Trace, NextHop: d.NextHop, Site: d.Site, Host: node,
+		Reason: reason, Cause: cause,
+	})
+}
+
+// isHere reports whether a next hop means something else on another node.
+func isHere(h mail.NextHop) bool {
+	if h.Transport == mail.LMTPUnix || h.Host == "localhost" {
+		return true
+	}
+	a, err := netip.ParseAddr(h.Host)
+	return err == nil && a.Unmap().IsLoopback()
+}
+
+// Rcpt adds a recipient; see mail.Transaction.
+func (h *handover) Rcpt(ctx context.Context, forward mail.Path) error {
+	if h.failed != nil {
+		return h.failed
+	}
+	err := h.tx.Rcpt(ctx, forward)
+	for h.failover(ctx, err) {
+		if err = h.failed; err == nil {
+			err = h.tx.Rcpt(ctx, forward)
+		}
+	}
+	if err == nil {
+		h.accepted = append(h.accepted, forward)
+	}
+	return err
+}
+
+// failover begins the transaction again if err says that the owner was lost and nothing of the message is: at the node
+// that owns the Site by now, if that is another one, else at this node, which has but a small part of the Site's limits.
+// It reports whether it tried; failed is set if that was in vain.
+func (h *handover) failover(ctx context.Context, err error) bool {
+	if lost, sent := lostPeer(err); !lost || sent || h.here || h.wrote {
+		return false
+	}
+	h.tx.Abort()
+	node, self := h.local.cfg.Cluster.Owner(h.at.site, h.d.RecipientDomain)
+	if !self && node != h.node && !h.moved {
+		emitLost(h.local, &h.d, h.node, lostThere, err)
+		h.node, h.moved = node, true
+		tx, err := h.local.cfg.Cluster.Begin(ctx, node, h.d)
+		if err = h.replay(ctx, tx, err); !h.failover(ctx, err) {
+			h.settle(err)
+		}
+		return true
+	}
+	emitLost(h.local, &h.d, h.node, lostHere, err)
+	h.here = true
+	tx, err := h.local.beginAt(ctx, h.at, h.d)
+	h.settle(h.replay(ctx, tx, err))
+	return true
+}
+
+// replay repeats on tx what was said so far, unless err says that there is no tx.
+func (h *handover) replay(ctx context.Context, tx mail.Transaction, err error) error {
+	h.tx = gone{}
+	if err != nil {
+		return err
+	}
+	h.tx = tx
+	for _, f := range h.accepted {
+		err := tx.Rcpt(ctx, f)
+		if lost, _ := lostPeer(err); lost {
+			return err
+		}
+		if err != nil {
+			return mail.Refuse(451, 3, 0, "The destination no longer accepts every recipient, try again",
+				"refused at the replay", err)
+		}
+	}
+	if h.data != nil {
+		return tx.Data(h.data, h.form)
+	}
+	return nil
+}
+
+// settle ends the transaction if its replay failed.
+func (h *handover) settle(err error) {
+	if err == nil {
+		return
+	}
+	h.tx.Abort()
+	h.failed, h.tx = err, gone{}
+}
+
+// Data opens the message; see mail.Transaction.
+func (h *handover) Data(ctx context.Context, form mail.Form) error {
+	if h.failed != nil {
+		return h.failed
+	}
+	err := h.tx.Data(ctx, form)
+	h.form, h.data = form, ctx
+	if h.failover(ctx, err) {
+		return h.failed
+	}
+	return err
+}
+
+// Write sends a piece; see mail.Transaction. The first piece is still in hand when it fails.
+func (h *handover) Write(o mail.Octets) error {
+	if h.failed != nil {
+		return h.failed
+	}
+	err := h.tx.Write(o)
+	for h.failover(h.data, err) {
+		if err = h.failed; err == nil {
+			err = h.tx.Write(o)
+		}
+	}
+	h.wrote = true
+	return err
+}
+
+// Commit sends the last piece and the end of data; see mail.Transaction. A held message is in hand whole, so that it is
+// sent from here if the owner was lost before it had all of it; never if the owner may have had all of it.
+func (h *handover) Commit(ctx context.Context, last mail.Octets) []mail.Outcome {
+	if h.failed != nil {
+		return h.same(h.failed)
+	}
+	out := h.tx.Commit(ctx, last)
+	for len(out) > 0 && h.failover(ctx, out[0].Cause) {
+		if h.failed != nil {
+			return h.same(h.failed)
+		}
+		out = h.tx.Commit(ctx, last)
+	}
+	return out
+}
+
+// same returns one outcome for every recipient.
+func (h *handover) same(err error) []mail.Outcome {
+	out := make([]mail.Outcome, len(h.accepted))
+	for i := range out {
+		out[i] = mail.Outcome{Reply: mail.ReplyFor(err), Cause: err}
+	}
+	return out
+}
+
+// Abort leaves the message undelivered; see mail.Transaction.
+func (h *handover) Abort() { h.tx.Abort() }
+
+// Lend hands the session at the destination back; see mail.Transaction.
+func (h *handover) Lend() bool { return h.tx.Lend() }
+
+// Renew begins again what was lent; see mail.Transaction.
+func (h *handover) Renew(ctx context.Context) error {
+	if h.failed != nil {
+		return h.failed
+	}
+	err := h.tx.Renew(ctx)
+	if h.failover(ctx, err) {
+		return h.failed
+	}
+	return err
+}
+
+// Wanted reports whether another client waits for the session; see mail.Transaction.
+func (h *handover) Wanted() bool { return h.tx.Wanted() }
+
+// SMTPUTF8 reports whether the destination offers it; see mail.Transaction.
+func (h *handover) SMTPUTF8() bool { return h.tx.SMTPUTF8() }
+
+// gone stands in a handover for the transaction that could not be begun again. Only Abort is called on it.
+type gone struct{ mail.Transaction }
+
+// Abort has nothing to end.
+func (gone) Abort() {}

@@ -1,0 +1,241 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/millrace/millrace/egress/dial"
+	"github.com/millrace/millrace/egress/pool"
+	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/router/mail"
+)
+
+const (
+	// maxRetries bounds how often one transaction replaces its session by itself.
+	maxRetries = 2
+	// maxCrowded bounds how often one transaction waits for another session because its destination takes no more of
+	// them.
+	maxCrowded = 3
+	// resetWait bounds the RSET of a session before another transaction uses it.
+	resetWait = 5 * time.Second
+	// fairTry is how long a Site must have been tried when time runs out, to be called unreachable.
+	fairTry = 10 * time.Second
+)
+
+// A lease is a transaction's hold on a session of the pool, one after another. slot and conn are nil together.
+type lease struct {
+	*resources
+	d  mail.Delivery
+	at destination
+
+	slot    *slot         // nil while the session is lent back
+	conn    *client       // that of slot
+	fresh   bool          // conn was opened for us, so that its refusals are believed
+	begun   bool          // MAIL may have been sent on conn
+	utf8    bool          // conn offers SMTPUTF8, or the last one did
+	counted bool          // the message was counted against the rate
+	retries int           // how often conn was replaced
+	wait    time.Duration // spent waiting for sessions, dialling included
+}
+
+// acquire gets a session, from the pool or by opening one. The error is a *mail.Refusal.
+func (l *lease) acquire(ctx context.Context) error {
+	begun := time.Now()
+	defer func() { l.wait += time.Since(begun) }()
+	if l.counted { // it had a session before, and much may have become of the Site since
+		if err := l.suspended(l.at.site); err != nil {
+			return err
+		}
+		l.at.limits = l.limits(l.at.site)
+	}
+	for tries := 0; ; tries++ {
+		c, span := l.span(ctx, "egress.pool")
+		s, err := l.pool.Get(c, pool.Request{
+			Site: l.at.site, Limits: l.at.limits, Way: l.at.way, Hosts: l.at.hosts, Client: l.d.Client,
+			Favoured: l.d.Favoured, Again: l.counted,
+		})
+		end(span, err)
+		if err != nil {
+			return noSession(err)
+		}
+		l.slot, l.counted = s, true
+		conn, full := s.Conn()
+		if full && s.Dirty() && conn.Reset(mail.Until(ctx, time.Now().Add(resetWait))) != nil {
+			s.Drop()
+			full = false
+		}
+		if full {
+			l.use(conn, false)
+			return nil
+		}
+		if crowded, err := l.open(ctx); !crowded || tries == maxCrowded || mail.IsOver(ctx) {
+			return err
+		}
+	}
+}
+
+// open opens a session in the slot, which is empty: all hosts in their order, those that failed lately last, until one
+// takes us or ctx's deadline passes. The slot is given up if none does. The error is a *mail.Refusal whose Cause tells of
+// each host; the Site is cooled then, unless the client gave up or left too little time. crowded says that the Site has
+// enough of our sessions and that one of those is to be waited for.
+func (l *lease) open(ctx context.Context) (crowded bool, err error) {
+	password, refusal := l.password()
+	if refusal != nil {
+		l.discard()
+		return false, refusal
+	}
+	begun := time.Now()
+	c, span := l.span(ctx, "egress.dial")
+	conn, failed := l.dialer.Dial(c, dial.Target{
+		Site: l.at.site, Transport: l.at.way.Transport, Port: l.at.way.Port, TLS: smtpclient.TLSPolicy(l.at.way.TLS),
+		User: l.at.way.User, Password: password, Hosts: l.hostsInOrder(), Fixed: l.at.fixed,
+		HostFailed: l.slot.HostDown,
+	})
+	if conn.Client == nil {
+		err = noHost(failed)
+		end(span, err)
+		crowded = l.unreachable(ctx, failed, err, time.Since(begun))
+		l.discard()
+		return crowded, err
+	}
+	l.handshakeSpan(c, span, conn.Client)
+	note(span, "server.address", conn.Host)
+	note(span, "tls.protocol.version", conn.Client.TLS())
+	end(span, nil)
+	l.slot.Fill(pool.Key{Way: l.at.way, Host: conn.Host, IPv6: conn.IPv6, Source: conn.Source}, conn.Client)
+	l.use(conn.Client, true)
+	return false, nil
+}
+
+// password returns the password that a session needs, "" if it needs none.
+func (l *lease) password() (string, *mail.Refusal) {
+	user := l.at.way.User
+	if user == "" {
+		return "", nil
+	}
+	if l.cfg.Password != nil {
+		if password, ok := l.cfg.Password(user, l.at.hosts[0].Name, l.at.way.Port); ok {
+			return password, nil
+		}
+	}
+	return "", mail.Refuse(451, 3, 5, "System is not configured for this destination", "no password",
+		errors.New("no password for "+user+" at "+string(l.at.site)))
+}
+
+// hostsInOrder returns the names of the hosts, those that failed lately last.
+func (l *lease) hostsInOrder() []string {
+	var names [2][]string // by whether they failed
+	for _, h := range l.at.hosts {
+		failed := 0
+		if len(l.at.hosts) > 1 && l.slot.IsHostDown(h.Name) {
+			failed = 1
+		}
+		names[failed] = append(names[failed], h.Name)
+	}
+	return append(names[0], names[1]...)
+}
+
+// unreachable draws the consequences for the Site when none of its hosts took us: err is what the client gets for the
+// failures, which took so long. crowded is that of open.
+func (l *lease) unreachable(ctx context.Context, failed dial.Failures, err error, took time.Duration) (crowded bool) {
+	for _, f := range failed {
+		_, wait := l.reactTo(l.slot, &l.d, f, false)
+		crowded = crowded || wait
+	}
+	if crowded || errors.Is(ctx.Err(), context.Canceled) || mail.IsOver(ctx) && took < fairTry {
+		return crowded // which says nothing of the Site, or nothing bad
+	}
+	refused := false
+	for _, f := range failed {
+		if r := aboutUs(f); r != nil {
+			refused = true
+			l.anomaly(&l.d, r, "")
+		}
+	}
+	if !isPolicy(err) || refused {
+		l.slot.Unreachable(err)
+	}
+	return false
+}
+
+// use makes conn, which is that of the slot, the session of the transaction.
+func (l *lease) use(conn *client, fresh bool) {
+	l.conn, l.fresh, l.begun = conn, fresh, false
+	l.utf8 = conn.SMTPUTF8()
+}
+
+// begin tells the session that a transaction begins, which sends nothing.
+func (l *lease) begin() {
+	l.conn.Begin(l.d)
+	l.begun = true
+}
+
+// retryable reports whether err, from MAIL or RCPT or DATA, is to be met with another session: a broken connection is,
+// as nothing was sent that counts, and so is a refusal of MAIL by a session that was used before, because it may be
+// about that session (its server is closing, has seen enough messages of us) and not about the message.
+func (l *lease) retryable(ctx context.Context, err error) bool {
+	if l.retries >= maxRetries || mail.IsOver(ctx) {
+		return false
+	}
+	if !isReply(err) {
+		return true
+	}
+	if l.fresh {
+		return false
+	}
+	reply, ok := said(err)
+	return ok && (reply.Verb == "MAIL" || reply.Reply.Code == 421)
+}
+
+// isTooMuch reacts to err, which came before the message, and reports whether it says that there is too much mail from
+// us, which another session does not change.
+func (l *lease) isTooMuch(err error) bool {
+	done, _ := l.reactTo(l.slot, &l.d, err, false)
+	return isTooMuch(done)
+}
+
+// replace opens another session in place of one that is gone. MAIL and the recipients are not on it yet.
+func (l *lease) replace(ctx context.Context) error {
+	begun := time.Now()
+	if l.fresh && len(l.at.hosts) > 1 {
+		l.slot.HostDown(l.slot.Key().Host)
+	}
+	l.slot.Drop()
+	l.retries++
+	crowded, err := l.open(ctx)
+	l.wait += time.Since(begun)
+	if crowded {
+		return l.acquire(ctx)
+	}
+	return err
+}
+
+// release gives the session back, after RSET where something is open on it.
+func (l *lease) release() {
+	if l.begun {
+		ctx := mail.Until(context.Background(), time.Now().Add(resetWait))
+		if l.conn.Reset(ctx) != nil || !l.conn.Reusable() {
+			l.discard()
+			return
+		}
+	}
+	l.giveBack()
+}
+
+// giveBack puts the session, on which nothing is open, back into the pool.
+func (l *lease) giveBack() {
+	l.slot.Put()
+	l.forget()
+}
+
+// discard closes the session and gives up the slot.
+func (l *lease) discard() {
+	if l.slot != nil {
+		l.slot.Discard()
+	}
+	l.forget()
+}
+
+// forget lets go of a slot that is not ours any more.
+func (l *lease) forget() { l.slot, l.conn, l.begun = nil, nil, false }

@@ -1,0 +1,92 @@
+package egress
+
+import (
+	"context"
+	"time"
+
+	"github.com/millrace/millrace/egress/dial"
+	"github.com/millrace/millrace/egress/feedback"
+	"github.com/millrace/millrace/egress/mx"
+	"github.com/millrace/millrace/egress/pool"
+	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/router/leaf/lru"
+	"github.com/millrace/millrace/router/mail"
+)
+
+const (
+	// defaultBudget is Config.Budget where that is 0.
+	defaultBudget = 60 * time.Second
+	// fixedCache bounds the fixed next hops whose Site is kept.
+	fixedCache = 4096
+)
+
+type (
+	client = smtpclient.Client
+	slot   = pool.Slot[*client]
+)
+
+// resources are what all transactions of this node share. They are safe for concurrent use.
+type resources struct {
+	cfg       Config
+	finder    *mx.Finder
+	pool      *pool.Pool[*client]
+	dialer    *dial.Dialer
+	feedback  *feedback.Observer
+	fixedHops *lru.Cache[mail.NextHop, *fixedHop]
+}
+
+// A fixedHop is the Site and the one host of a fixed next hop.
+type fixedHop struct {
+	site  mail.Site
+	hosts []mx.Host
+}
+
+// newResources makes the resources of a node. It fails as Config.Validate does.
+func newResources(cfg Config) (*resources, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.Port == 0 {
+		cfg.Port = 25
+	}
+	if cfg.Budget == 0 {
+		cfg.Budget = defaultBudget
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Reactions == nil {
+		cfg.Reactions = feedback.Shipped()
+	}
+	if cfg.Emit == nil {
+		cfg.Emit = func(mail.Event) {}
+	}
+	if cfg.Client.Now == nil {
+		cfg.Client.Now = cfg.Now
+	}
+	finder, err := mx.New(mx.Config{
+		Resolver: cfg.Resolver, AllowPrivate: cfg.AllowPrivate, Self: cfg.Self, SelfAddrs: cfg.SelfAddrs,
+		Providers: cfg.Providers, Now: cfg.Now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &resources{
+		cfg:    cfg,
+		finder: finder,
+		pool:   pool.New[*client](cfg.Now),
+		dialer: dial.New(dial.Config{
+			Helo: cfg.Helo, Finder: finder, Sources: cfg.Sources, Client: cfg.Client, RootCAs: cfg.tune.rootCAs,
+		}),
+		feedback:  feedback.New(cfg.Reactions, cfg.Now),
+		fixedHops: lru.New[mail.NextHop, *fixedHop](fixedCache),
+	}, nil
+}
+
+// within returns ctx with a deadline for one call, if it has none.
+func (r *resources) within(ctx context.Context) context.Context {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx
+	}
+	return mail.Until(ctx, time.Now().Add(r.cfg.Budget))
+}
