@@ -107,7 +107,7 @@ func (s *session) closeAuth() {
 // the rule's author and judges us by other means, so that only the MX hosts of a domain are worth a signature by
 // default.
 func (s *session) signs(route *mail.Route) bool {
-	if s.cfg.Auth == nil || !s.cfg.Auth.Seals() {
+	if s.cfg.Auth == nil || !s.cfg.Auth.MaySign() {
 		return false
 	}
 	switch route.Policy.Seal {
@@ -217,18 +217,13 @@ func (s *session) envelope(signing bool) auth.Envelope {
 	}
 	allowed, knownGood := s.spokenFor()
 	return auth.Envelope{
-		Allowed:   allowed,
-		KnownGood: knownGood,
-		Client:    client,
-		Helo:      s.client.Helo,
-		Reverse:   t.reverse,
-		SPF:       t.auth.spf,
-		Trusted:   s.trusted,
-		Exempt:    s.terms(r).exempt,
-		Hosted:    t.hosted(),
-		Policy:    r.route.Policy,
-		Seal:      signing,
-		Rewrote:   t.route.Reverse != t.reverse,
+		Client:  auth.Client{Addr: client, Trusted: s.trusted, Allowed: allowed, KnownGood: knownGood},
+		Reverse: t.reverse,
+		SPF:     t.auth.spf,
+		Exempt:  s.terms(r).exempt,
+		Hosted:  t.hosted(),
+		Policy:  r.route.Policy,
+		Seal:    signing,
 	}
 }
 

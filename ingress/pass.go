@@ -207,7 +207,7 @@ func (s *session) compose(ctx context.Context, b *wire.Body, w *window,
 	}
 	sheet.fields = fields
 	s.sheets.grown(sheet, size)
-	return w.above(b, fields, m.Cut()), mode, nil
+	return w.above(b, fields, m.Removals()), mode, nil
 }
 
 // open begins the message at the next hop, whose session is fetched back first if it was lent.

@@ -251,7 +251,7 @@ func TestAnUnknownClientIsNoAddress(t *testing.T) {
 	client := wire.Client{Addr: netip.MustParseAddrPort("10.1.2.3:25"), Unknown: true}
 	ss := s.NewSession(&client, nil).(*session)
 	ss.t = &transaction{rcpts: []recipient{{}}}
-	if e := ss.envelope(false); e.Client.IsValid() {
+	if e := ss.envelope(false); e.Client.Addr.IsValid() {
 		t.Errorf("client %v", e.Client)
 	}
 }

@@ -177,14 +177,14 @@ func FuzzShape(f *testing.F) {
 		s.read([]byte(header), "mx.example.net")
 		folded.read([]byte(strings.ToUpper(header)), "mx.example.net")
 		if s.list != folded.list || s.shifting != folded.shifting || s.signatures != folded.signatures ||
-			s.arc != folded.arc || len(s.cuts) != len(folded.cuts) {
+			s.arc != folded.arc || len(s.removals) != len(folded.removals) {
 			t.Errorf("%q: case matters", header)
 		}
 		if s.list && !s.shifting {
 			t.Errorf("%q: a list whose bodies do not change", header)
 		}
 		last := -1
-		for _, c := range s.cuts {
+		for _, c := range s.removals {
 			if c.From <= last || c.To <= c.From || c.To > len(header) || c.From > 0 && header[c.From-1] != '\n' {
 				t.Errorf("%q: cut %v", header, c)
 			}

@@ -45,10 +45,10 @@ func BenchmarkMessage(b *testing.B) {
 		b.Fatal(err)
 	}
 	env := Envelope{
-		Client: netip.MustParseAddr(goodClient), Helo: "bare.example",
+		Client:  Client{Addr: netip.MustParseAddr(goodClient)},
 		Reverse: mail.Path{Local: "u", Domain: "none.example"},
 	}
-	env.SPF = checker.Begin(b.Context(), env.Client, env.Helo, env.Reverse)
+	env.SPF = checker.Begin(b.Context(), env.Client.Addr, "bare.example", env.Reverse)
 	defer env.SPF.Close()
 	off := mail.DomainPolicy{DMARC: mail.DMARCOff, RequireAuth: mail.RequireAuthNo}
 	for _, size := range []int{4 << 10, 64 << 10, 1 << 20} {
@@ -114,7 +114,7 @@ func BenchmarkMessage(b *testing.B) {
 func BenchmarkBegin(b *testing.B) {
 	a := newAuthenticator(b, dns())
 	header := []byte(usual("none.example") + "\r\n")
-	env := Envelope{Trusted: true}
+	env := Envelope{Client: Client{Trusted: true}}
 	b.ReportAllocs()
 	for b.Loop() {
 		m, err := a.Begin(b.Context(), env, header)

@@ -94,7 +94,7 @@ func (m *Message) wouldSign(j *judgement, chain arc.Result) bool {
 // seals reports whether the message gets an ARC set. A trusted client's begins here, so that there is nothing to pass
 // on.
 func (m *Message) seals(chain arc.Result) bool {
-	return m.signs && m.ring.arc != nil && !m.env.Trusted && chain.Sealable() == nil
+	return m.signs && m.ring.arc != nil && !m.env.Client.Trusted && chain.Sealable() == nil
 }
 
 // chosen gives those who sign.
@@ -107,7 +107,7 @@ func (m *Message) seals(chain arc.Result) bool {
 // author of a hosted domain would else pass DMARC behind us by our own signature. Without an author domain nobody
 // signs.
 func (m *Message) chosen(j *judgement) []signer {
-	if m.author == "" && !m.env.Trusted {
+	if m.author == "" && !m.env.Client.Trusted {
 		return nil
 	}
 	organization := j.dmarc.Organization
@@ -122,7 +122,7 @@ func (m *Message) chosen(j *judgement) []signer {
 		}
 	}
 	list := m.ring.candidates(&m.env, m.author)
-	if m.env.Trusted || j.dmarc.Result == dmarc.Pass || m.spf.Mail.Result == spf.Pass && m.spf.Mail.Domain == m.author {
+	if m.env.Client.Trusted || j.dmarc.Result == dmarc.Pass || m.spf.Mail.Result == spf.Pass && m.spf.Mail.Domain == m.author {
 		return list
 	}
 	var kept []signer

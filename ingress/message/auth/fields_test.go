@@ -65,7 +65,7 @@ func verified(t testing.TB, z zone, message, body string) (ours, theirs, cv stri
 func without(m *Message, header string) string {
 	var b strings.Builder
 	at := 0
-	for _, c := range m.Cut() {
+	for _, c := range m.Removals() {
 		b.WriteString(header[at:c.From])
 		at = c.To
 	}
@@ -126,11 +126,11 @@ func TestWhoSigns(t *testing.T) {
 			sending{header: sealedBy(t, z, "sealer.example", from("none.example"), "other", "x.example; none"),
 				env: hosted}, all, "fail"},
 		{
-			"a trusted client's author signs", sending{header: from("hosted.example"), env: Envelope{Trusted: true}},
+			"a trusted client's author signs", sending{header: from("hosted.example"), env: Envelope{Client: Client{Trusted: true}}},
 			all[2:], "none",
 		},
-		{"else the relay", sending{header: from("none.example"), env: Envelope{Trusted: true}}, all[:2], "none"},
-		{"not over its own signature", sending{header: good, env: Envelope{Trusted: true}}, nil, "none"},
+		{"else the relay", sending{header: from("none.example"), env: Envelope{Client: Client{Trusted: true}}}, all[:2], "none"},
+		{"not over its own signature", sending{header: good, env: Envelope{Client: Client{Trusted: true}}}, nil, "none"},
 		{"an empty body is one", sending{header: from("none.example"), body: "none", env: hosted}, all, "pass"},
 	}
 	for _, tt := range tests {
@@ -150,7 +150,7 @@ func TestWhoSigns(t *testing.T) {
 			if tt.cv != "none" {
 				want = sealedFields + want
 			}
-			if s.env.Trusted {
+			if s.env.Client.Trusted {
 				want = ""
 			}
 			want = strings.TrimSpace(want + strings.Repeat("DKIM-Signature ", len(tt.signed)))
@@ -206,7 +206,7 @@ func TestWhatOurFieldSays(t *testing.T) {
 		{"a failure is named and why", sending{header: from("none.example"), from: "none.example", client: badClient},
 			[]string{"; dkim=none; dmarc=fail (p=none, ", "header.from=none.example policy.dmarc=none"}, nil},
 		{
-			"an override is named", sending{header: from("reject.example"), env: Envelope{KnownGood: true}},
+			"an override is named", sending{header: from("reject.example"), env: Envelope{Client: Client{KnownGood: true}}},
 			[]string{
 				"dmarc=fail (p=reject, ", "not enforced: known good) header.from=reject.example policy.dmarc=reject",
 			}, nil,
@@ -327,9 +327,9 @@ func TestFieldsThatPretendToBeOursAreCut(t *testing.T) {
 	}
 	many := strings.Repeat(forged+"X: y\r\n", 1000)
 	s = sending{header: many + from("none.example")}
-	if m = s.begin(t, a, z); len(m.Cut()) != 1000 ||
+	if m = s.begin(t, a, z); len(m.Removals()) != 1000 ||
 		without(m, s.header) != strings.Repeat("X: y\r\n", 1000)+from("none.example") {
-		t.Errorf("%d cuts", len(m.Cut()))
+		t.Errorf("%d removals", len(m.Removals()))
 	}
 }
 

@@ -39,7 +39,7 @@ func (m *Message) judge(ctx context.Context, domains []string, chain arc.Result)
 	case m.asksDMARC():
 		j.dmarc = dmarc.Result{Result: dmarc.PermError, Reason: m.noAuthor()}
 	}
-	if m.env.Trusted {
+	if m.env.Client.Trusted {
 		return j
 	}
 	if j.refusal = m.byDMARC(&j, chain); j.refusal != nil {
@@ -53,7 +53,9 @@ func (m *Message) judge(ctx context.Context, domains []string, chain arc.Result)
 	return j
 }
 
-func (m *Message) asksDMARC() bool { return !m.env.Trusted && m.env.Policy.DMARC != mail.DMARCOff }
+func (m *Message) asksDMARC() bool {
+	return !m.env.Client.Trusted && m.env.Policy.DMARC != mail.DMARCOff
+}
 
 // noAuthor is why there is no author domain, fit for a stranger.
 func (m *Message) noAuthor() string {
@@ -129,10 +131,10 @@ func (m *Message) refuses(d dmarc.Disposition) bool {
 // overrides gives all that speaks for the client against DMARC.
 func (m *Message) overrides(chain arc.Result) []string {
 	var out []string
-	if m.env.Allowed {
+	if m.env.Client.Allowed {
 		out = append(out, overrideAllowed)
 	}
-	if m.env.KnownGood {
+	if m.env.Client.KnownGood {
 		out = append(out, overrideKnown)
 	}
 	if m.scan.list && !m.env.Reverse.IsNull() && m.spf.Mail.Result == spf.Pass {
@@ -198,7 +200,7 @@ func passedDMARC(results, author string) bool {
 // domain or a trusted sealer would do.
 func (m *Message) unauthenticated(domains []string, chain arc.Result) bool {
 	e := &m.env
-	if e.Policy.RequireAuth == mail.RequireAuthNo || e.Exempt || e.Allowed || e.Reverse.IsNull() {
+	if e.Policy.RequireAuth == mail.RequireAuthNo || e.Exempt || e.Client.Allowed || e.Reverse.IsNull() {
 		return false
 	}
 	return m.spf.Mail.Result != spf.Pass && m.spf.Helo.Result != spf.Pass && len(domains) == 0 && !m.sealed(chain)
@@ -264,7 +266,7 @@ func unhashed(dkim.Canonicalization) (hash [sha256.Size]byte, ok bool) { return 
 
 // undecided reports whether the body decides about anything that the verdict says.
 func (m *Message) undecided() bool {
-	if !m.bodyPending() || m.env.Trusted {
+	if !m.bodyPending() || m.env.Client.Trusted {
 		return false
 	}
 	if m.stake == nil {

@@ -66,12 +66,12 @@ func TestEnforcementOfDMARC(t *testing.T) {
 			"off is not looked at",
 			sending{header: forged, env: Envelope{Policy: mail.DomainPolicy{DMARC: mail.DMARCOff}}}, "", "", "",
 		},
-		{"a trusted client is not judged", sending{header: forged, env: Envelope{Trusted: true}}, "", "", ""},
+		{"a trusted client is not judged", sending{header: forged, env: Envelope{Client: Client{Trusted: true}}}, "", "", ""},
 		{"postmaster gets everything", sending{header: forged, env: Envelope{Exempt: true}}, "", "", "fail"},
 
-		{"the allow list overrides", sending{header: forged, env: Envelope{Allowed: true}}, "", "allow list", "fail"},
+		{"the allow list overrides", sending{header: forged, env: Envelope{Client: Client{Allowed: true}}}, "", "allow list", "fail"},
 		{
-			"a known good client overrides", sending{header: forged, env: Envelope{KnownGood: true}}, "", "known good",
+			"a known good client overrides", sending{header: forged, env: Envelope{Client: Client{KnownGood: true}}}, "", "known good",
 			"fail",
 		},
 		{
@@ -98,15 +98,15 @@ func TestEnforcementOfDMARC(t *testing.T) {
 			"all that speaks is recorded",
 			sending{
 				header: from("reject.example", listID), from: "bare.example",
-				env: Envelope{Allowed: true, KnownGood: true},
+				env: Envelope{Client: Client{Allowed: true, KnownGood: true}},
 			}, "", "allow list, known good, list", "fail",
 		},
 		{"overrides save from quarantine as well", sending{header: from("quarantine.example"),
-			env: Envelope{Allowed: true, Policy: mail.DomainPolicy{Quarantine: mail.QuarantineRefuse}}}, "",
+			env: Envelope{Client: Client{Allowed: true}, Policy: mail.DomainPolicy{Quarantine: mail.QuarantineRefuse}}}, "",
 			"allow list", "fail"},
 		{
 			"what would not be refused is not overridden",
-			sending{header: from("none.example"), env: Envelope{Allowed: true}}, "", "", "fail",
+			sending{header: from("none.example"), env: Envelope{Client: Client{Allowed: true}}}, "", "", "fail",
 		},
 
 		{"a trusted sealer that saw it pass overrides",
@@ -143,7 +143,7 @@ func TestEnforcementOfDMARC(t *testing.T) {
 			"", "", "temperror",
 		},
 		{
-			"nor for an allowed client", sending{header: from("broken.example"), env: Envelope{Allowed: true}}, "",
+			"nor for an allowed client", sending{header: from("broken.example"), env: Envelope{Client: Client{Allowed: true}}}, "",
 			"allow list", "temperror",
 		},
 		{
@@ -184,7 +184,7 @@ func TestEnforcementOfDMARC(t *testing.T) {
 				if s.body == "" {
 					s.body = plainBody
 				}
-				var v Verdict
+				var v Decision
 				if mode == mail.ModeHold {
 					_, v = s.hold(t, a, z)
 				} else {
@@ -237,15 +237,15 @@ func TestRequireAuth(t *testing.T) {
 		},
 		{
 			"nor a trusted client",
-			sending{header: header, from: "bare.example", client: badClient, env: Envelope{Trusted: true}}, "", false,
+			sending{header: header, from: "bare.example", client: badClient, env: Envelope{Client: Client{Trusted: true}}}, "", false,
 		},
 		{
 			"nor an allowed one",
-			sending{header: header, from: "bare.example", client: badClient, env: Envelope{Allowed: true}}, "", false,
+			sending{header: header, from: "bare.example", client: badClient, env: Envelope{Client: Client{Allowed: true}}}, "", false,
 		},
 		{
 			"a known good one does",
-			sending{header: header, from: "bare.example", client: badClient, env: Envelope{KnownGood: true}},
+			sending{header: header, from: "bare.example", client: badClient, env: Envelope{Client: Client{KnownGood: true}}},
 			notAuthentic, true,
 		},
 		{"SPF that cannot be had is asked for later", sending{header: header, from: "lost.example"}, authUnknown, true},
@@ -311,7 +311,7 @@ func TestARefusalThatNoBodyCanAvertIsKnownBeforeTheBody(t *testing.T) {
 			s := sending{header: tt.header, from: tt.from}
 			m := s.begin(t, a, z)
 			r := m.Refusal(t.Context())
-			if got := reply(Verdict{Refusal: r}); got != tt.want {
+			if got := reply(Decision{Refusal: r}); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 			if r == nil {
@@ -352,8 +352,8 @@ func TestTheBodyIsNeededWhereItDecides(t *testing.T) {
 			"something to sign", sending{header: from("none.example"), from: "none.example", env: Envelope{Seal: true}},
 			true, false,
 		},
-		{"a trusted client's", sending{header: own, env: Envelope{Trusted: true}}, false, false},
-		{"a trusted client's to sign", sending{header: own, env: Envelope{Trusted: true, Seal: true}}, true, false},
+		{"a trusted client's", sending{header: own, env: Envelope{Client: Client{Trusted: true}}}, false, false},
+		{"a trusted client's to sign", sending{header: own, env: Envelope{Client: Client{Trusted: true}, Seal: true}}, true, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

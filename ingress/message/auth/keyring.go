@@ -117,8 +117,8 @@ func within(path string, err error) error {
 	return fmt.Errorf("%s: %w", strings.TrimSuffix(path, "."), err)
 }
 
-// Seals reports whether there is any key to sign with.
-func (a *Authenticator) Seals() bool {
+// MaySign reports whether there is any key to sign with.
+func (a *Authenticator) MaySign() bool {
 	s := a.ring.Load()
 	return s.arc != nil || len(s.relay) > 0 || len(s.domains) > 0
 }
@@ -126,7 +126,7 @@ func (a *Authenticator) Seals() bool {
 // candidates gives those who could sign a message: the relay and the hosted domain of its recipients; for a trusted
 // client the author's domain or the closest one above it that has keys, else these two.
 func (s *signers) candidates(env *Envelope, author string) []signer {
-	if env.Trusted {
+	if env.Client.Trusted {
 		for d, more := author, author != ""; more; _, d, more = strings.Cut(d, ".") {
 			if own := s.domains[d]; len(own) > 0 {
 				return own

@@ -12,31 +12,30 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// An Envelope is what is known of a message but its octets.
+// A Client is who brings a message.
+type Client struct {
+	Addr      netip.Addr // the zero Addr if it is not known
+	Trusted   bool       // it is in a trusted network or authenticated: its mail is signed and not judged
+	Allowed   bool       // it is on an allow list
+	KnownGood bool       // its standing is good
+}
+
+// An Envelope is what is known about a message besides its octets.
 type Envelope struct {
-	Client  netip.Addr // invalid: unknown
-	Helo    string     // as the client gave it
-	Reverse mail.Path  // as the client gave it
+	Client  Client
+	Reverse mail.Path  // as the client sent it
 	SPF     *spf.Check // nil: not checked. The caller closes it, after Close of the Message
-	// Trusted says that the client is in a trusted network or authenticated: its mail is signed and not judged.
-	Trusted bool
-	// Allowed says that the client stands on an allow list, KnownGood that its standing is good.
-	Allowed, KnownGood bool
-	// Exempt says that the message is for postmaster or abuse: it is authenticated and not refused for it.
+	// Exempt says that the message is for postmaster or abuse: it is authenticated and not refused for what is found.
 	Exempt bool
-	// Hosted is the hosted domain of the recipients, in lower case, which signs besides the relay; "" when there is
-	// none.
+	// Hosted is the hosted domain of the recipients, in lower case, which signs besides the relay; "" if there is none.
 	Hosted string
 	// Policy is what the recipients' domain wants: its DMARC, Quarantine and RequireAuth are read.
 	Policy mail.DomainPolicy
 	// Seal says that the next hop is to get our signatures.
 	Seal bool
-	// Rewrote says that the reverse-path is another one upstream. Nothing is decided by it: whether or not the next
-	// hop's SPF passes, what it passes for is not aligned with the author domain behind a relay.
-	Rewrote bool
 }
 
-// A Message is the authentication of one message. Its methods are called by one goroutine at a time: Cut at any time;
+// A Message is the authentication of one message. Its methods are called by one goroutine at a time: Removals at any time;
 // WriteOctets for each piece of the body; for a message that is held Finish and then Fields with ModeHold; for one that
 // is not Predict, Fields with ModePredict or ModeStream, and Finish at the end. Close ends it at any time.
 type Message struct {
@@ -65,7 +64,7 @@ type Message struct {
 	arc        arc.Result    // after Finish
 	stake      *bool         // what undecided found
 	early      *mail.Refusal // what Refusal gave
-	final      *Verdict
+	final      *Decision
 	outcome    *judgement // that of final
 }
 
@@ -80,12 +79,12 @@ type Message struct {
 func (a *Authenticator) Begin(ctx context.Context, env Envelope, header []byte) (*Message, error) {
 	m := &Message{a: a, env: env, ring: a.ring.Load(), ctx: ctx, header: dkim.Section(header), base: -1}
 	m.scan.read(m.header, a.id)
-	if m.scan.disguised && !env.Trusted {
+	if m.scan.disguised && !env.Client.Trusted {
 		return nil,
 			mail.Refuse(550, 6, 0, "A header field has a name that readers take for different ones", "disguised field",
 				nil)
 	}
-	judged := !env.Trusted && (env.Policy.DMARC != mail.DMARCOff || env.Policy.RequireAuth != mail.RequireAuthNo)
+	judged := !env.Client.Trusted && (env.Policy.DMARC != mail.DMARCOff || env.Policy.RequireAuth != mail.RequireAuthNo)
 	m.signs = env.Seal && m.mayBeSigned()
 	if !judged && !m.signs {
 		return m, nil
@@ -97,8 +96,8 @@ func (a *Authenticator) Begin(ctx context.Context, env Envelope, header []byte) 
 		}
 		return m, nil
 	}
-	asksDMARC := !env.Trusted && env.Policy.DMARC != mail.DMARCOff
-	asksARC := !env.Trusted && m.scan.arc && (m.signs && m.ring.arc != nil || len(a.sealers) > 0)
+	asksDMARC := !env.Client.Trusted && env.Policy.DMARC != mail.DMARCOff
+	asksARC := !env.Client.Trusted && m.scan.arc && (m.signs && m.ring.arc != nil || len(a.sealers) > 0)
 	if asksDMARC || m.signs {
 		m.author, m.authorErr = dmarc.Author(m.header)
 	}
@@ -126,13 +125,13 @@ func (a *Authenticator) Begin(ctx context.Context, env Envelope, header []byte) 
 // or that of ARC; which of them sign after all is decided when the results are there.
 func (m *Message) mayBeSigned() bool {
 	r := m.ring
-	return len(r.relay) > 0 || len(r.domains[m.env.Hosted]) > 0 || r.arc != nil && !m.env.Trusted ||
-		m.env.Trusted && len(r.domains) > 0
+	return len(r.relay) > 0 || len(r.domains[m.env.Hosted]) > 0 || r.arc != nil && !m.env.Client.Trusted ||
+		m.env.Client.Trusted && len(r.domains) > 0
 }
 
 // enforces reports whether anything is refused for what is found.
 func (m *Message) enforces() bool {
-	return !m.env.Trusted && !m.env.Exempt &&
+	return !m.env.Client.Trusted && !m.env.Exempt &&
 		(m.env.Policy.DMARC == mail.DMARCEnforce || m.env.Policy.RequireAuth == mail.RequireAuthYes)
 }
 
@@ -148,9 +147,9 @@ func (m *Message) authors() []string {
 	return nil
 }
 
-// Cut gives the Authentication-Results fields that pretend to be ours (RFC 8601 section 5), in ascending order, none
-// touching another: they are to be cut from what is sent. The slice is the Message's own.
-func (m *Message) Cut() []mail.Span { return m.scan.cuts }
+// Removals returns the spans of the Authentication-Results fields that pretend to be ours (RFC 8601 section 5), in
+// ascending order, of which no two touch: they are to be removed from what is sent. The slice is the Message's own.
+func (m *Message) Removals() []mail.Span { return m.scan.removals }
 
 // WriteOctets adds octets of the body from offset from of a piece on: where the header section and its empty line end,
 // in the piece in which they do, else 0. It may be called although NeedsBody is false, and does nothing then.

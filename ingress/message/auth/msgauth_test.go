@@ -178,16 +178,16 @@ func (s *sending) begin(t testing.TB, a *Authenticator, z zone) *Message {
 	if s.client == "" {
 		s.client = goodClient
 	}
-	s.env.Client, s.env.Helo = netip.MustParseAddr(s.client), s.helo
+	s.env.Client.Addr = netip.MustParseAddr(s.client)
 	if s.from != "" {
 		s.env.Reverse = mail.Path{Local: "u", Domain: s.from}
 	}
-	if !s.env.Trusted {
+	if !s.env.Client.Trusted {
 		checker, err := spf.New(spf.Config{Resolver: z})
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.env.SPF = checker.Begin(t.Context(), s.env.Client, s.env.Helo, s.env.Reverse)
+		s.env.SPF = checker.Begin(t.Context(), s.env.Client.Addr, s.helo, s.env.Reverse)
 		t.Cleanup(s.env.SPF.Close)
 	}
 	m, err := a.Begin(t.Context(), s.env, []byte(s.header+"\r\n"))
@@ -212,7 +212,7 @@ func write(m *Message, body string) {
 }
 
 // hold sends the message whole and gives its fields, unless it is refused.
-func (s *sending) hold(t testing.TB, a *Authenticator, z zone) (string, Verdict) {
+func (s *sending) hold(t testing.TB, a *Authenticator, z zone) (string, Decision) {
 	t.Helper()
 	m := s.begin(t, a, z)
 	write(m, s.body)
@@ -228,7 +228,7 @@ func (s *sending) hold(t testing.TB, a *Authenticator, z zone) (string, Verdict)
 }
 
 // stream sends the message while it comes in.
-func (s *sending) stream(t testing.TB, a *Authenticator, z zone) (fields string, needed bool, v Verdict) {
+func (s *sending) stream(t testing.TB, a *Authenticator, z zone) (fields string, needed bool, v Decision) {
 	t.Helper()
 	m := s.begin(t, a, z)
 	f, err := m.Fields(nil, mail.ModeStream)
@@ -259,7 +259,7 @@ func field(fields, name string) string {
 	return ""
 }
 
-func reply(v Verdict) string {
+func reply(v Decision) string {
 	if v.Refusal == nil {
 		return ""
 	}
@@ -284,11 +284,11 @@ func TestValidateNamesEachField(t *testing.T) {
 
 func TestAKeyringIsTakenWholeOrNotAtAll(t *testing.T) {
 	a := newAuthenticator(t, dns())
-	if a.Seals() {
+	if a.MaySign() {
 		t.Error("seals without a key")
 	}
 	use(t, a, Keyring{Relay: []dkim.SigningKey{edKey("example.net")}})
-	if !a.Seals() {
+	if !a.MaySign() {
 		t.Error("does not seal with a key")
 	}
 	bad := ring()
@@ -304,7 +304,7 @@ func TestAKeyringIsTakenWholeOrNotAtAll(t *testing.T) {
 		t.Error("half a keyring was taken")
 	}
 	use(t, a, Keyring{})
-	if a.Seals() {
+	if a.MaySign() {
 		t.Error("the keys are still there")
 	}
 }
@@ -348,7 +348,7 @@ func TestALongHeaderSectionIsNoWayRoundAPolicy(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	for _, env := range []Envelope{
-		{Exempt: true}, {Trusted: true}, {Policy: mail.DomainPolicy{DMARC: mail.DMARCReport}},
+		{Exempt: true}, {Client: Client{Trusted: true}}, {Policy: mail.DomainPolicy{DMARC: mail.DMARCReport}},
 	} {
 		m, err := a.Begin(t.Context(), env, header)
 		if err != nil {

@@ -115,7 +115,7 @@ func isDotAtom(s string) bool {
 // appendResults appends what our Authentication-Results field says, nothing if it has nothing to say. Without a judgement
 // that is what SPF found.
 func (m *Message) appendResults(dst []byte, j *judgement) []byte {
-	if m.env.Trusted {
+	if m.env.Client.Trusted {
 		return dst
 	}
 	w := resultsWriter{dst: dst, id: m.a.cfg.AuthservID, empty: true}
@@ -232,7 +232,7 @@ func (m *Message) writeARC(w *resultsWriter) {
 	if m.arc.CV == arc.Pass {
 		w.property("header.oldest-pass", strconv.Itoa(m.arc.OldestPass))
 	}
-	if a := m.env.Client; a.IsValid() {
+	if a := m.env.Client.Addr; a.IsValid() {
 		w.property("smtp.remote-ip", a.Unmap().WithZone("").String())
 	}
 }

@@ -9,7 +9,7 @@ import (
 
 // A scan is what one walk through a header section finds.
 type scan struct {
-	cuts       []mail.Span
+	removals   []mail.Span
 	signatures int  // DKIM-Signature fields
 	arc        bool // there is a field of an ARC set
 	list       bool // the message came by a mailing list
@@ -19,50 +19,50 @@ type scan struct {
 	messageID  dkim.Field
 }
 
-// ownCuts is how many cuts are expected; for more of them the header section is read again to count them.
-const ownCuts = 4
+// ownRemovals is how many removals are expected; for more of them the header section is read again to count them.
+const ownRemovals = 4
 
 // read looks at all fields of a header section. Id is our authserv-id in lower case.
 func (s *scan) read(header []byte, id string) {
-	at, cuts := 0, 0
+	at, removals := 0, 0
 	last := -1 // where the last cut ends
 	for f := range dkim.Fields(header) {
 		if s.field(f, id) {
 			if at != last {
-				cuts++
+				removals++
 			}
 			last = at + len(f)
-			if cuts <= ownCuts {
-				s.cut(at, last)
+			if removals <= ownRemovals {
+				s.remove(at, last)
 			}
 		}
 		at += len(f)
 	}
-	if cuts > ownCuts {
-		s.recut(header, id, cuts)
+	if removals > ownRemovals {
+		s.rescan(header, id, removals)
 	}
 }
 
-func (s *scan) recut(header []byte, id string, cuts int) {
-	s.cuts = make([]mail.Span, 0, cuts)
+func (s *scan) rescan(header []byte, id string, removals int) {
+	s.removals = make([]mail.Span, 0, removals)
 	at := 0
 	for f := range dkim.Fields(header) {
 		if f.Is("Authentication-Results") && pretends(f.Body(), id) {
-			s.cut(at, at+len(f))
+			s.remove(at, at+len(f))
 		}
 		at += len(f)
 	}
 }
 
-func (s *scan) cut(from, to int) {
-	if n := len(s.cuts); n > 0 && s.cuts[n-1].To == from {
-		s.cuts[n-1].To = to
+func (s *scan) remove(from, to int) {
+	if n := len(s.removals); n > 0 && s.removals[n-1].To == from {
+		s.removals[n-1].To = to
 		return
 	}
-	if s.cuts == nil {
-		s.cuts = make([]mail.Span, 0, ownCuts)
+	if s.removals == nil {
+		s.removals = make([]mail.Span, 0, ownRemovals)
 	}
-	s.cuts = append(s.cuts, mail.Span{From: from, To: to})
+	s.removals = append(s.removals, mail.Span{From: from, To: to})
 }
 
 // field notes what one field tells and reports whether it is to be cut.

@@ -10,8 +10,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Verdict is what became of a message's authentication.
-type Verdict struct {
+// A Decision is what became of a message's authentication.
+type Decision struct {
 	// Refusal is nil when the message may be delivered. Else the end of data is to be withheld.
 	Refusal *mail.Refusal
 	// Mismatch says that the body was not the one foretold. The keys of PredictKey are to be marked, whatever Refusal
@@ -31,12 +31,12 @@ type Verdict struct {
 }
 
 // Finish ends the body and gives the verdict. Called again it gives the same.
-func (m *Message) Finish(ctx context.Context) Verdict {
+func (m *Message) Finish(ctx context.Context) Decision {
 	if m.final != nil {
 		return *m.final
 	}
 	m.Header(ctx)
-	v := &Verdict{}
+	v := &Decision{}
 	m.final = v
 	if m.env.SPF != nil {
 		v.SPF = m.spf.Mail.Result.String()
@@ -111,10 +111,10 @@ func (m *Message) result(i int) dkim.Result {
 
 // asksARC reports whether anybody wants to know of the ARC chain: who seals the next set, or who trusts a sealer.
 func (m *Message) asksARC() bool {
-	return m.body != nil && !m.env.Trusted && (m.signs && m.ring.arc != nil || len(m.a.sealers) > 0)
+	return m.body != nil && !m.env.Client.Trusted && (m.signs && m.ring.arc != nil || len(m.a.sealers) > 0)
 }
 
-func (v *Verdict) summarize() {
+func (v *Decision) summarize() {
 	var buf [128]byte
 	b := buf[:0]
 	for _, part := range [...]struct{ name, word string }{
