@@ -8,6 +8,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/millrace/millrace/egress/feedback"
+	"github.com/millrace/millrace/egress/smtpclient"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -138,7 +139,7 @@ func (t *transaction) Data(ctx context.Context, form mail.Form) error {
 		return mail.Refuse(451, 3, 0, "Local error, try again later", "no recipient", nil)
 	}
 	for {
-		if t.conn.Extensions().Chunking {
+		if t.conn.Extensions().Has(smtpclient.Chunking) {
 			// Nothing goes out and comes back before the end of the message. A reply that came unasked until now would
 			// be taken for the reply to it. Alive makes such a session useless, and Data fails then.
 			t.conn.Alive()

@@ -1,17 +1,24 @@
-// Package smtpclient is the client side of one SMTP or LMTP session: greeting, EHLO, STARTTLS, AUTH, and then one mail
-// transaction after another, each with the destination's own answers handed back as they came.
+// Package smtpclient is the client's side of SMTP and LMTP: one connection to one host, and one mail transaction after
+// another on it. The host's own replies are returned as they came.
 //
 // It owns the connection, its deadlines, the form in which octets go out (DATA or BDAT, stuffed or plain) and the
-// reading of replies, early ones included. It refuses to know where hosts come from, which session serves which
-// message, what is retried, and what a stranger may read of a reply.
+// reading of replies, early ones included. It refuses to know where hosts come from, which connection serves which
+// message, what is retried, and what the node's own client may read of a reply.
+//
+// A Client has three parts, each with one lifetime. The connection lives from Dial to Close: greeting, EHLO, TLS, AUTH,
+// extensions, deadlines and the reading of replies. The transaction lives from Begin to Commit or Reset: MAIL, RCPT and
+// DATA. The stream lives inside a transaction, from the first octet of the message to the reply to its end: pieces,
+// early replies, commit. The stream uses the transaction and the transaction the connection, never the reverse.
 //
 // Invariants: no end of data is sent but by Commit; no reply is believed to be the end of data's unless it came after
 // the whole of it was written; an Outcome is 2yz only if the server said so; inside DATA the only way out is to close.
 package smtpclient
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 
@@ -36,7 +43,7 @@ type tuning struct {
 	rcpt time.Duration // rcptTimeout
 }
 
-// A TLSPolicy says what a Target's session must have of TLS.
+// A TLSPolicy says what a Target's connection must have of TLS.
 type TLSPolicy uint8
 
 // The policies.
@@ -57,8 +64,8 @@ type Target struct {
 	Helo    string // our name
 	LMTP    bool
 	TLS     TLSPolicy
-	// TLSConfig is the base of the session's, for RootCAs, ClientSessionCache, VerifyConnection and CurvePreferences;
-	// it is cloned. nil: the system's roots and no cache.
+	// TLSConfig is the base of the connection's, for RootCAs, ClientSessionCache, VerifyConnection and
+	// CurvePreferences; it is cloned. nil means the system's roots and no cache.
 	TLSConfig *tls.Config
 	User      string // AUTH PLAIN or LOGIN as this user; needs Required or Implicit
 	Password  string
@@ -77,8 +84,8 @@ const (
 	StageAuth     Stage = "AUTH"
 )
 
-// A DialError tells where Dial failed. Err is a *mail.Refusal where the host spoke or the TLS policy is unmet, else
-// whatever the network or crypto/tls said.
+// A DialError tells where Dial failed. Err is a *mail.Refusal where the host spoke or the TLS policy is unmet, else the
+// error of the network or of crypto/tls.
 type DialError struct {
 	Host  string
 	Stage Stage
@@ -88,10 +95,11 @@ type DialError struct {
 // Error names host and stage.
 func (e *DialError) Error() string { return fmt.Sprintf("%s: %s: %v", e.Host, e.Stage, e.Err) }
 
-// Unwrap gives Err.
+// Unwrap returns Err.
 func (e *DialError) Unwrap() error { return e.Err }
 
-// A ConnError tells that the connection broke or a deadline passed inside a transaction. It is no verdict of the host.
+// A ConnError tells that the connection broke or a deadline passed inside a transaction. The host has not decided
+// anything.
 type ConnError struct {
 	Host string
 	Verb string // the command that was under way
@@ -101,16 +109,16 @@ type ConnError struct {
 // Error names host and verb.
 func (e *ConnError) Error() string { return fmt.Sprintf("%s: lost in %s: %v", e.Host, e.Verb, e.Err) }
 
-// Unwrap gives Err.
+// Unwrap returns Err.
 func (e *ConnError) Unwrap() error { return e.Err }
 
-// Reply is what a client should be told: 451 4.4.2.
+// Reply returns what the node's client should be told: 451 4.4.2.
 func (e *ConnError) Reply() mail.Reply {
 	return mail.NewReply(451, 4, 2, "Connection to destination lost, try again later")
 }
 
-// A ReplyError is a host's negative reply as it came, before it was turned into what the client is told. It is the
-// Cause of refusals.
+// A ReplyError is a host's negative reply as it came, before it was turned into what the node's client is told. It is
+// the Cause of refusals.
 type ReplyError struct {
 	// Heard is the text for rules on texts: in lower case, every run of blanks and line ends as one blank, and without
 	// what the host only repeats of the envelope and of our name. It is "" for a RCPT that was refused because of its
@@ -120,23 +128,138 @@ type ReplyError struct {
 	Reply mail.Reply // Code may be 421
 }
 
-// Error names the verb and gives the reply.
+// Error returns the verb and the reply.
 func (e *ReplyError) Error() string { return e.Verb + ": " + e.Reply.String() }
 
-// Extensions are those of a server that matter here.
-type Extensions struct {
-	ESMTP        bool // EHLO or LHLO was accepted
-	Pipelining   bool
-	Chunking     bool
-	EightBitMIME bool
-	SMTPUTF8     bool
-	StartTLS     bool
-	RequireTLS   bool
-	Enhanced     bool  // ENHANCEDSTATUSCODES
-	Size         int64 // SIZE offered with a limit, in octets; 0: no limit known
-	SizeOffered  bool
-	AuthPlain    bool
-	AuthLogin    bool
-	MailMax      int // LIMITS MAILMAX and RCPTMAX (RFC 9422); 0: none
-	RcptMax      int
+// A Client carries one transaction at a time, many after another. It is not safe for concurrent use, except for Abort.
+// While it is idle it holds no buffer. It is made by Dial.
+type Client struct {
+	connection
+	transaction
+	stream
+}
+
+// newClient makes a Client on a connected socket, on which nothing was read or written yet.
+func newClient(socket net.Conn, cfg Config, t Target) *Client {
+	now := cfg.Now()
+	c := &Client{connection: connection{
+		cfg: cfg, target: t, wire: newWire(socket, cfg.Stall), born: now, used: now,
+	}}
+	c.socket = c.wire
+	if a, ok := socket.LocalAddr().(*net.TCPAddr); ok {
+		c.own = []netip.Addr{a.AddrPort().Addr().Unmap()}
+	}
+	c.transaction.conn = &c.connection
+	c.stream.tx = &c.transaction
+	return c
+}
+
+// Reusable reports whether the Client may carry another transaction. It may not after 421, a protocol error, a lost
+// connection, an outcome in doubt or an Abort, inside a message, or once the server's MAILMAX is reached.
+func (c *Client) Reusable() bool {
+	return c.state == usable && c.phase != inMessage && !c.wire.isAborted() &&
+		(c.ext.MailMax == 0 || c.mails < c.ext.MailMax)
+}
+
+// Begin opens a transaction and sends nothing: MAIL goes out with the first Rcpt. A transaction that was left open is
+// reset before it. After one that was left inside a message the Client is of no more use.
+func (c *Client) Begin(d mail.Delivery) {
+	if c.phase == inMessage {
+		c.breakOff()
+	}
+	c.mustReset = c.mustReset || c.phase >= mailOpen
+	c.delivery = d
+	c.forget()
+}
+
+// forget clears the transaction and its stream. What the server still knows of them is connection.mustReset.
+func (c *Client) forget() {
+	c.transaction.forget()
+	c.stream.forget()
+}
+
+// Reset ends the transaction with RSET, if the server has one open, and returns the buffers to their pool. Inside DATA
+// it cannot be said and is errOrder; between BDAT chunks it can. After any other error the Client is of no more use.
+func (c *Client) Reset(ctx context.Context) error {
+	switch {
+	case c.state != usable:
+		return c.lost("RSET", errBroken)
+	case c.phase == inMessage && !c.ext.Has(Chunking):
+		return c.misused("Reset")
+	}
+	if c.phase >= mailOpen || c.mustReset {
+		if err := c.reset(ctx, c.due); err != nil {
+			return err
+		}
+	}
+	c.forget()
+	c.used = c.cfg.Now()
+	c.release()
+	if c.state != usable {
+		return c.lost("RSET", errUnasked)
+	}
+	return nil
+}
+
+// Commit sends the last piece (it may be the whole message, and it may be empty) and the end of data in one write, and
+// waits for the reply until ctx's deadline, or for Config.Dot. It returns one Outcome per accepted Rcpt, in order: in
+// LMTP each its own reply, in SMTP all the same. InDoubt is set where the whole end of data went out and no valid reply
+// came back. ctx's end, other than by its deadline, is ignored: a reply that is on its way is better than an unknown
+// outcome.
+func (c *Client) Commit(ctx context.Context, last mail.Octets) []mail.Outcome {
+	out := make([]mail.Outcome, c.accepted)
+	reused := c.carried > 0
+	answered, err := 0, c.mayCommit()
+	if err == nil {
+		if err = c.sendLast(ctx, last); err == nil {
+			answered, err = c.finalReplies(out)
+		}
+		c.wire.committed()
+	}
+	for i := range out {
+		o := &out[i]
+		o.Host, o.TLS, o.Reused = c.target.Host, c.version, reused
+		if i >= answered {
+			fail(o, err)
+		}
+	}
+	c.used = c.cfg.Now()
+	c.forget()
+	c.release()
+	return out
+}
+
+// Close ends the connection. A Client in good order says QUIT, in one write, and does not wait for the reply. Inside a
+// message the connection is just closed, so that the server throws away what it has.
+func (c *Client) Close() {
+	if c.state == closed {
+		return
+	}
+	if c.state == broken || c.phase == inMessage || c.wire.isAborted() {
+		c.abandon()
+		return
+	}
+	c.state = closed
+	c.wire.until = time.Now().Add(writeSlice)
+	if _, err := c.socket.Write([]byte("QUIT\r\n")); err != nil {
+		c.wire.Close()
+	} else {
+		c.socket.Close()
+	}
+	c.release()
+}
+
+// Quit is Close for a caller that opens another connection at once and must not be counted twice: it waits until the
+// server has closed as well, which it does after its 221 (RFC 5321 section 4.1.1.10), but not longer than limit.
+func (c *Client) Quit(limit time.Duration) {
+	if c.state != usable || c.phase == inMessage {
+		c.Close()
+		return
+	}
+	c.setDeadline(context.Background(), limit)
+	_, err := c.socket.Write([]byte("QUIT\r\n"))
+	for w := c.buffers(); err == nil; { // ends with the deadline at the latest
+		_, err = c.socket.Read(w.in[:])
+	}
+	c.abandon()
 }

@@ -22,8 +22,8 @@ const (
 	defaultDot     = 10 * time.Minute
 )
 
-// The limits that nobody configures: how long each reply may take, and how large it may be. A client waits meanwhile,
-// so they are below those of RFC 5321 section 4.5.3.2.
+// The limits without a setting: how long each reply may take, and how large it may be. The node's client waits
+// meanwhile, so the times are below those of RFC 5321 section 4.5.3.2.
 const (
 	greetingTimeout = 60 * time.Second
 	heloTimeout     = 60 * time.Second // each of EHLO, STARTTLS with its handshake, and AUTH
@@ -66,12 +66,12 @@ func (p TLSPolicy) verified() bool { return p == Required || p == Implicit }
 
 var errAuthInClear = errors.New("AUTH needs verified TLS")
 
-// Dial connects to t and brings the session to where MAIL may be sent: greeting, EHLO (HELO where the server does not
-// know EHLO), STARTTLS and EHLO again, AUTH. It takes ctx's end as well as its deadline. The error is a *DialError;
-// what the host said is in it as a *mail.Refusal with AboutUs, since no message was spoken of yet.
+// Dial connects to t and goes on to where MAIL may be sent: greeting, EHLO (HELO where the server does not know EHLO),
+// STARTTLS and EHLO again, AUTH. It ends with ctx, and at its deadline. The error is a *DialError; a negative reply is
+// in it as a *mail.Refusal with AboutUs, because it cannot be about a message yet.
 //
-// Under Opportunistic, a refused STARTTLS leaves the session in clear. A handshake that fails ends the connection:
-// whether the next attempt offers other key shares, or no TLS at all, is the caller's to say, by another Target.
+// Under Opportunistic, a refused STARTTLS leaves the connection in clear. A handshake that fails ends the connection:
+// whether the next attempt offers other key shares, or no TLS at all, is for the caller to say, by another Target.
 func Dial(ctx context.Context, cfg Config, t Target) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, &DialError{Host: t.Host, Stage: StageConnect, Err: err}
@@ -84,229 +84,233 @@ func Dial(ctx context.Context, cfg Config, t Target) (*Client, error) {
 	if t.Source.IsValid() && t.Network != "unix" {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(t.Source, 0))
 	}
-	conn, err := d.DialContext(ctx, t.Network, t.Addr)
+	socket, err := d.DialContext(ctx, t.Network, t.Addr)
 	if err != nil {
 		return nil, &DialError{Host: t.Host, Stage: StageConnect, Err: err}
 	}
-	s := newClient(conn, cfg, t)
-	// await sees an end that came before its own deadline
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	stage, err := s.open(ctx)
-	if !stop() { // ctx ended: whatever came of it, that is why
-		err = s.lost(string(stage), context.Cause(ctx))
+	c := newClient(socket, cfg, t)
+	// await sees an end of ctx that came before its own deadline.
+	stop := context.AfterFunc(ctx, func() { socket.SetDeadline(time.Unix(1, 0)) })
+	stage, err := opening{&c.connection}.run(ctx)
+	if !stop() { // ctx has ended, which is the cause of any other error
+		err = c.lost(string(stage), context.Cause(ctx))
 	}
 	if err != nil {
-		s.abandon()
+		c.abandon()
 		return nil, &DialError{Host: t.Host, Stage: stage, Err: err}
 	}
-	s.release()
-	return s, nil
+	c.release()
+	return c, nil
 }
 
-func newClient(conn net.Conn, cfg Config, t Target) *Client {
-	now := cfg.Now()
-	s := &Client{cfg: cfg, target: t, wire: newWire(conn, cfg.Stall), born: now, used: now}
-	s.conn = s.wire
-	if a, ok := conn.LocalAddr().(*net.TCPAddr); ok {
-		s.own = []netip.Addr{a.AddrPort().Addr().Unmap()}
-	}
-	return s
-}
+// An opening is the part of a connection's life that ends before the first MAIL.
+type opening struct{ *connection }
 
-// open speaks everything before the first MAIL. It gives the stage reached.
-func (s *Client) open(ctx context.Context) (Stage, error) {
-	if s.target.TLS == Implicit {
-		if err := s.handshake(ctx); err != nil {
+// run speaks everything before the first MAIL. It returns the stage reached.
+func (o opening) run(ctx context.Context) (Stage, error) {
+	if o.target.TLS == Implicit {
+		if err := o.handshake(ctx); err != nil {
 			return StageTLS, err
 		}
 	}
-	if err := s.expect(ctx, greetingTimeout, "greeting", 220); err != nil {
+	if err := o.expect(ctx, greetingTimeout, "greeting", 220); err != nil {
 		return StageGreeting, err
 	}
-	if err := s.hello(ctx); err != nil {
+	if err := o.hello(ctx); err != nil {
 		return StageHelo, err
 	}
-	if s.target.TLS == Opportunistic && s.ext.StartTLS || s.target.TLS == Required {
-		if stage, err := s.startTLS(ctx); err != nil {
+	if o.target.TLS == Opportunistic && o.ext.Has(StartTLS) || o.target.TLS == Required {
+		if stage, err := o.startTLS(ctx); err != nil {
 			return stage, err
 		}
 	}
-	if s.target.User != "" {
-		if err := s.auth(ctx); err != nil {
+	if o.target.User != "" {
+		if err := o.auth(ctx); err != nil {
 			return StageAuth, err
 		}
 	}
 	return StageHelo, nil
 }
 
-// expect reads one reply, which must have this code; a refusal is about us. Nothing may have come behind it.
-func (s *Client) expect(ctx context.Context, limit time.Duration, verb string, code int) error {
-	r, err := s.await(ctx, limit, verb)
+// expect reads one reply, which must have this code and nothing behind it. A refusal is about us.
+func (o opening) expect(ctx context.Context, limit time.Duration, verb string, code int) error {
+	r, err := o.await(ctx, limit, verb)
 	if err != nil {
 		return err
 	}
 	switch {
 	case r.class() >= 4:
-		return s.refusedUs(verb, r.mail())
+		return o.refused(verb, r)
 	case r.code != code:
-		return s.protocol(verb, errUnexpected)
-	case s.unread():
-		return s.protocol(verb, errUnasked)
+		return o.protocol(verb, errUnexpected)
+	case o.unread():
+		return o.protocol(verb, errUnasked)
 	}
 	return nil
 }
 
-// await sets the phase's deadline and reads one reply.
-func (s *Client) await(ctx context.Context, limit time.Duration, verb string) (reply, error) {
-	s.phase(ctx, limit)
-	if ctx.Err() != nil { // its end may have come before the deadline that phase set
-		return reply{}, s.lost(verb, context.Cause(ctx))
+// await sets the deadline and reads one reply.
+func (o opening) await(ctx context.Context, limit time.Duration, verb string) (reply, error) {
+	o.setDeadline(ctx, limit)
+	if ctx.Err() != nil { // its end may have come before setDeadline replaced the deadline
+		return reply{}, o.lost(verb, context.Cause(ctx))
 	}
-	return s.read(verb)
+	return o.read(verb)
 }
 
 // ask sends line, to which CRLF is added, and reads the reply.
-func (s *Client) ask(ctx context.Context, verb string, line ...string) (reply, error) {
-	w := s.buffers()
+func (o opening) ask(ctx context.Context, verb string, line ...string) (reply, error) {
+	w := o.buffers()
 	w.out = w.out[:0]
 	for _, l := range line {
 		w.out = append(w.out, l...)
 	}
 	w.out = append(w.out, crlf...)
-	s.phase(ctx, heloTimeout)
-	_, err := s.conn.Write(w.out)
+	o.setDeadline(ctx, heloTimeout)
+	_, err := o.socket.Write(w.out)
 	clear(w.out) // it may have been a password
 	if err != nil {
-		return reply{}, s.lost(verb, err)
+		return reply{}, o.lost(verb, err)
 	}
-	return s.await(ctx, heloTimeout, verb)
+	return o.await(ctx, heloTimeout, verb)
 }
 
 // hello sends EHLO or LHLO, and HELO where EHLO is not understood (RFC 5321 section 3.2).
-func (s *Client) hello(ctx context.Context) error {
+func (o opening) hello(ctx context.Context) error {
 	verb := "EHLO"
-	if s.target.LMTP {
+	if o.target.LMTP {
 		verb = "LHLO"
 	}
-	r, err := s.ask(ctx, verb, verb, " ", s.target.Helo)
+	r, err := o.ask(ctx, verb, verb, " ", o.target.Helo)
 	if err != nil {
 		return err
 	}
-	s.ext = Extensions{}
+	o.ext = Extensions{}
 	if r.class() == 2 {
-		s.ext = parseExtensions(string(r.text))
-	} else if r.code >= 500 && r.code <= 504 && !s.target.LMTP {
+		o.ext = parseExtensions(string(r.text))
+	} else if r.code >= 500 && r.code <= 504 && !o.target.LMTP {
 		verb = "HELO"
-		if r, err = s.ask(ctx, verb, verb, " ", s.target.Helo); err != nil {
+		if r, err = o.ask(ctx, verb, verb, " ", o.target.Helo); err != nil {
 			return err
 		}
 	}
 	switch {
 	case r.class() >= 4:
-		return s.refusedUs(verb, r.mail())
+		return o.refused(verb, r)
 	case r.class() != 2:
-		return s.protocol(verb, errUnexpected)
-	case s.unread():
-		return s.protocol(verb, errUnasked)
+		return o.protocol(verb, errUnexpected)
+	case o.unread():
+		return o.protocol(verb, errUnasked)
 	}
 	return nil
 }
 
-// startTLS turns the session to TLS. Octets that came in clear behind the 220 would be taken for the server's word
-// inside TLS: they end the session.
-func (s *Client) startTLS(ctx context.Context) (Stage, error) {
-	if !s.ext.StartTLS {
+// startTLS begins TLS. Octets that came in clear behind the 220 would be taken for the server's replies inside TLS, so
+// they end the connection.
+func (o opening) startTLS(ctx context.Context) (Stage, error) {
+	if !o.ext.Has(StartTLS) {
 		return StageStartTLS,
-			s.local(451, 7, 5, "Destination does not offer the TLS that its policy demands", "tls policy")
+			o.local(451, 7, 5, "Destination does not offer the TLS that its policy demands", "tls policy")
 	}
-	r, err := s.ask(ctx, "STARTTLS", "STARTTLS")
+	r, err := o.ask(ctx, "STARTTLS", "STARTTLS")
 	if err != nil {
 		return StageStartTLS, err
 	}
 	switch {
-	case r.class() >= 4 && r.code != 421 && s.target.TLS == Opportunistic && !s.unread():
+	case r.class() >= 4 && r.code != 421 && o.target.TLS == Opportunistic && !o.unread():
 		return "", nil
 	case r.class() >= 4:
-		return StageStartTLS, s.refusedUs("STARTTLS", r.mail())
+		return StageStartTLS, o.refused("STARTTLS", r)
 	case r.class() != 2:
-		return StageStartTLS, s.protocol("STARTTLS", errUnexpected)
-	case s.unread():
-		return StageStartTLS, s.protocol("STARTTLS", errUnasked)
+		return StageStartTLS, o.protocol("STARTTLS", errUnexpected)
+	case o.unread():
+		return StageStartTLS, o.protocol("STARTTLS", errUnasked)
 	}
-	if err := s.handshake(ctx); err != nil {
+	if err := o.handshake(ctx); err != nil {
 		return StageTLS, err
 	}
-	return StageHelo, s.hello(ctx)
+	return StageHelo, o.hello(ctx)
 }
 
 // handshake speaks TLS from here on. Session tickets that TLS 1.3 servers send behind it are taken in with the first
 // reply.
-func (s *Client) handshake(ctx context.Context) error {
-	var c *tls.Config
-	if s.target.TLSConfig == nil {
-		c = new(tls.Config)
-	} else {
-		c = s.target.TLSConfig.Clone()
-	}
-	c.ServerName = strings.TrimSuffix(s.target.Host, ".")
-	c.DynamicRecordSizingDisabled = true // small records first are for browsers: here each record costs a system call
-	if s.target.TLS.verified() {
-		c.MinVersion = max(c.MinVersion, tls.VersionTLS12)
-		c.InsecureSkipVerify = c.InsecureSkipVerify && c.VerifyConnection != nil // DANE brings its own check
-	} else {
-		c.InsecureSkipVerify = true
-		if c.MinVersion == 0 {
-			c.MinVersion = tls.VersionTLS10 // old TLS is better than none
-		}
-	}
-	conn := tls.Client(s.wire, c)
-	s.phase(ctx, heloTimeout)
+func (o opening) handshake(ctx context.Context) error {
+	conn := tls.Client(o.wire, tlsConfig(&o.target))
+	o.setDeadline(ctx, heloTimeout)
 	if ctx.Err() != nil {
-		return s.lost("TLS", context.Cause(ctx))
+		return o.lost("TLS", context.Cause(ctx))
 	}
-	s.shaken.began = time.Now()
+	o.handshook.began = time.Now()
 	if err := conn.Handshake(); err != nil {
-		lost := s.lost("TLS", err)
-		if !s.target.TLS.verified() {
-			return lost
+		cause := o.lost("TLS", err)
+		if !o.target.TLS.verified() {
+			return cause
 		}
-		r := s.local(451, 7, 5, "Destination does not meet the TLS that its policy demands", "tls policy")
-		r.Cause = lost
+		r := o.local(451, 7, 5, "Destination does not meet the TLS that its policy demands", "tls policy")
+		r.Cause = cause
 		return r
 	}
-	s.shaken.took = time.Since(s.shaken.began)
-	s.tls, s.conn = conn, conn
-	s.wire.secure = true
-	s.version = tls.VersionName(conn.ConnectionState().Version)
+	o.handshook.took = time.Since(o.handshook.began)
+	o.tls, o.socket = conn, conn
+	o.wire.secure = true
+	o.version = tls.VersionName(conn.ConnectionState().Version)
 	return nil
 }
 
-// auth speaks PLAIN (RFC 4616, with the initial response of RFC 4954) or LOGIN, whatever is offered.
-func (s *Client) auth(ctx context.Context) error {
+// tlsConfig returns the configuration of the handshake with t.
+func tlsConfig(t *Target) *tls.Config {
+	config := new(tls.Config)
+	if t.TLSConfig != nil {
+		config = t.TLSConfig.Clone()
+	}
+	config.ServerName = strings.TrimSuffix(t.Host, ".")
+	// Browsers want small records first; here each record costs a system call.
+	config.DynamicRecordSizingDisabled = true
+	if t.TLS.verified() {
+		config.MinVersion = max(config.MinVersion, tls.VersionTLS12)
+		// DANE brings its own check.
+		config.InsecureSkipVerify = config.InsecureSkipVerify && config.VerifyConnection != nil
+		return config
+	}
+	config.InsecureSkipVerify = true
+	if config.MinVersion == 0 {
+		config.MinVersion = tls.VersionTLS10 // old TLS is better than clear text
+	}
+	return config
+}
+
+// auth speaks PLAIN (RFC 4616, with the initial response of RFC 4954) or LOGIN, whichever is offered.
+func (o opening) auth(ctx context.Context) error {
 	encode := base64.StdEncoding.EncodeToString
-	user, password := s.target.User, s.target.Password
+	user, password := o.target.User, o.target.Password
 	var lines []string
 	switch {
-	case s.ext.AuthPlain:
+	case o.ext.Has(AuthPlain):
 		lines = []string{"AUTH PLAIN " + encode([]byte("\x00"+user+"\x00"+password))}
-	case s.ext.AuthLogin:
+	case o.ext.Has(AuthLogin):
 		lines = []string{"AUTH LOGIN", encode([]byte(user)), encode([]byte(password))}
 	default:
-		r := s.local(451, 7, 0, "Destination does not take mail from here at the moment, try again later",
+		r := o.local(451, 7, 0, "Destination does not take mail from here at the moment, try again later",
 			"upstream refused us")
 		r.AboutUs, r.Cause = true, errors.New("AUTH PLAIN or LOGIN not offered")
 		return r
 	}
 	for i, line := range lines {
-		r, err := s.ask(ctx, "AUTH", line)
+		r, err := o.ask(ctx, "AUTH", line)
 		switch {
 		case err != nil:
 			return err
 		case r.class() >= 4:
-			return s.refusedUs("AUTH", r.mail())
-		case r.code != 334 && i < len(lines)-1, r.code != 235 && i == len(lines)-1, s.unread():
-			return s.protocol("AUTH", errUnexpected)
+			return o.refused("AUTH", r)
+		case r.code != 334 && i < len(lines)-1, r.code != 235 && i == len(lines)-1, o.unread():
+			return o.protocol("AUTH", errUnexpected)
 		}
 	}
 	return nil
+}
+
+// refused is the Refusal for a negative reply. Before the first MAIL it can only be about us.
+func (o opening) refused(verb string, r reply) *mail.Refusal {
+	came := r.mail()
+	return o.refusedUs(&ReplyError{Verb: verb, Reply: came, Heard: o.withoutName(normal(came.Text))})
 }

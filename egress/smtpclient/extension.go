@@ -5,31 +5,60 @@ import (
 	"strings"
 )
 
-// parseExtensions reads the text of a positive reply to EHLO or LHLO (RFC 5321 section 4.1.1.1): the first line names
-// the server, each other one is a keyword, in any case, and its parameters. What is not known or malformed is passed
-// over.
+// A Keyword is an extension that a server can offer, or several.
+type Keyword uint16
+
+// The extensions that matter here.
+const (
+	ESMTP Keyword = 1 << iota // EHLO or LHLO was accepted
+	Pipelining
+	Chunking
+	EightBitMIME
+	SMTPUTF8
+	StartTLS
+	RequireTLS
+	EnhancedStatusCodes
+	Size // with or without a limit
+	AuthPlain
+	AuthLogin
+)
+
+// Extensions are what a server offered.
+type Extensions struct {
+	Keywords Keyword
+	Size     int64 // the limit of SIZE in octets; 0 if none is known
+	MailMax  int   // LIMITS MAILMAX and RCPTMAX (RFC 9422); 0 if there is none
+	RcptMax  int
+}
+
+// Has reports whether the server offered k, one Keyword.
+func (x *Extensions) Has(k Keyword) bool { return x.Keywords&k != 0 }
+
+// parseExtensions returns what is offered by the text of a positive reply to EHLO or LHLO (RFC 5321 section 4.1.1.1): the first line names
+// the server, each other one is a keyword, in any case, and its parameters. What is not known or malformed is
+// skipped.
 func parseExtensions(text string) Extensions {
-	x := Extensions{ESMTP: true}
+	x := Extensions{Keywords: ESMTP}
 	_, text, _ = strings.Cut(text, "\n")
 	for line := range strings.SplitSeq(text, "\n") {
 		keyword, params, _ := strings.Cut(strings.TrimSpace(line), " ")
 		switch strings.ToUpper(keyword) {
 		case "PIPELINING":
-			x.Pipelining = true
+			x.Keywords |= Pipelining
 		case "CHUNKING":
-			x.Chunking = true
+			x.Keywords |= Chunking
 		case "8BITMIME":
-			x.EightBitMIME = true
+			x.Keywords |= EightBitMIME
 		case "SMTPUTF8":
-			x.SMTPUTF8 = true
+			x.Keywords |= SMTPUTF8
 		case "STARTTLS":
-			x.StartTLS = true
+			x.Keywords |= StartTLS
 		case "REQUIRETLS":
-			x.RequireTLS = true
+			x.Keywords |= RequireTLS
 		case "ENHANCEDSTATUSCODES":
-			x.Enhanced = true
+			x.Keywords |= EnhancedStatusCodes
 		case "SIZE":
-			x.SizeOffered = true
+			x.Keywords |= Size
 			if n, err := strconv.ParseInt(strings.TrimSpace(params), 10, 64); err == nil && n > 0 {
 				x.Size = n
 			}
@@ -47,10 +76,15 @@ func parseExtensions(text string) Extensions {
 	return x
 }
 
+// parseMechanisms reads the parameters of AUTH (RFC 4954).
 func (x *Extensions) parseMechanisms(params string) {
 	for m := range strings.FieldsSeq(params) {
-		x.AuthPlain = x.AuthPlain || strings.EqualFold(m, "PLAIN")
-		x.AuthLogin = x.AuthLogin || strings.EqualFold(m, "LOGIN")
+		switch {
+		case strings.EqualFold(m, "PLAIN"):
+			x.Keywords |= AuthPlain
+		case strings.EqualFold(m, "LOGIN"):
+			x.Keywords |= AuthLogin
+		}
 	}
 }
 

@@ -82,12 +82,14 @@ func TestADestinationByOthersGetsTheSameMessage(t *testing.T) {
 				Network: "tcp", Addr: l.Addr().String(), Host: "mx.dest.test", Helo: "relay.test", TLS: policy,
 				TLSConfig: ca.Client(),
 			})
-		if x := s.Extensions(); !x.Chunking || !x.Pipelining || x.Size != 1<<20 {
+		if x := s.Extensions(); !x.Has(Chunking) || !x.Has(Pipelining) || x.Size != 1<<20 {
 			t.Fatalf("got %+v", x)
 		}
 		for _, chunking := range []bool{true, false} {
 			for _, form := range []mail.Form{mail.Stuffed, mail.Plain} {
-				s.ext.Chunking = chunking
+				if s.ext.Keywords |= Chunking; !chunking {
+					s.ext.Keywords &^= Chunking
+				}
 				given := text
 				if form == mail.Stuffed {
 					given = stuffed(text)

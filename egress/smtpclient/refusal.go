@@ -15,13 +15,13 @@ import (
 //go:embed refusals.txt
 var refusalsText string
 
-// refusals gives the phrases of the embedded table; a test holds that it parses.
+// refusals returns the phrases of the embedded table. A test holds that it parses.
 var refusals = sync.OnceValue(func() []string {
 	list, _ := parsePhrases(refusalsText)
 	return list
 })
 
-// parsePhrases reads the table of refusals.txt. The error names the line.
+// parsePhrases returns the phrases in a table of the form of refusals.txt. The error names the line.
 func parsePhrases(table string) ([]string, error) {
 	var list []string
 	number := 0
@@ -44,13 +44,13 @@ func parsePhrases(table string) ([]string, error) {
 	return list, nil
 }
 
-// normal gives text in lower case with every run of blanks and line ends as one blank.
+// normal returns text in lower case with every run of blanks and line ends as one blank.
 func normal(text string) string { return strings.Join(strings.Fields(strings.ToLower(text)), " ") }
 
 // aboutUs reports whether a refusal of verb is about us and not about the message: by its code, by a provider's phrase,
-// or because it names one of our addresses. What the client chose, and the host only repeats, does not count: whoever
-// writes our address into a recipient's must not be able to turn a refusal of it into one of us.
-func (s *Client) aboutUs(verb string, r mail.Reply) bool {
+// or because it names one of our addresses. What the node's client chose, and the host only repeats, does not count: a
+// client that writes our address into a recipient's must not be able to turn a refusal of it into one of us.
+func (t *transaction) aboutUs(verb string, r mail.Reply) bool {
 	switch {
 	// RFC 3463 section 3.2: an address
 	case isAboutAuthentication(r.Enhanced), verb == "RCPT" && r.Enhanced.Subject == 1:
@@ -58,13 +58,13 @@ func (s *Client) aboutUs(verb string, r mail.Reply) bool {
 	case isAboutUs(r.Code):
 		return true
 	}
-	text := s.withoutEchoes(normal(r.Text))
+	text := t.withoutEchoes(normal(r.Text))
 	for _, phrase := range refusals() {
 		if strings.Contains(text, phrase) {
 			return true
 		}
 	}
-	return namesAddress(text, s.own)
+	return namesAddress(text, t.conn.own)
 }
 
 // isAboutUs reports whether a code is by itself about us.
@@ -78,7 +78,7 @@ func isAboutUs(code int) bool {
 
 // isAboutAuthentication reports whether e says that a message is not authenticated well enough, or that its author
 // takes no mail: X.7.20 to X.7.24 and X.7.26 of RFC 7372, X.7.27 of RFC 7505 and X.7.29 of RFC 8617. Such replies like
-// to name the address that SPF was checked for, which is ours whoever forged the message. X.7.25 (our reverse DNS) and
+// to name the address that SPF was checked for, which is ours in a forged message too. X.7.25 (our reverse DNS) and
 // X.7.28 (a flood, of ours if a phrase says so) are not among them.
 func isAboutAuthentication(e mail.EnhancedCode) bool {
 	return e.Subject == 7 && e.Detail >= 20 && e.Detail <= 29 && e.Detail != 25 && e.Detail != 28
@@ -88,21 +88,24 @@ func isAboutAuthentication(e mail.EnhancedCode) bool {
 const echo = "<>"
 
 // withoutEchoes takes out of a text in normal form what of the envelope and of our own name the host repeats in it.
-func (s *Client) withoutEchoes(text string) string {
-	text = withoutWord(text, normal(s.target.Helo))
-	text = withoutPath(text, s.delivery.Reverse)
-	text = withoutPath(text, s.forward)
-	if s.work != nil {
-		for _, forward := range s.work.forwards {
+func (t *transaction) withoutEchoes(text string) string {
+	text = t.conn.withoutName(text)
+	text = withoutPath(text, t.delivery.Reverse)
+	text = withoutPath(text, t.forward)
+	if t.conn.work != nil {
+		for _, forward := range t.conn.work.forwards {
 			text = withoutPath(text, forward)
 		}
 	}
 	return text
 }
 
+// withoutName takes our own name out of a text in normal form.
+func (c *connection) withoutName(text string) string { return withoutWord(text, normal(c.target.Helo)) }
+
 // withoutPath takes out p, as it was sent and with its quotes written otherwise or not at all. Its parts alone are
 // taken out where they could be mistaken: a local part with a blank, for it may be a phrase, and either part if it is
-// an address. Any other word is left, or who is called "host" would hide a phrase.
+// an address. Any other word is left, or a recipient called "host" would hide a phrase.
 func withoutPath(text string, p mail.Path) string {
 	if p.IsNull() {
 		return text
@@ -174,68 +177,23 @@ func isAddressRune(r rune) bool {
 		r == '_'
 }
 
-// refused turns a negative reply into the error that its command ends in. 421 becomes 451: what the client is told is
+// refused turns a negative reply into the error that its command ends in. 421 becomes 451: the node's client is told
 // that this recipient or message is deferred, not that its own session ends.
-func (s *Client) refused(verb string, r reply) *mail.Refusal {
+func (t *transaction) refused(verb string, r reply) *mail.Refusal {
 	came := r.mail()
 	if came.Code == 421 {
-		s.broken = true
+		t.conn.breakOff()
 	}
-	if s.aboutUs(verb, came) {
-		return s.refusedUs(verb, came)
+	cause := &ReplyError{Verb: verb, Reply: came}
+	if verb != "RCPT" || came.Enhanced.Subject != 1 { // RFC 3463 section 3.2: an address, which no rule is about
+		cause.Heard = t.withoutEchoes(normal(came.Text))
 	}
-	told := came
-	if told.Code == 421 {
-		told.Code = 451
+	if t.aboutUs(verb, came) {
+		return t.conn.refusedUs(cause)
 	}
-	return &mail.Refusal{Reply: told, Reason: "upstream", Host: s.target.Host, Cause: s.replyError(verb, came)}
-}
-
-// refusedUs is refused where it is known that the host refused us and not the message.
-func (s *Client) refusedUs(verb string, came mail.Reply) *mail.Refusal {
-	return &mail.Refusal{
-		Reply:   mail.NewReply(451, 7, 0, "Destination does not take mail from here at the moment, try again later"),
-		Reason:  "upstream refused us",
-		Host:    s.target.Host,
-		AboutUs: true,
-		Cause:   s.replyError(verb, came),
+	deferred := came
+	if deferred.Code == 421 {
+		deferred.Code = 451
 	}
-}
-
-func (s *Client) replyError(verb string, came mail.Reply) *ReplyError {
-	e := &ReplyError{Verb: verb, Reply: came}
-	if verb != "RCPT" || came.Enhanced.Subject != 1 { // RFC 3463 section 3.2: an address, which concerns nobody else
-		e.Heard = s.withoutEchoes(normal(came.Text))
-	}
-	return e
-}
-
-// protocol is the error of a server that does not keep to the protocol; the session is of no more use.
-func (s *Client) protocol(verb string, cause error) *mail.Refusal {
-	s.broken = true
-	r := mail.Refuse(451, 5, 0, "Destination does not keep to the protocol, try again later", "protocol error",
-		fmt.Errorf("%s: %w", verb, cause))
-	r.Host = s.target.Host
-	return r
-}
-
-// lost is the error of a connection that broke; the session is of no more use.
-func (s *Client) lost(verb string, err error) *ConnError {
-	s.broken = true
-	if s.wire.isAborted() {
-		err = errAborted // whatever it looked like
-	}
-	return &ConnError{Host: s.target.Host, Verb: verb, Err: err}
-}
-
-// misused is the error of a method called where it has no meaning; the session is as it was.
-func (s *Client) misused(method string) error {
-	return fmt.Errorf("%s: %s: %w", s.target.Host, method, errOrder)
-}
-
-// local is a refusal of ours, before anything was sent.
-func (s *Client) local(code, subject, detail int, text, reason string) *mail.Refusal {
-	r := mail.Refuse(code, subject, detail, text, reason, nil)
-	r.Host = s.target.Host
-	return r
+	return &mail.Refusal{Reply: deferred, Reason: "upstream", Host: t.conn.target.Host, Cause: cause}
 }

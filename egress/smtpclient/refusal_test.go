@@ -73,11 +73,17 @@ func TestRefusalsAboutUsAreToldFromThoseAboutTheMessage(t *testing.T) {
 			true,
 		},
 	} {
-		s := &Client{own: own}
+		s := offline(own, &Client{})
 		if got := s.aboutUs(tc.verb, tc.r); got != tc.want {
 			t.Errorf("%s: got %v", tc.name, got)
 		}
 	}
+}
+
+// offline connects the parts of a Client that has no socket and these addresses.
+func offline(own []netip.Addr, c *Client) *Client {
+	c.own, c.transaction.conn, c.stream.tx = own, &c.connection, &c.transaction
+	return c
 }
 
 func TestWhatAHostRepeatsOfTheEnvelopeIsNotItsOwnWord(t *testing.T) {
@@ -116,10 +122,11 @@ func TestWhatAHostRepeatsOfTheEnvelopeIsNotItsOwnWord(t *testing.T) {
 		{"our own name", path("a@x.test"), "<192.0.2.7>: name refused", false},
 	} {
 		for _, s := range []*Client{
-			{own: own, forward: tc.path},
-			{own: own, delivery: mail.Delivery{Reverse: tc.path}},
-			{own: own, work: &work{forwards: []mail.Path{path("other@x.test"), tc.path}}},
+			{transaction: transaction{forward: tc.path}},
+			{transaction: transaction{delivery: mail.Delivery{Reverse: tc.path}}},
+			{connection: connection{work: &work{forwards: []mail.Path{path("other@x.test"), tc.path}}}},
 		} {
+			offline(own, s)
 			if tc.name == "our own name" {
 				s.target.Helo = "192.0.2.7"
 			}
@@ -144,7 +151,7 @@ func FuzzEchoes(f *testing.F) {
 		if err != nil {
 			return
 		}
-		s := &Client{own: own, forward: p}
+		s := offline(own, &Client{transaction: transaction{forward: p}})
 		if s.aboutUs("RCPT", mail.NewReply(550, 7, 1, "<"+p.String()+">")) {
 			t.Errorf("%s is about us", p)
 		}

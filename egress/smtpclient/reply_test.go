@@ -112,13 +112,15 @@ func TestExtensionsAreReadInAnyCase(t *testing.T) {
 	got := parseExtensions("mx.test hello\npipelining\nSize 1000\nAUTH=LOGIN\nAuth PLAIN " +
 		"XOAUTH2\nSTARTTLS\nx-unknown a b\nCHUNKING\n8bitmime\nSMTPUTF8\nREQUIRETLS\nENHANCEDSTATUSCODES\nLIMITS " +
 		"MAILMAX=7 RCPTMAX=x RCPTMAX=-1")
-	want := Extensions{ESMTP: true, Pipelining: true, Chunking: true, EightBitMIME: true, SMTPUTF8: true,
-		StartTLS: true, RequireTLS: true,
-		Enhanced: true, Size: 1000, SizeOffered: true, AuthPlain: true, AuthLogin: true, MailMax: 7}
+	want := Extensions{
+		Keywords: ESMTP | Pipelining | Chunking | EightBitMIME | SMTPUTF8 | StartTLS | RequireTLS | EnhancedStatusCodes |
+			Size | AuthPlain | AuthLogin,
+		Size: 1000, MailMax: 7,
+	}
 	if got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got := parseExtensions("PIPELINING"); got != (Extensions{ESMTP: true}) {
+	if got := parseExtensions("PIPELINING"); got != (Extensions{Keywords: ESMTP}) {
 		t.Errorf("the first line is the server's name: got %+v", got)
 	}
 }
@@ -129,7 +131,7 @@ func FuzzEHLO(f *testing.F) {
 	f.Add("mx\nsize -1\nSIZE 99999999999999999999")
 	f.Fuzz(func(t *testing.T, text string) {
 		x := parseExtensions(text)
-		if x.Size < 0 || x.MailMax < 0 || x.RcptMax < 0 || x.Size > 0 && !x.SizeOffered {
+		if x.Size < 0 || x.MailMax < 0 || x.RcptMax < 0 || x.Size > 0 && !x.Has(Size) {
 			t.Fatalf("got %+v", x)
 		}
 		ascii := strings.Map(func(r rune) rune {

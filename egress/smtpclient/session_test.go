@@ -536,7 +536,7 @@ func TestDialGoesRoundWhatIsMissing(t *testing.T) {
 		d := smtptest.Start(t,
 			smtptest.Behaviour{Answers: map[string]smtptest.Answer{"EHLO": {Reply: "502 5.5.1 what?"}}})
 		s := dial(t, target(d))
-		if s.Extensions().ESMTP {
+		if s.ext.Has(ESMTP) {
 			t.Error("ESMTP")
 		}
 		if out := send(t, s, mail.Stuffed, octets("x\r\n", 0, true)); out[0].Reply.Code != 250 {
@@ -587,8 +587,8 @@ func TestDialGoesRoundWhatIsMissing(t *testing.T) {
 			tg.TLS, tg.TLSConfig, tg.User, tg.Password = Required, ca.Client(), "u", "pass word"
 			s := dial(t, tg)
 			if mechanism == "LOGIN" {
-				s.ext.AuthPlain = false
-				if err := s.auth(t.Context()); err != nil {
+				s.ext.Keywords &^= AuthPlain
+				if err := (opening{&s.connection}).auth(t.Context()); err != nil {
 					t.Fatal(err)
 				}
 			}

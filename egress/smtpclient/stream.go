@@ -17,54 +17,44 @@ const recordSize = 16 << 10
 // gathers are the buffers in which small pieces wait for each other under TLS.
 var gathers = sync.Pool{New: func() any { return new([recordSize]byte) }}
 
-// Write sends a piece of the message that is not the last. Before it, the server's side is looked at without waiting: a
-// 4yz or 5yz there is its verdict and comes back as a *mail.Refusal; the session is then of no more use, as after every
-// other error. o is borrowed and not changed.
-func (s *Client) Write(o mail.Octets) error {
-	if s.broken || s.closed {
-		return s.lost(s.verb(), errBroken)
+// A stream is the part of a Client that lives from the first octet of a message to the reply to its end.
+type stream struct {
+	tx    *transaction
+	wrote bool // octets of the message have gone out
+	due   int  // replies to earlier chunks that have not come
+	end   tail // of what went out
+}
+
+func (s *stream) forget() { *s = stream{tx: s.tx} }
+
+// Write sends a piece of the message that is not the last. Before it, it looks without waiting for what the server has
+// sent: a 4yz or 5yz there is the reply to the message and is returned as a *mail.Refusal. The Client is then of no
+// more use, as after every other error. o is borrowed and not changed.
+func (s *stream) Write(o mail.Octets) error {
+	c := s.tx.conn
+	if c.state != usable {
+		return c.lost(s.verb(), errBroken)
 	}
-	if !s.opened {
-		return s.misused("Write")
+	if s.tx.phase != inMessage {
+		return c.misused("Write")
 	}
-	s.wire.until = time.Time{}
+	c.wire.until = time.Time{}
 	if err := s.early(); err != nil {
 		return err
 	}
-	n := o.LenAs(s.wireForm())
+	n := o.LenAs(s.form())
 	if n == 0 {
 		return nil
 	}
 	s.wrote = true
-	s.messageTo.add(o)
+	s.end.add(o)
 	if err := s.sendPiece(o, n, false); err != nil {
-		return s.salvage(s.verb(), err)
+		return s.tx.salvage(s.verb(), err, s.due)
 	}
-	if s.ext.Chunking {
+	if c.ext.Has(Chunking) {
 		s.due++
 	}
 	return nil
-}
-
-// Commit sends the last piece (it may be the whole message, and it may be empty) and the end of data in one write, and
-// waits for the verdict until ctx's deadline. It gives one Outcome per accepted Rcpt, in order: in LMTP each its own
-// reply, in SMTP all the same. InDoubt is set where the whole end of data went out and no valid reply came back. ctx's
-// end, other than by its deadline, is not waited for nor heeded: an answer that is on its way is better than none.
-func (s *Client) Commit(ctx context.Context, last mail.Octets) []mail.Outcome {
-	out := make([]mail.Outcome, s.accepted)
-	reused := s.carried > 0
-	answered, err := s.commit(ctx, last, out)
-	for i := range out {
-		o := &out[i]
-		o.Host, o.TLS, o.Reused = s.target.Host, s.version, reused
-		if i >= answered {
-			s.fail(o, err)
-		}
-	}
-	s.used = s.cfg.Now()
-	s.forget()
-	s.release()
-	return out
 }
 
 // A doubt is an error after the end of data went out.
@@ -74,7 +64,7 @@ func (d *doubt) Error() string { return "in doubt: " + d.err.Error() }
 func (d *doubt) Unwrap() error { return d.err }
 
 // fail fills in the Outcome of a recipient without a valid reply.
-func (s *Client) fail(o *mail.Outcome, err error) {
+func fail(o *mail.Outcome, err error) {
 	var lost *ConnError
 	var refusal *mail.Refusal
 	var d *doubt
@@ -92,122 +82,127 @@ func (s *Client) fail(o *mail.Outcome, err error) {
 	}
 }
 
-// commit fills in out as far as valid replies come, and gives their number.
-func (s *Client) commit(ctx context.Context, last mail.Octets, out []mail.Outcome) (int, error) {
-	if s.broken || s.closed {
-		return 0, s.lost(s.verb(), errBroken)
+// mayCommit keeps the wire from being aborted until wire.committed, unless its error says why the message cannot be
+// committed.
+func (s *stream) mayCommit() error {
+	c := s.tx.conn
+	switch {
+	case c.state != usable:
+		return c.lost(s.verb(), errBroken)
+	case s.tx.phase != inMessage:
+		return c.misused("Commit")
+	case !c.wire.commit():
+		return c.lost(s.verb(), errAborted)
 	}
-	if !s.opened {
-		return 0, s.misused("Commit")
-	}
-	if !s.wire.commit() {
-		return 0, s.lost(s.verb(), errAborted)
-	}
-	defer s.wire.committed()
-	if s.wrote || s.unread() { // a whole message in one write follows its 354 at once: there is nothing to look at
+	return nil
+}
+
+// sendLast sends the last piece and the end of data, and reads the replies to all earlier chunks.
+func (s *stream) sendLast(ctx context.Context, last mail.Octets) error {
+	c := s.tx.conn
+	if s.wrote || c.unread() { // a whole message in one write follows its 354 at once: no reply can have come before
 		if err := s.early(); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	s.phase(ctx, s.cfg.Dot)
-	s.messageTo.add(last)
-	if err := s.sendPiece(last, last.LenAs(s.wireForm()), true); err != nil {
-		return 0, s.salvage(s.verb(), err)
+	c.setDeadline(ctx, c.cfg.Dot)
+	s.end.add(last)
+	if err := s.sendPiece(last, last.LenAs(s.form()), true); err != nil {
+		return s.tx.salvage(s.verb(), err, s.due)
 	}
 	for ; s.due > 0; s.due-- {
-		r, err := s.read("BDAT")
+		r, err := c.read("BDAT")
 		if err != nil {
-			return 0, &doubt{err}
+			return &doubt{err}
 		}
-		switch err := s.chunkVerdict(r); {
+		switch err := s.chunkReply(r); {
 		case err != nil && r.class() < 4:
-			return 0, &doubt{err}
+			return &doubt{err}
 		case err != nil:
-			return 0, err
+			return err
 		}
 	}
-	s.opened = false
+	return nil
+}
+
+// finalReplies reads the replies to the end of data into out, as far as valid ones come, and returns their number.
+func (s *stream) finalReplies(out []mail.Outcome) (int, error) {
+	c := s.tx.conn
 	for i := range out {
-		if i > 0 && !s.target.LMTP {
+		if i > 0 && !c.target.LMTP {
 			out[i] = out[0]
 			continue
 		}
-		if err := s.verdict(&out[i]); err != nil {
+		if err := s.finalReply(&out[i]); err != nil {
 			return i, &doubt{err}
 		}
 	}
-	s.carried++
+	c.carried++
 	return len(out), nil
 }
 
-// verdict reads one reply to the end of data.
-func (s *Client) verdict(o *mail.Outcome) error {
-	r, err := s.read(s.endVerb())
+// finalReply reads one reply to the end of data.
+func (s *stream) finalReply(o *mail.Outcome) error {
+	c, verb := s.tx.conn, "end of data"
+	if c.ext.Has(Chunking) {
+		verb = "BDAT LAST"
+	}
+	r, err := c.read(verb)
 	if err != nil {
 		return err
 	}
 	switch {
-	case r.code == 221, r.class() == 3: // a server that closes says 221 by itself: it is no word about the message
-		return s.protocol(s.endVerb(), errUnexpected)
+	case r.code == 221, r.class() == 3: // a server that closes sends 221 by itself, which says nothing of the message
+		return c.protocol(verb, errUnexpected)
 	case r.class() == 2:
 		o.Reply = r.mail()
 		return nil
 	}
-	refusal := s.refused(s.endVerb(), r)
+	refusal := s.tx.refused(verb, r)
 	o.Reply, o.AboutUs, o.Cause = refusal.Reply, refusal.AboutUs, refusal.Cause
-	s.stale = s.stale || s.ext.Chunking // RFC 3030 leaves open what is left of the transaction
+	c.mustReset = c.mustReset || c.ext.Has(Chunking) // RFC 3030 leaves open what is left of the transaction
 	return nil
 }
 
-// wireForm is the form in which the octets go out.
-func (s *Client) wireForm() mail.Form {
-	if s.ext.Chunking {
+// form is the form in which the octets go out.
+func (s *stream) form() mail.Form {
+	if s.tx.conn.ext.Has(Chunking) {
 		return mail.Plain
 	}
 	return mail.Stuffed
 }
 
-func (s *Client) verb() string {
-	if s.ext.Chunking {
+func (s *stream) verb() string {
+	if s.tx.conn.ext.Has(Chunking) {
 		return "BDAT"
 	}
 	return "DATA"
 }
 
-func (s *Client) endVerb() string {
-	if s.ext.Chunking {
-		return "BDAT LAST"
-	}
-	return "end of data"
-}
-
-// early looks at the server's side without waiting. Replies to earlier chunks are taken in; a server that offers
-// CHUNKING without PIPELINING is waited for.
-func (s *Client) early() error {
-	for s.due > 0 && !s.ext.Pipelining {
-		s.wire.SetReadDeadline(time.Now().Add(s.cfg.Stall))
-		r, err := s.read("BDAT")
+// early looks without waiting for what the server has sent before the end of data. Replies to earlier chunks are taken
+// in. A server that offers CHUNKING without PIPELINING is waited for.
+func (s *stream) early() error {
+	c := s.tx.conn
+	for s.due > 0 && !c.ext.Has(Pipelining) {
+		c.wire.SetReadDeadline(time.Now().Add(c.cfg.Stall))
+		r, err := c.read("BDAT")
 		if err != nil {
 			return err
 		}
-		if err := s.chunkVerdict(r); err != nil {
+		if err := s.chunkReply(r); err != nil {
 			return err
 		}
 		s.due--
 	}
 	for {
-		r, ok, err := s.take(false)
-		if err == nil && !ok && s.unread() && s.due == 0 {
-			s.wire.SetReadDeadline(time.Now().Add(halfReply))
-			r, ok, err = s.take(true)
-		}
+		r, ok, err := c.pending(s.due == 0) // half a reply to an earlier chunk can wait
 		switch {
 		case err != nil:
-			return s.failed(s.verb(), err)
+			return c.failed(s.verb(), err)
 		case !ok:
 			return nil
 		case s.due > 0:
-			if err := s.chunkVerdict(r); err != nil {
+			if err := s.chunkReply(r); err != nil {
 				return err
 			}
 			s.due--
@@ -217,55 +212,38 @@ func (s *Client) early() error {
 	}
 }
 
-// unasked is a whole reply that came before the end of data.
-func (s *Client) unasked(r reply) error {
+// unasked is the error for a whole reply that came before the end of data.
+func (s *stream) unasked(r reply) error {
+	c := s.tx.conn
 	if r.class() < 4 {
-		return s.protocol(s.verb(), errUnasked)
+		return c.protocol(s.verb(), errUnasked)
 	}
-	s.broken = true
-	return s.refused(s.verb(), r)
+	c.breakOff()
+	return s.tx.refused(s.verb(), r)
 }
 
-// chunkVerdict judges the reply to an earlier chunk. A refusal ends the session: how many replies the chunks behind it
-// will get, and whether the last is done per recipient, is not the same with all servers.
-func (s *Client) chunkVerdict(r reply) error {
+// chunkReply returns the error for the reply to an earlier chunk, nil for 2yz. A refusal makes the connection of no
+// more use: how many replies the chunks behind it will get, and whether the last one gets one per recipient, is not the
+// same with all servers.
+func (s *stream) chunkReply(r reply) error {
+	c := s.tx.conn
 	switch r.class() {
 	case 2:
 		return nil
 	case 3:
-		return s.protocol("BDAT", errUnexpected)
+		return c.protocol("BDAT", errUnexpected)
 	}
-	s.broken = true
-	return s.refused("BDAT", r)
-}
-
-// salvage looks, after a failed write, for a refusal that came before the connection broke: it is the better answer.
-func (s *Client) salvage(verb string, cause error) error {
-	s.broken = true
-	for {
-		r, ok, err := s.take(false)
-		if err == nil && !ok && s.unread() {
-			s.wire.SetReadDeadline(time.Now().Add(halfReply))
-			r, ok, err = s.take(true)
-		}
-		switch {
-		case err != nil || !ok:
-			return s.lost(verb, cause)
-		case r.class() >= 4:
-			return s.refused(verb, r)
-		case s.due == 0:
-			return s.lost(verb, cause)
-		}
-		s.due--
-	}
+	c.breakOff()
+	return s.tx.refused("BDAT", r)
 }
 
 // sendPiece sends one piece, of n octets as they go out, with all that belongs to it: its BDAT command or, if it is the
 // last, the end of data.
-func (s *Client) sendPiece(o mail.Octets, n int, last bool) error {
-	w := s.buffers()
+func (s *stream) sendPiece(o mail.Octets, n int, last bool) error {
+	c := s.tx.conn
+	w := c.buffers()
 	vec := w.vec[:0]
-	if s.ext.Chunking {
+	if c.ext.Has(Chunking) {
 		w.out = strconv.AppendInt(append(w.out[:0], "BDAT "...), int64(n), 10)
 		if last {
 			w.out = append(w.out, " LAST"...)
@@ -273,13 +251,13 @@ func (s *Client) sendPiece(o mail.Octets, n int, last bool) error {
 		w.out = append(w.out, crlf...)
 		vec = append(vec, w.out)
 	}
-	vec, borrowed := appendAs(vec, o, s.wireForm())
-	if last && !s.ext.Chunking {
-		vec = appendEnd(vec, o, &s.messageTo)
+	vec, borrowed := appendAs(vec, o, s.form())
+	if last && !c.ext.Has(Chunking) {
+		vec = appendEnd(vec, o, &s.end)
 	}
-	s.wire.replies = s.due > 0
-	err := s.send(vec)
-	s.wire.replies = false
+	c.wire.replies = s.due > 0
+	err := c.send(vec)
+	c.wire.replies = false
 	if borrowed != nil {
 		copies.Put(borrowed)
 	}
@@ -289,15 +267,15 @@ func (s *Client) sendPiece(o mail.Octets, n int, last bool) error {
 }
 
 // send writes all slices: one write for one slice, one writev for several in clear, few records under TLS.
-func (s *Client) send(vec [][]byte) error {
+func (c *connection) send(vec [][]byte) error {
 	switch {
 	case len(vec) == 1:
-		_, err := s.conn.Write(vec[0])
+		_, err := c.socket.Write(vec[0])
 		return err
-	case s.tls == nil:
-		return s.wire.writev(vec)
+	case c.tls == nil:
+		return c.wire.writev(vec)
 	}
-	return gather(s.tls, vec)
+	return gather(c.tls, vec)
 }
 
 // gather writes the slices so that no record is made of less than what fits in it, but the last.

@@ -320,7 +320,7 @@ func TestResetEndsATransaction(t *testing.T) {
 			t.Error("reusable inside a message")
 		}
 		err := s.Reset(t.Context())
-		if (err == nil) != s.Extensions().Chunking {
+		if (err == nil) != s.ext.Has(Chunking) {
 			t.Errorf("got %v", err)
 		}
 		if err != nil {

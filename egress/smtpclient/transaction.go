@@ -2,168 +2,213 @@ package smtpclient
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/millrace/millrace/router/mail"
 )
 
-// Begin opens a transaction and sends nothing: MAIL goes out with the first Rcpt. A transaction that was left open is
-// reset before it; one that was left inside a message costs the session.
-func (s *Client) Begin(d mail.Delivery) {
-	s.broken = s.broken || s.opened
-	s.stale = s.stale || s.mailOpen
-	s.delivery = d
-	s.forget()
+// A phase is how far a transaction has come. It only grows, until forget.
+type phase uint8
+
+// The phases of a transaction.
+const (
+	begun       phase = iota // nothing was sent
+	mailRefused              // by the server, or by this package before anything was sent; see transaction.mailErr
+	mailOpen                 // MAIL was accepted
+	inMessage                // Data has succeeded
+)
+
+// A transaction is the part of a Client that lives from Begin to Commit or Reset: the envelope and the replies to it.
+type transaction struct {
+	conn *connection
+
+	delivery    mail.Delivery
+	phase       phase
+	mailErr     error     // the refusal of MAIL, returned by every later Rcpt of the transaction
+	utf8        bool      // MAIL went out with SMTPUTF8
+	bodyOmitted bool      // BODY=8BITMIME was left out
+	forward     mail.Path // of the last RCPT
+	accepted    int       // recipients
 }
 
-// forget clears the transaction, as far as we are concerned.
-func (s *Client) forget() {
-	s.mailErr, s.mailOpen, s.utf8, s.unsaid = nil, false, false, false
-	s.accepted, s.due, s.opened, s.wrote = 0, 0, false, false
-	s.messageTo, s.forward = tail{}, mail.Path{}
-	if s.work != nil {
-		s.work.forget()
+// forget clears the transaction. The delivery is kept until the next Begin.
+func (t *transaction) forget() {
+	t.phase, t.mailErr, t.utf8, t.bodyOmitted = begun, nil, false, false
+	t.forward, t.accepted = mail.Path{}, 0
+	if t.conn.work != nil {
+		t.conn.work.forget()
 	}
 }
 
-// Rcpt adds a recipient. The first sends MAIL before it, in one write where the server offers PIPELINING; a refused
+// EightBitUnannounced reports whether the delivery under way declares BODY=8BITMIME and the server was not told,
+// because it does not offer 8BITMIME.
+func (t *transaction) EightBitUnannounced() bool { return t.bodyOmitted }
+
+// Rcpt adds a recipient. The first sends MAIL before it, in one write where the server offers PIPELINING. A refused
 // MAIL is its error and that of every later Rcpt. A refusal is a *mail.Refusal, a lost connection a *ConnError. What
 // the server cannot take by what it offered is refused before anything is sent: 552 5.3.4, 550 5.6.3, 550 5.6.7, 452
 // 4.5.3.
-func (s *Client) Rcpt(ctx context.Context, forward mail.Path) error {
+func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
+	c := t.conn
 	switch {
-	case s.broken || s.closed:
-		return s.lost("RCPT", errBroken)
-	case s.opened:
-		return s.misused("Rcpt")
-	case s.mailErr != nil:
-		return s.mailErr
+	case c.state != usable:
+		return c.lost("RCPT", errBroken)
+	case t.phase == inMessage:
+		return c.misused("Rcpt")
+	case t.phase == mailRefused:
+		return t.mailErr
 	case !sendable(forward) || forward.IsNull():
-		return s.local(550, 1, 3, "Address cannot be passed on", "malformed address")
-	case !forward.IsASCII() && !s.ext.SMTPUTF8:
-		return s.local(550, 6, 7, "Destination does not take addresses beyond ASCII", "no SMTPUTF8 upstream")
-	case !s.mailOpen:
-		return s.first(ctx, forward)
-	case !forward.IsASCII() && !s.utf8, s.ext.RcptMax > 0 && s.accepted >= s.ext.RcptMax:
-		return s.local(452, 5, 3, "Send this recipient in a transaction of its own", "too many recipients upstream")
+		return c.local(550, 1, 3, "Address cannot be passed on", "malformed address")
+	case !forward.IsASCII() && !c.ext.Has(SMTPUTF8):
+		return c.local(550, 6, 7, "Destination does not take addresses beyond ASCII", "no SMTPUTF8 upstream")
+	case t.phase == begun:
+		return t.first(ctx, forward)
+	case !forward.IsASCII() && !t.utf8, c.ext.RcptMax > 0 && t.accepted >= c.ext.RcptMax:
+		return c.local(452, 5, 3, "Send this recipient in a transaction of its own", "too many recipients upstream")
 	}
-	w := s.buffers()
-	s.forward = forward
-	w.out = appendRcpt(w.out[:0], forward)
-	s.phase(ctx, s.cfg.tune.rcpt)
-	if _, err := s.conn.Write(w.out); err != nil {
-		return s.salvage("RCPT", err)
-	}
-	return s.rcptReply()
+	t.forward = forward
+	return t.rcpt(ctx)
 }
 
 // first sends MAIL and the first RCPT.
-func (s *Client) first(ctx context.Context, forward mail.Path) error {
-	if s.stale {
-		if err := s.Reset(ctx); err != nil {
-			return err
-		}
-	}
-	w := s.buffers()
-	s.forward = forward
-	out, err := s.appendMail(w.out[:0], forward)
-	if err != nil {
-		s.mailErr = err
+func (t *transaction) first(ctx context.Context, forward mail.Path) error {
+	c := t.conn
+	if err := t.resetLast(ctx); err != nil {
 		return err
 	}
-	if s.ext.Pipelining {
+	w := c.buffers()
+	t.forward = forward
+	out, err := t.appendMail(w.out[:0])
+	if err != nil {
+		t.phase, t.mailErr = mailRefused, err
+		return err
+	}
+	if c.ext.Has(Pipelining) {
 		out = appendRcpt(out, forward)
 	}
 	w.out = out
-	s.phase(ctx, s.cfg.tune.mail)
-	if _, err := s.conn.Write(out); err != nil {
-		return s.salvage("MAIL", err)
+	if err := t.send(ctx, "MAIL", c.cfg.tune.mail); err != nil {
+		return err
 	}
-	r, err := s.read("MAIL")
+	r, err := c.read("MAIL")
 	switch {
 	case err != nil:
 		return err
 	case r.class() == 3:
-		return s.protocol("MAIL", errUnexpected)
+		return c.protocol("MAIL", errUnexpected)
 	case r.class() != 2:
-		return s.mailRefused(r)
+		return t.refusedMail(r)
 	}
-	s.mailOpen = true
-	s.sent++
-	if s.ext.Pipelining {
-		return s.rcptReply()
+	t.phase = mailOpen
+	c.mails++
+	if c.ext.Has(Pipelining) {
+		return t.rcptReply()
 	}
-	w.out = appendRcpt(w.out[:0], forward)
-	s.phase(ctx, s.cfg.tune.rcpt)
-	if _, err := s.conn.Write(w.out); err != nil {
-		return s.salvage("RCPT", err)
-	}
-	return s.rcptReply()
+	return t.rcpt(ctx)
 }
 
-// mailRefused reads what a pipelined RCPT behind a refused MAIL was told, which means nothing unless it was accepted.
-func (s *Client) mailRefused(r reply) error {
-	s.mailErr = s.refused("MAIL", r)
-	if !s.ext.Pipelining || s.broken {
-		return s.mailErr
+// resetLast sends RSET if the server may have an earlier transaction open.
+func (t *transaction) resetLast(ctx context.Context) error {
+	c := t.conn
+	if !c.mustReset {
+		return nil
 	}
-	if r, err := s.read("RCPT"); err != nil || r.class() < 4 {
-		s.broken = true
+	if err := c.reset(ctx, 0); err != nil {
+		return err
 	}
-	return s.mailErr
+	c.used = c.cfg.Now()
+	if c.unread() {
+		return c.lost("RSET", errUnasked)
+	}
+	return nil
 }
 
-func (s *Client) rcptReply() error {
-	r, err := s.read("RCPT")
+// send writes the command in work.out and sets the deadline of its reply. If the write fails, a refusal that came
+// before is the better error; see salvage.
+func (t *transaction) send(ctx context.Context, verb string, limit time.Duration) error {
+	t.conn.setDeadline(ctx, limit)
+	if _, err := t.conn.socket.Write(t.conn.work.out); err != nil {
+		return t.salvage(verb, err, 0)
+	}
+	return nil
+}
+
+// refusedMail turns the refusal of MAIL into its error. It reads the reply to a RCPT that was pipelined behind MAIL,
+// which means nothing unless it is positive: then the connection is of no more use.
+func (t *transaction) refusedMail(r reply) error {
+	c := t.conn
+	t.phase, t.mailErr = mailRefused, t.refused("MAIL", r)
+	if !c.ext.Has(Pipelining) || c.state != usable {
+		return t.mailErr
+	}
+	if r, err := c.read("RCPT"); err != nil || r.class() < 4 {
+		c.breakOff()
+	}
+	return t.mailErr
+}
+
+// rcpt sends RCPT for t.forward and reads its reply.
+func (t *transaction) rcpt(ctx context.Context) error {
+	w := t.conn.buffers()
+	w.out = appendRcpt(w.out[:0], t.forward)
+	if err := t.send(ctx, "RCPT", t.conn.cfg.tune.rcpt); err != nil {
+		return err
+	}
+	return t.rcptReply()
+}
+
+// rcptReply reads the reply to RCPT.
+func (t *transaction) rcptReply() error {
+	r, err := t.conn.read("RCPT")
 	switch {
 	case err != nil:
 		return err
 	case r.class() == 2:
-		s.accepted++
-		w := s.buffers()
-		w.forwards = append(w.forwards, s.forward)
+		t.accepted++
+		w := t.conn.buffers()
+		w.forwards = append(w.forwards, t.forward)
 		return nil
 	case r.class() == 3:
-		return s.protocol("RCPT", errUnexpected)
+		return t.conn.protocol("RCPT", errUnexpected)
 	}
-	return s.refused("RCPT", r)
+	return t.refused("RCPT", r)
 }
 
 // appendMail appends the MAIL command with the parameters that the server knows.
-func (s *Client) appendMail(b []byte, forward mail.Path) ([]byte, error) {
-	d := &s.delivery
+func (t *transaction) appendMail(b []byte) ([]byte, error) {
+	c, d := t.conn, &t.delivery
 	switch {
 	case !sendable(d.Reverse):
-		return b, s.local(550, 1, 7, "Sender address cannot be passed on", "malformed address")
-	case s.ext.Size > 0 && d.Params.Size > s.ext.Size:
-		return b, s.local(552, 3, 4, "Message is larger than the destination takes", "too large upstream")
-	case !d.Reverse.IsASCII() && !s.ext.SMTPUTF8:
-		return b, s.local(550, 6, 7, "Destination does not take addresses beyond ASCII", "no SMTPUTF8 upstream")
+		return b, c.local(550, 1, 7, "Sender address cannot be passed on", "malformed address")
+	case c.ext.Size > 0 && d.Params.Size > c.ext.Size:
+		return b, c.local(552, 3, 4, "Message is larger than the destination takes", "too large upstream")
+	case !d.Reverse.IsASCII() && !c.ext.Has(SMTPUTF8):
+		return b, c.local(550, 6, 7, "Destination does not take addresses beyond ASCII", "no SMTPUTF8 upstream")
 	}
 	b = append(b, "MAIL FROM:<"...)
 	b = append(d.Reverse.AppendTo(b), '>')
-	if d.Params.Size > 0 && s.ext.SizeOffered {
+	if d.Params.Size > 0 && c.ext.Has(Size) {
 		size := d.Params.Size + int64(d.Extra)
-		// our fields may turn out smaller than Extra, so whether it fits is for the destination to say
-		if s.ext.Size > 0 {
-			size = min(size, s.ext.Size)
+		// Our fields may turn out smaller than Extra, so the destination has to say whether the message fits.
+		if c.ext.Size > 0 {
+			size = min(size, c.ext.Size)
 		}
 		b = strconv.AppendInt(append(b, " SIZE="...), size, 10)
 	}
 	if d.Params.Body == mail.Body8BitMIME {
 		switch {
-		case s.ext.EightBitMIME:
+		case c.ext.Has(EightBitMIME):
 			b = append(b, " BODY=8BITMIME"...)
 		case d.EightBit == mail.EightBitRefuse:
-			return b, s.local(550, 6, 3, "Destination does not take 8-bit messages", "no 8BITMIME upstream")
+			return b, c.local(550, 6, 3, "Destination does not take 8-bit messages", "no 8BITMIME upstream")
 		default:
-			s.unsaid = true
+			t.bodyOmitted = true
 		}
 	}
-	s.utf8 = s.ext.SMTPUTF8 && (d.Params.SMTPUTF8 || !d.Reverse.IsASCII() || !forward.IsASCII())
-	if s.utf8 {
+	t.utf8 = c.ext.Has(SMTPUTF8) && (d.Params.SMTPUTF8 || !d.Reverse.IsASCII() || !t.forward.IsASCII())
+	if t.utf8 {
 		b = append(b, " SMTPUTF8"...)
 	}
 	return append(b, crlf...), nil
@@ -209,82 +254,57 @@ func plainText(s string) bool {
 	return true
 }
 
-// Data opens the message, whose octets will come in this form. Without CHUNKING it sends DATA and waits for the 354;
-// with it, nothing is sent. After a refusal the transaction is over and the session can go on. It needs an accepted
-// Rcpt.
-func (s *Client) Data(ctx context.Context, _ mail.Form) error {
-	if s.broken || s.closed {
-		return s.lost("DATA", errBroken)
+// Data opens the message. Without CHUNKING it sends DATA and waits for the 354; with it, nothing is sent. After a
+// refusal the transaction is over and the Client can go on. It needs an accepted Rcpt. The form in which the octets
+// will come does not matter to it.
+func (t *transaction) Data(ctx context.Context, _ mail.Form) error {
+	c := t.conn
+	if c.state != usable {
+		return c.lost("DATA", errBroken)
 	}
-	if s.accepted == 0 || s.opened {
-		return s.misused("Data")
+	if t.accepted == 0 || t.phase == inMessage {
+		return c.misused("Data")
 	}
-	if s.ext.Chunking {
-		s.opened = true
+	if c.ext.Has(Chunking) {
+		t.phase = inMessage
 		return nil
 	}
-	w := s.buffers()
+	w := c.buffers()
 	w.out = append(w.out[:0], "DATA\r\n"...)
-	s.phase(ctx, s.cfg.Data)
-	if _, err := s.conn.Write(w.out); err != nil {
-		return s.salvage("DATA", err)
+	if err := t.send(ctx, "DATA", c.cfg.Data); err != nil {
+		return err
 	}
-	r, err := s.read("DATA")
+	r, err := c.read("DATA")
 	switch {
 	case err != nil:
 		return err
 	case r.class() >= 4:
-		err := s.refused("DATA", r)
-		s.forget()
-		s.stale = true // RFC 5321 does not say whether the recipients are forgotten
+		err := t.refused("DATA", r)
+		t.forget()
+		c.mustReset = true // RFC 5321 does not say whether the recipients are forgotten
 		return err
 	case r.code != 354:
-		return s.protocol("DATA", errUnexpected)
+		return c.protocol("DATA", errUnexpected)
 	}
-	s.opened = true
+	t.phase = inMessage
 	return nil
 }
 
-// Reset ends the transaction with RSET, if the server has one open, and gives the buffers back. Inside DATA it cannot
-// be said; between BDAT chunks it can. After an error the session is of no more use.
-func (s *Client) Reset(ctx context.Context) error {
-	switch {
-	case s.broken || s.closed:
-		return s.lost("RSET", errBroken)
-	case s.opened && !s.ext.Chunking:
-		return s.misused("Reset")
-	}
-	if s.mailOpen || s.stale {
-		if err := s.reset(ctx); err != nil {
-			return err
+// salvage looks, after a failed write, for a refusal that came before the connection broke: it is the better error. It
+// skips replies to due earlier chunks. The connection is of no more use.
+func (t *transaction) salvage(verb string, cause error, due int) error {
+	c := t.conn
+	c.breakOff()
+	for {
+		r, ok, err := c.pending(true)
+		switch {
+		case err != nil || !ok:
+			return c.lost(verb, cause)
+		case r.class() >= 4:
+			return t.refused(verb, r)
+		case due == 0:
+			return c.lost(verb, cause)
 		}
+		due--
 	}
-	s.stale = false
-	s.forget()
-	s.used = s.cfg.Now()
-	s.release()
-	if s.broken {
-		return s.lost("RSET", errUnasked)
-	}
-	return nil
-}
-
-func (s *Client) reset(ctx context.Context) error {
-	w := s.buffers()
-	w.out = append(w.out[:0], "RSET\r\n"...)
-	s.phase(ctx, s.cfg.tune.mail)
-	if _, err := s.conn.Write(w.out); err != nil {
-		return s.lost("RSET", err)
-	}
-	for ; s.due > 0; s.due-- { // what became of the chunks does not matter any more
-		if _, err := s.read("BDAT"); err != nil {
-			return err
-		}
-	}
-	r, err := s.read("RSET")
-	if err == nil && r.class() != 2 {
-		s.broken = true
-		return fmt.Errorf("%s: %w", s.target.Host, &ReplyError{Verb: "RSET", Reply: r.mail()})
-	}
-	return err
 }

@@ -1,0 +1,313 @@
+package smtpclient
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// What servers do that they may not.
+var (
+	errUnexpected = errors.New("reply of another kind than the command asks for")
+	errUnasked    = errors.New("octets that nothing asked for")
+)
+
+// The errors of a Client that is used after its end, or out of order.
+var (
+	errBroken = errors.New("session is of no more use")
+	errOrder  = errors.New("called out of order")
+)
+
+// halfReply is how long a read waits for the rest of a reply whose first octets came unasked.
+const halfReply = 5 * time.Second
+
+// A state says what a connection can still be used for. It only grows.
+type state uint8
+
+// The states of a connection.
+const (
+	usable state = iota
+	broken       // nothing more may be sent
+	closed
+)
+
+// A connection is the part of a Client that lives from Dial to Close: the socket, TLS, the extensions, and the reading
+// of replies.
+type connection struct {
+	cfg       Config
+	target    Target
+	wire      *wire
+	socket    net.Conn  // wire, or tls
+	tls       *tls.Conn // nil in clear
+	version   string    // of TLS; "" in clear
+	handshook struct {
+		began time.Time
+		took  time.Duration
+	}
+	ext  Extensions
+	own  []netip.Addr // our end's address, if it has one: a refusal may name us by it
+	born time.Time
+	used time.Time
+
+	carried   int  // messages that got a reply
+	mails     int  // MAIL commands accepted, for LIMITS MAILMAX
+	mustReset bool // the server may have a transaction open that is over for the caller: RSET comes before the next MAIL
+	state     state
+
+	work  *work // nil while idle
+	probe [1]byte
+}
+
+// work holds the buffers that a Client needs only while something is under way.
+type work struct {
+	in     [2048]byte
+	r, w   int // in[r:w] was read from the socket and is not parsed yet
+	parser parser
+	out    []byte   // the command under way
+	vec    [][]byte // the pieces of the write under way
+
+	forwards []mail.Path // the accepted recipients of the transaction
+}
+
+var works = sync.Pool{New: func() any { return &work{out: make([]byte, 0, 512), vec: make([][]byte, 0, 8)} }}
+
+// buffers returns the connection's buffers, borrowed until release.
+func (c *connection) buffers() *work {
+	if c.work != nil {
+		return c.work
+	}
+	w, ok := works.Get().(*work)
+	if !ok {
+		w = new(work)
+	}
+	w.r, w.w = 0, 0
+	p := &w.parser
+	p.maxLine, p.maxLines, p.maxOctets = maxReplyLine, maxReplyLines, maxReplyOctets
+	p.line, p.lines, p.octets = p.line[:0], 0, 0
+	c.work = w
+	return w
+}
+
+// release returns the buffers to their pool. Octets in them that nothing asked for make the connection of no more use.
+func (c *connection) release() {
+	if c.work == nil {
+		return
+	}
+	if c.unread() {
+		c.breakOff()
+	}
+	c.work.forget()
+	works.Put(c.work)
+	c.work = nil
+}
+
+// forget drops the recipients.
+func (w *work) forget() {
+	clear(w.forwards)
+	w.forwards = w.forwards[:0]
+}
+
+// unread reports whether octets have come of which no reply was made.
+func (c *connection) unread() bool {
+	return c.work != nil && (c.work.r < c.work.w || c.work.parser.partial())
+}
+
+// breakOff makes the connection of no more use, without closing it.
+func (c *connection) breakOff() { c.state = max(c.state, broken) }
+
+// abandon closes the socket under everything. It writes nothing more, not even the end of TLS.
+func (c *connection) abandon() {
+	c.state = closed
+	c.wire.Close()
+	c.release()
+}
+
+// setDeadline sets the deadlines of what comes next: limit from now, or ctx's if that is sooner.
+func (c *connection) setDeadline(ctx context.Context, limit time.Duration) {
+	until := time.Now().Add(limit)
+	if d, ok := ctx.Deadline(); ok && d.Before(until) {
+		until = d
+	}
+	c.wire.until = until
+	c.wire.SetReadDeadline(until)
+}
+
+// next returns the next reply. If it may not wait and no whole reply is there, ok is false and nothing is lost.
+func (c *connection) next(wait bool) (r reply, ok bool, err error) {
+	w := c.buffers()
+	for {
+		if w.r == w.w {
+			c.wire.instant = !wait
+			n, err := c.socket.Read(w.in[:])
+			c.wire.instant = false
+			w.r, w.w = 0, n
+			if n == 0 && !wait && errors.Is(err, os.ErrDeadlineExceeded) {
+				return reply{}, false, nil
+			}
+			if n == 0 && err != nil {
+				return reply{}, false, err
+			}
+		}
+		n, r, done, err := w.parser.feed(w.in[w.r:w.w])
+		w.r += n
+		if err != nil || done {
+			return r, done, err
+		}
+	}
+}
+
+// pending returns a reply that has come, without waiting; ok is false if there is no whole one. If finish is set, it
+// waits up to halfReply for the rest of a reply of which the first octets have come.
+func (c *connection) pending(finish bool) (r reply, ok bool, err error) {
+	r, ok, err = c.next(false)
+	if finish && err == nil && !ok && c.unread() {
+		c.wire.SetReadDeadline(time.Now().Add(halfReply))
+		r, ok, err = c.next(true)
+	}
+	return r, ok, err
+}
+
+// read waits for a reply until the deadline. The error is a *ConnError, or a protocol error as a *mail.Refusal.
+func (c *connection) read(verb string) (reply, error) {
+	r, _, err := c.next(true)
+	if err != nil {
+		return reply{}, c.failed(verb, err)
+	}
+	return r, nil
+}
+
+// failed turns an error of next into that of verb: a protocol error where the server sent what is no reply, else a lost
+// connection.
+func (c *connection) failed(verb string, err error) error {
+	if errors.Is(err, errReplySyntax) || errors.Is(err, errReplyCode) || errors.Is(err, errReplyLength) {
+		return c.protocol(verb, err)
+	}
+	return c.lost(verb, err)
+}
+
+// reset sends RSET and reads its reply, and before it those to due earlier chunks, whatever they say.
+func (c *connection) reset(ctx context.Context, due int) error {
+	w := c.buffers()
+	w.out = append(w.out[:0], "RSET\r\n"...)
+	c.setDeadline(ctx, c.cfg.tune.mail)
+	if _, err := c.socket.Write(w.out); err != nil {
+		return c.lost("RSET", err)
+	}
+	for range due {
+		if _, err := c.read("BDAT"); err != nil {
+			return err
+		}
+	}
+	r, err := c.read("RSET")
+	if err != nil {
+		return err
+	}
+	if r.class() != 2 {
+		c.breakOff()
+		return fmt.Errorf("%s: %w", c.target.Host, &ReplyError{Verb: "RSET", Reply: r.mail()})
+	}
+	c.mustReset = false
+	return nil
+}
+
+// Alive reports whether an idle Client can be used: nothing came unasked and the server has not closed. It does not
+// wait. TLS records that carry nothing, such as late session tickets, are taken in.
+func (c *connection) Alive() bool {
+	if c.state != usable || c.unread() || c.wire.isAborted() {
+		return false
+	}
+	c.wire.until = time.Time{}
+	c.wire.instant = true
+	_, err := c.socket.Read(c.probe[:])
+	c.wire.instant = false
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return true
+	}
+	c.breakOff()
+	return false
+}
+
+// Abort makes the Client of no more use and ends every wait for the server, those to come included, with a *ConnError.
+// It leaves no outcome in doubt: a Commit that has begun goes on, because its message is delivered or in doubt; one
+// that has not begun fails and sends nothing. Unlike all other methods it may be called while another one runs. It does
+// not close the connection.
+func (c *connection) Abort() { c.wire.abort() }
+
+// Host returns the name of the host, Target.Host.
+func (c *connection) Host() string { return c.target.Host }
+
+// TLS returns the version spoken, such as "TLS 1.3", or "" in clear.
+func (c *connection) TLS() string { return c.version }
+
+// Handshake returns when the TLS handshake began and how long it took; both are zero in clear.
+func (c *connection) Handshake() (began time.Time, took time.Duration) {
+	return c.handshook.began, c.handshook.took
+}
+
+// Extensions returns what the server offered last, which the caller does not change.
+func (c *connection) Extensions() *Extensions { return &c.ext }
+
+// Size returns the limit on a message's octets that the server declared (RFC 1870), 0 if it declared no limit.
+func (c *connection) Size() int64 { return c.ext.Size }
+
+// SMTPUTF8 reports whether the server takes messages by RFC 6531. Where it does not, an ASCII envelope is sent without
+// the parameter, and the caller has to check what the header section holds.
+func (c *connection) SMTPUTF8() bool { return c.ext.Has(SMTPUTF8) }
+
+// Messages returns the number of messages that the Client has carried to a reply.
+func (c *connection) Messages() int { return c.carried }
+
+// Born returns the time at which the Client was connected.
+func (c *connection) Born() time.Time { return c.born }
+
+// LastUsed returns the time of the last Commit or Reset, and at first that of the connection.
+func (c *connection) LastUsed() time.Time { return c.used }
+
+// protocol is the error of a server that does not keep to the protocol. The connection is of no more use.
+func (c *connection) protocol(verb string, cause error) *mail.Refusal {
+	c.breakOff()
+	r := mail.Refuse(451, 5, 0, "Destination does not keep to the protocol, try again later", "protocol error",
+		fmt.Errorf("%s: %w", verb, cause))
+	r.Host = c.target.Host
+	return r
+}
+
+// lost is the error of a connection that broke. The connection is of no more use.
+func (c *connection) lost(verb string, err error) *ConnError {
+	c.breakOff()
+	if c.wire.isAborted() {
+		err = errAborted // whatever it looked like
+	}
+	return &ConnError{Host: c.target.Host, Verb: verb, Err: err}
+}
+
+// misused is the error of a method that was called where it has no meaning. The connection is as it was.
+func (c *connection) misused(method string) error {
+	return fmt.Errorf("%s: %s: %w", c.target.Host, method, errOrder)
+}
+
+// local is a refusal that this package makes before anything is sent.
+func (c *connection) local(code, subject, detail int, text, reason string) *mail.Refusal {
+	r := mail.Refuse(code, subject, detail, text, reason, nil)
+	r.Host = c.target.Host
+	return r
+}
+
+// refusedUs is the Refusal for a reply by which the host refused us and not a message.
+func (c *connection) refusedUs(cause *ReplyError) *mail.Refusal {
+	return &mail.Refusal{
+		Reply:   mail.NewReply(451, 7, 0, "Destination does not take mail from here at the moment, try again later"),
+		Reason:  "upstream refused us",
+		Host:    c.target.Host,
+		AboutUs: true,
+		Cause:   cause,
+	}
+}
