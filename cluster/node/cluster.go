@@ -92,7 +92,7 @@ func (n *Node) startCluster() error {
 	prints := key.fingerprints()
 	n.prints.Store(&prints)
 	n.peers, err = peer.NewClient(peer.ClientConfig{
-		TLS: client, Name: c.Cluster.Name, Addr: n.cluster.Addr, Came: n.cluster.Came,
+		TLS: client, Name: c.Cluster.Name, Addr: n.cluster.Addr, LastJoined: n.cluster.Came,
 		Unreachable: func(node string, until time.Time) {
 			n.cluster.Unreachable(node, until)
 			n.moved()

@@ -336,7 +336,7 @@ func (n *Node) wireConfig(l *Listener, slabs *wire.Slabs) wire.Config {
 func (n *Node) cut() {
 	n.relay.Cut()
 	if n.peers != nil {
-		n.peers.Cut()
+		n.peers.Abort()
 	}
 }
 

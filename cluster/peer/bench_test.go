@@ -11,7 +11,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// BenchmarkHop is one message over the hop, client and server in this process; cpu-us/op is what both take together.
+// BenchmarkHop sends one message over the hop, with client and server in this process. cpu-us/op is the CPU time of
+// both.
 func BenchmarkHop(b *testing.B) {
 	for _, size := range []int{4 << 10, 64 << 10, 1 << 20} {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
@@ -51,7 +52,7 @@ func BenchmarkHop(b *testing.B) {
 	}
 }
 
-// cpu is the time that this process took.
+// cpu returns the CPU time of this process.
 func cpu(b *testing.B) time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

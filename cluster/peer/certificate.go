@@ -7,11 +7,11 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// Certificates gives the two sides' TLS of the hop for the node called name: mutual, TLS 1.3, the cluster's authority
-// and no other. ca holds the authority's certificates, cert our own, which must be for that name and for both sides,
-// and key its private key, all in PEM. The error is a *mail.FieldError for "ca", "cert" or "key".
+// Certificates returns the TLS configurations of the hop's two sides for the node called name: mutual TLS 1.3 with the
+// cluster's authority and no other. ca holds the authority's certificates, cert our own, which must be for that name
+// and for both sides, and key its private key, all in PEM. The error is a *mail.FieldError for "ca", "cert" or "key".
 //
-// There are no session tickets: connections are pooled, so that handshakes are few, and each one looks at the
+// Session tickets are disabled. Connections are pooled, so that handshakes are few, and each handshake verifies the
 // certificates.
 func Certificates(name string, ca, cert, key []byte) (server, client *tls.Config, err error) {
 	authority := x509.NewCertPool()

@@ -9,77 +9,96 @@ import (
 	"time"
 )
 
-// A reply is an answer that came.
+// A reply is an answer that was received.
 type reply struct {
 	kind kind
-	to   kind // what it answers
+	to   kind // the kind that it answers
 	body []byte
 }
 
-// A clientLink is a connection to a peer. Whoever waits for an answer reads it itself, because to be woken up by
-// another one costs more than the rest of a small message. If that takes a beat, or nobody waits for a moment, a
-// goroutine listens: it hears signs of life, goodbye and the end of the connection, and ends with the answer that it
-// takes to whoever waits then.
+// A clientLink is a connection to a peer. The goroutine that waits for an answer reads it itself, because to be woken
+// up by another one costs more than the rest of a small message. A listener is started if the wait takes a beat, or if
+// no goroutine has read for a tick. The listener hears signs of life, goodbye and the end of the connection, and ends
+// with the first answer, which it hands to the goroutine that waits then.
 type clientLink struct {
 	*link
 	client  *Client
 	node    string
-	used    time.Time
+	used    time.Time     // when it became idle
 	timer   *time.Timer   // of await
-	answers chan reply    // from who listens; what does not fit means that the peer talks out of turn
-	ended   chan struct{} // closed when listening ended with err
+	answers chan reply    // from the listener; an answer that does not fit is one that was not asked for
+	ended   chan struct{} // closed when a listener ended with err
 	err     error
 
-	// Of whoever reads.
-	in    []byte    // read and not yet taken
-	taken int       // of in, the frame taken last among that
-	armed time.Time // the read deadline that is set; zero: none, or one that passed
+	reader answerReader // of the goroutine that set reading
 
-	mu         sync.Mutex
-	reading    bool   // somebody reads
-	turns      uint64 // times that somebody who waited began to read, or ended
-	seen       uint64 // turns when momentPassed looked last
-	bye        bool   // the peer said goodbye
-	closed     bool
-	wasCut     bool
-	committing bool // COMMIT is being sent, or waits for its answer
+	mu      sync.Mutex // guards what follows
+	state   linkState
+	reading bool   // a goroutine reads
+	bye     bool   // the peer said goodbye
+	turns   uint64 // how often a waiting goroutine began or ended reading
+	seen    uint64 // turns at the last tick
 }
 
-// momentsInBeat is how often in a beat it is looked whether somebody has to listen.
-const momentsInBeat = 10
+// A linkState says how a clientLink may end.
+type linkState uint8
 
-// momentPassed has somebody listen if nobody reads, and did not since it was called last.
-func (l *clientLink) momentPassed() {
+const (
+	linkOpen       linkState = iota
+	linkCommitting           // COMMIT is being sent or waits for its answer: the link is not aborted
+	linkClosed
+	linkAborted // closed by Client.Abort
+)
+
+func newClientLink(c *Client, node string, l *link) *clientLink {
+	timer := time.NewTimer(time.Hour)
+	timer.Stop()
+	return &clientLink{
+		link: l, reader: answerReader{link: l}, client: c, node: node, timer: timer,
+		answers: make(chan reply, 4), ended: make(chan struct{}),
+	}
+}
+
+// tick starts a listener if no goroutine reads and none did since the last tick.
+func (l *clientLink) tick() {
 	l.mu.Lock()
 	still := l.seen == l.turns
 	l.seen = l.turns
 	l.mu.Unlock()
 	if still {
-		l.watch(false)
+		l.startListener()
 	}
 }
 
-// watch has somebody listen, if nobody reads or the caller does and leaves it to him. It reports whether somebody
-// reads: not any more on a connection that is closed.
-func (l *clientLink) watch(own bool) bool {
+// startListener starts a listener unless a goroutine reads already. It reports whether one reads: not on a closed link.
+func (l *clientLink) startListener() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.reading && !own {
-		return true
-	}
-	if l.closed {
+	return l.reading || l.listenNext()
+}
+
+// listenInstead starts a listener in place of the caller, which reads no more. It reports false on a closed link.
+func (l *clientLink) listenInstead() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.listenNext()
+}
+
+// listenNext starts a listener unless the link is closed. mu is held.
+func (l *clientLink) listenNext() bool {
+	if l.state >= linkClosed {
 		return false
 	}
 	l.reading = true
-	// ends with an answer or with the connection, which whoever holds it, the reaper or Close closes
+	// It ends with an answer or with the connection, which its holder, the reaper or Close closes.
 	l.client.conns.Go(l.listen)
 	return true
 }
 
-// listen takes frames off the connection until it was an answer, or the connection ends.
+// listen reads frames until one is an answer or the connection ends.
 func (l *clientLink) listen() {
-	l.in, l.taken = slices.Clone(l.in[l.taken:]), 0 // whoever read before may still look at an answer
-	r, err := l.hear(true)
+	l.reader.detach()
+	r, err := l.readAnswer(true)
 	if err == nil {
 		l.mu.Lock()
 		select {
@@ -97,19 +116,19 @@ func (l *clientLink) listen() {
 	}
 }
 
-// hear takes frames off the connection until it was an answer, whose body is good until the next one.
-func (l *clientLink) hear(listening bool) (reply, error) {
+// readAnswer reads frames until one is an answer, whose body is valid until the next read.
+func (l *clientLink) readAnswer(listening bool) (reply, error) {
 	for {
-		r, err := l.hearOne(listening)
+		r, err := l.readFrame(listening)
 		if err != nil || r.kind != 0 {
 			return r, err
 		}
 	}
 }
 
-// hearOne takes a frame off the connection, and gives it if it is an answer.
-func (l *clientLink) hearOne(listening bool) (reply, error) {
-	k, body, err := l.take(listening)
+// readFrame reads a frame and returns it if it is an answer. Otherwise the reply is zero.
+func (l *clientLink) readFrame(listening bool) (reply, error) {
+	k, body, err := l.reader.next(listening)
 	if err != nil {
 		return reply{}, err
 	}
@@ -118,97 +137,26 @@ func (l *clientLink) hearOne(listening bool) (reply, error) {
 		l.mu.Lock()
 		l.bye = true
 		l.mu.Unlock()
-		l.client.goodbye(l.node)
+		l.client.heardGoodbye(l.node)
 		return reply{}, nil
 	case pong:
 		return reply{}, nil
 	case ping:
-		return reply{}, l.sign(pong)
+		_, err := l.trySend(pong)
+		return reply{}, err
 	case done, refused, outcomes:
 	default:
 		return reply{}, errFrame
 	}
-	r := reply{kind: k, to: answers(body), body: body}
+	r := reply{kind: k, to: answeredKind(body), body: body}
 	if r.to == 0 {
 		return reply{}, errFrame
 	}
 	return r, nil
 }
 
-// take takes a frame, whose body is good until the next one. Who listens goes on when a read meets its deadline; else
-// that is the error, and nothing is lost of what came.
-func (l *clientLink) take(listening bool) (kind, []byte, error) {
-	for {
-		have := l.in[l.taken:]
-		need := frameHeader
-		if len(have) >= frameHeader {
-			k, n, err := parseHeader((*[frameHeader]byte)(have))
-			if err != nil {
-				return 0, nil, err
-			}
-			if need += n; len(have) >= need {
-				l.taken += need
-				return k, have[frameHeader:need], nil
-			}
-		}
-		if cap(l.in) < need || cap(l.in) > smallIn && need <= smallIn { // or what held something large goes
-			l.in = append(make([]byte, 0, max(need, smallIn)), have...)
-		} else {
-			l.in = append(l.in[:0], have...)
-		}
-		l.taken = 0
-		n, err := l.conn.Read(l.in[len(l.in):cap(l.in)])
-		if l.in = l.in[:len(l.in)+n]; n > 0 || err == nil {
-			continue // an error comes again
-		}
-		if !listening || !errors.Is(err, os.ErrDeadlineExceeded) {
-			return 0, nil, err
-		}
-		if err := l.raw.SetReadDeadline(time.Time{}); err != nil {
-			return 0, nil, err
-		}
-		l.armed = time.Time{}
-	}
-}
-
-// smallIn has room for almost every answer.
-const smallIn = 1 << 10
-
-// ready reports whether an idle connection can be used: if nobody listens, it is looked whether something came.
-func (l *clientLink) ready() bool {
-	l.mu.Lock()
-	listening := l.reading
-	l.reading = true
-	l.mu.Unlock()
-	if listening {
-		return true
-	}
-	var err error
-	for err == nil && l.raw.waits() {
-		if err = l.arm(time.Now()); err == nil {
-			var r reply
-			if r, err = l.hearOne(false); r.kind != 0 {
-				err = errFrame
-			}
-		}
-	}
-	l.mu.Lock()
-	l.reading = false
-	l.mu.Unlock()
-	return err == nil && l.alive()
-}
-
-// arm sets the read deadline between half a beat and a beat ahead.
-func (l *clientLink) arm(now time.Time) error {
-	if l.armed.Sub(now) >= l.beat/2 {
-		return nil
-	}
-	l.armed = now.Add(l.beat)
-	return l.raw.SetReadDeadline(l.armed)
-}
-
-// answers gives the kind of the frame that an answer belongs to, which its first field tells.
-func answers(f fields) kind {
+// answeredKind returns the kind that an answer belongs to, which its first field states, or 0.
+func answeredKind(f fields) kind {
 	if len(f) == 0 {
 		return 0
 	}
@@ -219,7 +167,31 @@ func answers(f fields) kind {
 	return kind(v[0])
 }
 
-// alive reports whether an idle connection can be used: it did not end, the peer did not say goodbye, and nothing came
+// ready reports whether an idle link can be used. If no listener reads, it reads what has arrived.
+func (l *clientLink) ready() bool {
+	l.mu.Lock()
+	listening := l.reading
+	l.reading = true
+	l.mu.Unlock()
+	if listening {
+		return true
+	}
+	var err error
+	for err == nil && l.raw.readable() {
+		if err = l.reader.setDeadline(time.Now()); err == nil {
+			var r reply
+			if r, err = l.readFrame(false); r.kind != 0 {
+				err = errFrame
+			}
+		}
+	}
+	l.mu.Lock()
+	l.reading = false
+	l.mu.Unlock()
+	return err == nil && l.alive()
+}
+
+// alive reports whether an idle link can be used: it did not end, the peer did not say goodbye, and no answer arrived
 // unasked.
 func (l *clientLink) alive() bool {
 	select {
@@ -229,28 +201,30 @@ func (l *clientLink) alive() bool {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return !l.bye && !l.closed && len(l.answers) == 0
+	return !l.bye && l.state < linkClosed && len(l.answers) == 0
 }
 
-// why gives the reason for which the connection is of no more use, where there is a better one than that which the
-// caller met.
-func (l *clientLink) why(met error) error {
+// reason returns why the link failed: met, which the caller met, unless the link was aborted or the peer said goodbye.
+func (l *clientLink) reason(met error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
-	case l.wasCut:
-		return errCut
+	case l.state == linkAborted:
+		return errAbortedByDrain
 	case l.bye:
 		return errGoodbye
 	}
 	return met
 }
 
-// close closes the socket without a word of TLS, which the peer might not take: frames tell what is whole.
+// close closes the socket. It sends no close_notify of TLS, for which a peer that reads nothing would have to wait:
+// frames say what is whole.
 func (l *clientLink) close() {
 	l.mu.Lock()
-	first := !l.closed
-	l.closed = true
+	first := l.state < linkClosed
+	if first {
+		l.state = linkClosed
+	}
 	l.mu.Unlock()
 	if first {
 		l.raw.Close()
@@ -258,12 +232,12 @@ func (l *clientLink) close() {
 	}
 }
 
-// cut closes the socket unless COMMIT is out.
-func (l *clientLink) cut() {
+// abort closes the socket unless COMMIT is being sent or waits for its answer.
+func (l *clientLink) abort() {
 	l.mu.Lock()
-	first := !l.closed && !l.committing
+	first := l.state == linkOpen
 	if first {
-		l.closed, l.wasCut = true, true
+		l.state = linkAborted
 	}
 	l.mu.Unlock()
 	if first {
@@ -272,20 +246,23 @@ func (l *clientLink) cut() {
 	}
 }
 
-// setCommitting notes that COMMIT goes out, or was answered. It reports whether the connection stands.
-func (l *clientLink) setCommitting(v bool) bool {
+// setState sets linkOpen or linkCommitting. It reports false and changes nothing if the link is closed.
+func (l *clientLink) setState(s linkState) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.committing = v
-	return !l.closed
+	if l.state >= linkClosed {
+		return false
+	}
+	l.state = s
+	return true
 }
 
-// await waits for the next answer until a moment (zero: for ever) and for as long as ctx is not over, and asks for a
-// sign of life when it takes long. Its body is good until the next call.
+// await waits for the next answer, at most until a time (zero for no limit) and until ctx is done. If it takes long, it
+// asks for signs of life. The answer's body is valid until the next call.
 func (l *clientLink) await(ctx context.Context, until time.Time) (reply, error) {
-	quiet, now := silence{heard: l.heard()}, time.Now()
+	missed, now := missedBeats{heard: l.heard()}, time.Now()
 	next := now.Add(l.beat)
-	if r, err := l.readSelf(ctx, now, until); err != nil || r.kind != 0 {
+	if r, err := l.readDirect(ctx, now, until); err != nil || r.kind != 0 {
 		return r, err
 	}
 	select {
@@ -293,7 +270,7 @@ func (l *clientLink) await(ctx context.Context, until time.Time) (reply, error) 
 		return r, nil
 	default:
 	}
-	if !l.watch(false) {
+	if !l.startListener() {
 		return reply{}, errGone
 	}
 	defer l.timer.Stop()
@@ -320,18 +297,18 @@ func (l *clientLink) await(ctx context.Context, until time.Time) (reply, error) 
 			continue
 		}
 		next = now.Add(l.beat)
-		if quiet.beat(l.heard()) {
+		if missed.tooMany(l.heard()) {
 			return reply{}, errSilent
 		}
-		if err := l.sign(ping); err != nil {
+		if _, err := l.trySend(ping); err != nil {
 			return reply{}, err
 		}
 	}
 }
 
-// readSelf reads the next answer for a beat, if nobody else reads. It gives none if somebody does, and if the beat or
-// ctx is over: then somebody listens.
-func (l *clientLink) readSelf(ctx context.Context, now, until time.Time) (reply, error) {
+// readDirect reads the next answer in the calling goroutine, for at most a beat. The reply is zero if another goroutine
+// reads, and if the beat or ctx is over: a listener then reads on.
+func (l *clientLink) readDirect(ctx context.Context, now, until time.Time) (reply, error) {
 	if !until.IsZero() && until.Before(now.Add(l.beat)) {
 		return reply{}, nil
 	}
@@ -345,19 +322,19 @@ func (l *clientLink) readSelf(ctx context.Context, now, until time.Time) (reply,
 	if !free {
 		return reply{}, nil
 	}
-	if err := l.arm(now); err != nil {
+	if err := l.reader.setDeadline(now); err != nil {
 		return reply{}, err
 	}
 	stop := func() bool { return true }
 	if ctx.Done() != nil {
 		stop = context.AfterFunc(ctx, func() { l.raw.SetReadDeadline(time.Unix(1, 0)) })
 	}
-	r, err := l.hear(false)
+	r, err := l.readAnswer(false)
 	if !stop() {
-		l.armed = time.Time{}
+		l.reader.deadline = time.Time{}
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		if !l.watch(true) {
+		if !l.listenInstead() {
 			return reply{}, errGone
 		}
 		return reply{}, nil
@@ -369,7 +346,7 @@ func (l *clientLink) readSelf(ctx context.Context, now, until time.Time) (reply,
 	return r, err
 }
 
-// last gives an answer that came before the connection ended, or why it ended.
+// last returns an answer that arrived before the connection ended, or the error that it ended with.
 func (l *clientLink) last() (reply, error) {
 	select {
 	case r := <-l.answers:
@@ -379,8 +356,63 @@ func (l *clientLink) last() (reply, error) {
 	}
 }
 
-// ourOwn are errors of a hop that do not say that the peer cannot be reached.
-func ourOwn(err error) bool {
-	return slices.ContainsFunc([]error{context.DeadlineExceeded, context.Canceled, errGoodbye, errCut},
-		func(e error) bool { return errors.Is(err, e) })
+// An answerReader takes frames off a connection, for one goroutine at a time.
+type answerReader struct {
+	*link
+	in       []byte    // what was read
+	taken    int       // octets of in whose frames were returned
+	deadline time.Time // the read deadline that is set; zero for none, or for one that has passed
+}
+
+// smallAnswer has room for almost every answer.
+const smallAnswer = 1 << 10
+
+// next returns a frame, whose body is valid until the next call. A listener goes on when a read meets its deadline. For
+// others that is an error, after which next can be called again.
+func (a *answerReader) next(listening bool) (kind, []byte, error) {
+	for {
+		have := a.in[a.taken:]
+		need := frameHeader
+		if len(have) >= frameHeader {
+			k, n, err := parseHeader((*[frameHeader]byte)(have))
+			if err != nil {
+				return 0, nil, err
+			}
+			if need += n; len(have) >= need {
+				a.taken += need
+				return k, have[frameHeader:need], nil
+			}
+		}
+		// A buffer that grew for a large answer is replaced by a small one.
+		if cap(a.in) < need || cap(a.in) > smallAnswer && need <= smallAnswer {
+			a.in = append(make([]byte, 0, max(need, smallAnswer)), have...)
+		} else {
+			a.in = append(a.in[:0], have...)
+		}
+		a.taken = 0
+		n, err := a.conn.Read(a.in[len(a.in):cap(a.in)])
+		if a.in = a.in[:len(a.in)+n]; n > 0 || err == nil {
+			continue // the next Read returns the error again
+		}
+		if !listening || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return 0, nil, err
+		}
+		if err := a.raw.SetReadDeadline(time.Time{}); err != nil {
+			return 0, nil, err
+		}
+		a.deadline = time.Time{}
+	}
+}
+
+// detach moves the octets that were not returned to another buffer: the last goroutine that read may still use an
+// answer in the old one.
+func (a *answerReader) detach() { a.in, a.taken = slices.Clone(a.in[a.taken:]), 0 }
+
+// setDeadline sets the read deadline to between half a beat and a beat from now.
+func (a *answerReader) setDeadline(now time.Time) error {
+	if a.deadline.Sub(now) >= a.beat/2 {
+		return nil
+	}
+	a.deadline = now.Add(a.beat)
+	return a.raw.SetReadDeadline(a.deadline)
 }

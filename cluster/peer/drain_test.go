@@ -8,8 +8,9 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// TestDrain: those who wait are told at once, what is under way finishes, and a released COMMIT is always answered.
-func TestDrain(t *testing.T) {
+// At a drain idle connections are closed at once, transactions under way finish, and a released COMMIT is always
+// answered.
+func TestServer_Drain(t *testing.T) {
 	gate, entered := make(chan struct{}), make(chan struct{})
 	d := &destination{commit: func(context.Context, mail.Octets) []mail.Outcome { close(entered); <-gate; return nil }}
 	w := newWorld(t, d, beat, nil)
@@ -23,21 +24,21 @@ func TestDrain(t *testing.T) {
 	shut := make(chan error)
 	go func() { shut <- w.server.Shutdown(ctx) }()
 	until(t, "the idle connection is closed", func() bool {
-		open, idle := w.client.Count("b")
+		open, idle := w.client.count("b")
 		return open == 2 && idle == 0
 	})
-	if _, err := w.client.Begin(t.Context(), "b", delivery()); lost(t, err).Sent() || !errors.Is(err, errGoodbye) {
+	if _, err := w.client.Begin(t.Context(), "b", delivery()); peerError(t, err).Sent() || !errors.Is(err, errGoodbye) {
 		t.Error(err)
 	}
 	if err := slow.Rcpt(t.Context(), to("y")); err != nil {
 		t.Errorf("what is under way does not go on: %v", err)
 	}
 	if w.unreachable.Load() != 0 {
-		t.Error("who leaves is no failure")
+		t.Error("a leaving node counts as failed")
 	}
-	cancel() // the time is up
-	until(t, "who did not finish is cut", func() bool { open, _ := w.client.Count("b"); return open == 1 })
-	if l := lost(t, slow.Rcpt(t.Context(), to("z"))); l.Sent() {
+	cancel() // the time is over
+	until(t, "what did not finish is aborted", func() bool { open, _ := w.client.count("b"); return open == 1 })
+	if l := peerError(t, slow.Rcpt(t.Context(), to("z"))); l.Sent() {
 		t.Error(l)
 	}
 	close(gate)
@@ -51,12 +52,12 @@ func TestDrain(t *testing.T) {
 		t.Errorf("%d delivered, %d aborted, %d open", delivered, aborted, open)
 	}
 	if w.unreachable.Load() != 0 {
-		t.Error("who leaves is no failure")
+		t.Error("a leaving node counts as failed")
 	}
 }
 
-// TestDrainsWhileOthersBegin: whatever comes first, OPEN or goodbye, a message is delivered or was not sent.
-func TestDrainsWhileOthersBegin(t *testing.T) {
+// Transactions begin during a drain. In any order of OPEN and goodbye, a message is delivered or was not sent.
+func TestServer_DrainRace(t *testing.T) {
 	for range 30 {
 		d := &destination{}
 		w := newWorld(t, d, beat, nil)
@@ -82,7 +83,7 @@ func TestDrainsWhileOthersBegin(t *testing.T) {
 					if err == nil {
 						continue
 					}
-					if l := lost(t, err); l.Sent() {
+					if l := peerError(t, err); l.Sent() {
 						t.Error(err)
 					}
 					if tx != nil {
@@ -111,22 +112,23 @@ func TestDrainsWhileOthersBegin(t *testing.T) {
 	}
 }
 
-// TestAFullServerSaysSo: the message goes elsewhere, and the node is not taken for dead.
-func TestAFullServerSaysSo(t *testing.T) {
-	w := newWorld(t, &destination{}, beat, func(s *ServerConfig, _ *ClientConfig) { s.Connections = 1 })
+// A full server says so: the message can go elsewhere, and the node does not count as failed.
+func TestServer_Full(t *testing.T) {
+	w := newWorld(t, &destination{}, beat, func(s *ServerConfig, _ *ClientConfig) { s.tune.connections = 1 })
 	tx := w.begin(delivery())
 	for range 3 {
-		if _, err := w.client.Begin(t.Context(), "b", delivery()); !errors.Is(err, errGoodbye) || lost(t, err).Sent() {
+		_, err := w.client.Begin(t.Context(), "b", delivery())
+		if !errors.Is(err, errGoodbye) || peerError(t, err).Sent() {
 			t.Error(err)
 		}
 	}
-	until(t, "who is too many leaves", func() bool { return len(w.server.all()) == 1 })
+	until(t, "surplus connections end", func() bool { return len(w.server.all()) == 1 })
 	if w.proxy.mu.Lock(); len(w.proxy.pairs) != 2 {
-		t.Errorf("%d connections were opened: who is full is not asked each time", len(w.proxy.pairs))
+		t.Errorf("%d connections were opened: a full node is dialled each time", len(w.proxy.pairs))
 	}
 	w.proxy.mu.Unlock()
 	if w.unreachable.Load() != 0 || !w.client.Reachable("b") {
-		t.Error("who is full is no failure")
+		t.Error("a full node counts as failed")
 	}
 	_ = tx.Data(t.Context(), mail.Stuffed)
 	if out := tx.Commit(t.Context(), octets("x\r\n")); out[0].Reply.Code != 250 {
@@ -137,8 +139,8 @@ func TestAFullServerSaysSo(t *testing.T) {
 	}
 }
 
-// TestCutEndsWhatIsNotCommitted, at once, and leaves alone what is.
-func TestCutEndsWhatIsNotCommitted(t *testing.T) {
+// Abort ends transactions at once, except those whose COMMIT is sent.
+func TestClient_Abort(t *testing.T) {
 	gate, entered := make(chan struct{}), make(chan struct{}, 2)
 	d := &destination{
 		commit: func(context.Context, mail.Octets) []mail.Outcome { entered <- struct{}{}; <-gate; return nil },
@@ -158,8 +160,8 @@ func TestCutEndsWhatIsNotCommitted(t *testing.T) {
 	go func() { failure <- waits.Rcpt(t.Context(), to("y")) }()
 	<-entered
 	<-entered
-	w.client.Cut()
-	if l := lost(t, <-failure); l.Sent() || !errors.Is(l, errCut) {
+	w.client.Abort()
+	if l := peerError(t, <-failure); l.Sent() || !errors.Is(l, errAbortedByDrain) {
 		t.Error(l)
 	}
 	closed := make(chan struct{})
@@ -169,10 +171,10 @@ func TestCutEndsWhatIsNotCommitted(t *testing.T) {
 		t.Errorf("%+v", out)
 	}
 	<-closed
-	if _, err := w.client.Begin(t.Context(), "b", delivery()); lost(t, err).Sent() {
+	if _, err := w.client.Begin(t.Context(), "b", delivery()); peerError(t, err).Sent() {
 		t.Error(err)
 	}
 	if w.unreachable.Load() != 0 {
-		t.Error("the node was thought lost")
+		t.Error("the node counts as failed")
 	}
 }

@@ -9,14 +9,15 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// An opening is what open says.
+// An opening is the content of open.
 type opening struct {
 	d           mail.Delivery
 	forward     mail.Path
 	traceparent string
-	budget      time.Duration // 0: not said
+	budget      time.Duration // 0 if not stated
 }
 
+// append appends the content of open. The Site is left out, because the owner determines it.
 func (o *opening) append(f fields) fields {
 	d := &o.d
 	f = f.number(fTransport, int64(d.NextHop.Transport)).text(fHost, d.NextHop.Host).number(fPort,
@@ -32,6 +33,7 @@ func (o *opening) append(f fields) fields {
 	return appendRecipient(f, o.forward, o.budget)
 }
 
+// traceID returns the octets of id, "" for the zero TraceID.
 func traceID(id mail.TraceID) string {
 	if id.IsZero() {
 		return ""
@@ -39,7 +41,7 @@ func traceID(id mail.TraceID) string {
 	return string(id[:])
 }
 
-// parseOpening reads what open says. The Site is for the owner to find.
+// parseOpening reads the content of open.
 func parseOpening(f fields) (o opening, err error) {
 	d := &o.d
 	for len(f) > 0 {
@@ -94,7 +96,7 @@ func parseOpening(f fields) (o opening, err error) {
 		}
 	}
 	switch {
-	// a socket's path means another thing on each node
+	// A path of a socket is a different socket on each node.
 	case d.NextHop.Transport >= mail.LMTPUnix || d.NextHop.Host == "":
 		return o, fmt.Errorf("%w: next hop %d %q", errFrame, d.NextHop.Transport, d.NextHop.Host)
 	case d.Params.Body > mail.Body8BitMIME || d.Seal > mail.SealNever || d.EightBit > mail.EightBitRefuse:
@@ -106,7 +108,7 @@ func parseOpening(f fields) (o opening, err error) {
 	return o, checkForward(o.forward)
 }
 
-// asEnum reads a number that is a name of something. What is out of range becomes a value that nothing has.
+// asEnum returns the number of an enum that v encodes. It is 255, which no enum has, if it is out of range.
 func asEnum(v []byte) uint8 {
 	n := asNumber(v)
 	if n < 0 || n > 255 {
@@ -115,17 +117,17 @@ func asEnum(v []byte) uint8 {
 	return uint8(n)
 }
 
-// asBudget reads a time that is left, in milliseconds. No more than an hour of it is believed.
+// asBudget returns the time that v encodes in milliseconds, at most an hour.
 func asBudget(v []byte) time.Duration {
 	return time.Duration(min(max(asNumber(v), 0), int64(time.Hour/time.Millisecond))) * time.Millisecond
 }
 
-// appendRecipient writes what rcpt says.
+// appendRecipient appends the content of rcpt.
 func appendRecipient(f fields, forward mail.Path, budget time.Duration) fields {
 	return appendBudget(f.text(fForwardLocal, forward.Local).text(fForwardDomain, forward.Domain), budget)
 }
 
-// parseRecipient reads what rcpt says.
+// parseRecipient reads the content of rcpt.
 func parseRecipient(f fields) (forward mail.Path, budget time.Duration, err error) {
 	for len(f) > 0 {
 		var name byte
@@ -145,12 +147,12 @@ func parseRecipient(f fields) (forward mail.Path, budget time.Duration, err erro
 	return forward, budget, checkForward(forward)
 }
 
-// appendBudget writes what renew says, and what others say of their time.
+// appendBudget appends the content of renew, which open and rcpt have as well.
 func appendBudget(f fields, budget time.Duration) fields {
 	return f.number(fBudget, int64(budget/time.Millisecond))
 }
 
-// parseBudget reads what renew says.
+// parseBudget reads the content of renew.
 func parseBudget(f fields) (budget time.Duration, err error) {
 	for len(f) > 0 {
 		var name byte
@@ -165,7 +167,7 @@ func parseBudget(f fields) (budget time.Duration, err error) {
 	return budget, nil
 }
 
-// checkPath holds a path from another node to the same syntax as one from a client.
+// checkPath returns an error unless a path from another node has the syntax that a client's path has to have.
 func checkPath(p mail.Path) error {
 	q, err := mail.ParsePath(p.String(), true)
 	if err == nil && q != p {
@@ -177,6 +179,7 @@ func checkPath(p mail.Path) error {
 	return nil
 }
 
+// checkForward returns an error unless p is a forward-path; see checkPath.
 func checkForward(p mail.Path) error {
 	if p.IsNull() {
 		return fmt.Errorf("%w: no forward-path", errFrame)
@@ -184,32 +187,32 @@ func checkForward(p mail.Path) error {
 	return checkPath(p)
 }
 
-// An answer is what done, refused and outcomes say: a Refusal is an outcome without some parts.
+// An answer is the content of done, refused and outcomes. A Refusal is an outcome without some fields.
 type answer struct {
 	mail.Outcome
-	to         kind // the frame that is answered
+	to         kind // the kind of frame that is answered
 	reason     string
 	yes        bool
 	begun      bool
 	utf8       bool
-	recipients int // how many the outcome is for; 0 while it did not end
+	recipients int // the number of recipients that the outcome is for; 0 until its last field was read
 }
 
-// appendRefusal writes an error as the other side will have it.
+// appendRefusal appends an error in the form of a refusal.
 func appendRefusal(f fields, err error) fields {
 	r := &mail.Refusal{Reply: mail.ReplyFor(err), Cause: err}
-	var known *mail.Refusal
-	if errors.As(err, &known) {
+	var refusal *mail.Refusal
+	if errors.As(err, &refusal) {
 		r = &mail.Refusal{
-			Reply: r.Reply, Reason: known.Reason, Host: known.Host, AboutUs: known.AboutUs, Cause: known.Cause,
+			Reply: r.Reply, Reason: refusal.Reason, Host: refusal.Host, AboutUs: refusal.AboutUs, Cause: refusal.Cause,
 		}
 	}
 	return appendReply(f, r.Reply, maxText).text(fReason, r.Reason).text(fHost, r.Host).flag(fAboutUs,
-		r.AboutUs).text(fCause, said(r.Cause))
+		r.AboutUs).text(fCause, causeText(r.Cause))
 }
 
-// said is the text of an error, as much of it as goes over the hop for people to read.
-func said(err error) string {
+// causeText returns the text of an error, shortened to maxCause octets, and "" for nil.
+func causeText(err error) string {
 	if err == nil {
 		return ""
 	}
@@ -217,14 +220,15 @@ func said(err error) string {
 	return s[:min(len(s), maxCause)]
 }
 
-func appendReply(f fields, r mail.Reply, most int) fields {
+// appendReply appends a reply, with at most limit octets of its text.
+func appendReply(f fields, r mail.Reply, limit int) fields {
 	f = f.number(fCode, int64(r.Code)).number(fSubject, int64(r.Enhanced.Subject)).number(fDetail,
 		int64(r.Enhanced.Detail))
-	return f.text(fText, r.Text[:min(len(r.Text), most)]).text(fID, traceID(r.ID))
+	return f.text(fText, r.Text[:min(len(r.Text), limit)]).text(fID, traceID(r.ID))
 }
 
-// take reads one field of an answer.
-func (a *answer) take(name byte, v []byte) {
+// setField sets a field of an answer.
+func (a *answer) setField(name byte, v []byte) {
 	switch name {
 	case fAnswers:
 		a.to = kind(asEnum(v))
@@ -265,7 +269,7 @@ func (a *answer) take(name byte, v []byte) {
 	}
 }
 
-// parseAnswer reads done or refused. A refusal has a reply that can be one.
+// parseAnswer reads the content of done or refused. The reply of refused has to be a 4yz or a 5yz.
 func parseAnswer(k kind, f fields) (a answer, err error) {
 	for len(f) > 0 {
 		var name byte
@@ -273,7 +277,7 @@ func parseAnswer(k kind, f fields) (a answer, err error) {
 		if name, v, f, err = f.next(); err != nil {
 			return a, err
 		}
-		a.take(name, v)
+		a.setField(name, v)
 	}
 	if c := a.Reply.Class(); k == refused && (c != 4 && c != 5) {
 		return a, fmt.Errorf("%w: a refusal with %d", errFrame, a.Reply.Code)
@@ -281,33 +285,33 @@ func parseAnswer(k kind, f fields) (a answer, err error) {
 	return a, nil
 }
 
-// refusal gives what refused says.
+// refusal returns the content of refused.
 func (a *answer) refusal() *mail.Refusal {
 	return &mail.Refusal{Reply: a.Reply, Reason: a.reason, Host: a.Host, AboutUs: a.AboutUs, Cause: a.Cause}
 }
 
-// appendOutcomes writes what commit came to. Those of neighbours that are the same are written once. Texts are
-// shortened where there would be no room for all.
+// appendOutcomes appends the content of outcomes. Neighbouring outcomes that are the same are written once. Texts are
+// shortened so that all outcomes fit into a frame.
 func appendOutcomes(f fields, all []mail.Outcome) fields {
 	different := 0
 	for i := range all {
-		if i == 0 || !same(&all[i], &all[i-1]) {
+		if i == 0 || !sameOutcome(&all[i], &all[i-1]) {
 			different++
 		}
 	}
 	room := (maxFields - 1024) / max(different, 1)
-	most := min(maxText, max(0, room-512)) // octets of text; hosts and numbers are shorter than the rest
+	limit := min(maxText, max(0, room-512)) // octets of text; hosts and numbers are shorter than 512 octets
 	for i := 0; i < len(all); {
 		o, n := &all[i], 1
-		for i+n < len(all) && same(o, &all[i+n]) {
+		for i+n < len(all) && sameOutcome(o, &all[i+n]) {
 			n++
 		}
 		i += n
 		at := len(f)
-		f = appendReply(f, o.Reply, most)
+		f = appendReply(f, o.Reply, limit)
 		f = f.text(fHost, o.Host).text(fTLS, o.TLS).flag(fReused, o.Reused).flag(fInDoubt, o.InDoubt).flag(fAboutUs,
 			o.AboutUs).number(fWait, int64(o.Wait))
-		if cause := said(o.Cause); len(f)-at+len(cause)+2*fieldHead+8 <= room {
+		if cause := causeText(o.Cause); len(f)-at+len(cause)+2*fieldHead+8 <= room {
 			f = f.text(fCause, cause)
 		}
 		f = f.number(fRecipients, int64(n))
@@ -315,13 +319,13 @@ func appendOutcomes(f fields, all []mail.Outcome) fields {
 	return f
 }
 
-// same reports whether two outcomes are written the same.
-func same(a, b *mail.Outcome) bool {
+// sameOutcome reports whether two outcomes have the same encoding.
+func sameOutcome(a, b *mail.Outcome) bool {
 	return a.Reply == b.Reply && a.Host == b.Host && a.TLS == b.TLS && a.Reused == b.Reused && a.InDoubt == b.InDoubt &&
-		a.AboutUs == b.AboutUs && a.Wait == b.Wait && said(a.Cause) == said(b.Cause)
+		a.AboutUs == b.AboutUs && a.Wait == b.Wait && causeText(a.Cause) == causeText(b.Cause)
 }
 
-// parseOutcomes reads what commit came to, one outcome for each of want recipients.
+// parseOutcomes reads the content of outcomes. It returns one outcome for each of want recipients, or an error.
 func parseOutcomes(f fields, want int, via string) ([]mail.Outcome, error) {
 	out := make([]mail.Outcome, 0, want)
 	var a answer
@@ -331,7 +335,7 @@ func parseOutcomes(f fields, want int, via string) ([]mail.Outcome, error) {
 			return nil, err
 		}
 		f = rest
-		if a.take(name, v); a.recipients == 0 {
+		if a.setField(name, v); a.recipients == 0 {
 			continue
 		}
 		if c := a.Reply.Class(); c != 2 && c != 4 && c != 5 || len(out)+a.recipients > want {

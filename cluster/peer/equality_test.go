@@ -11,8 +11,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// play runs one transaction and writes down all that it answers. How it is used is the same wherever it is carried out;
-// what a hop answers at the first Rcpt, Begin or Data may answer locally, so that those are told as one.
+// play runs one transaction and records all its answers. A transaction is used the same way on every node. What a hop
+// answers at the first Rcpt, Begin may answer locally, so that both are recorded as rcpt.
 func play(t *testing.T, begin func(context.Context, mail.Delivery) (mail.Transaction, error), s script) string {
 	var out transcript
 	d := delivery()
@@ -62,7 +62,7 @@ func play(t *testing.T, begin func(context.Context, mail.Delivery) (mail.Transac
 	return out.String()
 }
 
-// A script is how a transaction is used.
+// A script says how a transaction is used.
 type script struct {
 	recipients int
 	stop       bool // after the first recipient, if that is refused
@@ -72,8 +72,8 @@ type script struct {
 	pieces     []mail.Octets
 }
 
-// TestARemoteTransactionAnswersAsALocalOneDoes runs the same against a destination directly and over the hop.
-func TestARemoteTransactionAnswersAsALocalOneDoes(t *testing.T) {
+// A transaction over the hop answers as a local one does.
+func TestTransaction_Equality(t *testing.T) {
 	refusal := &mail.Refusal{
 		Reply: mail.NewReply(554, 7, 1, "two\nlines").WithID(mail.TraceID{1, 2}), Reason: "upstream",
 		Host: "mx.h.example", AboutUs: true, Cause: errors.New("the cause"),
@@ -92,7 +92,7 @@ func TestARemoteTransactionAnswersAsALocalOneDoes(t *testing.T) {
 		{"Begin is refused", func() *destination {
 			return &destination{begin: func(context.Context, mail.Delivery) error { return refusal }}
 		}, script{stop: true}},
-		{"Begin fails with an error that nobody classified", func() *destination {
+		{"Begin fails with an unclassified error", func() *destination {
 			return &destination{begin: func(context.Context, mail.Delivery) error { return plain }}
 		}, script{stop: true}},
 		{"Begin meets its deadline", func() *destination {
@@ -165,7 +165,7 @@ func TestARemoteTransactionAnswersAsALocalOneDoes(t *testing.T) {
 					t.Errorf("got\n%s\nwant\n%s", got, want)
 				}
 			}
-			if open, idle := w.client.Count("b"); open != 1 || idle != 1 {
+			if open, idle := w.client.count("b"); open != 1 || idle != 1 {
 				t.Errorf("%d connections, %d idle", open, idle)
 			}
 			here.mu.Lock()
@@ -186,8 +186,8 @@ func TestARemoteTransactionAnswersAsALocalOneDoes(t *testing.T) {
 	}
 }
 
-// TestAPanicIsALocalError: a transaction that panics costs neither the connection nor the process.
-func TestAPanicIsALocalError(t *testing.T) {
+// A panic of a transaction is a local error. It ends neither the connection nor the process.
+func TestWorker_Panic(t *testing.T) {
 	d := &destination{}
 	panics := 0
 	w := newWorld(t, d, beat, func(s *ServerConfig, _ *ClientConfig) { s.Panicked = func(any, []byte) { panics++ } })
@@ -215,8 +215,8 @@ func TestAPanicIsALocalError(t *testing.T) {
 	}
 }
 
-// TestARefusedBeginMayBeAskedAgain: the next recipient asks the owner again, as it would here.
-func TestARefusedBeginMayBeAskedAgain(t *testing.T) {
+// After a refused Begin the next recipient tries again, as it would locally.
+func TestTransaction_BeginRefused(t *testing.T) {
 	d := &destination{begin: func(context.Context, mail.Delivery) error {
 		return mail.Refuse(451, 4, 5, "Too many", "cap", nil)
 	}}
@@ -233,14 +233,14 @@ func TestARefusedBeginMayBeAskedAgain(t *testing.T) {
 		t.Error(err)
 	}
 	tx.Abort()
-	if open, idle := w.client.Count("b"); open != 1 || idle != 1 {
+	if open, idle := w.client.count("b"); open != 1 || idle != 1 {
 		t.Errorf("%d connections, %d idle", open, idle)
 	}
 }
 
-// TestAnEarlyVerdictStopsTheMessage: the destination refuses after the first pieces of a message that never ends.
-func TestAnEarlyVerdictStopsTheMessage(t *testing.T) {
-	verdict := &mail.Refusal{Reply: mail.NewReply(552, 3, 4, "Too big"), Reason: "upstream", Host: "mx"}
+// The destination refuses after the first pieces of a message that never ends: that stops the message.
+func TestTransaction_EarlyRefusal(t *testing.T) {
+	refusal := &mail.Refusal{Reply: mail.NewReply(552, 3, 4, "Too big"), Reason: "upstream", Host: "mx"}
 	for _, c := range []struct {
 		name    string
 		refuses func(*destination)
@@ -251,10 +251,10 @@ func TestAnEarlyVerdictStopsTheMessage(t *testing.T) {
 				if n++; n < 3 {
 					return nil
 				}
-				return verdict
+				return refusal
 			}
 		}},
-		{"of DATA", func(d *destination) { d.data = func(context.Context, mail.Form) error { return verdict } }},
+		{"of DATA", func(d *destination) { d.data = func(context.Context, mail.Form) error { return refusal } }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := &destination{}
@@ -263,12 +263,12 @@ func TestAnEarlyVerdictStopsTheMessage(t *testing.T) {
 			tx := w.begin(delivery())
 			_ = tx.Data(t.Context(), mail.Stuffed)
 			var err error
-			until(t, "the verdict", func() bool {
+			until(t, "the refusal", func() bool {
 				err = tx.Write(octets(strings.Repeat("x", 50000)))
 				return err != nil
 			})
 			var r *mail.Refusal
-			if !errors.As(err, &r) || r.Reply != verdict.Reply || r.Host != "mx" || r.Reason != "upstream" {
+			if !errors.As(err, &r) || r.Reply != refusal.Reply || r.Host != "mx" || r.Reason != "upstream" {
 				t.Errorf("got %+v", err)
 			}
 			if again := tx.Write(octets("x")); again != err {
@@ -283,15 +283,15 @@ func TestAnEarlyVerdictStopsTheMessage(t *testing.T) {
 			if delivered, aborted, open := d.count(); delivered != 1 || aborted != 1 || open != 0 {
 				t.Errorf("%d delivered, %d aborted, %d open", delivered, aborted, open)
 			}
-			if open, _ := w.client.Count("b"); open != 1 {
+			if open, _ := w.client.count("b"); open != 1 {
 				t.Errorf("%d connections", open)
 			}
 		})
 	}
 }
 
-// TestAVerdictThatCrossesTheEndOfDataIsTheAnswerToIt: COMMIT is under way when the destination refuses a piece.
-func TestAVerdictThatCrossesTheEndOfDataIsTheAnswerToIt(t *testing.T) {
+// The destination refuses a piece when COMMIT is under way: the refusal is the answer to it.
+func TestTransaction_RefusalCrossesCommit(t *testing.T) {
 	d := &destination{}
 	w := newWorld(t, d, beat, nil)
 	for _, ask := range []string{"commit", "wanted", "abort"} {
@@ -320,7 +320,7 @@ func TestAVerdictThatCrossesTheEndOfDataIsTheAnswerToIt(t *testing.T) {
 		case "abort":
 			tx.Abort()
 		}
-		if open, idle := w.client.Count("b"); open != 1 || idle != 1 {
+		if open, idle := w.client.count("b"); open != 1 || idle != 1 {
 			t.Errorf("%s: %d connections, %d idle", ask, open, idle)
 		}
 	}
@@ -329,9 +329,9 @@ func TestAVerdictThatCrossesTheEndOfDataIsTheAnswerToIt(t *testing.T) {
 	}
 }
 
-// TestASlowDestinationHoldsTheClientBack: a destination that takes nothing lets no more than a bounded part of the
-// message in, for longer than a silent peer is waited for.
-func TestASlowDestinationHoldsTheClientBack(t *testing.T) {
+// A destination that accepts nothing holds the client back: a bounded part of the message is sent, and the wait is
+// longer than that for a silent peer.
+func TestTransaction_SlowDestination(t *testing.T) {
 	const b = 50 * time.Millisecond
 	gate := make(chan struct{})
 	d := &destination{write: func(mail.Octets) error { <-gate; return nil }}
@@ -350,7 +350,7 @@ func TestASlowDestinationHoldsTheClientBack(t *testing.T) {
 		}
 		written <- nil
 	}()
-	stopped := time.NewTimer(3 * lostBeats * b)
+	stopped := time.NewTimer(3 * maxMissedBeats * b)
 	select {
 	case err := <-written:
 		t.Fatalf("all was taken, %v", err)
@@ -373,9 +373,8 @@ func TestASlowDestinationHoldsTheClientBack(t *testing.T) {
 	}
 }
 
-// TestTheDotTravelsWithTheMessage: what follows the octets of a stuffed message in memory is its end, for who sends it
-// on.
-func TestTheDotTravelsWithTheMessage(t *testing.T) {
+// The octets of a stuffed message are followed in memory by its end, so that both can be sent on in one write.
+func TestWorker_EndOfData(t *testing.T) {
 	var behind string
 	d := &destination{commit: func(_ context.Context, o mail.Octets) []mail.Outcome {
 		s := o.Segments[0]

@@ -7,36 +7,36 @@ import (
 	"math"
 )
 
-// A kind is the kind of a frame. A frame is its kind in one octet, the length of what follows in four, most significant
-// first, and that many octets. The numbers are the protocol's: they are never used again for anything else.
+// A kind is the kind of a frame. A frame is its kind in one octet, the length of its content in four, most significant
+// octet first, and the content. The numbers are part of the protocol and never used again for another kind.
 type kind uint8
 
 const (
-	hello  kind = 1 // first on both sides: versions and name
-	open   kind = 2 // a transaction begins, with its first recipient
-	rcpt   kind = 3 // a further recipient
-	renew  kind = 4 // mail.Transaction.Renew
-	lend   kind = 5 // mail.Transaction.Lend
-	wanted kind = 6 // mail.Transaction.Wanted
-	// a piece of the message, not answered; what is refused before the end of data is told by refused, once
-	data     kind = 7
+	hello    kind = 1  // the first frame on both sides, with versions and name
+	open     kind = 2  // begins a transaction, with its first recipient
+	rcpt     kind = 3  // a further recipient
+	renew    kind = 4  // mail.Transaction.Renew
+	lend     kind = 5  // mail.Transaction.Lend
+	wanted   kind = 6  // mail.Transaction.Wanted
+	data     kind = 7  // a piece of the message; answered only by refused, once, if it is refused before its end
 	commit   kind = 8  // the last piece and the end of data
 	abort    kind = 9  // ends the transaction undelivered
-	ping     kind = 10 // answered by pong, at once, whatever else is waited for
+	ping     kind = 10 // answered by pong at once, even while another answer is due
 	pong     kind = 11 // a sign of life, also unasked
-	done     kind = 12 // an answer: it is done
-	refused  kind = 13 // an answer: a mail.Refusal
+	done     kind = 12 // an answer of success
+	refused  kind = 13 // an answer with a mail.Refusal
 	outcomes kind = 14 // the answer to commit
 	goodbye  kind = 15 // the server begins no further transaction on this connection
 )
 
 const (
-	frameHeader = 5
-	// maxFields bounds a frame of fields, and maxPiece the octets of a piece together with its offsets of dots. What is
-	// larger is sent in several. It has room for the largest first piece of a session, which is held whole.
+	frameHeader = 5 // octets
+	// maxFields bounds a frame of fields in octets. maxPiece bounds the octets of a piece and the offsets of its dots.
+	// A larger piece is sent in several frames. A frame has room for the largest first piece of a message, which is
+	// held.
 	maxFields = 256 << 10
 	maxPiece  = 96 << 10
-	// maxText bounds the text of a reply and maxCause the text for the operator, in octets.
+	// maxText bounds the text of a reply and maxCause the text of a cause, in octets.
 	maxText  = 16 << 10
 	maxCause = 2 << 10
 	// maxRecipients bounds the recipients of a transaction, and so the outcomes of its commit.
@@ -51,20 +51,21 @@ func header(b []byte, k kind, n int) []byte {
 	return binary.BigEndian.AppendUint32(b, uint32(n))
 }
 
-// parseHeader reads the header of a frame.
+// parseHeader returns the kind of a frame and the length of its content. The error is errFrame for an unknown kind and
+// for a length above the kind's bound.
 func parseHeader(b *[frameHeader]byte) (kind, int, error) {
 	k, n := kind(b[0]), binary.BigEndian.Uint32(b[1:])
-	var most uint32
+	var limit uint32
 	switch k {
 	case data, commit:
-		most = pieceHead + maxPiece
+		limit = pieceHead + maxPiece
 	case hello, open, rcpt, renew, done, refused, outcomes:
-		most = maxFields
+		limit = maxFields
 	case lend, wanted, abort, ping, pong, goodbye:
 	default:
 		return 0, 0, fmt.Errorf("%w: kind %d", errFrame, b[0])
 	}
-	if n > most {
+	if n > limit {
 		return 0, 0, fmt.Errorf("%w: kind %d of %d octets", errFrame, k, n)
 	}
 	return k, int(n), nil
@@ -78,16 +79,16 @@ func frame(b []byte, k kind, write func(fields) fields) []byte {
 	return b
 }
 
-// The names of fields; the numbers are the protocol's. A reader passes over those that it does not know, so that a
+// The names of fields. The numbers are part of the protocol. A reader ignores names that it does not know, so that a
 // later version can add some.
 const (
 	fVersionMin     = 1
 	fVersionMax     = 2
 	fNode           = 3
-	fLeaving        = 4 // this side takes no transaction
+	fLeaving        = 4 // the sender accepts no transaction
 	fAnswers        = 5 // the kind of the frame that this one answers
 	fYes            = 6
-	fBegun          = 7 // though its recipient is refused, the transaction of open stands
+	fBegun          = 7 // the recipient of open is refused, but the transaction has begun
 	fUTF8Offered    = 8
 	fTransport      = 10
 	fHost           = 11
@@ -121,15 +122,16 @@ const (
 	fReused         = 49
 	fInDoubt        = 50
 	fWait           = 51 // nanoseconds
-	fRecipients     = 52 // the end of one outcome, and for how many recipients in a row it is
-	fieldHead       = 3
+	fRecipients     = 52 // ends an outcome; the number of neighbouring recipients that it is for
+	fieldHead       = 3  // octets
 	traceparentSize = 55 // octets, in version 00 of W3C trace context
 )
 
-// fields are a frame's fields as they are written: a name in one octet, a length in two, the value. What is empty or
-// zero is left out.
+// fields are encoded fields of a frame: a name in one octet, a length in two, the value. Empty and zero values are left
+// out.
 type fields []byte
 
+// text appends a text, of which 65535 octets at most are written.
 func (f fields) text(name byte, s string) fields {
 	if s == "" {
 		return f
@@ -140,6 +142,7 @@ func (f fields) text(name byte, s string) fields {
 	return append(f, s...)
 }
 
+// number appends a number in 8 octets, most significant octet first.
 func (f fields) number(name byte, n int64) fields {
 	if n == 0 {
 		return f
@@ -148,6 +151,7 @@ func (f fields) number(name byte, n int64) fields {
 	return binary.BigEndian.AppendUint64(f, uint64(n))
 }
 
+// flag appends a field with the value 1 if v is true.
 func (f fields) flag(name byte, v bool) fields {
 	if !v {
 		return f
@@ -155,7 +159,7 @@ func (f fields) flag(name byte, v bool) fields {
 	return append(f, name, 0, 1, 1)
 }
 
-// next takes one field off f, which is not empty.
+// next returns the first field of f, which is not empty, and the rest.
 func (f fields) next() (name byte, value []byte, rest fields, err error) {
 	if len(f) < fieldHead {
 		return 0, nil, nil, errFrame
@@ -167,7 +171,7 @@ func (f fields) next() (name byte, value []byte, rest fields, err error) {
 	return f[0], f[fieldHead:n], f[n:], nil
 }
 
-// asNumber reads a number. One of the wrong length is zero.
+// asNumber returns the number that v encodes, or 0 if v has the wrong length.
 func asNumber(v []byte) int64 {
 	if len(v) != 8 {
 		return 0

@@ -14,9 +14,9 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func genText(most int) *rapid.Generator[string] {
+func genText(limit int) *rapid.Generator[string] {
 	return rapid.Custom(func(t *rapid.T) string {
-		return string(rapid.SliceOfN(rapid.Byte(), 0, most).Draw(t, "text"))
+		return string(rapid.SliceOfN(rapid.Byte(), 0, limit).Draw(t, "text"))
 	})
 }
 
@@ -40,9 +40,9 @@ func genReply() *rapid.Generator[mail.Reply] {
 	})
 }
 
-// TestDeliveriesArriveAsTheyWereSent holds every field but the Site, which is for the owner to find. A field that is
-// added to the Delivery fails this until it travels.
-func TestDeliveriesArriveAsTheyWereSent(t *testing.T) {
+// Every field of a Delivery crosses the hop but the Site, which the owner determines. The test fails for a field that
+// is added to the Delivery until the field is encoded.
+func TestEncode_Opening(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
 		reflect.TypeFor[mail.Delivery](): 11, reflect.TypeFor[mail.NextHop](): 4, reflect.TypeFor[mail.Params](): 3,
 		reflect.TypeFor[mail.Refusal](): 5, reflect.TypeFor[mail.Outcome](): 9, reflect.TypeFor[mail.Reply](): 4,
@@ -92,7 +92,8 @@ func TestDeliveriesArriveAsTheyWereSent(t *testing.T) {
 	})
 }
 
-func TestRefusalsArriveAsTheyWereSent(t *testing.T) {
+// Refusals arrive as they were sent.
+func TestEncode_Refusal(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := &mail.Refusal{Reply: genReply().Filter(func(r mail.Reply) bool {
 			return r.Class() != 2
@@ -127,7 +128,8 @@ func genOutcome() *rapid.Generator[mail.Outcome] {
 	})
 }
 
-func TestOutcomesArriveAsTheyWereSent(t *testing.T) {
+// Outcomes arrive as they were sent.
+func TestEncode_Outcomes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var all []mail.Outcome
 		for _, o := range rapid.SliceOfN(genOutcome(), 1, 8).Draw(t, "outcomes") {
@@ -143,7 +145,7 @@ func TestOutcomesArriveAsTheyWereSent(t *testing.T) {
 			if got[i].Via != "b" {
 				t.Fatalf("%d: via %q", i, got[i].Via)
 			}
-			if got[i].Via = ""; !same(&got[i], &all[i]) {
+			if got[i].Via = ""; !sameOutcome(&got[i], &all[i]) {
 				t.Fatalf("%d: got  %+v\nwant %+v", i, got[i], all[i])
 			}
 		}
@@ -153,7 +155,8 @@ func TestOutcomesArriveAsTheyWereSent(t *testing.T) {
 	})
 }
 
-func TestTheOutcomesOfManyRecipientsFitIntoAFrame(t *testing.T) {
+// The outcomes of many recipients fit into a frame.
+func TestEncode_ManyOutcomes(t *testing.T) {
 	for _, different := range []bool{false, true} {
 		all := make([]mail.Outcome, 1000)
 		for i := range all {
@@ -178,24 +181,26 @@ func TestTheOutcomesOfManyRecipientsFitIntoAFrame(t *testing.T) {
 	}
 }
 
-// sent gives what a piece becomes on the wire.
+// sent returns the octets of a piece on the wire.
 func sent(tb testing.TB, p *piece) []byte {
 	tb.Helper()
 	sink := &sinkConn{}
-	if err := newLink(sink, beat, nil).sendPiece(commit, p); err != nil {
+	if err := newLink(sink, beat, new(frameBuffers), nil).sendPiece(commit, p); err != nil {
 		tb.Fatal(err)
 	}
 	return sink.Bytes()
 }
 
-func TestPiecesArriveAsTheyWereSent(t *testing.T) {
+// Pieces arrive as they were sent.
+func TestPiece(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.SampledFrom([]int{
-			0, 1, 3, 5000, gather - 1, gather, gather + 1, 70000, maxPiece, maxPiece + 1, 3*maxPiece + 17,
+			0, 1, 3, 5000, gatherSize - 1, gatherSize, gatherSize + 1, 70000, maxPiece, maxPiece + 1, 3*maxPiece + 17,
 		}).Draw(t, "size")
 		text := bytes.Repeat([]byte("x"), size)
 		p := piece{
-			octets: mail.Octets{Form: mail.Form(rapid.IntRange(0, 1).Draw(t, "form"))}, open: 7 * time.Second, commit: 9 * time.Minute,
+			octets: mail.Octets{Form: mail.Form(rapid.IntRange(0, 1).Draw(t, "form"))},
+			open:   7 * time.Second, commit: 9 * time.Minute,
 		}
 		step := rapid.SampledFrom([]int{1, 3, 100, 70000}).Draw(t, "step")
 		for i := rapid.IntRange(0, 5).Draw(t, "first dot"); i < size; i += step {
@@ -211,7 +216,7 @@ func TestPiecesArriveAsTheyWereSent(t *testing.T) {
 			rest = rest[n:]
 		}
 		sink := &sinkConn{}
-		if err := newLink(sink, beat, nil).sendPiece(commit, &p); err != nil {
+		if err := newLink(sink, beat, new(frameBuffers), nil).sendPiece(commit, &p); err != nil {
 			t.Fatal(err)
 		}
 		var got []byte
@@ -242,7 +247,8 @@ func TestPiecesArriveAsTheyWereSent(t *testing.T) {
 	})
 }
 
-func TestFramesThatAreTooLargeAreRefused(t *testing.T) {
+// Frames that are too large are refused.
+func TestParseHeader(t *testing.T) {
 	for _, c := range []struct {
 		k  kind
 		n  int
@@ -258,8 +264,8 @@ func TestFramesThatAreTooLargeAreRefused(t *testing.T) {
 	}
 }
 
-// FuzzFields: whatever the octets of a frame of fields, each parser gives an error or a value that is written and read
-// back to the same.
+// FuzzFields checks that each parser, on any octets, returns an error or a value that is the same after encoding and
+// parsing it again.
 func FuzzFields(f *testing.F) {
 	o := opening{d: delivery(), forward: to("x"), traceparent: "00-x", budget: time.Second}
 	f.Add([]byte(o.append(nil)))
@@ -300,7 +306,8 @@ func FuzzFields(f *testing.F) {
 			}
 			for i := range out {
 				if len(out[i].Reply.Text) <= maxText &&
-					len(out[i].Reply.Text)+len(out[i].Host)+len(out[i].TLS) < 20000 && !same(&out[i], &again[i]) {
+					len(out[i].Reply.Text)+len(out[i].Host)+len(out[i].TLS) < 20000 &&
+					!sameOutcome(&out[i], &again[i]) {
 					t.Fatalf("%+v, then %+v", out[i], again[i])
 				}
 			}
@@ -310,11 +317,11 @@ func FuzzFields(f *testing.F) {
 		}
 		_, _ = parseBudget(b)
 		_, _, _ = parseRecipient(b)
-		answers(b)
+		answeredKind(b)
 	})
 }
 
-// FuzzPiece: the dots of a piece that parses are dots of it, in order, and it is sent as it was read.
+// FuzzPiece checks that the dots of a parsed piece are dots of its text, in order, and that it is sent as it was read.
 func FuzzPiece(f *testing.F) {
 	f.Add(sent(f, &piece{octets: octets("a\r\n..b\r\n..\r\n"), open: time.Second})[frameHeader:])
 	f.Add(sent(f, &piece{octets: mail.Octets{Form: mail.Plain}})[frameHeader:])

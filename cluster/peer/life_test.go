@@ -12,13 +12,13 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// quick is a beat for tests of silence: a peer is lost after some 200 ms.
+// quick is a beat for tests of silence: a peer has failed after some 200 ms.
 const quick = 50 * time.Millisecond
 
-// TestAnAnswerMayTakeLong: for as long as the peer gives signs of life it is waited for, in every wait.
-func TestAnAnswerMayTakeLong(t *testing.T) {
+// In every wait, an answer may take long for as long as the peer sends signs of life.
+func TestTransaction_SlowAnswer(t *testing.T) {
 	const quick = 2 * quick // on a machine that is busy
-	slow := func() { <-time.After(2 * lostBeats * quick) }
+	slow := func() { <-time.After(2 * maxMissedBeats * quick) }
 	d := &destination{
 		begin: func(context.Context, mail.Delivery) error {
 			slow()
@@ -37,18 +37,18 @@ func TestAnAnswerMayTakeLong(t *testing.T) {
 	if err := tx.Renew(t.Context()); err != nil {
 		t.Error(err)
 	}
-	slow() // the client has nothing to say, and lives
+	slow() // the client sends nothing, and lives
 	_ = tx.Data(t.Context(), mail.Stuffed)
 	if out := tx.Commit(t.Context(), octets("x\r\n")); out[0].Reply.Code != 250 {
 		t.Errorf("%+v", out)
 	}
 	if w.unreachable.Load() != 0 {
-		t.Error("the peer was thought lost")
+		t.Error("the peer counts as failed")
 	}
 }
 
-// TestAFrozenPeerIsNoticed: the connection stands, and nothing comes.
-func TestAFrozenPeerIsNoticed(t *testing.T) {
+// A frozen peer is noticed: the connection stands, and nothing is received.
+func TestTransaction_FrozenPeer(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		sent bool
@@ -117,7 +117,7 @@ func TestAFrozenPeerIsNoticed(t *testing.T) {
 			w.proxy.freeze(true)
 			began := time.Now()
 			err := c.use(t, w, tx)
-			if l := lost(t, err); l.Sent() != c.sent || l.Node != "b" {
+			if l := peerError(t, err); l.Sent() != c.sent || l.Node != "b" {
 				t.Errorf("%+v", l)
 			}
 			if took := time.Since(began); took > 40*quick { // 5 beats, and a machine that is busy
@@ -126,13 +126,13 @@ func TestAFrozenPeerIsNoticed(t *testing.T) {
 			if w.client.Reachable("b") || w.unreachable.Load() != 1 {
 				t.Errorf("the node is not left alone: %d", w.unreachable.Load())
 			}
-			until(t, "the server gives up too", func() bool { _, _, open := d.count(); return open == 0 })
+			until(t, "the server ends the transaction too", func() bool { _, _, open := d.count(); return open == 0 })
 		})
 	}
 }
 
-// TestASilentPeerIsLostAfterSoManyBeats: not one more for having been read from without asking.
-func TestASilentPeerIsLostAfterSoManyBeats(t *testing.T) {
+// A silent peer has failed after maxMissedBeats. The beat in which the waiting goroutine reads itself counts.
+func TestLink_SilentPeer(t *testing.T) {
 	const b = 200 * time.Millisecond
 	least := time.Hour
 	for range 5 { // on a machine that is busy it may take longer now and then
@@ -140,16 +140,16 @@ func TestASilentPeerIsLostAfterSoManyBeats(t *testing.T) {
 		tx := w.begin(delivery())
 		w.proxy.freeze(true)
 		began := time.Now()
-		lost(t, tx.Rcpt(t.Context(), to("y")))
-		if least = min(least, time.Since(began)); least < lostBeats*b+b/4 {
+		peerError(t, tx.Rcpt(t.Context(), to("y")))
+		if least = min(least, time.Since(began)); least < maxMissedBeats*b+b/4 {
 			return
 		}
 	}
-	t.Errorf("after %v at best, of %v", least, lostBeats*b)
+	t.Errorf("after %v at best, of %v", least, maxMissedBeats*b)
 }
 
-// TestADeadlineEndsTheWait while the peer still works, and is no failure of the peer.
-func TestADeadlineEndsTheWait(t *testing.T) {
+// A deadline ends the wait while the peer still works, and is no failure of the peer.
+func TestTransaction_Deadline(t *testing.T) {
 	gate := make(chan struct{})
 	entered := make(chan context.Context, 1)
 	d := &destination{}
@@ -165,7 +165,7 @@ func TestADeadlineEndsTheWait(t *testing.T) {
 	at := time.Now().Add(3 * time.Second)
 	ctx := mail.Until(t.Context(), at)
 	early := mail.Until(t.Context(), time.Now().Add(150*time.Millisecond))
-	l := lost(t, tx.Rcpt(early, to("y")))
+	l := peerError(t, tx.Rcpt(early, to("y")))
 	if l.Sent() || !errors.Is(l, context.DeadlineExceeded) {
 		t.Error(l)
 	}
@@ -178,7 +178,7 @@ func TestADeadlineEndsTheWait(t *testing.T) {
 	tx = w.begin(delivery())
 	_ = tx.Data(t.Context(), mail.Stuffed)
 	out := tx.Commit(mail.Until(t.Context(), time.Now().Add(150*time.Millisecond)), octets("x\r\n"))
-	if !lost(t, out[0].Cause).Sent() || !out[0].InDoubt {
+	if !peerError(t, out[0].Cause).Sent() || !out[0].InDoubt {
 		t.Errorf("%+v", out)
 	}
 	c = <-entered
@@ -196,29 +196,30 @@ func TestADeadlineEndsTheWait(t *testing.T) {
 	if err := tx.Rcpt(ctx, to("y")); err != nil {
 		t.Fatal(err)
 	}
-	if got, ok := (<-entered).Deadline(); !ok || at.Sub(got) < margin-100*time.Millisecond ||
-		at.Sub(got) > margin+100*time.Millisecond {
+	if got, ok := (<-entered).Deadline(); !ok || at.Sub(got) < answerMargin-100*time.Millisecond ||
+		at.Sub(got) > answerMargin+100*time.Millisecond {
 		t.Errorf("%v before ours", at.Sub(got))
 	}
 	tx.Abort()
 
-	// A client that goes away ends a wait, too.
+	// A cancelled context ends a wait, too.
 	gate = make(chan struct{})
 	tx = w.begin(delivery())
 	gone, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(10*time.Millisecond, cancel)
-	if l := lost(t, tx.Rcpt(gone, to("y"))); !errors.Is(l, context.Canceled) {
+	if l := peerError(t, tx.Rcpt(gone, to("y"))); !errors.Is(l, context.Canceled) {
 		t.Error(l)
 	}
 	<-entered
 	close(gate)
 	if w.unreachable.Load() != 0 {
-		t.Error("the peer was thought lost")
+		t.Error("the peer counts as failed")
 	}
 }
 
-// TestTheBreaker: a node that failed is left alone, asked by one at a time when the pause is over, and told to be back.
-func TestTheBreaker(t *testing.T) {
+// A node that failed is not used for a pause. After the pause one caller at a time tries it, and its answer is
+// reported.
+func TestClient_Breaker(t *testing.T) {
 	d := &destination{}
 	var told []time.Time
 	now := time.Unix(1e9, 0)
@@ -230,12 +231,12 @@ func TestTheBreaker(t *testing.T) {
 	idle := w.begin(delivery())
 	w.deliver()
 	idle.Abort()
-	if _, idle := w.client.Count("b"); idle != 2 {
+	if _, idle := w.client.count("b"); idle != 2 {
 		t.Fatalf("%d idle", idle)
 	}
-	w.proxy.cut(true)
-	until(t, "dead connections are forgotten", func() bool {
-		open, idle := w.client.Count("b")
+	w.proxy.disconnect(true)
+	until(t, "dead connections are removed", func() bool {
+		open, idle := w.client.count("b")
 		return open == 0 && idle == 0
 	})
 	begin := func() error {
@@ -248,7 +249,7 @@ func TestTheBreaker(t *testing.T) {
 	for _, pause := range []time.Duration{
 		firstPause, 2 * firstPause, 4 * firstPause, 8 * firstPause, longestPause, longestPause,
 	} {
-		if err := begin(); lost(t, err).Sent() || errors.Is(err, errLeftAlone) {
+		if err := begin(); peerError(t, err).Sent() || errors.Is(err, errLeftAlone) {
 			t.Error(err)
 		}
 		if err := begin(); !errors.Is(err, errLeftAlone) {
@@ -262,7 +263,7 @@ func TestTheBreaker(t *testing.T) {
 			t.Error("not reachable after the pause")
 		}
 	}
-	// One finds out; the others do not wait for it.
+	// One caller finds out. The others do not wait for it.
 	w.proxy.mu.Lock()
 	w.proxy.down = false
 	w.proxy.mu.Unlock()
@@ -289,20 +290,21 @@ func TestTheBreaker(t *testing.T) {
 	}
 }
 
-// TestACallerWhoCannotWaitIsNoFailureOfTheNode: neither is a node that is no member.
-func TestACallerWhoCannotWaitIsNoFailureOfTheNode(t *testing.T) {
-	known := false
+// A caller without time is no failure of the node, and neither is a node that is no member.
+func TestClient_NoFailure(t *testing.T) {
+	member := false
 	w := newWorld(t, &destination{}, beat, func(_ *ServerConfig, c *ClientConfig) {
 		addr := c.Addr
 		c.Addr = func(node string) (string, bool) {
 			a, _ := addr(node)
-			return a, known
+			return a, member
 		}
 	})
-	if _, err := w.client.Begin(t.Context(), "b", delivery()); !errors.Is(err, errNoMember) || lost(t, err).Sent() {
+	_, err := w.client.Begin(t.Context(), "b", delivery())
+	if !errors.Is(err, errNoMember) || peerError(t, err).Sent() {
 		t.Error(err)
 	}
-	known = true
+	member = true
 	w.proxy.freeze(true)
 	if _, err := w.client.Begin(mail.Until(t.Context(), time.Now().Add(50*time.Millisecond)), "b",
 		delivery()); err == nil {
@@ -322,10 +324,10 @@ func TestACallerWhoCannotWaitIsNoFailureOfTheNode(t *testing.T) {
 	}
 }
 
-// TestIdleConnectionsEnd when nobody uses them, and no more than some are kept.
-func TestIdleConnectionsEnd(t *testing.T) {
+// Idle connections are closed after some time, and a bounded number of them is kept.
+func TestClient_IdleConnections(t *testing.T) {
 	w := newWorld(t, &destination{}, beat, func(_ *ServerConfig, c *ClientConfig) {
-		c.Idle, c.Most = 100*time.Millisecond, 2
+		c.tune.idleTimeout, c.tune.maxIdle = 100*time.Millisecond, 2
 	})
 	var all []mail.Transaction
 	for range 4 {
@@ -334,17 +336,17 @@ func TestIdleConnectionsEnd(t *testing.T) {
 	for _, tx := range all {
 		tx.Abort()
 	}
-	if _, idle := w.client.Count("b"); idle > 2 {
+	if _, idle := w.client.count("b"); idle > 2 {
 		t.Errorf("%d idle", idle)
 	}
 	until(t, "all are closed", func() bool {
-		open, _ := w.client.Count("b")
+		open, _ := w.client.count("b")
 		return open == 0 && len(w.server.all()) == 0
 	})
 }
 
-// TestNothingIsLeftBehind: descriptors, after connections that ended in each way. TestMain looks for goroutines.
-func TestNothingIsLeftBehind(t *testing.T) {
+// No descriptor is left open by connections that ended in each way. TestMain looks for goroutines.
+func TestLink_Descriptors(t *testing.T) {
 	t.Run("warm", func(t *testing.T) { newWorld(t, &destination{}, beat, nil).deliver() })
 	before := descriptors(t)
 	for range 5 {
@@ -353,7 +355,7 @@ func TestNothingIsLeftBehind(t *testing.T) {
 			w.deliver()
 			w.begin(delivery()).Abort()
 			tx := w.begin(delivery())
-			w.proxy.cut(false)
+			w.proxy.disconnect(false)
 			_ = tx.Rcpt(t.Context(), to("y"))
 			if c, err := net.Dial("tcp", w.proxy.addr); err == nil {
 				c.Close()

@@ -9,47 +9,38 @@ import (
 	"os"
 	"sync"
 	"time"
-
-	"github.com/millrace/millrace/router/mail"
 )
 
-const (
-	// beat is how often a peer that is waited for has to give a sign of life, and lostBeats how many it may miss.
-	// Answers themselves may take minutes: they are a destination's.
-	beat      = time.Second
-	lostBeats = 4
-	// stallBeats is how many beats a write may make no progress though the peer lives. Its destination may be slow, and
-	// has 120 s (SEMANTICS C7): the peer's own word on that comes first.
-	stallBeats = 125
-	// gather is what is copied into one write: TLS makes a record, and the kernel is called, for each.
-	gather = 16 << 10
-)
+// gatherSize is how many octets are copied into one write. TLS makes a record of each write, and each record is a
+// system call unless it is held.
+const gatherSize = 16 << 10
 
 var (
-	errSilent  = errors.New("no sign of life")
-	errStalled = errors.New("takes nothing")
-	errGoodbye = errors.New("is leaving, or full")
-	errCut     = errors.New("cut at the end of the drain")
-	errGone    = errors.New("connection closed")
+	errSilent         = errors.New("no sign of life")
+	errStalled        = errors.New("takes nothing")
+	errGoodbye        = errors.New("is leaving, or full")
+	errAbortedByDrain = errors.New("cut at the end of the drain")
+	errGone           = errors.New("connection closed")
 )
 
-// A link is one connection, as both sides have it. One goroutine at a time reads from it; frames are written under a
-// lock, because who reads writes pongs. That lock guards the order of what is written and nothing else, so it is held
-// while writing.
+// A link is a connection of the hop, on either side. One goroutine at a time reads from it. Frames are written under a
+// lock, because the reading goroutine writes pongs. The lock guards the order of what is written and nothing else, so
+// it is held while writing.
 type link struct {
-	conn  net.Conn // TLS over raw
-	raw   *patient
-	beat  time.Duration
-	quiet func() error // called when a read met its deadline; the read goes on if it gives nil. Nil: it does not
-	head  [frameHeader]byte
+	conn net.Conn // TLS over raw
+	raw  *slowConn
+	beat time.Duration
+	// onTimeout is called when a read of fill meets its deadline. If it returns nil, fill goes on. nil makes fill end.
+	onTimeout func() error
+	head      [frameHeader]byte
 
 	writing sync.Mutex
-	out     []byte // borrowed space for what is gathered; guarded by writing
+	out     []byte // the buffer that frames are gathered in; guarded by writing
 }
 
-// newLink makes a link over a socket. secure makes TLS of it; nil: none, which tests may do.
-func newLink(socket net.Conn, beat time.Duration, secure func(net.Conn) *tls.Conn) *link {
-	l := &link{raw: newPatient(socket, beat), beat: beat}
+// newLink returns a link over a socket. secure makes TLS of it; nil disables TLS, in tests.
+func newLink(socket net.Conn, beat time.Duration, buffers *frameBuffers, secure func(net.Conn) *tls.Conn) *link {
+	l := &link{raw: newSlowConn(socket, beat, buffers), beat: beat}
 	l.conn = l.raw
 	if secure != nil {
 		l.conn = secure(l.raw)
@@ -57,10 +48,10 @@ func newLink(socket net.Conn, beat time.Duration, secure func(net.Conn) *tls.Con
 	return l
 }
 
-// heard counts what came from the peer. It is the sign of life: whoever waits compares it from beat to beat.
+// heard returns a counter that changes with each sign of life. A waiting goroutine compares it from beat to beat.
 func (l *link) heard() uint64 { return l.raw.heard.Load() }
 
-// send writes frames that build appends to borrowed space, in one write.
+// send writes in one write the frames that build appends to its argument.
 func (l *link) send(build func(b []byte) []byte) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -70,22 +61,16 @@ func (l *link) send(build func(b []byte) []byte) error {
 	return err
 }
 
-// keep keeps borrowed space for the next time, unless something large has grown it.
+// keep keeps a buffer for the next write, unless a large frame has grown it.
 func (l *link) keep(b []byte) {
-	if cap(b) <= gather {
+	if cap(b) <= gatherSize {
 		l.out = b[:0]
 	}
 }
 
-// sign writes a frame that is nothing but its kind, if nobody is writing: to wait for the lock would stop the one
-// goroutine that hears the peer, and what is being written is a sign of life itself.
-func (l *link) sign(k kind) error {
-	_, err := l.trySign(k)
-	return err
-}
-
-// trySign is sign, and reports whether it was written.
-func (l *link) trySign(k kind) (bool, error) {
+// trySend writes a frame without content, unless another goroutine is writing. To wait for that would stop the reading
+// goroutine, and what is being written is a sign of life itself. It reports whether the frame was written.
+func (l *link) trySend(k kind) (bool, error) {
 	if !l.writing.TryLock() {
 		return false, nil
 	}
@@ -95,35 +80,36 @@ func (l *link) trySign(k kind) (bool, error) {
 	return err == nil, err
 }
 
-// sendPiece writes a piece of a message, in frames as large as they may be, of which the last is of kind k and the
-// others are data. What is small is gathered, and the records that TLS makes of what is large leave together. An error
-// means that the last frame did not go out whole.
+// sendPiece writes a piece of a message in frames of at most maxPiece octets. The last frame is of kind k, the others
+// are data. Small segments are gathered, and the TLS records of a large piece leave together. An error means that the
+// last frame was not written whole.
 func (l *link) sendPiece(k kind, p *piece) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
-	if p.octets.Len() <= gather/2 { // is one record
-		return l.frames(k, p)
+	if p.octets.Len() <= gatherSize/2 { // one record
+		return l.writePiece(k, p)
 	}
 	l.raw.hold()
-	return errors.Join(l.frames(k, p), l.raw.release())
+	return errors.Join(l.writePiece(k, p), l.raw.release())
 }
 
-// frames is sendPiece under the lock.
-func (l *link) frames(k kind, p *piece) error {
-	segments, dots, skip := p.octets.Segments, p.octets.Dots, 0
-	for from, left := 0, p.octets.Len(); ; {
-		n, here := cut(left, from, dots)
+// writePiece writes the frames of a piece. writing is held.
+func (l *link) writePiece(k kind, p *piece) error {
+	segments, skip := p.octets.Segments, 0 // skip: octets of the first segment that are written
+	from, dots := 0, 0                     // octets and dots that are written
+	for left := p.octets.Len(); ; {
+		n, here := p.nextFrame(from, left, dots)
 		this := k
 		if n < left {
 			this = data
 		}
 		b := l.out[:0]
 		if cap(b) == 0 {
-			b = make([]byte, 0, gather)
+			b = make([]byte, 0, gatherSize)
 		}
 		b = header(b, this, pieceHead+4*here+n)
-		b = p.appendHead(b, dots[:here], from)
-		dots, from, left = dots[here:], from+n, left-n
+		b = p.appendHead(b, p.octets.Dots[dots:dots+here], from)
+		dots, from, left = dots+here, from+n, left-n
 		for n > 0 {
 			s := segments[0][skip:]
 			if len(s) > n {
@@ -133,20 +119,8 @@ func (l *link) frames(k kind, p *piece) error {
 				segments, skip = segments[1:], 0
 			}
 			n -= len(s)
-			fit := min(len(s), max(0, gather-len(b)))
-			b = append(b, s[:fit]...)
-			if fit == len(s) {
-				continue
-			}
-			if _, err := l.conn.Write(b); err != nil {
-				return err
-			}
-			b, s = b[:0], s[fit:]
-			if len(s) < gather/2 {
-				b = append(b, s...)
-				continue
-			}
-			if _, err := l.conn.Write(s); err != nil {
+			var err error
+			if b, err = l.gather(b, s); err != nil {
 				return err
 			}
 		}
@@ -160,6 +134,25 @@ func (l *link) frames(k kind, p *piece) error {
 			return nil
 		}
 	}
+}
+
+// gather appends s to b as far as gatherSize permits. What does not fit it writes, after b, or appends to the emptied b
+// if it is small. It returns what is left to write.
+func (l *link) gather(b, s []byte) ([]byte, error) {
+	fit := min(len(s), max(0, gatherSize-len(b)))
+	b = append(b, s[:fit]...)
+	if fit == len(s) {
+		return b, nil
+	}
+	if _, err := l.conn.Write(b); err != nil {
+		return nil, err
+	}
+	b, s = b[:0], s[fit:]
+	if len(s) < gatherSize/2 {
+		return append(b, s...), nil
+	}
+	_, err := l.conn.Write(s)
+	return b, err
 }
 
 // next reads the header of a frame.
@@ -178,27 +171,28 @@ func (l *link) fill(b []byte) error {
 		if err == nil || len(b) == 0 {
 			continue
 		}
-		if l.quiet == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
+		if l.onTimeout == nil || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
-		if err := l.quiet(); err != nil {
+		if err := l.onTimeout(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// The versions of the hop that are spoken here. A change that an older version would misread needs a new one, and the
-// older is spoken for as long as nodes of it may stand beside: the highest that both know is spoken.
+// The versions of the hop that this node speaks. A change that an older version would misread needs a new number. The
+// older version stays for as long as a cluster may have nodes of it. Two nodes speak the highest version that both
+// know.
 const (
 	versionMin = 1
 	versionMax = 1
 )
 
-// greet makes TLS and tells the other side our versions and hears its own, before anything else. It takes no longer
-// than the deadline of ctx, and lostBeats. It gives what the other side said of itself.
+// greet makes TLS, sends our versions and name and reads those of the other side, before any other frame. It takes
+// until the deadline of ctx, and at most maxMissedBeats.
 func (l *link) greet(ctx context.Context, name string, leaving bool) (g greeting, err error) {
-	deadline := time.Now().Add(lostBeats * l.beat)
+	deadline := time.Now().Add(maxMissedBeats * l.beat)
 	if at, ok := ctx.Deadline(); ok && at.Before(deadline) {
 		deadline = at
 	}
@@ -234,7 +228,7 @@ func (l *link) greet(ctx context.Context, name string, leaving bool) (g greeting
 	if g, err = parseGreeting(b); err != nil {
 		return g, err
 	}
-	if t, ok := l.conn.(*tls.Conn); ok { // a node has no other name than the one in its certificate
+	if t, ok := l.conn.(*tls.Conn); ok { // a node has no name but the one in its certificate
 		if err := t.ConnectionState().PeerCertificates[0].VerifyHostname(g.node); err != nil {
 			return g, err
 		}
@@ -245,14 +239,14 @@ func (l *link) greet(ctx context.Context, name string, leaving bool) (g greeting
 	return g, l.raw.SetReadDeadline(time.Time{})
 }
 
-// A greeting is what hello says.
+// A greeting is the content of hello.
 type greeting struct {
 	node    string
 	leaving bool
 	version int64 // the highest that both sides know
 }
 
-// parseGreeting reads hello.
+// parseGreeting reads the content of hello.
 func parseGreeting(f fields) (g greeting, err error) {
 	var lowest, highest int64
 	for len(f) > 0 {
@@ -277,32 +271,4 @@ func parseGreeting(f fields) (g greeting, err error) {
 			fmt.Errorf("speaks versions %d to %d of the hop, and we %d to %d", lowest, highest, versionMin, versionMax)
 	}
 	return g, nil
-}
-
-// A LostError says that the hop failed, and not the destination.
-type LostError struct {
-	Node string
-	// Committed says that COMMIT may have reached the peer: the message may be delivered or not. If it is false,
-	// nothing was and nothing will be.
-	Committed bool
-	Cause     error
-}
-
-// Error names the peer and what happened.
-func (e *LostError) Error() string {
-	if e.Committed {
-		return fmt.Sprintf("node %s was lost after the end of data: %v", e.Node, e.Cause)
-	}
-	return fmt.Sprintf("node %s was lost: %v", e.Node, e.Cause)
-}
-
-// Unwrap gives the cause.
-func (e *LostError) Unwrap() error { return e.Cause }
-
-// Sent reports Committed; it is how others recognise a LostError.
-func (e *LostError) Sent() bool { return e.Committed }
-
-// refusal is what a transaction says that is lost.
-func (e *LostError) refusal() *mail.Refusal {
-	return mail.Refuse(451, 4, 2, "Connection lost on the way to the destination, try again", "peer lost", e)
 }

@@ -3,26 +3,27 @@ package peer
 import (
 	"encoding/binary"
 	"math"
-	"slices"
 	"time"
 
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A piece is a part of a message as data and commit carry it: form, the time that is left for opening the message and
-// for committing it, the number of dots, their offsets, and octets to the end of the frame.
+// A piece is a part of a message as data and commit carry it: the form, the time that is left for opening the message
+// and for committing it, the number of dots, their offsets, and octets to the end of the frame.
 type piece struct {
 	octets mail.Octets
-	open   time.Duration // 0: not said
-	commit time.Duration
+	open   time.Duration // 0 if not stated
+	commit time.Duration // 0 if not stated
 }
 
+// pieceHead is the length of what precedes the offsets of a piece.
 const pieceHead = 1 + 4 + 4 + 4
 
-// endOfData follows the octets of a Stuffed message in memory, for whoever sends it on in one write; see mail.Octets.
+// endOfData follows the octets of a Stuffed message in memory, so that they can be sent on in one write; see
+// mail.Octets.
 const endOfData = ".\r\n"
 
-// appendHead appends what stands before the octets of a piece. The offsets of its dots count from the octet at from.
+// appendHead appends what precedes the octets of a piece. The offsets of its dots count from the octet at from.
 func (p *piece) appendHead(b []byte, dots []uint32, from int) []byte {
 	b = append(b, byte(p.octets.Form))
 	b = binary.BigEndian.AppendUint32(b, millis(p.open))
@@ -38,28 +39,20 @@ func millis(d time.Duration) uint32 {
 	return uint32(min(max(d/time.Millisecond, 0), math.MaxUint32))
 }
 
-// cut gives how many of the left octets from from on go into one frame, and how many dots with them.
-func cut(left, from int, dots []uint32) (n, here int) {
+// nextFrame returns how many of the left octets from the offset from on fit into one frame, and how many dots these
+// have. sent is the number of dots before from.
+func (p *piece) nextFrame(from, left, sent int) (n, dots int) {
 	n = min(left, maxPiece)
-	here = dotsBelow(dots, from+n)
-	if n+4*here > maxPiece {
-		n = min(left, maxPiece/5) // fits even if each octet were a dot
-		here = dotsBelow(dots, from+n)
+	dots = p.octets.DotsBelow(from+n) - sent
+	if n+4*dots > maxPiece {
+		n = min(left, maxPiece/5) // fits even if each octet is a dot
+		dots = p.octets.DotsBelow(from+n) - sent
 	}
-	return n, here
+	return n, dots
 }
 
-// dotsBelow counts the dots in front of an offset.
-func dotsBelow(dots []uint32, offset int) int {
-	if len(dots) == 0 || int(dots[len(dots)-1]) < offset {
-		return len(dots)
-	}
-	n, _ := slices.BinarySearch(dots, uint32(offset))
-	return n
-}
-
-// parsePiece reads a piece. Its octets lie in b, its segment in segments and its dots in room.
-func parsePiece(b []byte, segments *[1][]byte, room []uint32) (piece, error) {
+// parsePiece reads a piece. Its octets are in b, its segment is in segments, and its dots reuse the memory of dots.
+func parsePiece(b []byte, segments *[1][]byte, dots []uint32) (piece, error) {
 	if len(b) < pieceHead || b[0] > byte(mail.Plain) {
 		return piece{}, errFrame
 	}
@@ -74,7 +67,7 @@ func parsePiece(b []byte, segments *[1][]byte, room []uint32) (piece, error) {
 		return piece{}, errFrame
 	}
 	offsets, text := b[:4*n], b[4*n:]
-	dots := room[:0]
+	dots = dots[:0]
 	for ; len(offsets) > 0; offsets = offsets[4:] {
 		d := binary.BigEndian.Uint32(offsets)
 		if int64(d) >= int64(len(text)) || text[d] != '.' || len(dots) > 0 && d <= dots[len(dots)-1] {

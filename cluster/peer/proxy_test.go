@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// A proxy passes octets between the client and the server, until it is told otherwise.
+// A proxy passes octets between the client and the server, and can be frozen and disconnected.
 type proxy struct {
 	addr     string
 	listener net.Listener
@@ -18,7 +18,7 @@ type proxy struct {
 	frozen bool
 	thaw   *sync.Cond
 	passed [2]int64 // octets from client to server, and back
-	limit  [2]int64 // after so many the connection is cut; 0: never
+	limit  [2]int64 // the number of octets after which the connection is closed; 0 for no limit
 	down   bool     // connections are closed at once
 }
 
@@ -73,20 +73,20 @@ func (p *proxy) pass(dst, src net.Conn, way int) {
 		for p.frozen {
 			p.thaw.Wait()
 		}
-		cut := false
+		end := false
 		if left := p.limit[way] - p.passed[way]; p.limit[way] > 0 && int64(n) >= left {
-			n, cut = int(max(0, left)), true
+			n, end = int(max(0, left)), true
 		}
 		p.passed[way] += int64(n)
 		p.mu.Unlock()
-		if _, err := dst.Write(b[:n]); err != nil || cut {
+		if _, err := dst.Write(b[:n]); err != nil || end {
 			return
 		}
 	}
 }
 
-// cutAfter cuts the connection when n more octets went one way.
-func (p *proxy) cutAfter(way int, n int64) {
+// disconnectAfter closes the connection after n more octets in one direction.
+func (p *proxy) disconnectAfter(way int, n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.limit[way] = p.passed[way] + n
@@ -98,7 +98,7 @@ func (p *proxy) count() [2]int64 {
 	return p.passed
 }
 
-// freeze stops everything, as a stopped process or a cut cable does: connections stand.
+// freeze stops everything, as a stopped process or an unplugged cable does: connections stay open.
 func (p *proxy) freeze(on bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -106,8 +106,8 @@ func (p *proxy) freeze(on bool) {
 	p.thaw.Broadcast()
 }
 
-// cut closes all connections, and refuses new ones if down is set.
-func (p *proxy) cut(down bool) {
+// disconnect closes all connections, and refuses new ones if down is set.
+func (p *proxy) disconnect(down bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.down = down
@@ -122,6 +122,6 @@ func (p *proxy) cut(down bool) {
 func (p *proxy) close() {
 	p.listener.Close()
 	p.freeze(false)
-	p.cut(true)
+	p.disconnect(true)
 	p.running.Wait()
 }

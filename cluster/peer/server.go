@@ -15,34 +15,32 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Beginner begins transactions on this node. It must not hand them to another one.
+// A Beginner begins transactions on this node. It must not begin them at another one.
 type Beginner interface {
 	Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, error)
 }
 
 // A ServerConfig says how the hop is served.
 type ServerConfig struct {
-	// TLS has our certificate, and demands one of the cluster's authority; see Certificates. Required.
+	// TLS has our certificate and demands one of the cluster's authority; see Certificates. Required.
 	TLS *tls.Config
-	// Name is this node's own, and in its certificate. Required.
+	// Name is this node's name, which is in its certificate. Required.
 	Name string
-	// Beginner is required.
+	// Beginner carries the transactions out. Required.
 	Beginner Beginner
-	// Connections is how many are served at a time. One beyond that is told so. 0: 4096.
-	Connections int
-	// Budget is how long a command may take whose sender says nothing of it, and opening the message at most. 0: 60 s.
-	Budget time.Duration
-	// Emit is told of peers that are refused; it must not block. Nil: nobody.
+	// Emit is called with an event for each refused peer. It must not block. nil disables it.
 	Emit func(mail.Event)
-	// Tracer makes a span of each transaction, below the one of the node that it came from. Nil: none.
+	// Tracer makes a span of each transaction, below that of the node that it came from. nil disables it.
 	Tracer trace.Tracer
-	// Panicked is told of a panic in a transaction. Nil: nobody.
+	// Panicked is called with the value and stack of a panic in a transaction. nil disables it.
 	Panicked func(v any, stack []byte)
-	// Now stamps events. Nil: time.Now.
+	// Now is the clock of events. nil means time.Now.
 	Now func() time.Time
+
+	tune tuning
 }
 
-// Validate reports the first field that is wrong as a *mail.FieldError.
+// Validate returns the first field that is wrong as a *mail.FieldError, or nil.
 func (c ServerConfig) Validate() error {
 	switch {
 	case c.TLS == nil:
@@ -54,49 +52,31 @@ func (c ServerConfig) Validate() error {
 		return &mail.FieldError{Field: "name", Reason: "is required"}
 	case c.Beginner == nil:
 		return &mail.FieldError{Field: "beginner", Reason: "is required"}
-	case c.Connections < 0:
-		return &mail.FieldError{Field: "connections", Reason: "is negative"}
-	case c.Budget < 0:
-		return &mail.FieldError{Field: "budget", Reason: "is negative"}
 	}
 	return nil
 }
 
-const (
-	// commitBudget is how long a commit may take whose sender says nothing of it (SEMANTICS C7, less the margin).
-	commitBudget = 9*time.Minute - margin
-	// spare is how many connections beyond ServerConfig.Connections are told, each for a moment, that there is no room.
-	spare = 32
-)
-
 // A Server carries out transactions for other nodes.
 type Server struct {
-	cfg   ServerConfig
-	beat  time.Duration
-	rooms rooms
+	cfg     ServerConfig
+	buffers frameBuffers
 
-	ctx      context.Context // ends when Shutdown's time is up: what is not committed is given up
+	ctx      context.Context // ends when Shutdown's time is over: transactions that are not committed are aborted
 	cancel   context.CancelFunc
 	draining atomic.Bool
+	running  sync.WaitGroup // connections
+	watchers sync.WaitGroup // watchBusy
 
-	mu        sync.Mutex // never held across I/O
+	mu        sync.Mutex // never held across I/O; guards what follows
 	listeners []net.Listener
 	conns     map[*serverConn]struct{}
-	listen    bool // the goroutine that looks after them runs
-	running   sync.WaitGroup
-	looking   sync.WaitGroup // ends with ctx
+	watching  bool // watchBusy runs
 }
 
-// NewServer makes a Server. The error is Validate's. Shutdown must be called to end it.
+// NewServer returns a Server. The error is that of Validate. Shutdown must be called to end it.
 func NewServer(cfg ServerConfig) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
-	}
-	if cfg.Connections == 0 {
-		cfg.Connections = 4096
-	}
-	if cfg.Budget == 0 {
-		cfg.Budget = time.Minute
 	}
 	if cfg.Emit == nil {
 		cfg.Emit = func(mail.Event) {}
@@ -107,12 +87,13 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Server{cfg: cfg, beat: beat, conns: make(map[*serverConn]struct{})}
+	cfg.tune = cfg.tune.withDefaults()
+	s := &Server{cfg: cfg, conns: make(map[*serverConn]struct{})}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil
 }
 
-// Serve takes connections until Shutdown closes l, and then gives nil.
+// Serve accepts connections until Shutdown closes l, and then returns nil.
 func (s *Server) Serve(l net.Listener) error {
 	s.mu.Lock()
 	s.listeners = append(s.listeners, l)
@@ -131,7 +112,7 @@ func (s *Server) Serve(l net.Listener) error {
 			return nil
 		case errors.Is(err, net.ErrClosed):
 			return err
-		default: // out of descriptors, most likely: others have to end first
+		default: // most likely the file descriptors are used up, and other connections have to end first
 			pause := time.NewTimer(50 * time.Millisecond)
 			select {
 			case <-pause.C:
@@ -142,18 +123,18 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 }
 
-// start serves a connection.
+// start serves a connection on a goroutine of its own.
 func (s *Server) start(socket net.Conn, secure func(net.Conn) *tls.Conn) {
 	c := newServerConn(s, socket, secure)
 	s.mu.Lock()
 	n := len(s.conns)
-	taken := n < s.cfg.Connections+spare && !s.draining.Load()
+	taken := n < s.cfg.tune.connections+maxRefusals && !s.draining.Load()
 	if taken {
 		s.conns[c] = struct{}{}
 		s.running.Add(1)
-		if !s.listen {
-			s.listen = true
-			s.looking.Go(s.lookAfter) // ends with ctx, which Shutdown ends
+		if !s.watching {
+			s.watching = true
+			s.watchers.Go(s.watchBusy) // ends with ctx, which Shutdown ends
 		}
 	}
 	s.mu.Unlock()
@@ -162,37 +143,37 @@ func (s *Server) start(socket net.Conn, secure func(net.Conn) *tls.Conn) {
 		socket.Close()
 		return
 	}
-	// Ends with the connection, which its peer closes, or Shutdown.
+	// It ends with the connection, which its peer or Shutdown closes.
 	go func() {
 		defer s.running.Done()
-		c.serve(n >= s.cfg.Connections)
+		c.serve(n >= s.cfg.tune.connections)
 		s.mu.Lock()
 		delete(s.conns, c)
 		s.mu.Unlock()
 	}()
 }
 
-// lookAfter has somebody listen on the connections that are busy for longer than a moment. It ends with ctx.
-func (s *Server) lookAfter() {
-	tick := time.NewTicker(s.beat / momentsInBeat)
-	defer tick.Stop()
+// watchBusy starts a listener on each connection that is busy with the same frame for some time. It ends with ctx.
+func (s *Server) watchBusy() {
+	ticker := time.NewTicker(s.cfg.tune.beat / ticksPerBeat)
+	defer ticker.Stop()
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
-		case <-tick.C:
+		case <-ticker.C:
 		}
 		for _, c := range s.all() {
-			c.momentPassed()
+			c.tick()
 		}
 	}
 }
 
-// Shutdown drains: no connection and no transaction begins any more, those under way finish until ctx ends and are then
-// given up, except that a message whose end of data was released is waited for and answered. The error is that of ctx,
-// if something was given up.
+// Shutdown drains the Server. It accepts no more connections and transactions. Those under way may finish until ctx is
+// done and are aborted then, except that a message whose end of data was released is waited for and answered. The error
+// is that of ctx, if connections were aborted.
 func (s *Server) Shutdown(ctx context.Context) error {
-	defer s.looking.Wait()
+	defer s.watchers.Wait()
 	defer s.cancel()
 	s.mu.Lock()
 	s.draining.Store(true)
@@ -215,13 +196,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.cancel()
 	for _, c := range s.all() {
-		c.cut()
+		c.abort()
 	}
 	<-gone
 	return ctx.Err()
 }
 
-// all gives the connections that are open now.
+// all returns the open connections.
 func (s *Server) all() []*serverConn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -232,8 +213,8 @@ func (s *Server) all() []*serverConn {
 	return all
 }
 
-// span begins the span of a transaction below the one that traceparent names.
-func (s *Server) span(ctx context.Context, traceparent string) (context.Context, trace.Span) {
+// startSpan begins the span of a transaction below the one that traceparent names. The span is nil without a Tracer.
+func (s *Server) startSpan(ctx context.Context, traceparent string) (context.Context, trace.Span) {
 	if s.cfg.Tracer == nil {
 		return ctx, nil
 	}
@@ -241,43 +222,4 @@ func (s *Server) span(ctx context.Context, traceparent string) (context.Context,
 		ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": traceparent})
 	}
 	return s.cfg.Tracer.Start(ctx, "peer.transaction", trace.WithSpanKind(trace.SpanKindServer))
-}
-
-// rooms are what frames are read into, in two sizes: a small message fits into the one, any frame that is not of fields
-// into the other.
-type rooms struct {
-	small, large sync.Pool
-}
-
-const (
-	smallRoom = 8 << 10
-	largeRoom = pieceHead + maxPiece + len(endOfData)
-)
-
-// get gives room for n octets. What is larger than any piece is made for the one time.
-func (r *rooms) get(n int) *[]byte {
-	pool, size := &r.small, smallRoom
-	switch {
-	case n > largeRoom:
-		pool, size = nil, n
-	case n > smallRoom:
-		pool, size = &r.large, largeRoom
-	}
-	if pool != nil {
-		if b, ok := pool.Get().(*[]byte); ok {
-			return b
-		}
-	}
-	b := make([]byte, size)
-	return &b
-}
-
-// put takes back what get gave.
-func (r *rooms) put(b *[]byte) {
-	switch len(*b) {
-	case smallRoom:
-		r.small.Put(b)
-	case largeRoom:
-		r.large.Put(b)
-	}
 }

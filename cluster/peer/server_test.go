@@ -13,7 +13,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// feed gives a server octets on a connection without TLS, and waits until it is done with them.
+// feed writes octets to a server on a connection without TLS, and waits until the connection ends.
 func feed(tb testing.TB, s *Server, b []byte) {
 	tb.Helper()
 	ours, theirs := net.Pipe()
@@ -58,8 +58,7 @@ func opens(b []byte) []byte {
 	return frame(b, open, o.append)
 }
 
-// FuzzServer: whatever comes, no transaction is left open, nothing is committed that no COMMIT was sent for, and
-// nothing panics.
+// FuzzServer checks that any octets leave no transaction open, commit nothing without COMMIT and cause no panic.
 func FuzzServer(f *testing.F) {
 	message := sent(f, &piece{octets: octets("Subject: x\r\n\r\n..\r\n")})
 	asData := append(header(nil, data, len(message)-frameHeader), message[frameHeader:]...)
@@ -91,8 +90,8 @@ func FuzzServer(f *testing.F) {
 	})
 }
 
-// TestWhatIsOutOfTurnEndsTheConnection, and nothing is delivered.
-func TestWhatIsOutOfTurnEndsTheConnection(t *testing.T) {
+// A frame out of turn ends the connection, and nothing is delivered.
+func TestWorker_OutOfTurn(t *testing.T) {
 	d := &destination{}
 	s := plainServer(t, d)
 	message := sent(t, &piece{octets: octets("x\r\n")})
@@ -126,8 +125,8 @@ func TestWhatIsOutOfTurnEndsTheConnection(t *testing.T) {
 	}
 }
 
-// TestMemoryDoesNotGrowWithTheMessage: 256 MiB pass, and little is allocated.
-func TestMemoryDoesNotGrowWithTheMessage(t *testing.T) {
+// Memory does not grow with the message: 256 MiB pass, and little is allocated.
+func TestLink_Memory(t *testing.T) {
 	if raced {
 		t.Skip("the race detector drops what is pooled")
 	}
@@ -155,7 +154,7 @@ func TestMemoryDoesNotGrowWithTheMessage(t *testing.T) {
 	}
 }
 
-// discard is a Beginner that says yes to everything and keeps nothing.
+// discard is a Beginner that accepts everything and keeps nothing.
 type discard struct{}
 
 func (discard) Begin(context.Context, mail.Delivery) (mail.Transaction, error) {

@@ -13,62 +13,74 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A serverConn is a connection from another node. One goroutine reads frames and carries them out. While it does one
-// for longer than a moment, another one listens: it answers pings, notices the end of the connection, and ends with the
-// one frame that it reads ahead. TCP holds the peer back beyond that.
+// A serverConn is a connection from another node. Its worker reads frames and carries them out. While the worker is
+// busy with one frame for some time, a listener reads: it answers pings, notices the end of the connection, and ends
+// with the first frame to carry out, which it hands to the worker. TCP holds the peer back beyond that.
 type serverConn struct {
 	*link
-	srv    *Server
-	frames chan request // from who listens
+	srv  *Server
+	work worker
 
-	ctx    context.Context // ends when the connection is lost or cut
-	cancel context.CancelFunc
-
-	left atomic.Bool // goodbye was said, or is
-	owed atomic.Bool // it could not be said yet, because an answer was being written
-	// transactions that OPEN came for and whose end was not answered: the next may come before that is noted
+	ctx      context.Context // ends when the connection ends or is aborted
+	cancel   context.CancelFunc
+	farewell farewell
+	// open counts the transactions whose OPEN was read and whose last answer was not written. The OPEN of the next one
+	// may be read before the end of the last one is noted.
 	open atomic.Int32
 
-	mu         sync.Mutex
+	silence   silenceWatch
+	requests  chan request // from the listener
+	listeners sync.WaitGroup
+
+	mu         sync.Mutex // guards what follows
 	greeted    bool
-	committing bool
-	closed     bool
-	busy       bool   // a frame is carried out
-	frame      uint64 // which one
-	seen       uint64 // frame when momentPassed looked last
-	listening  bool   // somebody reads, or has read, beside who is busy
-	listeners  sync.WaitGroup
-
-	// Of whoever reads.
-	silence silence
-	watched bool // a read deadline is set
-
-	work worker
+	committing bool // the end of data was released and its answer is not written
+	aborted    bool
+	busy       busyState
 }
 
-// A request is a frame that came. Its content lies in room.
+// A farewell is the state of saying goodbye.
+type farewell struct {
+	begun   atomic.Bool // leave was called
+	pending atomic.Bool // goodbye is not written yet
+}
+
+// A silenceWatch watches for a silent peer. It belongs to the goroutine that reads.
+type silenceWatch struct {
+	missed missedBeats
+	on     bool // a read deadline is set
+}
+
+// A busyState says which frame is carried out, and whether a listener reads meanwhile.
+type busyState struct {
+	working   bool
+	frame     uint64 // counts the frames that were carried out
+	seen      uint64 // frame at the last tick
+	listening bool   // a listener reads, or has read
+}
+
+// A request is a frame that was read. Its content is in buffer.
 type request struct {
-	kind kind
-	size int
-	room *[]byte
+	kind   kind
+	size   int
+	buffer *[]byte
 }
 
 func newServerConn(s *Server, socket net.Conn, secure func(net.Conn) *tls.Conn) *serverConn {
-	c := &serverConn{srv: s, frames: make(chan request)}
-	c.link = newLink(socket, s.beat, secure)
-	c.raw.rooms = &s.rooms
+	c := &serverConn{srv: s, requests: make(chan request)}
+	c.link = newLink(socket, s.cfg.tune.beat, &s.buffers, secure)
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.work.conn = c
 	return c
 }
 
-// serve runs the connection until it ends. One that is too many is told so, and to go.
+// serve serves the connection until it ends. If the server is full, it greets with that and says goodbye.
 func (c *serverConn) serve(full bool) {
 	defer c.cancel()
 	defer c.raw.Close()
 	leaving := full || c.srv.draining.Load()
 	if _, err := c.greet(c.ctx, c.srv.cfg.Name, leaving); err != nil {
-		if !errors.Is(err, io.EOF) && c.ctx.Err() == nil { // who says nothing only looks whether the port is open
+		if !errors.Is(err, io.EOF) && c.ctx.Err() == nil { // EOF: a client that only tested whether the port is open
 			e := mail.Event{Kind: mail.Anomaly, Time: c.srv.cfg.Now(), Reason: "peer refused", Cause: err}
 			if from, ok := c.raw.RemoteAddr().(*net.TCPAddr); ok {
 				e.Client = from.AddrPort().Addr().Unmap()
@@ -77,7 +89,7 @@ func (c *serverConn) serve(full bool) {
 		}
 		return
 	}
-	c.quiet = c.beatPassed
+	c.onTimeout = c.beatPassed
 	c.mu.Lock()
 	c.greeted = true
 	c.mu.Unlock()
@@ -87,15 +99,15 @@ func (c *serverConn) serve(full bool) {
 	c.work.run()
 }
 
-// take gives the next frame to carry out. The error means that there are no more, and whoever listened has ended.
+// take returns the next frame to carry out. After an error there are no more, and the listener has ended.
 func (c *serverConn) take() (r request, err error) {
 	c.mu.Lock()
-	c.busy = false // so that nobody begins to listen
-	listening := c.listening
+	c.busy.working = false // so that no listener is started
+	listening := c.busy.listening
 	c.mu.Unlock()
 	if listening {
 		var ok bool
-		if r, ok = <-c.frames; !ok {
+		if r, ok = <-c.requests; !ok {
 			return r, errGone
 		}
 	} else if r, err = c.read(); err != nil {
@@ -103,53 +115,53 @@ func (c *serverConn) take() (r request, err error) {
 		return r, err
 	}
 	c.mu.Lock()
-	c.busy, c.listening = true, false
-	c.frame++
+	c.busy.working, c.busy.listening = true, false
+	c.busy.frame++
 	c.mu.Unlock()
 	return r, nil
 }
 
-// end closes the connection from this side, and waits for who listens.
+// end closes the connection and waits for the listener.
 func (c *serverConn) end() {
 	c.cancel()
 	c.raw.Close()
 	c.mu.Lock()
-	c.busy = false
-	listening := c.listening
+	c.busy.working = false
+	listening := c.busy.listening
 	c.mu.Unlock()
 	if listening {
-		if r, ok := <-c.frames; ok {
-			c.srv.rooms.put(r.room)
+		if r, ok := <-c.requests; ok {
+			c.srv.buffers.put(r.buffer)
 		}
 	}
 	c.listeners.Wait()
 }
 
-// momentPassed has somebody listen if the same frame is carried out as when it was called last.
-func (c *serverConn) momentPassed() {
+// tick starts a listener if the worker is busy with the same frame as at the last tick.
+func (c *serverConn) tick() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	still := c.busy && c.seen == c.frame
-	c.seen = c.frame
-	if still && !c.listening {
-		c.listening = true
+	still := c.busy.working && c.busy.seen == c.busy.frame
+	c.busy.seen = c.busy.frame
+	if still && !c.busy.listening {
+		c.busy.listening = true
 		c.listeners.Go(c.listen) // ends with a frame that is taken, or with the connection
 	}
 }
 
-// listen reads one frame while another one is carried out.
+// listen reads one frame while the worker carries out another one.
 func (c *serverConn) listen() {
 	r, err := c.read()
 	if err == nil {
-		err = c.hand(r)
+		err = c.handOver(r)
 	}
 	if err != nil {
 		c.cancel()
-		close(c.frames)
+		close(c.requests)
 	}
 }
 
-// read takes frames off the connection until it was one to carry out.
+// read reads frames until one is to be carried out.
 func (c *serverConn) read() (request, error) {
 	for {
 		k, n, err := c.next()
@@ -158,7 +170,7 @@ func (c *serverConn) read() (request, error) {
 		}
 		switch k {
 		case ping:
-			if err := c.sign(pong); err != nil {
+			if _, err := c.trySend(pong); err != nil {
 				return request{}, err
 			}
 			continue
@@ -166,81 +178,81 @@ func (c *serverConn) read() (request, error) {
 			continue
 		case open:
 			c.open.Add(1)
-			c.watch()
+			c.watchSilence()
 		}
-		r := request{k, n, c.srv.rooms.get(n + len(endOfData))}
-		if err := c.fill((*r.room)[:n]); err != nil {
-			c.srv.rooms.put(r.room)
+		r := request{k, n, c.srv.buffers.get(n + len(endOfData))}
+		if err := c.fill((*r.buffer)[:n]); err != nil {
+			c.srv.buffers.put(r.buffer)
 			return request{}, err
 		}
 		return r, nil
 	}
 }
 
-// hand hands a frame over. Until it is taken nothing is read, so that pings are not heard: the peer is told every now
-// and then that somebody is here.
-func (c *serverConn) hand(r request) error {
-	waiting := time.NewTicker(c.beat)
-	defer waiting.Stop()
+// handOver hands a frame to the worker. Until the worker takes it nothing is read and no ping is heard, so a pong is
+// sent in each beat.
+func (c *serverConn) handOver(r request) error {
+	ticker := time.NewTicker(c.beat)
+	defer ticker.Stop()
 	for {
 		select {
-		case c.frames <- r:
+		case c.requests <- r:
 			return nil
-		case <-waiting.C:
+		case <-ticker.C:
 		}
-		if err := c.sign(pong); err != nil {
-			c.srv.rooms.put(r.room)
+		if _, err := c.trySend(pong); err != nil {
+			c.srv.buffers.put(r.buffer)
 			return err
 		}
 	}
 }
 
-// watch has beatPassed called in a while, if it is not to be yet.
-func (c *serverConn) watch() {
-	if c.watched {
+// watchSilence sets a read deadline, after which beatPassed is called, unless one is set.
+func (c *serverConn) watchSilence() {
+	if c.silence.on {
 		return
 	}
-	c.watched = true
-	c.silence = silence{heard: c.heard()}
+	c.silence = silenceWatch{missed: missedBeats{heard: c.heard()}, on: true}
 	c.raw.SetReadDeadline(time.Now().Add(c.beat))
 }
 
-// beatPassed is called by whoever reads when nothing came for a while. Within a transaction the peer, whose client may
-// take its time, has to show that it lives. Who was told goodbye has had the time to close the connection.
+// beatPassed is called by the reading goroutine when a read meets its deadline. Within a transaction the peer's client
+// may be slow, but the peer has to send signs of life. Outside of one, a peer that was told goodbye had the time to
+// close the connection.
 func (c *serverConn) beatPassed() error {
 	if c.open.Load() > 0 {
-		if c.silence.beat(c.heard()) {
+		if c.silence.missed.tooMany(c.heard()) {
 			return errSilent
 		}
-		if err := c.sign(ping); err != nil {
+		if _, err := c.trySend(ping); err != nil {
 			return err
 		}
 		return c.raw.SetReadDeadline(time.Now().Add(c.beat))
 	}
-	if c.left.Load() {
+	if c.farewell.begun.Load() {
 		return errGoodbye
 	}
-	c.watched = false
+	c.silence.on = false
 	if err := c.raw.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
-	if c.left.Load() { // it was told in between, and the deadline that was set for it is gone
+	if c.farewell.begun.Load() { // leave ran in between, and its deadline was overwritten
 		return c.raw.SetReadDeadline(time.Now().Add(c.beat))
 	}
 	return nil
 }
 
-// leave says goodbye. The peer closes the connection then, at once or at the end of its transaction; if it does not, we
-// do.
+// leave says goodbye. The peer then closes the connection, at once or at the end of its transaction. If it does not,
+// the next deadline outside a transaction does.
 func (c *serverConn) leave() {
 	c.mu.Lock()
 	greeted := c.greeted
 	c.mu.Unlock()
-	if !greeted { // serve comes here again
+	if !greeted { // serve calls leave after the greeting
 		return
 	}
-	c.left.Store(true)
-	c.owed.Store(true)
+	c.farewell.begun.Store(true)
+	c.farewell.pending.Store(true)
 	if c.sayGoodbye() != nil {
 		c.raw.Close()
 		return
@@ -248,23 +260,23 @@ func (c *serverConn) leave() {
 	c.raw.SetReadDeadline(time.Now().Add(c.beat))
 }
 
-// sayGoodbye says goodbye if that is owed. While an answer is being written it stays so: whoever writes comes here
-// behind it.
+// sayGoodbye writes a pending goodbye. While another goroutine writes an answer, goodbye stays pending, and the writer
+// calls sayGoodbye after the answer.
 func (c *serverConn) sayGoodbye() error {
-	if !c.owed.Load() {
+	if !c.farewell.pending.Load() {
 		return nil
 	}
-	said, err := c.trySign(goodbye)
-	if said {
-		c.owed.Store(false)
+	written, err := c.trySend(goodbye)
+	if written {
+		c.farewell.pending.Store(false)
 	}
 	return err
 }
 
-// cut ends the connection, unless a message is being committed: its outcome is told first.
-func (c *serverConn) cut() {
+// abort closes the connection, unless a message is being committed, whose outcome is sent first.
+func (c *serverConn) abort() {
 	c.mu.Lock()
-	c.closed = true
+	c.aborted = true
 	committing := c.committing
 	c.mu.Unlock()
 	if !committing {
@@ -272,16 +284,17 @@ func (c *serverConn) cut() {
 	}
 }
 
-// release reports whether the end of data may go out, which is decided once: what is released is not cut.
+// release reports whether the end of data may be sent. After that abort does not close the connection.
 func (c *serverConn) release() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.committing = !c.closed
+	c.committing = !c.aborted
 	return c.committing
 }
 
-// rest is what follows a transaction: the connection waits for another one, or for the peer to close it.
-func (c *serverConn) rest() {
+// transactionEnded is called after the last answer of a transaction. The connection then waits for the next
+// transaction, or for the peer to close it.
+func (c *serverConn) transactionEnded() {
 	c.mu.Lock()
 	c.committing = false
 	c.mu.Unlock()

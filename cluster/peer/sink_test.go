@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A sinkConn is a connection that takes everything and says what it was given to read.
+// A sinkConn is a connection that records what is written and returns the octets of in.
 type sinkConn struct {
 	bytes.Buffer // what was written
 	in           bytes.Reader

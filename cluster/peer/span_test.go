@@ -11,7 +11,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A tracer notes the parents of the spans that it makes, and how they end.
+// A tracer records the parents of its spans and how they end.
 type tracer struct {
 	noop.Tracer
 	parents []trace.SpanContext
@@ -33,9 +33,9 @@ type span struct {
 func (s *span) End(...trace.SpanEndOption)       { s.tracer.ended++ }
 func (s *span) SetStatus(c codes.Code, _ string) { s.tracer.failed++ }
 
-// TestASpanStandsBelowThatOfTheNodeThatTheMessageCameFrom, and ends with the transaction; what begins below it has it
-// as its parent.
-func TestASpanStandsBelowThatOfTheNodeThatTheMessageCameFrom(t *testing.T) {
+// The span of a transaction is below that of the node that the message came from, and ends with the transaction. Calls
+// of the transaction have it as their parent.
+func TestWorker_Span(t *testing.T) {
 	r := &tracer{}
 	d := &destination{}
 	within := false

@@ -12,36 +12,26 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-const (
-	// margin is what the peer gets less of a deadline than we have, so that its answer still comes in time (SEMANTICS
-	// C7).
-	margin = 2 * time.Second
-	// fresh is how long after an answer Renew asks nothing, which saves a round trip where a client says DATA right
-	// behind RCPT. If the owner has to take the session for somebody else within it, the end of data is answered for
-	// that.
-	fresh = 40 * time.Millisecond
-)
-
-// A transaction is a mail.Transaction that another node carries out. Nothing was sent
-// until the first Rcpt. Once it failed, every method says so.
+// A transaction is a mail.Transaction that another node carries out. Nothing is sent until the first Rcpt. After a
+// failure every method returns it.
 type transaction struct {
 	client *Client
-	link   *clientLink // nil when the hop is lost or given back
+	link   *clientLink // nil after the hop failed or the link was put back
 	node   string
 	d      mail.Delivery
 
 	begun    bool // the owner has a transaction, as far as we know
-	lent     bool // the owner gave the session back
-	utf8     bool // the host that it is open at offers SMTPUTF8
+	lent     bool // the owner lent the connection to the destination
+	utf8     bool // the destination's host offers SMTPUTF8
 	accepted int  // recipients
 	asked    time.Time
-	failed   error     // what ended it early
-	until    time.Time // of Data
+	failed   error     // what ended it before Commit
+	until    time.Time // the deadline of Data
 }
 
 var errEnded = errors.New("transaction is over")
 
-// over gives the error of a transaction that nothing can be asked of any more.
+// over returns the error of a transaction that has ended, and nil before.
 func (t *transaction) over() error {
 	if t.failed == nil && t.link == nil {
 		return errEnded
@@ -61,9 +51,9 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 	}
 	a, err := t.ask(ctx, k, func(f fields) fields {
 		if k == rcpt {
-			return appendRecipient(f, forward, left(until))
+			return appendRecipient(f, forward, budget(until))
 		}
-		o := opening{d: t.d, forward: forward, traceparent: traceparent(ctx), budget: left(until)}
+		o := opening{d: t.d, forward: forward, traceparent: traceparent(ctx), budget: budget(until)}
 		return o.append(f)
 	})
 	if err != nil {
@@ -79,7 +69,7 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 	return nil
 }
 
-// traceparent is the W3C form of the span that ctx carries, "" without one.
+// traceparent returns the W3C form of the span that ctx carries, "" without one.
 func traceparent(ctx context.Context) string {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		return ""
@@ -89,43 +79,37 @@ func traceparent(ctx context.Context) string {
 	return carrier["traceparent"]
 }
 
-// left is what the peer gets of the time until a deadline, 0 when there is none.
-func left(until time.Time) time.Duration {
+// budget returns how long the peer may take until a deadline, 0 for no deadline.
+func budget(until time.Time) time.Duration {
 	if until.IsZero() {
 		return 0
 	}
-	return max(time.Until(until)-margin, 100*time.Millisecond)
+	return max(time.Until(until)-answerMargin, 100*time.Millisecond)
 }
 
-// ask sends one frame of fields and waits for its answer, until the deadline of ctx. An error is one of the hop, or a
-// verdict on the message that came first.
+// ask sends a frame of fields and waits for its answer until the deadline of ctx. An error is that of the hop, or an
+// early refusal of the message.
 func (t *transaction) ask(ctx context.Context, k kind, write func(fields) fields) (answer, error) {
 	err := t.link.send(func(b []byte) []byte { return frame(b, k, write) })
 	if err != nil {
-		return answer{}, t.lose(err, false)
+		return answer{}, t.fail(err, false)
 	}
 	until, _ := ctx.Deadline()
-	return t.answer(ctx, until, k)
-}
-
-// answer waits for the answer to a frame.
-func (t *transaction) answer(ctx context.Context, until time.Time, to kind) (answer, error) {
 	for {
 		r, err := t.link.await(ctx, until)
 		if err != nil {
-			return answer{}, t.lose(err, false)
+			return answer{}, t.fail(err, false)
 		}
 		if r.to == data {
-			if err := t.verdict(r); t.link == nil {
+			if err := t.noteEarlyRefusal(r); t.link == nil {
 				return answer{}, err
 			}
 			continue
 		}
 		a, err := parseAnswer(r.kind, r.body)
-		if err != nil || r.to != to || r.kind == outcomes {
-			return answer{},
-				t.lose(errors.Join(fmt.Errorf("%w: kind %d to %d as the answer to %d", errFrame, r.kind, r.to, to),
-					err), false)
+		if err != nil || r.to != k || r.kind == outcomes {
+			return answer{}, t.fail(errors.Join(
+				fmt.Errorf("%w: kind %d to %d as the answer to %d", errFrame, r.kind, r.to, k), err), false)
 		}
 		a.to = r.kind
 		t.asked = time.Now()
@@ -133,28 +117,28 @@ func (t *transaction) answer(ctx context.Context, until time.Time, to kind) (ans
 	}
 }
 
-// verdict notes what the owner said of the message before its end.
-func (t *transaction) verdict(r reply) error {
+// noteEarlyRefusal notes and returns the owner's refusal of the message before its end.
+func (t *transaction) noteEarlyRefusal(r reply) error {
 	a, err := parseAnswer(r.kind, r.body)
 	if err != nil || r.kind != refused {
-		return t.lose(errors.Join(errFrame, err), false)
+		return t.fail(errors.Join(errFrame, err), false)
 	}
 	t.failed = a.refusal()
 	return t.failed
 }
 
-// lose ends the hop. The peer is left alone for a while, unless it said that it would leave or only the time was up.
-func (t *transaction) lose(cause error, committed bool) error {
-	cause = t.link.why(cause)
+// fail ends the hop and returns the error. A pause of the peer begins, unless it said goodbye or the deadline passed.
+func (t *transaction) fail(cause error, committed bool) error {
+	cause = t.link.reason(cause)
 	t.drop()
-	if !ourOwn(cause) {
+	if !isReachable(cause) {
 		t.client.failed(t.node)
 	}
-	t.failed = (&LostError{Node: t.node, Committed: committed, Cause: cause}).refusal()
+	t.failed = (&PeerError{Node: t.node, Committed: committed, Cause: cause}).refusal()
 	return t.failed
 }
 
-// Lend gives the session at the destination back; see mail.Transaction.
+// Lend returns the connection to the destination to the owner's pool; see mail.Transaction.
 func (t *transaction) Lend() bool {
 	if t.over() != nil || !t.begun || t.lent {
 		return false
@@ -166,16 +150,16 @@ func (t *transaction) Lend() bool {
 
 func noFields(f fields) fields { return f }
 
-// Renew begins again what was lent, or what the owner had to take for somebody else; see mail.Transaction.
+// Renew begins again what was lent, or what the owner had to take for another client; see mail.Transaction.
 func (t *transaction) Renew(ctx context.Context) error {
 	if err := t.over(); err != nil {
 		return err
 	}
-	if !t.begun || !t.lent && time.Since(t.asked) < fresh {
+	if !t.begun || !t.lent && time.Since(t.asked) < renewFresh {
 		return nil
 	}
 	until, _ := ctx.Deadline()
-	a, err := t.ask(ctx, renew, func(f fields) fields { return appendBudget(f, left(until)) })
+	a, err := t.ask(ctx, renew, func(f fields) fields { return appendBudget(f, budget(until)) })
 	if err != nil {
 		return err
 	}
@@ -188,8 +172,8 @@ func (t *transaction) Renew(ctx context.Context) error {
 	return nil
 }
 
-// Wanted asks the owner whether somebody waits for the session; see mail.Transaction. The answer comes behind the pieces
-// that the destination did not take yet.
+// Wanted asks the owner whether another client waits for the connection; see mail.Transaction. The answer follows the
+// pieces that the destination has not accepted yet.
 func (t *transaction) Wanted() bool {
 	if t.over() != nil || !t.begun {
 		return false
@@ -212,65 +196,66 @@ func (t *transaction) Data(ctx context.Context, _ mail.Form) error {
 
 // Write sends a piece; see mail.Transaction.
 func (t *transaction) Write(o mail.Octets) error {
-	if err := t.early(); err != nil {
+	if err := t.checkEarly(); err != nil {
 		return err
 	}
-	t.link.watch(false) // for the next verdict; a connection that is closed cannot be written to
-	err := t.link.sendPiece(data, &piece{octets: o, open: left(t.until)})
+	t.link.startListener() // for an early refusal; writing to a closed link fails
+	err := t.link.sendPiece(data, &piece{octets: o, open: budget(t.until)})
 	if err == nil {
 		return nil
 	}
-	if early := t.early(); early != nil {
+	if early := t.checkEarly(); early != nil {
 		return early
 	}
-	return t.lose(err, false)
+	return t.fail(err, false)
 }
 
-// early gives the destination's verdict if it came before the end of data.
-func (t *transaction) early() error {
+// checkEarly returns the error of a transaction that has ended, or the destination's refusal if it arrived before the
+// end of data.
+func (t *transaction) checkEarly() error {
 	if err := t.over(); err != nil {
 		return err
 	}
 	select {
 	case r := <-t.link.answers:
 		if r.to != data {
-			return t.lose(errFrame, false)
+			return t.fail(errFrame, false)
 		}
-		return t.verdict(r)
+		return t.noteEarlyRefusal(r)
 	default:
 		return nil
 	}
 }
 
-// Commit sends the last piece and waits for what becomes of the message; see mail.Transaction. A hop that is lost
-// before the end of data was sent whole is an outcome with a *LostError whose Sent is false: nothing was delivered, and
-// whoever still has the message may send it elsewhere. From then on only its deadline ends the wait.
+// Commit sends the last piece and waits for the outcomes; see mail.Transaction. If the hop fails before the end of data
+// was sent whole, the outcomes have a *PeerError whose Sent is false: nothing was delivered, and a caller that still
+// has the message may send it elsewhere. After that only the deadline ends the wait.
 func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outcome {
-	if err := t.early(); err != nil {
+	if err := t.checkEarly(); err != nil {
 		t.Abort()
 		return t.each(err)
 	}
-	if !t.link.setCommitting(true) {
-		return t.each(t.lose(errGone, false))
+	if !t.link.setState(linkCommitting) {
+		return t.each(t.fail(errGone, false))
 	}
 	until, _ := ctx.Deadline()
-	err := t.link.sendPiece(commit, &piece{octets: last, open: left(t.until), commit: left(until)})
-	if err != nil { // so the owner cannot have all of it
-		return t.each(t.lose(err, false))
+	err := t.link.sendPiece(commit, &piece{octets: last, open: budget(t.until), commit: budget(until)})
+	if err != nil { // the owner cannot have all of it
+		return t.each(t.fail(err, false))
 	}
 	for {
 		r, err := t.link.await(context.Background(), until)
 		if err != nil {
-			return t.each(t.lose(err, true))
+			return t.each(t.fail(err, true))
 		}
 		if r.to == data && r.kind == refused {
-			continue // the answer to commit says it again
+			continue // the answer to commit repeats it
 		}
 		out, err := t.outcomes(r)
 		if err != nil {
-			return t.each(t.lose(err, true))
+			return t.each(t.fail(err, true))
 		}
-		t.giveBack()
+		t.putBack()
 		return out
 	}
 }
@@ -280,7 +265,7 @@ func (t *transaction) outcomes(r reply) ([]mail.Outcome, error) {
 	switch {
 	case r.to == commit && r.kind == outcomes:
 		return parseOutcomes(r.body, t.accepted, t.node)
-	case r.to == commit && r.kind == refused: // before the end of data was released
+	case r.to == commit && r.kind == refused: // the owner did not release the end of data
 		a, err := parseAnswer(r.kind, r.body)
 		if err != nil {
 			return nil, err
@@ -290,16 +275,16 @@ func (t *transaction) outcomes(r reply) ([]mail.Outcome, error) {
 	return nil, fmt.Errorf("%w: kind %d to %d as the answer to commit", errFrame, r.kind, r.to)
 }
 
-// each gives one outcome for every recipient.
+// each returns the same outcome for every recipient.
 func (t *transaction) each(err error) []mail.Outcome {
 	o := mail.Outcome{Reply: mail.ReplyFor(err), Via: t.node, Cause: err}
 	var r *mail.Refusal
 	if errors.As(err, &r) {
 		o.Host, o.AboutUs = r.Host, r.AboutUs
 	}
-	var lost *LostError
-	if errors.As(err, &lost) {
-		o.InDoubt = lost.Committed
+	var failed *PeerError
+	if errors.As(err, &failed) {
+		o.InDoubt = failed.Committed
 	}
 	out := make([]mail.Outcome, t.accepted)
 	for i := range out {
@@ -308,28 +293,28 @@ func (t *transaction) each(err error) []mail.Outcome {
 	return out
 }
 
-// Abort leaves the message undelivered; see mail.Transaction. The connection is kept if the owner confirms that within
-// lostBeats.
+// Abort leaves the message undelivered; see mail.Transaction. The link is kept if the owner confirms that within
+// maxMissedBeats.
 func (t *transaction) Abort() {
 	if t.link == nil {
 		return
 	}
 	if !t.begun {
-		t.giveBack()
+		t.putBack()
 		return
 	}
 	if t.link.send(func(b []byte) []byte { return header(b, abort, 0) }) != nil {
 		t.drop()
 		return
 	}
-	until := time.Now().Add(lostBeats * t.link.beat)
+	until := time.Now().Add(maxMissedBeats * t.link.beat)
 	for {
 		r, err := t.link.await(context.Background(), until)
 		switch {
-		case err == nil && r.to == data: // a verdict that was on its way
+		case err == nil && r.to == data: // an early refusal that was on its way
 			continue
 		case err == nil && r.to == abort && r.kind == done:
-			t.giveBack()
+			t.putBack()
 		default:
 			t.drop()
 		}
@@ -337,15 +322,16 @@ func (t *transaction) Abort() {
 	}
 }
 
-func (t *transaction) giveBack() {
+// putBack puts the link back into the pool.
+func (t *transaction) putBack() {
 	l := t.link
 	t.link = nil
-	if l.setCommitting(false) {
-		t.client.give(l)
+	if l.setState(linkOpen) {
+		t.client.put(l)
 	}
 }
 
-// drop closes the connection, on which nobody knows what stands.
+// drop closes the link, whose state at the owner is not known.
 func (t *transaction) drop() {
 	t.link.close()
 	t.link = nil

@@ -13,23 +13,28 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A worker carries out the frames of one connection, one after another. Each but data is answered, once.
+// A worker carries out the frames of one connection, one after another. Each frame but data is answered once. Its
+// fields live as long as the connection.
 type worker struct {
-	conn *serverConn
-
-	tx       mail.Transaction // nil: none is open, or it ended early
-	begun    bool             // the peer has a transaction
-	declared bool             // it declares SMTPUTF8
-	opened   bool             // Data was called
-	failed   error            // what ended it before the end of data
-	accepted int
-	ctx      context.Context // of the transaction, with its span
-	span     trace.Span
-	dots     []uint32
+	conn     *serverConn
+	t        ownedTransaction
+	dots     []uint32 // reused from piece to piece
 	segments [1][]byte
 }
 
-// run carries frames out until there are no more, or one is an error.
+// An ownedTransaction is the transaction that a worker carries out for its peer. It is zero outside a transaction.
+type ownedTransaction struct {
+	tx           mail.Transaction // nil if none is open, or if it ended early
+	begun        bool             // the peer has a transaction
+	declaresUTF8 bool             // the peer's MAIL has SMTPUTF8
+	opened       bool             // Data was called
+	failed       error            // what ended it before the end of data
+	accepted     int              // recipients
+	ctx          context.Context  // with the span
+	span         trace.Span       // nil without a tracer
+}
+
+// run carries out frames until there are no more, or until one is an error.
 func (w *worker) run() {
 	for {
 		r, err := w.conn.take()
@@ -37,7 +42,7 @@ func (w *worker) run() {
 			break
 		}
 		err = w.carryOut(r)
-		w.conn.srv.rooms.put(r.room)
+		w.conn.srv.buffers.put(r.buffer)
 		if err != nil {
 			break
 		}
@@ -46,11 +51,11 @@ func (w *worker) run() {
 	w.end(errGone)
 }
 
-// carryOut does what a frame asks for. An error ends the connection.
+// carryOut carries out a frame. An error ends the connection.
 func (w *worker) carryOut(r request) error {
-	room := *r.room
-	body := room[:r.size]
-	if r.kind != open && !w.begun {
+	buffer := *r.buffer
+	body := buffer[:r.size]
+	if r.kind != open && !w.t.begun {
 		return fmt.Errorf("%w: kind %d outside a transaction", errFrame, r.kind)
 	}
 	switch r.kind {
@@ -61,18 +66,18 @@ func (w *worker) carryOut(r request) error {
 	case renew:
 		return w.renew(body)
 	case lend:
-		return w.done(lend, func(f fields) fields { return f.flag(fYes, w.ask(mail.Transaction.Lend)) })
+		return w.answer(done, lend, func(f fields) fields { return f.flag(fYes, w.ask(mail.Transaction.Lend)) })
 	case wanted:
-		return w.done(wanted, func(f fields) fields { return f.flag(fYes, w.ask(mail.Transaction.Wanted)) })
+		return w.answer(done, wanted, func(f fields) fields { return f.flag(fYes, w.ask(mail.Transaction.Wanted)) })
 	case data:
 		return w.data(body)
 	case commit:
-		copy(room[r.size:], endOfData)
+		copy(buffer[r.size:], endOfData)
 		return w.commit(body)
 	case abort:
 		w.end(errAborted)
-		err := w.done(abort, noFields)
-		w.conn.rest()
+		err := w.answer(done, abort, noFields)
+		w.conn.transactionEnded()
 		return err
 	}
 	return fmt.Errorf("%w: kind %d to a server", errFrame, r.kind)
@@ -80,7 +85,7 @@ func (w *worker) carryOut(r request) error {
 
 var errAborted = errors.New("aborted")
 
-// answer writes one answer.
+// answer writes an answer of kind k to a frame of kind to.
 func (w *worker) answer(k, to kind, write func(fields) fields) error {
 	err := w.conn.send(func(b []byte) []byte {
 		return frame(b, k, func(f fields) fields { return write(append(f, fAnswers, 0, 1, byte(to))) })
@@ -91,42 +96,43 @@ func (w *worker) answer(k, to kind, write func(fields) fields) error {
 	return w.conn.sayGoodbye()
 }
 
-func (w *worker) done(to kind, write func(fields) fields) error { return w.answer(done, to, write) }
-
+// refuse answers a frame of kind to with an error.
 func (w *worker) refuse(to kind, err error) error {
 	return w.answer(refused, to, func(f fields) fields { return appendRefusal(f, err) })
 }
 
-// try calls the transaction. One that panics is a failure of ours, and not of the connection.
-func (w *worker) try(call func() error) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			w.conn.srv.cfg.Panicked(v, debug.Stack())
-			err = mail.Refuse(451, 3, 0, "Local error, try again later", "panic", nil)
-		}
-	}()
-	return call()
+// recovered is deferred around calls of the transaction. A panic becomes a refusal in err and does not end the
+// connection.
+func (w *worker) recovered(err *error) {
+	if v := recover(); v != nil {
+		w.conn.srv.cfg.Panicked(v, debug.Stack())
+		*err = mail.Refuse(451, 3, 0, "Local error, try again later", "panic", nil)
+	}
 }
 
-// ask puts a question to the transaction and returns its answer; false if there is no transaction, or if it panics.
-func (w *worker) ask(question func(mail.Transaction) bool) (yes bool) {
-	if w.tx == nil {
+// ask returns the answer of the transaction to a question. It is false without a transaction and after a panic.
+func (w *worker) ask(question func(mail.Transaction) bool) bool {
+	if w.t.tx == nil {
 		return false
 	}
-	err := w.try(func() error { yes = question(w.tx); return nil })
+	var err error
+	yes := func() bool {
+		defer w.recovered(&err)
+		return question(w.t.tx)
+	}()
 	return yes && err == nil
 }
 
-// within gives the ctx of one command.
+// within returns the context of a command with a budget. A budget that is not stated is otherwise.
 func (w *worker) within(budget, otherwise time.Duration) context.Context {
 	if budget <= 0 {
 		budget = otherwise
 	}
-	return mail.Until(w.ctx, time.Now().Add(budget))
+	return mail.Until(w.t.ctx, time.Now().Add(budget))
 }
 
 func (w *worker) open(body []byte) error {
-	if w.begun {
+	if w.t.begun {
 		return fmt.Errorf("%w: open within a transaction", errFrame)
 	}
 	o, err := parseOpening(body)
@@ -134,22 +140,27 @@ func (w *worker) open(body []byte) error {
 		return err
 	}
 	c := w.conn
-	if c.left.Load() || c.srv.draining.Load() { // the peer may not have heard it yet
-		c.rest()
+	if c.farewell.begun.Load() || c.srv.draining.Load() { // the peer may not have read goodbye yet
+		c.transactionEnded()
 		return errGoodbye
 	}
-	w.begun, w.declared = true, o.d.Params.SMTPUTF8
-	w.ctx, w.span = c.srv.span(c.ctx, o.traceparent)
-	ctx := w.within(o.budget, c.srv.cfg.Budget)
-	err = w.try(func() (err error) { w.tx, err = c.srv.cfg.Beginner.Begin(ctx, o.d); return err })
-	if err != nil {
-		w.tx = nil
+	w.t.begun, w.t.declaresUTF8 = true, o.d.Params.SMTPUTF8
+	w.t.ctx, w.t.span = c.srv.startSpan(c.ctx, o.traceparent)
+	ctx := w.within(o.budget, commandBudget)
+	if err := w.begin(ctx, o.d); err != nil {
+		w.t.tx = nil
 		w.end(err)
 		err := w.refuse(open, err)
-		c.rest()
+		c.transactionEnded()
 		return err
 	}
-	return w.add(ctx, open, o.forward)
+	return w.addRecipient(ctx, open, o.forward)
+}
+
+func (w *worker) begin(ctx context.Context, d mail.Delivery) (err error) {
+	defer w.recovered(&err)
+	w.t.tx, err = w.conn.srv.cfg.Beginner.Begin(ctx, d)
+	return err
 }
 
 func (w *worker) rcpt(body []byte) error {
@@ -157,25 +168,29 @@ func (w *worker) rcpt(body []byte) error {
 	if err != nil {
 		return err
 	}
-	return w.add(w.within(budget, w.conn.srv.cfg.Budget), rcpt, forward)
+	return w.addRecipient(w.within(budget, commandBudget), rcpt, forward)
 }
 
-// add adds a recipient.
-func (w *worker) add(ctx context.Context, to kind, forward mail.Path) error {
-	if w.tx == nil || w.accepted >= maxRecipients {
+// addRecipient adds a recipient and answers the frame of kind to.
+func (w *worker) addRecipient(ctx context.Context, to kind, forward mail.Path) error {
+	if w.t.tx == nil || w.t.accepted >= maxRecipients {
 		return fmt.Errorf("%w: a recipient that cannot be", errFrame)
 	}
-	if err := w.try(func() error { return w.tx.Rcpt(ctx, forward) }); err != nil {
+	err := func() (err error) {
+		defer w.recovered(&err)
+		return w.t.tx.Rcpt(ctx, forward)
+	}()
+	if err != nil {
 		return w.answer(refused, to, func(f fields) fields { return appendRefusal(f.flag(fBegun, true), err) })
 	}
-	w.accepted++
-	return w.done(to, w.speaks)
+	w.t.accepted++
+	return w.answer(done, to, w.appendUTF8)
 }
 
-// speaks tells what the next hop offers. It is asked only where the message declares that it needs it, because whoever
-// is told relies on it from then on.
-func (w *worker) speaks(f fields) fields {
-	return f.flag(fUTF8Offered, w.declared && w.tx != nil && w.tx.SMTPUTF8())
+// appendUTF8 says whether the destination offers SMTPUTF8. The transaction is asked only if the peer's message declares
+// that it needs it, because a message relies on the answer from then on.
+func (w *worker) appendUTF8(f fields) fields {
+	return f.flag(fUTF8Offered, w.t.declaresUTF8 && w.t.tx != nil && w.t.tx.SMTPUTF8())
 }
 
 func (w *worker) renew(body []byte) error {
@@ -183,74 +198,78 @@ func (w *worker) renew(body []byte) error {
 	if err != nil {
 		return err
 	}
-	if w.tx != nil {
-		ctx := w.within(budget, w.conn.srv.cfg.Budget)
-		if err := w.try(func() error { return w.tx.Renew(ctx) }); err != nil {
+	if w.t.tx != nil {
+		err := func() (err error) {
+			defer w.recovered(&err)
+			return w.t.tx.Renew(w.within(budget, commandBudget))
+		}()
+		if err != nil {
 			return w.refuse(renew, err)
 		}
 	}
-	return w.done(renew, w.speaks)
+	return w.answer(done, renew, w.appendUTF8)
 }
 
-// data passes a piece of the message on. What a message that failed already still sends is passed over: the peer was
-// told, and ends it by abort or commit.
+// data writes a piece of the message to the transaction. Pieces of a message that has failed are ignored: the peer was
+// told, and will end it by abort or commit.
 func (w *worker) data(body []byte) error {
 	p, err := w.parse(body)
-	if err != nil || w.failed != nil {
+	if err != nil || w.t.failed != nil {
 		return err
 	}
-	if w.failed = w.write(&p); w.failed == nil {
+	if w.t.failed = w.write(&p); w.t.failed == nil {
 		return nil
 	}
-	w.giveUp()
-	return w.refuse(data, w.failed)
+	w.abortTransaction()
+	return w.refuse(data, w.t.failed)
 }
 
 // parse reads a piece.
 func (w *worker) parse(body []byte) (piece, error) {
 	p, err := parsePiece(body, &w.segments, w.dots)
 	if w.dots = p.octets.Dots[:0]; cap(w.dots) > 1024 {
-		w.dots = nil // after a flood
+		w.dots = nil // an unusual message grew it
 	}
-	if err == nil && w.accepted == 0 {
+	if err == nil && w.t.accepted == 0 {
 		err = fmt.Errorf("%w: a message to nobody", errFrame)
 	}
 	return p, err
 }
 
-// write opens the message, with its first piece, and writes one.
-func (w *worker) write(p *piece) error {
+// write opens the message, if p is its first piece, and writes p.
+func (w *worker) write(p *piece) (err error) {
+	defer w.recovered(&err)
 	if err := w.openMessage(p); err != nil {
 		return err
 	}
-	return w.try(func() error { return w.tx.Write(p.octets) })
+	return w.t.tx.Write(p.octets)
 }
 
-func (w *worker) openMessage(p *piece) error {
-	if w.opened {
+// openMessage opens the message if p is its first piece.
+func (w *worker) openMessage(p *piece) (err error) {
+	if w.t.opened {
 		return nil
 	}
-	w.opened = true
-	most := w.conn.srv.cfg.Budget
-	ctx := w.within(min(p.open, most), most)
-	return w.try(func() error { return w.tx.Data(ctx, p.octets.Form) })
+	defer w.recovered(&err)
+	w.t.opened = true
+	return w.t.tx.Data(w.within(min(p.open, commandBudget), commandBudget), p.octets.Form)
 }
 
-// commit sends the last piece and releases the end of data. From there on nothing but its deadline ends the wait for
-// what becomes of it.
+// commit releases the last piece and the end of data, and answers with the outcomes. From the release on, only the
+// deadline ends the wait for the outcomes.
 func (w *worker) commit(body []byte) error {
 	p, err := w.parse(body)
 	if err != nil {
 		return err
 	}
-	if w.failed == nil {
-		w.failed = w.openMessage(&p)
+	if w.t.failed == nil {
+		w.t.failed = w.openMessage(&p)
 	}
-	if w.failed != nil {
-		failed := w.failed
+	if w.t.failed != nil {
+		failed := w.t.failed
 		w.end(failed)
 		err := w.refuse(commit, failed)
-		w.conn.rest()
+		w.conn.transactionEnded()
 		return err
 	}
 	if !w.conn.release() {
@@ -259,49 +278,61 @@ func (w *worker) commit(body []byte) error {
 	out := w.release(&p)
 	w.end(out[0].Cause)
 	err = w.answer(outcomes, commit, func(f fields) fields { return appendOutcomes(f, out) })
-	w.conn.rest()
+	w.conn.transactionEnded()
 	return err
 }
 
-// release commits, and gives an outcome for each recipient whatever happens.
-func (w *worker) release(p *piece) []mail.Outcome {
+// release commits the message. It returns one outcome for each recipient, even if the transaction does not.
+func (w *worker) release(p *piece) (out []mail.Outcome) {
+	var failed error
+	// Last, also after a panic: complete the outcomes.
+	defer func() { out = completeOutcomes(out, w.t.accepted, failed) }()
+	defer w.recovered(&failed)
 	budget := p.commit
 	if budget <= 0 {
 		budget = commitBudget
 	}
-	ctx := mail.Until(context.WithoutCancel(w.ctx), time.Now().Add(min(budget, time.Hour)))
-	tx := w.tx
-	w.tx = nil // Commit ends it
-	var out []mail.Outcome
-	err := w.try(func() error { out = tx.Commit(ctx, p.octets); return nil })
+	ctx := mail.Until(context.WithoutCancel(w.t.ctx), time.Now().Add(min(budget, time.Hour)))
+	tx := w.t.tx
+	w.t.tx = nil // Commit ends it
+	return tx.Commit(ctx, p.octets)
+}
+
+// completeOutcomes returns n outcomes. An outcome without a valid reply gets that of its cause. A missing outcome is in
+// doubt because of err.
+func completeOutcomes(out []mail.Outcome, n int, err error) []mail.Outcome {
 	for i := range out {
 		if c := out[i].Reply.Class(); c != 2 && c != 4 && c != 5 {
 			out[i].Reply = mail.ReplyFor(out[i].Cause)
 		}
 	}
-	for len(out) < w.accepted { // it is not known what became of the message
+	for len(out) < n {
 		out = append(out, mail.Outcome{Reply: mail.ReplyFor(err), InDoubt: true, Cause: err})
 	}
-	return out[:w.accepted]
+	return out[:n]
 }
 
-// giveUp leaves the message undelivered.
-func (w *worker) giveUp() {
-	if tx := w.tx; tx != nil {
-		w.tx = nil
-		_ = w.try(func() error { tx.Abort(); return nil }) // who could be told was told
+// abortTransaction leaves the message undelivered, if the transaction is open.
+func (w *worker) abortTransaction() {
+	tx := w.t.tx
+	if tx == nil {
+		return
 	}
+	w.t.tx = nil
+	var err error // of a panic, which was reported
+	defer w.recovered(&err)
+	tx.Abort()
 }
 
-// end forgets the transaction, and leaves it undelivered if it is open.
+// end ends the transaction and its span, and leaves the message undelivered if the transaction is open.
 func (w *worker) end(err error) {
-	w.giveUp()
-	if w.span != nil {
+	w.abortTransaction()
+	if w.t.span != nil {
 		if err != nil {
-			w.span.SetStatus(codes.Error, "failed") // the text may hold addresses
+			w.t.span.SetStatus(codes.Error, "failed") // the text of err may hold addresses
 		}
-		w.span.End()
+		w.t.span.End()
 	}
-	w.begun, w.declared, w.opened, w.failed, w.accepted = false, false, false, nil, 0
-	w.ctx, w.span, w.segments = nil, nil, [1][]byte{}
+	w.t = ownedTransaction{}
+	w.segments = [1][]byte{}
 }

@@ -56,7 +56,7 @@ func newAuthority(tb testing.TB) *authority {
 	return &authority{pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), cert, key}
 }
 
-// issue gives certificate and key for a name.
+// issue returns certificate and key for a name.
 func (a *authority) issue(tb testing.TB, name string, usages ...x509.ExtKeyUsage) (cert, key []byte) {
 	tb.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -83,7 +83,7 @@ func (a *authority) issue(tb testing.TB, name string, usages ...x509.ExtKeyUsage
 		pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: bits})
 }
 
-// A destination is a Beginner whose answers are scripted: what is nil says yes.
+// A destination is a Beginner with scripted answers. A nil function accepts.
 type destination struct {
 	begin  func(ctx context.Context, d mail.Delivery) error
 	rcpt   func(ctx context.Context, forward mail.Path) error
@@ -98,7 +98,7 @@ type destination struct {
 
 	mu        sync.Mutex
 	begun     []mail.Delivery
-	delivered []string // messages that were committed, as text
+	delivered []string // committed messages, as text
 	aborted   int
 	writes    int
 	open      int // transactions that were neither committed nor aborted
@@ -219,16 +219,16 @@ type world struct {
 	client *Client
 	proxy  *proxy
 	addr   string        // of the server itself
-	left   chan struct{} // closed when Serve ended
+	served chan struct{} // closed when Serve returned
 
-	unreachable atomic.Int32 // calls that told of a failure
+	unreachable atomic.Int32 // calls of Unreachable with a failure
 	events      atomic.Int32
 }
 
-// newWorld starts one. prepare, which may be nil, changes the two configurations.
+// newWorld starts a world. prepare, which may be nil, changes the two configurations.
 func newWorld(tb testing.TB, d Beginner, beat time.Duration, prepare func(*ServerConfig, *ClientConfig)) *world {
 	tb.Helper()
-	w := &world{tb: tb, ca: newAuthority(tb), left: make(chan struct{})}
+	w := &world{tb: tb, ca: newAuthority(tb), served: make(chan struct{})}
 	cert, key := w.ca.issue(tb, "b")
 	server, _, err := Certificates("b", w.ca.pem, cert, key)
 	if err != nil {
@@ -254,6 +254,7 @@ func newWorld(tb testing.TB, d Beginner, beat time.Duration, prepare func(*Serve
 			}
 		},
 	}
+	sc.tune.beat, cc.tune.beat = beat, beat
 	if prepare != nil {
 		prepare(&sc, &cc)
 	}
@@ -263,9 +264,8 @@ func newWorld(tb testing.TB, d Beginner, beat time.Duration, prepare func(*Serve
 	if w.client, err = NewClient(cc); err != nil {
 		tb.Fatal(err)
 	}
-	w.server.beat, w.client.beat = beat, beat
 	go func() {
-		defer close(w.left)
+		defer close(w.served)
 		if err := w.server.Serve(l); err != nil {
 			tb.Error(err)
 		}
@@ -274,15 +274,30 @@ func newWorld(tb testing.TB, d Beginner, beat time.Duration, prepare func(*Serve
 	return w
 }
 
-// close ends the world. Transactions under way are given up.
+// close ends the world. Transactions under way are aborted.
 func (w *world) close() {
-	w.client.Cut()
+	w.client.Abort()
 	over, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = w.server.Shutdown(over)
-	<-w.left
+	<-w.served
 	w.proxy.close()
 	w.client.Close()
+}
+
+// count returns the number of open connections to a node and how many of them are idle.
+func (c *Client) count(node string) (open, idle int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for l := range c.links {
+		if l.node == node {
+			open++
+		}
+	}
+	if p := c.peers[node]; p != nil {
+		idle = len(p.idle)
+	}
+	return open, idle
 }
 
 // begin begins a transaction at b with one recipient.
@@ -298,7 +313,7 @@ func (w *world) begin(d mail.Delivery) mail.Transaction {
 	return tx
 }
 
-// deliver sends one small message and gives its outcome.
+// deliver sends one small message and returns its outcome.
 func (w *world) deliver() mail.Outcome {
 	w.tb.Helper()
 	tx := w.begin(delivery())
@@ -345,17 +360,17 @@ func octets(segments ...string) (o mail.Octets) {
 	}
 }
 
-// lost gives the *LostError in an error.
-func lost(tb testing.TB, err error) *LostError {
+// peerError returns the *PeerError in an error.
+func peerError(tb testing.TB, err error) *PeerError {
 	tb.Helper()
-	var l *LostError
-	if !errors.As(err, &l) {
-		tb.Fatalf("%v is no *LostError", err)
+	var e *PeerError
+	if !errors.As(err, &e) {
+		tb.Fatalf("%v is no *PeerError", err)
 	}
-	return l
+	return e
 }
 
-// transcript writes down what a transaction answers, with all that is to be the same wherever it is carried out.
+// transcript records the answers of a transaction that have to be the same on every node.
 type transcript struct{ bytes.Buffer }
 
 func (t *transcript) err(what string, err error) {

@@ -9,10 +9,10 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// TestACutAtAnyOctetSaysNoMoreThanIsKnown cuts the connection after each octet, in both directions. Whoever is told
-// that the end of data was not sent may deliver elsewhere: then it must never be delivered by the owner. Nobody is told
-// a 2yz that is none.
-func TestACutAtAnyOctetSaysNoMoreThanIsKnown(t *testing.T) {
+// The connection is closed after each octet, in both directions. An outcome never claims more than is known: if it says
+// that the end of data was not sent, the caller may deliver elsewhere, and the owner must never deliver. A 2yz means
+// that the owner has delivered.
+func TestTransaction_Disconnect(t *testing.T) {
 	stream := octets(strings.Repeat("text\r\n", 5000))
 	for _, c := range []struct {
 		name   string
@@ -27,9 +27,9 @@ func TestACutAtAnyOctetSaysNoMoreThanIsKnown(t *testing.T) {
 			w := newWorld(t, d, beat, nil)
 			now := time.Now()
 			w.client.cfg.Now = func() time.Time { return now }
-			// send delivers one message and reports how far it came.
+			// send sends one message and returns its outcome.
 			send := func() (out mail.Outcome) {
-				now = now.Add(time.Minute) // the breaker has forgotten the last cut
+				now = now.Add(time.Minute) // the pause after the last failure is over
 				tx, err := w.client.Begin(t.Context(), "b", delivery())
 				if err != nil {
 					return mail.Outcome{Reply: mail.ReplyFor(err), Cause: err}
@@ -64,26 +64,26 @@ func TestACutAtAnyOctetSaysNoMoreThanIsKnown(t *testing.T) {
 			seen := map[string]int{}
 			for way, size := range size {
 				for n := int64(1); n <= size; n += c.step[way] {
-					if open, _ := w.client.Count("b"); open == 0 {
+					if open, _ := w.client.count("b"); open == 0 {
 						whole()
 					}
 					delivered, _, _ := d.count()
-					w.proxy.cutAfter(way, n)
+					w.proxy.disconnectAfter(way, n)
 					out := send()
-					// The server is done with the connection before it is looked at what it did.
-					w.proxy.cut(false)
+					// The server ends the connection before its deliveries are counted.
+					w.proxy.disconnect(false)
 					until(t, "no connection is left", func() bool { return len(w.server.all()) == 0 })
-					until(t, "the client knows", func() bool { open, _ := w.client.Count("b"); return open == 0 })
-					w.proxy.cut(false)
+					until(t, "the client knows", func() bool { open, _ := w.client.count("b"); return open == 0 })
+					w.proxy.disconnect(false)
 					w.proxy.mu.Lock()
 					w.proxy.down = false
 					w.proxy.mu.Unlock()
 					after, _, open := d.count()
-					var l *LostError
-					isLost := errors.As(out.Cause, &l)
+					var e *PeerError
+					failed := errors.As(out.Cause, &e)
 					what := "answered"
-					if isLost {
-						what = map[bool]string{false: "not sent", true: "in doubt"}[l.Sent()]
+					if failed {
+						what = map[bool]string{false: "not sent", true: "in doubt"}[e.Sent()]
 					}
 					if after > delivered {
 						what += ", delivered"
@@ -91,18 +91,18 @@ func TestACutAtAnyOctetSaysNoMoreThanIsKnown(t *testing.T) {
 					seen[what]++
 					switch {
 					case open != 0:
-						t.Fatalf("cut after %d one way (%d): %d transactions are left open", n, way, open)
+						t.Fatalf("closed after %d one way (%d): %d transactions are left open", n, way, open)
 					case out.Reply.Class() == 2 && after != delivered+1,
-						out.Reply.Class() != 2 && (out.Reply.Code != 451 || !isLost):
-						t.Fatalf("cut after %d one way (%d): %+v, %d delivered", n, way, out, after-delivered)
-					case isLost && !l.Sent() && after != delivered, isLost && out.InDoubt != l.Sent():
-						t.Fatalf("cut after %d one way (%d): %+v, %d delivered", n, way, out, after-delivered)
+						out.Reply.Class() != 2 && (out.Reply.Code != 451 || !failed):
+						t.Fatalf("closed after %d one way (%d): %+v, %d delivered", n, way, out, after-delivered)
+					case failed && !e.Sent() && after != delivered, failed && out.InDoubt != e.Sent():
+						t.Fatalf("closed after %d one way (%d): %+v, %d delivered", n, way, out, after-delivered)
 					}
 				}
 			}
 			for _, what := range []string{"not sent", "in doubt", "in doubt, delivered"} {
 				if seen[what] == 0 {
-					t.Errorf("no cut came out as %q: %v", what, seen)
+					t.Errorf("no disconnect came out as %q: %v", what, seen)
 				}
 			}
 			t.Log(seen, size)
@@ -110,16 +110,16 @@ func TestACutAtAnyOctetSaysNoMoreThanIsKnown(t *testing.T) {
 	}
 }
 
-// TestACommitThatCannotBeWrittenWholeWasNotSent: the connection breaks while COMMIT is being written.
-func TestACommitThatCannotBeWrittenWholeWasNotSent(t *testing.T) {
+// The connection breaks while COMMIT is being written: it was not sent.
+func TestTransaction_CommitTorn(t *testing.T) {
 	d := &destination{}
 	w := newWorld(t, d, beat, nil)
 	w.deliver()
 	tx := w.begin(delivery())
 	_ = tx.Data(t.Context(), mail.Plain)
-	w.proxy.cutAfter(up, 1<<20)
+	w.proxy.disconnectAfter(up, 1<<20)
 	out := tx.Commit(t.Context(), octets(strings.Repeat("x", 32<<20)))
-	if l := lost(t, out[0].Cause); l.Sent() || out[0].InDoubt || out[0].Reply.Code != 451 || out[0].Via != "b" {
+	if l := peerError(t, out[0].Cause); l.Sent() || out[0].InDoubt || out[0].Reply.Code != 451 || out[0].Via != "b" {
 		t.Errorf("%+v", out)
 	}
 	until(t, "no connection is left", func() bool { return len(w.server.all()) == 0 })

@@ -11,7 +11,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A stepConn gives what is to be read in steps, with a deadline that is met between two of them, and counts writes.
+// A stepConn returns octets in steps, meets a deadline between two steps, and counts writes.
 type stepConn struct {
 	sinkConn
 	steps  [][]byte
@@ -42,15 +42,16 @@ func (c *stepConn) Write(b []byte) (int, error) {
 	return c.sinkConn.Write(b)
 }
 
-func TestWhatIsHeldLeavesTogetherAndInOrder(t *testing.T) {
+// Held writes leave together and in order.
+func TestSlowConn_Hold(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := &stepConn{}
-		p := newPatient(c, beat)
+		p := newSlowConn(c, beat, new(frameBuffers))
 		var want []byte
 		p.hold()
 		for range rapid.IntRange(0, 40).Draw(t, "writes") {
 			b := bytes.Repeat([]byte{byte(len(want))},
-				rapid.SampledFrom([]int{1, 22, 16 << 10, largeRoom, 2 * largeRoom}).Draw(t, "size"))
+				rapid.SampledFrom([]int{1, 22, 16 << 10, largeBuffer, 2 * largeBuffer}).Draw(t, "size"))
 			if n, err := p.Write(b); n != len(b) || err != nil {
 				t.Fatal(n, err)
 			}
@@ -62,37 +63,39 @@ func TestWhatIsHeldLeavesTogetherAndInOrder(t *testing.T) {
 		if !bytes.Equal(c.Bytes(), want) {
 			t.Fatalf("%d octets came of %d", c.Len(), len(want))
 		}
-		if n := len(want); n <= largeRoom && c.writes > 1 {
+		if n := len(want); n <= largeBuffer && c.writes > 1 {
 			t.Fatalf("%d octets left in %d writes", n, c.writes)
 		}
 		if _, err := p.Write([]byte("x")); err != nil || c.Len() != len(want)+1 {
-			t.Fatal("what follows release stays")
+			t.Fatal("a write after release is held")
 		}
 	})
 }
 
-// TestAPieceThatCouldNotLeaveWasNotSent: what was held is lost, and that is told.
-func TestAPieceThatCouldNotLeaveWasNotSent(t *testing.T) {
+// A piece whose held octets cannot be written was not sent, which is an error.
+func TestLink_SendPieceFails(t *testing.T) {
 	broken := errors.New("broken")
-	for _, size := range []int{1, gather, maxPiece, 5 * maxPiece} {
+	for _, size := range []int{1, gatherSize, maxPiece, 5 * maxPiece} {
 		p := &piece{octets: octets(string(make([]byte, size)))}
-		if err := newLink(&stepConn{fails: broken}, beat, nil).sendPiece(commit, p); !errors.Is(err, broken) {
+		l := newLink(&stepConn{fails: broken}, beat, new(frameBuffers), nil)
+		if err := l.sendPiece(commit, p); !errors.Is(err, broken) {
 			t.Errorf("%d octets: %v", size, err)
 		}
 	}
 }
 
-func TestWhatIsReadAheadComesInOrder(t *testing.T) {
+// Octets that were read ahead are returned in order.
+func TestSlowConn_ReadAhead(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := &stepConn{}
 		var want []byte
 		for range rapid.IntRange(0, 20).Draw(t, "steps") {
 			b := bytes.Repeat([]byte{byte(len(want))},
-				rapid.SampledFrom([]int{1, 5000, 17000, largeRoom, 3 * largeRoom}).Draw(t, "step"))
+				rapid.SampledFrom([]int{1, 5000, 17000, largeBuffer, 3 * largeBuffer}).Draw(t, "step"))
 			want = append(want, b...)
 			c.steps = append(c.steps, b)
 		}
-		p := newPatient(c, beat)
+		p := newSlowConn(c, beat, new(frameBuffers))
 		room := make([]byte, 17000)
 		var got []byte
 		for {
@@ -105,18 +108,18 @@ func TestWhatIsReadAheadComesInOrder(t *testing.T) {
 		if !bytes.Equal(got, want) {
 			t.Fatalf("%d octets came of %d", len(got), len(want))
 		}
-		if p.ahead != nil {
-			t.Fatal("the room was not given back")
+		if p.in.ahead != nil {
+			t.Fatal("the buffer was not put back")
 		}
 	})
 }
 
-// TestAnAnswerThatComesInPartsIsWhole, whoever read the first of them.
-func TestAnAnswerThatComesInPartsIsWhole(t *testing.T) {
+// An answer that arrives in parts is returned whole, with any goroutine reading the first part.
+func TestAnswerReader(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		var stream []byte
-		sizes := rapid.SliceOfN(rapid.SampledFrom([]int{0, 1, smallIn - frameHeader, smallIn, 5000, maxFields}), 1,
-			6).Draw(t, "sizes")
+		size := rapid.SampledFrom([]int{0, 1, smallAnswer - frameHeader, smallAnswer, 5000, maxFields})
+		sizes := rapid.SliceOfN(size, 1, 6).Draw(t, "sizes")
 		for i, n := range sizes {
 			stream = append(header(stream, done, n), bytes.Repeat([]byte{byte(i)}, n)...)
 		}
@@ -128,24 +131,24 @@ func TestAnAnswerThatComesInPartsIsWhole(t *testing.T) {
 			}
 			c.steps, rest = append(c.steps, rest[:n]), rest[n:]
 		}
-		l := &clientLink{link: newLink(c, beat, nil)}
+		a := &answerReader{link: newLink(c, beat, new(frameBuffers), nil)}
 		for i, n := range sizes {
-			k, body, err := l.take(rapid.Bool().Draw(t, "listening"))
+			k, body, err := a.next(rapid.Bool().Draw(t, "listening"))
 			for errors.Is(err, os.ErrDeadlineExceeded) {
-				k, body, err = l.take(rapid.Bool().Draw(t, "listening"))
+				k, body, err = a.next(rapid.Bool().Draw(t, "listening"))
 			}
 			if k != done || err != nil || !bytes.Equal(body, bytes.Repeat([]byte{byte(i)}, n)) {
 				t.Fatalf("frame %d of %d octets: kind %d, %d octets, %v", i, n, k, len(body), err)
 			}
 		}
-		if _, _, err := l.take(true); err != io.EOF {
+		if _, _, err := a.next(true); err != io.EOF {
 			t.Fatal(err)
 		}
 	})
 }
 
-// TestGoodbyeThatMeetsAnAnswerIsSaidBehindIt, and once.
-func TestGoodbyeThatMeetsAnAnswerIsSaidBehindIt(t *testing.T) {
+// A goodbye that meets an answer is written after it, once.
+func TestServerConn_Goodbye(t *testing.T) {
 	s := plainServer(t, &destination{})
 	sink := &stepConn{}
 	c := newServerConn(s, sink, nil)
@@ -158,7 +161,7 @@ func TestGoodbyeThatMeetsAnAnswerIsSaidBehindIt(t *testing.T) {
 		t.Fatalf("%x was written amidst an answer", sink.Bytes())
 	}
 	for range 2 {
-		if err := c.work.done(lend, noFields); err != nil {
+		if err := c.work.answer(done, lend, noFields); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -168,8 +171,8 @@ func TestGoodbyeThatMeetsAnAnswerIsSaidBehindIt(t *testing.T) {
 	}
 }
 
-// TestNobodyListensToABusyConnection: whoever waits reads by itself, and is listened to when it is still.
-func TestNobodyListensToABusyConnection(t *testing.T) {
+// A busy connection has no listener, because the waiting goroutine reads itself. An idle one has a listener.
+func TestClientLink_Listener(t *testing.T) {
 	w := newWorld(t, &destination{}, time.Hour, nil)
 	for range 20 {
 		if out := w.deliver(); out.Reply.Code != 250 {
@@ -186,18 +189,18 @@ func TestNobodyListensToABusyConnection(t *testing.T) {
 			if reading {
 				return true
 			}
-			defer l.momentPassed()
+			defer l.tick()
 		}
 		return false
 	}
 	if listened() {
-		t.Error("somebody listens")
+		t.Error("a listener runs")
 	}
-	until(t, "somebody listens", listened)
+	until(t, "a listener runs", listened)
 	if out := w.deliver(); out.Reply.Code != 250 {
 		t.Fatal(out)
 	}
 	if listened() {
-		t.Error("somebody listens still")
+		t.Error("a listener runs still")
 	}
 }

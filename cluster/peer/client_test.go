@@ -6,22 +6,23 @@ import (
 	"time"
 )
 
-func TestANodeThatCameBackIsAskedAgainAtOnce(t *testing.T) {
-	var came atomic.Pointer[time.Time]
-	came.Store(new(time.Time))
+// A node that came back is used again at once.
+func TestClient_LastJoined(t *testing.T) {
+	var joined atomic.Pointer[time.Time]
+	joined.Store(new(time.Time))
 	w := newWorld(t, &destination{}, beat, func(_ *ServerConfig, c *ClientConfig) {
-		c.Came = func(string) time.Time { return *came.Load() }
+		c.LastJoined = func(string) time.Time { return *joined.Load() }
 	})
-	w.proxy.cut(true)
+	w.proxy.disconnect(true)
 	if _, err := w.client.Begin(t.Context(), "b", delivery()); err == nil {
 		t.Fatal("it began at a node that is not there")
 	}
-	w.proxy.cut(false)
+	w.proxy.disconnect(false)
 	if _, err := w.client.Begin(t.Context(), "b", delivery()); err == nil {
 		t.Fatal("it is not left alone")
 	}
 	now := time.Now()
-	came.Store(&now)
+	joined.Store(&now)
 	tx, err := w.client.Begin(t.Context(), "b", delivery())
 	if err != nil {
 		t.Fatal(err)
