@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/millrace/millrace/router/leaf/domain"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -17,18 +18,18 @@ type answer struct {
 	weight float64
 	codes  []netip.Addr
 	ttl    time.Duration
-	slow   bool // it took longer than Config.Slow
+	slow   bool // it took longer than tuning.slow
 	err    error
 }
 
-// ask looks up a name of a list. It ends with the Set or after Config.Timeout, and not with any client.
+// ask looks up a name of a list. It ends with the Set or after the timeout of a look-up, and not with any client.
 func (s *Set) ask(l *list, name string) (a answer) {
-	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.tune.timeout)
 	defer cancel()
 	began := time.Now()
 	a.list = l
 	a.codes, a.ttl, a.err = s.cfg.Resolver.LookupA(ctx, name)
-	a.slow = time.Since(began) > s.cfg.Slow
+	a.slow = time.Since(began) > s.cfg.tune.slow
 	if a.err != nil {
 		if s.ctx.Err() == nil {
 			l.failures.Add(1)
@@ -44,19 +45,20 @@ func (s *Set) ask(l *list, name string) (a answer) {
 
 // A query is the look-ups that one call of Ask or AskDomain waits for.
 type query struct {
-	answers chan answer // has room for all, so that none waits for a client which has gone
-	open    []*list     // whose answers have not come
+	answers chan answer // has room for all, so that no look-up waits for a client which has gone
+	open    []*list     // lists whose answers have not come
 	hits    []Hit
 	missing []string
 	domain  string
 }
 
-// Ask tells which lists speak for or against addr, and of which no answer was to be had. The zones are those of Zones,
-// and known[i] is what the store said of zones[i]; what is not there is looked up. Answers that nobody has are looked
-// up by DNS, all at once, and brought to the store; those that somebody else is looking up are awaited. It returns when
-// all is known, and at the latest when ctx ends; look-ups go on and serve the next client.
+// Ask returns the lists that speak for or against addr, and those of which there was no answer. The zones are those of
+// Zones. stored[i] is the store's answer about zones[i]; a zone without one is looked up. Answers that the store does
+// not have are looked up by DNS, all at once, and put into the store. Those that another caller is looking up are
+// awaited. It returns when all answers are in, and at the latest when ctx ends. The look-ups go on and serve the next
+// client.
 func (s *Set) Ask(ctx context.Context, addr netip.Addr, zones []string,
-	known []mail.ListAnswer) (hits []Hit, missing []string) {
+	stored []mail.ListAnswer) (hits []Hit, missing []string) {
 	addr = addr.Unmap().WithZone("")
 	if !addr.IsValid() {
 		return nil, nil
@@ -65,14 +67,14 @@ func (s *Set) Ask(ctx context.Context, addr netip.Addr, zones []string,
 	var pending []string
 	for i, zone := range zones {
 		var is mail.ListAnswer
-		if i < len(known) {
-			is = known[i]
+		if i < len(stored) {
+			is = stored[i]
 		}
 		if is.State == mail.ListPending {
 			pending = append(pending, zone)
 			continue
 		}
-		s.take(&q, addr, zone, is, len(zones))
+		s.use(&q, addr, zone, is, len(zones))
 	}
 	for len(pending) > 0 {
 		pending = s.await(ctx, &q, addr, pending, len(zones))
@@ -81,22 +83,23 @@ func (s *Set) Ask(ctx context.Context, addr netip.Addr, zones []string,
 	return q.hits, q.missing
 }
 
-// take makes what it can of one answer of the store; if there is none, it begins a look-up. At most n are begun in all.
-func (s *Set) take(q *query, addr netip.Addr, zone string, is mail.ListAnswer, n int) {
+// use adds one answer of the store to q, or begins a look-up if the store has no answer. At most n look-ups are begun
+// in all.
+func (s *Set) use(q *query, addr netip.Addr, zone string, is mail.ListAnswer, n int) {
 	l := s.byName[zone]
-	if l == nil || l.about(addr) == nil {
+	if l == nil || l.sideOf(addr) == nil {
 		q.missing = append(q.missing, zone)
 		return
 	}
-	d := l.about(addr)
+	d := l.sideOf(addr)
 	switch {
-	case d.out.Load() || is.State == mail.ListPending:
+	case d.faulty.Load() || is.State == mail.ListPending:
 		q.missing = append(q.missing, zone)
 	case is.State == mail.ListKnown:
 		a := answer{list: l}
 		a.means, a.code, a.weight = l.codes.read(is.Codes)
 		if a.means == refused {
-			l.refused.Add(1) // by a node with another code map; what was said to that one takes nothing out here
+			l.refused.Add(1) // a node with another code map stored it; it does not take the list out here
 		}
 		q.add(a)
 	default:
@@ -104,10 +107,10 @@ func (s *Set) take(q *query, addr netip.Addr, zone string, is mail.ListAnswer, n
 	}
 }
 
-// await waits for answers that somebody else looks up, and gives those that are still to be awaited, because another
-// one of them has become ours.
+// await waits for answers that another caller looks up. It returns those that are still to be awaited, because one of
+// the others has become ours to look up.
 func (s *Set) await(ctx context.Context, q *query, addr netip.Addr, pending []string, n int) []string {
-	answers, err := s.cfg.Store.AwaitLists(ctx, addr, pending, s.cfg.Lock)
+	answers, err := s.cfg.Store.AwaitLists(ctx, addr, pending, s.Lock())
 	if err != nil || len(answers) != len(pending) {
 		q.missing = append(q.missing, pending...)
 		return nil
@@ -118,7 +121,7 @@ func (s *Set) await(ctx context.Context, q *query, addr netip.Addr, pending []st
 			again = append(again, zone)
 			continue
 		}
-		s.take(q, addr, zone, answers[i], n)
+		s.use(q, addr, zone, answers[i], n)
 	}
 	if len(again) == len(pending) {
 		q.missing = append(q.missing, again...) // the store does not wait
@@ -127,21 +130,21 @@ func (s *Set) await(ctx context.Context, q *query, addr netip.Addr, pending []st
 	return again
 }
 
-// AskDomain tells which lists of Domains speak for or against domain, and of which no answer was to be had, as Ask
-// does. Nothing is asked about a domain that is no domain name of two labels or more in ASCII, or that is an address.
-// Answers are kept by the Resolver alone.
-func (s *Set) AskDomain(ctx context.Context, domain string) (hits []Hit, missing []string) {
-	lists := s.asked.Load().domains
+// AskDomain returns the lists of Domains that speak for or against about, and those of which there was no answer, as
+// Ask does. No list is asked about what is not a domain name of two labels or more in ASCII, or is an address. Answers
+// are cached by the resolver alone.
+func (s *Set) AskDomain(ctx context.Context, about string) (hits []Hit, missing []string) {
+	lists := s.healthy.Load().domains
 	if len(lists) == 0 {
 		return nil, nil
 	}
-	name, ok := askable(domain)
+	name, ok := askable(about)
 	if !ok {
 		return nil, nil
 	}
 	q := query{domain: name}
 	for _, l := range lists {
-		if len(name)+1+len(l.zone) > longestName {
+		if len(name)+1+len(l.zone) > domain.MaxName {
 			continue
 		}
 		s.begin(&q, l.sides[0], name+"."+l.zone, netip.Addr{}, len(lists))
@@ -173,11 +176,11 @@ func (s *Set) begin(q *query, d *side, name string, addr netip.Addr, n int) {
 	}
 	q.open = append(q.open, d.list)
 	d.list.lookups.Add(1)
-	// ends after the look-up, a check and a put, each of which is bounded; Close awaits it
+	// It ends after the look-up, a check and a put, each of which is bounded; Close awaits it.
 	go s.lookup(d, name, addr, q.answers)
 }
 
-// lookup brings an answer to who waits for it, and one about an address to the store.
+// lookup sends an answer to the call that waits for it, and puts one about an address into the store.
 func (s *Set) lookup(d *side, name string, addr netip.Addr, answers chan<- answer) {
 	defer s.running.Done()
 	defer func() { <-s.slots }()
@@ -192,23 +195,23 @@ func (s *Set) lookup(d *side, name string, addr netip.Addr, answers chan<- answe
 	case a.means == refused:
 		s.refuses(d.list, a.code)
 	case a.slow:
-		s.failed(d, "takes longer than "+s.cfg.Slow.String()+" to answer")
+		s.failed(d, "takes longer than "+s.cfg.tune.slow.String()+" to answer")
 	default:
 		d.fails.Store(0)
 	}
-	if a.err == nil && a.means == listed && !s.vouch(d) {
+	if a.err == nil && a.means == listed && !s.confirmListing(d) {
 		a.means = refused
 	}
 	answers <- a
-	// What failed is not put: the lock runs out, and the list is not asked about this address before that.
+	// A failure is not put: the lock runs out, and the list is not asked about this address before that.
 	if addr.IsValid() && a.err == nil && a.means != refused {
 		s.cfg.Store.PutDNSBL(s.ctx, addr, d.list.name, a.codes, s.keep(a.ttl))
 	}
 }
 
-// keep is how long an answer is kept.
+// keep returns how long an answer is kept.
 func (s *Set) keep(ttl time.Duration) time.Duration {
-	return min(max(ttl, s.cfg.MinTTL, 0), s.cfg.MaxTTL)
+	return min(max(ttl, s.cfg.tune.minTTL, 0), s.cfg.tune.maxTTL)
 }
 
 // gather waits for the look-ups of q until ctx ends.
@@ -216,23 +219,23 @@ func (s *Set) gather(ctx context.Context, q *query) {
 	for len(q.open) > 0 {
 		select {
 		case a := <-q.answers:
-			q.came(a)
+			q.receive(a)
 			continue
 		default:
 		}
 		select {
 		case a := <-q.answers:
-			q.came(a)
+			q.receive(a)
 		case <-ctx.Done():
-			q.giveUp()
+			q.abandon()
 		case <-s.ctx.Done():
-			q.giveUp()
+			q.abandon()
 		}
 	}
 }
 
-// came takes an answer that was waited for.
-func (q *query) came(a answer) {
+// receive takes an answer that was waited for.
+func (q *query) receive(a answer) {
 	for i, l := range q.open {
 		if l == a.list {
 			q.open = append(q.open[:i], q.open[i+1:]...)
@@ -242,8 +245,8 @@ func (q *query) came(a answer) {
 	q.add(a)
 }
 
-// giveUp waits for nothing more.
-func (q *query) giveUp() {
+// abandon makes the answers that have not come missing.
+func (q *query) abandon() {
 	for _, l := range q.open {
 		q.missing = append(q.missing, l.name)
 	}

@@ -13,7 +13,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestAClientIsWhatTheListsSay(t *testing.T) {
+// TestSet_Ask: a client is what the lists say, from DNS and from the store.
+func TestSet_Ask(t *testing.T) {
 	lists := []List{
 		{Zone: "zen.example", Weight: 10},
 		{
@@ -61,7 +62,8 @@ func TestAClientIsWhatTheListsSay(t *testing.T) {
 	}
 }
 
-func TestADomainIsWhatTheListsSay(t *testing.T) {
+// TestSet_AskDomain: a domain is what the lists say.
+func TestSet_AskDomain(t *testing.T) {
 	w := started(t, zen+dbl,
 		Config{Lists: []List{{Zone: "zen.example", Weight: 1}, {Zone: "dbl.example", Kind: Domains, Weight: 6}}})
 	for _, tt := range []struct{ name, domain, want string }{
@@ -81,7 +83,8 @@ func TestADomainIsWhatTheListsSay(t *testing.T) {
 
 const asked9 = "9.113.0.203.zen.example."
 
-func TestThreeNodesAskOnceAboutAnAddress(t *testing.T) {
+// TestSet_SharedAnswers: three nodes ask once about an address.
+func TestSet_SharedAnswers(t *testing.T) {
 	one := started(t, zen, Config{Lists: []List{{Zone: "zen.example", Weight: 10}}})
 	nodes := []*Set{one.Set}
 	for range 2 {
@@ -116,7 +119,8 @@ func TestThreeNodesAskOnceAboutAnAddress(t *testing.T) {
 	}
 }
 
-func TestALookUpThatNobodyWaitsForStillServesTheNext(t *testing.T) {
+// TestSet_LateAnswer: a look-up whose client has gone serves the next client.
+func TestSet_LateAnswer(t *testing.T) {
 	w := started(t, zen, Config{Lists: []List{{Zone: "zen.example", Weight: 10}}})
 	release := make(chan struct{})
 	w.dns.SetFault(asked9, "A", dnstest.Fault{Until: release})
@@ -136,10 +140,11 @@ func TestALookUpThatNobodyWaitsForStillServesTheNext(t *testing.T) {
 	}
 }
 
-func TestAnAnswerThatSomebodyElseLooksUpIsAwaited(t *testing.T) {
+// TestSet_Pending: an answer that another caller looks up is awaited.
+func TestSet_Pending(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		other func(*fixture) // what the other one does
+		other func(*fixture) // what the other caller does
 		want  string
 		asked int
 	}{
@@ -149,7 +154,7 @@ func TestAnAnswerThatSomebodyElseLooksUpIsAwaited(t *testing.T) {
 		{"and is not listed", func(w *fixture) {
 			w.store.PutDNSBL(t.Context(), listedClient, "zen.example", nil, time.Hour)
 		}, "", 0},
-		{"and became ours, as the other one was lost", func(w *fixture) {
+		{"and became ours, as the lock of the other caller ended", func(w *fixture) {
 			w.store.unlock(listedClient, "zen.example")
 		}, "zen.example 127.0.0.2 10", 1},
 	} {
@@ -157,13 +162,13 @@ func TestAnAnswerThatSomebodyElseLooksUpIsAwaited(t *testing.T) {
 			w := started(t, zen, Config{Lists: []List{{Zone: "zen.example", Weight: 10}}})
 			zones := w.Zones(listedClient)
 			w.store.look(listedClient, zones, time.Hour)
-			known, _ := w.store.look(listedClient, zones, time.Hour)
-			if known[0].State != mail.ListPending {
+			stored, _ := w.store.look(listedClient, zones, time.Hour)
+			if stored[0].State != mail.ListPending {
 				t.Fatal("not pending")
 			}
 			done := make(chan string)
 			// ends with the answer, received below
-			go func() { done <- say(w.Ask(t.Context(), listedClient, zones, known)) }()
+			go func() { done <- say(w.Ask(t.Context(), listedClient, zones, stored)) }()
 			tt.other(w)
 			if got := <-done; got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
@@ -184,11 +189,12 @@ func TestAnAnswerThatSomebodyElseLooksUpIsAwaited(t *testing.T) {
 	})
 }
 
-func TestWithoutAnAnswerOfTheStoreListsAreAsked(t *testing.T) {
+// TestSet_NoStoredAnswer: without an answer of the store the lists are asked.
+func TestSet_NoStoredAnswer(t *testing.T) {
 	w := begin(t, zen, Config{Lists: []List{{Zone: "zen.example", Weight: 10}}})
-	for name, known := range map[string][]mail.ListAnswer{"none": nil, "unknown": {{}}} {
-		if got := say(w.Ask(t.Context(), listedClient, w.Zones(listedClient),
-			known)); got != "zen.example 127.0.0.2 10" {
+	for name, stored := range map[string][]mail.ListAnswer{"no answer": nil, "unknown": {{}}} {
+		got := say(w.Ask(t.Context(), listedClient, w.Zones(listedClient), stored))
+		if got != "zen.example 127.0.0.2 10" {
 			t.Errorf("%s: got %q", name, got)
 		}
 	}
@@ -200,8 +206,9 @@ func TestWithoutAnAnswerOfTheStoreListsAreAsked(t *testing.T) {
 	}
 }
 
-func TestLookUpsUnderWayAreBounded(t *testing.T) {
-	w := begin(t, zen, Config{Lists: []List{{Zone: "zen.example", Weight: 10}}, Lookups: 1})
+// TestSet_Slots: the look-ups under way are bounded.
+func TestSet_Slots(t *testing.T) {
+	w := begin(t, zen, Config{Lists: []List{{Zone: "zen.example", Weight: 10}}, tune: tuning{lookups: 1}})
 	release := make(chan struct{})
 	w.dns.SetFault(asked9, "A", dnstest.Fault{Until: release})
 	done := make(chan string)
@@ -219,17 +226,20 @@ func TestLookUpsUnderWayAreBounded(t *testing.T) {
 	}
 	w.store.kept(t, listedClient, "zen.example")
 	w.store.unlock(goodClient, "zen.example")
-	// The place of the first is free a moment after its answer was put.
+	// The slot of the first is free a moment after its answer was put.
 	for deadline := time.Now().Add(10 * time.Second); w.State()[0].Lookups < 2; {
 		if time.Now().After(deadline) {
-			t.Fatal("the place of the first was not given back")
+			t.Fatal("the slot of the first was not released")
 		}
 		w.Ask(t.Context(), goodClient, w.Zones(goodClient), nil)
 	}
 }
 
-func TestCloseEndsLookUpsAndWhoWaitsForThem(t *testing.T) {
-	w := started(t, zen, Config{Lists: []List{{Zone: "zen.example", Weight: 10}}, Timeout: time.Hour})
+// TestSet_Close: Close ends look-ups and the calls that wait for them.
+func TestSet_Close(t *testing.T) {
+	w := started(t, zen, Config{
+		Lists: []List{{Zone: "zen.example", Weight: 10}}, tune: tuning{timeout: time.Hour},
+	})
 	w.dns.SetFault(asked9, "A", dnstest.Fault{Drop: true})
 	done := make(chan string)
 	go func() { done <- say(w.client(t.Context(), listedClient)) }() // ends with Close, received below
@@ -242,7 +252,7 @@ func TestCloseEndsLookUpsAndWhoWaitsForThem(t *testing.T) {
 		t.Errorf("after Close got %q", got)
 	}
 	if got := w.State()[0]; got.Failures != 0 || !got.Healthy {
-		t.Errorf("Close was held against the list: %+v", got)
+		t.Errorf("Close counted against the list: %+v", got)
 	}
 	w.Start()
 	w.Await(t.Context())
@@ -255,23 +265,24 @@ func warm(tb testing.TB, codes string) (*Set, []mail.ListAnswer) {
 		{Zone: "a.example", Weight: 1}, {Zone: "b.example", Codes: mixed}, {Zone: "c.example", Weight: 3},
 		{Zone: "d.example", Weight: -2},
 	}
-	s, err := New(Config{Lists: lists, Store: newShelf(), Resolver: ingresstest.Zone{}})
+	s, err := New(Config{Lists: lists, Store: newFakeStore(), Resolver: ingresstest.Zone{}})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(s.Close)
-	known := make([]mail.ListAnswer, len(lists))
-	for i := range known {
-		known[i].State = mail.ListKnown
+	stored := make([]mail.ListAnswer, len(lists))
+	for i := range stored {
+		stored[i].State = mail.ListKnown
 	}
-	known[1].Codes = addrs(codes)
-	return s, known
+	stored[1].Codes = addrs(codes)
+	return s, stored
 }
 
-func TestWhatIsKnownCostsNoAllocation(t *testing.T) {
-	s, known := warm(t, "")
+// TestSet_Allocations: a stored answer costs no allocation.
+func TestSet_Allocations(t *testing.T) {
+	s, stored := warm(t, "")
 	ctx := t.Context()
-	if got := testing.AllocsPerRun(100, func() { s.Ask(ctx, goodClient, s.Zones(goodClient), known) }); got != 0 {
+	if got := testing.AllocsPerRun(100, func() { s.Ask(ctx, goodClient, s.Zones(goodClient), stored) }); got != 0 {
 		t.Errorf("%v allocations", got)
 	}
 	if got := testing.AllocsPerRun(100, func() { s.AskDomain(ctx, "example.com") }); got != 0 {
@@ -279,14 +290,14 @@ func TestWhatIsKnownCostsNoAllocation(t *testing.T) {
 	}
 }
 
-func BenchmarkAskKnown(b *testing.B) {
+func BenchmarkAskStored(b *testing.B) {
 	for name, codes := range map[string]string{"not listed": "", "listed": "127.0.0.3 127.0.0.10"} {
 		b.Run(name, func(b *testing.B) {
-			s, known := warm(b, codes)
+			s, stored := warm(b, codes)
 			ctx := b.Context()
 			b.ReportAllocs()
 			for b.Loop() {
-				s.Ask(ctx, goodClient, s.Zones(goodClient), known)
+				s.Ask(ctx, goodClient, s.Zones(goodClient), stored)
 			}
 		})
 	}

@@ -12,18 +12,18 @@ import (
 	"strings"
 )
 
-// What a code can be, as numbers.
+// The ranges of codes, as numbers.
 const (
-	loopbackFirst = 0x7f000000 // 127.0.0.0/8: all that is a code at all
+	loopbackFirst = 0x7f000000 // 127.0.0.0/8: all codes
 	loopbackLast  = 0x7fffffff
 	refusedFirst  = 0x7fffff00 // 127.255.255.0/24: "I do not answer you"
-	blocked       = 0x7f000001 // 127.0.0.1: the same on older lists
+	refusedOld    = 0x7f000001 // 127.0.0.1: the same on older lists
 )
 
-// A pattern is a Match that was parsed: a range, of which the octets may be restricted one by one.
+// A pattern is a parsed Match: a range, of which the octets may be restricted one by one.
 type pattern struct {
 	first, last uint32
-	octets      *[4]octets // nil: all of them
+	octets      *[4]octets // nil means all of them
 }
 
 // octets are a set of octets.
@@ -36,7 +36,7 @@ func (o *octets) size() int {
 	return bits.OnesCount64(o[0]) + bits.OnesCount64(o[1]) + bits.OnesCount64(o[2]) + bits.OnesCount64(o[3])
 }
 
-// matches reports whether the code is one of the pattern's.
+// matches reports whether the pattern matches code.
 func (p pattern) matches(code uint32) bool {
 	if code < p.first || code > p.last {
 		return false
@@ -52,7 +52,7 @@ func (p pattern) matches(code uint32) bool {
 	return true
 }
 
-// size is the number of codes that match.
+// size returns the number of codes that match.
 func (p pattern) size() int {
 	if p.octets == nil {
 		return int(p.last) - int(p.first) + 1
@@ -64,9 +64,10 @@ func (p pattern) size() int {
 	return n
 }
 
-// What is wrong with a Match.
+// The errors of a Match.
 var (
-	errForm    = errors.New(`is no code, such as "127.0.0.2", "127.0.0.4/30", "127.0.0.2-127.0.0.11" or "127.0.[0..255].3"`)
+	errForm = errors.New(`is no code, such as "127.0.0.2", "127.0.0.4/30", "127.0.0.2-127.0.0.11" or ` +
+		`"127.0.[0..255].3"`)
 	errOutside = errors.New("is not in 127.0.0.0/8, where all codes are")
 	errRefused = errors.New("is in 127.255.255.0/24, which means that the list refused to answer, and never counts")
 )
@@ -85,6 +86,7 @@ func parseCode(text string) (pattern, error) {
 	return p, nil
 }
 
+// parsePattern parses a Match without regard to where codes can be.
 func parsePattern(text string) (pattern, error) {
 	if prefix, err := netip.ParsePrefix(text); err == nil {
 		first, ok := number(prefix.Masked().Addr())
@@ -182,13 +184,13 @@ func parseOctet(text string) (o octets, ok bool) {
 	return o, ok
 }
 
-// octet parses a number from 0 to 255 without leading zeros, which some read as octal.
+// octet parses a number from 0 to 255 without leading zeros, which some programs read as octal.
 func octet(text string) (int, bool) {
 	n, err := strconv.ParseUint(text, 10, 8)
 	return int(n), err == nil && strconv.FormatUint(n, 10) == text
 }
 
-// number gives the code as a number, and false if it is no IPv4 address.
+// number returns the code as a number, and false if it is no IPv4 address.
 func number(code netip.Addr) (uint32, bool) {
 	if !code.Is4() {
 		return 0, false
@@ -204,7 +206,7 @@ type worth struct {
 	refused bool
 }
 
-// A codeMap says what each code is worth: the first pattern that matches decides.
+// A codeMap is what each code is worth: the first pattern that matches decides.
 type codeMap []worth
 
 // codes compiles the code map of a list that was validated.
@@ -221,8 +223,8 @@ func (l List) codes() (codeMap, error) {
 		}
 		m = append(m, worth{p, c.Weight, c.Refused})
 	}
-	// The narrowest first. Sorting is stable and this is the last one, so that a Code about 127.0.0.1 alone stands
-	// before it.
+	// The narrowest first. 127.0.0.1 is inserted after the patterns of one code, so that a Code about it alone stands
+	// before.
 	slices.SortStableFunc(m, func(a, b worth) int {
 		return cmp.Or(cmp.Compare(a.size(), b.size()), cmp.Compare(math.Abs(b.weight), math.Abs(a.weight)))
 	})
@@ -230,7 +232,7 @@ func (l List) codes() (codeMap, error) {
 	if at < 0 {
 		at = len(m)
 	}
-	return slices.Insert(m, at, worth{pattern: pattern{first: blocked, last: blocked}, refused: true}), nil
+	return slices.Insert(m, at, worth{pattern: pattern{first: refusedOld, last: refusedOld}, refused: true}), nil
 }
 
 // A reading is what an answer means.
@@ -239,11 +241,11 @@ type reading uint8
 const (
 	notListed reading = iota
 	listed
-	refused // the list does not answer us, or what answers is no list
+	refused // the list does not answer us, or the answer comes from no list
 )
 
-// read tells what an answer of a list means, and which code counts how much. It depends only on the set of codes: their
-// order changes from one answer to the next.
+// read returns what an answer of a list means, and which code counts how much. The result does not depend on the order
+// of the codes, which changes from one answer to the next.
 func (m codeMap) read(answer []netip.Addr) (means reading, code netip.Addr, weight float64) {
 	if len(answer) == 0 {
 		return notListed, netip.Addr{}, 0

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-func TestACodeMatchesWhatItsFormSays(t *testing.T) {
+// TestPattern: each form of Match matches its codes.
+func TestPattern(t *testing.T) {
 	for _, tt := range []struct{ name, match, yes, no string }{
 		{"a code", "127.0.0.2", "127.0.0.2", "127.0.0.1 127.0.0.3 127.1.0.2"},
 		{"a prefix", "127.0.0.4/30", "127.0.0.4 127.0.0.7", "127.0.0.3 127.0.0.8"},
@@ -41,7 +42,8 @@ func TestACodeMatchesWhatItsFormSays(t *testing.T) {
 	}
 }
 
-func TestAMatchThatCanNeverCountIsRefused(t *testing.T) {
+// TestParseCode: a Match that can never count is refused.
+func TestParseCode(t *testing.T) {
 	for _, tt := range []struct{ match, want string }{
 		{"", "is no code"},
 		{"listed", "is no code"},
@@ -77,7 +79,7 @@ func TestAMatchThatCanNeverCountIsRefused(t *testing.T) {
 	}
 }
 
-// mixed is a code map with a bit of everything.
+// mixed is a code map with every form of Match.
 var mixed = []Code{
 	{Match: "127.0.0.0/8", Weight: 1},
 	{Match: "127.0.0.2-127.0.0.11", Weight: 5},
@@ -87,7 +89,8 @@ var mixed = []Code{
 	{Match: "127.0.1.255", Refused: true},
 }
 
-func TestAnAnswerIsWorthItsHeaviestCode(t *testing.T) {
+// TestCodeMap: an answer is worth its heaviest code.
+func TestCodeMap(t *testing.T) {
 	all := List{Zone: "all.example", Weight: 10}
 	white := List{
 		Zone:  "white.example",
@@ -153,7 +156,7 @@ func TestAnAnswerIsWorthItsHeaviestCode(t *testing.T) {
 	}
 }
 
-// FuzzParseCode holds that what is accepted lies where codes lie and matches as many codes as it says.
+// FuzzParseCode: a Match that is accepted lies where codes lie and matches as many codes as it says.
 func FuzzParseCode(f *testing.F) {
 	for _, s := range []string{"127.0.0.2", "127.0.0.4/30", "127.0.0.2-127.0.0.11", "127.0.*.3", "127.0.0.&4",
 		"127.0.[0..255].[1;3..5]", "127.0.0.0/8", "0.0.0.0/0", "127.255.255.0/24", "[127].*.*.*", "127...0"} {
@@ -185,8 +188,8 @@ func FuzzParseCode(f *testing.F) {
 	})
 }
 
-// FuzzRead holds what an answer may never do, whatever is in it: octets are taken four at a time as codes, or sixteen
-// at a time as IPv6 addresses if there are so many and the first is even.
+// FuzzRead: what no answer may ever do. Octets are taken four at a time as codes, or sixteen at a time as IPv6
+// addresses if there are so many and the first is even.
 func FuzzRead(f *testing.F) {
 	f.Add([]byte{127, 0, 0, 2}, 5.0)
 	f.Add([]byte{127, 0, 0, 2, 127, 0, 0, 10, 127, 0, 1, 255}, -5.0)

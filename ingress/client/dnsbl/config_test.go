@@ -11,7 +11,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestAConfigThatMakesNoSenseIsRefusedByField(t *testing.T) {
+// TestConfig_Validate: the error names the field that makes no sense.
+func TestConfig_Validate(t *testing.T) {
 	good := List{Zone: "zen.example", Weight: 1}
 	with := func(l List) func(*Config) { return func(c *Config) { c.Lists = append(c.Lists, l) } }
 	for _, tt := range []struct {
@@ -24,7 +25,6 @@ func TestAConfigThatMakesNoSenseIsRefusedByField(t *testing.T) {
 		{"the same zone for addresses and domains", with(List{Zone: "zen.example", Kind: Domains, Weight: 1}), ""},
 		{"the same zone under two names", with(List{Zone: "zen.example", Name: "again", Weight: 1}), ""},
 		{"the last dot", with(List{Zone: "other.example.", Weight: -1}), ""},
-		{"no TTL floor", func(c *Config) { c.MinTTL = -1 }, ""},
 		{"an empty zone", with(List{Weight: 1}), "lists[1].zone"},
 		{"the root", with(List{Zone: ".", Weight: 1}), "lists[1].zone"},
 		{"a zone that is no name", with(List{Zone: "zen example", Weight: 1}), "lists[1].zone"},
@@ -34,7 +34,7 @@ func TestAConfigThatMakesNoSenseIsRefusedByField(t *testing.T) {
 		},
 		{"a zone twice", with(List{Zone: "ZEN.example.", Weight: 1}), "lists[1].zone"},
 		{"a name that is a zone", with(List{Zone: "key.zen.example", Name: "zen.example", Weight: 1}), "lists[1].name"},
-		{"a name that is none", with(List{Zone: "key.zen.example", Name: "a\r\nb", Weight: 1}), "lists[1].name"},
+		{"a name that is not one", with(List{Zone: "key.zen.example", Name: "a\r\nb", Weight: 1}), "lists[1].name"},
 		{"a weight that is no number", with(List{Zone: "b.example", Weight: math.NaN()}), "lists[1].weight"},
 		{"a weight without end", with(List{Zone: "b.example", Weight: math.Inf(1)}), "lists[1].weight"},
 		{"no weight", with(List{Zone: "b.example"}), "lists[1].weight"},
@@ -43,7 +43,7 @@ func TestAConfigThatMakesNoSenseIsRefusedByField(t *testing.T) {
 			"lists[1].weight",
 		},
 		{
-			"a code that is none",
+			"a code that is not one",
 			with(List{Zone: "b.example", Codes: []Code{{"127.0.0.2", 1, false}, {"10.0.0.1", 1, false}}}),
 			"lists[1].codes[1].match",
 		},
@@ -63,14 +63,9 @@ func TestAConfigThatMakesNoSenseIsRefusedByField(t *testing.T) {
 		},
 		{"no store", func(c *Config) { c.Store = nil }, "store"},
 		{"no resolver", func(c *Config) { c.Resolver = nil }, "resolver"},
-		{"a timeout below zero", func(c *Config) { c.Timeout = -1 }, "timeout"},
-		{"slower than the timeout", func(c *Config) { c.Slow = 4 * time.Second }, "slow"},
-		{"a floor above the cap", func(c *Config) { c.MinTTL = 2 * time.Hour }, "min_ttl"},
-		{"failures below zero", func(c *Config) { c.Failures = -1 }, "failures"},
-		{"look-ups below zero", func(c *Config) { c.Lookups = -1 }, "lookups"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := Config{Lists: []List{good}, Store: newShelf(), Resolver: ingresstest.Zone{}}
+			c := Config{Lists: []List{good}, Store: newFakeStore(), Resolver: ingresstest.Zone{}}
 			tt.change(&c)
 			err := c.Validate()
 			var field *mail.FieldError
@@ -88,7 +83,8 @@ func TestAConfigThatMakesNoSenseIsRefusedByField(t *testing.T) {
 	}
 }
 
-func TestATTLHasAFloorAndACap(t *testing.T) {
+// TestSet_Keep: a TTL has a floor and a cap.
+func TestSet_Keep(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		min, max  time.Duration
@@ -104,7 +100,7 @@ func TestATTLHasAFloorAndACap(t *testing.T) {
 		{"a cap of one's own", 0, 2 * time.Minute, time.Hour, 2 * time.Minute},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s := &Set{cfg: Config{MinTTL: tt.min, MaxTTL: tt.max}.withDefaults()}
+			s := &Set{cfg: Config{tune: tuning{minTTL: tt.min, maxTTL: tt.max}}.withDefaults()}
 			if got := s.keep(tt.ttl); got != tt.want {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}

@@ -17,56 +17,59 @@ import (
 type fault uint8
 
 const (
-	none      fault = iota
-	unknown         // its first check has not ended
-	failing         // it does not answer
-	unwilling       // it answers that it refuses, or what answers is no list
-	lying           // it lists what no list may: it lists the world
-	unasked         // of a check: it could not be made, for want of room of our own
-	empty           // it does not list what every list must: it is none, or no longer
+	noFault    fault = iota
+	notChecked       // its first check has not ended
+	failing          // it does not answer
+	refusing         // it answers that it refuses, or the answer comes from no list
+	listsWorld       // it lists what no list may
+	lacksTest        // it does not list what every list must: it is not a list, or no longer
+
+	// checkSkipped is a check that was not made because our DNS query limit was reached. It says nothing about the list
+	// and is never the fault of a side.
+	checkSkipped
 )
 
 // A side is a list as it is asked about IPv4, about IPv6 or about domains. Each has test entries of its own, and a
 // health.
 type side struct {
 	list      *list
-	what      string // "IPv6" where the list has another side; to tell why
-	must      string // the name that every list has an entry for, "" if the list has none
+	prefix    string // of why: "IPv6: " where the list has another side, else ""
+	must      string // the name that every list has an entry for
 	mustNot   string // the name that no list has an entry for
-	optional  bool   // without the entry, the list is simply not asked about this family
-	unchecked bool   // only asked whether it answers, once it has failed
+	optional  bool   // without the entry, the list is not asked about this family and is well
+	unchecked bool   // it is only checked whether it answers, once it has failed
 
-	first chan struct{} // closed when the first check has ended
-	wake  chan struct{} // holds one if the watch is to look at the fault again
-	fails atomic.Int32  // look-ups in a row that failed
-	out   atomic.Bool   // fault is not none
+	first  chan struct{} // closed when the first check has ended
+	wake   chan struct{} // holds one if the watch is to look at the fault again
+	fails  atomic.Int32  // look-ups in a row that failed
+	faulty atomic.Bool   // fault is not noFault
 
 	// Guarded by Set.mu.
 	fault   fault
 	why     string
-	until   time.Time     // not asked before then, whatever a check says
+	until   time.Time     // the side is not asked before then, whatever a check finds
 	checked time.Time     // when the last check ended
 	probes  int           // how many were begun
-	probing *probe        // the one under way; nil: none is
-	flight  chan struct{} // closed when the check under way has ended; nil: none is
+	probing *probe        // the probe under way, or nil
+	flight  chan struct{} // closed when the check under way has ended; nil if no check is
 }
 
-// take sets the fault. The caller holds Set.mu.
-func (d *side) take(f fault, why string) {
+// setFault sets the fault and its reason. The caller holds Set.mu.
+func (d *side) setFault(f fault, why string) {
 	d.fault, d.why = f, why
-	d.out.Store(f != none)
+	d.faulty.Store(f != noFault)
 }
 
 // sides makes the sides of l.
 func (configured List) sides(l *list) []*side {
-	make1 := func(must, mustNot, what string) *side {
+	newSide := func(must, mustNot, prefix string) *side {
 		return &side{
-			list: l, what: what, must: must, mustNot: mustNot, unchecked: configured.Unchecked,
+			list: l, prefix: prefix, must: must, mustNot: mustNot, unchecked: configured.Unchecked,
 			first: make(chan struct{}), wake: make(chan struct{}, 1),
 		}
 	}
 	if configured.Kind == Domains {
-		return []*side{make1("test."+l.zone, "invalid."+l.zone, "")}
+		return []*side{newSide("test."+l.zone, "invalid."+l.zone, "")}
 	}
 	v4 := func(last byte) string { return addressName(netip.AddrFrom4([4]byte{127, 0, 0, last}), l.zone) }
 	v6 := func(last byte) string {
@@ -74,35 +77,35 @@ func (configured List) sides(l *list) []*side {
 	}
 	sides := make([]*side, 2)
 	if configured.Family != IPv6 {
-		sides[0] = make1(v4(2), v4(1), "")
+		sides[0] = newSide(v4(2), v4(1), "")
 	}
 	if configured.Family != IPv4 {
-		sides[1] = make1(v6(2), v6(1), "IPv6: ")
+		sides[1] = newSide(v6(2), v6(1), "IPv6: ")
 		sides[1].optional = configured.Family == AnyFamily && !configured.Unchecked
 	}
 	return sides
 }
 
-// health tells whether the list is well, and why not. A first check that has not ended leaves that open: patient says
-// yes then. The caller holds Set.mu.
-func (l *list) health(patient bool) (well bool, why string) {
+// health reports whether the list is well, and why not. With ignoreFirst a list is well until its first check has
+// ended. The caller holds Set.mu.
+func (l *list) health(ignoreFirst bool) (well bool, why string) {
 	well = true
 	for _, d := range l.sides {
-		if d == nil || d.fault == none || patient && d.fault == unknown {
+		if d == nil || d.fault == noFault || ignoreFirst && d.fault == notChecked {
 			continue
 		}
 		if why == "" {
-			why = d.what + d.why
+			why = d.prefix + d.why
 		}
-		well = well && d.optional && d.fault == empty
+		well = well && d.optional && d.fault == lacksTest
 	}
 	return well, why
 }
 
-// change runs f, which changes the faults of l, and tells who wants to know. The caller holds no lock.
+// change runs f, which changes the faults of l, wakes the watches and calls Config.Changed. The caller holds no lock.
 func (s *Set) change(l *list, f func()) {
-	s.telling.Lock()
-	defer s.telling.Unlock()
+	s.reporting.Lock()
+	defer s.reporting.Unlock()
 	s.mu.Lock()
 	var before [2]fault
 	for i, d := range l.sides {
@@ -117,10 +120,10 @@ func (s *Set) change(l *list, f func()) {
 		}
 		select {
 		case d.wake <- struct{}{}:
-		default: // it has not yet seen the last change
+		default: // the watch has not yet seen the last change
 		}
 	}
-	s.asked.Store(s.healthy())
+	s.healthy.Store(s.findHealthy())
 	well, why := l.health(true)
 	s.mu.Unlock()
 	if well == l.well {
@@ -135,8 +138,9 @@ func (s *Set) change(l *list, f func()) {
 	}
 }
 
-// watched reports whether the Set may take lists out, which is so once somebody brings them back.
-func (s *Set) watched() bool {
+// isStarted reports whether Start was called. Only then lists are taken out, because only then a check brings them
+// back.
+func (s *Set) isStarted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.started
@@ -144,12 +148,12 @@ func (s *Set) watched() bool {
 
 // failed counts a look-up that failed, and takes the side out if it was one too many.
 func (s *Set) failed(d *side, why string) {
-	if int(d.fails.Add(1)) < s.cfg.Failures || d.out.Load() || !s.watched() {
+	if int(d.fails.Add(1)) < s.cfg.tune.failures || d.faulty.Load() || !s.isStarted() {
 		return
 	}
 	s.change(d.list, func() {
-		if d.fault == none {
-			d.take(failing, why)
+		if d.fault == noFault {
+			d.setFault(failing, why)
 		}
 	})
 }
@@ -157,7 +161,7 @@ func (s *Set) failed(d *side, why string) {
 // refuses takes the whole list out for a while, because it answered with a code that means no.
 func (s *Set) refuses(l *list, code netip.Addr) {
 	l.refused.Add(1)
-	if !s.watched() {
+	if !s.isStarted() {
 		return
 	}
 	why := fmt.Sprintf("answered %v, which is a refusal", code)
@@ -165,17 +169,18 @@ func (s *Set) refuses(l *list, code netip.Addr) {
 		why = fmt.Sprintf("answered %v, which no list does", code)
 	}
 	s.change(l, func() {
-		until := s.cfg.Now().Add(s.cfg.Pause)
+		until := s.cfg.Now().Add(s.cfg.tune.pause)
 		for _, d := range l.sides {
 			if d != nil {
-				d.take(unwilling, why)
-				d.until = later(d.until, until)
+				d.setFault(refusing, why)
+				d.until = latest(d.until, until)
 			}
 		}
 	})
 }
 
-func later(a, b time.Time) time.Time {
+// latest returns the later one of two times.
+func latest(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
 	}
@@ -190,7 +195,7 @@ func (s *Set) watch(d *side) {
 	} else {
 		s.check(d)
 	}
-	timer := time.NewTimer(s.pace(d))
+	timer := time.NewTimer(s.untilCheck(d))
 	defer timer.Stop()
 	for {
 		select {
@@ -198,31 +203,31 @@ func (s *Set) watch(d *side) {
 			return
 		case <-d.wake:
 			// The time runs from the change on.
-			timer.Reset(s.pace(d))
+			timer.Reset(s.untilCheck(d))
 		case <-timer.C:
-			if !d.unchecked || d.out.Load() {
+			if !d.unchecked || d.faulty.Load() {
 				s.check(d)
 			}
-			timer.Reset(s.pace(d))
+			timer.Reset(s.untilCheck(d))
 		}
 	}
 }
 
-// pace is the time until the next check.
-func (s *Set) pace(d *side) time.Duration {
+// untilCheck returns the time until the next check.
+func (s *Set) untilCheck(d *side) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch d.fault {
-	case unknown, failing:
-		return s.cfg.Retry
-	case unwilling:
-		return s.cfg.Pause
+	case notChecked, failing:
+		return s.cfg.tune.retry
+	case refusing:
+		return s.cfg.tune.pause
 	}
-	return s.cfg.Check
+	return s.cfg.tune.check
 }
 
-// check asks for the test entries of a side and sees to it that the outcome is known. If a check is under way already,
-// it waits for that instead.
+// check asks for the test entries of a side and applies the outcome. If a check is under way already, it waits for that
+// instead.
 func (s *Set) check(d *side) {
 	s.mu.Lock()
 	if flight := d.flight; flight != nil {
@@ -237,7 +242,7 @@ func (s *Set) check(d *side) {
 	d.flight = flight
 	s.mu.Unlock()
 	found, why, code := s.test(d)
-	s.concluded(d, found, why, code)
+	s.apply(d, found, why, code)
 	s.mu.Lock()
 	d.flight = nil
 	select {
@@ -249,7 +254,7 @@ func (s *Set) check(d *side) {
 	close(flight)
 }
 
-// test asks for both test entries at once and tells what is wrong.
+// test asks for both test entries at once and returns what is wrong, why, and the code of a refusal.
 func (s *Set) test(d *side) (fault, string, netip.Addr) {
 	var must, mustNot answer
 	var both sync.WaitGroup
@@ -260,84 +265,83 @@ func (s *Set) test(d *side) (fault, string, netip.Addr) {
 	both.Wait()
 	for _, a := range []answer{mustNot, must} {
 		if a.means == refused {
-			return unwilling, "", a.code
+			return refusing, "", a.code
 		}
 	}
 	switch {
 	case errors.Is(mustNot.err, mail.ErrNotAsked) || errors.Is(must.err, mail.ErrNotAsked):
-		return unasked, "", netip.Addr{}
+		return checkSkipped, "", netip.Addr{}
 	case mustNot.means == listed:
-		return lying, "lists " + d.mustNot + ", which no list may: it lists the world", netip.Addr{}
+		return listsWorld, "lists " + d.mustNot + ", which no list may: it lists the world", netip.Addr{}
 	case mustNot.err != nil:
 		return failing, "check failed: " + mustNot.err.Error(), netip.Addr{}
 	case must.err != nil:
 		return failing, "check failed: " + must.err.Error(), netip.Addr{}
 	case must.slow || mustNot.slow:
-		return failing, "check took longer than " + s.cfg.Slow.String(), netip.Addr{}
+		return failing, "check took longer than " + s.cfg.tune.slow.String(), netip.Addr{}
 	case must.means == notListed && !d.unchecked:
-		return empty, "does not list " + d.must + ", which every list must", netip.Addr{}
+		return lacksTest, "does not list " + d.must + ", which every list must", netip.Addr{}
 	}
-	return none, "", netip.Addr{}
+	return noFault, "", netip.Addr{}
 }
 
-// concluded draws the consequences of a check.
-func (s *Set) concluded(d *side, found fault, why string, code netip.Addr) {
-	if s.ctx.Err() != nil || found == unasked {
-		return // what it found may only be that it was ended
+// apply sets the fault that a check found, unless the check says nothing.
+func (s *Set) apply(d *side, found fault, why string, code netip.Addr) {
+	if s.ctx.Err() != nil || found == checkSkipped {
+		return // after Close a failure may only mean that the check was ended
 	}
 	now := s.cfg.Now()
 	s.mu.Lock()
 	d.checked = now
-	// The usual case changes nothing and wakes nobody.
-	same := found == none && d.fault == none || found == empty && d.fault == empty
+	// The usual case changes nothing and wakes no watch.
+	same := found == noFault && d.fault == noFault || found == lacksTest && d.fault == lacksTest
 	s.mu.Unlock()
 	switch {
-	case found == unwilling:
+	case found == refusing:
 		s.refuses(d.list, code)
-	case found == none && same:
+	case found == noFault && same:
 		d.fails.Store(0)
 	case same:
 	case found == failing:
 		s.failed(d, why)
 		s.change(d.list, func() {
-			if d.fault == unknown || d.fault == failing {
-				d.take(failing, why)
+			if d.fault == notChecked || d.fault == failing {
+				d.setFault(failing, why)
 			}
 		})
 	default:
 		s.change(d.list, func() {
-			if found == lying {
-				d.until = later(d.until, now.Add(s.cfg.MaxTTL))
+			if found == listsWorld {
+				d.until = latest(d.until, now.Add(s.cfg.tune.maxTTL))
 			}
-			if found == none && now.Before(d.until) {
+			if found == noFault && now.Before(d.until) {
 				return
 			}
-			if found == none {
+			if found == noFault {
 				d.fails.Store(0)
 			}
-			d.take(found, why)
+			d.setFault(found, why)
 		})
 	}
 }
 
-// vouch sees to it that a listing is not believed of a side that lists the world: it asks for something that no list
-// has and nobody has asked for, so that no cache knows the answer, and does so after the listing came. It reports
-// whether the side counts. Those who need it at the same time share a probe, so a flood of listed clients costs one at
-// a time.
-func (s *Set) vouch(d *side) bool {
+// confirmListing reports whether a listing of the side counts: not if the side lists the world. It asks for a name that
+// no list has and that was never asked for, so that no cache has the answer, and it does so after the listing came.
+// Callers at the same time share a probe, so a flood of listed clients costs one probe at a time.
+func (s *Set) confirmListing(d *side) bool {
 	s.mu.Lock()
 	need := d.probes + 1
-	watched := s.started && !d.unchecked
+	probed := s.started && !d.unchecked
 	s.mu.Unlock()
-	for watched && !d.out.Load() && s.ctx.Err() == nil {
+	for probed && !d.faulty.Load() && s.ctx.Err() == nil {
 		if p := s.probe(d); p.number >= need {
-			return p.passed && !d.out.Load()
+			return p.passed && !d.faulty.Load()
 		}
 	}
-	return !watched && !d.out.Load()
+	return !probed && !d.faulty.Load()
 }
 
-// A probe is a question whose answer no list may have.
+// A probe is one question whose name no list may have.
 type probe struct {
 	number int
 	passed bool          // to be read when done is closed
@@ -356,7 +360,7 @@ func (s *Set) probe(d *side) *probe {
 	p := &probe{number: d.probes, done: make(chan struct{})}
 	d.probing = p
 	s.mu.Unlock()
-	name := d.never()
+	name := d.unlistedName()
 	switch a := s.ask(d.list, name); {
 	case s.ctx.Err() != nil, errors.Is(a.err, mail.ErrNotAsked):
 	case a.err != nil:
@@ -364,7 +368,7 @@ func (s *Set) probe(d *side) *probe {
 	case a.means == refused:
 		s.refuses(d.list, a.code)
 	case a.means == listed:
-		s.concluded(d, lying, "lists "+name+": it lists the world", netip.Addr{})
+		s.apply(d, listsWorld, "lists "+name+": it lists the world", netip.Addr{})
 	default:
 		p.passed = true
 	}
@@ -375,9 +379,9 @@ func (s *Set) probe(d *side) *probe {
 	return p
 }
 
-// never gives a name that no list has an entry for, another one each time: an address in 127.0.0.0/8 apart from the
-// codes and test entries, which no client comes from, or a name below INVALID (RFC 6761 section 6.4).
-func (d *side) never() string {
+// unlistedName returns a name that no list has an entry for, another one each time: an address in 127.0.0.0/8 apart
+// from the codes and test entries, which no client comes from, or a name below INVALID (RFC 6761 section 6.4).
+func (d *side) unlistedName() string {
 	r := rand.Uint32()
 	host := [4]byte{127, byte(1 + r%254), byte(r >> 8), byte(r >> 16)}
 	l := d.list

@@ -1,6 +1,7 @@
 package dnsbl
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -17,7 +18,7 @@ import (
 const (
 	must    = "2.0.0.127.zen.example."
 	mustNot = "1.0.0.127.zen.example."
-	// liar lists the world.
+	// liar is a list of the world.
 	liar = "*.zen.example. 60 IN A 127.0.0.2\n"
 )
 
@@ -40,7 +41,8 @@ func (w *fixture) well(t *testing.T, addr netip.Addr) {
 	}
 }
 
-func TestTheFirstCheckDecidesWhetherAListIsAsked(t *testing.T) {
+// TestSet_FirstCheck: the first check decides whether a list is asked.
+func TestSet_FirstCheck(t *testing.T) {
 	const mapped2 = "2.0.0.0.0.0.f.7.f.f.f.f.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.zen.example. 60 IN A 127.0.0.2\n"
 	const mapped1 = "1.0.0.0.0.0.f.7.f.f.f.f.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.zen.example. 60 IN A 127.0.0.2\n"
 	const good4 = must + " 60 IN A 127.0.0.2\n"
@@ -103,9 +105,11 @@ func TestTheFirstCheckDecidesWhetherAListIsAsked(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := tt.list
-			l.Zone = or(l.Zone, "zen.example")
+			l.Zone = cmp.Or(l.Zone, "zen.example")
 			l.Weight = 10
-			w := begin(t, tt.zone, Config{Lists: []List{l}, Check: time.Hour, Retry: time.Hour, Pause: time.Hour})
+			w := begin(t, tt.zone, Config{
+				Lists: []List{l}, tune: tuning{check: time.Hour, retry: time.Hour, pause: time.Hour},
+			})
 			for name, f := range tt.faults {
 				w.dns.SetFault(name, "A", f)
 			}
@@ -124,15 +128,16 @@ func TestTheFirstCheckDecidesWhetherAListIsAsked(t *testing.T) {
 				t.Errorf("checked %v", got.Checked)
 			}
 			if !tt.healthy {
-				w.told(t, "false")
+				w.awaitChange(t, "false")
 			} else if len(w.news) != 0 {
-				t.Errorf("told %q", <-w.news)
+				t.Errorf("Changed was called with %q", <-w.news)
 			}
 		})
 	}
 }
 
-func TestNothingIsAskedBeforeTheFirstCheckEnded(t *testing.T) {
+// TestSet_Start: no list is asked before its first check has ended.
+func TestSet_Start(t *testing.T) {
 	w := begin(t, zen, Config{Lists: v4})
 	release := make(chan struct{})
 	w.dns.SetFault(must, "A", dnstest.Fault{Until: release})
@@ -152,19 +157,22 @@ func TestNothingIsAskedBeforeTheFirstCheckEnded(t *testing.T) {
 		t.Error("not asked after the check")
 	}
 	if len(w.news) != 0 {
-		t.Errorf("told %q", <-w.news)
+		t.Errorf("Changed was called with %q", <-w.news)
 	}
 }
 
-func TestAListThatBeginsToListTheWorldIsNeverBelieved(t *testing.T) {
-	w := started(t, zen, Config{Lists: v4, Check: time.Hour, MaxTTL: time.Hour, Retry: time.Hour})
+// TestSet_ConfirmListing: a list that begins to list the world is never believed.
+func TestSet_ConfirmListing(t *testing.T) {
+	w := started(t, zen, Config{
+		Lists: v4, tune: tuning{check: time.Hour, maxTTL: time.Hour, retry: time.Hour},
+	})
 	if err := w.dns.SetZone(liar); err != nil { // right behind a check that went well
 		t.Fatal(err)
 	}
 	if got := say(w.client(t.Context(), goodClient)); got != "missing zen.example" {
 		t.Errorf("a good client got %q", got)
 	}
-	w.told(t, ".127.zen.example: it lists the world")
+	w.awaitChange(t, ".127.zen.example: it lists the world")
 	if len(w.Zones(goodClient)) != 0 {
 		t.Error("still asked")
 	}
@@ -173,10 +181,11 @@ func TestAListThatBeginsToListTheWorldIsNeverBelieved(t *testing.T) {
 	}
 }
 
-func TestAListThatListedTheWorldStaysOutWhileItsLiesMayBeKept(t *testing.T) {
+// TestSet_ListedWorld: a list that listed the world stays out while its false answers may be kept.
+func TestSet_ListedWorld(t *testing.T) {
 	now := &clock{at: time.Unix(1e9, 0)}
-	w := started(t, liar, Config{Lists: v4, Now: now.now, MaxTTL: time.Hour})
-	w.told(t, "false")
+	w := started(t, liar, Config{Lists: v4, Now: now.now, tune: tuning{maxTTL: time.Hour}})
+	w.awaitChange(t, "false")
 	if err := w.dns.SetZone(zen); err != nil {
 		t.Fatal(err)
 	}
@@ -186,19 +195,20 @@ func TestAListThatListedTheWorldStaysOutWhileItsLiesMayBeKept(t *testing.T) {
 		t.Fatal("asked again at once")
 	}
 	now.step(time.Hour)
-	w.told(t, "zen.example true passed its check")
+	w.awaitChange(t, "zen.example true passed its check")
 	w.well(t, goodClient)
 	if got := say(w.client(t.Context(), listedClient)); got != "zen.example 127.0.0.2 10" {
 		t.Errorf("afterwards got %q", got)
 	}
 }
 
-func TestAListThatRefusesIsLeftAloneForAWhile(t *testing.T) {
+// TestSet_Refusing: a list that refuses is left alone for a while.
+func TestSet_Refusing(t *testing.T) {
 	now := &clock{at: time.Unix(1e9, 0)}
 	w := started(t, zen,
 		Config{
-			Lists: []List{{Zone: "zen.example", Weight: 10}}, Now: now.now, Check: time.Hour,
-			Pause: 20 * time.Millisecond,
+			Lists: []List{{Zone: "zen.example", Weight: 10}}, Now: now.now,
+			tune: tuning{check: time.Hour, pause: 20 * time.Millisecond},
 		})
 	const refusing = "*.zen.example. 60 IN A 127.255.255.254\n"
 	if err := w.dns.SetZone(refusing); err != nil {
@@ -207,7 +217,7 @@ func TestAListThatRefusesIsLeftAloneForAWhile(t *testing.T) {
 	if got := say(w.client(t.Context(), goodClient)); got != "missing zen.example" {
 		t.Errorf("got %q", got)
 	}
-	w.told(t, "zen.example false answered 127.255.255.254, which is a refusal")
+	w.awaitChange(t, "zen.example false answered 127.255.255.254, which is a refusal")
 	if len(w.Zones(goodClient)) != 0 || len(w.Zones(netip.MustParseAddr("2001:db8::1"))) != 0 {
 		t.Error("still asked")
 	}
@@ -223,40 +233,41 @@ func TestAListThatRefusesIsLeftAloneForAWhile(t *testing.T) {
 		t.Error("asked before the pause is over")
 	}
 	now.step(time.Minute)
-	w.told(t, "zen.example true")
+	w.awaitChange(t, "zen.example true")
 	w.well(t, goodClient)
 	if got := w.State()[0]; got.Refused == 0 || got.Hits != 0 {
 		t.Errorf("counted %+v", got)
 	}
 }
 
-func TestARefusalThatTheStoreHoldsCountsForNothing(t *testing.T) {
+// TestSet_StoredRefusal: a refusal that the store holds counts for nothing.
+func TestSet_StoredRefusal(t *testing.T) {
 	w := started(t, zen, Config{Lists: v4})
 	w.store.PutDNSBL(t.Context(), goodClient, "zen.example", addrs("127.0.0.2 127.255.255.254"), time.Hour)
 	if got := say(w.client(t.Context(), goodClient)); got != "missing zen.example" {
 		t.Errorf("got %q", got)
 	}
 	if len(w.Zones(goodClient)) != 1 {
-		t.Error("what another node was told takes the list out here")
+		t.Error("the refusal of another node takes the list out here")
 	}
 }
 
-func TestAListThatDoesNotAnswerIsSkippedAndTriedByOneProbe(t *testing.T) {
+// TestSet_Failing: a list that does not answer is skipped, and the check alone tries it.
+func TestSet_Failing(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		fault dnstest.Fault
-		cfg   Config
+		tune  tuning
 	}{
-		{"no answer", dnstest.Fault{Drop: true}, Config{Timeout: 100 * time.Millisecond}},
-		{"SERVFAIL", dnstest.Fault{Rcode: "SERVFAIL"}, Config{}},
-		{"REFUSED", dnstest.Fault{Rcode: "REFUSED"}, Config{}},
-		{"too slow", dnstest.Fault{Delay: 30 * time.Millisecond}, Config{Slow: 20 * time.Millisecond}},
+		{"no answer", dnstest.Fault{Drop: true}, tuning{timeout: 100 * time.Millisecond}},
+		{"SERVFAIL", dnstest.Fault{Rcode: "SERVFAIL"}, tuning{}},
+		{"REFUSED", dnstest.Fault{Rcode: "REFUSED"}, tuning{}},
+		{"too slow", dnstest.Fault{Delay: 30 * time.Millisecond}, tuning{slow: 20 * time.Millisecond}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := tt.cfg
-			c.Lists, c.Failures, c.Check = v4, 3, time.Hour
-			c.Retry = time.Millisecond
-			w := begin(t, zen, c)
+			tune := tt.tune
+			tune.failures, tune.check, tune.retry = 3, time.Hour, time.Millisecond
+			w := begin(t, zen, Config{Lists: v4, tune: tune})
 			w.Start()
 			w.well(t, goodClient) // a busy machine may make the first check slow
 			w.dns.SetFault("*", "A", tt.fault)
@@ -269,7 +280,7 @@ func TestAListThatDoesNotAnswerIsSkippedAndTriedByOneProbe(t *testing.T) {
 					t.Errorf("hits %v", hits)
 				}
 			}
-			// That too is what a slow list is told of after its answer was given.
+			// A slow list is taken out only after its answer was returned.
 			for news := range w.news {
 				if strings.HasPrefix(news, "zen.example false") {
 					break
@@ -283,12 +294,12 @@ func TestAListThatDoesNotAnswerIsSkippedAndTriedByOneProbe(t *testing.T) {
 				t.Errorf("a client of then got %q", got)
 			}
 			if got := w.State()[0].Lookups; got != asked {
-				t.Error("a client was sent to probe")
+				t.Error("the look-up of a client was used as the probe")
 			}
 			n := w.dns.Count(must, "A").UDP
 			w.dns.Await(must, "A", n+1)
 			w.dns.SetFault("*", "A", dnstest.Fault{})
-			w.told(t, "zen.example true")
+			w.awaitChange(t, "zen.example true")
 			w.well(t, goodClient)
 			if got := say(w.client(t.Context(), listedClient)); got != "zen.example 127.0.0.2 10" {
 				t.Errorf("afterwards got %q", got)
@@ -297,8 +308,9 @@ func TestAListThatDoesNotAnswerIsSkippedAndTriedByOneProbe(t *testing.T) {
 	}
 }
 
-func TestFailuresOfASetThatNobodyWatchesTakeNothingOut(t *testing.T) {
-	w := begin(t, zen, Config{Lists: v4, Failures: 1})
+// TestSet_NotStarted: failures of a Set that was not started take no list out.
+func TestSet_NotStarted(t *testing.T) {
+	w := begin(t, zen, Config{Lists: v4, tune: tuning{failures: 1}})
 	w.dns.SetFault("*", "A", dnstest.Fault{Rcode: "SERVFAIL"})
 	for range 3 {
 		if got := say(w.Ask(t.Context(), goodClient, w.Zones(goodClient), nil)); got != "missing zen.example" {
@@ -311,18 +323,21 @@ func TestFailuresOfASetThatNobodyWatchesTakeNothingOut(t *testing.T) {
 	}
 }
 
-func TestAnUncheckedListIsProbedByOneQuestion(t *testing.T) {
+// TestSet_Unchecked: an unchecked list that failed is probed by one question.
+func TestSet_Unchecked(t *testing.T) {
 	w := begin(t, "9.113.0.203.zen.example. 60 IN A 127.0.0.2\n",
-		Config{Lists: []List{{Zone: "zen.example", Weight: 10, Family: IPv4, Unchecked: true}}, Failures: 1})
+		Config{
+			Lists: []List{{Zone: "zen.example", Weight: 10, Family: IPv4, Unchecked: true}}, tune: tuning{failures: 1},
+		})
 	w.Start()
 	w.Await(t.Context())
 	w.dns.SetFault("*", "A", dnstest.Fault{Rcode: "SERVFAIL"})
 	if got := say(w.client(t.Context(), goodClient)); got != "missing zen.example" {
 		t.Errorf("got %q", got)
 	}
-	w.told(t, "false does not answer")
+	w.awaitChange(t, "false does not answer")
 	w.dns.SetFault("*", "A", dnstest.Fault{})
-	w.told(t, "true")
+	w.awaitChange(t, "true")
 	if got := say(w.client(t.Context(), listedClient)); got != "zen.example 127.0.0.2 10" {
 		t.Errorf("got %q", got)
 	}
@@ -331,36 +346,40 @@ func TestAnUncheckedListIsProbedByOneQuestion(t *testing.T) {
 	}
 }
 
-// A family that fails must not put off the checks of the other one.
-func TestEachFamilyIsCheckedAtItsOwnPace(t *testing.T) {
+// TestSet_Families: a family that fails does not put off the checks of the other family.
+func TestSet_Families(t *testing.T) {
 	w := begin(t, zen,
-		Config{Lists: []List{{Zone: "zen.example", Weight: 10}}, Check: 40 * time.Millisecond, Retry: time.Millisecond})
+		Config{
+			Lists: []List{{Zone: "zen.example", Weight: 10}},
+			tune:  tuning{check: 40 * time.Millisecond, retry: time.Millisecond},
+		})
 	w.dns.SetFault("2.0.0.0.0.0.f.7.f.f.f.f.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.zen.example.", "A",
 		dnstest.Fault{Rcode: "SERVFAIL"})
 	w.Start()
 	w.dns.Await(must, "A", 3)
 }
 
-// crowded is a resolver that has no room for a while.
-type crowded struct {
+// A fullResolver returns mail.ErrNotAsked while full is set.
+type fullResolver struct {
 	world.Resolver
 	full *atomic.Bool
 }
 
-func (c crowded) LookupA(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
+func (c fullResolver) LookupA(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
 	if c.full.Load() {
 		return nil, 0, fmt.Errorf("%w: too many questions", mail.ErrNotAsked)
 	}
 	return c.Resolver.LookupA(ctx, name)
 }
 
-func TestThatThereWasNoRoomToAskIsNoFaultOfTheList(t *testing.T) {
+// TestSet_NotAsked: a question that our own limits left unasked is no fault of the list.
+func TestSet_NotAsked(t *testing.T) {
 	var full atomic.Bool
 	s := dnstest.Start(t, zen)
 	w := started(t, zen,
 		Config{
-			Lists: v4, Resolver: crowded{resolver(s), &full}, Failures: 2, Retry: 10 * time.Millisecond,
-			Check: 10 * time.Millisecond,
+			Lists: v4, Resolver: fullResolver{resolver(s), &full},
+			tune: tuning{failures: 2, retry: 10 * time.Millisecond, check: 10 * time.Millisecond},
 		})
 	full.Store(true)
 	for i := range 20 {

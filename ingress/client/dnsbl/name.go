@@ -4,54 +4,29 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"github.com/millrace/millrace/router/leaf/domain"
 )
 
-const (
-	longestName = 253 // octets of a domain name in text, without the last dot
-	// longestZone leaves room for the 32 nibbles of an IPv6 address, each with its dot.
-	longestZone = longestName - 64
-)
+// maxZone leaves room in a name for the 32 nibbles of an IPv6 address, each with its dot.
+const maxZone = domain.MaxName - 64
 
-// zoneFault tells what is wrong with a zone, or "".
+// zoneFault returns what is wrong with a zone, "" if it can be asked.
 func zoneFault(zone string) string {
 	zone = strings.TrimSuffix(zone, ".")
 	switch {
 	case zone == "":
 		return "is empty"
-	case len(zone) > longestZone:
-		return "is longer than " + strconv.Itoa(longestZone) + " octets"
-	case !isName(zone):
+	case len(zone) > maxZone:
+		return "is longer than " + strconv.Itoa(maxZone) + " octets"
+	case !domain.IsName(zone, domain.MaxName):
 		return "is not a domain name"
 	}
 	return ""
 }
 
-// isName reports whether name consists of labels of letters, digits, hyphens and underscores, which is what lists use.
-func isName(name string) bool {
-	label := 0
-	for i := range len(name) {
-		c := name[i]
-		switch {
-		case c == '.':
-			if label == 0 {
-				return false
-			}
-			label = 0
-			continue
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_':
-			label++
-		default:
-			return false
-		}
-		if label > 63 {
-			return false
-		}
-	}
-	return label > 0 && len(name) <= longestName
-}
-
-// addressName is the name under which zone answers about addr: the octets of an IPv4 address (RFC 5782 section 2.1) or
-// the nibbles of an IPv6 address (section 2.4), the last one first. An IPv4-mapped address is one of IPv6 here.
+// addressName returns the name under which zone answers about addr: the octets of an IPv4 address (RFC 5782 section
+// 2.1) or the nibbles of an IPv6 address (section 2.4), the last one first. An IPv4-mapped address counts as IPv6 here.
 func addressName(addr netip.Addr, zone string) string {
 	b := make([]byte, 0, 64+len(zone))
 	if addr.Is4() {
@@ -70,22 +45,15 @@ func addressName(addr netip.Addr, zone string) string {
 	return string(append(b, zone...))
 }
 
-// askable gives domain as lists know it, in lower case without the last dot, and whether it makes sense to ask about
-// it. An address, which some lists answer with a code for the question itself, does not, nor does a name of one label.
-func askable(domain string) (string, bool) {
-	domain = plainName(domain)
-	dot := strings.LastIndexByte(domain, '.')
-	if dot < 0 || !isName(domain) {
+// askable returns name as lists know it, in lower case without the last dot, and reports whether lists can be asked
+// about it. They are not asked about an address, which some lists answer with a code for the question itself, nor about
+// a name of one label.
+func askable(name string) (string, bool) {
+	name = domain.Canonical(name)
+	dot := strings.LastIndexByte(name, '.')
+	if dot < 0 || !domain.IsName(name, domain.MaxName) {
 		return "", false
 	}
-	_, err := strconv.ParseUint(domain[dot+1:], 10, 64)
-	return domain, err != nil
-}
-
-// shared is the space between a provider and its customers (RFC 6598).
-var shared = netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64, 0, 0}), 10)
-
-// private reports whether addr, which is not IPv4-mapped, is one that no public list can know.
-func private(addr netip.Addr) bool {
-	return !addr.IsGlobalUnicast() || addr.IsPrivate() || shared.Contains(addr)
+	_, err := strconv.ParseUint(name[dot+1:], 10, 64)
+	return name, err != nil
 }

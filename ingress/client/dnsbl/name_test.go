@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-func TestTheNameOfAnAddressIsReversed(t *testing.T) {
+// TestAddressName: the name of an address is reversed.
+func TestAddressName(t *testing.T) {
 	for _, tt := range []struct{ name, addr, want string }{
 		{"octets of IPv4", "192.0.2.99", "99.2.0.192.zen.example"},
 		{"octets of any length", "1.20.255.0", "0.255.20.1.zen.example"},
@@ -27,7 +28,8 @@ func TestTheNameOfAnAddressIsReversed(t *testing.T) {
 	}
 }
 
-func TestOnlyDomainsAreAskedAbout(t *testing.T) {
+// TestAskable: lists are asked about domains only.
+func TestAskable(t *testing.T) {
 	for _, tt := range []struct {
 		name, domain, want string
 	}{
@@ -55,7 +57,8 @@ func TestOnlyDomainsAreAskedAbout(t *testing.T) {
 	}
 }
 
-func TestAddressesThatNoPublicListKnowsAreNotAskedAbout(t *testing.T) {
+// TestSet_Zones: lists are not asked about addresses that no public list knows.
+func TestSet_Zones(t *testing.T) {
 	w := begin(t, "", Config{Lists: []List{{Zone: "zen.example", Weight: 1}}})
 	open := begin(t, "", Config{Lists: []List{{Zone: "zen.example", Weight: 1}}, Private: true})
 	for _, tt := range []struct {

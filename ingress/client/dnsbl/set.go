@@ -7,75 +7,78 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/millrace/millrace/router/leaf/domain"
+	"github.com/millrace/millrace/router/leaf/network"
 )
 
 // A Hit is a list that speaks for or against a client.
 type Hit struct {
-	Zone   string     // what the list is called: its Name, or else its Zone
+	Zone   string     // the list's Name, or else its Zone
 	Code   netip.Addr // the code that counts, which is the heaviest
 	Weight float64    // not 0
 	Domain string     // what is listed, in lower case; "" for an address
 }
 
-// A ListState says how a list fares.
+// A ListState is the health of a list and its counters since New.
 type ListState struct {
-	Zone       string // what the list is called: its Name, or else its Zone
+	Zone       string // the list's Name, or else its Zone
 	Kind       Kind
 	Healthy    bool      // it is asked and counts
 	Why        string    // why it is not healthy, or not asked about IPv6
-	IPv4, IPv6 bool      // a list of Addresses is asked about such
-	Checked    time.Time // when its last check ended; zero: none did
+	IPv4, IPv6 bool      // a list of Addresses is asked about that family
+	Checked    time.Time // when its last check ended; zero if no check has ended
 	Lookups    uint64    // look-ups that were begun, checks not counted
 	Hits       uint64    // answers that counted, those of the store too
 	Refused    uint64    // answers that mean "refused" or come from no list, the store's and the checks' too
 	Failures   uint64    // look-ups that failed, those of checks too
-	Slow       uint64    // look-ups that brought an answer, but took longer than Config.Slow
+	Slow       uint64    // look-ups that brought an answer, but took longer than a client waits
 	Dropped    uint64    // look-ups that were not begun because too many were under way
 }
 
 // A list is a List at work.
 type list struct {
-	name  string // what it is called
+	name  string // List.name
 	zone  string // where it is asked
 	kind  Kind
 	codes codeMap
 	sides []*side // IPv4 and IPv6, of which one may be nil, or the one of domains
-	well  bool    // what Config.Changed was told last; guarded by Set.telling
+	well  bool    // what Config.Changed was last called with; guarded by Set.reporting
 
 	lookups, hits, refused, failures, slow, dropped atomic.Uint64
 }
 
-// about gives the side that is asked about addr, or nil.
-func (l *list) about(addr netip.Addr) *side {
+// sideOf returns the side that is asked about addr, or nil.
+func (l *list) sideOf(addr netip.Addr) *side {
 	if addr.Is4() {
 		return l.sides[0]
 	}
 	return l.sides[1]
 }
 
-// asked are the lists that are healthy now. It is replaced and never changed.
-type asked struct {
+// healthyLists are the lists that are asked now. It is replaced and never changed.
+type healthyLists struct {
 	v4, v6  []string
 	domains []*list
 }
 
 // A Set is all DNS lists of a node. Its methods are safe for concurrent use. Make one with New, and end it with Close.
 type Set struct {
-	cfg    Config
-	lists  []*list          // in configuration order
-	byName map[string]*list // those of Addresses
-	asked  atomic.Pointer[asked]
-	slots  chan struct{} // holds one for each look-up under way
+	cfg     Config
+	lists   []*list          // in configuration order
+	byName  map[string]*list // those of Addresses
+	healthy atomic.Pointer[healthyLists]
+	slots   chan struct{} // holds one for each look-up under way
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
 	running sync.WaitGroup // look-ups and watches
 
-	// telling is taken before mu. It keeps Changed in order and is held while that is called.
-	telling sync.Mutex
-	mu      sync.Mutex // guards what follows and the state of each side; not held across I/O
-	started bool
-	closed  bool
+	// reporting is taken before mu. It keeps calls of Changed in order and is held during them.
+	reporting sync.Mutex
+	mu        sync.Mutex // guards what follows and the state of each side; not held across I/O
+	started   bool
+	closed    bool
 }
 
 // New makes a Set. It fails as Config.Validate does and asks nothing yet.
@@ -84,7 +87,7 @@ func New(c Config) (*Set, error) {
 		return nil, err
 	}
 	c = c.withDefaults()
-	s := &Set{cfg: c, byName: map[string]*list{}, slots: make(chan struct{}, c.Lookups)}
+	s := &Set{cfg: c, byName: map[string]*list{}, slots: make(chan struct{}, c.tune.lookups)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, configured := range c.Lists {
 		codes, err := configured.codes()
@@ -92,7 +95,7 @@ func New(c Config) (*Set, error) {
 			return nil, err
 		}
 		l := &list{
-			name: configured.called(), zone: plainName(configured.Zone), kind: configured.Kind, codes: codes,
+			name: configured.name(), zone: domain.Canonical(configured.Zone), kind: configured.Kind, codes: codes,
 			well: true,
 		}
 		l.sides = configured.sides(l)
@@ -101,12 +104,12 @@ func New(c Config) (*Set, error) {
 			s.byName[l.name] = l
 		}
 	}
-	s.asked.Store(s.healthy())
+	s.healthy.Store(s.findHealthy())
 	return s, nil
 }
 
 // Start begins to check the lists and to skip those that are not well, until Close. A list is asked once it has passed
-// its first check, which Await waits for. Without Start nobody checks: all lists are asked and taken at their word.
+// its first check, which Await waits for. Without Start nothing is checked, and all lists are asked and believed.
 func (s *Set) Start() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,24 +123,24 @@ func (s *Set) Start() {
 				continue
 			}
 			if !d.unchecked {
-				d.take(unknown, "not checked yet")
+				d.setFault(notChecked, "not checked yet")
 			}
 			s.running.Add(1)
 			go s.watch(d) // ends with s.ctx; Close awaits it
 		}
 	}
-	s.asked.Store(s.healthy())
+	s.healthy.Store(s.findHealthy())
 }
 
-// Await waits until the first check of every list has ended, however, or ctx or the Set has; at once if Start was not
-// called. That takes Config.Timeout at most.
+// Await waits until the first check of every list has ended, well or not, or until ctx ends or the Set is closed. That
+// takes 3 s at most. It returns at once if Start was not called.
 func (s *Set) Await(ctx context.Context) {
-	s.mu.Lock()
-	started := s.started
-	s.mu.Unlock()
+	if !s.isStarted() {
+		return
+	}
 	for _, l := range s.lists {
 		for _, d := range l.sides {
-			if d == nil || !started {
+			if d == nil {
 				continue
 			}
 			select {
@@ -151,7 +154,7 @@ func (s *Set) Await(ctx context.Context) {
 	}
 }
 
-// Close ends checks and look-ups, and waits for them. Ask and AskDomain then tell only what the store knew.
+// Close ends checks and look-ups, and waits for them. Ask and AskDomain then return only what the store knew.
 func (s *Set) Close() {
 	s.mu.Lock()
 	s.closed = true
@@ -160,45 +163,45 @@ func (s *Set) Close() {
 	s.running.Wait()
 }
 
-// Lock is how long the store's lock on a look-up is to last, for the caller that asks the store itself.
-func (s *Set) Lock() time.Duration { return s.cfg.Lock }
+// Lock returns how long the store's lock on a look-up is to last, for the caller that asks the store itself.
+func (s *Set) Lock() time.Duration { return s.cfg.tune.timeout + lockMargin }
 
-// Zones are the lists of Addresses to be asked about addr, as the store and Ask know them, in configuration order:
-// those that are healthy and are asked about its family. An IPv4-mapped address is one of IPv4. There are none for an
+// Zones returns the lists of Addresses to be asked about addr, as the store and Ask know them, in configuration order:
+// those that are healthy and are asked about its family. An IPv4-mapped address is one of IPv4. It is nil for an
 // address that is not routed globally, unless Config.Private is set. The slice is shared and must not be changed.
 func (s *Set) Zones(addr netip.Addr) []string {
 	addr = addr.Unmap()
-	if !addr.IsValid() || !s.cfg.Private && private(addr) {
+	if !addr.IsValid() || !s.cfg.Private && !network.IsPublic(addr) {
 		return nil
 	}
 	if addr.Is4() {
-		return s.asked.Load().v4
+		return s.healthy.Load().v4
 	}
-	return s.asked.Load().v6
+	return s.healthy.Load().v6
 }
 
-// healthy finds the lists that are asked now. The caller holds mu, or is New.
-func (s *Set) healthy() *asked {
-	a := &asked{}
+// findHealthy returns the lists that are asked now. The caller holds mu, or is New.
+func (s *Set) findHealthy() *healthyLists {
+	h := &healthyLists{}
 	for _, l := range s.lists {
 		if l.kind == Domains {
-			if l.sides[0].fault == none {
-				a.domains = append(a.domains, l)
+			if l.sides[0].fault == noFault {
+				h.domains = append(h.domains, l)
 			}
 			continue
 		}
-		if d := l.sides[0]; d != nil && d.fault == none {
-			a.v4 = append(a.v4, l.name)
+		if d := l.sides[0]; d != nil && d.fault == noFault {
+			h.v4 = append(h.v4, l.name)
 		}
-		if d := l.sides[1]; d != nil && d.fault == none {
-			a.v6 = append(a.v6, l.name)
+		if d := l.sides[1]; d != nil && d.fault == noFault {
+			h.v6 = append(h.v6, l.name)
 		}
 	}
-	a.v4, a.v6 = slices.Clip(a.v4), slices.Clip(a.v6)
-	return a
+	h.v4, h.v6 = slices.Clip(h.v4), slices.Clip(h.v6)
+	return h
 }
 
-// State tells how every list fares, in configuration order.
+// State returns the health of every list, in configuration order.
 func (s *Set) State() []ListState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -215,8 +218,8 @@ func (s *Set) State() []ListState {
 			}
 		}
 		if l.kind == Addresses {
-			state.IPv4 = l.sides[0] != nil && l.sides[0].fault == none
-			state.IPv6 = l.sides[1] != nil && l.sides[1].fault == none
+			state.IPv4 = l.sides[0] != nil && l.sides[0].fault == noFault
+			state.IPv6 = l.sides[1] != nil && l.sides[1].fault == noFault
 		}
 		states = append(states, state)
 	}

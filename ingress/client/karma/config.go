@@ -1,6 +1,7 @@
 package karma
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/millrace/millrace/ingress/world"
@@ -77,18 +78,10 @@ func (c Config) withDefaults() Config {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	fill(&c.Volume, 100)
-	fill(&c.Networks, 8)
-	fill(&c.tune.window, believedWindow)
-	fill(&c.tune.waiting, maxWaiting)
-	fill(&c.tune.timeout, callTimeout)
+	c.Volume = cmp.Or(c.Volume, 100)
+	c.Networks = cmp.Or(c.Networks, 8)
+	c.tune.window = cmp.Or(c.tune.window, believedWindow)
+	c.tune.waiting = cmp.Or(c.tune.waiting, maxWaiting)
+	c.tune.timeout = cmp.Or(c.tune.timeout, callTimeout)
 	return c
-}
-
-// fill sets a field that is zero to value.
-func fill[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }

@@ -4,7 +4,11 @@
 // owns the syntax of a path's domain, U-labels included.
 package domain
 
-import "github.com/millrace/millrace/router/leaf/ascii"
+import (
+	"strings"
+
+	"github.com/millrace/millrace/router/leaf/ascii"
+)
 
 // MaxLabel and MaxName bound a label and a name in octets (RFC 1035 section 2.3.4). MaxName is the length in text,
 // without the last dot.
@@ -32,3 +36,6 @@ func IsName[T ascii.Bytes](s T, limit int) bool {
 	}
 	return label > 0 && len(s) <= limit
 }
+
+// Canonical returns name in lower case without its last dot, as names are compared.
+func Canonical(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }

@@ -21,3 +21,11 @@ func TestIsName(t *testing.T) {
 		}
 	}
 }
+
+func TestCanonical(t *testing.T) {
+	for in, want := range map[string]string{"": "", ".": "", "A.Example.": "a.example", "a": "a", "a..": "a."} {
+		if got := Canonical(in); got != want {
+			t.Errorf("Canonical(%q) = %q, want %q", in, got, want)
+		}
+	}
+}

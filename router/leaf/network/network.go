@@ -1,6 +1,6 @@
 // Package network says which prefixes stand for a client where clients are counted, remembered and assigned shares.
 //
-// It owns the prefix lengths and nothing else: it knows no counter and no special address.
+// It owns the prefix lengths, and which addresses are public. It knows no counter.
 package network
 
 import "net/netip"
@@ -22,3 +22,12 @@ func Of(client netip.Addr) netip.Prefix {
 
 // Host returns the prefix that holds the address alone. It keeps IPv4-mapped addresses as they are.
 func Host(client netip.Addr) netip.Prefix { return netip.PrefixFrom(client, client.BitLen()) }
+
+// shared is the space between a provider and its customers (RFC 6598).
+var shared = netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64, 0, 0}), 10)
+
+// IsPublic reports whether addr, which is not IPv4-mapped, is one that public DNS can know: not loopback, RFC 1918,
+// 100.64/10, link-local, unique local or multicast, and not the zero Addr.
+func IsPublic(addr netip.Addr) bool {
+	return addr.IsGlobalUnicast() && !addr.IsPrivate() && !shared.Contains(addr)
+}

@@ -31,3 +31,19 @@ func TestHost(t *testing.T) {
 		}
 	}
 }
+
+func TestIsPublic(t *testing.T) {
+	for in, want := range map[string]bool{
+		"192.0.2.1": true, "2001:db8::1": true, "100.63.255.255": true, "100.128.0.0": true,
+		"127.0.0.1": false, "10.1.2.3": false, "172.16.0.1": false, "192.168.0.1": false, "100.64.0.1": false,
+		"169.254.1.1": false, "0.0.0.0": false, "224.0.0.1": false, "255.255.255.255": false,
+		"::1": false, "fe80::1%eth0": false, "fd00::1": false, "ff02::1": false,
+	} {
+		if got := IsPublic(netip.MustParseAddr(in)); got != want {
+			t.Errorf("IsPublic(%s) = %v", in, got)
+		}
+	}
+	if IsPublic(netip.Addr{}) {
+		t.Error("the zero Addr is public")
+	}
+}

@@ -1,6 +1,7 @@
 package dnsbl
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -15,7 +16,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// zen is a list that is well, for IPv4 and IPv6, and domains is one of domains.
+// zen is a list that is well, for IPv4 and IPv6, and dbl is a list of domains.
 const (
 	zen = `
 2.0.0.127.zen.example. 60 IN A 127.0.0.2
@@ -42,8 +43,8 @@ func resolver(at *dnstest.Server) ingresstest.Net {
 	return n
 }
 
-// A shelf is a store in memory.
-type shelf struct {
+// A fakeStore is a store of list answers in memory.
+type fakeStore struct {
 	ingresstest.Store
 	mu      sync.Mutex
 	entries map[string]*entry
@@ -56,11 +57,11 @@ type entry struct {
 	ttl              time.Duration
 }
 
-func newShelf() *shelf {
-	return &shelf{entries: map[string]*entry{}, changed: make(chan struct{})}
+func newFakeStore() *fakeStore {
+	return &fakeStore{entries: map[string]*entry{}, changed: make(chan struct{})}
 }
 
-func (s *shelf) look(addr netip.Addr, lists []string,
+func (s *fakeStore) look(addr netip.Addr, lists []string,
 	lock time.Duration) (answers []mail.ListAnswer, changed chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,7 +84,7 @@ func (s *shelf) look(addr netip.Addr, lists []string,
 	return answers, s.changed
 }
 
-func (s *shelf) AwaitLists(ctx context.Context, addr netip.Addr, lists []string,
+func (s *fakeStore) AwaitLists(ctx context.Context, addr netip.Addr, lists []string,
 	lock time.Duration) ([]mail.ListAnswer, error) {
 	for {
 		answers, changed := s.look(addr, lists, lock)
@@ -101,7 +102,7 @@ func (s *shelf) AwaitLists(ctx context.Context, addr netip.Addr, lists []string,
 	}
 }
 
-func (s *shelf) PutDNSBL(_ context.Context, addr netip.Addr, list string, codes []netip.Addr, ttl time.Duration) {
+func (s *fakeStore) PutDNSBL(_ context.Context, addr netip.Addr, list string, codes []netip.Addr, ttl time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.entries[fmt.Sprint(addr, " ", list)] = &entry{codes: codes, expires: time.Now().Add(ttl), ttl: ttl}
@@ -110,7 +111,7 @@ func (s *shelf) PutDNSBL(_ context.Context, addr netip.Addr, list string, codes 
 }
 
 // unlock ends the lock of a look-up as time does.
-func (s *shelf) unlock(addr netip.Addr, list string) {
+func (s *fakeStore) unlock(addr netip.Addr, list string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.entries, fmt.Sprint(addr, " ", list))
@@ -118,8 +119,8 @@ func (s *shelf) unlock(addr netip.Addr, list string) {
 	s.changed = make(chan struct{})
 }
 
-// kept gives the answer that is there, or waits for it.
-func (s *shelf) kept(t *testing.T, addr netip.Addr, list string) entry {
+// kept returns the stored answer, and waits for it.
+func (s *fakeStore) kept(t *testing.T, addr netip.Addr, list string) entry {
 	t.Helper()
 	for {
 		s.mu.Lock()
@@ -158,24 +159,27 @@ func (c *clock) step(d time.Duration) {
 type fixture struct {
 	*Set
 	dns   *dnstest.Server
-	store *shelf
-	news  chan string // what Changed was told
+	store *fakeStore
+	news  chan string // the calls of Changed
 }
 
-// begin makes a world; what is missing in the Config is set so that a test does not wait for long. It does not Start
-// the Set.
+// begin makes a fixture. It shortens the times that c does not set, so that a test does not wait for long. It does not
+// Start the Set.
 func begin(t *testing.T, zone string, c Config) *fixture {
 	t.Helper()
-	w := &fixture{dns: dnstest.Start(t, zone), store: newShelf(), news: make(chan string, 1000)}
+	w := &fixture{dns: dnstest.Start(t, zone), store: newFakeStore(), news: make(chan string, 1000)}
 	if c.Store == nil {
 		c.Store = w.store
 	}
-	c.Resolver = resolver(w.dns)
-	c.Timeout = or(c.Timeout, 5*time.Second)
-	c.Slow = or(c.Slow, c.Timeout)
-	c.Retry = or(c.Retry, 5*time.Millisecond)
-	c.Check = or(c.Check, 10*time.Millisecond)
-	c.Pause = or(c.Pause, 5*time.Millisecond)
+	if c.Resolver == nil {
+		c.Resolver = resolver(w.dns)
+	}
+	tune := &c.tune
+	tune.timeout = cmp.Or(tune.timeout, 5*time.Second)
+	tune.slow = cmp.Or(tune.slow, tune.timeout)
+	tune.retry = cmp.Or(tune.retry, 5*time.Millisecond)
+	tune.check = cmp.Or(tune.check, 10*time.Millisecond)
+	tune.pause = cmp.Or(tune.pause, 5*time.Millisecond)
 	c.Changed = func(zone string, healthy bool, why string) { w.news <- fmt.Sprint(zone, " ", healthy, " ", why) }
 	s, err := New(c)
 	if err != nil {
@@ -195,24 +199,24 @@ func started(t *testing.T, zone string, c Config) *fixture {
 	return w
 }
 
-// told waits for the next news, which contain want.
-func (w *fixture) told(t *testing.T, want string) {
+// awaitChange waits for the next call of Changed, which contains want.
+func (w *fixture) awaitChange(t *testing.T, want string) {
 	t.Helper()
 	select {
 	case got := <-w.news:
 		if !strings.Contains(got, want) {
-			t.Fatalf("told %q, want %q", got, want)
+			t.Fatalf("Changed was called with %q, want %q", got, want)
 		}
 	case <-time.After(10 * time.Second):
-		t.Fatalf("not told, want %q", want)
+		t.Fatalf("Changed was not called, want %q", want)
 	}
 }
 
 // client asks the store and then the Set as the score does.
 func (w *fixture) client(ctx context.Context, addr netip.Addr) (hits []Hit, missing []string) {
 	zones := w.Zones(addr)
-	known, _ := w.store.look(addr, zones, w.Lock())
-	return w.Ask(ctx, addr, zones, known)
+	stored, _ := w.store.look(addr, zones, w.Lock())
+	return w.Ask(ctx, addr, zones, stored)
 }
 
 // say makes hits and missing lists readable.
