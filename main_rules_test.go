@@ -60,6 +60,14 @@ func TestTheHouseRulesBite(t *testing.T) {
 			importing(m+`ingress/wire"`, m+`egress"`), "",
 		},
 		{
+			"a configuration is translated across folders", layers, "cluster/config/a.go",
+			importing(m+`ingress/client/score"`, m+`router/rules"`), "",
+		},
+		{
+			"the rest of cluster does not know the configuration", layers, "cluster/admin/a.go",
+			importing(m + `cluster/config"`), "1: cluster/admin may not import cluster/config",
+		},
+		{
 			"the rest of cluster does not cross", layers, "cluster/admin/a.go", importing(m + `egress"`),
 			"1: cluster/admin may not import egress",
 		},
@@ -106,6 +114,14 @@ func TestTheHouseRulesBite(t *testing.T) {
 		},
 
 		{"a library passes its gate", gates, "egress/dns/a.go", importing(`"github.com/miekg/dns"`, `"net"`), ""},
+		{
+			"the configuration is the gate of YAML", gates, "cluster/config/a.go", importing(`"go.yaml.in/yaml/v3"`),
+			"",
+		},
+		{
+			"and the assembly is not", gates, "cluster/node/a.go", importing(`"go.yaml.in/yaml/v3"`),
+			"1: cluster/node is no gate of go.yaml.in/yaml/v3",
+		},
 		{
 			"and no other", gates, "egress/mx/a.go", importing(`"github.com/miekg/dns"`),
 			"1: egress/mx is no gate of github.com/miekg/dns",

@@ -138,7 +138,7 @@ func layers(s source) []string {
 
 // mayImport tells whether a package in folder from may import the package in folder to, both from the module's root.
 func mayImport(from, to string, test bool) bool {
-	assembly := []string{"cluster/node", "cluster/command", "cluster/dev"}
+	assembly := []string{"cluster/config", "cluster/node", "cluster/command", "cluster/dev"}
 	crosses := under(from, append(assembly, "bench", "loadtest")...) && !under(from, "loadtest/extern")
 	switch {
 	case to == "":
@@ -176,7 +176,7 @@ var gateFor = map[string][]string{
 	"github.com/redis/go-redis":                  {"cluster/store"},
 	"github.com/hashicorp/memberlist":            {"cluster"},
 	"github.com/miekg/dns":                       {"egress/dns", "egress/dns/dnstest"},
-	"go.yaml.in/yaml":                            {"cluster/node", "tests"},
+	"go.yaml.in/yaml":                            {"cluster/config", "tests"},
 	"blitiri.com.ar/go/spf":                      {"ingress/message/auth/spf"},
 	"go.opentelemetry.io/otel":                   {"ingress/...", "egress/...", "cluster/peer", "cluster/node"},
 	"go.opentelemetry.io/otel/sdk":               {"cluster/node"},

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/node"
 )
 
@@ -59,24 +60,23 @@ func unjudged(sink string) string {
 	return "domain * dmarc=off require_auth=no seal=never\n@bench.example smtp://" + sink + "\n"
 }
 
-// serve runs a node on the files of dir until the benchmark ends, and gives its address. Config is what stands in its
+// serve runs a node on the files of dir until the benchmark ends, and gives its address. Extra is what stands in its
 // configuration besides what every node here has.
-func serve(b testing.TB, dir, config, routes string) string {
+func serve(b testing.TB, dir, extra, routes string) string {
 	b.Helper()
 	file := filepath.Join(dir, "millrace.yaml")
-	config = "hostname: relay.example\npostmaster: ops@elsewhere.example\nroutes: routes.txt\n" +
-		"limits: {connections_per_client: 1000}\nlog: {level: error}\n" + config
-	for name, content := range map[string]string{file: config, filepath.Join(dir, "routes.txt"): routes} {
+	text := "hostname: relay.example\npostmaster: ops@elsewhere.example\nroutes: routes.txt\n" +
+		"limits: {connections_per_client: 1000}\nlog: {level: error}\n" + extra
+	for name, content := range map[string]string{file: text, filepath.Join(dir, "routes.txt"): routes} {
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 			b.Fatal(err)
 		}
 	}
-	cfg, err := node.Load(file)
+	cfg, err := config.Load(file)
 	if err != nil {
 		b.Fatal(err)
 	}
-	cfg.Stderr = io.Discard
-	n, err := node.New(cfg)
+	n, err := node.New(cfg, node.Options{Stderr: io.Discard})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 
 	msgauth "github.com/emersion/go-msgauth/dkim"
 
+	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/node"
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/egress/smtptest"
@@ -195,18 +196,17 @@ func startAuthNode(t testing.TB, s authSetup) *authNode {
 	}
 	n.dest, n.dns = s.dest, s.dns
 	dir := t.TempDir()
-	cfg, err := node.Load(authWorld(t, dir, s).write(t, dir, "127.0.0.1:0"))
+	cfg, err := config.Load(authWorld(t, dir, s).write(t, dir, "127.0.0.1:0"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.relay = &relay{log: new(logBuffer)}
-	cfg.Stderr = n.log
-	cfg.Observe = func(e *mail.Event) {
+	n.node, err = node.New(cfg, node.Options{Stderr: n.log, Observe: func(e *mail.Event) {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.events = append(n.events, *e)
-	}
-	if n.node, err = node.New(cfg); err != nil {
+	}})
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := n.node.Start(); err != nil {

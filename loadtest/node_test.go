@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/node"
 )
 
@@ -20,13 +21,12 @@ func startNode(t testing.TB, w world) *relay {
 	if w.dir == "" {
 		w.dir = t.TempDir()
 	}
-	cfg, err := node.Load(w.write(t, w.dir, "127.0.0.1:0"))
+	cfg, err := config.Load(w.write(t, w.dir, "127.0.0.1:0"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := &relay{log: new(logBuffer)}
-	cfg.Stderr = r.log
-	if r.node, err = node.New(cfg); err != nil {
+	if r.node, err = node.New(cfg, node.Options{Stderr: r.log}); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.node.Start(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/node"
 )
 
@@ -24,10 +25,10 @@ type finding struct {
 }
 
 func (v *checkVerb) run(s streams) int {
-	var warnings []node.Problem
-	cfg, err := node.Load(v.Config)
+	var warnings []config.Problem
+	cfg, err := config.Load(v.Config)
 	if err == nil {
-		warnings, err = cfg.Check()
+		warnings, err = node.Check(cfg)
 	}
 	problems := problemsOf(err)
 	if v.JSON {
@@ -50,15 +51,15 @@ func (v *checkVerb) run(s streams) int {
 }
 
 // problemsOf gives an error as Problems, whatever it is.
-func problemsOf(err error) node.Problems {
-	var p node.Problems
+func problemsOf(err error) config.Problems {
+	var p config.Problems
 	if err == nil || errors.As(err, &p) {
 		return p
 	}
-	return node.Problems{{Message: err.Error()}}
+	return config.Problems{{Message: err.Error()}}
 }
 
-func printFindings(w io.Writer, problems, warnings []node.Problem) {
+func printFindings(w io.Writer, problems, warnings []config.Problem) {
 	list := []finding{}
 	for _, p := range problems {
 		list = append(list, finding{"error", p.File, p.Line, p.Field, p.Message})

@@ -8,7 +8,7 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/millrace/millrace/cluster/node"
+	"github.com/millrace/millrace/cluster/config"
 )
 
 type clusterDrainVerb struct {
@@ -29,7 +29,7 @@ func (v *clusterDrainVerb) run(s streams) int {
 
 // drain asks the node to end as at SIGTERM and waits until it has no client left, which is when its admin server ends.
 func (v *clusterDrainVerb) drain(s streams) error {
-	cfg, err := node.Load(v.Config)
+	cfg, err := config.Load(v.Config)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/cluster/admin"
-	"github.com/millrace/millrace/cluster/node"
+	"github.com/millrace/millrace/cluster/config"
 )
 
 type clusterStatusVerb struct {
@@ -39,7 +39,7 @@ func (v *clusterStatusVerb) run(s streams) int {
 }
 
 func (v *clusterStatusVerb) show(s streams) error {
-	cfg, err := node.Load(v.Config)
+	cfg, err := config.Load(v.Config)
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (v *clusterStatusVerb) show(s streams) error {
 }
 
 // askNode asks the node that runs by cfg, at its admin server.
-func askNode(ctx context.Context, cfg *node.Config, method, path string) ([]byte, error) {
+func askNode(ctx context.Context, cfg *config.Config, method, path string) ([]byte, error) {
 	switch {
 	case cfg.Admin == nil:
 		return nil, errors.New("the configuration has no admin section, so nobody can be asked")

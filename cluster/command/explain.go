@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/node"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -34,12 +35,12 @@ func (v *explainVerb) run(s streams) int {
 		fmt.Fprintln(s.err, "millrace:", err)
 		return exitNoVerdict
 	}
-	cfg, err := node.Load(v.Config)
+	cfg, err := config.Load(v.Config)
 	if err != nil {
 		fmt.Fprintln(s.err, err)
 		return exitNoVerdict
 	}
-	answer, err := cfg.Explain(context.Background(), q)
+	answer, err := node.Explain(context.Background(), cfg, q)
 	if err != nil {
 		fmt.Fprintln(s.err, err)
 		return exitNoVerdict

@@ -8,24 +8,23 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/node"
 )
 
 type serveVerb struct{ configFlag }
 
 func (v *serveVerb) run(s streams) int {
-	cfg, err := node.Load(v.Config)
+	cfg, err := config.Load(v.Config)
 	if err != nil {
 		fmt.Fprintln(s.err, err)
 		return exitError
 	}
-	cfg.Stderr = s.err
-	cfg.Version = readBuild().Version
 	// Signals that come before the node can act on them wait in the channel.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
-	n, err := node.New(cfg)
+	n, err := node.New(cfg, node.Options{Stderr: s.err, Version: readBuild().Version})
 	if err == nil {
 		err = n.Start()
 	}

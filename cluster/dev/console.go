@@ -119,7 +119,7 @@ func (c *console) event(b *strings.Builder, e *mail.Event) {
 		reply.ID = mail.TraceID{}
 		row("reply", reply.String()+at)
 	}
-	row("because", node.Because(e))
+	row("because", node.InnermostCause(e))
 	row("octets", octets(e))
 	row("ms", stages(e))
 	row("trace", e.Trace.String())

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/node"
 )
 
@@ -79,15 +80,14 @@ dns: {servers: [%q]}
 egress: {port: %d, allow_private: true}
 admin: {addr: "127.0.0.1:0"}
 `, cfg.Addr, rulesName, w.dns.Addr(), w.port)
-	c, err := node.Parse("dev", []byte(yaml), rules)
+	c, err := config.Parse("dev", []byte(yaml), rules)
 	if err != nil {
 		if _, _, bad := net.SplitHostPort(cfg.Addr); bad != nil {
 			return nil, fmt.Errorf("dev: %q is not an address and a port", cfg.Addr)
 		}
 		return nil, fmt.Errorf("dev: %w", err)
 	}
-	c.Stderr, c.Observe, c.Version = cfg.Log, watch.see, cfg.Version
-	n, err := node.New(c)
+	n, err := node.New(c, node.Options{Stderr: cfg.Log, Observe: watch.see, Version: cfg.Version})
 	if err != nil {
 		return nil, fmt.Errorf("dev: %w", err)
 	}

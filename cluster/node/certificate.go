@@ -14,25 +14,27 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// selfSignedFor is how long a certificate made in memory is valid. It dies with the process, so only a very long run
-// would notice.
+// selfSignedFor is how long a certificate made in memory is valid. The certificate lasts as long as the process, so only
+// a process of ten years would meet its end.
 const selfSignedFor = 10 * 365 * 24 * time.Hour
 
-// A certificate is what clients are shown, swapped whole on reload.
+// A certificate is what the node presents to SMTP clients. A reload swaps it whole.
 type certificate struct {
-	cfg      *TLS   // nil: self-signed
-	hostname string // whose
+	cfg      *config.TLS // nil: self-signed
+	hostname string      // the name in a self-signed certificate
 	current  atomic.Pointer[tls.Config]
 
-	tickets atomic.Pointer[secret] // of the cluster, what ticket keys are made of; nil: each process has its own
-	day     atomic.Int64           // for which current has keys
+	tickets atomic.Pointer[secret] // of the cluster; ticket keys are derived from it. nil: each process has its own keys
+	day     atomic.Int64           // the day whose ticket keys current has, in days since 1970
 	now     func() time.Time       // nil: time.Now
 }
 
-// load reads the files, or makes a certificate, and gives what use takes. It changes nothing.
+// load reads the files, or makes a self-signed certificate, and returns a configuration for use. It changes nothing. The
+// error is a *mail.FieldError of tls.cert or tls.key.
 func (c *certificate) load(now time.Time) (*tls.Config, error) {
 	var pair tls.Certificate
 	var err error
@@ -48,7 +50,7 @@ func (c *certificate) load(now time.Time) (*tls.Config, error) {
 	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }
 
-// blame gives which file is why they cannot be loaded: the key's if the certificate's can be read.
+// blame returns the field and the file that keep the pair from being loaded: the key's if the certificate can be read.
 func (c *certificate) blame() (field, file string) {
 	if c.cfg == nil {
 		return "tls", "self-signed certificate"
@@ -63,13 +65,13 @@ func (c *certificate) blame() (field, file string) {
 	return "tls.cert", string(c.cfg.Cert)
 }
 
-// use makes later handshakes take t. Those under way keep what they began with.
+// use makes new handshakes use t. Handshakes under way are not changed.
 func (c *certificate) use(t *tls.Config) {
 	c.setTickets(t, c.today())
 	c.current.Store(t)
 }
 
-// config gives what a handshake takes now.
+// config returns what a new handshake uses. It replaces the ticket keys when the day has changed.
 func (c *certificate) config() *tls.Config {
 	t := c.current.Load()
 	if day := c.today(); c.tickets.Load() != nil && c.day.Swap(day) != day {
@@ -78,7 +80,7 @@ func (c *certificate) config() *tls.Config {
 	return t
 }
 
-// today is the day by which ticket keys change, in UTC.
+// today returns the current day in UTC, in days since 1970. Ticket keys change with it.
 func (c *certificate) today() int64 {
 	now := time.Now
 	if c.now != nil {
@@ -87,9 +89,9 @@ func (c *certificate) today() int64 {
 	return now().Unix() / (24 * 60 * 60)
 }
 
-// setTickets gives t the keys of session tickets (RFC 8446 section 4.6.1) that all nodes have on that day, so that a
-// client resumes its session on whichever node it meets. Those of the days beside it are understood as well: clocks
-// differ, and tickets are good for a while.
+// setTickets sets the keys of session tickets in t (RFC 8446 section 4.6.1) to those that all nodes of the cluster have
+// on that day, so that a client can resume its session on any of them. The keys of the day before and after are accepted
+// as well, because clocks differ and tickets outlive midnight. It does nothing if tickets is nil.
 func (c *certificate) setTickets(t *tls.Config, day int64) {
 	of := c.tickets.Load()
 	if of == nil {
@@ -99,7 +101,7 @@ func (c *certificate) setTickets(t *tls.Config, day int64) {
 	for _, d := range []int64{day, day - 1, day + 1} {
 		derived, err := of.derive(fmt.Sprint(labelTicket, " ", d))
 		if err != nil {
-			return // the process's own keys do
+			return // t keeps the keys of this process
 		}
 		for _, k := range derived {
 			keys = append(keys, [32]byte(k))
@@ -108,7 +110,7 @@ func (c *certificate) setTickets(t *tls.Config, day int64) {
 	t.SetSessionTicketKeys(keys)
 }
 
-// selfSigned makes a certificate that says nothing but the name: with STARTTLS nobody checks more (RFC 7435).
+// selfSigned makes a certificate for a name. With opportunistic STARTTLS, clients do not verify who signed it (RFC 7435).
 func selfSigned(hostname string, now time.Time) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

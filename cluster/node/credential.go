@@ -6,9 +6,11 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/millrace/millrace/cluster/config"
 )
 
-// A login is whom to authenticate as and where.
+// A login is a user at a next hop.
 type login struct {
 	user string
 	host string // lower case
@@ -18,9 +20,9 @@ type login struct {
 // credentials hold the password of each login.
 type credentials map[login]string
 
-// readCredentials reads lines "user@host:port password". Blank lines and lines that begin with "#" do not count. What
-// stands in a line is never part of an error: it may be a password in the wrong place.
-func readCredentials(file File) (credentials, error) {
+// readCredentials reads lines "user@host:port password". Blank lines and lines that begin with "#" do not count. It
+// returns nil if file is "". An error never repeats the text of a line, which may be a password in the wrong place.
+func readCredentials(file config.File) (credentials, error) {
 	if file == "" {
 		return nil, nil
 	}
@@ -46,21 +48,23 @@ func readCredentials(file File) (credentials, error) {
 	return c, nil
 }
 
+// cutCredential splits a line of the credentials file. It reports false if the line is malformed.
 func cutCredential(text string) (l login, password string, ok bool) {
-	who, password, ok := strings.Cut(text, " ")
-	at := strings.LastIndexByte(who, '@')
+	name, password, ok := strings.Cut(text, " ")
+	at := strings.LastIndexByte(name, '@')
 	if !ok || at < 1 {
 		return l, "", false
 	}
-	host, port, err := net.SplitHostPort(who[at+1:])
+	host, port, err := net.SplitHostPort(name[at+1:])
 	n, perr := strconv.ParseUint(port, 10, 16)
 	password = strings.TrimSpace(password)
 	if err != nil || perr != nil || n == 0 || host == "" || password == "" {
 		return l, "", false
 	}
-	return login{user: who[:at], host: strings.ToLower(host), port: uint16(n)}, password, true
+	return login{user: name[:at], host: strings.ToLower(host), port: uint16(n)}, password, true
 }
 
+// password returns the password of a login. It reports false if there is none.
 func (c credentials) password(user, host string, port uint16) (string, bool) {
 	p, ok := c[login{user, strings.ToLower(host), port}]
 	return p, ok

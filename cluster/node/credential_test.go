@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/millrace/millrace/cluster/config"
 )
 
 func TestCredentialsAreReadAndNeverRepeatedInAnError(t *testing.T) {
@@ -24,7 +26,7 @@ func TestCredentialsAreReadAndNeverRepeatedInAnError(t *testing.T) {
 			if err := os.WriteFile(file, []byte(tt.text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			_, err := readCredentials(File(file))
+			_, err := readCredentials(config.File(file))
 			if (err == nil) != (tt.want == "") ||
 				err != nil && (!strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "hunter")) {
 				t.Errorf("got %v, want %q", err, tt.want)
@@ -34,7 +36,7 @@ func TestCredentialsAreReadAndNeverRepeatedInAnError(t *testing.T) {
 	if err := os.WriteFile(file, []byte("u@example.com@Smarthost.Example:465 hunter 2\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, err := readCredentials(File(file))
+	c, err := readCredentials(config.File(file))
 	if err != nil {
 		t.Fatal(err)
 	}

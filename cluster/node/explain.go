@@ -8,139 +8,42 @@ import (
 	"strings"
 	"time"
 
-	"github.com/millrace/millrace/cluster/store"
-	"github.com/millrace/millrace/egress/dns"
+	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/ingress"
 	"github.com/millrace/millrace/ingress/client/score"
-	"github.com/millrace/millrace/ingress/message/auth/spf"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Question is a message that nobody sends: what would become of it? A nil part was left out.
-type Question struct {
-	IP   netip.Addr
-	Helo *string
-	From *mail.Path
-	To   *mail.Path
-	On   string // the address of the listener that is asked, "" for the first
-}
-
-// The verdicts of an Answer.
-const (
-	Accept = "accept"
-	Drop   = "drop"
-	Defer  = "defer"
-	Reject = "reject"
-)
-
-// An Answer tells what would become of a message and why, as far as this node decides: the destination is not asked.
-type Answer struct {
-	Verdict string   `json:"verdict"`
-	Reply   string   `json:"reply,omitempty"` // what the client would read, unless it is accepted
-	Reason  string   `json:"reason,omitempty"`
-	Cause   string   `json:"cause,omitempty"`
-	Client  string   `json:"client"`
-	On      string   `json:"listener"`
-	Trusted bool     `json:"trusted"`
-	Helo    string   `json:"helo,omitempty"`
-	From    string   `json:"from,omitempty"`
-	To      string   `json:"to,omitempty"`
-	Score   *Scored  `json:"score,omitempty"`
-	Steps   []string `json:"steps,omitempty"`
-	Rule    string   `json:"rule,omitempty"`
-	Ways    []Way    `json:"ways,omitempty"`
-	Skipped []string `json:"skipped"` // what was not looked at, and why
-	Notes   []string `json:"notes,omitempty"`
-}
-
-// A Scored is what is thought of the client.
-type Scored struct {
-	Total   float64  `json:"total"`
-	Defer   float64  `json:"defer"`
-	Reject  float64  `json:"reject"`
-	Verdict string   `json:"verdict"` // of the score alone
-	Signals []Signal `json:"signals"`
-	Grey    bool     `json:"greylisted,omitempty"` // mail of the client is greylisted
-}
-
-// A Signal is one thing that was looked at.
-type Signal struct {
-	Name   string  `json:"name"`
-	State  string  `json:"state"` // spoke, silent, unheard or skipped
-	Weight float64 `json:"weight"`
-	Text   string  `json:"text,omitempty"`
-}
-
-// A Way is one next hop of the message.
-type Way struct {
-	NextHop string   `json:"next_hop"`
-	Reverse string   `json:"reverse,omitempty"`
-	Forward []string `json:"forward"`
-	Site    string   `json:"site,omitempty"`
-	Hosts   []Host   `json:"hosts,omitempty"`
-}
-
-// A Host is one host that would be tried.
-type Host struct {
-	Name  string   `json:"name"`
-	Pref  *uint16  `json:"preference,omitempty"`
-	Addrs []string `json:"addresses,omitempty"`
-	Error string   `json:"error,omitempty"`
-}
-
-// explainBudget is how long look-ups may take in all.
+// explainBudget is how long all look-ups of an Explain may take together.
 const explainBudget = 30 * time.Second
 
-// Explain answers q by the code that mail goes through, without a session to any destination and without changing a
-// counter. The error means that there is no answer: the configuration is bad.
-func (c *Config) Explain(ctx context.Context, q Question) (*Answer, error) {
-	m, err := c.load(false)
+// Explain answers q with the code that mail goes through, without a session to any destination and without changing a
+// counter. The error means that there is no answer: the configuration is bad, or has no listener q.On.
+func Explain(ctx context.Context, c *config.Config, q Question) (*Answer, error) {
+	f, err := readFiles(c, false)
 	if err != nil {
 		return nil, err
 	}
-	l, err := c.listener(q.On)
+	l, err := findListener(c, q.On)
 	if err != nil {
 		return nil, err
 	}
-	a := &Answer{Verdict: Accept, Client: q.IP.String(), On: l.Addr, Trusted: l.trusts(q.IP), Skipped: []string{}}
-	c.noteTrust(a, l, q.IP)
-	a.skip(c, q)
-	resolver, err := c.newResolver()
+	p, err := build(f, hooks{})
 	if err != nil {
 		return nil, err
 	}
-	defer resolver.Close()
+	defer p.close()
 	ctx, cancel := context.WithTimeout(ctx, explainBudget)
 	defer cancel()
-	if c.Score != nil && !a.Trusted {
-		refusal, err := c.scoreFor(ctx, a, m, resolver, q)
-		if err != nil {
-			return nil, err
-		}
-		if refusal != nil && !c.exempts(m, q) {
-			a.refuse(refusal)
-			return a, nil
-		}
-	}
-	if q.To == nil {
-		return a, nil
-	}
-	query := mail.Query{Forward: *q.To, Trusted: a.Trusted}
-	if q.From != nil {
-		query.Reverse = *q.From
-	}
-	steps, routes, err := m.rules.Explain(query)
-	a.Steps = steps
-	if err != nil {
-		a.refuse(err)
-		return a, nil
-	}
-	return a, c.follow(ctx, a, m, resolver, routes)
+	e := &explanation{parts: p, q: q, listener: l, answer: &Answer{
+		Verdict: Accept, Client: q.IP.String(), On: l.Addr, Trusted: trusts(l, q.IP), Skipped: []string{},
+	}}
+	return e.answer, e.run(ctx)
 }
 
-// listener finds the one that is asked.
-func (c *Config) listener(addr string) (*Listener, error) {
+// findListener returns the listener at addr, the first one for "".
+func findListener(c *config.Config, addr string) (*config.Listener, error) {
 	for i := range c.Listen {
 		if addr == "" || c.Listen[i].Addr == addr {
 			return &c.Listen[i], nil
@@ -150,7 +53,7 @@ func (c *Config) listener(addr string) (*Listener, error) {
 }
 
 // trusts reports whether a client at addr may relay anywhere.
-func (l *Listener) trusts(addr netip.Addr) bool {
+func trusts(l *config.Listener, addr netip.Addr) bool {
 	for _, n := range l.Networks {
 		if n.Contains(addr.Unmap()) {
 			return true
@@ -159,19 +62,60 @@ func (l *Listener) trusts(addr netip.Addr) bool {
 	return false
 }
 
-func (c *Config) noteTrust(a *Answer, asked *Listener, ip netip.Addr) {
-	for i := range c.Listen {
-		if l := &c.Listen[i]; l != asked && l.trusts(ip) {
-			a.Notes = append(a.Notes, "this client is trusted at "+l.Addr)
+// An explanation is one question to the parts of a node, and its answer as far as it is known.
+type explanation struct {
+	*parts
+	q        Question
+	listener *config.Listener
+	answer   *Answer
+}
+
+// run asks the client's score, the rules and the name servers, in the order in which mail meets them.
+func (e *explanation) run(ctx context.Context) error {
+	a := e.answer
+	e.noteTrust()
+	e.noteSkipped()
+	if e.scoring != nil && !a.Trusted {
+		refusal, err := e.score(ctx)
+		if err != nil {
+			return err
+		}
+		if refusal != nil && !e.exempts() {
+			a.refuse(refusal)
+			return nil
+		}
+	}
+	if e.q.To == nil {
+		return nil
+	}
+	query := mail.Query{Forward: *e.q.To, Trusted: a.Trusted}
+	if e.q.From != nil {
+		query.Reverse = *e.q.From
+	}
+	steps, routes, err := e.files.rules.Explain(query)
+	a.Steps = steps
+	if err != nil {
+		a.refuse(err)
+		return nil
+	}
+	return e.follow(ctx, routes)
+}
+
+// noteTrust notes at which other listeners the client is trusted.
+func (e *explanation) noteTrust() {
+	for i := range e.cfg.Listen {
+		if l := &e.cfg.Listen[i]; l != e.listener && trusts(l, e.q.IP) {
+			e.answer.Notes = append(e.answer.Notes, "this client is trusted at "+l.Addr)
 		}
 	}
 }
 
-// skip names what was left out of the question or is not done by this version.
-func (a *Answer) skip(c *Config, q Question) {
+// noteSkipped notes what was left out of the question or is not looked at, and copies what was given to the answer.
+func (e *explanation) noteSkipped() {
+	a, q := e.answer, &e.q
 	skip := func(what, why string) { a.Skipped = append(a.Skipped, what+": "+why) }
 	switch {
-	case c.Score == nil:
+	case e.cfg.Score == nil:
 		skip("score", "the configuration has none")
 	case a.Trusted:
 		skip("score", "trusted clients have none")
@@ -194,24 +138,10 @@ func (a *Answer) skip(c *Config, q Question) {
 	}
 }
 
-// scoreFor judges the client by the code that clients are judged by, without drawing a rate. The refusal is nil if it
-// may go on. The error is Problems.
-func (c *Config) scoreFor(ctx context.Context, a *Answer, m *material, resolver *dns.Resolver,
-	q Question) (*mail.Refusal, error) {
-	st, err := store.New(c.storeConfig())
-	if err != nil {
-		return nil, c.place("redis.", "redis.url", err)
-	}
-	defer st.Close()
-	keys, err := m.secret.derive(labelScore)
-	if err != nil {
-		return nil, err
-	}
-	s, err := c.newScoring(st, resolver, keys[0], nil)
-	if err != nil {
-		return nil, err
-	}
-	defer s.lists.Close()
+// score judges the client with the code that judges clients, without drawing from a rate. It returns nil if the client
+// may go on.
+func (e *explanation) score(ctx context.Context) (*mail.Refusal, error) {
+	s, q := e.scoring, &e.q
 	s.lists.Start()
 	s.lists.Await(ctx)
 	k := s.scorer.Look(ctx, score.Client{Addr: q.IP.Unmap()})
@@ -222,71 +152,45 @@ func (c *Config) scoreFor(ctx context.Context, a *Answer, m *material, resolver 
 		k.Helo(helo)
 	}
 	if q.From != nil {
-		checker, err := spf.New(spf.Config{Resolver: resolver.Plain()})
-		if err != nil {
-			return nil, err
-		}
-		check := checker.Begin(ctx, q.IP.Unmap(), helo, *q.From)
+		check := e.spf.Begin(ctx, q.IP.Unmap(), helo, *q.From)
 		defer check.Close()
 		k.Mail(*q.From, check)
 	}
 	v := k.Verdict(ctx)
-	a.Score = &Scored{
-		Total: v.Score, Defer: c.Score.Defer, Reject: c.Score.Reject, Verdict: v.Action.String(), Grey: k.Grey(v),
+	scored := &Scored{
+		Total: v.Score, Defer: e.cfg.Score.Defer, Reject: e.cfg.Score.Reject, Verdict: v.Action.String(),
+		Grey: k.Grey(v),
 	}
 	for _, sig := range k.Explain() {
-		a.Score.Signals = append(a.Score.Signals,
+		scored.Signals = append(scored.Signals,
 			Signal{Name: sig.Name, State: sig.State.String(), Weight: sig.Weight, Text: sig.Text})
 	}
+	e.answer.Score = scored
 	if limited := k.Limited(); limited != nil {
 		return limited, nil
 	}
 	return k.Refusal(v), nil
 }
 
-// exempts reports whether the recipient is one of ours that everybody may reach.
-func (c *Config) exempts(m *material, q Question) bool {
-	if q.To == nil || !ingress.IsPostmaster(*q.To) {
+// exempts reports whether the recipient may be reached by every client: it is a postmaster of this node.
+func (e *explanation) exempts() bool {
+	if e.q.To == nil || !ingress.IsPostmaster(*e.q.To) {
 		return false
 	}
-	_, err := m.rules.Route(mail.Query{Forward: *q.To})
-	_, ours := decisive(err)
+	_, err := e.files.rules.Route(mail.Query{Forward: *e.q.To})
+	_, ours := ruleOf(err)
 	return err == nil || ours
 }
 
-// refuse makes err the verdict.
-func (a *Answer) refuse(err error) {
-	r := mail.ReplyFor(err)
-	a.Verdict = Reject
-	if r.Class() == 4 {
-		a.Verdict = Defer
-	}
-	a.Reply = r.String()
-	var refusal *mail.Refusal
-	if errors.As(err, &refusal) {
-		a.Reason = refusal.Reason
-		if refusal.Cause != nil {
-			a.Cause = refusal.Cause.Error()
-		}
-	}
-	if rule, ok := decisive(err); ok {
-		a.Rule = rule.String()
-	}
-}
-
-// follow looks up where the routes lead.
-func (c *Config) follow(ctx context.Context, a *Answer, m *material, resolver *dns.Resolver,
-	routes []mail.Route) error {
-	out, err := c.egressConfig(resolver, m)
-	if err != nil {
-		return err
-	}
+// follow looks up the hosts that the routes lead to.
+func (e *explanation) follow(ctx context.Context, routes []mail.Route) error {
+	out, a := &e.egress, e.answer
 	finder, err := mx.New(mx.Config{
-		Resolver: resolver, AllowPrivate: out.AllowPrivate, Self: out.Self, SelfAddrs: out.SelfAddrs,
+		Resolver: e.resolver, AllowPrivate: out.AllowPrivate, Self: out.Self, SelfAddrs: out.SelfAddrs,
 		Providers: out.Providers,
 	})
 	if err != nil {
-		return c.place("egress.", "egress", err)
+		return e.cfg.WithLine("egress.", "egress", err)
 	}
 	for _, r := range routes {
 		a.Rule = r.Rule.String()
@@ -310,7 +214,37 @@ func (c *Config) follow(ctx context.Context, a *Answer, m *material, resolver *d
 	return nil
 }
 
-// find looks up the hosts of a next hop and their addresses. A host without any is not the end while another has one.
+// refuse makes the reply to err the answer.
+func (a *Answer) refuse(err error) {
+	r := mail.ReplyFor(err)
+	a.Verdict = Reject
+	if r.Class() == 4 {
+		a.Verdict = Defer
+	}
+	a.Reply = r.String()
+	var refusal *mail.Refusal
+	if errors.As(err, &refusal) {
+		a.Reason = refusal.Reason
+		if refusal.Cause != nil {
+			a.Cause = refusal.Cause.Error()
+		}
+	}
+	if rule, ok := ruleOf(err); ok {
+		a.Rule = rule.String()
+	}
+}
+
+// ruleOf returns the rule that a refusal came from. It reports false if no rule refused.
+func ruleOf(err error) (mail.Rule, bool) {
+	var r interface{ MailRule() mail.Rule }
+	if errors.As(err, &r) {
+		return r.MailRule(), true
+	}
+	return mail.Rule{}, false
+}
+
+// find looks up the hosts of a next hop and their addresses. Its error is that of the first host without an address, and
+// nil if any host has one.
 func (w *Way) find(ctx context.Context, finder *mx.Finder, hop mail.NextHop) error {
 	if hop.Transport == mail.LMTPUnix {
 		return nil
@@ -344,6 +278,7 @@ func (w *Way) find(ctx context.Context, finder *mx.Finder, hop mail.NextHop) err
 	return first
 }
 
+// find looks up the addresses of a host.
 func (h *Host) find(ctx context.Context, addrs func(context.Context, string) ([]netip.Addr, error)) error {
 	list, err := addrs(ctx, h.Name)
 	if err != nil {

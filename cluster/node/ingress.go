@@ -8,40 +8,33 @@ import (
 	"github.com/millrace/millrace/ingress"
 )
 
-// makeServer makes the SMTP server's side from the parts that are there by now: the relay, the store, what judges
-// messages and, where clients are scored, what judges them. The error is Problems.
+// makeServer makes the server that answers SMTP sessions. It needs the relay and, where clients are scored, what
+// startScore starts. The error is Problems.
 func (n *Node) makeServer(tracer trace.Tracer) error {
-	hopKeys, err := n.material.secret.derive(labelHop)
+	p := n.parts
+	loopTagKeys, err := p.files.secret.derive(labelLoopTag)
 	if err != nil {
 		return err
 	}
-	markKeys, err := n.material.secret.derive(labelMark)
+	markKeys, err := p.files.secret.derive(labelMark)
 	if err != nil {
 		return err
 	}
-	auth, checker, err := n.cfg.newAuthenticator(n.resolver)
-	if err != nil {
-		return err
-	}
-	if err := n.cfg.useKeyring(auth, n.material.keyring); err != nil {
-		return err
-	}
-	n.auth = auth
 	d := n.cfg.Deadlines
 	cfg := ingress.Config{
 		Hostname:   n.cfg.Hostname,
-		Router:     n.material.rules,
+		Router:     p.files.rules,
 		Relay:      n.relay,
-		Rates:      n.store,
+		Rates:      p.store,
 		Emit:       n.events.Emit,
 		Tracer:     tracer,
-		HopKeys:    hopKeys,
-		InUse:      n.inUse,
+		HopKeys:    loopTagKeys,
+		InUse:      n.listeners.holdInUse,
 		HoldBudget: int64(n.cfg.Limits.HoldBudget),
 		HoldWindow: int64(n.cfg.Limits.HoldWindow),
-		Auth:       auth,
-		SPF:        checker,
-		Marks:      n.store,
+		Auth:       p.auth,
+		SPF:        p.spf,
+		Marks:      p.store,
 		MarkKeys:   markKeys,
 		Deadlines: ingress.Deadlines{
 			Rcpt:   time.Duration(d.Rcpt),
@@ -50,10 +43,10 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 			Lend:   time.Duration(d.Lend),
 		},
 	}
-	if s := n.scoring; s != nil {
+	if s := p.scoring; s != nil {
 		cfg.Score, cfg.Limits, cfg.Greylist = s.scorer, s.limits, s.greylist
-		cfg.Counts, cfg.Later, cfg.Karma = n.store, n.drawn, n.karma
+		cfg.Counts, cfg.Later, cfg.Karma = p.store, n.learning.rates, n.learning.karma
 	}
 	n.server, err = ingress.New(cfg)
-	return n.cfg.place("", "hostname", err)
+	return n.cfg.WithLine("", "hostname", err)
 }

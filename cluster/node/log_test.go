@@ -18,7 +18,7 @@ func logged(t *testing.T, hashKey []byte, e mail.Event) (line string, fields map
 	t.Helper()
 	var out bytes.Buffer
 	w := newLogWriter(&out)
-	j := &journal{handler: newLogger(w, "debug"), hashKey: hashKey}
+	j := &journal{handler: newLogHandler(w, "debug"), hashKey: hashKey}
 	j.see(&e)
 	w.flush()
 	line = out.String()
@@ -215,7 +215,7 @@ func BenchmarkEmit(b *testing.B) {
 
 func BenchmarkJournal(b *testing.B) {
 	w := newLogWriter(discard{})
-	j := &journal{handler: newLogger(w, "info")}
+	j := &journal{handler: newLogHandler(w, "info")}
 	e := mail.Event{
 		Kind: mail.Relayed, Mode: mail.ModeHold, Reused: true, Recipients: 1, Time: time.Unix(1700000000, 0),
 		Trace:  mail.TraceID{1},
@@ -262,7 +262,7 @@ func TestTheCauseIsTheInnermostOneWithItsHost(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := Because(&mail.Event{Cause: tt.err}); got != tt.want {
+			if got := InnermostCause(&mail.Event{Cause: tt.err}); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})

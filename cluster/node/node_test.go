@@ -19,15 +19,29 @@ import (
 	"testing"
 	"time"
 
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.uber.org/goleak"
 
+	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/router/mail"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const smallest = "hostname: mx1.example.net\nlisten: [{addr: \"127.0.0.1:0\"}]\nroutes: file\n"
+
+// configFile returns the name of a configuration in a folder that has a file named "file".
+func configFile(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("domain example.com\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, "millrace.yaml")
+}
 
 // A lockedBuffer is a log that a test reads while the node writes.
 type lockedBuffer struct {
@@ -56,7 +70,7 @@ type bench struct {
 	seen chan mail.Event // how transactions ended
 }
 
-func startNode(t *testing.T, extra string, change func(*Node)) *bench {
+func startNode(t *testing.T, extra string, spans sdktrace.SpanExporter) *bench {
 	t.Helper()
 	b := &bench{dir: t.TempDir(), log: new(lockedBuffer), seen: make(chan mail.Event, 100)}
 	b.dest = smtptest.Start(t, smtptest.Behaviour{})
@@ -65,21 +79,17 @@ func startNode(t *testing.T, extra string, change func(*Node)) *bench {
 	yaml := fmt.Sprintf("hostname: mx1.example.net\npostmaster: ops@elsewhere.example\nroutes: routes.txt\ndns: "+
 		"{servers: [%q]}\n"+
 		"listen: [{addr: \"127.0.0.1:0\"}]\nadmin: {addr: \"127.0.0.1:0\"}\n%s", zone.Addr(), extra)
-	cfg, err := Parse(filepath.Join(b.dir, "millrace.yaml"), []byte(yaml), "")
+	cfg, err := config.Parse(filepath.Join(b.dir, "millrace.yaml"), []byte(yaml), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Stderr = b.log
-	cfg.Observe = func(e *mail.Event) {
+	opts := Options{Stderr: b.log, spans: spans, Observe: func(e *mail.Event) {
 		if e.Kind != mail.Connected && e.Kind != mail.Disconnected && e.Kind != mail.Routed {
 			b.seen <- *e
 		}
-	}
-	if b.Node, err = New(cfg); err != nil {
+	}}
+	if b.Node, err = New(cfg, opts); err != nil {
 		t.Fatal(err)
-	}
-	if change != nil {
-		change(b.Node)
 	}
 	if err := b.Start(); err != nil {
 		t.Fatal(err)
@@ -370,7 +380,7 @@ func TestADrainEndsInTimeAlthoughANextHopDoesNotAnswer(t *testing.T) {
 func TestSpansOfAMessageAreOneTraceNamedInItsReply(t *testing.T) {
 	spans := tracetest.NewInMemoryExporter()
 	kept := &keeper{InMemoryExporter: spans}
-	b := startNode(t, "telemetry: {sample: 1}", func(n *Node) { n.spans = kept })
+	b := startNode(t, "telemetry: {sample: 1}", kept)
 	reply := b.dial(t).send("info@example.com")
 	e := <-b.seen
 	if err := b.Shutdown(t.Context()); err != nil {
@@ -440,12 +450,11 @@ func TestAnAddressThatIsTakenEndsEverythingAgain(t *testing.T) {
 	file := configFile(t)
 	yaml := fmt.Sprintf("hostname: mx1.example.net\npostmaster: o@p.example\nroutes: file\nlisten:\n  - addr: "+
 		"127.0.0.1:0\n  - addr: %s\nadmin: {addr: \"127.0.0.1:0\"}\n", l.Addr())
-	cfg, err := Parse(file, []byte(yaml), "")
+	cfg, err := config.Parse(file, []byte(yaml), "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Stderr = io.Discard
-	n, err := New(cfg)
+	n, err := New(cfg, Options{Stderr: io.Discard})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,81 +7,81 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// ringSize is how many events wait for the consumer at most: at 5000 messages a second, about half a second of them.
+// ringSize is how many events can wait for the consumer: about half a second of them at 5000 messages a second.
 const ringSize = 4096
 
-// pace is how long the consumer rests after a batch. Waking it for every event would cost a busy node more than the
-// events themselves, and a line of the log is as good a few milliseconds later.
+// pace is how long the consumer pauses after a batch. Waking it for every event would cost a busy node more than the
+// events themselves, and a few milliseconds of delay do not matter to a log.
 const pace = 5 * time.Millisecond
 
-// A ring holds the events that nobody has consumed yet, at most as many as it has places. Emit never waits: when the
-// consumer is too slow the oldest event goes, and is counted. Its lock is held for the copy of one event, never across
+// A ring holds the events that wait for the consumer, at most as many as it has slots. Emit never waits: when the ring is
+// full, the oldest event is dropped and counted. The lock is held while one event or one batch is copied, never during
 // I/O.
 type ring struct {
 	filled chan struct{} // holds one token while events may be waiting
 
 	mu      sync.Mutex
-	places  []mail.Event
+	slots   []mail.Event
 	first   int
 	waiting int
 	dropped uint64
 }
 
-func newRing(places int) *ring {
-	return &ring{places: make([]mail.Event, places), filled: make(chan struct{}, 1)}
+func newRing(size int) *ring {
+	return &ring{slots: make([]mail.Event, size), filled: make(chan struct{}, 1)}
 }
 
-// Emit adds e.
+// Emit adds e. It is safe for concurrent use and never waits.
 func (r *ring) Emit(e mail.Event) {
 	r.mu.Lock()
-	if r.waiting == len(r.places) {
-		r.first = (r.first + 1) % len(r.places)
+	if r.waiting == len(r.slots) {
+		r.first = (r.first + 1) % len(r.slots)
 		r.waiting--
 		r.dropped++
 	}
-	r.places[(r.first+r.waiting)%len(r.places)] = e
+	r.slots[(r.first+r.waiting)%len(r.slots)] = e
 	r.waiting++
 	r.mu.Unlock()
 	select {
 	case r.filled <- struct{}{}:
-	default: // a token lies there already
+	default: // a token is there already
 	}
 }
 
-// take moves the oldest events into out and says how many. The places they leave are cleared, so that the ring keeps no
-// string of theirs alive.
+// take moves the oldest events into out and returns how many. Their slots are cleared, so that the ring keeps none of
+// their strings alive.
 func (r *ring) take(out []mail.Event) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := min(len(out), r.waiting)
 	for i := range n {
-		out[i] = r.places[r.first]
-		r.places[r.first] = mail.Event{}
-		r.first = (r.first + 1) % len(r.places)
+		out[i] = r.slots[r.first]
+		r.slots[r.first] = mail.Event{}
+		r.first = (r.first + 1) % len(r.slots)
 	}
 	r.waiting -= n
 	return n
 }
 
-// Dropped is the number of events that went unseen.
+// Dropped returns the number of events that were dropped because the ring was full.
 func (r *ring) Dropped() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.dropped
 }
 
-// A consumer feeds every event of a ring to those who look at it, in order, on one goroutine.
+// A consumer calls its observers with every event of a ring, in order, on one goroutine.
 type consumer struct {
-	ring  *ring
-	see   []func(*mail.Event)
-	flush func()        // after a batch
-	stop  chan struct{} // closed by close: consume what waits, then end
-	ended chan struct{}
+	ring      *ring
+	observers []func(*mail.Event)
+	flush     func()        // called after each batch
+	stop      chan struct{} // closed by close: consume what waits, then end
+	ended     chan struct{}
 }
 
 // consume starts the consumer. Its goroutine ends when close was called and the ring is empty.
-func consume(r *ring, flush func(), see ...func(*mail.Event)) *consumer {
-	c := &consumer{ring: r, see: see, flush: flush, stop: make(chan struct{}), ended: make(chan struct{})}
+func consume(r *ring, flush func(), observers ...func(*mail.Event)) *consumer {
+	c := &consumer{ring: r, observers: observers, flush: flush, stop: make(chan struct{}), ended: make(chan struct{})}
 	go c.run()
 	return c
 }
@@ -100,8 +100,8 @@ func (c *consumer) run() {
 		}
 		for n := c.ring.take(batch); n > 0; n = c.ring.take(batch) {
 			for i := range n {
-				for _, see := range c.see {
-					see(&batch[i])
+				for _, observe := range c.observers {
+					observe(&batch[i])
 				}
 			}
 			clear(batch[:n])
@@ -118,7 +118,7 @@ func (c *consumer) run() {
 	}
 }
 
-// close consumes what waits and ends the goroutine. Nobody may emit any longer, or it goes unseen.
+// close consumes the events that wait and ends the goroutine. Events emitted later are never consumed.
 func (c *consumer) close() {
 	close(c.stop)
 	<-c.ended

@@ -11,50 +11,48 @@ import (
 // rulesReload bounds how long a reload waits for Redis to take changed rules.
 const rulesReload = 30 * time.Second
 
-// sharesRules reports whether the rules are those of all nodes and the files only bring changes.
-func (c *Config) sharesRules() bool { return c.Redis != nil }
-
-// startRoutes gets the rules that all nodes share, or those of the files if nobody shares any. It waits a few seconds
-// for a Redis that does not answer.
+// startRoutes fetches the rules that all nodes share, if they share any. It waits a few seconds for a Redis that does
+// not answer.
 func (n *Node) startRoutes() error {
-	if !n.cfg.sharesRules() {
+	if !n.cfg.SharesRules() {
 		return nil
 	}
 	r, err := routes.New(routes.Config{
-		Router: n.material.rules, Store: n.store, State: string(n.cfg.State), Emit: n.events.Emit, Log: n.log,
+		Router: n.parts.files.rules, Store: n.parts.store, State: string(n.cfg.State), Emit: n.events.Emit,
+		Log: n.log.Logger,
 	})
 	if err != nil {
-		return n.cfg.place("", "state", err)
+		return n.cfg.WithLine("", "state", err)
 	}
-	n.later("routes", func(context.Context) error { return r.Close() })
+	n.cleanups.add("routes", func(context.Context) error { return r.Close() })
 	if err := r.Start(context.Background()); err != nil {
-		return n.cfg.place("", "routes", err)
+		return n.cfg.WithLine("", "routes", err)
 	}
 	n.shared = r
 	return nil
 }
 
-// reloadRules takes in what changed in the files.
+// reloadRules takes over what changed in the rules files.
 func (n *Node) reloadRules() error {
 	if n.shared == nil {
-		return n.material.rules.Reload()
+		return n.parts.files.rules.Reload()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), rulesReload)
 	defer cancel()
 	return n.shared.Reload(ctx)
 }
 
-// rulesReady tells /readyz of the rules.
+// rulesReady reports to /readyz whether the node has rules, and how many.
 func (n *Node) rulesReady() (bool, string) {
-	rules := n.material.rules
-	said := fmt.Sprintf("%d rules, %d domains", rules.Len(), rules.Domains())
+	rules := n.parts.files.rules
+	detail := fmt.Sprintf("%d rules, %d domains", rules.Len(), rules.Domains())
 	if n.shared == nil {
-		return true, said
+		return true, detail
 	}
 	ready, why := n.shared.Ready()
-	said += fmt.Sprintf(", version %d", n.shared.Version())
+	detail += fmt.Sprintf(", version %d", n.shared.Version())
 	if why != "" {
-		said += "; " + why
+		detail += "; " + why
 	}
-	return ready, said
+	return ready, detail
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -38,14 +39,14 @@ func TestBadFilesOfSitesAndReactionsAreNamedByLine(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			c, err := parse(file,
+			c, err := config.Parse(file,
 				[]byte(smallest+
 					"postmaster: ops@elsewhere.example\negress:\n  sites_file: sites.txt\n  reactions_file: "+
-					"reactions.txt\n"), "", noEnv)
+					"reactions.txt\n"), "")
 			if err != nil {
 				t.Fatal(err)
 			}
-			_, err = c.Check()
+			_, err = Check(c)
 			switch {
 			case tt.want == "" && err != nil:
 				t.Errorf("got %v", err)
@@ -81,7 +82,7 @@ func TestLimitsOfASitesFileAreInForceAndReadAnew(t *testing.T) {
 		return b.dest.Counts().Connections - before
 	}
 	reacts := func() feedback.Kind {
-		a, _ := b.material.sites.Load().reactions.Match("any", 451, mail.EnhancedCode{Subject: 7, Detail: 99}, "")
+		a, _ := b.parts.files.sites.Load().reactions.Match("any", 451, mail.EnhancedCode{Subject: 7, Detail: 99}, "")
 		return a.Kind
 	}
 	if n, kind := connections(3), reacts(); n != 3 || kind != feedback.Suspend {
@@ -96,7 +97,7 @@ func TestLimitsOfASitesFileAreInForceAndReadAnew(t *testing.T) {
 	if n, kind := connections(4), reacts(); n != 2 || kind != feedback.Fewer {
 		t.Errorf("after a reload: %d connections, reaction %d", n, kind)
 	}
-	if n := b.spread(mail.Site("smtp://" + b.dest.Addr())); n != 2 {
+	if n := b.parts.files.spread(mail.Site("smtp://" + b.dest.Addr())); n != 2 {
 		t.Errorf("%d owners", n)
 	}
 

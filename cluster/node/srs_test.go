@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -89,14 +90,14 @@ func TestABadFileOfSRSKeysIsNamedByLine(t *testing.T) {
 			if strings.Contains(tt.want, "srs.domain") {
 				domain = "bücher.example"
 			}
-			c, err := parse(name, []byte(smallest+"srs: {domain: "+domain+", key_file: file}\n"), "", noEnv)
+			c, err := config.Parse(name, []byte(smallest+"srs: {domain: "+domain+", key_file: file}\n"), "")
 			if err != nil {
 				t.Fatal(err)
 			}
 			c.Rules, c.Routes = "domain example.com\n", "routes.txt"
 			c.Postmaster = "ops@elsewhere.example"
-			_, err = New(c)
-			var problems Problems
+			_, err = New(c, Options{})
+			var problems config.Problems
 			if !errors.As(err, &problems) || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("got %v, want %s", err, tt.want)
 			}
@@ -118,7 +119,7 @@ func TestExplainShowsTheRewrittenReversePathAndCountsNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		a, err := b.cfg.Explain(context.Background(), q)
+		a, err := Explain(context.Background(), b.cfg, q)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,13 +10,14 @@ import (
 
 	"github.com/millrace/millrace/cluster"
 	"github.com/millrace/millrace/cluster/admin"
+	"github.com/millrace/millrace/cluster/store"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// askedSites are some of the Sites whose owner was looked for of late: a node that owns none of them has no sessions to
-// tell of. Two Sites may want one place, and the later one has it.
+// askedSites are some of the Sites whose owner was looked up lately. A node that owns none of them has no sessions to
+// show for them. If two Sites share a slot, the slot holds the later one.
 type askedSites struct {
-	places [256]atomic.Pointer[mail.Site]
+	slots [256]atomic.Pointer[mail.Site]
 }
 
 func (a *askedSites) note(site mail.Site) {
@@ -24,45 +25,46 @@ func (a *askedSites) note(site mail.Site) {
 	for i := range len(site) {
 		h = (h ^ uint32(site[i])) * 16777619
 	}
-	place := &a.places[h%uint32(len(a.places))]
-	if known := place.Load(); known == nil || *known != site {
-		place.Store(&site)
+	slot := &a.slots[h%uint32(len(a.slots))]
+	if held := slot.Load(); held == nil || *held != site {
+		slot.Store(&site)
 	}
 }
 
-// A placement notes the Sites that it is asked for.
+// A placement is the cluster's, and notes the Sites that it is asked for.
 type placement struct {
 	cluster *cluster.Cluster
 	asked   *askedSites
 }
 
-// Owner is that of the cluster.
+// Owner returns the owner of a Site as the cluster has it.
 func (p placement) Owner(site mail.Site, domain string) (node string, self bool) {
 	p.asked.note(site)
 	return p.cluster.Owner(site, domain)
 }
 
-// clusterStatus is what this node knows of its cluster. A node without one tells of its sessions and rules alone.
-func (n *Node) clusterStatus(metrics *admin.Metrics) admin.ClusterStatus {
+// clusterStatus returns what this node knows of its cluster. Without a cluster that is its sessions and rules.
+func (n *Node) clusterStatus() admin.ClusterStatus {
 	s := admin.ClusterStatus{
 		Draining: n.draining.Load(), Stable: 1,
 		Members: []admin.ClusterMember{}, Sites: []admin.ClusterSite{}, Suspensions: []admin.ClusterSuspension{},
 	}
-	s.Relayed, s.Reused = metrics.Relayed()
+	s.Relayed, s.Reused = n.metrics.Relayed()
 	if n.shared != nil {
 		s.Rules = n.shared.Version()
 	}
 	sites := make(map[mail.Site]admin.ClusterSite)
 	for _, x := range n.sessions() {
 		s.Sessions += x.Open
-		if x.Site != "" { // the sum of those beyond what is told one by one
+		if x.Site != "" { // "" is the sum of the Sites that are not listed one by one
 			sites[x.Site] = admin.ClusterSite{Site: x.Site, Open: x.Open, Idle: x.Idle, Waiting: x.Waiting}
 		}
 	}
-	if n.cluster != nil {
-		n.membersStatus(&s)
-		for i := range n.asked.places {
-			if site := n.asked.places[i].Load(); site != nil {
+	m := n.members
+	if !m.alone() {
+		m.status(&s)
+		for i := range m.asked.slots {
+			if site := m.asked.slots[i].Load(); site != nil {
 				x := sites[*site]
 				x.Site = *site
 				sites[*site] = x
@@ -70,8 +72,8 @@ func (n *Node) clusterStatus(metrics *admin.Metrics) admin.ClusterStatus {
 		}
 	}
 	for _, x := range sites {
-		if n.cluster != nil {
-			x.Owner = strings.Join(n.cluster.Owners(x.Site), ", ")
+		if !m.alone() {
+			x.Owner = strings.Join(m.cluster.Owners(x.Site), ", ")
 		}
 		s.Sites = append(s.Sites, x)
 	}
@@ -81,17 +83,17 @@ func (n *Node) clusterStatus(metrics *admin.Metrics) admin.ClusterStatus {
 	return s
 }
 
-// membersStatus tells of what gossip knows.
-func (n *Node) membersStatus(s *admin.ClusterStatus) {
-	c := n.cluster
+// status adds what gossip knows to s.
+func (m *membership) status(s *admin.ClusterStatus) {
+	c := m.cluster
 	s.Node, s.Ring, s.Stable = c.Self(), fmt.Sprintf("%016x", c.RingVersion()), c.Stable()
-	if prints := n.prints.Load(); prints != nil {
+	if prints := m.prints.Load(); prints != nil {
 		s.Keys = *prints
 	}
-	for _, m := range c.Members() {
+	for _, x := range c.Members() {
 		s.Members = append(s.Members, admin.ClusterMember{
-			Name: m.Name, Self: m.Name == c.Self(), Gossip: m.Gossip, Peer: m.Peer, Weight: cmp.Or(m.Weight, 1),
-			Draining: m.Draining, Protocol: m.Protocol, Version: m.Version,
+			Name: x.Name, Self: x.Name == c.Self(), Gossip: x.Gossip, Peer: x.Peer, Weight: cmp.Or(x.Weight, 1),
+			Draining: x.Draining, Protocol: x.Protocol, Version: x.Version,
 		})
 	}
 	for _, x := range c.Suspensions() {
@@ -102,13 +104,64 @@ func (n *Node) membersStatus(s *admin.ClusterStatus) {
 	slices.SortFunc(s.Suspensions, func(a, b admin.ClusterSuspension) int { return cmp.Compare(a.Site, b.Site) })
 }
 
-// clusterGauges are what the metrics tell of the cluster.
-func (n *Node) clusterGauges() admin.ClusterGauges {
-	g := admin.ClusterGauges{
-		Members: n.cluster.Nodes(), Stable: n.cluster.Stable(), Suspended: len(n.cluster.Suspensions()),
+// sessions returns what the relay keeps with each Site, for the metrics.
+func (n *Node) sessions() (sites []admin.SiteSessions) {
+	n.relay.Sessions(func(site mail.Site, open, idle, waiting int) bool {
+		sites = append(sites, admin.SiteSessions{Site: site, Open: open, Idle: idle, Waiting: waiting})
+		return true
+	})
+	return sites
+}
+
+// gauges returns what the metrics read when they are asked for. They may be read as soon as the node has started.
+func (n *Node) gauges() admin.Gauges {
+	g := admin.Gauges{
+		Connections:   func() int64 { return int64(n.listeners.caps.Open()) },
+		HoldInUse:     n.listeners.holdInUse,
+		HoldBudget:    int64(n.cfg.Limits.HoldBudget),
+		EventsDropped: n.events.Dropped,
+		Sessions:      n.sessions,
+		Rules:         func() int { return n.parts.files.rules.Len() },
+		Store:         func() admin.Store { return storeGauges(n.parts.store.Stats()) },
 	}
+	if n.cfg.Cluster != nil {
+		g.Cluster = n.clusterGauges
+	}
+	return g
+}
+
+// clusterGauges returns what the metrics show of the cluster.
+func (n *Node) clusterGauges() admin.ClusterGauges {
+	c := n.members.cluster
+	g := admin.ClusterGauges{Members: c.Nodes(), Stable: c.Stable(), Suspended: len(c.Suspensions())}
 	if n.shared != nil {
 		g.Rules = n.shared.Version()
 	}
 	return g
+}
+
+// storeGauges returns what the metrics show of the store.
+func storeGauges(s store.Stats) admin.Store {
+	return admin.Store{
+		Down: s.Down, Connections: s.Connections, Entries: s.Entries,
+		Counts: map[string]uint64{
+			"trips": s.Trips, "failures": s.Failures, "crowded": s.Crowded, "skipped": s.Skipped,
+			"fallbacks": s.Fallbacks,
+			"reloads":   s.Reloads, "refunds": s.Refunds, "opened": s.Opened, "evicted": s.Evicted,
+		},
+	}
+}
+
+// checks returns what /readyz asks.
+func (n *Node) checks() []admin.Check {
+	return []admin.Check{
+		{Name: "rules", OK: n.rulesReady},
+		{Name: "listeners", OK: func() (bool, string) { return n.up.Load(), "" }},
+		{Name: "serving", OK: func() (bool, string) {
+			if n.draining.Load() {
+				return false, "draining"
+			}
+			return true, ""
+		}},
+	}
 }

@@ -13,26 +13,27 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// A dead collector must not hold up a node that wants to end.
+// telemetryShutdown bounds the export of the last spans. A collector that does not answer must not delay the end of a
+// node.
 const telemetryShutdown = 2 * time.Second
 
 // tracerName is the instrumentation scope of every span.
 const tracerName = "github.com/millrace/millrace"
 
-// newExporter makes the exporter that telemetry.otlp names. It connects to nobody yet.
+// newExporter makes the exporter to the endpoint that telemetry.otlp names. It does not connect yet.
 func newExporter(ctx context.Context, endpoint string) (sdktrace.SpanExporter, error) {
 	u, err := url.Parse(endpoint)
 	if err != nil {
 		return nil, err
 	}
 	if u.Path == "" || u.Path == "/" {
-		u.Path = "/v1/traces" // where OTLP/HTTP has them unless it is told otherwise
+		u.Path = "/v1/traces" // the default path of OTLP/HTTP
 	}
 	return otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(u.String()), otlptracehttp.WithTimeout(5*time.Second))
 }
 
-// newTracer gives a tracer whose spans go to exporter, and what ends it. A root is sampled at the ratio sample, by its
-// trace id; a child goes with its parent.
+// newTracer returns a tracer whose spans are sent to exporter, and the function that ends it. The share sample of the
+// root spans is sampled, by their trace id; a child is sampled if its parent is.
 func newTracer(exporter sdktrace.SpanExporter, sample float64, hostname,
 	version string) (trace.Tracer, func(context.Context) error) {
 	provider := sdktrace.NewTracerProvider(

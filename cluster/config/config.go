@@ -1,18 +1,15 @@
-package node
+package config
 
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"time"
-
-	"github.com/millrace/millrace/router/mail"
 )
 
-// A Config is the configuration of one node: the YAML file, decoded. Load and Parse make one with the defaults set and
-// everything validated; docs/configuration.md tells of each key.
+// A Config is the configuration of one node: the YAML file, decoded. Load and Parse return one with the defaults set and
+// everything validated. docs/configuration.md describes each key.
 type Config struct {
 	Hostname   string     `yaml:"hostname"`
 	AuthservID string     `yaml:"authserv_id"`
@@ -38,16 +35,14 @@ type Config struct {
 	Telemetry  Telemetry  `yaml:"telemetry"`
 	Log        Log        `yaml:"log"`
 
-	Rules   string            `yaml:"-"` // rules instead of the file that Routes names; Routes is then their name
-	Stderr  io.Writer         `yaml:"-"` // where the log goes; nil: os.Stderr
-	Observe func(*mail.Event) `yaml:"-"` // sees every event after the log, on the consumer's goroutine; nil: nobody
-	Version string            `yaml:"-"` // for the build information among the metrics
+	// Rules is the text of the rules. Unless it is empty, it replaces the files of Routes, and Routes is its name.
+	Rules string `yaml:"-"`
 
-	places
-	loaded []byte // what Load read
+	locations
+	loaded []byte // the file as Load read it; nil after Parse
 }
 
-// A Listener is an address that mail comes in at.
+// A Listener is an address that accepts mail.
 type Listener struct {
 	Addr          string    `yaml:"addr"`
 	ProxyProtocol []Network `yaml:"proxy_protocol"`
@@ -61,19 +56,19 @@ type Listener struct {
 	ClientCA      File      `yaml:"client_ca"`
 }
 
-// TLS names the certificate that clients are shown.
+// TLS names the files of the certificate that the node presents to SMTP clients.
 type TLS struct {
 	Cert File `yaml:"cert"`
 	Key  File `yaml:"key"`
 }
 
-// DNS names the only resolver for everything.
+// DNS names the name servers that answer all queries of the node.
 type DNS struct {
 	Servers []string `yaml:"servers"`
 	TrustAD bool     `yaml:"trust_ad"`
 }
 
-// Egress says how mail goes out.
+// Egress describes how mail is sent.
 type Egress struct {
 	Port            int      `yaml:"port"`
 	TLS             string   `yaml:"tls"` // "none", "opportunistic" or "required"
@@ -85,7 +80,7 @@ type Egress struct {
 	ReactionsFile   File     `yaml:"reactions_file"`
 }
 
-// Limits bound what a client, a message and the node may take.
+// Limits bound what a client, a message and the node may use.
 type Limits struct {
 	MessageSize          Size `yaml:"message_size"`
 	Line                 Size `yaml:"line"`
@@ -96,7 +91,7 @@ type Limits struct {
 	HoldBudget           Size `yaml:"hold_budget"`
 }
 
-// Deadlines bound the stages of a message's walk. Each has to end before the client's own of RFC 5321 section 4.5.3.2.
+// Deadlines bound the stages of a message. Each has to end before the client's own of RFC 5321 section 4.5.3.2.
 type Deadlines struct {
 	Rcpt   Duration `yaml:"rcpt"`
 	Data   Duration `yaml:"data"`
@@ -118,7 +113,7 @@ type Signer struct {
 	KeyFile  File   `yaml:"key_file"`
 }
 
-// ARC is the key that sets are sealed with, and the domains whose sets are believed.
+// ARC is the key that seals ARC sets, and the domains whose sets are trusted. Without a KeyFile the node only trusts.
 type ARC struct {
 	Domain   string   `yaml:"domain"`
 	Selector string   `yaml:"selector"`
@@ -126,13 +121,13 @@ type ARC struct {
 	Trust    []string `yaml:"trust"`
 }
 
-// DKIM lists the keys that messages are signed with.
+// DKIM lists the keys that sign messages: Relay signs every message, Domains those of their domain.
 type DKIM struct {
 	Relay   []Signer `yaml:"relay"`
 	Domains []Signer `yaml:"domains"`
 }
 
-// Score says how clients are judged before RCPT.
+// Score describes how clients are judged before RCPT.
 type Score struct {
 	Deadline Duration           `yaml:"deadline"`
 	Defer    float64            `yaml:"defer"`
@@ -154,14 +149,14 @@ type Score struct {
 	BlockFile File     `yaml:"block_file"`
 }
 
-// Karma says from which destinations is learnt: those that took so many messages, from so many client networks, in a
-// week.
+// Karma says which destinations teach the node: those that accepted at least Volume messages from at least Networks
+// client networks in a week. Zero values mean the defaults of package karma.
 type Karma struct {
 	Volume   int `yaml:"volume"`
 	Networks int `yaml:"networks"`
 }
 
-// A Greylist is the band of scores whose clients are asked to come again, and how long they are remembered.
+// A Greylist is the band of scores whose clients are asked to try again, and how long the node remembers them.
 type Greylist struct {
 	From   float64  `yaml:"from"`
 	To     float64  `yaml:"to"`
@@ -170,7 +165,7 @@ type Greylist struct {
 	Keep   Duration `yaml:"keep"`
 }
 
-// A List is a DNS list and the weight of being on it.
+// A List is a DNS list and the weight of being listed in it.
 type List struct {
 	Zone      string             `yaml:"zone"`
 	Name      string             `yaml:"name"`
@@ -180,7 +175,7 @@ type List struct {
 	Unchecked bool               `yaml:"unchecked"`
 }
 
-// ScoreRates bound what clients, senders and recipients may take.
+// ScoreRates bound connections, messages and recipients. A zero Rate is no limit.
 type ScoreRates struct {
 	Client          Rate `yaml:"client"`           // connections of an address
 	Network         Rate `yaml:"network"`          // connections of a /24 or /64
@@ -193,14 +188,14 @@ type ScoreRates struct {
 	Domain          Rate `yaml:"domain"`           // messages to one hosted domain
 }
 
-// Redis is the state that nodes share.
+// Redis names the database that holds the state the nodes share.
 type Redis struct {
 	URL     string   `yaml:"url"`
 	Prefix  string   `yaml:"prefix"`
 	Timeout Duration `yaml:"timeout"`
 }
 
-// Cluster is how nodes find and trust each other.
+// Cluster describes how nodes find and trust each other.
 type Cluster struct {
 	Name      string     `yaml:"name"`
 	Bind      string     `yaml:"bind"`
@@ -212,38 +207,38 @@ type Cluster struct {
 	TLS       ClusterTLS `yaml:"tls"`
 }
 
-// ClusterTLS is the certificate of a node and the authority that signed them all.
+// ClusterTLS names the certificate of this node and the authority that signed the certificates of all nodes.
 type ClusterTLS struct {
 	CA   File `yaml:"ca"`
 	Cert File `yaml:"cert"`
 	Key  File `yaml:"key"`
 }
 
-// Admin is the address for operators.
+// Admin is the address of the HTTP server for administrators.
 type Admin struct {
 	Addr      string `yaml:"addr"`
 	TokenFile File   `yaml:"token_file"`
 }
 
-// Public is the address for everybody.
+// Public is the address of the public HTTP server.
 type Public struct {
 	Addr string `yaml:"addr"`
 	URL  string `yaml:"url"`
 }
 
-// Telemetry says where traces go.
+// Telemetry says where traces are sent and which share of them is sampled.
 type Telemetry struct {
 	OTLP   string  `yaml:"otlp"`
 	Sample float64 `yaml:"sample"`
 }
 
-// Log says what is logged.
+// Log says which events are logged and how addresses are written.
 type Log struct {
 	Level     string `yaml:"level"`     // "debug", "info", "warn" or "error"
 	Addresses string `yaml:"addresses"` // "plain" or "hash"
 }
 
-// defaults gives a Config with what holds for every absent key.
+// defaults returns a Config with the values of absent keys.
 func defaults() *Config {
 	return &Config{
 		Egress: Egress{Port: 25, TLS: "opportunistic"},
@@ -275,8 +270,16 @@ func Load(file string) (*Config, error) {
 	return c, nil
 }
 
-// again validates the file that c was loaded from, as it is now.
-func (c *Config) again() error {
+// Parse validates a configuration that was read already. file is its name in complaints, and relative file names count
+// from its folder. A text of rules that is not empty replaces the rules files, and the key routes is then its name. The
+// error is Problems, all of them.
+func Parse(file string, data []byte, rules string) (*Config, error) {
+	return parse(file, data, rules, os.LookupEnv)
+}
+
+// Revalidate reads and validates the file that c was loaded from once more. It changes nothing, and returns nil for a
+// Config of Parse. The error is as that of Load.
+func (c *Config) Revalidate() error {
 	if c.loaded == nil {
 		return nil
 	}
@@ -284,8 +287,9 @@ func (c *Config) again() error {
 	return err
 }
 
-// edited reports whether the file that c was loaded from is another by now.
-func (c *Config) edited() bool {
+// Edited reports whether the file that c was loaded from differs from what Load read. It is false for a Config of Parse
+// and when the file cannot be read.
+func (c *Config) Edited() bool {
 	if c.loaded == nil {
 		return false
 	}
@@ -293,20 +297,13 @@ func (c *Config) edited() bool {
 	return err == nil && !bytes.Equal(data, c.loaded)
 }
 
-// Parse validates a configuration that was read already; file is its name in complaints and what relative names of
-// files count from. The text rules, unless it is empty, takes the place of the rules files, and what the key routes
-// says is its name. The error is Problems, all of them.
-func Parse(file string, data []byte, rules string) (*Config, error) {
-	return parse(file, data, rules, os.LookupEnv)
-}
-
 func parse(file string, data []byte, rules string, env func(string) (string, bool)) (*Config, error) {
-	d := decoder{places: places{file: file}, dir: filepath.Dir(file), env: env}
+	d := decoder{locations: locations{file: file}, dir: filepath.Dir(file), env: env}
 	c := defaults()
 	c.Rules = rules
 	d.decode(data, c)
-	c.places = d.places
-	if len(d.problems) > 0 { // what does not even parse is not judged as well: half of it would be consequences
+	c.locations = d.locations
+	if len(d.problems) > 0 { // no Validate: half of its complaints would follow from what could not be decoded
 		return nil, d.problems
 	}
 	if c.AuthservID == "" {
@@ -329,6 +326,7 @@ func parse(file string, data []byte, rules string, env func(string) (string, boo
 	return c, nil
 }
 
+// setDefault sets a field that is zero to value.
 func setDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {

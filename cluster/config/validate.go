@@ -1,4 +1,4 @@
-package node
+package config
 
 import (
 	"fmt"
@@ -14,10 +14,10 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// Validate finds all that is wrong with the values of a configuration, the existence of the files it names included.
-// The error is Problems.
+// Validate checks the values of a configuration and that the files it names exist. The error is Problems, all of them,
+// in the order of their lines.
 func (c *Config) Validate() error {
-	v := validator{places: c.places}
+	v := validator{locations: c.locations}
 	if !mail.IsDomain(c.Hostname) {
 		v.add("hostname", "needs the name of this host, such as mx1.example.net")
 	}
@@ -54,7 +54,7 @@ func (c *Config) Validate() error {
 		v.domain("srs.domain", s.Domain)
 		v.required("srs.key_file", s.KeyFile)
 	}
-	v.later(c)
+	v.sections(c)
 	v.admin(c)
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log.addresses", c.Log.Addresses, "plain", "hash")
@@ -65,22 +65,25 @@ func (c *Config) Validate() error {
 	return v.problems
 }
 
+// A validator collects the complaints about a configuration.
 type validator struct {
-	places
+	locations
 	problems Problems
 }
 
+// add adds a complaint about a field.
 func (v *validator) add(field, message string) {
-	v.problems = append(v.problems, v.problem(field, message))
+	v.problems = append(v.problems, v.Problem(field, message))
 }
 
+// oneOf requires that value is one of those allowed.
 func (v *validator) oneOf(field, value string, allowed ...string) {
 	if !slices.Contains(allowed, value) {
 		v.add(field, fmt.Sprintf("%q is none of %s", value, strings.Join(allowed, ", ")))
 	}
 }
 
-// file checks that a file is there, when the configuration names one.
+// file requires that a file exists, if the configuration names one.
 func (v *validator) file(field string, name File) {
 	if name == "" {
 		return
@@ -90,6 +93,7 @@ func (v *validator) file(field string, name File) {
 	}
 }
 
+// required requires that the configuration names a file and that it exists.
 func (v *validator) required(field string, name File) {
 	if name == "" {
 		v.add(field, "is required")
@@ -98,7 +102,7 @@ func (v *validator) required(field string, name File) {
 	v.file(field, name)
 }
 
-// address checks host:port, where the host may be absent or an IP address.
+// address requires host:port, where the host may be absent, an IP address or localhost.
 func (v *validator) address(field, addr string) {
 	host, port, err := net.SplitHostPort(addr)
 	if err == nil {
@@ -110,125 +114,6 @@ func (v *validator) address(field, addr string) {
 	if err != nil {
 		v.add(field, fmt.Sprintf("%q is not an address and a port, such as 0.0.0.0:25", addr))
 	}
-}
-
-func (v *validator) listeners(all []Listener) {
-	if len(all) == 0 {
-		v.add("listen", "is required: at least one address to listen on")
-	}
-	seen := make(map[string]bool)
-	for i := range all {
-		l := &all[i]
-		at := fmt.Sprintf("listen[%d]", i)
-		v.address(at+".addr", l.Addr)
-		if seen[l.Addr] && !strings.HasSuffix(l.Addr, ":0") {
-			v.add(at+".addr", l.Addr+" is listened on already")
-		}
-		seen[l.Addr] = true
-		v.listener(at, l)
-	}
-}
-
-func (v *validator) listener(at string, l *Listener) {
-	if l.Submission {
-		v.add(at+".submission", "authenticated submission comes later: this version has none")
-		return
-	}
-	if l.UsersFile != "" {
-		v.add(at+".users_file", "belongs to a submission listener")
-	}
-	if l.TLS != "" && l.TLS != "implicit" {
-		v.add(at+".tls", "want implicit, or nothing for STARTTLS")
-	}
-	for j, n := range l.ProxyProtocol {
-		if n.Bits() == 0 {
-			v.add(fmt.Sprintf("%s.proxy_protocol[%d]", at, j), "whoever connects could say any address")
-		}
-	}
-	for j, n := range l.Xclient {
-		if n.Bits() == 0 {
-			v.add(fmt.Sprintf("%s.xclient[%d]", at, j), "whoever connects could say any address")
-		}
-	}
-	switch l.Relay {
-	case "":
-		if len(l.Networks) > 0 {
-			v.add(at+".networks", "belongs to a listener with relay: trusted")
-		}
-		if l.ClientCA != "" {
-			v.add(at+".client_ca", "belongs to a listener with relay: trusted")
-		}
-	case "trusted":
-		v.trusted(at, l)
-	default:
-		v.add(at+".relay", fmt.Sprintf("%q: want trusted, or nothing", l.Relay))
-	}
-}
-
-// trusted holds a listener that may relay anywhere to the rules that keep it from being an open relay.
-func (v *validator) trusted(at string, l *Listener) {
-	if l.ClientCA != "" {
-		v.file(at+".client_ca", l.ClientCA)
-	}
-	if len(l.Networks) == 0 {
-		v.add(at+".networks", "is required with relay: trusted")
-	}
-	var trusted4 uint64 // addresses of IPv4 that are routed globally
-	for j, n := range l.Networks {
-		field := fmt.Sprintf("%s.networks[%d]", at, j)
-		for _, p := range l.ProxyProtocol {
-			if n.Overlaps(p.Prefix) {
-				v.add(field, fmt.Sprintf("%s overlaps %s of proxy_protocol: the proxy itself would be trusted", n, p))
-			}
-		}
-		as := translated(n.Prefix)
-		if isPrivate(as) {
-			continue
-		}
-		four := as.Addr().Is4()
-		if four {
-			trusted4 += 1 << (32 - as.Bits())
-		}
-		switch {
-		case four && as.Bits() < 8, !four && as.Bits() < 16:
-			v.add(field, "would make an open relay")
-		case (four && as.Bits() < 16 || !four && as.Bits() < 32) && !l.ConfirmWide:
-			v.add(field, fmt.Sprintf("%s is routed globally and wide; say confirm_wide: true if all of it is yours", n))
-		}
-	}
-	if trusted4 > 1<<30 {
-		v.add(at+".networks", "together hold a quarter of the Internet, and would make an open relay")
-	}
-}
-
-// nat64 is how all of IPv4 stands in IPv6 behind a translator (RFC 6052 section 2.1).
-var nat64 = netip.MustParsePrefix("64:ff9b::/96")
-
-// translated gives the IPv4 network that one of nat64 stands for, and every other one as it is.
-func translated(p netip.Prefix) netip.Prefix {
-	switch {
-	case !p.Overlaps(nat64):
-		return p
-	case p.Bits() < nat64.Bits():
-		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	}
-	a := p.Addr().As16()
-	return netip.PrefixFrom(netip.AddrFrom4([4]byte(a[12:])), p.Bits()-nat64.Bits())
-}
-
-var privateNetworks = []netip.Prefix{
-	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
-	netip.MustParsePrefix("192.168.0.0/16"),
-	netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("127.0.0.0/8"),
-	netip.MustParsePrefix("169.254.0.0/16"),
-	netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("fe80::/10"),
-}
-
-// isPrivate reports whether no address of p is routed globally.
-func isPrivate(p netip.Prefix) bool {
-	return slices.ContainsFunc(privateNetworks, func(n netip.Prefix) bool {
-		return n.Bits() <= p.Bits() && n.Contains(p.Addr())
-	})
 }
 
 func (v *validator) egress(e *Egress) {
@@ -281,8 +166,9 @@ func (v *validator) limits(l *Limits) {
 	}
 }
 
-// deadlines refuses an inversion: a client that gives up before we answer sends again what may have been delivered. The
-// bounds are those of RFC 5321 section 4.5.3.2, less what the answer needs to travel.
+// deadlines requires that each deadline ends before that of the client: a client that stops waiting before we answer
+// sends again what may have been delivered. The bounds are those of RFC 5321 section 4.5.3.2, less the time the answer
+// needs to travel.
 func (v *validator) deadlines(c *Config) {
 	for _, d := range []struct {
 		field  string
@@ -337,6 +223,7 @@ func (v *validator) admin(c *Config) {
 	}
 }
 
+// url requires an http or https URL with a host.
 func (v *validator) url(field, s string) {
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {

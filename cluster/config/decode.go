@@ -1,4 +1,4 @@
-package node
+package config
 
 import (
 	"bytes"
@@ -15,86 +15,16 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A Problem is one thing wrong with a configuration, with its place.
-type Problem struct {
-	File    string
-	Line    int    // 0: no line of the file is to blame
-	Field   string // such as "listen[0].addr"; "" when the file is not even YAML
-	Message string
-	Cause   error // what Message was made of, when there was an error; may be nil
-}
-
-// String gives "file:line: field: message".
-func (p Problem) String() string {
-	var b strings.Builder
-	if p.File != "" {
-		b.WriteString(p.File)
-		if p.Line > 0 {
-			b.WriteString(":" + strconv.Itoa(p.Line))
-		}
-		b.WriteString(": ")
-	}
-	if p.Field != "" {
-		b.WriteString(p.Field + ": ")
-	}
-	b.WriteString(p.Message)
-	return b.String()
-}
-
-// Problems are all that is wrong with a configuration, as one error.
-type Problems []Problem
-
-// Error gives one problem a line.
-func (p Problems) Error() string {
-	lines := make([]string, len(p))
-	for i := range p {
-		lines[i] = p[i].String()
-	}
-	return strings.Join(lines, "\n")
-}
-
-// Unwrap gives the causes of those that have one.
-func (p Problems) Unwrap() []error {
-	var causes []error
-	for i := range p {
-		if p[i].Cause != nil {
-			causes = append(causes, p[i].Cause)
-		}
-	}
-	return causes
-}
-
-// places knows on which line of which file each field of a configuration stands.
-type places struct {
-	file  string
-	lines map[string]int
-}
-
-// line gives the line of a field or, when it is absent, of the nearest section around it.
-func (p places) line(field string) int {
-	for field != "" {
-		if n, ok := p.lines[field]; ok {
-			return n
-		}
-		field = field[:max(0, strings.LastIndexAny(field, ".["))]
-	}
-	return p.lines[""]
-}
-
-func (p places) problem(field, message string) Problem {
-	return Problem{File: p.file, Line: p.line(field), Field: field, Message: message}
-}
-
-// A decoder fills a struct from YAML and keeps every complaint with its line. It is ours, because yaml's own decoder
-// cannot refuse an unknown key of a Node, and because ${ENV} is to be expanded after the parse and before the types.
+// A decoder fills a struct from YAML and keeps every complaint with its line. yaml's own decoder does not do: it cannot
+// refuse an unknown key of a Node, and ${ENV} has to be expanded after YAML is parsed and before values get their types.
 type decoder struct {
-	places
-	dir      string // what relative names of files count from
+	locations
+	dir      string // the folder that relative file names count from
 	env      func(string) (string, bool)
 	problems Problems
 }
 
-// decode reads data into the struct that v points to, which holds the defaults.
+// decode reads data into the struct that v points to. Fields whose key is absent keep their values, the defaults.
 func (d *decoder) decode(data []byte, v any) {
 	d.lines = map[string]int{"": 1}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
@@ -117,7 +47,7 @@ func (d *decoder) decode(data []byte, v any) {
 
 var yamlErrorLine = regexp.MustCompile(`line (\d+): `)
 
-// syntaxProblem takes the line out of an error of the YAML scanner, which has it in its text alone.
+// syntaxProblem returns an error of the YAML scanner as a Problem. The scanner has the line only in its text.
 func syntaxProblem(file string, err error) Problem {
 	message := strings.TrimPrefix(err.Error(), "yaml: ")
 	p := Problem{File: file, Line: 1}
@@ -129,12 +59,14 @@ func syntaxProblem(file string, err error) Problem {
 	return p
 }
 
+// add adds a complaint about a field.
 func (d *decoder) add(field, message string) {
-	d.problems = append(d.problems, d.problem(field, message))
+	d.problems = append(d.problems, d.Problem(field, message))
 }
 
 var textType = reflect.TypeFor[encoding.TextUnmarshaler]()
 
+// value decodes n into v by the type of v. field is the path of keys that complaints name.
 func (d *decoder) value(n *yaml.Node, v reflect.Value, field string) {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
@@ -170,6 +102,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, field string) {
 	}
 }
 
+// mapping decodes a mapping into a struct. Unknown and repeated keys are Problems.
 func (d *decoder) mapping(n *yaml.Node, v reflect.Value, field string) {
 	if n.Kind != yaml.MappingNode {
 		d.add(field, "want keys and values")
@@ -197,7 +130,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, field string) {
 	}
 }
 
-// memberFor finds the member of a struct that the yaml tag names.
+// memberFor returns the field of a struct whose yaml tag is key.
 func memberFor(v reflect.Value, key string) (reflect.Value, bool) {
 	for i := range v.NumField() {
 		if tag := v.Type().Field(i).Tag.Get("yaml"); tag == key && tag != "" && tag != "-" {
@@ -207,7 +140,7 @@ func memberFor(v reflect.Value, key string) (reflect.Value, bool) {
 	return reflect.Value{}, false
 }
 
-// suggestion lists the keys that exist, because a key that is not one is a slip of the pen.
+// suggestion returns the key that was probably meant, or a list of the keys that exist, as the end of a complaint.
 func suggestion(v reflect.Value, key string) string {
 	var keys []string
 	for i := range v.NumField() {
@@ -223,6 +156,7 @@ func suggestion(v reflect.Value, key string) string {
 	return "; there are " + strings.Join(keys, ", ")
 }
 
+// list decodes a sequence into a slice.
 func (d *decoder) list(n *yaml.Node, v reflect.Value, field string) {
 	if n.Kind != yaml.SequenceNode {
 		d.add(field, "want a list: [a, b]")
@@ -234,7 +168,7 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, field string) {
 	}
 }
 
-// table fills a map from names to values.
+// table fills a map from names to values, of a mapping whose keys are not fixed.
 func (d *decoder) table(n *yaml.Node, v reflect.Value, field string) {
 	if n.Kind != yaml.MappingNode {
 		d.add(field, "want keys and values")
@@ -243,18 +177,20 @@ func (d *decoder) table(n *yaml.Node, v reflect.Value, field string) {
 	v.Set(reflect.MakeMapWithSize(v.Type(), len(n.Content)/2))
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name := n.Content[i].Value
-		at := field + "[" + name + "]" // a name may hold dots
+		path := field + "[" + name + "]" // in brackets, because a name may hold dots
 		if v.MapIndex(reflect.ValueOf(name)).IsValid() {
 			d.problems = append(d.problems,
-				Problem{File: d.file, Line: n.Content[i].Line, Field: at, Message: "stands there already"})
+				Problem{File: d.file, Line: n.Content[i].Line, Field: path, Message: "stands there already"})
 			continue
 		}
 		item := reflect.New(v.Type().Elem()).Elem()
-		d.value(n.Content[i+1], item, at)
+		d.value(n.Content[i+1], item, path)
 		v.SetMapIndex(reflect.ValueOf(name), item)
 	}
 }
 
+// plain decodes a scalar into a string, bool, int or float64. A relative File is joined to the folder of the
+// configuration file.
 func (d *decoder) plain(n *yaml.Node, v reflect.Value, field string) {
 	text, ok := d.scalar(n, field)
 	if !ok {
@@ -288,14 +224,14 @@ func (d *decoder) plain(n *yaml.Node, v reflect.Value, field string) {
 		}
 		v.SetFloat(f)
 	default:
-		panic("node: no decoder for " + v.Type().String()) // a slip in our own structs, found by the first test
+		panic("config: no decoder for " + v.Type().String()) // a bug in our own structs, found by the first test
 	}
 }
 
 var envPattern = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
 
-// scalar gives the text of a scalar with every ${NAME} replaced by that variable of the environment. What a variable
-// holds is a value and never YAML.
+// scalar returns the text of a scalar with every ${NAME} replaced by that variable of the environment. The value of a
+// variable is never parsed as YAML. It reports false, and adds a Problem, if n is no scalar or a variable is not set.
 func (d *decoder) scalar(n *yaml.Node, field string) (string, bool) {
 	if n.Kind != yaml.ScalarNode {
 		d.add(field, "want one value")

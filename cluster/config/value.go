@@ -1,4 +1,4 @@
-package node
+package config
 
 import (
 	"errors"
@@ -41,7 +41,7 @@ func (s *Size) UnmarshalText(text []byte) error {
 	return fmt.Errorf("%q is not a size such as 50MiB or 65536", text)
 }
 
-// String gives the size with the largest binary unit that divides it.
+// String returns the size with the largest binary unit that divides it.
 func (s Size) String() string {
 	for i := 2; i >= 0; i-- {
 		if u := sizeUnits[i]; s != 0 && int64(s)%u.octets == 0 {
@@ -64,16 +64,16 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// String gives the duration as time.Duration does.
+// String returns the duration as time.Duration does.
 func (d Duration) String() string { return time.Duration(d).String() }
 
-// A Rate is a number of events in a time, written as 300/1m.
+// A Rate is a number of events in a time, written as 300/1m. The zero Rate is no limit.
 type Rate struct {
 	Count int
 	Per   time.Duration
 }
 
-// UnmarshalText reads a Rate. Both parts are above zero.
+// UnmarshalText reads a Rate. Both parts have to be above zero.
 func (r *Rate) UnmarshalText(text []byte) error {
 	count, per, ok := strings.Cut(string(text), "/")
 	n, err := strconv.Atoi(count)
@@ -88,7 +88,7 @@ func (r *Rate) UnmarshalText(text []byte) error {
 // A Network is an IP prefix, or one address.
 type Network struct{ netip.Prefix }
 
-// UnmarshalText reads a Network. Bits behind the prefix are refused: they are a slip of the pen more often than not.
+// UnmarshalText reads a Network. Bits behind the prefix are refused: most often they are a typing error.
 func (n *Network) UnmarshalText(text []byte) error {
 	p, err := netip.ParsePrefix(string(text))
 	if err != nil {
@@ -108,8 +108,8 @@ func (n *Network) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// prefixes gives networks as the other packages take them.
-func prefixes(networks []Network) []netip.Prefix {
+// Prefixes returns networks as a slice of prefixes.
+func Prefixes(networks []Network) []netip.Prefix {
 	out := make([]netip.Prefix, len(networks))
 	for i, n := range networks {
 		out[i] = n.Prefix

@@ -1,0 +1,129 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// listeners requires at least one listener, each with an address of its own.
+func (v *validator) listeners(all []Listener) {
+	if len(all) == 0 {
+		v.add("listen", "is required: at least one address to listen on")
+	}
+	seen := make(map[string]bool)
+	for i := range all {
+		l := &all[i]
+		field := fmt.Sprintf("listen[%d]", i)
+		v.address(field+".addr", l.Addr)
+		if seen[l.Addr] && !strings.HasSuffix(l.Addr, ":0") {
+			v.add(field+".addr", l.Addr+" is listened on already")
+		}
+		seen[l.Addr] = true
+		v.listener(field, l)
+	}
+}
+
+// listener checks one entry of listen, whose path of keys is at.
+func (v *validator) listener(at string, l *Listener) {
+	if l.Submission {
+		v.add(at+".submission", "authenticated submission comes later: this version has none")
+		return
+	}
+	if l.UsersFile != "" {
+		v.add(at+".users_file", "belongs to a submission listener")
+	}
+	if l.TLS != "" && l.TLS != "implicit" {
+		v.add(at+".tls", "want implicit, or nothing for STARTTLS")
+	}
+	for j, n := range l.ProxyProtocol {
+		if n.Bits() == 0 {
+			v.add(fmt.Sprintf("%s.proxy_protocol[%d]", at, j), "whoever connects could say any address")
+		}
+	}
+	for j, n := range l.Xclient {
+		if n.Bits() == 0 {
+			v.add(fmt.Sprintf("%s.xclient[%d]", at, j), "whoever connects could say any address")
+		}
+	}
+	switch l.Relay {
+	case "":
+		if len(l.Networks) > 0 {
+			v.add(at+".networks", "belongs to a listener with relay: trusted")
+		}
+		if l.ClientCA != "" {
+			v.add(at+".client_ca", "belongs to a listener with relay: trusted")
+		}
+	case "trusted":
+		v.trusted(at, l)
+	default:
+		v.add(at+".relay", fmt.Sprintf("%q: want trusted, or nothing", l.Relay))
+	}
+}
+
+// trusted checks a listener whose clients may relay anywhere, so that it does not become an open relay.
+func (v *validator) trusted(at string, l *Listener) {
+	if l.ClientCA != "" {
+		v.file(at+".client_ca", l.ClientCA)
+	}
+	if len(l.Networks) == 0 {
+		v.add(at+".networks", "is required with relay: trusted")
+	}
+	var trusted4 uint64 // how many globally routed IPv4 addresses are trusted
+	for j, n := range l.Networks {
+		field := fmt.Sprintf("%s.networks[%d]", at, j)
+		for _, p := range l.ProxyProtocol {
+			if n.Overlaps(p.Prefix) {
+				v.add(field, fmt.Sprintf("%s overlaps %s of proxy_protocol: the proxy itself would be trusted", n, p))
+			}
+		}
+		as := translated(n.Prefix)
+		if isPrivate(as) {
+			continue
+		}
+		four := as.Addr().Is4()
+		if four {
+			trusted4 += 1 << (32 - as.Bits())
+		}
+		switch {
+		case four && as.Bits() < 8, !four && as.Bits() < 16:
+			v.add(field, "would make an open relay")
+		case (four && as.Bits() < 16 || !four && as.Bits() < 32) && !l.ConfirmWide:
+			v.add(field, fmt.Sprintf("%s is routed globally and wide; say confirm_wide: true if all of it is yours", n))
+		}
+	}
+	if trusted4 > 1<<30 {
+		v.add(at+".networks", "together hold a quarter of the Internet, and would make an open relay")
+	}
+}
+
+// nat64 is the IPv6 network that stands for all of IPv4 behind a translator (RFC 6052 section 2.1).
+var nat64 = netip.MustParsePrefix("64:ff9b::/96")
+
+// translated returns the IPv4 network that p stands for if p overlaps nat64, and p itself otherwise.
+func translated(p netip.Prefix) netip.Prefix {
+	switch {
+	case !p.Overlaps(nat64):
+		return p
+	case p.Bits() < nat64.Bits():
+		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	a := p.Addr().As16()
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte(a[12:])), p.Bits()-nat64.Bits())
+}
+
+var privateNetworks = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
+	netip.MustParsePrefix("192.168.0.0/16"),
+	netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("127.0.0.0/8"),
+	netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("fc00::/7"), netip.MustParsePrefix("fe80::/10"),
+}
+
+// isPrivate reports whether no address of p is routed globally.
+func isPrivate(p netip.Prefix) bool {
+	return slices.ContainsFunc(privateNetworks, func(n netip.Prefix) bool {
+		return n.Bits() <= p.Bits() && n.Contains(p.Addr())
+	})
+}

@@ -1,0 +1,95 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/millrace/millrace/cluster"
+	"github.com/millrace/millrace/cluster/store"
+)
+
+// SharesRules reports whether the rules are those of all nodes, in Redis, and the files only bring changes.
+func (c *Config) SharesRules() bool { return c.Redis != nil }
+
+// SecretSource returns the file that keys are derived from, "" when the configuration names none.
+func (c *Config) SecretSource() File {
+	switch {
+	case c.SecretFile != "":
+		return c.SecretFile
+	case c.Cluster != nil && c.Cluster.KeyFile != "":
+		return c.Cluster.KeyFile
+	case c.SRS != nil:
+		return c.SRS.KeyFile
+	}
+	return ""
+}
+
+// Seals reports whether there is a key to seal with. A nil ARC has none.
+func (a *ARC) Seals() bool { return a != nil && a.KeyFile != "" }
+
+// Signs reports whether there is any key to sign or seal with.
+func (c *Config) Signs() bool {
+	return c.ARC.Seals() || c.DKIM != nil && len(c.DKIM.Relay)+len(c.DKIM.Domains) > 0
+}
+
+// StoreConfig returns the section redis as package store takes it, without callbacks. Without the section it is the
+// zero Config, a store in memory.
+func (c *Config) StoreConfig() store.Config {
+	if c.Redis == nil {
+		return store.Config{}
+	}
+	return store.Config{URL: c.Redis.URL, Prefix: c.Redis.Prefix, Timeout: time.Duration(c.Redis.Timeout)}
+}
+
+// ClusterConfig returns the section cluster, which has to be present, as package cluster takes it, without callbacks.
+// keys encrypt gossip, the one in use first. The error is Problems.
+func (c *Config) ClusterConfig(keys [][]byte) (cluster.Config, error) {
+	k := c.Cluster
+	cfg := cluster.Config{
+		Name: k.Name, Bind: k.Bind, Advertise: k.Advertise, Peer: k.Peer, Join: k.Join, Keys: keys, Weight: k.Weight,
+	}
+	return cfg, c.WithLine("cluster.", "cluster", cfg.Validate())
+}
+
+// LocalAddrs returns the addresses that this node listens on, as far as the configuration tells: those with port 0 are
+// left out. An address without a host stands for all addresses of this machine.
+func (c *Config) LocalAddrs() []netip.AddrPort {
+	var out []netip.AddrPort
+	for i := range c.Listen {
+		host, port, err := net.SplitHostPort(c.Listen[i].Addr)
+		if err != nil || port == "0" {
+			continue
+		}
+		if host == "" {
+			host = "::"
+		}
+		if host == "localhost" {
+			host = "127.0.0.1"
+		}
+		a, err := netip.ParseAddrPort(net.JoinHostPort(host, port))
+		if err != nil {
+			continue
+		}
+		out = append(out, a)
+		if a.Addr().IsUnspecified() {
+			out = append(out, interfaceAddrs(a.Port())...)
+		}
+	}
+	return out
+}
+
+// interfaceAddrs returns all addresses of this machine, with a port.
+func interfaceAddrs(port uint16) []netip.AddrPort {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil // a loop is then recognised by its loop tag
+	}
+	var out []netip.AddrPort
+	for _, a := range all {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			out = append(out, netip.AddrPortFrom(p.Addr().Unmap(), port))
+		}
+	}
+	return out
+}

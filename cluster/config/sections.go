@@ -1,0 +1,109 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// sections validates the optional sections, those included that this version does not serve yet, so that a file that is
+// written for a later version is checked already.
+func (v *validator) sections(c *Config) {
+	if a := c.ARC; a != nil {
+		// Without a key, the section only lists the domains to trust.
+		if a.KeyFile != "" || a.Domain != "" || a.Selector != "" || len(a.Trust) == 0 {
+			v.signer("arc", &Signer{a.Domain, a.Selector, a.KeyFile})
+		}
+		for i, domain := range a.Trust {
+			v.domain(fmt.Sprintf("arc.trust[%d]", i), domain)
+		}
+	}
+	if d := c.DKIM; d != nil {
+		for i := range d.Relay {
+			v.signer(fmt.Sprintf("dkim.relay[%d]", i), &d.Relay[i])
+		}
+		for i := range d.Domains {
+			v.signer(fmt.Sprintf("dkim.domains[%d]", i), &d.Domains[i])
+		}
+	}
+	if c.Score != nil {
+		v.score(c)
+	}
+	if c.Redis != nil {
+		v.redis(c)
+	}
+	if c.Cluster != nil {
+		v.cluster(c)
+	}
+	if p := c.Public; p != nil {
+		v.address("public.addr", p.Addr)
+		v.url("public.url", p.URL)
+	}
+}
+
+// domain requires a domain name.
+func (v *validator) domain(field, s string) {
+	if !mail.IsDomain(s) {
+		v.add(field, fmt.Sprintf("%q is not a domain name", s))
+	}
+}
+
+// signer requires a domain, a selector and a key file. field is the path of keys of the signer.
+func (v *validator) signer(field string, s *Signer) {
+	v.domain(field+".domain", s.Domain)
+	v.domain(field+".selector", s.Selector)
+	v.required(field+".key_file", s.KeyFile)
+}
+
+// partError adds the complaint of a part about its section, if err is a *mail.FieldError. prefix is put before the name
+// of the field.
+func (v *validator) partError(prefix string, err error) {
+	var fe *mail.FieldError
+	if errors.As(err, &fe) {
+		v.add(prefix+fe.Field, fe.Reason)
+	}
+}
+
+// score checks the section with the validation of package score.
+func (v *validator) score(c *Config) {
+	v.file("score.allow_file", c.Score.AllowFile)
+	v.file("score.block_file", c.Score.BlockFile)
+	if _, err := c.Score.DNSLists(); err != nil {
+		v.partError("score.", err)
+	}
+	var located Problems
+	cfg, err := c.ScoreConfig()
+	if errors.As(err, &located) {
+		v.problems = append(v.problems, located...)
+		return
+	}
+	v.partError("score.", cfg.Validate())
+}
+
+// redis checks the section with the validation of package store.
+func (v *validator) redis(c *Config) {
+	if c.Redis.URL == "" {
+		v.add("redis.url", "is required: redis://host:port/database or rediss://")
+		return
+	}
+	cfg := c.StoreConfig()
+	v.partError("redis.", cfg.Validate())
+}
+
+// cluster checks the section with the validation of package cluster. The keys of gossip are read later, so zeros stand
+// in for them.
+func (v *validator) cluster(c *Config) {
+	k := c.Cluster
+	v.required("cluster.key_file", k.KeyFile)
+	v.required("cluster.tls.ca", k.TLS.CA)
+	v.required("cluster.tls.cert", k.TLS.Cert)
+	v.required("cluster.tls.key", k.TLS.Key)
+	var located Problems
+	if _, err := c.ClusterConfig([][]byte{make([]byte, gossipKeySize)}); errors.As(err, &located) {
+		v.problems = append(v.problems, located...)
+	}
+}
+
+// gossipKeySize is the length in octets of a key that encrypts gossip.
+const gossipKeySize = 32

@@ -1,0 +1,79 @@
+package node
+
+import (
+	"net/netip"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A Question asks what would become of a message, which is not sent. A nil part was left out of the question.
+type Question struct {
+	IP   netip.Addr
+	Helo *string
+	From *mail.Path
+	To   *mail.Path
+	On   string // the address of the listener that the client would connect to; "": the first
+}
+
+// The values of Answer.Verdict.
+const (
+	Accept = "accept"
+	Drop   = "drop"
+	Defer  = "defer"
+	Reject = "reject"
+)
+
+// An Answer says what would become of a message and why, as far as this node decides: the destination is not asked.
+type Answer struct {
+	Verdict string   `json:"verdict"`
+	Reply   string   `json:"reply,omitempty"` // what the client would be answered, unless the message is accepted
+	Reason  string   `json:"reason,omitempty"`
+	Cause   string   `json:"cause,omitempty"`
+	Client  string   `json:"client"`
+	On      string   `json:"listener"`
+	Trusted bool     `json:"trusted"`
+	Helo    string   `json:"helo,omitempty"`
+	From    string   `json:"from,omitempty"`
+	To      string   `json:"to,omitempty"`
+	Score   *Scored  `json:"score,omitempty"`
+	Steps   []string `json:"steps,omitempty"`
+	Rule    string   `json:"rule,omitempty"`
+	Ways    []Way    `json:"ways,omitempty"`
+	Skipped []string `json:"skipped"` // what was not looked at, and why
+	Notes   []string `json:"notes,omitempty"`
+}
+
+// A Scored is the score of the client.
+type Scored struct {
+	Total   float64  `json:"total"`
+	Defer   float64  `json:"defer"`
+	Reject  float64  `json:"reject"`
+	Verdict string   `json:"verdict"` // of the score alone
+	Signals []Signal `json:"signals"`
+	Grey    bool     `json:"greylisted,omitempty"` // mail of the client is greylisted
+}
+
+// A Signal is one thing about the client that was looked at.
+type Signal struct {
+	Name   string  `json:"name"`
+	State  string  `json:"state"` // spoke, silent, unheard or skipped
+	Weight float64 `json:"weight"`
+	Text   string  `json:"text,omitempty"`
+}
+
+// A Way is one next hop of the message.
+type Way struct {
+	NextHop string   `json:"next_hop"`
+	Reverse string   `json:"reverse,omitempty"`
+	Forward []string `json:"forward"`
+	Site    string   `json:"site,omitempty"`
+	Hosts   []Host   `json:"hosts,omitempty"`
+}
+
+// A Host is one host that would be tried.
+type Host struct {
+	Name  string   `json:"name"`
+	Pref  *uint16  `json:"preference,omitempty"`
+	Addrs []string `json:"addresses,omitempty"`
+	Error string   `json:"error,omitempty"`
+}

@@ -1,0 +1,169 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/millrace/millrace/cluster/admin"
+	"github.com/millrace/millrace/cluster/config"
+	"github.com/millrace/millrace/cluster/store"
+	"github.com/millrace/millrace/egress"
+	"github.com/millrace/millrace/egress/dns"
+	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/ingress/message/auth"
+	"github.com/millrace/millrace/ingress/message/auth/spf"
+)
+
+// parts are what a node consists of as long as nothing of it runs: no goroutine, no listener, no connection. They are
+// immutable but for what a reload swaps. build makes them, close ends them.
+type parts struct {
+	cfg      *config.Config
+	files    *files
+	store    *store.Store
+	resolver *dns.Resolver
+	egress   egress.Config // without the callbacks of a running node
+	auth     *auth.Authenticator
+	spf      *spf.Checker
+	cluster  *clusterFiles // nil: the configuration has no section cluster
+	scoring  *scoring      // nil: the configuration has no section score
+	cleanups cleanups      // close the parts
+}
+
+// hooks are what the parts of a running node report to. The zero value reports nothing, for Check and Explain.
+type hooks struct {
+	log         *slog.Logger
+	nodes       func() int                                  // how many nodes share what is in Redis
+	roundTrip   func(took time.Duration, err error)         // after each round trip to Redis
+	listChanged func(zone string, healthy bool, why string) // when the health of a DNS list changes
+}
+
+// build makes the parts from the files that readFiles read. The error is Problems, and then nothing is left to close.
+func build(f *files, h hooks) (*parts, error) {
+	p := &parts{cfg: f.cfg, files: f}
+	for _, makePart := range []func(hooks) error{
+		p.makeStore, p.makeResolver, p.makeEgress, p.makeAuthenticator, p.readCluster, p.makeScoring, p.checkAdmin,
+	} {
+		if err := makePart(h); err != nil {
+			p.close()
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// close ends what build made.
+func (p *parts) close() { _ = p.cleanups.end(context.Background()) }
+
+// makeStore makes the store. It connects to Redis only when it is asked something: a node starts without its Redis.
+func (p *parts) makeStore(h hooks) error {
+	cfg := p.cfg.StoreConfig()
+	cfg.Log, cfg.Nodes, cfg.Observe = h.log, h.nodes, h.roundTrip
+	s, err := store.New(cfg)
+	if err != nil {
+		return p.cfg.WithLine("redis.", "redis.url", err)
+	}
+	p.store = s
+	p.cleanups.add("store", func(context.Context) error { return s.Close() })
+	return nil
+}
+
+// queries is how many DNS queries may be unanswered at once: more than the names of one client's connections can use up
+// when their name servers do not answer.
+const queries = 1024
+
+func (p *parts) makeResolver(hooks) error {
+	c := p.cfg.DNS
+	r, err := dns.New(dns.Config{Servers: c.Servers, TrustAD: c.TrustAD, Concurrency: queries})
+	if err != nil {
+		return p.cfg.WithLine("dns.", "dns", err)
+	}
+	p.resolver = r
+	p.cleanups.add("resolver", func(context.Context) error { r.Close(); return nil })
+	return nil
+}
+
+// makeEgress fills and validates what egress is told, without the callbacks of a running node.
+func (p *parts) makeEgress(hooks) error {
+	c := p.cfg
+	policy, ok := egress.ParseTLS(c.Egress.TLS)
+	if !ok {
+		return config.Problems{c.Problem("egress.tls", "is no policy")}
+	}
+	var sources []netip.Addr
+	for i, s := range c.Egress.Source {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return config.Problems{c.Problem(fmt.Sprintf("egress.source[%d]", i), err.Error())}
+		}
+		sources = append(sources, a)
+	}
+	sites := p.files.sites.Load()
+	p.egress = egress.Config{
+		Helo:         c.Egress.Helo,
+		Port:         uint16(c.Egress.Port),
+		TLS:          policy,
+		Resolver:     p.resolver,
+		Sources:      sources,
+		AllowPrivate: c.Egress.AllowPrivate,
+		Self:         []string{c.Hostname},
+		SelfAddrs:    mxSelfAddrs(c),
+		Password:     p.files.password,
+		Providers:    sites.providers,
+		Reactions:    sites.reactions,
+		Client: smtpclient.Config{
+			Data:  time.Duration(c.Deadlines.Data),
+			Stall: time.Duration(c.Deadlines.Write),
+			Dot:   time.Duration(c.Deadlines.Commit),
+		},
+		Budget: time.Duration(c.Deadlines.Rcpt),
+	}
+	return c.WithLine("egress.", "egress", p.egress.Validate())
+}
+
+// mxSelfAddrs returns the addresses by which an MX host is this node: those it listens on at the port of MX hosts.
+func mxSelfAddrs(c *config.Config) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range c.LocalAddrs() {
+		if int(a.Port()) == c.Egress.Port && !a.Addr().IsUnspecified() && !slices.Contains(out, a.Addr()) {
+			out = append(out, a.Addr())
+		}
+	}
+	return out
+}
+
+// makeAuthenticator makes what judges and signs messages, with the keys of the configuration.
+func (p *parts) makeAuthenticator(hooks) error {
+	cfg := auth.Config{AuthservID: p.cfg.AuthservID, Resolver: p.resolver.Plain()}
+	if p.cfg.ARC != nil {
+		cfg.Sealers = p.cfg.ARC.Trust
+	}
+	var err error
+	if p.auth, err = auth.New(cfg); err != nil {
+		return p.cfg.WithLine("", "authserv_id", err)
+	}
+	if p.spf, err = spf.New(spf.Config{Resolver: p.resolver.Plain()}); err != nil {
+		return err
+	}
+	return useKeyring(p.cfg, p.auth, p.files.keyring)
+}
+
+// readCluster reads the keys and certificates of the cluster, if the configuration has the section.
+func (p *parts) readCluster(hooks) (err error) {
+	p.cluster, err = readClusterFiles(p.cfg)
+	return err
+}
+
+// checkAdmin validates the admin section, whose server is made when the node starts.
+func (p *parts) checkAdmin(hooks) error {
+	if p.files.token == nil {
+		return nil
+	}
+	cfg := admin.Config{
+		Addr: p.cfg.Admin.Addr, Token: p.files.token, Metrics: admin.NewMetrics("", admin.Gauges{}),
+	}
+	return p.cfg.WithLine("admin.", "admin", cfg.Validate())
+}

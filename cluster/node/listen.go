@@ -1,0 +1,124 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/millrace/millrace/cluster/config"
+	"github.com/millrace/millrace/ingress/wire"
+)
+
+// listeners are the addresses that accept mail, and what all of them share.
+type listeners struct {
+	caps    *wire.Caps
+	slabs   wire.Slabs
+	servers []*wire.Server
+	bound   []net.Listener
+}
+
+// holdInUse returns how much of the hold budget is used, in octets: whole slabs, whatever they are lent for.
+func (l *listeners) holdInUse() int64 {
+	return int64(l.slabs.Lent()) * (wire.Headroom + wire.SlabOctets)
+}
+
+// shutdown shuts all servers down at once and returns their errors.
+func (l *listeners) shutdown(ctx context.Context) error {
+	var all sync.WaitGroup
+	errs := make([]error, len(l.servers))
+	for i, s := range l.servers {
+		all.Go(func() { errs[i] = s.Shutdown(ctx) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// inFlight returns how many transactions are open, and of how many messages the end of data was released without an
+// answer to the client yet.
+func (l *listeners) inFlight() (open, committing int) {
+	for _, s := range l.servers {
+		o, c := s.InFlight()
+		open, committing = open+o, committing+c
+	}
+	return open, committing
+}
+
+// listen binds every address before it serves any, so that a node that cannot have one of them never answered on
+// another.
+func (n *Node) listen() error {
+	l := n.listeners
+	for i := range n.cfg.Listen {
+		s, err := wire.NewServer(n.wireConfig(&n.cfg.Listen[i]))
+		if err != nil {
+			return n.cfg.WithLine("", fmt.Sprintf("listen[%d]", i), err)
+		}
+		bound, err := net.Listen("tcp", n.cfg.Listen[i].Addr)
+		if err != nil {
+			for _, b := range l.bound {
+				b.Close()
+			}
+			return n.cfg.WithLine("", fmt.Sprintf("listen[%d].addr", i), err)
+		}
+		l.servers, l.bound = append(l.servers, s), append(l.bound, bound)
+	}
+	var serving sync.WaitGroup
+	for i, s := range l.servers {
+		bound := l.bound[i]
+		serving.Go(func() { // ends when Shutdown closes the listener
+			if err := s.Serve(bound); err != nil {
+				n.listenerFailed(bound.Addr(), err)
+			}
+		})
+		n.log.say(slog.LevelInfo, "listening", "for", "smtp", "addr", bound.Addr().String(), "relay",
+			n.cfg.Listen[i].Relay)
+	}
+	n.cleanups.add("listeners", func(ctx context.Context) error {
+		err := l.shutdown(ctx)
+		serving.Wait()
+		return err
+	})
+	return nil
+}
+
+// listenerFailed makes the node not ready, because it no longer accepts connections at addr.
+func (n *Node) listenerFailed(addr net.Addr, err error) {
+	n.log.say(slog.LevelError, "listener failed", "addr", addr.String(), "cause", err.Error())
+	n.up.Store(false)
+}
+
+func (n *Node) wireConfig(l *config.Listener) wire.Config {
+	limits := n.cfg.Limits
+	trusted := config.Prefixes(l.Networks)
+	return wire.Config{
+		Hostname:    n.cfg.Hostname,
+		TLS:         n.parts.files.certificate.config,
+		Implicit:    l.TLS == "implicit",
+		Proxy:       config.Prefixes(l.ProxyProtocol),
+		Xclient:     config.Prefixes(l.Xclient),
+		MessageSize: int64(limits.MessageSize),
+		Line:        int(limits.Line),
+		Recipients:  limits.Recipients,
+		Caps:        n.listeners.caps,
+		Slabs:       &n.listeners.slabs,
+		Lend:        time.Duration(n.cfg.Deadlines.Lend),
+		NewSession: func(_ context.Context, client *wire.Client) wire.Session {
+			return n.server.NewSession(client, trusted)
+		},
+		Emit:     n.events.Emit,
+		Panicked: n.log.panicked,
+		Abort:    n.abortNextHops,
+	}
+}
+
+// abortNextHops ends all waits for next hops, here and at other nodes, when the time of a drain is over. Messages whose
+// end of data was released are not affected.
+func (n *Node) abortNextHops() {
+	n.relay.Cut()
+	if n.members.peers != nil {
+		n.members.peers.Abort()
+	}
+}

@@ -1,0 +1,245 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/millrace/millrace/cluster"
+	"github.com/millrace/millrace/cluster/config"
+	"github.com/millrace/millrace/cluster/peer"
+	"github.com/millrace/millrace/egress"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// clusterFiles are the certificates of the link between nodes and the secret of gossip.
+type clusterFiles struct {
+	server, client *tls.Config
+	secret         secret
+	gossip         [][]byte // keys derived from secret, the one in use first
+}
+
+// readClusterFiles reads the files of the section cluster. It returns nil without the section. The error is Problems.
+func readClusterFiles(c *config.Config) (*clusterFiles, error) {
+	if c.Cluster == nil {
+		return nil, nil
+	}
+	var f clusterFiles
+	var err error
+	if f.server, f.client, err = peerTLS(c); err != nil {
+		return nil, err
+	}
+	if f.secret, err = readSecret(c.Cluster.KeyFile); err == nil {
+		f.gossip, err = f.secret.derive(labelGossip)
+	}
+	return &f, c.WithLine("", "cluster.key_file", err)
+}
+
+// peerTLS reads the certificates of the link between nodes. The error is Problems.
+func peerTLS(c *config.Config) (server, client *tls.Config, err error) {
+	k := c.Cluster.TLS
+	pem := make(map[string][]byte)
+	for field, file := range map[string]config.File{"ca": k.CA, "cert": k.Cert, "key": k.Key} {
+		if pem[field], err = os.ReadFile(string(file)); err != nil {
+			return nil, nil, c.WithLine("", "cluster.tls."+field, err)
+		}
+	}
+	server, client, err = peer.Certificates(c.Cluster.Name, pem["ca"], pem["cert"], pem["key"])
+	return server, client, c.WithLine("cluster.tls.", "cluster.tls", err)
+}
+
+// A membership is this node's part in a cluster: gossip, the links from and to other nodes, and the moves of Sites. A
+// node without a cluster has one too, whose cluster is nil.
+type membership struct {
+	cluster  *cluster.Cluster
+	listener net.Listener // for links from other nodes
+	server   atomic.Pointer[tls.Config]
+	peers    *peer.Client
+	moves    chan struct{}            // holds a token when Sites may have changed their owner
+	prints   atomic.Pointer[[]string] // fingerprints of the cluster's secrets, the one in use first
+	asked    askedSites
+}
+
+func newMembership() *membership { return &membership{moves: make(chan struct{}, 1)} }
+
+// alone reports whether the node has no cluster, or has not joined it yet.
+func (m *membership) alone() bool { return m.cluster == nil }
+
+// nodes returns the number of nodes that share what is in Redis.
+func (m *membership) nodes() int {
+	if m.alone() {
+		return 1
+	}
+	return m.cluster.Nodes()
+}
+
+// use makes new links use the certificates, and gossip the keys. Nothing of it fails before the cluster is joined.
+func (m *membership) use(f *clusterFiles) {
+	m.server.Store(f.server)
+	prints := f.secret.fingerprints()
+	m.prints.Store(&prints)
+}
+
+// reload replaces the certificates of the links and the keys of gossip and of session tickets.
+func (m *membership) reload(f *clusterFiles, certificate *certificate) error {
+	if f == nil {
+		return nil
+	}
+	m.use(f)
+	certificate.tickets.Store(&f.secret)
+	return errors.Join(m.peers.UseTLS(f.client), m.cluster.UseKeys(f.gossip))
+}
+
+// moved says that Sites may have changed their owner. It does not wait.
+func (m *membership) moved() {
+	select {
+	case m.moves <- struct{}{}:
+	default: // a token is there already: both moves are handled together
+	}
+}
+
+// yield closes the sessions of relay with Sites that other nodes own now, after each move, until stop is closed.
+func (m *membership) yield(relay *egress.Relay, stop <-chan struct{}) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-m.moves:
+			relay.Yield(m.cluster.Owns)
+		}
+	}
+}
+
+// startCluster joins the other nodes, if the configuration has the section.
+func (n *Node) startCluster() error {
+	c, m, files := n.cfg, n.members, n.parts.cluster
+	if files == nil {
+		return nil
+	}
+	cfg, err := c.ClusterConfig(files.gossip)
+	if err != nil {
+		return err
+	}
+	cfg.Version = n.opts.Version
+	cfg.Log = n.log.Logger
+	cfg.Lookup = n.parts.resolver.Plain().LookupAddrs
+	listener, err := net.Listen("tcp", c.Cluster.Peer)
+	if err != nil {
+		return c.WithLine("", "cluster.peer", err)
+	}
+	m.listener = listener
+	n.cleanups.add("hop listener", func(context.Context) error { listener.Close(); return nil })
+	cfg.Peer = advertised(listener.Addr(), c.Cluster.Peer)
+	cfg.Changed, cfg.Spread = m.moved, n.parts.files.spread
+	if m.cluster, err = cluster.Start(cfg); err != nil {
+		return c.WithLine("cluster.", "cluster.bind", err)
+	}
+	n.cleanups.add("cluster", m.cluster.Leave)
+	m.use(files)
+	m.peers, err = peer.NewClient(peer.ClientConfig{
+		TLS: files.client, Name: c.Cluster.Name, Addr: m.cluster.Addr, LastJoined: m.cluster.Came,
+		Unreachable: func(node string, until time.Time) {
+			m.cluster.Unreachable(node, until)
+			m.moved()
+		},
+	})
+	if err != nil {
+		return err
+	}
+	n.cleanups.add("peers", func(context.Context) error { m.peers.Close(); return nil })
+	return nil
+}
+
+// advertised returns the address of the link that other nodes are told: the configured host with the port that was
+// bound.
+func advertised(bound net.Addr, configured string) string {
+	host, _, err := net.SplitHostPort(configured)
+	_, port, err2 := net.SplitHostPort(bound.String())
+	if errors.Join(err, err2) != nil {
+		return configured
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// A relayCluster is an egress.Cluster: placement has Owner, suspensions has Share and what concerns suspensions, and the
+// peers have Begin.
+type relayCluster struct {
+	placement
+	suspensions
+	*peer.Client
+}
+
+// connectCluster tells the relay who owns which Site. It does nothing for a node without a cluster.
+func (m *membership) connectCluster(cfg *egress.Config) {
+	if m.alone() {
+		return
+	}
+	cfg.Cluster = relayCluster{placement{m.cluster, &m.asked}, suspensions{m.cluster}, m.peers}
+}
+
+// startYielding begins to close sessions with Sites that move to other nodes.
+func (n *Node) startYielding() {
+	if n.members.alone() {
+		return
+	}
+	stop := make(chan struct{})
+	var yielding sync.WaitGroup
+	yielding.Go(func() { n.members.yield(n.relay, stop) }) // ends with stop
+	n.cleanups.add("yielding", func(context.Context) error {
+		close(stop)
+		yielding.Wait()
+		return nil
+	})
+}
+
+// startPeerServer begins to carry out the transactions of other nodes, always here and never at a third node.
+func (n *Node) startPeerServer(tracer trace.Tracer) error {
+	m := n.members
+	if m.alone() {
+		return nil
+	}
+	current := m.server.Load().Clone()
+	current.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return m.server.Load(), nil }
+	s, err := peer.NewServer(peer.ServerConfig{
+		TLS: current, Name: n.cfg.Cluster.Name, Beginner: n.relay.Local(), Emit: n.events.Emit, Tracer: tracer,
+		Panicked: n.log.panicked,
+	})
+	if err != nil {
+		return err
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() { // ends when Shutdown closes the listener
+		if err := s.Serve(m.listener); err != nil {
+			n.listenerFailed(m.listener.Addr(), err)
+		}
+	})
+	n.cleanups.add("hops", func(ctx context.Context) error {
+		err := s.Shutdown(ctx)
+		serving.Wait()
+		return err
+	})
+	n.log.say(slog.LevelInfo, "listening", "for", "hops", "addr", m.listener.Addr().String())
+	return nil
+}
+
+// suspensions lets the relay suspend a Site on all nodes.
+type suspensions struct{ *cluster.Cluster }
+
+// Suspended reports whether a Site is suspended now, until when and why.
+func (s suspensions) Suspended(site mail.Site) (until time.Time, reason string, ok bool) {
+	held, ok := s.Cluster.Suspended(site)
+	return held.Until, held.Reason, ok
+}
+
+// Suspend tells all nodes to send a Site no mail until then.
+func (s suspensions) Suspend(site mail.Site, until time.Time, reason string) {
+	s.Cluster.Suspend(cluster.Suspension{Site: site, Until: until, Reason: reason})
+}

@@ -1,0 +1,120 @@
+package node
+
+import (
+	"bytes"
+	"crypto/hkdf"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/millrace/millrace/cluster/config"
+	"github.com/millrace/millrace/router/srs"
+)
+
+// The labels that keep the keys derived from one secret apart.
+const (
+	labelLoopTag     = "millrace hop mark"
+	labelLog         = "millrace log address"
+	labelMark        = "millrace mark"
+	labelTicket      = "millrace session ticket"
+	labelScore       = "millrace score"
+	labelFingerprint = "millrace key fingerprint"
+	labelGossip      = "millrace gossip"
+)
+
+// keySize is the length of a derived key in octets.
+const keySize = 32
+
+// srsKeys reads the keys that reverse-paths are rewritten with. The error is Problems.
+func srsKeys(c *config.Config) ([][]byte, error) {
+	data, err := os.ReadFile(string(c.SRS.KeyFile))
+	if err != nil {
+		return nil, config.Problems{c.Problem("srs.key_file", err.Error())}
+	}
+	keys, err := srs.ParseKeys(bytes.NewReader(data))
+	var wrong *srs.KeyError
+	if errors.As(err, &wrong) {
+		return nil, config.Problems{{File: string(c.SRS.KeyFile), Line: wrong.Line, Message: wrong.Reason}}
+	}
+	return keys, err
+}
+
+// minSecret is the least length of a secret in octets.
+const minSecret = 16
+
+// A secret is what keys are derived from: the current one and, after it, the previous one if there is one.
+type secret [][]byte
+
+// readSecret reads a file with one key a line, the current one first. Keys after the second are ignored, as are blank
+// lines and lines that begin with "#". The error names the line.
+func readSecret(file config.File) (secret, error) {
+	data, err := os.ReadFile(string(file))
+	if err != nil {
+		return nil, err
+	}
+	var s secret
+	for i, line := range strings.Split(string(data), "\n") {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		if len(line) < minSecret {
+			return nil, fmt.Errorf("%s:%d: a key of at least %d octets is needed", file, i+1, minSecret)
+		}
+		s = append(s, []byte(line))
+	}
+	if len(s) == 0 {
+		return nil, fmt.Errorf("%s: holds no key", file)
+	}
+	return s[:min(len(s), 2)], nil
+}
+
+// loadSecret reads the secret that the configuration names, or makes one that lasts as long as the process.
+func loadSecret(c *config.Config) (secret, error) {
+	if file := c.SecretSource(); file != "" {
+		return readSecret(file)
+	}
+	key := make([]byte, keySize)
+	rand.Read(key) // never fails
+	return secret{key}, nil
+}
+
+// derive returns one key of keySize octets per key of the secret, by HKDF with SHA-256 (RFC 5869).
+func (s secret) derive(label string) ([][]byte, error) {
+	keys := make([][]byte, len(s))
+	for i := range s {
+		key, err := hkdf.Key(sha256.New, s[i], nil, label, keySize)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", label, err)
+		}
+		keys[i] = key
+	}
+	return keys, nil
+}
+
+// fingerprints returns eight hex digits per key of the secret. They tell keys apart and reveal nothing of them.
+func (s secret) fingerprints() []string {
+	prints := make([]string, len(s))
+	for i := range s {
+		key, err := hkdf.Key(sha256.New, s[i], nil, labelFingerprint, 4)
+		if err != nil {
+			continue // SHA-256 and 4 octets are never refused
+		}
+		prints[i] = hex.EncodeToString(key)
+	}
+	return prints
+}
+
+// Fingerprints returns the fingerprints of the keys in a file as cluster.key_file or secret_file name one: eight hex
+// digits each, in the order of the file, of at most two keys. The error names the line.
+func Fingerprints(file string) ([]string, error) {
+	s, err := readSecret(config.File(file))
+	if err != nil {
+		return nil, err
+	}
+	return s.fingerprints(), nil
+}

@@ -1,0 +1,29 @@
+package node
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/millrace/millrace/cluster/config"
+)
+
+func TestKeysAreMadeOfTheSecretAndKeptApart(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "secret")
+	os.WriteFile(file, []byte("# comment\nthe current secret key\n\nthe previous secret key\nan older secret key\n"),
+		0o600)
+	s, err := readSecret(config.File(file))
+	if err != nil || len(s) != 2 {
+		t.Fatalf("got %d keys, %v", len(s), err)
+	}
+	hop, _ := s.derive(labelLoopTag)
+	log, _ := s.derive(labelLog)
+	if len(hop) != 2 || len(hop[0]) != keySize || string(hop[0]) == string(hop[1]) || string(hop[0]) == string(log[0]) {
+		t.Error("keys are not apart")
+	}
+	os.WriteFile(file, []byte("\nshort\n"), 0o600)
+	if _, err := readSecret(config.File(file)); err == nil || !strings.Contains(err.Error(), "secret:2:") {
+		t.Errorf("a short key: got %v", err)
+	}
+}
