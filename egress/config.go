@@ -1,9 +1,9 @@
-// Package egress is where mail goes out: it takes a Delivery to the Site that its next hop leads to, over a session from
-// the pool or a new one, and returns a mail.Transaction whose answers are the destination's own.
+// Package egress is where mail goes out: it takes a Delivery to the Site that its next hop leads to, over a session
+// from the pool or a new one, and returns a mail.Transaction whose answers are the destination's own.
 //
-// It owns the choice of node and session, the retries that cannot duplicate a message, the replay of a transaction whose
-// session was lent back, and what is done about replies that concern the Site. It refuses to know clients, rules and
-// what a message says.
+// It owns the choice of node and session, the retries that cannot duplicate a message, the replay of a transaction
+// whose session was lent back, and what is done about replies that concern the Site. It refuses to know clients, rules
+// and what a message says.
 //
 // Invariants: no second host is tried once an octet of the message may have gone out; a recipient is accepted only by
 // the destination's own 2yz, and stays so or the transaction fails; trouble of ours or of the network is 4yz; a session

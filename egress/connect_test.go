@@ -15,7 +15,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestIPv4IsTriedAtOnceWhereIPv6Refuses(t *testing.T) {
+// TestRelay_IPv6Refuses: IPv4 is tried at once where IPv6 refuses.
+func TestRelay_IPv6Refuses(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{}, nil)
 	begun := time.Now()
 	deliver(t, w, to("both.test"), "b@both.test")
@@ -27,7 +28,8 @@ func TestIPv4IsTriedAtOnceWhereIPv6Refuses(t *testing.T) {
 	}
 }
 
-func TestIPv6IsPreferred(t *testing.T) {
+// TestRelay_IPv6First: IPv6 is preferred.
+func TestRelay_IPv6First(t *testing.T) {
 	l, err := net.Listen("tcp6", "[::1]:0")
 	if err != nil {
 		t.Skip(err)
@@ -46,7 +48,7 @@ func TestIPv6IsPreferred(t *testing.T) {
 	}
 }
 
-func TestTLSPolicies(t *testing.T) {
+func TestRelay_TLSPolicies(t *testing.T) {
 	ca, stranger := smtptest.NewCA(), smtptest.NewCA()
 	good := ca.Server("mx1.one.test")
 	old := &tls.Config{Certificates: good.Certificates, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
@@ -108,9 +110,9 @@ func TestTLSPolicies(t *testing.T) {
 	}
 }
 
-// TestAHandshakeThatBreaksOffIsTriedWithoutHybridsAndThenInClear has a box in the middle that cuts the line when it
-// sees a ClientHello, the first times a large one and then any.
-func TestAHandshakeThatBreaksOffIsTriedWithoutHybridsAndThenInClear(t *testing.T) {
+// TestRelay_HandshakeBreaksOff has a box in the middle that cuts the line when it sees a ClientHello, the first times a
+// large one and then any.
+func TestRelay_HandshakeBreaksOff(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		most    int // octets of a ClientHello that pass
@@ -189,7 +191,8 @@ func (b *box) pass(client net.Conn, to string, most int) {
 	<-back
 }
 
-func TestANewSessionResumesTLS(t *testing.T) {
+// TestRelay_TLSResumption: a new session resumes TLS.
+func TestRelay_TLSResumption(t *testing.T) {
 	for _, policy := range []TLS{TLSOpportunistic, TLSRequired} {
 		ca := smtptest.NewCA()
 		w, s := one(t, smtptest.Behaviour{TLS: ca.Server("mx1.one.test")}, func(c *Config) {
@@ -205,7 +208,8 @@ func TestANewSessionResumesTLS(t *testing.T) {
 	}
 }
 
-func TestSmarthostsAreVerifiedAndAuthenticatedWith(t *testing.T) {
+// TestRelay_Smarthost: smarthosts are verified and authenticated with.
+func TestRelay_Smarthost(t *testing.T) {
 	ca := smtptest.NewCA()
 	users := map[string]string{"u@x": "secret", "v@x": "other"}
 	password := func(user, host string, port uint16) (string, bool) {
@@ -237,11 +241,13 @@ func TestSmarthostsAreVerifiedAndAuthenticatedWith(t *testing.T) {
 	}
 }
 
-func TestAWrongPasswordIsAboutUsAndNeverShown(t *testing.T) {
+// TestRelay_WrongPassword: a wrong password is about us and never shown.
+func TestRelay_WrongPassword(t *testing.T) {
 	ca := smtptest.NewCA()
 	w, s := one(t, smtptest.Behaviour{TLS: ca.Server("fixed.test"), Users: map[string]string{"u": "right"}},
 		func(c *Config) {
-			c.tune.rootCAs, c.Password = ca.Pool(), func(string, string, uint16) (string, bool) { return "wr0ngsecret", true }
+			c.tune.rootCAs = ca.Pool()
+			c.Password = func(string, string, uint16) (string, bool) { return "wr0ngsecret", true }
 		})
 	d := to("one.test")
 	d.NextHop = mail.NextHop{Transport: mail.Submission, Host: "fixed.test", Port: uint16(port(t, s)), User: "u"}
@@ -255,7 +261,8 @@ func TestAWrongPasswordIsAboutUsAndNeverShown(t *testing.T) {
 	}
 }
 
-func TestASourceAddressIsAlwaysTheSameForASite(t *testing.T) {
+// TestRelay_Source: a source address is always the same for a Site.
+func TestRelay_Source(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{}, func(c *Config) {
 		c.Sources = []netip.Addr{
 			netip.MustParseAddr("127.0.0.7"), netip.MustParseAddr("127.0.0.8"), netip.MustParseAddr("::1"),
@@ -275,7 +282,8 @@ func TestASourceAddressIsAlwaysTheSameForASite(t *testing.T) {
 	}
 }
 
-func TestConfigsThatMakeNoSenseAreNamed(t *testing.T) {
+// TestConfig_Validate: a field that makes no sense is named.
+func TestConfig_Validate(t *testing.T) {
 	w := newWorld(t, 1, nil)
 	ok := w.relay.local.cfg
 	for field, change := range map[string]func(*Config){

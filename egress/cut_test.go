@@ -115,10 +115,10 @@ func (c *cutter) flow(to, from *net.TCPConn, up bool) {
 	}
 }
 
-// TestACutAtAnyOctetLosesNothing cuts the line to the destination at every octet of a transaction, in both directions,
-// by FIN and by RST. Before the message everything is repeated and the sender sees nothing; from its first octet on it
-// is a 4yz. What was acknowledged is at the destination, whole.
-func TestACutAtAnyOctetLosesNothing(t *testing.T) {
+// TestTransaction_LineLost cuts the line to the destination at every octet of a transaction, in both directions, by FIN
+// and by RST. Before the message everything is repeated and the sender sees nothing; from its first octet on it is a
+// 4yz. What was acknowledged is at the destination, whole.
+func TestTransaction_LineLost(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		ext    []string
@@ -219,9 +219,9 @@ func emptyPool(t *testing.T, w *world) {
 	}
 }
 
-// TestTwoHundredHoldersDoNotStarveAnotherNetwork has one network hold whatever it gets of a destination's 20 sessions
-// after RCPT, and another one send.
-func TestTwoHundredHoldersDoNotStarveAnotherNetwork(t *testing.T) {
+// TestRelay_HoldersOfOneNetwork has one network hold whatever it gets of a destination's 20 sessions after RCPT, and
+// another one send.
+func TestRelay_HoldersOfOneNetwork(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{MaxSessions: 20}, limits(t, "connections=20 messages=1000 idle=1m age=1h"))
 	release := make(chan struct{})
 	var holders sync.WaitGroup

@@ -42,8 +42,8 @@ func endDrain(w *world, cancel context.CancelFunc) {
 	w.relay.Cut()
 }
 
-// given waits for what a call that was cut gives.
-func given[T any](t *testing.T, result <-chan T) (got T) {
+// await waits for the result of a call that was aborted.
+func await[T any](t *testing.T, result <-chan T) (got T) {
 	t.Helper()
 	select {
 	case got = <-result:
@@ -53,10 +53,9 @@ func given[T any](t *testing.T, result <-chan T) (got T) {
 	return got
 }
 
-// TestTheEndOfADrainEndsEveryWaitForADestination has a destination that leaves us waiting at each point of a
-// transaction, and ends the drain then. Nothing of the message counts, so that the client hears a 4yz or nothing and
-// sends it again.
-func TestTheEndOfADrainEndsEveryWaitForADestination(t *testing.T) {
+// TestRelay_CutEndsWaits has a destination that leaves us waiting at each point of a transaction, and ends the drain
+// then. Nothing of the message counts, so that the client hears a 4yz or nothing and sends it again.
+func TestRelay_CutEndsWaits(t *testing.T) {
 	stuffed := smtptest.Without("CHUNKING")
 	var written atomic.Int64
 	rcptAnd := func(then func(ctx context.Context, tx mail.Transaction) error) func(context.Context,
@@ -126,7 +125,7 @@ func TestTheEndOfADrainEndsEveryWaitForADestination(t *testing.T) {
 					<-reached
 				}
 				endDrain(w, cancel)
-				if err := given(t, result); mail.ReplyFor(err).Class() != 4 {
+				if err := await(t, result); mail.ReplyFor(err).Class() != 4 {
 					t.Errorf("got %v", err)
 				}
 				isIdle(t, w, 0)
@@ -147,7 +146,8 @@ func stalls(t *testing.T, count *atomic.Int64) {
 	})
 }
 
-func TestTheEndOfADrainEndsEveryWaitForASession(t *testing.T) {
+// TestRelay_CutEndsBegin: the end of a drain ends every wait for a session.
+func TestRelay_CutEndsBegin(t *testing.T) {
 	for _, tc := range []struct {
 		name, verb string
 		waits      func(*world) bool
@@ -176,16 +176,15 @@ func TestTheEndOfADrainEndsEveryWaitForASession(t *testing.T) {
 				until(t, func() bool { return tc.waits(w) })
 			}
 			endDrain(w, cancel)
-			if err := given(t, result); mail.ReplyFor(err).Class() != 4 {
+			if err := await(t, result); mail.ReplyFor(err).Class() != 4 {
 				t.Errorf("got %v", err)
 			}
 		})
 	}
 }
 
-// TestTheEndOfADrainLeavesAloneWhatIsCommitted has messages whose dot is out when the drain ends: their fate is the
-// destination's to tell.
-func TestTheEndOfADrainLeavesAloneWhatIsCommitted(t *testing.T) {
+// TestRelay_CutLeavesCommit has messages whose dot is out when the drain ends: their fate is the destination's to tell.
+func TestRelay_CutLeavesCommit(t *testing.T) {
 	for _, ext := range [][]string{nil, smtptest.Without("CHUNKING")} {
 		dot, reply := make(chan struct{}), make(chan struct{})
 		w, s := one(t, smtptest.Behaviour{Extensions: ext, On: func(s smtptest.Step) (smtptest.Answer, bool) {
@@ -209,7 +208,7 @@ func TestTheEndOfADrainLeavesAloneWhatIsCommitted(t *testing.T) {
 		<-dot
 		endDrain(w, cancel)
 		close(reply)
-		if out := given(t, result); len(out) != 1 || out[0].Reply.Code != 250 || out[0].InDoubt {
+		if out := await(t, result); len(out) != 1 || out[0].Reply.Code != 250 || out[0].InDoubt {
 			t.Errorf("got %+v", out)
 		}
 		if n := s.Counts().Messages; n != 1 {
@@ -219,9 +218,9 @@ func TestTheEndOfADrainLeavesAloneWhatIsCommitted(t *testing.T) {
 	}
 }
 
-// TestAMessageIsEitherCutOrCommitted has the end of a drain meet many transactions at once, wherever they are: each is
-// delivered and said so, or neither, and none is in doubt.
-func TestAMessageIsEitherCutOrCommitted(t *testing.T) {
+// TestRelay_CutOrCommitted has the end of a drain meet many transactions at once, wherever they are: each is delivered
+// and said so, or neither, and none is in doubt.
+func TestRelay_CutOrCommitted(t *testing.T) {
 	const senders, rounds = 8, 10
 	for round := range rounds {
 		w, s := one(t, smtptest.Behaviour{}, nil)

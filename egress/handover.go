@@ -90,8 +90,8 @@ func (h *handover) Rcpt(ctx context.Context, forward mail.Path) error {
 }
 
 // failover begins the transaction again if err says that the owner was lost and nothing of the message is: at the node
-// that owns the Site by now, if that is another one, else at this node, which has but a small part of the Site's limits.
-// It reports whether it tried; failed is set if that was in vain.
+// that owns the Site by now, if that is another one, else at this node, which has but a small part of the Site's
+// limits. It reports whether it tried; failed is set if that was in vain.
 func (h *handover) failover(ctx context.Context, err error) bool {
 	if lost, sent := lostPeer(err); !lost || sent || h.here || h.wrote {
 		return false

@@ -52,7 +52,8 @@ func (lostAtRcpt) Rcpt(context.Context, mail.Path) error {
 }
 func (lostAtRcpt) Abort() {}
 
-func TestATransactionWhoseOwnerIsLostIsTakenUpByWhoeverOwnsTheSiteThen(t *testing.T) {
+// TestHandover_Failover: a transaction whose owner is lost is begun again at the node that owns the Site then.
+func TestHandover_Failover(t *testing.T) {
 	for name, c := range map[string]struct {
 		owners []string
 		lost   []string
@@ -107,7 +108,8 @@ func TestATransactionWhoseOwnerIsLostIsTakenUpByWhoeverOwnsTheSiteThen(t *testin
 	}
 }
 
-func TestOnlyALostHopIsTakenUp(t *testing.T) {
+// TestLostPeer: a refusal is no lost peer.
+func TestLostPeer(t *testing.T) {
 	if lost, _ := lostPeer(errors.New("refused")); lost {
 		t.Error("a refusal is no lost hop")
 	}

@@ -76,9 +76,9 @@ func (l *lease) acquire(ctx context.Context) error {
 }
 
 // open opens a session in the slot, which is empty: all hosts in their order, those that failed lately last, until one
-// takes us or ctx's deadline passes. The slot is given up if none does. The error is a *mail.Refusal whose Cause tells of
-// each host; the Site is cooled then, unless the client gave up or left too little time. crowded says that the Site has
-// enough of our sessions and that one of those is to be waited for.
+// takes us or ctx's deadline passes. The slot is given up if none does. The error is a *mail.Refusal whose Cause tells
+// of each host; the Site is cooled then, unless the client gave up or left too little time. crowded says that the Site
+// has enough of our sessions and that one of those is to be waited for.
 func (l *lease) open(ctx context.Context) (crowded bool, err error) {
 	password, refusal := l.password()
 	if refusal != nil {
@@ -211,7 +211,7 @@ func (l *lease) replace(ctx context.Context) error {
 	return err
 }
 
-// release gives the session back, after RSET where something is open on it.
+// release hands the session back, after RSET where something is open on it.
 func (l *lease) release() {
 	if l.begun {
 		ctx := mail.Until(context.Background(), time.Now().Add(resetWait))
@@ -229,7 +229,7 @@ func (l *lease) giveBack() {
 	l.forget()
 }
 
-// discard closes the session and gives up the slot.
+// discard closes the session and the slot with it.
 func (l *lease) discard() {
 	if l.slot != nil {
 		l.slot.Discard()

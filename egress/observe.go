@@ -8,8 +8,8 @@ import (
 )
 
 // reactTo does what the rules say to the reply in err, which came in s. inMessage says that the destination had read of
-// what the client wrote. It returns what was decided, and reports whether a session that is open is worth waiting for. It
-// does nothing if s is nil.
+// what the client wrote. It returns what was decided, and reports whether a session that is open is worth waiting for.
+// It does nothing if s is nil.
 func (r *resources) reactTo(s *slot, d *mail.Delivery, err error, inMessage bool) (done feedback.Decision, wait bool) {
 	if s == nil {
 		return feedback.Decision{}, false

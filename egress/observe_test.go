@@ -26,7 +26,8 @@ func isCool(t *testing.T, w *world, cool bool) {
 	}
 }
 
-func TestRepliesAboutUsAreDeferredCoolTheSiteAndAreTold(t *testing.T) {
+// TestRelay_RefusalOfUs: replies about us are deferred, cool the Site and are told to the operator.
+func TestRelay_RefusalOfUs(t *testing.T) {
 	for _, c := range []struct{ name, verb, reply string }{
 		{"530 to MAIL", "MAIL", "530 5.7.0 Authentication required"},
 		{"our address at MAIL", "MAIL", "554 5.7.1 [127.0.0.1] is listed"},
@@ -56,7 +57,8 @@ func TestRepliesAboutUsAreDeferredCoolTheSiteAndAreTold(t *testing.T) {
 	}
 }
 
-func TestAStrangersEnvelopeDoesNotCoolTheSite(t *testing.T) {
+// TestRelay_ProvokedRefusal: a stranger's envelope does not cool the Site.
+func TestRelay_ProvokedRefusal(t *testing.T) {
 	for _, c := range []struct {
 		name, verb, reply string
 		reverse, forward  mail.Path
@@ -124,7 +126,7 @@ func TestAStrangersEnvelopeDoesNotCoolTheSite(t *testing.T) {
 	}
 }
 
-// dotFrom delivers a message of a client network and gives what became of it, and whether it cooled the Site.
+// dotFrom delivers a message of a client network and returns what became of it, and whether it cooled the Site.
 func dotFrom(t *testing.T, w *world, network string) (out mail.Outcome, cool bool) {
 	t.Helper()
 	d := to("one.test")
@@ -142,7 +144,8 @@ func dotFrom(t *testing.T, w *world, network string) (out mail.Outcome, cool boo
 	return all[0], err != nil
 }
 
-func TestARefusalOfUsAtTheDotCoolsTheSiteWhenThreeNetworksMetIt(t *testing.T) {
+// TestTransaction_RefusalOfUsAtDot: a refusal of us at the dot cools the Site when three networks met it.
+func TestTransaction_RefusalOfUsAtDot(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		networks []string
@@ -174,12 +177,10 @@ func TestARefusalOfUsAtTheDotCoolsTheSiteWhenThreeNetworksMetIt(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			now := time.Now()
-			w,
-				_ := one(t,
-				smtptest.Behaviour{
-					Answers: map[string]smtptest.Answer{smtptest.Dot: {Reply: "554 5.7.1 127.0.0.1 is listed"}},
-				},
-				func(c *Config) { c.Now = func() time.Time { return now } })
+			listed := map[string]smtptest.Answer{smtptest.Dot: {Reply: "554 5.7.1 127.0.0.1 is listed"}}
+			w, _ := one(t, smtptest.Behaviour{Answers: listed}, func(c *Config) {
+				c.Now = func() time.Time { return now }
+			})
 			for i, network := range c.networks {
 				last := i == len(c.networks)-1
 				if last {
@@ -197,7 +198,8 @@ func TestARefusalOfUsAtTheDotCoolsTheSiteWhenThreeNetworksMetIt(t *testing.T) {
 	}
 }
 
-func TestARefusalOfUsInsideTheMessageCountsAsAtTheDot(t *testing.T) {
+// TestTransaction_RefusalOfUsInMessage: a refusal of us inside the message counts as at the dot.
+func TestTransaction_RefusalOfUsInMessage(t *testing.T) {
 	w, _ := one(t,
 		smtptest.Behaviour{
 			Extensions: smtptest.Without("CHUNKING"),
@@ -212,7 +214,9 @@ func TestARefusalOfUsInsideTheMessageCountsAsAtTheDot(t *testing.T) {
 	isCool(t, w, false)
 }
 
-func TestAVerdictOnTheAuthenticationOfAMessageIsItsOwn(t *testing.T) {
+// TestTransaction_RefusalOfAuthentication: a refusal for the authentication of a message is that of the message, not of
+// us.
+func TestTransaction_RefusalOfAuthentication(t *testing.T) {
 	w, _ := one(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Dot: {
 		Reply: "550-5.7.26 This mail has been blocked because the sender is unauthenticated.\n550 5.7.26  SPF " +
 			"[x.test] with ip: [127.0.0.1] = did not pass",

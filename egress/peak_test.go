@@ -7,9 +7,8 @@ import (
 	"github.com/millrace/millrace/egress/smtptest"
 )
 
-// TestASiteNeverSeesMoreSessionsThanItsCapThoughTheyAreReplaced has sessions end after a few messages while others
-// wait, and counts at the destination.
-func TestASiteNeverSeesMoreSessionsThanItsCapThoughTheyAreReplaced(t *testing.T) {
+// TestRelay_Peak has sessions end after a few messages while others wait, and counts at the destination.
+func TestRelay_Peak(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{}, limits(t, "connections=4 messages=3 idle=1m age=1h"))
 	var all sync.WaitGroup
 	for range 8 {

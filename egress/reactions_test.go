@@ -87,9 +87,9 @@ func attemptOne(ctx context.Context, w *world) error {
 	return nil
 }
 
-// TestAProvidersLimitsAreUsedAndHardlyEverMet has more clients than a provider that takes 20 sessions and 100 messages
-// in any second can serve: once where its limits are known, and once where its replies have to tell them.
-func TestAProvidersLimitsAreUsedAndHardlyEverMet(t *testing.T) {
+// TestRelay_ProviderLimits has more clients than a provider that takes 20 sessions and 100 messages in any second can
+// serve: once where its limits are known, and once where its replies have to tell them.
+func TestRelay_ProviderLimits(t *testing.T) {
 	for _, c := range []struct {
 		name, limits string
 		settle       time.Duration
@@ -145,15 +145,11 @@ func pause(t *testing.T, d time.Duration) {
 	}
 }
 
-// TestSessionsOverAProvidersNumberWaitForOthersAndFailNobody has a destination that takes 5 sessions at once and does
-// not say so before it is too late.
-func TestSessionsOverAProvidersNumberWaitForOthersAndFailNobody(t *testing.T) {
-	w,
-		s := one(t,
-		smtptest.Behaviour{
-			MaxSessions: 5, Answers: map[string]smtptest.Answer{smtptest.Dot: {After: 5 * time.Millisecond}},
-		},
-		limits(t, "connections=20 messages=1000 idle=1m age=1h"))
+// TestRelay_TooManySessions has a destination that takes 5 sessions at once and does not say so before it is too late.
+func TestRelay_TooManySessions(t *testing.T) {
+	w, s := one(t, smtptest.Behaviour{
+		MaxSessions: 5, Answers: map[string]smtptest.Answer{smtptest.Dot: {After: 5 * time.Millisecond}},
+	}, limits(t, "connections=20 messages=1000 idle=1m age=1h"))
 	deliver(t, w, to("one.test"), "b@one.test") // one is open, so that those that come at once have one to wait for
 	var all sync.WaitGroup
 	for range 30 {
@@ -175,7 +171,8 @@ func TestSessionsOverAProvidersNumberWaitForOthersAndFailNobody(t *testing.T) {
 	}
 }
 
-func Test300HostsOfOneProviderAreOneSiteWithOneLimit(t *testing.T) {
+// TestRelay_OneSitePerProvider: 300 hosts of one provider are one Site with one limit.
+func TestRelay_OneSitePerProvider(t *testing.T) {
 	var zone strings.Builder
 	for i := range 300 {
 		fmt.Fprintf(&zone,
@@ -251,7 +248,8 @@ func (b *board) Resume(site mail.Site) {
 	delete(b.all, site)
 }
 
-func TestASuspendedSiteIsRefusedWithItsTimeAndReopenedByOneMessage(t *testing.T) {
+// TestRelay_Suspended: a suspended Site is refused with its time and reopened by one message.
+func TestRelay_Suspended(t *testing.T) {
 	for _, shared := range []bool{false, true} {
 		t.Run(fmt.Sprint("shared ", shared), func(t *testing.T) {
 			var ahead atomic.Int64
@@ -323,7 +321,8 @@ func TestASuspendedSiteIsRefusedWithItsTimeAndReopenedByOneMessage(t *testing.T)
 	}
 }
 
-func TestAClientCannotSlowASiteWithWordsOfItsOwn(t *testing.T) {
+// TestRelay_ClientsWords: a client cannot slow a Site with words of its own.
+func TestRelay_ClientsWords(t *testing.T) {
 	w, _ := one(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
 		return smtptest.Answer{Reply: "450 4.7.0 <" + s.Forward + ">: come back later"}, s.Verb == "RCPT"
 	}}, nil)
@@ -339,7 +338,8 @@ func TestAClientCannotSlowASiteWithWordsOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestWhatOneStrangersMessagesAreRefusedForDoesNotSlowTheOthers(t *testing.T) {
+// TestTransaction_Complaints: what one stranger's messages are refused for does not slow the others.
+func TestTransaction_Complaints(t *testing.T) {
 	w, _ := one(t,
 		smtptest.Behaviour{
 			Answers: map[string]smtptest.Answer{smtptest.Dot: {Reply: "450 4.7.0 Message rate limit exceeded"}},
@@ -370,7 +370,8 @@ func TestWhatOneStrangersMessagesAreRefusedForDoesNotSlowTheOthers(t *testing.T)
 	}
 }
 
-func TestATransactionThatIsOpenHeedsASuspension(t *testing.T) {
+// TestTransaction_Suspended: a transaction that is open heeds a suspension.
+func TestTransaction_Suspended(t *testing.T) {
 	b := &board{now: time.Now, all: make(map[mail.Site]time.Time)}
 	w, s := one(t, smtptest.Behaviour{}, func(c *Config) { c.Cluster = b })
 	tx := begin(t, w, to("one.test"))
@@ -385,7 +386,8 @@ func TestATransactionThatIsOpenHeedsASuspension(t *testing.T) {
 	}
 }
 
-func TestATransactionThatGoesOnHasTheLimitsOfNow(t *testing.T) {
+// TestTransaction_Limits: a transaction that goes on has the limits of now.
+func TestTransaction_Limits(t *testing.T) {
 	var third atomic.Bool
 	lim := limits(t, "connections=18 messages=100 idle=1m age=1h")
 	w, _ := one(t, smtptest.Behaviour{}, func(c *Config) {
@@ -409,7 +411,7 @@ func TestATransactionThatGoesOnHasTheLimitsOfNow(t *testing.T) {
 		waiting.Go(func() { // ends with the test, or at once if it waits for a session
 			d := to("one.test")
 			d.Client = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i), 0}), 24)
-			d.Favoured = true // so that nobody takes its session away
+			d.Favoured = true // so that its session is not taken away
 			tx, err := w.relay.Begin(ctx, d)
 			if err != nil {
 				return

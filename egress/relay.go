@@ -34,8 +34,8 @@ func (r *Relay) UseSites(p *mx.Providers, t *feedback.Table) {
 	r.local.feedback.Use(t)
 }
 
-// Begin opens a transaction for d at the node that owns its Site, or here if that is this node or cannot be reached; see
-// Local.Begin.
+// Begin opens a transaction for d at the node that owns its Site, or here if that is this node or cannot be reached;
+// see Local.Begin.
 func (r *Relay) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, error) {
 	l := r.local
 	ctx = l.within(ctx)
@@ -59,8 +59,8 @@ const maxSites = 100
 
 // Sessions yields, for each Site that has any, how many sessions are open (those being opened included), how many of
 // these are idle, and how many transactions wait for one. Those with most of them come first; of more than 100 Sites
-// the rest is added up in the last yield, under the Site "". It ends when yield returns false. It takes the pool's lock,
-// so it is for now and then.
+// the rest is added up in the last yield, under the Site "". It ends when yield returns false. It takes the pool's
+// lock, so it is for now and then.
 func (r *Relay) Sessions(yield func(site mail.Site, open, idle, waiting int) bool) {
 	for _, c := range r.local.pool.Sites(maxSites) {
 		if !yield(c.Site, c.Lent+c.Idle, c.Idle, c.Waiting) {
@@ -70,8 +70,8 @@ func (r *Relay) Sessions(yield func(site mail.Site, open, idle, waiting int) boo
 }
 
 // Adaptations yields how the replies of each Site limit this node: how many sessions and messages per second it gets, 0
-// where nothing limits it, and until when it is suspended, the zero Time if it is not. It ends when yield returns false.
-// It takes the pool's lock, so it is for now and then.
+// where nothing limits it, and until when it is suspended, the zero Time if it is not. It ends when yield returns
+// false. It takes the pool's lock, so it is for now and then.
 func (r *Relay) Adaptations(yield func(site mail.Site, sessions int, rate float64, suspended time.Time) bool) {
 	for _, a := range r.local.pool.Adaptations() {
 		if !yield(a.Site, a.Sessions, a.Rate, a.Suspended) {
@@ -88,9 +88,9 @@ func (r *Relay) Resume(site mail.Site) {
 	}
 }
 
-// Yield is to be called when the members of the cluster have changed, or what Cluster.Share returns: sessions with Sites
-// that are not ours any more, and those over what is now our share, are closed as soon as they are idle. It does not
-// wait for that.
+// Yield is to be called when the members of the cluster have changed, or what Cluster.Share returns: sessions with
+// Sites that are not ours any more, and those over what is now our share, are closed as soon as they are idle. It does
+// not wait for that.
 func (r *Relay) Yield(ours func(mail.Site) bool) { r.local.pool.Yield(ours, r.local.limits) }
 
 // Cut is for a drain whose time is up, right behind the end of the contexts that were given to transactions: the waits

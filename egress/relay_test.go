@@ -11,7 +11,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestAMessageReachesTheMXHostAndTheNextReusesItsSession(t *testing.T) {
+// TestRelay_Reuse: a message reaches the MX host and the next reuses its session.
+func TestRelay_Reuse(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{}, nil)
 	out := deliver(t, w, to("one.test"), "b@one.test")
 	if out.Host != "mx1.one.test" || out.Reused || out.InDoubt {
@@ -29,7 +30,8 @@ func TestAMessageReachesTheMXHostAndTheNextReusesItsSession(t *testing.T) {
 	}
 }
 
-func TestAStreamedMessageArrivesWhole(t *testing.T) {
+// TestTransaction_Write: a streamed message arrives whole.
+func TestTransaction_Write(t *testing.T) {
 	for name, ext := range map[string][]string{
 		"by BDAT": nil, "by DATA": smtptest.Without("CHUNKING"), "without PIPELINING": {},
 	} {
@@ -54,7 +56,8 @@ func TestAStreamedMessageArrivesWhole(t *testing.T) {
 	}
 }
 
-func TestAnswersWhereNoSessionIsToBeHad(t *testing.T) {
+// TestRelay_Begin: answers where no session can be opened.
+func TestRelay_Begin(t *testing.T) {
 	w := newWorld(t, 1, nil) // nothing listens there
 	w.dns.SetFault("fails.test", "*", dnstest.Fault{Rcode: "SERVFAIL"})
 	for domain, reply := range map[string]string{
@@ -70,7 +73,8 @@ func TestAnswersWhereNoSessionIsToBeHad(t *testing.T) {
 	}
 }
 
-func TestACauseTellsOfEachHost(t *testing.T) {
+// TestRelay_Cause: a cause tells of each host.
+func TestRelay_Cause(t *testing.T) {
 	w, _, _ := two(t,
 		smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Greeting: {Reply: "554 5.7.1 No"}}},
 		smtptest.Behaviour{Answers: map[string]smtptest.Answer{"EHLO": {Reply: "550 5.7.1 Not you"}}}, nil)
@@ -90,7 +94,8 @@ func TestACauseTellsOfEachHost(t *testing.T) {
 	}
 }
 
-func TestTheNextHostIsTriedWhenOneDoesNotTakeUs(t *testing.T) {
+// TestRelay_NextHost: the next host is tried when one does not take us.
+func TestRelay_NextHost(t *testing.T) {
 	for name, b := range map[string]smtptest.Behaviour{
 		"4yz greeting": {Answers: map[string]smtptest.Answer{smtptest.Greeting: {Reply: "450 4.3.2 Later"}}},
 		"5yz greeting": {Answers: map[string]smtptest.Answer{smtptest.Greeting: {Reply: "554 5.7.1 No"}}},
@@ -114,7 +119,8 @@ func TestTheNextHostIsTriedWhenOneDoesNotTakeUs(t *testing.T) {
 	}
 }
 
-func TestAHostThatFailedIsTriedLastForAWhile(t *testing.T) {
+// TestRelay_FailedHost: a host that failed is tried last for a while.
+func TestRelay_FailedHost(t *testing.T) {
 	b := smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Greeting: {Reply: "554 5.7.1 No"}}}
 	w, s1, s2 := two(t, b, smtptest.Behaviour{MaxMessages: 1}, limits(t, "connections=5 messages=1 idle=1m age=1h"))
 	deliver(t, w, to("two.test"), "b@two.test")
@@ -124,7 +130,8 @@ func TestAHostThatFailedIsTriedLastForAWhile(t *testing.T) {
 	}
 }
 
-func TestTheSiteAtItsCapIsWaitedForUntilTheDeadline(t *testing.T) {
+// TestRelay_AtCap: the Site at its cap is waited for until the deadline.
+func TestRelay_AtCap(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{}, limits(t, "connections=1 messages=100 idle=1m age=1h"))
 	first := begin(t, w, to("one.test"))
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
@@ -141,7 +148,8 @@ func TestTheSiteAtItsCapIsWaitedForUntilTheDeadline(t *testing.T) {
 	}
 }
 
-func TestAnswersToRCPTAreTheDestinationsOwn(t *testing.T) {
+// TestTransaction_Rcpt: answers to RCPT are the destination's own.
+func TestTransaction_Rcpt(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{Recipients: smtptest.ByLocalPart()}, nil)
 	tx := begin(t, w, to("one.test"))
 	want(t, tx.Rcpt(t.Context(), path("550@one.test")), "550 5.1.1 Refused, as this address asks for")
@@ -157,7 +165,8 @@ func TestAnswersToRCPTAreTheDestinationsOwn(t *testing.T) {
 	}
 }
 
-func TestARecipientThatDoesNotExistIsAskedForOnceInAWhile(t *testing.T) {
+// TestTransaction_UnknownRecipient: a recipient that does not exist is asked for once in a while.
+func TestTransaction_UnknownRecipient(t *testing.T) {
 	now := time.Now()
 	w, s := one(t, smtptest.Behaviour{Recipients: smtptest.ByLocalPart()}, func(c *Config) {
 		c.Now = func() time.Time { return now }
@@ -180,7 +189,8 @@ func TestARecipientThatDoesNotExistIsAskedForOnceInAWhile(t *testing.T) {
 	}
 }
 
-func TestARefusalOfMAILIsTheErrorOfEveryRecipient(t *testing.T) {
+// TestTransaction_MailRefused: a refusal of MAIL is the error of every recipient.
+func TestTransaction_MailRefused(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{"MAIL": {Reply: "550 5.1.8 Bad sender"}}},
 		nil)
 	tx := begin(t, w, to("one.test"))
@@ -193,7 +203,8 @@ func TestARefusalOfMAILIsTheErrorOfEveryRecipient(t *testing.T) {
 	}
 }
 
-func TestARefusalOfMAILOnAReusedSessionIsTriedOnceOnAFreshOne(t *testing.T) {
+// TestTransaction_MailRefusedOnReused: a refusal of MAIL on a reused session is tried once on a fresh one.
+func TestTransaction_MailRefusedOnReused(t *testing.T) {
 	for name, refusal := range map[string]smtptest.Answer{
 		"421": {Reply: "421 4.7.0 Too many messages", Close: true},
 		"451": {Reply: "451 4.7.0 Too many messages"},
@@ -228,7 +239,8 @@ func TestARefusalOfMAILOnAReusedSessionIsTriedOnceOnAFreshOne(t *testing.T) {
 	}
 }
 
-func TestADeadIdleSessionIsReplacedSilently(t *testing.T) {
+// TestRelay_DeadIdleSession: a dead idle session is replaced silently.
+func TestRelay_DeadIdleSession(t *testing.T) {
 	for name, kill := range map[string]func(*smtptest.Server){
 		"the server said 421 and closed":   func(s *smtptest.Server) { s.Unasked("421 4.3.2 Shutting down", true) },
 		"the server said 421 and stays on": func(s *smtptest.Server) { s.Unasked("421 4.3.2 Shutting down", false) },
@@ -248,7 +260,8 @@ func TestADeadIdleSessionIsReplacedSilently(t *testing.T) {
 	}
 }
 
-func TestASessionLostAtMAILOrRCPTIsReplaced(t *testing.T) {
+// TestTransaction_LostAtRcpt: a session lost at MAIL or RCPT is replaced.
+func TestTransaction_LostAtRcpt(t *testing.T) {
 	for _, verb := range []string{"MAIL", "RCPT"} {
 		for name, reused := range map[string]bool{"reused": true, "fresh": false} {
 			t.Run(verb+" "+name, func(t *testing.T) {
@@ -269,7 +282,8 @@ func TestASessionLostAtMAILOrRCPTIsReplaced(t *testing.T) {
 	}
 }
 
-func TestAHostThatAlwaysDropsTheLineAtRCPTIsAFourYZ(t *testing.T) {
+// TestTransaction_AlwaysLostAtRcpt: a host that always drops the line at RCPT is a 4yz.
+func TestTransaction_AlwaysLostAtRcpt(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{Recipients: smtptest.ByLocalPart()}, nil)
 	tx := begin(t, w, to("one.test"))
 	err := tx.Rcpt(t.Context(), path("drop@one.test"))
@@ -281,7 +295,8 @@ func TestAHostThatAlwaysDropsTheLineAtRCPTIsAFourYZ(t *testing.T) {
 	}
 }
 
-func TestASessionLostAfterAcceptedRecipientsIsReplayed(t *testing.T) {
+// TestTransaction_Replay: a session lost after accepted recipients is replayed.
+func TestTransaction_Replay(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
 		return smtptest.Answer{Close: true}, s.Verb == "RCPT" && s.Session == 1 && s.Forward == "c@one.test"
 	}}, nil)
@@ -295,7 +310,8 @@ func TestASessionLostAfterAcceptedRecipientsIsReplayed(t *testing.T) {
 	}
 }
 
-func TestA421ToALaterRCPTLeavesTheOthersAccepted(t *testing.T) {
+// TestTransaction_421: a 421 to a later RCPT leaves the others accepted.
+func TestTransaction_421(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{Recipients: smtptest.ByLocalPart()}, nil)
 	tx := begin(t, w, to("one.test"))
 	rcpt(t, tx, "b@one.test")
@@ -308,7 +324,8 @@ func TestA421ToALaterRCPTLeavesTheOthersAccepted(t *testing.T) {
 	}
 }
 
-func TestEqualForwardPathsGiveOneRCPTAndAnOutcomeEach(t *testing.T) {
+// TestTransaction_EqualForwards: equal forward-paths make one RCPT and an outcome each.
+func TestTransaction_EqualForwards(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{}, nil)
 	tx := begin(t, w, to("one.test"))
 	rcpt(t, tx, "b@one.test", "c@one.test", "b@one.test", "d@one.test", "c@one.test")
@@ -320,7 +337,8 @@ func TestEqualForwardPathsGiveOneRCPTAndAnOutcomeEach(t *testing.T) {
 	}
 }
 
-func TestLMTPTakesOneRecipientPerTransaction(t *testing.T) {
+// TestTransaction_LMTP: LMTP takes one recipient per transaction.
+func TestTransaction_LMTP(t *testing.T) {
 	s := smtptest.Start(t, smtptest.Behaviour{LMTP: true})
 	w := newWorld(t, 1, nil)
 	d := to("one.test")
@@ -333,7 +351,8 @@ func TestLMTPTakesOneRecipientPerTransaction(t *testing.T) {
 	}
 }
 
-func TestLMTPOverAUnixSocket(t *testing.T) {
+// TestRelay_LMTPUnix: LMTP over a unix socket.
+func TestRelay_LMTPUnix(t *testing.T) {
 	sock := t.TempDir() + "/lmtp"
 	s, err := smtptest.Listen(sock, smtptest.Behaviour{LMTP: true})
 	if err != nil {
@@ -349,7 +368,8 @@ func TestLMTPOverAUnixSocket(t *testing.T) {
 	}
 }
 
-func TestAFixedNextHopMayBePrivateAndAnMXHostMayNot(t *testing.T) {
+// TestRelay_PrivateAddress: a fixed next hop may be private and an MX host may not.
+func TestRelay_PrivateAddress(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{}, func(c *Config) { c.AllowPrivate = false })
 	_, err := w.relay.Begin(t.Context(), to("one.test"))
 	want(t, err, "451 4.4.1")

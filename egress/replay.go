@@ -9,8 +9,8 @@ import (
 
 var errNoUTF8 = errors.New("another host of the Site does not offer SMTPUTF8")
 
-// An envelope is what the destination accepted of a message before its octets: MAIL and recipients. It can be told again
-// on another session.
+// An envelope is what the destination accepted of a message before its octets: MAIL and recipients. It can be told
+// again on another session.
 type envelope struct {
 	lease
 
@@ -106,8 +106,8 @@ func (e *envelope) replay(ctx context.Context) error {
 }
 
 // offer begins a transaction with the accepted recipients. refusal is nil if all are accepted again, the first refusal
-// if all are refused in one class, and else 451 4.3.0, also for a refusal that is not the host's. broken is what another
-// session is to be tried for, or a connection that broke.
+// if all are refused in one class, and else 451 4.3.0, also for a refusal that is not the host's. broken is what
+// another session is to be tried for, or a connection that broke.
 func (e *envelope) offer(ctx context.Context) (refusal, broken error) {
 	if e.promisedUTF8 && !e.utf8 {
 		return mixedReplay(errNoUTF8), nil

@@ -10,7 +10,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// span begins a span below the one in ctx. It returns nil when none is recorded, and then costs a look into ctx at most.
+// span begins a span below the one in ctx. It returns nil when none is recorded, and then costs a look into ctx at
+// most.
 func (r *resources) span(ctx context.Context, name string) (context.Context, trace.Span) {
 	if r.cfg.Tracer == nil || !trace.SpanFromContext(ctx).IsRecording() {
 		return ctx, nil

@@ -46,7 +46,8 @@ func (s *span) End(...trace.SpanEndOption) {
 	s.tracer.mu.Unlock()
 }
 
-func TestEveryStageHasASpanBelowTheCallers(t *testing.T) {
+// TestRelay_Spans: every stage has a span below the caller's.
+func TestRelay_Spans(t *testing.T) {
 	tr := new(tracer)
 	w, _ := one(t, smtptest.Behaviour{Recipients: smtptest.ByLocalPart()}, func(c *Config) { c.Tracer = tr })
 	ctx, root := tr.Start(t.Context(), "walk")
@@ -79,13 +80,14 @@ func TestEveryStageHasASpanBelowTheCallers(t *testing.T) {
 		}
 	}
 	tr.ended = nil
-	deliver(t, w, to("one.test"), "b@one.test") // nobody records above it
+	deliver(t, w, to("one.test"), "b@one.test") // no span above it is recorded
 	if len(tr.ended) != 0 {
 		t.Errorf("got %q", tr.ended)
 	}
 }
 
-func TestAHandshakeHasASpan(t *testing.T) {
+// TestRelay_HandshakeSpan: a handshake has a span.
+func TestRelay_HandshakeSpan(t *testing.T) {
 	tr := new(tracer)
 	w, _ := one(t, smtptest.Behaviour{TLS: smtptest.NewCA().Server("x")}, func(c *Config) { c.Tracer = tr })
 	ctx, root := tr.Start(t.Context(), "walk")
@@ -103,7 +105,8 @@ func TestAHandshakeHasASpan(t *testing.T) {
 	}
 }
 
-func TestLimitsAreOverriddenBySite(t *testing.T) {
+// TestConfig_Limits: limits are overridden by Site.
+func TestConfig_Limits(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{}, func(c *Config) {
 		c.tune.limits = map[mail.Site]pool.Limits{"mx1.one.test": {Messages: 1}}
 	})

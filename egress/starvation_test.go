@@ -13,10 +13,10 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// TestHoldersEachInANetworkOfItsOwnDoNotStarveAnotherNetwork has 400 clients, none of which shares a network with
-// another, hold what they get of a destination's 20 sessions after RCPT, and measures what a client that sends notices
-// of it: while the holders come, and once all of them are there.
-func TestHoldersEachInANetworkOfItsOwnDoNotStarveAnotherNetwork(t *testing.T) {
+// TestRelay_HoldersOfManyNetworks has 400 clients, none of which shares a network with another, hold what they get of a
+// destination's 20 sessions after RCPT, and measures what a client that sends notices of it: while the holders come,
+// and once all of them are there.
+func TestRelay_HoldersOfManyNetworks(t *testing.T) {
 	const (
 		holders  = 400
 		messages = 300
@@ -76,7 +76,8 @@ func TestHoldersEachInANetworkOfItsOwnDoNotStarveAnotherNetwork(t *testing.T) {
 	}
 }
 
-func TestSessionsAreToldPerSite(t *testing.T) {
+// TestRelay_Sessions: sessions are counted per Site.
+func TestRelay_Sessions(t *testing.T) {
 	w, _ := one(t, smtptest.Behaviour{}, nil)
 	held := begin(t, w, to("one.test"))
 	defer held.Abort()
@@ -91,7 +92,7 @@ func TestSessionsAreToldPerSite(t *testing.T) {
 	}
 }
 
-// sendAll sends messages one after another from four places, and gives how long each took, in order of that.
+// sendAll sends messages one after another from four places, and returns how long each took, in order of that.
 func sendAll(t *testing.T, w *world, messages int) []time.Duration {
 	const places = 4
 	took := make([]time.Duration, messages)
@@ -112,7 +113,7 @@ func sendAll(t *testing.T, w *world, messages int) []time.Duration {
 	return took
 }
 
-// at gives the quantile of took, in percent.
+// at returns the quantile of took, in percent.
 func at(took []time.Duration, percent int) time.Duration {
 	return took[max(0, len(took)*percent/100-1)]
 }

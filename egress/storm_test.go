@@ -13,9 +13,9 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// TestInAStormWhatWasAcknowledgedIsThereOnce has many clients of several networks walk through transactions in every
-// way, at a destination that refuses, closes and resets at random before the end of data.
-func TestInAStormWhatWasAcknowledgedIsThereOnce(t *testing.T) {
+// TestTransaction_Storm has many clients of several networks walk through transactions in every way, at a destination
+// that refuses, closes and resets at random before the end of data.
+func TestTransaction_Storm(t *testing.T) {
 	var mu sync.Mutex
 	random := rand.New(rand.NewPCG(1, 2))
 	draw := func(n int) int {
@@ -81,7 +81,7 @@ func TestInAStormWhatWasAcknowledgedIsThereOnce(t *testing.T) {
 	}
 }
 
-// stormWalk tries to send one message and gives the number of recipients that were acknowledged.
+// stormWalk tries to send one message and returns the number of recipients that were acknowledged.
 func stormWalk(t *testing.T, w *world, d mail.Delivery, draw func(int) int) int {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()

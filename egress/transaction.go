@@ -72,8 +72,8 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 	return err
 }
 
-// retryRcpt repeats a RCPT that ended in err on other sessions for as long as that may help, and returns what the caller
-// of Rcpt gets.
+// retryRcpt repeats a RCPT that ended in err on other sessions for as long as that may help, and returns what the
+// caller of Rcpt gets.
 func (t *transaction) retryRcpt(ctx context.Context, forward mail.Path, err error) error {
 	for err != nil {
 		if !t.retryable(ctx, err) || t.isTooMuch(err) {
@@ -234,7 +234,7 @@ func (t *transaction) Abort() {
 	}
 }
 
-// Lend resets the transaction and gives its session back; see mail.Transaction.
+// Lend resets the transaction and hands its session back; see mail.Transaction.
 func (t *transaction) Lend() bool {
 	if t.slot == nil || t.opened || t.failed != nil {
 		return false
@@ -260,8 +260,8 @@ func (t *transaction) Renew(ctx context.Context) error {
 // Wanted reports whether another client is to get the session; see mail.Transaction.
 func (t *transaction) Wanted() bool { return t.slot != nil && t.slot.Wanted() }
 
-// SMTPUTF8 reports whether the host offers it; see mail.Transaction. Once it reported true, a session with a host of the
-// same Site that does not is refused as 451 4.3.0.
+// SMTPUTF8 reports whether the host offers it; see mail.Transaction. Once it reported true, a session with a host of
+// the same Site that does not is refused as 451 4.3.0.
 func (t *transaction) SMTPUTF8() bool {
 	t.promisedUTF8 = t.utf8
 	return t.utf8

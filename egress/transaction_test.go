@@ -11,7 +11,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestLendGivesTheSessionBackAndTheNextCallReplays(t *testing.T) {
+// TestTransaction_Lend: Lend hands the session back and the next call replays.
+func TestTransaction_Lend(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{}, limits(t, "connections=1 messages=100 idle=1m age=1h"))
 	tx := begin(t, w, to("one.test"))
 	rcpt(t, tx, "b@one.test")
@@ -43,7 +44,8 @@ func TestLendGivesTheSessionBackAndTheNextCallReplays(t *testing.T) {
 	}
 }
 
-func TestWhatWeRefuseOurselvesAtTheReplayIsForNow(t *testing.T) {
+// TestTransaction_OwnRefusalAtReplay: what we refuse ourselves at the replay is for now.
+func TestTransaction_OwnRefusalAtReplay(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{}, nil)
 	d := to("one.test")
 	d.Params.Size = 5000
@@ -57,7 +59,7 @@ func TestWhatWeRefuseOurselvesAtTheReplayIsForNow(t *testing.T) {
 	tx.Abort()
 }
 
-func TestRefusalsAtTheReplay(t *testing.T) {
+func TestTransaction_RefusalsAtReplay(t *testing.T) {
 	gone, full, closing := "550 5.2.1 Gone", "450 4.2.1 Full", "421 4.3.2 Closing"
 	for _, c := range []struct {
 		name    string
@@ -99,7 +101,8 @@ func TestRefusalsAtTheReplay(t *testing.T) {
 	}
 }
 
-func TestARecipientThatWasNotAskedForGetsNoRefusalOfOthers(t *testing.T) {
+// TestTransaction_NotAsked: a recipient that was not asked for gets no refusal of others.
+func TestTransaction_NotAsked(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		lose func(*testing.T, *transaction, *smtptest.Server)
@@ -141,7 +144,8 @@ func TestARecipientThatWasNotAskedForGetsNoRefusalOfOthers(t *testing.T) {
 	}
 }
 
-func TestARecipientAtWhichTheLineBreaksDoesNotTakeTheOthersAlong(t *testing.T) {
+// TestTransaction_LostAtOneRcpt: a recipient at which the line breaks does not take the others along.
+func TestTransaction_LostAtOneRcpt(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{Recipients: smtptest.ByLocalPart()}, nil)
 	tx := begin(t, w, to("one.test"))
 	rcpt(t, tx, "b@one.test")
@@ -155,7 +159,8 @@ func TestARecipientAtWhichTheLineBreaksDoesNotTakeTheOthersAlong(t *testing.T) {
 	}
 }
 
-func TestALateReplyToRCPTIsNotCountedAsAccepted(t *testing.T) {
+// TestTransaction_LateReply: a late reply to RCPT is not counted as accepted.
+func TestTransaction_LateReply(t *testing.T) {
 	held := make(chan struct{})
 	w, s := one(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
 		if s.Verb == "RCPT" && s.Forward == "late@one.test" {
@@ -177,7 +182,8 @@ func TestALateReplyToRCPTIsNotCountedAsAccepted(t *testing.T) {
 	}
 }
 
-func TestAReplyThatNobodyAskedForIsNotTakenForTheVerdict(t *testing.T) {
+// TestTransaction_UnaskedReply: a reply that came unasked is not taken for the reply to the message.
+func TestTransaction_UnaskedReply(t *testing.T) {
 	for name, ext := range map[string][]string{"BDAT": nil, "DATA": smtptest.Without("CHUNKING")} {
 		for _, reply := range []string{"250 2.0.0 Accepted", "554 5.0.0 Refused"} {
 			t.Run(name+" "+reply, func(t *testing.T) {
@@ -204,7 +210,8 @@ func TestAReplyThatNobodyAskedForIsNotTakenForTheVerdict(t *testing.T) {
 	}
 }
 
-func TestDataWithoutARecipientIsRefusedAndSendsNothing(t *testing.T) {
+// TestTransaction_DataWithoutRecipient: Data without a recipient is refused and sends nothing.
+func TestTransaction_DataWithoutRecipient(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{Recipients: smtptest.ByLocalPart()}, nil)
 	tx := begin(t, w, to("one.test"))
 	want(t, tx.Rcpt(t.Context(), path("551@one.test")), "551 5.1.1")
@@ -216,7 +223,8 @@ func TestDataWithoutARecipientIsRefusedAndSendsNothing(t *testing.T) {
 	}
 }
 
-func TestAClientThatWaitsLosesItsSessionToAnotherNetworkOverItsShare(t *testing.T) {
+// TestRelay_ShareOfNetworks: a client that waits loses its session to another network over its share.
+func TestRelay_ShareOfNetworks(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{}, limits(t, "connections=4 messages=100 idle=1m age=1h"))
 	var slow []*transaction
 	for range 4 {
@@ -239,7 +247,8 @@ func TestAClientThatWaitsLosesItsSessionToAnotherNetworkOverItsShare(t *testing.
 	}
 }
 
-func TestAbortLeavesNothingAndKeepsTheSessionWhereItCan(t *testing.T) {
+// TestTransaction_Abort: Abort leaves nothing and keeps the session where it can.
+func TestTransaction_Abort(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		ext  []string
@@ -285,7 +294,8 @@ func TestAbortLeavesNothingAndKeepsTheSessionWhereItCan(t *testing.T) {
 	}
 }
 
-func TestACooledSiteIsProbedAndOpensAgain(t *testing.T) {
+// TestRelay_Cooling: a cooled Site is probed and opens again.
+func TestRelay_Cooling(t *testing.T) {
 	w, s := one(t,
 		smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Greeting: {
 			Reply: "421 4.3.2 Busy", Close: true,
@@ -321,7 +331,8 @@ func TestACooledSiteIsProbedAndOpensAgain(t *testing.T) {
 	deliver(t, w, to("one.test"), "b@one.test")
 }
 
-func TestAClientThatGivesUpDoesNotCoolTheSite(t *testing.T) {
+// TestRelay_ClientLeaves: a client that leaves does not cool the Site.
+func TestRelay_ClientLeaves(t *testing.T) {
 	held := make(chan struct{})
 	w, s := one(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
 		if s.Verb == smtptest.Greeting {
@@ -344,7 +355,8 @@ func TestAClientThatGivesUpDoesNotCoolTheSite(t *testing.T) {
 	deliver(t, w, to("one.test"), "b@one.test")
 }
 
-func TestShutdownSaysQUITAndRefusesWhatComesLater(t *testing.T) {
+// TestRelay_Shutdown: Shutdown says QUIT and refuses what comes later.
+func TestRelay_Shutdown(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{}, nil)
 	deliver(t, w, to("one.test"), "b@one.test")
 	tx := begin(t, w, to("one.test"))
@@ -369,7 +381,8 @@ func TestShutdownSaysQUITAndRefusesWhatComesLater(t *testing.T) {
 	}
 }
 
-func TestSMTPUTF8ThatWasPromisedIsKeptOrRefused(t *testing.T) {
+// TestTransaction_SMTPUTF8: SMTPUTF8 that was promised is kept or refused.
+func TestTransaction_SMTPUTF8(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		first, then []string

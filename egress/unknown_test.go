@@ -8,7 +8,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestWhatIsKeptOfAnUnknownRecipientIsOneShortLine(t *testing.T) {
+// TestTransaction_UnknownReply: what is kept of an unknown recipient is one short line.
+func TestTransaction_UnknownReply(t *testing.T) {
 	long := strings.Repeat("z", 1900)
 	w, _ := one(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{"RCPT": {
 		Reply: "550-5.1.1 " + long + "\n550-5.1.1 " + long + "\n550 5.1.1 end",

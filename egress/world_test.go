@@ -46,7 +46,7 @@ type world struct {
 	saw   []mail.Event
 }
 
-// events gives what the Relay told the operator.
+// events returns what the Relay told the operator.
 func (w *world) events() []mail.Event {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package dial opens an SMTP or LMTP session with a destination: it walks through the destination's hosts, the addresses
-// of each and the TLS that each is spoken with, until one of them takes us.
+// Package dial opens an SMTP or LMTP session with a destination: it walks through the destination's hosts, the
+// addresses of each and the TLS that each is spoken with, until one of them takes us.
 //
 // It owns the order of the addresses, the time that each of them gets, our source address towards a Site, the fallbacks
 // of TLS and its session tickets. It refuses to know the pool, what was learnt of hosts, messages and who sent them.
@@ -28,6 +28,8 @@ const (
 	leastConnect = 2 * time.Second
 	mostConnect  = 30 * time.Second
 )
+
+type client = smtpclient.Client
 
 // A Config says what all sessions have in common. Helo and Finder are required; Client must be valid.
 type Config struct {
@@ -83,7 +85,7 @@ type Target struct {
 
 // A Conn is a session that was opened, and with what.
 type Conn struct {
-	Client *smtpclient.Client
+	Client *client
 	Host   string
 	IPv6   bool
 	Source netip.Addr // our end, the zero Addr if the system chose it
@@ -153,7 +155,7 @@ func (d *Dialer) dialHost(ctx context.Context, t *Target, host string, hostsLeft
 		tried := 1
 		if len(addrs) > 1 && addrs[0].Is4() != addrs[1].Is4() {
 			var errs Failures
-			won, tried, errs = race(ctx, addrs[:2], func(ctx context.Context, a netip.Addr) (*smtpclient.Client, error) {
+			won, tried, errs = race(ctx, addrs[:2], func(ctx context.Context, a netip.Addr) (*client, error) {
 				return d.dialAddr(ctx, limits, d.target(t, host, a))
 			})
 			failed = append(failed, errs...)

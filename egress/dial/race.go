@@ -5,8 +5,6 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"time"
-
-	"github.com/millrace/millrace/egress/smtpclient"
 )
 
 const (
@@ -41,7 +39,7 @@ func alternate(addrs []netip.Addr) []netip.Addr {
 // An attempt is what became of dialling one address.
 type attempt struct {
 	addr   netip.Addr
-	client *smtpclient.Client
+	client *client
 	err    error
 }
 
@@ -49,7 +47,7 @@ type attempt struct {
 // headStart. The first to accept is kept and the other given up, because a host could count two sessions against us. It
 // returns when nothing that it started is running; tried is the number of addresses that were dialled.
 func race(ctx context.Context, addrs []netip.Addr,
-	dial func(context.Context, netip.Addr) (*smtpclient.Client, error)) (won attempt, tried int, failed Failures) {
+	dial func(context.Context, netip.Addr) (*client, error)) (won attempt, tried int, failed Failures) {
 	results := make(chan attempt, len(addrs))
 	connected := make(chan int, 16) // of the first few connections; what does not fit is not missed
 	cancels := make([]context.CancelFunc, len(addrs))

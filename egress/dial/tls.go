@@ -31,7 +31,7 @@ func tlsConfig(roots *x509.CertPool, policy smtpclient.TLSPolicy) *tls.Config {
 // dialAddr opens a session with one address. A TLS handshake that breaks off is tried again without post-quantum key
 // exchange, whose large first message some boxes in the middle cannot take. Under the opportunistic policy a handshake
 // that failed for any reason is followed by one more attempt in clear.
-func (d *Dialer) dialAddr(ctx context.Context, limits smtpclient.Config, t smtpclient.Target) (*smtpclient.Client, error) {
+func (d *Dialer) dialAddr(ctx context.Context, limits smtpclient.Config, t smtpclient.Target) (*client, error) {
 	opened, err := smtpclient.Dial(ctx, limits, t)
 	if err == nil || !handshakeFailed(err) || mail.IsOver(ctx) {
 		return opened, err

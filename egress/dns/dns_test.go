@@ -48,8 +48,8 @@ func resolver(t testing.TB, c Config, servers ...*dnstest.Server) *Resolver {
 	for _, s := range servers {
 		c.Servers = append(c.Servers, s.Addr())
 	}
-	if c.Timeout == 0 {
-		c.Timeout = 5 * time.Second
+	if c.tune.timeout == 0 {
+		c.tune.timeout = 5 * time.Second
 	}
 	r, err := New(c)
 	if err != nil {
@@ -116,7 +116,7 @@ func ask(r *Resolver, qtype, name string) (string, Meta, error) {
 	return fmt.Sprint(v.V6, v.V4), m, err
 }
 
-func TestLookups(t *testing.T) {
+func TestResolver_Lookups(t *testing.T) {
 	r := resolver(t, Config{}, dnstest.Start(t, zone))
 	for _, tt := range []struct {
 		name         string
@@ -194,7 +194,7 @@ func TestLookups(t *testing.T) {
 	}
 }
 
-func TestFaultsOfServers(t *testing.T) {
+func TestResolver_Faults(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		fault dnstest.Fault
@@ -225,9 +225,9 @@ func TestFaultsOfServers(t *testing.T) {
 			t.Parallel()
 			s := dnstest.Start(t, zone)
 			s.SetFault("mx1.example.com", "A", tt.fault)
-			c := Config{Attempts: 3}
+			c := Config{tune: tuning{attempts: 3}}
 			if errors.Is(tt.err, ErrTimeout) || tt.fault.Drop {
-				c.Timeout = 150 * time.Millisecond
+				c.tune.timeout = 150 * time.Millisecond
 			}
 			r := resolver(t, c, s)
 			got, _, err := ask(r, "A", "mx1.example.com")
@@ -247,7 +247,8 @@ func TestFaultsOfServers(t *testing.T) {
 	}
 }
 
-func TestCNAMEsThatTheServerLeavesToUsAreFollowedWithinTheBound(t *testing.T) {
+// TestResolver_CNAMEs: CNAMEs that the server leaves to us are followed within the bound.
+func TestResolver_CNAMEs(t *testing.T) {
 	s := dnstest.Start(t, zone+"c8x.example.com. 300 IN CNAME c0.example.com.\n")
 	s.SetFault("*", "A", dnstest.Fault{Unchased: true})
 	r := resolver(t, Config{}, s)
@@ -265,7 +266,8 @@ func TestCNAMEsThatTheServerLeavesToUsAreFollowedWithinTheBound(t *testing.T) {
 	}
 }
 
-func TestTooManyRecordsAreCut(t *testing.T) {
+// TestResolver_ManyRecords: what is beyond the bound of records is dropped.
+func TestResolver_ManyRecords(t *testing.T) {
 	var b strings.Builder
 	for i := range 1000 {
 		fmt.Fprintf(&b, "many.example. 300 IN A 10.0.%d.%d\n", i/256, i%256)
@@ -286,7 +288,8 @@ func TestTooManyRecordsAreCut(t *testing.T) {
 	}
 }
 
-func TestAServerThatFailsIsAskedLast(t *testing.T) {
+// TestResolver_FailingServer: a server that fails is asked last.
+func TestResolver_FailingServer(t *testing.T) {
 	bad, good := dnstest.Start(t, zone), dnstest.Start(t, zone)
 	bad.SetFault("*", "*", dnstest.Fault{Rcode: "REFUSED"})
 	c := newClock()
@@ -320,7 +323,8 @@ func TestAServerThatFailsIsAskedLast(t *testing.T) {
 	}
 }
 
-func TestAServerThatIsNotThereIsPassedOver(t *testing.T) {
+// TestResolver_AbsentServer: a server that is not there is passed over.
+func TestResolver_AbsentServer(t *testing.T) {
 	s := dnstest.Start(t, zone)
 	gone := dnstest.Start(t, zone)
 	gone.Close()
@@ -328,13 +332,14 @@ func TestAServerThatIsNotThereIsPassedOver(t *testing.T) {
 	if got, _, err := ask(r, "A", "mx1.example.com"); err != nil || got != "[192.0.2.1]" {
 		t.Errorf("got %s, %v", got, err)
 	}
-	r = resolver(t, Config{Attempts: 1}, gone)
+	r = resolver(t, Config{tune: tuning{attempts: 1}}, gone)
 	if _, _, err := ask(r, "A", "mx1.example.com"); !errors.Is(err, ErrTimeout) {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestADIsBelievedOnlyWhereItIsTrusted(t *testing.T) {
+// TestResolver_AD: AD is believed only where it is trusted.
+func TestResolver_AD(t *testing.T) {
 	s := dnstest.Start(t, zone)
 	s.SetAD(true)
 	for _, trust := range []bool{true, false} {
@@ -351,7 +356,8 @@ func TestADIsBelievedOnlyWhereItIsTrusted(t *testing.T) {
 	}
 }
 
-func TestQuestionsBeyondTheBoundFailAtOnce(t *testing.T) {
+// TestResolver_Busy: questions beyond the bound fail at once.
+func TestResolver_Busy(t *testing.T) {
 	s := dnstest.Start(t, zone)
 	hold := make(chan struct{})
 	s.SetFault("*", "*", dnstest.Fault{Until: hold})
@@ -382,7 +388,8 @@ func TestQuestionsBeyondTheBoundFailAtOnce(t *testing.T) {
 	all.Wait()
 }
 
-func TestFamiliesDoNotWaitForEachOtherForLong(t *testing.T) {
+// TestResolver_SlowFamily: families do not wait for each other for long.
+func TestResolver_SlowFamily(t *testing.T) {
 	t.Run("a family that fails is left out and said to be", func(t *testing.T) {
 		s := dnstest.Start(t, zone)
 		s.SetFault("*", "AAAA", dnstest.Fault{Rcode: "SERVFAIL"})
@@ -394,7 +401,7 @@ func TestFamiliesDoNotWaitForEachOtherForLong(t *testing.T) {
 	t.Run("a family that is silent is waited for briefly", func(t *testing.T) {
 		s := dnstest.Start(t, zone)
 		s.SetFault("*", "A", dnstest.Fault{Drop: true})
-		r := resolver(t, Config{Timeout: time.Minute}, s)
+		r := resolver(t, Config{tune: tuning{timeout: time.Minute}}, s)
 		got, m, err := ask(r, "both", "mx1.example.com")
 		if got != "[2001:db8::1] []" || !m.Partial || err != nil {
 			t.Errorf("got %s, %+v, %v", got, m, err)
@@ -413,10 +420,11 @@ func TestFamiliesDoNotWaitForEachOtherForLong(t *testing.T) {
 	})
 }
 
-func TestCloseEndsWhatIsOpen(t *testing.T) {
+// TestResolver_Close: Close ends what is open.
+func TestResolver_Close(t *testing.T) {
 	s := dnstest.Start(t, zone)
 	s.SetFault("*", "A", dnstest.Fault{Drop: true})
-	r := resolver(t, Config{Timeout: time.Minute}, s)
+	r := resolver(t, Config{tune: tuning{timeout: time.Minute}}, s)
 	ended := make(chan error)
 	go func() { // ends when the resolver is closed
 		_, _, err := ask(r, "A", "mx1.example.com")
@@ -439,7 +447,7 @@ func TestPlain(t *testing.T) {
 	if err := s.SetZone(zone + "half.example.com. 300 IN A 192.0.2.7\n"); err != nil {
 		t.Fatal(err)
 	}
-	p := resolver(t, Config{Attempts: 1, Timeout: 200 * time.Millisecond}, s).Plain()
+	p := resolver(t, Config{tune: tuning{attempts: 1, timeout: 200 * time.Millisecond}}, s).Plain()
 	ctx := t.Context()
 	if texts, err := p.LookupTXT(ctx, "example.com."); len(texts) != 2 || err != nil {
 		t.Errorf("got %q, %v", texts, err)
@@ -501,21 +509,17 @@ func TestPlain(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-func TestValidateNamesTheField(t *testing.T) {
+// TestConfig_Validate: Validate names the field.
+func TestConfig_Validate(t *testing.T) {
 	for _, tt := range []struct {
 		config Config
 		field  string
 	}{
 		{Config{}, ""},
-		{Config{Servers: []string{"192.0.2.1:53", "[2001:db8::1]:53"}, StaleFor: -1}, ""},
+		{Config{Servers: []string{"192.0.2.1:53", "[2001:db8::1]:53"}}, ""},
 		{Config{Servers: []string{"192.0.2.1:53", "192.0.2.1"}}, "servers[1]"},
 		{Config{Servers: []string{"dns.example:53"}}, "servers[0]"},
 		{Config{Servers: []string{"192.0.2.1:0"}}, "servers[0]"},
-		{Config{Timeout: -1}, "timeout"},
-		{Config{Attempts: -1}, "attempts"},
-		{Config{CacheSize: -1}, "cache_size"},
-		{Config{MaxTTL: -1}, "max_ttl"},
-		{Config{NegativeMaxTTL: -1}, "negative_max_ttl"},
 		{Config{Concurrency: -1}, "concurrency"},
 	} {
 		err := tt.config.Validate()

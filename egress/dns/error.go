@@ -16,7 +16,7 @@ var (
 	ErrNoData = errors.New("no such record")
 	// ErrServer means that the servers answered with an error of theirs: SERVFAIL, REFUSED or another code.
 	ErrServer = errors.New("name server failure")
-	// ErrTimeout means that no server answered in time, or that none could be reached, or that the caller's time was
+	// ErrTimeout means that no server answered in time, that no server could be reached, or that the caller's time was
 	// over.
 	ErrTimeout = errors.New("no answer from a name server")
 	// ErrBadReply means that the replies were malformed or that their CNAMEs lead nowhere within bounds.
@@ -39,7 +39,7 @@ type Error struct {
 	Cause  error  // what lies below, such as a socket's error or the context's; may be nil
 }
 
-// Error gives type, name, what happened and the server.
+// Error returns type, name, what happened and the server.
 func (e *Error) Error() string {
 	var b strings.Builder
 	b.WriteString(e.Type)
@@ -59,7 +59,7 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap gives Err and Cause.
+// Unwrap returns Err and Cause.
 func (e *Error) Unwrap() []error {
 	if e.Cause == nil {
 		return []error{e.Err}
@@ -77,7 +77,7 @@ func Temporary(err error) bool {
 	return err != nil && !NotFound(err) && !errors.Is(err, ErrBadName)
 }
 
-// gaveUp is the error of a caller whose context ended before the answer came.
+// gaveUp returns the error of a caller whose context ended before the answer came.
 func (k key) gaveUp(ctx context.Context) *Error {
 	return &Error{Name: k.name, Type: k.typeName(), Err: ErrTimeout, Cause: context.Cause(ctx)}
 }

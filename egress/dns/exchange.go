@@ -25,17 +25,19 @@ const (
 	mostRest  = 30 * time.Second
 )
 
+// failed sends the server to the end of the line for a while.
 func (s *server) failed(now time.Time) {
 	rest := min(mostRest, firstRest<<min(s.strikes.Add(1)-1, 6))
 	s.until.Store(now.Add(rest).UnixNano())
 }
 
+// answered ends that.
 func (s *server) answered() {
 	s.strikes.Store(0)
 	s.until.Store(0)
 }
 
-// A failure is why a query brought nothing.
+// A failure is why a query brought no answer.
 type failure struct {
 	kind  error // ErrServer, ErrTimeout or ErrBadReply
 	rcode string
@@ -51,7 +53,7 @@ func (f *failure) Error() string {
 
 var errSlots = errors.New("too many queries at once")
 
-// line gives the servers in the order of asking: those that have been failing come last.
+// line returns the servers in the order of asking: those that have been failing come last.
 func (r *Resolver) line() []*server {
 	now := r.cfg.Now().UnixNano()
 	line := make([]*server, 0, len(r.servers))
@@ -68,12 +70,13 @@ func (r *Resolver) line() []*server {
 	return line
 }
 
-// exchange asks one server after the other until one has an answer, and says which was asked last.
+// exchange asks one server after the other until one has an answer. It also returns the address of the server that was
+// asked last.
 func (r *Resolver) exchange(ctx context.Context, name string, qtype uint16) (reply, string, error) {
 	line := r.line()
 	var at string
 	err := error(&failure{kind: ErrTimeout})
-	for i := range r.cfg.Attempts {
+	for i := range r.cfg.tune.attempts {
 		if ctx.Err() != nil {
 			break
 		}
@@ -97,7 +100,8 @@ func (r *Resolver) exchange(ctx context.Context, name string, qtype uint16) (rep
 	return reply{}, at, err
 }
 
-// query asks one server, over TCP too if the reply over UDP was cut, and without EDNS0 if it knows none.
+// query asks one server, over TCP too if the reply over UDP was truncated, and without EDNS0 if the server does not
+// know it.
 func (r *Resolver) query(ctx context.Context, s *server, name string, qtype uint16) (reply, error) {
 	select {
 	case r.slots <- struct{}{}:
@@ -105,7 +109,7 @@ func (r *Resolver) query(ctx context.Context, s *server, name string, qtype uint
 	case <-ctx.Done():
 		return reply{}, &failure{kind: ErrTimeout, cause: errSlots}
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.tune.timeout)
 	defer cancel()
 	for _, edns := range []bool{true, false} {
 		q, err := newQuery(name, qtype, edns, r.cfg.TrustAD)
@@ -125,6 +129,7 @@ func (r *Resolver) query(ctx context.Context, s *server, name string, qtype uint
 	return reply{}, &failure{kind: ErrServer, rcode: "FORMERR"}
 }
 
+// asFailure returns err as a *failure; an error of a socket is ErrTimeout.
 func asFailure(err error) error {
 	var f *failure
 	switch {
@@ -140,7 +145,7 @@ func asFailure(err error) error {
 const maxForeign = 64
 
 // overUDP sends q from a fresh port and reads until the reply to it comes. Packets that do not answer q are passed
-// over: they are late, or somebody is guessing (RFC 5452 section 9.1).
+// over: they are late, or guesses of a forger (RFC 5452 section 9.1).
 func overUDP(ctx context.Context, addr string, q *query) (reply, error) {
 	conn, stop, err := dial(ctx, "udp", addr)
 	if err != nil {
@@ -195,8 +200,8 @@ func overTCP(ctx context.Context, addr string, q *query) (reply, error) {
 	return got, err
 }
 
-// dial connects with ctx's deadline on every read and write. stop closes the connection, and the end of ctx wakes
-// whoever waits on it.
+// dial connects with ctx's deadline on every read and write. The end of ctx wakes a read or write that waits. stop
+// closes the connection.
 func dial(ctx context.Context, network, addr string) (conn net.Conn, stop func(), err error) {
 	var d net.Dialer
 	if conn, err = d.DialContext(ctx, network, addr); err != nil {

@@ -7,31 +7,32 @@ import (
 	"time"
 )
 
-// An answer is what is known about a question. It is immutable and shared by the cache and all callers.
+// An answer is what the servers said about a question. It is immutable and shared by the cache and all callers.
 type answer struct {
 	mx      []MX
 	ips     []netip.Addr
 	texts   []string // of TXT, or the names of PTR
 	meta    Meta
 	err     error     // nil, or an *Error
-	discard time.Time // from when on it must not even be given stale
+	discard time.Time // from when on it must not even be used stale
 	weight  int
 }
 
-// A flight is one question on its way. Its goroutine belongs to the Resolver, not to a caller, so that a caller who
-// gives up takes nothing from the others; it ends at the question's own deadline at the latest, and Close awaits it.
+// A flight is one question on its way. Its goroutine belongs to the Resolver, not to a caller, so that a caller whose
+// context ends takes nothing from the others; it ends at the question's own deadline at the latest, and Close awaits
+// it.
 type flight struct {
 	done   chan struct{}
 	answer *answer // set before done is closed
-	give   context.CancelFunc
-	aboard int // callers who wait; guarded by Resolver.mu
+	cancel context.CancelFunc
+	aboard int // callers that wait; guarded by Resolver.mu
 }
 
 // A wait is one caller's interest in a question.
 type wait struct {
 	k      key
 	answer *answer // what the cache has, or what came; nil if neither
-	stale  *answer // what may be given if nothing comes in time; may be nil
+	stale  *answer // what may be used if nothing comes in time; may be nil
 	flight *flight // nil if answer was at hand
 }
 
@@ -84,18 +85,18 @@ func (r *Resolver) board(w wait, now time.Time) (wait, error) {
 		}
 		return w, &Error{Name: w.k.name, Type: w.k.typeName(), Err: refusal}
 	}
-	ctx, give := context.WithTimeout(r.ctx, time.Duration(r.cfg.Attempts)*r.cfg.Timeout)
-	w.flight = &flight{done: make(chan struct{}), give: give, aboard: 1}
+	ctx, cancel := context.WithTimeout(r.ctx, time.Duration(r.cfg.tune.attempts)*r.cfg.tune.timeout)
+	w.flight = &flight{done: make(chan struct{}), cancel: cancel, aboard: 1}
 	r.flights[w.k] = w.flight
 	r.flying.Add(1)
 	go r.fly(ctx, w.k, w.flight, w.stale) // ends at its own deadline or at Close
 	return w, nil
 }
 
-// fly asks the servers, leaves the answer in the cache and then wakes all who wait.
+// fly asks the servers, leaves the answer in the cache and then wakes all callers that wait.
 func (r *Resolver) fly(ctx context.Context, k key, f *flight, stale *answer) {
 	defer r.flying.Done()
-	defer f.give()
+	defer f.cancel()
 	a := r.resolve(ctx, k)
 	now := r.cfg.Now()
 	if Temporary(a.err) && stale != nil && now.Before(stale.discard) {
@@ -117,7 +118,8 @@ func (r *Resolver) fly(ctx context.Context, k key, f *flight, stale *answer) {
 	close(f.done)
 }
 
-// staleCopy gives an expired answer a short new life (RFC 8767 section 4), which ends before it has to be discarded.
+// staleCopy returns an expired answer with a short new life (RFC 8767 section 4), which ends before it has to be
+// discarded.
 func (r *Resolver) staleCopy(old *answer, now time.Time) *answer {
 	r.stats.stale.Add(1)
 	a := *old
@@ -127,7 +129,8 @@ func (r *Resolver) staleCopy(old *answer, now time.Time) *answer {
 	return &a
 }
 
-// await gives the answer when it comes, the stale one when that takes too long, or the error of a caller that gave up.
+// await waits for the answer, or takes the stale one when that takes too long. It returns the answer's error, or that
+// of a caller whose context ended.
 func (r *Resolver) await(ctx context.Context, w *wait) error {
 	if w.answer != nil {
 		return w.answer.err
@@ -149,9 +152,9 @@ func (r *Resolver) await(ctx context.Context, w *wait) error {
 	return r.settle(ctx, w)
 }
 
-// leave ends a caller's interest in a flight. One that nobody waits for any more is let land, so that its answer serves
-// the next, as long as there is room on the wire; when half of it is taken it is given up. Else whoever makes us ask
-// for names whose servers are silent, and does not wait, could fill it for everybody.
+// leave ends a caller's interest in a flight. A flight that no caller waits for any more goes on, so that its answer
+// serves the next, unless more than half of Concurrency is in use. Then it is cancelled: a client that makes us ask for
+// names whose servers are silent, and does not wait, could else take up all queries.
 func (r *Resolver) leave(w *wait) {
 	f := w.flight
 	if f == nil { // the answer was at hand
@@ -163,7 +166,7 @@ func (r *Resolver) leave(w *wait) {
 		return
 	}
 	delete(r.flights, w.k)
-	f.give()
+	f.cancel()
 }
 
 // settle ends a wait whose time is over.
@@ -211,11 +214,11 @@ func (r *Resolver) lookup(ctx context.Context, name string, qtype uint16) (*answ
 
 // resolve asks the servers and follows what CNAMEs they leave to us.
 func (r *Resolver) resolve(ctx context.Context, k key) *answer {
-	name, hops, ttl, ad := k.name, 0, r.cfg.MaxTTL, true
+	name, cnames, ttl, ad := k.name, 0, maxTTL, true
 	for {
 		got, at, err := r.exchange(ctx, name, k.qtype)
-		hops += got.hops
-		if err == nil && hops > maxChain {
+		cnames += got.cnames
+		if err == nil && cnames > maxChain {
 			err = &failure{kind: ErrBadReply, cause: errChain}
 		}
 		if err != nil {
@@ -234,11 +237,11 @@ func (r *Resolver) resolve(ctx context.Context, k key) *answer {
 func (r *Resolver) answered(k key, at string, got reply, ttl time.Duration, ad bool) *answer {
 	a := &answer{mx: got.mx, ips: got.ips, texts: got.texts}
 	if got.kind != nil {
-		ttl = min(ttl, r.cfg.NegativeMaxTTL)
+		ttl = min(ttl, negativeMaxTTL)
 		a.err = &Error{Name: k.name, Type: k.typeName(), Server: at, Err: got.kind}
 	}
 	a.meta = Meta{Name: got.name, TTL: ttl, Expires: r.cfg.Now().Add(ttl), AD: ad && r.cfg.TrustAD}
-	a.discard = a.meta.Expires.Add(max(0, r.cfg.StaleFor))
+	a.discard = a.meta.Expires.Add(max(0, r.cfg.tune.staleFor))
 	a.weight = 1 + (len(k.name)+got.size)/512
 	return a
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/millrace/millrace/egress/dns/dnstest"
 )
 
-func TestCache(t *testing.T) {
+func TestResolver_Cache(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		qtype string
@@ -52,11 +52,12 @@ func TestCache(t *testing.T) {
 	}
 }
 
-func TestAFailureIsRememberedForAMoment(t *testing.T) {
+// TestResolver_Failure: a failure is remembered for a moment.
+func TestResolver_Failure(t *testing.T) {
 	s := dnstest.Start(t, zone)
 	s.SetFault("example.com", "MX", dnstest.Fault{Rcode: "SERVFAIL", Times: 1})
 	c := newClock()
-	r := resolver(t, Config{Now: c.Now, Attempts: 1}, s)
+	r := resolver(t, Config{Now: c.Now, tune: tuning{attempts: 1}}, s)
 	for range 3 {
 		if _, _, err := ask(r, "MX", "example.com"); !errors.Is(err, ErrServer) {
 			t.Fatalf("got %v", err)
@@ -71,11 +72,12 @@ func TestAFailureIsRememberedForAMoment(t *testing.T) {
 	}
 }
 
-func TestTheCacheIsBounded(t *testing.T) {
+// TestResolver_CacheSize: the cache is bounded.
+func TestResolver_CacheSize(t *testing.T) {
 	s := dnstest.Start(t,
 		"*.example. 300 IN TXT \""+strings.Repeat("x", 200)+"\" \""+strings.Repeat("y", 200)+"\" \""+
 			strings.Repeat("z", 250)+"\"\n")
-	r := resolver(t, Config{CacheSize: 64}, s)
+	r := resolver(t, Config{tune: tuning{cacheSize: 64}}, s)
 	for i := range 300 {
 		if _, _, err := ask(r, "TXT", fmt.Sprintf("n%d.example", i)); err != nil {
 			t.Fatal(err)
@@ -86,7 +88,7 @@ func TestTheCacheIsBounded(t *testing.T) {
 	}
 }
 
-func TestStaleAnswers(t *testing.T) {
+func TestResolver_Stale(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		staleFor time.Duration
@@ -102,7 +104,9 @@ func TestStaleAnswers(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s := dnstest.Start(t, zone)
 			c := newClock()
-			r := resolver(t, Config{Now: c.Now, Attempts: 2, Timeout: 200 * time.Millisecond, StaleFor: tt.staleFor}, s)
+			r := resolver(t, Config{Now: c.Now, tune: tuning{
+				attempts: 2, timeout: 200 * time.Millisecond, staleFor: tt.staleFor,
+			}}, s)
 			want, _, err := ask(r, "MX", "example.com")
 			if err != nil {
 				t.Fatal(err)
@@ -133,7 +137,8 @@ func TestStaleAnswers(t *testing.T) {
 	}
 }
 
-func TestANegativeAnswerReplacesAStaleOne(t *testing.T) {
+// TestResolver_NegativeAfterStale: a negative answer replaces a stale one.
+func TestResolver_NegativeAfterStale(t *testing.T) {
 	s := dnstest.Start(t, zone)
 	c := newClock()
 	r := resolver(t, Config{Now: c.Now}, s)
@@ -149,7 +154,8 @@ func TestANegativeAnswerReplacesAStaleOne(t *testing.T) {
 	}
 }
 
-func TestACallerOutOfTimeGetsTheStaleAnswer(t *testing.T) {
+// TestResolver_StaleAtDeadline: a caller out of time gets the stale answer.
+func TestResolver_StaleAtDeadline(t *testing.T) {
 	s := dnstest.Start(t, zone)
 	c := newClock()
 	r := resolver(t, Config{Now: c.Now}, s)
@@ -173,13 +179,14 @@ func TestACallerOutOfTimeGetsTheStaleAnswer(t *testing.T) {
 	close(hold)
 }
 
-func TestOneQuestionIsOnTheWireOnceAndACallerThatGivesUpTakesNothingFromTheOthers(t *testing.T) {
+// TestResolver_Flight: one question is on the wire once, and a caller that leaves takes nothing from the others.
+func TestResolver_Flight(t *testing.T) {
 	s := dnstest.Start(t, zone)
 	hold := make(chan struct{})
 	s.SetFault("example.com", "MX", dnstest.Fault{Until: hold})
 	r := resolver(t, Config{}, s)
 
-	// The first caller, whose question it is, gives up before the answer.
+	// The first caller, whose question it is, leaves before the answer.
 	ctx, cancel := context.WithCancel(t.Context())
 	first := make(chan error)
 	go func() { // ends when cancelled
@@ -210,7 +217,8 @@ func TestOneQuestionIsOnTheWireOnceAndACallerThatGivesUpTakesNothingFromTheOther
 	}
 }
 
-func TestACacheHitAllocatesNothing(t *testing.T) {
+// TestResolver_Allocations: a cache hit allocates nothing.
+func TestResolver_Allocations(t *testing.T) {
 	r := resolver(t, Config{}, dnstest.Start(t, zone))
 	ctx := t.Context()
 	for name, lookup := range map[string]func(){
@@ -235,7 +243,8 @@ func BenchmarkLookupMXHit(b *testing.B) {
 	}
 }
 
-func TestAbsenceThatIsNotToBeKeptDoesNotCutTheOtherFamilyShort(t *testing.T) {
+// TestResolver_AbsenceWithoutSOA: an absence that is not to be kept does not shorten the life of the other family.
+func TestResolver_AbsenceWithoutSOA(t *testing.T) {
 	s := dnstest.Start(t, "v4.only. 300 IN A 192.0.2.1\n")
 	s.SetMinimum(0)
 	got, m, err := ask(resolver(t, Config{}, s), "both", "v4.only")
@@ -244,13 +253,14 @@ func TestAbsenceThatIsNotToBeKeptDoesNotCutTheOtherFamilyShort(t *testing.T) {
 	}
 }
 
-// Names whose servers are silent, asked for by callers who do not wait: they leave the wire to those who do.
-func TestWhatNobodyWaitsForLeavesTheWireWhenItFillsUp(t *testing.T) {
+// TestResolver_Abandoned has callers that do not wait ask for names whose servers are silent: those questions leave the
+// wire to callers that do wait.
+func TestResolver_Abandoned(t *testing.T) {
 	s := dnstest.Start(t, zone)
 	hold := make(chan struct{})
 	defer close(hold)
 	const concurrency = 4
-	r := resolver(t, Config{Concurrency: concurrency, Timeout: 20 * time.Second}, s)
+	r := resolver(t, Config{Concurrency: concurrency, tune: tuning{timeout: 20 * time.Second}}, s)
 	for i := range 100 * concurrency {
 		name := fmt.Sprintf("silent%d.example.com", i)
 		s.SetFault(name, "A", dnstest.Fault{Until: hold})
@@ -278,12 +288,13 @@ func TestWhatNobodyWaitsForLeavesTheWireWhenItFillsUp(t *testing.T) {
 	}
 }
 
-func TestAQuestionThatWasGivenUpIsNoFaultOfTheServer(t *testing.T) {
+// TestResolver_AbandonedIsNoFault: a question that was given up is no fault of the server.
+func TestResolver_AbandonedIsNoFault(t *testing.T) {
 	s := dnstest.Start(t, zone)
 	hold := make(chan struct{})
 	defer close(hold)
 	s.SetFault("silent.example.com", "A", dnstest.Fault{Until: hold})
-	r := resolver(t, Config{Concurrency: 1, Timeout: 20 * time.Second}, s)
+	r := resolver(t, Config{Concurrency: 1, tune: tuning{timeout: 20 * time.Second}}, s)
 	ctx, leave := context.WithCancel(t.Context())
 	gone := make(chan struct{})
 	go func() { // ends when its caller leaves

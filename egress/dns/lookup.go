@@ -9,8 +9,8 @@ import (
 )
 
 // An MX is one mail exchanger of a domain (RFC 1035 section 3.3.9). Host is in lower case without the last dot, except
-// for the root, which is "." (RFC 7505 gives that a meaning). A host name in a reply may hold anything a DNS name may,
-// escaped as in a master file: whoever uses it must check that it is a host name.
+// for the root, which is "." (RFC 7505 says what that means). A host name in a reply may hold anything a DNS name may,
+// escaped as in a master file: its user must check that it is a host name.
 type MX struct {
 	Host string
 	Pref uint16
@@ -37,35 +37,35 @@ type Meta struct {
 	Expires time.Time
 	// AD says that a validating server vouched for the whole answer; never set without Config.TrustAD.
 	AD bool
-	// Stale says that the answer had expired and was given because no server could be had (RFC 8767).
+	// Stale says that the answer had expired and was used because no server could be reached (RFC 8767).
 	Stale bool
 	// Partial says that only one address family is known, because the other's look-up failed or was too slow.
 	Partial bool
 }
 
-// LookupMX gives the MX records of name by preference, those of equal preference by name, at most 100. The slice is
+// LookupMX returns the MX records of name by preference, those of equal preference by name, at most 100. The slice is
 // shared and must not be changed. The error is an *Error.
 func (r *Resolver) LookupMX(ctx context.Context, name string) ([]MX, Meta, error) {
 	a, err := r.lookup(ctx, name, wire.TypeMX)
 	return a.mx, a.meta, err
 }
 
-// LookupTXT gives the TXT records of name, the strings of each joined as RFC 7208 section 3.3 and RFC 6376 section
+// LookupTXT returns the TXT records of name, the strings of each joined as RFC 7208 section 3.3 and RFC 6376 section
 // 3.6.2.2 demand, at most 100. The slice is shared and must not be changed. The error is an *Error.
 func (r *Resolver) LookupTXT(ctx context.Context, name string) ([]string, Meta, error) {
 	a, err := r.lookup(ctx, name, wire.TypeTXT)
 	return a.texts, a.meta, err
 }
 
-// LookupIP gives the addresses of name in one family, in the server's order, at most 100. The slice is shared and must
-// not be changed. The error is an *Error.
+// LookupIP returns the addresses of name in one family, in the server's order, at most 100. The slice is shared and
+// must not be changed. The error is an *Error.
 func (r *Resolver) LookupIP(ctx context.Context, name string, family Family) ([]netip.Addr, Meta, error) {
 	a, err := r.lookup(ctx, name, family.qtype())
 	return a.ips, a.meta, err
 }
 
-// LookupPTR gives the names that addr maps to, in lower case without the last dot, at most 100. The slice is shared and
-// must not be changed. Nothing says that they map back. The error is an *Error.
+// LookupPTR returns the names that addr maps to, in lower case without the last dot, at most 100. The slice is shared
+// and must not be changed. Nothing says that they map back. The error is an *Error.
 func (r *Resolver) LookupPTR(ctx context.Context, addr netip.Addr) ([]string, Meta, error) {
 	name, err := wire.ReverseAddr(addr.Unmap().WithZone("").String())
 	if err != nil {
@@ -82,7 +82,7 @@ type Addrs struct {
 
 // LookupAddrs asks for both families at once. The error is nil if there is any address; Meta.Partial then says whether
 // one family is missing for another reason than a definite answer: it failed, or came more than half a second after the
-// other. Without any address a failure goes before a definite answer, because nobody knows what the failed question
+// other. Without any address a failure goes before a definite answer, because it is not known what the failed question
 // would have brought. The error is an *Error. Of Meta, Expires and TTL are the smaller of what was learnt, leaving a
 // failed family out if there are addresses of the other.
 func (r *Resolver) LookupAddrs(ctx context.Context, name string) (Addrs, Meta, error) {
@@ -186,8 +186,8 @@ func both(w6, w4 wait, err6, err4 error) (Addrs, Meta, error) {
 	return found, m, err4
 }
 
-// without is the Meta of addresses of one family and the definite absence of the other. An absence that nobody is to
-// keep, for want of a SOA, does not cut the life of the addresses short: forwarders that leave the SOA out are common,
+// without is the Meta of addresses of one family and the definite absence of the other. An absence that must not be
+// kept, for want of a SOA, does not shorten the life of the addresses: forwarders that leave the SOA out are common,
 // and then no name with one family could ever be kept.
 func (m Meta) without(absence Meta) Meta {
 	if absence.TTL == 0 {

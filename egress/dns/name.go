@@ -6,10 +6,10 @@ import (
 	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
-// canonical gives name in lower case and without its last dot ("." stays), and whether it is a name that can be asked
-// for: labels of 1 to 63 printable ASCII octets, 253 in all (RFC 1035 section 2.3.4). A backslash is refused, because
-// nobody types one into a mail domain and it means something to the parser of names. A name that is canonical already
-// is returned as it is, without allocation.
+// canonical returns name in lower case and without its last dot ("." stays), and reports whether it can be asked for:
+// labels of 1 to 63 printable ASCII octets, 253 in all (RFC 1035 section 2.3.4). A backslash is refused: it stands in
+// no mail domain, and means something to the parser of names. A name that is canonical already is returned as it is,
+// without allocation.
 func canonical(name string) (string, bool) {
 	if name == "." {
 		return name, true
@@ -45,7 +45,7 @@ func canonical(name string) (string, bool) {
 	return name, true
 }
 
-// cleaned gives a name out of a reply in the form that canonical gives. It may hold escapes.
+// cleaned returns a name out of a reply in the form that canonical returns. It may hold escapes.
 func cleaned(name string) string {
 	if name == "." || name == "" {
 		return "."

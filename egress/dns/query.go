@@ -71,16 +71,16 @@ func newQuery(name string, qtype uint16, edns, ad bool) (*query, error) {
 
 // A reply is what a server said about a question: records, or why there are none, or the name to ask next.
 type reply struct {
-	kind  error // nil, ErrNXDomain or ErrNoData
-	mx    []MX
-	ips   []netip.Addr
-	texts []string
-	name  string // the name that the records, or their absence, belong to
-	next  string // not "": the server left the end of a CNAME chain to us, and this is the name to ask
-	hops  int    // CNAMEs followed
-	ttl   time.Duration
-	ad    bool
-	size  int // octets of the records kept, about
+	kind   error // nil, ErrNXDomain or ErrNoData
+	mx     []MX
+	ips    []netip.Addr
+	texts  []string
+	name   string // the name that the records, or their absence, belong to
+	next   string // not "": the server left the end of a CNAME chain to us, and this is the name to ask
+	cnames int    // followed
+	ttl    time.Duration
+	ad     bool
+	size   int // octets of the records kept, about
 }
 
 // read checks that raw answers q and takes what it says. A packet that is no reply to q is errForeign, one that must be
@@ -132,7 +132,7 @@ func (q *query) take(m *wire.Msg) (reply, error) {
 		if alias == nil {
 			return q.nothing(m, got)
 		}
-		if got.hops++; got.hops > maxChain {
+		if got.cnames++; got.cnames > maxChain {
 			return reply{}, &failure{kind: ErrBadReply, cause: errChain}
 		}
 		got.lower(alias.Hdr.Ttl)
@@ -151,7 +151,7 @@ func (q *query) take(m *wire.Msg) (reply, error) {
 	return got, nil
 }
 
-// nothing tells apart the replies without records (RFC 2308 section 2).
+// nothing returns what a reply without records means (RFC 2308 section 2).
 func (q *query) nothing(m *wire.Msg, got reply) (reply, error) {
 	var soa *wire.SOA
 	referral := false
@@ -166,7 +166,7 @@ func (q *query) nothing(m *wire.Msg, got reply) (reply, error) {
 	switch {
 	case m.Rcode == wire.RcodeNameError:
 		got.kind = ErrNXDomain
-	case soa == nil && got.hops > 0:
+	case soa == nil && got.cnames > 0:
 		if _, ok := canonical(got.name); !ok {
 			return reply{}, &failure{kind: ErrBadReply, cause: errors.New("CNAME to what is no name")}
 		}
@@ -197,7 +197,7 @@ func (got *reply) lower(ttl uint32) {
 	got.ttl = min(got.ttl, time.Duration(ttl)*time.Second)
 }
 
-// aliasOf gives the CNAME of name.
+// aliasOf returns the CNAME of name, nil if there is none.
 func aliasOf(rrs []wire.RR, name string) *wire.CNAME {
 	for _, rr := range rrs {
 		if alias, ok := rr.(*wire.CNAME); ok && alias.Hdr.Class == wire.ClassINET && owns(rr, name) {
@@ -207,6 +207,7 @@ func aliasOf(rrs []wire.RR, name string) *wire.CNAME {
 	return nil
 }
 
+// owns reports whether rr is a record of name.
 func owns(rr wire.RR, name string) bool {
 	owner := rr.Header().Name
 	if name != "." {
@@ -215,7 +216,7 @@ func owns(rr wire.RR, name string) bool {
 	return strings.EqualFold(owner, name)
 }
 
-// collect takes the records of qtype that belong to got.name and says how many there are.
+// collect takes the records of qtype that belong to got.name, and returns how many there are.
 func (got *reply) collect(rrs []wire.RR, qtype uint16) int {
 	n := 0
 	for _, rr := range rrs {
@@ -223,7 +224,7 @@ func (got *reply) collect(rrs []wire.RR, qtype uint16) int {
 		if h.Rrtype != qtype || h.Class != wire.ClassINET || h.Rdlength == 0 || !owns(rr, got.name) {
 			continue
 		}
-		// MX records are sorted before they are cut, so that the best are kept.
+		// MX records are sorted before the rest is dropped, so that the best are kept.
 		if n++; n > maxRecords && qtype != wire.TypeMX {
 			break
 		}
@@ -233,6 +234,7 @@ func (got *reply) collect(rrs []wire.RR, qtype uint16) int {
 	return n
 }
 
+// keep adds the data of one record.
 func (got *reply) keep(rr wire.RR) {
 	switch rr := rr.(type) {
 	case *wire.MX:

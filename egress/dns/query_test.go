@@ -10,7 +10,8 @@ import (
 	wire "github.com/miekg/dns"
 )
 
-func TestAQueryIsRandomInIDAndCaseAndAsksForWhatWasMeant(t *testing.T) {
+// TestNewQuery: a query is random in ID and case and asks for what was meant.
+func TestNewQuery(t *testing.T) {
 	ids, names := map[uint16]bool{}, map[string]bool{}
 	for range 50 {
 		q, err := newQuery("mail-exchanger.of.example.com", wire.TypeMX, true, true)
@@ -69,7 +70,8 @@ func records(text ...string) []wire.RR {
 	return rrs
 }
 
-func TestWhatARepliesMeans(t *testing.T) {
+// TestQuery_Read: what a reply means.
+func TestQuery_Read(t *testing.T) {
 	const soa = "example.com. 900 IN SOA a. b. 1 2 3 4 60"
 	for _, tt := range []struct {
 		name   string
@@ -150,7 +152,7 @@ func TestWhatARepliesMeans(t *testing.T) {
 	}
 }
 
-// flip gives name with its first letter in the other case.
+// flip returns name with its first letter in the other case.
 func flip(name string) string {
 	b := []byte(name)
 	b[0] ^= 'a' - 'A'
@@ -203,8 +205,8 @@ func FuzzReply(f *testing.F) {
 			t.Fatal("a reply to another question was believed")
 		}
 		n := len(got.mx) + len(got.ips) + len(got.texts)
-		if n > maxRecords || got.hops > maxChain || got.ttl < 0 || got.ttl > longest {
-			t.Fatalf("out of bounds: %d records, %d CNAMEs, TTL %v", n, got.hops, got.ttl)
+		if n > maxRecords || got.cnames > maxChain || got.ttl < 0 || got.ttl > longest {
+			t.Fatalf("out of bounds: %d records, %d CNAMEs, TTL %v", n, got.cnames, got.ttl)
 		}
 		if (n > 0) != (got.kind == nil && got.next == "") {
 			t.Fatalf("%d records, next %q, kind %v", n, got.next, got.kind)

@@ -1,17 +1,18 @@
 // Package dns is the relay's only resolver: a caching stub that asks recursive servers and keeps what net.Resolver
-// throws away, which is the TTL, the AD bit and the difference between a name that does not exist, a name without such
-// records and a server that failed.
+// throws away: the TTL, the AD bit and the difference between a name that does not exist, a name without
+// records of the type and a server that failed.
 //
 // It owns the question on the wire, the check of the reply, the caches and the choice of a server. It refuses to know
 // what the records are for: MX rules, address policy, SPF and DNS lists are its callers'. It does no recursion and no
 // DNSSEC validation of its own.
 //
 // Invariants: a reply is believed only if its ID and its whole question section are those that were asked; one question
-// is on the wire once, however many callers wait for it; a caller that gives up takes nothing from the others; memory
-// is bounded by CacheSize and Concurrency; a cache hit allocates nothing.
+// is on the wire once, however many callers wait for it; a caller that leaves takes nothing from the others; memory
+// is bounded by the size of the cache and Concurrency; a cache hit allocates nothing.
 package dns
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"strconv"
@@ -25,49 +26,52 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Config says whom to ask and how long to believe it. The zero Config is usable.
+// A Config says which servers to ask and how much to ask of them. The zero Config is usable.
 type Config struct {
-	// Servers are recursive servers, "address:port" each, in order of preference. None means those of /etc/resolv.conf,
-	// read once by New, and 127.0.0.1:53 if there are none.
+	// Servers are recursive servers, "address:port" each, in order of preference. Without any, those of
+	// /etc/resolv.conf are asked, read once by New, and 127.0.0.1:53 if there are none either.
 	Servers []string
 	// TrustAD says that the servers validate and that the path to them cannot be tampered with, so that their AD bit
 	// means something (RFC 4035 section 4.9.3). Without it Meta.AD is never set.
 	TrustAD bool
-	// Timeout is how long one query waits for its reply; 0 means 2 s.
-	Timeout time.Duration
-	// Attempts is how many queries a question may cost over all servers, 0 meaning 4. The same question repeated over
-	// TCP or without EDNS0 does not count. A question never takes longer than Attempts times Timeout.
-	Attempts int
-	// CacheSize bounds the number of answers kept, 0 meaning 65536. An answer larger than 512 octets counts for more.
-	CacheSize int
-	// MaxTTL is the longest that an answer is believed whatever its TTL; 0 means 24 h. A TTL of 0 is honoured: such an
-	// answer is given to those who wait for it and not kept.
-	MaxTTL time.Duration
-	// NegativeMaxTTL is the same for "no such name" and "no such record"; 0 means 5 min.
-	NegativeMaxTTL time.Duration
-	// StaleFor is how long after its expiry an answer may still be given when no server can be had (RFC 8767); 0 means
-	// 24 h, and a negative value never.
-	StaleFor time.Duration
 	// Concurrency bounds the queries that are on the wire at once; 0 means 256. At most eight times as many questions
 	// may wait, and what is asked beyond that fails at once with ErrBusy.
 	Concurrency int
 	// Now reads the wall clock that TTLs run by; nil means time.Now.
 	Now func() time.Time
+
+	tune tuning
 }
 
-// The defaults of Config, and what is not configured.
-const (
-	defaultTimeout        = 2 * time.Second
-	defaultAttempts       = 4
-	defaultCacheSize      = 1 << 16
-	defaultMaxTTL         = 24 * time.Hour
-	defaultNegativeMaxTTL = 5 * time.Minute
-	defaultStaleFor       = 24 * time.Hour
-	defaultConcurrency    = 256
+// A tuning holds what only tests of this package set. A field that is 0 takes the constant of its name.
+type tuning struct {
+	timeout   time.Duration
+	attempts  int
+	cacheSize int
+	staleFor  time.Duration // negative: no stale answer is used
+}
 
+const (
+	// defaultTimeout is how long one query waits for its reply.
+	defaultTimeout = 2 * time.Second
+	// defaultAttempts is how many queries a question may cost over all servers. The same question repeated over TCP or
+	// without EDNS0 does not count. A question never takes longer than defaultAttempts times defaultTimeout.
+	defaultAttempts = 4
+	// defaultCacheSize bounds the number of answers kept. An answer larger than 512 octets counts for more.
+	defaultCacheSize = 1 << 16
+	// defaultStaleFor is how long after its expiry an answer may still be used when no server can be reached (RFC
+	// 8767).
+	defaultStaleFor    = 24 * time.Hour
+	defaultConcurrency = 256
+
+	// maxTTL is the longest that an answer is believed whatever its TTL. A TTL of 0 is honoured: the callers that wait
+	// get the answer, and it is not kept.
+	maxTTL = 24 * time.Hour
+	// negativeMaxTTL is the same for "no such name" and "no such record".
+	negativeMaxTTL = 5 * time.Minute
 	// failureTTL is how long a failure is remembered: RFC 9520 section 3.2 demands at least a second.
 	failureTTL = 5 * time.Second
-	// staleTTL is how long a stale answer is given before the servers are tried again (RFC 8767 section 4).
+	// staleTTL is how long a stale answer is used before the servers are tried again (RFC 8767 section 4).
 	staleTTL = 30 * time.Second
 	// staleAfter is how long a caller waits for the servers while a stale answer is at hand: the client response timer
 	// of RFC 8767 section 5.
@@ -89,32 +93,18 @@ func (c Config) Validate() error {
 			}
 		}
 	}
-	for _, f := range []struct {
-		name  string
-		value int64
-	}{
-		{"timeout", int64(c.Timeout)},
-		{"attempts", int64(c.Attempts)},
-		{"cache_size", int64(c.CacheSize)},
-		{"max_ttl", int64(c.MaxTTL)},
-		{"negative_max_ttl", int64(c.NegativeMaxTTL)},
-		{"concurrency", int64(c.Concurrency)},
-	} {
-		if f.value < 0 {
-			return &mail.FieldError{Field: f.name, Reason: "is negative"}
-		}
+	if c.Concurrency < 0 {
+		return &mail.FieldError{Field: "concurrency", Reason: "is negative"}
 	}
 	return nil
 }
 
 func (c Config) withDefaults() Config {
-	c.Timeout = orDefault(c.Timeout, defaultTimeout)
-	c.Attempts = orDefault(c.Attempts, defaultAttempts)
-	c.CacheSize = orDefault(c.CacheSize, defaultCacheSize)
-	c.MaxTTL = orDefault(c.MaxTTL, defaultMaxTTL)
-	c.NegativeMaxTTL = orDefault(c.NegativeMaxTTL, defaultNegativeMaxTTL)
-	c.StaleFor = orDefault(c.StaleFor, defaultStaleFor)
-	c.Concurrency = orDefault(c.Concurrency, defaultConcurrency)
+	c.tune.timeout = cmp.Or(c.tune.timeout, defaultTimeout)
+	c.tune.attempts = cmp.Or(c.tune.attempts, defaultAttempts)
+	c.tune.cacheSize = cmp.Or(c.tune.cacheSize, defaultCacheSize)
+	c.tune.staleFor = cmp.Or(c.tune.staleFor, defaultStaleFor)
+	c.Concurrency = cmp.Or(c.Concurrency, defaultConcurrency)
 	if len(c.Servers) == 0 {
 		c.Servers = systemServers("/etc/resolv.conf")
 	}
@@ -122,14 +112,6 @@ func (c Config) withDefaults() Config {
 		c.Now = time.Now
 	}
 	return c
-}
-
-func orDefault[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }
 
 // systemServers reads the nameserver lines of a resolv.conf. What is no IP address is left out.
@@ -179,7 +161,7 @@ func New(c Config) (*Resolver, error) {
 	c = c.withDefaults()
 	r := &Resolver{
 		cfg:     c,
-		cache:   lru.New[key, *answer](c.CacheSize),
+		cache:   lru.New[key, *answer](c.tune.cacheSize),
 		slots:   make(chan struct{}, c.Concurrency),
 		flights: make(map[key]*flight),
 	}
@@ -190,8 +172,8 @@ func New(c Config) (*Resolver, error) {
 	return r, nil
 }
 
-// Close ends all queries and waits for them. Who waits for an answer gets ErrClosed, and so does every later question
-// that the cache cannot answer.
+// Close ends all queries and waits for them. A caller that waits for an answer gets ErrClosed, and so does every later
+// question that the cache cannot answer.
 func (r *Resolver) Close() {
 	r.mu.Lock()
 	r.closed = true
@@ -204,14 +186,14 @@ func (r *Resolver) Close() {
 type Stats struct {
 	Hits   uint64 // questions answered from the cache
 	Misses uint64 // questions that had to ask or to wait for a server
-	Stale  uint64 // questions for which a stale answer was used, because no server could be had
+	Stale  uint64 // questions for which a stale answer was used, because no server could be reached
 	UDP    uint64 // queries sent over UDP
 	TCP    uint64 // queries sent over TCP
 	Failed uint64 // queries without a usable reply
 	Cached int    // answers in the cache now
 }
 
-// Stats gives the totals.
+// Stats returns the totals.
 func (r *Resolver) Stats() Stats {
 	s := &r.stats
 	return Stats{

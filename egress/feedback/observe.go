@@ -2,8 +2,9 @@
 // fewer sessions or not at all for a while; whether the Site refuses us rather than a message; and whether a recipient
 // does not exist.
 //
-// It owns the rules, their format and those that come with the program, the count of client networks that met a refusal,
-// and the memory of unknown recipients. It refuses to know sessions and rates: its caller carries a Decision out.
+// It owns the rules, their format and those that come with the program, the count of client networks that met a
+// refusal, and the memory of unknown recipients. It refuses to know sessions and rates: its caller carries a Decision
+// out.
 //
 // Invariants: no single client network brings it about that a Site is cooled, slowed or suspended by what it wrote in a
 // message, unless it is favoured; memory is bounded.
@@ -23,8 +24,8 @@ type Reply struct {
 	Site  mail.Site
 	Verb  string     // of the command it answers
 	Reply mail.Reply // as it came; the zero Reply if the destination said nothing that can be quoted
-	// Heard is the reply's text in lower case, with every run of blanks and line ends as one blank, and without what the
-	// destination only repeats of the envelope and of our name.
+	// Heard is the reply's text in lower case, with every run of blanks and line ends as one blank, and without what
+	// the destination only repeats of the envelope and of our name.
 	Heard string
 
 	Client    netip.Prefix // the network of the client whose message it is

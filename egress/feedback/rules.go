@@ -212,8 +212,8 @@ func parseTime(s string) (time.Duration, error) {
 }
 
 // Match returns the action of the first rule that matches a reply of site, and reports whether that action is anything
-// but Nothing. text is the reply's, in lower case, with every run of blanks and line ends as one blank, and without what
-// the client chose of it.
+// but Nothing. text is the reply's, in lower case, with every run of blanks and line ends as one blank, and without
+// what the client chose of it.
 func (t *Table) Match(site mail.Site, code int, e mail.EnhancedCode, text string) (Action, bool) {
 	if t == nil {
 		return Action{}, false

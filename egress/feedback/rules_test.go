@@ -9,7 +9,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestWhatTheBigProvidersSayIsReactedTo(t *testing.T) {
+// TestShipped_Match: what the big providers say is reacted to.
+func TestShipped_Match(t *testing.T) {
 	for _, c := range []struct {
 		site     mail.Site
 		code     int
@@ -71,7 +72,8 @@ func TestWhatTheBigProvidersSayIsReactedTo(t *testing.T) {
 	}
 }
 
-func TestEveryShippedRuleNamesAShippedSite(t *testing.T) {
+// TestShipped_Sites: every shipped rule names a shipped Site.
+func TestShipped_Sites(t *testing.T) {
 	known, others := mx.ShippedProviders(), mx.ShippedProviders().Limits("*")
 	for _, r := range Shipped().rules {
 		if r.site != "" && known.Limits(r.site) == others {
@@ -80,7 +82,8 @@ func TestEveryShippedRuleNamesAShippedSite(t *testing.T) {
 	}
 }
 
-func TestTheFirstRuleThatMatchesCounts(t *testing.T) {
+// TestTable_Match: the first rule that matches counts.
+func TestTable_Match(t *testing.T) {
 	table, err := Parse("f", "4yz * a \"one  Thing\" -> nothing\n\n# x\n4yz * * \"one thing\" -> suspend 5m\n")
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +100,8 @@ func TestTheFirstRuleThatMatchesCounts(t *testing.T) {
 	}
 }
 
-func TestRulesOfOnesOwnWin(t *testing.T) {
+// TestTable_Before: rules of one's own win.
+func TestTable_Before(t *testing.T) {
 	own, err := Parse("own", "# ours\n421 4.7.0 a * -> nothing\n421 4.7.1 * * -> suspend 5m\n")
 	if err != nil {
 		t.Fatal(err)
@@ -125,7 +129,8 @@ func TestRulesOfOnesOwnWin(t *testing.T) {
 	}
 }
 
-func TestMistakesAreToldWithTheirLine(t *testing.T) {
+// TestParse_Mistakes: mistakes are told with their line.
+func TestParse_Mistakes(t *testing.T) {
 	for line, want := range map[string]string{
 		"421 4.7.0 *":                                "want CODE",
 		"421 4.7.0 * -> nothing":                     "want CODE",

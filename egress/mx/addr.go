@@ -12,11 +12,11 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// Addrs gives the addresses of an MX host that may be connected to, IPv6 first, each family in random order. The host
+// Addrs returns the addresses of an MX host that may be connected to, IPv6 first, each family in random order. The host
 // is one of a Set. The slice is the caller's.
 //
 // The error is a *mail.Refusal: 451 4.4.3 the DNS failed or ctx ended, 451 4.4.4 the host has no address, 451 4.4.1 it
-// has only such as must not be connected to, which the Cause names.
+// has only addresses that must not be connected to, which the Cause names.
 func (f *Finder) Addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	all, err := f.addrs(ctx, host)
 	if err != nil {
@@ -42,8 +42,8 @@ func (f *Finder) Addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	return allowed, nil
 }
 
-// FixedAddrs gives the addresses of a host that the operator wrote down, whatever network they are in: a name,
-// "localhost", or an address with or without brackets. Order and errors are those of Addrs.
+// FixedAddrs returns the addresses of a host that the administrator wrote down, whatever network they are in. The host
+// is a name, "localhost", or an address with or without brackets. Order and errors are those of Addrs.
 func (f *Finder) FixedAddrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return []netip.Addr{a.Unmap()}, nil
@@ -54,6 +54,7 @@ func (f *Finder) FixedAddrs(ctx context.Context, host string) ([]netip.Addr, err
 	return f.addrs(ctx, host)
 }
 
+// addrs returns the addresses of a host, IPv6 first. The slice is the caller's.
 func (f *Finder) addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	host = canonical(host)
 	if strings.HasPrefix(host, "[") {
@@ -75,12 +76,12 @@ func (f *Finder) addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	for i := range out {
 		out[i] = plain(out[i])
 	}
-	shuffle(f.cfg.Rand, out[:len(found.V6)])
-	shuffle(f.cfg.Rand, out[len(found.V6):])
+	shuffle(f.cfg.random, out[:len(found.V6)])
+	shuffle(f.cfg.random, out[len(found.V6):])
 	return out, nil
 }
 
-// literal gives the Set of a domain that is an address literal (RFC 5321 section 4.1.3): one host, which no MX record
+// literal returns the Set of a domain that is an address literal (RFC 5321 section 4.1.3): one host, which no MX record
 // can change.
 func (f *Finder) literal(domain string) (Set, error) {
 	a, err := parseLiteral(domain)
@@ -123,8 +124,8 @@ func parseLiteral(s string) (netip.Addr, error) {
 	return a.Unmap(), nil
 }
 
-// kindOf names the network that a lies in if it is not the public one, and says whether no host can have such an
-// address.
+// kindOf returns the name of the network that a lies in, "" if that is the public one. never reports whether no host
+// can have an address in it.
 func kindOf(a netip.Addr) (kind string, never bool) {
 	a = plain(a)
 	switch {
@@ -149,7 +150,7 @@ func kindOf(a netip.Addr) (kind string, never bool) {
 	return "", false
 }
 
-// embedded looks at the IPv4 address that a translator or a tunnel would connect to.
+// embedded is kindOf for the IPv4 address that a translator or a tunnel would connect to.
 func embedded(b [16]byte) (kind string, never bool) {
 	nat64 := [12]byte{0x00, 0x64, 0xff, 0x9b} // 64:ff9b::/96 (RFC 6052 section 2.1)
 	switch {

@@ -5,7 +5,7 @@
 // know DNS messages, sockets and sessions.
 //
 // Invariants: only a definite answer of the DNS about the domain is a 5yz, everything else a 4yz; a host that is
-// ourselves, or is less preferred than ourselves, is never given; the Site depends on the domain's MX records alone,
+// ourselves, or is less preferred than ourselves, is never returned; the Site depends on the domain's MX records alone,
 // not on which of the hosts can be resolved right now.
 package mx
 
@@ -25,17 +25,11 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Resolver answers the two questions that this package asks; *dns.Resolver does.
-type Resolver interface {
-	LookupMX(ctx context.Context, name string) ([]dns.MX, dns.Meta, error)
-	LookupAddrs(ctx context.Context, name string) (dns.Addrs, dns.Meta, error)
-}
-
-// A Config says whom to ask, who we are and what is allowed.
+// A Config says which resolver to ask, what our own names are and what is allowed.
 type Config struct {
-	Resolver Resolver // required
+	Resolver *dns.Resolver // required
 	// AllowPrivate lets MX hosts have addresses on loopback, RFC 1918, 100.64.0.0/10, link-local and unique local
-	// networks. Without it anybody who can write an MX record could make us connect into our own network.
+	// networks. Without it the owner of any domain could make us connect into our own network with an MX record.
 	AllowPrivate bool
 	// Self are the host names that mail reaches us by, and SelfAddrs the addresses. An MX host that is one of them, or
 	// has one of the addresses, is ourselves.
@@ -43,13 +37,12 @@ type Config struct {
 	SelfAddrs []netip.Addr
 	// Providers name Sites and their limits; nil means ShippedProviders.
 	Providers *Providers
-	// CacheSize bounds the domains whose hosts are kept; 0 means 16384.
-	CacheSize int
-	// Rand gives a number from 0 to n-1, to mix hosts of equal preference, and is called by many goroutines; nil means
-	// math/rand/v2.
-	Rand func(n int) int
 	// Now reads the wall clock that TTLs run by, and must be that of the Resolver; nil means time.Now.
 	Now func() time.Time
+
+	// random returns a number from 0 to n-1, to mix hosts of equal preference. Only tests of this package set it; nil
+	// means math/rand/v2. It is called by many goroutines.
+	random func(n int) int
 }
 
 // Validate returns a *mail.FieldError that names the first field that makes no sense, or nil.
@@ -69,9 +62,6 @@ func (c Config) Validate() error {
 			return &mail.FieldError{Field: "self_addrs[" + strconv.Itoa(i) + "]", Reason: "is no host's address"}
 		}
 	}
-	if c.CacheSize < 0 {
-		return &mail.FieldError{Field: "cache_size", Reason: "is negative"}
-	}
 	return nil
 }
 
@@ -90,7 +80,7 @@ type Set struct {
 	Hosts []Host
 	// Expires is when the Set is no longer to be believed.
 	Expires time.Time
-	// AD says that a validating server vouched for the MX records, or for their absence (RFC 7672 section 2.2.1 asks).
+	// AD says that a validating server confirmed the MX records, or their absence (RFC 7672 section 2.2.1 asks).
 	AD bool
 }
 
@@ -103,15 +93,16 @@ type Finder struct {
 	sets      *lru.Cache[string, *kept]
 }
 
-// A kept Set is shared by all callers.
+// A kept Set is in the cache and shared by all callers.
 type kept struct {
 	set   Set
-	mixed bool       // hosts of equal preference, which each call gets in another order
-	by    *Providers // who named its Site
+	mixed bool       // has hosts of equal preference, which each call gets in another order
+	by    *Providers // named its Site
 }
 
 const (
-	defaultCacheSize = 1 << 14
+	// cacheSize bounds the domains whose hosts are kept.
+	cacheSize = 1 << 14
 	// maxHosts bounds how many hosts of a domain are looked at. No real domain has half as many.
 	maxHosts = 32
 	// degradedFor is how long a Set is kept from which a host is missing because the DNS failed.
@@ -128,18 +119,15 @@ func New(c Config) (*Finder, error) {
 	if c.Providers == nil {
 		c.Providers = ShippedProviders()
 	}
-	if c.CacheSize == 0 {
-		c.CacheSize = defaultCacheSize
-	}
-	if c.Rand == nil {
-		c.Rand = rand.IntN
+	if c.random == nil {
+		c.random = rand.IntN
 	}
 	if c.Now == nil {
 		c.Now = time.Now
 	}
 	f := &Finder{
 		cfg: c, self: make(map[string]bool), selfAddrs: make(map[netip.Addr]bool),
-		sets: lru.New[string, *kept](c.CacheSize),
+		sets: lru.New[string, *kept](cacheSize),
 	}
 	f.providers.Store(c.Providers)
 	for _, name := range c.Self {
@@ -151,14 +139,14 @@ func New(c Config) (*Finder, error) {
 	return f, nil
 }
 
-// Limits gives how sessions with site are kept.
+// Limits returns how sessions with site are kept.
 func (f *Finder) Limits(site mail.Site) Limits { return f.providers.Load().Limits(site) }
 
-// Use takes other Providers from now on. Domains that are known already are looked up again, as the DNS cache allows.
+// Use replaces the Providers from now on. Domains whose hosts are kept are looked up again, as the DNS cache allows.
 func (f *Finder) Use(p *Providers) { f.providers.Store(p) }
 
-// Hosts gives the hosts that take mail for domain, which is a domain in ASCII (an internationalized one in A-labels) or
-// an address literal in brackets. Hosts of equal preference come in another order each time (RFC 5321 section 5.1).
+// Hosts returns the hosts that take mail for domain, which is a domain in ASCII (an internationalized one in A-labels)
+// or an address literal in brackets. Hosts of equal preference come in another order each time (RFC 5321 section 5.1).
 //
 // The error is a *mail.Refusal: 550 5.1.2 the domain does not exist or has no mail host, 556 5.1.10 it has a null MX,
 // 554 5.4.6 its best host is ourselves, 451 4.4.3 the DNS failed or ctx ended, 451 4.4.4 none of its MX hosts exists.
@@ -180,7 +168,7 @@ func (f *Finder) Hosts(ctx context.Context, domain string) (Set, error) {
 	return f.shuffled(k), nil
 }
 
-// shuffled gives k's Set with the hosts of equal preference in random order.
+// shuffled returns k's Set with the hosts of equal preference in random order.
 func (f *Finder) shuffled(k *kept) Set {
 	set := k.set
 	if !k.mixed {
@@ -192,7 +180,7 @@ func (f *Finder) shuffled(k *kept) Set {
 		for to < len(hosts) && hosts[to].Pref == hosts[from].Pref {
 			to++
 		}
-		shuffle(f.cfg.Rand, hosts[from:to])
+		shuffle(f.cfg.random, hosts[from:to])
 		from = to
 	}
 	set.Hosts = hosts
@@ -206,7 +194,7 @@ func shuffle[T any](random func(int) int, s []T) {
 	}
 }
 
-// find asks the DNS.
+// find asks the DNS for the Set of a domain. Errors are those of Hosts.
 func (f *Finder) find(ctx context.Context, domain string) (*kept, error) {
 	records, meta, err := f.cfg.Resolver.LookupMX(ctx, domain)
 	implicit := false
@@ -245,8 +233,8 @@ func (f *Finder) find(ctx context.Context, domain string) (*kept, error) {
 	return k, nil
 }
 
-// usable gives the hosts of records that can be hosts, each once with its best preference. Addresses, "localhost", the
-// root and what is no host name are passed over.
+// usable returns the hosts of records that can be hosts, each once with its best preference. Addresses, "localhost",
+// the root and what is no host name are passed over.
 func usable(records []dns.MX) []Host {
 	hosts := make([]Host, 0, len(records))
 	seen := make(map[string]bool, len(records))
@@ -270,11 +258,11 @@ type look struct {
 	host  Host
 	self  bool
 	found bool
-	err   error // why not, if not found; nil if nobody waited for it
+	err   error // why not, if not found; nil if self
 	meta  dns.Meta
 }
 
-// look looks all hosts up at once, and waits only briefly for the rest once one has an address.
+// look looks all hosts up at once. Once one has an address, it waits for the rest for hostsWait.
 func (f *Finder) look(ctx context.Context, hosts []Host) []look {
 	if len(hosts) == 1 {
 		return []look{f.lookOne(ctx, hosts[0])}
@@ -291,16 +279,16 @@ func (f *Finder) look(ctx context.Context, hosts []Host) []look {
 		}()
 	}
 	looked := make([]look, len(hosts))
-	var patience *time.Timer
+	var timer *time.Timer
 	var late <-chan time.Time
 	for n := 0; n < len(hosts); {
 		select {
 		case r := <-results:
 			looked[r.i] = r.look
 			n++
-			if r.found && patience == nil {
-				patience = time.NewTimer(hostsWait)
-				late = patience.C
+			if r.found && timer == nil {
+				timer = time.NewTimer(hostsWait)
+				late = timer.C
 			}
 		case <-late:
 			cancel() // the rest comes back at once, as failed
@@ -308,8 +296,8 @@ func (f *Finder) look(ctx context.Context, hosts []Host) []look {
 		}
 	}
 	cancel()
-	if patience != nil {
-		patience.Stop()
+	if timer != nil {
+		timer.Stop()
 	}
 	return looked
 }
@@ -331,7 +319,8 @@ func (f *Finder) lookOne(ctx context.Context, h Host) look {
 	return l
 }
 
-// choose drops ourselves and all that is not preferred to us (RFC 5321 section 5.1), and the hosts without an address.
+// choose returns the hosts without ourselves, without all that is not preferred to us (RFC 5321 section 5.1), and
+// without those that have no address. implicit says that the domain has no MX records. Errors are those of Hosts.
 func (f *Finder) choose(domain string, looked []look, implicit bool) ([]Host, error) {
 	var better []look
 	for i, l := range looked { // sorted by preference, so that the first of ours is our best
@@ -369,7 +358,7 @@ func (f *Finder) choose(domain string, looked []look, implicit bool) ([]Host, er
 	return nil, noHost(domain, absent)
 }
 
-// expiry is when the first of the answers expires that the Set was made from.
+// expiry returns when the first of the answers expires that the Set was made from.
 func (f *Finder) expiry(expires time.Time, looked []look) time.Time {
 	for _, l := range looked {
 		switch {
@@ -389,6 +378,8 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
+// canonical returns domain in lower case, without a last dot.
 func canonical(domain string) string { return strings.ToLower(strings.TrimSuffix(domain, ".")) }
 
+// plain returns a without a zone, and as IPv4 where it is IPv4 mapped into IPv6.
 func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }

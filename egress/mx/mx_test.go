@@ -128,14 +128,14 @@ func newWorld(t testing.TB, c Config) *world {
 	w.dns.SetFault("sick.example", "*", dnstest.Fault{Rcode: "SERVFAIL"})
 	w.dns.SetFault("sickimplicit.example", "A", dnstest.Fault{Rcode: "SERVFAIL"})
 	w.dns.SetFault("sickimplicit.example", "AAAA", dnstest.Fault{Rcode: "SERVFAIL"})
-	r, err := dns.New(dns.Config{Servers: []string{w.dns.Addr()}, Attempts: 2, Timeout: 2 * time.Second, Now: w.now})
+	r, err := dns.New(dns.Config{Servers: []string{w.dns.Addr()}, Now: w.now})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
 	c.Resolver, c.Now = r, w.now
-	if c.Rand == nil {
-		c.Rand = func(n int) int { return n - 1 } // leaves the order as it is
+	if c.random == nil {
+		c.random = func(n int) int { return n - 1 } // leaves the order as it is
 	}
 	if w.Finder, err = New(c); err != nil {
 		t.Fatal(err)
@@ -143,7 +143,7 @@ func newWorld(t testing.TB, c Config) *world {
 	return w
 }
 
-// text gives a Set, or its error, as a test table has it.
+// text returns a Set, or its error, as a test table has it.
 func text(s Set, err error) string {
 	if err != nil {
 		var r *mail.Refusal
@@ -163,7 +163,7 @@ func text(s Set, err error) string {
 	return b.String() + " = " + string(s.Site)
 }
 
-func TestHosts(t *testing.T) {
+func TestFinder_Hosts(t *testing.T) {
 	w := newWorld(t, Config{
 		Self:      []string{"US1.example."},
 		SelfAddrs: []netip.Addr{netip.MustParseAddr("::ffff:192.0.2.100"), netip.MustParseAddr("2001:db8::ff")},
@@ -204,7 +204,7 @@ func TestHosts(t *testing.T) {
 			"MX hosts that are addresses, localhost and garbage are skipped, doubles too", "garbage.example",
 			"8:mx2.example = mx2.example", 100,
 		},
-		{"nothing but such", "allgarbage.example", "451 4.4.4", 0},
+		{"nothing but garbage", "allgarbage.example", "451 4.4.4", 0},
 		{"our own name is best", "us.example", "554 5.4.6", 0},
 		{"our own name shares the best preference", "share.example", "554 5.4.6", 0},
 		{"our own address is best", "byaddr.example", "554 5.4.6", 0},
@@ -263,7 +263,8 @@ func TestHosts(t *testing.T) {
 	}
 }
 
-func TestASilentDNSIsA4yzWithinTheCallersTime(t *testing.T) {
+// TestFinder_SilentDNS: a silent DNS is a 4yz within the caller's time.
+func TestFinder_SilentDNS(t *testing.T) {
 	w := newWorld(t, Config{})
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() { // ends when the question has arrived
@@ -276,7 +277,8 @@ func TestASilentDNSIsA4yzWithinTheCallersTime(t *testing.T) {
 	}
 }
 
-func TestHostsWithoutAnAddressYetAreNotWaitedForLong(t *testing.T) {
+// TestFinder_SlowHost: hosts without an address yet are not waited for long.
+func TestFinder_SlowHost(t *testing.T) {
 	w := newWorld(t, Config{})
 	hold := make(chan struct{})
 	defer close(hold)
@@ -290,8 +292,9 @@ func TestHostsWithoutAnAddressYetAreNotWaitedForLong(t *testing.T) {
 	}
 }
 
-func TestHostsOfEqualPreferenceAreMixedAndOthersAreNot(t *testing.T) {
-	w := newWorld(t, Config{Rand: rand.New(rand.NewPCG(1, 2)).IntN})
+// TestFinder_EqualPreference: hosts of equal preference are mixed and others are not.
+func TestFinder_EqualPreference(t *testing.T) {
+	w := newWorld(t, Config{random: rand.New(rand.NewPCG(1, 2)).IntN})
 	first := map[string]int{}
 	orders := map[string]bool{}
 	var site mail.Site
@@ -315,7 +318,8 @@ func TestHostsOfEqualPreferenceAreMixedAndOthersAreNot(t *testing.T) {
 	}
 }
 
-func TestASetIsKeptForItsTTL(t *testing.T) {
+// TestFinder_TTL: a set is kept for its TTL.
+func TestFinder_TTL(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		domain string
@@ -357,7 +361,7 @@ func TestASetIsKeptForItsTTL(t *testing.T) {
 	})
 }
 
-func TestAddrs(t *testing.T) {
+func TestFinder_Addrs(t *testing.T) {
 	strict := newWorld(t, Config{})
 	lax := newWorld(t, Config{AllowPrivate: true})
 	for _, tt := range []struct {
@@ -399,7 +403,8 @@ func TestAddrs(t *testing.T) {
 	}
 }
 
-func TestFixedAddrsAreNotFiltered(t *testing.T) {
+// TestFinder_FixedAddrs: fixed addresses are not filtered.
+func TestFinder_FixedAddrs(t *testing.T) {
 	w := newWorld(t, Config{})
 	for host, want := range map[string]string{
 		"lan.example":        "[fd00::1 10.0.0.1]",
@@ -421,15 +426,17 @@ func TestFixedAddrsAreNotFiltered(t *testing.T) {
 	}
 }
 
-func TestNetworksThatAreNotPublic(t *testing.T) {
+// TestKindOf: networks that are not public.
+func TestKindOf(t *testing.T) {
 	for addr, want := range map[string]string{
 		"192.0.2.1": "", "8.8.8.8": "", "2001:db8::1": "", "100.63.255.255": "", "100.128.0.0": "", "172.15.0.1": "",
 		"172.32.0.1": "",
 		"127.0.0.1":  "on loopback", "127.255.0.1": "on loopback", "::1": "on loopback",
 		"::ffff:127.0.0.1": "on loopback",
-		"10.1.2.3":         "private (RFC 1918)", "172.16.0.1": "private (RFC 1918)", "172.31.255.255": "private (RFC 1918)",
-		"192.168.1.1": "private (RFC 1918)",
-		"100.64.0.1":  "shared address space (RFC 6598)", "100.127.255.255": "shared address space (RFC 6598)",
+		"10.1.2.3":         "private (RFC 1918)", "172.16.0.1": "private (RFC 1918)",
+		"172.31.255.255": "private (RFC 1918)",
+		"192.168.1.1":    "private (RFC 1918)",
+		"100.64.0.1":     "shared address space (RFC 6598)", "100.127.255.255": "shared address space (RFC 6598)",
 		"169.254.169.254": "link-local", "fe80::1": "link-local", "fe80::1%eth0": "link-local",
 		"fc00::1": "unique local (RFC 4193)", "fdff::1": "unique local (RFC 4193)",
 		"64:ff9b::10.0.0.1": "private (RFC 1918)", "64:ff9b::8.8.8.8": "", "2002:a00:1::1": "private (RFC 1918)",
@@ -449,7 +456,8 @@ func TestNetworksThatAreNotPublic(t *testing.T) {
 	}
 }
 
-func TestALargeSetHasAShortSiteThatItAloneHas(t *testing.T) {
+// TestProviders_LargeSite: a large set has a short Site that it alone has.
+func TestProviders_LargeSite(t *testing.T) {
 	hosts := func(n int) []Host {
 		var out []Host
 		for i := range n {
@@ -468,7 +476,8 @@ func TestALargeSetHasAShortSiteThatItAloneHas(t *testing.T) {
 	}
 }
 
-func TestNoMoreThan32HostsAreLookedAt(t *testing.T) {
+// TestUsable_Bound: no more than 32 hosts are looked at.
+func TestUsable_Bound(t *testing.T) {
 	var records []dns.MX
 	for i := range 100 {
 		records = append(records, dns.MX{Host: fmt.Sprintf("mx%d.example", i), Pref: uint16(i)})
@@ -478,7 +487,8 @@ func TestNoMoreThan32HostsAreLookedAt(t *testing.T) {
 	}
 }
 
-func TestAKeptSetCostsNothingButTheShuffle(t *testing.T) {
+// TestFinder_Allocations: a kept set costs nothing but the shuffle.
+func TestFinder_Allocations(t *testing.T) {
 	w := newWorld(t, Config{})
 	for domain, want := range map[string]float64{"plain.example": 0, "equal.example": 1} {
 		n := testing.AllocsPerRun(100, func() {
@@ -492,7 +502,8 @@ func TestAKeptSetCostsNothingButTheShuffle(t *testing.T) {
 	}
 }
 
-func TestValidateNamesTheField(t *testing.T) {
+// TestConfig_Validate: Validate names the field.
+func TestConfig_Validate(t *testing.T) {
 	w := newWorld(t, Config{})
 	r := w.cfg.Resolver
 	for _, tt := range []struct {
@@ -507,7 +518,6 @@ func TestValidateNamesTheField(t *testing.T) {
 		{Config{Resolver: r, Self: []string{"mx1.example.net", ""}}, "self[1]"},
 		{Config{Resolver: r, SelfAddrs: []netip.Addr{{}}}, "self_addrs[0]"},
 		{Config{Resolver: r, SelfAddrs: []netip.Addr{netip.IPv4Unspecified()}}, "self_addrs[0]"},
-		{Config{Resolver: r, CacheSize: -1}, "cache_size"},
 	} {
 		got := ""
 		var e *mail.FieldError
@@ -531,7 +541,8 @@ func BenchmarkHostsKept(b *testing.B) {
 	}
 }
 
-func TestOtherProvidersNameASiteAnewThoughItsHostsAreKnown(t *testing.T) {
+// TestFinder_Use: other Providers name a Site anew though its hosts are kept.
+func TestFinder_Use(t *testing.T) {
 	w := newWorld(t, Config{AllowPrivate: true})
 	before, err := w.Hosts(t.Context(), "plain.example")
 	if err != nil {

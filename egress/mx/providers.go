@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/millrace/millrace/router/leaf/domain"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -41,7 +42,7 @@ type Providers struct {
 	others Limits
 }
 
-// ShippedProviders gives those that come with the program.
+// ShippedProviders returns the Providers that come with the program.
 func ShippedProviders() *Providers {
 	p, err := ParseProviders("providers.txt", shipped)
 	if err != nil {
@@ -53,7 +54,7 @@ func ShippedProviders() *Providers {
 // ParseProviders reads text in the format that providers.txt explains. An error begins with name and the line's number.
 func ParseProviders(name, text string) (*Providers, error) { return new(Providers).Over(name, text) }
 
-// Over reads text in the same format and gives Providers who know that and, where it says nothing, what p does: its
+// Over reads text in the same format and returns Providers that know it and, where it says nothing, what p does: its
 // sites add hosts to those of p or take them over, and the limits of a Site replace those of p whole; what "*" leaves
 // out stays. p is not changed. Errors are those of ParseProviders.
 func (p *Providers) Over(name, text string) (*Providers, error) {
@@ -275,7 +276,7 @@ func (l Limits) or(others Limits) Limits {
 	return l
 }
 
-// Limits gives those of site, or those of all others.
+// Limits returns the limits of site, or those of all others.
 func (p *Providers) Limits(site mail.Site) Limits {
 	if l, ok := p.limits[site]; ok {
 		return l
@@ -283,7 +284,7 @@ func (p *Providers) Limits(site mail.Site) Limits {
 	return p.others
 }
 
-// of gives the provider that all hosts belong to, or "".
+// of returns the provider that all hosts belong to, or "".
 func (p *Providers) of(hosts []Host) mail.Site {
 	var site mail.Site
 	for i, h := range hosts {
@@ -296,7 +297,7 @@ func (p *Providers) of(hosts []Host) mail.Site {
 	return site
 }
 
-// provider gives the one that host belongs to, by the host's own name or else the longest suffix.
+// provider returns the one that host belongs to, by the host's own name or else the longest suffix, or "".
 func (p *Providers) provider(host string) mail.Site {
 	if s, ok := p.sites[host]; ok {
 		return s
@@ -324,24 +325,11 @@ func isSiteName(s string) bool {
 // isHostName reports whether s can be a host's name: letters, digits, hyphens and, because they exist, underscores,
 // with a last label that is no number (RFC 1123 section 2.1).
 func isHostName(s string) bool {
-	if s == "" || len(s) > 253 {
+	if !domain.IsName(s, domain.MaxName) {
 		return false
-	}
-	last := ""
-	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 {
-			return false
-		}
-		for i := range len(label) {
-			c := label[i] | 0x20
-			if (c < 'a' || c > 'z') && (label[i] < '0' || label[i] > '9') && label[i] != '-' && label[i] != '_' {
-				return false
-			}
-		}
-		last = label
 	}
 	if _, err := netip.ParseAddr(s); err == nil {
 		return false
 	}
-	return strings.Trim(last, "0123456789") != ""
+	return strings.Trim(s[strings.LastIndexByte(s, '.')+1:], "0123456789") != ""
 }

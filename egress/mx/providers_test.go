@@ -8,7 +8,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestTheShippedProvidersKnowTheLargeOnes(t *testing.T) {
+// TestShippedProviders: the shipped providers know the large ones.
+func TestShippedProviders(t *testing.T) {
 	p := ShippedProviders()
 	for host, want := range map[string]mail.Site{
 		"gmail-smtp-in.l.google.com":              "google",
@@ -37,7 +38,7 @@ func TestTheShippedProvidersKnowTheLargeOnes(t *testing.T) {
 	}
 }
 
-func TestProvidersFiles(t *testing.T) {
+func TestParseProviders(t *testing.T) {
 	const all = "limits * connections=1 messages=2 idle=3s age=4s\n"
 	for _, tt := range []struct {
 		name string
@@ -92,7 +93,8 @@ func TestProvidersFiles(t *testing.T) {
 		},
 		{
 			"limits of a host in upper case", all + "limits Mx.a.example idle=3s\n",
-			`f:2: "Mx.a.example" names no Site: want a site of this file, host names in lower case with commas, or a next hop`,
+			`f:2: "Mx.a.example" names no Site: want a site of this file, host names in lower case with commas, ` +
+				`or a next hop`,
 		},
 		{
 			"limits of no literal", all + "limits [192.0.2] idle=3s\n",
@@ -100,11 +102,13 @@ func TestProvidersFiles(t *testing.T) {
 		},
 		{
 			"limits of no next hop", all + "limits ftp://a.example idle=3s\n",
-			`f:2: "ftp://a.example" is no next hop: want smtp://HOST:PORT, smtps://, submission://, lmtp:// or lmtp+unix:/PATH`,
+			`f:2: "ftp://a.example" is no next hop: want smtp://HOST:PORT, smtps://, submission://, lmtp:// ` +
+				`or lmtp+unix:/PATH`,
 		},
 		{
 			"limits of a next hop with a path", all + "limits smtp://a.example/x idle=3s\n",
-			`f:2: "smtp://a.example/x" is no next hop: want smtp://HOST:PORT, smtps://, submission://, lmtp:// or lmtp+unix:/PATH`,
+			`f:2: "smtp://a.example/x" is no next hop: want smtp://HOST:PORT, smtps://, submission://, lmtp:// ` +
+				`or lmtp+unix:/PATH`,
 		},
 		{
 			"limits of no socket", all + "limits lmtp+unix:x idle=3s\n",
@@ -154,7 +158,8 @@ func TestProvidersFiles(t *testing.T) {
 	}
 }
 
-func TestASiteTakesFromTheOthersWhatItLeavesOut(t *testing.T) {
+// TestProviders_Limits: a Site takes from the others what it leaves out.
+func TestProviders_Limits(t *testing.T) {
 	p, err := ParseProviders("f",
 		"site a .a.example mx.b.example\nlimits a messages=7 message_rate=30/m\nlimits * connections=1 messages=2 "+
 			"idle=3s age=4s connect_rate=2/s connect_burst=5 spread=1\n")
@@ -182,7 +187,8 @@ func TestASiteTakesFromTheOthersWhatItLeavesOut(t *testing.T) {
 	}
 }
 
-func TestASitesFileGoesOverWhatIsShipped(t *testing.T) {
+// TestProviders_Over: a sites file goes over what is shipped.
+func TestProviders_Over(t *testing.T) {
 	base, err := ParseProviders("f",
 		"site a .a.example\nsite b .b.example\nlimits a messages=7\nlimits b connections=9\nlimits * connections=5 "+
 			"messages=2 idle=3s age=4s\n")
@@ -235,7 +241,8 @@ func TestASitesFileGoesOverWhatIsShipped(t *testing.T) {
 	}
 }
 
-func TestASiteIsCalledAsTheFinderCallsIt(t *testing.T) {
+// TestProviders_Name: a Site is called as the Finder calls it.
+func TestProviders_Name(t *testing.T) {
 	p := ShippedProviders()
 	for s, want := range map[string]mail.Site{
 		"google":                     "google",
@@ -292,7 +299,7 @@ func FuzzProviders(f *testing.F) {
 			if host[0] == '.' {
 				example = "x" + host
 			}
-			// A longer suffix or an exact name may take the example away, but never to nobody.
+			// A longer suffix or an exact name may take the example away, but never to none.
 			if p.provider(example) == "" {
 				t.Fatalf("%s is of %s, but %s of nobody", host, site, example)
 			}

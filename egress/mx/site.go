@@ -40,9 +40,9 @@ func (p *Providers) site(hosts []Host) mail.Site {
 	return mail.Site(joined)
 }
 
-// Name gives the Site that is called by a provider's name, by the hosts of a domain with commas, by an address literal,
-// or by a next hop as the rules have it. An error says that there is none: no provider of that name, hosts of a
-// provider, which go by its name, or no name at all.
+// Name returns the Site that is called by a provider's name, by the hosts of a domain with commas, by an address
+// literal, or by a next hop as the rules have it. An error says that there is none: no provider of that name, hosts of
+// a provider, which go by its name, or no name at all.
 func (p *Providers) Name(s string) (mail.Site, error) {
 	site, err := parseSite(s)
 	if err != nil {
@@ -70,7 +70,7 @@ func (p *Providers) check(site mail.Site) error {
 	return nil
 }
 
-// parseSite gives the Site that s names, as site and Local.place would call it.
+// parseSite returns the Site that s names, as site and package egress would call it.
 func parseSite(s string) (mail.Site, error) {
 	switch {
 	case isSiteName(s):

@@ -7,13 +7,14 @@ import (
 	"github.com/miekg/dns"
 )
 
-// A Fault is how the server misbehaves when it is asked one question. Its parts add up. The zero Fault is none.
+// A Fault is how the server misbehaves when it is asked one question. Its parts add up. The zero Fault is no
+// misbehaviour.
 type Fault struct {
 	// Delay holds the answer back for so long.
 	Delay time.Duration
 	// Until holds the answer back until the channel is closed.
 	Until <-chan struct{}
-	// Drop gives no answer at all.
+	// Drop sends no answer at all.
 	Drop bool
 	// Rcode answers with this code, such as "SERVFAIL" or "REFUSED", and no data. An unknown code is a programmer's
 	// error and panics in Fault's setter.
@@ -26,7 +27,7 @@ type Fault struct {
 	OtherCase bool
 	// OtherID answers with an ID that was not asked with.
 	OtherID bool
-	// Garbage cuts the last octet off the reply.
+	// Garbage leaves out the last octet of the reply.
 	Garbage bool
 	// Unchased leaves the target of a CNAME out, so that the client has to ask for it.
 	Unchased bool
@@ -51,7 +52,7 @@ func (s *Server) SetFault(name, qtype string, f Fault) {
 	s.faults[ask(name, qtype)] = &f
 }
 
-// take gives the fault for q and counts it down. It is called with s.mu held.
+// take returns the fault for q and counts it down. It is called with s.mu held.
 func (s *Server) take(q question) Fault {
 	for _, k := range []question{q, {q.name, "*"}, ask("*", q.qtype), ask("*", "*")} {
 		f, ok := s.faults[k]

@@ -38,7 +38,7 @@ type Server struct {
 
 type question struct{ name, qtype string }
 
-// A Count says how often a question was asked over each transport.
+// A Count is how often a question was asked over each transport.
 type Count struct{ UDP, TCP int }
 
 // TB is the part of testing.TB that Start needs. It is declared here so that a program which serves DNS for its own
@@ -95,8 +95,8 @@ func Listen(addr, zone string) (*Server, error) {
 	return s, nil
 }
 
-// listenBoth finds a port that is free for UDP and TCP. When the system picks the port for one, somebody may hold it
-// for the other, so it tries a few.
+// listenBoth finds a port that is free for UDP and TCP. When the system picks the port for one, it may be in use for
+// the other, so listenBoth tries a few.
 func listenBoth(addr string) (net.PacketConn, net.Listener, error) {
 	var err error
 	for range 10 {
@@ -154,14 +154,14 @@ func (s *Server) SetAD(ad bool) {
 	s.ad = ad
 }
 
-// Count says how often name was asked for qtype ("MX", "A", ...), in any case, with or without the last dot.
+// Count returns how often name was asked for qtype ("MX", "A", ...), in any case, with or without the last dot.
 func (s *Server) Count(name, qtype string) Count {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.counts[ask(name, qtype)]
 }
 
-// Total says how many questions were asked in all.
+// Total returns how many questions were asked in all.
 func (s *Server) Total() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -228,7 +228,7 @@ func (h handler) ServeDNS(w dns.ResponseWriter, request *dns.Msg) {
 		raw = h.fit(raw, request, reply)
 	}
 	if fault.Garbage && len(raw) > 12 {
-		raw = raw[:len(raw)-1] // the last record is cut in two
+		raw = raw[:len(raw)-1] // the last record is not whole
 	}
 	_, _ = w.Write(raw)
 }
@@ -265,7 +265,7 @@ func (s *Server) note(q question, tcp bool) (fault Fault, ad bool, minimum time.
 	return s.take(q), s.ad, s.minimum
 }
 
-// wait holds the answer back as the fault says, and reports whether there is still somebody to answer.
+// wait holds the answer back as the fault says, and reports whether the server is still open.
 func (s *Server) wait(f Fault) bool {
 	if f.Until != nil {
 		select {
@@ -312,7 +312,7 @@ func parseZone(text string) (*zone, error) {
 	return z, nil
 }
 
-// parents gives the names above name, nearest first, ending with the root.
+// parents yields the names above name, nearest first, ending with the root.
 func parents(name string) func(yield func(string) bool) {
 	return func(yield func(string) bool) {
 		for off, end := dns.NextLabel(name, 0); !end; off, end = dns.NextLabel(name, off) {
@@ -360,7 +360,7 @@ func (z *zone) answer(reply *dns.Msg, q dns.Question, minimum time.Duration, cha
 	}
 }
 
-// find gives the records of name, or those of the wildcard that covers it (RFC 4592 section 3.3.1).
+// find returns the records of name, or those of the wildcard that covers it (RFC 4592 section 3.3.1).
 func (z *zone) find(name string) (map[uint16][]dns.RR, bool) {
 	if sets, ok := z.records[name]; ok {
 		return sets, true
@@ -388,7 +388,7 @@ func owned(rrs []dns.RR, owner string) []dns.RR {
 	return out
 }
 
-// soa gives the SOA that stands nearest above name, or one made up for the root.
+// soa returns the SOA that stands nearest above name, or one made up for the root.
 func (z *zone) soa(name string, minimum time.Duration) dns.RR {
 	if soas := z.records[name][dns.TypeSOA]; len(soas) > 0 {
 		return soas[0]

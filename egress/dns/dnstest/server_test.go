@@ -34,7 +34,8 @@ func ask1(t *testing.T, s *Server, network, name string, qtype uint16) *dns.Msg 
 	return reply
 }
 
-func TestTheZoneIsServedOverBothTransports(t *testing.T) {
+// TestServer_Transports: the zone is served over both transports.
+func TestServer_Transports(t *testing.T) {
 	s := Start(t, text)
 	for _, tt := range []struct {
 		name    string
@@ -72,7 +73,8 @@ func TestTheZoneIsServedOverBothTransports(t *testing.T) {
 	}
 }
 
-func TestTheZoneIsSwappedWhileRunning(t *testing.T) {
+// TestServer_SetZone: the zone is swapped while running.
+func TestServer_SetZone(t *testing.T) {
 	s := Start(t, text)
 	if err := s.SetZone("other. 300 IN A 192.0.2.1\n"); err != nil {
 		t.Fatal(err)
@@ -91,7 +93,8 @@ func TestTheZoneIsSwappedWhileRunning(t *testing.T) {
 	}
 }
 
-func TestFaultsStandForTheirQuestionOnlyAndRunOut(t *testing.T) {
+// TestServer_SetFault: faults stand for their question only and run out.
+func TestServer_SetFault(t *testing.T) {
 	s := Start(t, text)
 	s.SetFault("mx.example.com", "A", Fault{Rcode: "SERVFAIL", Times: 2})
 	s.SetFault("*", "MX", Fault{Truncate: true})
@@ -114,7 +117,8 @@ func TestFaultsStandForTheirQuestionOnlyAndRunOut(t *testing.T) {
 	}
 }
 
-func TestCloseDropsHeldAnswers(t *testing.T) {
+// TestServer_Close: Close drops held answers.
+func TestServer_Close(t *testing.T) {
 	s, err := Listen("127.0.0.1:0", text)
 	if err != nil {
 		t.Fatal(err)
