@@ -109,10 +109,11 @@ func TestAheadGivesTheRecipientsOfTheGroup(t *testing.T) {
 
 // buffered makes a connection without a socket that has read in, with a transaction open.
 func buffered(in string, smtputf8 bool) *conn {
-	c := &conn{srv: &Server{cfg: Config{}.withDefaults()}, dead: true, utf8: smtputf8}
-	c.client.conn, c.buf = c, make([]byte, max(len(in), smallBuffer))
-	c.w = copy(c.buf, in)
-	c.open.Store(true)
+	c := newConn(&Server{cfg: Config{}.withDefaults()}, &script{})
+	c.life.end(unreachable)
+	c.tx.open(smtputf8)
+	c.in.buf = make([]byte, max(len(in), smallBuffer))
+	c.in.w = copy(c.in.buf, in)
 	return c
 }
 
@@ -139,8 +140,8 @@ func FuzzAhead(f *testing.F) {
 			return
 		}
 		c := buffered(in, smtputf8)
-		got := c.ahead(max)
-		if string(c.buf[:len(in)]) != in || c.r != 0 || c.w != len(in) {
+		got := c.client.Ahead(max)
+		if string(c.in.buf[:len(in)]) != in || c.in.r != 0 || c.in.w != len(in) {
 			t.Fatal("it has left something behind")
 		}
 		var want []mail.Path

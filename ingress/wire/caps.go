@@ -5,8 +5,9 @@ import (
 	"sync"
 )
 
-// Caps counts open connections, in total and per client: an IPv4 address, or the /64 of an IPv6 one, since that is what
-// one host is given. It is safe for concurrent use and is meant to be shared by all listeners of a node.
+// Caps counts open connections, in total and per client: an IPv4 address, or the /64 of an IPv6 one, which is what a
+// network assigns to one host. It is safe for concurrent use and is meant to be shared by all listeners of a node. A nil
+// Caps has room for everything.
 type Caps struct {
 	total, client int
 
@@ -15,19 +16,19 @@ type Caps struct {
 	clients map[netip.Addr]int
 }
 
-// NewCaps makes Caps of total connections and client connections per client; zero or less is no cap.
+// NewCaps returns Caps of total connections, and of client connections per client. Zero or less disables a cap.
 func NewCaps(total, client int) *Caps {
 	return &Caps{total: total, client: client, clients: make(map[netip.Addr]int)}
 }
 
-// Open gives the number of connections now open.
+// Open returns the number of connections that are open now.
 func (c *Caps) Open() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.open
 }
 
-// take counts a connection and reports whether there was room.
+// take counts a connection, if there is room, and reports whether there was.
 func (c *Caps) take() bool {
 	if c == nil {
 		return true
@@ -41,7 +42,7 @@ func (c *Caps) take() bool {
 	return true
 }
 
-// give takes a connection back.
+// give ends the count of a connection.
 func (c *Caps) give() {
 	if c == nil {
 		return
@@ -51,7 +52,7 @@ func (c *Caps) give() {
 	c.open--
 }
 
-// takeClient counts a connection of the client at a and reports whether there was room.
+// takeClient counts a connection of the client at a, if there is room, and reports whether there was.
 func (c *Caps) takeClient(a netip.Addr) bool {
 	if c == nil || c.client <= 0 {
 		return true
@@ -66,9 +67,23 @@ func (c *Caps) takeClient(a netip.Addr) bool {
 	return true
 }
 
-// giveClient takes back what takeClient counted.
+// moveClient counts a connection for the client at to in place of the one at *counted, which it then sets, and reports
+// whether there was room. The zero Addr is no client: as *counted it was not counted, and as to it changes nothing.
+func (c *Caps) moveClient(counted *netip.Addr, to netip.Addr) bool {
+	if !to.IsValid() || counted.IsValid() && clientKey(to) == clientKey(*counted) {
+		return true
+	}
+	if !c.takeClient(to) {
+		return false
+	}
+	c.giveClient(*counted)
+	*counted = to
+	return true
+}
+
+// giveClient ends what takeClient counted. The zero Addr is no client.
 func (c *Caps) giveClient(a netip.Addr) {
-	if c == nil || c.client <= 0 {
+	if c == nil || c.client <= 0 || !a.IsValid() {
 		return
 	}
 	k := clientKey(a)
@@ -79,6 +94,7 @@ func (c *Caps) giveClient(a netip.Addr) {
 	}
 }
 
+// clientKey returns the address by which a client is counted.
 func clientKey(a netip.Addr) netip.Addr {
 	a = a.Unmap().WithZone("")
 	if a.Is6() {

@@ -260,11 +260,11 @@ func TestADelayedClientHoldsNothingButItsConnection(t *testing.T) {
 	r.srv.mu.Lock()
 	defer r.srv.mu.Unlock()
 	for c := range r.srv.conns {
-		c.mu.Lock()
-		if c.out != nil || len(c.buf) > 2*len(group) {
-			t.Errorf("replies held: %t, buffer of %d octets", c.out != nil, len(c.buf))
+		c.life.mu.Lock()
+		if c.out.batch != nil || len(c.in.buf) > 2*len(group) {
+			t.Errorf("replies held: %t, buffer of %d octets", c.out.batch != nil, len(c.in.buf))
 		}
-		c.mu.Unlock()
+		c.life.mu.Unlock()
 	}
 }
 
@@ -460,7 +460,7 @@ func TestAStallOnAConnectionWithoutADescriptorStillWaits(t *testing.T) {
 		}
 		r := startStalling(t, d, nil)
 		client, server := net.Pipe()
-		r.srv.admit(server)
+		r.srv.startConn(server)
 		p := &peer{t: t, Conn: client}
 		p.want("220")
 		p.say("EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\n")

@@ -115,7 +115,7 @@ func TestEachOctetInItsOwnWriteMakesNoDifference(t *testing.T) {
 	for _, cut := range []int{1, 2, 3, 5, 7, 1000} {
 		r := start(t, nil)
 		client, server := net.Pipe()
-		r.srv.admit(server)
+		r.srv.startConn(server)
 		go func() { // ends when the script is said
 			for s := script; s != ""; {
 				n := min(cut, len(s))

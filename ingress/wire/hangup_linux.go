@@ -13,7 +13,7 @@ const (
 )
 
 // hungUp reports whether the other side of a TCP connection has closed it, whatever waits to be read. The state is the
-// first octet of what the kernel tells of a connection.
+// first octet of what the kernel returns about a connection.
 func hungUp(fd uintptr) bool {
 	info, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_INFO)
 	if err != nil {

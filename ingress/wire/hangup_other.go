@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-// hungUp reports whether the other side of a connection has closed it. It is not seen while anything waits to be read.
+// hungUp reports whether the other side of a connection has closed it. That is not seen while octets wait to be
+// read.
 func hungUp(fd uintptr) bool {
 	var octet [1]byte
 	n, _, err := syscall.Recvfrom(int(fd), octet[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)

@@ -104,11 +104,11 @@ func resting(s *Server) int {
 	s.mu.Unlock()
 	n := 0
 	for _, c := range conns {
-		c.mu.Lock()
-		if c.parked && !c.restless { // written only while not parked
+		c.life.mu.Lock()
+		if c.life.parked && c.wait.next != settleThen {
 			n++
 		}
-		c.mu.Unlock()
+		c.life.mu.Unlock()
 	}
 	return n
 }

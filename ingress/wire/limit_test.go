@@ -13,7 +13,7 @@ import (
 func (r *rig) inPieces(t *testing.T, pieces ...string) string {
 	t.Helper()
 	client, server := net.Pipe()
-	r.srv.admit(server)
+	r.srv.startConn(server)
 	heard := make(chan string)
 	go func() { // ends when the engine closes
 		all, _ := io.ReadAll(client)

@@ -5,10 +5,11 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// parseMail reads what follows "MAIL": FROM:, the reverse-path and its parameters. Blanks between the colon and the
+// parseMail parses what follows "MAIL": FROM:, the reverse-path and its parameters. Blanks between the colon and the
 // bracket are tolerated, as all servers do, because clients send them against RFC 5321 section 3.3.
 func parseMail(arg []byte, maxSize int64) (reverse mail.Path, p mail.Params, fault *mail.Reply) {
 	s, ok := cutPrefixFold(string(arg), "FROM:")
@@ -29,12 +30,12 @@ func parseMail(arg []byte, maxSize int64) (reverse mail.Path, p mail.Params, fau
 	return reverse, p, nil
 }
 
-// cutPath reads a path behind its colon, whatever it may be allowed to hold.
+// cutPath cuts a path, which may hold octets beyond ASCII, from what stands behind its colon.
 func cutPath(s string) (mail.Path, string, error) {
 	return mail.CutPath(strings.TrimLeft(s, " "), true)
 }
 
-// parseParams reads the parameters of MAIL. Keywords are known in any case (RFC 5321 section 4.1.1.11 and 2.4).
+// parseParams parses the parameters of MAIL. Keywords are recognized in any case (RFC 5321 section 4.1.1.11 and 2.4).
 func parseParams(s string, maxSize int64) (p mail.Params, fault *mail.Reply) {
 	var size, body bool
 	for {
@@ -46,7 +47,7 @@ func parseParams(s string, maxSize int64) (p mail.Params, fault *mail.Reply) {
 		if end < 0 {
 			end = len(s)
 		}
-		key, value, given := strings.Cut(s[:end], "=")
+		key, value, hasValue := strings.Cut(s[:end], "=")
 		s = s[end:]
 		switch {
 		case strings.EqualFold(key, "SIZE"):
@@ -76,7 +77,7 @@ func parseParams(s string, maxSize int64) (p mail.Params, fault *mail.Reply) {
 			if p.SMTPUTF8 {
 				return p, &twiceParameter
 			}
-			if given { // RFC 6531 section 3.1: it takes no value
+			if hasValue { // RFC 6531 section 3.1: it takes no value
 				return p, &badParameter
 			}
 			p.SMTPUTF8 = true
@@ -86,7 +87,7 @@ func parseParams(s string, maxSize int64) (p mail.Params, fault *mail.Reply) {
 	}
 }
 
-// parseSize reads the value of SIZE, at most 20 digits (RFC 1870 section 3).
+// parseSize parses the value of SIZE, at most 20 digits (RFC 1870 section 3).
 func parseSize(s string, maxSize int64) (int64, *mail.Reply) {
 	n, err := parseDigits(s)
 	switch {
@@ -98,20 +99,21 @@ func parseSize(s string, maxSize int64) (int64, *mail.Reply) {
 	return n, nil
 }
 
-// parseDigits reads 1 to 20 decimal digits and nothing else. strconv.ErrRange says that the number is over 63 bits.
+// parseDigits parses 1 to 20 decimal digits and nothing else. The error is strconv.ErrRange if the number does not fit
+// in 63 bits, else strconv.ErrSyntax.
 func parseDigits(s string) (int64, error) {
 	if s == "" || len(s) > 20 {
 		return 0, strconv.ErrSyntax
 	}
 	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
+		if !ascii.IsDigit(s[i]) {
 			return 0, strconv.ErrSyntax
 		}
 	}
 	return strconv.ParseInt(s, 10, 64)
 }
 
-// parseRcpt reads what follows "RCPT": TO: and the forward-path. No extension that is offered has a parameter for it.
+// parseRcpt parses what follows "RCPT": TO: and the forward-path. No extension that is offered has a parameter for it.
 func parseRcpt(arg []byte, smtputf8 bool) (mail.Path, *mail.Reply) {
 	s, ok := cutPrefixFold(string(arg), "TO:")
 	if !ok {

@@ -17,32 +17,32 @@ const proxyV2Rest = "\r\n\x00\r\nQUIT\n"
 // headerTimeout bounds the wait for a PROXY header. A proxy sends it as soon as it has connected.
 const headerTimeout = 5 * time.Second
 
-// readProxyHeader reads the header that each connection from a proxy begins with and takes its addresses over. What was
-// read behind it goes to the command buffer.
+// readProxyHeader reads the header with which each connection from a proxy begins, takes over its addresses, and reports
+// whether it could. What was read behind the header goes to the command buffer.
 //
 // The library bounds what it reads and allocates: 107 octets of a version 1 header, which must come in one piece, and 4
 // KiB behind the fixed part of a version 2 header.
 func (c *conn) readProxyHeader() bool {
-	if !c.parkFor(c.srv.cfg.tune.header) {
+	if !c.life.parkFor(c.srv.cfg.tune.header) {
 		return false
 	}
-	in := bufio.NewReaderSize(c.raw, smallBuffer)
+	in := bufio.NewReaderSize(c.life.raw, smallBuffer)
 	h, err := proxyproto.Read(in)
-	c.unpark()
+	c.life.unpark()
 	if err == nil {
-		err = c.takeProxied(h)
+		err = c.client.takeProxied(h)
 	}
 	if err != nil {
 		c.refuseHeader(err, in.Buffered() == 0)
 		return false
 	}
 	rest, _ := in.Peek(in.Buffered())
-	c.unread(rest)
+	c.in.unread(rest)
 	return true
 }
 
-// refuseHeader answers a header that is missing or malformed. A proxy that connects and says nothing checks whether we
-// are there, and nobody needs to be told.
+// refuseHeader answers a header that is missing or malformed. A proxy that connects and sends nothing checks whether we
+// are there: that is no event and has no reply.
 func (c *conn) refuseHeader(cause error, silent bool) {
 	r := proxyExpected
 	switch {
@@ -56,16 +56,17 @@ func (c *conn) refuseHeader(cause error, silent bool) {
 			Cause: cause,
 		})
 	}
-	c.linger = true
+	c.life.end(lingering)
 	if !c.srv.cfg.Implicit {
-		c.reply(r)
+		c.out.reply(r)
 	}
 }
 
-func (c *conn) takeProxied(h *proxyproto.Header) error {
-	c.client.Proxied = true
+// takeProxied takes over the addresses of a PROXY header.
+func (cl *Client) takeProxied(h *proxyproto.Header) error {
+	cl.Proxied = true
 	if h.Command.IsLocal() || h.TransportProtocol.IsUnspec() {
-		c.client.Unknown = true
+		cl.Unknown = true
 		return nil
 	}
 	src, okSrc := h.SourceAddr.(*net.TCPAddr)
@@ -73,6 +74,6 @@ func (c *conn) takeProxied(h *proxyproto.Header) error {
 	if !okSrc || !okDst {
 		return errors.New("addresses are not those of TCP")
 	}
-	c.client.Addr, c.client.Local = addrPort(src), addrPort(dst)
+	cl.Addr, cl.Local = addrPort(src), addrPort(dst)
 	return nil
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// The replies that are the engine's own. None of them is changed.
+// The replies of the engine itself. They are never changed.
 var (
 	okReset          = mail.NewReply(250, 0, 0, "OK")
 	okSender         = mail.NewReply(250, 1, 0, "OK")
@@ -32,6 +32,7 @@ var (
 	tooManyRcpts     = mail.NewReply(452, 5, 3, "Too many recipients")
 	tooManyMessages  = mail.NewReply(421, 5, 3, "Too many messages on this connection")
 	chunksRunning    = mail.NewReply(503, 5, 1, "A message is being sent with BDAT")
+	vrfySyntax       = mail.NewReply(501, 5, 4, "Syntax: VRFY mailbox")
 	chunkSyntax      = mail.NewReply(501, 5, 4, "Syntax: BDAT size [LAST]")
 	tooBig           = mail.NewReply(552, 3, 4, "Message too big")
 	bareLine         = mail.NewReply(550, 6, 11, "Message has a bare CR or LF")
@@ -45,7 +46,7 @@ var (
 	twiceParameter   = mail.NewReply(501, 5, 4, "Parameter given twice")
 	badParameter     = mail.NewReply(501, 5, 4, "Malformed parameter value")
 	noBinaryMIME     = mail.NewReply(504, 5, 4, "BINARYMIME is not offered")
-	shunnedClient    = mail.NewReply(503, 5, 1, "No service for you here")
+	refusedClient    = mail.NewReply(503, 5, 1, "No service for you here")
 	noTLS            = mail.NewReply(502, 5, 1, "STARTTLS is not offered")
 	alreadyTLS       = mail.NewReply(503, 5, 1, "TLS is already active")
 	tlsNotLast       = mail.NewReply(503, 5, 1, "STARTTLS must be the last command of a batch")
@@ -66,15 +67,15 @@ var (
 	proxyExpected      = mail.NewReply(421, 7, 0, "A PROXY header is missing or malformed")
 )
 
-// refusal makes an error of one of the replies above.
+// refusal returns an error that mail.ReplyFor turns into r.
 func refusal(r mail.Reply, reason string) *mail.Refusal {
 	return &mail.Refusal{Reply: r, Reason: reason}
 }
 
-// appendGreeting appends the 220, which RFC 2034 section 4 gives no enhanced code.
-func (c *conn) appendGreeting(b []byte) []byte {
+// appendGreeting appends the 220, which has no enhanced code (RFC 2034 section 4).
+func (c *Config) appendGreeting(b []byte) []byte {
 	b = append(b, "220 "...)
-	b = append(b, c.srv.cfg.Hostname...)
+	b = append(b, c.Hostname...)
 	return append(b, " ESMTP\r\n"...)
 }
 
@@ -102,8 +103,8 @@ func (c *conn) appendEHLO(b []byte) []byte {
 }
 
 // appendHELO appends the reply to HELO.
-func (c *conn) appendHELO(b []byte) []byte {
+func (c *Config) appendHELO(b []byte) []byte {
 	b = append(b, "250 "...)
-	b = append(b, c.srv.cfg.Hostname...)
+	b = append(b, c.Hostname...)
 	return append(b, "\r\n"...)
 }

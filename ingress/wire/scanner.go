@@ -5,30 +5,30 @@ import "bytes"
 // maxTextLine is the most that a line of a message may hold without its CRLF (RFC 5321 section 4.5.3.1.6).
 const maxTextLine = 998
 
-// A place is where the octet scanned last has left the scanner.
-type place uint8
+// A scanState says which octet stands before the next one to be scanned.
+type scanState uint8
 
 const (
-	inLine   place = iota
-	afterCR        // a CR in or at the end of a line
-	atStart        // CRLF, or nothing yet: a line begins
-	afterDot       // CRLF "."; only in the form Stuffed
-	afterEnd       // CRLF "." CR; only in the form Stuffed
+	inLine   scanState = iota
+	afterCR            // a CR in or at the end of a line
+	atStart            // CRLF, or nothing yet: a line begins
+	afterDot           // CRLF "."; only in the form Stuffed
+	afterEnd           // CRLF "." CR; only in the form Stuffed
 )
 
-// A scanner walks the octets of one message, in whatever cuts they arrive, and each of them once. Its results do not
-// depend on the cuts.
+// A scanner walks the octets of one message, each of them once, in the pieces in which they were read. Its results do
+// not depend on where these end.
 type scanner struct {
-	plain  bool  // the form is Plain: there is no end of data to find
-	place  place // begins as atStart
-	bare   bool  // a CR without LF or an LF without CR was seen before the end
-	line   int64 // octets of the line begun, without CRLF
-	widest int64 // octets of the longest line
-	long   int   // lines over maxTextLine
-	dots   int64 // dots that open a line, the one of the end of data not counted
+	plain  bool      // the form is Plain: there is no end of data to find
+	state  scanState // begins as atStart
+	bare   bool      // a CR without LF or an LF without CR was seen before the end
+	line   int64     // octets of the line begun, without CRLF
+	widest int64     // octets of the longest line
+	long   int       // lines over maxTextLine
+	dots   int64     // dots that open a line, the one of the end of data not counted
 }
 
-func newScanner(plain bool) scanner { return scanner{plain: plain, place: atStart} }
+func newScanner(plain bool) scanner { return scanner{plain: plain, state: atStart} }
 
 // scan walks p, which follows what was scanned before and stands at offset base of its piece. It appends the offset of
 // each dot that opens a line to dots, and returns the number of octets up to the end of data, CRLF.CRLF included, and
@@ -39,16 +39,16 @@ func newScanner(plain bool) scanner { return scanner{plain: plain, place: atStar
 func (s *scanner) scan(p []byte, base int, dots []uint32) (n int, end bool, _ []uint32) {
 	i, pairs := 0, 0
 	for i < len(p) && !end {
-		switch s.place {
+		switch s.state {
 		case atStart:
-			s.place = inLine
+			s.state = inLine
 			if p[i] != '.' {
 				continue
 			}
 			dots = append(dots, uint32(base+i))
 			s.dots++
 			if !s.plain {
-				s.place = afterDot
+				s.state = afterDot
 				s.line++
 				i++
 			}
@@ -61,36 +61,36 @@ func (s *scanner) scan(p []byte, base int, dots []uint32) (n int, end bool, _ []
 			}
 			s.line += int64(j)
 			i += j + 1
-			s.place = afterCR
+			s.state = afterCR
 			if i < len(p) && p[i] == '\n' { // as nearly always: not another turn for it
 				i++
 				pairs++
 				s.endLine()
 				if i < len(p) && p[i] != '.' {
-					s.place = inLine
+					s.state = inLine
 				}
 			}
 		case afterCR:
 			if p[i] != '\n' {
 				s.bare = true
 				s.line++
-				s.place = inLine
+				s.state = inLine
 				continue
 			}
 			i++
 			pairs++
 			s.endLine()
 		case afterDot:
-			s.place = inLine
+			s.state = inLine
 			if p[i] == '\r' {
 				i++
-				s.place = afterEnd
+				s.state = afterEnd
 			}
 		case afterEnd:
 			if p[i] != '\n' {
 				s.bare = true
 				s.line++
-				s.place = inLine
+				s.state = inLine
 				continue
 			}
 			i++
@@ -108,10 +108,10 @@ func (s *scanner) scan(p []byte, base int, dots []uint32) (n int, end bool, _ []
 
 // finish tells a scanner of the form Plain that the message has ended.
 func (s *scanner) finish() {
-	if s.place == afterCR {
+	if s.state == afterCR {
 		s.bare = true
 	}
-	if s.place != atStart {
+	if s.state != atStart {
 		s.endLine()
 	}
 }
@@ -122,10 +122,10 @@ func (s *scanner) endLine() {
 	}
 	s.widest = max(s.widest, s.line)
 	s.line = 0
-	s.place = atStart
+	s.state = atStart
 }
 
-// width gives the octets of the longest line so far, the unfinished one included.
+// width returns the octets of the longest line so far, the unfinished one included.
 func (s *scanner) width() int64 { return max(s.widest, s.line) }
 
 func dropLast(dots []uint32) []uint32 {

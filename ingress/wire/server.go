@@ -16,7 +16,7 @@ import (
 // abandonTimeout is how long Shutdown waits for Sessions to end after it has cancelled their ctx.
 const abandonTimeout = 5 * time.Second
 
-// A Server serves one Config on one or more listeners.
+// A Server serves one Config on one or more listeners. Its methods are safe for concurrent use.
 type Server struct {
 	cfg    Config
 	ctx    context.Context // of all Sessions
@@ -30,12 +30,12 @@ type Server struct {
 	drain    chan struct{} // closed when draining begins
 	running  sync.WaitGroup
 
-	mu        sync.Mutex // guards what follows; never held while a conn.mu is taken
+	mu        sync.Mutex // guards what follows; never held while a life.mu is taken
 	listeners map[net.Listener]struct{}
 	conns     map[*conn]struct{}
 }
 
-// NewServer makes a Server of a Config; the error is that of Config.Validate.
+// NewServer returns a Server that serves cfg. The error is that of Config.Validate.
 func NewServer(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func NewServer(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// now is the engine's clock: the time since the server was made.
+// now returns the time on the engine's clock, which began when the server was made.
 func (s *Server) now() time.Duration { return time.Since(s.epoch) }
 
 // Serve accepts connections from l until Shutdown, after which it returns nil, or until l fails for good. It closes l.
@@ -76,7 +76,7 @@ func (s *Server) Serve(l net.Listener) error {
 		switch {
 		case err == nil:
 			wait = 0
-			s.admit(raw)
+			s.startConn(raw)
 			continue
 		case s.draining.Load():
 			return nil
@@ -94,30 +94,24 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 }
 
-// admit starts the goroutine of a connection, or turns the client away when the caps are reached. Behind a proxy the
-// client is not yet known, and a host that may say XCLIENT speaks for many clients: they are counted once they are
-// named.
-func (s *Server) admit(raw net.Conn) {
-	peer, local := addrPort(raw.RemoteAddr()), addrPort(raw.LocalAddr())
+// startConn starts the goroutine of a connection, or turns the client away when the caps are reached. The client of a
+// proxy is not yet known, and a host that may use XCLIENT relays for many clients: they are counted once they are named.
+func (s *Server) startConn(raw net.Conn) {
+	peer := addrPort(raw.RemoteAddr()).Addr()
 	if !s.cfg.Caps.take() {
-		s.turnAway(raw, peer.Addr(), "connections")
+		s.turnAway(raw, peer, "connections")
 		return
 	}
-	c := &conn{srv: s, raw: raw, rw: raw, client: Client{Addr: peer, Local: local}}
-	c.client.conn = c
-	c.buf = c.small[:]
-	c.behindProxy = contains(s.cfg.Proxy, peer.Addr())
-	if !c.behindProxy && !contains(s.cfg.Xclient, peer.Addr()) {
-		if !c.count(peer.Addr()) {
-			s.cfg.Caps.give()
-			s.turnAway(raw, peer.Addr(), "connections_per_client")
-			return
-		}
+	c := newConn(s, raw)
+	if !contains(s.cfg.Proxy, peer) && !contains(s.cfg.Xclient, peer) && !s.cfg.Caps.moveClient(&c.counted, peer) {
+		s.cfg.Caps.give()
+		s.turnAway(raw, peer, "connections_per_client")
+		return
 	}
 	s.mu.Lock()
 	if s.draining.Load() {
 		s.mu.Unlock()
-		c.uncount()
+		s.cfg.Caps.giveClient(c.counted)
 		s.cfg.Caps.give()
 		raw.Close()
 		return
@@ -125,7 +119,7 @@ func (s *Server) admit(raw net.Conn) {
 	s.conns[c] = struct{}{}
 	s.running.Add(1)
 	s.mu.Unlock()
-	go c.serve(false) // ends with the connection: at QUIT, an error, a time-out, or when Shutdown wakes or cuts it
+	go c.serve(false) // ends with the connection: at QUIT, an error, a time-out, or when Shutdown wakes or aborts it
 }
 
 // turnAway answers 421 and closes, in the accept loop: a few octets into an empty send buffer do not block.
@@ -141,13 +135,13 @@ func (s *Server) turnAway(raw net.Conn, client netip.Addr, reason string) {
 
 // Shutdown ends the server: it closes the listeners and answers 421 4.3.2 to each client that is not sending a message,
 // at once; messages in flight are finished and answered before their connections end the same way. When ctx ends before
-// they have, the ctx of the Sessions is cancelled and the remaining connections are cut, but for those that are owed
-// the reply to a message which is being committed (see Body.Committing): these are waited for, however long that takes.
-// Config.Abort is called when all of this has been decided.
+// they have, the ctx of the Sessions is cancelled and the remaining connections are aborted. Those that are owed the
+// reply to a message which is being committed (see Body.Committing) are not: these are waited for, however long that
+// takes. Config.Abort is called when all of this has been decided.
 //
-// It returns when all goroutines of the server have ended, with nil if nothing had to be cut. Only a Session that does
-// not heed the end of its ctx is given up, abandonTimeout after it. The error wraps ctx's and says how many
-// connections were cut and how many Sessions were given up.
+// It returns when all goroutines of the server have ended, with nil if nothing had to be aborted. Only a Session that
+// does not heed the end of its ctx is left behind, abandonTimeout after it. The error wraps ctx's and says how many
+// connections were aborted and how many Sessions were left behind.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	if !s.draining.Swap(true) {
@@ -158,10 +152,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	for _, c := range s.all() {
-		c.wake()
+		c.life.wake()
 	}
 	ended := make(chan struct{})
-	go func() { // ends with the last connection, which cutting them forces
+	go func() { // ends with the last connection, at the latest soon after abort
 		s.running.Wait()
 		close(ended)
 	}()
@@ -172,52 +166,53 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	s.cancel()
-	return s.cut(ctx, ended)
+	return s.abort(ctx, ended)
 }
 
-// cut is the end of Shutdown when its time is up.
-func (s *Server) cut(ctx context.Context, ended <-chan struct{}) error {
+// abort is the end of Shutdown when its time is up.
+func (s *Server) abort(ctx context.Context, ended <-chan struct{}) error {
 	var owed []<-chan struct{}
-	cut := 0
+	aborted := 0
 	for _, c := range s.all() {
-		if gone := c.sever(); gone != nil {
+		if gone := c.life.abort(); gone != nil {
 			owed = append(owed, gone)
 		} else {
-			cut++
+			aborted++
 		}
 	}
 	s.cfg.Abort()
-	given := time.NewTimer(s.cfg.tune.abandon)
-	defer given.Stop()
+	abandon := time.NewTimer(s.cfg.tune.abandon)
+	defer abandon.Stop()
 	for _, gone := range owed { // each Commit has a deadline of its own
 		<-gone
 	}
 	select {
 	case <-ended:
-	case <-given.C:
+	case <-abandon.C:
 	}
-	err := fmt.Errorf("%d connections cut: %w", cut, ctx.Err())
+	err := fmt.Errorf("%d connections cut: %w", aborted, ctx.Err())
 	if left := len(s.all()); left > 0 {
 		err = fmt.Errorf("%d sessions did not end, %w", left, err)
 	}
 	return err
 }
 
-// InFlight counts the transactions that would be lost if the process ended now: those that are open, of which nothing
-// is delivered, and those that are being committed or were and whose client has no reply yet, which are in doubt.
+// InFlight returns the numbers of transactions that the end of the process would interrupt now: those that are open, of
+// which nothing is delivered, and those that are being committed or were and whose client has no reply yet, which would
+// be in doubt.
 func (s *Server) InFlight() (open, committing int) {
 	for _, c := range s.all() {
 		switch {
-		case c.isOwed():
+		case c.life.isReplyOwed():
 			committing++
-		case c.open.Load():
+		case c.tx.phase().open():
 			open++
 		}
 	}
 	return open, committing
 }
 
-// all gives the connections there are now.
+// all returns the connections there are now.
 func (s *Server) all() []*conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -228,6 +223,7 @@ func (s *Server) all() []*conn {
 	return conns
 }
 
+// addrPort returns the address of a TCP socket, and the zero AddrPort of any other.
 func addrPort(a net.Addr) netip.AddrPort {
 	t, ok := a.(*net.TCPAddr)
 	if !ok {

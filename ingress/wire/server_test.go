@@ -106,7 +106,7 @@ func TestClientThatDoesNotReadIsGivenUp(t *testing.T) {
 	r := start(t, func(c *Config) { c.tune.write = 30 * time.Millisecond })
 	client, server := net.Pipe()
 	defer client.Close()
-	r.srv.admit(server)
+	r.srv.startConn(server)
 	r.expect(t, 0, "close")
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Client is who is at the other end of a connection. The connection owns it and writes it between two calls to its
-// Session, which may read it during them: both are one goroutine.
+// A Client describes the other end of a connection. The connection owns it and writes it between two calls to its
+// Session, which may read it during them: both run on one goroutine.
 type Client struct {
 	Addr    netip.AddrPort       // after PROXY and XCLIENT; IPv4 is never in its IPv6-mapped form
 	Local   netip.AddrPort       // the address the client connected to, after PROXY and XCLIENT
@@ -24,10 +24,10 @@ type Client struct {
 	// the carried address is missing (PROXY LOCAL or UNKNOWN, XCLIENT ADDR=[UNAVAILABLE]): never trusted
 	Unknown bool
 
-	conn *conn // nil in a Client that was not made by the engine: its methods wait for nothing and find nothing
+	conn *conn // nil in a Client that the engine did not make: its methods wait for nothing and find nothing
 }
 
-// TLSVersion gives the name of the TLS version spoken, "" in clear.
+// TLSVersion returns the name of the TLS version in use, "" in clear.
 func (c *Client) TLSVersion() string {
 	if c.TLS == nil {
 		return ""
@@ -54,23 +54,23 @@ type Session interface {
 	// Data is called at DATA before the 354, and at the first BDAT of a message. An error ends the transaction: Reset
 	// is called next.
 	Data(ctx context.Context) error
-	// Body reads the message from b and gives the reply to its end, or returns early with a refusal; the engine then
-	// reads and forgets the rest, and gives that reply at the end (with BDAT: to the current chunk and each later one).
-	// A 2yz for a message whose last piece was not taken becomes 451 4.3.0. Body ends the transaction, whatever it
-	// returns: Reset is not called after it. The reply is not sent when Next gave ErrClientGone, ErrTooSlow or
+	// Body reads the message from b and returns the reply to its end, or returns early with a refusal; the engine then
+	// reads and forgets the rest, and replies at the end (with BDAT: to the current chunk and each later one). A 2yz
+	// for a message whose last piece Body did not read becomes 451 4.3.0. Body ends the transaction, whatever it
+	// returns: Reset is not called after it. The reply is not sent when Next returned ErrClientGone, ErrTooSlow or
 	// ErrInterrupted.
 	Body(ctx context.Context, b *Body) mail.Reply
 	// Reset ends an open transaction: RSET, EHLO, HELO, STARTTLS or XCLIENT inside one, or Data returned an error.
 	// Close without Reset before it can also end one.
 	Reset()
-	// Idle tells that a transaction is open (before DATA or BDAT) and that the client sent nothing for Config.Lend
-	// since the last reply. It is called at most once per wait.
+	// Idle is called when a transaction is open (before DATA or BDAT) and the client sent nothing for Config.Lend since
+	// the last reply. It is called at most once per wait.
 	Idle()
 	// Close is called exactly once per Session, when the connection ended or XCLIENT began a new Session.
 	Close()
 }
 
-// The errors of Body.Next beside a *mail.Refusal. Only after ErrIdle may Next be called again.
+// The errors of Body.Next beside a *mail.Refusal. After all of them but ErrIdle, Next returns the same error again.
 var (
 	ErrIdle        = errors.New("nothing arrived in the time given")
 	ErrClientGone  = errors.New("client lost before the end of the message")
@@ -78,5 +78,5 @@ var (
 	ErrInterrupted = errors.New("message ended by another command")
 )
 
-// errCut is the ErrClientGone of a connection that Shutdown has cut.
-var errCut = fmt.Errorf("%w: cut at the end of the drain", ErrClientGone)
+// errAborted is the ErrClientGone of a connection that Shutdown has aborted.
+var errAborted = fmt.Errorf("%w: cut at the end of the drain", ErrClientGone)

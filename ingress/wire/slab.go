@@ -26,7 +26,7 @@ type Slabs struct {
 	lent atomic.Int64
 }
 
-// Lent gives the number of slabs that are in use now.
+// Lent returns the number of slabs that are in use now.
 func (s *Slabs) Lent() int { return int(s.lent.Load()) }
 
 func (s *Slabs) take() *slab {

@@ -14,11 +14,11 @@ import (
 // handshakeTimeout bounds a TLS handshake: a few round trips, slow links and slow clients included.
 const handshakeTimeout = 30 * time.Second
 
-// starttls carries out STARTTLS (RFC 3207). What the client, or somebody between it and us, sent in clear behind the
-// command must not be read as if it had come under TLS; it cannot be told from an attack, so the connection ends there.
+// starttls carries out STARTTLS (RFC 3207). What was sent in clear behind the command, by the client or by an attacker
+// between it and us, must not be read as if it had come under TLS. The two cannot be told apart, so the connection ends.
 func (c *conn) starttls(arg []byte) {
 	switch {
-	case c.body != nil:
+	case c.tx.phase() == chunksPhase:
 		c.mistake(chunksRunning)
 		return
 	case c.srv.cfg.TLS == nil:
@@ -30,34 +30,34 @@ func (c *conn) starttls(arg []byte) {
 	case len(arg) > 0:
 		c.mistake(noParameters)
 		return
-	case c.r < c.w:
-		c.r = c.w
+	case c.in.r < c.in.w:
+		c.in.r = c.in.w
 		c.hangUp(tlsNotLast, "octets behind STARTTLS")
 		return
 	}
 	c.resetTransaction()
 	c.client.Helo, c.client.ESMTP = "", false
-	c.reply(startTLS)
-	c.flush()
-	if c.dead || !c.startTLS() {
-		c.dead, c.closing = true, true // there is no channel left to say anything on
+	c.out.reply(startTLS)
+	c.out.flush()
+	if c.life.ending >= writeFailed || !c.handshake() {
+		c.life.end(unreachable) // no channel is left on which to reply
 	}
 }
 
-// startTLS does the handshake. It runs on a goroutine of its own, because it needs a deep stack that the connection's
-// goroutine would keep; it ends with the handshake, which the deadline bounds.
-func (c *conn) startTLS() bool {
-	var under net.Conn = c.raw
-	if c.r < c.w { // read with the PROXY header: STARTTLS lets nothing get here
-		under = &ahead{Conn: c.raw, octets: bytes.Clone(c.buf[c.r:c.w])}
-		c.r = c.w
+// handshake does the TLS handshake and reports whether it succeeded. It runs on a goroutine of its own, because it needs
+// a deep stack that the connection's goroutine would keep; it ends with the handshake, which the deadline bounds.
+func (c *conn) handshake() bool {
+	under := c.life.raw
+	if in := &c.in; in.r < in.w { // read with the PROXY header: STARTTLS lets nothing get here
+		under = &readAhead{Conn: under, octets: bytes.Clone(in.buf[in.r:in.w])}
+		in.r = in.w
 	}
 	t := tls.Server(under, c.srv.cfg.TLS())
-	if !c.parkFor(c.srv.cfg.tune.handshake) {
+	if !c.life.parkFor(c.srv.cfg.tune.handshake) {
 		return false
 	}
-	c.writeDue = c.readDue
-	_ = c.raw.SetWriteDeadline(c.srv.epoch.Add(c.writeDue))
+	c.life.writeDue = c.life.readDue
+	_ = c.life.raw.SetWriteDeadline(c.srv.epoch.Add(c.life.writeDue))
 	done := make(chan error, 1)
 	go func() {
 		defer func() {
@@ -68,14 +68,14 @@ func (c *conn) startTLS() bool {
 		done <- t.Handshake()
 	}()
 	err := <-done
-	c.unpark()
+	c.life.unpark()
 	state := t.ConnectionState()
 	if err == nil && state.Version < tls.VersionTLS12 {
 		err = errors.New("TLS version below 1.2") // RFC 8996
 	}
-	c.rw = t
+	c.life.rw = t
 	if err != nil {
-		c.dead = true
+		c.life.end(unreachable)
 		c.srv.cfg.Emit(mail.Event{
 			Kind: mail.Anomaly, Time: c.srv.cfg.Now(), Client: c.client.Addr.Addr(), Reason: "TLS handshake",
 			Cause: err,
@@ -86,14 +86,14 @@ func (c *conn) startTLS() bool {
 	return true
 }
 
-// ahead is a connection of which some octets were read already.
-type ahead struct {
+// A readAhead is a connection of which some octets were read already.
+type readAhead struct {
 	net.Conn
 	octets []byte
 }
 
-// Read gives those octets first.
-func (a *ahead) Read(p []byte) (int, error) {
+// Read returns those octets first.
+func (a *readAhead) Read(p []byte) (int, error) {
 	if len(a.octets) == 0 {
 		return a.Conn.Read(p)
 	}

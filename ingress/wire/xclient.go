@@ -9,34 +9,32 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// An override is what one XCLIENT command says of the client.
+// An override holds the attributes of one XCLIENT command.
 type override struct {
-	addr, dest                 netip.Addr
-	port, destPort             uint16
-	name, helo                 string
-	hasAddr, hasDest           bool // given, and not [UNAVAILABLE]
-	noAddr                     bool // given as [UNAVAILABLE] or [TEMPUNAVAIL]
-	hasPort, hasDestPort       bool
-	hasName, hasHelo, hasProto bool
-	esmtp                      bool
+	addr, dest           netip.Addr // zero if absent or unknown
+	noAddr               bool       // ADDR is unknown
+	hasPort, hasDestPort bool       // present, and not unknown
+	port, destPort       uint16
+	name, helo           string // "" if absent or unknown
+	esmtp                bool   // PROTO is ESMTP
 }
 
-// The values that stand for none (Postfix, XCLIENT_README).
+// The values that stand for an unknown value (Postfix, XCLIENT_README).
 const (
 	unavailable = "[UNAVAILABLE]"
 	tempUnavail = "[TEMPUNAVAIL]"
 )
 
-// parseXclient reads the attributes of an XCLIENT command: name=value, parted by blanks, the values in xtext (RFC 3461
+// parseXclient parses the attributes of an XCLIENT command: name=value, parted by blanks, the values in xtext (RFC 3461
 // section 4). LOGIN is read and ignored: trust may only be lowered here.
 func parseXclient(arg string) (o override, ok bool) {
 	if arg == "" {
 		return o, false
 	}
 	for attr := range strings.FieldsSeq(arg) {
-		name, raw, given := strings.Cut(attr, "=")
+		name, raw, hasValue := strings.Cut(attr, "=")
 		value, clean := decodeXtext(raw)
-		if !given || !clean || !o.set(strings.ToUpper(name), value) {
+		if !hasValue || !clean || !o.set(strings.ToUpper(name), value) {
 			return o, false
 		}
 	}
@@ -44,46 +42,46 @@ func parseXclient(arg string) (o override, ok bool) {
 }
 
 func (o *override) set(name, value string) (ok bool) {
-	none := strings.EqualFold(value, unavailable) || strings.EqualFold(value, tempUnavail)
+	unknown := strings.EqualFold(value, unavailable) || strings.EqualFold(value, tempUnavail)
 	switch name {
 	case "ADDR":
-		o.noAddr, o.hasAddr = none, !none
-		if !none {
+		o.noAddr, o.addr = unknown, netip.Addr{}
+		if !unknown {
 			o.addr, ok = parseXclientAddr(value)
 			return ok
 		}
 	case "DESTADDR":
-		o.hasDest = !none
-		if !none {
+		o.dest = netip.Addr{}
+		if !unknown {
 			o.dest, ok = parseXclientAddr(value)
 			return ok
 		}
 	case "PORT":
-		o.hasPort = !none
-		if !none {
+		o.hasPort = !unknown
+		if !unknown {
 			o.port, ok = parsePort(value)
 			return ok
 		}
 	case "DESTPORT":
-		o.hasDestPort = !none
-		if !none {
+		o.hasDestPort = !unknown
+		if !unknown {
 			o.destPort, ok = parsePort(value)
 			return ok
 		}
 	case "NAME":
-		o.hasName, o.name = true, value
-		if none {
+		o.name = value
+		if unknown {
 			o.name = ""
 		}
-		return none || mail.IsDomain(value)
+		return unknown || mail.IsDomain(value)
 	case "HELO":
-		o.hasHelo, o.helo = true, value
-		if none {
+		o.helo = value
+		if unknown {
 			o.helo = ""
 		}
-		return none || value != "" && len(value) <= mail.MaxDomain && !strings.ContainsRune(value, ' ')
+		return unknown || value != "" && len(value) <= mail.MaxDomain && !strings.ContainsRune(value, ' ')
 	case "PROTO":
-		o.hasProto, o.esmtp = true, strings.EqualFold(value, "ESMTP")
+		o.esmtp = strings.EqualFold(value, "ESMTP")
 		return o.esmtp || strings.EqualFold(value, "SMTP")
 	case "LOGIN":
 	default:
@@ -92,7 +90,7 @@ func (o *override) set(name, value string) (ok bool) {
 	return true
 }
 
-// parseXclientAddr reads an IPv4 address, or an IPv6 one behind "IPV6:".
+// parseXclientAddr parses an IPv4 address, or an IPv6 one behind "IPV6:".
 func parseXclientAddr(s string) (netip.Addr, bool) {
 	v6, isV6 := cutPrefixFold(s, "IPV6:")
 	a, err := netip.ParseAddr(v6)
@@ -107,7 +105,7 @@ func parsePort(s string) (uint16, bool) {
 	return uint16(n), err == nil && s[0] != '+'
 }
 
-// decodeXtext gives what an xtext stands for: "+" and two upper-case hexadecimal digits are one octet. The result is
+// decodeXtext decodes an xtext: "+" and two upper-case hexadecimal digits are one octet. The result is
 // UTF-8 without control characters.
 func decodeXtext(s string) (string, bool) {
 	if strings.IndexByte(s, '+') >= 0 {
@@ -147,14 +145,14 @@ func unhex(b byte) byte {
 	return 0xff
 }
 
-// xclientCommand carries out XCLIENT: the client is who it says, trust is lowered, and a new Session begins with a
-// greeting, as after connecting.
+// xclientCommand carries out XCLIENT: the client is the one that the attributes describe, trust is lowered, and a new
+// Session begins with a greeting, as after connecting.
 func (c *conn) xclientCommand(arg []byte) {
 	switch {
 	case !c.xclient:
 		c.mistake(noXclient)
 		return
-	case c.open.Load() || c.body != nil:
+	case c.tx.phase().open():
 		c.mistake(xclientInside)
 		return
 	}
@@ -163,17 +161,17 @@ func (c *conn) xclientCommand(arg []byte) {
 		c.mistake(xclientSyntax)
 		return
 	}
-	if o.hasAddr && !c.count(o.addr) {
+	if o.addr.IsValid() && !c.srv.cfg.Caps.moveClient(&c.counted, o.addr) {
 		c.hangUp(tooManyConnections, "connections_per_client")
 		return
 	}
-	c.endTransaction()
+	c.tx.end()
 	c.closeSession()
 	c.client.override(o)
-	c.messages, c.bad, c.refused = 0, 0, 0
+	c.spent = budgets{}
 	c.session = c.srv.cfg.NewSession(c.srv.ctx, &c.client)
 	if !c.greet() {
-		c.closing = true
+		c.life.end(closing)
 		return
 	}
 	if c.client.Helo != "" {
@@ -181,11 +179,12 @@ func (c *conn) xclientCommand(arg []byte) {
 	}
 }
 
+// override makes the attributes those of the client.
 func (cl *Client) override(o override) {
 	cl.Lowered = true
-	cl.Helo, cl.ESMTP, cl.Name = "", false, ""
+	cl.Helo, cl.ESMTP, cl.Name = o.helo, o.esmtp, o.name
 	addr, port := cl.Addr.Addr(), cl.Addr.Port()
-	if o.hasAddr {
+	if o.addr.IsValid() {
 		addr, port, cl.Unknown = o.addr, 0, false
 	}
 	if o.noAddr {
@@ -196,20 +195,11 @@ func (cl *Client) override(o override) {
 	}
 	cl.Addr = netip.AddrPortFrom(addr, port)
 	addr, port = cl.Local.Addr(), cl.Local.Port()
-	if o.hasDest {
+	if o.dest.IsValid() {
 		addr = o.dest
 	}
 	if o.hasDestPort {
 		port = o.destPort
 	}
 	cl.Local = netip.AddrPortFrom(addr, port)
-	if o.hasName {
-		cl.Name = o.name
-	}
-	if o.hasHelo {
-		cl.Helo = o.helo
-	}
-	if o.hasProto {
-		cl.ESMTP = o.esmtp
-	}
 }

@@ -6,20 +6,23 @@ import (
 	"math"
 	"strconv"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A chunk is the argument of a BDAT command (RFC 3030 section 2).
+// A chunk is the argument of a BDAT command (RFC 3030 section 2), and how far it has come.
 type chunk struct {
-	size int64 // math.MaxInt64 when it is even more
-	last bool
+	size     int64 // octets; math.MaxInt64 when there are even more
+	left     int64 // octets of it that are not yet read
+	last     bool
+	answered bool // its end was answered
 }
 
-// chunkVerb is what isChunk is true for.
+// chunkVerb is a line for which isChunk returns true.
 var chunkVerb = []byte("BDAT")
 
-// isChunk reports whether somebody could take a line for a BDAT: the verb with whatever before it that is no letter,
-// and whatever behind it.
+// isChunk reports whether a relay could take a line for a BDAT: the verb with any octets but letters before it, and
+// anything behind it.
 func isChunk(line []byte) bool {
 	for len(line) > 0 && (line[0] <= ' ' || line[0] >= 0x7f) {
 		line = line[1:]
@@ -27,10 +30,10 @@ func isChunk(line []byte) bool {
 	if len(line) < len(chunkVerb) || !bytes.EqualFold(line[:len(chunkVerb)], chunkVerb) {
 		return false
 	}
-	return len(line) == len(chunkVerb) || !('a' <= line[len(chunkVerb)]|0x20 && line[len(chunkVerb)]|0x20 <= 'z')
+	return len(line) == len(chunkVerb) || !ascii.IsAlpha(line[len(chunkVerb)])
 }
 
-// parseChunk reads "size [LAST]".
+// parseChunk parses "size [LAST]".
 func parseChunk(arg []byte) (k chunk, ok bool) {
 	size, rest, more := bytes.Cut(arg, []byte(" "))
 	n, err := parseDigits(string(size))
@@ -41,32 +44,33 @@ func parseChunk(arg []byte) (k chunk, ok bool) {
 		return chunk{}, false
 	}
 	if !more {
-		return chunk{size: n}, true
+		return chunk{size: n, left: n}, true
 	}
-	return chunk{n, true}, bytes.EqualFold(bytes.TrimLeft(rest, " "), []byte("LAST"))
+	return chunk{size: n, left: n, last: true}, bytes.EqualFold(bytes.TrimLeft(rest, " "), []byte("LAST"))
 }
 
-// bdat carries out a BDAT outside of a message: the first chunk of one, or a chunk that has no place. Its octets are
-// consumed whatever the reply, because the client sends them behind the command without waiting for it. Where it is
-// unknown how many they are, the connection is closed.
+// bdat carries out a BDAT outside of a message: the first chunk of one, or a chunk out of order. Its octets are consumed
+// whatever the reply, because the client sends them behind the command without waiting for it. Where it is unknown how
+// many they are, the connection is closed.
 func (c *conn) bdat(arg []byte) {
 	k, ok := parseChunk(arg)
 	if !ok {
-		c.refuseChunk()
+		c.notUnderstood(chunkVerb, chunkSyntax)
 		return
 	}
-	b := c.takeBody(true)
+	b := c.newBody(true)
 	fits := b.beginChunk(k)
-	if c.failed != nil {
-		c.finishMessage(b, *c.failed)
+	if c.tx.failed != nil {
+		c.finishMessage(b, *c.tx.failed)
 		return
 	}
-	if fault := c.notReady(); c.shunned || fault != nil {
-		if c.shunned {
-			fault = &shunnedClient
-		}
+	fault := c.tx.notReady(c.client.Helo != "")
+	if c.life.ending == refusedAtGreeting {
+		fault = &refusedClient
+	}
+	if fault != nil {
 		if fault.Class() == 5 {
-			c.bad++
+			c.spent.bad++
 		}
 		c.resetTransaction()
 		c.finishMessage(b, *fault)
@@ -74,7 +78,7 @@ func (c *conn) bdat(arg []byte) {
 	}
 	var err error
 	if fits {
-		c.beforeWait()
+		c.out.beforeWait()
 		err = c.session.Data(c.srv.ctx)
 	} else {
 		err = refusal(tooBig, "size")
@@ -84,35 +88,32 @@ func (c *conn) bdat(arg []byte) {
 		c.finishMessage(b, mail.ReplyFor(err))
 		return
 	}
-	c.finishMessage(b, c.runBody(b))
-}
-
-// refuseChunk ends the connection after a BDAT whose size cannot be read: what follows may be its octets.
-func (c *conn) refuseChunk() {
-	c.mistake(chunkSyntax)
-	c.closing, c.linger = true, true
+	c.tx.enter(chunksPhase)
+	c.body = b
+	c.finishMessage(b, c.session.Body(c.srv.ctx, b))
 }
 
 // beginChunk makes the octets of k the next ones of the message, and reports whether it may still be that big.
 func (b *Body) beginChunk(k chunk) bool {
-	b.left, b.size, b.lastOne, b.answered = k.size, k.size, k.last, false
+	b.chunk = k
 	if k.size == 0 && k.last {
-		b.ended = true
+		b.state = complete
 		b.scan.finish()
 	}
 	return k.size <= b.c.srv.cfg.MessageSize-b.received
 }
 
 // nextChunk answers the chunk that has ended and carries out commands until another one begins. RFC 3030 section 2 lets
-// NOOP and the like come between chunks; what would begin something else ends the message without delivering it.
+// NOOP and its like come between chunks; a command that would begin something else ends the message without delivering
+// it, with ErrInterrupted.
 func (b *Body) nextChunk() error {
 	c := b.c
-	if !b.answered {
-		b.answered = true
-		c.append(b.appendReceived)
+	if !b.chunk.answered {
+		b.chunk.answered = true
+		c.out.append(b.appendReceived)
 	}
 	for {
-		if c.closing || c.overBudget() {
+		if c.life.isEnding() || c.overBudget() {
 			return ErrInterrupted
 		}
 		line, fault, err := c.nextLine()
@@ -130,7 +131,7 @@ func (b *Body) nextChunk() error {
 		case "BDAT":
 			k, ok := parseChunk(arg)
 			if !ok {
-				c.refuseChunk()
+				c.notUnderstood(chunkVerb, chunkSyntax)
 				return ErrInterrupted
 			}
 			if !b.beginChunk(k) {
@@ -138,7 +139,7 @@ func (b *Body) nextChunk() error {
 			}
 			return b.check()
 		case "RSET", "MAIL", "EHLO", "HELO", "QUIT":
-			c.unreadLine()
+			c.in.unreadLine()
 			return ErrInterrupted
 		default:
 			c.command(line, nil)
@@ -149,6 +150,6 @@ func (b *Body) nextChunk() error {
 // appendReceived appends the reply to a chunk that is not the last one.
 func (b *Body) appendReceived(p []byte) []byte {
 	p = append(p, "250 2.0.0 "...)
-	p = strconv.AppendInt(p, b.size, 10)
+	p = strconv.AppendInt(p, b.chunk.size, 10)
 	return append(p, " octets received\r\n"...)
 }

@@ -1,0 +1,82 @@
+package wire
+
+import "github.com/millrace/millrace/router/mail"
+
+// mail carries out MAIL.
+func (c *conn) mail(arg []byte) {
+	cfg := &c.srv.cfg
+	switch {
+	case c.client.Helo == "":
+		c.mistake(helloFirst)
+		return
+	case c.tx.phase().open():
+		c.mistake(nestedMail)
+		return
+	case cfg.tune.messages > 0 && int(c.spent.messages) >= cfg.tune.messages:
+		c.refuse(tooManyMessages)
+		return
+	}
+	reverse, p, fault := parseMail(arg, cfg.MessageSize)
+	if fault != nil {
+		if fault.Code == 552 { // the size is no mistake of form
+			c.out.reply(*fault)
+		} else {
+			c.mistake(*fault)
+		}
+		return
+	}
+	c.tx.end()
+	if err := c.session.Mail(c.srv.ctx, reverse, p); err != nil {
+		c.refuse(mail.ReplyFor(err))
+		return
+	}
+	c.tx.open(p.SMTPUTF8)
+	c.spent.messages++
+	c.out.reply(okSender)
+}
+
+// rcpt carries out RCPT.
+func (c *conn) rcpt(arg []byte) {
+	switch phase := c.tx.phase(); {
+	case phase == chunksPhase:
+		c.mistake(chunksRunning)
+		return
+	case !phase.open():
+		c.mistake(mailFirst)
+		return
+	}
+	forward, fault := parseRcpt(arg, c.tx.utf8)
+	if fault != nil {
+		c.tx.refuse(refusedForGood)
+		c.mistake(*fault)
+		return
+	}
+	if int(c.tx.rcpts) >= c.srv.cfg.Recipients {
+		c.tx.refuse(refusedForNow)
+		c.out.reply(tooManyRcpts)
+		return
+	}
+	c.out.beforeWait()
+	if err := c.session.Rcpt(c.srv.ctx, forward); err != nil {
+		r := mail.ReplyFor(err)
+		if r.Class() == 5 {
+			c.tx.refuse(refusedForGood)
+			c.spent.refused++
+		} else {
+			c.tx.refuse(refusedForNow)
+		}
+		c.refuse(r)
+		return
+	}
+	c.tx.rcpts++
+	c.out.reply(okRecipient)
+}
+
+// resetTransaction ends the transaction, if one is open, without a message.
+func (c *conn) resetTransaction() {
+	wasOpen := c.tx.phase().open()
+	c.tx.end()
+	if wasOpen {
+		c.session.Reset()
+	}
+}

@@ -1,0 +1,139 @@
+package wire
+
+import (
+	"bytes"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+const (
+	smallBuffer    = 512      // octets that a connection keeps while it waits for a command
+	maxCommandLine = 2048     // CRLF included; RFC 5321 section 4.5.3.1.4 asks for 512 and more for extensions
+	maxSkipped     = 64 << 10 // octets of a command line over that before the connection is closed
+)
+
+// An input holds the octets that were read from the client and are not yet consumed.
+//
+// Invariant: buf[r:w] are these octets. buf is small, or big while a batch is longer, or what setAside allocated for the
+// rest of one; big is not nil if and only if buf is big. skipped is positive only within a command line that is too
+// long, and then buf holds nothing of the line.
+type input struct {
+	slabs     *Slabs
+	buf       []byte
+	r, w      int
+	lineStart int // where the line returned last begins
+	big       *slab
+	skipped   int   // octets of a command line that is too long
+	err       error // how a read ahead of the present command ended, for the next fill; nil if it did not end
+
+	skipsBDAT bool // the line that is too long began like a BDAT
+	full      bool // the last read filled buf: more octets are probably waiting
+
+	small [smallBuffer]byte
+}
+
+// line returns the next command line without CRLF, valid until the next read, and true if there is a whole one. A fault
+// is the reply to a line that cannot be a command; the line is then no more than its beginning.
+func (in *input) line() (line []byte, fault *mail.Reply, whole bool) {
+	if i := bytes.IndexByte(in.buf[in.r:in.w], '\n'); i >= 0 {
+		in.lineStart = in.r
+		line = in.buf[in.r : in.r+i]
+		in.r += i + 1
+		long := in.skipped+i+1 > maxCommandLine
+		if in.skipped > 0 {
+			line = nil
+			if in.skipsBDAT {
+				line = chunkVerb
+			}
+		}
+		in.skipped = 0
+		switch {
+		case long:
+			return line, &lineTooLong, true
+		case i == 0 || line[i-1] != '\r':
+			return line, &lineNotCRLF, true
+		}
+		return line[:i-1], nil, true
+	}
+	if p := in.buf[in.r:in.w]; startsTLS(p) { // the end of a line would be long in coming
+		in.r = in.w
+		return p, nil, true
+	}
+	if in.skipped > 0 || in.w-in.r > maxCommandLine {
+		if in.skipped == 0 {
+			in.skipsBDAT = isChunk(in.buf[in.r:in.w])
+		}
+		in.skipped += in.w - in.r
+		in.r = in.w
+	}
+	return nil, nil, false
+}
+
+// unreadLine makes line return its last line again.
+func (in *input) unreadLine() { in.r = in.lineStart }
+
+// unread puts octets that were read too far back. The input must be empty.
+func (in *input) unread(p []byte) {
+	if len(p) > len(in.buf) {
+		in.grow()
+	}
+	in.r, in.w = 0, copy(in.buf, p)
+	in.full = false
+}
+
+// room returns the part of the buffer into which the next octets are read. It is never empty.
+func (in *input) room() []byte {
+	if in.r > 0 {
+		in.w = copy(in.buf, in.buf[in.r:in.w])
+		in.r = 0
+	}
+	if in.w == len(in.buf) {
+		in.grow()
+	}
+	return in.buf[in.w:]
+}
+
+// add takes over the first n octets of what room returned.
+func (in *input) add(n int) {
+	in.w += n
+	in.full = in.w == len(in.buf)
+}
+
+// grow exchanges the small buffer for a slab.
+func (in *input) grow() {
+	if in.big != nil {
+		return
+	}
+	in.big = in.slabs.take()
+	n := copy(in.big[:], in.buf[in.r:in.w])
+	in.buf, in.r, in.w = in.big[:], 0, n
+}
+
+// shrink goes back to the small buffer if what is left takes no more than half of it.
+func (in *input) shrink() {
+	if &in.buf[0] == &in.small[0] || in.w-in.r > smallBuffer/2 {
+		return
+	}
+	n := copy(in.small[:], in.buf[in.r:in.w])
+	in.releaseSlab()
+	in.buf, in.r, in.w = in.small[:], 0, n
+}
+
+// setAside gives the slab back before a long wait. What is left of a batch stays in a buffer of just its size.
+func (in *input) setAside() {
+	in.shrink()
+	if in.big == nil {
+		return
+	}
+	rest := bytes.Clone(in.buf[in.r:in.w])
+	in.releaseSlab()
+	in.buf, in.r, in.w = rest, 0, len(rest)
+}
+
+// releaseSlab gives the slab back, if there is one. The caller sets buf.
+func (in *input) releaseSlab() {
+	if in.big != nil {
+		in.slabs.give(in.big)
+		in.big = nil
+	}
+}

@@ -1,0 +1,80 @@
+package wire
+
+import (
+	"time"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+const (
+	maxBatch = 16 << 10 // octets of replies that wait for a flush
+	// how old a reply may get that waits for the replies to the commands behind it
+	maxAge = 200 * time.Millisecond
+)
+
+// A batch holds replies until they are written together.
+type batch struct{ octets []byte }
+
+// An output holds the replies that are not yet written.
+//
+// Invariant: batch is nil if and only if no reply waits. since and finalReplyPending are about the replies in batch.
+type output struct {
+	life  *life
+	batch *batch        // borrowed from the server
+	since time.Duration // when the first reply was added
+	// the reply to a finished message waits: flush it before any call that may block (RFC 1047)
+	finalReplyPending bool
+}
+
+// reply adds r to the replies that wait for the next flush.
+func (o *output) reply(r mail.Reply) {
+	o.begin()
+	o.batch.octets = r.AppendTo(o.batch.octets)
+	if len(o.batch.octets) >= maxBatch {
+		o.flush()
+	}
+}
+
+// append adds the reply that write appends to its argument.
+func (o *output) append(write func([]byte) []byte) {
+	o.begin()
+	o.batch.octets = write(o.batch.octets)
+	if len(o.batch.octets) >= maxBatch {
+		o.flush()
+	}
+}
+
+// begin borrows a batch if no reply waits.
+func (o *output) begin() {
+	if o.batch == nil {
+		o.batch = o.life.srv.batches.Get().(*batch)
+		o.since = o.life.srv.now()
+	}
+}
+
+// beforeWait writes the replies that wait if they cannot stay behind a call of the Session that may take long: when the
+// oldest of them is older than maxAge, and when one is the reply to a message. A client that does not hear of a message
+// in time sends it again (RFC 1047), and RFC 2920 section 3.2 lets a server hold back the replies of a group of commands
+// only.
+func (o *output) beforeWait() {
+	if o.batch != nil && (o.finalReplyPending || o.life.srv.now()-o.since > maxAge) {
+		o.flush()
+	}
+}
+
+// flush writes the replies that wait, in one write, and gives their batch back.
+func (o *output) flush() {
+	if o.batch != nil {
+		o.life.write(o.batch.octets)
+		o.drop()
+	}
+}
+
+// drop gives the batch back without writing.
+func (o *output) drop() {
+	if o.batch != nil {
+		o.batch.octets = o.batch.octets[:0]
+		o.life.srv.batches.Put(o.batch)
+		o.batch, o.finalReplyPending = nil, false
+	}
+}
