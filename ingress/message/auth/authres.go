@@ -7,8 +7,8 @@ import (
 	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
-// A lexer reads the value of an Authentication-Results field (RFC 8601 section 2.2) that a stranger wrote. It takes
-// each octet once.
+// A lexer reads the value of an Authentication-Results field (RFC 8601 section 2.2) of unknown origin. It reads each
+// octet once.
 type lexer struct {
 	s  []byte
 	at int
@@ -16,7 +16,7 @@ type lexer struct {
 
 func (l *lexer) end() bool { return l.at >= len(l.s) }
 
-// next reports whether c comes next, and takes it then.
+// next reports whether c comes next, and consumes it then.
 func (l *lexer) next(c byte) bool {
 	if l.end() || l.s[l.at] != c {
 		return false
@@ -25,8 +25,7 @@ func (l *lexer) next(c byte) bool {
 	return true
 }
 
-// cfws takes comments and folding white space (RFC 5322 section 3.2.2), and reports false for a comment that has no
-// end.
+// cfws consumes comments and folding white space (RFC 5322 section 3.2.2), and reports whether each comment ends.
 func (l *lexer) cfws() bool {
 	depth := 0
 	for ; l.at < len(l.s); l.at++ {
@@ -44,8 +43,8 @@ func (l *lexer) cfws() bool {
 	return depth == 0
 }
 
-// word takes a token or a quoted-string, which is RFC 8601's value, and gives it as it stands. A token also ends where
-// one that is no token of RFC 2045 ends: at anything that could mean something else to another reader.
+// word consumes a token or a quoted-string, which is RFC 8601's value, and returns it as it stands. A token ends at any
+// octet that RFC 2045 does not have in one, because it could mean something else to another reader.
 func (l *lexer) word() (raw []byte, ok bool) {
 	start := l.at
 	if l.next('"') {
@@ -68,8 +67,8 @@ func (l *lexer) word() (raw []byte, ok bool) {
 	return l.s[start:l.at], l.at > start
 }
 
-// pvalue takes the value of a property: anything up to white space, a comment or the end of the result, in which quoted
-// strings may hold any of these.
+// pvalue consumes the value of a property: anything up to white space, a comment or the end of the result, in which
+// quoted strings may hold any of these.
 func (l *lexer) pvalue() (raw []byte, ok bool) {
 	start := l.at
 	for !l.end() {
@@ -87,8 +86,8 @@ func (l *lexer) pvalue() (raw []byte, ok bool) {
 	return l.s[start:l.at], l.at > start
 }
 
-// id takes the authserv-id and the version behind it, and the semicolon, and gives the authserv-id as it stands. It
-// reports false when what stands there is none of these.
+// id consumes the authserv-id, the version behind it and the semicolon, and returns the authserv-id as it stands. It
+// reports false for any other text.
 func (l *lexer) id() (raw []byte, ok bool) {
 	if !l.cfws() {
 		return nil, false
@@ -111,11 +110,11 @@ type resinfo struct {
 	properties     map[string]string // by "ptype.property" in lower case; nil where there is none
 }
 
-// maxProperties bounds what is kept of a stranger's result.
+// maxProperties bounds the properties that are kept of a result.
 const maxProperties = 32
 
-// result takes one result and the semicolon behind it. It reports false at the end and at what is no result; "none" for
-// all of them is none.
+// result consumes one result and the semicolon behind it. It reports false at the end and at what is no result, such as
+// the "none" that stands for all of them.
 func (l *lexer) result() (r resinfo, ok bool) {
 	if !l.cfws() || l.end() {
 		return r, false
@@ -146,8 +145,8 @@ func (l *lexer) result() (r resinfo, ok bool) {
 	return r, l.propertiesOf(&r)
 }
 
-// propertiesOf takes what follows a result up to the next one: reason and properties, of which the first with a name
-// counts.
+// propertiesOf consumes what follows a result up to the next one: reason and properties. Of several properties with one
+// name the first counts.
 func (l *lexer) propertiesOf(r *resinfo) bool {
 	for {
 		if !l.cfws() {
@@ -174,7 +173,7 @@ func (l *lexer) propertiesOf(r *resinfo) bool {
 	}
 }
 
-// unquoted gives the meaning of a word or of a property's value: without quotes and the backslashes of quoted pairs.
+// unquoted returns the meaning of a word or of a property's value: without quotes and the backslashes of quoted pairs.
 func unquoted(raw []byte) string {
 	if bytes.IndexByte(raw, '"') < 0 {
 		return string(raw)
@@ -196,12 +195,11 @@ func unquoted(raw []byte) string {
 	return b.String()
 }
 
-// pretends reports whether an Authentication-Results field, of which body is what stands behind the colon, is one that
-// a reader could take for ours. RFC 8601 section 5 has it that such a field is removed. Id is our authserv-id in lower
-// case.
+// pretends reports whether a reader could take an Authentication-Results field for ours. RFC 8601 section 5 demands that
+// such a field is removed. Body is the text behind the colon, and id is our authserv-id in lower case.
 //
-// What no reader can be expected to read as RFC 8601 has it, one may yet read somehow: such a field is ours if our
-// authserv-id is anywhere in it, with or without quotes, backslashes and white space.
+// A reader may make something of a field that does not follow RFC 8601: it counts as ours if our authserv-id is anywhere
+// in it, with or without quotes, backslashes and white space.
 func pretends(body []byte, id string) bool {
 	l := lexer{s: body}
 	raw, ok := l.id()
@@ -209,15 +207,15 @@ func pretends(body []byte, id string) bool {
 		return holds(body, id)
 	}
 	if len(raw) > 4*len(id)+8 {
-		// Longer than ours can be written but with octets that need not be there, of which nobody makes use.
+		// Our name can only be that long with quotes and backslashes that it does not need.
 		return holds(raw, id)
 	}
 	name := strings.TrimRight(strings.TrimSpace(unquoted(raw)), ".")
 	return strings.EqualFold(name, id)
 }
 
-// holds reports whether s has id, which is in lower case, in it, in any case and with any white space, quotes and
-// backslashes between its octets. Its memory does not grow with s.
+// holds reports whether id is in s, in any case and with any white space, quotes and backslashes between its octets. id
+// is in lower case. Memory does not grow with s.
 func holds(s []byte, id string) bool {
 	var buf [2048]byte
 	n := 0
@@ -225,10 +223,7 @@ func holds(s []byte, id string) bool {
 		if ascii.IsFWS(c) || c == '"' || c == '\\' {
 			continue
 		}
-		if 'A' <= c && c <= 'Z' {
-			c |= 0x20
-		}
-		buf[n] = c
+		buf[n] = ascii.Lower(c)
 		if n++; n == len(buf) {
 			if bytes.Contains(buf[:], []byte(id)) {
 				return true
@@ -239,8 +234,8 @@ func holds(s []byte, id string) bool {
 	return bytes.Contains(buf[:n], []byte(id))
 }
 
-// isToken tells the octets of a token (RFC 2045 section 5.1), and those above 127, which internationalized mail may
-// have there (RFC 8601 section 5 after RFC 6532).
+// isToken reports whether c can stand in a token (RFC 2045 section 5.1). Octets above 127 can, because internationalized
+// mail may have them there (RFC 8601 section 5 after RFC 6532).
 func isToken(c byte) bool {
 	return c > ' ' && c != 0x7f && strings.IndexByte(`()<>@,;:\"/[]?=`, c) < 0
 }

@@ -94,7 +94,7 @@ func FuzzPretends(f *testing.F) {
 		f.Add(seed, "mx.example.net")
 	}
 	f.Fuzz(func(t *testing.T, body, id string) {
-		if !isDomainName(id) {
+		if !isName(id) {
 			return
 		}
 		id = strings.ToLower(id)

@@ -15,63 +15,47 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Config says how messages are authenticated.
+// A Config has what an Authenticator needs.
 type Config struct {
 	// AuthservID is the name that our Authentication-Results fields are known by (RFC 8601 section 2.5), a domain name
 	// in ASCII; it is required.
 	AuthservID string
 	// Resolver finds the TXT records of DKIM, ARC and DMARC alike; it is required.
 	Resolver world.Resolver
-	// Timeout is how long the look-ups of one message may take; what is not known then is a temperror. 0 means 5 s.
-	Timeout time.Duration
 	// Sealers are the signing domains whose ARC sets are believed. A message from one of them that was seen to pass
 	// DMARC before it got there is not refused for failing it here.
 	Sealers []string
-	// Workers is how many messages are signed at a time, at most; others wait their turn. 0 means GOMAXPROCS.
-	Workers int
-	// Signatures is how many DKIM signatures of a message are verified, from the top, at most 50. 0 means 5.
-	Signatures int
-	// Header is how many octets a header section may have that is authenticated, at most 16 MiB. 0 means 1 MiB.
-	Header int
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
-	// Draw gives a number from 0 up to 99 by which DMARC's pct= is decided; nil means at random.
-	Draw func() int
+
+	tune tuning
 }
 
-const (
-	defaultTimeout = 5 * time.Second
-	defaultHeader  = 1 << 20
-	maxHeader      = 16 << 20
-	maxWorkers     = 1 << 16
-)
+// lookupTimeout bounds the look-ups of one message. What is not known then is a temperror.
+const lookupTimeout = 5 * time.Second
+
+// A tuning is what tests of the package set in place of constants; 0 means the constant.
+type tuning struct {
+	timeout time.Duration // lookupTimeout
+	workers int           // messages that are signed at a time: GOMAXPROCS
+	header  int           // octets of a header section: dkim.MaxHeader
+	draw    func() int    // decides about DMARC's pct=: at random
+}
 
 // Validate reports what is wrong, as *mail.FieldError joined.
 func (c Config) Validate() error {
 	var errs []error
 	wrong := func(field, reason string) { errs = append(errs, &mail.FieldError{Field: field, Reason: reason}) }
-	if !isDomainName(c.AuthservID) {
+	if !isName(c.AuthservID) {
 		wrong("AuthservID", "is no domain name in ASCII")
 	}
 	if c.Resolver == nil {
 		wrong("Resolver", "is required")
 	}
-	if c.Timeout < 0 {
-		wrong("Timeout", "is below zero")
-	}
 	for i, d := range c.Sealers {
-		if !isDomainName(d) {
+		if !isName(d) {
 			wrong(fmt.Sprintf("Sealers[%d]", i), "is no domain name in ASCII")
 		}
-	}
-	if c.Workers < 0 || c.Workers > maxWorkers {
-		wrong("Workers", "is not within 0 and 65536")
-	}
-	if c.Signatures < 0 || c.Signatures > 50 {
-		wrong("Signatures", "is not within 0 and 50")
-	}
-	if c.Header < 0 || c.Header > maxHeader {
-		wrong("Header", "is not within 0 and 16777216")
 	}
 	return errors.Join(errs...)
 }
@@ -84,47 +68,55 @@ type Authenticator struct {
 	dkim    *dkim.Verifier
 	arc     *arc.Verifier
 	dmarc   *dmarc.Evaluator
-	ring    atomic.Pointer[signers]
-	workers chan struct{} // holds a token for each message that is being signed
+	keys    atomic.Pointer[signers]
+	// workers holds a token for each message that is being signed. There are as many as processors; other messages wait
+	// their turn.
+	workers chan struct{}
 }
 
-// New makes an Authenticator without keys, or returns what Config.Validate says.
+// New makes an Authenticator without signing keys, or returns the error of Config.Validate.
 func New(cfg Config) (*Authenticator, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = defaultTimeout
-	}
-	if cfg.Workers == 0 {
-		cfg.Workers = runtime.GOMAXPROCS(0)
-	}
-	if cfg.Header == 0 {
-		cfg.Header = defaultHeader
-	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	workers := cfg.tune.workers
+	if workers == 0 {
+		workers = runtime.GOMAXPROCS(0)
 	}
 	a := &Authenticator{
 		cfg:     cfg,
 		id:      strings.ToLower(cfg.AuthservID),
 		sealers: make(map[string]bool, len(cfg.Sealers)),
-		workers: make(chan struct{}, cfg.Workers),
+		workers: make(chan struct{}, workers),
 	}
 	for _, d := range cfg.Sealers {
 		a.sealers[strings.ToLower(d)] = true
 	}
 	var errs [3]error
-	a.dkim, errs[0] = dkim.NewVerifier(dkim.Config{
-		Resolver: cfg.Resolver, Signatures: cfg.Signatures, Header: cfg.Header, Now: cfg.Now,
-	})
-	a.arc, errs[1] = arc.New(arc.Config{Resolver: cfg.Resolver, Header: cfg.Header, Now: cfg.Now})
-	a.dmarc, errs[2] = dmarc.New(dmarc.Config{
-		Resolver: cfg.Resolver, Timeout: cfg.Timeout, Draw: cfg.Draw,
-	})
+	a.dkim, errs[0] = dkim.NewVerifier(dkim.Config{Resolver: cfg.Resolver, Now: cfg.Now})
+	a.arc, errs[1] = arc.New(arc.Config{Resolver: cfg.Resolver, Now: cfg.Now})
+	a.dmarc, errs[2] = dmarc.New(dmarc.Config{Resolver: cfg.Resolver, Draw: cfg.tune.draw})
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
-	a.ring.Store(&signers{})
+	a.keys.Store(&signers{})
 	return a, nil
+}
+
+func (a *Authenticator) timeout() time.Duration {
+	if a.cfg.tune.timeout != 0 {
+		return a.cfg.tune.timeout
+	}
+	return lookupTimeout
+}
+
+// headerLimit is how many octets a header section may have that is authenticated.
+func (a *Authenticator) headerLimit() int {
+	if a.cfg.tune.header != 0 {
+		return a.cfg.tune.header
+	}
+	return dkim.MaxHeader
 }

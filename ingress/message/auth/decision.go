@@ -10,71 +10,71 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Decision is what became of a message's authentication.
+// A Decision is the end of a message's authentication.
 type Decision struct {
-	// Refusal is nil when the message may be delivered. Else the end of data is to be withheld.
+	// Refusal is nil if the message may be delivered. Else the end of data is to be withheld.
 	Refusal *mail.Refusal
-	// Mismatch says that the body was not the one foretold. The keys of PredictKey are to be marked, whatever Refusal
-	// says; the message comes again and is to be held or streamed then.
+	// Mismatch says that the body is not the one that was predicted. The keys of PredictKey are to be marked, whatever
+	// Refusal says: the client sends the message again, and it is to be held or streamed then.
 	Mismatch bool
-	// Overrides are what spoke for a client whose message would have been refused: "allow list", "known good", "list"
-	// or "trusted ARC sealer", of which each is enough.
+	// Overrides are why a message that DMARC would refuse is delivered: "allow list", "known good", "list" or "trusted
+	// ARC sealer". Each of them is enough.
 	Overrides []string
 	// Unauthenticated says that require_auth (report or yes) was not met.
 	Unauthenticated bool
-	// SPF, DKIM, DMARC and ARC are results as RFC 8601 has them, with temperror for ARC besides; "" for what was not
-	// looked at. SPF is that of the reverse-path; DKIM that of the best signature, "policy" where that was not compared
+	// SPF, DKIM, DMARC and ARC are results in the words of RFC 8601, and "temperror" for ARC besides; "" for what was
+	// not checked. SPF is that of the reverse-path; DKIM that of the best signature, "policy" where it was not compared
 	// with the body.
 	SPF, DKIM, DMARC, ARC string
 	// Summary is all of it for mail.Event.Auth, such as "spf=pass dkim=pass dmarc=pass arc=none".
 	Summary string
 }
 
-// Finish ends the body and gives the verdict. Called again it gives the same.
+// Finish ends the body and returns the decision. Called again it returns the same.
 func (m *Message) Finish(ctx context.Context) Decision {
-	if m.final != nil {
-		return *m.final
+	if m.decision != nil {
+		return *m.decision
 	}
 	m.Header(ctx)
-	v := &Decision{}
-	m.final = v
-	if m.env.SPF != nil {
-		v.SPF = m.spf.Mail.Result.String()
+	d, e := &Decision{}, &m.evidence
+	m.decision = d
+	if e.env.SPF != nil {
+		d.SPF = e.spf.Mail.Result.String()
 	}
 	if m.body == nil {
-		v.summarize()
-		return *v
+		d.summarize()
+		return *d
 	}
-	hash := unhashed
+	hash := noHash
 	if m.NeedsBody() {
-		m.want()
-		m.signatures = m.body.Finish()
+		m.requestHashes()
+		e.signatures = m.body.Finish()
 		hash = m.body.BodyHash
-		v.Mismatch = m.mismatch(hash)
+		d.Mismatch = m.mismatch(hash)
 	}
 	if m.chain != nil {
 		m.arc = m.chain.Finish(hash)
 	}
-	j := m.judge(ctx, m.passing(passed), m.arc)
+	j := e.judge(ctx, e.passing(passed), m.arc)
 	m.outcome = &j
-	v.Refusal, v.Overrides, v.Unauthenticated = j.refusal, j.overrides, j.unauthenticated
+	d.Refusal, d.Overrides, d.Unauthenticated = j.refusal, j.overrides, j.unauthenticated
 	switch {
 	case m.early != nil:
-		v.Refusal, v.Overrides = m.early, nil
-	case v.Refusal == nil && v.Mismatch:
-		v.Refusal = mail.Refuse(451, 7, 0, "The body is not the one that its DKIM signature tells of, try again",
+		d.Refusal, d.Overrides = m.early, nil
+	case d.Refusal == nil && d.Mismatch:
+		d.Refusal = mail.Refuse(451, 7, 0, "The body is not the one that its DKIM signature tells of, try again",
 			"body hash foretold wrongly", nil)
 	}
-	v.DKIM = m.word()
-	if m.asksDMARC() {
-		v.DMARC = j.dmarc.Result.String()
+	d.DKIM = e.bestResult()
+	if e.wantsDMARC() {
+		d.DMARC = j.dmarc.Result.String()
 	}
-	// without a cause it is the body that was not compared
-	if m.asksARC() && (m.arc.CV != arc.TempError || m.arc.Cause != nil) {
-		v.ARC = m.arc.CV.String()
+	// Without a cause it is the body that was not compared.
+	if m.wantsARC() && (m.arc.CV != arc.TempError || m.arc.Cause != nil) {
+		d.ARC = m.arc.CV.String()
 	}
-	v.summarize()
-	return *v
+	d.summarize()
+	return *d
 }
 
 // mismatch reports whether the body is another one than Fields said in ModePredict.
@@ -82,57 +82,75 @@ func (m *Message) mismatch(hash func(dkim.Canonicalization) ([sha256.Size]byte, 
 	if m.mode != mail.ModePredict {
 		return false
 	}
-	base := &m.signatures[m.base]
+	base := &m.evidence.signatures[m.forecast.base]
 	got, ok := hash(base.BodyCanon)
 	return !ok || got != base.BodyHash
 }
 
-// word is the best result of the DKIM signatures.
-func (m *Message) word() string {
-	best := dkim.Pending
-	for i := range m.signatures {
-		switch r := m.result(i); {
-		case r == dkim.Pass:
-			return r.String()
-		case best == dkim.Pending || r == dkim.TempError:
-			best = r
+func noHash(dkim.Canonicalization) (hash [sha256.Size]byte, ok bool) { return hash, false }
+
+// Refusal waits like Header and returns the refusal that the message gets whatever its body is; nil if that depends on
+// the body or there is none. A message with one need not be sent anywhere. Finish returns it again.
+func (m *Message) Refusal(ctx context.Context) *mail.Refusal {
+	switch {
+	case m.decision != nil:
+		return m.decision.Refusal
+	case m.body == nil || m.mode == mail.ModePredict:
+		return nil
+	}
+	m.Header(ctx)
+	if m.early == nil {
+		m.early = m.atBest(ctx).refusal
+	}
+	return m.early
+}
+
+// atBest returns the judgement for a body that is what every signature says it is.
+func (m *Message) atBest(ctx context.Context) judgement {
+	var r arc.Result
+	if m.chain != nil {
+		r = m.chain.Finish(noHash)
+		if r.CV == arc.TempError && r.Cause == nil {
+			r.CV = arc.Pass // only the body is missing: a missing key would be a cause
 		}
 	}
-	return best.String()
+	return m.evidence.judge(ctx, m.evidence.passing(headerVerified), r)
 }
 
-// result gives the result of a signature as it is known; one that was not compared with the body is a matter of policy.
-func (m *Message) result(i int) dkim.Result {
-	if r := m.signatures[i].Result; r != dkim.Pending {
-		return r
+// bodyMatters reports whether the body can change the decision.
+func (m *Message) bodyMatters() bool {
+	if !m.bodyPending() || m.evidence.env.Client.Trusted {
+		return false
 	}
-	return dkim.Policy
+	if m.matters == nil {
+		best := m.atBest(m.ctx)
+		worst := m.evidence.judge(m.ctx, nil, arc.Result{})
+		differs := best.dmarc.Result != worst.dmarc.Result || best.unauthenticated != worst.unauthenticated ||
+			(best.refusal == nil) != (worst.refusal == nil)
+		m.matters = &differs
+	}
+	return *m.matters
 }
 
-// asksARC reports whether anybody wants to know of the ARC chain: who seals the next set, or who trusts a sealer.
-func (m *Message) asksARC() bool {
-	return m.body != nil && !m.env.Client.Trusted && (m.signs && m.ring.arc != nil || len(m.a.sealers) > 0)
-}
-
-func (v *Decision) summarize() {
+func (d *Decision) summarize() {
 	var buf [128]byte
 	b := buf[:0]
-	for _, part := range [...]struct{ name, word string }{
-		{"spf=", v.SPF}, {"dkim=", v.DKIM}, {"dmarc=", v.DMARC}, {"arc=", v.ARC},
+	for _, part := range [...]struct{ name, result string }{
+		{"spf=", d.SPF}, {"dkim=", d.DKIM}, {"dmarc=", d.DMARC}, {"arc=", d.ARC},
 	} {
-		if part.word == "" {
+		if part.result == "" {
 			continue
 		}
 		if len(b) > 0 {
 			b = append(b, ' ')
 		}
-		b = append(append(b, part.name...), part.word...)
+		b = append(append(b, part.name...), part.result...)
 	}
-	if len(v.Overrides) > 0 {
-		b = append(append(append(b, " ("...), strings.Join(v.Overrides, ", ")...), ')')
+	if len(d.Overrides) > 0 {
+		b = append(append(append(b, " ("...), strings.Join(d.Overrides, ", ")...), ')')
 	}
-	if v.Unauthenticated {
+	if d.Unauthenticated {
 		b = append(b, " unauthenticated"...)
 	}
-	v.Summary = string(b)
+	d.Summary = string(b)
 }

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"crypto/sha256"
 	"errors"
 	"strings"
 
@@ -17,25 +18,25 @@ import (
 // Finish. It is called once, and not for a message that is refused. An error is a *mail.Refusal with a 4yz: a key did
 // not sign.
 //
-// A message that streams gets an Authentication-Results field with what SPF found, and nothing else.
+// A message that streams gets an Authentication-Results field with the results of SPF, and nothing else.
 func (m *Message) Fields(dst []byte, mode mail.Mode) ([]byte, error) {
-	if !m.known {
+	if !m.settled {
 		m.Header(m.ctx)
 	}
 	m.mode = mode
 	var j *judgement
 	switch {
-	case mode == mail.ModeHold && m.final != nil:
+	case mode == mail.ModeHold && m.decision != nil:
 		j = m.outcome
-	case mode == mail.ModePredict && m.base >= 0:
-		j = m.foretold
+	case mode == mail.ModePredict && m.forecast.base >= 0:
+		j = m.forecast.judgement
 	case mode != mail.ModeStream:
 		panic("auth: Fields out of order")
 	}
 	var buf [1024]byte
 	results := m.appendResults(buf[:0], j)
 	var set, signatures []byte
-	if j != nil && m.signs {
+	if j != nil && m.signing.maySign {
 		var err error
 		if set, signatures, err = m.sign(j, results); err != nil {
 			return dst, mail.Refuse(451, 3, 0, "Local error, try again later", "signing", err)
@@ -49,65 +50,85 @@ func (m *Message) Fields(dst []byte, mode mail.Mode) ([]byte, error) {
 	return append(dst, signatures...), nil
 }
 
-// sign makes DKIM-Signature fields and an ARC set. Not more messages than Config.Workers are signed at a time, so that
-// those that are not signed find a processor.
+// sign makes DKIM-Signature fields and an ARC set. It bounds the messages that are signed at a time, so that those that
+// are not signed find a processor.
 func (m *Message) sign(j *judgement, results []byte) (set, signatures []byte, err error) {
 	c := dkim.Relaxed
 	hash, ok := m.body.BodyHash(c)
 	if m.mode == mail.ModePredict {
-		c = m.signatures[m.base].BodyCanon
-		hash, ok = m.foretoldHash(c)
+		c = m.evidence.signatures[m.forecast.base].BodyCanon
+		hash, ok = m.predictedHash(c)
 	}
-	if !ok || !m.wouldSign(j, m.arc) {
+	if !ok || !m.signing.signs(&m.evidence, j, m.arc) {
 		return nil, nil, nil
 	}
 	m.a.workers <- struct{}{}
 	defer func() { <-m.a.workers }()
-	for _, s := range m.chosen(j) {
-		if signatures, err = s.Sign(signatures, m.header, c, hash); err != nil &&
-			!errors.Is(err, dkim.ErrTooManyFields) {
-			return nil, nil, err
-		}
-	}
-	if !m.seals(m.arc) {
-		return nil, signatures, nil
-	}
-	under := m.header
-	if len(signatures) > 0 {
-		under = append(append(make([]byte, 0, len(signatures)+len(m.header)), signatures...), m.header...)
+	s := &m.signing
+	if signatures, err = s.sign(s.chosen(&m.evidence, j), c, hash); err != nil || !s.seals(&m.evidence, m.arc) {
+		return nil, signatures, err
 	}
 	if len(results) == 0 {
 		results = append(append(results, m.a.cfg.AuthservID...), "; none"...)
 	}
-	set, err = m.ring.arc.Seal(nil, under, string(results), c, hash, m.arc)
-	if errors.Is(err, dkim.ErrTooManyFields) {
-		err = nil
-	}
+	set, err = s.seal(signatures, results, c, hash, m.arc)
 	return set, signatures, err
 }
 
-// wouldSign reports whether the message gets any signature of ours.
-func (m *Message) wouldSign(j *judgement, chain arc.Result) bool {
-	return m.seals(chain) || len(m.chosen(j)) > 0
+// A signing is what signs a message.
+type signing struct {
+	keys    *signers // those of the moment in which the message came
+	header  []byte   // the header section
+	maySign bool     // there may be a key for the message
 }
 
-// seals reports whether the message gets an ARC set. A trusted client's begins here, so that there is nothing to pass
-// on.
-func (m *Message) seals(chain arc.Result) bool {
-	return m.signs && m.ring.arc != nil && !m.env.Client.Trusted && chain.Sealable() == nil
+// signs reports whether the message gets any signature of ours.
+func (s *signing) signs(e *evidence, j *judgement, chain arc.Result) bool {
+	return s.seals(e, chain) || len(s.chosen(e, j)) > 0
 }
 
-// chosen gives those who sign.
+// seals reports whether the message gets an ARC set. The way of a trusted client's message begins here, so that there
+// are no results of others to pass on.
+func (s *signing) seals(e *evidence, chain arc.Result) bool {
+	return s.maySign && s.keys.arc != nil && !e.env.Client.Trusted && chain.Sealable() == nil
+}
+
+// sign makes a DKIM-Signature field with each key of each signer.
+func (s *signing) sign(list []signer, c dkim.Canonicalization, hash [sha256.Size]byte) (fields []byte, err error) {
+	for _, one := range list {
+		if fields, err = one.Sign(fields, s.header, c, hash); err != nil && !errors.Is(err, dkim.ErrTooManyFields) {
+			return nil, err
+		}
+	}
+	return fields, nil
+}
+
+// seal makes an ARC set that covers our own signatures too. A header section with too many fields gets none.
+func (s *signing) seal(signatures, results []byte, c dkim.Canonicalization, hash [sha256.Size]byte,
+	chain arc.Result) ([]byte, error) {
+	under := s.header
+	if len(signatures) > 0 {
+		under = append(append(make([]byte, 0, len(signatures)+len(s.header)), signatures...), s.header...)
+	}
+	set, err := s.keys.arc.Seal(nil, under, string(results), c, hash, chain)
+	if errors.Is(err, dkim.ErrTooManyFields) {
+		err = nil
+	}
+	return set, err
+}
+
+// chosen returns the signers of a message.
 //
-// Nobody does if a signature passes whose domain is aligned with the author's: it authenticates the author at the next
-// hop as well, which no signature of ours does. SPF does not count for that, because behind a relay it is not aligned.
+// There are none if a signature passes whose domain is aligned with the author's: it authenticates the author at the
+// next hop as well, which no signature of ours does. SPF does not count for that, because behind a relay it is not
+// aligned.
 //
-// Else the relay and the hosted domain do, but whichever is related to the author domain does not, unless the author
-// was authenticated: by DMARC, or by SPF for the author domain itself, or because the client is trusted. A forged
-// author of a hosted domain would else pass DMARC behind us by our own signature. Without an author domain nobody
-// signs.
-func (m *Message) chosen(j *judgement) []signer {
-	if m.author == "" && !m.env.Client.Trusted {
+// Else the relay and the hosted domain sign, but a domain that is related to the author domain does not, unless the
+// author was authenticated: by DMARC, or by SPF for the author domain itself, or because the client is trusted. A
+// forged author of a hosted domain would else pass DMARC behind us by our own signature. Without an author domain
+// nothing is signed.
+func (s *signing) chosen(e *evidence, j *judgement) []signer {
+	if e.author == "" && !e.env.Client.Trusted {
 		return nil
 	}
 	organization := j.dmarc.Organization
@@ -116,19 +137,20 @@ func (m *Message) chosen(j *judgement) []signer {
 	}
 	if r := j.dmarc.Result; r != dmarc.Pass && r != dmarc.Fail {
 		for _, d := range j.domains {
-			if related(d, m.author, organization) {
+			if related(d, e.author, organization) {
 				return nil
 			}
 		}
 	}
-	list := m.ring.candidates(&m.env, m.author)
-	if m.env.Client.Trusted || j.dmarc.Result == dmarc.Pass || m.spf.Mail.Result == spf.Pass && m.spf.Mail.Domain == m.author {
+	list := s.keys.candidates(&e.env, e.author)
+	if e.env.Client.Trusted || j.dmarc.Result == dmarc.Pass ||
+		e.spf.Mail.Result == spf.Pass && e.spf.Mail.Domain == e.author {
 		return list
 	}
 	var kept []signer
-	for _, s := range list {
-		if !related(s.domain, m.author, organization) {
-			kept = append(kept, s)
+	for _, one := range list {
+		if !related(one.domain, e.author, organization) {
+			kept = append(kept, one)
 		}
 	}
 	return kept

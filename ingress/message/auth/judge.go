@@ -2,8 +2,8 @@ package auth
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/millrace/millrace/ingress/message/auth/arc"
@@ -13,13 +13,25 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// What may speak for a client whose message is to be refused for DMARC.
+// What may override the refusal of a message for DMARC.
 const (
-	overrideAllowed = "allow list"
-	overrideKnown   = "known good"
-	overrideList    = "list"
-	overrideSealer  = "trusted ARC sealer"
+	overrideAllowed   = "allow list"
+	overrideKnownGood = "known good"
+	overrideList      = "list"
+	overrideSealer    = "trusted ARC sealer"
 )
+
+// The evidence is what a message is judged by, besides its body.
+type evidence struct {
+	env        Envelope
+	sealers    map[string]bool // whose ARC sets are believed, in lower case
+	scan       scan
+	author     string        // the author domain, "" if there is none or it is not needed
+	authorErr  error         // why there is none
+	lookup     *dmarc.Lookup // nil: DMARC is not looked up
+	spf        spf.Results
+	signatures []dkim.Signature
+}
 
 // A judgement is what follows from a set of results.
 type judgement struct {
@@ -30,133 +42,155 @@ type judgement struct {
 	refusal         *mail.Refusal
 }
 
-// judge says what becomes of the message if these signing domains pass, and the ARC chain has this result.
-func (m *Message) judge(ctx context.Context, domains []string, chain arc.Result) judgement {
+// judge decides about the message if these signing domains pass and the ARC chain has this result.
+func (e *evidence) judge(ctx context.Context, domains []string, chain arc.Result) judgement {
 	j := judgement{domains: domains}
 	switch {
-	case m.lookup != nil:
-		j.dmarc = m.lookup.Evaluate(ctx, m.spf, domains, m.unknown()...)
-	case m.asksDMARC():
-		j.dmarc = dmarc.Result{Result: dmarc.PermError, Reason: m.noAuthor()}
+	case e.lookup != nil:
+		j.dmarc = e.lookup.Evaluate(ctx, e.spf, domains, e.unknownDomains()...)
+	case e.wantsDMARC():
+		j.dmarc = dmarc.Result{Result: dmarc.PermError, Reason: e.whyNoAuthor()}
 	}
-	if m.env.Client.Trusted {
+	if e.env.Client.Trusted {
 		return j
 	}
-	if j.refusal = m.byDMARC(&j, chain); j.refusal != nil {
-		if j.overrides = m.overrides(chain); len(j.overrides) > 0 {
+	if j.refusal = e.dmarcRefusal(&j, chain); j.refusal != nil {
+		if j.overrides = e.overrides(chain); len(j.overrides) > 0 {
 			j.refusal = nil
 		}
 	}
-	if j.unauthenticated = m.unauthenticated(domains, chain); j.unauthenticated && j.refusal == nil {
-		j.refusal = m.byRequireAuth(chain)
+	if j.unauthenticated = e.unauthenticated(domains, chain); j.unauthenticated && j.refusal == nil {
+		j.refusal = e.requireAuthRefusal(chain)
 	}
 	return j
 }
 
-func (m *Message) asksDMARC() bool {
-	return !m.env.Client.Trusted && m.env.Policy.DMARC != mail.DMARCOff
+// wantsResults reports whether the policy asks for any result.
+func (e *evidence) wantsResults() bool {
+	return e.wantsDMARC() || !e.env.Client.Trusted && e.env.Policy.RequireAuth != mail.RequireAuthNo
 }
 
-// noAuthor is why there is no author domain, fit for a stranger.
-func (m *Message) noAuthor() string {
+func (e *evidence) wantsDMARC() bool {
+	return !e.env.Client.Trusted && e.env.Policy.DMARC != mail.DMARCOff
+}
+
+// enforced reports whether the message can be refused for what is found.
+func (e *evidence) enforced() bool {
+	return !e.env.Client.Trusted && !e.env.Exempt &&
+		(e.env.Policy.DMARC == mail.DMARCEnforce || e.env.Policy.RequireAuth == mail.RequireAuthYes)
+}
+
+// authors returns the author domains that are evaluated: one, or those of a From field with several.
+func (e *evidence) authors() []string {
+	if e.authorErr == nil {
+		return []string{e.author}
+	}
 	var f *dmarc.Failure
-	if errors.As(m.authorErr, &f) && f.Reason != "" {
+	if errors.As(e.authorErr, &f) {
+		return f.Authors
+	}
+	return nil
+}
+
+// whyNoAuthor returns why there is no author domain, in words fit for a reply.
+func (e *evidence) whyNoAuthor() string {
+	var f *dmarc.Failure
+	if errors.As(e.authorErr, &f) && f.Reason != "" {
 		return f.Reason
 	}
 	return "no author domain"
 }
 
-// unknown gives the signing domains of signatures whose keys could not be had.
-func (m *Message) unknown() []string {
+// anonymous reports whether the message names no author at all: no author is forged then, and whether to take such mail
+// is the destination's choice.
+func (e *evidence) anonymous() bool {
+	var f *dmarc.Failure
+	return errors.As(e.authorErr, &f) && f.Anonymous
+}
+
+// unknownDomains returns the signing domains of signatures whose keys DNS did not tell.
+func (e *evidence) unknownDomains() []string {
 	var out []string
-	for i := range m.signatures {
-		if s := &m.signatures[i]; s.Result == dkim.TempError && s.Domain != "" {
+	for i := range e.signatures {
+		if s := &e.signatures[i]; s.Result == dkim.TempError && s.Domain != "" {
 			out = append(out, s.Domain)
 		}
 	}
 	return out
 }
 
-// anonymous reports whether the message names no author at all: nobody is forged then, and whether mail of nobody is
-// wanted is for its destination to say.
-func (m *Message) anonymous() bool {
-	var f *dmarc.Failure
-	return errors.As(m.authorErr, &f) && f.Anonymous
-}
-
-// byDMARC gives the refusal that the author domain's policy asks for where ours enforces it, nil for none. A message
+// dmarcRefusal returns the refusal that the author domain's policy asks for where ours enforces it, or nil. A message
 // whose author domain cannot be told is refused as well: else a From field that one reader cannot read and another can
-// would be a way round every policy. What could not be known is refused for now, and only if it matters.
-func (m *Message) byDMARC(j *judgement, chain arc.Result) *mail.Refusal {
-	if m.env.Policy.DMARC != mail.DMARCEnforce || m.env.Exempt {
+// would be a way round every policy. What cannot be known now is refused for now, and only if it matters.
+func (e *evidence) dmarcRefusal(j *judgement, chain arc.Result) *mail.Refusal {
+	if e.env.Policy.DMARC != mail.DMARCEnforce || e.env.Exempt {
 		return nil
 	}
 	r := &j.dmarc
 	switch r.Result {
 	case dmarc.PermError:
-		if m.anonymous() {
+		if e.anonymous() {
 			return nil
 		}
 		return mail.Refuse(550, 7, 26, "DMARC finds no author domain in this message: "+r.Reason, "dmarc author",
 			r.Cause)
 	case dmarc.TempError:
-		if !r.Defer || r.Policy != "" && r.Requested == dmarc.Quarantine && !m.refuses(dmarc.Quarantine) {
+		if !r.Defer || r.Policy != "" && r.Requested == dmarc.Quarantine && !e.refuses(dmarc.Quarantine) {
 			return nil
 		}
 		return mail.Refuse(451, 7, 0, "DMARC cannot be checked now: "+r.Reason+", try again later", "dmarc temperror",
 			r.Cause)
 	case dmarc.Fail:
-		if !m.refuses(r.Disposition) {
+		if !e.refuses(r.Disposition) {
 			return nil
 		}
-		if unknownChain(chain, m.vouched) {
+		if unknownChain(chain, e.vouched) {
 			return mail.Refuse(451, 7, 0, "ARC cannot be checked now, try again later", "dmarc temperror", chain.Cause)
 		}
 		verb := "rejects"
 		if r.Disposition == dmarc.Quarantine {
 			verb = "quarantines"
 		}
-		return mail.Refuse(550, 7, 26,
-			"The DMARC policy of "+r.Author+" "+verb+
-				" this message: neither SPF nor DKIM authenticates that domain", "dmarc", r.Cause)
+		return mail.Refuse(550, 7, 26, "The DMARC policy of "+r.Author+" "+verb+
+			" this message: neither SPF nor DKIM authenticates that domain", "dmarc", r.Cause)
 	}
 	return nil
 }
 
-// refuses reports whether a disposition means that we refuse.
-func (m *Message) refuses(d dmarc.Disposition) bool {
-	return d == dmarc.Reject || d == dmarc.Quarantine && m.env.Policy.Quarantine == mail.QuarantineRefuse
+// refuses reports whether a disposition means that the message is refused.
+func (e *evidence) refuses(d dmarc.Disposition) bool {
+	return d == dmarc.Reject || d == dmarc.Quarantine && e.env.Policy.Quarantine == mail.QuarantineRefuse
 }
 
-// overrides gives all that speaks for the client against DMARC.
-func (m *Message) overrides(chain arc.Result) []string {
+// overrides returns all that overrides a refusal for DMARC.
+func (e *evidence) overrides(chain arc.Result) []string {
 	var out []string
-	if m.env.Client.Allowed {
+	if e.env.Client.Allowed {
 		out = append(out, overrideAllowed)
 	}
-	if m.env.Client.KnownGood {
-		out = append(out, overrideKnown)
+	if e.env.Client.KnownGood {
+		out = append(out, overrideKnownGood)
 	}
-	if m.scan.list && !m.env.Reverse.IsNull() && m.spf.Mail.Result == spf.Pass {
+	if e.scan.list && !e.env.Reverse.IsNull() && e.spf.Mail.Result == spf.Pass {
 		out = append(out, overrideList)
 	}
-	if m.vouched(chain) {
+	if e.vouched(chain) {
 		out = append(out, overrideSealer)
 	}
 	return out
 }
 
-// vouched reports whether a trusted sealer saw the message pass DMARC: the newest one did, or one before it, if all
-// that are newer are trusted as well.
-func (m *Message) vouched(r arc.Result) bool {
+// vouched reports whether a trusted sealer saw the message pass DMARC: the newest one, or an earlier one if all that are
+// newer are trusted as well.
+func (e *evidence) vouched(r arc.Result) bool {
 	if r.CV != arc.Pass {
 		return false
 	}
 	for i, d := range r.Domains {
-		if !m.a.sealers[d] {
+		if !e.sealers[d] {
 			return false
 		}
-		if i < len(r.Results) && passedDMARC(r.Results[i], m.author) {
+		if i < len(r.Results) && passedDMARC(r.Results[i], e.author) {
 			return true
 		}
 	}
@@ -164,21 +198,21 @@ func (m *Message) vouched(r arc.Result) bool {
 }
 
 // sealed reports whether the message comes from a trusted sealer.
-func (m *Message) sealed(r arc.Result) bool {
-	return r.CV == arc.Pass && len(r.Domains) > 0 && m.a.sealers[r.Domains[0]]
+func (e *evidence) sealed(r arc.Result) bool {
+	return r.CV == arc.Pass && len(r.Domains) > 0 && e.sealers[r.Domains[0]]
 }
 
-// unknownChain reports whether a chain whose keys cannot be had now would do if they could.
-func unknownChain(r arc.Result, would func(arc.Result) bool) bool {
+// unknownChain reports whether a chain whose keys cannot be had now would meet a condition if it passed.
+func unknownChain(r arc.Result, met func(arc.Result) bool) bool {
 	if r.CV != arc.TempError {
 		return false
 	}
 	r.CV = arc.Pass
-	return would(r)
+	return met(r)
 }
 
-// passedDMARC reports whether what an ARC-Authentication-Results field says has a dmarc=pass for author, or for nobody
-// by name.
+// passedDMARC reports whether the text of an ARC-Authentication-Results field has a dmarc=pass for author, or one that
+// names no author.
 func passedDMARC(results, author string) bool {
 	l := lexer{s: []byte(results)}
 	if _, ok := l.id(); !ok {
@@ -196,101 +230,69 @@ func passedDMARC(results, author string) bool {
 	}
 }
 
-// unauthenticated reports whether require_auth is asked for and not met: SPF for one of both identities, DKIM for any
-// domain or a trusted sealer would do.
-func (m *Message) unauthenticated(domains []string, chain arc.Result) bool {
-	e := &m.env
-	if e.Policy.RequireAuth == mail.RequireAuthNo || e.Exempt || e.Client.Allowed || e.Reverse.IsNull() {
+// unauthenticated reports whether require_auth is set and not met: SPF of either identity, DKIM of any domain or a
+// trusted sealer meets it.
+func (e *evidence) unauthenticated(domains []string, chain arc.Result) bool {
+	if e.env.Policy.RequireAuth == mail.RequireAuthNo || e.env.Exempt || e.env.Client.Allowed ||
+		e.env.Reverse.IsNull() {
 		return false
 	}
-	return m.spf.Mail.Result != spf.Pass && m.spf.Helo.Result != spf.Pass && len(domains) == 0 && !m.sealed(chain)
+	return e.spf.Mail.Result != spf.Pass && e.spf.Helo.Result != spf.Pass && len(domains) == 0 && !e.sealed(chain)
 }
 
-// byRequireAuth gives the refusal of a message that is not authenticated, nil where that is only reported.
-func (m *Message) byRequireAuth(chain arc.Result) *mail.Refusal {
-	if m.env.Policy.RequireAuth != mail.RequireAuthYes {
+// requireAuthRefusal returns the refusal of a message that is not authenticated, or nil where that is only reported.
+func (e *evidence) requireAuthRefusal(chain arc.Result) *mail.Refusal {
+	if e.env.Policy.RequireAuth != mail.RequireAuthYes {
 		return nil
 	}
-	if m.spf.Mail.Result == spf.TempError || m.spf.Helo.Result == spf.TempError || len(m.unknown()) > 0 ||
-		unknownChain(chain, m.sealed) {
+	if e.spf.Mail.Result == spf.TempError || e.spf.Helo.Result == spf.TempError || len(e.unknownDomains()) > 0 ||
+		unknownChain(chain, e.sealed) {
 		return mail.Refuse(451, 7, 0, "Authentication cannot be checked now, try again later", "require_auth temperror",
 			nil)
 	}
 	var b strings.Builder
 	b.WriteString("This message is not authenticated: SPF of the reverse-path is ")
-	b.WriteString(m.spf.Mail.Result.String())
+	b.WriteString(e.spf.Mail.Result.String())
 	b.WriteString(", SPF of HELO is ")
-	b.WriteString(m.spf.Helo.Result.String())
+	b.WriteString(e.spf.Helo.Result.String())
 	b.WriteString(", DKIM is ")
-	b.WriteString(m.word())
+	b.WriteString(e.bestResult())
 	return mail.Refuse(550, 7, 26, b.String(), "require_auth", nil)
 }
 
-// passing gives the domains of the signatures that keep accepts, each once.
-func (m *Message) passing(keep func(i int, s *dkim.Signature) bool) []string {
+// passing returns the domains of the signatures that keep accepts, each once.
+func (e *evidence) passing(keep func(i int, s *dkim.Signature) bool) []string {
 	var out []string
-	for i := range m.signatures {
-		s := &m.signatures[i]
-		if keep(i, s) && !contains(out, s.Domain) {
+	for i := range e.signatures {
+		s := &e.signatures[i]
+		if keep(i, s) && !slices.Contains(out, s.Domain) {
 			out = append(out, s.Domain)
 		}
 	}
 	return out
 }
 
-func contains(list []string, s string) bool {
-	for _, e := range list {
-		if e == s {
-			return true
+func passed(_ int, s *dkim.Signature) bool         { return s.Result == dkim.Pass }
+func headerVerified(_ int, s *dkim.Signature) bool { return s.HeaderVerified }
+
+// bestResult returns the best result of the DKIM signatures, in the words of RFC 8601.
+func (e *evidence) bestResult() string {
+	best := dkim.Pending
+	for i := range e.signatures {
+		switch r := e.result(i); {
+		case r == dkim.Pass:
+			return r.String()
+		case best == dkim.Pending || r == dkim.TempError:
+			best = r
 		}
 	}
-	return false
+	return best.String()
 }
 
-func passed(_ int, s *dkim.Signature) bool  { return s.Result == dkim.Pass }
-func pending(_ int, s *dkim.Signature) bool { return s.HeaderVerified }
-
-// atBest gives the judgement for a body that is what every signature says it is.
-func (m *Message) atBest(ctx context.Context) judgement {
-	var r arc.Result
-	if m.chain != nil {
-		r = m.chain.Finish(unhashed)
-		if r.CV == arc.TempError && r.Cause == nil {
-			r.CV = arc.Pass // it is the body that is missing; of a key there would be a cause
-		}
+// result returns the result of a signature; Policy if it was not compared with the body.
+func (e *evidence) result(i int) dkim.Result {
+	if r := e.signatures[i].Result; r != dkim.Pending {
+		return r
 	}
-	return m.judge(ctx, m.passing(pending), r)
-}
-
-func unhashed(dkim.Canonicalization) (hash [sha256.Size]byte, ok bool) { return hash, false }
-
-// undecided reports whether the body decides about anything that the verdict says.
-func (m *Message) undecided() bool {
-	if !m.bodyPending() || m.env.Client.Trusted {
-		return false
-	}
-	if m.stake == nil {
-		best := m.atBest(m.ctx)
-		worst := m.judge(m.ctx, nil, arc.Result{})
-		differs := best.dmarc.Result != worst.dmarc.Result || best.unauthenticated != worst.unauthenticated ||
-			(best.refusal == nil) != (worst.refusal == nil)
-		m.stake = &differs
-	}
-	return *m.stake
-}
-
-// Refusal waits like Header and gives the refusal that the message gets whatever its body is; nil if that depends on
-// the body or there is none. Who is given one need not send the message anywhere. Finish gives it again.
-func (m *Message) Refusal(ctx context.Context) *mail.Refusal {
-	switch {
-	case m.final != nil:
-		return m.final.Refusal
-	case m.body == nil || m.mode == mail.ModePredict:
-		return nil
-	}
-	m.Header(ctx)
-	if m.early == nil {
-		m.early = m.atBest(ctx).refusal
-	}
-	return m.early
+	return dkim.Policy
 }

@@ -38,7 +38,7 @@ func (k countingKey) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]by
 func TestNoMoreMessagesAreSignedAtATimeThanWorkers(t *testing.T) {
 	const workers = 3
 	z := dns()
-	a, err := New(Config{AuthservID: "mx.example.net", Resolver: z, Workers: workers})
+	a, err := New(Config{AuthservID: "mx.example.net", Resolver: z, tune: tuning{workers: workers}})
 	if err != nil {
 		t.Fatal(err)
 	}

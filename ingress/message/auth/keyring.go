@@ -3,27 +3,28 @@ package auth
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/millrace/millrace/ingress/message/auth/arc"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
-	"github.com/millrace/millrace/router/leaf/ascii"
+	"github.com/millrace/millrace/router/leaf/domain"
 	"github.com/millrace/millrace/router/mail"
 )
 
 // A Keyring holds all keys that sign. Each list may have several keys, such as an RSA and an Ed25519 one: each signs.
 type Keyring struct {
-	// ARC makes ARC sets; nil: none are made.
+	// ARC makes ARC sets. nil disables them.
 	ARC *dkim.SigningKey
 	// Relay signs as the service.
 	Relay []dkim.SigningKey
-	// Domains sign as the hosted domain of the recipients, by which they are found, and as that of the author where the
-	// client is trusted.
+	// Domains, by hosted domain, sign as the domain of the recipients, and as that of the author where the client is
+	// trusted.
 	Domains map[string][]dkim.SigningKey
 }
 
-// A signer signs as one domain, with all keys of it.
+// A signer signs as one domain, with all keys of that domain.
 type signer struct {
 	domain string // in lower case
 	*dkim.Signer
@@ -36,7 +37,7 @@ type signers struct {
 	domains map[string][]signer // by hosted domain, in lower case
 }
 
-// Use swaps all keys for those of k. Messages that are under way keep theirs. An error is made of *mail.FieldError
+// Use replaces all keys by those of k. Messages that are under way keep theirs. An error consists of *mail.FieldError
 // whose fields are paths within Keyring, such as "Domains[example.com].Keys[0].Key"; nothing has changed then.
 func (a *Authenticator) Use(k Keyring) error {
 	var errs []error
@@ -51,29 +52,29 @@ func (a *Authenticator) Use(k Keyring) error {
 	if s.relay, err = newSigners(k.Relay, a.cfg.Now); err != nil {
 		errs = append(errs, within("Relay.", err))
 	}
-	for domain, keys := range k.Domains {
-		field := fmt.Sprintf("Domains[%s]", domain)
-		if !isDomainName(domain) {
+	for name, keys := range k.Domains {
+		field := fmt.Sprintf("Domains[%s]", name)
+		if !isName(name) {
 			errs = append(errs, &mail.FieldError{Field: field, Reason: "is no domain name in ASCII"})
 			continue
 		}
-		if s.domains[strings.ToLower(domain)], err = newSigners(keys, a.cfg.Now); err != nil {
+		if s.domains[strings.ToLower(name)], err = newSigners(keys, a.cfg.Now); err != nil {
 			errs = append(errs, within(field+".", err))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	a.ring.Store(s)
+	a.keys.Store(s)
 	return nil
 }
 
-// newSigners makes one signer for each domain of keys, in the order in which they come first.
+// newSigners returns one signer for each domain of keys, in the order in which the domains first come.
 func newSigners(keys []dkim.SigningKey, now func() time.Time) ([]signer, error) {
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	// All at once first, so that indices in errors are those of keys.
+	// All keys are validated together first, so that indices in errors are those of keys.
 	if err := (dkim.SignConfig{Keys: keys}).Validate(); err != nil {
 		return nil, err
 	}
@@ -119,12 +120,19 @@ func within(path string, err error) error {
 
 // MaySign reports whether there is any key to sign with.
 func (a *Authenticator) MaySign() bool {
-	s := a.ring.Load()
+	s := a.keys.Load()
 	return s.arc != nil || len(s.relay) > 0 || len(s.domains) > 0
 }
 
-// candidates gives those who could sign a message: the relay and the hosted domain of its recipients; for a trusted
-// client the author's domain or the closest one above it that has keys, else these two.
+// mayServe reports whether there is a key for a message: that of its hosted domain, the relay's or that of ARC; for a
+// trusted client any. Which keys sign is decided when the results are there.
+func (s *signers) mayServe(env *Envelope) bool {
+	return len(s.relay) > 0 || len(s.domains[env.Hosted]) > 0 || s.arc != nil && !env.Client.Trusted ||
+		env.Client.Trusted && len(s.domains) > 0
+}
+
+// candidates returns the signers that could sign a message: the relay and the hosted domain of its recipients; for a
+// trusted client the author's domain or the closest one above it that has keys, else these two.
 func (s *signers) candidates(env *Envelope, author string) []signer {
 	if env.Client.Trusted {
 		for d, more := author, author != ""; more; _, d, more = strings.Cut(d, ".") {
@@ -142,25 +150,16 @@ func (s *signers) candidates(env *Envelope, author string) []signer {
 	}
 	out := append(make([]signer, 0, len(s.relay)+len(hosted)), s.relay...)
 	for _, h := range hosted {
-		if !hasDomain(s.relay, h.domain) {
+		if !slices.ContainsFunc(s.relay, func(r signer) bool { return r.domain == h.domain }) {
 			out = append(out, h)
 		}
 	}
 	return out
 }
 
-func hasDomain(list []signer, domain string) bool {
-	for _, s := range list {
-		if s.domain == domain {
-			return true
-		}
-	}
-	return false
-}
-
 // related reports whether a receiver could take two domains for aligned (RFC 9989 section 4.4): they are the same, or
 // one lies below the other, or both below organization, the organizational domain of one of them. Where that is not
-// known, the same last two labels do. It errs on the side of taking them so.
+// known, the same last two labels are enough. In doubt it is true.
 func related(a, b, organization string) bool {
 	if a == "" || b == "" {
 		return false
@@ -174,7 +173,7 @@ func related(a, b, organization string) bool {
 	return below(a, organization) && below(b, organization)
 }
 
-// below reports whether domain is above or lies below it. Both are in lower case.
+// below reports whether domain is the domain above or lies below it. Both are in lower case.
 func below(domain, above string) bool {
 	return strings.HasSuffix(domain, above) && (len(domain) == len(above) || domain[len(domain)-len(above)-1] == '.')
 }
@@ -190,20 +189,5 @@ func lastLabels(domain string, n int) string {
 	return domain
 }
 
-// isDomainName tells a name of letters, digits, hyphens and underscores with dots between its labels.
-func isDomainName(s string) bool {
-	label := 0
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c == '.' && label > 0:
-			label = 0
-		case ascii.IsAlpha(c), ascii.IsDigit(c), c == '-', c == '_':
-			if label++; label > 63 {
-				return false
-			}
-		default:
-			return false
-		}
-	}
-	return label > 0 && len(s) <= mail.MaxDomain
-}
+// isName reports whether s is a domain name in ASCII.
+func isName(s string) bool { return domain.IsName(s, mail.MaxDomain) }

@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 
 	"github.com/millrace/millrace/ingress/message/auth/arc"
@@ -12,7 +11,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Client is who brings a message.
+// A Client is the peer that brings a message.
 type Client struct {
 	Addr      netip.Addr // the zero Addr if it is not known
 	Trusted   bool       // it is in a trusted network or authenticated: its mail is signed and not judged
@@ -35,139 +34,120 @@ type Envelope struct {
 	Seal bool
 }
 
-// A Message is the authentication of one message. Its methods are called by one goroutine at a time: Removals at any time;
-// WriteOctets for each piece of the body; for a message that is held Finish and then Fields with ModeHold; for one that
-// is not Predict, Fields with ModePredict or ModeStream, and Finish at the end. Close ends it at any time.
+// A Message is the authentication of one message. Its methods are called by one goroutine at a time: Removals at any
+// time; WriteOctets for each piece of the body; for a message that is held Finish and then Fields with ModeHold; for
+// another one Predict, Fields with ModePredict or ModeStream, and Finish at the end. Close ends it at any time.
 type Message struct {
-	a      *Authenticator
-	env    Envelope
-	ring   *signers
-	header []byte
-	scan   scan
-	ctx    context.Context // of Begin, for what is asked without one
+	a        *Authenticator
+	evidence evidence
+	signing  signing
+	ctx      context.Context // of Begin, for methods without a context of their own
 
-	signs     bool   // some key may sign
-	author    string // the author domain, "" when there is none or it is not asked for
-	authorErr error  // why there is none
-	cancel    context.CancelFunc
-	body      *dkim.Verification // nil: nothing is looked at but SPF
-	chain     *arc.Chain         // nil: not looked at
-	lookup    *dmarc.Lookup      // nil: not looked at
+	cancel context.CancelFunc // ends the look-ups of body and chain
+	body   *dkim.Verification // nil: nothing but SPF is checked
+	chain  *arc.Chain         // nil: not checked
 
-	known      bool // what needs no body is: spf and signatures are there
-	spf        spf.Results
-	signatures []dkim.Signature
-	writing    bool          // octets of the body came, or its end
-	mode       mail.Mode     // that of Fields; ModeNone before
-	base       int           // the signature that foretells the body; -1 for none
-	foretold   *judgement    // what Fields said with ModePredict
-	arc        arc.Result    // after Finish
-	stake      *bool         // what undecided found
-	early      *mail.Refusal // what Refusal gave
-	final      *Decision
-	outcome    *judgement // that of final
+	settled  bool          // Header was called: the evidence is complete but for the body
+	writing  bool          // octets of the body have come, or its end
+	mode     mail.Mode     // of the call of Fields; ModeNone before it
+	forecast forecast      // what Predict found
+	arc      arc.Result    // set by Finish, and by Predict if it said true
+	matters  *bool         // what bodyMatters found; nil before
+	early    *mail.Refusal // what Refusal returned
+
+	decision *Decision  // nil before Finish
+	outcome  *judgement // that of decision
 }
 
 // Begin reads the header section of a message: lines that end in CRLF, without dot-stuffing, whole, up to and with the
-// empty line. It is kept and must not change until Close. Look-ups start and nothing is awaited; where the policy asks
-// for nothing and nothing is to be signed, none is. Ctx bounds the look-ups, besides Config.Timeout, and its end ends
+// empty line. It is kept and must not change until Close. Look-ups start and Begin does not wait for them; none starts
+// where the policy asks for nothing and nothing is to be signed. Ctx bounds the look-ups, besides 5 s, and its end ends
 // them.
 //
-// An error is a *mail.Refusal: the header section is longer than Config.Header and the policy does not take what cannot
-// be authenticated, or a field of a stranger's is From or Authentication-Results to some readers and not to others.
-// There is no Message then.
+// An error is a *mail.Refusal: the header section has more than dkim.MaxHeader octets and the policy does not take what
+// cannot be authenticated, or a field is From or Authentication-Results to some readers and not to others. Without a
+// Message there is nothing to Close.
 func (a *Authenticator) Begin(ctx context.Context, env Envelope, header []byte) (*Message, error) {
-	m := &Message{a: a, env: env, ring: a.ring.Load(), ctx: ctx, header: dkim.Section(header), base: -1}
-	m.scan.read(m.header, a.id)
-	if m.scan.disguised && !env.Client.Trusted {
-		return nil,
-			mail.Refuse(550, 6, 0, "A header field has a name that readers take for different ones", "disguised field",
-				nil)
+	m := &Message{a: a, ctx: ctx, forecast: forecast{base: -1}}
+	m.signing = signing{keys: a.keys.Load(), header: dkim.Section(header)}
+	e, s := &m.evidence, &m.signing
+	e.env, e.sealers = env, a.sealers
+	e.scan.read(s.header, a.id)
+	if e.scan.disguised && !env.Client.Trusted {
+		return nil, mail.Refuse(550, 6, 0, "A header field has a name that readers take for different ones",
+			"disguised field", nil)
 	}
-	judged := !env.Client.Trusted && (env.Policy.DMARC != mail.DMARCOff || env.Policy.RequireAuth != mail.RequireAuthNo)
-	m.signs = env.Seal && m.mayBeSigned()
-	if !judged && !m.signs {
+	s.maySign = env.Seal && s.keys.mayServe(&env)
+	if !e.wantsResults() && !s.maySign {
 		return m, nil
 	}
-	if len(m.header) > a.cfg.Header {
-		m.signs = false
-		if m.enforces() {
+	if len(s.header) > a.headerLimit() {
+		s.maySign = false
+		if e.enforced() {
 			return nil, mail.Refuse(552, 3, 4, "Header section too long to be authenticated", "header section", nil)
 		}
 		return m, nil
 	}
-	asksDMARC := !env.Client.Trusted && env.Policy.DMARC != mail.DMARCOff
-	asksARC := !env.Client.Trusted && m.scan.arc && (m.signs && m.ring.arc != nil || len(a.sealers) > 0)
-	if asksDMARC || m.signs {
-		m.author, m.authorErr = dmarc.Author(m.header)
-	}
-	if m.scan.signatures > 0 || asksARC {
-		ctx, m.cancel = context.WithTimeout(ctx, a.cfg.Timeout)
-	}
-	if asksDMARC {
-		if authors := m.authors(); len(authors) > 0 {
-			m.lookup = a.dmarc.Begin(ctx, authors...)
-		}
-	}
-	var err error
-	if asksARC {
-		if m.chain, err = a.arc.Begin(ctx, m.header); err != nil {
-			panic("auth: arc: " + err.Error()) // the length was looked at
-		}
-	}
-	if m.body, err = a.dkim.Begin(ctx, m.header); err != nil {
-		panic("auth: dkim: " + err.Error())
-	}
+	m.begin(ctx)
 	return m, nil
 }
 
-// mayBeSigned reports whether there is a key for this message. Without a hosted domain that has one it is the relay's,
-// or that of ARC; which of them sign after all is decided when the results are there.
-func (m *Message) mayBeSigned() bool {
-	r := m.ring
-	return len(r.relay) > 0 || len(r.domains[m.env.Hosted]) > 0 || r.arc != nil && !m.env.Client.Trusted ||
-		m.env.Client.Trusted && len(r.domains) > 0
+// begin starts the look-ups.
+func (m *Message) begin(ctx context.Context) {
+	a, e, header := m.a, &m.evidence, m.signing.header
+	wantsARC := m.policyWantsARC() && e.scan.arc
+	if e.wantsDMARC() || m.signing.maySign {
+		e.author, e.authorErr = dmarc.Author(header)
+	}
+	if e.scan.signatures > 0 || wantsARC {
+		ctx, m.cancel = context.WithTimeout(ctx, a.timeout())
+	}
+	if e.wantsDMARC() {
+		if authors := e.authors(); len(authors) > 0 {
+			e.lookup = a.dmarc.Begin(ctx, authors...)
+		}
+	}
+	var err error
+	if wantsARC {
+		if m.chain, err = a.arc.Begin(ctx, header); err != nil {
+			panic("auth: arc: " + err.Error()) // Begin checked the length
+		}
+	}
+	if m.body, err = a.dkim.Begin(ctx, header); err != nil {
+		panic("auth: dkim: " + err.Error())
+	}
 }
 
-// enforces reports whether anything is refused for what is found.
-func (m *Message) enforces() bool {
-	return !m.env.Client.Trusted && !m.env.Exempt &&
-		(m.env.Policy.DMARC == mail.DMARCEnforce || m.env.Policy.RequireAuth == mail.RequireAuthYes)
+// policyWantsARC reports whether the result of an ARC chain is of use: for the seal of the next set, or because a
+// sealer is trusted.
+func (m *Message) policyWantsARC() bool {
+	return !m.evidence.env.Client.Trusted && (m.signing.maySign && m.signing.keys.arc != nil || len(m.a.sealers) > 0)
 }
 
-// authors are the author domains that are evaluated: one, or those of a From field with several.
-func (m *Message) authors() []string {
-	if m.authorErr == nil {
-		return []string{m.author}
-	}
-	var f *dmarc.Failure
-	if errors.As(m.authorErr, &f) {
-		return f.Authors
-	}
-	return nil
-}
+// wantsARC reports whether the decision has a result for ARC.
+func (m *Message) wantsARC() bool { return m.body != nil && m.policyWantsARC() }
 
 // Removals returns the spans of the Authentication-Results fields that pretend to be ours (RFC 8601 section 5), in
 // ascending order, of which no two touch: they are to be removed from what is sent. The slice is the Message's own.
-func (m *Message) Removals() []mail.Span { return m.scan.removals }
+func (m *Message) Removals() []mail.Span { return m.evidence.scan.removals }
 
-// WriteOctets adds octets of the body from offset from of a piece on: where the header section and its empty line end,
-// in the piece in which they do, else 0. It may be called although NeedsBody is false, and does nothing then.
+// WriteOctets adds octets of the body, from offset from of a piece on: where the header section and its empty line end,
+// in the piece in which they do, else 0. It does nothing where NeedsBody is false.
 func (m *Message) WriteOctets(o mail.Octets, from int) {
 	if m.NeedsBody() {
-		m.want()
+		m.requestHashes()
 		m.body.WriteOctets(o, from)
 	}
 }
 
-// want asks for the hashes of the body that no signature may need: that of our own signatures, for which the relaxed
-// form is the one that most others have as well, and that of the ARC chain.
-func (m *Message) want() {
+// requestHashes asks, before the first octet, for the hashes of the body that no signature may need: that of our own
+// signatures, in the relaxed form, which most signatures of others need as well, and that of the ARC chain.
+func (m *Message) requestHashes() {
 	if m.writing {
 		return
 	}
 	m.writing = true
-	if m.signs && (m.mode == mail.ModeNone || m.mode == mail.ModeHold) {
+	if m.signing.maySign && (m.mode == mail.ModeNone || m.mode == mail.ModeHold) {
 		m.body.Want(dkim.Relaxed)
 	}
 	if m.chain != nil {
@@ -177,9 +157,9 @@ func (m *Message) want() {
 	}
 }
 
-// NeedsBody reports whether anybody needs the octets of the body. It waits for nothing, so a key that has not come yet
-// counts as one that will; the answer may go from true to false as more is known (after Header, Predict, Refusal or
-// Fields), and never back. In ModeStream it is true only where the body can still change the verdict.
+// NeedsBody reports whether the octets of the body are needed. It does not wait: a key that has not come yet counts as
+// one that will. The answer may go from true to false as more is known (after Header, Predict, Refusal or Fields), and
+// never back. In ModeStream it is true only while the body can still change the decision.
 func (m *Message) NeedsBody() bool {
 	switch {
 	case m.body == nil, m.early != nil:
@@ -187,8 +167,8 @@ func (m *Message) NeedsBody() bool {
 	case m.mode == mail.ModePredict:
 		return true
 	case m.mode == mail.ModeStream:
-		return m.undecided()
-	case m.signs:
+		return m.bodyMatters()
+	case m.signing.maySign:
 		return true
 	}
 	return m.bodyPending()
@@ -201,35 +181,35 @@ func (m *Message) bodyPending() bool {
 			return true
 		}
 	}
-	if !m.known {
-		return m.scan.signatures > 0
+	if !m.settled {
+		return m.evidence.scan.signatures > 0
 	}
-	for i := range m.signatures {
-		if m.signatures[i].Result == dkim.Pending {
+	for i := range m.evidence.signatures {
+		if m.evidence.signatures[i].Result == dkim.Pending {
 			return true
 		}
 	}
 	return false
 }
 
-// Header waits for what can be known without the body.
+// Header waits for what can be known without the body, until the look-ups end or their time is over.
 func (m *Message) Header(ctx context.Context) {
-	if m.known {
+	if m.settled {
 		return
 	}
-	m.known = true
-	if m.env.SPF != nil {
-		m.spf = m.env.SPF.Results(ctx)
+	m.settled = true
+	if e := &m.evidence; e.env.SPF != nil {
+		e.spf = e.env.SPF.Results(ctx)
 	}
 	if m.body != nil {
-		m.signatures = m.body.Header()
+		m.evidence.signatures = m.body.Header()
 	}
 	if m.chain != nil {
 		m.chain.Header()
 	}
 }
 
-// Close gives up what is still being looked up and waits until that has ended. It may be called at any time and more
+// Close gives up the look-ups that are under way and waits until they have ended. It may be called at any time and more
 // than once.
 func (m *Message) Close() {
 	if m.cancel != nil {
@@ -241,7 +221,7 @@ func (m *Message) Close() {
 	if m.chain != nil {
 		m.chain.Close()
 	}
-	if m.lookup != nil {
-		m.lookup.Close()
+	if m.evidence.lookup != nil {
+		m.evidence.lookup.Close()
 	}
 }

@@ -82,7 +82,7 @@ func dns() zone {
 
 func newAuthenticator(t testing.TB, z zone, sealers ...string) *Authenticator {
 	t.Helper()
-	a, err := New(Config{AuthservID: "mx.example.net", Resolver: z, Sealers: sealers, Draw: func() int { return 0 }})
+	a, err := New(Config{AuthservID: "mx.example.net", Resolver: z, Sealers: sealers, tune: tuning{draw: func() int { return 0 }}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,11 +268,8 @@ func reply(v Decision) string {
 }
 
 func TestValidateNamesEachField(t *testing.T) {
-	err := Config{
-		AuthservID: "a b", Timeout: -1, Sealers: []string{"ok.example", "no no"}, Workers: -1, Signatures: 51,
-		Header: -1,
-	}.Validate()
-	for _, want := range []string{"AuthservID", "Resolver", "Timeout", "Sealers[1]", "Workers", "Signatures", "Header"} {
+	err := Config{AuthservID: "a b", Sealers: []string{"ok.example", "no no"}}.Validate()
+	for _, want := range []string{"AuthservID", "Resolver", "Sealers[1]"} {
 		if !strings.Contains(fmt.Sprint(err), want+":") {
 			t.Errorf("%s is not named in %v", want, err)
 		}
@@ -300,7 +297,7 @@ func TestAKeyringIsTakenWholeOrNotAtAll(t *testing.T) {
 		!strings.Contains(err.Error(), "Domains[not a domain]") {
 		t.Errorf("got %v", err)
 	}
-	if a.ring.Load().arc != nil {
+	if a.keys.Load().arc != nil {
 		t.Error("half a keyring was taken")
 	}
 	use(t, a, Keyring{})
@@ -338,7 +335,7 @@ func TestNothingIsLookedUpWhereNothingIsAsked(t *testing.T) {
 
 func TestALongHeaderSectionIsNoWayRoundAPolicy(t *testing.T) {
 	z := dns()
-	a, err := New(Config{AuthservID: "mx.example.net", Resolver: z, Header: 1000})
+	a, err := New(Config{AuthservID: "mx.example.net", Resolver: z, tune: tuning{header: 1000}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -363,7 +360,7 @@ func TestALongHeaderSectionIsNoWayRoundAPolicy(t *testing.T) {
 
 func TestCloseEndsLookUpsThatHang(t *testing.T) {
 	asked := make(chan struct{})
-	a, err := New(Config{AuthservID: "mx.example.net", Resolver: ingresstest.Blocked{Asked: asked}, Timeout: time.Hour})
+	a, err := New(Config{AuthservID: "mx.example.net", Resolver: ingresstest.Blocked{Asked: asked}, tune: tuning{timeout: time.Hour}})
 	if err != nil {
 		t.Fatal(err)
 	}

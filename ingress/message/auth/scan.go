@@ -7,7 +7,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A scan is what one walk through a header section finds.
+// A scan is what one pass over a header section finds.
 type scan struct {
 	removals   []mail.Span
 	signatures int  // DKIM-Signature fields
@@ -22,10 +22,10 @@ type scan struct {
 // ownRemovals is how many removals are expected; for more of them the header section is read again to count them.
 const ownRemovals = 4
 
-// read looks at all fields of a header section. Id is our authserv-id in lower case.
+// read reads all fields of a header section. Id is our authserv-id in lower case.
 func (s *scan) read(header []byte, id string) {
 	at, removals := 0, 0
-	last := -1 // where the last cut ends
+	last := -1 // where the last removal ends
 	for f := range dkim.Fields(header) {
 		if s.field(f, id) {
 			if at != last {
@@ -43,6 +43,7 @@ func (s *scan) read(header []byte, id string) {
 	}
 }
 
+// rescan collects the given number of removals in one allocation.
 func (s *scan) rescan(header []byte, id string, removals int) {
 	s.removals = make([]mail.Span, 0, removals)
 	at := 0
@@ -54,6 +55,7 @@ func (s *scan) rescan(header []byte, id string, removals int) {
 	}
 }
 
+// remove adds a span to the removals. A span that touches the last one extends it.
 func (s *scan) remove(from, to int) {
 	if n := len(s.removals); n > 0 && s.removals[n-1].To == from {
 		s.removals[n-1].To = to
@@ -65,8 +67,8 @@ func (s *scan) remove(from, to int) {
 	s.removals = append(s.removals, mail.Span{From: from, To: to})
 }
 
-// field notes what one field tells and reports whether it is to be cut.
-func (s *scan) field(f dkim.Field, id string) (cut bool) {
+// field records what one field tells and reports whether it is to be removed.
+func (s *scan) field(f dkim.Field, id string) (remove bool) {
 	s.disguised = s.disguised || disguised(f)
 	switch f[0] | 0x20 {
 	case 'a':
@@ -98,8 +100,8 @@ func (s *scan) field(f dkim.Field, id string) (cut bool) {
 }
 
 // disguised reports whether some readers take a field for From or for Authentication-Results by a name that is neither
-// of them here: with an octet before the colon that no name has (RFC 5322 section 2.2), a line end among them, which
-// these readers pass over. Such a field would show an author that nobody judged, or results that nobody cut.
+// of them here: with an octet before the colon that no name has (RFC 5322 section 2.2), such as a line end, which these
+// readers skip. Such a field would show an author that was not judged, or results that were not removed.
 func disguised(f dkim.Field) bool {
 	var name [len("Authentication-Results")]byte
 	n, odd := 0, false
@@ -120,15 +122,14 @@ func disguised(f dkim.Field) bool {
 	return false
 }
 
-// shape notes what tells of a mailing list or of software that changes bodies.
+// shape records signs of a mailing list or of software that changes bodies.
 //
-// A message came by a list if it has a List-Id (RFC 2919), a List-Post (RFC 2369), a Mailing-List, or is of
-// "Precedence: list". List-Unsubscribe alone does not make a list: newsletters have it.
+// A message came by a list if it has a List-Id (RFC 2919), a List-Post (RFC 2369), a Mailing-List, or the
+// "Precedence: list". List-Unsubscribe alone is no sign of a list: newsletters have it.
 //
-// The body may have been changed after it was signed, moreover, if there is any other field that lists add, if it is of
-// any "Precedence", or if something on the way tells that it looked for spam or viruses, converted the body or took
-// parts out: such software adds footers and wraps messages. Taking too many for such costs a prediction, and nothing
-// else.
+// The body may have been changed after it was signed also if there is any other field that lists add, any "Precedence",
+// or a field of software that looked for spam or viruses, converted the body or took parts out: such software adds
+// footers and wraps messages. A wrong guess costs a prediction, and nothing else.
 func (s *scan) shape(f dkim.Field) {
 	switch {
 	case f.Is("List-Id"), f.Is("List-Post"):
@@ -155,7 +156,7 @@ var shiftingPrefixes = [...]string{
 	"x-spam-", "x-virus-", "x-antivirus", "x-amavis-", "x-disclaimer", "x-footer", // filters and footers
 }
 
-// hasPrefixFold reports whether s begins with prefix, which is in lower case, in any case.
+// hasPrefixFold reports whether s begins with prefix in any case. prefix is in lower case.
 func hasPrefixFold(s []byte, prefix string) bool {
 	return len(s) >= len(prefix) && bytes.EqualFold(s[:len(prefix)], []byte(prefix))
 }

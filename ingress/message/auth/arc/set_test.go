@@ -244,7 +244,7 @@ func TestMessageSignatureCoversWhatItShould(t *testing.T) {
 }
 
 func TestConfigurationsAreRefusedByField(t *testing.T) {
-	all, keys := hops(t, 1)
+	all, _ := hops(t, 1)
 	key := all[0].sealer.cfg.Key
 	wrong := func(change func(*SealConfig)) error {
 		cfg := SealConfig{Key: key}
@@ -254,7 +254,6 @@ func TestConfigurationsAreRefusedByField(t *testing.T) {
 	}
 	for field, err := range map[string]error{
 		"Resolver":     func() error { _, err := New(Config{}); return err }(),
-		"Header":       func() error { _, err := New(Config{Resolver: keys, Header: -1}); return err }(),
 		"Key.Domain":   wrong(func(c *SealConfig) { c.Key.Domain = "a b" }),
 		"Key.Selector": wrong(func(c *SealConfig) { c.Key.Selector = "" }),
 		"Key.Key":      wrong(func(c *SealConfig) { c.Key.Key = nil }),
@@ -270,7 +269,7 @@ func TestConfigurationsAreRefusedByField(t *testing.T) {
 
 func TestHeaderSectionHasALimit(t *testing.T) {
 	_, keys := hops(t, 1)
-	v := newVerifier(t, Config{Resolver: keys, Header: 10})
+	v := newVerifier(t, Config{Resolver: keys, header: 10})
 	if _, err := v.Begin(context.Background(), []byte("X: 4567\r\n\r\nbody that does not count")); err != nil {
 		t.Error(err)
 	}

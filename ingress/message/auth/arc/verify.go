@@ -93,31 +93,21 @@ func (r Result) Sealable() error {
 type Config struct {
 	// Resolver finds key records; it is required. The context of Begin bounds its look-ups.
 	Resolver world.Resolver
-	// Header is how many octets a header section may have, at most 16 MiB; a longer one is not looked at. 0 means 1
-	// MiB.
-	Header int
 	// Now is the clock that x= is compared with; nil means time.Now.
 	Now func() time.Time
+
+	header int // of tests: octets of a header section; 0 means dkim.MaxHeader
 }
 
-const (
-	defaultHeader = 1 << 20
-	maxHeader     = 16 << 20
-)
-
-// Validate reports what is wrong, as *mail.FieldError joined.
+// Validate returns a *mail.FieldError that names the first field that is wrong, or nil.
 func (c Config) Validate() error {
-	var errs []error
 	if c.Resolver == nil {
-		errs = append(errs, &mail.FieldError{Field: "Resolver", Reason: "is required"})
+		return &mail.FieldError{Field: "Resolver", Reason: "is required"}
 	}
-	if c.Header < 0 || c.Header > maxHeader {
-		errs = append(errs, &mail.FieldError{Field: "Header", Reason: "is not within 0 and 16777216"})
-	}
-	return errors.Join(errs...)
+	return nil
 }
 
-// ErrHeaderTooLong says that a header section is longer than Config.Header.
+// ErrHeaderTooLong says that a header section has more than dkim.MaxHeader octets.
 var ErrHeaderTooLong = errors.New("arc: header section too long")
 
 // A Verifier begins validations. It is safe for concurrent use.
@@ -131,8 +121,8 @@ func New(cfg Config) (*Verifier, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg.Header == 0 {
-		cfg.Header = defaultHeader
+	if cfg.header == 0 {
+		cfg.header = dkim.MaxHeader
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -165,7 +155,7 @@ type Chain struct {
 // Ctx bounds the search for keys. Finish or Close must follow.
 func (v *Verifier) Begin(ctx context.Context, header []byte) (*Chain, error) {
 	header = dkim.Section(header)
-	if len(header) > v.cfg.Header {
+	if len(header) > v.cfg.header {
 		return nil, ErrHeaderTooLong
 	}
 	c := &Chain{}

@@ -17,39 +17,31 @@ import (
 type Config struct {
 	// Resolver finds key records; it is required. The context of Begin bounds its look-ups.
 	Resolver world.Resolver
-	// Signatures is how many signatures of a message are verified, from the top, at most 50. Further ones are counted.
-	// 0 means 5.
-	Signatures int
-	// Header is how many octets a header section may have, at most 16 MiB; a longer one is not looked at. 0 means 1
-	// MiB.
-	Header int
 	// Now is the clock that x= is compared with; nil means time.Now.
 	Now func() time.Time
+
+	tune tuning
 }
 
 const (
-	defaultSignatures = 5
-	maxSignatures     = 50
-	defaultHeader     = 1 << 20
-	maxHeader         = 16 << 20
+	// MaxHeader is how many octets a header section may have that is verified; a longer one is not read.
+	MaxHeader = 1 << 20
+	// maxSignatures is how many signatures of a message are verified, from the top. Further ones are counted.
+	maxSignatures = 5
 )
 
-// Validate reports what is wrong, as *mail.FieldError joined.
+// A tuning is what tests of the package set in place of the constants above; 0 means the constant.
+type tuning struct{ header, signatures int }
+
+// Validate returns a *mail.FieldError that names the first field that is wrong, or nil.
 func (c Config) Validate() error {
-	var errs []error
 	if c.Resolver == nil {
-		errs = append(errs, &mail.FieldError{Field: "Resolver", Reason: "is required"})
+		return &mail.FieldError{Field: "Resolver", Reason: "is required"}
 	}
-	if c.Signatures < 0 || c.Signatures > maxSignatures {
-		errs = append(errs, &mail.FieldError{Field: "Signatures", Reason: "is not within 0 and 50"})
-	}
-	if c.Header < 0 || c.Header > maxHeader {
-		errs = append(errs, &mail.FieldError{Field: "Header", Reason: "is not within 0 and 16777216"})
-	}
-	return errors.Join(errs...)
+	return nil
 }
 
-// ErrHeaderTooLong says that a header section is longer than Config.Header.
+// ErrHeaderTooLong says that a header section has more than MaxHeader octets.
 var ErrHeaderTooLong = errors.New("dkim: header section too long")
 
 // A Verifier begins verifications. It is safe for concurrent use.
@@ -63,11 +55,11 @@ func NewVerifier(cfg Config) (*Verifier, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg.Signatures == 0 {
-		cfg.Signatures = defaultSignatures
+	if cfg.tune.signatures == 0 {
+		cfg.tune.signatures = maxSignatures
 	}
-	if cfg.Header == 0 {
-		cfg.Header = defaultHeader
+	if cfg.tune.header == 0 {
+		cfg.tune.header = MaxHeader
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -104,11 +96,11 @@ type lookup struct {
 // Ctx bounds the search for the keys. Finish or Close must follow.
 func (v *Verifier) Begin(ctx context.Context, header []byte) (*Verification, error) {
 	header = Section(header)
-	if len(header) > v.cfg.Header {
+	if len(header) > v.cfg.tune.header {
 		return nil, ErrHeaderTooLong
 	}
 	m := &Verification{}
-	m.find(header, v.cfg.Signatures)
+	m.find(header, v.cfg.tune.signatures)
 	if len(m.signatures) == 0 {
 		return m, nil
 	}

@@ -470,7 +470,7 @@ func TestTheSearchForKeysEnds(t *testing.T) {
 func TestOnlySoManySignaturesAreVerified(t *testing.T) {
 	keys := records{"sel._domainkey.example.com": {publish(t, key(t))}}
 	one, rest, _ := strings.Cut(signed(t, tags, dinner, dinnerBody), "\r\n")
-	v := newVerifier(t, Config{Resolver: keys, Signatures: 3})
+	v := newVerifier(t, Config{Resolver: keys, tune: tuning{signatures: 3}})
 	m, err := v.Begin(t.Context(), []byte(strings.Repeat(one+"\r\n", 10)+rest))
 	if err != nil {
 		t.Fatal(err)
@@ -482,18 +482,15 @@ func TestOnlySoManySignaturesAreVerified(t *testing.T) {
 }
 
 func TestALongHeaderSectionIsNotLookedAt(t *testing.T) {
-	v := newVerifier(t, Config{Resolver: records{}, Header: 100})
+	v := newVerifier(t, Config{Resolver: records{}, tune: tuning{header: 100}})
 	if _, err := v.Begin(t.Context(), []byte(dinner)); !errors.Is(err, ErrHeaderTooLong) {
 		t.Error(err)
 	}
 }
 
 func TestConfigsAreValidated(t *testing.T) {
-	err := Config{Signatures: -1, Header: maxHeader + 1}.Validate()
-	for _, field := range []string{"Resolver", "Signatures", "Header"} {
-		if !strings.Contains(fmt.Sprint(err), field+": ") {
-			t.Errorf("%s is not named in %v", field, err)
-		}
+	if err := (Config{}).Validate(); !strings.Contains(fmt.Sprint(err), "Resolver: ") {
+		t.Errorf("the resolver is not named in %v", err)
 	}
 	if _, err := NewVerifier(Config{}); err == nil {
 		t.Error("no keys, no error")

@@ -17,22 +17,20 @@ type Config struct {
 	// Resolver finds policy records, and tells whether an author domain exists, on which it depends whether np= or sp=
 	// applies; it is required.
 	Resolver world.Resolver
-	// Timeout is how long the tree walk of the author domain may take, and those of Evaluate once more; 0 means 5 s.
-	Timeout time.Duration
-	// Draw gives a number from 0 to 99, each as likely as the others; a failing message for which it is not below pct=
-	// is let off one step. It is called from several goroutines. nil draws at random.
+	// Draw returns a number from 0 to 99, each as likely as the others. A failing message for which it is not below pct=
+	// gets the next milder disposition. It is called from several goroutines. nil draws at random.
 	Draw func() int
+
+	timeout time.Duration // of tests; 0 means walkTimeout
 }
 
-const defaultTimeout = 5 * time.Second
+// walkTimeout bounds the tree walk of the author domain, and once more those of Evaluate.
+const walkTimeout = 5 * time.Second
 
 // Validate returns a *mail.FieldError that names the first field that makes no sense, or nil.
 func (c Config) Validate() error {
 	if c.Resolver == nil {
 		return &mail.FieldError{Field: "Resolver", Reason: "is required"}
-	}
-	if c.Timeout < 0 {
-		return &mail.FieldError{Field: "Timeout", Reason: "is negative"}
 	}
 	return nil
 }
@@ -146,8 +144,8 @@ func New(c Config) (*Evaluator, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	if c.Timeout == 0 {
-		c.Timeout = defaultTimeout
+	if c.timeout == 0 {
+		c.timeout = walkTimeout
 	}
 	if c.Draw == nil {
 		c.Draw = func() int { return rand.IntN(100) }
@@ -175,7 +173,7 @@ type author struct {
 
 // Begin starts the tree walk of an author domain that Author gave, and returns at once. Several domains, from
 // Failure.Authors, are evaluated each, and Evaluate gives the strictest result (RFC 9989 section 11.5). Ctx and
-// Config.Timeout bound the look-ups.
+// walkTimeout bound the look-ups.
 func (e *Evaluator) Begin(ctx context.Context, authors ...string) *Lookup {
 	l := &Lookup{evaluator: e, draw: e.cfg.Draw(), done: make(chan struct{}), cancel: func() {}}
 	for _, domain := range authors {
@@ -190,7 +188,7 @@ func (e *Evaluator) Begin(ctx context.Context, authors ...string) *Lookup {
 		close(l.done)
 		return l
 	}
-	ctx, l.cancel = context.WithTimeout(ctx, e.cfg.Timeout)
+	ctx, l.cancel = context.WithTimeout(ctx, e.cfg.timeout)
 	// It ends when its look-ups do, which they do at the latest when ctx ends or Close cancels it; Close waits for it.
 	go func() {
 		defer l.cancel()
@@ -212,7 +210,7 @@ func (l *Lookup) Close() {
 // found, of which the reverse-path alone counts (RFC 9989 section 4.4.2), and the signing domains of the DKIM
 // signatures that pass. Unknown are the signing domains of signatures whose key could not be had: where one of them
 // would have aligned, the message does not fail but is a TempError. Relaxed alignment may ask for more records; what is
-// not known when ctx or Config.Timeout is over is a TempError.
+// not known when ctx or walkTimeout is over is a TempError.
 func (l *Lookup) Evaluate(ctx context.Context, identity spf.Results, dkim []string, unknown ...string) Result {
 	if len(l.authors) == 0 {
 		return Result{Result: PermError, Reason: reasonNoDomain}
@@ -223,7 +221,7 @@ func (l *Lookup) Evaluate(ctx context.Context, identity spf.Results, dkim []stri
 	ids := collect(identity.Mail, dkim, unknown)
 	if len(ids) > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, l.evaluator.cfg.Timeout)
+		ctx, cancel = context.WithTimeout(ctx, l.evaluator.cfg.timeout)
 		defer cancel()
 	}
 	worst := l.evaluate(ctx, l.authors[0], ids)
