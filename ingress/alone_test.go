@@ -64,13 +64,13 @@ func TestARecipientThatIsToBeAloneIs(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			h := &hop{}
 			counts := &counter{allow: map[string]int{"a": 9, "b": 9}, drawn: map[string]int{}}
-			w := serve(t, routes, h, func(c *Config, _ *wire.Config) { c.Rates = counts })
+			w := serve(t, routes, h, func(c *Config, _ *wire.Config) { c.Store = counts })
 			w.say("MAIL FROM:<>", "250")
 			w.say("RCPT TO:<"+tt.first+"@example.com>", "250 2.1.5")
 			w.say("RCPT TO:<"+tt.then+"@example.com>", "452 4.5.3 ")
 			if tt.first == "plain" || tt.first == "a" {
 				w.say("DATA", "354")
-				w.say(message+".", "250")
+				w.say(text+".", "250")
 			} else {
 				w.say("RSET", "250")
 			}
@@ -87,7 +87,7 @@ func TestARecipientsRateIsDrawnWhenItIsAccepted(t *testing.T) {
 	refused := mail.Refuse(450, 2, 0, "Not now", "upstream", nil)
 	h := &hop{refuse: map[string]error{"a@far.example": refused}}
 	counts := &counter{allow: map[string]int{"a": 2}, drawn: map[string]int{}}
-	w := serve(t, book{"a": alone("a")}, h, func(c *Config, _ *wire.Config) { c.Rates = counts })
+	w := serve(t, book{"a": alone("a")}, h, func(c *Config, _ *wire.Config) { c.Store = counts })
 	once := func(want string) string {
 		w.say("MAIL FROM:<>", "250")
 		reply := w.say("RCPT TO:<a@example.com>", want)
@@ -116,12 +116,12 @@ func TestWhoLosesTheRaceForARateIsRefusedAndCanGoOn(t *testing.T) {
 	h := &hop{}
 	counts := &counter{allow: map[string]int{"a": 1}, drawn: map[string]int{}, race: true}
 	w := serve(t, book{"a": alone("a"), "plain": to("far.example", "x@far.example")}, h,
-		func(c *Config, _ *wire.Config) { c.Rates = counts })
+		func(c *Config, _ *wire.Config) { c.Store = counts })
 	w.say("MAIL FROM:<>", "250")
 	w.say("RCPT TO:<a@example.com>", "450 4.7.1 ")
 	w.say("RCPT TO:<plain@example.com>", "250")
 	w.say("DATA", "354")
-	w.say(message+".", "250")
+	w.say(text+".", "250")
 	if got := strings.Join(h.got[0].forwards, " "); got != "x@far.example" {
 		t.Errorf("delivered to %s", got)
 	}
@@ -129,7 +129,7 @@ func TestWhoLosesTheRaceForARateIsRefusedAndCanGoOn(t *testing.T) {
 
 func TestARateThatCannotBeKeptRefusesNobody(t *testing.T) {
 	counts := &counter{err: errors.New("broken")}
-	w := serve(t, book{"a": alone("a")}, &hop{}, func(c *Config, _ *wire.Config) { c.Rates = counts })
+	w := serve(t, book{"a": alone("a")}, &hop{}, func(c *Config, _ *wire.Config) { c.Store = counts })
 	w.say("MAIL FROM:<>", "250")
 	w.say("RCPT TO:<a@example.com>", "250")
 	if e := w.last(mail.Anomaly); e.Reason != "rates" || e.Cause == nil {

@@ -67,9 +67,12 @@ func judge(t *testing.T, routes book, relay Relay, sign bool, change func(*Confi
 		c.keys = auth.Keyring{
 			ARC: &seal,
 			Relay: []dkim.SigningKey{
-				publishKey(t, z, "example.net", "r", dkim.RSASHA256), publishKey(t, z, "example.net", "e", dkim.Ed25519SHA256),
+				publishKey(t, z, "example.net", "r", dkim.RSASHA256),
+				publishKey(t, z, "example.net", "e", dkim.Ed25519SHA256),
 			},
-			Domains: map[string][]dkim.SigningKey{"example.com": {publishKey(t, z, "example.com", "d", dkim.RSASHA256)}},
+			Domains: map[string][]dkim.SigningKey{
+				"example.com": {publishKey(t, z, "example.com", "d", dkim.RSASHA256)},
+			},
 		}
 		if err := a.Use(c.keys); err != nil {
 			t.Fatal(err)
@@ -80,7 +83,8 @@ func judge(t *testing.T, routes book, relay Relay, sign bool, change func(*Confi
 		t.Fatal(err)
 	}
 	c.fixture = serve(t, routes, relay, func(cfg *Config, wc *wire.Config) {
-		cfg.Auth, cfg.SPF, cfg.Marks, cfg.MarkKeys = a, checker, c.store, [][]byte{testMarkKey}
+		m := &cfg.Message
+		m.Auth, m.SPF, m.Store, m.MarkKeys = a, checker, c.store, [][]byte{testMarkKey}
 		if change != nil {
 			change(cfg, wc)
 		}

@@ -173,8 +173,8 @@ func TestTheSecondAttemptMayComeToAnotherNode(t *testing.T) {
 	var first Config
 	c := judge(t, info, &hop{}, true, func(cfg *Config, _ *wire.Config) { first = *cfg })
 	other := judge(t, info, &hop{}, true, func(cfg *Config, _ *wire.Config) {
-		cfg.Auth, cfg.Marks = first.Auth, first.Marks
-		cfg.MarkKeys = [][]byte{[]byte("a key that is newer"), testMarkKey}
+		cfg.Message.Auth, cfg.Message.Store = first.Message.Auth, first.Message.Store
+		cfg.Message.MarkKeys = [][]byte{[]byte("a key that is newer"), testMarkKey}
 	})
 	text := signed(t, c.sender, from("b.example", ""), lines(600<<10)) + "a footer\r\n"
 	c.send("a@b.example", text, "451 4.7.0", "info@example.com")
@@ -217,7 +217,7 @@ func TestASignerWhoForetoldWronglyTwiceIsNotBelievedForADay(t *testing.T) {
 }
 
 func TestTheSessionOfASlowClientIsLentWhileItsMessageIsHeld(t *testing.T) {
-	c := judge(t, info, &hop{}, true, func(cfg *Config, _ *wire.Config) { cfg.Deadlines.Lend = 50 * time.Millisecond })
+	c := judge(t, info, &hop{}, true, func(cfg *Config, _ *wire.Config) { cfg.Message.Lend = 50 * time.Millisecond })
 	text := signed(t, c.sender, from("b.example", ""), lines(150<<10))
 	octets := stuff(text)
 	c.open("a@b.example", "info@example.com")
@@ -240,7 +240,7 @@ func TestTheSessionOfASlowClientIsLentWhileItsMessageIsHeld(t *testing.T) {
 
 func TestWithoutMemoryToSpareTheWindowShrinks(t *testing.T) {
 	c := judge(t, info, &hop{}, true, func(cfg *Config, _ *wire.Config) {
-		cfg.HoldBudget = 80 << 10 // one slab, once the message has begun
+		cfg.Message.HoldBudget = 80 << 10 // one slab, once the message has begun
 	})
 	c.say("NOOP", "250")
 	text := signed(t, c.sender, from("b.example", ""), lines(200<<10))
@@ -251,8 +251,8 @@ func TestWithoutMemoryToSpareTheWindowShrinks(t *testing.T) {
 	}
 	var w *court
 	w = judge(t, info, &hop{}, true, func(cfg *Config, _ *wire.Config) {
-		cfg.HoldBudget = 80 << 10
-		cfg.InUse = func() int64 { return int64(w.slabs.Lent()) * (wire.Headroom + wire.SlabOctets) }
+		cfg.Message.HoldBudget = 80 << 10
+		cfg.Message.InUse = func() int64 { return int64(w.slabs.Lent()) * (wire.Headroom + wire.SlabOctets) }
 	})
 	text = signed(t, w.sender, from("b.example", ""), lines(200<<10))
 	w.send("a@b.example", text, "250", "info@example.com")

@@ -3,9 +3,9 @@ package ingress
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/millrace/millrace/ingress/ingresstest"
@@ -183,7 +183,7 @@ func TestFieldsBeyondTheHeadroomAreSentAllTheSame(t *testing.T) {
 		many.Relay = append(many.Relay, k)
 	}
 	var a *auth.Authenticator
-	w := judge(t, info, c.hop, true, func(cfg *Config, _ *wire.Config) { a = cfg.Auth })
+	w := judge(t, info, c.hop, true, func(cfg *Config, _ *wire.Config) { a = cfg.Message.Auth })
 	if err := a.Use(many); err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestTheCheckOfSPFEndsWithTheTransaction(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := serve(t, info, &hop{}, func(c *Config, _ *wire.Config) { c.SPF = checker })
+	w := serve(t, info, &hop{}, func(c *Config, _ *wire.Config) { c.Message.SPF = checker })
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250") // waits for nothing of it
 	<-s.asked
@@ -238,26 +238,12 @@ func TestTheCheckOfSPFEndsWithTheTransaction(t *testing.T) {
 	w.say("NOOP", "250")
 }
 
-func TestAnUnknownClientIsNoAddress(t *testing.T) {
-	a, err := auth.New(auth.Config{AuthservID: "mx.example.net", Resolver: ingresstest.Zone{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := New(Config{Hostname: "h", Router: book{}, Relay: &hop{}, HopKeys: [][]byte{make([]byte, 16)}, Auth: a})
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := wire.Client{Addr: netip.MustParseAddrPort("10.1.2.3:25"), Unknown: true}
-	ss := s.NewSession(&client, nil).(*session)
-	ss.t = &transaction{rcpts: []recipient{{}}}
-	if e := ss.envelope(false); e.Client.Addr.IsValid() {
-		t.Errorf("client %v", e.Client)
-	}
-}
-
 func TestHeaderSectionsCountAgainstTheBudgetAndAreGivenBack(t *testing.T) {
+	const budget = 1 << 30
 	var s *session
-	c := judge(t, info, &hop{}, true, func(_ *Config, wc *wire.Config) {
+	var inUse atomic.Int64
+	c := judge(t, info, &hop{}, true, func(cfg *Config, wc *wire.Config) {
+		cfg.Message.HoldBudget, cfg.Message.InUse = budget, inUse.Load
 		inner := wc.NewSession
 		wc.NewSession = func(ctx context.Context, cl *wire.Client) wire.Session {
 			s = inner(ctx, cl).(*session)
@@ -268,27 +254,10 @@ func TestHeaderSectionsCountAgainstTheBudgetAndAreGivenBack(t *testing.T) {
 		text := from("b.example", strings.Repeat("X-Filler: y\r\n", n/13)) + "\r\n" + lines(100<<10)
 		c.send("a@b.example", text, "250", "info@example.com")
 		c.below(text)
-		if got := s.sheets.lent.Load(); got != 0 {
-			t.Errorf("%d octets are still taken", got)
+		inUse.Store(budget - 1)
+		if s.messages.Room() != nil {
+			t.Error("octets are still taken")
 		}
-	}
-	s.cfg.InUse = func() int64 { return 0 }
-	if s.overBudget() {
-		t.Error("over budget with nothing taken")
-	}
-	s.sheets.lent.Store(s.cfg.HoldBudget)
-	if !s.overBudget() {
-		t.Error("header sections do not count")
-	}
-}
-
-func TestMarksNeedAKey(t *testing.T) {
-	cfg := Config{Hostname: "h", Router: book{}, Relay: &hop{}, HopKeys: [][]byte{make([]byte, 16)}, Marks: &ingresstest.Store{}}
-	if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "mark_keys") {
-		t.Errorf("got %v", err)
-	}
-	cfg.MarkKeys = [][]byte{testMarkKey}
-	if _, err := New(cfg); err != nil {
-		t.Error(err)
+		inUse.Store(0)
 	}
 }

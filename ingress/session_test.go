@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/ingress/message"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -204,11 +205,11 @@ func serve(t *testing.T, router Router, relay Relay, change func(*Config, *wire.
 	t.Helper()
 	w := &fixture{t: t}
 	cfg := Config{
-		Hostname: "mx1.example.net", Router: router, Relay: relay, HopKeys: [][]byte{[]byte("sixteen octets..")},
-		Emit: w.emit,
+		Router: router, Relay: relay, Emit: w.emit,
+		Message: message.Config{Hostname: "mx1.example.net", LoopTagKeys: [][]byte{[]byte("sixteen octets..")}},
 	}
 	var s *Server
-	wc := wire.Config{Hostname: cfg.Hostname, Slabs: &w.slabs,
+	wc := wire.Config{Hostname: cfg.Message.Hostname, Slabs: &w.slabs,
 		NewSession: func(_ context.Context, c *wire.Client) wire.Session { return s.NewSession(c, nil) }}
 	if change != nil {
 		change(&cfg, &wc)
@@ -305,7 +306,7 @@ func (w *fixture) last(k mail.Kind) mail.Event {
 	return mail.Event{}
 }
 
-const message = "Subject: hi\r\n\r\n..stuffed\r\nbye\r\n"
+const text = "Subject: hi\r\n\r\n..stuffed\r\nbye\r\n"
 
 func TestAMessageIsPassedBelowOurReceivedField(t *testing.T) {
 	h := &hop{}
@@ -313,13 +314,13 @@ func TestAMessageIsPassedBelowOurReceivedField(t *testing.T) {
 	w.say("MAIL FROM:<a@b.example> BODY=8BITMIME SIZE=100", "250 2.1.0")
 	w.say("RCPT TO:<info@example.com>", "250 2.1.5")
 	w.say("DATA", "354")
-	reply := w.say(message+".", "250 2.0.0 Ok: queued as 4711 id=")
+	reply := w.say(text+".", "250 2.0.0 Ok: queued as 4711 id=")
 	got := h.got[0]
 	fields, rest, _ := strings.Cut(got.octets, "Subject: ")
 	if len(fields) > got.d.Extra {
 		t.Errorf("our fields take %d octets, upstream was told of %d", len(fields), got.d.Extra)
 	}
-	if "Subject: "+rest != message {
+	if "Subject: "+rest != text {
 		t.Errorf("below the fields: %q", rest)
 	}
 	id := strings.TrimSpace(reply[strings.Index(reply, " id=")+4:])
@@ -335,7 +336,7 @@ func TestAMessageIsPassedBelowOurReceivedField(t *testing.T) {
 	}
 	e := w.last(mail.Relayed)
 	if e.Mode != mail.ModeHold || e.Host != "mx.far.example" || e.Trace.String() != id ||
-		e.Octets != int64(len(message))-1 && e.Octets != int64(len(message)) || e.Recipients != 1 {
+		e.Octets != int64(len(text))-1 && e.Octets != int64(len(text)) || e.Recipients != 1 {
 		t.Errorf("event %+v", e)
 	}
 }
@@ -374,7 +375,7 @@ func TestTheNextHopsAnswerIsOurs(t *testing.T) {
 	w.say("MAIL FROM:<>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
 	w.say("DATA", "354")
-	w.say(message+".", "554 5.7.1 Spam id=")
+	w.say(text+".", "554 5.7.1 Spam id=")
 	if e := w.last(mail.Refused); e.Verb != "DATA" || e.Reply.Code != 554 {
 		t.Errorf("event %+v", e)
 	}
@@ -382,7 +383,7 @@ func TestTheNextHopsAnswerIsOurs(t *testing.T) {
 	w.say("MAIL FROM:<>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
 	w.say("DATA", "354")
-	w.say(message+".", "250 2.0.0 whatever id=")
+	w.say(text+".", "250 2.0.0 whatever id=")
 	if h.begins != 3 {
 		t.Errorf("%d transactions begun, want 3", h.begins)
 	}
@@ -401,7 +402,7 @@ func TestRecipientsShareATransactionOrWait(t *testing.T) {
 	w.say("RCPT TO:<other@example.com>", "452 4.5.3")
 	w.say("RCPT TO:<two@example.com>", "250")
 	w.say("DATA", "354")
-	w.say(message+".", "250")
+	w.say(text+".", "250")
 	if got := fmt.Sprint(h.got[0].forwards); got != "[one@example.com two@example.com]" || h.begins != 1 {
 		t.Errorf("forwards %s in %d transactions", got, h.begins)
 	}
@@ -411,7 +412,7 @@ func TestRecipientsShareATransactionOrWait(t *testing.T) {
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<gone@example.com>", "250")
 	w.say("DATA", "354")
-	w.say(message+".", "250 2.0.0 OK id=")
+	w.say(text+".", "250 2.0.0 OK id=")
 	if h.begins != 1 || w.last(mail.Dropped).Recipients != 1 {
 		t.Error("a dropped message reached a next hop")
 	}
@@ -449,7 +450,7 @@ func TestAFanOutWithinOneNextHop(t *testing.T) {
 			w.say("RCPT TO:<team@example.com>", tt.rcpt)
 			w.say("RCPT TO:<info@example.com>", "250")
 			w.say("DATA", "354")
-			w.say(message+".", "250")
+			w.say(text+".", "250")
 			got := h.got[len(h.got)-1].forwards
 			if tt.begins == 2 && fmt.Sprint(got) != "[info@far.example]" {
 				t.Errorf("a recipient that we refused was delivered to: %v", got)
@@ -464,7 +465,7 @@ func TestAFanOutWithinOneNextHop(t *testing.T) {
 func TestASilentClientsSessionIsLent(t *testing.T) {
 	h := &hop{refuse: map[string]error{}}
 	w := serve(t, book{"info": to("far.example"), "two": to("far.example")}, h, func(c *Config, wc *wire.Config) {
-		c.Deadlines.Lend = 30 * time.Millisecond
+		c.Message.Lend = 30 * time.Millisecond
 		wc.Lend = 30 * time.Millisecond
 	})
 	lends := func(n int) {
@@ -512,7 +513,7 @@ func TestAMessageThatEndsBadlyIsNotDelivered(t *testing.T) {
 		name, octets, want string
 		change             func(*hop)
 	}{
-		{"the next hop refuses DATA", message, "451 4.3.2 busy", func(h *hop) {
+		{"the next hop refuses DATA", text, "451 4.3.2 busy", func(h *hop) {
 			h.data = mail.Refuse(451, 3, 2, "busy", "upstream", nil)
 		}},
 		{"the next hop refuses within the body", large, "552 5.3.4 Too big for us", func(h *hop) { h.early = early }},
@@ -554,13 +555,13 @@ func TestALoopThroughUsIsRefused(t *testing.T) {
 		w.say(octets+".", want)
 		return h.got[len(h.got)-1].octets
 	}
-	once := send("info", message, "250")
+	once := send("info", text, "250")
 	send("info", once, "554 5.4.6 This message passed here before for the same recipient id=")
 	twice := send("other", once, "250")
 	send("info", twice, "554 5.4.6")
-	passed := strings.Repeat("Received: x (hop=0011223344556677)\r\n", maxMarks)
-	send("info", passed+message, "250")
-	send("info", "Received: y (hop=0011223344556677)\r\n"+passed+message,
+	passed := strings.Repeat("Received: x (hop=0011223344556677)\r\n", 5)
+	send("info", passed+text, "250")
+	send("info", "Received: y (hop=0011223344556677)\r\n"+passed+text,
 		"554 5.4.6 This message passed here too often id=")
 }
 
@@ -576,7 +577,7 @@ func TestALoopIsSeenForEachOfManyRecipients(t *testing.T) {
 		w.say(fmt.Sprintf("RCPT TO:<u%d@example.com>", i), "250")
 	}
 	w.say("DATA", "354")
-	w.say(message+".", "250")
+	w.say(text+".", "250")
 	back := h.got[0].octets
 	for _, i := range []int{0, 5, 50, 99} {
 		w.say("MAIL FROM:<a@b.example>", "250")
@@ -589,12 +590,12 @@ func TestALoopIsSeenForEachOfManyRecipients(t *testing.T) {
 func TestTheDotsPatienceCountsFromTheClientsLastOctet(t *testing.T) {
 	h := &hop{slow: 50 * time.Millisecond}
 	w := serve(t, book{"info": to("far.example")}, h, func(c *Config, _ *wire.Config) {
-		c.Deadlines.Commit = time.Minute
+		c.Message.Commit = time.Minute
 	})
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
 	w.say("DATA", "354")
-	w.say(message+".", "250")
+	w.say(text+".", "250")
 	if h.patience > time.Minute || h.patience < 50*time.Second {
 		t.Errorf("Commit may end %v after Data began, want a minute after the message ended", h.patience)
 	}
@@ -606,7 +607,7 @@ func TestReceivedIsASCII(t *testing.T) {
 	w.say("MAIL FROM:<a@b.example> SMTPUTF8", "250")
 	w.say("RCPT TO:<ü@example.com>", "250")
 	w.say("DATA", "354")
-	w.say(message+".", "250")
+	w.say(text+".", "250")
 	if got := h.got[0].octets; strings.Contains(got, "for <") || !strings.Contains(got, "with UTF8SMTP id") {
 		t.Errorf("got %q", got)
 	}
@@ -632,7 +633,7 @@ func TestARefusalAtDATATellsNoDestination(t *testing.T) {
 func TestASlowStreamGivesWayWhenOthersWait(t *testing.T) {
 	h := &hop{}
 	w := serve(t, book{"info": to("far.example")}, h, func(c *Config, _ *wire.Config) {
-		c.Deadlines.Lend = 10 * time.Millisecond
+		c.Message.Lend = 10 * time.Millisecond
 	})
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
@@ -682,7 +683,7 @@ func TestSMTPUTF8IsDecidedAtTheEndOfTheHeaderSection(t *testing.T) {
 func TestOutOfBudgetIsForNow(t *testing.T) {
 	var used atomic.Int64
 	w := serve(t, book{"info": to("far.example")}, &hop{}, func(c *Config, _ *wire.Config) {
-		c.HoldBudget, c.InUse = 1000, used.Load
+		c.Message.HoldBudget, c.Message.InUse = 1000, used.Load
 	})
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
@@ -693,13 +694,13 @@ func TestOutOfBudgetIsForNow(t *testing.T) {
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
 	w.say("DATA", "354")
-	w.say(message+".", "250")
+	w.say(text+".", "250")
 }
 
 func TestARefusedMessageThatStillComesInCountsForTheBudget(t *testing.T) {
 	var w *fixture
 	w = serve(t, book{"info": to("far.example")}, &hop{}, func(c *Config, _ *wire.Config) {
-		c.HoldBudget, c.InUse = 1, func() int64 { return int64(w.slabs.Lent()) }
+		c.Message.HoldBudget, c.Message.InUse = 1, func() int64 { return int64(w.slabs.Lent()) }
 	})
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
@@ -731,7 +732,7 @@ func TestADrainWhoseTimeIsUpLetsAReleasedDotBeAnswered(t *testing.T) {
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
 	w.say("DATA", "354")
-	if _, err := io.WriteString(w.conn, message+".\r\n"); err != nil {
+	if _, err := io.WriteString(w.conn, text+".\r\n"); err != nil {
 		t.Fatal(err)
 	}
 	<-h.reached
@@ -751,7 +752,9 @@ func TestADrainWhoseTimeIsUpLetsAReleasedDotBeAnswered(t *testing.T) {
 func TestTrustIsLoweredNeverRaised(t *testing.T) {
 	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 	at := netip.MustParseAddrPort("10.1.2.3:25")
-	s, err := New(Config{Hostname: "h", Router: book{}, Relay: &hop{}, HopKeys: [][]byte{make([]byte, 16)}})
+	s, err := New(Config{
+		Router: book{}, Relay: &hop{}, Message: message.Config{Hostname: "h", LoopTagKeys: [][]byte{make([]byte, 16)}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

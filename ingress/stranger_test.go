@@ -149,7 +149,9 @@ func TestRecipientsThatArePutOffDrawNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	counts := &drawn{times: map[string]int{}}
-	c := serve(t, routes, &hop{}, func(cfg *Config, _ *wire.Config) { cfg.Counts, cfg.Limits = counts, limits })
+	c := serve(t, routes, &hop{}, func(cfg *Config, _ *wire.Config) {
+		cfg.Client.Store, cfg.Client.Limits = counts, limits
+	})
 	for len(left) > 0 {
 		c.say("MAIL FROM:<a@b.example>", "250")
 		group := "RCPT TO:<" + strings.Join(left, ">\r\nRCPT TO:<") + ">"

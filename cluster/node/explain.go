@@ -10,7 +10,6 @@ import (
 
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress/mx"
-	"github.com/millrace/millrace/ingress"
 	"github.com/millrace/millrace/ingress/client/score"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -174,7 +173,7 @@ func (e *explanation) score(ctx context.Context) (*mail.Refusal, error) {
 
 // exempts reports whether the recipient may be reached by every client: it is a postmaster of this node.
 func (e *explanation) exempts() bool {
-	if e.q.To == nil || !ingress.IsPostmaster(*e.q.To) {
+	if e.q.To == nil || !e.q.To.IsPostmasterOrAbuse() {
 		return false
 	}
 	_, err := e.files.rules.Route(mail.Query{Forward: *e.q.To})

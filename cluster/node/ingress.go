@@ -6,6 +6,8 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/millrace/millrace/ingress"
+	"github.com/millrace/millrace/ingress/client"
+	"github.com/millrace/millrace/ingress/message"
 )
 
 // makeServer makes the server that answers SMTP sessions. It needs the relay and, where clients are scored, what
@@ -22,30 +24,32 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 	}
 	d := n.cfg.Deadlines
 	cfg := ingress.Config{
-		Hostname:   n.cfg.Hostname,
-		Router:     p.files.rules,
-		Relay:      n.relay,
-		Rates:      p.store,
-		Emit:       n.events.Emit,
-		Tracer:     tracer,
-		HopKeys:    loopTagKeys,
-		InUse:      n.listeners.holdInUse,
-		HoldBudget: int64(n.cfg.Limits.HoldBudget),
-		HoldWindow: int64(n.cfg.Limits.HoldWindow),
-		Auth:       p.auth,
-		SPF:        p.spf,
-		Marks:      p.store,
-		MarkKeys:   markKeys,
-		Deadlines: ingress.Deadlines{
-			Rcpt:   time.Duration(d.Rcpt),
-			Data:   time.Duration(d.Data),
-			Commit: time.Duration(d.Commit),
-			Lend:   time.Duration(d.Lend),
+		Router: p.files.rules,
+		Relay:  n.relay,
+		Store:  p.store,
+		Emit:   n.events.Emit,
+		Tracer: tracer,
+		Rcpt:   time.Duration(d.Rcpt),
+		Message: message.Config{
+			Hostname:    n.cfg.Hostname,
+			LoopTagKeys: loopTagKeys,
+			InUse:       n.listeners.holdInUse,
+			HoldBudget:  int64(n.cfg.Limits.HoldBudget),
+			HoldWindow:  int64(n.cfg.Limits.HoldWindow),
+			Auth:        p.auth,
+			SPF:         p.spf,
+			Store:       p.store,
+			MarkKeys:    markKeys,
+			Data:        time.Duration(d.Data),
+			Commit:      time.Duration(d.Commit),
+			Lend:        time.Duration(d.Lend),
 		},
 	}
 	if s := p.scoring; s != nil {
-		cfg.Score, cfg.Limits, cfg.Greylist = s.scorer, s.limits, s.greylist
-		cfg.Counts, cfg.Later, cfg.Karma = p.store, n.learning.rates, n.learning.karma
+		cfg.Client = client.Config{
+			Score: s.scorer, Limits: s.limits, Greylist: s.greylist, Store: p.store, Refused: n.learning.rates,
+			Karma: n.learning.karma,
+		}
 	}
 	n.server, err = ingress.New(cfg)
 	return n.cfg.WithLine("", "hostname", err)

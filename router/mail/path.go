@@ -56,6 +56,14 @@ func NewPath(local, domain string) Path {
 // IsNull reports whether p is the null reverse-path.
 func (p Path) IsNull() bool { return p.Local == "" && p.Domain == "" }
 
+// IsPostmasterOrAbuse reports whether p is called postmaster or abuse, at any domain: a mailbox that must be reachable
+// whatever is thought of a message or its client (RFC 5321 section 4.5.1, RFC 2142). A client can only reach those of
+// its node, so the local part decides.
+func (p Path) IsPostmasterOrAbuse() bool {
+	local := p.LocalPart()
+	return strings.EqualFold(local, "postmaster") || p.Domain != "" && strings.EqualFold(local, "abuse")
+}
+
 // IsPostmaster reports whether p is the bare <Postmaster> of RFC 5321 section 4.5.1.
 func (p Path) IsPostmaster() bool { return p.Domain == "" && strings.EqualFold(p.Local, "postmaster") }
 

@@ -1,18 +1,18 @@
-package ingress
+package message
 
 import (
 	"encoding/hex"
 	"strings"
-	"time"
 
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
 
 // appendReceived appends our Received field (RFC 5321 section 4.4). A "for" clause stands only where there is one
-// recipient, so that nobody reads of another's blind copy, and only in ASCII, because the next hop may know nothing
-// else; each recipient has a hop mark.
-func (s *Server) appendReceived(b []byte, c *wire.Client, t *transaction, now time.Time) []byte {
+// recipient, so that no recipient reads of another's blind copy, and only in ASCII, because the next hop may know
+// nothing else. Each recipient has a loop tag.
+func (m *Message) appendReceived(b []byte) []byte {
+	c, rcpts := m.Client, m.Recipients
 	b = append(b, "Received: from "...)
 	b = appendAtom(b, c.Helo)
 	b = append(b, " ("...)
@@ -30,33 +30,33 @@ func (s *Server) appendReceived(b []byte, c *wire.Client, t *transaction, now ti
 		b = append(a.AppendTo(append(b, "[IPv6:"...)), ']')
 	}
 	b = append(b, ")\r\n\tby "...)
-	b = append(b, s.cfg.Hostname...)
+	b = append(b, m.cfg.Hostname...)
 	b = append(b, " with "...)
-	b = append(b, protocol(c, t.params.SMTPUTF8)...)
+	b = append(b, protocol(c, m.Params.SMTPUTF8)...)
 	b = append(b, " id "...)
-	b = hex.AppendEncode(b, t.id[:])
-	if len(t.rcpts) == 1 && t.rcpts[0].forward.IsASCII() {
+	b = hex.AppendEncode(b, m.report.Event.Trace[:])
+	if len(rcpts) == 1 && rcpts[0].Forward.IsASCII() {
 		b = append(b, "\r\n\tfor <"...)
-		b = t.rcpts[0].forward.AppendTo(b)
+		b = rcpts[0].Forward.AppendTo(b)
 		b = append(b, '>')
 	}
 	b = append(b, ";\r\n\t"...)
-	b = now.UTC().AppendFormat(b, "Mon, 2 Jan 2006 15:04:05 +0000")
-	for i := range t.rcpts[:min(len(t.rcpts), maxMarked)] {
+	b = m.report.Now().UTC().AppendFormat(b, "Mon, 2 Jan 2006 15:04:05 +0000")
+	for i := range rcpts[:min(len(rcpts), maxTags)] {
 		if i%3 == 2 {
 			b = append(b, "\r\n\t"...)
 		} else {
 			b = append(b, ' ')
 		}
-		m := s.hops.mark(0, t.rcpts[i].forward)
+		tag := m.loops.tag(0, rcpts[i].Forward)
 		b = append(b, "(hop="...)
-		b = hex.AppendEncode(b, m[:])
+		b = hex.AppendEncode(b, tag[:])
 		b = append(b, ')')
 	}
 	return append(b, "\r\n"...)
 }
 
-// protocol is the "with" keyword of the session (RFC 3848, RFC 6531 section 4.3).
+// protocol returns the "with" keyword of the session (RFC 3848, RFC 6531 section 4.3).
 func protocol(c *wire.Client, smtputf8 bool) string {
 	tls := c.TLS != nil
 	switch {

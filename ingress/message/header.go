@@ -1,4 +1,4 @@
-package ingress
+package message
 
 import (
 	"bytes"
@@ -6,11 +6,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// maxReceived is the number of Received fields above which a message is taken to loop. RFC 5321 section 6.3 asks for a
-// large threshold, at least 100 in a queueing relay; ours has no legitimate path of that length.
-const maxReceived = 50
-
-// maxCarry bounds what is kept of a line that a piece cut in two: enough for a field name and a hop mark.
+// maxCarry bounds what is kept of a line that two pieces share: enough for a field name and a loop tag.
 const maxCarry = 1024
 
 // resultsName is the name of a field of results, one of which could pretend to be ours, in lower case.
@@ -34,20 +30,28 @@ func mayBeResults(l []byte) bool {
 	return n > 0
 }
 
+// A fieldKind says what the field is that was begun last.
+type fieldKind uint8
+
+const (
+	otherField     fieldKind = iota
+	receivedField            // a Received field
+	receivedTagged           // a Received field in which a loop tag was found
+)
+
 // A headerScan reads the header section (RFC 5322 section 2.1) as it goes by, in pieces, in constant memory. It counts
-// Received fields, collects hop marks and notices octets above 127.
+// Received fields, collects loop tags and notices octets above 127.
 type headerScan struct {
-	stuffed    bool // a dot that opens a line is none of the message (RFC 5321 section 4.5.2)
-	done       bool // the empty line was seen, or a line that can be none of a header section
-	eightBit   bool
-	inReceived bool
-	markSeen   bool // in the field begun last
-	results    bool // there is an Authentication-Results field, or what some readers take for one
-	received   int
-	marked     int // Received fields with a hop mark
-	marks      []hopMark
-	carry      []byte
-	octets     int // read so far, up to the end of the empty line
+	form     mail.Form // in the form Stuffed, a dot that opens a line was added (RFC 5321 section 4.5.2)
+	done     bool      // the empty line was seen, or a line that does not belong to a header section
+	eightBit bool
+	results  bool // there is an Authentication-Results field, or what some readers take for one
+	field    fieldKind
+	received int
+	tagged   int // Received fields with a loop tag
+	tags     []loopTag
+	carry    []byte
+	octets   int // read so far, up to the end of the empty line
 }
 
 // feed reads one piece and reports whether the header section has ended.
@@ -97,7 +101,7 @@ func (h *headerScan) segment(seg []byte) {
 
 // line takes one line with its end, or as much of it as carry holds.
 func (h *headerScan) line(l []byte) {
-	if h.stuffed && l[0] == '.' && len(l) > 1 {
+	if h.form == mail.Stuffed && l[0] == '.' && len(l) > 1 {
 		l = l[1:]
 	}
 	if l[0] == '\r' || l[0] == '\n' {
@@ -105,32 +109,36 @@ func (h *headerScan) line(l []byte) {
 		return
 	}
 	if l[0] != ' ' && l[0] != '\t' {
-		h.inReceived = len(l) > 9 && bytes.EqualFold(l[:9], []byte("received:"))
-		h.markSeen = false
-		if h.inReceived {
+		h.field = otherField
+		if len(l) > 9 && bytes.EqualFold(l[:9], []byte("received:")) {
+			h.field = receivedField
 			h.received++
 		}
 		h.results = h.results || mayBeResults(l)
 	}
-	if !h.inReceived {
-		return
+	if h.field != otherField {
+		h.readTags(l)
 	}
+}
+
+// readTags collects the loop tags in a line of a Received field.
+func (h *headerScan) readTags(l []byte) {
 	for {
 		i := bytes.Index(l, []byte("(hop="))
 		if i < 0 {
 			return
 		}
 		l = l[i+len("(hop="):]
-		m, ok := parseHopMark(l)
+		tag, ok := parseLoopTag(l)
 		if !ok {
 			continue
 		}
-		if !h.markSeen {
-			h.marked++
-			h.markSeen = true
+		if h.field == receivedField {
+			h.tagged++
+			h.field = receivedTagged
 		}
-		if len(h.marks) <= maxRead {
-			h.marks = append(h.marks, m)
+		if len(h.tags) <= maxTagsRead {
+			h.tags = append(h.tags, tag)
 		}
 	}
 }

@@ -1,0 +1,144 @@
+package client
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/millrace/millrace/ingress/client/score"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A Client is one client, for as long as its session lasts. The zero Client is a trusted one: nothing is asked about
+// it. Its methods are called by one goroutine at a time. Make one with Clients.Arrive.
+type Client struct {
+	clients *Clients     // nil: trusted
+	addr    netip.Addr   // zero if it is not known
+	score   *score.Score // nil: not scored
+	verdict mail.Verdict // of the score, as awaited last
+}
+
+// Arrive begins the score of a client and waits for nothing. addr is its address, or the zero Addr if that is not
+// known; name is what a front end calls it (XCLIENT NAME), or "". ctx is that of the session: its end ends what is
+// under way. The caller calls Close.
+func (c *Clients) Arrive(ctx context.Context, addr netip.Addr, name string) Client {
+	a := Client{clients: c, addr: addr}
+	if c.cfg.Score != nil {
+		a.score = c.cfg.Score.Connect(ctx, score.Client{Addr: addr, Name: name})
+	}
+	return a
+}
+
+// Look is Arrive for an explanation: no rate is drawn, no lock on a list is taken, no signal is counted, and Explain
+// tells what silent signals saw. Neither Recipient nor Learn may be called for what it returns.
+func (c *Clients) Look(ctx context.Context, addr netip.Addr) Client {
+	a := Client{clients: c, addr: addr}
+	if c.cfg.Score != nil {
+		a.score = c.cfg.Score.Look(ctx, score.Client{Addr: addr})
+	}
+	return a
+}
+
+// Close ends what is under way for the client and awaits it.
+func (c *Client) Close() {
+	if c.score != nil {
+		c.score.Close()
+	}
+}
+
+// IsScored reports whether the client has a score, which Judge waits for.
+func (c *Client) IsScored() bool { return c.score != nil }
+
+// Greeting returns how long the greeting is to be held back from the client. It may wait shortly for what is known of
+// it. The error, a *mail.Refusal, is the greeting instead.
+func (c *Client) Greeting(ctx context.Context) (delay time.Duration, err error) {
+	if c.score == nil {
+		return 0, nil
+	}
+	if delay, err = c.score.Greeting(ctx); err != nil {
+		c.verdict = c.score.Verdict(ctx)
+	}
+	return delay, err
+}
+
+// EarlyTalker says that the client spoke while its greeting was held back.
+func (c *Client) EarlyTalker() {
+	if c.score != nil {
+		c.score.EarlyTalker()
+	}
+}
+
+// Introduce begins to look up the name that the client gave itself, and waits for nothing.
+func (c *Client) Introduce(helo string) {
+	if c.score != nil {
+		c.score.Helo(helo)
+	}
+}
+
+// Sender begins to look up the present reverse-path, and waits for nothing. check is its SPF check, nil if there is
+// none.
+func (c *Client) Sender(reverse mail.Path, check score.SPF) {
+	if c.score != nil {
+		c.score.Mail(reverse, check)
+	}
+}
+
+// Judge awaits the verdict on the client, once in a transaction as far as it takes time, and returns the *mail.Refusal
+// of a client that is refused, or nil. A spared recipient is held to rates alone (RFC 5321 section 4.5.1, SEMANTICS
+// E4).
+func (c *Client) Judge(ctx context.Context, spared bool) error {
+	if c.score == nil {
+		return nil
+	}
+	c.verdict = c.score.Verdict(ctx)
+	if r := c.score.Limited(); r != nil {
+		return r
+	}
+	if r := c.score.Refusal(c.verdict); r != nil && !spared {
+		return r
+	}
+	return nil
+}
+
+// Tarpit returns how long a refusal of the client is to be held back, and counts the client among those that are.
+func (c *Client) Tarpit() time.Duration {
+	if c.score == nil {
+		return 0
+	}
+	return c.score.Tarpit(c.verdict)
+}
+
+// Scored returns the client's score and the signals that spoke, as an event shows them.
+func (c *Client) Scored() (total float64, signals string) {
+	return c.verdict.Score, score.Signals(c.verdict)
+}
+
+// Reputation reports what local knowledge says for the client (SEMANTICS F1): whether it is on an allow list, and
+// whether its network is known good.
+func (c *Client) Reputation() (allowed, knownGood bool) {
+	if c.score == nil {
+		return false, false
+	}
+	return c.score.Allowed(), c.score.KnownGood()
+}
+
+// An Explanation tells what Judge and Recipient would do and why.
+type Explanation struct {
+	Verdict mail.Verdict
+	Signals []score.Signal // each signal there is, with what it saw
+	Grey    bool           // mail of the client is greylisted
+	Limited *mail.Refusal  // the client is over a rate; nil if it is not
+	Refusal *mail.Refusal  // by the score; nil if it accepts the client
+}
+
+// Explain awaits the verdict on a client that Look returned. It is zero if the client has no score.
+func (c *Client) Explain(ctx context.Context) Explanation {
+	if c.score == nil {
+		return Explanation{}
+	}
+	v := c.score.Verdict(ctx)
+	return Explanation{
+		Verdict: v, Signals: c.score.Explain(), Grey: c.score.Grey(v), Limited: c.score.Limited(),
+		Refusal: c.score.Refusal(v),
+	}
+}

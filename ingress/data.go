@@ -1,0 +1,111 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/millrace/millrace/ingress/client"
+	"github.com/millrace/millrace/ingress/message"
+	"github.com/millrace/millrace/ingress/wire"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// Data makes sure that the recipients stand accepted on an open transaction at the next hop, so that a 354 can be said.
+func (s *session) Data(ctx context.Context) error {
+	t := s.t
+	t.last = time.Now()
+	if err := s.messages.Room(); err != nil {
+		return s.refuse("DATA", err)
+	}
+	if t.relayed == 0 {
+		return nil
+	}
+	if _, err := t.Renew(t.report.Context(ctx)); err != nil {
+		return s.refuse("DATA", publicRefusal(err, t.rcpts))
+	}
+	return nil
+}
+
+// Body passes the message on and returns the reply to its end. The transaction is over when it returns.
+func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
+	t := s.t
+	if t.relayed == 0 {
+		return s.discard(b)
+	}
+	m := s.messages.Begin(message.Envelope{
+		Client: s.conn, Reputation: s.clientReputation(), Reverse: t.reverse, Params: t.params, Recipients: t.rcpts,
+		Route: &t.route, SPF: t.spf, Asked: t.last,
+	}, b, t, &t.report)
+	defer m.Close() // after a panic
+	e := m.Run(t.report.Context(ctx))
+	if e.Committed {
+		t.tx = nil // Commit has ended it
+	}
+	t.abort()
+	kind, reply := t.judgeEnding(&e)
+	s.learnMessage(&e, kind)
+	reply = reply.WithID(t.report.Event.Trace)
+	s.emitEnd(&e, kind, reply, b.Received())
+	m.Close() // before the check of SPF, which it asks
+	s.end()
+	return reply
+}
+
+// discard reads a message that a drop rule wants nowhere.
+func (s *session) discard(b *wire.Body) mail.Reply {
+	var e message.Ending
+	for last := false; !last && e.Err == nil; {
+		if _, last, e.Err = b.Next(time.Time{}); !last && e.Err == nil {
+			b.Recycle()
+		}
+	}
+	s.t.abort()
+	kind, reply := mail.Dropped, mail.NewReply(250, 0, 0, "OK")
+	if e.Err != nil {
+		kind, reply = s.t.judgeEnding(&e)
+	}
+	reply = reply.WithID(s.t.report.Event.Trace)
+	s.emitEnd(&e, kind, reply, b.Received())
+	s.end()
+	return reply
+}
+
+// judgeEnding returns what became of a message, and the reply to its end as a stranger may read it.
+func (t *transaction) judgeEnding(e *message.Ending) (mail.Kind, mail.Reply) {
+	if out := &e.Outcome; e.Committed {
+		reply := publicReply(out.Reply, out.Host, t.rcpts)
+		switch out.Reply.Class() {
+		case 2:
+			reply.Code = 250 // whatever 2yz the next hop chose: to our client a 221 would mean that we close
+			return mail.Relayed, reply
+		case 5:
+			return mail.Refused, reply
+		}
+		return mail.Deferred, reply
+	}
+	if errors.Is(e.Err, wire.ErrClientGone) || errors.Is(e.Err, wire.ErrInterrupted) ||
+		errors.Is(e.Err, wire.ErrTooSlow) {
+		return mail.Aborted, mail.ReplyFor(e.Err)
+	}
+	reply := mail.ReplyFor(e.Err)
+	if !e.Ours {
+		reply = publicRefusal(e.Err, t.rcpts).Reply
+	}
+	if reply.Class() == 5 {
+		return mail.Refused, reply
+	}
+	return mail.Deferred, reply
+}
+
+// learnMessage tells what learns of clients what a destination made of a message. Our own refusals teach nothing.
+func (s *session) learnMessage(e *message.Ending, kind mail.Kind) {
+	o, route := &e.Outcome, &s.t.route
+	if o.Reply.Code == 0 || o.Host == "" || o.InDoubt || len(route.Forwards) == 0 {
+		return
+	}
+	s.t.client.Learn(client.Outcome{
+		Reply: o.Reply, Host: o.Host, Domain: route.Forwards[0].Domain, Accepted: kind == mail.Relayed,
+		AboutUs: o.AboutUs,
+	})
+}

@@ -1,0 +1,49 @@
+package ingress
+
+import (
+	"context"
+	"time"
+
+	"github.com/millrace/millrace/ingress/client"
+	"github.com/millrace/millrace/ingress/message"
+	"github.com/millrace/millrace/ingress/message/auth/spf"
+	"github.com/millrace/millrace/ingress/report"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A transaction is one mail transaction of a session, from MAIL to its end.
+type transaction struct {
+	session *session
+	reverse mail.Path
+	params  mail.Params
+	last    time.Time // of the last RCPT or DATA
+	report  report.Transaction
+
+	client client.Transaction
+	named  bool       // the client's name and the reverse-path are being looked up
+	spf    *spf.Check // nil: not begun
+
+	rcpts   []message.Recipient
+	relayed int              // recipients that are relayed, the others are dropped
+	route   mail.Route       // of the recipients that are relayed; NextHop says where tx is open
+	tx      mail.Transaction // nil: no transaction is open upstream
+	lent    bool             // the session of tx is handed back
+	stale   bool             // tx does not hold what we answered: it begins again before DATA
+}
+
+// Mail opens a mail transaction and waits for nothing.
+func (s *session) Mail(ctx context.Context, reverse mail.Path, p mail.Params) error {
+	client := s.conn.Addr.Addr()
+	t := &transaction{session: s, reverse: reverse, params: p}
+	t.report = s.reporter.Begin(ctx, client, s.begun, time.Now())
+	t.client = s.client.Begin(reverse)
+	e := &t.report.Event
+	e.Helo, e.TLS, e.Reverse = s.conn.Helo, s.conn.TLSVersion(), reverse
+	s.t = t
+	if err := s.messages.Room(); err != nil {
+		err = s.refuse("MAIL", err)
+		s.Reset()
+		return err
+	}
+	return nil
+}

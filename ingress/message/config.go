@@ -1,0 +1,119 @@
+package message
+
+import (
+	"context"
+	"time"
+
+	"github.com/millrace/millrace/ingress/message/auth"
+	"github.com/millrace/millrace/ingress/message/auth/spf"
+	"github.com/millrace/millrace/ingress/wire"
+	"github.com/millrace/millrace/ingress/world"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A Config says how messages are treated. It is copied by New.
+type Config struct {
+	Hostname    string   // our name in Received fields; required
+	LoopTagKeys [][]byte // keys of the loop tags, current first; at least one of at least 16 octets
+
+	// InUse returns the octets of memory that messages take now, those being refused included; nil disables the budget.
+	InUse      func() int64
+	HoldBudget int64 // octets of memory that messages may take at a time; 0: 512 MiB
+	HoldWindow int64 // octets of a message that are held back when it may be signed; 0: 256 KiB
+
+	Auth *auth.Authenticator // nil disables authentication and signing
+	SPF  *spf.Checker        // nil disables SPF
+
+	Store    world.Store // remembers bodies that were predicted wrongly; nil disables prediction
+	MarkKeys [][]byte    // keys of the MACs by which Store knows them, current first; at least one with Store
+
+	// The times below lie inside the client's own time-outs (RFC 5321 section 4.5.3.2). 0 means the default.
+	Data   time.Duration // for the next hop's 354; 60 s, the client waits 10 min for the reply to the dot
+	Commit time.Duration // from the client's last octet to our reply; 9 min, the client waits 10 min
+	Lend   time.Duration // silence of the client after which its session at the next hop is handed back; 5 s
+}
+
+// The defaults of a Config.
+const (
+	DefaultHoldBudget = 512 << 20
+	DefaultHoldWindow = 256 << 10
+	DefaultData       = 60 * time.Second
+	DefaultCommit     = 9 * time.Minute
+	DefaultLend       = 5 * time.Second
+)
+
+// minKey is the least length of a key, in octets.
+const minKey = 16
+
+// Validate returns a *mail.FieldError for the first field that cannot be served, or nil.
+func (c *Config) Validate() error {
+	switch {
+	case c.Hostname == "":
+		return &mail.FieldError{Field: "hostname", Reason: "is required"}
+	case len(c.LoopTagKeys) == 0 || len(c.LoopTagKeys[0]) < minKey:
+		return &mail.FieldError{Field: "loop_tag_keys", Reason: "needs a key of at least 16 octets"}
+	case c.HoldBudget < 0:
+		return &mail.FieldError{Field: "hold_budget", Reason: "is negative"}
+	case c.HoldWindow < 0:
+		return &mail.FieldError{Field: "hold_window", Reason: "is negative"}
+	case c.Store != nil && (len(c.MarkKeys) == 0 || len(c.MarkKeys[0]) < minKey):
+		return &mail.FieldError{Field: "mark_keys", Reason: "needs a key of at least 16 octets"}
+	case c.Commit > 9*time.Minute+30*time.Second:
+		return &mail.FieldError{Field: "deadlines.commit", Reason: "is beyond the client's own time-out of 10 minutes"}
+	}
+	return nil
+}
+
+// Messages is what the messages of a node share. Its methods are safe for concurrent use.
+type Messages struct {
+	cfg     Config
+	loops   loopTags
+	buffers headerBuffers
+}
+
+// New returns Messages, or the error of Config.Validate.
+func New(cfg Config) (*Messages, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	setDefault(&cfg.HoldBudget, DefaultHoldBudget)
+	setDefault(&cfg.HoldWindow, DefaultHoldWindow)
+	setDefault(&cfg.Data, DefaultData)
+	setDefault(&cfg.Commit, DefaultCommit)
+	setDefault(&cfg.Lend, DefaultLend)
+	return &Messages{cfg: cfg, loops: newLoopTags(cfg.LoopTagKeys)}, nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Room returns the refusal of a message for which there is no memory now, 452 4.3.1, or nil. It is asked before a
+// message is taken in, so that the budget is passed by no more than the messages that begin at the same moment.
+func (m *Messages) Room() error {
+	if m.overBudget() {
+		return outOfBudget()
+	}
+	return nil
+}
+
+// overBudget reports whether messages take as much memory as they may.
+func (m *Messages) overBudget() bool {
+	return m.cfg.InUse != nil && m.cfg.InUse()+m.buffers.lent.Load() >= m.cfg.HoldBudget
+}
+
+func outOfBudget() *mail.Refusal {
+	return mail.Refuse(452, 3, 1, "Too much mail in transit, try again later", "hold budget", nil)
+}
+
+// CheckSPF begins the check of a client's reverse-path and name, and returns at once. The caller closes the check. It
+// is nil where SPF is disabled and where the client's address is not known.
+func (m *Messages) CheckSPF(ctx context.Context, client *wire.Client, reverse mail.Path) *spf.Check {
+	if m.cfg.SPF == nil || client.Unknown {
+		return nil
+	}
+	return m.cfg.SPF.Begin(ctx, client.Addr.Addr().Unmap(), client.Helo, reverse)
+}

@@ -1,0 +1,289 @@
+package message
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/millrace/millrace/ingress/message/auth"
+	"github.com/millrace/millrace/ingress/message/auth/spf"
+	"github.com/millrace/millrace/ingress/report"
+	"github.com/millrace/millrace/ingress/wire"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// An Envelope is what is known of a message before its first octet.
+type Envelope struct {
+	Client     *wire.Client
+	Reputation Reputation
+	Reverse    mail.Path // as the client wrote it
+	Params     mail.Params
+	Recipients []Recipient // at least one of them is relayed
+	Route      *mail.Route // of those that are relayed
+	SPF        *spf.Check  // nil: not checked
+	Asked      time.Time   // when the client asked for the 354
+}
+
+// An Upstream is the transaction at the next hop, with all relayed recipients of the Envelope.
+type Upstream interface {
+	// Renew returns the transaction, ready for Data: it begins again what was handed back or has become stale. The
+	// error is a *mail.Refusal.
+	Renew(ctx context.Context) (mail.Transaction, error)
+	// Lend hands the session at the next hop back while the client is silent. It reports whether it did.
+	Lend() bool
+}
+
+// An Ending is how a message ended.
+type Ending struct {
+	Mode      mail.Mode    // how the message travelled, as far as it did
+	Committed bool         // the end of data was released: Outcome is what came of it
+	Outcome   mail.Outcome // zero unless Committed
+	Err       error        // why the message was not relayed
+	Ours      bool         // Err is a decision about the message, in our own words: they need no redaction
+}
+
+// A Message is one message on its way from its client to its next hop. It is made by Messages.Begin for one call of
+// Run, and ended by Close. Its methods are called by one goroutine.
+type Message struct {
+	*Messages
+	Envelope
+	body   *wire.Body
+	up     Upstream
+	report *report.Transaction
+
+	window window
+	mode   mail.Mode
+	ended  time.Time        // when the client's last octet was read
+	lent   bool             // the session at the next hop was handed back while the window was read
+	tx     mail.Transaction // nil before it is opened
+	auth   *auth.Message    // nil before the header section is complete, and if the message is not judged
+	buffer *headerBuffer    // auth keeps octets of it; nil like auth
+	ours   *mail.Refusal    // what auth refused the message with
+}
+
+// Begin returns the message that comes in by body. Nothing is read yet.
+func (m *Messages) Begin(e Envelope, body *wire.Body, up Upstream, r *report.Transaction) Message {
+	return Message{Messages: m, Envelope: e, body: body, up: up, report: r}
+}
+
+// Run relays the message and returns how it ended, from top to bottom. A message that ends inside the window is judged
+// whole and leaves in one write. A larger one streams: what is decided at its end decides whether the end of data
+// follows.
+func (m *Message) Run(ctx context.Context) Ending {
+	walk, octets := m.report.Enter(ctx, mail.StageOctets)
+
+	// Read the window, and refuse a loop: all of a small message, the header section of one that is judged.
+	if err := m.readWindow(walk); err != nil {
+		return m.failed(octets, err)
+	}
+	if m.window.last {
+		walk = m.untilReply(walk)
+	}
+	// Judge it: decide about a whole message, and about one that is refused whatever its body is.
+	if err := m.judge(walk); err != nil {
+		return m.failed(octets, err)
+	}
+	// Compose: our fields come above it, and results that pretend to be ours are removed.
+	piece, err := m.compose()
+	if err != nil {
+		return m.failed(octets, err)
+	}
+	// Open upstream: the transaction, and DATA.
+	if err := m.open(walk); err != nil {
+		return m.failed(octets, err)
+	}
+	// Stream the rest but for the last piece, and decide.
+	if !m.window.last {
+		if piece, err = m.stream(piece); err == nil {
+			err = m.finish(m.untilReply(walk))
+		}
+		if err != nil {
+			return m.failed(octets, err)
+		}
+	}
+	octets.End(nil)
+
+	// Commit: release the end of data. From here on the client's fate does not matter.
+	if err := m.body.Committing(); err != nil {
+		return m.failed(report.Stage{}, err)
+	}
+	ctx, commit := m.report.Enter(m.untilReply(context.WithoutCancel(ctx)), mail.StageCommit)
+	outcomes := m.tx.Commit(ctx, piece)
+
+	// Report.
+	out := worst(outcomes)
+	if out.Reply.Class() == 2 {
+		commit.End(nil)
+	} else {
+		commit.End(&mail.Refusal{Reply: out.Reply, Host: out.Host, Cause: out.Cause})
+	}
+	return Ending{Mode: m.mode, Committed: true, Outcome: out, Err: out.Cause}
+}
+
+// Close ends what is under way for the message and awaits it. It may be called again.
+func (m *Message) Close() {
+	if m.auth != nil {
+		m.auth.Close()
+	}
+	if m.buffer != nil {
+		m.buffers.giveBack(m.buffer)
+	}
+	m.auth, m.buffer = nil, nil
+}
+
+// failed ends a stage, which may be zero, and the message with err.
+func (m *Message) failed(stage report.Stage, err error) Ending {
+	stage.End(err)
+	return Ending{Mode: m.mode, Err: err, Ours: m.ours != nil && errors.Is(err, m.ours)}
+}
+
+// untilReply bounds ctx by the client's patience, which counts from its last octet.
+func (m *Message) untilReply(ctx context.Context) context.Context {
+	return mail.Until(ctx, m.ended.Add(m.cfg.Commit))
+}
+
+// judge decides what the window allows to decide, and the mode of a message that is not held: it is predicted if that
+// can be.
+func (m *Message) judge(ctx context.Context) error {
+	switch {
+	case m.auth == nil:
+		return nil
+	case m.window.last:
+		return m.finish(ctx)
+	case m.refusedWhateverBody(ctx):
+		return m.finish(ctx)
+	case m.window.signing && m.predicts(ctx):
+		m.mode = mail.ModePredict
+	}
+	return nil
+}
+
+// refusedWhateverBody reports whether the message is refused whatever its body is, so that the next hop need not see
+// it.
+func (m *Message) refusedWhateverBody(ctx context.Context) bool { return m.auth.Refusal(ctx) != nil }
+
+// finish ends the body and returns the refusal of a message that is not to be passed on.
+func (m *Message) finish(ctx context.Context) error {
+	if m.auth == nil {
+		return nil
+	}
+	ctx, span := m.report.Part(ctx, "smtp.auth")
+	decision := m.auth.Finish(ctx)
+	m.report.Event.Auth = decision.Summary
+	for _, o := range decision.Overrides {
+		m.report.Anomaly("authentication overridden", errors.New(o))
+	}
+	if decision.Mismatch {
+		m.recordMisprediction(ctx)
+	}
+	if decision.Refusal == nil {
+		report.EndPart(span, nil)
+		return nil
+	}
+	m.ours = decision.Refusal
+	report.EndPart(span, decision.Refusal)
+	return decision.Refusal
+}
+
+// compose returns what the window holds below our fields, without the results that pretend to be ours.
+func (m *Message) compose() (mail.Octets, error) {
+	if m.auth == nil {
+		var buf [1024]byte // enough for most; append takes more where it must
+		return m.above(m.appendReceived(buf[:0]), nil), nil
+	}
+	size := m.buffer.size()
+	fields, err := m.auth.Fields(m.appendReceived(m.buffer.fields[:0]), m.mode)
+	if err != nil {
+		return mail.Octets{}, err
+	}
+	m.buffer.fields = fields
+	m.buffers.grown(m.buffer, size)
+	return m.above(fields, m.auth.Removals()), nil
+}
+
+// open begins the message at the next hop, whose session is fetched back first if it was lent.
+func (m *Message) open(ctx context.Context) error {
+	var err error
+	if m.tx, err = m.up.Renew(ctx); err != nil {
+		return err
+	}
+	if err := m.checkUTF8(); err != nil {
+		return err
+	}
+	ctx, stage := m.report.Enter(mail.Until(ctx, time.Now().Add(m.cfg.Data)), mail.StageData)
+	err = m.tx.Data(ctx, m.body.Form())
+	stage.End(err)
+	return err
+}
+
+// checkUTF8 refuses a message that needs SMTPUTF8 for its header section where the next hop has no SMTPUTF8 (RFC 6531
+// section 3.5). One that was declared so and does not need it is relayed without the parameter.
+func (m *Message) checkUTF8() error {
+	if !m.Params.SMTPUTF8 || !m.window.head.eightBit {
+		return nil
+	}
+	if !m.tx.SMTPUTF8() {
+		return mail.Refuse(550, 6, 7, "The destination does not support SMTPUTF8", "smtputf8", nil)
+	}
+	return nil
+}
+
+// stream sends o and what follows as it comes in, and returns the last piece.
+//
+// A client that takes long to fill a slab loses its session at the next hop if its network holds more than its share
+// there and another client waits: the slow one tries again, and the other one need not.
+func (m *Message) stream(o mail.Octets) (mail.Octets, error) {
+	head := &m.window.head
+	for last := false; !last; {
+		if err := m.tx.Write(o); err != nil {
+			return o, err
+		}
+		m.body.Recycle()
+		var err error
+		o, last, err = m.body.Next(time.Now().Add(m.cfg.Lend))
+		for errors.Is(err, wire.ErrIdle) {
+			if m.tx.Wanted() {
+				return o, mail.Refuse(451, 4, 5, "Too slow while others wait for this destination", "slow client", nil)
+			}
+			o, last, err = m.body.Next(time.Now().Add(m.cfg.Lend))
+		}
+		if err != nil {
+			return o, err
+		}
+		if last {
+			m.ended = time.Now()
+		}
+		if m.auth != nil {
+			m.auth.WriteOctets(o, 0)
+		}
+		if head.done {
+			continue
+		}
+		ended := head.feed(o) || last
+		if err := m.loops.refuseLoop(head, ended, m.Recipients); err != nil {
+			return o, err
+		}
+		if err := m.checkUTF8(); err != nil {
+			return o, err
+		}
+	}
+	return o, nil
+}
+
+// worst returns the one answer to the dot. Outcomes that differ in class do not fit into one reply, so they are a 451.
+func worst(outcomes []mail.Outcome) mail.Outcome {
+	if len(outcomes) == 0 {
+		return mail.Outcome{
+			Reply: mail.NewReply(451, 3, 0, "Local error, try again later"), Cause: errors.New("no outcome"),
+		}
+	}
+	out := outcomes[0]
+	for _, o := range outcomes[1:] {
+		if o.Reply.Class() != out.Reply.Class() {
+			out.Cause = errors.New("outcomes differ: " + out.Reply.String() + "; " + o.Reply.String())
+			out.Reply = mail.NewReply(451, 3, 0, "Delivered to some recipients only, try again")
+			return out
+		}
+	}
+	return out
+}

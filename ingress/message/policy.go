@@ -1,0 +1,126 @@
+package message
+
+import (
+	"strings"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A Recipient is a recipient that was accepted, as the client wrote it, with the way of its mail.
+type Recipient struct {
+	Forward mail.Path
+	Route   mail.Route
+}
+
+// A Reputation is what a message has to know about its client (SEMANTICS F1).
+type Reputation struct {
+	Trusted   bool // in a trusted network: its mail is signed and not judged
+	Allowed   bool // on an allow list
+	KnownGood bool // its network is known good
+}
+
+// policyWantsAuth reports whether a policy wants messages to be judged at all. With neither DMARC nor require_auth a
+// message is not looked at and no results are written.
+func policyWantsAuth(p mail.DomainPolicy) bool {
+	return p.DMARC != mail.DMARCOff || p.RequireAuth != mail.RequireAuthNo
+}
+
+// NeedsSPF reports whether a message on this route needs the results of SPF.
+func (m *Messages) NeedsSPF(route *mail.Route) bool {
+	return policyWantsAuth(route.Policy) || m.maySign(route)
+}
+
+// maySign reports whether mail on this route may be signed. A fixed next hop is known to us or to the rule's author and
+// judges us by other means, so by default only the MX hosts of a domain are worth a signature.
+func (m *Messages) maySign(route *mail.Route) bool {
+	if m.cfg.Auth == nil || !m.cfg.Auth.MaySign() {
+		return false
+	}
+	switch route.Policy.Seal {
+	case mail.SealAlways:
+		return true
+	case mail.SealNever:
+		return false
+	}
+	return route.NextHop.Transport == mail.MX
+}
+
+// What our fields take above a message, in octets, about: upstream's SIZE= counts them. How many recipients there will
+// be is not known when it is sent, and each brings a loop tag of 26 octets.
+const (
+	traceFields     = 1 << 10 // Received
+	resultFields    = 1 << 10 // Authentication-Results
+	signatureFields = 5 << 10 // an ARC set and two DKIM-Signature fields of RSA with 2048 bits
+)
+
+// Extra returns about how many octets our fields add to a message of the client on this route.
+func (m *Messages) Extra(route *mail.Route, trusted bool) int {
+	switch {
+	case m.maySign(route):
+		return traceFields + resultFields + signatureFields
+	case m.cfg.Auth != nil && !trusted:
+		return traceFields + resultFields
+	}
+	return traceFields
+}
+
+// terms say for what the authentication of a recipient's message may refuse it. The zero value is: for nothing.
+type terms struct {
+	reject     bool // its author domain's policy is reject
+	quarantine bool // or quarantine
+	required   bool // it is not authenticated at all
+	exempt     bool // it would be refused, but for the recipient
+}
+
+// terms returns those of a recipient. A trusted client's mail is not judged, so all terms are alike.
+func (m *Messages) terms(r *Recipient, trusted bool) terms {
+	if m.cfg.Auth == nil || trusted {
+		return terms{}
+	}
+	p := &r.Route.Policy
+	t := terms{reject: p.DMARC == mail.DMARCEnforce, required: p.RequireAuth == mail.RequireAuthYes}
+	t.quarantine = t.reject && p.Quarantine == mail.QuarantineRefuse
+	if t != (terms{}) && r.Forward.IsPostmasterOrAbuse() {
+		return terms{exempt: true}
+	}
+	return t
+}
+
+// SameTerms reports whether two recipients can share a message as far as authentication goes. A message is refused or
+// accepted for all of its recipients, so those for whom one message could be refused and accepted are kept apart.
+//
+// Whether the message is signed has to be the same as well, because so are its fields: see mail.Route and the caller's
+// comparison of routes. Recipients in several hosted domains do share a message. It only lacks the signature of the
+// hosted domain, while most senders come with a recipient that was put off no sooner than minutes later.
+func (m *Messages) SameTerms(a, b *Recipient, trusted bool) bool {
+	return m.terms(a, trusted) == m.terms(b, trusted)
+}
+
+// FirstRelayed returns the first of the recipients that is relayed, nil when all are dropped.
+func FirstRelayed(recipients []Recipient) *Recipient {
+	for i := range recipients {
+		if recipients[i].Route.Action != mail.Drop {
+			return &recipients[i]
+		}
+	}
+	return nil
+}
+
+// hosted returns the hosted domain of the relayed recipients, in lower case; "" if there are several or it is not
+// certain.
+func hosted(recipients []Recipient) string {
+	domain := ""
+	for i := range recipients {
+		r := &recipients[i]
+		switch {
+		case r.Route.Action == mail.Drop:
+		case r.Route.Rule == (mail.Rule{}):
+			return ""
+		case domain == "":
+			domain = strings.ToLower(r.Forward.Domain)
+		case !strings.EqualFold(domain, r.Forward.Domain):
+			return ""
+		}
+	}
+	return domain
+}

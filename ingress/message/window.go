@@ -1,0 +1,210 @@
+package message
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/millrace/millrace/ingress/message/auth"
+	"github.com/millrace/millrace/ingress/wire"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A window holds what is read of a message before its next hop hears of it: one slab when nothing is to be signed, up
+// to Config.HoldWindow when something may be, and in any case the header section of a message that is judged.
+type window struct {
+	judged  bool // authentication looks at the message
+	signing bool // and something may be signed
+	last    bool // first and rest are the whole message
+	head    headerScan
+	first   mail.Octets   // the first piece, in front of which there is room for fields
+	rest    []mail.Octets // the further ones
+	octets  int           // of all of them
+}
+
+// mode returns how the message travels as far as its length decides.
+func (w *window) mode() mail.Mode {
+	switch {
+	case w.octets == 0 && !w.last:
+		return mail.ModeNone
+	case w.last:
+		return mail.ModeHold
+	}
+	return mail.ModeStream
+}
+
+func (w *window) add(o mail.Octets, last bool) {
+	if w.octets == 0 {
+		w.first = o
+	} else {
+		w.rest = append(w.rest, o)
+	}
+	w.octets += o.Len()
+	w.last = last
+}
+
+// readWindow reads the window. Each piece is examined and, once the header section is complete, hashed as it comes.
+// While the client is slow with it, the session at the next hop is lent.
+func (m *Message) readWindow(ctx context.Context) error {
+	w := &m.window
+	w.head.form = m.body.Form()
+	w.signing = m.maySign(m.Route)
+	w.judged = w.signing || m.wantsAuth()
+	for {
+		var until time.Time
+		if !m.lent {
+			until = m.Asked.Add(m.cfg.Lend)
+		}
+		o, last, err := m.body.Next(until)
+		if errors.Is(err, wire.ErrIdle) {
+			m.lent = m.up.Lend()
+			o, last, err = m.body.Next(time.Time{})
+		}
+		if err != nil {
+			return err
+		}
+		before := w.octets
+		w.add(o, last)
+		m.mode = w.mode()
+		if last {
+			m.ended = time.Now()
+		}
+		if !w.head.done {
+			err = m.readHeader(ctx, o, before)
+		} else if m.auth != nil {
+			m.auth.WriteOctets(o, 0)
+		}
+		if err != nil || last {
+			return err
+		}
+		if more, err := m.wantsMore(); err != nil || !more {
+			return err
+		}
+	}
+}
+
+// readHeader reads on in the header section, in a piece behind the first before octets of the message. It refuses a
+// loop and begins to judge the message when the section is complete.
+func (m *Message) readHeader(ctx context.Context, o mail.Octets, before int) error {
+	w := &m.window
+	ended := w.head.feed(o) || w.last
+	if err := m.loops.refuseLoop(&w.head, ended, m.Recipients); err != nil {
+		return err
+	}
+	if before == 0 && m.mustRemove() {
+		w.judged = true
+	}
+	if before == 0 && w.judged && folded(o) {
+		return mail.Refuse(550, 6, 0, "The message begins with a folded line", "folded first line", nil)
+	}
+	if !w.judged {
+		return nil
+	}
+	if m.buffer == nil {
+		m.buffer = m.buffers.take()
+	}
+	n := w.head.octets - before
+	m.buffers.appendHeader(m.buffer, o, n)
+	if !ended {
+		return nil
+	}
+	var err error
+	if m.auth, err = m.cfg.Auth.Begin(ctx, m.authEnvelope(), m.buffer.header); err != nil {
+		return err
+	}
+	m.auth.WriteOctets(o, n)
+	return nil
+}
+
+// wantsAuth reports whether a recipient's policy wants the message to be judged.
+func (m *Message) wantsAuth() bool {
+	if m.cfg.Auth == nil || m.Reputation.Trusted {
+		return false
+	}
+	for i := range m.Recipients {
+		if policyWantsAuth(m.Recipients[i].Route.Policy) {
+			return true
+		}
+	}
+	return false
+}
+
+// authEnvelope returns what authentication has to know beside the message. All recipients have the same terms, so the
+// first one stands for them.
+func (m *Message) authEnvelope() auth.Envelope {
+	r := FirstRelayed(m.Recipients)
+	var client netip.Addr
+	if !m.Client.Unknown {
+		client = m.Client.Addr.Addr().Unmap()
+	}
+	return auth.Envelope{
+		Client: auth.Client{
+			Addr: client, Trusted: m.Reputation.Trusted, Allowed: m.Reputation.Allowed, KnownGood: m.Reputation.KnownGood,
+		},
+		Reverse: m.Reverse,
+		SPF:     m.SPF,
+		Exempt:  m.terms(r, m.Reputation.Trusted).exempt,
+		Hosted:  hosted(m.Recipients),
+		Policy:  r.Route.Policy,
+		Seal:    m.window.signing,
+	}
+}
+
+// mustRemove reports whether a message that no policy wants to be judged is looked at all the same: results that
+// pretend to be ours are removed (RFC 8601 section 5), because their readers believe them. Its header section is whole
+// in the first piece, or it could hold some.
+func (m *Message) mustRemove() bool {
+	w := &m.window
+	return m.cfg.Auth != nil && !m.Reputation.Trusted && (w.head.results || !w.head.done && !w.last)
+}
+
+// folded reports whether a message begins with white space: its first line would continue the last field that we put
+// above it (RFC 5322 section 2.2.3), and could make our own results say anything.
+func folded(o mail.Octets) bool {
+	c, ok := o.First()
+	return ok && (c == ' ' || c == '\t')
+}
+
+// maxSection is the most octets of a header section that are gathered, however large the window is: authentication
+// looks at no longer one, and it is copied.
+const maxSection = 1 << 20
+
+// wantsMore reports whether the window is to grow: to have the header section, which must be judged before the next hop
+// hears of the message, or to sign over a body that is known. Without memory to spare the window shrinks to one slab,
+// so that more messages stream.
+//
+// A header section that does not fit is refused: forged results could stand in it, and its author cannot be judged.
+// That of a trusted client passes, unsigned.
+func (m *Message) wantsMore() (bool, error) {
+	w := &m.window
+	short := m.overBudget()
+	full := int64(w.octets) >= m.cfg.HoldWindow || !w.head.done && w.octets >= maxSection
+	switch {
+	case !w.judged:
+		return false, nil
+	case w.head.done:
+		return w.signing && !full && !short, nil
+	case !full && !short:
+		return true, nil
+	case m.Reputation.Trusted:
+		w.judged = false
+		return false, nil
+	case full:
+		return false, mail.Refuse(554, 6, 0, "The header section is too long", "header section", nil)
+	}
+	return false, outOfBudget()
+}
+
+// above returns what the window holds below fields, without the removed spans, which are offsets of the header section.
+// Fields that do not fit into the headroom are a segment of their own.
+func (m *Message) above(fields []byte, removed []mail.Span) mail.Octets {
+	w := &m.window
+	head, ok := m.body.Prepend(w.first, fields)
+	if !ok {
+		head = mail.Octets{Segments: net.Buffers{slices.Clone(fields)}, Form: w.first.Form}.Join(w.first)
+	}
+	return head.Join(w.rest...).Without(len(fields), removed)
+}

@@ -1,0 +1,270 @@
+package ingress
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/millrace/millrace/ingress/client"
+	"github.com/millrace/millrace/ingress/client/score"
+	"github.com/millrace/millrace/ingress/message"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// Rcpt asks who the client is, then the rules, then the next hop, whose answer is ours.
+func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
+	t := s.t
+	t.last = time.Now()
+	if t.report.Event.Forward.IsNull() {
+		t.report.Event.Forward = forward
+	}
+	ctx = mail.Until(t.report.Context(ctx), t.last.Add(s.cfg.Rcpt))
+	r := message.Recipient{Forward: forward}
+
+	if err := s.judgeClient(ctx, forward); err != nil {
+		return s.refuseRcpt(&r, err)
+	}
+	if err := s.findRoute(ctx, &r); err != nil {
+		return s.refuseRcpt(&r, err)
+	}
+	if s.messages.NeedsSPF(&r.Route) {
+		s.beginSPF(ctx)
+	}
+	if err := s.checkRecipient(ctx, &r); err != nil {
+		return s.refuseRcpt(&r, err)
+	}
+	answer := t.client.Recipient(ctx, client.Recipient{Forward: forward, Subaddress: r.Route.Policy.Subaddress},
+		func(group []client.Recipient) []client.Recipient { return s.appendPipelined(group, &r) })
+	if r.Route.Action == mail.Drop {
+		if err := answer.Await(); err != nil {
+			return s.refuseRcpt(&r, err)
+		}
+		s.accept(&r)
+		return nil
+	}
+	var err error
+	if !t.isOpenFor(&r.Route) {
+		t.abort()
+		t.route = r.Route
+		err = t.begin(ctx)
+	}
+	if refused := answer.Await(); refused != nil {
+		return s.refuseRcpt(&r, refused)
+	}
+	if err == nil {
+		err = s.relayRcpt(ctx, &r)
+	}
+	if err != nil {
+		s.learnRefusal(&r.Route, err)
+		return s.refuseRcpt(&r, publicRefusal(err, append(slices.Clip(t.rcpts), r)))
+	}
+	if err := s.draw(ctx, r.Route.Rates, false); err != nil { // another session was faster
+		t.abort()
+		t.stale = true
+		return s.refuseRcpt(&r, err)
+	}
+	s.accept(&r)
+	t.relayed++
+	return nil
+}
+
+// judgeClient awaits the verdict on the client and returns the refusal of a client that is refused, which it is told
+// late. The look-ups of its name and of the reverse-path begin at the first recipient of a transaction: EHLO and MAIL
+// alone cost no look-up, however often they come.
+func (s *session) judgeClient(ctx context.Context, forward mail.Path) error {
+	if !s.client.IsScored() {
+		return nil
+	}
+	t := s.t
+	ctx, stage := t.report.Enter(ctx, mail.StageScore)
+	if !t.named {
+		t.named = true
+		s.beginSPF(ctx)
+		s.client.Introduce(s.conn.Helo)
+		var check score.SPF
+		if t.spf != nil { // a nil *spf.Check must not become an interface
+			check = t.spf
+		}
+		s.client.Sender(t.reverse, check)
+	}
+	err := s.client.Judge(ctx, s.isOurPostmaster(forward))
+	t.report.Event.Score, t.report.Event.Signals = s.client.Scored()
+	stage.End(err)
+	if err != nil {
+		if d := s.client.Tarpit(); d > 0 {
+			s.conn.Stall(ctx, d)
+		}
+	}
+	return err
+}
+
+// isOurPostmaster reports whether a recipient is a mailbox that every client may reach, and is one of ours.
+func (s *session) isOurPostmaster(forward mail.Path) bool {
+	if !forward.IsPostmasterOrAbuse() {
+		return false
+	}
+	_, err := s.cfg.Router.Route(mail.Query{Reverse: s.t.reverse, Forward: forward})
+	if err == nil {
+		return true
+	}
+	_, ours := ruleOf(err) // a rule of ours refuses it by name, and its words are to be read
+	return ours
+}
+
+// beginSPF begins the check of SPF for the transaction, once. Only strangers are checked.
+func (s *session) beginSPF(ctx context.Context) {
+	if !s.trusted && s.t.spf == nil {
+		s.t.spf = s.messages.CheckSPF(ctx, s.conn, s.t.reverse)
+	}
+}
+
+// findRoute asks the rules for the route of r.
+func (s *session) findRoute(ctx context.Context, r *message.Recipient) error {
+	_, stage := s.t.report.Enter(ctx, mail.StageRoute)
+	routes, err := s.cfg.Router.Route(mail.Query{Reverse: s.t.reverse, Forward: r.Forward, Trusted: s.trusted})
+	stage.End(err)
+	if err != nil {
+		s.learnRefusal(&r.Route, err)
+		return err
+	}
+	r.Route = routes[0]
+	if len(routes) != 1 {
+		return mail.Refuse(451, 3, 0, "Recipient has several next hops", "fan-out", nil)
+	}
+	return nil
+}
+
+// checkRecipient returns the refusal of a recipient that cannot be taken besides those that are, or not now, before the
+// next hop hears of it.
+func (s *session) checkRecipient(ctx context.Context, r *message.Recipient) error {
+	rcpts := s.t.rcpts
+	if len(rcpts) > 0 && (r.Route.Alone || rcpts[0].Route.Alone) {
+		return mail.Refuse(452, 5, 3,
+			"A bounce to a rewritten address has one recipient, send it in a transaction of its "+
+				"own", "bounce not alone", nil)
+	}
+	if err := s.draw(ctx, r.Route.Rates, true); err != nil {
+		return err
+	}
+	return s.checkSameTransaction(r)
+}
+
+// checkSameTransaction returns a 452 for a recipient that cannot share the transaction with those that are relayed.
+func (s *session) checkSameTransaction(r *message.Recipient) error {
+	t := s.t
+	if r.Route.Action == mail.Drop || t.relayed == 0 {
+		return nil
+	}
+	if !sameDelivery(&t.route, &r.Route) {
+		return mail.Refuse(452, 5, 3, "This recipient has another next hop, send it in a transaction of its own",
+			"another next hop", nil)
+	}
+	if !s.messages.SameTerms(message.FirstRelayed(t.rcpts), r, s.trusted) {
+		return mail.Refuse(452, 5, 3, "This recipient's domain has another policy, send it in a transaction of its own",
+			"another policy", nil)
+	}
+	if r.Route.NextHop.Transport >= mail.LMTP {
+		return mail.Refuse(452, 5, 3, "One recipient at a time for this next hop", "lmtp", nil)
+	}
+	return nil
+}
+
+// appendPipelined appends to a group, in which r is, the recipients that stand behind it in the same group of commands,
+// that a rule takes and that can share its transaction.
+func (s *session) appendPipelined(group []client.Recipient, r *message.Recipient) []client.Recipient {
+	for _, p := range s.conn.Ahead(client.MaxGroup - 1) {
+		if slices.ContainsFunc(group, func(g client.Recipient) bool { return g.Forward == p }) {
+			continue
+		}
+		routes, err := s.cfg.Router.Route(mail.Query{Reverse: s.t.reverse, Forward: p})
+		if err != nil || len(routes) != 1 || !s.canShare(r, &message.Recipient{Forward: p, Route: routes[0]}) {
+			continue // or will be put off, and asked about when it comes again
+		}
+		group = append(group, client.Recipient{Forward: p, Subaddress: routes[0].Policy.Subaddress})
+	}
+	return group
+}
+
+// canShare reports whether two recipients of a group can share the transaction.
+func (s *session) canShare(a, b *message.Recipient) bool {
+	switch {
+	case a.Route.Action != b.Route.Action || a.Route.Alone || b.Route.Alone:
+		return false
+	case a.Route.Action == mail.Drop:
+		return true
+	}
+	return sameDelivery(&a.Route, &b.Route) && a.Route.NextHop.Transport < mail.LMTP &&
+		s.messages.SameTerms(a, b, s.trusted)
+}
+
+// draw draws all rates, or with peek only asks whether it could. That a store cannot count is no fault of the client.
+func (s *session) draw(ctx context.Context, rates []mail.Rate, peek bool) error {
+	if len(rates) == 0 || s.cfg.Store == nil {
+		return nil
+	}
+	query := slices.Clone(rates)
+	for i := range query {
+		query[i].Peek = peek
+	}
+	results, err := s.cfg.Store.Rates(ctx, query)
+	if err != nil {
+		s.t.report.Anomaly("rates", err)
+		return nil
+	}
+	for _, r := range results {
+		if !r.Allowed {
+			return mail.Refuse(450, 7, 1, "Too many messages to this address, try again later", "rate of the recipient",
+				nil)
+		}
+	}
+	return nil
+}
+
+// relayRcpt offers the recipient to the next hop.
+func (s *session) relayRcpt(ctx context.Context, r *message.Recipient) error {
+	t := s.t
+	ctx, stage := t.report.Enter(ctx, mail.StageRcpt)
+	accepted, err := offer(ctx, t.tx, r.Route.Forwards)
+	stage.End(err)
+	t.lent = false
+	if err == nil {
+		return nil
+	}
+	if mixedAccepted(&r.Route, accepted, err) {
+		t.report.Anomaly("mixed fan-out accepted", err)
+		return nil
+	}
+	t.stale = t.stale || accepted > 0
+	return err
+}
+
+// learnRefusal tells what learns of clients that a rule or a destination refused a recipient.
+func (s *session) learnRefusal(route *mail.Route, err error) {
+	var r *mail.Refusal
+	if !errors.As(err, &r) {
+		return
+	}
+	o := client.Outcome{Reply: r.Reply, Rcpt: true, AboutUs: r.AboutUs}
+	if len(route.Forwards) > 0 {
+		o.Host, o.Domain = r.Host, route.Forwards[0].Domain
+	}
+	s.t.client.Learn(o)
+}
+
+// accept takes a recipient into the transaction and reports it.
+func (s *session) accept(r *message.Recipient) {
+	t := s.t
+	t.rcpts = append(t.rcpts, *r)
+	if len(t.rcpts) == 1 {
+		e := &t.report.Event
+		e.Rule, e.Forward, e.NextHop = r.Route.Rule, r.Forward, r.Route.NextHop
+	}
+	e := t.report.Event
+	e.Kind, e.Forward, e.Rule, e.Recipients = mail.Routed, r.Forward, r.Route.Rule, len(t.rcpts)
+	t.report.Emit(e)
+	if r.Route.Remark != "" {
+		e.Kind, e.Reason = mail.Anomaly, r.Route.Remark
+		t.report.Emit(e)
+	}
+}

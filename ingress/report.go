@@ -1,0 +1,132 @@
+package ingress
+
+import (
+	"errors"
+	"strconv"
+
+	"go.opentelemetry.io/otel/attribute"
+
+	"github.com/millrace/millrace/ingress/message"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// refuseRcpt refuses one recipient and reports it. The rule is the route's, or the one that the error carries.
+func (s *session) refuseRcpt(r *message.Recipient, err error) error {
+	e := s.t.report.Event
+	e.Forward, e.NextHop, e.Rule = r.Forward, r.Route.NextHop, r.Route.Rule
+	if e.Rule == (mail.Rule{}) {
+		e.Rule, _ = ruleOf(err)
+	}
+	e.Recipients = len(s.t.rcpts)
+	return s.t.report.Refused(e, "RCPT", err)
+}
+
+// ruleOf returns the rule that decided on an error, and whether there is one.
+func ruleOf(err error) (mail.Rule, bool) {
+	var decided interface{ MailRule() mail.Rule }
+	if !errors.As(err, &decided) {
+		return mail.Rule{}, false
+	}
+	return decided.MailRule(), true
+}
+
+// refuse refuses a command of the transaction and reports it.
+func (s *session) refuse(verb string, err error) error {
+	e := s.t.report.Event
+	e.Recipients = len(s.t.rcpts)
+	return s.t.report.Refused(e, verb, err)
+}
+
+// emitEnd emits the wide event of the transaction.
+func (s *session) emitEnd(end *message.Ending, kind mail.Kind, reply mail.Reply, octets int64) {
+	out := &end.Outcome
+	e := s.t.report.Event
+	e.Kind, e.Mode, e.Recipients, e.Octets = kind, end.Mode, len(s.t.rcpts), octets
+	e.Verb, e.Reply, e.Cause = "DATA", reply, end.Err
+	e.Host, e.HostTLS, e.Reused, e.InDoubt = out.Host, out.TLS, out.Reused, out.InDoubt
+	var r *mail.Refusal
+	if errors.As(end.Err, &r) {
+		e.Reason = r.Reason
+		if e.Host == "" {
+			e.Host = r.Host
+		}
+	}
+	if out.InDoubt {
+		e.Reason = "in doubt"
+	}
+	s.t.report.Emit(e)
+	s.t.report.Attributes(func() []attribute.KeyValue {
+		return []attribute.KeyValue{
+			attribute.String("client.address", s.conn.Addr.Addr().String()),
+			attribute.String("smtp.mode", end.Mode.String()),
+			attribute.Int64("smtp.octets", octets),
+			attribute.Int("smtp.recipients", e.Recipients),
+			attribute.Int("smtp.code", reply.Code),
+			attribute.String("smtp.outcome", kind.String()),
+			attribute.String("smtp.auth", e.Auth),
+			attribute.String("server.address", e.Host),
+			// not the rule's pattern, which is the address of a person
+			attribute.String("smtp.rule", e.Rule.File+":"+strconv.Itoa(e.Rule.Line)),
+		}
+	})
+}
+
+// publicRefusal returns a refusal as a stranger may read it. rcpts are the recipients of the transaction, that which it
+// concerns included.
+func publicRefusal(err error, rcpts []message.Recipient) *mail.Refusal {
+	var r *mail.Refusal
+	if !errors.As(err, &r) {
+		return &mail.Refusal{Reply: mail.ReplyFor(err), Reason: "local error", Cause: err}
+	}
+	public := *r
+	public.Cause = err
+	public.Reply = publicReply(mail.ReplyFor(err), r.Host, rcpts)
+	return &public
+}
+
+// publicReply returns a next hop's reply as a stranger may read it. Where a rule rewrote a recipient of the
+// transaction, the destination's address, local part and domain become what the client wrote itself, and its host is
+// removed. Recipients with different choices share a transaction, and then the choice that tells least counts for all
+// of it.
+func publicReply(r mail.Reply, host string, rcpts []message.Recipient) mail.Reply {
+	how := mail.UpstreamTextFull
+	for i := range rcpts {
+		how = tellsLess(how, upstreamText(&rcpts[i].Route))
+	}
+	switch how {
+	case mail.UpstreamTextFull:
+		return r
+	case mail.UpstreamTextCode:
+		r.Text = "The destination said so"
+		if r.Class() == 2 {
+			r.Text = "OK"
+		}
+		return r
+	}
+	r.Text = redact(r.Text, host, rcpts)
+	return r
+}
+
+// upstreamText returns how much of a next hop's text a recipient's client may read.
+func upstreamText(r *mail.Route) mail.UpstreamText {
+	switch {
+	case r.Action == mail.Drop:
+		return mail.UpstreamTextFull
+	case r.Policy.UpstreamText != mail.UpstreamTextDefault:
+		return r.Policy.UpstreamText
+	case r.Rewrote:
+		return mail.UpstreamTextRedact
+	}
+	return mail.UpstreamTextFull
+}
+
+// tellsLess returns the one of two choices that tells less.
+func tellsLess(a, b mail.UpstreamText) mail.UpstreamText {
+	switch {
+	case a == mail.UpstreamTextCode || b == mail.UpstreamTextCode:
+		return mail.UpstreamTextCode
+	case a == mail.UpstreamTextRedact || b == mail.UpstreamTextRedact:
+		return mail.UpstreamTextRedact
+	}
+	return mail.UpstreamTextFull
+}

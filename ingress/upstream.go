@@ -1,0 +1,118 @@
+package ingress
+
+import (
+	"context"
+	"time"
+
+	"github.com/millrace/millrace/router/leaf/network"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// isOpenFor reports whether the transaction upstream is open and a recipient with this route can join it.
+func (t *transaction) isOpenFor(route *mail.Route) bool {
+	return t.tx != nil && !t.stale && sameDelivery(&t.route, route)
+}
+
+// sameDelivery reports whether two routes can share a transaction at the next hop.
+func sameDelivery(a, b *mail.Route) bool {
+	return a.NextHop == b.NextHop && a.Reverse == b.Reverse && a.Policy.Seal == b.Policy.Seal &&
+		a.Policy.EightBit == b.Policy.EightBit
+}
+
+// begin opens the transaction at the next hop of t.route, and offers it again the recipients that were accepted before.
+// The error is a *mail.Refusal.
+func (t *transaction) begin(ctx context.Context) error {
+	s := t.session
+	ctx, stage := t.report.Enter(ctx, mail.StageBegin)
+	tx, err := s.cfg.Relay.Begin(ctx, mail.Delivery{
+		NextHop:         t.route.NextHop,
+		Reverse:         t.route.Reverse,
+		Params:          t.params,
+		Extra:           s.messages.Extra(&t.route, s.trusted),
+		RecipientDomain: t.route.Forwards[0].Domain,
+		Client:          network.Of(s.conn.Addr.Addr()),
+		Favoured:        s.trusted,
+		Trace:           t.report.Event.Trace,
+		Seal:            t.route.Policy.Seal,
+		EightBit:        t.route.Policy.EightBit,
+	})
+	stage.End(err)
+	if err != nil {
+		return err
+	}
+	t.tx, t.stale, t.lent = tx, false, false
+	for i := range t.rcpts {
+		route := &t.rcpts[i].Route
+		if route.Action == mail.Drop {
+			continue
+		}
+		accepted, err := offer(ctx, tx, route.Forwards)
+		if err != nil && !mixedAccepted(route, accepted, err) {
+			t.abort()
+			t.stale = true
+			return mail.Refuse(451, 3, 0, "The destination no longer accepts every recipient, try again",
+				"refused at the replay", err)
+		}
+	}
+	return nil
+}
+
+// offer offers all forward-paths to the next hop and returns how many it accepted, and the error that stands for the
+// recipient: the first 4yz, else the first 5yz.
+func offer(ctx context.Context, tx mail.Transaction, forwards []mail.Path) (accepted int, worst error) {
+	for _, f := range forwards {
+		err := tx.Rcpt(ctx, f)
+		switch {
+		case err == nil:
+			accepted++
+		case worst == nil || mail.ReplyFor(worst).Class() == 5 && mail.ReplyFor(err).Class() == 4:
+			worst = err
+		}
+	}
+	return accepted, worst
+}
+
+// mixedAccepted reports whether a fan-out in which some targets were refused for good is accepted all the same.
+func mixedAccepted(route *mail.Route, accepted int, err error) bool {
+	return accepted > 0 && mail.ReplyFor(err).Class() == 5 && route.Policy.Mixed == mail.MixedAccept
+}
+
+// maxRenew bounds the wait before our 354, for which a client waits 2 minutes (RFC 5321 section 4.5.3.2.4).
+const maxRenew = 110 * time.Second
+
+// Renew returns the transaction upstream, ready for Data. It begins again what was lent or became stale.
+func (t *transaction) Renew(ctx context.Context) (mail.Transaction, error) {
+	ctx = mail.Until(ctx, time.Now().Add(min(t.session.cfg.Rcpt, maxRenew)))
+	if t.stale || t.tx == nil {
+		t.abort()
+		err := t.begin(ctx)
+		return t.tx, err
+	}
+	ctx, stage := t.report.Enter(ctx, mail.StageBegin)
+	err := t.tx.Renew(ctx) // also if nothing was lent: the relay may have taken the session for another client
+	stage.End(err)
+	if err != nil {
+		t.abort()
+		t.stale = true
+		return nil, err
+	}
+	t.lent = false
+	return t.tx, nil
+}
+
+// Lend hands the session upstream back, if there is one and that was not done yet. It reports whether the session is
+// handed back.
+func (t *transaction) Lend() bool {
+	if t.tx != nil && !t.lent {
+		t.lent = t.tx.Lend()
+	}
+	return t.lent
+}
+
+// abort ends the transaction upstream, if one is open, and leaves the message undelivered.
+func (t *transaction) abort() {
+	if t.tx != nil {
+		t.tx.Abort()
+		t.tx = nil
+	}
+}
