@@ -24,8 +24,7 @@ func (l *Local) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, e
 
 // beginAt is Begin where the destination is known.
 func (l *Local) beginAt(ctx context.Context, at destination, d mail.Delivery) (mail.Transaction, error) {
-	d.Site = at.site
-	t := &transaction{envelope: envelope{lease: lease{resources: l.resources, d: d, at: at}}}
+	t := newTransaction(l.resources, at, d)
 	if err := t.acquire(ctx); err != nil {
 		return nil, err
 	}

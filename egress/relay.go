@@ -43,15 +43,18 @@ func (r *Relay) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, e
 	if err != nil {
 		return nil, err
 	}
-	d.Site = at.site
-	if l.cfg.Cluster == nil || isHere(d.NextHop) {
-		return l.beginAt(ctx, at, d)
+	if l.cfg.Cluster != nil && !isHere(d.NextHop) {
+		if node, self := l.cfg.Cluster.Owner(at.site, d.RecipientDomain); !self {
+			d.Site = at.site
+			return handOver(ctx, l, node, at, d)
+		}
 	}
-	node, self := l.cfg.Cluster.Owner(at.site, d.RecipientDomain)
-	if self {
-		return l.beginAt(ctx, at, d)
+	t := newTransaction(l.resources, at, d)
+	if err := t.acquire(ctx); err != nil {
+		return nil, err
 	}
-	return handOver(ctx, l, node, at, d)
+	t.slot.Park()
+	return t, nil
 }
 
 // maxSites bounds the Sites that Sessions yields one by one.

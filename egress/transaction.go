@@ -28,6 +28,12 @@ type transaction struct {
 	octets trace.Span // from Data to Commit or Abort; nil if none is recorded
 }
 
+// newTransaction returns a transaction that holds no session yet: acquire gets one.
+func newTransaction(r *resources, at destination, d mail.Delivery) *transaction {
+	d.Site = at.site
+	return &transaction{envelope: envelope{lease: lease{resources: r, d: d, at: at}}}
+}
+
 // Rcpt adds a recipient; see mail.Transaction. A forward-path that was accepted already is not sent again. LMTP takes
 // one recipient per transaction, because a mixed answer to the end of data could not be told to a client; another one
 // is 452 4.5.3. A refusal of other recipients, at the replay, is 451 4.3.0 to this one.

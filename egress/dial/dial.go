@@ -106,9 +106,9 @@ func (f Failures) Error() string {
 // Unwrap returns all of them.
 func (f Failures) Unwrap() []error { return f }
 
-// Dial tries t's hosts in their order until one takes us or ctx ends. If none does, Client is nil and the Failures say
-// why. Each is a *smtpclient.DialError of one address, a *mail.Refusal of package mx for a host without a usable
-// address, or says that no time was left for a host.
+// Dial tries t's hosts in their order, the addresses of each with IPv6 first, until one takes us or ctx ends. If none
+// does, Client is nil and the Failures say why. Each is a *smtpclient.DialError of one address, a *mail.Refusal of
+// package mx for a host without a usable address, or says that no time was left for a host.
 func (d *Dialer) Dial(ctx context.Context, t Target) (Conn, Failures) {
 	var failed Failures
 	for i, host := range t.Hosts {
@@ -116,11 +116,33 @@ func (d *Dialer) Dial(ctx context.Context, t Target) (Conn, Failures) {
 			failed = append(failed, errors.New("no time left for "+host))
 			break
 		}
-		conn, errs := d.dialHost(ctx, &t, host, len(t.Hosts)-i)
-		if conn.Client != nil {
-			return conn, nil
+		addrs, err := d.addrs(ctx, &t, host)
+		if err != nil {
+			failed = append(failed, err)
 		}
-		failed = append(failed, errs...)
+		for len(addrs) > 0 {
+			limits := d.cfg.Client
+			if addrs[0].IsValid() {
+				limits.Connect = connectTime(ctx, limits.Connect, len(t.Hosts)-i+len(addrs)-1)
+			}
+			won, tried := attempt{addr: addrs[0]}, 1
+			if len(addrs) > 1 && addrs[0].Is4() != addrs[1].Is4() {
+				var errs Failures
+				won, tried, errs = race(ctx, addrs[:2], func(ctx context.Context, a netip.Addr) (*client, error) {
+					return d.dialAddr(ctx, limits, d.target(&t, host, a))
+				})
+				failed = append(failed, errs...)
+			} else if won.client, err = d.dialAddr(ctx, limits, d.target(&t, host, won.addr)); err != nil {
+				failed = append(failed, err)
+			}
+			if won.client != nil {
+				return Conn{won.client, host, won.addr.Is6(), d.source(t.Site, won.addr)}, nil
+			}
+			addrs = addrs[tried:]
+			if mail.IsOver(ctx) {
+				break
+			}
+		}
 		if t.HostFailed != nil && len(t.Hosts) > 1 && !errors.Is(ctx.Err(), context.Canceled) {
 			t.HostFailed(host)
 		}
@@ -128,15 +150,10 @@ func (d *Dialer) Dial(ctx context.Context, t Target) (Conn, Failures) {
 	return Conn{}, failed
 }
 
-// dialHost tries the addresses of one host, IPv6 first. hostsLeft counts this host and those after it, for which some
-// time is to be left.
-func (d *Dialer) dialHost(ctx context.Context, t *Target, host string, hostsLeft int) (Conn, Failures) {
+// addrs returns the addresses of a host in the order to try them. A unix socket has the zero Addr.
+func (d *Dialer) addrs(ctx context.Context, t *Target, host string) ([]netip.Addr, error) {
 	if t.Transport == mail.LMTPUnix {
-		opened, err := d.dialAddr(ctx, d.cfg.Client, d.target(t, host, netip.Addr{}))
-		if err != nil {
-			return Conn{}, Failures{err}
-		}
-		return Conn{Client: opened, Host: host}, nil
+		return []netip.Addr{{}}, nil
 	}
 	lookup := d.cfg.Finder.Addrs
 	if t.Fixed {
@@ -144,37 +161,9 @@ func (d *Dialer) dialHost(ctx context.Context, t *Target, host string, hostsLeft
 	}
 	addrs, err := lookup(ctx, host)
 	if err != nil {
-		return Conn{}, Failures{err}
+		return nil, err
 	}
-	addrs = alternate(addrs)
-	var failed Failures
-	for len(addrs) > 0 {
-		limits := d.cfg.Client
-		limits.Connect = connectTime(ctx, limits.Connect, hostsLeft+len(addrs)-1)
-		var won attempt
-		tried := 1
-		if len(addrs) > 1 && addrs[0].Is4() != addrs[1].Is4() {
-			var errs Failures
-			won, tried, errs = race(ctx, addrs[:2], func(ctx context.Context, a netip.Addr) (*client, error) {
-				return d.dialAddr(ctx, limits, d.target(t, host, a))
-			})
-			failed = append(failed, errs...)
-		} else {
-			won.addr = addrs[0]
-			if won.client, err = d.dialAddr(ctx, limits, d.target(t, host, won.addr)); err != nil {
-				failed = append(failed, err)
-			}
-		}
-		if won.client != nil {
-			v6 := won.addr.Is6()
-			return Conn{Client: won.client, Host: host, IPv6: v6, Source: d.source(t.Site, v6)}, nil
-		}
-		addrs = addrs[tried:]
-		if mail.IsOver(ctx) {
-			break
-		}
-	}
-	return Conn{}, failed
+	return alternate(addrs), nil
 }
 
 // connectTime returns how long one address may take to accept a connection when so many are left to be tried. most is
@@ -202,24 +191,25 @@ func (d *Dialer) target(t *Target, host string, a netip.Addr) smtpclient.Target 
 		return c
 	}
 	c.Addr = netip.AddrPortFrom(a, t.Port).String()
-	c.Source = d.source(t.Site, a.Is6())
+	c.Source = d.source(t.Site, a)
 	if literal, ok := mail.LiteralAddr(host); ok {
 		c.Host = literal.String()
 	}
 	return c
 }
 
-// source returns our address towards a Site for one family, the zero Addr if the system is to choose. It depends on the
-// Site and on the configuration alone, so that all nodes with the same list come to the same one, after restarts too.
-func (d *Dialer) source(site mail.Site, v6 bool) netip.Addr {
+// source returns our address towards a Site at the family of to, the zero Addr if the system is to choose or to is
+// zero. It depends on the Site and on the configuration alone, so that all nodes with the same list come to the same
+// one, after restarts too.
+func (d *Dialer) source(site mail.Site, to netip.Addr) netip.Addr {
 	list := d.sources4
-	if v6 {
+	if to.Is6() {
 		list = d.sources6
 	}
-	switch len(list) {
-	case 0:
+	switch {
+	case len(list) == 0 || !to.IsValid():
 		return netip.Addr{}
-	case 1:
+	case len(list) == 1:
 		return list[0]
 	}
 	return list[fnv(string(site))%uint32(len(list))]
