@@ -42,8 +42,8 @@ func (cl *Client) Ahead(max int) (paths []mail.Path) {
 	return paths
 }
 
-// cutLine cuts the first command line, without its CRLF, from b. It returns false if the line is not whole, too long, or
-// does not end in CRLF.
+// cutLine cuts the first command line, without its CRLF, from b. It returns false if the line is not whole, too long,
+// or does not end in CRLF.
 func cutLine(b []byte) (line, rest []byte, ok bool) {
 	i := bytes.IndexByte(b, '\n')
 	if i < 1 || b[i-1] != '\r' || i+1 > maxCommandLine {

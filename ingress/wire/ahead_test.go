@@ -9,7 +9,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestAheadGivesTheRecipientsOfTheGroup(t *testing.T) {
+// TestAhead shows that Ahead returns the recipients of the group that the client sent.
+func TestAhead(t *testing.T) {
 	for _, tc := range []struct {
 		name, group string
 		max         int
@@ -21,9 +22,12 @@ func TestAheadGivesTheRecipientsOfTheGroup(t *testing.T) {
 		{"no more than asked for",
 			"RCPT TO:<a@y.example>\r\nRCPT TO:<b@y.example>\r\nRCPT TO:<c@y.example>\r\nDATA\r\n", 1,
 			[]string{"a@y.example: b@y.example", "b@y.example: c@y.example", "c@y.example:"}},
-		{"none", "RCPT TO:<a@y.example>\r\nRCPT TO:<b@y.example>\r\n", 0, []string{"a@y.example:", "b@y.example:"}},
 		{
-			"fewer than none", "RCPT TO:<a@y.example>\r\nRCPT TO:<b@y.example>\r\n", -1,
+			"a bound of 0", "RCPT TO:<a@y.example>\r\nRCPT TO:<b@y.example>\r\n", 0,
+			[]string{"a@y.example:", "b@y.example:"},
+		},
+		{
+			"a negative bound", "RCPT TO:<a@y.example>\r\nRCPT TO:<b@y.example>\r\n", -1,
 			[]string{"a@y.example:", "b@y.example:"},
 		},
 		{"half a line at the end", "RCPT TO:<a@y.example>\r\nRCPT TO:<b@y.example>\r\nRCPT TO:<c@y.exa", 9,
@@ -52,7 +56,7 @@ func TestAheadGivesTheRecipientsOfTheGroup(t *testing.T) {
 			[]string{"a@y.example:", "c@y.example:"},
 		},
 		{
-			"parameters that nobody offered are left out",
+			"parameters that are not offered are left out",
 			"RCPT TO:<a@y.example>\r\nRCPT TO:<b@y.example> NOTIFY=NEVER\r\n", 9, []string{"a@y.example:"},
 		},
 		{"controls are left out", "RCPT TO:<a@y.example>\r\nRCPT TO:<\"b\x01\"@y.example>\r\nRCPT TO:<c@y.example>\r\n",
@@ -88,7 +92,7 @@ func TestAheadGivesTheRecipientsOfTheGroup(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			var saw []string
 			r := start(t, func(cfg *Config) {
-				patient(cfg, func(c *Client, s *patientSession) {
+				scripted(cfg, func(c *Client, s *scriptedSession) {
 					s.rcpt = func(_ context.Context, p mail.Path) error {
 						line := p.String() + ":"
 						for _, a := range c.Ahead(tc.max) {
@@ -117,7 +121,8 @@ func buffered(in string, smtputf8 bool) *conn {
 	return c
 }
 
-func TestAheadAllocatesNothingWithoutAGroup(t *testing.T) {
+// TestAhead_Allocations shows that Ahead allocates nothing without a group.
+func TestAhead_Allocations(t *testing.T) {
 	for _, in := range []string{"", "RCPT TO:<b@y.exa", "DATA\r\n", "rset\r\nRCPT TO:<b@y.example>\r\n"} {
 		c := buffered(in, false)
 		if n := testing.AllocsPerRun(100, func() { c.client.Ahead(100) }); n != 0 {
@@ -130,7 +135,7 @@ func TestAheadAllocatesNothingWithoutAGroup(t *testing.T) {
 	}
 }
 
-// FuzzAhead compares what Ahead foretells with what is read, and holds that nothing is consumed or changed.
+// FuzzAhead compares what Ahead returns with what is read, and holds that nothing is consumed or changed.
 func FuzzAhead(f *testing.F) {
 	f.Add("RCPT TO:<a@y.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\n", 9, false)
 	f.Add("rcpt to:<@r.example:a@y.example>\r\nRCPT TO:<\xc3\xbc@y.example> \r\nRCPT TO:<x\r\n", 2, true)

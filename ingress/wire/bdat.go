@@ -49,9 +49,9 @@ func parseChunk(arg []byte) (k chunk, ok bool) {
 	return chunk{size: n, left: n, last: true}, bytes.EqualFold(bytes.TrimLeft(rest, " "), []byte("LAST"))
 }
 
-// bdat carries out a BDAT outside of a message: the first chunk of one, or a chunk out of order. Its octets are consumed
-// whatever the reply, because the client sends them behind the command without waiting for it. Where it is unknown how
-// many they are, the connection is closed.
+// bdat carries out a BDAT outside of a message: the first chunk of one, or a chunk out of order. Its octets are
+// consumed whatever the reply, because the client sends them behind the command without waiting for it. Where it is
+// unknown how many they are, the connection is closed.
 func (c *conn) bdat(arg []byte) {
 	k, ok := parseChunk(arg)
 	if !ok {

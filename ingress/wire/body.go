@@ -23,8 +23,8 @@ const (
 // A Body is a message on its way in. It is valid while Session.Body runs, and its octets until Recycle or until
 // Session.Body returns, whichever comes first. It is for the goroutine of its Session only.
 //
-// Invariant: a slab is cur, in pieces, or in neither. cur[start:end] is read and scanned, and not yet handed out. The end of
-// the slab handed out last is withheld until more follows: it is in tail, or copied to the beginning of cur.
+// Invariant: a slab is cur, in pieces, or in neither. cur[start:end] is read and scanned, and not yet handed out. The
+// end of the slab handed out last is withheld until more follows: it is in tail, or copied to the beginning of cur.
 type Body struct {
 	c    *conn
 	scan scanner // of the form in which the message comes
@@ -59,10 +59,10 @@ func (c *conn) newBody(plain bool) *Body {
 func (b *Body) release() {
 	slabs := b.c.srv.cfg.Slabs
 	for _, s := range b.pieces {
-		slabs.give(s)
+		slabs.release(s)
 	}
 	if b.cur != nil {
-		slabs.give(b.cur)
+		slabs.release(b.cur)
 	}
 	clear(b.pieces)
 	clear(b.segments[:cap(b.segments)])
@@ -110,8 +110,8 @@ func (b *Body) Received() int64 {
 func (b *Body) LongLines() int { return b.scan.long }
 
 // Next returns the next piece, as soon as a slab is full or the message has ended. last reports that the message has
-// ended; the last piece is never empty unless the message is. The piece's octets stay valid until Recycle. After the last
-// piece Next returns empty ones.
+// ended; the last piece is never empty unless the message is. The piece's octets stay valid until Recycle. After the
+// last piece Next returns empty ones.
 //
 // until bounds the wait; the zero Time does not. The errors are:
 //   - ErrIdle, when until passes. Nothing is lost and Next can be called again.
@@ -153,8 +153,8 @@ func (b *Body) Next(until time.Time) (o mail.Octets, last bool, err error) {
 // Committing is to be called right before the end of data is sent to the next hop, after which nothing can be taken
 // back: the message is delivered or in doubt, and the client must hear of it or it sends the message again. From then
 // on Shutdown leaves the connection alone until the reply that Session.Body returns was written, even when its time is
-// up. An error, which is an ErrClientGone, means that Shutdown has aborted the connection already: the message is not to
-// be committed, because the client would not hear of it.
+// up. An error, which is an ErrClientGone, means that Shutdown has aborted the connection already: the message is not
+// to be committed, because the client would not hear of it.
 //
 // Replies that still wait are written first, because the next hop may take minutes.
 func (b *Body) Committing() error {
@@ -180,7 +180,7 @@ func (b *Body) Recycle() {
 	}
 	b.firstDot = 0
 	for _, s := range b.pieces[:keep] {
-		b.c.srv.cfg.Slabs.give(s)
+		b.c.srv.cfg.Slabs.release(s)
 	}
 	clear(b.pieces)
 	b.pieces = b.pieces[:0]
@@ -188,8 +188,8 @@ func (b *Body) Recycle() {
 }
 
 // Prepend writes fields directly before the first octet of the message, in the headroom of its slab, so that they can
-// leave with it in one write, and returns the piece that begins with them. It returns o unchanged and false when o is not
-// the first piece, that piece was recycled, or the headroom is too small. It may be called again with its result.
+// leave with it in one write, and returns the piece that begins with them. It returns o unchanged and false when o is
+// not the first piece, that piece was recycled, or the headroom is too small. It may be called again with its result.
 func (b *Body) Prepend(o mail.Octets, fields []byte) (mail.Octets, bool) {
 	if b.count == 0 || b.count != len(b.pieces) || len(o.Segments) != 1 {
 		return o, false

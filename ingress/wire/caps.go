@@ -6,8 +6,8 @@ import (
 )
 
 // Caps counts open connections, in total and per client: an IPv4 address, or the /64 of an IPv6 one, which is what a
-// network assigns to one host. It is safe for concurrent use and is meant to be shared by all listeners of a node. A nil
-// Caps has room for everything.
+// network assigns to one host. It is safe for concurrent use and is meant to be shared by all listeners of a node. A
+// nil Caps has room for everything.
 type Caps struct {
 	total, client int
 
@@ -42,8 +42,8 @@ func (c *Caps) take() bool {
 	return true
 }
 
-// give ends the count of a connection.
-func (c *Caps) give() {
+// release ends the count of a connection.
+func (c *Caps) release() {
 	if c == nil {
 		return
 	}
@@ -76,13 +76,13 @@ func (c *Caps) moveClient(counted *netip.Addr, to netip.Addr) bool {
 	if !c.takeClient(to) {
 		return false
 	}
-	c.giveClient(*counted)
+	c.releaseClient(*counted)
 	*counted = to
 	return true
 }
 
-// giveClient ends what takeClient counted. The zero Addr is no client.
-func (c *Caps) giveClient(a netip.Addr) {
+// releaseClient ends what takeClient counted. The zero Addr is no client.
+func (c *Caps) releaseClient(a netip.Addr) {
 	if c == nil || c.client <= 0 || !a.IsValid() {
 		return
 	}

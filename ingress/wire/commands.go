@@ -130,9 +130,10 @@ func hasControls(line []byte) bool {
 	return false
 }
 
-// foreign recognizes a client that speaks another protocol: one that a web page made a browser send here (its later lines
-// could be commands), one that sends a PROXY header although it is no proxy of ours, and one that begins with TLS. It
-// returns the reply that ends the connection and the protocol, which is "" for SMTP. behind is what was read behind line.
+// foreign recognizes a client that speaks another protocol: one that a web page made a browser send here (its later
+// lines could be commands), one that sends a PROXY header although it is no proxy of ours, and one that begins with
+// TLS. It returns the reply that ends the connection and the protocol, which is "" for SMTP. behind is what was read
+// behind line.
 func foreign(verb, line, behind []byte) (r *mail.Reply, protocol string) {
 	switch string(verb) {
 	case "GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "PATCH", "CONNECT", "TRACE", "PRI":

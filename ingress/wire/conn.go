@@ -183,8 +183,8 @@ func (c *conn) close() {
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
-	s.cfg.Caps.giveClient(c.counted)
-	s.cfg.Caps.give()
+	s.cfg.Caps.releaseClient(c.counted)
+	s.cfg.Caps.release()
 	s.running.Done()
 	c.life.ended()
 }

@@ -8,13 +8,13 @@ import (
 )
 
 // Quiet waits d for the client to keep silent before the greeting, as RFC 5321 section 4.3.1 demands of it, and reports
-// whether it did. It returns false as soon as an octet has come from the client, in TLS as soon as one of a command has.
-// Nothing is lost of what came: it is read as commands behind the greeting. Octets that came behind a PROXY header or
-// behind a TLS handshake count. If d is not positive, Quiet only reports whether something has come so far.
+// whether it did. It returns false as soon as an octet has come from the client, in TLS as soon as one of a command
+// has. Nothing is lost of what came: it is read as commands behind the greeting. Octets that came behind a PROXY header
+// or behind a TLS handshake count. If d is not positive, Quiet only reports whether something has come so far.
 //
-// It is for Session.Greet. It returns true at once when Shutdown begins, and then the client is told 421 and not greeted;
-// when the client hangs up; and after XCLIENT, where the client that speaks is not the one it names, and has read a
-// greeting of ours before.
+// It is for Session.Greet. It returns true at once when Shutdown begins, and then the client is told 421 and not
+// greeted; when the client hangs up; and after XCLIENT, where the client that speaks is not the one it names, and has
+// read a greeting of ours before.
 //
 // Meanwhile the connection holds nothing but its socket, its small buffer and its stack.
 func (cl *Client) Quiet(d time.Duration) bool {
@@ -44,8 +44,8 @@ func (cl *Client) Quiet(d time.Duration) bool {
 
 // Stall delays the reply that the Session is about to return by d, or up to the deadline of ctx if that is sooner, and
 // reports whether all of that time has passed. It returns false as soon as the client hangs up or Shutdown begins, and
-// at once where ctx has ended or Shutdown began before. When the client has gone, the connection ends with the call that
-// stalled, whatever it returns.
+// at once where ctx has ended or Shutdown began before. When the client has gone, the connection ends with the call
+// that stalled, whatever it returns.
 //
 // It is for Session.Greet, Helo, Mail and Rcpt. The replies to earlier commands of a group are written first. What the
 // client sends meanwhile is left in the socket; of what it had sent the connection keeps the octets and nothing more,

@@ -95,7 +95,7 @@ func play(t *testing.T, lines []string) {
 	send()
 }
 
-// expect waits for a call that begins with want behind the first n calls, and gives its number.
+// expect waits for a call that begins with want behind the first n calls, and returns its number.
 func (r *rig) expect(t testing.TB, n int, want string) int {
 	t.Helper()
 	late := time.After(10 * time.Second)

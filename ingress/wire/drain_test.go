@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// drained calls Shutdown with a time that is up when end is called, and gives its result.
+// drained calls Shutdown with a time that is up when end is called, and returns its result.
 func (r *rig) drained() (done <-chan error, end context.CancelFunc) {
 	ctx, cancel := context.WithCancel(context.Background())
 	result := make(chan error, 1)
@@ -19,8 +19,8 @@ func (r *rig) drained() (done <-chan error, end context.CancelFunc) {
 
 const opened = "EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\n"
 
-// open brings a client to where it may send a message.
-func (r *rig) opened() *peer {
+// opened brings a client to where it may send a message.
+func (r *rig) opened() *testClient {
 	p := r.dial()
 	p.want("220")
 	p.say(opened)
@@ -30,7 +30,8 @@ func (r *rig) opened() *peer {
 	return p
 }
 
-func TestADrainWhoseTimeIsUpCutsAllButWhoIsOwedAReply(t *testing.T) {
+// TestShutdown_TimeUp shows that a drain whose time is up aborts all connections but those that are owed a reply.
+func TestShutdown_TimeUp(t *testing.T) {
 	for _, tc := range []struct{ name, octets string }{
 		{"DATA", "DATA\r\nhi\r\n.\r\n"},
 		{"BDAT", "BDAT 4 LAST\r\nhi\r\n"},
@@ -51,14 +52,14 @@ func TestADrainWhoseTimeIsUpCutsAllButWhoIsOwedAReply(t *testing.T) {
 			}
 			done, end := r.drained()
 			end()
-			open.want("") // cut
+			open.want("") // aborted
 			r.expect(t, 0, "body client lost before the end of the message: cut")
 			select {
 			case err := <-done:
 				t.Fatalf("Shutdown did not wait for the dot: %v", err)
 			default:
 			}
-			<-severed // all that are to be cut: who ends before is one more
+			<-severed // all that are to be aborted: a connection that ends before is one more
 			r.dot <- struct{}{}
 			if strings.HasPrefix(tc.octets, "DATA") {
 				owed.want("354")
@@ -77,7 +78,8 @@ func TestADrainWhoseTimeIsUpCutsAllButWhoIsOwedAReply(t *testing.T) {
 	}
 }
 
-func TestAMessageWhoseClientWasCutIsNotCommitted(t *testing.T) {
+// TestShutdown_NotCommitted shows that a message whose connection was aborted is not committed.
+func TestShutdown_NotCommitted(t *testing.T) {
 	r := start(t, nil)
 	r.full, r.hold = make(chan struct{}, 1), make(chan struct{})
 	p := r.opened()
@@ -96,7 +98,8 @@ func TestAMessageWhoseClientWasCutIsNotCommitted(t *testing.T) {
 	r.expect(t, 0, "committing: client lost")
 }
 
-func TestAReplyThatIsOwedIsWaitedForOnlyWhileTheClientIsThere(t *testing.T) {
+// TestShutdown_ClientGone shows that Shutdown waits for an owed reply only while the client is there.
+func TestShutdown_ClientGone(t *testing.T) {
 	r := start(t, nil)
 	r.full, r.dot = make(chan struct{}, 1), make(chan struct{}, 1)
 	p := r.opened()
@@ -112,7 +115,8 @@ func TestAReplyThatIsOwedIsWaitedForOnlyWhileTheClientIsThere(t *testing.T) {
 	}
 }
 
-func TestADrainEndsTheContextOfASessionThatWaits(t *testing.T) {
+// TestShutdown_Context shows that a drain ends the context of a Session that waits.
+func TestShutdown_Context(t *testing.T) {
 	r := start(t, nil)
 	p := r.dial()
 	p.want("220")
@@ -125,7 +129,8 @@ func TestADrainEndsTheContextOfASessionThatWaits(t *testing.T) {
 	}
 }
 
-func TestASessionThatHeedsNothingDoesNotHoldTheDrain(t *testing.T) {
+// TestShutdown_DeafSession shows that a Session that heeds nothing does not hold up the drain.
+func TestShutdown_DeafSession(t *testing.T) {
 	r := start(t, func(c *Config) { c.tune.abandon = 20 * time.Millisecond })
 	r.hold = make(chan struct{})
 	p := r.dial()
@@ -141,8 +146,9 @@ func TestASessionThatHeedsNothingDoesNotHoldTheDrain(t *testing.T) {
 	r.expect(t, 0, "close")
 }
 
-// TestWhatASessionWaitsForElsewhereIsCutBehindItsConnection has a Session that heeds nothing but Config.Abort.
-func TestWhatASessionWaitsForElsewhereIsCutBehindItsConnection(t *testing.T) {
+// TestShutdown_Abort shows that what a Session waits for elsewhere is aborted after its connection. The Session heeds
+// nothing but Config.Abort.
+func TestShutdown_Abort(t *testing.T) {
 	elsewhere := make(chan struct{})
 	r := start(t, func(c *Config) { c.Abort = sync.OnceFunc(func() { close(elsewhere) }) })
 	r.hold = elsewhere
@@ -162,7 +168,8 @@ func TestWhatASessionWaitsForElsewhereIsCutBehindItsConnection(t *testing.T) {
 	}
 }
 
-func TestNothingIsCutBehindADrainThatEndsInTime(t *testing.T) {
+// TestShutdown_InTime shows that Config.Abort is not called by a drain that ends in time.
+func TestShutdown_InTime(t *testing.T) {
 	r := start(t, func(c *Config) { c.Abort = func() { t.Error("cut") } })
 	p := r.opened()
 	if err := r.srv.Shutdown(t.Context()); err != nil {

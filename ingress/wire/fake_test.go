@@ -32,7 +32,7 @@ type recorder struct {
 	idle     chan struct{} // gets a value at each Session.Idle
 	hold     chan struct{} // Body waits for it to close, if not nil
 	full     chan struct{} // gets a value when Body has the whole message; then Body commits as a real Session does
-	dot      chan struct{} // and gives its reply when it gets a value
+	dot      chan struct{} // Body returns its reply when this gets a value
 	reading  chan struct{} // gets a value when Body begins
 	keep     bool          // pieces are not recycled before the end
 	until    time.Duration // for each Next
@@ -59,7 +59,7 @@ func (r *recorder) log(format string, args ...any) {
 	r.news = nil
 }
 
-// changed gives a channel that the next call closes; r.mu is held.
+// changed returns a channel that the next call closes; r.mu is held.
 func (r *recorder) changed() chan struct{} {
 	if r.news == nil {
 		r.news = make(chan struct{})
@@ -67,7 +67,7 @@ func (r *recorder) changed() chan struct{} {
 	return r.news
 }
 
-// got gives all calls so far, one a line.
+// got returns all calls so far, one a line.
 func (r *recorder) got() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -86,7 +86,7 @@ func (r *recorder) emit(e mail.Event) {
 	r.events = append(r.events, e)
 }
 
-// A fakeSession does what the local parts of the envelope tell it to.
+// A fakeSession answers as the local parts of the envelope say.
 type fakeSession struct {
 	r      *recorder
 	c      *Client
@@ -118,7 +118,7 @@ func (s *fakeSession) Helo(context.Context) {
 	s.r.log("helo %s esmtp=%t tls=%s", s.c.Helo, s.c.ESMTP, s.c.TLSVersion())
 }
 
-func (s *fakeSession) verdict(local string) error {
+func (s *fakeSession) answer(local string) error {
 	switch local {
 	case "no":
 		return mail.Refuse(550, 1, 1, "no such mailbox", "", nil)
@@ -135,7 +135,7 @@ func (s *fakeSession) verdict(local string) error {
 func (s *fakeSession) Mail(_ context.Context, p mail.Path, params mail.Params) error {
 	s.r.log("mail <%s> size=%d body=%d utf8=%t", p, params.Size, params.Body, params.SMTPUTF8)
 	s.msg = message{reverse: p.String(), params: params}
-	return s.verdict(p.Local)
+	return s.answer(p.Local)
 }
 
 func (s *fakeSession) Rcpt(ctx context.Context, p mail.Path) error {
@@ -147,7 +147,7 @@ func (s *fakeSession) Rcpt(ctx context.Context, p mail.Path) error {
 	case "deaf":
 		<-s.r.hold
 	}
-	if err := s.verdict(p.Local); err != nil {
+	if err := s.answer(p.Local); err != nil {
 		return err
 	}
 	s.msg.forwards = append(s.msg.forwards, p.String())
@@ -244,7 +244,8 @@ func (s *fakeSession) Body(_ context.Context, b *Body) mail.Reply {
 	s.r.mu.Lock()
 	s.r.messages = append(s.r.messages, s.msg)
 	s.r.mu.Unlock()
-	s.r.log("message %s %d octets", b.form(), len(s.msg.octets)) // whoever waits for this looks at the messages next
+	// Behind the append, because a test that waits for this call looks at the messages next.
+	s.r.log("message %s %d octets", b.form(), len(s.msg.octets))
 	return mail.NewReply(250, 0, 0, fmt.Sprintf("took %d", len(s.msg.plain)))
 }
 
@@ -279,7 +280,8 @@ func (s *fakeSession) Close() {
 	s.r.log("close")
 }
 
-// unstuff gives the octets of a piece without the dots at Dots; in the form Plain it checks that dots open lines there.
+// unstuff returns the octets of a piece without the dots at Dots; in the form Plain it checks that dots open lines
+// there.
 func unstuff(o mail.Octets, form mail.Form) []byte {
 	all := bytes.Join(o.Segments, nil)
 	if form == mail.Plain {
@@ -314,7 +316,7 @@ func certificate(t testing.TB) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
 }
 
-// A bench is a running server on a real socket with a recorder behind it.
+// A rig is a running server on a real socket with a recorder behind it.
 type rig struct {
 	*recorder
 	t      testing.TB
@@ -367,14 +369,14 @@ func startOn(t testing.TB, l net.Listener, change func(*Config)) *rig {
 	return r
 }
 
-// A peer is a client that says exactly what it is told.
-type peer struct {
+// A testClient sends exactly what the test tells it to.
+type testClient struct {
 	t testing.TB
 	net.Conn
 	in []byte
 }
 
-func (r *rig) dial() *peer {
+func (r *rig) dial() *testClient {
 	r.t.Helper()
 	c, err := net.Dial("tcp", r.addr)
 	if err != nil {
@@ -382,10 +384,10 @@ func (r *rig) dial() *peer {
 	}
 	r.t.Cleanup(func() { c.Close() })
 	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
-	return &peer{t: r.t, Conn: c}
+	return &testClient{t: r.t, Conn: c}
 }
 
-func (p *peer) say(s string) {
+func (p *testClient) say(s string) {
 	p.t.Helper()
 	if _, err := io.WriteString(p.Conn, s); err != nil {
 		p.t.Fatalf("saying %.60q: %v", s, err)
@@ -393,7 +395,7 @@ func (p *peer) say(s string) {
 }
 
 // line reads one reply line without CRLF; "" at the end of the connection.
-func (p *peer) line() string {
+func (p *testClient) line() string {
 	p.t.Helper()
 	for {
 		if i := bytes.Index(p.in, []byte("\r\n")); i >= 0 {
@@ -410,8 +412,8 @@ func (p *peer) line() string {
 	}
 }
 
-// reply reads one whole reply and gives its last line.
-func (p *peer) reply() string {
+// reply reads one whole reply and returns its last line.
+func (p *testClient) reply() string {
 	p.t.Helper()
 	for {
 		s := p.line()
@@ -422,7 +424,7 @@ func (p *peer) reply() string {
 }
 
 // want reads one reply and compares the beginning of its last line.
-func (p *peer) want(prefix string) {
+func (p *testClient) want(prefix string) {
 	p.t.Helper()
 	if got := p.reply(); !strings.HasPrefix(got, prefix) || prefix == "" && got != "" {
 		p.t.Fatalf("got %q, want %q", got, prefix)
@@ -430,7 +432,7 @@ func (p *peer) want(prefix string) {
 }
 
 // all reads until the connection ends.
-func (p *peer) all() string {
+func (p *testClient) all() string {
 	p.t.Helper()
 	b, _ := io.ReadAll(p.Conn)
 	s := string(p.in) + string(b)

@@ -13,7 +13,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A script is a connection whose client has said everything in advance: Read gives it in cuts and then ends.
+// A script is a connection whose client has said everything in advance: Read returns it in cuts and then ends.
 type script struct {
 	octets []byte
 	cuts   []byte
@@ -68,7 +68,7 @@ func converseAlone(t testing.TB, octets, cuts []byte, change func(*Config)) (rep
 	return raw.out.String(), r, cfg.Slabs.Lent()
 }
 
-// FuzzConversation plays arbitrary octets to the engine: it ends, gives back its slabs, says and accepts the same
+// FuzzConversation plays arbitrary octets to the engine: it ends, returns its slabs, says and accepts the same
 // however the octets are cut, and never accepts more messages than there are ends of messages in them.
 func FuzzConversation(f *testing.F) {
 	const hello = "EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\n"

@@ -10,22 +10,22 @@ import (
 	"time"
 )
 
-// TestIdleConnectionMemory measures what a connection costs after EHLO and RSET: heap and stacks in use of this
+// TestConn_IdleMemory measures what a connection costs after EHLO and RSET: heap and stacks in use of this
 // process, without what the client's side of it costs, which is measured against a listener that does nothing.
-func TestIdleConnectionMemory(t *testing.T) {
+func TestConn_IdleMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("opens thousands of sockets")
 	}
 	const n = 500
-	clients := func(addr string) []*peer {
-		conns := make([]*peer, n)
+	clients := func(addr string) []*testClient {
+		conns := make([]*testClient, n)
 		for i := range conns {
 			c, err := net.Dial("tcp", addr)
 			if err != nil {
 				t.Fatal(err)
 			}
 			_ = c.SetDeadline(time.Now().Add(time.Minute))
-			conns[i] = &peer{t: t, Conn: c}
+			conns[i] = &testClient{t: t, Conn: c}
 		}
 		return conns
 	}

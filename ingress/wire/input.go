@@ -14,8 +14,8 @@ const (
 
 // An input holds the octets that were read from the client and are not yet consumed.
 //
-// Invariant: buf[r:w] are these octets. buf is small, or big while a batch is longer, or what setAside allocated for the
-// rest of one; big is not nil if and only if buf is big. skipped is positive only within a command line that is too
+// Invariant: buf[r:w] are these octets. buf is small, or big while a batch is longer, or what setAside allocated for
+// the rest of one; big is not nil if and only if buf is big. skipped is positive only within a command line that is too
 // long, and then buf holds nothing of the line.
 type input struct {
 	slabs     *Slabs
@@ -119,7 +119,7 @@ func (in *input) shrink() {
 	in.buf, in.r, in.w = in.small[:], 0, n
 }
 
-// setAside gives the slab back before a long wait. What is left of a batch stays in a buffer of just its size.
+// setAside returns the slab before a long wait. What is left of a batch stays in a buffer of just its size.
 func (in *input) setAside() {
 	in.shrink()
 	if in.big == nil {
@@ -130,10 +130,10 @@ func (in *input) setAside() {
 	in.buf, in.r, in.w = rest, 0, len(rest)
 }
 
-// releaseSlab gives the slab back, if there is one. The caller sets buf.
+// releaseSlab returns the slab to its pool, if there is one. The caller sets buf.
 func (in *input) releaseSlab() {
 	if in.big != nil {
-		in.slabs.give(in.big)
+		in.slabs.release(in.big)
 		in.big = nil
 	}
 }

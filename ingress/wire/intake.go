@@ -73,8 +73,8 @@ func (b *Body) check() error {
 }
 
 // discard reads the rest of the message, or of the present chunk, and forgets it. An error means that its end was not
-// seen and the connection cannot go on: it is one of Next's, or io.ErrShortBuffer when the rest is more than a client may
-// send of a refused message.
+// seen and the connection cannot go on: it is one of Next's, or io.ErrShortBuffer when the rest is more than a client
+// may send of a refused message.
 func (b *Body) discard() error {
 	most := b.received + b.c.srv.cfg.MessageSize + 1<<20
 	if b.scan.plain && b.chunk.left > most {

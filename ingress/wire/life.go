@@ -32,9 +32,9 @@ const (
 
 // A life is the socket of a connection, its deadlines, and what decides when it ends.
 //
-// Invariant: serve's goroutine decides, with two exceptions for Shutdown, which mu orders. While the connection is
-// parked, Shutdown may end its wait. A connection that is not owed a reply may be aborted, and then it commits no message
-// any more: replyOwed and aborted are never both true.
+// Invariant: serve's goroutine decides and sets replyOwed, with two exceptions for Shutdown, which mu orders. While the
+// connection is parked, Shutdown may end its wait. A connection that is not owed a reply may be aborted, and then it
+// commits no message any more: replyOwed and aborted are never both true.
 type life struct {
 	srv *Server
 	raw net.Conn // the socket
@@ -46,7 +46,7 @@ type life struct {
 
 	mu        sync.Mutex    // guards what follows, and each setting of the read deadline while parked
 	parked    bool          // in a wait that Shutdown may end
-	replyOwed bool          // a message is being committed, or was, and its reply is not written; serve's goroutine sets it
+	replyOwed bool          // a message is being committed, or was, and its reply is not written
 	aborted   bool          // Shutdown has closed the socket
 	gone      chan struct{} // closed when the connection has ended; nil unless Shutdown waits for that
 }
@@ -161,7 +161,8 @@ func (l *life) abort() (gone <-chan struct{}) {
 		if l.gone == nil {
 			l.gone = make(chan struct{})
 		}
-		_ = l.raw.SetWriteDeadline(l.srv.epoch.Add(l.srv.now() + lastWrite)) // for a client that does not take its reply
+		// The client may have stopped reading.
+		_ = l.raw.SetWriteDeadline(l.srv.epoch.Add(l.srv.now() + lastWrite))
 		return l.gone
 	}
 	l.aborted = true
@@ -170,7 +171,7 @@ func (l *life) abort() (gone <-chan struct{}) {
 	return nil
 }
 
-// ended tells Shutdown that the connection is gone: no reply is owed any more.
+// ended ends what Shutdown waits for: the connection is gone, and no reply is owed any more.
 func (l *life) ended() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -32,7 +32,7 @@ func (b *oracleBackend) NewSession(*smtp.Conn) (smtp.Session, error) {
 func (s *oracleSession) Reset()        { s.from, s.forwards = "", nil }
 func (s *oracleSession) Logout() error { return nil }
 
-func (s *oracleSession) verdict(a string) error {
+func (s *oracleSession) answer(a string) error {
 	switch local, _, _ := strings.Cut(a, "@"); local {
 	case "no":
 		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "no such mailbox"}
@@ -44,11 +44,11 @@ func (s *oracleSession) verdict(a string) error {
 
 func (s *oracleSession) Mail(from string, _ *smtp.MailOptions) error {
 	s.from = from
-	return s.verdict(from)
+	return s.answer(from)
 }
 
 func (s *oracleSession) Rcpt(to string, _ *smtp.RcptOptions) error {
-	if err := s.verdict(to); err != nil {
+	if err := s.answer(to); err != nil {
 		return err
 	}
 	s.forwards = append(s.forwards, to)
@@ -66,7 +66,7 @@ func (s *oracleSession) Data(r io.Reader) error {
 	return nil
 }
 
-// exchange sends octets to addr, ends its side and gives the codes of all replies but the greeting's.
+// exchange sends octets to addr, ends its side and returns the codes of all replies but the greeting's.
 func exchange(t *testing.T, addr, octets string) string {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
@@ -92,9 +92,9 @@ func exchange(t *testing.T, addr, octets string) string {
 	return strings.Join(codes[1:], " ")
 }
 
-// TestGoSMTPOracle says the same octets to the engine and to go-smtp's server. Where the two answer differently or
+// TestConn_GoSMTPOracle says the same octets to the engine and to go-smtp's server. Where the two answer differently or
 // accept other messages, the row says why ours is right.
-func TestGoSMTPOracle(t *testing.T) {
+func TestConn_GoSMTPOracle(t *testing.T) {
 	const (
 		hello = "EHLO c.example\r\n"
 		open  = hello + "MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\n"
@@ -204,7 +204,8 @@ func TestGoSMTPOracle(t *testing.T) {
 				t.Fatal(err)
 			}
 			srv := smtp.NewServer(b)
-			srv.Domain, srv.EnableSMTPUTF8, srv.MaxMessageBytes, srv.ReadTimeout = "mx.example", true, 50<<20, time.Second
+			srv.Domain, srv.EnableSMTPUTF8 = "mx.example", true
+			srv.MaxMessageBytes, srv.ReadTimeout = 50<<20, time.Second
 			srv.ErrorLog = discard{}
 			served := make(chan error, 1)
 			go func() { served <- srv.Serve(l) }() // ends with Close

@@ -54,15 +54,15 @@ func (o *output) begin() {
 
 // beforeWait writes the replies that wait if they cannot stay behind a call of the Session that may take long: when the
 // oldest of them is older than maxAge, and when one is the reply to a message. A client that does not hear of a message
-// in time sends it again (RFC 1047), and RFC 2920 section 3.2 lets a server hold back the replies of a group of commands
-// only.
+// in time sends it again (RFC 1047), and RFC 2920 section 3.2 lets a server hold back the replies of a group of
+// commands only.
 func (o *output) beforeWait() {
 	if o.batch != nil && (o.finalReplyPending || o.life.srv.now()-o.since > maxAge) {
 		o.flush()
 	}
 }
 
-// flush writes the replies that wait, in one write, and gives their batch back.
+// flush writes the replies that wait, in one write, and returns their batch to its pool.
 func (o *output) flush() {
 	if o.batch != nil {
 		o.life.write(o.batch.octets)
@@ -70,7 +70,7 @@ func (o *output) flush() {
 	}
 }
 
-// drop gives the batch back without writing.
+// drop returns the batch to its pool without writing.
 func (o *output) drop() {
 	if o.batch != nil {
 		o.batch.octets = o.batch.octets[:0]

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// After rateGrace of waiting for its octets, a message owes minRate octets for each further second. It ends messages that
-// are sent octet by octet in order to occupy connections, and no message over the slowest links in use.
+// After rateGrace of waiting for its octets, a message owes minRate octets for each further second. It ends messages
+// that are sent octet by octet in order to occupy connections, and no message over the slowest links in use.
 const (
 	rateGrace = time.Minute
 	minRate   = 512 // octets per second
@@ -15,8 +15,8 @@ const (
 
 // A pace bounds the waits for the octets of a message.
 //
-// Invariant: since is not 0 only while Next or discard runs, and then it is when that call began to wait. Time outside of
-// these calls does not count against the client.
+// Invariant: since is not 0 only while Next or discard runs, and then it is when that call began to wait. Time outside
+// of these calls does not count against the client.
 type pace struct {
 	until    time.Duration // when the present Next ends with ErrIdle; 0 disables it
 	since    time.Duration // 0: the present call did not wait yet

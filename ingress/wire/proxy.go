@@ -17,8 +17,8 @@ const proxyV2Rest = "\r\n\x00\r\nQUIT\n"
 // headerTimeout bounds the wait for a PROXY header. A proxy sends it as soon as it has connected.
 const headerTimeout = 5 * time.Second
 
-// readProxyHeader reads the header with which each connection from a proxy begins, takes over its addresses, and reports
-// whether it could. What was read behind the header goes to the command buffer.
+// readProxyHeader reads the header with which each connection from a proxy begins, takes over its addresses, and
+// reports whether it could. What was read behind the header goes to the command buffer.
 //
 // The library bounds what it reads and allocates: 107 octets of a version 1 header, which must come in one piece, and 4
 // KiB behind the fixed part of a version 2 header.

@@ -95,7 +95,8 @@ func (s *Server) Serve(l net.Listener) error {
 }
 
 // startConn starts the goroutine of a connection, or turns the client away when the caps are reached. The client of a
-// proxy is not yet known, and a host that may use XCLIENT relays for many clients: they are counted once they are named.
+// proxy is not yet known, and a host that may use XCLIENT relays for many clients: they are counted once they are
+// named.
 func (s *Server) startConn(raw net.Conn) {
 	peer := addrPort(raw.RemoteAddr()).Addr()
 	if !s.cfg.Caps.take() {
@@ -104,15 +105,15 @@ func (s *Server) startConn(raw net.Conn) {
 	}
 	c := newConn(s, raw)
 	if !contains(s.cfg.Proxy, peer) && !contains(s.cfg.Xclient, peer) && !s.cfg.Caps.moveClient(&c.counted, peer) {
-		s.cfg.Caps.give()
+		s.cfg.Caps.release()
 		s.turnAway(raw, peer, "connections_per_client")
 		return
 	}
 	s.mu.Lock()
 	if s.draining.Load() {
 		s.mu.Unlock()
-		s.cfg.Caps.giveClient(c.counted)
-		s.cfg.Caps.give()
+		s.cfg.Caps.releaseClient(c.counted)
+		s.cfg.Caps.release()
 		raw.Close()
 		return
 	}

@@ -34,7 +34,7 @@ func TestCaps(t *testing.T) {
 	})
 	t.Run("per client behind a proxy", func(t *testing.T) {
 		r := start(t, func(c *Config) { c.Caps, c.Proxy = NewCaps(0, 1), loopback })
-		hello := func(addr string) *peer {
+		hello := func(addr string) *testClient {
 			p := r.dial()
 			p.say("PROXY TCP6 " + addr + " 2001:db8::1 1 25\r\n")
 			return p
@@ -45,7 +45,7 @@ func TestCaps(t *testing.T) {
 	})
 	t.Run("per client named by XCLIENT", func(t *testing.T) {
 		r := start(t, func(c *Config) { c.Caps, c.Xclient = NewCaps(0, 1), loopback })
-		hello := func(addr string) *peer {
+		hello := func(addr string) *testClient {
 			p := r.dial()
 			p.want("220")
 			p.say("XCLIENT ADDR=" + addr + "\r\n")
@@ -77,7 +77,8 @@ func waitFor(t testing.TB, cond func() bool) {
 	t.Fatal("waited too long")
 }
 
-func TestPanicEndsOneSession(t *testing.T) {
+// TestConn_Panic shows that a panic in a Session ends its connection and no other.
+func TestConn_Panic(t *testing.T) {
 	for _, script := range []string{
 		"EHLO c.example\r\nMAIL FROM:<panic@x.example>\r\n",
 		"EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<panic@x.example>\r\n",
@@ -102,7 +103,8 @@ func TestPanicEndsOneSession(t *testing.T) {
 	}
 }
 
-func TestClientThatDoesNotReadIsGivenUp(t *testing.T) {
+// TestConn_WriteTimeout shows that a connection ends when its client does not read.
+func TestConn_WriteTimeout(t *testing.T) {
 	r := start(t, func(c *Config) { c.tune.write = 30 * time.Millisecond })
 	client, server := net.Pipe()
 	defer client.Close()
@@ -110,7 +112,8 @@ func TestClientThatDoesNotReadIsGivenUp(t *testing.T) {
 	r.expect(t, 0, "close")
 }
 
-func TestEventsTellOfConnectionsAndRefusals(t *testing.T) {
+// TestConn_Events shows the events of connections and refusals.
+func TestConn_Events(t *testing.T) {
 	r := start(t, func(c *Config) { c.tune.errorBudget = 1; c.Caps = NewCaps(1, 0) })
 	p := r.dial()
 	p.want("220")
@@ -259,7 +262,8 @@ func TestShutdown(t *testing.T) {
 	})
 }
 
-func TestConfigValidate(t *testing.T) {
+// TestConfig_Validate shows the field that Validate names for each unusable Config.
+func TestConfig_Validate(t *testing.T) {
 	ok := Config{Hostname: "mx.example", NewSession: (&recorder{}).session}
 	for _, tc := range []struct {
 		field  string

@@ -13,8 +13,8 @@ const (
 	slabSize   = Headroom + SlabOctets
 )
 
-// withheld is how much of a full slab is kept for the next piece. It is far more than the three octets of ".CRLF", so
-// that the last piece of a message is never empty.
+// withheld is how many octets of a full slab is kept for the next piece. It is far more than the three octets of
+// ".CRLF", so that the last piece of a message is never empty.
 const withheld = 512
 
 type slab [slabSize]byte
@@ -37,7 +37,7 @@ func (s *Slabs) take() *slab {
 	return new(slab)
 }
 
-func (s *Slabs) give(b *slab) {
+func (s *Slabs) release(b *slab) {
 	s.lent.Add(-1)
 	s.pool.Put(b)
 }

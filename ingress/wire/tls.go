@@ -15,7 +15,8 @@ import (
 const handshakeTimeout = 30 * time.Second
 
 // starttls carries out STARTTLS (RFC 3207). What was sent in clear behind the command, by the client or by an attacker
-// between it and us, must not be read as if it had come under TLS. The two cannot be told apart, so the connection ends.
+// between it and us, must not be read as if it had come under TLS. The two cannot be told apart, so the connection
+// ends.
 func (c *conn) starttls(arg []byte) {
 	switch {
 	case c.tx.phase() == chunksPhase:
@@ -44,8 +45,8 @@ func (c *conn) starttls(arg []byte) {
 	}
 }
 
-// handshake does the TLS handshake and reports whether it succeeded. It runs on a goroutine of its own, because it needs
-// a deep stack that the connection's goroutine would keep; it ends with the handshake, which the deadline bounds.
+// handshake does the TLS handshake and reports whether it succeeded. It runs on a goroutine of its own, because it
+// needs a deep stack that the connection's goroutine would keep; it ends with the handshake, which the deadline bounds.
 func (c *conn) handshake() bool {
 	under := c.life.raw
 	if in := &c.in; in.r < in.w { // read with the PROXY header: STARTTLS lets nothing get here

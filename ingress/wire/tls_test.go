@@ -51,7 +51,8 @@ func TestSTARTTLS(t *testing.T) {
 	}
 }
 
-func TestWaitsUnderTLSCanBeInterrupted(t *testing.T) {
+// TestSTARTTLS_Waits shows that waits under TLS can be interrupted and go on.
+func TestSTARTTLS_Waits(t *testing.T) {
 	r := start(t, func(c *Config) { c.TLS, c.Lend = tlsOf(certificate(t)), 20*time.Millisecond })
 	r.until = 10 * time.Millisecond
 	p := r.dial()
@@ -85,7 +86,8 @@ func TestWaitsUnderTLSCanBeInterrupted(t *testing.T) {
 	}
 }
 
-func TestHandshakeThatStallsEndsInTime(t *testing.T) {
+// TestHandshake_Timeout shows that a handshake that stalls ends in time.
+func TestHandshake_Timeout(t *testing.T) {
 	r := start(t, func(c *Config) { c.TLS, c.tune.handshake = tlsOf(certificate(t)), 30*time.Millisecond })
 	p := r.dial()
 	p.want("220")
@@ -96,7 +98,8 @@ func TestHandshakeThatStallsEndsInTime(t *testing.T) {
 	r.expect(t, 0, "close")
 }
 
-func TestImplicitTLS(t *testing.T) {
+// TestHandshake_Implicit shows TLS from the first octet, behind a PROXY header.
+func TestHandshake_Implicit(t *testing.T) {
 	r := start(t, func(c *Config) { c.TLS, c.Implicit, c.Proxy = tlsOf(certificate(t)), true, loopback })
 	p := r.dial()
 	p.say("PROXY TCP4 192.0.2.7 192.0.2.1 1 465\r\n")
@@ -108,7 +111,8 @@ func TestImplicitTLS(t *testing.T) {
 	r.expect(t, 0, "new 192.0.2.7:1")
 }
 
-func TestHandshakeBelowTLS12IsRefused(t *testing.T) {
+// TestHandshake_OldVersion shows that TLS below 1.2 is refused.
+func TestHandshake_OldVersion(t *testing.T) {
 	cfg := certificate(t)
 	cfg.MinVersion = tls.VersionTLS10
 	r := start(t, func(c *Config) { c.TLS = tlsOf(cfg) })

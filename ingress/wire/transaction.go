@@ -30,8 +30,8 @@ const (
 
 // A transaction is the state of the mail transaction of a connection.
 //
-// Invariant: outside of the phases mailPhase and chunksPhase rcpts and refused are zero; failed is not nil if and only if
-// the phase is lostPhase. serve's goroutine writes all of it, and other goroutines may call phase.
+// Invariant: outside of the phases mailPhase and chunksPhase rcpts and refused are zero; failed is not nil if and only
+// if the phase is lostPhase. serve's goroutine writes all of it, and other goroutines may call phase.
 type transaction struct {
 	current atomic.Uint32 // a phase
 	rcpts   int32         // accepted
@@ -71,8 +71,8 @@ func (t *transaction) lose(r mail.Reply) {
 func (t *transaction) refuse(how refusals) { t.refused = max(t.refused, how) }
 
 // notReady returns the reply to a DATA or BDAT that comes before an accepted recipient, else nil. greeted reports that
-// EHLO or HELO came. Where a recipient was refused for now, so is the DATA: a client that looks at this reply alone must
-// not give up the message.
+// EHLO or HELO came. Where a recipient was refused for now, so is the DATA: a client that looks at this reply alone
+// must not give up the message.
 func (t *transaction) notReady(greeted bool) *mail.Reply {
 	switch {
 	case !greeted:

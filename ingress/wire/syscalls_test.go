@@ -50,7 +50,8 @@ func startCounting(t testing.TB, change func(*Config)) (*rig, *countingListener)
 	return startOn(t, counting, change), counting
 }
 
-func TestBatchOf52RepliesIsReadTwiceAndWrittenOnce(t *testing.T) {
+// TestConn_BatchSyscalls shows that a batch with 52 replies is read in two reads and answered in one write.
+func TestConn_BatchSyscalls(t *testing.T) {
 	r, l := startCounting(t, nil)
 	p := r.dial()
 	p.want("220")
@@ -84,7 +85,8 @@ func TestBatchOf52RepliesIsReadTwiceAndWrittenOnce(t *testing.T) {
 	}
 }
 
-func TestMessageOf4KiBCostsFourReadsAndFourWrites(t *testing.T) {
+// TestConn_MessageSyscalls shows that a message of 4 KiB takes four reads and four writes.
+func TestConn_MessageSyscalls(t *testing.T) {
 	r, l := startCounting(t, nil)
 	p := r.dial()
 	p.want("220")

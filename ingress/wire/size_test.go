@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// inPieces says each piece in a write of its own, so that the engine reads no two of them at once, and gives the last
+// inPieces says each piece in a write of its own, so that the engine reads no two of them at once, and returns the last
 // line of the reply that the message got.
 func (r *rig) inPieces(t *testing.T, pieces ...string) string {
 	t.Helper()
@@ -31,7 +31,9 @@ func (r *rig) inPieces(t *testing.T, pieces ...string) string {
 	return lines[len(lines)-2] // the last is the 221
 }
 
-func TestAMessageOfExactlyTheSizeLimitIsTakenHoweverItArrives(t *testing.T) {
+// TestBody_SizeLimit shows that a message of exactly the size limit is accepted, and no larger one, in whatever reads
+// it arrives.
+func TestBody_SizeLimit(t *testing.T) {
 	const limit = 12
 	r := start(t, func(c *Config) { c.MessageSize = limit })
 	const envelope = "EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\n"

@@ -35,7 +35,8 @@ func text(n int) string {
 	return s
 }
 
-func TestMessagesOfAllSizesArriveWhole(t *testing.T) {
+// TestBody_Sizes shows that messages of all sizes arrive whole.
+func TestBody_Sizes(t *testing.T) {
 	var sizes []int
 	for _, around := range []int{
 		512, SlabOctets, SlabOctets - withheld, SlabOctets + slabSize - withheld, slabSize, 200_000,
@@ -86,7 +87,8 @@ func TestMessagesOfAllSizesArriveWhole(t *testing.T) {
 	}
 }
 
-func TestWhatFollowsTheDotIsReadAsCommandsHoweverMuchItIs(t *testing.T) {
+// TestBody_CommandsBehind shows that what follows the dot is read as commands, however much it is.
+func TestBody_CommandsBehind(t *testing.T) {
 	r := start(t, nil)
 	p := r.dial()
 	p.want("220")
@@ -107,7 +109,8 @@ func TestWhatFollowsTheDotIsReadAsCommandsHoweverMuchItIs(t *testing.T) {
 	}
 }
 
-func TestEachOctetInItsOwnWriteMakesNoDifference(t *testing.T) {
+// TestConn_Cuts shows that a session is the same however it is cut into writes, down to one octet each.
+func TestConn_Cuts(t *testing.T) {
 	const script = "EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT " +
 		"TO:<b@y.example>\r\nDATA\r\n..a\r\n.b\r\n\r\n.\r\n" +
 		"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\nBDAT 5\r\n.a\r\n\rBDAT 4 LAST\r\n\n..bRSET\r\nQUIT\r\n"
@@ -145,7 +148,8 @@ func TestEachOctetInItsOwnWriteMakesNoDifference(t *testing.T) {
 
 func norm(s string) string { return strings.Join(strings.Fields(strings.ReplaceAll(s, "-", " ")), " ") }
 
-func TestCommandLineLimits(t *testing.T) {
+// TestConn_CommandLineLimits shows how long a command line may be, and what becomes of a longer one.
+func TestConn_CommandLineLimits(t *testing.T) {
 	r := start(t, nil)
 	noop := func(n int) string { return "NOOP " + strings.Repeat("x", n-len("NOOP \r\n")) + "\r\n" }
 	for _, tc := range []struct {
@@ -172,7 +176,8 @@ func TestCommandLineLimits(t *testing.T) {
 	})
 }
 
-func TestLongLinesPassAndAreCounted(t *testing.T) {
+// TestBody_LongLines shows that lines over 998 octets pass and are counted.
+func TestBody_LongLines(t *testing.T) {
 	r := start(t, nil)
 	p := r.dial()
 	p.want("220")
@@ -185,7 +190,8 @@ func TestLongLinesPassAndAreCounted(t *testing.T) {
 	}
 }
 
-func TestPrependWritesIntoTheHeadroom(t *testing.T) {
+// TestBody_Prepend shows that Prepend writes into the headroom of the first piece and nowhere else.
+func TestBody_Prepend(t *testing.T) {
 	fields := []byte("Received: by mx.example\r\n")
 	r := start(t, func(c *Config) {
 		next := c.NewSession
@@ -252,7 +258,8 @@ func (s *prepender) Body(_ context.Context, b *Body) mail.Reply {
 	return mail.NewReply(250, 0, 0, "ok")
 }
 
-func TestClientThatEndsItsSideStillGetsItsReplies(t *testing.T) {
+// TestConn_HalfClosed shows that a client that ends its side still gets its replies.
+func TestConn_HalfClosed(t *testing.T) {
 	r := start(t, nil)
 	p := r.dial()
 	p.say("EHLO c.example\r\n" + strings.Repeat("NOOP\r\n", 200) + "NO")

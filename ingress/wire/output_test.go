@@ -19,7 +19,8 @@ func (s *slowSession) Rcpt(ctx context.Context, p mail.Path) error {
 	return s.Session.Rcpt(ctx, p)
 }
 
-func TestNoReplyWaitsBehindASlowCommand(t *testing.T) {
+// TestOutput_BeforeWait shows that no reply waits long behind a slow command, and that of a message not at all.
+func TestOutput_BeforeWait(t *testing.T) {
 	slow := make(chan time.Duration)
 	r := start(t, func(cfg *Config) {
 		inner := cfg.NewSession

@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// The octets of a chunk follow their BDAT at once, so behind one that is not understood there may be a message: nothing
-// of it is carried out.
-func TestNothingBehindABDATThatIsNotUnderstoodIsACommand(t *testing.T) {
+// TestBDAT_NotUnderstood shows that no command is carried out behind a BDAT that is not understood: the octets of a
+// chunk follow their BDAT at once, so there may be a message.
+func TestBDAT_NotUnderstood(t *testing.T) {
 	const smuggled = "RSET\r\nMAIL FROM:<evil@x.example>\r\nRCPT TO:<b@y.example>\r\nDATA\r\nhi\r\n.\r\n"
 	for name, bdat := range map[string]string{
 		"a control at the end":   "BDAT 80 LAST\x01\r\n",
@@ -45,7 +45,8 @@ func TestNothingBehindABDATThatIsNotUnderstoodIsACommand(t *testing.T) {
 	}
 }
 
-func TestAWordThatOnlyBeginsLikeBDATIsACommandLikeAnother(t *testing.T) {
+// TestBDAT_SimilarWord shows that a word that only begins like BDAT is a command like any other.
+func TestBDAT_SimilarWord(t *testing.T) {
 	r := start(t, nil)
 	p := r.opened()
 	p.say("BDATA 5\r\nNOOP\r\n")
