@@ -109,7 +109,7 @@ func (r *Routes) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
 	defer cancel()
 	head, err := r.ask(ctx)
-	r.alone = errors.Is(err, store.ErrAlone)
+	r.alone = errors.Is(err, store.ErrNoRedis)
 	if r.alone {
 		if err := r.reloadFiles(); err != nil {
 			return err
@@ -126,7 +126,7 @@ func (r *Routes) Start(ctx context.Context) error {
 // ask asks Redis for its head, more than once if it does not answer, for it may not be connected yet.
 func (r *Routes) ask(ctx context.Context) (head store.RulesHead, err error) {
 	if r.cfg.Store == nil {
-		return head, store.ErrAlone
+		return head, store.ErrNoRedis
 	}
 	for try := range startTries {
 		if try > 0 {

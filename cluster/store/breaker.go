@@ -5,29 +5,29 @@ import (
 	"time"
 )
 
-// A breaker skips a Redis that does not answer: after some failures in a row nobody asks for a while, then one does. It
-// is closed while Redis is asked.
+// A breaker skips a Redis that does not answer. Failures in a row open it. It then refuses round trips for a pause, and
+// after that allows one at a time until one succeeds. It is closed while round trips are allowed.
 type breaker struct {
-	failures int           // in a row, that open it
-	pause    time.Duration // that it stays open
+	failures int           // the number of failures in a row that opens it
+	pause    time.Duration // how long it refuses
 
 	mu      sync.Mutex
-	row     int
+	row     int // failures in a row
 	open    bool
-	until   time.Time
-	probing bool // somebody is out to see whether Redis is back
+	until   time.Time // the end of the pause
+	probing bool      // a round trip finds out whether Redis answers again
 }
 
-// A result is what the breaker learns of a round trip.
+// A result is the result of a round trip for the breaker.
 type result uint8
 
 const (
 	answered result = iota
 	failed
-	untold // the caller went away, or there was no connection free: nothing is known of Redis
+	inconclusive // the caller went away or no connection was free, which says nothing about Redis
 )
 
-// allow tells whether Redis may be asked now. If so, report has to follow.
+// allow reports whether a round trip may begin. If so, the caller has to call report.
 func (b *breaker) allow(now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -41,8 +41,8 @@ func (b *breaker) allow(now time.Time) bool {
 	return true
 }
 
-// report takes the end of a round trip and tells whether it opened or closed the breaker. Those who set out before it
-// opened may still close it, for they saw Redis answer.
+// report takes the result of a round trip and reports whether it opened or closed the breaker. A round trip that began
+// before the breaker opened may close it, because Redis answered.
 func (b *breaker) report(r result, now time.Time) (opened, closed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -50,7 +50,7 @@ func (b *breaker) report(r result, now time.Time) (opened, closed bool) {
 	case answered:
 		closed = b.open
 		b.open, b.probing, b.row = false, false, 0
-	case untold:
+	case inconclusive:
 		b.probing = false
 	case failed:
 		b.probing = false
@@ -63,7 +63,7 @@ func (b *breaker) report(r result, now time.Time) (opened, closed bool) {
 	return opened, closed
 }
 
-// skipping tells whether the breaker is open.
+// skipping reports whether the breaker is open.
 func (b *breaker) skipping() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

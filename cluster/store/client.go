@@ -7,20 +7,23 @@ import (
 	"slices"
 	"time"
 
+	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// voteHour is the time in which a destination domain has one vote on a client.
-const voteHour = time.Hour
-
-// knownAgain is how long the twin believes what Redis said of a known good network, while Redis says nothing.
-const knownAgain = time.Hour
+const (
+	// voteHour is the time in which a destination domain has one vote on a client.
+	voteHour = time.Hour
+	// knownGoodKept is how long the local store keeps a known good network that Redis has, for the time when Redis does
+	// not answer.
+	knownGoodKept = time.Hour
+)
 
 var errNoClient = errors.New("store: no client address")
 
-// Client gives what is known of a client when it connects, in one round trip at most, and draws its rates. The error is
-// that of a query that cannot be answered: an invalid address, a rate without a count. When Redis fails, the facts are
-// the twin's, and Degraded says so.
+// Client returns the facts about a client that connects and draws its rates, in at most one round trip. The error is
+// that of a query that cannot be answered: an invalid address or a rate out of bounds. If Redis fails, the facts are
+// those of the local store and Degraded is true.
 func (s *Store) Client(ctx context.Context, q mail.ClientQuery) (mail.Facts, error) {
 	q.Addr = plain(q.Addr)
 	if !q.Addr.IsValid() {
@@ -44,26 +47,27 @@ func (s *Store) Client(ctx context.Context, q mail.ClientQuery) (mail.Facts, err
 		s.fallbacks.Add(1)
 	}
 	now := s.cfg.Now()
-	s.twin.draw(q.Rates, facts.Rates, s.parts(), now)
+	s.local.draw(q.Rates, facts.Rates, s.sharers(), now)
 	for i, list := range q.Lists {
-		facts.Lists[i] = s.twin.list(q.Addr, list, q.Lock, now)
+		facts.Lists[i] = s.local.list(q.Addr, list, q.Lock, now)
 	}
-	facts.Address = s.twin.standing(whole(q.Addr), now)
-	facts.Network = s.twin.standing(network(q.Addr), now)
-	facts.KnownGood = s.twin.isKnown(q.Addr, now)
+	facts.Address = s.local.standing(network.Host(q.Addr), now)
+	facts.Network = s.local.standing(network.Of(q.Addr), now)
+	facts.KnownGood = s.local.isKnownGood(q.Addr, now)
 	return facts, nil
 }
 
-// askClient asks Redis for what the twin does not know for certain, and keeps for the twin what it says.
+// askClient asks Redis for the facts that the local store does not have for certain, and keeps the answers in the local
+// store. It reports whether Redis answered.
 func (s *Store) askClient(ctx context.Context, q mail.ClientQuery, facts *mail.Facts) bool {
 	r := s.redis
 	tag, addr := clientGroup(q.Addr), q.Addr.String()
 	keys := make([]string, 0, 4+len(q.Rates))
 	keys = append(keys, r.key(tag, kindLists, addr), r.key(tag, kindKarma, addr), r.key(tag, kindKarma, "net"),
-		r.key(tag, kindKnown))
+		r.key(tag, kindKnownGood))
 	missing := s.cachedLists(q.Addr, q.Lists, facts.Lists)
 	args := make([]any, 0, 4+4*len(q.Rates)+len(missing))
-	args = append(args, len(q.Rates), len(missing), millis(q.Lock), s.cfg.HalfLife.Milliseconds())
+	args = append(args, len(q.Rates), len(missing), millis(q.Lock), s.cfg.tune.halfLife.Milliseconds())
 	for i := range q.Rates {
 		keys = append(keys, r.rateKey(tag, &q.Rates[i]))
 		args = appendRate(args, &q.Rates[i], false)
@@ -78,19 +82,19 @@ func (s *Store) askClient(ctx context.Context, q mail.ClientQuery, facts *mail.F
 	}
 	now := s.cfg.Now()
 	s.keepLists(q.Addr, q.Lists, facts.Lists, missing, now)
-	s.twin.keepKarma(whole(q.Addr), facts.Address, now)
-	s.twin.keepKarma(network(q.Addr), facts.Network, now)
+	s.local.keepKarma(network.Host(q.Addr), facts.Address, now)
+	s.local.keepKarma(network.Of(q.Addr), facts.Network, now)
 	if facts.KnownGood {
-		s.twin.setKnown(q.Addr, knownAgain, now)
+		s.local.setKnownGood(q.Addr, knownGoodKept, now)
 	}
 	return true
 }
 
-// cachedLists answers from the twin what it has and gives the indexes of what is missing.
+// cachedLists sets the answers that the local store has and returns the indexes of the missing ones.
 func (s *Store) cachedLists(addr netip.Addr, lists []string, answers []mail.ListAnswer) (missing []int) {
 	now := s.cfg.Now()
 	for i, list := range lists {
-		answers[i] = s.twin.list(addr, list, 0, now)
+		answers[i] = s.local.list(addr, list, 0, now)
 		if answers[i].State != mail.ListKnown {
 			missing = append(missing, i)
 		}
@@ -98,17 +102,17 @@ func (s *Store) cachedLists(addr netip.Addr, lists []string, answers []mail.List
 	return missing
 }
 
-// keepLists keeps in the twin what Redis knew.
+// keepLists keeps the answers of Redis in the local store.
 func (s *Store) keepLists(addr netip.Addr, lists []string, answers []mail.ListAnswer, index []int, now time.Time) {
 	for _, i := range index {
 		if a := answers[i]; a.State == mail.ListKnown {
-			s.twin.putList(addr, lists[i], a.Codes, a.TTL, now)
+			s.local.putList(addr, lists[i], a.Codes, a.TTL, now)
 		}
 	}
 }
 
-// Lists gives the answers of DNS lists on one address, and those that nobody knows or looks up yet are the caller's to
-// look up for as long as lock; 0 takes none. The error is that of an invalid address.
+// Lists returns the answers of DNS lists on one address. The caller is to look up those whose state is ListAskedOfYou,
+// and holds a lock on each for the time lock. With lock 0 it takes no locks. The error is that of an invalid address.
 func (s *Store) Lists(ctx context.Context, addr netip.Addr, lists []string,
 	lock time.Duration) ([]mail.ListAnswer, error) {
 	addr = plain(addr)
@@ -137,25 +141,25 @@ func (s *Store) Lists(ctx context.Context, addr netip.Addr, lists []string,
 	}
 	now := s.cfg.Now()
 	for _, i := range missing {
-		answers[i] = s.twin.list(addr, lists[i], lock, now)
+		answers[i] = s.local.list(addr, lists[i], lock, now)
 	}
 	return answers, nil
 }
 
-// The times between two looks at an answer that somebody else is to bring.
+// The waits of AwaitLists between two calls of Lists: the first one, which doubles up to the last one.
 const (
-	firstLook = 5 * time.Millisecond
-	lastLook  = 50 * time.Millisecond
+	firstWait = 5 * time.Millisecond
+	lastWait  = 50 * time.Millisecond
 )
 
-// AwaitLists is Lists again and again, until no answer is pending, or one is the caller's to look up because who had
-// promised it did not bring it, or ctx has ended. What is pending then is left pending, which is no error.
+// AwaitLists calls Lists until no answer is pending, or until the caller is to look one up because the lock of another
+// caller ended without an answer, or until ctx is done. Answers that are pending then stay pending, which is no error.
 func (s *Store) AwaitLists(ctx context.Context, addr netip.Addr, lists []string,
 	lock time.Duration) ([]mail.ListAnswer, error) {
 	in := func(state mail.ListState) func(mail.ListAnswer) bool {
 		return func(a mail.ListAnswer) bool { return a.State == state }
 	}
-	wait := firstLook
+	wait := firstWait
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
@@ -169,34 +173,34 @@ func (s *Store) AwaitLists(ctx context.Context, addr netip.Addr, lists []string,
 			return answers, nil
 		case <-timer.C:
 		}
-		wait = min(2*wait, lastLook)
+		wait = min(2*wait, lastWait)
 		timer.Reset(wait)
 	}
 }
 
-// PutDNSBL keeps what a list said of an address for ttl, at most 31 days, and ends the lock of the one who looked it
-// up. Codes are the A records; none means not listed. A look-up that failed is not put: its lock runs out. An answer
-// with a ttl of 0 or less serves no one else, but its lock ends. ctx should not end with the client: others wait for
-// the answer.
+// PutDNSBL keeps the answer of a list on an address for ttl, at most 31 days, and ends the lock on it. codes are the A
+// records, empty for an address that is not listed. A look-up that failed is not put, so that its lock expires. With a
+// ttl of 0 or less no other caller gets the answer, but its lock ends. ctx should not end with the client, because
+// others wait for the answer.
 func (s *Store) PutDNSBL(ctx context.Context, addr netip.Addr, list string, codes []netip.Addr, ttl time.Duration) {
 	addr = plain(addr)
 	if !addr.IsValid() {
 		return
 	}
-	ttl = min(ttl, longest)
-	codes = slices.Clone(codes[:min(len(codes), mostCodes)])
-	s.twin.putList(addr, list, codes, ttl, s.cfg.Now())
+	ttl = min(ttl, maxPer)
+	codes = slices.Clone(codes[:min(len(codes), maxCodes)])
+	s.local.putList(addr, list, codes, ttl, s.cfg.Now())
 	if s.redis == nil {
 		return
 	}
 	key := s.redis.key(clientGroup(addr), kindLists, addr.String())
 	c := eval(ctx, s.redis.scripts.put, []string{key}, []any{list, millis(ttl), encodeCodes(codes)})
-	s.redis.run(ctx, []call{c}, read)
+	s.redis.run(ctx, []call{c}, nil)
 }
 
-// Vote counts what became of a client's mail and tells whether that changed its karma: a destination domain has one
-// vote per client and hour, which a second one in the hour can only make worse. Without an address, or with a weight
-// that is no number, nothing is counted.
+// Vote counts a vote on a client and reports whether it changed the client's karma. A destination domain has one vote
+// per client and hour. A second vote in the hour counts only if its weight is less. A vote without an address or with a
+// weight that is not finite is not counted.
 func (s *Store) Vote(ctx context.Context, v mail.Vote) (counted bool) {
 	v.Client = plain(v.Client)
 	if !v.Client.IsValid() || !finite(v.Weight) {
@@ -209,8 +213,8 @@ func (s *Store) Vote(ctx context.Context, v mail.Vote) (counted bool) {
 			s.redis.key(tag, kindKarma, "net"),
 		}
 		args := []any{
-			v.Weight, s.cfg.HalfLife.Milliseconds(), s.cfg.KarmaMost, voteHour.Milliseconds(),
-			millis(20 * s.cfg.HalfLife),
+			v.Weight, s.cfg.tune.halfLife.Milliseconds(), maxKarma, voteHour.Milliseconds(),
+			millis(20 * s.cfg.tune.halfLife),
 		}
 		if s.redis.run(ctx, []call{eval(ctx, s.redis.scripts.vote, keys, args)}, func(calls []call) error {
 			counted = calls[0].cmd.Val() == int64(1)
@@ -220,7 +224,7 @@ func (s *Store) Vote(ctx context.Context, v mail.Vote) (counted bool) {
 		}
 		s.fallbacks.Add(1)
 	}
-	return s.twin.vote(v, s.cfg.Now())
+	return s.local.vote(v, s.cfg.Now())
 }
 
 // KnowGood marks the network of a client as known good for ttl.
@@ -229,17 +233,14 @@ func (s *Store) KnowGood(ctx context.Context, client netip.Addr, ttl time.Durati
 	if !client.IsValid() || ttl <= 0 {
 		return
 	}
-	s.twin.setKnown(client, ttl, s.cfg.Now())
+	s.local.setKnownGood(client, ttl, s.cfg.Now())
 	if s.redis != nil {
-		s.redis.run(ctx, []call{command(ctx, "SET", s.redis.key(clientGroup(client), kindKnown), 1, "PX", millis(ttl))},
-			read)
+		key := s.redis.key(clientGroup(client), kindKnownGood)
+		s.redis.run(ctx, []call{command(ctx, "SET", key, 1, "PX", millis(ttl))}, nil)
 	}
 }
 
-// read is for calls whose answer says nothing.
-func read([]call) error { return nil }
-
-// millis gives a time for Redis: 0 stays 0, what is less than a millisecond is one.
+// millis returns a duration in milliseconds for Redis. A positive duration is at least 1, a negative one is 0.
 func millis(d time.Duration) int64 {
 	if d <= 0 {
 		return 0

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"crypto/tls"
 	"log/slog"
 	"net"
@@ -15,101 +16,84 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Config says where the store is and how much it may take. The zero value is a store without Redis.
+// A Config says where the Redis is and how long a stage waits for it. The zero value is a store without Redis.
 type Config struct {
-	// URL names the Redis: redis://[user[:password]@]host[:port][/database], or rediss:// for TLS. With
-	// master_name=NAME in the query the hosts are Sentinels, which may need sentinel_username and sentinel_password;
-	// with addr=HOST:PORT, which may be repeated, they are more Sentinels, or else nodes of a Redis Cluster;
-	// cluster=true says so for one host. Empty: no Redis.
+	// URL names the Redis: redis://[user[:password]@]host[:port][/database], or rediss:// for TLS. The query may have
+	// these keys. With master_name=NAME the hosts are Sentinels, which may need sentinel_username and
+	// sentinel_password. Each addr=HOST:PORT names a further Sentinel or, without master_name, a further node of a
+	// Redis Cluster. With cluster=true a single host is a node of a Redis Cluster. "" disables Redis.
 	URL string
-	// TLS is the base for rediss://: root certificates and our own. Nil: the system's.
-	TLS *tls.Config
-	// Prefix begins every key in Redis, without braces. Empty: "millrace".
+	// Prefix begins every key in Redis. It may have no braces. "" means "millrace".
 	Prefix string
-	// Timeout bounds what Redis may add to a stage, between 1 ms and 10 s. 0: 50 ms.
+	// Timeout bounds what Redis may add to a stage, between 1 ms and 10 s. 0 means 50 ms.
 	Timeout time.Duration
-	// Failures in a row after which Redis is skipped for Pause. 0: 3 and 1 s.
-	Failures int
-	Pause    time.Duration
-	// Connections to one Redis server at most. 0: 32.
-	Connections int
-	// Entries is the most that the twin holds of each kind: rates, list answers, karma, votes, triplets and marks. An
-	// entry takes some 250 octets. 0: 65536.
-	Entries int
-	// HalfLife is the time in which karma loses half its weight. 0: 7 days.
-	HalfLife time.Duration
-	// KarmaMost bounds a score on both sides, so that no standing takes forever to change. 0: 100.
-	KarmaMost float64
-	// Nodes gives the number of live nodes that share the Redis, by which limits are divided while it does not answer.
-	// It is called by many at once. Nil: 1.
+	// Nodes returns the number of live nodes that share the Redis. Limits are divided by it while Redis does not
+	// answer. It is called concurrently. nil means 1.
 	Nodes func() int
-	// Observe is told of each round trip: what it took and how it ended. It is called by many at once
-	// and must not block. Nil: nobody.
+	// Observe is called with the duration and the error of each round trip. It is called concurrently and must not
+	// block. nil disables it.
 	Observe func(took time.Duration, err error)
-	// Log gets a line when Redis is given up and one when it is back; at level debug, also what the Redis client says,
-	// which is one for the process: the last store made has it. Nil: nothing is logged.
+	// Log gets a line when Redis does not answer any more and one when it answers again. At level debug it also gets
+	// the messages of the Redis client, which has one log for the process: that of the last store. nil disables it.
 	Log *slog.Logger
-	// Now is the clock of the twin and the breaker. Redis has its own. Nil: time.Now.
+	// Now is the clock of the local store and the breaker. Redis has its own. nil means time.Now.
 	Now func() time.Time
+
+	tune tuning
 }
 
-// Validate reports the first field that is wrong as a *mail.FieldError. The password of a URL is not in it.
+const (
+	defaultTimeout = 50 * time.Millisecond
+	defaultPrefix  = "millrace"
+	// breakerFailures is the number of failures in a row after which Redis is skipped for breakerPause.
+	breakerFailures = 3
+	breakerPause    = time.Second
+	// maxConnections is the number of connections to one Redis server. A round trip holds one for about a millisecond.
+	maxConnections = 32
+	// localEntries is how many entries of each kind the local store holds: rates, list answers, karma, votes, triplets,
+	// known good networks and marks. An entry takes some 250 octets.
+	localEntries = 1 << 16
+	// karmaHalfLife is the time in which karma loses half its weight.
+	karmaHalfLife = 7 * 24 * time.Hour
+	// maxKarma bounds a score in both directions, so that any karma can change in reasonable time.
+	maxKarma = 100.0
+)
+
+// A tuning holds what tests change. Its zero fields mean the constants.
+type tuning struct {
+	failures int
+	pause    time.Duration
+	entries  int
+	halfLife time.Duration
+}
+
+func (t tuning) withDefaults() tuning {
+	return tuning{
+		failures: cmp.Or(t.failures, breakerFailures), pause: cmp.Or(t.pause, breakerPause),
+		entries: cmp.Or(t.entries, localEntries), halfLife: cmp.Or(t.halfLife, karmaHalfLife),
+	}
+}
+
+// Validate returns the first field that is wrong as a *mail.FieldError, or nil. The error does not contain the password
+// of a URL.
 func (c Config) Validate() error {
 	if _, err := c.options(); err != nil {
 		return err
 	}
-	for _, field := range []struct {
-		name   string
-		wrong  bool
-		reason string
-	}{
-		{"prefix", strings.ContainsAny(c.Prefix, "{}"), "has a brace"},
-		{
-			"timeout", c.Timeout != 0 && (c.Timeout < time.Millisecond || c.Timeout > 10*time.Second),
-			"is not between 1ms and 10s",
-		},
-		{"failures", c.Failures < 0, "is negative"},
-		{"pause", c.Pause < 0, "is negative"},
-		{"connections", c.Connections < 0, "is negative"},
-		{"entries", c.Entries < 0, "is negative"},
-		{
-			"half_life", c.HalfLife != 0 && (c.HalfLife < time.Millisecond || c.HalfLife > longest),
-			"is not between 1ms and 744h",
-		},
-		{"karma_most", !(c.KarmaMost >= 0 && c.KarmaMost < 1e9), "is not between 0 and 1e9"},
-	} {
-		if field.wrong {
-			return &mail.FieldError{Field: field.name, Reason: field.reason}
-		}
+	switch {
+	case strings.ContainsAny(c.Prefix, "{}"):
+		return &mail.FieldError{Field: "prefix", Reason: "has a brace"}
+	case c.Timeout != 0 && (c.Timeout < time.Millisecond || c.Timeout > 10*time.Second):
+		return &mail.FieldError{Field: "timeout", Reason: "is not between 1ms and 10s"}
 	}
 	return nil
 }
 
-// withDefaults fills what was left out.
+// withDefaults returns c with its zero fields set.
 func (c Config) withDefaults() Config {
-	set := func(d *time.Duration, otherwise time.Duration) {
-		if *d == 0 {
-			*d = otherwise
-		}
-	}
-	set(&c.Timeout, 50*time.Millisecond)
-	set(&c.Pause, time.Second)
-	set(&c.HalfLife, 7*24*time.Hour)
-	if c.Prefix == "" {
-		c.Prefix = "millrace"
-	}
-	if c.Failures == 0 {
-		c.Failures = 3
-	}
-	if c.Connections == 0 {
-		c.Connections = 32
-	}
-	if c.Entries == 0 {
-		c.Entries = 1 << 16
-	}
-	if c.KarmaMost == 0 {
-		c.KarmaMost = 100
-	}
+	c.tune = c.tune.withDefaults()
+	c.Timeout = cmp.Or(c.Timeout, defaultTimeout)
+	c.Prefix = cmp.Or(c.Prefix, defaultPrefix)
 	if c.Nodes == nil {
 		c.Nodes = func() int { return 1 }
 	}
@@ -122,19 +106,19 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// options gives what the Redis client is made with, nil without a URL. The library's own defaults wait seconds for a
-// dead server, try four times and dial five times for each.
+// options returns the options of the Redis client, nil without a URL. With the library's defaults it would wait seconds
+// for a dead server, try four times and dial five times for each try.
 func (c Config) options() (*redis.UniversalOptions, error) {
 	if c.URL == "" {
 		return nil, nil
 	}
 	o := &redis.UniversalOptions{
 		DialTimeout: c.Timeout, ReadTimeout: c.Timeout, WriteTimeout: c.Timeout, ContextTimeoutEnabled: true,
-		MaxRetries: -1, DialerRetries: 1, PoolTimeout: c.Timeout * 2 / 5, PoolSize: c.Connections,
-		// A call is some hundred octets, and so is its answer. A second pool for pipelines would double the
+		MaxRetries: -1, DialerRetries: 1, PoolTimeout: c.Timeout * 2 / 5, PoolSize: maxConnections,
+		// A call and its answer have some hundred octets each. A second pool for pipelines would double the
 		// connections.
 		ReadBufferSize: 4096, WriteBufferSize: 4096, PipelinePoolSize: -1,
-		// Nothing is pushed to us, and nothing is said to a new connection that is not needed.
+		// Protocol 2 has no push messages, and DisableIdentity saves a command on each new connection.
 		Protocol: 2, DisableIdentity: true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
 	}
@@ -144,11 +128,11 @@ func (c Config) options() (*redis.UniversalOptions, error) {
 	return o, nil
 }
 
-// locate reads the URL into o, or says what is wrong with it.
+// locate sets the fields of o that the URL determines. It returns the reason why the URL is wrong, or "".
 func (c Config) locate(o *redis.UniversalOptions) (wrong string) {
 	u, err := url.Parse(c.URL)
 	switch {
-	case err != nil: // whose text has the whole URL in it, password and all
+	case err != nil: // the text of err contains the URL with its password
 		return "is not a URL"
 	case u.Scheme != "redis" && u.Scheme != "rediss":
 		return "does not begin with redis:// or rediss://"
@@ -164,9 +148,6 @@ func (c Config) locate(o *redis.UniversalOptions) (wrong string) {
 	o.Password, _ = u.User.Password()
 	if u.Scheme == "rediss" {
 		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-		if c.TLS != nil {
-			o.TLSConfig = c.TLS.Clone()
-		}
 	}
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
@@ -199,6 +180,7 @@ func (c Config) locate(o *redis.UniversalOptions) (wrong string) {
 	return locateDatabase(o, strings.Trim(u.Path, "/"))
 }
 
+// locateDatabase sets the number of the database; see locate.
 func locateDatabase(o *redis.UniversalOptions, path string) (wrong string) {
 	if o.IsClusterMode && o.MasterName != "" {
 		return "names a master and says cluster=true"
@@ -217,7 +199,7 @@ func locateDatabase(o *redis.UniversalOptions, path string) (wrong string) {
 	return ""
 }
 
-// clustered tells whether o is for a Redis Cluster, as the library decides it.
+// clustered reports whether o is for a Redis Cluster, by the library's rule.
 func clustered(o *redis.UniversalOptions) bool {
 	return o.MasterName == "" && (len(o.Addrs) > 1 || o.IsClusterMode)
 }

@@ -12,12 +12,12 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// What Redis answers is foreign: another program, or another version of this one, may have written it.
+// Answers of Redis are not trusted: another program, or another version of this one, may have written the values.
 
-// mostCodes bounds the codes kept of one list for one address. RFC 5782 names no limit; lists use a few.
-const mostCodes = 32
+// maxCodes bounds the codes of one list for one address. RFC 5782 has no limit; lists use a few.
+const maxCodes = 32
 
-// array gives v as an array of n.
+// array returns v as an array of n elements.
 func array(v any, n int) ([]any, error) {
 	a, ok := v.([]any)
 	if !ok || len(a) != n {
@@ -37,12 +37,12 @@ func decodeRates(v any, results []mail.RateResult) error {
 		if !ok {
 			return fmt.Errorf("store: redis answered %T for a rate", v)
 		}
-		results[i] = waiting(wait)
+		results[i] = rateResult(wait)
 	}
 	return nil
 }
 
-// decodeLists reads the answers of lists.lua into those that index names.
+// decodeLists reads the answers of lists.lua into the elements of answers that index names.
 func decodeLists(v any, answers []mail.ListAnswer, index []int) error {
 	a, err := array(v, len(index))
 	if err != nil {
@@ -78,7 +78,7 @@ func parseList(text string) (mail.ListAnswer, error) {
 	}
 	left, rest, _ := strings.Cut(rest, " ")
 	ms, err := strconv.ParseInt(left, 10, 64)
-	if err != nil || ms < 0 || ms > int64(longest/time.Millisecond) {
+	if err != nil || ms < 0 || ms > int64(maxPer/time.Millisecond) {
 		return mail.ListAnswer{}, errList
 	}
 	answer := mail.ListAnswer{State: mail.ListKnown, TTL: time.Duration(ms) * time.Millisecond}
@@ -86,7 +86,7 @@ func parseList(text string) (mail.ListAnswer, error) {
 		var code string
 		code, rest, _ = strings.Cut(rest, " ")
 		addr, err := netip.ParseAddr(code)
-		if err != nil || !addr.Is4() || len(answer.Codes) == mostCodes {
+		if err != nil || !addr.Is4() || len(answer.Codes) == maxCodes {
 			return mail.ListAnswer{}, errList
 		}
 		answer.Codes = append(answer.Codes, addr)
@@ -94,12 +94,12 @@ func parseList(text string) (mail.ListAnswer, error) {
 	return answer, nil
 }
 
-// encodeCodes writes codes as parseList reads them, each with a blank before it. What is no IPv4 address is no code.
+// encodeCodes returns codes as parseList reads them, each with a blank before it. It omits IPv6 addresses.
 func encodeCodes(codes []netip.Addr) string {
 	var b []byte
 	n := 0
 	for _, c := range codes {
-		if c = c.Unmap(); c.Is4() && n < mostCodes {
+		if c = c.Unmap(); c.Is4() && n < maxCodes {
 			b = c.AppendTo(append(b, ' '))
 			n++
 		}
@@ -119,9 +119,10 @@ func decodeKarma(v any) (mail.Karma, error) {
 	return mail.Karma{Score: score, Votes: votes}, nil
 }
 
+// finite reports whether f is a number and not infinite.
 func finite(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }
 
-// decodeGrey reads the milliseconds until each triplet passes, below zero for now.
+// decodeGrey reads the milliseconds until each triplet passes. Zero and less mean that it passes now.
 func decodeGrey(v any, n int) ([]mail.GreylistAnswer, error) {
 	a, err := array(v, n)
 	if err != nil {
@@ -130,7 +131,7 @@ func decodeGrey(v any, n int) ([]mail.GreylistAnswer, error) {
 	greyed := make([]mail.GreylistAnswer, n)
 	for i, v := range a {
 		wait, ok := v.(int64)
-		if !ok || wait > int64(longest/time.Millisecond) {
+		if !ok || wait > int64(maxPer/time.Millisecond) {
 			return nil, fmt.Errorf("store: redis answered %v for a triplet", v)
 		}
 		greyed[i] = mail.GreylistAnswer{Passed: wait <= 0, Wait: time.Duration(max(0, wait)) * time.Millisecond}

@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -37,12 +38,12 @@ func (l *logText) count(s string) int {
 	return strings.Count(l.b.String(), s)
 }
 
-// added is what Redis may add to a stage when it fails. The deadline is 50 ms; the rest is for a busy machine.
+// added is what a failing Redis may add to a stage. The deadline is 50 ms; the rest is for a busy machine.
 const added = 150 * time.Millisecond
 
-// TestFaultsOfRedis hurts a Redis under load in each way that one is hurt. No call may fail or wait long, the node goes
-// on with its own knowledge, says so once, and comes back by itself.
-func TestFaultsOfRedis(t *testing.T) {
+// Redis fails under load in several ways. No call may fail or wait long. The node continues with its local store, logs
+// that, and uses Redis again when it answers.
+func TestStore_RedisFaults(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		hurt      func(*server)
@@ -55,18 +56,20 @@ func TestFaultsOfRedis(t *testing.T) {
 			s.signal(syscall.SIGSTOP)
 		}, heal: func(s *server) { s.signal(syscall.SIGCONT) }},
 		{name: "paused", hurt: func(s *server) { s.do("CLIENT", "PAUSE", 600, "ALL") }, heal: func(*server) {}},
-		{name: "given another password", hurt: func(s *server) { s.do("CONFIG", "SET", "requirepass", "x"); s.cut() },
-			heal: func(*server) {}, unhealing: true},
+		{name: "given another password", hurt: func(s *server) {
+			s.do("CONFIG", "SET", "requirepass", "x")
+			s.disconnect()
+		}, heal: func(*server) {}, unhealing: true},
 		{name: "out of memory", hurt: func(s *server) { s.do("CONFIG", "SET", "maxmemory", 1) },
 			heal: func(s *server) { s.do("CONFIG", "SET", "maxmemory", 0) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var log logText
 			server := newServer(t)
-			s := open(t, Config{URL: "redis://" + server.addr, Pause: 100 * time.Millisecond, Nodes: func() int {
-				return 3
-			},
-				Log: slog.New(slog.NewTextHandler(&log, nil))})
+			s := open(t, Config{
+				URL: "redis://" + server.addr, Nodes: func() int { return 3 },
+				Log: slog.New(slog.NewTextHandler(&log, nil)), tune: tuning{pause: 100 * time.Millisecond},
+			})
 			s.Mark(t.Context(), "mark", time.Minute)
 			s.PutDNSBL(t.Context(), clientA, "bl.example", codes("127.0.0.2"), time.Minute)
 			s.Vote(t.Context(), mail.Vote{Client: clientA, Domain: "a.example", Weight: 4})
@@ -88,10 +91,10 @@ func TestFaultsOfRedis(t *testing.T) {
 			}
 			if !greyed(t, s,
 				mail.Triplet{Client: clientA, Key: "k", Delay: time.Hour, Window: time.Hour, Keep: time.Hour}).Passed {
-				t.Error("a triplet that may have passed elsewhere is put off")
+				t.Error("a triplet that may have passed elsewhere is deferred")
 			}
 			if got := log.count("redis does not answer"); got == 0 {
-				t.Error("nothing was said of it")
+				t.Error("nothing was logged")
 			}
 			if c.unhealing {
 				return
@@ -102,7 +105,7 @@ func TestFaultsOfRedis(t *testing.T) {
 				t.Errorf("it is back, but %+v", s.Stats())
 			}
 			if marked, _ := s.Marked(t.Context(), "mark"); !marked[0] {
-				t.Error("the mark was lost")
+				t.Error("the mark is gone")
 			}
 			if c.emptied && s.Stats().Reloads < 2 {
 				t.Errorf("the scripts were not sent again: %+v", s.Stats())
@@ -111,8 +114,8 @@ func TestFaultsOfRedis(t *testing.T) {
 	}
 }
 
-// cut ends the connections of everybody else.
-func (s *server) cut() {
+// disconnect closes all other connections.
+func (s *server) disconnect() {
 	s.t.Helper()
 	conn, err := net.Dial("tcp", s.addr)
 	if err != nil {
@@ -129,12 +132,12 @@ func (s *server) cut() {
 
 func loadQuery(addr netip.Addr) mail.ClientQuery {
 	return mail.ClientQuery{Addr: addr, Lists: []string{"bl.example"}, Lock: time.Second, Rates: []mail.Rate{
-		{Client: whole(addr), Name: "connections", Count: 30000, Per: time.Minute},
-		{Client: network(addr), Name: "connections", Count: 300000, Per: time.Minute}}}
+		{Client: network.Host(addr), Name: "connections", Count: 30000, Per: time.Minute},
+		{Client: network.Of(addr), Name: "connections", Count: 300000, Per: time.Minute}}}
 }
 
-// burden asks from several connections at once for as long as a breaker takes to open twice, and gives what each call
-// took, sorted.
+// burden queries from several connections at once for as long as a breaker takes to open twice. It returns the
+// durations of the calls, sorted.
 func burden(t *testing.T, s *Store) []time.Duration {
 	t.Helper()
 	const callers, calls = 20, 20
@@ -163,8 +166,8 @@ func burden(t *testing.T, s *Store) []time.Duration {
 	return took
 }
 
-// TestARedisThatWasNeverThere starts a node without its Redis: a port that refuses, and a password that is wrong.
-func TestARedisThatWasNeverThere(t *testing.T) {
+// A node starts without its Redis: a port refuses, or a password is wrong.
+func TestStore_NoRedisAtStart(t *testing.T) {
 	locked := newServer(t, "--requirepass", "right")
 	for name, url := range map[string]string{
 		"refused port":   "redis://127.0.0.1:" + freePort(t),
@@ -202,15 +205,15 @@ func TestARedisThatWasNeverThere(t *testing.T) {
 	})
 }
 
-// TestACallerThatLeavesIsNoFault holds that clients which hang up do not open the breaker.
-func TestACallerThatLeavesIsNoFault(t *testing.T) {
+// Failures in a row open the breaker. A round trip whose caller went away is no failure.
+func TestBreaker(t *testing.T) {
 	b := breaker{failures: 2, pause: time.Second}
 	now := time.Unix(1000, 0)
 	for range 5 {
 		if !b.allow(now) {
 			t.Fatal("open")
 		}
-		b.report(untold, now)
+		b.report(inconclusive, now)
 	}
 	b.report(failed, now)
 	b.report(answered, now)
@@ -224,7 +227,7 @@ func TestACallerThatLeavesIsNoFault(t *testing.T) {
 	if !b.allow(now) || b.allow(now) {
 		t.Error("want one probe")
 	}
-	b.report(untold, now)
+	b.report(inconclusive, now)
 	if !b.allow(now) {
 		t.Error("a probe that learnt nothing was the last")
 	}

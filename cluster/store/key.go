@@ -5,39 +5,33 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"strings"
+
+	"github.com/millrace/millrace/router/leaf/network"
 )
 
-// network is the unit in which clients are known besides their address: /24 for IPv4, /64 for IPv6.
-func network(a netip.Addr) netip.Prefix {
-	bits := 64
-	if a.Is4() {
-		bits = 24
-	}
-	p, _ := a.Prefix(bits) // the zero Prefix for the zero Addr
-	return p
-}
-
-// plain is the one form of an address: an IPv4 address is not in IPv6, and there is no zone.
+// plain returns an address in its one form: IPv4-mapped addresses become IPv4, and zones are dropped.
 func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
 
-// longestPart is the most octets of a name that stand in a key as they are. A longer one is hashed.
-const longestPart = 128
+// maxKeyPart is the length in octets up to which a name is part of a key as it is. A longer name is hashed.
+const maxKeyPart = 128
 
-// A keyring makes the keys of Redis: prefix, group in braces, kind, and what tells keys of a kind apart. Redis Cluster
-// places a key by what is in the first braces, so keys of one group lie together.
+// A keyring makes the keys of Redis. A key consists of the prefix, the group in braces, the kind, and the names that
+// distinguish keys of a kind. A Redis Cluster assigns a key to a slot by the text in the first braces, so that keys of
+// one group are in one slot.
 type keyring struct{ prefix string }
 
 // The kinds of keys.
 const (
-	kindRate  = "r"
-	kindLists = "d"
-	kindKarma = "k"
-	kindVote  = "v"
-	kindKnown = "w"
-	kindGrey  = "g"
-	kindMark  = "m"
+	kindRate      = "r"
+	kindLists     = "d"
+	kindKarma     = "k"
+	kindVote      = "v"
+	kindKnownGood = "w"
+	kindGrey      = "g"
+	kindMark      = "m"
 )
 
+// key returns the key of a kind in a group.
 func (k keyring) key(group, kind string, parts ...string) string {
 	n := len(k.prefix) + len(group) + len(kind) + 4
 	for _, p := range parts {
@@ -52,7 +46,7 @@ func (k keyring) key(group, kind string, parts ...string) string {
 	b.WriteString(kind)
 	for _, p := range parts {
 		b.WriteByte(':')
-		if len(p) > longestPart {
+		if len(p) > maxKeyPart {
 			p = digest(p)
 		}
 		b.WriteString(p)
@@ -60,18 +54,19 @@ func (k keyring) key(group, kind string, parts ...string) string {
 	return b.String()
 }
 
-// group gives what stands in the braces for a foreign name. Braces in it would end it early, and nothing at all would
-// mean the whole key.
+// group returns the text in the braces for a name from outside. Names with braces, which would end the group early, are
+// hashed, and so is the empty name, for which Redis would use the whole key.
 func group(name string) string {
-	if name == "" || len(name) > longestPart || strings.ContainsAny(name, "{}") {
+	if name == "" || len(name) > maxKeyPart || strings.ContainsAny(name, "{}") {
 		return digest(name)
 	}
 	return name
 }
 
-// clientGroup is the group of what is known of a client.
-func clientGroup(a netip.Addr) string { return network(a).Addr().String() }
+// clientGroup returns the group of a client's keys, which is its network.
+func clientGroup(a netip.Addr) string { return network.Of(a).Addr().String() }
 
+// digest returns the SHA-256 of s in hexadecimal.
 func digest(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return hex.EncodeToString(sum[:])

@@ -8,11 +8,11 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// Rcpt gives what is known for a group of recipients, in one round trip at most: one script for each group of rates
-// (all of them in one where Redis is no Cluster), one for the triplets of a client network, and the marks. The error is
-// that of a rate that cannot be kept. On a Redis Cluster, what one slot drew for a unit that another slot refused is
-// missing until it is given back, within the same call. When Redis fails, the facts are the twin's and Degraded says
-// so; a triplet passes then, because it may have passed elsewhere.
+// Rcpt returns the facts for a group of recipients, in at most one round trip: one script for each group of rates (one
+// for all of them if Redis is no Cluster), one for the triplets of a client network, and the marks. The error is that
+// of a rate out of bounds. On a Redis Cluster, if one slot refuses a rate of a unit, the draws of other slots are
+// refunded within the same call. If Redis fails, the facts are those of the local store and Degraded is true. A triplet
+// then passes, because it may have passed on another node.
 func (s *Store) Rcpt(ctx context.Context, q mail.RcptQuery) (mail.RcptFacts, error) {
 	if err := checkRates(q.Rates); err != nil {
 		return mail.RcptFacts{}, err
@@ -35,14 +35,14 @@ func (s *Store) Rcpt(ctx context.Context, q mail.RcptQuery) (mail.RcptFacts, err
 		s.fallbacks.Add(1)
 	}
 	now := s.cfg.Now()
-	s.twin.draw(q.Rates, facts.Rates, s.parts(), now)
+	s.local.draw(q.Rates, facts.Rates, s.sharers(), now)
 	for i, m := range q.Marks {
-		facts.Marked[i] = s.twin.marked(m, now)
+		facts.Marked[i] = s.local.marked(m, now)
 	}
 	for i := range q.Triplets {
 		facts.Grey[i] = mail.GreylistAnswer{Passed: true}
 		if !facts.Degraded {
-			facts.Grey[i] = s.twin.greyed(boundTriplet(q.Triplets[i]), now)
+			facts.Grey[i] = s.local.greylist(boundTriplet(q.Triplets[i]), now)
 		}
 	}
 	return facts, nil
@@ -54,40 +54,40 @@ func (s *Store) Rates(ctx context.Context, rates []mail.Rate) ([]mail.RateResult
 	return facts.Rates, err
 }
 
-// Mark sets a mark for ttl, on this node in any case. It tells whether the store has it: false says that Redis failed,
-// and that the other nodes do not see it.
+// Mark sets a mark for ttl, on this node in any case. It reports whether the store has it. It is false if Redis failed:
+// the other nodes then do not see the mark.
 func (s *Store) Mark(ctx context.Context, key string, ttl time.Duration) (stored bool) {
-	s.twin.mark(key, ttl, s.cfg.Now())
+	s.local.mark(key, ttl, s.cfg.Now())
 	if s.redis == nil || ttl <= 0 {
 		return true
 	}
-	return s.redis.run(ctx, []call{command(ctx, "SET", s.redis.markKey(key), 1, "PX", millis(ttl))}, read)
+	return s.redis.run(ctx, []call{command(ctx, "SET", s.redis.markKey(key), 1, "PX", millis(ttl))}, nil)
 }
 
-// Marked tells which of the marks stand, and whether that is all that the store knows: false says that Redis failed. A
-// mark that this node set stands even if Redis has lost it.
+// Marked reports which of the marks are set. all is false if Redis failed, so that marks of other nodes may be missing.
+// A mark that this node set is set even if Redis does not have it any more.
 func (s *Store) Marked(ctx context.Context, keys ...string) (marked []bool, all bool) {
-	facts, _ := s.Rcpt(ctx, mail.RcptQuery{Marks: keys}) // only rates can be wrong
+	facts, _ := s.Rcpt(ctx, mail.RcptQuery{Marks: keys}) // only rates cause an error
 	return facts.Marked, !facts.Degraded
 }
 
-// Unmark ends a mark, in Redis and on this node.
+// Unmark removes a mark, in Redis and on this node.
 func (s *Store) Unmark(ctx context.Context, key string) {
-	s.twin.marks.remove(key)
+	s.local.marks.remove(key)
 	if s.redis != nil {
-		s.redis.run(ctx, []call{command(ctx, "DEL", s.redis.markKey(key))}, read)
+		s.redis.run(ctx, []call{command(ctx, "DEL", s.redis.markKey(key))}, nil)
 	}
 }
 
-// A batch is what one script is called with, and which parts of the query it answers.
+// A batch is a call of one script: its keys and arguments, and the elements of the query that it answers.
 type batch struct {
 	group string
-	index []int
+	index []int // of the elements, one for each key
 	keys  []string
 	args  []any
 }
 
-// batchOf finds or makes the batch of a group.
+// batchOf returns the batch of a group, which it appends if there is none.
 func batchOf(batches []batch, group string) ([]batch, *batch) {
 	i := slices.IndexFunc(batches, func(b batch) bool { return b.group == group })
 	if i < 0 {
@@ -97,6 +97,7 @@ func batchOf(batches []batch, group string) ([]batch, *batch) {
 	return batches, &batches[i]
 }
 
+// askRcpt asks Redis for all facts and reports whether it answered.
 func (s *Store) askRcpt(ctx context.Context, q mail.RcptQuery, facts *mail.RcptFacts) bool {
 	r := s.redis
 	rates, grey := r.rateBatches(q.Rates), r.greyBatches(q.Triplets)
@@ -113,7 +114,7 @@ func (s *Store) askRcpt(ctx context.Context, q mail.RcptQuery, facts *mail.RcptF
 	if len(calls) == 0 {
 		return true
 	}
-	if len(rates) > 1 { // a refund has what is left of the time
+	if len(rates) > 1 { // a refund may follow, within the same time
 		bounded, cancel := context.WithTimeout(ctx, r.timeout)
 		defer cancel()
 		ctx = bounded
@@ -146,7 +147,7 @@ func (s *Store) askRcpt(ctx context.Context, q mail.RcptQuery, facts *mail.RcptF
 	}
 	now := s.cfg.Now()
 	for i, m := range q.Marks {
-		facts.Marked[i] = facts.Marked[i] || s.twin.marked(m, now)
+		facts.Marked[i] = facts.Marked[i] || s.local.marked(m, now)
 	}
 	if len(rates) > 1 {
 		s.refund(ctx, q.Rates, facts.Rates, rates)
@@ -154,14 +155,15 @@ func (s *Store) askRcpt(ctx context.Context, q mail.RcptQuery, facts *mail.RcptF
 	return true
 }
 
-// refund gives back what a unit drew in one slot of a Redis Cluster while another slot refused: no script runs in two.
+// refund refunds the draws of a unit in one slot of a Redis Cluster if another slot refused, because no script can run
+// on two slots.
 func (s *Store) refund(ctx context.Context, rates []mail.Rate, results []mail.RateResult, batches []batch) {
-	spoilt := make([]bool, len(rates)) // one of the unit was refused
+	refused := make([]bool, len(rates)) // a rate of the unit was refused
 	for first := 0; first < len(rates); {
 		last := unitEnd(rates, first)
 		if !allAllowed(results[first:last]) {
 			for i := first; i < last; i++ {
-				spoilt[i] = true
+				refused[i] = true
 			}
 		}
 		first = last
@@ -171,7 +173,7 @@ func (s *Store) refund(ctx context.Context, rates []mail.Rate, results []mail.Ra
 		var keys []string
 		var args []any
 		for j, i := range b.index {
-			if spoilt[i] && !rates[i].Peek && drawn(b, rates, results, i) {
+			if refused[i] && !rates[i].Peek && drawn(b, rates, results, i) {
 				keys = append(keys, b.keys[j])
 				args = appendRate(args, &rates[i], true)
 			}
@@ -182,28 +184,28 @@ func (s *Store) refund(ctx context.Context, rates []mail.Rate, results []mail.Ra
 	}
 	if len(calls) > 0 {
 		s.redis.refunds.Add(1)
-		s.redis.run(ctx, calls, read)
+		s.redis.run(ctx, calls, nil)
 	}
 }
 
-// drawn tells whether the part of rates[i]'s unit that lies in b was drawn.
+// drawn reports whether the rates of rates[i]'s unit that are in b were drawn.
 func drawn(b batch, rates []mail.Rate, results []mail.RateResult, i int) bool {
 	return !slices.ContainsFunc(b.index, func(j int) bool {
 		return rates[j].Unit == rates[i].Unit && !results[j].Allowed
 	})
 }
 
-// rateBatches sorts rates by where they lie. Where Redis is no Cluster, that is one place.
+// rateBatches returns the batches of rates: one for each group, or a single one if Redis is no Cluster.
 func (s *shared) rateBatches(rates []mail.Rate) []batch {
 	var batches []batch
 	for i := range rates {
 		tag := rateGroup(&rates[i])
-		place := ""
+		slot := ""
 		if s.clustered {
-			place = tag
+			slot = tag
 		}
 		var b *batch
-		batches, b = batchOf(batches, place)
+		batches, b = batchOf(batches, slot)
 		b.index = append(b.index, i)
 		b.keys = append(b.keys, s.rateKey(tag, &rates[i]))
 		b.args = appendRate(b.args, &rates[i], false)
@@ -211,7 +213,7 @@ func (s *shared) rateBatches(rates []mail.Rate) []batch {
 	return batches
 }
 
-// greyBatches sorts triplets by client network.
+// greyBatches returns the batches of triplets, one for each client network.
 func (s *shared) greyBatches(triplets []mail.Triplet) []batch {
 	var batches []batch
 	for i, t := range triplets {
@@ -226,14 +228,14 @@ func (s *shared) greyBatches(triplets []mail.Triplet) []batch {
 	return batches
 }
 
-// boundTriplet gives t with its client in one form and its times within bounds.
+// boundTriplet returns t with its client in its one form and its times within bounds.
 func boundTriplet(t mail.Triplet) mail.Triplet {
 	t.Client = plain(t.Client)
-	t.Delay, t.Window, t.Keep = min(t.Delay, longest), min(t.Window, 12*longest), min(t.Keep, 12*longest)
+	t.Delay, t.Window, t.Keep = min(t.Delay, maxPer), min(t.Window, 12*maxPer), min(t.Keep, 12*maxPer)
 	return t
 }
 
-// rateGroup gives the group that the counter of r lies in.
+// rateGroup returns the group of r's counter.
 func rateGroup(r *mail.Rate) string {
 	if r.Group == "" && r.Client.IsValid() {
 		return clientGroup(r.Client.Addr())
@@ -241,7 +243,7 @@ func rateGroup(r *mail.Rate) string {
 	return group(r.Group)
 }
 
-// rateKey gives the key of r's counter, which lies in group tag.
+// rateKey returns the key of r's counter, which is in the group tag.
 func (s *shared) rateKey(tag string, r *mail.Rate) string {
 	if r.Client.IsValid() {
 		return s.key(tag, kindRate, r.Client.String(), r.Name)
@@ -251,7 +253,7 @@ func (s *shared) rateKey(tag string, r *mail.Rate) string {
 
 func (s *shared) markKey(mark string) string { return s.key(group(mark), kindMark) }
 
-// appendRate gives the arguments of draw in gcra.lua for r, or those that give back what it drew.
+// appendRate appends the arguments of draw in gcra.lua for r, or with back those that refund it.
 func appendRate(args []any, r *mail.Rate, back bool) []any {
 	g := measure(r, 1)
 	peek := 0

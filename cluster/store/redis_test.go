@@ -17,10 +17,11 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/millrace/millrace/loadtest/extern"
+	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A server is a Redis that a test may hurt.
+// A server is a Redis that a test can disturb.
 type server struct {
 	t    testing.TB
 	addr string
@@ -28,7 +29,7 @@ type server struct {
 	cmd  *exec.Cmd
 }
 
-// newServer runs a Redis until the test ends, on a port that stays its own over a restart.
+// newServer runs a Redis until the test ends, on a port that it keeps over a restart.
 func newServer(t testing.TB, args ...string) *server {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -44,7 +45,7 @@ func newServer(t testing.TB, args ...string) *server {
 	return s
 }
 
-// newSentinel runs a Redis Sentinel with a configuration file, which it writes to.
+// newSentinel runs a Redis Sentinel with a configuration file, to which it writes.
 func newSentinel(t testing.TB, conf string) *server {
 	t.Helper()
 	return newServer(t, conf, "--sentinel")
@@ -76,8 +77,8 @@ func (s *server) start() {
 }
 
 func (s *server) kill() {
-	_ = s.cmd.Process.Signal(syscall.SIGKILL) // it may be gone
-	_ = s.cmd.Wait()                          // how it ended is known
+	_ = s.cmd.Process.Signal(syscall.SIGKILL) // it may have ended
+	_ = s.cmd.Wait()                          // the error is that of the signal
 }
 
 func (s *server) signal(sig syscall.Signal) {
@@ -99,7 +100,8 @@ func (s *server) do(args ...any) string {
 	return fmt.Sprint(v)
 }
 
-func TestAStageIsOneRoundTrip(t *testing.T) {
+// A stage is one round trip, in which a new Redis gets the script once.
+func TestStore_RoundTrips(t *testing.T) {
 	server := newServer(t)
 	var observed atomic.Int64
 	s := open(t, Config{URL: "redis://" + server.addr, Timeout: slow, Observe: func(took time.Duration, err error) {
@@ -110,8 +112,8 @@ func TestAStageIsOneRoundTrip(t *testing.T) {
 	}})
 	client := mail.ClientQuery{Addr: clientA, Lists: []string{"a.example", "b.example"}, Lock: time.Minute,
 		Rates: []mail.Rate{
-			{Client: whole(clientA), Name: "connections", Count: 300, Per: time.Minute},
-			{Client: network(clientA), Name: "connections", Count: 3000, Per: time.Minute}}}
+			{Client: network.Host(clientA), Name: "connections", Count: 300, Per: time.Minute},
+			{Client: network.Of(clientA), Name: "connections", Count: 3000, Per: time.Minute}}}
 	ask(t, s, client)
 	if st := s.Stats(); st.Reloads != 1 || st.Trips != 1 {
 		t.Errorf("a new Redis was told the script otherwise than once: %+v", st)
@@ -133,13 +135,14 @@ func TestAStageIsOneRoundTrip(t *testing.T) {
 	}
 }
 
-func TestEveryKeyExpires(t *testing.T) {
+// Every key expires.
+func TestStore_Expiry(t *testing.T) {
 	server := newServer(t)
 	s := open(t, Config{URL: "redis://" + server.addr, Timeout: slow})
 	ask(t, s,
 		mail.ClientQuery{
 			Addr: clientA, Lists: []string{"a.example"}, Lock: time.Minute,
-			Rates: []mail.Rate{{Client: whole(clientA), Count: 3, Per: time.Minute}},
+			Rates: []mail.Rate{{Client: network.Host(clientA), Count: 3, Per: time.Minute}},
 		})
 	s.PutDNSBL(t.Context(), clientB, "a.example", nil, time.Minute)
 	s.Vote(t.Context(), mail.Vote{Client: clientA, Domain: "d.example", Weight: 1})
@@ -158,17 +161,18 @@ func TestEveryKeyExpires(t *testing.T) {
 	}
 }
 
-// TestForeignValuesAreSurvived writes nonsense where the store keeps its own.
-func TestForeignValuesAreSurvived(t *testing.T) {
+// Foreign values under the store's keys do no harm to other clients.
+func TestStore_ForeignValues(t *testing.T) {
 	server := newServer(t)
 	var log logText
 	s := open(t,
 		Config{
-			URL: "redis://" + server.addr, Timeout: slow, Failures: 1, Log: slog.New(slog.NewTextHandler(&log, nil)),
+			URL: "redis://" + server.addr, Timeout: slow, Log: slog.New(slog.NewTextHandler(&log, nil)),
+			tune: tuning{failures: 1},
 		})
 	q := mail.ClientQuery{
 		Addr: clientA, Lists: []string{"a.example"}, Lock: time.Minute,
-		Rates: []mail.Rate{{Client: whole(clientA), Name: "n", Count: 300, Per: time.Minute}},
+		Rates: []mail.Rate{{Client: network.Host(clientA), Name: "n", Count: 300, Per: time.Minute}},
 	}
 	for _, value := range []string{
 		"", "x", "1 2", "nan nan 3", "inf", "1e999 1 1", "99999999999999999999999 127.0.0.2 x",
@@ -201,8 +205,8 @@ func TestForeignValuesAreSurvived(t *testing.T) {
 	}
 }
 
-// TestRedisCluster runs the conformance tests on six processes, three of which are replicas.
-func TestRedisCluster(t *testing.T) {
+// The conformance tests pass on a Redis Cluster of six processes, three of which are replicas.
+func TestStore_RedisCluster(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts six processes")
 	}
@@ -277,7 +281,7 @@ func TestRedisCluster(t *testing.T) {
 				killed, _, _ = strings.Cut(f[1], "@")
 			}
 		}
-		for _, server := range servers { // a replica that has nothing yet is not elected
+		for _, server := range servers { // a replica that has no data yet is not elected
 			until(t, func() bool {
 				info := server.do("INFO", "replication")
 				return strings.Contains(info, "role:master") || strings.Contains(info, "master_link_status:up")
@@ -293,8 +297,8 @@ func TestRedisCluster(t *testing.T) {
 	})
 }
 
-// TestSentinel finds the master through a Sentinel, and the next one when it was killed.
-func TestSentinel(t *testing.T) {
+// A store finds the master through a Sentinel, and the next master after that one was killed.
+func TestStore_Sentinel(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for an election")
 	}

@@ -17,43 +17,43 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// The rules that all nodes run lie in Redis as a head and its parts, all in one slot. The head is one short text:
-// number, digest and sizes of the rules in force, and the name of the hash that holds their parts. Parts are written
-// under a name of their own before the head is moved to them by compare-and-set, and those that the head left are kept
-// for a while: at each moment the rules in force and the ones before them are whole.
+// The rules that all nodes run are in Redis as a head and its parts, all in one slot. The head is a short text: number,
+// digest and sizes of the rules in force, and the name of the hash that holds their parts. Parts are written under a
+// name of their own before a compare-and-set changes the head to that name. The parts of the previous head are kept for
+// some time. So the rules in force and the previous ones are whole at any time.
 
-// What is wrong with rules in Redis.
+// The errors of rules in Redis.
 var (
-	// ErrAlone says that there is no Redis, so that no rules are shared.
-	ErrAlone = errors.New("store: without redis no rules are shared")
-	// ErrUnanswered says that Redis did not answer in time, or is skipped because it did not before.
+	// ErrNoRedis says that no Redis is configured, so that no rules are shared.
+	ErrNoRedis = errors.New("store: without redis no rules are shared")
+	// ErrUnanswered says that Redis did not answer in time, or is skipped because it did not answer before.
 	ErrUnanswered = errors.New("store: redis does not answer")
-	// ErrCorrupt says that what lies there was not written by a store, or not all of it is left.
+	// ErrCorrupt says that the rules in Redis were not written by a store, or are incomplete.
 	ErrCorrupt = errors.New("store: redis holds rules that cannot be read")
-	// ErrNewer says that a later version of this program wrote what lies there. It is to be left alone.
+	// ErrNewer says that a later version of this program wrote the rules in Redis. They are not to be replaced.
 	ErrNewer = errors.New("store: redis holds rules of a later format")
 	// ErrTooLong says that rules are too long to be shared.
 	ErrTooLong = errors.New("store: rules of more than 1 GiB, or of more than 256 MiB compressed, are not shared")
 )
 
-// Bounds of what lies in Redis.
+// Bounds of rules in Redis. Sizes are in octets.
 const (
 	rulesFormat  = "1"
-	mostNumber   = 1 << 53
-	mostText     = 1 << 30
-	mostPacked   = 256 << 20
-	partOctets   = 64 << 10 // of one round trip, within Config.Timeout at 100 Mbit/s and without making others wait
-	mostPart     = 1 << 20  // of one that is read
-	mostParts    = mostPacked / partOctets
-	mostRatio    = 1100 // DEFLATE makes at most 1032 octets of one
+	maxNumber    = 1 << 53
+	maxText      = 1 << 30
+	maxPacked    = 256 << 20
+	partOctets   = 64 << 10 // of a round trip; fits Config.Timeout at 100 Mbit/s and does not delay other queries
+	maxPart      = 1 << 20  // of a part that is read
+	maxParts     = maxPacked / partOctets
+	maxRatio     = 1100 // DEFLATE expands an octet to at most 1032
 	nonceDigits  = 16
 	digestDigits = 2 * sha256.Size
 )
 
 const (
-	// keptUnheaded is how long parts are kept that no head names yet, or no longer.
-	keptUnheaded = 10 * time.Minute
-	// partTries bounds how often one round trip of a long transfer is tried, and partPause is the time between two.
+	// unheadedKept is how long parts are kept that no head names yet, or no head names any more.
+	unheadedKept = 10 * time.Minute
+	// partTries is how often one round trip of a long transfer is tried, and partPause is the time between two tries.
 	partTries = 6
 	partPause = 250 * time.Millisecond
 )
@@ -65,20 +65,20 @@ const (
 	kindParts  = "p"
 )
 
-// A RulesHead says which rules Redis holds. Its zero value is a Redis that holds none.
+// A RulesHead says which rules Redis holds. Its zero value stands for a Redis without rules.
 type RulesHead struct {
-	Number uint64 // from 1; 0: none
+	Number uint64 // of the version, from 1; 0 without rules
 	Digest string // SHA-256 of the text, in hexadecimal
 	Octets int    // of the text
-	Whole  bool   // all its parts are there
+	Whole  bool   // all parts are in Redis
 
-	raw    string // as it lies there
+	raw    string // the text in Redis
 	nonce  string // names the parts
-	parts  int
-	packed int // octets of all parts
+	parts  int    // the number of parts
+	packed int    // octets of all parts
 }
 
-// String gives the head as it lies in Redis.
+// String returns the head as it is written to Redis.
 func (h RulesHead) String() string {
 	if h.Number == 0 {
 		return h.raw
@@ -86,7 +86,7 @@ func (h RulesHead) String() string {
 	return fmt.Sprintf("%s %d %s %s %d %d %d", rulesFormat, h.Number, h.Digest, h.nonce, h.parts, h.packed, h.Octets)
 }
 
-// parseHead reads a head. With ErrCorrupt the head still tells what lies there, so that it can be replaced.
+// parseHead reads a head. With ErrCorrupt the head still has the text in Redis, so that it can be replaced.
 func parseHead(raw string) (RulesHead, error) {
 	wrong := RulesHead{raw: raw}
 	if raw == "" {
@@ -106,12 +106,12 @@ func parseHead(raw string) (RulesHead, error) {
 	h.parts, errs[1] = strconv.Atoi(f[4])
 	h.packed, errs[2] = strconv.Atoi(f[5])
 	octets, errs[3] = strconv.ParseUint(f[6], 10, 64)
-	h.Octets = int(min(octets, mostText+1))
+	h.Octets = int(min(octets, maxText+1))
 	switch {
 	case errors.Join(errs[:]...) != nil, h.String() != raw:
-	case h.Number == 0 || h.Number > mostNumber || !isHex(h.Digest, digestDigits) || !isHex(h.nonce, nonceDigits):
-	case h.parts < 1 || h.parts > mostParts || h.packed < 1 || h.packed > mostPacked:
-	case h.Octets < 0 || h.Octets > mostText || h.Octets > h.packed*mostRatio:
+	case h.Number == 0 || h.Number > maxNumber || !isHex(h.Digest, digestDigits) || !isHex(h.nonce, nonceDigits):
+	case h.parts < 1 || h.parts > maxParts || h.packed < 1 || h.packed > maxPacked:
+	case h.Octets < 0 || h.Octets > maxText || h.Octets > h.packed*maxRatio:
 	default:
 		return h, nil
 	}
@@ -122,17 +122,17 @@ func isHex(s string, digits int) bool {
 	return len(s) == digits && strings.Trim(s, "0123456789abcdef") == ""
 }
 
-// RulesVersion tells which rules Redis holds, in one round trip as long as they do not change. With ErrCorrupt the head
-// is fit to be replaced by PublishRules. Other errors are ErrAlone, ErrUnanswered and ErrNewer.
+// RulesVersion returns which rules Redis holds, in one round trip unless they have changed. With ErrCorrupt the head
+// can be replaced by PublishRules. Other errors are ErrNoRedis, ErrUnanswered and ErrNewer.
 func (s *Store) RulesVersion(ctx context.Context) (RulesHead, error) {
 	r := s.redis
 	if r == nil {
-		return RulesHead{}, ErrAlone
+		return RulesHead{}, ErrNoRedis
 	}
-	known, _ := r.head.Load().(string)
-	for range 4 { // it is rare that the rules change, and never that they do so at each look
-		seen, _ := parseHead(known) // one that cannot be read has no parts
-		c := []call{eval(ctx, r.scripts.rules, []string{r.headKey(), r.partsKey(seen.nonce)}, []any{known})}
+	last, _ := r.head.Load().(string)
+	for range 4 { // the rules seldom change, and not in each round trip
+		seen, _ := parseHead(last) // a head that cannot be read has no parts
+		c := []call{eval(ctx, r.scripts.rules, []string{r.headKey(), r.partsKey(seen.nonce)}, []any{last})}
 		if !r.run(ctx, c, nil) {
 			return RulesHead{}, ErrUnanswered
 		}
@@ -151,44 +151,43 @@ func (s *Store) RulesVersion(ctx context.Context) (RulesHead, error) {
 			h.Whole = h.Number > 0 && int64(h.parts) == parts
 			return h, err
 		}
-		known = raw
+		last = raw
 	}
 	return RulesHead{}, ErrUnanswered
 }
 
-// LoadRules gives the text that a head stands for, which is what PublishRules was given, octet for octet. It takes a
-// round trip for each 64 KiB of the compressed text, and tries again where one fails. The errors are ErrAlone,
-// ErrUnanswered and ErrCorrupt: parts that are not what their head says are removed, so that those who have the rules
-// see that they are to be written again.
+// LoadRules returns the text of a head, octet for octet the one of PublishRules. It takes a round trip for each 64 KiB
+// of the compressed text, and tries a failed one again. The errors are ErrNoRedis, ErrUnanswered and ErrCorrupt. With
+// ErrCorrupt it removes the parts, so that a node that has the rules sees that it has to write them again.
 func (s *Store) LoadRules(ctx context.Context, h RulesHead) ([]byte, error) {
 	r := s.redis
 	if r == nil {
-		return nil, ErrAlone
+		return nil, ErrNoRedis
 	}
 	if h.Number == 0 {
 		return nil, ErrCorrupt
 	}
 	text, err := r.load(ctx, h)
 	if errors.Is(err, ErrCorrupt) {
-		r.run(ctx, []call{command(ctx, "DEL", r.partsKey(h.nonce))}, nil) // if it fails, the next who loads does it
+		r.run(ctx, []call{command(ctx, "DEL", r.partsKey(h.nonce))}, nil) // if it fails, the next LoadRules does it
 	}
 	return text, err
 }
 
-// load gets all parts of a head.
+// load reads all parts of a head and returns their text.
 func (s *shared) load(ctx context.Context, h RulesHead) ([]byte, error) {
 	var packed []byte
 	for i := range h.parts {
 		var part string
 		found := false
-		if err := s.patient(ctx, func() call { return command(ctx, "HMGET", s.partsKey(h.nonce), i) }, func(c call) {
+		if err := s.retry(ctx, func() call { return command(ctx, "HMGET", s.partsKey(h.nonce), i) }, func(c call) {
 			if a, err := array(c.cmd.Val(), 1); err == nil {
 				part, found = a[0].(string)
 			}
 		}); err != nil {
 			return nil, err
 		}
-		if !found || len(part) > mostPart || len(packed)+len(part) > h.packed {
+		if !found || len(part) > maxPart || len(packed)+len(part) > h.packed {
 			return nil, ErrCorrupt
 		}
 		packed = append(packed, part...)
@@ -196,19 +195,19 @@ func (s *shared) load(ctx context.Context, h RulesHead) ([]byte, error) {
 	return unpack(packed, h)
 }
 
-// PublishRules puts text in force as version number in the place of over, unless Redis holds something else by now:
-// then it changes nothing and ok is false. It takes a round trip for each 64 KiB of the compressed text. After
-// ErrUnanswered it is unknown whether the rules are in force; RulesVersion tells. Other errors are ErrAlone,
-// ErrTooLong, and that of a number that is not between 1 and 2^53.
+// PublishRules puts text in force as version number in place of over. If Redis does not hold over any more, it changes
+// nothing and ok is false. It takes a round trip for each 64 KiB of the compressed text. After ErrUnanswered the rules
+// may or may not be in force; RulesVersion returns which. Other errors are ErrNoRedis, ErrTooLong, and that of a number
+// that is not between 1 and 2^53.
 func (s *Store) PublishRules(ctx context.Context, over RulesHead, number uint64,
 	text []byte) (h RulesHead, ok bool, err error) {
 	r := s.redis
 	if r == nil {
-		return RulesHead{}, false, ErrAlone
+		return RulesHead{}, false, ErrNoRedis
 	}
-	if number == 0 || number > mostNumber {
+	if number == 0 || number > maxNumber {
 		return RulesHead{}, false,
-			fmt.Errorf("store: version %d of rules is not between 1 and %d", number, uint64(mostNumber))
+			fmt.Errorf("store: version %d of rules is not between 1 and %d", number, uint64(maxNumber))
 	}
 	packed, err := pack(text)
 	if err != nil {
@@ -220,10 +219,10 @@ func (s *Store) PublishRules(ctx context.Context, over RulesHead, number uint64,
 	h = RulesHead{Number: number, Digest: hex.EncodeToString(sum[:]), Octets: len(text), Whole: true,
 		nonce: hex.EncodeToString(nonce[:]), parts: (len(packed) + partOctets - 1) / partOctets, packed: len(packed)}
 	h.raw = h.String()
-	kept := keptUnheaded.Milliseconds()
+	kept := unheadedKept.Milliseconds()
 	for i := range h.parts {
 		part := packed[i*partOctets : min(len(packed), (i+1)*partOctets)]
-		if err := r.patient(ctx, func() call {
+		if err := r.retry(ctx, func() call {
 			return eval(ctx, r.scripts.part, []string{r.partsKey(h.nonce)}, []any{i, part, kept})
 		}, func(call) {}); err != nil {
 			return RulesHead{}, false, err
@@ -245,8 +244,9 @@ func (s *Store) PublishRules(ctx context.Context, over RulesHead, number uint64,
 	return h, true, nil
 }
 
-// patient does one round trip of many. One that fails is tried again a few times, for the work behind it would be lost.
-func (s *shared) patient(ctx context.Context, next func() call, answered func(call)) error {
+// retry does one round trip of a long transfer. It tries a failed one again, so that the rest of the transfer is not in
+// vain. The errors are ErrUnanswered and ErrCorrupt.
+func (s *shared) retry(ctx context.Context, next func() call, answered func(call)) error {
 	for try := range partTries {
 		if try > 0 {
 			select {
@@ -271,9 +271,10 @@ func (s *shared) headKey() string { return s.key(groupRules, kindHead) }
 
 func (s *shared) partsKey(nonce string) string { return s.key(groupRules, kindParts, nonce) }
 
-// pack compresses fast: rules shrink to a fifth or so, and a million lines take less than a second.
+// pack compresses text, fast rather than well: rules shrink to about a fifth, and a million lines take less than a
+// second. The error is ErrTooLong.
 func pack(text []byte) ([]byte, error) {
-	if len(text) > mostText {
+	if len(text) > maxText {
 		return nil, ErrTooLong
 	}
 	var b bytes.Buffer
@@ -287,18 +288,18 @@ func pack(text []byte) ([]byte, error) {
 	if err := w.Close(); err != nil {
 		return nil, err
 	}
-	if b.Len() > mostPacked {
+	if b.Len() > maxPacked {
 		return nil, ErrTooLong
 	}
 	return b.Bytes(), nil
 }
 
-// unpack undoes pack, and holds what comes of it to the head.
+// unpack reverses pack. The error is ErrCorrupt if the text is not that of the head.
 func unpack(packed []byte, h RulesHead) ([]byte, error) {
 	if len(packed) != h.packed {
 		return nil, ErrCorrupt
 	}
-	text := make([]byte, h.Octets+1) // the one octet more is the end
+	text := make([]byte, h.Octets+1) // one octet more, to see the end
 	n, err := io.ReadFull(flate.NewReader(bytes.NewReader(packed)), text)
 	if !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) || n != h.Octets {
 		return nil, ErrCorrupt

@@ -16,7 +16,7 @@ import (
 	"github.com/millrace/millrace/loadtest/extern"
 )
 
-// A lined text is n lines that look like rules.
+// lined returns n lines that look like rules.
 func lined(n int) []byte {
 	var b bytes.Buffer
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -44,20 +44,21 @@ func publish(t *testing.T, s *Store, over RulesHead, number uint64, text []byte)
 	return h
 }
 
-func TestTheTwinHasNoSharedRules(t *testing.T) {
+// The local store has no shared rules.
+func TestRules_Local(t *testing.T) {
 	s := open(t, Config{})
-	if _, err := s.RulesVersion(t.Context()); !errors.Is(err, ErrAlone) {
+	if _, err := s.RulesVersion(t.Context()); !errors.Is(err, ErrNoRedis) {
 		t.Error(err)
 	}
-	if _, err := s.LoadRules(t.Context(), RulesHead{Number: 1}); !errors.Is(err, ErrAlone) {
+	if _, err := s.LoadRules(t.Context(), RulesHead{Number: 1}); !errors.Is(err, ErrNoRedis) {
 		t.Error(err)
 	}
-	if _, ok, err := s.PublishRules(t.Context(), RulesHead{}, 1, nil); ok || !errors.Is(err, ErrAlone) {
+	if _, ok, err := s.PublishRules(t.Context(), RulesHead{}, 1, nil); ok || !errors.Is(err, ErrNoRedis) {
 		t.Error(ok, err)
 	}
 }
 
-// rulesConformance is what Redis does with rules, be it one server or a Cluster.
+// rulesConformance is how rules behave on one server and on a Redis Cluster.
 var rulesConformance = []struct {
 	name string
 	test func(t *testing.T, a, b *Store)
@@ -67,7 +68,7 @@ var rulesConformance = []struct {
 			t.Errorf("got %+v", h)
 		}
 	}},
-	{"what one publishes the other loads", func(t *testing.T, a, b *Store) {
+	{"one store publishes and the other loads", func(t *testing.T, a, b *Store) {
 		for i, text := range [][]byte{lined(10), {}, []byte("one"), lined(20000), bytes.Repeat([]byte{0}, 1<<20)} {
 			over, number := head(t, a), uint64(i+1)
 			published := publish(t, a, over, number, text)
@@ -82,11 +83,11 @@ var rulesConformance = []struct {
 				continue
 			}
 			if _, err := b.LoadRules(t.Context(), over); err != nil {
-				t.Errorf("who still reads version %d: %v", over.Number, err)
+				t.Errorf("a node that still reads version %d: %v", over.Number, err)
 			}
 		}
 	}},
-	{"who comes too late changes nothing", func(t *testing.T, a, b *Store) {
+	{"a publication that is too late changes nothing", func(t *testing.T, a, b *Store) {
 		first := head(t, a)
 		won := publish(t, b, first, 1, []byte("b"))
 		if _, ok, err := a.PublishRules(t.Context(), first, 1, []byte("a")); ok || err != nil {
@@ -96,7 +97,7 @@ var rulesConformance = []struct {
 			t.Errorf("got %+v, want %+v", got, won)
 		}
 	}},
-	{"a version may go back, by somebody who knows what he replaces", func(t *testing.T, a, b *Store) {
+	{"a version may go back if the replaced head is the current one", func(t *testing.T, a, b *Store) {
 		old := publish(t, a, RulesHead{}, 9, []byte("9"))
 		publish(t, b, old, 3, []byte("3"))
 		if got := head(t, a); got.Number != 3 {
@@ -104,13 +105,13 @@ var rulesConformance = []struct {
 		}
 	}},
 	{"a number that cannot be one is refused", func(t *testing.T, a, _ *Store) {
-		for _, number := range []uint64{0, mostNumber + 1} {
+		for _, number := range []uint64{0, maxNumber + 1} {
 			if _, ok, err := a.PublishRules(t.Context(), RulesHead{}, number, []byte("x")); ok || err == nil {
 				t.Errorf("%d: %v, %v", number, ok, err)
 			}
 		}
 	}},
-	{"of many who publish at once one succeeds", func(t *testing.T, a, b *Store) {
+	{"of many concurrent publications one succeeds", func(t *testing.T, a, b *Store) {
 		var wins atomic.Int64
 		var wg sync.WaitGroup
 		for i := range 8 {
@@ -144,11 +145,13 @@ func rulesConform(t *testing.T, c Config) {
 	}
 }
 
-func TestRedisHoldsRules(t *testing.T) {
+// Rules conform on one server.
+func TestRules_Redis(t *testing.T) {
 	rulesConform(t, Config{URL: "redis://" + extern.StartRedis(t), Timeout: slow})
 }
 
-func TestOneLookIsOneRoundTrip(t *testing.T) {
+// RulesVersion takes one round trip.
+func TestRules_RoundTrips(t *testing.T) {
 	server := newServer(t)
 	s := open(t, Config{URL: "redis://" + server.addr, Timeout: slow})
 	publish(t, s, RulesHead{}, 1, lined(10))
@@ -164,8 +167,8 @@ func TestOneLookIsOneRoundTrip(t *testing.T) {
 	}
 }
 
-// TestRulesDoNotExpireAndWhatIsLeftOfOthersDoes holds that Redis does not fill up with versions.
-func TestRulesDoNotExpireAndWhatIsLeftOfOthersDoes(t *testing.T) {
+// The rules in force do not expire, and the parts of others do, so that Redis does not fill up with versions.
+func TestRules_Expiry(t *testing.T) {
 	server := newServer(t)
 	s := open(t, Config{URL: "redis://" + server.addr, Timeout: slow})
 	var h RulesHead
@@ -189,10 +192,10 @@ func TestRulesDoNotExpireAndWhatIsLeftOfOthersDoes(t *testing.T) {
 	}
 }
 
-// TestWhatLiesThereIsSurvived writes nonsense where rules are, and replaces it.
-func TestWhatLiesThereIsSurvived(t *testing.T) {
+// Foreign values under the keys of rules are errors, and can be replaced.
+func TestRules_ForeignValues(t *testing.T) {
 	server := newServer(t)
-	s := open(t, Config{URL: "redis://" + server.addr, Timeout: slow, Failures: 1})
+	s := open(t, Config{URL: "redis://" + server.addr, Timeout: slow, tune: tuning{failures: 1}})
 	const key = "millrace:{rules}:h"
 	good := publish(t, s, RulesHead{}, 7, lined(10))
 	for _, c := range []struct {
@@ -241,7 +244,7 @@ func TestWhatLiesThereIsSurvived(t *testing.T) {
 			server.do("HSET", parts, 0, strings.Repeat("x", partOctets))
 		}, true},
 		{"a part without end", func(parts string) {
-			server.do("HSET", parts, 0, strings.Repeat("x", mostPart+1))
+			server.do("HSET", parts, 0, strings.Repeat("x", maxPart+1))
 		}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -255,7 +258,7 @@ func TestWhatLiesThereIsSurvived(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 			if h := head(t, s); h.Whole {
-				t.Error("who has these rules is not told that they are lost")
+				t.Error("a node that has these rules does not see that they are gone")
 			}
 			publish(t, s, h, 7, lined(20000))
 			if h := head(t, s); !h.Whole {
@@ -268,7 +271,8 @@ func TestWhatLiesThereIsSurvived(t *testing.T) {
 	}
 }
 
-func TestRulesWhenRedisDoesNotAnswer(t *testing.T) {
+// When Redis does not answer, the error is ErrUnanswered.
+func TestRules_Unanswered(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		hurt func(*server)
@@ -302,8 +306,8 @@ func TestRulesWhenRedisDoesNotAnswer(t *testing.T) {
 	}
 }
 
-// TestAMillionLinesAreShared holds a set of the largest size that is promised.
-func TestAMillionLinesAreShared(t *testing.T) {
+// A million lines, the largest set that is promised, can be shared.
+func TestRules_Large(t *testing.T) {
 	if testing.Short() {
 		t.Skip("moves 50 MB")
 	}
@@ -336,7 +340,7 @@ func FuzzParseHead(f *testing.F) {
 		if err != nil && h.Number != 0 || err == nil && (h.Number == 0) != (raw == "") {
 			t.Errorf("%q: %+v, %v", raw, h, err)
 		}
-		if h.Number > mostNumber || h.Octets > mostText || h.Octets > h.packed*mostRatio || h.parts > mostParts {
+		if h.Number > maxNumber || h.Octets > maxText || h.Octets > h.packed*maxRatio || h.parts > maxParts {
 			t.Errorf("%q: %+v", raw, h)
 		}
 	})
@@ -351,7 +355,7 @@ func FuzzUnpack(f *testing.F) {
 		f.Add(packed, len(text))
 	}
 	f.Fuzz(func(t *testing.T, packed []byte, octets int) {
-		h := RulesHead{Digest: "0", Octets: min(max(0, octets), len(packed)*mostRatio), packed: len(packed)}
+		h := RulesHead{Digest: "0", Octets: min(max(0, octets), len(packed)*maxRatio), packed: len(packed)}
 		if _, err := unpack(packed, h); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("what has no digest was taken: %v", err)
 		}

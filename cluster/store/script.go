@@ -2,7 +2,7 @@ package store
 
 import (
 	"crypto/sha1"
-	_ "embed" // the scripts lie in files of their own
+	_ "embed" // for the scripts, which are files
 	"encoding/hex"
 )
 
@@ -48,9 +48,10 @@ var partLua string
 //go:embed lua/publish.lua
 var publishLua string
 
-// A script is what Redis runs in one go, and the SHA-1 of it, by which Redis names it.
+// A script is a script that Redis runs atomically, and the SHA-1 of its source, by which Redis names it.
 type script struct{ source, sha string }
 
+// newScript returns the script whose source is clock.lua and then parts.
 func newScript(parts ...string) script {
 	source := clockLua
 	for _, p := range parts {
@@ -60,7 +61,7 @@ func newScript(parts ...string) script {
 	return script{source, hex.EncodeToString(sum[:])}
 }
 
-// The scripts are all that run in Redis besides SET, DEL, EXISTS and HMGET.
+// The scripts are all scripts of a store. Its only other commands are SET, DEL, EXISTS and HMGET.
 type scripts struct{ client, rates, look, put, vote, grey, rules, part, publish script }
 
 func newScripts() scripts {

@@ -10,7 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A shared is the Redis of a store: the client, the breaker before it, and how a stage's calls travel.
+// A shared is the Redis of a store: its client and breaker, and the round trips to it.
 type shared struct {
 	client    redis.UniversalClient
 	clustered bool
@@ -23,14 +23,14 @@ type shared struct {
 	observe func(time.Duration, error)
 	log     *slog.Logger
 
-	head atomic.Value // string: that of the rules, as it was last seen
+	head atomic.Value // string: the head of the rules, as it was last read
 
-	foreign atomic.Int64 // when it was last logged that keys hold what is not ours, of now in nanoseconds
+	foreignLogged atomic.Int64 // when logForeign last logged, in nanoseconds of now
 
 	trips, failures, skipped, crowded, reloads, refunds, opened atomic.Uint64
 }
 
-// newShared makes the client of a Config with defaults, nil without a URL. It connects to nothing yet.
+// newShared returns the Redis of a Config with defaults, nil without a URL. It does not connect yet.
 func newShared(c Config) (*shared, error) {
 	options, err := c.options()
 	if options == nil {
@@ -43,30 +43,30 @@ func newShared(c Config) (*shared, error) {
 		keyring:   keyring{c.Prefix},
 		scripts:   newScripts(),
 		timeout:   c.Timeout,
-		breaker:   breaker{failures: c.Failures, pause: c.Pause},
+		breaker:   breaker{failures: c.tune.failures, pause: c.tune.pause},
 		now:       c.Now,
 		observe:   c.Observe,
 		log:       c.Log,
 	}, nil
 }
 
-// libraryLog takes what the Redis client would print, which is a line for every failed dial.
+// libraryLog logs what the Redis client would print, which is a line for each failed dial.
 type libraryLog struct{ log *slog.Logger }
 
-// Printf logs at level debug without making the text when nobody reads it.
+// Printf logs at level debug. It does not format the text.
 func (l libraryLog) Printf(ctx context.Context, format string, v ...any) {
 	if l.log.Enabled(ctx, slog.LevelDebug) {
 		l.log.DebugContext(ctx, "redis client", "format", format, "args", v)
 	}
 }
 
-// A call is one script with its keys and arguments, or one command.
+// A call is a call of a script with its keys and arguments, or of a command.
 type call struct {
 	script script // zero for a command
 	cmd    *redis.Cmd
 }
 
-// eval makes a call of a script.
+// eval returns a call of a script.
 func eval(ctx context.Context, s script, keys []string, args []any) call {
 	line := make([]any, 0, 3+len(keys)+len(args))
 	line = append(line, "EVALSHA", s.sha, len(keys))
@@ -77,13 +77,13 @@ func eval(ctx context.Context, s script, keys []string, args []any) call {
 	return call{s, redis.NewCmd(ctx, line...)}
 }
 
-// command makes a call of a command whose first argument is its key.
+// command returns a call of a command whose first argument is its key.
 func command(ctx context.Context, line ...any) call {
 	return call{cmd: redis.NewCmd(ctx, line...)}
 }
 
-// run sends the calls in one round trip and tells whether all were answered; read, unless it is nil, then judges the
-// answers. Whatever goes wrong is counted, and is the breaker's affair; the caller goes on with what it knows itself.
+// run sends calls in one round trip and reports whether all were answered and read accepts the answers. nil accepts any
+// answers. Errors are counted and reported to the breaker; the caller falls back to the local store.
 func (s *shared) run(ctx context.Context, calls []call, read func([]call) error) bool {
 	began := s.now()
 	if ctx.Err() != nil || !s.breaker.allow(began) {
@@ -96,47 +96,47 @@ func (s *shared) run(ctx context.Context, calls []call, read func([]call) error)
 	cancel()
 	if err == nil && read != nil {
 		if err = read(calls); err != nil {
-			err = &nonsense{err}
+			err = &badAnswer{err}
 		}
 	}
 	ended := s.now()
 	if s.observe != nil {
 		s.observe(ended.Sub(began), err)
 	}
-	s.judge(ctx, err, ended)
+	s.record(ctx, err, ended)
 	return err == nil
 }
 
-// A nonsense is the error of an answer that cannot be read.
-type nonsense struct{ error }
+// A badAnswer is the error of an answer that cannot be read.
+type badAnswer struct{ error }
 
-// oneKey tells whether an error is about the keys that were asked for rather than about Redis: something foreign lies
-// there. That costs those who ask for them the twin's answer, and nobody else anything.
-func oneKey(err error) bool {
-	var n *nonsense
+// isForeign reports whether an error says that a key holds the value of another program. It concerns the queries of
+// that key and not Redis as a whole.
+func isForeign(err error) bool {
+	var n *badAnswer
 	return errors.As(err, &n) || redis.HasErrorPrefix(err, "WRONGTYPE")
 }
 
-// judge tells the breaker how a round trip ended, and the log when that changed something.
-func (s *shared) judge(ctx context.Context, err error, now time.Time) {
+// record counts the result of a round trip, reports it to the breaker and logs if the breaker opened or closed.
+func (s *shared) record(ctx context.Context, err error, now time.Time) {
 	how := answered
 	switch {
 	case err == nil:
 	case errors.Is(err, redis.ErrPoolTimeout):
-		// Those who hold the connections know more about Redis.
-		how = untold
+		// The round trips that hold the connections will report more about Redis.
+		how = inconclusive
 		s.crowded.Add(1)
 	case errors.Is(ctx.Err(), context.Canceled):
-		how = untold
-	case oneKey(err):
+		how = inconclusive
+	case isForeign(err):
 		how = answered
 		s.failures.Add(1)
-		s.tellForeign(err, now)
+		s.logForeign(err, now)
 	default:
 		how = failed
 		s.failures.Add(1)
-		// The library asks who owns a slot only when a server points elsewhere, which a dead one does not, and else
-		// once a minute. It does so in the background, one at a time.
+		// The library asks which server owns a slot when a server redirects it, which a dead one does not, and else
+		// once a minute. ReloadState does it in the background, one at a time.
 		if c, ok := s.client.(*redis.ClusterClient); ok {
 			c.ReloadState(ctx)
 		}
@@ -151,26 +151,26 @@ func (s *shared) judge(ctx context.Context, err error, now time.Time) {
 	}
 }
 
-// foreignPause is how long nothing more is logged of keys that hold what is not ours: each client may meet one.
+// foreignPause is the minimum time between two lines of logForeign, because each client may cause one.
 const foreignPause = time.Minute
 
-// tellForeign logs that a key holds what is not ours, which stays so until somebody deletes it.
-func (s *shared) tellForeign(err error, now time.Time) {
-	last := s.foreign.Load()
-	if at := now.UnixNano(); (last == 0 || at-last >= int64(foreignPause)) && s.foreign.CompareAndSwap(last, at) {
+// logForeign logs that a key holds the value of another program, which stays so until an administrator deletes it.
+func (s *shared) logForeign(err error, now time.Time) {
+	last, at := s.foreignLogged.Load(), now.UnixNano()
+	if (last == 0 || at-last >= int64(foreignPause)) && s.foreignLogged.CompareAndSwap(last, at) {
 		s.log.Warn("redis holds what is not ours under a key of ours: this node goes on with what it knows itself",
 			"prefix", s.prefix, "cause", err)
 	}
 }
 
-// send does the round trip. Scripts that Redis does not have, because it is new or was restarted, are sent whole, which
-// makes it keep them.
+// send does a round trip. Scripts that Redis does not have, because it is new or was restarted, are sent again with
+// their source, which Redis keeps.
 func (s *shared) send(ctx context.Context, calls []call) error {
 	err := s.exchange(ctx, calls)
 	if !redis.HasErrorPrefix(err, "NOSCRIPT") {
 		return err
 	}
-	var lost []call
+	var missing []call
 	for i := range calls {
 		c := &calls[i]
 		switch err := c.cmd.Err(); {
@@ -178,16 +178,16 @@ func (s *shared) send(ctx context.Context, calls []call) error {
 			line := c.cmd.Args()
 			line[0], line[1] = "EVAL", c.script.source
 			c.cmd = redis.NewCmd(ctx, line...)
-			lost = append(lost, *c)
+			missing = append(missing, *c)
 		case err != nil:
 			return err
 		}
 	}
 	s.reloads.Add(1)
-	return s.exchange(ctx, lost)
+	return s.exchange(ctx, missing)
 }
 
-// exchange sends commands and waits for the answers. The error is that of the first command that has one.
+// exchange sends calls and waits for the answers. The error is that of the first call that has one.
 func (s *shared) exchange(ctx context.Context, calls []call) error {
 	if len(calls) == 1 {
 		return s.client.Process(ctx, calls[0].cmd)

@@ -8,11 +8,12 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/loadtest/extern"
+	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// conformance is what a store has to do wherever it keeps things. Each row has a store of its own whose half-life is
-// halfLife, and uses clients of 192.0.2.0/24 unless it says otherwise.
+// conformance is how a store has to behave with and without Redis. Each row has a store of its own and uses clients of
+// 192.0.2.0/24 unless it says otherwise.
 var conformance = []struct {
 	name string
 	test func(*testing.T, *Store)
@@ -73,7 +74,7 @@ var conformance = []struct {
 			}
 		}
 	}},
-	{"who peeks draws nothing", func(t *testing.T, s *Store) {
+	{"a peek draws nothing", func(t *testing.T, s *Store) {
 		rate := mail.Rate{Group: "a.example", Name: "n", Count: 1, Per: time.Hour}
 		peek := rate
 		peek.Peek = true
@@ -116,13 +117,13 @@ var conformance = []struct {
 		}
 	}},
 	{"a client's counter is one at each stage", func(t *testing.T, s *Store) {
-		rate := mail.Rate{Client: whole(clientA), Name: "refused", Count: 1, Per: time.Hour}
+		rate := mail.Rate{Client: network.Host(clientA), Name: "refused", Count: 1, Per: time.Hour}
 		draw(t, s, rate)
 		facts := ask(t, s, mail.ClientQuery{Addr: clientA, Rates: []mail.Rate{rate}})
 		if facts.Rates[0].Allowed {
 			t.Error("counted apart")
 		}
-		rate.Client = network(clientA)
+		rate.Client = network.Of(clientA)
 		if facts := ask(t, s, mail.ClientQuery{Addr: clientA, Rates: []mail.Rate{rate}}); !facts.Rates[0].Allowed {
 			t.Error("the network's counter is the address's")
 		}
@@ -134,7 +135,7 @@ var conformance = []struct {
 			t.Errorf("got %+v", facts)
 		}
 	}},
-	{"the first who asks looks a list up, the others wait", func(t *testing.T, s *Store) {
+	{"the first caller looks a list up, the others wait", func(t *testing.T, s *Store) {
 		q := mail.ClientQuery{Addr: clientA, Lists: []string{"bl.example", "wl.example"}, Lock: time.Minute}
 		for i, want := range []mail.ListState{mail.ListAskedOfYou, mail.ListPending, mail.ListPending} {
 			if got := ask(t, s, q).Lists; got[0].State != want || got[1].State != want {
@@ -172,7 +173,7 @@ var conformance = []struct {
 			return got[0].State == mail.ListUnknown
 		})
 	}},
-	{"who waits for a list sees the answer come", func(t *testing.T, s *Store) {
+	{"a caller that waits for a list gets the answer", func(t *testing.T, s *Store) {
 		lists := []string{"bl.example"}
 		ask(t, s, mail.ClientQuery{Addr: clientA, Lists: lists, Lock: time.Minute})
 		done := make(chan []mail.ListAnswer)
@@ -316,10 +317,10 @@ var conformance = []struct {
 			t.Error("no address on lists")
 		}
 		for _, r := range []mail.Rate{
-			{Count: 0, Per: time.Second}, {Count: 1}, {Count: -1, Per: time.Second}, {Count: 1, Per: longest + 1},
+			{Count: 0, Per: time.Second}, {Count: 1}, {Count: -1, Per: time.Second}, {Count: 1, Per: maxPer + 1},
 			{Count: 1, Per: time.Second, Burst: -1},
-			{Count: 1, Per: time.Second, Cost: mostBurst + 1},
-			{Count: 1, Per: time.Second, Name: string(make([]byte, mostName+1))},
+			{Count: 1, Per: time.Second, Cost: maxBurst + 1},
+			{Count: 1, Per: time.Second, Name: string(make([]byte, maxName+1))},
 		} {
 			if _, err := s.Rates(t.Context(), []mail.Rate{r}); err == nil {
 				t.Errorf("%+v", r)
@@ -328,7 +329,7 @@ var conformance = []struct {
 		s.PutDNSBL(t.Context(), netip.Addr{}, "bl.example", nil, time.Minute)
 		s.KnowGood(t.Context(), netip.Addr{}, time.Minute)
 		if s.Vote(t.Context(), mail.Vote{Domain: "a.example", Weight: 1}) {
-			t.Error("a vote on nobody")
+			t.Error("a vote without a client")
 		}
 	}},
 }
@@ -339,7 +340,7 @@ var (
 	stranger = netip.MustParseAddr("198.51.100.1")
 )
 
-// conform runs the table on stores that make gives.
+// conform runs the table on stores with the configuration c.
 func conform(t *testing.T, c Config) {
 	for _, row := range conformance {
 		t.Run(row.name, func(t *testing.T) {
@@ -349,22 +350,24 @@ func conform(t *testing.T, c Config) {
 	}
 }
 
-func TestTheTwinConforms(t *testing.T) { conform(t, Config{}) }
+// The local store conforms.
+func TestStore_Local(t *testing.T) { conform(t, Config{}) }
 
-func TestRedisConforms(t *testing.T) {
+// A store with Redis conforms.
+func TestStore_Redis(t *testing.T) {
 	addr := extern.StartRedis(t)
 	conform(t, Config{URL: "redis://" + addr, Timeout: slow})
 }
 
-// slow is a deadline for tests that are not about it, on a machine that others use as well.
+// slow is a deadline for tests that do not test it, on a busy machine.
 const slow = 5 * time.Second
 
-// TestKarmaFades runs with a half-life that a test can wait for.
-func TestKarmaFades(t *testing.T) {
+// Karma fades. The half-life is so short that a test can wait for it.
+func TestStore_KarmaFades(t *testing.T) {
 	addr := extern.StartRedis(t)
-	for name, url := range map[string]string{"twin": "", "redis": "redis://" + addr} {
+	for name, url := range map[string]string{"local": "", "redis": "redis://" + addr} {
 		t.Run(name, func(t *testing.T) {
-			s := open(t, Config{URL: url, Timeout: slow, HalfLife: 50 * time.Millisecond})
+			s := open(t, Config{URL: url, Timeout: slow, tune: tuning{halfLife: 50 * time.Millisecond}})
 			s.Vote(t.Context(), mail.Vote{Client: clientA, Domain: "a.example", Weight: 10})
 			until(t, func() bool {
 				k := ask(t, s, mail.ClientQuery{Addr: clientA}).Address
@@ -374,8 +377,8 @@ func TestKarmaFades(t *testing.T) {
 	}
 }
 
-// TestThreeNodesLookUpOnce is the promise behind the lock: one look-up per address in the whole cluster.
-func TestThreeNodesLookUpOnce(t *testing.T) {
+// Three nodes look an address up once: the lock holds in the whole cluster.
+func TestStore_LookUpOnce(t *testing.T) {
 	addr := extern.StartRedis(t)
 	var nodes []*Store
 	for range 3 {
@@ -489,7 +492,7 @@ func until(t testing.TB, condition func() bool) {
 	for !condition() {
 		select {
 		case <-deadline.C:
-			t.Fatal("it did not come to that")
+			t.Fatal("the condition was not met")
 		case <-tick.C:
 		}
 	}

@@ -5,14 +5,15 @@ import (
 	"sync"
 )
 
-// shards is a power of two, enough that a few dozen cores seldom meet.
+// shards is a power of two, large enough that a few dozen cores seldom contend for a lock.
 const shards = 16
 
-// A table is a bounded map in shards. When a shard is full, what was not used for longest is forgotten. What has
-// expired is the business of whoever reads it: it goes when its turn comes. Make one with newTable.
+// A table is a bounded map in shards. A full shard evicts its least recently used entry. A table knows no expiry: its
+// reader checks that, and expired entries stay until they are evicted. In contrast to lru.Cache its values are updated
+// in place under the lock of their shard. Make one with newTable.
 type table[K comparable, V any] struct {
 	seed  maphash.Seed
-	own   func(K) K // makes a key that keeps no foreign memory alive; nil: any key is such
+	own   func(K) K // returns a copy of a key that keeps no other memory alive; nil if keys need no copy
 	parts [shards]part[K, V]
 }
 
@@ -31,7 +32,7 @@ type entry[K comparable, V any] struct {
 	prev, next *entry[K, V]
 }
 
-// newTable makes a table of about size entries.
+// newTable returns a table of about size entries.
 func newTable[K comparable, V any](size int, own func(K) K) *table[K, V] {
 	t := &table[K, V]{seed: maphash.MakeSeed(), own: own}
 	for i := range t.parts {
@@ -47,15 +48,15 @@ func (t *table[K, V]) part(k K) *part[K, V] {
 	return &t.parts[maphash.Comparable(t.seed, k)%shards]
 }
 
-// get gives the value of k, the zero value if there is none.
+// get returns the value of k, or the zero value if the table does not hold k.
 func (t *table[K, V]) get(k K) V {
 	p := t.part(k)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.entries[k]
 	if e == nil {
-		var none V
-		return none
+		var zero V
+		return zero
 	}
 	p.touch(e)
 	return e.value
@@ -68,8 +69,8 @@ func (t *table[K, V]) put(k K, v V) {
 	p.mu.Unlock()
 }
 
-// hold gives the place of k's value, which is the zero value if k is new. The caller unlocks the part soon, and the
-// place is his only until then.
+// hold returns a pointer to k's value, which is the zero value if k is new, and its locked part. The caller unlocks the
+// part soon and does not use the pointer after that.
 func (t *table[K, V]) hold(k K) (*V, *part[K, V]) {
 	p := t.part(k)
 	p.mu.Lock()
@@ -80,7 +81,7 @@ func (t *table[K, V]) hold(k K) (*V, *part[K, V]) {
 	}
 	if len(p.entries) < p.most {
 		e = new(entry[K, V])
-	} else { // the one to be forgotten makes room
+	} else { // reuse the evicted entry
 		e = p.root.prev
 		e.unlink()
 		delete(p.entries, e.key)
@@ -96,7 +97,7 @@ func (t *table[K, V]) hold(k K) (*V, *part[K, V]) {
 	return &e.value, p
 }
 
-// remove forgets k.
+// remove removes k.
 func (t *table[K, V]) remove(k K) {
 	p := t.part(k)
 	p.mu.Lock()
@@ -107,7 +108,7 @@ func (t *table[K, V]) remove(k K) {
 	}
 }
 
-// size gives the number of entries now and of those forgotten for want of room.
+// size returns the number of entries and the number of evictions so far.
 func (t *table[K, V]) size() (held int, evicted uint64) {
 	for i := range t.parts {
 		p := &t.parts[i]
@@ -119,6 +120,7 @@ func (t *table[K, V]) size() (held int, evicted uint64) {
 	return held, evicted
 }
 
+// touch makes e the most recently used entry.
 func (p *part[K, V]) touch(e *entry[K, V]) {
 	if p.root.next != e {
 		e.unlink()

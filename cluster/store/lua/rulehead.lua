@@ -1,4 +1,4 @@
--- headed gives what stands for the rules in force: "" for none, and "?" with a reason for what cannot be that.
+-- headed returns the head of the rules in force, "" without rules, and "?" with a reason for a value that is no head.
 local function headed(key)
   local kind = redis.call('TYPE', key).ok
   if kind == 'none' then

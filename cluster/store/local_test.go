@@ -13,10 +13,11 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/millrace/millrace/loadtest/extern"
+	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A clock is a time that a test moves.
+// A clock is a clock that a test moves.
 type clock struct {
 	mu sync.Mutex
 	t  time.Time
@@ -34,9 +35,9 @@ func (c *clock) advance(d time.Duration) {
 	c.t = c.t.Add(d)
 }
 
-// TestTheTwinCountsAsRedisDoes draws the same rates from both. The periods are so long that no time passes by
-// comparison.
-func TestTheTwinCountsAsRedisDoes(t *testing.T) {
+// The local store counts as Redis does: the same rates are drawn from both. The periods are so long that the duration
+// of the test does not matter.
+func TestLocal_CountsAsRedis(t *testing.T) {
 	addr := extern.StartRedis(t)
 	run := 0
 	rapid.Check(t, func(r *rapid.T) {
@@ -50,7 +51,7 @@ func TestTheTwinCountsAsRedisDoes(t *testing.T) {
 					Group: rapid.SampledFrom([]string{"a.example", "b.example"}).Draw(r, "group"),
 					Name:  fmt.Sprint(i, rapid.IntRange(0, 1).Draw(r, "name")), // once in a unit
 					Unit:  i / rapid.IntRange(1, 3).Draw(r, "unit"),
-					Count: 5, Per: longest,
+					Count: 5, Per: maxPer,
 					Burst: rapid.IntRange(0, 3).Draw(r, "burst"), Cost: rapid.IntRange(0, 3).Draw(r, "cost"),
 					Peek: rapid.Bool().Draw(r, "peek"),
 				}
@@ -59,16 +60,15 @@ func TestTheTwinCountsAsRedisDoes(t *testing.T) {
 			for i := range want {
 				if d := want[i].RetryAfter - got[i].RetryAfter; want[i].Allowed != got[i].Allowed || d > time.Minute ||
 					d < -time.Minute {
-					r.Fatalf("rate %d %+v: the twin says %+v, redis %+v", i, rates[i], want[i], got[i])
+					r.Fatalf("rate %d %+v: the local store says %+v, redis %+v", i, rates[i], want[i], got[i])
 				}
 			}
 		}
 	})
 }
 
-// TestARateIsKept holds the promise of a limit against a client that tries all the time: in any time the burst and what
-// the rate allows, and not one less.
-func TestARateIsKept(t *testing.T) {
+// A client that tries all the time gets exactly the burst and what the rate allows.
+func TestLocal_Rate(t *testing.T) {
 	clock := &clock{t: time.Unix(1e9, 0)}
 	s := open(t, Config{Now: clock.now})
 	rate := mail.Rate{Group: "a.example", Count: 60, Per: time.Minute, Burst: 5}
@@ -96,7 +96,8 @@ func TestARateIsKept(t *testing.T) {
 	}
 }
 
-func TestKarmaLosesHalfInAHalfLife(t *testing.T) {
+// Karma loses half its weight in a half-life.
+func TestLocal_Karma(t *testing.T) {
 	clock := &clock{t: time.Unix(1e9, 0)}
 	s := open(t, Config{Now: clock.now})
 	vote := mail.Vote{Client: clientA, Domain: "a.example", Weight: 8}
@@ -107,20 +108,20 @@ func TestKarmaLosesHalfInAHalfLife(t *testing.T) {
 		t.Error("an hour is over, and the vote does not count")
 	}
 	near(t, "after another vote", ask(t, s, mail.ClientQuery{Addr: clientA}).Network, mail.Karma{Score: 12, Votes: 1.5})
-	clock.advance(-24 * time.Hour) // a clock that is set back makes no standing better
+	clock.advance(-24 * time.Hour) // a clock that is set back makes no karma better
 	near(t, "with the clock set back", ask(t, s, mail.ClientQuery{Addr: clientA}).Address,
 		mail.Karma{Score: 12, Votes: 1.5})
 }
 
-// TestAFloodLeavesTheTwinBounded fills each table beyond its bound.
-func TestAFloodLeavesTheTwinBounded(t *testing.T) {
-	s := open(t, Config{Entries: 1600})
+// A flood that fills each table leaves the local store bounded.
+func TestLocal_Bounded(t *testing.T) {
+	s := open(t, Config{tune: tuning{entries: 1600}})
 	s.Mark(t.Context(), "mark", time.Hour)
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 20000 {
 		addr := netip.AddrFrom4([4]byte{byte(rng.Uint32()), byte(rng.Uint32()), byte(rng.Uint32()), 1})
 		ask(t, s, mail.ClientQuery{Addr: addr, Lists: []string{"bl.example"}, Lock: time.Second,
-			Rates: []mail.Rate{{Client: whole(addr), Name: "n", Count: 1, Per: time.Hour}}})
+			Rates: []mail.Rate{{Client: network.Host(addr), Name: "n", Count: 1, Per: time.Hour}}})
 		s.Vote(t.Context(), mail.Vote{Client: addr, Domain: "a.example", Weight: -1})
 		greyed(t, s, mail.Triplet{Client: addr, Key: "k", Delay: time.Minute, Window: time.Hour, Keep: time.Hour})
 		s.KnowGood(t.Context(), addr, time.Hour)
@@ -133,7 +134,8 @@ func TestAFloodLeavesTheTwinBounded(t *testing.T) {
 	}
 }
 
-func TestATableForgetsWhatWasNotUsedForLongest(t *testing.T) {
+// A table evicts the least recently used entry.
+func TestTable_Eviction(t *testing.T) {
 	table := newTable[int, int](shards, nil) // one a shard
 	part := table.part(1)
 	same := 2
@@ -152,9 +154,9 @@ func TestATableForgetsWhatWasNotUsedForLongest(t *testing.T) {
 	}
 }
 
-// TestManyDrawAtOnce holds that a limit stands when all cores draw on it.
-func TestManyDrawAtOnce(t *testing.T) {
-	s := open(t, Config{Entries: 100000})
+// A limit holds when many goroutines draw on it.
+func TestLocal_Concurrent(t *testing.T) {
+	s := open(t, Config{tune: tuning{entries: 100000}})
 	rates := []mail.Rate{
 		{Group: "a.example", Count: 100, Per: time.Hour}, {Group: "b.example", Count: 1000, Per: time.Hour},
 	}
@@ -185,7 +187,8 @@ func TestManyDrawAtOnce(t *testing.T) {
 	}
 }
 
-func TestTheTwinAllocatesOnlyItsAnswer(t *testing.T) {
+// The local store allocates only its answer.
+func TestLocal_Allocations(t *testing.T) {
 	s := open(t, Config{})
 	q := warm(t, s)
 	if n := testing.AllocsPerRun(100, func() { ask(t, s, q) }); n > 2 { // the results of rates and of lists
@@ -193,12 +196,12 @@ func TestTheTwinAllocatesOnlyItsAnswer(t *testing.T) {
 	}
 }
 
-// warm gives the query of a client whose answers are known.
+// warm returns the query of a client for which the store has all answers.
 func warm(t testing.TB, s *Store) mail.ClientQuery {
 	q := mail.ClientQuery{Addr: clientA, Lists: []string{"a.example", "b.example", "c.example", "d.example"},
 		Lock: time.Second, Rates: []mail.Rate{
-			{Client: whole(clientA), Name: "connections", Count: 1 << 20, Per: time.Second},
-			{Client: network(clientA), Name: "connections", Count: 1 << 20, Per: time.Second}}}
+			{Client: network.Host(clientA), Name: "connections", Count: 1 << 20, Per: time.Second},
+			{Client: network.Of(clientA), Name: "connections", Count: 1 << 20, Per: time.Second}}}
 	for _, list := range q.Lists {
 		s.PutDNSBL(t.Context(), q.Addr, list, codes("127.0.0.2"), time.Hour)
 	}
@@ -207,7 +210,7 @@ func warm(t testing.TB, s *Store) mail.ClientQuery {
 }
 
 func BenchmarkClient(b *testing.B) {
-	for _, where := range []string{"twin", "redis"} {
+	for _, where := range []string{"local", "redis"} {
 		b.Run(where, func(b *testing.B) {
 			c := Config{Timeout: slow}
 			if where == "redis" {
@@ -248,7 +251,7 @@ func FuzzParseList(f *testing.F) {
 			}
 			return
 		}
-		if a.TTL < 0 || a.TTL > longest || len(a.Codes) > mostCodes {
+		if a.TTL < 0 || a.TTL > maxPer || len(a.Codes) > maxCodes {
 			t.Errorf("%q: %+v", text, a)
 		}
 		again, err := parseList(fmt.Sprintf("known %d", a.TTL.Milliseconds()) + encodeCodes(a.Codes))
@@ -270,7 +273,7 @@ func FuzzDecodeKarma(f *testing.F) {
 	})
 }
 
-// FuzzDecodeClient gives the whole answer wrong types and sizes.
+// FuzzDecodeClient decodes answers of wrong types and sizes.
 func FuzzDecodeClient(f *testing.F) {
 	f.Add("a(ii) a(s) s s i", "known 5 127.0.0.2", int64(0))
 	f.Add("a(ii)a(s)ssn", "1 2", int64(-7))
@@ -289,7 +292,7 @@ func FuzzDecodeClient(f *testing.F) {
 	})
 }
 
-// build makes an answer of Redis: a( opens an array and ) ends it, s is a text, i a number, n nothing.
+// build returns an answer of Redis: a( opens an array and ) ends it, s is a text, i a number, n a nil.
 func build(shape, text string, number int64, depth int) (a []any, rest string) {
 	for shape != "" && depth < 10 {
 		c := shape[0]

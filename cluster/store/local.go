@@ -1,0 +1,257 @@
+package store
+
+import (
+	"math"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/millrace/millrace/router/leaf/network"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// The keys and values of the local store's tables. Times are microseconds of the Unix epoch. A zero value has expired
+// long ago, so that a new entry and an expired one are treated the same, and expired entries need not be removed.
+type (
+	rateKey struct {
+		client      netip.Prefix
+		group, name string
+	}
+	listKey struct {
+		addr netip.Addr
+		list string
+	}
+	listCell struct {
+		codes []netip.Addr
+		until int64 // when codes expire
+		lock  int64 // when the lock of the caller that looks it up ends
+	}
+	karmaCell struct {
+		score, votes float64
+		at           int64
+	}
+	voteKey struct {
+		client netip.Addr
+		domain string
+	}
+	voteCell struct {
+		weight float64
+		until  int64
+	}
+	greyKey struct {
+		client netip.Prefix
+		key    string
+	}
+	greyCell struct {
+		first  int64
+		until  int64
+		passed bool
+	}
+)
+
+// A local is the store in this process. Its methods are safe for concurrent use. They take the time as an argument, so
+// that all calls of a stage use the same time.
+type local struct {
+	halfLife  time.Duration
+	rates     *table[rateKey, int64] // theoretical arrival times
+	lists     *table[listKey, listCell]
+	karma     *table[netip.Prefix, karmaCell]
+	votes     *table[voteKey, voteCell]
+	grey      *table[greyKey, greyCell]
+	knownGood *table[netip.Prefix, int64] // when it ends
+	marks     *table[string, int64]       // when it ends
+}
+
+func newLocal(c Config) *local {
+	return &local{
+		halfLife: c.tune.halfLife,
+		rates: newTable[rateKey, int64](c.tune.entries, func(k rateKey) rateKey {
+			return rateKey{k.client, strings.Clone(k.group), strings.Clone(k.name)}
+		}),
+		lists: newTable[listKey, listCell](c.tune.entries, nil), // the zones come from the configuration
+		karma: newTable[netip.Prefix, karmaCell](c.tune.entries, nil),
+		votes: newTable[voteKey, voteCell](c.tune.entries, func(k voteKey) voteKey {
+			return voteKey{k.client, strings.Clone(k.domain)}
+		}),
+		grey: newTable[greyKey, greyCell](c.tune.entries, func(k greyKey) greyKey {
+			return greyKey{k.client, strings.Clone(k.key)}
+		}),
+		knownGood: newTable[netip.Prefix, int64](c.tune.entries, nil),
+		marks:     newTable[string, int64](c.tune.entries, strings.Clone),
+	}
+}
+
+// draw draws rates and sets results. Each limit is divided by nodes. If a rate of a unit refuses, the draws of the unit
+// are refunded. Until then, for about a microsecond, concurrent draws may be refused because of them.
+func (l *local) draw(rates []mail.Rate, results []mail.RateResult, nodes int, now time.Time) {
+	at := now.UnixMicro()
+	for first := 0; first < len(rates); {
+		last := unitEnd(rates, first)
+		for i := first; i < last; i++ {
+			results[i] = l.drawOne(&rates[i], measure(&rates[i], nodes), at)
+		}
+		if !allAllowed(results[first:last]) {
+			for i := first; i < last; i++ {
+				if results[i].Allowed && !rates[i].Peek {
+					l.refund(&rates[i], measure(&rates[i], nodes))
+				}
+			}
+		}
+		first = last
+	}
+}
+
+func keyOf(r *mail.Rate) rateKey { return rateKey{r.Client, r.Group, r.Name} }
+
+// drawOne draws one rate, or looks if it peeks.
+func (l *local) drawOne(r *mail.Rate, g gauge, now int64) mail.RateResult {
+	if r.Peek {
+		return rateResult(max(now, l.rates.get(keyOf(r))) + g.cost - g.burst - now)
+	}
+	arrival, part := l.rates.hold(keyOf(r))
+	defer part.mu.Unlock()
+	moved := max(now, *arrival) + g.cost
+	if wait := moved - g.burst - now; wait > 0 {
+		return rateResult(wait)
+	}
+	*arrival = moved
+	return rateResult(0)
+}
+
+// refund takes back a draw.
+func (l *local) refund(r *mail.Rate, g gauge) {
+	arrival, part := l.rates.hold(keyOf(r))
+	defer part.mu.Unlock()
+	*arrival = max(0, *arrival-g.cost)
+}
+
+// list returns the answer of a list on addr. If there is none and lock is above 0, it takes the lock for the caller or
+// returns ListPending.
+func (l *local) list(addr netip.Addr, list string, lock time.Duration, now time.Time) mail.ListAnswer {
+	at, key := now.UnixMicro(), listKey{addr, list}
+	cell := l.lists.get(key)
+	if cell.until > at {
+		return mail.ListAnswer{
+			State: mail.ListKnown, Codes: cell.codes, TTL: time.Duration(cell.until-at) * time.Microsecond,
+		}
+	}
+	if lock <= 0 {
+		return mail.ListAnswer{}
+	}
+	held, part := l.lists.hold(key)
+	defer part.mu.Unlock()
+	if held.until > at { // it was put in between
+		return mail.ListAnswer{
+			State: mail.ListKnown, Codes: held.codes, TTL: time.Duration(held.until-at) * time.Microsecond,
+		}
+	}
+	if held.lock > at {
+		return mail.ListAnswer{State: mail.ListPending}
+	}
+	held.lock = at + lock.Microseconds()
+	return mail.ListAnswer{State: mail.ListAskedOfYou}
+}
+
+// putList keeps an answer for ttl and ends the lock.
+func (l *local) putList(addr netip.Addr, list string, codes []netip.Addr, ttl time.Duration, now time.Time) {
+	l.lists.put(listKey{addr, list}, listCell{codes: codes, until: now.UnixMicro() + ttl.Microseconds()})
+}
+
+// standing returns the karma of a client or network now.
+func (l *local) standing(p netip.Prefix, now time.Time) mail.Karma {
+	return l.fade(l.karma.get(p), now.UnixMicro())
+}
+
+// fade returns what karma is worth at a time.
+func (l *local) fade(c karmaCell, at int64) mail.Karma {
+	if c.votes == 0 {
+		return mail.Karma{}
+	}
+	left := math.Exp2(-float64(max(0, at-c.at)) / float64(l.halfLife.Microseconds()))
+	return mail.Karma{Score: c.score * left, Votes: c.votes * left}
+}
+
+// keepKarma keeps the karma that Redis returned, for the time when Redis does not answer.
+func (l *local) keepKarma(p netip.Prefix, k mail.Karma, now time.Time) {
+	if k.Votes == 0 {
+		l.karma.remove(p)
+		return
+	}
+	l.karma.put(p, karmaCell{k.Score, k.Votes, now.UnixMicro()})
+}
+
+// vote counts v and reports whether it changed karma. A destination's later vote within the hour counts only if its
+// weight is less: otherwise one good message would hide all spam after it.
+func (l *local) vote(v mail.Vote, now time.Time) bool {
+	at := now.UnixMicro()
+	before, first := l.castVote(v, at)
+	if !first && v.Weight >= before {
+		return false
+	}
+	for _, p := range [...]netip.Prefix{network.Host(v.Client), network.Of(v.Client)} {
+		cell, part := l.karma.hold(p)
+		k := l.fade(*cell, at)
+		k.Score = max(-maxKarma, min(maxKarma, k.Score+v.Weight-before))
+		if first {
+			k.Votes++
+		}
+		*cell = karmaCell{k.Score, k.Votes, at}
+		part.mu.Unlock()
+	}
+	return true
+}
+
+// castVote stores the vote of a destination. It returns the destination's previous vote of this hour, and whether there
+// was none.
+func (l *local) castVote(v mail.Vote, at int64) (before float64, first bool) {
+	cell, part := l.votes.hold(voteKey{v.Client, v.Domain})
+	defer part.mu.Unlock()
+	if cell.until <= at {
+		*cell = voteCell{v.Weight, at + voteHour.Microseconds()}
+		return 0, true
+	}
+	before = cell.weight
+	cell.weight = min(before, v.Weight)
+	return before, false
+}
+
+// greylist returns the answer to a triplet.
+func (l *local) greylist(g mail.Triplet, now time.Time) mail.GreylistAnswer {
+	at := now.UnixMicro()
+	cell, part := l.grey.hold(greyKey{network.Of(g.Client), g.Key})
+	defer part.mu.Unlock()
+	if cell.until <= at {
+		*cell = greyCell{first: at, until: at + g.Window.Microseconds()}
+	}
+	if wait := cell.first + g.Delay.Microseconds() - at; wait > 0 && !cell.passed {
+		return mail.GreylistAnswer{Wait: time.Duration(wait) * time.Microsecond}
+	}
+	cell.passed, cell.until = true, at+g.Keep.Microseconds()
+	return mail.GreylistAnswer{Passed: true}
+}
+
+// setKnownGood marks the network of a client as known good for ttl.
+func (l *local) setKnownGood(client netip.Addr, ttl time.Duration, now time.Time) {
+	l.knownGood.put(network.Of(client), now.UnixMicro()+ttl.Microseconds())
+}
+
+func (l *local) isKnownGood(client netip.Addr, now time.Time) bool {
+	return l.knownGood.get(network.Of(client)) > now.UnixMicro()
+}
+
+func (l *local) mark(key string, ttl time.Duration, now time.Time) {
+	l.marks.put(key, now.UnixMicro()+ttl.Microseconds())
+}
+
+func (l *local) marked(key string, now time.Time) bool { return l.marks.get(key) > now.UnixMicro() }
+
+// size returns the sums of the tables' sizes.
+func (l *local) size() (held int, evicted uint64) {
+	for _, size := range [...]func() (int, uint64){
+		l.rates.size, l.lists.size, l.karma.size, l.votes.size, l.grey.size, l.knownGood.size, l.marks.size,
+	} {
+		h, e := size()
+		held, evicted = held+h, evicted+e
+	}
+	return held, evicted
+}
