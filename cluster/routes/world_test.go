@@ -135,7 +135,7 @@ func newNode(t testing.TB, addr, text string, edit ...func(*Config)) *node {
 		n.table.write(text)
 	}
 	s, err := store.New(store.Config{
-		URL: "redis://" + addr, Pause: 50 * time.Millisecond, Timeout: 500 * time.Millisecond,
+		URL: "redis://" + addr, Timeout: 500 * time.Millisecond,
 	})
 	if err != nil {
 		t.Fatal(err)
