@@ -225,7 +225,7 @@ func passedDMARC(results, author string) bool {
 		}
 		if r.method == "dmarc" {
 			from, named := r.properties["header.from"]
-			return r.result == "pass" && (!named || dmarc.Canonical(from) == author)
+			return r.result == "pass" && (!named || spf.Canonical(from) == author)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"hash"
 
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
+	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
 // A sealHash hashes ARC sets in relaxed form, in the order and to the extent that seals cover them (RFC 8617 section
@@ -49,10 +50,7 @@ func (h *sealHash) seal(f dkim.Field, start, end int) (digest [sha256.Size]byte)
 func (h *sealHash) relaxed(field, more []byte) {
 	name := dkim.Field(field).Name()
 	for _, c := range name {
-		if 'A' <= c && c <= 'Z' {
-			c |= 0x20
-		}
-		h.w.WriteByte(c)
+		h.w.WriteByte(ascii.Lower(c))
 	}
 	h.w.WriteByte(':')
 	fresh, space := true, false

@@ -13,7 +13,7 @@ const window = 8
 // A search is the search for the keys of one chain. Its methods are called by one goroutine.
 type search struct {
 	ctx     context.Context
-	v       *Verifier
+	keys    *dkim.KeyFinder
 	lookups map[string]*lookup
 }
 
@@ -32,7 +32,7 @@ func (s *search) start(name string) {
 	}
 	l := &lookup{}
 	s.lookups[name] = l
-	l.done.Go(func() { l.key, l.err = s.v.fetch(s.ctx, name) })
+	l.done.Go(func() { l.key, l.err = s.keys.Find(s.ctx, name) })
 }
 
 // verify waits for a key and checks a signature.
@@ -48,7 +48,7 @@ func (s *search) verify(g *signature) error {
 // judge checks all signatures but for the body. It sets failure and oldest, and leaves no look-up behind.
 func (c *Chain) judge(ctx context.Context, v *Verifier) {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &search{ctx, v, make(map[string]*lookup, 2)}
+	s := &search{ctx, v.keys, make(map[string]*lookup, 2)}
 	defer func() {
 		cancel() // what is still looked for after a failure
 		for _, l := range s.lookups {

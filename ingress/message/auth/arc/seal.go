@@ -1,7 +1,6 @@
 package arc
 
 import (
-	"crypto"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
@@ -15,29 +14,22 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A SealConfig says how sets are made.
+// A SealConfig has what a Sealer needs.
 type SealConfig struct {
-	// Key makes both signatures of a set. An RSA key of 2048 bits is what everybody can verify. An Ed25519 key is
-	// allowed, as RFC 8463 adds it to the algorithms of DKIM, which are those of ARC; but a chain has one algorithm per
-	// set and no second signature to fall back to, and whoever does not know Ed25519 finds the whole chain failed for
-	// good.
+	// Key makes both signatures of a set. Every receiver can verify an RSA key of 2048 bits. An Ed25519 key is allowed, as
+	// RFC 8463 adds it to the algorithms of DKIM, which are those of ARC. But a chain has one algorithm per set and no
+	// second signature to fall back to: for a receiver that does not know Ed25519 the whole chain has failed for good.
 	Key dkim.SigningKey
-	// Headers are the names of the header fields that the message signature covers as often as a message has them,
-	// besides DKIM-Signature, which it always covers. nil means dkim.DefaultHeaders. Trace fields are refused.
-	Headers []string
-	// Oversign are the names of the header fields that are named once more than a message has them, so that none can be
-	// added. nil means dkim.DefaultOversign.
-	Oversign []string
-	// Sign makes a signature of a digest; nil means dkim.SignDigest. It is called twice for a set, one after the other,
-	// because the seal covers the message signature.
-	Sign func(key crypto.Signer, digest [sha256.Size]byte) ([]byte, error)
 	// Now is the clock that t= is taken from; nil means time.Now.
 	Now func() time.Time
+
+	headers  []string // of tests; nil means dkim.DefaultHeaders
+	oversign []string // of tests; nil means dkim.DefaultOversign
 }
 
 // Validate reports what is wrong, as *mail.FieldError joined.
 func (c SealConfig) Validate() error {
-	err := dkim.SignConfig{Keys: []dkim.SigningKey{c.Key}, Headers: c.Headers, Oversign: c.Oversign}.Validate()
+	err := dkim.SignConfig{Keys: []dkim.SigningKey{c.Key}}.Validate()
 	if err == nil {
 		return nil
 	}
@@ -55,39 +47,32 @@ func (c SealConfig) Validate() error {
 
 // A Sealer adds sets to chains. It is safe for concurrent use.
 type Sealer struct {
-	cfg       SealConfig
-	algorithm string
-	headers   []string
-	oversign  []string
+	cfg               SealConfig
+	algorithm         string
+	headers, oversign []string // the names that the message signature covers, and those named once more
 }
 
-// NewSealer makes a Sealer, or returns what SealConfig.Validate says.
+// NewSealer makes a Sealer, or returns the error of SealConfig.Validate.
 func NewSealer(cfg SealConfig) (*Sealer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg.Headers == nil {
-		cfg.Headers = dkim.DefaultHeaders()
+	if cfg.headers == nil {
+		cfg.headers = dkim.DefaultHeaders()
 	}
-	if cfg.Oversign == nil {
-		cfg.Oversign = dkim.DefaultOversign()
-	}
-	if cfg.Sign == nil {
-		cfg.Sign = dkim.SignDigest
+	if cfg.oversign == nil {
+		cfg.oversign = dkim.DefaultOversign()
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Sealer{cfg: cfg, algorithm: dkim.RSASHA256.String()}
+	s := &Sealer{cfg: cfg, algorithm: dkim.RSASHA256.String(), oversign: cfg.oversign}
 	if _, ok := cfg.Key.Key.Public().(ed25519.PublicKey); ok {
 		s.algorithm = dkim.Ed25519SHA256.String()
 	}
-	for _, name := range cfg.Oversign {
-		s.oversign = append(s.oversign, strings.ToLower(name))
-	}
-	// What is only oversigned is signed as well. RFC 8617 section 4.1.2: signatures of DKIM should be covered, and
-	// nothing of ARC or of Authentication-Results may be, which the configuration refuses.
-	for _, name := range slices.Concat(cfg.Headers, s.oversign, []string{"dkim-signature"}) {
+	// RFC 8617 section 4.1.2: DKIM signatures should be covered. ARC and Authentication-Results fields must not be, and
+	// the default lists have none.
+	for _, name := range slices.Concat(cfg.headers, []string{"dkim-signature"}) {
 		if name = strings.ToLower(name); !slices.Contains(s.headers, name) {
 			s.headers = append(s.headers, name)
 		}
@@ -102,17 +87,17 @@ var (
 
 // Seal appends to dst the next set of the chain that prior is the result of: ARC-Seal, ARC-Message-Signature and
 // ARC-Authentication-Results, from the top, each with CRLF. Header is the header section that they will stand above,
-// with the chain and with DKIM-Signature fields of our own. Aar is what the last of them says behind "i=...;": our
+// with the chain and with DKIM-Signature fields of our own. Aar is the text of the last of them behind "i=...;": our
 // name, a semicolon and all results, as in an Authentication-Results field; it may be folded. BodyHash is the hash of
-// the body in the form c, known or foretold. Header fields are signed in relaxed form.
+// the body in the form c, known or predicted. Header fields are signed in relaxed form.
 //
-// A chain that passed is sealed with cv=pass, none with cv=none, and a failed one with cv=fail over our own set alone
-// (RFC 8617 section 5.1.2). Nothing is appended, and no error returned, when Result.Sealable has a reason for it: the
-// chain is full, or ended by a seal with cv=fail (section 5.1), or its state is not known. In the last case section
-// 5.2.1 leaves cv=fail as the only status to seal with, but nobody has to seal (section 5.1.4), and no seal harms
-// nobody: the message goes on unchanged, so that the next receiver finds the chain as it came and may be able to judge
-// it, where cv=fail would have condemned it for good because DNS did not answer us once. Nor is anything appended above
-// a header section that begins with white space, which would become a part of our last field.
+// A chain that passed is sealed with cv=pass, a message without a chain with cv=none, and a failed chain with cv=fail
+// over our own set alone (RFC 8617 section 5.1.2). Nothing is appended, and no error returned, when Result.Sealable has
+// a reason for it: the chain is full, or ended by a seal with cv=fail (section 5.1), or its state is not known. In the
+// last case section 5.2.1 leaves cv=fail as the only status to seal with. But a relay need not seal (section 5.1.4), and
+// without a seal the message passes unchanged: the next receiver finds the chain as it came and may be able to judge it,
+// where cv=fail would have condemned it for good because DNS did not answer us once. Nor is anything appended above a
+// header section that begins with white space, which would become a part of our last field.
 //
 // An error is dkim.ErrTooManyFields or that of the key, or says that an argument is wrong.
 func (s *Sealer) Seal(dst, header []byte, aar string, c dkim.Canonicalization, bodyHash [sha256.Size]byte,
@@ -147,7 +132,7 @@ func (s *Sealer) Seal(dst, header []byte, aar string, c dkim.Canonicalization, b
 	return append(append(dst, own.message.field...), own.results...), nil
 }
 
-// begin gives the hash of what the seal covers before our own set, and cv=.
+// begin returns the hash of what the seal covers before our own set, and the value of cv=.
 func (s *Sealer) begin(header []byte, prior Result) (*sealHash, string, error) {
 	h := newSealHash()
 	switch prior.CV {
@@ -197,7 +182,7 @@ func (s *Sealer) field(dst []byte, name, instance string) *dkim.FieldWriter {
 	return f
 }
 
-// source adds who signs, and when.
+// source adds the tags that say which key signs, and when.
 func (s *Sealer) source(f *dkim.FieldWriter) {
 	f.Tag("d", s.cfg.Key.Domain)
 	f.Tag("s", s.cfg.Key.Selector)
@@ -205,14 +190,14 @@ func (s *Sealer) source(f *dkim.FieldWriter) {
 }
 
 func (s *Sealer) sign(digest [sha256.Size]byte) ([]byte, error) {
-	signature, err := s.cfg.Sign(s.cfg.Key.Key, digest)
+	signature, err := dkim.SignDigest(s.cfg.Key.Key, digest)
 	if err != nil {
 		return nil, fmt.Errorf("arc: %s: %w", dkim.KeyName(s.cfg.Key.Selector, s.cfg.Key.Domain), err)
 	}
 	return signature, nil
 }
 
-// isFieldBody tells whether s can stand in a field: every line end in it is CRLF with white space behind it, no line is
+// isFieldBody reports whether s can stand in a field: every line end in it is CRLF with white space behind it, no line is
 // of white space alone, and there are no other controls.
 func isFieldBody(s string) bool {
 	for i, line := range strings.Split(s, "\r\n") {

@@ -3,13 +3,13 @@ package arc
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/base64"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/router/leaf/ascii"
+	"github.com/millrace/millrace/router/leaf/domain"
 )
 
 // The names of the fields.
@@ -50,12 +50,8 @@ type message struct {
 	bodyHash               [sha256.Size]byte
 }
 
-// Limits on one signature, as in package dkim.
-const (
-	maxB         = 2048 // octets of b= and bh=, folding included
-	maxDomain    = 253
-	maxTimestamp = 15 // digits
-)
+// maxB bounds the octets of b= and bh=, folding included, as in package dkim.
+const maxB = 2048
 
 // fault is a failure for good.
 func fault(reason string, cause error) *dkim.Failure {
@@ -250,11 +246,11 @@ func (g *signature) parseCommon() (err error) {
 		return err
 	}
 	selector := g.tags.Get("s")
-	g.domain = domainOf(g.tags.Get("d"))
-	if g.domain == "" || domainOf(selector) == "" {
+	g.domain = dkim.ParseDomain(g.tags.Get("d"))
+	if g.domain == "" || dkim.ParseDomain(selector) == "" {
 		return fault("syntax error", nil)
 	}
-	if g.keyName = dkim.KeyName(string(selector), g.domain); len(g.keyName) > maxDomain {
+	if g.keyName = dkim.KeyName(string(selector), g.domain); len(g.keyName) > domain.MaxName {
 		return fault("syntax error", nil)
 	}
 	g.b, _ = g.tags.Lookup("b")
@@ -340,49 +336,17 @@ func (m *message) parseLimits(now time.Time) error {
 }
 
 func timestamp(tags dkim.TagList, name string) (time.Time, error) {
-	tag, ok := tags.Lookup(name)
+	when, ok := tags.Timestamp(name)
 	if !ok {
-		return time.Time{}, nil
-	}
-	if len(tag.Value) > maxTimestamp {
 		return time.Time{}, fault("syntax error", nil)
 	}
-	n, err := strconv.ParseUint(string(tag.Value), 10, 63)
-	if err != nil {
-		return time.Time{}, fault("syntax error", nil)
-	}
-	return time.Unix(int64(n), 0), nil
+	return when, nil
 }
 
-// domainOf gives a domain name in lower case, or "" if s is none: labels of letters, digits, hyphens and underscores.
-func domainOf(s []byte) string {
-	if len(s) == 0 || len(s) > maxDomain {
-		return ""
-	}
-	for label := range bytes.SplitSeq(s, []byte{'.'}) {
-		if len(label) == 0 || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
-			return ""
-		}
-		for _, c := range label {
-			if lower := c | 0x20; (lower < 'a' || lower > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
-				return ""
-			}
-		}
-	}
-	return strings.ToLower(string(s))
-}
-
-// decodeBase64 decodes what may be folded.
+// decodeBase64 decodes base64 of bounded length that may be folded.
 func decodeBase64(s []byte) ([]byte, error) {
 	if len(s) > maxB {
 		return nil, fault("signature too large", nil)
 	}
-	plain := make([]byte, 0, len(s))
-	for _, c := range s {
-		if !ascii.IsFWS(c) {
-			plain = append(plain, c)
-		}
-	}
-	n, err := base64.StdEncoding.Decode(plain, plain)
-	return plain[:n], err
+	return dkim.DecodeBase64(s)
 }

@@ -4,9 +4,9 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"io"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/router/mail"
@@ -206,17 +206,27 @@ func TestSealNeedsTheChainThatWasValidated(t *testing.T) {
 	}
 }
 
+// A signerFunc is a key whose signatures pass through a function.
+type signerFunc struct {
+	crypto.Signer
+	pass func(sign func() ([]byte, error)) ([]byte, error)
+}
+
+func (f signerFunc) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
+	return f.pass(func() ([]byte, error) { return f.Signer.Sign(r, digest, o) })
+}
+
 func TestSealTellsWhoseKeyDidNotSign(t *testing.T) {
 	all, _ := hops(t, 1)
 	cfg := all[0].sealer.cfg
 	calls := 0
 	broken := errors.New("no entropy")
-	cfg.Sign = func(key crypto.Signer, digest [32]byte) ([]byte, error) {
+	cfg.Key.Key = signerFunc{cfg.Key.Key, func(sign func() ([]byte, error)) ([]byte, error) {
 		if calls++; calls == 2 {
 			return nil, broken
 		}
-		return dkim.SignDigest(key, digest)
-	}
+		return sign()
+	}}
 	fields, err := newSealer(t, cfg).Seal(nil, []byte(letter), "mx.example; none", dkim.Relaxed, [32]byte{}, Result{})
 	if !errors.Is(err, broken) || !strings.Contains(err.Error(), all[0].name) || fields != nil || calls != 2 {
 		t.Errorf("%v, %q after %d calls", err, fields, calls)
@@ -257,8 +267,6 @@ func TestConfigurationsAreRefusedByField(t *testing.T) {
 		"Key.Domain":   wrong(func(c *SealConfig) { c.Key.Domain = "a b" }),
 		"Key.Selector": wrong(func(c *SealConfig) { c.Key.Selector = "" }),
 		"Key.Key":      wrong(func(c *SealConfig) { c.Key.Key = nil }),
-		"Headers[1]":   wrong(func(c *SealConfig) { c.Headers = []string{"from", "authentication-results"} }),
-		"Oversign[0]":  wrong(func(c *SealConfig) { c.Oversign = []string{"ARC-Seal"} }),
 	} {
 		var got *mail.FieldError
 		if !errors.As(err, &got) || got.Field != field {
@@ -275,19 +283,5 @@ func TestHeaderSectionHasALimit(t *testing.T) {
 	}
 	if _, err := v.Begin(context.Background(), []byte("X: 456789\r\n")); err != ErrHeaderTooLong {
 		t.Errorf("got %v", err)
-	}
-}
-
-func TestKeyCacheIsBounded(t *testing.T) {
-	_, keys := hops(t, 1)
-	record := keys["s._domainkey.hop1.example"][0]
-	var c keyCache
-	for i := range 3 * maxCachedKeys {
-		if _, err := c.parse(record + "; n=" + time.Duration(i).String()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if len(c.parsed) > maxCachedKeys {
-		t.Errorf("%d keys", len(c.parsed))
 	}
 }

@@ -261,7 +261,7 @@ func TestSigningOfValiMail(t *testing.T) {
 			prior := validate(t, v, message)
 			names := strings.Split(e.Headers, ":")
 			sealer, err := NewSealer(SealConfig{
-				Key: dkim.SigningKey{Domain: s.Domain, Selector: s.Sel, Key: key}, Headers: names, Oversign: []string{},
+				Key: dkim.SigningKey{Domain: s.Domain, Selector: s.Sel, Key: key}, headers: names, oversign: []string{},
 				Now: clock(e.T),
 			})
 			if err != nil {

@@ -113,7 +113,7 @@ var ErrHeaderTooLong = errors.New("arc: header section too long")
 // A Verifier begins validations. It is safe for concurrent use.
 type Verifier struct {
 	cfg  Config
-	keys keyCache
+	keys *dkim.KeyFinder
 }
 
 // New makes a Verifier, or returns what Config.Validate says.
@@ -127,7 +127,7 @@ func New(cfg Config) (*Verifier, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Verifier{cfg: cfg}, nil
+	return &Verifier{cfg: cfg, keys: dkim.NewKeyFinder(cfg.Resolver)}, nil
 }
 
 // A Chain is the validation of one message's chain. Finish ends it, or Close at any time. It is not safe for concurrent
@@ -178,7 +178,7 @@ func (v *Verifier) Begin(ctx context.Context, header []byte) (*Chain, error) {
 func (c *Chain) read(header []byte, found collection, now time.Time) error {
 	if found.highest > 0 {
 		newest := &found.sets[found.highest-1]
-		c.result.Sealer = domainOf(newest.seal.tags.Get("d"))
+		c.result.Sealer = dkim.ParseDomain(newest.seal.tags.Get("d"))
 		// Step 2 comes before the structure: who sealed a broken chain as failed added a good set to bad ones.
 		if string(newest.seal.tags.Get("cv")) == "fail" {
 			c.result.unsealable = ErrEnded

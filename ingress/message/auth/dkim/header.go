@@ -196,10 +196,7 @@ func (p *Picker) index(names []string) {
 
 func appendLower(dst, s []byte) []byte {
 	for _, c := range s {
-		if 'A' <= c && c <= 'Z' {
-			c |= 0x20
-		}
-		dst = append(dst, c)
+		dst = append(dst, ascii.Lower(c))
 	}
 	return dst
 }
@@ -291,13 +288,10 @@ func (o *canonicalWriter) write(s []byte) {
 func (o *canonicalWriter) name(s []byte) {
 	s = trimFWS(s)
 	for _, c := range s {
-		if 'A' <= c && c <= 'Z' {
-			c |= 0x20
-		}
 		if o.n == len(o.buf) {
 			o.flush()
 		}
-		o.buf[o.n] = c
+		o.buf[o.n] = ascii.Lower(c)
 		o.n++
 	}
 	o.put(':')

@@ -1,7 +1,6 @@
 package dkim
 
 import (
-	"context"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -10,19 +9,17 @@ import (
 	"encoding/base64"
 	"errors"
 	"strings"
-	"sync"
-
-	"github.com/millrace/millrace/ingress/world"
 )
 
 // The sizes of RSA keys in bits that are accepted. RFC 8301 section 3.2 demands that verifiers refuse keys below 1024
-// and can verify with keys up to 4096; larger ones are not needed and cost more than a stranger should make us spend.
+// and can verify with keys up to 4096. Larger ones are not needed, and verifying with them would cost us more than any
+// sender should be able to cause.
 const (
 	MinRSABits = 1024
 	MaxRSABits = 4096
 )
 
-// A PublicKey is what a key record (RFC 6376 section 3.6.1) says.
+// A PublicKey is the content of a key record (RFC 6376 section 3.6.1). It is shared and must not be changed.
 type PublicKey struct {
 	Key     crypto.PublicKey // *rsa.PublicKey or ed25519.PublicKey
 	Bits    int              // of the modulus; 256 for Ed25519
@@ -30,61 +27,8 @@ type PublicKey struct {
 	Strict  bool             // t=s: the domain of i= must be d= itself
 }
 
-// KeyName is the domain name that the key record of a selector and a signing domain stands at.
+// KeyName returns the domain name of the key record of a selector and a signing domain.
 func KeyName(selector, domain string) string { return selector + "._domainkey." + domain }
-
-// fetchKey asks for the key at a name. An error is a *Failure: a temperror when DNS gave no answer, a permerror when
-// the answer holds no usable key or more than one record.
-func fetchKey(ctx context.Context, dns world.Resolver, name string,
-	parse func(string) (*PublicKey, error)) (*PublicKey, error) {
-	records, err := dns.LookupTXT(ctx, name)
-	switch {
-	case err != nil:
-		return nil, &Failure{TempError, "key unavailable", err}
-	case len(records) == 0:
-		return nil, permError("no key for signature")
-	case len(records) > 1:
-		// RFC 6376 section 3.6.2.2: the results are undefined; choosing one of them would be a guess.
-		return nil, permError("multiple key records")
-	}
-	return parse(records[0])
-}
-
-// A keyCache holds what key records say, because parsing one takes a third of the time that an RSA verification takes.
-// It knows no names and no age: whoever finds a record decides which one holds. The zero keyCache is ready for use, and
-// safe for concurrent use.
-type keyCache struct {
-	mu     sync.Mutex
-	parsed map[string]*PublicKey // by record; the keys are shared and not to be changed
-}
-
-// maxCachedKeys and maxCachedRecord bound a keyCache at some megabytes.
-const (
-	maxCachedKeys   = 1024
-	maxCachedRecord = 1024
-)
-
-// parse is ParseKeyRecord.
-func (c *keyCache) parse(record string) (*PublicKey, error) {
-	c.mu.Lock()
-	key := c.parsed[record]
-	c.mu.Unlock()
-	if key != nil {
-		return key, nil
-	}
-	key, err := ParseKeyRecord(record)
-	if err != nil || len(record) > maxCachedRecord {
-		return key, err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	// A stranger can fill it and so empty it; that costs the others one parsing each.
-	if c.parsed == nil || len(c.parsed) >= maxCachedKeys {
-		c.parsed = make(map[string]*PublicKey)
-	}
-	c.parsed[record] = key
-	return key, nil
-}
 
 // ParseKeyRecord parses a key record that may be used for mail with SHA-256. An error is a *Failure with PermError.
 func ParseKeyRecord(record string) (*PublicKey, error) {
@@ -117,7 +61,7 @@ func ParseKeyRecord(record string) (*PublicKey, error) {
 	return key, nil
 }
 
-// lists tells whether a colon-separated list has an element, in any case, as ABNF has literals.
+// lists reports whether a colon-separated list has an element, in any case, as ABNF has literals.
 func lists(list []byte, element string) bool {
 	for e := range colonList(list) {
 		if strings.EqualFold(string(e), element) {
@@ -131,7 +75,7 @@ func decodeKey(kind, data []byte) (*PublicKey, error) {
 	if len(data) > 4096 {
 		return nil, permError("key too large")
 	}
-	der, err := decodeBase64(data)
+	der, err := DecodeBase64(data)
 	if err != nil {
 		return nil, permError("key syntax error")
 	}
@@ -160,7 +104,7 @@ func decodeKey(kind, data []byte) (*PublicKey, error) {
 
 var errNotRSA = errors.New("not an RSA key")
 
-// parseRSA parses a SubjectPublicKeyInfo, which is what RFC 6376 means and everyone publishes, or an RSAPublicKey,
+// parseRSA parses a SubjectPublicKeyInfo, which is what RFC 6376 means and what domains publish, or an RSAPublicKey,
 // which is what its text says (section 3.6.1, erratum 3017).
 func parseRSA(der []byte) (*rsa.PublicKey, error) {
 	if key, err := x509.ParsePKIXPublicKey(der); err == nil {
@@ -194,8 +138,8 @@ func (k *PublicKey) Verify(a Algorithm, digest [sha256.Size]byte, signature []by
 	return nil
 }
 
-// decodeBase64 decodes what may be folded.
-func decodeBase64(s []byte) ([]byte, error) {
+// DecodeBase64 decodes base64 that may be folded.
+func DecodeBase64(s []byte) ([]byte, error) {
 	plain := withoutFWS(make([]byte, 0, len(s)), s)
 	n, err := base64.StdEncoding.Decode(plain, plain)
 	return plain[:n], err

@@ -10,9 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
+	"github.com/millrace/millrace/router/leaf/domain"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -23,24 +23,19 @@ type SigningKey struct {
 	Key      crypto.Signer // an *rsa.PrivateKey of 1024 to 4096 bits or an ed25519.PrivateKey
 }
 
-// A SignConfig says how messages are signed.
+// A SignConfig has what a Signer needs.
 type SignConfig struct {
 	// Keys are the keys that each sign each message, in the order of the fields they make; at least one.
 	Keys []SigningKey
-	// Headers are the names of the header fields that are signed as often as a message has them. nil means
-	// DefaultHeaders.
-	Headers []string
-	// Oversign are the names of the header fields that are named once more than a message has them, so that none can be
-	// added (RFC 6376 section 5.4). nil means DefaultOversign.
-	Oversign []string
-	// Lifetime is the time after which a signature expires, of at least a second; 0 means that it does not.
-	Lifetime time.Duration
-	// Now is the clock that t= and x= are taken from; nil means time.Now.
+	// Now is the clock that t= is taken from; nil means time.Now.
 	Now func() time.Time
+
+	lifetime time.Duration // of tests: a signature expires after it; 0 means never
 }
 
-// DefaultHeaders gives the names that RFC 6376 section 5.4.1 advises to sign, and those of MIME. Trace fields are not
-// among them, nor is anything that a relay adds or removes.
+// DefaultHeaders returns the names of the header fields that are signed as often as a message has them, in lower case:
+// those that RFC 6376 section 5.4.1 advises to sign, and those of MIME. Trace fields are not among them, nor any field
+// that a relay adds or removes.
 func DefaultHeaders() []string {
 	return []string{
 		"from", "sender", "reply-to", "subject", "date", "message-id", "to", "cc", "in-reply-to", "references",
@@ -51,7 +46,9 @@ func DefaultHeaders() []string {
 	}
 }
 
-// DefaultOversign gives the names of the fields that a message has once and that a reader sees or a threading uses.
+// DefaultOversign returns the names of the header fields that are named once more than a message has them, so that none
+// can be added (RFC 6376 section 5.4): fields that a message has once and that a reader sees or that threading uses.
+// They are in lower case and all among DefaultHeaders.
 func DefaultOversign() []string { return []string{"from", "to", "subject", "date", "message-id"} }
 
 // Validate reports what is wrong, as *mail.FieldError joined.
@@ -63,66 +60,17 @@ func (c SignConfig) Validate() error {
 	}
 	for i, k := range c.Keys {
 		field := fmt.Sprintf("Keys[%d].", i)
-		if !isDomain([]byte(k.Domain), maxDomain) {
+		if !isDomain([]byte(k.Domain), domain.MaxName) {
 			wrong(field+"Domain", "is no domain in ASCII")
 		}
-		if !isDomain([]byte(k.Selector), maxSelector) || len(KeyName(k.Selector, k.Domain)) > maxDomain {
+		if !isDomain([]byte(k.Selector), maxSelector) || len(KeyName(k.Selector, k.Domain)) > domain.MaxName {
 			wrong(field+"Selector", "is no selector")
 		}
 		if _, err := algorithmOf(k.Key); err != nil {
 			wrong(field+"Key", err.Error())
 		}
 	}
-	for _, list := range []struct {
-		field string
-		names []string
-	}{{"Headers", c.Headers}, {"Oversign", c.Oversign}} {
-		for i, name := range list.names {
-			field := fmt.Sprintf("%s[%d]", list.field, i)
-			switch parsed, err := ParseHeaderNames([]byte(name)); {
-			case err != nil || len(parsed) != 1 || strings.ContainsAny(name, ";\r\n \t"):
-				wrong(field, "is no field name")
-			case isTrace(parsed[0]):
-				wrong(field, "is a trace field, which relays add and remove")
-			}
-		}
-	}
-	if !contains(c.headers(), "from") && !contains(c.oversign(), "from") {
-		wrong("Headers", "must have From") // RFC 6376 section 5.4
-	}
-	if c.Lifetime < 0 || c.Lifetime > 0 && c.Lifetime < time.Second {
-		wrong("Lifetime", "is less than a second")
-	}
 	return errors.Join(errs...)
-}
-
-func isTrace(name string) bool {
-	return name == "received" || name == "return-path" || name == "authentication-results" ||
-		name == "dkim-signature" ||
-		strings.HasPrefix(name, "arc-")
-}
-
-func contains(names []string, name string) bool {
-	for _, n := range names {
-		if strings.EqualFold(n, name) {
-			return true
-		}
-	}
-	return false
-}
-
-func (c SignConfig) headers() []string {
-	if c.Headers == nil {
-		return DefaultHeaders()
-	}
-	return c.Headers
-}
-
-func (c SignConfig) oversign() []string {
-	if c.Oversign == nil {
-		return DefaultOversign()
-	}
-	return c.Oversign
 }
 
 func algorithmOf(key crypto.Signer) (Algorithm, error) {
@@ -150,12 +98,11 @@ const maxSigned = 500
 
 // A Signer makes DKIM-Signature fields. It is safe for concurrent use.
 type Signer struct {
-	cfg      SignConfig
-	headers  []string
-	oversign []string
+	cfg               SignConfig
+	headers, oversign []string // the default lists
 }
 
-// NewSigner makes a Signer, or returns what SignConfig.Validate says.
+// NewSigner makes a Signer, or returns the error of SignConfig.Validate.
 func NewSigner(cfg SignConfig) (*Signer, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -163,22 +110,7 @@ func NewSigner(cfg SignConfig) (*Signer, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Signer{cfg: cfg, oversign: lowered(cfg.oversign())}
-	// What is only oversigned is signed as well.
-	for _, name := range append(lowered(cfg.headers()), s.oversign...) {
-		if !contains(s.headers, name) {
-			s.headers = append(s.headers, name)
-		}
-	}
-	return s, nil
-}
-
-func lowered(names []string) []string {
-	low := make([]string, len(names))
-	for i, name := range names {
-		low[i] = strings.ToLower(name)
-	}
-	return low
+	return &Signer{cfg: cfg, headers: DefaultHeaders(), oversign: DefaultOversign()}, nil
 }
 
 // Sign appends to dst one DKIM-Signature field for each key, folded and with CRLF. Header is the header section that
@@ -214,8 +146,8 @@ func (s *Signer) signWith(dst []byte, k SigningKey, header []byte, names []strin
 	f.Tag("d", k.Domain)
 	f.Tag("s", k.Selector)
 	f.Tag("t", strconv.FormatInt(now.Unix(), 10))
-	if s.cfg.Lifetime > 0 {
-		f.Tag("x", strconv.FormatInt(now.Add(s.cfg.Lifetime).Unix(), 10))
+	if s.cfg.lifetime > 0 {
+		f.Tag("x", strconv.FormatInt(now.Add(s.cfg.lifetime).Unix(), 10))
 	}
 	f.Names("h", names)
 	f.Base64("bh", bodyHash[:])

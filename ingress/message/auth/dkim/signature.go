@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/router/leaf/ascii"
+	"github.com/millrace/millrace/router/leaf/domain"
 )
 
 // A Result is the result of a verification as RFC 8601 section 2.7.1 has it in an Authentication-Results field.
@@ -103,13 +104,11 @@ func ParseAlgorithm(s []byte) (Algorithm, error) {
 
 // Limits on one signature field. They are far above what is in use, and keep what one field can cost in bounds.
 const (
-	maxNames     = 5000    // names in h=
-	maxNameList  = 1 << 16 // octets of h=
-	maxB         = 2048    // octets of b=, folding included; RSA of 4096 bits has 684
-	maxDomain    = 253
-	maxSelector  = 190
-	maxIdentity  = 998
-	maxTimestamp = 15 // digits; RFC 6376 section 3.5 asks for values up to 10^12
+	maxNames    = 5000    // names in h=
+	maxNameList = 1 << 16 // octets of h=
+	maxB        = 2048    // octets of b=, folding included; RSA of 4096 bits has 684
+	maxSelector = 190
+	maxIdentity = 998
 )
 
 // A Signature is one DKIM-Signature field and what became of it. Fields that could not be read are zero; what stands in
@@ -195,14 +194,14 @@ func (s *Signature) parse(now time.Time) error {
 }
 
 func (s *Signature) parseNames(tags TagList) error {
-	if d := tags.Get("d"); isDomain(d, maxDomain) {
-		s.Domain = strings.ToLower(string(d))
+	if d := ParseDomain(tags.Get("d")); d != "" {
+		s.Domain = d
 		s.Identity = "@" + s.Domain
 	}
 	if sel := tags.Get("s"); isDomain(sel, maxSelector) {
 		s.Selector = string(sel)
 	}
-	if s.Domain == "" || s.Selector == "" || len(KeyName(s.Selector, s.Domain)) > maxDomain {
+	if s.Domain == "" || s.Selector == "" || len(KeyName(s.Selector, s.Domain)) > domain.MaxName {
 		return permError("signature syntax error")
 	}
 	i, ok := tags.Lookup("i")
@@ -215,7 +214,7 @@ func (s *Signature) parseNames(tags TagList) error {
 		return permError("signature syntax error")
 	}
 	s.Identity = string(identity)
-	if domain := strings.ToLower(s.Identity[at+1:]); domain != s.Domain && !strings.HasSuffix(domain, "."+s.Domain) {
+	if d := strings.ToLower(s.Identity[at+1:]); d != s.Domain && !strings.HasSuffix(d, "."+s.Domain) {
 		return permError("domain mismatch")
 	}
 	return nil
@@ -245,8 +244,17 @@ func decodeQuoted(s []byte) ([]byte, bool) {
 	return out[:n], true
 }
 
-// isDomain tells whether s is a domain name or, for a selector, a part of one: labels of letters, digits, hyphens and
-// underscores, which are in use. An internationalized name has to be given in A-labels.
+// ParseDomain returns a domain name in lower case, or "" if s is none of at most 253 octets.
+func ParseDomain(s []byte) string {
+	if !isDomain(s, domain.MaxName) {
+		return ""
+	}
+	return strings.ToLower(string(s))
+}
+
+// isDomain reports whether s is a domain name or, for a selector, a part of one: labels of letters, digits, hyphens and
+// underscores, which are in use, in limit octets at most. No label begins or ends with a hyphen. An internationalized
+// name has to be in A-labels.
 func isDomain(s []byte, limit int) bool {
 	label := 0
 	for i, c := range s {
@@ -257,11 +265,11 @@ func isDomain(s []byte, limit int) bool {
 			}
 			label = 0
 			continue
-		case c == '-' && label > 0, ascii.IsAlpha(c), ascii.IsDigit(c), c == '_':
+		case c == '-' && label > 0, ascii.IsLetDig(c), c == '_':
 		default:
 			return false
 		}
-		if label++; label > 63 {
+		if label++; label > domain.MaxLabel {
 			return false
 		}
 	}
@@ -311,10 +319,10 @@ func (s *Signature) parseHashes(tags TagList) (err error) {
 	if len(s.b.Value) > maxB || len(tags.Get("bh")) > maxB {
 		return permError("signature too large")
 	}
-	if s.value, err = decodeBase64(s.b.Value); err != nil || len(s.value) == 0 {
+	if s.value, err = DecodeBase64(s.b.Value); err != nil || len(s.value) == 0 {
 		return permError("signature syntax error")
 	}
-	bh, err := decodeBase64(tags.Get("bh"))
+	bh, err := DecodeBase64(tags.Get("bh"))
 	if err != nil || len(bh) != sha256.Size {
 		return permError("signature syntax error")
 	}
@@ -368,11 +376,8 @@ func lowerWithoutFWS(s []byte) string {
 	var b strings.Builder
 	b.Grow(len(s))
 	for _, c := range s {
-		if 'A' <= c && c <= 'Z' {
-			c |= 0x20
-		}
 		if !ascii.IsFWS(c) {
-			b.WriteByte(c)
+			b.WriteByte(ascii.Lower(c))
 		}
 	}
 	return b.String()
@@ -407,16 +412,9 @@ func (s *Signature) parseLimits(tags TagList, now time.Time) (err error) {
 }
 
 func timestamp(tags TagList, name string) (time.Time, error) {
-	tag, ok := tags.Lookup(name)
+	at, ok := tags.Timestamp(name)
 	if !ok {
-		return time.Time{}, nil
-	}
-	if len(tag.Value) > maxTimestamp {
 		return time.Time{}, permError("signature syntax error")
 	}
-	n, err := strconv.ParseUint(string(tag.Value), 10, 63)
-	if err != nil {
-		return time.Time{}, permError("signature syntax error")
-	}
-	return time.Unix(int64(n), 0).UTC(), nil
+	return at, nil
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"iter"
+	"strconv"
+	"time"
 
 	"github.com/millrace/millrace/router/leaf/ascii"
 )
@@ -96,6 +98,26 @@ func (l TagList) Lookup(name string) (Tag, bool) {
 func (l TagList) Get(name string) []byte {
 	t, _ := l.Lookup(name)
 	return t.Value
+}
+
+// maxTimestamp bounds the digits of a time; RFC 6376 section 3.5 asks for values up to 10^12.
+const maxTimestamp = 15
+
+// Timestamp returns the time of a tag in seconds since 1970, the zero Time if the list has no tag of that name, and
+// whether the tag can be read.
+func (l TagList) Timestamp(name string) (time.Time, bool) {
+	tag, ok := l.Lookup(name)
+	if !ok {
+		return time.Time{}, true
+	}
+	if len(tag.Value) > maxTimestamp {
+		return time.Time{}, false
+	}
+	n, err := strconv.ParseUint(string(tag.Value), 10, 63)
+	if err != nil {
+		return time.Time{}, false
+	}
+	return time.Unix(int64(n), 0).UTC(), true
 }
 
 // isTagName tells an ALPHA followed by letters, digits and underscores.

@@ -47,7 +47,7 @@ var ErrHeaderTooLong = errors.New("dkim: header section too long")
 // A Verifier begins verifications. It is safe for concurrent use.
 type Verifier struct {
 	cfg  Config
-	keys keyCache
+	keys *KeyFinder
 }
 
 // NewVerifier makes a Verifier, or returns what Config.Validate says.
@@ -64,7 +64,7 @@ func NewVerifier(cfg Config) (*Verifier, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Verifier{cfg: cfg}, nil
+	return &Verifier{cfg: cfg, keys: NewKeyFinder(cfg.Resolver)}, nil
 }
 
 // A Verification is the verification of one message. Header and the writing of the body may come in any order, then
@@ -120,7 +120,7 @@ func (v *Verifier) Begin(ctx context.Context, header []byte) (*Verification, err
 	if len(m.lookups) > 0 {
 		ctx, m.cancel = context.WithCancel(ctx)
 		for _, l := range m.lookups {
-			l.done.Go(func() { v.fetch(ctx, l) })
+			l.done.Go(func() { l.key, l.err = v.keys.Find(ctx, l.name) })
 		}
 	}
 	return m, nil
@@ -166,10 +166,6 @@ func (m *Verification) want(s *Signature) {
 	}
 	s.lookup = &lookup{name: name}
 	m.lookups = append(m.lookups, s.lookup)
-}
-
-func (v *Verifier) fetch(ctx context.Context, l *lookup) {
-	l.key, l.err = fetchKey(ctx, v.cfg.Resolver, l.name, v.keys.parse)
 }
 
 // Unverified is the number of signatures beyond Config.Signatures, which are not looked at.

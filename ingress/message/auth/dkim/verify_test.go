@@ -508,7 +508,7 @@ func TestResultsHaveNames(t *testing.T) {
 }
 
 func TestParsedKeysAreKeptInBounds(t *testing.T) {
-	var c keyCache
+	c := NewKeyFinder(records{})
 	record := publish(t, key(t))
 	first, err := c.parse(record)
 	if err != nil {

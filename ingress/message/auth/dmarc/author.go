@@ -5,10 +5,8 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/net/idna"
-
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
-	"github.com/millrace/millrace/router/mail"
+	"github.com/millrace/millrace/ingress/message/auth/spf"
 )
 
 // A Failure says why a header section has not one author domain. Result is PermError. A receiver that enforces policies
@@ -83,28 +81,6 @@ func Author(header []byte) (domain string, err error) {
 	}
 	anonymous := !bytes.ContainsAny(r.s, "@\uff20\ufe6b") && !bytes.Contains(r.s, []byte("=?"))
 	return "", &Failure{Result: PermError, Reason: reason, Anonymous: anonymous}
-}
-
-// Canonical gives a domain name in lower case and as A-labels, without its last dot, or "" for what is no domain name.
-func Canonical(domain string) string {
-	domain = strings.TrimSuffix(domain, ".")
-	if !mail.IsDomain(domain) {
-		return ""
-	}
-	ascii := strings.ToLower(domain)
-	for i := range len(domain) {
-		if domain[i] >= 0x80 {
-			var err error
-			if ascii, err = idna.Lookup.ToASCII(domain); err != nil || !mail.IsDomain(ascii) {
-				return ""
-			}
-			break
-		}
-	}
-	if len(ascii) > maxName {
-		return ""
-	}
-	return ascii
 }
 
 // A kind is what a token is.
@@ -325,7 +301,7 @@ func (r *reader) add(a *addrSpec) string {
 	if r.mailboxes++; r.mailboxes > maxMailboxes {
 		return reasonTooMany
 	}
-	domain := Canonical(string(a.domain))
+	domain := spf.Canonical(string(a.domain))
 	if domain == "" || a.domain[len(a.domain)-1] == '.' {
 		return reasonBadDomain
 	}
@@ -402,7 +378,7 @@ func (p *phrase) take(t token) {
 		if p.claims > maxMailboxes {
 			return // so many that the field is refused
 		}
-		domain := Canonical(string(bytes.TrimRight(t.text, ".")))
+		domain := spf.Canonical(string(bytes.TrimRight(t.text, ".")))
 		if strings.Contains(domain, ".") && len(p.claimed) <= maxAuthors && !slices.Contains(p.claimed, domain) {
 			p.claimed = append(p.claimed, domain)
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
+	"github.com/millrace/millrace/ingress/message/auth/spf"
 )
 
 func TestTheAuthorDomain(t *testing.T) {
@@ -254,7 +255,7 @@ func disagrees(header []byte, got string) string {
 			return ""
 		}
 		for _, address := range list {
-			domain := Canonical(address.Address[strings.LastIndexByte(address.Address, '@')+1:])
+			domain := spf.Canonical(address.Address[strings.LastIndexByte(address.Address, '@')+1:])
 			if domain != "" && !slices.Contains(strings.Fields(got), domain) {
 				return fmt.Sprintf("got %q, net/mail has %q", got, address.Address)
 			}
@@ -283,7 +284,7 @@ func FuzzAuthor(f *testing.F) {
 			}
 		}
 		for _, d := range domains {
-			if d != Canonical(d) || d == "" {
+			if d != spf.Canonical(d) || d == "" {
 				t.Fatalf("%q is not canonical", d)
 			}
 		}

@@ -177,7 +177,7 @@ type author struct {
 func (e *Evaluator) Begin(ctx context.Context, authors ...string) *Lookup {
 	l := &Lookup{evaluator: e, draw: e.cfg.Draw(), done: make(chan struct{}), cancel: func() {}}
 	for _, domain := range authors {
-		domain = Canonical(domain)
+		domain = spf.Canonical(domain)
 		if domain == "" {
 			l.authors = nil // an author that cannot be judged is not left out
 			break
@@ -297,7 +297,7 @@ type identifier struct {
 func collect(reverse spf.Identity, dkim, unknown []string) []identifier {
 	ids := make([]identifier, 0, 1+len(dkim)+len(unknown))
 	add := func(id identifier) {
-		id.domain = Canonical(id.domain)
+		id.domain = spf.Canonical(id.domain)
 		if id.domain != "" && len(ids) < maxIdentifiers && !slices.Contains(ids, id) {
 			ids = append(ids, id)
 		}

@@ -3,15 +3,16 @@ package dmarc
 import (
 	"context"
 	"strings"
+
+	"github.com/millrace/millrace/router/leaf/domain"
 )
 
 const (
 	// maxQueries is how many names a tree walk asks for (RFC 9989 section 4.10); after the first it goes on with one
 	// label less than that.
 	maxQueries = 8
-	// maxName is the longest domain name in text form without its last dot (RFC 1035 section 2.3.4).
-	maxName = 253
-	prefix  = "_dmarc."
+	maxName    = domain.MaxName
+	prefix     = "_dmarc."
 )
 
 // cache holds the answers of one Lookup by domain.

@@ -10,6 +10,8 @@ import (
 	"blitiri.com.ar/go/spf"
 	"golang.org/x/net/idna"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
+	"github.com/millrace/millrace/router/leaf/domain"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -87,27 +89,34 @@ func hide(local string) string {
 	return strings.ReplaceAll(local, "@", hiddenAt)
 }
 
-// asciiDomain gives a domain name in lower case and as A-labels (RFC 8616 section 4), or "" for what RFC 7208 section
-// 4.3 asks nobody about: an address literal, a malformed name, a name of one label.
-func asciiDomain(domain string) string {
-	domain = strings.TrimSuffix(domain, ".")
-	if !mail.IsDomain(domain) {
+// asciiDomain returns a domain name as Canonical does, or "" for what RFC 7208 section 4.3 has no check for: an address
+// literal, a malformed name, a name of one label.
+func asciiDomain(name string) string {
+	name = Canonical(name)
+	if strings.IndexByte(name, '.') < 0 {
 		return ""
 	}
-	ascii := strings.ToLower(domain)
-	for i := range len(domain) {
-		if domain[i] >= 0x80 {
-			var err error
-			if ascii, err = idna.Lookup.ToASCII(domain); err != nil || !mail.IsDomain(ascii) {
-				return ""
-			}
-			break
+	return name
+}
+
+// Canonical returns a domain name in lower case and as A-labels (RFC 8616 section 4), without its last dot, or "" for
+// what is no domain name.
+func Canonical(name string) string {
+	name = strings.TrimSuffix(name, ".")
+	if !mail.IsDomain(name) {
+		return ""
+	}
+	plain := strings.ToLower(name)
+	if !ascii.Is(name) {
+		var err error
+		if plain, err = idna.Lookup.ToASCII(name); err != nil || !mail.IsDomain(plain) {
+			return ""
 		}
 	}
-	if len(ascii) > maxName || strings.IndexByte(ascii, '.') < 0 {
+	if len(plain) > domain.MaxName {
 		return ""
 	}
-	return ascii
+	return plain
 }
 
 // ask checks one identity.

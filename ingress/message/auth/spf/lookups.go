@@ -8,12 +8,11 @@ import (
 	"strings"
 
 	"github.com/millrace/millrace/ingress/world"
+	"github.com/millrace/millrace/router/leaf/domain"
 	"github.com/millrace/millrace/router/mail"
 )
 
 const (
-	// maxName is the longest domain name in text form without its last dot (RFC 1035 section 2.3.4).
-	maxName = 253
 	// maxRecord is the longest record that is looked at, in octets. RFC 7208 section 3.4 wants a reply of 512; what is
 	// longer than this is there to cost us time.
 	maxRecord = 8 << 10
@@ -52,7 +51,7 @@ func (l *lookups) name(name string) (string, bool) {
 
 // shortened cuts labels off the left of a name that is too long (RFC 7208 section 7.3).
 func shortened(name string) string {
-	for len(name) > maxName {
+	for len(name) > domain.MaxName {
 		_, name, _ = strings.Cut(name, ".")
 	}
 	return name
@@ -64,7 +63,7 @@ func shortened(name string) string {
 // found: shortened, it would let a record include itself with a name that grows by each step.
 func (l *lookups) LookupTXT(ctx context.Context, name string) ([]string, error) {
 	asked, ok := l.name(name)
-	if !ok || len(asked) > maxName {
+	if !ok || len(asked) > domain.MaxName {
 		return nil, notFound(name)
 	}
 	texts, err := l.resolver.LookupTXT(ctx, asked)

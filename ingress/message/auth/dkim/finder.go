@@ -1,0 +1,66 @@
+package dkim
+
+import (
+	"context"
+	"sync"
+
+	"github.com/millrace/millrace/ingress/world"
+)
+
+// The bounds of a KeyFinder's memory: some megabytes.
+const (
+	maxCachedKeys   = 1024
+	maxCachedRecord = 1024 // octets of a record that is kept
+)
+
+// A KeyFinder asks DNS for keys and keeps the keys of parsed records, because parsing a record takes a third of the time
+// that an RSA verification takes. It keeps no names and no age: DNS is asked each time, and its answer decides which
+// record holds. It is safe for concurrent use. Make one with NewKeyFinder.
+type KeyFinder struct {
+	resolver world.Resolver
+	mu       sync.Mutex
+	parsed   map[string]*PublicKey // by record
+}
+
+// NewKeyFinder returns a KeyFinder that asks a resolver.
+func NewKeyFinder(r world.Resolver) *KeyFinder {
+	return &KeyFinder{resolver: r, parsed: make(map[string]*PublicKey)}
+}
+
+// Find asks for the key at a name, within the time of ctx. An error is a *Failure: a temperror when DNS did not answer,
+// a permerror when the answer holds no usable key or more than one record.
+func (f *KeyFinder) Find(ctx context.Context, name string) (*PublicKey, error) {
+	records, err := f.resolver.LookupTXT(ctx, name)
+	switch {
+	case err != nil:
+		return nil, &Failure{TempError, "key unavailable", err}
+	case len(records) == 0:
+		return nil, permError("no key for signature")
+	case len(records) > 1:
+		// RFC 6376 section 3.6.2.2: the results are undefined; choosing one of them would be a guess.
+		return nil, permError("multiple key records")
+	}
+	return f.parse(records[0])
+}
+
+// parse is ParseKeyRecord with the memory of f.
+func (f *KeyFinder) parse(record string) (*PublicKey, error) {
+	f.mu.Lock()
+	key := f.parsed[record]
+	f.mu.Unlock()
+	if key != nil {
+		return key, nil
+	}
+	key, err := ParseKeyRecord(record)
+	if err != nil || len(record) > maxCachedRecord {
+		return key, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	// A sender can fill the memory and so empty it; that costs the other keys one parsing each.
+	if len(f.parsed) >= maxCachedKeys {
+		clear(f.parsed)
+	}
+	f.parsed[record] = key
+	return key, nil
+}
