@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"pgregory.net/rapid"
+	"github.com/millrace/millrace/egress/pool/pace"
 )
 
 // take has the Site take a message on s and gives s back.
@@ -51,14 +51,14 @@ func TestASiteWithTooManySessionsGetsHalfAndGrowsToTheNumberThatItTook(t *testin
 		if d.open.Load() != 4 {
 			t.Errorf("%d sessions are open", d.open.Load())
 		}
-		for range 10 * growEvery {
+		for range 10 * pace.GrowEvery {
 			take(get(t, p, d, r))
 		}
 		if got := p.Adaptations(); len(got) != 1 || got[0].Sessions != 8 {
 			t.Errorf("learnt %+v, want 8 sessions and no more yet", got)
 		}
-		time.Sleep(crowdedFor + time.Second)
-		for range 12 * growEvery {
+		time.Sleep(pace.BelievedFor + time.Second)
+		for range 12 * pace.GrowEvery {
 			take(get(t, p, d, r))
 		}
 		if got := p.Adaptations(); len(got) != 0 {
@@ -86,7 +86,7 @@ func TestSessionsThatWereBeingOpenedWhenOneWasTooManyCountAsTaken(t *testing.T) 
 		for _, s := range dialling[2:] {
 			s.Fill(Key{Host: "mx1"}, d.dial())
 		}
-		if got := p.sites["site"].crowd; got.allowed != 10 || got.most != 20 {
+		if got := p.sites["site"].sessions; got.Allowed != 10 || got.Most != 20 {
 			t.Errorf("got %+v, want 10 allowed and 20 at most", got)
 		}
 		dialling[0].Put()
@@ -96,27 +96,6 @@ func TestSessionsThatWereBeingOpenedWhenOneWasTooManyCountAsTaken(t *testing.T) 
 		endings(p)
 		if d.open.Load() != 10 {
 			t.Errorf("%d are open", d.open.Load())
-		}
-	})
-}
-
-func TestTheSessionsOfACrowdedSiteStayBetweenOneAndItsCap(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		limit := rapid.IntRange(1, 40).Draw(t, "cap")
-		c := sessionCap{}
-		now := int64(1)
-		for _, step := range rapid.SliceOfN(rapid.IntRange(0, 40), 1, 200).Draw(t, "steps") {
-			now += int64(time.Second) * int64(step)
-			if open := min(step, limit); step%5 == 0 {
-				c = sessionCap{allowed: max(1, open/2), most: max(1, open), until: now + int64(crowdedFor), at: now}
-			} else {
-				for range step {
-					c.grow(now, limit)
-				}
-			}
-			if got := c.apply(limit); got < 1 || got > limit {
-				t.Fatalf("%d of %d sessions: %+v", got, limit, c)
-			}
 		}
 	})
 }
@@ -149,12 +128,12 @@ func TestASlowedSiteGetsAPartOfWhatItTook(t *testing.T) {
 			t.Errorf("100 messages took %v", got)
 		}
 		for range 20 { // down to the floor and not below
-			time.Sleep(settle)
+			time.Sleep(pace.Settle)
 			s := get(t, p, d, r)
 			rate, _ = s.Slower(99, time.Minute)
 			s.Put()
 		}
-		if rate != leastRate {
+		if rate != pace.LeastRate {
 			t.Errorf("got %v", rate)
 		}
 		time.Sleep(15 * time.Minute)

@@ -11,7 +11,7 @@ func TestACutEndsWhatIsLentAndWhatComesLater(t *testing.T) {
 	p, d := newPool(t), new(dest)
 	p.Start()
 	idle, lent, parked, dialling := get(t, p, d, request(4, netA)), get(t, p, d, request(4, netA)), get(t, p, d,
-		request(4, netA)), empty(t, p)
+		request(4, netA)), emptySlot(t, p)
 	kept := session(idle)
 	idle.Put()
 	parked.Park()
@@ -62,8 +62,8 @@ func TestACutEndsWhatIsLentAndWhatComesLater(t *testing.T) {
 	}
 }
 
-// empty gets a Slot without a session.
-func empty(t *testing.T, p *Pool[*fake]) *Slot[*fake] {
+// emptySlot gets a Slot without a session.
+func emptySlot(t *testing.T, p *Pool[*fake]) *Slot[*fake] {
 	t.Helper()
 	s, err := p.Get(t.Context(), request(4, netA))
 	if err != nil {

@@ -96,7 +96,7 @@ func TestASessionThatIsPutEndsTheWaitingBeforeAnyIsRipe(t *testing.T) {
 		if s == nil {
 			t.Fatal("still waits")
 		}
-		if p.sites["site"].armed {
+		if p.sites["site"].alarm.on {
 			t.Error("the alarm is set and nobody waits")
 		}
 		time.Sleep(2 * stealableAfter)
@@ -207,16 +207,16 @@ func TestShutdownEndsTheAlarm(t *testing.T) {
 		if err := p.Shutdown(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if p.sites["site"].armed {
+		if p.sites["site"].alarm.on {
 			t.Error("the alarm is set")
 		}
 	})
 }
 
 // TestWithHoldersOfAnyKindAllWhoWorkAreServed mixes clients that park for good with ones that park between their steps
-// for longer or shorter than it takes to be stealable, and go on with another session when theirs was taken. All who go on
-// get to their end and wait for a bounded time at each step, and nobody's Slot is taken before it is stealable, so that each
-// step that is short enough keeps its session.
+// for longer or shorter than it takes to be stealable, and go on with another session when theirs was taken. All who go
+// on get to their end and wait for a bounded time at each step, and nobody's Slot is taken before it is stealable, so
+// that each step that is short enough keeps its session.
 func TestWithHoldersOfAnyKindAllWhoWorkAreServed(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		cap := rapid.IntRange(1, 8).Draw(rt, "cap")
@@ -232,7 +232,8 @@ func TestWithHoldersOfAnyKindAllWhoWorkAreServed(t *testing.T) {
 					get(t, p, d, request(cap, network(i))).Park()
 				}()
 			}
-			least := stealableAfter * time.Duration(cap*cap) / time.Duration(max(n, cap)*max(n, cap)) // when all of them wait
+			// when all of them wait
+			least := stealableAfter * time.Duration(cap*cap) / time.Duration(max(n, cap)*max(n, cap))
 			var all sync.WaitGroup
 			for i, waits := range steps {
 				all.Go(func() { // ends after its steps
@@ -266,7 +267,7 @@ func TestWithHoldersOfAnyKindAllWhoWorkAreServed(t *testing.T) {
 			time.Sleep(time.Second)
 			synctest.Wait()
 			c := p.Count()
-			if c.Waiting != 0 || c.Lent > min(cap, stuck) || d.peak.Load() > int64(cap) || p.sites["site"].armed {
+			if c.Waiting != 0 || c.Lent > min(cap, stuck) || d.peak.Load() > int64(cap) || p.sites["site"].alarm.on {
 				wrong.Store(fmt.Sprintf("%+v, %d sessions at most, cap %d", c, d.peak.Load(), cap))
 			}
 		})

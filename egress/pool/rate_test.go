@@ -7,8 +7,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"pgregory.net/rapid"
 )
 
 // paced is a Request to a Site with these rates.
@@ -16,56 +14,6 @@ func paced(client netip.Prefix, rate, opens float64, atOnce int) Request {
 	r := request(20, client)
 	r.Limits.Rate, r.Limits.Opens, r.Limits.OpensAtOnce = rate, opens, atOnce
 	return r
-}
-
-func TestNoSecondSeesMoreMessagesThanItsRateAndNearlyAllAreUsed(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		rate := rapid.Float64Range(2, 2000).Draw(t, "rate")
-		late := rapid.Int64Range(0, int64(10*time.Millisecond)).Draw(t, "late") // a timer's
-		s := &site[*fake]{limits: Limits{Rate: rate}}
-		var at []int64
-		now := int64(1)
-		for now < int64(10*time.Second) {
-			if d := s.untilMessage(&Request{}, now); d > 0 {
-				now += int64(d) + late%(1+int64(d))
-				continue
-			}
-			s.pay(&Request{}, now)
-			at = append(at, now)
-		}
-		from := 0
-		for i, a := range at {
-			for a-at[from] >= int64(time.Second) {
-				from++
-			}
-			if n := i - from + 1; float64(n) > max(rate, rate*margin+1)+1 {
-				t.Fatalf("%d messages in a second at %.1f", n, rate)
-			}
-		}
-		if got := float64(len(at)) / 10; rate > 50 && (got < 0.9*rate || got > rate) {
-			t.Fatalf("%.1f messages/s of %.1f, timers %v late", got, rate, time.Duration(late))
-		}
-	})
-}
-
-func TestASlowedRateClimbsBackAndIsForgotten(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		from := rapid.Float64Range(1, 100).Draw(t, "from")
-		to := from * rapid.Float64Range(1, 2).Draw(t, "part")
-		span := int64(rapid.IntRange(1, 1000).Draw(t, "span")) * int64(time.Second)
-		s := slowing{from: from, to: to, at: 5, span: span}
-		last := 0.0
-		for n := int64(0); n < 11; n++ {
-			rate := s.rate(5 + n*span + span/2)
-			if rate < last || rate < from {
-				t.Fatalf("%v after %v in span %d", rate, last, n)
-			}
-			last = rate
-		}
-		if got := s.rate(5 + 11*span); got != 0 {
-			t.Fatalf("%v is left", got)
-		}
-	})
 }
 
 func TestMessagesOverTheRateWaitInTurnByNetwork(t *testing.T) {

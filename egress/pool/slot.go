@@ -4,206 +4,285 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"github.com/millrace/millrace/egress/mx"
+	"github.com/millrace/millrace/egress/pool/pace"
 )
 
-// The states of a Slot that is held. Any other one is the time at which it was parked, of Pool.clock: its holder waits
-// for a client, and the pool may take the session away. Taking it swaps that very time, so that a Slot that was
+// The states of a Slot. A state above lent is parked: it is the Instant at which the Slot was parked, its holder waits
+// for a client, and the pool may take the connection away. Taking it swaps that very Instant, so that a Slot that was
 // unparked and parked again meanwhile is not mistaken for the one that had been parked for long.
+//
+//	new ---> lent <---> parked ---> taken
+//	         |  ^
+//	         |  +-----> idle
+//	         +--------> ended
 const (
-	busy  int64 = 0  // its holder works with it
-	taken int64 = -1 // the pool took the session, and the Slot is void
+	lent  = 0  // its holder works with it
+	taken = -1 // the pool took the connection, and the Slot is void
+	idle  = -2 // it has no holder and is in site.idle
+	ended = -3 // it was given up, and the Slot is void; its connection is closing, and counted in site.closing
 )
 
-// A Slot is the right to one session at a Site, and the session if there is one. It belongs to one holder, which ends
-// the holding with Put or Discard and does not touch the Slot afterwards. It is not safe for concurrent use.
+// A content is what is in a Slot. It changes under the site's lock only. The holder may read it without.
+type content uint8
+
+const (
+	empty content = iota
+	clean         // a connection on which nothing is open
+	dirty         // a connection that was taken from a parked Slot; see Slot.Dirty
+	spent         // a connection that is only there to be closed by Get
+)
+
+// A Slot is the right to one connection at a Site, and the connection if there is one. It belongs to one holder, which
+// ends the holding with Put or Discard and does not touch the Slot afterwards. It is not safe for concurrent use.
 type Slot[C Conn] struct {
-	pool  *Pool[C]
 	site  *site[C]
 	state atomic.Int64
 
-	session C
+	conn    C
 	key     Key
-	full    bool // there is a session
-	dirty   bool // the session was taken from a parked Slot: see Dirty
-	spent   bool // the session is only there to be closed by Get
-	probe   bool // its holder is the one who tries a cooled Site
-	sent    bool // a message was delivered on it: see Delivered
+	content content
+	probe   bool // its holder is the one that tries a cooling Site
+	sent    bool // a message was delivered on it; see Delivered
 
 	client   netip.Prefix
 	favoured bool
-	at       int   // index in site.lent
-	since    int64 // when it was lent, of Pool.clock
+	at       int          // index in holders.lent
+	since    pace.Instant // when it was lent
 }
 
-// Conn gives the session and whether there is one.
-func (s *Slot[C]) Conn() (C, bool) { return s.session, s.full }
+// Conn returns the connection and whether there is one.
+func (s *Slot[C]) Conn() (C, bool) { return s.conn, s.content != empty }
 
-// Key says what the session is connected to; it is zero when there is no session.
+// Key returns what the connection is connected to. It is zero if there is no connection.
 func (s *Slot[C]) Key() Key { return s.key }
 
-// Dirty reports whether the session was taken from a holder that waited for its client. A transaction is open on it
+// Dirty reports whether the connection was taken from a holder that waited for its client. A transaction is open on it
 // then, which has to be reset before another begins. It reports it once.
 func (s *Slot[C]) Dirty() bool {
-	d := s.dirty
-	s.dirty = false
-	return d
-}
-
-// Fill puts a session that was just opened into an empty Slot. It ends the marks on its host, and the cooling of a Site
-// that could not be reached.
-func (s *Slot[C]) Fill(key Key, session C) {
-	if s.full {
-		panic("pool: Fill of a Slot that has a session")
-	}
-	if s.pool.fill(s, key, session) {
-		session.Abort()
-	}
-}
-
-// fill is Fill, and reports whether the session came too late: it is to be cut.
-func (p *Pool[C]) fill(s *Slot[C], key Key, session C) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s.session, s.key, s.full = session, key, true
-	t := s.site
-	t.opened()
-	delete(t.down, key.Host)
-	if !t.cooling.refused {
-		t.warm()
-	}
-	return p.cut
-}
-
-// Drop closes the session and keeps the Slot, so that its holder may open another, which counts as one that was opened.
-func (s *Slot[C]) Drop() {
-	if !s.full {
-		return
-	}
-	session, t := s.session, s.site
-	now := s.pool.clock()
-	s.pool.mu.Lock()
-	s.clear()
-	t.open(now)
-	s.pool.mu.Unlock()
-	session.Close()
-}
-
-// Put gives the Slot back with a session on which nothing is open. It goes to whoever waits, else it stays idle, unless
-// it has carried enough messages or is too old: then it is closed, by the holder below the cap, and at the cap by
-// whoever needs its place, or the reaper. An empty Slot is given back by Discard.
-func (s *Slot[C]) Put() {
-	p, t := s.pool, s.site
-	now := p.now()
-	p.mu.Lock()
-	t.count(s, p.since(now))
-	worn := s.session.Messages() >= t.limits.Messages || now.Sub(s.session.Born()) >= t.limits.Age
-	over := p.closed || t.isOver() || t.cooling.refused || t.yields && t.waiting.Load() == 0
-	if over || worn && t.slots < t.limits.Sessions {
-		p.mu.Unlock()
-		s.Discard()
-		return
-	}
-	p.unlend(s)
-	s.spent = worn
-	if t.waiting.Load() > 0 && p.hand(s, p.since(now)) {
-		p.mu.Unlock()
-		return
-	}
-	// At the cap a session that is worn stays, for whoever comes next or the reaper to close.
-	t.idle = append(t.idle, s)
-	if t.waiting.Load() == 0 {
-		p.mu.Unlock()
-		return
-	}
-	p.serve(t, now)
-	p.mu.Unlock()
-}
-
-// Discard closes the session, if there is one, and gives up the Slot. The holder does not wait for that, and yet the
-// Site never sees more sessions than its cap: if somebody waits for the Slot, closing the session is left to them, who
-// do it before they open another, and else the Slot counts until the other side has closed as well.
-func (s *Slot[C]) Discard() {
-	p, t := s.pool, s.site
-	now := p.now()
-	if s.full && t.waiting.Load() > 0 && p.handOn(s, now) {
-		return
-	}
-	p.mu.Lock()
-	t.count(s, p.since(now))
-	session, full := s.session, s.full
-	s.clear()
-	if full && !p.closed {
-		p.unlend(s)
-		p.ending(t, session)
-		p.mu.Unlock()
-		return
-	}
-	p.mu.Unlock()
-	if full {
-		session.Close()
-	}
-	p.mu.Lock()
-	p.vacate(s, now)
-	p.mu.Unlock()
-}
-
-// handOn gives s with its session, which is done with, to whoever waits for it and for nothing else.
-func (p *Pool[C]) handOn(s *Slot[C], now time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	t, clock := s.site, p.since(now)
-	t.count(s, clock)
-	w := t.peek()
-	if w == nil || t.slots != t.limits.Sessions || len(t.idle) > 0 || t.untilMessage(&w.Request, clock) > 0 {
+	if s.content != dirty {
 		return false
 	}
-	s.spent = true
-	p.unlend(s)
-	return p.hand(s, clock)
-}
-
-// hand lends s, which is not lent, to whoever waits for it and for nothing else. Whether the session fits is for Get to
-// see.
-func (p *Pool[C]) hand(s *Slot[C], now int64) bool {
-	t := s.site
-	w := t.peek()
-	if w == nil || len(t.idle) > 0 || t.untilMessage(&w.Request, now) > 0 {
-		return false
-	}
-	t.leave(w)
-	t.queued(w)
-	t.pay(&w.Request, now)
-	p.lend(s, w.Client, w.Favoured, now)
-	w.grant <- granted[C]{slot: s}
+	s.site.mu.Lock()
+	s.content = clean
+	s.site.mu.Unlock()
 	return true
 }
 
-// clear forgets the session.
-func (s *Slot[C]) clear() {
-	var none C
-	s.session, s.key, s.full, s.dirty, s.spent = none, Key{}, false, false, false
+// fits reports whether the connection may serve r.
+func (s *Slot[C]) fits(r *Request) bool { return s.key.Way == r.Way && rank(r.Hosts, s.key.Host) >= 0 }
+
+// rank returns the preference of host among hosts, -1 if it is not one of them.
+func rank(hosts []mx.Host, host string) int {
+	for _, h := range hosts {
+		if h.Name == host {
+			return int(h.Pref)
+		}
+	}
+	return -1
 }
 
-// Park says that the holder waits for its client and has nothing of worth on the session, so that the pool may take it
-// away: at once for a client network that has less than its share, where this one has more, and after stealableAfter for
-// anybody. Unpark ends that.
+// expired reports whether the connection of an idle Slot is over its age or its idle time.
+func (s *Slot[C]) expired(now time.Time) bool {
+	l := &s.site.limits
+	return now.Sub(s.conn.Born()) >= l.Age || now.Sub(s.conn.LastUsed()) >= l.Idle
+}
+
+// clear forgets the connection.
+func (s *Slot[C]) clear() {
+	var zero C
+	s.conn, s.key, s.content = zero, Key{}, empty
+}
+
+// count counts the message that was delivered on s since it was lent or counted last, if one was.
+func (s *Slot[C]) count(now pace.Instant) {
+	if s.sent {
+		s.sent = false
+		s.site.sessions.Delivered(now, s.site.limits.Sessions)
+	}
+}
+
+// Fill puts a connection that was just opened into an empty Slot. It ends the backoff of its host, and the cooling of a
+// Site that could not be reached. Once Pool.Abort was called, it aborts the connection.
+func (s *Slot[C]) Fill(key Key, conn C) {
+	if s.content != empty {
+		panic("pool: Fill of a Slot that has a connection")
+	}
+	t := s.site
+	t.mu.Lock()
+	s.conn, s.key, s.content = conn, key, clean
+	t.sessions.Opened(t.established())
+	delete(t.down, key.Host)
+	if !t.cooling.IsRefused() {
+		t.warm()
+	}
+	late := t.life == aborted
+	t.mu.Unlock()
+	if late {
+		conn.Abort()
+	}
+}
+
+// Drop closes the connection and keeps the Slot, so that its holder may open another, which counts as one that was
+// opened.
+func (s *Slot[C]) Drop() {
+	if s.content == empty {
+		return
+	}
+	conn, t := s.conn, s.site
+	now := t.pool.instant(t.pool.now())
+	t.mu.Lock()
+	s.clear()
+	t.opens.Take(now, t.limits.Opens, t.limits.OpensAtOnce)
+	t.mu.Unlock()
+	conn.Close()
+}
+
+// Put gives the Slot back with a connection on which nothing is open. It goes to a waiter, else it stays idle, unless
+// it has carried enough messages or is too old: then it is closed, by the holder below the cap, and at the cap by the
+// caller that needs its room, or the reaper. An empty Slot is given back by Discard.
+func (s *Slot[C]) Put() {
+	t := s.site
+	now := t.pool.now()
+	instant := t.pool.instant(now)
+	t.mu.Lock()
+	s.count(instant)
+	worn := s.conn.Messages() >= t.limits.Messages || now.Sub(s.conn.Born()) >= t.limits.Age
+	over := t.life >= closed || t.isOver() || t.cooling.IsRefused() || t.yields && t.line.waiting.Load() == 0
+	if over || worn && t.slots < t.allowed() {
+		t.mu.Unlock()
+		s.Discard()
+		return
+	}
+	defer t.mu.Unlock()
+	t.unlend(s)
+	if worn {
+		s.content = spent
+	}
+	if t.line.waiting.Load() > 0 && t.hand(s, instant) {
+		return
+	}
+	// At the cap a connection that is worn stays, for the next caller or the reaper to close.
+	s.state.Store(idle)
+	t.idle = append(t.idle, s)
+	if t.line.waiting.Load() > 0 {
+		t.serve(now)
+	}
+}
+
+// Discard closes the connection, if there is one, and gives up the Slot. The holder does not wait for that, and yet the
+// Site never sees more connections than its cap: if a client waits for the Slot, closing the connection is left to its
+// Get, which does it before another is opened, and else the Slot counts until the other side has closed as well.
+func (s *Slot[C]) Discard() {
+	t := s.site
+	now := t.pool.now()
+	if s.content != empty && t.line.waiting.Load() > 0 && s.handOn(now) {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.count(t.pool.instant(now))
+	conn, full := s.conn, s.content != empty
+	s.clear()
+	s.state.Store(ended)
+	if full && t.life < closed {
+		t.unlend(s)
+		t.ending(conn)
+		return
+	}
+	if full {
+		t.mu.Unlock()
+		conn.Close()
+		t.mu.Lock()
+	}
+	t.vacate(s, now)
+}
+
+// handOn lends s with its connection, which is done with, to the waiter whose turn it is, if that waits for a Slot and
+// for nothing else.
+func (s *Slot[C]) handOn(now time.Time) bool {
+	t, instant := s.site, s.site.pool.instant(now)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.count(instant)
+	w := t.peek()
+	if w == nil || t.slots != t.allowed() || len(t.idle) > 0 || t.untilMessage(&w.Request, instant) > 0 {
+		return false
+	}
+	s.content = spent
+	t.unlend(s)
+	return t.hand(s, instant)
+}
+
+// exchange swaps a Slot whose connection was closed, because it was dead or did not fit r, for one with an idle
+// connection, or empties it, or, where no connection may be opened yet, gives it up for a place in the line.
+func (s *Slot[C]) exchange(r *Request) (*Slot[C], *waiter[C], error) {
+	t := s.site
+	now := t.pool.now()
+	instant := t.pool.instant(now)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.clear()
+	if other := t.popIdle(r, now); other != nil {
+		t.holders.add(other, r.Client, r.Favoured, instant)
+		t.unlend(s)
+		t.slots--
+		return other, nil, nil
+	}
+	probe, err := t.mayOpen(now)
+	if err != nil {
+		t.vacate(s, now)
+		return nil, nil, err
+	}
+	if !probe && t.opens.Until(instant, t.limits.Opens, t.limits.OpensAtOnce) > 0 && t.life < closed {
+		w := t.enqueue(r)
+		t.vacate(s, now)
+		return nil, w, nil
+	}
+	t.opens.Take(instant, t.limits.Opens, t.limits.OpensAtOnce)
+	s.probe = probe
+	return s, nil, nil
+}
+
+// Park says that the holder waits for its client and has nothing of worth on the connection, so that the pool may take
+// it away: at once for a client network that has less than its share, where this one has more, and after stealableAfter
+// for any. Unpark ends that.
 func (s *Slot[C]) Park() {
 	if s.favoured {
 		return
 	}
-	p, t := s.pool, s.site // s may be void as soon as it is parked
-	now := p.now()
-	s.state.Store(p.since(now))
-	// Whoever queues up counts itself before it looks for parked Slots, so one of the two sees the other.
-	if t.waiting.Load() > 0 {
-		p.mu.Lock()
-		p.serve(t, now)
-		p.mu.Unlock()
+	t := s.site // s may be void as soon as it is parked
+	now := t.pool.now()
+	s.state.Store(int64(t.pool.instant(now)))
+	// No lost wake-up: a waiter increments waiting before it scans for parked Slots, and parking precedes reading
+	// waiting. At least one side sees the other.
+	if t.line.waiting.Load() > 0 {
+		t.mu.Lock()
+		t.serve(now)
+		t.mu.Unlock()
 	}
 }
 
-// Unpark takes the Slot up again. When it reports false the session is gone and the Slot void; it must not be touched.
+// Unpark ends Park. If it reports false the connection is gone and the Slot void; it must not be touched.
 func (s *Slot[C]) Unpark() bool {
 	state := s.state.Load()
-	return state == busy || state != taken && s.state.CompareAndSwap(state, busy)
+	return state == lent || state != taken && s.state.CompareAndSwap(state, lent)
+}
+
+// Wanted reports whether the Slot's client network holds more than its share of the Site's connections while one that
+// holds less than its own waits. A Slot that is parked would be taken then; of one that is busy with a message this
+// tells whether a slow client may go on with it.
+func (s *Slot[C]) Wanted() bool {
+	t := s.site
+	if s.favoured || t.line.waiting.Load() == 0 {
+		return false
+	}
+	now := t.pool.instant(t.pool.now())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w := t.peek()
+	return w != nil && t.holders.held[s.client] > t.share() &&
+		t.holders.below(w.Client, w.Favoured, t.share()) &&
+		len(t.idle) == 0 && t.slots >= t.allowed() && t.untilMessage(&w.Request, now) == 0
 }

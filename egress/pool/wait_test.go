@@ -244,8 +244,8 @@ func TestWhateverHappensCapsHoldAndNobodyStarves(t *testing.T) {
 			rt.Fatalf("%+v with %d open", c, d.open.Load())
 		}
 		for _, s := range p.sites {
-			if len(s.held) != 0 || len(s.queues) != 0 || s.slots != len(s.idle) {
-				rt.Fatalf("held %v, queues %v, %d slots, %d idle", s.held, s.queues, s.slots, len(s.idle))
+			if len(s.holders.held) != 0 || len(s.line.queues) != 0 || s.slots != len(s.idle) {
+				rt.Fatalf("held %v, queues %v, %d slots, %d idle", s.holders.held, s.line.queues, s.slots, len(s.idle))
 			}
 		}
 		if err := p.Shutdown(t.Context()); err != nil {
@@ -259,12 +259,11 @@ func TestWhateverHappensCapsHoldAndNobodyStarves(t *testing.T) {
 func TestANetworkBelowItsShareIsNextWhateverTheOrder(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		cap := rapid.IntRange(1, 20).Draw(rt, "cap")
-		t1 := &site[*fake]{
-			limits: Limits{Sessions: cap}, held: make(map[netip.Prefix]int), queues: make(map[queueKey]*queue[*fake]),
-		}
+		t1 := newSite(newPool(t), "site")
+		t1.limits.Sessions = cap
 		nets := []netip.Prefix{netA, netB, netC}
 		for _, n := range nets {
-			t1.held[n] = rapid.IntRange(0, cap).Draw(rt, "held")
+			t1.holders.held[n] = rapid.IntRange(0, cap).Draw(rt, "held")
 		}
 		queue := rapid.SliceOfN(rapid.IntRange(0, 2), 1, 30).Draw(rt, "queue")
 		for _, n := range queue {
@@ -273,17 +272,18 @@ func TestANetworkBelowItsShareIsNextWhateverTheOrder(t *testing.T) {
 		}
 		for range queue {
 			anyBelow := false
-			for k := range t1.queues {
-				anyBelow = anyBelow || t1.held[k.client] < max(1, cap/4)
+			for k := range t1.line.queues {
+				anyBelow = anyBelow || t1.holders.held[k.client] < max(1, cap/4)
 			}
-			w := t1.next()
-			if anyBelow && t1.held[w.Client] >= max(1, cap/4) {
-				rt.Fatalf("%v holds %d of %d and goes before one with less than its share", w.Client, t1.held[w.Client],
-					cap)
+			w := t1.peek()
+			t1.leave(w)
+			if anyBelow && t1.holders.held[w.Client] >= max(1, cap/4) {
+				rt.Fatalf("%v holds %d of %d and goes before one with less than its share", w.Client,
+					t1.holders.held[w.Client], cap)
 			}
-			t1.held[w.Client]++
+			t1.holders.held[w.Client]++
 		}
-		if t1.next() != nil || t1.waiting.Load() != 0 || len(t1.queues) != 0 {
+		if t1.peek() != nil || t1.line.waiting.Load() != 0 || len(t1.line.queues) != 0 {
 			rt.Fatal("somebody is left")
 		}
 	})

@@ -59,7 +59,7 @@ type connection struct {
 
 	carried   int  // messages that got a reply
 	mails     int  // MAIL commands accepted, for LIMITS MAILMAX
-	mustReset bool // the server may have a transaction open that is over for the caller: RSET comes before the next MAIL
+	mustReset bool // the server may have a transaction open that is over for the caller
 	state     state
 
 	work  *work // nil while idle

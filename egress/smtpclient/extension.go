@@ -34,9 +34,9 @@ type Extensions struct {
 // Has reports whether the server offered k, one Keyword.
 func (x *Extensions) Has(k Keyword) bool { return x.Keywords&k != 0 }
 
-// parseExtensions returns what is offered by the text of a positive reply to EHLO or LHLO (RFC 5321 section 4.1.1.1): the first line names
-// the server, each other one is a keyword, in any case, and its parameters. What is not known or malformed is
-// skipped.
+// parseExtensions returns what is offered by the text of a positive reply to EHLO or LHLO (RFC 5321 section 4.1.1.1):
+// the first line names the server, each other one is a keyword, in any case, and its parameters. What is not known or
+// malformed is skipped.
 func parseExtensions(text string) Extensions {
 	x := Extensions{Keywords: ESMTP}
 	_, text, _ = strings.Cut(text, "\n")

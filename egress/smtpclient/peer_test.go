@@ -62,7 +62,8 @@ func TestADestinationByOthersGetsTheSameMessage(t *testing.T) {
 	ca := smtptest.NewCA()
 	box := &mailbox{}
 	server := smtp.NewServer(box)
-	server.Domain, server.TLSConfig, server.EnableSMTPUTF8, server.MaxMessageBytes = "mx.dest.test", ca.Server("mx.dest.test"), true, 1<<20
+	server.Domain, server.TLSConfig = "mx.dest.test", ca.Server("mx.dest.test")
+	server.EnableSMTPUTF8, server.MaxMessageBytes = true, 1<<20
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

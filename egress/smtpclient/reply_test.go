@@ -113,8 +113,8 @@ func TestExtensionsAreReadInAnyCase(t *testing.T) {
 		"XOAUTH2\nSTARTTLS\nx-unknown a b\nCHUNKING\n8bitmime\nSMTPUTF8\nREQUIRETLS\nENHANCEDSTATUSCODES\nLIMITS " +
 		"MAILMAX=7 RCPTMAX=x RCPTMAX=-1")
 	want := Extensions{
-		Keywords: ESMTP | Pipelining | Chunking | EightBitMIME | SMTPUTF8 | StartTLS | RequireTLS | EnhancedStatusCodes |
-			Size | AuthPlain | AuthLogin,
+		Keywords: ESMTP | Pipelining | Chunking | EightBitMIME | SMTPUTF8 | StartTLS | RequireTLS |
+			EnhancedStatusCodes | Size | AuthPlain | AuthLogin,
 		Size: 1000, MailMax: 7,
 	}
 	if got != want {
