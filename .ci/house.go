@@ -150,7 +150,7 @@ func interfaces(production []*packages.Package) figure {
 	return f
 }
 
-// unset finds fields of a Config that nobody sets: neither other packages nor the package's own tests. The package
+// unset finds fields of a Config that are never set: neither other packages nor the package's own tests. The package
 // itself only fills in defaults. A decoded configuration is set by its file.
 func unset(production, all []*packages.Package) figure {
 	f := figure{what: "Config fields that neither production nor a test sets"}

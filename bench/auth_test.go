@@ -131,7 +131,7 @@ func BenchmarkVerify(b *testing.B) {
 	b.ReportMetric(float64(each)/float64(bare), "x-of-RSA")
 }
 
-// timed gives what work computes each time, the least of five rounds.
+// timed returns what work computes each time, the least of five rounds.
 func timed(n int, work func()) time.Duration {
 	least := time.Hour
 	for range 5 {

@@ -19,8 +19,8 @@ const (
 )
 
 // TestDepth takes the stack of a message twice, while the next hop is silent: at a cold RCPT, before its greeting, and
-// at a warm dot, before its reply. It counts the calls of ours from the loop that reads the client's commands to the one
-// that reads the next hop's reply.
+// at a warm dot, before its reply. It counts the calls of ours from the loop that reads the client's commands to the
+// one that reads the next hop's reply.
 func TestDepth(t *testing.T) {
 	hop, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

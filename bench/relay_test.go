@@ -60,7 +60,7 @@ func unjudged(sink string) string {
 	return "domain * dmarc=off require_auth=no seal=never\n@bench.example smtp://" + sink + "\n"
 }
 
-// serve runs a node on the files of dir until the benchmark ends, and gives its address. Extra is what stands in its
+// serve runs a node on the files of dir until the benchmark ends, and returns its address. Extra is what stands in its
 // configuration besides what every node here has.
 func serve(b testing.TB, dir, extra, routes string) string {
 	b.Helper()

@@ -225,7 +225,7 @@ func crowd(b *testing.B, work func() error) {
 	b.ReportMetric(at(slices.Concat(took...), 99), "p99-us")
 }
 
-// at gives what so many percent took at most, in microseconds.
+// at returns what so many percent took at most, in microseconds.
 func at(took []time.Duration, percent int) float64 {
 	slices.Sort(took)
 	return float64(took[len(took)*percent/100].Nanoseconds()) / 1000

@@ -118,7 +118,7 @@ func (t *tape) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write takes replies, which nobody reads.
+// Write takes replies, which are never read.
 func (t *tape) Write(p []byte) (int, error) { return len(p), nil }
 
 // Close ends the benchmark.
@@ -136,7 +136,7 @@ func (*tape) SetDeadline(time.Time) error      { return nil }
 func (*tape) SetReadDeadline(time.Time) error  { return nil }
 func (*tape) SetWriteDeadline(time.Time) error { return nil }
 
-// oneConn is a listener that gives one connection.
+// oneConn is a listener that accepts one connection.
 type oneConn struct {
 	conn  net.Conn
 	given bool

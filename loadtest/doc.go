@@ -1,7 +1,9 @@
-// Package loadtest holds the acceptance of the relay as a whole: tests that put one node between clients and
-// destinations that were written by others, or that misbehave on purpose, and judge it by what both ends saw.
+// Package loadtest holds the acceptance of the relay as a whole: tests that put nodes between clients and destinations
+// that were written by others, or that misbehave on purpose, and judge them by what both ends saw.
 //
-// The folders beside these tests are what they are made of: extern runs other people's programs, source makes mail,
-// benchrelay measures the relay beside HAProxy, and idle weighs connections on which nothing happens. Nothing here is
-// part of the relay, and the relay knows nothing of it.
+// Each folder shows one thing: octets that a message arrives as it was sent, whatever is cut; dialogues the answers,
+// verb by verb; peers that programs of others and the relay get along; policy who is refused, deferred and signed for;
+// nodes that several act as one. They share package world. The other folders are what tests are made of: extern runs
+// programs of others, source makes mail, benchrelay measures the relay beside HAProxy, clustertest breaks clusters of
+// processes, and idle weighs connections on which nothing happens. The relay knows nothing of it.
 package loadtest

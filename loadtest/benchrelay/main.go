@@ -1,4 +1,4 @@
-// Command benchrelay measures what a relay costs between two programs that nobody here wrote: Postfix's smtp-source
+// Command benchrelay measures what a relay costs between two programs of others: Postfix's smtp-source
 // sends to X, and X to Postfix's smtp-sink, for X in nothing, HAProxy in TCP mode, and Millrace, in turn and several
 // times over.
 //

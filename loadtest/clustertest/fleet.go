@@ -106,7 +106,8 @@ limits: {connections: 4000, connections_per_client: 4000}
 redis: {url: %q, prefix: "f%d"}
 admin: {addr: %q, token_file: ../token}
 log: {level: warn}
-`, m.smtp, m.proxied, filepath.Join(f.lab.dir, "routes.txt"), f.lab.dns.Addr(), f.lab.port, 11+i, f.lab.sitesFile(), f.redis, f.lab.fleets, m.http)
+`, m.smtp, m.proxied, filepath.Join(f.lab.dir, "routes.txt"), f.lab.dns.Addr(), f.lab.port, 11+i,
+		f.lab.sitesFile(), f.redis, f.lab.fleets, m.http)
 	if ring {
 		var join []string
 		for _, o := range f.nodes {
@@ -193,12 +194,12 @@ func (f *fleet) sees(ctx context.Context, nodes []*member, n int) bool {
 	return true
 }
 
-// owner gives the node that owns the Site of the plain destination, and the others.
+// owner returns the node that owns the Site of the plain destination, and the others.
 func (f *fleet) owner(ctx context.Context) (owner *member, others []*member, err error) {
 	return f.ownerOf(ctx, "mx.plain.example")
 }
 
-// ownerOf gives the node that owns the Site of a host, and the others.
+// ownerOf returns the node that owns the Site of a host, and the others.
 func (f *fleet) ownerOf(ctx context.Context, host string) (owner *member, others []*member, err error) {
 	s, err := f.status(ctx, f.nodes[0])
 	if err != nil {

@@ -55,7 +55,7 @@ func (g *gaze) see(node, ring string) {
 	}
 }
 
-// end gives how often the ring changed, on the node where it did most often.
+// end returns how often the ring changed, on the node where it did most often.
 func (g *gaze) end() int {
 	close(g.stop)
 	g.done.Wait()
@@ -134,7 +134,7 @@ func (p *pulse) see(r source.Result) {
 	p.beats++
 }
 
-// now gives the number of messages so far and the longest silence, that which has not ended included.
+// now returns the number of messages so far and the longest silence, that which has not ended included.
 func (p *pulse) now() (int, time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -188,7 +188,7 @@ type snare struct {
 	came     []time.Time
 }
 
-// newSnare takes the address as soon as the system gives it.
+// newSnare takes the address as soon as the system has it.
 func newSnare(ctx context.Context, addr string) (*snare, error) {
 	s := &snare{}
 	err := await(ctx, time.Second, "the address of the killed node", func() (ok bool) {
@@ -214,7 +214,7 @@ func newSnare(ctx context.Context, addr string) (*snare, error) {
 	return s, nil
 }
 
-// end gives how many came, and how many of these after the first failure must have been known everywhere.
+// end returns how many came, and how many of these after the first failure must have been known everywhere.
 func (s *snare) end() (came, late int) {
 	s.listener.Close()
 	s.done.Wait()

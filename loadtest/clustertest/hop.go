@@ -133,7 +133,8 @@ func (l *lab) compareHop(ctx context.Context, out io.Writer, r road, samples []s
 			verdict = "MISSED"
 		}
 		fmt.Fprintf(out, "| %s | %d | %.0f | %.0f | %.2f | %.2f-%.2f | %.1f %s | %.0f | %.0f |\n", s.name, s.senders,
-			median(here), median(hop), ratio, ratios[0], ratios[len(ratios)-1], hopTarget, verdict, median(added), median(bares))
+			median(here), median(hop), ratio, ratios[0], ratios[len(ratios)-1], hopTarget, verdict, median(added),
+			median(bares))
 	}
 	return nil
 }
@@ -143,7 +144,7 @@ func median(v []float64) float64 {
 	return v[len(v)/2]
 }
 
-// cost gives the CPU time of all nodes in microseconds for each message that enters at m, less what they take when
+// cost returns the CPU time of all nodes in microseconds for each message that enters at m, less what they take when
 // idle.
 func (t *trial) cost(ctx context.Context, m *member, r road, behaviour smtptest.Behaviour, s sample) (float64, error) {
 	idle, err := t.spent(func() error { rest(ctx, 200*time.Millisecond); return nil })
@@ -167,7 +168,7 @@ func (t *trial) cost(ctx context.Context, m *member, r road, behaviour smtptest.
 // An effort is what nodes took.
 type effort struct{ cpu, wall time.Duration }
 
-// spent gives what the nodes take while do runs.
+// spent returns what the nodes take while do runs.
 func (t *trial) spent(do func() error) (effort, error) {
 	total := func() (sum time.Duration, err error) {
 		for _, m := range t.ring.nodes {

@@ -95,7 +95,7 @@ func (f *floor) total() (sum time.Duration, err error) {
 	return sum, nil
 }
 
-// cost gives the CPU time of both processes in microseconds for each message.
+// cost returns the CPU time of both processes in microseconds for each message.
 func (f *floor) cost(octets, messages, senders int) (float64, error) {
 	if _, err := fmt.Fprintln(f.ask, "connect", senders, 0, 0); err != nil {
 		return 0, err

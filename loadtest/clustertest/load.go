@@ -174,7 +174,7 @@ func (l *load) dial(ctx context.Context, m *sent) *source.Session {
 	return nil
 }
 
-// anyOf gives the addresses of nodes in a random order, as the MX hosts of one preference are tried.
+// anyOf returns the addresses of nodes in a random order, as the MX hosts of one preference are tried.
 func anyOf(nodes []*member) func() []string {
 	return func() []string {
 		var addrs []string
@@ -194,7 +194,7 @@ type tally struct {
 	messages, failed, refused, retried int
 	lost                               int // accepted and not at the destination
 	doubled                            int // at the destination more than once, and no attempt had been in doubt
-	doubtful, doubtfulDoubled          int // where one had been: RFC 1047's case, which nobody can exclude
+	doubtful, doubtfulDoubled          int // where one had been: RFC 1047's case, which no relay can exclude
 	slowest                            time.Duration
 	example                            string
 }
@@ -235,7 +235,7 @@ func count(all []sent, d *smtptest.Server) tally {
 	return t
 }
 
-// subject gives the id of a message, which lies below the fields that the relay added.
+// subject returns the id of a message, which lies below the fields that the relay added.
 func subject(octets []byte) string {
 	for line := range strings.SplitSeq(string(octets[:min(len(octets), 2000)]), "\r\n") {
 		if id, ok := strings.CutPrefix(line, "Subject: "); ok && strings.Contains(id, "-") {

@@ -51,7 +51,7 @@ func equality(ctx context.Context, t *trial) (string, error) {
 	return figures, nil
 }
 
-// answers gives what transactions were answered and the messages that came of them.
+// answers returns what transactions were answered and the messages that came of them.
 func (t *trial) answers(ctx context.Context, nodes []*member, rounds int) (replies, delivered []string, err error) {
 	before := len(t.lab.plain.Messages())
 	kinds := []string{

@@ -14,7 +14,8 @@ import (
 	"github.com/millrace/millrace/loadtest/source"
 )
 
-func TestOneCommandRunsAClusterBehindALoadBalancer(t *testing.T) {
+// TestMain_Stay: one command runs a cluster behind a load balancer.
+func TestMain_Stay(t *testing.T) {
 	extern.Find(t, "redis-server")
 	extern.Find(t, "haproxy")
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
@@ -57,7 +58,8 @@ func TestOneCommandRunsAClusterBehindALoadBalancer(t *testing.T) {
 	}
 }
 
-func TestMessagesAreCountedAtBothEnds(t *testing.T) {
+// TestLoad_CountsBothEnds: messages are counted at both ends.
+func TestLoad_CountsBothEnds(t *testing.T) {
 	d := smtptest.Start(t, smtptest.Behaviour{Recipients: map[string]smtptest.Answer{"no": {Reply: "550 5.1.1 No"}}})
 	l := &load{name: "x", addrs: only(d.Addr()), clients: 3, messages: 30, forward: func(i int) string {
 		if i%10 == 9 {
@@ -81,7 +83,8 @@ func TestMessagesAreCountedAtBothEnds(t *testing.T) {
 	}
 }
 
-func TestTheLongestSilenceIsFound(t *testing.T) {
+// TestLoad_LongestSilence: the longest silence is found.
+func TestLoad_LongestSilence(t *testing.T) {
 	var p pulse
 	if n, silence := p.now(); n != 0 || silence != 0 {
 		t.Errorf("before the first: %d %s", n, silence)

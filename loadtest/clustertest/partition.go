@@ -36,7 +36,7 @@ func play(ctx context.Context, out io.Writer, binary, name string) error {
 // it on each.
 const crowd = siteSessions + 4
 
-// ownerOf lets mail in and gives the node that owns its Site, and the others.
+// ownerOf lets mail in and returns the node that owns its Site, and the others.
 func (w *world) ownerOf(ctx context.Context) (owner *member, others []*member, err error) {
 	l := &load{name: "warm", addrs: anyOf(w.ring.nodes), forward: always("ok@plain.test"), clients: 6, messages: 60}
 	if err := count(l.run(ctx), w.plain).err(); err != nil {
@@ -183,7 +183,8 @@ func pairCut(ctx context.Context, w *world, bothWays bool) (string, error) {
 		"%d deferred in the first %s and %d later\nat the others: %d messages, none for %s at most, %d "+
 		"deferred\nsessions at the destination at most: %d (%s over the limit) while cut, %d (%s) after it "+
 		"healed; gossip saw it: %v",
-		n, ms(healAt.Sub(cutAt)), got, ms(silence), atOnce, ms(known), late, other, ms(otherSilence), deferred, most, ms(above), mostAfter, ms(aboveAfter), !members)
+		n, ms(healAt.Sub(cutAt)), got, ms(silence), atOnce, ms(known), late, other, ms(otherSilence), deferred,
+		most, ms(above), mostAfter, ms(aboveAfter), !members)
 	err = errors.Join(n.err(), again)
 	if c := w.plain.Counts(); c.Peak > siteSessions {
 		err = errors.Join(err, fmt.Errorf("%d sessions at once, the Site's limit is %d", c.Peak, siteSessions))

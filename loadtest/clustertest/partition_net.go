@@ -125,7 +125,7 @@ func (p port) addr() string { return fmt.Sprintf("10.77.0.%d", 11+p.number) }
 // hardware is the address that frames to the port bear.
 func (p port) hardware() string { return fmt.Sprintf("02:00:00:00:00:%02x", 11+p.number) }
 
-// nowhere is the hardware address of nobody.
+// nowhere is a hardware address that no port has.
 const nowhere = "02:00:00:00:00:ff"
 
 // plug makes a bridge in the namespace of this process, and n ports.

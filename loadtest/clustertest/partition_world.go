@@ -270,7 +270,7 @@ func (s *side) see(r source.Result) {
 	}
 }
 
-// between gives how many messages were accepted in a time, the longest time without one, and how many were deferred.
+// between returns how many messages were accepted in a time, the longest time without one, and how many were deferred.
 func (s *side) between(from, to time.Time) (accepted int, silence time.Duration, deferred int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -303,7 +303,7 @@ func (w *world) merged(ctx context.Context) bool {
 	return true
 }
 
-// logs gives what the nodes said of each other, for a scene that failed.
+// logs returns what the nodes said of each other, for a scene that failed.
 func (w *world) logs() string {
 	var b strings.Builder
 	for _, m := range w.ring.nodes {

@@ -120,7 +120,7 @@ func awaitPort(ctx context.Context, p *process, addr string) error {
 	return err
 }
 
-// freePorts gives n ports that are free for TCP and UDP. They lie below those that the system takes for outgoing
+// freePorts returns n ports that are free for TCP and UDP. They lie below those that the system takes for outgoing
 // connections: a node that is restarted has to find its own ports free.
 func freePorts(n int) ([]int, error) {
 	var ports []int

@@ -155,7 +155,8 @@ func (t *trial) provided(ctx context.Context, what, name string, p *provider, de
 	}
 	figures := fmt.Sprintf("%s: %s %.0f s: %.1f messages/s, %.0f %% of %d; of %d messages since then senders saw "+
 		"%d of 4yz (%.2f %%), %d of them by the provider's rate",
-		what, how, settled.Sub(begun).Seconds(), rate, 100*rate/providerRate, providerRate, took, later, 100*float64(later)/float64(max(1, took+later)), refused)
+		what, how, settled.Sub(begun).Seconds(), rate, 100*rate/providerRate, providerRate,
+		took, later, 100*float64(later)/float64(max(1, took+later)), refused)
 	if texts != "" {
 		figures += ": " + texts
 	}
@@ -179,8 +180,8 @@ func (t *trial) provided(ctx context.Context, what, name string, p *provider, de
 	return figures, err
 }
 
-// settled gives the time from which on the rate is what is demanded of it in every window to the end, or else the last
-// window's.
+// settled returns the time from which on the rate is what is demanded of it in every window to the end, or else the
+// last window's.
 func (p *provider) settled(begun, ended time.Time) time.Time {
 	at := ended.Add(-providerWindow)
 	for from := at; !from.Before(begun); from = from.Add(-time.Second) {

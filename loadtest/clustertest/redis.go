@@ -41,7 +41,7 @@ func (r *refusals) err() error {
 	return nil
 }
 
-// redisSays sends one command and gives the first octets of the reply.
+// redisSays sends one command and returns the first octets of the reply.
 func redisSays(redis string, words ...string) (string, error) {
 	c, err := net.DialTimeout("tcp", redis, time.Second)
 	if err != nil {
@@ -171,7 +171,7 @@ func failover(ctx context.Context, t *trial) (string, error) {
 		n, ms(took), &r), errors.Join(err, err2, r.err())
 }
 
-// rules gives the version of the rules that all nodes run.
+// rules returns the version of the rules that all nodes run.
 func (f *fleet) rules(ctx context.Context) (version uint64, err error) {
 	for _, m := range f.nodes {
 		s, err := f.status(ctx, m)

@@ -21,8 +21,9 @@ func (l *lab) stay(ctx context.Context, out io.Writer, once bool) error {
 	for _, m := range t.ring.nodes {
 		fmt.Fprintf(out, "node %s         smtp %s  admin http://%s  config %s\n", m.name, m.smtp, m.http, m.config())
 	}
-	fmt.Fprintf(out, "redis          %s\nname server    %s\n", l.redis, l.dns.Addr())
-	fmt.Fprintf(out, `destinations   any@plain.test      takes everything; unknown@, refused@, deferred@ and lost@plain.test do not
+	fmt.Fprintf(out, "redis          %s\nname server    %s", l.redis, l.dns.Addr())
+	fmt.Fprintf(out, `
+destinations   any@plain.test      takes everything; unknown@, refused@, deferred@ and lost@plain.test do not
                any@d0.many.test    to d%d, on one MX set: one Site, one owner
                any@d0.tls.test     to d%d, with STARTTLS, an MX host each
                any@d0.grey.test    to d%d, greylisted for %s, an MX host each
@@ -33,7 +34,8 @@ Try:
     kill -STOP, -CONT, -TERM or -KILL: node a is process %d, b %d, c %d
 
 `, manyDomains-1, tlsSites-1, greySites-1, greyDelay, t.ring.balancer, l.binary, t.ring.nodes[0].config(),
-		t.ring.nodes[0].process.cmd.Process.Pid, t.ring.nodes[1].process.cmd.Process.Pid, t.ring.nodes[2].process.cmd.Process.Pid)
+		t.ring.nodes[0].process.cmd.Process.Pid, t.ring.nodes[1].process.cmd.Process.Pid,
+		t.ring.nodes[2].process.cmd.Process.Pid)
 	if !once {
 		<-ctx.Done()
 		return nil

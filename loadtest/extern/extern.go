@@ -1,4 +1,4 @@
-// Package extern finds and runs the programs that nobody here wrote and that the relay must get along with: Postfix's
+// Package extern finds and runs the programs of others that the relay must get along with: Postfix's
 // smtp-source and smtp-sink, swaks, Exim, Dovecot's LMTP server, HAProxy, Redis, strace, ip and rspamd, and the
 // interpreters with which tests run dkimpy, Mail::DKIM and mailauth. It owns where they lie, what environment they
 // need, how a test knows that one is ready, and that each is gone when its test ends. It refuses to know the relay: it
@@ -40,8 +40,8 @@ func (p Program) Command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Find gives the program of that name, such as "smtp-sink". If there is none, it skips the test with a line that names
-// the command that gets it; with CI=true it fails the test.
+// Find returns the program of that name, such as "smtp-sink". If there is none, it skips the test with a line that
+// names the command that gets it; with CI=true it fails the test.
 func Find(t testing.TB, name string) Program {
 	t.Helper()
 	p, err := Look(name)
@@ -51,7 +51,7 @@ func Find(t testing.TB, name string) Program {
 	return p
 }
 
-// Look gives the program of that name, or an error that names the command that gets it.
+// Look returns the program of that name, or an error that names the command that gets it.
 func Look(name string) (Program, error) {
 	root := cacheRoot()
 	if root != "" {

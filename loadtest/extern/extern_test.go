@@ -74,7 +74,7 @@ func dial(t *testing.T, network, addr string) net.Conn {
 	return conn
 }
 
-// await returns what read gives once that is n messages.
+// await returns what read returns once that is n messages.
 func await(t *testing.T, n int, read func() []Message) []Message {
 	t.Helper()
 	deadline := time.NewTimer(testTimeout)
@@ -104,7 +104,8 @@ func check(t *testing.T, got Message, forward ...string) {
 	}
 }
 
-func TestSmtpSinkKeepsTheOctetsOfAMessage(t *testing.T) {
+// TestSink_KeepsOctets: smtp sink keeps the octets of a message.
+func TestSink_KeepsOctets(t *testing.T) {
 	addr, dir := StartSmtpSink(t, SinkOptions{Dump: true})
 	deliver(t, dial(t, "tcp", addr), "EHLO", "b@sink.example", `"x y"@sink.example`)
 	got := SinkMessages(t, dir)
@@ -114,7 +115,8 @@ func TestSmtpSinkKeepsTheOctetsOfAMessage(t *testing.T) {
 	check(t, got[0], "b@sink.example", `"x y"@sink.example`)
 }
 
-func TestSmtpSourceSendsToSmtpSink(t *testing.T) {
+// TestSink_FromSmtpSource: smtp source sends to smtp sink.
+func TestSink_FromSmtpSource(t *testing.T) {
 	addr, dir := StartSmtpSink(t, SinkOptions{Dump: true})
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
@@ -128,7 +130,8 @@ func TestSmtpSourceSendsToSmtpSink(t *testing.T) {
 	}
 }
 
-func TestSwaksSendsOverStartTLSToExim(t *testing.T) {
+// TestExim_FromSwaks: swaks sends over start TLS to exim.
+func TestExim_FromSwaks(t *testing.T) {
 	addr, messages := StartExim(t)
 	host, port := split(t, addr)
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
@@ -145,7 +148,8 @@ func TestSwaksSendsOverStartTLSToExim(t *testing.T) {
 	}
 }
 
-func TestEximDeliversForEachRecipient(t *testing.T) {
+// TestExim_EachRecipient: exim delivers for each recipient.
+func TestExim_EachRecipient(t *testing.T) {
 	addr, messages := StartExim(t)
 	deliver(t, dial(t, "tcp", addr), "EHLO", "b@exim.example", "c%d/e@other.example")
 	got := await(t, 2, messages)
@@ -154,7 +158,8 @@ func TestEximDeliversForEachRecipient(t *testing.T) {
 	check(t, got[1], "c%d/e@other.example")
 }
 
-func TestEximSpeaksTLS(t *testing.T) {
+// TestExim_TLS: exim speaks TLS.
+func TestExim_TLS(t *testing.T) {
 	addr, _ := StartExim(t)
 	conn := dial(t, "tcp", addr)
 	text := textproto.NewConn(conn)
@@ -168,7 +173,8 @@ func TestEximSpeaksTLS(t *testing.T) {
 	}
 }
 
-func TestDovecotDeliversForEachRecipient(t *testing.T) {
+// TestDovecot_EachRecipient: dovecot delivers for each recipient.
+func TestDovecot_EachRecipient(t *testing.T) {
 	tcp, unix, messages := StartDovecotLMTP(t)
 	deliver(t, dial(t, "tcp", tcp), "LHLO", "B+tag@dovecot.example", "c@dovecot.example")
 	deliver(t, dial(t, "unix", unix), "LHLO", "d@dovecot.example")
@@ -181,7 +187,8 @@ func TestDovecotDeliversForEachRecipient(t *testing.T) {
 	check(t, got[2], "d@dovecot.example")
 }
 
-func TestHAProxyJoinsAClientToItsUpstream(t *testing.T) {
+// TestHAProxy_Joins: HA proxy joins a client to its upstream.
+func TestHAProxy_Joins(t *testing.T) {
 	sink, dir := StartSmtpSink(t, SinkOptions{Dump: true})
 	addr := StartHAProxy(t, TCPProxy(sink, ""))
 	deliver(t, dial(t, "tcp", addr), "EHLO", "b@sink.example")
@@ -190,7 +197,8 @@ func TestHAProxyJoinsAClientToItsUpstream(t *testing.T) {
 	}
 }
 
-func TestRedisAnswersPing(t *testing.T) {
+// TestRedis_Ping: redis answers ping.
+func TestRedis_Ping(t *testing.T) {
 	conn := dial(t, "tcp", StartRedis(t))
 	if _, err := fmt.Fprint(conn, "PING\r\n"); err != nil {
 		t.Fatal(err)
@@ -201,14 +209,16 @@ func TestRedisAnswersPing(t *testing.T) {
 	}
 }
 
-func TestStraceFollowsAProgram(t *testing.T) {
+// TestStrace_Follows: strace follows a program.
+func TestStrace_Follows(t *testing.T) {
 	out, err := Find(t, "strace").Command(t.Context(), "-f", "-e", "trace=openat", "true").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "+++ exited with 0 +++") {
 		t.Errorf("%v: %s", err, out)
 	}
 }
 
-func TestAProgramIsGoneWhenItsTestEnds(t *testing.T) {
+// TestProcess_Ends: a program is gone when its test ends.
+func TestProcess_Ends(t *testing.T) {
 	var addr string
 	t.Run("redis", func(t *testing.T) { addr = StartRedis(t) })
 	if addr == "" {
@@ -220,14 +230,16 @@ func TestAProgramIsGoneWhenItsTestEnds(t *testing.T) {
 	}
 }
 
-func TestAnUnknownProgramIsNamedWithTheCommandThatGetsIt(t *testing.T) {
+// TestFind_Unknown: an unknown program is named with the command that gets it.
+func TestFind_Unknown(t *testing.T) {
 	_, err := Look("no-such-program")
 	if err == nil || err.Error() != "no no-such-program; to get it: make tools" {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestTheCacheGoesBeforeTheSystem(t *testing.T) {
+// TestFind_CacheFirst: the cache goes before the system.
+func TestFind_CacheFirst(t *testing.T) {
 	dir := t.TempDir()
 	bin := filepath.Join(dir, ".cache", "root", "usr", "bin")
 	if err := os.MkdirAll(bin, 0o755); err != nil {

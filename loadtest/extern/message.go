@@ -12,8 +12,8 @@ import (
 type Message struct {
 	// Reverse is the reverse-path without its angle brackets; empty for the null sender.
 	Reverse string
-	// Forward holds the forward-paths without their angle brackets. A destination that keeps a file per recipient gives
-	// one Message per recipient.
+	// Forward holds the forward-paths without their angle brackets. A destination that keeps a file per recipient
+	// yields one Message per recipient.
 	Forward []string
 	// Content is the message with lines that end in CRLF, without the fields that the destination itself put on top.
 	Content []byte
@@ -73,8 +73,8 @@ func crlf(s string) []byte {
 	return []byte(strings.ReplaceAll(s, "\n", "\r\n"))
 }
 
-// readFolder gives the content of each file of a folder in the order of their names. A folder that is not there yet is
-// an empty one.
+// readFolder returns the content of each file of a folder in the order of their names. A folder that is not there yet
+// is an empty one.
 func readFolder(t testing.TB, dir string) []string {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(dir, "*"))

@@ -114,7 +114,7 @@ func awaitPort(addr string, exited <-chan struct{}) bool {
 	}
 }
 
-// freeAddr gives an address on the loopback interface whose port was free a moment ago.
+// freeAddr returns an address on the loopback interface whose port was free a moment ago.
 func freeAddr(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

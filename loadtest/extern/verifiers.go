@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// Python gives Debian's Python 3 with the modules of .cache/root. If a module cannot be imported, it skips the test
+// Python returns Debian's Python 3 with the modules of .cache/root. If a module cannot be imported, it skips the test
 // with a line that names the command that gets it; with CI=true it fails the test. Another Python in PATH does not
 // count: modules are compiled for this one.
 func Python(t testing.TB, modules ...string) Program {
@@ -24,13 +24,13 @@ func Python(t testing.TB, modules ...string) Program {
 	return p.with(t, modules, "-c", "import "+strings.Join(modules, ", "))
 }
 
-// Perl gives Debian's Perl with the modules of .cache/root, and skips or fails the test as Python does.
+// Perl returns Debian's Perl with the modules of .cache/root, and skips or fails the test as Python does.
 func Perl(t testing.TB, modules ...string) Program {
 	t.Helper()
 	return interpreter(t, "perl").with(t, modules, "-e", "use "+strings.Join(modules, "; use "))
 }
 
-// Node gives Node.js with the packages of .cache/node, and skips or fails the test as Python does.
+// Node returns Node.js with the packages of .cache/node, and skips or fails the test as Python does.
 func Node(t testing.TB, packages ...string) Program {
 	t.Helper()
 	p := Find(t, "node")
@@ -38,7 +38,7 @@ func Node(t testing.TB, packages ...string) Program {
 	return p.with(t, packages, "-e", "require('"+strings.Join(packages, "'); require('")+"')")
 }
 
-// interpreter gives the interpreter of the system, or the one of .cache/root where the system has none, and in both
+// interpreter returns the interpreter of the system, or the one of .cache/root where the system has none, and in both
 // cases the environment of programs in .cache/root.
 func interpreter(t testing.TB, name string) Program {
 	t.Helper()

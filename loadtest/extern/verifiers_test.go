@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-func TestInterpretersFindTheModulesOfTheCache(t *testing.T) {
+// TestVerifiers_Modules: interpreters find the modules of the cache.
+func TestVerifiers_Modules(t *testing.T) {
 	for name, find := range map[string]func(t *testing.T) Program{
 		"python3": func(t *testing.T) Program { return Python(t, "dkim", "nacl.signing") },
 		"perl": func(t *testing.T) Program {
@@ -22,7 +23,8 @@ func TestInterpretersFindTheModulesOfTheCache(t *testing.T) {
 	}
 }
 
-func TestRspamdAnswersAboutAMessage(t *testing.T) {
+// TestRspamd_Answers: rspamd answers about a message.
+func TestRspamd_Answers(t *testing.T) {
 	addr := StartRspamd(t, "127.0.0.1:1")
 	r, err := http.Post("http://"+addr+"/checkv2", "", strings.NewReader(content))
 	if err != nil {

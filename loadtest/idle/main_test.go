@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// TestAnIdleConnectionIsLight is a small and lenient form of what the command measures: with few connections what the
+// TestIdle_Weight is a small and lenient form of what the command measures: with few connections what the
 // runtime keeps for itself weighs more, and it has had no time to give memory back.
-func TestAnIdleConnectionIsLight(t *testing.T) {
+func TestIdle_Weight(t *testing.T) {
 	for name, c := range map[string]struct {
 		tls  bool
 		most int64

@@ -28,7 +28,7 @@ type Report struct {
 	First   error // the first thing that went wrong, nil if nothing did
 }
 
-// Quantile gives the latency at q percent.
+// Quantile returns the latency at q percent.
 func (r *Report) Quantile(q float64) time.Duration {
 	return time.Duration(r.Latency.ValueAtQuantile(q)) * time.Microsecond
 }

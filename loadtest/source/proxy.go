@@ -6,7 +6,7 @@ import (
 	"net/netip"
 )
 
-// ProxyV1 gives the PROXY protocol header, version 1, that carries the address of a client.
+// ProxyV1 returns the PROXY protocol header, version 1, that carries the address of a client.
 func ProxyV1(client, server netip.AddrPort) []byte {
 	family := "TCP4"
 	if client.Addr().Is6() {
@@ -16,7 +16,7 @@ func ProxyV1(client, server netip.AddrPort) []byte {
 		server.Port())
 }
 
-// ProxyV2 gives the PROXY protocol header, version 2, that carries the address of a client.
+// ProxyV2 returns the PROXY protocol header, version 2, that carries the address of a client.
 func ProxyV2(client, server netip.AddrPort) []byte {
 	b := append([]byte("\r\n\r\n\x00\r\nQUIT\n"), 0x21)
 	size := uint16(12)

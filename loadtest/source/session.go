@@ -60,7 +60,7 @@ type Reply struct {
 	Text string // lines without their code, separated by "\n"
 }
 
-// String gives the reply on one line.
+// String returns the reply on one line.
 func (r Reply) String() string {
 	return strconv.Itoa(r.Code) + " " + strings.ReplaceAll(r.Text, "\n", " / ")
 }
@@ -151,7 +151,7 @@ type RefusedError struct {
 	Reply Reply
 }
 
-// Error gives verb and reply.
+// Error returns verb and reply.
 func (e *RefusedError) Error() string { return e.Verb + ": " + e.Reply.String() }
 
 func (s *Session) greet(ctx context.Context) error {
@@ -270,7 +270,7 @@ func (s *Session) Command(line string) (Reply, error) {
 	return s.Read()
 }
 
-// TLSState gives the state of TLS, nil in clear.
+// TLSState returns the state of TLS, nil in clear.
 func (s *Session) TLSState() *tls.ConnectionState {
 	c, ok := s.conn.(*tls.Conn)
 	if !ok {
@@ -294,7 +294,7 @@ func (s *Session) Abort(reset bool) {
 	_ = s.raw.Close() // nothing is expected of it any more
 }
 
-// Stuff gives a message as DATA sends it, with the final dot.
+// Stuff returns a message as DATA sends it, with the final dot.
 func Stuff(octets []byte) []byte {
 	out := make([]byte, 0, len(octets)+len(octets)/32+8)
 	if bytes.HasPrefix(octets, []byte(".")) {

@@ -23,7 +23,8 @@ func message(octets string) source.Message {
 	}
 }
 
-func TestAMessageArrivesAsItWasGiven(t *testing.T) {
+// TestSession_Send: a message arrives as it was given.
+func TestSession_Send(t *testing.T) {
 	ca := smtptest.NewCA()
 	for _, c := range []struct {
 		name string
@@ -69,7 +70,8 @@ func TestAMessageArrivesAsItWasGiven(t *testing.T) {
 	}
 }
 
-func TestARefusalIsAResult(t *testing.T) {
+// TestSession_Refusal: a refusal is a result.
+func TestSession_Refusal(t *testing.T) {
 	refuse := smtptest.Answer{Reply: "550-5.1.1 No\n550 5.1.1 never"}
 	for _, verb := range []string{"MAIL", "RCPT", "DATA", smtptest.Dot} {
 		for _, pipeline := range []bool{false, true} {
@@ -90,7 +92,8 @@ func TestARefusalIsAResult(t *testing.T) {
 	}
 }
 
-func TestARefusedGreetingIsAnErrorWithTheReply(t *testing.T) {
+// TestSession_RefusedGreeting: a refused greeting is an error with the reply.
+func TestSession_RefusedGreeting(t *testing.T) {
 	d := smtptest.Start(t,
 		smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Greeting: {
 			Reply: "554 5.7.1 No", Close: true,
@@ -102,7 +105,8 @@ func TestARefusedGreetingIsAnErrorWithTheReply(t *testing.T) {
 	}
 }
 
-func TestACutEndsTheConnectionAfterSoManyOctets(t *testing.T) {
+// TestSession_Cut: a cut ends the connection after so many octets.
+func TestSession_Cut(t *testing.T) {
 	for _, reset := range []bool{false, true} {
 		d := smtptest.Start(t, smtptest.Behaviour{})
 		s, err := source.Dial(t.Context(), source.Config{Addr: d.Addr(), Cut: source.Cut{After: 120, Reset: reset}})
@@ -120,7 +124,8 @@ func TestACutEndsTheConnectionAfterSoManyOctets(t *testing.T) {
 	}
 }
 
-func TestALoadSendsSoManyMessages(t *testing.T) {
+// TestLoad_Count: a load sends so many messages.
+func TestLoad_Count(t *testing.T) {
 	for _, reuse := range []bool{false, true} {
 		d := smtptest.Start(t, smtptest.Behaviour{MaxMessages: 7})
 		l := source.Load{
@@ -137,7 +142,8 @@ func TestALoadSendsSoManyMessages(t *testing.T) {
 	}
 }
 
-func TestALoadWithoutANumberEndsWithItsContext(t *testing.T) {
+// TestLoad_EndsWithContext: a load without a number ends with its context.
+func TestLoad_EndsWithContext(t *testing.T) {
 	d := smtptest.Start(t, smtptest.Behaviour{})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -147,7 +153,8 @@ func TestALoadWithoutANumberEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestProxyHeaders(t *testing.T) {
+// TestProxy_Headers: proxy headers.
+func TestProxy_Headers(t *testing.T) {
 	client, server := netip.MustParseAddrPort("192.0.2.7:258"), netip.MustParseAddrPort("192.0.2.1:25")
 	if got, want := string(source.ProxyV1(client, server)), "PROXY TCP4 192.0.2.7 192.0.2.1 258 25\r\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
@@ -158,7 +165,8 @@ func TestProxyHeaders(t *testing.T) {
 	}
 }
 
-func TestBodyIsOfTheSizeAskedForAndNeedsNoStuffing(t *testing.T) {
+// TestBody_Size: body is of the size asked for and needs no stuffing.
+func TestBody_Size(t *testing.T) {
 	for _, n := range []int{200, 4096, 65536, 1 << 20} {
 		b := source.Body(n)
 		if len(b) < n || len(b) > n+80 || bytes.Contains(b, []byte("\n.")) || !bytes.HasSuffix(b, []byte("\r\n")) {
