@@ -55,7 +55,7 @@ func (c *Config) entries(field string, lines []string, file File) ([]score.Entry
 			problems = append(problems, c.Problem(at, err.Error()))
 			continue
 		}
-		e.Place = fmt.Sprintf("%s:%d", c.file, c.line(at))
+		e.Location = fmt.Sprintf("%s:%d", c.file, c.line(at))
 		out = append(out, e)
 	}
 	if file == "" {

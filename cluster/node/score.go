@@ -57,7 +57,6 @@ func (p *parts) makeScoring(h hooks) error {
 		return p.cfg.WithLine("score.", "score", err)
 	}
 	p.scoring = out
-	p.cleanups.add("score", func(context.Context) error { out.scorer.Close(); return nil })
 	return nil
 }
 

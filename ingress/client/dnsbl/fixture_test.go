@@ -137,7 +137,7 @@ func (s *fakeStore) kept(t *testing.T, addr netip.Addr, list string) entry {
 	}
 }
 
-// A clock moves only when it is told to.
+// A clock moves only by step.
 type clock struct {
 	mu sync.Mutex
 	at time.Time

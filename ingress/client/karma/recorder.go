@@ -13,7 +13,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// expired is the shortest time that a network can be known good. The store is told it to end a standing.
+// expired is the shortest time that a network can be known good. It ends a standing in the store.
 const expired = time.Millisecond
 
 // voteHour is the time for which a store counts the worst vote of a domain on a client. Better ones within it need not

@@ -19,8 +19,8 @@ const (
 	steepness = -2.0 // of the weight over the mean vote: a good client has a weight below zero
 	minWeight = -3.0
 	maxWeight = 6.0
-	// A store bounds the score (by 100 unless it is told otherwise) and not the votes. More votes than enoughVotes are
-	// not counted, because the mean vote of a busy client would come near zero for that reason alone.
+	// A store bounds the score (by 100 unless it is configured otherwise) and not the votes. More votes than
+	// enoughVotes are not counted, because the mean vote of a busy client would come near zero for that reason alone.
 	enoughVotes = 50.0
 	maxScore    = 100.0
 )

@@ -2,51 +2,49 @@ package score
 
 import (
 	"context"
-	"net/netip"
-	"slices"
 
-	"github.com/millrace/millrace/ingress/client/dnsbl"
 	"github.com/millrace/millrace/ingress/client/karma"
 	"github.com/millrace/millrace/ingress/client/rate"
+	"github.com/millrace/millrace/router/leaf/domain"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// mostPTR is how many names of a client are looked at. RFC 7208 section 4.6.4 has the same limit for the same reason:
-// whoever owns an address may give it any number of names.
-const mostPTR = 10
+// maxPTR is how many names of a client are looked up. RFC 7208 section 4.6.4 has the same limit for the same reason:
+// the owner of an address may map it to any number of names.
+const maxPTR = 10
 
 // connect begins the signals of the address.
-func (k *Score) connect() {
-	cfg := &k.s.cfg
-	entries := found{k: k, from: fromEntries}
-	final := k.entries(&entries)
+func (q *inquiry) connect() {
+	cfg := &q.s.cfg
+	entries := findings{q: q, from: fromEntries}
+	final := entries.findEntries()
 	var zones []string
 	var from source
 	switch {
-	case !k.addr.IsValid():
+	case !q.addr.IsValid():
 	case final:
 		from = fromStore
 	default:
 		from = fromStore | fromLists | fromPTR
 	}
 	if cfg.Lists != nil && from&fromLists != 0 {
-		zones = cfg.Lists.Zones(k.addr)
+		zones = cfg.Lists.Zones(q.addr)
 	}
 	if len(zones) == 0 {
 		from &^= fromLists
 	}
-	if cfg.Resolver == nil || !k.public {
+	if cfg.Resolver == nil || !q.public {
 		from &^= fromPTR
 	}
 	if cfg.Store == nil {
 		from &^= fromStore
-		k.known.in = true // what nobody keeps is known: nothing
+		q.stored.answered = true // without a store the answer is that nothing is known
 	}
-	g := k.begin(atConnect, from)
-	k.mu.Lock()
-	k.merge(atConnect, &entries)
-	k.stages[atConnect].final = final
-	k.mu.Unlock()
+	g := q.begin(atConnect, from)
+	q.mu.Lock()
+	q.merge(atConnect, &entries)
+	q.stages[atConnect].final = final
+	q.mu.Unlock()
 	if g == nil {
 		return
 	}
@@ -54,56 +52,48 @@ func (k *Score) connect() {
 	if from&fromStore == 0 {
 		close(asked)
 	}
-	k.start(atConnect, g, fromPTR, func(ctx context.Context, f *found) {
+	q.start(atConnect, g, fromPTR, func(ctx context.Context, f *findings) {
 		select {
 		case <-asked:
 		case <-ctx.Done():
-			f.miss(fromPTR.unheard())
+			f.miss()
 			return
 		}
-		if !k.over() {
-			k.askPTR(ctx, f)
+		if !q.overLimit() {
+			f.askPTR(ctx)
 		}
 	})
 	first := from & fromStore
 	if first == 0 {
 		first = fromLists
 	}
-	k.start(atConnect, g, first, func(ctx context.Context, f *found) {
-		var known []mail.ListAnswer
+	q.start(atConnect, g, first, func(ctx context.Context, f *findings) {
+		var stored []mail.ListAnswer
 		if first == fromStore {
-			known = k.askStore(ctx, g, zones, f)
+			stored = f.askStore(ctx, g, zones)
 			close(asked)
 			if len(zones) == 0 {
 				return
 			}
-			k.report(atConnect, g, f)
-			*f = found{k: k, from: fromLists}
-			if k.over() {
+			q.report(atConnect, g, f)
+			*f = findings{q: q, from: fromLists}
+			if q.overLimit() {
 				return
 			}
 		}
-		k.askLists(ctx, zones, known, f)
+		f.list(cfg.Lists.Ask(ctx, q.addr, zones, stored))
 	})
 }
 
-// over reports whether the client is over a rate of connections: it is told so whatever else is found, and nothing is
-// looked up for it but by Look.
-func (k *Score) over() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.known.limited != nil && k.facts == nil
-}
-
-// entries looks at the allow and block lists for the address, and reports whether they have decided.
-func (k *Score) entries(f *found) (final bool) {
-	if !k.addr.IsValid() {
+// findEntries lets an entry of the allow or block list about the address speak, and reports whether one did.
+func (f *findings) findEntries() (final bool) {
+	if !f.q.addr.IsValid() {
 		return false
 	}
-	allow, wide := k.s.allow.client(k.addr)
-	block, narrow := k.s.block.client(k.addr)
+	allow, allowBits := f.q.s.allow.client(f.q.addr)
+	block, blockBits := f.q.s.block.client(f.q.addr)
 	switch {
-	case allow != nil && wide >= narrow:
+	case allow != nil && allowBits >= blockBits:
 		f.allow(allow)
 	case block != nil:
 		f.block(block)
@@ -114,113 +104,69 @@ func (k *Score) entries(f *found) (final bool) {
 	return true
 }
 
-// allow lets an entry of the allow list speak.
-func (f *found) allow(e *entry) {
-	f.allowed = true
-	f.allowedBy = e.place
-	f.speak(sigAllow, e.text("allowed here"))
-}
-
-// block lets an entry of the block list speak.
-func (f *found) block(e *entry) {
-	f.blockedBy = e.place
-	f.speak(sigBlock, e.text("blocked here"))
-}
-
-// askStore asks what is known of the client, and gives what is known of it on lists.
-func (k *Score) askStore(ctx context.Context, g *gathering, zones []string, f *found) []mail.ListAnswer {
-	cfg := &k.s.cfg
-	q := mail.ClientQuery{Addr: k.addr, Lists: zones}
+// askStore asks the store about the client, and returns its answers about lists.
+func (f *findings) askStore(ctx context.Context, g *gathering, zones []string) []mail.ListAnswer {
+	q := f.q
+	cfg := &q.s.cfg
+	query := mail.ClientQuery{Addr: q.addr, Lists: zones}
 	if cfg.Limits != nil {
-		q.Rates = cfg.Limits.Connect(k.addr)
+		query.Rates = cfg.Limits.Connect(q.addr)
 	}
-	if k.facts != nil {
-		rate.Peek(q.Rates)
+	if q.looking() {
+		rate.Peek(query.Rates)
 	} else if len(zones) > 0 {
-		q.Lock = cfg.Lists.Lock()
+		query.Lock = cfg.Lists.Lock()
 	}
-	facts, err := cfg.Store.Client(ctx, q)
-	is := knowledge{
-		in: true, address: facts.Address, network: facts.Network, good: facts.KnownGood,
+	facts, err := cfg.Store.Client(ctx, query)
+	stored := storeAnswer{
+		answered: true, address: facts.Address, network: facts.Network, knownGood: facts.KnownGood,
 		degraded: facts.Degraded || err != nil,
 	}
-	if is.degraded {
-		f.miss(fromStore.unheard())
+	if stored.degraded {
+		f.miss()
 	}
 	if err == nil {
-		k.weighKarma(facts, f)
+		f.weighKarma(facts)
 		if cfg.Limits != nil {
-			is.limited = cfg.Limits.Refusal(q.Rates, facts.Rates)
+			stored.limited = cfg.Limits.Refusal(query.Rates, facts.Rates)
 		}
-		if k.facts != nil {
-			is.rates = facts.Rates
+		if q.looking() {
+			stored.rates = facts.Rates
 		}
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.stages[atConnect].under == g {
-		k.known = is
-		if g.facts != nil {
-			close(g.facts)
-			g.facts = nil
-		}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.stages[atConnect].under == g {
+		q.stored = stored
+		g.endStore()
 	}
 	return facts.Lists
 }
 
-// weighKarma lets the standing of the client speak.
-func (k *Score) weighKarma(facts mail.Facts, f *found) {
+// weighKarma lets the karma of the client speak.
+func (f *findings) weighKarma(facts mail.Facts) {
 	weight, why := karma.Weight(facts.Address, facts.Network)
-	if weight = round(weight * k.s.weights[sigKarma]); weight != 0 {
+	if weight = round(weight * f.q.s.weights[sigKarma]); weight != 0 {
 		f.weigh(sigKarma, weight, why)
 	}
-	if k.facts != nil {
+	if facts.KnownGood {
+		f.see("known good")
+	} else {
 		f.see("nothing that weighs is known of the client")
-		if facts.KnownGood {
-			f.see("known good")
-		}
 	}
 }
 
-// askLists asks the lists of addresses.
-func (k *Score) askLists(ctx context.Context, zones []string, known []mail.ListAnswer, f *found) {
-	hits, missing := k.s.cfg.Lists.Ask(ctx, k.addr, zones, known)
-	f.list(hits, missing)
-}
-
-// list lets lists speak that have the client's address, or what the client says.
-func (f *found) list(hits []dnsbl.Hit, missing []string) {
-	for _, hit := range hits {
-		text := "listed by " + hit.Zone + " (code " + hit.Code.String() + ")"
-		switch {
-		case hit.Domain != "":
-			f.weigh(sigDomainList, hit.Weight, hit.Domain+" "+text)
-		case hit.Weight < 0:
-			f.weigh(sigDNSWL, hit.Weight, text)
-		default:
-			f.weigh(sigDNSBL, hit.Weight, text)
-		}
-	}
-	for _, zone := range missing {
-		f.unheard = append(f.unheard, f.from.unheard()+" "+zone)
-	}
-	if len(missing) > 0 {
-		f.k.missed(f.from)
-	}
-	f.see("not listed")
-}
-
-// askPTR looks whether the client's address has a name, whether that leads back to it, and what kind of name it is.
-func (k *Score) askPTR(ctx context.Context, f *found) {
-	all, err := k.s.cfg.Resolver.LookupPTR(ctx, k.addr)
+// askPTR checks whether the client's address has a name, whether that leads back to it, and what kind of name it is.
+func (f *findings) askPTR(ctx context.Context) {
+	all, err := f.q.s.cfg.Resolver.LookupPTR(ctx, f.q.addr)
 	if err != nil {
-		f.miss("fcrdns")
+		f.miss()
 		return
 	}
 	names := make([]string, 0, 1)
 	for _, name := range all {
-		// Whoever owns the address writes the name. What is no host name leads nowhere.
-		if name = plainName(name); mail.IsDomain(name) && len(names) < mostPTR {
+		// The owner of the address writes the name. What is no host name leads nowhere.
+		if name = domain.Canonical(name); mail.IsDomain(name) && len(names) < maxPTR {
 			names = append(names, name)
 		}
 	}
@@ -228,42 +174,39 @@ func (k *Score) askPTR(ctx context.Context, f *found) {
 		f.speak(sigNoPTR, "the address has no name in reverse DNS")
 		return
 	}
-	confirmed, sure := k.confirm(ctx, names)
+	confirmed, sure := f.confirm(ctx, names)
 	switch {
 	case confirmed != "":
 		f.see("its name " + confirmed + " leads back to it")
 	case !sure:
-		f.miss("fcrdns")
+		f.miss()
 	case len(names) == 0:
 		f.speak(sigFCrDNS, "its name in reverse DNS is no host name")
 	default:
-		f.speak(sigFCrDNS, "its name "+printable(names[0], mostName)+" does not lead back to it")
+		f.speak(sigFCrDNS, "its name "+printable(names[0], maxName)+" does not lead back to it")
 	}
 	why := ""
 	for _, name := range names {
-		if why = generic(name, k.addr); why == "" {
+		if why = generic(name, f.q.addr); why == "" {
 			return // one proper name is enough
 		}
 	}
 	if why != "" {
-		f.speak(sigGenericPTR, "its name "+printable(names[0], mostName)+" "+why)
+		f.speak(sigGenericPTR, "its name "+printable(names[0], maxName)+" "+why)
 	}
 }
 
-// mostName bounds a name in a text in octets.
-const mostName = 120
-
-// confirm gives the first of names that leads back to the client, or "", and whether that is sure. The first name is
-// asked alone, because there rarely is another; the others are asked all at once.
-func (k *Score) confirm(ctx context.Context, names []string) (confirmed string, sure bool) {
+// confirm returns the first of names that leads back to the client, or "", and whether that is sure. The first name is
+// looked up alone, because there rarely is another. The others are looked up all at once.
+func (f *findings) confirm(ctx context.Context, names []string) (confirmed string, sure bool) {
 	if len(names) == 0 {
 		return "", true
 	}
-	leads := func(name string) (back, known bool) {
-		addrs, err := k.s.cfg.Resolver.LookupAddrs(ctx, name)
-		return k.among(addrs), err == nil
+	leadsBack := func(name string) (back, sure bool) {
+		addrs, err := f.q.s.cfg.Resolver.LookupAddrs(ctx, name)
+		return f.isClient(addrs), err == nil
 	}
-	back, sure := leads(names[0])
+	back, sure := leadsBack(names[0])
 	if back {
 		return names[0], true
 	}
@@ -271,14 +214,14 @@ func (k *Score) confirm(ctx context.Context, names []string) (confirmed string, 
 		return "", sure
 	}
 	type answer struct {
-		at          int
-		back, known bool
+		at         int
+		back, sure bool
 	}
 	answers := make(chan answer, len(names)-1)
 	for i, name := range names[1:] {
 		go func() { // ends when the look-up does, soon after ctx ends at the latest; awaited below
-			back, known := leads(name)
-			answers <- answer{i + 1, back, known}
+			back, sure := leadsBack(name)
+			answers <- answer{i + 1, back, sure}
 		}()
 	}
 	best := len(names)
@@ -287,15 +230,10 @@ func (k *Score) confirm(ctx context.Context, names []string) (confirmed string, 
 		if a.back {
 			best = min(best, a.at)
 		}
-		sure = sure && a.known
+		sure = sure && a.sure
 	}
 	if best < len(names) {
 		return names[best], true
 	}
 	return "", sure
-}
-
-// among reports whether the client's address is one of addrs.
-func (k *Score) among(addrs []netip.Addr) bool {
-	return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap() == k.addr })
 }

@@ -1,6 +1,7 @@
 package score
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -14,81 +15,89 @@ import (
 	"github.com/millrace/millrace/ingress/client/dnsbl"
 	"github.com/millrace/millrace/ingress/client/rate"
 	"github.com/millrace/millrace/ingress/world"
+	"github.com/millrace/millrace/router/leaf/domain"
 	"github.com/millrace/millrace/router/mail"
 )
 
 // An SPF is a check of the reverse-path that the session has begun.
 type SPF interface {
-	// Wait gives a result word of RFC 8601 section 2.7.2, such as "pass" or "softfail", and the domain that was
-	// checked. It waits until it is known or ctx ends; what is not known is "temperror".
+	// Wait returns a result word of RFC 8601 section 2.7.2, such as "pass" or "softfail", and the domain that was
+	// checked. It waits for the result until ctx ends, and returns "temperror" then.
 	Wait(ctx context.Context) (result, domain string)
 }
 
 // The values of Config.RejectAt.
 const (
 	RejectAtRcpt    = "rcpt"    // refusals answer RCPT, so that postmaster can be reached
-	RejectAtConnect = "connect" // who is refused for its address alone is refused by the greeting
+	RejectAtConnect = "connect" // a client that is refused for its address alone is refused by the greeting
 )
 
-// A Band is a range of scores: From belongs to it, To does not. The zero Band has none.
+// A Band is a range of scores: From belongs to it, To does not. The zero Band is empty.
 type Band struct{ From, To float64 }
 
-// A Config says what is asked of whom, what it weighs, and what follows from the score. Zero fields have defaults or
-// turn off what they name.
+// A Config has the sources of signals, their weights, and the thresholds of the score. Zero fields have defaults or
+// disable what they name.
 type Config struct {
-	Store    world.Store    // nil: nothing is known of anybody, and no rate is kept
-	Lists    *dnsbl.Set     // nil: no lists
-	Limits   *rate.Limits   // the rates of connections; nil: none
-	Resolver world.Resolver // nil: no signal that needs DNS
-	// Hostnames and OwnAddrs are how this node is called. A client that says in EHLO it is one of them lies.
+	Store    world.Store    // nil disables what is known of clients, and the rates
+	Lists    *dnsbl.Set     // nil disables the lists
+	Limits   *rate.Limits   // the rates of connections; nil disables them
+	Resolver world.Resolver // nil disables all signals that need DNS
+	// Hostnames and OwnAddrs are the names and addresses of this node. A client that claims one of them in EHLO lies.
 	Hostnames []string
 	OwnAddrs  []netip.Addr
 	// Deadline is how long the signals of a stage (connect, EHLO, MAIL) are waited for, at most 1 minute; 0: 1 s.
 	Deadline time.Duration
-	// From the score Defer on a client is deferred, from Reject on refused; 0: 6 and 10. Equal: nobody is deferred.
+	// From the score Defer on a client is deferred, from Reject on refused; 0: 6 and 10. If they are equal, no client
+	// is deferred.
 	Defer, Reject float64
-	// Grey is the band of scores in which mail is greylisted; zero: no greylisting. What is deferred or refused is not.
+	// Grey is the band of scores in which mail is greylisted, unless it is deferred or refused. Zero disables it.
 	Grey Band
-	// Tarpit is how long a refusal by score is held back, at most 30 s; 0: not. A connection is held for a minute at
-	// most, and no more than Tarpits connections of a node at a time, so that it costs the client more than us; 0:
-	// 1024.
-	Tarpit  time.Duration
-	Tarpits int
-	// Greet is how long the greeting is held back from clients that are not known good, at most 30 s; 0: not. Who
-	// speaks before it is no mail server.
+	// Tarpit is how long a refusal by score is held back, at most 30 s; 0 disables it. A connection is held back for a
+	// minute in all at most, and no more than maxTarpits connections of a node at a time, so that it costs the client
+	// more than us.
+	Tarpit time.Duration
+	// Greet is how long the greeting is held back from clients that are not known good, at most 30 s; 0 disables it. A
+	// client that speaks before the greeting is no mail server.
 	Greet time.Duration
-	// URL is named in refusals: the page that says what to do. Empty: none.
+	// URL is a web page that refusals name, which says what to do. It may be empty.
 	URL string
-	// RejectAt is RejectAtRcpt or RejectAtConnect; empty: rcpt.
+	// RejectAt is RejectAtRcpt or RejectAtConnect; empty means RejectAtRcpt.
 	RejectAt string
-	// Allow are clients that are accepted whatever else speaks, and Block those that are refused. Of entries about
-	// addresses the longest prefix decides, before entries about names; at equal length, and among names, Allow does.
+	// Allow are clients that are accepted with any score, and Block those that are refused. Of entries about addresses
+	// the longest prefix decides, before entries about names. At equal length, and among names, Allow decides.
 	Allow, Block []Entry
-	// Weights replace those of DefaultWeights by name; 0 turns a signal off.
+	// Weights replace those of DefaultWeights by name; 0 disables a signal.
 	Weights map[string]float64
-	// Private says that addresses which are not routed globally (loopback, RFC 1918, 100.64/10, link-local, ULA) have
-	// signals of DNS like others. Without it their names are not compared: public DNS knows nothing of them.
+	// Private is set if addresses that are not routed globally (loopback, RFC 1918, 100.64/10, link-local, ULA) have
+	// signals of DNS like others. Without it their names are not looked up: public DNS knows nothing of them.
 	Private bool
+
+	tune tuning
+}
+
+// A tuning is what tests of the package set in place of constants; 0 means the constant.
+type tuning struct {
+	tarpits int // maxTarpits
 }
 
 const (
 	defaultDeadline = time.Second
-	mostDeadline    = time.Minute
+	maxDeadline     = time.Minute
 	defaultDefer    = 6
 	defaultReject   = 10
-	mostWeight      = 1000
-	// mostHeld bounds Tarpit and Greet. A client waits 5 minutes for the greeting and for the reply to RCPT (RFC 5321
-	// section 4.5.3.2), and our own sockets are the scarcer good.
-	mostHeld       = 30 * time.Second
-	mostTarred     = time.Minute
-	defaultTarpits = 1024
+	maxWeight       = 1000
+	// maxHeld bounds Tarpit and Greet. A client waits 5 minutes for the greeting and for the reply to RCPT (RFC 5321
+	// section 4.5.3.2), but our own sockets are scarcer.
+	maxHeld = 30 * time.Second
+	// maxHeldInAll is how long the refusals of one connection are held back in all.
+	maxHeldInAll = time.Minute
+	// maxTarpits is how many connections of a node are held back at a time.
+	maxTarpits = 1024
 )
 
-// withDefaults gives c with every zero value replaced by what it stands for.
+// withDefaults returns c with its zero fields filled in.
 func (c Config) withDefaults() Config {
-	if c.Deadline == 0 {
-		c.Deadline = defaultDeadline
-	}
+	c.Deadline = cmp.Or(c.Deadline, defaultDeadline)
 	if c.Defer == 0 && c.Reject == 0 {
 		c.Defer = defaultDefer
 	}
@@ -98,12 +107,8 @@ func (c Config) withDefaults() Config {
 	if c.Defer == 0 {
 		c.Defer = min(defaultDefer, c.Reject)
 	}
-	if c.Tarpits == 0 {
-		c.Tarpits = defaultTarpits
-	}
-	if c.RejectAt == "" {
-		c.RejectAt = RejectAtRcpt
-	}
+	c.tune.tarpits = cmp.Or(c.tune.tarpits, maxTarpits)
+	c.RejectAt = cmp.Or(c.RejectAt, RejectAtRcpt)
 	return c
 }
 
@@ -121,7 +126,7 @@ func (c Config) Validate() error {
 		}
 	}
 	for i, name := range c.Hostnames {
-		if !mail.IsDomain(plainName(name)) {
+		if !mail.IsDomain(domain.Canonical(name)) {
 			return &mail.FieldError{Field: fmt.Sprintf("hostnames[%d]", i), Reason: "is not a domain name"}
 		}
 	}
@@ -131,7 +136,7 @@ func (c Config) Validate() error {
 		if _, ok := names[name]; !ok {
 			return &mail.FieldError{Field: "weights." + name, Reason: "is no signal whose weight can be set"}
 		}
-		if !(math.Abs(weight) <= mostWeight) {
+		if !(math.Abs(weight) <= maxWeight) {
 			return &mail.FieldError{Field: "weights." + name, Reason: "is not between -1000 and 1000"}
 		}
 	}
@@ -149,12 +154,12 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// validateBounds tells which number is out of its bounds.
+// validateBounds returns an error that names the first number out of its bounds, or nil.
 func (c Config) validateBounds() error {
 	for _, d := range []struct {
 		field       string
 		value, most time.Duration
-	}{{"deadline", c.Deadline, mostDeadline}, {"tarpit", c.Tarpit, mostHeld}, {"greet", c.Greet, mostHeld}} {
+	}{{"deadline", c.Deadline, maxDeadline}, {"tarpit", c.Tarpit, maxHeld}, {"greet", c.Greet, maxHeld}} {
 		if d.value < 0 || d.value > d.most {
 			return &mail.FieldError{Field: d.field, Reason: "is not between 0 and " + d.most.String()}
 		}
@@ -163,7 +168,7 @@ func (c Config) validateBounds() error {
 		field string
 		value float64
 	}{{"defer", c.Defer}, {"reject", c.Reject}, {"grey.from", c.Grey.From}, {"grey.to", c.Grey.To}} {
-		if !(math.Abs(n.value) <= mostWeight) {
+		if !(math.Abs(n.value) <= maxWeight) {
 			return &mail.FieldError{Field: n.field, Reason: "is not between -1000 and 1000"}
 		}
 	}
@@ -177,18 +182,13 @@ func (c Config) validateBounds() error {
 		return &mail.FieldError{Field: "reject", Reason: "is below defer"}
 	case c.Grey != Band{} && c.Grey.To <= c.Grey.From:
 		return &mail.FieldError{Field: "grey.to", Reason: "is not above grey.from"}
-	case c.Tarpits < 0:
-		return &mail.FieldError{Field: "tarpits", Reason: "is below 0"}
 	case full.RejectAt != RejectAtRcpt && full.RejectAt != RejectAtConnect:
 		return &mail.FieldError{Field: "reject_at", Reason: `is neither "rcpt" nor "connect"`}
 	}
 	return nil
 }
 
-// plainName is name as names are compared: in lower case and without the last dot.
-func plainName(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }
-
-// printable gives s fit for a reply: at most n octets, and "?" for each that is not printable ASCII.
+// printable returns s fit for a reply: at most n octets, and "?" in place of each that is not printable ASCII.
 func printable(s string, n int) string {
 	s = s[:min(len(s), n)]
 	clean := func(c byte) bool { return c >= ' ' && c <= '~' }

@@ -11,7 +11,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestValidate(t *testing.T) {
+// TestConfig_Validate: the error names the field that makes no sense.
+func TestConfig_Validate(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(*Config)
@@ -22,7 +23,7 @@ func TestValidate(t *testing.T) {
 			*c = Config{
 				Hostnames: []string{"mx1.example.org."}, OwnAddrs: []netip.Addr{ours}, Deadline: time.Second, Defer: 5,
 				Reject: 8, Grey: Band{-1, 5}, Tarpit: time.Second,
-				Tarpits: 5, Greet: time.Second, URL: "https://mx.example.org/why", RejectAt: "connect",
+				Greet: time.Second, URL: "https://mx.example.org/why", RejectAt: "connect",
 				Weights: map[string]float64{"helo-self": -3, "karma": 0},
 				Allow:   []Entry{{Client: "10.0.0.0/8"}}, Block: []Entry{{Helo: "*"}, {Domain: "spam.example"}},
 			}
@@ -30,21 +31,22 @@ func TestValidate(t *testing.T) {
 		{"a reject below the default of defer", func(c *Config) { c.Reject = 4 }, ""},
 		{"a defer above the default of reject", func(c *Config) { c.Defer = 14 }, ""},
 		{"a reject below defer", func(c *Config) { c.Defer, c.Reject = 5, 4 }, "reject"},
-		{"a defer that meets everybody", func(c *Config) { c.Defer = -1 }, "defer"},
-		{"a reject that meets everybody", func(c *Config) { c.Reject = -1 }, "defer"},
+		{"a defer that meets every client", func(c *Config) { c.Defer = -1 }, "defer"},
+		{"a reject that meets every client", func(c *Config) { c.Reject = -1 }, "defer"},
 		{"a threshold that is no number", func(c *Config) { c.Reject = math.NaN() }, "reject"},
 		{"a threshold without end", func(c *Config) { c.Defer = math.Inf(1) }, "defer"},
 		{"a deadline below zero", func(c *Config) { c.Deadline = -1 }, "deadline"},
 		{"a deadline beyond a minute", func(c *Config) { c.Deadline = time.Hour }, "deadline"},
 		{"a tarpit beyond half a minute", func(c *Config) { c.Tarpit = time.Minute }, "tarpit"},
 		{"a greeting beyond half a minute", func(c *Config) { c.Greet = time.Minute }, "greet"},
-		{"no tarpits at all", func(c *Config) { c.Tarpits = -1 }, "tarpits"},
 		{"a band that ends before it begins", func(c *Config) { c.Grey = Band{5, 2} }, "grey.to"},
 		{"a band that is no number", func(c *Config) { c.Grey = Band{math.NaN(), 2} }, "grey.from"},
-		{"a page that is none", func(c *Config) { c.URL = "mx.example.org/why" }, "url"},
+		{"a page that is no URL", func(c *Config) { c.URL = "mx.example.org/why" }, "url"},
 		{"a page with a line break", func(c *Config) { c.URL = "https://mx.example.org/\r\n" }, "url"},
-		{"a refusal at another place", func(c *Config) { c.RejectAt = "data" }, "reject_at"},
-		{"a hostname that is none", func(c *Config) { c.Hostnames = []string{"a.example", "-"} }, "hostnames[1]"},
+		{"a refusal at DATA", func(c *Config) { c.RejectAt = "data" }, "reject_at"},
+		{"a hostname that is no domain name", func(c *Config) {
+			c.Hostnames = []string{"a.example", "-"}
+		}, "hostnames[1]"},
 		{"a signal that does not exist", func(c *Config) {
 			c.Weights = map[string]float64{"weather": 1}
 		}, "weights.weather"},
@@ -106,19 +108,19 @@ func TestParseEntry(t *testing.T) {
 		{"203.0.113.7 \x1b[1m", Entry{}, "is not printable ASCII of at most 200 octets"},
 	} {
 		got, err := ParseEntry(c.line)
-		told := ""
+		fault := ""
 		if err != nil {
-			told = err.Error()
+			fault = err.Error()
 		}
-		if got != c.want || told != c.err {
-			t.Errorf("ParseEntry(%q) = %+v, %q, want %+v, %q", c.line, got, told, c.want, c.err)
+		if got != c.want || fault != c.err {
+			t.Errorf("ParseEntry(%q) = %+v, %q, want %+v, %q", c.line, got, fault, c.want, c.err)
 		}
 	}
 }
 
 func TestParseEntries(t *testing.T) {
 	got, err := ParseEntries("block.txt", strings.NewReader("# ours\n\n203.0.113.7 spam\nhelo:x.example\n"))
-	if err != nil || len(got) != 2 || got[0].Place != "block.txt:3" || got[1].Place != "block.txt:4" {
+	if err != nil || len(got) != 2 || got[0].Location != "block.txt:3" || got[1].Location != "block.txt:4" {
 		t.Errorf("got %+v, %v", got, err)
 	}
 	if _, err = ParseEntries("block.txt", strings.NewReader("\nwhat\n")); err == nil ||
@@ -127,7 +129,7 @@ func TestParseEntries(t *testing.T) {
 	}
 }
 
-func TestGlobs(t *testing.T) {
+func TestGlob(t *testing.T) {
 	for _, c := range []struct {
 		pattern, name string
 		want          bool
@@ -151,7 +153,7 @@ func TestGlobs(t *testing.T) {
 	}
 }
 
-func TestTheHeloKinds(t *testing.T) {
+func TestClassify(t *testing.T) {
 	for _, c := range []struct {
 		arg  string
 		kind heloKind
@@ -162,11 +164,11 @@ func TestTheHeloKinds(t *testing.T) {
 		{"[203.0.113.9]", heloLiteral}, {"[IPv6:2001:db8::9]", heloLiteral}, {"[ipv6:2001:db8::9]", heloLiteral},
 		{"localhost", heloBare}, {"WIN-4711", heloBare}, {"localhost.", heloBare},
 		{"203.0.113.9", heloUnquoted}, {"2001:db8::9", heloUnquoted}, {"::1%eth0", heloUnquoted},
-		{"", heloNothing}, {".", heloNothing}, {"a..b", heloNothing}, {"[203.0.113.9", heloNothing},
-		{"[300.0.113.9]", heloNothing}, {"[2001:db8::9]", heloNothing},
-		{"a b.example", heloNothing}, {"300.0.113.9", heloNothing}, {"a.123", heloNothing},
-		{"user@a.example", heloNothing}, {"-a.example", heloNothing},
-		{"\xff.example", heloNothing}, {strings.Repeat("a", 64) + ".example", heloNothing},
+		{"", heloInvalid}, {".", heloInvalid}, {"a..b", heloInvalid}, {"[203.0.113.9", heloInvalid},
+		{"[300.0.113.9]", heloInvalid}, {"[2001:db8::9]", heloInvalid},
+		{"a b.example", heloInvalid}, {"300.0.113.9", heloInvalid}, {"a.123", heloInvalid},
+		{"user@a.example", heloInvalid}, {"-a.example", heloInvalid},
+		{"\xff.example", heloInvalid}, {strings.Repeat("a", 64) + ".example", heloInvalid},
 	} {
 		if got, _ := classify(c.arg); got != c.kind {
 			t.Errorf("classify(%q) = %d, want %d", c.arg, got, c.kind)

@@ -13,8 +13,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A warm answers at once and allocates nothing, as caches do.
-type warm struct {
+// A warmCache is a store and a resolver that answer at once and allocate nothing.
+type warmCache struct {
 	ingresstest.Store
 	ingresstest.Zone // of the questions that no signal asks
 
@@ -23,19 +23,21 @@ type warm struct {
 	facts        mail.Facts
 }
 
-func (w *warm) LookupPTR(context.Context, netip.Addr) ([]string, error)   { return w.names, nil }
-func (w *warm) LookupAddrs(context.Context, string) ([]netip.Addr, error) { return w.addrs, nil }
-func (w *warm) LookupMX(context.Context, string) ([]string, error)        { return w.hosts, nil }
-func (w *warm) LookupA(context.Context, string) ([]netip.Addr, time.Duration, error) {
+func (w *warmCache) LookupPTR(context.Context, netip.Addr) ([]string, error)   { return w.names, nil }
+func (w *warmCache) LookupAddrs(context.Context, string) ([]netip.Addr, error) { return w.addrs, nil }
+func (w *warmCache) LookupMX(context.Context, string) ([]string, error)        { return w.hosts, nil }
+func (w *warmCache) LookupA(context.Context, string) ([]netip.Addr, time.Duration, error) {
 	return nil, time.Minute, nil
 }
-func (w *warm) Client(context.Context, mail.ClientQuery) (mail.Facts, error) { return w.facts, nil }
+func (w *warmCache) Client(context.Context, mail.ClientQuery) (mail.Facts, error) {
+	return w.facts, nil
+}
 
-// warmed gives a Scorer over warm caches, in which the client is on one list and three lists know it.
-func warmed(t testing.TB) *Scorer {
+// warmScorer returns a Scorer over warm caches, with answers of three lists, of which the client is on one.
+func warmScorer(t testing.TB) *Scorer {
 	hit := mail.ListAnswer{State: mail.ListKnown, Codes: []netip.Addr{netip.MustParseAddr("127.0.0.2")}}
 	not := mail.ListAnswer{State: mail.ListKnown}
-	over := &warm{
+	over := &warmCache{
 		names: []string{"mail.example.net"}, hosts: []string{"mail.example.net"}, addrs: []netip.Addr{client},
 		facts: mail.Facts{
 			Lists: []mail.ListAnswer{not, hit, not}, Rates: []mail.RateResult{{Allowed: true}},
@@ -53,10 +55,10 @@ func warmed(t testing.TB) *Scorer {
 // BenchmarkScore scores one client from connect to close with answers that are there: what it costs beside the round
 // trip. The metric cpu-ns/op is the processor time of the whole process, goroutines and collector included.
 func BenchmarkScore(b *testing.B) {
-	s := warmed(b)
+	s := warmScorer(b)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	reverse, spf := path("a@example.net"), result{"pass", "example.net"}
+	reverse, spf := path("a@example.net"), spfResult{"pass", "example.net"}
 	b.ReportAllocs()
 	before := cpu(b)
 	for b.Loop() {
@@ -84,7 +86,7 @@ func cpu(b *testing.B) time.Duration {
 }
 
 func BenchmarkVerdictAgain(b *testing.B) {
-	k := warmed(b).Connect(context.Background(), Client{Addr: client})
+	k := warmScorer(b).Connect(context.Background(), Client{Addr: client})
 	defer k.Close()
 	k.Helo("localhost")
 	k.Verdict(context.Background())
@@ -101,9 +103,9 @@ func BenchmarkGenericName(b *testing.B) {
 	}
 }
 
-// TestAnIdleScoreIsSmall measures what a connection keeps once all is known, with two reasons against it.
-func TestAnIdleScoreIsSmall(t *testing.T) {
-	s := warmed(t)
+// TestScore_Idle: what a connection keeps once all is in, with two reasons against it.
+func TestScore_Idle(t *testing.T) {
+	s := warmScorer(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	const n = 2000
@@ -113,11 +115,11 @@ func TestAnIdleScoreIsSmall(t *testing.T) {
 	for i := range scores {
 		k := s.Connect(ctx, Client{Addr: client})
 		k.Helo("mail.example.net")
-		k.Mail(path("a@example.net"), result{"pass", "example.net"})
+		k.Mail(path("a@example.net"), spfResult{"pass", "example.net"})
 		if got := len(k.Verdict(ctx).Reasons); got != 2 {
 			t.Fatalf("%d reasons", got)
 		}
-		k.running.Wait() // a goroutine ends just after its last word
+		k.inquiry.running.Wait() // a goroutine ends just after its report
 		scores[i] = k
 	}
 	each := int64(live()-before) / n
@@ -141,8 +143,8 @@ func live() uint64 {
 	return m.HeapAlloc
 }
 
-// TestManyClientsAtOnce is for the race detector.
-func TestManyClientsAtOnce(t *testing.T) {
+// TestScorer_ManyClients: many clients at once, for the race detector.
+func TestScorer_ManyClients(t *testing.T) {
 	w := proper()
 	w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
 	w.err["A other.example.net"] = errDNS
@@ -160,7 +162,7 @@ func TestManyClientsAtOnce(t *testing.T) {
 				k.Helo("mail.example.net")
 			}
 			for range i % 4 {
-				k.Mail(path("a@example.net"), result{"softfail", "example.net"})
+				k.Mail(path("a@example.net"), spfResult{"softfail", "example.net"})
 				if i%2 == 0 {
 					k.Tarpit(k.Verdict(t.Context()))
 				}
@@ -171,7 +173,7 @@ func TestManyClientsAtOnce(t *testing.T) {
 		})
 	}
 	all.Wait()
-	if s.Tarred() != 0 {
-		t.Errorf("%d are held back", s.Tarred())
+	if s.HeldBack() != 0 {
+		t.Errorf("%d are held back", s.HeldBack())
 	}
 }

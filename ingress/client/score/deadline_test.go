@@ -10,8 +10,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// TestNoFaultSpeaksAgainstAClient lets all that can fail fail, in every way, and all at once.
-func TestNoFaultSpeaksAgainstAClient(t *testing.T) {
+// TestScore_Faults: no fault speaks against a client. All sources fail in every way, and all at once.
+func TestScore_Faults(t *testing.T) {
 	for _, kind := range []string{"PTR", "A", "MX", "list", "", "store", "spf", "everything"} {
 		for _, fault := range []struct {
 			name string
@@ -24,7 +24,7 @@ func TestNoFaultSpeaksAgainstAClient(t *testing.T) {
 						w.storeErr = fault.err
 					}
 					if kind == "spf" || kind == "everything" {
-						v.spf = slow{}
+						v.spf = spfHang{}
 					}
 					switch kind {
 					case "everything":
@@ -53,7 +53,7 @@ func TestNoFaultSpeaksAgainstAClient(t *testing.T) {
 						t.Errorf("got %s", texts(verdict))
 					}
 					if len(k.Unheard()) == 0 {
-						t.Error("nothing was told")
+						t.Error("nothing was reported")
 					}
 					if k.Limited() != nil {
 						t.Errorf("limited: %s", k.Limited())
@@ -64,7 +64,8 @@ func TestNoFaultSpeaksAgainstAClient(t *testing.T) {
 	}
 }
 
-func TestWhatIsKnownByTheDeadlineCounts(t *testing.T) {
+// TestScore_Deadline: what is in by the deadline counts.
+func TestScore_Deadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, v := proper(), good()
 		w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
@@ -89,14 +90,15 @@ func TestWhatIsKnownByTheDeadlineCounts(t *testing.T) {
 	})
 }
 
-func TestEachStageHasItsOwnDeadline(t *testing.T) {
+// TestScore_StageDeadlines: each stage has its own deadline.
+func TestScore_StageDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := proper()
 		w.err["PTR"] = errHangs
 		k := scorer(t, w.config()).Connect(t.Context(), Client{Addr: client})
 		defer k.Close()
 		time.Sleep(900 * time.Millisecond)
-		k.Mail(path("a@gone.example.net"), slow{})
+		k.Mail(path("a@gone.example.net"), spfHang{})
 		began := time.Now()
 		verdict := k.Verdict(t.Context())
 		if took := time.Since(began); took < 900*time.Millisecond || took > time.Second {
@@ -105,7 +107,7 @@ func TestEachStageHasItsOwnDeadline(t *testing.T) {
 		if got, want := Signals(verdict), "sender-domain 4"; got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
-		// What the client gave no reason to ask again is not waited for again.
+		// The signals of the address are not waited for again.
 		k.Mail(path("b@gone.example.net"), nil)
 		began = time.Now()
 		k.Verdict(t.Context())
@@ -115,23 +117,24 @@ func TestEachStageHasItsOwnDeadline(t *testing.T) {
 	})
 }
 
-// A stubborn resolver does not look at its context.
-type stubborn struct {
+// A stubbornResolver ignores its context.
+type stubbornResolver struct {
 	*fixture
 	until chan struct{}
 }
 
-func (s stubborn) LookupMX(ctx context.Context, name string) ([]string, error) {
+func (s stubbornResolver) LookupMX(ctx context.Context, name string) ([]string, error) {
 	<-s.until
 	return s.fixture.LookupMX(ctx, name)
 }
 
-func TestALateAnswerChangesNothing(t *testing.T) {
+// TestScore_LateAnswer: a late answer changes nothing.
+func TestScore_LateAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, v := proper(), good()
 		w.dns["MX example.net"] = "."
 		cfg := w.config()
-		late := stubborn{w, make(chan struct{})}
+		late := stubbornResolver{w, make(chan struct{})}
 		cfg.Resolver = late
 		k := scorer(t, cfg).Connect(t.Context(), Client{Addr: client})
 		defer k.Close()
@@ -151,7 +154,8 @@ func TestALateAnswerChangesNothing(t *testing.T) {
 	})
 }
 
-func TestTheCallersContextEndsTheWait(t *testing.T) {
+// TestScore_VerdictContext: the caller's context ends the wait.
+func TestScore_VerdictContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, v := proper(), good()
 		w.err["MX"] = errHangs
@@ -159,7 +163,7 @@ func TestTheCallersContextEndsTheWait(t *testing.T) {
 		defer k.Close()
 		v.to(k)
 		began := time.Now()
-		// A deadline without a timer, as the session gives it.
+		// A deadline without a timer, as the session has it.
 		k.Verdict(mail.Until(t.Context(), began.Add(100*time.Millisecond)))
 		if took := time.Since(began); took != 100*time.Millisecond {
 			t.Errorf("it took %s", took)
@@ -170,7 +174,7 @@ func TestTheCallersContextEndsTheWait(t *testing.T) {
 		if took := time.Since(began); took != 100*time.Millisecond {
 			t.Errorf("it took %s", took)
 		}
-		// Nothing is given up by that.
+		// The stage goes on.
 		k.Verdict(t.Context())
 		if took := time.Since(began); took < 900*time.Millisecond {
 			t.Errorf("it took %s", took)
@@ -178,7 +182,8 @@ func TestTheCallersContextEndsTheWait(t *testing.T) {
 	})
 }
 
-func TestTheGreetingWaitsForTheStoreAlone(t *testing.T) {
+// TestScore_GreetingStore: the greeting waits for the store alone.
+func TestScore_GreetingStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := proper()
 		w.err[""] = errHangs
@@ -194,7 +199,8 @@ func TestTheGreetingWaitsForTheStoreAlone(t *testing.T) {
 	})
 }
 
-func TestTheGreetingDoesNotWaitLongForTheStore(t *testing.T) {
+// TestScore_GreetingSlowStore: the greeting does not wait long for the store.
+func TestScore_GreetingSlowStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := proper()
 		w.storeErr = errHangs
@@ -210,7 +216,8 @@ func TestTheGreetingDoesNotWaitLongForTheStore(t *testing.T) {
 	})
 }
 
-func TestTheGreetingRefusesByTheDeadline(t *testing.T) {
+// TestScore_GreetingRefusal: with reject_at connect the greeting refuses by the deadline.
+func TestScore_GreetingRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := proper()
 		w.err["PTR"] = errHangs

@@ -9,28 +9,32 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
+	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// An Entry names clients of an allow or block list by one of three things.
+// An Entry names clients of an allow or block list by one of Client, Helo and Domain.
 //
-// Anybody can say anything in EHLO and MAIL. An entry that allows a name in EHLO therefore counts only if the name
+// A client can send anything in EHLO and MAIL. An entry that allows a name in EHLO therefore counts only if the name
 // resolves to the client, and one that allows a reverse-path only if SPF passes for it. Blocking needs no proof.
 type Entry struct {
 	// Client is an address or a prefix, such as "203.0.113.7" or "2001:db8::/32".
 	Client string
 	// Helo is the name in EHLO, and Domain the domain of the reverse-path, both without regard to case. A "*" stands
-	// for any octets, also none and also dots: "mail.example.com" is that name alone, "*.example.com" are those below.
+	// for any number of any octets, dots included: "mail.example.com" is that name alone, "*.example.com" are those
+	// below.
 	Helo   string
 	Domain string
-	// Why is told to who is refused, in printable ASCII; it may be empty.
+	// Why is part of the refusal, in printable ASCII; it may be empty.
 	Why string
-	// Place is where the entry stands, such as "block.txt:7", for the operator only. Empty: its index, as "block[7]".
-	Place string
+	// Location is where the entry is written, such as "block.txt:7", for the administrator only. Empty means its
+	// index, as "block[7]".
+	Location string
 }
 
-// ParseEntry reads an Entry from a line: an address or prefix, "helo:NAME" or "domain:NAME", and after a blank, if
-// there is more, why. The error says what is wrong and repeats nothing of the line.
+// ParseEntry returns the Entry of a line: an address or prefix, "helo:NAME" or "domain:NAME", and after a blank the
+// optional Why. The error says what is wrong and repeats nothing of the line.
 func ParseEntry(line string) (Entry, error) {
 	what, why, _ := strings.Cut(strings.TrimSpace(strings.ReplaceAll(line, "\t", " ")), " ")
 	e := Entry{Why: strings.TrimSpace(why)}
@@ -47,8 +51,8 @@ func ParseEntry(line string) (Entry, error) {
 	return e, nil
 }
 
-// ParseEntries reads one Entry per line as ParseEntry does. Empty lines and those that begin with "#" are left out. The
-// entries' Place is name and line, and so begins the error.
+// ParseEntries returns one Entry per line of r as ParseEntry does. Empty lines and those that begin with "#" are left
+// out. The Location of an entry is name and line number, and the error begins with it.
 func ParseEntries(name string, r io.Reader) ([]Entry, error) {
 	var entries []Entry
 	lines := bufio.NewScanner(r)
@@ -57,12 +61,12 @@ func ParseEntries(name string, r io.Reader) ([]Entry, error) {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		place := fmt.Sprintf("%s:%d", name, n)
+		location := fmt.Sprintf("%s:%d", name, n)
 		e, err := ParseEntry(line)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", place, err)
+			return nil, fmt.Errorf("%s: %w", location, err)
 		}
-		e.Place = place
+		e.Location = location
 		entries = append(entries, e)
 	}
 	if err := lines.Err(); err != nil {
@@ -71,7 +75,7 @@ func ParseEntries(name string, r io.Reader) ([]Entry, error) {
 	return entries, nil
 }
 
-// validate tells what is wrong with an entry.
+// validate returns what is wrong with an entry, or nil.
 func (e Entry) validate() *mail.FieldError {
 	given := 0
 	for _, v := range []string{e.Client, e.Helo, e.Domain} {
@@ -95,16 +99,17 @@ func (e Entry) validate() *mail.FieldError {
 	if e.Domain != "" && !isGlob(e.Domain) {
 		return &mail.FieldError{Field: "domain", Reason: "is neither a domain nor a pattern of one"}
 	}
-	if len(e.Why) > mostWhy || printable(e.Why, mostWhy) != e.Why {
+	if len(e.Why) > maxWhy || printable(e.Why, maxWhy) != e.Why {
 		return &mail.FieldError{Field: "why", Reason: "is not printable ASCII of at most 200 octets"}
 	}
 	return nil
 }
 
-const mostWhy = 200
+// maxWhy bounds Entry.Why in octets.
+const maxWhy = 200
 
-// parsePrefix parses an address or a prefix. A prefix with bits behind its length is refused: it is a slip, and nobody
-// can tell whether the address or the length is wrong.
+// parsePrefix parses an address or a prefix. A prefix with bits behind its length is refused: either the address or the
+// length is wrong.
 func parsePrefix(s string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
@@ -113,7 +118,7 @@ func parsePrefix(s string) (netip.Prefix, error) {
 			return netip.Prefix{}, errors.New("is neither an address nor a prefix")
 		}
 		a = a.Unmap()
-		return netip.PrefixFrom(a, a.BitLen()), nil
+		return network.Host(a), nil
 	}
 	switch {
 	case p.Addr().Is4In6():
@@ -124,22 +129,22 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return p, nil
 }
 
-// isGlob tells whether s consists of what names consist of, and of stars. More than two stars would make matching slow
-// and mean nothing.
+// isGlob reports whether s consists of the characters of names and literals, and of two stars at most. More stars would
+// make matching slow and have no use.
 func isGlob(s string) bool {
 	if len(s) > mail.MaxDomain || strings.Count(s, "*") > 2 {
 		return false
 	}
 	for i := range len(s) {
-		c := s[i] | 0x20
-		if !('a' <= c && c <= 'z' || '0' <= s[i] && s[i] <= '9' || strings.IndexByte(".-_*[]:", s[i]) >= 0) {
+		if !ascii.IsLetDig(s[i]) && strings.IndexByte(".-_*[]:", s[i]) < 0 {
 			return false
 		}
 	}
 	return true
 }
 
-// glob tells whether s matches pattern, both in lower case. Stars are few.
+// glob reports whether s matches pattern, both in lower case. The time grows with the power of the stars, which isGlob
+// bounds.
 func glob(pattern, s string) bool {
 	head, rest, star := strings.Cut(pattern, "*")
 	if !star {
@@ -160,45 +165,46 @@ func glob(pattern, s string) bool {
 	}
 }
 
-// An entry is an Entry of a list, ready to be told of.
+// An entry is an Entry as it is found.
 type entry struct {
-	what  string // what matched: the prefix or the pattern
-	why   string
-	place string
+	match    string // the prefix or the pattern
+	why      string
+	location string
 }
 
-// text says to a stranger what the entry means.
+// text returns the text of the entry in a refusal. listed is what the list does, such as "blocked here".
 func (e *entry) text(listed string) string {
 	if e.why != "" {
-		return e.what + " is " + listed + ": " + e.why
+		return e.match + " is " + listed + ": " + e.why
 	}
-	return e.what + " is " + listed
+	return e.match + " is " + listed
 }
 
-// entries is one list, ready to be searched.
-type entries struct {
+// An entryList is one list as it is searched.
+type entryList struct {
 	prefixes map[netip.Prefix]*entry
-	bits4    []int // the lengths of the prefixes that there are, the longest first
+	bits4    []int // the lengths of the IPv4 prefixes, the longest first
 	bits6    []int
-	helo     names
-	domain   names
+	helo     patterns
+	domain   patterns
 }
 
-// names are patterns of names.
-type names struct {
+// patterns are entries about names.
+type patterns struct {
 	exact map[string]*entry
-	globs []named
+	globs []globEntry
 }
 
-// A named is a pattern with stars.
-type named struct {
+// A globEntry is an entry whose pattern has stars.
+type globEntry struct {
 	pattern string
 	*entry
 }
 
-func (n *names) add(pattern string, e *entry) {
+// add adds an entry, unless there is one with the same pattern without stars.
+func (n *patterns) add(pattern string, e *entry) {
 	if strings.Contains(pattern, "*") {
-		n.globs = append(n.globs, named{pattern, e})
+		n.globs = append(n.globs, globEntry{pattern, e})
 		return
 	}
 	if n.exact == nil {
@@ -209,8 +215,8 @@ func (n *names) add(pattern string, e *entry) {
 	}
 }
 
-// find gives the entry about name, which is in lower case, or nil.
-func (n *names) find(name string) *entry {
+// find returns the entry about name, which is in lower case, or nil.
+func (n *patterns) find(name string) *entry {
 	if e := n.exact[name]; e != nil {
 		return e
 	}
@@ -222,29 +228,29 @@ func (n *names) find(name string) *entry {
 	return nil
 }
 
-// compile makes a list of entries that were validated.
-func compile(field string, list []Entry) entries {
-	c := entries{prefixes: map[netip.Prefix]*entry{}}
+// compile makes the list of entries that were validated. field is the name of the list in the configuration.
+func compile(field string, list []Entry) entryList {
+	c := entryList{prefixes: map[netip.Prefix]*entry{}}
 	for i, l := range list {
-		e := &entry{why: l.Why, place: l.Place}
-		if e.place == "" {
-			e.place = fmt.Sprintf("%s[%d]", field, i)
+		e := &entry{why: l.Why, location: l.Location}
+		if e.location == "" {
+			e.location = fmt.Sprintf("%s[%d]", field, i)
 		}
 		switch {
 		case l.Helo != "":
-			e.what = strings.ToLower(l.Helo)
-			c.helo.add(e.what, e)
+			e.match = strings.ToLower(l.Helo)
+			c.helo.add(e.match, e)
 		case l.Domain != "":
-			e.what = strings.ToLower(l.Domain)
-			c.domain.add(e.what, e)
+			e.match = strings.ToLower(l.Domain)
+			c.domain.add(e.match, e)
 		default:
 			p, err := parsePrefix(l.Client)
 			if err != nil || c.prefixes[p] != nil {
 				continue
 			}
-			e.what = p.String()
+			e.match = p.String()
 			if p.IsSingleIP() {
-				e.what = p.Addr().String()
+				e.match = p.Addr().String()
 			}
 			c.prefixes[p] = e
 			bits := &c.bits4
@@ -263,8 +269,9 @@ func compile(field string, list []Entry) entries {
 	return c
 }
 
-// client gives the entry with the longest prefix that holds addr, and that length; nil and -1 if there is none.
-func (c *entries) client(addr netip.Addr) (*entry, int) {
+// client returns the entry with the longest prefix that contains addr, and that length. Without one it returns nil and
+// -1.
+func (c *entryList) client(addr netip.Addr) (*entry, int) {
 	bits := c.bits4
 	if addr.Is6() {
 		bits = c.bits6

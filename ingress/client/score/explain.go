@@ -5,18 +5,18 @@ import (
 	"slices"
 )
 
-// A SignalState says what came of a signal.
+// A SignalState is the outcome of a signal.
 type SignalState uint8
 
 // The states of a Signal.
 const (
-	Skipped SignalState = iota // nobody asked: what it needs was not given or is not configured
-	Silent                     // it has nothing to say
+	Skipped SignalState = iota // it was not asked: what it needs is not known or not configured
+	Silent                     // it adds nothing to the score
 	Unheard                    // it could not be known in time
-	Spoke                      // it counts in the score
+	Spoke                      // it adds its weight to the score
 )
 
-// String gives the state in a word.
+// String returns the state in a word.
 func (s SignalState) String() string {
 	switch s {
 	case Silent:
@@ -34,35 +34,35 @@ type Signal struct {
 	Name   string
 	State  SignalState
 	Weight float64 // what it added to the score; 0 unless State is Spoke
-	Would  float64 // what it would have added; 0 for DNS lists, whose weights are theirs, and a factor for karma
-	Text   string  // what was seen or why it was not asked
+	Would  float64 // its configured weight; 0 for DNS lists, which have their own, and a factor for karma
+	Text   string  // the answer, or why it was not asked
 }
 
-// Explain gives every signal there is, with what it saw and added, in a fixed order; one that spoke more than once, as
-// several lists do, stands there as often. It is to be called after Verdict. What silent signals saw is told only by a
-// Score that Scorer.Look made.
+// Explain returns every signal there is, with its answer and what it added, in a fixed order. A signal that spoke more
+// than once, as several lists do, has as many lines. The caller calls it after Verdict. Only a Score that Scorer.Look
+// made has the answers of silent signals.
 func (k *Score) Explain() []Signal {
-	k.mu.Lock()
-	defer k.mu.Unlock()
+	q := &k.inquiry
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	lines := make([]Signal, 0, signals+4)
 	for sig := range signal(signals) {
-		is := &catalogue[sig]
+		info := &catalogue[sig]
 		before := len(lines)
-		for _, st := range k.stages {
+		for _, st := range q.stages {
 			for _, r := range st.reasons {
-				if r.Name == is.name {
-					lines = append(lines,
-						Signal{
-							Name: is.name, State: Spoke, Weight: r.Weight, Would: k.s.weights[sig],
-							Text: k.placed(sig, r.Text),
-						})
+				if r.Name == info.name {
+					lines = append(lines, Signal{
+						Name: info.name, State: Spoke, Weight: r.Weight, Would: q.s.weights[sig],
+						Text: q.withLocation(sig, r.Text),
+					})
 				}
 			}
 		}
 		if len(lines) == before {
 			lines = append(lines, k.silent(sig))
 		}
-		// The order does not tell which list answered first.
+		// The order does not depend on which list answered first.
 		slices.SortFunc(lines[before:], func(a, b Signal) int {
 			return cmp.Or(cmp.Compare(b.Weight, a.Weight), cmp.Compare(a.Text, b.Text))
 		})
@@ -70,31 +70,31 @@ func (k *Score) Explain() []Signal {
 	return lines
 }
 
-// Where the entry that spoke stands is kept among the facts, under what is no source.
+// The locations of the entries that spoke are kept in the explanation under bits that are no sources.
 const (
-	placeOfAllow source = 1 << 14
-	placeOfBlock source = 1 << 15
+	locationOfAllow source = 1 << 14
+	locationOfBlock source = 1 << 15
 )
 
-// placed adds to what an entry says where the entry stands. The caller holds mu.
-func (k *Score) placed(sig signal, text string) string {
-	by := ""
+// withLocation returns the text of a signal, with the location of the entry if it comes from one. The caller holds mu.
+func (q *inquiry) withLocation(sig signal, text string) string {
+	location := ""
 	switch sig {
 	case sigAllow:
-		by = k.facts[placeOfAllow]
+		location = q.explanation[locationOfAllow]
 	case sigBlock:
-		by = k.facts[placeOfBlock]
+		location = q.explanation[locationOfBlock]
 	}
-	if by == "" {
+	if location == "" {
 		return text
 	}
-	return text + " (" + by + ")"
+	return text + " (" + location + ")"
 }
 
-// silent tells why a signal said nothing. The caller holds mu.
+// silent returns the line of a signal that did not speak at a stage. The caller holds inquiry.mu.
 func (k *Score) silent(sig signal) Signal {
-	is := &catalogue[sig]
-	line := Signal{Name: is.name, Would: k.s.weights[sig]}
+	q, info := &k.inquiry, &catalogue[sig]
+	line := Signal{Name: info.name, Would: q.s.weights[sig]}
 	if sig == sigEarlyTalker {
 		line.State, line.Text = Silent, "did not speak before it was greeted"
 		if k.talked {
@@ -103,31 +103,31 @@ func (k *Score) silent(sig signal) Signal {
 		return line
 	}
 	for from := source(1); from <= fromSenderLists; from <<= 1 {
-		if is.from&from == 0 {
+		if info.from&from == 0 {
 			continue
 		}
 		at := stepOf(from)
-		if slices.ContainsFunc(k.stages[at].unheard, func(what string) bool {
-			return isUnheard(what, from.unheard())
+		if slices.ContainsFunc(q.stages[at].unheard, func(name string) bool {
+			return isUnheard(name, from.unheard())
 		}) {
 			line.State, line.Text = Unheard, "could not be known in time"
 			return line
 		}
-		if fact := k.facts[from]; fact != "" {
-			line.State, line.Text = Silent, fact
+		if seen := q.explanation[from]; seen != "" {
+			line.State, line.Text = Silent, seen
 		} else if line.Text == "" {
-			line.Text = k.unasked(at)
+			line.Text = q.whyNotAsked(at)
 		}
 	}
 	return line
 }
 
-// isUnheard tells whether what is source, or one list of it.
-func isUnheard(what, source string) bool {
-	return what == source || len(what) > len(source) && what[:len(source)] == source && what[len(source)] == ' '
+// isUnheard reports whether name is that of the source, or of one list of it.
+func isUnheard(name, source string) bool {
+	return name == source || len(name) > len(source) && name[:len(source)] == source && name[len(source)] == ' '
 }
 
-// stepOf is where a source belongs. Entries are of every step.
+// stepOf returns the step of a source. Entries belong to every step.
 func stepOf(from source) step {
 	switch from {
 	case fromHelo, fromHeloAddrs, fromHeloLists:
@@ -138,16 +138,16 @@ func stepOf(from source) step {
 	return atConnect
 }
 
-// unasked tells why the sources of a step have nothing. The caller holds mu.
-func (k *Score) unasked(at step) string {
+// whyNotAsked returns why the sources of a step have no answer. The caller holds mu.
+func (q *inquiry) whyNotAsked(at step) string {
 	switch {
-	case k.stages[atConnect].final:
+	case q.stages[atConnect].final:
 		return "not asked: an entry about the address has decided"
-	case !k.stages[at].begun && at == atHelo:
+	case !q.stages[at].begun && at == atHelo:
 		return "no name in EHLO was given"
-	case !k.stages[at].begun && at == atMail:
+	case !q.stages[at].begun && at == atMail:
 		return "no reverse-path was given"
-	case at == atConnect && !k.addr.IsValid():
+	case at == atConnect && !q.addr.IsValid():
 		return "the client's address is not known"
 	}
 	return "not asked"

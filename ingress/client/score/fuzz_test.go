@@ -7,11 +7,12 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	"github.com/millrace/millrace/router/leaf/domain"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// FuzzHelo gives the score any name in EHLO: what is told of it is fit for a reply, it is the same for the same name in
-// other case, and at most one signal of the name alone speaks.
+// FuzzHelo: for any name in EHLO the texts are fit for a reply, the score is the same for the same name in other case,
+// and at most one signal of the name alone speaks.
 func FuzzHelo(f *testing.F) {
 	for _, s := range []string{
 		"mail.example.net", "localhost", "203.0.113.9", "[203.0.113.9]", "[IPv6:2001:db8::9]", "[203.0.113.10]",
@@ -36,7 +37,7 @@ func FuzzHelo(f *testing.F) {
 			t.Fatalf("%q: %s", name, texts(v))
 		}
 		for _, r := range v.Reasons {
-			if len(r.Text) > mostText || printable(r.Text, mostText) != r.Text {
+			if len(r.Text) > maxText || printable(r.Text, maxText) != r.Text {
 				t.Errorf("%q: told %q", name, r.Text)
 			}
 		}
@@ -56,8 +57,8 @@ func FuzzHelo(f *testing.F) {
 	})
 }
 
-// FuzzGenericName lets any name be that of any address: a name that says what its host is for is never generic, nor is
-// one without a digit.
+// FuzzGenericName: with any name of any address, a name that says what its host is for is never generic, nor is one
+// without a digit.
 func FuzzGenericName(f *testing.F) {
 	f.Add("203-0-113-9.dsl.example.net", []byte{203, 0, 113, 9})
 	f.Add("mail.example.net", []byte{203, 0, 113, 9})
@@ -70,7 +71,7 @@ func FuzzGenericName(f *testing.F) {
 			return
 		}
 		addr = addr.Unmap()
-		name = plainName(name)
+		name = domain.Canonical(name)
 		why := generic(name, addr)
 		if why == "" {
 			return
@@ -89,8 +90,7 @@ func FuzzGenericName(f *testing.F) {
 	})
 }
 
-// FuzzParseEntry gives the parser any line: what it takes can be configured, finds what it names, and is told to
-// strangers in printable words.
+// FuzzParseEntry: an entry of any line that is taken can be configured, finds what it names, and has printable texts.
 func FuzzParseEntry(f *testing.F) {
 	for _, s := range []string{
 		"203.0.113.7 why", "2001:db8::/32", "helo:*.dyn.example", "domain:spam.example no", "::ffff:1.2.3.4",
@@ -129,7 +129,7 @@ func FuzzParseEntry(f *testing.F) {
 		blocked := false
 		for _, r := range v.Reasons {
 			blocked = blocked || r.Name == "block"
-			if printable(r.Text, mostText) != r.Text {
+			if printable(r.Text, maxText) != r.Text {
 				t.Errorf("%q: told %q", line, r.Text)
 			}
 		}

@@ -3,6 +3,8 @@ package score
 import (
 	"context"
 	"math/bits"
+	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/millrace/millrace/router/mail"
@@ -18,147 +20,149 @@ const (
 	steps = iota
 )
 
+// An inquiry is what is asked about one client: what was found, and what is under way. Its methods are safe for
+// concurrent use, and wait for nothing except await and close.
+type inquiry struct {
+	s      *Scorer
+	ctx    context.Context // of the session
+	addr   netip.Addr      // not IPv4-mapped, without a zone; invalid if not known
+	public bool            // the address is one that public DNS knows
+
+	running sync.WaitGroup // sources under way
+	mu      sync.Mutex     // guards what follows; not held across I/O
+	stages  [steps]stage
+	stored  storeAnswer
+	// explanation is what each source saw, for Explain. It is nil unless Look made the Score, which does not change and
+	// may be read without mu.
+	explanation map[source]string
+	closed      bool
+}
+
+// A storeAnswer is what is kept of the store's answer.
+type storeAnswer struct {
+	limited          *mail.Refusal
+	rates            []mail.RateResult // for Explain only
+	address, network mail.Karma
+	answered         bool
+	knownGood        bool
+	degraded         bool
+}
+
 // A stage is the signals of one step: what was found, and what is under way.
 type stage struct {
-	under   *gathering // nil when all is in or given up
+	under   *gathering // nil if all is in or the deadline has passed
 	reasons []mail.Reason
 	unheard []string
 	allowed bool // an allow list speaks for the client
-	final   bool // a list of entries has decided about the address, and nothing else is asked
+	final   bool // an entry about the address has decided, and nothing else is asked
 	begun   bool
 }
 
-// A gathering is the sources of one stage that are under way. It is forgotten when they are in.
+// A gathering is the sources of one stage that are under way. It is dropped when they are in.
 type gathering struct {
-	ctx    context.Context
-	cancel context.CancelFunc
-	until  time.Time     // when it is given up
-	open   source        // whose answers have not come; guarded by Score.mu
-	done   chan struct{} // closed when open is empty, or it was given up
-	facts  chan struct{} // closed when the store has answered; nil: nobody waits for it
+	ctx       context.Context
+	cancel    context.CancelFunc
+	until     time.Time     // the deadline of the stage
+	open      source        // sources whose answers have not come; guarded by inquiry.mu
+	done      chan struct{} // closed when open is empty, or the gathering is dropped
+	storeDone chan struct{} // closed when the store has answered; nil if that is not waited for
 }
 
-// A found is what one source brings.
-type found struct {
-	k       *Score
-	from    source
-	reasons []mail.Reason
-	unheard []string
-	allowed bool
-
-	// For Explain only: what it saw, and the places of entries that spoke.
-	fact, allowedBy, blockedBy string
-}
-
-// speak lets a signal speak with its configured weight. Text is made fit for strangers.
-func (f *found) speak(sig signal, text string) { f.weigh(sig, f.k.s.weights[sig], text) }
-
-// weigh lets a signal speak with a weight. One that weighs nothing says nothing.
-func (f *found) weigh(sig signal, weight float64, text string) {
-	if weight == 0 {
-		return
-	}
-	f.reasons = append(f.reasons,
-		mail.Reason{Name: catalogue[sig].name, Weight: weight, Text: printable(text, mostText)})
-	if f.k.facts == nil {
-		f.k.s.spoke[sig].Add(1)
-	}
-}
-
-// mostText bounds a reason's text in octets, so that the address before it and the URL behind it have room in a reply.
-const mostText = 280
-
-// miss tells of something that could not be known.
-func (f *found) miss(what string) {
-	f.unheard = append(f.unheard, what)
-	f.k.missed(f.from)
-}
-
-// see keeps what was seen, for Explain.
-func (f *found) see(what string) {
-	if f.k.facts != nil {
-		f.fact = what
-	}
-}
+// looking reports whether the inquiry is for Explain.
+func (q *inquiry) looking() bool { return q.explanation != nil }
 
 // missed counts a source that could not answer.
-func (k *Score) missed(from source) {
-	if k.facts == nil {
-		k.s.unheard[bits.TrailingZeros16(uint16(from))].Add(1)
+func (q *inquiry) missed(from source) {
+	if !q.looking() {
+		q.s.unheard[bits.TrailingZeros16(uint16(from))].Add(1)
 	}
 }
 
-// begin forgets what a stage found and has under way, and makes a new gathering for the sources of from, which the
-// caller then starts. It is nil if there are none.
-func (k *Score) begin(at step, from source) *gathering {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.forget(at)
-	k.stages[at].begun = true
-	if k.closed || from == 0 {
+// final reports whether an entry about the address has decided.
+func (q *inquiry) final() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.stages[atConnect].final
+}
+
+// overLimit reports whether the client is over a rate of connections. It is refused for that whatever else is found, so
+// nothing is looked up for it but by Look.
+func (q *inquiry) overLimit() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.stored.limited != nil && !q.looking()
+}
+
+// begin drops what a stage found and has under way, and makes a new gathering for the sources of from, which the caller
+// then starts. It returns nil if there are no sources.
+func (q *inquiry) begin(at step, from source) *gathering {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if g := q.stages[at].under; g != nil {
+		g.end()
+	}
+	q.stages[at] = stage{begun: true}
+	if q.closed || from == 0 {
 		return nil
 	}
-	g := &gathering{open: from, until: time.Now().Add(k.s.cfg.Deadline), done: make(chan struct{})}
-	if from&fromStore != 0 && k.s.cfg.Greet > 0 {
-		g.facts = make(chan struct{})
+	g := &gathering{open: from, until: time.Now().Add(q.s.cfg.Deadline), done: make(chan struct{})}
+	if from&fromStore != 0 && q.s.cfg.Greet > 0 {
+		g.storeDone = make(chan struct{})
 	}
-	g.ctx, g.cancel = context.WithTimeout(k.ctx, k.s.patience())
-	k.stages[at].under = g
+	g.ctx, g.cancel = context.WithTimeout(q.ctx, q.s.gatherTime())
+	q.stages[at].under = g
 	return g
 }
 
-// forget drops what a stage found and has under way. The caller holds mu.
-func (k *Score) forget(at step) {
-	if g := k.stages[at].under; g != nil {
-		g.end()
-	}
-	k.stages[at] = stage{}
-}
-
-// end releases whoever waits for g and what works for it. The caller holds mu.
+// end releases the waits for g and ends its sources. The caller holds inquiry.mu.
 func (g *gathering) end() {
 	g.cancel()
 	close(g.done)
-	if g.facts != nil {
-		close(g.facts)
-		g.facts = nil
+	g.endStore()
+}
+
+// endStore releases the waits for the store. The caller holds inquiry.mu.
+func (g *gathering) endStore() {
+	if g.storeDone != nil {
+		close(g.storeDone)
+		g.storeDone = nil
 	}
 }
 
-// start runs work of a source in the background, if g has that source: it ends when ask returns, at the latest soon
-// after g.ctx ends, and Close awaits it.
-func (k *Score) start(at step, g *gathering, from source, ask func(ctx context.Context, f *found)) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.closed || g == nil || g.open&from == 0 {
+// start runs a source in the background, if g has that source. It ends when ask returns, soon after g.ctx ends at the
+// latest, and close awaits it.
+func (q *inquiry) start(at step, g *gathering, from source, ask func(ctx context.Context, f *findings)) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.closed || g == nil || g.open&from == 0 {
 		return
 	}
-	k.running.Go(func() {
-		f := found{k: k, from: from}
+	q.running.Go(func() {
+		f := findings{q: q, from: from}
 		ask(g.ctx, &f)
-		k.report(at, g, &f)
+		q.report(at, g, &f)
 	})
 }
 
-// report brings in what a source has found. What comes after the stage was given up, or is about what the client no
-// longer says, is dropped.
-func (k *Score) report(at step, g *gathering, f *found) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.stages[at].under != g {
+// report adds what a source has found. Findings after the deadline of the stage, or about what the client no longer
+// says, are dropped.
+func (q *inquiry) report(at step, g *gathering, f *findings) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.stages[at].under != g {
 		return
 	}
-	k.merge(at, f)
+	q.merge(at, f)
 	g.open &^= f.from
 	if g.open == 0 {
-		k.stages[at].under = nil
+		q.stages[at].under = nil
 		g.end()
 	}
 }
 
-// merge adds what was found to a stage. The caller holds mu.
-func (k *Score) merge(at step, f *found) {
-	st := &k.stages[at]
+// merge adds findings to a stage. The caller holds mu.
+func (q *inquiry) merge(at step, f *findings) {
+	st := &q.stages[at]
 	switch {
 	case len(f.reasons) == 0:
 	case st.reasons == nil:
@@ -168,40 +172,42 @@ func (k *Score) merge(at step, f *found) {
 	}
 	st.unheard = append(st.unheard, f.unheard...)
 	st.allowed = st.allowed || f.allowed
-	if k.facts == nil {
+	if !q.looking() {
 		return
 	}
-	for from, fact := range map[source]string{f.from: f.fact, placeOfAllow: f.allowedBy, placeOfBlock: f.blockedBy} {
-		if fact != "" {
-			k.facts[from] = fact
+	for from, text := range map[source]string{
+		f.from: f.seen, locationOfAllow: f.allowedBy, locationOfBlock: f.blockedBy,
+	} {
+		if text != "" {
+			q.explanation[from] = text
 		}
 	}
 }
 
 // await waits until all signals of a stage are in, its deadline has passed or ctx has ended. After the deadline the
-// stage stays as it is, so that one client hears the same at each recipient.
-func (k *Score) await(ctx context.Context, at step) {
-	k.mu.Lock()
-	g := k.stages[at].under
-	k.mu.Unlock()
+// stage stays as it is, so that a client has the same verdict at each recipient.
+func (q *inquiry) await(ctx context.Context, at step) {
+	q.mu.Lock()
+	g := q.stages[at].under
+	q.mu.Unlock()
 	if g == nil || g.wait(ctx, g.done) {
 		return
 	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.stages[at].under != g || time.Now().Before(g.until) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.stages[at].under != g || time.Now().Before(g.until) {
 		return // it is done after all, or ctx ended before
 	}
 	for open := g.open; open != 0; open &= open - 1 {
 		from := open & -open
-		k.stages[at].unheard = append(k.stages[at].unheard, from.unheard())
-		k.missed(from)
+		q.stages[at].unheard = append(q.stages[at].unheard, from.unheard())
+		q.missed(from)
 	}
-	k.stages[at].under = nil
+	q.stages[at].under = nil
 	g.end()
 }
 
-// wait waits for done and reports whether it came before the gathering is to be given up and before ctx ends.
+// wait waits for done and reports whether it came before the deadline of the stage and before ctx ends.
 func (g *gathering) wait(ctx context.Context, done <-chan struct{}) bool {
 	select {
 	case <-done:
@@ -221,4 +227,18 @@ func (g *gathering) wait(ctx context.Context, done <-chan struct{}) bool {
 	case <-ctx.Done():
 	}
 	return false
+}
+
+// close ends all that is under way and awaits it.
+func (q *inquiry) close() {
+	q.mu.Lock()
+	q.closed = true
+	for at := range q.stages {
+		if g := q.stages[at].under; g != nil {
+			q.stages[at].under = nil
+			g.end()
+		}
+	}
+	q.mu.Unlock()
+	q.running.Wait()
 }

@@ -6,12 +6,14 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
-// generic tells why name, which is in lower case, is one that a provider gave by rule and not a host by its owner, or
-// "" if it does not look so. Only the labels before the last two are looked at: the rest is the provider's own name.
+// generic returns why name, which is in lower case, looks like one that a provider made by a rule and not the owner of
+// the host, or "" if it does not. It reads only the labels before the last two: the rest is the provider's own name.
 //
-// It is meant to miss many and hit no mail server: a name with a label that says what the host is for
+// It is meant to miss many such names and to hit no mail server: a name with a label that says what the host is for
 // ("smtp-203-0-113-9") or that its address is fixed is never generic, and a word such as "dynamic" counts only beside a
 // digit.
 func generic(name string, addr netip.Addr) string {
@@ -36,7 +38,7 @@ func generic(name string, addr netip.Addr) string {
 			dynamic = dynamic || isDynamic(word)
 			continue
 		}
-		digits = digits || '0' <= host[at] && host[at] <= '9'
+		digits = digits || ascii.IsDigit(host[at])
 		at++
 	}
 	switch {
@@ -48,29 +50,29 @@ func generic(name string, addr netip.Addr) string {
 	return ""
 }
 
-// isPurpose tells whether a word of a name says that the host sends mail, or that its address is its own.
+// isPurpose reports whether a word of a name means that the host sends mail, or that its address is fixed.
 func isPurpose(word string) bool {
 	switch word {
-	case "mail", "mails", "mailer", "mailgw", "mailhost", "mailout", "email", "mx", "mxout", "smtp", "smtpout", "mta",
-		"mout", "relay", "mailrelay",
-		"outbound", "out", "sender", "bounce", "newsletter", "exchange", "postfix", "static", "fixed", "fix", "server", "srv", "vps", "dedicated", "colo":
+	case "mail", "mails", "mailer", "mailgw", "mailhost", "mailout", "email", "mx", "mxout", "smtp", "smtpout",
+		"mta", "mout", "relay", "mailrelay", "outbound", "out", "sender", "bounce", "newsletter", "exchange",
+		"postfix", "static", "fixed", "fix", "server", "srv", "vps", "dedicated", "colo":
 		return true
 	}
 	return false
 }
 
-// isDynamic tells whether a word of a name is said of lines whose address changes.
+// isDynamic reports whether a word of a name is used for lines whose address changes.
 func isDynamic(word string) bool {
 	switch word {
-	case "dynamic", "dyn", "dynip", "dynamicip", "dhcp", "dsl", "adsl", "vdsl", "xdsl", "sdsl", "pool", "pools", "ppp",
-		"pppoe", "dialup", "dialin",
-		"dial", "dip", "cable", "catv", "cablemodem", "broadband", "fttx", "fttb", "ftth", "gprs", "lte", "wimax", "residential", "hsd", "cpe":
+	case "dynamic", "dyn", "dynip", "dynamicip", "dhcp", "dsl", "adsl", "vdsl", "xdsl", "sdsl", "pool", "pools",
+		"ppp", "pppoe", "dialup", "dialin", "dial", "dip", "cable", "catv", "cablemodem", "broadband", "fttx",
+		"fttb", "ftth", "gprs", "lte", "wimax", "residential", "hsd", "cpe":
 		return true
 	}
 	return false
 }
 
-// holdsIPv4 tells whether host has all four octets of an address in it, forward or backward, with a separator between
+// holdsIPv4 reports whether host has all four octets of an address in it, forward or backward, with a separator between
 // them or as four times three digits, as eight hexadecimal digits, or as one number.
 func holdsIPv4(host string, octets [4]byte) bool {
 	back := octets
@@ -96,17 +98,17 @@ func holdsIPv4(host string, octets [4]byte) bool {
 	return len(whole) == 10 && strings.Contains(host, whole) // with fewer digits it may be any number
 }
 
-// holdsOctets looks for four numbers in a row with one octet between each two.
+// holdsOctets reports whether host has the four octets as numbers in a row, with one octet between each two.
 func holdsOctets(host string, forward, back [4]byte) bool {
-	var last [4]int // the numbers read last, the newest at the end
+	var last [4]int // the last numbers, the newest at the end
 	run := 0        // how many of them are in a row
 	for at, ended := 0, -1; at < len(host); {
-		if host[at] < '0' || host[at] > '9' {
+		if !ascii.IsDigit(host[at]) {
 			at++
 			continue
 		}
 		from, n := at, 0
-		for at < len(host) && '0' <= host[at] && host[at] <= '9' {
+		for at < len(host) && ascii.IsDigit(host[at]) {
 			n = min(n*10+int(host[at]-'0'), 1000)
 			at++
 		}
@@ -131,8 +133,8 @@ func same(numbers [4]int, octets [4]byte) bool {
 	return true
 }
 
-// holdsIPv6 tells whether host has an IPv6 address in it: all nibbles or the 16 of its lower half, forward or backward,
-// with or without separators; or as text with "-" for ":".
+// holdsIPv6 reports whether host has an IPv6 address in it: all nibbles or the 16 of its lower half, forward or
+// backward, with or without separators; or as text with "-" for ":".
 func holdsIPv6(host string, octets [16]byte) bool {
 	var forward, back [32]byte
 	hex.Encode(forward[:], octets[:])
@@ -146,8 +148,7 @@ func holdsIPv6(host string, octets [16]byte) bool {
 		}
 	}
 	joined := string(plain)
-	// A lower half that is mostly zeros, such as ::1, is in no name by accident alone if it is looked for with its
-	// zeros.
+	// A lower half that is mostly zeros, such as ::1, is in no name by accident if its zeros are looked for too.
 	if strings.Contains(joined, string(forward[16:])) || strings.Contains(joined, string(back[:16])) {
 		return true
 	}

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestGenericNames(t *testing.T) {
+func TestGeneric(t *testing.T) {
 	const v6 = "2001:db8:1:2::9"
 	for _, c := range []struct{ name, addr, want string }{
 		{"203-0-113-9.dsl.example.net", "203.0.113.9", "is made of its address"},

@@ -4,14 +4,13 @@ import (
 	"errors"
 	"math"
 	"strconv"
-	"time"
 
 	"github.com/millrace/millrace/router/mail"
 )
 
-// Refusal gives what a client with this verdict is told, without the id, or nil if it is accepted: 554 5.7.1, or 450
-// 4.7.1 where it is deferred, with the heaviest reason. Its Reason is that signal's name, its Cause tells the operator
-// all of them.
+// Refusal returns the refusal of a client with this verdict, without the id, or nil if it is accepted: 554 5.7.1, or
+// 450 4.7.1 if it is deferred, with the heaviest reason. Its Reason is that signal's name. Its Cause has all reasons,
+// for the administrator.
 func (k *Score) Refusal(v mail.Verdict) *mail.Refusal {
 	code, verb, again := 554, " refused", ""
 	switch v.Action {
@@ -20,47 +19,28 @@ func (k *Score) Refusal(v mail.Verdict) *mail.Refusal {
 	case mail.VerdictDefer:
 		code, verb, again = 450, " deferred", ", try again later"
 	}
-	who := "client"
-	if k.addr.IsValid() {
-		who = k.addr.String()
+	client := "client"
+	if k.inquiry.addr.IsValid() {
+		client = k.inquiry.addr.String()
 	}
-	text, reason := who+verb, "score"
+	text, reason := client+verb, "score"
 	if len(v.Reasons) > 0 {
 		heaviest := v.Reasons[0]
 		reason = heaviest.Name
 		if reason == catalogue[sigDNSBL].name {
-			text = who + " " + heaviest.Text
+			text = client + " " + heaviest.Text
 		} else {
 			text += ": " + heaviest.Text
 		}
 	}
 	text += again
-	if url := k.s.cfg.URL; url != "" {
+	if url := k.inquiry.s.cfg.URL; url != "" {
 		text += "; see " + url
 	}
 	return mail.Refuse(code, 7, 1, text, reason, errors.New("score "+number(v.Score)+": "+Signals(v)))
 }
 
-// Tarpit gives how long the refusal of a client with this verdict is to be held back. It is 0 for who is accepted, for
-// a connection that was held back for a minute in all, and while as many others are as Config.Tarpits says.
-func (k *Score) Tarpit(v mail.Verdict) time.Duration {
-	s := k.s
-	d := min(s.cfg.Tarpit, mostTarred-k.tarred)
-	if v.Action == mail.VerdictAccept || d <= 0 {
-		return 0
-	}
-	if !k.slot {
-		if s.tarred.Add(1) > int64(s.cfg.Tarpits) {
-			s.tarred.Add(-1)
-			return 0
-		}
-		k.slot = true
-	}
-	k.tarred += d
-	return d
-}
-
-// Signals gives the reasons of a verdict on one line, "name weight, ..." with the heaviest first.
+// Signals returns the reasons of a verdict on one line, "name weight, ..." with the heaviest first.
 func Signals(v mail.Verdict) string {
 	var b []byte
 	for i, r := range v.Reasons {
@@ -74,8 +54,8 @@ func Signals(v mail.Verdict) string {
 	return string(b)
 }
 
-// round takes off what adding up decimal fractions leaves.
+// round removes what the addition of decimal fractions leaves below a thousandth.
 func round(f float64) float64 { return math.Round(f*1000) / 1000 }
 
-// number writes a score or weight.
+// number returns a score or weight in decimals.
 func number(f float64) string { return strconv.FormatFloat(round(f), 'f', -1, 64) }

@@ -4,62 +4,64 @@ import (
 	"context"
 	"strings"
 
+	"github.com/millrace/millrace/router/leaf/domain"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// Mail takes the reverse-path of a mail transaction and begins its signals; those of the transaction before are
-// forgotten. check is the session's check of SPF, nil if there is none; it must not be closed before Verdict, the next
-// Mail or Close. Mail waits for nothing.
+// Mail takes the reverse-path of a mail transaction and begins its signals. Those of the transaction before are
+// dropped. check is the session's check of SPF; nil disables its signals. It must not be closed before Verdict, the
+// next Mail or Close. Mail waits for nothing.
 func (k *Score) Mail(reverse mail.Path, check SPF) {
-	f := found{k: k, from: fromEntries}
-	domain := plainName(reverse.Domain)
+	q := &k.inquiry
+	f := findings{q: q, from: fromEntries}
+	sender := domain.Canonical(reverse.Domain)
 	var allow *entry
 	var from source
-	if !k.final() {
-		if domain != "" {
-			allow = k.s.allow.domain.find(domain)
-			if block := k.s.block.domain.find(domain); block != nil {
+	if !q.final() {
+		if sender != "" {
+			allow = q.s.allow.domain.find(sender)
+			if block := q.s.block.domain.find(sender); block != nil {
 				f.block(block)
 			}
 		}
-		from = k.sources(domain, check)
+		from = q.senderSources(sender, check)
 	}
-	g := k.begin(atMail, from)
-	k.mu.Lock()
-	k.merge(atMail, &f)
-	k.mu.Unlock()
-	k.start(atMail, g, fromMX, func(ctx context.Context, f *found) { k.askMX(ctx, f, domain) })
-	k.start(atMail, g, fromSPF, func(ctx context.Context, f *found) { k.askSPF(ctx, f, check, domain, allow) })
-	k.start(atMail, g, fromSenderLists, func(ctx context.Context, f *found) {
-		f.list(k.s.cfg.Lists.AskDomain(ctx, domain))
+	g := q.begin(atMail, from)
+	q.mu.Lock()
+	q.merge(atMail, &f)
+	q.mu.Unlock()
+	q.start(atMail, g, fromMX, func(ctx context.Context, f *findings) { f.askMX(ctx, sender) })
+	q.start(atMail, g, fromSPF, func(ctx context.Context, f *findings) { f.askSPF(ctx, check, sender, allow) })
+	q.start(atMail, g, fromSenderLists, func(ctx context.Context, f *findings) {
+		f.list(q.s.cfg.Lists.AskDomain(ctx, sender))
 	})
 }
 
-// sources gives what is asked about a reverse-path.
-func (k *Score) sources(domain string, check SPF) (from source) {
-	if check != nil && k.addr.IsValid() {
+// senderSources returns the sources about a reverse-path with the domain sender.
+func (q *inquiry) senderSources(sender string, check SPF) (from source) {
+	if check != nil && q.addr.IsValid() {
 		from |= fromSPF
 	}
-	kind, _ := classify(domain)
-	if domain == "" || kind != heloName && kind != heloBare {
+	kind, _ := classify(sender)
+	if sender == "" || kind != heloName && kind != heloBare {
 		return from // an address literal, or a name that DNS writes otherwise
 	}
-	if k.s.cfg.Resolver != nil {
+	if q.s.cfg.Resolver != nil {
 		from |= fromMX
 	}
-	if k.s.domainLists {
+	if q.s.domainLists {
 		from |= fromSenderLists
 	}
 	return from
 }
 
-// askMX looks whether an answer to the reverse-path could be delivered (RFC 5321 section 5.1).
-func (k *Score) askMX(ctx context.Context, f *found, domain string) {
-	shown := printable(domain, mostName)
-	hosts, err := k.s.cfg.Resolver.LookupMX(ctx, domain)
+// askMX checks whether an answer to the reverse-path could be delivered (RFC 5321 section 5.1).
+func (f *findings) askMX(ctx context.Context, sender string) {
+	shown := printable(sender, maxName)
+	hosts, err := f.q.s.cfg.Resolver.LookupMX(ctx, sender)
 	switch {
 	case err != nil:
-		f.miss("sender-domain")
+		f.miss()
 		return
 	case len(hosts) == 1 && strings.Trim(hosts[0], ".") == "":
 		f.speak(sigSenderNullMX, "the sender's domain "+shown+" has a null MX and takes no mail")
@@ -68,25 +70,25 @@ func (k *Score) askMX(ctx context.Context, f *found, domain string) {
 		f.see(shown + " has an MX")
 		return
 	}
-	addrs, err := k.s.cfg.Resolver.LookupAddrs(ctx, domain)
+	addrs, err := f.q.s.cfg.Resolver.LookupAddrs(ctx, sender)
 	switch {
 	case len(addrs) > 0:
 		f.see(shown + " has an address")
 	case err != nil:
-		f.miss("sender-domain")
+		f.miss()
 	default:
 		f.speak(sigSenderDomain, "the sender's domain "+shown+" has neither an MX nor an address")
 	}
 }
 
-// askSPF waits for the result of SPF. That of a null reverse-path is about the name in EHLO; that it has no record is
-// no sign of anything.
-func (k *Score) askSPF(ctx context.Context, f *found, check SPF, domain string, allow *entry) {
+// askSPF waits for the result of SPF. For a null reverse-path the result is about the name in EHLO, and that it has no
+// record says nothing.
+func (f *findings) askSPF(ctx context.Context, check SPF, sender string, allow *entry) {
 	result, checked := check.Wait(ctx)
-	shown := printable(checked, mostName)
+	shown := printable(checked, maxName)
 	switch result {
 	case "pass":
-		if allow != nil && plainName(checked) == domain {
+		if allow != nil && domain.Canonical(checked) == sender {
 			f.allow(allow)
 		}
 	case "fail":
@@ -94,14 +96,14 @@ func (k *Score) askSPF(ctx context.Context, f *found, check SPF, domain string, 
 	case "softfail":
 		f.speak(sigSPFSoftFail, "SPF of "+shown+" says that it should not send for it")
 	case "none":
-		if domain != "" {
+		if sender != "" {
 			f.speak(sigSPFNone, "the sender's domain "+shown+" has no SPF")
 		}
 	case "permerror":
 		f.speak(sigSPFPermError, "SPF of "+shown+" cannot be read")
 	case "neutral":
 	default:
-		f.miss("spf")
+		f.miss()
 		return
 	}
 	f.see("SPF of " + shown + " is " + printable(result, 20))

@@ -3,7 +3,7 @@ package score
 // A signal is one of those that can speak.
 type signal uint8
 
-// The signals, in the order in which Explain tells of them.
+// The signals, in the order of Explain.
 const (
 	sigAllow signal = iota
 	sigBlock
@@ -47,7 +47,7 @@ const (
 	fromSenderLists
 )
 
-// unheard is what a source is called that gave no answer.
+// unheard returns the name of a source that gave no answer.
 func (s source) unheard() string {
 	switch s {
 	case fromLists:
@@ -68,19 +68,19 @@ func (s source) unheard() string {
 	return "other"
 }
 
-// A known is what is known of a signal before any client.
-type known struct {
+// A signalInfo is what is fixed about a signal before any client.
+type signalInfo struct {
 	name   string
 	from   source
 	weight float64
-	list   bool // its weight is the list's, and none is configured here
+	list   bool // its weight is the list's, and is not configured here
 }
 
-// catalogue says what there is. The weights go with the thresholds 6 and 10: each is below 6, so that no one of them
-// defers, and it takes what an honest host with a careless operator does not have, such as no name at all, a bare name
-// in EHLO and a sender that cannot be answered, to come near 10. Signals that are often wrong together (those of the
+// catalogue has all signals. The weights go with the thresholds 6 and 10. Each is below 6, so that no signal defers a
+// client alone. An honest host with a careless administrator may have no name at all, a bare name in EHLO and a sender
+// that cannot be answered; only with all of them it comes near 10. Signals that are often wrong together (those of the
 // name in EHLO) do not add up: one of them speaks.
-var catalogue = [signals]known{
+var catalogue = [signals]signalInfo{
 	sigAllow:          {name: "allow", from: fromEntries, weight: -100},
 	sigBlock:          {name: "block", from: fromEntries, weight: 100},
 	sigDNSBL:          {name: "dnsbl", from: fromLists, list: true},
@@ -104,8 +104,8 @@ var catalogue = [signals]known{
 	sigSPFPermError:   {name: "spf-permerror", from: fromSPF, weight: 0.5},
 }
 
-// DefaultWeights gives the weight of each signal that Config.Weights can change, by name. That of "karma" is a factor:
-// what karma.Weight gives, from -3 to 6, is multiplied by it. The weights of DNS lists are theirs.
+// DefaultWeights returns the weight of each signal that Config.Weights can change, by name. That of "karma" is a
+// factor: what karma.Weight returns, from -3 to 6, is multiplied by it. DNS lists have weights of their own.
 func DefaultWeights() map[string]float64 {
 	weights := make(map[string]float64, signals)
 	for sig := range catalogue {
@@ -116,6 +116,6 @@ func DefaultWeights() map[string]float64 {
 	return weights
 }
 
-// adjustable tells whether the weight of a signal can be configured. An allowed client is accepted, whatever the weight
-// says.
+// adjustable reports whether the weight of a signal can be configured. That of allow cannot: an allowed client is
+// accepted with any weight.
 func adjustable(sig signal) bool { return !catalogue[sig].list && sig != sigAllow }

@@ -9,7 +9,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestSignals(t *testing.T) {
+// TestScore_Signals: what each signal says, and what is unheard.
+func TestScore_Signals(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		change  func(w *fixture, v *visit)
@@ -89,7 +90,7 @@ func TestSignals(t *testing.T) {
 			w.dns["PTR 203.0.113.9"] = "gone.example.net other.example.net"
 			w.err["A other.example.net"] = errDNS
 		}, "", "fcrdns"},
-		{"a name that is none", func(w *fixture, v *visit) { w.dns["PTR 203.0.113.9"] = `\"bad..name` },
+		{"a name that is no host name", func(w *fixture, v *visit) { w.dns["PTR 203.0.113.9"] = `\"bad..name` },
 			"fcrdns 1.5: its name in reverse DNS is no host name", ""},
 		{"a generic name, even one that leads back", func(w *fixture, v *visit) {
 			w.dns["PTR 203.0.113.9"] = "203-0-113-9.dsl.example.net"
@@ -107,7 +108,7 @@ func TestSignals(t *testing.T) {
 			`helo-syntax 3: says "localhost" in EHLO, which is not a full domain name`, ""},
 		{"an address without brackets", func(w *fixture, v *visit) { v.helo = "203.0.113.9" },
 			"helo-syntax 3: says 203.0.113.9 in EHLO, an address without brackets", ""},
-		{"a name that is none in EHLO", func(w *fixture, v *visit) { v.helo = "a..b\x1b[1m" },
+		{"an invalid name in EHLO", func(w *fixture, v *visit) { v.helo = "a..b\x1b[1m" },
 			`helo-syntax 3: says "a..b?[1m" in EHLO, which is neither a domain name nor an address literal`, ""},
 		{"a last label of digits", func(w *fixture, v *visit) { v.helo = "300.0.113.9" },
 			`helo-syntax 3: says "300.0.113.9" in EHLO, which is neither a domain name nor an address literal`, ""},
@@ -135,7 +136,9 @@ func TestSignals(t *testing.T) {
 		{"a name in EHLO that cannot be looked up counts nothing", func(w *fixture, v *visit) {
 			v.helo, w.err["A gone.example.net"] = "gone.example.net", errDNS
 		}, "", "helo"},
-		{"a name in other letters is not looked up", func(w *fixture, v *visit) { v.helo = "пример.example" }, "", ""},
+		{"a name in other letters is not looked up", func(w *fixture, v *visit) {
+			v.helo = "пример.example"
+		}, "", ""},
 
 		{"a sender's domain with a null MX", func(w *fixture, v *visit) { w.dns["MX example.net"] = "." },
 			"sender-null-mx 5: the sender's domain example.net has a null MX and takes no mail", ""},
@@ -151,34 +154,36 @@ func TestSignals(t *testing.T) {
 			v.reverse, w.err["A gone.example.net"] = "a@gone.example.net", errDNS
 		}, "", "sender-domain"},
 		{"the null sender has no domain", func(w *fixture, v *visit) {
-			v.reverse, v.spf = "<>", result{"none", "mail.example.net"}
+			v.reverse, v.spf = "<>", spfResult{"none", "mail.example.net"}
 		}, "", ""},
 		{"a sender at an address literal", func(w *fixture, v *visit) { v.reverse = "a@[203.0.113.9]" }, "", ""},
 
-		{"SPF fails", func(w *fixture, v *visit) { v.spf = result{"fail", "example.net"} },
+		{"SPF fails", func(w *fixture, v *visit) { v.spf = spfResult{"fail", "example.net"} },
 			"spf-fail 3: SPF of example.net says that it does not send for it", ""},
-		{"SPF fails softly", func(w *fixture, v *visit) { v.spf = result{"softfail", "example.net"} },
+		{"SPF fails softly", func(w *fixture, v *visit) { v.spf = spfResult{"softfail", "example.net"} },
 			"spf-softfail 1: SPF of example.net says that it should not send for it", ""},
 		{"there is no SPF", func(w *fixture, v *visit) {
-			v.spf = result{"none", "example.net"}
+			v.spf = spfResult{"none", "example.net"}
 		}, "spf-none 0.5: the sender's domain example.net has no SPF", ""},
 		{"SPF cannot be read", func(w *fixture, v *visit) {
-			v.spf = result{"permerror", "example.net"}
+			v.spf = spfResult{"permerror", "example.net"}
 		}, "spf-permerror 0.5: SPF of example.net cannot be read", ""},
-		{"SPF is neutral", func(w *fixture, v *visit) { v.spf = result{"neutral", "example.net"} }, "", ""},
+		{"SPF is neutral", func(w *fixture, v *visit) { v.spf = spfResult{"neutral", "example.net"} }, "", ""},
 		{"SPF that is not known counts nothing", func(w *fixture, v *visit) {
-			v.spf = result{"temperror", "example.net"}
+			v.spf = spfResult{"temperror", "example.net"}
 		}, "", "spf"},
 		{"SPF of the name in EHLO for the null sender", func(w *fixture, v *visit) {
-			v.reverse, v.spf = "<>", result{"fail", "mail.example.net"}
+			v.reverse, v.spf = "<>", spfResult{"fail", "mail.example.net"}
 		},
 			"spf-fail 3: SPF of mail.example.net says that it does not send for it", ""},
 		{"no SPF is checked", func(w *fixture, v *visit) { v.spf = nil }, "", ""},
 
 		{"an address that is not known has no signals of an address", func(w *fixture, v *visit) {
-			v.addr, v.spf = netip.Addr{}, result{"fail", "example.net"}
+			v.addr, v.spf = netip.Addr{}, spfResult{"fail", "example.net"}
 		}, "", ""},
-		{"but its name in EHLO counts", func(w *fixture, v *visit) { v.addr, v.helo = netip.Addr{}, "gone.example.net" },
+		{"but its name in EHLO counts", func(w *fixture, v *visit) {
+			v.addr, v.helo = netip.Addr{}, "gone.example.net"
+		},
 			"helo-unresolved 2: says gone.example.net in EHLO, a name without an address", ""},
 
 		{"a store that fails counts nothing", func(w *fixture, v *visit) { w.storeErr = errDNS }, "", "store"},
@@ -215,11 +220,11 @@ func TestSignals(t *testing.T) {
 	}
 }
 
-// TestNoSoftSignalRefusesAlone holds the weights to the thresholds.
-func TestNoSoftSignalRefusesAlone(t *testing.T) {
+// TestDefaultWeights: no soft signal refuses or defers a client alone.
+func TestDefaultWeights(t *testing.T) {
 	for name, weight := range DefaultWeights() {
 		if name == "karma" {
-			weight *= 6 // the most that karma.Weight gives
+			weight *= 6 // the most that karma.Weight returns
 		}
 		if weight >= defaultDefer && name != "block" {
 			t.Errorf("%s weighs %v, from %v on a client is deferred", name, weight, float64(defaultDefer))
@@ -228,7 +233,7 @@ func TestNoSoftSignalRefusesAlone(t *testing.T) {
 			t.Errorf("block weighs %v", weight)
 		}
 	}
-	// A small host whose operator never looked at DNS or SPF.
+	// A small host whose administrator never looked at DNS or SPF.
 	careless := 0.0
 	for _, name := range []string{"no-ptr", "helo-syntax", "spf-none"} {
 		careless += DefaultWeights()[name]
@@ -238,7 +243,8 @@ func TestNoSoftSignalRefusesAlone(t *testing.T) {
 	}
 }
 
-func TestPrivateAddressesHaveNoSignalsOfDNS(t *testing.T) {
+// TestScore_PrivateAddresses: private addresses have no signals of DNS.
+func TestScore_PrivateAddresses(t *testing.T) {
 	for _, addr := range []string{
 		"10.0.0.9", "127.0.0.1", "100.64.3.4", "169.254.0.9", "192.168.1.2", "fd00::9", "fe80::9%eth0", "::1",
 	} {
@@ -252,7 +258,8 @@ func TestPrivateAddressesHaveNoSignalsOfDNS(t *testing.T) {
 	}
 }
 
-func TestAtMostTenNamesOfAnAddressAreLookedUp(t *testing.T) {
+// TestScore_ManyNames: at most ten names of an address are looked up.
+func TestScore_ManyNames(t *testing.T) {
 	w, v := proper(), visit{addr: client}
 	var names []string
 	for i := range 50 {
@@ -263,14 +270,15 @@ func TestAtMostTenNamesOfAnAddressAreLookedUp(t *testing.T) {
 	if verdict.Score != 1.5 {
 		t.Errorf("got %s", texts(verdict))
 	}
-	if got := w.count(); got != 1+mostPTR {
+	if got := w.count(); got != 1+maxPTR {
 		t.Errorf("%d questions", got)
 	}
 }
 
-func TestWeightsAreConfigured(t *testing.T) {
+// TestScorer_Weights: weights are configured by name.
+func TestScorer_Weights(t *testing.T) {
 	w, v := proper(), good()
-	v.helo, v.spf = "localhost", result{"fail", "example.net"}
+	v.helo, v.spf = "localhost", spfResult{"fail", "example.net"}
 	w.facts.Address = mail.Karma{Score: -20, Votes: 10}
 	cfg := w.config()
 	cfg.Weights = map[string]float64{"helo-syntax": 7.5, "spf-fail": 0, "karma": 2}

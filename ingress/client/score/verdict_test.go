@@ -11,7 +11,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestVerdictByThresholds(t *testing.T) {
+// TestScore_Verdict: the action, the score and the reply by thresholds and entries.
+func TestScore_Verdict(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(w *fixture, v *visit, c *Config)
@@ -19,9 +20,9 @@ func TestVerdictByThresholds(t *testing.T) {
 	}{
 		{"nothing speaks", func(w *fixture, v *visit, c *Config) {}, "accept 0 "},
 		{"below defer", func(w *fixture, v *visit, c *Config) {
-			v.talks, v.spf = true, result{"softfail", "example.net"}
+			v.talks, v.spf = true, spfResult{"softfail", "example.net"}
 		}, "accept 5 "},
-		{"on a list that is dead certain", func(w *fixture, v *visit, c *Config) {
+		{"on a list of weight 10", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
 		},
 			"reject 10 554 5.7.1 203.0.113.9 listed by zen.example (code 127.0.0.2); see https://mx.example.org/why"},
@@ -41,7 +42,7 @@ func TestVerdictByThresholds(t *testing.T) {
 			"defer 7 450 4.7.1 203.0.113.9 deferred: spoke before it was greeted, try again later; see " +
 				"https://mx.example.org/why"},
 		{"refused for many reasons", func(w *fixture, v *visit, c *Config) {
-			v.talks, v.helo, v.spf = true, "localhost", result{"fail", "example.net"}
+			v.talks, v.helo, v.spf = true, "localhost", spfResult{"fail", "example.net"}
 		}, "reject 10 554 5.7.1 203.0.113.9 refused: spoke before it was greeted; see https://mx.example.org/why"},
 		{"a name on a list is no address on one", func(w *fixture, v *visit, c *Config) {
 			w.dns["list mail.example.net.dbl.example"], w.dns["list example.net.dbl.example"] = "127.0.1.2", "127.0.1.2"
@@ -105,7 +106,7 @@ func TestVerdictByThresholds(t *testing.T) {
 			c.Allow = []Entry{{Domain: "EXAMPLE.NET"}}
 		}, "accept -90 "},
 		{"not allowed by a domain for which it does not", func(w *fixture, v *visit, c *Config) {
-			v.spf, c.Allow = result{"softfail", "example.net"}, []Entry{{Domain: "example.net"}}
+			v.spf, c.Allow = spfResult{"softfail", "example.net"}, []Entry{{Domain: "example.net"}}
 		}, "accept 1 "},
 		{"allowed by a name although the domain is blocked", func(w *fixture, v *visit, c *Config) {
 			c.Allow, c.Block = []Entry{{Helo: "mail.example.net"}}, []Entry{{Domain: "example.net"}}
@@ -131,9 +132,10 @@ func TestVerdictByThresholds(t *testing.T) {
 	}
 }
 
-func TestARefusalTellsTheOperatorAll(t *testing.T) {
+// TestScore_Refusal: the cause of a refusal has all reasons, for the administrator.
+func TestScore_Refusal(t *testing.T) {
 	w, v := proper(), good()
-	v.talks, v.helo, v.spf = true, "localhost", result{"fail", "example.net"}
+	v.talks, v.helo, v.spf = true, "localhost", spfResult{"fail", "example.net"}
 	k, verdict := v.score(t, scorer(t, w.config()))
 	r := k.Refusal(verdict)
 	if want := "score 10: early-talker 4, helo-syntax 3, spf-fail 3"; r.Reason != "early-talker" ||
@@ -142,7 +144,8 @@ func TestARefusalTellsTheOperatorAll(t *testing.T) {
 	}
 }
 
-func TestWhomAnEntryDecidesAboutNobodyElseIsAsked(t *testing.T) {
+// TestScore_EntryDecides: if an entry about the address decides, nothing else is asked.
+func TestScore_EntryDecides(t *testing.T) {
 	for _, list := range []string{"allow", "block"} {
 		w, v := proper(), good()
 		cfg := w.config()
@@ -163,18 +166,19 @@ func TestWhomAnEntryDecidesAboutNobodyElseIsAsked(t *testing.T) {
 	}
 }
 
-func TestTransactionsOfASession(t *testing.T) {
+// TestScore_Transactions: each transaction of a session has signals of its own.
+func TestScore_Transactions(t *testing.T) {
 	w := proper()
 	k := scorer(t, w.config()).Connect(t.Context(), Client{Addr: client})
 	defer k.Close()
 	k.Helo("gone.example.net")
 	k.Helo("localhost")
-	k.Mail(path("a@gone.example.net"), result{"fail", "gone.example.net"})
+	k.Mail(path("a@gone.example.net"), spfResult{"fail", "gone.example.net"})
 	if got, want := Signals(k.Verdict(t.Context())), "sender-domain 4, helo-syntax 3, spf-fail 3"; got != want {
 		t.Errorf("first transaction: %q, want %q", got, want)
 	}
 	k.Helo("mail.example.net")
-	k.Mail(path("a@example.net"), result{"softfail", "example.net"})
+	k.Mail(path("a@example.net"), spfResult{"softfail", "example.net"})
 	if got, want := Signals(k.Verdict(t.Context())), "spf-softfail 1"; got != want {
 		t.Errorf("second transaction: %q, want %q", got, want)
 	}
@@ -189,25 +193,27 @@ func TestTransactionsOfASession(t *testing.T) {
 	}
 }
 
-func TestAllowedByADomainEndsWithTheTransaction(t *testing.T) {
+// TestScore_Allowed: to be allowed by a domain ends with the transaction.
+func TestScore_Allowed(t *testing.T) {
 	w := proper()
 	cfg := w.config()
 	cfg.Allow = []Entry{{Domain: "example.net"}}
 	k := scorer(t, cfg).Connect(t.Context(), Client{Addr: client})
 	defer k.Close()
-	k.Mail(path("a@example.net"), result{"pass", "example.net"})
+	k.Mail(path("a@example.net"), spfResult{"pass", "example.net"})
 	k.Verdict(t.Context())
 	if !k.Allowed() {
 		t.Error("not allowed in the transaction")
 	}
-	k.Mail(path("a@example.org"), result{"pass", "example.org"})
+	k.Mail(path("a@example.org"), spfResult{"pass", "example.org"})
 	k.Verdict(t.Context())
 	if k.Allowed() {
 		t.Error("allowed in the next")
 	}
 }
 
-func TestFactsOfTheStore(t *testing.T) {
+// TestScore_Facts: facts and rates come from the store.
+func TestScore_Facts(t *testing.T) {
 	w, v := proper(), good()
 	w.facts = mail.Facts{
 		KnownGood: true, Address: mail.Karma{Score: 1, Votes: 2}, Network: mail.Karma{Score: 3, Votes: 4},
@@ -228,7 +234,8 @@ func TestFactsOfTheStore(t *testing.T) {
 	}
 }
 
-func TestGreyBand(t *testing.T) {
+// TestScore_Grey: which mail is to be greylisted.
+func TestScore_Grey(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(w *fixture, v *visit, c *Config)
@@ -262,14 +269,15 @@ func TestGreyBand(t *testing.T) {
 	}
 }
 
-func TestTarpit(t *testing.T) {
+// TestScore_Tarpit: how long refusals are held back.
+func TestScore_Tarpit(t *testing.T) {
 	w := proper()
 	cfg := w.config()
-	cfg.Tarpit, cfg.Tarpits = 25*time.Second, 1
+	cfg.Tarpit, cfg.tune.tarpits = 25*time.Second, 1
 	s := scorer(t, cfg)
 	first, verdict := good().score(t, s)
 	if d := first.Tarpit(verdict); d != 0 {
-		t.Errorf("who is accepted is held back %s", d)
+		t.Errorf("an accepted client is held back %s", d)
 	}
 	verdict.Action = mail.VerdictReject
 	for i, want := range []time.Duration{25 * time.Second, 25 * time.Second, 10 * time.Second, 0, 0} {
@@ -278,47 +286,51 @@ func TestTarpit(t *testing.T) {
 		}
 	}
 	second, _ := good().score(t, s)
-	if d := second.Tarpit(verdict); d != 0 || s.Tarred() != 1 {
-		t.Errorf("a second connection is held back %s, and %d are", d, s.Tarred())
+	if d := second.Tarpit(verdict); d != 0 || s.HeldBack() != 1 {
+		t.Errorf("a second connection is held back %s, and %d are", d, s.HeldBack())
 	}
 	first.Close()
 	first.Close()
 	verdict.Action = mail.VerdictDefer
-	if d := second.Tarpit(verdict); d != 25*time.Second || s.Tarred() != 1 {
-		t.Errorf("after the first has gone it is held back %s, and %d are", d, s.Tarred())
+	if d := second.Tarpit(verdict); d != 25*time.Second || s.HeldBack() != 1 {
+		t.Errorf("after the first has gone it is held back %s, and %d are", d, s.HeldBack())
 	}
 	second.Close()
-	if s.Tarred() != 0 {
-		t.Errorf("%d are held back", s.Tarred())
+	if s.HeldBack() != 0 {
+		t.Errorf("%d are held back", s.HeldBack())
 	}
 }
 
-func TestGreeting(t *testing.T) {
+// TestScore_Greeting: how long the greeting is held back, and from which client.
+func TestScore_Greeting(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		change func(w *fixture, v *visit, c *Config)
 		want   string
 	}{
 		{"an unknown client waits", func(w *fixture, v *visit, c *Config) {}, "6s"},
-		{"nobody waits if none is to", func(w *fixture, v *visit, c *Config) { c.Greet = 0 }, "0s"},
-		{"who is known good does not", func(w *fixture, v *visit, c *Config) { w.facts.KnownGood = true }, "0s"},
-		{"nor who is allowed", func(w *fixture, v *visit, c *Config) {
+		{"no client waits if Greet is 0", func(w *fixture, v *visit, c *Config) { c.Greet = 0 }, "0s"},
+		{"a client that is known good does not", func(w *fixture, v *visit, c *Config) {
+			w.facts.KnownGood = true
+		}, "0s"},
+		{"nor one that is allowed", func(w *fixture, v *visit, c *Config) {
 			c.Allow = []Entry{{Client: "203.0.113.9"}}
 		}, "0s"},
-		{"nor whose address is not known", func(w *fixture, v *visit, c *Config) { v.addr = netip.Addr{} }, "0s"},
-		{"nor anybody if the store fails", func(w *fixture, v *visit, c *Config) { w.storeErr = errDNS }, "0s"},
-		{"nor if the shared store does", func(w *fixture, v *visit, c *Config) { w.facts.Degraded = true }, "0s"},
+		{"nor one whose address is not known", func(w *fixture, v *visit, c *Config) { v.addr = netip.Addr{} }, "0s"},
+		{"nor any client if the store fails", func(w *fixture, v *visit, c *Config) { w.storeErr = errDNS }, "0s"},
+		{"nor any if the shared store fails", func(w *fixture, v *visit, c *Config) { w.facts.Degraded = true }, "0s"},
 		{"without a store all are unknown", func(w *fixture, v *visit, c *Config) { c.Store = nil }, "6s"},
 		{"a list alone does not refuse by the greeting", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
 		}, "6s"},
-		{"unless it is to", func(w *fixture, v *visit, c *Config) {
+		{"unless reject_at is connect", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"], c.RejectAt = "127.0.0.2", RejectAtConnect
 		}, "554 5.7.1 203.0.113.9 listed by zen.example (code 127.0.0.2)"},
-		{"who is deferred only is greeted", func(w *fixture, v *visit, c *Config) {
-			w.dns["list 9.113.0.203.half.example"], w.dns["PTR 203.0.113.9"], c.RejectAt = "127.0.0.2", "", RejectAtConnect
+		{"a client that is only deferred is greeted", func(w *fixture, v *visit, c *Config) {
+			w.dns["list 9.113.0.203.half.example"], w.dns["PTR 203.0.113.9"] = "127.0.0.2", ""
+			c.RejectAt = RejectAtConnect
 		}, "6s"},
-		{"who is blocked by address is refused", func(w *fixture, v *visit, c *Config) {
+		{"a client that is blocked by address is refused", func(w *fixture, v *visit, c *Config) {
 			c.Block, c.RejectAt = []Entry{{Client: "203.0.113.9"}}, RejectAtConnect
 		}, "554 5.7.1 203.0.113.9 refused: 203.0.113.9 is blocked here"},
 	} {
@@ -342,17 +354,18 @@ func TestGreeting(t *testing.T) {
 	}
 }
 
-func TestAScoreThatIsClosedWaitsForNothing(t *testing.T) {
+// TestScore_Close: a closed Score waits for nothing.
+func TestScore_Close(t *testing.T) {
 	w := proper()
 	w.err[""] = errHangs
 	cfg := w.config()
 	cfg.Deadline = time.Minute
 	k := scorer(t, cfg).Connect(context.Background(), Client{Addr: client})
 	k.Helo("mail.example.net")
-	k.Mail(path("a@example.net"), slow{})
+	k.Mail(path("a@example.net"), spfHang{})
 	k.Close()
 	k.Helo("other.example.net")
-	k.Mail(path("a@example.org"), slow{})
+	k.Mail(path("a@example.org"), spfHang{})
 	if v := k.Verdict(context.Background()); v.Action != mail.VerdictAccept {
 		t.Errorf("got %s", Signals(v))
 	}
@@ -361,7 +374,8 @@ func TestAScoreThatIsClosedWaitsForNothing(t *testing.T) {
 	}
 }
 
-func TestExplainTellsOfEverySignal(t *testing.T) {
+// TestScore_Explain: there is a line for every signal.
+func TestScore_Explain(t *testing.T) {
 	w, v := proper(), good()
 	w.facts = mail.Facts{KnownGood: true, Rates: []mail.RateResult{{Allowed: true}}, Lists: make([]mail.ListAnswer, 3)}
 	w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
@@ -369,7 +383,7 @@ func TestExplainTellsOfEverySignal(t *testing.T) {
 	w.err["MX"] = errDNS
 	cfg := w.config()
 	cfg.Lists, cfg.Limits = w.lists(t), limits(t)
-	cfg.Block = []Entry{{Domain: "example.net", Place: "block.txt:7"}}
+	cfg.Block = []Entry{{Domain: "example.net", Location: "block.txt:7"}}
 	s := scorer(t, cfg)
 	k := s.Look(t.Context(), Client{Addr: client})
 	defer k.Close()
@@ -416,7 +430,8 @@ func TestExplainTellsOfEverySignal(t *testing.T) {
 	}
 }
 
-func TestExplainTellsWhatWasNotAsked(t *testing.T) {
+// TestScore_ExplainSkipped: a signal that was not asked says why.
+func TestScore_ExplainSkipped(t *testing.T) {
 	w := proper()
 	for _, c := range []struct {
 		name string
@@ -457,7 +472,8 @@ func TestExplainTellsWhatWasNotAsked(t *testing.T) {
 	}
 }
 
-func TestCounts(t *testing.T) {
+// TestScorer_Counts: how often signals spoke and sources were missed is counted.
+func TestScorer_Counts(t *testing.T) {
 	w, v := proper(), good()
 	w.err["PTR"] = errDNS
 	v.helo, v.talks = "localhost", true

@@ -27,7 +27,7 @@ var (
 	errDNS   = errors.New("SERVFAIL")
 )
 
-// errHangs is an error that a world answers with only when its context ends.
+// errHangs is an error that a fixture returns only when its context ends.
 var errHangs = errors.New("hangs")
 
 // A fixture is what DNS and the store say: "PTR 203.0.113.9", "A mail.example.net", "MX example.net" and the like.
@@ -46,7 +46,7 @@ type fixture struct {
 	query mail.ClientQuery
 }
 
-// proper is a world in which the client is what a mail server should be.
+// proper is a fixture in which the client is what a mail server should be.
 func proper() *fixture {
 	return &fixture{
 		dns: map[string]string{
@@ -89,7 +89,7 @@ func (w *fixture) LookupAddrs(ctx context.Context, name string) ([]netip.Addr, e
 	return addrs(found), err
 }
 
-// LookupA is asked by lists.
+// LookupA answers lists.
 func (w *fixture) LookupA(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
 	found, err := w.ask(ctx, "list", name)
 	return addrs(found), time.Minute, err
@@ -127,14 +127,14 @@ func (w *fixture) AwaitLists(_ context.Context, _ netip.Addr, lists []string,
 
 func (w *fixture) PutDNSBL(context.Context, netip.Addr, string, []netip.Addr, time.Duration) {}
 
-// count is how often DNS was asked.
+// count returns how often DNS was asked.
 func (w *fixture) count() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.asked)
 }
 
-// lists makes a Set that nobody checks: zen weighs 10, half 4, white -5, and dbl, of domains, 3.
+// lists makes a Set that is not started: zen weighs 10, half 4, white -5, and dbl, of domains, 3.
 func (w *fixture) lists(t testing.TB) *dnsbl.Set { return listsOver(t, w, w) }
 
 func listsOver(t testing.TB, store world.Store, resolver world.Resolver) *dnsbl.Set {
@@ -178,19 +178,18 @@ func scorer(t testing.TB, c Config) *Scorer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(s.Close)
 	return s
 }
 
-// A result is a check of SPF that has ended.
-type result struct{ word, domain string }
+// An spfResult is a check of SPF that has ended.
+type spfResult struct{ word, domain string }
 
-func (r result) Wait(context.Context) (string, string) { return r.word, r.domain }
+func (r spfResult) Wait(context.Context) (string, string) { return r.word, r.domain }
 
-// A slow is a check of SPF that never ends.
-type slow struct{}
+// An spfHang is a check of SPF that never ends.
+type spfHang struct{}
 
-func (slow) Wait(ctx context.Context) (string, string) {
+func (spfHang) Wait(ctx context.Context) (string, string) {
 	<-ctx.Done()
 	return "temperror", ""
 }
@@ -204,9 +203,11 @@ type visit struct {
 	talks   bool
 }
 
-// good is the visit of a proper client to a proper world.
+// good returns the visit of a proper client.
 func good() visit {
-	return visit{addr: client, helo: "mail.example.net", reverse: "a@example.net", spf: result{"pass", "example.net"}}
+	return visit{
+		addr: client, helo: "mail.example.net", reverse: "a@example.net", spf: spfResult{"pass", "example.net"},
+	}
 }
 
 func (v visit) to(k *Score) *Score {
@@ -222,7 +223,7 @@ func (v visit) to(k *Score) *Score {
 	return k
 }
 
-// score gives the visit's score and verdict.
+// score returns the visit's score and verdict.
 func (v visit) score(t testing.TB, s *Scorer) (*Score, mail.Verdict) {
 	t.Helper()
 	k := s.Connect(t.Context(), Client{Addr: v.addr})
@@ -239,7 +240,7 @@ func path(s string) mail.Path {
 	return mail.Path{Local: s[:at], Domain: s[at+1:]}
 }
 
-// texts gives the reasons as "name weight: text", one a line.
+// texts returns the reasons as "name weight: text", one a line.
 func texts(v mail.Verdict) string {
 	var lines []string
 	for _, r := range v.Reasons {
