@@ -16,10 +16,10 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestALongHeaderSection(t *testing.T) {
+func TestBody_LongHeader(t *testing.T) {
 	filler := func(n int) string { return strings.Repeat("X-Filler: "+strings.Repeat("y", 60)+"\r\n.x: y\r\n", n/80) }
 	t.Run("of more than a slab is judged and cut", func(t *testing.T) {
-		c := judge(t, info, &hop{}, false, nil)
+		c := serveAuth(t, info, &ingresstest.Relay{}, false, nil)
 		text := signed(t, c.sender, from("b.example", filler(150<<10)+forged), lines(300<<10))
 		c.send("a@b.example", text, "250", "info@example.com")
 		if got := names(c.below(strings.ReplaceAll(text, forged, ""))); got != unsealedNames {
@@ -27,14 +27,14 @@ func TestALongHeaderSection(t *testing.T) {
 		}
 	})
 	t.Run("of more than the window is refused from a stranger", func(t *testing.T) {
-		c := judge(t, info, &hop{}, false, nil)
+		c := serveAuth(t, info, &ingresstest.Relay{}, false, nil)
 		c.send("a@b.example", from("b.example", filler(500<<10))+"\r\nbody\r\n", "554 5.6.0", "info@example.com")
-		if c.hop.datas != 0 || c.hop.aborts != 1 {
-			t.Errorf("%d times DATA, %d aborts", c.hop.datas, c.hop.aborts)
+		if c.relay.Datas != 0 || c.relay.Aborts != 1 {
+			t.Errorf("%d times DATA, %d aborts", c.relay.Datas, c.relay.Aborts)
 		}
 	})
 	t.Run("of more than the window passes from a trusted client", func(t *testing.T) {
-		c := judge(t, info, &hop{}, true, trusting)
+		c := serveAuth(t, info, &ingresstest.Relay{}, true, trusting)
 		text := from("b.example", filler(500<<10)) + "\r\nbody\r\n"
 		c.send("a@b.example", text, "250", "info@example.com")
 		if got := names(c.below(text)); got != "Received" {
@@ -53,17 +53,18 @@ func trusting(cfg *Config, wc *wire.Config) {
 	}
 }
 
-func TestATrustedClientsMailIsNotJudged(t *testing.T) {
+// A trusted client's mail is not judged.
+func TestBody_Trusted(t *testing.T) {
 	forgery := forged + from("bank.example", "") + "\r\n" + lines(100)
 	t.Run("and passes as it is where nothing is signed", func(t *testing.T) {
-		c := judge(t, info, &hop{}, false, trusting)
+		c := serveAuth(t, info, &ingresstest.Relay{}, false, trusting)
 		c.send("a@b.example", forgery, "250", "info@example.com")
 		if got := names(c.below(forgery)); got != "Received" {
 			t.Errorf("fields %s", got)
 		}
 	})
 	t.Run("and is signed", func(t *testing.T) {
-		c := judge(t, info, &hop{}, true, trusting)
+		c := serveAuth(t, info, &ingresstest.Relay{}, true, trusting)
 		text := from("b.example", "") + "\r\n" + lines(100)
 		c.send("a@b.example", text, "250", "info@example.com")
 		if got := names(c.below(text)); !strings.Contains(got, "DKIM-Signature") {
@@ -72,7 +73,7 @@ func TestATrustedClientsMailIsNotJudged(t *testing.T) {
 	})
 }
 
-func TestWhereMailIsSigned(t *testing.T) {
+func TestBody_SignedRoutes(t *testing.T) {
 	tests := []struct {
 		name      string
 		transport mail.Transport
@@ -88,9 +89,9 @@ func TestWhereMailIsSigned(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c := judge(t, book{"info": hosted("far.example", func(r *mail.Route) {
+			c := serveAuth(t, rules{"info": hosted("far.example", func(r *mail.Route) {
 				r.NextHop.Transport, r.Policy.Seal = tt.transport, tt.seal
-			})}, &hop{}, true, nil)
+			})}, &ingresstest.Relay{}, true, nil)
 			text := from("b.example", "") + "\r\n" + lines(100)
 			c.send("a@b.example", text, "250", "info@example.com")
 			if got := names(c.below(text)); got != tt.want {
@@ -106,7 +107,7 @@ func TestWhereMailIsSigned(t *testing.T) {
 // hosted is a rule's route, changed.
 func hosted(host string, change func(*mail.Route)) func(mail.Query) ([]mail.Route, error) {
 	return func(q mail.Query) ([]mail.Route, error) {
-		routes, err := to(host)(q)
+		routes, err := ingresstest.To(host)(q)
 		routes[0].Rule = mail.Rule{Pattern: q.Forward.String(), File: "routes.txt", Line: 1}
 		if change != nil {
 			change(&routes[0])
@@ -115,12 +116,13 @@ func hosted(host string, change func(*mail.Route)) func(mail.Query) ([]mail.Rout
 	}
 }
 
-func TestPostmasterIsReachableWhateverTheMessageIs(t *testing.T) {
-	routes := book{
+// Postmaster is reachable whatever the message is.
+func TestBody_Postmaster(t *testing.T) {
+	routes := rules{
 		"postmaster": hosted("far.example", nil), "Abuse": hosted("far.example", nil),
 		"info": hosted("far.example", nil),
 	}
-	c := judge(t, routes, &hop{}, false, nil)
+	c := serveAuth(t, routes, &ingresstest.Relay{}, false, nil)
 	text := from("bank.example", "") + "\r\n" + lines(100)
 	for _, rcpt := range []string{"postmaster@example.com", "Abuse@example.com"} {
 		c.send("a@evil.example", text, "250", rcpt)
@@ -134,11 +136,12 @@ func TestPostmasterIsReachableWhateverTheMessageIs(t *testing.T) {
 	c.send("a@evil.example", text, "550 5.7.26", "info@example.com")
 }
 
-func TestRecipientsWithAnotherPolicyHaveTheirOwnTransaction(t *testing.T) {
+// Recipients with another policy have their own transaction.
+func TestRcpt_OtherPolicy(t *testing.T) {
 	policy := func(change func(*mail.DomainPolicy)) func(mail.Query) ([]mail.Route, error) {
 		return hosted("far.example", func(r *mail.Route) { change(&r.Policy) })
 	}
-	routes := book{
+	routes := rules{
 		"enforce":  policy(func(*mail.DomainPolicy) {}),
 		"enforce2": policy(func(p *mail.DomainPolicy) { p.RequireAuth = mail.RequireAuthNo }),
 		"report":   policy(func(p *mail.DomainPolicy) { p.DMARC = mail.DMARCReport }),
@@ -163,18 +166,19 @@ func TestRecipientsWithAnotherPolicyHaveTheirOwnTransaction(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.first+" and "+tt.then, func(t *testing.T) {
-			c := judge(t, routes, &hop{}, false, nil)
+			c := serveAuth(t, routes, &ingresstest.Relay{}, false, nil)
 			c.open("a@b.example", "trap@example.com", tt.first+"@example.com")
 			c.say("RCPT TO:<"+tt.then+"@example.org>", tt.want)
 			c.say("RSET", "250")
-			trusted := judge(t, routes, &hop{}, false, trusting)
+			trusted := serveAuth(t, routes, &ingresstest.Relay{}, false, trusting)
 			trusted.open("a@b.example", tt.first+"@example.com", tt.then+"@example.com")
 		})
 	}
 }
 
-func TestFieldsBeyondTheHeadroomAreSentAllTheSame(t *testing.T) {
-	c := judge(t, info, &hop{}, true, nil)
+// Fields beyond the headroom are sent all the same.
+func TestBody_FieldsBeyondHeadroom(t *testing.T) {
+	c := serveAuth(t, info, &ingresstest.Relay{}, true, nil)
 	many := c.keys
 	for i := range 60 {
 		k := c.keys.Relay[0]
@@ -183,21 +187,22 @@ func TestFieldsBeyondTheHeadroomAreSentAllTheSame(t *testing.T) {
 		many.Relay = append(many.Relay, k)
 	}
 	var a *auth.Authenticator
-	w := judge(t, info, c.hop, true, func(cfg *Config, _ *wire.Config) { a = cfg.Message.Auth })
+	w := serveAuth(t, info, c.relay, true, func(cfg *Config, _ *wire.Config) { a = cfg.Message.Auth })
 	if err := a.Use(many); err != nil {
 		t.Fatal(err)
 	}
 	text := from("b.example", "") + "\r\n" + lines(100)
 	w.send("a@b.example", text, "250", "info@example.com")
-	octets := unstuff(c.hop.got[0].octets)
+	octets := unstuff(c.relay.Got[0].Octets)
 	fields, ok := strings.CutSuffix(octets, text)
 	if !ok || len(fields) < wire.Headroom || strings.Count(fields, "DKIM-Signature:") < 60 {
 		t.Errorf("%d octets of fields, whole %v", len(fields), ok)
 	}
 }
 
-func TestAMessageByBDATIsCutAndSealed(t *testing.T) {
-	c := judge(t, info, &hop{}, true, nil)
+// Forged fields are removed from a message by BDAT, and it is sealed.
+func TestBody_BDAT(t *testing.T) {
+	c := serveAuth(t, info, &ingresstest.Relay{}, true, nil)
 	text := signed(t, c.sender, ".odd: field\r\n"+from("b.example", forged), ".body\r\n"+lines(150<<10))
 	c.open("a@b.example", "info@example.com")
 	half := len(text) / 2
@@ -224,13 +229,14 @@ func (s stuck) LookupTXT(ctx context.Context, _ string) ([]string, error) {
 	return nil, ctx.Err()
 }
 
-func TestTheCheckOfSPFEndsWithTheTransaction(t *testing.T) {
+// The check of SPF ends with the transaction.
+func TestRcpt_SPFEnds(t *testing.T) {
 	s := stuck{ingresstest.Zone{}, make(chan struct{}), new(sync.Once)}
 	checker, err := spf.New(spf.Config{Resolver: s})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := serve(t, info, &hop{}, func(c *Config, _ *wire.Config) { c.Message.SPF = checker })
+	w := serve(t, info, &ingresstest.Relay{}, func(c *Config, _ *wire.Config) { c.Message.SPF = checker })
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250") // waits for nothing of it
 	<-s.asked
@@ -238,11 +244,12 @@ func TestTheCheckOfSPFEndsWithTheTransaction(t *testing.T) {
 	w.say("NOOP", "250")
 }
 
-func TestHeaderSectionsCountAgainstTheBudgetAndAreGivenBack(t *testing.T) {
+// Header sections that count against the budget are given back.
+func TestBody_HeaderBudget(t *testing.T) {
 	const budget = 1 << 30
 	var s *session
 	var inUse atomic.Int64
-	c := judge(t, info, &hop{}, true, func(cfg *Config, wc *wire.Config) {
+	c := serveAuth(t, info, &ingresstest.Relay{}, true, func(cfg *Config, wc *wire.Config) {
 		cfg.Message.HoldBudget, cfg.Message.InUse = budget, inUse.Load
 		inner := wc.NewSession
 		wc.NewSession = func(ctx context.Context, cl *wire.Client) wire.Session {
@@ -260,4 +267,15 @@ func TestHeaderSectionsCountAgainstTheBudgetAndAreGivenBack(t *testing.T) {
 		}
 		inUse.Store(0)
 	}
+}
+
+// A header section is gathered up to a mebibyte, however large the window is.
+func TestBody_HeaderLimit(t *testing.T) {
+	c := serveAuth(t, info, &ingresstest.Relay{}, false, func(cfg *Config, _ *wire.Config) {
+		cfg.Message.HoldWindow = 16 << 20
+	})
+	fields := func(n int) string { return strings.Repeat("X-Filler: "+strings.Repeat("y", 60)+"\r\n", n/72) }
+	c.send("a@b.example", from("b.example", fields(900<<10))+"\r\nbody\r\n", "250", "info@example.com")
+	c.send("a@b.example", from("b.example", fields(4<<20))+"\r\nbody\r\n", "554 5.6.0 The header section is too long",
+		"info@example.com")
 }

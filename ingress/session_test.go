@@ -1,324 +1,34 @@
 package ingress
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/message"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A book is a Router: local part to what becomes of it.
-type book map[string]func(q mail.Query) ([]mail.Route, error)
-
-func (b book) Route(q mail.Query) ([]mail.Route, error) {
-	if f, ok := b[q.Forward.LocalPart()]; ok {
-		return f(q)
-	}
-	return nil, mail.Refuse(550, 1, 1, "No such user here", "no rule", nil)
-}
-
-func to(host string, forwards ...string) func(q mail.Query) ([]mail.Route, error) {
-	return func(q mail.Query) ([]mail.Route, error) {
-		r := mail.Route{
-			NextHop: mail.NextHop{Host: host}, Reverse: q.Reverse, Rewrote: len(forwards) > 0,
-			Forwards: []mail.Path{q.Forward},
-		}
-		if len(forwards) > 0 {
-			r.Forwards = nil
-		}
-		for _, f := range forwards {
-			local, domain, _ := strings.Cut(f, "@")
-			r.Forwards = append(r.Forwards, mail.Path{Local: local, Domain: domain})
-		}
-		return []mail.Route{r}, nil
-	}
-}
-
-// A hop is a Relay that keeps what it was given, and refuses what its tables say.
-type hop struct {
-	mu       sync.Mutex
-	begins   int
-	datas    int
-	lends    int
-	aborts   int
-	refuse   map[string]error // by forward-path, at RCPT
-	early    error            // given by Write
-	dot      []mail.Outcome   // given by Commit; nil: 250
-	data     error            // given by Data
-	utf8     bool
-	reached  chan struct{} // closed when Commit is reached, which then waits for release; nil: it does not
-	release  chan struct{}
-	wanted   bool
-	got      []delivered
-	slow     time.Duration // how long Data takes
-	patience time.Duration // from the call of Data to Commit's deadline
-}
-
-type delivered struct {
-	d        mail.Delivery
-	forwards []string
-	octets   string
-	form     mail.Form
-	writes   int
-}
-
-func (h *hop) Begin(_ context.Context, d mail.Delivery) (mail.Transaction, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.begins++
-	return &hopTx{h: h, delivered: delivered{d: d}}, nil
-}
-
-func (h *hop) lent() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.lends
-}
-
-type hopTx struct {
-	h *hop
-	delivered
-	lent, data bool
-	dataAt     time.Time
-}
-
-func (t *hopTx) Rcpt(_ context.Context, p mail.Path) error {
-	t.h.mu.Lock()
-	defer t.h.mu.Unlock()
-	t.lent = false
-	if err := t.h.refuse[p.String()]; err != nil {
-		return err
-	}
-	t.forwards = append(t.forwards, p.String())
-	return nil
-}
-
-func (t *hopTx) Data(_ context.Context, f mail.Form) error {
-	t.h.mu.Lock()
-	t.h.datas++
-	t.h.mu.Unlock()
-	t.form, t.data, t.dataAt = f, true, time.Now()
-	if t.h.slow > 0 {
-		<-time.After(t.h.slow)
-	}
-	return t.h.data
-}
-
-func (t *hopTx) Write(o mail.Octets) error {
-	t.writes++
-	t.take(o)
-	return t.h.early
-}
-
-func (t *hopTx) take(o mail.Octets) {
-	for _, s := range o.Segments {
-		t.octets += string(s)
-	}
-}
-
-func (t *hopTx) Commit(ctx context.Context, o mail.Octets) []mail.Outcome {
-	t.take(o)
-	if t.h.reached != nil {
-		close(t.h.reached)
-		<-t.h.release
-	}
-	t.h.mu.Lock()
-	defer t.h.mu.Unlock()
-	if due, ok := ctx.Deadline(); ok {
-		t.h.patience = due.Sub(t.dataAt)
-	}
-	t.h.got = append(t.h.got, t.delivered)
-	if t.h.dot != nil {
-		return t.h.dot
-	}
-	out := make([]mail.Outcome, len(t.forwards))
-	for i := range out {
-		out[i] = mail.Outcome{Reply: mail.NewReply(250, 0, 0, "Ok: queued as 4711"), Host: "mx.far.example"}
-	}
-	return out
-}
-
-func (t *hopTx) Abort() {
-	t.h.mu.Lock()
-	defer t.h.mu.Unlock()
-	t.h.aborts++
-}
-
-func (t *hopTx) Lend() bool {
-	t.h.mu.Lock()
-	defer t.h.mu.Unlock()
-	if t.data || t.lent {
-		return false
-	}
-	t.h.lends++
-	t.lent = true
-	return true
-}
-
-func (t *hopTx) Renew(ctx context.Context) error {
-	if !t.lent {
-		return nil
-	}
-	forwards := t.forwards
-	t.forwards = nil
-	for _, f := range forwards {
-		local, domain, _ := strings.Cut(f, "@")
-		if err := t.Rcpt(ctx, mail.Path{Local: local, Domain: domain}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (t *hopTx) Wanted() bool {
-	t.h.mu.Lock()
-	defer t.h.mu.Unlock()
-	return t.h.wanted
-}
-
-func (t *hopTx) SMTPUTF8() bool { return t.h.utf8 }
-
-// A fixture is a served session with a client's end of it.
-type fixture struct {
-	t      *testing.T
-	conn   net.Conn
-	in     *bufio.Reader
-	mu     sync.Mutex
-	events []mail.Event
-	slabs  wire.Slabs
-	srv    *wire.Server
-}
-
-func serve(t *testing.T, router Router, relay Relay, change func(*Config, *wire.Config)) *fixture {
-	t.Helper()
-	w := &fixture{t: t}
-	cfg := Config{
-		Router: router, Relay: relay, Emit: w.emit,
-		Message: message.Config{Hostname: "mx1.example.net", LoopTagKeys: [][]byte{[]byte("sixteen octets..")}},
-	}
-	var s *Server
-	wc := wire.Config{Hostname: cfg.Message.Hostname, Slabs: &w.slabs,
-		NewSession: func(_ context.Context, c *wire.Client) wire.Session { return s.NewSession(c, nil) }}
-	if change != nil {
-		change(&cfg, &wc)
-	}
-	s, err := New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv, err := wire.NewServer(wc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.srv = srv
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() { // ends when the listener is closed by Shutdown
-		defer close(done)
-		_ = srv.Serve(l)
-	}()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = srv.Shutdown(ctx)
-		<-done
-		if n := w.slabs.Lent(); n != 0 {
-			t.Errorf("%d slabs are still taken", n)
-		}
-	})
-	w.connect(l.Addr().String())
-	return w
-}
-
-// connect opens a connection and says EHLO.
-func (w *fixture) connect(addr string) {
-	w.t.Helper()
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
-	w.conn, w.in = conn, bufio.NewReader(conn)
-	w.want("220 ")
-	w.say("EHLO client.example", "250")
-}
-
-func (w *fixture) emit(e mail.Event) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.events = append(w.events, e)
-}
-
-// say sends a line and wants a reply that begins so. It returns the reply.
-func (w *fixture) say(line, want string) string {
-	w.t.Helper()
-	if _, err := io.WriteString(w.conn, line+"\r\n"); err != nil {
-		w.t.Fatal(err)
-	}
-	return w.want(want)
-}
-
-func (w *fixture) want(want string) string {
-	w.t.Helper()
-	var all strings.Builder
-	for {
-		line, err := w.in.ReadString('\n')
-		if err != nil {
-			w.t.Fatalf("waiting for %q after %q: %v", want, all.String(), err)
-		}
-		all.WriteString(line)
-		if len(line) > 3 && line[3] == ' ' {
-			break
-		}
-	}
-	if !strings.HasPrefix(all.String(), want) {
-		w.t.Fatalf("got %q, want %q", all.String(), want)
-	}
-	return all.String()
-}
-
-// last gives the last event of a kind.
-func (w *fixture) last(k mail.Kind) mail.Event {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for i := len(w.events) - 1; i >= 0; i-- {
-		if w.events[i].Kind == k {
-			return w.events[i]
-		}
-	}
-	w.t.Errorf("no event %v", k)
-	return mail.Event{}
-}
-
-const text = "Subject: hi\r\n\r\n..stuffed\r\nbye\r\n"
-
-func TestAMessageIsPassedBelowOurReceivedField(t *testing.T) {
-	h := &hop{}
-	w := serve(t, book{"info": to("far.example", "alice@far.example")}, h, nil)
+// A message is passed on below our Received field.
+func TestBody_Relays(t *testing.T) {
+	relay := &ingresstest.Relay{}
+	w := serve(t, rules{"info": ingresstest.To("far.example", "alice@far.example")}, relay, nil)
 	w.say("MAIL FROM:<a@b.example> BODY=8BITMIME SIZE=100", "250 2.1.0")
 	w.say("RCPT TO:<info@example.com>", "250 2.1.5")
 	w.say("DATA", "354")
 	reply := w.say(text+".", "250 2.0.0 Ok: queued as 4711 id=")
-	got := h.got[0]
-	fields, rest, _ := strings.Cut(got.octets, "Subject: ")
-	if len(fields) > got.d.Extra {
-		t.Errorf("our fields take %d octets, upstream was told of %d", len(fields), got.d.Extra)
+	got := relay.Got[0]
+	fields, rest, _ := strings.Cut(got.Octets, "Subject: ")
+	if len(fields) > got.Delivery.Extra {
+		t.Errorf("our fields take %d octets, upstream was told of %d", len(fields), got.Delivery.Extra)
 	}
 	if "Subject: "+rest != text {
 		t.Errorf("below the fields: %q", rest)
@@ -330,8 +40,8 @@ func TestAMessageIsPassedBelowOurReceivedField(t *testing.T) {
 			t.Errorf("Received lacks %q: %q", part, fields)
 		}
 	}
-	if got.form != mail.Stuffed || got.writes != 0 || fmt.Sprint(got.forwards) != "[alice@far.example]" ||
-		got.d.Params.Body != mail.Body8BitMIME {
+	if got.Form != mail.Stuffed || got.Writes != 0 || fmt.Sprint(got.Forwards) != "[alice@far.example]" ||
+		got.Delivery.Params.Body != mail.Body8BitMIME {
 		t.Errorf("delivered %+v", got)
 	}
 	e := w.last(mail.Relayed)
@@ -341,27 +51,31 @@ func TestAMessageIsPassedBelowOurReceivedField(t *testing.T) {
 	}
 }
 
-func TestALargeMessageStreams(t *testing.T) {
-	h := &hop{}
-	w := serve(t, book{"info": to("far.example")}, h, nil)
+// A large message streams.
+func TestBody_Streams(t *testing.T) {
+	relay := &ingresstest.Relay{}
+	w := serve(t, rules{"info": ingresstest.To("far.example")}, relay, nil)
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
 	w.say("DATA", "354")
 	large := "Subject: x\r\n\r\n" + strings.Repeat("0123456789\r\n..dot\r\n", 20000)
 	w.say(large+".", "250")
-	got := h.got[0]
-	if _, rest, _ := strings.Cut(got.octets, "Subject: "); "Subject: "+rest != large {
+	got := relay.Got[0]
+	if _, rest, _ := strings.Cut(got.Octets, "Subject: "); "Subject: "+rest != large {
 		t.Error("the octets changed")
 	}
-	if got.writes < 2 || w.last(mail.Relayed).Mode != mail.ModeStream {
-		t.Errorf("%d writes, %v", got.writes, w.last(mail.Relayed).Mode)
+	if got.Writes < 2 || w.last(mail.Relayed).Mode != mail.ModeStream {
+		t.Errorf("%d writes, %v", got.Writes, w.last(mail.Relayed).Mode)
 	}
 }
 
-func TestTheNextHopsAnswerIsOurs(t *testing.T) {
+// The next hop's answer is ours.
+func TestSession_UpstreamReplies(t *testing.T) {
 	full := &mail.Refusal{Reply: mail.NewReply(452, 2, 2, "Mailbox full\nlater"), Host: "mx.far.example"}
-	h := &hop{refuse: map[string]error{"full@far.example": full}}
-	w := serve(t, book{"full": to("far.example", "full@far.example"), "info": to("far.example")}, h, nil)
+	relay := &ingresstest.Relay{Refuse: map[string]error{"full@far.example": full}}
+	w := serve(t, rules{
+		"full": ingresstest.To("far.example", "full@far.example"), "info": ingresstest.To("far.example"),
+	}, relay, nil)
 	w.say("MAIL FROM:<>", "250")
 	got := w.say("RCPT TO:<full@example.com>", "452-4.2.2 Mailbox full\r\n452 4.2.2 later id=")
 	if e := w.last(mail.Refused); !strings.Contains(got, e.Trace.String()) || e.Host != "mx.far.example" ||
@@ -370,7 +84,7 @@ func TestTheNextHopsAnswerIsOurs(t *testing.T) {
 	}
 	w.say("RCPT TO:<nobody@example.com>", "550 5.1.1 No such user here id=")
 	w.say("DATA", "451")
-	h.dot = []mail.Outcome{{Reply: mail.NewReply(554, 7, 1, "Spam"), Host: "mx.far.example"}}
+	relay.Outcomes = []mail.Outcome{{Reply: mail.NewReply(554, 7, 1, "Spam"), Host: "mx.far.example"}}
 	w.say("RSET", "250")
 	w.say("MAIL FROM:<>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
@@ -379,23 +93,25 @@ func TestTheNextHopsAnswerIsOurs(t *testing.T) {
 	if e := w.last(mail.Refused); e.Verb != "DATA" || e.Reply.Code != 554 {
 		t.Errorf("event %+v", e)
 	}
-	h.dot = []mail.Outcome{{Reply: mail.NewReply(252, 0, 0, "whatever")}}
+	relay.Outcomes = []mail.Outcome{{Reply: mail.NewReply(252, 0, 0, "whatever")}}
 	w.say("MAIL FROM:<>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
 	w.say("DATA", "354")
 	w.say(text+".", "250 2.0.0 whatever id=")
-	if h.begins != 3 {
-		t.Errorf("%d transactions begun, want 3", h.begins)
+	if relay.Begins != 3 {
+		t.Errorf("%d transactions begun, want 3", relay.Begins)
 	}
 }
 
-func TestRecipientsShareATransactionOrWait(t *testing.T) {
-	h := &hop{}
+// Recipients share a transaction or wait.
+func TestRcpt_SharedTransaction(t *testing.T) {
+	relay := &ingresstest.Relay{}
 	w := serve(t,
-		book{"one": to("far.example"), "two": to("far.example"), "other": to("else.example"),
+		rules{"one": ingresstest.To("far.example"), "two": ingresstest.To("far.example"),
+			"other": ingresstest.To("else.example"),
 			"gone": func(q mail.Query) ([]mail.Route, error) {
 				return []mail.Route{{Action: mail.Drop}}, nil
-			}}, h, nil)
+			}}, relay, nil)
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<gone@example.com>", "250")
 	w.say("RCPT TO:<one@example.com>", "250")
@@ -403,22 +119,22 @@ func TestRecipientsShareATransactionOrWait(t *testing.T) {
 	w.say("RCPT TO:<two@example.com>", "250")
 	w.say("DATA", "354")
 	w.say(text+".", "250")
-	if got := fmt.Sprint(h.got[0].forwards); got != "[one@example.com two@example.com]" || h.begins != 1 {
-		t.Errorf("forwards %s in %d transactions", got, h.begins)
+	if got := fmt.Sprint(relay.Got[0].Forwards); got != "[one@example.com two@example.com]" || relay.Begins != 1 {
+		t.Errorf("forwards %s in %d transactions", got, relay.Begins)
 	}
-	if strings.Contains(h.got[0].octets, "for <") || strings.Count(h.got[0].octets, "(hop=") != 3 {
-		t.Errorf("Received names a recipient, or marks are missing: %q", h.got[0].octets)
+	if strings.Contains(relay.Got[0].Octets, "for <") || strings.Count(relay.Got[0].Octets, "(hop=") != 3 {
+		t.Errorf("Received names a recipient, or loop tags are missing: %q", relay.Got[0].Octets)
 	}
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<gone@example.com>", "250")
 	w.say("DATA", "354")
 	w.say(text+".", "250 2.0.0 OK id=")
-	if h.begins != 1 || w.last(mail.Dropped).Recipients != 1 {
+	if relay.Begins != 1 || w.last(mail.Dropped).Recipients != 1 {
 		t.Error("a dropped message reached a next hop")
 	}
 }
 
-func TestAFanOutWithinOneNextHop(t *testing.T) {
+func TestRcpt_FanOut(t *testing.T) {
 	no := mail.Refuse(550, 1, 1, "no", "upstream", nil)
 	later := mail.Refuse(451, 2, 1, "later", "upstream", nil)
 	reject := func(f func(mail.Query) ([]mail.Route, error)) func(mail.Query) ([]mail.Route, error) {
@@ -428,7 +144,7 @@ func TestAFanOutWithinOneNextHop(t *testing.T) {
 			return r, err
 		}
 	}
-	both := to("far.example", "a@far.example", "b@far.example")
+	both := ingresstest.To("far.example", "a@far.example", "b@far.example")
 	tests := []struct {
 		name   string
 		refuse map[string]error
@@ -444,34 +160,38 @@ func TestAFanOutWithinOneNextHop(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			h := &hop{refuse: tt.refuse}
-			w := serve(t, book{"team": tt.route, "info": to("far.example", "info@far.example")}, h, nil)
+			relay := &ingresstest.Relay{Refuse: tt.refuse}
+			w := serve(t, rules{
+				"team": tt.route, "info": ingresstest.To("far.example", "info@far.example"),
+			}, relay, nil)
 			w.say("MAIL FROM:<a@b.example>", "250")
 			w.say("RCPT TO:<team@example.com>", tt.rcpt)
 			w.say("RCPT TO:<info@example.com>", "250")
 			w.say("DATA", "354")
 			w.say(text+".", "250")
-			got := h.got[len(h.got)-1].forwards
+			got := relay.Got[len(relay.Got)-1].Forwards
 			if tt.begins == 2 && fmt.Sprint(got) != "[info@far.example]" {
 				t.Errorf("a recipient that we refused was delivered to: %v", got)
 			}
-			if h.begins != tt.begins {
-				t.Errorf("%d transactions, want %d", h.begins, tt.begins)
+			if relay.Begins != tt.begins {
+				t.Errorf("%d transactions, want %d", relay.Begins, tt.begins)
 			}
 		})
 	}
 }
 
-func TestASilentClientsSessionIsLent(t *testing.T) {
-	h := &hop{refuse: map[string]error{}}
-	w := serve(t, book{"info": to("far.example"), "two": to("far.example")}, h, func(c *Config, wc *wire.Config) {
+// A silent client's session is lent.
+func TestSession_Idle(t *testing.T) {
+	relay := &ingresstest.Relay{Refuse: map[string]error{}}
+	routes := rules{"info": ingresstest.To("far.example"), "two": ingresstest.To("far.example")}
+	w := serve(t, routes, relay, func(c *Config, wc *wire.Config) {
 		c.Message.Lend = 30 * time.Millisecond
 		wc.Lend = 30 * time.Millisecond
 	})
 	lends := func(n int) {
 		t.Helper()
 		for due := time.Now().Add(10 * time.Second); ; {
-			got := h.lent()
+			got := relay.Lent()
 			if got >= n {
 				return
 			}
@@ -490,46 +210,49 @@ func TestASilentClientsSessionIsLent(t *testing.T) {
 	}
 	lends(2)
 	w.say("\r\nbody\r\n.", "250")
-	if len(h.got) != 1 || !strings.HasSuffix(h.got[0].octets, "Subject: slow\r\n\r\nbody\r\n") {
-		t.Fatalf("delivered %+v", h.got)
+	if len(relay.Got) != 1 || !strings.HasSuffix(relay.Got[0].Octets, "Subject: slow\r\n\r\nbody\r\n") {
+		t.Fatalf("delivered %+v", relay.Got)
 	}
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
 	lends(3)
-	h.mu.Lock()
-	h.refuse["info@example.com"] = mail.Refuse(550, 1, 1, "gone meanwhile", "upstream", nil)
-	h.mu.Unlock()
+	relay.Mu.Lock()
+	relay.Refuse["info@example.com"] = mail.Refuse(550, 1, 1, "gone meanwhile", "upstream", nil)
+	relay.Mu.Unlock()
 	w.say("DATA", "550 5.1.1 gone meanwhile id=")
-	if len(h.got) != 1 {
+	if len(relay.Got) != 1 {
 		t.Error("a message without a recipient was delivered")
 	}
 }
 
-func TestAMessageThatEndsBadlyIsNotDelivered(t *testing.T) {
+// A message that ends badly is not delivered.
+func TestBody_EndsBadly(t *testing.T) {
 	early := mail.Refuse(552, 3, 4, "Too big for us", "upstream", nil)
 	large := "Subject: x\r\n\r\n" + strings.Repeat("0123456789\r\n", 20000)
 	looped := strings.Repeat("Received: x\r\n", 51) + "\r\n"
 	tests := []struct {
 		name, octets, want string
-		change             func(*hop)
+		change             func(*ingresstest.Relay)
 	}{
-		{"the next hop refuses DATA", text, "451 4.3.2 busy", func(h *hop) {
-			h.data = mail.Refuse(451, 3, 2, "busy", "upstream", nil)
+		{"the next hop refuses DATA", text, "451 4.3.2 busy", func(relay *ingresstest.Relay) {
+			relay.DataErr = mail.Refuse(451, 3, 2, "busy", "upstream", nil)
 		}},
-		{"the next hop refuses within the body", large, "552 5.3.4 Too big for us", func(h *hop) { h.early = early }},
-		{"the next hop is lost within the body", large, "451 4.3.0", func(h *hop) {
-			h.early = errors.New("broken pipe")
+		{"the next hop refuses within the body", large, "552 5.3.4 Too big for us", func(relay *ingresstest.Relay) {
+			relay.WriteErr = early
+		}},
+		{"the next hop is lost within the body", large, "451 4.3.0", func(relay *ingresstest.Relay) {
+			relay.WriteErr = errors.New("broken pipe")
 		}},
 		{"it has passed too many hosts", looped, "554 5.4.6", nil},
 		{"a bare LF", "Subject: x\n\r\n", "550 5.6.11", nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			h := &hop{}
+			relay := &ingresstest.Relay{}
 			if tt.change != nil {
-				tt.change(h)
+				tt.change(relay)
 			}
-			w := serve(t, book{"info": to("far.example")}, h, nil)
+			w := serve(t, rules{"info": ingresstest.To("far.example")}, relay, nil)
 			w.say("MAIL FROM:<a@b.example>", "250")
 			w.say("RCPT TO:<info@example.com>", "250")
 			w.say("DATA", "354")
@@ -537,23 +260,24 @@ func TestAMessageThatEndsBadlyIsNotDelivered(t *testing.T) {
 				t.Errorf("no id in %q", got)
 			}
 			w.say("NOOP", "250")
-			if len(h.got) != 0 || h.aborts != 1 {
-				t.Errorf("%d delivered, %d aborted", len(h.got), h.aborts)
+			if len(relay.Got) != 0 || relay.Aborts != 1 {
+				t.Errorf("%d delivered, %d aborted", len(relay.Got), relay.Aborts)
 			}
 		})
 	}
 }
 
-func TestALoopThroughUsIsRefused(t *testing.T) {
-	h := &hop{}
-	w := serve(t, book{"info": to("far.example"), "other": to("far.example")}, h, nil)
+// A loop through this cluster is refused.
+func TestBody_Loop(t *testing.T) {
+	relay := &ingresstest.Relay{}
+	w := serve(t, rules{"info": ingresstest.To("far.example"), "other": ingresstest.To("far.example")}, relay, nil)
 	send := func(rcpt, octets, want string) string {
 		t.Helper()
 		w.say("MAIL FROM:<a@b.example>", "250")
 		w.say("RCPT TO:<"+rcpt+"@example.com>", "250")
 		w.say("DATA", "354")
 		w.say(octets+".", want)
-		return h.got[len(h.got)-1].octets
+		return relay.Got[len(relay.Got)-1].Octets
 	}
 	once := send("info", text, "250")
 	send("info", once, "554 5.4.6 This message passed here before for the same recipient id=")
@@ -565,20 +289,21 @@ func TestALoopThroughUsIsRefused(t *testing.T) {
 		"554 5.4.6 This message passed here too often id=")
 }
 
-func TestALoopIsSeenForEachOfManyRecipients(t *testing.T) {
-	h := &hop{}
-	routes := book{}
+// A loop is seen for each of many recipients.
+func TestBody_LoopManyRecipients(t *testing.T) {
+	relay := &ingresstest.Relay{}
+	routes := rules{}
 	for i := range 100 {
-		routes[fmt.Sprintf("u%d", i)] = to("far.example")
+		routes[fmt.Sprintf("u%d", i)] = ingresstest.To("far.example")
 	}
-	w := serve(t, routes, h, nil)
+	w := serve(t, routes, relay, nil)
 	w.say("MAIL FROM:<a@b.example>", "250")
 	for i := range 100 {
 		w.say(fmt.Sprintf("RCPT TO:<u%d@example.com>", i), "250")
 	}
 	w.say("DATA", "354")
 	w.say(text+".", "250")
-	back := h.got[0].octets
+	back := relay.Got[0].Octets
 	for _, i := range []int{0, 5, 50, 99} {
 		w.say("MAIL FROM:<a@b.example>", "250")
 		w.say(fmt.Sprintf("RCPT TO:<u%d@example.com>", i), "250")
@@ -587,52 +312,58 @@ func TestALoopIsSeenForEachOfManyRecipients(t *testing.T) {
 	}
 }
 
-func TestTheDotsPatienceCountsFromTheClientsLastOctet(t *testing.T) {
-	h := &hop{slow: 50 * time.Millisecond}
-	w := serve(t, book{"info": to("far.example")}, h, func(c *Config, _ *wire.Config) {
+// The dot's deadline counts from the client's last octet.
+func TestBody_CommitDeadline(t *testing.T) {
+	relay := &ingresstest.Relay{DataTime: 50 * time.Millisecond}
+	w := serve(t, rules{"info": ingresstest.To("far.example")}, relay, func(c *Config, _ *wire.Config) {
 		c.Message.Commit = time.Minute
 	})
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
 	w.say("DATA", "354")
 	w.say(text+".", "250")
-	if h.patience > time.Minute || h.patience < 50*time.Second {
-		t.Errorf("Commit may end %v after Data began, want a minute after the message ended", h.patience)
+	if relay.Patience > time.Minute || relay.Patience < 50*time.Second {
+		t.Errorf("Commit may end %v after Data began, want a minute after the message ended", relay.Patience)
 	}
 }
 
-func TestReceivedIsASCII(t *testing.T) {
-	h := &hop{utf8: true}
-	w := serve(t, book{"ü": to("far.example", "u@far.example")}, h, nil)
+// The Received field is ASCII.
+func TestBody_ReceivedASCII(t *testing.T) {
+	relay := &ingresstest.Relay{UTF8: true}
+	w := serve(t, rules{"ü": ingresstest.To("far.example", "u@far.example")}, relay, nil)
 	w.say("MAIL FROM:<a@b.example> SMTPUTF8", "250")
 	w.say("RCPT TO:<ü@example.com>", "250")
 	w.say("DATA", "354")
 	w.say(text+".", "250")
-	if got := h.got[0].octets; strings.Contains(got, "for <") || !strings.Contains(got, "with UTF8SMTP id") {
+	if got := relay.Got[0].Octets; strings.Contains(got, "for <") || !strings.Contains(got, "with UTF8SMTP id") {
 		t.Errorf("got %q", got)
 	}
 }
 
-func TestARefusalAtDATATellsNoDestination(t *testing.T) {
-	h := &hop{refuse: map[string]error{}}
-	w := serve(t, book{"info": to("far.example", "secretalice@far.example")}, h, func(_ *Config, wc *wire.Config) {
+// A refusal at DATA names no destination.
+func TestData_RefusalRedacted(t *testing.T) {
+	relay := &ingresstest.Relay{Refuse: map[string]error{}}
+	routes := rules{"info": ingresstest.To("far.example", "secretalice@far.example")}
+	w := serve(t, routes, relay, func(_ *Config, wc *wire.Config) {
 		wc.Lend = 20 * time.Millisecond
 	})
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
-	for h.lent() == 0 {
+	for relay.Lent() == 0 {
 		<-time.After(time.Millisecond)
 	}
-	h.mu.Lock()
-	h.refuse["secretalice@far.example"] = mail.Refuse(550, 1, 1, "<secretalice@far.example> refused now", "upstream",
+	relay.Mu.Lock()
+	relay.Refuse["secretalice@far.example"] = mail.Refuse(550, 1, 1, "<secretalice@far.example> refused now",
+		"upstream",
 		nil)
-	h.mu.Unlock()
+	relay.Mu.Unlock()
 	w.say("DATA", "550 5.1.1 <info@example.com> refused now id=")
 }
 
-func TestASlowStreamGivesWayWhenOthersWait(t *testing.T) {
-	h := &hop{}
-	w := serve(t, book{"info": to("far.example")}, h, func(c *Config, _ *wire.Config) {
+// A slow stream gives way when other clients wait.
+func TestBody_SlowStream(t *testing.T) {
+	relay := &ingresstest.Relay{}
+	w := serve(t, rules{"info": ingresstest.To("far.example")}, relay, func(c *Config, _ *wire.Config) {
 		c.Message.Lend = 10 * time.Millisecond
 	})
 	w.say("MAIL FROM:<a@b.example>", "250")
@@ -642,24 +373,25 @@ func TestASlowStreamGivesWayWhenOthersWait(t *testing.T) {
 	if _, err := io.WriteString(w.conn, large); err != nil {
 		t.Fatal(err)
 	}
-	<-time.After(50 * time.Millisecond) // nobody waits: the client may take its time
-	h.mu.Lock()
-	h.wanted = true
-	aborts := h.aborts
-	h.mu.Unlock()
+	<-time.After(50 * time.Millisecond) // no other client waits: this one may take its time
+	relay.Mu.Lock()
+	relay.Wanted = true
+	aborts := relay.Aborts
+	relay.Mu.Unlock()
 	if aborts != 0 {
-		t.Fatal("a slow client lost its session to nobody")
+		t.Fatal("a slow client lost its session although no other waited")
 	}
 	for aborts == 0 {
 		<-time.After(time.Millisecond)
-		h.mu.Lock()
-		aborts = h.aborts
-		h.mu.Unlock()
+		relay.Mu.Lock()
+		aborts = relay.Aborts
+		relay.Mu.Unlock()
 	}
 	w.say(".", "451 4.4.5 Too slow while others wait for this destination id=")
 }
 
-func TestSMTPUTF8IsDecidedAtTheEndOfTheHeaderSection(t *testing.T) {
+// SMTPUTF8 is decided at the end of the header section.
+func TestBody_SMTPUTF8(t *testing.T) {
 	tests := []struct {
 		name, octets, want string
 		utf8               bool
@@ -670,8 +402,8 @@ func TestSMTPUTF8IsDecidedAtTheEndOfTheHeaderSection(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			h := &hop{utf8: tt.utf8}
-			w := serve(t, book{"info": to("far.example")}, h, nil)
+			relay := &ingresstest.Relay{UTF8: tt.utf8}
+			w := serve(t, rules{"info": ingresstest.To("far.example")}, relay, nil)
 			w.say("MAIL FROM:<a@b.example> SMTPUTF8", "250")
 			w.say("RCPT TO:<info@example.com>", "250")
 			w.say("DATA", "354")
@@ -680,9 +412,10 @@ func TestSMTPUTF8IsDecidedAtTheEndOfTheHeaderSection(t *testing.T) {
 	}
 }
 
-func TestOutOfBudgetIsForNow(t *testing.T) {
+// Mail is refused for now when the budget is used up.
+func TestSession_OutOfBudget(t *testing.T) {
 	var used atomic.Int64
-	w := serve(t, book{"info": to("far.example")}, &hop{}, func(c *Config, _ *wire.Config) {
+	w := serve(t, rules{"info": ingresstest.To("far.example")}, &ingresstest.Relay{}, func(c *Config, _ *wire.Config) {
 		c.Message.HoldBudget, c.Message.InUse = 1000, used.Load
 	})
 	w.say("MAIL FROM:<a@b.example>", "250")
@@ -697,9 +430,10 @@ func TestOutOfBudgetIsForNow(t *testing.T) {
 	w.say(text+".", "250")
 }
 
-func TestARefusedMessageThatStillComesInCountsForTheBudget(t *testing.T) {
+// A refused message that still comes in counts for the budget.
+func TestBody_RefusedCountsForBudget(t *testing.T) {
 	var w *fixture
-	w = serve(t, book{"info": to("far.example")}, &hop{}, func(c *Config, _ *wire.Config) {
+	w = serve(t, rules{"info": ingresstest.To("far.example")}, &ingresstest.Relay{}, func(c *Config, _ *wire.Config) {
 		c.Message.HoldBudget, c.Message.InUse = 1, func() int64 { return int64(w.slabs.Lent()) }
 	})
 	w.say("MAIL FROM:<a@b.example>", "250")
@@ -726,16 +460,17 @@ func TestARefusedMessageThatStillComesInCountsForTheBudget(t *testing.T) {
 	w.say("MAIL FROM:<a@b.example>", "250")
 }
 
-func TestADrainWhoseTimeIsUpLetsAReleasedDotBeAnswered(t *testing.T) {
-	h := &hop{reached: make(chan struct{}), release: make(chan struct{})}
-	w := serve(t, book{"info": to("far.example")}, h, nil)
+// A drain whose time is up lets a released dot be answered.
+func TestBody_Drain(t *testing.T) {
+	relay := &ingresstest.Relay{Reached: make(chan struct{}), Release: make(chan struct{})}
+	w := serve(t, rules{"info": ingresstest.To("far.example")}, relay, nil)
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
 	w.say("DATA", "354")
 	if _, err := io.WriteString(w.conn, text+".\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	<-h.reached
+	<-relay.Reached
 	over, cancel := context.WithCancel(t.Context())
 	cancel()
 	ended := make(chan struct{})
@@ -744,16 +479,18 @@ func TestADrainWhoseTimeIsUpLetsAReleasedDotBeAnswered(t *testing.T) {
 		_ = w.srv.Shutdown(over)
 	}()
 	<-time.After(50 * time.Millisecond) // in which a connection that is owed nothing is cut
-	close(h.release)
+	close(relay.Release)
 	w.want("250 2.0.0 Ok: queued as 4711 id=")
 	<-ended
 }
 
-func TestTrustIsLoweredNeverRaised(t *testing.T) {
+// Trust is lowered and never raised.
+func TestNewSession_Trust(t *testing.T) {
 	trusted := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 	at := netip.MustParseAddrPort("10.1.2.3:25")
 	s, err := New(Config{
-		Router: book{}, Relay: &hop{}, Message: message.Config{Hostname: "h", LoopTagKeys: [][]byte{make([]byte, 16)}},
+		Router: rules{}, Relay: &ingresstest.Relay{},
+		Message: message.Config{Hostname: "h", LoopTagKeys: [][]byte{make([]byte, 16)}},
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,9 +1,10 @@
-// Package ingresstest has what the tests of ingress put in the place of the world: a DNS and a store in memory.
+// Package ingresstest has what the tests of ingress put in the place of the world: a DNS and a store in memory, rules,
+// and relays that keep or forget what is delivered to them.
 //
 // It owns answers that a test writes down. It refuses to know what is tested with them. Only tests may import it.
 //
-// Invariants: the zero Store and an empty Zone are ready for use; both are safe for concurrent use as long as the test
-// does not change the Zone meanwhile.
+// Invariants: the zero Store, Relay and Sink and an empty Zone are ready for use; all are safe for concurrent use as
+// long as the test does not change a Zone or the fields of a Relay meanwhile.
 package ingresstest
 
 import (
@@ -27,9 +28,9 @@ var (
 )
 
 // A Zone is a DNS as a map from a question to its answers. A question is a type and a name, such as "MX example.net" or
-// "PTR 203.0.113.9"; the name alone is one for TXT records. The types are A, which holds addresses of both families, MX,
-// PTR and TXT. "*" is the question for TXT records of every name that is not there. What is not there has no records,
-// and every name exists. Three answers are failures, alone or behind others:
+// "PTR 203.0.113.9"; the name alone is one for TXT records. The types are A, which holds addresses of both families,
+// MX, PTR and TXT. "*" is the question for TXT records of every name that is not there. What is not there has no
+// records, and every name exists. Three answers are failures, alone or behind others:
 //
 //   - ServFail: the look-up fails; the other answers are some of the addresses.
 //   - Hang: the look-up ends with its context.

@@ -17,7 +17,8 @@ func octets(parts ...string) mail.Octets {
 	return o
 }
 
-func TestHeaderScanIsTheSameInAnySplit(t *testing.T) {
+// The scan is the same however the section is split.
+func TestHeaderScan_Split(t *testing.T) {
 	msg := "Received: from a by b (hop=0011223344556677)\r\n\t(hop=8899aabbccddeeff)\r\nSubject: x\r\n Received: " +
 		"folded\r\n" +
 		"RECEIVED: y\r\nX-Received: z\r\nReceived-SPF: no\r\n\r\nReceived: body\r\n(hop=0000000000000000)\r\n"
@@ -31,25 +32,26 @@ func TestHeaderScanIsTheSameInAnySplit(t *testing.T) {
 					h.tagged, len(h.tags), h.eightBit)
 			}
 			if got := hex.EncodeToString(h.tags[1][:]); got != "8899aabbccddeeff" {
-				t.Fatalf("split %d,%d: second mark %s", i, j, got)
+				t.Fatalf("split %d,%d: second tag %s", i, j, got)
 			}
 		}
 	}
 }
 
-func TestHeaderScanLooksAtTheHeaderSectionOnly(t *testing.T) {
+func TestHeaderScan(t *testing.T) {
 	tests := []struct {
-		name, msg          string
-		done, eightBit     bool
-		received, withMark int
+		name, msg         string
+		done, eightBit    bool
+		received, withTag int
 	}{
 		{"an octet above 127 in the body does not count", "Subject: a\r\n\r\n\xc3\xa9\r\n", true, false, 0, 0},
 		{"an octet above 127 in the header section counts", "Subject: \xc3\xa9\r\n\r\n", true, true, 0, 0},
 		{"a message that is a header section only has no end", "Subject: a\r\n", false, false, 0, 0},
 		{"an empty first line ends it", "\r\nReceived: x\r\n", true, false, 0, 0},
-		{"a mark outside of Received is nobody's", "Subject: (hop=0011223344556677)\r\n\r\n", true, false, 0, 0},
+		{"a tag outside of Received does not count", "Subject: (hop=0011223344556677)\r\n\r\n", true, false, 0, 0},
 		{
-			"a mark of another shape is none", "Received: (hop=001122334455667)\r\n (hop=00112233445566zz)\r\n\r\n",
+			"a tag of another shape does not count",
+			"Received: (hop=001122334455667)\r\n (hop=00112233445566zz)\r\n\r\n",
 			true, false, 1, 0,
 		},
 	}
@@ -57,14 +59,15 @@ func TestHeaderScanLooksAtTheHeaderSectionOnly(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var h headerScan
 			h.feed(octets(tt.msg))
-			if h.done != tt.done || h.eightBit != tt.eightBit || h.received != tt.received || h.tagged != tt.withMark {
+			if h.done != tt.done || h.eightBit != tt.eightBit || h.received != tt.received || h.tagged != tt.withTag {
 				t.Errorf("got done %v eightBit %v received %d tagged %d", h.done, h.eightBit, h.received, h.tagged)
 			}
 		})
 	}
 }
 
-func TestHeaderScanKeepsItsMemory(t *testing.T) {
+// A line without end takes no more memory.
+func TestHeaderScan_Memory(t *testing.T) {
 	var h headerScan
 	line := strings.Repeat("x", 64<<10)
 	for range 16 {
@@ -85,7 +88,7 @@ func TestLoopTags(t *testing.T) {
 	now := newLoopTags([][]byte{key, old})
 	tests := []struct {
 		name string
-		mark loopTag
+		tag  loopTag
 		rcpt mail.Path
 		want bool
 	}{
@@ -95,13 +98,13 @@ func TestLoopTags(t *testing.T) {
 			true,
 		},
 		{"the same recipient, quoted", now.tag(0, rcpt), mail.Path{Local: `"info"`, Domain: "example.com"}, true},
-		{"a mark made with the previous key", before.tag(0, rcpt), rcpt, true},
+		{"a tag made with the previous key", before.tag(0, rcpt), rcpt, true},
 		{"another recipient", now.tag(0, rcpt), mail.Path{Local: "sales", Domain: "example.com"}, false},
 		{"the same local part elsewhere", now.tag(0, rcpt), mail.Path{Local: "info", Domain: "example.org"}, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := now.looped([]loopTag{{}, tt.mark}, tt.rcpt); got != tt.want {
+			if got := now.looped([]loopTag{{}, tt.tag}, tt.rcpt); got != tt.want {
 				t.Errorf("looped = %v", got)
 			}
 		})

@@ -142,7 +142,8 @@ func (m *Message) authEnvelope() auth.Envelope {
 	}
 	return auth.Envelope{
 		Client: auth.Client{
-			Addr: client, Trusted: m.Reputation.Trusted, Allowed: m.Reputation.Allowed, KnownGood: m.Reputation.KnownGood,
+			Addr: client, Trusted: m.Reputation.Trusted, Allowed: m.Reputation.Allowed,
+			KnownGood: m.Reputation.KnownGood,
 		},
 		Reverse: m.Reverse,
 		SPF:     m.SPF,

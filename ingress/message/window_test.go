@@ -8,8 +8,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// asOctets gives text in a form, cut before each offset of cuts, with the dots that a scanner would find.
-func asOctets(text string, form mail.Form, cuts ...int) mail.Octets {
+// asOctets returns text in a form, split before each offset of splits, with the dots that a scanner would find.
+func asOctets(text string, form mail.Form, splits ...int) mail.Octets {
 	o := mail.Octets{Form: form}
 	var b []byte
 	for i := range len(text) {
@@ -21,9 +21,9 @@ func asOctets(text string, form mail.Form, cuts ...int) mail.Octets {
 		}
 		b = append(b, text[i])
 	}
-	slices.Sort(cuts)
+	slices.Sort(splits)
 	from := 0
-	for _, c := range append(cuts, len(b)) {
+	for _, c := range append(splits, len(b)) {
 		c = min(max(c, from), len(b))
 		o.Segments = append(o.Segments, b[from:c])
 		from = c
@@ -31,12 +31,13 @@ func asOctets(text string, form mail.Form, cuts ...int) mail.Octets {
 	return o
 }
 
-// plainText gives the text of o.
+// plainText returns the text of o.
 func plainText(o mail.Octets) string {
 	return string(o.AppendPlain(nil, o.Len()))
 }
 
-func TestTheHeaderSectionIsGatheredFromAnyPieces(t *testing.T) {
+// The header section is gathered from any pieces.
+func TestHeaderScan_Gathered(t *testing.T) {
 	header, body := "A: b\r\n.c: d\r\n..e\r\n\r\n", ".body\r\n..\r\n"
 	for _, form := range []mail.Form{mail.Stuffed, mail.Plain} {
 		whole := asOctets(header+body, form)

@@ -1,51 +1,18 @@
 package ingress
 
 import (
-	"context"
 	"io"
 	"runtime"
 	"strings"
-	"sync/atomic"
 	"testing"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A drain is a Relay that forgets all octets and counts what it was asked.
-type drain struct{ begins, datas, commits, aborts, octets atomic.Int64 }
-
-func (d *drain) Begin(context.Context, mail.Delivery) (mail.Transaction, error) {
-	d.begins.Add(1)
-	return &drainTx{d}, nil
-}
-
-type drainTx struct{ *drain }
-
-func (d *drainTx) Rcpt(context.Context, mail.Path) error { return nil }
-
-func (d *drainTx) Data(context.Context, mail.Form) error {
-	d.datas.Add(1)
-	return nil
-}
-
-func (d *drainTx) Write(o mail.Octets) error {
-	d.octets.Add(int64(o.Len()))
-	return nil
-}
-
-func (d *drainTx) Commit(context.Context, mail.Octets) []mail.Outcome {
-	d.commits.Add(1)
-	return []mail.Outcome{{Reply: mail.NewReply(250, 0, 0, "OK")}}
-}
-
-func (d *drainTx) Abort()                    { d.aborts.Add(1) }
-func (*drainTx) Lend() bool                  { return false }
-func (*drainTx) Renew(context.Context) error { return nil }
-func (*drainTx) Wanted() bool                { return false }
-func (*drainTx) SMTPUTF8() bool              { return true }
-
-func TestALargeForgeryTakesNoMemoryAndIsNotDelivered(t *testing.T) {
+// A large forgery takes no memory and is not delivered.
+func TestBody_LargeForgery(t *testing.T) {
 	const size = 25 << 20
 	wire := []byte(stuff(lines(64 << 10)))
 	tests := []struct {
@@ -71,14 +38,14 @@ func TestALargeForgeryTakesNoMemoryAndIsNotDelivered(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			d := &drain{}
-			c := judge(t, info, d, tt.sign, nil)
+			d := &ingresstest.Sink{}
+			c := serveAuth(t, info, d, tt.sign, nil)
 			key := publishKey(t, c.zone, tt.domain, "s", dkim.Ed25519SHA256)
 			header, _, _ := strings.Cut(signed(t, key, from("bank.example", ""), "the true body\r\n"), "\r\n\r\n")
 			// what is made once is made
 			c.send("a@b.example", signed(t, c.sender, from("b.example", ""), lines(300<<10)), "250", "info@example.com")
-			d.datas.Store(0)
-			d.commits.Store(0)
+			d.Datas.Store(0)
+			d.Commits.Store(0)
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			for _, want := range tt.replies {
@@ -98,8 +65,8 @@ func TestALargeForgeryTakesNoMemoryAndIsNotDelivered(t *testing.T) {
 			if grown := after.TotalAlloc - before.TotalAlloc; grown > 1<<20 {
 				t.Errorf("%d octets were allocated", grown)
 			}
-			if d.commits.Load() != 0 || d.datas.Load() != tt.datas {
-				t.Errorf("%d times DATA, %d commits", d.datas.Load(), d.commits.Load())
+			if d.Commits.Load() != 0 || d.Datas.Load() != tt.datas {
+				t.Errorf("%d times DATA, %d commits", d.Datas.Load(), d.Commits.Load())
 			}
 			// without the dots that were added
 			if e := c.last(mail.Refused); e.Mode != tt.mode || tt.datas > 0 && e.Octets < size*9/10 {

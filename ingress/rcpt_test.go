@@ -13,8 +13,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A counter is a store that allows so many of each rate and keeps what it was asked.
-type counter struct {
+// A limitedStore is a store that allows so many of each rate and keeps what it was asked.
+type limitedStore struct {
 	ingresstest.Store
 	mu    sync.Mutex
 	allow map[string]int
@@ -23,7 +23,7 @@ type counter struct {
 	err   error
 }
 
-func (c *counter) Rates(_ context.Context, rates []mail.Rate) ([]mail.RateResult, error) {
+func (c *limitedStore) Rates(_ context.Context, rates []mail.Rate) ([]mail.RateResult, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
@@ -42,15 +42,16 @@ func (c *counter) Rates(_ context.Context, rates []mail.Rate) ([]mail.RateResult
 // alone is a bounce's way home.
 func alone(name string) func(q mail.Query) ([]mail.Route, error) {
 	return func(q mail.Query) ([]mail.Route, error) {
-		routes, err := to("far.example", name+"@far.example")(q)
+		routes, err := ingresstest.To("far.example", name+"@far.example")(q)
 		routes[0].Alone = true
 		routes[0].Rates = []mail.Rate{{Name: name, Count: 1, Per: time.Hour}}
 		return routes, err
 	}
 }
 
-func TestARecipientThatIsToBeAloneIs(t *testing.T) {
-	routes := book{"a": alone("a"), "b": alone("b"), "plain": to("far.example", "x@far.example"),
+// A recipient that is to be alone in its transaction is.
+func TestRcpt_Alone(t *testing.T) {
+	routes := rules{"a": alone("a"), "b": alone("b"), "plain": ingresstest.To("far.example", "x@far.example"),
 		"trap": func(q mail.Query) ([]mail.Route, error) {
 			return []mail.Route{{Action: mail.Drop}}, nil
 		}}
@@ -62,9 +63,9 @@ func TestARecipientThatIsToBeAloneIs(t *testing.T) {
 		{"behind a dropped one", "trap", "a"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			h := &hop{}
-			counts := &counter{allow: map[string]int{"a": 9, "b": 9}, drawn: map[string]int{}}
-			w := serve(t, routes, h, func(c *Config, _ *wire.Config) { c.Store = counts })
+			relay := &ingresstest.Relay{}
+			counts := &limitedStore{allow: map[string]int{"a": 9, "b": 9}, drawn: map[string]int{}}
+			w := serve(t, routes, relay, func(c *Config, _ *wire.Config) { c.Store = counts })
 			w.say("MAIL FROM:<>", "250")
 			w.say("RCPT TO:<"+tt.first+"@example.com>", "250 2.1.5")
 			w.say("RCPT TO:<"+tt.then+"@example.com>", "452 4.5.3 ")
@@ -83,11 +84,12 @@ func TestARecipientThatIsToBeAloneIs(t *testing.T) {
 	}
 }
 
-func TestARecipientsRateIsDrawnWhenItIsAccepted(t *testing.T) {
+// A recipient's rate is drawn when it is accepted.
+func TestRcpt_RouteRate(t *testing.T) {
 	refused := mail.Refuse(450, 2, 0, "Not now", "upstream", nil)
-	h := &hop{refuse: map[string]error{"a@far.example": refused}}
-	counts := &counter{allow: map[string]int{"a": 2}, drawn: map[string]int{}}
-	w := serve(t, book{"a": alone("a")}, h, func(c *Config, _ *wire.Config) { c.Store = counts })
+	relay := &ingresstest.Relay{Refuse: map[string]error{"a@far.example": refused}}
+	counts := &limitedStore{allow: map[string]int{"a": 2}, drawn: map[string]int{}}
+	w := serve(t, rules{"a": alone("a")}, relay, func(c *Config, _ *wire.Config) { c.Store = counts })
 	once := func(want string) string {
 		w.say("MAIL FROM:<>", "250")
 		reply := w.say("RCPT TO:<a@example.com>", want)
@@ -97,39 +99,41 @@ func TestARecipientsRateIsDrawnWhenItIsAccepted(t *testing.T) {
 	for range 3 {
 		once("450 4.2.0 ") // counts for nothing
 	}
-	h.mu.Lock()
-	h.refuse = nil
-	h.mu.Unlock()
+	relay.Mu.Lock()
+	relay.Refuse = nil
+	relay.Mu.Unlock()
 	once("250")
 	once("250")
-	begins := h.begins
+	begins := relay.Begins
 	if reply := once("450 4.7.1 Too many messages to this address"); !strings.Contains(reply, "id=") {
 		t.Errorf("got %q", reply)
 	}
 	if e := w.last(mail.Refused); e.Reason != "rate of the recipient" || e.Forward.String() != "a@example.com" ||
-		h.begins != begins {
-		t.Errorf("%+v, and the next hop was asked %d times", e, h.begins-begins)
+		relay.Begins != begins {
+		t.Errorf("%+v, and the next hop was asked %d times", e, relay.Begins-begins)
 	}
 }
 
-func TestWhoLosesTheRaceForARateIsRefusedAndCanGoOn(t *testing.T) {
-	h := &hop{}
-	counts := &counter{allow: map[string]int{"a": 1}, drawn: map[string]int{}, race: true}
-	w := serve(t, book{"a": alone("a"), "plain": to("far.example", "x@far.example")}, h,
+// A session that loses the race for a rate is refused and can go on.
+func TestRcpt_RouteRateRace(t *testing.T) {
+	relay := &ingresstest.Relay{}
+	counts := &limitedStore{allow: map[string]int{"a": 1}, drawn: map[string]int{}, race: true}
+	w := serve(t, rules{"a": alone("a"), "plain": ingresstest.To("far.example", "x@far.example")}, relay,
 		func(c *Config, _ *wire.Config) { c.Store = counts })
 	w.say("MAIL FROM:<>", "250")
 	w.say("RCPT TO:<a@example.com>", "450 4.7.1 ")
 	w.say("RCPT TO:<plain@example.com>", "250")
 	w.say("DATA", "354")
 	w.say(text+".", "250")
-	if got := strings.Join(h.got[0].forwards, " "); got != "x@far.example" {
+	if got := strings.Join(relay.Got[0].Forwards, " "); got != "x@far.example" {
 		t.Errorf("delivered to %s", got)
 	}
 }
 
-func TestARateThatCannotBeKeptRefusesNobody(t *testing.T) {
-	counts := &counter{err: errors.New("broken")}
-	w := serve(t, book{"a": alone("a")}, &hop{}, func(c *Config, _ *wire.Config) { c.Store = counts })
+// A rate that cannot be kept refuses no client.
+func TestRcpt_RouteRateBroken(t *testing.T) {
+	counts := &limitedStore{err: errors.New("broken")}
+	w := serve(t, rules{"a": alone("a")}, &ingresstest.Relay{}, func(c *Config, _ *wire.Config) { c.Store = counts })
 	w.say("MAIL FROM:<>", "250")
 	w.say("RCPT TO:<a@example.com>", "250")
 	if e := w.last(mail.Anomaly); e.Reason != "rates" || e.Cause == nil {
@@ -137,12 +141,13 @@ func TestARateThatCannotBeKeptRefusesNobody(t *testing.T) {
 	}
 }
 
-func TestARoutesRemarkIsAnAnomaly(t *testing.T) {
-	w := serve(t, book{"odd": func(q mail.Query) ([]mail.Route, error) {
-		routes, err := to("far.example")(q)
+// A route's remark is an anomaly.
+func TestRcpt_Remark(t *testing.T) {
+	w := serve(t, rules{"odd": func(q mail.Query) ([]mail.Route, error) {
+		routes, err := ingresstest.To("far.example")(q)
 		routes[0].Remark = "something odd"
 		return routes, err
-	}}, &hop{}, nil)
+	}}, &ingresstest.Relay{}, nil)
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<odd@example.com>", "250")
 	if e := w.last(mail.Anomaly); e.Reason != "something odd" || e.Forward.String() != "odd@example.com" {

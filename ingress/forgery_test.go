@@ -19,18 +19,19 @@ func unjudged(r *mail.Route) {
 }
 
 // refusedMessage sends a message and wants it refused, and nothing delivered.
-func refusedMessage(t *testing.T, c *court, text, want string) {
+func refusedMessage(t *testing.T, c *authFixture, text, want string) {
 	t.Helper()
 	c.open("a@evil.example", "info@example.com")
 	c.say("DATA", "354")
 	c.say(stuff(text)+".", want)
-	if n := len(c.hop.got); n > 0 && c.hop.got[n-1].octets != "" {
-		t.Errorf("delivered %.300q", c.hop.got[n-1].octets)
+	if n := len(c.relay.Got); n > 0 && c.relay.Got[n-1].Octets != "" {
+		t.Errorf("delivered %.300q", c.relay.Got[n-1].Octets)
 	}
 }
 
+// A field whose name readers disagree on is refused.
 // Readers in use take each of these for From or for Authentication-Results, and by the RFC it is neither.
-func TestAFieldWhoseNameReadersDisagreeOnIsRefused(t *testing.T) {
+func TestBody_DisguisedField(t *testing.T) {
 	for _, field := range []string{"From", "Authentication-Results"} {
 		for _, name := range []string{field + "\r\n ", field + "\x0b", field + "\x0c", "\x0b" + field, "\x0c" + field,
 			field + "\x00", field + "\xc2\xa0", "\xef\xbb\xbf" + field,
@@ -38,16 +39,17 @@ func TestAFieldWhoseNameReadersDisagreeOnIsRefused(t *testing.T) {
 			text := name + ": mx.example.net; dmarc=pass <ceo@bank.example>\r\n" + from("evil.example", "") +
 				"\r\nbody\r\n"
 			t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
-				refusedMessage(t, judge(t, info, &hop{}, true, nil), text, "550 5.6.0")
-				if field != "From" { // without anybody who asks, an author is nobody's business, and results are
-					refusedMessage(t, judge(t, book{"info": hosted("far.example", unjudged)}, &hop{}, false, nil), text,
+				refusedMessage(t, serveAuth(t, info, &ingresstest.Relay{}, true, nil), text, "550 5.6.0")
+				if field != "From" { // where no policy asks, authors are not looked at, and results are
+					c := serveAuth(t, rules{"info": hosted("far.example", unjudged)}, &ingresstest.Relay{}, false, nil)
+					refusedMessage(t, c, text,
 						"550 5.6.0")
 				}
 			})
 		}
 	}
 	for _, name := range []string{"From ", "From\t", "X-From", "From-X", "Authentication-Results "} {
-		c := judge(t, info, &hop{}, false, nil)
+		c := serveAuth(t, info, &ingresstest.Relay{}, false, nil)
 		c.open("a@b.example", "info@example.com")
 		c.say("DATA", "354")
 		text := name + ": <x@b.example>\r\nSubject: x\r\n\r\nbody\r\n"
@@ -55,25 +57,27 @@ func TestAFieldWhoseNameReadersDisagreeOnIsRefused(t *testing.T) {
 	}
 }
 
-func TestNoFirstLineContinuesOurResultsWhereNobodyAskedForThem(t *testing.T) {
-	c := judge(t, book{"info": hosted("far.example", unjudged)}, &hop{}, false, nil)
+// No first line continues our results where no policy asked for them.
+func TestBody_FoldedFirstLine(t *testing.T) {
+	c := serveAuth(t, rules{"info": hosted("far.example", unjudged)}, &ingresstest.Relay{}, false, nil)
 	refusedMessage(t, c, "\t; dmarc=pass header.from=bank.example\r\n"+forged+from("bank.example", "")+"\r\nbody\r\n",
 		"550 5.6.0")
 }
 
+// A dot hides nothing in the header section.
 // In DATA the octets on the wire are not those of the message: a dot that opens a line is none of it.
-func TestADotHidesNothingInTheHeaderSection(t *testing.T) {
-	mark := ""
+func TestBody_HiddenByDot(t *testing.T) {
+	tag := ""
 	{ // what this relay puts on a message for the same recipient
-		c := judge(t, info, &hop{}, false, nil)
+		c := serveAuth(t, info, &ingresstest.Relay{}, false, nil)
 		c.open("a@b.example", "info@example.com")
 		c.say("DATA", "354")
 		c.say(from("b.example", "")+"\r\nbody\r\n.", "250")
-		mark = c.hop.got[0].octets
-		mark = mark[:strings.Index(mark, "From:")]
-		mark = mark[strings.Index(mark, "Received:"):]
-		if i := strings.Index(mark, "\r\nA"); i > 0 {
-			mark = mark[:i+2]
+		tag = c.relay.Got[0].Octets
+		tag = tag[:strings.Index(tag, "From:")]
+		tag = tag[strings.Index(tag, "Received:"):]
+		if i := strings.Index(tag, "\r\nA"); i > 0 {
+			tag = tag[:i+2]
 		}
 	}
 	for name, tt := range map[string]struct {
@@ -83,48 +87,49 @@ func TestADotHidesNothingInTheHeaderSection(t *testing.T) {
 	}{
 		"a folded first line":            {nil, ". ; dmarc=pass header.from=bank.example\r\n", "550 5.6.0"},
 		"a first line folded with a tab": {nil, ".\t; dmarc=pass header.from=bank.example\r\n", "550 5.6.0"},
-		"a folded first line, nobody asks": {unjudged, ". ; dmarc=pass header.from=bank.example\r\n." + forged,
+		"a folded first line, no policy asks": {unjudged, ". ; dmarc=pass header.from=bank.example\r\n." + forged,
 			"550 5.6.0"},
-		"a mark for the same recipient": {nil, "." + mark, "554 5.4.6"},
-		"too many Received fields":      {nil, strings.Repeat(".Received: x\r\n", 51), "554 5.4.6"},
+		"a tag for the same recipient": {nil, "." + tag, "554 5.4.6"},
+		"too many Received fields":     {nil, strings.Repeat(".Received: x\r\n", 51), "554 5.4.6"},
 		"results with a hidden name": {nil, ".Authentication\x01-Results: mx.example.net; dmarc=pass\r\n",
 			"550 5.6.0"},
-		"results that are hidden, nobody asks": {unjudged,
+		"results that are hidden, no policy asks": {unjudged,
 			".Authentication-Resu\x01lts: mx.example.net; dmarc=pass\r\n", "550 5.6.0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := info
 			if tt.rule != nil {
-				b = book{"info": hosted("far.example", tt.rule)}
+				b = rules{"info": hosted("far.example", tt.rule)}
 			}
-			c := judge(t, b, &hop{}, false, nil)
+			c := serveAuth(t, b, &ingresstest.Relay{}, false, nil)
 			c.open("a@evil.example", "info@example.com")
 			c.say("DATA", "354")
 			c.say(tt.text+from("evil.example", "")+"\r\nbody\r\n.", tt.want)
 		})
 	}
-	c := judge(t, book{"info": hosted("far.example", unjudged)}, &hop{}, false, nil)
+	c := serveAuth(t, rules{"info": hosted("far.example", unjudged)}, &ingresstest.Relay{}, false, nil)
 	c.open("a@evil.example", "info@example.com")
 	c.say("DATA", "354")
 	c.say("."+forged+from("evil.example", "")+"\r\nbody\r\n.", "250")
-	if got := c.hop.got[0].octets; strings.Contains(got, "bank.example") || strings.Contains(got, ".Authentication") {
+	if got := c.relay.Got[0].Octets; strings.Contains(got, "bank.example") || strings.Contains(got, ".Authentication") {
 		t.Errorf("forged results behind a dot are delivered: %q", got)
 	}
 }
 
-func TestForgedResultsDoNotSurviveBehindALongHeaderSection(t *testing.T) {
-	c := judge(t, book{"info": hosted("far.example", unjudged)}, &hop{}, false, nil)
+// Forged results do not survive behind a long header section.
+func TestBody_ForgedBehindLongHeader(t *testing.T) {
+	c := serveAuth(t, rules{"info": hosted("far.example", unjudged)}, &ingresstest.Relay{}, false, nil)
 	filler := strings.Repeat("X-Filler: "+strings.Repeat("y", 900)+"\r\n", 400)
 	refusedMessage(t, c, forged+from("bank.example", filler)+"\r\nbody\r\n", "554 5.6.0")
 }
 
-// A drawn counts what is drawn of each rate.
-type drawn struct {
+// A countingStore counts what is drawn of each rate.
+type countingStore struct {
 	ingresstest.Store
 	times map[string]int
 }
 
-func (d *drawn) Rcpt(_ context.Context, q mail.RcptQuery) (mail.RcptFacts, error) {
+func (d *countingStore) Rcpt(_ context.Context, q mail.RcptQuery) (mail.RcptFacts, error) {
 	f := mail.RcptFacts{Rates: make([]mail.RateResult, len(q.Rates))}
 	for i, r := range q.Rates {
 		f.Rates[i].Allowed = true
@@ -135,12 +140,13 @@ func (d *drawn) Rcpt(_ context.Context, q mail.RcptQuery) (mail.RcptFacts, error
 	return f, nil
 }
 
+// Recipients that are put off draw nothing.
 // One message to ten people at ten next hops comes in ten transactions, each of which names all who are left.
-func TestRecipientsThatArePutOffDrawNothing(t *testing.T) {
-	routes := book{}
+func TestRcpt_PutOffDrawsNothing(t *testing.T) {
+	routes := rules{}
 	var left []string
 	for _, x := range "abcdefghij" {
-		routes[string(x)] = to(string(x)+".example", string(x)+"@"+string(x)+".example")
+		routes[string(x)] = ingresstest.To(string(x)+".example", string(x)+"@"+string(x)+".example")
 		left = append(left, string(x)+"@example.com")
 	}
 	often := rate.Limit{Count: 1000, Per: time.Hour}
@@ -148,8 +154,8 @@ func TestRecipientsThatArePutOffDrawNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	counts := &drawn{times: map[string]int{}}
-	c := serve(t, routes, &hop{}, func(cfg *Config, _ *wire.Config) {
+	counts := &countingStore{times: map[string]int{}}
+	c := serve(t, routes, &ingresstest.Relay{}, func(cfg *Config, _ *wire.Config) {
 		cfg.Client.Store, cfg.Client.Limits = counts, limits
 	})
 	for len(left) > 0 {

@@ -13,12 +13,13 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-var info = book{"info": to("far.example", "alice@far.example")}
+var info = rules{"info": ingresstest.To("far.example", "alice@far.example")}
 
-func TestAHeldMessageIsSealedWhole(t *testing.T) {
+// A held message is sealed whole.
+func TestBody_HoldSeals(t *testing.T) {
 	for _, n := range []int{10, 60 << 10, 100 << 10, 200 << 10} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			c := judge(t, info, &hop{}, true, nil)
+			c := serveAuth(t, info, &ingresstest.Relay{}, true, nil)
 			body := lines(n)
 			top := "Authentication-Results: MX.example.net; dkim=pass\r\n"
 			text := signed(t, c.sender, from("b.example", forged+"X-Last: y\r\n"), body)
@@ -31,43 +32,46 @@ func TestAHeldMessageIsSealedWhole(t *testing.T) {
 				t.Errorf("results %s", ar)
 			}
 			c.verify(1)
-			got := c.hop.got[0]
+			got := c.relay.Got[0]
 			e := c.last(mail.Relayed)
-			if got.writes != 0 || e.Mode != mail.ModeHold || !strings.Contains(e.Auth, "dkim=pass") {
-				t.Errorf("%d writes, mode %v, auth %q", got.writes, e.Mode, e.Auth)
+			if got.Writes != 0 || e.Mode != mail.ModeHold || !strings.Contains(e.Auth, "dkim=pass") {
+				t.Errorf("%d writes, mode %v, auth %q", got.Writes, e.Mode, e.Auth)
 			}
 		})
 	}
 }
 
-func TestAForgedMessageIsRefusedBeforeTheNextHopSeesIt(t *testing.T) {
+// A forged message is refused before the next hop sees it.
+func TestBody_Forgery(t *testing.T) {
 	for _, n := range []int{10, 300 << 10} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			c := judge(t, info, &hop{}, false, nil)
+			c := serveAuth(t, info, &ingresstest.Relay{}, false, nil)
 			evil := publishKey(t, c.zone, "evil.example", "s", dkim.Ed25519SHA256)
 			reply := c.send("a@evil.example", signed(t, evil, from("bank.example", ""), lines(n)), "550 5.7.26",
 				"info@example.com")
 			e := c.last(mail.Refused)
-			if c.hop.datas != 0 || c.hop.aborts != 1 || !strings.Contains(reply, " id=") ||
+			if c.relay.Datas != 0 || c.relay.Aborts != 1 || !strings.Contains(reply, " id=") ||
 				!strings.Contains(e.Auth, "dmarc=fail") {
-				t.Errorf("%d times DATA, %d aborts, %q, auth %q", c.hop.datas, c.hop.aborts, reply, e.Auth)
+				t.Errorf("%d times DATA, %d aborts, %q, auth %q", c.relay.Datas, c.relay.Aborts, reply, e.Auth)
 			}
 			c.send("a@b.example", signed(t, c.sender, from("b.example", ""), lines(n)), "250", "info@example.com")
 		})
 	}
 }
 
-func TestAnAuthorDomainThatCannotBeAskedIsAskedLater(t *testing.T) {
-	c := judge(t, info, &hop{}, false, nil)
+// An author domain that cannot be asked now defers the message.
+func TestBody_AuthorUnknown(t *testing.T) {
+	c := serveAuth(t, info, &ingresstest.Relay{}, false, nil)
 	c.zone["_dmarc.lost.example"] = []string{ingresstest.ServFail}
 	c.send("a@evil.example", from("lost.example", "")+"\r\n"+lines(10), "451 4.7.", "info@example.com")
-	if c.hop.datas != 0 || c.last(mail.Deferred).Mode != mail.ModeHold {
-		t.Errorf("%d times DATA, mode %v", c.hop.datas, c.last(mail.Deferred).Mode)
+	if c.relay.Datas != 0 || c.last(mail.Deferred).Mode != mail.ModeHold {
+		t.Errorf("%d times DATA, mode %v", c.relay.Datas, c.last(mail.Deferred).Mode)
 	}
 }
 
-func TestWhatSpeaksForAClientIsRecorded(t *testing.T) {
-	c := judge(t, info, &hop{}, false, nil)
+// What speaks for a client is recorded.
+func TestBody_Override(t *testing.T) {
+	c := serveAuth(t, info, &ingresstest.Relay{}, false, nil)
 	text := from("bank.example", "List-Id: <all.evil.example>\r\nList-Post: <mailto:all@evil.example>\r\n") + "\r\n" +
 		lines(10)
 	c.send("all-bounces@evil.example", text, "250", "info@example.com")
@@ -78,13 +82,15 @@ func TestWhatSpeaksForAClientIsRecorded(t *testing.T) {
 	}
 }
 
-func TestTheEndOfDataIsWithheldFromAReplayedHeader(t *testing.T) {
-	c := judge(t, info, &hop{}, false, nil)
+// The end of data is withheld from a replayed header.
+func TestBody_ReplayedHeader(t *testing.T) {
+	c := serveAuth(t, info, &ingresstest.Relay{}, false, nil)
 	text := signed(t, c.bank, from("bank.example", ""), lines(300<<10))
 	c.send("a@evil.example", text+"and more\r\n", "550 5.7.26", "info@example.com")
-	if e := c.last(mail.Refused); e.Mode != mail.ModeStream || c.hop.datas != 1 || len(c.hop.got) != 0 ||
-		c.hop.aborts != 1 {
-		t.Errorf("mode %v, %d times DATA, %d delivered, %d aborts", e.Mode, c.hop.datas, len(c.hop.got), c.hop.aborts)
+	if e := c.last(mail.Refused); e.Mode != mail.ModeStream || c.relay.Datas != 1 || len(c.relay.Got) != 0 ||
+		c.relay.Aborts != 1 {
+		t.Errorf("mode %v, %d times DATA, %d delivered, %d aborts", e.Mode, c.relay.Datas, len(c.relay.Got),
+			c.relay.Aborts)
 	}
 	c.send("a@evil.example", text, "250", "info@example.com")
 	if got := names(c.below(text)); got != unsealedNames {
@@ -92,21 +98,23 @@ func TestTheEndOfDataIsWithheldFromAReplayedHeader(t *testing.T) {
 	}
 }
 
-func TestALargeMessageIsSealedOverTheHashThatItsSignatureForetells(t *testing.T) {
-	c := judge(t, info, &hop{}, true, nil)
+// A large message is sealed over the hash that its signature foretells.
+func TestBody_PredictSeals(t *testing.T) {
+	c := serveAuth(t, info, &ingresstest.Relay{}, true, nil)
 	text := signed(t, c.sender, from("b.example", ""), lines(600<<10))
 	c.send("a@b.example", forged+text, "250", "info@example.com")
 	if got := names(c.below(text)); got != arcNames {
 		t.Errorf("fields %s", got)
 	}
 	c.verify(1)
-	if e := c.last(mail.Relayed); e.Mode != mail.ModePredict || c.hop.got[0].writes < 4 {
-		t.Errorf("mode %v, %d writes", e.Mode, c.hop.got[0].writes)
+	if e := c.last(mail.Relayed); e.Mode != mail.ModePredict || c.relay.Got[0].Writes < 4 {
+		t.Errorf("mode %v, %d writes", e.Mode, c.relay.Got[0].Writes)
 	}
 }
 
-func TestALargeMessageWithoutASignatureStreamsUnsealed(t *testing.T) {
-	c := judge(t, info, &hop{}, true, nil)
+// A large message without a signature streams unsealed.
+func TestBody_StreamUnsealed(t *testing.T) {
+	c := serveAuth(t, info, &ingresstest.Relay{}, true, nil)
 	text := from("b.example", "") + "\r\n" + lines(600<<10)
 	c.send("a@b.example", text, "250", "info@example.com")
 	fields := c.below(text)
@@ -122,7 +130,8 @@ func TestALargeMessageWithoutASignatureStreamsUnsealed(t *testing.T) {
 	}
 }
 
-func TestAMessageForetoldWronglyIsDeliveredByTheSecondAttempt(t *testing.T) {
+// A message that was predicted wrongly is delivered by the second attempt.
+func TestBody_Misprediction(t *testing.T) {
 	tests := []struct {
 		name     string
 		down     bool // the store is, at the first attempt
@@ -136,13 +145,13 @@ func TestAMessageForetoldWronglyIsDeliveredByTheSecondAttempt(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c := judge(t, info, &hop{}, true, nil)
+			c := serveAuth(t, info, &ingresstest.Relay{}, true, nil)
 			text := signed(t, c.sender, from("b.example", ""), lines(600<<10)) + "a footer\r\n"
 			c.store.SetDown(tt.down)
 			c.send("a@b.example", text, tt.first, "info@example.com")
 			if tt.first != "250" {
-				if len(c.hop.got) != 0 || c.hop.aborts != 1 {
-					t.Fatalf("%d delivered, %d aborts", len(c.hop.got), c.hop.aborts)
+				if len(c.relay.Got) != 0 || c.relay.Aborts != 1 {
+					t.Fatalf("%d delivered, %d aborts", len(c.relay.Got), c.relay.Aborts)
 				}
 				if e := c.last(mail.Deferred); e.Mode != mail.ModePredict {
 					t.Errorf("mode %v", e.Mode)
@@ -169,10 +178,11 @@ func TestAMessageForetoldWronglyIsDeliveredByTheSecondAttempt(t *testing.T) {
 	}
 }
 
-func TestTheSecondAttemptMayComeToAnotherNode(t *testing.T) {
+// The second attempt may come to another node.
+func TestBody_MispredictionOtherNode(t *testing.T) {
 	var first Config
-	c := judge(t, info, &hop{}, true, func(cfg *Config, _ *wire.Config) { first = *cfg })
-	other := judge(t, info, &hop{}, true, func(cfg *Config, _ *wire.Config) {
+	c := serveAuth(t, info, &ingresstest.Relay{}, true, func(cfg *Config, _ *wire.Config) { first = *cfg })
+	other := serveAuth(t, info, &ingresstest.Relay{}, true, func(cfg *Config, _ *wire.Config) {
 		cfg.Message.Auth, cfg.Message.Store = first.Message.Auth, first.Message.Store
 		cfg.Message.MarkKeys = [][]byte{[]byte("a key that is newer"), testMarkKey}
 	})
@@ -182,8 +192,9 @@ func TestTheSecondAttemptMayComeToAnotherNode(t *testing.T) {
 	other.below(text)
 }
 
-func TestASignerWhoForetoldWronglyTwiceIsNotBelievedForADay(t *testing.T) {
-	c := judge(t, info, &hop{}, true, nil)
+// A signer that foretold wrongly twice is not believed for a day.
+func TestBody_MispredictionSigner(t *testing.T) {
+	c := serveAuth(t, info, &ingresstest.Relay{}, true, nil)
 	mailing := func(n int) string {
 		return strings.ReplaceAll(from("b.example", ""), "<1@", fmt.Sprintf("<%d@", n))
 	}
@@ -216,8 +227,11 @@ func TestASignerWhoForetoldWronglyTwiceIsNotBelievedForADay(t *testing.T) {
 	mode(mail.ModePredict)
 }
 
-func TestTheSessionOfASlowClientIsLentWhileItsMessageIsHeld(t *testing.T) {
-	c := judge(t, info, &hop{}, true, func(cfg *Config, _ *wire.Config) { cfg.Message.Lend = 50 * time.Millisecond })
+// The session of a slow client is lent while its message is held.
+func TestBody_HoldLends(t *testing.T) {
+	c := serveAuth(t, info, &ingresstest.Relay{}, true, func(cfg *Config, _ *wire.Config) {
+		cfg.Message.Lend = 50 * time.Millisecond
+	})
 	text := signed(t, c.sender, from("b.example", ""), lines(150<<10))
 	octets := stuff(text)
 	c.open("a@b.example", "info@example.com")
@@ -226,7 +240,7 @@ func TestTheSessionOfASlowClientIsLentWhileItsMessageIsHeld(t *testing.T) {
 	if _, err := io.WriteString(c.conn, octets[:more]); err != nil {
 		t.Fatal(err)
 	}
-	for due := time.Now().Add(10 * time.Second); c.hop.lent() == 0; <-time.After(time.Millisecond) {
+	for due := time.Now().Add(10 * time.Second); c.relay.Lent() == 0; <-time.After(time.Millisecond) {
 		if time.Now().After(due) {
 			t.Fatal("the session was not lent")
 		}
@@ -238,8 +252,9 @@ func TestTheSessionOfASlowClientIsLentWhileItsMessageIsHeld(t *testing.T) {
 	}
 }
 
-func TestWithoutMemoryToSpareTheWindowShrinks(t *testing.T) {
-	c := judge(t, info, &hop{}, true, func(cfg *Config, _ *wire.Config) {
+// Without memory to spare the window shrinks.
+func TestBody_WindowShrinks(t *testing.T) {
+	c := serveAuth(t, info, &ingresstest.Relay{}, true, func(cfg *Config, _ *wire.Config) {
 		cfg.Message.HoldBudget = 80 << 10 // one slab, once the message has begun
 	})
 	c.say("NOOP", "250")
@@ -249,8 +264,8 @@ func TestWithoutMemoryToSpareTheWindowShrinks(t *testing.T) {
 	if e := c.last(mail.Relayed); e.Mode != mail.ModeHold {
 		t.Errorf("without a budget: mode %v", e.Mode)
 	}
-	var w *court
-	w = judge(t, info, &hop{}, true, func(cfg *Config, _ *wire.Config) {
+	var w *authFixture
+	w = serveAuth(t, info, &ingresstest.Relay{}, true, func(cfg *Config, _ *wire.Config) {
 		cfg.Message.HoldBudget = 80 << 10
 		cfg.Message.InUse = func() int64 { return int64(w.slabs.Lent()) * (wire.Headroom + wire.SlabOctets) }
 	})

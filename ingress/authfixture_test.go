@@ -30,11 +30,11 @@ func publishKey(t testing.TB, z ingresstest.Zone, domain, selector string, a dki
 	return dkim.SigningKey{Domain: domain, Selector: selector, Key: k}
 }
 
-// A court is a world in which messages are judged.
-type court struct {
+// An authFixture is a fixture in which messages are judged.
+type authFixture struct {
 	*fixture
 	zone   ingresstest.Zone
-	hop    *hop
+	relay  *ingresstest.Relay
 	store  *ingresstest.Store // stands for one that several nodes share
 	keys   auth.Keyring
 	sender dkim.SigningKey // of b.example
@@ -45,7 +45,8 @@ type court struct {
 var testMarkKey = []byte("sixteen octets!!")
 
 // judge serves sessions that judge, and sign if sign is set. change comes last.
-func judge(t *testing.T, routes book, relay Relay, sign bool, change func(*Config, *wire.Config)) *court {
+func serveAuth(t *testing.T, routes rules, relay Relay, sign bool,
+	change func(*Config, *wire.Config)) *authFixture {
 	t.Helper()
 	z := ingresstest.Zone{
 		"b.example":           {"v=spf1 ip4:127.0.0.1 -all"},
@@ -54,8 +55,8 @@ func judge(t *testing.T, routes book, relay Relay, sign bool, change func(*Confi
 		"bank.example":        {"v=spf1 -all"},
 		"_dmarc.bank.example": {"v=DMARC1; p=reject; aspf=s; adkim=s"},
 	}
-	c := &court{zone: z, store: &ingresstest.Store{}}
-	c.hop, _ = relay.(*hop)
+	c := &authFixture{zone: z, store: &ingresstest.Store{}}
+	c.relay, _ = relay.(*ingresstest.Relay)
 	c.sender = publishKey(t, z, "b.example", "s", dkim.Ed25519SHA256)
 	c.bank = publishKey(t, z, "bank.example", "s", dkim.Ed25519SHA256)
 	a, err := auth.New(auth.Config{AuthservID: "mx.example.net", Resolver: z, Sealers: []string{"trusted.example"}})
@@ -109,14 +110,14 @@ func signed(t testing.TB, key dkim.SigningKey, header, body string) string {
 }
 
 // send sends a message whose lines are plain, from reverse to rcpts, and wants an answer to its end.
-func (c *court) send(reverse, message, want string, rcpts ...string) string {
+func (c *authFixture) send(reverse, message, want string, rcpts ...string) string {
 	c.t.Helper()
 	c.open(reverse, rcpts...)
 	c.say("DATA", "354")
 	return c.say(stuff(message)+".", want)
 }
 
-func (c *court) open(reverse string, rcpts ...string) {
+func (c *authFixture) open(reverse string, rcpts ...string) {
 	c.t.Helper()
 	c.say("MAIL FROM:<"+reverse+">", "250")
 	for _, r := range rcpts {
@@ -134,28 +135,29 @@ func stuff(plain string) string {
 // unstuff undoes stuff, in octets that do not begin with a dot.
 func unstuff(wire string) string { return strings.ReplaceAll(wire, "\r\n..", "\r\n.") }
 
-// below cuts what was delivered last into our fields and what stands below them, which must be want.
-func (c *court) below(want string) []dkim.Field {
+// below splits what was delivered last into our fields, which it returns, and what stands below them, which must be
+// want.
+func (c *authFixture) below(want string) []dkim.Field {
 	c.t.Helper()
-	if len(c.hop.got) == 0 {
+	if len(c.relay.Got) == 0 {
 		c.t.Fatal("nothing was delivered")
 	}
-	got := c.hop.got[len(c.hop.got)-1]
-	octets := got.octets
-	if got.form == mail.Stuffed {
+	got := c.relay.Got[len(c.relay.Got)-1]
+	octets := got.Octets
+	if got.Form == mail.Stuffed {
 		octets = unstuff(octets)
 	}
 	fields, ok := strings.CutSuffix(octets, want)
 	if !ok {
 		c.t.Fatalf("the message was changed: %d octets, want %d at the end of\n%.3000q", len(octets), len(want), octets)
 	}
-	if len(fields) > got.d.Extra {
-		c.t.Errorf("our fields take %d octets, upstream was told of %d", len(fields), got.d.Extra)
+	if len(fields) > got.Delivery.Extra {
+		c.t.Errorf("our fields take %d octets, upstream was told of %d", len(fields), got.Delivery.Extra)
 	}
 	return slices.Collect(dkim.Fields([]byte(fields)))
 }
 
-// names gives the names of fields.
+// names returns the names of fields.
 func names(fields []dkim.Field) string {
 	var all []string
 	for _, f := range fields {
@@ -173,11 +175,11 @@ const (
 )
 
 // verify verifies all signatures and the chain of what was delivered last.
-func (c *court) verify(wantSignatures int) {
+func (c *authFixture) verify(wantSignatures int) {
 	c.t.Helper()
-	got := c.hop.got[len(c.hop.got)-1]
-	text := got.octets
-	if got.form == mail.Stuffed {
+	got := c.relay.Got[len(c.relay.Got)-1]
+	text := got.Octets
+	if got.Form == mail.Stuffed {
 		text = unstuff(text)
 	}
 	header, body, _ := strings.Cut(text, "\r\n\r\n")
@@ -222,7 +224,10 @@ func from(domain, rest string) string {
 		">\r\nSubject: x\r\n" + rest
 }
 
-// lines gives about n octets of body with dots.
+// lines returns about n octets of body with dots.
 func lines(n int) string {
 	return strings.Repeat("0123456789012345678901234567890123456789\r\n.dot\r\n..dots\r\n", n/57+1)
 }
+
+// forged are results that pretend to be ours.
+const forged = "Authentication-Results: mx.example.net;\r\n\tdkim=pass\r\n"
