@@ -31,7 +31,7 @@ func (r *resources) find(ctx context.Context, h mail.NextHop) (destination, erro
 		set, err = r.finder.Hosts(ctx, h.Host)
 		at.site, at.hosts = set.Site, set.Hosts
 	} else {
-		f := r.fixedHop(h)
+		f := r.fixedSite(h)
 		at.fixed, at.site, at.hosts = true, f.site, f.hosts
 	}
 	if err == nil {
@@ -76,15 +76,15 @@ func (r *resources) suspended(site mail.Site) error {
 	return nil
 }
 
-// fixedHop returns the Site and the host of a fixed next hop. The Site is the next hop's own name without the user:
+// fixedSite returns the Site and the host of a fixed next hop. The Site is the next hop's own name without the user:
 // identities are kept apart by their Way.
-func (r *resources) fixedHop(h mail.NextHop) *fixedHop {
+func (r *resources) fixedSite(h mail.NextHop) *fixedSite {
 	h.User = ""
-	if f, ok := r.fixedHops.Get(h); ok {
+	if f, ok := r.fixed.Get(h); ok {
 		return f
 	}
-	f := &fixedHop{site: mail.Site(h.String()), hosts: []mx.Host{{Name: h.Host}}}
-	r.fixedHops.Put(h, f, 1)
+	f := &fixedSite{site: mail.Site(h.String()), hosts: []mx.Host{{Name: h.Host}}}
+	r.fixed.Put(h, f, 1)
 	return f
 }
 

@@ -39,7 +39,7 @@ func hanging(t *testing.T, verb string, ext []string, secure *tls.Config,
 // endDrain is what happens when the time of a drain is up.
 func endDrain(w *world, cancel context.CancelFunc) {
 	cancel()
-	w.relay.Cut()
+	w.relay.Abort()
 }
 
 // await waits for the result of a call that was aborted.
@@ -114,7 +114,7 @@ func TestRelay_CutEndsWaits(t *testing.T) {
 					t.Fatal(err)
 				}
 				result := make(chan error, 1)
-				go func() { // ends with the cut
+				go func() { // ends with the drain
 					err := tc.do(ctx, tx)
 					tx.Abort()
 					result <- err
@@ -166,7 +166,7 @@ func TestRelay_CutEndsBegin(t *testing.T) {
 				defer begin(t, w, d).Abort()
 			}
 			result := make(chan error, 1)
-			go func() { // ends with the cut
+			go func() { // ends with the drain
 				_, err := w.relay.Begin(ctx, d)
 				result <- err
 			}()

@@ -10,8 +10,8 @@ import (
 
 // What becomes of a message whose owner was lost.
 const (
-	lostHere  = "peer lost, delivered from here"
-	lostThere = "peer lost, handed to another"
+	deliveredHere = "peer lost, delivered from here"
+	handedOn      = "peer lost, handed to another"
 )
 
 // A handover is a transaction at the node that owns its Site. If that node is lost before the end of data was sent, and
@@ -39,15 +39,15 @@ func handOver(ctx context.Context, l *Local, node string, at destination, d mail
 	if err == nil {
 		return &handover{local: l, d: d, at: at, node: node, tx: tx}, nil
 	}
-	if lost, _ := lostPeer(err); !lost {
+	if peer, _ := isPeerError(err); !peer {
 		return nil, err
 	}
-	emitLost(l, &d, node, lostHere, err)
+	emitPeerError(l, &d, node, deliveredHere, err)
 	return l.beginAt(ctx, at, d)
 }
 
-// lostPeer reports whether err says that a peer was lost, and whether the end of data may have reached it.
-func lostPeer(err error) (lost, sent bool) {
+// isPeerError reports whether err says that a peer was lost, and whether the end of data may have reached it.
+func isPeerError(err error) (peer, sent bool) {
 	var l interface{ Sent() bool }
 	if errors.As(err, &l) {
 		return true, l.Sent()
@@ -55,8 +55,8 @@ func lostPeer(err error) (lost, sent bool) {
 	return false, false
 }
 
-// emitLost tells the operator that a message goes another way because its owner was lost.
-func emitLost(l *Local, d *mail.Delivery, node, reason string, cause error) {
+// emitPeerError tells the operator that a message goes another way because its owner was lost.
+func emitPeerError(l *Local, d *mail.Delivery, node, reason string, cause error) {
 	l.cfg.Emit(mail.Event{
 		Kind: mail.Anomaly, Time: l.cfg.Now(), Trace: d.Trace, NextHop: d.NextHop, Site: d.Site, Host: node,
 		Reason: reason, Cause: cause,
@@ -93,13 +93,13 @@ func (h *handover) Rcpt(ctx context.Context, forward mail.Path) error {
 // that owns the Site by now, if that is another one, else at this node, which has but a small part of the Site's
 // limits. It reports whether it tried; failed is set if that was in vain.
 func (h *handover) failover(ctx context.Context, err error) bool {
-	if lost, sent := lostPeer(err); !lost || sent || h.here || h.wrote {
+	if peer, sent := isPeerError(err); !peer || sent || h.here || h.wrote {
 		return false
 	}
 	h.tx.Abort()
 	node, self := h.local.cfg.Cluster.Owner(h.at.site, h.d.RecipientDomain)
 	if !self && node != h.node && !h.moved {
-		emitLost(h.local, &h.d, h.node, lostThere, err)
+		emitPeerError(h.local, &h.d, h.node, handedOn, err)
 		h.node, h.moved = node, true
 		tx, err := h.local.cfg.Cluster.Begin(ctx, node, h.d)
 		if err = h.replay(ctx, tx, err); !h.failover(ctx, err) {
@@ -107,7 +107,7 @@ func (h *handover) failover(ctx context.Context, err error) bool {
 		}
 		return true
 	}
-	emitLost(h.local, &h.d, h.node, lostHere, err)
+	emitPeerError(h.local, &h.d, h.node, deliveredHere, err)
 	h.here = true
 	tx, err := h.local.beginAt(ctx, h.at, h.d)
 	h.settle(h.replay(ctx, tx, err))
@@ -123,7 +123,7 @@ func (h *handover) replay(ctx context.Context, tx mail.Transaction, err error) e
 	h.tx = tx
 	for _, f := range h.accepted {
 		err := tx.Rcpt(ctx, f)
-		if lost, _ := lostPeer(err); lost {
+		if peer, _ := isPeerError(err); peer {
 			return err
 		}
 		if err != nil {

@@ -108,9 +108,9 @@ func TestHandover_Failover(t *testing.T) {
 	}
 }
 
-// TestLostPeer: a refusal is no lost peer.
-func TestLostPeer(t *testing.T) {
-	if lost, _ := lostPeer(errors.New("refused")); lost {
+// TestIsPeerError: a refusal is no lost peer.
+func TestIsPeerError(t *testing.T) {
+	if lost, _ := isPeerError(errors.New("refused")); lost {
 		t.Error("a refusal is no lost hop")
 	}
 }

@@ -184,7 +184,7 @@ func (l *lease) retryable(ctx context.Context, err error) bool {
 	if l.fresh {
 		return false
 	}
-	reply, ok := said(err)
+	reply, ok := replyOf(err)
 	return ok && (reply.Verb == "MAIL" || reply.Reply.Code == 421)
 }
 

@@ -14,7 +14,7 @@ func (r *resources) reactTo(s *slot, d *mail.Delivery, err error, inMessage bool
 	if s == nil {
 		return feedback.Decision{}, false
 	}
-	reply, _ := said(err)
+	reply, _ := replyOf(err)
 	done = r.feedback.Observe(feedback.Reply{
 		Site: d.Site, Verb: reply.Verb, Reply: reply.Reply, Heard: reply.Heard,
 		Client: d.Client, Favoured: d.Favoured, AboutUs: aboutUs(err) != nil, InMessage: inMessage,
@@ -59,7 +59,7 @@ func isTooMuch(d feedback.Decision) bool {
 func (r *resources) learn(s *slot, d *mail.Delivery, err error, inMessage bool) (reacted bool) {
 	done, _ := r.reactTo(s, d, err, inMessage)
 	if refusal := aboutUs(err); refusal != nil {
-		reply, _ := said(err)
+		reply, _ := replyOf(err)
 		r.anomaly(d, refusal, reply.Verb)
 	}
 	if done.Cool {

@@ -55,8 +55,8 @@ func isPolicy(err error) bool {
 	return errors.As(err, &r) && r.Reply.Enhanced == mail.EnhancedCode{Subject: 7, Detail: 5}
 }
 
-// connLost returns the Refusal for a connection that broke before the end of data was sent.
-func connLost(host string, cause error) *mail.Refusal {
+// connError returns the Refusal for a connection that broke before the end of data was sent.
+func connError(host string, cause error) *mail.Refusal {
 	r := mail.Refuse(451, 4, 2, "Connection to destination lost, try again later", "lost", cause)
 	r.Host = host
 	return r
@@ -78,8 +78,8 @@ func aboutUs(err error) *mail.Refusal {
 	return nil
 }
 
-// said returns the reply that the host itself sent, as it came, and reports whether err comes from one.
-func said(err error) (smtpclient.ReplyError, bool) {
+// replyOf returns the reply that the host itself sent, as it came, and reports whether err comes from one.
+func replyOf(err error) (smtpclient.ReplyError, bool) {
 	var r *smtpclient.ReplyError
 	if errors.As(err, &r) {
 		return *r, true

@@ -96,12 +96,13 @@ func (r *Relay) Resume(site mail.Site) {
 // not wait for that.
 func (r *Relay) Yield(ours func(mail.Site) bool) { r.local.pool.Yield(ours, r.local.limits) }
 
-// Cut is for a drain whose time is up, right behind the end of the contexts that were given to transactions: the waits
-// of a session for its destination heed their deadlines alone. Each of these waits ends, of transactions that are used
-// and of those that are aborted, as that of a lost connection does: 451 4.4.2, not in doubt. A Commit that has begun is
-// left alone and keeps to its own deadline; one that has not fails and sends nothing. Begin fails from now on as after
-// Shutdown, which is to be called all the same. Cut waits for nothing and may be called at any time, also again.
-func (r *Relay) Cut() { r.local.pool.Abort() }
+// Abort is for a drain whose time is up, right behind the end of the contexts that were given to transactions: the
+// waits of a session for its destination heed their deadlines alone. Each of these waits ends, of transactions that are
+// used and of those that are aborted, as that of a lost connection does: 451 4.4.2, not in doubt. A Commit that has
+// begun is left alone and keeps to its own deadline; one that has not fails and sends nothing. Begin fails from now on
+// as after Shutdown, which is to be called all the same. Abort waits for nothing and may be called at any time, also
+// again.
+func (r *Relay) Abort() { r.local.pool.Abort() }
 
 // Shutdown closes idle sessions with QUIT and waits until the others were given back, or ctx ends. Begin fails with 451
 // 4.3.2 from now on.

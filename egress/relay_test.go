@@ -260,8 +260,8 @@ func TestRelay_DeadIdleSession(t *testing.T) {
 	}
 }
 
-// TestTransaction_LostAtRcpt: a session lost at MAIL or RCPT is replaced.
-func TestTransaction_LostAtRcpt(t *testing.T) {
+// TestTransaction_BrokenAtRcpt: a session lost at MAIL or RCPT is replaced.
+func TestTransaction_BrokenAtRcpt(t *testing.T) {
 	for _, verb := range []string{"MAIL", "RCPT"} {
 		for name, reused := range map[string]bool{"reused": true, "fresh": false} {
 			t.Run(verb+" "+name, func(t *testing.T) {
@@ -282,8 +282,8 @@ func TestTransaction_LostAtRcpt(t *testing.T) {
 	}
 }
 
-// TestTransaction_AlwaysLostAtRcpt: a host that always drops the line at RCPT is a 4yz.
-func TestTransaction_AlwaysLostAtRcpt(t *testing.T) {
+// TestTransaction_AlwaysBrokenAtRcpt: a host that always drops the line at RCPT is a 4yz.
+func TestTransaction_AlwaysBrokenAtRcpt(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{Recipients: smtptest.ByLocalPart()}, nil)
 	tx := begin(t, w, to("one.test"))
 	err := tx.Rcpt(t.Context(), path("drop@one.test"))

@@ -85,7 +85,7 @@ func (e *envelope) replay(ctx context.Context) error {
 	refusal, broken := e.offer(ctx)
 	for broken != nil {
 		if !e.retryable(ctx, broken) {
-			refusal, broken = connLost(e.conn.Host(), broken), nil
+			refusal, broken = connError(e.conn.Host(), broken), nil
 			continue
 		}
 		if e.isTooMuch(broken) {
@@ -127,7 +127,7 @@ func (e *envelope) offer(ctx context.Context) (refusal, broken error) {
 			refusal = err
 		}
 		mixed = mixed || mail.ReplyFor(err).Class() != mail.ReplyFor(refusal).Class()
-		if _, ok := said(err); !ok {
+		if _, ok := replyOf(err); !ok {
 			// Our own refusal, because this host offers less than the one that accepted: the next attempt may meet that
 			// one.
 			mixed = true

@@ -27,16 +27,16 @@ type (
 
 // resources are what all transactions of this node share. They are safe for concurrent use.
 type resources struct {
-	cfg       Config
-	finder    *mx.Finder
-	pool      *pool.Pool[*client]
-	dialer    *dial.Dialer
-	feedback  *feedback.Observer
-	fixedHops *lru.Cache[mail.NextHop, *fixedHop]
+	cfg      Config
+	finder   *mx.Finder
+	pool     *pool.Pool[*client]
+	dialer   *dial.Dialer
+	feedback *feedback.Observer
+	fixed    *lru.Cache[mail.NextHop, *fixedSite]
 }
 
-// A fixedHop is the Site and the one host of a fixed next hop.
-type fixedHop struct {
+// A fixedSite is the Site and the one host of a fixed next hop.
+type fixedSite struct {
 	site  mail.Site
 	hosts []mx.Host
 }
@@ -78,8 +78,8 @@ func newResources(cfg Config) (*resources, error) {
 		dialer: dial.New(dial.Config{
 			Helo: cfg.Helo, Finder: finder, Sources: cfg.Sources, Client: cfg.Client, RootCAs: cfg.tune.rootCAs,
 		}),
-		feedback:  feedback.New(cfg.Reactions, cfg.Now),
-		fixedHops: lru.New[mail.NextHop, *fixedHop](fixedCache),
+		feedback: feedback.New(cfg.Reactions, cfg.Now),
+		fixed:    lru.New[mail.NextHop, *fixedSite](fixedCache),
 	}, nil
 }
 

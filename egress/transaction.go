@@ -12,9 +12,9 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// maxLost bounds how many recipients at which the connection broke a transaction survives, for the sake of those that
+// maxBroken bounds how many recipients at which the connection broke a transaction survives, for the sake of those that
 // were accepted.
-const maxLost = 5
+const maxBroken = 5
 
 var errAborted = errors.New("aborted")
 
@@ -102,17 +102,17 @@ func (t *transaction) retryRcpt(ctx context.Context, forward mail.Path, err erro
 // refused turns the error of a RCPT that is believed into what the caller gets, and draws the consequences.
 func (t *transaction) refused(err error, forward mail.Path) error {
 	if !isReply(err) {
-		err := connLost(t.conn.Host(), err)
+		err := connError(t.conn.Host(), err)
 		// The destination may have accepted, or do so yet, what is answered with a 451 here. So this session is done
 		// with, and the recipients that stand are replayed on another one by the next call.
 		t.discard()
-		if t.retries++; len(t.accepted) == 0 || t.retries > maxLost {
+		if t.retries++; len(t.accepted) == 0 || t.retries > maxBroken {
 			return t.fail(err)
 		}
 		return err
 	}
 	reacted := t.learn(t.slot, &t.d, err, t.opened)
-	reply, ok := said(err)
+	reply, ok := replyOf(err)
 	switch {
 	case !ok: // ours: SMTPUTF8, SIZE
 	case reply.Verb == "MAIL":
@@ -172,7 +172,7 @@ func (t *transaction) Data(ctx context.Context, form mail.Form) error {
 // end turns an error that ends the transaction into a Refusal.
 func (t *transaction) end(err error) error {
 	if !isReply(err) {
-		err = connLost(t.conn.Host(), err)
+		err = connError(t.conn.Host(), err)
 	}
 	t.learn(t.slot, &t.d, err, t.opened)
 	return err

@@ -144,8 +144,8 @@ func TestTransaction_NotAsked(t *testing.T) {
 	}
 }
 
-// TestTransaction_LostAtOneRcpt: a recipient at which the line breaks does not take the others along.
-func TestTransaction_LostAtOneRcpt(t *testing.T) {
+// TestTransaction_BrokenAtOneRcpt: a recipient at which the line breaks does not take the others along.
+func TestTransaction_BrokenAtOneRcpt(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{Recipients: smtptest.ByLocalPart()}, nil)
 	tx := begin(t, w, to("one.test"))
 	rcpt(t, tx, "b@one.test")

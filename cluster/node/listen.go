@@ -117,7 +117,7 @@ func (n *Node) wireConfig(l *config.Listener) wire.Config {
 // abortNextHops ends all waits for next hops, here and at other nodes, when the time of a drain is over. Messages whose
 // end of data was released are not affected.
 func (n *Node) abortNextHops() {
-	n.relay.Cut()
+	n.relay.Abort()
 	if n.members.peers != nil {
 		n.members.peers.Abort()
 	}

@@ -204,21 +204,21 @@ func TestResolver_Faults(t *testing.T) {
 		udp   int // queries that the server sees
 		tcp   int
 	}{
-		{"a truncated reply is asked for again over TCP", dnstest.Fault{Truncate: true}, "[192.0.2.1]", nil, "", 1, 1},
+		{"a truncated reply is asked for again over TCP", dnstest.Fault{Flaw: dnstest.Truncate}, "[192.0.2.1]", nil, "", 1, 1},
 		{
-			"a question in another case is asked again over TCP", dnstest.Fault{OtherCase: true}, "[192.0.2.1]", nil,
+			"a question in another case is asked again over TCP", dnstest.Fault{Flaw: dnstest.OtherCase}, "[192.0.2.1]", nil,
 			"", 1, 1,
 		},
 		{"SERVFAIL is tried again", dnstest.Fault{Rcode: "SERVFAIL", Times: 1}, "[192.0.2.1]", nil, "", 2, 0},
 		{"SERVFAIL for good", dnstest.Fault{Rcode: "SERVFAIL"}, "[]", ErrServer, "SERVFAIL", 3, 0},
 		{"REFUSED for good", dnstest.Fault{Rcode: "REFUSED"}, "[]", ErrServer, "REFUSED", 3, 0},
-		{"no answer is tried again", dnstest.Fault{Drop: true, Times: 1}, "[192.0.2.1]", nil, "", 2, 0},
-		{"no answer for good", dnstest.Fault{Drop: true}, "[]", ErrTimeout, "", 3, 0},
-		{"the answer to another question is none", dnstest.Fault{OtherQuestion: true}, "[]", ErrTimeout, "", 3, 0},
-		{"an answer with another ID is none", dnstest.Fault{OtherID: true}, "[]", ErrTimeout, "", 3, 0},
-		{"a reply cut short is tried again", dnstest.Fault{Garbage: true, Times: 1}, "[192.0.2.1]", nil, "", 2, 0},
-		{"a reply cut short for good", dnstest.Fault{Garbage: true}, "[]", ErrBadReply, "", 3, 0},
-		{"a server without EDNS0 is asked without", dnstest.Fault{NoEDNS: true}, "[192.0.2.1]", nil, "", 2, 0},
+		{"no answer is tried again", dnstest.Fault{Flaw: dnstest.Drop, Times: 1}, "[192.0.2.1]", nil, "", 2, 0},
+		{"no answer for good", dnstest.Fault{Flaw: dnstest.Drop}, "[]", ErrTimeout, "", 3, 0},
+		{"the answer to another question is none", dnstest.Fault{Flaw: dnstest.OtherQuestion}, "[]", ErrTimeout, "", 3, 0},
+		{"an answer with another ID is none", dnstest.Fault{Flaw: dnstest.OtherID}, "[]", ErrTimeout, "", 3, 0},
+		{"a reply cut short is tried again", dnstest.Fault{Flaw: dnstest.Garbage, Times: 1}, "[192.0.2.1]", nil, "", 2, 0},
+		{"a reply cut short for good", dnstest.Fault{Flaw: dnstest.Garbage}, "[]", ErrBadReply, "", 3, 0},
+		{"a server without EDNS0 is asked without", dnstest.Fault{Flaw: dnstest.NoEDNS}, "[192.0.2.1]", nil, "", 2, 0},
 		{"a server that understands nothing", dnstest.Fault{Rcode: "FORMERR"}, "[]", ErrServer, "FORMERR", 6, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -226,7 +226,7 @@ func TestResolver_Faults(t *testing.T) {
 			s := dnstest.Start(t, zone)
 			s.SetFault("mx1.example.com", "A", tt.fault)
 			c := Config{tune: tuning{attempts: 3}}
-			if errors.Is(tt.err, ErrTimeout) || tt.fault.Drop {
+			if errors.Is(tt.err, ErrTimeout) || tt.fault.Flaw == dnstest.Drop {
 				c.tune.timeout = 150 * time.Millisecond
 			}
 			r := resolver(t, c, s)
@@ -250,7 +250,7 @@ func TestResolver_Faults(t *testing.T) {
 // TestResolver_CNAMEs: CNAMEs that the server leaves to us are followed within the bound.
 func TestResolver_CNAMEs(t *testing.T) {
 	s := dnstest.Start(t, zone+"c8x.example.com. 300 IN CNAME c0.example.com.\n")
-	s.SetFault("*", "A", dnstest.Fault{Unchased: true})
+	s.SetFault("*", "A", dnstest.Fault{Flaw: dnstest.Unchased})
 	r := resolver(t, Config{}, s)
 	if got, m, err := ask(r, "A", "c0.example.com"); got != "[192.0.2.8]" || m.Name != "c8.example.com" {
 		t.Errorf("got %s of %q, %v", got, m.Name, err)
@@ -400,7 +400,7 @@ func TestResolver_SlowFamily(t *testing.T) {
 	})
 	t.Run("a family that is silent is waited for briefly", func(t *testing.T) {
 		s := dnstest.Start(t, zone)
-		s.SetFault("*", "A", dnstest.Fault{Drop: true})
+		s.SetFault("*", "A", dnstest.Fault{Flaw: dnstest.Drop})
 		r := resolver(t, Config{tune: tuning{timeout: time.Minute}}, s)
 		got, m, err := ask(r, "both", "mx1.example.com")
 		if got != "[2001:db8::1] []" || !m.Partial || err != nil {
@@ -423,7 +423,7 @@ func TestResolver_SlowFamily(t *testing.T) {
 // TestResolver_Close: Close ends what is open.
 func TestResolver_Close(t *testing.T) {
 	s := dnstest.Start(t, zone)
-	s.SetFault("*", "A", dnstest.Fault{Drop: true})
+	s.SetFault("*", "A", dnstest.Fault{Flaw: dnstest.Drop})
 	r := resolver(t, Config{tune: tuning{timeout: time.Minute}}, s)
 	ended := make(chan error)
 	go func() { // ends when the resolver is closed
@@ -442,7 +442,7 @@ func TestResolver_Close(t *testing.T) {
 
 func TestPlain(t *testing.T) {
 	s := dnstest.Start(t, zone)
-	s.SetFault("slow.example.com", "TXT", dnstest.Fault{Drop: true})
+	s.SetFault("slow.example.com", "TXT", dnstest.Fault{Flaw: dnstest.Drop})
 	s.SetFault("half.example.com", "AAAA", dnstest.Fault{Rcode: "SERVFAIL"})
 	if err := s.SetZone(zone + "half.example.com. 300 IN A 192.0.2.7\n"); err != nil {
 		t.Fatal(err)

@@ -97,7 +97,7 @@ func TestResolver_Stale(t *testing.T) {
 		stale    bool
 	}{
 		{"given when the servers fail", time.Hour, 301 * time.Second, dnstest.Fault{Rcode: "SERVFAIL"}, true},
-		{"given when the servers are silent", time.Hour, 301 * time.Second, dnstest.Fault{Drop: true}, true},
+		{"given when the servers are silent", time.Hour, 301 * time.Second, dnstest.Fault{Flaw: dnstest.Drop}, true},
 		{"not given when too old", time.Hour, 300*time.Second + time.Hour, dnstest.Fault{Rcode: "SERVFAIL"}, false},
 		{"not given when turned off", -1, 301 * time.Second, dnstest.Fault{Rcode: "SERVFAIL"}, false},
 	} {

@@ -124,7 +124,7 @@ func newWorld(t testing.TB, c Config) *world {
 	t.Helper()
 	w := &world{dns: dnstest.Start(t, zone), clock: time.Unix(1_700_000_000, 0)}
 	w.dns.SetFault("failing.example", "MX", dnstest.Fault{Rcode: "SERVFAIL"})
-	w.dns.SetFault("silent.example", "MX", dnstest.Fault{Drop: true})
+	w.dns.SetFault("silent.example", "MX", dnstest.Fault{Flaw: dnstest.Drop})
 	w.dns.SetFault("sick.example", "*", dnstest.Fault{Rcode: "SERVFAIL"})
 	w.dns.SetFault("sickimplicit.example", "A", dnstest.Fault{Rcode: "SERVFAIL"})
 	w.dns.SetFault("sickimplicit.example", "AAAA", dnstest.Fault{Rcode: "SERVFAIL"})

@@ -425,7 +425,7 @@ func TestAuth_TimeoutOfDNS(t *testing.T) {
 	if err := n.dns.SetZone(n.records.zone()); err != nil {
 		t.Fatal(err)
 	}
-	silence := dnstest.Fault{Drop: true}
+	silence := dnstest.Fault{Flaw: dnstest.Drop}
 	n.dns.SetFault("_dmarc.mute.example", "TXT", silence)
 	n.dns.SetFault("silent.example", "TXT", silence)
 	n.dns.SetFault(dkim.KeyName("lost", "reject.example"), "TXT", silence)

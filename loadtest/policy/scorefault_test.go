@@ -202,7 +202,7 @@ func TestScoreFault_ListsFail(t *testing.T) {
 		zone  string // besides; taken away first
 		fault func(s *subject)
 	}{
-		{"that time out", "", silence(dnstest.Fault{Drop: true})},
+		{"that time out", "", silence(dnstest.Fault{Flaw: dnstest.Drop})},
 		{"that fail", "", silence(dnstest.Fault{Rcode: "SERVFAIL"})},
 		{"that refuse the question", "", silence(dnstest.Fault{Rcode: "REFUSED"})},
 		{"that answer refused", refusals, nil},

@@ -7,34 +7,31 @@ import (
 	"github.com/miekg/dns"
 )
 
+// A Flaw is what is wrong with an answer.
+type Flaw uint8
+
+// The flaws.
+const (
+	NoFlaw        Flaw = iota
+	Drop               // no answer is sent at all
+	Truncate           // TC is set and the answer left out over UDP; TCP gets it whole
+	OtherQuestion      // a question that was not asked is answered, with the right ID
+	OtherCase          // the question's name comes back in lower case, as from servers that do not keep its case
+	OtherID            // the ID is one that was not asked with
+	Garbage            // the last octet of the reply is left out
+	Unchased           // the target of a CNAME is left out, so that the client has to ask for it
+	NoEDNS             // questions with an OPT record are answered FORMERR, as by servers older than RFC 6891
+)
+
 // A Fault is how the server misbehaves when it is asked one question. Its parts add up. The zero Fault is no
 // misbehaviour.
 type Fault struct {
-	// Delay holds the answer back for so long.
-	Delay time.Duration
-	// Until holds the answer back until the channel is closed.
-	Until <-chan struct{}
-	// Drop sends no answer at all.
-	Drop bool
-	// Rcode answers with this code, such as "SERVFAIL" or "REFUSED", and no data. An unknown code is a programmer's
-	// error and panics in Fault's setter.
+	Delay time.Duration   // holds the answer back for so long
+	Until <-chan struct{} // holds the answer back until the channel is closed
+	// Rcode answers with this code, such as "SERVFAIL" or "REFUSED", and no data. SetFault panics if it is unknown.
 	Rcode string
-	// Truncate sets TC and leaves out the answer over UDP; TCP gets it whole.
-	Truncate bool
-	// OtherQuestion answers, with the right ID, a question that was not asked.
-	OtherQuestion bool
-	// OtherCase writes the question's name back in lower case, as servers do that do not keep the case of a question.
-	OtherCase bool
-	// OtherID answers with an ID that was not asked with.
-	OtherID bool
-	// Garbage leaves out the last octet of the reply.
-	Garbage bool
-	// Unchased leaves the target of a CNAME out, so that the client has to ask for it.
-	Unchased bool
-	// NoEDNS answers FORMERR to questions with an OPT record, as servers do that are older than RFC 6891.
-	NoEDNS bool
-	// Times is how many questions the fault spoils before it is gone; 0 means all.
-	Times int
+	Flaw  Flaw
+	Times int // how many questions the fault spoils before it is gone; 0 means all
 }
 
 // SetFault makes the server misbehave for name and qtype ("MX", ...; "*" for every type, and name "*" for every name).
@@ -76,17 +73,17 @@ func (f Fault) spoil(reply *dns.Msg, tcp bool) {
 		reply.Rcode = dns.StringToRcode[f.Rcode]
 		reply.Answer, reply.Ns = nil, nil
 	}
-	if f.Truncate && !tcp {
+	if f.Flaw == Truncate && !tcp {
 		reply.Truncated = true
 		reply.Answer, reply.Ns = nil, nil
 	}
-	if f.OtherQuestion {
+	if f.Flaw == OtherQuestion {
 		reply.Question[0].Name = "other." + strings.TrimPrefix(reply.Question[0].Name, ".")
 	}
-	if f.OtherCase {
+	if f.Flaw == OtherCase {
 		reply.Question[0].Name = strings.ToLower(reply.Question[0].Name)
 	}
-	if f.OtherID {
+	if f.Flaw == OtherID {
 		reply.Id++
 	}
 }

@@ -202,7 +202,7 @@ func (h handler) ServeDNS(w dns.ResponseWriter, request *dns.Msg) {
 	}
 	q := request.Question[0]
 	fault, ad, minimum := h.s.note(ask(q.Name, dns.TypeToString[q.Qtype]), h.tcp)
-	if !h.s.wait(fault) || fault.Drop {
+	if !h.s.wait(fault) || fault.Flaw == Drop {
 		return
 	}
 	reply := new(dns.Msg)
@@ -211,9 +211,9 @@ func (h handler) ServeDNS(w dns.ResponseWriter, request *dns.Msg) {
 	reply.RecursionAvailable = true
 	reply.AuthenticatedData = ad
 	reply.Compress = true
-	h.s.zone.Load().answer(reply, q, minimum, !fault.Unchased)
+	h.s.zone.Load().answer(reply, q, minimum, fault.Flaw != Unchased)
 	if opt := request.IsEdns0(); opt != nil {
-		if fault.NoEDNS {
+		if fault.Flaw == NoEDNS {
 			reply.Answer, reply.Ns, reply.Rcode = nil, nil, dns.RcodeFormatError
 		} else {
 			reply.SetEdns0(dns.DefaultMsgSize, false)
@@ -227,7 +227,7 @@ func (h handler) ServeDNS(w dns.ResponseWriter, request *dns.Msg) {
 	if !h.tcp {
 		raw = h.fit(raw, request, reply)
 	}
-	if fault.Garbage && len(raw) > 12 {
+	if fault.Flaw == Garbage && len(raw) > 12 {
 		raw = raw[:len(raw)-1] // the last record is not whole
 	}
 	_, _ = w.Write(raw)

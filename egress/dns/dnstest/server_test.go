@@ -97,7 +97,7 @@ func TestServer_SetZone(t *testing.T) {
 func TestServer_SetFault(t *testing.T) {
 	s := Start(t, text)
 	s.SetFault("mx.example.com", "A", Fault{Rcode: "SERVFAIL", Times: 2})
-	s.SetFault("*", "MX", Fault{Truncate: true})
+	s.SetFault("*", "MX", Fault{Flaw: Truncate})
 	var got []int
 	for range 3 {
 		got = append(got, ask1(t, s, "udp", "mx.example.com.", dns.TypeA).Rcode)

@@ -240,7 +240,7 @@ func TestSet_Close(t *testing.T) {
 	w := started(t, zen, Config{
 		Lists: []List{{Zone: "zen.example", Weight: 10}}, tune: tuning{timeout: time.Hour},
 	})
-	w.dns.SetFault(asked9, "A", dnstest.Fault{Drop: true})
+	w.dns.SetFault(asked9, "A", dnstest.Fault{Flaw: dnstest.Drop})
 	done := make(chan string)
 	go func() { done <- say(w.client(t.Context(), listedClient)) }() // ends with Close, received below
 	w.dns.Await(asked9, "A", 1)

@@ -259,7 +259,7 @@ func TestSet_Failing(t *testing.T) {
 		fault dnstest.Fault
 		tune  tuning
 	}{
-		{"no answer", dnstest.Fault{Drop: true}, tuning{timeout: 100 * time.Millisecond}},
+		{"no answer", dnstest.Fault{Flaw: dnstest.Drop}, tuning{timeout: 100 * time.Millisecond}},
 		{"SERVFAIL", dnstest.Fault{Rcode: "SERVFAIL"}, tuning{}},
 		{"REFUSED", dnstest.Fault{Rcode: "REFUSED"}, tuning{}},
 		{"too slow", dnstest.Fault{Delay: 30 * time.Millisecond}, tuning{slow: 20 * time.Millisecond}},

@@ -12,9 +12,9 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A cutter passes octets between clients and a destination. Once armed it cuts the connection on which so many octets
-// have passed in one direction since; then it only passes again.
-type cutter struct {
+// A lineBreaker passes octets between clients and a destination. Once armed it breaks the connection on which so many
+// octets have passed in one direction since; then it only passes again.
+type lineBreaker struct {
 	listener net.Listener
 	to       string
 	all      sync.WaitGroup
@@ -26,12 +26,12 @@ type cutter struct {
 	reset bool
 }
 
-func newCutter(t *testing.T, to string) *cutter {
+func newLineBreaker(t *testing.T, to string) *lineBreaker {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cutter{listener: l, to: to}
+	c := &lineBreaker{listener: l, to: to}
 	c.all.Go(func() { // ends when the listener is closed
 		for {
 			client, err := l.Accept()
@@ -45,14 +45,14 @@ func newCutter(t *testing.T, to string) *cutter {
 	return c
 }
 
-func (c *cutter) arm(up bool, after int, reset bool) {
+func (c *lineBreaker) arm(up bool, after int, reset bool) {
 	c.mu.Lock()
 	c.armed, c.up, c.left, c.reset = true, up, after, reset
 	c.mu.Unlock()
 }
 
-// disarm reports whether nothing was cut.
-func (c *cutter) disarm() bool {
+// disarm reports whether no line was broken since.
+func (c *lineBreaker) disarm() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	was := c.armed
@@ -60,8 +60,8 @@ func (c *cutter) disarm() bool {
 	return was
 }
 
-// allow says how many of n octets may pass, and whether the line is cut then, and how.
-func (c *cutter) allow(up bool, n int) (pass int, cut, reset bool) {
+// allow returns how many of n octets may pass, and reports whether the line is broken then, and how.
+func (c *lineBreaker) allow(up bool, n int) (pass int, broken, reset bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.armed || c.up != up {
@@ -75,7 +75,7 @@ func (c *cutter) allow(up bool, n int) (pass int, cut, reset bool) {
 	return c.left, true, c.reset
 }
 
-func (c *cutter) pass(client *net.TCPConn) {
+func (c *lineBreaker) pass(client *net.TCPConn) {
 	conn, err := net.Dial("tcp", c.to)
 	if err != nil {
 		client.Close()
@@ -91,8 +91,8 @@ func (c *cutter) pass(client *net.TCPConn) {
 	<-back
 }
 
-// flow copies until one side closes or the line is cut, and closes both.
-func (c *cutter) flow(to, from *net.TCPConn, up bool) {
+// flow copies until one side closes or the line is broken, and closes both.
+func (c *lineBreaker) flow(to, from *net.TCPConn, up bool) {
 	defer from.Close()
 	defer to.Close()
 	buf := make([]byte, 4096)
@@ -101,24 +101,24 @@ func (c *cutter) flow(to, from *net.TCPConn, up bool) {
 		if err != nil {
 			return
 		}
-		pass, cut, reset := c.allow(up, n)
+		pass, broken, reset := c.allow(up, n)
 		if _, err := to.Write(buf[:pass]); err != nil {
 			return
 		}
-		if cut && reset {
+		if broken && reset {
 			from.SetLinger(0)
 			to.SetLinger(0)
 		}
-		if cut {
+		if broken {
 			return
 		}
 	}
 }
 
-// TestTransaction_LineLost cuts the line to the destination at every octet of a transaction, in both directions, by FIN
-// and by RST. Before the message everything is repeated and the sender sees nothing; from its first octet on it is a
-// 4yz. What was acknowledged is at the destination, whole.
-func TestTransaction_LineLost(t *testing.T) {
+// TestTransaction_BrokenLine breaks the line to the destination at every octet of a transaction, in both directions, by
+// FIN and by RST. Before the message everything is repeated and the sender sees nothing; from its first octet on it is
+// a 4yz. What was acknowledged is at the destination, whole.
+func TestTransaction_BrokenLine(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		ext    []string
@@ -130,17 +130,17 @@ func TestTransaction_LineLost(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			for _, up := range []bool{true, false} {
 				for _, reset := range []bool{true, false} {
-					cutAll(t, c.ext, c.reused, up, reset)
+					breakAll(t, c.ext, c.reused, up, reset)
 				}
 			}
 		})
 	}
 }
 
-func cutAll(t *testing.T, ext []string, reused, up, reset bool) {
+func breakAll(t *testing.T, ext []string, reused, up, reset bool) {
 	s := smtptest.Start(t, smtptest.Behaviour{Extensions: ext})
-	cut := newCutter(t, s.Addr())
-	w := newWorld(t, cut.listener.Addr().(*net.TCPAddr).Port, nil)
+	line := newLineBreaker(t, s.Addr())
+	w := newWorld(t, line.listener.Addr().(*net.TCPAddr).Port, nil)
 	acknowledged := make(map[string]bool)
 	for after := 1; ; after++ {
 		name := fmt.Sprintf("up %v reset %v after %d", up, reset, after)
@@ -150,7 +150,7 @@ func cutAll(t *testing.T, ext []string, reused, up, reset bool) {
 		}
 		d.Reverse.Local = fmt.Sprint("n", after)
 		tx := begin(t, w, d)
-		cut.arm(up, after, reset)
+		line.arm(up, after, reset)
 		code, doubt, sent := walk(t, tx)
 		if code == 250 {
 			acknowledged[d.Reverse.Local] = true
@@ -161,7 +161,7 @@ func cutAll(t *testing.T, ext []string, reused, up, reset bool) {
 		case code == 250 && doubt, code != 250 && !sent:
 			t.Fatalf("%s: %d, in doubt %v, sent %v", name, code, doubt, sent)
 		}
-		whole := cut.disarm()
+		whole := line.disarm()
 		emptyPool(t, w)
 		if whole && after < 40 || after > 1000 {
 			t.Fatalf("%s: whole %v", name, whole)
