@@ -2,18 +2,14 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -22,71 +18,54 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Cluster is this node's place among the others. Its methods are safe for concurrent use. Make one with Start.
+// A Cluster is the view that this node has of the cluster. Its methods are safe for concurrent use. Make one with
+// Start.
 type Cluster struct {
-	cfg   Config
-	boot  string
-	list  *memberlist.Memberlist
-	keys  *memberlist.Keyring
-	queue *memberlist.TransmitLimitedQueue
+	*suspensions
+	cfg         Config
+	list        *memberlist.Memberlist
+	keys        *memberlist.Keyring
+	roster      *roster
+	unreachable unreachable
 
-	view atomic.Pointer[view]
-
-	mu        sync.Mutex // never held across a call of memberlist or of the Config
-	alive     map[string]Member
-	came      map[string]time.Time // when each of alive was first seen, or was heard again
-	heard     map[string]time.Time // and when it answered this node last
-	lost      map[string]time.Time // members that died without leaving
-	before    *view                // the ring that was there for a while when it began to change
-	moved     time.Time            // when it changed last
-	suspended map[mail.Site]Suspension
-	draining  bool
-
-	shunned atomic.Pointer[map[string]time.Time] // nodes that this one cannot reach
-	shares  atomic.Pointer[presence]
-
-	stop  chan struct{}
-	loops sync.WaitGroup
+	stopOnce sync.Once
+	stop     chan struct{}  // closed by Close
+	loops    sync.WaitGroup // rejoin and probe
 }
 
-// Start opens the sockets for gossip and begins to look for the others. It does not wait until they are found: a node
-// serves alone too.
+// Start opens the sockets for gossip and begins to look for other nodes. It does not wait until they are found, because
+// a node also serves alone. The error is that of Config.Validate, of the keys or of the sockets.
 func Start(cfg Config) (*Cluster, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	keyring, err := memberlist.NewKeyring(cfg.Keys, cfg.Keys[0])
+	keys, err := memberlist.NewKeyring(cfg.Keys, cfg.Keys[0])
 	if err != nil {
 		return nil, fmt.Errorf("gossip keys: %w", err)
 	}
-	c := &Cluster{
-		cfg: cfg, keys: keyring,
-		boot:      fmt.Sprintf("%016x", cfg.Now().UnixNano()),
-		alive:     make(map[string]Member),
-		came:      make(map[string]time.Time),
-		heard:     make(map[string]time.Time),
-		lost:      make(map[string]time.Time),
-		suspended: make(map[mail.Site]Suspension),
-		stop:      make(chan struct{}),
-	}
-	c.view.Store(newView(nil))
-	c.before = c.view.Load()
-	c.rebuild()
-	c.queue = &memberlist.TransmitLimitedQueue{NumNodes: c.Nodes, RetransmitMult: 4}
-	if c.list, err = memberlist.Create(c.tuned()); err != nil {
+	c := newCluster(cfg, fmt.Sprintf("%016x", cfg.Now().UnixNano()))
+	c.keys = keys
+	if c.list, err = memberlist.Create(c.memberlistConfig()); err != nil {
 		return nil, fmt.Errorf("gossip at %s: %w", cfg.Bind, err)
 	}
 	c.loops.Go(c.rejoin)
-	c.loops.Go(c.listen)
+	c.loops.Go(c.probe)
 	return c, nil
 }
 
-// tuned is memberlist's configuration.
-func (c *Cluster) tuned() *memberlist.Config {
-	bind := netip.MustParseAddrPort(c.cfg.Bind) // Validate has seen it
+// newCluster returns a Cluster without sockets, for a configuration with defaults.
+func newCluster(cfg Config, boot string) *Cluster {
+	c := &Cluster{cfg: cfg, roster: newRoster(cfg, boot), stop: make(chan struct{})}
+	c.suspensions = newSuspensions(cfg, c.Nodes)
+	return c
+}
+
+// memberlistConfig returns memberlist's configuration.
+func (c *Cluster) memberlistConfig() *memberlist.Config {
+	bind := netip.MustParseAddrPort(c.cfg.Bind) // Validate parsed it
 	m := memberlist.DefaultLANConfig()
-	m.Name = c.cfg.Name + "." + c.boot // so that a node which comes back at another address is not refused for its name
+	m.Name = c.cfg.Name + "." + c.roster.boot // unique, because a node may come back at another address
 	m.Label = c.cfg.Label
 	m.BindAddr, m.BindPort = bind.Addr().String(), int(bind.Port())
 	m.AdvertisePort = int(bind.Port())
@@ -100,12 +79,12 @@ func (c *Cluster) tuned() *memberlist.Config {
 	m.SuspicionMult, m.SuspicionMaxTimeoutMult = suspicion, 1
 	m.AwarenessMaxMultiplier = 4
 	m.GossipInterval, m.PushPullInterval, m.TCPTimeout = gossipInterval, pushPull, tcpTimeout
-	m.Delegate, m.Events = c, c
+	m.Delegate, m.Events = delegate{c}, delegate{c}
 	m.Logger = log.New(logLines{c.cfg.Log}, "", 0)
 	return m
 }
 
-// logLines takes what memberlist says. It says much about single packets, so it is for those who look closely.
+// logLines logs the messages of memberlist at level debug, because many of them are about single packets.
 type logLines struct{ to *slog.Logger }
 
 // Write logs one line.
@@ -114,110 +93,86 @@ func (l logLines) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Self is this node's name.
+// Self returns this node's name.
 func (c *Cluster) Self() string { return c.cfg.Name }
 
-// Members are the nodes that are alive as far as this one knows, itself among them, by name. The slice is shared and
+// Members returns the nodes that are alive as far as this node knows, itself included, by name. The slice is shared and
 // not to be changed.
-func (c *Cluster) Members() []Member { return c.view.Load().members }
+func (c *Cluster) Members() []Member { return c.roster.view.Load().members }
 
-// Nodes is the number of Members, at least 1.
-func (c *Cluster) Nodes() int { return max(1, len(c.view.Load().members)) }
+// Nodes returns the number of Members, at least 1.
+func (c *Cluster) Nodes() int { return max(1, len(c.Members())) }
 
-// Stable is the number of Members and of those that died without leaving a short while ago (Config.Stable): what a
-// limit is shared by, so that both halves of a cluster that was cut do not take all of it.
-func (c *Cluster) Stable() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return max(1, len(c.view.Load().members)+len(c.lost))
-}
+// Stable returns the number of Members and of nodes that died without leaving in the last 5 minutes. Limits are shared
+// by this number, so that the halves of a partitioned cluster do not both use all of a limit.
+func (c *Cluster) Stable() int { return c.roster.stable() }
 
-// RingVersion tells two rings apart: it is the same on nodes that see the same owners with the same weights.
-func (c *Cluster) RingVersion() uint64 { return c.view.Load().version }
+// RingVersion returns a number that is the same on nodes that see the same owners with the same weights.
+func (c *Cluster) RingVersion() uint64 { return c.roster.view.Load().version }
 
-// Addr is the address of the hop to a node.
+// Addr returns the address of the hop to a node, and false if the node is no member.
 func (c *Cluster) Addr(node string) (peer string, ok bool) {
-	m, ok := c.view.Load().find(node)
+	m, ok := c.roster.view.Load().find(node)
 	return m.Peer, ok
 }
 
-// Owner is the node that a Site belongs to for mail to domain, and whether that is this one: the owner among the
-// members that are not draining. It is this node when there is no other, and when this one could not reach the owner:
-// whoever would be next does not know that, and has no part of the Site's limits for it.
+// LastJoined returns when a node was first seen, or answered again after a silence. Failures of the hop before that
+// time are to be forgotten. It is the zero time if the node is no member.
+func (c *Cluster) LastJoined(node string) time.Time { return c.roster.lastJoined(node) }
+
+// Owner returns the node that owns a Site for mail to domain, and whether that is this node. The owner is one of the
+// members that are not draining. Without any, and if this node could not reach the owner, it is this node. The next
+// node in order would not know that it is the owner, and would not have the owner's share of the Site's limits.
 func (c *Cluster) Owner(site mail.Site, domain string) (node string, self bool) {
-	node = ring.Owner(c.view.Load().owners, site, c.cfg.Spread(site), domain)
-	if node == "" || c.shuns(node) {
+	node = ring.Owner(c.roster.view.Load().owners, site, c.cfg.Spread(site), domain)
+	if node == "" || c.isUnreachable(node) {
 		node = c.cfg.Name
 	}
 	return node, node == c.cfg.Name
 }
 
-// Owners are the nodes that a Site belongs to, the first owner first; none where all are draining.
+// Owners returns the owners of a Site, the first one first. It is empty if all nodes are draining.
 func (c *Cluster) Owners(site mail.Site) []string {
-	return c.view.Load().owning(site, c.cfg.Spread(site))
+	return c.roster.view.Load().ownersOf(site, c.cfg.Spread(site))
 }
 
-// Owns reports whether Owner may give this node for a Site.
+// Owns reports whether Owner may return this node for a Site.
 func (c *Cluster) Owns(site mail.Site) bool {
 	owners := c.Owners(site)
-	return len(owners) == 0 || slices.Contains(owners, c.cfg.Name) || slices.ContainsFunc(owners, c.shuns)
+	return len(owners) == 0 || slices.Contains(owners, c.cfg.Name) || slices.ContainsFunc(owners, c.isUnreachable)
 }
 
-// shuns reports whether a node could not be reached a short while ago.
-func (c *Cluster) shuns(node string) bool {
-	shunned := c.shunned.Load()
-	if shunned == nil {
-		return false
-	}
-	until, cut := (*shunned)[node]
-	return cut && node != c.cfg.Name && c.cfg.Now().Before(until)
+// Share returns the share of a Site's limits that this node may use, above 0 and at most 1. An owner has the shares of
+// all nodes that can hand mail over to it, divided by the number of owners. Any other node has its own share only, for
+// mail whose owner it cannot reach. So the shares of the nodes that deliver add up to at most 1. That also holds on
+// both sides of a partition, and if only two nodes cannot reach each other, which gossip does not notice.
+func (c *Cluster) Share(site mail.Site) float64 {
+	return c.roster.share(site, c.cfg.Spread(site))
 }
 
-// Unreachable says that the hop to a node failed: it owns nothing for this node until then. Others are not told,
-// because it may be only this pair of nodes that is cut.
+// isUnreachable reports whether a node, and not this one, could not be reached recently.
+func (c *Cluster) isUnreachable(node string) bool {
+	return node != c.cfg.Name && c.unreachable.has(node, c.cfg.Now)
+}
+
+// Unreachable says that the hop to a node failed: until the given time this node does not use it as an owner. The zero
+// time ends that. Other nodes are not told, because the hop between this pair of nodes may be the only one that failed.
 func (c *Cluster) Unreachable(node string, until time.Time) {
-	now := c.cfg.Now()
-	for {
-		old := c.shunned.Load()
-		next := make(map[string]time.Time)
-		if old != nil {
-			for name, t := range *old {
-				if now.Before(t) {
-					next[name] = t
-				}
-			}
-		}
-		delete(next, node)
-		if now.Before(until) {
-			next[node] = until
-		}
-		shunned := &next
-		if len(next) == 0 {
-			shunned = nil
-		}
-		if c.shunned.CompareAndSwap(old, shunned) {
-			return
-		}
-	}
+	c.unreachable.set(node, until, c.cfg.Now())
 }
 
-// Drain says to all that this node owns nothing any more. Its transactions go on.
+// Drain tells all nodes that this node owns no Site any more. Its transactions continue.
 func (c *Cluster) Drain() error { return c.drain(tcpTimeout) }
 
 func (c *Cluster) drain(wait time.Duration) error {
-	c.mu.Lock()
-	already := c.draining
-	c.draining = true
-	c.mu.Unlock()
-	if already {
+	if !c.roster.drain() {
 		return nil
 	}
-	c.rebuild()
 	return c.list.UpdateNode(wait)
 }
 
-// Leave tells the others that this node goes, so that none of them waits to find out, and ends. It takes as long as ctx
-// allows at most.
+// Leave tells the other nodes that this node leaves, so that they need not detect it, and closes the Cluster. It takes
+// at most until the deadline of ctx.
 func (c *Cluster) Leave(ctx context.Context) error {
 	wait := tcpTimeout
 	if at, ok := ctx.Deadline(); ok {
@@ -227,21 +182,15 @@ func (c *Cluster) Leave(ctx context.Context) error {
 	return errors.Join(err, c.list.Leave(wait), c.Close())
 }
 
-// Close ends gossip without a word: to the others it looks like a crash. It may be called again.
+// Close ends gossip without leaving, which looks like a crash to the other nodes. It may be called again.
 func (c *Cluster) Close() error {
-	c.mu.Lock()
-	select {
-	case <-c.stop:
-	default:
-		close(c.stop)
-	}
-	c.mu.Unlock()
+	c.stopOnce.Do(func() { close(c.stop) })
 	c.loops.Wait()
 	return c.list.Shutdown()
 }
 
-// UseKeys changes the gossip keys: all are understood from now on, the first is used, others are forgotten. To change a
-// key, every node is given the new one behind the old, then the new one before the old, and then the new one alone.
+// UseKeys changes the gossip keys: all keys decrypt from now on, the first one encrypts, and other keys are removed. To
+// change the key of a cluster, give each node the new key behind the old one, then before the old one, then alone.
 func (c *Cluster) UseKeys(keys [][]byte) error {
 	if err := (Config{Name: c.cfg.Name, Bind: c.cfg.Bind, Peer: c.cfg.Peer, Keys: keys}).Validate(); err != nil {
 		return err
@@ -264,202 +213,45 @@ func (c *Cluster) UseKeys(keys [][]byte) error {
 	return nil
 }
 
-// rejoin looks for nodes of Join that are missing, again and again: memberlist alone never finds back what a cut has
-// parted for long. It ends with stop.
-func (c *Cluster) rejoin() {
-	c.join()
+// probe pings the other nodes regularly. It ends with stop.
+func (c *Cluster) probe() {
+	ticker := time.NewTicker(pingInterval)
+	defer ticker.Stop()
 	for {
-		wait := time.NewTimer(c.cfg.Rejoin + rand.N(c.cfg.Rejoin/4+1))
 		select {
 		case <-c.stop:
-			wait.Stop()
 			return
-		case <-wait.C:
+		case <-ticker.C:
 		}
-		c.forget()
-		c.join()
+		c.ping()
+		if c.roster.countPresent() {
+			c.cfg.Changed()
+		}
 	}
 }
 
-// join contacts each node of Join that is no member, all at once: those behind a cut do not answer, and who is back
-// does not wait for them.
-func (c *Cluster) join() {
-	ctx, cancel := context.WithTimeout(context.Background(), tcpTimeout)
-	defer cancel()
+// ping pings all other nodes concurrently and waits for their answers.
+func (c *Cluster) ping() {
 	var asked sync.WaitGroup
-	for _, seed := range c.cfg.Join {
-		asked.Go(func() { // ends within tcpTimeout twice
-			for _, a := range c.resolve(ctx, seed) {
-				if c.isMember(a) {
-					continue
-				}
-				if _, err := c.list.Join([]string{a.String()}); err != nil {
-					c.cfg.Log.Debug("gossip", "join", a.String(), "cause", err.Error())
-				}
+	for _, m := range c.Members() {
+		at, err := netip.ParseAddrPort(m.Gossip)
+		if err != nil || m.Name == c.cfg.Name {
+			continue
+		}
+		asked.Go(func() { // ends within probeTimeout
+			if _, err := c.list.Ping(m.life(), net.UDPAddrFromAddrPort(at)); err != nil {
+				return
 			}
+			c.answered(m)
 		})
 	}
 	asked.Wait()
 }
 
-func (c *Cluster) resolve(ctx context.Context, seed string) []netip.AddrPort {
-	if a, err := netip.ParseAddrPort(seed); err == nil {
-		return []netip.AddrPort{a}
-	}
-	host, service, err := net.SplitHostPort(seed)
-	if err != nil {
-		return nil
-	}
-	port, err := strconv.ParseUint(service, 10, 16)
-	if err != nil {
-		return nil
-	}
-	addrs, err := c.cfg.Lookup(ctx, host)
-	if err != nil {
-		c.cfg.Log.Debug("gossip", "join", seed, "cause", err.Error())
-	}
-	out := make([]netip.AddrPort, len(addrs))
-	for i, a := range addrs {
-		out[i] = netip.AddrPortFrom(a.Unmap(), uint16(port))
-	}
-	return out
-}
-
-func (c *Cluster) isMember(a netip.AddrPort) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, m := range c.alive {
-		if m.Gossip == a.String() {
-			return true
-		}
-	}
-	return false
-}
-
-// forget drops what is over: members lost for long, and suspensions.
-func (c *Cluster) forget() {
-	now := c.cfg.Now()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for name, t := range c.lost {
-		if now.Sub(t) > c.cfg.Stable {
-			delete(c.lost, name)
-		}
-	}
-	for site, s := range c.suspended {
-		if now.After(s.Until.Add(keepResumed)) {
-			delete(c.suspended, site)
-		}
-	}
-}
-
-// NotifyJoin is memberlist's: a node was seen.
-func (c *Cluster) NotifyJoin(n *memberlist.Node) { c.see(n, "joined") }
-
-// NotifyUpdate is memberlist's: a node says something else of itself.
-func (c *Cluster) NotifyUpdate(n *memberlist.Node) { c.see(n, "") }
-
-// NotifyLeave is memberlist's: a node left, or is dead.
-func (c *Cluster) NotifyLeave(n *memberlist.Node) {
-	c.mu.Lock()
-	m, known := c.alive[n.Name]
-	delete(c.alive, n.Name)
-	delete(c.came, n.Name)
-	delete(c.heard, n.Name)
-	died := !m.Draining // who leaves says so first: memberlist does not tell the two apart here
-	if known && died && !c.lives(m.Name) {
-		c.lost[m.Name] = c.cfg.Now()
-	}
-	if known {
-		c.rebuildLocked()
-	}
-	c.mu.Unlock()
-	if !known {
-		return
-	}
-	how := "left"
-	if died {
-		how = "lost"
-	}
-	c.cfg.Log.Info("cluster", "node", m.Name, "is", how, "nodes", c.Nodes())
-	c.cfg.Changed()
-}
-
-// lives reports whether any life of a node is known; mu is held.
-func (c *Cluster) lives(node string) bool {
-	for _, m := range c.alive {
-		if m.Name == node {
-			return true
-		}
-	}
-	return false
-}
-
-// see takes what memberlist knows of a node.
-func (c *Cluster) see(n *memberlist.Node, what string) {
-	m, err := parseMember(n.Name, n.Meta)
-	if err != nil {
-		c.cfg.Log.Warn("cluster", "node", n.Name, "cause", err.Error())
-		return
-	}
-	if a, ok := netip.AddrFromSlice(n.Addr); ok {
-		m.Gossip = netip.AddrPortFrom(a.Unmap(), n.Port).String()
-	}
-	c.mu.Lock()
-	_, known := c.alive[n.Name]
-	if !known {
-		c.came[n.Name], c.heard[n.Name] = c.cfg.Now(), c.cfg.Now()
-	}
-	c.alive[n.Name] = m
-	delete(c.lost, m.Name)
-	c.rebuildLocked()
-	c.mu.Unlock()
-	if !known {
+// answered notes that a node answered a ping.
+func (c *Cluster) answered(m Member) {
+	if c.roster.answered(m) {
 		c.Unreachable(m.Name, time.Time{})
+		c.cfg.Changed()
 	}
-	if what != "" {
-		c.cfg.Log.Info("cluster", "node", m.Name, "is", what, "nodes", c.Nodes())
-	}
-	c.cfg.Changed()
-}
-
-// rebuild makes the view and the shares anew.
-func (c *Cluster) rebuild() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.rebuildLocked()
-}
-
-func (c *Cluster) rebuildLocked() {
-	all := make([]Member, 0, len(c.alive))
-	for _, m := range c.alive {
-		if m.Name == c.cfg.Name && m.Boot == c.boot {
-			m.Draining = c.draining
-		}
-		all = append(all, m)
-	}
-	now, old, next := c.cfg.Now(), c.view.Load(), newView(all)
-	if old.version != next.version {
-		if now.Sub(c.moved) >= settling {
-			c.before = old
-		}
-		c.moved = now
-	}
-	c.view.Store(next)
-	c.countLocked(now)
-}
-
-// NodeMeta is memberlist's: what this node says of itself.
-func (c *Cluster) NodeMeta(limit int) []byte {
-	c.mu.Lock()
-	m := meta{
-		Format: 1, Peer: c.cfg.Peer, Weight: c.cfg.Weight, Draining: c.draining, Protocol: Protocol,
-		Version: c.cfg.Version,
-	}
-	c.mu.Unlock()
-	b, err := json.Marshal(m)
-	if err != nil || len(b) > limit {
-		panic("cluster: what a node says of itself is too long") // Validate bounds each part
-	}
-	return b
 }

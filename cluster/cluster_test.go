@@ -20,7 +20,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// childVariable makes this test binary a node of its own: NAME and the seeds to join.
+// childVariable makes this test binary run a node: its name and the seeds to join.
 const childVariable = "MILLRACE_TEST_NODE"
 
 func TestMain(m *testing.M) {
@@ -36,7 +36,7 @@ var testKey = bytes.Repeat([]byte{7}, 32)
 func config(name string, seeds ...string) Config {
 	return Config{
 		Name: name, Bind: "127.0.0.1:0", Peer: "127.0.0.1:1", Join: seeds, Keys: [][]byte{testKey},
-		Rejoin: 200 * time.Millisecond,
+		tune: tuning{rejoin: 200 * time.Millisecond},
 	}
 }
 
@@ -53,7 +53,7 @@ func beChild(child string) {
 	c.Leave(context.Background())
 }
 
-// gossip is the address that this node listens on.
+// gossip returns the address that this node listens on.
 func (c *Cluster) gossip() string {
 	n := c.list.LocalNode()
 	return fmt.Sprintf("%s:%d", n.Addr, n.Port)
@@ -99,7 +99,7 @@ func startChild(t *testing.T, name string, seeds ...string) (*os.Process, string
 	return cmd.Process, strings.TrimSpace(addr)
 }
 
-// within waits until a condition holds, and gives how long that took.
+// within waits until a condition holds, and returns how long that took.
 func within(t *testing.T, limit time.Duration, what string, ok func() bool) time.Duration {
 	t.Helper()
 	began := time.Now()
@@ -135,7 +135,8 @@ func three(t *testing.T) (a, b, c *Cluster) {
 	return a, b, c
 }
 
-func TestThreeNodesFindEachOtherAndAgreeOnOwners(t *testing.T) {
+// Three nodes find each other and agree on owners.
+func TestCluster_Owner(t *testing.T) {
 	a, b, c := three(t)
 	if a.RingVersion() != b.RingVersion() || b.RingVersion() != c.RingVersion() {
 		t.Error("the rings differ")
@@ -151,12 +152,13 @@ func TestThreeNodesFindEachOtherAndAgreeOnOwners(t *testing.T) {
 	if peer, ok := a.Addr("b"); !ok || peer != "127.0.0.1:1" {
 		t.Errorf("the hop to b: %q %v", peer, ok)
 	}
-	if _, ok := a.Addr("nobody"); ok {
-		t.Error("nobody has an address")
+	if _, ok := a.Addr("missing"); ok {
+		t.Error("a node that is no member has an address")
 	}
 }
 
-func TestANodeThatLeavesIsGoneAtOnceAndNotMissed(t *testing.T) {
+// A node that leaves is gone at once and not counted as dead.
+func TestCluster_Leave(t *testing.T) {
 	a, b, c := three(t)
 	if err := c.Leave(t.Context()); err != nil {
 		t.Error(err)
@@ -169,7 +171,8 @@ func TestANodeThatLeavesIsGoneAtOnceAndNotMissed(t *testing.T) {
 	}
 }
 
-func TestADrainingNodeOwnsNothingAndStaysAMember(t *testing.T) {
+// A draining node owns nothing and stays a member.
+func TestCluster_Drain(t *testing.T) {
 	a, b, c := three(t)
 	if err := b.Drain(); err != nil {
 		t.Fatal(err)
@@ -192,7 +195,8 @@ func TestADrainingNodeOwnsNothingAndStaysAMember(t *testing.T) {
 	}
 }
 
-func TestANodeThatThisOneCannotReachOwnsNothingForItAlone(t *testing.T) {
+// A node that this node cannot reach owns nothing for this node, and for no other.
+func TestCluster_Unreachable(t *testing.T) {
 	a, b, _ := three(t)
 	var site mail.Site
 	for i := range 100 {
@@ -214,7 +218,8 @@ func TestANodeThatThisOneCannotReachOwnsNothingForItAlone(t *testing.T) {
 	}
 }
 
-func TestAKilledNodeIsOutOfTheRingInUnderThreeSeconds(t *testing.T) {
+// A killed node leaves the ring in under three seconds.
+func TestCluster_KilledNode(t *testing.T) {
 	a := start(t, config("a"))
 	b := start(t, config("b", a.gossip()))
 	p, _ := startChild(t, "c", a.gossip())
@@ -234,7 +239,8 @@ func TestAKilledNodeIsOutOfTheRingInUnderThreeSeconds(t *testing.T) {
 	}
 }
 
-func TestAPauseOfTwoSecondsChangesNothingAndALongOneDoes(t *testing.T) {
+// A node that stands still for two seconds stays in the ring, and one that does for longer leaves it.
+func TestCluster_StoppedNode(t *testing.T) {
 	var mu sync.Mutex
 	var seen []string
 	a := start(t, config("a"))
@@ -279,7 +285,8 @@ func TestAPauseOfTwoSecondsChangesNothingAndALongOneDoes(t *testing.T) {
 	t.Logf("and back %v after it went on", took.Round(time.Millisecond))
 }
 
-func TestANodeThatComesBackAtAnotherAddressIsTakenBack(t *testing.T) {
+// A node that comes back at another address is a member again.
+func TestCluster_NewAddress(t *testing.T) {
 	a := start(t, config("a"))
 	p, first := startChild(t, "c", a.gossip())
 	within(t, 3*time.Second, "c is there", sees(a, "a c"))
@@ -302,7 +309,8 @@ func TestANodeThatComesBackAtAnotherAddressIsTakenBack(t *testing.T) {
 	}
 }
 
-func TestASuspensionReachesAllAndEndsForAll(t *testing.T) {
+// A suspension reaches all nodes and ends on all nodes.
+func TestSuspensions(t *testing.T) {
 	a, b, c := three(t)
 	a.Suspend(Suspension{Site: "google", Until: time.Now().Add(time.Minute), Reason: "rate"})
 	for _, n := range []*Cluster{a, b, c} {
@@ -312,7 +320,10 @@ func TestASuspensionReachesAllAndEndsForAll(t *testing.T) {
 		})
 	}
 	late := start(t, config("d", a.gossip()))
-	within(t, 3*time.Second, "who joins later knows", func() bool { _, ok := late.Suspended("google"); return ok })
+	within(t, 3*time.Second, "a node that joins later knows", func() bool {
+		_, ok := late.Suspended("google")
+		return ok
+	})
 	b.Resume("google")
 	for _, n := range []*Cluster{a, b, c, late} {
 		within(t, 2*time.Second, "it is over", func() bool { _, ok := n.Suspended("google"); return !ok })
@@ -322,7 +333,8 @@ func TestASuspensionReachesAllAndEndsForAll(t *testing.T) {
 	}
 }
 
-func TestSuspensionsFromOutsideAreHeldToBounds(t *testing.T) {
+// Suspensions of other nodes that are out of bounds are ignored.
+func TestSuspensions_Bounds(t *testing.T) {
 	a := start(t, config("a"))
 	now := time.Now()
 	for name, s := range map[string]Suspension{
@@ -336,16 +348,17 @@ func TestSuspensionsFromOutsideAreHeldToBounds(t *testing.T) {
 			t.Errorf("%s was kept", name)
 		}
 	}
-	if most := (Suspension{
+	if longest := (Suspension{
 		Site: "y", Until: now.Add(maxSuspension + 5*time.Second), At: now.Add(5 * time.Second),
-	}); !a.keep(most) {
+	}); !a.keep(longest) {
 		t.Error("the longest one of a node whose clock is a little ahead was not kept")
 	}
-	a.NotifyMsg([]byte("{"))
-	a.MergeRemoteState([]byte("nonsense"), true)
+	delegate{a}.NotifyMsg([]byte("{"))
+	delegate{a}.MergeRemoteState([]byte("nonsense"), true)
 }
 
-func TestGossipKeysAreChangedUnderWay(t *testing.T) {
+// Gossip keys can be changed while the cluster runs.
+func TestCluster_UseKeys(t *testing.T) {
 	a, b, c := three(t)
 	next := bytes.Repeat([]byte{9}, 16)
 	for _, keys := range [][][]byte{{testKey, next}, {next, testKey}, {next}} {
@@ -367,7 +380,8 @@ func TestGossipKeysAreChangedUnderWay(t *testing.T) {
 	}
 }
 
-func TestAnotherLabelIsAnotherCluster(t *testing.T) {
+// Nodes with another label are another cluster.
+func TestCluster_Label(t *testing.T) {
 	a := start(t, config("a"))
 	cfg := config("b", a.gossip())
 	cfg.Label = "another"
@@ -379,7 +393,8 @@ func TestAnotherLabelIsAnotherCluster(t *testing.T) {
 	}
 }
 
-func TestASeedMayBeAName(t *testing.T) {
+// A seed may be a host name.
+func TestCluster_Lookup(t *testing.T) {
 	a := start(t, config("a"))
 	port := a.gossip()[strings.LastIndexByte(a.gossip(), ':'):]
 	cfg := config("b", "nodes.example"+port)
@@ -393,7 +408,8 @@ func TestASeedMayBeAName(t *testing.T) {
 	within(t, 3*time.Second, "b found a", sees(b, "a b"))
 }
 
-func TestOfTwoLivesOfANodeTheLaterHolds(t *testing.T) {
+// Of two lives of a node the view has the later one.
+func TestView_Lives(t *testing.T) {
 	v := newView([]Member{
 		{Name: "a", Boot: "1", Peer: "old"}, {Name: "b", Boot: "1"}, {Name: "a", Boot: "2", Peer: "new"},
 	})
@@ -405,7 +421,8 @@ func TestOfTwoLivesOfANodeTheLaterHolds(t *testing.T) {
 	}
 }
 
-func TestTheRingVersionKnowsNamesWeightsAndDrains(t *testing.T) {
+// The ring version depends on names, weights and drains, and not on the order.
+func TestView_Version(t *testing.T) {
 	base := []Member{{Name: "a"}, {Name: "b"}}
 	version := func(ms ...Member) uint64 { return newView(slices.Clone(ms)).version }
 	if version(base...) != version(base[1], base[0]) {
@@ -422,7 +439,7 @@ func TestTheRingVersionKnowsNamesWeightsAndDrains(t *testing.T) {
 	}
 }
 
-func TestConfigurationIsHeldToItsForm(t *testing.T) {
+func TestConfig_Validate(t *testing.T) {
 	good := config("a")
 	if err := good.Validate(); err != nil {
 		t.Fatal(err)
@@ -437,7 +454,6 @@ func TestConfigurationIsHeldToItsForm(t *testing.T) {
 		"label":     func(c *Config) { c.Label = strings.Repeat("x", 256) },
 		"weight":    func(c *Config) { c.Weight = -1 },
 		"version":   func(c *Config) { c.Version = strings.Repeat("x", 65) },
-		"rejoin":    func(c *Config) { c.Rejoin = -1 },
 	} {
 		c := config("a")
 		change(&c)
@@ -466,11 +482,9 @@ func FuzzSuspensions(f *testing.F) {
 	f.Add([]byte(`[{"s":"google","u":"2026-01-01T00:00:00Z","r":"rate","n":"a","a":"2026-01-01T00:00:00Z"}]`))
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		c := &Cluster{cfg: Config{Now: func() time.Time {
-			return now
-		}}.withDefaults(), suspended: map[mail.Site]Suspension{}}
-		c.MergeRemoteState(b, false)
-		for site, s := range c.suspended {
+		c := newCluster(Config{Now: func() time.Time { return now }}.withDefaults(), "1")
+		delegate{c}.MergeRemoteState(b, false)
+		for site, s := range c.suspensions.sites {
 			if site == "" || s.Until.After(now.Add(maxSuspension)) {
 				t.Errorf("kept %+v", s)
 			}

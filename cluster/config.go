@@ -12,9 +12,9 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// The tuning of failure detection: a node that was killed is out of the ring in under 3 s, and one that stood still for
-// 2 s is not. A node that does not answer one probe (probeInterval, in which other nodes are asked to try as well) is
-// suspected for suspicion times probeInterval, in which it can speak up.
+// The tuning of failure detection. A node that was killed leaves the ring in under 3 s, and one that stood still for 2
+// s does not. A node that does not answer one probe (within probeInterval, in which other nodes are asked to probe it
+// as well) is suspected for suspicion times probeInterval, in which it can refute that.
 const (
 	probeInterval  = 250 * time.Millisecond
 	probeTimeout   = 125 * time.Millisecond
@@ -24,45 +24,55 @@ const (
 	tcpTimeout     = 2 * time.Second
 )
 
+const (
+	// rejoinInterval is how often missing nodes of Config.Join are contacted.
+	rejoinInterval = 2 * time.Second
+	// stableFor is how long a member that died without leaving is counted by Stable.
+	stableFor = 5 * time.Minute
+)
+
 // A Config describes this node and how it finds the others.
 type Config struct {
-	// Name is the node's own in the cluster. It is what the ring hashes and certificates are checked for.
+	// Name is this node's name in the cluster, at most 128 octets. The ring hashes it, and certificates are for it.
 	Name string
-	// Bind is the address and port for gossip, by UDP and TCP; port 0 takes a free one.
+	// Bind is the address and port for gossip by UDP and TCP. Port 0 takes a free port.
 	Bind string
-	// Advertise is the address and port that others are told, if it is another than Bind.
+	// Advertise is the address and port that other nodes use. "" means Bind.
 	Advertise string
-	// Peer is the address and port of the hop between nodes, which others are told.
+	// Peer is the address and port of the hop that other nodes use, at most 128 octets.
 	Peer string
-	// Join names nodes to find the others by, "host:port" each. A host name is resolved anew each time.
+	// Join names nodes through which the others are found, "host:port" each. A host name is resolved each time.
 	Join []string
-	// Keys encrypt gossip: 16, 24 or 32 octets each (AES-GCM). The first is used, all are understood.
+	// Keys encrypt gossip and have 16, 24 or 32 octets each (AES-GCM). The first one encrypts, all decrypt.
 	Keys [][]byte
-	// Label keeps clusters apart that share a network, at most 255 octets. Empty: "millrace".
+	// Label separates clusters that share a network, at most 255 octets. "" means "millrace".
 	Label string
-	// Weight is this node's share of the Sites; 0 means 1.
+	// Weight is the weight of this node's share of the Sites, from 0 to 1000. 0 means 1.
 	Weight float64
-	// Version is the program's, for others to show.
+	// Version is that of the program, for other nodes to show, at most 64 octets.
 	Version string
-	// Spread is how many owners a Site has; nil means one each. It is called by many at once, and must be the same
-	// function on all nodes.
+	// Spread returns how many owners a Site has. It is called concurrently and must be the same function on all nodes.
+	// nil means one owner each.
 	Spread func(mail.Site) int
-	// Lookup resolves the host names of Join. Nil: the system's resolver.
+	// Lookup resolves the host names of Join. nil means the system's resolver.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
-	// Rejoin is how often nodes of Join that are missing are looked for. 0: 2 s.
-	Rejoin time.Duration
-	// Stable is how long a member that died without leaving is counted by Stable. 0: 5 min.
-	Stable time.Duration
-	// Log is told who comes and goes; nil: nobody.
+	// Log gets a line when a node joins and when one leaves or dies. nil disables it.
 	Log *slog.Logger
-	// Changed is called when the members, the suspensions or the shares have changed. It must not block and must not
-	// call back.
+	// Changed is called when the members, the suspensions or the shares have changed. It must neither block nor call
+	// the Cluster. nil disables it.
 	Changed func()
-	// Now is the clock that suspensions and Stable are compared with. Nil: time.Now.
+	// Now is the clock of suspensions, shares and Stable. nil means time.Now.
 	Now func() time.Time
+
+	tune tuning
 }
 
-// Validate reports the first field that is wrong as a *mail.FieldError.
+// A tuning holds what tests change. Its zero fields mean the constants.
+type tuning struct {
+	rejoin time.Duration
+}
+
+// Validate returns the first field that is wrong as a *mail.FieldError, or nil.
 func (c Config) Validate() error {
 	wrong := func(field, reason string) error { return &mail.FieldError{Field: field, Reason: reason} }
 	if !mail.IsDomain(c.Name) || len(c.Name) > 128 {
@@ -93,6 +103,7 @@ func (c Config) Validate() error {
 	return wrong("keys", "want 16, 24 or 32 octets each")
 }
 
+// validateRest is the second part of Validate.
 func (c Config) validateRest() error {
 	wrong := func(field, reason string) error { return &mail.FieldError{Field: field, Reason: reason} }
 	switch {
@@ -102,8 +113,6 @@ func (c Config) validateRest() error {
 		return wrong("weight", "is not between 0 and 1000")
 	case len(c.Version) > 64:
 		return wrong("version", "is longer than 64 octets")
-	case c.Rejoin < 0 || c.Stable < 0:
-		return wrong("rejoin", "is negative")
 	}
 	return nil
 }
@@ -113,15 +122,13 @@ func isPort(s string) bool {
 	return err == nil && n > 0
 }
 
+// withDefaults returns c with its zero fields set.
 func (c Config) withDefaults() Config {
 	if c.Label == "" {
 		c.Label = "millrace"
 	}
-	if c.Rejoin == 0 {
-		c.Rejoin = 2 * time.Second
-	}
-	if c.Stable == 0 {
-		c.Stable = 5 * time.Minute
+	if c.tune.rejoin == 0 {
+		c.tune.rejoin = rejoinInterval
 	}
 	if c.Spread == nil {
 		c.Spread = func(mail.Site) int { return 1 }

@@ -14,26 +14,26 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Member is a node as the others see it.
+// A Member is a node as other nodes see it.
 type Member struct {
 	Name     string
-	Boot     string  // of this life of the node, greater for a later one
-	Gossip   string  // address and port
-	Peer     string  // address and port of the hop between nodes
+	Boot     string  // distinguishes the lives of a node and is greater for a later life
+	Gossip   string  // the address and port for gossip
+	Peer     string  // the address and port of the hop
 	Weight   float64 // of its share; 0 means 1
-	Draining bool    // it owns nothing any more
+	Draining bool    // it owns no Site any more
 	Protocol int     // the newest version of the hop that it speaks
 	Version  string  // of the program
 }
 
-// life names one life of the node, as memberlist does.
+// life returns memberlist's name of the node, which is unique for each life of it: the process from start to end.
 func (m Member) life() string { return m.Name + "." + m.Boot }
 
 // Protocol is the newest version of the hop between nodes that this program speaks.
 const Protocol = 1
 
-// A meta is what a node says of itself by gossip. Keys are short because there is room for 512 octets, and what a later
-// version adds is passed over by an older one.
+// A meta is the metadata of a node in gossip. Its keys are short because it is limited to 512 octets. An older version
+// of this program ignores what a later one adds.
 type meta struct {
 	Format   int     `json:"f"`
 	Peer     string  `json:"p"`
@@ -43,19 +43,19 @@ type meta struct {
 	Version  string  `json:"v,omitempty"`
 }
 
-// maxMeta is memberlist's bound on what a node says of itself, in octets.
+// maxMeta is memberlist's bound on the metadata in octets.
 const maxMeta = 512
 
 var errMeta = errors.New("says nothing of itself that can be read")
 
-// parseMember reads what a node says. Its name is NAME.BOOT.
-func parseMember(name string, said []byte) (Member, error) {
+// parseMember reads the metadata of a node. The name has the form NAME.BOOT.
+func parseMember(name string, data []byte) (Member, error) {
 	at := strings.LastIndexByte(name, '.')
-	if at <= 0 || len(said) > maxMeta {
+	if at <= 0 || len(data) > maxMeta {
 		return Member{}, errMeta
 	}
 	var m meta
-	if err := json.Unmarshal(said, &m); err != nil {
+	if err := json.Unmarshal(data, &m); err != nil {
 		return Member{}, errors.Join(errMeta, err)
 	}
 	if m.Format < 1 || m.Weight < 0 || m.Weight > 1000 || m.Peer == "" {
@@ -67,14 +67,15 @@ func parseMember(name string, said []byte) (Member, error) {
 	}, nil
 }
 
-// A view is all members at one moment. It is never changed.
+// A view is all members at one time. It is never changed.
 type view struct {
 	members []Member // by name, one for each
 	owners  []ring.Member
 	version uint64
 }
 
-// newView keeps of two lives of one node the later one: the other is not yet known to be dead.
+// newView returns the view of members. Of two lives of a node it has the later one: the death of the other one was not
+// noticed yet.
 func newView(all []Member) *view {
 	slices.SortFunc(all, func(a, b Member) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(b.Boot, a.Boot))
@@ -96,11 +97,12 @@ func newView(all []Member) *view {
 	return v
 }
 
-// owning gives the owners of a Site.
-func (v *view) owning(site mail.Site, spread int) []string {
+// ownersOf returns the owners of a Site with a spread.
+func (v *view) ownersOf(site mail.Site, spread int) []string {
 	return ring.Owners(v.owners, site, max(1, spread))
 }
 
+// find returns the member with a name, and false if there is none.
 func (v *view) find(name string) (Member, bool) {
 	i, ok := slices.BinarySearchFunc(v.members, name, func(m Member, n string) int { return cmp.Compare(m.Name, n) })
 	if !ok {

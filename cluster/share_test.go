@@ -13,22 +13,15 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A told node has no sockets: the test says what gossip would, and what time it is.
-type told struct {
+// A simulated node has no sockets: the test makes the callbacks of memberlist and sets the time.
+type simulated struct {
 	*Cluster
 	now time.Time
 }
 
-func newTold(name string, others ...string) *told {
-	n := &told{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
-	cfg := Config{Name: name, Now: func() time.Time { return n.now }}.withDefaults()
-	n.Cluster = &Cluster{
-		cfg: cfg, boot: "1", alive: map[string]Member{}, came: map[string]time.Time{}, heard: map[string]time.Time{},
-		lost: map[string]time.Time{}, suspended: map[mail.Site]Suspension{},
-	}
-	n.before = newView(nil)
-	n.view.Store(n.before)
-	n.rebuild()
+func simulate(name string, others ...string) *simulated {
+	n := &simulated{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
+	n.Cluster = newCluster(Config{Name: name, Now: func() time.Time { return n.now }}.withDefaults(), "1")
 	for _, o := range append([]string{name}, others...) {
 		n.comes(o, "1")
 	}
@@ -40,55 +33,57 @@ func node(name, boot string) *memberlist.Node {
 	return &memberlist.Node{Name: name + "." + boot, Addr: net.IPv4(127, 0, 0, 1), Port: 1, Meta: said}
 }
 
-func (n *told) comes(name, boot string) { n.NotifyJoin(node(name, boot)) }
-func (n *told) dies(name, boot string)  { n.NotifyLeave(node(name, boot)) }
+func (n *simulated) comes(name, boot string) { delegate{n.Cluster}.NotifyJoin(node(name, boot)) }
+func (n *simulated) dies(name, boot string)  { delegate{n.Cluster}.NotifyLeave(node(name, boot)) }
 
-// passes lets time pass in which the named nodes answer.
-func (n *told) passes(d time.Duration, heard ...string) {
+// passes lets time pass, in which the named nodes answer pings.
+func (n *simulated) passes(d time.Duration, answering ...string) {
 	for end := n.now.Add(d); n.now.Before(end); {
-		n.now = n.now.Add(hearing)
-		for _, name := range heard {
-			if m, ok := n.view.Load().find(name); ok {
-				n.hear(m)
+		n.now = n.now.Add(pingInterval)
+		for _, name := range answering {
+			if m, ok := n.roster.view.Load().find(name); ok {
+				n.answered(m)
 			}
 		}
-		n.count()
+		n.roster.countPresent()
 	}
 }
 
-// ownedBy gives a Site that a node owns where all three are there.
+// ownedBy returns a Site that a node owns if the members are a, b and c.
 func ownedBy(name string) mail.Site {
 	all := newView([]Member{{Name: "a"}, {Name: "b"}, {Name: "c"}})
 	for i := range 1000 {
-		if site := mail.Site(fmt.Sprint("site", i)); all.owning(site, 1)[0] == name {
+		if site := mail.Site(fmt.Sprint("site", i)); all.ownersOf(site, 1)[0] == name {
 			return site
 		}
 	}
 	panic("no such site")
 }
 
-func (n *told) want(t *testing.T, when string, site mail.Site, thirds float64) {
+func (n *simulated) want(t *testing.T, when string, site mail.Site, thirds float64) {
 	t.Helper()
 	if got := 3 * n.Share(site); math.Abs(got-thirds) > 1e-9 {
-		t.Errorf("%s: node %s has %.2f thirds, want %.2f", when, n.cfg.Name, got, thirds)
+		t.Errorf("%s: node %s has %.2f thirds, want %.2f", when, n.Self(), got, thirds)
 	}
 }
 
-func TestANodeThatIsAloneHasAllOfALimit(t *testing.T) {
-	n := newTold("a")
+// A node that is alone has all of a limit.
+func TestShare_Alone(t *testing.T) {
+	n := simulate("a")
 	n.passes(settling)
 	if got := n.Share("site"); got != 1 {
 		t.Errorf("got %v", got)
 	}
 }
 
-func TestAnOwnersPartShrinksAsSoonAsANodeIsNotHeardAndGrowsLate(t *testing.T) {
-	n, site := newTold("a", "b", "c"), ownedBy("a")
+// An owner's share shrinks as soon as a node is silent, and grows late.
+func TestShare_Owner(t *testing.T) {
+	n, site := simulate("a", "b", "c"), ownedBy("a")
 	n.want(t, "all have just come", site, 1)
 	n.passes(settling, "b", "c")
 	n.want(t, "all are there", site, 3)
 	n.want(t, "another one's Site", ownedBy("b"), 1)
-	n.passes(unheard+hearing, "b")
+	n.passes(silentAfter+pingInterval, "b")
 	n.want(t, "c is not heard", site, 2)
 	n.dies("c", "1")
 	n.want(t, "c is lost", site, 2)
@@ -98,20 +93,21 @@ func TestAnOwnersPartShrinksAsSoonAsANodeIsNotHeardAndGrowsLate(t *testing.T) {
 	n.want(t, "c is back", site, 2)
 	n.passes(settling, "b", "c")
 	n.want(t, "c has settled", site, 3)
-	n.passes(unheard+hearing, "b")
-	n.passes(hearing, "b", "c")
+	n.passes(silentAfter+pingInterval, "b")
+	n.passes(pingInterval, "b", "c")
 	n.want(t, "c was not heard for a moment", site, 2)
 	n.passes(settling, "b", "c")
 	n.want(t, "that is over", site, 3)
 }
 
-func TestWhoTakesASiteOverBeginsWithItsOwnPart(t *testing.T) {
-	n, site := newTold("b", "a", "c"), ownedBy("a")
+// A node that takes a Site over begins with its own share.
+func TestShare_NewOwner(t *testing.T) {
+	n, site := simulate("b", "a", "c"), ownedBy("a")
 	n.passes(settling, "a", "c")
 	n.passes(2*time.Second, "c")
 	n.dies("a", "1")
 	if node, _ := n.Owner(site, ""); node != "b" {
-		n = newTold("c", "a", "b")
+		n = simulate("c", "a", "b")
 		n.passes(settling, "a", "b")
 		n.passes(2*time.Second, "b")
 		n.dies("a", "1")
@@ -121,10 +117,11 @@ func TestWhoTakesASiteOverBeginsWithItsOwnPart(t *testing.T) {
 	n.want(t, "it has been for a while", site, 2)
 }
 
-func TestTheSidesOfACutNeverHaveMoreThanTheLimitTogether(t *testing.T) {
+// The sides of a partition never have more than the limit together.
+func TestShare_Partition(t *testing.T) {
 	for _, owner := range []string{"a", "b", "c"} {
 		site := ownedBy(owner)
-		nodes := []*told{newTold("a", "b", "c"), newTold("b", "a", "c"), newTold("c", "a", "b")}
+		nodes := []*simulated{simulate("a", "b", "c"), simulate("b", "a", "c"), simulate("c", "a", "b")}
 		sides := map[string]string{"a": "b", "b": "a", "c": ""}
 		healed := false
 		check := func(when string) {
@@ -132,7 +129,7 @@ func TestTheSidesOfACutNeverHaveMoreThanTheLimitTogether(t *testing.T) {
 			sum := 0.0
 			for _, n := range nodes {
 				node, self := n.Owner(site, "")
-				if self || !healed && node != sides[n.cfg.Name] { // else it hands its mail to the owner
+				if self || !healed && node != sides[n.Self()] { // otherwise it hands its mail over to the owner
 					sum += n.Share(site)
 				}
 			}
@@ -145,19 +142,19 @@ func TestTheSidesOfACutNeverHaveMoreThanTheLimitTogether(t *testing.T) {
 		}
 		// Before they notice only the owner delivers. Each in turn, in any order, notices afterwards.
 		for _, n := range nodes {
-			n.passes(unheard+hearing, sides[n.cfg.Name])
+			n.passes(silentAfter+pingInterval, sides[n.Self()])
 		}
-		check("nobody is out yet")
+		check("no node is out yet")
 		for _, n := range nodes {
 			for _, o := range []string{"a", "b", "c"} {
-				if o != n.cfg.Name && o != sides[n.cfg.Name] {
+				if o != n.Self() && o != sides[n.Self()] {
 					n.dies(o, "1")
 					check("some are out")
 				}
 			}
 		}
-		for _, n := range nodes { // gossip takes no such time to tell the others of one side
-			n.passes(settling, sides[n.cfg.Name])
+		for _, n := range nodes { // gossip reaches the other nodes of a side in less time
+			n.passes(settling, sides[n.Self()])
 			check("it has settled")
 		}
 		healed = true
@@ -166,14 +163,15 @@ func TestTheSidesOfACutNeverHaveMoreThanTheLimitTogether(t *testing.T) {
 				n.comes(o, "1")
 				check("some are back")
 			}
-			n.passes(hearing, "a", "b", "c")
+			n.passes(pingInterval, "a", "b", "c")
 			check("all are back at one")
 		}
 	}
 }
 
-func TestANodeThatCameBackBeforeItWasMissedIsCountedOnce(t *testing.T) {
-	n := newTold("a", "b", "c")
+// A node that came back before its death was noticed is counted once.
+func TestRoster_Lives(t *testing.T) {
+	n := simulate("a", "b", "c")
 	n.comes("c", "2")
 	n.dies("c", "1")
 	if n.Stable() != 3 || n.Nodes() != 3 {
@@ -181,8 +179,9 @@ func TestANodeThatCameBackBeforeItWasMissedIsCountedOnce(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeHandedToTheOwnerIsDeliveredHere(t *testing.T) {
-	n, site := newTold("a", "b", "c"), ownedBy("b")
+// Mail that cannot be handed over to the owner is delivered by this node.
+func TestCluster_OwnerUnreachable(t *testing.T) {
+	n, site := simulate("a", "b", "c"), ownedBy("b")
 	n.passes(settling, "b", "c")
 	if n.Owns(site) {
 		t.Error("b owns it")
@@ -192,13 +191,13 @@ func TestWhatCannotBeHandedToTheOwnerIsDeliveredHere(t *testing.T) {
 		t.Errorf("%s owns what b cannot be asked for", node)
 	}
 	n.want(t, "its own part alone", site, 1)
-	n.passes(hearing, "b", "c")
+	n.passes(pingInterval, "b", "c")
 	if _, self := n.Owner(site, ""); !self {
 		t.Error("b was heard all the time, so that it is the hop that failed")
 	}
-	n.passes(unheard+hearing, "c")
-	n.passes(hearing, "b", "c")
-	if node, _ := n.Owner(site, ""); node != "b" || !n.Came("b").Equal(n.now) {
+	n.passes(silentAfter+pingInterval, "c")
+	n.passes(pingInterval, "b", "c")
+	if node, _ := n.Owner(site, ""); node != "b" || !n.LastJoined("b").Equal(n.now) {
 		t.Errorf("b was heard again, and %s owns", node)
 	}
 }

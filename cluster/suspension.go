@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"encoding/json"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -9,150 +10,177 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Suspension says that a Site gets no mail for now, because it asked for it: all nodes answer 4yz at RCPT meanwhile.
+// A Suspension says that a Site gets no mail for now because it asked for that. Meanwhile all nodes answer RCPT with a
+// 4yz.
 type Suspension struct {
 	Site   mail.Site `json:"s"`
 	Until  time.Time `json:"u"` // when it ends by itself
-	Reason string    `json:"r"` // a short fixed word, and never a next hop's text
-	Node   string    `json:"n"` // who met it
-	At     time.Time `json:"a"` // when: of two on one Site the later one holds
+	Reason string    `json:"r"` // a short fixed word, never a next hop's text
+	Node   string    `json:"n"` // the node that suspended the Site
+	At     time.Time `json:"a"` // when; of two suspensions of a Site the later one is in force
 }
 
 const (
-	// maxSuspension bounds how long a Site can be suspended, whatever a node with a wrong clock says.
+	// maxSuspension bounds how long a Site can be suspended, for any clock of another node.
 	maxSuspension = time.Hour
-	// clockSlack is how far beyond that the end may be by our clock and is cut, instead of being no suspension.
+	// clockSlack is by how much the end of a suspension may exceed that, by our clock, and is shortened. A suspension
+	// that exceeds it further is ignored.
 	clockSlack = time.Minute
-	// keepResumed is how long the end of a suspension is remembered, so that no late gossip brings it back.
+	// keepResumed is how long the end of a suspension is remembered, so that late gossip does not restore it.
 	keepResumed = time.Minute
-	// maxSuspended bounds the suspensions that are kept.
+	// maxSuspended bounds the number of suspensions.
 	maxSuspended = 10000
-	// maxReason bounds Reason and the names in octets: a message of gossip has to fit into one packet.
+	// maxText bounds the reason and the names in octets, because a message of gossip has to fit into one packet.
 	maxText = 255
 )
 
-// Suspend tells all nodes of a suspension of this node's. At and Node are set here.
-func (c *Cluster) Suspend(s Suspension) {
-	s.Node, s.At = c.cfg.Name, c.cfg.Now()
-	c.spread(s)
+// suspensions are the suspensions of all nodes. Its methods are safe for concurrent use.
+type suspensions struct {
+	cfg   Config
+	queue *memberlist.TransmitLimitedQueue // suspensions that are to be sent
+
+	mu    sync.Mutex // not held across calls of memberlist or of the Config
+	sites map[mail.Site]Suspension
+}
+
+// newSuspensions returns suspensions without any. nodes returns the number of members.
+func newSuspensions(cfg Config, nodes func() int) *suspensions {
+	return &suspensions{
+		cfg: cfg, sites: make(map[mail.Site]Suspension),
+		queue: &memberlist.TransmitLimitedQueue{NumNodes: nodes, RetransmitMult: 4},
+	}
+}
+
+// Suspend tells all nodes of a suspension by this node. It sets At and Node.
+func (s *suspensions) Suspend(x Suspension) {
+	x.Node, x.At = s.cfg.Name, s.cfg.Now()
+	s.spread(x)
 }
 
 // Resume tells all nodes that a Site gets mail again.
-func (c *Cluster) Resume(site mail.Site) {
-	now := c.cfg.Now()
-	c.spread(Suspension{Site: site, Until: now, Node: c.cfg.Name, At: now})
+func (s *suspensions) Resume(site mail.Site) {
+	now := s.cfg.Now()
+	s.spread(Suspension{Site: site, Until: now, Node: s.cfg.Name, At: now})
 }
 
-// Suspended tells whether a Site is suspended.
-func (c *Cluster) Suspended(site mail.Site) (Suspension, bool) {
-	c.mu.Lock()
-	s, ok := c.suspended[site]
-	c.mu.Unlock()
-	return s, ok && c.cfg.Now().Before(s.Until)
+// Suspended returns the suspension of a Site and whether it is in force.
+func (s *suspensions) Suspended(site mail.Site) (Suspension, bool) {
+	s.mu.Lock()
+	x, ok := s.sites[site]
+	s.mu.Unlock()
+	return x, ok && s.cfg.Now().Before(x.Until)
 }
 
-// Suspensions are all that hold now, in no order.
-func (c *Cluster) Suspensions() []Suspension {
-	now := c.cfg.Now()
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// Suspensions returns all suspensions in force, in no order.
+func (s *suspensions) Suspensions() []Suspension {
+	now := s.cfg.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var out []Suspension
-	for _, s := range c.suspended {
-		if now.Before(s.Until) {
-			out = append(out, s)
+	for _, x := range s.sites {
+		if now.Before(x.Until) {
+			out = append(out, x)
 		}
 	}
 	return out
 }
 
-func (c *Cluster) spread(s Suspension) {
-	if c.keep(s) {
-		b, _ := json.Marshal(s) // of strings and times: it cannot fail
-		c.queue.QueueBroadcast(suspensionNews{s.Site, b})
+// spread keeps a suspension and sends it to all nodes.
+func (s *suspensions) spread(x Suspension) {
+	if s.keep(x) {
+		b, _ := json.Marshal(x) // cannot fail for strings and times
+		s.queue.QueueBroadcast(broadcast{x.Site, b})
 	}
 }
 
-// keep takes a suspension, this node's own or another's, and reports whether that is news.
-func (c *Cluster) keep(s Suspension) bool {
-	now := c.cfg.Now()
-	if s.Site == "" || len(s.Site) > maxText || len(s.Reason) > maxText || len(s.Node) > maxText {
+// keep keeps a suspension of any node and reports whether it is news. It ignores one that is out of bounds.
+func (s *suspensions) keep(x Suspension) bool {
+	now := s.cfg.Now()
+	if x.Site == "" || len(x.Site) > maxText || len(x.Reason) > maxText || len(x.Node) > maxText {
 		return false
 	}
-	most := now.Add(maxSuspension)
-	if s.At.After(most) || s.Until.After(most.Add(clockSlack)) {
+	limit := now.Add(maxSuspension)
+	if x.At.After(limit) || x.Until.After(limit.Add(clockSlack)) {
 		return false
 	}
-	if s.Until.After(most) {
-		s.Until = most
+	if x.Until.After(limit) {
+		x.Until = limit
 	}
-	c.mu.Lock()
-	old, known := c.suspended[s.Site]
-	news := (!known || s.At.After(old.At)) && now.Before(s.Until.Add(keepResumed)) &&
-		(known || len(c.suspended) < maxSuspended)
+	s.mu.Lock()
+	old, held := s.sites[x.Site]
+	news := (!held || x.At.After(old.At)) && now.Before(x.Until.Add(keepResumed)) &&
+		(held || len(s.sites) < maxSuspended)
 	if news {
-		c.suspended[s.Site] = s
+		s.sites[x.Site] = x
 	}
-	c.mu.Unlock()
+	s.mu.Unlock()
 	if news {
-		c.cfg.Changed()
+		s.cfg.Changed()
 	}
 	return news
 }
 
-// suspensionNews is a suspension on its way by gossip. A later one of the same Site takes its place.
-type suspensionNews struct {
-	site mail.Site
-	b    []byte
+// forget removes suspensions that ended some time ago.
+func (s *suspensions) forget() {
+	now := s.cfg.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for site, x := range s.sites {
+		if now.After(x.Until.Add(keepResumed)) {
+			delete(s.sites, site)
+		}
+	}
 }
 
-// Invalidates is memberlist's.
-func (n suspensionNews) Invalidates(b memberlist.Broadcast) bool {
-	o, ok := b.(suspensionNews)
-	return ok && o.site == n.site
-}
-
-// Message is memberlist's.
-func (n suspensionNews) Message() []byte { return n.b }
-
-// Finished is memberlist's.
-func (n suspensionNews) Finished() {}
-
-// NotifyMsg is memberlist's: another node's news. What is news here too is passed on.
-func (c *Cluster) NotifyMsg(b []byte) {
-	var s Suspension
-	if len(b) > 4*maxText || json.Unmarshal(b, &s) != nil {
+// receive keeps a suspension that another node sent, and sends it on if it is news.
+func (s *suspensions) receive(b []byte) {
+	var x Suspension
+	if len(b) > 4*maxText || json.Unmarshal(b, &x) != nil {
 		return
 	}
-	if c.keep(s) {
-		c.queue.QueueBroadcast(suspensionNews{s.Site, append([]byte(nil), b...)})
+	if s.keep(x) {
+		s.queue.QueueBroadcast(broadcast{x.Site, append([]byte(nil), b...)})
 	}
 }
 
-// GetBroadcasts is memberlist's.
-func (c *Cluster) GetBroadcasts(overhead, limit int) [][]byte {
-	return c.queue.GetBroadcasts(overhead, limit)
-}
-
-// LocalState is memberlist's: all suspensions, for a node that joins and every now and then, so that none is missed for
-// long.
-func (c *Cluster) LocalState(bool) []byte {
-	c.mu.Lock()
-	all := make([]Suspension, 0, len(c.suspended))
-	for _, s := range c.suspended {
-		all = append(all, s)
+// marshal returns all suspensions in the form that merge reads.
+func (s *suspensions) marshal() []byte {
+	s.mu.Lock()
+	all := make([]Suspension, 0, len(s.sites))
+	for _, x := range s.sites {
+		all = append(all, x)
 	}
-	c.mu.Unlock()
+	s.mu.Unlock()
 	b, _ := json.Marshal(all) // see spread
 	return b
 }
 
-// MergeRemoteState is memberlist's: all suspensions of another node.
-func (c *Cluster) MergeRemoteState(b []byte, _ bool) {
+// merge keeps all suspensions of another node.
+func (s *suspensions) merge(b []byte) {
 	var all []Suspension
 	if json.Unmarshal(b, &all) != nil {
 		return
 	}
-	for _, s := range all[:min(len(all), maxSuspended)] {
-		c.keep(s)
+	for _, x := range all[:min(len(all), maxSuspended)] {
+		s.keep(x)
 	}
 }
+
+// A broadcast is a suspension that is to be sent. A later one of the same Site replaces it. Its methods are those of
+// memberlist.Broadcast.
+type broadcast struct {
+	site mail.Site
+	b    []byte
+}
+
+// Invalidates reports whether this broadcast replaces b.
+func (n broadcast) Invalidates(b memberlist.Broadcast) bool {
+	o, ok := b.(broadcast)
+	return ok && o.site == n.site
+}
+
+// Message returns the octets to send.
+func (n broadcast) Message() []byte { return n.b }
+
+// Finished does nothing.
+func (n broadcast) Finished() {}

@@ -145,7 +145,7 @@ func (n *Node) startCluster() error {
 	n.cleanups.add("cluster", m.cluster.Leave)
 	m.use(files)
 	m.peers, err = peer.NewClient(peer.ClientConfig{
-		TLS: files.client, Name: c.Cluster.Name, Addr: m.cluster.Addr, LastJoined: m.cluster.Came,
+		TLS: files.client, Name: c.Cluster.Name, Addr: m.cluster.Addr, LastJoined: m.cluster.LastJoined,
 		Unreachable: func(node string, until time.Time) {
 			m.cluster.Unreachable(node, until)
 			m.moved()

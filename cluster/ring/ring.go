@@ -1,8 +1,8 @@
-// Package ring says which node owns a Site: rendezvous hashing with weights, so that all nodes that see the same
-// members come to the same owner without a word, and a member that comes or goes moves no more than its own share.
+// Package ring says which node owns a Site, by rendezvous hashing with weights. All nodes that see the same members
+// determine the same owner without communication, and a member that joins or leaves moves no more than its own share.
 //
-// It owns the hash and the choice among several owners. It refuses to know how members are found and whether they live:
-// it is a pure function of what it is given.
+// It owns the hash and the choice among several owners. It refuses to know how members are found and whether they are
+// alive: its functions are pure.
 package ring
 
 import (
@@ -15,13 +15,12 @@ import (
 
 // A Member is a node that may own Sites.
 type Member struct {
-	Name   string  // as configured: it is what is hashed, so that a node that comes back owns what it owned
-	Weight float64 // of its share; 0 and what is no number mean 1
+	Name   string  // as configured; it is hashed, so that a node that comes back owns what it owned
+	Weight float64 // of its share; values that are not finite and above 0 mean 1
 }
 
-// Owners gives the n members that a Site belongs to, the first owner first; fewer if there are not so many. The order
-// of members does not matter. A member that joins takes Sites and gives none, one that leaves gives its own and takes
-// none.
+// Owners returns the n owners of a Site, the first one first, and fewer if there are fewer members. The order of
+// members does not matter. A member that joins only gains Sites, and one that leaves only loses its own.
 func Owners(members []Member, site mail.Site, n int) []string {
 	ranked := rank(members, string(site))
 	names := make([]string, min(max(n, 0), len(ranked)))
@@ -31,9 +30,9 @@ func Owners(members []Member, site mail.Site, n int) []string {
 	return names
 }
 
-// Owner gives the one owner of a Site for a recipient domain, "" without members. A Site with a spread above 1 has that
-// many owners, and the domain chooses among them by the same rule: a retry meets the same one, and so the same address
-// of ours, and mail of a domain moves only when its own owner goes or a better one comes.
+// Owner returns the owner of a Site for a recipient domain, "" without members. A Site with a spread above 1 has that
+// many owners, and the domain chooses among them by the same rule. So a retry goes to the same owner and leaves from
+// the same address of ours. Mail of a domain moves only if its owner leaves or one that ranks higher joins.
 func Owner(members []Member, site mail.Site, spread int, domain string) string {
 	ranked := rank(members, string(site))
 	if len(ranked) == 0 {
@@ -43,22 +42,23 @@ func Owner(members []Member, site mail.Site, spread int, domain string) string {
 		return ranked[0].name
 	}
 	owners := ranked[:min(spread, len(ranked))]
-	best, most := "", math.Inf(-1)
+	best, highest := "", math.Inf(-1)
 	for _, o := range owners {
-		// Each owner of a spread keeps limit/n, whatever its weight: so the domains are dealt out evenly.
-		if s := score(hash(o.name, string(site), domain), 1); s > most || s == most && o.name < best {
-			best, most = o.name, s
+		// Each owner of a spread has limit/n for any weight, so the domains are distributed evenly.
+		if s := score(hash(o.name, string(site), domain), 1); s > highest || s == highest && o.name < best {
+			best, highest = o.name, s
 		}
 	}
 	return best
 }
 
-// A ranked member has its score for one Site.
+// A ranked is a member with its score for a Site.
 type ranked struct {
 	name  string
 	score float64
 }
 
+// rank returns the members by their scores for a Site, the highest first.
 func rank(members []Member, site string) []ranked {
 	out := make([]ranked, len(members))
 	for i, m := range members {
@@ -77,16 +77,16 @@ func rank(members []Member, site string) []ranked {
 	return out
 }
 
-// score makes of a hash the score of weighted rendezvous hashing: -w / ln(u), with u uniform in (0, 1). The member with
-// the highest wins, each with a probability of its weight over the sum of all, and a change of one weight moves only
-// what that member gains or loses.
+// score returns the score of weighted rendezvous hashing for a hash: -w / ln(u), with u uniform in (0, 1). The member
+// with the highest score wins. Its probability is its weight over the sum of all weights, and a change of one weight
+// moves only what that member gains or loses.
 func score(h uint64, weight float64) float64 {
 	u := (float64(h>>11) + 0.5) / (1 << 53)
 	return -weight / math.Log(u)
 }
 
-// hash mixes the parts with a length before each, so that no two lists of parts are one text. FNV-1a alone leaves the
-// high bits of short texts alike; the finalizer of SplitMix64 spreads them.
+// hash returns a hash of the parts, each preceded by its length, so that different lists of parts are different texts.
+// FNV-1a alone leaves the high bits of short texts similar; the finalizer of SplitMix64 spreads them.
 func hash(parts ...string) uint64 {
 	h := uint64(14695981039346656037)
 	for _, p := range parts {

@@ -6,8 +6,9 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/millrace/millrace/router/mail"
 	"pgregory.net/rapid"
+
+	"github.com/millrace/millrace/router/mail"
 )
 
 func members(n int) []Member {
@@ -20,7 +21,7 @@ func members(n int) []Member {
 
 func site(i int) mail.Site { return mail.Site(fmt.Sprintf("mx.site%d.example", i)) }
 
-// drawn is a set of members with names and weights as they come.
+// drawn returns a random set of members.
 func drawn(t *rapid.T) []Member {
 	names := rapid.SliceOfNDistinct(rapid.StringMatching(`[a-z][a-z0-9-]{0,8}`), 1, 9, rapid.ID[string]).Draw(t,
 		"names")
@@ -31,7 +32,8 @@ func drawn(t *rapid.T) []Member {
 	return out
 }
 
-func TestTheOrderOfMembersDoesNotMatter(t *testing.T) {
+// The order of members does not matter.
+func TestOwner_Order(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		a := drawn(t)
 		b := rapid.Permutation(a).Draw(t, "permuted")
@@ -44,11 +46,12 @@ func TestTheOrderOfMembersDoesNotMatter(t *testing.T) {
 	})
 }
 
-func TestAMemberThatJoinsTakesAndOneThatLeavesGivesItsOwnOnly(t *testing.T) {
+// A member that joins only gains Sites, and one that leaves only loses its own.
+func TestOwners_JoinAndLeave(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		with := drawn(t)
 		if len(with) < 2 {
-			t.Skip("nobody would be left")
+			t.Skip("no member would be left")
 		}
 		without := with[1:]
 		s := mail.Site(rapid.String().Draw(t, "site"))
@@ -60,7 +63,8 @@ func TestAMemberThatJoinsTakesAndOneThatLeavesGivesItsOwnOnly(t *testing.T) {
 	})
 }
 
-func TestAHigherWeightNeverLosesASite(t *testing.T) {
+// A higher weight never loses a Site.
+func TestOwner_HigherWeight(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := drawn(t)
 		s := mail.Site(rapid.String().Draw(t, "site"))
@@ -72,7 +76,8 @@ func TestAHigherWeightNeverLosesASite(t *testing.T) {
 	})
 }
 
-func TestADomainStaysWithItsOwnerWhileThatIsAmongTheOwners(t *testing.T) {
+// A domain stays with its owner while that is one of the owners.
+func TestOwner_Domain(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := drawn(t)
 		s, domain := mail.Site(rapid.String().Draw(t, "site")), rapid.String().Draw(t, "domain")
@@ -96,8 +101,8 @@ func TestADomainStaysWithItsOwnerWhileThatIsAmongTheOwners(t *testing.T) {
 	})
 }
 
-// The shares of 20,000 Sites lie within five standard deviations of the weights.
-func TestSitesAreSharedOutByWeight(t *testing.T) {
+// Sites are distributed by weight: the shares of 20,000 Sites are within five standard deviations of the weights.
+func TestOwner_Weights(t *testing.T) {
 	m := members(5)
 	m[4].Weight = 2
 	const sites = 20000
@@ -115,7 +120,8 @@ func TestSitesAreSharedOutByWeight(t *testing.T) {
 	}
 }
 
-func TestTheDomainsOfASpreadSiteAreSharedOutEvenly(t *testing.T) {
+// The domains of a Site with a spread are distributed evenly.
+func TestOwner_Spread(t *testing.T) {
 	m := members(5)
 	const domains = 9000
 	got := map[string]int{}
@@ -132,8 +138,8 @@ func TestTheDomainsOfASpreadSiteAreSharedOutEvenly(t *testing.T) {
 	}
 }
 
-// What other versions of the program and other machines have to come to as well: a change of the hash moves every Site.
-func TestTheHashStaysAsItIs(t *testing.T) {
+// The hash is the same in all versions of the program and on all machines: a change would move every Site.
+func TestOwner_StableHash(t *testing.T) {
 	m := members(4)
 	want := []string{"mx4", "mx1", "mx2", "mx1", "mx4", "mx4", "mx3", "mx3"}
 	var got []string
@@ -145,7 +151,8 @@ func TestTheHashStaysAsItIs(t *testing.T) {
 	}
 }
 
-func TestNobodyOwnsAnythingWithoutMembers(t *testing.T) {
+// Without members there is no owner.
+func TestOwner_NoMembers(t *testing.T) {
 	if got := Owner(nil, "a", 1, ""); got != "" {
 		t.Errorf("got %q", got)
 	}
@@ -154,7 +161,8 @@ func TestNobodyOwnsAnythingWithoutMembers(t *testing.T) {
 	}
 }
 
-func TestAWeightThatIsNoNumberIsOne(t *testing.T) {
+// A weight that is not finite and above 0 is 1.
+func TestOwner_InvalidWeight(t *testing.T) {
 	for _, w := range []float64{math.NaN(), math.Inf(1), -3, 0} {
 		m := members(3)
 		for i := range 50 {

@@ -1,0 +1,67 @@
+package cluster
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// A delegate has the callbacks of memberlist. None of them blocks.
+type delegate struct{ *Cluster }
+
+// NotifyJoin is called when a node was seen.
+func (d delegate) NotifyJoin(n *memberlist.Node) { d.see(n, "joined") }
+
+// NotifyUpdate is called when a node's metadata has changed.
+func (d delegate) NotifyUpdate(n *memberlist.Node) { d.see(n, "") }
+
+// NotifyLeave is called when a node left or died.
+func (d delegate) NotifyLeave(n *memberlist.Node) {
+	m, died, ok := d.roster.remove(n.Name)
+	if !ok {
+		return
+	}
+	how := "left"
+	if died {
+		how = "lost"
+	}
+	d.cfg.Log.Info("cluster", "node", m.Name, "is", how, "nodes", d.Nodes())
+	d.cfg.Changed()
+}
+
+// see takes over what memberlist knows of a node. what is logged unless it is empty.
+func (d delegate) see(n *memberlist.Node, what string) {
+	m, err := parseMember(n.Name, n.Meta)
+	if err != nil {
+		d.cfg.Log.Warn("cluster", "node", n.Name, "cause", err.Error())
+		return
+	}
+	if a, ok := netip.AddrFromSlice(n.Addr); ok {
+		m.Gossip = netip.AddrPortFrom(a.Unmap(), n.Port).String()
+	}
+	if isNew := d.roster.add(m); isNew {
+		d.Unreachable(m.Name, time.Time{})
+	}
+	if what != "" {
+		d.cfg.Log.Info("cluster", "node", m.Name, "is", what, "nodes", d.Nodes())
+	}
+	d.cfg.Changed()
+}
+
+// NodeMeta returns the metadata of this node.
+func (d delegate) NodeMeta(limit int) []byte { return d.roster.meta(limit) }
+
+// NotifyMsg is called with a suspension from another node.
+func (d delegate) NotifyMsg(b []byte) { d.suspensions.receive(b) }
+
+// GetBroadcasts returns the suspensions that are to be sent.
+func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
+	return d.suspensions.queue.GetBroadcasts(overhead, limit)
+}
+
+// LocalState returns all suspensions, for a node that joins and for regular exchanges, so that none is missed for long.
+func (d delegate) LocalState(bool) []byte { return d.suspensions.marshal() }
+
+// MergeRemoteState is called with all suspensions of another node.
+func (d delegate) MergeRemoteState(b []byte, _ bool) { d.suspensions.merge(b) }
