@@ -58,7 +58,7 @@ func (c *conn) bdat(arg []byte) {
 		c.notUnderstood(chunkVerb, chunkSyntax)
 		return
 	}
-	b := c.newBody(true)
+	b := newBody(c, true)
 	fits := b.beginChunk(k)
 	if c.tx.failed != nil {
 		c.finishMessage(b, *c.tx.failed)

@@ -49,7 +49,7 @@ type Body struct {
 }
 
 // newBody borrows a Body for the message that begins: by BDAT if plain is true, else by DATA.
-func (c *conn) newBody(plain bool) *Body {
+func newBody(c *conn, plain bool) *Body {
 	b := c.srv.bodies.Get().(*Body)
 	b.c, b.scan = c, newScanner(plain)
 	return b

@@ -33,7 +33,7 @@ func (c *conn) data(arg []byte) {
 	if c.in.r == c.in.w { // the client waits for it, and the Session may take its time until it reads
 		c.out.flush()
 	}
-	c.body = c.newBody(false)
+	c.body = newBody(c, false)
 	c.finishMessage(c.body, c.session.Body(c.srv.ctx, c.body))
 }
 

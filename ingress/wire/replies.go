@@ -79,25 +79,25 @@ func (c *Config) appendGreeting(b []byte) []byte {
 	return append(b, " ESMTP\r\n"...)
 }
 
-// appendEHLO appends the reply to EHLO, which has no enhanced codes either.
-func (c *conn) appendEHLO(b []byte) []byte {
-	cfg := &c.srv.cfg
+// appendEHLO appends the reply to EHLO, which has no enhanced codes either. secure reports that TLS is active, xclient
+// that the client may use XCLIENT.
+func (c *Config) appendEHLO(b []byte, secure, xclient bool) []byte {
 	b = append(b, "250-"...)
-	b = append(b, cfg.Hostname...)
+	b = append(b, c.Hostname...)
 	b = append(b, "\r\n250-PIPELINING\r\n250-SIZE "...)
-	b = strconv.AppendInt(b, cfg.MessageSize, 10)
+	b = strconv.AppendInt(b, c.MessageSize, 10)
 	b = append(b, "\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n"...)
-	if cfg.TLS != nil && c.client.TLS == nil {
+	if c.TLS != nil && !secure {
 		b = append(b, "250-STARTTLS\r\n"...)
 	}
-	if c.xclient {
+	if xclient {
 		b = append(b, "250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\r\n"...)
 	}
 	b = append(b, "250-LIMITS RCPTMAX="...)
-	b = strconv.AppendInt(b, int64(cfg.Recipients), 10)
-	if cfg.tune.messages > 0 {
+	b = strconv.AppendInt(b, int64(c.Recipients), 10)
+	if c.tune.messages > 0 {
 		b = append(b, " MAILMAX="...)
-		b = strconv.AppendInt(b, int64(cfg.tune.messages), 10)
+		b = strconv.AppendInt(b, int64(c.tune.messages), 10)
 	}
 	return append(b, "\r\n250 ENHANCEDSTATUSCODES\r\n"...)
 }
