@@ -88,7 +88,7 @@ func (c *conn) bdat(arg []byte) {
 		c.finishMessage(b, mail.ReplyFor(err))
 		return
 	}
-	c.tx.enter(chunksPhase)
+	c.tx.enter(inChunks)
 	c.body = b
 	c.finishMessage(b, c.session.Body(c.srv.ctx, b))
 }

@@ -67,15 +67,15 @@ func (c *conn) simpleCommand(line, verb, arg []byte) {
 		c.out.reply(cannotVerify)
 	case v == "HELP":
 		c.out.reply(help)
-	case slices.Contains(knownVerbs, v):
+	case slices.Contains(unofferedVerbs, v):
 		c.mistake(notImplemented)
 	default:
 		c.notUnderstood(line, unknownCommand)
 	}
 }
 
-// knownVerbs are commands of RFCs that are not offered here.
-var knownVerbs = []string{"EXPN", "ETRN", "ATRN", "TURN", "SEND", "SOML", "SAML", "AUTH", "XFORWARD"}
+// unofferedVerbs are commands of RFCs that are not offered here.
+var unofferedVerbs = []string{"EXPN", "ETRN", "ATRN", "TURN", "SEND", "SOML", "SAML", "AUTH", "XFORWARD"}
 
 // notUnderstood answers a line that is no command. If it was meant for a BDAT, what follows may be octets of a message,
 // which a relay before us took for a chunk: the connection ends.

@@ -10,7 +10,7 @@ import (
 func (c *conn) data(arg []byte) {
 	fault := c.tx.notReady(c.client.Helo != "")
 	switch phase := c.tx.phase(); {
-	case phase == chunksPhase, phase == lostPhase:
+	case phase == inChunks, phase == refusingChunks:
 		c.mistake(chunksRunning)
 		return
 	case len(arg) > 0:
@@ -72,7 +72,7 @@ func (c *conn) finishMessage(b *Body, r mail.Reply) {
 	c.refuse(r)
 	c.out.finalReplyPending = c.out.batch != nil
 	if b.Form() == mail.Plain && !b.chunk.last {
-		c.tx.lose(r)
+		c.tx.refuseChunks(r)
 	}
 }
 

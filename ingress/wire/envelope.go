@@ -38,7 +38,7 @@ func (c *conn) mail(arg []byte) {
 // rcpt carries out RCPT.
 func (c *conn) rcpt(arg []byte) {
 	switch phase := c.tx.phase(); {
-	case phase == chunksPhase:
+	case phase == inChunks:
 		c.mistake(chunksRunning)
 		return
 	case !phase.open():

@@ -52,11 +52,11 @@ func (b *Body) wait(buf []byte) (int, error) {
 	}
 	for {
 		if p.due == 0 {
-			rate := p.rateDue(&srv.cfg.tune, b.received)
-			if now >= rate {
+			owed := p.rateDue(&srv.cfg.tune, b.received)
+			if now >= owed {
 				return 0, ErrTooSlow
 			}
-			p.due, p.received = min(rate, now+srv.cfg.tune.command), b.received
+			p.due, p.received = min(owed, now+srv.cfg.tune.command), b.received
 		}
 		due := p.due
 		if p.until != 0 {

@@ -19,7 +19,7 @@ const handshakeTimeout = 30 * time.Second
 // ends.
 func (c *conn) starttls(arg []byte) {
 	switch {
-	case c.tx.phase() == chunksPhase:
+	case c.tx.phase() == inChunks:
 		c.mistake(chunksRunning)
 		return
 	case c.srv.cfg.TLS == nil:

@@ -10,14 +10,14 @@ import (
 type phase uint32
 
 const (
-	nonePhase   phase = iota // no transaction
-	mailPhase                // MAIL was accepted; up to the end of a message that comes by DATA
-	chunksPhase              // a message comes by BDAT, and commands may stand between its chunks
-	lostPhase                // a message by BDAT was refused before its last chunk: its further chunks are refused too
+	noTransaction  phase = iota // no transaction
+	inMail                      // MAIL was accepted; up to the end of a message that comes by DATA
+	inChunks                    // a message comes by BDAT, and commands may stand between its chunks
+	refusingChunks              // a message by BDAT was refused before its last chunk: its further chunks are refused too
 )
 
 // open reports whether a transaction is open in the phase: the Session knows it, and it would be lost with the process.
-func (p phase) open() bool { return p == mailPhase || p == chunksPhase }
+func (p phase) open() bool { return p == inMail || p == inChunks }
 
 // refusals says what happened to the refused recipients of a transaction.
 type refusals uint8
@@ -30,14 +30,14 @@ const (
 
 // A transaction is the state of the mail transaction of a connection.
 //
-// Invariant: outside of the phases mailPhase and chunksPhase rcpts and refused are zero; failed is not nil if and only
-// if the phase is lostPhase. serve's goroutine writes all of it, and other goroutines may call phase.
+// Invariant: outside of the phases inMail and inChunks rcpts and refused are zero; failed is not nil if and only
+// if the phase is refusingChunks. serve's goroutine writes all of it, and other goroutines may call phase.
 type transaction struct {
 	current atomic.Uint32 // a phase
 	rcpts   int32         // accepted
 	refused refusals
 	utf8    bool        // MAIL had SMTPUTF8
-	failed  *mail.Reply // the reply to each further BDAT of a lost message
+	failed  *mail.Reply // the reply to each further BDAT while refusingChunks
 }
 
 func (t *transaction) phase() phase { return phase(t.current.Load()) }
@@ -52,19 +52,19 @@ func (t *transaction) enter(p phase) {
 // open begins a transaction after an accepted MAIL. The transaction must be new or ended.
 func (t *transaction) open(utf8 bool) {
 	t.utf8 = utf8
-	t.enter(mailPhase)
+	t.enter(inMail)
 }
 
 // end ends the transaction, whether one is open or not.
 func (t *transaction) end() {
-	t.enter(nonePhase)
+	t.enter(noTransaction)
 	t.rcpts, t.refused, t.failed = 0, noRefusals, nil
 }
 
-// lose makes r the reply to each further BDAT. The transaction must be ended.
-func (t *transaction) lose(r mail.Reply) {
+// refuseChunks makes r the reply to each further BDAT. The transaction must be ended.
+func (t *transaction) refuseChunks(r mail.Reply) {
 	t.failed = &r
-	t.enter(lostPhase)
+	t.enter(refusingChunks)
 }
 
 // refuse notes that a recipient was refused.

@@ -55,7 +55,7 @@ func (w *commandWait) due(cfg *Config, began time.Duration, settled bool) (due, 
 func (c *conn) nextLine() (line []byte, fault *mail.Reply, err error) {
 	c.wait = commandWait{}
 	switch phase := c.tx.phase(); {
-	case phase == mailPhase && c.srv.cfg.Lend > 0:
+	case phase == inMail && c.srv.cfg.Lend > 0:
 		c.wait.next = lendThen
 	case c.grown && !phase.open():
 		c.wait.next = settleThen
@@ -102,7 +102,7 @@ func (c *conn) fill() error {
 	}
 	var n int
 	var err error
-	if phase == chunksPhase {
+	if phase == inChunks {
 		n, err = c.body.wait(room)
 	} else {
 		n, err = c.await(room)
