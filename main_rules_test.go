@@ -226,6 +226,27 @@ func TestTheHouseRulesBite(t *testing.T) {
 	}
 }
 
+func TestTheDrawnOrderBites(t *testing.T) {
+	order := drawnOrder("# A\n\n```\na/b/   text\na/c/\nrouter/leaf/  more\n```\n\n```\nnot/this/\n```\n")
+	if want := []string{"a/b", "a/c", "router/leaf"}; !slices.Equal(order, want) {
+		t.Fatalf("got %q, want %q", order, want)
+	}
+	importing := func(folder, path string) source {
+		return parse(t, folder+"/a.go", `package p; import _ "`+module+"/"+path+`"`)
+	}
+	for _, c := range []struct{ from, to, want string }{
+		{"a/b", "a/c", ""},
+		{"a/b", "router/leaf/lru", ""},
+		{"a/c", "a/b", "a/c/a.go:1: a/b stands above a/c in ARCHITECTURE.md"},
+		{"a/d", "a/c", "a/d/a.go:1: a/d is not drawn in ARCHITECTURE.md"},
+		{"bench", "a/c", ""},
+	} {
+		if got := strings.Join(upward(importing(c.from, c.to), order), ","); got != c.want {
+			t.Errorf("%s imports %s: got %q, want %q", c.from, c.to, got, c.want)
+		}
+	}
+}
+
 func TestThePackageCommentRuleBites(t *testing.T) {
 	got := packageComments([]source{
 		parse(t, "good/a.go", "// Package good is.\npackage good"),

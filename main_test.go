@@ -36,7 +36,7 @@ func (s source) at(pos token.Pos, what string) string {
 	return s.path + ":" + strconv.Itoa(s.fset.Position(pos).Line) + ": " + what
 }
 
-// imports gives the import paths of the file with their places.
+// imports yields the import paths of the file with their places.
 func (s source) imports(yield func(*ast.ImportSpec, string) bool) {
 	for _, spec := range s.ast.Imports {
 		importPath, err := strconv.Unquote(spec.Path.Value)
@@ -70,6 +70,32 @@ func TestHouseRules(t *testing.T) {
 			}
 		})
 	}
+	t.Run("imports run down the drawn order", func(t *testing.T) {
+		order := drawnOrder(read(t, "ARCHITECTURE.md"))
+		if len(order) < 30 {
+			t.Fatalf("ARCHITECTURE.md draws %d packages", len(order))
+		}
+		for _, s := range sources {
+			for _, finding := range upward(s, order) {
+				t.Error(finding)
+			}
+		}
+		for _, folder := range order {
+			if !slices.ContainsFunc(sources, func(s source) bool { return under(s.dir(), folder) }) {
+				t.Errorf("ARCHITECTURE.md draws %s, which does not exist", folder)
+			}
+		}
+	})
+	t.Run("rules name folders that exist", func(t *testing.T) {
+		for _, s := range sources {
+			if s.path != "main_test.go" {
+				continue
+			}
+			for _, finding := range missingFolders(s, sources) {
+				t.Error(finding)
+			}
+		}
+	})
 	t.Run("each package has one package comment", func(t *testing.T) {
 		for _, finding := range packageComments(sources) {
 			t.Error(finding)
@@ -182,8 +208,8 @@ var gateFor = map[string][]string{
 	"go.opentelemetry.io/otel/sdk":               {"cluster/node"},
 	"go.opentelemetry.io/otel/exporters":         {"cluster/node"},
 	"go.opentelemetry.io/proto":                  {"cluster/node"},
-	"github.com/emersion/go-smtp":                {"ingress/submission", "loadtest/...", "bench/...", "tests"},
-	"github.com/emersion/go-sasl":                {"ingress/submission", "loadtest/...", "bench/...", "tests"},
+	"github.com/emersion/go-smtp":                {"loadtest/...", "bench/...", "tests"},
+	"github.com/emersion/go-sasl":                {"loadtest/...", "bench/...", "tests"},
 	"github.com/emersion/go-msgauth":             {"ingress/message/auth/...", "tests"},
 	"github.com/pires/go-proxyproto":             {"ingress/wire"},
 	"github.com/prometheus/client_golang":        {"cluster/admin"},
@@ -227,6 +253,69 @@ func passes(s source, gate string) bool {
 	default:
 		return s.dir() == gate
 	}
+}
+
+// missingFolders finds folders of this tree that a file of rules names and that do not exist.
+func missingFolders(rules source, sources []source) []string {
+	var findings []string
+	ast.Inspect(rules.ast, func(n ast.Node) bool {
+		l, ok := n.(*ast.BasicLit)
+		if !ok || l.Kind != token.STRING {
+			return true
+		}
+		folder, err := strconv.Unquote(l.Value)
+		folder = strings.TrimSuffix(folder, "/...")
+		if err != nil || !ownFolder.MatchString(folder) {
+			return true
+		}
+		if !slices.ContainsFunc(sources, func(s source) bool { return under(s.dir(), folder) }) {
+			findings = append(findings, rules.at(l.Pos(), folder+" does not exist"))
+		}
+		return true
+	})
+	return findings
+}
+
+var ownFolder = regexp.MustCompile(`^(bench|cluster|deploy|egress|ingress|loadtest|router)(/[a-z0-9]+)*$`)
+
+// drawnOrder returns the folders of the first drawing of a document, from the top down.
+func drawnOrder(document string) []string {
+	_, drawing, _ := strings.Cut(document, "\n```\n")
+	drawing, _, _ = strings.Cut(drawing, "\n```\n")
+	var order []string
+	for line := range strings.Lines(drawing) {
+		if folder, _, ok := strings.Cut(line, "/ "); ok || strings.HasSuffix(line, "/\n") {
+			order = append(order, strings.TrimSuffix(folder, "/\n"))
+		}
+	}
+	return order
+}
+
+// upward finds imports of production code that run against the drawn order, and packages that are not drawn. What
+// measures, tests and builds the relay stands beside the drawing.
+func upward(s source, order []string) []string {
+	place := func(folder string) int {
+		if under(folder, "router/leaf") {
+			folder = "router/leaf"
+		}
+		return slices.Index(order, folder)
+	}
+	if s.test() || s.dir() == "." || under(s.dir(), ".ci", "bench", "loadtest", "deploy", "egress/smtptest",
+		"egress/dns/dnstest", "ingress/ingresstest") {
+		return nil
+	}
+	from := place(s.dir())
+	if from < 0 {
+		return []string{s.at(s.ast.Pos(), s.dir()+" is not drawn in ARCHITECTURE.md")}
+	}
+	var findings []string
+	for spec, importPath := range s.imports {
+		to, ours := strings.CutPrefix(importPath, module+"/")
+		if i := place(to); ours && i >= 0 && i < from {
+			findings = append(findings, s.at(spec.Pos(), to+" stands above "+s.dir()+" in ARCHITECTURE.md"))
+		}
+	}
+	return findings
 }
 
 // folders refuses folders that say nothing about their content.
@@ -280,13 +369,13 @@ func inits(s source) []string {
 	return findings
 }
 
-var later = regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X)\b`)
+var laterNote = regexp.MustCompile(`\b(TO` + `DO|FIX` + `ME|XX` + `X)\b`)
 
 func leftovers(s source) []string {
 	var findings []string
 	for _, group := range s.ast.Comments {
 		for _, comment := range group.List {
-			if word := later.FindString(comment.Text); word != "" {
+			if word := laterNote.FindString(comment.Text); word != "" {
 				findings = append(findings, s.at(comment.Pos(), word))
 			}
 		}
@@ -294,7 +383,7 @@ func leftovers(s source) []string {
 	return findings
 }
 
-// calls gives each call in node of a function of the package that the file imports by importPath.
+// calls returns each call in node of a function of the package that the file imports by importPath.
 func (s source) calls(node ast.Node, importPath string, functions ...string) []*ast.CallExpr {
 	name := ""
 	for spec, imported := range s.imports {
@@ -399,7 +488,7 @@ func names(s source) []string {
 // time.Now, which is Now's default, is no reading, and a deadline of a socket is the runtime's.
 func clocks(s source) []string {
 	if s.test() || under(s.dir(), "egress/dns/dnstest") ||
-		!under(s.dir(), "router/srs", "egress/dns", "ingress/ledger", "ingress/message/auth") {
+		!under(s.dir(), "router/srs", "egress/dns", "ingress/message/auth") {
 		return nil
 	}
 	deadline := make(map[*ast.CallExpr]bool)
