@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-func TestACooledSiteRefusesAtOnceAndIsProbedByOneAtATime(t *testing.T) {
+// A cooled Site refuses at once and is probed by one Slot at a time.
+func TestSlot_Unreachable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		r := request(5, netA)
@@ -44,7 +45,8 @@ func TestACooledSiteRefusesAtOnceAndIsProbedByOneAtATime(t *testing.T) {
 	})
 }
 
-func TestIdleSessionsServeWhileTheSiteCannotBeReachedButNotWhenItRefusesUs(t *testing.T) {
+// Idle connections serve while the Site cannot be reached, but not when it refuses us.
+func TestSlot_Refused(t *testing.T) {
 	p, d := newPool(t), new(dest)
 	r := request(5, netA)
 	a, b := get(t, p, d, r), get(t, p, d, r)
@@ -63,7 +65,8 @@ func TestIdleSessionsServeWhileTheSiteCannotBeReachedButNotWhenItRefusesUs(t *te
 	get(t, p, d, r).Put()
 }
 
-func TestWaitersAreRefusedWhenTheSiteIsCooled(t *testing.T) {
+// Waiters are refused when the Site is cooled.
+func TestSlot_UnreachableFailsWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		s := get(t, p, d, request(1, netA))
@@ -80,7 +83,8 @@ func TestWaitersAreRefusedWhenTheSiteIsCooled(t *testing.T) {
 	})
 }
 
-func TestHostMarksEndWithTimeAndWithSuccess(t *testing.T) {
+// The backoff of a host ends with time and with success.
+func TestSlot_HostDown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		s, err := p.Get(t.Context(), request(1, netA))
@@ -104,7 +108,8 @@ func TestHostMarksEndWithTimeAndWithSuccess(t *testing.T) {
 	})
 }
 
-func TestTheReaperClosesWhatIsIdleTooLong(t *testing.T) {
+// The reaper closes what is idle for too long and forgets the Site.
+func TestPool_Reap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		p.Start()
@@ -125,7 +130,8 @@ func TestTheReaperClosesWhatIsIdleTooLong(t *testing.T) {
 	})
 }
 
-func TestShutdownClosesTheIdleFailsWaitersAndAwaitsTheRest(t *testing.T) {
+// Shutdown closes what is idle, fails the waiters and awaits the rest.
+func TestPool_Shutdown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		p.Start()

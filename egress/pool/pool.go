@@ -77,7 +77,7 @@ type Way struct {
 // A Key names what a connection leads to and how.
 type Key struct {
 	Way  Way
-	Host string // the MX host or next hop, for whose name its certificate was checked
+	Host string // the MX host or next hop, by which its certificate was checked
 	IPv6 bool
 	// Source is our end, zero if the system chose it. A Site's source per family does not change, so Get ignores it.
 	Source netip.Addr

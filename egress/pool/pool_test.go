@@ -13,12 +13,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A fake is a session without a socket. dest counts those that are open.
+// A fake is a connection without a socket. dest counts those that are open.
 type fake struct {
 	dest     *dest
 	dead     atomic.Bool
 	closed   atomic.Bool
-	cut      atomic.Bool
+	aborted  atomic.Bool
 	messages int
 	born     time.Time
 	used     time.Time
@@ -39,7 +39,7 @@ func (f *fake) Close() {
 		f.dest.open.Add(-1)
 	}
 }
-func (f *fake) Abort()              { f.cut.Store(true) }
+func (f *fake) Abort()              { f.aborted.Store(true) }
 func (f *fake) Quit(time.Duration)  { f.Close() }
 func (f *fake) Born() time.Time     { return f.born }
 func (f *fake) LastUsed() time.Time { return f.used }
@@ -77,12 +77,13 @@ func get(t testing.TB, p *Pool[*fake], d *dest, r Request) *Slot[*fake] {
 	return s
 }
 
-func session(s *Slot[*fake]) *fake {
+// conn returns the connection in s, nil if there is none yet.
+func conn(s *Slot[*fake]) *fake {
 	f, _ := s.Conn()
 	return f
 }
 
-// endings waits until what is being closed is closed. Nobody may wait for a Slot meanwhile.
+// endings waits until what is being closed is closed. No test may have waiters meanwhile.
 func endings(p *Pool[*fake]) { p.done.Wait() }
 
 // ask calls Get in a goroutine, which ends when it has its answer.
@@ -98,26 +99,28 @@ func ask(t testing.TB, p *Pool[*fake], r Request) <-chan *Slot[*fake] {
 	return c
 }
 
-func TestTheSessionUsedLastIsReusedFirst(t *testing.T) {
+// The connection used last is reused first.
+func TestPool_LastInFirstOut(t *testing.T) {
 	p, d := newPool(t), new(dest)
 	a, b := get(t, p, d, request(5, netA)), get(t, p, d, request(5, netA))
-	last := session(b)
+	last := conn(b)
 	a.Put()
 	b.Put()
-	if got := session(get(t, p, d, request(5, netA))); got != last {
+	if got := conn(get(t, p, d, request(5, netA))); got != last {
 		t.Error("got the session that was idle for longer")
 	}
 }
 
-func TestAnIdleSessionOfTheBestHostIsPreferred(t *testing.T) {
+// An idle connection of the best host is preferred.
+func TestPool_BestHost(t *testing.T) {
 	p, d := newPool(t), new(dest)
 	r := request(5, netA)
 	best, other := get(t, p, d, r), get(t, p, d, r)
-	want := session(best)
+	want := conn(best)
 	best.Put()
 	other.key.Host = "mx2"
 	other.Put()
-	if got := session(get(t, p, d, r)); got != want {
+	if got := conn(get(t, p, d, r)); got != want {
 		t.Error("the second host's session was used last and was preferred")
 	}
 	if got := get(t, p, d, r); got.Key().Host != "mx2" {
@@ -125,7 +128,8 @@ func TestAnIdleSessionOfTheBestHostIsPreferred(t *testing.T) {
 	}
 }
 
-func TestASessionServesOnlyItsOwnWayAndHosts(t *testing.T) {
+// A connection serves only its own Way and hosts.
+func TestPool_Way(t *testing.T) {
 	for name, change := range map[string]func(*Request){
 		"another identity":     func(r *Request) { r.Way.User = "x" },
 		"another TLS policy":   func(r *Request) { r.Way.TLS = 2 },
@@ -150,10 +154,11 @@ func TestASessionServesOnlyItsOwnWayAndHosts(t *testing.T) {
 	}
 }
 
-func TestAnIdleSessionOfAnotherWayMakesRoomAtTheCap(t *testing.T) {
+// An idle connection of another Way makes room at the cap.
+func TestPool_AnotherWayAtTheCap(t *testing.T) {
 	p, d := newPool(t), new(dest)
 	s := get(t, p, d, request(1, netA))
-	old := session(s)
+	old := conn(s)
 	s.Put()
 	r := request(1, netA)
 	r.Way.User = "x"
@@ -162,14 +167,15 @@ func TestAnIdleSessionOfAnotherWayMakesRoomAtTheCap(t *testing.T) {
 	}
 }
 
-func TestLimitsEndASession(t *testing.T) {
+// Limits end a connection.
+func TestPool_Limits(t *testing.T) {
 	for name, wear := range map[string]func(*fake){
 		"after enough messages": func(f *fake) { f.messages = 100 },
 		"at its age":            func(f *fake) { f.born = f.born.Add(-time.Hour) },
 	} {
 		p, d := newPool(t), new(dest)
 		s := get(t, p, d, request(2, netA))
-		f := session(s)
+		f := conn(s)
 		wear(f)
 		s.Put()
 		endings(p)
@@ -179,27 +185,29 @@ func TestLimitsEndASession(t *testing.T) {
 	}
 }
 
-func TestASessionIdleForTooLongIsNotUsed(t *testing.T) {
+// A connection that was idle for too long is not used.
+func TestPool_IdleTooLong(t *testing.T) {
 	p, d := newPool(t), new(dest)
 	s := get(t, p, d, request(1, netA))
-	f := session(s)
+	f := conn(s)
 	s.Put()
 	f.used = f.used.Add(-time.Hour)
-	if got := session(get(t, p, d, request(1, netA))); got == f || !f.closed.Load() || d.peak.Load() != 1 {
+	if got := conn(get(t, p, d, request(1, netA))); got == f || !f.closed.Load() || d.peak.Load() != 1 {
 		t.Errorf("same %v, closed %v, peak %d", got == f, f.closed.Load(), d.peak.Load())
 	}
 }
 
-func TestDeadIdleSessionsAreClosedAndTheNextIsTried(t *testing.T) {
+// Dead idle connections are closed and the next is tried.
+func TestPool_Dead(t *testing.T) {
 	p, d := newPool(t), new(dest)
 	a, b, c := get(t, p, d, request(5, netA)), get(t, p, d, request(5, netA)), get(t, p, d, request(5, netA))
-	first, second, third := session(a), session(b), session(c)
+	first, second, third := conn(a), conn(b), conn(c)
 	a.Put()
 	b.Put()
 	c.Put()
 	second.dead.Store(true)
 	third.dead.Store(true)
-	if got := session(get(t, p, d, request(5, netA))); got != first {
+	if got := conn(get(t, p, d, request(5, netA))); got != first {
 		t.Error("did not get the one that was alive")
 	}
 	if !second.closed.Load() || !third.closed.Load() || d.open.Load() != 1 {
@@ -210,10 +218,11 @@ func TestDeadIdleSessionsAreClosedAndTheNextIsTried(t *testing.T) {
 	}
 }
 
-func TestDeadIdleSessionsLeaveAnEmptySlot(t *testing.T) {
+// Dead idle connections leave an empty Slot.
+func TestPool_AllDead(t *testing.T) {
 	p, d := newPool(t), new(dest)
 	s := get(t, p, d, request(1, netA))
-	session(s).dead.Store(true)
+	conn(s).dead.Store(true)
 	s.Put()
 	s, err := p.Get(t.Context(), request(1, netA))
 	if err != nil {
@@ -232,8 +241,8 @@ func BenchmarkGetPut(b *testing.B) {
 	p, d := newPool(b), new(dest)
 	r := request(20, netA)
 	get(b, p, d, r).Put()
-	session(p.sites["site"].idle[0]).born = time.Now().Add(time.Hour)
-	session(p.sites["site"].idle[0]).used = time.Now().Add(time.Hour)
+	conn(p.sites["site"].idle[0]).born = time.Now().Add(time.Hour)
+	conn(p.sites["site"].idle[0]).used = time.Now().Add(time.Hour)
 	b.ReportAllocs()
 	for b.Loop() {
 		s, err := p.Get(b.Context(), r)
@@ -244,7 +253,8 @@ func BenchmarkGetPut(b *testing.B) {
 	}
 }
 
-func TestASiteThatWentToAnotherNodeKeepsNoIdleSession(t *testing.T) {
+// A Site that went to another node keeps no idle connection.
+func TestPool_Yield(t *testing.T) {
 	p, d := newPool(t), &dest{}
 	limits := func(mail.Site) Limits { return Limits{Sessions: 4} }
 	idle, lent := get(t, p, d, request(4, netA)), get(t, p, d, request(4, netA))
@@ -270,7 +280,8 @@ func TestASiteThatWentToAnotherNodeKeepsNoIdleSession(t *testing.T) {
 	}
 }
 
-func TestASiteWhoseShareShrankKeepsNoIdleSessionOverIt(t *testing.T) {
+// A Site whose share shrank keeps no idle connection over it.
+func TestPool_YieldShare(t *testing.T) {
 	p, d := newPool(t), &dest{}
 	var all []*Slot[*fake]
 	for range 4 {

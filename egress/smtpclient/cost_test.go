@@ -12,7 +12,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestAMessageCostsFewCallsOnAReusedSession(t *testing.T) {
+// A message costs few system calls on a reused connection.
+func TestClient_Calls(t *testing.T) {
 	ca := smtptest.NewCA()
 	text := strings.Repeat(strings.Repeat("x", 62)+"\r\n", 64)
 	for _, tc := range []struct {
@@ -122,7 +123,8 @@ func message(t testing.TB, s *Client, d *mail.Delivery, to mail.Path, o mail.Oct
 	}
 }
 
-func TestAMessageAllocatesLittleWhateverItsSize(t *testing.T) {
+// A message allocates little, whatever its size.
+func TestClient_Allocations(t *testing.T) {
 	for _, ehlo := range []string{"250-sink\r\n250 PIPELINING\r\n", "250-sink\r\n250-CHUNKING\r\n250 PIPELINING\r\n"} {
 		s := dial(t, Target{Network: "tcp", Addr: sink(t, ehlo), Host: "sink"})
 		d, to := &mail.Delivery{Reverse: path("a@b.test")}, path("c@d.test")

@@ -22,7 +22,7 @@ var (
 var copies = sync.Pool{New: func() any { return new([]byte) }}
 
 // appendAs appends to vec the slices of a piece in the form it is to be sent in. In a flood of dots that is one slice
-// of a buffer, which is to be given back to copies after the send.
+// of a buffer, which goes back to copies after the send.
 func appendAs(vec [][]byte, o mail.Octets, to mail.Form) (_ [][]byte, borrowed *[]byte) {
 	if o.Form == to || len(o.Dots) <= maxDots {
 		return o.Slices(vec, to), nil
@@ -59,7 +59,7 @@ func (t *tail) endsLine() bool { return t.n == 0 || t.last == [2]byte{'\r', '\n'
 
 // appendEnd appends the end of data to vec, the last piece of a message sent by DATA. Where the octets of the dot line
 // were read right behind the last segment, that segment is made longer and nothing is added. A message that does not
-// end a line is given a CRLF first.
+// end a line gets a CRLF first.
 func appendEnd(vec [][]byte, o mail.Octets, t *tail) [][]byte {
 	if !t.endsLine() {
 		return append(vec, crlfDot)

@@ -8,8 +8,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// cutUp makes Octets of b, in segments whose lengths follow cuts, with every dot behind start-of-line in Dots.
-func cutUp(b, cuts []byte, form mail.Form) mail.Octets {
+// segmented makes Octets of b, in segments whose lengths follow lengths, with every dot behind start-of-line in Dots.
+func segmented(b, lengths []byte, form mail.Form) mail.Octets {
 	o := mail.Octets{Form: form}
 	for i := range b {
 		if b[i] == '.' && (i == 0 || b[i-1] == '\n') {
@@ -18,8 +18,8 @@ func cutUp(b, cuts []byte, form mail.Form) mail.Octets {
 	}
 	for i := 0; len(b) > 0; i++ {
 		n := len(b)
-		if i < len(cuts) {
-			n = min(int(cuts[i])%17, n)
+		if i < len(lengths) {
+			n = min(int(lengths[i])%17, n)
 		}
 		o.Segments, b = append(o.Segments, b[:n]), b[n:]
 	}
@@ -31,7 +31,7 @@ func FuzzDots(f *testing.F) {
 	f.Add([]byte(".a\r\n..b\r\n.\r\nc."), []byte{1, 0, 3})
 	f.Add([]byte(strings.Repeat(".\r\n", 100)), []byte{16, 2})
 	f.Add([]byte{}, []byte{})
-	f.Fuzz(func(t *testing.T, plain, cuts []byte) {
+	f.Fuzz(func(t *testing.T, plain, lengths []byte) {
 		naive := make([]byte, 0, 2*len(plain))
 		for i, c := range plain {
 			if c == '.' && (i == 0 || plain[i-1] == '\n') {
@@ -43,8 +43,8 @@ func FuzzDots(f *testing.F) {
 			form mail.Form
 			want []byte
 		}{{mail.Stuffed, naive}, {mail.Plain, plain}} {
-			check(t, cutUp(plain, cuts, mail.Plain), to.form, to.want)
-			check(t, cutUp(naive, cuts, mail.Stuffed), to.form, to.want)
+			check(t, segmented(plain, lengths, mail.Plain), to.form, to.want)
+			check(t, segmented(naive, lengths, mail.Stuffed), to.form, to.want)
 		}
 	})
 }
@@ -64,7 +64,8 @@ func check(t *testing.T, o mail.Octets, to mail.Form, want []byte) {
 	}
 }
 
-func TestTheEndOfDataIsTakenFromBehindTheLastSegment(t *testing.T) {
+// The end of data is taken from behind the last segment, if it lies there.
+func TestAppendEnd(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		o      mail.Octets

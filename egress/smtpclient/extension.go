@@ -26,8 +26,8 @@ const (
 // Extensions are what a server offered.
 type Extensions struct {
 	Keywords Keyword
-	Size     int64 // the limit of SIZE in octets; 0 if none is known
-	MailMax  int   // LIMITS MAILMAX and RCPTMAX (RFC 9422); 0 if there is none
+	Size     int64 // the limit of SIZE in octets; 0 if there is no limit
+	MailMax  int   // LIMITS MAILMAX and RCPTMAX (RFC 9422); 0 if there is no limit
 	RcptMax  int
 }
 

@@ -58,7 +58,8 @@ func (d *delivery) Data(r io.Reader) error {
 func (d *delivery) Reset()        { d.from, d.to = "", nil }
 func (d *delivery) Logout() error { return nil }
 
-func TestADestinationByOthersGetsTheSameMessage(t *testing.T) {
+// A destination that was written by others gets the same message.
+func TestClient_GoSMTP(t *testing.T) {
 	ca := smtptest.NewCA()
 	box := &mailbox{}
 	server := smtp.NewServer(box)

@@ -77,8 +77,8 @@ func isAboutUs(code int) bool {
 }
 
 // isAboutAuthentication reports whether e says that a message is not authenticated well enough, or that its author
-// takes no mail: X.7.20 to X.7.24 and X.7.26 of RFC 7372, X.7.27 of RFC 7505 and X.7.29 of RFC 8617. Such replies like
-// to name the address that SPF was checked for, which is ours in a forged message too. X.7.25 (our reverse DNS) and
+// takes no mail: X.7.20 to X.7.24 and X.7.26 of RFC 7372, X.7.27 of RFC 7505 and X.7.29 of RFC 8617. These replies
+// often name the address that SPF was checked for, which is ours in a forged message too. X.7.25 (our reverse DNS) and
 // X.7.28 (a flood, of ours if a phrase says so) are not among them.
 func isAboutAuthentication(e mail.EnhancedCode) bool {
 	return e.Subject == 7 && e.Detail >= 20 && e.Detail <= 29 && e.Detail != 25 && e.Detail != 28

@@ -7,7 +7,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestTheTableOfPhrasesParses(t *testing.T) {
+// The embedded table of phrases parses, and errors name the line.
+func TestParsePhrases(t *testing.T) {
 	list, err := parsePhrases(refusalsText)
 	if err != nil || len(list) < 10 {
 		t.Errorf("got %d phrases, %v", len(list), err)
@@ -23,7 +24,8 @@ func TestTheTableOfPhrasesParses(t *testing.T) {
 	}
 }
 
-func TestRefusalsAboutUsAreToldFromThoseAboutTheMessage(t *testing.T) {
+// Refusals about us are told from those about the message.
+func TestAboutUs(t *testing.T) {
 	own := []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")}
 	for _, tc := range []struct {
 		name string
@@ -86,7 +88,8 @@ func offline(own []netip.Addr, c *Client) *Client {
 	return c
 }
 
-func TestWhatAHostRepeatsOfTheEnvelopeIsNotItsOwnWord(t *testing.T) {
+// What a host repeats of the envelope does not make a refusal one about us.
+func TestAboutUs_Echoes(t *testing.T) {
 	own := []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")}
 	quoted := `"Your IP  is blacklisted"@x.test`
 	for _, tc := range []struct {
@@ -159,7 +162,8 @@ func FuzzEchoes(f *testing.F) {
 	})
 }
 
-func TestAConfigWithANegativeLimitIsRefused(t *testing.T) {
+// A negative limit is refused.
+func TestConfig_Validate(t *testing.T) {
 	c := Config{Stall: -1}
 	if err := c.Validate(); err == nil || err.Error() != "stall: is negative" {
 		t.Errorf("got %v", err)

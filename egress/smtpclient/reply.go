@@ -15,7 +15,7 @@ var (
 	errReplyLength = errors.New("reply too long")
 )
 
-// A reply is what a server said. text belongs to the parser and lasts until its next feed.
+// A reply is one reply of the server. text belongs to the parser and lasts until its next feed.
 type reply struct {
 	code     int // 200 to 599
 	enhanced mail.EnhancedCode
@@ -24,13 +24,13 @@ type reply struct {
 
 func (r reply) class() int { return r.code / 100 }
 
-// mail gives the reply as a value of its own. The code is as it came, 421 included.
+// mail returns the reply as a value of its own. The code is as it came, 421 included.
 func (r reply) mail() mail.Reply {
 	return mail.Reply{Code: r.code, Enhanced: r.enhanced, Text: string(r.text)}
 }
 
 // A parser reads replies (RFC 5321 section 4.2) from octets that come in any pieces. Lines may end in a bare LF. What
-// is over the limits is an error: a reply's length is the server's to choose, our memory is not.
+// is over the limits is an error: the server chooses a reply's length, but not how much of our memory it takes.
 type parser struct {
 	maxLine, maxLines, maxOctets int
 
@@ -43,7 +43,7 @@ type parser struct {
 // partial reports whether a reply has begun and not ended.
 func (p *parser) partial() bool { return p.lines > 0 || len(p.line) > 0 }
 
-// feed reads octets up to the end of one reply. It gives the number of octets it took, which is less than len(b) only
+// feed reads octets up to the end of one reply. It returns the number of octets it took, which is less than len(b) only
 // where a reply ended or an error was found. The reply lasts until the next feed.
 func (p *parser) feed(b []byte) (n int, r reply, done bool, err error) {
 	for n < len(b) {
@@ -112,7 +112,7 @@ func (p *parser) take(line []byte) (last bool, err error) {
 }
 
 // cutEnhanced reads an enhanced status code (RFC 3463 section 2) from the start of text. One whose class is not the
-// reply's stays in the text, where it can still be read: a Reply has no place for it.
+// reply's stays in the text, where it can still be read: a Reply cannot hold it.
 func cutEnhanced(text []byte, class byte) (e mail.EnhancedCode, rest []byte, ok bool) {
 	if len(text) < 5 || text[0] != class || class == '3' || text[1] != '.' {
 		return e, nil, false
@@ -134,7 +134,7 @@ func cutEnhanced(text []byte, class byte) (e mail.EnhancedCode, rest []byte, ok 
 	return mail.EnhancedCode{Subject: uint16(subject), Detail: uint16(detail)}, text, true
 }
 
-// cutNumber reads one to three digits; -1 where there are none.
+// cutNumber reads one to three digits. The number is -1 where there is no digit.
 func cutNumber(b []byte) (int, []byte) {
 	n, i := 0, 0
 	for i < len(b) && i < 3 && ascii.IsDigit(b[i]) {

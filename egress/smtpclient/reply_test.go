@@ -10,7 +10,8 @@ import (
 
 func newParser() *parser { return &parser{maxLine: 2048, maxLines: 100, maxOctets: 16 << 10} }
 
-func TestRepliesAreReadAsRFC5321WritesThem(t *testing.T) {
+// Replies are read as RFC 5321 writes them.
+func TestParser(t *testing.T) {
 	for _, tc := range []struct {
 		name, in, want string
 		err            error
@@ -63,13 +64,13 @@ func show(r reply) string {
 	return code + " " + e[2:] + " " + strings.ReplaceAll(m.Text, "\n", "|")
 }
 
-// FuzzReply holds that a reply does not depend on how its octets were cut, and that what is accepted is bounded and
+// FuzzReply holds that a reply does not depend on how its octets were split, and that what is accepted is bounded and
 // sane.
 func FuzzReply(f *testing.F) {
 	f.Add([]byte("250-a\r\n250 2.1.0 b\r\n354 x\r\n"), uint8(3))
 	f.Add([]byte("550-5.1.1 no\n550 5.1.1 such"), uint8(1))
 	f.Add([]byte("\r\n"), uint8(0))
-	f.Fuzz(func(t *testing.T, in []byte, cut uint8) {
+	f.Fuzz(func(t *testing.T, in []byte, step uint8) {
 		type result struct {
 			text string
 			err  error
@@ -96,7 +97,7 @@ func FuzzReply(f *testing.F) {
 			}
 			return all
 		}
-		whole, pieces := run(len(in)+1), run(int(cut)+1)
+		whole, pieces := run(len(in)+1), run(int(step)+1)
 		if len(whole) != len(pieces) {
 			t.Fatalf("got %v in one, %v in pieces", whole, pieces)
 		}
@@ -108,7 +109,8 @@ func FuzzReply(f *testing.F) {
 	})
 }
 
-func TestExtensionsAreReadInAnyCase(t *testing.T) {
+// Extensions are read in any case.
+func TestParseExtensions(t *testing.T) {
 	got := parseExtensions("mx.test hello\npipelining\nSize 1000\nAUTH=LOGIN\nAuth PLAIN " +
 		"XOAUTH2\nSTARTTLS\nx-unknown a b\nCHUNKING\n8bitmime\nSMTPUTF8\nREQUIRETLS\nENHANCEDSTATUSCODES\nLIMITS " +
 		"MAILMAX=7 RCPTMAX=x RCPTMAX=-1")

@@ -11,7 +11,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// begin brings a session to an open message.
+// begin brings a Client to an open message.
 func begin(t testing.TB, s *Client) {
 	t.Helper()
 	s.Begin(mail.Delivery{})
@@ -34,7 +34,8 @@ func flow(s *Client) error {
 	return nil
 }
 
-func TestAnEarlyReplyIsTheVerdict(t *testing.T) {
+// A reply that comes before the end of data is the reply to the message.
+func TestStream_EarlyReply(t *testing.T) {
 	ca := smtptest.NewCA()
 	for _, way := range []struct {
 		name string
@@ -106,7 +107,8 @@ func TestAnEarlyReplyIsTheVerdict(t *testing.T) {
 	}
 }
 
-func TestAStallFails(t *testing.T) {
+// A write that stalls fails.
+func TestStream_Stall(t *testing.T) {
 	ca := smtptest.NewCA()
 	for _, policy := range []TLSPolicy{None, Required} {
 		for _, ext := range [][]string{nil, {}} {
@@ -132,8 +134,9 @@ func TestAStallFails(t *testing.T) {
 	}
 }
 
-func TestASlowReaderGetsTheWholeMessage(t *testing.T) {
-	// The destination answers chunks late, so that replies to chunks come while a write is cut into slices.
+// A destination that reads slowly gets the whole message.
+func TestStream_SlowReader(t *testing.T) {
+	// The destination answers chunks late, so that replies to chunks come while a write goes on in slices.
 	ca := smtptest.NewCA()
 	for _, tc := range []struct {
 		ext []string
@@ -166,7 +169,8 @@ func TestASlowReaderGetsTheWholeMessage(t *testing.T) {
 	}
 }
 
-func TestTheReplyToTheEndOfData(t *testing.T) {
+// The reply to the end of data is passed on, or the outcome is in doubt.
+func TestStream_FinalReply(t *testing.T) {
 	ca := smtptest.NewCA()
 	for _, tc := range []struct {
 		name     string
@@ -276,7 +280,8 @@ func TestTheReplyToTheEndOfData(t *testing.T) {
 	}
 }
 
-func TestARefusedDATALeavesTheSessionUsable(t *testing.T) {
+// A refused DATA leaves the Client usable.
+func TestTransaction_RefusedData(t *testing.T) {
 	d := smtptest.Start(t,
 		smtptest.Behaviour{
 			Extensions: smtptest.Without("CHUNKING"),
@@ -298,7 +303,8 @@ func TestARefusedDATALeavesTheSessionUsable(t *testing.T) {
 	clean(t, d)
 }
 
-func TestResetEndsATransaction(t *testing.T) {
+// Reset ends a transaction.
+func TestClient_Reset(t *testing.T) {
 	for _, ext := range [][]string{nil, smtptest.Without("CHUNKING")} {
 		d := smtptest.Start(t, smtptest.Behaviour{Extensions: ext})
 		s := dial(t, target(d))
@@ -351,10 +357,11 @@ func TestResetEndsATransaction(t *testing.T) {
 	}
 }
 
-func TestAliveSeesWhatCameUnasked(t *testing.T) {
+// Alive sees what came unasked.
+func TestClient_Alive(t *testing.T) {
 	ca := smtptest.NewCA()
 	for _, policy := range []TLSPolicy{None, Required} {
-		for _, cut := range []bool{false, true} {
+		for _, end := range []bool{false, true} {
 			d := smtptest.Start(t, smtptest.Behaviour{TLS: ca.Server("mx.dest.test")})
 			tg := target(d)
 			tg.TLS, tg.TLSConfig = policy, ca.Client()
@@ -365,7 +372,7 @@ func TestAliveSeesWhatCameUnasked(t *testing.T) {
 					t.Fatal("dead too soon")
 				}
 			}
-			d.Unasked("421 4.3.2 shutting down", cut)
+			d.Unasked("421 4.3.2 shutting down", end)
 			wait(t, func() bool { return !s.Alive() })
 			if s.Reusable() {
 				t.Error("reusable")
@@ -385,7 +392,8 @@ func wait(t *testing.T, cond func() bool) {
 	}
 }
 
-func TestLimitsAreHonoured(t *testing.T) {
+// The server's LIMITS are honoured.
+func TestTransaction_Limits(t *testing.T) {
 	d := smtptest.Start(t,
 		smtptest.Behaviour{Extensions: append(smtptest.DefaultExtensions(),
 			"limits MAILMAX=2 RCPTMAX=1 RCPTDOMAINMAX=1")})
@@ -406,7 +414,8 @@ func TestLimitsAreHonoured(t *testing.T) {
 	}
 }
 
-func TestARefusedChunkIsTheVerdictAndNotInDoubt(t *testing.T) {
+// A refused chunk is the reply to the message, which is not in doubt.
+func TestStream_RefusedChunk(t *testing.T) {
 	for _, ext := range [][]string{nil, smtptest.Without("PIPELINING")} {
 		for _, tc := range []struct {
 			reply, want string
@@ -429,7 +438,8 @@ func TestARefusedChunkIsTheVerdictAndNotInDoubt(t *testing.T) {
 	}
 }
 
-func TestALostConnectionIsNoVerdict(t *testing.T) {
+// A connection that breaks is a ConnError and no reply of the host.
+func TestTransaction_ConnError(t *testing.T) {
 	for _, verb := range []string{"MAIL", "RCPT", "DATA", "RSET"} {
 		for _, a := range []smtptest.Answer{{Close: true}, {Reset: true}, {After: time.Hour}} {
 			d := smtptest.Start(t,
@@ -469,7 +479,8 @@ func TestALostConnectionIsNoVerdict(t *testing.T) {
 	}
 }
 
-func TestCallsOutOfOrderSendNothing(t *testing.T) {
+// Calls out of order send nothing.
+func TestClient_Order(t *testing.T) {
 	d := smtptest.Start(t, smtptest.Behaviour{Extensions: smtptest.Without("CHUNKING")})
 	s := dial(t, target(d))
 	s.Begin(mail.Delivery{})
@@ -495,7 +506,8 @@ func TestCallsOutOfOrderSendNothing(t *testing.T) {
 	}
 }
 
-func TestASessionTellsOfItself(t *testing.T) {
+// A Client tells of itself.
+func TestClient_Getters(t *testing.T) {
 	ca := smtptest.NewCA()
 	d := smtptest.Start(t, smtptest.Behaviour{Size: 1234, TLS: ca.Server("x")})
 	at := time.Unix(1000, 0)
@@ -514,7 +526,8 @@ func TestASessionTellsOfItself(t *testing.T) {
 	}
 }
 
-func TestARefusalThatComesWhileAWriteStallsIsSeenAtOnce(t *testing.T) {
+// A refusal that comes while a write stalls is seen at once.
+func TestStream_RefusalDuringStall(t *testing.T) {
 	ca := smtptest.NewCA()
 	text := strings.Repeat(strings.Repeat("z", 1022)+"\r\n", 16384)
 	for _, ext := range [][]string{nil, smtptest.Without("CHUNKING")} {
@@ -551,7 +564,8 @@ func TestARefusalThatComesWhileAWriteStallsIsSeenAtOnce(t *testing.T) {
 	}
 }
 
-func TestAYesBeforeTheEndOfDataIsNone(t *testing.T) {
+// A positive reply before the end of data is a protocol error.
+func TestStream_UnaskedPositive(t *testing.T) {
 	ca := smtptest.NewCA()
 	for _, policy := range []TLSPolicy{None, Opportunistic} {
 		for _, tc := range []struct {

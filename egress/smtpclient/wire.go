@@ -11,38 +11,38 @@ import (
 	"time"
 )
 
-// errSpoke tells that the server said something while a write to it made no progress.
+// errSpoke tells that the server sent something while a write to it made no progress.
 var errSpoke = errors.New("server spoke while octets were going out")
 
-// errAborted tells that the session was cut; see Client.Abort.
+// errAborted tells that the Client was aborted; see Client.Abort.
 var errAborted = errors.New("session was cut")
 
-// The states of a wire. Whether a message is committed or its session is cut is decided by who leaves open first.
+// The states of a wire. A message is committed or its connection aborted, whichever leaves open first.
 const (
 	open       int32 = iota
-	committing       // and so not to be cut
+	committing       // it is not to be aborted now
 	aborted          // for good: nothing is waited for any more
 )
 
 // writeSlice is how long a write waits at a time; see wire.
 const writeSlice = time.Second
 
-// A wire is the connection under TLS. Its writes are cut into short deadlines, between which it looks whether the
-// server has spoken, so that an early refusal by a server that stopped reading is seen, and TLS above never sees a
-// write that failed and went on. Its reads can be told not to wait.
+// A wire is the connection under TLS. A write waits for many short deadlines instead of a long one. Between them the
+// wire looks whether the server has sent something, so that an early refusal by a server that stopped reading is seen,
+// and TLS above never sees a write that failed and went on. A read waits or does not, as instant says.
 type wire struct {
 	net.Conn
 	sys   syscall.RawConn // nil where the connection has no descriptor: then a look sees nothing
 	stall time.Duration   // without progress, after which a write fails
 	slice time.Duration   // how long a write waits before the server's side is looked at
 	until time.Time       // after which every write fails; zero: never
-	// replies tells that replies to earlier chunks may come while octets go out. In clear they are told from refusals
-	// by their first digit; in TLS nothing can be told and the write goes on.
+	// replies is set if replies to earlier chunks may come while octets go out. In clear their first digit tells them
+	// from refusals; in TLS they cannot be read here and the write goes on.
 	replies bool
 	secure  bool // TLS is spoken above
 	instant bool // Read does not wait
 
-	state atomic.Int32 // alone may be used by other goroutines, and so may Conn's deadlines
+	state atomic.Int32 // only this and Conn's deadlines may be used by other goroutines
 
 	reads, writes int // calls, for the tests that count them
 
@@ -67,8 +67,8 @@ func newWire(conn net.Conn, stall time.Duration) *wire {
 	return w
 }
 
-// Read waits for octets until the read deadline. When told not to wait it fails with os.ErrDeadlineExceeded where none
-// are there, whatever the deadline: crypto/tls then keeps what it has and can go on later.
+// Read waits for octets until the read deadline. If instant is set it fails with os.ErrDeadlineExceeded where
+// no octets are there, whatever the deadline: crypto/tls then keeps what it has and can go on later.
 func (w *wire) Read(b []byte) (int, error) {
 	w.reads++
 	if !w.instant {
@@ -86,13 +86,13 @@ func (w *wire) abort() {
 
 func (w *wire) isAborted() bool { return w.state.Load() == aborted }
 
-// commit keeps the wire from being cut until committed is called; false means that it was cut before.
+// commit keeps the wire from being aborted until committed is called. It reports false if it was aborted before.
 func (w *wire) commit() bool { return w.state.CompareAndSwap(open, committing) }
 
 func (w *wire) committed() { w.state.Store(open) }
 
-// SetReadDeadline sets the read deadline, which of a wire that was cut stays in the past: a cut either comes behind it,
-// or is seen here.
+// SetReadDeadline sets the read deadline, which stays in the past once the wire was aborted: an abort either comes
+// behind it, or is seen here.
 func (w *wire) SetReadDeadline(t time.Time) error {
 	if err := w.Conn.SetReadDeadline(t); err != nil || !w.isAborted() {
 		return err

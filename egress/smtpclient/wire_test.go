@@ -33,7 +33,8 @@ func (c *trickle) Write(b []byte) (int, error) {
 	return n, os.ErrDeadlineExceeded
 }
 
-func TestAWriteLastsAsLongAsItMoves(t *testing.T) {
+// A write lasts as long as it makes progress.
+func TestWire_Write(t *testing.T) {
 	text := strings.Repeat("0123456789", 10)
 	for _, tc := range []struct {
 		name  string

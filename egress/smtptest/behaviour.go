@@ -25,8 +25,8 @@ const (
 // An Answer is what the server does at one step. The zero Answer is what the server would do by itself.
 type Answer struct {
 	// Reply is written as it stands: its lines are separated by "\n" and carry their codes ("550-one\n550 two"); CRLF
-	// is added to each. "" stands for the reply that the server would give by itself, unless Close or Reset is set:
-	// then none.
+	// is added to each. "" stands for the reply that the server would send by itself, unless Close or Reset is set:
+	// then there is no reply.
 	Reply string
 	// After is waited before anything else is done.
 	After time.Duration
@@ -37,8 +37,8 @@ type Answer struct {
 	// Discard, at Dot and with no Reply, forgets the message before the connection ends. Without it a Close or Reset at
 	// Dot stands for a destination that kept the message and whose reply was lost.
 	Discard bool
-	// Greylist, at RCPT, gives 451 4.7.1 the first time that a client address, reverse-path and forward-path are seen
-	// together, and what the server would say by itself afterwards.
+	// Greylist, at RCPT, answers 451 4.7.1 the first time that a client address, reverse-path and forward-path are seen
+	// together, and what the server would answer by itself afterwards.
 	Greylist bool
 }
 
@@ -86,18 +86,18 @@ type Behaviour struct {
 	// On, if not nil, is asked at every step. It reports whether its Answer counts. It is called from many sessions.
 	On func(Step) (Answer, bool)
 
-	Idle        time.Duration // a client silent that long between commands is told 421 4.4.2 and cut off; 0: never
+	Idle        time.Duration // a client silent that long between commands gets 421 4.4.2 and is closed; 0: never
 	MaxSessions int           // sessions over this number are greeted with 421 4.7.0; 0: no limit
 	MaxMessages int           // the MAIL after this number of messages in a session gets 421 4.7.0; 0: no limit
 	Keep        int           // how many messages and command lines are kept, oldest forgotten first; 0: 10000
 }
 
-// DefaultExtensions gives what a Behaviour without Extensions offers.
+// DefaultExtensions returns what a Behaviour without Extensions offers.
 func DefaultExtensions() []string {
 	return []string{"PIPELINING", "8BITMIME", "SMTPUTF8", "CHUNKING", "ENHANCEDSTATUSCODES"}
 }
 
-// Without gives DefaultExtensions without those named.
+// Without returns DefaultExtensions without those named.
 func Without(names ...string) []string {
 	out := []string{}
 	for _, e := range DefaultExtensions() {
@@ -112,7 +112,7 @@ func Without(names ...string) []string {
 	return out
 }
 
-// ByLocalPart gives Recipients for a destination whose addresses say what happens to them: 421, 450, 451, 452, 550,
+// ByLocalPart returns Recipients for a destination whose addresses say what happens to them: 421, 450, 451, 452, 550,
 // 551, 552, 553 and 554 are refused with that code, "greylist" is greylisted, "slow" waits 2 seconds, "drop" and
 // "reset" lose the connection.
 func ByLocalPart() map[string]Answer {
@@ -130,7 +130,7 @@ func ByLocalPart() map[string]Answer {
 	return m
 }
 
-// extensions gives the lines offered, without SIZE, STARTTLS and AUTH.
+// extensions returns the lines offered, without SIZE, STARTTLS and AUTH.
 func (b *Behaviour) extensions() []string {
 	if b.Extensions == nil {
 		return DefaultExtensions()

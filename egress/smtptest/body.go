@@ -2,6 +2,7 @@ package smtptest
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -22,9 +23,9 @@ type body struct {
 // data reads a message by DATA.
 func (c *session) data(b *Behaviour, step Step) error {
 	switch {
-	case !c.open:
+	case c.phase == noMail:
 		return c.say(step, "503 5.5.1 MAIL first")
-	case c.began:
+	case c.phase >= inBody:
 		c.violation("DATA behind BDAT")
 		return c.say(step, "503 5.5.1 BDAT has begun")
 	case len(c.tx.Forwards) == 0:
@@ -41,7 +42,7 @@ func (c *session) data(b *Behaviour, step Step) error {
 	if err := c.flush(); err != nil {
 		return err
 	}
-	c.began = true
+	c.phase = inBody
 	if err := c.readStuffed(b); err != nil {
 		return err
 	}
@@ -50,7 +51,7 @@ func (c *session) data(b *Behaviour, step Step) error {
 	return c.ended(b)
 }
 
-// readStuffed reads up to CRLF.CRLF, the one and only end of data (RFC 5321 section 4.1.1.4).
+// readStuffed reads up to CRLF.CRLF, which alone ends the data (RFC 5321 section 4.1.1.4).
 func (c *session) readStuffed(b *Behaviour) error {
 	const (
 		inside = iota // of a line
@@ -116,7 +117,7 @@ func (c *session) fault(b *Behaviour) error {
 	if !b.Body.Stall {
 		return nil
 	}
-	<-c.server.done // a client that gives up is noticed by nobody: whoever stalls does not read
+	<-c.server.done // a session that stalls does not read, so it does not see its client leave
 	return errEnd
 }
 
@@ -134,7 +135,7 @@ func unstuff(raw []byte) []byte {
 
 // bdat reads one chunk (RFC 3030 section 2).
 func (c *session) bdat(b *Behaviour, step Step, arg string) error {
-	size, last, ok := cutChunk(arg)
+	size, last, ok := parseChunk(arg)
 	if !ok {
 		c.violation("malformed " + strconv.Quote(step.Line))
 		c.write("501 5.5.4 Malformed BDAT")
@@ -145,9 +146,9 @@ func (c *session) bdat(b *Behaviour, step Step, arg string) error {
 	case !b.offers("CHUNKING"):
 		c.violation("BDAT although CHUNKING was not offered")
 		refuse = "502 5.5.1 No BDAT here"
-	case c.failed:
+	case c.phase == chunkFailed:
 		refuse = "503 5.5.1 An earlier chunk failed"
-	case !c.open || len(c.tx.Forwards) == 0:
+	case c.phase == noMail || len(c.tx.Forwards) == 0:
 		c.violation("BDAT without a recipient")
 		refuse = "503 5.5.1 No valid recipients"
 	}
@@ -157,7 +158,7 @@ func (c *session) bdat(b *Behaviour, step Step, arg string) error {
 		}
 		return c.say(step, refuse)
 	}
-	c.began = true
+	c.phase = inBody
 	for range size {
 		o, err := c.in.ReadByte()
 		if err != nil {
@@ -169,7 +170,7 @@ func (c *session) bdat(b *Behaviour, step Step, arg string) error {
 	}
 	c.tx.Chunks = append(c.tx.Chunks, int(size))
 	if c.bytes.refused {
-		c.failed = true
+		c.phase = chunkFailed
 		c.bytes.refused = false // the Fault's reply was this chunk's
 		return nil
 	}
@@ -178,11 +179,14 @@ func (c *session) bdat(b *Behaviour, step Step, arg string) error {
 		return c.ended(b)
 	}
 	got, err := c.answer(step, "250 2.0.0 "+strconv.FormatInt(size, 10)+" octets")
-	c.failed = err == nil && got[0] != '2'
+	if err == nil && got[0] != '2' {
+		c.phase = chunkFailed
+	}
 	return err
 }
 
-func cutChunk(arg string) (size int64, last, ok bool) {
+// parseChunk reads the parameters of BDAT.
+func parseChunk(arg string) (size int64, last, ok bool) {
 	number, rest, _ := strings.Cut(arg, " ")
 	size, err := strconv.ParseInt(number, 10, 64)
 	if err != nil || size < 0 || rest != "" && !strings.EqualFold(rest, "LAST") {
@@ -193,7 +197,7 @@ func cutChunk(arg string) (size int64, last, ok bool) {
 
 // ended answers a true end of data, and records the message before its reply is written.
 func (c *session) ended(b *Behaviour) error {
-	c.began = false
+	c.phase = mailOpen // it is whole: clear counts no half
 	defer c.clear()
 	if c.bytes.refused {
 		return nil // replied early
@@ -215,12 +219,8 @@ func (c *session) ended(b *Behaviour) error {
 	kept := m.Forwards[:0:0]
 	for i := range steps {
 		answers[i] = c.ask(&steps[i])
-		said := answers[i].Reply
-		if said == "" {
-			said = reply
-		}
-		m.Reply = said
-		if said[0] == '2' && !answers[i].Discard {
+		m.Reply = cmp.Or(answers[i].Reply, reply)
+		if m.Reply[0] == '2' && !answers[i].Discard {
 			kept = append(kept, steps[i].Forward)
 		}
 	}

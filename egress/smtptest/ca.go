@@ -33,14 +33,14 @@ func NewCA() *CA {
 	return &CA{cert: sign(template, template, key, key), key: key}
 }
 
-// Pool gives a pool with this CA alone, for tls.Config.RootCAs.
+// Pool returns a pool with this CA alone, for tls.Config.RootCAs.
 func (ca *CA) Pool() *x509.CertPool {
 	p := x509.NewCertPool()
 	p.AddCert(ca.cert)
 	return p
 }
 
-// Certificate gives a certificate for names, each a DNS name or an IP address, that is valid for a day either way.
+// Certificate returns a certificate for names, each a DNS name or an IP address, that is valid for a day either way.
 func (ca *CA) Certificate(names ...string) tls.Certificate {
 	key := newKey()
 	template := &x509.Certificate{
@@ -62,7 +62,7 @@ func (ca *CA) Certificate(names ...string) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{leaf.Raw, ca.cert.Raw}, PrivateKey: key, Leaf: leaf}
 }
 
-// Server gives a server's configuration with a certificate for names.
+// Server returns a server's configuration with a certificate for names.
 func (ca *CA) Server(names ...string) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{ca.Certificate(names...)}, MinVersion: tls.VersionTLS12}
 }
@@ -95,7 +95,7 @@ func sign(template, parent *x509.Certificate, key, parentKey *ecdsa.PrivateKey) 
 	return cert
 }
 
-// Client gives a client's configuration that trusts this CA alone and resumes sessions.
+// Client returns a client's configuration that trusts this CA alone and resumes sessions.
 func (ca *CA) Client() *tls.Config {
 	return &tls.Config{
 		RootCAs: ca.Pool(), ClientSessionCache: tls.NewLRUClientSessionCache(0), MinVersion: tls.VersionTLS12,

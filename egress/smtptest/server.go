@@ -17,7 +17,7 @@ type Message struct {
 	Session  int64    // the number of the session that carried it, from 1
 	Client   string   // the address of the client
 	Helo     string   // the argument of EHLO, HELO or LHLO
-	User     string   // who authenticated, or ""
+	User     string   // as which the client authenticated, or ""
 	TLS      uint16   // the TLS version as in crypto/tls, 0 in clear
 	Resumed  bool     // the TLS session was resumed
 	SNI      string   // the server name that the client asked for
@@ -107,13 +107,13 @@ func Start(t TB, b Behaviour) *Server {
 	return s
 }
 
-// Addr gives the address that the Server listens on: host:port or a path.
+// Addr returns the address that the Server listens on: host:port or a path.
 func (s *Server) Addr() string { return s.listener.Addr().String() }
 
-// Network gives "tcp" or "unix".
+// Network returns "tcp" or "unix".
 func (s *Server) Network() string { return s.listener.Addr().Network() }
 
-// Close stops the Server, cuts its sessions and waits for them.
+// Close stops the Server, closes its sessions and waits for them.
 func (s *Server) Close() {
 	s.mu.Lock()
 	if s.closed {
@@ -131,7 +131,7 @@ func (s *Server) Close() {
 	s.running.Wait()
 }
 
-// Set gives the Server another Behaviour, from the next step of each session on.
+// Set replaces the Behaviour, from the next step of each session on.
 func (s *Server) Set(b Behaviour) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,24 +139,24 @@ func (s *Server) Set(b Behaviour) {
 }
 
 // Unasked writes line, such as "421 4.3.2 Shutting down", to every open session although nothing was asked, and closes
-// them if cut is set. It waits for a session that is writing a reply of its own.
-func (s *Server) Unasked(line string, cut bool) {
+// them if end is set. It waits for a session that is writing a reply of its own.
+func (s *Server) Unasked(line string, end bool) {
 	s.mu.Lock()
 	open := slices.Collect(maps.Values(s.sessions))
 	s.mu.Unlock()
 	for _, c := range open {
-		c.unasked(line, cut)
+		c.unasked(line, end)
 	}
 }
 
-// Messages gives the messages accepted so far, in the order of their ends.
+// Messages returns the messages accepted so far, in the order of their ends.
 func (s *Server) Messages() []Message {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.messages)
 }
 
-// WaitMessages waits until n messages were accepted in all and gives those that are kept. The error is ctx's.
+// WaitMessages waits until n messages were accepted in all and returns those that are kept. The error is ctx's.
 func (s *Server) WaitMessages(ctx context.Context, n int) ([]Message, error) {
 	err := s.WaitFor(ctx, func(c Counts) bool { return c.Messages >= n })
 	return s.Messages(), err
@@ -179,7 +179,7 @@ func (s *Server) WaitFor(ctx context.Context, cond func(Counts) bool) error {
 	}
 }
 
-// Counts gives the sums so far.
+// Counts returns the sums so far.
 func (s *Server) Counts() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -193,14 +193,14 @@ func (s *Server) snapshot() Counts {
 	return c
 }
 
-// Commands gives the command lines so far, each with the number of its session and a blank before it.
+// Commands returns the command lines so far, each with the number of its session and a blank before it.
 func (s *Server) Commands() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.commands)
 }
 
-// Violations gives what clients did that the RFCs forbid, such as pipelining that was not offered.
+// Violations returns what clients did that the RFCs forbid, such as pipelining that was not offered.
 func (s *Server) Violations() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -228,7 +228,7 @@ func (s *Server) accept() {
 	}
 }
 
-// open enters a session; false: the Server is closed.
+// open adds a session. It reports false if the Server is closed.
 func (s *Server) open(c *session) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -245,7 +245,7 @@ func (s *Server) open(c *session) bool {
 	return true
 }
 
-// end strikes a session out, once.
+// end removes a session, once.
 func (s *Server) end(c *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -50,7 +50,8 @@ func talk(t *testing.T, s *Server, script string) {
 	}
 }
 
-func TestAServerRecordsWhatItAcceptedOctetForOctet(t *testing.T) {
+// A Server records what it accepted octet for octet.
+func TestServer_Records(t *testing.T) {
 	s := Start(t, Behaviour{})
 	talk(t, s, `220
 		> EHLO c.test
@@ -100,19 +101,20 @@ func TestAServerRecordsWhatItAcceptedOctetForOctet(t *testing.T) {
 	}
 }
 
-func TestAServerNeverRecordsHalfAMessage(t *testing.T) {
+// A Server never records half a message.
+func TestServer_Halves(t *testing.T) {
 	const open = "EHLO c\r\nMAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\n"
 	for _, whole := range []string{
 		open + "DATA\r\nA: b\r\n\r\nc\r\n.\r\n",
 		open + "BDAT 5\r\nabcdeBDAT 4 LAST\r\nfghi",
 	} {
 		s := Start(t, Behaviour{})
-		for cut := range len(whole) {
+		for end := range len(whole) {
 			conn, err := net.Dial("tcp", s.Addr())
 			if err != nil {
 				t.Fatal(err)
 			}
-			fmt.Fprint(conn, whole[:cut])
+			fmt.Fprint(conn, whole[:end])
 			conn.(*net.TCPConn).CloseWrite()
 			bufio.NewReader(conn).WriteTo(new(strings.Builder))
 			conn.Close()
@@ -130,7 +132,8 @@ func TestAServerNeverRecordsHalfAMessage(t *testing.T) {
 	}
 }
 
-func TestAnswersFollowTheScript(t *testing.T) {
+// Answers follow the script.
+func TestServer_Script(t *testing.T) {
 	ca := NewCA()
 	for _, tc := range []struct {
 		name   string
@@ -158,7 +161,7 @@ func TestAnswersFollowTheScript(t *testing.T) {
 		{"a session over the limit gets 421", Behaviour{MaxMessages: 1},
 			"220\n> HELO c\n250\n> MAIL FROM:<>\n250\n> RCPT TO:<a@x>\n250\n> DATA\n354\n> .\n250\n> MAIL " +
 				"FROM:<>\n421\nEOF"},
-		{"an idle client is cut off unasked", Behaviour{Idle: 20 * time.Millisecond}, "220\n421 4.4.2\nEOF"},
+		{"an idle client is closed unasked", Behaviour{Idle: 20 * time.Millisecond}, "220\n421 4.4.2\nEOF"},
 		{"STARTTLS is offered and spoken",
 			Behaviour{TLS: ca.Server("d.test"), Extensions: []string{}, Users: map[string]string{"u": "p"}},
 			"220\n> EHLO c\n250-dest\n250 STARTTLS\n> STARTTLS\n220\n> STARTTLS!\n> EHLO c\n250-dest\n250 AUTH\n> " +
@@ -168,7 +171,8 @@ func TestAnswersFollowTheScript(t *testing.T) {
 	}
 }
 
-func TestAUnixSocketIsADestinationToo(t *testing.T) {
+// A Server listens on a unix socket too.
+func TestServer_Unix(t *testing.T) {
 	s, err := Listen(filepath.Join(t.TempDir(), "lmtp"), Behaviour{LMTP: true})
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +188,7 @@ func FuzzPath(f *testing.F) {
 	f.Add(`FROM:<"a> b"@c>`)
 	f.Add("FROM:<>x")
 	f.Fuzz(func(t *testing.T, arg string) {
-		path, params, ok := cutPath(arg, "FROM:")
+		path, params, ok := parsePath(arg, "FROM:")
 		if !ok {
 			return
 		}

@@ -16,8 +16,18 @@ import (
 // maxLine bounds a command line; RFC 4954 section 4 asks for 12288 octets where AUTH is spoken.
 const maxLine = 12288
 
-// errEnd ends a session on purpose.
+// errEnd ends a session as its script says.
 var errEnd = errors.New("session ended by script")
+
+// A phase is how far the transaction has come.
+type phase uint8
+
+const (
+	noMail      phase = iota
+	mailOpen          // MAIL was accepted
+	inBody            // octets of the message have come
+	chunkFailed       // a BDAT chunk was refused: all later ones are, until RSET
+)
 
 // A session is one connection; its fields belong to its goroutine, except what is under mu.
 type session struct {
@@ -37,11 +47,9 @@ type session struct {
 	user    string
 	carried int
 
-	open   bool // MAIL was accepted
-	failed bool // a BDAT chunk was refused: all later ones are, until RSET
-	began  bool // octets of the message have come
-	tx     Message
-	bytes  body
+	phase phase
+	tx    Message
+	bytes body
 }
 
 func (c *session) serve() {
@@ -54,7 +62,7 @@ func (c *session) serve() {
 	c.out = bufio.NewWriter(c.conn)
 	c.mu.Unlock()
 	defer c.conn.Close()  // under TLS it says so
-	defer c.server.end(c) // before the client can see the end, so that one who waits for it is not counted twice
+	defer c.server.end(c) // before the client can see the end: it may connect again at once and must not count twice
 	greeting := "220 " + b.hostname() + " ESMTP smtptest"
 	if c.surplus {
 		greeting = "421 4.7.0 " + b.hostname() + " too many connections"
@@ -67,7 +75,7 @@ func (c *session) serve() {
 		err = c.command()
 	}
 	c.flush()
-	if c.began {
+	if c.phase >= inBody {
 		c.server.note(func(n *Counts) { n.Halves++ })
 	}
 }
@@ -247,14 +255,14 @@ func (c *session) mail(b *Behaviour, step Step, arg string) error {
 	case c.helo == "":
 		c.violation("MAIL before EHLO")
 		return c.say(step, "503 5.5.1 EHLO first")
-	case c.open:
+	case c.phase >= mailOpen:
 		c.violation("MAIL inside a transaction")
 		return c.say(step, "503 5.5.1 Nested MAIL")
 	case b.MaxMessages > 0 && c.carried >= b.MaxMessages:
 		c.write("421 4.7.0 Enough messages in this session")
 		return errEnd
 	}
-	path, params, ok := cutPath(arg, "FROM:")
+	path, params, ok := parsePath(arg, "FROM:")
 	if !ok {
 		c.violation("malformed " + strconv.Quote(step.Line))
 		return c.say(step, "501 5.5.2 Malformed MAIL")
@@ -265,7 +273,7 @@ func (c *session) mail(b *Behaviour, step Step, arg string) error {
 	}
 	got, err := c.answer(step, reply)
 	if err == nil && got[0] == '2' {
-		c.open = true
+		c.phase = mailOpen
 		c.tx.Mail, c.tx.Reverse = step.Line, path
 	}
 	return err
@@ -305,10 +313,10 @@ func (c *session) mailReply(b *Behaviour, path, params string) string {
 }
 
 func (c *session) rcpt(b *Behaviour, step Step, arg string) error {
-	if !c.open {
+	if c.phase == noMail {
 		return c.say(step, "503 5.5.1 MAIL first")
 	}
-	path, params, ok := cutPath(arg, "TO:")
+	path, params, ok := parsePath(arg, "TO:")
 	if !ok || path == "" || strings.TrimSpace(params) != "" {
 		c.violation("malformed " + strconv.Quote(step.Line))
 		return c.say(step, "501 5.5.2 Malformed RCPT")
@@ -324,15 +332,15 @@ func (c *session) rcpt(b *Behaviour, step Step, arg string) error {
 
 // clear ends the transaction, if one is open.
 func (c *session) clear() {
-	if c.began {
+	if c.phase >= inBody {
 		c.server.note(func(n *Counts) { n.Halves++ })
 	}
-	c.open, c.failed, c.began = false, false, false
+	c.phase = noMail
 	c.tx = Message{}
 	c.bytes = body{}
 }
 
-// transaction gives the transaction with what the session knows filled in.
+// transaction returns the transaction with the fields of the session filled in.
 func (c *session) transaction() Message {
 	m := c.tx
 	m.Session, m.Client, m.Helo, m.User = c.number, c.raw.RemoteAddr().String(), c.helo, c.user
@@ -348,8 +356,8 @@ func (c *session) say(step Step, reply string) error {
 	return err
 }
 
-// answer asks the script about step, does what it says and gives the first line of the reply that was written. reply is
-// what the server says by itself. The error tells that the session has ended.
+// answer asks the script about step, does what it says and returns the first line of the reply that was written. reply
+// is what the server answers by itself. The error tells that the session has ended.
 func (c *session) answer(step Step, reply string) (string, error) {
 	a := c.ask(&step)
 	if a.Greylist && c.server.firstTime(hostOf(c.raw), c.tx.Reverse, step.Forward) {
@@ -429,8 +437,8 @@ func (c *session) flush() error {
 	return c.out.Flush()
 }
 
-// unasked is called from other goroutines too.
-func (c *session) unasked(line string, cut bool) {
+// unasked writes line, and closes the connection if end is set. Other goroutines may call it.
+func (c *session) unasked(line string, end bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.out == nil { // no greeting yet
@@ -438,15 +446,15 @@ func (c *session) unasked(line string, cut bool) {
 	}
 	fmt.Fprintf(c.out, "%s\r\n", line)
 	c.out.Flush()
-	if cut {
+	if end {
 		c.raw.Close()
 	}
 }
 
 func (c *session) violation(what string) { c.server.violation(c, what) }
 
-// cutPath reads KEYWORD<path> and gives what is between the brackets, quoted strings respected, and what follows.
-func cutPath(arg, keyword string) (path, params string, ok bool) {
+// parsePath reads KEYWORD<path> and returns what is between the brackets, quoted strings respected, and what follows.
+func parsePath(arg, keyword string) (path, params string, ok bool) {
 	if len(arg) < len(keyword) || !strings.EqualFold(arg[:len(keyword)], keyword) {
 		return "", "", false
 	}
@@ -471,7 +479,7 @@ func cutPath(arg, keyword string) (path, params string, ok bool) {
 	return "", "", false
 }
 
-// localPart gives the local part of a path in lower case, quotes kept.
+// localPart returns the local part of a path in lower case, quotes kept.
 func localPart(path string) string {
 	at := strings.LastIndexByte(path, '@')
 	if at < 0 {

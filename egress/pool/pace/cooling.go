@@ -8,7 +8,7 @@ const (
 	CoolMost  = 60 * time.Second
 )
 
-// A Backoff counts failures in a row, of a host or of a Site. The zero value has seen none.
+// A Backoff counts failures in a row, of a host or of a Site. The zero value has seen no failure.
 type Backoff struct {
 	until time.Time
 	step  int

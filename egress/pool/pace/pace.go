@@ -1,4 +1,4 @@
-// Package pace holds what one Site is given and why it is given less: the rates of messages and of new connections, the
+// Package pace says how much one Site gets and why it gets less: the rates of messages and of new connections, the
 // number of connections after "too many", the rate after "too fast", and the time for which a Site that fails or
 // refuses is left alone.
 //
@@ -58,7 +58,7 @@ func (m *meter) take(now Instant, perSecond, burst float64) {
 	m.due = min(max(now, m.due)+Instant(step), now+most)
 }
 
-// Opens paces the connections that are opened. The zero value has opened none.
+// Opens paces the connections that are opened. The zero value has opened no connection.
 type Opens struct{ meter meter }
 
 // Until returns how long it is until a connection may be opened, with perSecond of them in the long run and atOnce one

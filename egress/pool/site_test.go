@@ -16,7 +16,8 @@ func paced(client netip.Prefix, rate, opens float64, atOnce int) Request {
 	return r
 }
 
-func TestMessagesOverTheRateWaitInTurnByNetwork(t *testing.T) {
+// Messages over the rate wait, and each network has its turn.
+func TestPool_Rate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		took := func(client netip.Prefix) { get(t, p, d, paced(client, 10, 0, 0)).Put() }
@@ -53,7 +54,8 @@ func TestMessagesOverTheRateWaitInTurnByNetwork(t *testing.T) {
 	})
 }
 
-func TestAMessageThatCannotBeSentInTimeIsRefusedAndTakesNothing(t *testing.T) {
+// A message that cannot be sent in time is refused and takes nothing of the rate.
+func TestPool_RateTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		get(t, p, d, paced(netA, 1, 0, 0)).Put()
@@ -77,7 +79,8 @@ func TestAMessageThatCannotBeSentInTimeIsRefusedAndTakesNothing(t *testing.T) {
 	})
 }
 
-func TestSessionsAreOpenedAtTheirRateAndIdleOnesServeMeanwhile(t *testing.T) {
+// Connections are opened at their rate, and idle ones serve meanwhile.
+func TestPool_Opens(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		r := paced(netA, 0, 2, 3)
@@ -99,8 +102,8 @@ func TestSessionsAreOpenedAtTheirRateAndIdleOnesServeMeanwhile(t *testing.T) {
 		if got := time.Since(begun); got < 450*time.Millisecond || got > 550*time.Millisecond {
 			t.Errorf("the fourth session after %v", got)
 		}
-		// A dead session is no way around.
-		session(held[1]).dead.Store(true)
+		// A dead connection is no way around the rate.
+		conn(held[1]).dead.Store(true)
 		held[1].Put()
 		get(t, p, d, r)
 		if got := time.Since(begun); got < 950*time.Millisecond || got > 1050*time.Millisecond {

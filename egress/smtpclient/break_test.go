@@ -12,21 +12,21 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A cutter passes one connection on to a destination and cuts it for good after so many octets in one direction.
-type cutter struct {
+// A breaker passes one connection on to a destination and breaks it for good after so many octets in one direction.
+type breaker struct {
 	listener net.Listener
 	done     sync.WaitGroup
 	passed   [2]int // octets to and from the destination; read after done
 }
 
-// cutAfter starts a cutter; to and from are the numbers of octets let through, -1 for all.
-func cutAfter(t *testing.T, addr string, to, from int) *cutter {
+// breakAfter starts a breaker; to and from are the numbers of octets let through, -1 for all.
+func breakAfter(t *testing.T, addr string, to, from int) *breaker {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cutter{listener: l}
+	c := &breaker{listener: l}
 	c.done.Add(1)
 	go func() { // ends when both directions have ended
 		defer c.done.Done()
@@ -58,12 +58,12 @@ func cutAfter(t *testing.T, addr string, to, from int) *cutter {
 	return c
 }
 
-// cutRun sends one message through a cut and holds the two promises: half a message is never recorded, and what was not
+// breakRun sends one message through a breaker and holds the two promises: half a message is never recorded, and what was not
 // recorded is never reported as done; what was recorded and not reported as done is in doubt.
-func cutRun(t *testing.T, d *smtptest.Server, tg Target, to, from int, text string, whole bool) [2]int {
+func breakRun(t *testing.T, d *smtptest.Server, tg Target, to, from int, text string, whole bool) [2]int {
 	t.Helper()
 	before := d.Counts()
-	c := cutAfter(t, d.Addr(), to, from)
+	c := breakAfter(t, d.Addr(), to, from)
 	tg.Addr = c.listener.Addr().String()
 	var out []mail.Outcome
 	s, err := Dial(t.Context(), Config{}, tg)
@@ -92,21 +92,22 @@ func cutRun(t *testing.T, d *smtptest.Server, tg Target, to, from int, text stri
 	recorded := d.Counts().Messages - before.Messages
 	for _, m := range d.Messages()[before.Messages:] {
 		if string(m.Octets) != text {
-			t.Fatalf("cut %d/%d: half a message was recorded: %q", to, from, m.Octets)
+			t.Fatalf("broken after %d/%d: half a message was recorded: %q", to, from, m.Octets)
 		}
 	}
 	good := len(out) == 1 && out[0].Reply.Class() == 2
 	doubt := len(out) == 1 && out[0].InDoubt
 	if good && recorded != 1 || recorded > 1 || recorded == 1 && !good && !doubt {
-		t.Fatalf("cut %d/%d: recorded %d, but %+v (%v)", to, from, recorded, out, err)
+		t.Fatalf("broken after %d/%d: recorded %d, but %+v (%v)", to, from, recorded, out, err)
 	}
 	if !good && doubt && out[0].Reply.String() != "451 4.4.2 Connection to destination lost, try again later" {
-		t.Fatalf("cut %d/%d: got %+v", to, from, out)
+		t.Fatalf("broken after %d/%d: got %+v", to, from, out)
 	}
 	return c.passed
 }
 
-func TestNoCutLosesOrInventsAMessage(t *testing.T) {
+// A connection that breaks after any octet, in either direction, neither loses nor invents a message.
+func TestClient_BrokenAnywhere(t *testing.T) {
 	ca := smtptest.NewCA()
 	const text = "a: b\r\n\r\nc\r\n"
 	for _, way := range []struct {
@@ -131,12 +132,12 @@ func TestNoCutLosesOrInventsAMessage(t *testing.T) {
 			tg := target(d)
 			tg.TLS = way.tls
 			for _, whole := range []bool{true, false} {
-				all := cutRun(t, d, tg, -1, -1, text, whole)
+				all := breakRun(t, d, tg, -1, -1, text, whole)
 				for n := 0; n <= all[0]; n += way.step {
-					cutRun(t, d, tg, n, -1, text, whole)
+					breakRun(t, d, tg, n, -1, text, whole)
 				}
 				for n := 0; n <= all[1]; n += way.step {
-					cutRun(t, d, tg, -1, n, text, whole)
+					breakRun(t, d, tg, -1, n, text, whole)
 				}
 			}
 		})

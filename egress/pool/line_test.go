@@ -13,11 +13,12 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestWhoWaitsAtTheCapGetsTheSessionThatIsPut(t *testing.T) {
+// A waiter at the cap gets the connection that is put.
+func TestPool_Wait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		s := get(t, p, d, request(1, netA))
-		f := session(s)
+		f := conn(s)
 		first := ask(t, p, request(1, netA))
 		synctest.Wait()
 		second := ask(t, p, request(1, netA))
@@ -27,7 +28,7 @@ func TestWhoWaitsAtTheCapGetsTheSessionThatIsPut(t *testing.T) {
 		}
 		s.Put()
 		s = <-first
-		if session(s) != f {
+		if conn(s) != f {
 			t.Error("the first got another session")
 		}
 		s.Discard()
@@ -39,11 +40,12 @@ func TestWhoWaitsAtTheCapGetsTheSessionThatIsPut(t *testing.T) {
 	})
 }
 
-func TestAWaiterWithAnotherWayGetsAnEmptySlot(t *testing.T) {
+// A waiter with another Way gets an empty Slot.
+func TestPool_WaitAnotherWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		s := get(t, p, d, request(1, netA))
-		f := session(s)
+		f := conn(s)
 		r := request(1, netA)
 		r.Way.User = "x"
 		c := ask(t, p, r)
@@ -57,7 +59,8 @@ func TestAWaiterWithAnotherWayGetsAnEmptySlot(t *testing.T) {
 	})
 }
 
-func TestWaitingEndsWithTheDeadlineThatTheContextNames(t *testing.T) {
+// Waiting ends with the deadline that the context names.
+func TestPool_WaitDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		s := get(t, p, d, request(1, netA))
@@ -76,7 +79,8 @@ func TestWaitingEndsWithTheDeadlineThatTheContextNames(t *testing.T) {
 	})
 }
 
-func TestOneNetworkMayHoldAllAndThenGivesWayToAnother(t *testing.T) {
+// One network may hold all Slots, and then makes room for another.
+func TestPool_Share(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const cap = 20
 		p, d := newPool(t), new(dest)
@@ -112,7 +116,8 @@ func TestOneNetworkMayHoldAllAndThenGivesWayToAnother(t *testing.T) {
 	})
 }
 
-func TestAParkedSessionIsTakenFromWhoHoldsMoreThanItsShare(t *testing.T) {
+// A parked Slot is taken from a network that holds more than its share.
+func TestSlot_ParkOverShare(t *testing.T) {
 	for _, c := range []struct {
 		name     string
 		client   netip.Prefix
@@ -170,7 +175,8 @@ func TestAParkedSessionIsTakenFromWhoHoldsMoreThanItsShare(t *testing.T) {
 	}
 }
 
-func TestASessionParkedWhileAnotherNetworkWaitsIsTaken(t *testing.T) {
+// A Slot that is parked while another network waits is taken.
+func TestSlot_ParkWhileAnotherWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		a, b := get(t, p, d, request(2, netA)), get(t, p, d, request(2, netA))
@@ -193,9 +199,9 @@ func TestASessionParkedWhileAnotherNetworkWaitsIsTaken(t *testing.T) {
 	})
 }
 
-// TestWhateverHappensCapsHoldAndNobodyStarves lets holders of several networks get, park, put, drop and discard in any
+// TestPool_Caps lets holders of several networks get, park, put, drop and discard in any
 // order, and counts at the destination.
-func TestWhateverHappensCapsHoldAndNobodyStarves(t *testing.T) {
+func TestPool_Caps(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		cap := rapid.IntRange(1, 9).Draw(rt, "cap")
 		seeds := rapid.SliceOfN(rapid.SliceOfN(rapid.IntRange(0, 9), 1, 12), 1, 40).Draw(rt, "holders")
@@ -254,9 +260,8 @@ func TestWhateverHappensCapsHoldAndNobodyStarves(t *testing.T) {
 	})
 }
 
-// TestANetworkBelowItsShareIsNextWhateverTheOrder is the rule of fairness itself: whoever is granted a place has less
-// than a quarter, or nobody who waits has.
-func TestANetworkBelowItsShareIsNextWhateverTheOrder(t *testing.T) {
+// The rule of fairness itself: the waiter that is next has less than a quarter, or no waiter has.
+func TestLine_Peek(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		cap := rapid.IntRange(1, 20).Draw(rt, "cap")
 		t1 := newSite(newPool(t), "site")
@@ -284,7 +289,7 @@ func TestANetworkBelowItsShareIsNextWhateverTheOrder(t *testing.T) {
 			t1.holders.held[w.Client]++
 		}
 		if t1.peek() != nil || t1.line.waiting.Load() != 0 || len(t1.line.queues) != 0 {
-			rt.Fatal("somebody is left")
+			rt.Fatal("a waiter is left")
 		}
 	})
 }

@@ -11,14 +11,15 @@ import (
 	"github.com/millrace/millrace/egress/pool/pace"
 )
 
-// take has the Site take a message on s and gives s back.
+// take has the Site take a message on s and puts s.
 func take(s *Slot[*fake]) bool {
 	ended := s.Delivered()
 	s.Put()
 	return ended
 }
 
-func TestASiteWithTooManySessionsGetsHalfAndGrowsToTheNumberThatItTook(t *testing.T) {
+// A Site that has too many connections gets half of them, and grows to the number that it took.
+func TestSlot_TooMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		r := request(20, netA)
@@ -67,7 +68,8 @@ func TestASiteWithTooManySessionsGetsHalfAndGrowsToTheNumberThatItTook(t *testin
 	})
 }
 
-func TestSessionsThatWereBeingOpenedWhenOneWasTooManyCountAsTaken(t *testing.T) {
+// Connections that were being opened when one was too many count as taken once they are.
+func TestSlot_TooManyWhileOpening(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		r := request(30, netA)
@@ -100,7 +102,8 @@ func TestSessionsThatWereBeingOpenedWhenOneWasTooManyCountAsTaken(t *testing.T) 
 	})
 }
 
-func TestASlowedSiteGetsAPartOfWhatItTook(t *testing.T) {
+// A Site that is slowed down gets a part of what it took.
+func TestSlot_Slower(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		r := request(20, netA)
@@ -147,8 +150,8 @@ func TestASlowedSiteGetsAPartOfWhatItTook(t *testing.T) {
 	})
 }
 
-// A complaint may come before anything was taken: replies to MAIL come long before those to the first dots.
-func TestASiteThatComplainsBeforeItTookAnythingIsNotStarved(t *testing.T) {
+// A Site that complains before it took anything is not starved. A complaint may come before anything was taken: replies to MAIL come long before those to the first dots.
+func TestSlot_SlowerBeforeAnyMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		r := request(60, netA)
@@ -170,7 +173,8 @@ func TestASiteThatComplainsBeforeItTookAnythingIsNotStarved(t *testing.T) {
 	})
 }
 
-func TestAMessageThatBeganIsNotHeldUpByThoseThatWaitForTheirTime(t *testing.T) {
+// A message that has begun is not held up by those that wait for their time.
+func TestPool_Again(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		r := request(2, netA)
@@ -204,7 +208,8 @@ func TestAMessageThatBeganIsNotHeldUpByThoseThatWaitForTheirTime(t *testing.T) {
 	})
 }
 
-func TestASuspendedSiteIsReopenedByAMessageThatItTakesOnly(t *testing.T) {
+// A suspended Site is reopened only by a message that it takes, or by Resume.
+func TestSlot_Suspend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		r := request(20, netA)
@@ -251,7 +256,8 @@ func TestASuspendedSiteIsReopenedByAMessageThatItTakesOnly(t *testing.T) {
 	})
 }
 
-func TestTheOnlySessionOfACrowdedSiteIsKeptWhileOthersAreBeingOpened(t *testing.T) {
+// The only connection of a Site that has too many is kept while others are being opened.
+func TestSlot_TooManyKeepsTheLast(t *testing.T) {
 	p, d := newPool(t), new(dest)
 	r := request(20, netA)
 	only := get(t, p, d, r)

@@ -13,13 +13,13 @@ import (
 	"pgregory.net/rapid"
 )
 
-// network gives the nth of many networks.
+// network returns the nth of many networks.
 func network(n int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n), 0}), 24)
 }
 
-// given reports whether a call of ask has its answer, once nothing can happen any more without time going by.
-func given(c <-chan *Slot[*fake]) *Slot[*fake] {
+// granting returns the Slot of a call of ask, nil if it still waits once nothing can happen any more without time.
+func granting(c <-chan *Slot[*fake]) *Slot[*fake] {
 	synctest.Wait()
 	select {
 	case s := <-c:
@@ -29,7 +29,8 @@ func given(c <-chan *Slot[*fake]) *Slot[*fake] {
 	}
 }
 
-func TestASlotParkedForLongIsTakenWhateverItsNetwork(t *testing.T) {
+// A Slot that was parked for long is taken whatever its network.
+func TestSlot_Park(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		client netip.Prefix
@@ -43,7 +44,7 @@ func TestASlotParkedForLongIsTakenWhateverItsNetwork(t *testing.T) {
 				b := get(t, p, d, request(2, netB))
 				b.Park()
 				time.Sleep(stealableAfter)
-				s := given(ask(t, p, request(2, c.client)))
+				s := granting(ask(t, p, request(2, c.client)))
 				if s == nil || a.Unpark() || !b.Unpark() {
 					t.Fatal("the Slot that was parked longest was not taken")
 				}
@@ -57,7 +58,8 @@ func TestASlotParkedForLongIsTakenWhateverItsNetwork(t *testing.T) {
 	}
 }
 
-func TestWhoWaitsWaitsUntilTheOldestParkedSlotIsRipe(t *testing.T) {
+// A waiter waits until the Slot that has been parked longest is stealable.
+func TestSlot_ParkUntilStealable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		a, b := get(t, p, d, request(2, netA)), get(t, p, d, request(2, netB))
@@ -66,7 +68,7 @@ func TestWhoWaitsWaitsUntilTheOldestParkedSlotIsRipe(t *testing.T) {
 		time.Sleep(stealableAfter / 5)
 		first := ask(t, p, request(2, netC))
 		synctest.Wait()
-		a.Park() // while somebody waits
+		a.Park() // while a client waits
 		second := ask(t, p, request(2, netC))
 		s := <-first
 		if got := time.Since(begun); got != stealableAfter {
@@ -84,7 +86,8 @@ func TestWhoWaitsWaitsUntilTheOldestParkedSlotIsRipe(t *testing.T) {
 	})
 }
 
-func TestASessionThatIsPutEndsTheWaitingBeforeAnyIsRipe(t *testing.T) {
+// A connection that is put ends the waiting before any Slot is stealable.
+func TestSlot_PutBeforeStealable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		a, b := get(t, p, d, request(2, netA)), get(t, p, d, request(2, netB))
@@ -92,23 +95,24 @@ func TestASessionThatIsPutEndsTheWaitingBeforeAnyIsRipe(t *testing.T) {
 		c := ask(t, p, request(2, netC))
 		synctest.Wait()
 		b.Put()
-		s := given(c)
+		s := granting(c)
 		if s == nil {
 			t.Fatal("still waits")
 		}
 		if p.sites["site"].alarm.on {
-			t.Error("the alarm is set and nobody waits")
+			t.Error("the alarm is set without a waiter")
 		}
 		time.Sleep(2 * stealableAfter)
 		if !a.Unpark() {
-			t.Error("taken although nobody waits")
+			t.Error("taken although no client waits")
 		}
 		a.Put()
 		s.Put()
 	})
 }
 
-func TestAParkedSlotIsNotTakenFromAFavouredClientHoweverLong(t *testing.T) {
+// A parked Slot is not taken from a favoured client, however long it is parked.
+func TestSlot_ParkFavoured(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		r := request(1, netA)
@@ -117,7 +121,7 @@ func TestAParkedSlotIsNotTakenFromAFavouredClientHoweverLong(t *testing.T) {
 		a.Park()
 		c := ask(t, p, request(1, netB))
 		time.Sleep(time.Minute)
-		if given(c) != nil || !a.Unpark() {
+		if granting(c) != nil || !a.Unpark() {
 			t.Error("taken")
 		}
 		a.Put()
@@ -125,7 +129,8 @@ func TestAParkedSlotIsNotTakenFromAFavouredClientHoweverLong(t *testing.T) {
 	})
 }
 
-func TestASlotThatWasTakenUpAgainBeginsToRipenAnew(t *testing.T) {
+// The time until a Slot is stealable begins anew with each Park.
+func TestSlot_Unpark(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		a := get(t, p, d, request(1, netA))
@@ -149,7 +154,8 @@ func TestASlotThatWasTakenUpAgainBeginsToRipenAnew(t *testing.T) {
 	})
 }
 
-func TestAQueueOfHoldersPassesSoonHoweverLongItIs(t *testing.T) {
+// A line of clients that park for good passes soon, however long it is.
+func TestPool_LongLine(t *testing.T) {
 	for _, n := range []int{1, 20, 100, 400, 2000} {
 		synctest.Test(t, func(t *testing.T) {
 			const cap = 20
@@ -187,7 +193,8 @@ func TestAQueueOfHoldersPassesSoonHoweverLongItIs(t *testing.T) {
 	}
 }
 
-func TestShutdownEndsTheAlarm(t *testing.T) {
+// Shutdown ends the alarm of a Site.
+func TestPool_ShutdownEndsAlarms(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		p.Start()
@@ -213,11 +220,11 @@ func TestShutdownEndsTheAlarm(t *testing.T) {
 	})
 }
 
-// TestWithHoldersOfAnyKindAllWhoWorkAreServed mixes clients that park for good with ones that park between their steps
-// for longer or shorter than it takes to be stealable, and go on with another session when theirs was taken. All who go
-// on get to their end and wait for a bounded time at each step, and nobody's Slot is taken before it is stealable, so
-// that each step that is short enough keeps its session.
-func TestWithHoldersOfAnyKindAllWhoWorkAreServed(t *testing.T) {
+// TestPool_Holders mixes clients that park for good with ones that park between their steps
+// for longer or shorter than it takes to be stealable, and go on with another connection when theirs was taken. All that go
+// on get to their end and wait for a bounded time at each step, and no Slot is taken before it is stealable, so
+// that each step that is short enough keeps its connection.
+func TestPool_Holders(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		cap := rapid.IntRange(1, 8).Draw(rt, "cap")
 		stuck := rapid.IntRange(0, 30).Draw(rt, "stuck")
@@ -277,7 +284,8 @@ func TestWithHoldersOfAnyKindAllWhoWorkAreServed(t *testing.T) {
 	})
 }
 
-func TestSitesAreCountedOneByOneBusiestFirstAndTheRestInOne(t *testing.T) {
+// Sites are counted one by one, the busiest first and the rest in one.
+func TestPool_Sites(t *testing.T) {
 	p, d := newPool(t), new(dest)
 	for i := range 5 {
 		r := request(9, netA)
@@ -300,11 +308,12 @@ func TestSitesAreCountedOneByOneBusiestFirstAndTheRestInOne(t *testing.T) {
 	}
 }
 
-func TestASessionThatMakesRoomIsClosedBeforeTheNextIsOpened(t *testing.T) {
+// A connection that makes room is closed before the next is opened.
+func TestPool_RoomAtTheCap(t *testing.T) {
 	for name, wear := range map[string]func(*Slot[*fake], *Request){
 		"it does not fit": func(_ *Slot[*fake], r *Request) { r.Way.User = "x" },
-		"it is worn":      func(s *Slot[*fake], _ *Request) { session(s).messages = 100 },
-		"it is too old":   func(s *Slot[*fake], _ *Request) { session(s).born = time.Now().Add(-time.Hour) },
+		"it is worn":      func(s *Slot[*fake], _ *Request) { conn(s).messages = 100 },
+		"it is too old":   func(s *Slot[*fake], _ *Request) { conn(s).born = time.Now().Add(-time.Hour) },
 		"it was taken and does not fit": func(s *Slot[*fake], r *Request) {
 			r.Way.User = "x"
 			s.Park()
@@ -316,7 +325,7 @@ func TestASessionThatMakesRoomIsClosedBeforeTheNextIsOpened(t *testing.T) {
 				s, r := get(t, p, d, request(1, netA)), request(1, netB)
 				wear(s, &r)
 				c := make(chan *Slot[*fake])
-				go func() { c <- get(t, p, d, r) }() // ends when it has a session
+				go func() { c <- get(t, p, d, r) }() // ends when it has a connection
 				synctest.Wait()
 				if s.Unpark() {
 					s.Put()
@@ -331,7 +340,8 @@ func TestASessionThatMakesRoomIsClosedBeforeTheNextIsOpened(t *testing.T) {
 	}
 }
 
-func TestABusySlotIsWantedWhenItsNetworkHoldsTooMuchAndAnotherWaits(t *testing.T) {
+// A busy Slot is wanted when its network holds too much and another one waits.
+func TestSlot_Wanted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)
 		var held []*Slot[*fake]
@@ -340,7 +350,7 @@ func TestABusySlotIsWantedWhenItsNetworkHoldsTooMuchAndAnotherWaits(t *testing.T
 		}
 		other := get(t, p, d, request(4, netB))
 		if held[0].Wanted() {
-			t.Error("wanted, though nobody waits")
+			t.Error("wanted, though no client waits")
 		}
 		own := ask(t, p, request(4, netA))
 		synctest.Wait()

@@ -16,12 +16,12 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// target gives the Target of a test's destination, in clear.
+// target returns the Target of a test's destination, in clear.
 func target(s *smtptest.Server) Target {
 	return Target{Network: s.Network(), Addr: s.Addr(), Host: "mx.dest.test", Helo: "relay.test"}
 }
 
-// dial opens a session that is closed when the test ends.
+// dial opens a Client that is closed when the test ends.
 func dial(t testing.TB, tg Target) *Client {
 	t.Helper()
 	s, err := Dial(t.Context(), Config{}, tg)
@@ -40,7 +40,7 @@ func path(s string) mail.Path {
 	return p
 }
 
-// octets makes a piece of text, cut into segments of at most n octets, n 0 for one. The end of data lies
+// octets makes a piece of text, in segments of at most n octets, n 0 for one. The end of data lies
 // behind the last segment where spare is set.
 func octets(text string, n int, spare bool) mail.Octets {
 	var o mail.Octets
@@ -105,7 +105,8 @@ func clean(t testing.TB, d *smtptest.Server) {
 	}
 }
 
-func TestEveryFormReachesEveryDestinationOctetForOctet(t *testing.T) {
+// Each form reaches each kind of destination octet for octet.
+func TestClient_Forms(t *testing.T) {
 	ca := smtptest.NewCA()
 	plain := "Subject: x\r\n\r\n.one\r\n..two\r\nthree.\r\n.\r\n" + strings.Repeat("x\r\n", 30)
 	flood := strings.Repeat(".\r\n", 500)
@@ -151,8 +152,8 @@ func TestEveryFormReachesEveryDestinationOctetForOctet(t *testing.T) {
 					if form == mail.Stuffed && text == "no line end" {
 						continue // DATA cannot have brought it
 					}
-					for _, cut := range []int{0, 1, 7, 70000} {
-						if cut > 0 && len(text)/cut > 3000 {
+					for _, size := range []int{0, 1, 7, 70000} {
+						if size > 0 && len(text)/size > 3000 {
 							continue
 						}
 						d := smtptest.Start(t, dest.b)
@@ -163,7 +164,7 @@ func TestEveryFormReachesEveryDestinationOctetForOctet(t *testing.T) {
 						if form == mail.Stuffed {
 							given = stuffed(text)
 						}
-						checkSend(t, d, s, form, given, text, cut, dest.chunk)
+						checkSend(t, d, s, form, given, text, size, dest.chunk)
 						s.Close()
 						d.Close()
 					}
@@ -173,13 +174,13 @@ func TestEveryFormReachesEveryDestinationOctetForOctet(t *testing.T) {
 	}
 }
 
-// checkSend sends given twice on one session: whole, and in two pieces.
-func checkSend(t *testing.T, d *smtptest.Server, s *Client, form mail.Form, given, text string, cut int, chunk bool) {
+// checkSend sends text, as given in its form, twice on one connection: whole, and in two pieces.
+func checkSend(t *testing.T, d *smtptest.Server, s *Client, form mail.Form, given, text string, size int, chunk bool) {
 	t.Helper()
 	half := strings.LastIndex(given[:len(given)/2], "\n") + 1
 	for i, pieces := range [][]mail.Octets{
-		{octets(given, cut, form == mail.Stuffed)},
-		{octets(given[:half], cut, false), octets(given[half:], cut, cut == 0)},
+		{octets(given, size, form == mail.Stuffed)},
+		{octets(given[:half], size, false), octets(given[half:], size, size == 0)},
 	} {
 		out := send(t, s, form, pieces...)
 		if len(out) != 1 || out[0].Reply.Code != 250 || out[0].InDoubt || out[0].Host != "mx.dest.test" ||
@@ -218,7 +219,8 @@ func stuffed(text string) string {
 	return strings.ReplaceAll(text, "\r\n.", "\r\n..")
 }
 
-func TestRepliesToTheEnvelopeArePassedOn(t *testing.T) {
+// Replies to the envelope are passed on.
+func TestTransaction_Replies(t *testing.T) {
 	recipients := smtptest.ByLocalPart()
 	recipients["multi"] = smtptest.Answer{Reply: "550-5.1.1 no such\n550-5.1.1 user\n550 5.1.1 here"}
 	for _, tc := range []struct {
@@ -307,7 +309,8 @@ func TestRepliesToTheEnvelopeArePassedOn(t *testing.T) {
 	}
 }
 
-func TestParametersOfMailFollowWhatIsOffered(t *testing.T) {
+// The parameters of MAIL follow what is offered.
+func TestTransaction_Parameters(t *testing.T) {
 	eight := mail.Params{Body: mail.Body8BitMIME}
 	for _, tc := range []struct {
 		name    string
@@ -408,7 +411,8 @@ func TestParametersOfMailFollowWhatIsOffered(t *testing.T) {
 	}
 }
 
-func TestLMTPGivesOneOutcomePerRecipient(t *testing.T) {
+// LMTP has one outcome per recipient.
+func TestClient_LMTP(t *testing.T) {
 	for _, ext := range [][]string{nil, {}} {
 		d, err := smtptest.Listen(filepath.Join(t.TempDir(), "s"), smtptest.Behaviour{LMTP: true, Extensions: ext,
 			Dots: map[string]smtptest.Answer{"b": {Reply: "452 4.2.2 full"}}})
@@ -443,7 +447,8 @@ func TestLMTPGivesOneOutcomePerRecipient(t *testing.T) {
 	}
 }
 
-func TestDialTellsWhereItFailed(t *testing.T) {
+// Dial tells where it failed.
+func TestDial_Errors(t *testing.T) {
 	ca, other := smtptest.NewCA(), smtptest.NewCA()
 	answer := func(verb, reply string) smtptest.Behaviour {
 		return smtptest.Behaviour{
@@ -507,7 +512,7 @@ func TestDialTellsWhereItFailed(t *testing.T) {
 			}
 		})
 	}
-	t.Run("nobody listens", func(t *testing.T) {
+	t.Run("a port without a listener", func(t *testing.T) {
 		l, _ := net.Listen("tcp", "127.0.0.1:0")
 		l.Close()
 		_, err := Dial(t.Context(), Config{}, Target{Network: "tcp", Addr: l.Addr().String()})
@@ -530,7 +535,8 @@ func TestDialTellsWhereItFailed(t *testing.T) {
 	})
 }
 
-func TestDialGoesRoundWhatIsMissing(t *testing.T) {
+// Dial copes with what a server lacks.
+func TestDial_Fallbacks(t *testing.T) {
 	ca := smtptest.NewCA()
 	t.Run("HELO where EHLO is not known", func(t *testing.T) {
 		d := smtptest.Start(t,
@@ -616,7 +622,8 @@ func TestDialGoesRoundWhatIsMissing(t *testing.T) {
 	})
 }
 
-func TestQuitWaitsForTheServerToEndTheSessionButNotForLong(t *testing.T) {
+// Quit waits for the server to close, but not for long.
+func TestClient_Quit(t *testing.T) {
 	server := smtptest.Start(t, smtptest.Behaviour{})
 	s, err := Dial(t.Context(), Config{},
 		Target{Network: "tcp", Addr: server.Addr(), Host: "mx.test", Helo: "relay.test"})

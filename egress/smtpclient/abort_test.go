@@ -9,8 +9,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// TestASessionThatWasCutSendsNothingMore cuts a session before each of its calls.
-func TestASessionThatWasCutSendsNothingMore(t *testing.T) {
+// A Client that was aborted before one of its calls sends nothing more.
+func TestClient_Abort(t *testing.T) {
 	rcpt := func(t *testing.T, s *Client) error { return s.Rcpt(t.Context(), path("to@dest.test")) }
 	commit := func(t *testing.T, s *Client) error {
 		out := s.Commit(t.Context(), octets("hi\r\n", 0, true))
@@ -67,8 +67,8 @@ func TestASessionThatWasCutSendsNothingMore(t *testing.T) {
 	}
 }
 
-// TestACutComesBeforeACommitOrNotAtAll has the two meet.
-func TestACutComesBeforeACommitOrNotAtAll(t *testing.T) {
+// TestClient_AbortOrCommit has the two meet.
+func TestClient_AbortOrCommit(t *testing.T) {
 	d := smtptest.Start(t, smtptest.Behaviour{})
 	said := 0
 	for range 100 {
@@ -96,7 +96,8 @@ func TestACutComesBeforeACommitOrNotAtAll(t *testing.T) {
 	}
 }
 
-func TestACutLeavesTheDeadlineOfACommitAlone(t *testing.T) {
+// An Abort leaves the deadline of a Commit alone.
+func TestClient_AbortKeepsDeadline(t *testing.T) {
 	dot := make(chan struct{})
 	d := smtptest.Start(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
 		if s.Verb != smtptest.Dot {
