@@ -39,6 +39,11 @@ func TestTheHouseRulesBite(t *testing.T) {
 			"1: ingress/wire may not import router/rules",
 		},
 		{
+			"a session asks the doors, not what lies below them", layers, "ingress/rcpt.go",
+			importing(m+`ingress/client"`, m+`ingress/client/score"`),
+			"1: ingress may not import ingress/client/score",
+		},
+		{
 			"a sibling is out of sight of tests", layers, "egress/a_test.go", importing(m + `ingress/wire"`),
 			"1: egress may not import ingress/wire",
 		},

@@ -6,7 +6,6 @@ import (
 
 	"github.com/millrace/millrace/ingress/client"
 	"github.com/millrace/millrace/ingress/message"
-	"github.com/millrace/millrace/ingress/message/auth/spf"
 	"github.com/millrace/millrace/ingress/report"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -20,8 +19,8 @@ type transaction struct {
 	report  report.Transaction
 
 	client client.Transaction
-	named  bool       // the client's name and the reverse-path are being looked up
-	spf    *spf.Check // nil: not begun
+	named  bool         // the client's name and the reverse-path are being looked up
+	spf    *message.SPF // nil: not begun
 
 	rcpts   []message.Recipient
 	relayed int              // recipients that are relayed, the others are dropped

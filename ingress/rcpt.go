@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/ingress/client"
-	"github.com/millrace/millrace/ingress/client/score"
 	"github.com/millrace/millrace/ingress/message"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -69,9 +68,9 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	return nil
 }
 
-// judgeClient awaits the verdict on the client and returns the refusal of a client that is refused, which it is told
-// late. The look-ups of its name and of the reverse-path begin at the first recipient of a transaction: EHLO and MAIL
-// alone cost no look-up, however often they come.
+// judgeClient awaits the verdict on the client and returns its refusal, which is held back in the tarpit. The look-ups
+// of its name and of the reverse-path begin at the first recipient of a transaction: EHLO and MAIL alone cost no
+// look-up, however often they come.
 func (s *session) judgeClient(ctx context.Context, forward mail.Path) error {
 	if !s.client.IsScored() {
 		return nil
@@ -82,7 +81,7 @@ func (s *session) judgeClient(ctx context.Context, forward mail.Path) error {
 		t.named = true
 		s.beginSPF(ctx)
 		s.client.Introduce(s.conn.Helo)
-		var check score.SPF
+		var check client.SPF
 		if t.spf != nil { // a nil *spf.Check must not become an interface
 			check = t.spf
 		}

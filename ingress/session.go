@@ -15,7 +15,7 @@ import (
 // A session is one SMTP session of one client. Its methods are called by one goroutine at a time.
 type session struct {
 	*Server
-	conn    *wire.Client
+	conn    *wire.Client // what the engine knows of the client
 	trusted bool
 	begun   time.Time
 	client  client.Client // zero for a trusted client

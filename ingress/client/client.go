@@ -13,10 +13,13 @@ import (
 // it. Its methods are called by one goroutine at a time. Make one with Clients.Arrive.
 type Client struct {
 	clients *Clients     // nil: trusted
-	addr    netip.Addr   // zero if it is not known
+	addr    netip.Addr   // zero: unknown
 	score   *score.Score // nil: not scored
 	verdict mail.Verdict // of the score, as awaited last
 }
+
+// An SPF is a check of the reverse-path that is under way.
+type SPF = score.SPF
 
 // Arrive begins the score of a client and waits for nothing. addr is its address, or the zero Addr if that is not
 // known; name is what a front end calls it (XCLIENT NAME), or "". ctx is that of the session: its end ends what is
@@ -75,9 +78,9 @@ func (c *Client) Introduce(helo string) {
 	}
 }
 
-// Sender begins to look up the present reverse-path, and waits for nothing. check is its SPF check, nil if there is
-// none.
-func (c *Client) Sender(reverse mail.Path, check score.SPF) {
+// Sender begins to look up the present reverse-path, and waits for nothing. check is its check of SPF, nil if it is
+// not checked.
+func (c *Client) Sender(reverse mail.Path, check SPF) {
 	if c.score != nil {
 		c.score.Mail(reverse, check)
 	}

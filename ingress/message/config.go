@@ -109,9 +109,12 @@ func outOfBudget() *mail.Refusal {
 	return mail.Refuse(452, 3, 1, "Too much mail in transit, try again later", "hold budget", nil)
 }
 
+// An SPF is a check of a client's reverse-path and name that is under way.
+type SPF = spf.Check
+
 // CheckSPF begins the check of a client's reverse-path and name, and returns at once. The caller closes the check. It
 // is nil where SPF is disabled and where the client's address is not known.
-func (m *Messages) CheckSPF(ctx context.Context, client *wire.Client, reverse mail.Path) *spf.Check {
+func (m *Messages) CheckSPF(ctx context.Context, client *wire.Client, reverse mail.Path) *SPF {
 	if m.cfg.SPF == nil || client.Unknown {
 		return nil
 	}

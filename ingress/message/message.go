@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/ingress/message/auth"
-	"github.com/millrace/millrace/ingress/message/auth/spf"
 	"github.com/millrace/millrace/ingress/report"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
@@ -20,7 +19,7 @@ type Envelope struct {
 	Params     mail.Params
 	Recipients []Recipient // at least one of them is relayed
 	Route      *mail.Route // of those that are relayed
-	SPF        *spf.Check  // nil: not checked
+	SPF        *SPF        // nil: not checked
 	Asked      time.Time   // when the client asked for the 354
 }
 

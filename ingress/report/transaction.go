@@ -108,7 +108,7 @@ func (t *Transaction) End() {
 	}
 }
 
-// A Stage is a stage of the transaction under way. End ends it. The zero Stage is none that began.
+// A Stage is a stage of the transaction under way. End ends it. End of the zero Stage does nothing.
 type Stage struct {
 	t     *Transaction
 	stage mail.Stage
