@@ -8,8 +8,8 @@ import (
 )
 
 // A Plain is a Resolver for callers that only ask what is there: that there is no such name or no such record is an
-// answer and no error, and nothing is said about how much an answer is worth. Slices are shared and must not be changed.
-// Errors are an *Error, ErrPartial or ErrStale.
+// answer and no error, and nothing is said about how much an answer is worth. Slices are shared and must not be
+// changed. Errors are an *Error, ErrPartial or ErrStale.
 type Plain struct{ r *Resolver }
 
 // Plain returns r as a Plain.
@@ -46,9 +46,9 @@ func (p Plain) LookupMX(ctx context.Context, name string) ([]string, error) {
 	return hosts, unlessNotFound(err)
 }
 
-// LookupAddrs returns the addresses of a name in both families. It waits for the second family as
-// Resolver.LookupAddrs does; without it, the error is ErrPartial beside the addresses of the other, because what is said
-// about a client must not rest on half of them.
+// LookupAddrs returns the addresses of a name in both families. It waits for the second family as Resolver.LookupAddrs
+// does; without it, the error is ErrPartial beside the addresses of the other, because what is said about a client must
+// not rest on half of them.
 func (p Plain) LookupAddrs(ctx context.Context, name string) ([]netip.Addr, error) {
 	found, meta, err := p.r.LookupAddrs(ctx, name)
 	if err != nil {

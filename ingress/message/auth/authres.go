@@ -195,11 +195,11 @@ func unquoted(raw []byte) string {
 	return b.String()
 }
 
-// pretends reports whether a reader could take an Authentication-Results field for ours. RFC 8601 section 5 demands that
-// such a field is removed. Body is the text behind the colon, and id is our authserv-id in lower case.
+// pretends reports whether a reader could take an Authentication-Results field for ours. RFC 8601 section 5 demands
+// that such a field is removed. Body is the text behind the colon, and id is our authserv-id in lower case.
 //
-// A reader may make something of a field that does not follow RFC 8601: it counts as ours if our authserv-id is anywhere
-// in it, with or without quotes, backslashes and white space.
+// A reader may make something of a field that does not follow RFC 8601: it counts as ours if our authserv-id is
+// anywhere in it, with or without quotes, backslashes and white space.
 func pretends(body []byte, id string) bool {
 	l := lexer{s: body}
 	raw, ok := l.id()
@@ -234,8 +234,8 @@ func holds(s []byte, id string) bool {
 	return bytes.Contains(buf[:n], []byte(id))
 }
 
-// isToken reports whether c can stand in a token (RFC 2045 section 5.1). Octets above 127 can, because internationalized
-// mail may have them there (RFC 8601 section 5 after RFC 6532).
+// isToken reports whether c can stand in a token (RFC 2045 section 5.1). Octets above 127 can, because
+// internationalized mail may have them there (RFC 8601 section 5 after RFC 6532).
 func isToken(c byte) bool {
 	return c > ' ' && c != 0x7f && strings.IndexByte(`()<>@,;:\"/[]?=`, c) < 0
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// verified gives the results of all signatures of a message by our own verifier and by go-msgauth, and the status of
+// verified returns the results of all signatures of a message by our own verifier and by go-msgauth, and the status of
 // its ARC chain.
 func verified(t testing.TB, z zone, message, body string) (ours, theirs, cv string) {
 	t.Helper()
@@ -61,7 +61,7 @@ func verified(t testing.TB, z zone, message, body string) (ours, theirs, cv stri
 	return ours, theirs, c.Finish(m.BodyHash).CV.String()
 }
 
-// without gives the header section as it is sent.
+// without returns the header section as it is sent.
 func without(m *Message, header string) string {
 	var b strings.Builder
 	at := 0

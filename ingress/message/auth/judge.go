@@ -180,8 +180,8 @@ func (e *evidence) overrides(chain arc.Result) []string {
 	return out
 }
 
-// vouched reports whether a trusted sealer saw the message pass DMARC: the newest one, or an earlier one if all that are
-// newer are trusted as well.
+// vouched reports whether a trusted sealer saw the message pass DMARC: the newest one, or an earlier one if all that
+// are newer are trusted as well.
 func (e *evidence) vouched(r arc.Result) bool {
 	if r.CV != arc.Pass {
 		return false

@@ -209,7 +209,7 @@ func (m *Message) Header(ctx context.Context) {
 	}
 }
 
-// Close gives up the look-ups that are under way and waits until they have ended. It may be called at any time and more
+// Close cancels the look-ups that are under way and waits until they have ended. It may be called at any time and more
 // than once.
 func (m *Message) Close() {
 	if m.cancel != nil {

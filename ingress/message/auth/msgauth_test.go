@@ -240,7 +240,7 @@ func (s *sending) stream(t testing.TB, a *Authenticator, z zone) (fields string,
 	return string(f), needed, m.Finish(t.Context())
 }
 
-// names gives the names of the fields, from the top.
+// names returns the names of the fields, from the top.
 func names(fields string) string {
 	var out []string
 	for f := range dkim.Fields([]byte(fields)) {
@@ -249,7 +249,7 @@ func names(fields string) string {
 	return strings.Join(out, " ")
 }
 
-// field gives the unfolded body of the first field with a name.
+// field returns the unfolded body of the first field with a name.
 func field(fields, name string) string {
 	for f := range dkim.Fields([]byte(fields)) {
 		if f.Is(name) {

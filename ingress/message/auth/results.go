@@ -12,8 +12,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// appendResults appends the text of our Authentication-Results field, nothing if there is no result. Without a judgement
-// it has the results of SPF alone.
+// appendResults appends the text of our Authentication-Results field, nothing if there is no result. Without a
+// judgement it has the results of SPF alone.
 func (m *Message) appendResults(dst []byte, j *judgement) []byte {
 	if m.evidence.env.Client.Trusted {
 		return dst
@@ -136,8 +136,8 @@ func (w *resultsWriter) dmarc(j *judgement) {
 	}
 }
 
-// arc writes the result of the chain as RFC 8617 section 10.2 has it. It writes nothing for a chain whose keys cannot be
-// had now, because the RFC has no word for that.
+// arc writes the result of the chain as RFC 8617 section 10.2 has it. It writes nothing for a chain whose keys cannot
+// be had now, because the RFC has no word for that.
 func (w *resultsWriter) arc(r *arc.Result) {
 	if r.CV == arc.TempError {
 		return
@@ -218,8 +218,8 @@ func (w *resultsWriter) name(name string) {
 	w.dst = append(append(append(w.dst, ' '), name...), '=')
 }
 
-// mailbox adds an address as RFC 8601 section 2.2 has it in a property, without quotes: the domain alone where the local
-// part would need them.
+// mailbox adds an address as RFC 8601 section 2.2 has it in a property, without quotes: the domain alone where the
+// local part would need them.
 func (w *resultsWriter) mailbox(name string, p mail.Path, domain string) {
 	if isDotAtom(p.Local) && isName(p.Domain) {
 		w.name(name)

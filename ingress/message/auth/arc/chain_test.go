@@ -82,7 +82,7 @@ func (h hop) seal(t testing.TB, message string, prior Result) string {
 	return string(fields) + message
 }
 
-// sealed gives the letter after n hops.
+// sealed returns the letter after n hops.
 func sealed(t testing.TB, n int) (string, []hop, records) {
 	t.Helper()
 	all, keys := hops(t, n)

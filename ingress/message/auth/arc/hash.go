@@ -12,8 +12,8 @@ import (
 )
 
 // A sealHash hashes ARC sets in relaxed form, in the order and to the extent that seals cover them (RFC 8617 section
-// 4.1.3). All seals of a chain cover its first set, the second and so on, so that one hash goes through the chain and
-// is branched at each seal: hashing for each from the start would make the time quadratic.
+// 4.1.3). All seals of a chain cover its first set, the second and so on. So one hash runs through the chain and
+// branches at each seal: hashing from the start for each of them would take quadratic time.
 type sealHash struct {
 	sha   hash.Hash
 	w     *bufio.Writer
@@ -31,11 +31,11 @@ func (h *sealHash) add(f dkim.Field) {
 	h.w.WriteString("\r\n")
 }
 
-// seal gives what a seal signs: what was added, then the seal itself without the value of b=, which the octets from
-// start to end of its body are, and without the CRLF at its end. h stays as it was.
+// seal returns the digest that a seal signs: of the fields that were added, then of the seal itself without the CRLF at
+// its end and without the value of b=, which is its body from start to end. h does not change.
 func (h *sealHash) seal(f dkim.Field, start, end int) (digest [sha256.Size]byte) {
 	h.w.Flush() // a hash returns no error
-	// crypto/sha256 promises that the state can be taken and set. Not all builds of it can be cloned.
+	// crypto/sha256 promises that its state can be saved and restored. Not all of its builds can be cloned.
 	h.state, _ = h.sha.(encoding.BinaryAppender).AppendBinary(h.state[:0])
 	colon := bytes.IndexByte(f, ':') + 1
 	h.relaxed(f[:colon+start], f[colon+end:])
@@ -74,7 +74,7 @@ func (h *sealHash) relaxed(field, more []byte) {
 	}
 }
 
-// isSpace tells white space and both octets of a line end.
+// isSpace reports whether s[i] is white space or an octet of a line end.
 func isSpace(s []byte, i int) bool {
 	switch s[i] {
 	case ' ', '\t':

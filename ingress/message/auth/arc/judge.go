@@ -7,7 +7,7 @@ import (
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 )
 
-// window is how many keys of older seals are looked for at a time.
+// window bounds the keys of older seals that are looked for at a time.
 const window = 8
 
 // A search is the search for the keys of one chain. Its methods are called by one goroutine.
@@ -17,15 +17,15 @@ type search struct {
 	lookups map[string]*lookup
 }
 
-// A lookup is the search for one key. Its goroutine sets key and err, and ends when Keys returns, which it does at the
-// latest when the context of the search ends; judge waits for it.
+// A lookup is the search for one key. Its goroutine sets key and err. It ends when the resolver answers, at the latest
+// when the context of the search ends; judge waits for it.
 type lookup struct {
 	key  *dkim.PublicKey
 	err  error
 	done sync.WaitGroup
 }
 
-// start begins the search for the key at a name, unless it has begun.
+// start starts the search for the key at a name, unless it was started before.
 func (s *search) start(name string) {
 	if s.lookups[name] != nil {
 		return
@@ -45,12 +45,12 @@ func (s *search) verify(g *signature) error {
 	return l.key.Verify(g.algorithm, g.digest, g.value)
 }
 
-// judge checks all signatures but for the body. It sets failure and oldest, and leaves no look-up behind.
+// judge checks all signatures, but not the body. It sets failure and oldest. No look-up is under way when it returns.
 func (c *Chain) judge(ctx context.Context, v *Verifier) {
 	ctx, cancel := context.WithCancel(ctx)
 	s := &search{ctx, v.keys, make(map[string]*lookup, 2)}
 	defer func() {
-		cancel() // what is still looked for after a failure
+		cancel() // ends what is under way after a failure
 		for _, l := range s.lookups {
 			l.done.Wait()
 		}
@@ -74,7 +74,7 @@ func (c *Chain) judgeSeals(s *search) *dkim.Failure {
 	var unknown *dkim.Failure
 	ahead := len(c.sets) - 1 // the set below which no search has begun
 	for i := len(c.sets) - 2; i >= 0; i-- {
-		// A key that cannot be had may be one of many that cannot: no further ones are looked for.
+		// After a key that cannot be had now no further ones are looked for: they may all be out of reach.
 		for unknown == nil && ahead > 0 && ahead > i+1-window {
 			ahead--
 			s.start(c.sets[ahead].seal.keyName)
@@ -90,7 +90,7 @@ func (c *Chain) judgeSeals(s *search) *dkim.Failure {
 	return unknown
 }
 
-// judgeMessages checks the older message signatures from the newest on, as far as their keys are there.
+// judgeMessages checks the older message signatures from the newest on, as far as their keys were looked for.
 func (c *Chain) judgeMessages(s *search) {
 	c.oldest = len(c.sets)
 	for c.oldest > 1 {
@@ -102,7 +102,7 @@ func (c *Chain) judgeMessages(s *search) {
 	}
 }
 
-// worse gives the failure that counts of two: one for good before one that may be none later, else the first.
+// worse returns the failure that counts of two: a permanent one before a temporary one, else the first.
 func worse(a, b *dkim.Failure) *dkim.Failure {
 	switch {
 	case a == nil:

@@ -16,9 +16,10 @@ import (
 
 // A SealConfig has what a Sealer needs.
 type SealConfig struct {
-	// Key makes both signatures of a set. Every receiver can verify an RSA key of 2048 bits. An Ed25519 key is allowed, as
-	// RFC 8463 adds it to the algorithms of DKIM, which are those of ARC. But a chain has one algorithm per set and no
-	// second signature to fall back to: for a receiver that does not know Ed25519 the whole chain has failed for good.
+	// Key makes both signatures of a set. Every receiver can verify an RSA key of 2048 bits. An Ed25519 key is allowed,
+	// as RFC 8463 adds it to the algorithms of DKIM, which are those of ARC. But a chain has one algorithm per set and
+	// no second signature to fall back to: for a receiver that does not know Ed25519 the whole chain has failed for
+	// good.
 	Key dkim.SigningKey
 	// Now is the clock that t= is taken from; nil means time.Now.
 	Now func() time.Time
@@ -71,7 +72,7 @@ func NewSealer(cfg SealConfig) (*Sealer, error) {
 		s.algorithm = dkim.Ed25519SHA256.String()
 	}
 	// RFC 8617 section 4.1.2: DKIM signatures should be covered. ARC and Authentication-Results fields must not be, and
-	// the default lists have none.
+	// are not in the default lists.
 	for _, name := range slices.Concat(cfg.headers, []string{"dkim-signature"}) {
 		if name = strings.ToLower(name); !slices.Contains(s.headers, name) {
 			s.headers = append(s.headers, name)
@@ -94,10 +95,10 @@ var (
 // A chain that passed is sealed with cv=pass, a message without a chain with cv=none, and a failed chain with cv=fail
 // over our own set alone (RFC 8617 section 5.1.2). Nothing is appended, and no error returned, when Result.Sealable has
 // a reason for it: the chain is full, or ended by a seal with cv=fail (section 5.1), or its state is not known. In the
-// last case section 5.2.1 leaves cv=fail as the only status to seal with. But a relay need not seal (section 5.1.4), and
-// without a seal the message passes unchanged: the next receiver finds the chain as it came and may be able to judge it,
-// where cv=fail would have condemned it for good because DNS did not answer us once. Nor is anything appended above a
-// header section that begins with white space, which would become a part of our last field.
+// last case section 5.2.1 leaves cv=fail as the only status to seal with. But a relay need not seal (section 5.1.4),
+// and without a seal the message passes unchanged: the next receiver finds the chain as it came and may be able to
+// judge it, where cv=fail would have condemned it for good because DNS did not answer us once. Nor is anything appended
+// above a header section that begins with white space, which would become a part of our last field.
 //
 // An error is dkim.ErrTooManyFields or that of the key, or says that an argument is wrong.
 func (s *Sealer) Seal(dst, header []byte, aar string, c dkim.Canonicalization, bodyHash [sha256.Size]byte,
@@ -197,8 +198,8 @@ func (s *Sealer) sign(digest [sha256.Size]byte) ([]byte, error) {
 	return signature, nil
 }
 
-// isFieldBody reports whether s can stand in a field: every line end in it is CRLF with white space behind it, no line is
-// of white space alone, and there are no other controls.
+// isFieldBody reports whether s can stand in a field: every line end in it is CRLF with white space behind it, no line
+// is of white space alone, and there are no other controls.
 func isFieldBody(s string) bool {
 	for i, line := range strings.Split(s, "\r\n") {
 		blank := strings.Trim(line, " \t") == ""

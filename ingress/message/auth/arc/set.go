@@ -44,7 +44,7 @@ type signature struct {
 // A message is an ARC-Message-Signature.
 type message struct {
 	signature
-	readable               bool // digest and the rest are there
+	readable               bool // digest and the fields below are set
 	names                  []string
 	headerCanon, bodyCanon dkim.Canonicalization
 	bodyHash               [sha256.Size]byte
@@ -53,12 +53,12 @@ type message struct {
 // maxB bounds the octets of b= and bh=, folding included, as in package dkim.
 const maxB = 2048
 
-// fault is a failure for good.
+// fault returns a permanent failure.
 func fault(reason string, cause error) *dkim.Failure {
 	return &dkim.Failure{Result: dkim.PermError, Reason: reason, Cause: cause}
 }
 
-// at says where a failure is; nil for no failure.
+// at returns a failure with the instance and the field that it is in; nil for no failure.
 func at(instance int, field string, err error) *dkim.Failure {
 	if err == nil {
 		return nil
@@ -74,15 +74,15 @@ func at(instance int, field string, err error) *dkim.Failure {
 
 // A collection is the ARC fields of a header section.
 type collection struct {
-	sets    []set // by instance - 1, as far as there are any
+	sets    []set // by instance - 1
 	highest int   // the highest instance of any field
 	fields  int
 	tooMany bool
-	err     error // why they make no chain
+	err     error // why they are not a chain
 }
 
-// collect finds the ARC fields of a header section and orders them by instance. A chain of 50 sets has 150 fields; more
-// are not looked at.
+// collect finds the ARC fields of a header section and orders them by instance. A chain of 50 sets has 150 fields;
+// further ones are not read.
 func collect(header []byte) collection {
 	var c collection
 	offset := 0
@@ -119,7 +119,7 @@ const (
 )
 
 func kindOf(f dkim.Field) kind {
-	// Settles nearly every call.
+	// This is enough for nearly every call.
 	if len(f) < len("ARC-") || f[0]|0x20 != 'a' || f[3] != '-' {
 		return other
 	}
@@ -185,7 +185,7 @@ func parseInstance(s []byte) (int, bool) {
 	}
 	n := 0
 	for _, c := range s {
-		if c < '0' || c > '9' {
+		if !ascii.IsDigit(c) {
 			return 0, false
 		}
 		n = n*10 + int(c-'0')
@@ -193,8 +193,8 @@ func parseInstance(s []byte) (int, bool) {
 	return n, n >= 1 && n <= MaxInstance
 }
 
-// parseResults parses the body of an ARC-Authentication-Results field as far as it is ours: "i", "=", position and a
-// semicolon, with comments and white space between them (RFC 8617 section 4.1.1).
+// parseResults parses the beginning of the body of an ARC-Authentication-Results field: "i", "=", position and a
+// semicolon, with comments and white space between them (RFC 8617 section 4.1.1). payload is the rest.
 func parseResults(s []byte) (instance int, payload []byte, ok bool) {
 	s = skipCFWS(s)
 	if len(s) == 0 || s[0] != 'i' {
@@ -205,7 +205,7 @@ func parseResults(s []byte) (instance int, payload []byte, ok bool) {
 	}
 	s = skipCFWS(s[1:])
 	n := 0
-	for n < len(s) && '0' <= s[n] && s[n] <= '9' {
+	for n < len(s) && ascii.IsDigit(s[n]) {
 		n++
 	}
 	if instance, ok = parseInstance(s[:n]); !ok {
@@ -217,7 +217,7 @@ func parseResults(s []byte) (instance int, payload []byte, ok bool) {
 	return instance, bytes.Trim(s[1:], " \t\r\n"), true
 }
 
-// skipCFWS gives s without the white space and the comments it begins with.
+// skipCFWS returns s without the white space and the comments that it begins with.
 func skipCFWS(s []byte) []byte {
 	depth := 0
 	for i := 0; i < len(s); i++ {
@@ -267,7 +267,7 @@ func (s *set) parseSeal(instance int) error {
 	if err := g.parseCommon(); err != nil {
 		return err
 	}
-	// It covers fields that are not for it to choose, and never the body.
+	// What a seal covers is fixed, and it never covers the body.
 	if _, ok := g.tags.Lookup("h"); ok {
 		return fault("h= is not allowed", nil)
 	}
@@ -312,8 +312,8 @@ func (s *set) parseMessage(now time.Time) (err error) {
 		}
 	}
 	if !from {
-		// RFC 6376 section 3.5, which section 4.1.2 of RFC 8617 refers to. What does not cover the author vouches for
-		// no one.
+		// RFC 6376 section 3.5, which section 4.1.2 of RFC 8617 refers to. A signature that does not cover the author
+		// vouches for nothing.
 		return fault("From field not signed", nil)
 	}
 	return m.parseLimits(now)
@@ -329,7 +329,7 @@ func (m *message) parseLimits(now time.Time) error {
 		return fault("signature expired", nil)
 	}
 	if _, ok := m.tags.Lookup("l"); ok {
-		// RFC 6376 section 8.2: what stands behind the signed length can be anyone's.
+		// RFC 6376 section 8.2: any sender can have added the octets behind the signed length.
 		return fault("body length limit l= is not accepted", nil)
 	}
 	return nil

@@ -39,12 +39,12 @@ func split(message []byte) (header, body []byte) {
 	return header, bytes.TrimPrefix(message[len(header):], []byte("\r\n"))
 }
 
-// crlf gives text with CRLF at the end of each line, whatever it had.
+// crlf returns text with CRLF at the end of each line, whatever it had.
 func crlf(text []byte) []byte {
 	return bytes.ReplaceAll(bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")), []byte("\n"), []byte("\r\n"))
 }
 
-// hashes gives the hashes of a body.
+// hashes returns the hashes of a body.
 func hashes(body []byte) func(dkim.Canonicalization) ([sha256.Size]byte, bool) {
 	return func(c dkim.Canonicalization) ([sha256.Size]byte, bool) {
 		h := dkim.NewBodyHash(c)
@@ -135,7 +135,7 @@ func scenarios(t testing.TB, file string) []scenario {
 	}
 }
 
-// published gives the records of a scenario, whose lines are strings of one.
+// published returns the records of a scenario, whose lines are strings of one.
 func published(text map[string]string) records {
 	keys := records{}
 	for name, record := range text {
@@ -340,7 +340,7 @@ func TestSigningOfValiMail(t *testing.T) {
 	}
 }
 
-// tagged gives the tags of a field without white space in their values.
+// tagged returns the tags of a field without white space in their values.
 func tagged(text string) map[string]string {
 	tags := map[string]string{}
 	for tag := range strings.SplitSeq(text, ";") {

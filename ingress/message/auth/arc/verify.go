@@ -19,17 +19,17 @@ const MaxInstance = 50
 // A CV is a chain validation status (RFC 8617 section 4.4).
 type CV uint8
 
-// The statuses. TempError is none of RFC 8617, whose section 5.2.1 has a chain fail for good when DNS gives no answer;
-// it is kept apart so that nobody is blamed for our resolver. What a field of results says of it is for its writer to
-// decide.
+// The statuses. TempError is not in RFC 8617, whose section 5.2.1 has a chain fail for good when DNS does not answer.
+// It is a status of its own so that no sealer is blamed for our resolver. How a field of results writes it is the
+// caller's choice.
 const (
 	None      CV = iota // there is no chain
 	Pass                // all of it is good
 	Fail                // it is broken for good
-	TempError           // a key cannot be had now, and nothing else is wrong that was looked at
+	TempError           // a key cannot be had now, and nothing else that was checked is wrong
 )
 
-// String gives the word for the status: none, pass, fail or temperror.
+// String returns the name of the status: none, pass, fail or temperror.
 func (v CV) String() string {
 	switch v {
 	case None:
@@ -44,7 +44,8 @@ func (v CV) String() string {
 	return "status " + strconv.Itoa(int(v))
 }
 
-// A Result is what became of a chain. What sets say is a stranger's word unless CV is Pass; then it is that of Domains.
+// A Result is the result of a validation. The content of the sets may be anyone's unless CV is Pass; then Domains vouch
+// for it.
 type Result struct {
 	CV CV
 	// Instances is the highest instance found, 0 to 50; with CV Pass it is the number of sets.
@@ -54,18 +55,18 @@ type Result struct {
 	// Domains are the signing domains of the seals, in lower case and from the newest on; nil unless the structure is
 	// good.
 	Domains []string
-	// Results are what the ARC-Authentication-Results fields say behind "i=...;", from the newest on, with their
-	// folding, bounded at 8 KiB each: a longer one is "". nil unless the structure is good.
+	// Results are the texts of the ARC-Authentication-Results fields behind "i=...;", from the newest on, with their
+	// folding. One of more than 8 KiB is "". nil unless the structure is good.
 	Results []string
 	// OldestPass is, with CV Pass, the lowest instance whose message signature, like those of all newer ones, is known
 	// to be good: since then nothing that it covers has changed. 0 says that all are good (RFC 8617 section 5.2).
 	// Signatures whose key differs from that of their seal, or that need another canonicalization of the body, may not
 	// be known.
 	OldestPass int
-	// Reason says why CV is Fail or TempError: printable ASCII without a stranger's words, fit for a comment in a
+	// Reason says why CV is Fail or TempError: printable ASCII without any word of the message, fit for a comment in a
 	// field.
 	Reason string
-	// Cause is for the operator and may be nil.
+	// Cause is for the administrator and may be nil.
 	Cause error
 
 	unsealable error // ErrFull or ErrEnded, where Instances does not say it
@@ -89,7 +90,7 @@ func (r Result) Sealable() error {
 	return r.unsealable
 }
 
-// A Config says how chains are validated.
+// A Config has what a Verifier needs.
 type Config struct {
 	// Resolver finds key records; it is required. The context of Begin bounds its look-ups.
 	Resolver world.Resolver
@@ -116,7 +117,7 @@ type Verifier struct {
 	keys *dkim.KeyFinder
 }
 
-// New makes a Verifier, or returns what Config.Validate says.
+// New makes a Verifier, or returns the error of Config.Validate.
 func New(cfg Config) (*Verifier, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -133,24 +134,24 @@ func New(cfg Config) (*Verifier, error) {
 // A Chain is the validation of one message's chain. Finish ends it, or Close at any time. It is not safe for concurrent
 // use.
 type Chain struct {
-	sets    []set // by instance - 1; empty when there is none or the structure is bad
+	sets    []set // by instance - 1; empty without a chain and with a bad structure
 	result  Result
 	cancel  context.CancelFunc
 	judging sync.WaitGroup // the goroutine of Begin
-	failure *dkim.Failure  // set by that goroutine; to be read behind judging
+	failure *dkim.Failure  // set by that goroutine; read after judging.Wait
 	oldest  int            // set by it: the lowest instance whose message signature is good but for the body
 	waited  bool
 }
 
-// Begin reads a header section: lines that end in CRLF, without dot-stuffing; the empty line and what follows it is not
-// looked at. It checks the structure of the chain and hashes what its signatures cover, starts to look for their keys,
+// Begin reads a header section: lines that end in CRLF, without dot-stuffing; the empty line and what follows it are
+// not read. It checks the structure of the chain, hashes what its signatures cover, starts the search for their keys,
 // and returns without waiting for them. Header is not kept. The only error is ErrHeaderTooLong.
 //
 // Keys are looked for in an order that makes a forged chain cheap: those of the newest set first, which are two names
 // at most; when its message signature and its seal are good those of the older seals, each name once and eight at a
-// time, from the newest on until one is bad. The newest seal covers all other sets, so that what costs fifty look-ups
-// was signed by a domain that can be named. The message signatures of older sets, which only tell OldestPass, have no
-// look-up of their own.
+// time, from the newest on until one is bad. The newest seal covers all other sets, so that a chain that costs fifty
+// look-ups was signed by a known domain. The message signatures of older sets, which only OldestPass depends on, have
+// no look-up of their own.
 //
 // Ctx bounds the search for keys. Finish or Close must follow.
 func (v *Verifier) Begin(ctx context.Context, header []byte) (*Chain, error) {
@@ -169,7 +170,7 @@ func (v *Verifier) Begin(ctx context.Context, header []byte) (*Chain, error) {
 		return c, nil
 	}
 	ctx, c.cancel = context.WithCancel(ctx)
-	// Ends when Resolver has answered, which it does at the latest when ctx ends; Header, Finish and Close wait for it.
+	// Ends when the resolver has answered, at the latest when ctx ends; Header, Finish and Close wait for it.
 	c.judging.Go(func() { c.judge(ctx, v) })
 	return c, nil
 }
@@ -179,7 +180,8 @@ func (c *Chain) read(header []byte, found collection, now time.Time) error {
 	if found.highest > 0 {
 		newest := &found.sets[found.highest-1]
 		c.result.Sealer = dkim.ParseDomain(newest.seal.tags.Get("d"))
-		// Step 2 comes before the structure: who sealed a broken chain as failed added a good set to bad ones.
+		// Step 2 comes before the structure: a sealer that sealed a broken chain as failed added a good set to bad
+		// ones.
 		if string(newest.seal.tags.Get("cv")) == "fail" {
 			c.result.unsealable = ErrEnded
 			return fault("sealed as failed", nil)
@@ -211,7 +213,7 @@ func (c *Chain) read(header []byte, found collection, now time.Time) error {
 			payload = string(s.payload)
 		}
 		c.result.Results = append(c.result.Results, payload)
-		// These lie in header.
+		// They are parts of header, which is not kept.
 		s.payload, s.results, s.seal.field, s.message.field = nil, nil, nil, nil
 		s.seal.tags, s.message.tags = nil, nil
 		s.seal.b, s.message.b = dkim.Tag{}, dkim.Tag{}
@@ -220,15 +222,15 @@ func (c *Chain) read(header []byte, found collection, now time.Time) error {
 	return nil
 }
 
-// maxPayload is how long what one ARC-Authentication-Results field says may be to be kept.
+// maxPayload bounds the text of an ARC-Authentication-Results field that is kept, in octets.
 const maxPayload = 8 << 10
 
-// olderOctets bounds what is hashed to find out OldestPass: header sections of all older message signatures together.
-// All of a chain are looked at in a header section of usual size.
+// olderOctets bounds the octets that are hashed to find OldestPass: those of the header section, once for each older
+// message signature. With a header section of usual size that is enough for a whole chain.
 const olderOctets = 1 << 20
 
-// hashMessages hashes what the message signatures cover. An older one that cannot be read, or is too much, counts as
-// one that is not good, and so do those that are older still.
+// hashMessages hashes what the message signatures cover. An older one that cannot be read, or that passes the bound,
+// counts as not good, and so do all that are older.
 func hashMessages(header []byte, sets []set, now time.Time) {
 	var picker dkim.Picker
 	sum := dkim.NewHeaderHash()
@@ -247,7 +249,7 @@ func hashMessages(header []byte, sets []set, now time.Time) {
 	}
 }
 
-// fail notes the failure as the chain's result, which needs no body then.
+// fail sets the result of the chain to a failure. The body is not needed then.
 func (c *Chain) fail(err error) {
 	f, ok := err.(*dkim.Failure)
 	if !ok {
@@ -260,8 +262,8 @@ func (c *Chain) fail(err error) {
 	c.result.Reason, c.result.Cause = f.Reason, f.Cause
 }
 
-// Body gives the canonicalization that the body has to be hashed in; false when nothing hinges on the body, which may
-// become known in Header.
+// Body returns the canonicalization that the body has to be hashed in, and false if nothing depends on the body, which
+// Header may find out.
 func (c *Chain) Body() (dkim.Canonicalization, bool) {
 	if len(c.sets) == 0 || c.result.CV == Fail {
 		return dkim.Simple, false
@@ -269,7 +271,7 @@ func (c *Chain) Body() (dkim.Canonicalization, bool) {
 	return c.sets[len(c.sets)-1].message.bodyCanon, true
 }
 
-// Header waits for the keys and judges all that needs no body.
+// Header waits for the keys and the judgement of all that needs no body.
 func (c *Chain) Header() {
 	if c.waited {
 		return
@@ -282,9 +284,9 @@ func (c *Chain) Header() {
 	}
 }
 
-// Finish waits like Header and judges the body by its hash, which bodyHash gives for a canonicalization, and false when
-// it has none for it; it has to have one for that of Body. Nothing is spent by it: who knows a hash before the body
-// came may ask with that, and once more when the body has come. Without a hash a chain that would pass is a TempError.
+// Finish waits like Header and judges the body by its hash. bodyHash returns the hash for a canonicalization, or false
+// if it is not known; that of Body must be known. Finish may be called again: with a predicted hash before the body has
+// come, and with the hash of the body after that. Without a hash a chain that would pass is a TempError.
 func (c *Chain) Finish(bodyHash func(dkim.Canonicalization) ([sha256.Size]byte, bool)) Result {
 	c.Header()
 	r := c.result
@@ -295,7 +297,7 @@ func (c *Chain) Finish(bodyHash func(dkim.Canonicalization) ([sha256.Size]byte, 
 	newest := &c.sets[n-1].message
 	switch hash, ok := bodyHash(newest.bodyCanon); {
 	case ok && hash != newest.bodyHash:
-		// That much is sure even if a key is missing.
+		// This is certain even if a key is missing.
 		f := at(n, messageName, &dkim.Failure{Result: dkim.Fail, Reason: "body hash did not verify"})
 		r.CV, r.Reason, r.Cause = Fail, f.Reason, nil
 		return r
@@ -320,7 +322,7 @@ func (c *Chain) Finish(bodyHash func(dkim.Canonicalization) ([sha256.Size]byte, 
 	return r
 }
 
-// Close gives up the search for keys and waits until it has ended. It may be called at any time and more than once.
+// Close cancels the search for keys and waits until it has ended. It may be called at any time and more than once.
 func (c *Chain) Close() {
 	c.stop()
 	c.judging.Wait()

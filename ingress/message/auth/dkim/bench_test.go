@@ -147,8 +147,8 @@ func BenchmarkMessage(b *testing.B) {
 	})
 }
 
-// BenchmarkBodyRatio gives the speed of hashing a body in the relaxed form as a part of the bare hash's, from the best
-// of runs that take turns, which is what other load on the machine leaves alone.
+// BenchmarkBodyRatio returns the speed of hashing a body in the relaxed form as a part of the bare hash's, from the
+// best of runs that take turns, which is what other load on the machine leaves alone.
 func BenchmarkBodyRatio(b *testing.B) {
 	const piece = 64 << 10
 	best := func(soFar time.Duration, body []byte, write func([]byte) (int, error)) time.Duration {

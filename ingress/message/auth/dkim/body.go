@@ -10,19 +10,20 @@ import (
 	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
-// A BodyHash hashes a body in canonical form (RFC 6376 sections 3.4.3 and 3.4.4) as its octets go by, in pieces cut
-// anywhere. It allocates nothing per piece and keeps no octets of the body but what a piece's end leaves open: line
-// ends that may turn out to be the last ones are counted. Use NewBodyHash; it is not safe for concurrent use.
+// A BodyHash hashes a body in canonical form (RFC 6376 sections 3.4.3 and 3.4.4) while its octets pass, in pieces that
+// may end anywhere. It allocates nothing per piece. Of the body it keeps only what the end of a piece leaves undecided;
+// line ends that may be the last ones are counted. Make one with NewBodyHash. It is not safe for concurrent use.
 //
 // A line ends in CRLF. A bare CR or a bare LF is an octet like others.
 type BodyHash struct {
 	canon Canonicalization
 	sha   hash.Hash
 
-	// Relaxed: white space that stands open at the end of a piece, and a CR behind it.
+	// Relaxed form: a piece ended in white space, and in a CR behind white space.
 	space, spaceCR bool
 
-	// Both: a CR at the end of a piece, the line ends that nothing followed yet, and whether anything was hashed.
+	// Both forms: a piece ended in a CR; the number of line ends that nothing followed yet; whether anything was
+	// hashed.
 	cr      bool
 	ends    int64
 	content bool
@@ -30,7 +31,7 @@ type BodyHash struct {
 	own   [2]byte
 	sum   [sha256.Size]byte
 	n     int
-	stage [1024]byte // short pieces on their way to the hash, which likes long ones
+	stage [1024]byte // gathers short pieces, because the hash is faster on long ones
 }
 
 // NewBodyHash makes a BodyHash over SHA-256.
@@ -52,7 +53,7 @@ func (b *BodyHash) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Sum ends the body and gives its hash; after it, b is good for Reset only. A body that does not end in CRLF is hashed
+// Sum ends the body and returns its hash. After it only Reset may be called. A body that does not end in CRLF is hashed
 // as if it did, and an empty one is a CRLF in the simple form and nothing in the relaxed one.
 func (b *BodyHash) Sum() [sha256.Size]byte {
 	if b.spaceCR {
@@ -69,14 +70,15 @@ func (b *BodyHash) Sum() [sha256.Size]byte {
 	return b.sum
 }
 
-// relaxed takes octets, reduces each run of white space within a line to one space, and drops it at a line's end.
+// relaxed hashes octets in relaxed form: each run of white space within a line becomes one space, and at the end of a
+// line it is dropped.
 func (b *BodyHash) relaxed(p []byte) {
 	if b.space {
 		if p = b.resume(p); b.space {
 			return
 		}
 	}
-	start := 0 // what is to be passed on begins here
+	start := 0 // the first octet that was not passed on yet
 	tab := -1  // the next tab from the octet looked at
 	for i := 0; i < len(p); {
 		if tab < i {
@@ -86,7 +88,7 @@ func (b *BodyHash) relaxed(p []byte) {
 				tab += i
 			}
 		}
-		// A tab is white space to be judged, like a space that something at most as large follows.
+		// A tab needs a decision, and so does a space that an octet at most as large as a space follows.
 		i += spacePair(p[i:tab])
 		if i == len(p) {
 			break
@@ -105,7 +107,7 @@ func (b *BodyHash) relaxed(p []byte) {
 			start, i = end, end+2
 			continue
 		case end == i+1 && p[i] == ' ':
-			i = end // as it should be
+			i = end // a single space within a line stays
 			continue
 		case p[i] == ' ':
 			b.lines(p[start : i+1])
@@ -123,7 +125,7 @@ func (b *BodyHash) relaxed(p []byte) {
 	b.lines(p[start:])
 }
 
-// resume goes on with white space that stood open, and returns the octets behind it.
+// resume decides about the white space that the last piece ended in, and returns the octets behind it.
 func (b *BodyHash) resume(p []byte) []byte {
 	if !b.spaceCR {
 		for len(p) > 0 && ascii.IsWSP(p[0]) {
@@ -149,8 +151,8 @@ func (b *BodyHash) resume(p []byte) []byte {
 	return p
 }
 
-// lines takes octets and passes them on but for the line ends that nothing follows yet. What was taken for the last
-// lines is passed on when something follows.
+// lines hashes octets except line ends that nothing follows yet: they may be the last ones. They are hashed when
+// something follows.
 func (b *BodyHash) lines(p []byte) {
 	if len(p) == 0 {
 		return
@@ -182,7 +184,7 @@ func (b *BodyHash) lines(p []byte) {
 	b.ends += ends
 }
 
-// quote gives octets that are not of the message, in b's own memory: what is handed to a hash would else be allocated.
+// quote returns octets that are not of the message, in b's own memory: a hash would else make them escape to the heap.
 func (b *BodyHash) quote(s string) []byte { return b.own[:copy(b.own[:], s)] }
 
 func (b *BodyHash) literal(s string) { b.lines(b.quote(s)) }
@@ -197,7 +199,7 @@ func (b *BodyHash) bareCR() {
 	b.n++
 }
 
-// lineEnds passes on the line ends that were held back.
+// lineEnds hashes the line ends that were held back.
 func (b *BodyHash) lineEnds() {
 	for ; b.ends > 0; b.ends-- {
 		if b.n+2 > len(b.stage) {
@@ -234,14 +236,14 @@ const (
 	eachRest  = 0x5f5f5f5f5f5f5f5f // what carries an octet above a space to the highest bit
 )
 
-// noPair has the highest bit of an octet clear if that of w is a space and that of v at most a space. It looks at seven
-// bits of each, and so takes some octets above 127, which hardly follow each other, for such a pair. No carry crosses
-// from one octet to the next.
+// noPair returns a word in which the highest bit of an octet is clear if the octet of w is a space and that of v at
+// most a space. It compares seven bits of each, so that it also finds some pairs of octets above 127, which are rare.
+// No carry crosses from one octet to the next.
 func noPair(w, v uint64) uint64 { return ((w^eachSpace)&eachLow + eachLow) | (v&eachLow + eachRest) }
 
-// spacePair is the offset of the first space in p that is followed by white space, CR, perhaps another control, or by
-// nothing; len(p) if there is none. Text with single spaces between its words has none but at line ends, so it is gone
-// through eight octets at a time, and hashed in place.
+// spacePair returns the offset of the first space in p that is followed by white space, CR, perhaps another control, or
+// by nothing; len(p) if there is no such pair. Text with single spaces between its words has pairs only at line ends,
+// so that it is searched eight octets at a time and hashed in place.
 func spacePair(p []byte) int {
 	rest := p
 	for len(rest) > 64 {
@@ -267,7 +269,7 @@ func pairsAt(q *[65]byte, at int) uint64 {
 	return noPair(binary.LittleEndian.Uint64(q[at:]), binary.LittleEndian.Uint64(q[at+1:]))
 }
 
-// pairIn is spacePair for 64 octets in which there seems to be a pair; -1 if there is none.
+// pairIn is spacePair for 64 octets that may hold a pair. It returns -1 if they do not.
 func pairIn(q *[65]byte) int {
 	for k := 0; k < 64; k += 8 {
 		for hit := ^pairsAt(q, k) & eachHigh; hit != 0; hit &= hit - 1 {

@@ -20,7 +20,7 @@ const (
 	Relaxed
 )
 
-// String gives the name that c= has it by.
+// String returns the name in c=.
 func (c Canonicalization) String() string {
 	switch c {
 	case Simple:
@@ -34,8 +34,8 @@ func (c Canonicalization) String() string {
 // A Field is one header field as it stands: its name, the colon, its body with all folding, and CRLF.
 type Field []byte
 
-// Name gives the field's name without the white space that obsolete syntax allows before the colon, nil for a line that
-// is no header field.
+// Name returns the field's name without the white space that obsolete syntax allows before the colon. It is nil for a
+// line that is no header field.
 func (f Field) Name() []byte {
 	colon := bytes.IndexByte(f, ':')
 	if colon <= 0 || ascii.IsWSP(f[0]) {
@@ -48,16 +48,16 @@ func (f Field) Name() []byte {
 	return name
 }
 
-// Is tells whether the field has this name, in any case.
+// Is reports whether the field has this name, in any case.
 func (f Field) Is(name string) bool {
-	// A comparison of lengths settles nearly every call: most fields are not the one that is looked for.
+	// Comparing lengths is enough for nearly every call: most fields are not the one that is looked for.
 	if len(f) <= len(name) || f[len(name)] != ':' && !ascii.IsWSP(f[len(name)]) {
 		return false
 	}
 	return bytes.EqualFold(f.Name(), []byte(name))
 }
 
-// Body gives what stands behind the colon, without the CRLF that ends the field.
+// Body returns the octets behind the colon, without the CRLF that ends the field.
 func (f Field) Body() []byte {
 	colon := bytes.IndexByte(f, ':')
 	if colon < 0 {
@@ -68,7 +68,7 @@ func (f Field) Body() []byte {
 
 func withoutCRLF(s []byte) []byte { return bytes.TrimSuffix(s, []byte("\r\n")) }
 
-// Fields gives the header fields of a header section from the top. It ends at the empty line, if there is one. Lines
+// Fields returns the header fields of a header section from the top. It ends at the empty line, if there is one. Lines
 // that are no header fields are among them, and have no Name.
 func Fields(header []byte) iter.Seq[Field] {
 	return func(yield func(Field) bool) {
@@ -83,7 +83,7 @@ func Fields(header []byte) iter.Seq[Field] {
 	}
 }
 
-// Section cuts header before the empty line that ends a header section, where there is one.
+// Section returns header up to the empty line that ends a header section, or all of it if there is no empty line.
 func Section(header []byte) []byte {
 	if bytes.HasPrefix(header, []byte("\r\n")) {
 		return nil
@@ -94,7 +94,7 @@ func Section(header []byte) []byte {
 	return header
 }
 
-// fieldLen is the length of the field that header begins with.
+// fieldLen returns the length of the field that header begins with.
 func fieldLen(header []byte) int {
 	for n := 0; ; {
 		nl := bytes.IndexByte(header[n:], '\n')
@@ -108,7 +108,7 @@ func fieldLen(header []byte) int {
 	}
 }
 
-// lastField is the offset of the field that header ends with.
+// lastField returns the offset of the field that header ends with.
 func lastField(header []byte) int {
 	for end := len(header); ; {
 		// The last octet of a line is its own end.
@@ -121,19 +121,18 @@ func lastField(header []byte) int {
 }
 
 // A Picker chooses the fields that a list of names stands for: each name takes the lowest field of that name that is
-// not taken yet, and nothing when there is none left (RFC 6376 section 5.4.2). It can be used again and keeps its
-// memory.
+// not taken yet, and no field if all are taken (RFC 6376 section 5.4.2). It can be used again and keeps its memory.
 type Picker struct {
-	slots  map[string]int32 // where a name's chain begins in heads
-	heads  []int32          // the first place in names still open for that name, or -1
-	next   []int32          // behind each place the next one with the same name, or -1
+	slots  map[string]int32 // the index in heads of a name
+	heads  []int32          // the first index in names that waits for a field of that name, or -1
+	next   []int32          // for each index in names the next one with the same name, or -1
 	picked []Field
 	fold   []byte
 }
 
-// Pick gives for each name, which is in lower case, the field it stands for, or nil. The field that begins at except
-// (the signature itself, which must not sign itself) is passed over; except < 0 passes over none. The result is good
-// until the next call.
+// Pick returns for each name the field it stands for, or nil. Names are in lower case. The field that begins at except
+// is skipped: a signature must not sign itself. A negative except skips no field. The result is valid until the next
+// call.
 func (p *Picker) Pick(header []byte, names []string, except int) []Field {
 	p.index(names)
 	header = Section(header)
@@ -156,7 +155,7 @@ func (p *Picker) Pick(header []byte, names []string, except int) []Field {
 	return p.picked
 }
 
-// slot finds the chain of a field's name, which may be in any case.
+// slot returns the index in heads of a field's name, which may be in any case.
 func (p *Picker) slot(name []byte) (int32, bool) {
 	if len(name) == 0 || len(name) > maxFieldName {
 		return 0, false
@@ -181,7 +180,7 @@ func (p *Picker) index(names []string) {
 		p.picked = make([]Field, len(names))
 	}
 	p.next, p.picked, p.heads = p.next[:len(names)], p.picked[:len(names)], p.heads[:0]
-	// From the back, so that each chain ends up in the order of names.
+	// From the end, so that the indices of each name are in ascending order.
 	for i := len(names) - 1; i >= 0; i-- {
 		slot, ok := p.slots[names[i]]
 		if !ok {
@@ -230,8 +229,8 @@ func (h *HeaderHash) Field(c Canonicalization, f Field) {
 	h.out.put('\r', '\n')
 }
 
-// Own adds a signature's own field: without the CRLF at its end, and without the octets of its body (see Field.Body)
-// from start up to end, the value of its b= (RFC 6376 section 3.7). Equal offsets delete nothing.
+// Own adds a signature's own field (RFC 6376 section 3.7): without the CRLF at its end, and without the value of its
+// b=, which are the octets of its body (see Field.Body) from start up to end. Equal offsets leave nothing out.
 func (h *HeaderHash) Own(c Canonicalization, f Field, start, end int) {
 	f = withoutCRLF(f)
 	colon := max(bytes.IndexByte(f, ':'), 0)
@@ -250,7 +249,7 @@ func (h *HeaderHash) Own(c Canonicalization, f Field, start, end int) {
 	h.out.space = false
 }
 
-// Sum gives the hash of what was added.
+// Sum returns the hash of the fields that were added.
 func (h *HeaderHash) Sum() [sha256.Size]byte {
 	h.out.flush()
 	h.sha.Sum(h.sum[:0])

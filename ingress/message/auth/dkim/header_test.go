@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// canonical gives a field in canonical form.
+// canonical returns a field in canonical form.
 func canonical(c Canonicalization, field string) string {
 	var out bytes.Buffer
 	h := &HeaderHash{}
@@ -19,7 +19,7 @@ func canonical(c Canonicalization, field string) string {
 	return out.String()
 }
 
-// own gives a signature's own field in canonical form.
+// own returns a signature's own field in canonical form.
 func own(c Canonicalization, field string, start, end int) string {
 	var out bytes.Buffer
 	h := &HeaderHash{}

@@ -14,7 +14,7 @@ import (
 )
 
 // GenerateKey makes a private key for an algorithm. Bits is the size of an RSA key, 1024 to 4096; 2048 is what RFC 8301
-// section 3.2 advises. It says nothing for Ed25519.
+// section 3.2 advises. It is ignored for Ed25519.
 func GenerateKey(a Algorithm, bits int) (crypto.Signer, error) {
 	switch a {
 	case RSASHA256:
@@ -29,7 +29,7 @@ func GenerateKey(a Algorithm, bits int) (crypto.Signer, error) {
 	return nil, errors.New("dkim: unknown algorithm")
 }
 
-// MarshalKey gives a private key as PEM with PKCS #8 in it.
+// MarshalKey returns a private key in PKCS #8 as PEM.
 func MarshalKey(key crypto.Signer) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
@@ -68,7 +68,7 @@ func ParseKey(text []byte) (crypto.Signer, error) {
 	}
 }
 
-// KeyRecord gives the text of the key record (RFC 6376 section 3.6.1) that publishes a public key.
+// KeyRecord returns the text of the key record (RFC 6376 section 3.6.1) that publishes a public key.
 func KeyRecord(public crypto.PublicKey) (string, error) {
 	switch public := public.(type) {
 	case *rsa.PublicKey:
@@ -83,8 +83,8 @@ func KeyRecord(public crypto.PublicKey) (string, error) {
 	return "", errors.New("dkim: neither an RSA nor an Ed25519 key")
 }
 
-// RecordStrings cuts the text of a record into the strings that a TXT record is made of, each of at most 255 octets
-// (RFC 1035 section 3.3). A reader joins them with nothing between.
+// RecordStrings splits the text of a record into the strings of a TXT record, each of at most 255 octets (RFC 1035
+// section 3.3). Readers join them without a separator.
 func RecordStrings(record string) []string {
 	var parts []string
 	for len(record) > 255 {
@@ -94,7 +94,7 @@ func RecordStrings(record string) []string {
 	return append(parts, record)
 }
 
-// ZoneLine gives a key record as a line of a zone file.
+// ZoneLine returns a key record as a line of a zone file.
 func ZoneLine(selector, domain, record string) string {
 	quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
 	var line strings.Builder

@@ -16,7 +16,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A SigningKey is a private key and where its public half is published.
+// A SigningKey is a private key and the location of its public half in DNS.
 type SigningKey struct {
 	Domain   string        // d=
 	Selector string        // s=
@@ -90,10 +90,10 @@ func algorithmOf(key crypto.Signer) (Algorithm, error) {
 	return UnknownAlgorithm, errors.New("is neither RSA nor Ed25519")
 }
 
-// ErrTooManyFields says that a message has more header fields that would have to be named than a signature should name.
+// ErrTooManyFields means that a signature would have to name more than 500 header fields.
 var ErrTooManyFields = errors.New("dkim: too many header fields to sign")
 
-// maxSigned is the number of names in an h= of ours.
+// maxSigned bounds the names in an h= of ours.
 const maxSigned = 500
 
 // A Signer makes DKIM-Signature fields. It is safe for concurrent use.
@@ -114,7 +114,7 @@ func NewSigner(cfg SignConfig) (*Signer, error) {
 }
 
 // Sign appends to dst one DKIM-Signature field for each key, folded and with CRLF. Header is the header section that
-// the fields will stand above; bodyHash is the hash of the body in the form c, known or foretold. Header fields are
+// the fields will stand above; bodyHash is the hash of the body in the form c, known or predicted. Header fields are
 // signed in the relaxed form. An error is ErrTooManyFields or that of a key.
 func (s *Signer) Sign(dst, header []byte, c Canonicalization, bodyHash [sha256.Size]byte) ([]byte, error) {
 	names, err := SignedNames(header, s.headers, s.oversign)
@@ -158,8 +158,8 @@ func (s *Signer) signWith(dst []byte, k SigningKey, header []byte, names []strin
 	return f.Signed(signature), nil
 }
 
-// SignedNames gives the value of h= for a header section: each name of headers as often as there are fields of it, and
-// once more if it is in oversign as well. Names are in lower case and unique within each list. The only error is
+// SignedNames returns the names of h= for a header section: each name of headers as often as there are fields of it,
+// and once more if it is in oversign as well. Names are in lower case and unique within each list. The only error is
 // ErrTooManyFields, for more than 500 names.
 func SignedNames(header []byte, headers, oversign []string) ([]string, error) {
 	count := make(map[string]int, len(headers))
@@ -249,19 +249,19 @@ func (f *FieldWriter) Base64(name string, value []byte) {
 	f.dst = append(f.dst, ';')
 }
 
-// Unsigned adds an empty b= and gives the field as it stands, which is what has to be signed. Only Signed may follow.
+// Unsigned adds an empty b= and returns the field so far, which has to be signed. Only Signed may follow.
 func (f *FieldWriter) Unsigned() Field {
 	f.open("b", 8)
 	return Field(f.dst[f.start:])
 }
 
-// Signed adds the value of b= and CRLF, and gives all octets with those that NewFieldWriter was given.
+// Signed adds the value of b= and CRLF, and returns all octets, those that NewFieldWriter got included.
 func (f *FieldWriter) Signed(signature []byte) []byte {
 	f.base64(signature)
 	return append(f.dst, "\r\n"...)
 }
 
-// open begins a tag, on a new line if the first octets of its value have no room on this one.
+// open begins a tag, on a new line if this one has no room for the first octets of its value.
 func (f *FieldWriter) open(name string, first int) {
 	if len(f.dst)-f.line+len(name)+2+first > foldAt {
 		f.fold()

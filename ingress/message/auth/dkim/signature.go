@@ -15,7 +15,7 @@ import (
 // A Result is the result of a verification as RFC 8601 section 2.7.1 has it in an Authentication-Results field.
 type Result uint8
 
-// The results. Pending is that of a signature of which something is still to come: its key or the body.
+// The results. Pending is that of a signature whose key or body is still to come.
 const (
 	Pending   Result = iota
 	Pass             // the signature is good for header fields and body
@@ -26,7 +26,7 @@ const (
 	PermError        // what RFC 6376 calls PERMFAIL other than a wrong signature: it can never be verified
 )
 
-// String gives the keyword; "none" for Pending.
+// String returns the keyword; "none" for Pending.
 func (r Result) String() string {
 	switch r {
 	case Pending:
@@ -47,15 +47,15 @@ func (r Result) String() string {
 	return "result " + strconv.Itoa(int(r))
 }
 
-// A Failure is a result other than Pass, as an error. Reason is printable ASCII without a stranger's words, fit for a
-// comment in a field; Cause is for the operator and may be nil.
+// A Failure is a result other than Pass, as an error. Reason is printable ASCII without any word of the message, fit
+// for a comment in a field. Cause is for the administrator and may be nil.
 type Failure struct {
 	Result Result
 	Reason string
 	Cause  error
 }
 
-// Error gives result and reason.
+// Error returns result, reason and cause.
 func (f *Failure) Error() string {
 	if f.Cause != nil {
 		return f.Result.String() + ": " + f.Reason + ": " + f.Cause.Error()
@@ -63,7 +63,7 @@ func (f *Failure) Error() string {
 	return f.Result.String() + ": " + f.Reason
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (f *Failure) Unwrap() error { return f.Cause }
 
 func permError(reason string) *Failure { return &Failure{Result: PermError, Reason: reason} }
@@ -78,7 +78,7 @@ const (
 	Ed25519SHA256 // RFC 8463
 )
 
-// String gives the name that a= has it by, "" for UnknownAlgorithm.
+// String returns the name in a=, "" for UnknownAlgorithm.
 func (a Algorithm) String() string {
 	switch a {
 	case RSASHA256:
@@ -102,7 +102,7 @@ func ParseAlgorithm(s []byte) (Algorithm, error) {
 	return UnknownAlgorithm, permError("unknown algorithm")
 }
 
-// Limits on one signature field. They are far above what is in use, and keep what one field can cost in bounds.
+// Limits on one signature field. They are far above what is in use, and bound what one field can cost.
 const (
 	maxNames    = 5000    // names in h=
 	maxNameList = 1 << 16 // octets of h=
@@ -111,31 +111,31 @@ const (
 	maxIdentity = 998
 )
 
-// A Signature is one DKIM-Signature field and what became of it. Fields that could not be read are zero; what stands in
-// it is a stranger's word unless HeaderVerified.
+// A Signature is one DKIM-Signature field and its result. Tags that could not be read are zero. Until HeaderVerified
+// any sender may have written them.
 type Signature struct {
 	Domain      string // d=, in lower case
 	Selector    string // s=
-	Identity    string // i=, decoded, "@" and Domain when there is none; an address, with any characters but controls
+	Identity    string // i=, decoded, or "@" and Domain; an address, with any characters but controls
 	Algorithm   Algorithm
 	Names       []string // h=, in lower case
 	HeaderCanon Canonicalization
 	BodyCanon   Canonicalization
 	BodyHash    [sha256.Size]byte // bh=
 	B           string            // b= without white space
-	Signed      time.Time         // t=, zero when there is none
-	Expires     time.Time         // x=, zero when there is none
+	Signed      time.Time         // t=, zero without it
+	Expires     time.Time         // x=, zero without it
 
-	KeyBits int  // 0 until the key was found
+	KeyBits int  // of the key; 0 until it was found
 	Testing bool // the key says t=y
 	Strict  bool // the key says t=s
 
 	// HeaderVerified says that b= is good: the signing domain vouches for the named header fields and for any body that
-	// has this BodyHash in BodyCanon, without l= and not expired. It says nothing of the body that came.
+	// has this BodyHash in BodyCanon, without l= and not expired. It says nothing about the body that came.
 	HeaderVerified bool
 	Result         Result
-	Reason         string // why Result is not Pass, "" where there is nothing to say
-	Cause          error  // for the operator
+	Reason         string // why Result is not Pass; may be ""
+	Cause          error  // for the administrator; may be nil
 
 	field  Field
 	at     int // offset of field
@@ -145,7 +145,7 @@ type Signature struct {
 	lookup *lookup
 }
 
-// HeaderB gives the beginning of b= that tells one signature from another in a field of results (RFC 6008).
+// HeaderB returns the first octets of b=, which distinguish signatures in an Authentication-Results field (RFC 6008).
 func (s *Signature) HeaderB() string { return s.B[:min(8, len(s.B))] }
 
 func (s *Signature) reject(err error) {
@@ -154,19 +154,19 @@ func (s *Signature) reject(err error) {
 		f = &Failure{PermError, "signature syntax error", err}
 	}
 	s.Result, s.Reason, s.Cause = f.Result, f.Reason, f.Cause
-	// RFC 6376 section 3.6.1: a message of a domain that is testing is treated no worse than one without a signature.
+	// RFC 6376 section 3.6.1: a bad signature of a domain that is testing DKIM counts no worse than no signature.
 	if s.Testing && f.Result == Fail {
 		s.Result, s.Reason = Neutral, f.Reason+" (key in testing)"
 	}
 }
 
-// parse reads the field as RFC 6376 section 6.1.1 says. Copies are made of all that is kept.
+// parse reads the field as RFC 6376 section 6.1.1 says. It copies all octets that it keeps.
 func (s *Signature) parse(now time.Time) error {
 	tags, err := ParseTagList(s.field.Body())
 	if err != nil {
 		return err
 	}
-	// What names the signature is read first, so that a signature that is refused can be named.
+	// The tags that name the signature are read first, so that a refused one can be named.
 	if s.b, _ = tags.Lookup("b"); len(s.b.Value) <= maxB {
 		s.B = string(withoutFWS(make([]byte, 0, len(s.b.Value)), s.b.Value))
 	}
@@ -220,7 +220,8 @@ func (s *Signature) parseNames(tags TagList) error {
 	return nil
 }
 
-// decodeQuoted decodes dkim-quoted-printable (RFC 6376 section 2.11), and refuses what would make a control character.
+// decodeQuoted decodes dkim-quoted-printable (RFC 6376 section 2.11). It reports false for malformed text and for
+// control characters.
 func decodeQuoted(s []byte) ([]byte, bool) {
 	out := withoutFWS(make([]byte, 0, len(s)), s)
 	n := 0
@@ -244,7 +245,7 @@ func decodeQuoted(s []byte) ([]byte, bool) {
 	return out[:n], true
 }
 
-// ParseDomain returns a domain name in lower case, or "" if s is none of at most 253 octets.
+// ParseDomain returns a domain name in lower case, or "" if s is no domain name of at most 253 octets.
 func ParseDomain(s []byte) string {
 	if !isDomain(s, domain.MaxName) {
 		return ""
@@ -287,8 +288,8 @@ func (s *Signature) parseAlgorithms(tags TagList) (err error) {
 	return err
 }
 
-// ParseCanonicalizations parses the value of c=; nil, when there is no c=, means simple for both. An error is a
-// *Failure with PermError.
+// ParseCanonicalizations parses the value of c=. nil stands for no c= and means simple for both. An error is a *Failure
+// with PermError.
 func ParseCanonicalizations(s []byte) (header, body Canonicalization, err error) {
 	if s == nil {
 		return Simple, Simple, nil
@@ -342,8 +343,8 @@ func (s *Signature) parseHeaderNames(tags TagList) (err error) {
 	return permError("From field not signed")
 }
 
-// ParseHeaderNames parses the value of h=: names of header fields, which it gives in lower case and in one allocation
-// for their octets. At most 5000 names in 64 KiB are taken. An error is a *Failure with PermError.
+// ParseHeaderNames parses the value of h= and returns the names of header fields in lower case, with one allocation for
+// their octets. More than 5000 names or 64 KiB are an error. An error is a *Failure with PermError.
 func ParseHeaderNames(s []byte) ([]string, error) {
 	if len(s) > maxNameList || bytes.Count(s, []byte{':'}) >= maxNames {
 		return nil, permError("too many header fields named")
@@ -357,7 +358,7 @@ func ParseHeaderNames(s []byte) ([]string, error) {
 		name := folded[:len(raw)]
 		folded = folded[len(raw):]
 		for _, c := range raw {
-			// ftext of RFC 5322 section 3.6.8, without the semicolon that ends the tag; white space within is an error.
+			// ftext of RFC 5322 section 3.6.8. A semicolon ends the tag; white space within a name is an error.
 			if c <= ' ' || c >= 0x7f {
 				return nil, permError("signature syntax error")
 			}
@@ -371,7 +372,7 @@ func ParseHeaderNames(s []byte) ([]string, error) {
 	return names, nil
 }
 
-// lowerWithoutFWS makes one string, of which the names are parts.
+// lowerWithoutFWS returns s in lower case and without folding white space.
 func lowerWithoutFWS(s []byte) string {
 	var b strings.Builder
 	b.Grow(len(s))
@@ -405,7 +406,7 @@ func (s *Signature) parseLimits(tags TagList, now time.Time) (err error) {
 		}) {
 			return permError("signature syntax error")
 		}
-		// RFC 6376 section 8.2: what stands behind the signed length can be anyone's.
+		// RFC 6376 section 8.2: any sender can have added the octets behind the signed length.
 		return &Failure{Result: Policy, Reason: "body length limit l= is not accepted"}
 	}
 	return nil

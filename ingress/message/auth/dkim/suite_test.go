@@ -43,12 +43,12 @@ func split(message []byte) (header, body []byte) {
 	return header, bytes.TrimPrefix(message[len(header):], []byte("\r\n"))
 }
 
-// crlf gives text with CRLF at the end of each line, whatever it had.
+// crlf returns text with CRLF at the end of each line, whatever it had.
 func crlf(text []byte) []byte {
 	return bytes.ReplaceAll(bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")), []byte("\n"), []byte("\r\n"))
 }
 
-// results gives the results of signatures, one word each.
+// results returns the results of signatures, one word each.
 func results(signatures []Signature) string {
 	var words []string
 	for _, s := range signatures {
@@ -205,7 +205,7 @@ func TestMessagesOfMailDKIM(t *testing.T) {
 
 var bodyHash = regexp.MustCompile(`bh=[^;]*;`)
 
-// missing gives the tags that RFC 4871 made mandatory and the message's first signature lacks.
+// missing returns the tags that RFC 4871 made mandatory and the message's first signature lacks.
 func missing(message []byte) string {
 	_, field, _ := bytes.Cut(message, []byte("DKIM-Signature:"))
 	field, _, _ = bytes.Cut(field, []byte("\r\nReceived"))
@@ -219,7 +219,7 @@ func missing(message []byte) string {
 	return tags
 }
 
-// explain gives results and reasons.
+// explain returns results and reasons.
 func explain(signatures []Signature) string {
 	var all []string
 	for _, s := range signatures {

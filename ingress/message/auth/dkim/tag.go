@@ -10,7 +10,7 @@ import (
 	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
-// maxTags is the number of tags that a tag list may have. The registries name about a dozen.
+// maxTags bounds the tags of a tag list. The registries name about a dozen.
 const maxTags = 64
 
 var (
@@ -19,21 +19,21 @@ var (
 	errTagCount     = errors.New("too many tags")
 )
 
-// A Tag is one tag=value of a tag list. Value lies in the octets that were parsed; folding within it is kept, and the
-// white space around it is not part of it.
+// A Tag is one tag=value of a tag list. Value is a part of the octets that were parsed. It has its folding but not the
+// white space around it.
 type Tag struct {
 	Name  string
 	Value []byte
-	// Start and End are the offsets of what stands between the equals sign and the next semicolon or the end of the
-	// list, white space included: what is deleted of b= before it is hashed (RFC 6376 section 3.7).
+	// Start and End are the offsets of the octets between the equals sign and the next semicolon or the end of the
+	// list, white space included. Of b= they are left out when it is hashed (RFC 6376 section 3.7).
 	Start, End int
 }
 
 // A TagList is a tag list (RFC 6376 section 3.2) in its order. Names are case-sensitive and unique.
 type TagList []Tag
 
-// ParseTagList parses a tag list strictly. Octets above 127 are taken for value characters, as RFC 8616 has it. A list
-// with a duplicate name is in error as a whole, as section 3.2 demands; one of more than 64 tags is refused.
+// ParseTagList parses a tag list strictly. Octets above 127 are value characters, as in RFC 8616. A list with a
+// duplicate name is in error as a whole, as section 3.2 demands; one of more than 64 tags is refused.
 func ParseTagList(s []byte) (TagList, error) {
 	list := make(TagList, 0, 12)
 	for at := 0; at < len(s); {
@@ -76,7 +76,7 @@ func parseTag(s []byte, at, end int) (Tag, error) {
 	}
 	value := trimFWS(s[eq+1 : end])
 	for _, c := range value {
-		// A semicolon cannot stand here; NUL and other controls may not.
+		// No semicolon can be here. NUL and other controls are errors.
 		if c < 0x20 && !ascii.IsFWS(c) || c == 0x7f {
 			return Tag{}, errTagSyntax
 		}
@@ -84,7 +84,7 @@ func parseTag(s []byte, at, end int) (Tag, error) {
 	return Tag{Name: string(name), Value: value, Start: eq + 1, End: end}, nil
 }
 
-// Lookup gives a tag by its name.
+// Lookup returns the tag with a name, and whether there is one.
 func (l TagList) Lookup(name string) (Tag, bool) {
 	for _, t := range l {
 		if t.Name == name {
@@ -94,7 +94,7 @@ func (l TagList) Lookup(name string) (Tag, bool) {
 	return Tag{}, false
 }
 
-// Get gives the value of a tag, nil when the list has none of that name. An empty value is not nil.
+// Get returns the value of a tag. It is nil if the list has no tag of that name; an empty value is not nil.
 func (l TagList) Get(name string) []byte {
 	t, _ := l.Lookup(name)
 	return t.Value
@@ -120,7 +120,7 @@ func (l TagList) Timestamp(name string) (time.Time, bool) {
 	return time.Unix(int64(n), 0).UTC(), true
 }
 
-// isTagName tells an ALPHA followed by letters, digits and underscores.
+// isTagName reports whether s is an ALPHA followed by letters, digits and underscores.
 func isTagName(s []byte) bool {
 	for i, c := range s {
 		if !ascii.IsAlpha(c) && (i == 0 || !ascii.IsDigit(c) && c != '_') {
@@ -130,7 +130,7 @@ func isTagName(s []byte) bool {
 	return len(s) > 0
 }
 
-// validFWS tells whether each line end in s folds the line: CRLF with white space behind it.
+// validFWS reports whether each line end in s folds the line: CRLF with white space behind it.
 func validFWS(s []byte) bool {
 	for i := 0; i < len(s); i++ {
 		if s[i] != '\r' && s[i] != '\n' {
@@ -154,7 +154,7 @@ func trimFWS(s []byte) []byte {
 	return s
 }
 
-// withoutFWS appends to dst the octets of s that are no folding white space.
+// withoutFWS appends to dst the octets of s that are not folding white space.
 func withoutFWS(dst, s []byte) []byte {
 	for _, c := range s {
 		if !ascii.IsFWS(c) {
@@ -164,7 +164,7 @@ func withoutFWS(dst, s []byte) []byte {
 	return dst
 }
 
-// colonList gives the elements of a colon-separated list, white space around them removed.
+// colonList returns the elements of a colon-separated list without the white space around them.
 func colonList(s []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		for more := true; more; {

@@ -50,7 +50,7 @@ func TestTagLists(t *testing.T) {
 	}
 }
 
-// manyTags gives n tags with names of their own.
+// manyTags returns n tags with names of their own.
 func manyTags(n int) string {
 	var s strings.Builder
 	for i := range n {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,7 +12,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Config says how signatures are verified.
+// A Config has what a Verifier needs.
 type Config struct {
 	// Resolver finds key records; it is required. The context of Begin bounds its look-ups.
 	Resolver world.Resolver
@@ -50,7 +49,7 @@ type Verifier struct {
 	keys *KeyFinder
 }
 
-// NewVerifier makes a Verifier, or returns what Config.Validate says.
+// NewVerifier makes a Verifier, or returns the error of Config.Validate.
 func NewVerifier(cfg Config) (*Verifier, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -74,14 +73,14 @@ type Verification struct {
 	unverified int
 	lookups    []*lookup
 	cancel     context.CancelFunc
-	bodies     [2]*BodyHash // by Canonicalization; nil where none is wanted
+	bodies     [2]*BodyHash // by Canonicalization; nil where it is not needed
 	hashes     [2][sha256.Size]byte
-	begun      bool // octets of the body came
+	begun      bool // octets of the body have come
 	finished   bool
 }
 
-// A lookup is the search for one key. Its goroutine sets key and err and ends when Keys returns, which it does at the
-// latest when the context of Begin ends or Close cancels it; Header, Finish and Close wait for it.
+// A lookup is the search for one key. Its goroutine sets key and err. It ends when the resolver answers, at the latest
+// when the context of Begin ends or Close cancels it; Header, Finish and Close wait for it.
 type lookup struct {
 	name string
 	key  *PublicKey
@@ -89,9 +88,9 @@ type lookup struct {
 	done sync.WaitGroup
 }
 
-// Begin reads a header section: lines that end in CRLF, without dot-stuffing; the empty line and what follows it is not
-// looked at. It hashes what each signature covers, starts to look for their keys, all at a time and each once, and
-// returns without waiting for them. header is not kept. The only error is ErrHeaderTooLong.
+// Begin reads a header section: lines that end in CRLF, without dot-stuffing; the empty line and what follows it are
+// not read. It hashes what each signature covers, starts the search for all keys at once, each key once, and returns
+// without waiting for them. header is not kept. The only error is ErrHeaderTooLong.
 //
 // Ctx bounds the search for the keys. Finish or Close must follow.
 func (v *Verifier) Begin(ctx context.Context, header []byte) (*Verification, error) {
@@ -142,9 +141,8 @@ func (m *Verification) find(header []byte, limit int) {
 }
 
 // Digest hashes what a signature covers (RFC 6376 section 3.7): the fields that names stand for, each in canonical
-// form, then the signature's own field without the value of its tag b. At is the offset of own in header, or less than
-// 0 when it is not there. It resets sum before use. ARC-Message-Signature is hashed the same way (RFC 8617 section
-// 4.1.2).
+// form, then the signature's own field without the value of its tag b. At is the offset of own in header, negative if
+// it is not there. It resets sum before use. ARC-Message-Signature is hashed the same way (RFC 8617 section 4.1.2).
 func Digest(sum *HeaderHash, picker *Picker, header []byte, names []string, c Canonicalization, own Field, at int,
 	b Tag) [sha256.Size]byte {
 	sum.Reset()
@@ -155,7 +153,7 @@ func Digest(sum *HeaderHash, picker *Picker, header []byte, names []string, c Ca
 	return sum.Sum()
 }
 
-// want notes that the signature needs its key.
+// want records that the signature needs its key.
 func (m *Verification) want(s *Signature) {
 	name := KeyName(s.Selector, s.Domain)
 	for _, l := range m.lookups {
@@ -168,12 +166,12 @@ func (m *Verification) want(s *Signature) {
 	m.lookups = append(m.lookups, s.lookup)
 }
 
-// Unverified is the number of signatures beyond Config.Signatures, which are not looked at.
+// Unverified returns the number of signatures beyond the first five, which are not verified.
 func (m *Verification) Unverified() int { return m.unverified }
 
 // Header waits for the keys, judges b= of each signature and returns the signatures from the top. Those whose Result is
-// still Pending have HeaderVerified and await the body; the others are settled. The slice is the Verification's own:
-// Finish completes it.
+// still Pending have HeaderVerified and wait for the body; the result of the others is final. The slice is the
+// Verification's own: Finish completes it.
 func (m *Verification) Header() []Signature {
 	for i := range m.signatures {
 		s := &m.signatures[i]
@@ -208,8 +206,8 @@ func (s *Signature) verify(l *lookup) error {
 	return nil
 }
 
-// Want asks for the hash of the body in a canonicalization that no signature may need, for a signature of one's own. It
-// must come before the first octet of the body.
+// Want asks for the hash of the body in a canonicalization that no signature may need. It must be called before the
+// first octet of the body.
 func (m *Verification) Want(c Canonicalization) {
 	if m.begun || m.finished {
 		panic("dkim: Want after the body began")
@@ -219,7 +217,7 @@ func (m *Verification) Want(c Canonicalization) {
 	}
 }
 
-// begin makes the hashes that signatures need. A signature that is settled needs none.
+// begin makes the hashes that signatures need. A signature with a final result needs no hash.
 func (m *Verification) begin() {
 	m.begun = true
 	for i := range m.signatures {
@@ -229,7 +227,7 @@ func (m *Verification) begin() {
 	}
 }
 
-// Write adds octets of the body without dot-stuffing, cut anywhere. It returns len(p) and no error.
+// Write adds octets of the body without dot-stuffing, in pieces that may end anywhere. It returns len(p) and no error.
 func (m *Verification) Write(p []byte) (int, error) {
 	if !m.begun {
 		m.begin()
@@ -284,7 +282,7 @@ func (m *Verification) Finish() []Signature {
 	return m.signatures
 }
 
-// BodyHash gives, after Finish, the hash of the body in a canonicalization that Want asked for or a signature needed.
+// BodyHash returns, after Finish, the hash of the body in a canonicalization that Want asked for or a signature needed.
 func (m *Verification) BodyHash(c Canonicalization) (digest [sha256.Size]byte, ok bool) {
 	if !m.finished || m.bodies[c] == nil {
 		return digest, false
@@ -292,13 +290,7 @@ func (m *Verification) BodyHash(c Canonicalization) (digest [sha256.Size]byte, o
 	return m.hashes[c], true
 }
 
-// Predicted gives the index of the topmost signature that foretells the hash of the body: its b= is good, so its bh= is
-// the hash of the body that was signed; -1 when there is none. It waits for the keys.
-func (m *Verification) Predicted() int {
-	return slices.IndexFunc(m.Header(), func(s Signature) bool { return s.HeaderVerified })
-}
-
-// Close gives up the search for keys and waits until it has ended. It may be called at any time and more than once.
+// Close cancels the search for keys and waits until it has ended. It may be called at any time and more than once.
 func (m *Verification) Close() {
 	m.stop()
 	for _, l := range m.lookups {

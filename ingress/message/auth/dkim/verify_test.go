@@ -47,7 +47,7 @@ func key(t testing.TB) crypto.Signer {
 	return k
 }
 
-// publish gives the record of a key.
+// publish returns the record of a key.
 func publish(t testing.TB, k crypto.Signer) string {
 	t.Helper()
 	record, err := KeyRecord(k.Public())
@@ -325,6 +325,11 @@ func newVerifier(t testing.TB, cfg Config) *Verifier {
 	return v
 }
 
+// predictor returns the index of the topmost signature that predicts the hash of the body, or -1.
+func predictor(m *Verification) int {
+	return slices.IndexFunc(m.Header(), func(s Signature) bool { return s.HeaderVerified })
+}
+
 func TestTheHeaderIsJudgedBeforeTheBodyComes(t *testing.T) {
 	keys := records{"sel._domainkey.example.com": {publish(t, key(t))}}
 	header, body := split([]byte(signed(t, tags, dinner, dinnerBody)))
@@ -344,7 +349,7 @@ func TestTheHeaderIsJudgedBeforeTheBodyComes(t *testing.T) {
 			}
 			defer m.Close()
 			m.Want(Relaxed)
-			at := m.Predicted()
+			at := predictor(m)
 			if at != 0 {
 				t.Fatalf("predicted by %d", at)
 			}
@@ -372,7 +377,7 @@ func TestASettledSignatureCostsNoBodyHash(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if at := m.Predicted(); at != -1 {
+	if at := predictor(m); at != -1 {
 		t.Errorf("predicted by %d", at)
 	}
 	m.Write([]byte(dinnerBody))

@@ -24,7 +24,7 @@ type Failure struct {
 	Anonymous bool
 }
 
-// Error gives the reason.
+// Error returns the reason.
 func (f *Failure) Error() string { return "dmarc: " + f.Reason }
 
 // The reasons for which a message has not one author domain.
@@ -44,7 +44,7 @@ const (
 	maxMailboxes = 100
 )
 
-// Author gives the author domain of a header section: the domain of the From field in lower case and as A-labels (RFC
+// Author returns the author domain of a header section: the domain of the From field in lower case and as A-labels (RFC
 // 9989 section 5.3.1). The error is a *Failure. Header is lines that end in CRLF; what follows the first empty line is
 // not looked at.
 //
@@ -111,7 +111,7 @@ type reader struct {
 	mailboxes int
 }
 
-// token gives the next token. Time is linear: no octet is looked at twice.
+// token returns the next token. Time is linear: no octet is looked at twice.
 func (r *reader) token() token {
 	start := r.at
 	for r.at < len(r.s) {

@@ -17,8 +17,8 @@ type Config struct {
 	// Resolver finds policy records, and tells whether an author domain exists, on which it depends whether np= or sp=
 	// applies; it is required.
 	Resolver world.Resolver
-	// Draw returns a number from 0 to 99, each as likely as the others. A failing message for which it is not below pct=
-	// gets the next milder disposition. It is called from several goroutines. nil draws at random.
+	// Draw returns a number from 0 to 99, each as likely as the others. A failing message for which it is not below
+	// pct= gets the next milder disposition. It is called from several goroutines. nil draws at random.
 	Draw func() int
 
 	timeout time.Duration // of tests; 0 means walkTimeout
@@ -48,7 +48,7 @@ const (
 	PermError             // there is no author domain that could be evaluated
 )
 
-// String gives the keyword.
+// String returns the keyword.
 func (w Word) String() string {
 	switch w {
 	case Pass:
@@ -73,7 +73,7 @@ const (
 	Reject
 )
 
-// String gives the policy's keyword: none, quarantine or reject.
+// String returns the policy's keyword: none, quarantine or reject.
 func (d Disposition) String() string {
 	switch d {
 	case Quarantine:
@@ -200,7 +200,7 @@ func (e *Evaluator) Begin(ctx context.Context, authors ...string) *Lookup {
 	return l
 }
 
-// Close gives the tree walks up and waits until their look-ups have ended. It may be called more than once.
+// Close cancels the tree walks and waits until their look-ups have ended. It may be called more than once.
 func (l *Lookup) Close() {
 	l.cancel()
 	<-l.done
@@ -293,7 +293,7 @@ type identifier struct {
 	known  bool
 }
 
-// collect gives the identifiers that can decide anything, each once.
+// collect returns the identifiers that can decide anything, each once.
 func collect(reverse spf.Identity, dkim, unknown []string) []identifier {
 	ids := make([]identifier, 0, 1+len(dkim)+len(unknown))
 	add := func(id identifier) {

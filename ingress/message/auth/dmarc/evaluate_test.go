@@ -14,8 +14,8 @@ import (
 	"github.com/millrace/millrace/ingress/world"
 )
 
-// records are policy records by domain, without "_dmarc."; one that begins with ~~ cannot be had. Several stand apart by
-// a newline.
+// records are policy records by domain, without "_dmarc."; one that begins with ~~ cannot be had. Several stand apart
+// by a newline.
 type records map[string]string
 
 // dns is a DNS with the records. It denies the names in denied; one with ~~ before it cannot be told.

@@ -19,7 +19,7 @@ var (
 	dkimPart    = regexp.MustCompile(`(?m)^ +dkim=pass .*header\.d=([^\s;]+)`)
 )
 
-// TestMessagesOfAuthenticationMilter gives what its results say of SPF and DKIM to Evaluate and expects what they say
+// TestMessagesOfAuthenticationMilter returns what its results say of SPF and DKIM to Evaluate and expects what they say
 // of DMARC. Three things differ: two From fields are evaluated there and are a Failure here; it says a published policy
 // of none where there is no record; and its reader finds no address behind a quoted string that is folded over blank
 // lines, which RFC 5322 section 4.2 allows in obsolete syntax.

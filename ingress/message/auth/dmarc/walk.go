@@ -34,7 +34,7 @@ type organization struct {
 	err    error
 }
 
-// record gives the one policy record of a domain, nil for none: several are discarded (section 4.10, step 2).
+// record returns the one policy record of a domain, nil for none: several are discarded (section 4.10, step 2).
 func (l *Lookup) record(ctx context.Context, domain string) (*record, error) {
 	if r, ok := l.cache[domain]; ok {
 		return r, nil
@@ -70,7 +70,8 @@ func (l *Lookup) record(ctx context.Context, domain string) (*record, error) {
 	return found, nil
 }
 
-// next gives the domain that a tree walk from start asks for after domain, "" at its end (section 4.10, steps 4 and 7).
+// next returns the domain that a tree walk from start asks for after domain, "" at its end (section 4.10, steps 4 and
+// 7).
 func next(domain, start string) string {
 	labels := strings.Count(domain, ".") + 1
 	drop := 1
@@ -83,7 +84,7 @@ func next(domain, start string) string {
 	return domain
 }
 
-// below gives the domain one label below top on the way to domain, which lies below top.
+// below returns the domain one label below top on the way to domain, which lies below top.
 func below(domain, top string) string {
 	head := strings.TrimSuffix(domain, "."+top)
 	return domain[strings.LastIndexByte(head, '.')+1:]

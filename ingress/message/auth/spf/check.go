@@ -23,7 +23,7 @@ const (
 	PermError               // the domain's records cannot be interpreted
 )
 
-// String gives the result as RFC 8601 section 2.7.2 has it in an Authentication-Results field.
+// String returns the result as RFC 8601 section 2.7.2 has it in an Authentication-Results field.
 func (r Result) String() string {
 	switch r {
 	case Neutral:
@@ -161,7 +161,7 @@ func late(q question) Identity {
 	return Identity{Result: TempError, Domain: q.domain, Reason: reasonLate}
 }
 
-// Close gives the check up and waits until its look-ups have ended. It may be called more than once.
+// Close cancels the check and waits until its look-ups have ended. It may be called more than once.
 func (k *Check) Close() {
 	k.cancel()
 	<-k.done

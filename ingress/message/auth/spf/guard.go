@@ -67,7 +67,7 @@ func questions(client netip.Addr, helo string, reverse mail.Path) inquiry {
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
-// unasked gives the results where no question is to be asked.
+// unasked returns the results where no question is to be asked.
 func (q inquiry) unasked() (fromMail, fromHelo Identity) {
 	reason := reasonNoName
 	if !q.client.IsValid() {
@@ -76,7 +76,7 @@ func (q inquiry) unasked() (fromMail, fromHelo Identity) {
 	return Identity{Domain: q.mail.domain, Reason: reason}, Identity{Domain: q.helo.domain, Reason: reason}
 }
 
-// hide gives a local part as the library can take it.
+// hide returns a local part as the library can take it.
 func hide(local string) string {
 	if local == "" {
 		return postmaster // RFC 7208 section 4.3
@@ -170,7 +170,7 @@ func resultOf(r spf.Result) Result {
 	return None
 }
 
-// libraryReason gives the text of an error that the library declares, none of which holds a stranger's word.
+// libraryReason returns the text of an error that the library declares, none of which holds a stranger's word.
 func libraryReason(err error) string {
 	for _, known := range [...]error{
 		spf.ErrMatchedAll, spf.ErrMatchedA, spf.ErrMatchedIP, spf.ErrMatchedMX, spf.ErrMatchedPTR, spf.ErrMatchedExists,

@@ -18,10 +18,10 @@ const (
 	maxRecord = 8 << 10
 )
 
-// lookups is the resolver that the library sees in one check, in the shape of net.Resolver. It puts right the names that
-// come out of macros, looks at records before the library does, and makes every error one that the library understands.
-// An answer without records becomes a *net.DNSError with IsNotFound: the library counts it as a void look-up (RFC 7208
-// section 4.6.4). It is used by one goroutine.
+// lookups is the resolver that the library sees in one check, in the shape of net.Resolver. It puts right the names
+// that come out of macros, looks at records before the library does, and makes every error one that the library
+// understands. An answer without records becomes a *net.DNSError with IsNotFound: the library counts it as a void
+// look-up (RFC 7208 section 4.6.4). It is used by one goroutine.
 type lookups struct {
 	resolver world.Resolver
 	failed   error // the first look-up that failed
@@ -29,7 +29,7 @@ type lookups struct {
 	broken   error // a record was malformed
 }
 
-// name gives the name to be asked for, and whether it can be asked for.
+// name returns the name to be asked for, and whether it can be asked for.
 func (l *lookups) name(name string) (string, bool) {
 	if strings.Contains(name, hiddenLocal) || strings.Contains(name, "%1B") {
 		return "", false
@@ -57,7 +57,7 @@ func shortened(name string) string {
 	return name
 }
 
-// LookupTXT gives the TXT records of a name, with a malformed SPF record replaced by one that the library calls
+// LookupTXT returns the TXT records of a name, with a malformed SPF record replaced by one that the library calls
 // malformed: RFC 7208 section 4.6 demands a permerror for an error anywhere in a record, and the library stops at the
 // first match. The name of an included record stands in its macro d, so one that is too long is not shortened but not
 // found: shortened, it would let a record include itself with a name that grows by each step.

@@ -86,7 +86,7 @@ func TestSyntaxOfRecords(t *testing.T) {
 	}
 }
 
-// FuzzRecord gives records to a whole check: it ends, it does not pass by accident of a panic, and what the grammar
+// FuzzRecord returns records to a whole check: it ends, it does not pass by accident of a panic, and what the grammar
 // refuses is a permerror.
 func FuzzRecord(f *testing.F) {
 	for _, seed := range []string{"a mx ptr -all", "include:%{d2r-}.x.example ~all", "ip4:192.0.2.0/24 redirect=_x.d.example",
