@@ -129,11 +129,17 @@ func (d *Dialer) Dial(ctx context.Context, t Target) (Conn, Failures) {
 			if len(addrs) > 1 && addrs[0].Is4() != addrs[1].Is4() {
 				var errs Failures
 				won, tried, errs = race(ctx, addrs[:2], func(ctx context.Context, a netip.Addr) (*client, error) {
-					return d.dialAddr(ctx, limits, d.target(&t, host, a))
+					target := d.target(&t, host, a)
+					opened, err := smtpclient.Dial(ctx, limits, target)
+					return d.fallBack(ctx, limits, target, opened, err)
 				})
 				failed = append(failed, errs...)
-			} else if won.client, err = d.dialAddr(ctx, limits, d.target(&t, host, won.addr)); err != nil {
-				failed = append(failed, err)
+			} else {
+				target := d.target(&t, host, won.addr)
+				opened, err := smtpclient.Dial(ctx, limits, target)
+				if won.client, err = d.fallBack(ctx, limits, target, opened, err); err != nil {
+					failed = append(failed, err)
+				}
 			}
 			if won.client != nil {
 				return Conn{won.client, host, won.addr.Is6(), d.source(t.Site, won.addr)}, nil

@@ -28,11 +28,12 @@ func tlsConfig(roots *x509.CertPool, policy smtpclient.TLSPolicy) *tls.Config {
 	return c
 }
 
-// dialAddr opens a session with one address. A TLS handshake that breaks off is tried again without post-quantum key
+// fallBack opens a session with one address where the first attempt, which ended in opened and err, failed in the TLS
+// handshake; else it returns these as they are. A handshake that breaks off is tried again without post-quantum key
 // exchange, whose large first message some boxes in the middle cannot take. Under the opportunistic policy a handshake
 // that failed for any reason is followed by one more attempt in clear.
-func (d *Dialer) dialAddr(ctx context.Context, limits smtpclient.Config, t smtpclient.Target) (*client, error) {
-	opened, err := smtpclient.Dial(ctx, limits, t)
+func (d *Dialer) fallBack(ctx context.Context, limits smtpclient.Config, t smtpclient.Target, opened *client,
+	err error) (*client, error) {
 	if err == nil || !handshakeFailed(err) || mail.IsOver(ctx) {
 		return opened, err
 	}

@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -204,20 +201,29 @@ func TestResolver_Faults(t *testing.T) {
 		udp   int // queries that the server sees
 		tcp   int
 	}{
-		{"a truncated reply is asked for again over TCP", dnstest.Fault{Flaw: dnstest.Truncate}, "[192.0.2.1]", nil, "", 1, 1},
 		{
-			"a question in another case is asked again over TCP", dnstest.Fault{Flaw: dnstest.OtherCase}, "[192.0.2.1]", nil,
-			"", 1, 1,
+			"a truncated reply is asked for again over TCP", dnstest.Fault{Flaw: dnstest.Truncate},
+			"[192.0.2.1]", nil, "", 1, 1,
+		},
+		{
+			"a question in another case is asked again over TCP", dnstest.Fault{Flaw: dnstest.OtherCase},
+			"[192.0.2.1]", nil, "", 1, 1,
 		},
 		{"SERVFAIL is tried again", dnstest.Fault{Rcode: "SERVFAIL", Times: 1}, "[192.0.2.1]", nil, "", 2, 0},
 		{"SERVFAIL for good", dnstest.Fault{Rcode: "SERVFAIL"}, "[]", ErrServer, "SERVFAIL", 3, 0},
 		{"REFUSED for good", dnstest.Fault{Rcode: "REFUSED"}, "[]", ErrServer, "REFUSED", 3, 0},
 		{"no answer is tried again", dnstest.Fault{Flaw: dnstest.Drop, Times: 1}, "[192.0.2.1]", nil, "", 2, 0},
 		{"no answer for good", dnstest.Fault{Flaw: dnstest.Drop}, "[]", ErrTimeout, "", 3, 0},
-		{"the answer to another question is none", dnstest.Fault{Flaw: dnstest.OtherQuestion}, "[]", ErrTimeout, "", 3, 0},
+		{
+			"the answer to another question is none", dnstest.Fault{Flaw: dnstest.OtherQuestion},
+			"[]", ErrTimeout, "", 3, 0,
+		},
 		{"an answer with another ID is none", dnstest.Fault{Flaw: dnstest.OtherID}, "[]", ErrTimeout, "", 3, 0},
-		{"a reply cut short is tried again", dnstest.Fault{Flaw: dnstest.Garbage, Times: 1}, "[192.0.2.1]", nil, "", 2, 0},
-		{"a reply cut short for good", dnstest.Fault{Flaw: dnstest.Garbage}, "[]", ErrBadReply, "", 3, 0},
+		{
+			"a reply without its end is tried again", dnstest.Fault{Flaw: dnstest.Garbage, Times: 1},
+			"[192.0.2.1]", nil, "", 2, 0,
+		},
+		{"a reply without its end for good", dnstest.Fault{Flaw: dnstest.Garbage}, "[]", ErrBadReply, "", 3, 0},
 		{"a server without EDNS0 is asked without", dnstest.Fault{Flaw: dnstest.NoEDNS}, "[192.0.2.1]", nil, "", 2, 0},
 		{"a server that understands nothing", dnstest.Fault{Rcode: "FORMERR"}, "[]", ErrServer, "FORMERR", 6, 0},
 	} {
@@ -508,43 +514,3 @@ func TestPlain(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
-
-// TestConfig_Validate: Validate names the field.
-func TestConfig_Validate(t *testing.T) {
-	for _, tt := range []struct {
-		config Config
-		field  string
-	}{
-		{Config{}, ""},
-		{Config{Servers: []string{"192.0.2.1:53", "[2001:db8::1]:53"}}, ""},
-		{Config{Servers: []string{"192.0.2.1:53", "192.0.2.1"}}, "servers[1]"},
-		{Config{Servers: []string{"dns.example:53"}}, "servers[0]"},
-		{Config{Servers: []string{"192.0.2.1:0"}}, "servers[0]"},
-		{Config{Concurrency: -1}, "concurrency"},
-	} {
-		err := tt.config.Validate()
-		var e *mail.FieldError
-		if got := ""; errors.As(err, &e) {
-			got = e.Field
-			if got != tt.field {
-				t.Errorf("%+v: got %v, want %s", tt.config, err, tt.field)
-			}
-		} else if tt.field != "" {
-			t.Errorf("%+v: got %v, want %s", tt.config, err, tt.field)
-		}
-	}
-}
-
-func TestSystemServers(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "resolv.conf")
-	if got := systemServers(path); !slices.Equal(got, []string{"127.0.0.1:53"}) {
-		t.Errorf("no file: got %q", got)
-	}
-	if err := os.WriteFile(path,
-		[]byte("search x\nnameserver 192.0.2.53\nnameserver nonsense\nnameserver 2001:db8::53\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if got := systemServers(path); !slices.Equal(got, []string{"192.0.2.53:53", "[2001:db8::53]:53"}) {
-		t.Errorf("got %q", got)
-	}
-}
