@@ -27,7 +27,7 @@ func keys(list ...string) func() ([][]byte, error) {
 	}
 }
 
-// rewritten gives the address that a reverse-path has with a key on a day.
+// rewritten returns the address that a reverse-path has with a key on a day.
 func rewritten(t *testing.T, key, reverse string, made time.Time) string {
 	t.Helper()
 	w, err := srs.New(srs.Config{Domain: "srs.example.net", Keys: [][]byte{[]byte(key)}, Now: func() time.Time {
@@ -81,7 +81,8 @@ func newRouter(t *testing.T, cfg Config) *Router {
 	return r
 }
 
-func TestReversePathsAreRewrittenWhereTheirPolicySaysSo(t *testing.T) {
+// TestRouter_Rewrite: reverse-paths are rewritten where their policy says so.
+func TestRouter_Rewrite(t *testing.T) {
 	r := newRouter(t, srsConfig())
 	const from = "alice@sender.example"
 	long := strings.Repeat("a", mail.MaxLocal-20) + "@sender.example"
@@ -146,17 +147,18 @@ func TestReversePathsAreRewrittenWhereTheirPolicySaysSo(t *testing.T) {
 			}
 			steps, same, err := r.Explain(q)
 			if err != nil || same[0].Reverse != routes[0].Reverse {
-				t.Errorf("Explain gives %v, %v", same, err)
+				t.Errorf("Explain returns %v, %v", same, err)
 			}
-			told := strings.Contains(strings.Join(steps, "\n"), "the reverse-path")
-			if told != (tt.rewritten || tt.remark != "") {
+			explained := strings.Contains(strings.Join(steps, "\n"), "the reverse-path")
+			if explained != (tt.rewritten || tt.remark != "") {
 				t.Errorf("steps %q", steps)
 			}
 		})
 	}
 }
 
-func TestNothingIsRewrittenWithoutKeys(t *testing.T) {
+// TestRouter_NoKeys: without keys no reverse-path is rewritten.
+func TestRouter_NoKeys(t *testing.T) {
 	cfg := srsConfig()
 	cfg.SRSKeys = nil
 	r := newRouter(t, cfg)
@@ -172,7 +174,8 @@ func TestNothingIsRewrittenWithoutKeys(t *testing.T) {
 	}
 }
 
-func TestABounceGoesHome(t *testing.T) {
+// TestRouter_Bounce: a bounce to a rewritten reverse-path goes to the original one.
+func TestRouter_Bounce(t *testing.T) {
 	cfg := srsConfig()
 	cfg.Text += "@srs.example.net catchall@t.example\n"
 	r := newRouter(t, cfg)
@@ -224,7 +227,8 @@ func TestABounceGoesHome(t *testing.T) {
 	}
 }
 
-func TestAnAddressIsCountedInItsMeaning(t *testing.T) {
+// TestRouter_BounceRate: spellings of one rewritten address have one counter.
+func TestRouter_BounceRate(t *testing.T) {
 	r := newRouter(t, srsConfig())
 	plain := rewritten(t, keyB, "Alice@sender.example", noon)
 	local, _, _ := strings.Cut(plain, "@")
@@ -252,7 +256,8 @@ func TestAnAddressIsCountedInItsMeaning(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoBounceToARewrittenAddressIsRefused(t *testing.T) {
+// TestRouter_BounceRefused: what is no bounce to a rewritten address is refused.
+func TestRouter_BounceRefused(t *testing.T) {
 	r := newRouter(t, srsConfig())
 	good := rewritten(t, keyB, "alice@sender.example", noon)
 	for _, tt := range []struct {
@@ -267,7 +272,7 @@ func TestWhatIsNoBounceToARewrittenAddressIsRefused(t *testing.T) {
 			mail.EnhancedCode{Subject: 7, Detail: 1}, ReasonSRSForged,
 		},
 		{
-			"a key that is not ours", "", rewritten(t, "a key of somebody else altogether", "a@b.example", noon), 550,
+			"a key that is not ours", "", rewritten(t, "a key of a node of another cluster", "a@b.example", noon), 550,
 			mail.EnhancedCode{Subject: 7, Detail: 1}, ReasonSRSForged,
 		},
 		{
@@ -316,7 +321,8 @@ func TestWhatIsNoBounceToARewrittenAddressIsRefused(t *testing.T) {
 	}
 }
 
-func TestThePostmasterOfTheSRSDomainReadsMailFromAnybody(t *testing.T) {
+// TestRouter_SRSPostmaster: the postmaster of the SRS domain takes mail from every sender.
+func TestRouter_SRSPostmaster(t *testing.T) {
 	r := newRouter(t, srsConfig())
 	for _, to := range []string{"postmaster@srs.example.net", "ABUSE@srs.example.net"} {
 		q := query(t, to)
@@ -328,7 +334,8 @@ func TestThePostmasterOfTheSRSDomainReadsMailFromAnybody(t *testing.T) {
 	}
 }
 
-func TestKeysAreSwappedWithTheRules(t *testing.T) {
+// TestRouter_ReloadKeys: keys are swapped with the rules.
+func TestRouter_ReloadKeys(t *testing.T) {
 	file := write(t, "fwd@hosted.example x@t.example\n")
 	current := keys(keyA)
 	cfg := srsConfig()
@@ -372,7 +379,8 @@ func TestKeysAreSwappedWithTheRules(t *testing.T) {
 	check(keyB, "t.example")
 }
 
-func TestKeysNeedADomain(t *testing.T) {
+// TestConfig_SRSDomain: keys need a domain.
+func TestConfig_SRSDomain(t *testing.T) {
 	cfg := srsConfig()
 	cfg.SRSDomain = ""
 	var field *mail.FieldError

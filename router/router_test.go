@@ -13,7 +13,7 @@ import (
 	"github.com/millrace/millrace/router/rules"
 )
 
-// write puts a rules file in a folder of its own and gives its path.
+// write writes a rules file in a folder of its own and returns its path.
 func write(t *testing.T, text string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "routes.txt")
@@ -47,7 +47,8 @@ func query(t *testing.T, forward string) mail.Query {
 	return mail.Query{Forward: p}
 }
 
-func TestConfigIsRefusedByField(t *testing.T) {
+// TestConfig_Validate: the error names the field that is wrong.
+func TestConfig_Validate(t *testing.T) {
 	file := write(t, "a@h.example x@t.example\n")
 	tests := []struct {
 		name  string
@@ -55,12 +56,12 @@ func TestConfigIsRefusedByField(t *testing.T) {
 		field string
 	}{
 		{"all is well", func(*Config) {}, ""},
-		{"a hostname that is none", func(c *Config) { c.Hostname = "[192.0.2.1]" }, "hostname"},
-		{"an SRS domain that is none", func(c *Config) { c.SRSDomain = "a b" }, "srs.domain"},
+		{"a hostname that is no domain name", func(c *Config) { c.Hostname = "[192.0.2.1]" }, "hostname"},
+		{"an SRS domain that is no domain name", func(c *Config) { c.SRSDomain = "a b" }, "srs.domain"},
 		{"no postmaster", func(c *Config) { c.Postmaster = mail.Path{} }, "postmaster"},
 		{"a postmaster without a domain", func(c *Config) { c.Postmaster.Domain = "" }, "postmaster"},
 		{"a postmaster that is no address", func(c *Config) { c.Postmaster.Local = "a b" }, "postmaster"},
-		{"a postmaster nobody takes", func(c *Config) { c.Postmaster.Domain = "h.example" }, "postmaster"},
+		{"a postmaster that no rule takes", func(c *Config) { c.Postmaster.Domain = "h.example" }, "postmaster"},
 		{"no rules and no postmaster", func(c *Config) { c.Paths, c.Postmaster = nil, mail.Path{} }, ""},
 	}
 	for _, tt := range tests {
@@ -79,7 +80,8 @@ func TestConfigIsRefusedByField(t *testing.T) {
 	}
 }
 
-func TestAReloadThatFailsChangesNothing(t *testing.T) {
+// TestRouter_Reload: a reload that fails changes nothing.
+func TestRouter_Reload(t *testing.T) {
 	file := write(t, "a@h.example x@t.example\n")
 	r, err := New(testConfig(file))
 	if err != nil {
@@ -132,7 +134,8 @@ func TestAReloadThatFailsChangesNothing(t *testing.T) {
 	}
 }
 
-func TestRoutesAndReloadsAtOnceSeeOneTableOrTheOther(t *testing.T) {
+// TestRouter_Concurrency: routes and reloads at once see one table or the other.
+func TestRouter_Concurrency(t *testing.T) {
 	file := write(t, "a@h.example x@t.example\n@h.example x@t.example\n")
 	r, err := New(testConfig(file))
 	if err != nil {
@@ -162,7 +165,8 @@ func TestRoutesAndReloadsAtOnceSeeOneTableOrTheOther(t *testing.T) {
 	}
 }
 
-func TestExplainTellsWhatWasTriedAndGivesWhatRouteGives(t *testing.T) {
+// TestRouter_Explain: Explain returns what was tried, and what Route returns.
+func TestRouter_Explain(t *testing.T) {
 	file := write(t, `domain h.example subaddress=+
 info@h.example x@t.example
 /(.+)-list/@h.example $1@lists.example

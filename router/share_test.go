@@ -8,7 +8,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// pairs gives names and texts in turn.
+// pairs returns names and texts in turn.
 func pairs(list ...string) iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
 		for i := 0; i < len(list); i += 2 {
@@ -27,7 +27,8 @@ func flat(files iter.Seq2[string, string]) string {
 	return b.String()
 }
 
-func TestARouterWithoutRulesDefersWhateverItIsAsked(t *testing.T) {
+// TestRouter_Empty: a Router without rules defers every query.
+func TestRouter_Empty(t *testing.T) {
 	for _, keyed := range []bool{false, true} {
 		cfg := testConfig("/does/not/exist")
 		cfg.Empty = true
@@ -60,7 +61,8 @@ func TestARouterWithoutRulesDefersWhateverItIsAsked(t *testing.T) {
 	}
 }
 
-func TestWhatIsPreparedIsInForceOnceItIsUsed(t *testing.T) {
+// TestRouter_Prepare: what is prepared is in force once it is used.
+func TestRouter_Prepare(t *testing.T) {
 	cfg := testConfig()
 	cfg.Empty = true
 	r := newRouter(t, cfg)
@@ -96,7 +98,8 @@ func TestWhatIsPreparedIsInForceOnceItIsUsed(t *testing.T) {
 	}
 }
 
-func TestOfTwoPreparedTheLaterOneStays(t *testing.T) {
+// TestRouter_PrepareOrder: of two prepared versions the later one stays.
+func TestRouter_PrepareOrder(t *testing.T) {
 	r := newRouter(t, testConfig(write(t, "a@h.example x@t.example\n")))
 	first, err := r.Prepare(5, pairs("a", "a@h.example x@t.example\n"))
 	if err != nil {
@@ -113,8 +116,8 @@ func TestOfTwoPreparedTheLaterOneStays(t *testing.T) {
 	}
 }
 
-// TestADigestIsThatOfNamesAndTexts holds the form that the nodes share, here to be made again by others.
-func TestADigestIsThatOfNamesAndTexts(t *testing.T) {
+// TestRouter_Digest: the form of the digest, which nodes of several versions share.
+func TestRouter_Digest(t *testing.T) {
 	const want = "9d7ebce82c3fbafc32cf158c2067fa1e365274586d8b2d34eb1a3c38c6af93a2"
 	file := write(t, "a@h.example x@t.example\n")
 	r := newRouter(t, testConfig(file))
@@ -135,7 +138,8 @@ func TestADigestIsThatOfNamesAndTexts(t *testing.T) {
 	}
 }
 
-func TestReadGivesFilesAsTheyAreNow(t *testing.T) {
+// TestRouter_Read: Read returns the present files.
+func TestRouter_Read(t *testing.T) {
 	file := write(t, "a@h.example x@t.example\n")
 	r := newRouter(t, testConfig(file))
 	overwrite(t, file, "nonsense\n")

@@ -42,8 +42,8 @@ func BenchmarkReverse(b *testing.B) {
 	}
 }
 
-// TestForwardAllocatesOneString: every forwarded message passes here.
-func TestForwardAllocatesOneString(t *testing.T) {
+// TestRewriter_Allocations: Forward allocates one string. Every forwarded message passes it.
+func TestRewriter_Allocations(t *testing.T) {
 	probe := sync.Pool{New: func() any { return nil }}
 	for range 100 {
 		if probe.Put(t); probe.Get() == nil {

@@ -1,11 +1,13 @@
 // Package srs is the Sender Rewriting Scheme: it writes a reverse-path at a domain of ours that opens to the sender's
-// own, so that forwarded mail passes SPF at the next hop and its bounces still get home.
+// own, so that forwarded mail passes SPF at the next hop and its bounces still reach the sender.
 //
-// It knows no rule, no socket and no store. Whether a reverse-path is to be rewritten, which recipients may be opened
-// and how often, and what a client is told, is its caller's business; here is only what an address says. A Rewriter
-// never changes once it is made: who reloads keys makes a new one. What it writes depends on the current key, the day
-// (UTC) and the address alone, so that every node writes the same all day and a retry looks to a greylisting next hop
-// like the first attempt.
+// It owns the form of the addresses, their MAC and their age. It knows no rule, no socket and no store. The caller
+// decides whether a reverse-path is rewritten, which recipients are opened and how often, and what a client is
+// answered.
+//
+// Invariants: a Rewriter never changes once it is made, and a reload of keys makes a new one. What it writes depends on
+// the current key, the day (UTC) and the address alone, so that every node writes the same all day and a retry looks to
+// a greylisting next hop like the first attempt.
 //
 // # The addresses
 //
@@ -16,11 +18,11 @@
 // of letters. The day is counted from 1970 modulo 1024 as in all implementations, but the MAC is made of the whole
 // count: an address does not come back to life after 1024 days.
 //
-// An SRS1 address opens to the SRS0 address of the first forwarder, never to what that one hides: only its maker can
-// tell whether it is genuine. Behind the domain of the first forwarder stands what followed "SRS0" there, its separator
-// included, which is where "==" comes from, and "=+" and "=-" where the first forwarder writes these. The scheme gives
-// SRS1 no day of its own. Here it lies in the field of the hash, which is opaque to others, so that these addresses
-// expire too and an old key can be dropped.
+// An SRS1 address opens to the SRS0 address of the first forwarder, never to the sender: only the first forwarder can
+// check its own address. The domain of the first forwarder is followed by what followed "SRS0" there, its separator
+// included. That makes "==", and "=+" and "=-" if the first forwarder writes these separators. The scheme has no day in
+// SRS1. Here the day is part of the field of the hash, which is opaque to others, so that these addresses expire too
+// and an old key can be dropped.
 //
 // The MAC covers kind, day, domain and local part in their meaning and without the case of ASCII letters: quotes that a
 // server on the way dropped or added do no harm.

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// FuzzReverse: nothing panics, and what opens is what Forward writes on the day of its stamp, but for case and quotes.
+// FuzzReverse: no path panics, and one that opens is what Forward writes on the day of its stamp, but for case and
+// quotes.
 func FuzzReverse(f *testing.F) {
 	w := rewriter(f, "srs.example", noon, keyB, keyA)
 	for _, s := range []string{
@@ -35,7 +37,7 @@ func FuzzReverse(f *testing.F) {
 		}
 		p, err := mail.ParsePath(given.String(), true)
 		if err != nil || p != given {
-			return // no path comes to Reverse unparsed
+			return // Reverse only sees parsed paths
 		}
 		if again, err := mail.ParsePath(home.String(), true); err != nil || again != home {
 			t.Fatalf("%s opens to %s, which is no path: %v", given, home, err)
@@ -43,7 +45,7 @@ func FuzzReverse(f *testing.F) {
 		a, _ := readAddress(given.LocalPart(), w.today())
 		for _, k := range []string{keyA, keyB} {
 			made := forward(t, rewriter(t, "srs.example", noon.AddDate(0, 0, int(a.day-w.today())), k), home)
-			if equalFold(made.LocalPart(), given.LocalPart()) {
+			if ascii.EqualFold(made.LocalPart(), given.LocalPart()) {
 				return
 			}
 		}
@@ -51,7 +53,7 @@ func FuzzReverse(f *testing.F) {
 	})
 }
 
-// FuzzForward: nothing panics; what is written is a path, and opens to the same mailbox as far as it is not SRS itself.
+// FuzzForward: no path panics. What is written is a path, and opens to the same mailbox if that is not SRS itself.
 func FuzzForward(f *testing.F) {
 	w := rewriter(f, "srs.example", noon, keyA)
 	for _, s := range []string{
@@ -82,18 +84,18 @@ func FuzzForward(f *testing.F) {
 			t.Fatalf("%s is written for %s, which is no path: %v", out, p, err)
 		}
 		kind, _ := cutTag(p.LocalPart())
-		if p.IsNull() || equalFold(p.Domain, w.domain) {
+		if p.IsNull() || ascii.EqualFold(p.Domain, w.domain) {
 			if out != p {
 				t.Fatalf("%s is written for %s", out, p)
 			}
 			return
 		}
-		if !equalFold(out.Domain, w.domain) {
+		if !ascii.EqualFold(out.Domain, w.domain) {
 			t.Fatalf("%s lies elsewhere", out)
 		}
 		home, err := w.Reverse(out)
 		if kind == srs1 && err != nil {
-			return // said to be ours, and is not
+			return // it names us as its first forwarder, and is not ours
 		}
 		if err != nil {
 			t.Fatalf("%s: %v", out, err)
@@ -107,7 +109,7 @@ func FuzzForward(f *testing.F) {
 	})
 }
 
-// FuzzParseKeys: an error names a line that is there, and what is read can be used.
+// FuzzParseKeys: an error names a line of the file, and the keys can be used.
 func FuzzParseKeys(f *testing.F) {
 	f.Add([]byte("# new\r\n" + keyB + "\r\n\r\n" + keyA))
 	f.Add([]byte(keyA + "\n" + keyA))

@@ -15,13 +15,15 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
 const (
-	// macSize is the length of a MAC in characters: 40 bits. A guess costs a stranger a transaction that is refused,
-	// which counts against them, and every character more is taken from senders with long addresses.
+	// macSize is the length of a MAC in characters: 40 bits. A guess costs a client a transaction that is refused,
+	// which counts against it. A longer MAC would exclude more senders with long addresses.
 	macSize = 8
-	// stampSize is the length of a day in characters, and stampDays what it can tell apart.
+	// stampSize is the length of a day in characters, and stampDays how many days it can tell apart.
 	stampSize = 2
 	stampDays = 1 << (5 * stampSize)
 )
@@ -31,7 +33,7 @@ const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 // A mac is the first 40 bits of HMAC-SHA-256 in base 32, in capitals.
 type mac [macSize]byte
 
-// foldMAC gives the macSize characters of s in capitals.
+// foldMAC returns the macSize characters of s in capitals.
 func foldMAC(s string) mac {
 	var m mac
 	for i := range m {
@@ -52,7 +54,7 @@ func appendStamp(b []byte, day int64) []byte {
 	return append(b, alphabet[day>>5&31], alphabet[day&31])
 }
 
-// readStamp gives the day that a stamp stands for: tomorrow, today, or the nearest in the past.
+// readStamp returns the day that a stamp stands for: tomorrow, today, or the nearest in the past.
 func readStamp(s string, today int64) (day int64, ok bool) {
 	var n int64
 	for i := range len(s) {
@@ -66,12 +68,12 @@ func readStamp(s string, today int64) (day int64, ok bool) {
 	return tomorrow - (tomorrow-n)&(stampDays-1), true
 }
 
-// A key makes MACs. The states of its hash are pooled: setting one up costs as much as a MAC.
+// A key makes MACs. The states of its hash are pooled, because making one costs as much as a MAC.
 type key struct {
 	states sync.Pool // of *state
 }
 
-// A state is one keyed hash and the room that its input and its sum need.
+// A state is one keyed hash with the buffers of its input and its sum.
 type state struct {
 	hash hash.Hash
 	in   []byte
@@ -83,16 +85,16 @@ func newKey(secret []byte) *key {
 	return &key{sync.Pool{New: func() any { return &state{hash: hmac.New(sha256.New, secret)} }}}
 }
 
-// mac is the MAC of kind, day, domain and tail, the latter two without the case of ASCII letters. The day is the whole
-// count. No domain holds a NUL, so no two addresses give the same input.
+// mac returns the MAC of kind, day, domain and tail, the latter two without the case of ASCII letters. The day is the
+// whole count. No domain has a NUL in it, so no two addresses have the same input.
 func (k *key) mac(a address, tail string) mac {
 	s := k.states.Get().(*state)
 	b := append(s.in[:0], "millrace srs "...)
 	b = append(b, a.kind)
 	b = binary.BigEndian.AppendUint64(b, uint64(a.day))
-	b = appendLower(b, a.domain)
+	b = ascii.AppendFold(b, a.domain)
 	b = append(b, 0)
-	b = appendLower(b, tail)
+	b = ascii.AppendFold(b, tail)
 	s.in = b
 	s.hash.Reset()
 	s.hash.Write(b)
@@ -102,15 +104,8 @@ func (k *key) mac(a address, tail string) mac {
 	return m
 }
 
-func appendLower(b []byte, s string) []byte {
-	for i := range len(s) {
-		b = append(b, lower(s[i]))
-	}
-	return b
-}
-
-// made reports whether one of the keys made the address. It takes the same time whichever it is and however much of the
-// MAC is right.
+// made reports whether one of the keys made the address. It takes the same time for every key and for every part of the
+// MAC that is right.
 func (w *Rewriter) made(a address, tail string) bool {
 	equal := 0
 	for _, k := range w.keys {
@@ -125,14 +120,14 @@ const maxKeyLine = 1024
 
 const tooLongLine = "longer than 1024 octets"
 
-// A KeyError says which line of a file of keys is wrong and why, without showing any of it. Line counts from 1; it is 0
-// when the file as a whole is meant.
+// A KeyError names the line of a file of keys that is wrong, and why, without showing any of it. Line counts from 1; it
+// is 0 for the file as a whole.
 type KeyError struct {
 	Line   int
 	Reason string
 }
 
-// Error gives line and reason.
+// Error returns line and reason.
 func (e *KeyError) Error() string {
 	if e.Line == 0 {
 		return e.Reason
@@ -140,9 +135,9 @@ func (e *KeyError) Error() string {
 	return fmt.Sprintf("line %d: %s", e.Line, e.Reason)
 }
 
-// ParseKeys reads a file of keys: one a line, the current one first, blanks around it ignored. Blank lines and lines
-// that begin with "#" do not count. A key is MinKey to 1024 octets of printable ASCII, at random: 32 octets of a random
-// source in base 64 make a good one. The error is a *KeyError, or the reader's.
+// ParseKeys returns the keys of a file: one a line, the current one first, without blanks around it. Blank lines and
+// lines that begin with "#" are left out. A key is MinKey to 1024 octets of printable ASCII. It is to be random: 32
+// octets of a random source in base 64 make a good one. The error is a *KeyError, or the reader's.
 func ParseKeys(r io.Reader) ([][]byte, error) {
 	var keys [][]byte
 	var lines []int

@@ -8,31 +8,25 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
-	"time"
 
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestConfigsAreRefusedByField(t *testing.T) {
+// TestConfig_Validate: the error names the field that is wrong.
+func TestConfig_Validate(t *testing.T) {
 	key := []byte(keyA)
 	tests := []struct {
 		name, want string
 		c          Config
 	}{
 		{"all is well", "", Config{Domain: "srs.example", Keys: [][]byte{key}}},
-		{"with many keys, for long", "", Config{Domain: "srs.example", Keys: make16(key), Validity: MaxValidity}},
+		{"with many keys", "", Config{Domain: "srs.example", Keys: make16(key)}},
 		{"no domain", "domain", Config{Keys: [][]byte{key}}},
 		{"an address literal", "domain", Config{Domain: "[192.0.2.1]", Keys: [][]byte{key}}},
 		{"a U-label", "domain", Config{Domain: "bücher.example", Keys: [][]byte{key}}},
 		{"no key", "keys", Config{Domain: "srs.example"}},
 		{"too many keys", "keys", Config{Domain: "srs.example", Keys: append(make16(key), key)}},
 		{"a short key", "keys[1]", Config{Domain: "srs.example", Keys: [][]byte{key, key[:15]}}},
-		{"a negative time", "validity", Config{Domain: "srs.example", Keys: [][]byte{key}, Validity: -day}},
-		{"half a day", "validity", Config{Domain: "srs.example", Keys: [][]byte{key}, Validity: 12 * time.Hour}},
-		{
-			"more than a year", "validity",
-			Config{Domain: "srs.example", Keys: [][]byte{key}, Validity: MaxValidity + day},
-		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -62,7 +56,7 @@ func make16(key []byte) [][]byte {
 	return keys
 }
 
-func TestTheKeysAreCopied(t *testing.T) {
+func TestNew_CopiesKeys(t *testing.T) {
 	key := []byte(keyA)
 	w, err := New(Config{Domain: "srs.example", Keys: [][]byte{key}, Now: at(noon)})
 	if err != nil {
@@ -75,7 +69,7 @@ func TestTheKeysAreCopied(t *testing.T) {
 	}
 }
 
-func TestTheClockIsTheSystemsByDefault(t *testing.T) {
+func TestNew_DefaultClock(t *testing.T) {
 	w, err := New(Config{Domain: "srs.example", Keys: [][]byte{[]byte(keyA)}})
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +79,7 @@ func TestTheClockIsTheSystemsByDefault(t *testing.T) {
 	}
 }
 
-func TestFilesOfKeysParse(t *testing.T) {
+func TestParseKeys(t *testing.T) {
 	many := ""
 	for i := range MaxKeys {
 		many += strconv.Itoa(i) + "-0123456789abcdef\n"
@@ -138,7 +132,8 @@ func TestFilesOfKeysParse(t *testing.T) {
 	}
 }
 
-func TestTheReadersErrorIsPassedOn(t *testing.T) {
+// TestParseKeys_ReadError: the reader's error is returned.
+func TestParseKeys_ReadError(t *testing.T) {
 	r := io.MultiReader(strings.NewReader(keyA+"\n"), iotest.ErrReader(io.ErrClosedPipe))
 	if _, err := ParseKeys(r); !errors.Is(err, io.ErrClosedPipe) {
 		t.Error(err)

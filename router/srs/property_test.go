@@ -9,18 +9,21 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// locals draws local parts as they stand on the wire: dot-strings, quoted strings with what only these may hold, tags.
+// locals draws local parts in their wire form: dot-strings, quoted strings with what only these may hold, tags.
 func locals() *rapid.Generator[string] {
 	return rapid.OneOf(
 		rapid.StringMatching(`[a-zA-Z0-9=+_/{}%!-]{1,20}(\.[a-z=+-]{1,8}){0,2}`),
 		rapid.StringMatching(`[a-zß-ÿ一-三=]{1,12}`),
 		rapid.StringMatching(`"([a-z=+@<> .]|\\["\\a-z =]){0,20}"`),
 		rapid.StringMatching(`(?i:srs0)[=+-][0-9A-Za-z+/]{0,5}=[A-Z2-7]{0,2}=[a-z]{1,4}\.example=[a-z=+-]{0,5}`),
-		rapid.StringMatching(`(?i:srs1)[=+-][0-9A-Za-z]{0,5}=[a-z]{1,4}\.example=[=+-]?[0-9A-Za-z]{0,4}=[A-Z2-7]{2}=[a-z]{1,4}\.example=[a-z=+-]{1,5}`),
-		rapid.StringMatching(`"(\\)?[sS]RS[01][=+-](\\)?[0-9A-Za-z]{4}=[a-z]{1,4}\.exam(\\)?ple=[=+-]?(\\)?[0-9A-Za-z]{4}=[ a-z\\]{0,6} "`),
+		rapid.StringMatching(`(?i:srs1)[=+-][0-9A-Za-z]{0,5}=[a-z]{1,4}\.example=[=+-]?[0-9A-Za-z]{0,4}=`+
+			`[A-Z2-7]{2}=[a-z]{1,4}\.example=[a-z=+-]{1,5}`),
+		rapid.StringMatching(`"(\\)?[sS]RS[01][=+-](\\)?[0-9A-Za-z]{4}=[a-z]{1,4}\.exam(\\)?ple=[=+-]?(\\)?`+
+			`[0-9A-Za-z]{4}=[ a-z\\]{0,6} "`),
 	)
 }
 
@@ -45,7 +48,7 @@ func days() *rapid.Generator[time.Time] {
 
 var srs1Form = regexp.MustCompile(`(?s)^[sS][rR][sS]1[=+-][^=]+=([^=]+)=([=+-].+)$`)
 
-// homes says what a rewritten p opens to, by other means than the package's.
+// homes returns what a rewritten p opens to, by other means than the package's.
 func homes(p mail.Path) mail.Path {
 	text := p.LocalPart()
 	if m := srs1Form.FindStringSubmatch(text); m != nil && mail.IsDomain(m[1]) {
@@ -57,8 +60,8 @@ func homes(p mail.Path) mail.Path {
 	return mail.NewPath(text, p.Domain)
 }
 
-// TestEveryBounceGoesHome: what Forward writes is a valid path at the domain, and opens to where the mail came from.
-func TestEveryBounceGoesHome(t *testing.T) {
+// TestRewriter_RoundTrip: what Forward writes is a valid path at the domain, and opens to the sender.
+func TestRewriter_RoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, made := paths().Draw(t, "path"), days().Draw(t, "made")
 		out, err := rewriter(t, "srs.example", made, keyA).Forward(p)
@@ -83,18 +86,16 @@ func TestEveryBounceGoesHome(t *testing.T) {
 		if exact && home != p {
 			t.Fatalf("%s opens to %s, not octet for octet to %s", out, home, p)
 		}
-		lowered := mail.Path{Local: lowerASCII(out.Local), Domain: "SRS.Example"}
+		lowered := mail.Path{Local: ascii.Fold(out.Local), Domain: "SRS.Example"}
 		small := reverse(t, rewriter(t, "srs.example", later, keyB, keyA), lowered)
-		if !equalFold(small.LocalPart(), home.LocalPart()) || !equalFold(small.Domain, home.Domain) {
+		if !ascii.EqualFold(small.LocalPart(), home.LocalPart()) || !ascii.EqualFold(small.Domain, home.Domain) {
 			t.Fatalf("%s opens to %s, want %s", lowered, small, home)
 		}
 	})
 }
 
-func lowerASCII(s string) string { return string(appendLower(nil, s)) }
-
-// TestEveryChangeIsRefused: one octet put for another, taken away or added, other than case and quotes.
-func TestEveryChangeIsRefused(t *testing.T) {
+// TestReverse_AnyChange: an address with one octet replaced, removed or added is refused, but for case and quotes.
+func TestReverse_AnyChange(t *testing.T) {
 	w := rewriter(t, "srs.example", noon, keyA)
 	rapid.Check(t, func(t *rapid.T) {
 		out, err := w.Forward(paths().Draw(t, "path"))
@@ -114,7 +115,7 @@ func TestEveryChangeIsRefused(t *testing.T) {
 			changed = out.Local[:i] + with + out.Local[i:]
 		}
 		p := mail.Path{Local: changed, Domain: out.Domain}
-		if equalFold(p.LocalPart(), out.LocalPart()) {
+		if ascii.EqualFold(p.LocalPart(), out.LocalPart()) {
 			t.Skip()
 		}
 		if home, err := w.Reverse(p); err == nil || home != (mail.Path{}) {
@@ -123,15 +124,15 @@ func TestEveryChangeIsRefused(t *testing.T) {
 	})
 }
 
-// TestEveryOctetCounts puts every octet in the place of every one of an address of each kind.
-func TestEveryOctetCounts(t *testing.T) {
+// TestReverse_EveryOctet: every octet in the position of every octet of an address of each kind.
+func TestReverse_EveryOctet(t *testing.T) {
 	w := rewriter(t, "srs.example", noon, keyA)
 	for _, s := range append(senders, `"a b\"="@sender.example`) {
 		out := forward(t, w, path(t, s))
 		for i := range len(out.Local) {
 			for c := range 256 {
 				p := mail.Path{Local: out.Local[:i] + string([]byte{byte(c)}) + out.Local[i+1:], Domain: out.Domain}
-				if equalFold(p.LocalPart(), out.LocalPart()) {
+				if ascii.EqualFold(p.LocalPart(), out.LocalPart()) {
 					continue
 				}
 				if home, err := w.Reverse(p); err == nil {

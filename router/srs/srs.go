@@ -5,30 +5,31 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// DefaultValidity is for how long an address opens unless the Config says otherwise. Senders give up after some five
-// days (RFC 5321 section 4.5.4.1) and the bounce may take as long.
-const DefaultValidity = 10 * day
+// Validity is for how long an address opens, from the end of the day that it was made. Senders stop after some five
+// days (RFC 5321 section 4.5.4.1) and the bounce may take as long. It has to stay below the 1024 days that a stamp
+// can tell apart.
+const Validity = 10 * day
 
 // The limits of a Config.
 const (
-	MinKey      = 16        // octets of a key, at least
-	MaxKeys     = 16        // keys; each costs a MAC for every address that is opened
-	MaxValidity = 365 * day // well below the 1024 days that a stamp can tell apart
+	MinKey  = 16 // octets of a key, at least
+	MaxKeys = 16 // keys; each costs a MAC for every address that is opened
 )
 
 const day = 24 * time.Hour
 
 var (
-	// ErrNotSRS is Reverse's error for an address that lies elsewhere or does not begin with SRS0 or SRS1 and a
-	// separator.
+	// ErrNotSRS is Reverse's error for an address in another domain, or one that does not begin with SRS0 or SRS1 and
+	// a separator.
 	ErrNotSRS = errors.New("no SRS address")
-	// ErrSyntax is Reverse's error for an address that begins like one of ours and does not go on like one, and
-	// Forward's for a reverse-path without a valid domain.
+	// ErrSyntax is Reverse's error for an address that begins like one of ours and has another form then, and Forward's
+	// for a reverse-path without a valid domain.
 	ErrSyntax = errors.New("malformed SRS address")
-	// ErrBadMAC is Reverse's error for an address that no key of ours made, or one of more than 1024 days ago.
+	// ErrBadMAC is Reverse's error for an address that was made with no key of ours, or more than 1024 days ago.
 	ErrBadMAC = errors.New("SRS address not made here")
 	// ErrExpired is Reverse's error for an address that was made here and is too old.
 	ErrExpired = errors.New("SRS address expired")
@@ -36,19 +37,16 @@ var (
 	ErrTooLong = errors.New("address too long for SRS")
 )
 
-// A Config is what a Rewriter is made of. Domain and Keys are required.
+// A Config has what a Rewriter needs. Domain and Keys are required.
 type Config struct {
-	// Domain is where the addresses lie. Its mail must come to us. It is ASCII, a U-label would ask SMTPUTF8 of every
-	// next hop.
+	// Domain is the domain of the addresses. Its mail must come to us. It is ASCII, because a U-label would ask
+	// SMTPUTF8 of every next hop.
 	Domain string
-	// Keys are secrets of MinKey octets at least, at most MaxKeys of them. The first makes addresses, all open them.
-	// Whoever puts a new key first leaves the old one in for Validity and two days more: for so long its last addresses
-	// live.
+	// Keys are secrets of MinKey octets at least, at most MaxKeys of them. The first makes addresses, all open them. An
+	// administrator who puts a new key first keeps the old one for Validity and two days more, while its last addresses
+	// open.
 	Keys [][]byte
-	// Validity is for how long an address opens, in whole days from the end of the day that it was made, at most
-	// MaxValidity. Zero means DefaultValidity.
-	Validity time.Duration
-	// Now is the wall clock; nil means time.Now.
+	// Now is the wall clock. nil means time.Now.
 	Now func() time.Time
 }
 
@@ -68,11 +66,6 @@ func (c Config) Validate() error {
 			}
 		}
 	}
-	if c.Validity < 0 || c.Validity > MaxValidity || c.Validity%day != 0 {
-		return &mail.FieldError{
-			Field: "validity", Reason: c.Validity.String() + " is not a number of whole days up to 365",
-		}
-	}
 	return nil
 }
 
@@ -80,7 +73,7 @@ func (c Config) Validate() error {
 type Rewriter struct {
 	domain string
 	keys   []*key // current first
-	days   int64  // that an address opens after the one it was made on
+	days   int64  // for how many days an address opens after the day that it was made on
 	now    func() time.Time
 }
 
@@ -89,10 +82,7 @@ func New(c Config) (*Rewriter, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	w := &Rewriter{domain: c.Domain, days: int64(DefaultValidity / day), now: c.Now}
-	if c.Validity != 0 {
-		w.days = int64(c.Validity / day)
-	}
+	w := &Rewriter{domain: c.Domain, days: int64(Validity / day), now: c.Now}
 	if w.now == nil {
 		w.now = time.Now
 	}
@@ -102,23 +92,23 @@ func New(c Config) (*Rewriter, error) {
 	return w, nil
 }
 
-// today counts the days since 1970 in UTC.
+// today returns the number of days since 1970 in UTC.
 func (w *Rewriter) today() int64 { return w.now().Unix() / int64(day/time.Second) }
 
-// Forward gives the reverse-path with which mail from reverse is passed on: SRS1 for an SRS0 or SRS1 address of another
-// forwarder, keeping the first of them and dropping those between, else SRS0. What looks like SRS1 and is malformed is
+// Forward returns the reverse-path with which mail from reverse is forwarded. That is SRS1 for an SRS0 or SRS1 address
+// of another forwarder, which keeps the first forwarder and drops those between, else SRS0. A malformed SRS1 address is
 // an address like any other and becomes SRS0.
 //
-// Two things need no rewriting and come back as they are: the null reverse-path, and an address at the Rewriter's own
-// domain, whose bounces come here anyway. An SRS1 address elsewhere whose first forwarder are we becomes our SRS0
-// address again; its MAC is looked at when a bounce arrives. Other domains of ours are the caller's to spare.
+// The null reverse-path and an address at the Rewriter's own domain, whose bounces come here anyway, are returned
+// unchanged. An SRS1 address elsewhere with us as its first forwarder becomes our SRS0 address again; its MAC is
+// checked when a bounce arrives. The caller leaves out other domains of ours.
 //
-// reverse is a path that mail.ParsePath gives. ErrSyntax is for one without a domain, such as "Postmaster". ErrTooLong
-// is for a result over mail.MaxLocal, of which SRS0 takes 18 octets and the sender's domain; what then is the caller's
-// choice. A local part over 64 octets is written, although RFC 5321 section 4.5.3.1.1 asks no server to take it: most
-// do. A result is ASCII if reverse is.
+// reverse is a path of mail.ParsePath. The error is ErrSyntax for one without a domain, such as "Postmaster", and
+// ErrTooLong for a result over mail.MaxLocal, of which SRS0 takes 18 octets and the sender's domain. A local part over
+// 64 octets is written, although RFC 5321 section 4.5.3.1.1 requires no server to take it: most do. A result is ASCII
+// if reverse is.
 func (w *Rewriter) Forward(reverse mail.Path) (mail.Path, error) {
-	if reverse.IsNull() || equalFold(reverse.Domain, w.domain) {
+	if reverse.IsNull() || ascii.EqualFold(reverse.Domain, w.domain) {
 		return reverse, nil
 	}
 	if !isHost(reverse.Domain) {
@@ -129,37 +119,37 @@ func (w *Rewriter) Forward(reverse mail.Path) (mail.Path, error) {
 	switch kind, n := cutTag(l.text); kind {
 	case srs0:
 		if n < len(l.text) {
-			a.kind, a.cut = srs1, n-1 // the separator goes with it
+			a.kind, a.tail = srs1, n-1 // the separator belongs to the tail
 		}
 	case srs1:
-		if first, cut, ok := cutFirstHop(l.text, n); ok {
-			a.kind, a.domain, a.cut = srs1, first, cut
-			if equalFold(first, w.domain) {
+		if first, tail, ok := cutFirstForwarder(l.text, n); ok {
+			a.kind, a.domain, a.tail = srs1, first, tail
+			if ascii.EqualFold(first, w.domain) {
 				return a.open(l), nil
 			}
 		}
 	}
 	a.day = w.today()
-	a.mac = w.keys[0].mac(a, l.text[a.cut:])
+	a.mac = w.keys[0].mac(a, l.text[a.tail:])
 	return a.write(l, w.domain)
 }
 
-// Reverse opens an address that Forward wrote: an SRS0 address gives the sender, an SRS1 address the SRS0 address of
-// the first forwarder and never more than that. The error is ErrNotSRS, ErrSyntax, ErrBadMAC or ErrExpired; the last is
-// only for addresses that were made here.
+// Reverse opens an address that Forward wrote. It returns the sender for an SRS0 address, and the SRS0 address of the
+// first forwarder for an SRS1 address. The error is ErrNotSRS, ErrSyntax, ErrBadMAC or ErrExpired. ErrExpired is only
+// for addresses that were made here.
 //
 // An address made on one day opens until Validity after the end of that day, and already a day before it was made, for
-// nodes whose clocks disagree around midnight. The case of letters does not matter. If nobody changed the address on
-// the way, the sender comes back octet for octet, with its case and its quotes, but for this: "SRS0" comes back in
-// capitals, and quotes and backslashes that nothing needs may be lost where the sender's domain is an address literal
-// or a tag has a backslash in it. If a server changed case or quotes, so are they in what comes back: the same mailbox
-// wherever case does not matter. Who counts how often an address is opened therefore counts without the case of ASCII
-// letters.
+// nodes whose clocks disagree around midnight. The case of letters does not matter. If no server changed the address on
+// the way, the result is the sender octet for octet, with its case and its quotes. There are two exceptions: "SRS0"
+// becomes upper case, and quotes and backslashes that are not needed may be lost if the sender's domain is an address
+// literal or a tag has a backslash in it. If a server changed case or quotes, the result has them changed too: it is
+// the same mailbox wherever case does not matter. A caller that counts how often an address is opened therefore counts
+// without the case of ASCII letters.
 //
-// The address opens for anybody who has it. That only a null reverse-path may do so, to one recipient, and how often,
-// is the caller's to see to.
+// The address opens for every client that has it. The caller checks that the reverse-path is null, that there is one
+// recipient, and how often that happens.
 func (w *Rewriter) Reverse(forward mail.Path) (mail.Path, error) {
-	if !equalFold(forward.Domain, w.domain) {
+	if !ascii.EqualFold(forward.Domain, w.domain) {
 		return mail.Path{}, ErrNotSRS
 	}
 	l := readLocal(forward.Local)
@@ -168,7 +158,7 @@ func (w *Rewriter) Reverse(forward mail.Path) (mail.Path, error) {
 	if err != nil {
 		return mail.Path{}, err
 	}
-	if !w.made(a, l.text[a.cut:]) {
+	if !w.made(a, l.text[a.tail:]) {
 		return mail.Path{}, ErrBadMAC
 	}
 	if today-a.day > w.days {

@@ -20,14 +20,14 @@ var noon = time.Date(2026, time.November, 22, 12, 0, 0, 0, time.UTC)
 
 func at(t time.Time) func() time.Time { return func() time.Time { return t } }
 
-// tb is as much of testing.TB as rapid has too.
+// tb is the part of testing.TB that rapid has too.
 type tb interface {
 	Helper()
 	Fatal(args ...any)
 	Fatalf(format string, args ...any)
 }
 
-// rewriter makes one for domain whose clock stands at now.
+// rewriter makes a Rewriter for domain whose clock is fixed at now.
 func rewriter(t tb, domain string, now time.Time, keys ...string) *Rewriter {
 	t.Helper()
 	c := Config{Domain: domain, Now: at(now)}
@@ -68,10 +68,10 @@ func reverse(t tb, w *Rewriter, p mail.Path) mail.Path {
 	return out
 }
 
-// TestForwardWritesTheSameForEver pins what is written: a change here would end the life of every address that is under
-// way, and have the nodes of a cluster disagree while it is upgraded. The hashes Ufhb, FP8r and nT5S are those of
-// Perl's Mail::SRS 0.31 for these addresses.
-func TestForwardWritesTheSameForEver(t *testing.T) {
+// TestForward: what is written. A change here would end every address that is in use, and make
+// the nodes of a cluster disagree during an upgrade. The hashes Ufhb, FP8r and nT5S are those of Perl's Mail::SRS 0.31
+// for these addresses.
+func TestForward(t *testing.T) {
 	w := rewriter(t, "srs.example", noon, keyA)
 	long := strings.Repeat("x", 256-len("SRS0=MMMMMMMM=TT=sender.example="))
 	tests := []struct {
@@ -185,7 +185,8 @@ func TestForwardWritesTheSameForEver(t *testing.T) {
 	}
 }
 
-func TestAddressesThatNeedNoRewritingStay(t *testing.T) {
+// TestForward_Unchanged: addresses that need no rewriting are returned unchanged.
+func TestForward_Unchanged(t *testing.T) {
 	w := rewriter(t, "srs.example", noon, keyA)
 	own := forward(t, w, path(t, "alice@sender.example"))
 	second := rewriter(t, "second.example", noon, keyB)
@@ -217,7 +218,7 @@ func TestAddressesThatNeedNoRewritingStay(t *testing.T) {
 	}
 }
 
-func TestForwardRefuses(t *testing.T) {
+func TestForward_Errors(t *testing.T) {
 	w := rewriter(t, "srs.example", noon, keyA)
 	over := func(n int) string { return strings.Repeat("x", n) }
 	tests := []struct {
@@ -264,7 +265,7 @@ func TestForwardRefuses(t *testing.T) {
 	}
 }
 
-func TestReverseRefuses(t *testing.T) {
+func TestReverse_Errors(t *testing.T) {
 	w := rewriter(t, "srs.example", noon, keyA)
 	tests := []struct {
 		name, in string
@@ -337,7 +338,8 @@ func TestReverseRefuses(t *testing.T) {
 	}
 }
 
-func TestWhatServersDoOnTheWayDoesNoHarm(t *testing.T) {
+// TestReverse_ChangedOnTheWay: changes of case and quotes by servers on the way do no harm.
+func TestReverse_ChangedOnTheWay(t *testing.T) {
 	w := rewriter(t, "srs.example", noon, keyA)
 	tests := []struct {
 		name, in, change, home string
@@ -372,8 +374,8 @@ func TestWhatServersDoOnTheWayDoesNoHarm(t *testing.T) {
 	}
 }
 
-// TestBouncesGoHomeThroughThreeForwarders: whatever number of forwarders, a bounce needs two steps.
-func TestBouncesGoHomeThroughThreeForwarders(t *testing.T) {
+// TestRewriter_ThreeForwarders: with any number of forwarders, a bounce needs two steps.
+func TestRewriter_ThreeForwarders(t *testing.T) {
 	for _, sender := range []string{
 		"Alice@sender.example", `"a b=c"@sender.example`, "größe@bücher.example", "a+b=c@sender.example",
 		"a@[192.0.2.1]",
@@ -400,7 +402,8 @@ func TestBouncesGoHomeThroughThreeForwarders(t *testing.T) {
 	}
 }
 
-func TestARewriterServesManyAtOnce(t *testing.T) {
+// TestRewriter_Concurrency: many callers share a Rewriter.
+func TestRewriter_Concurrency(t *testing.T) {
 	w := rewriter(t, "srs.example", noon, keyA, keyB)
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -54,3 +54,25 @@ func Fold(s string) string {
 	}
 	return s
 }
+
+// AppendFold appends s to dst with its ASCII letters in lower case.
+func AppendFold(dst []byte, s string) []byte {
+	for i := range len(s) {
+		dst = append(dst, Lower(s[i]))
+	}
+	return dst
+}
+
+// EqualFold reports whether a and b are equal without the case of ASCII letters. strings.EqualFold has more pairs of
+// letters, such as the Kelvin sign and K.
+func EqualFold(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if Lower(a[i]) != Lower(b[i]) {
+			return false
+		}
+	}
+	return true
+}

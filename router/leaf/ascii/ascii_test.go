@@ -43,3 +43,23 @@ func TestFold(t *testing.T) {
 		t.Errorf("Fold of folded text allocates %v times", n)
 	}
 }
+
+func TestAppendFold(t *testing.T) {
+	if got := string(AppendFold([]byte("X"), "aBC.ÄÖ@[")); got != "Xabc.ÄÖ@[" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestEqualFold(t *testing.T) {
+	for _, tt := range []struct {
+		a, b string
+		want bool
+	}{
+		{"", "", true}, {"aB.9", "Ab.9", true}, {"a", "ab", false}, {"a", "b", false}, {"K", "\u212a", false},
+		{"ä", "Ä", false}, {"@", "`", false},
+	} {
+		if got := EqualFold(tt.a, tt.b); got != tt.want {
+			t.Errorf("EqualFold(%q, %q) = %v", tt.a, tt.b, got)
+		}
+	}
+}
