@@ -23,8 +23,9 @@ const (
 // A Body is a message on its way in. It is valid while Session.Body runs, and its octets until Recycle or until
 // Session.Body returns, whichever comes first. It is for the goroutine of its Session only.
 //
-// Invariant: a slab is cur, in pieces, or in neither. cur[start:end] is read and scanned, and not yet handed out. The
-// end of the slab handed out last is withheld until more follows: it is in tail, or copied to the beginning of cur.
+// Invariant: a slab of the message is either cur or in pieces. cur[start:end] is read and scanned, and not yet handed
+// out. The end of the slab handed out last is withheld until more follows: it is in tail, or copied to the beginning of
+// cur.
 type Body struct {
 	c    *conn
 	scan scanner // of the form in which the message comes
@@ -119,7 +120,7 @@ func (b *Body) LongLines() int { return b.scan.long }
 //   - ErrTooSlow, when the client was silent for commandTimeout or owes more octets than minRate allows. Time in which
 //     the engine did not wait for it does not count.
 //   - ErrInterrupted, with BDAT only.
-//   - A *mail.Refusal, with which the Session gives up and which it returns by mail.ReplyFor: 552 5.3.4 for
+//   - A *mail.Refusal, which the Session returns by mail.ReplyFor and which ends the message: 552 5.3.4 for
 //     Config.MessageSize, 550 5.6.11 for a bare CR or LF, 554 5.6.0 for Config.Line. A bare CR or LF is refused in the
 //     form Plain too, because the next hop may need DATA, where it could end the message.
 func (b *Body) Next(until time.Time) (o mail.Octets, last bool, err error) {

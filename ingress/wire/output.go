@@ -7,9 +7,8 @@ import (
 )
 
 const (
-	maxBatch = 16 << 10 // octets of replies that wait for a flush
-	// how old a reply may get that waits for the replies to the commands behind it
-	maxAge = 200 * time.Millisecond
+	maxBatch = 16 << 10               // octets of replies that wait for a flush
+	maxAge   = 200 * time.Millisecond // of a reply that waits for those to the commands behind it: see beforeWait
 )
 
 // A batch holds replies until they are written together.

@@ -13,7 +13,7 @@ const (
 	noTransaction  phase = iota // no transaction
 	inMail                      // MAIL was accepted; up to the end of a message that comes by DATA
 	inChunks                    // a message comes by BDAT, and commands may stand between its chunks
-	refusingChunks              // a message by BDAT was refused before its last chunk: its further chunks are refused too
+	refusingChunks              // a message by BDAT was refused before its last chunk, and so are its further chunks
 )
 
 // open reports whether a transaction is open in the phase: the Session knows it, and it would be lost with the process.
