@@ -1,49 +1,51 @@
-// Package routes keeps the rules of all nodes the same: in Redis, where one is configured, lies the set that is in
-// force, with a version that only grows; each node runs the highest one that it has seen, keeps it in memory and in its
-// state folder, and gives it back to a Redis that has lost it.
+// Package routes keeps the rules of all nodes the same. If a Redis is configured, it holds the set in force, with a
+// version that only grows. Each node runs the highest version that it has seen, keeps it in memory and in its state
+// folder, and publishes it again if Redis does not have it any more.
 //
 // It owns which set this node runs, the files of the state folder that hold rules, and the merge of changed files into
-// the shared set. It refuses to know what a line does: it knows where a statement ends and what it is about, and the
-// Router judges each set before it is used or published. It never sees mail.
+// the shared set. It refuses to know what a line does: it knows where a statement ends and its subject, and the Router
+// checks each set before it is used or published. It never sees mail.
 //
 // # Which set a node runs
 //
-//   - The highest version seen, from Redis or from the state folder. Of two sets with one version, which only a Redis that
-//     lost a write can bring about, the one in Redis is in force.
+//   - The highest version seen, from Redis or from the state folder. Of two sets with the same version, which only a
+//     Redis that lost a write can cause, the one in Redis is in force.
 //   - Its own files, as version 0, if it has seen no version.
-//   - None, if it has seen one that it cannot run, or if its files cannot be used either. Then it is not ready, and the Router
-//     answers 451 4.3.0.
+//   - No set, if it has seen only one that it cannot run, or if its files cannot be used. Then it is not ready, and the
+//     Router answers 451 4.3.0.
 //
-// Nothing takes the place of a set but a set that the Router takes: not an absent one, not an older one, not one that
-// cannot be read, and not one without any rule.
+// A set is replaced only by a set that the Router accepts. A missing set, an older one, one that cannot be read and one
+// without any rule do not replace it.
 //
-// # Who publishes
+// # Which node publishes
 //
-// Redis is asked for the version each half second. Where it holds none, an older one, or what is no set at all, each
-// node that sees it publishes its own by compare-and-set, and one of them succeeds. A set that Redis names and whose
-// parts are lost is written again by a node that runs it; if none does for Config.Grace, one publishes its own set as
-// the version after. What a later version of this program wrote is left alone. Versions in Redis therefore only grow,
-// except when it is emptied or goes back to an older copy, and then every node that remembers a higher one raises it
-// again: two versions cannot fight.
+// Each node asks Redis for the version each half second. If Redis holds no set, an older one or an unreadable one, each
+// node that sees it publishes its own set by compare-and-set, and one of them succeeds. If Redis names a set whose
+// parts are missing, a node that runs the set writes it again. If none does for 30 s, a node publishes its own set as
+// the next version. A set of a later version of this program is not replaced. Therefore versions in Redis only grow,
+// except if Redis is emptied or restored from an older copy. Then each node that remembers a higher version publishes
+// that again, so that two versions cannot alternate.
 //
-// Asking was taken rather than publish/subscribe or keyspace notifications because it needs nothing of Redis that a
-// restart, a failover, Sentinel or Cluster would lose: a subscriber that was away for a moment has missed the message
-// and does not know it, so it would have to ask as well. One short script twice a second costs Redis some microseconds.
+// The nodes poll, and do not use publish/subscribe or keyspace notifications. Polling needs nothing of Redis that a
+// restart, a failover, Sentinel or Cluster could lose. A subscriber that was disconnected for a moment has missed a
+// message without noticing, so it would have to poll as well. One short script twice a second costs Redis some
+// microseconds.
 //
 // # The files
 //
 // Files are read at start and by Reload. At start they are published only if Redis holds no set. Reload publishes what
-// changed in them since they were last taken in, which the state folder remembers, by a three-way merge of statements:
+// changed in the files since the baseline, their state at the last publication or merge, which the state folder keeps.
+// It merges three-way by statements:
 //
-//   - A line is the unit. What it is about is its pattern, or "domain NAME", without the case of ASCII letters. Comments and
-//     blank lines belong to the set they stand in.
-//   - If the shared set is what the files were, the files take its place as they are, comments and order included.
-//   - Else each pattern is taken by itself. The files left it as it was: the shared line stays. The shared line is what the
-//     files had: it becomes what they have now. Both have the same already: nothing is to be done. Anything else is a
-//     conflict, which names the line; then nothing changes anywhere.
-//   - A line that is new comes behind the nearest statement before it in its file that the shared set has as well, a regex
-//     behind the nearest regex of its domain. The order of regexes, the only one that means something, has to come out as it
-//     is in the files wherever they touched it: else that is a conflict too.
-//   - The merged set has to satisfy the Router, and is published as the next version by compare-and-set. Who loses that
-//     merges again into what won.
+//   - The unit is a line. Its subject is its pattern, or "domain NAME", with ASCII letters in lower case. Comments and
+//     blank lines are not merged.
+//   - If the shared set is the baseline, the files replace it as they are, with comments and order.
+//   - Otherwise each subject is merged on its own. If the files did not change it, the shared line stays. If the shared
+//     line is that of the baseline, it becomes the line of the files. If both are the same, nothing is to be done. Any
+//     other case is a conflict, which names the line, and nothing changes anywhere.
+//   - A new line is inserted behind the nearest statement before it in its file that the shared set has as well, and a
+//     regex behind the nearest regex of its domain. Only the order of regexes matters. If the files changed the regexes
+//     of a domain, their order in the merged set has to be that of the files, or it is a conflict.
+//   - The Router has to accept the merged set, which is then published as the next version by compare-and-set. A node
+//     that loses the race merges again, with the set that won.
 package routes

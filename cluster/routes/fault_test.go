@@ -15,9 +15,8 @@ import (
 	"github.com/millrace/millrace/loadtest/extern"
 )
 
-// TestFaultsOfRedis hurts Redis in each way, and holds that nobody loses rules, that reloading says what it did, and
-// that all agree again.
-func TestFaultsOfRedis(t *testing.T) {
+// Redis fails in several ways. No node loses its rules, Reload reports what it did, and all nodes agree again.
+func TestRoutes_RedisFaults(t *testing.T) {
 	const text, changed = "a@h x\n", "a@h x\nb@h x\n"
 	for _, c := range []struct {
 		name       string
@@ -57,7 +56,7 @@ func TestFaultsOfRedis(t *testing.T) {
 
 			c.hurt(server)
 			if c.unanswered {
-				until(t, func() bool { return !a.Status().InStep }, func() string { return "nobody noticed" })
+				until(t, func() bool { return !a.Status().InStep }, func() string { return "not noticed" })
 				if err := b.reload(t, changed+"n@h x\n"); !errors.Is(err, store.ErrUnanswered) {
 					t.Errorf("reloaded without redis: %v", err)
 				}
@@ -96,8 +95,8 @@ func TestFaultsOfRedis(t *testing.T) {
 	}
 }
 
-// TestAnOlderSetDoesNotTakeThePlaceOfANewerOne is a Redis that went back to an older copy.
-func TestAnOlderSetDoesNotTakeThePlaceOfANewerOne(t *testing.T) {
+// Redis is restored from an older copy: the older set does not replace the newer one.
+func TestRoutes_OlderSet(t *testing.T) {
 	addr := extern.StartRedis(t)
 	a, b := start(t, addr, "a@h 1\n"), start(t, addr, "a@h 1\n")
 	for i := range 4 {
@@ -117,8 +116,8 @@ func TestAnOlderSetDoesNotTakeThePlaceOfANewerOne(t *testing.T) {
 	}
 }
 
-// TestTwoSetsWithOneVersionAreSettled is a Redis that lost a write which one node has seen.
-func TestTwoSetsWithOneVersionAreSettled(t *testing.T) {
+// Redis lost a write that a node has seen: of two sets with the same version, that in Redis is in force.
+func TestRoutes_SameVersion(t *testing.T) {
 	addr := extern.StartRedis(t)
 	a, b := start(t, addr, "a@h x\n"), start(t, addr, "a@h x\n")
 	agree(t, a, b)
@@ -128,7 +127,8 @@ func TestTwoSetsWithOneVersionAreSettled(t *testing.T) {
 	agree(t, a, b)
 }
 
-func TestPartsThatAreLostAreWrittenAgain(t *testing.T) {
+// Missing parts are written again.
+func TestRoutes_MissingParts(t *testing.T) {
 	server := newServer(t)
 	a := start(t, server.addr, "a@h x\n", inState(t.TempDir()))
 	lose := func() {
@@ -142,7 +142,7 @@ func TestPartsThatAreLostAreWrittenAgain(t *testing.T) {
 	until(t, func() bool {
 		head, err := a.store.RulesVersion(t.Context())
 		return err == nil && head.Whole && head.Number == 1
-	}, func() string { return "they are lost" })
+	}, func() string { return "they are missing" })
 
 	t.Run("by a node that sees that they are nonsense", func(t *testing.T) {
 		for _, key := range server.keys("millrace:{rules}:p:*") {
@@ -151,15 +151,15 @@ func TestPartsThatAreLostAreWrittenAgain(t *testing.T) {
 		b := start(t, server.addr, "")
 		b.runs(t, 1, "a@h x\n")
 	})
-	t.Run("or another set takes their place if nobody has them", func(t *testing.T) {
+	t.Run("or another set replaces them if no node has them", func(t *testing.T) {
 		a.stop()
 		put(t, newNode(t, server.addr, "").store, 7, "a@h lost\n")
 		lose()
-		none := start(t, server.addr, "", func(c *Config) { c.Grace = 50 * time.Millisecond })
+		none := start(t, server.addr, "", func(c *Config) { c.tune.grace = 50 * time.Millisecond })
 		if ready, _ := none.Ready(); ready {
 			t.Error("ready without rules")
 		}
-		old := start(t, server.addr, "a@h old\n", func(c *Config) { c.Grace = 50 * time.Millisecond })
+		old := start(t, server.addr, "a@h old\n", func(c *Config) { c.tune.grace = 50 * time.Millisecond })
 		if ready, _ := old.Ready(); !ready || old.Version() != 0 {
 			t.Errorf("version %d", old.Version())
 		}
@@ -181,10 +181,9 @@ func (s *server) keys(pattern string) []string {
 	return strings.Fields(string(out))
 }
 
-// TestChaosEndsInAgreement has nodes reload, die and come back with and without their state while Redis is emptied, set
-// back and spoilt, and holds that no node's version falls while it lives, that none is without rules, and that all
-// agree in the end on a set that has the lines of the last calm.
-func TestChaosEndsInAgreement(t *testing.T) {
+// Nodes reload and restart while Redis is emptied, restored and damaged. No node's version falls while it runs, no node
+// is without rules, and all nodes agree in the end.
+func TestRoutes_Chaos(t *testing.T) {
 	for seed := range uint64(3) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel() // it mostly waits
@@ -245,34 +244,34 @@ func TestChaosEndsInAgreement(t *testing.T) {
 	}
 }
 
-// lastFiles gives the files as they lie there.
+// lastFiles returns the text of the files.
 func (n *node) lastFiles() string {
 	n.table.mu.Lock()
 	defer n.table.mu.Unlock()
 	return n.table.files[0].text
 }
 
-// A blocked store holds whoever loads until its ctx ends.
+// A blocked store blocks loading until the context ends.
 type blocked struct {
-	Store
-	loading chan struct{} // gets one value
+	loading chan struct{} // closed by the first call of load
 	once    sync.Once
 }
 
-func (b *blocked) LoadRules(ctx context.Context, _ store.RulesHead) ([]byte, error) {
+func (b *blocked) load(ctx context.Context, _ store.RulesHead) ([]byte, error) {
 	b.once.Do(func() { close(b.loading) })
 	<-ctx.Done()
 	return nil, store.ErrUnanswered
 }
 
-// TestAnEndDoesNotWaitForRedis closes, and gives up a start and a reload, in the middle of a transfer.
-func TestAnEndDoesNotWaitForRedis(t *testing.T) {
+// Close, and a deadline of Start and Reload, end a transfer from Redis.
+func TestRoutes_CloseWhileLoading(t *testing.T) {
 	addr := extern.StartRedis(t)
 	first := newNode(t, addr, "")
 	put(t, first.store, 7, "a@h x\n")
 	t.Run("start", func(t *testing.T) {
 		n := newNode(t, addr, "b@h x\n", func(c *Config) {
-			c.Store, c.Wait = &blocked{Store: first.store, loading: make(chan struct{})}, 50*time.Millisecond
+			b := &blocked{loading: make(chan struct{})}
+			c.Store, c.tune.load, c.tune.wait = first.store, b.load, 50*time.Millisecond
 		})
 		if err := n.Start(t.Context()); err != nil {
 			t.Fatal(err)
@@ -282,8 +281,10 @@ func TestAnEndDoesNotWaitForRedis(t *testing.T) {
 		}
 	})
 	t.Run("reload and close", func(t *testing.T) {
-		b := &blocked{Store: first.store, loading: make(chan struct{})}
-		n := newNode(t, addr, "b@h x\n", func(c *Config) { c.Store, c.Wait = b, time.Millisecond })
+		b := &blocked{loading: make(chan struct{})}
+		n := newNode(t, addr, "b@h x\n", func(c *Config) {
+			c.Store, c.tune.load, c.tune.wait = first.store, b.load, time.Millisecond
+		})
 		if err := n.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -304,15 +305,15 @@ func TestAnEndDoesNotWaitForRedis(t *testing.T) {
 	})
 }
 
-// A racing store publishes something else just before each publication.
+// A racing store publishes another set just before each publication.
 type racing struct {
-	Store
 	t      *testing.T
+	store  *store.Store
 	others *store.Store
 	left   int
 }
 
-func (r *racing) PublishRules(ctx context.Context, over store.RulesHead, version uint64,
+func (r *racing) publish(ctx context.Context, over store.RulesHead, version uint64,
 	text []byte) (store.RulesHead, bool, error) {
 	if r.left > 0 {
 		r.left--
@@ -322,15 +323,19 @@ func (r *racing) PublishRules(ctx context.Context, over store.RulesHead, version
 			r.t.Errorf("got %v, %v", ok, err)
 		}
 	}
-	return r.Store.PublishRules(ctx, over, version, text)
+	return r.store.PublishRules(ctx, over, version, text)
 }
 
-func TestWhoLosesARaceMergesAgain(t *testing.T) {
+// A node that loses a race merges again.
+func TestRoutes_Race(t *testing.T) {
 	addr := extern.StartRedis(t)
 	first := newNode(t, addr, "")
 	put(t, first.store, 1, "a@h x\n")
 	r := &racing{t: t, others: first.store}
-	n := start(t, addr, "a@h x\n", func(c *Config) { c.Poll = time.Minute; r.Store = c.Store; c.Store = r })
+	n := start(t, addr, "a@h x\n", func(c *Config) {
+		r.store = c.Store
+		c.tune.poll, c.tune.publish = time.Minute, r.publish
+	})
 	r.left = 3
 	if err := n.reload(t, "a@h y\n"); err != nil {
 		t.Fatal(err)
@@ -344,25 +349,26 @@ func TestWhoLosesARaceMergesAgain(t *testing.T) {
 	}
 }
 
-// A mute store publishes and does not say so.
+// A mute store publishes and does not answer.
 type mute struct {
-	Store
+	store  *store.Store
 	silent bool
 }
 
-func (m *mute) PublishRules(ctx context.Context, over store.RulesHead, version uint64,
+func (m *mute) publish(ctx context.Context, over store.RulesHead, version uint64,
 	text []byte) (store.RulesHead, bool, error) {
-	head, ok, err := m.Store.PublishRules(ctx, over, version, text)
+	head, ok, err := m.store.PublishRules(ctx, over, version, text)
 	if m.silent {
 		return store.RulesHead{}, false, store.ErrUnanswered
 	}
 	return head, ok, err
 }
 
-func TestAnAnswerThatIsLostIsLearntLater(t *testing.T) {
+// The set is in force although the answer to its publication was lost: the node adopts it.
+func TestRoutes_LostAnswer(t *testing.T) {
 	addr := extern.StartRedis(t)
 	m := &mute{}
-	n := start(t, addr, "a@h x\n", func(c *Config) { m.Store = c.Store; c.Store = m })
+	n := start(t, addr, "a@h x\n", func(c *Config) { m.store, c.tune.publish = c.Store, m.publish })
 	agree(t, n)
 	m.silent = true
 	if err := n.reload(t, "a@h y\n"); !errors.Is(err, store.ErrUnanswered) {

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
 // A ConflictError says which lines of the files cannot be merged into the shared rules.
@@ -13,17 +15,17 @@ type ConflictError struct {
 	More    int // lines that are not listed
 }
 
-// A ConflictLine is one of them.
+// A ConflictLine is a line of a file that cannot be merged.
 type ConflictLine struct {
 	File   string
-	Line   int // where the statement stands now, or stood before it was removed
+	Line   int // of the statement, or before it was removed; from 1
 	Reason string
 }
 
-// mostConflicts bounds the lines that a ConflictError lists.
-const mostConflicts = 20
+// maxConflicts bounds the lines that a ConflictError lists.
+const maxConflicts = 20
 
-// Error gives a line for each, as file:line: reason.
+// Error returns a line for each ConflictLine, in the form file:line: reason.
 func (e *ConflictError) Error() string {
 	var b strings.Builder
 	for i, l := range e.Lines {
@@ -38,15 +40,15 @@ func (e *ConflictError) Error() string {
 	return b.String()
 }
 
-// A merging is a three-way merge under way: what was done to the files, base to ours, is done to theirs.
+// A merging is a three-way merge in progress: the changes of the files from base to ours are made to theirs.
 type merging struct {
 	base, ours, theirs set
-	paths              []string // how this node calls the files of ours
+	paths              []string // the names that this node has for the files of ours
 	version            uint64   // of theirs
 
-	before   map[string]was    // the statements of base, by subject
-	current  map[string]string // those of theirs
-	edits    map[string]string // what subjects of theirs become; "" removes one
+	before   map[string]baseStatement // the statements of base, by subject
+	current  map[string]string        // those of theirs
+	edits    map[string]string        // what subjects of theirs become; "" removes one
 	top      map[string][]string
 	behind   map[string][]string // statements that come behind the one of a subject
 	ahead    map[string][]string
@@ -54,17 +56,18 @@ type merging struct {
 	conflict ConflictError
 }
 
-// A was is a statement of base.
-type was struct {
+// A baseStatement is a statement of base.
+type baseStatement struct {
 	text  string
 	same  bool // ours has it as well
 	there bool // ours has one about the same
 }
 
-// merge gives theirs with what changed from base to ours. The error is a *ConflictError.
+// merge returns theirs with the changes from base to ours. The error is a *ConflictError.
 func merge(base, ours, theirs set, paths []string, version uint64) (set, error) {
 	m := &merging{base: base, ours: ours, theirs: theirs, paths: paths, version: version,
-		before: map[string]was{}, current: map[string]string{}, edits: map[string]string{}, top: map[string][]string{},
+		before: map[string]baseStatement{}, current: map[string]string{}, edits: map[string]string{},
+		top:    map[string][]string{},
 		behind: map[string][]string{}, ahead: map[string][]string{}, domains: map[string]bool{}}
 	m.conflict.Version = version
 	if !m.compare() {
@@ -84,13 +87,13 @@ func merge(base, ours, theirs set, paths []string, version uint64) (set, error) 
 	return merged, nil
 }
 
-// compare notes which statements of base ours has as they were, and which domains' regexes ours touched. It tells
-// whether there is anything to do.
+// compare notes which statements of base are unchanged in ours, and the regexes of which domains ours changed. It
+// reports whether ours changed anything.
 func (m *merging) compare() bool {
 	old, now := make(map[string][]string), make(map[string][]string) // the regexes of each domain
 	for _, f := range m.base {
 		for s := range statements(f.text) {
-			m.before[subject(s.text)] = was{text: s.text}
+			m.before[subject(s.text)] = baseStatement{text: s.text}
 			noteRegex(old, s.text)
 		}
 	}
@@ -122,21 +125,21 @@ func (m *merging) compare() bool {
 // noteRegex appends the subject of a regex to those of its domain.
 func noteRegex(regexes map[string][]string, s string) {
 	if domain, n := regexDomain(s); n > 0 {
-		domain = lower(domain)
+		domain = ascii.Fold(domain)
 		regexes[domain] = append(regexes[domain], subject(s))
 	}
 }
 
-// change sorts what changed into edits and insertions.
+// change divides the changes into edits and insertions.
 func (m *merging) change() {
 	for i, f := range m.ours {
-		last := ""                           // the nearest statement before that theirs keeps
-		lastRegex := make(map[string]string) // that, of each domain's regexes
-		waiting := make(map[string][]string) // regexes with none before them
+		last := ""                           // the subject of the last statement that theirs has as well
+		lastRegex := make(map[string]string) // the same for the regexes of each domain
+		waiting := make(map[string][]string) // regexes without a regex of their domain before them
 		for s := range statements(f.text) {
 			k := subject(s.text)
 			domain, n := regexDomain(s.text)
-			domain = lower(domain)
+			domain = ascii.Fold(domain)
 			their, shared := m.current[k]
 			old, had := m.before[k]
 			switch {
@@ -144,7 +147,7 @@ func (m *merging) change() {
 			case shared && had && their == old.text:
 				m.edits[k] = s.text
 			case shared || had:
-				m.clash(m.paths[i], s, k, their)
+				m.addConflict(m.paths[i], s, k, their)
 				shared = false
 			case n > 0 && lastRegex[domain] != "":
 				m.behind[lastRegex[domain]] = append(m.behind[lastRegex[domain]], s.text)
@@ -163,7 +166,7 @@ func (m *merging) change() {
 				lastRegex[domain] = k
 			}
 		}
-		left := make(map[string]bool) // regexes of domains that theirs has none of
+		left := make(map[string]bool) // regexes of domains that have no regex in theirs
 		for _, list := range waiting {
 			for _, text := range list {
 				left[text] = true
@@ -178,7 +181,7 @@ func (m *merging) change() {
 	m.remove()
 }
 
-// insert puts a statement behind the one that last names, else at the top of its file.
+// insert inserts a statement behind the one whose subject is last, or at the top of its file if last is empty.
 func (m *merging) insert(name, last, text string) {
 	if last == "" {
 		m.top[name] = append(m.top[name], text)
@@ -187,7 +190,7 @@ func (m *merging) insert(name, last, text string) {
 	m.behind[last] = append(m.behind[last], text)
 }
 
-// remove takes away what base had and ours has no more.
+// remove removes the statements of base that ours does not have any more.
 func (m *merging) remove() {
 	for _, f := range m.base {
 		for s := range statements(f.text) {
@@ -197,7 +200,7 @@ func (m *merging) remove() {
 				continue
 			}
 			if their != s.text {
-				m.clash(f.name, s, k, their)
+				m.addConflict(f.name, s, k, their)
 				continue
 			}
 			m.edits[k] = ""
@@ -205,8 +208,8 @@ func (m *merging) remove() {
 	}
 }
 
-// clash notes a statement that both sides changed.
-func (m *merging) clash(path string, s line, k, their string) {
+// addConflict notes a statement that both sides changed.
+func (m *merging) addConflict(path string, s line, k, their string) {
 	says := "does not have it any more"
 	if their != "" {
 		says = "says " + quote(their)
@@ -215,24 +218,25 @@ func (m *merging) clash(path string, s line, k, their string) {
 		quote(k)+" was changed here, and version "+strconv.FormatUint(m.version, 10)+" of the shared rules "+says)
 }
 
+// fail adds a line to the conflict.
 func (m *merging) fail(path string, number int, reason string) {
-	if len(m.conflict.Lines) == mostConflicts {
+	if len(m.conflict.Lines) == maxConflicts {
 		m.conflict.More++
 		return
 	}
 	m.conflict.Lines = append(m.conflict.Lines, ConflictLine{path, number, reason})
 }
 
-// quote gives s as it may stand in an error.
+// quote returns s quoted for an error, shortened to 120 octets.
 func quote(s string) string {
-	const most = 120
-	if len(s) > most {
-		return strconv.Quote(s[:most]) + "..."
+	const limit = 120
+	if len(s) > limit {
+		return strconv.Quote(s[:limit]) + "..."
 	}
 	return strconv.Quote(s)
 }
 
-// apply writes theirs with the edits and the insertions. Files that only ours has come last.
+// apply returns theirs with the edits and the insertions. Files that only ours has are last.
 func (m *merging) apply() set {
 	var out set
 	for _, f := range m.theirs {
@@ -267,18 +271,20 @@ func (m *merging) apply() set {
 	return out
 }
 
-// A writer writes lines, each on its own.
+// A writer writes lines. It ends a line before it writes the next one.
 type writer struct {
 	strings.Builder
-	open bool // the last line has no end
+	open bool // the last line has no line feed
 }
 
+// keep writes a line with its end.
 func (w *writer) keep(whole string) {
 	w.end()
 	w.WriteString(whole)
 	w.open = !strings.HasSuffix(whole, "\n")
 }
 
+// put writes lines without their ends.
 func (w *writer) put(texts ...string) {
 	for _, s := range texts {
 		w.end()
@@ -286,6 +292,7 @@ func (w *writer) put(texts ...string) {
 	}
 }
 
+// end ends the last line.
 func (w *writer) end() {
 	if w.open {
 		w.WriteByte('\n')
@@ -293,7 +300,7 @@ func (w *writer) end() {
 	}
 }
 
-// checkOrder holds the regexes of the domains that ours touched to the order that they have there.
+// checkOrder adds a conflict for each domain whose regexes ours changed, if their order in merged is not that of ours.
 func (m *merging) checkOrder(merged set) {
 	if len(m.domains) == 0 {
 		return
@@ -304,18 +311,18 @@ func (m *merging) checkOrder(merged set) {
 			noteRegex(got, s.text)
 		}
 	}
-	place := make(map[string]int)
+	position := make(map[string]int) // in merged, from 1
 	for domain := range m.domains {
 		for i, k := range got[domain] {
-			place[k] = i + 1
+			position[k] = i + 1
 		}
 	}
 	last := make(map[string]int)
 	for i, f := range m.ours {
 		for s := range statements(f.text) {
 			domain, n := regexDomain(s.text)
-			domain = lower(domain)
-			at := place[subject(s.text)]
+			domain = ascii.Fold(domain)
+			at := position[subject(s.text)]
 			if n == 0 || at == 0 {
 				continue
 			}
@@ -325,7 +332,7 @@ func (m *merging) checkOrder(merged set) {
 						" of the shared rules, and were changed here")
 				delete(m.domains, domain)
 				for _, k := range got[domain] { // one line for each domain
-					delete(place, k)
+					delete(position, k)
 				}
 			}
 			last[domain] = max(last[domain], at)

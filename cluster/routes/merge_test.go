@@ -9,10 +9,11 @@ import (
 	"pgregory.net/rapid"
 )
 
-// one makes a set of one file.
+// one returns a set of one file.
 func one(text string) set { return set{{"routes.txt", text}} }
 
-func TestWhatChangedInTheFilesIsMergedByLines(t *testing.T) {
+// Changes of the files are merged by lines.
+func TestMerge(t *testing.T) {
 	const base = "# ours\ndomain h.example\na@h.example x@t.example\nb@h.example x@t.example # " +
 		"keep\n/r1-.*/@h.example y@t.example\n/r2-.*/@h.example y@t.example\n"
 	for _, c := range []struct {
@@ -110,7 +111,8 @@ func TestWhatChangedInTheFilesIsMergedByLines(t *testing.T) {
 	}
 }
 
-func TestAMergeOverSeveralFiles(t *testing.T) {
+// A merge works over several files.
+func TestMerge_Files(t *testing.T) {
 	base := set{{"a", "a@h x\n"}, {"b", "b@h x\n"}}
 	ours := set{{"a", "a@h y\n"}, {"b", "b@h x\nn@h x\n"}, {"c", "m@h x\n"}}
 	theirs := set{{"one", "a@h x\nb@h x\no@h x\n"}}
@@ -121,7 +123,8 @@ func TestAMergeOverSeveralFiles(t *testing.T) {
 	}
 }
 
-func TestManyConflictsAreCounted(t *testing.T) {
+// Many conflicts are counted and not all listed.
+func TestConflictError(t *testing.T) {
 	text := func(target string) string {
 		var b strings.Builder
 		for i := range 50 {
@@ -131,13 +134,13 @@ func TestManyConflictsAreCounted(t *testing.T) {
 	}
 	_, err := merge(one(text("x")), one(text("y")), one(text("z")), []string{"f"}, 1)
 	var conflict *ConflictError
-	if !errors.As(err, &conflict) || len(conflict.Lines) != mostConflicts || conflict.More != 30 ||
+	if !errors.As(err, &conflict) || len(conflict.Lines) != maxConflicts || conflict.More != 30 ||
 		!strings.HasSuffix(err.Error(), "\nand 30 more") {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestASubjectIsWhatALineIsAbout(t *testing.T) {
+func TestSubject(t *testing.T) {
 	for line, want := range map[string]string{
 		"Info@Example.com a@b":          "info@example.com",
 		`"a b"@Example.com	x@y`:         `"a b"@example.com`,
@@ -158,8 +161,8 @@ func TestASubjectIsWhatALineIsAbout(t *testing.T) {
 	}
 }
 
-// TestAMergeIsWhatBothSidesAsked holds the merge against its definition, statement by statement.
-func TestAMergeIsWhatBothSidesAsked(t *testing.T) {
+// A merge has the changes of both sides: it is compared with its definition, statement by statement.
+func TestMerge_Definition(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		draw := func(name string) map[string]string {
 			return rapid.MapOf(rapid.StringMatching("[a-f]@h"), rapid.StringMatching("[xyz]")).Draw(r, name)
@@ -232,7 +235,7 @@ func FuzzMerge(f *testing.F) {
 	})
 }
 
-// unique tells whether a text is one that a Router could have taken, which refuses what is about the same twice.
+// unique reports whether each subject of a text is unique, as a Router demands.
 func unique(text string) bool {
 	seen := make(map[string]bool)
 	for s := range statements(text) {

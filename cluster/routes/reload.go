@@ -8,7 +8,7 @@ import (
 	"github.com/millrace/millrace/cluster/store"
 )
 
-// mergeTries is how often changed files are merged into rules that other nodes change meanwhile.
+// mergeTries is how often Reload merges if other nodes publish meanwhile.
 const mergeTries = 10
 
 var (
@@ -20,21 +20,21 @@ var (
 		"changed, reload again")
 )
 
-// reload does what Reload promises.
+// reload does the work of Reload, in run.
 func (r *Routes) reload(ctx context.Context) error {
-	if r.alone {
+	if r.noRedis {
 		return r.reloadFiles()
 	}
 	files, paths, err := r.read()
 	if err != nil {
 		return err
 	}
-	r.watch.refused, r.watch.publish = "", r.cfg.Now() // what was in the way may be gone
-	if r.force.digest != "" && r.taken.digest == digest(files.encode()) {
+	r.trouble.refused, r.trouble.publishAt = "", r.cfg.Now() // try again now
+	if r.current.digest != "" && r.baseline.digest == digest(files.encode()) {
 		if err := r.renew(); err != nil {
 			return err
 		}
-		r.look(ctx)
+		r.check(ctx)
 		return nil
 	}
 	for range mergeTries {
@@ -45,24 +45,24 @@ func (r *Routes) reload(ctx context.Context) error {
 	return errBusy
 }
 
-// reloadFiles has the Router run the files under the names that this node has for them.
+// reloadFiles runs the files, under the names that this node has for them.
 func (r *Routes) reloadFiles() error {
 	files, err := r.cfg.Router.Read()
 	if err != nil {
 		return err
 	}
 	s := setOf(files)
-	use, err := r.cfg.Router.Prepare(r.force.version+1, files)
+	use, err := r.cfg.Router.Prepare(r.current.version+1, files)
 	if err != nil {
 		return err
 	}
-	r.enforce(use, r.force.version+1, s, digest(s.encode()))
+	r.enforce(use, r.current.version+1, s, digest(s.encode()))
 	return nil
 }
 
-// renew has the Router make the rules in force anew, because keys or passwords may have changed.
+// renew prepares and uses the rules in force again, because keys or passwords may have changed.
 func (r *Routes) renew() error {
-	use, err := r.cfg.Router.Prepare(r.force.version, r.cfg.Router.Files())
+	use, err := r.cfg.Router.Prepare(r.current.version, r.cfg.Router.Files())
 	if err != nil {
 		return err
 	}
@@ -70,11 +70,11 @@ func (r *Routes) renew() error {
 	return nil
 }
 
-// reloadShared takes changed files in once. It is not done when another node was faster.
+// reloadShared merges and publishes changed files once. done is false if another node published meanwhile.
 func (r *Routes) reloadShared(ctx context.Context, files set, paths []string) (done bool, err error) {
 	head, err := r.cfg.Store.RulesVersion(ctx)
 	switch {
-	case errors.Is(err, store.ErrUnanswered) && r.force.version == 0 && !r.seen:
+	case errors.Is(err, store.ErrUnanswered) && r.current.version == 0 && !r.sawShared:
 		return true, r.runFiles(files, paths)
 	case errors.Is(err, store.ErrUnanswered):
 		return false, errUnshared
@@ -85,15 +85,15 @@ func (r *Routes) reloadShared(ctx context.Context, files set, paths []string) (d
 		if err := r.adopt(ctx, head); err != nil && !errors.Is(err, store.ErrCorrupt) {
 			return false, err
 		}
-		if r.isNewer(head) && r.force.version == 0 { // its parts are lost, and perhaps only for the moment
+		if r.isNewer(head) && r.current.version == 0 { // its parts are missing, perhaps only for a moment
 			return true, r.runFiles(files, paths)
 		}
 	}
 	switch {
-	case r.force.version == 0 && files.bare():
+	case r.current.version == 0 && files.empty():
 		return true, r.runFiles(files, paths)
-	case r.force.version > 0 && r.taken.digest == "":
-		r.takeIn(files)
+	case r.current.version > 0 && r.baseline.digest == "":
+		r.setBaseline(files)
 		r.cfg.Log.Warn("the rules files could not be read before: what changes in them from now on is published")
 		return true, r.renew()
 	}
@@ -102,38 +102,38 @@ func (r *Routes) reloadShared(ctx context.Context, files set, paths []string) (d
 		return false, err
 	}
 	sum := digest(merged.encode())
-	if sum == r.force.digest && r.force.version > 0 {
+	if sum == r.current.digest && r.current.version > 0 {
 		if err := r.renew(); err != nil {
 			return false, err
 		}
-		r.takeIn(files)
-		r.cfg.Log.Info("the shared rules have all that changed in the files already", "version", r.force.version)
+		r.setBaseline(files)
+		r.cfg.Log.Info("the shared rules have all that changed in the files already", "version", r.current.version)
 		return true, nil
 	}
 	return r.publishMerged(ctx, head, merged, sum, files, paths)
 }
 
-// runFiles has a node that has seen no shared rules run its own.
+// runFiles runs the files as version 0, on a node that has seen no shared rules.
 func (r *Routes) runFiles(files set, paths []string) error {
 	use, err := r.prepare(0, files, files, paths)
 	if err != nil {
 		return err
 	}
 	r.enforce(use, 0, files, digest(files.encode()))
-	r.takeIn(files)
+	r.setBaseline(files)
 	return nil
 }
 
-// merged gives the set that the files and the shared rules make together.
+// merged returns the shared rules with the changes of the files.
 func (r *Routes) merged(files set, paths []string) (set, error) {
-	if r.force.version == 0 || r.taken.digest == r.force.digest {
+	if r.current.version == 0 || r.baseline.digest == r.current.digest {
 		return files, nil
 	}
-	return merge(r.baseSet(), files, collect(r.cfg.Router.Files()), paths, r.force.version)
+	return merge(r.baseSet(), files, collect(r.cfg.Router.Files()), paths, r.current.version)
 }
 
-// prepare has the Router prepare a set that is made of files. Where the fault lies in them, it is told with the names
-// that this node has for them.
+// prepare prepares a set that was merged from files. If the files themselves are wrong, the error has the names that
+// this node has for them.
 func (r *Routes) prepare(version uint64, s, files set, paths []string) (func(), error) {
 	use, err := r.cfg.Router.Prepare(version, s.all())
 	if err == nil {
@@ -146,33 +146,33 @@ func (r *Routes) prepare(version uint64, s, files set, paths []string) (func(), 
 	if _, err := r.cfg.Router.Prepare(version, local.all()); err != nil {
 		return nil, err
 	}
-	return nil, fmt.Errorf("merged with version %d of the shared rules: %w", r.force.version, err)
+	return nil, fmt.Errorf("merged with version %d of the shared rules: %w", r.current.version, err)
 }
 
-// publishMerged shares a set as the version after all that are known, and puts it in force.
+// publishMerged publishes a set as the next version and puts it in force.
 func (r *Routes) publishMerged(ctx context.Context, head store.RulesHead, merged set, sum string, files set,
 	paths []string) (done bool, err error) {
-	version := max(r.force.version, head.Number) + 1
+	version := max(r.current.version, head.Number) + 1
 	use, err := r.prepare(version, merged, files, paths)
 	if err != nil {
 		return false, err
 	}
 	encoded := merged.encode()
-	_, ok, err := r.cfg.Store.PublishRules(ctx, head, version, encoded)
+	_, ok, err := r.publishRules(ctx, head, version, encoded)
 	switch {
 	case errors.Is(err, store.ErrUnanswered):
 		return false, errUnknown
 	case err != nil:
 		return false, err
 	case !ok:
-		r.told.Lost++
+		r.counters.Lost++
 		return false, nil
 	}
 	r.enforce(use, version, merged, sum)
-	r.told.Published++
-	r.watch.trouble = ""
-	r.takeIn(files)
-	r.keep(encoded)
+	r.counters.Published++
+	r.trouble.logged = ""
+	r.setBaseline(files)
+	r.saveCurrent(encoded)
 	r.cfg.Log.Info("the changed rules files are shared", "version", version, "digest", sum)
 	return true, nil
 }

@@ -15,26 +15,26 @@ import (
 )
 
 const (
-	// mostVersion bounds a version, as the store does.
-	mostVersion = 1 << 53
-	// startTries is how often Start asks a Redis that does not answer, startPause apart.
+	// maxVersion bounds a version, as the store does.
+	maxVersion = 1 << 53
+	// startTries is how often Start asks a Redis that does not answer, and startPause the time between two tries.
 	startTries = 4
 	startPause = 100 * time.Millisecond
-	// retryRefused is the time until a set that this node cannot run is tried again, and retryMissing that for one
-	// whose parts are lost.
+	// retryRefused is the time until a set that this node cannot run is tried again, and retryMissing the time for a
+	// set whose parts are missing.
 	retryRefused = 30 * time.Second
 	retryMissing = 2 * time.Second
-	// retrySave is the time until what could not be kept is kept again, and mostBackoff the longest between two
-	// publications that Redis did not take.
-	retrySave   = 30 * time.Second
-	mostBackoff = 30 * time.Second
+	// retrySave is the time until a failed write of the state folder is tried again, and maxBackoff the maximum time
+	// between two tries to publish.
+	retrySave  = 30 * time.Second
+	maxBackoff = 30 * time.Second
 )
 
 // ErrClosed is the error of Reload after Close.
 var ErrClosed = errors.New("routes: closed")
 
-// Routes keeps the rules of this node the same as those of the others. Make one with New. Its exported methods are safe
-// for concurrent use.
+// Routes keeps the rules of this node the same as those of the other nodes. Make one with New. Its exported methods are
+// safe for concurrent use.
 type Routes struct {
 	cfg    Config
 	folder folder
@@ -49,48 +49,48 @@ type Routes struct {
 
 	// What follows belongs to Start, and then to run.
 
-	alone bool // there is no Redis
-	seen  bool // there are shared rules, be it that this node cannot run them
-	force inForce
-	taken baseline
-	watch watch
-	told  Status // counters
+	noRedis   bool // there is no Redis
+	sawShared bool // there are shared rules, which this node may be unable to run
+	current   currentSet
+	baseline  baseline
+	trouble   trouble
+	counters  Status // its counters only
 }
 
-// inForce is the set that the Router runs. Its text is the Router's.
-type inForce struct {
+// currentSet is the set in force. The Router has its text.
+type currentSet struct {
 	version uint64
-	digest  string // "": none
-	bare    bool   // it says nothing
+	digest  string // "" if there is no set
+	empty   bool   // it has no rules
 	unsaved bool   // it is not in the state folder
 }
 
-// baseline is what the files were when they were last taken in.
+// baseline is the state of the files at the last publication or merge.
 type baseline struct {
-	digest string // "": unknown
-	set    set    // nil where it is the set in force
+	digest string // "" if unknown
+	set    set    // nil if it is the set in force
 }
 
-// watch remembers what goes wrong between two looks at Redis.
-type watch struct {
-	trouble  string    // that was logged last
-	refused  string    // the head of a set that was tried in vain
-	why      error     // so
-	retry    time.Time // when it is tried again
-	missing  string    // the head of a set whose parts are lost
-	since    time.Time // when that was seen
-	failures int       // publications in a row that Redis did not take
-	publish  time.Time // not before
-	save     time.Time // not before
+// trouble is what is remembered of problems from one check of Redis to the next.
+type trouble struct {
+	logged       string    // the problem that was logged last, "" for no problem
+	refused      string    // the head of a set that could not be adopted
+	cause        error     // why, or why publishing failed
+	retryAt      time.Time // when adopting is tried again
+	missing      string    // the head of a set whose parts are missing
+	missingSince time.Time
+	failures     int       // failed tries to publish in a row
+	publishAt    time.Time // not before
+	saveAt       time.Time // not before
 }
 
-// A request is a Reload that waits for its end.
+// A request is a call of Reload that run is to answer.
 type request struct {
 	ctx  context.Context
-	done chan error // has room for one
+	done chan error // buffered for one
 }
 
-// New makes Routes. Nothing is read and nothing runs yet.
+// New returns Routes. It reads nothing and starts nothing. The error wraps that of Config.Validate.
 func New(c Config) (*Routes, error) {
 	if err := c.Validate(); err != nil {
 		return nil, fmt.Errorf("routes: %w", err)
@@ -102,20 +102,20 @@ func New(c Config) (*Routes, error) {
 	return r, nil
 }
 
-// Start puts rules in force, as the package comment says which, and keeps them the same as those of the other nodes
-// from then on. Without Redis its error is that of reading the files. With one it has none: a node without rules that
-// it can use is not ready, and may become so. It waits for Redis for Config.Wait at most. It is called once.
+// Start puts rules in force, as the package comment describes, and keeps them the same as those of the other nodes from
+// then on. Without Redis its error is that of reading the files. With Redis it has no error: a node without usable
+// rules is not ready, and may become ready. Start waits for Redis for at most 5 s. It is called once.
 func (r *Routes) Start(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.Wait)
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.tune.wait)
 	defer cancel()
-	head, err := r.ask(ctx)
-	r.alone = errors.Is(err, store.ErrNoRedis)
-	if r.alone {
+	head, err := r.askVersion(ctx)
+	r.noRedis = errors.Is(err, store.ErrNoRedis)
+	if r.noRedis {
 		if err := r.reloadFiles(); err != nil {
 			return err
 		}
 	} else {
-		r.begin(ctx, head, err)
+		r.chooseFirst(ctx, head, err)
 	}
 	r.publishStatus()
 	r.started.Store(true)
@@ -123,8 +123,9 @@ func (r *Routes) Start(ctx context.Context) error {
 	return nil
 }
 
-// ask asks Redis for its head, more than once if it does not answer, for it may not be connected yet.
-func (r *Routes) ask(ctx context.Context) (head store.RulesHead, err error) {
+// askVersion returns the head in Redis. If Redis does not answer, it tries again, because the connection may not be
+// established yet.
+func (r *Routes) askVersion(ctx context.Context) (head store.RulesHead, err error) {
 	if r.cfg.Store == nil {
 		return head, store.ErrNoRedis
 	}
@@ -143,48 +144,48 @@ func (r *Routes) ask(ctx context.Context) (head store.RulesHead, err error) {
 	return head, err
 }
 
-// begin chooses the set that the node starts with. The answer of Redis to ask is at hand.
-func (r *Routes) begin(ctx context.Context, head store.RulesHead, err error) {
-	kept, stateErr := r.folder.load(heldName)
+// chooseFirst puts the set in force that the node starts with. head and err are the result of askVersion.
+func (r *Routes) chooseFirst(ctx context.Context, head store.RulesHead, err error) {
+	kept, stateErr := r.folder.load(savedName)
 	if stateErr != nil {
 		r.cfg.Log.Warn("the rules in the state folder cannot be used", "cause", stateErr)
 	}
-	var unread *fs.PathError // says nothing of what was held
+	var unread *fs.PathError // the file could not be read, which does not mean that it is damaged
 	damaged := stateErr != nil && !errors.As(stateErr, &unread)
 	if damaged {
 		r.cfg.Log.Error("the state folder held rules that cannot be read, which may be newer than the files: these " +
 			"are not run. Delete the damaged file to run them")
 	}
-	files := r.beginFiles()
+	files := r.startFiles()
 	shared := err == nil && head.Number > 0
-	r.seen = kept.set != nil || damaged || errors.Is(err, store.ErrNewer)
+	r.sawShared = kept.set != nil || damaged || errors.Is(err, store.ErrNewer)
 	if shared && (head.Number > kept.version || head.Number == kept.version && head.Digest != kept.digest) {
 		err := r.adopt(ctx, head)
 		if err != nil {
 			r.cfg.Log.Warn("shared rules cannot be used yet", "version", head.Number, "cause", err)
 		}
-		r.seen = r.seen || !errors.Is(err, store.ErrCorrupt)
+		r.sawShared = r.sawShared || !errors.Is(err, store.ErrCorrupt)
 	}
-	if r.force.digest == "" && kept.set != nil {
+	if r.current.digest == "" && kept.set != nil {
 		if err := r.use(kept.version, kept.set, kept.digest); err != nil {
 			r.cfg.Log.Error("the rules in the state folder cannot be used", "version", kept.version, "cause", err)
 		}
 	}
-	if r.force.digest == "" && files != nil && !r.seen {
+	if r.current.digest == "" && files != nil && !r.sawShared {
 		if err := r.use(0, files, digest(files.encode())); err != nil {
 			r.cfg.Log.Error("the rules files cannot be used", "cause", err)
 		}
 	}
-	r.look(ctx)
-	if r.force.digest == "" {
+	r.check(ctx)
+	if r.current.digest == "" {
 		r.cfg.Log.Error("this node has no rules and is not ready: mail is answered 451 4.3.0 until there are some")
 		return
 	}
-	r.tellDifference(files)
+	r.logDifference(files)
 }
 
-// beginFiles reads the files, and what they were when they were last taken in.
-func (r *Routes) beginFiles() set {
+// startFiles reads the files, which are nil after an error, and sets the baseline.
+func (r *Routes) startFiles() set {
 	files, _, err := r.read()
 	if err != nil {
 		r.cfg.Log.Warn("the rules files cannot be read", "cause", err)
@@ -195,28 +196,28 @@ func (r *Routes) beginFiles() set {
 	}
 	switch {
 	case base.set != nil:
-		r.taken = baseline{base.digest, base.set}
+		r.baseline = baseline{base.digest, base.set}
 	case files != nil:
-		r.takeIn(files)
+		r.setBaseline(files)
 	}
 	return files
 }
 
-// tellDifference says that the files are not what is in force, which nobody would suspect who edits them.
-func (r *Routes) tellDifference(files set) {
-	if files == nil || digest(files.encode()) == r.force.digest {
+// logDifference logs if the files are not the rules in force, which an administrator who edits them would not expect.
+func (r *Routes) logDifference(files set) {
+	if files == nil || digest(files.encode()) == r.current.digest {
 		return
 	}
-	if digest(files.encode()) != r.taken.digest {
+	if digest(files.encode()) != r.baseline.digest {
 		r.cfg.Log.Warn("the rules files have changed since they were last taken in: a reload publishes what changed",
-			"version", r.force.version)
+			"version", r.current.version)
 		return
 	}
 	r.cfg.Log.Info("the shared rules are not those of the rules files: they have been changed elsewhere since",
-		"version", r.force.version)
+		"version", r.current.version)
 }
 
-// run looks at Redis again and again, and reloads when it is asked to.
+// run checks Redis regularly and answers requests to reload. It ends with closing.
 func (r *Routes) run() {
 	defer close(r.ended)
 	timer := time.NewTimer(r.pause())
@@ -232,8 +233,8 @@ func (r *Routes) run() {
 			stop()
 			cancel()
 		case <-timer.C:
-			if !r.alone {
-				r.look(r.closing)
+			if !r.noRedis {
+				r.check(r.closing)
 			}
 			timer.Reset(r.pause())
 		}
@@ -241,12 +242,12 @@ func (r *Routes) run() {
 	}
 }
 
-// pause is the time until the next look, another one each time, so that nodes do not ask in step.
+// pause returns the time until the next check. It is random, so that nodes do not check at the same time.
 func (r *Routes) pause() time.Duration {
-	return time.Duration(float64(r.cfg.Poll) * (0.8 + 0.4*rand.Float64()))
+	return time.Duration(float64(r.cfg.tune.poll) * (0.8 + 0.4*rand.Float64()))
 }
 
-// Close ends what Start began. The Router goes on with the rules it has.
+// Close ends what Start began. The Router keeps the rules that it has. The error is nil.
 func (r *Routes) Close() error {
 	r.closeOnce.Do(r.close)
 	if r.started.Load() {
@@ -255,11 +256,11 @@ func (r *Routes) Close() error {
 	return nil
 }
 
-// Reload reads the files anew, publishes what changed in them and puts the outcome in force; the rules are made anew in
-// any case, with the keys and passwords as they are now. Without Redis the files are the rules. On an error nothing
-// changed, here or elsewhere, except that one of ErrUnanswered may leave it open whether the new rules were published.
-// It is a *ConflictError where the files and the shared rules say different things, or that of the Router, or of
-// reading.
+// Reload reads the files, publishes what changed in them and puts the result in force. It prepares the rules again in
+// any case, with the present keys and passwords. Without Redis the files are the rules. After an error nothing changed,
+// here or on other nodes, except that after store.ErrUnanswered the new rules may or may not have been published. The
+// error is a *ConflictError if the files and the shared rules contradict each other, that of the Router, that of
+// reading the files, or ErrClosed.
 func (r *Routes) Reload(ctx context.Context) error {
 	q := request{ctx, make(chan error, 1)}
 	select {
@@ -274,7 +275,7 @@ func (r *Routes) Reload(ctx context.Context) error {
 	select {
 	case err := <-q.done:
 		return err
-	case <-r.ended: // it may have been the last thing that was done
+	case <-r.ended: // run may have answered before it ended
 		select {
 		case err := <-q.done:
 			return err
@@ -284,7 +285,7 @@ func (r *Routes) Reload(ctx context.Context) error {
 	}
 }
 
-// Ready reports whether this node has rules; if not, or if something about them is wrong, why says so.
+// Ready reports whether this node has rules. why says why not, or which problem there is with the rules.
 func (r *Routes) Ready() (ready bool, why string) {
 	s := r.status.Load()
 	if s.Digest == "" {
@@ -293,20 +294,38 @@ func (r *Routes) Ready() (ready bool, why string) {
 	return true, s.Trouble
 }
 
-// Version is that of the rules in force, 0 while they are the files of this node.
+// Version returns the version of the rules in force, 0 while they are the files of this node.
 func (r *Routes) Version() uint64 { return r.status.Load().Version }
 
-// Status tells which rules are in force and what was done so far.
+// Status returns which rules are in force, and counters.
 func (r *Routes) Status() Status { return *r.status.Load() }
 
+// publishStatus makes the present state visible to Status.
 func (r *Routes) publishStatus() {
-	s := r.told
-	s.Version, s.Digest, s.Trouble = r.force.version, r.force.digest, r.watch.trouble
-	s.InStep = !r.alone && s.Trouble == "" && s.Version > 0
+	s := r.counters
+	s.Version, s.Digest, s.Trouble = r.current.version, r.current.digest, r.trouble.logged
+	s.InStep = !r.noRedis && s.Trouble == "" && s.Version > 0
 	r.status.Store(&s)
 }
 
-// read reads the files, and gives how this node calls them.
+// load loads the text of a head from the store.
+func (r *Routes) load(ctx context.Context, head store.RulesHead) ([]byte, error) {
+	if r.cfg.tune.load != nil {
+		return r.cfg.tune.load(ctx, head)
+	}
+	return r.cfg.Store.LoadRules(ctx, head)
+}
+
+// publishRules publishes a text in the store.
+func (r *Routes) publishRules(ctx context.Context, over store.RulesHead, version uint64,
+	text []byte) (store.RulesHead, bool, error) {
+	if r.cfg.tune.publish != nil {
+		return r.cfg.tune.publish(ctx, over, version, text)
+	}
+	return r.cfg.Store.PublishRules(ctx, over, version, text)
+}
+
+// read reads the files. It returns them as a set, and the names that this node has for them.
 func (r *Routes) read() (files set, paths []string, err error) {
 	all, err := r.cfg.Router.Read()
 	if err != nil {
@@ -322,7 +341,7 @@ func (r *Routes) read() (files set, paths []string, err error) {
 	return files, paths, nil
 }
 
-// use has the Router run a set.
+// use prepares a set and puts it in force.
 func (r *Routes) use(version uint64, s set, digest string) error {
 	use, err := r.cfg.Router.Prepare(version, s.all())
 	if err != nil {
@@ -332,56 +351,57 @@ func (r *Routes) use(version uint64, s set, digest string) error {
 	return nil
 }
 
-// enforce puts in force what the Router has prepared.
+// enforce puts a set in force that the Router has prepared.
 func (r *Routes) enforce(use func(), version uint64, s set, digest string) {
-	if r.taken.set == nil && r.taken.digest != "" && r.taken.digest != digest {
-		r.taken.set = collect(r.cfg.Router.Files())
+	if r.baseline.set == nil && r.baseline.digest != "" && r.baseline.digest != digest {
+		r.baseline.set = collect(r.cfg.Router.Files())
 	}
 	use()
-	r.force = inForce{version: version, digest: digest, bare: s.bare()}
-	if r.taken.digest == digest {
-		r.taken.set = nil
+	r.current = currentSet{version: version, digest: digest, empty: s.empty()}
+	if r.baseline.digest == digest {
+		r.baseline.set = nil
 	}
 	r.publishStatus()
 }
 
-// keep writes the set in force to the state folder. A node runs without.
-func (r *Routes) keep(encoded []byte) {
-	r.force.unsaved = !r.save(heldName, r.force.version, encoded)
+// saveCurrent writes the set in force to the state folder. A failure does not stop the node.
+func (r *Routes) saveCurrent(encoded []byte) {
+	r.current.unsaved = !r.save(savedName, r.current.version, encoded)
 }
 
-// takeIn remembers files as taken in.
-func (r *Routes) takeIn(files set) {
+// setBaseline sets the baseline and writes it to the state folder.
+func (r *Routes) setBaseline(files set) {
 	encoded := files.encode()
-	r.taken = baseline{digest(encoded), files}
-	if r.taken.digest == r.force.digest {
-		r.taken.set = nil
+	r.baseline = baseline{digest(encoded), files}
+	if r.baseline.digest == r.current.digest {
+		r.baseline.set = nil
 	}
 	r.save(filesName, 0, encoded)
 }
 
-// baseSet gives what the files were.
+// baseSet returns the set of the baseline.
 func (r *Routes) baseSet() set {
-	if r.taken.set == nil {
+	if r.baseline.set == nil {
 		return collect(r.cfg.Router.Files())
 	}
-	return r.taken.set
+	return r.baseline.set
 }
 
-// save writes to the state folder and tells whether that succeeded.
+// save writes a file of the state folder and reports whether it succeeded.
 func (r *Routes) save(name string, version uint64, encoded []byte) bool {
 	err := r.folder.save(name, version, encoded)
 	if err == nil {
 		return true
 	}
-	r.told.Unsaved++
-	r.watch.save = r.cfg.Now().Add(retrySave)
+	r.counters.Unsaved++
+	r.trouble.saveAt = r.cfg.Now().Add(retrySave)
 	r.cfg.Log.Warn("the rules cannot be kept in the state folder: after a restart this node knows only what redis "+
 		"or its files say", "cause", err)
 	r.emit(ReasonUnsaved, err)
 	return false
 }
 
+// emit emits an Anomaly.
 func (r *Routes) emit(reason string, cause error) {
 	r.cfg.Emit(mail.Event{Kind: mail.Anomaly, Time: r.cfg.Now(), Reason: reason, Cause: cause})
 }

@@ -21,8 +21,8 @@ const (
 	redisText = "a@h redis\n"
 )
 
-// TestANodeBeginsWithTheHighestVersionItKnows is the table of what a node finds when it starts.
-func TestANodeBeginsWithTheHighestVersionItKnows(t *testing.T) {
+// A node starts with the highest version that it finds.
+func TestRoutes_Start(t *testing.T) {
 	addr := extern.StartRedis(t)
 	for i, c := range []struct {
 		name                string
@@ -62,7 +62,7 @@ func TestANodeBeginsWithTheHighestVersionItKnows(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
 			if c.state > 0 {
-				if err := (folder{path: dir}).save(heldName, c.state,
+				if err := (folder{path: dir}).save(savedName, c.state,
 					one(or(c.stateText, stateText)).encode()); err != nil {
 					t.Fatal(err)
 				}
@@ -91,7 +91,7 @@ func TestANodeBeginsWithTheHighestVersionItKnows(t *testing.T) {
 			if ready != (c.want != "") || !ready && why == "" {
 				t.Errorf("ready: %v, %s", ready, why)
 			}
-			if kept, err := n.folder.load(heldName); c.version > 0 && (err != nil || kept.version != c.version) {
+			if kept, err := n.folder.load(savedName); c.version > 0 && (err != nil || kept.version != c.version) {
 				t.Errorf("the state folder has version %d, %v", kept.version, err)
 			}
 			if head, err := other.RulesVersion(t.Context()); err != nil ||
@@ -109,17 +109,17 @@ func or(s, otherwise string) string {
 	return s
 }
 
-// TestThreeNodesRunTheSameWithinTwoSeconds is the promise, with the time between two looks that nodes have.
-func TestThreeNodesRunTheSameWithinTwoSeconds(t *testing.T) {
+// Three nodes run the same rules within two seconds, with the poll interval of production.
+func TestRoutes_TwoSeconds(t *testing.T) {
 	addr := extern.StartRedis(t)
-	slow := func(c *Config) { c.Poll = 0 }
+	slow := func(c *Config) { c.tune.poll = 0 }
 	nodes := []*node{start(t, addr, "a@h x\n", slow), start(t, addr, "a@h x\n", slow), start(t, addr, "a@h x\n", slow)}
 	for i := range 3 {
 		want := fmt.Sprintf("a@h x\nb@h %d\n", i)
 		began := time.Now()
 		if err := nodes[i].reload(t, want); err != nil && i == 0 {
 			t.Fatal(err)
-		} else if i > 0 { // its file had no such line, and the others' have
+		} else if i > 0 { // its file does not have the line that the others have
 			if err == nil {
 				t.Fatal("a line that was added twice is no conflict")
 			}
@@ -134,7 +134,8 @@ func TestThreeNodesRunTheSameWithinTwoSeconds(t *testing.T) {
 	}
 }
 
-func TestAColdStartOnAnEmptyRedis(t *testing.T) {
+// Nodes start at the same time with an empty Redis.
+func TestRoutes_ColdStart(t *testing.T) {
 	for name, same := range map[string]bool{"the same files": true, "other files on each": false} {
 		t.Run(name, func(t *testing.T) {
 			addr := extern.StartRedis(t)
@@ -171,8 +172,8 @@ func TestAColdStartOnAnEmptyRedis(t *testing.T) {
 	}
 }
 
-// TestChangedFilesAreMerged reloads several nodes, one after another and at once.
-func TestChangedFilesAreMerged(t *testing.T) {
+// Changed files are merged, if nodes reload one after another and at the same time.
+func TestRoutes_Reload(t *testing.T) {
 	addr := extern.StartRedis(t)
 	const text = "a@h x\nb@h x\n"
 	a, b, c := start(t, addr, text), start(t, addr, text), start(t, addr, text)
@@ -229,7 +230,8 @@ func TestChangedFilesAreMerged(t *testing.T) {
 	}
 }
 
-func TestASetThatANodeCannotRunIsKeptFromIt(t *testing.T) {
+// A node does not run a set that it cannot run, and does not publish over it.
+func TestRoutes_Refused(t *testing.T) {
 	addr := extern.StartRedis(t)
 	a, b := start(t, addr, "a@h x\n"), start(t, addr, "a@h x\n")
 	agree(t, a, b)
@@ -261,7 +263,8 @@ func TestASetThatANodeCannotRunIsKeptFromIt(t *testing.T) {
 	agree(t, a, b)
 }
 
-func TestWhatALaterVersionWroteIsLeftAlone(t *testing.T) {
+// A set of a later version of the program is not replaced.
+func TestRoutes_LaterFormat(t *testing.T) {
 	server := newServer(t)
 	a := start(t, server.addr, "a@h x\n")
 	server.do(`SET millrace:{rules}:h "2 of another form"`)
@@ -284,7 +287,8 @@ func TestWhatALaterVersionWroteIsLeftAlone(t *testing.T) {
 	}
 }
 
-func TestANodeWithoutRulesBecomesReady(t *testing.T) {
+// A node without rules becomes ready when there are shared rules.
+func TestRoutes_NotReady(t *testing.T) {
 	addr := extern.StartRedis(t)
 	n := start(t, addr, "")
 	if ready, why := n.Ready(); ready || why != "no rules yet" || !n.log.has("not ready") {
@@ -305,8 +309,8 @@ func TestANodeWithoutRulesBecomesReady(t *testing.T) {
 	other.runs(t, 2, "c@h x\na@h x\n")
 }
 
-// TestARestartRemembersWhatWasTakenIn edits files while the node is down.
-func TestARestartRemembersWhatWasTakenIn(t *testing.T) {
+// The baseline survives a restart: files are edited while the node is down.
+func TestRoutes_Baseline(t *testing.T) {
 	addr := extern.StartRedis(t)
 	dir := t.TempDir()
 	a := start(t, addr, "a@h x\nb@h x\n", inState(dir))
@@ -326,7 +330,8 @@ func TestARestartRemembersWhatWasTakenIn(t *testing.T) {
 	other.runs(t, 3, "a@h new\nb@h y\n")
 }
 
-func TestAStateFolderThatCannotBeWritten(t *testing.T) {
+// The node runs without a state folder that cannot be written, and writes it later.
+func TestRoutes_StateNotWritable(t *testing.T) {
 	addr := extern.StartRedis(t)
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
@@ -351,18 +356,18 @@ func TestAStateFolderThatCannotBeWritten(t *testing.T) {
 	now = now.Add(retrySave)
 	mu.Unlock()
 	until(t, func() bool {
-		kept, err := (folder{path: file}).load(heldName)
+		kept, err := (folder{path: file}).load(savedName)
 		return err == nil && kept.version == 2
 	}, func() string { return "it is not kept" })
 }
 
-// TestWithoutRedisTheFilesAreTheRules is a node alone.
-func TestWithoutRedisTheFilesAreTheRules(t *testing.T) {
-	twin, err := store.New(store.Config{})
+// Without Redis the files are the rules.
+func TestRoutes_NoRedis(t *testing.T) {
+	local, err := store.New(store.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, s := range map[string]Store{"no store": nil, "the twin": twin} {
+	for name, s := range map[string]*store.Store{"no store": nil, "a store without Redis": local} {
 		t.Run(name, func(t *testing.T) {
 			router := &table{t: t}
 			router.write("bad\n")
@@ -378,7 +383,7 @@ func TestWithoutRedisTheFilesAreTheRules(t *testing.T) {
 				t.Error(err)
 			}
 			router.write("a@h x\n")
-			r, err := New(Config{Router: router, Store: s, State: dir, Poll: often})
+			r, err := New(Config{Router: router, Store: s, State: dir, tune: tuning{poll: often}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -410,14 +415,11 @@ func TestWithoutRedisTheFilesAreTheRules(t *testing.T) {
 	}
 }
 
-func TestAWrongConfigIsNamed(t *testing.T) {
+func TestConfig_Validate(t *testing.T) {
 	good := Config{Router: &table{t: t}}
 	for field, edit := range map[string]func(*Config){
 		"":       func(*Config) {},
 		"router": func(c *Config) { c.Router = nil },
-		"poll":   func(c *Config) { c.Poll = time.Hour },
-		"wait":   func(c *Config) { c.Wait = -1 },
-		"grace":  func(c *Config) { c.Grace = -1 },
 	} {
 		c := good
 		edit(&c)

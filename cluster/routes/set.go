@@ -9,24 +9,26 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
 // A file is one rules file of a set.
 type file struct{ name, text string }
 
-// A set is the rules that nodes share: files with names that are the same on each of them.
+// A set is a set of rules that nodes share: files with names that are the same on all nodes.
 type set []file
 
-// most files of a set, and octets of a name as it is written.
+// The bounds of the number of files in a set, and of the line with the name of a file in octets.
 const (
-	mostFiles = 1<<16 - 1
-	mostName  = 1024
+	maxFiles = 1<<16 - 1
+	maxName  = 1024
 )
 
 const bom = "\ufeff"
 
-// setOf makes a set of files as they were read. The folder that a file lies in is this node's affair, and so is a byte
-// order mark.
+// setOf returns the set of files as they were read. It leaves out their folders, which may differ between nodes, and
+// byte order marks. Files with the same base name get different names.
 func setOf(files iter.Seq2[string, string]) set {
 	var s set
 	seen := make(map[string]bool)
@@ -41,7 +43,7 @@ func setOf(files iter.Seq2[string, string]) set {
 	return s
 }
 
-// collect takes files as they are.
+// collect returns the set of files with their names unchanged.
 func collect(files iter.Seq2[string, string]) set {
 	var s set
 	for name, text := range files {
@@ -50,7 +52,7 @@ func collect(files iter.Seq2[string, string]) set {
 	return s
 }
 
-// all gives names and texts.
+// all yields the names and texts of the files.
 func (s set) all() iter.Seq2[string, string] {
 	return func(yield func(name, text string) bool) {
 		for _, f := range s {
@@ -61,8 +63,8 @@ func (s set) all() iter.Seq2[string, string] {
 	}
 }
 
-// encode writes a set as Redis and the state folder hold it: before each text a line with its length and its name, and
-// a line feed behind it.
+// encode returns a set in the form that Redis and the state folder hold: each text is preceded by a line with its
+// length and its name, and followed by a line feed.
 func (s set) encode() []byte {
 	size := 0
 	for _, f := range s {
@@ -83,13 +85,13 @@ func (s set) encode() []byte {
 
 var errSet = errors.New("it is not a set of rules")
 
-// decode undoes encode, and takes nothing that encode does not write.
+// decode reverses encode. It returns an error for anything that encode does not return.
 func decode(b []byte) (set, error) {
 	var s set
 	seen := make(map[string]bool)
 	for len(b) > 0 {
-		end := bytes.IndexByte(b[:min(len(b), mostName)], '\n')
-		if end < 0 || len(s) == mostFiles {
+		end := bytes.IndexByte(b[:min(len(b), maxName)], '\n')
+		if end < 0 || len(s) == maxFiles {
 			return nil, errSet
 		}
 		word, rest, _ := strings.Cut(string(b[:end]), " ")
@@ -110,14 +112,14 @@ func decode(b []byte) (set, error) {
 	return s, nil
 }
 
-// digest names what encode gave. The Router makes the same one of its rules.
+// digest returns the SHA-256 of an encoded set in hexadecimal. The Router computes the same digest of its rules.
 func digest(encoded []byte) string {
 	sum := sha256.Sum256(encoded)
 	return hex.EncodeToString(sum[:])
 }
 
-// bare tells whether a set says nothing.
-func (s set) bare() bool {
+// empty reports whether a set has no statements.
+func (s set) empty() bool {
 	for _, f := range s {
 		for range statements(f.text) {
 			return false
@@ -126,13 +128,13 @@ func (s set) bare() bool {
 	return true
 }
 
-// A line is one line of a rules file: what stands between its ends, without blanks around it, and what it is about.
+// A line is a line of a rules file, without its end and without blanks around it.
 type line struct {
 	number int // from 1
 	text   string
 }
 
-// lines gives all lines of a text, with their ends.
+// lines yields all lines of a text with their numbers, from 1, and with their ends.
 func lines(text string) iter.Seq2[int, string] {
 	return func(yield func(int, string) bool) {
 		for n := 1; text != ""; n++ {
@@ -148,7 +150,7 @@ func lines(text string) iter.Seq2[int, string] {
 	}
 }
 
-// statements gives the lines of a text that are neither blank nor a comment.
+// statements yields the lines of a text that are neither blank nor a comment.
 func statements(text string) iter.Seq[line] {
 	return func(yield func(line) bool) {
 		for n, whole := range lines(text) {
@@ -159,7 +161,7 @@ func statements(text string) iter.Seq[line] {
 	}
 }
 
-// statement gives a line without the blanks around it, "" for a comment.
+// statement returns a line without the blanks around it, "" for a comment.
 func statement(whole string) string {
 	s := strings.Trim(whole, " \t\r\n")
 	if strings.HasPrefix(s, "#") {
@@ -168,20 +170,20 @@ func statement(whole string) string {
 	return s
 }
 
-// subject gives what a statement is about: two statements about the same cannot stand in one set.
+// subject returns the subject of a statement, of which a set has one statement at most.
 func subject(s string) string {
 	if domain, n := regexDomain(s); n > 0 {
-		return s[:n-len(domain)] + lower(domain)
+		return s[:n-len(domain)] + ascii.Fold(domain)
 	}
 	n := word(s)
 	if s[:n] == "domain" {
 		rest := strings.TrimLeft(s[n:], " \t")
-		return "domain " + lower(rest[:word(rest)])
+		return "domain " + ascii.Fold(rest[:word(rest)])
 	}
-	return lower(s[:n])
+	return ascii.Fold(s[:n])
 }
 
-// regexDomain gives the domain of a regex rule, and where it ends; 0 for another statement.
+// regexDomain returns the domain of a regex rule and the offset of its end, which is 0 for other statements.
 func regexDomain(s string) (domain string, end int) {
 	n := strings.LastIndex(s, "/@")
 	if !strings.HasPrefix(s, "/") || n < 1 {
@@ -192,7 +194,7 @@ func regexDomain(s string) (domain string, end int) {
 	return s[n:end], end
 }
 
-// word gives the length of the word that s begins with; a quoted string at its start may hold blanks.
+// word returns the length of the word that s begins with. A quoted string at its start may have blanks.
 func word(s string) int {
 	i := 0
 	if s != "" && s[0] == '"' {
@@ -206,19 +208,4 @@ func word(s string) int {
 		i++
 	}
 	return min(i, len(s))
-}
-
-// lower folds ASCII, and allocates only where there is something to fold.
-func lower(s string) string {
-	for i := range len(s) {
-		if 'A' <= s[i] && s[i] <= 'Z' {
-			return strings.Map(func(r rune) rune {
-				if 'A' <= r && r <= 'Z' {
-					r += 'a' - 'A'
-				}
-				return r
-			}, s)
-		}
-	}
-	return s
 }

@@ -12,7 +12,8 @@ import (
 	"testing"
 )
 
-func TestASetComesBackAsItWas(t *testing.T) {
+// A decoded set is the one that was encoded.
+func TestSet_Encode(t *testing.T) {
 	for _, s := range []set{nil, {{"", ""}}, {{"a\n\"\x00ü", "x\n"}, {"b", "no end"}, {"c", "file 3 \"x\"\nabc\n"}}} {
 		got, err := decode(s.encode())
 		if err != nil || !slices.Equal(got, s) {
@@ -28,8 +29,8 @@ func TestASetComesBackAsItWas(t *testing.T) {
 	}
 }
 
-// TestADigestIsThatOfNamesAndTexts holds the form that the Router shares.
-func TestADigestIsThatOfNamesAndTexts(t *testing.T) {
+// The digest is that of names and texts, in the form that the Router uses as well.
+func TestDigest(t *testing.T) {
 	files := func(yield func(string, string) bool) {
 		yield("/etc/millrace/routes.txt", bom+"a@h.example x@t.example\n")
 	}
@@ -38,7 +39,8 @@ func TestADigestIsThatOfNamesAndTexts(t *testing.T) {
 	}
 }
 
-func TestFilesOfOneNameAreToldApart(t *testing.T) {
+// Files with the same base name get different names.
+func TestSetOf(t *testing.T) {
 	var files iter.Seq2[string, string] = func(yield func(string, string) bool) {
 		_ = yield("/a/r.txt", "1") && yield("/b/r.txt", "2") && yield("r.txt", "3")
 	}
@@ -47,16 +49,17 @@ func TestFilesOfOneNameAreToldApart(t *testing.T) {
 	}
 }
 
-func TestTheStateFolderKeepsASet(t *testing.T) {
+// The state folder keeps a set.
+func TestFolder(t *testing.T) {
 	f := folder{path: filepath.Join(t.TempDir(), "state")}
-	if h, err := f.load(heldName); h.set != nil || err != nil {
+	if h, err := f.load(savedName); h.set != nil || err != nil {
 		t.Errorf("a folder that is not there: %v, %v", h, err)
 	}
 	for version, s := range []set{{}, one("a@h x\n"), one("b@h x\n")} {
-		if err := f.save(heldName, uint64(version), s.encode()); err != nil {
+		if err := f.save(savedName, uint64(version), s.encode()); err != nil {
 			t.Fatal(err)
 		}
-		h, err := f.load(heldName)
+		h, err := f.load(savedName)
 		if err != nil || h.set == nil || h.version != uint64(version) || !slices.Equal(h.set, s) ||
 			h.digest != digest(s.encode()) {
 			t.Errorf("got %v, %v", h, err)
@@ -71,43 +74,24 @@ func TestTheStateFolderKeepsASet(t *testing.T) {
 	}
 }
 
-// A broken output is a disk that is full, at the first octet or when it is asked to keep what it was given.
-type broken struct {
-	*os.File
-	write, sync error
-}
-
-func (b broken) Write(p []byte) (int, error) {
-	if b.write == nil {
-		return b.File.Write(p)
-	}
-	n, _ := b.File.Write(p[:len(p)/2])
-	return n, b.write
-}
-
-func (b broken) WriteString(s string) (int, error) { return b.Write([]byte(s)) }
-
-func (b broken) Sync() error {
-	if b.sync == nil {
-		return b.File.Sync()
-	}
-	return b.sync
-}
-
-func TestADiskThatIsFullLeavesWhatWasThere(t *testing.T) {
+// A full disk leaves the file that was there. The error is that of a write, which wrote a part, or that of a sync.
+func TestFolder_DiskFull(t *testing.T) {
 	f := folder{path: t.TempDir()}
-	if err := f.save(heldName, 1, one("a@h x\n").encode()); err != nil {
+	if err := f.save(savedName, 1, one("a@h x\n").encode()); err != nil {
 		t.Fatal(err)
 	}
-	for name, b := range map[string]broken{"write": {write: syscall.ENOSPC}, "sync": {sync: syscall.ENOSPC}} {
-		f.create = func(file string) (output, error) {
-			out, err := os.Create(file)
-			return broken{out, b.write, b.sync}, err
-		}
-		if err := f.save(heldName, 2, one("b@h x\n").encode()); !errors.Is(err, syscall.ENOSPC) {
+	for name, full := range map[string]folder{
+		"write": {writeTo: func(out *os.File, b []byte) error {
+			_, _ = out.Write(b[:len(b)/2])
+			return syscall.ENOSPC
+		}},
+		"sync": {sync: func(*os.File) error { return syscall.ENOSPC }},
+	} {
+		f.writeTo, f.sync = full.writeTo, full.sync
+		if err := f.save(savedName, 2, one("b@h x\n").encode()); !errors.Is(err, syscall.ENOSPC) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if h, err := f.load(heldName); err != nil || h.version != 1 {
+		if h, err := f.load(savedName); err != nil || h.version != 1 {
 			t.Errorf("%s: %v, %v", name, h, err)
 		}
 		if entries, _ := os.ReadDir(f.path); len(entries) != 1 {
@@ -116,12 +100,13 @@ func TestADiskThatIsFullLeavesWhatWasThere(t *testing.T) {
 	}
 }
 
-func TestAStateFileThatIsNotWholeIsNotUsed(t *testing.T) {
+// A state file that is not whole is not used.
+func TestFolder_Damaged(t *testing.T) {
 	f := folder{path: t.TempDir()}
-	if err := f.save(heldName, 7, one("a@h x\n").encode()); err != nil {
+	if err := f.save(savedName, 7, one("a@h x\n").encode()); err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(f.path, heldName)
+	file := filepath.Join(f.path, savedName)
 	good, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -139,7 +124,7 @@ func TestAStateFileThatIsNotWholeIsNotUsed(t *testing.T) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if h, err := f.load(heldName); err == nil || h.set != nil {
+		if h, err := f.load(savedName); err == nil || h.set != nil {
 			t.Errorf("%s: %v", name, h)
 		}
 	}
@@ -176,8 +161,9 @@ func FuzzParseState(f *testing.F) {
 	})
 }
 
-// Rules that were held may be newer than the files: who is only in them would be told that he does not exist.
-func TestANodeWhoseHeldRulesAreDamagedDoesNotRunOlderFiles(t *testing.T) {
+// A node whose saved rules are damaged does not run its files. The rules may be newer than the files, and mail to
+// addresses that only they have would be refused.
+func TestRoutes_DamagedState(t *testing.T) {
 	s, dir := newServer(t), t.TempDir()
 	n := start(t, s.addr, "a x\n", inState(dir))
 	n.runs(t, 1, "a x\n")
@@ -185,7 +171,7 @@ func TestANodeWhoseHeldRulesAreDamagedDoesNotRunOlderFiles(t *testing.T) {
 	n.runs(t, 3, "a x\nnew y\n")
 	n.stop()
 	s.kill()
-	if err := os.WriteFile(filepath.Join(dir, heldName), []byte("millrace rules 1 3 "), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, savedName), []byte("millrace rules 1 3 "), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	n = start(t, s.addr, "a x\n", inState(dir))
@@ -193,7 +179,7 @@ func TestANodeWhoseHeldRulesAreDamagedDoesNotRunOlderFiles(t *testing.T) {
 		t.Errorf("ready with the rules from before: %s", why)
 	}
 	n.stop()
-	if err := os.Remove(filepath.Join(dir, heldName)); err != nil {
+	if err := os.Remove(filepath.Join(dir, savedName)); err != nil {
 		t.Fatal(err)
 	}
 	n = start(t, s.addr, "a x\n", inState(dir))

@@ -1,21 +1,21 @@
 package routes
 
-// A Status is what a node says of its rules.
+// A Status is the state of a node's rules and the counters since New.
 type Status struct {
-	Version uint64 // in force; 0: the files of this node
+	Version uint64 // in force; 0 for the files of this node
 	Digest  string // of the rules in force, "" while there are none
-	InStep  bool   // Redis holds the same, when it was last asked
-	Trouble string // why it is not in step; may be empty
+	InStep  bool   // Redis held the same rules at the last check
+	Trouble string // why the node is not in step; may be empty
 
-	Adopted     uint64 // sets that came from Redis
-	Published   uint64 // sets that came from the files of this node
-	Republished uint64 // times that Redis was given back what it had lost
-	Refused     uint64 // sets that Redis holds and this node cannot run, each time one was tried
-	Lost        uint64 // publications that came too late, because another node was faster
-	Unsaved     uint64 // times that the state folder could not be written
+	Adopted     uint64 // sets adopted from Redis
+	Published   uint64 // sets published from the files of this node
+	Republished uint64 // sets published again because Redis did not have them any more
+	Refused     uint64 // tries to run a set from Redis that this node cannot run
+	Lost        uint64 // publications that failed because another node published first
+	Unsaved     uint64 // writes of the state folder that failed
 }
 
-// The reasons of the Anomalies that are told.
+// The reasons of Anomalies.
 const (
 	ReasonRefused     = "shared rules cannot be used here"
 	ReasonRepublished = "redis had lost the rules"

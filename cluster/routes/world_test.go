@@ -25,8 +25,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A table is a Router that takes any line without the word "bad" that is about something new, and holds each node to
-// the promise that its version never falls.
+// A table is a Router that accepts any line without the word "bad" whose subject is unique. It checks that the version
+// of the node never falls.
 type table struct {
 	t testing.TB
 
@@ -67,7 +67,7 @@ func (r *table) Prepare(version uint64, files iter.Seq2[string, string]) (func()
 			seen[subject(l.text)] = true
 		}
 	}
-	if s.bare() && !r.rules.bare() {
+	if s.empty() && !r.rules.empty() {
 		return nil, errors.New("no rules at all")
 	}
 	return func() {
@@ -87,7 +87,7 @@ func (r *table) Files() iter.Seq2[string, string] {
 	return r.rules.all()
 }
 
-// text gives the rules in force, all files in one.
+// text returns the rules in force, all files in one.
 func (r *table) text() string {
 	var b strings.Builder
 	for _, text := range r.Files() {
@@ -114,7 +114,7 @@ func (l *logText) has(s string) bool {
 	return strings.Contains(l.b.String(), s)
 }
 
-// A node is Routes with what it needs.
+// A node is Routes with its Router, store, log and events.
 type node struct {
 	*Routes
 	table  *table
@@ -124,10 +124,10 @@ type node struct {
 	stop   func()
 }
 
-// often is the time between two looks in tests that are not about it.
+// often is the poll interval in tests that do not test it.
 const often = 5 * time.Millisecond
 
-// newNode makes a node whose file has a text, "" for none. It is not started.
+// newNode returns a node whose file has a text, or no file if the text is "". It is not started.
 func newNode(t testing.TB, addr, text string, edit ...func(*Config)) *node {
 	t.Helper()
 	n := &node{table: &table{t: t, missing: text == ""}, log: new(logText), events: new(atomic.Int64)}
@@ -141,7 +141,7 @@ func newNode(t testing.TB, addr, text string, edit ...func(*Config)) *node {
 		t.Fatal(err)
 	}
 	n.store = s
-	c := Config{Router: n.table, Store: s, Poll: often, Log: slog.New(slog.NewTextHandler(n.log, nil)),
+	c := Config{Router: n.table, Store: s, tune: tuning{poll: often}, Log: slog.New(slog.NewTextHandler(n.log, nil)),
 		Emit: func(e mail.Event) {
 			if e.Kind != mail.Anomaly || e.Reason == "" {
 				t.Errorf("an event %+v", e)
@@ -185,7 +185,7 @@ func (n *node) runs(t testing.TB, version uint64, text string) {
 	})
 }
 
-// agree waits until all nodes run the same, and are in step.
+// agree waits until all nodes run the same rules and are in step.
 func agree(t testing.TB, nodes ...*node) {
 	t.Helper()
 	until(t, func() bool {
@@ -205,8 +205,8 @@ func agree(t testing.TB, nodes ...*node) {
 	})
 }
 
-// until waits for a condition; tell says what there is instead.
-func until(t testing.TB, condition func() bool, tell func() string) {
+// until waits for a condition. state describes the state for the error.
+func until(t testing.TB, condition func() bool, state func() string) {
 	t.Helper()
 	deadline := time.NewTimer(20 * time.Second)
 	defer deadline.Stop()
@@ -215,13 +215,13 @@ func until(t testing.TB, condition func() bool, tell func() string) {
 	for !condition() {
 		select {
 		case <-deadline.C:
-			t.Fatal("it did not come to that: " + tell())
+			t.Fatal("the condition was not met: " + state())
 		case <-tick.C:
 		}
 	}
 }
 
-// A server is a Redis that a test may hurt.
+// A server is a Redis that a test can disturb.
 type server struct {
 	t    testing.TB
 	addr string
@@ -264,8 +264,8 @@ func (s *server) start() {
 }
 
 func (s *server) kill() {
-	_ = s.cmd.Process.Signal(syscall.SIGKILL) // it may be gone
-	_ = s.cmd.Wait()                          // how it ended is known
+	_ = s.cmd.Process.Signal(syscall.SIGKILL) // it may have ended
+	_ = s.cmd.Wait()                          // the error is that of the signal
 }
 
 func (s *server) signal(sig syscall.Signal) {
@@ -275,7 +275,7 @@ func (s *server) signal(sig syscall.Signal) {
 	}
 }
 
-// do runs one inline command at the server and gives the first line of its answer.
+// do runs one inline command at the server and returns the first line of its answer.
 func (s *server) do(command string) string {
 	s.t.Helper()
 	conn, err := net.Dial("tcp", s.addr)
@@ -295,7 +295,7 @@ func (s *server) do(command string) string {
 	return line
 }
 
-// put puts a set in Redis as a version, as another node would.
+// put publishes a set as a version, as another node would.
 func put(t testing.TB, s *store.Store, version uint64, text string) {
 	t.Helper()
 	until(t, func() bool {
