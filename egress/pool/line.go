@@ -64,7 +64,7 @@ func (h *holders[C]) conns() (all []C) {
 	return all
 }
 
-// below reports whether a client has less than its share, which gives it precedence.
+// below reports whether a client has less than its share, and so has precedence.
 func (h *holders[C]) below(client netip.Prefix, favoured bool, share int) bool {
 	return favoured || h.held[client] < share
 }

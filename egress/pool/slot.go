@@ -139,7 +139,7 @@ func (s *Slot[C]) Drop() {
 	conn.Close()
 }
 
-// Put gives the Slot back with a connection on which nothing is open. It goes to a waiter, else it stays idle, unless
+// Put returns the Slot with a connection on which nothing is open. It goes to a waiter, else it stays idle, unless
 // it has carried enough messages or is too old: then it is closed, by the holder below the cap, and at the cap by the
 // caller that needs its room, or the reaper. An empty Slot is given back by Discard.
 func (s *Slot[C]) Put() {

@@ -49,8 +49,8 @@ func TestClient_Abort(t *testing.T) {
 			before := d.Counts().Commands[tc.verb]
 			s.Abort()
 			err := tc.do(t, s)
-			var lost *ConnError
-			if !errors.As(err, &lost) || !errors.Is(err, errAborted) {
+			var connErr *ConnError
+			if !errors.As(err, &connErr) || !errors.Is(err, errAborted) {
 				t.Errorf("got %v", err)
 			}
 			if s.Reusable() || s.Alive() {

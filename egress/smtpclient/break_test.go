@@ -58,8 +58,8 @@ func breakAfter(t *testing.T, addr string, to, from int) *breaker {
 	return c
 }
 
-// breakRun sends one message through a breaker and holds the two promises: half a message is never recorded, and what was not
-// recorded is never reported as done; what was recorded and not reported as done is in doubt.
+// breakRun sends one message through a breaker and holds the two promises: half a message is never recorded, and what
+// was not recorded is never reported as done; what was recorded and not reported as done is in doubt.
 func breakRun(t *testing.T, d *smtptest.Server, tg Target, to, from int, text string, whole bool) [2]int {
 	t.Helper()
 	before := d.Counts()

@@ -183,7 +183,7 @@ func (c *Client) forget() {
 func (c *Client) Reset(ctx context.Context) error {
 	switch {
 	case c.state != usable:
-		return c.lost("RSET", errBroken)
+		return c.connError("RSET", errBroken)
 	case c.phase == inMessage && !c.ext.Has(Chunking):
 		return c.misused("Reset")
 	}
@@ -196,7 +196,7 @@ func (c *Client) Reset(ctx context.Context) error {
 	c.used = c.cfg.Now()
 	c.release()
 	if c.state != usable {
-		return c.lost("RSET", errUnasked)
+		return c.connError("RSET", errUnasked)
 	}
 	return nil
 }

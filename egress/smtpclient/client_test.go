@@ -2,10 +2,7 @@ package smtpclient
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
-	"net"
-	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,11 +14,13 @@ import (
 )
 
 // target returns the Target of a test's destination, in clear.
+
 func target(s *smtptest.Server) Target {
 	return Target{Network: s.Network(), Addr: s.Addr(), Host: "mx.dest.test", Helo: "relay.test"}
 }
 
 // dial opens a Client that is closed when the test ends.
+
 func dial(t testing.TB, tg Target) *Client {
 	t.Helper()
 	s, err := Dial(t.Context(), Config{}, tg)
@@ -41,7 +40,9 @@ func path(s string) mail.Path {
 }
 
 // octets makes a piece of text, in segments of at most n octets, n 0 for one. The end of data lies
+
 // behind the last segment where spare is set.
+
 func octets(text string, n int, spare bool) mail.Octets {
 	var o mail.Octets
 	b := []byte(text)
@@ -66,6 +67,7 @@ func octets(text string, n int, spare bool) mail.Octets {
 }
 
 // send carries one message in pieces, the last by Commit.
+
 func send(t testing.TB, s *Client, form mail.Form, pieces ...mail.Octets) []mail.Outcome {
 	t.Helper()
 	s.Begin(mail.Delivery{Reverse: path("from@client.test")})
@@ -87,6 +89,7 @@ func send(t testing.TB, s *Client, form mail.Form, pieces ...mail.Octets) []mail
 }
 
 // one is the only message that d accepted.
+
 func one(t testing.TB, d *smtptest.Server) smtptest.Message {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -106,6 +109,7 @@ func clean(t testing.TB, d *smtptest.Server) {
 }
 
 // Each form reaches each kind of destination octet for octet.
+
 func TestClient_Forms(t *testing.T) {
 	ca := smtptest.NewCA()
 	plain := "Subject: x\r\n\r\n.one\r\n..two\r\nthree.\r\n.\r\n" + strings.Repeat("x\r\n", 30)
@@ -175,6 +179,7 @@ func TestClient_Forms(t *testing.T) {
 }
 
 // checkSend sends text, as given in its form, twice on one connection: whole, and in two pieces.
+
 func checkSend(t *testing.T, d *smtptest.Server, s *Client, form mail.Form, given, text string, size int, chunk bool) {
 	t.Helper()
 	half := strings.LastIndex(given[:len(given)/2], "\n") + 1
@@ -212,6 +217,7 @@ func checkSend(t *testing.T, d *smtptest.Server, s *Client, form mail.Form, give
 }
 
 // stuffed is the oracle: a second dot before each that opens a line.
+
 func stuffed(text string) string {
 	if strings.HasPrefix(text, ".") {
 		text = "." + text
@@ -220,198 +226,11 @@ func stuffed(text string) string {
 }
 
 // Replies to the envelope are passed on.
-func TestTransaction_Replies(t *testing.T) {
-	recipients := smtptest.ByLocalPart()
-	recipients["multi"] = smtptest.Answer{Reply: "550-5.1.1 no such\n550-5.1.1 user\n550 5.1.1 here"}
-	for _, tc := range []struct {
-		name     string
-		verb     string
-		answer   smtptest.Answer
-		rcpts    []string
-		want     []string // the replies to each Rcpt; "" for accepted
-		us       bool
-		reusable bool
-	}{
-		{
-			"a refused MAIL is the error of every Rcpt", "MAIL", smtptest.Answer{Reply: "550 5.7.1 not you"},
-			[]string{"a@x.test", "b@x.test"}, []string{"550 5.7.1 not you", "550 5.7.1 not you"}, false, true,
-		},
-		{
-			"a refused first RCPT leaves MAIL open", "", smtptest.Answer{},
-			[]string{"550@x.test", "a@x.test", "451@x.test", "b@x.test"},
-			[]string{
-				"550 5.1.1 Refused, as this address asks for", "", "451 4.1.1 Refused, as this address asks for", "",
-			}, false, true,
-		},
-		{
-			"lines are kept and codes stripped", "", smtptest.Answer{}, []string{"multi@x.test"},
-			[]string{"550 5.1.1 no such / user / here"}, false, true,
-		},
-		{
-			"421 is passed on as 451", "", smtptest.Answer{}, []string{"421@x.test"},
-			[]string{"451 4.3.2 Closing, as this address asks for"}, false, false,
-		},
-		{
-			"503 is about us", "MAIL", smtptest.Answer{Reply: "503 5.5.1 what?"}, []string{"a@x.test"},
-			[]string{"451 4.7.0 Destination does not take mail from here at the moment, try again later"}, true, true,
-		},
-		{
-			"our own address is about us", "RCPT", smtptest.Answer{Reply: "550 5.7.1 [127.0.0.1] is on my list"},
-			[]string{"a@x.test"},
-			[]string{"451 4.7.0 Destination does not take mail from here at the moment, try again later"}, true, true,
-		},
-		{
-			"another address that begins like ours is not", "RCPT",
-			smtptest.Answer{Reply: "550 5.7.1 127.0.0.12 is on my list"}, []string{"a@x.test"},
-			[]string{"550 5.7.1 127.0.0.12 is on my list"}, false, true,
-		},
-		{
-			"354 to RCPT is a protocol error", "RCPT", smtptest.Answer{Reply: "354 go"}, []string{"a@x.test"},
-			[]string{"451 4.5.0 Destination does not keep to the protocol, try again later"}, false, false,
-		},
-	} {
-		for _, ext := range [][]string{nil, smtptest.Without("PIPELINING")} {
-			t.Run(tc.name, func(t *testing.T) {
-				d := smtptest.Start(t,
-					smtptest.Behaviour{
-						Extensions: ext, Recipients: recipients,
-						Answers: map[string]smtptest.Answer{tc.verb: tc.answer},
-					})
-				s := dial(t, target(d))
-				s.Begin(mail.Delivery{})
-				for i, r := range tc.rcpts {
-					err := s.Rcpt(t.Context(), path(r))
-					var refusal *mail.Refusal
-					got := ""
-					if errors.As(err, &refusal) {
-						got = refusal.Reply.String()
-						if refusal.AboutUs != tc.us || refusal.Host != "mx.dest.test" {
-							t.Errorf("got %+v", refusal)
-						}
-					}
-					if got != tc.want[i] {
-						t.Errorf("%s: got %q (%v), want %q", r, got, err, tc.want[i])
-					}
-				}
-				if s.Reusable() != tc.reusable {
-					t.Errorf("reusable: got %v", s.Reusable())
-				}
-				if !tc.reusable {
-					return
-				}
-				d.Set(smtptest.Behaviour{Extensions: ext})
-				if out := send(t, s, mail.Stuffed, octets("a: b\r\n\r\n", 0, true)); out[0].Reply.Code != 250 {
-					t.Errorf("next message: got %+v", out)
-				}
-				clean(t, d)
-			})
-		}
-	}
-}
 
 // The parameters of MAIL follow what is offered.
-func TestTransaction_Parameters(t *testing.T) {
-	eight := mail.Params{Body: mail.Body8BitMIME}
-	for _, tc := range []struct {
-		name    string
-		b       smtptest.Behaviour
-		d       mail.Delivery
-		forward string
-		want    string // the MAIL line, or the refusal
-		unsaid  bool
-	}{
-		{
-			"SIZE counts our fields", smtptest.Behaviour{Size: 5000},
-			mail.Delivery{Params: mail.Params{Size: 1000}, Extra: 200}, "a@x.test", "MAIL FROM:<> SIZE=1200", false,
-		},
-		{
-			"SIZE is not said where it is not offered", smtptest.Behaviour{},
-			mail.Delivery{Params: mail.Params{Size: 1000}}, "a@x.test", "MAIL FROM:<>", false,
-		},
-		{
-			"SIZE stays inside the limit where only our fields may go over it", smtptest.Behaviour{Size: 1100},
-			mail.Delivery{Params: mail.Params{Size: 1000}, Extra: 200}, "a@x.test", "MAIL FROM:<> SIZE=1100", false,
-		},
-		{
-			"SIZE at the limit is the destination's to judge", smtptest.Behaviour{Size: 1000},
-			mail.Delivery{Params: mail.Params{Size: 1000}, Extra: 200}, "a@x.test", "MAIL FROM:<> SIZE=1000", false,
-		},
-		{
-			"SIZE over the limit is refused at once", smtptest.Behaviour{Size: 999},
-			mail.Delivery{Params: mail.Params{Size: 1000}, Extra: 200}, "a@x.test",
-			"552 5.3.4 Message is larger than the destination takes", false,
-		},
-		{
-			"BODY is passed on", smtptest.Behaviour{}, mail.Delivery{Params: eight}, "a@x.test",
-			"MAIL FROM:<> BODY=8BITMIME", false,
-		},
-		{
-			"BODY is left out where it is not offered", smtptest.Behaviour{Extensions: []string{}},
-			mail.Delivery{Params: eight}, "a@x.test", "MAIL FROM:<>", true,
-		},
-		{
-			"8-bit may be refused", smtptest.Behaviour{Extensions: []string{}},
-			mail.Delivery{Params: eight, EightBit: mail.EightBitRefuse}, "a@x.test",
-			"550 5.6.3 Destination does not take 8-bit messages", false,
-		},
-		{
-			"SMTPUTF8 is passed on", smtptest.Behaviour{}, mail.Delivery{Params: mail.Params{SMTPUTF8: true}},
-			"a@x.test", "MAIL FROM:<> SMTPUTF8", false,
-		},
-		{
-			"SMTPUTF8 is said for a path that needs it", smtptest.Behaviour{}, mail.Delivery{}, "ä@x.test",
-			"MAIL FROM:<> SMTPUTF8", false,
-		},
-		{
-			"SMTPUTF8 is left out for an ASCII envelope where it is not offered",
-			smtptest.Behaviour{Extensions: []string{}}, mail.Delivery{Params: mail.Params{SMTPUTF8: true}}, "a@x.test",
-			"MAIL FROM:<>", false,
-		},
-		{
-			"a reverse-path beyond ASCII is refused there", smtptest.Behaviour{Extensions: []string{}},
-			mail.Delivery{Reverse: path("ü@x.test")}, "a@x.test",
-			"550 5.6.7 Destination does not take addresses beyond ASCII", false,
-		},
-		{
-			"a forward-path beyond ASCII too", smtptest.Behaviour{Extensions: []string{}}, mail.Delivery{}, "ü@x.test",
-			"550 5.6.7 Destination does not take addresses beyond ASCII", false,
-		},
-		{
-			"a path that ends the command is not sent", smtptest.Behaviour{},
-			mail.Delivery{Reverse: mail.Path{Local: "a> SIZE=1 <b", Domain: "x.test"}}, "a@x.test",
-			"550 5.1.7 Sender address cannot be passed on", false,
-		},
-		{
-			"quotes are kept", smtptest.Behaviour{}, mail.Delivery{Reverse: path(`"a> \"b"@x.test`)}, "a@x.test",
-			`MAIL FROM:<"a> \"b"@x.test>`, false,
-		},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			d := smtptest.Start(t, tc.b)
-			s := dial(t, target(d))
-			s.Begin(tc.d)
-			err := s.Rcpt(t.Context(), path(tc.forward))
-			got := ""
-			if err != nil {
-				got = mail.ReplyFor(err).String()
-				if d.Counts().Commands["MAIL"] != 0 {
-					t.Error("MAIL was sent")
-				}
-			} else {
-				all := d.Commands()
-				_, got, _ = strings.Cut(all[slices.IndexFunc(all, func(l string) bool {
-					return strings.Contains(l, "MAIL")
-				})], " ")
-			}
-			if got != tc.want || s.EightBitUnannounced() != tc.unsaid {
-				t.Errorf("got %q, unsaid %v, want %q", got, s.EightBitUnannounced(), tc.want)
-			}
-			clean(t, d)
-		})
-	}
-}
 
 // LMTP has one outcome per recipient.
+
 func TestClient_LMTP(t *testing.T) {
 	for _, ext := range [][]string{nil, {}} {
 		d, err := smtptest.Listen(filepath.Join(t.TempDir(), "s"), smtptest.Behaviour{LMTP: true, Extensions: ext,
@@ -448,181 +267,11 @@ func TestClient_LMTP(t *testing.T) {
 }
 
 // Dial tells where it failed.
-func TestDial_Errors(t *testing.T) {
-	ca, other := smtptest.NewCA(), smtptest.NewCA()
-	answer := func(verb, reply string) smtptest.Behaviour {
-		return smtptest.Behaviour{
-			TLS: ca.Server("mx.dest.test"), Answers: map[string]smtptest.Answer{verb: {Reply: reply}},
-		}
-	}
-	users := smtptest.Behaviour{TLS: ca.Server("mx.dest.test"), Users: map[string]string{"u": "p"}}
-	for _, tc := range []struct {
-		name  string
-		b     smtptest.Behaviour
-		tls   TLSPolicy
-		user  string
-		stage Stage
-		reply string // "": no refusal
-	}{
-		{"a greeting of 554", answer(smtptest.Greeting, "554 no"), None, "", StageGreeting, "451 4.7.0"},
-		{"a greeting of 421", answer(smtptest.Greeting, "421 busy"), None, "", StageGreeting, "451 4.7.0"},
-		{
-			"a greeting with more behind it", answer(smtptest.Greeting, "220 hello\n250 more"), None, "", StageGreeting,
-			"451 4.5.0",
-		},
-		{"nonsense", answer(smtptest.Greeting, "hello"), None, "", StageGreeting, "451 4.5.0"},
-		{"EHLO refused", answer("EHLO", "550 5.7.1 no"), None, "", StageHelo, "451 4.7.0"},
-		{"STARTTLS not offered", smtptest.Behaviour{}, Required, "", StageStartTLS, "451 4.7.5"},
-		{"STARTTLS refused", answer("STARTTLS", "454 4.7.0 later"), Required, "", StageStartTLS, "451 4.7.0"},
-		{
-			"octets in clear behind the 220", answer("STARTTLS", "220 go\n250 injected"), Opportunistic, "",
-			StageStartTLS, "451 4.5.0",
-		},
-		{
-			"a certificate that is not trusted", smtptest.Behaviour{TLS: other.Server("mx.dest.test")}, Required, "",
-			StageTLS, "451 4.7.5",
-		},
-		{
-			"a certificate for another name", smtptest.Behaviour{TLS: ca.Server("else.test")}, Required, "", StageTLS,
-			"451 4.7.5",
-		},
-		{"AUTH not offered", smtptest.Behaviour{TLS: ca.Server("mx.dest.test")}, Required, "u", StageAuth, "451 4.7.0"},
-		{"a wrong password", users, Required, "wrong", StageAuth, "451 4.7.0"},
-		{"AUTH in clear", users, Opportunistic, "u", StageAuth, ""},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			d := smtptest.Start(t, tc.b)
-			tg := target(d)
-			tg.TLS, tg.TLSConfig, tg.User, tg.Password = tc.tls, ca.Client(), tc.user, "p"
-			_, err := Dial(t.Context(), Config{}, tg)
-			var stage *DialError
-			if !errors.As(err, &stage) || stage.Stage != tc.stage {
-				t.Fatalf("got %v, want stage %s", err, tc.stage)
-			}
-			var refusal *mail.Refusal
-			if !errors.As(err, &refusal) {
-				if tc.reply != "" {
-					t.Fatalf("got %v, want %s", err, tc.reply)
-				}
-				return
-			}
-			if !strings.HasPrefix(refusal.Reply.String(), tc.reply) || tc.reply == "" ||
-				refusal.Host != "mx.dest.test" {
-				t.Errorf("got %v, want %s", refusal, tc.reply)
-			}
-		})
-	}
-	t.Run("a port without a listener", func(t *testing.T) {
-		l, _ := net.Listen("tcp", "127.0.0.1:0")
-		l.Close()
-		_, err := Dial(t.Context(), Config{}, Target{Network: "tcp", Addr: l.Addr().String()})
-		var stage *DialError
-		if !errors.As(err, &stage) || stage.Stage != StageConnect {
-			t.Errorf("got %v", err)
-		}
-	})
-	t.Run("the context ends while the greeting is awaited", func(t *testing.T) {
-		d := smtptest.Start(t,
-			smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Greeting: {After: time.Hour}}})
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() { // ends with the connection that it waits for, or the test's
-			d.WaitFor(t.Context(), func(c smtptest.Counts) bool { return c.Connections > 0 })
-			cancel()
-		}()
-		if _, err := Dial(ctx, Config{}, target(d)); !errors.Is(err, context.Canceled) {
-			t.Errorf("got %v", err)
-		}
-	})
-}
 
 // Dial copes with what a server lacks.
-func TestDial_Fallbacks(t *testing.T) {
-	ca := smtptest.NewCA()
-	t.Run("HELO where EHLO is not known", func(t *testing.T) {
-		d := smtptest.Start(t,
-			smtptest.Behaviour{Answers: map[string]smtptest.Answer{"EHLO": {Reply: "502 5.5.1 what?"}}})
-		s := dial(t, target(d))
-		if s.ext.Has(ESMTP) {
-			t.Error("ESMTP")
-		}
-		if out := send(t, s, mail.Stuffed, octets("x\r\n", 0, true)); out[0].Reply.Code != 250 {
-			t.Errorf("got %+v", out)
-		}
-		clean(t, d)
-	})
-	t.Run("clear where an opportunistic STARTTLS is refused", func(t *testing.T) {
-		d := smtptest.Start(t,
-			smtptest.Behaviour{
-				TLS: ca.Server("x"), Answers: map[string]smtptest.Answer{"STARTTLS": {Reply: "454 4.7.0 later"}},
-			})
-		tg := target(d)
-		tg.TLS = Opportunistic
-		if s := dial(t, tg); s.TLS() != "" {
-			t.Errorf("got %q", s.TLS())
-		}
-	})
-	t.Run("old TLS, which is better than none", func(t *testing.T) {
-		old := ca.Server("mx.dest.test")
-		old.MinVersion, old.MaxVersion = tls.VersionTLS10, tls.VersionTLS10
-		d := smtptest.Start(t, smtptest.Behaviour{TLS: old})
-		tg := target(d)
-		tg.TLS = Opportunistic
-		if s := dial(t, tg); s.TLS() != "TLS 1.0" {
-			t.Errorf("got %q", s.TLS())
-		}
-		tg.TLS, tg.TLSConfig = Required, ca.Client()
-		if _, err := Dial(t.Context(), Config{},
-			tg); mail.ReplyFor(err).Enhanced != (mail.EnhancedCode{Subject: 7, Detail: 5}) {
-			t.Errorf("got %v", err)
-		}
-	})
-	t.Run("from the address it is told to", func(t *testing.T) {
-		d := smtptest.Start(t, smtptest.Behaviour{})
-		tg := target(d)
-		tg.Source = netip.MustParseAddr("127.0.0.2")
-		send(t, dial(t, tg), mail.Stuffed, octets("x\r\n", 0, true))
-		if m := one(t, d); !strings.HasPrefix(m.Client, "127.0.0.2:") {
-			t.Errorf("got %s", m.Client)
-		}
-	})
-	t.Run("AUTH PLAIN and LOGIN", func(t *testing.T) {
-		for _, mechanism := range []string{"PLAIN", "LOGIN"} {
-			d := smtptest.Start(t,
-				smtptest.Behaviour{TLS: ca.Server("mx.dest.test"), Users: map[string]string{"u": "pass word"}})
-			tg := target(d)
-			tg.TLS, tg.TLSConfig, tg.User, tg.Password = Required, ca.Client(), "u", "pass word"
-			s := dial(t, tg)
-			if mechanism == "LOGIN" {
-				s.ext.Keywords &^= AuthPlain
-				if err := (opening{&s.connection}).auth(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-			}
-			send(t, s, mail.Stuffed, octets("x\r\n", 0, true))
-			if m := one(t, d); m.User != "u" || m.SNI != "mx.dest.test" || m.TLS == 0 {
-				t.Errorf("got %+v", m)
-			}
-			clean(t, d)
-		}
-	})
-	t.Run("a TLS session is resumed", func(t *testing.T) {
-		d := smtptest.Start(t, smtptest.Behaviour{TLS: ca.Server("mx.dest.test")})
-		tg := target(d)
-		tg.TLS, tg.TLSConfig = Required, ca.Client()
-		for range 2 {
-			s := dial(t, tg)
-			if !s.Alive() {
-				t.Error("not alive")
-			}
-			s.Close()
-		}
-		if n := d.Counts(); n.Handshakes != 2 || n.Resumed != 1 {
-			t.Errorf("got %+v", n)
-		}
-	})
-}
 
 // Quit waits for the server to close, but not for long.
+
 func TestClient_Quit(t *testing.T) {
 	server := smtptest.Start(t, smtptest.Behaviour{})
 	s, err := Dial(t.Context(), Config{},
@@ -643,5 +292,136 @@ func TestClient_Quit(t *testing.T) {
 	s.Quit(20 * time.Millisecond)
 	if got := time.Since(begun); got > 5*time.Second {
 		t.Errorf("waited %v", got)
+	}
+}
+
+func TestClient_Reset(t *testing.T) {
+	for _, ext := range [][]string{nil, smtptest.Without("CHUNKING")} {
+		d := smtptest.Start(t, smtptest.Behaviour{Extensions: ext})
+		s := dial(t, target(d))
+		if err := s.Reset(t.Context()); err != nil || d.Counts().Commands["RSET"] != 0 {
+			t.Errorf("nothing to reset: %v", err)
+		}
+		s.Begin(mail.Delivery{})
+		if err := s.Rcpt(t.Context(), path("a@x.test")); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Reset(t.Context()); err != nil || !s.Reusable() || !s.Alive() || s.work != nil {
+			t.Errorf("got %v", err)
+		}
+		begin(t, s)
+		if err := s.Write(octets("x\r\n", 0, false)); err != nil {
+			t.Fatal(err)
+		}
+		if s.Reusable() {
+			t.Error("reusable inside a message")
+		}
+		err := s.Reset(t.Context())
+		if (err == nil) != s.ext.Has(Chunking) {
+			t.Errorf("got %v", err)
+		}
+		if err != nil {
+			writes := s.wire.writes
+			s.Close()
+			if s.wire.writes != writes {
+				t.Error("something was written behind the octets of a message")
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if err := d.WaitFor(ctx, func(n smtptest.Counts) bool { return n.Current == 0 }); err != nil {
+				t.Error(err)
+			}
+			if n := d.Counts(); n.Quits != 0 || n.Halves != 1 || n.Messages != 0 {
+				t.Errorf("got %+v", n)
+			}
+			continue
+		}
+		// A transaction that is left open is reset by the next.
+		s.Begin(mail.Delivery{})
+		if err := s.Rcpt(t.Context(), path("a@x.test")); err != nil {
+			t.Fatal(err)
+		}
+		if out := send(t, s, mail.Stuffed, octets("y\r\n", 0, true)); out[0].Reply.Code != 250 {
+			t.Errorf("got %+v", out)
+		}
+		clean(t, d)
+	}
+}
+
+func TestClient_Alive(t *testing.T) {
+	ca := smtptest.NewCA()
+	for _, policy := range []TLSPolicy{None, Required} {
+		for _, end := range []bool{false, true} {
+			d := smtptest.Start(t, smtptest.Behaviour{TLS: ca.Server("mx.dest.test")})
+			tg := target(d)
+			tg.TLS, tg.TLSConfig = policy, ca.Client()
+			s := dial(t, tg)
+			send(t, s, mail.Stuffed, octets("x\r\n", 0, true))
+			for range 3 {
+				if !s.Alive() || !s.Reusable() {
+					t.Fatal("dead too soon")
+				}
+			}
+			d.Unasked("421 4.3.2 shutting down", end)
+			wait(t, func() bool { return !s.Alive() })
+			if s.Reusable() {
+				t.Error("reusable")
+			}
+			d.Close()
+		}
+	}
+}
+
+func wait(t *testing.T, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !cond(); {
+		if time.Now().After(end) {
+			t.Fatal("waited in vain")
+		}
+	}
+}
+
+func TestClient_Order(t *testing.T) {
+	d := smtptest.Start(t, smtptest.Behaviour{Extensions: smtptest.Without("CHUNKING")})
+	s := dial(t, target(d))
+	s.Begin(mail.Delivery{})
+	if err := s.Data(t.Context(), mail.Stuffed); !errors.Is(err, errOrder) {
+		t.Errorf("Data without Rcpt: got %v", err)
+	}
+	if err := s.Write(octets("x\r\n", 0, false)); !errors.Is(err, errOrder) {
+		t.Errorf("Write without Data: got %v", err)
+	}
+	if out := s.Commit(t.Context(), octets("x\r\n", 0, true)); len(out) != 0 {
+		t.Errorf("Commit without Data: got %+v", out)
+	}
+	begin(t, s)
+	if err := s.Rcpt(t.Context(), path("b@x.test")); !errors.Is(err, errOrder) {
+		t.Errorf("Rcpt behind Data: got %v", err)
+	}
+	s.Begin(mail.Delivery{})
+	if s.Reusable() {
+		t.Error("reusable although a message was left open")
+	}
+	if n := d.Counts(); n.Commands["DATA"] != 1 || n.Messages != 0 {
+		t.Errorf("got %+v", n)
+	}
+}
+
+func TestClient_Getters(t *testing.T) {
+	ca := smtptest.NewCA()
+	d := smtptest.Start(t, smtptest.Behaviour{Size: 1234, TLS: ca.Server("x")})
+	at := time.Unix(1000, 0)
+	tg := target(d)
+	tg.TLS = Opportunistic
+	s, err := Dial(t.Context(), Config{Now: func() time.Time { at = at.Add(time.Second); return at }}, tg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	send(t, s, mail.Stuffed, octets("x\r\n", 0, true))
+	if s.Host() != "mx.dest.test" || s.TLS() != "TLS 1.3" || s.Size() != 1234 || !s.SMTPUTF8() || s.Messages() != 1 ||
+		s.Born() != time.Unix(1001, 0) || s.LastUsed() != time.Unix(1002, 0) {
+		t.Errorf("got %s %s %d %v %d %v %v", s.Host(), s.TLS(), s.Size(), s.SMTPUTF8(), s.Messages(), s.Born(),
+			s.LastUsed())
 	}
 }

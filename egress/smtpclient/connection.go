@@ -42,17 +42,17 @@ const (
 // A connection is the part of a Client that lives from Dial to Close: the socket, TLS, the extensions, and the reading
 // of replies.
 type connection struct {
-	cfg       Config
-	target    Target
-	wire      *wire
-	socket    net.Conn  // wire, or tls
-	tls       *tls.Conn // nil in clear
-	version   string    // of TLS; "" in clear
-	handshook struct {
-		began time.Time
-		took  time.Duration
-	}
-	ext  Extensions
+	cfg     Config
+	target  Target
+	wire    *wire
+	socket  net.Conn  // wire, or tls
+	tls     *tls.Conn // nil in clear
+	version string    // of TLS; "" in clear
+	ext     Extensions
+
+	handshakeBegan time.Time // zero in clear
+	handshakeTook  time.Duration
+
 	own  []netip.Addr // our end's address, if it has one: a refusal may name us by it
 	born time.Time
 	used time.Time
@@ -190,7 +190,7 @@ func (c *connection) failed(verb string, err error) error {
 	if errors.Is(err, errReplySyntax) || errors.Is(err, errReplyCode) || errors.Is(err, errReplyLength) {
 		return c.protocol(verb, err)
 	}
-	return c.lost(verb, err)
+	return c.connError(verb, err)
 }
 
 // reset sends RSET and reads its reply, and before it those to due earlier chunks, whatever they say.
@@ -199,7 +199,7 @@ func (c *connection) reset(ctx context.Context, due int) error {
 	w.out = append(w.out[:0], "RSET\r\n"...)
 	c.setDeadline(ctx, c.cfg.tune.mail)
 	if _, err := c.socket.Write(w.out); err != nil {
-		return c.lost("RSET", err)
+		return c.connError("RSET", err)
 	}
 	for range due {
 		if _, err := c.read("BDAT"); err != nil {
@@ -249,7 +249,7 @@ func (c *connection) TLS() string { return c.version }
 
 // Handshake returns when the TLS handshake began and how long it took; both are zero in clear.
 func (c *connection) Handshake() (began time.Time, took time.Duration) {
-	return c.handshook.began, c.handshook.took
+	return c.handshakeBegan, c.handshakeTook
 }
 
 // Extensions returns what the server offered last, which the caller does not change.
@@ -280,8 +280,8 @@ func (c *connection) protocol(verb string, cause error) *mail.Refusal {
 	return r
 }
 
-// lost is the error of a connection that broke. The connection is of no more use.
-func (c *connection) lost(verb string, err error) *ConnError {
+// connError is the error of a connection that broke. The connection is of no more use.
+func (c *connection) connError(verb string, err error) *ConnError {
 	c.breakOff()
 	if c.wire.isAborted() {
 		err = errAborted // whatever it looked like
@@ -294,8 +294,8 @@ func (c *connection) misused(method string) error {
 	return fmt.Errorf("%s: %s: %w", c.target.Host, method, errOrder)
 }
 
-// local is a refusal that this package makes before anything is sent.
-func (c *connection) local(code, subject, detail int, text, reason string) *mail.Refusal {
+// ownRefusal is a refusal that this package makes before anything is sent.
+func (c *connection) ownRefusal(code, subject, detail int, text, reason string) *mail.Refusal {
 	r := mail.Refuse(code, subject, detail, text, reason, nil)
 	r.Host = c.target.Host
 	return r

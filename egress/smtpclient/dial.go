@@ -93,7 +93,7 @@ func Dial(ctx context.Context, cfg Config, t Target) (*Client, error) {
 	stop := context.AfterFunc(ctx, func() { socket.SetDeadline(time.Unix(1, 0)) })
 	stage, err := opening{&c.connection}.run(ctx)
 	if !stop() { // ctx has ended, which is the cause of any other error
-		err = c.lost(string(stage), context.Cause(ctx))
+		err = c.connError(string(stage), context.Cause(ctx))
 	}
 	if err != nil {
 		c.abandon()
@@ -153,7 +153,7 @@ func (o opening) expect(ctx context.Context, limit time.Duration, verb string, c
 func (o opening) await(ctx context.Context, limit time.Duration, verb string) (reply, error) {
 	o.setDeadline(ctx, limit)
 	if ctx.Err() != nil { // its end may have come before setDeadline replaced the deadline
-		return reply{}, o.lost(verb, context.Cause(ctx))
+		return reply{}, o.connError(verb, context.Cause(ctx))
 	}
 	return o.read(verb)
 }
@@ -170,7 +170,7 @@ func (o opening) ask(ctx context.Context, verb string, line ...string) (reply, e
 	_, err := o.socket.Write(w.out)
 	clear(w.out) // it may have been a password
 	if err != nil {
-		return reply{}, o.lost(verb, err)
+		return reply{}, o.connError(verb, err)
 	}
 	return o.await(ctx, heloTimeout, verb)
 }
@@ -210,7 +210,7 @@ func (o opening) hello(ctx context.Context) error {
 func (o opening) startTLS(ctx context.Context) (Stage, error) {
 	if !o.ext.Has(StartTLS) {
 		return StageStartTLS,
-			o.local(451, 7, 5, "Destination does not offer the TLS that its policy demands", "tls policy")
+			o.ownRefusal(451, 7, 5, "Destination does not offer the TLS that its policy demands", "tls policy")
 	}
 	r, err := o.ask(ctx, "STARTTLS", "STARTTLS")
 	if err != nil {
@@ -238,19 +238,19 @@ func (o opening) handshake(ctx context.Context) error {
 	conn := tls.Client(o.wire, tlsConfig(&o.target))
 	o.setDeadline(ctx, heloTimeout)
 	if ctx.Err() != nil {
-		return o.lost("TLS", context.Cause(ctx))
+		return o.connError("TLS", context.Cause(ctx))
 	}
-	o.handshook.began = time.Now()
+	o.handshakeBegan = time.Now()
 	if err := conn.Handshake(); err != nil {
-		cause := o.lost("TLS", err)
+		cause := o.connError("TLS", err)
 		if !o.target.TLS.verified() {
 			return cause
 		}
-		r := o.local(451, 7, 5, "Destination does not meet the TLS that its policy demands", "tls policy")
+		r := o.ownRefusal(451, 7, 5, "Destination does not meet the TLS that its policy demands", "tls policy")
 		r.Cause = cause
 		return r
 	}
-	o.handshook.took = time.Since(o.handshook.began)
+	o.handshakeTook = time.Since(o.handshakeBegan)
 	o.tls, o.socket = conn, conn
 	o.wire.secure = true
 	o.version = tls.VersionName(conn.ConnectionState().Version)
@@ -290,7 +290,7 @@ func (o opening) auth(ctx context.Context) error {
 	case o.ext.Has(AuthLogin):
 		lines = []string{"AUTH LOGIN", encode([]byte(user)), encode([]byte(password))}
 	default:
-		r := o.local(451, 7, 0, "Destination does not take mail from here at the moment, try again later",
+		r := o.ownRefusal(451, 7, 0, "Destination does not take mail from here at the moment, try again later",
 			"upstream refused us")
 		r.AboutUs, r.Cause = true, errors.New("AUTH PLAIN or LOGIN not offered")
 		return r

@@ -33,7 +33,7 @@ func (s *stream) forget() { *s = stream{tx: s.tx} }
 func (s *stream) Write(o mail.Octets) error {
 	c := s.tx.conn
 	if c.state != usable {
-		return c.lost(s.verb(), errBroken)
+		return c.connError(s.verb(), errBroken)
 	}
 	if s.tx.phase != inMessage {
 		return c.misused("Write")
@@ -65,7 +65,7 @@ func (d *doubt) Unwrap() error { return d.err }
 
 // fail fills in the Outcome of a recipient without a valid reply.
 func fail(o *mail.Outcome, err error) {
-	var lost *ConnError
+	var connErr *ConnError
 	var refusal *mail.Refusal
 	var d *doubt
 	o.Cause, o.InDoubt = err, errors.As(err, &d)
@@ -75,8 +75,8 @@ func fail(o *mail.Outcome, err error) {
 		if refusal.Cause != nil {
 			o.Cause = refusal.Cause
 		}
-	case errors.As(err, &lost):
-		o.Reply = lost.Reply()
+	case errors.As(err, &connErr):
+		o.Reply = connErr.Reply()
 	default:
 		o.Reply = mail.ReplyFor(err)
 	}
@@ -88,11 +88,11 @@ func (s *stream) mayCommit() error {
 	c := s.tx.conn
 	switch {
 	case c.state != usable:
-		return c.lost(s.verb(), errBroken)
+		return c.connError(s.verb(), errBroken)
 	case s.tx.phase != inMessage:
 		return c.misused("Commit")
 	case !c.wire.commit():
-		return c.lost(s.verb(), errAborted)
+		return c.connError(s.verb(), errAborted)
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package smtpclient
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -12,6 +11,7 @@ import (
 )
 
 // begin brings a Client to an open message.
+
 func begin(t testing.TB, s *Client) {
 	t.Helper()
 	s.Begin(mail.Delivery{})
@@ -24,6 +24,7 @@ func begin(t testing.TB, s *Client) {
 }
 
 // flow writes pieces until Write fails, at most 64 MiB.
+
 func flow(s *Client) error {
 	piece := octets(strings.Repeat(strings.Repeat("x", 62)+"\r\n", 1024), 0, false)
 	for range 1024 {
@@ -35,6 +36,7 @@ func flow(s *Client) error {
 }
 
 // A reply that comes before the end of data is the reply to the message.
+
 func TestStream_EarlyReply(t *testing.T) {
 	ca := smtptest.NewCA()
 	for _, way := range []struct {
@@ -108,6 +110,7 @@ func TestStream_EarlyReply(t *testing.T) {
 }
 
 // A write that stalls fails.
+
 func TestStream_Stall(t *testing.T) {
 	ca := smtptest.NewCA()
 	for _, policy := range []TLSPolicy{None, Required} {
@@ -124,8 +127,9 @@ func TestStream_Stall(t *testing.T) {
 			}
 			begin(t, s)
 			err = flow(s)
-			var lost *ConnError
-			if !errors.As(err, &lost) || mail.ReplyFor(err).String() != "451 4.4.1 Destination did not answer in time" {
+			var connErr *ConnError
+			if !errors.As(err, &connErr) ||
+				mail.ReplyFor(err).String() != "451 4.4.1 Destination did not answer in time" {
 				t.Errorf("got %v", err)
 			}
 			s.Close()
@@ -135,6 +139,7 @@ func TestStream_Stall(t *testing.T) {
 }
 
 // A destination that reads slowly gets the whole message.
+
 func TestStream_SlowReader(t *testing.T) {
 	// The destination answers chunks late, so that replies to chunks come while a write goes on in slices.
 	ca := smtptest.NewCA()
@@ -170,6 +175,7 @@ func TestStream_SlowReader(t *testing.T) {
 }
 
 // The reply to the end of data is passed on, or the outcome is in doubt.
+
 func TestStream_FinalReply(t *testing.T) {
 	ca := smtptest.NewCA()
 	for _, tc := range []struct {
@@ -281,140 +287,17 @@ func TestStream_FinalReply(t *testing.T) {
 }
 
 // A refused DATA leaves the Client usable.
-func TestTransaction_RefusedData(t *testing.T) {
-	d := smtptest.Start(t,
-		smtptest.Behaviour{
-			Extensions: smtptest.Without("CHUNKING"),
-			Answers:    map[string]smtptest.Answer{"DATA": {Reply: "451 4.3.0 not now"}},
-		})
-	s := dial(t, target(d))
-	s.Begin(mail.Delivery{})
-	if err := s.Rcpt(t.Context(), path("a@x.test")); err != nil {
-		t.Fatal(err)
-	}
-	err := s.Data(t.Context(), mail.Stuffed)
-	if got := mail.ReplyFor(err).String(); got != "451 4.3.0 not now" || !s.Reusable() {
-		t.Fatalf("got %v, reusable %v", err, s.Reusable())
-	}
-	d.Set(smtptest.Behaviour{Extensions: smtptest.Without("CHUNKING")})
-	if out := send(t, s, mail.Stuffed, octets("x\r\n", 0, true)); out[0].Reply.Code != 250 {
-		t.Errorf("got %+v", out)
-	}
-	clean(t, d)
-}
 
 // Reset ends a transaction.
-func TestClient_Reset(t *testing.T) {
-	for _, ext := range [][]string{nil, smtptest.Without("CHUNKING")} {
-		d := smtptest.Start(t, smtptest.Behaviour{Extensions: ext})
-		s := dial(t, target(d))
-		if err := s.Reset(t.Context()); err != nil || d.Counts().Commands["RSET"] != 0 {
-			t.Errorf("nothing to reset: %v", err)
-		}
-		s.Begin(mail.Delivery{})
-		if err := s.Rcpt(t.Context(), path("a@x.test")); err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Reset(t.Context()); err != nil || !s.Reusable() || !s.Alive() || s.work != nil {
-			t.Errorf("got %v", err)
-		}
-		begin(t, s)
-		if err := s.Write(octets("x\r\n", 0, false)); err != nil {
-			t.Fatal(err)
-		}
-		if s.Reusable() {
-			t.Error("reusable inside a message")
-		}
-		err := s.Reset(t.Context())
-		if (err == nil) != s.ext.Has(Chunking) {
-			t.Errorf("got %v", err)
-		}
-		if err != nil {
-			writes := s.wire.writes
-			s.Close()
-			if s.wire.writes != writes {
-				t.Error("something was written behind the octets of a message")
-			}
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			defer cancel()
-			if err := d.WaitFor(ctx, func(n smtptest.Counts) bool { return n.Current == 0 }); err != nil {
-				t.Error(err)
-			}
-			if n := d.Counts(); n.Quits != 0 || n.Halves != 1 || n.Messages != 0 {
-				t.Errorf("got %+v", n)
-			}
-			continue
-		}
-		// A transaction that is left open is reset by the next.
-		s.Begin(mail.Delivery{})
-		if err := s.Rcpt(t.Context(), path("a@x.test")); err != nil {
-			t.Fatal(err)
-		}
-		if out := send(t, s, mail.Stuffed, octets("y\r\n", 0, true)); out[0].Reply.Code != 250 {
-			t.Errorf("got %+v", out)
-		}
-		clean(t, d)
-	}
-}
 
 // Alive sees what came unasked.
-func TestClient_Alive(t *testing.T) {
-	ca := smtptest.NewCA()
-	for _, policy := range []TLSPolicy{None, Required} {
-		for _, end := range []bool{false, true} {
-			d := smtptest.Start(t, smtptest.Behaviour{TLS: ca.Server("mx.dest.test")})
-			tg := target(d)
-			tg.TLS, tg.TLSConfig = policy, ca.Client()
-			s := dial(t, tg)
-			send(t, s, mail.Stuffed, octets("x\r\n", 0, true))
-			for range 3 {
-				if !s.Alive() || !s.Reusable() {
-					t.Fatal("dead too soon")
-				}
-			}
-			d.Unasked("421 4.3.2 shutting down", end)
-			wait(t, func() bool { return !s.Alive() })
-			if s.Reusable() {
-				t.Error("reusable")
-			}
-			d.Close()
-		}
-	}
-}
 
 // wait looks at a condition that nothing signals, until it holds.
-func wait(t *testing.T, cond func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !cond(); {
-		if time.Now().After(end) {
-			t.Fatal("waited in vain")
-		}
-	}
-}
 
 // The server's LIMITS are honoured.
-func TestTransaction_Limits(t *testing.T) {
-	d := smtptest.Start(t,
-		smtptest.Behaviour{Extensions: append(smtptest.DefaultExtensions(),
-			"limits MAILMAX=2 RCPTMAX=1 RCPTDOMAINMAX=1")})
-	s := dial(t, target(d))
-	s.Begin(mail.Delivery{})
-	if err := s.Rcpt(t.Context(), path("a@x.test")); err != nil {
-		t.Fatal(err)
-	}
-	if got := mail.ReplyFor(s.Rcpt(t.Context(),
-		path("b@x.test"))).String(); got != "452 4.5.3 Send this recipient in a transaction of its own" {
-		t.Errorf("got %s", got)
-	}
-	if err := s.Reset(t.Context()); err != nil || !s.Reusable() {
-		t.Fatal(err)
-	}
-	if send(t, s, mail.Stuffed, octets("x\r\n", 0, true)); s.Reusable() {
-		t.Error("reusable over MAILMAX")
-	}
-}
 
 // A refused chunk is the reply to the message, which is not in doubt.
+
 func TestStream_RefusedChunk(t *testing.T) {
 	for _, ext := range [][]string{nil, smtptest.Without("PIPELINING")} {
 		for _, tc := range []struct {
@@ -439,94 +322,13 @@ func TestStream_RefusedChunk(t *testing.T) {
 }
 
 // A connection that breaks is a ConnError and no reply of the host.
-func TestTransaction_ConnError(t *testing.T) {
-	for _, verb := range []string{"MAIL", "RCPT", "DATA", "RSET"} {
-		for _, a := range []smtptest.Answer{{Close: true}, {Reset: true}, {After: time.Hour}} {
-			d := smtptest.Start(t,
-				smtptest.Behaviour{Extensions: []string{}, Answers: map[string]smtptest.Answer{verb: a}})
-			limit := 10 * time.Second
-			if a.After > 0 {
-				limit = 50 * time.Millisecond
-			}
-			s, err := Dial(t.Context(), Config{Data: limit, tune: tuning{mail: limit, rcpt: limit}}, target(d))
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.Begin(mail.Delivery{})
-			err = s.Rcpt(t.Context(), path("a@x.test"))
-			if err == nil && verb == "RSET" {
-				err = s.Reset(t.Context())
-			} else if err == nil {
-				err = s.Data(t.Context(), mail.Stuffed)
-			}
-			var lost *ConnError
-			if !errors.As(err, &lost) || lost.Verb != verb || lost.Host != "mx.dest.test" || lost.Reply().Code != 451 {
-				t.Errorf("%s: got %v", verb, err)
-			}
-			if s.Reusable() || s.Alive() {
-				t.Errorf("%s: reusable", verb)
-			}
-			if err := s.Rcpt(t.Context(), path("a@x.test")); !errors.Is(err, errBroken) {
-				t.Errorf("%s: got %v", verb, err)
-			}
-			if out := s.Commit(t.Context(), mail.Octets{}); len(out) > 0 &&
-				(out[0].Reply.Code != 451 || out[0].InDoubt) {
-				t.Errorf("%s: got %+v", verb, out)
-			}
-			s.Close()
-			d.Close()
-		}
-	}
-}
 
 // Calls out of order send nothing.
-func TestClient_Order(t *testing.T) {
-	d := smtptest.Start(t, smtptest.Behaviour{Extensions: smtptest.Without("CHUNKING")})
-	s := dial(t, target(d))
-	s.Begin(mail.Delivery{})
-	if err := s.Data(t.Context(), mail.Stuffed); !errors.Is(err, errOrder) {
-		t.Errorf("Data without Rcpt: got %v", err)
-	}
-	if err := s.Write(octets("x\r\n", 0, false)); !errors.Is(err, errOrder) {
-		t.Errorf("Write without Data: got %v", err)
-	}
-	if out := s.Commit(t.Context(), octets("x\r\n", 0, true)); len(out) != 0 {
-		t.Errorf("Commit without Data: got %+v", out)
-	}
-	begin(t, s)
-	if err := s.Rcpt(t.Context(), path("b@x.test")); !errors.Is(err, errOrder) {
-		t.Errorf("Rcpt behind Data: got %v", err)
-	}
-	s.Begin(mail.Delivery{})
-	if s.Reusable() {
-		t.Error("reusable although a message was left open")
-	}
-	if n := d.Counts(); n.Commands["DATA"] != 1 || n.Messages != 0 {
-		t.Errorf("got %+v", n)
-	}
-}
 
 // A Client tells of itself.
-func TestClient_Getters(t *testing.T) {
-	ca := smtptest.NewCA()
-	d := smtptest.Start(t, smtptest.Behaviour{Size: 1234, TLS: ca.Server("x")})
-	at := time.Unix(1000, 0)
-	tg := target(d)
-	tg.TLS = Opportunistic
-	s, err := Dial(t.Context(), Config{Now: func() time.Time { at = at.Add(time.Second); return at }}, tg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	send(t, s, mail.Stuffed, octets("x\r\n", 0, true))
-	if s.Host() != "mx.dest.test" || s.TLS() != "TLS 1.3" || s.Size() != 1234 || !s.SMTPUTF8() || s.Messages() != 1 ||
-		s.Born() != time.Unix(1001, 0) || s.LastUsed() != time.Unix(1002, 0) {
-		t.Errorf("got %s %s %d %v %d %v %v", s.Host(), s.TLS(), s.Size(), s.SMTPUTF8(), s.Messages(), s.Born(),
-			s.LastUsed())
-	}
-}
 
 // A refusal that comes while a write stalls is seen at once.
+
 func TestStream_RefusalDuringStall(t *testing.T) {
 	ca := smtptest.NewCA()
 	text := strings.Repeat(strings.Repeat("z", 1022)+"\r\n", 16384)
@@ -565,6 +367,7 @@ func TestStream_RefusalDuringStall(t *testing.T) {
 }
 
 // A positive reply before the end of data is a protocol error.
+
 func TestStream_UnaskedPositive(t *testing.T) {
 	ca := smtptest.NewCA()
 	for _, policy := range []TLSPolicy{None, Opportunistic} {

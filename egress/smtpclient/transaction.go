@@ -54,19 +54,20 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 	c := t.conn
 	switch {
 	case c.state != usable:
-		return c.lost("RCPT", errBroken)
+		return c.connError("RCPT", errBroken)
 	case t.phase == inMessage:
 		return c.misused("Rcpt")
 	case t.phase == mailRefused:
 		return t.mailErr
 	case !sendable(forward) || forward.IsNull():
-		return c.local(550, 1, 3, "Address cannot be passed on", "malformed address")
+		return c.ownRefusal(550, 1, 3, "Address cannot be passed on", "malformed address")
 	case !forward.IsASCII() && !c.ext.Has(SMTPUTF8):
-		return c.local(550, 6, 7, "Destination does not take addresses beyond ASCII", "no SMTPUTF8 upstream")
+		return c.ownRefusal(550, 6, 7, "Destination does not take addresses beyond ASCII", "no SMTPUTF8 upstream")
 	case t.phase == begun:
 		return t.first(ctx, forward)
 	case !forward.IsASCII() && !t.utf8, c.ext.RcptMax > 0 && t.accepted >= c.ext.RcptMax:
-		return c.local(452, 5, 3, "Send this recipient in a transaction of its own", "too many recipients upstream")
+		return c.ownRefusal(452, 5, 3, "Send this recipient in a transaction of its own",
+			"too many recipients upstream")
 	}
 	t.forward = forward
 	return t.rcpt(ctx)
@@ -120,7 +121,7 @@ func (t *transaction) resetLast(ctx context.Context) error {
 	}
 	c.used = c.cfg.Now()
 	if c.unread() {
-		return c.lost("RSET", errUnasked)
+		return c.connError("RSET", errUnasked)
 	}
 	return nil
 }
@@ -181,11 +182,11 @@ func (t *transaction) appendMail(b []byte) ([]byte, error) {
 	c, d := t.conn, &t.delivery
 	switch {
 	case !sendable(d.Reverse):
-		return b, c.local(550, 1, 7, "Sender address cannot be passed on", "malformed address")
+		return b, c.ownRefusal(550, 1, 7, "Sender address cannot be passed on", "malformed address")
 	case c.ext.Size > 0 && d.Params.Size > c.ext.Size:
-		return b, c.local(552, 3, 4, "Message is larger than the destination takes", "too large upstream")
+		return b, c.ownRefusal(552, 3, 4, "Message is larger than the destination takes", "too large upstream")
 	case !d.Reverse.IsASCII() && !c.ext.Has(SMTPUTF8):
-		return b, c.local(550, 6, 7, "Destination does not take addresses beyond ASCII", "no SMTPUTF8 upstream")
+		return b, c.ownRefusal(550, 6, 7, "Destination does not take addresses beyond ASCII", "no SMTPUTF8 upstream")
 	}
 	b = append(b, "MAIL FROM:<"...)
 	b = append(d.Reverse.AppendTo(b), '>')
@@ -202,7 +203,7 @@ func (t *transaction) appendMail(b []byte) ([]byte, error) {
 		case c.ext.Has(EightBitMIME):
 			b = append(b, " BODY=8BITMIME"...)
 		case d.EightBit == mail.EightBitRefuse:
-			return b, c.local(550, 6, 3, "Destination does not take 8-bit messages", "no 8BITMIME upstream")
+			return b, c.ownRefusal(550, 6, 3, "Destination does not take 8-bit messages", "no 8BITMIME upstream")
 		default:
 			t.bodyOmitted = true
 		}
@@ -260,7 +261,7 @@ func plainText(s string) bool {
 func (t *transaction) Data(ctx context.Context, _ mail.Form) error {
 	c := t.conn
 	if c.state != usable {
-		return c.lost("DATA", errBroken)
+		return c.connError("DATA", errBroken)
 	}
 	if t.accepted == 0 || t.phase == inMessage {
 		return c.misused("Data")
@@ -299,11 +300,11 @@ func (t *transaction) salvage(verb string, cause error, due int) error {
 		r, ok, err := c.pending(true)
 		switch {
 		case err != nil || !ok:
-			return c.lost(verb, cause)
+			return c.connError(verb, cause)
 		case r.class() >= 4:
 			return t.refused(verb, r)
 		case due == 0:
-			return c.lost(verb, cause)
+			return c.connError(verb, cause)
 		}
 		due--
 	}
