@@ -72,14 +72,16 @@ func complaints(t *testing.T, text string) string {
 	return strings.Join(about, "")
 }
 
-func TestSystemdFindsNoFaultWithTheUnit(t *testing.T) {
+// TestUnit_Verify: systemd finds no fault with the unit.
+func TestUnit_Verify(t *testing.T) {
 	text, _ := unit(t)
 	if got := complaints(t, text); got != "" {
 		t.Error(got)
 	}
 }
 
-func TestSystemdWouldSayWhatIsWrongWithAUnit(t *testing.T) {
+// TestUnit_VerifyBites: systemd would say what is wrong with a unit.
+func TestUnit_VerifyBites(t *testing.T) {
 	if _, err := exec.LookPath("systemd-analyze"); err != nil {
 		return // the keys are checked without it
 	}
@@ -89,7 +91,8 @@ func TestSystemdWouldSayWhatIsWrongWithAUnit(t *testing.T) {
 	}
 }
 
-func TestTheUnitRunsTheRelayWithoutRights(t *testing.T) {
+// TestUnit_Rights: the unit runs the relay without rights.
+func TestUnit_Rights(t *testing.T) {
 	_, keys := unit(t)
 	for key, want := range map[string]string{
 		"Service.Type":                    "exec",
@@ -115,7 +118,8 @@ func TestTheUnitRunsTheRelayWithoutRights(t *testing.T) {
 	}
 }
 
-func TestTheUnitLetsMailInFlightFinish(t *testing.T) {
+// TestUnit_StopTimeout: the unit lets mail in flight finish.
+func TestUnit_StopTimeout(t *testing.T) {
 	_, keys := unit(t)
 	stop := keys["Service.TimeoutStopSec"]
 	if len(stop) != 1 {

@@ -54,7 +54,8 @@ func get(t *testing.T, url, token string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-func TestHealthNeedsNoTokenAndTheAPIDoes(t *testing.T) {
+// TestServer_Token: health needs no token, and the API does.
+func TestServer_Token(t *testing.T) {
 	base := start(t, Config{Metrics: NewMetrics("v1", Gauges{}), Token: []byte("0123456789abcdef")})
 	for _, tt := range []struct {
 		path, token string
@@ -70,7 +71,8 @@ func TestHealthNeedsNoTokenAndTheAPIDoes(t *testing.T) {
 	}
 }
 
-func TestWithoutATokenNobodyHasTheAPI(t *testing.T) {
+// TestServer_NoToken: without a configured token no request reaches the API.
+func TestServer_NoToken(t *testing.T) {
 	base := start(t, Config{Metrics: NewMetrics("v1", Gauges{})})
 	for _, token := range []string{"", " ", "x"} {
 		if got, _ := get(t, base+"/api/x", token); got != 401 {
@@ -79,7 +81,8 @@ func TestWithoutATokenNobodyHasTheAPI(t *testing.T) {
 	}
 }
 
-func TestReadinessNamesWhatIsMissing(t *testing.T) {
+// TestServer_Ready: readiness names what is missing.
+func TestServer_Ready(t *testing.T) {
 	ok := true
 	base := start(t, Config{Metrics: NewMetrics("v1", Gauges{}), Ready: []Check{
 		{"rules", func() (bool, string) { return true, "12 rules" }},
@@ -100,7 +103,8 @@ func TestReadinessNamesWhatIsMissing(t *testing.T) {
 	}
 }
 
-func TestAShortTokenIsRefused(t *testing.T) {
+// TestListen_ShortToken: a short token is refused.
+func TestListen_ShortToken(t *testing.T) {
 	_, err := Listen(Config{
 		Addr: "127.0.0.1:0", Metrics: NewMetrics("", Gauges{}), Token: ParseToken([]byte(" short \n")),
 	})
@@ -109,8 +113,8 @@ func TestAShortTokenIsRefused(t *testing.T) {
 	}
 }
 
-// TestMetricsAreCleanAndBounded holds what promtool check metrics would say and that no label grows with foreign input.
-func TestMetricsAreCleanAndBounded(t *testing.T) {
+// TestMetrics_Bounds holds what promtool check metrics would say and that no label grows with foreign input.
+func TestMetrics_Bounds(t *testing.T) {
 	var sites []SiteSessions
 	for i := range 500 {
 		sites = append(sites, SiteSessions{Site: mail.Site(fmt.Sprint("site", i)), Open: 3, Idle: 1})

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-func TestTheClusterIsToldToWhoHasTheToken(t *testing.T) {
+// TestServer_Cluster: the page of the cluster needs the token.
+func TestServer_Cluster(t *testing.T) {
 	const token = "0123456789abcdef"
 	said := ClusterStatus{
 		Node: "a", Ring: "00000000000000ff", Rules: 7, Sessions: 3, Relayed: 100, Reused: 97, Stable: 2,

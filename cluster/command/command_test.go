@@ -167,7 +167,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 
 // TestTheExamplesOfTheDocumentsAreValid runs check on every configuration and every rules file in docs, so that they
 // cannot rot.
-func TestTheExamplesOfTheDocumentsAreValid(t *testing.T) {
+// TestCheck_Documents: the examples of the documents are valid.
+func TestCheck_Documents(t *testing.T) {
 	files, err := filepath.Glob("../../docs/*.md")
 	if err != nil || len(files) == 0 {
 		t.Fatal("no documents", err)

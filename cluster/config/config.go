@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// A Config is the configuration of one node: the YAML file, decoded. Load and Parse return one with the defaults set and
-// everything validated. docs/configuration.md describes each key.
+// A Config is the configuration of one node: the YAML file, decoded. Load and Parse return one with the defaults set
+// and everything validated. docs/configuration.md describes each key.
 type Config struct {
 	Hostname   string     `yaml:"hostname"`
 	AuthservID string     `yaml:"authserv_id"`

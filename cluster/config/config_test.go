@@ -23,18 +23,25 @@ routes: file
 state: state/
 dns: {servers: ["127.0.0.1:53"], trust_ad: false}
 egress:
-  {port: 25, tls: opportunistic, helo: mx1.example.net, source: [], allow_private: false, credentials_file: file, sites_file: file, reactions_file: file}
-limits: {message_size: 50MiB, line: 1MiB, recipients: 100, connections: 20000, connections_per_client: 50, hold_window: 256KiB, hold_budget: 512MiB}
+  {port: 25, tls: opportunistic, helo: mx1.example.net, source: [], allow_private: false, credentials_file: file,
+   sites_file: file, reactions_file: file}
+limits:
+  {message_size: 50MiB, line: 1MiB, recipients: 100, connections: 20000, connections_per_client: 50,
+   hold_window: 256KiB, hold_budget: 512MiB}
 deadlines: {rcpt: 60s, data: 60s, write: 120s, commit: 9m, lend: 5s}
 drain: 30s
 srs: {domain: srs.example.net, key_file: file}
 arc: {domain: example.net, selector: m1, key_file: file}
 dkim:
-  {relay: [{domain: example.net, selector: m1, key_file: file}], domains: [{domain: example.com, selector: m1, key_file: file}]}
+  {relay: [{domain: example.net, selector: m1, key_file: file}],
+   domains: [{domain: example.com, selector: m1, key_file: file}]}
 score:
-  {deadline: 1s, defer: 6, reject: 10, reject_at: connect, url: "https://mx.example.net/why", lists: [{zone: zen.example, weight: 10}, {zone: dnswl.example, weight: -5}], rates: {client: 300/1m, network: 3000/1m}}
+  {deadline: 1s, defer: 6, reject: 10, reject_at: connect, url: "https://mx.example.net/why",
+   lists: [{zone: zen.example, weight: 10}, {zone: dnswl.example, weight: -5}], rates: {client: 300/1m, network: 3000/1m}}
 redis: {url: "redis://127.0.0.1:6379/0"}
-cluster: {name: a, bind: "10.0.0.1:7946", peer: "10.0.0.1:7947", join: ["10.0.0.2:7946"], key_file: file, tls: {ca: file, cert: file, key: file}}
+cluster:
+  {name: a, bind: "10.0.0.1:7946", peer: "10.0.0.1:7947", join: ["10.0.0.2:7946"], key_file: file,
+   tls: {ca: file, cert: file, key: file}}
 secret_file: file
 admin: {addr: "127.0.0.1:8025", token_file: file}
 public: {addr: "0.0.0.0:8443", url: "https://mx.example.net"}
@@ -44,7 +51,7 @@ log: {level: info, addresses: plain}
 
 const smallest = "hostname: mx1.example.net\nlisten: [{addr: \"127.0.0.1:0\"}]\nroutes: file\n"
 
-// configFile is the name of a configuration in a folder that has a file named "file".
+// configFile returns the name of a configuration in a folder that has a file named "file".
 func configFile(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -56,7 +63,8 @@ func configFile(t *testing.T) string {
 
 func noEnv(string) (string, bool) { return "", false }
 
-func TestEveryKeyOfTheDesignParses(t *testing.T) {
+// TestParse_EveryKey: every key of the design parses, and its example has the default limits.
+func TestParse_EveryKey(t *testing.T) {
 	file := configFile(t)
 	c, err := parse(file, []byte(everyKey), "", noEnv)
 	if err != nil {
@@ -80,7 +88,8 @@ func TestEveryKeyOfTheDesignParses(t *testing.T) {
 	}
 }
 
-func TestTheSmallestConfigurationHasTheDefaults(t *testing.T) {
+// TestParse_Defaults: the smallest configuration has the defaults.
+func TestParse_Defaults(t *testing.T) {
 	c, err := parse(configFile(t), []byte(smallest), "", noEnv)
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +100,8 @@ func TestTheSmallestConfigurationHasTheDefaults(t *testing.T) {
 	}
 }
 
-func TestComplaintsNameTheLine(t *testing.T) {
+// TestParse_Problems: complaints name the line.
+func TestParse_Problems(t *testing.T) {
 	for _, tt := range []struct{ name, yaml, want string }{
 		{"an unknown key", "hostnam: a", "1: hostnam: no such key"},
 		{"an unknown key in a section", "limits:\n  line: 1MiB\n  lines: 2",
@@ -230,7 +240,8 @@ func TestComplaintsNameTheLine(t *testing.T) {
 	}
 }
 
-func TestAVariableIsAValueAndNeverYAML(t *testing.T) {
+// TestParse_Environment: the value of a variable is never parsed as YAML.
+func TestParse_Environment(t *testing.T) {
 	env := func(name string) (string, bool) {
 		return map[string]string{"HOST": "mx9", "EVIL": "a: b\nroutes: c"}[name], true
 	}
@@ -245,7 +256,8 @@ func TestAVariableIsAValueAndNeverYAML(t *testing.T) {
 	}
 }
 
-func TestTrustedNetworksThatAreAllowed(t *testing.T) {
+// TestValidate_TrustedNetworks: these trusted networks are allowed.
+func TestValidate_TrustedNetworks(t *testing.T) {
 	for _, networks := range []string{
 		"[10.0.0.0/8]", "[192.168.0.0/16, 127.0.0.1]", "[203.0.0.0/16]", "[\"fc00::/7\"]",
 		"[192.0.0.0/12], confirm_wide: true",
@@ -275,7 +287,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// eighths gives n networks of /8.
+// eighths returns n networks of /8.
 func eighths(n int) string {
 	var all []string
 	for i := range n {

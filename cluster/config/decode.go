@@ -16,7 +16,8 @@ import (
 )
 
 // A decoder fills a struct from YAML and keeps every complaint with its line. yaml's own decoder does not do: it cannot
-// refuse an unknown key of a Node, and ${ENV} has to be expanded after YAML is parsed and before values get their types.
+// refuse an unknown key of a Node, and ${ENV} has to be expanded after YAML is parsed and before values get their
+// types.
 type decoder struct {
 	locations
 	dir      string // the folder that relative file names count from

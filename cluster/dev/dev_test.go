@@ -19,7 +19,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestTheTourEndsAsExpectedAndShowsEveryWalk(t *testing.T) {
+// TestRun_Tour: the tour ends as expected and shows every message.
+func TestRun_Tour(t *testing.T) {
 	var out, log bytes.Buffer
 	if err := Run(t.Context(), Config{Addr: "127.0.0.1:0", Once: true, Out: &out, Log: &log}); err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
@@ -79,7 +80,8 @@ func (p *pipe) await(t *testing.T, ok func(string) bool) string {
 	return p.text.String()
 }
 
-func TestWhatOthersSendIsShownAfterTheTour(t *testing.T) {
+// TestRun_Others: what others send is shown after the tour.
+func TestRun_Others(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	out := newPipe()
 	ended := make(chan error)
@@ -103,7 +105,8 @@ func TestWhatOthersSendIsShownAfterTheTour(t *testing.T) {
 	}
 }
 
-func TestATakenAddressIsSaidClearly(t *testing.T) {
+// TestRun_AddressInUse: an address in use is said clearly.
+func TestRun_AddressInUse(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -118,7 +121,8 @@ func TestATakenAddressIsSaidClearly(t *testing.T) {
 	}
 }
 
-func TestAStrangerCannotCommandTheTerminal(t *testing.T) {
+// TestConsole_HostileText: text from outside cannot control the terminal.
+func TestConsole_HostileText(t *testing.T) {
 	var out bytes.Buffer
 	c := &console{out: &out}
 	hostile := "x\x1b[2J\u009b31m\u202e\r\n"

@@ -18,8 +18,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// selfSignedFor is how long a certificate made in memory is valid. The certificate lasts as long as the process, so only
-// a process of ten years would meet its end.
+// selfSignedFor is how long a certificate made in memory is valid. The certificate lasts as long as the process, so
+// only a process of ten years would meet its end.
 const selfSignedFor = 10 * 365 * 24 * time.Hour
 
 // A certificate is what the node presents to SMTP clients. A reload swaps it whole.
@@ -28,13 +28,13 @@ type certificate struct {
 	hostname string      // the name in a self-signed certificate
 	current  atomic.Pointer[tls.Config]
 
-	tickets atomic.Pointer[secret] // of the cluster; ticket keys are derived from it. nil: each process has its own keys
+	tickets atomic.Pointer[secret] // of the cluster, to derive ticket keys from; nil: the process has its own
 	day     atomic.Int64           // the day whose ticket keys current has, in days since 1970
 	now     func() time.Time       // nil: time.Now
 }
 
-// load reads the files, or makes a self-signed certificate, and returns a configuration for use. It changes nothing. The
-// error is a *mail.FieldError of tls.cert or tls.key.
+// load reads the files, or makes a self-signed certificate, and returns a configuration for use. It changes nothing.
+// The error is a *mail.FieldError of tls.cert or tls.key.
 func (c *certificate) load(now time.Time) (*tls.Config, error) {
 	var pair tls.Certificate
 	var err error
@@ -90,8 +90,8 @@ func (c *certificate) today() int64 {
 }
 
 // setTickets sets the keys of session tickets in t (RFC 8446 section 4.6.1) to those that all nodes of the cluster have
-// on that day, so that a client can resume its session on any of them. The keys of the day before and after are accepted
-// as well, because clocks differ and tickets outlive midnight. It does nothing if tickets is nil.
+// on that day, so that a client can resume its session on any of them. The keys of the day before and after are
+// accepted as well, because clocks differ and tickets outlive midnight. It does nothing if tickets is nil.
 func (c *certificate) setTickets(t *tls.Config, day int64) {
 	of := c.tickets.Load()
 	if of == nil {
@@ -110,7 +110,7 @@ func (c *certificate) setTickets(t *tls.Config, day int64) {
 	t.SetSessionTicketKeys(keys)
 }
 
-// selfSigned makes a certificate for a name. With opportunistic STARTTLS, clients do not verify who signed it (RFC 7435).
+// selfSigned makes a certificate for a name. With opportunistic STARTTLS, clients do not verify the issuer (RFC 7435).
 func selfSigned(hostname string, now time.Time) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -30,7 +30,8 @@ func handshake(t *testing.T, server *tls.Config, sessions tls.ClientSessionCache
 	return c.ConnectionState().DidResume
 }
 
-func TestAClientResumesOnAnotherNodeOfTheClusterAndOnTheNextDay(t *testing.T) {
+// TestCertificate_Tickets: a client resumes its TLS session on another node of the cluster and on the next day.
+func TestCertificate_Tickets(t *testing.T) {
 	now := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	shared := secret{bytes.Repeat([]byte{1}, 32)}
 	node := func(s secret) *certificate {

@@ -9,7 +9,8 @@ import (
 	"github.com/millrace/millrace/cluster/config"
 )
 
-func TestCredentialsAreReadAndNeverRepeatedInAnError(t *testing.T) {
+// TestCredentials: credentials are read, and never repeated in an error.
+func TestCredentials(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "smarthosts")
 	for _, tt := range []struct{ name, text, want string }{
 		{"a line", "relay@smarthost.example:587 hunter2\n", ""},

@@ -10,7 +10,7 @@ import (
 
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress/mx"
-	"github.com/millrace/millrace/ingress/client/score"
+	"github.com/millrace/millrace/ingress/client"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -137,38 +137,42 @@ func (e *explanation) noteSkipped() {
 	}
 }
 
-// score judges the client with the code that judges clients, without drawing from a rate. It returns nil if the client
+// score judges the client at the door that mail goes through, without drawing from a rate. It returns nil if the client
 // may go on.
 func (e *explanation) score(ctx context.Context) (*mail.Refusal, error) {
-	s, q := e.scoring, &e.q
-	s.lists.Start()
-	s.lists.Await(ctx)
-	k := s.scorer.Look(ctx, score.Client{Addr: q.IP.Unmap()})
+	q := &e.q
+	clients, err := client.New(e.clientConfig())
+	if err != nil {
+		return nil, err
+	}
+	e.scoring.lists.Start()
+	e.scoring.lists.Await(ctx)
+	k := clients.Look(ctx, q.IP.Unmap())
 	defer k.Close()
 	helo := ""
 	if q.Helo != nil {
 		helo = *q.Helo
-		k.Helo(helo)
+		k.Introduce(helo)
 	}
 	if q.From != nil {
 		check := e.spf.Begin(ctx, q.IP.Unmap(), helo, *q.From)
 		defer check.Close()
-		k.Mail(*q.From, check)
+		k.Sender(*q.From, check)
 	}
-	v := k.Verdict(ctx)
+	x := k.Explain(ctx)
 	scored := &Scored{
-		Total: v.Score, Defer: e.cfg.Score.Defer, Reject: e.cfg.Score.Reject, Verdict: v.Action.String(),
-		Grey: k.Grey(v),
+		Total: x.Verdict.Score, Defer: e.cfg.Score.Defer, Reject: e.cfg.Score.Reject,
+		Verdict: x.Verdict.Action.String(), Grey: x.Grey,
 	}
-	for _, sig := range k.Explain() {
+	for _, sig := range x.Signals {
 		scored.Signals = append(scored.Signals,
 			Signal{Name: sig.Name, State: sig.State.String(), Weight: sig.Weight, Text: sig.Text})
 	}
 	e.answer.Score = scored
-	if limited := k.Limited(); limited != nil {
-		return limited, nil
+	if x.Limited != nil {
+		return x.Limited, nil
 	}
-	return k.Refusal(v), nil
+	return x.Refusal, nil
 }
 
 // exempts reports whether the recipient may be reached by every client: it is a postmaster of this node.
@@ -242,8 +246,8 @@ func ruleOf(err error) (mail.Rule, bool) {
 	return mail.Rule{}, false
 }
 
-// find looks up the hosts of a next hop and their addresses. Its error is that of the first host without an address, and
-// nil if any host has one.
+// find looks up the hosts of a next hop and their addresses. Its error is that of the first host without an address,
+// and nil if any host has one.
 func (w *Way) find(ctx context.Context, finder *mx.Finder, hop mail.NextHop) error {
 	if hop.Transport == mail.LMTPUnix {
 		return nil

@@ -45,12 +45,16 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 			Lend:        time.Duration(d.Lend),
 		},
 	}
-	if s := p.scoring; s != nil {
-		cfg.Client = client.Config{
-			Score: s.scorer, Limits: s.limits, Greylist: s.greylist, Store: p.store, Refused: n.learning.rates,
-			Karma: n.learning.karma,
-		}
+	if l := n.learning; l != nil {
+		cfg.Client = p.clientConfig()
+		cfg.Client.Refused, cfg.Client.Karma = l.rates, l.karma
 	}
 	n.server, err = ingress.New(cfg)
 	return n.cfg.WithLine("", "hostname", err)
+}
+
+// clientConfig returns what is asked about clients, which the configuration has to score, without what learns of them.
+func (p *parts) clientConfig() client.Config {
+	s := p.scoring
+	return client.Config{Score: s.scorer, Limits: s.limits, Greylist: s.greylist, Store: p.store}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A journal logs events: one wide line of JSON a transaction. It never sees an octet of a message, because no event holds
-// one. It is used by one goroutine.
+// A journal logs events: one wide line of JSON a transaction. It never sees an octet of a message, because no event
+// holds one. It is used by one goroutine.
 type journal struct {
 	handler slog.Handler
 	hashKey []byte // nil: addresses are logged in clear
@@ -192,10 +192,10 @@ func (j *journal) mask(s string) string {
 	return strings.Join(words, " ")
 }
 
-// withoutQuoted removes quoted local parts from s, which may hold blanks (RFC 5321 section 4.1.2), and leaves their "@".
-// In text that may have been quoted once more or truncated, the beginning of a local part is ambiguous. So it removes
-// everything from the first quote to the last one that ends a local part, and everything after a quote that opens a path
-// and is not closed.
+// withoutQuoted removes quoted local parts from s, which may hold blanks (RFC 5321 section 4.1.2), and leaves their
+// "@". In text that may have been quoted once more or truncated, the beginning of a local part is ambiguous. So it
+// removes everything from the first quote to the last one that ends a local part, and everything after a quote that
+// opens a path and is not closed.
 func withoutQuoted(s string) string {
 	if end := strings.LastIndex(s, `"@`); end >= 0 {
 		s = s[:strings.IndexByte(s, '"')] + s[end+1:]

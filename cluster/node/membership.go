@@ -169,15 +169,15 @@ func advertised(bound net.Addr, configured string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// A relayCluster is an egress.Cluster: placement has Owner, suspensions has Share and what concerns suspensions, and the
-// peers have Begin.
+// A relayCluster is an egress.Cluster: placement has Owner, suspensions has Share and what concerns suspensions, and
+// the peers have Begin.
 type relayCluster struct {
 	placement
 	suspensions
 	*peer.Client
 }
 
-// connectCluster tells the relay who owns which Site. It does nothing for a node without a cluster.
+// connectCluster makes the relay ask the cluster which node owns a Site. It does nothing for a node without a cluster.
 func (m *membership) connectCluster(cfg *egress.Config) {
 	if m.alone() {
 		return

@@ -295,10 +295,10 @@ func (n *Node) OpenSessions() (open int) {
 // /api/v1/cluster/drain). The caller that runs the node is to call Shutdown then.
 func (n *Node) DrainAsked() <-chan struct{} { return n.drain.made }
 
-// Shutdown drains the node. From now on it is not ready, and idle clients are answered 421 4.3.2. Transactions under way
-// finish until ctx ends. Then they are aborted, except messages whose end of data was released at the next hop: the node
-// waits for their replies, for at most deadlines.commit, and passes them to the clients. The error says what did not end
-// well; the node has ended either way.
+// Shutdown drains the node. From now on it is not ready, and idle clients are answered 421 4.3.2. Transactions under
+// way finish until ctx ends. Then they are aborted, except messages whose end of data was released at the next hop: the
+// node waits for their replies, for at most deadlines.commit, and passes them to the clients. The error says what did
+// not end well; the node has ended either way.
 func (n *Node) Shutdown(ctx context.Context) error {
 	if n.draining.Swap(true) {
 		return nil

@@ -70,6 +70,7 @@ type bench struct {
 	seen chan mail.Event // how transactions ended
 }
 
+// startNode runs a node until the test ends. extra is appended to its configuration; spans may be nil.
 func startNode(t *testing.T, extra string, spans sdktrace.SpanExporter) *bench {
 	t.Helper()
 	b := &bench{dir: t.TempDir(), log: new(lockedBuffer), seen: make(chan mail.Event, 100)}
@@ -152,7 +153,7 @@ func (c *talk) say(line string, code int) string {
 
 const canary = "the canary of this message"
 
-// send gives a message for to, and returns the reply to the dot.
+// send sends a message to to, and returns the reply to the dot.
 func (c *talk) send(to string) string {
 	c.t.Helper()
 	c.say("EHLO client.example", 250)
@@ -181,7 +182,8 @@ func (b *bench) get(t *testing.T, path string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-func TestAWholeNodeRelaysLogsAndCounts(t *testing.T) {
+// TestNode_Relay: a whole node relays, logs and counts.
+func TestNode_Relay(t *testing.T) {
 	b := startNode(t, "", nil)
 	b.dial(t).send("info@example.com")
 	e := <-b.seen
@@ -212,7 +214,8 @@ func TestAWholeNodeRelaysLogsAndCounts(t *testing.T) {
 	}
 }
 
-func TestAddressesStayOutOfTheLogWhenTheyAreHashed(t *testing.T) {
+// TestNode_HashedAddresses: addresses stay out of the log when they are hashed.
+func TestNode_HashedAddresses(t *testing.T) {
 	b := startNode(t, "log: {addresses: hash, level: debug}", nil)
 	b.dial(t).send("info@example.com")
 	<-b.seen
@@ -224,14 +227,15 @@ func TestAddressesStayOutOfTheLogWhenTheyAreHashed(t *testing.T) {
 	if err := b.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
-	for _, who := range []string{"alice", "info@", "bob"} {
-		if strings.Contains(b.log.String(), who) {
-			t.Errorf("%s stands in the log:\n%s", who, b.log.String())
+	for _, address := range []string{"alice", "info@", "bob"} {
+		if strings.Contains(b.log.String(), address) {
+			t.Errorf("%s stands in the log:\n%s", address, b.log.String())
 		}
 	}
 }
 
-func TestABadReloadChangesNothingAndNamesTheLine(t *testing.T) {
+// TestReload_BadRules: a bad reload changes nothing and names the line.
+func TestReload_BadRules(t *testing.T) {
 	b := startNode(t, "", nil)
 	good, err := os.ReadFile(filepath.Join(b.dir, "routes.txt"))
 	if err != nil {
@@ -258,7 +262,8 @@ func TestABadReloadChangesNothingAndNamesTheLine(t *testing.T) {
 	}
 }
 
-func TestACertificateIsSwappedOnReload(t *testing.T) {
+// TestReload_Certificate: a certificate is swapped on reload.
+func TestReload_Certificate(t *testing.T) {
 	ca := smtptest.NewCA()
 	write := func(dir, name string) {
 		pair := ca.Certificate(name)
@@ -306,7 +311,8 @@ func TestACertificateIsSwappedOnReload(t *testing.T) {
 	}
 }
 
-func TestADrainTellsIdleClientsAndFinishesTransactions(t *testing.T) {
+// TestShutdown_Drain: a drain answers idle clients and finishes transactions.
+func TestShutdown_Drain(t *testing.T) {
 	b := startNode(t, "", nil)
 	idle, busy := b.dial(t), b.dial(t)
 	idle.say("EHLO idle.example", 250)
@@ -337,7 +343,8 @@ func TestADrainTellsIdleClientsAndFinishesTransactions(t *testing.T) {
 	}
 }
 
-func TestADrainEndsInTimeAlthoughANextHopDoesNotAnswer(t *testing.T) {
+// TestShutdown_SilentNextHop: a drain ends in time although a next hop does not answer.
+func TestShutdown_SilentNextHop(t *testing.T) {
 	b := startNode(t, "log: {level: debug}", nil)
 	asked := make(chan struct{}, 10)
 	answer := make(chan struct{})
@@ -377,7 +384,8 @@ func TestADrainEndsInTimeAlthoughANextHopDoesNotAnswer(t *testing.T) {
 	}
 }
 
-func TestSpansOfAMessageAreOneTraceNamedInItsReply(t *testing.T) {
+// TestTracer_Spans: the spans of a message are one trace, which its reply names.
+func TestTracer_Spans(t *testing.T) {
 	spans := tracetest.NewInMemoryExporter()
 	kept := &keeper{InMemoryExporter: spans}
 	b := startNode(t, "telemetry: {sample: 1}", kept)
@@ -423,7 +431,8 @@ func (k *keeper) Shutdown(ctx context.Context) error {
 	return k.InMemoryExporter.Shutdown(ctx)
 }
 
-func TestADeadCollectorDoesNotHoldUpTheEnd(t *testing.T) {
+// TestShutdown_DeadCollector: a collector that does not answer does not delay the end.
+func TestShutdown_DeadCollector(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and never answers
 	if err != nil {
 		t.Fatal(err)
@@ -441,7 +450,8 @@ func TestADeadCollectorDoesNotHoldUpTheEnd(t *testing.T) {
 	}
 }
 
-func TestAnAddressThatIsTakenEndsEverythingAgain(t *testing.T) {
+// TestStart_AddressInUse: an address in use ends everything that was started.
+func TestStart_AddressInUse(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// Reload reads rules, SRS keys, signing keys, certificates, credentials, the limits of Sites and reactions, and the keys
-// of gossip anew. If anything is wrong with any of them, or with the configuration file, nothing changes, and the error
-// names the file and the line. Mail under way is not affected. The contents of the configuration file, and the keys that
-// are derived from secret_file or from what replaces it, change with a restart only.
+// Reload reads rules, SRS keys, signing keys, certificates, credentials, the limits of Sites and reactions, and the
+// keys of gossip anew. If anything is wrong with any of them, or with the configuration file, nothing changes, and the
+// error names the file and the line. Mail under way is not affected. The contents of the configuration file, and the
+// keys that are derived from secret_file or from what replaces it, change with a restart only.
 func (n *Node) Reload() error {
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
@@ -26,8 +26,8 @@ func (n *Node) Reload() error {
 	return nil
 }
 
-// reload reads all files before it changes anything. It swaps the rules last, because they fail most often, and restores
-// the credentials when they do.
+// reload reads all files before it changes anything. It swaps the rules last, because they fail most often, and
+// restores the credentials when they do.
 func (n *Node) reload() error {
 	c, f := n.cfg, n.parts.files
 	if err := c.Revalidate(); err != nil {

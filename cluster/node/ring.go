@@ -14,9 +14,9 @@ const ringSize = 4096
 // events themselves, and a few milliseconds of delay do not matter to a log.
 const pace = 5 * time.Millisecond
 
-// A ring holds the events that wait for the consumer, at most as many as it has slots. Emit never waits: when the ring is
-// full, the oldest event is dropped and counted. The lock is held while one event or one batch is copied, never during
-// I/O.
+// A ring holds the events that wait for the consumer, at most as many as it has slots. Emit never waits: when the ring
+// is full, the oldest event is dropped and counted. The lock is held while one event or one batch is copied, never
+// during I/O.
 type ring struct {
 	filled chan struct{} // holds one token while events may be waiting
 

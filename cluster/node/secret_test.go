@@ -9,7 +9,8 @@ import (
 	"github.com/millrace/millrace/cluster/config"
 )
 
-func TestKeysAreMadeOfTheSecretAndKeptApart(t *testing.T) {
+// TestSecret_Derive: keys are derived from the secret, and differ by label.
+func TestSecret_Derive(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "secret")
 	os.WriteFile(file, []byte("# comment\nthe current secret key\n\nthe previous secret key\nan older secret key\n"),
 		0o600)

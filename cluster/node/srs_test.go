@@ -19,7 +19,7 @@ const (
 	anotherKey = "another key of the SRS domain"
 )
 
-// srsNode is a node that rewrites whatever comes for example.com, and writes its file of keys.
+// srsNode starts a node that rewrites the reverse-path of mail for example.com. write replaces its file of keys.
 func srsNode(t *testing.T) (b *bench, write func(keys string)) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "srs.key")
@@ -38,7 +38,7 @@ func srsNode(t *testing.T) (b *bench, write func(keys string)) {
 	return b, write
 }
 
-// arrived gives the reverse-path of the n-th message at the destination.
+// arrived returns the reverse-path of the n-th message at the destination.
 func arrived(t *testing.T, d *smtptest.Server, n int) string {
 	t.Helper()
 	all, err := d.WaitMessages(t.Context(), n)
@@ -48,7 +48,8 @@ func arrived(t *testing.T, d *smtptest.Server, n int) string {
 	return all[n-1].Reverse
 }
 
-func TestSRSKeysAreReadAnewOnReload(t *testing.T) {
+// TestReload_SRSKeys: SRS keys are read anew on reload.
+func TestReload_SRSKeys(t *testing.T) {
 	b, write := srsNode(t)
 	b.dial(t).send("info@example.com")
 	first := arrived(t, b.dest, 1)
@@ -73,7 +74,8 @@ func TestSRSKeysAreReadAnewOnReload(t *testing.T) {
 	}
 }
 
-func TestABadFileOfSRSKeysIsNamedByLine(t *testing.T) {
+// TestNew_BadSRSKeys: a bad file of SRS keys is named by line.
+func TestNew_BadSRSKeys(t *testing.T) {
 	for _, tt := range []struct{ name, keys, want string }{
 		{"a short key", oneKey + "\nshort\n", "file:2: a key of at least 16 octets"},
 		{"the only key is short", "short\n", "file:1: a key of at least 16 octets"},
@@ -105,7 +107,8 @@ func TestABadFileOfSRSKeysIsNamedByLine(t *testing.T) {
 	}
 }
 
-func TestExplainShowsTheRewrittenReversePathAndCountsNothing(t *testing.T) {
+// TestExplain_SRS: explain shows the rewritten reverse-path and counts nothing.
+func TestExplain_SRS(t *testing.T) {
 	b, _ := srsNode(t)
 	ask := func(from, to string) *Answer {
 		t.Helper()

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -28,7 +27,8 @@ func logged(t *testing.T, hashKey []byte, e mail.Event) (line string, fields map
 	return line, fields
 }
 
-func TestNoEventCanWriteASecondLineOrCommandATerminal(t *testing.T) {
+// TestJournal_HostileText: no event can write a second line or control a terminal.
+func TestJournal_HostileText(t *testing.T) {
 	hostile := "x\r\n{\"msg\":\"relayed\"}\x1b[2J\x00\x7f\u009b31m\u202e\u2028\xff\xfe\"}"
 	line, fields := logged(t, nil, mail.Event{
 		Kind: mail.Refused, Time: time.Unix(1, 0), Client: netip.MustParseAddr("192.0.2.1"), Helo: hostile,
@@ -57,7 +57,8 @@ func TestNoEventCanWriteASecondLineOrCommandATerminal(t *testing.T) {
 	}
 }
 
-func TestAddressesCanBeHashed(t *testing.T) {
+// TestJournal_HashedAddresses: addresses can be hashed.
+func TestJournal_HashedAddresses(t *testing.T) {
 	e := mail.Event{
 		Kind: mail.Relayed, Reverse: mail.Path{Local: "alice", Domain: "a.example"},
 		Forward: mail.Path{Local: "bob", Domain: "b.example"},
@@ -85,7 +86,8 @@ func TestAddressesCanBeHashed(t *testing.T) {
 	}
 }
 
-func TestNothingOfAQuotedLocalPartIsLeftInAHashedLog(t *testing.T) {
+// TestJournal_QuotedLocalPart: nothing of a quoted local part is left in a hashed log.
+func TestJournal_QuotedLocalPart(t *testing.T) {
 	for _, tt := range []struct {
 		name, text, want string
 	}{
@@ -127,7 +129,8 @@ func TestNothingOfAQuotedLocalPartIsLeftInAHashedLog(t *testing.T) {
 	}
 }
 
-func TestAWideEventTellsTheWholeWalk(t *testing.T) {
+// TestJournal_Line: the line of an event holds the whole transaction, in this order.
+func TestJournal_Line(t *testing.T) {
 	e := mail.Event{
 		Kind: mail.Relayed, Mode: mail.ModeHold, Reused: true, InDoubt: true, Recipients: 2,
 		Time:  time.Unix(1700000000, 0).UTC(),
@@ -140,76 +143,13 @@ func TestAWideEventTellsTheWholeWalk(t *testing.T) {
 	}
 	e.Took[mail.StageCommit] = 1500 * time.Microsecond
 	line, _ := logged(t, nil, e)
-	want := `{"time":"2023-11-14T22:13:20Z","level":"INFO","msg":"relayed","trace":"01000000000000000000000000000000","client":"192.0.2.1",` +
-		`"helo":"c.example","tls":"TLS 1.3","reverse":"<>","forward":"b@b.example","recipients":2,"verb":"DATA","rule":"r:9 @b.example",` +
-		`"next_hop":"mx:b.example","site":"b","host":"mx.b.example","host_tls":"TLS 1.2","reused":true,"mode":"hold","octets":4096,` +
+	want := `{"time":"2023-11-14T22:13:20Z","level":"INFO","msg":"relayed","trace":"01000000000000000000000000000000",` +
+		`"client":"192.0.2.1","helo":"c.example","tls":"TLS 1.3","reverse":"<>","forward":"b@b.example",` +
+		`"recipients":2,"verb":"DATA","rule":"r:9 @b.example","next_hop":"mx:b.example","site":"b",` +
+		`"host":"mx.b.example","host_tls":"TLS 1.2","reused":true,"mode":"hold","octets":4096,` +
 		`"reply":"250 2.2.0 queued as 1","in_doubt":true,"ms":{"commit":1.5}}` + "\n"
 	if line != want {
 		t.Errorf("got  %swant %s", line, want)
-	}
-}
-
-func TestAFullRingDropsTheOldestAndCounts(t *testing.T) {
-	r := newRing(4)
-	for i := range 7 {
-		r.Emit(mail.Event{Recipients: i})
-	}
-	out := make([]mail.Event, 10)
-	n := r.take(out)
-	if n != 4 || out[0].Recipients != 3 || out[3].Recipients != 6 || r.Dropped() != 3 {
-		t.Errorf("got %d events from %d to %d, %d dropped", n, out[0].Recipients, out[3].Recipients, r.Dropped())
-	}
-	if n := r.take(out); n != 0 {
-		t.Errorf("%d events twice", n)
-	}
-}
-
-func TestAConsumerThatIsSlowHoldsUpNobody(t *testing.T) {
-	r := newRing(8)
-	entered, leave := make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	seen := 0
-	c := consume(r, func() {}, func(*mail.Event) {
-		once.Do(func() { close(entered); <-leave })
-		seen++
-	})
-	r.Emit(mail.Event{})
-	<-entered
-	for range 1000 {
-		r.Emit(mail.Event{}) // would hang here if it waited
-	}
-	close(leave)
-	c.close()
-	if int(r.Dropped())+seen != 1001 || r.Dropped() == 0 {
-		t.Errorf("%d seen and %d dropped are not 1001", seen, r.Dropped())
-	}
-}
-
-func TestClosingTheConsumerLosesNothing(t *testing.T) {
-	r := newRing(1000)
-	seen := 0
-	c := consume(r, func() {}, func(*mail.Event) { seen++ })
-	var wg sync.WaitGroup
-	for range 4 {
-		wg.Go(func() {
-			for range 100 {
-				r.Emit(mail.Event{})
-			}
-		})
-	}
-	wg.Wait()
-	c.close()
-	if seen != 400 {
-		t.Errorf("saw %d of 400", seen)
-	}
-}
-
-func BenchmarkEmit(b *testing.B) {
-	r := newRing(ringSize)
-	e := mail.Event{Kind: mail.Relayed, Helo: "c.example"}
-	b.ReportAllocs()
-	for b.Loop() {
-		r.Emit(e)
 	}
 }
 
@@ -221,8 +161,8 @@ func BenchmarkJournal(b *testing.B) {
 		Trace:  mail.TraceID{1},
 		Client: netip.MustParseAddr("192.0.2.1"), Helo: "c.example",
 		Forward: mail.Path{Local: "b", Domain: "b.example"},
-		Rule:    mail.Rule{Pattern: "@b.example", File: "r", Line: 9}, NextHop: mail.NextHop{Host: "b.example"}, Site: "b",
-		Host:  "mx.b.example",
+		Rule:    mail.Rule{Pattern: "@b.example", File: "r", Line: 9}, NextHop: mail.NextHop{Host: "b.example"},
+		Site: "b", Host: "mx.b.example",
 		Reply: mail.NewReply(250, 2, 0, "queued as 1"), Octets: 4096,
 	}
 	for s := range e.Took {
@@ -238,7 +178,8 @@ type discard struct{}
 
 func (discard) Write(b []byte) (int, error) { return len(b), nil }
 
-func TestTheCauseIsTheInnermostOneWithItsHost(t *testing.T) {
+// TestInnermostCause: the cause is the innermost one, with its host.
+func TestInnermostCause(t *testing.T) {
 	upstream := &mail.Refusal{
 		Reply: mail.NewReply(550, 1, 1, "No"), Host: "mx.example", Cause: errors.New("RCPT: 550 No"),
 	}

@@ -12,7 +12,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestBadFilesOfSitesAndReactionsAreNamedByLine(t *testing.T) {
+// TestCheck_SiteFiles: bad files of Sites and reactions are named by line.
+func TestCheck_SiteFiles(t *testing.T) {
 	for _, tt := range []struct{ name, sites, reactions, want string }{
 		{"nothing", "", "", ""},
 		{"a limit that is none", "site a .a.example\nlimits a colour=3", "", `sites.txt:2: "colour=3": no such limit`},
@@ -59,7 +60,8 @@ func TestBadFilesOfSitesAndReactionsAreNamedByLine(t *testing.T) {
 	}
 }
 
-func TestLimitsOfASitesFileAreInForceAndReadAnew(t *testing.T) {
+// TestReload_SiteFiles: the limits of a file of Sites are in force, and are read anew on reload.
+func TestReload_SiteFiles(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) {
 		t.Helper()
@@ -72,7 +74,7 @@ func TestLimitsOfASitesFileAreInForceAndReadAnew(t *testing.T) {
 	b := startNode(t,
 		fmt.Sprintf("egress: {sites_file: %q, reactions_file: %q}", filepath.Join(dir, "sites"),
 			filepath.Join(dir, "reactions")), nil)
-	// connections gives how many the destination sees of so many messages.
+	// connections returns how many connections the destination sees for so many messages.
 	connections := func(messages int) int {
 		before := b.dest.Counts().Connections
 		for range messages {
