@@ -17,7 +17,7 @@ func FuzzVerify(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	digests[m.signatures[0].digest] = true
+	digests[m.signatures[0].raw.digest] = true
 	m.Close()
 	f.Add(header, []byte(dinnerBody))
 	f.Add([]byte(strings.Replace(string(header), "v=1;", "v=1; l=5; i==40example.com; x=1;", 1)), []byte("a"))
@@ -30,7 +30,7 @@ func FuzzVerify(f *testing.F) {
 		}
 		var covered [][32]byte
 		for _, s := range m.signatures {
-			covered = append(covered, s.digest)
+			covered = append(covered, s.raw.digest)
 		}
 		m.Write(body)
 		for i, s := range m.Finish() {

@@ -137,12 +137,17 @@ type Signature struct {
 	Reason         string // why Result is not Pass; may be ""
 	Cause          error  // for the administrator; may be nil
 
-	field  Field
-	at     int // offset of field
+	raw raw
+}
+
+// A raw is what a signature needs until b= is judged.
+type raw struct {
+	field  Field // nil after Begin, as is b: they are parts of header
+	at     int   // offset of field
 	b      Tag
 	value  []byte // b= decoded
 	digest [sha256.Size]byte
-	lookup *lookup
+	lookup *lookup // the search for the key; nil if it is not needed
 }
 
 // HeaderB returns the first octets of b=, which distinguish signatures in an Authentication-Results field (RFC 6008).
@@ -162,13 +167,13 @@ func (s *Signature) reject(err error) {
 
 // parse reads the field as RFC 6376 section 6.1.1 says. It copies all octets that it keeps.
 func (s *Signature) parse(now time.Time) error {
-	tags, err := ParseTagList(s.field.Body())
+	tags, err := ParseTagList(s.raw.field.Body())
 	if err != nil {
 		return err
 	}
 	// The tags that name the signature are read first, so that a refused one can be named.
-	if s.b, _ = tags.Lookup("b"); len(s.b.Value) <= maxB {
-		s.B = string(withoutFWS(make([]byte, 0, len(s.b.Value)), s.b.Value))
+	if s.raw.b, _ = tags.Lookup("b"); len(s.raw.b.Value) <= maxB {
+		s.B = string(withoutFWS(make([]byte, 0, len(s.raw.b.Value)), s.raw.b.Value))
 	}
 	domainErr := s.parseNames(tags)
 	switch v, ok := tags.Lookup("v"); {
@@ -317,10 +322,10 @@ func canonicalization(s string) (Canonicalization, bool) {
 }
 
 func (s *Signature) parseHashes(tags TagList) (err error) {
-	if len(s.b.Value) > maxB || len(tags.Get("bh")) > maxB {
+	if len(s.raw.b.Value) > maxB || len(tags.Get("bh")) > maxB {
 		return permError("signature too large")
 	}
-	if s.value, err = DecodeBase64(s.b.Value); err != nil || len(s.value) == 0 {
+	if s.raw.value, err = DecodeBase64(s.raw.b.Value); err != nil || len(s.raw.value) == 0 {
 		return permError("signature syntax error")
 	}
 	bh, err := DecodeBase64(tags.Get("bh"))

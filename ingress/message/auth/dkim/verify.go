@@ -111,10 +111,10 @@ func (v *Verifier) Begin(ctx context.Context, header []byte) (*Verification, err
 		if err := s.parse(now); err != nil {
 			s.reject(err)
 		} else {
-			s.digest = Digest(sum, &picker, header, s.Names, s.HeaderCanon, s.field, s.at, s.b)
+			s.raw.digest = Digest(sum, &picker, header, s.Names, s.HeaderCanon, s.raw.field, s.raw.at, s.raw.b)
 			m.want(s)
 		}
-		s.field, s.b = nil, Tag{} // they lie in header
+		s.raw.field, s.raw.b = nil, Tag{} // they lie in header
 	}
 	if len(m.lookups) > 0 {
 		ctx, m.cancel = context.WithCancel(ctx)
@@ -134,7 +134,7 @@ func (m *Verification) find(header []byte, limit int) {
 		case len(m.signatures) == limit:
 			m.unverified++
 		default:
-			m.signatures = append(m.signatures, Signature{field: field, at: at})
+			m.signatures = append(m.signatures, Signature{raw: raw{field: field, at: at}})
 		}
 		at += len(field)
 	}
@@ -158,12 +158,12 @@ func (m *Verification) want(s *Signature) {
 	name := KeyName(s.Selector, s.Domain)
 	for _, l := range m.lookups {
 		if l.name == name {
-			s.lookup = l
+			s.raw.lookup = l
 			return
 		}
 	}
-	s.lookup = &lookup{name: name}
-	m.lookups = append(m.lookups, s.lookup)
+	s.raw.lookup = &lookup{name: name}
+	m.lookups = append(m.lookups, s.raw.lookup)
 }
 
 // Unverified returns the number of signatures beyond the first five, which are not verified.
@@ -175,14 +175,14 @@ func (m *Verification) Unverified() int { return m.unverified }
 func (m *Verification) Header() []Signature {
 	for i := range m.signatures {
 		s := &m.signatures[i]
-		if s.lookup == nil {
+		if s.raw.lookup == nil {
 			continue
 		}
-		s.lookup.done.Wait()
-		if err := s.verify(s.lookup); err != nil {
+		s.raw.lookup.done.Wait()
+		if err := s.verify(s.raw.lookup); err != nil {
 			s.reject(err)
 		}
-		s.lookup, s.value = nil, nil
+		s.raw.lookup, s.raw.value = nil, nil
 	}
 	m.lookups = nil
 	m.stop()
@@ -199,7 +199,7 @@ func (s *Signature) verify(l *lookup) error {
 		!strings.EqualFold(domain, s.Domain) {
 		return permError("domain mismatch")
 	}
-	if err := l.key.Verify(s.Algorithm, s.digest, s.value); err != nil {
+	if err := l.key.Verify(s.Algorithm, s.raw.digest, s.raw.value); err != nil {
 		return err
 	}
 	s.HeaderVerified = true

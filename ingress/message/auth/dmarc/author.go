@@ -9,18 +9,18 @@ import (
 	"github.com/millrace/millrace/ingress/message/auth/spf"
 )
 
-// A Failure says why a header section has not one author domain. Result is PermError. A receiver that enforces policies
-// has to refuse such a message unless Authors tells how to judge it: DMARC does not apply to it, and whoever forges an
-// author would write his From field so (RFC 9989 section 11.5).
+// A Failure says why a header section does not have one author domain. Result is PermError. A receiver that enforces
+// policies has to refuse such a message unless it can evaluate Authors: DMARC does not apply to it, and a forger would
+// write such a From field (RFC 9989 section 11.5).
 type Failure struct {
 	Result Word
-	Reason string // printable ASCII without a word of the message's
+	Reason string // printable ASCII without any word of the message
 	// Authors are the author domains of a field that names several and can be read, at most four; nil otherwise. Begin
 	// takes them all.
 	Authors []string
-	// Anonymous says that there is no From field, or one without "@", of full width or small neither, and without an
-	// encoded word, as in "MAILER-DAEMON <>": nobody could take it for an address of somebody's, so a receiver may let
-	// it pass as a message without a policy.
+	// Anonymous says that there is no From field, or one without "@" (or a full-width or small form of it) and without
+	// an encoded word, as in "MAILER-DAEMON <>": no reader can take it for an address, so a receiver may treat the
+	// message as one without a policy.
 	Anonymous bool
 }
 
@@ -46,14 +46,14 @@ const (
 
 // Author returns the author domain of a header section: the domain of the From field in lower case and as A-labels (RFC
 // 9989 section 5.3.1). The error is a *Failure. Header is lines that end in CRLF; what follows the first empty line is
-// not looked at.
+// not read.
 //
 // The From field is read as RFC 5322 section 3.4 has it, with groups (RFC 6854), comments and folding anywhere between
-// tokens, and any text for a display name, since that is what is sent. What two readers could take for two addresses is
-// an error: a second From field, a source route, text behind an angle address, an address that is cut by blanks, an
-// encoded word in an address (RFC 2047 section 5 forbids it, and some readers decode it), a quote, comment or bracket
-// that does not end, a control character. An address that stands without quotes in a display name counts as one more
-// author, because some readers take it for the author. A domain literal is no author domain.
+// tokens, and any text as a display name, because senders write such names. A field in which two readers could see two
+// addresses is an error: a second From field, a source route, text behind an angle address, an address with blanks in
+// it, an encoded word in an address (RFC 2047 section 5 forbids it, and some readers decode it), a quote, comment or
+// bracket that does not end, a control character. An address that stands without quotes in a display name counts as one
+// more author, because some readers take it for the author. A domain literal is no author domain.
 func Author(header []byte) (domain string, err error) {
 	var from dkim.Field
 	for field := range dkim.Fields(header) {
@@ -91,19 +91,19 @@ const (
 	word         // atext, dots and octets above 127
 	quoted       // a quoted string
 	special      // one of @ < > , ; : [ ] \ )
-	broken       // nothing that may stand in a field
+	broken       // not allowed in a field
 )
 
 // A token of an address list, without the comments and white space before it.
 type token struct {
 	kind  kind
 	text  []byte
-	glued bool // neither stands before it
+	glued bool // no white space or comment is before it
 }
 
 func (t token) is(c byte) bool { return t.kind == special && t.text[0] == c }
 
-// A reader reads an address list. It keeps the domains that it found and no other octet.
+// A reader reads an address list. It keeps only the domains that it found.
 type reader struct {
 	s         []byte
 	at        int
@@ -111,7 +111,7 @@ type reader struct {
 	mailboxes int
 }
 
-// token returns the next token. Time is linear: no octet is looked at twice.
+// token returns the next token. It reads no octet twice.
 func (r *reader) token() token {
 	start := r.at
 	for r.at < len(r.s) {
@@ -175,7 +175,7 @@ func (r *reader) comment() bool {
 	return false
 }
 
-// quotedString skips a quoted string and gives it with its quotes, and whether it ends.
+// quotedString skips a quoted string and returns it with its quotes, and whether it ends.
 func (r *reader) quotedString() ([]byte, bool) {
 	from := r.at
 	for r.at++; r.at < len(r.s); r.at++ {
@@ -200,7 +200,7 @@ func isControl(c byte) bool {
 	return c < ' ' && c != '\t' && c != '\r' && c != '\n' || c == 0x7f
 }
 
-// read reads the whole list, and gives the reason for which it cannot be read, "" when it can.
+// read reads the whole list. It returns why it cannot be read, "" if it can.
 func (r *reader) read() string {
 	var p phrase
 	for {
@@ -221,7 +221,7 @@ func (r *reader) read() string {
 			}
 			p = phrase{}
 		case t.is(':'):
-			// The name of a group. A colon in a display name reads the same: what follows is what counts.
+			// The name of a group. A colon in a display name reads the same; only what follows counts.
 			if p.hasAt {
 				return reasonSyntax
 			}
@@ -264,8 +264,8 @@ func (r *reader) afterAngle() (end bool, reason string) {
 	return false, reasonSyntax
 }
 
-// bare takes a list element without an angle address: an addr-spec, nothing, or words that a missing pair of quotes
-// left alone, as in "Doe, Inc. <john@example.com>".
+// bare ends a list element without an angle address: an addr-spec, nothing, or words of a display name without quotes,
+// as in "Doe, Inc. <john@example.com>".
 func (r *reader) bare(p *phrase) string {
 	if !p.hasAt {
 		return ""
@@ -327,11 +327,11 @@ const (
 	hasDomain
 )
 
-// An addrSpec takes tokens one by one and tells whether they are an addr-spec.
+// An addrSpec reads tokens one by one and finds out whether they are an addr-spec.
 type addrSpec struct {
 	state   int
 	bad     bool
-	encoded bool // an encoded word stands where the local part does
+	encoded bool // there is an encoded word in the local part
 	domain  []byte
 }
 
@@ -352,13 +352,13 @@ func (a *addrSpec) take(t token) {
 	}
 }
 
-// isEncoded reports whether a token looks as if it held an encoded word.
+// isEncoded reports whether a token seems to hold an encoded word.
 func isEncoded(t token) bool {
 	_, behind, ok := bytes.Cut(t.text, []byte("=?"))
 	return ok && bytes.Contains(behind, []byte("?="))
 }
 
-// A phrase takes the tokens of a list element outside angle brackets: a display name, or an addr-spec.
+// A phrase reads the tokens of a list element outside angle brackets: a display name, or an addr-spec.
 type phrase struct {
 	spec    addrSpec
 	hasAt   bool

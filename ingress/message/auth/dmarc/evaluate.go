@@ -12,10 +12,10 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Config says how messages are evaluated.
+// A Config has what an Evaluator needs.
 type Config struct {
-	// Resolver finds policy records, and tells whether an author domain exists, on which it depends whether np= or sp=
-	// applies; it is required.
+	// Resolver finds policy records, and whether an author domain exists, which decides between np= and sp=; it is
+	// required.
 	Resolver world.Resolver
 	// Draw returns a number from 0 to 99, each as likely as the others. A failing message for which it is not below
 	// pct= gets the next milder disposition. It is called from several goroutines. nil draws at random.
@@ -27,7 +27,7 @@ type Config struct {
 // walkTimeout bounds the tree walk of the author domain, and once more those of Evaluate.
 const walkTimeout = 5 * time.Second
 
-// Validate returns a *mail.FieldError that names the first field that makes no sense, or nil.
+// Validate returns a *mail.FieldError that names the first field that is wrong, or nil.
 func (c Config) Validate() error {
 	if c.Resolver == nil {
 		return &mail.FieldError{Field: "Resolver", Reason: "is required"}
@@ -43,9 +43,9 @@ type Word uint8
 const (
 	None      Word = iota // no policy record applies
 	Pass                  // an authenticated identifier is aligned with the author domain
-	Fail                  // none is
-	TempError             // DNS gave no answer on which the result depends
-	PermError             // there is no author domain that could be evaluated
+	Fail                  // no authenticated identifier is aligned
+	TempError             // the result depends on a question that DNS did not answer
+	PermError             // there is no author domain to evaluate
 )
 
 // String returns the keyword.
@@ -92,27 +92,27 @@ func (d Disposition) milder() Disposition {
 	return d - 1
 }
 
-// A Result is what was found of a message. Domains are in lower case and as A-labels.
+// A Result is the result for a message. Domains are in lower case and as A-labels.
 type Result struct {
 	Result Word
 	// Disposition is what the author domain asks for: NoAction unless Result is Fail.
 	Disposition Disposition
-	// Defer says, of a TempError, that an answer could have made the message one to be rejected or quarantined: a
-	// receiver that enforces asks the client to come back. Without it the message would be let through whatever the
-	// answer.
+	// Defer says about a TempError that an answer could have made the message one to be rejected or quarantined: a
+	// receiver that enforces policies asks the client to come back. Without Defer every answer would let the message
+	// through.
 	Defer        bool
 	Author       string // the author domain
-	PolicyDomain string // where the policy record stands, "" when there is none
-	Organization string // the author domain's organizational domain, "" when that is not known
-	// p= as published, or as it counts: "none", "quarantine" or "reject"; "" when there is no record
+	PolicyDomain string // the domain of the policy record, "" without one
+	Organization string // the author domain's organizational domain, "" if it is not known
+	// Policy is p= as published, or as it counts: "none", "quarantine" or "reject"; "" without a record.
 	Policy    string
 	Tag       string      // the tag that the policy was taken from: "p", "sp" or "np"
 	Requested Disposition // what that tag asks for, before t= and pct=
 	Testing   bool        // t=y
-	Percent   int         // pct=, 100 when there is none or when t= stands beside it
+	Percent   int         // pct=; 100 without it and beside t=
 	Aligned   string      // the mechanisms that are aligned: "spf", "dkim" or "spf dkim"
-	Reason    string      // why, as printable ASCII without a word of the message's or of a record's
-	Cause     error       // for the operator; may be nil
+	Reason    string      // why, as printable ASCII without any word of the message or of a record
+	Cause     error       // for the administrator; may be nil
 }
 
 // severity orders Results of several authors.
@@ -139,7 +139,7 @@ type Evaluator struct {
 	cfg Config
 }
 
-// New makes an Evaluator, or returns what Config.Validate says.
+// New makes an Evaluator, or returns the error of Config.Validate.
 func New(c Config) (*Evaluator, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -153,14 +153,14 @@ func New(c Config) (*Evaluator, error) {
 	return &Evaluator{cfg: c}, nil
 }
 
-// A Lookup is the evaluation of one message: the tree walk of its author domain, under way, and what was learnt by it.
-// Evaluate may be called more than once, but by one goroutine at a time; Close must be called.
+// A Lookup is the evaluation of one message: the tree walk of its author domain, under way, and its answers. Evaluate
+// may be called more than once, but by one goroutine at a time; Close must be called.
 type Lookup struct {
 	evaluator *Evaluator
 	authors   []*author
 	cache     cache
 	draw      int           // of this message, so that each Evaluate decides the same
-	done      chan struct{} // closed when the tree walks of the authors are over; cache and authors are Evaluate's then
+	done      chan struct{} // closed when the tree walks of the authors are over; Evaluate uses cache and authors then
 	cancel    context.CancelFunc
 }
 
@@ -171,15 +171,15 @@ type author struct {
 	organic organization
 }
 
-// Begin starts the tree walk of an author domain that Author gave, and returns at once. Several domains, from
-// Failure.Authors, are evaluated each, and Evaluate gives the strictest result (RFC 9989 section 11.5). Ctx and
+// Begin starts the tree walk of an author domain that Author returned, and does not wait. Several domains, from
+// Failure.Authors, are each evaluated, and Evaluate returns the strictest result (RFC 9989 section 11.5). Ctx and
 // walkTimeout bound the look-ups.
 func (e *Evaluator) Begin(ctx context.Context, authors ...string) *Lookup {
 	l := &Lookup{evaluator: e, draw: e.cfg.Draw(), done: make(chan struct{}), cancel: func() {}}
 	for _, domain := range authors {
 		domain = spf.Canonical(domain)
 		if domain == "" {
-			l.authors = nil // an author that cannot be judged is not left out
+			l.authors = nil // a message with an author that cannot be judged is not judged by the others
 			break
 		}
 		l.authors = append(l.authors, &author{domain: domain})
@@ -206,11 +206,11 @@ func (l *Lookup) Close() {
 	<-l.done
 }
 
-// Evaluate waits for the tree walk and says what becomes of a message with these authenticated identifiers: what SPF
-// found, of which the reverse-path alone counts (RFC 9989 section 4.4.2), and the signing domains of the DKIM
-// signatures that pass. Unknown are the signing domains of signatures whose key could not be had: where one of them
-// would have aligned, the message does not fail but is a TempError. Relaxed alignment may ask for more records; what is
-// not known when ctx or walkTimeout is over is a TempError.
+// Evaluate waits for the tree walk and returns the result for a message with these authenticated identifiers: the
+// results of SPF, of which only that of the reverse-path counts (RFC 9989 section 4.4.2), and the signing domains of
+// the DKIM signatures that pass. Unknown are the signing domains of signatures whose key cannot be had now: if one of
+// them is aligned, the message does not fail but is a TempError. Relaxed alignment may ask for more records; what is
+// not known when ctx or its time is over is a TempError.
 func (l *Lookup) Evaluate(ctx context.Context, identity spf.Results, dkim []string, unknown ...string) Result {
 	if len(l.authors) == 0 {
 		return Result{Result: PermError, Reason: reasonNoDomain}
@@ -233,14 +233,14 @@ func (l *Lookup) Evaluate(ctx context.Context, identity spf.Results, dkim []stri
 	return worst
 }
 
-// await reports whether the tree walks of the authors are over, for which it waits until ctx is.
+// await waits for the tree walks of the authors until ctx ends, and reports whether they are over.
 func (l *Lookup) await(ctx context.Context) bool {
 	select {
 	case <-l.done:
 		return true
 	case <-ctx.Done():
 	}
-	// What came at the same moment is believed.
+	// An answer of the same moment counts.
 	select {
 	case <-l.done:
 		return true
@@ -280,20 +280,20 @@ const (
 	tagNonExistent = "np"
 )
 
-// maxIdentifiers is how many authenticated identifiers of a message are looked at, that of SPF first.
+// maxIdentifiers bounds the authenticated identifiers of a message that count, that of SPF first.
 const maxIdentifiers = 16
 
 // percentOfMessages is the default of pct=.
 const percentOfMessages = 100
 
-// An identifier is a domain that SPF or DKIM authenticated, or could not.
+// An identifier is a domain that SPF or DKIM authenticated, or that cannot be authenticated now.
 type identifier struct {
 	domain string
 	dkim   bool
 	known  bool
 }
 
-// collect returns the identifiers that can decide anything, each once.
+// collect returns the identifiers that can change the result, each once.
 func collect(reverse spf.Identity, dkim, unknown []string) []identifier {
 	ids := make([]identifier, 0, 1+len(dkim)+len(unknown))
 	add := func(id identifier) {
@@ -370,9 +370,9 @@ func (l *Lookup) evaluate(ctx context.Context, a *author, ids []identifier) Resu
 	return r
 }
 
-// undiscovered is the result when the policy record could not be had. RFC 9989 section 5.3.6 forbids both pass and
-// fail; but a message with an identifier that is the author domain itself passes under any record, so there is nothing
-// to wait for.
+// undiscovered returns the result if the policy record cannot be had now. RFC 9989 section 5.3.6 forbids both pass and
+// fail; but a message with an identifier that is the author domain itself passes under any record, so that Defer is
+// false.
 func (l *Lookup) undiscovered(r Result, a *author, ids []identifier) Result {
 	var spfAligned, dkimAligned bool
 	for _, id := range ids {
@@ -401,8 +401,8 @@ func mechanisms(spfAligned, dkimAligned bool) string {
 	return ""
 }
 
-// disposition is what p asks for a message that fails, after t= or pct=. The one replaces the other (RFC 9989 appendix
-// A.6): who publishes t= has read RFC 9989, and pct= beside it is for receivers that have not.
+// disposition returns what p asks for a message that fails, after t= or pct=. t= replaces pct= (RFC 9989 appendix A.6):
+// a domain that publishes t= follows RFC 9989, and pct= beside it is for receivers that do not.
 func (l *Lookup) disposition(p *policy) Disposition {
 	if p.record.testing || l.draw >= p.record.percent {
 		return p.requested.milder()

@@ -6,14 +6,13 @@ import (
 	"strings"
 )
 
-// A record is a DMARC policy record (RFC 9989 section 4.7). What a report needs is not kept.
+// A record is a DMARC policy record (RFC 9989 section 4.7), without the tags for reports.
 type record struct {
-	policy       Disposition // p=
-	subdomain    Disposition // sp=
-	nonExistent  Disposition // np=
-	hasSubdomain bool
-	hasNonExist  bool
-	// false: without a valid policy and without anybody to report to, DMARC is not applied (section 4.10.1)
+	policy      Disposition // p=
+	subdomain   optional    // sp=
+	nonExistent optional    // np=
+	// applies is false without a valid policy and without an address for reports: DMARC is not applied then (section
+	// 4.10.1).
 	applies    bool
 	testing    bool // t=y
 	percent    int
@@ -22,12 +21,18 @@ type record struct {
 	psd        byte // 'y', 'n' or 'u'
 }
 
-// maxRecordLength bounds the octets of a record that is looked at; a longer one is none.
+// An optional is a Disposition that may be absent.
+type optional struct {
+	Disposition
+	ok bool
+}
+
+// maxRecordLength bounds the octets of a record; a longer text is no record.
 const maxRecordLength = 16 << 10
 
 // parseRecord parses a TXT record, and reports whether it is a policy record: one that begins with the tag v and the
-// value DMARC1. Within it a tag that is unknown, malformed or out of range is as if it were not there (section 4.8), of
-// tags that stand twice the first counts, and names of tags match in any case.
+// value DMARC1. Within it a tag that is unknown, malformed or out of range is ignored (section 4.8). Of several tags
+// with one name the first counts. Names of tags match in any case.
 func parseRecord(text string) (*record, bool) {
 	if len(text) > maxRecordLength {
 		return nil, false
@@ -57,11 +62,11 @@ func parseRecord(text string) (*record, bool) {
 		case "p":
 			r.policy, valid = parsePolicy(value)
 		case "sp":
-			r.subdomain, r.hasSubdomain = parsePolicy(value)
-			broken = broken || !r.hasSubdomain
+			r.subdomain.Disposition, r.subdomain.ok = parsePolicy(value)
+			broken = broken || !r.subdomain.ok
 		case "np":
-			r.nonExistent, r.hasNonExist = parsePolicy(value)
-			broken = broken || !r.hasNonExist
+			r.nonExistent.Disposition, r.nonExistent.ok = parsePolicy(value)
+			broken = broken || !r.nonExistent.ok
 		case "adkim":
 			r.strictDKIM = strings.EqualFold(value, "s")
 		case "aspf":
@@ -84,15 +89,14 @@ func parseRecord(text string) (*record, bool) {
 	}
 	r.applies = true
 	if !valid || broken {
-		// Section 4.10.1: as if the record said p=none, if somebody wants reports; else there is no policy.
+		// Section 4.10.1: as if the record said p=none, if it has an address for reports; else there is no policy.
 		r.policy, r.applies = NoAction, rua
-		r.subdomain, r.hasSubdomain = NoAction, false
-		r.nonExistent, r.hasNonExist = NoAction, false
+		r.subdomain, r.nonExistent = optional{}, optional{}
 	}
 	return r, true
 }
 
-// isKnown reports whether a tag has a say here. fo, rf, ri and ruf concern reports only.
+// isKnown reports whether a tag is used here. fo, rf, ri and ruf concern reports only.
 func isKnown(name string) bool {
 	switch name {
 	case "p", "sp", "np", "adkim", "aspf", "t", "psd", "rua", "pct":

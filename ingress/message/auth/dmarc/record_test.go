@@ -23,7 +23,7 @@ func TestPolicyRecords(t *testing.T) {
 		{"tags in any order", "v=DMARC1; rua=mailto:a@b.c; p=reject", reject},
 		{"all of them",
 			"v=DMARC1; p=quarantine; sp=reject; np=none; adkim=s; aspf=s; t=y; psd=n; fo=1:d; ruf=mailto:a@b.c" + rua,
-			record{policy: Quarantine, subdomain: Reject, hasSubdomain: true, hasNonExist: true, applies: true,
+			record{policy: Quarantine, subdomain: optional{Reject, true}, nonExistent: optional{ok: true}, applies: true,
 				testing: true, percent: 100,
 				strictDKIM: true, strictSPF: true, psd: 'n'}},
 		{"tags of RFC 7489", "v=DMARC1; p=reject; pct=20; rf=afrf; ri=86400", with(func(r *record) {
@@ -97,7 +97,7 @@ func FuzzRecord(f *testing.F) {
 		if r.percent < 0 || r.percent > 100 || !strings.ContainsRune("ynu", rune(r.psd)) {
 			t.Fatalf("%+v", r)
 		}
-		if !r.applies && (r.policy != NoAction || r.hasSubdomain || r.hasNonExist) {
+		if !r.applies && (r.policy != NoAction || r.subdomain.ok || r.nonExistent.ok) {
 			t.Fatalf("a policy that does not apply: %+v", r)
 		}
 		// What follows a record that is complete changes none of it, unless it is of a name that was not there.

@@ -8,8 +8,8 @@ import (
 )
 
 const (
-	// maxQueries is how many names a tree walk asks for (RFC 9989 section 4.10); after the first it goes on with one
-	// label less than that.
+	// maxQueries bounds the names that a tree walk asks for (RFC 9989 section 4.10). After the first name it goes on
+	// with one label less than that.
 	maxQueries = 8
 	maxName    = domain.MaxName
 	prefix     = "_dmarc."
@@ -18,23 +18,24 @@ const (
 // cache holds the answers of one Lookup by domain.
 type cache map[string]*record
 
-// A policy is what policy discovery ended in.
+// A policy is the result of policy discovery.
 type policy struct {
-	record    *record // nil: there is none, or err says why it is not known
-	domain    string  // where it stands
+	record    *record // nil without a record, and if err is set
+	domain    string  // of the record
 	tag       string
 	requested Disposition
-	existence error // why it is not known whether the author domain exists, where that matters
+	existence error // why it is not known whether the author domain exists, if that matters
 	err       error
 }
 
-// An organization is an organizational domain, or the reason for which it is not known.
+// An organization is an organizational domain, or the error because of which it is not known.
 type organization struct {
 	domain string
 	err    error
 }
 
-// record returns the one policy record of a domain, nil for none: several are discarded (section 4.10, step 2).
+// record returns the one policy record of a domain, nil if there is not one: several are discarded (section 4.10, step
+// 2).
 func (l *Lookup) record(ctx context.Context, domain string) (*record, error) {
 	if r, ok := l.cache[domain]; ok {
 		return r, nil
@@ -47,8 +48,8 @@ func (l *Lookup) record(ctx context.Context, domain string) (*record, error) {
 		if strings.IndexByte(domain, '.') >= 0 {
 			return nil, err
 		}
-		// What a top-level domain publishes is a default for those below it, and no policy of theirs. Where its servers
-		// cannot answer the question, which some never can, all of its mail would wait for it.
+		// The record of a top-level domain is a default for the domains below it, not their policy. Some servers of
+		// such domains never answer the question, and all mail below them would have to wait for it.
 		texts = nil
 	}
 	var found *record
@@ -70,7 +71,7 @@ func (l *Lookup) record(ctx context.Context, domain string) (*record, error) {
 	return found, nil
 }
 
-// next returns the domain that a tree walk from start asks for after domain, "" at its end (section 4.10, steps 4 and
+// next returns the domain that a tree walk from start asks for after domain; "" at its end (section 4.10, steps 4 and
 // 7).
 func next(domain, start string) string {
 	labels := strings.Count(domain, ".") + 1
@@ -84,14 +85,14 @@ func next(domain, start string) string {
 	return domain
 }
 
-// below returns the domain one label below top on the way to domain, which lies below top.
+// below returns the domain one label below top on the way to domain. domain lies below top.
 func below(domain, top string) string {
 	head := strings.TrimSuffix(domain, "."+top)
 	return domain[strings.LastIndexByte(head, '.')+1:]
 }
 
 // climb is the tree walk from start (section 4.10) with the choice of the organizational domain (section 4.10.2).
-// Suffix is the name of the public suffix domain whose record ended the walk, "" when none did.
+// suffix is the public suffix domain whose record ended the walk, or "".
 func (l *Lookup) climb(ctx context.Context, start string) (org organization, suffix string) {
 	org.domain = start
 	for domain := start; domain != ""; domain = next(domain, start) {
@@ -131,7 +132,8 @@ func (l *Lookup) discover(ctx context.Context, domain string) (policy, organizat
 		return policy{err: org.err}, org
 	}
 	p := policy{domain: org.domain}
-	// The organizational domain was on the walk, or is one below a public suffix domain and was skipped by it.
+	// The organizational domain was on the walk, or the walk skipped it because it is one label below a public suffix
+	// domain.
 	if p.record, p.err = l.record(ctx, org.domain); p.err != nil {
 		return policy{err: p.err}, org
 	}
@@ -148,13 +150,13 @@ func (l *Lookup) discover(ctx context.Context, domain string) (policy, organizat
 	return p, org
 }
 
-// choose takes the policy for a subdomain of p's domain from np=, sp= or p=.
+// choose sets the policy for a subdomain of p's domain from np=, sp= or p=.
 func (l *Lookup) choose(ctx context.Context, p *policy, domain string) {
 	p.tag, p.requested = tagPolicy, p.record.policy
-	if p.record.hasSubdomain {
-		p.tag, p.requested = tagSubdomain, p.record.subdomain
+	if p.record.subdomain.ok {
+		p.tag, p.requested = tagSubdomain, p.record.subdomain.Disposition
 	}
-	if !p.record.hasNonExist || p.record.nonExistent == p.requested {
+	if !p.record.nonExistent.ok || p.record.nonExistent.Disposition == p.requested {
 		return
 	}
 	exists, err := l.evaluator.cfg.Resolver.Exists(ctx, domain)
@@ -162,7 +164,7 @@ func (l *Lookup) choose(ctx context.Context, p *policy, domain string) {
 	case err != nil:
 		p.existence = err
 	case !exists:
-		p.tag, p.requested = tagNonExistent, p.record.nonExistent
+		p.tag, p.requested = tagNonExistent, p.record.nonExistent.Disposition
 	}
 }
 

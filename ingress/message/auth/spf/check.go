@@ -15,15 +15,15 @@ type Result uint8
 // The results, in the order of RFC 7208.
 const (
 	None      Result = iota // there is no domain to check, or it has no record
-	Neutral                 // the domain says nothing of the client
+	Neutral                 // the domain says nothing about the client
 	Pass                    // the client may use the domain
 	Fail                    // the client may not use the domain
-	SoftFail                // the domain believes that the client may not, and does not insist
-	TempError               // DNS gave no answer; a later check may
+	SoftFail                // the client probably may not use the domain
+	TempError               // DNS did not answer; a later check may succeed
 	PermError               // the domain's records cannot be interpreted
 )
 
-// String returns the result as RFC 8601 section 2.7.2 has it in an Authentication-Results field.
+// String returns the result in the words of RFC 8601 section 2.7.2, for an Authentication-Results field.
 func (r Result) String() string {
 	switch r {
 	case Neutral:
@@ -42,12 +42,12 @@ func (r Result) String() string {
 	return "none"
 }
 
-// An Identity is what was found of one identity.
+// An Identity is the result for one identity.
 type Identity struct {
 	Result Result
-	Domain string // the domain that was checked, in lower case and as A-labels; "" when there was none to check
-	Reason string // why, as printable ASCII without a word of the client's or of a record's
-	Cause  error  // for the operator; may be nil
+	Domain string // the domain that was checked, in lower case and as A-labels; "" if there was no domain to check
+	Reason string // why, as printable ASCII without any word of the client or of a record
+	Cause  error  // for the administrator; may be nil
 }
 
 // Results are the results for both identities.
@@ -57,7 +57,7 @@ type Results struct {
 	Helo Identity // the HELO name (RFC 7208 section 2.3)
 }
 
-// A Config says how checks are made.
+// A Config has what a Checker needs.
 type Config struct {
 	// Resolver answers the questions; it is required.
 	Resolver world.Resolver
@@ -69,7 +69,7 @@ type Config struct {
 // for 20 s at least, which is longer than a client that waits for a reply is worth.
 const checkTimeout = 5 * time.Second
 
-// Validate returns a *mail.FieldError that names the first field that makes no sense, or nil.
+// Validate returns a *mail.FieldError that names the first field that is wrong, or nil.
 func (c Config) Validate() error {
 	if c.Resolver == nil {
 		return &mail.FieldError{Field: "Resolver", Reason: "is required"}
@@ -83,7 +83,7 @@ type Checker struct {
 	timeout  time.Duration
 }
 
-// New makes a Checker, or returns what Config.Validate says.
+// New makes a Checker, or returns the error of Config.Validate.
 func New(c Config) (*Checker, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -97,17 +97,17 @@ func New(c Config) (*Checker, error) {
 // A Check is the check of one client's two identities under way. All methods are safe for concurrent use; Close must be
 // called.
 type Check struct {
-	mail, helo Identity      // written before the channel of each is closed
+	mail, helo Identity      // each is set before its channel is closed
 	asked      inquiry       // what is checked
-	mailKnown  chan struct{} // closed when mail is there
-	done       chan struct{} // closed when both are
+	mailKnown  chan struct{} // closed when mail is set
+	done       chan struct{} // closed when both are set
 	ended      <-chan struct{}
 	cancel     context.CancelFunc
 }
 
-// Begin starts the check of client, which is the address that connected, of the name it gave in HELO or EHLO and of the
-// reverse-path it gave in MAIL, and returns at once. An IPv4-mapped address is taken for the IPv4 address it holds. Ctx
-// and 5 s bound the look-ups.
+// Begin starts the check of client, the address that connected, with the names that it sent in HELO or EHLO and the
+// reverse-path that it sent in MAIL, and does not wait. An IPv4-mapped address counts as IPv4. Ctx and 5 s bound the
+// look-ups.
 func (c *Checker) Begin(ctx context.Context, client netip.Addr, helo string, reverse mail.Path) *Check {
 	q := questions(client, helo, reverse)
 	k := &Check{asked: q, mailKnown: make(chan struct{}), done: make(chan struct{})}
@@ -120,7 +120,7 @@ func (c *Checker) Begin(ctx context.Context, client netip.Addr, helo string, rev
 	}
 	ctx, k.cancel = context.WithTimeout(ctx, c.timeout)
 	k.ended = ctx.Done()
-	// It ends when its look-ups do, which they do at the latest when ctx ends or Close cancels it; Close waits for it.
+	// It ends with its look-ups, at the latest when ctx ends or Close cancels it; Close waits for it.
 	go func() {
 		defer k.cancel()
 		defer close(k.done)
@@ -135,7 +135,7 @@ func (c *Checker) Begin(ctx context.Context, client netip.Addr, helo string, rev
 	return k
 }
 
-// Results waits for both results. What is not known when ctx or the time of the check is over is TempError.
+// Results waits for both results. A result that is not known when ctx or the time of the check is over is TempError.
 func (k *Check) Results(ctx context.Context) Results {
 	out := Results{Mail: late(k.asked.mail), Helo: late(k.asked.helo)}
 	if await(ctx, k.done, k.ended) {
@@ -147,8 +147,8 @@ func (k *Check) Results(ctx context.Context) Results {
 	return out
 }
 
-// Wait waits for the result of the reverse-path alone, under the same rule, and gives it with the domain that is
-// checked, in the words of RFC 8601.
+// Wait waits like Results, but only for the result of the reverse-path, and returns it in the words of RFC 8601 with
+// the domain that is checked.
 func (k *Check) Wait(ctx context.Context) (result, domain string) {
 	if !await(ctx, k.mailKnown, k.ended) {
 		return TempError.String(), k.asked.mail.domain
@@ -156,7 +156,7 @@ func (k *Check) Wait(ctx context.Context) (result, domain string) {
 	return k.mail.Result.String(), k.mail.Domain
 }
 
-// late is what is known of a question without an answer.
+// late returns the result of a question without an answer.
 func late(q question) Identity {
 	return Identity{Result: TempError, Domain: q.domain, Reason: reasonLate}
 }
@@ -167,7 +167,7 @@ func (k *Check) Close() {
 	<-k.done
 }
 
-// await reports whether known is closed, for which it waits until ctx is over or ended is closed.
+// await waits until known is closed, ctx ends or ended is closed, and reports whether known is closed.
 func await(ctx context.Context, known, ended <-chan struct{}) bool {
 	select {
 	case <-known:
@@ -180,7 +180,7 @@ func await(ctx context.Context, known, ended <-chan struct{}) bool {
 	case <-ctx.Done():
 	case <-ended:
 	}
-	// What came at the same moment is believed.
+	// A result of the same moment counts.
 	select {
 	case <-known:
 		return true

@@ -15,7 +15,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// The reasons that are ours. Those for a match and for a broken record are the library's fixed texts.
+// Our reasons. Those for a match and for a broken record are the library's fixed texts.
 const (
 	reasonLate     = "no answer in time"
 	reasonFault    = "DNS look-up failed"
@@ -26,9 +26,9 @@ const (
 	reasonSyntax   = "syntax error in SPF record"
 )
 
-// A question is one identity to be checked. Domain is "" when there is nothing to be asked.
+// A question is one identity to be checked. Domain is "" if there is nothing to check.
 type question struct {
-	local  string // as the library is to see it
+	local  string // in the form that the library reads right
 	domain string
 }
 
@@ -39,10 +39,9 @@ type inquiry struct {
 	mail, helo question
 }
 
-// Octets that no path and no HELO name can hold. They stand in a local part for what the library would misread: it cuts
+// Octets that no path and no HELO name can hold. They replace in a local part what the library would misread: it splits
 // a mailbox at the first "@", which in "a@b"@example.com belongs to the local part, and it would look up non-ASCII
-// local parts, which can match nothing (RFC 8616 section 4). The names that come out of macros are put right in
-// lookups.name.
+// local parts, which can match nothing (RFC 8616 section 4). lookups.name corrects the names that macros make of them.
 const (
 	hiddenAt    = "\x1a"
 	hiddenLocal = "\x1b"
@@ -50,7 +49,7 @@ const (
 
 const postmaster = "postmaster"
 
-// questions says what is to be asked.
+// questions returns the questions of a check.
 func questions(client netip.Addr, helo string, reverse mail.Path) inquiry {
 	q := inquiry{client: client.Unmap().WithZone(""), name: helo}
 	if len(helo) > mail.MaxDomain || strings.ContainsFunc(helo, isControl) {
@@ -67,7 +66,7 @@ func questions(client netip.Addr, helo string, reverse mail.Path) inquiry {
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
-// unasked returns the results where no question is to be asked.
+// unasked returns the results of a check without questions.
 func (q inquiry) unasked() (fromMail, fromHelo Identity) {
 	reason := reasonNoName
 	if !q.client.IsValid() {
@@ -76,7 +75,7 @@ func (q inquiry) unasked() (fromMail, fromHelo Identity) {
 	return Identity{Domain: q.mail.domain, Reason: reason}, Identity{Domain: q.helo.domain, Reason: reason}
 }
 
-// hide returns a local part as the library can take it.
+// hide returns a local part in the form that the library reads right.
 func hide(local string) string {
 	if local == "" {
 		return postmaster // RFC 7208 section 4.3
@@ -129,7 +128,7 @@ func (c *Checker) ask(ctx context.Context, client netip.Addr, helo string, q que
 		spf.WithContext(ctx), spf.WithResolver(l))
 	id := Identity{Result: resultOf(word), Domain: q.domain}
 	if l.late && id.Result != Pass {
-		// Some mechanisms take a failed look-up for no match, and the record's "-all" would then be held against the
+		// Some mechanisms treat a failed look-up as no match, and the record's "-all" would then count against the
 		// client.
 		id.Result = TempError
 	}
@@ -170,7 +169,8 @@ func resultOf(r spf.Result) Result {
 	return None
 }
 
-// libraryReason returns the text of an error that the library declares, none of which holds a stranger's word.
+// libraryReason returns the text of an error that the library declares. These texts have no word of the client or of a
+// record.
 func libraryReason(err error) string {
 	for _, known := range [...]error{
 		spf.ErrMatchedAll, spf.ErrMatchedA, spf.ErrMatchedIP, spf.ErrMatchedMX, spf.ErrMatchedPTR, spf.ErrMatchedExists,

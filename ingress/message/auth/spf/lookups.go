@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// maxRecord is the longest record that is looked at, in octets. RFC 7208 section 3.4 wants a reply of 512; what is
-	// longer than this is there to cost us time.
+	// maxRecord bounds the octets of a record that is evaluated. RFC 7208 section 3.4 wants a reply of 512 octets; a
+	// longer record than this would only cost time.
 	maxRecord = 8 << 10
 )
 
@@ -29,7 +29,7 @@ type lookups struct {
 	broken   error // a record was malformed
 }
 
-// name returns the name to be asked for, and whether it can be asked for.
+// name returns the name to look up, and whether it can be looked up.
 func (l *lookups) name(name string) (string, bool) {
 	if strings.Contains(name, hiddenLocal) || strings.Contains(name, "%1B") {
 		return "", false
@@ -49,7 +49,7 @@ func (l *lookups) name(name string) (string, bool) {
 	return name, true
 }
 
-// shortened cuts labels off the left of a name that is too long (RFC 7208 section 7.3).
+// shortened returns name without leading labels if it is too long (RFC 7208 section 7.3).
 func shortened(name string) string {
 	for len(name) > domain.MaxName {
 		_, name, _ = strings.Cut(name, ".")
@@ -59,8 +59,8 @@ func shortened(name string) string {
 
 // LookupTXT returns the TXT records of a name, with a malformed SPF record replaced by one that the library calls
 // malformed: RFC 7208 section 4.6 demands a permerror for an error anywhere in a record, and the library stops at the
-// first match. The name of an included record stands in its macro d, so one that is too long is not shortened but not
-// found: shortened, it would let a record include itself with a name that grows by each step.
+// first match. A name that is too long is not found rather than shortened: it is the macro d of an included record, and
+// a record could include itself with a name that grows by each step.
 func (l *lookups) LookupTXT(ctx context.Context, name string) ([]string, error) {
 	asked, ok := l.name(name)
 	if !ok || len(asked) > domain.MaxName {
@@ -155,8 +155,8 @@ func notFound(name string) error {
 	return &net.DNSError{Err: "no such name", Name: name, IsNotFound: true}
 }
 
-// fault makes err one that the library takes for what it is: it knows *net.DNSError unwrapped only, and calls an error
-// that is not temporary a permerror, where RFC 7208 section 4.4 wants a temperror for every failure of the DNS.
+// fault returns err in the form that the library needs: it knows only an unwrapped *net.DNSError, and an error that is
+// not temporary is a permerror to it, where RFC 7208 section 4.4 wants a temperror for every DNS failure.
 func (l *lookups) fault(ctx context.Context, name string, err error) error {
 	if errors.Is(err, mail.ErrBadName) { // a macro can make any name; it does not exist
 		return notFound(name)

@@ -8,7 +8,7 @@ import (
 	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
-// What a record can be broken by.
+// The errors of a record's syntax.
 var (
 	errTooLong   = errors.New("record too long")
 	errCharset   = errors.New("record is not printable ASCII")
@@ -62,7 +62,7 @@ func checkSyntax(record string) error {
 			}
 			exp = true
 		default:
-			// An unknown modifier is any macro-string; the letters of explanations are let through there.
+			// An unknown modifier is any macro-string. The macro letters of explanations are allowed in it.
 			if _, err := macroString(value, "slodiphcrtv"); err != nil {
 				return err
 			}
@@ -75,14 +75,14 @@ func checkSyntax(record string) error {
 	return nil
 }
 
-// modifier cuts name "=" value, and reports whether term is one.
+// modifier splits name "=" value, and reports whether term is a modifier.
 func modifier(term string) (name, value string, ok bool) {
 	name, value, ok = strings.Cut(term, "=")
 	if !ok || name == "" || !ascii.IsAlpha(name[0]) {
 		return "", "", false
 	}
 	for i := range len(name) {
-		if c := name[i]; !isAlnum(c) && c != '-' && c != '_' && c != '.' {
+		if c := name[i]; !ascii.IsLetDig(c) && c != '-' && c != '_' && c != '.' {
 			return "", "", false
 		}
 	}
@@ -136,7 +136,7 @@ func checkHost(value string) error {
 	return checkDomainSpec(value[1:])
 }
 
-// cutPrefixes cuts a dual-cidr-length off the end of value: [ "/" ip4 ] [ "//" ip6 ].
+// cutPrefixes returns value without the dual-cidr-length at its end: [ "/" ip4 ] [ "//" ip6 ].
 func cutPrefixes(value string) (rest string, err error) {
 	if at := strings.LastIndex(value, "//"); at >= 0 && isPrefixText(value[at+2:]) {
 		if !isPrefix(value[at+2:], 128) {
@@ -156,7 +156,7 @@ func cutPrefixes(value string) (rest string, err error) {
 // isPrefixText reports whether s was meant for a prefix length: no domain-spec ends in a slash and digits.
 func isPrefixText(s string) bool {
 	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
+		if !ascii.IsDigit(s[i]) {
 			return false
 		}
 	}
@@ -170,7 +170,7 @@ func isPrefix(s string, bits int) bool {
 	}
 	n := 0
 	for i := range len(s) {
-		if s[i] < '0' || s[i] > '9' {
+		if !ascii.IsDigit(s[i]) {
 			return false
 		}
 		n = 10*n + int(s[i]-'0')
@@ -215,7 +215,7 @@ func checkDomainSpec(s string) error {
 	return nil
 }
 
-// isTopLabel is the toplabel of RFC 7208 section 7.1.
+// isTopLabel reports whether s is a toplabel of RFC 7208 section 7.1.
 func isTopLabel(s string) bool {
 	other := false // something that is no digit
 	for i := range len(s) {
@@ -224,15 +224,14 @@ func isTopLabel(s string) bool {
 			other = true
 		case c == '-' && i > 0 && i < len(s)-1:
 			other = true
-		case !isAlnum(c):
+		case !ascii.IsLetDig(c):
 			return false
 		}
 	}
 	return other
 }
 
-// macroString checks a macro-string in which a macro may have one of letters, and gives what stands behind the last
-// macro.
+// macroString checks a macro-string whose macros may have one of letters, and returns the text behind the last macro.
 func macroString(s, letters string) (tail string, err error) {
 	for {
 		at := strings.IndexByte(s, '%')
@@ -258,14 +257,15 @@ func macroString(s, letters string) (tail string, err error) {
 	}
 }
 
-// isMacro checks what stands between the braces of a macro: a letter, digits that are no zero, "r", delimiters.
+// isMacro reports whether s can be between the braces of a macro: a letter, digits that are not all zero, "r",
+// delimiters.
 func isMacro(s, letters string) bool {
 	if s == "" || strings.IndexByte(letters, s[0]|0x20) < 0 || !ascii.IsAlpha(s[0]) {
 		return false
 	}
 	s = s[1:]
 	digits := 0
-	for digits < len(s) && '0' <= s[digits] && s[digits] <= '9' {
+	for digits < len(s) && ascii.IsDigit(s[digits]) {
 		digits++
 	}
 	if digits > 0 && strings.Trim(s[:digits], "0") == "" {
@@ -277,5 +277,3 @@ func isMacro(s, letters string) bool {
 	}
 	return strings.Trim(s, ".-+,/_=") == ""
 }
-
-func isAlnum(c byte) bool { return ascii.IsAlpha(c) || '0' <= c && c <= '9' }
