@@ -11,7 +11,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// abuseRoutes has each kind of rule that could keep what the client wrote.
+// abuseRoutes has each kind of rule that could keep what the client sent.
 const abuseRoutes = `domain h.example subaddress=-
 info@h.example            alice@t.example
 /(.+)-list/@h.example     $1@t.example
@@ -27,7 +27,8 @@ chain@h.example           fixed@fx.example
 /c\.(.*)/@h.example       $1@fx.example
 `
 
-func TestTricksInAddressesDoNotRelay(t *testing.T) {
+// TestTable_Tricks: tricks in addresses do not relay.
+func TestTable_Tricks(t *testing.T) {
 	table := mustParse(t, abuseRoutes)
 	const (
 		routed   = "550 5.1.3 Source routing in the local part is not accepted"
@@ -136,7 +137,8 @@ func TestTricksInAddressesDoNotRelay(t *testing.T) {
 	}
 }
 
-func TestTrustedClientsRelayAnywhere(t *testing.T) {
+// TestTable_Trusted: trusted clients relay anywhere.
+func TestTable_Trusted(t *testing.T) {
 	table := mustParse(t, abuseRoutes)
 	for rcpt, want := range map[string]string{
 		"Bob@Foreign.example":  "<Bob@Foreign.example> by mx:foreign.example",
@@ -161,7 +163,8 @@ func TestTrustedClientsRelayAnywhere(t *testing.T) {
 	}
 }
 
-func TestARefusalNamesItsRule(t *testing.T) {
+// TestTable_RefusalRule: a refusal names its rule.
+func TestTable_RefusalRule(t *testing.T) {
 	table := mustParse(t,
 		"a@h.example reject 550 5.7.1 no\n@fx.example smtp://192.0.2.9\nb@h.example x@t.example, y@u.example\n"+
 			"c@h.example x@l.example, y@l.example\n@l.example lmtp://192.0.2.9")
@@ -193,13 +196,13 @@ func drawRoutes(rt *rapid.T) string {
 		}
 		return local.Draw(rt, "local") + "@" + theirs.Draw(rt, "theirs")
 	})
-	hop := rapid.SampledFrom([]string{
+	nextHop := rapid.SampledFrom([]string{
 		"smtp://192.0.2.9", "lmtp://s1.example:2424", "lmtp+unix:/run/x", "smtps://user%40example.com@smart.example",
 	})
 	target := rapid.Custom(func(rt *rapid.T) string {
 		switch rapid.IntRange(0, 7).Draw(rt, "kind") {
 		case 0:
-			return hop.Draw(rt, "hop")
+			return nextHop.Draw(rt, "hop")
 		case 1:
 			return address.Draw(rt, "one") + ", " + address.Draw(rt, "two")
 		case 2:
@@ -207,7 +210,7 @@ func drawRoutes(rt *rapid.T) string {
 		case 3:
 			return "reject 550 5.1.1 no"
 		case 4:
-			return "try " + address.Draw(rt, "one") + "," + hop.Draw(rt, "two")
+			return "try " + address.Draw(rt, "one") + "," + nextHop.Draw(rt, "two")
 		}
 		return address.Draw(rt, "address") + options.Draw(rt, "options")
 	})
@@ -247,9 +250,9 @@ func drawRecipient(rt *rapid.T) mail.Path {
 	return mail.NewPath(local, domain.Draw(rt, "domain"))
 }
 
-// TestNoRulesFileMakesAnOpenRelay: whatever the file and whatever an untrusted client asks for, mail leaves to places
-// that the file names, or to the postmaster.
-func TestNoRulesFileMakesAnOpenRelay(t *testing.T) {
+// TestTable_OpenRelay: with any file and any recipient of an untrusted client, mail goes to hosts that the
+// file names, or to the postmaster.
+func TestTable_OpenRelay(t *testing.T) {
 	loaded, routed := 0, 0
 	rapid.Check(t, func(rt *rapid.T) {
 		text := drawRoutes(rt)
@@ -259,19 +262,20 @@ func TestNoRulesFileMakesAnOpenRelay(t *testing.T) {
 		}
 		loaded++
 		ours := map[string]bool{"h1.example": true, "h2.example": true, "xn--bcher-kva.example": true}
-		places := map[string]bool{"elsewhere.example": true} // the postmaster's
+		allowed := map[string]bool{"elsewhere.example": true} // the postmaster's
 		for written, host := range map[string]string{
 			"t1.example": "t1.example", "t2.example": "t2.example", "straße.example": "xn--strae-oqa.example",
 			"[192.0.2.8]": "[192.0.2.8]",
-			"192.0.2.9":   "192.0.2.9", "s1.example": "s1.example", "/run/x": "/run/x", "smart.example": "smart.example",
+			"192.0.2.9":   "192.0.2.9", "s1.example": "s1.example", "/run/x": "/run/x",
+			"smart.example": "smart.example",
 		} {
 			if strings.Contains(strings.ToLower(text), written) {
-				places[host] = true
+				allowed[host] = true
 			}
 		}
-		for name := range ours { // a domain that the file names as a target and does not host is as foreign as others
+		for name := range ours { // a domain that the file names as a target and does not host is foreign too
 			if !table.Hosted(name) {
-				places[name] = true
+				allowed[name] = true
 			}
 		}
 		for range 8 {
@@ -286,7 +290,7 @@ func TestNoRulesFileMakesAnOpenRelay(t *testing.T) {
 			}
 			routed++
 			for _, r := range routes {
-				if why := relays(r, ours, places, strings.Contains(text, "routing=keep")); r.Action == mail.Forward &&
+				if why := relays(r, ours, allowed, strings.Contains(text, "routing=keep")); r.Action == mail.Forward &&
 					why != "" {
 					rt.Fatalf("%s\n<%s>: %s: %s", text, p, answer(routes, nil), why)
 				}
@@ -299,15 +303,15 @@ func TestNoRulesFileMakesAnOpenRelay(t *testing.T) {
 	}
 }
 
-// relays says what is wrong with a route, if anything.
-func relays(r mail.Route, ours, places map[string]bool, keep bool) string {
-	if !places[r.NextHop.Host] {
+// relays returns what is wrong with a route, or "".
+func relays(r mail.Route, ours, allowed map[string]bool, keep bool) string {
+	if !allowed[r.NextHop.Host] {
 		return "the next hop stands nowhere in the file"
 	}
 	for _, f := range r.Forwards {
 		host, _ := canonicalDomain(f.Domain)
 		fixed := r.NextHop.Transport != mail.MX
-		if !places[host] && !(fixed && ours[host]) {
+		if !allowed[host] && !(fixed && ours[host]) {
 			return fmt.Sprintf("the domain of <%s> stands nowhere in the file", f)
 		}
 		if !fixed && host != r.NextHop.Host {

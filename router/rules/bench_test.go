@@ -98,7 +98,8 @@ func BenchmarkRouteMillion(b *testing.B) {
 	})
 }
 
-func TestALiteralRouteCostsOneAllocation(t *testing.T) {
+// TestTable_Allocations: a route by a literal or a catch-all costs one allocation.
+func TestTable_Allocations(t *testing.T) {
 	table := mustParse(t, literals(1000, 10)+"@dom0.example smtp://192.0.2.9\n")
 	for _, p := range []mail.Path{
 		{Local: "USER0000500", Domain: "Dom0.Example"}, {Local: "anyone", Domain: "dom0.example"},

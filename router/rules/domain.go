@@ -6,20 +6,18 @@ import (
 
 	"golang.org/x/net/idna"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// appendDomain appends the form of a domain that the table compares by: A-labels in lower case, or an address literal
-// written the one way that netip has for its address. ok is false when IDNA has no A-label for it; what was appended is
-// then equal to no domain of a table.
+// appendDomain appends the form of a domain that the table compares: A-labels in lower case, or an address literal in
+// the form of netip. ok is false if IDNA has no A-label for it. What was appended is then equal to no domain of a
+// table.
 func appendDomain(dst []byte, domain string) (b []byte, ok bool) {
 	start := len(dst)
 	plain := true
 	for i := range len(domain) {
-		c := domain[i]
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
+		c := ascii.Lower(domain[i])
 		if c >= utf8.RuneSelf {
 			plain = false
 		}
@@ -53,7 +51,7 @@ func hasALabel(b []byte) bool {
 	return false
 }
 
-// canonicalDomain is appendDomain for the loader: it gives domain itself, sharing its memory, where it is canonical.
+// canonicalDomain is appendDomain for the loader. It returns domain itself, sharing its memory, if it is canonical.
 func canonicalDomain(domain string) (string, bool) {
 	var buf [mail.MaxDomain + 1]byte
 	b, ok := appendDomain(buf[:0], domain)
@@ -63,32 +61,11 @@ func canonicalDomain(domain string) (string, bool) {
 	return string(b), ok
 }
 
-// foldInto appends s with its ASCII letters in lower case.
-func foldInto(dst []byte, s string) []byte {
-	for i := range len(s) {
-		c := s[i]
-		if 'A' <= c && c <= 'Z' {
-			c += 'a' - 'A'
-		}
-		dst = append(dst, c)
-	}
-	return dst
-}
-
-// isFolded reports whether foldInto would change nothing.
-func isFolded(s string) bool {
-	for i := range len(s) {
-		if 'A' <= s[i] && s[i] <= 'Z' {
-			return false
-		}
-	}
-	return true
-}
-
 // looksRouted reports whether a local part, in its meaning, is one that some mailers read as a route, an option or a
 // command: the percent hack, bang paths, an address within, a leading dash, pipe or slash.
 func looksRouted(local string) bool {
 	return strings.ContainsAny(local, "%!@") || local != "" && startsRouted(local[0])
 }
 
+// startsRouted reports whether a local part that begins with c looks routed.
 func startsRouted(c byte) bool { return c == '-' || c == '|' || c == '/' }

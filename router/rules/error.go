@@ -10,11 +10,10 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// MaxErrors is how many errors of one load are kept; the others are counted.
+// MaxErrors is how many errors of one load are kept. The others are counted.
 const MaxErrors = 100
 
-// An Error says what is wrong with one line of a rules file. Line counts from 1; it is 0 when the file as a whole is
-// meant.
+// An Error is what is wrong with one line of a rules file. Line counts from 1; it is 0 for the file as a whole.
 type Error struct {
 	File   string
 	Line   int
@@ -22,16 +21,16 @@ type Error struct {
 	order  int // of the file among those loaded
 }
 
-// Error gives file:line and the reason.
-func (e *Error) Error() string { return place(e.File, e.Line) + ": " + e.Reason }
+// Error returns file:line and the reason.
+func (e *Error) Error() string { return location(e.File, e.Line) + ": " + e.Reason }
 
-// Errors are all that is wrong with the files of one load, in their order, at most MaxErrors of them.
+// Errors are all errors of the files of one load, in their order, at most MaxErrors of them.
 type Errors struct {
 	List []*Error
 	More int // how many were not kept
 }
 
-// Error gives one line for each.
+// Error returns one line for each error.
 func (e *Errors) Error() string {
 	var b strings.Builder
 	for i, one := range e.List {
@@ -46,7 +45,7 @@ func (e *Errors) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the errors one by one.
+// Unwrap returns the errors one by one.
 func (e *Errors) Unwrap() []error {
 	list := make([]error, len(e.List))
 	for i, one := range e.List {
@@ -69,23 +68,23 @@ func (e *Errors) sort() {
 	})
 }
 
-// A Warning is about a line that loads but may not do what it looks like.
+// A Warning is about a line that loads but may not do what it seems to do.
 type Warning struct {
 	File   string
 	Line   int
 	Reason string
 }
 
-// String gives file:line and the reason.
-func (w Warning) String() string { return place(w.File, w.Line) + ": " + w.Reason }
+// String returns file:line and the reason.
+func (w Warning) String() string { return location(w.File, w.Line) + ": " + w.Reason }
 
-// A RuleError is the Cause of a Refusal that a rule decided.
+// A RuleError is the Cause of a Refusal by a rule.
 type RuleError struct {
 	Rule mail.Rule
 	Why  string // may be empty
 }
 
-// Error gives the rule and why it refused.
+// Error returns the rule and why it refused.
 func (e *RuleError) Error() string {
 	if e.Why == "" {
 		return e.Rule.String()
@@ -93,17 +92,18 @@ func (e *RuleError) Error() string {
 	return e.Rule.String() + ": " + e.Why
 }
 
-// MailRule gives the rule, for those who see this error through an interface.
+// MailRule returns the rule, for packages that see this error through an interface.
 func (e *RuleError) MailRule() mail.Rule { return e.Rule }
 
-func place(file string, line int) string {
+// location returns file:line, or the file if line is 0.
+func location(file string, line int) string {
 	if line == 0 {
 		return file
 	}
 	return file + ":" + strconv.Itoa(line)
 }
 
-// quote gives s as it may stand in an error: quoted, and cut where it is long.
+// quote returns s for an error: quoted, and shortened if it is long.
 func quote(s string) string {
 	const most = 80
 	if len(s) > most {

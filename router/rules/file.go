@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// A File is one rules file: the name that errors and routes call it by, and its text.
+// A File is one rules file: its name in errors and routes, and its text.
 type File struct{ Name, Text string }
 
-// Read reads the files that paths stand for, as Load does, and makes nothing of them. The error is that of reading.
+// Read returns the files of paths, which it expands as Load does. It does not parse them. The error is that of reading.
 func Read(paths []string) ([]File, error) {
 	names, err := expand(paths)
 	if err != nil {
@@ -30,7 +30,7 @@ func Read(paths []string) ([]File, error) {
 	return files, nil
 }
 
-// Make makes a Table of files that were read already. Its error is as that of Load.
+// Make returns a Table of files that were read already. Its error is as that of Load.
 func Make(files []File, cfg Config) (*Table, error) {
 	if len(files) > maxFiles {
 		return nil, tooMany(len(files))
@@ -49,7 +49,7 @@ func Make(files []File, cfg Config) (*Table, error) {
 	return b.build()
 }
 
-// Files gives the names and the texts of the files that t was made of, in their order. The texts are parts of one
+// Files returns the names and the texts of the files that t was made of, in their order. The texts are parts of one
 // string that t keeps anyway.
 func (t *Table) Files() iter.Seq2[string, string] {
 	return func(yield func(name, text string) bool) {

@@ -5,11 +5,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// FuzzRules: no text panics; an error names a line that is there; a table that loads answers for its own patterns, and
-// names a line of the file where it does.
+// FuzzRules: no text panics. An error names a line of the file. A table that loads answers for its own patterns, and
+// names the rule.
 func FuzzRules(f *testing.F) {
 	f.Add(designRoutes)
 	f.Add(abuseRoutes)
@@ -35,13 +36,14 @@ func FuzzRules(f *testing.F) {
 			}
 			return
 		}
+		cfg := testConfig()
 		for _, d := range table.dests {
-			again := destination{hop: d.hop}
+			again := destination{nextHop: d.nextHop}
 			if d.domain == "" {
-				again.hop, _ = newBuilder(testConfig()).parseHop(d.hop.String())
+				again.nextHop, _ = cfg.parseNextHop(d.nextHop.String())
 			}
-			if again.hop != d.hop {
-				t.Fatalf("%+v is written %s and read %+v", d.hop, d.hop, again.hop)
+			if again.nextHop != d.nextHop {
+				t.Fatalf("%+v is written %s and read %+v", d.nextHop, d.nextHop, again.nextHop)
 			}
 		}
 		for _, trusted := range []bool{false, true} {
@@ -52,7 +54,7 @@ func FuzzRules(f *testing.F) {
 	})
 }
 
-// checkOwnPattern asks a table for the address that one of its rules stands for.
+// checkOwnPattern asks a table for an address that one of its rules takes.
 func checkOwnPattern(t *testing.T, table *Table, number uint32, trusted bool) {
 	r := &table.rules[number]
 	p := mail.NewPath("some-one.else-list", table.domains[r.domain].name)
@@ -65,7 +67,7 @@ func checkOwnPattern(t *testing.T, table *Table, number uint32, trusted bool) {
 	var steps Steps
 	routes, err := table.Route(mail.Query{Forward: p, Trusted: trusted}, &steps)
 	if len(steps.List) == 0 {
-		t.Fatal("no step is told")
+		t.Fatal("there is no step")
 	}
 	if err == nil && len(routes) == 0 {
 		t.Fatalf("%s: neither routes nor an error", p)
@@ -89,7 +91,7 @@ func (t *Table) replyOf(r *rule) string {
 	return ""
 }
 
-// checkRoute holds a route to what the relay relies on.
+// checkRoute checks what the relay relies on in a route.
 func checkRoute(t *testing.T, route mail.Route) {
 	if route.Action == mail.Drop {
 		if route.NextHop != (mail.NextHop{}) || route.Forwards != nil {
@@ -107,8 +109,8 @@ func checkRoute(t *testing.T, route mail.Route) {
 	}
 }
 
-// FuzzRoute: whatever a client asks for, an answer comes that the relay can use; it is the same in any case of the
-// domain and with a quoted local part; and an untrusted client's mail leaves to the hosts of the file only.
+// FuzzRoute: for any recipient there is an answer that the relay can use. It is the same in any case of the domain. The
+// mail of an untrusted client goes to the hosts of the file only.
 func FuzzRoute(f *testing.F) {
 	for _, s := range []string{
 		"info@example.com", "a-list@example.com", `"a b-list"@example.com`, "Postmaster", "x@fx.example",
@@ -139,7 +141,7 @@ func FuzzRoute(f *testing.F) {
 			}
 		}
 		upper := mail.Path{Local: p.Local, Domain: strings.ToUpper(p.Domain)}
-		if !strings.EqualFold(upper.Domain, p.Domain) || !isASCIIText(p.Domain) {
+		if !strings.EqualFold(upper.Domain, p.Domain) || !ascii.Is(p.Domain) {
 			return
 		}
 		other, err2 := table.Route(mail.Query{Forward: upper, Trusted: trusted}, nil)
@@ -147,10 +149,6 @@ func FuzzRoute(f *testing.F) {
 			t.Fatalf("<%s>: %s, <%s>: %s", p, answer(routes, err), upper, answer(other, err2))
 		}
 	})
-}
-
-func isASCIIText(s string) bool {
-	return strings.IndexFunc(s, func(r rune) bool { return r > 0x7f }) < 0
 }
 
 func abuseRoutesWithout(prefix string) string {

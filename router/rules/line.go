@@ -6,12 +6,13 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
 // parseLine parses the line between two offsets of the text, without its line feed.
 func (b *builder) parseLine(start, end int) {
-	for end > start && (isBlank(b.t.text[end-1]) || b.t.text[end-1] == '\r') {
+	for end > start && (ascii.IsWSP(b.t.text[end-1]) || b.t.text[end-1] == '\r') {
 		end--
 	}
 	b.end = end
@@ -36,13 +37,13 @@ func (b *builder) parseLine(start, end int) {
 	b.t.rules, b.t.targets, b.t.templates = b.t.rules[:rules], b.t.targets[:targets], b.t.templates[:templates]
 }
 
-// statement parses what a line says. why is the reason it is refused for, "" when it is not.
+// statement parses the statement of a line. why is what is wrong with it, or "".
 func (b *builder) statement(s string) (why string) {
 	if s[0] == '/' {
 		return b.regexRule(s)
 	}
 	word, rest := cutWord(s)
-	if word == "domain" && (rest == "" || isBlank(rest[0])) {
+	if word == "domain" && (rest == "" || ascii.IsWSP(rest[0])) {
 		return b.domainLine(trimBlank(rest))
 	}
 	r := rule{pattern: b.offset(s), patternLen: uint16(len(word)), line: uint32(b.line), file: uint16(b.file)}
@@ -50,7 +51,7 @@ func (b *builder) statement(s string) (why string) {
 		return "one pattern stands on a line, and " + quote(word) + " is followed by a comma"
 	}
 	if strings.HasPrefix(word, "@") {
-		id, why := b.domainID(word[1:])
+		id, why := b.shared.domainID(word[1:])
 		if why != "" {
 			return "pattern " + quote(word) + ": " + why
 		}
@@ -81,39 +82,40 @@ func (b *builder) domainLine(s string) (why string) {
 	}
 	if name == "*" {
 		if b.starAt != nil {
-			return "domain * was given at " + place(b.starAt.File, b.starAt.Line)
+			return "domain * was given at " + location(b.starAt.File, b.starAt.Line)
 		}
 		b.star = o
 		b.starAt = &Error{File: b.t.files[b.file], Line: b.line}
 		return ""
 	}
-	id, why := b.domainID(name)
+	id, why := b.shared.domainID(name)
 	if why != "" {
 		return "domain " + quote(name) + ": " + why
 	}
 	d := &b.t.domains[id]
 	if d.line != 0 {
-		return "domain " + d.name + " was given at " + place(b.t.files[d.file], int(d.line))
+		return "domain " + d.name + " was given at " + location(b.t.files[d.file], int(d.line))
 	}
-	n, why := b.optionsNumber(o)
+	n, why := b.shared.optionsNumber(o)
 	d.line, d.file, d.options, d.hosted = uint32(b.line), uint16(b.file), n, true
 	return why
 }
 
+// literalRule parses the rule of a literal address.
 func (b *builder) literalRule(r rule, p mail.Path, rest string) (why string) {
-	id, why := b.domainID(p.Domain)
+	id, why := b.shared.domainID(p.Domain)
 	if why != "" {
 		return "pattern " + quote(p.String()) + ": " + why
 	}
 	r.domain, r.flags = id, flagLiteral
 	local := p.LocalPart()
 	r.localLen = uint16(len(local))
-	if local == p.Local && isFolded(local) {
+	if local == p.Local && ascii.Fold(local) == local {
 		r.local = r.pattern
 	} else {
 		r.flags |= flagExtra
 		r.local = uint32(b.extra.Len())
-		b.extra.Write(foldInto(nil, local))
+		b.extra.Write(ascii.AppendFold(nil, local))
 	}
 	if why := b.finish(&r, rest, 0, local); why != "" {
 		return why
@@ -123,10 +125,11 @@ func (b *builder) literalRule(r rule, p mail.Path, rest string) (why string) {
 	return ""
 }
 
+// catchallRule parses the rule of a catch-all.
 func (b *builder) catchallRule(r rule, id uint32, rest string) (why string) {
 	r.domain = id
 	if first := b.t.domains[id].catchall; first != 0 {
-		return b.twice(&b.t.rules[first-1])
+		return b.samePattern(&b.t.rules[first-1])
 	}
 	if why := b.finish(&r, rest, 0, ""); why != "" {
 		return why
@@ -144,7 +147,7 @@ func (b *builder) regexRule(s string) (why string) {
 		return "a regex ends in /@ and a domain"
 	}
 	name, rest := cutWord(s[n+2:])
-	id, why := b.domainID(name)
+	id, why := b.shared.domainID(name)
 	if why != "" {
 		return "domain " + quote(name) + " behind the last /@ of the line: " + why
 	}
@@ -158,7 +161,7 @@ func (b *builder) regexRule(s string) (why string) {
 	}
 	same := strconv.Itoa(int(id)) + s[:n]
 	if first, ok := b.regexes[same]; ok {
-		return b.twice(&b.t.rules[first])
+		return b.samePattern(&b.t.rules[first])
 	}
 	if why := b.finish(&r, rest, re.NumSubexp(), ""); why != "" {
 		return why
@@ -172,7 +175,7 @@ func (b *builder) regexRule(s string) (why string) {
 }
 
 // compileRegex compiles a regex so that it matches whole local parts. It is parsed by itself and written anew before
-// the anchors are added: no unbalanced parenthesis or open quoting in it can reach them.
+// the anchors are added, so that an unbalanced parenthesis or open quoting in it cannot reach them.
 func compileRegex(s string) (re *regexp.Regexp, why string) {
 	tree, err := syntax.Parse(s, syntax.Perl|syntax.FoldCase)
 	if err != nil {
@@ -185,8 +188,8 @@ func compileRegex(s string) (re *regexp.Regexp, why string) {
 	return re, ""
 }
 
-// finish parses what stands behind the pattern of r: an action or targets with options. groups is the number of groups
-// the pattern has; local is the local part of a literal.
+// finish parses what follows the pattern of r: an action, or targets with options. groups is the number of groups of
+// the pattern. local is the local part of a literal.
 func (b *builder) finish(r *rule, rest string, groups int, local string) (why string) {
 	if len(b.t.rules) == 1<<31 {
 		return "too many rules"
@@ -197,7 +200,7 @@ func (b *builder) finish(r *rule, rest string, groups int, local string) (why st
 	case rest == "" || rest[0] == '#':
 		return "a pattern without a target"
 	case word == "reject", word == "tempfail":
-		n, why := b.replyNumber(word, trimBlank(tail))
+		n, why := b.shared.replyNumber(word, trimBlank(tail))
 		r.action, r.first = reply, n
 		return why
 	case word == "drop":
@@ -226,15 +229,15 @@ func (b *builder) finish(r *rule, rest string, groups int, local string) (why st
 	if o.set&setSubaddress != 0 && r.flags&flagLiteral == 0 {
 		return "option subaddress stands on a domain or on a literal address"
 	}
-	if local != "" && looksRouted(local) && o.set&setRouting == 0 && b.keeps(r) {
+	if local != "" && looksRouted(local) && o.set&setRouting == 0 && b.keepsRecipient(r) {
 		b.warn(r, "this local part reads as a route, so that untrusted clients are refused; routing=keep lets them in")
 	}
-	r.options, why = b.optionsNumber(o)
+	r.options, why = b.shared.optionsNumber(o)
 	return why
 }
 
-// keeps reports whether a target of r leaves the recipient as it is.
-func (b *builder) keeps(r *rule) bool {
+// keepsRecipient reports whether a target of r keeps the recipient unchanged.
+func (b *builder) keepsRecipient(r *rule) bool {
 	for _, tg := range b.t.targets[r.first:] {
 		if b.t.dests[tg.dest].domain == "" {
 			return true
@@ -243,54 +246,13 @@ func (b *builder) keeps(r *rule) bool {
 	return false
 }
 
-func (b *builder) twice(first *rule) (why string) {
-	return "the same pattern stands at " + place(b.t.files[first.file], int(first.line))
+// samePattern returns the error of a second rule with the pattern of first.
+func (b *builder) samePattern(first *rule) (why string) {
+	return "the same pattern stands at " + location(b.t.files[first.file], int(first.line))
 }
 
-// offset gives the offset in the text of s, which reaches to the end of the line.
+// offset returns the offset of s in the text. s reaches to the end of the line.
 func (b *builder) offset(s string) uint32 { return uint32(b.end - len(s)) }
-
-// domainID gives the number of a domain of ours, making one where it is new.
-func (b *builder) domainID(name string) (id uint32, why string) {
-	if id, ok := b.t.domainOf[name]; ok {
-		return id, ""
-	}
-	if id, ok := b.rawIDs[name]; ok {
-		return id, ""
-	}
-	if _, literal := mail.LiteralAddr(name); !literal && !mail.IsDomain(name) {
-		return 0, "not a domain name"
-	}
-	canonical, ok := canonicalDomain(name)
-	if !ok {
-		return 0, "not a domain name that IDNA knows"
-	}
-	id, ok = b.t.domainOf[canonical]
-	if !ok {
-		id = uint32(len(b.t.domains))
-		b.t.domains = append(b.t.domains, domain{name: canonical})
-		b.t.domainOf[canonical] = id
-	}
-	if name != canonical {
-		b.rawIDs[name] = id
-	}
-	return id, ""
-}
-
-// optionsNumber gives the number of a set of options.
-func (b *builder) optionsNumber(o options) (n uint16, why string) {
-	n, ok := b.options[o]
-	if ok {
-		return n, ""
-	}
-	if len(b.t.options) == maxOptions {
-		return 0, "too many different sets of options"
-	}
-	n = uint16(len(b.t.options))
-	b.t.options = append(b.t.options, o)
-	b.options[o] = n
-	return n, ""
-}
 
 // parseOptions parses key=value pairs up to the end of the line or a comment.
 func parseOptions(s string) (o options, why string) {
@@ -307,7 +269,7 @@ func parseOptions(s string) (o options, why string) {
 	return o, ""
 }
 
-// cutWord cuts the word that s begins with: it ends before a blank or a comma, except in a quoted string at its start.
+// cutWord splits s after its first word, which ends before a blank or a comma, except in a quoted string at its start.
 func cutWord(s string) (word, rest string) {
 	i := 0
 	if s != "" && s[0] == '"' {
@@ -317,23 +279,22 @@ func cutWord(s string) (word, rest string) {
 			}
 		}
 	}
-	for i < len(s) && !isBlank(s[i]) && s[i] != ',' {
+	for i < len(s) && !ascii.IsWSP(s[i]) && s[i] != ',' {
 		i++
 	}
 	i = min(i, len(s))
 	return s[:i], s[i:]
 }
 
+// trimBlank returns s without the blanks at its start.
 func trimBlank(s string) string {
-	for s != "" && isBlank(s[0]) {
+	for s != "" && ascii.IsWSP(s[0]) {
 		s = s[1:]
 	}
 	return s
 }
 
-func isBlank(c byte) bool { return c == ' ' || c == '\t' }
-
-// indexControl finds the first control character besides the tab.
+// indexControl returns the index of the first control character other than the tab, or -1.
 func indexControl(s string) int {
 	for i := range len(s) {
 		if s[i] < ' ' && s[i] != '\t' || s[i] == 0x7f {

@@ -8,7 +8,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// link does what needs all lines: policies, the index, and where targets lead.
+// link does what needs all lines: policies, the index, and the ends of chains.
 func (b *builder) link() {
 	t := b.t
 	t.extra = b.extra.String()
@@ -32,7 +32,7 @@ func (b *builder) link() {
 	for i := range t.rules {
 		b.linkRule(&t.rules[i])
 	}
-	if len(b.errs.List) > 0 { // what follows walks along the rules, and would only blame what is missing
+	if len(b.errs.List) > 0 { // the checks below follow the rules, and would report what is missing a second time
 		return
 	}
 	for i := range t.rules {
@@ -40,7 +40,7 @@ func (b *builder) link() {
 	}
 }
 
-// addOwn makes the domains that are this system itself known.
+// addOwn adds the domains that are this system itself.
 func (b *builder) addOwn() {
 	t := b.t
 	for _, name := range b.cfg.Own {
@@ -58,7 +58,7 @@ func (b *builder) addOwn() {
 	}
 }
 
-// buildIndex puts each literal into the index, which is a third larger than they are many, and finds the equal ones.
+// buildIndex adds each literal to the index, which is a third larger than their number, and finds equal ones.
 func (b *builder) buildIndex() {
 	t := b.t
 	literals := 0
@@ -79,7 +79,7 @@ func (b *builder) buildIndex() {
 		}
 		n, _ := k.set(r.domain, t.localOf(r))
 		if first, ok := t.literal(&k, r.domain, n); ok {
-			b.failRule(r, b.twice(&t.rules[first]))
+			b.failRule(r, b.samePattern(&t.rules[first]))
 			continue
 		}
 		at := t.slot(&k, n)
@@ -90,7 +90,7 @@ func (b *builder) buildIndex() {
 	}
 }
 
-// linkRule sets what a rule's flags say of its targets.
+// linkRule sets the flags of a rule that depend on its targets.
 func (b *builder) linkRule(r *rule) {
 	t := b.t
 	d := &t.domains[r.domain]
@@ -109,34 +109,33 @@ func (b *builder) linkRule(r *rule) {
 	targets := t.targets[r.first : r.first+uint32(r.n)]
 	for _, tg := range targets {
 		dest := &t.dests[tg.dest]
-		if tg.n == isTemplate || dest.hosted != 0 || dest.hop != t.dests[targets[0].dest].hop {
+		if tg.n == isTemplate || dest.hosted != 0 || dest.nextHop != t.dests[targets[0].dest].nextHop {
 			r.flags |= flagGeneral
 		}
-		if b.isOurselves(dest.hop) {
-			b.failRule(r, "the next hop "+dest.hop.String()+" is this node itself")
+		if b.isOurselves(dest.nextHop) {
+			b.failRule(r, "the next hop "+dest.nextHop.String()+" is this node itself")
 		}
 	}
 	b.noteNeeds(r, targets)
 }
 
-// isOurselves reports whether a next hop is known to be an address that this node listens on. What a name resolves to
-// is not known here.
-func (b *builder) isOurselves(hop mail.NextHop) bool {
+// isOurselves reports whether a next hop is an address that this node listens on. Names are not resolved.
+func (b *builder) isOurselves(nextHop mail.NextHop) bool {
 	port := [...]uint16{
 		mail.MX: 25, mail.SMTP: 25, mail.SMTPS: 465, mail.Submission: 587, mail.LMTP: 24, mail.LMTPUnix: 0,
-	}[hop.Transport]
-	if hop.Port != 0 {
-		port = hop.Port
+	}[nextHop.Transport]
+	if nextHop.Port != 0 {
+		port = nextHop.Port
 	}
-	a, isAddr := mail.LiteralAddr(hop.Host)
-	if hop.Transport != mail.MX {
+	a, isAddr := mail.LiteralAddr(nextHop.Host)
+	if nextHop.Transport != mail.MX {
 		var err error
-		a, err = netip.ParseAddr(hop.Host)
+		a, err = netip.ParseAddr(nextHop.Host)
 		isAddr = err == nil
 	}
 	if !isAddr {
-		id, ok := b.t.domainOf[hop.Host]
-		return ok && b.t.domains[id].own && hop.Transport != mail.MX && port == 25
+		id, ok := b.t.domainOf[nextHop.Host]
+		return ok && b.t.domains[id].own && nextHop.Transport != mail.MX && port == 25
 	}
 	for _, local := range b.cfg.Local {
 		if local.Port() == port &&
@@ -147,31 +146,31 @@ func (b *builder) isOurselves(hop mail.NextHop) bool {
 	return false
 }
 
-// noteNeeds keeps the first rules that want the reverse-path rewritten and the message sealed. With srs=auto that is a
-// rule with a domain's MX hosts as its next hop.
+// noteNeeds records the first rules that want the reverse-path rewritten and the message sealed. With srs=auto that is
+// a rule with a domain's MX hosts as its next hop.
 func (b *builder) noteNeeds(r *rule, targets []target) {
 	t := b.t
-	if t.srs.Line != 0 && t.seal.Line != 0 {
+	if t.needs.srs.Line != 0 && t.needs.seal.Line != 0 {
 		return
 	}
 	name := mail.Rule{Pattern: t.patternOf(r), File: t.files[r.file], Line: int(r.line)}
 	policy := t.policy(r)
-	if t.seal.Line == 0 && policy.Seal != mail.SealNever {
-		t.seal = name
+	if t.needs.seal.Line == 0 && policy.Seal != mail.SealNever {
+		t.needs.seal = name
 	}
-	if t.srs.Line != 0 || policy.SRS == mail.SRSNever {
+	if t.needs.srs.Line != 0 || policy.SRS == mail.SRSNever {
 		return
 	}
 	for _, tg := range targets {
 		dest := &t.dests[tg.dest]
-		if policy.SRS == mail.SRSAlways || dest.hop.Transport == mail.MX && dest.hosted == 0 {
-			t.srs = name
+		if policy.SRS == mail.SRSAlways || dest.nextHop.Transport == mail.MX && dest.hosted == 0 {
+			t.needs.srs = name
 			return
 		}
 	}
 }
 
-// checkRule follows a rule that forwards to an alias, or to several places, to the end.
+// checkRule follows a rule that forwards to an alias, or to several targets, to the end.
 func (b *builder) checkRule(number uint32) {
 	t := b.t
 	r := &t.rules[number]
@@ -179,7 +178,7 @@ func (b *builder) checkRule(number uint32) {
 		return
 	}
 	w := walk{t: t, checking: true, fallback: true}
-	w.apply(hit{what: aRule, rule: number}, mail.Path{})
+	w.apply(hit{kind: ruleMatch, rule: number}, mail.Path{})
 	if w.broken != nil {
 		b.failRule(r, w.why)
 		return
@@ -187,16 +186,17 @@ func (b *builder) checkRule(number uint32) {
 	switch {
 	case w.try:
 		b.warn(r, "failover (try) is not available yet: mail for it is answered 451 4.3.0")
-	case w.hops() > 1:
-		b.warn(r,
-			"a fan-out to "+strconv.Itoa(w.hops())+" next hops is not available yet: mail for it is answered 451 4.3.0")
-	case len(w.out) > 1 && w.out[0].hop.Transport >= mail.LMTP:
+	case w.nextHops() > 1:
+		b.warn(r, "a fan-out to "+strconv.Itoa(w.nextHops())+" next hops is not available yet: "+
+			"mail for it is answered 451 4.3.0")
+	case len(w.out) > 1 && w.out[0].nextHop.Transport >= mail.LMTP:
 		b.warn(r, "a fan-out within an LMTP next hop is not available yet: mail for it is answered 451 4.3.0")
 	}
 }
 
-// checkPostmaster holds the Config's postmaster to what RFC 5321 section 4.5.1 asks for: somebody reads the mail. An
-// address in a domain of ours must come to an end at a next hop that is not us, without the help of the postmaster.
+// checkPostmaster returns an error unless mail to the Config's postmaster is delivered, as RFC 5321 section 4.5.1
+// requires. An address in a domain of ours must end at a next hop that is not us, without the fallback to the
+// postmaster.
 func (t *Table) checkPostmaster() error {
 	if t.postmaster.Domain == "" {
 		if t.hosted == 0 {
@@ -205,13 +205,13 @@ func (t *Table) checkPostmaster() error {
 		return &mail.FieldError{Field: "postmaster", Reason: "is needed as soon as a domain is hosted"}
 	}
 	w := walk{t: t, trusted: true}
-	w.leave(t.postmaster)
+	w.follow(t.postmaster)
 	switch {
 	case w.deferred != nil || w.broken != nil || w.refused != nil:
 		return &mail.FieldError{Field: "postmaster", Reason: t.postmaster.String() + " is not delivered: " + w.why}
 	case len(w.out) == 0:
 		return &mail.FieldError{Field: "postmaster", Reason: t.postmaster.String() + " ends at no next hop"}
-	case w.try || w.hops() > 1 || len(w.out) > 1 && w.out[0].hop.Transport >= mail.LMTP:
+	case w.try || w.nextHops() > 1 || len(w.out) > 1 && w.out[0].nextHop.Transport >= mail.LMTP:
 		return &mail.FieldError{
 			Field:  "postmaster",
 			Reason: t.postmaster.String() + " ends at several next hops, which is not available yet",
@@ -220,13 +220,13 @@ func (t *Table) checkPostmaster() error {
 	return nil
 }
 
-// hops counts the different next hops that a walk came to.
-func (w *walk) hops() int {
+// nextHops returns the number of different next hops that a walk came to.
+func (w *walk) nextHops() int {
 	n := 0
 	for i, o := range w.out {
 		fresh := true
 		for _, before := range w.out[:i] {
-			fresh = fresh && before.hop != o.hop
+			fresh = fresh && before.nextHop != o.nextHop
 		}
 		if fresh {
 			n++

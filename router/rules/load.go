@@ -14,26 +14,27 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Config is what rules depend on besides their files.
+// A Config has what rules depend on besides their files.
 type Config struct {
 	// Postmaster takes mail for <Postmaster>, and for postmaster@ and abuse@ of our domains where no literal address
-	// names them. It is needed as soon as a domain is hosted.
+	// names them. It is required as soon as a domain is hosted.
 	Postmaster mail.Path
 	// Own are domains that are this system itself: its hostname, its SRS domain. They have a postmaster and no other
 	// mailbox, unless the files host them, and no target may name them.
 	Own []string
-	// Local are the addresses this node listens on: a next hop that is one of them is an error.
+	// Local are the addresses that this node listens on. A next hop that is one of them is an error.
 	Local []netip.AddrPort
-	// HasCredentials reports whether there is a password for user at host and port. Nil: there is none for anybody.
+	// HasCredentials reports whether there is a password for user at host and port. nil means that there are no
+	// passwords.
 	HasCredentials func(user, host string, port uint16) bool
 }
 
-// Limits of what is read.
+// The limits of rules and files.
 const (
 	MaxLine    = 16 << 10 // octets of a line
 	MaxTargets = 100      // targets of a rule, and of a recipient with all its aliases
 	MaxChain   = 10       // rules between a recipient and its target
-	maxSteps   = 1000     // rules looked at for one recipient
+	maxSteps   = 1000     // rules followed for one recipient
 	maxText    = math.MaxUint32 - 1
 	maxFiles   = math.MaxUint16
 	maxOptions = math.MaxUint16
@@ -45,12 +46,11 @@ func tooMany(files int) error {
 	return fmt.Errorf("%d rules files, at most %d are read", files, maxFiles)
 }
 
-// Load reads rules files and makes one Table of them. A path that names a folder stands for the files *.txt directly in
-// it, in the order of their names, those that begin with a dot left out; a folder without any is an error, so that a
+// Load reads rules files and returns one Table of them. The path of a folder means the files *.txt directly in it, in
+// the order of their names, without those that begin with a dot. A folder without files *.txt is an error, so that a
 // mount that failed does not look like an empty set of rules.
 //
-// The error is an *Errors for what is wrong in the files, a *mail.FieldError for what is wrong with the Config, or that
-// of reading.
+// The error is an *Errors for the files, a *mail.FieldError for the Config, or that of reading.
 func Load(paths []string, cfg Config) (*Table, error) {
 	names, err := expand(paths)
 	if err != nil {
@@ -77,7 +77,7 @@ func Load(paths []string, cfg Config) (*Table, error) {
 	return b.build()
 }
 
-// Parse reads one rules file from r; name is what errors call it. Its error is as that of Load.
+// Parse reads one rules file from r and returns its Table. name is its name in errors. Its error is as that of Load.
 func Parse(name string, r io.Reader, cfg Config) (*Table, error) {
 	b := newBuilder(cfg)
 	if err := b.read(name, r); err != nil {
@@ -86,6 +86,7 @@ func Parse(name string, r io.Reader, cfg Config) (*Table, error) {
 	return b.build()
 }
 
+// expand returns the names of the files of paths.
 func expand(paths []string) ([]string, error) {
 	var names []string
 	for _, path := range paths {
@@ -140,7 +141,7 @@ func (b *builder) read(name string, r io.Reader) error {
 	return nil
 }
 
-// A builder makes a Table. It goes through the text once, line by line; what depends on other lines comes after.
+// A builder makes a Table. It parses the text once, line by line. What depends on other lines comes after, in link.
 type builder struct {
 	cfg  Config
 	t    *Table
@@ -151,12 +152,8 @@ type builder struct {
 	extra   strings.Builder
 	file    int
 	line    int
-	end     int               // offset of the end of the line, as it is trimmed, in the text
-	rawIDs  map[string]uint32 // domains as they are written, where that is not canonical
-	rawMX   map[string]uint32 // destinations by domains as they are written
-	dests   map[destination]uint32
-	replies map[mail.Reply]uint32
-	options map[options]uint16
+	end     int // offset of the end of the line, as it is trimmed, in the text
+	shared  sharedParts
 	regexes map[string]uint32 // pattern to rule
 	star    options
 	starAt  *Error // where the line "domain *" is
@@ -169,11 +166,7 @@ func newBuilder(cfg Config) *builder {
 		options:    make([]options, 1),
 		postmaster: cfg.Postmaster,
 	}}
-	b.rawIDs = map[string]uint32{}
-	b.rawMX = map[string]uint32{}
-	b.dests = map[destination]uint32{}
-	b.replies = map[mail.Reply]uint32{}
-	b.options = map[options]uint16{{}: 0}
+	b.shared = newSharedParts(b.t)
 	b.regexes = map[string]uint32{}
 	return b
 }
@@ -203,7 +196,7 @@ func (b *builder) build() (*Table, error) {
 	return t, nil
 }
 
-// compact copies a slice that has much room left.
+// compact returns s, or a copy if s has much spare capacity.
 func compact[T any](s []T) []T {
 	if cap(s) > len(s)+len(s)/8 {
 		return slices.Clone(s)
@@ -228,17 +221,17 @@ func (b *builder) parseFile(start, end int) {
 	}
 }
 
-// fail notes what is wrong with the line being parsed.
+// fail adds an error of the line that is parsed.
 func (b *builder) fail(why string) {
 	b.errs.add(&Error{File: b.t.files[b.file], Line: b.line, Reason: why, order: b.file})
 }
 
-// failRule notes what is wrong with a rule that was parsed before.
+// failRule adds an error of a rule that was parsed before.
 func (b *builder) failRule(r *rule, why string) {
 	b.errs.add(&Error{File: b.t.files[r.file], Line: int(r.line), Reason: why, order: int(r.file)})
 }
 
-// warn notes what an operator should know of a rule that loads. The last warning that is kept says so.
+// warn adds a warning about a rule that loads. The last warning that is kept says that others are left out.
 func (b *builder) warn(r *rule, why string) {
 	if len(b.t.warnings) == MaxErrors-1 {
 		why += " (further warnings are left out)"

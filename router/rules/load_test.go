@@ -11,7 +11,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestAllErrorsAreReportedInOrderUpToABound(t *testing.T) {
+// TestErrors: all errors are reported in order, up to a bound.
+func TestErrors(t *testing.T) {
 	text := "a@h.example x@t.example\n" + "A@h.example x@t.example\n" + strings.Repeat("bad\n", MaxErrors+7)
 	_, err := Parse("r", strings.NewReader(text), testConfig())
 	var errs *Errors
@@ -35,7 +36,8 @@ func TestAllErrorsAreReportedInOrderUpToABound(t *testing.T) {
 	}
 }
 
-func TestLinesAreReadHoweverTheyEnd(t *testing.T) {
+// TestParse_LineEnds: lines are read with any line end.
+func TestParse_LineEnds(t *testing.T) {
 	table := mustParse(t,
 		"\ufeff# comment\r\n\r\n  a@h.example\tx@t.example \t\r\n\t# b@h.example y@t.example\nc#d@h.example "+
 			"z@t.example,#y@t.example srs=never #x")
@@ -50,7 +52,8 @@ func TestLinesAreReadHoweverTheyEnd(t *testing.T) {
 	}
 }
 
-func TestWarningsNameWhatIsNotAvailableYet(t *testing.T) {
+// TestTable_Warnings: warnings name what is not available yet.
+func TestTable_Warnings(t *testing.T) {
 	table := mustParse(t, `a@h.example x@t.example, y@u.example
 b@h.example try x@t.example, y@t.example
 c@h.example x@t.example, d@h.example
@@ -78,7 +81,8 @@ p%q@fx.example smtp://192.0.2.9
 	}
 }
 
-func TestMembersOfAFanOutThatRefuseAreLeftOutOrRefuseItWhole(t *testing.T) {
+// TestTable_Mixed: members of a fan-out that refuse are left out, or refuse the whole recipient.
+func TestTable_Mixed(t *testing.T) {
 	table := mustParse(t, `gone@h.example    reject 550 5.1.1 Gone
 later@h.example   tempfail 450 4.2.1 Later
 trap@h.example    drop
@@ -103,7 +107,8 @@ none@h.example    gone@h.example, trap@h.example
 	}
 }
 
-func TestAliasChainsAreBounded(t *testing.T) {
+// TestTable_Chains: alias chains are bounded.
+func TestTable_Chains(t *testing.T) {
 	var b strings.Builder
 	chain := func(n int) string {
 		b.Reset()
@@ -151,7 +156,8 @@ func TestAliasChainsAreBounded(t *testing.T) {
 	}
 }
 
-func TestThePostmasterMustBeDelivered(t *testing.T) {
+// TestConfig_Postmaster: mail to the postmaster must be delivered.
+func TestConfig_Postmaster(t *testing.T) {
 	tests := []struct{ name, postmaster, rules, want string }{
 		{"none and no domain hosted", "", "domain * dmarc=off", ""},
 		{"none and a domain hosted", "", "domain h.example", "postmaster: is needed"},
@@ -184,7 +190,8 @@ func TestThePostmasterMustBeDelivered(t *testing.T) {
 	}
 }
 
-func TestAFolderStandsForItsTextFiles(t *testing.T) {
+// TestLoad_Folder: a folder means its text files.
+func TestLoad_Folder(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := Load([]string{dir}, testConfig()); err == nil || !strings.Contains(err.Error(), "no file *.txt") {
 		t.Errorf("an empty folder: %v", err)

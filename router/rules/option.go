@@ -7,7 +7,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// options are the key=value pairs of one line. It is comparable, so that the lines of a file share the few that exist.
+// options are the key=value pairs of one line. They are comparable, so that lines with equal options share one.
 type options struct {
 	policy mail.DomainPolicy
 	set    optionSet
@@ -29,11 +29,11 @@ const (
 	setRouting
 )
 
-// optionKeys are the keys and their values; an enumeration's values stand in the order of its constants.
+// optionKeys are the keys and their values. The values of an enumeration are in the order of its constants.
 var optionKeys = []struct {
 	key    string
 	bit    optionSet
-	values []string // nil: not an enumeration
+	values []string // nil if it is not an enumeration
 	put    func(*mail.DomainPolicy, int)
 }{
 	{"srs", setSRS, []string{"auto", "always", "never"}, func(p *mail.DomainPolicy, v int) { p.SRS = mail.SRS(v) }},
@@ -58,7 +58,7 @@ var optionKeys = []struct {
 	{"routing", setRouting, []string{"keep"}, func(p *mail.DomainPolicy, _ int) { p.RoutingKeep = true }},
 }
 
-// add reads one key=value; why is the reason it is refused for, "" when it is not.
+// add parses one key=value. why is what is wrong with it, or "".
 func (o *options) add(word string) (why string) {
 	key, value, found := strings.Cut(word, "=")
 	if !found {
@@ -88,6 +88,7 @@ func (o *options) add(word string) (why string) {
 	return "unknown option " + quote(key)
 }
 
+// expects returns the values of an option in words.
 func expects(values []string) string {
 	if values == nil {
 		return "it is one of " + separators + " or none"
@@ -95,8 +96,8 @@ func expects(values []string) string {
 	return "it is one of " + strings.Join(values, ", ")
 }
 
-// subaddressChar reads the separator: one printable ASCII character that may stand unquoted in a local part and is
-// neither letter, digit nor dot; or "none", by which a rule lifts its domain's.
+// subaddressChar parses a separator: one printable ASCII character that is allowed unquoted in a local part and is
+// neither letter, digit nor dot. "none" removes the domain's for one rule.
 func subaddressChar(value string) (int, bool) {
 	if value == "none" {
 		return 0, true
@@ -110,7 +111,7 @@ func subaddressChar(value string) (int, bool) {
 // separators are the characters that may separate a name from its tag.
 const separators = "!#$%&'*+-/=?^_`{|}~"
 
-// separatorBit gives the bit that a separator has in a set of them, 0 for other characters.
+// separatorBit returns the bit of a separator in a set of them, 0 for other characters.
 func separatorBit(c byte) uint32 {
 	n := strings.IndexByte(separators, c)
 	if n < 0 {
@@ -119,7 +120,7 @@ func separatorBit(c byte) uint32 {
 	return 1 << n
 }
 
-// over gives base with what o sets in its place.
+// over returns base with what o sets replaced.
 func (o options) over(base mail.DomainPolicy) mail.DomainPolicy {
 	if o.set == 0 {
 		return base

@@ -40,7 +40,7 @@ func parsePath(t testing.TB, s string) mail.Path {
 	return p
 }
 
-// answer writes what Route says on one line: "<a> <b> by nexthop", "drop" or the reply.
+// answer returns the result of Route on one line: "<a> <b> by nexthop", "drop" or the reply.
 func answer(routes []mail.Route, err error) string {
 	if err != nil {
 		return mail.ReplyFor(err).String()
@@ -92,7 +92,8 @@ domain empty.example
 stop@only.example       reject 550 5.7.1 no
 `
 
-func TestRoutesOfTheFileInTheDesign(t *testing.T) {
+// TestTable_Design: the routes of the file in the design.
+func TestTable_Design(t *testing.T) {
 	table := mustParse(t, designRoutes)
 	tests := []struct{ name, rcpt, want string }{
 		{"a literal address", "info@example.com", "<alice@mailbox.example> by mx:mailbox.example"},
@@ -174,7 +175,7 @@ func TestRoutesOfTheFileInTheDesign(t *testing.T) {
 		{"abuse of a hosted domain", "ABUSE@fx.example", "<ops@elsewhere.example> by mx:elsewhere.example"},
 		{"postmaster of the hostname", "postmaster@mx1.example.net", "<ops@elsewhere.example> by mx:elsewhere.example"},
 		{"abuse of the SRS domain", "abuse@SRS.example.net", "<ops@elsewhere.example> by mx:elsewhere.example"},
-		{"anybody else at the hostname", "root@mx1.example.net", "550 5.1.1 No such user here"},
+		{"another address at the hostname", "root@mx1.example.net", "550 5.1.1 No such user here"},
 		{"postmaster of a foreign domain", "postmaster@foreign.example", "550 5.7.1 Relaying denied"},
 	}
 	for _, tt := range tests {
@@ -204,7 +205,8 @@ func TestRoutesOfTheFileInTheDesign(t *testing.T) {
 	}
 }
 
-func TestRoutesCarryRulePolicyAndRewrite(t *testing.T) {
+// TestTable_Policy: routes have the rule, its policy and whether the recipient was rewritten.
+func TestTable_Policy(t *testing.T) {
 	table := mustParse(t, `domain *  seal=never quarantine=refuse
 domain h.example  seal=always srs=never upstream_text=code
 a@h.example  x@t.example seal=auto eightbit=refuse  # rule beats domain
@@ -243,7 +245,7 @@ d@f.example  b@h.example dmarc=off
 			mail.DomainPolicy{
 				Seal: mail.SealNever, Quarantine: mail.QuarantineRefuse, UpstreamText: mail.UpstreamTextFull,
 			}, false},
-		{"the first rule of a chain has the say", "d@f.example", "routes.txt:8 d@f.example",
+		{"the first rule of a chain decides", "d@f.example", "routes.txt:8 d@f.example",
 			mail.DomainPolicy{
 				Seal: mail.SealNever, Quarantine: mail.QuarantineRefuse, DMARC: mail.DMARCOff,
 				UpstreamText: mail.UpstreamTextRedact,
@@ -280,7 +282,8 @@ d@f.example  b@h.example dmarc=off
 	}
 }
 
-func TestWrongLinesAreNamedWithTheirReason(t *testing.T) {
+// TestParse_Errors: wrong lines are named with their reason.
+func TestParse_Errors(t *testing.T) {
 	tests := []struct{ name, line, want string }{
 		{"no target", "a@h.example", "a pattern without a target"},
 		{"a comment for a target", "a@h.example # x@t.example", "a pattern without a target"},
@@ -364,7 +367,7 @@ func TestWrongLinesAreNamedWithTheirReason(t *testing.T) {
 		{"too many targets", "a@h.example x@t0.example" + many(MaxTargets), "more than 100 targets"},
 		{"an alias of itself", "a@h.example a@h.example", "the aliases loop"},
 		{"a catch-all of itself", "@g.example x@g.example", "the aliases loop"},
-		{"a target nobody takes", "a@h.example nobody@h.example", "no rule takes it"},
+		{"a target that no rule takes", "a@h.example nobody@h.example", "no rule takes it"},
 		{"a target that is our hostname", "a@h.example root@mx1.example.net", "no rule takes it"},
 		{"a next hop that is this node", "@g.example smtp://192.0.2.1", "is this node itself"},
 		{"a next hop that is this node by loopback", "@g.example smtp://127.0.0.1:2525", "is this node itself"},

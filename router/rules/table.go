@@ -7,17 +7,18 @@ import (
 	"regexp"
 	"strconv"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
 // A Table is a compiled set of rules. It is immutable and safe for concurrent use.
 //
-// It is laid out for a million rules: the text of the files is kept once, in one string, and a rule, a target and a
-// slot of the index are a few integers that point into it, so that a rule costs about 50 octets besides its own line
-// and the garbage collector has nothing to follow.
+// It is made for a million rules: the text of the files is kept once, in one string, and a rule, a target and a slot of
+// the index are a few integers that point into it. A rule costs about 50 octets besides its own line, and has no
+// pointers for the garbage collector.
 type Table struct {
 	text      string // the files, one after another
-	extra     string // local parts of literals that do not stand in text as they are compared
+	extra     string // local parts of literals whose form in text is not the one that is compared
 	files     []string
 	ends      []int // where each file ends in text
 	rules     []rule
@@ -37,8 +38,11 @@ type Table struct {
 	postmaster mail.Path
 	hosted     int
 	warnings   []Warning
-	srs, seal  mail.Rule
+	needs      needs
 }
+
+// needs are the first rules that want something of the node; zero if there is no such rule.
+type needs struct{ srs, seal mail.Rule }
 
 // An action is what a rule does.
 type action uint8
@@ -52,7 +56,7 @@ const (
 // The flags of a rule.
 const (
 	flagTry     uint8 = 1 << iota // failover
-	flagExtra                     // its local part stands in Table.extra
+	flagExtra                     // its local part is in Table.extra
 	flagGeneral                   // needs the walk: a chain, a template, several next hops or failover
 	flagLiteral                   // its pattern is a literal address
 	flagRegex                     // its pattern is a regex
@@ -74,7 +78,7 @@ type rule struct {
 	flags      uint8
 }
 
-// A target is one place that a rule forwards to.
+// A target is one next hop, with or without a forward-path, that a rule forwards to.
 type target struct {
 	local uint32 // offset of the forward-path's local part, or number of the template
 	dest  uint32
@@ -85,9 +89,9 @@ const isTemplate = 1<<16 - 1
 
 // A destination is what many targets share.
 type destination struct {
-	hop    mail.NextHop
-	domain string // of the forward-path; "" where the recipient stays as it is
-	hosted uint32 // number of the domain + 1 when it is one of ours, else 0
+	nextHop mail.NextHop
+	domain  string // of the forward-path; "" if the recipient is kept
+	hosted  uint32 // number of the domain + 1 if it is one of ours, else 0
 }
 
 // A template is a local part with groups of the regex in it: literal text and group numbers in turn.
@@ -95,7 +99,7 @@ type template []templatePart
 
 type templatePart struct {
 	text  string
-	group int // 0: only text
+	group int // 0 for text alone
 }
 
 // A domain is one that has rules, or one of our own.
@@ -117,10 +121,10 @@ type regex struct {
 	rule uint32
 }
 
-// Len is the number of rules, domain lines not counted.
+// Len returns the number of rules, domain lines not counted.
 func (t *Table) Len() int { return len(t.rules) }
 
-// Domains is the number of hosted domains.
+// Domains returns the number of hosted domains.
 func (t *Table) Domains() int { return t.hosted }
 
 // Hosted reports whether domain, in any case and as U-labels or A-labels, is hosted.
@@ -135,16 +139,16 @@ func (t *Table) Ours(domain string) bool {
 	return ok
 }
 
-// Warnings are about lines that loaded. The slice is shared and not to be changed.
+// Warnings returns warnings about lines that loaded. The slice is shared and not to be changed.
 func (t *Table) Warnings() []Warning { return t.warnings }
 
-// NeedsSRS names the first rule that wants the reverse-path rewritten; the zero Rule means that none does.
-func (t *Table) NeedsSRS() mail.Rule { return t.srs }
+// NeedsSRS returns the first rule that wants the reverse-path rewritten, or the zero Rule.
+func (t *Table) NeedsSRS() mail.Rule { return t.needs.srs }
 
-// NeedsSeal names the first rule that wants messages sealed; the zero Rule means that none does.
-func (t *Table) NeedsSeal() mail.Rule { return t.seal }
+// NeedsSeal returns the first rule that wants messages sealed, or the zero Rule.
+func (t *Table) NeedsSeal() mail.Rule { return t.needs.seal }
 
-// domain finds a domain's number.
+// domain returns a domain's number.
 func (t *Table) domain(name string) (uint32, bool) {
 	if len(name) > mail.MaxDomain {
 		return 0, false
@@ -158,10 +162,11 @@ func (t *Table) domain(name string) (uint32, bool) {
 	return id, ok
 }
 
-// key is what the index hashes: the domain's number and the local part as it is compared.
+// A key is what the index hashes: the domain's number and the local part as it is compared.
 type key [4 + mail.MaxLocal]byte
 
-// literal looks the first n octets of the local part in k up. k holds the domain's number already.
+// literal returns the rule of a literal address: domain id, and the first n octets of the local part in k. k has the
+// domain's number already.
 func (t *Table) literal(k *key, id uint32, n int) (uint32, bool) {
 	if len(t.index) == 0 {
 		return 0, false
@@ -176,12 +181,13 @@ func (t *Table) literal(k *key, id uint32, n int) (uint32, bool) {
 	return 0, false
 }
 
-// slot is where the search for a key begins.
+// slot returns where the search for a key begins.
 func (t *Table) slot(k *key, n int) int {
 	hi, _ := bits.Mul64(maphash.Bytes(t.seed, k[:4+n]), uint64(len(t.index)))
 	return int(hi)
 }
 
+// next returns the slot after at.
 func (t *Table) next(at int) int {
 	if at++; at == len(t.index) {
 		return 0
@@ -189,17 +195,17 @@ func (t *Table) next(at int) int {
 	return at
 }
 
-// set makes k the key of a local part in a domain, and gives the local part's length. ok is false when no rule can be
-// as long.
+// set makes k the key of a local part in a domain, and returns the local part's length. ok is false if the local part
+// is longer than that of any rule.
 func (k *key) set(id uint32, local string) (n int, ok bool) {
 	if len(local) > mail.MaxLocal {
 		return 0, false
 	}
 	binary.LittleEndian.PutUint32(k[:4], id)
-	return len(foldInto(k[4:4], local)), true
+	return len(ascii.AppendFold(k[4:4], local)), true
 }
 
-// localOf gives the local part of a literal as it is compared.
+// localOf returns the local part of a literal as it is compared.
 func (t *Table) localOf(r *rule) string {
 	if r.flags&flagExtra != 0 {
 		return t.extra[r.local : r.local+uint32(r.localLen)]
@@ -207,24 +213,24 @@ func (t *Table) localOf(r *rule) string {
 	return t.text[r.local : r.local+uint32(r.localLen)]
 }
 
-// found is the outcome of looking a forward-path up in its domain.
-type found uint8
+// A matchKind is what takes a forward-path in its domain.
+type matchKind uint8
 
 const (
-	nothing found = iota
-	aRule
-	thePostmaster
+	noMatch matchKind = iota
+	ruleMatch
+	postmasterMatch
 )
 
-// A hit is the rule that takes a forward-path.
+// A hit is the result of the search for a forward-path.
 type hit struct {
-	what   found
+	kind   matchKind
 	rule   uint32
 	local  string // regexes: the local part that matched
 	groups []int  // regexes: the offsets of its groups
 }
 
-// find looks a forward-path up in the domain it lies in. Without fallback, postmaster and abuse are names like others.
+// find searches what takes a forward-path in its domain. Without fallback, postmaster and abuse are names like others.
 func (t *Table) find(id uint32, p mail.Path, fallback bool, steps *Steps) hit {
 	d := &t.domains[id]
 	local := p.LocalPart()
@@ -235,45 +241,45 @@ func (t *Table) find(id uint32, p mail.Path, fallback bool, steps *Steps) hit {
 		return hit{}
 	}
 	if number, ok := t.literal(&k, id, n); ok {
-		t.tell(steps, number, "is this address")
-		return hit{what: aRule, rule: number}
+		t.addStep(steps, number, "is this address")
+		return hit{kind: ruleMatch, rule: number}
 	}
 	steps.add("no rule for the literal address ", local, "@", d.name)
 	if fallback && t.postmaster.Domain != "" && isRole(string(k[4:4+n])) {
 		steps.add("the postmaster takes it, because no literal address does")
-		return hit{what: thePostmaster}
+		return hit{kind: postmasterMatch}
 	}
 	if number, ok := t.untagged(&k, d, id, n); ok {
-		t.tell(steps, number, "is this address without its tag")
-		return hit{what: aRule, rule: number}
+		t.addStep(steps, number, "is this address without its tag")
+		return hit{kind: ruleMatch, rule: number}
 	}
 	if d.matched {
-		if h := t.match(id, local, steps); h.what == aRule {
+		if h := t.match(id, local, steps); h.kind == ruleMatch {
 			return h
 		}
 	}
 	if d.catchall != 0 {
-		t.tell(steps, d.catchall-1, "is the catch-all")
-		return hit{what: aRule, rule: d.catchall - 1}
+		t.addStep(steps, d.catchall-1, "is the catch-all")
+		return hit{kind: ruleMatch, rule: d.catchall - 1}
 	}
 	steps.add("no catch-all for ", d.name)
 	return hit{}
 }
 
-// match looks a local part up among the regexes of a domain.
+// match searches a local part among the regexes of a domain.
 func (t *Table) match(id uint32, local string, steps *Steps) hit {
 	for _, r := range t.regexes[id] {
 		if groups := r.re.FindStringSubmatchIndex(local); groups != nil {
-			t.tell(steps, r.rule, "matches")
-			return hit{what: aRule, rule: r.rule, local: local, groups: groups}
+			t.addStep(steps, r.rule, "matches")
+			return hit{kind: ruleMatch, rule: r.rule, local: local, groups: groups}
 		}
-		t.tell(steps, r.rule, "does not match")
+		t.addStep(steps, r.rule, "does not match")
 	}
 	return hit{}
 }
 
-// untagged looks the first n octets in k up without a tag, the longest name first, so that a name may hold the
-// separator itself.
+// untagged searches the first n octets in k without a tag, the longest name first, so that a name may have the
+// separator in it.
 func (t *Table) untagged(k *key, d *domain, id uint32, n int) (uint32, bool) {
 	if d.subs == 0 {
 		return 0, false
@@ -294,12 +300,12 @@ func (t *Table) untagged(k *key, d *domain, id uint32, n int) (uint32, bool) {
 // isRole reports whether a folded local part is one that every domain must have.
 func isRole(local string) bool { return local == "postmaster" || local == "abuse" }
 
-// policy is what is in force for a rule: its own options over its domain's.
+// policy returns the policy of a rule: its own options over its domain's.
 func (t *Table) policy(r *rule) mail.DomainPolicy {
 	return t.options[r.options].over(t.domains[r.domain].policy)
 }
 
-// rule names a rule for the operator.
+// rule returns the name of a rule for the administrator.
 func (t *Table) rule(number uint32) mail.Rule {
 	r := &t.rules[number]
 	return mail.Rule{Pattern: t.patternOf(r), File: t.files[r.file], Line: int(r.line)}
@@ -309,12 +315,13 @@ func (t *Table) patternOf(r *rule) string {
 	return t.text[r.pattern : r.pattern+uint32(r.patternLen)]
 }
 
-// static gives the forward-path of a target that is no template.
-func (t *Table) static(tg target) mail.Path {
+// fixedPath returns the forward-path of a target that is no template.
+func (t *Table) fixedPath(tg target) mail.Path {
 	return mail.Path{Local: t.text[tg.local : tg.local+uint32(tg.n)], Domain: t.dests[tg.dest].domain}
 }
 
-func (t *Table) tell(steps *Steps, number uint32, what string) {
+// addStep appends a step about a rule.
+func (t *Table) addStep(steps *Steps, number uint32, what string) {
 	if steps == nil {
 		return
 	}
@@ -322,11 +329,12 @@ func (t *Table) tell(steps *Steps, number uint32, what string) {
 	steps.add(r.File, ":", strconv.Itoa(r.Line), " ", r.Pattern, " ", what)
 }
 
-// Steps collects what was tried on the way to a decision, for people to read. A nil Steps collects nothing.
+// Steps collects what was tried for a decision, in words for an administrator. A nil Steps collects nothing.
 type Steps struct {
 	List []string
 }
 
+// add appends one line made of parts.
 func (s *Steps) add(parts ...string) {
 	if s == nil {
 		return

@@ -11,7 +11,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// parseTargets parses targets separated by commas and gives what follows them.
+// parseTargets parses targets separated by commas and returns what follows them.
 func (b *builder) parseTargets(s string, groups int, regex bool) (rest, why string) {
 	first := len(b.t.targets)
 	for {
@@ -23,7 +23,7 @@ func (b *builder) parseTargets(s string, groups int, regex bool) (rest, why stri
 		if why != "" {
 			return "", why
 		}
-		if !b.named(first, tg) {
+		if !b.isRepeated(first, tg) {
 			b.t.targets = append(b.t.targets, tg)
 		}
 		if len(b.t.targets)-first > MaxTargets {
@@ -40,8 +40,8 @@ func (b *builder) parseTargets(s string, groups int, regex bool) (rest, why stri
 	}
 }
 
-// named reports whether a target stands among those from first on already.
-func (b *builder) named(first int, tg target) bool {
+// isRepeated reports whether a target is already among those from first on.
+func (b *builder) isRepeated(first int, tg target) bool {
 	for _, other := range b.t.targets[first:] {
 		if tg.n != isTemplate && other.n == tg.n && other.dest == tg.dest &&
 			b.t.text[other.local:other.local+uint32(other.n)] == b.t.text[tg.local:tg.local+uint32(tg.n)] {
@@ -54,11 +54,11 @@ func (b *builder) named(first int, tg target) bool {
 // parseTarget parses the word that s begins with.
 func (b *builder) parseTarget(s, word string, groups int, regex bool) (tg target, why string) {
 	if scheme, _, ok := strings.Cut(word, ":"); ok && word[0] != '"' && !strings.ContainsAny(scheme, "@[") {
-		hop, why := b.parseHop(word)
+		nextHop, why := b.cfg.parseNextHop(word)
 		if why != "" {
 			return target{}, "next hop " + quote(word) + ": " + why
 		}
-		return target{dest: b.destNumber(destination{hop: hop})}, ""
+		return target{dest: b.shared.destNumber(destination{nextHop: nextHop})}, ""
 	}
 	p, err := mail.ParsePath(word, true)
 	switch {
@@ -71,7 +71,7 @@ func (b *builder) parseTarget(s, word string, groups int, regex bool) (tg target
 	case p.Domain == "":
 		return target{}, "target " + quote(word) + ": " + mail.ErrPathNoDomain.Error()
 	}
-	tg.dest, why = b.mxDest(p.Domain)
+	tg.dest, why = b.shared.mxDest(p.Domain)
 	if why != "" {
 		return target{}, "target " + quote(word) + ": " + why
 	}
@@ -92,8 +92,8 @@ func (b *builder) parseTarget(s, word string, groups int, regex bool) (tg target
 	return tg, ""
 }
 
-// parseTemplate splits a local part at its $1 and ${1}; "$$" is a dollar sign. It gives nil where there is no group. A
-// pattern that is no regex has no groups, and "$" before anything else than a digit or a brace is an ordinary character
+// parseTemplate splits a local part at its $1 and ${1}; "$$" is a dollar sign. It returns nil if there is no group. A
+// pattern that is no regex has no groups, and "$" before any octet but a digit or a brace is an ordinary character
 // there.
 func parseTemplate(s string, groups int, regex bool) (parts template, why string) {
 	var text strings.Builder
@@ -142,93 +142,70 @@ func parseTemplate(s string, groups int, regex bool) (parts template, why string
 	return append(parts, templatePart{text: text.String()}), ""
 }
 
-// mxDest gives the number of the destination that is a domain's MX hosts. An address literal stands for its own host.
-func (b *builder) mxDest(name string) (n uint32, why string) {
-	if n, ok := b.rawMX[name]; ok {
-		return n, ""
-	}
-	canonical, ok := canonicalDomain(name)
-	if !ok {
-		return 0, "not a domain name that IDNA knows"
-	}
-	n = b.destNumber(destination{hop: mail.NextHop{Transport: mail.MX, Host: canonical}, domain: canonical})
-	b.rawMX[name] = n
-	return n, ""
-}
-
-func (b *builder) destNumber(d destination) uint32 {
-	n, ok := b.dests[d]
-	if !ok {
-		n = uint32(len(b.t.dests))
-		b.t.dests = append(b.t.dests, d)
-		b.dests[d] = n
-	}
-	return n
-}
-
-// parseHop parses a fixed next hop.
-func (b *builder) parseHop(s string) (hop mail.NextHop, why string) {
+// parseNextHop parses a fixed next hop.
+func (c *Config) parseNextHop(s string) (nextHop mail.NextHop, why string) {
 	if file, ok := strings.CutPrefix(s, "lmtp+unix:"); ok {
 		if !strings.HasPrefix(file, "/") {
-			return hop, "the path of a socket begins with a slash"
+			return nextHop, "the path of a socket begins with a slash"
 		}
 		if strings.Contains(file, "$") {
-			return hop, "a group of the regex may stand in a local part only"
+			return nextHop, "a group of the regex may stand in a local part only"
 		}
 		return mail.NextHop{Transport: mail.LMTPUnix, Host: path.Clean(file)}, ""
 	}
 	scheme, rest, ok := strings.Cut(s, "://")
 	if !ok {
-		return hop, "it begins with smtp://, smtps://, submission://, lmtp:// or lmtp+unix:/"
+		return nextHop, "it begins with smtp://, smtps://, submission://, lmtp:// or lmtp+unix:/"
 	}
 	var port uint16
 	switch strings.ToLower(scheme) {
 	case "smtp":
-		hop.Transport, port = mail.SMTP, 25
+		nextHop.Transport, port = mail.SMTP, 25
 	case "smtps":
-		hop.Transport, port = mail.SMTPS, 465
+		nextHop.Transport, port = mail.SMTPS, 465
 	case "submission":
-		hop.Transport, port = mail.Submission, 587
+		nextHop.Transport, port = mail.Submission, 587
 	case "lmtp":
-		hop.Transport, port = mail.LMTP, 24
+		nextHop.Transport, port = mail.LMTP, 24
 	default:
-		return hop, "unknown scheme " + quote(scheme)
+		return nextHop, "unknown scheme " + quote(scheme)
 	}
 	if strings.Contains(rest, "$") {
-		return hop, "a group of the regex may stand in a local part only"
+		return nextHop, "a group of the regex may stand in a local part only"
 	}
 	if n := strings.LastIndexByte(rest, '@'); n >= 0 {
-		if hop.User, why = parseUser(rest[:n]); why != "" {
-			return hop, why
+		if nextHop.User, why = parseUser(rest[:n]); why != "" {
+			return nextHop, why
 		}
 		rest = rest[n+1:]
 	}
 	given := port
-	if hop.Host, given, why = parseHost(rest, port); why != "" {
-		return hop, why
+	if nextHop.Host, given, why = parseHost(rest, port); why != "" {
+		return nextHop, why
 	}
 	if given != port {
-		hop.Port = given
+		nextHop.Port = given
 	}
-	return hop, b.checkHop(hop, given)
+	return nextHop, c.checkNextHop(nextHop, given)
 }
 
-// checkHop refuses a next hop whose credentials are missing or useless.
-func (b *builder) checkHop(hop mail.NextHop, port uint16) (why string) {
-	verified := hop.Transport == mail.SMTPS || hop.Transport == mail.Submission
+// checkNextHop returns what is wrong with the credentials of a next hop, or "".
+func (c *Config) checkNextHop(nextHop mail.NextHop, port uint16) (why string) {
+	verified := nextHop.Transport == mail.SMTPS || nextHop.Transport == mail.Submission
 	switch {
-	case hop.User == "" && hop.Transport == mail.Submission:
+	case nextHop.User == "" && nextHop.Transport == mail.Submission:
 		return "submission needs a user"
-	case hop.User == "":
+	case nextHop.User == "":
 		return ""
 	case !verified:
 		return "a user is authenticated under smtps:// and submission:// only"
-	case b.cfg.HasCredentials == nil || !b.cfg.HasCredentials(hop.User, hop.Host, port):
-		return "there is no line for " + quote(hop.User) + " in the credentials file"
+	case c.HasCredentials == nil || !c.HasCredentials(nextHop.User, nextHop.Host, port):
+		return "there is no line for " + quote(nextHop.User) + " in the credentials file"
 	}
 	return ""
 }
 
+// parseUser parses the user of a next hop.
 func parseUser(s string) (user, why string) {
 	if strings.Contains(s, ":") {
 		return "", "a password belongs into the credentials file, and a colon in a user is written %3A"
@@ -277,23 +254,8 @@ func parseHost(s string, port uint16) (host string, _ uint16, why string) {
 	return host, uint16(n), ""
 }
 
-// replyNumber parses what stands behind reject or tempfail and gives the reply's number.
-func (b *builder) replyNumber(word, s string) (n uint32, why string) {
-	r, why := parseReply(word, s)
-	if why != "" {
-		return 0, why
-	}
-	n, ok := b.replies[r]
-	if !ok {
-		n = uint32(len(b.t.replies))
-		b.t.replies = append(b.t.replies, r)
-		b.replies[r] = n
-	}
-	return n, ""
-}
-
-// parseReply parses CODE [ENHANCED] text. Where the enhanced code is left out it is X.7.1, delivery not authorized (RFC
-// 3463 section 3.8).
+// parseReply parses CODE [ENHANCED] text. The default of the enhanced code is X.7.1, delivery not authorized (RFC 3463
+// section 3.8).
 func parseReply(word, s string) (r mail.Reply, why string) {
 	class := byte('5')
 	if word == "tempfail" {
@@ -329,6 +291,7 @@ func parseReply(word, s string) (r mail.Reply, why string) {
 	return r, ""
 }
 
+// cutBlank splits s at its first blanks.
 func cutBlank(s string) (word, rest string) {
 	n := strings.IndexAny(s, " \t")
 	if n < 0 {
@@ -337,7 +300,7 @@ func cutBlank(s string) (word, rest string) {
 	return s[:n], trimBlank(s[n:])
 }
 
-// looksEnhanced reports whether a word is meant as an enhanced status code: three numbers with dots between.
+// looksEnhanced reports whether a word has the form of an enhanced status code: three numbers with dots between.
 func looksEnhanced(s string) bool {
 	return strings.Count(s, ".") == 2 && strings.Trim(s, "0123456789.") == "" && s[0] != '.' && s[len(s)-1] != '.'
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Refusal's reasons, as they are counted.
+// The reasons of a Refusal, as they are counted.
 const (
 	ReasonRule       = "rule"
 	ReasonNoUser     = "no such user"
@@ -19,8 +19,8 @@ const (
 	ReasonBadAddress = "bad address"
 )
 
-// Route gives the ways that mail for q.Forward takes. The error is a *mail.Refusal; where a rule decided, its Cause is
-// a *RuleError. The paths in the routes share the table's memory. steps may be nil; else it is told what was tried.
+// Route returns the routes of mail for q.Forward. The error is a *mail.Refusal, whose Cause is a *RuleError if a rule
+// decided. The paths in the routes share the table's memory. steps collects what was tried; nil disables it.
 //
 // Several targets with one next hop make one Route. Several next hops, and failover, are refused as 451 4.3.0.
 func (t *Table) Route(q mail.Query, steps *Steps) ([]mail.Route, error) {
@@ -41,10 +41,10 @@ func (t *Table) Route(q mail.Query, steps *Steps) ([]mail.Route, error) {
 		steps.add(t.domains[id].name, " is this system's own name")
 	}
 	h := t.find(id, q.Forward, true, steps)
-	switch h.what {
-	case nothing:
+	switch h.kind {
+	case noMatch:
 		return nil, noUser(nil)
-	case thePostmaster:
+	case postmasterMatch:
 		return t.toPostmaster(q, t.domains[id].policy, steps)
 	}
 	r := &t.rules[h.rule]
@@ -61,7 +61,7 @@ func (t *Table) Route(q mail.Query, steps *Steps) ([]mail.Route, error) {
 	return w.routes(q, t.rule(h.rule), t.policy(r))
 }
 
-// foreign is the answer for a domain that is not ours.
+// foreign returns the answer for a domain that is not ours.
 func (t *Table) foreign(q mail.Query, steps *Steps) ([]mail.Route, error) {
 	if !q.Trusted {
 		steps.add(q.Forward.Domain, " is not hosted here and the client is not trusted")
@@ -78,20 +78,20 @@ func (t *Table) foreign(q mail.Query, steps *Steps) ([]mail.Route, error) {
 		NextHop:  mail.NextHop{Transport: mail.MX, Host: host},
 		Reverse:  q.Reverse,
 		Forwards: one.forward[:],
-		// Our own users' mail is not forwarded mail: its reverse-path is the sender's to use from here.
+		// Our own users' mail is not forwarded mail: the sender's reverse-path is valid from here.
 		Policy: mail.DomainPolicy{SRS: mail.SRSNever, UpstreamText: mail.UpstreamTextFull},
 	}
 	return one.route[:], nil
 }
 
-// A single is a route with one forward-path, allocated at once.
+// A single is a route with one forward-path, in one allocation.
 type single struct {
 	route   [1]mail.Route
 	forward [1]mail.Path
 }
 
-// direct makes the route of a rule whose targets have one next hop, no template and no alias among them: nearly all
-// rules.
+// direct returns the route of a rule whose targets have one next hop, with no template and no alias among them. Nearly
+// all rules are of that kind.
 func (t *Table) direct(q mail.Query, number uint32, steps *Steps) ([]mail.Route, error) {
 	r := &t.rules[number]
 	targets := t.targets[r.first : r.first+uint32(r.n)]
@@ -103,7 +103,7 @@ func (t *Table) direct(q mail.Query, number uint32, steps *Steps) ([]mail.Route,
 	}
 	for _, tg := range targets {
 		if t.dests[tg.dest].domain != "" {
-			forwards = append(forwards, t.static(tg))
+			forwards = append(forwards, t.fixedPath(tg))
 			continue
 		}
 		if !q.Trusted && !policy.RoutingKeep && looksRouted(q.Forward.LocalPart()) {
@@ -113,15 +113,15 @@ func (t *Table) direct(q mail.Query, number uint32, steps *Steps) ([]mail.Route,
 	}
 	route := &one.route[0]
 	route.Rule = t.rule(number)
-	route.NextHop = t.dests[targets[0].dest].hop
+	route.NextHop = t.dests[targets[0].dest].nextHop
 	route.Reverse = q.Reverse
-	fill(route, q, forwards, policy)
-	tellRoute(steps, route)
+	setForwards(route, q, forwards, policy)
+	addRouteSteps(steps, route)
 	return one.route[:], nil
 }
 
-// fill sets what depends on whether the recipient was rewritten.
-func fill(route *mail.Route, q mail.Query, forwards []mail.Path, policy mail.DomainPolicy) {
+// setForwards sets the forward-paths, and what depends on whether the recipient was rewritten.
+func setForwards(route *mail.Route, q mail.Query, forwards []mail.Path, policy mail.DomainPolicy) {
 	for _, f := range forwards {
 		if f.Local != q.Forward.Local || !strings.EqualFold(f.Domain, q.Forward.Domain) {
 			route.Rewrote = true
@@ -136,7 +136,8 @@ func fill(route *mail.Route, q mail.Query, forwards []mail.Path, policy mail.Dom
 	route.Forwards, route.Policy = forwards, policy
 }
 
-func tellRoute(steps *Steps, route *mail.Route) {
+// addRouteSteps appends a step for each forward-path.
+func addRouteSteps(steps *Steps, route *mail.Route) {
 	if steps == nil {
 		return
 	}
@@ -151,7 +152,7 @@ func (t *Table) toPostmaster(q mail.Query, policy mail.DomainPolicy, steps *Step
 		return nil, noUser(nil)
 	}
 	w := walk{t: t, trusted: true, steps: steps}
-	w.leave(t.postmaster)
+	w.follow(t.postmaster)
 	return w.routes(q, mail.Rule{Pattern: "postmaster"}, policy)
 }
 
@@ -160,59 +161,63 @@ type walk struct {
 	t        *Table
 	steps    *Steps
 	trusted  bool // local parts may look routed
-	tainted  bool // the local part of the path at hand came from the client, at least partly
-	fallback bool // postmaster and abuse go to the postmaster where no literal names them
-	checking bool // at load: nobody asks yet, so templates cannot be expanded
+	tainted  bool // the local part of the present path came from the client, at least partly
+	fallback bool // postmaster and abuse go to the postmaster if no literal names them
+	checking bool // at load there is no recipient, so templates cannot be expanded
 
-	stack [MaxChain]uint32
-	depth int
-	seen  int // rules looked at
+	stack   [MaxChain]uint32
+	depth   int
+	visited int // rules followed
 
+	ends
+}
+
+// ends are where a walk came to.
+type ends struct {
 	out     []leaf
 	try     bool
 	dropped bool
-	// The first answer of each kind that stands in the way, and why: a tempfail, a reject, and a rule set that leads
-	// nowhere.
+	// The first refusal of each kind, and why: by a tempfail, by a reject, and for rules that lead nowhere.
 	deferred, refused, broken *mail.Refusal
 	why                       string
 }
 
-// A leaf is where a walk ends.
+// A leaf is one next hop and forward-path where a walk ends.
 type leaf struct {
-	hop     mail.NextHop
+	nextHop mail.NextHop
 	forward mail.Path
 }
 
-// leave follows a path that a rule, or the Config, names.
-func (w *walk) leave(p mail.Path) {
+// follow follows a path that a rule, or the Config, names.
+func (w *walk) follow(p mail.Path) {
 	id, ours := w.t.domain(p.Domain)
 	if ours && (w.t.domains[id].hosted || w.t.domains[id].own) {
 		w.resolve(id, p)
 		return
 	}
 	host, _ := canonicalDomain(p.Domain)
-	w.end(mail.NextHop{Transport: mail.MX, Host: host}, p)
+	w.deliver(mail.NextHop{Transport: mail.MX, Host: host}, p)
 }
 
-// resolve looks up a path in one of our domains.
+// resolve follows a path in one of our domains.
 func (w *walk) resolve(id uint32, p mail.Path) {
 	if w.steps != nil {
 		w.steps.add("<", p.String(), "> lies in a domain of ours and is looked up in turn")
 	}
 	h := w.t.find(id, p, w.fallback, w.steps)
-	switch h.what {
-	case aRule:
+	switch h.kind {
+	case ruleMatch:
 		w.apply(h, p)
-	case thePostmaster:
+	case postmasterMatch:
 		w.fallback, w.tainted = false, false
-		w.leave(w.t.postmaster)
+		w.follow(w.t.postmaster)
 		w.fallback = true
-	case nothing:
+	case noMatch:
 		w.fail(noUser(nil), "the target "+p.String()+" lies in a domain of ours, and no rule takes it")
 	}
 }
 
-// apply does what a rule says for the path p, which lies in the rule's domain.
+// apply applies a rule to the path p, which is in the rule's domain.
 func (w *walk) apply(h hit, p mail.Path) {
 	t := w.t
 	r := &t.rules[h.rule]
@@ -249,20 +254,20 @@ func (w *walk) apply(h hit, p mail.Path) {
 	w.depth--
 }
 
-// enter takes note that a rule is being followed, unless that leads nowhere. A regex may take its own expansion again,
-// once a suffix is gone; any other rule would come to the same targets for ever.
+// enter pushes a rule on the stack, and reports whether it can be followed. A regex may take its own expansion again,
+// as when it removes a suffix. Any other rule that repeats would come to the same targets for ever.
 func (w *walk) enter(h hit) bool {
 	loop := w.depth == MaxChain
 	for _, number := range w.stack[:w.depth] {
 		loop = loop || number == h.rule && h.groups == nil
 	}
-	w.seen++
+	w.visited++
 	switch {
 	case loop:
 		w.fail(mail.Refuse(554, 4, 6, "Alias loop", ReasonAliasLoop, &RuleError{Rule: w.t.rule(h.rule)}),
 			"the aliases loop, or are more than 10 deep, at "+w.t.rule(h.rule).String())
 		return false
-	case w.seen > maxSteps:
+	case w.visited > maxSteps:
 		w.tooMany(h.rule)
 		return false
 	}
@@ -282,7 +287,7 @@ func (w *walk) target(h hit, tg target, p mail.Path) {
 			w.fail(t.routed(h.rule), "")
 			return
 		}
-		w.end(dest.hop, p)
+		w.deliver(dest.nextHop, p)
 		return
 	case tg.n == isTemplate && w.checking && h.groups == nil:
 		return
@@ -299,19 +304,19 @@ func (w *walk) target(h hit, tg target, p mail.Path) {
 		}
 	default:
 		w.tainted = false
-		p = t.static(tg)
+		p = t.fixedPath(tg)
 	}
 	if dest.hosted != 0 {
 		w.resolve(dest.hosted-1, p)
 		return
 	}
-	w.end(dest.hop, p)
+	w.deliver(dest.nextHop, p)
 }
 
-// end takes a target down, unless it was before.
-func (w *walk) end(hop mail.NextHop, p mail.Path) {
+// deliver records a target, once.
+func (w *walk) deliver(nextHop mail.NextHop, p mail.Path) {
 	for _, o := range w.out {
-		if o.hop == hop && o.forward == p {
+		if o.nextHop == nextHop && o.forward == p {
 			return
 		}
 	}
@@ -320,22 +325,24 @@ func (w *walk) end(hop mail.NextHop, p mail.Path) {
 			"the targets, with their aliases, are more than 100")
 		return
 	}
-	w.out = append(w.out, leaf{hop, p})
+	w.out = append(w.out, leaf{nextHop, p})
 }
 
+// tooMany ends a walk that followed too many rules.
 func (w *walk) tooMany(number uint32) {
 	w.fail(mail.Refuse(451, 3, 0, "Too many destinations", ReasonTooMany, &RuleError{Rule: w.t.rule(number)}),
 		"the aliases branch too often")
 }
 
-// fail ends the walk with an answer that holds for the whole recipient.
+// fail ends the walk with a refusal of the whole recipient.
 func (w *walk) fail(r *mail.Refusal, why string) {
 	if w.broken == nil {
 		w.broken, w.why = r, why
 	}
 }
 
-// expand puts the groups of a match into the template. routed reports that what the client wrote makes a route of it.
+// expand returns the template with the groups of a match. routed reports whether what the client sent makes a route of
+// it.
 func (tp template) expand(h hit) (local string, routed bool) {
 	var b strings.Builder
 	for _, part := range tp {
@@ -350,8 +357,8 @@ func (tp template) expand(h hit) (local string, routed bool) {
 	return b.String(), routed
 }
 
-// routes turns what the walk found into an answer. A recipient with several targets is answered as SEMANTICS has it:
-// any 4yz defers it; targets that refuse are left out or refuse it whole, as mixed says.
+// routes returns the answer of a walk that has ended. A recipient with several targets is answered as SEMANTICS says:
+// any 4yz defers it. Targets that refuse are left out or refuse the whole recipient, by the option mixed.
 func (w *walk) routes(q mail.Query, rule mail.Rule, policy mail.DomainPolicy) ([]mail.Route, error) {
 	delivered := len(w.out) > 0 || w.dropped
 	switch {
@@ -366,33 +373,34 @@ func (w *walk) routes(q mail.Query, rule mail.Rule, policy mail.DomainPolicy) ([
 	case len(w.out) == 0:
 		return []mail.Route{{Rule: rule, Action: mail.Drop, Policy: policy, Reverse: q.Reverse}}, nil
 	case w.try:
-		return nil, several("failover is not available yet", rule)
-	case w.hops() > 1:
-		return nil, several("a fan-out to several next hops is not available yet", rule)
-	case len(w.out) > 1 && w.out[0].hop.Transport >= mail.LMTP:
-		return nil, several("a fan-out within an LMTP next hop is not available yet", rule)
+		return nil, severalNextHops("failover is not available yet", rule)
+	case w.nextHops() > 1:
+		return nil, severalNextHops("a fan-out to several next hops is not available yet", rule)
+	case len(w.out) > 1 && w.out[0].nextHop.Transport >= mail.LMTP:
+		return nil, severalNextHops("a fan-out within an LMTP next hop is not available yet", rule)
 	}
-	route := mail.Route{Rule: rule, NextHop: w.out[0].hop, Reverse: q.Reverse}
+	route := mail.Route{Rule: rule, NextHop: w.out[0].nextHop, Reverse: q.Reverse}
 	forwards := make([]mail.Path, len(w.out))
 	for i, o := range w.out {
 		forwards[i] = o.forward
 	}
-	fill(&route, q, forwards, policy)
-	tellRoute(w.steps, &route)
+	setForwards(&route, q, forwards, policy)
+	addRouteSteps(w.steps, &route)
 	return []mail.Route{route}, nil
 }
 
-func several(why string, rule mail.Rule) *mail.Refusal {
+func severalNextHops(why string, rule mail.Rule) *mail.Refusal {
 	return mail.Refuse(451, 3, 0, "Temporarily not deliverable", ReasonSeveral, &RuleError{Rule: rule, Why: why})
 }
 
-// refusal is the answer of a reject or tempfail rule.
+// refusal returns the refusal by a reject or tempfail rule.
 func (t *Table) refusal(number uint32) *mail.Refusal {
 	return &mail.Refusal{
 		Reply: t.replies[t.rules[number].first], Reason: ReasonRule, Cause: &RuleError{Rule: t.rule(number)},
 	}
 }
 
+// routed returns the refusal of a local part that looks routed.
 func (t *Table) routed(number uint32) *mail.Refusal {
 	return mail.Refuse(550, 1, 3, "Source routing in the local part is not accepted", ReasonRouted,
 		&RuleError{Rule: t.rule(number)})
