@@ -15,7 +15,7 @@ import (
 // has to keep them all in mind.
 const (
 	maxDotDepth  = 14 // when the end of data is out and its reply is awaited, on a session that is warm
-	maxRcptDepth = 25 // when the greeting of a new session is awaited, at the first RCPT
+	maxRcptDepth = 14 // when the greeting of a new session is awaited, at the first RCPT
 )
 
 // TestDepth takes the stack of a message twice, while the next hop is silent: at a cold RCPT, before its greeting, and

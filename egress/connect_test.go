@@ -56,7 +56,7 @@ func TestRelay_TLSPolicies(t *testing.T) {
 		name    string
 		policy  TLS
 		server  smtptest.Behaviour
-		want    string // the refusal, "" for none
+		want    string // the refusal, "" if it is delivered
 		version string // what the session speaks
 		clients int
 	}{
@@ -110,8 +110,8 @@ func TestRelay_TLSPolicies(t *testing.T) {
 	}
 }
 
-// TestRelay_HandshakeBreaksOff has a box in the middle that cuts the line when it sees a ClientHello, the first times a
-// large one and then any.
+// TestRelay_HandshakeBreaksOff has a box in the middle that closes the line when it sees a ClientHello, the first times
+// a large one and then any.
 func TestRelay_HandshakeBreaksOff(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -119,8 +119,8 @@ func TestRelay_HandshakeBreaksOff(t *testing.T) {
 		version string
 		clients int32
 	}{
-		{"a large ClientHello is cut", 1000, "TLS 1.3", 2},
-		{"every ClientHello is cut", 0, "", 3},
+		{"a large ClientHello is dropped", 1000, "TLS 1.3", 2},
+		{"every ClientHello is dropped", 0, "", 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := smtptest.Start(t, smtptest.Behaviour{TLS: smtptest.NewCA().Server("mx1.one.test")})
@@ -136,7 +136,7 @@ func TestRelay_HandshakeBreaksOff(t *testing.T) {
 	}
 }
 
-// A box passes octets on and cuts connections whose client sends a TLS handshake record of more than most octets.
+// A box passes octets on and closes connections whose client sends a TLS handshake record of more than most octets.
 type box struct {
 	port    int
 	clients atomic.Int32

@@ -219,7 +219,7 @@ func TestRelay_CutLeavesCommit(t *testing.T) {
 }
 
 // TestRelay_CutOrCommitted has the end of a drain meet many transactions at once, wherever they are: each is delivered
-// and said so, or neither, and none is in doubt.
+// and said so, or neither, and no message is in doubt.
 func TestRelay_CutOrCommitted(t *testing.T) {
 	const senders, rounds = 8, 10
 	for round := range rounds {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/millrace/millrace/egress/dial"
 	"github.com/millrace/millrace/egress/pool"
 	"github.com/millrace/millrace/egress/smtpclient"
@@ -39,76 +41,96 @@ type lease struct {
 	wait    time.Duration // spent waiting for sessions, dialling included
 }
 
-// acquire gets a session, from the pool or by opening one. The error is a *mail.Refusal.
+// acquire gets a session, from the pool or by opening one: all hosts in their order, those that failed lately last,
+// until one takes us or ctx's deadline passes. A slot that is held already is empty, and a session is opened in it at
+// once.
+//
+// The error is a *mail.Refusal, and then no slot is held. Its Cause tells of each host; the Site is cooled then, unless
+// the client left or left too little time.
 func (l *lease) acquire(ctx context.Context) error {
 	begun := time.Now()
 	defer func() { l.wait += time.Since(begun) }()
-	if l.counted { // it had a session before, and much may have become of the Site since
-		if err := l.suspended(l.at.site); err != nil {
-			return err
-		}
-		l.at.limits = l.limits(l.at.site)
+	tries := 0 // of slots from the pool
+	if l.slot != nil {
+		tries = -1
 	}
-	for tries := 0; ; tries++ {
-		c, span := l.span(ctx, "egress.pool")
-		s, err := l.pool.Get(c, pool.Request{
-			Site: l.at.site, Limits: l.at.limits, Way: l.at.way, Hosts: l.at.hosts, Client: l.d.Client,
-			Favoured: l.d.Favoured, Again: l.counted,
-		})
-		end(span, err)
-		if err != nil {
-			return noSession(err)
+	for ; ; tries++ {
+		if l.slot == nil {
+			if full, err := l.take(ctx, tries); full || err != nil {
+				return err
+			}
 		}
-		l.slot, l.counted = s, true
-		conn, full := s.Conn()
-		if full && s.Dirty() && conn.Reset(mail.Until(ctx, time.Now().Add(resetWait))) != nil {
-			s.Drop()
-			full = false
+		password, refusal := l.password()
+		if refusal != nil {
+			l.discard()
+			return refusal
 		}
-		if full {
-			l.use(conn, false)
+		dialled := time.Now()
+		c, span := l.span(ctx, "egress.dial")
+		conn, failed := l.dialer.Dial(c, l.target(password))
+		if conn.Client != nil {
+			l.fill(c, span, conn)
 			return nil
 		}
-		if crowded, err := l.open(ctx); !crowded || tries == maxCrowded || mail.IsOver(ctx) {
+		err := noHost(failed)
+		end(span, err)
+		crowded := l.unreachable(ctx, failed, err, time.Since(dialled))
+		l.discard()
+		if !crowded || tries == maxCrowded || tries >= 0 && mail.IsOver(ctx) {
 			return err
 		}
 	}
 }
 
-// open opens a session in the slot, which is empty: all hosts in their order, those that failed lately last, until one
-// takes us or ctx's deadline passes. The slot is given up if none does. The error is a *mail.Refusal whose Cause tells
-// of each host; the Site is cooled then, unless the client gave up or left too little time. crowded says that the Site
-// has enough of our sessions and that one of those is to be waited for.
-func (l *lease) open(ctx context.Context) (crowded bool, err error) {
-	password, refusal := l.password()
-	if refusal != nil {
-		l.discard()
-		return false, refusal
+// take gets a slot from the pool, and reports whether there is a session in it. tries counts the slots before.
+func (l *lease) take(ctx context.Context, tries int) (full bool, err error) {
+	if l.counted && tries == 0 { // there was a session before, and much may have become of the Site since
+		if err := l.suspended(l.at.site); err != nil {
+			return false, err
+		}
+		l.at.limits = l.limits(l.at.site)
 	}
-	begun := time.Now()
-	c, span := l.span(ctx, "egress.dial")
-	conn, failed := l.dialer.Dial(c, dial.Target{
-		Site: l.at.site, Transport: l.at.way.Transport, Port: l.at.way.Port, TLS: smtpclient.TLSPolicy(l.at.way.TLS),
-		User: l.at.way.User, Password: password, Hosts: l.hostsInOrder(), Fixed: l.at.fixed,
-		HostFailed: l.slot.HostDown,
+	c, span := l.span(ctx, "egress.pool")
+	s, err := l.pool.Get(c, pool.Request{
+		Site: l.at.site, Limits: l.at.limits, Way: l.at.way, Hosts: l.at.hosts, Client: l.d.Client,
+		Favoured: l.d.Favoured, Again: l.counted,
 	})
-	if conn.Client == nil {
-		err = noHost(failed)
-		end(span, err)
-		crowded = l.unreachable(ctx, failed, err, time.Since(begun))
-		l.discard()
-		return crowded, err
+	end(span, err)
+	if err != nil {
+		return false, noSession(err)
 	}
+	l.slot, l.counted = s, true
+	conn, full := s.Conn()
+	if full && s.Dirty() && conn.Reset(mail.Until(ctx, time.Now().Add(resetWait))) != nil {
+		s.Drop()
+		full = false
+	}
+	if full {
+		l.use(conn, false)
+	}
+	return full, nil
+}
+
+// target returns what to open a session with.
+func (l *lease) target(password string) dial.Target {
+	way := &l.at.way
+	return dial.Target{
+		Site: l.at.site, Transport: way.Transport, Port: way.Port, TLS: smtpclient.TLSPolicy(way.TLS), User: way.User,
+		Password: password, Hosts: l.hostsInOrder(), Fixed: l.at.fixed, HostFailed: l.slot.HostDown,
+	}
+}
+
+// fill puts a session that was just opened into the slot. span is that of its dialling, with the context c.
+func (l *lease) fill(c context.Context, span trace.Span, conn dial.Conn) {
 	l.handshakeSpan(c, span, conn.Client)
 	note(span, "server.address", conn.Host)
 	note(span, "tls.protocol.version", conn.Client.TLS())
 	end(span, nil)
 	l.slot.Fill(pool.Key{Way: l.at.way, Host: conn.Host, IPv6: conn.IPv6, Source: conn.Source}, conn.Client)
 	l.use(conn.Client, true)
-	return false, nil
 }
 
-// password returns the password that a session needs, "" if it needs none.
+// password returns the password that a session needs, "" if it needs no authentication.
 func (l *lease) password() (string, *mail.Refusal) {
 	user := l.at.way.User
 	if user == "" {
@@ -136,8 +158,8 @@ func (l *lease) hostsInOrder() []string {
 	return append(names[0], names[1]...)
 }
 
-// unreachable draws the consequences for the Site when none of its hosts took us: err is what the client gets for the
-// failures, which took so long. crowded is that of open.
+// unreachable draws the consequences for the Site when no host took us. err is what the client gets for the failures,
+// which took so long. crowded says that the Site has enough of our sessions and that one of those is to be waited for.
 func (l *lease) unreachable(ctx context.Context, failed dial.Failures, err error, took time.Duration) (crowded bool) {
 	for _, f := range failed {
 		_, wait := l.reactTo(l.slot, &l.d, f, false)
@@ -197,18 +219,12 @@ func (l *lease) isTooMuch(err error) bool {
 
 // replace opens another session in place of one that is gone. MAIL and the recipients are not on it yet.
 func (l *lease) replace(ctx context.Context) error {
-	begun := time.Now()
 	if l.fresh && len(l.at.hosts) > 1 {
 		l.slot.HostDown(l.slot.Key().Host)
 	}
 	l.slot.Drop()
 	l.retries++
-	crowded, err := l.open(ctx)
-	l.wait += time.Since(begun)
-	if crowded {
-		return l.acquire(ctx)
-	}
-	return err
+	return l.acquire(ctx)
 }
 
 // release hands the session back, after RSET where something is open on it.

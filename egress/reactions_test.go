@@ -18,7 +18,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A provider takes so many messages in any such time, over 20 sessions, and refuses the rest.
+// A provider takes at most so many messages in any period, over 20 sessions, and refuses the rest.
 type provider struct {
 	most  int
 	every time.Duration

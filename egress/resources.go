@@ -83,7 +83,7 @@ func newResources(cfg Config) (*resources, error) {
 	}, nil
 }
 
-// within returns ctx with a deadline for one call, if it has none.
+// within returns ctx, with a deadline for one call if it has no deadline.
 func (r *resources) within(ctx context.Context) context.Context {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx

@@ -10,7 +10,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-// span begins a span below the one in ctx. It returns nil when none is recorded, and then costs a look into ctx at
+// span begins a span below the one in ctx. It returns nil when no span is recorded, and then costs a look into ctx at
 // most.
 func (r *resources) span(ctx context.Context, name string) (context.Context, trace.Span) {
 	if r.cfg.Tracer == nil || !trace.SpanFromContext(ctx).IsRecording() {

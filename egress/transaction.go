@@ -25,7 +25,7 @@ var errAborted = errors.New("aborted")
 type transaction struct {
 	envelope
 	opened bool       // Data was called and did not fail
-	octets trace.Span // from Data to Commit or Abort; nil if none is recorded
+	octets trace.Span // from Data to Commit or Abort; nil if it is not recorded
 }
 
 // newTransaction returns a transaction that holds no session yet: acquire gets one.

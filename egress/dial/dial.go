@@ -2,7 +2,7 @@
 // addresses of each and the TLS that each is spoken with, until one of them takes us.
 //
 // It owns the order of the addresses, the time that each of them gets, our source address towards a Site, the fallbacks
-// of TLS and its session tickets. It refuses to know the pool, what was learnt of hosts, messages and who sent them.
+// of TLS and its session tickets. It refuses to know the pool, what was learnt of hosts, messages and clients.
 //
 // Invariants: at most two addresses are connected to at once, and one session is kept; a policy that demands TLS is
 // never lowered; a ticket from one TLS policy is never used under another; nothing that Dial started still runs when it
@@ -106,8 +106,8 @@ func (f Failures) Error() string {
 // Unwrap returns all of them.
 func (f Failures) Unwrap() []error { return f }
 
-// Dial tries t's hosts in their order, the addresses of each with IPv6 first, until one takes us or ctx ends. If none
-// does, Client is nil and the Failures say why. Each is a *smtpclient.DialError of one address, a *mail.Refusal of
+// Dial tries t's hosts in their order, the addresses of each with IPv6 first, until one takes us or ctx ends. If all
+// fail, Client is nil and the Failures say why. Each is a *smtpclient.DialError of one address, a *mail.Refusal of
 // package mx for a host without a usable address, or says that no time was left for a host.
 func (d *Dialer) Dial(ctx context.Context, t Target) (Conn, Failures) {
 	var failed Failures

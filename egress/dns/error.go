@@ -33,7 +33,7 @@ var (
 type Error struct {
 	Name   string // the name asked for
 	Type   string // the record type asked for, such as "MX"
-	Server string // the server that was asked last, "" if none was
+	Server string // the server that was asked last, "" if no server was
 	Rcode  string // the reply's code when Err is ErrServer, such as "SERVFAIL"
 	Err    error  // one of the Err variables
 	Cause  error  // what lies below, such as a socket's error or the context's; may be nil

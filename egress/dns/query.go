@@ -69,7 +69,7 @@ func newQuery(name string, qtype uint16, edns, ad bool) (*query, error) {
 	return q, nil
 }
 
-// A reply is what a server said about a question: records, or why there are none, or the name to ask next.
+// A reply is what a server said about a question: records, or why it has no records, or the name to ask next.
 type reply struct {
 	kind   error // nil, ErrNXDomain or ErrNoData
 	mx     []MX
@@ -197,7 +197,7 @@ func (got *reply) lower(ttl uint32) {
 	got.ttl = min(got.ttl, time.Duration(ttl)*time.Second)
 }
 
-// aliasOf returns the CNAME of name, nil if there is none.
+// aliasOf returns the CNAME of name, nil if there is no CNAME.
 func aliasOf(rrs []wire.RR, name string) *wire.CNAME {
 	for _, rr := range rrs {
 		if alias, ok := rr.(*wire.CNAME); ok && alias.Hdr.Class == wire.ClassINET && owns(rr, name) {

@@ -29,7 +29,7 @@ import (
 // A Config says which servers to ask and how much to ask of them. The zero Config is usable.
 type Config struct {
 	// Servers are recursive servers, "address:port" each, in order of preference. Without any, those of
-	// /etc/resolv.conf are asked, read once by New, and 127.0.0.1:53 if there are none either.
+	// /etc/resolv.conf are asked, read once by New, and 127.0.0.1:53 if that names no server.
 	Servers []string
 	// TrustAD says that the servers validate and that the path to them cannot be tampered with, so that their AD bit
 	// means something (RFC 4035 section 4.9.3). Without it Meta.AD is never set.

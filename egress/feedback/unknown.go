@@ -35,8 +35,8 @@ func IsNoSuchUser(r mail.Reply) bool {
 	return r.Class() == 5 && r.Enhanced == mail.EnhancedCode{Subject: 1, Detail: 1}
 }
 
-// Unknown returns the Refusal that a Site answered to a recipient within the last five minutes, nil if there is none. A
-// client that sends to made-up names must not make us ask the Site for each of them.
+// Unknown returns the Refusal that a Site answered to a recipient within the last five minutes, nil if there was no
+// such answer. A client that sends to made-up names must not make us ask the Site for each of them.
 func (o *Observer) Unknown(site mail.Site, forward mail.Path) *mail.Refusal {
 	key := recipient{site, forward}
 	u, ok := o.unknown.Get(key)

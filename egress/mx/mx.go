@@ -149,7 +149,7 @@ func (f *Finder) Use(p *Providers) { f.providers.Store(p) }
 // or an address literal in brackets. Hosts of equal preference come in another order each time (RFC 5321 section 5.1).
 //
 // The error is a *mail.Refusal: 550 5.1.2 the domain does not exist or has no mail host, 556 5.1.10 it has a null MX,
-// 554 5.4.6 its best host is ourselves, 451 4.4.3 the DNS failed or ctx ended, 451 4.4.4 none of its MX hosts exists.
+// 554 5.4.6 its best host is ourselves, 451 4.4.3 the DNS failed or ctx ended, 451 4.4.4 no MX host of it exists.
 func (f *Finder) Hosts(ctx context.Context, domain string) (Set, error) {
 	domain = canonical(domain)
 	if k, ok := f.sets.Get(domain); ok && k.by == f.providers.Load() && f.cfg.Now().Before(k.set.Expires) {

@@ -43,7 +43,7 @@ func TestParseProviders(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		text string
-		want string // the error, "" for none
+		want string // the error, "" if it is read
 	}{
 		{"only the others", all, ""},
 		{"comments and blank lines", "# x\n\n \t\n" + all + "site a .a.example # and why\n", ""},
@@ -299,9 +299,9 @@ func FuzzProviders(f *testing.F) {
 			if host[0] == '.' {
 				example = "x" + host
 			}
-			// A longer suffix or an exact name may take the example away, but never to none.
+			// A longer suffix or an exact name may move the example to another site, but it always has one.
 			if p.provider(example) == "" {
-				t.Fatalf("%s is of %s, but %s of nobody", host, site, example)
+				t.Fatalf("%s is of %s, but %s of none", host, site, example)
 			}
 		}
 	})

@@ -41,8 +41,8 @@ func (p *Providers) site(hosts []Host) mail.Site {
 }
 
 // Name returns the Site that is called by a provider's name, by the hosts of a domain with commas, by an address
-// literal, or by a next hop as the rules have it. An error says that there is none: no provider of that name, hosts of
-// a provider, which go by its name, or no name at all.
+// literal, or by a next hop as the rules have it. An error says why there is no such Site: no provider of that name,
+// hosts of a provider, which go by its name, or no name at all.
 func (p *Providers) Name(s string) (mail.Site, error) {
 	site, err := parseSite(s)
 	if err != nil {
