@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
 // maxLine bounds a command line; RFC 4954 section 4 asks for 12288 octets where AUTH is spoken.
@@ -306,7 +308,7 @@ func (c *session) mailReply(b *Behaviour, path, params string) string {
 			return "555 5.5.4 Parameter not understood"
 		}
 	}
-	if !utf8 && !isASCII(path) {
+	if !utf8 && !ascii.Is(path) {
 		return "553 5.6.7 SMTPUTF8 needed"
 	}
 	return "250 2.1.0 OK"
@@ -494,13 +496,4 @@ func hostOf(conn net.Conn) string {
 		return conn.RemoteAddr().String()
 	}
 	return host
-}
-
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] > 127 {
-			return false
-		}
-	}
-	return true
 }
