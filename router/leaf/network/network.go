@@ -20,6 +20,32 @@ func Of(client netip.Addr) netip.Prefix {
 	return p
 }
 
+// Nested returns the networks that a client is part of, from the smallest to the widest: its /32 and /24, for IPv6 its
+// /64, /56 and /48. A stranger has the whole of such a prefix, from a provider or for the asking, so what is shared among
+// clients is shared among these. IPv4-mapped addresses are IPv4 and zones are dropped. There are none for the zero Addr.
+func Nested(client netip.Addr) []netip.Prefix {
+	return appendNested(make([]netip.Prefix, 0, 3), client) // inlined, so that a caller's loop allocates nothing
+}
+
+func appendNested(networks []netip.Prefix, client netip.Addr) []netip.Prefix {
+	client = client.Unmap().WithZone("")
+	of := func(bits int) netip.Prefix { return netip.PrefixFrom(client, bits).Masked() }
+	switch {
+	case client.Is4():
+		return append(networks, of(32), of(24))
+	case client.Is6():
+		return append(networks, of(64), of(56), of(48))
+	}
+	return networks
+}
+
+// Widest returns the last of Nested: the /24, for IPv6 the /48. It is the zero Prefix for the zero Addr.
+func Widest(client netip.Addr) (p netip.Prefix) {
+	for _, p = range Nested(client) {
+	}
+	return p
+}
+
 // Host returns the prefix that holds the address alone. It keeps IPv4-mapped addresses as they are.
 func Host(client netip.Addr) netip.Prefix { return netip.PrefixFrom(client, client.BitLen()) }
 

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 )
@@ -20,6 +21,39 @@ func TestOf(t *testing.T) {
 	}
 	if got := Of(netip.Addr{}); got.IsValid() {
 		t.Errorf("Of the zero Addr is %s", got)
+	}
+}
+
+func TestNested(t *testing.T) {
+	for in, want := range map[string]string{
+		"192.0.2.77":           "[192.0.2.77/32 192.0.2.0/24]",
+		"::ffff:192.0.2.77":    "[192.0.2.77/32 192.0.2.0/24]",
+		"2001:db8:1:2345::6:7": "[2001:db8:1:2345::/64 2001:db8:1:2300::/56 2001:db8:1::/48]",
+		"fe80::1%eth0":         "[fe80::/64 fe80::/56 fe80::/48]",
+	} {
+		addr := netip.MustParseAddr(in)
+		got := Nested(addr)
+		if fmt.Sprint(got) != want {
+			t.Errorf("Nested(%s) = %s, want %s", in, got, want)
+		}
+		if p := Widest(addr); p != got[len(got)-1] {
+			t.Errorf("Widest(%s) = %s", in, p)
+		}
+	}
+	if got := Nested(netip.Addr{}); len(got) != 0 || Widest(netip.Addr{}).IsValid() {
+		t.Errorf("Nested of the zero Addr is %s", got)
+	}
+}
+
+// TestNested_Allocations shows that a loop over the networks of a client allocates nothing.
+func TestNested_Allocations(t *testing.T) {
+	addr, n := netip.MustParseAddr("2001:db8::1"), 0
+	if a := testing.AllocsPerRun(100, func() {
+		for _, p := range Nested(addr) {
+			n += p.Bits()
+		}
+	}); a != 0 {
+		t.Errorf("%v allocations", a)
 	}
 }
 
