@@ -3,6 +3,7 @@ package ingress
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -152,5 +153,82 @@ func TestRcpt_Remark(t *testing.T) {
 	w.say("RCPT TO:<odd@example.com>", "250")
 	if e := w.last(mail.Anomaly); e.Reason != "something odd" || e.Forward.String() != "odd@example.com" {
 		t.Errorf("%+v", e)
+	}
+}
+
+// Recipients share a transaction or wait.
+func TestRcpt_SharedTransaction(t *testing.T) {
+	relay := &ingresstest.Relay{}
+	w := serve(t,
+		rules{"one": ingresstest.To("far.example"), "two": ingresstest.To("far.example"),
+			"other": ingresstest.To("else.example"),
+			"gone": func(q mail.Query) ([]mail.Route, error) {
+				return []mail.Route{{Action: mail.Drop}}, nil
+			}}, relay, nil)
+	w.say("MAIL FROM:<a@b.example>", "250")
+	w.say("RCPT TO:<gone@example.com>", "250")
+	w.say("RCPT TO:<one@example.com>", "250")
+	w.say("RCPT TO:<other@example.com>", "452 4.5.3")
+	w.say("RCPT TO:<two@example.com>", "250")
+	w.say("DATA", "354")
+	w.say(text+".", "250")
+	if got := fmt.Sprint(relay.Got[0].Forwards); got != "[one@example.com two@example.com]" || relay.Begins != 1 {
+		t.Errorf("forwards %s in %d transactions", got, relay.Begins)
+	}
+	if strings.Contains(relay.Got[0].Octets, "for <") || strings.Count(relay.Got[0].Octets, "(hop=") != 3 {
+		t.Errorf("Received names a recipient, or loop tags are missing: %q", relay.Got[0].Octets)
+	}
+	w.say("MAIL FROM:<a@b.example>", "250")
+	w.say("RCPT TO:<gone@example.com>", "250")
+	w.say("DATA", "354")
+	w.say(text+".", "250 2.0.0 OK id=")
+	if relay.Begins != 1 || w.last(mail.Dropped).Recipients != 1 {
+		t.Error("a dropped message reached a next hop")
+	}
+}
+
+func TestRcpt_FanOut(t *testing.T) {
+	no := mail.Refuse(550, 1, 1, "no", "upstream", nil)
+	later := mail.Refuse(451, 2, 1, "later", "upstream", nil)
+	reject := func(f func(mail.Query) ([]mail.Route, error)) func(mail.Query) ([]mail.Route, error) {
+		return func(q mail.Query) ([]mail.Route, error) {
+			r, err := f(q)
+			r[0].Policy.Mixed = mail.MixedReject
+			return r, err
+		}
+	}
+	both := ingresstest.To("far.example", "a@far.example", "b@far.example")
+	tests := []struct {
+		name   string
+		refuse map[string]error
+		route  func(mail.Query) ([]mail.Route, error)
+		rcpt   string
+		begins int
+	}{
+		{"both accept", nil, both, "250", 1},
+		{"one refuses for good, the rule accepts", map[string]error{"b@far.example": no}, both, "250", 1},
+		{"one refuses for good, the rule rejects", map[string]error{"b@far.example": no}, reject(both), "550", 2},
+		{"one refuses for now", map[string]error{"a@far.example": later}, both, "451", 2},
+		{"both refuse", map[string]error{"a@far.example": no, "b@far.example": no}, both, "550", 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			relay := &ingresstest.Relay{Refuse: tt.refuse}
+			w := serve(t, rules{
+				"team": tt.route, "info": ingresstest.To("far.example", "info@far.example"),
+			}, relay, nil)
+			w.say("MAIL FROM:<a@b.example>", "250")
+			w.say("RCPT TO:<team@example.com>", tt.rcpt)
+			w.say("RCPT TO:<info@example.com>", "250")
+			w.say("DATA", "354")
+			w.say(text+".", "250")
+			got := relay.Got[len(relay.Got)-1].Forwards
+			if tt.begins == 2 && fmt.Sprint(got) != "[info@far.example]" {
+				t.Errorf("a recipient that we refused was delivered to: %v", got)
+			}
+			if relay.Begins != tt.begins {
+				t.Errorf("%d transactions, want %d", relay.Begins, tt.begins)
+			}
+		})
 	}
 }
