@@ -8,7 +8,8 @@ import (
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 )
 
-func TestWhatPretendsToBeOurs(t *testing.T) {
+// A field that a reader could take for ours is recognized.
+func TestPretends(t *testing.T) {
 	const id = "mx.example.net"
 	for _, tt := range []struct {
 		body string
@@ -23,7 +24,7 @@ func TestWhatPretendsToBeOurs(t *testing.T) {
 		{`"mx.\ex\ample.net"; spf=pass`, true},
 		{"\"mx.example.net\" 1 ;", true},
 		{"mx.example.net.; spf=pass", true},
-		{"mx.example.net spf=pass", true},       // no semicolon: somebody may read it
+		{"mx.example.net spf=pass", true},       // no semicolon: a reader may accept it
 		{"i=1; mx.example.net; spf=pass", true}, // what ARC has
 		{"(never ends mx.example.net; spf=pass", true},
 		{`"never ends mx.example.net; spf=pass`, true},
@@ -48,7 +49,8 @@ func TestWhatPretendsToBeOurs(t *testing.T) {
 	}
 }
 
-func TestResultsOfOthersAreRead(t *testing.T) {
+// Results of others are read.
+func TestLexer(t *testing.T) {
 	const text = "mx.sealer.example 1;\r\n\tspf/1=pass (a; dmarc=pass) smtp.mailfrom=\"a b\"@x.example ;dkim = " +
 		"fail reason=\"a\\\"; b\" header.d = x.example;\r\n" +
 		" DMARC=Pass (p=none; dis=none) header.from=\"X.example\";arc=none"

@@ -72,7 +72,8 @@ func without(m *Message, header string) string {
 	return b.String() + header[at:]
 }
 
-func TestWhoSigns(t *testing.T) {
+// Which keys sign which message.
+func TestFields_Signers(t *testing.T) {
 	z := dns()
 	const sealedFields = "ARC-Seal ARC-Message-Signature ARC-Authentication-Results "
 	all := []string{"example.net", "example.net", "hosted.example"}
@@ -126,11 +127,13 @@ func TestWhoSigns(t *testing.T) {
 			sending{header: sealedBy(t, z, "sealer.example", from("none.example"), "other", "x.example; none"),
 				env: hosted}, all, "fail"},
 		{
-			"a trusted client's author signs", sending{header: from("hosted.example"), env: Envelope{Client: Client{Trusted: true}}},
+			"a trusted client's author signs",
+			sending{header: from("hosted.example"), env: Envelope{Client: trustedClient}},
 			all[2:], "none",
 		},
-		{"else the relay", sending{header: from("none.example"), env: Envelope{Client: Client{Trusted: true}}}, all[:2], "none"},
-		{"not over its own signature", sending{header: good, env: Envelope{Client: Client{Trusted: true}}}, nil, "none"},
+		{"else the relay",
+			sending{header: from("none.example"), env: Envelope{Client: trustedClient}}, all[:2], "none"},
+		{"not over its own signature", sending{header: good, env: Envelope{Client: trustedClient}}, nil, "none"},
 		{"an empty body is one", sending{header: from("none.example"), body: "none", env: hosted}, all, "pass"},
 	}
 	for _, tt := range tests {
@@ -187,7 +190,8 @@ func TestWhoSigns(t *testing.T) {
 	}
 }
 
-func TestWhatOurFieldSays(t *testing.T) {
+// The content of our Authentication-Results field.
+func TestFields_Results(t *testing.T) {
 	z := dns()
 	a := newAuthenticator(t, z, "sealer.example")
 	good := signed(t, "none.example", from("none.example"), plainBody, dkim.Relaxed)
@@ -206,7 +210,7 @@ func TestWhatOurFieldSays(t *testing.T) {
 		{"a failure is named and why", sending{header: from("none.example"), from: "none.example", client: badClient},
 			[]string{"; dkim=none; dmarc=fail (p=none, ", "header.from=none.example policy.dmarc=none"}, nil},
 		{
-			"an override is named", sending{header: from("reject.example"), env: Envelope{Client: Client{KnownGood: true}}},
+			"an override is named", sending{header: from("reject.example"), env: Envelope{Client: knownGoodClient}},
 			[]string{
 				"dmarc=fail (p=reject, ", "not enforced: known good) header.from=reject.example policy.dmarc=reject",
 			}, nil,
@@ -259,7 +263,8 @@ func TestWhatOurFieldSays(t *testing.T) {
 	}
 }
 
-func TestAnAddressThatNeedsQuotesIsNamedByItsDomain(t *testing.T) {
+// An address that needs quotes is named by its domain.
+func TestFields_QuotedAddress(t *testing.T) {
 	for _, tt := range []struct {
 		path mail.Path
 		want string
@@ -278,7 +283,8 @@ func TestAnAddressThatNeedsQuotesIsNamedByItsDomain(t *testing.T) {
 	}
 }
 
-func TestASecondSignatureWithAWrongBodyHashNeverPasses(t *testing.T) {
+// A second signature with a wrong body hash never passes.
+func TestFields_SecondSignature(t *testing.T) {
 	z := dns()
 	header := signed(t, "none.example", from("none.example"), plainBody, dkim.Relaxed)
 	wrong := signed(t, "esp.example", from("none.example"), "other", dkim.Simple)
@@ -313,7 +319,8 @@ func TestASecondSignatureWithAWrongBodyHashNeverPasses(t *testing.T) {
 	}
 }
 
-func TestFieldsThatPretendToBeOursAreCut(t *testing.T) {
+// Fields that pretend to be ours are removed.
+func TestMessage_Removals(t *testing.T) {
 	z := dns()
 	a := newAuthenticator(t, z)
 	const forged, other = "Authentication-Results: mx.example.net; dmarc=pass\r\n", "Authentication-Results: " +
@@ -333,7 +340,8 @@ func TestFieldsThatPretendToBeOursAreCut(t *testing.T) {
 	}
 }
 
-func TestAKeyThatDoesNotSignIsTroubleOfOurOwn(t *testing.T) {
+// A key that does not sign is a fault of our own.
+func TestFields_BrokenKey(t *testing.T) {
 	z := dns()
 	a := newAuthenticator(t, z)
 	use(t, a, Keyring{Relay: []dkim.SigningKey{{Domain: "example.net", Selector: "rsa", Key: brokenKey{keys().rsa}}}})

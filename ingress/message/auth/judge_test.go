@@ -16,7 +16,8 @@ const (
 	authUnknown      = "451 4.7.0 Authentication cannot be checked now, try again later"
 )
 
-func TestEnforcementOfDMARC(t *testing.T) {
+// DMARC is enforced.
+func TestFinish_DMARC(t *testing.T) {
 	z := dns()
 	z.broken["_dmarc.broken.example"] = true
 	z.broken["broken._domainkey.reject.example"] = true
@@ -66,12 +67,13 @@ func TestEnforcementOfDMARC(t *testing.T) {
 			"off is not looked at",
 			sending{header: forged, env: Envelope{Policy: mail.DomainPolicy{DMARC: mail.DMARCOff}}}, "", "", "",
 		},
-		{"a trusted client is not judged", sending{header: forged, env: Envelope{Client: Client{Trusted: true}}}, "", "", ""},
+		{"a trusted client is not judged", sending{header: forged, env: Envelope{Client: trustedClient}}, "", "", ""},
 		{"postmaster gets everything", sending{header: forged, env: Envelope{Exempt: true}}, "", "", "fail"},
 
-		{"the allow list overrides", sending{header: forged, env: Envelope{Client: Client{Allowed: true}}}, "", "allow list", "fail"},
+		{"the allow list overrides", sending{header: forged, env: Envelope{Client: allowedClient}}, "", "allow list", "fail"},
 		{
-			"a known good client overrides", sending{header: forged, env: Envelope{Client: Client{KnownGood: true}}}, "", "known good",
+			"a known good client overrides",
+			sending{header: forged, env: Envelope{Client: knownGoodClient}}, "", "known good",
 			"fail",
 		},
 		{
@@ -102,11 +104,11 @@ func TestEnforcementOfDMARC(t *testing.T) {
 			}, "", "allow list, known good, list", "fail",
 		},
 		{"overrides save from quarantine as well", sending{header: from("quarantine.example"),
-			env: Envelope{Client: Client{Allowed: true}, Policy: mail.DomainPolicy{Quarantine: mail.QuarantineRefuse}}}, "",
+			env: Envelope{Client: allowedClient, Policy: mail.DomainPolicy{Quarantine: mail.QuarantineRefuse}}}, "",
 			"allow list", "fail"},
 		{
 			"what would not be refused is not overridden",
-			sending{header: from("none.example"), env: Envelope{Client: Client{Allowed: true}}}, "", "", "fail",
+			sending{header: from("none.example"), env: Envelope{Client: allowedClient}}, "", "", "fail",
 		},
 
 		{"a trusted sealer that saw it pass overrides",
@@ -143,7 +145,7 @@ func TestEnforcementOfDMARC(t *testing.T) {
 			"", "", "temperror",
 		},
 		{
-			"nor for an allowed client", sending{header: from("broken.example"), env: Envelope{Client: Client{Allowed: true}}}, "",
+			"nor for an allowed client", sending{header: from("broken.example"), env: Envelope{Client: allowedClient}}, "",
 			"allow list", "temperror",
 		},
 		{
@@ -201,7 +203,8 @@ func TestEnforcementOfDMARC(t *testing.T) {
 	}
 }
 
-func TestRequireAuth(t *testing.T) {
+// require_auth is enforced.
+func TestFinish_RequireAuth(t *testing.T) {
 	z := dns()
 	z.broken["lost.example"] = true
 	z.broken["broken._domainkey.bare.example"] = true
@@ -237,15 +240,15 @@ func TestRequireAuth(t *testing.T) {
 		},
 		{
 			"nor a trusted client",
-			sending{header: header, from: "bare.example", client: badClient, env: Envelope{Client: Client{Trusted: true}}}, "", false,
+			sending{header: header, from: "bare.example", client: badClient, env: Envelope{Client: trustedClient}}, "", false,
 		},
 		{
 			"nor an allowed one",
-			sending{header: header, from: "bare.example", client: badClient, env: Envelope{Client: Client{Allowed: true}}}, "", false,
+			sending{header: header, from: "bare.example", client: badClient, env: Envelope{Client: allowedClient}}, "", false,
 		},
 		{
 			"a known good one does",
-			sending{header: header, from: "bare.example", client: badClient, env: Envelope{Client: Client{KnownGood: true}}},
+			sending{header: header, from: "bare.example", client: badClient, env: Envelope{Client: knownGoodClient}},
 			notAuthentic, true,
 		},
 		{"SPF that cannot be had is asked for later", sending{header: header, from: "lost.example"}, authUnknown, true},
@@ -283,7 +286,8 @@ func TestRequireAuth(t *testing.T) {
 	})
 }
 
-func TestARefusalThatNoBodyCanAvertIsKnownBeforeTheBody(t *testing.T) {
+// A refusal that no body can avert is known before the body.
+func TestRefusal(t *testing.T) {
 	z := dns()
 	tests := []struct {
 		name, header, from string
@@ -328,7 +332,8 @@ func TestARefusalThatNoBodyCanAvertIsKnownBeforeTheBody(t *testing.T) {
 	}
 }
 
-func TestTheBodyIsNeededWhereItDecides(t *testing.T) {
+// The body is needed where it decides.
+func TestNeedsBody(t *testing.T) {
 	z := dns()
 	own := signed(t, "reject.example", from("reject.example"), plainBody, dkim.Relaxed)
 	others := signed(t, "esp.example", from("none.example"), plainBody, dkim.Relaxed)
@@ -352,8 +357,8 @@ func TestTheBodyIsNeededWhereItDecides(t *testing.T) {
 			"something to sign", sending{header: from("none.example"), from: "none.example", env: Envelope{Seal: true}},
 			true, false,
 		},
-		{"a trusted client's", sending{header: own, env: Envelope{Client: Client{Trusted: true}}}, false, false},
-		{"a trusted client's to sign", sending{header: own, env: Envelope{Client: Client{Trusted: true}, Seal: true}}, true, false},
+		{"a trusted client's", sending{header: own, env: Envelope{Client: trustedClient}}, false, false},
+		{"a trusted client's to sign", sending{header: own, env: Envelope{Client: trustedClient, Seal: true}}, true, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

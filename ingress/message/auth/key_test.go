@@ -35,7 +35,8 @@ func (k countingKey) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]by
 	return k.Signer.Sign(r, digest, o)
 }
 
-func TestNoMoreMessagesAreSignedAtATimeThanWorkers(t *testing.T) {
+// No more messages are signed at a time than there are workers.
+func TestFields_Workers(t *testing.T) {
 	const workers = 3
 	z := dns()
 	a, err := New(Config{AuthservID: "mx.example.net", Resolver: z, tune: tuning{workers: workers}})

@@ -50,6 +50,13 @@ var keys = sync.OnceValue(func() (made struct{ rsa, ed crypto.Signer }) {
 	return made
 })
 
+// The clients of an Envelope.
+var (
+	trustedClient   = Client{Trusted: true}
+	allowedClient   = Client{Allowed: true}
+	knownGoodClient = Client{KnownGood: true}
+)
+
 const (
 	goodClient = "192.0.2.1"  // may use the domains that publish SPF
 	badClient  = "192.0.2.66" // may not
@@ -82,7 +89,9 @@ func dns() zone {
 
 func newAuthenticator(t testing.TB, z zone, sealers ...string) *Authenticator {
 	t.Helper()
-	a, err := New(Config{AuthservID: "mx.example.net", Resolver: z, Sealers: sealers, tune: tuning{draw: func() int { return 0 }}})
+	a, err := New(Config{
+		AuthservID: "mx.example.net", Resolver: z, Sealers: sealers, tune: tuning{draw: func() int { return 0 }},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +220,7 @@ func write(m *Message, body string) {
 	}
 }
 
-// hold sends the message whole and gives its fields, unless it is refused.
+// hold sends the message whole and returns its fields, unless it is refused.
 func (s *sending) hold(t testing.TB, a *Authenticator, z zone) (string, Decision) {
 	t.Helper()
 	m := s.begin(t, a, z)
@@ -267,7 +276,8 @@ func reply(v Decision) string {
 	return text
 }
 
-func TestValidateNamesEachField(t *testing.T) {
+// Validate names each field.
+func TestConfig_Validate(t *testing.T) {
 	err := Config{AuthservID: "a b", Sealers: []string{"ok.example", "no no"}}.Validate()
 	for _, want := range []string{"AuthservID", "Resolver", "Sealers[1]"} {
 		if !strings.Contains(fmt.Sprint(err), want+":") {
@@ -279,7 +289,8 @@ func TestValidateNamesEachField(t *testing.T) {
 	}
 }
 
-func TestAKeyringIsTakenWholeOrNotAtAll(t *testing.T) {
+// A keyring is taken whole or not at all.
+func TestUse(t *testing.T) {
 	a := newAuthenticator(t, dns())
 	if a.MaySign() {
 		t.Error("seals without a key")
@@ -306,7 +317,8 @@ func TestAKeyringIsTakenWholeOrNotAtAll(t *testing.T) {
 	}
 }
 
-func TestNothingIsLookedUpWhereNothingIsAsked(t *testing.T) {
+// Nothing is looked up where no result is needed.
+func TestBegin_NoLookups(t *testing.T) {
 	z := dns()
 	z.asked = &sync.Map{}
 	a := newAuthenticator(t, z)
@@ -333,7 +345,8 @@ func TestNothingIsLookedUpWhereNothingIsAsked(t *testing.T) {
 	}
 }
 
-func TestALongHeaderSectionIsNoWayRoundAPolicy(t *testing.T) {
+// A long header section is no way round a policy.
+func TestBegin_LongHeader(t *testing.T) {
 	z := dns()
 	a, err := New(Config{AuthservID: "mx.example.net", Resolver: z, tune: tuning{header: 1000}})
 	if err != nil {
@@ -345,7 +358,7 @@ func TestALongHeaderSectionIsNoWayRoundAPolicy(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	for _, env := range []Envelope{
-		{Exempt: true}, {Client: Client{Trusted: true}}, {Policy: mail.DomainPolicy{DMARC: mail.DMARCReport}},
+		{Exempt: true}, {Client: trustedClient}, {Policy: mail.DomainPolicy{DMARC: mail.DMARCReport}},
 	} {
 		m, err := a.Begin(t.Context(), env, header)
 		if err != nil {
@@ -358,9 +371,12 @@ func TestALongHeaderSectionIsNoWayRoundAPolicy(t *testing.T) {
 	}
 }
 
-func TestCloseEndsLookUpsThatHang(t *testing.T) {
+// Close ends look-ups that hang.
+func TestClose(t *testing.T) {
 	asked := make(chan struct{})
-	a, err := New(Config{AuthservID: "mx.example.net", Resolver: ingresstest.Blocked{Asked: asked}, tune: tuning{timeout: time.Hour}})
+	a, err := New(Config{
+		AuthservID: "mx.example.net", Resolver: ingresstest.Blocked{Asked: asked}, tune: tuning{timeout: time.Hour},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestWhatIsPredicted(t *testing.T) {
+// Which messages have their body predicted.
+func TestPredict(t *testing.T) {
 	z := dns()
 	z.broken["broken._domainkey.none.example"] = true
 	good := func(fields ...string) string {
@@ -122,7 +123,8 @@ func TestWhatIsPredicted(t *testing.T) {
 	}
 }
 
-func TestABodyThatWasNotForetoldIsTakenBack(t *testing.T) {
+// A body that was not predicted is taken back.
+func TestPredict_Mismatch(t *testing.T) {
 	z := dns()
 	a := newAuthenticator(t, z)
 	use(t, a, ring())
@@ -187,7 +189,8 @@ func TestABodyThatWasNotForetoldIsTakenBack(t *testing.T) {
 	}
 }
 
-func TestWhatIsWrittenBeforeTheModeIsKnownIsHashed(t *testing.T) {
+// What is written before the mode is known is hashed.
+func TestWriteOctets_BeforeFields(t *testing.T) {
 	z := dns()
 	a := newAuthenticator(t, z)
 	use(t, a, ring())

@@ -66,9 +66,9 @@ func (h hop) craft(t testing.TB, message string, instance int, names []string, t
 	return sign(f, sum.seal(own, len(own.Body()), len(own.Body()))) + ams + aar + message
 }
 
-// TestBombsAreDefused has messages made to be expensive. Each is answered within 50 ms of computing and with less than
+// TestVerifier_Bombs has messages made to be expensive. Each is answered within 50 ms of computing and with less than
 // 1 MiB of allocations in all.
-func TestBombsAreDefused(t *testing.T) {
+func TestVerifier_Bombs(t *testing.T) {
 	all, keys := hops(t, MaxInstance)
 	repeat := func(name string, n int) []string {
 		return append(strings.Split(strings.Repeat(name+" ", n), " ")[:n], "from")

@@ -94,7 +94,8 @@ func sealed(t testing.TB, n int) (string, []hop, records) {
 	return message, all, keys
 }
 
-func TestFiftyHopsPassAndNoFurtherOneSeals(t *testing.T) {
+// Fifty hops pass and no further one seals.
+func TestChain_FiftySets(t *testing.T) {
 	all, keys := hops(t, MaxInstance)
 	v := newVerifier(t, Config{Resolver: keys, Now: clock(now)})
 	message := letter + "\r\n" + text
@@ -123,8 +124,8 @@ func TestFiftyHopsPassAndNoFurtherOneSeals(t *testing.T) {
 	}
 }
 
-// TestEachChangedOctetFails changes each octet of a message that all signatures together cover.
-func TestEachChangedOctetFails(t *testing.T) {
+// TestChain_ChangedOctet changes each octet of a message that all signatures together cover.
+func TestChain_ChangedOctet(t *testing.T) {
 	message, _, keys := sealed(t, 3)
 	v := newVerifier(t, Config{Resolver: keys, Now: clock(now)})
 	header, _ := split([]byte(message))
@@ -156,7 +157,8 @@ func TestEachChangedOctetFails(t *testing.T) {
 	}
 }
 
-func TestOldestPassTellsSinceWhenNothingChanged(t *testing.T) {
+// OldestPass tells since when nothing changed.
+func TestResult_OldestPass(t *testing.T) {
 	all, keys := hops(t, 4)
 	v := newVerifier(t, Config{Resolver: keys, Now: clock(now)})
 	message := all[0].pass(t, v, letter+"\r\n"+text)
@@ -170,7 +172,7 @@ func TestOldestPassTellsSinceWhenNothingChanged(t *testing.T) {
 	if got := validate(t, v, []byte(message)); got.CV != Pass || got.OldestPass != 2 {
 		t.Errorf("got %s since %d", explain(got), got.OldestPass)
 	}
-	// The next one signs the body in simple form. Whoever hashes only that does not know about the others.
+	// The next one signs the body in simple form. A caller that hashes only that does not know about the others.
 	header, body := split([]byte(message))
 	simple, _ := hashes(body)(dkim.Simple)
 	fields, err := all[3].sealer.Seal(nil, header, "mx.example; none", dkim.Simple, simple,
@@ -230,7 +232,8 @@ func (r *resolver) LookupTXT(ctx context.Context, name string) ([]string, error)
 	return r.records.LookupTXT(ctx, name)
 }
 
-func TestForgedChainCostsTwoLookups(t *testing.T) {
+// A forged chain costs two look-ups.
+func TestChain_Forged(t *testing.T) {
 	message, _, keys := sealed(t, 50)
 	forged := strings.Replace(message, "Subject: Is", "Subject: Was", 1)
 	r := &resolver{records: keys}
@@ -249,7 +252,8 @@ func TestForgedChainCostsTwoLookups(t *testing.T) {
 	}
 }
 
-func TestKeysAreAskedOnceAndAFewAtATime(t *testing.T) {
+// Keys are looked up once, and a few at a time.
+func TestChain_Keys(t *testing.T) {
 	message, _, keys := sealed(t, 50)
 	r := &resolver{records: keys}
 	full := make(chan struct{})
@@ -290,7 +294,8 @@ func TestKeysAreAskedOnceAndAFewAtATime(t *testing.T) {
 	}
 }
 
-func TestChainIsUnknownWhileAKeyIs(t *testing.T) {
+// Chain is unknown while a key is.
+func TestChain_UnknownKey(t *testing.T) {
 	message, all, keys := sealed(t, 4)
 	lost := func(names ...int) records {
 		some := records{}
@@ -345,7 +350,8 @@ func TestChainIsUnknownWhileAKeyIs(t *testing.T) {
 	}
 }
 
-func TestCloseEndsTheSearch(t *testing.T) {
+// Close ends the search.
+func TestChain_Close(t *testing.T) {
 	message, _, keys := sealed(t, 2)
 	begun := make(chan struct{})
 	r := &resolver{records: keys, hold: func(ctx context.Context, _ string) error {

@@ -12,7 +12,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestStructureIsJudgedBeforeAnyKey(t *testing.T) {
+// Structure is judged before any key.
+func TestChain_Structure(t *testing.T) {
 	message, all, keys := sealed(t, 3)
 	field := func(name string, i int) string {
 		header, _ := split([]byte(message))
@@ -158,7 +159,8 @@ func TestStructureIsJudgedBeforeAnyKey(t *testing.T) {
 	}
 }
 
-func TestResultsFieldsMayHaveComments(t *testing.T) {
+// Results fields may have comments.
+func TestParseResults(t *testing.T) {
 	for body, want := range map[string]string{
 		"i=1; mx.example; none":                              "mx.example; none",
 		" (a (b\\)) c) i (x) = (y)\r\n 07 (z) ; mx.example ": "mx.example",
@@ -177,7 +179,8 @@ func TestResultsFieldsMayHaveComments(t *testing.T) {
 	}
 }
 
-func TestSealRefusesWhatIsNoFieldBody(t *testing.T) {
+// Seal refuses what is no field body.
+func TestSeal_FieldBody(t *testing.T) {
 	all, _ := hops(t, 1)
 	for aar, good := range map[string]bool{
 		"mx.example; none": true, "mx.example;\r\n\tspf=pass": true, "mx.example; \xc3\xa4": true,
@@ -192,7 +195,8 @@ func TestSealRefusesWhatIsNoFieldBody(t *testing.T) {
 	}
 }
 
-func TestSealNeedsTheChainThatWasValidated(t *testing.T) {
+// Seal needs the chain that was validated.
+func TestSeal_OtherChain(t *testing.T) {
 	message, all, _ := sealed(t, 2)
 	header, _ := split([]byte(message))
 	for name, prior := range map[string]Result{
@@ -216,7 +220,8 @@ func (f signerFunc) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byt
 	return f.pass(func() ([]byte, error) { return f.Signer.Sign(r, digest, o) })
 }
 
-func TestSealTellsWhoseKeyDidNotSign(t *testing.T) {
+// Seal tells whose key did not sign.
+func TestSeal_BrokenKey(t *testing.T) {
 	all, _ := hops(t, 1)
 	cfg := all[0].sealer.cfg
 	calls := 0
@@ -238,7 +243,8 @@ func TestSealTellsWhoseKeyDidNotSign(t *testing.T) {
 	}
 }
 
-func TestMessageSignatureCoversWhatItShould(t *testing.T) {
+// Message signature covers what it should.
+func TestSeal_Coverage(t *testing.T) {
 	message, _, _ := sealed(t, 2)
 	header, _ := split([]byte(message))
 	tags := collect(header).sets[1].message.tags
@@ -253,7 +259,8 @@ func TestMessageSignatureCoversWhatItShould(t *testing.T) {
 	}
 }
 
-func TestConfigurationsAreRefusedByField(t *testing.T) {
+// Configurations are refused by field.
+func TestConfig_Validate(t *testing.T) {
 	all, _ := hops(t, 1)
 	key := all[0].sealer.cfg.Key
 	wrong := func(change func(*SealConfig)) error {
@@ -275,7 +282,8 @@ func TestConfigurationsAreRefusedByField(t *testing.T) {
 	}
 }
 
-func TestHeaderSectionHasALimit(t *testing.T) {
+// Header section has a limit.
+func TestVerifier_LongHeader(t *testing.T) {
 	_, keys := hops(t, 1)
 	v := newVerifier(t, Config{Resolver: keys, header: 10})
 	if _, err := v.Begin(context.Background(), []byte("X: 4567\r\n\r\nbody that does not count")); err != nil {

@@ -144,8 +144,8 @@ func published(text map[string]string) records {
 	return keys
 }
 
-// TestValidationsOfValiMail has the whole suite. Exceptions say why.
-func TestValidationsOfValiMail(t *testing.T) {
+// TestVerifier_ValiMail has the whole suite. Exceptions say why.
+func TestVerifier_ValiMail(t *testing.T) {
 	exceptions := map[string]string{
 		// Signed relaxed/relaxed without saying so. ARC-Message-Signature has its tags from DKIM-Signature (RFC 8617
 		// section 4.1.2), where no c= means simple/simple (RFC 6376 section 3.5).
@@ -178,8 +178,8 @@ func TestValidationsOfValiMail(t *testing.T) {
 	}
 }
 
-// TestMessagesOfOthers has real chains and those of other programs.
-func TestMessagesOfOthers(t *testing.T) {
+// TestVerifier_Samples has real chains and those of other programs.
+func TestVerifier_Samples(t *testing.T) {
 	google := zone(read(t, suites(t), "mail-auth", "001.txt"))
 	both := zone(read(t, suites(t), "mail-auth", "002.txt"))
 	nobody := records{"arc-20160816._domainkey.google.com": {ingresstest.ServFail}}
@@ -245,9 +245,9 @@ func zone(text []byte) records {
 	return keys
 }
 
-// TestSigningOfValiMail has the whole suite. Each of its sets has to come out of what we hash, to the last octet, when
+// TestSeal_ValiMail has the whole suite. Each of its sets has to come out of what we hash, to the last octet, when
 // our fields are written in the order of tags that it fixes; ours, in our order, have to say the same and to pass.
-func TestSigningOfValiMail(t *testing.T) {
+func TestSeal_ValiMail(t *testing.T) {
 	tests := 0
 	for _, s := range scenarios(t, "arc-draft-sign-tests.yml") {
 		key, err := dkim.ParseKey([]byte(s.Key))

@@ -33,7 +33,8 @@ func naive(c Canonicalization, body string) string {
 	return body
 }
 
-func TestBodiesInCanonicalForm(t *testing.T) {
+// Bodies in canonical form.
+func TestBodyHash(t *testing.T) {
 	long := strings.Repeat("0123456789 ", 300)
 	tests := []struct{ name, body, simple, relaxed string }{
 		{"an empty body", "", "\r\n", ""},
@@ -90,7 +91,8 @@ func sumOf(c Canonicalization, body string, size int) [sha256.Size]byte {
 	return b.Sum()
 }
 
-func TestAnyBodyInAnyPiecesHasItsNaiveHash(t *testing.T) {
+// Any body in any pieces has its naive hash.
+func TestBodyHash_Pieces(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		words := rapid.SliceOfN(rapid.SampledFrom([]string{
 			" ", "  ", "\t", "\r\n", "\r\n\r\n", "\r", "\n", "a", "word", ".", "!", "\x00", "\xe2\x80\x89",
@@ -115,7 +117,8 @@ func TestAnyBodyInAnyPiecesHasItsNaiveHash(t *testing.T) {
 	})
 }
 
-func TestHashingABodyAllocatesNothing(t *testing.T) {
+// Hashing a body allocates nothing.
+func TestBodyHash_Allocations(t *testing.T) {
 	for name, body := range map[string][]byte{
 		"prose":           prose(64 << 10),
 		"white space":     bytes.Repeat([]byte("a \t b  c \r\n\t\r\n"), 1000),

@@ -19,9 +19,9 @@ func cpu(t testing.TB) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// TestBombsAreDefused has the messages that cost other verifiers seconds. Each is answered within 50 ms of computing
+// TestVerifier_Bombs has the messages that cost other verifiers seconds. Each is answered within 50 ms of computing
 // and with less than 1 MiB of allocations in all.
-func TestBombsAreDefused(t *testing.T) {
+func TestVerifier_Bombs(t *testing.T) {
 	keys := records{"sel._domainkey.example.com": {publish(t, key(t))}}
 	many := make([]string, 5000)
 	for i := range many {

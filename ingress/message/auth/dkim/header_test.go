@@ -29,7 +29,8 @@ func own(c Canonicalization, field string, start, end int) string {
 	return out.String()
 }
 
-func TestFieldsInCanonicalForm(t *testing.T) {
+// Fields in canonical form.
+func TestHeaderHash(t *testing.T) {
 	for _, tt := range []struct{ name, field, relaxed string }{
 		{"the first sample of RFC 6376 section 3.4", "A: X\r\n", "a:X\r\n"},
 		{"the second sample", "B : Y\t\r\n\tZ  \r\n", "b:Y Z\r\n"},
@@ -52,7 +53,8 @@ func TestFieldsInCanonicalForm(t *testing.T) {
 	}
 }
 
-func TestOnesOwnFieldIsHashedWithoutItsSignature(t *testing.T) {
+// A signature's own field is hashed without its signature.
+func TestHeaderHash_Own(t *testing.T) {
 	for _, tt := range []struct{ name, body, simple, relaxed string }{
 		{"b= at the end", " v=1;\r\n b=abc\r\n def", "S: v=1;\r\n b=", "s:v=1; b="},
 		{"b= in the middle", " v=1; b = abc ; c=x ", "S: v=1; b =; c=x ", "s:v=1; b =; c=x"},
@@ -75,7 +77,8 @@ func TestOnesOwnFieldIsHashedWithoutItsSignature(t *testing.T) {
 	}
 }
 
-func TestFieldsAreFound(t *testing.T) {
+// Fields are found.
+func TestFields(t *testing.T) {
 	header := "A: 1\r\n 2\r\nb : 3\r\nno field\r\n: none\r\nC:\r\n\r\nD: body\r\n"
 	var names, bodies []string
 	for f := range Fields([]byte(header)) {
@@ -96,7 +99,8 @@ func TestFieldsAreFound(t *testing.T) {
 	}
 }
 
-func TestFieldsArePickedFromTheBottom(t *testing.T) {
+// Fields are picked from the bottom.
+func TestPicker(t *testing.T) {
 	header := []byte("From: 1\r\nTo: 2\r\n 2\r\nFROM : 3\r\nSubject: 4\r\nfrom: 5\r\n")
 	var p Picker
 	for _, tt := range []struct {

@@ -33,7 +33,8 @@ func drawBody(t *rapid.T) string {
 	return strings.Join(words.Draw(t, "body"), "") + "\r\n"
 }
 
-func TestTheOracleVerifiesWhatWeSign(t *testing.T) {
+// The oracle verifies what we sign.
+func TestSigner_Oracle(t *testing.T) {
 	rsaKey, edKey := key(t), ed25519Key(t)
 	keys := records{"r._domainkey.example.com": {publish(t, rsaKey)}, "e._domainkey.example.com": {publish(t, edKey)}}
 	s := newSigner(t, SignConfig{Keys: []SigningKey{{"example.com", "r", rsaKey}, {"example.com", "e", edKey}}})
@@ -57,7 +58,8 @@ func TestTheOracleVerifiesWhatWeSign(t *testing.T) {
 	})
 }
 
-func TestWeVerifyWhatTheOracleSigns(t *testing.T) {
+// We verify what the oracle signs.
+func TestVerifier_Oracle(t *testing.T) {
 	signers := map[string]crypto.Signer{"r": key(t), "e": ed25519Key(t)}
 	keys := records{
 		"r._domainkey.example.com": {publish(t, signers["r"])}, "e._domainkey.example.com": {publish(t, signers["e"])},

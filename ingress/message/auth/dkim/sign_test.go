@@ -39,7 +39,8 @@ func newSigner(t testing.TB, cfg SignConfig) *Signer {
 // hashed hashes a body.
 func hashed(c Canonicalization, body string) [sha256.Size]byte { return sumOf(c, body, 0) }
 
-func TestAMessageIsSignedWithEachKey(t *testing.T) {
+// A message is signed with each key.
+func TestSigner(t *testing.T) {
 	rsaKey, edKey := key(t), ed25519Key(t)
 	s := newSigner(t, SignConfig{
 		Keys:     []SigningKey{{"example.com", "r", rsaKey}, {"example.com", "e", edKey}},
@@ -93,7 +94,8 @@ func TestAMessageIsSignedWithEachKey(t *testing.T) {
 	}
 }
 
-func TestTooManyFieldsAreNotSigned(t *testing.T) {
+// Too many fields are not signed.
+func TestSigner_TooManyFields(t *testing.T) {
 	s := newSigner(t, SignConfig{Keys: []SigningKey{{"example.com", "s", key(t)}}})
 	if _, err := s.Sign(nil, []byte(strings.Repeat("To: a\r\n", maxSigned)), Relaxed, [32]byte{}); !errors.Is(err,
 		ErrTooManyFields) {
@@ -110,7 +112,8 @@ func (broken) Sign(_ io.Reader, _ []byte, _ crypto.SignerOpts) ([]byte, error) {
 	return nil, errBroken
 }
 
-func TestAKeyThatCannotSignIsNamed(t *testing.T) {
+// A key that cannot sign is named.
+func TestSigner_BrokenKey(t *testing.T) {
 	s := newSigner(t, SignConfig{Keys: []SigningKey{{"example.com", "s", broken{key(t)}}}})
 	_, err := s.Sign(nil, []byte(dinner), Relaxed, [32]byte{})
 	if !errors.Is(err, errBroken) || !strings.Contains(err.Error(), "s._domainkey.example.com") {
@@ -118,7 +121,8 @@ func TestAKeyThatCannotSignIsNamed(t *testing.T) {
 	}
 }
 
-func TestSignConfigsAreValidated(t *testing.T) {
+// Sign configs are validated.
+func TestSignConfig_Validate(t *testing.T) {
 	p256, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +180,8 @@ func TestDefaultHeaders(t *testing.T) {
 	}
 }
 
-func TestKeysAreWrittenAndRead(t *testing.T) {
+// Keys are written and read.
+func TestKeyFile(t *testing.T) {
 	for _, tt := range []struct {
 		algorithm Algorithm
 		bits      int
@@ -226,7 +231,8 @@ func TestKeysAreWrittenAndRead(t *testing.T) {
 	}
 }
 
-func TestKeysThatCannotBeUsedAreRefused(t *testing.T) {
+// Keys that cannot be used are refused.
+func TestParseKey_Refused(t *testing.T) {
 	p256, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)

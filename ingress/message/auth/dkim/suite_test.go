@@ -95,9 +95,9 @@ func zone(text []byte) records {
 	return keys
 }
 
-// TestMessagesOfMailDKIM has all messages of its corpus. What it calls good was signed with rsa-sha1 and mostly before
+// TestVerifier_MailDKIM has all messages of its corpus. What it calls good was signed with rsa-sha1 and mostly before
 // RFC 4871, so none but one may pass here.
-func TestMessagesOfMailDKIM(t *testing.T) {
+func TestVerifier_MailDKIM(t *testing.T) {
 	dir := filepath.Join(suites(t), "mail-dkim")
 	keys := zone(read(t, dir, "FAKE_DNS.dat"))
 	const (
@@ -228,9 +228,9 @@ func explain(signatures []Signature) string {
 	return strings.Join(all, ", ")
 }
 
-// TestSamplesOfOthers has the messages of the other suites whose keys are known. The messages of the RFCs are among
+// TestVerifier_Samples has the messages of the other suites whose keys are known. The messages of the RFCs are among
 // them: RFC 8463 appendix A.3 is mail-auth/001. The key of mail-auth/002 is an RSAPublicKey.
-func TestSamplesOfOthers(t *testing.T) {
+func TestVerifier_Samples(t *testing.T) {
 	dir := suites(t)
 	football := zone([]byte("brisbane._domainkey.football.example.com v=DKIM1; k=ed25519; " +
 		"p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n" +
@@ -285,8 +285,8 @@ func TestSamplesOfOthers(t *testing.T) {
 	}
 }
 
-// TestKeyRecordsOfOthers has the key records of dkimpy and of Mail::DKIM.
-func TestKeyRecordsOfOthers(t *testing.T) {
+// TestParseKeyRecord_Samples has the key records of dkimpy and of Mail::DKIM.
+func TestParseKeyRecord_Samples(t *testing.T) {
 	dir := suites(t)
 	reason := func(record string) string {
 		key, err := ParseKeyRecord(record)

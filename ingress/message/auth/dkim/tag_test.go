@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-func TestTagLists(t *testing.T) {
+// Tag lists.
+func TestTagList(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		list string
@@ -93,7 +94,9 @@ func FuzzTagList(f *testing.F) {
 
 func FuzzKeyRecord(f *testing.F) {
 	f.Add("v=DKIM1; k=rsa; " +
-		"p=MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDkHlOQoBTzWRiGs5V6NpP3idY6Wk08a5qhdR6wy5bdOKb2jLQiY/J16JYi0Qvx/byYzCNb3W91y3FutACDfzwQ/BC/e/8uBsCR+yz1Lxj+PL6lHvqMKrM3rG4hstT5QjvHO9PzoxZyVYLzBfO2EeC3Ip3G+2kryOTIKT+l/K4w3QIDAQAB")
+		"p=MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDkHlOQoBTzWRiGs5V6NpP3idY6Wk08a5qhdR6wy5bdOKb2jLQiY/J16JYi0Qvx/byYz" +
+		"CNb3W91y3FutACDfzwQ/BC/e/8uBsCR+yz1Lxj+PL6lHvqMKrM3rG4hst" +
+		"T5QjvHO9PzoxZyVYLzBfO2EeC3Ip3G+2kryOTIKT+l/K4w3QIDAQAB")
 	f.Add("k=ed25519; t=y:s; h=sha256; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=")
 	f.Add("v=DKIM1; p=")
 	f.Fuzz(func(t *testing.T, record string) {

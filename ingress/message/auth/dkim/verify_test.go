@@ -65,7 +65,8 @@ const dinner = "From: Joe SixPack <joe@football.example.com>\r\n" +
 
 const dinnerBody = "Hi.\r\n\r\nWe lost the game. Are you hungry yet?\r\n\r\nJoe.\r\n"
 
-func TestTheSampleOfRFC6376AppendixA(t *testing.T) {
+// The sample of RFC 6376 appendix A.
+func TestVerifier_RFC6376AppendixA(t *testing.T) {
 	message := "DKIM-Signature: v=1; a=rsa-sha256; s=brisbane; d=example.com;\r\n" +
 		"      c=simple/simple; q=dns/txt; i=joe@football.example.com;\r\n" +
 		"      h=Received : From : To : Subject : Date : Message-ID;\r\n" +
@@ -93,7 +94,8 @@ func TestTheSampleOfRFC6376AppendixA(t *testing.T) {
 	}
 }
 
-func TestTheSampleOfRFC8463AppendixA3(t *testing.T) {
+// The sample of RFC 8463 appendix A.3.
+func TestVerifier_RFC8463AppendixA3(t *testing.T) {
 	message := "DKIM-Signature: v=1; a=ed25519-sha256; c=relaxed/relaxed;\r\n" +
 		" d=football.example.com; i=@football.example.com;\r\n" +
 		" q=dns/txt; s=brisbane; t=1528637909; h=from : to :\r\n" +
@@ -115,7 +117,8 @@ func TestTheSampleOfRFC8463AppendixA3(t *testing.T) {
 			"p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="},
 		"test._domainkey.football.example.com": {"v=DKIM1; k=rsa; " +
 			"p=MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDkHlOQoBTzWR" +
-			"iGs5V6NpP3idY6Wk08a5qhdR6wy5bdOKb2jLQiY/J16JYi0Qvx/byYzCNb3W91y3FutACDfzwQ/BC/e/8uBsCR+yz1Lxj+PL6lHvqMKrM3rG" +
+			"iGs5V6NpP3idY6Wk08a5qhdR6wy5bdOKb2jLQiY/J16JYi0Qvx/byYzCNb3W91y3FutACDfzwQ/BC/e/8uBsCR+yz1Lxj" +
+			"+PL6lHvqMKrM3rG" +
 			"4hstT5QjvHO9PzoxZyVYLzBfO2EeC3Ip3G+2kryOTIKT+l/K4w3QIDAQAB"},
 	}
 	got := verify(t, keys, nil, []byte(message))
@@ -160,7 +163,8 @@ func signedWith(t testing.TB, k crypto.Signer, tags, header, body string) string
 	return "DKIM-Signature: " + tags + "\r\n" + header + "\r\n" + body
 }
 
-func TestSignaturesAreJudged(t *testing.T) {
+// Signatures are judged.
+func TestVerifier(t *testing.T) {
 	const base = "v=1; a=rsa-sha256; d=example.com; s=sel; c=relaxed/relaxed; h=from:to:subject:date; bh=; "
 	good := publish(t, key(t))
 	tests := []struct {
@@ -303,8 +307,10 @@ func TestSignaturesAreJudged(t *testing.T) {
 	}
 }
 
-func TestKeysOfTheWrongSizeAreRefused(t *testing.T) {
-	const der512 = "MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBALgSoqXVSEmfcIsOzw7oRuCCOwsmtX/SJnTWxYyj2leFxfS/AVJ+dYfY+hXqMsT7l+MZvvh/R1WzN4MO/kI/7XsCAwEAAQ=="
+// Keys of the wrong size are refused.
+func TestParseKeyRecord_Size(t *testing.T) {
+	const der512 = "MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBALgSoqXVSEmfcIsOzw7oRuCCOwsmtX/SJnTWxYyj2leFxfS/AVJ+dYfY" +
+		"+hXqMsT7l+MZvvh/R1WzN4MO/kI/7XsCAwEAAQ=="
 	if _, err := ParseKeyRecord("p=" + der512); err == nil || err.(*Failure).Reason != "key too short" {
 		t.Error(err)
 	}
@@ -330,7 +336,8 @@ func predictor(m *Verification) int {
 	return slices.IndexFunc(m.Header(), func(s Signature) bool { return s.HeaderVerified })
 }
 
-func TestTheHeaderIsJudgedBeforeTheBodyComes(t *testing.T) {
+// The header is judged before the body comes.
+func TestVerification_Header(t *testing.T) {
 	keys := records{"sel._domainkey.example.com": {publish(t, key(t))}}
 	header, body := split([]byte(signed(t, tags, dinner, dinnerBody)))
 	sum := sha256.Sum256([]byte(dinnerBody))
@@ -371,7 +378,8 @@ func TestTheHeaderIsJudgedBeforeTheBodyComes(t *testing.T) {
 	}
 }
 
-func TestASettledSignatureCostsNoBodyHash(t *testing.T) {
+// A settled signature costs no body hash.
+func TestVerification_NoBodyHash(t *testing.T) {
 	header, _ := split([]byte(signed(t, tags, dinner, dinnerBody)))
 	m, err := newVerifier(t, Config{Resolver: records{}}).Begin(t.Context(), header)
 	if err != nil {
@@ -387,7 +395,8 @@ func TestASettledSignatureCostsNoBodyHash(t *testing.T) {
 	m.Finish()
 }
 
-func TestStuffedOctetsAreReadWithoutTheirDots(t *testing.T) {
+// Stuffed octets are read without their dots.
+func TestVerification_WriteOctets(t *testing.T) {
 	body := ".\r\n..a\r\nb\r\n.\r\n"
 	header, _ := split([]byte(signed(t, tags, dinner, body)))
 	keys := records{"sel._domainkey.example.com": {publish(t, key(t))}}
@@ -430,7 +439,8 @@ func (m *meeting) LookupTXT(ctx context.Context, name string) ([]string, error) 
 	return m.records.LookupTXT(ctx, name)
 }
 
-func TestKeysAreAskedForAtTheSameTimeAndOnce(t *testing.T) {
+// Keys are asked for at the same time and once.
+func TestVerifier_Keys(t *testing.T) {
 	keys := &meeting{records: records{}}
 	message := dinner + "\r\n" + dinnerBody
 	for _, selector := range []string{"a", "b", "a", "c"} {
@@ -444,7 +454,8 @@ func TestKeysAreAskedForAtTheSameTimeAndOnce(t *testing.T) {
 	}
 }
 
-func TestTheSearchForKeysEnds(t *testing.T) {
+// The search for keys ends.
+func TestVerification_Close(t *testing.T) {
 	message := []byte(signed(t, tags, dinner, dinnerBody))
 	t.Run("with its context", func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -472,7 +483,8 @@ func TestTheSearchForKeysEnds(t *testing.T) {
 	})
 }
 
-func TestOnlySoManySignaturesAreVerified(t *testing.T) {
+// Only so many signatures are verified.
+func TestVerifier_TooManySignatures(t *testing.T) {
 	keys := records{"sel._domainkey.example.com": {publish(t, key(t))}}
 	one, rest, _ := strings.Cut(signed(t, tags, dinner, dinnerBody), "\r\n")
 	v := newVerifier(t, Config{Resolver: keys, tune: tuning{signatures: 3}})
@@ -486,14 +498,16 @@ func TestOnlySoManySignaturesAreVerified(t *testing.T) {
 	}
 }
 
-func TestALongHeaderSectionIsNotLookedAt(t *testing.T) {
+// A long header section is not looked at.
+func TestVerifier_LongHeader(t *testing.T) {
 	v := newVerifier(t, Config{Resolver: records{}, tune: tuning{header: 100}})
 	if _, err := v.Begin(t.Context(), []byte(dinner)); !errors.Is(err, ErrHeaderTooLong) {
 		t.Error(err)
 	}
 }
 
-func TestConfigsAreValidated(t *testing.T) {
+// Configs are validated.
+func TestConfig_Validate(t *testing.T) {
 	if err := (Config{}).Validate(); !strings.Contains(fmt.Sprint(err), "Resolver: ") {
 		t.Errorf("the resolver is not named in %v", err)
 	}
@@ -502,7 +516,8 @@ func TestConfigsAreValidated(t *testing.T) {
 	}
 }
 
-func TestResultsHaveNames(t *testing.T) {
+// Results have names.
+func TestResult_String(t *testing.T) {
 	var all []string
 	for r := Pending; r <= PermError+1; r++ {
 		all = append(all, r.String())
@@ -512,7 +527,8 @@ func TestResultsHaveNames(t *testing.T) {
 	}
 }
 
-func TestParsedKeysAreKeptInBounds(t *testing.T) {
+// Parsed keys are kept in bounds.
+func TestKeyFinder(t *testing.T) {
 	c := NewKeyFinder(records{})
 	record := publish(t, key(t))
 	first, err := c.parse(record)

@@ -15,7 +15,8 @@ import (
 	"github.com/millrace/millrace/ingress/message/auth/spf"
 )
 
-func TestTheAuthorDomain(t *testing.T) {
+// The author domain.
+func TestAuthor(t *testing.T) {
 	for _, c := range []struct {
 		name, from string
 		want       string // the domain; or the domains of a Failure behind "several"; or the Failure's reason
@@ -133,7 +134,8 @@ func authorOf(header string) string {
 	return f.Reason
 }
 
-func TestTheFromField(t *testing.T) {
+// From fields that have one author domain, several or none.
+func TestAuthor_From(t *testing.T) {
 	for _, c := range []struct{ name, header, want string }{
 		{"none", "To: joe@example.com\r\n\r\n", reasonNoFrom},
 		{"no header at all", "", reasonNoFrom},
@@ -159,7 +161,8 @@ func TestTheFromField(t *testing.T) {
 	}
 }
 
-func TestWhoNamesNobodyIsAnonymous(t *testing.T) {
+// A From field without an address is anonymous.
+func TestAuthor_Anonymous(t *testing.T) {
 	for from, want := range map[string]bool{
 		"MAILER-DAEMON <>": true, "root": true, "": true, "Undisclosed:;": true, "Joe <joe>": true,
 		`"ceo@bank.example"`: false, "=?utf-8?q?ceo=40bank.example?=": false, "joe@": false, "<@>": false,
@@ -172,9 +175,9 @@ func TestWhoNamesNobodyIsAnonymous(t *testing.T) {
 	}
 }
 
-// TestHugeFieldsTakeLittle has a megabyte of what could cost more than linear time. The bound is that of a slow
+// TestAuthor_HugeField has a megabyte of what could cost more than linear time. The bound is that of a slow
 // machine; a quadratic reader would need minutes.
-func TestHugeFieldsTakeLittle(t *testing.T) {
+func TestAuthor_HugeField(t *testing.T) {
 	const size = 1 << 20
 	for name, piece := range map[string]string{
 		"open comments":            "(",
@@ -204,8 +207,8 @@ func TestHugeFieldsTakeLittle(t *testing.T) {
 	}
 }
 
-// TestNoOtherReaderSeesAnotherDomain compares with net/mail on real messages: what both can read, both read alike.
-func TestNoOtherReaderSeesAnotherDomain(t *testing.T) {
+// TestAuthor_NetMail compares with net/mail on real messages: what both can read, both read alike.
+func TestAuthor_NetMail(t *testing.T) {
 	dir := filepath.Join("..", "..", "..", "..", "..", "shared", "corpus", "eml")
 	files, err := filepath.Glob(filepath.Join(dir, "*"))
 	if err != nil || len(files) == 0 {

@@ -72,7 +72,8 @@ func evaluate(t testing.TB, c Config, identity spf.Results, dkim, unknown []stri
 	return first
 }
 
-func TestEvaluation(t *testing.T) {
+// Results of evaluations.
+func TestEvaluate(t *testing.T) {
 	const rua = "; rua=mailto:r@example.com"
 	late := func(domain string) spf.Results {
 		return spf.Results{Mail: spf.Identity{Result: spf.TempError, Domain: domain}}
@@ -326,7 +327,8 @@ func TestEvaluation(t *testing.T) {
 	}
 }
 
-func TestSeveralAuthorsGetTheStrictestResult(t *testing.T) {
+// Several authors get the strictest result.
+func TestEvaluate_SeveralAuthors(t *testing.T) {
 	zone := records{"reject.example": "v=DMARC1; p=reject", "quarantine.example": "v=DMARC1; p=quarantine",
 		"none.example": "v=DMARC1; p=none", "fault.example": "~~SERVFAIL"}
 	for _, c := range []struct{ authors, dkim, want, author string }{
@@ -347,8 +349,8 @@ func TestSeveralAuthorsGetTheStrictestResult(t *testing.T) {
 	}
 }
 
-// TestATreeWalkAsksEightNamesAtMost has the example of RFC 9989 section 4.10.
-func TestATreeWalkAsksEightNamesAtMost(t *testing.T) {
+// TestWalk_EightNames has the example of RFC 9989 section 4.10.
+func TestWalk_EightNames(t *testing.T) {
 	for _, c := range []struct{ author, want string }{
 		{"a.b.c.d.e.f.g.h.i.j.mail.example.com",
 			"a.b.c.d.e.f.g.h.i.j.mail.example.com g.h.i.j.mail.example.com h.i.j.mail.example.com " +
@@ -370,7 +372,8 @@ func TestATreeWalkAsksEightNamesAtMost(t *testing.T) {
 	}
 }
 
-func TestPublicSuffixRecordAboveSkippedLabels(t *testing.T) {
+// A public suffix record is found above labels that the walk skipped.
+func TestWalk_PublicSuffix(t *testing.T) {
 	// The walk skips h.g.…, the organizational domain, which lies one label below psd=y, and asks for it afterwards.
 	zone := records{"g.f.e.d.c.b.a": "v=DMARC1; p=reject; sp=reject; psd=y",
 		"h.g.f.e.d.c.b.a": "v=DMARC1; p=none; sp=quarantine"}
@@ -380,7 +383,8 @@ func TestPublicSuffixRecordAboveSkippedLabels(t *testing.T) {
 	}
 }
 
-func TestAnswersAreAskedForOnce(t *testing.T) {
+// Answers are asked for once.
+func TestWalk_Once(t *testing.T) {
 	log := &asked{Resolver: records{"example.com": "v=DMARC1; p=reject"}.dns()}
 	evaluate(t, Config{Resolver: log}, passing("bounce.example.com"), []string{"mail.example.com", "other.org"}, nil,
 		"news.example.com")
@@ -393,7 +397,8 @@ func TestAnswersAreAskedForOnce(t *testing.T) {
 	}
 }
 
-func TestANameThatIsTooLongForItsRecordHasNone(t *testing.T) {
+// A name that is too long for its record has none.
+func TestWalk_LongName(t *testing.T) {
 	author := strings.Repeat("a234567890.", 22) + "example.com" // 253 octets
 	log := &asked{Resolver: records{"example.com": "v=DMARC1; p=reject"}.dns()}
 	r := evaluate(t, Config{Resolver: log}, spf.Results{}, nil, nil, author)
@@ -402,7 +407,8 @@ func TestANameThatIsTooLongForItsRecordHasNone(t *testing.T) {
 	}
 }
 
-func TestNoAnswerInTimeIsTempError(t *testing.T) {
+// No answer in time is TempError.
+func TestEvaluate_Timeout(t *testing.T) {
 	e, err := New(Config{Resolver: ingresstest.Blocked{}, timeout: time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
@@ -414,7 +420,8 @@ func TestNoAnswerInTimeIsTempError(t *testing.T) {
 	}
 }
 
-func TestWhoWaitsMayGiveUp(t *testing.T) {
+// A caller may cancel its wait.
+func TestEvaluate_Cancel(t *testing.T) {
 	e, err := New(Config{Resolver: ingresstest.Blocked{}})
 	if err != nil {
 		t.Fatal(err)
@@ -452,7 +459,8 @@ func BenchmarkEvaluate(b *testing.B) {
 	}
 }
 
-func TestConfigIsChecked(t *testing.T) {
+// Config is checked.
+func TestConfig_Validate(t *testing.T) {
 	for _, c := range []Config{{}} {
 		if _, err := New(c); err == nil {
 			t.Errorf("%+v was accepted", c)
@@ -460,9 +468,11 @@ func TestConfigIsChecked(t *testing.T) {
 	}
 }
 
-func TestWordsAreThoseOfAuthenticationResults(t *testing.T) {
+// Words are those of Authentication-Results fields.
+func TestWord_String(t *testing.T) {
 	for want, got := range map[string]string{"none": None.String(), "pass": Pass.String(), "fail": Fail.String(),
-		"temperror": TempError.String(), "permerror": PermError.String(), "quarantine": Quarantine.String(), "reject": Reject.String()} {
+		"temperror": TempError.String(), "permerror": PermError.String(), "quarantine": Quarantine.String(),
+		"reject": Reject.String()} {
 		if got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-func TestPolicyRecords(t *testing.T) {
+// Policy records.
+func TestParseRecord(t *testing.T) {
 	const rua = "; rua=mailto:r@example.com"
 	plain := record{applies: true, percent: 100, psd: 'u'}
 	with := func(change func(*record)) record { r := plain; change(&r); return r }
@@ -23,8 +24,8 @@ func TestPolicyRecords(t *testing.T) {
 		{"tags in any order", "v=DMARC1; rua=mailto:a@b.c; p=reject", reject},
 		{"all of them",
 			"v=DMARC1; p=quarantine; sp=reject; np=none; adkim=s; aspf=s; t=y; psd=n; fo=1:d; ruf=mailto:a@b.c" + rua,
-			record{policy: Quarantine, subdomain: optional{Reject, true}, nonExistent: optional{ok: true}, applies: true,
-				testing: true, percent: 100,
+			record{policy: Quarantine, subdomain: optional{Reject, true}, nonExistent: optional{ok: true},
+				applies: true, testing: true, percent: 100,
 				strictDKIM: true, strictSPF: true, psd: 'n'}},
 		{"tags of RFC 7489", "v=DMARC1; p=reject; pct=20; rf=afrf; ri=86400", with(func(r *record) {
 			r.policy, r.percent = Reject, 20
@@ -69,7 +70,8 @@ func TestPolicyRecords(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoPolicyRecord(t *testing.T) {
+// Texts that are no policy record.
+func TestParseRecord_Refused(t *testing.T) {
 	for _, text := range []string{
 		"", "v=DMARC1 p=reject", "v=DMARC2; p=reject", "v=dmarc1; p=reject", "p=reject; v=DMARC1",
 		" v=DMARC1; p=reject",

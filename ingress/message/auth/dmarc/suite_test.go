@@ -14,16 +14,17 @@ import (
 var (
 	recordLine  = regexp.MustCompile(`(?m)^_dmarc\.(\S+)\.\s+\d+\s+IN\s+TXT\s+\( "(.*)" \)`)
 	resultsPart = regexp.MustCompile(`(?ms)^Authentication-Results: .*?(^Received-SPF|^\S+:)`)
-	dmarcPart   = regexp.MustCompile(`(?m)^ +dmarc=(\w+)(?: policy\.published-domain-policy=(\w+).* policy\.evaluated-disposition=(\w+).* header\.from=([^\s;]+))?`)
-	spfPart     = regexp.MustCompile(`(?m)^ +spf=(\w+) smtp\.mailfrom=(\S+) smtp\.helo=([^\s;]+)`)
-	dkimPart    = regexp.MustCompile(`(?m)^ +dkim=pass .*header\.d=([^\s;]+)`)
+	dmarcPart   = regexp.MustCompile(`(?m)^ +dmarc=(\w+)(?: policy\.published-domain-policy=(\w+).*` +
+		` policy\.evaluated-disposition=(\w+).* header\.from=([^\s;]+))?`)
+	spfPart  = regexp.MustCompile(`(?m)^ +spf=(\w+) smtp\.mailfrom=(\S+) smtp\.helo=([^\s;]+)`)
+	dkimPart = regexp.MustCompile(`(?m)^ +dkim=pass .*header\.d=([^\s;]+)`)
 )
 
-// TestMessagesOfAuthenticationMilter returns what its results say of SPF and DKIM to Evaluate and expects what they say
+// TestEvaluate_AuthenticationMilter returns what its results say of SPF and DKIM to Evaluate and expects what they say
 // of DMARC. Three things differ: two From fields are evaluated there and are a Failure here; it says a published policy
 // of none where there is no record; and its reader finds no address behind a quoted string that is folded over blank
 // lines, which RFC 5322 section 4.2 allows in obsolete syntax.
-func TestMessagesOfAuthenticationMilter(t *testing.T) {
+func TestEvaluate_AuthenticationMilter(t *testing.T) {
 	dir := filepath.Join("..", "..", "..", "..", "..", "shared", "suites", "dmarc", "authentication_milter")
 	text, err := os.ReadFile(filepath.Join(dir, "zonefile"))
 	if err != nil {

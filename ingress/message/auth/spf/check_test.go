@@ -50,7 +50,8 @@ broken.example.net. 300 IN TXT "v=spf1 ip4:192.0.2.1 ip4:192.0.2.300 -all"
 literal.example.net. 300 IN TXT "v=spf1 a:%{i}.x -all"
 `
 
-func TestIdentitiesThroughARealServer(t *testing.T) {
+// Identities through a real server.
+func TestChecker(t *testing.T) {
 	r, server := served(t, served1)
 	server.SetFault("fault.example.net", "*", dnstest.Fault{Rcode: "SERVFAIL"})
 	server.SetFault("refused.example.net", "*", dnstest.Fault{Rcode: "REFUSED"})
@@ -185,7 +186,8 @@ func (a *asked) LookupAllAddrs(ctx context.Context, name string) ([]netip.Addr, 
 	return a.Resolver.LookupAllAddrs(ctx, name)
 }
 
-func TestNamesThatMacrosMake(t *testing.T) {
+// Names that macros make.
+func TestLookups_Macros(t *testing.T) {
 	long := strings.Repeat("a234567890.", 20)
 	for _, c := range []struct {
 		name, record string
@@ -232,7 +234,8 @@ func TestNamesThatMacrosMake(t *testing.T) {
 	}
 }
 
-func TestNothingIsAskedWhereThereIsNothingToCheck(t *testing.T) {
+// Nothing is asked where there is nothing to check.
+func TestChecker_NoQuestion(t *testing.T) {
 	log := &asked{Resolver: ingresstest.Zone{"*": {"v=spf1 +all"}}}
 	for _, helo := range []string{
 		"", "localhost", "[192.0.2.1]", "a..b", "x y.example", strings.Repeat("a.", 200) + "example", "\x1b.example",
@@ -252,7 +255,8 @@ func TestNothingIsAskedWhereThereIsNothingToCheck(t *testing.T) {
 	}
 }
 
-func TestTheSameIdentityIsCheckedOnce(t *testing.T) {
+// The same identity is checked once.
+func TestChecker_SameIdentity(t *testing.T) {
 	log := &asked{Resolver: ingresstest.Zone{"mx.example": {"v=spf1 +all"}}}
 	check(t, log, "192.0.2.1", "MX.example", mail.Path{})
 	if !slices.Equal(log.names, []string{"TXT mx.example"}) {
@@ -270,7 +274,8 @@ func (f failing) LookupMX(context.Context, string) ([]string, error)            
 func (f failing) LookupAllAddrs(context.Context, string) ([]netip.Addr, error)    { return nil, f.err }
 func (f failing) LookupPTR(context.Context, netip.Addr) (names []string, _ error) { return nil, f.err }
 
-func TestAFaultIsNotHeldAgainstTheClient(t *testing.T) {
+// A fault is not held against the client.
+func TestLookups_Failure(t *testing.T) {
 	cause := errors.New("no route to host")
 	for _, c := range []struct {
 		record string
@@ -297,7 +302,8 @@ func TestAFaultIsNotHeldAgainstTheClient(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotKnownInTimeIsTempError(t *testing.T) {
+// What is not known in time is TempError.
+func TestCheck_Results(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	c, err := New(Config{Resolver: ingresstest.Zone{
 		"quick.example": {"v=spf1 +all"}, "silence.example": {ingresstest.Hang},
@@ -323,7 +329,8 @@ func TestWhatIsNotKnownInTimeIsTempError(t *testing.T) {
 	}
 }
 
-func TestAWaitThatIsGivenUpIsTempError(t *testing.T) {
+// A wait that is given up is TempError.
+func TestCheck_Wait(t *testing.T) {
 	c, err := New(Config{Resolver: ingresstest.Zone{"silence.example": {ingresstest.Hang}}})
 	if err != nil {
 		t.Fatal(err)
@@ -337,7 +344,8 @@ func TestAWaitThatIsGivenUpIsTempError(t *testing.T) {
 	}
 }
 
-func TestTheTimeoutEndsACheck(t *testing.T) {
+// The timeout ends a check.
+func TestCheck_Timeout(t *testing.T) {
 	c, err := New(Config{Resolver: ingresstest.Zone{"silence.example": {ingresstest.Hang}}, timeout: time.Millisecond})
 	if err != nil {
 		t.Fatal(err)
@@ -350,7 +358,8 @@ func TestTheTimeoutEndsACheck(t *testing.T) {
 	}
 }
 
-func TestSeveralMayWait(t *testing.T) {
+// Several goroutines may wait.
+func TestCheck_Concurrent(t *testing.T) {
 	c, err := New(Config{Resolver: ingresstest.Zone{"d.example": {"v=spf1 +all"}}})
 	if err != nil {
 		t.Fatal(err)
@@ -369,8 +378,8 @@ func TestSeveralMayWait(t *testing.T) {
 	waiters.Wait()
 }
 
-// TestARecordCannotMakeUsWork has records of one who owns every name below his own.
-func TestARecordCannotMakeUsWork(t *testing.T) {
+// TestChecker_Bombs has records of one who owns every name below his own.
+func TestChecker_Bombs(t *testing.T) {
 	for name, record := range map[string]string{
 		"a record that includes itself":  "v=spf1 include:%{d}",
 		"with a name that doubles":       "v=spf1 include:%{d}.%{d} -all",
@@ -402,7 +411,8 @@ func TestARecordCannotMakeUsWork(t *testing.T) {
 	}
 }
 
-func TestConfigIsChecked(t *testing.T) {
+// Config is checked.
+func TestConfig_Validate(t *testing.T) {
 	for _, c := range []Config{{}} {
 		if _, err := New(c); err == nil {
 			t.Errorf("%+v was accepted", c)

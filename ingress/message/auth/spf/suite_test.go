@@ -178,7 +178,7 @@ func reverseName(a netip.Addr) string {
 	return strings.Join(labels, ".") + ".ip6.arpa"
 }
 
-// check makes one check with a resolver and gives its results.
+// check makes one check with a resolver and returns its results.
 func check(t testing.TB, r world.Resolver, client, helo string, reverse mail.Path) Results {
 	t.Helper()
 	c, err := New(Config{Resolver: r})
@@ -232,14 +232,17 @@ var skipped = func() map[string]string {
 		}
 		list[file+"p-macro-multiple"] = validate
 	}
-	for _, name := range []string{"mx-resolution-10-terms", "mx-resolution-11-terms", "all-mx-not-found", "include-not-found",
-		"redirect-not-found", "one-mx-not-found"} {
+	for _, name := range []string{
+		"mx-resolution-10-terms", "mx-resolution-11-terms", "all-mx-not-found", "include-not-found",
+		"redirect-not-found", "one-mx-not-found",
+	} {
 		list["blitirispf-tests.yml/"+name] = oneLabel
 	}
 	return list
 }()
 
-func TestTheSuitesOfOthersPass(t *testing.T) {
+// The suites of others pass.
+func TestChecker_Suites(t *testing.T) {
 	for _, file := range []string{"rfc7208-tests.yml", "rfc4408-tests.yml", "pyspf-test.yml", "blitirispf-tests.yml"} {
 		t.Run(file, func(t *testing.T) {
 			f, err := os.Open(suiteFile(t, file))

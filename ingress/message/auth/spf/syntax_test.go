@@ -9,7 +9,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestSyntaxOfRecords(t *testing.T) {
+// Syntax of records.
+func TestCheckSyntax(t *testing.T) {
 	for _, c := range []struct {
 		terms string
 		want  error
@@ -89,13 +90,16 @@ func TestSyntaxOfRecords(t *testing.T) {
 // FuzzRecord returns records to a whole check: it ends, it does not pass by accident of a panic, and what the grammar
 // refuses is a permerror.
 func FuzzRecord(f *testing.F) {
-	for _, seed := range []string{"a mx ptr -all", "include:%{d2r-}.x.example ~all", "ip4:192.0.2.0/24 redirect=_x.d.example",
-		"exists:%{L}%%%_.%{i}.%{v} ?all", "a:x.example/24//64 exp=%{d}", "ip6:::1/0", "a:%{", "\xff"} {
+	for _, seed := range []string{
+		"a mx ptr -all", "include:%{d2r-}.x.example ~all", "ip4:192.0.2.0/24 redirect=_x.d.example",
+		"exists:%{L}%%%_.%{i}.%{v} ?all", "a:x.example/24//64 exp=%{d}", "ip6:::1/0", "a:%{", "\xff",
+	} {
 		f.Add(seed, "joe", "mx.example")
 	}
 	f.Fuzz(func(t *testing.T, terms, local, helo string) {
 		record := "v=spf1 " + terms
-		got := check(t, ingresstest.Zone{"d.example": {record}}, "192.0.2.1", helo, mail.Path{Local: local, Domain: "d.example"})
+		got := check(t, ingresstest.Zone{"d.example": {record}}, "192.0.2.1", helo,
+			mail.Path{Local: local, Domain: "d.example"})
 		if checkSyntax(record) != nil && got.Mail.Result != PermError {
 			t.Fatalf("got %+v for a malformed record", got.Mail)
 		}
