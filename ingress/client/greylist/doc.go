@@ -4,7 +4,7 @@
 // It refuses to know where triplets are remembered, and which clients are greylisted: only those in the score's grey
 // band are. The client is taken by its /24 or /64, which the store does, because large senders retry from another host
 // of the same network. The addresses are taken without what changes from message to message (see Policy.Triplet), and
-// stand in the store as a MAC.
+// are in the store as a MAC.
 //
 // Invariants: two attempts of one message from one network have the same triplet, and so have two messages of a mailing
 // list to one recipient. No mail address leaves this package in clear.

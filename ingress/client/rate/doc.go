@@ -6,7 +6,7 @@
 // authenticated clients.
 //
 // Invariants: a recipient that one of its rates refuses draws nothing from any other rate, and does not touch the other
-// recipients of its group. No mail address and no domain stands in a counter's name in clear: a MAC (Names) replaces
+// recipients of its group. No counter's name has a mail address or a domain in clear: a MAC (Names) replaces
 // them, so that a reader of the store learns nothing of the correspondence. Nothing here waits, except the worker of
 // Background, which is off the mail path and ends with Close.
 package rate

@@ -69,7 +69,7 @@ func Counted(rates []mail.Rate, results []mail.RateResult) bool {
 }
 
 // ofMessage reports whether a rate is drawn for the message and not for a recipient. The last unit of a group is the
-// message's, but in a question that draws no message it is the last recipient's: the name tells them apart.
+// message's, but in a question that draws no message it is the last recipient's: they differ by the name.
 func ofMessage(r *mail.Rate) bool { return r.Name == messages || r.Name == sent }
 
 // longer returns the index of the refusal that holds longer, of worst and i. worst is -1 before the first refusal.

@@ -13,15 +13,29 @@ import (
 // the owner of an address may map it to any number of names.
 const maxPTR = 10
 
-// connect begins the signals of the address.
+// connect begins the signals of the address. Without a store its answer is that nothing is known.
 func (q *inquiry) connect() {
-	cfg := &q.s.cfg
 	entries := findings{q: q, from: fromEntries}
 	final := entries.findEntries()
-	var zones []string
-	var from source
+	from, zones := q.addressSources(final)
+	q.stored.answered = q.s.cfg.Store == nil
+	g := q.begin(atConnect, from)
+	q.mu.Lock()
+	q.merge(atConnect, &entries)
+	q.stages[atConnect].final = final
+	q.mu.Unlock()
+	if g != nil {
+		q.startAddress(g, from, zones)
+	}
+}
+
+// addressSources returns the sources about the address, and the lists to be asked. final is set if an entry about the
+// address has decided.
+func (q *inquiry) addressSources(final bool) (from source, zones []string) {
+	cfg := &q.s.cfg
 	switch {
 	case !q.addr.IsValid():
+		return 0, nil
 	case final:
 		from = fromStore
 	default:
@@ -38,16 +52,13 @@ func (q *inquiry) connect() {
 	}
 	if cfg.Store == nil {
 		from &^= fromStore
-		q.stored.answered = true // without a store the answer is that nothing is known
 	}
-	g := q.begin(atConnect, from)
-	q.mu.Lock()
-	q.merge(atConnect, &entries)
-	q.stages[atConnect].final = final
-	q.mu.Unlock()
-	if g == nil {
-		return
-	}
+	return from, zones
+}
+
+// startAddress starts the sources about the address. Reverse DNS and the lists wait for the store, because nothing is
+// looked up for a client that is over its limit.
+func (q *inquiry) startAddress(g *gathering, from source, zones []string) {
 	asked := make(chan struct{}) // closed when the store has answered
 	if from&fromStore == 0 {
 		close(asked)
@@ -81,7 +92,7 @@ func (q *inquiry) connect() {
 				return
 			}
 		}
-		f.list(cfg.Lists.Ask(ctx, q.addr, zones, stored))
+		f.list(q.s.cfg.Lists.Ask(ctx, q.addr, zones, stored))
 	})
 }
 
