@@ -95,7 +95,7 @@ func TestServer_Ready(t *testing.T) {
 	got, body := get(t, base+"/readyz", "")
 	var v struct {
 		Ready  bool
-		Checks []verdict
+		Checks []check
 	}
 	if err := json.Unmarshal([]byte(body), &v); err != nil || got != 503 || v.Ready || len(v.Checks) != 2 ||
 		v.Checks[1].OK || !v.Checks[0].OK {

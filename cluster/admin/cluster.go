@@ -6,10 +6,10 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A ClusterStatus is what one node knows of its cluster. Other nodes may know otherwise for a while: that is what one
-// asks several of them for.
+// A ClusterStatus is what one node knows of its cluster. Other nodes may know otherwise for a while, so an
+// administrator may want to ask several.
 type ClusterStatus struct {
-	Node     string          `json:"node"` // who says this; "" for a node without a cluster
+	Node     string          `json:"node"` // the name of this node; "" without a cluster
 	Draining bool            `json:"draining"`
 	Members  []ClusterMember `json:"members"`
 	Ring     string          `json:"ring"` // the same on nodes that see the same owners; "" without a cluster
@@ -37,8 +37,8 @@ type ClusterMember struct {
 	Version  string  `json:"version"`
 }
 
-// A ClusterSite is a Site that this node had to do with, its owner as the ring has it (several, with commas, where its
-// limits say spread), and this node's own sessions.
+// A ClusterSite is a Site that this node sent mail to or looked up, its owner by the ring (several, with commas, if its
+// limits say spread), and the sessions of this node.
 type ClusterSite struct {
 	Site    mail.Site `json:"site"`
 	Owner   string    `json:"owner"`
@@ -52,10 +52,10 @@ type ClusterSuspension struct {
 	Site   mail.Site `json:"site"`
 	Until  string    `json:"until"` // RFC 3339
 	Reason string    `json:"reason"`
-	Node   string    `json:"node"` // who met it
+	Node   string    `json:"node"` // the node that suspended it
 }
 
-// cluster answers what ClusterStatus says; without one there is nothing to be found.
+// cluster answers with Config.Cluster, or with 404 if that is nil.
 func (s *Server) cluster(w http.ResponseWriter, r *http.Request) {
 	if s.cfg.Cluster == nil {
 		http.NotFound(w, r)
@@ -64,7 +64,7 @@ func (s *Server) cluster(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, s.cfg.Cluster())
 }
 
-// drain asks the node to end and answers at once: who asked sees the end by the server's silence.
+// drain asks the node to end and answers at once. The client notices the end when the server no longer answers.
 func (s *Server) drain(w http.ResponseWriter, r *http.Request) {
 	if s.cfg.Drain == nil {
 		http.NotFound(w, r)

@@ -1,6 +1,7 @@
-// Package admin is the operators' side of a node: health, readiness and metrics over HTTP, on an address of its own.
+// Package admin is the administrators' side of a node: health, readiness and metrics over HTTP, on an address of its
+// own.
 //
 // It owns the HTTP server with its limits, the token that everything but health and metrics asks for, and the names of
-// the metrics. It refuses to know how a node is built: what it shows is handed in as functions, and what happened as
-// events. It is the only place that knows the Prometheus library.
+// the metrics. It refuses to know how a node is built: it gets what it shows as functions, and what happened as events.
+// It is the only place that knows the Prometheus library.
 package admin

@@ -14,8 +14,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// maxReasons and maxSites bound the values of the labels reason and site. Those beyond are counted as "other": a label
-// that grows with what strangers send would fill the memory of the node and of Prometheus.
+// maxReasons and maxSites bound the values of the labels reason and site. Further values are counted as "other": a
+// label that grows with what clients send would fill the memory of the node and of Prometheus.
 const (
 	maxReasons = 64
 	maxSites   = 50
@@ -32,15 +32,15 @@ type SiteSessions struct {
 	Waiting int // transactions that wait for one
 }
 
-// A Store is the state of what the nodes share.
+// A Store is the state of the store that nodes share.
 type Store struct {
-	Down        bool              // Redis is given up for now
+	Down        bool              // Redis is not used for now, because it does not answer
 	Connections int               // to Redis
 	Entries     int               // held in this process
 	Counts      map[string]uint64 // by what was counted, since the start
 }
 
-// Gauges are read when metrics are asked for. A nil one is not shown.
+// Gauges are read when metrics are requested. A nil function disables its metric.
 type Gauges struct {
 	Connections   func() int64 // client connections now
 	HoldInUse     func() int64 // octets of the hold budget taken now
@@ -60,7 +60,7 @@ type ClusterGauges struct {
 	Rules     uint64 // version of the rules; 0: this node's files
 }
 
-// Metrics counts events. It is fed by one goroutine and read by any.
+// Metrics counts events. One goroutine calls See, and any may read.
 type Metrics struct {
 	registry *prometheus.Registry
 	events   *prometheus.CounterVec
@@ -75,7 +75,7 @@ type Metrics struct {
 	relayedCount, reusedCount atomic.Uint64 // as in messages and in reused, for Relayed
 }
 
-// stageBuckets reach from what a rule takes to the longest that a client waits, in seconds.
+// stageBuckets reach from the time of a rule to the longest wait of a client, in seconds.
 var stageBuckets = []float64{
 	.00001, .0001, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 600,
 }
@@ -83,7 +83,7 @@ var stageBuckets = []float64{
 // redisBuckets reach from a round trip on loopback to beyond the deadline of one, in seconds.
 var redisBuckets = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25}
 
-// NewMetrics makes the metrics of a node with a registry of their own. version is the build's.
+// NewMetrics returns the metrics of a node with a registry of their own. version is that of the program.
 func NewMetrics(version string, g Gauges) *Metrics {
 	m := &Metrics{
 		registry: prometheus.NewRegistry(),
@@ -163,7 +163,7 @@ func (m *Metrics) registerGauges(g Gauges) {
 	}
 }
 
-// ObserveRedis takes the time of one round trip to Redis. It may be called by many at once.
+// ObserveRedis records the time of one round trip to Redis. It is safe for concurrent use.
 func (m *Metrics) ObserveRedis(took time.Duration, err error) {
 	if err != nil {
 		m.redis[1].Observe(took.Seconds())
@@ -207,9 +207,10 @@ func (m *Metrics) Relayed() (messages, reused uint64) {
 	return m.relayedCount.Load(), reused
 }
 
-// reason bounds the values of the label. Reasons are few and fixed; this holds should one ever be made of foreign text.
+// reason bounds the values of the label. Reasons are few and fixed; the bound holds even if one is ever made of text
+// from outside.
 func (m *Metrics) reason(r string) string {
-	if _, known := m.reasons[r]; known || r == "" {
+	if _, seen := m.reasons[r]; seen || r == "" {
 		return r
 	}
 	if len(m.reasons) >= maxReasons || len(r) > 64 {
@@ -224,14 +225,14 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
 }
 
-// Gather gives the metrics as they would be served, for tests.
+// Gather returns the metrics as they would be served, for tests.
 func (m *Metrics) Gather() prometheus.Gatherer { return m.registry }
 
 var sessionDesc = prometheus.NewDesc("millrace_sessions",
 	"Sessions with the hosts of a Site, and transactions that wait for one.",
 	[]string{"site", "state"}, nil)
 
-// A sessionCollector reads the pool when metrics are asked for.
+// A sessionCollector reads the pool when metrics are requested.
 type sessionCollector struct{ read func() []SiteSessions }
 
 // Describe names the one metric.
@@ -272,7 +273,7 @@ var (
 		nil)
 )
 
-// A storeCollector reads the store when metrics are asked for.
+// A storeCollector reads the store when metrics are requested.
 type storeCollector struct{ read func() Store }
 
 // Describe names the metrics.
@@ -282,7 +283,7 @@ func (c storeCollector) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect sends what the store says of itself.
+// Collect sends the state and the counts of the store.
 func (c storeCollector) Collect(ch chan<- prometheus.Metric) {
 	s := c.read()
 	down := 0.0

@@ -16,7 +16,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// The HTTP server's limits. Nobody asks for more than a line and gets more than a page.
+// The limits of the HTTP server. Requests are a line long, and answers a page.
 const (
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 10 * time.Second
@@ -28,7 +28,7 @@ const (
 // minToken is the least length of the token in octets.
 const minToken = 16
 
-// A Check is one thing that has to be well before a node should get traffic.
+// A Check is one condition for a node to get traffic.
 type Check struct {
 	Name string
 	OK   func() (ok bool, detail string)
@@ -37,16 +37,15 @@ type Check struct {
 // A Config says what the admin server shows.
 type Config struct {
 	Addr    string   // host:port; port 0 takes a free one
-	Token   []byte   // what requests under /api/ prove themselves with; nil: nobody can
+	Token   []byte   // the bearer token of requests under /api/; nil: all of them are refused
 	Metrics *Metrics // required
 	Ready   []Check  // all have to hold for /readyz
 
-	Cluster func() ClusterStatus // what /api/v1/cluster tells; nil: there is no such page
-	// what POST /api/v1/cluster/drain does, which must not wait; nil: there is no such page
-	Drain func()
+	Cluster func() ClusterStatus // answers /api/v1/cluster; nil disables the page
+	Drain   func()               // called by POST /api/v1/cluster/drain, must not wait; nil disables the page
 }
 
-// Validate names the first field that cannot be served.
+// Validate returns a *mail.FieldError for the first field that cannot be served, or nil.
 func (c *Config) Validate() error {
 	switch {
 	case c.Addr == "":
@@ -61,13 +60,13 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// ParseToken takes the token out of the text of its file: the first line, without blanks around it.
+// ParseToken returns the token in the text of its file: the first line, without blanks around it.
 func ParseToken(file []byte) []byte {
 	line, _, _ := bytes.Cut(file, []byte("\n"))
 	return bytes.TrimSpace(line)
 }
 
-// A Server answers operators.
+// A Server answers administrators. Make one with Listen, start it with Start and end it with Shutdown.
 type Server struct {
 	cfg      Config
 	http     http.Server
@@ -75,7 +74,7 @@ type Server struct {
 	ended    chan error
 }
 
-// Listen makes a Server and takes its address; Serve answers.
+// Listen returns a Server with its address bound. The error is that of Config.Validate or of binding.
 func Listen(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -96,15 +95,15 @@ func Listen(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// Addr is the address that was taken.
+// Addr returns the address that was bound.
 func (s *Server) Addr() net.Addr { return s.listener.Addr() }
 
-// Start answers on a goroutine that Shutdown ends.
+// Start begins to answer, on a goroutine that Shutdown ends.
 func (s *Server) Start() {
 	go func() { s.ended <- s.http.Serve(s.listener) }()
 }
 
-// Shutdown lets requests under way finish until ctx ends, then cuts them.
+// Shutdown lets requests under way finish until ctx ends, then closes their connections.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if err := s.http.Shutdown(ctx); err != nil {
 		s.http.Close()
@@ -128,8 +127,8 @@ func (s *Server) routes() http.Handler {
 	return mux
 }
 
-// A verdict is one line of /readyz.
-type verdict struct {
+// A check is one line of /readyz.
+type check struct {
 	Name   string `json:"name"`
 	OK     bool   `json:"ok"`
 	Detail string `json:"detail,omitempty"`
@@ -137,10 +136,10 @@ type verdict struct {
 
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	ready := true
-	checks := make([]verdict, len(s.cfg.Ready))
+	checks := make([]check, len(s.cfg.Ready))
 	for i, c := range s.cfg.Ready {
 		ok, detail := c.OK()
-		checks[i] = verdict{c.Name, ok, detail}
+		checks[i] = check{c.Name, ok, detail}
 		ready = ready && ok
 	}
 	status := http.StatusOK
@@ -150,8 +149,8 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, status, map[string]any{"ready": ready, "checks": checks})
 }
 
-// authorized asks for "Authorization: Bearer TOKEN" (RFC 6750 section 2.1). Digests are compared, so that the time it
-// takes tells nothing, not even the length.
+// authorized requires "Authorization: Bearer TOKEN" (RFC 6750 section 2.1). It compares digests, so that the time it
+// takes reveals nothing of the token, not even its length.
 func (s *Server) authorized(next http.Handler) http.Handler {
 	want := sha256.Sum256(s.cfg.Token)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -171,5 +170,5 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(v) // an error means that the client is gone
+	json.NewEncoder(w).Encode(v) // fails only when the client has gone
 }

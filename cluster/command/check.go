@@ -50,7 +50,7 @@ func (v *checkVerb) run(s streams) int {
 	return exitOK
 }
 
-// problemsOf gives an error as Problems, whatever it is.
+// problemsOf returns any error as Problems, nil for nil.
 func problemsOf(err error) config.Problems {
 	var p config.Problems
 	if err == nil || errors.As(err, &p) {
@@ -59,6 +59,7 @@ func problemsOf(err error) config.Problems {
 	return config.Problems{{Message: err.Error()}}
 }
 
+// printFindings prints the result of check for a program.
 func printFindings(w io.Writer, problems, warnings []config.Problem) {
 	list := []finding{}
 	for _, p := range problems {
@@ -70,9 +71,10 @@ func printFindings(w io.Writer, problems, warnings []config.Problem) {
 	printJSON(w, map[string]any{"valid": len(problems) == 0, "findings": list})
 }
 
+// printJSON prints a value for a program, indented.
 func printJSON(w io.Writer, v any) {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
-	_ = enc.Encode(v) // who reads it has hung up
+	_ = enc.Encode(v) // fails only when the reader has gone
 }

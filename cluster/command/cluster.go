@@ -20,9 +20,9 @@ import (
 )
 
 type clusterVerbs struct {
-	Init   clusterInitVerb   `cmd:"" help:"Make the files that the nodes of a cluster need: a gossip key, an authority, and a certificate and key for each node. What exists is kept, so a later run adds a node."`
+	Init   clusterInitVerb   `cmd:"" help:"${cluster_init}"`
 	Status clusterStatusVerb `cmd:"" help:"Ask a running node what it knows of its cluster."`
-	Drain  clusterDrainVerb  `cmd:"" help:"Ask a running node to end as at SIGTERM: it hands its destinations to the others and finishes what it began. Waits until no client is left."`
+	Drain  clusterDrainVerb  `cmd:"" help:"${cluster_drain}"`
 	Keys   clusterKeysVerbs  `cmd:"" help:"Change the secret of the cluster, a step at a time."`
 }
 
@@ -31,7 +31,7 @@ type clusterInitVerb struct {
 	Names []string `arg:"" placeholder:"NAME" help:"The nodes' names, as in cluster.name."`
 }
 
-// certificateLife is how long the certificates of a cluster are valid. Nobody but the nodes sees them.
+// certificateLife is how long the certificates of a cluster are valid. Only its nodes use them.
 const certificateLife = 10 * 365 * 24 * time.Hour
 
 func (v *clusterInitVerb) run(s streams) int {
@@ -69,7 +69,7 @@ func (v *clusterInitVerb) init(s streams) error {
 	return nil
 }
 
-// write makes a file of its name unless it is there.
+// write writes a file unless it exists, and prints what it did.
 func (v *clusterInitVerb) write(s streams, name string, content func() ([]byte, error)) error {
 	path := filepath.Join(v.Dir, name)
 	if _, err := os.Stat(path); err == nil {
@@ -87,14 +87,14 @@ func (v *clusterInitVerb) write(s streams, name string, content func() ([]byte, 
 	return nil
 }
 
-// newSecret is a line that keys are derived from.
+// newSecret returns a random line that keys can be derived from.
 func newSecret() []byte {
 	b := make([]byte, 32)
 	rand.Read(b) // never fails
 	return append(base64.StdEncoding.AppendEncode(nil, b), '\n')
 }
 
-// authority reads the authority of the cluster, or makes it.
+// authority returns the authority of the cluster. It makes one if there is none.
 func (v *clusterInitVerb) authority(s streams) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	certFile, keyFile := filepath.Join(v.Dir, "ca.pem"), filepath.Join(v.Dir, "ca.key")
 	_, certErr := os.Stat(certFile)
@@ -117,6 +117,7 @@ func (v *clusterInitVerb) authority(s streams) (*x509.Certificate, *ecdsa.Privat
 	return readAuthority(certFile, keyFile)
 }
 
+// readAuthority reads a certificate and its key, which have to belong together.
 func readAuthority(certFile, keyFile string) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	der, err := readPEM(certFile, "CERTIFICATE")
 	if err != nil {
@@ -140,6 +141,7 @@ func readAuthority(certFile, keyFile string) (*x509.Certificate, *ecdsa.PrivateK
 	return cert, key, nil
 }
 
+// readPEM returns the content of the first PEM block of a file, which has to be of that kind.
 func readPEM(file, kind string) ([]byte, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -152,7 +154,7 @@ func readPEM(file, kind string) ([]byte, error) {
 	return block.Bytes, nil
 }
 
-// node makes the certificate of a node, good for both ends of the hop.
+// node makes the certificate of a node, which serves at both ends of a link between nodes.
 func (v *clusterInitVerb) node(s streams, name string, ca *x509.Certificate, caKey *ecdsa.PrivateKey) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -165,7 +167,7 @@ func (v *clusterInitVerb) node(s streams, name string, ca *x509.Certificate, caK
 	return v.pair(s, name, template, ca, key, caKey)
 }
 
-// pair writes a certificate and its key, both or neither.
+// pair writes a certificate and its key unless both exist. That only one exists is an error.
 func (v *clusterInitVerb) pair(s streams, name string, template, parent *x509.Certificate, key,
 	parentKey *ecdsa.PrivateKey) error {
 	keyFile := filepath.Join(v.Dir, name+".key")
@@ -186,6 +188,7 @@ func (v *clusterInitVerb) pair(s streams, name string, template, parent *x509.Ce
 	})
 }
 
+// certificateFor returns the template of a certificate with that name.
 func certificateFor(name string) *x509.Certificate {
 	serial := make([]byte, 16)
 	rand.Read(serial)

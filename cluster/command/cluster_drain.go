@@ -16,7 +16,7 @@ type clusterDrainVerb struct {
 	NoWait bool `name:"no-wait" help:"Ask, and do not wait."`
 }
 
-// drainPoll is how often the command looks whether the node is still there.
+// drainPoll is the time between two attempts to connect to the node that drains.
 const drainPoll = 50 * time.Millisecond
 
 func (v *clusterDrainVerb) run(s streams) int {
@@ -27,7 +27,8 @@ func (v *clusterDrainVerb) run(s streams) int {
 	return exitOK
 }
 
-// drain asks the node to end as at SIGTERM and waits until it has no client left, which is when its admin server ends.
+// drain asks the node to end as at SIGTERM and waits until the last client has gone. The admin server of the node ends
+// then.
 func (v *clusterDrainVerb) drain(s streams) error {
 	cfg, err := config.Load(v.Config)
 	if err != nil {

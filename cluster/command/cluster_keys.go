@@ -13,15 +13,16 @@ import (
 	"github.com/millrace/millrace/cluster/node"
 )
 
-// clusterKeysVerbs change the secret of a cluster without a moment in which two nodes do not understand each other: a
-// key is understood everywhere before anybody uses it, and used by nobody before it is forgotten.
+// clusterKeysVerbs change the secret of a cluster so that all nodes understand each other at every moment. Every node
+// understands a key before the first one uses it, and no node uses a key any longer before the first one forgets it.
 type clusterKeysVerbs struct {
-	Show clusterKeysShowVerb `cmd:"" help:"Tell the keys of a file apart without showing them, the one in use first. cluster status shows the same of a running node."`
-	Add  clusterKeysAddVerb  `cmd:"" help:"Add a new key behind the one in use. First step of a change: then copy the file to every node and send SIGHUP."`
-	Use  clusterKeysUseVerb  `cmd:"" help:"Use the added key from now on, and go on understanding the other. Second step, when every node has the new key."`
-	Drop clusterKeysDropVerb `cmd:"" help:"Forget the key that is no longer used. Third step, when every node uses the new one."`
+	Show clusterKeysShowVerb `cmd:"" help:"${cluster_keys_show}"`
+	Add  clusterKeysAddVerb  `cmd:"" help:"${cluster_keys_add}"`
+	Use  clusterKeysUseVerb  `cmd:"" help:"${cluster_keys_use}"`
+	Drop clusterKeysDropVerb `cmd:"" help:"${cluster_keys_drop}"`
 }
 
+// A keyFile is the argument of all of them.
 type keyFile struct {
 	File string `arg:"" placeholder:"FILE" help:"The file of cluster.key_file."`
 }
@@ -63,7 +64,7 @@ func (v *clusterKeysDropVerb) run(s streams) int {
 	})
 }
 
-// show makes the change, if there is one, and prints what the file holds.
+// show makes the change, if it is not nil, prints the fingerprints of the keys and returns the exit code.
 func (v *keyFile) show(s streams, change func(lines []string, keys []int) ([]string, error)) int {
 	if err := v.edit(s.out, change); err != nil {
 		fmt.Fprintf(s.err, "millrace: %v\n", err)
@@ -72,8 +73,9 @@ func (v *keyFile) show(s streams, change func(lines []string, keys []int) ([]str
 	return exitOK
 }
 
+// edit makes the change, if it is not nil, and prints the fingerprints of the keys.
 func (v *keyFile) edit(out io.Writer, change func(lines []string, keys []int) ([]string, error)) error {
-	if _, err := node.Fingerprints(v.File); err != nil { // says what is wrong with a file, line by line
+	if _, err := node.Fingerprints(v.File); err != nil { // the error names the line of a file that holds no keys
 		return err
 	}
 	if change != nil {
@@ -101,7 +103,7 @@ func (v *keyFile) edit(out io.Writer, change func(lines []string, keys []int) ([
 	return nil
 }
 
-// keyLines gives the lines that are keys; the others are blank or comments.
+// keyLines returns the indices of the lines that are keys; the others are blank or comments.
 func keyLines(lines []string) (keys []int) {
 	for i, line := range lines {
 		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
@@ -111,8 +113,8 @@ func keyLines(lines []string) (keys []int) {
 	return keys
 }
 
-// replaceFile puts content in the place of the file at once, with the file's own mode and owner: who reads it meets the
-// old or the new one, whole. A symbolic link stays what it is.
+// replaceFile replaces the content of a file atomically and keeps its mode and owner: a reader sees the old or the new
+// content, whole. A symbolic link stays one, and the file behind it is replaced.
 func replaceFile(path string, content []byte) (err error) {
 	if path, err = filepath.EvalSymlinks(path); err != nil {
 		return err

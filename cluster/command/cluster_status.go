@@ -59,7 +59,7 @@ func (v *clusterStatusVerb) show(s streams) error {
 	return printStatus(s.out, status)
 }
 
-// askNode asks the node that runs by cfg, at its admin server.
+// askNode sends a request to the admin server of the node that runs with cfg, and returns the body of the answer.
 func askNode(ctx context.Context, cfg *config.Config, method, path string) ([]byte, error) {
 	switch {
 	case cfg.Admin == nil:
@@ -78,7 +78,7 @@ func askNode(ctx context.Context, cfg *config.Config, method, path string) ([]by
 		return nil, err
 	}
 	r.Header.Set("Authorization", "Bearer "+string(admin.ParseToken(file)))
-	// and no proxy of the environment: it would read the token
+	// No proxy of the environment is used: it would read the token.
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(r)
 	if err != nil {
@@ -97,8 +97,8 @@ func askNode(ctx context.Context, cfg *config.Config, method, path string) ([]by
 	return body, nil
 }
 
-// reachable turns an address to listen on into one to connect to: a node that listens everywhere is asked on this
-// machine.
+// reachable returns the address to connect to for an address that a node listens on: one of loopback if the node
+// listens on all addresses.
 func reachable(addr string) string {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -114,7 +114,7 @@ func reachable(addr string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// printStatus prints for people.
+// printStatus prints the status for people.
 func printStatus(out io.Writer, s admin.ClusterStatus) error {
 	if s.Node == "" {
 		fmt.Fprintln(out, "node      alone: its configuration has no cluster section")
@@ -170,7 +170,7 @@ func draining(yes bool) string {
 	return ""
 }
 
-// shown is a text that a terminal can be trusted with: others' words come by gossip and by DNS.
+// shown returns text with what could control a terminal replaced, "-" for "": it came from other nodes or from DNS.
 func shown(s string) string {
 	if s == "" {
 		return "-"
@@ -183,7 +183,7 @@ func shown(s string) string {
 	}, s)
 }
 
-// shortSite keeps a Site of many hosts within a line.
+// shortSite shortens the name of a Site to fit in a line.
 func shortSite(s string) string {
 	const most = 60
 	if s = shown(s); len(s) > most {

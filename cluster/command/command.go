@@ -1,5 +1,12 @@
-// Package command is the command line: one file per verb. It reads arguments, prints results and chooses exit codes;
-// what a verb does is done by node and dev.
+// Package command is the command line: one file per verb.
+//
+// It owns the verbs with their flags and help, what they print and their exit codes, and the files that cluster init,
+// cluster keys and dkim new write. It is the only place that knows kong.
+//
+// It refuses to know how a configuration is read and a node runs: packages config, node and dev do what a verb asks
+// for.
+//
+// Invariant: an exit code other than 0 comes with a message on stderr, or with findings on stdout.
 package command
 
 import (
@@ -9,7 +16,7 @@ import (
 	"github.com/alecthomas/kong"
 )
 
-// The exit codes. explain has its own, which tell the verdict.
+// The exit codes. explain has more of them, one for each verdict.
 const (
 	exitOK    = 0
 	exitError = 1
@@ -23,16 +30,16 @@ type streams struct {
 
 // verbs are all verbs with their flags.
 type verbs struct {
-	Serve   serveVerb    `cmd:"" help:"Run a node in the foreground; the log goes to stderr. SIGHUP reads rules and certificates anew, SIGTERM drains."`
+	Serve   serveVerb    `cmd:"" help:"${serve}"`
 	Check   checkVerb    `cmd:"" help:"Validate a configuration and the rules it names."`
-	Explain explainVerb  `cmd:"" help:"Tell what would become of a message. Exit code: 0 accept or drop, 1 defer, 2 reject, 3 no verdict."`
-	Dev     devVerb      `cmd:"" help:"Run a node, a name server and destinations of every mood in one process, and show what happens."`
+	Explain explainVerb  `cmd:"" help:"${explain}"`
+	Dev     devVerb      `cmd:"" help:"${dev}"`
 	DKIM    dkimVerbs    `cmd:"" name:"dkim" help:"Keys that messages are signed with."`
 	Cluster clusterVerbs `cmd:"" help:"Nodes that work together."`
 	Version versionVerb  `cmd:"" help:"Print the version."`
 }
 
-// Main runs the verb that args name and gives the exit code.
+// Main runs the verb that args name and returns the exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	s := streams{stdin, stdout, stderr}
 	var v verbs
@@ -44,6 +51,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { exited = true }), // after --help, which is no error
 		kong.UsageOnError(),
+		helpTexts(),
 	)
 	if err != nil {
 		fmt.Fprintln(stderr, "millrace:", err)

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// zone is what the scripts' resolver answers.
+// zone holds the answers of the scripts' name server.
 const zone = `
 example.org. 60 IN MX 10 mx1.example.org.
 example.org. 60 IN MX 20 mx2.example.org.
@@ -35,8 +35,8 @@ mx2.example.org. 60 IN AAAA 2001:db8::25
 nomail.example. 60 IN MX 0 .
 `
 
-// TestScripts runs testdata/script. Each script finds the addresses of a resolver in $DNS and of free ports in $ADDR
-// and $ADMIN.
+// TestScripts runs testdata/script. Each script finds the address of a name server in $DNS and addresses with free
+// ports in $ADDR and $ADMIN.
 func TestScripts(t *testing.T) {
 	dns := dnstest.Start(t, zone)
 	testscript.Run(t, testscript.Params{
@@ -64,7 +64,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// awaitSMTP waits until something greets at an address.
+// awaitSMTP waits until an SMTP server greets at an address.
 func awaitSMTP(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: awaitsmtp ADDRESS")
@@ -81,7 +81,7 @@ func awaitSMTP(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Fatalf("nobody greets at %s", args[0])
 }
 
-// awaitClosed waits until nobody listens at an address.
+// awaitClosed waits until an address refuses connections.
 func awaitClosed(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: awaitclosed ADDRESS")
@@ -217,7 +217,7 @@ type example struct {
 	line       int
 }
 
-// fenced gives the blocks between ```yaml, ```routes, ```sites or ```reactions and ```.
+// fenced returns the blocks between ```yaml, ```routes, ```sites or ```reactions and ```.
 func fenced(text string) []example {
 	var all []example
 	var open *example
@@ -240,7 +240,8 @@ func writeExampleFiles(t *testing.T, dir, yaml, rules, sites, reactions string) 
 	t.Helper()
 	secret := "0123456789abcdef0123456789abcdef\n"
 	files := map[string]string{
-		"millrace.yaml": yaml, "routes.txt": rules, "routes/00.txt": rules, "secret": secret, "admin.token": secret, "srs.key": secret,
+		"millrace.yaml": yaml, "routes.txt": rules, "routes/00.txt": rules,
+		"secret": secret, "admin.token": secret, "srs.key": secret,
 		"sites.txt": sites, "reactions.txt": reactions,
 		"smarthosts": "relay@smarthost.example:587 secret\nuser@example.com@smarthost.example:587 secret\n",
 	}

@@ -34,7 +34,8 @@ func (v *devVerb) run(s streams) int {
 	return exitOK
 }
 
-// isTerminal reports whether w shows colours: it is a terminal, and nobody asked for none (https://no-color.org).
+// isTerminal reports whether w shows colours: it is a terminal, and the environment does not ask for plain text
+// (https://no-color.org).
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {

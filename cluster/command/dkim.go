@@ -12,19 +12,19 @@ import (
 )
 
 type dkimVerbs struct {
-	New dkimNewVerb `cmd:"" help:"Make a private key and print the record that publishes its other half. The same key signs DKIM and seals ARC."`
+	New dkimNewVerb `cmd:"" help:"${dkim_new}"`
 }
 
 type dkimNewVerb struct {
 	Domain   string `required:"" placeholder:"DOMAIN" help:"The signing domain, d=."`
-	Selector string `required:"" placeholder:"NAME" help:"The selector, s=. Each key has its own, so that the old and the new one stand side by side."`
-	Type     string `enum:"rsa,ed25519" default:"rsa" help:"rsa, which everybody verifies, or ed25519 to stand beside it."`
-	Bits     int    `default:"2048" help:"The size of an RSA key, 1024 to 4096. Signing with 2048 takes three times as long as with 1024."`
-	Out      string `required:"" placeholder:"FILE" help:"Where the private key goes. A file that exists is kept and is an error."`
+	Selector string `required:"" placeholder:"NAME" help:"${dkim_new_selector}"`
+	Type     string `enum:"rsa,ed25519" default:"rsa" help:"${dkim_new_type}"`
+	Bits     int    `default:"2048" help:"${dkim_new_bits}"`
+	Out      string `required:"" placeholder:"FILE" help:"${dkim_new_out}"`
 	JSON     bool   `name:"json" help:"Print for a program."`
 }
 
-// A published is the record of a new key.
+// A published is the DNS record of a new key.
 type published struct {
 	Name    string   `json:"name"`
 	Record  string   `json:"record"`
@@ -76,7 +76,7 @@ func (v *dkimNewVerb) make() (*published, error) {
 	}, nil
 }
 
-// writeNew writes a file for its owner alone, and never over another.
+// writeNew writes a file that only its owner can read. A file that exists is an error.
 func writeNew(name string, text []byte) error {
 	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {

@@ -95,7 +95,7 @@ func readPath(flag string, s *string) (*mail.Path, error) {
 	return &p, nil
 }
 
-// printAnswer prints for people: one thing a line, its name before it.
+// printAnswer prints the answer for people: one thing a line, its name in front.
 func printAnswer(w io.Writer, a *node.Answer) {
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(w, "%-9s %s\n", name, fmt.Sprintf(format, args...))

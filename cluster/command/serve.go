@@ -40,14 +40,14 @@ func (v *serveVerb) run(s streams) int {
 			if sig != syscall.SIGHUP {
 				return drain(n, time.Duration(cfg.Drain), signals, 0)
 			}
-			_ = n.Reload() // logged there
+			_ = n.Reload() // it logs its error
 		}
 	}
 }
 
-// drain ends the node and gives the exit code. Transactions under way may take as long as limit, and a message that was
-// released at its next hop as long as that takes to answer. A second SIGTERM or SIGINT waits for nothing; spare of them
-// only say again what was asked for in another way.
+// drain ends the node and returns the exit code. Transactions under way may take as long as limit, and a message whose
+// end of data was released as long as its next hop takes to answer. A further SIGTERM or SIGINT ends the wait, except
+// the first spare of them: they only repeat a request that was made in another way.
 func drain(n *node.Node, limit time.Duration, signals <-chan os.Signal, spare int) int {
 	ended := make(chan struct{})
 	// Ends when the node has, or with the process.

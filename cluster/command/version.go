@@ -10,7 +10,7 @@ type versionVerb struct {
 	JSON bool `name:"json" help:"Print for a program."`
 }
 
-// A build is what the program knows of itself.
+// A build describes the program.
 type build struct {
 	Version  string `json:"version"`
 	Revision string `json:"revision,omitempty"`
@@ -19,7 +19,7 @@ type build struct {
 	Platform string `json:"platform"`
 }
 
-// readBuild reads what the Go linker wrote down. It needs no flags: a build from a tagged module has its version.
+// readBuild returns what the Go linker recorded. A build from a tagged module has its version without any flags.
 func readBuild() build {
 	b := build{Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()

@@ -37,7 +37,8 @@ dkim:
    domains: [{domain: example.com, selector: m1, key_file: file}]}
 score:
   {deadline: 1s, defer: 6, reject: 10, reject_at: connect, url: "https://mx.example.net/why",
-   lists: [{zone: zen.example, weight: 10}, {zone: dnswl.example, weight: -5}], rates: {client: 300/1m, network: 3000/1m}}
+   lists: [{zone: zen.example, weight: 10}, {zone: dnswl.example, weight: -5}],
+   rates: {client: 300/1m, network: 3000/1m}}
 redis: {url: "redis://127.0.0.1:6379/0"}
 cluster:
   {name: a, bind: "10.0.0.1:7946", peer: "10.0.0.1:7947", join: ["10.0.0.2:7946"], key_file: file,

@@ -20,7 +20,7 @@ type reply struct {
 
 func (r reply) ok() bool { return r.code != "" && (r.code[0] == '2' || r.code[0] == '3') }
 
-// last gives the last line, where the trace id stands.
+// last returns the last line, which holds the trace id.
 func (r reply) last() string {
 	if len(r.lines) == 0 {
 		return ""
@@ -28,11 +28,10 @@ func (r reply) last() string {
 	return r.lines[len(r.lines)-1]
 }
 
-// A line is one line of a dialogue: who said it and what.
-type line struct{ who, text string }
+// A line is one line of a dialogue. side is C for the client, S for the server and - for a note.
+type line struct{ side, text string }
 
-// A client is an SMTP client that goes step by step and remembers every step, so that a reader can follow. It pipelines
-// nothing.
+// A client is an SMTP client that records every command and reply, so that a reader can follow. It does not pipeline.
 type client struct {
 	conn   net.Conn
 	r      *bufio.Reader
@@ -61,7 +60,7 @@ func (c *client) say(format string, args ...any) (reply, error) {
 	return c.write(command + "\r\n")
 }
 
-// octets sends message octets, which the reader is told of by a note, and reads the reply.
+// octets sends the octets of a message and reads the reply. The record holds the note in their place.
 func (c *client) octets(octets, note string) (reply, error) {
 	c.spoken = append(c.spoken, line{"C", note})
 	return c.write(octets)
@@ -99,7 +98,7 @@ func (c *client) read() (reply, error) {
 	}
 }
 
-// startTLS goes into TLS after the server's 220. The certificate of a node in its first minute is its own.
+// startTLS begins TLS after the server's 220. The certificate of the node is self-signed, so it is not verified.
 func (c *client) startTLS() error {
 	conn := tls.Client(c.conn, &tls.Config{InsecureSkipVerify: true})
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
@@ -113,11 +112,11 @@ func (c *client) startTLS() error {
 	return nil
 }
 
-// close says QUIT and hangs up. It is over either way.
+// close sends QUIT and closes the connection. Errors are ignored.
 func (c *client) close() {
 	spoken := c.spoken
 	c.say("QUIT")
-	c.spoken = spoken // a polite end tells nothing
+	c.spoken = spoken // QUIT is not recorded
 	c.conn.Close()
 }
 
@@ -131,8 +130,8 @@ type letter struct {
 	chunked bool // BDAT instead of DATA
 }
 
-// send gives a letter to the server in one connection. It returns the reply that decided, the verb that got it and all
-// that was spoken.
+// send sends a letter to the server in one connection. It returns the reply that decided, the verb that was answered
+// with it, and all that was spoken.
 func send(addr string, l letter) (decided reply, verb string, spoken []line, err error) {
 	c, err := dial(addr)
 	if err != nil {

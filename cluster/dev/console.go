@@ -11,14 +11,14 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A walk is what the screen shows of one message of the tour.
+// A walk is what the console shows of one message of the tour.
 type walk struct {
 	number int
 	stop   stop
 	spoken []line
 	heard  []string // by the destination
 	event  mail.Event
-	known  bool // there is an event
+	ended  bool // there is an event
 	wrong  error
 }
 
@@ -26,7 +26,7 @@ type walk struct {
 type console struct {
 	out   io.Writer
 	color bool
-	mu    sync.Mutex // held across the write of one block, by nobody who serves mail
+	mu    sync.Mutex // held while one block is written, never by a goroutine that serves mail
 }
 
 // The colours of a terminal.
@@ -48,7 +48,7 @@ func (c *console) paint(color, s string) string {
 func (c *console) print(block string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, _ = io.WriteString(c.out, block) // nobody reads: nothing to do about it
+	_, _ = io.WriteString(c.out, block) // fails only when the reader has gone
 }
 
 func (c *console) welcome(addr string) {
@@ -67,21 +67,22 @@ func (c *console) walk(w walk) {
 	for i := 0; i < len(w.spoken); i++ {
 		l := w.spoken[i]
 		text := l.text
-		if l.who == "S" && len(text) > 3 && text[3] == '-' { // of several lines only the first, and how many follow
+		if l.side == "S" && len(text) > 3 && text[3] == '-' {
+			// Of a reply of several lines, show the first and how many follow.
 			more := 0
-			for i+1 < len(w.spoken) && w.spoken[i+1].who == "S" && len(w.spoken[i].text) > 3 &&
+			for i+1 < len(w.spoken) && w.spoken[i+1].side == "S" && len(w.spoken[i].text) > 3 &&
 				w.spoken[i].text[3] == '-' {
 				i++
 				more++
 			}
 			text = fmt.Sprintf("%s (and %d lines)", text, more)
 		}
-		fmt.Fprintf(&b, "    %s  %s\n", c.paint(dim, l.who), text)
+		fmt.Fprintf(&b, "    %s  %s\n", c.paint(dim, l.side), text)
 	}
 	for _, h := range w.heard {
 		fmt.Fprintf(&b, "    %s  %s\n", c.paint(dim, "D"), h)
 	}
-	if w.known {
+	if w.ended {
 		c.event(&b, &w.event)
 	}
 	if w.wrong != nil {
@@ -92,8 +93,7 @@ func (c *console) walk(w walk) {
 	c.print(b.String())
 }
 
-// event prints what the node itself tells of a transaction: the rule, the next hop, its answer and the time of each
-// stage.
+// event prints the node's own event of a transaction: the rule, the next hop, its reply and the time of each stage.
 func (c *console) event(b *strings.Builder, e *mail.Event) {
 	row := func(name, text string) {
 		if text != "" {
@@ -166,7 +166,7 @@ func stages(e *mail.Event) string {
 	return strings.Join(parts, "  ")
 }
 
-// clean keeps what strangers sent from commanding the terminal.
+// clean replaces characters of text from outside that could control the terminal by "?".
 func clean(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r >= 0x7f && r < 0xa0 || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0xfffd {
@@ -207,7 +207,7 @@ func (c *console) others(e *mail.Event) {
 	c.print(b.String())
 }
 
-// invite tells what can be tried now.
+// invite prints what can be tried now.
 func (c *console) invite(addr, adminAddr string) {
 	var b strings.Builder
 	host, port, _ := strings.Cut(addr, ":")

@@ -13,20 +13,20 @@ import (
 	"github.com/millrace/millrace/cluster/node"
 )
 
-// DefaultAddr is where the node of this world listens unless it is told otherwise.
+// DefaultAddr is the address that the node of this world listens on by default.
 const DefaultAddr = "127.0.0.1:2525"
 
-// A Config says how the world is shown.
+// A Config describes one run.
 type Config struct {
-	Addr    string    // of the node, DefaultAddr if empty; port 0 takes a free one
+	Addr    string    // of the node; "": DefaultAddr. Port 0 takes a free one
 	Once    bool      // end after the tour
 	Out     io.Writer // what people read
-	Log     io.Writer // the node's own log; nil: nowhere
+	Log     io.Writer // the node's own log; nil discards it
 	Color   bool      // Out is a terminal
 	Version string
 }
 
-// shutdownLimit bounds the end of the node; nobody's mail is in it.
+// shutdownLimit bounds the shutdown of the node, which holds no real mail.
 const shutdownLimit = 3 * time.Second
 
 // Run starts the world, sends the messages of the tour and, unless cfg.Once is set, shows what others send until ctx
@@ -68,7 +68,7 @@ func Run(ctx context.Context, cfg Config) error {
 	return err
 }
 
-// startNode starts a node from a configuration such as anybody would write, but for the rules, which stand in no file.
+// startNode starts a node from an ordinary configuration, except that the rules are in no file.
 func startNode(cfg Config, w *world, watch *watch) (*node.Node, error) {
 	yaml := fmt.Sprintf(`
 hostname: mx.dev.example

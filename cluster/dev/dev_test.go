@@ -36,7 +36,7 @@ func TestRun_Tour(t *testing.T) {
 		}
 	}
 	if strings.Contains(text, "\x1b") {
-		t.Error("colours where nobody asked for them")
+		t.Error("colours where they are off")
 	}
 	if s := log.String(); strings.Contains(s, "only queue") || !strings.Contains(s, `"msg":"relayed"`) {
 		t.Errorf("the log holds a message, or nothing of it:\n%s", s)

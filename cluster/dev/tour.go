@@ -12,10 +12,10 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// eventPatience is how long the tour waits for the event of a reply that it has read already.
+// eventPatience is how long the tour waits for the event that belongs to a reply it has read.
 const eventPatience = 5 * time.Second
 
-// A stop is one message of the tour and what must become of it.
+// A stop is one message of the tour and its expected outcome.
 type stop struct {
 	name    string // of the address in the hosted domain, or a whole address
 	tells   string
@@ -26,7 +26,7 @@ type stop struct {
 	verb string // the command that decides
 	code string // the reply that it gets
 	kind mail.Kind
-	mood string // the destination that hears of it, "" for none
+	mood string // the destination that the message reaches; "": it reaches no destination
 	mode mail.Mode
 }
 
@@ -95,7 +95,7 @@ func (s stop) forward() string {
 	return s.name + "@" + hosted
 }
 
-// A tour sends a message to every stop and compares.
+// A tour sends the message of every stop and compares the outcomes.
 type tour struct {
 	addr   string
 	world  *world
@@ -103,7 +103,7 @@ type tour struct {
 	screen *console
 }
 
-// run goes through all stops. The error names those whose outcome differs.
+// run visits all stops. The error names those whose outcome differs.
 func (t *tour) run(ctx context.Context) error {
 	var errs []error
 	all := stops()
@@ -144,22 +144,22 @@ func (t *tour) visit(ctx context.Context, i int, s stop) error {
 	w.heard, _ = t.world.heard(s.mood, heardBefore)
 	if m := traceID.FindStringSubmatch(decided.last()); m != nil {
 		var id mail.TraceID
-		_, _ = hex.Decode(id[:], []byte(m[1])) // the pattern has seen it
+		_, _ = hex.Decode(id[:], []byte(m[1])) // the pattern allows only hex digits
 		ctx, cancel := context.WithTimeout(ctx, eventPatience)
 		defer cancel()
-		w.event, w.known = t.watch.await(ctx, id)
+		w.event, w.ended = t.watch.await(ctx, id)
 	}
 	w.wrong = t.judge(s, l, decided, verb, w, t.world.taken()-before)
 	t.screen.walk(w)
 	return w.wrong
 }
 
-// judge compares what happened with what must happen: to the client, in the event and at the destination.
+// judge compares the reply to the client, the event and the messages at the destination with what is expected.
 func (t *tour) judge(s stop, l letter, decided reply, verb string, w walk, taken int) error {
 	if verb != s.verb || decided.code != s.code {
 		return fmt.Errorf("%s got %s, want %s at %s", verb, decided.code, s.code, s.verb)
 	}
-	if !w.known {
+	if !w.ended {
 		return errors.New("the reply has no trace id, or no event followed it")
 	}
 	if w.event.Kind != s.kind || w.event.Mode != s.mode {

@@ -8,17 +8,19 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// tourHelo ends the name that the client of the tour gives in EHLO, by which its events are told from everybody else's.
+// tourHelo is the end of the name that the client of the tour says in EHLO. It tells the events of the tour from those
+// of other clients.
 const tourHelo = ".tour.example"
 
-// A watch sees every event of the node. Those of the tour wait for it; those of others go to the screen.
+// A watch receives every event of the node. It keeps those of the tour, and shows those of other clients on the
+// console.
 type watch struct {
 	screen *console
 
 	mu      sync.Mutex
 	ended   map[mail.TraceID]mail.Event // how transactions of the tour ended
 	waiting map[mail.TraceID]chan struct{}
-	live    bool
+	live    bool // events of other clients are shown
 }
 
 func newWatch(screen *console) *watch {
@@ -27,7 +29,7 @@ func newWatch(screen *console) *watch {
 	}
 }
 
-// ends reports whether nothing comes after an event of this kind in its transaction, as far as a reader cares.
+// ends reports whether an event of this kind is the last of its transaction that a reader wants to see.
 func ends(k mail.Kind) bool {
 	switch k {
 	case mail.Refused, mail.Relayed, mail.Dropped, mail.Deferred, mail.Aborted:
@@ -36,14 +38,17 @@ func ends(k mail.Kind) bool {
 	return false
 }
 
-// see takes one event. The lock is not held while the screen is written.
+// see receives one event. The lock is not held while the console writes.
 func (w *watch) see(e *mail.Event) {
-	if !ends(e.Kind) || e.Kind == mail.Aborted && e.Recipients == 0 { // all were refused, and were told of before
+	if !ends(e.Kind) {
 		return
+	}
+	if e.Kind == mail.Aborted && e.Recipients == 0 {
+		return // every recipient was refused, and has an event of its own
 	}
 	w.mu.Lock()
 	if strings.HasSuffix(e.Helo, tourHelo) {
-		if _, known := w.ended[e.Trace]; !known {
+		if _, twice := w.ended[e.Trace]; !twice {
 			w.ended[e.Trace] = *e
 			if ch, ok := w.waiting[e.Trace]; ok {
 				close(ch)
@@ -60,7 +65,7 @@ func (w *watch) see(e *mail.Event) {
 	}
 }
 
-// await gives the event that a transaction of the tour ended with. It reports false when ctx ended first.
+// await returns the event that a transaction of the tour ended with. It reports false if ctx ended first.
 func (w *watch) await(ctx context.Context, id mail.TraceID) (mail.Event, bool) {
 	w.mu.Lock()
 	e, ok := w.ended[id]
@@ -83,7 +88,7 @@ func (w *watch) await(ctx context.Context, id mail.TraceID) (mail.Event, bool) {
 	return w.ended[id], true
 }
 
-// show lets the transactions of others go to the screen from now on.
+// show makes the watch show the transactions of other clients from now on.
 func (w *watch) show() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 // hosted is the domain that the node of this world hosts. Its addresses have a rule each.
 const hosted = "dev.example"
 
-// A mood is a destination with a behaviour of its own. Its mail host is mx.NAME.example.
+// A mood is a destination with a behaviour. Its mail host is mx.NAME.example.
 type mood struct {
 	name      string
 	behaviour smtptest.Behaviour
@@ -24,7 +24,7 @@ type mood struct {
 // slowness is how long the slow destination takes for each of its two slow answers.
 const slowness = 700 * time.Millisecond
 
-// cutAfter is where the destination that drops the line does so, in octets of the message.
+// cutAfter is after how many octets of the message the destination cut closes the connection.
 const cutAfter = 200_000
 
 func moods(t *tls.Config) []mood {
@@ -74,10 +74,10 @@ tempfail@dev.example     tempfail 451 4.2.1 Back tomorrow
 /list-(.+)/@dev.example  $1@accept.example
 `
 
-// rulesName is what the rules file is called, which is none.
+// rulesName is the name of the rules in complaints and logs. They are in no file.
 const rulesName = "dev-routes"
 
-// A world is the part of the internet that the node believes in.
+// A world is the part of the Internet that the node can see.
 type world struct {
 	dns          *dnstest.Server
 	destinations map[string]*smtptest.Server
@@ -101,8 +101,8 @@ func newWorld() (*world, error) {
 	return w, nil
 }
 
-// listen gives every destination an address of its own and all of them the same port, because MX records name none. A
-// port that is free on the first address may be taken on another, so it is tried a few times.
+// listen starts every destination on an address of its own and all of them on the same port, because MX records have no
+// port. A port that is free on the first address may be in use on another, so a few ports are tried.
 func (w *world) listen(all []mood) error {
 	var err error
 	for range 8 {
@@ -132,10 +132,10 @@ func (w *world) listenAt(all []mood) error {
 	return nil
 }
 
-// address is that of the i-th destination. Linux has all of 127.0.0.0/8 on loopback.
+// address returns the address of the i-th destination. Linux has all of 127.0.0.0/8 on loopback.
 func address(i int) string { return fmt.Sprintf("127.0.0.%d", i+2) }
 
-// zone is the DNS of this world, as a master file.
+// zone returns the DNS of this world, as a master file.
 func zone(all []mood) string {
 	var b strings.Builder
 	host := func(name, addr string) {
@@ -144,12 +144,12 @@ func zone(all []mood) string {
 	for i, m := range all {
 		host(m.name, address(i))
 	}
-	host("down", address(len(all))) // where nobody listens
+	host("down", address(len(all))) // an address without a listener
 	b.WriteString("nomail.example. 60 IN MX 0 .\n")
 	return b.String()
 }
 
-// heard gives the command lines that a destination got since it had got n, and how many it has now.
+// heard returns the command lines of a destination after the first n, and how many there are now.
 func (w *world) heard(name string, n int) ([]string, int) {
 	d, ok := w.destinations[name]
 	if !ok {
@@ -164,7 +164,7 @@ func (w *world) heard(name string, n int) ([]string, int) {
 	return lines, len(all)
 }
 
-// holds checks that the last message a destination took is a letter, octet for octet, below our trace field.
+// holds requires that the last message of a destination is that of a letter, octet for octet, below our trace field.
 func (w *world) holds(name, octets string) error {
 	d, ok := w.destinations[name]
 	if !ok {
@@ -181,7 +181,7 @@ func (w *world) holds(name, octets string) error {
 	return nil
 }
 
-// taken is the number of messages that the destinations hold.
+// taken returns the number of messages that the destinations hold.
 func (w *world) taken() int {
 	n := 0
 	for _, d := range w.destinations {

@@ -143,7 +143,8 @@ func TestJournal_Line(t *testing.T) {
 	}
 	e.Took[mail.StageCommit] = 1500 * time.Microsecond
 	line, _ := logged(t, nil, e)
-	want := `{"time":"2023-11-14T22:13:20Z","level":"INFO","msg":"relayed","trace":"01000000000000000000000000000000",` +
+	want := `{"time":"2023-11-14T22:13:20Z","level":"INFO","msg":"relayed",` +
+		`"trace":"01000000000000000000000000000000",` +
 		`"client":"192.0.2.1","helo":"c.example","tls":"TLS 1.3","reverse":"<>","forward":"b@b.example",` +
 		`"recipients":2,"verb":"DATA","rule":"r:9 @b.example","next_hop":"mx:b.example","site":"b",` +
 		`"host":"mx.b.example","host_tls":"TLS 1.2","reused":true,"mode":"hold","octets":4096,` +

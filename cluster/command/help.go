@@ -1,0 +1,36 @@
+package command
+
+import "github.com/alecthomas/kong"
+
+// helpTexts returns the help texts that are too long for a struct tag, by the name that stands there as ${name}.
+func helpTexts() kong.Vars {
+	return kong.Vars{
+		"serve": "Run a node in the foreground; the log goes to stderr. SIGHUP reads rules and " +
+			"certificates anew, SIGTERM drains.",
+		"explain": "Tell what would become of a message. Exit code: 0 accept or drop, 1 defer, 2 " +
+			"reject, 3 no verdict.",
+		"dev": "Run a node, a name server and destinations of every mood in one process, and show " +
+			"what happens.",
+		"cluster_init": "Make the files that the nodes of a cluster need: a gossip key, an authority, and a" +
+			" certificate and key for each node. What exists is kept, so a later run adds a " +
+			"node.",
+		"cluster_drain": "Ask a running node to end as at SIGTERM: it hands its destinations to the others " +
+			"and finishes what it began. Waits until no client is left.",
+		"cluster_keys_show": "Tell the keys of a file apart without showing them, the one in use first. cluster " +
+			"status shows the same of a running node.",
+		"cluster_keys_add": "Add a new key behind the one in use. First step of a change: then copy the file to" +
+			" every node and send SIGHUP.",
+		"cluster_keys_use": "Use the added key from now on, and go on understanding the other. Second step, " +
+			"when every node has the new key.",
+		"cluster_keys_drop": "Forget the key that is no longer used. Third step, when every node uses the new " +
+			"one.",
+		"dkim_new": "Make a private key and print the record that publishes its other half. The same " +
+			"key signs DKIM and seals ARC.",
+		"dkim_new_selector": "The selector, s=. Each key has its own, so that the old and the new one stand side" +
+			" by side.",
+		"dkim_new_type": "rsa, which everybody verifies, or ed25519 to stand beside it.",
+		"dkim_new_bits": "The size of an RSA key, 1024 to 4096. Signing with 2048 takes three times as long " +
+			"as with 1024.",
+		"dkim_new_out": "Where the private key goes. A file that exists is kept and is an error.",
+	}
+}
