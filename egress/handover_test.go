@@ -35,39 +35,39 @@ func (n *nodes) Begin(ctx context.Context, node string, d mail.Delivery) (mail.T
 	n.asked = append(n.asked, node)
 	n.mu.Unlock()
 	if n.lost[node] {
-		return lostAtRcpt{}, nil
+		return brokenAtRcpt{}, nil
 	}
 	return n.others.Local().Begin(ctx, d)
 }
 
-type lostError struct{}
+type peerError struct{}
 
-func (lostError) Error() string { return "the hop is lost" }
-func (lostError) Sent() bool    { return false }
+func (peerError) Error() string { return "the peer is gone" }
+func (peerError) Sent() bool    { return false }
 
-type lostAtRcpt struct{ mail.Transaction }
+type brokenAtRcpt struct{ mail.Transaction }
 
-func (lostAtRcpt) Rcpt(context.Context, mail.Path) error {
-	return mail.Refuse(451, 4, 2, "Lost", "peer lost", lostError{})
+func (brokenAtRcpt) Rcpt(context.Context, mail.Path) error {
+	return mail.Refuse(451, 4, 2, "Lost", "peer lost", peerError{})
 }
-func (lostAtRcpt) Abort() {}
+func (brokenAtRcpt) Abort() {}
 
 // TestHandover_Failover: a transaction whose owner is lost is begun again at the node that owns the Site then.
 func TestHandover_Failover(t *testing.T) {
 	for name, c := range map[string]struct {
-		owners []string
-		lost   []string
-		asked  string // in turn
-		told   string // to the operator, of each that was lost
+		owners  []string
+		lost    []string
+		asked   string // in turn
+		emitted string // to the operator, of each that was lost
 	}{
 		"the next owner has been found": {owners: []string{"b", "c"}, lost: []string{"b"}, asked: "b c ",
-			told: "b: peer lost, handed to another; "},
+			emitted: "b: peer lost, handed to another; "},
 		"it is this node": {owners: []string{"b", ""}, lost: []string{"b"}, asked: "b ",
-			told: "b: peer lost, delivered from here; "},
+			emitted: "b: peer lost, delivered from here; "},
 		"the lost one is still the owner": {owners: []string{"b", "b"}, lost: []string{"b"}, asked: "b ",
-			told: "b: peer lost, delivered from here; "},
+			emitted: "b: peer lost, delivered from here; "},
 		"the next owner is lost as well": {owners: []string{"b", "c", "d"}, lost: []string{"b", "c"}, asked: "b c ",
-			told: "b: peer lost, handed to another; c: peer lost, delivered from here; "},
+			emitted: "b: peer lost, handed to another; c: peer lost, delivered from here; "},
 		"the owner is not lost in any case": {owners: []string{"b"}, asked: "b "},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -77,12 +77,12 @@ func TestHandover_Failover(t *testing.T) {
 			}
 			s := smtptest.Start(t, smtptest.Behaviour{})
 			ring.others = newWorld(t, port(t, s), nil).relay
-			told := ""
+			emitted := ""
 			w := newWorld(t, port(t, s), func(c *Config) {
 				c.Cluster = ring
 				c.Emit = func(e mail.Event) {
 					if e.Kind == mail.Anomaly {
-						told += e.Host + ": " + e.Reason + "; "
+						emitted += e.Host + ": " + e.Reason + "; "
 					}
 				}
 			})
@@ -101,8 +101,8 @@ func TestHandover_Failover(t *testing.T) {
 			if asked != c.asked || len(s.Messages()) != 1 {
 				t.Errorf("asked %q, %d messages", asked, len(s.Messages()))
 			}
-			if told != c.told {
-				t.Errorf("told %q, want %q", told, c.told)
+			if emitted != c.emitted {
+				t.Errorf("emitted %q, want %q", emitted, c.emitted)
 			}
 		})
 	}
@@ -110,7 +110,7 @@ func TestHandover_Failover(t *testing.T) {
 
 // TestIsPeerError: a refusal is no lost peer.
 func TestIsPeerError(t *testing.T) {
-	if lost, _ := isPeerError(errors.New("refused")); lost {
-		t.Error("a refusal is no lost hop")
+	if peer, _ := isPeerError(errors.New("refused")); peer {
+		t.Error("a refusal is no lost peer")
 	}
 }

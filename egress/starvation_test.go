@@ -94,12 +94,12 @@ func TestRelay_Sessions(t *testing.T) {
 
 // sendAll sends messages one after another from four places, and returns how long each took, in order of that.
 func sendAll(t *testing.T, w *world, messages int) []time.Duration {
-	const places = 4
+	const senders = 4
 	took := make([]time.Duration, messages)
 	var all sync.WaitGroup
-	for i := range places {
+	for i := range senders {
 		all.Go(func() { // ends after its messages
-			for n := i; n < messages; n += places {
+			for n := i; n < messages; n += senders {
 				d := to("one.test")
 				d.Client = other
 				begun := time.Now()
