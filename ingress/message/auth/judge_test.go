@@ -70,7 +70,8 @@ func TestFinish_DMARC(t *testing.T) {
 		{"a trusted client is not judged", sending{header: forged, env: Envelope{Client: trustedClient}}, "", "", ""},
 		{"postmaster gets everything", sending{header: forged, env: Envelope{Exempt: true}}, "", "", "fail"},
 
-		{"the allow list overrides", sending{header: forged, env: Envelope{Client: allowedClient}}, "", "allow list", "fail"},
+		{"the allow list overrides",
+			sending{header: forged, env: Envelope{Client: allowedClient}}, "", "allow list", "fail"},
 		{
 			"a known good client overrides",
 			sending{header: forged, env: Envelope{Client: knownGoodClient}}, "", "known good",
@@ -145,7 +146,8 @@ func TestFinish_DMARC(t *testing.T) {
 			"", "", "temperror",
 		},
 		{
-			"nor for an allowed client", sending{header: from("broken.example"), env: Envelope{Client: allowedClient}}, "",
+			"nor for an allowed client",
+			sending{header: from("broken.example"), env: Envelope{Client: allowedClient}}, "",
 			"allow list", "temperror",
 		},
 		{
@@ -240,11 +242,13 @@ func TestFinish_RequireAuth(t *testing.T) {
 		},
 		{
 			"nor a trusted client",
-			sending{header: header, from: "bare.example", client: badClient, env: Envelope{Client: trustedClient}}, "", false,
+			sending{header: header, from: "bare.example", client: badClient, env: Envelope{Client: trustedClient}},
+			"", false,
 		},
 		{
 			"nor an allowed one",
-			sending{header: header, from: "bare.example", client: badClient, env: Envelope{Client: allowedClient}}, "", false,
+			sending{header: header, from: "bare.example", client: badClient, env: Envelope{Client: allowedClient}},
+			"", false,
 		},
 		{
 			"a known good one does",
@@ -358,7 +362,8 @@ func TestNeedsBody(t *testing.T) {
 			true, false,
 		},
 		{"a trusted client's", sending{header: own, env: Envelope{Client: trustedClient}}, false, false},
-		{"a trusted client's to sign", sending{header: own, env: Envelope{Client: trustedClient, Seal: true}}, true, false},
+		{"a trusted client's to sign",
+			sending{header: own, env: Envelope{Client: trustedClient, Seal: true}}, true, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -25,7 +25,7 @@ type forecast struct {
 // with the author is believed, else the topmost. A message that would be refused is not signed and not predicted.
 func (m *Message) Predict(ctx context.Context) bool {
 	e := &m.evidence
-	if m.body == nil || !m.signing.maySign || e.scan.shifting || e.scan.signatures == 0 || m.mode != mail.ModeNone ||
+	if m.body == nil || !m.signing.maySign || e.scan.bodyChanged || e.scan.signatures == 0 || m.mode != mail.ModeNone ||
 		m.decision != nil {
 		return false
 	}

@@ -9,14 +9,14 @@ import (
 
 // A scan is what one pass over a header section finds.
 type scan struct {
-	removals   []mail.Span
-	signatures int  // DKIM-Signature fields
-	arc        bool // there is a field of an ARC set
-	list       bool // the message came by a mailing list
-	shifting   bool // the fields admit that the body is not what was signed
-	disguised  bool // a field is From or Authentication-Results to some readers and not to others
-	from       dkim.Field
-	messageID  dkim.Field
+	removals    []mail.Span
+	signatures  int  // DKIM-Signature fields
+	arc         bool // there is a field of an ARC set
+	list        bool // the message came by a mailing list
+	bodyChanged bool // the fields admit that the body is not what was signed
+	disguised   bool // a field is From or Authentication-Results to some readers and not to others
+	from        dkim.Field
+	messageID   dkim.Field
 }
 
 // ownRemovals is how many removals are expected; for more of them the header section is read again to count them.
@@ -91,7 +91,7 @@ func (s *scan) field(f dkim.Field, id string) (remove bool) {
 		case s.messageID == nil && f.Is("Message-ID"):
 			s.messageID = f
 		case f.Is("Mailing-List"):
-			s.list, s.shifting = true, true
+			s.list, s.bodyChanged = true, true
 		}
 	case 'l', 'p', 'x':
 		s.shape(f)
@@ -133,24 +133,25 @@ func disguised(f dkim.Field) bool {
 func (s *scan) shape(f dkim.Field) {
 	switch {
 	case f.Is("List-Id"), f.Is("List-Post"):
-		s.list, s.shifting = true, true
+		s.list, s.bodyChanged = true, true
 	case f.Is("Precedence"):
-		s.shifting = true
+		s.bodyChanged = true
 		s.list = s.list || bytes.EqualFold(bytes.TrimSpace(f.Body()), []byte("list"))
 	case f.Is("List-Unsubscribe"), f.Is("List-Unsubscribe-Post"):
 	default:
-		for _, prefix := range shiftingPrefixes {
+		for _, prefix := range bodyChangedPrefixes {
 			// The third letter settles nearly every comparison.
 			if len(f) > 2 && f[2]|0x20 == prefix[2]|0x20 && hasPrefixFold(f, prefix) {
-				s.shifting = true
+				s.bodyChanged = true
 				return
 			}
 		}
 	}
 }
 
-// shiftingPrefixes are the beginnings of the names of fields that lists and body-changing software add, in lower case.
-var shiftingPrefixes = [...]string{
+// bodyChangedPrefixes are the beginnings of the names of fields that lists and body-changing software add, in lower
+// case.
+var bodyChangedPrefixes = [...]string{
 	"list-", "x-mailman-", "x-beenthere", "x-mailing-list", "x-list", "x-loop", "x-no-archive", // lists
 	"x-content-filtered-by", "x-converted-to-plain-text", "x-mime-autoconverted", // parts taken out, 8 bits made 7
 	"x-spam-", "x-virus-", "x-antivirus", "x-amavis-", "x-disclaimer", "x-footer", // filters and footers

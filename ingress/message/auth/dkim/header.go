@@ -147,9 +147,9 @@ func (p *Picker) Pick(header []byte, names []string, except int) []Field {
 		if !ok || p.heads[slot] < 0 {
 			continue
 		}
-		place := p.heads[slot]
-		p.picked[place] = field
-		p.heads[slot] = p.next[place]
+		i := p.heads[slot]
+		p.picked[i] = field
+		p.heads[slot] = p.next[i]
 		open--
 	}
 	return p.picked

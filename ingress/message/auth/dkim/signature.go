@@ -22,7 +22,7 @@ const (
 	Fail             // the signature or the body hash is wrong
 	Policy           // it may be good but is not accepted, because of l=
 	Neutral          // it is wrong, and its domain is testing (t=y)
-	TempError        // DNS gave no answer; a later attempt may
+	TempError        // DNS did not answer; a later attempt may succeed
 	PermError        // what RFC 6376 calls PERMFAIL other than a wrong signature: it can never be verified
 )
 
