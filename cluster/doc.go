@@ -6,7 +6,7 @@
 // carries no part of a message and no address of one. Package peer owns how a transaction reaches the owner.
 //
 // Ownership is advice. Two halves of a partitioned cluster both own every Site, and any node can deliver any mail. So a
-// wrong view costs a new session or a share of a limit, and never a message.
+// wrong view costs a new connection or a share of a limit, and never a message.
 //
 // Invariants:
 //   - A published view of the members is never changed.

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// unreachable are the nodes that this node could not reach recently. Its zero value has none.
+// unreachable are the nodes that this node could not reach recently. Its zero value is empty.
 type unreachable struct {
 	until atomic.Pointer[map[string]time.Time] // nil if empty; a published map is never changed
 }

@@ -27,7 +27,7 @@ const (
 	goodbyePause = time.Second
 
 	// maxConnections is the number of connections that a Server serves at a time. maxRefusals is the number of further
-	// connections that are told, each for a moment, that the server is full.
+	// connections that get the answer, each for a moment, that the server is full.
 	maxConnections = 4096
 	maxRefusals    = 32
 	// commandBudget is how long a command may take if its sender states no time, and opening the message at most.

@@ -24,7 +24,7 @@ type worker struct {
 
 // An ownedTransaction is the transaction that a worker carries out for its peer. It is zero outside a transaction.
 type ownedTransaction struct {
-	tx           mail.Transaction // nil if none is open, or if it ended early
+	tx           mail.Transaction // nil outside a transaction, or if it ended early
 	begun        bool             // the peer has a transaction
 	declaresUTF8 bool             // the peer's MAIL has SMTPUTF8
 	opened       bool             // Data was called

@@ -10,8 +10,8 @@ import (
 
 // check compares the set that this node runs with that in Redis, and adopts or publishes one of them if they differ. A
 // problem is logged when it begins and when it ends.
-func (r *Routes) check(ctx context.Context) {
-	err := r.compare(ctx)
+func (k *keeper) check(ctx context.Context) {
+	err := k.compare(ctx)
 	if ctx.Err() != nil { // the error is no problem of Redis
 		return
 	}
@@ -19,146 +19,146 @@ func (r *Routes) check(ctx context.Context) {
 	if err != nil {
 		text = err.Error()
 	}
-	if text != r.trouble.logged {
-		r.trouble.logged = text
+	if text != k.trouble.logged {
+		k.trouble.logged = text
 		if err != nil {
-			r.cfg.Log.Warn("the rules of this node may differ from those of others", "version", r.current.version,
+			k.cfg.Log.Warn("the rules of this node may differ from those of others", "version", k.current.version,
 				"cause", err)
 		} else {
-			r.cfg.Log.Info("the rules are those of the other nodes", "version", r.current.version)
+			k.cfg.Log.Info("the rules are those of the other nodes", "version", k.current.version)
 		}
 	}
-	if r.current.unsaved && !r.cfg.Now().Before(r.trouble.saveAt) {
-		r.saveCurrent(collect(r.cfg.Router.Files()).encode())
+	if k.current.unsaved && !k.cfg.Now().Before(k.trouble.saveAt) {
+		k.saveCurrent(collect(k.cfg.Router.Files()).encode())
 	}
 }
 
 var errNothing = errors.New("neither redis nor this node has rules")
 
 // compare does the work of check. Its error is the problem.
-func (r *Routes) compare(ctx context.Context) error {
-	head, err := r.cfg.Store.RulesVersion(ctx)
+func (k *keeper) compare(ctx context.Context) error {
+	head, err := k.store.RulesVersion(ctx)
 	switch {
 	case errors.Is(err, store.ErrCorrupt): // no node can use it, so it counts as missing
-		return r.republish(ctx, head)
+		return k.republish(ctx, head)
 	case err != nil:
 		return err
-	case r.isNewer(head):
-		r.sawShared = true
-		return r.adopt(ctx, head)
-	case head.Number > 0 && head.Number == r.current.version && head.Whole:
+	case k.isNewer(head):
+		k.sawShared = true
+		return k.adopt(ctx, head)
+	case head.Number > 0 && head.Number == k.current.version && head.Whole:
 		return nil
 	}
-	return r.republish(ctx, head)
+	return k.republish(ctx, head)
 }
 
 // isNewer reports whether the set in Redis replaces the one that this node runs. Of two sets with the same version it
 // is the one in Redis, so that no node has to publish and all nodes run the same set.
-func (r *Routes) isNewer(head store.RulesHead) bool {
-	return head.Number > r.current.version ||
-		head.Number > 0 && head.Number == r.current.version && head.Digest != r.current.digest
+func (k *keeper) isNewer(head store.RulesHead) bool {
+	return head.Number > k.current.version ||
+		head.Number > 0 && head.Number == k.current.version && head.Digest != k.current.digest
 }
 
 // adopt runs the set in Redis. The error is nil if this node runs it.
-func (r *Routes) adopt(ctx context.Context, head store.RulesHead) error {
-	if head.String() == r.trouble.refused && r.cfg.Now().Before(r.trouble.retryAt) {
-		return r.trouble.cause
+func (k *keeper) adopt(ctx context.Context, head store.RulesHead) error {
+	if head.String() == k.trouble.refused && k.cfg.Now().Before(k.trouble.retryAt) {
+		return k.trouble.cause
 	}
-	text, err := r.load(ctx, head)
+	text, err := k.store.load(ctx, head)
 	if errors.Is(err, store.ErrCorrupt) {
-		return r.partsMissing(ctx, head)
+		return k.partsMissing(ctx, head)
 	}
 	if err != nil {
 		return err
 	}
 	s, err := decode(text)
-	before := r.current
+	before := k.current
 	if err == nil {
-		err = r.use(head.Number, s, head.Digest)
+		err = k.use(head.Number, s, head.Digest)
 	}
 	if err != nil {
 		err = fmt.Errorf("version %d of the shared rules cannot be used by this node: %w", head.Number, err)
-		r.counters.Refused++
-		r.trouble.refused, r.trouble.cause, r.trouble.retryAt = head.String(), err, r.cfg.Now().Add(retryRefused)
-		r.emit(ReasonRefused, err)
+		k.counters.Refused++
+		k.trouble.refused, k.trouble.cause, k.trouble.retryAt = head.String(), err, k.cfg.Now().Add(retryRefused)
+		k.emit(ReasonRefused, err)
 		return err
 	}
-	r.counters.Adopted++
-	r.trouble.refused, r.trouble.missing = "", ""
+	k.counters.Adopted++
+	k.trouble.refused, k.trouble.missing = "", ""
 	if before.version == head.Number {
-		r.cfg.Log.Warn("two sets of rules had the same version, and that of redis is used", "version", head.Number,
+		k.cfg.Log.Warn("two sets of rules had the same version, and that of redis is used", "version", head.Number,
 			"digest", head.Digest, "before", before.digest)
 	}
-	r.cfg.Log.Info("shared rules are in force", "version", head.Number, "digest", head.Digest)
-	r.saveCurrent(text)
+	k.cfg.Log.Info("shared rules are in force", "version", head.Number, "digest", head.Digest)
+	k.saveCurrent(text)
 	return nil
 }
 
 // partsMissing is called for a head whose parts are missing. A node that runs this version writes them again with its
 // next check. If no node does for the grace, this node publishes its own set as the next version.
-func (r *Routes) partsMissing(ctx context.Context, head store.RulesHead) error {
-	now := r.cfg.Now()
-	if r.trouble.missing != head.String() {
-		r.trouble.missing, r.trouble.missingSince = head.String(), now
+func (k *keeper) partsMissing(ctx context.Context, head store.RulesHead) error {
+	now := k.cfg.Now()
+	if k.trouble.missing != head.String() {
+		k.trouble.missing, k.trouble.missingSince = head.String(), now
 	}
 	err := fmt.Errorf("version %d of the shared rules: %w", head.Number, store.ErrCorrupt)
-	if r.current.digest != "" && !r.current.empty && now.Sub(r.trouble.missingSince) >= r.cfg.tune.grace {
-		return r.publish(ctx, head, head.Number+1, ReasonReplaced)
+	if k.current.digest != "" && !k.current.empty && now.Sub(k.trouble.missingSince) >= k.cfg.tune.grace {
+		return k.publish(ctx, head, head.Number+1, ReasonReplaced)
 	}
-	r.trouble.refused, r.trouble.cause = head.String(), err
-	r.trouble.retryAt = now.Add(min(retryMissing, r.cfg.tune.grace))
+	k.trouble.refused, k.trouble.cause = head.String(), err
+	k.trouble.retryAt = now.Add(min(retryMissing, k.cfg.tune.grace))
 	return err
 }
 
 // republish publishes the set that this node runs, if Redis has no set or an older one.
-func (r *Routes) republish(ctx context.Context, over store.RulesHead) error {
+func (k *keeper) republish(ctx context.Context, over store.RulesHead) error {
 	switch {
-	case r.current.digest == "":
+	case k.current.digest == "":
 		return errNothing
-	case r.current.empty: // other nodes should not run a set without rules
+	case k.current.empty: // other nodes should not run a set without rules
 		return nil
-	case r.cfg.Now().Before(r.trouble.publishAt):
-		return r.trouble.cause
+	case k.cfg.Now().Before(k.trouble.publishAt):
+		return k.trouble.cause
 	}
-	return r.publish(ctx, over, max(1, r.current.version), ReasonRepublished)
+	return k.publish(ctx, over, max(1, k.current.version), ReasonRepublished)
 }
 
 // publish publishes the set that this node runs as a version. reason is that of the Anomaly. The rules of this node
 // stay the same.
-func (r *Routes) publish(ctx context.Context, over store.RulesHead, version uint64, reason string) error {
-	s := collect(r.cfg.Router.Files())
+func (k *keeper) publish(ctx context.Context, over store.RulesHead, version uint64, reason string) error {
+	s := collect(k.cfg.Router.Files())
 	encoded := s.encode()
 	use := func() {}
-	if version != r.current.version { // tell the Router its version
+	if version != k.current.version { // tell the Router its version
 		var err error
-		if use, err = r.cfg.Router.Prepare(version, s.all()); err != nil {
+		if use, err = k.cfg.Router.Prepare(version, s.all()); err != nil {
 			return err
 		}
 	}
-	_, ok, err := r.publishRules(ctx, over, version, encoded)
+	_, ok, err := k.store.publish(ctx, over, version, encoded)
 	if err != nil {
-		r.trouble.failures++
-		r.trouble.cause = err
-		r.trouble.publishAt = r.cfg.Now().Add(min(maxBackoff, r.cfg.tune.poll<<min(r.trouble.failures, 10)))
+		k.trouble.failures++
+		k.trouble.cause = err
+		k.trouble.publishAt = k.cfg.Now().Add(min(maxBackoff, k.cfg.tune.poll<<min(k.trouble.failures, 10)))
 		return err
 	}
-	r.trouble.failures, r.trouble.publishAt = 0, r.cfg.Now()
+	k.trouble.failures, k.trouble.publishAt = 0, k.cfg.Now()
 	if !ok {
-		r.counters.Lost++
+		k.counters.Lost++
 		return nil // the next check adopts the set that won
 	}
-	first := r.current.version == 0
-	r.enforce(use, version, s, r.current.digest)
-	r.saveCurrent(encoded)
+	first := k.current.version == 0
+	k.enforce(use, version, s, k.current.digest)
+	k.saveCurrent(encoded)
 	if first {
-		r.counters.Published++
-		r.cfg.Log.Info("redis held no rules: the files of this node are shared", "version", version, "digest",
-			r.current.digest)
+		k.counters.Published++
+		k.cfg.Log.Info("redis held no rules: the files of this node are shared", "version", version, "digest",
+			k.current.digest)
 		return nil
 	}
-	r.counters.Republished++
-	r.cfg.Log.Warn("redis had lost the rules: those of this node are shared again", "version", version, "instead_of",
+	k.counters.Republished++
+	k.cfg.Log.Warn("redis had lost the rules: those of this node are shared again", "version", version, "instead_of",
 		over.Number)
-	r.emit(reason, nil)
+	k.emit(reason, nil)
 	return nil
 }

@@ -27,7 +27,7 @@ func TestRoutes_Start(t *testing.T) {
 	for i, c := range []struct {
 		name                string
 		files               string
-		state, redis        uint64 // versions; 0: none
+		state, redis        uint64 // versions; 0 for no set
 		stateText, redisIs  string
 		version             uint64
 		want                string
@@ -75,7 +75,7 @@ func TestRoutes_Start(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = other.Close() })
-			n.Routes.cfg.Store = other
+			n.keeper.store.Store = other
 			if c.redis > 0 {
 				put(t, other, c.redis, or(c.redisIs, redisText))
 			}
@@ -91,7 +91,8 @@ func TestRoutes_Start(t *testing.T) {
 			if ready != (c.want != "") || !ready && why == "" {
 				t.Errorf("ready: %v, %s", ready, why)
 			}
-			if kept, err := n.folder.load(savedName); c.version > 0 && (err != nil || kept.version != c.version) {
+			kept, err := n.keeper.folder.load(savedName)
+			if c.version > 0 && (err != nil || kept.version != c.version) {
 				t.Errorf("the state folder has version %d, %v", kept.version, err)
 			}
 			if head, err := other.RulesVersion(t.Context()); err != nil ||

@@ -119,30 +119,7 @@ func (s *Store) askRcpt(ctx context.Context, q mail.RcptQuery, facts *mail.RcptF
 		defer cancel()
 		ctx = bounded
 	}
-	if !r.run(ctx, calls, func(calls []call) error {
-		for i, b := range rates {
-			results := make([]mail.RateResult, len(b.index))
-			if err := decodeRates(calls[i].cmd.Val(), results); err != nil {
-				return err
-			}
-			for j, at := range b.index {
-				facts.Rates[at] = results[j]
-			}
-		}
-		for i, b := range grey {
-			greyed, err := decodeGrey(calls[len(rates)+i].cmd.Val(), len(b.index))
-			if err != nil {
-				return err
-			}
-			for j, at := range b.index {
-				facts.Grey[at] = greyed[j]
-			}
-		}
-		for i := range q.Marks {
-			facts.Marked[i] = calls[len(rates)+len(grey)+i].cmd.Val() == int64(1)
-		}
-		return nil
-	}) {
+	if !r.run(ctx, calls, func(calls []call) error { return decodeRcpt(calls, rates, grey, facts) }) {
 		return false
 	}
 	now := s.cfg.Now()
@@ -153,6 +130,32 @@ func (s *Store) askRcpt(ctx context.Context, q mail.RcptQuery, facts *mail.RcptF
 		s.refund(ctx, q.Rates, facts.Rates, rates)
 	}
 	return true
+}
+
+// decodeRcpt reads the answers to the calls of askRcpt: those of rates, of grey, and one for each mark.
+func decodeRcpt(calls []call, rates, grey []batch, facts *mail.RcptFacts) error {
+	for i, b := range rates {
+		results := make([]mail.RateResult, len(b.index))
+		if err := decodeRates(calls[i].cmd.Val(), results); err != nil {
+			return err
+		}
+		for j, at := range b.index {
+			facts.Rates[at] = results[j]
+		}
+	}
+	for i, b := range grey {
+		greyed, err := decodeGrey(calls[len(rates)+i].cmd.Val(), len(b.index))
+		if err != nil {
+			return err
+		}
+		for j, at := range b.index {
+			facts.Grey[at] = greyed[j]
+		}
+	}
+	for i := range facts.Marked {
+		facts.Marked[i] = calls[len(rates)+len(grey)+i].cmd.Val() == int64(1)
+	}
+	return nil
 }
 
 // refund refunds the draws of a unit in one slot of a Redis Cluster if another slot refused, because no script can run
@@ -183,7 +186,7 @@ func (s *Store) refund(ctx context.Context, rates []mail.Rate, results []mail.Ra
 		}
 	}
 	if len(calls) > 0 {
-		s.redis.refunds.Add(1)
+		s.redis.counters.refunds.Add(1)
 		s.redis.run(ctx, calls, nil)
 	}
 }

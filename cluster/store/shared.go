@@ -27,6 +27,11 @@ type shared struct {
 
 	foreignLogged atomic.Int64 // when logForeign last logged, in nanoseconds of now
 
+	counters counters
+}
+
+// counters are those of Stats that concern Redis.
+type counters struct {
 	trips, failures, skipped, crowded, reloads, refunds, opened atomic.Uint64
 }
 
@@ -87,10 +92,10 @@ func command(ctx context.Context, line ...any) call {
 func (s *shared) run(ctx context.Context, calls []call, read func([]call) error) bool {
 	began := s.now()
 	if ctx.Err() != nil || !s.breaker.allow(began) {
-		s.skipped.Add(1)
+		s.counters.skipped.Add(1)
 		return false
 	}
-	s.trips.Add(1)
+	s.counters.trips.Add(1)
 	bounded, cancel := context.WithTimeout(ctx, s.timeout)
 	err := s.send(bounded, calls)
 	cancel()
@@ -125,16 +130,16 @@ func (s *shared) record(ctx context.Context, err error, now time.Time) {
 	case errors.Is(err, redis.ErrPoolTimeout):
 		// The round trips that hold the connections will report more about Redis.
 		how = inconclusive
-		s.crowded.Add(1)
+		s.counters.crowded.Add(1)
 	case errors.Is(ctx.Err(), context.Canceled):
 		how = inconclusive
 	case isForeign(err):
 		how = answered
-		s.failures.Add(1)
+		s.counters.failures.Add(1)
 		s.logForeign(err, now)
 	default:
 		how = failed
-		s.failures.Add(1)
+		s.counters.failures.Add(1)
 		// The library asks which server owns a slot when a server redirects it, which a dead one does not, and else
 		// once a minute. ReloadState does it in the background, one at a time.
 		if c, ok := s.client.(*redis.ClusterClient); ok {
@@ -143,7 +148,7 @@ func (s *shared) record(ctx context.Context, err error, now time.Time) {
 	}
 	opened, closed := s.breaker.report(how, now)
 	if opened {
-		s.opened.Add(1)
+		s.counters.opened.Add(1)
 		s.log.Warn("redis does not answer: this node goes on with what it knows itself", "cause", err)
 	}
 	if closed {
@@ -183,7 +188,7 @@ func (s *shared) send(ctx context.Context, calls []call) error {
 			return err
 		}
 	}
-	s.reloads.Add(1)
+	s.counters.reloads.Add(1)
 	return s.exchange(ctx, missing)
 }
 

@@ -69,9 +69,10 @@ func (s *Store) Stats() Stats {
 	if r == nil {
 		return st
 	}
-	st.Trips, st.Failures, st.Crowded = r.trips.Load(), r.failures.Load(), r.crowded.Load()
-	st.Skipped = r.skipped.Load()
-	st.Reloads, st.Refunds, st.Opened = r.reloads.Load(), r.refunds.Load(), r.opened.Load()
+	n := &r.counters
+	st.Trips, st.Failures, st.Crowded = n.trips.Load(), n.failures.Load(), n.crowded.Load()
+	st.Skipped = n.skipped.Load()
+	st.Reloads, st.Refunds, st.Opened = n.reloads.Load(), n.refunds.Load(), n.opened.Load()
 	st.Down = r.breaker.skipping()
 	st.Connections = int(r.client.PoolStats().TotalConns)
 	return st

@@ -43,7 +43,7 @@ type Stage uint8
 const (
 	StageScore  Stage = iota // the wait for the verdict on the client
 	StageRoute               // the rules
-	StageBegin               // MX hosts, Site, session
+	StageBegin               // MX hosts, Site, connection
 	StageRcpt                // MAIL and RCPT at the next hop
 	StageData                // DATA at the next hop
 	StageOctets              // the message, from our 354 to its last octet

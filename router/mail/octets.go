@@ -59,7 +59,7 @@ func (o Octets) added() []uint32 {
 	return o.Dots
 }
 
-// First returns the first octet of the message in o, and false if o holds none.
+// First returns the first octet of the message in o, and false if o holds no octet.
 func (o Octets) First() (byte, bool) {
 	for s := range o.Plain() {
 		return s[0], true

@@ -19,8 +19,8 @@ const (
 // quotes, Domain keeps its case, its U-labels and the brackets of an address literal.
 //
 // The zero Path is the null reverse-path "<>". A forward-path with Local "Postmaster" (in any case) and no Domain is
-// the one mailbox that needs none (RFC 5321 section 4.5.1). Paths are comparable octet by octet, which is stricter than
-// mailbox equality.
+// the one mailbox without a domain (RFC 5321 section 4.5.1). Paths are comparable octet by octet, which is stricter
+// than mailbox equality.
 type Path struct {
 	Local  string
 	Domain string

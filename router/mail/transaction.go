@@ -39,7 +39,7 @@ type Delivery struct {
 	Params          Params
 	Extra           int          // the maximum of octets that our fields add, which upstream's SIZE= includes
 	RecipientDomain string       // of the first forward-path, in lower case
-	Client          netip.Prefix // the network of the client; networks have fair shares of the sessions
+	Client          netip.Prefix // the network of the client; networks have fair shares of the connections
 	Favoured        bool         // the client's network is trusted or the client authenticated: no share limits it
 	Trace           TraceID
 	Seal            Seal
@@ -52,10 +52,10 @@ type Outcome struct {
 	Host    string        // the next hop's host
 	Via     string        // the peer node that the message went through, "" without one
 	TLS     string        // the TLS version of the connection to Host, "" without TLS
-	Reused  bool          // the session had carried a message before
+	Reused  bool          // the connection had carried a message before
 	InDoubt bool          // the dot was sent and no reply came, so the message may be delivered or not
 	AboutUs bool          // see Refusal
-	Wait    time.Duration // the wait for a session, dialling included
+	Wait    time.Duration // the wait for a connection, dialling included
 	Cause   error         // for the operator; may be nil
 }
 
@@ -77,15 +77,16 @@ type Transaction interface {
 	// Abort ends the transaction and leaves the message undelivered. It may close the connection.
 	Abort()
 
-	// Lend resets the transaction at the next hop and returns its session to the pool while the client idles, unless
-	// Data was called. The next Renew, Rcpt or Data begins again with a session, MAIL and the accepted recipients, and
-	// its error is a refusal of these. Lend reports whether the session was returned.
+	// Lend resets the transaction at the next hop and returns its connection to the pool while the client idles, unless
+	// Data was called. The next Renew, Rcpt or Data begins again with a connection, MAIL and the accepted recipients,
+	// and its error is a refusal of these. Lend reports whether the connection was returned.
 	Lend() bool
-	// Renew begins again what was lent: a session, MAIL and the accepted recipients, but not DATA. It does nothing if
-	// nothing was lent. An error is a *Refusal; the transaction then holds no recipient and has to be aborted.
+	// Renew begins again what was lent: a connection, MAIL and the accepted recipients, but not DATA. It does nothing
+	// if nothing was lent. An error is a *Refusal; the transaction then holds no recipient and has to be aborted.
 	Renew(ctx context.Context) error
-	// Wanted reports whether the client's network holds more than its share of the sessions while another client waits.
-	// A client that is slow with a message is then refused, because a session within a message cannot be lent.
+	// Wanted reports whether the client's network holds more than its share of the connections while another client
+	// waits. A client that is slow with a message is then refused, because a connection within a message cannot be
+	// lent.
 	Wanted() bool
 	// SMTPUTF8 reports whether the host that the transaction is open at offers SMTPUTF8 (RFC 6531).
 	SMTPUTF8() bool
