@@ -141,7 +141,7 @@ func TestPool_Shutdown(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := p.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("got %v while sessions are lent", err)
+			t.Errorf("got %v while connections are lent", err)
 		}
 		if <-waits != nil {
 			t.Error("the waiter got a Slot")

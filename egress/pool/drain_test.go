@@ -49,10 +49,10 @@ func TestPool_Abort(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := p.Shutdown(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("Shutdown returned %v while sessions were lent", err)
+		t.Errorf("Shutdown returned %v while connections were lent", err)
 	}
 	if !parked.Unpark() {
-		t.Error("a parked session was taken")
+		t.Error("a parked connection was taken")
 	}
 	for _, s := range []*Slot[*fake]{lent, parked, dialling, other} {
 		s.Put()

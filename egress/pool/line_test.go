@@ -29,12 +29,12 @@ func TestPool_Wait(t *testing.T) {
 		s.Put()
 		s = <-first
 		if conn(s) != f {
-			t.Error("the first got another session")
+			t.Error("the first got another connection")
 		}
 		s.Discard()
 		s = <-second
 		if _, full := s.Conn(); full {
-			t.Error("the second got a session, want an empty Slot")
+			t.Error("the second got a connection, want an empty Slot")
 		}
 		s.Discard()
 	})
@@ -104,14 +104,14 @@ func TestPool_Share(t *testing.T) {
 			}
 			s.Put()
 		default:
-			t.Error("the other network did not get the first session that came free")
+			t.Error("the other network did not get the first connection that came free")
 		}
 		for _, s := range held[1:] {
 			s.Put()
 		}
 		more.Wait()
 		if d.peak.Load() > cap {
-			t.Errorf("%d sessions at once", d.peak.Load())
+			t.Errorf("%d connections at once", d.peak.Load())
 		}
 	})
 }
@@ -161,7 +161,7 @@ func TestSlot_ParkOverShare(t *testing.T) {
 				if s == nil {
 					s = <-got
 				} else if !s.Dirty() || s.Dirty() {
-					t.Error("the session is not said to be dirty, once")
+					t.Error("the connection is not said to be dirty, once")
 				}
 				if (void == 1) != c.taken || void > 1 {
 					t.Errorf("%d were taken", void)
@@ -199,8 +199,8 @@ func TestSlot_ParkWhileAnotherWaits(t *testing.T) {
 	})
 }
 
-// TestPool_Caps lets holders of several networks get, park, put, drop and discard in any
-// order, and counts at the destination.
+// Holders of several networks get, park, put, drop and discard in any order: caps hold, counted at the destination, and
+// no client starves.
 func TestPool_Caps(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		cap := rapid.IntRange(1, 9).Draw(rt, "cap")
@@ -243,7 +243,7 @@ func TestPool_Caps(t *testing.T) {
 		all.Wait()
 		endings(p)
 		if got := d.peak.Load(); got > int64(cap) {
-			rt.Fatalf("%d sessions at once, cap %d", got, cap)
+			rt.Fatalf("%d connections at once, cap %d", got, cap)
 		}
 		c := p.Count()
 		if c.Lent != 0 || c.Waiting != 0 || int64(c.Idle) != d.open.Load() {

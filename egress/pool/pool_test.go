@@ -107,7 +107,7 @@ func TestPool_LastInFirstOut(t *testing.T) {
 	a.Put()
 	b.Put()
 	if got := conn(get(t, p, d, request(5, netA))); got != last {
-		t.Error("got the session that was idle for longer")
+		t.Error("got the connection that was idle for longer")
 	}
 }
 
@@ -121,10 +121,10 @@ func TestPool_BestHost(t *testing.T) {
 	other.key.Host = "mx2"
 	other.Put()
 	if got := conn(get(t, p, d, r)); got != want {
-		t.Error("the second host's session was used last and was preferred")
+		t.Error("the second host's connection was used last and was preferred")
 	}
 	if got := get(t, p, d, r); got.Key().Host != "mx2" {
-		t.Errorf("got %v, want the idle session of mx2", got.Key())
+		t.Errorf("got %v, want the idle connection of mx2", got.Key())
 	}
 }
 
@@ -149,7 +149,7 @@ func TestPool_Way(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, full := s.Conn(); full {
-			t.Errorf("%s: got the session", name)
+			t.Errorf("%s: got the connection", name)
 		}
 	}
 }
@@ -211,7 +211,7 @@ func TestPool_Dead(t *testing.T) {
 		t.Error("did not get the one that was alive")
 	}
 	if !second.closed.Load() || !third.closed.Load() || d.open.Load() != 1 {
-		t.Errorf("dead sessions are open: %d", d.open.Load())
+		t.Errorf("dead connections are open: %d", d.open.Load())
 	}
 	if got, want := p.Count(), (Count{Lent: 1}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
@@ -229,7 +229,7 @@ func TestPool_AllDead(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, full := s.Conn(); full {
-		t.Error("got the dead session")
+		t.Error("got the dead connection")
 	}
 	s.Discard()
 	if got := p.Count(); got != (Count{}) {
@@ -262,21 +262,21 @@ func TestPool_Yield(t *testing.T) {
 	p.Yield(func(mail.Site) bool { return false }, limits)
 	endings(p)
 	if n := d.open.Load(); n != 1 {
-		t.Errorf("%d sessions are open beside the one in use", n-1)
+		t.Errorf("%d connections are open beside the one in use", n-1)
 	}
 	lent.Put()
 	endings(p)
 	if n := d.open.Load(); n != 0 {
-		t.Errorf("%d sessions are open", n)
+		t.Errorf("%d connections are open", n)
 	}
 	p.Yield(func(site mail.Site) bool { return site == "site" }, limits) // it came back
 	get(t, p, d, request(4, netA)).Put()
 	if n := d.open.Load(); n != 1 {
-		t.Errorf("%d sessions are kept of a Site that is ours", n)
+		t.Errorf("%d connections are kept of a Site that is ours", n)
 	}
 	p.Yield(func(mail.Site) bool { return true }, limits)
 	if n := d.open.Load(); n != 1 {
-		t.Errorf("%d sessions are left of a Site that is ours", n)
+		t.Errorf("%d connections are left of a Site that is ours", n)
 	}
 }
 
@@ -293,6 +293,6 @@ func TestPool_YieldShare(t *testing.T) {
 	p.Yield(func(mail.Site) bool { return true }, func(mail.Site) Limits { return Limits{Sessions: 1} })
 	endings(p)
 	if n := d.open.Load(); n != 1 {
-		t.Errorf("%d sessions are open, want the one that is our share", n)
+		t.Errorf("%d connections are open, want the one that is our share", n)
 	}
 }

@@ -50,13 +50,13 @@ func TestSlot_TooMany(t *testing.T) {
 		}
 		endings(p)
 		if d.open.Load() != 4 {
-			t.Errorf("%d sessions are open", d.open.Load())
+			t.Errorf("%d connections are open", d.open.Load())
 		}
 		for range 10 * pace.GrowEvery {
 			take(get(t, p, d, r))
 		}
 		if got := p.Adaptations(); len(got) != 1 || got[0].Sessions != 8 {
-			t.Errorf("learnt %+v, want 8 sessions and no more yet", got)
+			t.Errorf("learnt %+v, want 8 connections and no more yet", got)
 		}
 		time.Sleep(pace.BelievedFor + time.Second)
 		for range 12 * pace.GrowEvery {
@@ -150,7 +150,8 @@ func TestSlot_Slower(t *testing.T) {
 	})
 }
 
-// A Site that complains before it took anything is not starved. A complaint may come before anything was taken: replies to MAIL come long before those to the first dots.
+// A Site that complains before it took anything is not starved. Replies to MAIL come long before those to the first
+// dots.
 func TestSlot_SlowerBeforeAnyMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p, d := newPool(t), new(dest)

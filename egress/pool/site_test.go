@@ -49,7 +49,7 @@ func TestPool_Rate(t *testing.T) {
 			t.Errorf("%d of the 4 of another network are among the first 9: %v", others, seen)
 		}
 		if d.peak.Load() > 2 {
-			t.Errorf("%d sessions for messages that wait for their time", d.peak.Load())
+			t.Errorf("%d connections for messages that wait for their time", d.peak.Load())
 		}
 	})
 }
@@ -96,18 +96,18 @@ func TestPool_Opens(t *testing.T) {
 		synctest.Wait()
 		held[0].Put()
 		if s := <-next; s == nil || time.Since(begun) != 0 {
-			t.Error("an idle session was not used")
+			t.Error("an idle connection was not used")
 		}
 		get(t, p, d, r)
 		if got := time.Since(begun); got < 450*time.Millisecond || got > 550*time.Millisecond {
-			t.Errorf("the fourth session after %v", got)
+			t.Errorf("the fourth connection after %v", got)
 		}
 		// A dead connection is no way around the rate.
 		conn(held[1]).dead.Store(true)
 		held[1].Put()
 		get(t, p, d, r)
 		if got := time.Since(begun); got < 950*time.Millisecond || got > 1050*time.Millisecond {
-			t.Errorf("the fifth session after %v", got)
+			t.Errorf("the fifth connection after %v", got)
 		}
 		if got, want := p.Count(), (Count{Lent: 5 - 1}); got != want {
 			t.Errorf("got %+v, want %+v", got, want)

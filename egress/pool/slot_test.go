@@ -49,7 +49,7 @@ func TestSlot_Park(t *testing.T) {
 					t.Fatal("the Slot that was parked longest was not taken")
 				}
 				if !s.Dirty() || d.peak.Load() != 2 {
-					t.Errorf("not said to be dirty, or %d sessions", d.peak.Load())
+					t.Errorf("not said to be dirty, or %d connections", d.peak.Load())
 				}
 				s.Put()
 				b.Put()
@@ -72,11 +72,11 @@ func TestSlot_ParkUntilStealable(t *testing.T) {
 		second := ask(t, p, request(2, netC))
 		s := <-first
 		if got := time.Since(begun); got != stealableAfter {
-			t.Errorf("the first had its session after %v, want %v", got, stealableAfter)
+			t.Errorf("the first had its connection after %v, want %v", got, stealableAfter)
 		}
 		s2 := <-second
 		if got, want := time.Since(begun), stealableAfter+stealableAfter/5; got != want {
-			t.Errorf("the second had its session after %v, want %v", got, want)
+			t.Errorf("the second had its connection after %v, want %v", got, want)
 		}
 		if a.Unpark() || b.Unpark() {
 			t.Error("not taken")
@@ -187,7 +187,7 @@ func TestPool_LongLine(t *testing.T) {
 			all.Wait()
 			s.Put()
 			if got := d.peak.Load(); got > cap {
-				t.Errorf("%d sessions", got)
+				t.Errorf("%d connections", got)
 			}
 		})
 	}
@@ -220,10 +220,10 @@ func TestPool_ShutdownEndsAlarms(t *testing.T) {
 	})
 }
 
-// TestPool_Holders mixes clients that park for good with ones that park between their steps
-// for longer or shorter than it takes to be stealable, and go on with another connection when theirs was taken. All that go
-// on get to their end and wait for a bounded time at each step, and no Slot is taken before it is stealable, so
-// that each step that is short enough keeps its connection.
+// Clients that park for good are mixed with ones that park between their steps, for longer or shorter than it takes to
+// be stealable, and go on with another connection when theirs was taken. All that go on get to their end and wait for a
+// bounded time at each step, and no Slot is taken before it is stealable, so that each step that is short enough keeps
+// its connection.
 func TestPool_Holders(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		cap := rapid.IntRange(1, 8).Draw(rt, "cap")
@@ -275,7 +275,7 @@ func TestPool_Holders(t *testing.T) {
 			synctest.Wait()
 			c := p.Count()
 			if c.Waiting != 0 || c.Lent > min(cap, stuck) || d.peak.Load() > int64(cap) || p.sites["site"].alarm.on {
-				wrong.Store(fmt.Sprintf("%+v, %d sessions at most, cap %d", c, d.peak.Load(), cap))
+				wrong.Store(fmt.Sprintf("%+v, %d connections at most, cap %d", c, d.peak.Load(), cap))
 			}
 		})
 		if w := wrong.Load(); w != nil {

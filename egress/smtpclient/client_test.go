@@ -193,7 +193,7 @@ func checkSend(t *testing.T, d *smtptest.Server, s *Client, form mail.Form, give
 			t.Fatalf("got %+v", out)
 		}
 		if !s.Reusable() || !s.Alive() {
-			t.Fatal("the session should be reusable")
+			t.Fatal("the Client should be reusable")
 		}
 	}
 	want := text

@@ -98,7 +98,7 @@ func TestStream_EarlyReply(t *testing.T) {
 					t.Errorf("got %v, want %s", err, tc.want)
 				}
 				if s.Reusable() {
-					t.Error("the session is not reusable")
+					t.Error("the Client is reusable")
 				}
 				s.Close()
 				if d.Counts().Messages != 0 {
@@ -233,7 +233,7 @@ func TestStream_FinalReply(t *testing.T) {
 			"451 4.5.0 Destination does not keep to the protocol, try again later", true, false, false,
 		},
 		{
-			"octets behind the reply end the session", smtptest.Answer{Reply: "250 2.0.0 ok\n250 2.0.0 again"},
+			"octets behind the reply end the connection", smtptest.Answer{Reply: "250 2.0.0 ok\n250 2.0.0 again"},
 			"250 2.0.0 ok", false, false, false,
 		},
 	} {
