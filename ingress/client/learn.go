@@ -34,8 +34,14 @@ func (t *Transaction) Learn(o Outcome) {
 		return
 	}
 	k := karma.Outcome{
-		Client: c.addr, Domain: strings.ToLower(o.Domain), Reply: o.Reply, Rcpt: o.Rcpt, Accepted: o.Accepted,
-		AboutUs: o.AboutUs, NullSender: t.reverse.IsNull(),
+		Client: c.addr, Domain: strings.ToLower(o.Domain), Reply: o.Reply, AboutUs: o.AboutUs,
+		NullSender: t.reverse.IsNull(),
+	}
+	switch {
+	case o.Accepted:
+		k.Answer = karma.MessageTaken
+	case o.Rcpt:
+		k.Answer = karma.RcptRefused
 	}
 	if c.score != nil {
 		f := c.score.Facts()

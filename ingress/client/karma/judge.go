@@ -9,12 +9,10 @@ import (
 
 // An Outcome is what a destination answered to mail of a client. Our own refusals are not Outcomes.
 type Outcome struct {
-	Client netip.Addr
-	Domain string     // the destination's domain; without one nothing is learnt
-	Reply  mail.Reply // the destination's own
-	// Accepted is set if it took the message: 2yz to the dot. An accepted RCPT is not an Outcome.
-	Accepted   bool
-	Rcpt       bool // Reply answers MAIL or RCPT, before the destination saw the message
+	Client     netip.Addr
+	Domain     string     // the destination's domain; without one nothing is learnt
+	Reply      mail.Reply // the destination's own
+	Answer     Answer
 	AboutUs    bool // see mail.Refusal
 	KnownGood  bool // the client's network was known good when it connected
 	Allowed    bool // the client is on the allow list
@@ -23,6 +21,16 @@ type Outcome struct {
 	Address mail.Karma
 	Network mail.Karma
 }
+
+// An Answer is what the destination did by its Reply.
+type Answer uint8
+
+// The answers. An accepted RCPT is not an Outcome.
+const (
+	MessageRefused Answer = iota // refused or deferred the message, by the reply to DATA or to the dot
+	RcptRefused                  // refused or deferred MAIL or RCPT, before it saw the message
+	MessageTaken                 // took the message: 2yz to the dot
+)
 
 // A Lesson is what an Outcome says of the client.
 type Lesson uint8
@@ -54,7 +62,7 @@ func Judge(o *Outcome) Lesson {
 	switch {
 	case o.AboutUs:
 		return Nothing
-	case o.Accepted:
+	case o.Answer == MessageTaken:
 		return unlessNull(o, Accepted)
 	case o.Reply.Class() != 5 || isAboutAuthentication(o.Reply.Enhanced):
 		return Nothing
@@ -66,9 +74,9 @@ func Judge(o *Outcome) Lesson {
 		}
 	}
 	switch e := o.Reply.Enhanced; {
-	case o.Rcpt && e == mail.EnhancedCode{Subject: 1, Detail: 1}:
+	case o.Answer == RcptRefused && e == mail.EnhancedCode{Subject: 1, Detail: 1}:
 		return unlessNull(o, Unknown)
-	case !o.Rcpt && e.Subject == 7 && e.Detail <= 2 && !namesAuthentication(text):
+	case o.Answer == MessageRefused && e.Subject == 7 && e.Detail <= 2 && !namesAuthentication(text):
 		return Policy
 	}
 	return Nothing

@@ -19,7 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestRecorder_Vote(t *testing.T) {
 	w := newWorld(t, nil)
 	w.believe("a.test", "b.test")
-	w.see(Outcome{Client: client, Domain: "A.test", Reply: taken, Accepted: true})
+	w.see(Outcome{Client: client, Domain: "A.test", Reply: taken, Answer: MessageTaken})
 	w.see(Outcome{Client: netip.MustParseAddr("::ffff:203.0.113.9"), Domain: "b.test", Reply: spammy})
 	w.see(Outcome{Domain: "a.test", Reply: spammy})
 	w.see(Outcome{Client: client, Reply: spammy})
@@ -34,12 +34,12 @@ func TestRecorder_WorseVote(t *testing.T) {
 	w := newWorld(t, nil)
 	w.believe("a.test")
 	for range 3 {
-		w.see(Outcome{Client: client, Domain: "a.test", Reply: taken, Accepted: true})
+		w.see(Outcome{Client: client, Domain: "a.test", Reply: taken, Answer: MessageTaken})
 	}
 	w.see(Outcome{Client: client, Domain: "a.test", Reply: spammy})
-	w.see(Outcome{Client: client, Domain: "a.test", Reply: taken, Accepted: true})
+	w.see(Outcome{Client: client, Domain: "a.test", Reply: taken, Answer: MessageTaken})
 	w.pass(time.Hour)
-	w.see(Outcome{Client: client, Domain: "a.test", Reply: taken, Accepted: true})
+	w.see(Outcome{Client: client, Domain: "a.test", Reply: taken, Answer: MessageTaken})
 	w.want("203.0.113.9 a.test 1\n203.0.113.9 a.test -3\n203.0.113.9 a.test 1\n")
 }
 
@@ -48,15 +48,15 @@ func TestRecorder_Believed(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.Volume, c.Networks = 40, 8 })
 	from := func(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, byte(i), 1}) }
 	for range 200 {
-		w.see(Outcome{Client: client, Domain: "mine.test", Reply: taken, Accepted: true})
+		w.see(Outcome{Client: client, Domain: "mine.test", Reply: taken, Answer: MessageTaken})
 	}
 	w.want("") // one network brought it all
 	for i := range 39 {
-		w.see(Outcome{Client: from(i), Domain: "big.test", Reply: taken, Accepted: true})
+		w.see(Outcome{Client: from(i), Domain: "big.test", Reply: taken, Answer: MessageTaken})
 	}
 	w.see(Outcome{Client: client, Domain: "big.test", Reply: spammy})
 	w.want("")
-	w.see(Outcome{Client: from(40), Domain: "big.test", Reply: taken, Accepted: true})
+	w.see(Outcome{Client: from(40), Domain: "big.test", Reply: taken, Answer: MessageTaken})
 	w.see(Outcome{Client: client, Domain: "big.test", Reply: spammy})
 	w.want("198.51.40.1 big.test 1\n203.0.113.9 big.test -3\n")
 	w.pass(8 * 24 * time.Hour)
@@ -74,7 +74,7 @@ func TestRecorder_Exempted(t *testing.T) {
 	w.see(Outcome{Client: client, Domain: "a.test", Reply: spammy, Allowed: true})
 	w.KnowGood(t.Context(), client, time.Hour)
 	w.see(Outcome{Client: client, Domain: "a.test", Reply: spammy})
-	w.see(Outcome{Client: client, Domain: "a.test", Reply: taken, Accepted: true})
+	w.see(Outcome{Client: client, Domain: "a.test", Reply: taken, Answer: MessageTaken})
 	w.want("")
 	if s := w.Stats(); s.Exempted != 3 {
 		t.Errorf("got %+v", s)
@@ -86,10 +86,10 @@ func TestRecorder_Tolerated(t *testing.T) {
 	w := newWorld(t, nil)
 	w.believe("a.test")
 	for i := range 100 {
-		w.see(Outcome{Client: client, Domain: "a.test", Reply: taken, Accepted: true})
+		w.see(Outcome{Client: client, Domain: "a.test", Reply: taken, Answer: MessageTaken})
 		if i%20 == 19 {
 			w.see(Outcome{Client: client, Domain: "a.test", Reply: spammy})
-			w.see(Outcome{Client: client, Domain: "a.test", Reply: noUser, Rcpt: true})
+			w.see(Outcome{Client: client, Domain: "a.test", Reply: noUser, Answer: RcptRefused})
 		}
 	}
 	w.want("203.0.113.9 a.test 1\n")
@@ -103,11 +103,11 @@ func TestRecorder_Unknown(t *testing.T) {
 	w := newWorld(t, nil)
 	w.believe("a.test")
 	for range 2 {
-		w.see(Outcome{Client: client, Domain: "a.test", Reply: noUser, Rcpt: true})
+		w.see(Outcome{Client: client, Domain: "a.test", Reply: noUser, Answer: RcptRefused})
 	}
 	w.want("")
 	w.pass(time.Minute)
-	w.see(Outcome{Client: client, Domain: "a.test", Reply: noUser, Rcpt: true})
+	w.see(Outcome{Client: client, Domain: "a.test", Reply: noUser, Answer: RcptRefused})
 	w.want("203.0.113.9 a.test -0.5\n")
 }
 
@@ -116,7 +116,7 @@ func (w *fixture) earn() int {
 	w.Helper()
 	for hour := range 200 {
 		for _, d := range []string{"a.test", "b.test", "c.test"} {
-			o := Outcome{Client: client, Domain: d, Reply: taken, Accepted: true}
+			o := Outcome{Client: client, Domain: d, Reply: taken, Answer: MessageTaken}
 			w.facts(&o)
 			if o.KnownGood {
 				return hour
@@ -152,7 +152,7 @@ func TestRecorder_TwoDomains(t *testing.T) {
 	for range 100 {
 		for _, d := range []string{"a.test", "b.test"} {
 			w.believe(d)
-			w.see(Outcome{Client: client, Domain: d, Reply: taken, Accepted: true})
+			w.see(Outcome{Client: client, Domain: d, Reply: taken, Answer: MessageTaken})
 		}
 		w.pass(time.Hour)
 	}
@@ -182,7 +182,7 @@ func TestRecorder_EndedEarly(t *testing.T) {
 			before := w.weights()
 			for i := range 12 {
 				for range c.between {
-					w.see(Outcome{Client: client, Domain: "c.test", Reply: taken, Accepted: true})
+					w.see(Outcome{Client: client, Domain: "c.test", Reply: taken, Answer: MessageTaken})
 				}
 				w.see(Outcome{Client: client, Domain: c.domains[i%len(c.domains)], Reply: spammy})
 				w.pass(time.Second)
@@ -201,7 +201,7 @@ func TestRecorder_EndedEarly(t *testing.T) {
 			}
 			for range 24 {
 				for _, d := range []string{"a.test", "b.test", "c.test"} {
-					w.see(Outcome{Client: client, Domain: d, Reply: taken, Accepted: true})
+					w.see(Outcome{Client: client, Domain: d, Reply: taken, Answer: MessageTaken})
 				}
 				w.pass(time.Hour)
 			}
@@ -341,7 +341,7 @@ func BenchmarkRecorder(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	o := Outcome{Client: client, Domain: "a.test", Reply: taken, Accepted: true}
+	o := Outcome{Client: client, Domain: "a.test", Reply: taken, Answer: MessageTaken}
 	b.ReportAllocs()
 	for b.Loop() {
 		k.Record(o)

@@ -59,8 +59,11 @@ func TestJudge(t *testing.T) {
 		o    Outcome
 		want Lesson
 	}{
-		{"mail that is taken", Outcome{Accepted: true, Reply: reply(250, 2, 0, "OK")}, Accepted},
-		{"a bounce that is taken", Outcome{Accepted: true, NullSender: true, Reply: reply(250, 2, 0, "OK")}, Nothing},
+		{"mail that is taken", Outcome{Answer: MessageTaken, Reply: reply(250, 2, 0, "OK")}, Accepted},
+		{
+			"a bounce that is taken",
+			Outcome{Answer: MessageTaken, NullSender: true, Reply: reply(250, 2, 0, "OK")}, Nothing,
+		},
 		{
 			"a reply about us, whatever it says",
 			Outcome{AboutUs: true, Reply: reply(550, 7, 1, "spam message rejected")}, Nothing,
@@ -100,15 +103,16 @@ func TestJudge(t *testing.T) {
 		},
 		{"a policy that is not said", Outcome{Reply: reply(550, 7, 1, "Message refused")}, Policy},
 		{
-			"a policy before the message was seen", Outcome{Rcpt: true, Reply: reply(550, 7, 1, "Access denied")},
+			"a policy before the message was seen",
+			Outcome{Answer: RcptRefused, Reply: reply(550, 7, 1, "Access denied")},
 			Nothing,
 		},
-		{"a user that is unknown", Outcome{Rcpt: true, Reply: reply(550, 1, 1, "No such user")}, Unknown},
+		{"a user that is unknown", Outcome{Answer: RcptRefused, Reply: reply(550, 1, 1, "No such user")}, Unknown},
 		{
 			"a user that is unknown, of a bounce",
-			Outcome{Rcpt: true, NullSender: true, Reply: reply(550, 1, 1, "No such user")}, Nothing,
+			Outcome{Answer: RcptRefused, NullSender: true, Reply: reply(550, 1, 1, "No such user")}, Nothing,
 		},
-		{"a full mailbox", Outcome{Rcpt: true, Reply: reply(552, 2, 2, "Mailbox full")}, Nothing},
+		{"a full mailbox", Outcome{Answer: RcptRefused, Reply: reply(552, 2, 2, "Mailbox full")}, Nothing},
 		{"a refusal without an enhanced code", Outcome{Reply: reply(550, 0, 0, "No")}, Nothing},
 		{"a message that is too large", Outcome{Reply: reply(552, 3, 4, "Too large")}, Nothing},
 	} {
@@ -153,9 +157,13 @@ func FuzzJudge(f *testing.F) {
 	f.Add(550, uint16(7), uint16(26), "likely unsolicited mail", true)
 	f.Add(451, uint16(1), uint16(1), "\n\xff", true)
 	f.Fuzz(func(t *testing.T, code int, subject, detail uint16, text string, rcpt bool) {
+		answer := MessageRefused
+		if rcpt {
+			answer = RcptRefused
+		}
 		o := Outcome{
-			Rcpt:  rcpt,
-			Reply: mail.Reply{Code: code, Enhanced: mail.EnhancedCode{Subject: subject, Detail: detail}, Text: text},
+			Answer: answer,
+			Reply:  mail.Reply{Code: code, Enhanced: mail.EnhancedCode{Subject: subject, Detail: detail}, Text: text},
 		}
 		got := Judge(&o)
 		if got == Accepted || got != Nothing && (code/100 != 5 || isAboutAuthentication(o.Reply.Enhanced)) {
