@@ -94,6 +94,18 @@ func TestTheHouseRulesBite(t *testing.T) {
 		},
 		{"the world of dev may", layers, "cluster/dev/a.go", importing(m + `egress/smtptest"`), ""},
 		{
+			"tests of ingress and those that cross may use its test package", layers, "ingress/client/score/a_test.go",
+			importing(m + `ingress/ingresstest"`), "",
+		},
+		{
+			"the relay may not", layers, "ingress/client/score/a.go", importing(m + `ingress/ingresstest"`),
+			"1: ingress/client/score may not import ingress/ingresstest",
+		},
+		{
+			"nor may tests of another folder", layers, "egress/a_test.go", importing(m + `ingress/ingresstest"`),
+			"1: egress may not import ingress/ingresstest",
+		},
+		{
 			"tests may start the programs of others", layers, "egress/smtpclient/a_test.go",
 			importing(m + `loadtest/extern"`), "",
 		},

@@ -90,7 +90,7 @@ func (m *Message) mismatch(hash func(dkim.Canonicalization) ([sha256.Size]byte, 
 func noHash(dkim.Canonicalization) (hash [sha256.Size]byte, ok bool) { return hash, false }
 
 // Refusal waits like Header and returns the refusal that the message gets whatever its body is; nil if that depends on
-// the body or there is none. A message with one need not be sent anywhere. Finish returns it again.
+// the body or the message is not refused. A refused message need not be sent anywhere. Finish returns it again.
 func (m *Message) Refusal(ctx context.Context) *mail.Refusal {
 	switch {
 	case m.decision != nil:

@@ -103,7 +103,7 @@ func (s *signing) sign(list []signer, c dkim.Canonicalization, hash [sha256.Size
 	return fields, nil
 }
 
-// seal makes an ARC set that covers our own signatures too. A header section with too many fields gets none.
+// seal makes an ARC set that covers our own signatures too. A header section with too many fields gets no set.
 func (s *signing) seal(signatures, results []byte, c dkim.Canonicalization, hash [sha256.Size]byte,
 	chain arc.Result) ([]byte, error) {
 	under := s.header
@@ -119,9 +119,8 @@ func (s *signing) seal(signatures, results []byte, c dkim.Canonicalization, hash
 
 // chosen returns the signers of a message.
 //
-// There are none if a signature passes whose domain is aligned with the author's: it authenticates the author at the
-// next hop as well, which no signature of ours does. SPF does not count for that, because behind a relay it is not
-// aligned.
+// It is empty if a signature passes whose domain is aligned with the author's: it authenticates the author at the next
+// hop as well, which no signature of ours does. SPF does not count for that, because behind a relay it is not aligned.
 //
 // Else the relay and the hosted domain sign, but a domain that is related to the author domain does not, unless the
 // author was authenticated: by DMARC, or by SPF for the author domain itself, or because the client is trusted. A

@@ -27,7 +27,7 @@ type evidence struct {
 	sealers    map[string]bool // whose ARC sets are believed, in lower case
 	scan       scan
 	author     string        // the author domain, "" if there is none or it is not needed
-	authorErr  error         // why there is none
+	authorErr  error         // why there is no author domain
 	lookup     *dmarc.Lookup // nil: DMARC is not looked up
 	spf        spf.Results
 	signatures []dkim.Signature

@@ -60,9 +60,9 @@ type Message struct {
 }
 
 // Begin reads the header section of a message: lines that end in CRLF, without dot-stuffing, whole, up to and with the
-// empty line. It is kept and must not change until Close. Look-ups start and Begin does not wait for them; none starts
-// where the policy asks for nothing and nothing is to be signed. Ctx bounds the look-ups, besides 5 s, and its end ends
-// them.
+// empty line. It is kept and must not change until Close. Look-ups start and Begin does not wait for them; no look-up
+// starts where the policy asks for nothing and nothing is to be signed. Ctx bounds the look-ups, besides 5 s, and its
+// end ends them.
 //
 // An error is a *mail.Refusal: the header section has more than dkim.MaxHeader octets and the policy does not take what
 // cannot be authenticated, or a field is From or Authentication-Results to some readers and not to others. Without a

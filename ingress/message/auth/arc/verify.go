@@ -44,8 +44,8 @@ func (v CV) String() string {
 	return "status " + strconv.Itoa(int(v))
 }
 
-// A Result is the result of a validation. The content of the sets may be anyone's unless CV is Pass; then Domains vouch
-// for it.
+// A Result is the result of a validation. Any sender can have written the sets unless CV is Pass; then Domains vouch
+// for them.
 type Result struct {
 	CV CV
 	// Instances is the highest instance found, 0 to 50; with CV Pass it is the number of sets.

@@ -79,7 +79,7 @@ func (b *BodyHash) relaxed(p []byte) {
 		}
 	}
 	start := 0 // the first octet that was not passed on yet
-	tab := -1  // the next tab from the octet looked at
+	tab := -1  // the next tab from i on
 	for i := 0; i < len(p); {
 		if tab < i {
 			if tab = bytes.IndexByte(p[i:], '\t'); tab < 0 {

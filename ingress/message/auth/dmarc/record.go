@@ -42,12 +42,8 @@ func parseRecord(text string) (*record, bool) {
 	if !ok || !strings.EqualFold(trimRight(name), "v") || trim(value) != "DMARC1" {
 		return nil, false
 	}
-	r := &record{percent: percentOfMessages, psd: 'u'}
-	var (
-		seen               = map[string]bool{}
-		valid, broken, rua bool
-		testMode           bool
-	)
+	r := recordReader{record: &record{percent: percentOfMessages, psd: 'u'}}
+	seen := map[string]bool{}
 	for tag := range strings.SplitSeq(rest, ";") {
 		name, value, ok := strings.Cut(tag, "=")
 		if !ok {
@@ -58,42 +54,63 @@ func parseRecord(text string) (*record, bool) {
 			continue
 		}
 		seen[name] = true
-		switch name {
-		case "p":
-			r.policy, valid = parsePolicy(value)
-		case "sp":
-			r.subdomain.Disposition, r.subdomain.ok = parsePolicy(value)
-			broken = broken || !r.subdomain.ok
-		case "np":
-			r.nonExistent.Disposition, r.nonExistent.ok = parsePolicy(value)
-			broken = broken || !r.nonExistent.ok
-		case "adkim":
-			r.strictDKIM = strings.EqualFold(value, "s")
-		case "aspf":
-			r.strictSPF = strings.EqualFold(value, "s")
-		case "t":
-			r.testing = strings.EqualFold(value, "y")
-			testMode = r.testing || strings.EqualFold(value, "n")
-		case "psd":
-			if len(value) == 1 && strings.Contains("ynu", strings.ToLower(value)) {
-				r.psd = value[0] | 0x20
-			}
-		case "rua":
-			rua = hasURI(value)
-		case "pct":
-			r.percent = parsePercent(value)
-		}
+		r.take(name, value)
 	}
-	if testMode {
+	return r.finish(), true
+}
+
+// A recordReader collects the tags of a record.
+type recordReader struct {
+	record   *record
+	valid    bool // p= is a policy
+	broken   bool // sp= or np= is not a policy
+	reports  bool // rua= has a valid URI
+	testMode bool // t= is "y" or "n"
+}
+
+// take sets what a tag says.
+func (t *recordReader) take(name, value string) {
+	r := t.record
+	switch name {
+	case "p":
+		r.policy, t.valid = parsePolicy(value)
+	case "sp":
+		r.subdomain.Disposition, r.subdomain.ok = parsePolicy(value)
+		t.broken = t.broken || !r.subdomain.ok
+	case "np":
+		r.nonExistent.Disposition, r.nonExistent.ok = parsePolicy(value)
+		t.broken = t.broken || !r.nonExistent.ok
+	case "adkim":
+		r.strictDKIM = strings.EqualFold(value, "s")
+	case "aspf":
+		r.strictSPF = strings.EqualFold(value, "s")
+	case "t":
+		r.testing = strings.EqualFold(value, "y")
+		t.testMode = r.testing || strings.EqualFold(value, "n")
+	case "psd":
+		if len(value) == 1 && strings.Contains("ynu", strings.ToLower(value)) {
+			r.psd = value[0] | 0x20
+		}
+	case "rua":
+		t.reports = hasURI(value)
+	case "pct":
+		r.percent = parsePercent(value)
+	}
+}
+
+// finish returns the record as it counts with all its tags.
+func (t *recordReader) finish() *record {
+	r := t.record
+	if t.testMode {
 		r.percent = percentOfMessages
 	}
 	r.applies = true
-	if !valid || broken {
+	if !t.valid || t.broken {
 		// Section 4.10.1: as if the record said p=none, if it has an address for reports; else there is no policy.
-		r.policy, r.applies = NoAction, rua
+		r.policy, r.applies = NoAction, t.reports
 		r.subdomain, r.nonExistent = optional{}, optional{}
 	}
-	return r, true
+	return r
 }
 
 // isKnown reports whether a tag is used here. fo, rf, ri and ruf concern reports only.
