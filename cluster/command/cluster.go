@@ -94,7 +94,7 @@ func newSecret() []byte {
 	return append(base64.StdEncoding.AppendEncode(nil, b), '\n')
 }
 
-// authority returns the authority of the cluster. It makes one if there is none.
+// authority returns the authority of the cluster. It makes one if the folder has no authority.
 func (v *clusterInitVerb) authority(s streams) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	certFile, keyFile := filepath.Join(v.Dir, "ca.pem"), filepath.Join(v.Dir, "ca.key")
 	_, certErr := os.Stat(certFile)

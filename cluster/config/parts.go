@@ -12,7 +12,7 @@ import (
 // SharesRules reports whether the rules are those of all nodes, in Redis, and the files only bring changes.
 func (c *Config) SharesRules() bool { return c.Redis != nil }
 
-// SecretSource returns the file that keys are derived from, "" when the configuration names none.
+// SecretSource returns the file that keys are derived from, "" if the configuration names no such file.
 func (c *Config) SecretSource() File {
 	switch {
 	case c.SecretFile != "":
@@ -25,7 +25,7 @@ func (c *Config) SecretSource() File {
 	return ""
 }
 
-// Seals reports whether there is a key to seal with. A nil ARC has none.
+// Seals reports whether there is a key to seal with. It is false for a nil ARC.
 func (a *ARC) Seals() bool { return a != nil && a.KeyFile != "" }
 
 // Signs reports whether there is any key to sign or seal with.

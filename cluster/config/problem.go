@@ -17,7 +17,7 @@ type Problem struct {
 	Line    int    // counted from 1; 0: the complaint is about no line
 	Field   string // such as "listen[0].addr"; "" when the file is not even YAML
 	Message string
-	Cause   error // the error that Message was made of; nil: there was none
+	Cause   error // the error that Message was made of; nil: Message was made of no error
 }
 
 // String returns "file:line: field: message", without the parts that are empty.

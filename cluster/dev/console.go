@@ -102,11 +102,11 @@ func (c *console) event(b *strings.Builder, e *mail.Event) {
 	}
 	row("rule", e.Rule.String())
 	if e.NextHop != (mail.NextHop{}) {
-		hop := e.NextHop.String()
+		nextHop := e.NextHop.String()
 		if e.Host != "" {
-			hop += ", host " + e.Host
+			nextHop += ", host " + e.Host
 		}
-		row("next hop", hop+how(e))
+		row("next hop", nextHop+how(e))
 	} else {
 		row("host", e.Host)
 	}

@@ -24,9 +24,10 @@ type mood struct {
 // slowness is how long the slow destination takes for each of its two slow answers.
 const slowness = 700 * time.Millisecond
 
-// cutAfter is after how many octets of the message the destination cut closes the connection.
-const cutAfter = 200_000
+// breakAfter is after how many octets of the message the destination cut closes the connection.
+const breakAfter = 200_000
 
+// moods returns the destinations. t is the TLS configuration of the one that offers TLS.
 func moods(t *tls.Config) []mood {
 	at := func(verb string, a smtptest.Answer) map[string]smtptest.Answer {
 		return map[string]smtptest.Answer{verb: a}
@@ -51,7 +52,7 @@ func moods(t *tls.Config) []mood {
 				"RCPT": {After: slowness}, smtptest.Dot: {After: slowness},
 			}},
 		},
-		{"cut", smtptest.Behaviour{Body: &smtptest.Fault{After: cutAfter, Answer: smtptest.Answer{Close: true}}}},
+		{"cut", smtptest.Behaviour{Body: &smtptest.Fault{After: breakAfter, Answer: smtptest.Answer{Close: true}}}},
 		{"lost", smtptest.Behaviour{Answers: at(smtptest.Dot, smtptest.Answer{Close: true})}},
 	}
 }

@@ -5,7 +5,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// Check reads all files that the configuration names, makes each part of the node and starts none. The error is
+// Check reads all files that the configuration names, makes each part of the node and starts nothing. The error is
 // Problems. warnings are returned with and without an error.
 func Check(c *config.Config) (warnings []config.Problem, err error) {
 	warnings = c.Warnings()

@@ -64,7 +64,7 @@ func cutCredential(text string) (l login, password string, ok bool) {
 	return login{user: name[:at], host: strings.ToLower(host), port: uint16(n)}, password, true
 }
 
-// password returns the password of a login. It reports false if there is none.
+// password returns the password of a login. It reports false for an unknown login.
 func (c credentials) password(user, host string, port uint16) (string, bool) {
 	p, ok := c[login{user, strings.ToLower(host), port}]
 	return p, ok

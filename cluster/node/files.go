@@ -20,7 +20,7 @@ type files struct {
 	certificate certificate
 	credentials atomic.Pointer[credentials]
 	sites       atomic.Pointer[siteFiles]
-	token       []byte // of the admin server; nil: the configuration names none
+	token       []byte // of the admin server; nil: the configuration names no file of it
 	rules       *router.Router
 	keyring     auth.Keyring
 }
@@ -72,7 +72,7 @@ func readFiles(c *config.Config, sharedRules bool) (*files, error) {
 	return f, nil
 }
 
-// password returns the password of a login at a next hop. It reports false if the credentials file has none.
+// password returns the password of a login at a next hop. It reports false if the credentials file lacks it.
 func (f *files) password(user, host string, port uint16) (string, bool) {
 	return f.credentials.Load().password(user, host, port)
 }

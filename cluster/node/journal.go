@@ -55,8 +55,8 @@ func (j *journal) see(e *mail.Event) {
 	j.handler.Handle(context.Background(), r)
 }
 
-// InnermostCause returns the innermost cause of an event, with the host it is about, "" if there is none. The refusals
-// around it are skipped: they repeat the reply, which the event has itself.
+// InnermostCause returns the innermost cause of an event, with the host it is about, "" for an event without a cause.
+// The refusals around it are skipped: they repeat the reply, which the event has itself.
 func InnermostCause(e *mail.Event) string {
 	err, host := e.Cause, ""
 	for err != nil {

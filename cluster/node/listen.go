@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace/cluster/config"
@@ -19,6 +20,7 @@ type listeners struct {
 	slabs   wire.Slabs
 	servers []*wire.Server
 	bound   []net.Listener
+	up      atomic.Bool // all are bound and none has failed, that of other nodes included
 }
 
 // holdInUse returns how much of the hold budget is used, in octets: whole slabs, whatever they are lent for.
@@ -70,7 +72,7 @@ func (n *Node) listen() error {
 		bound := l.bound[i]
 		serving.Go(func() { // ends when Shutdown closes the listener
 			if err := s.Serve(bound); err != nil {
-				n.listenerFailed(bound.Addr(), err)
+				l.failed(n.log, bound.Addr(), err)
 			}
 		})
 		n.log.say(slog.LevelInfo, "listening", "for", "smtp", "addr", bound.Addr().String(), "relay",
@@ -84,12 +86,13 @@ func (n *Node) listen() error {
 	return nil
 }
 
-// listenerFailed makes the node not ready, because it no longer accepts connections at addr.
-func (n *Node) listenerFailed(addr net.Addr, err error) {
-	n.log.say(slog.LevelError, "listener failed", "addr", addr.String(), "cause", err.Error())
-	n.up.Store(false)
+// failed makes the node not ready, because it no longer accepts connections at addr.
+func (l *listeners) failed(log *logger, addr net.Addr, err error) {
+	log.say(slog.LevelError, "listener failed", "addr", addr.String(), "cause", err.Error())
+	l.up.Store(false)
 }
 
+// wireConfig returns what a listener is told. The server has to be made before the first session comes.
 func (n *Node) wireConfig(l *config.Listener) wire.Config {
 	limits := n.cfg.Limits
 	trusted := config.Prefixes(l.Networks)

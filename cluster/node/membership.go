@@ -185,19 +185,16 @@ func (m *membership) connectCluster(cfg *egress.Config) {
 	cfg.Cluster = relayCluster{placement{m.cluster, &m.asked}, suspensions{m.cluster}, m.peers}
 }
 
-// startYielding begins to close sessions with Sites that move to other nodes.
-func (n *Node) startYielding() {
-	if n.members.alone() {
-		return
-	}
+// startYielding begins to close sessions of relay with Sites that move to other nodes. It returns what ends that.
+func (m *membership) startYielding(relay *egress.Relay) (end func(context.Context) error) {
 	stop := make(chan struct{})
 	var yielding sync.WaitGroup
-	yielding.Go(func() { n.members.yield(n.relay, stop) }) // ends with stop
-	n.cleanups.add("yielding", func(context.Context) error {
+	yielding.Go(func() { m.yield(relay, stop) }) // ends with stop
+	return func(context.Context) error {
 		close(stop)
 		yielding.Wait()
 		return nil
-	})
+	}
 }
 
 // startPeerServer begins to carry out the transactions of other nodes, always here and never at a third node.
@@ -218,7 +215,7 @@ func (n *Node) startPeerServer(tracer trace.Tracer) error {
 	var serving sync.WaitGroup
 	serving.Go(func() { // ends when Shutdown closes the listener
 		if err := s.Serve(m.listener); err != nil {
-			n.listenerFailed(m.listener.Addr(), err)
+			n.listeners.failed(n.log, m.listener.Addr(), err)
 		}
 	})
 	n.cleanups.add("hops", func(ctx context.Context) error {

@@ -16,7 +16,6 @@ import (
 
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/config"
-	"github.com/millrace/millrace/cluster/routes"
 	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/ingress"
 	"github.com/millrace/millrace/ingress/wire"
@@ -46,14 +45,13 @@ type Node struct {
 	metrics *admin.Metrics
 
 	members   *membership
-	shared    *routes.Routes // nil: the rules files are the rules
+	rules     *ruleSet
 	relay     *egress.Relay
 	learning  *learning // nil: no client is scored
 	server    *ingress.Server
 	listeners *listeners
 	admin     *admin.Server // nil: the configuration has no section admin
 
-	up        atomic.Bool // every listener accepts connections
 	draining  atomic.Bool
 	drain     drainRequest
 	reloading sync.Mutex // held by Reload
@@ -91,6 +89,7 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	n.rules = &ruleSet{router: files.rules}
 	n.cleanups = n.parts.cleanups
 	return n, nil
 }
@@ -125,7 +124,9 @@ func (n *Node) start() error {
 	if err := n.startRelay(tracer); err != nil {
 		return err
 	}
-	n.startYielding()
+	if !n.members.alone() {
+		n.cleanups.add("yielding", n.members.startYielding(n.relay))
+	}
 	if err := n.startPeerServer(tracer); err != nil {
 		return err
 	}
@@ -140,12 +141,14 @@ func (n *Node) start() error {
 	if err := n.startAdmin(); err != nil {
 		return err
 	}
-	n.awaitLists()
+	if n.parts.scoring != nil {
+		n.parts.scoring.awaitLists()
+	}
 	if err := n.listen(); err != nil {
 		return err
 	}
-	n.up.Store(true)
-	rules := n.parts.files.rules
+	n.listeners.up.Store(true)
+	rules := n.rules.router
 	n.log.say(slog.LevelInfo, "ready", "rules", rules.Len(), "domains", rules.Domains())
 	return nil
 }
@@ -195,7 +198,7 @@ func (n *Node) warn() {
 	for _, w := range n.cfg.Warnings() {
 		n.log.say(slog.LevelWarn, "configuration", "at", w.String())
 	}
-	for _, w := range n.parts.files.rules.Warnings() {
+	for _, w := range n.rules.router.Warnings() {
 		n.log.say(slog.LevelWarn, "rules", "at", w)
 	}
 }
@@ -285,7 +288,7 @@ func (n *Node) Members() []string {
 
 // OpenSessions returns the number of sessions that this node has with destinations.
 func (n *Node) OpenSessions() (open int) {
-	for _, s := range n.sessions() {
+	for _, s := range sessionsOf(n.relay) {
 		open += s.Open
 	}
 	return open
@@ -318,11 +321,11 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// Abandon logs and returns what is lost if the process ends now: cut is the number of open transactions, and inDoubt
-// that of messages whose end of data was released and whose client has no answer yet. It ends nothing and waits for
-// nothing. It is meant for a process that cannot wait for Shutdown.
-func (n *Node) Abandon() (cut, inDoubt int) {
-	cut, inDoubt = n.listeners.inFlight()
-	n.log.say(slog.LevelWarn, "ended before the drain was over", "cut", cut, "in_doubt", inDoubt)
-	return cut, inDoubt
+// Abandon logs and returns what is lost if the process ends now: aborted is the number of open transactions, and
+// inDoubt that of messages whose end of data was released and whose client has no answer yet. It ends nothing and waits
+// for nothing. It is meant for a process that cannot wait for Shutdown.
+func (n *Node) Abandon() (aborted, inDoubt int) {
+	aborted, inDoubt = n.listeners.inFlight()
+	n.log.say(slog.LevelWarn, "ended before the drain was over", "cut", aborted, "in_doubt", inDoubt)
+	return aborted, inDoubt
 }

@@ -367,8 +367,8 @@ func TestShutdown_SilentNextHop(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-asked
-	if cut, inDoubt := b.Abandon(); cut != 1 || inDoubt != 0 {
-		t.Errorf("in flight: %d cut, %d in doubt", cut, inDoubt)
+	if aborted, inDoubt := b.Abandon(); aborted != 1 || inDoubt != 0 {
+		t.Errorf("in flight: %d cut, %d in doubt", aborted, inDoubt)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

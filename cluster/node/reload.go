@@ -21,7 +21,7 @@ func (n *Node) Reload() error {
 		n.log.say(slog.LevelWarn,
 			"the configuration file has changed: what it says takes a restart; the files it names were read anew")
 	}
-	rules := n.parts.files.rules
+	rules := n.rules.router
 	n.log.say(slog.LevelInfo, "reloaded", "rules", rules.Len(), "domains", rules.Domains())
 	return nil
 }
@@ -57,14 +57,16 @@ func (n *Node) reload() error {
 		return err
 	}
 	old := f.credentials.Swap(&logins) // the rules are checked against them
-	if err := n.reloadRules(); err != nil {
+	if err := n.rules.reload(); err != nil {
 		f.credentials.Store(old)
 		return c.WithLine("", "routes", err)
 	}
 	if err := n.members.reload(cluster, &f.certificate); err != nil {
 		return c.WithLine("", "cluster", err)
 	}
-	n.useSites(sites)
+	f.sites.Store(sites)
+	n.relay.UseSites(sites.providers, sites.reactions)
+	n.members.moved() // a Site may have another number of owners
 	f.certificate.use(handshake)
 	return useKeyring(c, n.parts.auth, keyring)
 }

@@ -135,10 +135,8 @@ func (n *Node) startScore() error {
 const listsWait = 5 * time.Second
 
 // awaitLists waits until each DNS list was checked once, so that the first clients are judged like the others.
-func (n *Node) awaitLists() {
-	if s := n.parts.scoring; s != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), listsWait)
-		defer cancel()
-		s.lists.Await(ctx)
-	}
+func (s *scoring) awaitLists() {
+	ctx, cancel := context.WithTimeout(context.Background(), listsWait)
+	defer cancel()
+	s.lists.Await(ctx)
 }

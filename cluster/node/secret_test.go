@@ -18,9 +18,10 @@ func TestSecret_Derive(t *testing.T) {
 	if err != nil || len(s) != 2 {
 		t.Fatalf("got %d keys, %v", len(s), err)
 	}
-	hop, _ := s.derive(labelLoopTag)
+	loopTag, _ := s.derive(labelLoopTag)
 	log, _ := s.derive(labelLog)
-	if len(hop) != 2 || len(hop[0]) != keySize || string(hop[0]) == string(hop[1]) || string(hop[0]) == string(log[0]) {
+	if len(loopTag) != 2 || len(loopTag[0]) != keySize || string(loopTag[0]) == string(loopTag[1]) ||
+		string(loopTag[0]) == string(log[0]) {
 		t.Error("keys are not apart")
 	}
 	os.WriteFile(file, []byte("\nshort\n"), 0o600)

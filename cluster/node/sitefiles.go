@@ -62,12 +62,5 @@ func readReactions(file string, providers *mx.Providers) (*feedback.Table, error
 	return own, nil
 }
 
-// useSites makes new mail follow f.
-func (n *Node) useSites(f *siteFiles) {
-	n.parts.files.sites.Store(f)
-	n.relay.UseSites(f.providers, f.reactions)
-	n.members.moved() // a Site may have another number of owners
-}
-
 // spread returns how many nodes own a Site.
 func (f *files) spread(site mail.Site) int { return f.sites.Load().providers.Limits(site).Spread }

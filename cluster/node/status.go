@@ -11,6 +11,7 @@ import (
 	"github.com/millrace/millrace/cluster"
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/store"
+	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -50,11 +51,9 @@ func (n *Node) clusterStatus() admin.ClusterStatus {
 		Members: []admin.ClusterMember{}, Sites: []admin.ClusterSite{}, Suspensions: []admin.ClusterSuspension{},
 	}
 	s.Relayed, s.Reused = n.metrics.Relayed()
-	if n.shared != nil {
-		s.Rules = n.shared.Version()
-	}
+	s.Rules = n.rules.version()
 	sites := make(map[mail.Site]admin.ClusterSite)
-	for _, x := range n.sessions() {
+	for _, x := range sessionsOf(n.relay) {
 		s.Sessions += x.Open
 		if x.Site != "" { // "" is the sum of the Sites that are not listed one by one
 			sites[x.Site] = admin.ClusterSite{Site: x.Site, Open: x.Open, Idle: x.Idle, Waiting: x.Waiting}
@@ -104,9 +103,9 @@ func (m *membership) status(s *admin.ClusterStatus) {
 	slices.SortFunc(s.Suspensions, func(a, b admin.ClusterSuspension) int { return cmp.Compare(a.Site, b.Site) })
 }
 
-// sessions returns what the relay keeps with each Site, for the metrics.
-func (n *Node) sessions() (sites []admin.SiteSessions) {
-	n.relay.Sessions(func(site mail.Site, open, idle, waiting int) bool {
+// sessionsOf returns what the relay keeps with each Site, for the metrics.
+func sessionsOf(relay *egress.Relay) (sites []admin.SiteSessions) {
+	relay.Sessions(func(site mail.Site, open, idle, waiting int) bool {
 		sites = append(sites, admin.SiteSessions{Site: site, Open: open, Idle: idle, Waiting: waiting})
 		return true
 	})
@@ -120,24 +119,20 @@ func (n *Node) gauges() admin.Gauges {
 		HoldInUse:     n.listeners.holdInUse,
 		HoldBudget:    int64(n.cfg.Limits.HoldBudget),
 		EventsDropped: n.events.Dropped,
-		Sessions:      n.sessions,
-		Rules:         func() int { return n.parts.files.rules.Len() },
+		Sessions:      func() []admin.SiteSessions { return sessionsOf(n.relay) },
+		Rules:         func() int { return n.rules.router.Len() },
 		Store:         func() admin.Store { return storeGauges(n.parts.store.Stats()) },
 	}
 	if n.cfg.Cluster != nil {
-		g.Cluster = n.clusterGauges
+		g.Cluster = func() admin.ClusterGauges { return n.members.gauges(n.rules.version()) }
 	}
 	return g
 }
 
-// clusterGauges returns what the metrics show of the cluster.
-func (n *Node) clusterGauges() admin.ClusterGauges {
-	c := n.members.cluster
-	g := admin.ClusterGauges{Members: c.Nodes(), Stable: c.Stable(), Suspended: len(c.Suspensions())}
-	if n.shared != nil {
-		g.Rules = n.shared.Version()
-	}
-	return g
+// gauges returns what the metrics show of the cluster, which the node has joined. rules is the version of the rules.
+func (m *membership) gauges(rules uint64) admin.ClusterGauges {
+	c := m.cluster
+	return admin.ClusterGauges{Members: c.Nodes(), Stable: c.Stable(), Suspended: len(c.Suspensions()), Rules: rules}
 }
 
 // storeGauges returns what the metrics show of the store.
@@ -155,8 +150,8 @@ func storeGauges(s store.Stats) admin.Store {
 // checks returns what /readyz asks.
 func (n *Node) checks() []admin.Check {
 	return []admin.Check{
-		{Name: "rules", OK: n.rulesReady},
-		{Name: "listeners", OK: func() (bool, string) { return n.up.Load(), "" }},
+		{Name: "rules", OK: n.rules.ready},
+		{Name: "listeners", OK: func() (bool, string) { return n.listeners.up.Load(), "" }},
 		{Name: "serving", OK: func() (bool, string) {
 			if n.draining.Load() {
 				return false, "draining"
