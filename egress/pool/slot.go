@@ -171,7 +171,7 @@ func (s *Slot[C]) Put() {
 	}
 }
 
-// Discard closes the connection, if there is one, and gives up the Slot. The holder does not wait for that, and yet the
+// Discard closes the connection, if there is one, and ends the Slot. The holder does not wait for that, and yet the
 // Site never sees more connections than its cap: if a client waits for the Slot, closing the connection is left to its
 // Get, which does it before another is opened, and else the Slot counts until the other side has closed as well.
 func (s *Slot[C]) Discard() {
@@ -216,7 +216,7 @@ func (s *Slot[C]) handOn(now time.Time) bool {
 }
 
 // exchange swaps a Slot whose connection was closed, because it was dead or did not fit r, for one with an idle
-// connection, or empties it, or, where no connection may be opened yet, gives it up for a place in the line.
+// connection, or empties it, or, where no connection may be opened yet, ends it and takes a place in the line.
 func (s *Slot[C]) exchange(r *Request) (*Slot[C], *waiter[C], error) {
 	t := s.site
 	now := t.pool.now()
