@@ -51,7 +51,7 @@ two@hosted.example x@t.example, y@t.example
 alias@hosted.example fwd@hosted.example
 both@hosted.example x@t.example, x@t.example
 fixed@hosted.example smtp://192.0.2.7
-smarthost@hosted.example submission://u@smarthost.example
+smarthost@hosted.example submission://u@smarthost.example lend=anybody
 lmtp@hosted.example lmtp://192.0.2.7
 unix@hosted.example lmtp+unix:/run/lmtp
 trap@hosted.example drop

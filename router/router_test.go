@@ -83,7 +83,9 @@ func TestConfig_Validate(t *testing.T) {
 // TestRouter_Reload: a reload that fails changes nothing.
 func TestRouter_Reload(t *testing.T) {
 	file := write(t, "a@h.example x@t.example\n")
-	r, err := New(testConfig(file))
+	cfg := testConfig(file)
+	cfg.HasCredentials = func(string, string, uint16) bool { return true }
+	r, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,6 +102,12 @@ func TestRouter_Reload(t *testing.T) {
 	err = r.Reload()
 	var errs *rules.Errors
 	if !errors.As(err, &errs) || !strings.HasPrefix(err.Error(), file+":3: unknown option") {
+		t.Errorf("got %v", err)
+	}
+	check(1, "t.example")
+
+	overwrite(t, file, "a@h.example smtps://u@smart.example\n")
+	if err = r.Reload(); err == nil || !strings.Contains(err.Error(), "lend=anybody") {
 		t.Errorf("got %v", err)
 	}
 	check(1, "t.example")

@@ -83,7 +83,7 @@ func (k *keeper) reloadShared(ctx context.Context, files set, paths []string) (d
 	}
 	if err == nil && k.isNewer(head) {
 		if err := k.adopt(ctx, head); err != nil && !errors.Is(err, store.ErrCorrupt) {
-			return false, err
+			return k.mend(ctx, head, files, paths, err)
 		}
 		if k.isNewer(head) && k.current.version == 0 { // its parts are missing, perhaps only for a moment
 			return true, k.runFiles(files, paths)
@@ -111,6 +111,29 @@ func (k *keeper) reloadShared(ctx context.Context, files set, paths []string) (d
 		return true, nil
 	}
 	return k.publishMerged(ctx, head, merged, sum, files, paths)
+}
+
+// mend is called if this node cannot run the shared rules. It merges the changed files into them all the same, and
+// publishes the result if this node can run that: the files then have mended the lines that it could not run. Otherwise
+// nothing changes, and the error is refused, which is why the shared rules cannot be run.
+func (k *keeper) mend(ctx context.Context, head store.RulesHead, files set, paths []string,
+	refused error) (done bool, err error) {
+	text, err := k.store.load(ctx, head)
+	if err != nil {
+		return false, refused
+	}
+	shared, err := decode(text)
+	if err != nil {
+		return false, refused
+	}
+	merged, err := merge(k.baseSet(), files, shared, paths, head.Number)
+	if err != nil {
+		return false, refused
+	}
+	if _, err := k.prepare(head.Number+1, merged, files, paths); err != nil {
+		return false, refused
+	}
+	return k.publishMerged(ctx, head, merged, digest(merged.encode()), files, paths)
 }
 
 // runFiles runs the files as version 0, on a node that has seen no shared rules.

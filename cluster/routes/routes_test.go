@@ -231,6 +231,32 @@ func TestRoutes_Reload(t *testing.T) {
 	}
 }
 
+// A node that cannot run the shared rules has a way out: it publishes its files once they mend the lines in question.
+// This is what an upgrade to a version needs that refuses a line which the older one took.
+func TestRoutes_Mended(t *testing.T) {
+	addr, dir := extern.StartRedis(t), t.TempDir()
+	older := start(t, addr, "a@h user\nb@h y\n", inState(t.TempDir()))
+	before := start(t, addr, "a@h user\nb@h y\n", inState(dir))
+	agree(t, older, before)
+	before.stop()
+	refusing := func(c *Config) { c.Router.(*table).hates = "user" }
+	upgraded := start(t, addr, "a@h user\nb@h y\n", inState(dir), refusing)
+	if ready, why := upgraded.Ready(); ready {
+		t.Fatalf("a node runs rules that it refuses: %s", why)
+	}
+	if err := upgraded.reload(t, "a@h user\nb@h z\n"); err == nil {
+		t.Error("rules were published that this node cannot run")
+	}
+	if older.Version() != 1 {
+		t.Errorf("version %d", older.Version())
+	}
+	if err := upgraded.reload(t, "a@h lent\nb@h y\n"); err != nil {
+		t.Fatal(err)
+	}
+	upgraded.runs(t, 2, "a@h lent\nb@h y\n")
+	agree(t, older, upgraded)
+}
+
 // A node does not run a set that it cannot run, and does not publish over it.
 func TestRoutes_Refused(t *testing.T) {
 	addr := extern.StartRedis(t)

@@ -197,7 +197,8 @@ func drawRoutes(rt *rapid.T) string {
 		return local.Draw(rt, "local") + "@" + theirs.Draw(rt, "theirs")
 	})
 	nextHop := rapid.SampledFrom([]string{
-		"smtp://192.0.2.9", "lmtp://s1.example:2424", "lmtp+unix:/run/x", "smtps://user%40example.com@smart.example",
+		"smtp://192.0.2.9", "lmtp://s1.example:2424", "lmtp+unix:/run/x",
+		"smtps://user%40example.com@smart.example lend=anybody",
 	})
 	target := rapid.Custom(func(rt *rapid.T) string {
 		switch rapid.IntRange(0, 7).Draw(rt, "kind") {

@@ -67,6 +67,12 @@ func (b *builder) statement(s string) (why string) {
 	return b.literalRule(r, p, rest)
 }
 
+// ruleOnly are the options that a domain line cannot have.
+var ruleOnly = []struct {
+	name string
+	bit  optionSet
+}{{"routing", setRouting}, {"lend", setLend}}
+
 // domainLine parses what follows "domain".
 func (b *builder) domainLine(s string) (why string) {
 	name, rest := cutWord(s)
@@ -77,8 +83,10 @@ func (b *builder) domainLine(s string) (why string) {
 	if why != "" {
 		return why
 	}
-	if o.set&setRouting != 0 {
-		return "option routing stands on a rule only"
+	for _, key := range ruleOnly {
+		if o.set&key.bit != 0 {
+			return "option " + key.name + " stands on a rule only"
+		}
 	}
 	if name == "*" {
 		if b.starAt != nil {
@@ -229,6 +237,10 @@ func (b *builder) finish(r *rule, rest string, groups int, local string) (why st
 	if o.set&setSubaddress != 0 && r.flags&flagLiteral == 0 {
 		return "option subaddress stands on a domain or on a literal address"
 	}
+	if user := b.lentUser(r); user != "" && o.set&setLend == 0 {
+		return "mail from strangers would leave under the account " + quote(user) +
+			" of the next hop: lend=anybody on this line allows it"
+	}
 	if local != "" && looksRouted(local) && o.set&setRouting == 0 && b.keepsRecipient(r) {
 		b.warn(r, "this local part reads as a route, so that untrusted clients are refused; routing=keep lets them in")
 	}
@@ -244,6 +256,17 @@ func (b *builder) keepsRecipient(r *rule) bool {
 		}
 	}
 	return false
+}
+
+// lentUser returns the user of the first target of r whose next hop has one, or "". Each rule is for a domain that is
+// hosted here, and clients that are not trusted may write to it.
+func (b *builder) lentUser(r *rule) string {
+	for _, tg := range b.t.targets[r.first:] {
+		if user := b.t.dests[tg.dest].nextHop.User; user != "" {
+			return user
+		}
+	}
+	return ""
 }
 
 // samePattern returns the error of a second rule with the pattern of first.

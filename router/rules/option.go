@@ -27,6 +27,7 @@ const (
 	setMixed
 	setSubaddress
 	setRouting
+	setLend
 )
 
 // optionKeys are the keys and their values. The values of an enumeration are in the order of its constants.
@@ -56,6 +57,8 @@ var optionKeys = []struct {
 	{"mixed", setMixed, []string{"accept", "reject"}, func(p *mail.DomainPolicy, v int) { p.Mixed = mail.Mixed(v) }},
 	{"subaddress", setSubaddress, nil, func(p *mail.DomainPolicy, v int) { p.Subaddress = byte(v) }},
 	{"routing", setRouting, []string{"keep"}, func(p *mail.DomainPolicy, _ int) { p.RoutingKeep = true }},
+	// That it was written is all that it says: no message is treated in another way for it.
+	{"lend", setLend, []string{"anybody"}, func(*mail.DomainPolicy, int) {}},
 }
 
 // add parses one key=value. why is what is wrong with it, or "".

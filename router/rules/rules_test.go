@@ -78,8 +78,8 @@ info+vip@example.com    vip@mailbox.example
 @fx.example             smtp://100.64.0.7:25               # same recipient, fixed next hop, no MX lookup
 @old.example            lmtp+unix:/run/dovecot/lmtp
 @six.example            smtp://[2001:db8::0:7]:2626
-@sub.example            submission://user%40example.com@Smart.example:587
-@tls.example            smtps://user%40example.com@smart.example
+@sub.example            submission://user%40example.com@Smart.example:587 lend=anybody
+@tls.example            smtps://user%40example.com@smart.example lend=anybody
 @lm.example             lmtp://[::1]
 one@literal.example     x@[192.0.2.9]
 "quoted, local"@literal.example   "a b, c"@t.example
@@ -360,6 +360,23 @@ func TestParse_Errors(t *testing.T) {
 		{"a user without credentials", "@g.example smtps://other@smart.example", "no line for"},
 		{"a user at another port", "@g.example smtps://user%40example.com@smart.example:4650", "no line for"},
 		{"a broken percent-encoding", "@g.example smtps://user%4@smart.example", "percent-encoding"},
+		{"a user that is lent to strangers", "@g.example smtps://user%40example.com@smart.example", "lend=anybody"},
+		{
+			"a user that is lent to strangers, by submission",
+			"a@h.example submission://user%40example.com@smart.example", `under the account "user@example.com"`,
+		},
+		{
+			"a user behind another target",
+			"a@h.example x@t.example, smtps://user%40example.com@smart.example", "lend=anybody",
+		},
+		{"a user of a regex", "/a+/@h.example smtps://user%40example.com@smart.example", "lend=anybody"},
+		{
+			"a user of a failover", "a@h.example try x@t.example, smtps://user%40example.com@smart.example",
+			"lend=anybody",
+		},
+		{"lend on a domain", "domain h.example lend=anybody", "lend stands on a rule only"},
+		{"lend on domain *", "domain * lend=anybody", "lend stands on a rule only"},
+		{"lend to somebody else", "a@h.example x@t.example lend=me", "it is one of anybody"},
 		{"a control character", "a@h.example x@t.example\x00", "control character"},
 		{"an escape in a reply", "a@h.example reject 550 \x1b[2J", "control character"},
 		{"invalid UTF-8", "\xff@h.example x@t.example", "malformed address"},
