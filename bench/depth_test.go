@@ -14,7 +14,7 @@ import (
 // The most calls of ours that may stand between the client's socket and the next hop's. A reader who follows a message
 // has to keep them all in mind.
 const (
-	maxDotDepth  = 14 // when the end of data is out and its reply is awaited, on a session that is warm
+	maxDotDepth  = 9 // when the end of data is out and its reply is awaited, on a session that is warm
 	maxRcptDepth = 14 // when the greeting of a new session is awaited, at the first RCPT
 )
 
@@ -122,8 +122,8 @@ func expect(t *testing.T, r *bufio.Reader, want string) {
 
 var (
 	goroutine = regexp.MustCompile(`^goroutine (\d+)`)
-	// perConnection are the functions that begin a connection's goroutine: they are called once and not per message.
-	perConnection = regexp.MustCompile(`^ingress/wire\.\(\*conn\)\.(serve|rest)$`)
+	// perConnection begins the goroutine of a connection that has rested: serve goes on in it.
+	perConnection = regexp.MustCompile(`^ingress/wire\.\(\*conn\)\.rest$`)
 	created       = regexp.MustCompile(`\ncreated by \S+ in goroutine (\d+)\n`)
 	ours          = regexp.MustCompile(`(?m)^github\.com/millrace/millrace/((?:ingress|egress|cluster)\S*)\(.*\)$`)
 )

@@ -211,10 +211,27 @@ func (c *Client) Commit(ctx context.Context, last mail.Octets) []mail.Outcome {
 	reused := c.carried > 0
 	answered, err := 0, c.mayCommit()
 	if err == nil {
-		if err = c.sendLast(ctx, last); err == nil {
-			answered, err = c.finalReplies(out)
+		err = c.sendLast(ctx, last)
+		for err == nil && answered < len(out) {
+			if answered > 0 && !c.target.LMTP {
+				out[answered] = out[0]
+				answered++
+				continue
+			}
+			var r reply
+			if r, err = c.read(c.endVerb()); err == nil {
+				err = c.settle(r, &out[answered])
+			}
+			if err != nil {
+				err = &doubt{err}
+				break
+			}
+			answered++
 		}
 		c.wire.committed()
+	}
+	if err == nil {
+		c.carried++
 	}
 	for i := range out {
 		o := &out[i]

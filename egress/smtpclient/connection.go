@@ -140,51 +140,58 @@ func (c *connection) setDeadline(ctx context.Context, limit time.Duration) {
 	c.wire.SetReadDeadline(until)
 }
 
-// next returns the next reply. If it may not wait and no whole reply is there, ok is false and nothing is lost.
-func (c *connection) next(wait bool) (r reply, ok bool, err error) {
-	w := c.buffers()
-	for {
-		if w.r == w.w {
-			c.wire.instant = !wait
-			n, err := c.socket.Read(w.in[:])
-			c.wire.instant = false
-			w.r, w.w = 0, n
-			if n == 0 && !wait && errors.Is(err, os.ErrDeadlineExceeded) {
-				return reply{}, false, nil
-			}
-			if n == 0 && err != nil {
-				return reply{}, false, err
-			}
-		}
-		n, r, done, err := w.parser.feed(w.in[w.r:w.w])
-		w.r += n
-		if err != nil || done {
-			return r, done, err
-		}
-	}
+// next returns the next reply of the octets that were read; done is false if there is no whole one.
+func (w *work) next() (r reply, done bool, err error) {
+	n, r, done, err := w.parser.feed(w.in[w.r:w.w])
+	w.r += n
+	return r, done, err
 }
 
 // pending returns a reply that has come, without waiting; ok is false if there is no whole one. If finish is set, it
 // waits up to halfReply for the rest of a reply of which the first octets have come.
 func (c *connection) pending(finish bool) (r reply, ok bool, err error) {
-	r, ok, err = c.next(false)
-	if finish && err == nil && !ok && c.unread() {
-		c.wire.SetReadDeadline(time.Now().Add(halfReply))
-		r, ok, err = c.next(true)
+	w := c.buffers()
+	for waits := false; ; {
+		if r, ok, err = w.next(); ok || err != nil {
+			return r, ok, err
+		}
+		c.wire.instant = !waits
+		n, err := c.socket.Read(w.in[:])
+		c.wire.instant = false
+		w.r, w.w = 0, n
+		switch {
+		case n > 0 || err == nil:
+		case waits || !errors.Is(err, os.ErrDeadlineExceeded):
+			return reply{}, false, err
+		case !finish || !c.unread():
+			return reply{}, false, nil
+		default:
+			waits = true
+			c.wire.SetReadDeadline(time.Now().Add(halfReply))
+		}
 	}
-	return r, ok, err
 }
 
 // read waits for a reply until the deadline. The error is a *ConnError, or a protocol error as a *mail.Refusal.
 func (c *connection) read(verb string) (reply, error) {
-	r, _, err := c.next(true)
-	if err != nil {
-		return reply{}, c.failed(verb, err)
+	w := c.buffers()
+	for {
+		r, done, err := w.next()
+		switch {
+		case err != nil:
+			return reply{}, c.failed(verb, err)
+		case done:
+			return r, nil
+		}
+		n, err := c.socket.Read(w.in[:])
+		w.r, w.w = 0, n
+		if n == 0 && err != nil {
+			return reply{}, c.failed(verb, err)
+		}
 	}
-	return r, nil
 }
 
-// failed turns an error of next into that of verb: a protocol error where the server sent what is no reply, else a lost
+// failed turns an error of a read into that of verb: a protocol error where the server sent what is no reply, else a lost
 // connection.
 func (c *connection) failed(verb string, err error) error {
 	if errors.Is(err, errReplySyntax) || errors.Is(err, errReplyCode) || errors.Is(err, errReplyLength) {

@@ -125,32 +125,17 @@ func (s *stream) sendLast(ctx context.Context, last mail.Octets) error {
 	return nil
 }
 
-// finalReplies reads the replies to the end of data into out, as far as valid ones come, and returns their number.
-func (s *stream) finalReplies(out []mail.Outcome) (int, error) {
-	c := s.tx.conn
-	for i := range out {
-		if i > 0 && !c.target.LMTP {
-			out[i] = out[0]
-			continue
-		}
-		if err := s.finalReply(&out[i]); err != nil {
-			return i, &doubt{err}
-		}
+// endVerb is what a reply to the end of data is a reply to.
+func (s *stream) endVerb() string {
+	if s.tx.conn.ext.Has(Chunking) {
+		return "BDAT LAST"
 	}
-	c.carried++
-	return len(out), nil
+	return "end of data"
 }
 
-// finalReply reads one reply to the end of data.
-func (s *stream) finalReply(o *mail.Outcome) error {
-	c, verb := s.tx.conn, "end of data"
-	if c.ext.Has(Chunking) {
-		verb = "BDAT LAST"
-	}
-	r, err := c.read(verb)
-	if err != nil {
-		return err
-	}
+// settle fills in an Outcome from a reply to the end of data. The error says that r is none.
+func (s *stream) settle(r reply, o *mail.Outcome) error {
+	c, verb := s.tx.conn, s.endVerb()
 	switch {
 	case r.code == 221, r.class() == 3: // a server that closes sends 221 by itself, which says nothing of the message
 		return c.protocol(verb, errUnexpected)
