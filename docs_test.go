@@ -230,7 +230,8 @@ func anchors(text string) []string {
 // TestDocuments_Bite shows the rule documents that name what is not there.
 func TestDocuments_Bite(t *testing.T) {
 	names := namesOf([]source{
-		parse(t, "a/a.go", "package mail\ntype Octets struct{ Form int }\nfunc (Octets) Len() {}\nvar _ = \"millrace_x_total\""),
+		parse(t, "a/a.go",
+			"package mail\ntype Octets struct{ Form int }\nfunc (Octets) Len() {}\nvar _ = \"millrace_x_total\""),
 		parse(t, "a/a_test.go", "package mail\nfunc TestOctets() {}"),
 	})
 	good := "`mail.Octets` `mail.Octets.Len` `mail.Octets.Form` `TestOctets` `main.go` `docs/flow.md` `make check` " +

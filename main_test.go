@@ -61,6 +61,8 @@ func TestHouseRules(t *testing.T) {
 		"only commands print":                                 prints,
 		"names say what a thing is":                           names,
 		"wall time that is compared is passed in":             clocks,
+		"comments name the party that acts":                   words,
+		"a word has one meaning":                              meanings,
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, s := range sources {
@@ -513,6 +515,79 @@ func clocks(s source) []string {
 	for _, reading := range s.calls(s.ast, "time", "Now", "Since", "Until") {
 		if !deadline[reading] {
 			findings = append(findings, s.at(reading.Pos(), "reads the clock, not Config.Now"))
+		}
+	}
+	return findings
+}
+
+// refusedWords leave open which party acts, or whether a function returns, sets or sends.
+var refusedWords = regexp.MustCompile(`(?i)\b(gi` + `ves|who` + `ever|no` + `body|some` + `body|any` + `body)\b`)
+
+// words finds refused words in comments. There is no list of exceptions.
+func words(s source) []string {
+	var findings []string
+	for _, group := range s.ast.Comments {
+		for _, comment := range group.List {
+			for _, word := range refusedWords.FindAllString(comment.Text, -1) {
+				findings = append(findings, s.at(comment.Pos(), word))
+			}
+		}
+	}
+	return findings
+}
+
+// meanings names the folders in which a word may be an identifier: its one meaning lives there. A word without folders
+// had so many that it is no name any more.
+var oneMeaning = map[string][]string{
+	"hop":     {"cluster", "loadtest", "bench"},                           // the link between two nodes
+	"verdict": {"ingress/client", "router/mail", "cluster/node", "bench"}, // the score's on a client
+	"place":   nil,
+	"later":   nil,
+	"lost":    {"loadtest"},
+	"known":   nil,
+	"told":    nil,
+	"owed":    nil,
+	"sunk":    nil,
+	"sheet":   nil,
+	"shunned": nil,
+	"twin":    nil,
+	"asks":    nil,
+	"speaks":  nil,
+	"joins":   nil,
+	"admit":   nil,
+}
+
+// meanings finds types, functions, methods and fields whose name is a word that means something else here.
+func meanings(s source) []string {
+	var findings []string
+	check := func(name *ast.Ident) {
+		folders, ok := oneMeaning[strings.ToLower(name.Name)]
+		if ok && !under(s.dir(), folders...) {
+			findings = append(findings, s.at(name.Pos(), name.Name+" has another meaning, see docs/glossary.md"))
+		}
+	}
+	for _, decl := range s.ast.Decls {
+		switch d := decl.(type) {
+		case *ast.FuncDecl:
+			check(d.Name)
+		case *ast.GenDecl:
+			for _, spec := range d.Specs {
+				switch n := spec.(type) {
+				case *ast.TypeSpec:
+					check(n.Name)
+					if t, ok := n.Type.(*ast.StructType); ok {
+						for _, f := range t.Fields.List {
+							for _, name := range f.Names {
+								check(name)
+							}
+						}
+					}
+				case *ast.ValueSpec:
+					for _, name := range n.Names {
+						check(name)
+					}
+				}
+			}
 		}
 	}
 	return findings

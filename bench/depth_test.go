@@ -14,7 +14,7 @@ import (
 // The most calls of ours that may stand between the client's socket and the next hop's. A reader who follows a message
 // has to keep them all in mind.
 const (
-	maxDotDepth  = 9 // when the end of data is out and its reply is awaited, on a session that is warm
+	maxDotDepth  = 9  // when the end of data is out and its reply is awaited, on a session that is warm
 	maxRcptDepth = 14 // when the greeting of a new session is awaited, at the first RCPT
 )
 

@@ -16,7 +16,7 @@ type nodes struct {
 	mu     sync.Mutex
 	owners []string // of the next questions, "" for this node; the last one stays
 	asked  []string // for a transaction
-	lost   map[string]bool
+	gone   map[string]bool
 	others *Relay
 }
 
@@ -34,7 +34,7 @@ func (n *nodes) Begin(ctx context.Context, node string, d mail.Delivery) (mail.T
 	n.mu.Lock()
 	n.asked = append(n.asked, node)
 	n.mu.Unlock()
-	if n.lost[node] {
+	if n.gone[node] {
 		return brokenAtRcpt{}, nil
 	}
 	return n.others.Local().Begin(ctx, d)
@@ -71,9 +71,9 @@ func TestHandover_Failover(t *testing.T) {
 		"the owner is not lost in any case": {owners: []string{"b"}, asked: "b "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ring := &nodes{owners: c.owners, lost: make(map[string]bool)}
+			ring := &nodes{owners: c.owners, gone: make(map[string]bool)}
 			for _, n := range c.lost {
-				ring.lost[n] = true
+				ring.gone[n] = true
 			}
 			s := smtptest.Start(t, smtptest.Behaviour{})
 			ring.others = newWorld(t, port(t, s), nil).relay

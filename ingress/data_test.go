@@ -201,7 +201,7 @@ func TestData_RefusalRedacted(t *testing.T) {
 	w.say("DATA", "550 5.1.1 <info@example.com> refused now id=")
 }
 
-// A slow stream gives way when other clients wait.
+// A slow stream yields when other clients wait.
 func TestBody_SlowStream(t *testing.T) {
 	relay := &ingresstest.Relay{}
 	w := serve(t, rules{"info": ingresstest.To("far.example")}, relay, func(c *Config, _ *wire.Config) {

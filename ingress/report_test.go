@@ -8,7 +8,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestARewrittenRecipientsDestinationIsNotTold(t *testing.T) {
+// TestRedact_RewrittenRecipient: a rewritten recipients destination is not told.
+func TestRedact_RewrittenRecipient(t *testing.T) {
 	path := func(s string) mail.Path {
 		local, domain, _ := strings.Cut(s, "@")
 		return mail.Path{Local: local, Domain: domain}

@@ -144,7 +144,7 @@ func (k *keeper) publish(ctx context.Context, over store.RulesHead, version uint
 	}
 	k.trouble.failures, k.trouble.publishAt = 0, k.cfg.Now()
 	if !ok {
-		k.counters.Lost++
+		k.counters.Overtaken++
 		return nil // the next check adopts the set that won
 	}
 	first := k.current.version == 0

@@ -188,7 +188,7 @@ func (k *keeper) publishMerged(ctx context.Context, head store.RulesHead, merged
 	case err != nil:
 		return false, err
 	case !ok:
-		k.counters.Lost++
+		k.counters.Overtaken++
 		return false, nil
 	}
 	k.enforce(use, version, merged, sum)

@@ -11,7 +11,7 @@ type Status struct {
 	Published   uint64 // sets published from the files of this node
 	Republished uint64 // sets published again because Redis did not have them any more
 	Refused     uint64 // tries to run a set from Redis that this node cannot run
-	Lost        uint64 // publications that failed because another node published first
+	Overtaken   uint64 // publications that failed because another node published first
 	Unsaved     uint64 // writes of the state folder that failed
 }
 

@@ -90,7 +90,7 @@ func (t *site[C]) pay(r *Request, now pace.Instant) {
 // mayOpen reports whether a connection may be opened now, and whether it is the probe of a cooling Site: there is one
 // at a time, and the others are refused until it is known what became of it.
 func (t *site[C]) mayOpen(now time.Time) (probe bool, err error) {
-	probe, ok := t.cooling.Admit(now)
+	probe, ok := t.cooling.MayOpen(now)
 	if !ok {
 		return false, t.cooled()
 	}

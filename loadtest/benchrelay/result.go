@@ -107,14 +107,14 @@ func (r *result) table(out io.Writer) error {
 				added = fmt.Sprintf("%.2f", d.AddedRatio)
 			}
 			fmt.Fprintf(t, "\t\t%s\t%.4f\t%s\t%s\t%.0f\t%+.3f\t%s\t%s\t\n", x, d.CPU, ratio, rounds, d.Rate, d.Added,
-				added, m.verdict(x, d))
+				added, m.targetMet(x, d))
 		}
 	}
 	return t.Flush()
 }
 
-// verdict says whether Millrace reached what it is to reach in the scenario.
-func (m *measured) verdict(x string, d median) string {
+// targetMet says whether Millrace reached what it is to reach in the scenario.
+func (m *measured) targetMet(x string, d median) string {
 	switch {
 	case x != millrace || d.CPURatio == 0:
 		return ""

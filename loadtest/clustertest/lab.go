@@ -34,7 +34,7 @@ type lab struct {
 	more    string // at the end of what each node of later fleets reads
 
 	plain, many, tls, grey *smtptest.Server
-	known, guessed         provider // with limits that the nodes know, and with such that they do not
+	limited, guessed       provider // with limits that the nodes know, and with such that they do not
 	big, wide              *smtptest.Server
 	fleets                 int
 }
@@ -78,7 +78,7 @@ func (l *lab) close() {
 		l.running[i].end()
 	}
 	for _, d := range []*smtptest.Server{
-		l.plain, l.many, l.tls, l.grey, l.known.Server, l.guessed.Server, l.big, l.wide,
+		l.plain, l.many, l.tls, l.grey, l.limited.Server, l.guessed.Server, l.big, l.wide,
 	} {
 		if d != nil {
 			d.Close()
@@ -130,7 +130,7 @@ func (l *lab) startDestinations() error {
 		{&l.many, smtptest.Behaviour{Keep: keep}},
 		{&l.tls, smtptest.Behaviour{Keep: keep, TLS: smtptest.NewCA().Server("mx.tls.example")}},
 		{&l.grey, smtptest.Behaviour{Keep: keep, On: newGreylist().answer}},
-		{&l.known.Server, l.known.behaviour()},
+		{&l.limited.Server, l.limited.behaviour()},
 		{&l.guessed.Server, l.guessed.behaviour()},
 		{&l.big, smtptest.Behaviour{Keep: keep}},
 		{&l.wide, smtptest.Behaviour{Keep: keep}},

@@ -135,8 +135,8 @@ func whose(owner bool) string {
 
 // cutFor is how long a pair of nodes is cut, and known after what time none may hand mail to the other any more.
 const (
-	cutFor = 7 * time.Second
-	known  = 5500 * time.Millisecond
+	cutFor  = 7 * time.Second
+	noticed = 5500 * time.Millisecond
 )
 
 // pairCut cuts the owner and one other node from each other, or only the way from the owner to it. The third sees both.
@@ -174,8 +174,8 @@ func pairCut(ctx context.Context, w *world, bothWays bool) (string, error) {
 	close(two.stop)
 	n := count(append(<-one.done, <-two.done...), w.plain)
 	got, silence, _ := one.between(cutAt, healAt)
-	_, _, atOnce := one.between(cutAt, cutAt.Add(known))
-	_, _, late := one.between(cutAt.Add(known), healAt)
+	_, _, atOnce := one.between(cutAt, cutAt.Add(noticed))
+	_, _, late := one.between(cutAt.Add(noticed), healAt)
 	other, otherSilence, deferred := two.between(cutAt, healAt)
 	most, above := w.watch.most(cutAt, healAt, siteSessions)
 	mostAfter, aboveAfter := w.watch.most(healAt, time.Now(), siteSessions)
@@ -183,7 +183,7 @@ func pairCut(ctx context.Context, w *world, bothWays bool) (string, error) {
 		"%d deferred in the first %s and %d later\nat the others: %d messages, none for %s at most, %d "+
 		"deferred\nsessions at the destination at most: %d (%s over the limit) while cut, %d (%s) after it "+
 		"healed; gossip saw it: %v",
-		n, ms(healAt.Sub(cutAt)), got, ms(silence), atOnce, ms(known), late, other, ms(otherSilence), deferred,
+		n, ms(healAt.Sub(cutAt)), got, ms(silence), atOnce, ms(noticed), late, other, ms(otherSilence), deferred,
 		most, ms(above), mostAfter, ms(aboveAfter), !members)
 	err = errors.Join(n.err(), again)
 	if c := w.plain.Counts(); c.Peak > siteSessions {

@@ -119,7 +119,7 @@ const (
 // provided sends as much as a provider takes and more, first to one whose limits the nodes know, then to one that they
 // learn from its replies alone, of which nothing is demanded.
 func provided(ctx context.Context, t *trial) (string, error) {
-	figures, err := t.provided(ctx, "limits known", "known", &t.lab.known, true)
+	figures, err := t.provided(ctx, "limits known", "known", &t.lab.limited, true)
 	if err != nil {
 		return figures, err
 	}

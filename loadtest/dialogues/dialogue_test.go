@@ -70,9 +70,10 @@ func rewriteSRS(t testing.TB, text string) string {
 		m := srsPattern.FindStringSubmatch(s)
 		days, _ := strconv.Atoi(m[2]) // "" is today
 		made := time.Now().AddDate(0, 0, -days)
-		w, err := srs.New(srs.Config{Domain: "srs.example", Keys: [][]byte{[]byte(world.SRSKey)}, Now: func() time.Time {
-			return made
-		}})
+		w, err := srs.New(srs.Config{Domain: "srs.example", Keys: [][]byte{[]byte(world.SRSKey)},
+			Now: func() time.Time {
+				return made
+			}})
 		if err != nil {
 			t.Fatal(err)
 		}

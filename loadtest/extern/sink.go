@@ -39,8 +39,8 @@ func StartSmtpSink(t testing.TB, opts SinkOptions) (addr, dumpDir string) {
 	return addr, dumpDir
 }
 
-// openDir makes a folder for the length of the test that any user may write to: when root starts smtp-sink, it runs as a
-// user without rights, which could not even pass the parent of t.TempDir.
+// openDir makes a folder for the length of the test that any user may write to: when root starts smtp-sink, it runs as
+// a user without rights, which could not even pass the parent of t.TempDir.
 func openDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "smtp-sink")

@@ -399,7 +399,9 @@ func TestCluster_RulesSurviveAnEmptiedRedis(t *testing.T) {
 		}
 	})
 	redisSays(t, redis, "FLUSHALL")
-	world.Await(t, "the rules are back", func() bool { return strings.Contains(redisSays(t, redis, "KEYS *"), "rules") })
+	world.Await(t, "the rules are back", func() bool {
+		return strings.Contains(redisSays(t, redis, "KEYS *"), "rules")
+	})
 	late := w
 	late.Dir = t.TempDir()
 	joined := world.Start(t, late)

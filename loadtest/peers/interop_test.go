@@ -124,7 +124,10 @@ func TestInterop_FromAPipeliningClient(t *testing.T) {
 			"by small chunks under TLS", "",
 			source.Config{Chunking: true, Chunk: 700, Pipeline: true, TLS: world.AnyCertificate()},
 		},
-		{"in implicit TLS", "tls: implicit", source.Config{Pipeline: true, TLS: world.AnyCertificate(), Implicit: true}},
+		{
+			"in implicit TLS", "tls: implicit",
+			source.Config{Pipeline: true, TLS: world.AnyCertificate(), Implicit: true},
+		},
 		{"octet by octet", "", source.Config{Pace: source.Pace{Octets: 1}}},
 		{"behind PROXY v1", proxied, source.Config{Proxy: source.ProxyV1(client, server)}},
 		{"behind PROXY v1 over IPv6", proxied, source.Config{Proxy: source.ProxyV1(client6, server6)}},
@@ -373,7 +376,8 @@ func (s goSession) Data(r io.Reader) error {
 
 func TestInterop_BehindHAProxy(t *testing.T) {
 	d := smtptest.Start(t, smtptest.Behaviour{})
-	n := world.Start(t, world.World{Listen: `proxy_protocol: ["127.0.0.1/32"]`, Routes: "@x.example smtp://" + d.Addr() + "\n"})
+	n := world.Start(t,
+		world.World{Listen: `proxy_protocol: ["127.0.0.1/32"]`, Routes: "@x.example smtp://" + d.Addr() + "\n"})
 	for _, version := range []string{"send-proxy", "send-proxy-v2"} {
 		front := extern.StartHAProxy(t, extern.TCPProxy(n.Addr, version))
 		s := world.Dial(t, source.Config{Addr: front})
@@ -427,7 +431,8 @@ func TestInterop_AliasLoop(t *testing.T) {
 // TestInterop_SiteAtItsCap: a site at its cap is told.
 func TestInterop_SiteAtItsCap(t *testing.T) {
 	d := smtptest.Start(t, smtptest.Behaviour{})
-	n := world.Start(t, world.World{Routes: "@x.example smtp://" + d.Addr() + "\n", Config: "deadlines: {rcpt: 1s, lend: 1m}"})
+	n := world.Start(t,
+		world.World{Routes: "@x.example smtp://" + d.Addr() + "\n", Config: "deadlines: {rcpt: 1s, lend: 1m}"})
 	for range 20 { // inside their messages, of which octets have gone out: such a session cannot be taken away
 		s := world.Dial(t, source.Config{Addr: n.Addr})
 		if r, ok, err := s.Envelope(source.Message{

@@ -94,7 +94,7 @@ func TestAuth_Bombs(t *testing.T) {
 	}{{"256KiB", 1}, {"8MiB", 3}} {
 		t.Run("hold_window "+w.window, func(t *testing.T) {
 			p := startAuthProcess(t, authSetup{seal: true, config: "limits: {hold_window: " + w.window + "}"})
-			usual := usualCost{p: p, known: map[int]time.Duration{}}
+			usual := usualCost{p: p, cached: map[int]time.Duration{}}
 			for _, b := range bombs(t, newAuthRecords(t)) {
 				t.Run(b.name, func(t *testing.T) { b.explode(t, p, &usual, w.copies) })
 			}
@@ -125,8 +125,8 @@ func (b *bomb) explode(t *testing.T, p *authProcess, usual *usualCost, copies in
 
 // A usualCost is what usual mail costs a node, by size.
 type usualCost struct {
-	p     *authProcess
-	known map[int]time.Duration
+	p      *authProcess
+	cached map[int]time.Duration
 }
 
 // of returns the cost of a message of about n octets, in steps of an eighth.
@@ -136,7 +136,7 @@ func (u *usualCost) of(t *testing.T, n int) time.Duration {
 	for size < n*8/9 {
 		size += size/8 + 1
 	}
-	if d, ok := u.known[size]; ok {
+	if d, ok := u.cached[size]; ok {
 		return d
 	}
 	body := authBody(size)
@@ -152,6 +152,6 @@ func (u *usualCost) of(t *testing.T, n int) time.Duration {
 		}
 		least = min(least, u.p.cpu(t)-began)
 	}
-	u.known[size] = least
+	u.cached[size] = least
 	return least
 }

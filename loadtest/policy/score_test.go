@@ -30,7 +30,7 @@ const refusedText = "554 5.7.1 203.0.113.9 listed by zen.example (code 127.0.0.2
 func TestExplain_EverySignal(t *testing.T) {
 	worst := netip.MustParseAddr("203.0.113.66") // listed, without a name
 	r := world.StartRedis(t)
-	s := scored{zone: zen + known(good) + known(bad) + listed(bad) + listed(worst) + "nomail.example. 60 IN MX 0 .\n",
+	s := scored{zone: zen + mailServer(good) + mailServer(bad) + listed(bad) + listed(worst) + "nomail.example. 60 IN MX 0 .\n",
 		redis: r.URL(),
 		rules: "old@x.example reject 550 5.1.1 Moved\nlater@x.example tempfail 451 4.2.1 Back tomorrow\n",
 		score: listScore +
@@ -127,7 +127,7 @@ func TestExplain_EverySignal(t *testing.T) {
 // TestScore_ListedAtRcpt: a listed client is refused at rcpt whatever the recipient.
 func TestScore_ListedAtRcpt(t *testing.T) {
 	s := scored{
-		zone: zen + known(bad) + listed(bad), score: listScore,
+		zone: zen + mailServer(bad) + listed(bad), score: listScore,
 		rules: "gone@x.example reject 550 5.1.1 Moved\nthere@x.example drop\n",
 	}
 	n := world.Start(t, s.world(t))
@@ -174,7 +174,7 @@ func TestScore_ListedAtRcpt(t *testing.T) {
 // TestScore_PostmasterReached: postmaster is reached by a listed client within its rates.
 func TestScore_PostmasterReached(t *testing.T) {
 	s := scored{
-		zone: zen + known(bad) + listed(bad), score: listScore + "rates: {messages: 4/1h}\n",
+		zone: zen + mailServer(bad) + listed(bad), score: listScore + "rates: {messages: 4/1h}\n",
 		rules: "c@y.example d@z.example\n",
 	}
 	n := world.Start(t, s.world(t))
@@ -195,7 +195,7 @@ func TestScore_PostmasterReached(t *testing.T) {
 // TestScore_TrustedClients: trusted clients are not scored.
 func TestScore_TrustedClients(t *testing.T) {
 	s := scored{
-		zone: zen + known(bad) + listed(bad), score: listScore + "rates: {client: 1/1h, messages: 1/1h}\ngreet: 10s\n",
+		zone: zen + mailServer(bad) + listed(bad), score: listScore + "rates: {client: 1/1h, messages: 1/1h}\ngreet: 10s\n",
 	}
 	w := s.world(t)
 	w.Listen += `, relay: trusted, networks: ["203.0.113.0/24"]`
@@ -210,7 +210,7 @@ func TestScore_TrustedClients(t *testing.T) {
 
 // TestScore_XCLIENT: the address that XCLIENT carries is scored.
 func TestScore_XCLIENT(t *testing.T) {
-	s := scored{zone: zen + known(good) + known(bad) + listed(bad), score: listScore}
+	s := scored{zone: zen + mailServer(good) + mailServer(bad) + listed(bad), score: listScore}
 	w := s.world(t)
 	w.Listen += `, xclient: ["203.0.10.1"]`
 	n := world.Start(t, w)
@@ -232,7 +232,7 @@ func TestScore_XCLIENT(t *testing.T) {
 // TestScore_ProxyHeaders: proxy headers of both versions and families carry who is scored.
 func TestScore_ProxyHeaders(t *testing.T) {
 	six := netip.MustParseAddr("2001:db8::9")
-	zone := zen + known(bad) + listed(bad) +
+	zone := zen + mailServer(bad) + listed(bad) +
 		"2.0.0.0.0.0.f.7.f.f.f.f.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.zen.example. 300 IN A 127.0.0.2\n" +
 		"9.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.zen.example. 300 IN A 127.0.0.2\n"
 	s := scored{zone: zone, score: listScore}
@@ -267,7 +267,7 @@ func TestScore_ProxyHeaders(t *testing.T) {
 
 // TestScore_EarlyTalker: who speaks first is an early talker.
 func TestScore_EarlyTalker(t *testing.T) {
-	s := scored{zone: zen + known(good), score: "greet: 300ms\nreject: 4\ndefer: 3\n"}
+	s := scored{zone: zen + mailServer(good), score: "greet: 300ms\nreject: 4\ndefer: 3\n"}
 	n := world.Start(t, s.world(t))
 	cfg := proxied(n.Addr, good)
 	began := time.Now()
@@ -304,7 +304,7 @@ func TestScore_EarlyTalker(t *testing.T) {
 
 // TestScore_Tarpit: a refusal is held back.
 func TestScore_Tarpit(t *testing.T) {
-	s := scored{zone: zen + known(good) + known(bad) + listed(bad), score: listScore + "tarpit: 1s\n"}
+	s := scored{zone: zen + mailServer(good) + mailServer(bad) + listed(bad), score: listScore + "tarpit: 1s\n"}
 	n := world.Start(t, s.world(t))
 	c := comes(t, n, bad)
 	says(t, c, "MAIL FROM:<a@client.example>", "250")
@@ -331,7 +331,7 @@ func TestScore_Entries(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := scored{
-		zone: zen + known(good) + known(allowed) + listed(allowed) + known(spf) + listed(spf),
+		zone: zen + mailServer(good) + mailServer(allowed) + listed(allowed) + mailServer(spf) + listed(spf),
 		score: listScore +
 			"allow: [203.0.113.77, \"domain:client.example our friends\"]\nblock: " +
 			"[\"helo:*.bulk.example\"]\nblock_file: " + file + "\n",
@@ -363,9 +363,9 @@ func TestScore_Entries(t *testing.T) {
 	}
 }
 
-// TestScore_LateSignal: a late signal counts for nobody and the first rcpt waits no longer.
+// TestScore_LateSignal: a late signal counts for no client, and the first RCPT waits no longer.
 func TestScore_LateSignal(t *testing.T) {
-	s := scored{zone: zen + known(bad) + listed(bad), score: listScore + "deadline: 700ms\n"}
+	s := scored{zone: zen + mailServer(bad) + listed(bad), score: listScore + "deadline: 700ms\n"}
 	w := s.world(t)
 	n := world.Start(t, w)
 	held := make(chan struct{})

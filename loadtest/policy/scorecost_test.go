@@ -13,7 +13,7 @@ import (
 // A stranger that says EHLO and MAIL again and again, and never names a recipient, makes us look up none of its names.
 func TestScoreCost_NoLookupBeforeRcpt(t *testing.T) {
 	client := clientAt(1)
-	s := scored{zone: zen + known(client)}
+	s := scored{zone: zen + mailServer(client)}
 	w := s.world(t)
 	n := world.Start(t, w)
 	c := comes(t, n, client)

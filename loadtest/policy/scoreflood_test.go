@@ -41,7 +41,7 @@ func floodZone() string {
 	zone.WriteString(zen)
 	for i := range floodAddresses {
 		if kind := i % 10; kind < 8 {
-			zone.WriteString(known(clientAt(i)))
+			zone.WriteString(mailServer(clientAt(i)))
 			if 1 <= kind && kind <= 3 {
 				zone.WriteString(listed(clientAt(i)))
 			}
@@ -115,9 +115,9 @@ func attempt(ctx context.Context, cfg source.Config, to ...string) (string, erro
 
 // A flood counts what its clients were told.
 type flood struct {
-	addr string
-	mu   sync.Mutex
-	told [10]map[string]int
+	addr    string
+	mu      sync.Mutex
+	replies [10]map[string]int
 }
 
 // rise lets connections from number from to to happen, some at a time.
@@ -142,10 +142,10 @@ func (f *flood) rise(ctx context.Context, from, to int) {
 		}
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		if f.told[kind] == nil {
-			f.told[kind] = make(map[string]int)
+		if f.replies[kind] == nil {
+			f.replies[kind] = make(map[string]int)
 		}
-		f.told[kind][code]++
+		f.replies[kind][code]++
 	})
 }
 
@@ -189,7 +189,7 @@ func TestScore_Flood(t *testing.T) {
 	if grew := after - before; grew > floodGrowth {
 		t.Errorf("grew by %d KiB", grew>>10)
 	}
-	for kind, told := range f.told {
+	for kind, told := range f.replies {
 		t.Logf("kind %d: %v", kind, told)
 		switch {
 		case kind == 0:

@@ -200,7 +200,7 @@ func TestGreylist_PassesOnRetry(t *testing.T) {
 		t.Run(fmt.Sprintf("redis=%t", shared), func(t *testing.T) {
 			grey := netip.MustParseAddr("203.0.30.1") // without a name: 2
 			s := scored{
-				zone:  zen + known(good) + fmt.Sprintf("%s. 60 IN A %s\n", nameOf(grey), grey),
+				zone:  zen + mailServer(good) + fmt.Sprintf("%s. 60 IN A %s\n", nameOf(grey), grey),
 				score: "greylist: {from: 1, to: 6, delay: 1s}\n",
 			}
 			if shared {
@@ -287,7 +287,9 @@ func TestKarma_SpamLowers(t *testing.T) {
 	}
 	const want = "450 4.7.1 203.0.50.1 deferred: destinations refused mail of this client or its network as " +
 		"unwanted, try again later id=?"
-	world.Await(t, "the client is deferred at the other node", func() bool { return received(t, other, spammer) == want })
+	world.Await(t, "the client is deferred at the other node", func() bool {
+		return received(t, other, spammer) == want
+	})
 	if got := received(t, n, teller); !strings.HasPrefix(got, "250 ") {
 		t.Errorf("the others: %s", got)
 	}
@@ -295,7 +297,9 @@ func TestKarma_SpamLowers(t *testing.T) {
 
 // TestKarma_AcceptedRaises: mail that is taken raises the standing of the client.
 func TestKarma_AcceptedRaises(t *testing.T) {
-	s := scored{zone: zen, redis: world.StartRedis(t).URL(), score: history + "greylist: {from: -0.5, to: 6, delay: 24h}\n"}
+	s := scored{
+		zone: zen, redis: world.StartRedis(t).URL(), score: history + "greylist: {from: -0.5, to: 6, delay: 24h}\n",
+	}
 	spammed(t, &s, 8)
 	w := s.world(t)
 	sure := s
@@ -310,7 +314,9 @@ func TestKarma_AcceptedRaises(t *testing.T) {
 	for i := range 8 {
 		world.Send(t, c, letterOf(fmt.Sprintf("b@d%d.example", i)))
 	}
-	world.Await(t, "its standing is above the band", func() bool { return strings.HasPrefix(received(t, n, client), "250 ") })
+	world.Await(t, "its standing is above the band", func() bool {
+		return strings.HasPrefix(received(t, n, client), "250 ")
+	})
 }
 
 // TestKarma_KnownGood: known good clients are neither greylisted nor made to wait.
@@ -364,7 +370,7 @@ func TestRate_OneRoundTrip(t *testing.T) {
 		})
 	}
 	t.Run("a refused client", func(t *testing.T) {
-		s := scored{zone: zen + known(bad) + listed(bad), redis: r.URL(), score: s.score}
+		s := scored{zone: zen + mailServer(bad) + listed(bad), redis: r.URL(), score: s.score}
 		n := world.Start(t, s.world(t))
 		c := comes(t, n, bad)
 		says(t, c, "MAIL FROM:<a@client.example>", "250")

@@ -44,8 +44,8 @@ func reversed(a netip.Addr) string {
 	return fmt.Sprintf("%d.%d.%d.%d", b[3], b[2], b[1], b[0])
 }
 
-// known returns the records of a mail server with proper names.
-func known(a netip.Addr) string {
+// mailServer returns the records of a mail server with proper names.
+func mailServer(a netip.Addr) string {
 	return fmt.Sprintf("%s.in-addr.arpa. 300 IN PTR %s.\n%s. 300 IN A %s\n", reversed(a), nameOf(a), nameOf(a), a)
 }
 
@@ -59,7 +59,7 @@ func population(n int) string {
 	var zone strings.Builder
 	zone.WriteString(zen)
 	for i := range n {
-		zone.WriteString(known(clientAt(i)))
+		zone.WriteString(mailServer(clientAt(i)))
 	}
 	return zone.String()
 }

@@ -21,7 +21,6 @@ import (
 
 // A Config says how a Session connects and speaks. Addr is required.
 type Config struct {
-	Network  string      // "tcp" when empty, or "unix"
 	Addr     string      // host:port or a path
 	Local    netip.Addr  // the address to dial from; zero: any
 	Proxy    []byte      // a PROXY header to begin with, see ProxyV1 and ProxyV2
@@ -108,9 +107,6 @@ func Dial(ctx context.Context, cfg Config) (*Session, error) {
 
 // Connect connects, writes the PROXY header and does the handshake of implicit TLS; nothing is read.
 func Connect(ctx context.Context, cfg Config) (*Session, error) {
-	if cfg.Network == "" {
-		cfg.Network = "tcp"
-	}
 	if cfg.Helo == "" {
 		cfg.Helo = "client.example"
 	}
@@ -121,7 +117,7 @@ func Connect(ctx context.Context, cfg Config) (*Session, error) {
 	if cfg.Local.IsValid() {
 		d.LocalAddr = &net.TCPAddr{IP: cfg.Local.AsSlice()}
 	}
-	raw, err := d.DialContext(ctx, cfg.Network, cfg.Addr)
+	raw, err := d.DialContext(ctx, "tcp", cfg.Addr)
 	if err != nil {
 		return nil, err
 	}

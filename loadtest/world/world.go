@@ -1,5 +1,5 @@
-// Package world is what the tests of whole nodes share: the configuration of a node in parts, nodes in the test's process
-// and in their own, a Redis, the corpus, and the small questions that tests ask of what arrived.
+// Package world is what the tests of whole nodes share: the configuration of a node in parts, nodes in the test's
+// process and in their own, a Redis, the corpus, and the small questions that tests ask of what arrived.
 //
 // It owns what it starts until the test ends, and refuses to know what a test wants to show.
 package world

@@ -75,9 +75,9 @@ func (c *Cooling) Until() time.Time { return c.backoff.until }
 // Cause returns why the Site was cooled last.
 func (c *Cooling) Cause() error { return c.cause }
 
-// Admit reports whether a connection may be opened now, and whether it is the probe of a cooling Site. There is one
+// MayOpen reports whether a connection may be opened now, and whether it is the probe of a cooling Site. There is one
 // probe at a time, until EndProbe.
-func (c *Cooling) Admit(now time.Time) (probe, ok bool) {
+func (c *Cooling) MayOpen(now time.Time) (probe, ok bool) {
 	if !c.IsOn() {
 		return false, true
 	}

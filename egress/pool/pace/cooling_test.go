@@ -51,14 +51,14 @@ func TestCooling(t *testing.T) {
 			"at a time",
 			func(c *Cooling) {
 				c.Fail(noon, 0, cause, false)
-				c.Admit(after)
+				c.MayOpen(after)
 			}, after, true, false, false, false, false,
 		},
 		{
 			"after the other",
 			func(c *Cooling) {
 				c.Fail(noon, 0, cause, false)
-				c.Admit(after)
+				c.MayOpen(after)
 				c.EndProbe()
 			}, after, true, false, false, true, true,
 		},
@@ -66,7 +66,7 @@ func TestCooling(t *testing.T) {
 			"a probe is out though the Site is warm again",
 			func(c *Cooling) {
 				c.Fail(noon, 0, cause, false)
-				c.Admit(after)
+				c.MayOpen(after)
 				c.Warm()
 				c.Fail(noon, 0, cause, false)
 			}, after, true, false, false, false, false,
@@ -114,7 +114,7 @@ func TestCooling(t *testing.T) {
 			if k.IsOn() != c.on || k.IsRefused() != c.refused || k.IsSuspended() != c.suspended {
 				t.Errorf("on %v, refused %v, suspended %v", k.IsOn(), k.IsRefused(), k.IsSuspended())
 			}
-			if probe, ok := k.Admit(c.now); probe != c.probe || ok != c.ok {
+			if probe, ok := k.MayOpen(c.now); probe != c.probe || ok != c.ok {
 				t.Errorf("probe %v, ok %v", probe, ok)
 			}
 		})

@@ -21,8 +21,9 @@ func Of(client netip.Addr) netip.Prefix {
 }
 
 // Nested returns the networks that a client is part of, from the smallest to the widest: its /32 and /24, for IPv6 its
-// /64, /56 and /48. A stranger has the whole of such a prefix, from a provider or for the asking, so what is shared among
-// clients is shared among these. IPv4-mapped addresses are IPv4 and zones are dropped. There are none for the zero Addr.
+// /64, /56 and /48. A stranger has the whole of such a prefix, from a provider or for the asking, so what is shared
+// among clients is shared among these. IPv4-mapped addresses are IPv4 and zones are dropped. There are none for the
+// zero Addr.
 func Nested(client netip.Addr) []netip.Prefix {
 	return appendNested(make([]netip.Prefix, 0, 3), client) // inlined, so that a caller's loop allocates nothing
 }

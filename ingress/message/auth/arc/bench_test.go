@@ -9,7 +9,7 @@ import (
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 )
 
-// typical is a header section of the fields and the size that a message has after a hop or two.
+// typical is a header section of the fields and the size that a message has after a forwarder or two.
 func typical() string {
 	return strings.Repeat("X-Report: "+strings.Repeat("abcdefg ", 8)+"\r\n\t"+strings.Repeat("hijklmn ", 8)+"\r\n", 6) +
 		letter
@@ -31,7 +31,7 @@ func BenchmarkChain(b *testing.B) {
 			b.Fatal(err)
 		}
 		s := newSealer(b, SealConfig{Key: dkim.SigningKey{Domain: "hop.example", Selector: "s", Key: key}})
-		h := hop{sealer: s}
+		h := forwarder{sealer: s}
 		v := newVerifier(b, Config{Resolver: records{"s._domainkey.hop.example": {record}}})
 		message := typical() + "\r\n" + text
 		for range 3 {

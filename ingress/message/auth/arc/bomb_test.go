@@ -24,7 +24,7 @@ func cpu(t testing.TB) time.Duration {
 
 // craft puts a set on a message that a Sealer would not make: its message signature covers any names and has a further
 // tag, and its results may be of any length.
-func (h hop) craft(t testing.TB, message string, instance int, names []string, tag, results string) string {
+func (h forwarder) craft(t testing.TB, message string, instance int, names []string, tag, results string) string {
 	t.Helper()
 	header, body := split([]byte(message))
 	hash, _ := hashes(body)(dkim.Relaxed)

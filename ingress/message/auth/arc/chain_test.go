@@ -29,17 +29,17 @@ const (
 	now  = 1700000000
 )
 
-// A hop is a sealer with a key of its own.
-type hop struct {
+// A forwarder is a sealer with a key of its own.
+type forwarder struct {
 	name   string // of its key
 	sealer *Sealer
 }
 
 // hops makes n sealers and publishes their keys.
-func hops(t testing.TB, n int) ([]hop, records) {
+func hops(t testing.TB, n int) ([]forwarder, records) {
 	t.Helper()
 	keys := records{}
-	all := make([]hop, n)
+	all := make([]forwarder, n)
 	for i := range all {
 		key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{byte(i + 1)}, ed25519.SeedSize))
 		domain := fmt.Sprintf("hop%d.example", i+1)
@@ -65,12 +65,12 @@ func newSealer(t testing.TB, cfg SealConfig) *Sealer {
 }
 
 // pass has a message pass a sealer.
-func (h hop) pass(t testing.TB, v *Verifier, message string) string {
+func (h forwarder) pass(t testing.TB, v *Verifier, message string) string {
 	t.Helper()
 	return h.seal(t, message, validate(t, v, []byte(message)))
 }
 
-func (h hop) seal(t testing.TB, message string, prior Result) string {
+func (h forwarder) seal(t testing.TB, message string, prior Result) string {
 	t.Helper()
 	header, body := split([]byte(message))
 	hash, _ := hashes(body)(dkim.Relaxed)
@@ -83,7 +83,7 @@ func (h hop) seal(t testing.TB, message string, prior Result) string {
 }
 
 // sealed returns the letter after n hops.
-func sealed(t testing.TB, n int) (string, []hop, records) {
+func sealed(t testing.TB, n int) (string, []forwarder, records) {
 	t.Helper()
 	all, keys := hops(t, n)
 	v := newVerifier(t, Config{Resolver: keys, Now: clock(now)})

@@ -13,9 +13,9 @@ const (
 	maxCachedRecord = 1024 // octets of a record that is kept
 )
 
-// A KeyFinder asks DNS for keys and keeps the keys of parsed records, because parsing a record takes a third of the time
-// that an RSA verification takes. It keeps no names and no age: DNS is asked each time, and its answer decides which
-// record holds. It is safe for concurrent use. Make one with NewKeyFinder.
+// A KeyFinder asks DNS for keys and keeps the keys of parsed records, because parsing a record takes a third of the
+// time that an RSA verification takes. It keeps no names and no age: DNS is asked each time, and its answer decides
+// which record holds. It is safe for concurrent use. Make one with NewKeyFinder.
 type KeyFinder struct {
 	resolver world.Resolver
 	mu       sync.Mutex

@@ -290,7 +290,7 @@ const percentOfMessages = 100
 type identifier struct {
 	domain string
 	dkim   bool
-	known  bool
+	passed bool
 }
 
 // collect returns the identifiers that can change the result, each once.
@@ -303,10 +303,10 @@ func collect(reverse spf.Identity, dkim, unknown []string) []identifier {
 		}
 	}
 	if reverse.Result == spf.Pass || reverse.Result == spf.TempError {
-		add(identifier{domain: reverse.Domain, known: reverse.Result == spf.Pass})
+		add(identifier{domain: reverse.Domain, passed: reverse.Result == spf.Pass})
 	}
 	for _, d := range dkim {
-		add(identifier{domain: d, dkim: true, known: true})
+		add(identifier{domain: d, dkim: true, passed: true})
 	}
 	for _, d := range unknown {
 		add(identifier{domain: d, dkim: true})
@@ -334,7 +334,7 @@ func (l *Lookup) evaluate(ctx context.Context, a *author, ids []identifier) Resu
 	var spfAligned, dkimAligned, open bool
 	var fault error
 	for _, id := range ids {
-		if id.known && (id.dkim && dkimAligned || !id.dkim && spfAligned) {
+		if id.passed && (id.dkim && dkimAligned || !id.dkim && spfAligned) {
 			continue
 		}
 		aligned, err := l.aligned(ctx, a, id)
@@ -342,7 +342,7 @@ func (l *Lookup) evaluate(ctx context.Context, a *author, ids []identifier) Resu
 		case err != nil:
 			fault = errors.Join(fault, err)
 		case !aligned:
-		case !id.known:
+		case !id.passed:
 			open = true
 		case id.dkim:
 			dkimAligned = true
@@ -376,7 +376,7 @@ func (l *Lookup) evaluate(ctx context.Context, a *author, ids []identifier) Resu
 func (l *Lookup) undiscovered(r Result, a *author, ids []identifier) Result {
 	var spfAligned, dkimAligned bool
 	for _, id := range ids {
-		if id.known && id.domain == a.domain {
+		if id.passed && id.domain == a.domain {
 			spfAligned, dkimAligned = spfAligned || !id.dkim, dkimAligned || id.dkim
 		}
 	}
