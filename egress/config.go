@@ -86,6 +86,10 @@ type Config struct {
 	// Sources are addresses of ours to connect from. A Site always sees the same one of each family, so that its
 	// greylisting knows us again. Without an address of a family the system chooses.
 	Sources []netip.Addr
+	// Addresses are those that destinations see us at. Behind address translation they are not those of our sockets.
+	// With SRSDomain, Helo and the addresses behind it they tell a refusal of us from one of a message.
+	Addresses []netip.Addr
+	SRSDomain string // of the reverse-paths that we write, "" without SRS
 	// AllowPrivate, Self, SelfAddrs and Providers are those of mx.Config.
 	AllowPrivate bool
 	Self         []string
@@ -139,6 +143,13 @@ func (c *Config) Validate() error {
 	for i, a := range c.Sources {
 		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() {
 			return &mail.FieldError{Field: "source[" + strconv.Itoa(i) + "]", Reason: "is no address to connect from"}
+		}
+	}
+	for i, a := range c.Addresses {
+		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() {
+			return &mail.FieldError{
+				Field: "addresses[" + strconv.Itoa(i) + "]", Reason: "is no address that a destination can see",
+			}
 		}
 	}
 	var f *mail.FieldError

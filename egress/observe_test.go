@@ -31,8 +31,8 @@ func TestRelay_RefusalOfUs(t *testing.T) {
 	for _, c := range []struct{ name, verb, reply string }{
 		{"530 to MAIL", "MAIL", "530 5.7.0 Authentication required"},
 		{"our address at MAIL", "MAIL", "554 5.7.1 [127.0.0.1] is listed"},
-		{"a phrase at RCPT", "RCPT", "550 5.7.1 Client host rejected: poor reputation"},
-		{"a phrase at DATA", "DATA", "550 5.7.1 Client host rejected: poor reputation"},
+		{"our address at RCPT", "RCPT", "550 5.7.1 <[127.0.0.1]>: Client host rejected: poor reputation"},
+		{"our address at DATA", "DATA", "550 5.7.1 <[127.0.0.1]>: Client host rejected: poor reputation"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w, _ := one(t,
@@ -75,11 +75,11 @@ func TestRelay_ProvokedRefusal(t *testing.T) {
 		},
 		{
 			"a reverse-path that it cannot read", "MAIL", "501 5.1.7 Bad sender address syntax", path("a@b_c.test"),
-			path("b@one.test"), "451 4.7.0", 1,
+			path("b@one.test"), "501 5.1.7", 0,
 		},
 		{
 			"one that it cannot read, with 555", "MAIL", "555 5.5.2 Syntax error", path(`"a b"@c.test`),
-			path("b@one.test"), "451 4.7.0", 1,
+			path("b@one.test"), "555 5.5.2", 0,
 		},
 		{
 			"a forward-path that is our address", "RCPT", "550 5.1.1 <127.0.0.1@one.test>: User unknown",

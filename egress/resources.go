@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/millrace/millrace/egress/dial"
@@ -77,10 +78,20 @@ func newResources(cfg Config) (*resources, error) {
 		pool:   pool.New[*client](cfg.Now),
 		dialer: dial.New(dial.Config{
 			Helo: cfg.Helo, Finder: finder, Sources: cfg.Sources, Client: cfg.Client, RootCAs: cfg.tune.rootCAs,
+			Us: smtpclient.Identity{Addrs: unmapped(cfg.Addresses), SRS: cfg.SRSDomain},
 		}),
 		feedback: feedback.New(cfg.Reactions, cfg.Now),
 		fixed:    lru.New[mail.NextHop, *fixedSite](fixedCache),
 	}, nil
+}
+
+// unmapped returns the addresses with IPv4 as IPv4.
+func unmapped(list []netip.Addr) []netip.Addr {
+	out := make([]netip.Addr, len(list))
+	for i, a := range list {
+		out[i] = a.Unmap()
+	}
+	return out
 }
 
 // within returns ctx, with a deadline for one call if it has no deadline.

@@ -74,6 +74,7 @@ type Egress struct {
 	TLS             string   `yaml:"tls"` // "none", "opportunistic" or "required"
 	Helo            string   `yaml:"helo"`
 	Source          []string `yaml:"source"`
+	Addresses       []string `yaml:"addresses"`
 	AllowPrivate    bool     `yaml:"allow_private"`
 	CredentialsFile File     `yaml:"credentials_file"`
 	SitesFile       File     `yaml:"sites_file"`

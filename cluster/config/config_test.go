@@ -23,8 +23,8 @@ routes: file
 state: state/
 dns: {servers: ["127.0.0.1:53"], trust_ad: false}
 egress:
-  {port: 25, tls: opportunistic, helo: mx1.example.net, source: [], allow_private: false, credentials_file: file,
-   sites_file: file, reactions_file: file}
+  {port: 25, tls: opportunistic, helo: mx1.example.net, source: [], addresses: [192.0.2.7, "2001:db8::7"],
+   allow_private: false, credentials_file: file, sites_file: file, reactions_file: file}
 limits:
   {message_size: 50MiB, line: 1MiB, recipients: 100, connections: 20000, connections_per_client: 50,
    hold_window: 256KiB, hold_budget: 512MiB}
@@ -218,6 +218,7 @@ func TestParse_Problems(t *testing.T) {
 			"a hold budget under the window", "limits:\n  hold_budget: 64KiB",
 			"2: limits.hold_budget: is below limits.hold_window",
 		},
+		{"an address that is none", "egress:\n  addresses:\n    - mx1.example.net", "egress.addresses[0]: is not an address"},
 		{"a TLS policy that is none", "egress: {tls: maybe}", `"maybe" is none of none, opportunistic, required`},
 		{
 			"a Redis URL is not repeated", "redis: {url: \"http://user:hunter2@h\"}",

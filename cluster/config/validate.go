@@ -131,6 +131,11 @@ func (v *validator) egress(e *Egress) {
 			v.add(fmt.Sprintf("egress.source[%d]", i), "is not an address")
 		}
 	}
+	for i, s := range e.Addresses {
+		if _, err := netip.ParseAddr(s); err != nil {
+			v.add(fmt.Sprintf("egress.addresses[%d]", i), "is not an address")
+		}
+	}
 	v.file("egress.credentials_file", e.CredentialsFile)
 	v.file("egress.sites_file", e.SitesFile)
 	v.file("egress.reactions_file", e.ReactionsFile)

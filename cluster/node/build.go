@@ -93,13 +93,13 @@ func (p *parts) makeEgress(hooks) error {
 	if !ok {
 		return config.Problems{c.Problem("egress.tls", "is no policy")}
 	}
-	var sources []netip.Addr
-	for i, s := range c.Egress.Source {
-		a, err := netip.ParseAddr(s)
-		if err != nil {
-			return config.Problems{c.Problem(fmt.Sprintf("egress.source[%d]", i), err.Error())}
-		}
-		sources = append(sources, a)
+	sources, err := readAddrs(c, "egress.source", c.Egress.Source)
+	if err != nil {
+		return err
+	}
+	addresses, err := readAddrs(c, "egress.addresses", c.Egress.Addresses)
+	if err != nil {
+		return err
 	}
 	sites := p.files.sites.Load()
 	p.egress = egress.Config{
@@ -108,6 +108,7 @@ func (p *parts) makeEgress(hooks) error {
 		TLS:          policy,
 		Resolver:     p.resolver,
 		Sources:      sources,
+		Addresses:    addresses,
 		AllowPrivate: c.Egress.AllowPrivate,
 		Self:         []string{c.Hostname},
 		SelfAddrs:    mxSelfAddrs(c),
@@ -121,7 +122,22 @@ func (p *parts) makeEgress(hooks) error {
 		},
 		Budget: time.Duration(c.Deadlines.Rcpt),
 	}
+	if c.SRS != nil {
+		p.egress.SRSDomain = c.SRS.Domain
+	}
 	return c.WithLine("egress.", "egress", p.egress.Validate())
+}
+
+// readAddrs reads the addresses of a field.
+func readAddrs(c *config.Config, field string, list []string) (out []netip.Addr, err error) {
+	for i, s := range list {
+		a, err := netip.ParseAddr(s)
+		if err != nil {
+			return nil, config.Problems{c.Problem(fmt.Sprintf("%s[%d]", field, i), err.Error())}
+		}
+		out = append(out, a)
+	}
+	return out, nil
 }
 
 // mxSelfAddrs returns the addresses by which an MX host is this node: those it listens on at the port of MX hosts.

@@ -38,6 +38,8 @@ type Config struct {
 	// Sources are addresses of ours to connect from. A Site always sees the same one of each family. Without an address
 	// of a family the system chooses.
 	Sources []netip.Addr
+	// Us is what we are called outside, besides Helo and the addresses behind it, which are looked up.
+	Us      smtpclient.Identity
 	Client  smtpclient.Config // the deadlines of sessions
 	RootCAs *x509.CertPool    // verify certificates where the policy demands it; nil means the system's
 }
@@ -48,11 +50,13 @@ type Dialer struct {
 	tls                [smtpclient.Implicit + 1]*tls.Config // by policy, each with its own tickets
 	classic            [smtpclient.Implicit + 1]*tls.Config // the same without post-quantum key exchange
 	sources4, sources6 []netip.Addr
+	us                 identity
 }
 
 // New returns a Dialer.
 func New(c Config) *Dialer {
 	d := &Dialer{cfg: c}
+	d.us.configured = c.Us
 	for policy := range d.tls {
 		d.tls[policy] = tlsConfig(c.RootCAs, smtpclient.TLSPolicy(policy))
 		d.classic[policy] = d.tls[policy].Clone()
@@ -81,6 +85,8 @@ type Target struct {
 	Fixed bool
 	// HostFailed is called for each of several hosts that could not be used, unless ctx was cancelled. nil disables it.
 	HostFailed func(host string)
+
+	us smtpclient.Identity
 }
 
 // A Conn is a session that was opened, and with what.
@@ -111,6 +117,7 @@ func (f Failures) Unwrap() []error { return f }
 // package mx for a host without a usable address, or says that no time was left for a host.
 func (d *Dialer) Dial(ctx context.Context, t Target) (Conn, Failures) {
 	var failed Failures
+	t.us = d.us.now(ctx, d.lookUpHelo)
 	for i, host := range t.Hosts {
 		if i > 0 && mail.IsOver(ctx) {
 			failed = append(failed, errors.New("no time left for "+host))
@@ -189,7 +196,7 @@ func connectTime(ctx context.Context, most time.Duration, left int) time.Duratio
 func (d *Dialer) target(t *Target, host string, a netip.Addr) smtpclient.Target {
 	c := smtpclient.Target{
 		Network: "tcp", Host: host, Helo: d.cfg.Helo, TLS: t.TLS, TLSConfig: d.tls[t.TLS],
-		User: t.User, Password: t.Password,
+		User: t.User, Password: t.Password, Us: t.us,
 		LMTP: t.Transport == mail.LMTP || t.Transport == mail.LMTPUnix,
 	}
 	if t.Transport == mail.LMTPUnix {

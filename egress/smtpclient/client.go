@@ -69,6 +69,7 @@ type Target struct {
 	TLSConfig *tls.Config
 	User      string // AUTH PLAIN or LOGIN as this user; needs Required or Implicit
 	Password  string
+	Us        Identity // by which a refusal of us is told from one of a message
 }
 
 // A Stage is the part of Dial that failed.

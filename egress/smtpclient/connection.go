@@ -53,7 +53,7 @@ type connection struct {
 	handshakeBegan time.Time // zero in clear
 	handshakeTook  time.Duration
 
-	own  []netip.Addr // our end's address, if it has one: a refusal may name us by it
+	own  []netip.Addr // our end's address, and those that the host greeted us by: a refusal may name us by them
 	born time.Time
 	used time.Time
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -202,7 +203,29 @@ func (o opening) hello(ctx context.Context) error {
 	case o.unread():
 		return o.protocol(verb, errUnasked)
 	}
+	o.greetedBy(string(r.text))
 	return nil
+}
+
+// maxEchoes bounds the addresses that are believed of one reply to EHLO.
+const maxEchoes = 4
+
+// greetedBy notes the addresses in the first line of a reply to EHLO, in which many hosts say who they see ("mx.example
+// at your service, [192.0.2.7]"). Behind address translation our end does not know that. It counts for this connection
+// alone, because a host may write anything.
+func (o opening) greetedBy(text string) {
+	line, _, _ := strings.Cut(text, "\n")
+	host, _, _ := net.SplitHostPort(o.target.Addr)
+	for word := range wordsOfAddress(strings.ToLower(line)) {
+		a, ok := readAddr(word)
+		if !ok || a.IsUnspecified() || a.String() == host || slices.Contains(o.own, a) {
+			continue
+		}
+		if len(o.own) > maxEchoes {
+			return
+		}
+		o.own = append(o.own, a)
+	}
 }
 
 // startTLS begins TLS. Octets that came in clear behind the 220 would be taken for the server's replies inside TLS, so

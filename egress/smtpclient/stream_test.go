@@ -201,7 +201,7 @@ func TestStream_FinalReply(t *testing.T) {
 		},
 		{
 			"what is about us is 451",
-			smtptest.Answer{Reply: "550 5.7.1 our system has detected an unusual rate of unsolicited mail"},
+			smtptest.Answer{Reply: "550 5.7.1 Too much spam from 127.0.0.1"},
 			"451 4.7.0 Destination does not take mail from here at the moment, try again later", false, true, true,
 		},
 		{
