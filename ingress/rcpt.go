@@ -88,6 +88,12 @@ func (s *session) judgeClient(ctx context.Context, forward mail.Path) error {
 		s.client.Sender(t.reverse, check)
 	}
 	err := s.client.Judge(ctx, s.isOurPostmaster(forward))
+	if !s.judged {
+		s.judged = true
+		if _, knownGood := s.client.Reputation(); knownGood {
+			s.conn.Favour()
+		}
+	}
 	t.report.Event.Score, t.report.Event.Signals = s.client.Scored()
 	stage.End(err)
 	if err != nil {

@@ -19,6 +19,7 @@ type session struct {
 	trusted bool
 	begun   time.Time
 	client  client.Client // zero for a trusted client
+	judged  bool          // a verdict was awaited
 	t       *transaction  // nil outside a mail transaction
 }
 

@@ -83,13 +83,21 @@ type Egress struct {
 
 // Limits bound what a client, a message and the node may use.
 type Limits struct {
-	MessageSize          Size `yaml:"message_size"`
-	Line                 Size `yaml:"line"`
-	Recipients           int  `yaml:"recipients"`
-	Connections          int  `yaml:"connections"`
-	ConnectionsPerClient int  `yaml:"connections_per_client"`
-	HoldWindow           Size `yaml:"hold_window"`
-	HoldBudget           Size `yaml:"hold_budget"`
+	MessageSize           Size          `yaml:"message_size"`
+	Line                  Size          `yaml:"line"`
+	Recipients            int           `yaml:"recipients"`
+	Connections           int           `yaml:"connections"`
+	ConnectionsPerClient  int           `yaml:"connections_per_client"`
+	ConnectionsPerNetwork NetworkLimits `yaml:"connections_per_network"`
+	HoldWindow            Size          `yaml:"hold_window"`
+	HoldBudget            Size          `yaml:"hold_budget"`
+}
+
+// NetworkLimits bound the connections of the clients of one network.
+type NetworkLimits struct {
+	Net24 int `yaml:"/24"` // of IPv4
+	Net56 int `yaml:"/56"` // of IPv6
+	Net48 int `yaml:"/48"` // of IPv6
 }
 
 // Deadlines bound the stages of a message. Each has to end before the client's own of RFC 5321 section 4.5.3.2.
@@ -245,7 +253,8 @@ func defaults() *Config {
 		Egress: Egress{Port: 25, TLS: "opportunistic"},
 		Limits: Limits{
 			MessageSize: 50 << 20, Line: 1 << 20, Recipients: 100, Connections: 20000, ConnectionsPerClient: 50,
-			HoldWindow: 256 << 10, HoldBudget: 512 << 20,
+			ConnectionsPerNetwork: NetworkLimits{Net24: 400, Net56: 200, Net48: 1000},
+			HoldWindow:            256 << 10, HoldBudget: 512 << 20,
 		},
 		Deadlines: Deadlines{
 			Rcpt: Duration(time.Minute), Data: Duration(time.Minute), Write: Duration(2 * time.Minute),

@@ -27,6 +27,7 @@ egress:
    allow_private: false, credentials_file: file, sites_file: file, reactions_file: file}
 limits:
   {message_size: 50MiB, line: 1MiB, recipients: 100, connections: 20000, connections_per_client: 50,
+   connections_per_network: {/24: 400, /56: 200, /48: 1000},
    hold_window: 256KiB, hold_budget: 512MiB}
 deadlines: {rcpt: 60s, data: 60s, write: 120s, commit: 9m, lend: 5s}
 drain: 30s
@@ -213,6 +214,12 @@ func TestParse_Problems(t *testing.T) {
 			"a score that is awaited longer than RCPT", "score: {deadline: 61s}",
 			"score.deadline: 1m1s is not inside deadlines.rcpt",
 		},
+		{"no connections of a network", "limits:\n  connections_per_network: {/56: 0}",
+			"2: limits.connections_per_network./56: is below 1"},
+		{"a network that has less than a part of it", "limits:\n  connections_per_network: {/48: 100}",
+			"2: limits.connections_per_network./48: is below that of a /56 inside it"},
+		{"a network of another length", "limits:\n  connections_per_network: {/64: 10}",
+			"2: limits.connections_per_network./64: no such key; there are /24, /56, /48"},
 		{"a small recipient limit", "limits:\n  recipients: 10", "2: limits.recipients: is below the 100"},
 		{
 			"a hold budget under the window", "limits:\n  hold_budget: 64KiB",

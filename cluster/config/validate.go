@@ -163,6 +163,20 @@ func (v *validator) limits(l *Limits) {
 	if l.ConnectionsPerClient < 1 {
 		v.add("limits.connections_per_client", "is below 1")
 	}
+	for _, n := range []struct {
+		length string
+		limit  int
+	}{
+		{"/24", l.ConnectionsPerNetwork.Net24}, {"/56", l.ConnectionsPerNetwork.Net56},
+		{"/48", l.ConnectionsPerNetwork.Net48},
+	} {
+		if n.limit < 1 {
+			v.add("limits.connections_per_network."+n.length, "is below 1")
+		}
+	}
+	if l.ConnectionsPerNetwork.Net48 < l.ConnectionsPerNetwork.Net56 {
+		v.add("limits.connections_per_network./48", "is below that of a /56 inside it")
+	}
 	if l.HoldWindow < 64<<10 {
 		v.add("limits.hold_window", "is below one slab, 64KiB")
 	}

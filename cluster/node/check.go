@@ -8,7 +8,7 @@ import (
 // Check reads all files that the configuration names, makes each part of the node and starts nothing. The error is
 // Problems. warnings are returned with and without an error.
 func Check(c *config.Config) (warnings []config.Problem, err error) {
-	warnings = c.Warnings()
+	warnings = append(c.Warnings(), placesWarning(c, maxOpenFiles())...)
 	f, err := readFiles(c, false)
 	if err != nil {
 		return warnings, err

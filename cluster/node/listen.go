@@ -16,7 +16,7 @@ import (
 
 // listeners are the addresses that accept mail, and what all of them share.
 type listeners struct {
-	caps    *wire.Caps
+	places  *wire.Places
 	slabs   wire.Slabs
 	servers []*wire.Server
 	bound   []net.Listener
@@ -105,7 +105,9 @@ func (n *Node) wireConfig(l *config.Listener) wire.Config {
 		MessageSize: int64(limits.MessageSize),
 		Line:        int(limits.Line),
 		Recipients:  limits.Recipients,
-		Caps:        n.listeners.caps,
+		Places:      n.listeners.places,
+		Standing:    standingOn(l, n.parts.scoring),
+		Pressed:     func() bool { return n.listeners.holdInUse() > int64(limits.HoldBudget)/2 },
 		Slabs:       &n.listeners.slabs,
 		Lend:        time.Duration(n.cfg.Deadlines.Lend),
 		NewSession: func(_ context.Context, client *wire.Client) wire.Session {

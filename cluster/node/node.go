@@ -18,7 +18,6 @@ import (
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/ingress"
-	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -79,7 +78,7 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 	n := &Node{
 		cfg: cfg, opts: opts, log: newLogger(opts.Stderr, cfg.Log.Level), events: newRing(ringSize),
 		members:   newMembership(),
-		listeners: &listeners{caps: wire.NewCaps(cfg.Limits.Connections, cfg.Limits.ConnectionsPerClient)},
+		listeners: &listeners{places: newPlaces(&cfg.Limits)},
 		drain:     drainRequest{made: make(chan struct{})},
 	}
 	n.metrics = admin.NewMetrics(opts.Version, n.gauges())
@@ -149,7 +148,8 @@ func (n *Node) start() error {
 	}
 	n.listeners.up.Store(true)
 	rules := n.rules.router
-	n.log.say(slog.LevelInfo, "ready", "rules", rules.Len(), "domains", rules.Domains())
+	n.log.say(slog.LevelInfo, "ready", "rules", rules.Len(), "domains", rules.Domains(),
+		"places", placesFor(n.cfg.Limits.Connections, maxOpenFiles()))
 	return nil
 }
 
@@ -195,7 +195,7 @@ func (n *Node) startTracer() (trace.Tracer, error) {
 
 // warn logs what an administrator should know before mail flows.
 func (n *Node) warn() {
-	for _, w := range n.cfg.Warnings() {
+	for _, w := range append(n.cfg.Warnings(), placesWarning(n.cfg, maxOpenFiles())...) {
 		n.log.say(slog.LevelWarn, "configuration", "at", w.String())
 	}
 	for _, w := range n.rules.router.Warnings() {

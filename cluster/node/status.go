@@ -115,7 +115,7 @@ func sessionsOf(relay *egress.Relay) (sites []admin.SiteSessions) {
 // gauges returns what the metrics read when they are asked for. They may be read as soon as the node has started.
 func (n *Node) gauges() admin.Gauges {
 	g := admin.Gauges{
-		Connections:   func() int64 { return int64(n.listeners.caps.Open()) },
+		Connections:   func() int64 { return int64(n.listeners.places.Open()) },
 		HoldInUse:     n.listeners.holdInUse,
 		HoldBudget:    int64(n.cfg.Limits.HoldBudget),
 		EventsDropped: n.events.Dropped,

@@ -18,6 +18,9 @@ type chunk struct {
 	answered bool // its end was answered
 }
 
+// maxStrayChunk bounds the octets that are read of a chunk to which no transaction belongs.
+const maxStrayChunk = 64 << 10
+
 // chunkVerb is a line for which isChunk returns true.
 var chunkVerb = []byte("BDAT")
 
@@ -51,22 +54,27 @@ func parseChunk(arg []byte) (k chunk, ok bool) {
 
 // bdat carries out a BDAT outside of a message: the first chunk of one, or a chunk out of order. Its octets are
 // consumed whatever the reply, because the client sends them behind the command without waiting for it. Where it is
-// unknown how many they are, the connection is closed.
+// unknown how many they are, or they are many and belong to no transaction, the connection is closed.
 func (c *conn) bdat(arg []byte) {
 	k, ok := parseChunk(arg)
 	if !ok {
 		c.notUnderstood(chunkVerb, chunkSyntax)
 		return
 	}
-	b := newBody(c, true)
-	fits := b.beginChunk(k)
-	if c.tx.failed != nil {
-		c.finishMessage(b, *c.tx.failed)
-		return
-	}
 	fault := c.tx.notReady(c.client.Helo != "")
 	if c.life.ending == refusedAtGreeting {
 		fault = &refusedClient
+	}
+	if c.tx.failed == nil && fault != nil && fault.Code == 503 && k.size > maxStrayChunk {
+		c.hangUp(*fault, "chunk without a transaction")
+		return
+	}
+	b := newBody(c, true)
+	fits := b.beginChunk(k)
+	if c.tx.failed != nil {
+		c.spent.junk++
+		c.finishMessage(b, *c.tx.failed)
+		return
 	}
 	if fault != nil {
 		if fault.Class() == 5 {

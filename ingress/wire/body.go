@@ -40,10 +40,10 @@ type Body struct {
 	dots       []uint32
 	firstDot   int // where in dots those of the piece in cur begin
 
-	received   int64 // octets read and scanned
-	state      bodyState
-	discarding bool  // the octets are only counted: see discard
-	err        error // what each further Next returns; nil while there is no such error
+	received int64 // octets read and scanned
+	state    bodyState
+	refuse   *[batchBuffer]byte // takes the octets that are only counted; not nil while discard runs
+	err      error              // what each further Next returns; nil while there is no such error
 
 	pace  pace
 	chunk chunk // the present one, of a message that comes by BDAT
@@ -56,8 +56,8 @@ func newBody(c *conn, plain bool) *Body {
 	return b
 }
 
-// release returns a Body and its slabs to their pools.
-func (b *Body) release() {
+// releaseSlabs returns the slabs of a Body to their pool. No piece is valid any more.
+func (b *Body) releaseSlabs() {
 	slabs := b.c.srv.cfg.Slabs
 	for _, s := range b.pieces {
 		slabs.release(s)
@@ -66,6 +66,12 @@ func (b *Body) release() {
 		slabs.release(b.cur)
 	}
 	clear(b.pieces)
+	b.pieces, b.cur, b.tail = b.pieces[:0], nil, nil
+}
+
+// release returns a Body and its slabs to their pools.
+func (b *Body) release() {
+	b.releaseSlabs()
 	clear(b.segments[:cap(b.segments)])
 	if cap(b.dots) > maxKeptDots {
 		b.dots = nil

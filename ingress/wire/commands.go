@@ -54,18 +54,22 @@ func (c *conn) simpleCommand(line, verb, arg []byte) {
 	case (v == "RSET" || v == "QUIT") && len(arg) > 0:
 		c.mistake(noParameters)
 	case v == "RSET":
+		c.spent.junk++
 		c.resetTransaction()
 		c.out.reply(okReset)
 	case v == "QUIT":
 		c.out.reply(bye)
 		c.life.end(closing)
 	case v == "NOOP":
+		c.spent.junk++
 		c.out.reply(okReset)
 	case v == "VRFY" && len(arg) == 0:
 		c.mistake(vrfySyntax)
 	case v == "VRFY":
+		c.spent.junk++
 		c.out.reply(cannotVerify)
 	case v == "HELP":
+		c.spent.junk++
 		c.out.reply(help)
 	case slices.Contains(unofferedVerbs, v):
 		c.mistake(notImplemented)

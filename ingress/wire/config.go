@@ -24,9 +24,14 @@ type Config struct {
 	// 4.5.3.1.8 allows
 	Recipients int
 
-	Caps  *Caps         // shared among listeners; nil disables caps
-	Slabs *Slabs        // shared among listeners; nil makes the server use its own
-	Lend  time.Duration // see Session.Idle; default 5 s, negative disables Session.Idle
+	Places *Places // shared among listeners; nil disables all limits of connections
+	// Standing says in which shares a client counts; nil: each is a Stranger. It is called when the client is known by
+	// its address alone.
+	Standing func(*Client) Standing
+	// Pressed reports that what messages take is short. Pressed places shorten time-outs like it; nil: it never is.
+	Pressed func() bool
+	Slabs   *Slabs        // shared among listeners; nil makes the server use its own
+	Lend    time.Duration // see Session.Idle; default 5 s, negative disables Session.Idle
 
 	// NewSession makes the Session of a connection, and another one after XCLIENT. All methods of the Session get ctx.
 	NewSession func(ctx context.Context, c *Client) Session
@@ -42,17 +47,20 @@ type Config struct {
 
 // A tuning holds the limits that only the tests of this package change. Zero means the default.
 type tuning struct {
-	command   time.Duration // see commandTimeout
-	write     time.Duration // see writeTimeout
-	header    time.Duration // see headerTimeout
-	handshake time.Duration // see handshakeTimeout
-	grace     time.Duration // see rateGrace
-	abandon   time.Duration // see abandonTimeout
-	minRate   int64         // see minRate
+	command                   time.Duration // see commandTimeout
+	line, pressedLine, barren time.Duration // see lineTimeout, pressedLine, barrenTimeout
+	write                     time.Duration // see writeTimeout
+	header                    time.Duration // see headerTimeout
+	handshake                 time.Duration // see handshakeTimeout
+	grace                     time.Duration // see rateGrace
+	discard                   time.Duration // see discardTimeout
+	abandon                   time.Duration // see abandonTimeout
+	minRate                   int64         // see minRate
 
 	messages      int // transactions of one connection, announced as MAILMAX (RFC 9422); 0 disables the limit
 	errorBudget   int // see errorBudget
 	refusedBudget int // see refusedBudget
+	idlingBudget  int // see idlingBudget
 }
 
 // Validate returns a *mail.FieldError that names the first field from which no server can be made, nil if there is no
@@ -92,14 +100,19 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Recipients, 100)
 	setDefault(&c.Lend, 5*time.Second)
 	setDefault(&c.tune.command, commandTimeout)
+	setDefault(&c.tune.line, lineTimeout)
+	setDefault(&c.tune.pressedLine, pressedLine)
+	setDefault(&c.tune.barren, barrenTimeout)
 	setDefault(&c.tune.write, writeTimeout)
 	setDefault(&c.tune.header, headerTimeout)
 	setDefault(&c.tune.handshake, handshakeTimeout)
 	setDefault(&c.tune.grace, rateGrace)
+	setDefault(&c.tune.discard, discardTimeout)
 	setDefault(&c.tune.abandon, abandonTimeout)
 	setDefault(&c.tune.minRate, minRate)
 	setDefault(&c.tune.errorBudget, errorBudget)
 	setDefault(&c.tune.refusedBudget, refusedBudget)
+	setDefault(&c.tune.idlingBudget, idlingBudget)
 	if c.Slabs == nil {
 		c.Slabs = new(Slabs)
 	}
@@ -111,6 +124,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Panicked == nil {
 		c.Panicked = func(any, []byte) {}
+	}
+	if c.Standing == nil {
+		c.Standing = func(*Client) Standing { return Stranger }
+	}
+	if c.Pressed == nil {
+		c.Pressed = func() bool { return false }
 	}
 	if c.Now == nil {
 		c.Now = time.Now

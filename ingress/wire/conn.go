@@ -10,10 +10,14 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// The budgets of a connection: so many mistakes and guesses are answered before it is closed with a 421.
+// The budgets of a connection: so much is answered before it is closed with a 421. All but the first begin anew with
+// each accepted message.
 const (
-	errorBudget   = 10 // bad commands
-	refusedBudget = 20 // recipients refused with 5yz, as a client that guesses addresses collects them
+	errorBudget   = 10  // bad commands
+	refusedBudget = 100 // recipients refused with 5yz, as a client that guesses addresses collects them
+	// recipients that we put off, but for those that need a transaction of their own; commands that bring no message
+	// nearer, such as NOOP; transactions without a message, but for those whose recipients a destination put off
+	idlingBudget = 100
 )
 
 // A conn is one connection of a client. One goroutine at a time runs serve and uses everything; Shutdown and InFlight
@@ -28,10 +32,11 @@ type conn struct {
 
 	session Session // nil before the greeting and after closeSession
 	client  Client
-	body    *Body      // not nil while Session.Body runs
-	counted netip.Addr // the client for which this connection counts in the caps; zero if it counts for no client
+	body    *Body // not nil while Session.Body runs
+	seat    seat
 	spent   budgets
 
+	spoke     bool // a command line came
 	grown     bool // a message came since the connection rested last, and its stack has grown: see serve
 	xclient   bool // XCLIENT is allowed
 	announced bool // Connected was emitted
@@ -40,16 +45,22 @@ type conn struct {
 // budgets counts what a connection has spent. XCLIENT begins it anew.
 type budgets struct {
 	messages int32 // transactions begun
-	bad      int32 // commands: see errorBudget
-	refused  int32 // recipients: see refusedBudget
+	bad      int16 // commands: see errorBudget
+	refused  int16 // recipients: see refusedBudget
+	putOff   int16 // recipients: see idlingBudget
+	junk     int16 // commands: see idlingBudget
+	barren   int16 // transactions: see idlingBudget
 }
 
-// newConn returns the connection of an accepted socket. It counts in no caps.
+// accepted begins the budgets anew that a message does.
+func (b *budgets) accepted() { b.refused, b.putOff, b.junk, b.barren = 0, 0, 0, 0 }
+
+// newConn returns the connection of an accepted socket. It has no place yet.
 func newConn(s *Server, raw net.Conn) *conn {
 	c := &conn{srv: s}
 	c.client = Client{Addr: addrPort(raw.RemoteAddr()), Local: addrPort(raw.LocalAddr()), conn: c}
 	c.life.srv, c.life.raw, c.life.rw = s, raw, raw
-	c.in.slabs, c.in.buf = s.cfg.Slabs, c.in.small[:]
+	c.in.srv, c.in.buf = s, c.in.small[:]
 	c.out.life = &c.life
 	return c
 }
@@ -77,6 +88,7 @@ func (c *conn) serve(begun bool) {
 		line, fault, err := c.nextLine()
 		switch {
 		case err == nil && !c.srv.draining.Load():
+			c.spoke = true
 			c.command(line, fault)
 			continue
 		case errors.Is(err, errSettled):
@@ -84,6 +96,9 @@ func (c *conn) serve(begun bool) {
 			go c.rest() // ends like the goroutine that it continues
 		case err == nil, errors.Is(err, errDraining):
 			c.out.reply(shuttingDown)
+		case errors.Is(err, errGaveWay):
+			c.out.reply(gaveWay)
+			c.event(mail.Refused, "gave way", gaveWay)
 		case errors.Is(err, errIdleTooLong):
 			c.out.reply(idleTooLong)
 		case !errors.Is(err, io.EOF): // a client that only stopped sending still reads
@@ -105,13 +120,14 @@ func (c *conn) rest() {
 // begin does what comes before the first command: PROXY header, implicit TLS, the Session and its greeting. It reports
 // whether the conversation goes on.
 func (c *conn) begin() bool {
-	if contains(c.srv.cfg.Proxy, c.client.Addr.Addr()) && !c.readProxyHeader() {
+	peer := c.client.Addr.Addr()
+	if contains(c.srv.cfg.Proxy, peer) && !c.readProxyHeader() {
 		return false
 	}
 	client := c.client.Addr.Addr()
 	c.xclient = contains(c.srv.cfg.Xclient, client) && !c.client.Unknown
-	if !c.counted.IsValid() && !c.client.Unknown && !c.xclient && !c.srv.cfg.Caps.moveClient(&c.counted, client) {
-		c.event(mail.Refused, "connections_per_client", tooManyConnections)
+	if limit := c.namedByProxy(peer); limit != "" {
+		c.event(mail.Refused, limit, tooManyConnections)
 		if !c.srv.cfg.Implicit {
 			c.out.reply(tooManyConnections)
 		}
@@ -126,8 +142,34 @@ func (c *conn) begin() bool {
 	return c.greet()
 }
 
-// overBudget ends the connection of a client that has made too many mistakes or guessed too many recipients, and
-// reports whether it did.
+// named counts the connection for the client at a, and returns "" or the limit that leaves no room.
+func (c *conn) named(a netip.Addr) (limit string) {
+	return c.srv.cfg.Places.name(c, a, c.srv.cfg.Standing(&c.client))
+}
+
+// namedByProxy is named for a client of a proxy, which its header has named or not. Others were counted when they were
+// accepted, or are when XCLIENT names them.
+func (c *conn) namedByProxy(proxy netip.Addr) (limit string) {
+	switch {
+	case c.client.Unknown:
+		return c.srv.cfg.Places.nameProxy(c, proxy)
+	case c.client.Proxied && !c.xclient:
+		return c.named(c.client.Addr.Addr())
+	}
+	return ""
+}
+
+// giveWay ends the connection if it waits for nothing but a command, and long enough, and reports whether it did.
+// Places calls it.
+func (c *conn) giveWay() bool {
+	since := c.srv.now() - settledFor
+	if c.tx.phase().open() {
+		since = c.srv.now() - openFor
+	}
+	return c.life.giveWay(since)
+}
+
+// overBudget ends the connection of a client that has spent one of its budgets, and reports whether it did.
 func (c *conn) overBudget() bool {
 	tune := &c.srv.cfg.tune
 	switch {
@@ -135,6 +177,12 @@ func (c *conn) overBudget() bool {
 		c.hangUp(tooManyErrors, "error budget")
 	case int(c.spent.refused) >= tune.refusedBudget:
 		c.hangUp(tooManyRefused, "refused recipients")
+	case int(c.spent.putOff) >= tune.idlingBudget:
+		c.hangUp(tooManyPutOff, "deferred recipients")
+	case int(c.spent.junk) >= tune.idlingBudget:
+		c.hangUp(tooMuchJunk, "junk commands")
+	case int(c.spent.barren) >= tune.idlingBudget:
+		c.hangUp(tooMuchJunk, "transactions without a message")
 	default:
 		return false
 	}
@@ -174,7 +222,7 @@ func (c *conn) close() {
 	}
 	c.life.rw.Close()
 	c.out.drop()
-	c.in.releaseSlab()
+	c.in.release()
 	c.in.buf = c.in.small[:]
 	if c.announced {
 		c.event(mail.Disconnected, "", mail.Reply{})
@@ -183,8 +231,7 @@ func (c *conn) close() {
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
-	s.cfg.Caps.releaseClient(c.counted)
-	s.cfg.Caps.release()
+	s.cfg.Places.release(c)
 	s.running.Done()
 	c.life.ended()
 }

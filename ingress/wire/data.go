@@ -42,6 +42,10 @@ func (c *conn) data(arg []byte) {
 func (c *conn) finishMessage(b *Body, r mail.Reply) {
 	defer b.release()
 	c.body = nil
+	if c.tx.phase().open() { // else no message was under way
+		c.seat.waited = 0
+		c.seat.finished.Store(true)
+	}
 	c.tx.end()
 	c.grown = true
 	err := b.err
@@ -68,6 +72,9 @@ func (c *conn) finishMessage(b *Body, r mail.Reply) {
 		c.out.reply(r)
 		c.life.end(lingering)
 		return
+	}
+	if r.Class() == 2 {
+		c.spent.accepted()
 	}
 	c.refuse(r)
 	c.out.finalReplyPending = c.out.batch != nil

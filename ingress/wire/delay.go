@@ -27,7 +27,7 @@ func (cl *Client) Quiet(d time.Duration) bool {
 		return in.r == in.w
 	}
 	now := c.srv.now()
-	for due := now + d; now < due && c.life.park(now, due, 0); now = c.srv.now() {
+	for due := now + d; now < due && c.life.park(parked, now, due, 0); now = c.srv.now() {
 		n, err := c.life.rw.Read(in.buf[in.w:])
 		c.life.unpark()
 		if n > 0 {
@@ -66,7 +66,7 @@ func (cl *Client) Stall(ctx context.Context, d time.Duration) bool {
 		c.in.setAside()
 	}
 	for now < due {
-		if c.life.ending >= writeFailed || ctx.Err() != nil || !c.life.park(now, due, 0) {
+		if c.life.ending >= writeFailed || ctx.Err() != nil || !c.life.park(parked, now, due, 0) {
 			return false
 		}
 		gone := c.life.hangsUp(due - now)

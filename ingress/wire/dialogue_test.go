@@ -42,7 +42,7 @@ func TestDialogues(t *testing.T) {
 
 func play(t *testing.T, lines []string) {
 	r := start(t, func(c *Config) {
-		c.Caps = NewCaps(100, 100)
+		c.Places = NewPlaces(Limits{Total: 100, Client: 100})
 		for _, l := range lines {
 			if rest, ok := strings.CutPrefix(l, "set "); ok {
 				setField(t, c, strings.Fields(rest))
@@ -146,6 +146,8 @@ func setField(t *testing.T, c *Config, f []string) {
 		c.tune.errorBudget = num()
 	case "refused":
 		c.tune.refusedBudget = num()
+	case "idling":
+		c.tune.idlingBudget = num()
 	case "rate":
 		c.tune.minRate = int64(num())
 	case "grace":
@@ -164,7 +166,7 @@ func setField(t *testing.T, c *Config, f []string) {
 		cfg := certificate(t)
 		c.TLS = tlsOf(cfg)
 	case "clientcap":
-		c.Caps = NewCaps(100, num())
+		c.Places = NewPlaces(Limits{Total: 100, Client: num()})
 	default:
 		t.Fatalf("no such setting: %q", f)
 	}

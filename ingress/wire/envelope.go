@@ -1,6 +1,10 @@
 package wire
 
-import "github.com/millrace/millrace/router/mail"
+import (
+	"errors"
+
+	"github.com/millrace/millrace/router/mail"
+)
 
 // mail carries out MAIL.
 func (c *conn) mail(arg []byte) {
@@ -19,6 +23,7 @@ func (c *conn) mail(arg []byte) {
 	reverse, p, fault := parseMail(arg, cfg.MessageSize)
 	if fault != nil {
 		if fault.Code == 552 { // the size is no mistake of form
+			c.spent.barren++
 			c.out.reply(*fault)
 		} else {
 			c.mistake(*fault)
@@ -27,6 +32,7 @@ func (c *conn) mail(arg []byte) {
 	}
 	c.tx.end()
 	if err := c.session.Mail(c.srv.ctx, reverse, p); err != nil {
+		c.spent.barren++
 		c.refuse(mail.ReplyFor(err))
 		return
 	}
@@ -58,25 +64,41 @@ func (c *conn) rcpt(arg []byte) {
 	}
 	c.out.beforeWait()
 	if err := c.session.Rcpt(c.srv.ctx, forward); err != nil {
-		r := mail.ReplyFor(err)
-		if r.Class() == 5 {
-			c.tx.refuse(refusedForGood)
-			c.spent.refused++
-		} else {
-			c.tx.refuse(refusedForNow)
-		}
-		c.refuse(r)
+		c.refuseRcpt(err)
 		return
 	}
 	c.tx.rcpts++
 	c.out.reply(okRecipient)
 }
 
+// refuseRcpt replies what the Session or a destination decided about a recipient, and counts it. A 452 only asks for
+// another transaction, and what a destination puts off says nothing of the client.
+func (c *conn) refuseRcpt(err error) {
+	r := mail.ReplyFor(err)
+	refused, ok := errors.AsType[*mail.Refusal](err)
+	switch {
+	case r.Class() == 5:
+		c.tx.refuse(refusedForGood)
+		c.spent.refused++
+	case ok && refused.Host != "":
+		c.tx.refuse(putOffThere)
+	default:
+		c.tx.refuse(refusedForNow)
+		if r.Code != 452 {
+			c.spent.putOff++
+		}
+	}
+	c.refuse(r)
+}
+
 // resetTransaction ends the transaction, if one is open, without a message.
 func (c *conn) resetTransaction() {
-	wasOpen := c.tx.phase().open()
+	wasOpen, refused := c.tx.phase().open(), c.tx.refused
 	c.tx.end()
 	if wasOpen {
+		if refused != putOffThere {
+			c.spent.barren++
+		}
 		c.session.Reset()
 	}
 }

@@ -116,12 +116,19 @@ func (s *fakeSession) Greet(context.Context) error {
 
 func (s *fakeSession) Helo(context.Context) {
 	s.r.log("helo %s esmtp=%t tls=%s", s.c.Helo, s.c.ESMTP, s.c.TLSVersion())
+	if s.c.Helo == "good.example" {
+		s.c.Favour()
+	}
 }
 
 func (s *fakeSession) answer(local string) error {
 	switch local {
 	case "no":
 		return mail.Refuse(550, 1, 1, "no such mailbox", "", nil)
+	case "there":
+		return &mail.Refusal{Reply: mail.NewReply(450, 2, 0, "later, says the destination"), Host: "mx.y.example"}
+	case "alone":
+		return mail.Refuse(452, 5, 3, "in a transaction of its own", "", nil)
 	case "later":
 		return mail.Refuse(451, 3, 0, "later", "", errors.New("secret"))
 	case "closing":

@@ -39,6 +39,9 @@ func (c *conn) hello(arg []byte, esmtp bool) {
 		c.mistake(helloArgument)
 		return
 	}
+	if c.client.Helo != "" {
+		c.spent.junk++
+	}
 	c.resetTransaction()
 	c.client.Helo = string(arg)
 	c.client.ESMTP = esmtp

@@ -105,7 +105,7 @@ func resting(s *Server) int {
 	n := 0
 	for _, c := range conns {
 		c.life.mu.Lock()
-		if c.life.parked && c.wait.next != settleThen {
+		if c.life.parked != awake && c.wait.next != settleThen {
 			n++
 		}
 		c.life.mu.Unlock()

@@ -8,20 +8,23 @@ import (
 
 const (
 	smallBuffer    = 512      // octets that a connection keeps while it waits for a command
+	batchBuffer    = 4096     // octets that it has while a line or a batch of commands is longer
 	maxCommandLine = 2048     // CRLF included; RFC 5321 section 4.5.3.1.4 asks for 512 and more for extensions
 	maxSkipped     = 64 << 10 // octets of a command line over that before the connection is closed
 )
 
 // An input holds the octets that were read from the client and are not yet consumed.
 //
-// Invariant: buf[r:w] are these octets. buf is small, or big while a batch is longer, or what setAside allocated for
-// the rest of one; big is not nil if and only if buf is big. skipped is positive only within a command line that is too
-// long, and then buf holds nothing of the line.
+// Invariant: buf[r:w] are these octets. buf is small, or batch while a line or a batch is longer, or big if even more
+// was read behind a message, or what setAside allocated for the rest of one. batch and big are not nil if and only if
+// buf is theirs. When octets are waited for, no whole line is left and buf is small or batch: an unfinished line takes
+// no slab. skipped is positive only within a command line that is too long, and then buf holds nothing of the line.
 type input struct {
-	slabs     *Slabs
+	srv       *Server
 	buf       []byte
 	r, w      int
 	lineStart int // where the line returned last begins
+	batch     *[batchBuffer]byte
 	big       *slab
 	skipped   int   // octets of a command line that is too long
 	err       error // how a read ahead of the present command ended, for the next fill; nil if it did not end
@@ -74,14 +77,21 @@ func (in *input) unreadLine() { in.r = in.lineStart }
 
 // unread puts octets that were read too far back. The input must be empty.
 func (in *input) unread(p []byte) {
-	if len(p) > len(in.buf) {
+	switch {
+	case len(p) <= len(in.buf):
+	case len(p) <= batchBuffer:
 		in.grow()
+	default:
+		in.release()
+		in.big = in.srv.cfg.Slabs.take()
+		in.buf = in.big[:]
 	}
 	in.r, in.w = 0, copy(in.buf, p)
 	in.full = false
 }
 
-// room returns the part of the buffer into which the next octets are read. It is never empty.
+// room returns the part of the buffer into which the next octets are read. It is never empty, because what is left of a
+// command line is shorter than a batch buffer.
 func (in *input) room() []byte {
 	if in.r > 0 {
 		in.w = copy(in.buf, in.buf[in.r:in.w])
@@ -99,14 +109,16 @@ func (in *input) add(n int) {
 	in.full = in.w == len(in.buf)
 }
 
-// grow exchanges the small buffer for a slab.
+// grow goes to the batch buffer. What is left has to fit in it.
 func (in *input) grow() {
-	if in.big != nil {
+	if in.batch != nil {
 		return
 	}
-	in.big = in.slabs.take()
-	n := copy(in.big[:], in.buf[in.r:in.w])
-	in.buf, in.r, in.w = in.big[:], 0, n
+	batch := in.srv.inputs.Get().(*[batchBuffer]byte)
+	n := copy(batch[:], in.buf[in.r:in.w])
+	in.release()
+	in.batch = batch
+	in.buf, in.r, in.w = batch[:], 0, n
 }
 
 // shrink goes back to the small buffer if what is left takes no more than half of it.
@@ -115,25 +127,29 @@ func (in *input) shrink() {
 		return
 	}
 	n := copy(in.small[:], in.buf[in.r:in.w])
-	in.releaseSlab()
+	in.release()
 	in.buf, in.r, in.w = in.small[:], 0, n
 }
 
-// setAside returns the slab before a long wait. What is left of a batch stays in a buffer of just its size.
+// setAside returns what is borrowed before a long wait. What is left of a batch stays in a buffer of just its size.
 func (in *input) setAside() {
 	in.shrink()
-	if in.big == nil {
+	if in.big == nil && in.batch == nil {
 		return
 	}
 	rest := bytes.Clone(in.buf[in.r:in.w])
-	in.releaseSlab()
+	in.release()
 	in.buf, in.r, in.w = rest, 0, len(rest)
 }
 
-// releaseSlab returns the slab to its pool, if there is one. The caller sets buf.
-func (in *input) releaseSlab() {
+// release returns what is borrowed. The caller sets buf.
+func (in *input) release() {
 	if in.big != nil {
-		in.slabs.release(in.big)
+		in.srv.cfg.Slabs.release(in.big)
 		in.big = nil
+	}
+	if in.batch != nil {
+		in.srv.inputs.Put(in.batch)
+		in.batch = nil
 	}
 }

@@ -1,6 +1,15 @@
 package wire
 
-import "io"
+import (
+	"errors"
+	"io"
+	"time"
+)
+
+// discardTimeout bounds the wait for the rest of a refused message, and a tenth of it while places or memory are short:
+// then the sender hears the refusal and the connection ends. In ten minutes the slowest links in use bring a few
+// megabytes.
+const discardTimeout = 10 * time.Minute
 
 // more takes octets of the message from the command buffer, or reads once. With BDAT it begins the next chunk if the
 // present one has ended. The errors are those of Next.
@@ -10,7 +19,7 @@ func (b *Body) more() error {
 	if plain && b.chunk.left == 0 {
 		return b.nextChunk()
 	}
-	room := b.cur[b.end:]
+	room := b.room()
 	if plain && b.chunk.left < int64(len(room)) {
 		room = room[:b.chunk.left] // never read past the chunk
 	}
@@ -26,7 +35,7 @@ func (b *Body) more() error {
 	c.in.shrink()
 	n, err := b.wait(room)
 	if over := b.take(n); over > 0 {
-		c.in.unread(b.cur[b.end : b.end+over])
+		c.in.unread(room[n-over : n])
 	}
 	if err != nil {
 		return err
@@ -39,7 +48,7 @@ func (b *Body) take(n int) (over int) {
 	if n == 0 {
 		return 0
 	}
-	used, end, dots := b.scan.scan(b.cur[b.end:b.end+n], b.end-b.start, b.dots)
+	used, end, dots := b.scan.scan(b.room()[:n], b.end-b.start, b.dots)
 	b.dots = dots
 	b.end += used
 	b.received += int64(used)
@@ -60,7 +69,7 @@ func (b *Body) take(n int) (over int) {
 // check returns the refusal of what the octets so far break, nil if they break nothing.
 func (b *Body) check() error {
 	switch {
-	case b.discarding:
+	case b.refuse != nil:
 		return nil
 	case b.scan.bare:
 		return refusal(bareLine, "bare CR or LF")
@@ -74,26 +83,45 @@ func (b *Body) check() error {
 
 // discard reads the rest of the message, or of the present chunk, and forgets it. An error means that its end was not
 // seen and the connection cannot go on: it is one of Next's, or io.ErrShortBuffer when the rest is more than a client
-// may send of a refused message.
+// may send of a refused message, or takes longer than discardTimeout.
 func (b *Body) discard() error {
 	most := b.received + b.c.srv.cfg.MessageSize + 1<<20
 	if b.scan.plain && b.chunk.left > most {
 		return io.ErrShortBuffer
 	}
-	b.discarding = true
-	if b.cur == nil {
-		b.cur = b.c.srv.cfg.Slabs.take()
+	if b.state != arriving || b.scan.plain && b.chunk.left == 0 {
+		return nil
 	}
-	b.pace.begin(0)
-	defer b.pace.stop(b.c.srv)
+	srv := b.c.srv
+	b.releaseSlabs()
+	b.refuse = srv.inputs.Get().(*[batchBuffer]byte)
+	defer func() { srv.inputs.Put(b.refuse); b.refuse = nil }()
+	patience := srv.cfg.tune.discard
+	if srv.pressed() {
+		patience /= 10
+	}
+	b.pace.begin(srv.now() + patience)
+	defer b.pace.stop(srv)
 	for b.state == arriving && !(b.scan.plain && b.chunk.left == 0) {
 		if b.received > most {
 			return io.ErrShortBuffer
 		}
 		b.start, b.end, b.firstDot, b.dots = 0, 0, 0, b.dots[:0]
-		if err := b.more(); err != nil {
+		switch err := b.more(); {
+		case errors.Is(err, ErrIdle):
+			return io.ErrShortBuffer
+		case err != nil:
 			return err
 		}
 	}
 	return nil
+}
+
+// room returns the buffer for the next octets: the rest of the slab, or the small one through which octets of a refused
+// message pass.
+func (b *Body) room() []byte {
+	if b.refuse != nil {
+		return b.refuse[b.end:]
+	}
+	return b.cur[b.end:]
 }

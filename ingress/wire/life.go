@@ -30,6 +30,15 @@ const (
 	unreachable                 // nothing is written or read any more
 )
 
+// A parking says which wait of a connection others may end.
+type parking uint8
+
+const (
+	awake  parking = iota // none
+	parked                // Shutdown may
+	idle                  // a wait for a command: Places may, too
+)
+
 // A life is the socket of a connection, its deadlines, and what decides when it ends.
 //
 // Invariant: serve's goroutine decides and sets replyOwed, with two exceptions for Shutdown, which mu orders. While the
@@ -45,7 +54,9 @@ type life struct {
 	ending   endReason     // used by serve's goroutine only
 
 	mu        sync.Mutex    // guards what follows, and each setting of the read deadline while parked
-	parked    bool          // in a wait that Shutdown may end
+	parked    parking       // in a wait that others may end
+	gaveWay   bool          // such a wait was ended so that another client has a place
+	since     time.Duration // when it was parked for a command
 	replyOwed bool          // a message is being committed, or was, and its reply is not written
 	aborted   bool          // Shutdown has closed the socket
 	gone      chan struct{} // closed when the connection has ended; nil unless Shutdown waits for that
@@ -75,14 +86,15 @@ func (l *life) arm(now, due, slack time.Duration) {
 	_ = l.raw.SetReadDeadline(l.srv.epoch.Add(l.readDue))
 }
 
-// park arms the read deadline of a wait that Shutdown may end at once. It returns false if Shutdown has begun.
-func (l *life) park(now, due, slack time.Duration) bool {
+// park arms the read deadline of a wait that Shutdown may end at once, and Places if how is idle. It returns false if
+// Shutdown has begun.
+func (l *life) park(how parking, now, due, slack time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.srv.draining.Load() {
 		return false
 	}
-	l.parked = true
+	l.parked, l.since = how, now
 	l.arm(now, due, slack)
 	return true
 }
@@ -91,14 +103,28 @@ func (l *life) park(now, due, slack time.Duration) bool {
 func (l *life) parkFor(d time.Duration) bool {
 	l.readDue = 0
 	now := l.srv.now()
-	return l.park(now, now+d, 0)
+	return l.park(parked, now, now+d, 0)
 }
 
-// unpark ends what park began.
-func (l *life) unpark() {
+// unpark ends what park began, and reports whether Places ended the wait.
+func (l *life) unpark() (gaveWay bool) {
 	l.mu.Lock()
-	l.parked = false
-	l.mu.Unlock()
+	defer l.mu.Unlock()
+	l.parked = awake
+	return l.gaveWay
+}
+
+// giveWay ends the wait of a connection that waits for a command since the moment since at the latest, and reports
+// whether there is one.
+func (l *life) giveWay(since time.Duration) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.parked != idle || l.since > since || l.gaveWay {
+		return false
+	}
+	l.gaveWay = true
+	_ = l.raw.SetReadDeadline(time.Unix(1, 0))
+	return true
 }
 
 // wake ends the wait of a parked connection. Shutdown calls it after it has begun draining. A connection that is not
@@ -106,7 +132,7 @@ func (l *life) unpark() {
 func (l *life) wake() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.parked {
+	if l.parked != awake {
 		_ = l.raw.SetReadDeadline(time.Unix(1, 0))
 	}
 }

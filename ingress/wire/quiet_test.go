@@ -100,7 +100,9 @@ func TestQuiet_EarlyTalker(t *testing.T) {
 	}{
 		{"in clear", nil, func(t *testing.T, p *testClient) string { return talk(t, p) }},
 		{"one octet at first", nil, func(t *testing.T, p *testClient) string { return talk(t, p, "NOO", "P\r\n") }},
-		{"more than the small buffer", nil, func(t *testing.T, p *testClient) string {
+		{"more than the small buffer", func(c *Config) {
+			c.tune.idlingBudget = 400
+		}, func(t *testing.T, p *testClient) string {
 			return talk(t, p, strings.Repeat("NOOP\r\n", 300))
 		}},
 		{"implicit TLS", func(c *Config) {

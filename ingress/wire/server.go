@@ -25,6 +25,7 @@ type Server struct {
 
 	bodies  sync.Pool // of *Body
 	batches sync.Pool // of *batch
+	inputs  sync.Pool // of *[batchBuffer]byte
 
 	draining atomic.Bool
 	drain    chan struct{} // closed when draining begins
@@ -49,12 +50,16 @@ func NewServer(cfg Config) (*Server, error) {
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.bodies.New = func() any { return new(Body) }
+	s.inputs.New = func() any { return new([batchBuffer]byte) }
 	s.batches.New = func() any { return &batch{octets: make([]byte, 0, 2048)} }
 	return s, nil
 }
 
 // now returns the time on the engine's clock, which began when the server was made.
 func (s *Server) now() time.Duration { return time.Since(s.epoch) }
+
+// pressed reports whether places or memory are short.
+func (s *Server) pressed() bool { return s.cfg.Places.Pressed() || s.cfg.Pressed() }
 
 // Serve accepts connections from l until Shutdown, after which it returns nil, or until l fails for good. It closes l.
 // It may be called for several listeners at once.
@@ -94,26 +99,27 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 }
 
-// startConn starts the goroutine of a connection, or turns the client away when the caps are reached. The client of a
-// proxy is not yet known, and a host that may use XCLIENT relays for many clients: they are counted once they are
+// startConn starts the goroutine of a connection, or turns the client away when there is no place for it. The client of
+// a proxy is not yet known, and a host that may use XCLIENT relays for many clients: they are counted once they are
 // named.
 func (s *Server) startConn(raw net.Conn) {
 	peer := addrPort(raw.RemoteAddr()).Addr()
-	if !s.cfg.Caps.take() {
+	if !s.cfg.Places.take() {
 		s.turnAway(raw, peer, "connections")
 		return
 	}
 	c := newConn(s, raw)
-	if !contains(s.cfg.Proxy, peer) && !contains(s.cfg.Xclient, peer) && !s.cfg.Caps.moveClient(&c.counted, peer) {
-		s.cfg.Caps.release()
-		s.turnAway(raw, peer, "connections_per_client")
-		return
+	if !contains(s.cfg.Proxy, peer) && !contains(s.cfg.Xclient, peer) {
+		if limit := c.named(peer); limit != "" {
+			s.cfg.Places.release(c)
+			s.turnAway(raw, peer, limit)
+			return
+		}
 	}
 	s.mu.Lock()
 	if s.draining.Load() {
 		s.mu.Unlock()
-		s.cfg.Caps.releaseClient(c.counted)
-		s.cfg.Caps.release()
+		s.cfg.Places.release(c)
 		raw.Close()
 		return
 	}

@@ -12,9 +12,9 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-func TestCaps(t *testing.T) {
+func TestPlaces(t *testing.T) {
 	t.Run("in total", func(t *testing.T) {
-		r := start(t, func(c *Config) { c.Caps = NewCaps(2, 0) })
+		r := start(t, func(c *Config) { c.Places = NewPlaces(Limits{Total: 2}) })
 		a, b := r.dial(), r.dial()
 		a.want("220")
 		b.want("220")
@@ -24,16 +24,16 @@ func TestCaps(t *testing.T) {
 		a.say("QUIT\r\n")
 		a.all()
 		r.expect(t, 0, "close")
-		waitFor(t, func() bool { return r.srv.cfg.Caps.Open() == 1 })
+		waitFor(t, func() bool { return r.srv.cfg.Places.Open() == 1 })
 		r.dial().want("220")
 	})
 	t.Run("per client", func(t *testing.T) {
-		r := start(t, func(c *Config) { c.Caps = NewCaps(0, 1) })
+		r := start(t, func(c *Config) { c.Places = NewPlaces(Limits{Client: 1}) })
 		r.dial().want("220")
 		r.dial().want("421 4.7.0")
 	})
 	t.Run("per client behind a proxy", func(t *testing.T) {
-		r := start(t, func(c *Config) { c.Caps, c.Proxy = NewCaps(0, 1), loopback })
+		r := start(t, func(c *Config) { c.Places, c.Proxy = NewPlaces(Limits{Client: 1}), loopback })
 		hello := func(addr string) *testClient {
 			p := r.dial()
 			p.say("PROXY TCP6 " + addr + " 2001:db8::1 1 25\r\n")
@@ -44,7 +44,7 @@ func TestCaps(t *testing.T) {
 		hello("2001:db8:0:1::2").want("421 4.7.0")
 	})
 	t.Run("per client named by XCLIENT", func(t *testing.T) {
-		r := start(t, func(c *Config) { c.Caps, c.Xclient = NewCaps(0, 1), loopback })
+		r := start(t, func(c *Config) { c.Places, c.Xclient = NewPlaces(Limits{Client: 1}), loopback })
 		hello := func(addr string) *testClient {
 			p := r.dial()
 			p.want("220")
@@ -114,7 +114,7 @@ func TestConn_WriteTimeout(t *testing.T) {
 
 // TestConn_Events shows the events of connections and refusals.
 func TestConn_Events(t *testing.T) {
-	r := start(t, func(c *Config) { c.tune.errorBudget = 1; c.Caps = NewCaps(1, 0) })
+	r := start(t, func(c *Config) { c.tune.errorBudget = 1; c.Places = NewPlaces(Limits{Total: 1}) })
 	p := r.dial()
 	p.want("220")
 	r.dial().want("421")
@@ -126,7 +126,7 @@ func TestConn_Events(t *testing.T) {
 	p.say("FOO\r\n")
 	p.all()
 	r.expect(t, 0, "close")
-	waitFor(t, func() bool { return r.srv.cfg.Caps.Open() == 0 })
+	waitFor(t, func() bool { return r.srv.cfg.Places.Open() == 0 })
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var got []string

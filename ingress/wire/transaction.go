@@ -26,6 +26,7 @@ const (
 	noRefusals     refusals = iota
 	refusedForGood          // all that were refused
 	refusedForNow           // one at least
+	putOffThere             // one at least by its destination
 )
 
 // A transaction is the state of the mail transaction of a connection.
@@ -81,7 +82,7 @@ func (t *transaction) notReady(greeted bool) *mail.Reply {
 		return &mailFirst
 	case t.rcpts > 0:
 		return nil
-	case t.refused == refusedForNow:
+	case t.refused >= refusedForNow:
 		return &noRecipientNow
 	case t.refused == refusedForGood:
 		return &noRecipients

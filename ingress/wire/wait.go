@@ -10,14 +10,18 @@ import (
 )
 
 const (
-	commandTimeout = 5 * time.Minute // for a command line, and for any octet of a message (RFC 5321 section 4.5.3.2.7)
-	settleAfter    = 2 * time.Second // of silence behind a message before a connection rests: see conn.serve
+	commandTimeout = 5 * time.Minute  // for a command line, and for any octet of a message (RFC 5321 section 4.5.3.2.7)
+	lineTimeout    = 30 * time.Second // for the first command line, and for the rest of one that was begun
+	pressedLine    = 10 * time.Second // the same while places or memory are short
+	barrenTimeout  = 10 * time.Minute // of waiting for commands of a stranger that finishes no message
+	settleAfter    = 2 * time.Second  // of silence behind a message before a connection rests: see conn.serve
 )
 
 // The ways in which waiting for a command can end without one.
 var (
 	errIdleTooLong = errors.New("no command in time")
 	errDraining    = errors.New("shutting down")
+	errGaveWay     = errors.New("place needed for another client")
 	errSettled     = errors.New("no command soon")
 )
 
@@ -32,10 +36,19 @@ const (
 
 // A commandWait is the wait for the present command line.
 //
-// Invariant: limit does not move while one line is waited for, however many reads that takes.
+// Invariant: limit moves at most once while one line is waited for, however many reads that takes: to an earlier moment
+// when its first octets have come.
 type commandWait struct {
 	limit time.Duration // when the wait ends with errIdleTooLong; 0 before the first read
 	next  timeoutAction // changes only while the connection is not parked
+	begun bool          // a part of the line has come
+}
+
+// arm bounds the wait by d from now on.
+func (w *commandWait) arm(now, d time.Duration) {
+	if w.limit == 0 || now+d < w.limit {
+		w.limit = now + d
+	}
 }
 
 // due returns the moment up to which a read that began at began may wait, and how much later it may be noticed. settled
@@ -47,7 +60,7 @@ func (w *commandWait) due(cfg *Config, began time.Duration, settled bool) (due, 
 	case w.next == settleThen && settled && began+settleAfter < w.limit:
 		return began + settleAfter, settleAfter / 16
 	}
-	return w.limit, cfg.tune.command / 16
+	return w.limit, min(cfg.tune.command, cfg.tune.line) / 16
 }
 
 // nextLine returns the next command line without CRLF, valid until the next read. A fault is the reply to a line that
@@ -88,6 +101,9 @@ func (c *conn) fill() error {
 		c.out.flush()
 		c.in.shrink()
 	}
+	if c.in.big != nil { // more was read behind a message than a batch may have, up to half a line
+		c.in.grow()
+	}
 	room := c.in.room()
 	if c.life.ending >= writeFailed {
 		return io.ErrClosedPipe
@@ -111,22 +127,49 @@ func (c *conn) fill() error {
 	return err
 }
 
-// await reads once for a command and keeps its time-outs. The errors are errIdleTooLong, errDraining, errSettled and
-// those of the socket.
+// patience returns how long the client is waited for. line reports that it owes a line: its first one, or the rest of
+// one that was begun. Strangers are waited for less while places or memory are short, and in all no longer than
+// barrenTimeout for a message.
+func (c *conn) patience(line bool) time.Duration {
+	tune := &c.srv.cfg.tune
+	d := tune.command
+	if line {
+		d = min(d, tune.line)
+	}
+	if c.seat.standing != Stranger {
+		return d
+	}
+	if c.srv.pressed() {
+		d = min(d, tune.line)
+		if line {
+			d = min(d, tune.pressedLine)
+		}
+	}
+	return max(0, min(d, tune.barren-c.seat.waited))
+}
+
+// await reads once for a command and keeps its time-outs. The errors are errIdleTooLong, errDraining, errGaveWay,
+// errSettled and those of the socket.
 func (c *conn) await(p []byte) (int, error) {
 	now := c.srv.now()
-	if c.wait.limit == 0 {
-		c.wait.limit = now + c.srv.cfg.tune.command
+	began, settled := now, c.in.r == c.in.w && c.in.skipped == 0
+	if c.wait.limit == 0 || !settled && !c.wait.begun {
+		c.wait.begun = !settled
+		c.wait.arm(now, c.patience(!settled || !c.spoke))
 	}
-	began, settled := now, c.in.r == c.in.w
 	for {
 		due, slack := c.wait.due(&c.srv.cfg, began, settled)
-		if !c.life.park(now, due, slack) {
+		if !c.life.park(idle, now, due, slack) {
 			return 0, errDraining
 		}
 		n, err := c.life.rw.Read(p)
-		c.life.unpark()
+		gaveWay := c.life.unpark()
+		c.seat.waited -= now
+		now = c.srv.now()
+		c.seat.waited += now
 		switch {
+		case gaveWay:
+			return 0, errGaveWay
 		case n > 0:
 			return n, nil
 		case err == nil:
@@ -134,7 +177,6 @@ func (c *conn) await(p []byte) (int, error) {
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return 0, err
 		}
-		now = c.srv.now()
 		switch {
 		case c.srv.draining.Load():
 			return 0, errDraining

@@ -161,14 +161,16 @@ func (c *conn) xclientCommand(arg []byte) {
 		c.mistake(xclientSyntax)
 		return
 	}
-	if o.addr.IsValid() && !c.srv.cfg.Caps.moveClient(&c.counted, o.addr) {
-		c.hangUp(tooManyConnections, "connections_per_client")
-		return
-	}
 	c.tx.end()
 	c.closeSession()
 	c.client.override(o)
 	c.spent = budgets{}
+	if o.addr.IsValid() {
+		if limit := c.named(o.addr); limit != "" {
+			c.hangUp(tooManyConnections, limit)
+			return
+		}
+	}
 	c.session = c.srv.cfg.NewSession(c.srv.ctx, &c.client)
 	if !c.greet() {
 		c.life.end(closing)

@@ -101,10 +101,9 @@ func (f *findings) findEntries() (final bool) {
 	if !f.q.addr.IsValid() {
 		return false
 	}
-	allow, allowBits := f.q.s.allow.client(f.q.addr)
-	block, blockBits := f.q.s.block.client(f.q.addr)
+	allow, block := f.q.s.addressEntry(f.q.addr)
 	switch {
-	case allow != nil && allowBits >= blockBits:
+	case allow != nil:
 		f.allow(allow)
 	case block != nil:
 		f.block(block)
