@@ -3,7 +3,6 @@ package egress
 import (
 	"context"
 	"errors"
-	"net/netip"
 
 	"github.com/millrace/millrace/router/mail"
 )
@@ -12,6 +11,7 @@ import (
 const (
 	deliveredHere = "peer lost, delivered from here"
 	handedOn      = "peer lost, handed to another"
+	leftToUs      = "peer does not take this next hop, delivered from here"
 )
 
 // A handover is a transaction at the node that owns its Site. If that node is lost before the end of data was sent, and
@@ -57,19 +57,14 @@ func isPeerError(err error) (peer, sent bool) {
 
 // emitPeerError tells the operator that a message goes another way because its owner was lost.
 func emitPeerError(l *Local, d *mail.Delivery, node, reason string, cause error) {
+	var peer interface{ Declined() bool }
+	if errors.As(cause, &peer) && peer.Declined() && reason == deliveredHere {
+		reason = leftToUs
+	}
 	l.cfg.Emit(mail.Event{
 		Kind: mail.Anomaly, Time: l.cfg.Now(), Trace: d.Trace, NextHop: d.NextHop, Site: d.Site, Host: node,
 		Reason: reason, Cause: cause,
 	})
-}
-
-// isHere reports whether a next hop means something else on another node.
-func isHere(h mail.NextHop) bool {
-	if h.Transport == mail.LMTPUnix || h.Host == "localhost" {
-		return true
-	}
-	a, err := netip.ParseAddr(h.Host)
-	return err == nil && a.Unmap().IsLoopback()
 }
 
 // Rcpt adds a recipient; see mail.Transaction.

@@ -35,7 +35,10 @@ func (n *nodes) Begin(ctx context.Context, node string, d mail.Delivery) (mail.T
 	n.asked = append(n.asked, node)
 	n.mu.Unlock()
 	if n.gone[node] {
-		return brokenAtRcpt{}, nil
+		return brokenAtRcpt{cause: peerError{}}, nil
+	}
+	if node == "choosy" {
+		return brokenAtRcpt{cause: declined{}}, nil
 	}
 	return n.others.Local().Begin(ctx, d)
 }
@@ -45,10 +48,18 @@ type peerError struct{}
 func (peerError) Error() string { return "the peer is gone" }
 func (peerError) Sent() bool    { return false }
 
-type brokenAtRcpt struct{ mail.Transaction }
+// A declined is a peer that leaves the next hop to us.
+type declined struct{ peerError }
 
-func (brokenAtRcpt) Rcpt(context.Context, mail.Path) error {
-	return mail.Refuse(451, 4, 2, "Lost", "peer lost", peerError{})
+func (declined) Declined() bool { return true }
+
+type brokenAtRcpt struct {
+	mail.Transaction
+	cause error
+}
+
+func (b brokenAtRcpt) Rcpt(context.Context, mail.Path) error {
+	return mail.Refuse(451, 4, 2, "Lost", "peer lost", b.cause)
 }
 func (brokenAtRcpt) Abort() {}
 
@@ -68,6 +79,8 @@ func TestHandover_Failover(t *testing.T) {
 			emitted: "b: peer lost, delivered from here; "},
 		"the next owner is lost as well": {owners: []string{"b", "c", "d"}, lost: []string{"b", "c"}, asked: "b c ",
 			emitted: "b: peer lost, handed to another; c: peer lost, delivered from here; "},
+		"the owner does not take the next hop": {owners: []string{"choosy"}, asked: "choosy ",
+			emitted: "choosy: peer does not take this next hop, delivered from here; "},
 		"the owner is not lost in any case": {owners: []string{"b"}, asked: "b "},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -43,7 +43,7 @@ func (r *Relay) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, e
 	if err != nil {
 		return nil, err
 	}
-	if l.cfg.Cluster != nil && !isHere(d.NextHop) {
+	if l.cfg.Cluster != nil && !d.NextHop.IsLocal() {
 		if node, self := l.cfg.Cluster.Owner(at.site, d.RecipientDomain); !self {
 			d.Site = at.site
 			return handOver(ctx, l, node, at, d)

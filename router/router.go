@@ -278,6 +278,9 @@ func (r *Router) Explain(q mail.Query) (steps []string, routes []mail.Route, err
 // Hosted reports whether domain, in any case and as U-labels or A-labels, is hosted here.
 func (r *Router) Hosted(domain string) bool { return r.current.Load().Hosted(domain) }
 
+// HasNextHop reports whether a rule in force names a fixed next hop.
+func (r *Router) HasNextHop(h mail.NextHop) bool { return r.current.Load().HasNextHop(h) }
+
 // Len returns the number of rules in force, domain lines not counted.
 func (r *Router) Len() int { return r.current.Load().Len() }
 

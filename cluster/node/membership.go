@@ -207,7 +207,7 @@ func (n *Node) startPeerServer(tracer trace.Tracer) error {
 	current.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return m.server.Load(), nil }
 	s, err := peer.NewServer(peer.ServerConfig{
 		TLS: current, Name: n.cfg.Cluster.Name, Beginner: n.relay.Local(), Emit: n.events.Emit, Tracer: tracer,
-		Panicked: n.log.panicked,
+		HasNextHop: n.rules.router.HasNextHop, Panicked: n.log.panicked,
 	})
 	if err != nil {
 		return err

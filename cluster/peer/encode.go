@@ -195,6 +195,7 @@ type answer struct {
 	yes        bool
 	begun      bool
 	utf8       bool
+	notTaken   bool
 	recipients int // the number of recipients that the outcome is for; 0 until its last field was read
 }
 
@@ -238,6 +239,8 @@ func (a *answer) setField(name byte, v []byte) {
 		a.begun = true
 	case fUTF8Offered:
 		a.utf8 = true
+	case fNotTaken:
+		a.notTaken = true
 	case fCode:
 		a.Reply.Code = int(min(max(asNumber(v), 0), 1000))
 	case fSubject:

@@ -32,6 +32,10 @@ func (e *PeerError) Unwrap() error { return e.Cause }
 // Sent returns Committed. Packages that may not import this one recognise a PeerError by this method.
 func (e *PeerError) Sent() bool { return e.Committed }
 
+// Declined reports whether the peer works and leaves this next hop to us. Packages that may not import this one
+// recognise that by this method.
+func (e *PeerError) Declined() bool { return errors.Is(e.Cause, errNotTaken) }
+
 // refusal returns the refusal of a transaction whose hop failed.
 func (e *PeerError) refusal() *mail.Refusal {
 	return mail.Refuse(451, 4, 2, "Connection lost on the way to the destination, try again", "peer lost", e)

@@ -123,6 +123,7 @@ const (
 	fInDoubt        = 50
 	fWait           = 51 // nanoseconds
 	fRecipients     = 52 // ends an outcome; the number of neighbouring recipients that it is for
+	fNotTaken       = 53 // the peer does not carry out transactions with this next hop
 	fieldHead       = 3  // octets
 	traceparentSize = 55 // octets, in version 00 of W3C trace context
 )

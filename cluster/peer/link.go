@@ -21,6 +21,10 @@ var (
 	errGoodbye        = errors.New("is leaving, or full")
 	errAbortedByDrain = errors.New("cut at the end of the drain")
 	errGone           = errors.New("connection closed")
+	errPlaces         = errors.New("too many connections of this address without a certificate")
+	errNotAdmitted    = errors.New("a node that cluster.members does not name")
+	errNotTaken       = errors.New("a next hop that is none of this node's own")
+	errSmuggled       = fmt.Errorf("%w: octets that would end the message early", errFrame)
 )
 
 // A link is a connection of the hop, on either side. One goroutine at a time reads from it. Frames are written under a

@@ -17,6 +17,7 @@ type peerState struct {
 	until    time.Time     // the end of the pause after a failure
 	probing  bool          // a caller finds out whether the node answers again
 	goodbye  time.Time     // no connection is opened until then
+	dials    chan struct{} // holds a token for each connection that is being opened; not guarded
 }
 
 // forgive forgets failures.
@@ -83,7 +84,7 @@ func (c *Client) idle(node string) (*clientLink, error) {
 func (c *Client) peer(node string) *peerState {
 	p := c.peers[node]
 	if p == nil {
-		p = new(peerState)
+		p = &peerState{dials: make(chan struct{}, maxDials)}
 		c.peers[node] = p
 	}
 	return p
@@ -123,6 +124,15 @@ func (c *Client) connect(ctx context.Context, node string) (*clientLink, error) 
 	addr, ok := c.cfg.Addr(node)
 	if !ok {
 		return nil, errNoMember
+	}
+	c.mu.Lock()
+	dials := c.peer(node).dials
+	c.mu.Unlock()
+	select {
+	case dials <- struct{}{}:
+		defer func() { <-dials }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
 	var d net.Dialer
 	socket, err := d.DialContext(ctx, "tcp", addr)

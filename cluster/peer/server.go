@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,7 +30,13 @@ type ServerConfig struct {
 	Name string
 	// Beginner carries the transactions out. Required.
 	Beginner Beginner
-	// Emit is called with an event for each refused peer. It must not block. nil disables it.
+	// HasNextHop reports whether a fixed next hop is one of this node's own rules. A transaction to any other is left to
+	// the node that asks. nil means that there are none.
+	HasNextHop func(mail.NextHop) bool
+	// Admits reports whether a node may use the hop, besides having a certificate. nil admits all.
+	Admits func(node string) bool
+	// Emit is called with an event for refused peers, one for each address and minute. It must not block. nil disables
+	// it.
 	Emit func(mail.Event)
 	// Tracer makes a span of each transaction, below that of the node that it came from. nil disables it.
 	Tracer trace.Tracer
@@ -65,6 +73,7 @@ type Server struct {
 	cancel   context.CancelFunc
 	draining atomic.Bool
 	running  sync.WaitGroup // connections
+	guard    guard
 	watchers sync.WaitGroup // watchBusy
 
 	mu        sync.Mutex // never held across I/O; guards what follows
@@ -80,6 +89,12 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	}
 	if cfg.Emit == nil {
 		cfg.Emit = func(mail.Event) {}
+	}
+	if cfg.HasNextHop == nil {
+		cfg.HasNextHop = func(mail.NextHop) bool { return false }
+	}
+	if cfg.Admits == nil {
+		cfg.Admits = func(string) bool { return true }
 	}
 	if cfg.Panicked == nil {
 		cfg.Panicked = func(any, []byte) {}
@@ -125,7 +140,15 @@ func (s *Server) Serve(l net.Listener) error {
 
 // start serves a connection on a goroutine of its own.
 func (s *Server) start(socket net.Conn, secure func(net.Conn) *tls.Conn) {
+	from := addressOf(socket)
+	many, admitted := s.guard.enter(from)
+	if !admitted {
+		socket.Close()
+		s.refused(from, errPlaces)
+		return
+	}
 	c := newServerConn(s, socket, secure)
+	c.from = from
 	s.mu.Lock()
 	n := len(s.conns)
 	taken := n < s.cfg.tune.connections+maxRefusals && !s.draining.Load()
@@ -141,16 +164,47 @@ func (s *Server) start(socket net.Conn, secure func(net.Conn) *tls.Conn) {
 	if !taken {
 		c.cancel()
 		socket.Close()
+		s.guard.left(from, false)
 		return
 	}
+	full := n >= s.cfg.tune.connections || many && n >= s.cfg.tune.connections/2
 	// It ends with the connection, which its peer or Shutdown closes.
 	go func() {
 		defer s.running.Done()
-		c.serve(n >= s.cfg.tune.connections)
+		c.serve(full)
+		s.guard.left(from, c.proved)
 		s.mu.Lock()
 		delete(s.conns, c)
 		s.mu.Unlock()
 	}()
+}
+
+// refused tells why an address was refused something, once a minute.
+func (s *Server) refused(from netip.Prefix, cause error) {
+	now := s.cfg.Now()
+	untold, ok := s.guard.tells(from, now)
+	if !ok {
+		return
+	}
+	if untold > 0 {
+		cause = fmt.Errorf("%w (and %d more of this address since it was told last)", cause, untold)
+	}
+	s.cfg.Emit(mail.Event{
+		Kind: mail.Anomaly, Time: now, Reason: "peer refused", Client: from.Addr(), Cause: cause,
+	})
+}
+
+// takes reports whether this node carries out transactions of other nodes with a next hop: what MX records say, which
+// any sender of mail can have us ask, and what this node's own rules name. Another node's rules are not enough, and
+// nothing on this machine itself is meant for others.
+func (s *Server) takes(h mail.NextHop) bool {
+	switch {
+	case h.IsLocal():
+		return false
+	case h.Transport == mail.MX:
+		return h.Port == 0 && h.User == ""
+	}
+	return s.cfg.HasNextHop(h)
 }
 
 // watchBusy starts a listener on each connection that is busy with the same frame for some time. It ends with ctx.

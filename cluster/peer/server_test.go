@@ -98,20 +98,25 @@ func TestWorker_OutOfTurn(t *testing.T) {
 	unix := opening{d: delivery(), forward: to("x")}
 	unix.d.NextHop = mail.NextHop{Transport: mail.LMTPUnix, Host: "/run/lmtp"}
 	smuggled := opening{d: delivery(), forward: mail.Path{Local: "x>\r\nRCPT TO:<y", Domain: "h.example"}}
+	const early = "x\r\n.\r\nMAIL FROM:<a@h.example>\r\nRCPT TO:<b@h.example>\r\nDATA\r\n"
+	told := octets(early)
+	told.Dots = []uint32{uint32(strings.IndexByte(early, '.'))}
 	for name, b := range map[string][]byte{
 		"COMMIT without OPEN": message,
 		"RCPT without OPEN": frame(nil, rcpt, func(f fields) fields {
 			return appendRecipient(f, to("y"), 0)
 		}),
-		"ABORT without OPEN":             header(nil, abort, 0),
-		"OPEN within a transaction":      append(opens(opens(nil)), message...),
-		"an answer":                      append(frame(opens(nil), done, noFields), message...),
-		"a second HELLO":                 append(append(opens(nil), hi()...), message...),
-		"a kind that is not known":       append(header(opens(nil), 77, 0), message...),
-		"a unix socket as the next hop":  append(frame(nil, open, unix.append), message...),
-		"a path that holds a command":    append(frame(nil, open, smuggled.append), message...),
-		"a frame that is too long":       append(header(opens(nil), commit, 1<<30), message...),
-		"a frame of fields that is torn": append(header(nil, open, 2), 1, 2),
+		"ABORT without OPEN":                   header(nil, abort, 0),
+		"OPEN within a transaction":            append(opens(opens(nil)), message...),
+		"an answer":                            append(frame(opens(nil), done, noFields), message...),
+		"a second HELLO":                       append(append(opens(nil), hi()...), message...),
+		"a kind that is not known":             append(header(opens(nil), 77, 0), message...),
+		"a unix socket as the next hop":        append(frame(nil, open, unix.append), message...),
+		"a path that holds a command":          append(frame(nil, open, smuggled.append), message...),
+		"a piece that ends the message early":  append(opens(nil), sent(t, &piece{octets: octets(early)})...),
+		"a dot alone that is told as an added": append(opens(nil), sent(t, &piece{octets: told})...),
+		"a frame that is too long":             append(header(opens(nil), commit, 1<<30), message...),
+		"a frame of fields that is torn":       append(header(nil, open, 2), 1, 2),
 	} {
 		feed(t, s, append(hi(), b...))
 		if delivered, _, open := d.count(); delivered != 0 || open != 0 {

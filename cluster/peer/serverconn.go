@@ -4,13 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/millrace/millrace/router/mail"
 )
 
 // A serverConn is a connection from another node. Its worker reads frames and carries them out. While the worker is
@@ -18,8 +18,10 @@ import (
 // with the first frame to carry out, which it hands to the worker. TCP holds the peer back beyond that.
 type serverConn struct {
 	*link
-	srv  *Server
-	work worker
+	srv    *Server
+	work   worker
+	from   netip.Prefix // the address that it counts for
+	proved bool         // it has shown a certificate of the cluster; belongs to serve
 
 	ctx      context.Context // ends when the connection ends or is aborted
 	cancel   context.CancelFunc
@@ -79,16 +81,14 @@ func (c *serverConn) serve(full bool) {
 	defer c.cancel()
 	defer c.raw.Close()
 	leaving := full || c.srv.draining.Load()
-	if _, err := c.greet(c.ctx, c.srv.cfg.Name, leaving); err != nil {
+	if err := c.meet(leaving); err != nil {
 		if !errors.Is(err, io.EOF) && c.ctx.Err() == nil { // EOF: a client that only tested whether the port is open
-			e := mail.Event{Kind: mail.Anomaly, Time: c.srv.cfg.Now(), Reason: "peer refused", Cause: err}
-			if from, ok := c.raw.RemoteAddr().(*net.TCPAddr); ok {
-				e.Client = from.AddrPort().Addr().Unmap()
-			}
-			c.srv.cfg.Emit(e)
+			c.srv.refused(c.from, err)
 		}
 		return
 	}
+	c.proved = true
+	c.srv.guard.proved(c.from)
 	c.onTimeout = c.beatPassed
 	c.mu.Lock()
 	c.greeted = true
@@ -97,6 +97,21 @@ func (c *serverConn) serve(full bool) {
 		c.leave()
 	}
 	c.work.run()
+}
+
+// meet waits for the turn of the connection, makes TLS and exchanges greetings.
+func (c *serverConn) meet(leaving bool) error {
+	waiting, cancel := context.WithTimeout(c.ctx, maxMissedBeats*c.beat)
+	defer cancel()
+	if !c.srv.guard.shake(waiting, c.from) {
+		return errPlaces
+	}
+	defer c.srv.guard.shaken(c.from)
+	g, err := c.greet(c.ctx, c.srv.cfg.Name, leaving)
+	if err == nil && !c.srv.cfg.Admits(g.node) {
+		err = fmt.Errorf("%w: %s", errNotAdmitted, g.node)
+	}
+	return err
 }
 
 // take returns the next frame to carry out. After an error there are no more, and the listener has ended.

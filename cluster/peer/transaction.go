@@ -60,6 +60,11 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 		return err
 	}
 	t.lent = false
+	if a.to == refused && k == open && a.notTaken {
+		t.putBack()
+		t.failed = (&PeerError{Node: t.node, Cause: errNotTaken}).refusal()
+		return t.failed
+	}
 	if a.to == refused {
 		t.begun = k == rcpt || a.begun
 		return a.refusal()

@@ -16,6 +16,8 @@ const (
 
 	// dialTimeout bounds the beginning of a connection, TLS included.
 	dialTimeout = 3 * time.Second
+	// maxDials is how many connections to one node are begun at a time, less than its guard lets wait.
+	maxDials = 32
 	// idleTimeout is how long an unused connection is kept, and maxIdle the number of them for each node.
 	idleTimeout = time.Minute
 	maxIdle     = 64

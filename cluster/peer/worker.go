@@ -30,6 +30,7 @@ type ownedTransaction struct {
 	opened       bool             // Data was called
 	failed       error            // what ended it before the end of data
 	accepted     int              // recipients
+	lines        lineScan         // of the message so far
 	ctx          context.Context  // with the span
 	span         trace.Span       // nil without a tracer
 }
@@ -44,6 +45,9 @@ func (w *worker) run() {
 		err = w.carryOut(r)
 		w.conn.srv.buffers.put(r.buffer)
 		if err != nil {
+			if errors.Is(err, errFrame) {
+				w.conn.srv.refused(w.conn.from, err)
+			}
 			break
 		}
 	}
@@ -144,6 +148,15 @@ func (w *worker) open(body []byte) error {
 		c.transactionEnded()
 		return errGoodbye
 	}
+	if !c.srv.takes(o.d.NextHop) {
+		c.srv.refused(c.from, fmt.Errorf("%w: %s", errNotTaken, o.d.NextHop))
+		err := w.answer(refused, open, func(f fields) fields {
+			return appendRefusal(f.flag(fNotTaken, true), mail.Refuse(451, 3, 0, "Temporarily not deliverable",
+				"next hop not taken", errNotTaken))
+		})
+		c.transactionEnded()
+		return err
+	}
 	w.t.begun, w.t.declaresUTF8 = true, o.d.Params.SMTPUTF8
 	w.t.ctx, w.t.span = c.srv.startSpan(c.ctx, o.traceparent)
 	ctx := w.within(o.budget, commandBudget)
@@ -233,6 +246,9 @@ func (w *worker) parse(body []byte) (piece, error) {
 	if err == nil && w.t.accepted == 0 {
 		err = fmt.Errorf("%w: a message to nobody", errFrame)
 	}
+	if err == nil && w.t.lines.smuggles(p.octets) {
+		err = errSmuggled
+	}
 	return p, err
 }
 
@@ -259,6 +275,9 @@ func (w *worker) openMessage(p *piece) (err error) {
 // deadline ends the wait for the outcomes.
 func (w *worker) commit(body []byte) error {
 	p, err := w.parse(body)
+	if err == nil && w.t.lines.unfinished() {
+		err = errSmuggled
+	}
 	if err != nil {
 		return err
 	}

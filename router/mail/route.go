@@ -3,6 +3,7 @@ package mail
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -182,6 +183,25 @@ func (h NextHop) String() string {
 		return scheme + "[" + h.Host + "]"
 	}
 	return scheme + h.Host
+}
+
+// IsLocal reports whether a next hop is on the machine that connects to it: a unix socket, localhost, or an address on
+// loopback. It means another thing on another node.
+func (h NextHop) IsLocal() bool {
+	host := strings.ToLower(strings.TrimSuffix(h.Host, "."))
+	if h.Transport == LMTPUnix || host == "localhost" || host == "localhost.localdomain" ||
+		strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	a, literal := LiteralAddr(host)
+	if !literal {
+		var err error
+		if a, err = netip.ParseAddr(host); err != nil {
+			return false
+		}
+	}
+	a = a.Unmap()
+	return a.IsLoopback() || a.IsUnspecified()
 }
 
 // A Site names a set of MX hosts that mail for many domains may share. It is the unit of limits and, in a cluster, of

@@ -24,6 +24,9 @@ func (b *builder) link() {
 	b.addOwn()
 	for i := range t.dests {
 		d := &t.dests[i]
+		if d.nextHop.Transport != mail.MX {
+			t.fixed[d.nextHop] = true
+		}
 		if id, ok := t.domainOf[d.domain]; ok && d.domain != "" && (t.domains[id].hosted || t.domains[id].own) {
 			d.hosted = id + 1
 		}

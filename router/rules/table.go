@@ -24,6 +24,7 @@ type Table struct {
 	rules     []rule
 	targets   []target
 	dests     []destination
+	fixed     map[mail.NextHop]bool // those of dests that are no MX hosts
 	replies   []mail.Reply
 	templates []template
 	options   []options // [0] sets nothing
@@ -138,6 +139,9 @@ func (t *Table) Ours(domain string) bool {
 	_, ok := t.domain(domain)
 	return ok
 }
+
+// HasNextHop reports whether a rule names a fixed next hop.
+func (t *Table) HasNextHop(h mail.NextHop) bool { return t.fixed[h] }
 
 // Warnings returns warnings about lines that loaded. The slice is shared and not to be changed.
 func (t *Table) Warnings() []Warning { return t.warnings }
