@@ -116,6 +116,9 @@ func (c *Cluster) Addr(node string) (peer string, ok bool) {
 	return m.Peer, ok
 }
 
+// Admits reports whether a node may be a member.
+func (c *Cluster) Admits(node string) bool { return c.cfg.admits(node) }
+
 // LastJoined returns when a node was first seen, or answered again after a silence. Failures of the hop before that
 // time are to be forgotten. It is the zero time if the node is no member.
 func (c *Cluster) LastJoined(node string) time.Time { return c.roster.lastJoined(node) }

@@ -43,6 +43,9 @@ type Config struct {
 	Peer string
 	// Join names nodes through which the others are found, "host:port" each. A host name is resolved each time.
 	Join []string
+	// Members are the names of the nodes that may be members, this one among them. Others are not seen. nil admits each
+	// node that has a key.
+	Members []string
 	// Keys encrypt gossip and have 16, 24 or 32 octets each (AES-GCM). The first one encrypts, all decrypt.
 	Keys [][]byte
 	// Label separates clusters that share a network, at most 255 octets. "" means "millrace".
@@ -94,6 +97,14 @@ func (c Config) Validate() error {
 			return wrong("join["+strconv.Itoa(i)+"]", "wants host:port")
 		}
 	}
+	for i, m := range c.Members {
+		if !mail.IsDomain(m) {
+			return wrong("members["+strconv.Itoa(i)+"]", "is not the name of a node")
+		}
+	}
+	if !c.admits(c.Name) {
+		return wrong("members", "does not name this node, "+c.Name)
+	}
 	if len(c.Keys) == 0 {
 		return wrong("keys", "are required: gossip is never in clear")
 	}
@@ -101,6 +112,11 @@ func (c Config) Validate() error {
 		return c.validateRest()
 	}
 	return wrong("keys", "want 16, 24 or 32 octets each")
+}
+
+// admits reports whether a node may be a member.
+func (c *Config) admits(node string) bool {
+	return c.Members == nil || slices.Contains(c.Members, node)
 }
 
 // validateRest is the second part of Validate.

@@ -37,6 +37,12 @@ func (d delegate) see(n *memberlist.Node, what string) {
 		d.cfg.Log.Warn("cluster", "node", n.Name, "cause", err.Error())
 		return
 	}
+	if !d.cfg.admits(m.Name) {
+		if what != "" {
+			d.cfg.Log.Warn("cluster", "node", m.Name, "cause", "cluster.members does not name it: it is not a member")
+		}
+		return
+	}
 	if a, ok := netip.AddrFromSlice(n.Addr); ok {
 		m.Gossip = netip.AddrPortFrom(a.Unmap(), n.Port).String()
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -73,6 +74,29 @@ func TestShare_Alone(t *testing.T) {
 	n.passes(settling)
 	if got := n.Share("site"); got != 1 {
 		t.Errorf("got %v", got)
+	}
+}
+
+// A node that Config.Members does not name is no member, whatever it says.
+func TestCluster_Members(t *testing.T) {
+	n := simulate("a")
+	n.cfg.Members = []string{"a", "b"}
+	n.comes("b", "1")
+	n.comes("c", "1")
+	delegate{n.Cluster}.NotifyUpdate(node("c", "1"))
+	n.dies("c", "1")
+	if got := n.Members(); len(got) != 2 || got[1].Name != "b" || n.Stable() != 2 {
+		t.Errorf("members %v, %d of them stable", got, n.Stable())
+	}
+	if _, ok := n.Addr("c"); ok || n.Admits("c") || !n.Admits("b") {
+		t.Error("c is admitted, or b is not")
+	}
+	for field, members := range map[string][]string{"members": {"b"}, "members[1]": {"a", "x y"}} {
+		err := Config{Name: "a", Bind: "127.0.0.1:1", Peer: "127.0.0.1:2", Members: members}.Validate()
+		var wrong *mail.FieldError
+		if !errors.As(err, &wrong) || wrong.Field != field {
+			t.Errorf("%v: %v", members, err)
+		}
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 
 type clusterVerbs struct {
 	Init   clusterInitVerb   `cmd:"" help:"${cluster_init}"`
+	Renew  clusterRenewVerb  `cmd:"" help:"${cluster_renew}"`
 	Status clusterStatusVerb `cmd:"" help:"Ask a running node what it knows of its cluster."`
 	Drain  clusterDrainVerb  `cmd:"" help:"${cluster_drain}"`
 	Keys   clusterKeysVerbs  `cmd:"" help:"Change the secret of the cluster, a step at a time."`
@@ -31,8 +32,11 @@ type clusterInitVerb struct {
 	Names []string `arg:"" placeholder:"NAME" help:"The nodes' names, as in cluster.name."`
 }
 
-// certificateLife is how long the certificates of a cluster are valid. Only its nodes use them.
-const certificateLife = 10 * 365 * 24 * time.Hour
+// authorityLife and nodeLife are how long the certificates of an authority and of a node are valid.
+const (
+	authorityLife = 10 * 365 * 24 * time.Hour
+	nodeLife      = 365 * 24 * time.Hour
+)
 
 func (v *clusterInitVerb) run(s streams) int {
 	if err := v.init(s); err != nil {
@@ -44,8 +48,8 @@ func (v *clusterInitVerb) run(s streams) int {
 
 func (v *clusterInitVerb) init(s streams) error {
 	for _, name := range v.Names {
-		if !mail.IsDomain(name) || name == "ca" || name == "gossip" {
-			return fmt.Errorf("%q cannot be the name of a node", name)
+		if err := checkNode(name); err != nil {
+			return err
 		}
 	}
 	if err := os.MkdirAll(v.Dir, 0o700); err != nil {
@@ -66,6 +70,14 @@ func (v *clusterInitVerb) init(s streams) error {
 	fmt.Fprintf(s.out,
 		"Each node NAME needs gossip.key, ca.pem, NAME.pem and NAME.key. Keep ca.key off the nodes: who has it can "+
 			"join.\n")
+	return nil
+}
+
+// checkNode returns an error unless name can be that of a node, whose files stand beside those of the cluster.
+func checkNode(name string) error {
+	if !mail.IsDomain(name) || name == "ca" || name == "gossip" {
+		return fmt.Errorf("%q cannot be the name of a node", name)
+	}
 	return nil
 }
 
@@ -107,7 +119,7 @@ func (v *clusterInitVerb) authority(s streams) (*x509.Certificate, *ecdsa.Privat
 		if err != nil {
 			return nil, nil, err
 		}
-		template := certificateFor("millrace cluster")
+		template := certificateFor("millrace cluster", authorityLife)
 		template.IsCA, template.BasicConstraintsValid = true, true
 		template.KeyUsage = x509.KeyUsageCertSign
 		if err := v.pair(s, "ca", template, template, key, key); err != nil {
@@ -160,11 +172,19 @@ func (v *clusterInitVerb) node(s streams, name string, ca *x509.Certificate, caK
 	if err != nil {
 		return err
 	}
-	template := certificateFor(name)
+	return v.pair(s, name, nodeTemplate(name, ca), ca, key, caKey)
+}
+
+// nodeTemplate returns the template of a node's certificate, which ends with that of the authority at the latest.
+func nodeTemplate(name string, ca *x509.Certificate) *x509.Certificate {
+	template := certificateFor(name, nodeLife)
+	if ca.NotAfter.Before(template.NotAfter) {
+		template.NotAfter = ca.NotAfter
+	}
 	template.DNSNames = []string{name}
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	return v.pair(s, name, template, ca, key, caKey)
+	return template
 }
 
 // pair writes a certificate and its key unless both exist. That only one exists is an error.
@@ -188,8 +208,8 @@ func (v *clusterInitVerb) pair(s streams, name string, template, parent *x509.Ce
 	})
 }
 
-// certificateFor returns the template of a certificate with that name.
-func certificateFor(name string) *x509.Certificate {
+// certificateFor returns the template of a certificate with that name, valid for that long.
+func certificateFor(name string, life time.Duration) *x509.Certificate {
 	serial := make([]byte, 16)
 	rand.Read(serial)
 	now := time.Now()
@@ -197,6 +217,6 @@ func certificateFor(name string) *x509.Certificate {
 		SerialNumber: new(big.Int).SetBytes(serial[1:]),
 		Subject:      pkix.Name{CommonName: name},
 		NotBefore:    now.Add(-time.Hour),
-		NotAfter:     now.Add(certificateLife),
+		NotAfter:     now.Add(life),
 	}
 }

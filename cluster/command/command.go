@@ -1,6 +1,6 @@
 // Package command is the command line: one file per verb.
 //
-// It owns the verbs with their flags and help, what they print and their exit codes, and the files that cluster init,
+// It owns the verbs with their flags and help, what they print and their exit codes, and the files that cluster init and renew,
 // cluster keys and dkim new write. It is the only place that knows kong.
 //
 // It refuses to know how a configuration is read and a node runs: packages config, node and dev do what a verb asks
@@ -79,6 +79,8 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		return v.Dev.run(s)
 	case "cluster init <dir> <names>":
 		return v.Cluster.Init.run(s)
+	case "cluster renew <dir>", "cluster renew <dir> <names>":
+		return v.Cluster.Renew.run(s)
 	case "cluster status":
 		return v.Cluster.Status.run(s)
 	case "cluster drain":

@@ -14,6 +14,8 @@ func helpTexts() kong.Vars {
 		"cluster_init": "Make the files that the nodes of a cluster need: a gossip key, an authority, and a" +
 			" certificate and key for each node. What exists is kept, so a later run adds a " +
 			"node.",
+		"cluster_renew": "Make new certificates, valid for a year, for the keys that the nodes have. Copy each to " +
+			"its node and send SIGHUP.",
 		"cluster_drain": "Ask a running node to end as at SIGTERM: it hands its destinations to the others " +
 			"and finishes what it began. Waits until no client is left.",
 		"cluster_keys_show": "Tell the keys of a file apart without showing them, the one in use first. cluster " +

@@ -211,6 +211,7 @@ type Cluster struct {
 	Advertise string     `yaml:"advertise"`
 	Peer      string     `yaml:"peer"`
 	Join      []string   `yaml:"join"`
+	Members   []string   `yaml:"members"`
 	Weight    float64    `yaml:"weight"`
 	KeyFile   File       `yaml:"key_file"`
 	TLS       ClusterTLS `yaml:"tls"`

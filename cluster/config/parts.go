@@ -47,7 +47,8 @@ func (c *Config) StoreConfig() store.Config {
 func (c *Config) ClusterConfig(keys [][]byte) (cluster.Config, error) {
 	k := c.Cluster
 	cfg := cluster.Config{
-		Name: k.Name, Bind: k.Bind, Advertise: k.Advertise, Peer: k.Peer, Join: k.Join, Keys: keys, Weight: k.Weight,
+		Name: k.Name, Bind: k.Bind, Advertise: k.Advertise, Peer: k.Peer, Join: k.Join, Members: k.Members,
+		Keys: keys, Weight: k.Weight,
 	}
 	return cfg, c.WithLine("cluster.", "cluster", cfg.Validate())
 }

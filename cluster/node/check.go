@@ -1,6 +1,8 @@
 package node
 
 import (
+	"time"
+
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -17,6 +19,9 @@ func Check(c *config.Config) (warnings []config.Problem, err error) {
 	p, err := build(f, hooks{})
 	if err != nil {
 		return warnings, err
+	}
+	if w := p.cluster.ending(time.Now()); w != "" {
+		warnings = append(warnings, c.Problem("cluster.tls.cert", w))
 	}
 	p.close()
 	return warnings, nil

@@ -23,6 +23,7 @@ import (
 // clusterFiles are the certificates of the link between nodes and the secret of gossip.
 type clusterFiles struct {
 	server, client *tls.Config
+	ends           time.Time // of the certificates
 	secret         secret
 	gossip         [][]byte // keys derived from secret, the one in use first
 }
@@ -34,7 +35,7 @@ func readClusterFiles(c *config.Config) (*clusterFiles, error) {
 	}
 	var f clusterFiles
 	var err error
-	if f.server, f.client, err = peerTLS(c); err != nil {
+	if err = f.readTLS(c); err != nil {
 		return nil, err
 	}
 	if f.secret, err = readSecret(c.Cluster.KeyFile); err == nil {
@@ -43,17 +44,32 @@ func readClusterFiles(c *config.Config) (*clusterFiles, error) {
 	return &f, c.WithLine("", "cluster.key_file", err)
 }
 
-// peerTLS reads the certificates of the link between nodes. The error is Problems.
-func peerTLS(c *config.Config) (server, client *tls.Config, err error) {
+// readTLS reads the certificates of the link between nodes. The error is Problems.
+func (f *clusterFiles) readTLS(c *config.Config) (err error) {
 	k := c.Cluster.TLS
 	pem := make(map[string][]byte)
 	for field, file := range map[string]config.File{"ca": k.CA, "cert": k.Cert, "key": k.Key} {
 		if pem[field], err = os.ReadFile(string(file)); err != nil {
-			return nil, nil, c.WithLine("", "cluster.tls."+field, err)
+			return c.WithLine("", "cluster.tls."+field, err)
 		}
 	}
-	server, client, err = peer.Certificates(c.Cluster.Name, pem["ca"], pem["cert"], pem["key"])
-	return server, client, c.WithLine("cluster.tls.", "cluster.tls", err)
+	f.server, f.client, f.ends, err = peer.Certificates(c.Cluster.Name, pem["ca"], pem["cert"], pem["key"])
+	return c.WithLine("cluster.tls.", "cluster.tls", err)
+}
+
+// The certificates of the cluster are warned of from endsSoon before their end, once in warnEvery while a node runs.
+const (
+	endsSoon  = 30 * 24 * time.Hour
+	warnEvery = 24 * time.Hour
+)
+
+// ending returns a warning if the certificates end soon, else "".
+func (f *clusterFiles) ending(now time.Time) string {
+	if f == nil || f.ends.Sub(now) > endsSoon {
+		return ""
+	}
+	return "ends on " + f.ends.UTC().Format(time.DateOnly) + ", or the authority's does: no other node is reached " +
+		"then (millrace cluster renew)"
 }
 
 // A membership is this node's part in a cluster: gossip, the links from and to other nodes, and the moves of Sites. A
@@ -61,7 +77,7 @@ func peerTLS(c *config.Config) (server, client *tls.Config, err error) {
 type membership struct {
 	cluster  *cluster.Cluster
 	listener net.Listener // for links from other nodes
-	server   atomic.Pointer[tls.Config]
+	files    atomic.Pointer[clusterFiles]
 	peers    *peer.Client
 	moves    chan struct{}            // holds a token when Sites may have changed their owner
 	prints   atomic.Pointer[[]string] // fingerprints of the cluster's secrets, the one in use first
@@ -83,7 +99,7 @@ func (m *membership) nodes() int {
 
 // use makes new links use the certificates, and gossip the keys. Nothing of it fails before the cluster is joined.
 func (m *membership) use(f *clusterFiles) {
-	m.server.Store(f.server)
+	m.files.Store(f)
 	prints := f.secret.fingerprints()
 	m.prints.Store(&prints)
 }
@@ -197,17 +213,42 @@ func (m *membership) startYielding(relay *egress.Relay) (end func(context.Contex
 	}
 }
 
+// startEndWatch begins to warn, once a day, of certificates that end soon. It returns what ends that.
+func (n *Node) startEndWatch() (end func(context.Context) error) {
+	stop := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() { // ends with stop
+		ticker := time.NewTicker(warnEvery)
+		defer ticker.Stop()
+		for {
+			if w := n.members.files.Load().ending(time.Now()); w != "" {
+				n.log.say(slog.LevelWarn, "configuration", "field", "cluster.tls.cert", "cause", w)
+			}
+			select {
+			case <-stop:
+				return
+			case <-ticker.C:
+			}
+		}
+	})
+	return func(context.Context) error {
+		close(stop)
+		watching.Wait()
+		return nil
+	}
+}
+
 // startPeerServer begins to carry out the transactions of other nodes, always here and never at a third node.
 func (n *Node) startPeerServer(tracer trace.Tracer) error {
 	m := n.members
 	if m.alone() {
 		return nil
 	}
-	current := m.server.Load().Clone()
-	current.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return m.server.Load(), nil }
+	current := m.files.Load().server.Clone()
+	current.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return m.files.Load().server, nil }
 	s, err := peer.NewServer(peer.ServerConfig{
 		TLS: current, Name: n.cfg.Cluster.Name, Beginner: n.relay.Local(), Emit: n.events.Emit, Tracer: tracer,
-		HasNextHop: n.rules.router.HasNextHop, Panicked: n.log.panicked,
+		HasNextHop: n.rules.router.HasNextHop, Admits: m.cluster.Admits, Panicked: n.log.panicked,
 	})
 	if err != nil {
 		return err

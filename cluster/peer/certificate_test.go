@@ -79,12 +79,12 @@ func TestLink_Strangers(t *testing.T) {
 		}},
 		{"we say another name than our certificate", func(w *world) { w.client.cfg.Name = "c" }},
 		{"the peer's certificate is of another authority", func(w *world) {
-			_, client, err := Certificates("a", other.pem, first(other.issue(t, "a")), nil)
+			_, client, _, err := Certificates("a", other.pem, first(other.issue(t, "a")), nil)
 			if err == nil {
 				t.Error("a certificate without its key is taken", client)
 			}
 			cert, key := other.issue(t, "a")
-			if _, client, err = Certificates("a", other.pem, cert, key); err != nil {
+			if _, client, _, err = Certificates("a", other.pem, cert, key); err != nil {
 				t.Fatal(err)
 			}
 			if err := w.client.UseTLS(client); err != nil {
@@ -143,7 +143,7 @@ func TestCertificates(t *testing.T) {
 		{"for a server alone", "a", ca.pem, serverOnly, serverKey, "cert"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, _, err := Certificates(c.node, c.ca, c.cert, c.key)
+			_, _, _, err := Certificates(c.node, c.ca, c.cert, c.key)
 			var f *mail.FieldError
 			if got := errors.As(err, &f); got != (c.field != "") || got && f.Field != c.field {
 				t.Error(err)
@@ -155,7 +155,7 @@ func TestCertificates(t *testing.T) {
 func TestConfig_Validate(t *testing.T) {
 	ca := newAuthority(t)
 	cert, key := ca.issue(t, "a")
-	server, client, err := Certificates("a", ca.pem, cert, key)
+	server, client, _, err := Certificates("a", ca.pem, cert, key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,7 @@ func feed(tb testing.TB, s *Server, b []byte) {
 func plainServer(tb testing.TB, d Beginner) *Server {
 	ca := newAuthority(tb)
 	cert, key := ca.issue(tb, "b")
-	cfg, _, err := Certificates("b", ca.pem, cert, key)
+	cfg, _, _, err := Certificates("b", ca.pem, cert, key)
 	if err != nil {
 		tb.Fatal(err)
 	}

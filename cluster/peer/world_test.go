@@ -230,12 +230,12 @@ func newWorld(tb testing.TB, d Beginner, beat time.Duration, prepare func(*Serve
 	tb.Helper()
 	w := &world{tb: tb, ca: newAuthority(tb), served: make(chan struct{})}
 	cert, key := w.ca.issue(tb, "b")
-	server, _, err := Certificates("b", w.ca.pem, cert, key)
+	server, _, _, err := Certificates("b", w.ca.pem, cert, key)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	cert, key = w.ca.issue(tb, "a")
-	_, client, err := Certificates("a", w.ca.pem, cert, key)
+	_, client, _, err := Certificates("a", w.ca.pem, cert, key)
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -127,7 +127,7 @@ func playFloor(keys, to string, in io.Reader, out io.Writer) error {
 			return err
 		}
 	}
-	server, client, err := peer.Certificates(name, files[0], files[1], files[2])
+	server, client, _, err := peer.Certificates(name, files[0], files[1], files[2])
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,93 @@
+package command
+
+import (
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+type clusterRenewVerb struct {
+	Dir   string   `arg:"" placeholder:"DIR" help:"The folder that cluster init wrote to."`
+	Names []string `arg:"" optional:"" placeholder:"NAME" help:"The nodes; all of the folder if none is named."`
+}
+
+func (v *clusterRenewVerb) run(s streams) int {
+	if err := v.renew(s); err != nil {
+		fmt.Fprintln(s.err, "millrace:", err)
+		return exitError
+	}
+	return exitOK
+}
+
+// renew writes a new certificate for each node. It makes all of them before it writes the first one.
+func (v *clusterRenewVerb) renew(s streams) error {
+	ca, caKey, err := readAuthority(filepath.Join(v.Dir, "ca.pem"), filepath.Join(v.Dir, "ca.key"))
+	if err != nil {
+		return err
+	}
+	names, err := v.nodes()
+	if err != nil {
+		return err
+	}
+	made := make([][]byte, len(names))
+	var until time.Time
+	for i, name := range names {
+		file := filepath.Join(v.Dir, name+".pem")
+		der, err := readPEM(file, "CERTIFICATE")
+		if err != nil {
+			return err
+		}
+		old, err := x509.ParseCertificate(der)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		if err := old.CheckSignatureFrom(ca); err != nil {
+			return fmt.Errorf("%s is not of the authority in this folder: %w", file, err)
+		}
+		template := nodeTemplate(name, ca)
+		until = template.NotAfter
+		// For the key that the node has: its other half stays where it is.
+		if der, err = x509.CreateCertificate(rand.Reader, template, ca, old.PublicKey, caKey); err != nil {
+			return err
+		}
+		made[i] = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	}
+	for i, name := range names {
+		file := filepath.Join(v.Dir, name+".pem")
+		if err := replaceFile(file, made[i]); err != nil {
+			return err
+		}
+		fmt.Fprintln(s.out, "renewed", file, "until", until.UTC().Format(time.DateOnly))
+	}
+	fmt.Fprintln(s.out, "Copy each NAME.pem to its node and send that SIGHUP. The keys are the same.")
+	return nil
+}
+
+// nodes returns the nodes to renew: those that were named, else all of the folder.
+func (v *clusterRenewVerb) nodes() ([]string, error) {
+	names := v.Names
+	if len(names) == 0 {
+		files, err := filepath.Glob(filepath.Join(v.Dir, "*.pem"))
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			names = append(names, strings.TrimSuffix(filepath.Base(f), ".pem"))
+		}
+		names = slices.DeleteFunc(names, func(name string) bool { return name == "ca" })
+	}
+	for _, name := range names {
+		if err := checkNode(name); err != nil {
+			return nil, err
+		}
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%s holds no certificate of a node", v.Dir)
+	}
+	return names, nil
+}
