@@ -264,6 +264,13 @@ func TestTheDrawnOrderBites(t *testing.T) {
 	}
 }
 
+func TestTheColumnRuleBites(t *testing.T) {
+	fits, over := "\t"+strings.Repeat("ä", 116)+"\n", "\t"+strings.Repeat("x", 117)
+	if got := columns("a.go", fits+over); !slices.Equal(got, []string{"a.go:2: ends behind column 120"}) {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestThePackageCommentRuleBites(t *testing.T) {
 	got := packageComments([]source{
 		parse(t, "good/a.go", "// Package good is.\npackage good"),

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // The house rules as tests: who may import whom, one gate per library, and what no file may hold. Each rule is a
@@ -85,6 +86,13 @@ func TestHouseRules(t *testing.T) {
 		for _, folder := range order {
 			if !slices.ContainsFunc(sources, func(s source) bool { return under(s.dir(), folder) }) {
 				t.Errorf("ARCHITECTURE.md draws %s, which does not exist", folder)
+			}
+		}
+	})
+	t.Run("lines end by column 120", func(t *testing.T) {
+		for _, s := range sources {
+			for _, finding := range columns(s.path, read(t, s.path)) {
+				t.Error(finding)
 			}
 		}
 	})
@@ -258,6 +266,25 @@ func passes(s source, gate string) bool {
 	default:
 		return s.dir() == gate
 	}
+}
+
+// maxColumn is where lines end at the latest, a tab being tabWidth columns.
+const (
+	maxColumn = 120
+	tabWidth  = 4
+)
+
+// columns finds lines of a file that are too long.
+func columns(path, content string) []string {
+	var findings []string
+	n := 0
+	for line := range strings.SplitSeq(content, "\n") {
+		n++
+		if utf8.RuneCountInString(line)+(tabWidth-1)*strings.Count(line, "\t") > maxColumn {
+			findings = append(findings, path+":"+strconv.Itoa(n)+": ends behind column "+strconv.Itoa(maxColumn))
+		}
+	}
+	return findings
 }
 
 // missingFolders finds folders of this tree that a file of rules names and that do not exist.

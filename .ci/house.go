@@ -3,8 +3,8 @@
 // Command house prints the figures of the house: how large the types are, how many interfaces there are, which fields
 // of a Config are never set, and what else a reader feels. It exits with 1 where a figure is above its bound.
 //
-// The rules that name a line are tests (main_test.go); this counts what is a matter of measure. Run it from the module's
-// root: make house.
+// The rules that name a line are tests (main_test.go); this counts what is a matter of measure. Run it from the
+// module's root: make house.
 package main
 
 import (
@@ -170,7 +170,8 @@ func unset(production, all []*packages.Package) figure {
 			for i := range structure.NumFields() {
 				v := structure.Field(i)
 				// A clock is a seam that stays where it is: each package that compares wall time has one.
-				if v.Exported() && !v.Embedded() && v.Name() != "Now" && reflect.StructTag(structure.Tag(i)).Get("yaml") == "" {
+				if v.Exported() && !v.Embedded() && v.Name() != "Now" &&
+					reflect.StructTag(structure.Tag(i)).Get("yaml") == "" {
 					pos := at(p, v)
 					wanted[pos], owner[pos] = true, p.PkgPath
 					name[pos] = short(p.PkgPath) + "." + n + "." + v.Name()

@@ -25,7 +25,10 @@ func TestRelay_KnownOutside(t *testing.T) {
 		{"it is behind our name", named, "", refused, "451 4.7.0"},
 		{"our name itself", named, "", "550 5.7.1 out.test is not welcome here", "451 4.7.0"},
 		{"the host greets us by it", nil, " at your service, [203.0.113.9]", refused, "451 4.7.0"},
-		{"the host greets us by it in another way", nil, " Hello relay.test [IPv6:2001:db8::9] 203.0.113.9.", refused, "451 4.7.0"},
+		{
+			"the host greets us by it in another way", nil, " Hello relay.test [IPv6:2001:db8::9] 203.0.113.9.",
+			refused, "451 4.7.0",
+		},
 		{"the host says its own", nil, " [127.0.0.1] at your service", refused, "550 5.7.1"},
 		{
 			"our SRS domain", func(c *Config) { c.SRSDomain = "srs.test" }, "",

@@ -225,7 +225,10 @@ func TestParse_Problems(t *testing.T) {
 			"a hold budget under the window", "limits:\n  hold_budget: 64KiB",
 			"2: limits.hold_budget: is below limits.hold_window",
 		},
-		{"an address that is none", "egress:\n  addresses:\n    - mx1.example.net", "egress.addresses[0]: is not an address"},
+		{
+			"an address that is none", "egress:\n  addresses:\n    - mx1.example.net",
+			"egress.addresses[0]: is not an address",
+		},
 		{"a TLS policy that is none", "egress: {tls: maybe}", `"maybe" is none of none, opportunistic, required`},
 		{
 			"a Redis URL is not repeated", "redis: {url: \"http://user:hunter2@h\"}",

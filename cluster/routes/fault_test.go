@@ -344,7 +344,8 @@ func TestRoutes_Race(t *testing.T) {
 	if err := n.reload(t, "a@h y\n"); err != nil {
 		t.Fatal(err)
 	}
-	if s := n.Status(); s.Version != 5 || s.Overtaken != 3 || s.Adopted != 4 || n.table.text() != "a@h y\nother0@h x\n" {
+	if s := n.Status(); s.Version != 5 || s.Overtaken != 3 || s.Adopted != 4 ||
+		n.table.text() != "a@h y\nother0@h x\n" {
 		t.Errorf("%+v: %q", s, n.table.text())
 	}
 	r.left = mergeTries

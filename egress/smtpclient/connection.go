@@ -191,8 +191,8 @@ func (c *connection) read(verb string) (reply, error) {
 	}
 }
 
-// failed turns an error of a read into that of verb: a protocol error where the server sent what is no reply, else a lost
-// connection.
+// failed turns an error of a read into that of verb: a protocol error where the server sent what is no reply, else a
+// lost connection.
 func (c *connection) failed(verb string, err error) error {
 	if errors.Is(err, errReplySyntax) || errors.Is(err, errReplyCode) || errors.Is(err, errReplyLength) {
 		return c.protocol(verb, err)

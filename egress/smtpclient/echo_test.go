@@ -49,7 +49,10 @@ func TestSaying_Echoes(t *testing.T) {
 			`<"low reputation of the sending ip"@x.test> unknown`, false,
 		},
 		{"half a phrase", path(`"low reputation"@x.test`), "User low reputation of the sending ip", false},
-		{"beside an echo, a phrase of the host's own", path("a@x.test"), "<a@x.test>: Low reputation of the sending IP", true},
+		{
+			"beside an echo, a phrase of the host's own", path("a@x.test"),
+			"<a@x.test>: Low reputation of the sending IP", true,
+		},
 		{"beside an echo, our address", path("192.0.2.7@x.test"), "<192.0.2.7@x.test>: [2001:db8::7] is listed", true},
 		{"somebody called as a phrase begins", path("low@x.test"), "low reputation of the sending ip", true},
 		{"our own name", path("a@x.test"), "<192.0.2.7>: name refused", true},

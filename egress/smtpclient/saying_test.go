@@ -79,7 +79,10 @@ func TestSaying_Codes(t *testing.T) {
 		{"end of data", "450 4.7.25 Client host rejected: cannot find your hostname", true},
 		{"end of data", "421 4.7.28 An unusual rate of unsolicited mail originates from your IP address.", true},
 		{"end of data", "550 5.7.28 There is an unusual rate. See https://mail.example/domain?url=1", true},
-		{"end of data", "421 4.7.28 An unusual rate of mail originates from your DKIM domain [sender.example 35]", false},
+		{
+			"end of data", "421 4.7.28 An unusual rate of mail originates from your DKIM domain [sender.example 35]",
+			false,
+		},
 		{"end of data", "421 4.7.28 An unusual rate of mail contains one of your URL domains", false},
 		{"end of data", "421 4.7.28 A rate of mail with one of these URLs, from 203.0.113.9", false},
 		{"RCPT", "452 4.2.2 Mailbox full (host 203.0.113.9 is listed)", false},
@@ -101,7 +104,8 @@ func TestSaying_Hosts(t *testing.T) {
 	var cases []saidCase
 	for verb, texts := range map[string][]string{
 		"MAIL": {
-			"550 5.7.1 Unfortunately, messages from [203.0.113.9] weren't sent. part of their network is on our block " +
+			"550 5.7.1 Unfortunately, messages from [203.0.113.9] weren't sent. part of their network is on our " +
+				"block " +
 				"list (S3150).",
 			"550 5.7.511 Access denied, banned sender[203.0.113.9]. To request removal see the portal",
 			"550 5.7.606 Access denied, banned sending IP [203.0.113.9].",
@@ -184,9 +188,11 @@ func TestSaying_Messages(t *testing.T) {
 		},
 		"end of data": {
 			"550-5.7.1 [203.0.113.9      19] This message looks like bulk mail that nobody\n550 5.7.1 asked for.",
-			"550-5.7.1 [203.0.113.9      19] Our system has detected that this message is\n550-5.7.1 likely unsolicited " +
+			"550-5.7.1 [203.0.113.9      19] Our system has detected that this message is\n550-5.7.1 likely " +
+				"unsolicited " +
 				"mail. To reduce the amount of spam sent,\n550 5.7.1 this message has been blocked.",
-			"550-5.7.1 [203.0.113.9] Our system has detected that this message is likely suspicious\n550 5.7.1 due to " +
+			"550-5.7.1 [203.0.113.9] Our system has detected that this message is likely suspicious\n550 5.7.1 due " +
+				"to " +
 				"the very low reputation of the sending domain.",
 			"550 5.7.1 [203.0.113.9] not taken",
 			"550 5.7.1 [relay.example] bulk, and was not taken",
@@ -255,7 +261,10 @@ func TestSaying_ReverseWeWrote(t *testing.T) {
 func TestSaying_Account(t *testing.T) {
 	testSaid(t, "smtp.dest.example", theirSender, "relay@hosted.example", []saidCase{
 		{"MAIL", "550 5.4.5 Daily user sending limit exceeded", true},
-		{"MAIL", "553 5.7.1 <alice@sender.example>: Sender address rejected: not owned by user relay@hosted.example", true},
+		{
+			"MAIL", "553 5.7.1 <alice@sender.example>: Sender address rejected: not owned by user relay@hosted.example",
+			true,
+		},
 		{"end of data", "554 5.7.0 Account relay@hosted.example is suspended", true},
 		{"end of data", "554 5.7.0 Not for norelay@hosted.example", false},
 		{"end of data", "554 Message rejected: Email address is not verified: alice@sender.example", false},

@@ -30,7 +30,8 @@ const refusedText = "554 5.7.1 203.0.113.9 listed by zen.example (code 127.0.0.2
 func TestExplain_EverySignal(t *testing.T) {
 	worst := netip.MustParseAddr("203.0.113.66") // listed, without a name
 	r := world.StartRedis(t)
-	s := scored{zone: zen + mailServer(good) + mailServer(bad) + listed(bad) + listed(worst) + "nomail.example. 60 IN MX 0 .\n",
+	s := scored{zone: zen + mailServer(good) + mailServer(bad) + listed(bad) + listed(worst) +
+		"nomail.example. 60 IN MX 0 .\n",
 		redis: r.URL(),
 		rules: "old@x.example reject 550 5.1.1 Moved\nlater@x.example tempfail 451 4.2.1 Back tomorrow\n",
 		score: listScore +
@@ -195,7 +196,8 @@ func TestScore_PostmasterReached(t *testing.T) {
 // TestScore_TrustedClients: trusted clients are not scored.
 func TestScore_TrustedClients(t *testing.T) {
 	s := scored{
-		zone: zen + mailServer(bad) + listed(bad), score: listScore + "rates: {client: 1/1h, messages: 1/1h}\ngreet: 10s\n",
+		zone:  zen + mailServer(bad) + listed(bad),
+		score: listScore + "rates: {client: 1/1h, messages: 1/1h}\ngreet: 10s\n",
 	}
 	w := s.world(t)
 	w.Listen += `, relay: trusted, networks: ["203.0.113.0/24"]`

@@ -97,15 +97,15 @@ func (s *Scorer) Unheard() []Count {
 // HeldBack returns the number of connections whose refusals are held back now.
 func (s *Scorer) HeldBack() int { return int(s.heldBack.Load()) }
 
-// AllowsAddress reports whether the allow list speaks for the address of a client. Entries about names need proof, which
-// is not there when a client connects.
+// AllowsAddress reports whether the allow list speaks for the address of a client. Entries about names need proof,
+// which is not there when a client connects.
 func (s *Scorer) AllowsAddress(addr netip.Addr) bool {
 	e, _ := s.addressEntry(addr)
 	return e != nil
 }
 
-// addressEntry returns the entry that decides about an address, the one with the longer prefix: of the allow list, or of
-// the block list. Both are nil if there is none.
+// addressEntry returns the entry that decides about an address, the one with the longer prefix: of the allow list, or
+// of the block list. Both are nil if there is none.
 func (s *Scorer) addressEntry(addr netip.Addr) (allow, block *entry) {
 	allow, allowBits := s.allow.client(addr)
 	block, blockBits := s.block.client(addr)
