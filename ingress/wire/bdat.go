@@ -71,8 +71,7 @@ func (c *conn) bdat(arg []byte) {
 	}
 	b := newBody(c, true)
 	fits := b.beginChunk(k)
-	if c.tx.failed != nil {
-		c.spent.junk++
+	if c.tx.failed != nil { // a client may have sent many chunks before it read the refusal: none of them is junk
 		c.finishMessage(b, *c.tx.failed)
 		return
 	}
