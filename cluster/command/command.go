@@ -1,7 +1,7 @@
 // Package command is the command line: one file per verb.
 //
-// It owns the verbs with their flags and help, what they print and their exit codes, and the files that cluster init and renew,
-// cluster keys and dkim new write. It is the only place that knows kong.
+// It owns the verbs with their flags and help, what they print and their exit codes, and the files that cluster init
+// and renew, cluster keys and dkim new write. It is the only place that knows kong.
 //
 // It refuses to know how a configuration is read and a node runs: packages config, node and dev do what a verb asks
 // for.

@@ -30,8 +30,8 @@ type ServerConfig struct {
 	Name string
 	// Beginner carries the transactions out. Required.
 	Beginner Beginner
-	// HasNextHop reports whether a fixed next hop is one of this node's own rules. A transaction to any other is left to
-	// the node that asks. nil means that there are none.
+	// HasNextHop reports whether a fixed next hop is one of this node's own rules. A transaction to any other is left
+	// to the node that asks. nil means that there are none.
 	HasNextHop func(mail.NextHop) bool
 	// Admits reports whether a node may use the hop, besides having a certificate. nil admits all.
 	Admits func(node string) bool
