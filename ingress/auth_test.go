@@ -69,15 +69,26 @@ func TestBody_AuthorUnknown(t *testing.T) {
 	}
 }
 
-// What speaks for a client is recorded.
+// What speaks for a message is recorded; what it says of itself does not speak for it.
 func TestBody_Override(t *testing.T) {
+	const list = "List-Id: <all.evil.example>\r\nList-Post: <mailto:all@evil.example>\r\n"
 	c := serveAuth(t, info, &ingresstest.Relay{}, false, nil)
-	text := from("bank.example", "List-Id: <all.evil.example>\r\nList-Post: <mailto:all@evil.example>\r\n") + "\r\n" +
-		lines(10)
-	c.send("all-bounces@evil.example", text, "250", "info@example.com")
+	text := from("bank.example", list) + "\r\n" + lines(10)
+	c.send("all-bounces@evil.example", text, "550 5.7.26", "info@example.com")
+	c.send("all-bounces@list.example", text, "250", "info@example.com")
 	c.below(text)
-	if e := c.last(mail.Anomaly); e.Reason != "authentication overridden" || e.Cause == nil ||
-		e.Cause.Error() != "list" || !strings.Contains(e.Auth, "dmarc=fail") {
+	if e := c.last(mail.Anomaly); e.Reason != "authentication overridden: list" ||
+		!strings.Contains(e.Auth, "dmarc=fail") {
+		t.Errorf("event %+v", e)
+	}
+}
+
+// A policy for a part of the messages counts for all, and is counted.
+func TestBody_IgnoredPercent(t *testing.T) {
+	c := serveAuth(t, info, &ingresstest.Relay{}, false, nil)
+	c.zone["_dmarc.part.example"] = []string{"v=DMARC1; p=quarantine; pct=0"}
+	c.send("a@evil.example", from("part.example", "")+"\r\n"+lines(10), "250", "info@example.com")
+	if e := c.last(mail.Anomaly); e.Reason != "DMARC pct ignored" {
 		t.Errorf("event %+v", e)
 	}
 }

@@ -52,6 +52,7 @@ func serveAuth(t *testing.T, routes rules, relay Relay, sign bool,
 		"b.example":           {"v=spf1 ip4:127.0.0.1 -all"},
 		"client.example":      {"v=spf1 -all"},
 		"evil.example":        {"v=spf1 ip4:127.0.0.1 -all"},
+		"list.example":        {"v=spf1 ip4:127.0.0.1 -all"},
 		"bank.example":        {"v=spf1 -all"},
 		"_dmarc.bank.example": {"v=DMARC1; p=reject; aspf=s; adkim=s"},
 	}
@@ -59,7 +60,10 @@ func serveAuth(t *testing.T, routes rules, relay Relay, sign bool,
 	c.relay, _ = relay.(*ingresstest.Relay)
 	c.sender = publishKey(t, z, "b.example", "s", dkim.Ed25519SHA256)
 	c.bank = publishKey(t, z, "bank.example", "s", dkim.Ed25519SHA256)
-	a, err := auth.New(auth.Config{AuthservID: "mx.example.net", Resolver: z, Sealers: []string{"trusted.example"}})
+	a, err := auth.New(auth.Config{
+		AuthservID: "mx.example.net", Resolver: z, Sealers: []string{"trusted.example"}, Lists: []string{
+			"list.example"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

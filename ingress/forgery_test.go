@@ -39,7 +39,11 @@ func TestBody_DisguisedField(t *testing.T) {
 			text := name + ": mx.example.net; dmarc=pass <ceo@bank.example>\r\n" + from("evil.example", "") +
 				"\r\nbody\r\n"
 			t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
-				refusedMessage(t, serveAuth(t, info, &ingresstest.Relay{}, true, nil), text, "550 5.6.0")
+				want := "550 5.6.0"
+				if name == "\ufeffFrom" {
+					want = "550 5.7.26" // scripts write this; it is judged like From
+				}
+				refusedMessage(t, serveAuth(t, info, &ingresstest.Relay{}, true, nil), text, want)
 				if field != "From" { // where no policy asks, authors are not looked at, and results are
 					c := serveAuth(t, rules{"info": hosted("far.example", unjudged)}, &ingresstest.Relay{}, false, nil)
 					refusedMessage(t, c, text,

@@ -26,6 +26,7 @@ type Config struct {
 	SRS        *SRS       `yaml:"srs"`
 	ARC        *ARC       `yaml:"arc"`
 	DKIM       *DKIM      `yaml:"dkim"`
+	DMARC      DMARC      `yaml:"dmarc"`
 	Score      *Score     `yaml:"score"`
 	Redis      *Redis     `yaml:"redis"`
 	Cluster    *Cluster   `yaml:"cluster"`
@@ -134,6 +135,11 @@ type ARC struct {
 type DKIM struct {
 	Relay   []Signer `yaml:"relay"`
 	Domains []Signer `yaml:"domains"`
+}
+
+// DMARC lists the domains of mailing lists whose mail is not refused for DMARC.
+type DMARC struct {
+	Lists []string `yaml:"lists"`
 }
 
 // Score describes how clients are judged before RCPT.

@@ -36,8 +36,10 @@ arc: {domain: example.net, selector: m1, key_file: file}
 dkim:
   {relay: [{domain: example.net, selector: m1, key_file: file}],
    domains: [{domain: example.com, selector: m1, key_file: file}]}
+dmarc: {lists: [lists.example]}
 score:
-  {deadline: 1s, defer: 6, reject: 10, reject_at: connect, url: "https://mx.example.net/why",
+  {deadline: 1s, allow: ["198.51.100.0/24 for=score,dmarc a partner"],
+   defer: 6, reject: 10, reject_at: connect, url: "https://mx.example.net/why",
    lists: [{zone: zen.example, weight: 10}, {zone: dnswl.example, weight: -5}],
    rates: {client: 300/1m, network: 3000/1m}}
 redis: {url: "redis://127.0.0.1:6379/0"}
@@ -229,6 +231,12 @@ func TestParse_Problems(t *testing.T) {
 			"an address that is none", "egress:\n  addresses:\n    - mx1.example.net",
 			"egress.addresses[0]: is not an address",
 		},
+		{"a list that is no domain", "dmarc:\n  lists: [a.example, not_a@domain]",
+			`2: dmarc.lists[1]: "not_a@domain" is not a domain name`},
+		{"an entry for nothing that there is", "score:\n  allow:\n    - 192.0.2.1 for=spf",
+			"3: score.allow[0]: has for= with something else"},
+		{"an entry that blocks for the score", smallest + "score: {block: [192.0.2.1 for=score]}",
+			"score.block[0].for: is for entries that allow"},
 		{"a TLS policy that is none", "egress: {tls: maybe}", `"maybe" is none of none, opportunistic, required`},
 		{
 			"a Redis URL is not repeated", "redis: {url: \"http://user:hunter2@h\"}",

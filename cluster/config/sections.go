@@ -27,6 +27,9 @@ func (v *validator) sections(c *Config) {
 			v.signer(fmt.Sprintf("dkim.domains[%d]", i), &d.Domains[i])
 		}
 	}
+	for i, domain := range c.DMARC.Lists {
+		v.domain(fmt.Sprintf("dmarc.lists[%d]", i), domain)
+	}
 	if c.Score != nil {
 		v.score(c)
 	}

@@ -153,7 +153,10 @@ func mxSelfAddrs(c *config.Config) []netip.Addr {
 
 // makeAuthenticator makes what judges and signs messages, with the keys of the configuration.
 func (p *parts) makeAuthenticator(hooks) error {
-	cfg := auth.Config{AuthservID: p.cfg.AuthservID, Resolver: p.resolver.Plain()}
+	cfg := auth.Config{
+		AuthservID: p.cfg.AuthservID, Resolver: p.resolver.Plain(), Lists: p.cfg.DMARC.Lists,
+		Hosted: p.files.rules.Hosted,
+	}
 	if p.cfg.ARC != nil {
 		cfg.Sealers = p.cfg.ARC.Trust
 	}

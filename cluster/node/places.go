@@ -57,7 +57,7 @@ func standingOn(l *config.Listener, scoring *scoring) func(*wire.Client) wire.St
 	trusted := config.Prefixes(l.Networks)
 	return func(c *wire.Client) wire.Standing {
 		addr := c.Addr.Addr()
-		if scoring != nil && scoring.scorer.AllowsAddress(addr) {
+		if scoring != nil && scoring.scorer.AllowsPlace(addr) {
 			return wire.Allowed
 		}
 		if !c.Lowered && slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(addr) }) {

@@ -56,7 +56,8 @@ func TestNode_Places(t *testing.T) {
 }
 
 func TestStandingOn(t *testing.T) {
-	b := startNode(t, "score: {allow: [192.0.2.0/24, \"helo:mx.good.example\"], block: [192.0.2.7]}\n", nil)
+	b := startNode(t, "score: {allow: [192.0.2.0/24, \"helo:mx.good.example\", "+
+		"\"198.51.100.0/24 for=score,dmarc x\", 198.51.100.9 for=places], block: [192.0.2.7]}\n", nil)
 	trusting := &config.Listener{Networks: []config.Network{{Prefix: netip.MustParsePrefix("10.0.0.0/8")}}}
 	for _, tc := range []struct {
 		name    string
@@ -68,6 +69,8 @@ func TestStandingOn(t *testing.T) {
 		{"a client in networks", "10.1.2.3", false, wire.Favoured},
 		{"a client in networks that XCLIENT named", "10.1.2.3", true, wire.Stranger},
 		{"an entry of score.allow", "192.0.2.1", false, wire.Allowed},
+		{"an entry that is not for places", "198.51.100.1", false, wire.Stranger},
+		{"an entry for places inside it", "198.51.100.9", false, wire.Allowed},
 		{"an address that is blocked inside it", "192.0.2.7", false, wire.Stranger},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -116,13 +116,13 @@ func (c *Client) Scored() (total float64, signals string) {
 	return c.verdict.Score, score.Signals(c.verdict)
 }
 
-// Reputation reports what local knowledge says for the client (SEMANTICS F1): whether it is on an allow list, and
-// whether its network is known good.
+// Reputation reports what local knowledge says for the client (SEMANTICS F1): whether an entry of the allow list that
+// says dmarc speaks for it, and whether its network is known good.
 func (c *Client) Reputation() (allowed, knownGood bool) {
 	if c.score == nil {
 		return false, false
 	}
-	return c.score.Allowed(), c.score.KnownGood()
+	return c.score.Allowed()&score.ForDMARC != 0, c.score.KnownGood()
 }
 
 // An Explanation tells what Judge and Recipient would do and why.

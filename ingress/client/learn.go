@@ -45,7 +45,7 @@ func (t *Transaction) Learn(o Outcome) {
 	}
 	if c.score != nil {
 		f := c.score.Facts()
-		k.KnownGood, k.Allowed, k.Address, k.Network = f.KnownGood, c.score.Allowed(), f.Address, f.Network
+		k.KnownGood, k.Allowed, k.Address, k.Network = f.KnownGood, c.score.Allowed() != 0, f.Address, f.Network
 	}
 	cfg.Karma.Record(k)
 }

@@ -170,7 +170,10 @@ func (m *Message) finish(ctx context.Context) error {
 	decision := m.auth.Finish(ctx)
 	m.report.Event.Auth = decision.Summary
 	for _, o := range decision.Overrides {
-		m.report.Anomaly("authentication overridden", errors.New(o))
+		m.report.Anomaly("authentication overridden: "+o, nil)
+	}
+	if decision.IgnoredPercent {
+		m.report.Anomaly("DMARC pct ignored", nil)
 	}
 	if decision.Mismatch {
 		m.recordMisprediction(ctx)

@@ -15,7 +15,7 @@ type Recipient struct {
 // A Reputation is what a message has to know about its client (SEMANTICS F1).
 type Reputation struct {
 	Trusted   bool // in a trusted network: its mail is signed and not judged
-	Allowed   bool // on an allow list
+	Allowed   bool // an entry of the allow list that says dmarc speaks for it
 	KnownGood bool // its network is known good
 }
 

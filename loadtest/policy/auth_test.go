@@ -164,25 +164,33 @@ func policyCases(t testing.TB, r authRecords) []policyCase {
 			results: "policy.dmarc=none",
 		},
 		{
-			name: "pct=0 of reject is quarantine", mail: stranger, author: "pct.example", want: "250",
-			auth: "dmarc=fail", results: "policy.dmarc=quarantine",
+			name: "pct=0 of reject counts for nothing", mail: stranger, author: "pct.example", want: notAccepted,
+			auth: "dmarc=fail",
 		},
 		{
-			name: "pct=0 of quarantine is none", mail: to("info@refuse.example"), author: "pctq.example", want: "250",
-			results: "policy.dmarc=none",
+			name: "nor does pct=0 of quarantine", mail: to("info@refuse.example"), author: "pctq.example",
+			want: notAccepted,
 		},
 		// What speaks for a client.
 		{
-			name: "a list whose reverse-path passes SPF", mail: authMail{reverse: "l-bounces@esp.example"},
-			author: "reject.example", fields: list, want: "250", auth: "dmarc=fail arc=none (list)", over: "list",
+			name: "fields of a list, and SPF passes for any domain", mail: authMail{reverse: "l-bounces@esp.example"},
+			author: "reject.example", fields: list, want: notAccepted, auth: "dmarc=fail",
+		},
+		{
+			name: "a list that is named, by SPF", mail: authMail{reverse: "l-bounces@list.example"},
+			author: "reject.example", want: "250", auth: "dmarc=fail arc=none (list)", over: "list",
 			results: "not enforced: list",
 		},
 		{
-			name: "a list whose reverse-path fails SPF", mail: stranger, author: "reject.example", fields: list,
-			want: notAccepted, auth: "dmarc=fail",
+			name: "a list that is named, by DKIM", mail: stranger, author: "reject.example",
+			dress: signed("list.example"), want: "250", auth: "dmarc=fail arc=none (list)", over: "list",
 		},
 		{
-			name: "a list without a reverse-path", mail: authMail{helo: "esp.example"}, author: "reject.example",
+			name: "a list that is named, SPF fails", mail: authMail{client: authStranger, reverse: "l@list.example"},
+			author: "reject.example", fields: list, want: notAccepted, auth: "dmarc=fail",
+		},
+		{
+			name: "a list without a reverse-path", mail: authMail{helo: "list.example"}, author: "reject.example",
 			fields: list, want: notAccepted,
 		},
 		{
@@ -214,8 +222,13 @@ func policyCases(t testing.TB, r authRecords) []policyCase {
 			}, want: notAccepted, auth: "arc=fail"},
 		// Authors.
 		{
-			name: "several From fields", mail: stranger, author: "none.example", fields: "From: b@esp.example\r\n",
-			want: notAccepted + " DMARC finds no author domain",
+			name: "several From fields, one of them forged", mail: stranger, author: "none.example",
+			fields: "From: b@reject.example\r\n", want: notAccepted,
+		},
+		{
+			name: "a From field that cannot be read in one way", mail: authMail{reverse: "a@reject.example"},
+			author: "none.example", rewrite: authors("Scanner @ Home, Ltd <a@reject.example.>"), want: "250",
+			auth: "dmarc=pass",
 		},
 		{
 			name: "several authors, one of them forged", mail: authMail{reverse: "a@esp.example"},

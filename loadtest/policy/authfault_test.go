@@ -248,10 +248,11 @@ func TestPredict_RedisEmptied(t *testing.T) {
 // badly here.
 func TestAuth_OverridesOfDMARC(t *testing.T) {
 	t.Parallel()
-	const allowed, known = "127.0.8.8", "127.0.7.7" // in networks of their own
+	const allowed, scoreOnly, known = "127.0.8.8", "127.0.6.6", "127.0.7.7" // in networks of their own
 	r := world.StartRedis(t)
 	n := startAuthNode(t, authSetup{config: "redis: {url: \"" + r.URL() + "\"}\n" +
-		"score: {defer: 1000, reject: 1000, private: true, allow: [\"" + allowed + "/32 a partner\"]}"})
+		"score: {defer: 1000, reject: 1000, private: true, allow: [\"" + allowed +
+		"/32 for=score,dmarc a partner\", \"" + scoreOnly + "/32 a friend\"]}"})
 	s, err := store.New(store.Config{URL: r.URL()})
 	if err != nil {
 		t.Fatal(err)
@@ -267,8 +268,14 @@ func TestAuth_OverridesOfDMARC(t *testing.T) {
 			auth: "(allow list)", over: "allow list", results: "not enforced: allow list",
 		},
 		{
-			name: "known good", mail: authMail{client: known}, author: "reject.example", want: "250",
-			auth: "(known good)", over: "known good", results: "not enforced: known good",
+			name: "on the allow list for the score alone", mail: authMail{client: scoreOnly}, author: "reject.example",
+			want: notAccepted,
+		},
+		{name: "known good", mail: authMail{client: known}, author: "reject.example", want: notAccepted},
+		{
+			name: "known good, quarantine", mail: authMail{client: known, to: "info@refuse.example"},
+			author: "quarantine.example", want: "250", auth: "(known good)", over: "known good",
+			results: "not enforced: known good",
 		},
 		{
 			name: "require_auth=yes, a stranger", mail: authMail{client: authStranger, to: "info@yes.example"},
@@ -277,6 +284,10 @@ func TestAuth_OverridesOfDMARC(t *testing.T) {
 		{
 			name: "require_auth=yes, on the allow list", mail: authMail{client: allowed, to: "info@yes.example"},
 			author: "nothing.example", want: "250",
+		},
+		{
+			name: "require_auth=yes, on the allow list for the score alone",
+			mail: authMail{client: scoreOnly, to: "info@yes.example"}, author: "nothing.example", want: notAccepted,
 		},
 		{
 			name: "require_auth=yes, known good", mail: authMail{client: known, to: "info@yes.example"},

@@ -85,6 +85,7 @@ func newAuthRecords(t testing.TB) authRecords {
 		"sub.parent.example": "",
 		"esp.example":        "",
 		"sealer.example":     "",
+		"list.example":       "", // that of a list, which the node's configuration names
 		"other.example":      "", // a sealer that no domain trusts
 		"relay.example":      "",
 		"x.example":          "",
@@ -173,7 +174,8 @@ func authWorld(t testing.TB, dir string, s authSetup) world.World {
 		Judged: true,
 		Listen: "relay: trusted, networks: [" + authTrusted + "/32]",
 		Config: "authserv_id: " + authservID + "\negress: {port: " + port +
-			", allow_private: true, tls: none}\nsecret_file: srs.key\n" + s.config + "\n",
+			", allow_private: true, tls: none}\nsecret_file: srs.key\ndmarc: {lists: [list.example]}\n" + s.config +
+			"\n",
 		DNS: s.dns,
 		Log: s.log,
 	}

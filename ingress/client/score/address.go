@@ -101,10 +101,11 @@ func (f *findings) findEntries() (final bool) {
 	if !f.q.addr.IsValid() {
 		return false
 	}
-	allow, block := f.q.s.addressEntry(f.q.addr)
+	block, blockBits := f.q.s.block.client(f.q.addr)
+	allow := f.q.s.allow.client(f.q.addr, blockBits)
+	f.allow(allow)
 	switch {
-	case allow != nil:
-		f.allow(allow)
+	case allow[scoreIndex] != nil:
 	case block != nil:
 		f.block(block)
 	default:

@@ -145,7 +145,11 @@ func (c Config) Validate() error {
 		entries []Entry
 	}{{"allow", c.Allow}, {"block", c.Block}} {
 		for i, e := range l.entries {
-			if err := e.validate(); err != nil {
+			err := e.validate()
+			if err == nil && e.For != 0 && l.field == "block" {
+				err = &mail.FieldError{Field: "for", Reason: "is for entries that allow"}
+			}
+			if err != nil {
 				err.Field = fmt.Sprintf("%s[%d].%s", l.field, i, err.Field)
 				return err
 			}

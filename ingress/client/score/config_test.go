@@ -54,6 +54,8 @@ func TestConfig_Validate(t *testing.T) {
 		{"a weight that is no number", func(c *Config) {
 			c.Weights = map[string]float64{"no-ptr": math.NaN()}
 		}, "weights.no-ptr"},
+		{"a purpose of what is blocked", func(c *Config) { c.Block = []Entry{{Client: "192.0.2.1", For: ForScore}} },
+			"block[0].for"},
 		{"an entry about nothing", func(c *Config) { c.Allow = []Entry{{Client: "192.0.2.1"}, {}} }, "allow[1].client"},
 		{"an entry about two things", func(c *Config) {
 			c.Block = []Entry{{Client: "192.0.2.1", Helo: "a.example"}}
@@ -100,6 +102,17 @@ func TestParseEntry(t *testing.T) {
 		{"helo:*.dyn.example no lines", Entry{Helo: "*.dyn.example", Why: "no lines"}, ""},
 		{"domain:spam.example", Entry{Domain: "spam.example"}, ""},
 		{"helo:[203.0.113.7]", Entry{Helo: "[203.0.113.7]"}, ""},
+		{"198.51.100.0/24 for=score,dmarc a partner", Entry{
+			Client: "198.51.100.0/24", For: ForScore | ForDMARC, Why: "a partner",
+		}, ""},
+		{"domain:l.example\tfor=dmarc", Entry{Domain: "l.example", For: ForDMARC}, ""},
+		{"192.0.2.1 for=places", Entry{Client: "192.0.2.1", For: ForPlaces}, ""},
+		{"helo:l.example for=places", Entry{}, "has places, which are for an address or a prefix alone"},
+		{"203.0.113.7 a friend for=dmarc", Entry{Client: "203.0.113.7", Why: "a friend for=dmarc"}, ""},
+		{"203.0.113.7 for= x", Entry{},
+			"has for= with something else than places, score and dmarc, separated by commas"},
+		{"203.0.113.7 for=dmarc,,score", Entry{},
+			"has for= with something else than places, score and dmarc, separated by commas"},
 		{"spam.example", Entry{}, "is neither an address nor a prefix"},
 		{"helo:", Entry{}, "one of an address or prefix, a name in EHLO and a domain is needed"},
 		{"", Entry{}, "one of an address or prefix, a name in EHLO and a domain is needed"},

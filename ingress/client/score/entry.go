@@ -26,6 +26,8 @@ type Entry struct {
 	// below.
 	Helo   string
 	Domain string
+	// For is what an entry of the allow list counts for; 0 means DefaultPurposes. It is 0 in a block list.
+	For Purposes
 	// Why is part of the refusal, in printable ASCII; it may be empty.
 	Why string
 	// Location is where the entry is written, such as "block.txt:7", for the administrator only. Empty means its
@@ -33,11 +35,54 @@ type Entry struct {
 	Location string
 }
 
-// ParseEntry returns the Entry of a line: an address or prefix, "helo:NAME" or "domain:NAME", and after a blank the
-// optional Why. The error says what is wrong and repeats nothing of the line.
+// Purposes are what an entry of the allow list counts for.
+type Purposes uint8
+
+// The purposes.
+const (
+	// ForPlaces: the client counts in no share of the connections. Only entries about addresses do that.
+	ForPlaces Purposes = 1 << iota
+	// ForScore: the client is not refused, put off or greylisted for its score.
+	ForScore
+	// ForDMARC: its mail is not refused for DMARC or for want of authentication.
+	ForDMARC
+
+	purposes    = 3 // how many there are
+	placesIndex = 0 // that of ForPlaces in purposeNames
+	scoreIndex  = 1
+
+	DefaultPurposes = ForPlaces | ForScore
+)
+
+// purposeNames are the names of the purposes in an entry, in their order.
+var purposeNames = [purposes]string{"places", "score", "dmarc"}
+
+// ParsePurposes returns the purposes of a list such as "score,dmarc".
+func ParsePurposes(list string) (Purposes, error) {
+	var p Purposes
+	for name := range strings.SplitSeq(list, ",") {
+		i := slices.Index(purposeNames[:], name)
+		if i < 0 {
+			return 0, errors.New("has for= with something else than places, score and dmarc, separated by commas")
+		}
+		p |= 1 << i
+	}
+	return p, nil
+}
+
+// ParseEntry returns the Entry of a line: an address or prefix, "helo:NAME" or "domain:NAME", then after blanks the
+// optional "for=" with purposes, then the optional Why. The error says what is wrong and repeats nothing of the line.
 func ParseEntry(line string) (Entry, error) {
 	what, why, _ := strings.Cut(strings.TrimSpace(strings.ReplaceAll(line, "\t", " ")), " ")
 	e := Entry{Why: strings.TrimSpace(why)}
+	if list, ok := strings.CutPrefix(e.Why, "for="); ok {
+		list, why, _ = strings.Cut(list, " ")
+		var err error
+		if e.For, err = ParsePurposes(list); err != nil {
+			return Entry{}, err
+		}
+		e.Why = strings.TrimSpace(why)
+	}
 	if name, ok := strings.CutPrefix(what, "helo:"); ok {
 		e.Helo = name
 	} else if name, ok := strings.CutPrefix(what, "domain:"); ok {
@@ -98,6 +143,9 @@ func (e Entry) validate() *mail.FieldError {
 	}
 	if e.Domain != "" && !isGlob(e.Domain) {
 		return &mail.FieldError{Field: "domain", Reason: "is neither a domain nor a pattern of one"}
+	}
+	if e.For&ForPlaces != 0 && e.Client == "" {
+		return &mail.FieldError{Field: "for", Reason: "has places, which are for an address or a prefix alone"}
 	}
 	if len(e.Why) > maxWhy || printable(e.Why, maxWhy) != e.Why {
 		return &mail.FieldError{Field: "why", Reason: "is not printable ASCII of at most 200 octets"}
@@ -179,6 +227,66 @@ func (e *entry) text(listed string) string {
 	}
 	return e.match + " is " + listed
 }
+
+// An allowList has a list for each purpose.
+type allowList [purposes]entryList
+
+// compileAllow makes the lists of the allow list, whose entries were validated.
+func compileAllow(list []Entry) allowList {
+	var a allowList
+	for i := range a {
+		var some []Entry
+		for at, e := range list {
+			if e.For == 0 {
+				e.For = DefaultPurposes
+			}
+			if e.Location == "" {
+				e.Location = fmt.Sprintf("allow[%d]", at)
+			}
+			if e.For&(1<<i) != 0 {
+				some = append(some, e)
+			}
+		}
+		a[i] = compile("allow", some)
+	}
+	return a
+}
+
+// A grant has the entry that allows a client for each purpose, or nil.
+type grant [purposes]*entry
+
+// purposes returns those for which there is an entry.
+func (g *grant) purposes() Purposes {
+	var p Purposes
+	for i, e := range g {
+		if e != nil {
+			p |= 1 << i
+		}
+	}
+	return p
+}
+
+// client returns the entries about an address that are at least as close as blockBits, the length of the prefix of a
+// block list.
+func (a *allowList) client(addr netip.Addr, blockBits int) (g grant) {
+	for i := range a {
+		if e, bits := a[i].client(addr); bits >= blockBits {
+			g[i] = e
+		}
+	}
+	return g
+}
+
+// name returns the entries about a name, which is in lower case, in the part of each list that part returns.
+func (a *allowList) name(name string, part func(*entryList) *patterns) (g grant) {
+	for i := range a {
+		g[i] = part(&a[i]).find(name)
+	}
+	return g
+}
+
+func heloPatterns(l *entryList) *patterns   { return &l.helo }
+func domainPatterns(l *entryList) *patterns { return &l.domain }
 
 // An entryList is one list as it is searched.
 type entryList struct {

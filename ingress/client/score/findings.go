@@ -22,7 +22,7 @@ type findings struct {
 	from    source
 	reasons []mail.Reason
 	unheard []string
-	allowed bool
+	allowed Purposes // for which an allow list speaks for the client
 
 	// For Explain only: the answer of the source, and the locations of the entries that spoke.
 	seen, allowedBy, blockedBy string
@@ -56,11 +56,13 @@ func (f *findings) see(text string) {
 	}
 }
 
-// allow lets an entry of the allow list speak.
-func (f *findings) allow(e *entry) {
-	f.allowed = true
-	f.allowedBy = e.location
-	f.speak(sigAllow, e.text("allowed here"))
+// allow lets entries of the allow list speak.
+func (f *findings) allow(g grant) {
+	f.allowed |= g.purposes()
+	if e := g[scoreIndex]; e != nil {
+		f.allowedBy = e.location
+		f.speak(sigAllow, e.text("allowed here"))
+	}
 }
 
 // block lets an entry of the block list speak.

@@ -94,7 +94,7 @@ func FuzzGenericName(f *testing.F) {
 func FuzzParseEntry(f *testing.F) {
 	for _, s := range []string{
 		"203.0.113.7 why", "2001:db8::/32", "helo:*.dyn.example", "domain:spam.example no", "::ffff:1.2.3.4",
-		"0.0.0.0/0", "helo:**", "domain:", "x\ty",
+		"0.0.0.0/0", "helo:**", "domain:", "x\ty", "203.0.113.7 for=score,dmarc why", "203.0.113.7 for=",
 	} {
 		f.Add(s)
 	}
@@ -106,6 +106,10 @@ func FuzzParseEntry(f *testing.F) {
 			}
 			return
 		}
+		if s, err := New(Config{Allow: []Entry{e}}); err != nil || s == nil || e.For > ForPlaces|ForScore|ForDMARC {
+			t.Fatalf("%q: %v, for %b", line, err, e.For)
+		}
+		e.For = 0
 		s, err := New(Config{Block: []Entry{e}})
 		if err != nil {
 			t.Fatalf("%q: %v", line, err)

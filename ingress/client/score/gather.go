@@ -53,8 +53,8 @@ type stage struct {
 	under   *gathering // nil if all is in or the deadline has passed
 	reasons []mail.Reason
 	unheard []string
-	allowed bool // an allow list speaks for the client
-	final   bool // an entry about the address has decided, and nothing else is asked
+	allowed Purposes // for which an allow list speaks for the client
+	final   bool     // an entry about the address has decided, and nothing else is asked
 	begun   bool
 }
 
@@ -171,7 +171,7 @@ func (q *inquiry) merge(at step, f *findings) {
 		st.reasons = append(st.reasons, f.reasons...)
 	}
 	st.unheard = append(st.unheard, f.unheard...)
-	st.allowed = st.allowed || f.allowed
+	st.allowed |= f.allowed
 	if !q.looking() {
 		return
 	}

@@ -121,18 +121,18 @@ func quoted(s string) string {
 
 // findHeloEntries lets an entry of the block list about the name speak, and returns an entry that allows the name,
 // which needs proof first.
-func (f *findings) findHeloEntries(kind heloKind, plain string) (allow *entry) {
+func (f *findings) findHeloEntries(kind heloKind, plain string) (allow grant) {
 	s, addr := f.q.s, f.q.addr
 	if f.q.final() {
-		return nil
+		return grant{}
 	}
-	allow = s.allow.helo.find(plain)
-	if allow != nil && kind == heloLiteral {
+	allow = s.allow.name(plain, heloPatterns)
+	if allow != (grant{}) && kind == heloLiteral {
 		// A literal proves itself: it is the client's address or it is not.
 		if a, ok := mail.LiteralAddr(plain); ok && addr.IsValid() && a.Unmap() == addr {
 			f.allow(allow)
 		}
-		return nil
+		return grant{}
 	}
 	if block := s.block.helo.find(plain); block != nil {
 		f.block(block)
@@ -141,11 +141,11 @@ func (f *findings) findHeloEntries(kind heloKind, plain string) (allow *entry) {
 }
 
 // askHelo checks whether the name in EHLO leads anywhere, and to the client.
-func (f *findings) askHelo(ctx context.Context, name string, allow *entry) {
+func (f *findings) askHelo(ctx context.Context, name string, allow grant) {
 	q := f.q
 	addrs, err := q.s.cfg.Resolver.LookupAddrs(ctx, name)
 	leadsBack := f.isClient(addrs)
-	if leadsBack && allow != nil {
+	if leadsBack {
 		f.allow(allow)
 	}
 	family := slices.ContainsFunc(addrs, func(a netip.Addr) bool { return a.Unmap().Is4() == q.addr.Is4() })

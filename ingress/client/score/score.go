@@ -46,7 +46,7 @@ func (k *Score) Greeting(ctx context.Context) (delay time.Duration, err error) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.stored.answered || q.stored.knownGood || q.stored.degraded || q.stages[atConnect].allowed {
+	if !q.stored.answered || q.stored.knownGood || q.stored.degraded || q.stages[atConnect].allowed&ForScore != 0 {
 		return 0, nil
 	}
 	return cfg.Greet, nil
@@ -78,10 +78,10 @@ func (k *Score) sum(last step) mail.Verdict {
 	var v mail.Verdict
 	q := &k.inquiry
 	q.mu.Lock()
-	n, allowed := 0, false
+	n, allowed := 0, Purposes(0)
 	for at := range last + 1 {
 		n += len(q.stages[at].reasons)
-		allowed = allowed || q.stages[at].allowed
+		allowed |= q.stages[at].allowed
 	}
 	if k.talked && last > atConnect {
 		n++
@@ -102,7 +102,7 @@ func (k *Score) sum(last step) mail.Verdict {
 		v.Score += v.Reasons[i].Weight
 	}
 	v.Score = round(v.Score)
-	if !allowed {
+	if allowed&ForScore == 0 {
 		v.Action = q.s.action(v.Score)
 	}
 	return v
@@ -132,12 +132,16 @@ func (k *Score) KnownGood() bool {
 	return k.inquiry.stored.knownGood
 }
 
-// Allowed reports whether an allow list speaks for the client, as far as that is proved by now. Of reverse-paths only
+// Allowed returns what an allow list speaks for the client for, as far as that is proved by now. Of reverse-paths only
 // the present one counts.
-func (k *Score) Allowed() bool {
+func (k *Score) Allowed() Purposes {
 	k.inquiry.mu.Lock()
 	defer k.inquiry.mu.Unlock()
-	return slices.ContainsFunc(k.inquiry.stages[:], func(st stage) bool { return st.allowed })
+	var p Purposes
+	for i := range k.inquiry.stages {
+		p |= k.inquiry.stages[i].allowed
+	}
+	return p
 }
 
 // Limited returns the refusal of a client that is over its rate of connections, 450 4.7.1, or nil. It waits for
@@ -161,7 +165,7 @@ func (k *Score) Grey(v mail.Verdict) bool {
 	q.mu.Lock()
 	sure := q.stored.answered && !q.stored.degraded && !q.stored.knownGood
 	q.mu.Unlock()
-	return sure && !k.Allowed()
+	return sure && k.Allowed()&ForScore == 0
 }
 
 // Unheard returns what could not be known in time, such as "fcrdns", "store" or "dnsbl zen.example". It counts neither

@@ -16,14 +16,15 @@ import (
 // A Scorer scores clients. Its methods are safe for concurrent use. Make one with New. It needs no end: all that is
 // under way belongs to a Score.
 type Scorer struct {
-	cfg          Config
-	allow, block entryList
-	weights      [signals]float64
-	hostnames    []string // in canonical form
-	domainLists  bool     // one list at least is one of domains
-	heldBack     atomic.Int64
-	spoke        [signals]atomic.Uint64
-	unheard      [16]atomic.Uint64 // by the bit of the source
+	cfg         Config
+	allow       allowList
+	block       entryList
+	weights     [signals]float64
+	hostnames   []string // in canonical form
+	domainLists bool     // one list at least is one of domains
+	heldBack    atomic.Int64
+	spoke       [signals]atomic.Uint64
+	unheard     [16]atomic.Uint64 // by the bit of the source
 }
 
 // New makes a Scorer. It fails as Config.Validate does and asks nothing yet.
@@ -32,7 +33,7 @@ func New(c Config) (*Scorer, error) {
 		return nil, err
 	}
 	c = c.withDefaults()
-	s := &Scorer{cfg: c, allow: compile("allow", c.Allow), block: compile("block", c.Block)}
+	s := &Scorer{cfg: c, allow: compileAllow(c.Allow), block: compile("block", c.Block)}
 	for sig, info := range catalogue {
 		s.weights[sig] = info.weight
 		if weight, ok := c.Weights[info.name]; ok {
@@ -97,22 +98,15 @@ func (s *Scorer) Unheard() []Count {
 // HeldBack returns the number of connections whose refusals are held back now.
 func (s *Scorer) HeldBack() int { return int(s.heldBack.Load()) }
 
-// AllowsAddress reports whether the allow list speaks for the address of a client. Entries about names need proof,
-// which is not there when a client connects.
-func (s *Scorer) AllowsAddress(addr netip.Addr) bool {
-	e, _ := s.addressEntry(addr)
-	return e != nil
-}
-
-// addressEntry returns the entry that decides about an address, the one with the longer prefix: of the allow list, or
-// of the block list. Both are nil if there is none.
-func (s *Scorer) addressEntry(addr netip.Addr) (allow, block *entry) {
-	allow, allowBits := s.allow.client(addr)
-	block, blockBits := s.block.client(addr)
-	if allow != nil && allowBits >= blockBits {
-		return allow, nil
+// AllowsPlace reports whether the allow list speaks for the address of a client where clients share places (ForPlaces).
+// Entries about names need proof, which is not there when a client connects.
+func (s *Scorer) AllowsPlace(addr netip.Addr) bool {
+	allow, bits := s.allow[placesIndex].client(addr)
+	if allow == nil {
+		return false
 	}
-	return nil, block
+	_, blockBits := s.block.client(addr)
+	return bits >= blockBits
 }
 
 // A Client is the client that is scored.

@@ -15,11 +15,11 @@ func (k *Score) Mail(reverse mail.Path, check SPF) {
 	q := &k.inquiry
 	f := findings{q: q, from: fromEntries}
 	sender := domain.Canonical(reverse.Domain)
-	var allow *entry
+	var allow grant
 	var from source
 	if !q.final() {
 		if sender != "" {
-			allow = q.s.allow.domain.find(sender)
+			allow = q.s.allow.name(sender, domainPatterns)
 			if block := q.s.block.domain.find(sender); block != nil {
 				f.block(block)
 			}
@@ -83,12 +83,12 @@ func (f *findings) askMX(ctx context.Context, sender string) {
 
 // askSPF waits for the result of SPF. For a null reverse-path the result is about the name in EHLO, and that it has no
 // record says nothing.
-func (f *findings) askSPF(ctx context.Context, check SPF, sender string, allow *entry) {
+func (f *findings) askSPF(ctx context.Context, check SPF, sender string, allow grant) {
 	result, checked := check.Wait(ctx)
 	shown := printable(checked, maxName)
 	switch result {
 	case "pass":
-		if allow != nil && domain.Canonical(checked) == sender {
+		if allow != (grant{}) && domain.Canonical(checked) == sender {
 			f.allow(allow)
 		}
 	case "fail":

@@ -202,13 +202,49 @@ func TestScore_Allowed(t *testing.T) {
 	defer k.Close()
 	k.Mail(path("a@example.net"), spfResult{"pass", "example.net"})
 	k.Verdict(t.Context())
-	if !k.Allowed() {
+	if k.Allowed() != DefaultPurposes {
 		t.Error("not allowed in the transaction")
 	}
 	k.Mail(path("a@example.org"), spfResult{"pass", "example.org"})
 	k.Verdict(t.Context())
-	if k.Allowed() {
+	if k.Allowed() != 0 {
 		t.Error("allowed in the next")
+	}
+}
+
+// What an entry of the allow list says it is for is what it counts for.
+func TestScore_AllowedFor(t *testing.T) {
+	const score, dmarc, places = ForScore, ForDMARC, ForPlaces
+	for _, c := range []struct {
+		name  string
+		allow []Entry
+		block []Entry
+		want  Purposes
+	}{
+		{"what says nothing is for places and score", []Entry{{Client: "203.0.113.9"}}, nil, places | score},
+		{"dmarc alone", []Entry{{Client: "203.0.113.0/24", For: dmarc}}, nil, dmarc},
+		{"score and dmarc", []Entry{{Client: "203.0.113.0/24", For: score | dmarc}}, nil, score | dmarc},
+		{"a closer entry takes nothing from a wider one",
+			[]Entry{{Client: "203.0.113.0/24"}, {Client: "203.0.113.9", For: dmarc}}, nil, places | score | dmarc},
+		{"two entries of one network add up",
+			[]Entry{{Client: "203.0.113.9", For: score}, {Client: "203.0.113.9", For: dmarc}}, nil, score | dmarc},
+		{"a closer one that blocks does",
+			[]Entry{{Client: "203.0.113.0/24", For: dmarc}}, []Entry{{Client: "203.0.113.9"}}, 0},
+		{"a name that leads to the client", []Entry{{Helo: "mail.example.net", For: dmarc}}, nil, dmarc},
+		{"a domain for which SPF passes", []Entry{{Domain: "example.net", For: dmarc}}, nil, dmarc},
+		{"another domain", []Entry{{Domain: "example.org", For: dmarc}}, nil, 0},
+	} {
+		w, v := proper(), good()
+		w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
+		cfg := w.config()
+		cfg.Lists, cfg.Allow, cfg.Block = w.lists(t), c.allow, c.block
+		k, verdict := v.score(t, scorer(t, cfg))
+		if got := k.Allowed(); got != c.want {
+			t.Errorf("%s: allowed for %b, want %b", c.name, got, c.want)
+		}
+		if accepted := verdict.Action == mail.VerdictAccept; accepted != (c.want&score != 0) {
+			t.Errorf("%s: %v of a client that is on a list", c.name, verdict.Action)
+		}
 	}
 }
 

@@ -55,9 +55,11 @@ func TestMessage_Bombs(t *testing.T) {
 			"480 KB folded into From", "From: " + strings.Repeat("a\r\n ", 120_000) + "<b@none.example>\r\nTo: x@y\r\n",
 			plainBody,
 		},
+		{"400 KB of signs in From", "From: " + strings.Repeat("a@b.example(x)\r\n ", 23_000) + "x\r\n", plainBody},
+		{"480 KB of encoded words in From", "From: " + strings.Repeat("=?a?q?@b?=", 48_000) + "\r\n", plainBody},
 		{"480 KB of comments in From", "From: " + strings.Repeat("(\r\n ", 80_000) + "<b@none.example>\r\n", plainBody},
 		{
-			"480 KB in a forged field", "Authentication-Results: " + strings.Repeat("(a\r\n ", 96_000) + "\r\n" + good,
+			"480 KB in a forged field", "Authentication-Results: " + strings.Repeat("(a\r\n ", 96_000) + "a\r\n" + good,
 			plainBody,
 		},
 		{

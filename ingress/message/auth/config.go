@@ -11,6 +11,7 @@ import (
 	"github.com/millrace/millrace/ingress/message/auth/arc"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/ingress/message/auth/dmarc"
+	"github.com/millrace/millrace/ingress/message/auth/spf"
 	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -25,6 +26,12 @@ type Config struct {
 	// Sealers are the signing domains whose ARC sets are believed. A message from one of them that was seen to pass
 	// DMARC before it got there is not refused for failing it here.
 	Sealers []string
+	// Lists are domains of mailing lists. A message that a signature or SPF proves to come from one of them is not
+	// refused for failing DMARC here.
+	Lists []string
+	// Hosted reports whether a domain, in lower case and as A-labels, is hosted here: a From field that mentions it is
+	// judged by it as well, unless its author passes. nil hosts none.
+	Hosted func(domain string) bool
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 
@@ -39,7 +46,6 @@ type tuning struct {
 	timeout time.Duration // lookupTimeout
 	workers int           // messages that are signed at a time: GOMAXPROCS
 	header  int           // octets of a header section: dkim.MaxHeader
-	draw    func() int    // decides about DMARC's pct=: at random
 }
 
 // Validate reports what is wrong, as *mail.FieldError joined.
@@ -57,6 +63,11 @@ func (c Config) Validate() error {
 			wrong(fmt.Sprintf("Sealers[%d]", i), "is no domain name in ASCII")
 		}
 	}
+	for i, d := range c.Lists {
+		if spf.Canonical(d) == "" {
+			wrong(fmt.Sprintf("Lists[%d]", i), "is no domain name")
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -65,6 +76,7 @@ type Authenticator struct {
 	cfg     Config
 	id      string // AuthservID in lower case
 	sealers map[string]bool
+	lists   map[string]bool // in canonical form
 	dkim    *dkim.Verifier
 	arc     *arc.Verifier
 	dmarc   *dmarc.Evaluator
@@ -90,15 +102,19 @@ func New(cfg Config) (*Authenticator, error) {
 		cfg:     cfg,
 		id:      strings.ToLower(cfg.AuthservID),
 		sealers: make(map[string]bool, len(cfg.Sealers)),
+		lists:   make(map[string]bool, len(cfg.Lists)),
 		workers: make(chan struct{}, workers),
 	}
 	for _, d := range cfg.Sealers {
 		a.sealers[strings.ToLower(d)] = true
 	}
+	for _, d := range cfg.Lists {
+		a.lists[spf.Canonical(d)] = true
+	}
 	var errs [3]error
 	a.dkim, errs[0] = dkim.NewVerifier(dkim.Config{Resolver: cfg.Resolver, Now: cfg.Now})
 	a.arc, errs[1] = arc.New(arc.Config{Resolver: cfg.Resolver, Now: cfg.Now})
-	a.dmarc, errs[2] = dmarc.New(dmarc.Config{Resolver: cfg.Resolver, Draw: cfg.tune.draw})
+	a.dmarc, errs[2] = dmarc.New(dmarc.Config{Resolver: cfg.Resolver})
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace/millrace/ingress/message/auth/arc"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
+	"github.com/millrace/millrace/ingress/message/auth/dmarc"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -18,8 +19,11 @@ type Decision struct {
 	// Refusal says: the client sends the message again, and it is to be held or streamed then.
 	Mismatch bool
 	// Overrides are why a message that DMARC would refuse is delivered: "allow list", "known good", "list" or "trusted
-	// ARC sealer". Each of them is enough.
+	// ARC sealer". Each of them is enough. We add no DKIM signature to such a message.
 	Overrides []string
+	// IgnoredPercent says that the domain by whose policy the message fails asks for it in a part of messages only, by
+	// a tag that is obsolete and counts for nothing.
+	IgnoredPercent bool
 	// Unauthenticated says that require_auth (report or yes) was not met.
 	Unauthenticated bool
 	// SPF, DKIM, DMARC and ARC are results in the words of RFC 8601, and "temperror" for ARC besides; "" for what was
@@ -58,6 +62,7 @@ func (m *Message) Finish(ctx context.Context) Decision {
 	j := e.judge(ctx, e.passing(passed), m.arc)
 	m.outcome = &j
 	d.Refusal, d.Overrides, d.Unauthenticated = j.refusal, j.overrides, j.unauthenticated
+	d.IgnoredPercent = j.dmarc.Disposition != dmarc.NoAction && j.dmarc.Percent < 100
 	switch {
 	case m.early != nil:
 		d.Refusal, d.Overrides = m.early, nil

@@ -190,6 +190,36 @@ func TestFields_Signers(t *testing.T) {
 	}
 }
 
+// A message that is delivered because something overrides its refusal gets no DKIM signature of ours, and our ARC set
+// says that it failed.
+func TestFields_Overridden(t *testing.T) {
+	z := dns()
+	forged := from("reject.example")
+	refuse := mail.DomainPolicy{Quarantine: mail.QuarantineRefuse}
+	for name, s := range map[string]sending{
+		"by the allow list": {header: forged, env: Envelope{Client: allowedClient}},
+		"by a list":         {header: forged, from: "list.example"},
+		"by a trusted sealer": {
+			header: sealedBy(t, z, "sealer.example", forged, plainBody, "x.example; dmarc=pass"),
+		},
+		"by karma": {header: from("quarantine.example"), env: Envelope{Client: knownGoodClient, Policy: refuse}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAuthenticator(t, z, "sealer.example")
+			use(t, a, ring())
+			s.env.Seal, s.env.Hosted, s.body = true, "hosted.example", plainBody
+			fields, v := s.hold(t, a, z)
+			if got := names(fields); got != "ARC-Seal ARC-Message-Signature ARC-Authentication-Results "+
+				"Authentication-Results" {
+				t.Errorf("fields %s (%s)", got, v.Summary)
+			}
+			if got := field(fields, "ARC-Authentication-Results"); !strings.Contains(got, "dmarc=fail") {
+				t.Errorf("the ARC set says %s", got)
+			}
+		})
+	}
+}
+
 // The content of our Authentication-Results field.
 func TestFields_Results(t *testing.T) {
 	z := dns()
@@ -210,9 +240,9 @@ func TestFields_Results(t *testing.T) {
 		{"a failure is named and why", sending{header: from("none.example"), from: "none.example", client: badClient},
 			[]string{"; dkim=none; dmarc=fail (p=none, ", "header.from=none.example policy.dmarc=none"}, nil},
 		{
-			"an override is named", sending{header: from("reject.example"), env: Envelope{Client: knownGoodClient}},
+			"an override is named", sending{header: from("reject.example"), env: Envelope{Client: allowedClient}},
 			[]string{
-				"dmarc=fail (p=reject, ", "not enforced: known good) header.from=reject.example policy.dmarc=reject",
+				"dmarc=fail (p=reject, ", "not enforced: allow list) header.from=reject.example policy.dmarc=reject",
 			}, nil,
 		},
 		{

@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"strings"
 
@@ -13,10 +12,10 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// What may override the refusal of a message for DMARC.
+// What may override the refusal of a message for DMARC (SEMANTICS F1).
 const (
 	overrideAllowed   = "allow list"
-	overrideKnownGood = "known good"
+	overrideKnownGood = "known good" // of p=quarantine only
 	overrideList      = "list"
 	overrideSealer    = "trusted ARC sealer"
 )
@@ -25,12 +24,39 @@ const (
 type evidence struct {
 	env        Envelope
 	sealers    map[string]bool // whose ARC sets are believed, in lower case
+	lists      map[string]bool // whose mail is not refused, as A-labels in lower case
 	scan       scan
-	author     string        // the author domain, "" if there is none or it is not needed
-	authorErr  error         // why there is no author domain
+	authors    dmarc.Authors // zero if they are not needed
+	author     string        // the author domain, "" if there is not one
 	lookup     *dmarc.Lookup // nil: DMARC is not looked up
+	mentions   mentions
 	spf        spf.Results
 	signatures []dkim.Signature
+}
+
+// The mentions of a message are the domains that we host and that its From fields name beside its authors. They are
+// looked for where the authors do not pass.
+type mentions struct {
+	a      *Authenticator // nil: they were looked for, or do not matter
+	ctx    context.Context
+	header []byte
+	lookup *dmarc.Lookup // nil without any
+}
+
+// strictest returns the stricter one of r, which did not pass, and the result of the domains that are mentioned.
+func (e *evidence) strictest(ctx context.Context, r dmarc.Result, domains []string) dmarc.Result {
+	m := &e.mentions
+	if m.a != nil {
+		m.lookup, m.a = m.a.beginMentioned(m.ctx, m.header, e.authors.Domains), nil
+	}
+	if m.lookup == nil {
+		return r
+	}
+	mentioned := m.lookup.Evaluate(ctx, e.spf, domains, e.unknownDomains()...)
+	if mentioned.Stricter(r) && (mentioned.Defer || mentioned.Disposition != dmarc.NoAction) {
+		return mentioned
+	}
+	return r
 }
 
 // A judgement is what follows from a set of results.
@@ -45,17 +71,24 @@ type judgement struct {
 // judge decides about the message if these signing domains pass and the ARC chain has this result.
 func (e *evidence) judge(ctx context.Context, domains []string, chain arc.Result) judgement {
 	j := judgement{domains: domains}
-	switch {
-	case e.lookup != nil:
-		j.dmarc = e.lookup.Evaluate(ctx, e.spf, domains, e.unknownDomains()...)
-	case e.wantsDMARC():
-		j.dmarc = dmarc.Result{Result: dmarc.PermError, Reason: e.whyNoAuthor()}
+	if e.wantsDMARC() {
+		switch {
+		case e.lookup != nil:
+			j.dmarc = e.lookup.Evaluate(ctx, e.spf, domains, e.unknownDomains()...)
+		case e.authors.Form == dmarc.Literal:
+			j.dmarc.Reason = e.authors.Reason()
+		default:
+			j.dmarc = dmarc.Result{Result: dmarc.PermError, Reason: e.authors.Reason()}
+		}
+		if j.dmarc.Result != dmarc.Pass {
+			j.dmarc = e.strictest(ctx, j.dmarc, domains)
+		}
 	}
 	if e.env.Client.Trusted {
 		return j
 	}
 	if j.refusal = e.dmarcRefusal(&j, chain); j.refusal != nil {
-		if j.overrides = e.overrides(chain); len(j.overrides) > 0 {
+		if j.overrides = e.overrides(&j, chain); len(j.overrides) > 0 {
 			j.refusal = nil
 		}
 	}
@@ -80,34 +113,6 @@ func (e *evidence) enforced() bool {
 		(e.env.Policy.DMARC == mail.DMARCEnforce || e.env.Policy.RequireAuth == mail.RequireAuthYes)
 }
 
-// authors returns the author domains that are evaluated: one, or those of a From field with several.
-func (e *evidence) authors() []string {
-	if e.authorErr == nil {
-		return []string{e.author}
-	}
-	var f *dmarc.Failure
-	if errors.As(e.authorErr, &f) {
-		return f.Authors
-	}
-	return nil
-}
-
-// whyNoAuthor returns why there is no author domain, in words fit for a reply.
-func (e *evidence) whyNoAuthor() string {
-	var f *dmarc.Failure
-	if errors.As(e.authorErr, &f) && f.Reason != "" {
-		return f.Reason
-	}
-	return "no author domain"
-}
-
-// anonymous reports whether the message names no author at all: no author is forged then, and whether to take such mail
-// is the destination's choice.
-func (e *evidence) anonymous() bool {
-	var f *dmarc.Failure
-	return errors.As(e.authorErr, &f) && f.Anonymous
-}
-
 // unknownDomains returns the signing domains of signatures whose keys DNS did not tell.
 func (e *evidence) unknownDomains() []string {
 	var out []string
@@ -119,9 +124,8 @@ func (e *evidence) unknownDomains() []string {
 	return out
 }
 
-// dmarcRefusal returns the refusal that the author domain's policy asks for where ours enforces it, or nil. A message
-// whose author domain cannot be told is refused as well: else a From field that one reader cannot read and another can
-// would be a way round every policy. What cannot be known now is refused for now, and only if it matters.
+// dmarcRefusal returns the refusal that the policy of a domain asks for where ours enforces it, or nil. What cannot be
+// known now is refused for now, and only if it matters.
 func (e *evidence) dmarcRefusal(j *judgement, chain arc.Result) *mail.Refusal {
 	if e.env.Policy.DMARC != mail.DMARCEnforce || e.env.Exempt {
 		return nil
@@ -129,13 +133,9 @@ func (e *evidence) dmarcRefusal(j *judgement, chain arc.Result) *mail.Refusal {
 	r := &j.dmarc
 	switch r.Result {
 	case dmarc.PermError:
-		if e.anonymous() {
-			return nil
-		}
-		return mail.Refuse(550, 7, 26, "DMARC finds no author domain in this message: "+r.Reason, "dmarc author",
-			r.Cause)
+		return e.formRefusal()
 	case dmarc.TempError:
-		if !r.Defer || r.Policy != "" && r.Requested == dmarc.Quarantine && !e.refuses(dmarc.Quarantine) {
+		if !r.Defer || e.onlyQuarantine(r) && !e.refuses(dmarc.Quarantine) {
 			return nil
 		}
 		return mail.Refuse(451, 7, 0, "DMARC cannot be checked now: "+r.Reason+", try again later", "dmarc temperror",
@@ -147,6 +147,10 @@ func (e *evidence) dmarcRefusal(j *judgement, chain arc.Result) *mail.Refusal {
 		if unknownChain(chain, e.vouched) {
 			return mail.Refuse(451, 7, 0, "ARC cannot be checked now, try again later", "dmarc temperror", chain.Cause)
 		}
+		if e.mayBeList() {
+			return mail.Refuse(451, 7, 0, "The list's domain cannot be checked now, try again later", "dmarc temperror",
+				nil)
+		}
 		verb := "rejects"
 		if r.Disposition == dmarc.Quarantine {
 			verb = "quarantines"
@@ -157,21 +161,41 @@ func (e *evidence) dmarcRefusal(j *judgement, chain arc.Result) *mail.Refusal {
 	return nil
 }
 
+// formRefusal returns the refusal of a message whose From field hides its domain, or has more of them than are judged;
+// nil for any other one without an author domain: no name is forged, and its destination may want it or not.
+func (e *evidence) formRefusal() *mail.Refusal {
+	switch e.authors.Form {
+	case dmarc.Veiled:
+		return mail.Refuse(550, 7, 26, "DMARC finds no author domain in this message: "+e.authors.Reason(),
+			"dmarc author", nil)
+	case dmarc.Overcrowded:
+		return mail.Refuse(550, 6, 0, "This message cannot be judged: "+e.authors.Reason(), "dmarc author", nil)
+	}
+	return nil
+}
+
+// onlyQuarantine reports whether the domain asks for quarantine at most.
+func (e *evidence) onlyQuarantine(r *dmarc.Result) bool {
+	return r.Policy != "" && r.Requested == dmarc.Quarantine
+}
+
 // refuses reports whether a disposition means that the message is refused.
 func (e *evidence) refuses(d dmarc.Disposition) bool {
 	return d == dmarc.Reject || d == dmarc.Quarantine && e.env.Policy.Quarantine == mail.QuarantineRefuse
 }
 
 // overrides returns all that overrides a refusal for DMARC.
-func (e *evidence) overrides(chain arc.Result) []string {
+func (e *evidence) overrides(j *judgement, chain arc.Result) []string {
 	var out []string
 	if e.env.Client.Allowed {
 		out = append(out, overrideAllowed)
 	}
-	if e.env.Client.KnownGood {
+	r := &j.dmarc
+	if e.env.Client.KnownGood && (r.Disposition == dmarc.Quarantine ||
+		r.Result == dmarc.TempError && e.onlyQuarantine(r)) {
 		out = append(out, overrideKnownGood)
 	}
-	if e.scan.list && !e.env.Reverse.IsNull() && e.spf.Mail.Result == spf.Pass {
+	if e.isList(j.domains) {
 		out = append(out, overrideList)
 	}
 	if e.vouched(chain) {
@@ -179,6 +203,22 @@ func (e *evidence) overrides(chain arc.Result) []string {
 	}
 	return out
 }
+
+// isList reports whether a list that is named in our configuration is proved by a signature of its domain or by SPF for
+// a reverse-path in it. What a message says of lists itself proves nothing.
+func (e *evidence) isList(domains []string) bool {
+	return e.spf.Mail.Result == spf.Pass && e.listReverse() ||
+		slices.ContainsFunc(domains, func(d string) bool { return e.lists[d] })
+}
+
+// mayBeList reports whether what is not known now could prove such a list.
+func (e *evidence) mayBeList() bool {
+	return e.spf.Mail.Result == spf.TempError && e.listReverse() ||
+		slices.ContainsFunc(e.unknownDomains(), func(d string) bool { return e.lists[d] })
+}
+
+// listReverse reports whether the reverse-path lies in the domain of a list.
+func (e *evidence) listReverse() bool { return !e.env.Reverse.IsNull() && e.lists[e.spf.Mail.Domain] }
 
 // vouched reports whether a trusted sealer saw the message pass DMARC: the newest one, or an earlier one if all that
 // are newer are trusted as well.

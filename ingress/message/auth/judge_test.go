@@ -21,6 +21,7 @@ func TestFinish_DMARC(t *testing.T) {
 	z := dns()
 	z.broken["_dmarc.broken.example"] = true
 	z.broken["broken._domainkey.reject.example"] = true
+	z.broken["broken._domainkey.list.example"] = true
 	z.txt["_dmarc.testing.example"] = "v=DMARC1; p=reject; t=y"
 	z.txt["_dmarc.pct.example"] = "v=DMARC1; p=reject; pct=0"
 	const listID = "List-Id: <l.example>\r\n"
@@ -55,7 +56,10 @@ func TestFinish_DMARC(t *testing.T) {
 		{"a domain that asks for nothing", sending{header: from("none.example")}, "", "", "fail"},
 		{"a domain without a policy", sending{header: from("bare.example")}, "", "", "none"},
 		{"a domain in testing is one step milder", sending{header: from("testing.example")}, "", "", "fail"},
-		{"pct spares a part", sending{header: from("pct.example")}, "", "", "fail"},
+		{
+			"pct spares nothing", sending{header: from("pct.example")},
+			"550 5.7.26 The DMARC policy of pct.example rejects this message", "", "fail",
+		},
 		{"quarantine is forwarded", sending{header: from("quarantine.example")}, "", "", "fail"},
 		{"quarantine is refused where the domain wants it", sending{header: from("quarantine.example"),
 			env: Envelope{Policy: mail.DomainPolicy{Quarantine: mail.QuarantineRefuse}}}, dmarcQuarantines, "", "fail"},
@@ -73,35 +77,60 @@ func TestFinish_DMARC(t *testing.T) {
 		{"the allow list overrides",
 			sending{header: forged, env: Envelope{Client: allowedClient}}, "", "allow list", "fail"},
 		{
-			"a known good client overrides",
-			sending{header: forged, env: Envelope{Client: knownGoodClient}}, "", "known good",
-			"fail",
+			"a known good client does not",
+			sending{header: forged, env: Envelope{Client: knownGoodClient}}, dmarcRejects, "", "fail",
 		},
+		{"but from quarantine", sending{header: from("quarantine.example"),
+			env: Envelope{Client: knownGoodClient, Policy: mail.DomainPolicy{Quarantine: mail.QuarantineRefuse}}}, "",
+			"known good", "fail"},
 		{
-			"a list with SPF overrides", sending{header: from("reject.example", listID), from: "bare.example"}, "",
-			"list", "fail",
-		},
-		{
-			"a list with SPF for HELO alone does not",
-			sending{header: from("reject.example", listID), helo: "bare.example"}, dmarcRejects, "", "fail",
-		},
-		{
-			"a list without SPF does not",
-			sending{header: from("reject.example", listID), from: "bare.example", client: badClient}, dmarcRejects, "",
-			"fail",
-		},
-		{
-			"a newsletter is no list",
+			"List-Id and SPF of any domain prove nothing",
 			sending{
-				header: from("reject.example", "List-Unsubscribe: <mailto:u@x>\r\n", "Precedence: bulk\r\n"),
-				from:   "bare.example",
+				header: from("reject.example", listID, "List-Post: <mailto:l@bare.example>\r\n", "Precedence: list\r\n",
+					"Mailing-List: x\r\n"),
+				from: "bare.example",
 			}, dmarcRejects, "", "fail",
+		},
+		{
+			"List-Id of a list that is named proves nothing",
+			sending{header: from("reject.example", "List-Id: <list.example>\r\n"), from: "bare.example"}, dmarcRejects,
+			"",
+			"fail",
+		},
+		{"a list that is named, with SPF", sending{header: forged, from: "list.example"}, "", "list", "fail"},
+		{
+			"a list that is named, without SPF",
+			sending{header: forged, from: "list.example", client: badClient}, dmarcRejects, "", "fail",
+		},
+		{
+			"a list that is named, with SPF for HELO alone", sending{header: forged, helo: "list.example"},
+			dmarcRejects,
+			"", "fail",
+		},
+		{
+			"a list that is named, with DKIM",
+			sending{header: signed(t, "list.example", forged, plainBody, dkim.Relaxed), client: badClient}, "", "list",
+			"fail",
+		},
+		{
+			"a list that is named, with DKIM over another body",
+			sending{header: signed(t, "list.example", forged, "other", dkim.Relaxed), client: badClient}, dmarcRejects,
+			"",
+			"fail",
+		},
+		{
+			"a list whose key cannot be had",
+			sending{header: strings.Replace(signed(t, "list.example", forged, plainBody, dkim.Relaxed), "s=rsa;",
+				"s=broken;", 1), client: badClient},
+			"451 4.7.0 The list's domain cannot be checked now, try again later", "",
+			"fail",
 		},
 		{
 			"all that speaks is recorded",
 			sending{
-				header: from("reject.example", listID), from: "bare.example",
-				env: Envelope{Client: Client{Allowed: true, KnownGood: true}},
+				header: from("quarantine.example"), from: "list.example",
+				env: Envelope{Client: Client{Allowed: true, KnownGood: true},
+					Policy: mail.DomainPolicy{Quarantine: mail.QuarantineRefuse}},
 			}, "", "allow list, known good, list", "fail",
 		},
 		{"overrides save from quarantine as well", sending{header: from("quarantine.example"),
@@ -161,9 +190,10 @@ func TestFinish_DMARC(t *testing.T) {
 		{"which does not matter if SPF passes", sending{header: lost, from: "reject.example"}, "", "", "pass"},
 
 		{
-			"two authors are no way round",
-			sending{header: from("bare.example") + "From: x@reject.example\r\n", from: "bare.example"},
-			"550 5.7.26 DMARC finds no author domain in this message", "", "permerror",
+			"two From fields are no way round",
+			sending{header: from("bare.example") + "From: x@reject.example\r\n", from: "bare.example"}, dmarcRejects,
+			"",
+			"fail",
 		},
 		{
 			"nobody is forged where there is no author", sending{header: "Subject: s\r\n", from: "bare.example"}, "",
@@ -174,9 +204,59 @@ func TestFinish_DMARC(t *testing.T) {
 			"", "", "permerror",
 		},
 		{
+			"an address literal has no policy", sending{header: "From: Scanner <scan@[192.0.2.7]>\r\n"}, "", "", "none",
+		},
+		{
 			"of authors of two domains the stricter counts",
 			sending{header: "From: a@bare.example, b@reject.example\r\n", from: "bare.example"}, dmarcRejects, "",
 			"fail",
+		},
+		{
+			"each of them has to be authenticated",
+			sending{header: "From: a@none.example, b@reject.example\r\n", from: "reject.example"}, "", "", "fail",
+		},
+		{
+			"an address in a display name is not the author",
+			sending{header: "From: \"x@reject.example\" <a@bare.example> (y@reject.example)\r\n", from: "bare.example"},
+			"",
+			"", "none",
+		},
+		{
+			"but where the field can be read otherwise",
+			sending{header: "From: \"x@reject.example\" a@bare.example\r\n", from: "bare.example"}, dmarcRejects, "",
+			"fail",
+		},
+		{
+			"a hosted domain in a display name counts",
+			sending{header: "From: \"ceo@ours.example\" <a@bare.example>\r\n", from: "bare.example"},
+			"550 5.7.26 The DMARC policy of ours.example rejects this message", "", "fail",
+		},
+		{
+			"in a comment and in an encoded word too",
+			sending{header: "From: =?utf-8?q?ceo=40ours.example?= <a@[192.0.2.7]>\r\n", from: "bare.example"},
+			"550 5.7.26 The DMARC policy of ours.example rejects this message", "", "fail",
+		},
+		{
+			"unless the author passes",
+			sending{header: "From: \"ceo@ours.example\" <a@none.example>\r\n", from: "none.example"}, "", "", "pass",
+		},
+		{
+			"a domain that is veiled",
+			sending{header: "From: =?utf-8?q?ceo?= <x@>\r\n", from: "bare.example"},
+			"550 5.7.26 DMARC finds no author domain in this message", "", "permerror",
+		},
+		{
+			"more domains than are judged",
+			sending{header: "From: a@a.example b@b.example a@c.example a@d.example a@e.example a@f.example " +
+				"a@g.example " +
+				"a@h.example a@i.example\r\n", from: "bare.example"}, "550 5.6.0 This message cannot be judged", "",
+			"permerror",
+		},
+		{
+			"which postmaster gets",
+			sending{header: "From: a@a.example b@b.example a@c.example a@d.example a@e.example a@f.example " +
+				"a@g.example " +
+				"a@h.example a@i.example\r\n", env: Envelope{Exempt: true}}, "", "", "permerror",
 		},
 	}
 	for _, tt := range tests {
@@ -196,6 +276,9 @@ func TestFinish_DMARC(t *testing.T) {
 				}
 				if got := reply(v); got != tt.want {
 					t.Errorf("%v: got %q, want %q (%s)", mode, got, tt.want, v.Summary)
+				}
+				if v.IgnoredPercent != strings.Contains(tt.s.header, "@pct.example") {
+					t.Errorf("%v: ignored pct: %v", mode, v.IgnoredPercent)
 				}
 				if got := strings.Join(v.Overrides, ", "); got != tt.over || v.DMARC != tt.dm {
 					t.Errorf("%v: got %q and dmarc=%s, want %q and %s", mode, got, v.DMARC, tt.over, tt.dm)

@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"github.com/millrace/millrace/ingress/message/auth/arc"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
@@ -15,7 +16,7 @@ import (
 type Client struct {
 	Addr      netip.Addr // the zero Addr if it is not known
 	Trusted   bool       // it is in a trusted network or authenticated: its mail is signed and not judged
-	Allowed   bool       // it is on an allow list
+	Allowed   bool       // an allow entry that says dmarc speaks for it
 	KnownGood bool       // its standing is good
 }
 
@@ -71,10 +72,11 @@ func (a *Authenticator) Begin(ctx context.Context, env Envelope, header []byte) 
 	m := &Message{a: a, ctx: ctx, forecast: forecast{base: -1}}
 	m.signing = signing{keys: a.keys.Load(), header: dkim.Section(header)}
 	e, s := &m.evidence, &m.signing
-	e.env, e.sealers = env, a.sealers
+	e.env, e.sealers, e.lists = env, a.sealers, a.lists
 	e.scan.read(s.header, a.id)
 	if e.scan.disguised && !env.Client.Trusted {
-		return nil, mail.Refuse(550, 6, 0, "A header field has a name that readers take for different ones",
+		return nil, mail.Refuse(550, 6, 0,
+			"Only some readers see a From or Authentication-Results field of this message",
 			"disguised field", nil)
 	}
 	s.maySign = env.Seal && s.keys.mayServe(&env)
@@ -97,14 +99,20 @@ func (m *Message) begin(ctx context.Context) {
 	a, e, header := m.a, &m.evidence, m.signing.header
 	wantsARC := m.policyWantsARC() && e.scan.arc
 	if e.wantsDMARC() || m.signing.maySign {
-		e.author, e.authorErr = dmarc.Author(header)
+		e.authors = dmarc.ReadAuthors(header)
+		if len(e.authors.Domains) == 1 {
+			e.author = e.authors.Domains[0]
+		}
 	}
 	if e.scan.signatures > 0 || wantsARC {
 		ctx, m.cancel = context.WithTimeout(ctx, a.timeout())
 	}
 	if e.wantsDMARC() {
-		if authors := e.authors(); len(authors) > 0 {
-			e.lookup = a.dmarc.Begin(ctx, authors...)
+		if len(e.authors.Domains) > 0 {
+			e.lookup = a.dmarc.Begin(ctx, e.authors.Domains...)
+		}
+		if a.cfg.Hosted != nil && (e.authors.Form == dmarc.Read || e.authors.Form == dmarc.Literal) {
+			e.mentions = mentions{a: a, ctx: ctx, header: header}
 		}
 	}
 	var err error
@@ -116,6 +124,15 @@ func (m *Message) begin(ctx context.Context) {
 	if m.body, err = a.dkim.Begin(ctx, header); err != nil {
 		panic("auth: dkim: " + err.Error())
 	}
+}
+
+// beginMentioned looks up the domains that we host and that the From fields mention beside authors; nil without any.
+func (a *Authenticator) beginMentioned(ctx context.Context, header []byte, authors []string) *dmarc.Lookup {
+	mentioned := dmarc.Mentioned(header, func(d string) bool { return !slices.Contains(authors, d) && a.cfg.Hosted(d) })
+	if len(mentioned) == 0 {
+		return nil
+	}
+	return a.dmarc.Begin(ctx, mentioned...)
 }
 
 // policyWantsARC reports whether the result of an ARC chain is of use: for the seal of the next set, or because a
@@ -221,7 +238,9 @@ func (m *Message) Close() {
 	if m.chain != nil {
 		m.chain.Close()
 	}
-	if m.evidence.lookup != nil {
-		m.evidence.lookup.Close()
+	for _, l := range [...]*dmarc.Lookup{m.evidence.lookup, m.evidence.mentions.lookup} {
+		if l != nil {
+			l.Close()
+		}
 	}
 }

@@ -65,7 +65,8 @@ const (
 )
 
 // dns is the zone of most tests: reject.example, quarantine.example, none.example and example.net publish SPF, keys and
-// a policy; bare.example publishes SPF only.
+// a policy; bare.example publishes SPF only, list.example is the list that is named, and ours.example is hosted here
+// and rejects.
 func dns() zone {
 	record := func(k crypto.Signer) string {
 		text, _ := dkim.KeyRecord(k.Public())
@@ -74,7 +75,7 @@ func dns() zone {
 	z := zone{txt: map[string]string{}, broken: map[string]bool{}}
 	for _, d := range []string{
 		"reject.example", "quarantine.example", "none.example", "example.net", "hosted.example", "sealer.example",
-		"bare.example", "esp.example",
+		"bare.example", "esp.example", "list.example",
 	} {
 		z.txt[d] = "v=spf1 ip4:" + goodClient + " -all"
 		z.txt["rsa._domainkey."+d] = record(keys().rsa)
@@ -84,13 +85,15 @@ func dns() zone {
 		z.txt["_dmarc."+p+".example"] = "v=DMARC1; p=" + p
 	}
 	z.txt["_dmarc.hosted.example"] = "v=DMARC1; p=none"
+	z.txt["_dmarc.ours.example"] = "v=DMARC1; p=reject"
 	return z
 }
 
 func newAuthenticator(t testing.TB, z zone, sealers ...string) *Authenticator {
 	t.Helper()
 	a, err := New(Config{
-		AuthservID: "mx.example.net", Resolver: z, Sealers: sealers, tune: tuning{draw: func() int { return 0 }},
+		AuthservID: "mx.example.net", Resolver: z, Sealers: sealers, Lists: []string{"list.example"},
+		Hosted: func(d string) bool { return d == "ours.example" },
 	})
 	if err != nil {
 		t.Fatal(err)

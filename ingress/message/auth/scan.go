@@ -10,11 +10,12 @@ import (
 // A scan is what one pass over a header section finds.
 type scan struct {
 	removals    []mail.Span
+	fields      int
 	signatures  int  // DKIM-Signature fields
 	arc         bool // there is a field of an ARC set
-	list        bool // the message came by a mailing list
 	bodyChanged bool // the fields admit that the body is not what was signed
 	disguised   bool // a field is From or Authentication-Results to some readers and not to others
+	blankLine   bool // a line of blanks came by, which ends the header section for some readers
 	from        dkim.Field
 	messageID   dkim.Field
 }
@@ -69,7 +70,9 @@ func (s *scan) remove(from, to int) {
 
 // field records what one field tells and reports whether it is to be removed.
 func (s *scan) field(f dkim.Field, id string) (remove bool) {
-	s.disguised = s.disguised || disguised(f)
+	s.fields++
+	s.disguised = s.disguised || disguised(f) && !s.marked(f) || s.blankLine && f.Is("From")
+	s.blankLine = s.blankLine || hasBlankLine(f)
 	switch f[0] | 0x20 {
 	case 'a':
 		switch {
@@ -91,7 +94,7 @@ func (s *scan) field(f dkim.Field, id string) (remove bool) {
 		case s.messageID == nil && f.Is("Message-ID"):
 			s.messageID = f
 		case f.Is("Mailing-List"):
-			s.list, s.bodyChanged = true, true
+			s.bodyChanged = true
 		}
 	case 'l', 'p', 'x':
 		s.shape(f)
@@ -99,10 +102,20 @@ func (s *scan) field(f dkim.Field, id string) (remove bool) {
 	return false
 }
 
-// disguised reports whether some readers take a field for From or for Authentication-Results by a name that is neither
-// of them here: with an octet before the colon that no name has (RFC 5322 section 2.2), such as a line end, which these
-// readers skip. Such a field would show an author that was not judged, or results that were not removed.
-func disguised(f dkim.Field) bool {
+// disguised reports whether some readers take a field for From or for Authentication-Results that is neither of them
+// here: by a name with an octet before the colon that no name has (RFC 5322 section 2.2), such as a line end, which
+// these readers skip, or because it stands behind a NUL. Such a field would show an author that was not judged, or
+// results that were not removed.
+func disguised(f dkim.Field) bool { return misnamed(f) || hidden(f) }
+
+// marked reports whether a field is From behind a byte order mark that begins the message, which package dmarc reads as
+// From as well. Scripts write such messages.
+func (s *scan) marked(f dkim.Field) bool {
+	plain, ok := bytes.CutPrefix(f, []byte("\ufeff"))
+	return ok && s.fields == 1 && dkim.Field(plain).Is("From") && !hidden(f)
+}
+
+func misnamed(f dkim.Field) bool {
 	var name [len("Authentication-Results")]byte
 	n, odd := 0, false
 	for _, c := range f {
@@ -122,21 +135,44 @@ func disguised(f dkim.Field) bool {
 	return false
 }
 
-// shape records signs of a mailing list or of software that changes bodies.
+// hidden reports whether one of those fields stands within f behind a NUL, which ends a line for some readers.
+func hidden(f dkim.Field) bool {
+	for {
+		i := bytes.IndexByte(f, 0)
+		if i < 0 {
+			return false
+		}
+		f = f[i+1:]
+		if f.Is("From") || f.Is("Authentication-Results") {
+			return true
+		}
+	}
+}
+
+// hasBlankLine reports whether a line of a folded field is of blanks alone.
+func hasBlankLine(f dkim.Field) bool {
+	for {
+		i := bytes.IndexByte(f, '\n')
+		if i < 0 || i+1 == len(f) {
+			return false
+		}
+		if f = f[i+1:]; len(bytes.TrimLeft(f, " \t")) == 0 || bytes.HasPrefix(bytes.TrimLeft(f, " \t"),
+			[]byte("\r\n")) {
+			return true
+		}
+	}
+}
+
+// shape records signs of software that changes bodies.
 //
-// A message came by a list if it has a List-Id (RFC 2919), a List-Post (RFC 2369), a Mailing-List, or the
-// "Precedence: list". List-Unsubscribe alone is no sign of a list: newsletters have it.
-//
-// The body may have been changed after it was signed also if there is any other field that lists add, any "Precedence",
-// or a field of software that looked for spam or viruses, converted the body or took parts out: such software adds
-// footers and wraps messages. A wrong guess costs a prediction, and nothing else.
+// The body may have been changed after it was signed if there is any field that lists add, any "Precedence", or a field
+// of software that looked for spam or viruses, converted the body or took parts out: such software adds footers and
+// wraps messages. List-Unsubscribe alone is no sign of a list: newsletters have it. A wrong guess costs a prediction,
+// and nothing else: these fields prove nothing, so that nothing else follows from them.
 func (s *scan) shape(f dkim.Field) {
 	switch {
-	case f.Is("List-Id"), f.Is("List-Post"):
-		s.list, s.bodyChanged = true, true
 	case f.Is("Precedence"):
 		s.bodyChanged = true
-		s.list = s.list || bytes.EqualFold(bytes.TrimSpace(f.Body()), []byte("list"))
 	case f.Is("List-Unsubscribe"), f.Is("List-Unsubscribe-Post"):
 	default:
 		for _, prefix := range bodyChangedPrefixes {

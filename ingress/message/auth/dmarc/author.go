@@ -4,83 +4,121 @@ import (
 	"bytes"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
-	"github.com/millrace/millrace/ingress/message/auth/spf"
 )
 
-// A Failure says why a header section does not have one author domain. Result is PermError. A receiver that enforces
-// policies has to refuse such a message unless it can evaluate Authors: DMARC does not apply to it, and a forger would
-// write such a From field (RFC 9989 section 11.5).
-type Failure struct {
-	Result Word
-	Reason string // printable ASCII without any word of the message
-	// Authors are the author domains of a field that names several and can be read, at most four; nil otherwise. Begin
-	// takes them all.
-	Authors []string
-	// Anonymous says that there is no From field, or one without "@" (or a full-width or small form of it) and without
-	// an encoded word, as in "MAILER-DAEMON <>": no reader can take it for an address, so a receiver may treat the
-	// message as one without a policy.
-	Anonymous bool
+// A Form says how the From field of a message is read.
+type Form uint8
+
+// The forms.
+const (
+	Nameless    Form = iota // no domain can be taken: there is no From field, or one as in "MAILER-DAEMON <>"
+	Literal                 // as Read, but each address has an address literal in place of a domain
+	Read                    // RFC 5322 reads the one From field in one way
+	Ambiguous               // readers may take it for different addresses
+	Veiled                  // no domain can be taken, and an "@" and an encoded word stand in it
+	Overcrowded             // it has more domains than are judged
+)
+
+// Authors are the domains that a message is judged by.
+type Authors struct {
+	Form Form
+	// Domains are in lower case and as A-labels, each once: those of the addresses of a field that is Read, and all
+	// that a reader could take from one that is Ambiguous. nil for any other Form.
+	Domains []string
 }
 
-// Error returns the reason.
-func (f *Failure) Error() string { return "dmarc: " + f.Reason }
+// Reason says why there is no author domain, as printable ASCII without any word of the message; "" if there is one.
+func (a *Authors) Reason() string {
+	switch a.Form {
+	case Nameless:
+		return reasonNoDomain
+	case Literal:
+		return "address literal in the From field"
+	case Veiled:
+		return "no domain, but an encoded word in the address of the From field"
+	case Overcrowded:
+		return "too many domains in the From field"
+	}
+	return ""
+}
 
-// The reasons for which a message has not one author domain.
 const (
-	reasonNoFrom     = "no From field"
-	reasonManyFrom   = "more than one From field"
-	reasonSyntax     = "From field cannot be read"
-	reasonNoAddress  = "no address in the From field"
-	reasonBadDomain  = "address without a domain name in the From field"
-	reasonEncoded    = "encoded word in an address of the From field"
-	reasonManyOwners = "addresses of several domains in the From field"
-	reasonTooMany    = "too many addresses in the From field"
+	// maxCandidates bounds the domains of a field that cannot be read in one way.
+	maxCandidates = 8
+	// maxAuthors bounds those of a field that can be. Each of them costs a tree walk.
+	maxAuthors = 64
+	// maxSpellings bounds the texts that are tried for a domain: many of them may mean one.
+	maxSpellings = 256
 )
 
-const (
-	maxAuthors   = 4
-	maxMailboxes = 100
-)
-
-// Author returns the author domain of a header section: the domain of the From field in lower case and as A-labels (RFC
-// 9989 section 5.3.1). The error is a *Failure. Header is lines that end in CRLF; what follows the first empty line is
-// not read.
+// ReadAuthors returns the domains that a header section is judged by (RFC 9989 section 5.3.1). Header is lines that end
+// in CRLF; what follows the first empty line is not read.
 //
-// The From field is read as RFC 5322 section 3.4 has it, with groups (RFC 6854), comments and folding anywhere between
-// tokens, and any text as a display name, because senders write such names. A field in which two readers could see two
-// addresses is an error: a second From field, a source route, text behind an angle address, an address with blanks in
-// it, an encoded word in an address (RFC 2047 section 5 forbids it, and some readers decode it), a quote, comment or
-// bracket that does not end, a control character. An address that stands without quotes in a display name counts as one
-// more author, because some readers take it for the author. A domain literal is no author domain.
-func Author(header []byte) (domain string, err error) {
+// A From field that RFC 5322 section 3.4 reads in one way, with groups (RFC 6854), UTF-8 (RFC 6532), comments and
+// folding, is judged by its addresses: what stands in display names and comments is none, but see Mentioned. Of any
+// other field every domain counts that a reader could take, and several From fields are one list. Obsolete forms of
+// which readers in use take another domain than the RFC does count as such fields: source routes, domains with blanks
+// or comments within, and lines of blanks.
+//
+// A byte order mark before the first field is none of it.
+func ReadAuthors(header []byte) Authors {
+	header = bytes.TrimPrefix(header, []byte(byteOrderMark))
 	var from dkim.Field
+	fields := 0
+	for field := range dkim.Fields(header) {
+		if field.Is("From") {
+			from = field
+			fields++
+		}
+	}
+	switch fields {
+	case 0:
+		return Authors{}
+	case 1:
+		if r := (reader{s: from.Body()}); r.read() {
+			return r.authors(Read)
+		}
+	}
+	c := collector{most: maxCandidates}
 	for field := range dkim.Fields(header) {
 		if !field.Is("From") {
 			continue
 		}
-		if from != nil {
-			return "", &Failure{Result: PermError, Reason: reasonManyFrom}
+		r := reader{s: field.Body()}
+		if fields > 1 && r.read() && !r.crowded {
+			for _, domain := range r.domains {
+				c.add(domain)
+			}
+			continue
 		}
-		from = field
+		c.candidates(field.Body())
 	}
-	if from == nil {
-		return "", &Failure{Result: PermError, Reason: reasonNoFrom, Anonymous: true}
+	return c.authors(Ambiguous)
+}
+
+// byteOrderMark is what some scripts write before their text. Some readers skip it.
+const byteOrderMark = "\ufeff"
+
+// Mentioned returns the domains that keep takes of those that stand behind an "@" anywhere in the From fields: also in
+// display names, comments and encoded words. They are maxCandidates at most.
+func Mentioned(header []byte, keep func(domain string) bool) []string {
+	header = bytes.TrimPrefix(header, []byte(byteOrderMark))
+	c := collector{most: maxCandidates, keep: keep}
+	for field := range dkim.Fields(header) {
+		// What has one "@" alone has no address but its own.
+		if field.Is("From") && (bytes.Count(field, []byte("@")) > 1 || !isASCII(field) ||
+			bytes.Contains(field, []byte("=?"))) {
+			c.candidates(field.Body())
+		}
 	}
-	r := reader{s: from.Body()}
-	reason := r.read()
-	switch {
-	case reason != "":
-	case len(r.domains) == 1:
-		return r.domains[0], nil
-	case len(r.domains) > 1:
-		return "", &Failure{Result: PermError, Reason: reasonManyOwners, Authors: r.domains}
-	default:
-		reason = reasonNoAddress
-	}
-	anonymous := !bytes.ContainsAny(r.s, "@\uff20\ufe6b") && !bytes.Contains(r.s, []byte("=?"))
-	return "", &Failure{Result: PermError, Reason: reason, Anonymous: anonymous}
+	return c.domains
+}
+
+func isASCII(s []byte) bool {
+	return !slices.ContainsFunc(s, func(c byte) bool { return c >= utf8.RuneSelf })
 }
 
 // A kind is what a token is.
@@ -105,10 +143,9 @@ func (t token) is(c byte) bool { return t.kind == special && t.text[0] == c }
 
 // A reader reads an address list. It keeps only the domains that it found.
 type reader struct {
-	s         []byte
-	at        int
-	domains   []string
-	mailboxes int
+	s  []byte
+	at int
+	collector
 }
 
 // token returns the next token. It reads no octet twice.
@@ -200,123 +237,125 @@ func isControl(c byte) bool {
 	return c < ' ' && c != '\t' && c != '\r' && c != '\n' || c == 0x7f
 }
 
-// read reads the whole list. It returns why it cannot be read, "" if it can.
-func (r *reader) read() string {
-	var p phrase
+// read reads the whole list. It reports whether it holds an address and can be read in one way.
+func (r *reader) read() bool {
+	r.most = maxAuthors
+	if !utf8.Valid(r.s) || hasBlankLine(r.s) {
+		return false
+	}
+	group := false
+	var e element
 	for {
 		t := r.token()
 		switch {
-		case t.kind == broken, t.is('>'):
-			return reasonSyntax
 		case t.is('<'):
-			if reason := r.angle(); reason != "" {
-				return reason
+			if e.hasAt || e.closed || !r.angle() {
+				return false
 			}
-			end, reason := r.afterAngle()
-			if reason == "" {
-				reason = r.addPhrase(&p)
-			}
-			if reason != "" || end {
-				return reason
-			}
-			p = phrase{}
+			e = element{closed: true}
 		case t.is(':'):
-			// The name of a group. A colon in a display name reads the same; only what follows counts.
-			if p.hasAt {
-				return reasonSyntax
+			if group || e.hasAt || e.closed || e.tokens == 0 {
+				return false
 			}
-			p = phrase{}
-		case t.is(','), t.is(';'), t.kind == atEnd:
-			if reason := r.bare(&p); reason != "" || t.kind == atEnd {
-				return reason
+			group, e = true, element{}
+		case t.is(';'):
+			if !group || !r.end(&e) {
+				return false
 			}
-			p = phrase{}
-		default:
-			p.take(t)
+			group, e = false, element{closed: true}
+		case t.is(','), t.kind == atEnd:
+			if !r.end(&e) {
+				return false
+			}
+			if t.kind == atEnd {
+				return !group && (r.literal || len(r.domains) > 0)
+			}
+			e = element{}
+		case e.closed || !e.take(r, t):
+			return false
 		}
 	}
 }
 
-// angle reads what stands behind "<" up to ">".
-func (r *reader) angle() string {
+// hasBlankLine reports whether a line of a folded field is of blanks alone. It ends the header section for some
+// readers.
+func hasBlankLine(s []byte) bool {
+	for first := true; ; first = false {
+		line, rest, more := bytes.Cut(s, []byte("\r\n"))
+		if !first && len(bytes.TrimLeft(line, " \t")) == 0 {
+			return true
+		}
+		if !more {
+			return false
+		}
+		s = rest
+	}
+}
+
+// An element is what was read of an element of the list: a display name, the name of a group or an address.
+type element struct {
+	spec   addrSpec
+	tokens int
+	hasAt  bool
+	closed bool // it ended, by an angle address or as a group, and a separator has to follow
+}
+
+// take takes a token, and reports whether it can stand there.
+func (e *element) take(r *reader, t token) bool {
+	e.tokens++
+	e.hasAt = e.hasAt || t.is('@')
+	if t.kind != word && t.kind != quoted && !e.hasAt {
+		return false
+	}
+	e.spec.take(r, t)
+	return !e.hasAt || !e.spec.bad // words that are no address may be a display name
+}
+
+// end ends an element at a separator, and reports whether it is empty, an address, or was ended before.
+func (r *reader) end(e *element) bool { return e.tokens == 0 || r.address(&e.spec) }
+
+// angle reads an address up to ">".
+func (r *reader) angle() bool {
 	var a addrSpec
 	for {
 		t := r.token()
-		switch {
-		case t.is('>'):
-			return r.add(&a)
-		case t.kind == broken, t.kind == atEnd:
-			return reasonSyntax
-		default:
-			a.take(t)
+		if t.is('>') {
+			return r.address(&a)
+		}
+		if t.kind == atEnd || t.kind == broken {
+			return false
+		}
+		if a.take(r, t); a.bad {
+			return false
 		}
 	}
 }
 
-// afterAngle reads the separator behind an angle address, and reports whether the list ends there.
-func (r *reader) afterAngle() (end bool, reason string) {
-	switch t := r.token(); {
-	case t.kind == atEnd:
-		return true, ""
-	case t.is(','), t.is(';'):
-		return false, ""
-	}
-	return false, reasonSyntax
-}
-
-// bare ends a list element without an angle address: an addr-spec, nothing, or words of a display name without quotes,
-// as in "Doe, Inc. <john@example.com>".
-func (r *reader) bare(p *phrase) string {
-	if !p.hasAt {
-		return ""
-	}
-	return r.add(&p.spec)
-}
-
-// addPhrase counts the addresses that stand in a display name without quotes.
-func (r *reader) addPhrase(p *phrase) string {
-	for _, domain := range p.claimed {
-		if reason := r.addDomain(domain); reason != "" {
-			return reason
-		}
-	}
-	if p.claims > maxMailboxes {
-		return reasonTooMany
-	}
-	return ""
-}
-
-// add counts an addr-spec.
-func (r *reader) add(a *addrSpec) string {
+// address adds the domain of an address, and reports whether it is one.
+func (r *reader) address(a *addrSpec) bool {
 	switch {
-	case a.encoded:
-		return reasonEncoded
 	case a.bad:
-		return reasonSyntax
-	case a.state == hasNothing:
-		return reasonNoAddress
-	case a.state != hasDomain:
-		return reasonBadDomain
+		return false
+	case a.state == hasLiteral:
+		r.literal = true
+		return true
 	}
-	if r.mailboxes++; r.mailboxes > maxMailboxes {
-		return reasonTooMany
-	}
-	domain := spf.Canonical(string(a.domain))
-	if domain == "" || a.domain[len(a.domain)-1] == '.' {
-		return reasonBadDomain
-	}
-	return r.addDomain(domain)
+	// Dots and quotes at its ends are none of a domain to most readers.
+	return a.state == hasDomain && len(bytes.Trim(a.domain, quotes+".")) == len(a.domain) && r.try(a.domain)
 }
 
-func (r *reader) addDomain(domain string) string {
-	if slices.Contains(r.domains, domain) {
-		return ""
+// bracket skips the rest of an address literal, and reports whether it ends.
+func (r *reader) bracket() bool {
+	for ; r.at < len(r.s); r.at++ {
+		switch c := r.s[r.at]; {
+		case c == ']':
+			r.at++
+			return true
+		case c <= ' ' || c >= 0x7f || c == '[' || c == '\\':
+			return false
+		}
 	}
-	if len(r.domains) == maxAuthors {
-		return reasonTooMany
-	}
-	r.domains = append(r.domains, domain)
-	return ""
+	return false
 }
 
 // The states of an addrSpec.
@@ -325,28 +364,35 @@ const (
 	hasLocal
 	hasAt
 	hasDomain
+	hasLiteral
 )
 
 // An addrSpec reads tokens one by one and finds out whether they are an addr-spec.
 type addrSpec struct {
-	state   int
-	bad     bool
-	encoded bool // there is an encoded word in the local part
-	domain  []byte
+	state  int
+	bad    bool
+	dot    bool // the local part ends in one
+	domain []byte
 }
 
-func (a *addrSpec) take(t token) {
+func (a *addrSpec) take(r *reader, t token) {
 	switch {
 	case a.bad:
-	case a.state == hasNothing && (t.kind == word || t.kind == quoted):
-		a.state = hasLocal
-		a.encoded = isEncoded(t)
-	case a.state == hasLocal && t.glued && (t.kind == word || t.kind == quoted):
-		a.encoded = a.encoded || isEncoded(t) // "quoted".word, of obsolete syntax
-	case a.state == hasLocal && t.is('@'):
-		a.state = hasAt
-	case a.state == hasAt && t.kind == word:
+	case t.kind == word && a.state == hasAt:
+		// Behind a blank, as in "Sales @ Example", one word alone is no domain to every reader.
 		a.state, a.domain = hasDomain, t.text
+		a.bad = !t.glued && bytes.IndexByte(t.text, '.') < 0
+	case t.kind == word || t.kind == quoted:
+		first := a.state == hasNothing
+		// Words are separated by dots (RFC 5322 section 4.4, obs-local-part, without blanks).
+		dotted := t.kind == word && t.text[0] == '.'
+		a.bad = a.state > hasLocal || !first && !t.glued || !first && a.dot == dotted || first && dotted ||
+			t.kind == word && bytes.Contains(t.text, []byte("..")) || isEncoded(t)
+		a.state, a.dot = hasLocal, t.kind == word && t.text[len(t.text)-1] == '.'
+	case a.state == hasLocal && t.is('@'):
+		a.state, a.bad = hasAt, a.dot
+	case a.state == hasAt && t.is('['):
+		a.state, a.bad = hasLiteral, !r.bracket()
 	default:
 		a.bad = true
 	}
@@ -356,31 +402,4 @@ func (a *addrSpec) take(t token) {
 func isEncoded(t token) bool {
 	_, behind, ok := bytes.Cut(t.text, []byte("=?"))
 	return ok && bytes.Contains(behind, []byte("?="))
-}
-
-// A phrase reads the tokens of a list element outside angle brackets: a display name, or an addr-spec.
-type phrase struct {
-	spec    addrSpec
-	hasAt   bool
-	claims  int      // how many words looked like an address
-	claimed []string // their domains, at most maxAuthors and one
-	last    [2]token // the two tokens before
-}
-
-func (p *phrase) take(t token) {
-	p.spec.take(t)
-	p.hasAt = p.hasAt || t.is('@')
-	// A word, "@" and a domain name without a blank between them.
-	name, at := p.last[0], p.last[1]
-	p.last = [2]token{at, t}
-	if t.kind == word && t.glued && at.is('@') && at.glued && (name.kind == word || name.kind == quoted) {
-		p.claims++
-		if p.claims > maxMailboxes {
-			return // so many that the field is refused
-		}
-		domain := spf.Canonical(string(bytes.TrimRight(t.text, ".")))
-		if strings.Contains(domain, ".") && len(p.claimed) <= maxAuthors && !slices.Contains(p.claimed, domain) {
-			p.claimed = append(p.claimed, domain)
-		}
-	}
 }

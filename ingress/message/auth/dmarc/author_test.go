@@ -1,7 +1,6 @@
 package dmarc
 
 import (
-	"errors"
 	"fmt"
 	netmail "net/mail"
 	"os"
@@ -16,17 +15,17 @@ import (
 )
 
 // The author domain.
-func TestAuthor(t *testing.T) {
+func TestReadAuthors(t *testing.T) {
 	for _, c := range []struct {
 		name, from string
-		want       string // the domain; or the domains of a Failure behind "several"; or the Failure's reason
+		want       string // the domains; behind "any:" those of a field that cannot be read in one way; or a reason
 	}{
 		{"an address alone", "joe@example.com", "example.com"},
 		{"in brackets", "<joe@example.com>", "example.com"},
 		{"a display name", "Joe Doe <joe@example.com>", "example.com"},
 		{"a quoted display name", `"Doe, Joe" <joe@example.com>`, "example.com"},
 		{"an encoded display name", "=?utf-8?q?J=C3=B6rg?= <joe@example.com>", "example.com"},
-		{"raw octets in a display name", "J\xf6rg \xe4\xf6 <joe@example.com>", "example.com"},
+		{"raw octets in a display name", "J\xf6rg \xe4\xf6 <joe@example.com>", "any: example.com"},
 		{"UTF-8 in a display name", "Jörg <joe@example.com>", "example.com"},
 		{"a comment behind", "joe@example.com (Joe (the one))", "example.com"},
 		{"comments anywhere", "(a) Joe (b@evil.example) < (c) joe (d) @ (e) example.com (f) > (g)", "example.com"},
@@ -38,13 +37,13 @@ func TestAuthor(t *testing.T) {
 		{"a sign in a quoted local part", `"joe@bank.example"@example.com`, "example.com"},
 		{"a bracket in a quoted local part", `<"a> <joe@bank.example"@example.com>`, "example.com"},
 		{"escapes in quotes", `"a\"b\\" <joe@example.com>`, "example.com"},
-		{"dots where phones put them", "a..b.@example.com", "example.com"},
+		{"dots where phones put them", "a..b.@example.com", "any: example.com"},
 		{"a quoted display name with an address", `"joe@bank.example" <joe@example.com>`, "example.com"},
-		{"a sign alone in a display name", "Joe @ Example <joe@example.com>", "example.com"},
-		{"a list tag in a display name", "[List] Joe <joe@example.com>", "example.com"},
-		{"a missing pair of quotes", "Doe, Inc. <joe@example.com>", "example.com"},
-		{"a colon in a display name", "News: Joe <joe@example.com>", "example.com"},
-		{"a smile", "Joe :) <joe@example.com>", "example.com"},
+		{"a sign alone in a display name", "Joe @ Example <joe@example.com>", "any: example.com"},
+		{"a list tag in a display name", "[List] Joe <joe@example.com>", "any: example.com"},
+		{"a missing pair of quotes", "Doe, Inc. <joe@example.com>", "any: example.com"},
+		{"a colon in a display name", "News: Joe <joe@example.com>", "any: example.com"},
+		{"a smile", "Joe :) <joe@example.com>", "any: example.com"},
 		{"two addresses of one domain", "a@example.com, B <b@Example.com>", "example.com"},
 		{"empty elements", ", a@example.com,,", "example.com"},
 		{"a group", "Team: a@example.com, b@example.com;", "example.com"},
@@ -52,63 +51,108 @@ func TestAuthor(t *testing.T) {
 		{"U-labels in other letters", "joe@BÜCHER.example, x@xn--bcher-kva.example", "xn--bcher-kva.example"},
 		{"a name of one label", "root@localhost", "localhost"},
 		{"an underscore", "joe@a_b.example.com", "a_b.example.com"},
-		{"an address of its own in front", "joe@example.com <joe@example.com>", "example.com"},
+		{"an address of its own in front", "joe@example.com <joe@example.com>", "any: example.com"},
 
-		{"two domains", "a@example.com, b@example.org", "several example.com example.org"},
-		{"two domains in a group", "T: a@example.com, b@example.org;", "several example.com example.org"},
-		{"another address in front", "ceo@bank.example <joe@example.com>", "several example.com bank.example"},
+		{"two domains", "a@example.com, b@example.org", "example.com example.org"},
+		{"two domains in a group", "T: a@example.com, b@example.org;", "example.com example.org"},
+		{
+			"nine domains", "a@a.example, a@b.example, a@c.example, a@d.example, a@e.example, a@f.example, " +
+				"a@g.example, a@h.example, a@i.example",
+			"a.example b.example c.example d.example e.example f.example g.example h.example i.example",
+		},
+		{"addresses by the hundred", strings.Repeat("a@example.com, ", 300), "example.com"},
+		{"an address literal", "joe@[192.0.2.1]", "address literal in the From field"},
+		{"an address literal of IPv6", "Joe <joe@[IPv6:2001:db8::1]>", "address literal in the From field"},
+		{"a literal and a domain", "joe@[192.0.2.1], joe@example.com", "example.com"},
+		{"an author in the element before", "ceo@bank.example, <joe@example.com>", "bank.example example.com"},
+		{"quoted words of a local part", `"joe".doe@example.com`, "example.com"},
+
+		{"another address in front", "ceo@bank.example <joe@example.com>", "any: bank.example example.com"},
 		{
 			"another address in front with more", "Boss ceo@bank.example via x <joe@example.com>",
-			"several example.com bank.example",
+			"any: bank.example example.com",
 		},
-		{"another quoted address in front", `"ceo"@bank.example <joe@example.com>`, "several example.com bank.example"},
+		{"another quoted address in front", `"ceo"@bank.example <joe@example.com>`, "any: bank.example example.com"},
 		{
-			"another address in the element before", "ceo@bank.example, <joe@example.com>",
-			"several bank.example example.com",
+			"eight domains", "a@a.example a@b.example a@c.example a@d.example a@e.example a@f.example a@g.example " +
+				"<a@h.example>",
+			"any: a.example b.example c.example d.example e.example f.example g.example h.example",
 		},
-		{"too many domains", "a@a.example, a@b.example, a@c.example, a@d.example, a@e.example", reasonTooMany},
 		{
-			"too many in front", "a@a.example a@b.example a@c.example a@d.example a@e.example <a@f.example>",
-			reasonTooMany,
+			"nine domains in a field that cannot be read", "a@a.example a@b.example a@c.example a@d.example " +
+				"a@e.example a@f.example a@g.example a@h.example <a@i.example>",
+			"too many domains in the From field",
 		},
-		{"too many addresses", strings.Repeat("a@example.com, ", maxMailboxes+1), reasonTooMany},
+		{
+			"domains by the hundred",
+			strings.Join(slices.Collect(func(yield func(string) bool) {
+				for i := range maxAuthors + 1 {
+					if !yield(fmt.Sprintf("a@x%d.example", i)) {
+						return
+					}
+				}
+			}), ", "),
+			"too many domains in the From field",
+		},
 
-		{"nothing", "", reasonNoAddress},
-		{"a name alone", "Joe", reasonNoAddress},
-		{"a local part alone", "root", reasonNoAddress},
-		{"an empty group", "Undisclosed:;", reasonNoAddress},
-		{"empty brackets", "Joe <>", reasonNoAddress},
-		{"brackets without a domain", "Joe <joe>", reasonBadDomain},
-		{"no domain behind the sign", "joe@", reasonBadDomain},
-		{"no local part", "@example.com", reasonSyntax},
-		{"a domain literal", "joe@[192.0.2.1]", reasonSyntax},
-		{"a last dot", "joe@example.com.", reasonBadDomain},
-		{"an empty label", "joe@example..com", reasonBadDomain},
-		{"no domain name", "joe@exa$mple.com", reasonBadDomain},
-		{"a domain in raw octets", "joe@b\xfccher.example", reasonBadDomain},
-		{"two signs", "ceo@bank.example@example.com", reasonSyntax},
-		{"two addresses without a comma", "ceo@bank.example joe@example.com", reasonSyntax},
-		{"two brackets", "<ceo@bank.example> <joe@example.com>", reasonSyntax},
-		{"text behind the brackets", "<joe@example.com> ceo@bank.example", reasonSyntax},
-		{"brackets within brackets", "<ceo@bank.example <joe@example.com>>", reasonSyntax},
-		{"a comma within brackets", "<ceo@bank.example, joe@example.com>", reasonSyntax},
-		{"a source route", "<@bank.example:joe@example.com>", reasonSyntax},
-		{"a domain cut by a comment", "joe@example.com(x).bank.example", reasonSyntax},
-		{"a domain cut by a blank", "joe@example .com", reasonSyntax},
-		{"a local part cut by a blank", "Joe Doe@example.com", reasonSyntax},
-		{"an open quote", `"Joe <joe@example.com>`, reasonSyntax},
-		{"an open comment", "(Joe <joe@example.com>", reasonSyntax},
-		{"an open bracket", "Joe <joe@example.com", reasonSyntax},
-		{"a bracket that opens nothing", "joe@example.com>", reasonSyntax},
-		{"a group name with an address", "ceo@bank.example: joe@example.com;", reasonSyntax},
-		{"NUL", "joe@example.com\x00", reasonSyntax},
-		{"NUL in a comment", "joe@example.com (\x00)", reasonSyntax},
-		{"NUL in quotes", "\"\x00\" <joe@example.com>", reasonSyntax},
-		{"an escaped NUL", "\"\\\x00\" <joe@example.com>", reasonSyntax},
-		{"an encoded word alone", "=?utf-8?q?ceo=40bank.example?=", reasonNoAddress},
-		{"an encoded word for a local part", "=?utf-8?b?cG90dXNAd2hpdGVob3VzZS5nb3Y=?=@example.com", reasonEncoded},
-		{"an encoded word in a local part", "<x=?utf-8?q?ceo=40bank.example=00?=@example.com>", reasonEncoded},
-		{"an encoded word in quotes", `"=?utf-8?q?ceo=40bank.example=00?="@example.com`, reasonEncoded},
+		{"nothing", "", reasonNoDomain},
+		{"a name alone", "Joe", reasonNoDomain},
+		{"a local part alone", "root", reasonNoDomain},
+		{"an empty group", "Undisclosed:;", reasonNoDomain},
+		{"empty brackets", "Joe <>", reasonNoDomain},
+		{"brackets without a domain", "Joe <joe>", reasonNoDomain},
+		{"no domain behind the sign", "joe@", reasonNoDomain},
+		{"no local part", "@example.com", "any: example.com"},
+		{"a last dot", "joe@example.com.", "any: example.com"},
+		{"an empty label", "joe@example..com", "any: example.com"},
+		{"an octet that no domain has", "joe@example.com$mple", "any: example.com"},
+		{"a domain in raw octets", "joe@b\xfccher.example", "any: b"},
+		{"raw octets behind a domain", "joe@example.com\xfc", "any: example.com"},
+		{"two signs", "ceo@bank.example@example.com", "any: bank.example example.com"},
+		{"two addresses without a comma", "ceo@bank.example joe@example.com", "any: bank.example example.com"},
+		{"two brackets", "<ceo@bank.example> <joe@example.com>", "any: bank.example example.com"},
+		{"text behind the brackets", "<joe@example.com> ceo@bank.example", "any: example.com bank.example"},
+		{"brackets within brackets", "<ceo@bank.example <joe@example.com>>", "any: bank.example example.com"},
+		{"a comma within brackets", "<ceo@bank.example, joe@example.com>", "any: bank.example example.com"},
+		{"a source route", "<@bank.example:joe@example.com>", "any: bank.example example.com"},
+		{
+			"a domain cut by a comment", "joe@example.com(x).bank.example",
+			"any: example.com.bank.example example.com",
+		},
+		{"a domain cut by a blank", "joe@example .com", "any: example.com"},
+		{"a domain cut by blanks", "joe@bank . example.com", "any: bank.example.com"},
+		{"a domain cut behind its dot", "<joe@bank. example. com>", "any: bank.example.com"},
+		{"a sentence", "ask joe@example.com. He knows", "any: example.com"},
+		{"a local part cut by a blank", "Joe Doe@example.com", "any: example.com"},
+		{"an open quote", `"Joe <joe@example.com>`, "any: example.com"},
+		{"an open comment", "(Joe <joe@example.com>", "any: example.com"},
+		{"an open bracket", "Joe <joe@example.com", "any: example.com"},
+		{"an open literal", "Joe <joe@[192.0.2.1>", reasonNoDomain},
+		{"a bracket that opens nothing", "joe@example.com>", "any: example.com"},
+		{"a group name with an address", "ceo@bank.example: joe@example.com;", "any: bank.example example.com"},
+		{"a quoted address in a field that cannot be read", `"ceo@bank.example" <joe@example.com> x`,
+			"any: bank.example example.com"},
+		{"one in a comment of such a field", "Joe, Inc (ceo@bank.example) <joe@example.com>",
+			"any: bank.example example.com"},
+		{"quotes around an address", "'joe@example.com' <joe@example.com>", "any: example.com"},
+		{"curly quotes around an address", "“joe@example.com” <joe@example.com>", "any: example.com"},
+		{"a full-width sign", "ceo＠bank.example <joe@example.com> x", "any: bank.example example.com"},
+		{"a line of blanks", "\"ceo@bank.example\"\r\n \r\n <joe@example.com>", "any: bank.example example.com"},
+		{"NUL", "joe@example.com\x00", "any: example.com"},
+		{"NUL in a comment", "joe@example.com (\x00)", "any: example.com"},
+		{"NUL in quotes", "\"\x00\" <joe@example.com>", "any: example.com"},
+		{"an escaped NUL", "\"\\\x00\" <joe@example.com>", "any: example.com"},
+		{"an encoded word alone", "=?utf-8?q?ceo=40bank.example?=", "any: bank.example"},
+		{"an encoded word for a local part", "=?utf-8?b?cG90dXNAd2hpdGVob3VzZS5nb3Y=?=@example.com",
+			"any: example.com whitehouse.gov"},
+		{"an encoded word in a local part", "<x=?utf-8?q?ceo=40bank.example=00?=@example.com>",
+			"any: example.com bank.example"},
+		{"an encoded word in quotes", `"=?utf-8?q?ceo=40bank.example=00?="@example.com`,
+			"any: example.com bank.example"},
+		{"encoded words that are read as one", "=?utf-8?q?ceo=40ba?= =?utf-8?b?bmsuZXhhbXBsZQ==?=",
+			"any: bank.example"},
+		{"an encoded word without a domain", "=?utf-8?q?Joe?= <joe@>",
+			"no domain, but an encoded word in the address of the From field"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := authorOf("To: x@other.example\r\nFrom: " + c.from +
@@ -119,37 +163,50 @@ func TestAuthor(t *testing.T) {
 	}
 }
 
-// authorOf is what Author says of a header section in one string.
+// authorOf is what ReadAuthors says of a header section in one string.
 func authorOf(header string) string {
-	domain, err := Author([]byte(header))
-	var f *Failure
+	a := ReadAuthors([]byte(header))
+	domains := strings.Join(a.Domains, " ")
 	switch {
-	case err == nil:
-		return domain
-	case !errors.As(err, &f) || f.Result != PermError || domain != "":
-		return fmt.Sprintf("%q with %#v", domain, err)
-	case f.Authors != nil:
-		return "several " + strings.Join(f.Authors, " ")
+	case (a.Form == Read || a.Form == Ambiguous) != (domains != ""), (a.Reason() == "") != (domains != ""):
+		return fmt.Sprintf("%+v: %q", a, a.Reason())
+	case a.Form == Ambiguous:
+		return "any: " + domains
+	case a.Form == Read:
+		return domains
 	}
-	return f.Reason
+	return a.Reason()
 }
 
 // From fields that have one author domain, several or none.
-func TestAuthor_From(t *testing.T) {
+func TestReadAuthors_From(t *testing.T) {
 	for _, c := range []struct{ name, header, want string }{
-		{"none", "To: joe@example.com\r\n\r\n", reasonNoFrom},
-		{"no header at all", "", reasonNoFrom},
-		{"two", "From: joe@example.com\r\nFrom: joe@example.com\r\n\r\n", reasonManyFrom},
+		{"none", "To: joe@example.com\r\n\r\n", reasonNoDomain},
+		{"no header at all", "", reasonNoDomain},
+		{"two", "From: joe@example.com\r\nFrom: joe@example.com\r\n\r\n", "any: example.com"},
+		{
+			"two, one of them with a name", "From: joe@example.com\r\nFrom: \"x@y.example\" <ceo@bank.example>\r\n",
+			"any: example.com bank.example",
+		},
+		{
+			"two, one that cannot be read", "From: joe@example.com\r\nFrom: \"x@y.example\" ceo@bank.example\r\n",
+			"any: example.com y.example bank.example",
+		},
 		{
 			"two, one with a blank before the colon", "From: joe@example.com\r\nFrom : ceo@bank.example\r\n\r\n",
-			reasonManyFrom,
+			"any: example.com bank.example",
 		},
 		{"a blank before the colon", "From : joe@example.com\r\n\r\n", "example.com"},
 		{"a tab before the colon", "FROM\t:joe@example.com\r\n\r\n", "example.com"},
-		{"one in the body", "To: x\r\n\r\nFrom: joe@example.com\r\n", reasonNoFrom},
-		{"one within another field", "To: x\r\n From: joe@example.com\r\n\r\n", reasonNoFrom},
+		{"one in the body", "To: x\r\n\r\nFrom: joe@example.com\r\n", reasonNoDomain},
+		{"one within another field", "To: x\r\n From: joe@example.com\r\n\r\n", reasonNoDomain},
 		{"one behind a line that is no field", "garbage\r\nFrom: joe@example.com\r\n\r\n", "example.com"},
 		{"a field that begins alike", "From-Line: a@b.example\r\nFrom: joe@example.com\r\n", "example.com"},
+		{"one behind a byte order mark", "\ufeffFrom: joe@example.com\r\n\r\n", "example.com"},
+		{
+			"a second one behind a byte order mark", "\ufeffFrom: ceo@bank.example\r\nFrom: joe@example.com\r\n\r\n",
+			"any: bank.example example.com",
+		},
 		{"an envelope line", "From joe@bank.example Mon\r\nFrom: joe@example.com\r\n\r\n", "example.com"},
 		{"without CRLF at its end", "From: joe@example.com", "example.com"},
 	} {
@@ -161,23 +218,28 @@ func TestAuthor_From(t *testing.T) {
 	}
 }
 
-// A From field without an address is anonymous.
-func TestAuthor_Anonymous(t *testing.T) {
-	for from, want := range map[string]bool{
-		"MAILER-DAEMON <>": true, "root": true, "": true, "Undisclosed:;": true, "Joe <joe>": true,
-		`"ceo@bank.example"`: false, "=?utf-8?q?ceo=40bank.example?=": false, "joe@": false, "<@>": false,
+// A domain that a From field mentions and that we host.
+func TestMentioned(t *testing.T) {
+	hosted := func(d string) bool { return strings.HasSuffix(d, "hosted.example") }
+	for from, want := range map[string]string{
+		`"ceo@hosted.example" <joe@example.com>`:                      "hosted.example",
+		"joe@example.com (ceo@Hosted.Example.)":                       "hosted.example",
+		"=?utf-8?q?ceo=40hosted=2Eexample?= <joe@example.com>":        "hosted.example",
+		"ceo＠hosted.example <joe@example.com>":                        "hosted.example",
+		`"a@hosted.example b@x.hosted.example" <c@example.com>`:       "hosted.example x.hosted.example",
+		"Jörg <joe@example.com>":                                      "",
+		`"ceo@bank.example" <joe@example.com>`:                        "",
+		strings.Repeat("(a@b.example)", 50) + " (ceo@hosted.example)": "hosted.example",
 	} {
-		_, err := Author([]byte("From: " + from + "\r\n\r\n"))
-		var f *Failure
-		if !errors.As(err, &f) || f.Anonymous != want {
-			t.Errorf("%s: got %#v, want Anonymous %v", from, err, want)
+		if got := strings.Join(Mentioned([]byte("From: "+from+"\r\n\r\n"), hosted), " "); got != want {
+			t.Errorf("%s: got %q, want %q", from, got, want)
 		}
 	}
 }
 
-// TestAuthor_HugeField has a megabyte of what could cost more than linear time. The bound is that of a slow
+// TestReadAuthors_HugeField has a megabyte of what could cost more than linear time. The bound is that of a slow
 // machine; a quadratic reader would need minutes.
-func TestAuthor_HugeField(t *testing.T) {
+func TestReadAuthors_HugeField(t *testing.T) {
 	const size = 1 << 20
 	for name, piece := range map[string]string{
 		"open comments":            "(",
@@ -195,11 +257,16 @@ func TestAuthor_HugeField(t *testing.T) {
 		"encoded words":            "=?a?b?c?=",
 		"folds":                    "\r\n ",
 		"octets":                   "\xff",
+		"comments behind signs":    "@(",
+		"domains with comments":    "@a.b(x).c ",
+		"half encoded words":       "=?a?q?b",
+		"wrong encoded words":      "=?a?qq?b?=",
+		"full-width signs":         "\uff20a.b",
 	} {
 		t.Run(name, func(t *testing.T) {
 			header := []byte("From: " + strings.Repeat(piece, size/len(piece)) + "\r\n\r\n")
 			began := time.Now()
-			allocated := testing.AllocsPerRun(1, func() { _, _ = Author(header) })
+			allocated := testing.AllocsPerRun(1, func() { ReadAuthors(header) })
 			if took := time.Since(began); took > 2*time.Second || allocated > 2000 {
 				t.Errorf("took %v and %v allocations", took, allocated)
 			}
@@ -207,8 +274,8 @@ func TestAuthor_HugeField(t *testing.T) {
 	}
 }
 
-// TestAuthor_NetMail compares with net/mail on real messages: what both can read, both read alike.
-func TestAuthor_NetMail(t *testing.T) {
+// TestReadAuthors_NetMail compares with net/mail on real messages: what both can read, both read alike.
+func TestReadAuthors_NetMail(t *testing.T) {
 	dir := filepath.Join("..", "..", "..", "..", "..", "shared", "corpus", "eml")
 	files, err := filepath.Glob(filepath.Join(dir, "*"))
 	if err != nil || len(files) == 0 {
@@ -229,24 +296,26 @@ func TestAuthor_NetMail(t *testing.T) {
 	}
 	t.Log(counts)
 	// Many of the files are fragments without a From field. Of those that have one, nearly all are read.
-	if from := len(files) - counts[reasonNoFrom]; counts["a domain"] < from*9/10 {
+	if from := len(files) - counts[reasonNoDomain]; counts["a domain"] < from*9/10 || counts["too many domains"] > 0 {
 		t.Errorf("only %d of %d From fields have an author domain", counts["a domain"], from)
 	}
 }
 
 func kindOf(got string) string {
 	switch {
-	case strings.HasPrefix(got, "several "):
-		return "several"
-	case strings.Contains(got, " "):
+	case strings.HasPrefix(got, "any: "):
+		return "ambiguous"
+	case !strings.Contains(got, "."):
 		return got
+	case strings.Contains(got, " "):
+		return "several"
 	}
 	return "a domain"
 }
 
 // disagrees tells how net/mail reads the From field to have another author than got says.
 func disagrees(header []byte, got string) string {
-	if kindOf(got) != "a domain" && kindOf(got) != "several" {
+	if strings.Contains(got, " From field") || got == reasonNoDomain {
 		return ""
 	}
 	for field := range dkim.Fields(header) {
@@ -258,7 +327,8 @@ func disagrees(header []byte, got string) string {
 			return ""
 		}
 		for _, address := range list {
-			domain := spf.Canonical(address.Address[strings.LastIndexByte(address.Address, '@')+1:])
+			domain := spf.Canonical(strings.Trim(address.Address[strings.LastIndexByte(address.Address, '@')+1:],
+				quotes+"."))
 			if domain != "" && !slices.Contains(strings.Fields(got), domain) {
 				return fmt.Sprintf("got %q, net/mail has %q", got, address.Address)
 			}
@@ -267,32 +337,65 @@ func disagrees(header []byte, got string) string {
 	return ""
 }
 
-func FuzzAuthor(f *testing.F) {
+func FuzzReadAuthors(f *testing.F) {
 	for _, seed := range []string{"joe@example.com", `"a@b" <joe@example.com>, (c) x@[1.2.3.4]`, "g: a@b.c;",
-		"=?u?q?=40?=@x.y",
+		"=?u?q?=40?=@x.y", "x@ localhost", "x@localhost", "a@b。c", "a@b.c’", "<a@(x)b.c(y)>",
 		"a@b.c <d@e.f>", "<@a,@b:c@d.e>", "\"\\", "((", "a@bücher.example", "a b@c.d", "a@b.c.", "a@b (\x00)"} {
 		f.Add("From: " + seed + "\r\n\r\n")
 	}
 	f.Fuzz(func(t *testing.T, header string) {
-		domain, err := Author([]byte(header))
-		var failure *Failure
-		if (err == nil) != (domain != "") || err != nil && !errors.As(err, &failure) {
-			t.Fatalf("got %q and %v", domain, err)
+		a := ReadAuthors([]byte(header))
+		if (a.Form == Read || a.Form == Ambiguous) != (len(a.Domains) > 0) ||
+			(a.Reason() == "") != (len(a.Domains) > 0) ||
+			len(a.Domains) > maxAuthors || a.Form == Ambiguous && len(a.Domains) > maxCandidates {
+			t.Fatalf("got %+v, %q", a, a.Reason())
 		}
-		domains := []string{domain}
-		if failure != nil {
-			domains = failure.Authors
-			if len(domains) == 1 || len(domains) > maxAuthors || failure.Result != PermError || failure.Reason == "" {
-				t.Fatalf("got %+v", failure)
-			}
-		}
-		for _, d := range domains {
+		for _, d := range a.Domains {
 			if d != spf.Canonical(d) || d == "" {
 				t.Fatalf("%q is not canonical", d)
 			}
 		}
 		if why := disagrees([]byte(header), authorOf(header)); why != "" {
 			t.Fatal(why)
+		}
+	})
+}
+
+// FuzzCandidates compares the readers: every domain that the strict one finds, and that net/mail finds, is among the
+// candidates.
+func FuzzCandidates(f *testing.F) {
+	for _, seed := range []string{"joe@example.com", `"a@b" <joe@example.com>, (c) x@[1.2.3.4]`, "g: a@b.c, <d@e>;",
+		"x@ a.b", "x@localhost", "a@b。c", "a@b.c’", "<a@(x)b.c(y)>", "“a@b.c”", "a@'b.c", "a@_b.c", "a@b..c",
+		"a@bücher.example", "\"a\".b@c.d", "a@B.c (x)", "=?u?q?a?= <b@c>", "a@b.c-.d", "=?u?b?YUBi?= =?u?q?.c?="} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, field string) {
+		c := collector{most: maxCandidates}
+		c.candidates([]byte(field))
+		if len(c.domains) > maxCandidates {
+			t.Fatalf("%d candidates", len(c.domains))
+		}
+		if c.crowded {
+			return
+		}
+		strict := reader{s: []byte(field)}
+		if strict.read() {
+			for _, d := range strict.domains {
+				if !slices.Contains(c.domains, d) {
+					t.Fatalf("%q of the strict reader is not among %q", d, c.domains)
+				}
+			}
+		}
+		list, err := netmail.ParseAddressList(field)
+		if err != nil {
+			return
+		}
+		for _, address := range list {
+			d := spf.Canonical(strings.Trim(address.Address[strings.LastIndexByte(address.Address, '@')+1:],
+				quotes+"."))
+			if strings.Contains(d, ".") && !slices.Contains(c.domains, d) {
+				t.Fatalf("%q of net/mail is not among %q", address.Address, c.domains)
+			}
 		}
 	})
 }

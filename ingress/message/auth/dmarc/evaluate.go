@@ -3,7 +3,6 @@ package dmarc
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -17,9 +16,6 @@ type Config struct {
 	// Resolver finds policy records, and whether an author domain exists, which decides between np= and sp=; it is
 	// required.
 	Resolver world.Resolver
-	// Draw returns a number from 0 to 99, each as likely as the others. A failing message for which it is not below
-	// pct= gets the next milder disposition. It is called from several goroutines. nil draws at random.
-	Draw func() int
 
 	timeout time.Duration // of tests; 0 means walkTimeout
 }
@@ -107,13 +103,17 @@ type Result struct {
 	// Policy is p= as published, or as it counts: "none", "quarantine" or "reject"; "" without a record.
 	Policy    string
 	Tag       string      // the tag that the policy was taken from: "p", "sp" or "np"
-	Requested Disposition // what that tag asks for, before t= and pct=
+	Requested Disposition // what that tag asks for, before t=
 	Testing   bool        // t=y
-	Percent   int         // pct=; 100 without it and beside t=
-	Aligned   string      // the mechanisms that are aligned: "spf", "dkim" or "spf dkim"
-	Reason    string      // why, as printable ASCII without any word of the message or of a record
-	Cause     error       // for the administrator; may be nil
+	// Percent is pct= of RFC 7489, 100 without it. It is obsolete (RFC 9989 appendix A.6) and changes nothing.
+	Percent int
+	Aligned string // the mechanisms that are aligned: "spf", "dkim" or "spf dkim"
+	Reason  string // why, as printable ASCII without any word of the message or of a record
+	Cause   error  // for the administrator; may be nil
 }
+
+// Stricter reports whether r asks for more than other.
+func (r Result) Stricter(other Result) bool { return r.severity() > other.severity() }
 
 // severity orders Results of several authors.
 func (r Result) severity() int {
@@ -147,9 +147,6 @@ func New(c Config) (*Evaluator, error) {
 	if c.timeout == 0 {
 		c.timeout = walkTimeout
 	}
-	if c.Draw == nil {
-		c.Draw = func() int { return rand.IntN(100) }
-	}
 	return &Evaluator{cfg: c}, nil
 }
 
@@ -159,7 +156,6 @@ type Lookup struct {
 	evaluator *Evaluator
 	authors   []*author
 	cache     cache
-	draw      int           // of this message, so that each Evaluate decides the same
 	done      chan struct{} // closed when the tree walks of the authors are over; Evaluate uses cache and authors then
 	cancel    context.CancelFunc
 }
@@ -171,11 +167,10 @@ type author struct {
 	organic organization
 }
 
-// Begin starts the tree walk of an author domain that Author returned, and does not wait. Several domains, from
-// Failure.Authors, are each evaluated, and Evaluate returns the strictest result (RFC 9989 section 11.5). Ctx and
-// walkTimeout bound the look-ups.
+// Begin starts the tree walks of the domains that ReadAuthors returned, and does not wait. Each is evaluated by itself,
+// and Evaluate returns the strictest result (RFC 9989 section 11.5). Ctx and walkTimeout bound the look-ups.
 func (e *Evaluator) Begin(ctx context.Context, authors ...string) *Lookup {
-	l := &Lookup{evaluator: e, draw: e.cfg.Draw(), done: make(chan struct{}), cancel: func() {}}
+	l := &Lookup{evaluator: e, done: make(chan struct{}), cancel: func() {}}
 	for _, domain := range authors {
 		domain = spf.Canonical(domain)
 		if domain == "" {
@@ -226,7 +221,7 @@ func (l *Lookup) Evaluate(ctx context.Context, identity spf.Results, dkim []stri
 	}
 	worst := l.evaluate(ctx, l.authors[0], ids)
 	for _, a := range l.authors[1:] {
-		if r := l.evaluate(ctx, a, ids); r.severity() > worst.severity() {
+		if r := l.evaluate(ctx, a, ids); r.Stricter(worst) {
 			worst = r
 		}
 	}
@@ -283,7 +278,7 @@ const (
 // maxIdentifiers bounds the authenticated identifiers of a message that count, that of SPF first.
 const maxIdentifiers = 16
 
-// percentOfMessages is the default of pct=.
+// percentOfMessages is the default and the most of pct=.
 const percentOfMessages = 100
 
 // An identifier is a domain that SPF or DKIM authenticated, or that cannot be authenticated now.
@@ -355,7 +350,10 @@ func (l *Lookup) evaluate(ctx context.Context, a *author, ids []identifier) Resu
 		r.Result = Pass
 		return r
 	}
-	asked := l.disposition(p)
+	asked := p.requested
+	if r.Testing {
+		asked = asked.milder()
+	}
 	matters := asked != NoAction || p.existence != nil
 	switch {
 	case fault != nil:
@@ -399,13 +397,4 @@ func mechanisms(spfAligned, dkimAligned bool) string {
 		return mechanismDKIM
 	}
 	return ""
-}
-
-// disposition returns what p asks for a message that fails, after t= or pct=. t= replaces pct= (RFC 9989 appendix A.6):
-// a domain that publishes t= follows RFC 9989, and pct= beside it is for receivers that do not.
-func (l *Lookup) disposition(p *policy) Disposition {
-	if p.record.testing || l.draw >= p.record.percent {
-		return p.requested.milder()
-	}
-	return p.requested
 }

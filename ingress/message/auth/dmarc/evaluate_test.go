@@ -237,15 +237,12 @@ func TestEvaluate(t *testing.T) {
 		{name: "and from quarantine to nothing", records: records{"example.com": "v=DMARC1; p=quarantine; t=y"},
 			author: "example.com",
 			want:   "fail none", policy: "example.com p example.com"},
-		{name: "a draw of 50 is over pct=50", records: records{"example.com": "v=DMARC1; p=reject; pct=50"},
-			author: "example.com",
-			want:   "fail quarantine", policy: "example.com p example.com"},
-		{name: "and below pct=51", records: records{"example.com": "v=DMARC1; p=reject; pct=51"}, author: "example.com",
+		{name: "pct is ignored", records: records{"example.com": "v=DMARC1; p=reject; pct=0"}, author: "example.com",
 			want: "fail reject", policy: "example.com p example.com"},
-		{name: "pct=0 with t=y is one step", records: records{"example.com": "v=DMARC1; p=reject; pct=0; t=y"},
+		{name: "beside t=y as well", records: records{"example.com": "v=DMARC1; p=reject; pct=0; t=y"},
 			author: "example.com",
 			want:   "fail quarantine", policy: "example.com p example.com"},
-		{name: "t=n replaces pct", records: records{"example.com": "v=DMARC1; p=reject; pct=0; t=n"},
+		{name: "and beside t=n", records: records{"example.com": "v=DMARC1; p=reject; pct=0; t=n"},
 			author: "example.com",
 			want:   "fail reject", policy: "example.com p example.com"},
 
@@ -310,7 +307,7 @@ func TestEvaluate(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dns := c.records.dns("missing.bank.example", "missing.example.com", "~~unsure.bank.example")
-			r := evaluate(t, Config{Resolver: dns, Draw: func() int { return 50 }}, c.spf,
+			r := evaluate(t, Config{Resolver: dns}, c.spf,
 				strings.Fields(c.dkim), strings.Fields(c.unknown), c.author)
 			got := r.Result.String() + " " + r.Disposition.String()
 			if r.Defer {
@@ -446,11 +443,8 @@ func BenchmarkEvaluate(b *testing.B) {
 	header := []byte("To: x@example.org\r\nFrom: \"Joe Doe\" <joe@news.example.com>\r\nSubject: y\r\n\r\n")
 	b.ReportAllocs()
 	for b.Loop() {
-		author, err := Author(header)
-		if err != nil {
-			b.Fatal(err)
-		}
-		l := e.Begin(b.Context(), author)
+		authors := ReadAuthors(header)
+		l := e.Begin(b.Context(), authors.Domains...)
 		if r := l.Evaluate(b.Context(), passing("bounce.example.com"),
 			[]string{"example.com"}); r.Aligned != "spf dkim" {
 			b.Fatal(r)

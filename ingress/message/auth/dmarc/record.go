@@ -15,7 +15,7 @@ type record struct {
 	// 4.10.1).
 	applies    bool
 	testing    bool // t=y
-	percent    int
+	percent    int  // pct=, which counts for nothing
 	strictDKIM bool // adkim=s
 	strictSPF  bool // aspf=s
 	psd        byte // 'y', 'n' or 'u'
@@ -61,11 +61,10 @@ func parseRecord(text string) (*record, bool) {
 
 // A recordReader collects the tags of a record.
 type recordReader struct {
-	record   *record
-	valid    bool // p= is a policy
-	broken   bool // sp= or np= is not a policy
-	reports  bool // rua= has a valid URI
-	testMode bool // t= is "y" or "n"
+	record  *record
+	valid   bool // p= is a policy
+	broken  bool // sp= or np= is not a policy
+	reports bool // rua= has a valid URI
 }
 
 // take sets what a tag says.
@@ -86,7 +85,6 @@ func (t *recordReader) take(name, value string) {
 		r.strictSPF = strings.EqualFold(value, "s")
 	case "t":
 		r.testing = strings.EqualFold(value, "y")
-		t.testMode = r.testing || strings.EqualFold(value, "n")
 	case "psd":
 		if len(value) == 1 && strings.Contains("ynu", strings.ToLower(value)) {
 			r.psd = value[0] | 0x20
@@ -101,9 +99,6 @@ func (t *recordReader) take(name, value string) {
 // finish returns the record as it counts with all its tags.
 func (t *recordReader) finish() *record {
 	r := t.record
-	if t.testMode {
-		r.percent = percentOfMessages
-	}
 	r.applies = true
 	if !t.valid || t.broken {
 		// Section 4.10.1: as if the record said p=none, if it has an address for reports; else there is no policy.

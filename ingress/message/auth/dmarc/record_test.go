@@ -33,10 +33,10 @@ func TestParseRecord(t *testing.T) {
 		{"pct of nothing", "v=DMARC1; p=reject; pct=0", with(func(r *record) { r.policy, r.percent = Reject, 0 })},
 		{"pct over all", "v=DMARC1; p=reject; pct=101", reject},
 		{"pct that is no number", "v=DMARC1; p=reject; pct=-1", reject},
-		{"t=y goes before pct", "v=DMARC1; p=reject; pct=0; t=y", with(func(r *record) {
-			r.policy, r.testing = Reject, true
+		{"t=y beside pct", "v=DMARC1; p=reject; pct=0; t=y", with(func(r *record) {
+			r.policy, r.testing, r.percent = Reject, true, 0
 		})},
-		{"a broken t does not", "v=DMARC1; p=reject; pct=0; t=maybe", with(func(r *record) {
+		{"a broken t", "v=DMARC1; p=reject; pct=0; t=maybe", with(func(r *record) {
 			r.policy, r.percent = Reject, 0
 		})},
 		{"broken alignment is relaxed", "v=DMARC1; p=reject; adkim=x; aspf=", reject},
