@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -219,7 +220,7 @@ func (d *decoder) plain(n *yaml.Node, v reflect.Value, field string) {
 		v.SetInt(int64(i))
 	case reflect.Float64:
 		f, err := strconv.ParseFloat(text, 64)
-		if err != nil || f != f {
+		if err != nil || math.IsNaN(f) {
 			d.add(field, fmt.Sprintf("%q is not a number", text))
 			return
 		}

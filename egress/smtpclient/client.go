@@ -49,7 +49,7 @@ type TLSPolicy uint8
 // The policies.
 const (
 	None TLSPolicy = iota // clear, even where STARTTLS is offered
-	// STARTTLS where it is offered, with any certificate; clear where it is not offered or refused
+	// STARTTLS where it is offered, with any certificate; clear where it is not offered or refused.
 	Opportunistic
 	Required // STARTTLS, and a certificate valid for Host
 	Implicit // TLS from the first octet, and a certificate valid for Host

@@ -16,7 +16,7 @@ const (
 	errorBudget   = 10  // bad commands
 	refusedBudget = 100 // recipients refused with 5yz, as a client that guesses addresses collects them
 	// recipients that we put off, but for those that need a transaction of their own; commands that bring no message
-	// nearer, such as NOOP; transactions without a message, but for those whose recipients a destination put off
+	// nearer, such as NOOP; transactions without a message, but for those whose recipients a destination put off.
 	idlingBudget = 100
 )
 

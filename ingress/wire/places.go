@@ -22,6 +22,7 @@ const (
 // A Standing says in which shares a connection counts.
 type Standing uint8
 
+// The standings.
 const (
 	Stranger Standing = iota // in that of its client and those of its networks; it may give way to others
 	Favoured                 // in that of its client alone, and the reserve is for it: trusted and known-good clients

@@ -18,7 +18,7 @@ import (
 const (
 	namesUnsealed = "Received Authentication-Results"
 	namesARC      = "Received ARC-Seal ARC-Message-Signature ARC-Authentication-Results Authentication-Results"
-	// two keys of the relay, one of the hosted domain
+	// Two keys of the relay, one of the hosted domain.
 	namesAll    = namesARC + " DKIM-Signature DKIM-Signature DKIM-Signature"
 	notAccepted = "550 5.7.26"
 	triedLater  = "451 4.7.0"

@@ -79,7 +79,7 @@ func distinct(field string, n int) string {
 const (
 	bombTime   = 50 * time.Millisecond
 	bombMemory = 1 << 20
-	// of whose times the least counts, because other programs use the machine, and of whose memory the most
+	// of whose times the least counts, because other programs use the machine, and of whose memory the most.
 	bombTries = 3
 )
 

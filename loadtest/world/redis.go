@@ -35,8 +35,10 @@ func StartRedis(t testing.TB) *Redis {
 	return r
 }
 
+// URL is what redis.url of a node is set to.
 func (r *Redis) URL() string { return "redis://" + r.Addr + "/0" }
 
+// Start runs the server, empty.
 func (r *Redis) Start() {
 	r.t.Helper()
 	host, port, err := net.SplitHostPort(r.Addr)

@@ -68,6 +68,7 @@ func (w World) Write(t testing.TB, dir, addr string) string {
 	return name
 }
 
+// Save writes a file of a node.
 func Save(t testing.TB, name, content string) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
@@ -210,6 +211,7 @@ func Violations(t testing.TB, d *smtptest.Server) {
 	}
 }
 
+// AddrPort parses an address and a port that must be ones.
 func AddrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }
 
 // ReplyID is the trace id in a reply.

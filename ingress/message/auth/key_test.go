@@ -30,6 +30,7 @@ func (k countingKey) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]by
 	n := k.now.Add(1)
 	defer k.now.Add(-1)
 	for most := k.most.Load(); n > most && !k.most.CompareAndSwap(most, n); most = k.most.Load() {
+		runtime.Gosched()
 	}
 	runtime.Gosched()
 	return k.Signer.Sign(r, digest, o)

@@ -41,10 +41,12 @@ func appendNested(networks []netip.Prefix, client netip.Addr) []netip.Prefix {
 }
 
 // Widest returns the last of Nested: the /24, for IPv6 the /48. It is the zero Prefix for the zero Addr.
-func Widest(client netip.Addr) (p netip.Prefix) {
-	for _, p = range Nested(client) {
+func Widest(client netip.Addr) netip.Prefix {
+	networks := Nested(client)
+	if len(networks) == 0 {
+		return netip.Prefix{}
 	}
-	return p
+	return networks[len(networks)-1]
 }
 
 // Host returns the prefix that holds the address alone. It keeps IPv4-mapped addresses as they are.
