@@ -141,6 +141,9 @@ func (b *Body) nextChunk() error {
 				c.notUnderstood(chunkVerb, chunkSyntax)
 				return ErrInterrupted
 			}
+			if k.size == 0 && !k.last {
+				c.spent.junk++
+			}
 			if !b.beginChunk(k) {
 				return refusal(tooBig, "size")
 			}

@@ -100,8 +100,12 @@ func (b *Body) discard() error {
 	if srv.pressed() {
 		patience /= 10
 	}
+	before := b.pace.spent
 	b.pace.begin(srv.now() + patience)
-	defer b.pace.stop(srv)
+	defer func() {
+		b.pace.stop(srv)
+		b.c.seat.waited += b.pace.spent - before
+	}()
 	for b.state == arriving && !(b.scan.plain && b.chunk.left == 0) {
 		if b.received > most {
 			return io.ErrShortBuffer

@@ -85,7 +85,7 @@ type share struct {
 type seat struct {
 	client     netip.Addr // the client it counts for; zero if it counts in the total alone
 	prev, next *conn
-	waited     time.Duration // for commands, since the last message was finished
+	waited     time.Duration // for commands and refused octets, since the last message was finished
 	finished   atomic.Bool   // a message was finished since the queue looked
 	standing   Standing
 	unnamed    bool // client is a proxy that does not name its client

@@ -516,6 +516,27 @@ func TestBody_Refused(t *testing.T) {
 	})
 }
 
+// TestBody_RefusedChunks shows that a stranger whose message was refused cannot stay by sending more chunks of it.
+func TestBody_RefusedChunks(t *testing.T) {
+	inHouse(t, nil, func(t *testing.T, h *house) {
+		g := h.enter("192.0.2.1")
+		g.say("EHLO c.example", "MAIL FROM:<early@x.example>", "RCPT TO:<b@y.example>")
+		begun := time.Now()
+		for range 100 {
+			if _, err := io.WriteString(g, "BDAT 1000\r\n"+strings.Repeat("x", 500)); err != nil {
+				break
+			}
+			time.Sleep(30 * time.Second)
+			if !strings.HasPrefix(g.say(strings.Repeat("x", 498)), "550") {
+				break
+			}
+		}
+		if d := time.Since(begun); d < barrenTimeout || d > barrenTimeout+time.Minute {
+			t.Errorf("stayed for %v", d)
+		}
+	})
+}
+
 // TestConn_Size shows that a connection stays in its size class.
 func TestConn_Size(t *testing.T) {
 	if n := unsafe.Sizeof(conn{}); n > 1024 {

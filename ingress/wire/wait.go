@@ -13,7 +13,7 @@ const (
 	commandTimeout = 5 * time.Minute  // for a command line, and for any octet of a message (RFC 5321 section 4.5.3.2.7)
 	lineTimeout    = 30 * time.Second // for the first command line, and for the rest of one that was begun
 	pressedLine    = 10 * time.Second // the same while places or memory are short
-	barrenTimeout  = 10 * time.Minute // of waiting for commands of a stranger that finishes no message
+	barrenTimeout  = 10 * time.Minute // of waiting for a stranger that finishes no message
 	settleAfter    = 2 * time.Second  // of silence behind a message before a connection rests: see conn.serve
 )
 
@@ -156,6 +156,9 @@ func (c *conn) await(p []byte) (int, error) {
 	if c.wait.limit == 0 || !settled && !c.wait.begun {
 		c.wait.begun = !settled
 		c.wait.arm(now, c.patience(!settled || !c.spoke))
+		if now >= c.wait.limit { // though more may be there already
+			return 0, errIdleTooLong
+		}
 	}
 	for {
 		due, slack := c.wait.due(&c.srv.cfg, began, settled)
