@@ -90,6 +90,9 @@ func (l *lease) take(ctx context.Context, tries int) (full bool, err error) {
 		}
 		l.at.limits = l.limits(l.at.site)
 	}
+	if err := l.putOff(&l.d, l.at.way.User); err != nil {
+		return false, err
+	}
 	c, span := l.span(ctx, "egress.pool")
 	s, err := l.pool.Get(c, pool.Request{
 		Site: l.at.site, Limits: l.at.limits, Way: l.at.way, Hosts: l.at.hosts, Client: l.d.Client,
@@ -162,7 +165,7 @@ func (l *lease) hostsInOrder() []string {
 // which took so long. crowded says that the Site has enough of our sessions and that one of those is to be waited for.
 func (l *lease) unreachable(ctx context.Context, failed dial.Failures, err error, took time.Duration) (crowded bool) {
 	for _, f := range failed {
-		_, wait := l.reactTo(l.slot, &l.d, f, false)
+		_, wait := l.reactTo(l.slot, &l.d, "", f, opening)
 		crowded = crowded || wait
 	}
 	if crowded || errors.Is(ctx.Err(), context.Canceled) || mail.IsOver(ctx) && took < fairTry {
@@ -175,7 +178,10 @@ func (l *lease) unreachable(ctx context.Context, failed dial.Failures, err error
 			l.anomaly(&l.d, r, "")
 		}
 	}
-	if !isPolicy(err) || refused {
+	switch user := l.at.way.User; {
+	case user != "" && isAuth(failed): // which says nothing of other users
+		l.feedback.RefusedUser(l.at.site, user)
+	case !isPolicy(err) || refused:
 		l.slot.Unreachable(err)
 	}
 	return false
@@ -213,7 +219,7 @@ func (l *lease) retryable(ctx context.Context, err error) bool {
 // isTooMuch reacts to err, which came before the message, and reports whether it says that there is too much mail from
 // us, which another session does not change.
 func (l *lease) isTooMuch(err error) bool {
-	done, _ := l.reactTo(l.slot, &l.d, err, false)
+	done, _ := l.reactTo(l.slot, &l.d, "", err, within)
 	return isTooMuch(done)
 }
 

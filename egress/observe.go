@@ -1,23 +1,59 @@
 package egress
 
 import (
+	"cmp"
 	"fmt"
+	"time"
 
 	"github.com/millrace/millrace/egress/feedback"
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// reactTo does what the rules say to the reply in err, which came in s. inMessage says that the destination had read of
-// what the client wrote. It returns what was decided, and reports whether a session that is open is worth waiting for.
-// It does nothing if s is nil.
-func (r *resources) reactTo(s *slot, d *mail.Delivery, err error, inMessage bool) (done feedback.Decision, wait bool) {
+// A moment is where in a session a reply came.
+type moment uint8
+
+// The moments. At opening no client has a part in what a host says.
+const (
+	opening moment = iota
+	within         // from MAIL on
+)
+
+// sender returns whose mail d is, for a recipient of a domain, or for all of them if that is "".
+func (r *resources) sender(d *mail.Delivery, domain string) feedback.Sender {
+	if domain == "" {
+		domain = cmp.Or(d.RecipientDomain, d.NextHop.Host)
+	}
+	return feedback.Sender{
+		Site: d.Site, Domain: ascii.Fold(domain), Client: d.Client, Reverse: d.Reverse, SRS: r.cfg.SRSDomain,
+	}
+}
+
+// putOff returns the Refusal for mail that is not offered for now because its destination refuses us, else nil.
+func (r *resources) putOff(d *mail.Delivery, user string) error {
+	sender := r.sender(d, "")
+	until, ok := r.feedback.PutOff(&sender, user)
+	if !ok {
+		return nil
+	}
+	refusal := mail.Refuse(451, 7, 0, "Destination does not take mail from here at the moment, try again later",
+		"put off", fmt.Errorf("%s refused us and is asked again at %s", d.Site, until.UTC().Format(time.TimeOnly)))
+	refusal.AboutUs = true
+	return refusal
+}
+
+// reactTo does what the rules say to the reply in err, which came in s for a recipient of domain. It returns what was
+// decided, and reports whether a session that is open is worth waiting for. It does nothing if s is nil.
+func (r *resources) reactTo(
+	s *slot, d *mail.Delivery, domain string, err error, at moment,
+) (done feedback.Decision, wait bool) {
 	if s == nil {
 		return feedback.Decision{}, false
 	}
 	reply, _ := replyOf(err)
 	done = r.feedback.Observe(feedback.Reply{
-		Site: d.Site, Verb: reply.Verb, Reply: reply.Reply, Heard: reply.Heard,
-		Client: d.Client, Favoured: d.Favoured, AboutUs: aboutUs(err) != nil, InMessage: inMessage,
+		Sender: r.sender(d, domain), Verb: reply.Verb, Reply: reply.Reply, Heard: reply.Heard,
+		Favoured: d.Favoured, AboutUs: aboutUs(err) != nil, Opening: at == opening,
 	})
 	if done.Withheld {
 		return done, false
@@ -31,7 +67,7 @@ func (r *resources) reactTo(s *slot, d *mail.Delivery, err error, inMessage bool
 		rate, news = s.Slower(done.Action.Percent, done.Action.For)
 		text = fmt.Sprintf("%s, %.3g messages/s", text, rate)
 	case feedback.Fewer:
-		wait, news = s.TooMany()
+		wait, news = s.TooMany(done.OneDomain)
 	case feedback.Suspend:
 		until, isNew := s.Suspend(done.Action.For, err)
 		if news = isNew; news && r.cfg.Cluster != nil {
@@ -54,10 +90,10 @@ func isTooMuch(d feedback.Decision) bool {
 	return d.Action.Kind == feedback.Slower || d.Action.Kind == feedback.Suspend
 }
 
-// learn reacts to err as the rules say. If it is a refusal of us the operator is told, and the Site is cooled where no
-// rule matches and no client can have provoked it. It reports whether a rule matched.
-func (r *resources) learn(s *slot, d *mail.Delivery, err error, inMessage bool) (reacted bool) {
-	done, _ := r.reactTo(s, d, err, inMessage)
+// learn reacts to err, which came for a recipient of domain, as the rules say. If it is a refusal of us the operator is
+// told, and the Site is cooled where no rule matches and enough clients have met it.
+func (r *resources) learn(s *slot, d *mail.Delivery, domain string, err error) {
+	done, _ := r.reactTo(s, d, domain, err, within)
 	if refusal := aboutUs(err); refusal != nil {
 		reply, _ := replyOf(err)
 		r.anomaly(d, refusal, reply.Verb)
@@ -65,7 +101,6 @@ func (r *resources) learn(s *slot, d *mail.Delivery, err error, inMessage bool) 
 	if done.Cool {
 		s.Refused(err)
 	}
-	return done.Action.Kind != feedback.Nothing
 }
 
 // learnFrom learns from the outcomes of a message, and notes what they say of the rate.
@@ -73,9 +108,9 @@ func (r *resources) learnFrom(s *slot, d *mail.Delivery, outcomes []mail.Outcome
 	for i := range outcomes {
 		o := &outcomes[i]
 		if o.AboutUs && (i == 0 || outcomes[i-1].Reply != o.Reply) {
-			r.learn(s, d, &mail.Refusal{
+			r.learn(s, d, "", &mail.Refusal{
 				Reply: o.Reply, Reason: "upstream", Host: o.Host, AboutUs: true, Cause: o.Cause,
-			}, true)
+			})
 		}
 	}
 	taken := false
@@ -86,8 +121,12 @@ func (r *resources) learnFrom(s *slot, d *mail.Delivery, outcomes []mail.Outcome
 			taken = true
 		case o.AboutUs || i > 0 && outcomes[i-1].Reply == o.Reply:
 		case o.Cause != nil:
-			r.reactTo(s, d, o.Cause, true)
+			r.reactTo(s, d, "", o.Cause, within)
 		}
+	}
+	if taken {
+		sender := r.sender(d, "")
+		r.feedback.Taken(&sender)
 	}
 	if taken && s.Delivered() && r.cfg.Cluster != nil {
 		r.cfg.Cluster.Resume(d.Site)

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -9,10 +10,10 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// isCool checks whether the Site of one.test is left alone.
-func isCool(t *testing.T, w *world, cool bool) {
+// isCool checks whether the Site of one.test is left alone, for mail of d.
+func isCool(t *testing.T, w *world, cool bool, d mail.Delivery) {
 	t.Helper()
-	tx, err := w.relay.Begin(t.Context(), to("one.test"))
+	tx, err := w.relay.Begin(t.Context(), d)
 	if err == nil {
 		tx.Abort()
 	}
@@ -26,7 +27,8 @@ func isCool(t *testing.T, w *world, cool bool) {
 	}
 }
 
-// TestRelay_RefusalOfUs: replies about us are deferred, cool the Site and are told to the operator.
+// TestRelay_RefusalOfUs: replies about us are deferred, put their sender off and no other, and are told to the
+// operator.
 func TestRelay_RefusalOfUs(t *testing.T) {
 	for _, c := range []struct{ name, verb, reply string }{
 		{"530 to MAIL", "MAIL", "530 5.7.0 Authentication required"},
@@ -52,7 +54,15 @@ func TestRelay_RefusalOfUs(t *testing.T) {
 			if e := w.events(); len(e) != 1 || e[0].Kind != mail.Anomaly || e[0].Site != "mx1.one.test" {
 				t.Errorf("got %+v", e)
 			}
-			isCool(t, w, true)
+			if _, err := w.relay.Begin(t.Context(), to("one.test")); want(t, err, "451 4.7.0").Reason != "put off" {
+				t.Errorf("the sender itself: %v", err)
+			}
+			others, err := w.relay.Begin(t.Context(), from(1, "one.test"))
+			if err != nil {
+				t.Fatalf("another one: %v", err)
+			}
+			others.Abort()
+			isCool(t, w, false, from(2, "uno.test"))
 		})
 	}
 }
@@ -117,7 +127,7 @@ func TestRelay_ProvokedRefusal(t *testing.T) {
 				t.Errorf("got %+v", w.events())
 			}
 			s.Set(smtptest.Behaviour{})
-			isCool(t, w, false)
+			isCool(t, w, false, to("one.test"))
 			deliver(t, w, to("one.test"), "b@one.test")
 			if got := s.Counts().Connections; got != 1 {
 				t.Errorf("%d connections: the idle sessions were closed", got)
@@ -127,12 +137,13 @@ func TestRelay_ProvokedRefusal(t *testing.T) {
 }
 
 // dotFrom delivers a message of a client network and returns what became of it, and whether it cooled the Site.
-func dotFrom(t *testing.T, w *world, network string) (out mail.Outcome, cool bool) {
+func dotFrom(t *testing.T, w *world, network, domain string) (out mail.Outcome, cool bool) {
 	t.Helper()
-	d := to("one.test")
+	d := to(domain)
 	d.Client = netip.MustParsePrefix(network)
+	d.Reverse.Domain = "of" + strings.ReplaceAll(d.Client.Addr().String(), ":", "-") + ".test"
 	tx := begin(t, w, d)
-	rcpt(t, tx, "b@one.test")
+	rcpt(t, tx, "b@"+domain)
 	all := finish(t, tx)
 	if len(all) != 1 {
 		t.Fatalf("got %+v", all)
@@ -144,7 +155,8 @@ func dotFrom(t *testing.T, w *world, network string) (out mail.Outcome, cool boo
 	return all[0], err != nil
 }
 
-// TestTransaction_RefusalOfUsAtDot: a refusal of us at the dot cools the Site when three networks met it.
+// TestTransaction_RefusalOfUsAtDot: a refusal of us at the dot cools the Site when mail of three networks to three
+// domains met it.
 func TestTransaction_RefusalOfUsAtDot(t *testing.T) {
 	for _, c := range []struct {
 		name     string
@@ -181,12 +193,16 @@ func TestTransaction_RefusalOfUsAtDot(t *testing.T) {
 			w, _ := one(t, smtptest.Behaviour{Answers: listed}, func(c *Config) {
 				c.Now = func() time.Time { return now }
 			})
+			domains := make(map[string]string)
 			for i, network := range c.networks {
 				last := i == len(c.networks)-1
-				if last {
+				if now = now.Add(5 * time.Second); last { // no sender is put off for longer yet
 					now = now.Add(c.after)
 				}
-				out, cool := dotFrom(t, w, network)
+				if domains[network] == "" {
+					domains[network] = []string{"one.test", "uno.test", "eins.test"}[len(domains)]
+				}
+				out, cool := dotFrom(t, w, network, domains[network])
 				if out.Reply.Code != 451 || !out.AboutUs || len(w.events()) != i+1 {
 					t.Errorf("got %+v and %d events", out, len(w.events()))
 				}
@@ -211,7 +227,7 @@ func TestTransaction_RefusalOfUsInMessage(t *testing.T) {
 	if len(out) != 1 || out[0].Reply.Code != 451 || !out[0].AboutUs || len(w.events()) != 1 {
 		t.Fatalf("got %+v, %+v", out, w.events())
 	}
-	isCool(t, w, false)
+	isCool(t, w, false, from(2, "one.test"))
 }
 
 // TestTransaction_RefusalOfAuthentication: a refusal for the authentication of a message is that of the message, not of
@@ -222,7 +238,7 @@ func TestTransaction_RefusalOfAuthentication(t *testing.T) {
 			"[x.test] with ip: [127.0.0.1] = did not pass",
 	}}}, nil)
 	for _, network := range []string{"192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"} {
-		out, cool := dotFrom(t, w, network)
+		out, cool := dotFrom(t, w, network, "one.test")
 		if out.Reply.Code != 550 || out.AboutUs || cool || len(w.events()) != 0 {
 			t.Errorf("got %+v, cool %v, %+v", out, cool, w.events())
 		}

@@ -50,11 +50,11 @@ func (p *provider) behaviour() smtptest.Behaviour {
 func load(ctx context.Context, w *world, clients int) (taken, deferred *atomic.Int64, wait func()) {
 	taken, deferred = new(atomic.Int64), new(atomic.Int64)
 	var all sync.WaitGroup
-	for range clients {
+	for n := range clients {
 		all.Go(func() { // ends with ctx
 			for ctx.Err() == nil {
 				c, cancel := context.WithTimeout(ctx, 10*time.Second)
-				err := attemptOne(c, w)
+				err := attemptOne(c, w, from(n%5, "one.test"))
 				switch {
 				case err == nil:
 					taken.Add(1)
@@ -68,8 +68,8 @@ func load(ctx context.Context, w *world, clients int) (taken, deferred *atomic.I
 	return taken, deferred, all.Wait
 }
 
-func attemptOne(ctx context.Context, w *world) error {
-	tx, err := w.relay.Begin(ctx, to("one.test"))
+func attemptOne(ctx context.Context, w *world, d mail.Delivery) error {
+	tx, err := w.relay.Begin(ctx, d)
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func TestRelay_TooManySessions(t *testing.T) {
 	for range 30 {
 		all.Go(func() { // ends after its messages
 			for range 10 {
-				if err := attemptOne(t.Context(), w); err != nil {
+				if err := attemptOne(t.Context(), w, to("one.test")); err != nil {
 					t.Error(err)
 				}
 			}
@@ -272,9 +272,12 @@ func TestRelay_Suspended(t *testing.T) {
 			})
 			deliver(t, w, to("one.test"), "b@one.test")
 			s.Set(bad)
-			tx := begin(t, w, to("one.test"))
-			want(t, tx.Rcpt(t.Context(), path("b@one.test")), "451 4.7.1")
-			tx.Abort()
+			ahead.Store(int64(time.Second)) // what was accepted before speaks no more against it
+			for n, domain := range []string{"one.test", "uno.test", "eins.test"} {
+				tx := begin(t, w, from(n, domain))
+				want(t, tx.Rcpt(t.Context(), path("b@"+domain)), "451 4.7.1")
+				tx.Abort()
+			}
 			refused := func() {
 				t.Helper()
 				before := s.Counts().Connections
@@ -287,7 +290,7 @@ func TestRelay_Suspended(t *testing.T) {
 				}
 			}
 			refused()
-			ahead.Store(int64(5*time.Minute + time.Second))
+			ahead.Store(int64(5*time.Minute + 2*time.Second))
 			probe := begin(t, w, to("one.test")) // the first one after it tries
 			refused()
 			if err := probe.Rcpt(t.Context(), path("b@one.test")); err == nil {
@@ -347,6 +350,7 @@ func TestTransaction_Complaints(t *testing.T) {
 	send := func(network string, favoured bool) int {
 		d := to("one.test")
 		d.Client, d.Favoured = netip.MustParsePrefix(network), favoured
+		d.Reverse.Domain = "of" + d.Client.Addr().String() + ".test"
 		tx := begin(t, w, d)
 		rcpt(t, tx, "b@one.test")
 		finish(t, tx)

@@ -55,6 +55,17 @@ func isPolicy(err error) bool {
 	return errors.As(err, &r) && r.Reply.Enhanced == mail.EnhancedCode{Subject: 7, Detail: 5}
 }
 
+// isAuth reports whether each host refused our user and nothing else.
+func isAuth(failed dial.Failures) bool {
+	for _, err := range failed {
+		var d *smtpclient.DialError
+		if !errors.As(err, &d) || d.Stage != smtpclient.StageAuth {
+			return false
+		}
+	}
+	return len(failed) > 0
+}
+
 // connError returns the Refusal for a connection that broke before the end of data was sent.
 func connError(host string, cause error) *mail.Refusal {
 	r := mail.Refuse(451, 4, 2, "Connection to destination lost, try again later", "lost", cause)

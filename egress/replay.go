@@ -122,7 +122,7 @@ func (e *envelope) offer(ctx context.Context) (refusal, broken error) {
 		if !isReply(err) || e.retryable(ctx, err) {
 			return nil, err
 		}
-		e.learn(e.slot, &e.d, err, false)
+		e.learn(e.slot, &e.d, forward.Domain, err)
 		if refused++; refusal == nil {
 			refusal = err
 		}

@@ -55,7 +55,8 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 	if t.resume(ctx) != nil {
 		return t.notAsked()
 	}
-	if r := t.feedback.Unknown(t.d.Site, forward); r != nil {
+	sender := t.sender(&t.d, forward.Domain)
+	if r := t.feedback.Unknown(&sender, forward); r != nil {
 		t.slot.Park()
 		return r
 	}
@@ -71,6 +72,7 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 	if err == nil {
 		t.add(forward)
 		t.slot.Worked()
+		t.feedback.Accepted(&sender)
 	}
 	if t.slot != nil {
 		t.slot.Park()
@@ -111,15 +113,16 @@ func (t *transaction) refused(err error, forward mail.Path) error {
 		}
 		return err
 	}
-	reacted := t.learn(t.slot, &t.d, err, t.opened)
 	reply, ok := replyOf(err)
+	domain := ""
+	if reply.Verb == "RCPT" {
+		domain = forward.Domain
+	}
+	t.learn(t.slot, &t.d, domain, err)
 	switch {
 	case !ok: // ours: SMTPUTF8, SIZE
 	case reply.Verb == "MAIL":
-		if reply.Reply.Code == 421 { // to a session that was just opened
-			if !reacted {
-				t.slot.Unreachable(err)
-			}
+		if reply.Reply.Code == 421 {
 			t.discard()
 		}
 		return t.fail(err)
@@ -128,7 +131,8 @@ func (t *transaction) refused(err error, forward mail.Path) error {
 	case aboutUs(err) == nil && feedback.IsNoSuchUser(reply.Reply):
 		var r *mail.Refusal
 		if errors.As(err, &r) {
-			t.feedback.SetUnknown(t.d.Site, forward, r)
+			sender := t.sender(&t.d, forward.Domain)
+			t.feedback.SetUnknown(&sender, forward, r)
 		}
 	}
 	return err
@@ -174,7 +178,7 @@ func (t *transaction) end(err error) error {
 	if !isReply(err) {
 		err = connError(t.conn.Host(), err)
 	}
-	t.learn(t.slot, &t.d, err, t.opened)
+	t.learn(t.slot, &t.d, "", err)
 	return err
 }
 

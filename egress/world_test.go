@@ -3,6 +3,7 @@ package egress
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
@@ -25,6 +26,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const zone = `
 one.test. 60 IN MX 10 mx1.one.test.
 mx1.one.test. 60 IN A 127.0.0.1
+uno.test. 60 IN MX 10 mx1.one.test.
+eins.test. 60 IN MX 10 mx1.one.test.
+evil.test. 60 IN MX 10 mx1.one.test.
 two.test. 60 IN MX 10 mx1.two.test.
 two.test. 60 IN MX 20 mx2.two.test.
 mx1.two.test. 60 IN A 127.0.0.2
@@ -160,6 +164,14 @@ func to(domain string) mail.Delivery {
 		NextHop: mail.NextHop{Transport: mail.MX, Host: domain}, Reverse: mail.Path{Local: "a", Domain: "client.test"},
 		RecipientDomain: domain, Client: network,
 	}
+}
+
+// from is to for mail of another client: the network and the reverse-path domain depend on n.
+func from(n int, domain string) mail.Delivery {
+	d := to(domain)
+	d.Client = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(n), 0}), 24)
+	d.Reverse.Domain = fmt.Sprintf("client%d.test", n)
+	return d
 }
 
 func path(s string) mail.Path {

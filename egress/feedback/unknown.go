@@ -1,6 +1,7 @@
 package feedback
 
 import (
+	"net/netip"
 	"strings"
 	"time"
 
@@ -14,13 +15,16 @@ const (
 	// unknownFor is how long a recipient is known not to exist (SEMANTICS C4).
 	unknownFor = 5 * time.Minute
 	// unknownSize is about what one unknown recipient takes in the cache besides its texts, in octets.
-	unknownSize = 320
+	unknownSize = 384
 )
 
-// A recipient is a forward-path at a Site.
+// A recipient is a forward-path at a Site, as a client asked for it: a host may say to one sender alone, or to one
+// client's mail, that there is no such mailbox.
 type recipient struct {
 	site    mail.Site
 	forward mail.Path
+	client  netip.Prefix
+	reverse mail.Path
 }
 
 // An unknownRecipient is what a Site said of a recipient that it does not have, as far as it is worth its memory.
@@ -35,10 +39,10 @@ func IsNoSuchUser(r mail.Reply) bool {
 	return r.Class() == 5 && r.Enhanced == mail.EnhancedCode{Subject: 1, Detail: 1}
 }
 
-// Unknown returns the Refusal that a Site answered to a recipient within the last five minutes, nil if there was no
-// such answer. A client that sends to made-up names must not make us ask the Site for each of them.
-func (o *Observer) Unknown(site mail.Site, forward mail.Path) *mail.Refusal {
-	key := recipient{site, forward}
+// Unknown returns the Refusal that a Site answered to a recipient of this sender within the last five minutes, nil if
+// there was no such answer. A client that sends to made-up names must not make us ask the Site for each of them.
+func (o *Observer) Unknown(s *Sender, forward mail.Path) *mail.Refusal {
+	key := recipient{s.Site, forward, wide(s.Client), s.Reverse}
 	u, ok := o.unknown.Get(key)
 	if !ok {
 		return nil
@@ -50,14 +54,20 @@ func (o *Observer) Unknown(site mail.Site, forward mail.Path) *mail.Refusal {
 	return &mail.Refusal{Reply: u.reply, Reason: "upstream", Host: u.host}
 }
 
-// SetUnknown remembers that a Site does not have a recipient, as it said in r. Of the reply it keeps the first line, at
-// most mail.MaxReplyLine octets of it, and nothing that holds on to more than it shows: a client chooses the names, and
-// the Site the length of the reply.
-func (o *Observer) SetUnknown(site mail.Site, forward mail.Path, r *mail.Refusal) {
+// SetUnknown remembers that a Site does not have a recipient, as it said to this sender in r. Of the reply it keeps the
+// first line, at most mail.MaxReplyLine octets of it, and nothing that holds on to more than it shows: a client chooses
+// the names, and the Site the length of the reply.
+func (o *Observer) SetUnknown(s *Sender, forward mail.Path, r *mail.Refusal) {
 	line, _, _ := strings.Cut(r.Reply.Text, "\n")
 	reply := r.Reply
 	reply.Text = strings.Clone(line[:min(len(line), mail.MaxReplyLine)])
-	forward = mail.Path{Local: strings.Clone(forward.Local), Domain: strings.Clone(forward.Domain)}
-	size := unknownSize + len(reply.Text) + len(forward.Local) + len(forward.Domain)
-	o.unknown.Put(recipient{site, forward}, unknownRecipient{reply, r.Host, o.now().Add(unknownFor)}, size)
+	key := recipient{s.Site, owned(forward), wide(s.Client), owned(s.Reverse)}
+	size := unknownSize + len(reply.Text) + len(forward.Local) + len(forward.Domain) + len(s.Reverse.Local) +
+		len(s.Reverse.Domain)
+	o.unknown.Put(key, unknownRecipient{reply, r.Host, o.now().Add(unknownFor)}, size)
+}
+
+// owned returns p with memory of its own.
+func owned(p mail.Path) mail.Path {
+	return mail.Path{Local: strings.Clone(p.Local), Domain: strings.Clone(p.Domain)}
 }

@@ -26,7 +26,7 @@ func TestObserver_UnknownMemory(t *testing.T) {
 			line := fmt.Sprintf("RCPT TO:<%d%s@one.test>%s", from+i, strings.Repeat("x", 200),
 				strings.Repeat(" ", 2000))
 			at := strings.IndexByte(line, '@')
-			o.SetUnknown("mx1.one.test",
+			o.SetUnknown(&Sender{Site: "mx1.one.test"},
 				mail.Path{Local: line[len("RCPT TO:<"):at], Domain: line[at+1 : at+1+len("one.test")]}, r)
 		}
 	}

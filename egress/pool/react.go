@@ -8,9 +8,10 @@ import (
 
 // TooMany tells that the Site refused the connection of s because it has too many of ours. Half as many as are open are
 // allowed from then on, and one more for some messages that it takes, up to the number that it did not refuse; beyond
-// that after ten minutes only. others reports whether there are others, for which it is worth waiting. A refusal of a
-// Slot that was lent before the last reduction is no news and does not count twice.
-func (s *Slot[C]) TooMany() (others, news bool) {
+// that after ten minutes only. With oneDomain, a quarter of the cap is left: the word is that of few recipient domains.
+// others reports whether there are others, for which it is worth waiting. A refusal of a Slot that was lent before the
+// last reduction is no news and does not count twice.
+func (s *Slot[C]) TooMany(oneDomain bool) (others, news bool) {
 	t := s.site
 	now := t.pool.instant(t.pool.now())
 	t.mu.Lock()
@@ -19,7 +20,11 @@ func (s *Slot[C]) TooMany() (others, news bool) {
 	if s.content != empty {
 		open--
 	}
-	return open > 0, t.sessions.Reduce(now, s.since, open)
+	least := 1
+	if oneDomain {
+		least = max(1, t.limits.Sessions/4)
+	}
+	return open > 0, t.sessions.Reduce(now, s.since, open, least)
 }
 
 // Slower takes a part of the messages per second off, in percent of those that began in the last second and were not

@@ -37,7 +37,7 @@ func TestSlot_TooMany(t *testing.T) {
 			dialling = append(dialling, s)
 		}
 		for i, s := range dialling {
-			if others, news := s.TooMany(); !others || news != (i == 0) {
+			if others, news := s.TooMany(false); !others || news != (i == 0) {
 				t.Errorf("refusal %d: others %v, news %v", i, others, news)
 			}
 			s.Discard()
@@ -83,7 +83,7 @@ func TestSlot_TooManyWhileOpening(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		dialling[0].Fill(Key{Host: "mx1"}, d.dial())
-		dialling[1].TooMany() // before the others hear that they were taken
+		dialling[1].TooMany(false) // before the others hear that they were taken
 		dialling[1].Discard()
 		for _, s := range dialling[2:] {
 			s.Fill(Key{Host: "mx1"}, d.dial())
@@ -270,12 +270,12 @@ func TestSlot_TooManyKeepsTheLast(t *testing.T) {
 		}
 		dialling = append(dialling, s)
 	}
-	if others, _ := dialling[0].TooMany(); !others {
+	if others, _ := dialling[0].TooMany(false); !others {
 		t.Error("there is one")
 	}
 	only.Put()
 	for _, s := range dialling[1:] {
-		if others, _ := s.TooMany(); !others {
+		if others, _ := s.TooMany(false); !others {
 			t.Error("the one that was given back was closed")
 		}
 	}

@@ -32,13 +32,19 @@ func (c *SessionCap) Of(n int) int {
 func (c *SessionCap) Holds(now Instant) bool { return c.Allowed > 0 && now < c.until }
 
 // Reduce is for a Site that has refused a connection, which was asked for at begun, while open others were open. Half
-// as many are allowed from then on. It reports whether that is news: a refusal of one that was asked for before the
-// last reduction changes nothing.
-func (c *SessionCap) Reduce(now, begun Instant, open int) (news bool) {
+// as many are allowed from then on, but not fewer than least, unless fewer were before. It reports whether that is
+// news: a refusal of one that was asked for before the last reduction changes nothing.
+func (c *SessionCap) Reduce(now, begun Instant, open, least int) (news bool) {
 	if begun <= c.at {
 		return false
 	}
-	*c = SessionCap{Allowed: max(1, open/2), Most: max(1, open), until: now + Instant(BelievedFor), at: now}
+	allowed := max(1, open/2)
+	if allowed < least {
+		if allowed = least; c.Allowed > 0 {
+			allowed = min(least, c.Allowed)
+		}
+	}
+	*c = SessionCap{Allowed: allowed, Most: max(allowed, open), until: now + Instant(BelievedFor), at: now}
 	return true
 }
 
