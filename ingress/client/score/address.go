@@ -108,6 +108,9 @@ func (f *findings) findEntries() (final bool) {
 	case allow[scoreIndex] != nil:
 	case block != nil:
 		f.block(block)
+	case allow != (grant{}):
+		f.see("what is allowed of the address is not the score")
+		return false
 	default:
 		f.see("no entry about the address")
 		return false

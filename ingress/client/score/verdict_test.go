@@ -488,6 +488,9 @@ func TestScore_ExplainSkipped(t *testing.T) {
 				"fcrdns": "the client's address is not known", "karma": "the client's address is not known",
 			},
 		},
+		{"an entry is for something else", client, func(c *Config) {
+			c.Allow = []Entry{{Client: "203.0.113.9", For: ForDMARC}}
+		}, map[string]string{"allow": "what is allowed of the address is not the score"}},
 		{"an entry has decided", client, func(c *Config) {
 			c.Allow = []Entry{{Client: "203.0.113.9"}}
 		}, map[string]string{
