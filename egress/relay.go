@@ -46,6 +46,7 @@ func (r *Relay) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, e
 	if l.cfg.Cluster != nil && !d.NextHop.IsLocal() {
 		if node, self := l.cfg.Cluster.Owner(at.site, d.RecipientDomain); !self {
 			d.Site = at.site
+			d.Settle(ctx) // the owner is told it with all else
 			return handOver(ctx, l, node, at, d)
 		}
 	}
@@ -54,6 +55,7 @@ func (r *Relay) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, e
 		return nil, err
 	}
 	t.slot.Park()
+	t.d.Settle(ctx) // the session may go to another client meanwhile
 	return t, nil
 }
 

@@ -379,3 +379,34 @@ func TestRelay_PrivateAddress(t *testing.T) {
 		deliver(t, w, d, "b@one.test")
 	}
 }
+
+// TestRelay_Rewrite: a reverse-path that is not known yet is awaited when a session is found. While it is awaited,
+// another client may have the session, and an owner elsewhere is told the reverse-path when it is known.
+func TestRelay_Rewrite(t *testing.T) {
+	w, s := one(t, smtptest.Behaviour{}, limits(t, "connections=1 messages=1000 idle=1m age=1h"))
+	ring := &nodes{owners: []string{"b"}, others: w.relay}
+	apart := newWorld(t, port(t, s), func(c *Config) { c.Cluster = ring })
+	for _, from := range []*world{w, apart} {
+		before := len(s.Messages())
+		d := to("one.test")
+		d.Reverse = mail.Path{}
+		d.Rewrite = func(context.Context) mail.Path {
+			second := to("one.test")
+			second.Client = other
+			deliver(t, w, second, "second@one.test")
+			return path("rewritten@srs.test")
+		}
+		tx, err := from.relay.Begin(t.Context(), d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rcpt(t, tx, "first@one.test")
+		if out := finish(t, tx); len(out) != 1 || out[0].Reply.Code != 250 {
+			t.Fatalf("got %+v", out)
+		}
+		got := s.Messages()[before:]
+		if len(got) != 2 || got[0].Reverse != "a@client.test" || got[1].Reverse != "rewritten@srs.test" {
+			t.Errorf("got %+v", got)
+		}
+	}
+}

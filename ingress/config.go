@@ -16,6 +16,9 @@ import (
 // A Router says where mail goes. An error is a *mail.Refusal.
 type Router interface {
 	Route(q mail.Query) ([]mail.Route, error)
+	// Rewrite returns the reverse-path of a route with Rewrite set, which opens to what opens says. remark is a short
+	// fixed word about one that could not be rewritten.
+	Rewrite(q mail.Query, opens mail.Opens) (reverse mail.Path, remark string)
 }
 
 // A Relay begins transactions at next hops. An error is a *mail.Refusal.

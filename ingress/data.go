@@ -45,6 +45,7 @@ func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 	t.abort()
 	kind, reply := t.judgeEnding(&e)
 	s.learnMessage(&e, kind)
+	s.drawMessage(ctx, &e, kind)
 	reply = reply.WithID(t.report.Event.Trace)
 	s.emitEnd(&e, kind, reply, b.Received())
 	m.Close() // before the check of SPF, which it asks
@@ -96,6 +97,19 @@ func (t *transaction) judgeEnding(e *message.Ending) (mail.Kind, mail.Reply) {
 		return mail.Refused, reply
 	}
 	return mail.Deferred, reply
+}
+
+// drawMessage draws the rates of the recipients for a message that the next hop took, or may have taken, and for one
+// that was refused for good.
+func (s *session) drawMessage(ctx context.Context, e *message.Ending, kind mail.Kind) {
+	for i := range s.t.rcpts {
+		switch r := &s.t.rcpts[i].Route; {
+		case kind == mail.Relayed || e.Outcome.InDoubt:
+			s.draw(ctx, r.Rates)
+		case kind == mail.Refused:
+			s.draw(ctx, r.RefusedRates)
+		}
+	}
 }
 
 // learnMessage tells what learns of clients what a destination made of a message. Our own refusals teach nothing.

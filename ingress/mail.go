@@ -21,6 +21,7 @@ type transaction struct {
 	client client.Transaction
 	named  bool         // the client's name and the reverse-path are being looked up
 	spf    *message.SPF // nil: not begun
+	srs    rewritten
 
 	rcpts   []message.Recipient
 	relayed int              // recipients that are relayed, the others are dropped

@@ -27,7 +27,7 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	if err := s.findRoute(ctx, &r); err != nil {
 		return s.refuseRcpt(&r, err)
 	}
-	if s.messages.NeedsSPF(&r.Route) {
+	if r.Route.Rewrite || s.messages.NeedsSPF(&r.Route) {
 		s.beginSPF(ctx)
 	}
 	if err := s.checkRecipient(ctx, &r); err != nil {
@@ -56,12 +56,10 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	}
 	if err != nil {
 		s.learnRefusal(&r.Route, err)
+		if mail.ReplyFor(err).Class() == 5 {
+			s.draw(ctx, r.Route.RefusedRates)
+		}
 		return s.refuseRcpt(&r, publicRefusal(err, append(slices.Clip(t.rcpts), r)))
-	}
-	if err := s.draw(ctx, r.Route.Rates, false); err != nil { // another session was faster
-		t.abort()
-		t.stale = true
-		return s.refuseRcpt(&r, err)
 	}
 	s.accept(&r)
 	t.relayed++
@@ -127,7 +125,9 @@ func (s *session) beginSPF(ctx context.Context) {
 // findRoute asks the rules for the route of r.
 func (s *session) findRoute(ctx context.Context, r *message.Recipient) error {
 	_, stage := s.t.report.Enter(ctx, mail.StageRoute)
-	routes, err := s.cfg.Router.Route(mail.Query{Reverse: s.t.reverse, Forward: r.Forward, Trusted: s.trusted})
+	routes, err := s.cfg.Router.Route(mail.Query{
+		Reverse: s.t.reverse, Forward: r.Forward, Client: s.network(), Trusted: s.trusted,
+	})
 	stage.End(err)
 	if err != nil {
 		s.learnRefusal(&r.Route, err)
@@ -149,7 +149,7 @@ func (s *session) checkRecipient(ctx context.Context, r *message.Recipient) erro
 			"A bounce to a rewritten address has one recipient, send it in a transaction of its "+
 				"own", "bounce not alone", nil)
 	}
-	if err := s.draw(ctx, r.Route.Rates, true); err != nil {
+	if err := s.checkRates(ctx, &r.Route); err != nil {
 		return err
 	}
 	return s.checkSameTransaction(r)
@@ -203,14 +203,15 @@ func (s *session) canShare(a, b *message.Recipient) bool {
 		s.messages.SameTerms(a, b, s.trusted)
 }
 
-// draw draws all rates, or with peek only asks whether it could. That a store cannot count is no fault of the client.
-func (s *session) draw(ctx context.Context, rates []mail.Rate, peek bool) error {
-	if len(rates) == 0 || s.cfg.Store == nil {
+// checkRates returns the refusal of a recipient one of whose rates is used up, and draws none. That a store cannot
+// count is no fault of the client.
+func (s *session) checkRates(ctx context.Context, r *mail.Route) error {
+	if len(r.Rates) == 0 || s.cfg.Store == nil {
 		return nil
 	}
-	query := slices.Clone(rates)
+	query := slices.Concat(r.Rates, r.RefusedRates)
 	for i := range query {
-		query[i].Peek = peek
+		query[i].Peek = true
 	}
 	results, err := s.cfg.Store.Rates(ctx, query)
 	if err != nil {
@@ -224,6 +225,16 @@ func (s *session) draw(ctx context.Context, rates []mail.Rate, peek bool) error 
 		}
 	}
 	return nil
+}
+
+// draw draws rates for what has happened, so it refuses nothing.
+func (s *session) draw(ctx context.Context, rates []mail.Rate) {
+	if len(rates) == 0 || s.cfg.Store == nil {
+		return
+	}
+	if _, err := s.cfg.Store.Rates(context.WithoutCancel(ctx), rates); err != nil {
+		s.t.report.Anomaly("rates", err)
+	}
 }
 
 // relayRcpt offers the recipient to the next hop.
@@ -268,8 +279,8 @@ func (s *session) accept(r *message.Recipient) {
 	e := t.report.Event
 	e.Kind, e.Forward, e.Rule, e.Recipients = mail.Routed, r.Forward, r.Route.Rule, len(t.rcpts)
 	t.report.Emit(e)
-	if r.Route.Remark != "" {
-		e.Kind, e.Reason = mail.Anomaly, r.Route.Remark
+	if r.Route.Rewrite && t.srs.remark != "" {
+		e.Kind, e.Reason = mail.Anomaly, t.srs.remark
 		t.report.Emit(e)
 	}
 }

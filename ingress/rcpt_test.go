@@ -20,7 +20,6 @@ type limitedStore struct {
 	mu    sync.Mutex
 	allow map[string]int
 	drawn map[string]int
-	race  bool // it is used up between the question and the draw
 	err   error
 }
 
@@ -32,8 +31,8 @@ func (c *limitedStore) Rates(_ context.Context, rates []mail.Rate) ([]mail.RateR
 	}
 	out := make([]mail.RateResult, len(rates))
 	for i, r := range rates {
-		out[i].Allowed = c.drawn[r.Name] < c.allow[r.Name] && (r.Peek || !c.race)
-		if out[i].Allowed && !r.Peek {
+		out[i].Allowed = c.drawn[r.Name] < c.allow[r.Name]
+		if !r.Peek {
 			c.drawn[r.Name]++
 		}
 	}
@@ -46,6 +45,7 @@ func alone(name string) func(q mail.Query) ([]mail.Route, error) {
 		routes, err := ingresstest.To("far.example", name+"@far.example")(q)
 		routes[0].Alone = true
 		routes[0].Rates = []mail.Rate{{Name: name, Count: 1, Per: time.Hour}}
+		routes[0].RefusedRates = []mail.Rate{{Name: name + " refused", Count: 1, Per: time.Hour}}
 		return routes, err
 	}
 }
@@ -65,7 +65,9 @@ func TestRcpt_Alone(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			relay := &ingresstest.Relay{}
-			counts := &limitedStore{allow: map[string]int{"a": 9, "b": 9}, drawn: map[string]int{}}
+			counts := &limitedStore{
+				allow: map[string]int{"a": 9, "b": 9, "a refused": 9, "b refused": 9}, drawn: map[string]int{},
+			}
 			w := serve(t, routes, relay, func(c *Config, _ *wire.Config) { c.Store = counts })
 			w.say("MAIL FROM:<>", "250")
 			w.say("RCPT TO:<"+tt.first+"@example.com>", "250 2.1.5")
@@ -78,56 +80,70 @@ func TestRcpt_Alone(t *testing.T) {
 			}
 			w.say("MAIL FROM:<>", "250")
 			w.say("RCPT TO:<"+tt.then+"@example.com>", "250 2.1.5") // in a transaction of its own
-			if counts.drawn["a"] != 1 {
+			if want := map[bool]int{true: 1}[tt.first == "a"]; counts.drawn["a"] != want {
 				t.Errorf("drawn %v", counts.drawn)
 			}
 		})
 	}
 }
 
-// A recipient's rate is drawn when it is accepted.
+// A recipient's rates are drawn when a message is taken, and others when it or a message for it is refused for good. A
+// recipient waits while either is used up.
 func TestRcpt_RouteRate(t *testing.T) {
-	refused := mail.Refuse(450, 2, 0, "Not now", "upstream", nil)
-	relay := &ingresstest.Relay{Refuse: map[string]error{"a@far.example": refused}}
-	counts := &limitedStore{allow: map[string]int{"a": 2}, drawn: map[string]int{}}
-	w := serve(t, rules{"a": alone("a")}, relay, func(c *Config, _ *wire.Config) { c.Store = counts })
-	once := func(want string) string {
-		w.say("MAIL FROM:<>", "250")
-		reply := w.say("RCPT TO:<a@example.com>", want)
-		w.say("RSET", "250")
-		return reply
+	no, later := mail.Refuse(550, 1, 1, "No", "upstream", nil), mail.Refuse(450, 2, 0, "Not now", "upstream", nil)
+	tests := []struct {
+		name  string
+		rcpt  error // of the next hop
+		dot   mail.Outcome
+		says  string
+		drawn string
+	}{
+		{"taken", nil, mail.Outcome{Reply: mail.NewReply(250, 0, 0, "OK")}, "250", "a"},
+		{"perhaps taken", nil, mail.Outcome{Reply: mail.NewReply(451, 4, 2, "Lost"), InDoubt: true}, "451", "a"},
+		{"put off at the dot", nil, mail.Outcome{Reply: mail.NewReply(451, 3, 0, "Later")}, "451", ""},
+		{"refused at the dot", nil, mail.Outcome{Reply: mail.NewReply(554, 7, 1, "No")}, "554", "a refused"},
+		{"put off at RCPT", later, mail.Outcome{}, "450 4.2.0", ""},
+		{"refused at RCPT", no, mail.Outcome{}, "550 5.1.1", "a refused"},
 	}
-	for range 3 {
-		once("450 4.2.0 ") // counts for nothing
-	}
-	relay.Mu.Lock()
-	relay.Refuse = nil
-	relay.Mu.Unlock()
-	once("250")
-	once("250")
-	begins := relay.Begins
-	if reply := once("450 4.7.1 Too many messages to this address"); !strings.Contains(reply, "id=") {
-		t.Errorf("got %q", reply)
-	}
-	if e := w.last(mail.Refused); e.Reason != "rate of the recipient" || e.Forward.String() != "a@example.com" ||
-		relay.Begins != begins {
-		t.Errorf("%+v, and the next hop was asked %d times", e, relay.Begins-begins)
-	}
-}
-
-// A session that loses the race for a rate is refused and can go on.
-func TestRcpt_RouteRateRace(t *testing.T) {
-	relay := &ingresstest.Relay{}
-	counts := &limitedStore{allow: map[string]int{"a": 1}, drawn: map[string]int{}, race: true}
-	w := serve(t, rules{"a": alone("a"), "plain": ingresstest.To("far.example", "x@far.example")}, relay,
-		func(c *Config, _ *wire.Config) { c.Store = counts })
-	w.say("MAIL FROM:<>", "250")
-	w.say("RCPT TO:<a@example.com>", "450 4.7.1 ")
-	w.say("RCPT TO:<plain@example.com>", "250")
-	w.say("DATA", "354")
-	w.say(text+".", "250")
-	if got := strings.Join(relay.Got[0].Forwards, " "); got != "x@far.example" {
-		t.Errorf("delivered to %s", got)
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			relay := &ingresstest.Relay{
+				Refuse: map[string]error{"a@far.example": tt.rcpt}, Outcomes: []mail.Outcome{tt.dot},
+			}
+			counts := &limitedStore{allow: map[string]int{"a": 2, "a refused": 2}, drawn: map[string]int{}}
+			w := serve(t, rules{"a": alone("a")}, relay, func(c *Config, _ *wire.Config) { c.Store = counts })
+			for range 2 {
+				w.say("MAIL FROM:<>", "250")
+				if tt.rcpt != nil {
+					w.say("RCPT TO:<a@example.com>", tt.says)
+					w.say("RSET", "250")
+					continue
+				}
+				w.say("RCPT TO:<a@example.com>", "250")
+				w.say("DATA", "354")
+				w.say(text+".", tt.says)
+			}
+			want := map[string]int{}
+			if tt.drawn != "" {
+				want[tt.drawn] = 2
+			}
+			if fmt.Sprint(counts.drawn) != fmt.Sprint(want) {
+				t.Fatalf("drawn %v", counts.drawn)
+			}
+			begins := relay.Begins
+			w.say("MAIL FROM:<>", "250")
+			if tt.drawn == "" {
+				return
+			}
+			reply := w.say("RCPT TO:<a@example.com>", "450 4.7.1 Too many messages to this address")
+			if !strings.Contains(reply, "id=") {
+				t.Errorf("got %q", reply)
+			}
+			if e := w.last(mail.Refused); e.Reason != "rate of the recipient" ||
+				e.Forward.String() != "a@example.com" || relay.Begins != begins {
+				t.Errorf("%+v, and the next hop was asked %d times", e, relay.Begins-begins)
+			}
+		})
 	}
 }
 
@@ -138,20 +154,6 @@ func TestRcpt_RouteRateBroken(t *testing.T) {
 	w.say("MAIL FROM:<>", "250")
 	w.say("RCPT TO:<a@example.com>", "250")
 	if e := w.last(mail.Anomaly); e.Reason != "rates" || e.Cause == nil {
-		t.Errorf("%+v", e)
-	}
-}
-
-// A route's remark is an anomaly.
-func TestRcpt_Remark(t *testing.T) {
-	w := serve(t, rules{"odd": func(q mail.Query) ([]mail.Route, error) {
-		routes, err := ingresstest.To("far.example")(q)
-		routes[0].Remark = "something odd"
-		return routes, err
-	}}, &ingresstest.Relay{}, nil)
-	w.say("MAIL FROM:<a@b.example>", "250")
-	w.say("RCPT TO:<odd@example.com>", "250")
-	if e := w.last(mail.Anomaly); e.Reason != "something odd" || e.Forward.String() != "odd@example.com" {
 		t.Errorf("%+v", e)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/millrace/millrace/ingress/client"
 	"github.com/millrace/millrace/ingress/message"
 	"github.com/millrace/millrace/ingress/wire"
+	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -109,6 +110,14 @@ func (s *session) Idle() {
 func (s *session) Close() {
 	s.Reset()
 	s.client.Close()
+}
+
+// network returns the widest network of the client, the zero Prefix if its address is not known.
+func (s *session) network() netip.Prefix {
+	if s.conn.Unknown {
+		return netip.Prefix{}
+	}
+	return network.Widest(s.conn.Addr.Addr())
 }
 
 // clientReputation returns what a message has to know about the client.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/millrace/millrace/ingress/message"
 	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -15,8 +16,46 @@ func (t *transaction) isOpenFor(route *mail.Route) bool {
 
 // sameDelivery reports whether two routes can share a transaction at the next hop.
 func sameDelivery(a, b *mail.Route) bool {
-	return a.NextHop == b.NextHop && a.Reverse == b.Reverse && a.Policy.Seal == b.Policy.Seal &&
-		a.Policy.EightBit == b.Policy.EightBit
+	return a.NextHop == b.NextHop && a.Reverse == b.Reverse && a.Rewrite == b.Rewrite &&
+		a.Policy.Seal == b.Policy.Seal && a.Policy.EightBit == b.Policy.EightBit
+}
+
+// A rewritten is the reverse-path of a transaction as SRS writes it. It is zero until SPF has said what it opens to.
+type rewritten struct {
+	path   mail.Path
+	remark string // a short fixed word about one that could not be rewritten
+	made   bool
+}
+
+// rewrite returns the rewritten reverse-path. It awaits what SPF says of the client's, which is decided once a
+// transaction: a look-up that was too slow for the first recipient counts for all.
+func (t *transaction) rewrite(ctx context.Context) mail.Path {
+	if t.srs.made {
+		return t.srs.path
+	}
+	s := t.session
+	opens := mail.OpensToBounces // a trusted client answers for its reverse-paths
+	if !s.trusted {
+		opens = message.Opens(ctx, t.spf)
+	}
+	t.srs.path, t.srs.remark = s.cfg.Router.Rewrite(mail.Query{Reverse: t.reverse, Client: s.network()}, opens)
+	t.srs.made = true
+	if t.srs.remark == "" {
+		t.report.Event.SRS = opens.String()
+	}
+	return t.srs.path
+}
+
+// setReverse sets the reverse-path of a delivery. One that waits for SPF is awaited while the next hop is sought.
+func (t *transaction) setReverse(ctx context.Context, d *mail.Delivery) {
+	switch {
+	case !t.route.Rewrite:
+		d.Reverse = t.route.Reverse
+	case t.srs.made || t.spf == nil || t.spf.IsMailKnown():
+		d.Reverse = t.rewrite(ctx)
+	default:
+		d.Rewrite = t.rewrite
+	}
 }
 
 // begin opens the transaction at the next hop of t.route, and offers it again the recipients that were accepted before.
@@ -24,9 +63,8 @@ func sameDelivery(a, b *mail.Route) bool {
 func (t *transaction) begin(ctx context.Context) error {
 	s := t.session
 	ctx, stage := t.report.Enter(ctx, mail.StageBegin)
-	tx, err := s.cfg.Relay.Begin(ctx, mail.Delivery{
+	d := mail.Delivery{
 		NextHop:         t.route.NextHop,
-		Reverse:         t.route.Reverse,
 		Params:          t.params,
 		Extra:           s.messages.Extra(&t.route, s.trusted),
 		RecipientDomain: t.route.Forwards[0].Domain,
@@ -35,7 +73,9 @@ func (t *transaction) begin(ctx context.Context) error {
 		Trace:           t.report.Event.Trace,
 		Seal:            t.route.Policy.Seal,
 		EightBit:        t.route.Policy.EightBit,
-	})
+	}
+	t.setReverse(ctx, &d)
+	tx, err := s.cfg.Relay.Begin(ctx, d)
 	stage.End(err)
 	if err != nil {
 		return err

@@ -19,18 +19,25 @@ const (
 	ReasonSRSExpired = "srs address expired"
 	ReasonSRSNotNull = "no bounce to srs address"
 	ReasonSRSOurs    = "srs address of our own domain"
+	ReasonSRSClosed  = "srs address that opens to no message"
 )
 
-// The remarks of a Route whose reverse-path should have been rewritten and could not be.
+// The remarks on a reverse-path that should have been rewritten and could not be.
 const (
 	RemarkSRSTooLong  = "reverse-path too long for srs"
 	RemarkSRSNoDomain = "reverse-path without a domain for srs"
 )
 
-// A rewritten reverse-path may be used for bounceCount messages at once, and for as many again over bouncePer.
+// How many messages a rewritten reverse-path takes. An address of a day takes bounceCount at once, and as many again
+// over bouncePer; one that opens to reports takes reportCount in its life, which is shorter than reportPer. All
+// addresses of a domain together take homeCount from one network of clients. The same figures count what is refused,
+// apart.
 const (
 	bounceCount = 20
 	bouncePer   = 24 * time.Hour
+	reportCount = 3
+	reportPer   = 31 * 24 * time.Hour
+	homeCount   = 100
 )
 
 // rewriter makes a Rewriter of the present keys. It is nil if Config.SRSKeys is.
@@ -59,82 +66,106 @@ func (v *version) route(q mail.Query, steps *rules.Steps) ([]mail.Route, error) 
 	if v.srs == nil {
 		return v.Route(q, steps)
 	}
-	original, err := v.srs.Reverse(q.Forward)
+	original, opens, err := v.srs.Reverse(q.Forward)
 	if !errors.Is(err, srs.ErrNotSRS) {
-		return v.bounce(q, original, err, steps)
+		return v.bounce(q, original, opens, err, steps)
 	}
 	routes, err := v.Route(q, steps)
 	for i := range routes {
-		v.rewrite(&routes[i], steps)
+		if routes[i].Rewrite = v.rewrites(&routes[i]); routes[i].Rewrite {
+			addStep(steps, "the reverse-path is to be rewritten by what SPF says of it")
+		}
 	}
 	return routes, err
 }
 
-// rewrite sets the reverse-path that the route's policy asks for. Two are not rewritten with any policy: the null
-// reverse-path, to which no bounce goes, and one in a domain of ours, whose bounces come here anyway. One that cannot
-// be rewritten stays: the next hop may take it, and a refusal would lose mail for the length of an address.
-func (v *version) rewrite(route *mail.Route, steps *rules.Steps) {
+// rewrites reports whether the route's policy asks for another reverse-path. Two are not rewritten with any policy: the
+// null reverse-path, to which no bounce goes, and one in a domain of ours, whose bounces come here anyway.
+func (v *version) rewrites(route *mail.Route) bool {
 	switch policy := route.Policy.SRS; {
 	case route.Action != mail.Forward, route.Reverse.IsNull(), policy == mail.SRSNever:
-		return
+		return false
 	case policy == mail.SRSAuto && route.NextHop.Transport != mail.MX:
-		return
-	case v.Ours(route.Reverse.Domain):
-		return
+		return false
 	}
-	rewritten, err := v.srs.Forward(route.Reverse)
-	switch {
-	case errors.Is(err, srs.ErrTooLong):
-		route.Remark = RemarkSRSTooLong
-	case err != nil:
-		route.Remark = RemarkSRSNoDomain
-	default:
-		route.Reverse = rewritten
-	}
-	switch {
-	case steps == nil:
-	case route.Remark != "":
-		addStep(steps, "the reverse-path is not rewritten: "+route.Remark)
-	default:
-		addStep(steps, "the reverse-path becomes <"+rewritten.String()+">")
-	}
+	return !v.Ours(route.Reverse.Domain)
 }
 
-// bounce returns the route of mail to a recipient that begins like a rewritten reverse-path of ours. original and err
-// are the result of opening it.
-func (v *version) bounce(q mail.Query, original mail.Path, err error, steps *rules.Steps) ([]mail.Route, error) {
+// Rewrite returns the reverse-path with which a message whose Route has Rewrite set is forwarded: the address that
+// opens to what opens says. One that cannot be rewritten is returned as it is, with a remark, which is a short fixed
+// word: the next hop may take it, and a refusal would lose mail for the length of an address. It is safe for
+// concurrent use.
+func (r *Router) Rewrite(q mail.Query, opens mail.Opens) (reverse mail.Path, remark string) {
+	w := r.current.Load().srs
+	if w == nil { // the keys went with a reload
+		return q.Reverse, ""
+	}
+	rewritten, err := w.Forward(q.Reverse, opens, q.Client)
+	switch {
+	case errors.Is(err, srs.ErrTooLong):
+		return q.Reverse, RemarkSRSTooLong
+	case err != nil:
+		return q.Reverse, RemarkSRSNoDomain
+	}
+	return rewritten, ""
+}
+
+// closed returns the refusal of a recipient that begins like a rewritten reverse-path of ours.
+func closed(reason string, cause error) error {
+	return mail.Refuse(550, 7, 1, mail.NoSuchMail, reason, cause)
+}
+
+// bounce returns the route of mail to a recipient that begins like a rewritten reverse-path of ours. original, opens
+// and err are the result of opening it.
+func (v *version) bounce(q mail.Query, original mail.Path, opens mail.Opens, err error,
+	steps *rules.Steps) ([]mail.Route, error) {
 	addStep(steps, "<"+q.Forward.String()+"> is written like a reverse-path that was rewritten here")
 	switch {
 	case errors.Is(err, srs.ErrSyntax):
-		return nil, mail.Refuse(550, 7, 1, "Malformed SRS address", ReasonSRSSyntax, err)
+		return nil, closed(ReasonSRSSyntax, err)
 	case errors.Is(err, srs.ErrExpired):
-		return nil, mail.Refuse(550, 7, 1, "This SRS address has expired", ReasonSRSExpired, err)
+		return nil, closed(ReasonSRSExpired, err)
+	case errors.Is(err, srs.ErrClosed):
+		addStep(steps, "it was made so that it opens to no message, because SPF did not pass")
+		return nil, closed(ReasonSRSClosed, err)
 	case err != nil:
-		return nil, mail.Refuse(550, 7, 1, "This SRS address was not made here", ReasonSRSForged, err)
+		return nil, closed(ReasonSRSForged, err)
 	}
-	addStep(steps, "it stands for <"+original.String()+">")
+	addStep(steps, "it stands for <"+original.String()+"> and opens to "+opens.String())
 	switch {
 	case !q.Reverse.IsNull():
-		return nil,
-			mail.Refuse(550, 7, 1, "Only bounces are taken for an SRS address, with the null reverse-path",
-				ReasonSRSNotNull, nil)
+		return nil, closed(ReasonSRSNotNull, nil)
 	case v.Ours(original.Domain):
-		return nil, mail.Refuse(554, 4, 6, "This SRS address leads back here", ReasonSRSOurs, nil)
+		return nil, closed(ReasonSRSOurs, nil)
 	}
 	// It goes to its MX hosts, because the rules only have domains of ours.
 	routes, err := v.Route(mail.Query{Forward: original, Trusted: true}, nil)
 	for i := range routes {
 		r := &routes[i]
 		r.Rule = mail.Rule{Pattern: "srs"}
-		r.Rewrote, r.Alone = true, true
+		r.Rewrote, r.Alone, r.Reports = true, true, opens == mail.OpensToReports
 		r.Policy.UpstreamText = mail.UpstreamTextFull // the client sent the address that there is to hide
-		// The address itself is the proof. A bounce has no authentication of an author: that of the mail server which
-		// sends it is not one.
-		r.Policy.DMARC, r.Policy.RequireAuth, r.Policy.Seal = mail.DMARCOff, mail.RequireAuthNo, mail.SealNever
-		r.Rates = []mail.Rate{{Group: counterOf(q.Forward), Name: "srs", Count: bounceCount, Per: bouncePer}}
+		// DMARC is as for other mail to domains of ours. A bounce is not signed: it is no mail of ours.
+		d := v.Defaults()
+		r.Policy.DMARC, r.Policy.Quarantine = d.DMARC, d.Quarantine
+		r.Policy.RequireAuth, r.Policy.Seal = mail.RequireAuthNo, mail.SealNever
+		r.Rates = bounceRates(q, original, opens, "srs")
+		r.RefusedRates = bounceRates(q, original, opens, "srs refused")
 		addStep(steps, "to <"+original.String()+"> by "+r.NextHop.String())
 	}
 	return routes, err
+}
+
+// bounceRates returns the rates of a rewritten address and of the domain that it stands for, under a name.
+func bounceRates(q mail.Query, original mail.Path, opens mail.Opens, name string) []mail.Rate {
+	address := mail.Rate{Group: counterOf(q.Forward), Name: name, Count: bounceCount, Per: bouncePer}
+	if opens == mail.OpensToReports {
+		address.Count, address.Per, address.Burst = 1, reportPer, reportCount
+	}
+	return []mail.Rate{
+		address,
+		{Group: ascii.Fold(original.Domain), Client: q.Client, Name: name, Count: homeCount, Per: bouncePer, Unit: 1},
+	}
 }
 
 // addStep appends a line to steps, which may be nil.

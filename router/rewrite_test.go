@@ -2,6 +2,7 @@ package router
 
 import (
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -27,8 +28,16 @@ func keys(list ...string) func() ([][]byte, error) {
 	}
 }
 
-// rewritten returns the address that a reverse-path has with a key on a day.
+// rewritten returns the address that a reverse-path has with a key on a day, which opens to bounces.
 func rewritten(t *testing.T, key, reverse string, made time.Time) string {
+	t.Helper()
+	return rewrittenAs(t, key, reverse, made, mail.OpensToBounces)
+}
+
+// from is the network of the clients.
+var from = netip.MustParsePrefix("192.0.2.0/24")
+
+func rewrittenAs(t *testing.T, key, reverse string, made time.Time, opens mail.Opens) string {
 	t.Helper()
 	w, err := srs.New(srs.Config{Domain: "srs.example.net", Keys: [][]byte{[]byte(key)}, Now: func() time.Time {
 		return made
@@ -36,7 +45,7 @@ func rewritten(t *testing.T, key, reverse string, made time.Time) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := w.Forward(query(t, reverse).Forward)
+	out, err := w.Forward(query(t, reverse).Forward, opens, from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +93,7 @@ func newRouter(t *testing.T, cfg Config) *Router {
 // TestRouter_Rewrite: reverse-paths are rewritten where their policy says so.
 func TestRouter_Rewrite(t *testing.T) {
 	r := newRouter(t, srsConfig())
-	const from = "alice@sender.example"
+	const alice = "alice@sender.example"
 	long := strings.Repeat("a", mail.MaxLocal-20) + "@sender.example"
 	other := "SRS0=abcd=JL=sender.example=alice@forwarder.example"
 	tests := []struct {
@@ -93,16 +102,16 @@ func TestRouter_Rewrite(t *testing.T) {
 		rewritten      bool
 		remark         string
 	}{
-		{"forwarded by MX", from, "fwd@hosted.example", false, true, ""},
-		{"to several mailboxes of one next hop", from, "two@hosted.example", false, true, ""},
-		{"by an alias", from, "alias@hosted.example", false, true, ""},
-		{"for a trusted client, by a rule", from, "fwd@hosted.example", true, true, ""},
-		{"to the postmaster elsewhere", from, "postmaster@hosted.example", false, true, ""},
-		{"to the postmaster without a domain", from, "Postmaster", false, true, ""},
-		{"by always, to MX", from, "fwd@always.example", false, true, ""},
-		{"by always, to a fixed next hop", from, "fixed@always.example", false, true, ""},
-		{"by always, to LMTP", from, "lmtp@always.example", false, true, ""},
-		{"by a rule's always in a domain with never", from, "yes@never.example", false, true, ""},
+		{"forwarded by MX", alice, "fwd@hosted.example", false, true, ""},
+		{"to several mailboxes of one next hop", alice, "two@hosted.example", false, true, ""},
+		{"by an alias", alice, "alias@hosted.example", false, true, ""},
+		{"for a trusted client, by a rule", alice, "fwd@hosted.example", true, true, ""},
+		{"to the postmaster elsewhere", alice, "postmaster@hosted.example", false, true, ""},
+		{"to the postmaster without a domain", alice, "Postmaster", false, true, ""},
+		{"by always, to MX", alice, "fwd@always.example", false, true, ""},
+		{"by always, to a fixed next hop", alice, "fixed@always.example", false, true, ""},
+		{"by always, to LMTP", alice, "lmtp@always.example", false, true, ""},
+		{"by a rule's always in a domain with never", alice, "yes@never.example", false, true, ""},
 		{"rewritten by another forwarder", other, "fwd@hosted.example", false, true, ""},
 		{"a non-ASCII one", "größe@sender.example", "fwd@hosted.example", false, true, ""},
 
@@ -115,14 +124,14 @@ func TestRouter_Rewrite(t *testing.T) {
 			"one at the SRS domain", "SRS0=SLDBQZPI=JL=sender.example=alice@srs.example.net", "fwd@hosted.example",
 			false, false, "",
 		},
-		{"to a fixed next hop", from, "fixed@hosted.example", false, false, ""},
-		{"to a smarthost", from, "smarthost@hosted.example", false, false, ""},
-		{"to LMTP", from, "lmtp@hosted.example", false, false, ""},
-		{"to LMTP over a unix socket", from, "unix@hosted.example", false, false, ""},
-		{"by never", from, "fwd@never.example", false, false, ""},
-		{"by a rule's never", from, "odd@hosted.example", false, false, ""},
-		{"dropped", from, "trap@hosted.example", false, false, ""},
-		{"relayed for a trusted client", from, "bob@t.example", true, false, ""},
+		{"to a fixed next hop", alice, "fixed@hosted.example", false, false, ""},
+		{"to a smarthost", alice, "smarthost@hosted.example", false, false, ""},
+		{"to LMTP", alice, "lmtp@hosted.example", false, false, ""},
+		{"to LMTP over a unix socket", alice, "unix@hosted.example", false, false, ""},
+		{"by never", alice, "fwd@never.example", false, false, ""},
+		{"by a rule's never", alice, "odd@hosted.example", false, false, ""},
+		{"dropped", alice, "trap@hosted.example", false, false, ""},
+		{"relayed for a trusted client", alice, "bob@t.example", true, false, ""},
 		{"one that is too long", long, "fwd@hosted.example", false, false, RemarkSRSTooLong},
 		{"one without a domain", "Postmaster", "fwd@hosted.example", false, false, RemarkSRSNoDomain},
 	}
@@ -133,17 +142,26 @@ func TestRouter_Rewrite(t *testing.T) {
 			if tt.from != "" {
 				q.Reverse = query(t, tt.from).Forward
 			}
-			want := tt.from
-			if tt.rewritten {
-				want = rewritten(t, keyB, tt.from, noon)
-			}
 			routes, err := r.Route(q)
 			if err != nil || len(routes) != 1 {
 				t.Fatalf("%v, %v", routes, err)
 			}
-			if got := routes[0]; got.Reverse.String() != want || got.Remark != tt.remark || got.Alone ||
-				got.Rates != nil {
-				t.Errorf("got %+v, want reverse-path %s", got, want)
+			if got := routes[0]; got.Reverse != q.Reverse || got.Rewrite != (tt.rewritten || tt.remark != "") ||
+				got.Alone || got.Rates != nil {
+				t.Errorf("got %+v", got)
+			}
+			for _, opens := range []mail.Opens{mail.OpensToNone, mail.OpensToReports, mail.OpensToBounces} {
+				if !routes[0].Rewrite {
+					continue
+				}
+				want := tt.from
+				if tt.rewritten {
+					want = rewrittenAs(t, keyB, tt.from, noon, opens)
+				}
+				q.Client = from
+				if got, remark := r.Rewrite(q, opens); got.String() != want || remark != tt.remark {
+					t.Errorf("got %s and %q, want %s", got, remark, want)
+				}
 			}
 			steps, same, err := r.Explain(q)
 			if err != nil || same[0].Reverse != routes[0].Reverse {
@@ -165,8 +183,11 @@ func TestRouter_NoKeys(t *testing.T) {
 	q := query(t, "fwd@hosted.example")
 	q.Reverse = query(t, "alice@sender.example").Forward
 	routes, err := r.Route(q)
-	if err != nil || routes[0].Reverse != q.Reverse {
+	if err != nil || routes[0].Reverse != q.Reverse || routes[0].Rewrite {
 		t.Errorf("%v, %v", routes, err)
+	}
+	if got, _ := r.Rewrite(q, mail.OpensToBounces); got != q.Reverse {
+		t.Errorf("after the keys went: %s", got)
 	}
 	_, err = r.Route(query(t, rewritten(t, keyB, "alice@sender.example", noon)))
 	if got := mail.ReplyFor(err); got.Code != 550 || got.Enhanced != (mail.EnhancedCode{Subject: 1, Detail: 1}) {
@@ -216,43 +237,77 @@ func TestRouter_Bounce(t *testing.T) {
 				t.Errorf("got %+v", got)
 			}
 			if !got.Alone || !got.Rewrote || got.Policy.UpstreamText != mail.UpstreamTextFull ||
-				got.Rule.Pattern != "srs" {
+				got.Rule.Pattern != "srs" || got.Reports || got.Policy.DMARC != mail.DMARCEnforce {
 				t.Errorf("got %+v", got)
 			}
 			steps, _, err := r.Explain(query(t, tt.to))
-			if err != nil || !strings.Contains(strings.Join(steps, "\n"), "it stands for <"+tt.forward+">") {
+			want := "it stands for <" + tt.forward + "> and opens to bounces"
+			if err != nil || !strings.Contains(strings.Join(steps, "\n"), want) {
 				t.Errorf("steps %q, %v", steps, err)
 			}
 		})
 	}
 }
 
-// TestRouter_BounceRate: spellings of one rewritten address have one counter.
+// TestRouter_BounceReports: an address that opens to reports alone says so, and takes three in its life.
+func TestRouter_BounceReports(t *testing.T) {
+	r := newRouter(t, srsConfig())
+	to := rewrittenAs(t, keyB, "alice@sender.example", noon, mail.OpensToReports)
+	routes, err := r.Route(query(t, to))
+	if err != nil || len(routes) != 1 || !routes[0].Reports ||
+		routes[0].Forwards[0].String() != "alice@sender.example" {
+		t.Fatalf("%v, %v", routes, err)
+	}
+	// One comes back after 31 days, when the address has long expired.
+	if got := routes[0].Rates[0]; got.Burst != 3 || got.Count != 1 || got.Per != 31*24*time.Hour ||
+		got.Per < srs.Validity {
+		t.Errorf("it is counted as %+v", got)
+	}
+	steps, _, err := r.Explain(query(t, to))
+	if err != nil || !strings.Contains(strings.Join(steps, "\n"),
+		"it stands for <alice@sender.example> and opens to reports") {
+		t.Errorf("steps %q, %v", steps, err)
+	}
+}
+
+// TestRouter_BounceRate: spellings of one rewritten address have one counter, its domain has another one for each
+// network, and what is refused is counted apart.
 func TestRouter_BounceRate(t *testing.T) {
 	r := newRouter(t, srsConfig())
 	plain := rewritten(t, keyB, "Alice@sender.example", noon)
 	local, _, _ := strings.Cut(plain, "@")
-	var name string
+	rates := func(to string) (taken, refused []mail.Rate) {
+		t.Helper()
+		q := query(t, to)
+		q.Client = from
+		routes, err := r.Route(q)
+		if err != nil || len(routes[0].Rates) != 2 || len(routes[0].RefusedRates) != 2 {
+			t.Fatalf("%s: %v, %v", to, routes, err)
+		}
+		return routes[0].Rates, routes[0].RefusedRates
+	}
+	first, _ := rates(plain)
+	name := first[0].Group
 	for _, to := range []string{
 		plain, strings.ToUpper(plain), strings.ToLower(plain), `"` + local + `"@srs.example.net`,
 		`"` + local[:4] + `\` + local[4:] + `"@SRS.example.net`,
 	} {
-		routes, err := r.Route(query(t, to))
-		if err != nil || len(routes[0].Rates) != 1 {
-			t.Fatalf("%s: %v, %v", to, routes, err)
+		taken, refused := rates(to)
+		for i, rate := range []mail.Rate{taken[0], refused[0]} {
+			if rate.Group != name || rate.Name != []string{"srs", "srs refused"}[i] || rate.Count != 20 ||
+				rate.Per != 24*time.Hour || rate.Burst != 0 || rate.Peek || rate.Client.IsValid() {
+				t.Errorf("%s is counted as %+v", to, rate)
+			}
 		}
-		rate := routes[0].Rates[0]
-		if name == "" {
-			name = rate.Group
-		}
-		if rate.Group != name || rate.Name != "srs" || rate.Count != 20 || rate.Per != 24*time.Hour ||
-			rate.Burst != 0 || rate.Peek {
-			t.Errorf("%s is counted as %+v", to, rate)
+		for i, rate := range []mail.Rate{taken[1], refused[1]} {
+			if rate.Group != "sender.example" || rate.Name != []string{"srs", "srs refused"}[i] || rate.Count != 100 ||
+				rate.Per != 24*time.Hour || rate.Client != from {
+				t.Errorf("the domain of %s is counted as %+v", to, rate)
+			}
 		}
 	}
-	routes, err := r.Route(query(t, rewritten(t, keyB, "bob@sender.example", noon)))
-	if err != nil || routes[0].Rates[0].Group == name {
-		t.Errorf("another address: %v, %v", routes, err)
+	if other, _ := rates(rewritten(t, keyB, "bob@sender.example", noon)); other[0].Group == name {
+		t.Errorf("another address is counted as %+v", other)
 	}
 }
 
@@ -284,12 +339,16 @@ func TestRouter_BounceRefused(t *testing.T) {
 			ReasonSRSSyntax,
 		},
 		{
-			"a hosted domain behind it", "", rewritten(t, keyB, "bob@hosted.example", noon), 554,
-			mail.EnhancedCode{Subject: 4, Detail: 6}, ReasonSRSOurs,
+			"a sender whom SPF failed", "", rewrittenAs(t, keyB, "alice@sender.example", noon, mail.OpensToNone), 550,
+			mail.EnhancedCode{Subject: 7, Detail: 1}, ReasonSRSClosed,
 		},
 		{
-			"our own name behind it", "", rewritten(t, keyB, "bob@mx1.example.net", noon), 554,
-			mail.EnhancedCode{Subject: 4, Detail: 6}, ReasonSRSOurs,
+			"a hosted domain behind it", "", rewritten(t, keyB, "bob@hosted.example", noon), 550,
+			mail.EnhancedCode{Subject: 7, Detail: 1}, ReasonSRSOurs,
+		},
+		{
+			"our own name behind it", "", rewritten(t, keyB, "bob@mx1.example.net", noon), 550,
+			mail.EnhancedCode{Subject: 7, Detail: 1}, ReasonSRSOurs,
 		},
 		{"another address", "", "bob@srs.example.net", 550, mail.EnhancedCode{Subject: 1, Detail: 1}, "no such user"},
 		{
@@ -315,6 +374,12 @@ func TestRouter_BounceRefused(t *testing.T) {
 				if !errors.As(err, &refusal) || refusal.Reply.Code != tt.code ||
 					refusal.Reply.Enhanced != tt.enhanced || refusal.Reason != tt.reason {
 					t.Errorf("got %v, %v", routes, err)
+				}
+				if strings.HasSuffix(tt.reason, "srs address") || strings.HasPrefix(tt.reason, "srs address") ||
+					strings.HasPrefix(tt.reason, "malformed srs") {
+					if refusal.Reply.Text != mail.NoSuchMail {
+						t.Errorf("it reads otherwise: %s", refusal.Reply.Text)
+					}
 				}
 			}
 		})
@@ -347,7 +412,8 @@ func TestRouter_ReloadKeys(t *testing.T) {
 		q := query(t, "fwd@hosted.example")
 		q.Reverse = query(t, "alice@sender.example").Forward
 		routes, err := r.Route(q)
-		if err != nil || routes[0].Reverse.String() != rewritten(t, key, "alice@sender.example", noon) ||
+		reverse, _ := r.Rewrite(q, mail.OpensToBounces)
+		if err != nil || reverse.String() != rewritten(t, key, "alice@sender.example", noon) ||
 			routes[0].NextHop.Host != hop {
 			t.Errorf("%v, %v", routes, err)
 		}

@@ -249,9 +249,9 @@ func (r *Router) own() []string {
 	return names
 }
 
-// Route returns the routes of mail for q.Forward, each with its reverse-path. The paths in the routes are shared and
-// not to be changed. The error is a *mail.Refusal. If a rule decided, errors.As finds an error with a method MailRule()
-// mail.Rule in it.
+// Route returns the routes of mail for q.Forward, each with its reverse-path, or with Rewrite set, in which case
+// Rewrite returns that. The paths in the routes are shared and not to be changed. The error is a *mail.Refusal. If a
+// rule decided, errors.As finds an error with a method MailRule() mail.Rule in it.
 //
 //	before the first rules (Config.Empty)          451 4.3.0, reason ReasonNoRules
 //	no rule for the address, in a hosted domain    550 5.1.1, reason "no such user"
@@ -262,8 +262,9 @@ func (r *Router) own() []string {
 //	aliases that never end                         554 5.4.6, reason "alias loop"
 //
 // Mail with the null reverse-path to a reverse-path that was rewritten here goes to the original one, with any rules.
-// Its Route is Alone and has a Rate. Other answers to a recipient of that form are 550 5.7.1 with the reasons
-// ReasonSRSSyntax, ReasonSRSForged, ReasonSRSExpired and ReasonSRSNotNull, and 554 5.4.6 with ReasonSRSOurs.
+// Its Route is Alone and has Rates, and has Reports set where the address opens to reports alone. Other answers to a
+// recipient of that form are 550 5.7.1 with one text and the reasons ReasonSRSSyntax, ReasonSRSForged,
+// ReasonSRSExpired, ReasonSRSClosed, ReasonSRSNotNull and ReasonSRSOurs.
 func (r *Router) Route(q mail.Query) ([]mail.Route, error) {
 	return r.current.Load().route(q, nil)
 }

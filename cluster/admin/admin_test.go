@@ -134,7 +134,7 @@ func TestMetrics_Bounds(t *testing.T) {
 		e.Took[i%mail.Stages] = time.Millisecond
 		m.See(&e)
 	}
-	e := mail.Event{Kind: mail.Relayed, Mode: mail.ModeHold, Octets: 1000}
+	e := mail.Event{Kind: mail.Relayed, Mode: mail.ModeHold, Octets: 1000, SRS: mail.OpensToReports.String()}
 	m.See(&e)
 	families, err := m.Gather().Gather()
 	if err != nil {
@@ -159,6 +159,7 @@ func TestMetrics_Bounds(t *testing.T) {
 	base := start(t, Config{Metrics: m})
 	_, text := get(t, base+"/metrics", "")
 	for _, want := range []string{
+		`millrace_srs_messages_total{opens="reports"} 1`,
 		`millrace_messages_relayed_total{mode="hold"} 1`, `millrace_client_connections 7`,
 		`millrace_events_dropped_total 4`,
 		`millrace_cluster_members 2`, `millrace_cluster_limits_shared_by 3`, `millrace_cluster_suspended_sites 1`,

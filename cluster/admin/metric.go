@@ -68,6 +68,7 @@ type Metrics struct {
 	octets   prometheus.Counter
 	inDoubt  prometheus.Counter
 	reused   *prometheus.CounterVec
+	srs      *prometheus.CounterVec
 	stages   [mail.Stages]prometheus.Observer
 	redis    [2]prometheus.Observer // answered, failed
 	reasons  map[string]struct{}
@@ -97,6 +98,8 @@ func NewMetrics(version string, g Gauges) *Metrics {
 			Help: "Messages whose end of data was sent and never answered."}),
 		reused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_transactions_total",
 			Help: "Relayed messages by whether their session had carried one before."}, []string{"session"}),
+		srs: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_srs_messages_total",
+			Help: "Relayed messages with a rewritten reverse-path, by what that opens to."}, []string{"opens"}),
 		reasons: make(map[string]struct{}, maxReasons),
 	}
 	stages := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "millrace_stage_seconds",
@@ -111,7 +114,7 @@ func NewMetrics(version string, g Gauges) *Metrics {
 		Help:        "Always 1; the labels tell of the program.",
 		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()}})
 	build.Set(1)
-	m.registry.MustRegister(m.events, m.messages, m.octets, m.inDoubt, m.reused, stages, redis, build,
+	m.registry.MustRegister(m.events, m.messages, m.octets, m.inDoubt, m.reused, m.srs, stages, redis, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.registerGauges(g)
 	return m
@@ -185,6 +188,9 @@ func (m *Metrics) See(e *mail.Event) {
 	if e.Kind == mail.Relayed {
 		m.messages.WithLabelValues(e.Mode.String()).Inc()
 		m.octets.Add(float64(e.Octets))
+		if e.SRS != "" {
+			m.srs.WithLabelValues(e.SRS).Inc()
+		}
 		m.relayedCount.Add(1)
 		if e.Reused {
 			m.reusedCount.Add(1)

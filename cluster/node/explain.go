@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/ingress/client"
+	"github.com/millrace/millrace/ingress/message"
+	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -87,7 +90,7 @@ func (e *explanation) run(ctx context.Context) error {
 	if e.q.To == nil {
 		return nil
 	}
-	query := mail.Query{Forward: *e.q.To, Trusted: a.Trusted}
+	query := mail.Query{Forward: *e.q.To, Client: network.Widest(e.q.IP), Trusted: a.Trusted}
 	if e.q.From != nil {
 		query.Reverse = *e.q.From
 	}
@@ -97,8 +100,38 @@ func (e *explanation) run(ctx context.Context) error {
 		a.refuse(err)
 		return nil
 	}
+	e.rewrite(ctx, query, routes)
 	return e.follow(ctx, routes)
 }
+
+// rewrite sets the reverse-paths that routes want rewritten, as a session does when SPF has said what they open to.
+func (e *explanation) rewrite(ctx context.Context, query mail.Query, routes []mail.Route) {
+	rewrites := func(r mail.Route) bool { return r.Rewrite }
+	if !slices.ContainsFunc(routes, rewrites) {
+		return
+	}
+	opens := mail.OpensToBounces
+	if !e.answer.Trusted {
+		check := e.spf.Begin(ctx, e.q.IP.Unmap(), e.answer.Helo, query.Reverse)
+		defer check.Close()
+		opens = message.Opens(ctx, check)
+		result, _ := check.Wait(ctx)
+		e.step("SPF says " + result + " of the reverse-path")
+	}
+	reverse, remark := e.files.rules.Rewrite(query, opens)
+	if remark != "" {
+		e.step("the reverse-path is not rewritten: " + remark)
+	} else {
+		e.step("the reverse-path becomes <" + reverse.String() + ">, which opens to " + opens.String())
+	}
+	for i := range routes {
+		if routes[i].Rewrite {
+			routes[i].Reverse = reverse
+		}
+	}
+}
+
+func (e *explanation) step(line string) { e.answer.Steps = append(e.answer.Steps, line) }
 
 // noteTrust notes at which other listeners the client is trusted.
 func (e *explanation) noteTrust() {

@@ -99,6 +99,7 @@ func (j *journal) addClient(e *mail.Event) {
 	j.text("tls", e.TLS)
 	if e.Forward != (mail.Path{}) || !e.Reverse.IsNull() || e.Recipients > 0 {
 		j.add(slog.String("reverse", j.path(e.Reverse)))
+		j.text("srs", e.SRS)
 		j.add(slog.String("forward", j.path(e.Forward)))
 	}
 	if e.Recipients > 0 {

@@ -132,6 +132,10 @@ func TestExplain_SRS(t *testing.T) {
 	if len(a.Ways) != 1 || !strings.HasPrefix(a.Ways[0].Reverse, "<SRS0=") {
 		t.Fatalf("got %+v", a)
 	}
+	if got := strings.Join(a.Steps, "\n"); !strings.Contains(got, "SPF says none of the reverse-path") ||
+		!strings.Contains(got, "the reverse-path becomes "+a.Ways[0].Reverse+", which opens to bounces") {
+		t.Errorf("steps %q", got)
+	}
 	reverse := strings.Trim(a.Ways[0].Reverse, "<>")
 	for range 25 {
 		if a := ask("", reverse); a.Reply != "" && strings.HasPrefix(a.Reply, "450") || len(a.Steps) < 2 ||

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -178,7 +179,7 @@ func TestTransaction_Equality(t *testing.T) {
 					here.aborted, here.open, len(there.delivered), there.aborted, there.open)
 			}
 			for i := range min(len(here.begun), len(there.begun)) {
-				if here.begun[i] != there.begun[i] {
+				if !reflect.DeepEqual(here.begun[i], there.begun[i]) {
 					t.Errorf("begun with %+v, not %+v", there.begun[i], here.begun[i])
 				}
 			}

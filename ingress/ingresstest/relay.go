@@ -21,6 +21,11 @@ func (r Rules) Route(q mail.Query) ([]mail.Route, error) {
 	return nil, mail.Refuse(550, 1, 1, "No such user here", "no rule", nil)
 }
 
+// Rewrite returns the reverse-path at srs.example, with the word of opens in front.
+func (Rules) Rewrite(q mail.Query, opens mail.Opens) (mail.Path, string) {
+	return mail.Path{Local: opens.String() + "=" + q.Reverse.Local, Domain: "srs.example"}, ""
+}
+
 // To returns what makes a route to a host, for the recipient as it is or, rewritten, for forwards.
 func To(host string, forwards ...string) func(q mail.Query) ([]mail.Route, error) {
 	return func(q mail.Query) ([]mail.Route, error) {
@@ -76,7 +81,8 @@ type Delivered struct {
 }
 
 // Begin opens a transaction.
-func (r *Relay) Begin(_ context.Context, d mail.Delivery) (mail.Transaction, error) {
+func (r *Relay) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, error) {
+	d.Settle(ctx)
 	r.Mu.Lock()
 	defer r.Mu.Unlock()
 	r.Begins++

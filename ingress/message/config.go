@@ -120,3 +120,19 @@ func (m *Messages) CheckSPF(ctx context.Context, client *wire.Client, reverse ma
 	}
 	return m.cfg.SPF.Begin(ctx, client.Addr.Addr().Unmap(), client.Helo, reverse)
 }
+
+// Opens returns to which messages the rewritten reverse-path of a stranger opens, by what SPF says of the reverse-path.
+// It waits for the check, which has its own deadline. An address that opens is a bearer token: a sender whom nothing
+// speaks against gets one. No check stands for one that we could not make.
+func Opens(ctx context.Context, check *SPF) mail.Opens {
+	if check == nil {
+		return mail.OpensToNone
+	}
+	switch result, _ := check.Wait(ctx); result {
+	case spf.Pass.String(), spf.Neutral.String(), spf.None.String():
+		return mail.OpensToBounces
+	case spf.SoftFail.String():
+		return mail.OpensToReports
+	}
+	return mail.OpensToNone
+}

@@ -12,16 +12,16 @@ const maxCarry = 1024
 // resultsName is the name of a field of results, one of which could pretend to be ours, in lower case.
 const resultsName = "authentication-results"
 
-// mayBeResults reports whether a line begins a field of results for some readers: with octets that no field name has
-// (RFC 5322 section 2.2) anywhere in its name, or parted from the rest of it by a line end.
-func mayBeResults(l []byte) bool {
+// mayBeField reports whether a line begins a field of a name, which is in lower case, for some readers: with octets
+// that no field name has (RFC 5322 section 2.2) anywhere in its name, or parted from the rest of it by a line end.
+func mayBeField(l []byte, name string) bool {
 	n := 0
 	for _, c := range l {
 		switch {
 		case c == ':':
-			return n == len(resultsName)
+			return n == len(name)
 		case c < 33 || c > 126:
-		case n < len(resultsName) && (c == resultsName[n] || c|0x20 == resultsName[n]):
+		case n < len(name) && (c == name[n] || c|0x20 == name[n]):
 			n++
 		default:
 			return false
@@ -47,6 +47,7 @@ type headerScan struct {
 	eightBit bool
 	results  bool // there is an Authentication-Results field, or what some readers take for one
 	field    fieldKind
+	media    mediaScan
 	received int
 	tagged   int // Received fields with a loop tag
 	tags     []loopTag
@@ -108,13 +109,16 @@ func (h *headerScan) line(l []byte) {
 		h.done = true
 		return
 	}
+	if h.media.wanted {
+		h.media.line(l)
+	}
 	if l[0] != ' ' && l[0] != '\t' {
 		h.field = otherField
 		if len(l) > 9 && bytes.EqualFold(l[:9], []byte("received:")) {
 			h.field = receivedField
 			h.received++
 		}
-		h.results = h.results || mayBeResults(l)
+		h.results = h.results || mayBeField(l, resultsName)
 	}
 	if h.field != otherField {
 		h.readTags(l)

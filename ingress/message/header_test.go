@@ -115,12 +115,14 @@ func FuzzHeaderScan(f *testing.F) {
 	f.Add([]byte("Received: a (hop=0011223344556677)\r\nSubject: x\r\n\r\nbody"), 5, 20)
 	f.Add([]byte("a\r\n\tb\r\n"), 1, 2)
 	f.Add([]byte("\n"), 0, 0)
+	f.Add([]byte("Content-Type:\r\n multipart/report; x\r\nContent-Type : text/plain\r\n\r\n"), 9, 20)
 	f.Fuzz(func(t *testing.T, msg []byte, i, j int) {
 		i, j = min(max(i, 0), len(msg)), min(max(j, 0), len(msg))
 		if i > j {
 			i, j = j, i
 		}
 		var whole, parts headerScan
+		whole.media.wanted, parts.media.wanted = true, true
 		whole.feed(mail.Octets{Segments: [][]byte{msg}})
 		parts.feed(mail.Octets{Segments: [][]byte{msg[:i], msg[i:j]}})
 		parts.feed(mail.Octets{Segments: [][]byte{msg[j:]}})
@@ -132,5 +134,5 @@ func FuzzHeaderScan(f *testing.F) {
 }
 
 func summary(h *headerScan) string {
-	return fmt.Sprint(h.done, h.eightBit, h.received, h.tagged, h.tags)
+	return fmt.Sprint(h.done, h.eightBit, h.received, h.tagged, h.tags, h.media)
 }

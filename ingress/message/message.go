@@ -265,6 +265,9 @@ func (m *Message) stream(o mail.Octets) (mail.Octets, error) {
 		if err := m.loops.refuseLoop(head, ended, m.Recipients); err != nil {
 			return o, err
 		}
+		if err := m.checkReport(ended); err != nil {
+			return o, err
+		}
 		if err := m.checkUTF8(); err != nil {
 			return o, err
 		}

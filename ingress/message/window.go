@@ -51,6 +51,7 @@ func (w *window) add(o mail.Octets, last bool) {
 func (m *Message) readWindow(ctx context.Context) error {
 	w := &m.window
 	w.head.form = m.body.Form()
+	w.head.media.wanted = m.Route.Reports
 	w.signing = m.maySign(m.Route)
 	w.judged = w.signing || m.wantsAuth()
 	for {
@@ -92,6 +93,9 @@ func (m *Message) readHeader(ctx context.Context, o mail.Octets, before int) err
 	w := &m.window
 	ended := w.head.feed(o) || w.last
 	if err := m.loops.refuseLoop(&w.head, ended, m.Recipients); err != nil {
+		return err
+	}
+	if err := m.checkReport(ended); err != nil {
 		return err
 	}
 	if before == 0 && m.mustRemove() {

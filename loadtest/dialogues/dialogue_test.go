@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -41,7 +42,8 @@ import (
 //	    starttls | starttls fails | closes | resets | sees close | sees nothing
 //
 // $MX stands for the MX host's address and port, $PORT for the port alone; {srs PATH} for PATH as a node whose
-// srs.domain is srs.example rewrites it today, {srs PATH 3} for what it wrote three days ago. The client is connected
+// srs.domain is srs.example rewrites it today, {srs PATH 3} for what it wrote three days ago; {srs-none PATH} and
+// {srs-reports PATH} for addresses that open to less, for a client at 127.0.0.1. The client is connected
 // and greeted when it first speaks; "client: greets" says EHLO and reads what is offered. "mx: greets" takes a
 // connection, sends a greeting, reads EHLO and offers PIPELINING and the extensions named (SIZE=1000 for "SIZE 1000");
 // "mx: accepts" does that and then accepts MAIL and one RCPT.
@@ -62,13 +64,13 @@ type step struct {
 var linePattern = regexp.MustCompile(`^([a-zA-Z]+)([:=]) ?(.*)$`)
 
 // srsPattern is an address to be rewritten.
-var srsPattern = regexp.MustCompile(`\{srs ([^ }]+)(?: (\d+))?\}`)
+var srsPattern = regexp.MustCompile(`\{srs(-none|-reports)? ([^ }]+)(?: (\d+))?\}`)
 
 func rewriteSRS(t testing.TB, text string) string {
 	t.Helper()
 	return srsPattern.ReplaceAllStringFunc(text, func(s string) string {
 		m := srsPattern.FindStringSubmatch(s)
-		days, _ := strconv.Atoi(m[2]) // "" is today
+		days, _ := strconv.Atoi(m[3]) // "" is today
 		made := time.Now().AddDate(0, 0, -days)
 		w, err := srs.New(srs.Config{Domain: "srs.example", Keys: [][]byte{[]byte(world.SRSKey)},
 			Now: func() time.Time {
@@ -77,11 +79,18 @@ func rewriteSRS(t testing.TB, text string) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := mail.ParsePath(m[1], true)
+		p, err := mail.ParsePath(m[2], true)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p, err = w.Forward(p); err != nil {
+		opens := mail.OpensToBounces
+		switch m[1] {
+		case "-none":
+			opens = mail.OpensToNone
+		case "-reports":
+			opens = mail.OpensToReports
+		}
+		if p, err = w.Forward(p, opens, netip.MustParsePrefix("127.0.0.0/24")); err != nil {
 			t.Fatal(err)
 		}
 		return p.String()

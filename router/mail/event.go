@@ -113,5 +113,6 @@ type Event struct {
 	Score      float64 // of the client; higher is worse
 	Signals    string  // the reasons of the score as "name weight, ...", the heaviest first
 	Auth       string  // the results of authentication, such as "spf=pass dkim=pass dmarc=pass arc=none"
+	SRS        string  // to what the rewritten reverse-path opens; "" if it was not rewritten
 	Took       [Stages]time.Duration
 }

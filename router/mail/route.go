@@ -13,7 +13,33 @@ import (
 type Query struct {
 	Reverse Path
 	Forward Path
-	Trusted bool // the client may relay anywhere
+	Client  netip.Prefix // the widest network of the client; the zero Prefix if its address is not known
+	Trusted bool         // the client may relay anywhere
+}
+
+// Opens says to which messages a rewritten reverse-path opens.
+type Opens uint8
+
+// The values of Opens.
+const (
+	OpensToNone    Opens = iota // to none: it looks like the others, and a bounce to it is refused
+	OpensToReports              // to a few with the null reverse-path that are multipart/report (RFC 6522)
+	OpensToBounces              // to those with the null reverse-path
+)
+
+// NoSuchMail is the text of each refusal of mail to a rewritten reverse-path. One text hides which addresses were made
+// here, and what for.
+const NoSuchMail = "This address takes no such mail"
+
+// String returns "none", "reports" or "bounces".
+func (o Opens) String() string {
+	switch o {
+	case OpensToBounces:
+		return "bounces"
+	case OpensToReports:
+		return "reports"
+	}
+	return "none"
 }
 
 // An Action says what to do with the message of a Route.
@@ -31,14 +57,16 @@ type Route struct {
 	Action   Action
 	Policy   DomainPolicy
 	NextHop  NextHop
-	Reverse  Path   // the reverse-path to use upstream
+	Reverse  Path   // the reverse-path to use upstream, unless Rewrite is set
+	Rewrite  bool   // Reverse is to be rewritten by what SPF says of it
 	Forwards []Path // the forward-paths to use upstream; shared, not to be changed
 	Rewrote  bool   // Forwards name another mailbox than the client did
 	Alone    bool   // the recipient shares its transaction with no other
-	// Rates are all drawn when the recipient is accepted. A recipient is refused while one of them is used up. The
-	// slice is shared and not to be changed.
-	Rates  []Rate
-	Remark string // a short fixed word about the decision, for the operator and to count by; "" without one
+	Reports  bool   // the message has to be multipart/report
+	// Rates are all drawn when the next hop has taken the message, and RefusedRates when the recipient or the message
+	// is refused for good. A recipient is refused while one of either is used up. The slices are shared and not to be
+	// changed.
+	Rates, RefusedRates []Rate
 }
 
 // A Rule names the line that decided, so that an operator can find it.

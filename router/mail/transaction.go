@@ -35,7 +35,7 @@ type Envelope struct {
 type Delivery struct {
 	NextHop         NextHop
 	Site            Site // "" until the relay has determined it
-	Reverse         Path // as rewritten
+	Reverse         Path // as rewritten, unless Rewrite is set
 	Params          Params
 	Extra           int          // the maximum of octets that our fields add, which upstream's SIZE= includes
 	RecipientDomain string       // of the first forward-path, in lower case
@@ -44,6 +44,16 @@ type Delivery struct {
 	Trace           TraceID
 	Seal            Seal
 	EightBit        EightBit
+	// Rewrite returns Reverse where that is not known yet. It waits, so it is called once a session is found and before
+	// MAIL. nil means that Reverse is known.
+	Rewrite func(context.Context) Path
+}
+
+// Settle sets Reverse by Rewrite.
+func (d *Delivery) Settle(ctx context.Context) {
+	if d.Rewrite != nil {
+		d.Reverse, d.Rewrite = d.Rewrite(ctx), nil
+	}
 }
 
 // An Outcome is the result for one recipient that a next hop had accepted.

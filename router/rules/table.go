@@ -122,6 +122,9 @@ type regex struct {
 	rule uint32
 }
 
+// Defaults returns the policy of a domain without options of its own, as "domain *" has it.
+func (t *Table) Defaults() mail.DomainPolicy { return t.defaults }
+
 // Len returns the number of rules, domain lines not counted.
 func (t *Table) Len() int { return len(t.rules) }
 

@@ -19,12 +19,17 @@ const tagSize = 5
 // An address is the parts of an SRS local part before its tail. The tail is the sender's local part in SRS0, and in
 // SRS1 what followed "SRS0" at the first forwarder.
 type address struct {
-	kind   byte
-	mac    mac
-	day    int64  // since 1970
-	domain string // of the sender, or of the first forwarder
-	tail   int    // the offset of the tail in the text that was read
+	kind    byte
+	opens   mail.Opens // not read: the MAC tells it
+	mac     mac
+	day     int64   // since 1970
+	network network // zero but in an address that opens to reports
+	domain  string  // of the sender, or of the first forwarder
+	tail    int     // the offset of the tail in the text that was read
 }
+
+// hasNetwork reports whether a network stands behind the day.
+func (a *address) hasNetwork() bool { return a.network != network{} }
 
 // A local is a local part without its quotes: wire as it was sent, text in its meaning, without backslashes.
 type local struct {
@@ -98,24 +103,31 @@ func readAddress(text string, today int64) (address, error) {
 		gap = len("=")
 	}
 	stamp := n + macSize + gap
-	domain := stamp + stampSize + len("=")
-	if len(text) < domain || text[n-1] != '=' || text[domain-1] != '=' || gap > 0 && text[stamp-1] != '=' {
+	end := stamp + stampSize
+	if len(text) <= end || text[n-1] != '=' || gap > 0 && text[stamp-1] != '=' {
 		return address{}, ErrSyntax
 	}
-	made, ok := readStamp(text[stamp:domain-1], today)
-	if !ok {
+	made, ok := readStamp(text[stamp:end], today)
+	var from network
+	if ok && text[end] != '=' && len(text) > end+networkSize {
+		from, ok = readNetwork(text[end : end+networkSize])
+		end += networkSize
+	}
+	if !ok || text[end] != '=' {
 		return address{}, ErrSyntax
 	}
+	domain := end + len("=")
 	host, tail, ok := strings.Cut(text[domain:], "=")
 	if !ok || host == "" || kind == srs1 && (len(tail) < 2 || !isSeparator(tail[0])) {
 		return address{}, ErrSyntax
 	}
 	return address{
-		kind:   kind,
-		mac:    foldMAC(text[n : n+macSize]),
-		day:    made,
-		domain: host,
-		tail:   len(text) - len(tail),
+		kind:    kind,
+		mac:     foldMAC(text[n : n+macSize]),
+		day:     made,
+		network: from,
+		domain:  host,
+		tail:    len(text) - len(tail),
 	}, nil
 }
 
@@ -127,6 +139,9 @@ func (a address) write(l local, at string) (mail.Path, error) {
 	size := tagSize + macSize + stampSize + len("=") + len(a.domain) + len("=") + len(tail)
 	if a.kind == srs0 {
 		size += len("=")
+	}
+	if a.hasNetwork() {
+		size += networkSize
 	}
 	if quoted {
 		size += len(`""`)
@@ -145,6 +160,9 @@ func (a address) write(l local, at string) (mail.Path, error) {
 		b = append(b, '=')
 	}
 	b = appendStamp(b, a.day)
+	if a.hasNetwork() {
+		b = append(b, a.network[:]...)
+	}
 	b = append(b, '=')
 	b = append(b, a.domain...)
 	b = append(b, '=')

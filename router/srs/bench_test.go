@@ -22,7 +22,7 @@ func BenchmarkForward(b *testing.B) {
 			p := path(b, bb.sender)
 			b.ReportAllocs()
 			for b.Loop() {
-				sink, _ = w.Forward(p)
+				sink, _ = w.Forward(p, mail.OpensToBounces, client)
 			}
 		})
 	}
@@ -36,7 +36,7 @@ func BenchmarkReverse(b *testing.B) {
 			p := forward(b, w, path(b, bb.sender))
 			b.ReportAllocs()
 			for b.Loop() {
-				sink, _ = w.Reverse(p)
+				sink, _, _ = w.Reverse(p)
 			}
 		})
 	}
@@ -53,7 +53,7 @@ func TestRewriter_Allocations(t *testing.T) {
 	w := rewriter(t, "srs.example", noon, keyA, keyB)
 	for _, bb := range benchmarks[:2] {
 		p := path(t, bb.sender)
-		if n := testing.AllocsPerRun(100, func() { sink, _ = w.Forward(p) }); n > 1 {
+		if n := testing.AllocsPerRun(100, func() { sink, _ = w.Forward(p, mail.OpensToBounces, client) }); n > 1 {
 			t.Errorf("%s: %v allocations", bb.name, n)
 		}
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// FuzzReverse: no path panics, and one that opens is what Forward writes on the day of its stamp, but for case and
-// quotes.
+// FuzzReverse: no path panics, and one that opens is what Forward writes on the day of its stamp for what it opens to,
+// but for case and quotes.
 func FuzzReverse(f *testing.F) {
 	w := rewriter(f, "srs.example", noon, keyB, keyA)
 	for _, s := range []string{
@@ -22,16 +22,21 @@ func FuzzReverse(f *testing.F) {
 		"SRS1=ADQJSPPRJL=first.example=+Ufhb=JL=sender.example=alice",
 		"SRS1=FP8r=first.example==Ufhb=JL=sender.example=alice", "SRS1=ZrPg=5KPL=3G=sender.example=alice", "SRS0=",
 		"SRS1-", "srs0", `"`, `"\`, "",
-		"SRS0=Z56NAMVL=JL=bücher.example=größe",
+		"SRS0=Z56NAMVL=JL=bücher.example=größe", "SRS0=SLDBQZPI=JLAAAAA=sender.example=alice",
 	} {
 		f.Add(s)
 	}
+	for _, opens := range []mail.Opens{mail.OpensToReports, mail.OpensToNone} {
+		for _, s := range senders {
+			f.Add(forwardAs(f, w, path(f, s), opens).Local)
+		}
+	}
 	f.Fuzz(func(t *testing.T, local string) {
 		given := mail.Path{Local: local, Domain: "srs.example"}
-		home, err := w.Reverse(given)
+		home, opens, err := w.Reverse(given)
 		if err != nil {
-			if home != (mail.Path{}) {
-				t.Fatalf("%s and %v", home, err)
+			if home != (mail.Path{}) || opens != mail.OpensToNone {
+				t.Fatalf("%s, %s and %v", home, opens, err)
 			}
 			return
 		}
@@ -44,8 +49,9 @@ func FuzzReverse(f *testing.F) {
 		}
 		a, _ := readAddress(given.LocalPart(), w.today())
 		for _, k := range []string{keyA, keyB} {
-			made := forward(t, rewriter(t, "srs.example", noon.AddDate(0, 0, int(a.day-w.today())), k), home)
-			if ascii.EqualFold(made.LocalPart(), given.LocalPart()) {
+			day := rewriter(t, "srs.example", noon.AddDate(0, 0, int(a.day-w.today())), k)
+			if made, err := day.write(home, opens, a.network); err == nil &&
+				ascii.EqualFold(made.LocalPart(), given.LocalPart()) {
 				return
 			}
 		}
@@ -66,14 +72,16 @@ func FuzzForward(f *testing.F) {
 		"SRS1=AAAA=srs.example==BBBB=JL=x.example=y@second.example", "x@srs.example", "Postmaster", "",
 		`"SRS1=FP8r=[192.0.2.1]==a b"@second.example`,
 	} {
-		f.Add(s)
+		f.Add(s, byte(mail.OpensToBounces))
+		f.Add(s, byte(mail.OpensToReports))
 	}
-	f.Fuzz(func(t *testing.T, s string) {
+	f.Fuzz(func(t *testing.T, s string, kind byte) {
 		p, err := mail.ParsePath(s, true)
 		if err != nil {
 			return
 		}
-		out, err := w.Forward(p)
+		opens := mail.Opens(kind % 3)
+		out, err := w.Forward(p, opens, client)
 		if errors.Is(err, ErrTooLong) || errors.Is(err, ErrSyntax) && p.Domain == "" {
 			return
 		}
@@ -83,7 +91,7 @@ func FuzzForward(f *testing.F) {
 		if again, err := mail.ParsePath(out.String(), true); err != nil || again != out {
 			t.Fatalf("%s is written for %s, which is no path: %v", out, p, err)
 		}
-		kind, _ := cutTag(p.LocalPart())
+		tag, _ := cutTag(p.LocalPart())
 		if p.IsNull() || ascii.EqualFold(p.Domain, w.domain) {
 			if out != p {
 				t.Fatalf("%s is written for %s", out, p)
@@ -93,17 +101,20 @@ func FuzzForward(f *testing.F) {
 		if !ascii.EqualFold(out.Domain, w.domain) {
 			t.Fatalf("%s lies elsewhere", out)
 		}
-		home, err := w.Reverse(out)
-		if kind == srs1 && err != nil {
+		home, got, err := w.Reverse(out)
+		if opens == mail.OpensToNone && errors.Is(err, ErrClosed) {
+			return
+		}
+		if tag == srs1 && err != nil {
 			return // it names us as its first forwarder, and is not ours
 		}
-		if err != nil {
-			t.Fatalf("%s: %v", out, err)
+		if err != nil || got != opens {
+			t.Fatalf("%s opens to %s, not %s: %v", out, got, opens, err)
 		}
-		if kind == 0 && (home.Domain != p.Domain || home.LocalPart() != p.LocalPart()) {
+		if tag == 0 && (home.Domain != p.Domain || home.LocalPart() != p.LocalPart()) {
 			t.Fatalf("%s opens to %s, want %s", out, home, p)
 		}
-		if kind == 0 && p.Domain[0] != '[' && home != p {
+		if tag == 0 && p.Domain[0] != '[' && home != p {
 			t.Fatalf("%s opens to %s, not octet for octet to %s", out, home, p)
 		}
 	})

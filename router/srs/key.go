@@ -12,11 +12,13 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/millrace/millrace/router/leaf/ascii"
+	"github.com/millrace/millrace/router/mail"
 )
 
 const (
@@ -26,12 +28,28 @@ const (
 	// stampSize is the length of a day in characters, and stampDays how many days it can tell apart.
 	stampSize = 2
 	stampDays = 1 << (5 * stampSize)
+	// networkSize is the length of a network in characters.
+	networkSize = 5
 )
 
 const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
 // A mac is the first 40 bits of HMAC-SHA-256 in base 32, in capitals.
 type mac [macSize]byte
+
+// A network is the first 25 bits of the HMAC of a client's network in base 32, in capitals. It shows nothing of the
+// network without the key. The zero network stands in no address.
+type network [networkSize]byte
+
+// readNetwork returns the letters of s, which are networkSize, in capitals.
+func readNetwork(s string) (n network, ok bool) {
+	for i := range n {
+		if n[i] = upper(s[i]); strings.IndexByte(alphabet, n[i]) < 0 {
+			return network{}, false
+		}
+	}
+	return n, true
+}
 
 // foldMAC returns the macSize characters of s in capitals.
 func foldMAC(s string) mac {
@@ -85,33 +103,71 @@ func newKey(secret []byte) *key {
 	return &key{sync.Pool{New: func() any { return &state{hash: hmac.New(sha256.New, secret)} }}}
 }
 
-// mac returns the MAC of kind, day, domain and tail, the latter two without the case of ASCII letters. The day is the
-// whole count. No domain has a NUL in it, so no two addresses have the same input.
+// labels begin what a MAC is made of, so that an address of one kind never opens as one of another. That of
+// mail.OpensToBounces is older than the others. What follows it is the digit of a tag, which none of the others has
+// there.
+var labels = [...]string{
+	mail.OpensToNone:    "millrace srs closed ",
+	mail.OpensToReports: "millrace srs report ",
+	mail.OpensToBounces: "millrace srs ",
+}
+
+// mac returns the MAC of what the address opens to, its network, kind, day, domain and tail, the latter two without the
+// case of ASCII letters. The day is the whole count. No domain has a NUL in it, so no two addresses have the same
+// input.
 func (k *key) mac(a address, tail string) mac {
 	s := k.states.Get().(*state)
-	b := append(s.in[:0], "millrace srs "...)
+	b := append(s.in[:0], labels[a.opens]...)
+	if a.opens == mail.OpensToReports {
+		b = append(b, a.network[:]...)
+	}
 	b = append(b, a.kind)
 	b = binary.BigEndian.AppendUint64(b, uint64(a.day))
 	b = ascii.AppendFold(b, a.domain)
 	b = append(b, 0)
 	b = ascii.AppendFold(b, tail)
 	s.in = b
-	s.hash.Reset()
-	s.hash.Write(b)
-	var m mac
-	base32.StdEncoding.Encode(m[:], s.hash.Sum(s.sum[:0])[:macSize*5/8])
+	m := s.short()
 	k.states.Put(s)
 	return m
 }
 
-// made reports whether one of the keys made the address. It takes the same time for every key and for every part of the
-// MAC that is right.
-func (w *Rewriter) made(a address, tail string) bool {
+// short returns the first 40 bits of the HMAC of in.
+func (s *state) short() (m mac) {
+	s.hash.Reset()
+	s.hash.Write(s.in)
+	base32.StdEncoding.Encode(m[:], s.hash.Sum(s.sum[:0])[:macSize*5/8])
+	return m
+}
+
+// networkOf returns the letters that stand for a client's network.
+func (k *key) networkOf(p netip.Prefix) network {
+	s := k.states.Get().(*state)
+	s.in = append(s.in[:0], "millrace srs network "...)
+	s.in = p.AppendTo(s.in)
+	m := s.short()
+	k.states.Put(s)
+	return network(m[:networkSize])
+}
+
+// made reports whether one of the keys made the address, and sets what it opens to. It takes the same time for every
+// key, for every part of the MAC that is right, and for an address that opens as for one that does not.
+func (w *Rewriter) made(a *address, tail string) bool {
+	kinds := []mail.Opens{mail.OpensToBounces, mail.OpensToNone}
+	if a.hasNetwork() {
+		kinds = []mail.Opens{mail.OpensToReports}
+	}
+	found := mail.OpensToNone
 	equal := 0
 	for _, k := range w.keys {
-		m := k.mac(a, tail)
-		equal |= subtle.ConstantTimeCompare(m[:], a.mac[:])
+		for _, a.opens = range kinds {
+			m := k.mac(*a, tail)
+			same := subtle.ConstantTimeCompare(m[:], a.mac[:])
+			found = mail.Opens(subtle.ConstantTimeSelect(same, int(a.opens), int(found)))
+			equal |= same
+		}
 	}
+	a.opens = found
 	return equal == 1
 }
 

@@ -3,6 +3,7 @@ package srs
 import (
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,6 +43,10 @@ func paths() *rapid.Generator[mail.Path] {
 	})
 }
 
+func kinds() *rapid.Generator[mail.Opens] {
+	return rapid.SampledFrom([]mail.Opens{mail.OpensToNone, mail.OpensToReports, mail.OpensToBounces})
+}
+
 func days() *rapid.Generator[time.Time] {
 	return rapid.Map(rapid.Int64Range(0, 40000*24*3600), func(s int64) time.Time { return time.Unix(s, 0) })
 }
@@ -64,7 +69,8 @@ func homes(p mail.Path) mail.Path {
 func TestRewriter_RoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, made := paths().Draw(t, "path"), days().Draw(t, "made")
-		out, err := rewriter(t, "srs.example", made, keyA).Forward(p)
+		opens := rapid.SampledFrom([]mail.Opens{mail.OpensToReports, mail.OpensToBounces}).Draw(t, "opens")
+		out, err := rewriter(t, "srs.example", made, keyA).Forward(p, opens, client)
 		if errors.Is(err, ErrTooLong) {
 			t.Skip()
 		}
@@ -78,7 +84,10 @@ func TestRewriter_RoundTrip(t *testing.T) {
 			t.Fatalf("%s is not ASCII", out)
 		}
 		later := made.Add(time.Duration(rapid.Int64Range(-int64(day), int64(10*day)).Draw(t, "later")))
-		home := reverse(t, rewriter(t, "srs.example", later, keyB, keyA), out)
+		home, got, err := rewriter(t, "srs.example", later, keyB, keyA).Reverse(out)
+		if err != nil || got != opens {
+			t.Fatalf("%s opens to %s, not %s: %v", out, got, opens, err)
+		}
 		if want := homes(p); home.Domain != want.Domain || home.LocalPart() != want.LocalPart() {
 			t.Fatalf("%s opens to %s, want %s", out, home, want)
 		}
@@ -87,7 +96,10 @@ func TestRewriter_RoundTrip(t *testing.T) {
 			t.Fatalf("%s opens to %s, not octet for octet to %s", out, home, p)
 		}
 		lowered := mail.Path{Local: ascii.Fold(out.Local), Domain: "SRS.Example"}
-		small := reverse(t, rewriter(t, "srs.example", later, keyB, keyA), lowered)
+		small, got, err := rewriter(t, "srs.example", later, keyB, keyA).Reverse(lowered)
+		if err != nil || got != opens {
+			t.Fatalf("%s opens to %s: %v", lowered, got, err)
+		}
 		if !ascii.EqualFold(small.LocalPart(), home.LocalPart()) || !ascii.EqualFold(small.Domain, home.Domain) {
 			t.Fatalf("%s opens to %s, want %s", lowered, small, home)
 		}
@@ -98,7 +110,7 @@ func TestRewriter_RoundTrip(t *testing.T) {
 func TestReverse_AnyChange(t *testing.T) {
 	w := rewriter(t, "srs.example", noon, keyA)
 	rapid.Check(t, func(t *rapid.T) {
-		out, err := w.Forward(paths().Draw(t, "path"))
+		out, err := w.Forward(paths().Draw(t, "path"), kinds().Draw(t, "opens"), client)
 		if err != nil {
 			t.Skip()
 		}
@@ -118,7 +130,7 @@ func TestReverse_AnyChange(t *testing.T) {
 		if ascii.EqualFold(p.LocalPart(), out.LocalPart()) {
 			t.Skip()
 		}
-		if home, err := w.Reverse(p); err == nil || home != (mail.Path{}) {
+		if home, _, err := w.Reverse(p); err == nil || home != (mail.Path{}) {
 			t.Fatalf("%s, made of %s, opens to %s", p, out, home)
 		}
 	})
@@ -127,18 +139,54 @@ func TestReverse_AnyChange(t *testing.T) {
 // TestReverse_EveryOctet: every octet in the position of every octet of an address of each kind.
 func TestReverse_EveryOctet(t *testing.T) {
 	w := rewriter(t, "srs.example", noon, keyA)
-	for _, s := range append(senders, `"a b\"="@sender.example`) {
-		out := forward(t, w, path(t, s))
+	for i, s := range append(slices.Concat(senders, senders, senders), `"a b\"="@sender.example`) {
+		out := forwardAs(t, w, path(t, s), mail.Opens(i/len(senders)%3))
 		for i := range len(out.Local) {
 			for c := range 256 {
 				p := mail.Path{Local: out.Local[:i] + string([]byte{byte(c)}) + out.Local[i+1:], Domain: out.Domain}
 				if ascii.EqualFold(p.LocalPart(), out.LocalPart()) {
 					continue
 				}
-				if home, err := w.Reverse(p); err == nil {
+				if home, _, err := w.Reverse(p); err == nil {
 					t.Fatalf("%q, made of %s, opens to %s", p, out, home)
 				}
 			}
 		}
 	}
+}
+
+// TestReverse_Kinds: no change of the form makes an address of one kind open as one of another.
+func TestReverse_Kinds(t *testing.T) {
+	w := rewriter(t, "srs.example", noon, keyA)
+	rapid.Check(t, func(t *rapid.T) {
+		p := paths().Draw(t, "path")
+		made := map[mail.Opens]mail.Path{}
+		for _, opens := range []mail.Opens{mail.OpensToNone, mail.OpensToReports, mail.OpensToBounces} {
+			var err error
+			if made[opens], err = w.Forward(p, opens, client); err != nil {
+				t.Skip()
+			}
+		}
+		bounces, reports, none := made[mail.OpensToBounces], made[mail.OpensToReports], made[mail.OpensToNone]
+		if homes(p).Domain == "srs.example" || bounces == reports {
+			t.Skip() // it is no address that was written here
+		}
+		if _, _, err := w.Reverse(none); !errors.Is(err, ErrClosed) || bounces == none {
+			t.Fatalf("%s: %v", none, err)
+		}
+		at := strings.Index(ascii.Fold(reports.Local), "srs") + tagSize + macSize + stampSize
+		if ascii.EqualFold(reports.Local[at-macSize-stampSize-tagSize+3:][:1], "0") {
+			at++
+		}
+		plain := mail.Path{Local: reports.Local[:at] + reports.Local[at+networkSize:], Domain: reports.Domain}
+		if home, _, err := w.Reverse(plain); !errors.Is(err, ErrBadMAC) {
+			t.Fatalf("%s without its network opens to %s: %v", reports, home, err)
+		}
+		for _, p := range []mail.Path{bounces, none} {
+			p.Local = p.Local[:at] + reports.Local[at:at+networkSize] + p.Local[at:]
+			if home, _, err := w.Reverse(p); !errors.Is(err, ErrBadMAC) {
+				t.Fatalf("%s with a network opens to %s: %v", p, home, err)
+			}
+		}
+	})
 }

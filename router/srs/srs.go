@@ -2,6 +2,7 @@ package srs
 
 import (
 	"errors"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -33,6 +34,8 @@ var (
 	ErrBadMAC = errors.New("SRS address not made here")
 	// ErrExpired is Reverse's error for an address that was made here and is too old.
 	ErrExpired = errors.New("SRS address expired")
+	// ErrClosed is Reverse's error for an address that was made here so that it opens to no message.
+	ErrClosed = errors.New("SRS address that opens to no message")
 	// ErrTooLong is Forward's error where the local part would exceed mail.MaxLocal.
 	ErrTooLong = errors.New("address too long for SRS")
 )
@@ -99,23 +102,35 @@ func (w *Rewriter) today() int64 { return w.now().Unix() / int64(day/time.Second
 // of another forwarder, which keeps the first forwarder and drops those between, else SRS0. A malformed SRS1 address is
 // an address like any other and becomes SRS0.
 //
+// The address opens to what opens says, and no change of its octets makes it open to more. One that opens to reports is
+// another one for each network of a client, so that what a stranger does with his uses up no other.
+//
 // The null reverse-path and an address at the Rewriter's own domain, whose bounces come here anyway, are returned
-// unchanged. An SRS1 address elsewhere with us as its first forwarder becomes our SRS0 address again; its MAC is
-// checked when a bounce arrives. The caller leaves out other domains of ours.
+// unchanged. An SRS1 address elsewhere with us as its first forwarder becomes our SRS0 address again, unless opens is
+// mail.OpensToNone; its MAC is checked when a bounce arrives. The caller leaves out other domains of ours.
 //
 // reverse is a path of mail.ParsePath. The error is ErrSyntax for one without a domain, such as "Postmaster", and
-// ErrTooLong for a result over mail.MaxLocal, of which SRS0 takes 18 octets and the sender's domain. A local part over
-// 64 octets is written, although RFC 5321 section 4.5.3.1.1 requires no server to take it: most do. A result is ASCII
-// if reverse is.
-func (w *Rewriter) Forward(reverse mail.Path) (mail.Path, error) {
+// ErrTooLong for a result over mail.MaxLocal, of which SRS0 takes 18 octets and the sender's domain, and 5 octets more
+// if it opens to reports. A local part over 64 octets is written, although RFC 5321 section 4.5.3.1.1 requires no
+// server to take it: most do. A result is ASCII if reverse is.
+func (w *Rewriter) Forward(reverse mail.Path, opens mail.Opens, client netip.Prefix) (mail.Path, error) {
 	if reverse.IsNull() || ascii.EqualFold(reverse.Domain, w.domain) {
 		return reverse, nil
 	}
+	var from network
+	if opens == mail.OpensToReports {
+		from = w.keys[0].networkOf(client)
+	}
+	return w.write(reverse, opens, from)
+}
+
+// write is Forward for an address elsewhere, from the network that stands in the address.
+func (w *Rewriter) write(reverse mail.Path, opens mail.Opens, from network) (mail.Path, error) {
 	if !isHost(reverse.Domain) {
 		return mail.Path{}, ErrSyntax
 	}
 	l := readLocal(reverse.Local)
-	a := address{kind: srs0, domain: reverse.Domain}
+	a := address{kind: srs0, opens: opens, network: from, domain: reverse.Domain}
 	switch kind, n := cutTag(l.text); kind {
 	case srs0:
 		if n < len(l.text) {
@@ -124,7 +139,7 @@ func (w *Rewriter) Forward(reverse mail.Path) (mail.Path, error) {
 	case srs1:
 		if first, tail, ok := cutFirstForwarder(l.text, n); ok {
 			a.kind, a.domain, a.tail = srs1, first, tail
-			if ascii.EqualFold(first, w.domain) {
+			if ascii.EqualFold(first, w.domain) && opens != mail.OpensToNone {
 				return a.open(l), nil
 			}
 		}
@@ -135,8 +150,8 @@ func (w *Rewriter) Forward(reverse mail.Path) (mail.Path, error) {
 }
 
 // Reverse opens an address that Forward wrote. It returns the sender for an SRS0 address, and the SRS0 address of the
-// first forwarder for an SRS1 address. The error is ErrNotSRS, ErrSyntax, ErrBadMAC or ErrExpired. ErrExpired is only
-// for addresses that were made here.
+// first forwarder for an SRS1 address, and whether it opens to bounces or to reports. The error is ErrNotSRS,
+// ErrSyntax, ErrBadMAC, ErrExpired or ErrClosed. The last two are only for addresses that were made here.
 //
 // An address made on one day opens until Validity after the end of that day, and already a day before it was made, for
 // nodes whose clocks disagree around midnight. The case of letters does not matter. If no server changed the address on
@@ -148,21 +163,22 @@ func (w *Rewriter) Forward(reverse mail.Path) (mail.Path, error) {
 //
 // The address opens for every client that has it. The caller checks that the reverse-path is null, that there is one
 // recipient, and how often that happens.
-func (w *Rewriter) Reverse(forward mail.Path) (mail.Path, error) {
+func (w *Rewriter) Reverse(forward mail.Path) (mail.Path, mail.Opens, error) {
 	if !ascii.EqualFold(forward.Domain, w.domain) {
-		return mail.Path{}, ErrNotSRS
+		return mail.Path{}, 0, ErrNotSRS
 	}
 	l := readLocal(forward.Local)
 	today := w.today()
 	a, err := readAddress(l.text, today)
-	if err != nil {
-		return mail.Path{}, err
+	switch {
+	case err != nil:
+		return mail.Path{}, 0, err
+	case !w.made(&a, l.text[a.tail:]):
+		return mail.Path{}, 0, ErrBadMAC
+	case today-a.day > w.days:
+		return mail.Path{}, 0, ErrExpired
+	case a.opens == mail.OpensToNone:
+		return mail.Path{}, 0, ErrClosed
 	}
-	if !w.made(a, l.text[a.tail:]) {
-		return mail.Path{}, ErrBadMAC
-	}
-	if today-a.day > w.days {
-		return mail.Path{}, ErrExpired
-	}
-	return a.open(l), nil
+	return a.open(l), a.opens, nil
 }

@@ -2,6 +2,7 @@ package srs
 
 import (
 	"errors"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -52,7 +53,16 @@ func path(t tb, s string) mail.Path {
 
 func forward(t tb, w *Rewriter, p mail.Path) mail.Path {
 	t.Helper()
-	out, err := w.Forward(p)
+	return forwardAs(t, w, p, mail.OpensToBounces)
+}
+
+// client is a network of clients.
+var client = netip.MustParsePrefix("192.0.2.0/24")
+
+// forwardAs returns an address that opens to opens, for mail of client.
+func forwardAs(t tb, w *Rewriter, p mail.Path, opens mail.Opens) mail.Path {
+	t.Helper()
+	out, err := w.Forward(p, opens, client)
 	if err != nil {
 		t.Fatalf("Forward(%s): %v", p, err)
 	}
@@ -61,9 +71,9 @@ func forward(t tb, w *Rewriter, p mail.Path) mail.Path {
 
 func reverse(t tb, w *Rewriter, p mail.Path) mail.Path {
 	t.Helper()
-	out, err := w.Reverse(p)
-	if err != nil {
-		t.Fatalf("Reverse(%s): %v", p, err)
+	out, opens, err := w.Reverse(p)
+	if err != nil || opens != mail.OpensToBounces {
+		t.Fatalf("Reverse(%s) opens to %s: %v", p, opens, err)
 	}
 	return out
 }
@@ -185,6 +195,47 @@ func TestForward(t *testing.T) {
 	}
 }
 
+// TestForward_Opens: what an address opens to stands in its MAC, and with a softfail the client's network in the
+// address.
+func TestForward_Opens(t *testing.T) {
+	w := rewriter(t, "srs.example", noon, keyA)
+	sender := path(t, "alice@sender.example")
+	tests := []struct {
+		name   string
+		opens  mail.Opens
+		client string
+		want   string
+		err    error
+	}{
+		{"to bounces", mail.OpensToBounces, "192.0.2.0/24", "SRS0=SLDBQZPI=JL=sender.example=alice@srs.example", nil},
+		{
+			"whatever the network", mail.OpensToBounces, "2001:db8::/48",
+			"SRS0=SLDBQZPI=JL=sender.example=alice@srs.example", nil,
+		},
+		{"to reports", mail.OpensToReports, "192.0.2.0/24", "", nil},
+		{"to reports, for another network", mail.OpensToReports, "2001:db8::/48", "", nil},
+		{"to none", mail.OpensToNone, "192.0.2.0/24", "", ErrClosed},
+	}
+	seen := map[string]string{}
+	for _, tt := range tests {
+		got, err := w.Forward(sender, tt.opens, netip.MustParsePrefix(tt.client))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.want != "" && got.String() != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
+		}
+		if other := seen[got.String()]; tt.want == "" && other != "" {
+			t.Errorf("%s: the same as %s: %s", tt.name, other, got)
+		}
+		seen[got.String()] = tt.name
+		home, opens, err := w.Reverse(got)
+		if !errors.Is(err, tt.err) || err == nil && (home != sender || opens != tt.opens) {
+			t.Errorf("%s: %s opens for %s to %s: %v", tt.name, got, home, opens, err)
+		}
+	}
+}
+
 // TestForward_Unchanged: addresses that need no rewriting are returned unchanged.
 func TestForward_Unchanged(t *testing.T) {
 	w := rewriter(t, "srs.example", noon, keyA)
@@ -248,7 +299,8 @@ func TestForward_Errors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got, err := w.Forward(tt.in); !errors.Is(err, tt.want) || got != (mail.Path{}) {
+			got, err := w.Forward(tt.in, mail.OpensToBounces, client)
+			if !errors.Is(err, tt.want) || got != (mail.Path{}) {
 				t.Errorf("got %s, %v, want %v", got, err, tt.want)
 			}
 		})
@@ -331,7 +383,7 @@ func TestReverse_Errors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got, err := w.Reverse(path(t, tt.in)); !errors.Is(err, tt.want) || got != (mail.Path{}) {
+			if got, _, err := w.Reverse(path(t, tt.in)); !errors.Is(err, tt.want) || got != (mail.Path{}) {
 				t.Errorf("got %q, %v, want %v", got, err, tt.want)
 			}
 		})
@@ -412,12 +464,12 @@ func TestRewriter_Concurrency(t *testing.T) {
 			for range 200 {
 				for _, sender := range senders {
 					p, _ := mail.ParsePath(sender, true)
-					out, err := w.Forward(p)
+					out, err := w.Forward(p, mail.OpensToBounces, client)
 					if err != nil {
 						t.Error(err)
 						return
 					}
-					if home, err := w.Reverse(out); home != p || err != nil {
+					if home, _, err := w.Reverse(out); home != p || err != nil {
 						t.Errorf("%s opens to %s, %v", out, home, err)
 						return
 					}

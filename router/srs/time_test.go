@@ -46,7 +46,7 @@ func TestReverse_Validity(t *testing.T) {
 				if tt.validity != 0 {
 					w.days = int64(tt.validity / day)
 				}
-				if _, err := w.Reverse(made); !errors.Is(err, tt.want) {
+				if _, _, err := w.Reverse(made); !errors.Is(err, tt.want) {
 					t.Errorf("%s: got %v, want %v", made, err, tt.want)
 				}
 			}
@@ -57,7 +57,7 @@ func TestReverse_Validity(t *testing.T) {
 // TestReverse_OldForgery: an old forgery is ErrBadMAC and not ErrExpired.
 func TestReverse_OldForgery(t *testing.T) {
 	made := forward(t, rewriter(t, "srs.example", noon, keyB), path(t, "alice@sender.example"))
-	if _, err := rewriter(t, "srs.example", noon.Add(100*day), keyA).Reverse(made); !errors.Is(err, ErrBadMAC) {
+	if _, _, err := rewriter(t, "srs.example", noon.Add(100*day), keyA).Reverse(made); !errors.Is(err, ErrBadMAC) {
 		t.Error(err)
 	}
 }
@@ -98,10 +98,10 @@ func TestRewriter_KeyRotation(t *testing.T) {
 		if fresh != forward(t, rewriter(t, "srs.example", noon.Add(day), keyB), path(t, sender)) {
 			t.Error("not the first key made it")
 		}
-		if _, err := after.Reverse(old); !errors.Is(err, ErrBadMAC) {
+		if _, _, err := after.Reverse(old); !errors.Is(err, ErrBadMAC) {
 			t.Errorf("an address of a key that is gone: %v", err)
 		}
-		if _, err := before.Reverse(fresh); !errors.Is(err, ErrBadMAC) {
+		if _, _, err := before.Reverse(fresh); !errors.Is(err, ErrBadMAC) {
 			t.Errorf("an address of a key that is not there yet: %v", err)
 		}
 		if home := reverse(t, after, fresh); home.String() != sender {

@@ -156,6 +156,16 @@ func (k *Check) Wait(ctx context.Context) (result, domain string) {
 	return k.mail.Result.String(), k.mail.Domain
 }
 
+// IsMailKnown reports whether Wait returns at once.
+func (k *Check) IsMailKnown() bool {
+	select {
+	case <-k.mailKnown:
+		return true
+	default:
+		return false
+	}
+}
+
 // late returns the result of a question without an answer.
 func late(q question) Identity {
 	return Identity{Result: TempError, Domain: q.domain, Reason: reasonLate}
