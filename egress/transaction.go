@@ -46,7 +46,7 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 		return nil
 	}
 	if len(t.accepted) > 0 && (t.d.NextHop.Transport == mail.LMTP || t.d.NextHop.Transport == mail.LMTPUnix) {
-		return mail.Refuse(452, 5, 3, "One recipient at a time for this destination", "lmtp", nil)
+		return mail.AnotherTransaction("lmtp")
 	}
 	if err := t.suspended(t.d.Site); err != nil {
 		return err

@@ -75,7 +75,7 @@ func (s *session) discard(b *wire.Body) mail.Reply {
 // judgeEnding returns what became of a message, and the reply to its end as a stranger may read it.
 func (t *transaction) judgeEnding(e *message.Ending) (mail.Kind, mail.Reply) {
 	if out := &e.Outcome; e.Committed {
-		reply := publicReply(out.Reply, out.Host, t.rcpts)
+		reply := publicReply(out.Reply, t.rcpts)
 		switch out.Reply.Class() {
 		case 2:
 			reply.Code = 250 // whatever 2yz the next hop chose: to our client a 221 would mean that we close

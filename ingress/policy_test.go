@@ -131,7 +131,7 @@ func TestBody_Postmaster(t *testing.T) {
 		}
 	}
 	c.open("a@evil.example", "postmaster@example.com", "Abuse@example.com")
-	c.say("RCPT TO:<info@example.com>", "452 4.5.3")
+	c.say("RCPT TO:<info@example.com>", "452 4.5.3 Send this recipient in a transaction of its own id=")
 	c.say("RSET", "250")
 	c.send("a@evil.example", text, "550 5.7.26", "info@example.com")
 }

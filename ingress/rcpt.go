@@ -145,9 +145,7 @@ func (s *session) findRoute(ctx context.Context, r *message.Recipient) error {
 func (s *session) checkRecipient(ctx context.Context, r *message.Recipient) error {
 	rcpts := s.t.rcpts
 	if len(rcpts) > 0 && (r.Route.Alone || rcpts[0].Route.Alone) {
-		return mail.Refuse(452, 5, 3,
-			"A bounce to a rewritten address has one recipient, send it in a transaction of its "+
-				"own", "bounce not alone", nil)
+		return mail.AnotherTransaction("bounce not alone")
 	}
 	if err := s.checkRates(ctx, &r.Route); err != nil {
 		return err
@@ -162,15 +160,13 @@ func (s *session) checkSameTransaction(r *message.Recipient) error {
 		return nil
 	}
 	if !sameDelivery(&t.route, &r.Route) {
-		return mail.Refuse(452, 5, 3, "This recipient has another next hop, send it in a transaction of its own",
-			"another next hop", nil)
+		return mail.AnotherTransaction("another next hop")
 	}
 	if !s.messages.SameTerms(message.FirstRelayed(t.rcpts), r, s.trusted) {
-		return mail.Refuse(452, 5, 3, "This recipient's domain has another policy, send it in a transaction of its own",
-			"another policy", nil)
+		return mail.AnotherTransaction("another policy")
 	}
 	if r.Route.NextHop.Transport >= mail.LMTP {
-		return mail.Refuse(452, 5, 3, "One recipient at a time for this next hop", "lmtp", nil)
+		return mail.AnotherTransaction("lmtp")
 	}
 	return nil
 }

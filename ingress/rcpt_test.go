@@ -71,7 +71,7 @@ func TestRcpt_Alone(t *testing.T) {
 			w := serve(t, routes, relay, func(c *Config, _ *wire.Config) { c.Store = counts })
 			w.say("MAIL FROM:<>", "250")
 			w.say("RCPT TO:<"+tt.first+"@example.com>", "250 2.1.5")
-			w.say("RCPT TO:<"+tt.then+"@example.com>", "452 4.5.3 ")
+			w.say("RCPT TO:<"+tt.then+"@example.com>", "452 4.5.3 Send this recipient in a transaction of its own id=")
 			if tt.first == "plain" || tt.first == "a" {
 				w.say("DATA", "354")
 				w.say(text+".", "250")
@@ -170,7 +170,7 @@ func TestRcpt_SharedTransaction(t *testing.T) {
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<gone@example.com>", "250")
 	w.say("RCPT TO:<one@example.com>", "250")
-	w.say("RCPT TO:<other@example.com>", "452 4.5.3")
+	w.say("RCPT TO:<other@example.com>", "452 4.5.3 Send this recipient in a transaction of its own id=")
 	w.say("RCPT TO:<two@example.com>", "250")
 	w.say("DATA", "354")
 	w.say(text+".", "250")

@@ -80,15 +80,14 @@ func publicRefusal(err error, rcpts []message.Recipient) *mail.Refusal {
 	}
 	public := *r
 	public.Cause = err
-	public.Reply = publicReply(mail.ReplyFor(err), r.Host, rcpts)
+	public.Reply = publicReply(mail.ReplyFor(err), rcpts)
 	return &public
 }
 
 // publicReply returns a next hop's reply as a stranger may read it. Where a rule rewrote a recipient of the
-// transaction, the destination's address, local part and domain become what the client wrote itself, and its host is
-// removed. Recipients with different choices share a transaction, and then the choice that tells least counts for all
-// of it.
-func publicReply(r mail.Reply, host string, rcpts []message.Recipient) mail.Reply {
+// transaction, the text is redacted. Recipients with different choices share a transaction, and then the choice that
+// tells least counts for all of it.
+func publicReply(r mail.Reply, rcpts []message.Recipient) mail.Reply {
 	how := mail.UpstreamTextFull
 	for i := range rcpts {
 		how = tellsLess(how, upstreamText(&rcpts[i].Route))
@@ -97,13 +96,10 @@ func publicReply(r mail.Reply, host string, rcpts []message.Recipient) mail.Repl
 	case mail.UpstreamTextFull:
 		return r
 	case mail.UpstreamTextCode:
-		r.Text = "The destination said so"
-		if r.Class() == 2 {
-			r.Text = "OK"
-		}
+		r.Text = fixedText(r)
 		return r
 	}
-	r.Text = redact(r.Text, host, rcpts)
+	r.Text = redact(r, rcpts)
 	return r
 }
 

@@ -66,7 +66,7 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 	case t.phase == begun:
 		return t.first(ctx, forward)
 	case !forward.IsASCII() && !t.utf8, c.ext.RcptMax > 0 && t.accepted >= c.ext.RcptMax:
-		return c.ownRefusal(452, 5, 3, "Send this recipient in a transaction of its own",
+		return c.ownRefusal(452, 5, 3, mail.OwnTransaction,
 			"too many recipients upstream")
 	}
 	t.forward = forward

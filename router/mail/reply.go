@@ -141,6 +141,15 @@ func Refuse(code, subject, detail int, text, reason string, cause error) *Refusa
 	return &Refusal{Reply: NewReply(code, subject, detail, text), Reason: reason, Cause: cause}
 }
 
+// OwnTransaction is the text of each refusal of AnotherTransaction.
+const OwnTransaction = "Send this recipient in a transaction of its own"
+
+// AnotherTransaction returns the refusal of a recipient that cannot share the transaction of those before it. Its text
+// is the same for every reason: a stranger who tries recipients in pairs is not to learn how they differ.
+func AnotherTransaction(reason string) *Refusal {
+	return Refuse(452, 5, 3, OwnTransaction, reason, nil)
+}
+
 // Error returns the reply, the host that sent it and the cause. It is for the operator, not for the client.
 func (r *Refusal) Error() string {
 	s := r.Reply.String()
