@@ -107,6 +107,9 @@ func TestUnit_Rights(t *testing.T) {
 		"Service.ProtectSystem":           "strict",
 		"Service.MemoryDenyWriteExecute":  "yes",
 		"Service.RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
+		"Service.PrivateMounts":           "yes",
+		"Service.DeviceAllow":             "",
+		"Service.IPAddressDeny":           "169.254.169.254 fd00:ec2::254",
 		"Install.WantedBy":                "multi-user.target",
 	} {
 		if got := keys[key]; !slices.Equal(got, []string{want}) {

@@ -175,3 +175,39 @@ func TestMetrics_Bounds(t *testing.T) {
 		t.Error("the label site is not bounded")
 	}
 }
+
+// TestMetrics_SiteLabels: Sites that are the busiest one after another do not make labels for ever, and what they have
+// is counted all the same.
+func TestMetrics_SiteLabels(t *testing.T) {
+	turn := 0
+	m := NewMetrics("test", Gauges{Sessions: func() []SiteSessions {
+		return []SiteSessions{{Site: "always", Open: 1}, {Site: mail.Site(fmt.Sprint("site", turn)), Open: 2}}
+	}})
+	labels := make(map[string]bool)
+	for turn = range 3 * maxSiteLabels {
+		families, err := m.Gather().Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() != "millrace_sessions" {
+				continue
+			}
+			sum := 0.0
+			for _, series := range f.GetMetric() {
+				sum += series.GetGauge().GetValue()
+				for _, l := range series.GetLabel() {
+					if l.GetName() == "site" {
+						labels[l.GetValue()] = true
+					}
+				}
+			}
+			if sum != 3 {
+				t.Fatalf("%v sessions", sum)
+			}
+		}
+	}
+	if len(labels) != maxSiteLabels+1 || !labels["always"] || !labels[other] {
+		t.Errorf("%d labels", len(labels))
+	}
+}

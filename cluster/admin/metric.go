@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"runtime"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +20,9 @@ import (
 const (
 	maxReasons = 64
 	maxSites   = 50
+	// maxSiteLabels bounds the Sites that were ever shown by name, because a label that was seen once stays in the
+	// memory of Prometheus. The busiest come first, from one reading to the next.
+	maxSiteLabels = 200
 )
 
 // other is the label value that stands for all that are not shown.
@@ -145,7 +149,7 @@ func (m *Metrics) registerGauges(g Gauges) {
 			Help: "Events that the log and the metrics missed."}, func() float64 { return float64(g.EventsDropped()) }))
 	}
 	if g.Sessions != nil {
-		m.registry.MustRegister(sessionCollector{read: g.Sessions})
+		m.registry.MustRegister(&sessionCollector{read: g.Sessions, shown: make(map[mail.Site]bool)})
 	}
 	if g.Cluster != nil {
 		gauge("millrace_cluster_members", "Nodes that this one sees, itself among them.", func() float64 {
@@ -239,17 +243,33 @@ var sessionDesc = prometheus.NewDesc("millrace_sessions",
 	[]string{"site", "state"}, nil)
 
 // A sessionCollector reads the pool when metrics are requested.
-type sessionCollector struct{ read func() []SiteSessions }
+type sessionCollector struct {
+	read func() []SiteSessions
+
+	mu    sync.Mutex // guards shown
+	shown map[mail.Site]bool
+}
+
+// shows reports whether a Site is shown by name, from now on if it was not before.
+func (c *sessionCollector) shows(site mail.Site) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(site) > 255 || !c.shown[site] && len(c.shown) >= maxSiteLabels {
+		return false
+	}
+	c.shown[site] = true
+	return true
+}
 
 // Describe names the one metric.
-func (c sessionCollector) Describe(ch chan<- *prometheus.Desc) { ch <- sessionDesc }
+func (c *sessionCollector) Describe(ch chan<- *prometheus.Desc) { ch <- sessionDesc }
 
-// Collect sends the sessions of the first maxSites Sites and the sum of the others.
-func (c sessionCollector) Collect(ch chan<- prometheus.Metric) {
+// Collect sends the sessions of the first maxSites Sites, as far as they may be shown, and the sum of the others.
+func (c *sessionCollector) Collect(ch chan<- prometheus.Metric) {
 	rest := SiteSessions{Site: other}
 	sites := c.read()
 	for i, s := range sites {
-		if i >= maxSites || len(s.Site) > 255 {
+		if i >= maxSites || !c.shows(s.Site) {
 			rest.Open += s.Open
 			rest.Idle += s.Idle
 			rest.Waiting += s.Waiting
@@ -260,7 +280,7 @@ func (c sessionCollector) Collect(ch chan<- prometheus.Metric) {
 	c.send(ch, rest)
 }
 
-func (c sessionCollector) send(ch chan<- prometheus.Metric, s SiteSessions) {
+func (c *sessionCollector) send(ch chan<- prometheus.Metric, s SiteSessions) {
 	for _, v := range []struct {
 		state string
 		n     int

@@ -246,6 +246,6 @@ func (v *validator) admin(c *Config) {
 func (v *validator) url(field, s string) {
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		v.add(field, fmt.Sprintf("%q is not an http or https URL", s))
+		v.add(field, "is not an http or https URL") // which may hold a password, so that it is not repeated
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -140,12 +141,36 @@ func readAddrs(c *config.Config, field string, list []string) (out []netip.Addr,
 	return out, nil
 }
 
-// mxSelfAddrs returns the addresses by which an MX host is this node: those it listens on at the port of MX hosts.
+// mxSelfAddrs returns the addresses by which an MX host is this node: those it listens on at the port of MX hosts. A
+// listener on all addresses stands for those of the machine's interfaces.
 func mxSelfAddrs(c *config.Config) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range c.LocalAddrs() {
-		if int(a.Port()) == c.Egress.Port && !a.Addr().IsUnspecified() && !slices.Contains(out, a.Addr()) {
-			out = append(out, a.Addr())
+		if int(a.Port()) != c.Egress.Port {
+			continue
+		}
+		all := []netip.Addr{a.Addr()}
+		if a.Addr().IsUnspecified() {
+			all = interfaceAddrs()
+		}
+		for _, own := range all {
+			if !slices.Contains(out, own) {
+				out = append(out, own)
+			}
+		}
+	}
+	return out
+}
+
+// interfaceAddrs returns the addresses of this machine by which others may reach it, none if they cannot be read.
+func interfaceAddrs() (out []netip.Addr) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	for _, a := range all {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().IsGlobalUnicast() {
+			out = append(out, p.Addr().Unmap())
 		}
 	}
 	return out

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"time"
@@ -23,8 +24,8 @@ const tracerName = "github.com/millrace/millrace"
 // newExporter makes the exporter to the endpoint that telemetry.otlp names. It does not connect yet.
 func newExporter(ctx context.Context, endpoint string) (sdktrace.SpanExporter, error) {
 	u, err := url.Parse(endpoint)
-	if err != nil {
-		return nil, err
+	if err != nil { // its text holds the endpoint, and so a password
+		return nil, errors.New("is not a URL")
 	}
 	if u.Path == "" || u.Path == "/" {
 		u.Path = "/v1/traces" // the default path of OTLP/HTTP

@@ -49,6 +49,21 @@ func TestFinder_Addrs(t *testing.T) {
 	}
 }
 
+// TestFinder_OwnAddrs: an address of this node is never connected to, whatever else is allowed, and one for
+// documentation is no public one.
+func TestFinder_OwnAddrs(t *testing.T) {
+	own := newWorld(t, Config{AllowPrivate: true, SelfAddrs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}})
+	if got, err := own.Addrs(t.Context(), "lan.example"); fmt.Sprint(got) != "[fd00::1]" || err != nil {
+		t.Errorf("got %v, %v", got, err)
+	}
+	strict := newWorld(t, Config{})
+	strict.cfg.examples = false
+	if got, err := strict.Addrs(t.Context(), "[192.0.2.5]"); err == nil ||
+		!strings.Contains(err.Error(), documentation) {
+		t.Errorf("got %v, %v", got, err)
+	}
+}
+
 // TestFinder_FixedAddrs: fixed addresses are not filtered.
 func TestFinder_FixedAddrs(t *testing.T) {
 	w := newWorld(t, Config{})
@@ -75,7 +90,18 @@ func TestFinder_FixedAddrs(t *testing.T) {
 // TestKindOf: networks that are not public.
 func TestKindOf(t *testing.T) {
 	for addr, want := range map[string]string{
-		"192.0.2.1": "", "8.8.8.8": "", "2001:db8::1": "", "100.63.255.255": "", "100.128.0.0": "", "172.15.0.1": "",
+		"8.8.8.8": "", "2a00:1450::1": "", "192.0.1.255": "", "192.0.3.0": "", "198.17.255.255": "", "198.20.0.0": "",
+		"2001:1::1": "", "2001:200::1": "", "2001:db7::1": "", "64:ff9a::1": "",
+		"192.0.2.1": documentation, "198.51.100.9": documentation, "203.0.113.255": documentation,
+		"2001:db8::1": documentation, "3fff:fff::1": documentation,
+		"198.18.0.1": "for benchmarks (RFC 2544)", "198.19.255.255": "for benchmarks (RFC 2544)",
+		"2001:2::1": "for benchmarks (RFC 5180)", "192.0.0.8": "for protocols (RFC 6890)",
+		"192.88.99.1": "a 6to4 relay (RFC 7526)", "fec0::1": "site-local (RFC 3879)",
+		"64:ff9b:1::a00:1": "of a translator (RFC 8215)", "64:ff9b:1:ffff::1": "of a translator (RFC 8215)",
+		"2001::1": "Teredo (RFC 4380)", "2001:0:a00:1::": "Teredo (RFC 4380)",
+		"5f00::1": "of segment routing (RFC 9602)", "64:ff9b::198.18.0.1": "for benchmarks (RFC 2544)",
+		"2002:c612:1::1": "for benchmarks (RFC 2544)",
+		"100.63.255.255": "", "100.128.0.0": "", "172.15.0.1": "",
 		"172.32.0.1": "",
 		"127.0.0.1":  "on loopback", "127.255.0.1": "on loopback", "::1": "on loopback",
 		"::ffff:127.0.0.1": "on loopback",
@@ -94,7 +120,8 @@ func TestKindOf(t *testing.T) {
 	}
 	for _, addr := range []string{
 		"0.0.0.0", "0.1.2.3", "::", "::ffff:0.0.0.0", "224.0.0.1", "239.1.1.1", "255.255.255.255", "ff02::1",
-		"64:ff9b::",
+		"64:ff9b::", "240.0.0.1", "254.255.255.255", "2002:f000:1::", "100::1", "100:0:0:1::1", "2001:10::1",
+		"2001:2f::1",
 	} {
 		if kind, never := kindOf(netip.MustParseAddr(addr)); kind == "" || !never {
 			t.Errorf("%s: got %q, %v; want never", addr, kind, never)

@@ -28,8 +28,9 @@ import (
 // A Config says which resolver to ask, what our own names are and what is allowed.
 type Config struct {
 	Resolver *dns.Resolver // required
-	// AllowPrivate lets MX hosts have addresses on loopback, RFC 1918, 100.64.0.0/10, link-local and unique local
-	// networks. Without it the owner of any domain could make us connect into our own network with an MX record.
+	// AllowPrivate lets MX hosts have special-purpose addresses (RFC 6890): on loopback, private, link-local, unique
+	// local, 100.64.0.0/10, for benchmarks or documentation, and the like.
+	// Without it the owner of any domain could make us connect into our own network with an MX record.
 	AllowPrivate bool
 	// Self are the host names that mail reaches us by, and SelfAddrs the addresses. An MX host that is one of them, or
 	// has one of the addresses, is ourselves.
@@ -43,6 +44,8 @@ type Config struct {
 	// random returns a number from 0 to n-1, to mix hosts of equal preference. Only tests of this package set it; nil
 	// means math/rand/v2. It is called by many goroutines.
 	random func(n int) int
+	// examples lets MX hosts have addresses that are for documentation. Only tests of this package set it.
+	examples bool
 }
 
 // Validate returns a *mail.FieldError that names the first field that makes no sense, or nil.

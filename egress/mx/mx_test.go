@@ -133,7 +133,7 @@ func newWorld(t testing.TB, c Config) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.Close)
-	c.Resolver, c.Now = r, w.now
+	c.Resolver, c.Now, c.examples = r, w.now, true
 	if c.random == nil {
 		c.random = func(n int) int { return n - 1 } // leaves the order as it is
 	}
