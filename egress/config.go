@@ -9,8 +9,8 @@
 // the destination's own 2yz, and stays so or the transaction fails; trouble of ours or of the network is 4yz; a session
 // goes back to the pool only when nothing is open on it.
 //
-// Calls between the files go down this list only: relay, handover, local, transaction, replay, lease, destination,
-// observe, refusal, resources, span, config.
+// Calls between the files go down this list only: relay, handover, local, transaction, replay, lease, stream,
+// destination, observe, refusal, resources, span, config.
 package egress
 
 import (
@@ -99,10 +99,9 @@ type Config struct {
 	// Password returns the password of user at a fixed next hop, and reports whether there is one. It is called when a
 	// session is opened.
 	Password func(user, host string, port uint16) (string, bool)
-	// Client holds the deadlines of sessions.
+	// Client holds the deadlines of sessions. A message that streams waits for a place as long as a write may stall.
 	Client smtpclient.Config
-	// Budget is how long Begin and the first Rcpt may take in all when their context sets no deadline, 0 for 60 s.
-	Budget time.Duration
+	Limits
 
 	// Cluster is nil where this node is alone: all mail is delivered from here, with the whole of each Site's limits.
 	Cluster Cluster
@@ -118,6 +117,15 @@ type Config struct {
 	Now func() time.Time
 
 	tune tuning
+}
+
+// Limits bound what a message may take.
+type Limits struct {
+	// Budget is how long Begin and the first Rcpt may take in all when their context sets no deadline, 0 for 60 s.
+	Budget time.Duration
+	// StreamFloor is how many octets a second a client has to bring of a message that streams, so that the message
+	// keeps its session while others wait; 0 for 64 KiB.
+	StreamFloor int64
 }
 
 // A tuning holds what only tests of this package set.
@@ -137,6 +145,8 @@ func (c *Config) Validate() error {
 		return &mail.FieldError{Field: "tls", Reason: "is no policy"}
 	case c.Resolver == nil:
 		return &mail.FieldError{Field: "resolver", Reason: "is missing"}
+	case c.StreamFloor < 0:
+		return &mail.FieldError{Field: "stream_floor", Reason: "is negative"}
 	case c.Budget < 0:
 		return &mail.FieldError{Field: "budget", Reason: "is negative"}
 	}

@@ -29,6 +29,7 @@ type handover struct {
 	accepted []mail.Path // in the order of Rcpt
 	failed   error       // ended the transaction when it could not be begun again
 	form     mail.Form
+	stream   context.Context // of Stream, once that was called
 	data     context.Context // of Data, once that was called
 	wrote    bool            // octets of the message are gone
 }
@@ -126,6 +127,11 @@ func (h *handover) replay(ctx context.Context, tx mail.Transaction, err error) e
 				"refused at the replay", err)
 		}
 	}
+	if h.stream != nil {
+		if err := tx.Stream(h.stream); err != nil {
+			return err
+		}
+	}
 	if h.data != nil {
 		return tx.Data(h.data, h.form)
 	}
@@ -139,6 +145,19 @@ func (h *handover) settle(err error) {
 	}
 	h.tx.Abort()
 	h.failed, h.tx = err, gone{}
+}
+
+// Stream waits for a place to stream at the Site; see mail.Transaction.
+func (h *handover) Stream(ctx context.Context) error {
+	if h.failed != nil {
+		return h.failed
+	}
+	err := h.tx.Stream(ctx)
+	h.stream = ctx
+	if h.failover(ctx, err) {
+		return h.failed
+	}
+	return err
 }
 
 // Data opens the message; see mail.Transaction.
@@ -212,7 +231,7 @@ func (h *handover) Renew(ctx context.Context) error {
 	return err
 }
 
-// Wanted reports whether another client waits for the session; see mail.Transaction.
+// Wanted reports whether the message is to give way; see mail.Transaction.
 func (h *handover) Wanted() bool { return h.tx.Wanted() }
 
 // SMTPUTF8 reports whether the destination offers it; see mail.Transaction.

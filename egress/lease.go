@@ -10,6 +10,7 @@ import (
 	"github.com/millrace/millrace/egress/dial"
 	"github.com/millrace/millrace/egress/pool"
 	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -95,8 +96,8 @@ func (l *lease) take(ctx context.Context, tries int) (full bool, err error) {
 	}
 	c, span := l.span(ctx, "egress.pool")
 	s, err := l.pool.Get(c, pool.Request{
-		Site: l.at.site, Limits: l.at.limits, Way: l.at.way, Hosts: l.at.hosts, Client: l.d.Client,
-		Favoured: l.d.Favoured, Again: l.counted,
+		Site: l.at.site, Limits: l.at.limits, Way: l.at.way, Hosts: l.at.hosts,
+		Client: network.Widest(l.d.Client.Addr()), Favoured: l.d.Favoured, Again: l.counted,
 	})
 	end(span, err)
 	if err != nil {

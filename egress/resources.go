@@ -1,7 +1,9 @@
 package egress
 
 import (
+	"cmp"
 	"context"
+	"hash/maphash"
 	"net/netip"
 	"time"
 
@@ -34,6 +36,7 @@ type resources struct {
 	dialer   *dial.Dialer
 	feedback *feedback.Observer
 	fixed    *lru.Cache[mail.NextHop, *fixedSite]
+	attempts maphash.Seed // of what attempts at one message have in common
 }
 
 // A fixedSite is the Site and the one host of a fixed next hop.
@@ -75,13 +78,14 @@ func newResources(cfg Config) (*resources, error) {
 	return &resources{
 		cfg:    cfg,
 		finder: finder,
-		pool:   pool.New[*client](cfg.Now),
+		pool:   pool.New[*client](cfg.Now, cmp.Or(cfg.StreamFloor, pool.DefaultStreamFloor)),
 		dialer: dial.New(dial.Config{
 			Helo: cfg.Helo, Finder: finder, Sources: cfg.Sources, Client: cfg.Client, RootCAs: cfg.tune.rootCAs,
 			Us: smtpclient.Identity{Addrs: unmapped(cfg.Addresses), SRS: cfg.SRSDomain},
 		}),
 		feedback: feedback.New(cfg.Reactions, cfg.Now),
 		fixed:    lru.New[mail.NextHop, *fixedSite](fixedCache),
+		attempts: maphash.MakeSeed(),
 	}, nil
 }
 

@@ -36,7 +36,7 @@ func TestTransaction_Storm(t *testing.T) {
 		}
 		return smtptest.Answer{}, false
 	}}, limits(t, "connections=6 messages=20 idle=1m age=1h"))
-	networks := []netip.Prefix{network, network, network, other, netip.MustParsePrefix("2001:db8::/64")}
+	networks := []netip.Prefix{subnet, subnet, subnet, other, netip.MustParsePrefix("2001:db8::/64")}
 	acknowledged := make(map[string]int)
 	var clients sync.WaitGroup
 	for n := range 40 {

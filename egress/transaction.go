@@ -24,6 +24,7 @@ var errAborted = errors.New("aborted")
 // then. Between two calls, while its client is waited for, its slot is parked, and the pool may take the session away.
 type transaction struct {
 	envelope
+	stream streamed
 	opened bool       // Data was called and did not fail
 	octets trace.Span // from Data to Commit or Abort; nil if it is not recorded
 }
@@ -138,6 +139,18 @@ func (t *transaction) refused(err error, forward mail.Path) error {
 	return err
 }
 
+// Stream waits for a place to stream at the Site; see mail.Transaction. Its session stays parked meanwhile, so that
+// others may have it.
+func (t *transaction) Stream(ctx context.Context) error {
+	if t.failed != nil {
+		return t.failed
+	}
+	if err := t.stream.take(ctx, t.resources, &t.at, &t.d, t.accepted); err != nil {
+		return t.fail(err)
+	}
+	return nil
+}
+
 // Data opens the message; see mail.Transaction. A session that turns out to be dead here is replaced, as nothing of the
 // message was sent yet.
 func (t *transaction) Data(ctx context.Context, form mail.Form) error {
@@ -182,24 +195,29 @@ func (t *transaction) end(err error) error {
 	return err
 }
 
-// Write sends a piece; see mail.Transaction. A *mail.Refusal with another reply than 451 4.4.2 is the destination's
-// answer to the message.
+// Write sends a piece; see mail.Transaction. A *mail.Refusal with another reply than 451 4.4.2 and 451 4.4.5 is the
+// destination's answer to the message.
 func (t *transaction) Write(o mail.Octets) error {
 	if t.failed != nil {
 		return t.failed
 	}
-	if err := t.conn.Write(o); err != nil {
+	err := t.stream.brought(o.Len())
+	if err == nil {
+		if err = t.conn.Write(o); err == nil {
+			t.stream.held.Awaits()
+			return nil
+		}
 		err = t.end(err)
-		end(t.octets, err)
-		t.octets = nil
-		return err
 	}
-	return nil
+	end(t.octets, err)
+	t.octets = nil
+	return err
 }
 
 // Commit sends the last piece and the end of data; see mail.Transaction. A session that dies before all of it was
 // written is 451 4.4.2 and not in doubt.
 func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outcome {
+	t.stream.held.Leave() // the client has brought all of it
 	if t.failed != nil || t.slot == nil {
 		return nil
 	}
@@ -235,6 +253,7 @@ func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outco
 func (t *transaction) Abort() {
 	end(t.octets, errAborted)
 	t.octets = nil
+	defer t.stream.held.Leave() // behind the session, so that no other stream has to give way for it
 	switch {
 	case t.slot == nil:
 	case t.slot.Unpark():
@@ -267,8 +286,8 @@ func (t *transaction) Renew(ctx context.Context) error {
 	return nil
 }
 
-// Wanted reports whether another client is to get the session; see mail.Transaction.
-func (t *transaction) Wanted() bool { return t.slot != nil && t.slot.Wanted() }
+// Wanted reports whether the message is to give way; see mail.Transaction.
+func (t *transaction) Wanted() bool { return t.stream.brought(0) != nil }
 
 // SMTPUTF8 reports whether the host offers it; see mail.Transaction. Once it reported true, a session with a host of
 // the same Site that does not is refused as 451 4.3.0.

@@ -157,12 +157,12 @@ func two(t testing.TB, b1, b2 smtptest.Behaviour, change func(*Config)) (w *worl
 	return newWorld(t, port(t, s1), change), s1, s2
 }
 
-var network = netip.MustParsePrefix("192.0.2.0/24")
+var subnet = netip.MustParsePrefix("192.0.2.0/24")
 
 func to(domain string) mail.Delivery {
 	return mail.Delivery{
 		NextHop: mail.NextHop{Transport: mail.MX, Host: domain}, Reverse: mail.Path{Local: "a", Domain: "client.test"},
-		RecipientDomain: domain, Client: network,
+		RecipientDomain: domain, Client: subnet,
 	}
 }
 

@@ -201,6 +201,37 @@ func TestData_RefusalRedacted(t *testing.T) {
 	w.say("DATA", "550 5.1.1 <info@example.com> refused now id=")
 }
 
+// A message that streams asks for a place before its octets go out, and one that is held does not.
+func TestBody_StreamPlace(t *testing.T) {
+	large := "Subject: x\r\n\r\n" + strings.Repeat("0123456789\r\n", 10000)
+	tests := []struct {
+		name, octets string
+		refusal      error
+		want         string
+		streams      int
+		datas        int
+	}{
+		{"held", "Subject: x\r\n\r\nbody\r\n", nil, "250", 0, 1},
+		{"streamed", large, nil, "250", 1, 1},
+		{"no place", large, mail.Refuse(451, 4, 5, "Destination is busy", "no place", nil), "451 4.4.5", 1, 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			relay := &ingresstest.Relay{StreamErr: tt.refusal}
+			w := serve(t, rules{"info": ingresstest.To("far.example")}, relay, nil)
+			w.say("MAIL FROM:<a@b.example>", "250")
+			w.say("RCPT TO:<info@example.com>", "250")
+			w.say("DATA", "354")
+			w.say(tt.octets+".", tt.want)
+			relay.Mu.Lock()
+			defer relay.Mu.Unlock()
+			if relay.Streams != tt.streams || relay.Datas != tt.datas {
+				t.Errorf("%d streams and %d DATA, want %d and %d", relay.Streams, relay.Datas, tt.streams, tt.datas)
+			}
+		})
+	}
+}
+
 // A slow stream yields when other clients wait.
 func TestBody_SlowStream(t *testing.T) {
 	relay := &ingresstest.Relay{}
@@ -228,7 +259,7 @@ func TestBody_SlowStream(t *testing.T) {
 		aborts = relay.Aborts
 		relay.Mu.Unlock()
 	}
-	w.say(".", "451 4.4.5 Too slow while others wait for this destination id=")
+	w.say(".", "451 4.4.5 Others wait for this destination, try again id=")
 }
 
 // SMTPUTF8 is decided at the end of the header section.

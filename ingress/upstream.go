@@ -69,6 +69,7 @@ func (t *transaction) begin(ctx context.Context) error {
 		Extra:           s.messages.Extra(&t.route, s.trusted),
 		RecipientDomain: t.route.Forwards[0].Domain,
 		Client:          network.Of(s.conn.Addr.Addr()),
+		Addr:            s.conn.Addr.Addr().Unmap(),
 		Favoured:        s.trusted,
 		Trace:           t.report.Event.Trace,
 		Seal:            t.route.Policy.Seal,

@@ -92,6 +92,7 @@ type Limits struct {
 	ConnectionsPerNetwork NetworkLimits `yaml:"connections_per_network"`
 	HoldWindow            Size          `yaml:"hold_window"`
 	HoldBudget            Size          `yaml:"hold_budget"`
+	StreamFloor           Size          `yaml:"stream_floor"` // octets per second
 }
 
 // NetworkLimits bound the connections of the clients of one network.
@@ -261,7 +262,7 @@ func defaults() *Config {
 		Limits: Limits{
 			MessageSize: 50 << 20, Line: 1 << 20, Recipients: 100, Connections: 20000, ConnectionsPerClient: 50,
 			ConnectionsPerNetwork: NetworkLimits{Net24: 400, Net56: 200, Net48: 1000},
-			HoldWindow:            256 << 10, HoldBudget: 512 << 20,
+			HoldWindow:            256 << 10, HoldBudget: 512 << 20, StreamFloor: 64 << 10,
 		},
 		Deadlines: Deadlines{
 			Rcpt: Duration(time.Minute), Data: Duration(time.Minute), Write: Duration(2 * time.Minute),

@@ -28,7 +28,7 @@ egress:
 limits:
   {message_size: 50MiB, line: 1MiB, recipients: 100, connections: 20000, connections_per_client: 50,
    connections_per_network: {/24: 400, /56: 200, /48: 1000},
-   hold_window: 256KiB, hold_budget: 512MiB}
+   hold_window: 256KiB, hold_budget: 512MiB, stream_floor: 64KiB}
 deadlines: {rcpt: 60s, data: 60s, write: 120s, commit: 9m, lend: 5s}
 drain: 30s
 srs: {domain: srs.example.net, key_file: file}
@@ -237,6 +237,10 @@ func TestParse_Problems(t *testing.T) {
 			"3: score.allow[0]: has for= with something else"},
 		{"an entry that blocks for the score", smallest + "score: {block: [192.0.2.1 for=score]}",
 			"score.block[0].for: is for entries that allow"},
+		{
+			"a floor below any link", "limits:\n  stream_floor: 600",
+			"2: limits.stream_floor: is not between 1000 octets and 10MiB a second",
+		},
 		{"a TLS policy that is none", "egress: {tls: maybe}", `"maybe" is none of none, opportunistic, required`},
 		{
 			"a Redis URL is not repeated", "redis: {url: \"http://user:hunter2@h\"}",

@@ -183,6 +183,9 @@ func (v *validator) limits(l *Limits) {
 	if l.HoldBudget < l.HoldWindow {
 		v.add("limits.hold_budget", "is below limits.hold_window")
 	}
+	if l.StreamFloor < 1000 || l.StreamFloor > 10<<20 {
+		v.add("limits.stream_floor", "is not between 1000 octets and 10MiB a second")
+	}
 }
 
 // deadlines requires that each deadline ends before that of the client: a client that stops waiting before we answer

@@ -121,7 +121,9 @@ func (p *parts) makeEgress(hooks) error {
 			Stall: time.Duration(c.Deadlines.Write),
 			Dot:   time.Duration(c.Deadlines.Commit),
 		},
-		Budget: time.Duration(c.Deadlines.Rcpt),
+		Limits: egress.Limits{
+			Budget: time.Duration(c.Deadlines.Rcpt), StreamFloor: int64(c.Limits.StreamFloor),
+		},
 	}
 	if c.SRS != nil {
 		p.egress.SRSDomain = c.SRS.Domain

@@ -70,16 +70,20 @@ type bench struct {
 	seen chan mail.Event // how transactions ended
 }
 
-// startNode runs a node until the test ends. extra is appended to its configuration; spans may be nil.
+// startNode runs a node until the test ends. extra is appended to its configuration, and may have listeners of its own;
+// spans may be nil.
 func startNode(t *testing.T, extra string, spans sdktrace.SpanExporter) *bench {
 	t.Helper()
 	b := &bench{dir: t.TempDir(), log: new(lockedBuffer), seen: make(chan mail.Event, 100)}
 	b.dest = smtptest.Start(t, smtptest.Behaviour{})
 	zone := dnstest.Start(t, "example.com. 60 IN MX 10 mx.example.com.\nmx.example.com. 60 IN A 127.0.0.1\n")
 	b.rules(t, fmt.Sprintf("domain example.com\n@example.com smtp://%s\n", b.dest.Addr()))
+	listen := "listen: [{addr: \"127.0.0.1:0\"}]\n"
+	if strings.Contains(extra, "listen:") {
+		listen = ""
+	}
 	yaml := fmt.Sprintf("hostname: mx1.example.net\npostmaster: ops@elsewhere.example\nroutes: routes.txt\ndns: "+
-		"{servers: [%q]}\n"+
-		"listen: [{addr: \"127.0.0.1:0\"}]\nadmin: {addr: \"127.0.0.1:0\"}\n%s", zone.Addr(), extra)
+		"{servers: [%q]}\n%sadmin: {addr: \"127.0.0.1:0\"}\n%s", zone.Addr(), listen, extra)
 	cfg, err := config.Parse(filepath.Join(b.dir, "millrace.yaml"), []byte(yaml), "")
 	if err != nil {
 		t.Fatal(err)

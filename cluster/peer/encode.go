@@ -29,6 +29,9 @@ func (o *opening) append(f fields) fields {
 	if d.Client.IsValid() {
 		f = f.text(fClient, d.Client.String())
 	}
+	if d.Addr.IsValid() {
+		f = f.text(fAddr, d.Addr.String())
+	}
 	f = f.number(fSeal, int64(d.Seal)).number(fEightBit, int64(d.EightBit)).text(fTraceparent, o.traceparent)
 	return appendRecipient(f, o.forward, o.budget)
 }
@@ -79,6 +82,10 @@ func parseOpening(f fields) (o opening, err error) {
 			copy(d.Trace[:], v)
 		case fClient:
 			if d.Client, err = netip.ParsePrefix(string(v)); err != nil {
+				return o, errors.Join(errFrame, err)
+			}
+		case fAddr:
+			if d.Addr, err = netip.ParseAddr(string(v)); err != nil {
 				return o, errors.Join(errFrame, err)
 			}
 		case fSeal:

@@ -110,6 +110,7 @@ const (
 	fEightBit       = 27
 	fBudget         = 28 // milliseconds
 	fTraceparent    = 29
+	fAddr           = 30 // of the client
 	fCode           = 40
 	fSubject        = 41
 	fDetail         = 42

@@ -44,7 +44,7 @@ func genReply() *rapid.Generator[mail.Reply] {
 // before. The test fails for a field that is added to the Delivery until the field is encoded.
 func TestEncode_Opening(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
-		reflect.TypeFor[mail.Delivery](): 12, reflect.TypeFor[mail.NextHop](): 4, reflect.TypeFor[mail.Params](): 3,
+		reflect.TypeFor[mail.Delivery](): 13, reflect.TypeFor[mail.NextHop](): 4, reflect.TypeFor[mail.Params](): 3,
 		reflect.TypeFor[mail.Refusal](): 5, reflect.TypeFor[mail.Outcome](): 9, reflect.TypeFor[mail.Reply](): 4,
 		reflect.TypeFor[mail.Octets](): 3,
 	} {
@@ -80,6 +80,7 @@ func TestEncode_Opening(t *testing.T) {
 		if rapid.Bool().Draw(t, "client") {
 			o.d.Client = netip.PrefixFrom(netip.AddrFrom16([16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t,
 				"addr"))), rapid.IntRange(0, 128).Draw(t, "bits"))
+			o.d.Addr = o.d.Client.Addr()
 		}
 		got, err := parseOpening(o.append(nil))
 		if err != nil || !reflect.DeepEqual(got, o) {

@@ -174,6 +174,7 @@ func (*nowhere) Write(mail.Octets) error               { return nil }
 func (*nowhere) Abort()                                {}
 func (*nowhere) Lend() bool                            { return false }
 func (*nowhere) Renew(context.Context) error           { return nil }
+func (*nowhere) Stream(context.Context) error          { return nil }
 func (*nowhere) Wanted() bool                          { return false }
 func (*nowhere) SMTPUTF8() bool                        { return false }
 func (n *nowhere) Commit(context.Context, mail.Octets) []mail.Outcome {

@@ -177,7 +177,7 @@ func (t *transaction) Renew(ctx context.Context) error {
 	return nil
 }
 
-// Wanted asks the owner whether another client waits for the connection; see mail.Transaction. The answer follows the
+// Wanted asks the owner whether the message is to give way; see mail.Transaction. The answer follows the
 // pieces that the destination has not accepted yet.
 func (t *transaction) Wanted() bool {
 	if t.over() != nil || !t.begun {
@@ -189,6 +189,9 @@ func (t *transaction) Wanted() bool {
 
 // SMTPUTF8 reports what the destination offers; see mail.Transaction.
 func (t *transaction) SMTPUTF8() bool { return t.utf8 }
+
+// Stream sends nothing: that the first piece is not the last one tells the owner.
+func (t *transaction) Stream(context.Context) error { return t.over() }
 
 // Data sends nothing: the first piece opens the message at the owner.
 func (t *transaction) Data(ctx context.Context, _ mail.Form) error {

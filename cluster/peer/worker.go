@@ -253,8 +253,16 @@ func (w *worker) parse(body []byte) (piece, error) {
 }
 
 // write opens the message, if p is its first piece, and writes p.
+//
+// The first of several frames of a held message has the budget of its commit. Any other message that begins with data
+// streams.
 func (w *worker) write(p *piece) (err error) {
 	defer w.recovered(&err)
+	if !w.t.opened && p.commit == 0 {
+		if err := w.t.tx.Stream(w.within(commandBudget, commandBudget)); err != nil {
+			return err
+		}
+	}
 	if err := w.openMessage(p); err != nil {
 		return err
 	}

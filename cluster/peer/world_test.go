@@ -87,6 +87,7 @@ func (a *authority) issue(tb testing.TB, name string, usages ...x509.ExtKeyUsage
 type destination struct {
 	begin  func(ctx context.Context, d mail.Delivery) error
 	rcpt   func(ctx context.Context, forward mail.Path) error
+	stream func(ctx context.Context) error
 	data   func(ctx context.Context, form mail.Form) error
 	write  func(o mail.Octets) error
 	commit func(ctx context.Context, o mail.Octets) []mail.Outcome
@@ -101,6 +102,7 @@ type destination struct {
 	delivered []string // committed messages, as text
 	aborted   int
 	writes    int
+	streams   int
 	open      int // transactions that were neither committed nor aborted
 }
 
@@ -139,6 +141,16 @@ func (t *destinationTx) Rcpt(ctx context.Context, forward mail.Path) error {
 		}
 	}
 	t.forwards = append(t.forwards, forward)
+	return nil
+}
+
+func (t *destinationTx) Stream(ctx context.Context) error {
+	t.d.mu.Lock()
+	t.d.streams++
+	t.d.mu.Unlock()
+	if t.d.stream != nil {
+		return t.d.stream(ctx)
+	}
 	return nil
 }
 

@@ -120,6 +120,7 @@ type queue[C Conn] struct {
 type waiter[C Conn] struct {
 	Request
 	site   *site[C]
+	since  pace.Instant
 	ticket uint64
 	turn   uint64        // of its queue when it was looked at last
 	elem   *list.Element // nil once the waiter left its queue

@@ -273,7 +273,7 @@ func TestLine_Peek(t *testing.T) {
 		queue := rapid.SliceOfN(rapid.IntRange(0, 2), 1, 30).Draw(rt, "queue")
 		for _, n := range queue {
 			r := request(cap, nets[n])
-			t1.enqueue(&r)
+			t1.enqueue(&r, 1)
 		}
 		for range queue {
 			anyBelow := false

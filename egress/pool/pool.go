@@ -1,9 +1,9 @@
 // Package pool keeps SMTP connections warm and shares them out. Connections are counted per Site, whose caps bound how
 // many exist, how many messages each carries and how long each lives; the one used last is reused first.
 //
-// It owns the counting, the waiting, the fairness between client networks, what a Site's complaints taught and the
-// cooling of a Site that refuses; the arithmetic of rates and times is in package pace. It refuses to know how a
-// connection is opened and what is said on it: it never dials and never reads.
+// It owns the counting, the waiting, the fairness between client networks, the streams and which of them is to give
+// way, what a Site's complaints taught and the cooling of a Site that refuses; the arithmetic of rates and times is in
+// package pace. It refuses to know how a connection is opened and what is said on it: it never dials and never reads.
 //
 // A connection is held through a Slot, the right to one connection at a Site. Get returns a Slot with an idle
 // connection in it, or an empty one for the caller to fill; Put and Discard end the holding.
@@ -32,6 +32,7 @@
 //     its holder reads line.waiting. At least one side sees the other. Both belong to one site.
 //   - Goroutines are awaited. A site starts closings and alarms only under its lock and before it is closed, so that
 //     Shutdown, which closes all sites before it waits, misses none.
+//   - The messages that gave way have a lock of their own, in a cache, which is taken while no site is locked.
 //   - No limit spans Sites. Count, Sites and Adaptations take one site after another, and are exact once nothing moves;
 //     Yield computes the limits of a site without a lock and applies them site by site.
 package pool
@@ -50,6 +51,7 @@ import (
 
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/egress/pool/pace"
+	"github.com/millrace/millrace/router/leaf/lru"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -166,6 +168,9 @@ type Pool[C Conn] struct {
 	now    func() time.Time
 	chance func() float64 // in [0, 1), spreads the ends of cooling; tests make it constant
 	born   time.Time      // where the Instants begin
+	floor  float64        // the rate below which a Stream may have to give way, in octets per second
+
+	gaveWay *lru.Cache[identity, pace.Instant] // messages that did, and until when they are remembered
 
 	mu     sync.RWMutex // over sites and closed; no other lock is taken while it is held
 	sites  map[mail.Site]*site[C]
@@ -178,13 +183,15 @@ type Pool[C Conn] struct {
 	done sync.WaitGroup // the reaper, the alarms of sites and the closings that sites have begun
 }
 
-// New returns a Pool that reads age, idle time and cooling from now. Without Start, idle connections are closed only
-// when they are met.
-func New[C Conn](now func() time.Time) *Pool[C] {
+// New returns a Pool that reads age, idle time and cooling from now, and in which a Stream of less than floor octets
+// per second may have to give way. Without Start, idle connections are closed only when they are met.
+func New[C Conn](now func() time.Time, floor int64) *Pool[C] {
 	return &Pool[C]{
 		now:     now,
 		chance:  rand.Float64,
 		born:    now(),
+		floor:   float64(floor),
+		gaveWay: lru.New[identity, pace.Instant](mostRemembered),
 		sites:   make(map[mail.Site]*site[C]),
 		drained: make(chan struct{}),
 		stop:    make(chan struct{}),
@@ -245,7 +252,7 @@ func (p *Pool[C]) take(r *Request) (s *Slot[C], w *waiter[C], err error) {
 			return s, nil, err
 		}
 	}
-	w = t.enqueue(r)
+	w = t.enqueue(r, p.instant(now))
 	t.serve(now)
 	return nil, w, nil
 }

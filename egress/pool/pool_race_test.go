@@ -17,7 +17,8 @@ func TestPool_Forget(t *testing.T) {
 	// Each look at the clock takes longer than an unused Site is remembered.
 	var looks atomic.Int64
 	begun := time.Now()
-	p, d := New[*fake](func() time.Time { return begun.Add(time.Duration(looks.Add(1)) * 2 * time.Minute) }), new(dest)
+	clock := func() time.Time { return begun.Add(time.Duration(looks.Add(1)) * 2 * time.Minute) }
+	p, d := New[*fake](clock, DefaultStreamFloor), new(dest)
 	var holders, reaper sync.WaitGroup
 	stop := make(chan struct{})
 	reaper.Go(func() { // ends when the holders have ended
@@ -96,7 +97,7 @@ func TestPool_ShutdownWhileBusy(t *testing.T) {
 		busy := make(chan struct{}, 1000)
 		for i := range 24 {
 			all.Go(func() { // ends when the pool is closed
-				r := request(2, network(i))
+				r := request(2, prefix(i))
 				r.Site = mail.Site(fmt.Sprint("site", i%4))
 				for n := 0; ; n++ {
 					s, err := p.Get(t.Context(), r)

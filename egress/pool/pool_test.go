@@ -46,7 +46,7 @@ func (f *fake) LastUsed() time.Time { return f.used }
 func (f *fake) Messages() int       { return f.messages }
 
 func newPool(t testing.TB) *Pool[*fake] {
-	p := New[*fake](time.Now)
+	p := New[*fake](time.Now, DefaultStreamFloor)
 	p.chance = func() float64 { return 0 }
 	return p
 }

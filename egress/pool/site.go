@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -40,6 +41,7 @@ type site[C Conn] struct {
 	idle    []*Slot[C] // the one used last is the last
 	holders holders[C]
 	line    line[C]
+	streams streams[C]
 	alarm   alarm
 
 	messages pace.Messages
@@ -53,6 +55,7 @@ func newSite[C Conn](p *Pool[C], name mail.Site) *site[C] {
 	t := &site[C]{pool: p, name: name}
 	t.holders.init()
 	t.line.init()
+	t.streams.site, t.streams.count = t, make(map[netip.Prefix]int)
 	t.alarm.running, t.alarm.ring = &p.done, t.ring
 	return t
 }
@@ -113,6 +116,7 @@ func (t *site[C]) warm() {
 // a new one if the rate of these allows it, or a parked Slot. If a waiter is left for a time, the alarm is set for it.
 func (t *site[C]) serve(now time.Time) {
 	instant := t.pool.instant(now)
+	defer t.streams.urge(instant) // for those that are left
 	for t.line.waiting.Load() > 0 {
 		w := t.peek()
 		if d := t.untilMessage(&w.Request, instant); d > 0 {
@@ -254,12 +258,13 @@ func (t *site[C]) ring() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.alarm.on = false
+	t.streams.seatWaiting()
 	t.serve(now)
 }
 
 // enqueue adds a waiter for r to the line.
-func (t *site[C]) enqueue(r *Request) *waiter[C] {
-	w := &waiter[C]{Request: *r, site: t, grant: make(chan granted[C], 1)}
+func (t *site[C]) enqueue(r *Request, now pace.Instant) *waiter[C] {
+	w := &waiter[C]{Request: *r, site: t, since: now, grant: make(chan granted[C], 1)}
 	t.line.add(w, t.messages.IsPaced(t.limits.Rate))
 	return w
 }
@@ -272,16 +277,19 @@ func (t *site[C]) peek() *waiter[C] {
 // leave takes w out of the line.
 func (t *site[C]) leave(w *waiter[C]) {
 	t.line.remove(w)
-	if t.line.waiting.Load() == 0 {
-		t.alarm.stop()
-	}
+	t.streams.calm()
 }
 
-// fail fails all waiters with err.
+// fail fails all waiters with err. What waits for a stream's place goes on without one.
 func (t *site[C]) fail(err error) {
 	for w := t.peek(); w != nil; w = t.peek() {
 		t.leave(w)
 		w.grant <- granted[C]{err: err}
+	}
+	for len(t.streams.line) > 0 {
+		w := t.streams.line[0]
+		t.streams.unlist(0)
+		w.grant <- nil
 	}
 }
 
@@ -372,7 +380,8 @@ func (t *site[C]) reap(now time.Time) bool {
 		}
 	}
 	instant := t.pool.instant(now)
-	if t.slots > 0 || t.line.waiting.Load() > 0 || len(t.down) > 0 || !t.cooling.IsStale(now) ||
+	if t.slots > 0 || t.line.waiting.Load() > 0 || len(t.streams.held)+len(t.streams.line) > 0 ||
+		len(t.down) > 0 || !t.cooling.IsStale(now) ||
 		now.Sub(t.used) <= pace.CoolMost || t.messages.Slowed(instant) > 0 || t.sessions.Holds(instant) {
 		return false
 	}

@@ -236,7 +236,7 @@ func (s *Slot[C]) exchange(r *Request) (*Slot[C], *waiter[C], error) {
 		return nil, nil, err
 	}
 	if !probe && t.opens.Until(instant, t.limits.Opens, t.limits.OpensAtOnce) > 0 && t.life < closed {
-		w := t.enqueue(r)
+		w := t.enqueue(r, instant)
 		t.vacate(s, now)
 		return nil, w, nil
 	}
@@ -268,21 +268,4 @@ func (s *Slot[C]) Park() {
 func (s *Slot[C]) Unpark() bool {
 	state := s.state.Load()
 	return state == lent || state != taken && s.state.CompareAndSwap(state, lent)
-}
-
-// Wanted reports whether the Slot's client network holds more than its share of the Site's connections while one that
-// holds less than its own waits. A Slot that is parked would be taken then; of one that is busy with a message this
-// tells whether a slow client may go on with it.
-func (s *Slot[C]) Wanted() bool {
-	t := s.site
-	if s.favoured || t.line.waiting.Load() == 0 {
-		return false
-	}
-	now := t.pool.instant(t.pool.now())
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	w := t.peek()
-	return w != nil && t.holders.held[s.client] > t.share() &&
-		t.holders.below(w.Client, w.Favoured, t.share()) &&
-		len(t.idle) == 0 && t.slots >= t.allowed() && t.untilMessage(&w.Request, now) == 0
 }

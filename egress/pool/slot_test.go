@@ -13,8 +13,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// network returns the nth of many networks.
-func network(n int) netip.Prefix {
+// prefix returns the nth of many networks.
+func prefix(n int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n), 0}), 24)
 }
 
@@ -161,12 +161,12 @@ func TestPool_LongLine(t *testing.T) {
 			const cap = 20
 			p, d := newPool(t), new(dest)
 			for i := range cap {
-				get(t, p, d, request(cap, network(i))).Park()
+				get(t, p, d, request(cap, prefix(i))).Park()
 			}
 			var all sync.WaitGroup
 			for i := range n {
 				all.Go(func() { // ends when it has a Slot, which it keeps
-					s, err := p.Get(t.Context(), request(cap, network(cap+i)))
+					s, err := p.Get(t.Context(), request(cap, prefix(cap+i)))
 					if err != nil {
 						t.Error(err)
 						return
@@ -236,7 +236,7 @@ func TestPool_Holders(t *testing.T) {
 			n := stuck + len(steps)
 			for i := range stuck {
 				go func() { // ends when it holds a Slot, which stays parked
-					get(t, p, d, request(cap, network(i))).Park()
+					get(t, p, d, request(cap, prefix(i))).Park()
 				}()
 			}
 			// when all of them wait
@@ -244,7 +244,7 @@ func TestPool_Holders(t *testing.T) {
 			var all sync.WaitGroup
 			for i, waits := range steps {
 				all.Go(func() { // ends after its steps
-					r := request(cap, network(stuck+i))
+					r := request(cap, prefix(stuck+i))
 					fill := func() *Slot[*fake] {
 						begun := time.Now()
 						s := get(t, p, d, r)
@@ -338,37 +338,4 @@ func TestPool_RoomAtTheCap(t *testing.T) {
 			})
 		})
 	}
-}
-
-// A busy Slot is wanted when its network holds too much and another one waits.
-func TestSlot_Wanted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p, d := newPool(t), new(dest)
-		var held []*Slot[*fake]
-		for range 3 {
-			held = append(held, get(t, p, d, request(4, netA)))
-		}
-		other := get(t, p, d, request(4, netB))
-		if held[0].Wanted() {
-			t.Error("wanted, though no client waits")
-		}
-		own := ask(t, p, request(4, netA))
-		synctest.Wait()
-		if held[0].Wanted() {
-			t.Error("wanted by its own network")
-		}
-		waits := ask(t, p, request(4, netC))
-		synctest.Wait()
-		if !held[0].Wanted() {
-			t.Error("not wanted, though its network holds three of four and another one waits")
-		}
-		if other.Wanted() {
-			t.Error("wanted, though its network holds its share and no more")
-		}
-		for _, s := range append(held, other) {
-			s.Put()
-		}
-		(<-own).Put()
-		(<-waits).Put()
-	})
 }

@@ -52,18 +52,20 @@ func Path(text string) mail.Path {
 // A Relay keeps what is delivered to it and refuses what its fields say. The zero Relay accepts everything. A test that
 // reads or changes a field while a session runs holds Mu.
 type Relay struct {
-	Mu       sync.Mutex
-	Refuse   map[string]error // what Rcpt returns, by forward-path
-	DataErr  error            // what Data returns
-	DataTime time.Duration    // how long Data takes
-	WriteErr error            // what Write returns
-	Outcomes []mail.Outcome   // what Commit returns; nil: 250 for each recipient
-	Reached  chan struct{}    // closed when Commit is reached, which then waits for Release; nil: it does not
-	Release  chan struct{}
-	UTF8     bool // SMTPUTF8 is offered
-	Wanted   bool // another client waits for the session
+	Mu        sync.Mutex
+	Refuse    map[string]error // what Rcpt returns, by forward-path
+	StreamErr error            // what Stream returns
+	DataErr   error            // what Data returns
+	DataTime  time.Duration    // how long Data takes
+	WriteErr  error            // what Write returns
+	Outcomes  []mail.Outcome   // what Commit returns; nil: 250 for each recipient
+	Reached   chan struct{}    // closed when Commit is reached, which then waits for Release; nil: it does not
+	Release   chan struct{}
+	UTF8      bool // SMTPUTF8 is offered
+	Wanted    bool // another client waits for the session
 
 	Begins   int
+	Streams  int
 	Datas    int
 	Lends    int
 	Aborts   int
@@ -113,6 +115,13 @@ func (t *transaction) Rcpt(_ context.Context, p mail.Path) error {
 	}
 	t.Forwards = append(t.Forwards, p.String())
 	return nil
+}
+
+func (t *transaction) Stream(context.Context) error {
+	t.relay.Mu.Lock()
+	defer t.relay.Mu.Unlock()
+	t.relay.Streams++
+	return t.relay.StreamErr
 }
 
 func (t *transaction) Data(_ context.Context, f mail.Form) error {
@@ -212,6 +221,8 @@ func (s *Sink) Begin(context.Context, mail.Delivery) (mail.Transaction, error) {
 type forgotten struct{ sink *Sink }
 
 func (f *forgotten) Rcpt(context.Context, mail.Path) error { return nil }
+
+func (*forgotten) Stream(context.Context) error { return nil }
 
 func (f *forgotten) Data(context.Context, mail.Form) error {
 	f.sink.Datas.Add(1)

@@ -212,6 +212,11 @@ func (m *Message) open(ctx context.Context) error {
 	if err := m.checkUTF8(); err != nil {
 		return err
 	}
+	if !m.window.last {
+		if err := m.tx.Stream(ctx); err != nil {
+			return err
+		}
+	}
 	ctx, stage := m.report.Enter(mail.Until(ctx, time.Now().Add(m.cfg.Data)), mail.StageData)
 	err = m.tx.Data(ctx, m.body.Form())
 	stage.End(err)
@@ -230,10 +235,13 @@ func (m *Message) checkUTF8() error {
 	return nil
 }
 
+// askEvery is how often the next hop is asked whether a message is to give way while its client is waited for.
+const askEvery = time.Second
+
 // stream sends o and what follows as it comes in, and returns the last piece.
 //
-// A client that takes long to fill a slab loses its session at the next hop if its network holds more than its share
-// there and another client waits: the slow one tries again, and the other one need not.
+// A client that is slow to fill a slab may have to give way, if another client waits for the session at the next hop:
+// the slow one tries again, and the other one need not. What is not slow has to in Write.
 func (m *Message) stream(o mail.Octets) (mail.Octets, error) {
 	head := &m.window.head
 	for last := false; !last; {
@@ -242,12 +250,13 @@ func (m *Message) stream(o mail.Octets) (mail.Octets, error) {
 		}
 		m.body.Recycle()
 		var err error
-		o, last, err = m.body.Next(time.Now().Add(m.cfg.Lend))
+		every := min(m.cfg.Lend, askEvery)
+		o, last, err = m.body.Next(time.Now().Add(every))
 		for errors.Is(err, wire.ErrIdle) {
 			if m.tx.Wanted() {
-				return o, mail.Refuse(451, 4, 5, "Too slow while others wait for this destination", "slow client", nil)
+				return o, mail.Refuse(451, 4, 5, "Others wait for this destination, try again", "gave way", nil)
 			}
-			o, last, err = m.body.Next(time.Now().Add(m.cfg.Lend))
+			o, last, err = m.body.Next(time.Now().Add(every))
 		}
 		if err != nil {
 			return o, err

@@ -40,6 +40,7 @@ type Delivery struct {
 	Extra           int          // the maximum of octets that our fields add, which upstream's SIZE= includes
 	RecipientDomain string       // of the first forward-path, in lower case
 	Client          netip.Prefix // the network of the client; networks have fair shares of the connections
+	Addr            netip.Addr   // of the client; zero if only its network is known
 	Favoured        bool         // the client's network is trusted or the client authenticated: no share limits it
 	Trace           TraceID
 	Seal            Seal
@@ -75,11 +76,16 @@ type Transaction interface {
 	// Rcpt adds a recipient. A *Refusal carries the next hop's answer. The first Rcpt sends MAIL with it in one write,
 	// and a refused MAIL is the error of that Rcpt and of each later one.
 	Rcpt(ctx context.Context, forward Path) error
+	// Stream says that the message goes out while it comes in, and waits until the Site has a place for it: messages
+	// that do so hold a part of its connections only. It is called before Data, at most once, and not for a message
+	// that is held. The error is a *Refusal, and then the transaction has to be aborted.
+	Stream(ctx context.Context) error
 	// Data opens the message in the form Stuffed (from DATA) or Plain (BDAT, submission). It is called once, before the
 	// first Write or Commit.
 	Data(ctx context.Context, form Form) error
 	// Write sends a piece that is not the last one. o is borrowed until Write returns: it is neither kept nor changed.
-	// An error that is a *Refusal is a reply of the next hop before the end of data.
+	// An error that is a *Refusal is a reply of the next hop before the end of data, or the answer to a message that is
+	// to give way; see Wanted.
 	Write(o Octets) error
 	// Commit sends last (in hold: the whole message) and the dot, or BDAT n LAST, in one write. It returns one Outcome
 	// per accepted Rcpt, in order.
@@ -94,9 +100,9 @@ type Transaction interface {
 	// Renew begins again what was lent: a connection, MAIL and the accepted recipients, but not DATA. It does nothing
 	// if nothing was lent. An error is a *Refusal; the transaction then holds no recipient and has to be aborted.
 	Renew(ctx context.Context) error
-	// Wanted reports whether the client's network holds more than its share of the connections while another client
-	// waits. A client that is slow with a message is then refused, because a connection within a message cannot be
-	// lent.
+	// Wanted reports whether the message is to give way, because another client waits for the connection and this one
+	// is slow or its network holds too many. It is asked while a client that streams is waited for. The message is then
+	// refused, because a connection within a message cannot be lent.
 	Wanted() bool
 	// SMTPUTF8 reports whether the host that the transaction is open at offers SMTPUTF8 (RFC 6531).
 	SMTPUTF8() bool
