@@ -126,7 +126,7 @@ func (s *session) beginSPF(ctx context.Context) {
 func (s *session) findRoute(ctx context.Context, r *message.Recipient) error {
 	_, stage := s.t.report.Enter(ctx, mail.StageRoute)
 	routes, err := s.cfg.Router.Route(mail.Query{
-		Reverse: s.t.reverse, Forward: r.Forward, Client: s.network(), Trusted: s.trusted,
+		Reverse: s.t.reverse, Forward: r.Forward, Client: widest(s.conn), Trusted: s.trusted,
 	})
 	stage.End(err)
 	if err != nil {
@@ -179,7 +179,8 @@ func (s *session) appendPipelined(group []client.Recipient, r *message.Recipient
 			continue
 		}
 		routes, err := s.cfg.Router.Route(mail.Query{Reverse: s.t.reverse, Forward: p})
-		if err != nil || len(routes) != 1 || !s.canShare(r, &message.Recipient{Forward: p, Route: routes[0]}) {
+		if err != nil || len(routes) != 1 ||
+			!canShare(s.messages, s.trusted, r, &message.Recipient{Forward: p, Route: routes[0]}) {
 			continue // or will be put off, and asked about when it comes again
 		}
 		group = append(group, client.Recipient{Forward: p, Subaddress: routes[0].Policy.Subaddress})
@@ -188,7 +189,7 @@ func (s *session) appendPipelined(group []client.Recipient, r *message.Recipient
 }
 
 // canShare reports whether two recipients of a group can share the transaction.
-func (s *session) canShare(a, b *message.Recipient) bool {
+func canShare(messages *message.Messages, trusted bool, a, b *message.Recipient) bool {
 	switch {
 	case a.Route.Action != b.Route.Action || a.Route.Alone || b.Route.Alone:
 		return false
@@ -196,7 +197,7 @@ func (s *session) canShare(a, b *message.Recipient) bool {
 		return true
 	}
 	return sameDelivery(&a.Route, &b.Route) && a.Route.NextHop.Transport < mail.LMTP &&
-		s.messages.SameTerms(a, b, s.trusted)
+		messages.SameTerms(a, b, trusted)
 }
 
 // checkRates returns the refusal of a recipient one of whose rates is used up, and draws none. That a store cannot

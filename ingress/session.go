@@ -112,12 +112,12 @@ func (s *session) Close() {
 	s.client.Close()
 }
 
-// network returns the widest network of the client, the zero Prefix if its address is not known.
-func (s *session) network() netip.Prefix {
-	if s.conn.Unknown {
+// widest returns the widest network of a client, the zero Prefix if its address is not known.
+func widest(c *wire.Client) netip.Prefix {
+	if c.Unknown {
 		return netip.Prefix{}
 	}
-	return network.Widest(s.conn.Addr.Addr())
+	return network.Widest(c.Addr.Addr())
 }
 
 // clientReputation returns what a message has to know about the client.

@@ -38,7 +38,7 @@ func (t *transaction) rewrite(ctx context.Context) mail.Path {
 	if !s.trusted {
 		opens = message.Opens(ctx, t.spf)
 	}
-	t.srs.path, t.srs.remark = s.cfg.Router.Rewrite(mail.Query{Reverse: t.reverse, Client: s.network()}, opens)
+	t.srs.path, t.srs.remark = s.cfg.Router.Rewrite(mail.Query{Reverse: t.reverse, Client: widest(s.conn)}, opens)
 	t.srs.made = true
 	if t.srs.remark == "" {
 		t.report.Event.SRS = opens.String()

@@ -9,7 +9,7 @@ const (
 	beat           = time.Second
 	maxMissedBeats = 4
 	// maxStalledBeats is the number of beats that a write may make no progress although the peer lives. The peer's
-	// destination may be slow and has 120 s (SEMANTICS C7). The peer's own answer to that comes first.
+	// destination may be slow and has 120 s. The peer's own answer to that comes first.
 	maxStalledBeats = 125
 	// ticksPerBeat is how often in a beat the connections are checked for a wait that has become long.
 	ticksPerBeat = 10
@@ -34,11 +34,12 @@ const (
 	maxRefusals    = 32
 	// commandBudget is how long a command may take if its sender states no time, and opening the message at most.
 	commandBudget = time.Minute
-	// commitBudget is how long a commit may take if its sender states no time (SEMANTICS C7, less the margin).
+	// commitBudget is how long a commit may take if its sender states no time: the 9 minutes of a client, less the
+	// margin.
 	commitBudget = 9*time.Minute - answerMargin
 
 	// answerMargin is by how much a peer's deadline is earlier than ours, so that its answer still arrives in time
-	// (SEMANTICS C7).
+	// (docs/flow.md).
 	answerMargin = 2 * time.Second
 	// renewFresh is how long after an answer Renew asks nothing. It saves a round trip where a client sends DATA right
 	// behind RCPT. If the owner loses the SMTP connection to another client within that time, the end of data is

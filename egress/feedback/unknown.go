@@ -12,7 +12,7 @@ const (
 	// unknownCache bounds the octets that are kept of unknown recipients: some 100,000 of them, or 25,000 with the
 	// longest names and texts.
 	unknownCache = 32 << 20
-	// unknownFor is how long a recipient is known not to exist (SEMANTICS C4).
+	// unknownFor is how long a recipient is known not to exist.
 	unknownFor = 5 * time.Minute
 	// unknownSize is about what one unknown recipient takes in the cache besides its texts, in octets.
 	unknownSize = 384

@@ -24,7 +24,7 @@ type saying struct {
 	reply mail.Reply
 }
 
-// isAboutUs reports whether the host refuses us and not the message, its sender or its recipient (SEMANTICS C3). The
+// isAboutUs reports whether the host refuses us and not the message, its sender or its recipient. The
 // first rule that holds decides: the code; our SRS domain or account; what X.y.z says of the message; our address or
 // EHLO name, by what else stands there; what a provider says of hosts. Everything else is about the message.
 //

@@ -87,8 +87,8 @@ func (c *Client) Sender(reverse mail.Path, check SPF) {
 }
 
 // Judge awaits the verdict on the client, once in a transaction as far as it takes time, and returns the *mail.Refusal
-// of a client that is refused, or nil. A spared recipient is held to rates alone (RFC 5321 section 4.5.1, SEMANTICS
-// E4).
+// of a client that is refused, or nil. A spared recipient is held to rates alone (RFC 5321 section
+// 4.5.1).
 func (c *Client) Judge(ctx context.Context, spared bool) error {
 	if c.score == nil {
 		return nil
@@ -116,7 +116,7 @@ func (c *Client) Scored() (total float64, signals string) {
 	return c.verdict.Score, score.Signals(c.verdict)
 }
 
-// Reputation reports what local knowledge says for the client (SEMANTICS F1): whether an entry of the allow list that
+// Reputation reports what local knowledge says for the client: whether an entry of the allow list that
 // says dmarc speaks for it, and whether its network is known good.
 func (c *Client) Reputation() (allowed, knownGood bool) {
 	if c.score == nil {

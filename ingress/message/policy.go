@@ -12,7 +12,7 @@ type Recipient struct {
 	Route   mail.Route
 }
 
-// A Reputation is what a message has to know about its client (SEMANTICS F1).
+// A Reputation is what a message has to know about its client.
 type Reputation struct {
 	Trusted   bool // in a trusted network: its mail is signed and not judged
 	Allowed   bool // an entry of the allow list that says dmarc speaks for it

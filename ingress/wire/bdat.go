@@ -120,7 +120,7 @@ func (b *Body) nextChunk() error {
 		c.out.append(b.appendReceived)
 	}
 	for {
-		if c.life.isEnding() || c.overBudget() {
+		if c.life.isEnding() || c.spent.over(c) {
 			return ErrInterrupted
 		}
 		line, fault, err := c.nextLine()

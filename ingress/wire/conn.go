@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"runtime/debug"
 
 	"github.com/millrace/millrace/router/mail"
@@ -84,7 +83,7 @@ func (c *conn) serve(begun bool) {
 	if !begun && !c.begin() {
 		return
 	}
-	for c.life.ending < closing && !c.overBudget() {
+	for c.life.ending < closing && !c.spent.over(c) {
 		line, fault, err := c.nextLine()
 		switch {
 		case err == nil && !c.srv.draining.Load():
@@ -126,7 +125,7 @@ func (c *conn) begin() bool {
 	}
 	client := c.client.Addr.Addr()
 	c.xclient = contains(c.srv.cfg.Xclient, client) && !c.client.Unknown
-	if limit := c.namedByProxy(peer); limit != "" {
+	if limit := c.srv.nameByProxy(c, peer); limit != "" {
 		c.event(mail.Refused, limit, tooManyConnections)
 		if !c.srv.cfg.Implicit {
 			c.out.reply(tooManyConnections)
@@ -142,23 +141,6 @@ func (c *conn) begin() bool {
 	return c.greet()
 }
 
-// named counts the connection for the client at a, and returns "" or the limit that leaves no room.
-func (c *conn) named(a netip.Addr) (limit string) {
-	return c.srv.cfg.Places.name(c, a, c.srv.cfg.Standing(&c.client))
-}
-
-// namedByProxy is named for a client of a proxy, which its header has named or not. Others were counted when they were
-// accepted, or are when XCLIENT names them.
-func (c *conn) namedByProxy(proxy netip.Addr) (limit string) {
-	switch {
-	case c.client.Unknown:
-		return c.srv.cfg.Places.nameProxy(c, proxy)
-	case c.client.Proxied && !c.xclient:
-		return c.named(c.client.Addr.Addr())
-	}
-	return ""
-}
-
 // giveWay ends the connection if it waits for nothing but a command, and long enough, and reports whether it did.
 // Places calls it.
 func (c *conn) giveWay() bool {
@@ -169,19 +151,19 @@ func (c *conn) giveWay() bool {
 	return c.life.giveWay(since)
 }
 
-// overBudget ends the connection of a client that has spent one of its budgets, and reports whether it did.
-func (c *conn) overBudget() bool {
+// over ends the connection of a client that has spent one of its budgets, and reports whether it did.
+func (b *budgets) over(c *conn) bool {
 	tune := &c.srv.cfg.tune
 	switch {
-	case int(c.spent.bad) >= tune.errorBudget:
+	case int(b.bad) >= tune.errorBudget:
 		c.hangUp(tooManyErrors, "error budget")
-	case int(c.spent.refused) >= tune.refusedBudget:
+	case int(b.refused) >= tune.refusedBudget:
 		c.hangUp(tooManyRefused, "refused recipients")
-	case int(c.spent.putOff) >= tune.idlingBudget:
+	case int(b.putOff) >= tune.idlingBudget:
 		c.hangUp(tooManyPutOff, "deferred recipients")
-	case int(c.spent.junk) >= tune.idlingBudget:
+	case int(b.junk) >= tune.idlingBudget:
 		c.hangUp(tooMuchJunk, "junk commands")
-	case int(c.spent.barren) >= tune.idlingBudget:
+	case int(b.barren) >= tune.idlingBudget:
 		c.hangUp(tooMuchJunk, "transactions without a message")
 	default:
 		return false
@@ -217,8 +199,9 @@ func (c *conn) panicked(v any) {
 
 // close closes the socket, returns what the connection has borrowed and takes it out of the server.
 func (c *conn) close() {
-	if c.session != nil {
-		c.closeSession()
+	if s := c.session; s != nil {
+		c.session = nil
+		c.srv.closeSession(s)
 	}
 	c.life.rw.Close()
 	c.out.drop()
@@ -236,14 +219,12 @@ func (c *conn) close() {
 	c.life.ended()
 }
 
-// closeSession calls Session.Close once and reports a panic in it.
-func (c *conn) closeSession() {
+// closeSession calls Session.Close and reports a panic in it.
+func (s *Server) closeSession(session Session) {
 	defer func() {
 		if v := recover(); v != nil {
-			c.srv.cfg.Panicked(v, debug.Stack())
+			s.cfg.Panicked(v, debug.Stack())
 		}
 	}()
-	s := c.session
-	c.session = nil
-	s.Close()
+	session.Close()
 }

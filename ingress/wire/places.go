@@ -309,3 +309,20 @@ func (q *queue) giveWay() {
 		q.head = c // what was looked at is the end of the ring now
 	}
 }
+
+// name counts a connection for the client at a, and returns "" or the limit that leaves no room.
+func (s *Server) name(c *conn, a netip.Addr) (limit string) {
+	return s.cfg.Places.name(c, a, s.cfg.Standing(&c.client))
+}
+
+// nameByProxy is name for a client of a proxy, which its header has named or not. Others were counted when they were
+// accepted, or are when XCLIENT names them.
+func (s *Server) nameByProxy(c *conn, proxy netip.Addr) (limit string) {
+	switch {
+	case c.client.Unknown:
+		return s.cfg.Places.nameProxy(c, proxy)
+	case c.client.Proxied && !c.xclient:
+		return s.name(c, c.client.Addr.Addr())
+	}
+	return ""
+}

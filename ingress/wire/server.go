@@ -110,7 +110,7 @@ func (s *Server) startConn(raw net.Conn) {
 	}
 	c := newConn(s, raw)
 	if !contains(s.cfg.Proxy, peer) && !contains(s.cfg.Xclient, peer) {
-		if limit := c.named(peer); limit != "" {
+		if limit := s.name(c, peer); limit != "" {
 			s.cfg.Places.release(c)
 			s.turnAway(raw, peer, limit)
 			return

@@ -127,25 +127,24 @@ func (c *conn) fill() error {
 	return err
 }
 
-// patience returns how long the client is waited for. line reports that it owes a line: its first one, or the rest of
-// one that was begun. Strangers are waited for less while places or memory are short, and in all no longer than
-// barrenTimeout for a message.
-func (c *conn) patience(line bool) time.Duration {
-	tune := &c.srv.cfg.tune
+// patience returns how long the client of a seat is waited for. line reports that it owes a line: its first one, or the
+// rest of one that was begun. Strangers are waited for less while places or memory are short (pressed), and in all no
+// longer than barrenTimeout for a message.
+func (s *seat) patience(tune *tuning, pressed, line bool) time.Duration {
 	d := tune.command
 	if line {
 		d = min(d, tune.line)
 	}
-	if c.seat.standing != Stranger {
+	if s.standing != Stranger {
 		return d
 	}
-	if c.srv.pressed() {
+	if pressed {
 		d = min(d, tune.line)
 		if line {
 			d = min(d, tune.pressedLine)
 		}
 	}
-	return max(0, min(d, tune.barren-c.seat.waited))
+	return max(0, min(d, tune.barren-s.waited))
 }
 
 // await reads once for a command and keeps its time-outs. The errors are errIdleTooLong, errDraining, errGaveWay,
@@ -155,7 +154,7 @@ func (c *conn) await(p []byte) (int, error) {
 	began, settled := now, c.in.r == c.in.w && c.in.skipped == 0
 	if c.wait.limit == 0 || !settled && !c.wait.begun {
 		c.wait.begun = !settled
-		c.wait.arm(now, c.patience(!settled || !c.spoke))
+		c.wait.arm(now, c.seat.patience(&c.srv.cfg.tune, c.srv.pressed(), !settled || !c.spoke))
 		if now >= c.wait.limit { // though more may be there already
 			return 0, errIdleTooLong
 		}

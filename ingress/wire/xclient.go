@@ -162,11 +162,13 @@ func (c *conn) xclientCommand(arg []byte) {
 		return
 	}
 	c.tx.end()
-	c.closeSession()
+	old := c.session
+	c.session = nil
+	c.srv.closeSession(old)
 	c.client.override(o)
 	c.spent = budgets{}
 	if o.addr.IsValid() {
-		if limit := c.named(o.addr); limit != "" {
+		if limit := c.srv.name(c, o.addr); limit != "" {
 			c.hangUp(tooManyConnections, limit)
 			return
 		}

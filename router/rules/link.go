@@ -18,7 +18,7 @@ func (b *builder) link() {
 		d := &t.domains[i]
 		d.policy = t.options[d.options].over(t.defaults)
 		if d.hosted {
-			t.hosted++
+			t.tally.hosted++
 		}
 	}
 	b.addOwn()
@@ -202,7 +202,7 @@ func (b *builder) checkRule(number uint32) {
 // postmaster.
 func (t *Table) checkPostmaster() error {
 	if t.postmaster.Domain == "" {
-		if t.hosted == 0 {
+		if t.tally.hosted == 0 {
 			return nil
 		}
 		return &mail.FieldError{Field: "postmaster", Reason: "is needed as soon as a domain is hosted"}

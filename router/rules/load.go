@@ -234,10 +234,11 @@ func (b *builder) failRule(r *rule, why string) {
 
 // warn adds a warning about a rule that loads. The last warning that is kept says that others are left out.
 func (b *builder) warn(r *rule, why string) {
-	if len(b.t.warnings) == MaxErrors-1 {
+	if len(b.t.tally.warnings) == MaxErrors-1 {
 		why += " (further warnings are left out)"
 	}
-	if len(b.t.warnings) < MaxErrors {
-		b.t.warnings = append(b.t.warnings, Warning{File: b.t.files[r.file], Line: int(r.line), Reason: why})
+	if len(b.t.tally.warnings) < MaxErrors {
+		b.t.tally.warnings = append(b.t.tally.warnings,
+			Warning{File: b.t.files[r.file], Line: int(r.line), Reason: why})
 	}
 }

@@ -37,9 +37,14 @@ type Table struct {
 
 	defaults   mail.DomainPolicy // of "domain *"
 	postmaster mail.Path
-	hosted     int
-	warnings   []Warning
+	tally      tally
 	needs      needs
+}
+
+// A tally is what the loader counted.
+type tally struct {
+	hosted   int // domains
+	warnings []Warning
 }
 
 // needs are the first rules that want something of the node; zero if there is no such rule.
@@ -129,7 +134,7 @@ func (t *Table) Defaults() mail.DomainPolicy { return t.defaults }
 func (t *Table) Len() int { return len(t.rules) }
 
 // Domains returns the number of hosted domains.
-func (t *Table) Domains() int { return t.hosted }
+func (t *Table) Domains() int { return t.tally.hosted }
 
 // Hosted reports whether domain, in any case and as U-labels or A-labels, is hosted.
 func (t *Table) Hosted(domain string) bool {
@@ -147,7 +152,7 @@ func (t *Table) Ours(domain string) bool {
 func (t *Table) HasNextHop(h mail.NextHop) bool { return t.fixed[h] }
 
 // Warnings returns warnings about lines that loaded. The slice is shared and not to be changed.
-func (t *Table) Warnings() []Warning { return t.warnings }
+func (t *Table) Warnings() []Warning { return t.tally.warnings }
 
 // NeedsSRS returns the first rule that wants the reverse-path rewritten, or the zero Rule.
 func (t *Table) NeedsSRS() mail.Rule { return t.needs.srs }

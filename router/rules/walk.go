@@ -357,7 +357,7 @@ func (tp template) expand(h hit) (local string, routed bool) {
 	return b.String(), routed
 }
 
-// routes returns the answer of a walk that has ended. A recipient with several targets is answered as SEMANTICS says:
+// routes returns the answer of a walk that has ended. A recipient with several targets is answered so:
 // any 4yz defers it. Targets that refuse are left out or refuse the whole recipient, by the option mixed.
 func (w *walk) routes(q mail.Query, rule mail.Rule, policy mail.DomainPolicy) ([]mail.Route, error) {
 	delivered := len(w.out) > 0 || w.dropped

@@ -12,7 +12,7 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// What may override the refusal of a message for DMARC (SEMANTICS F1).
+// What may override the refusal of a message for DMARC.
 const (
 	overrideAllowed   = "allow list"
 	overrideKnownGood = "known good" // of p=quarantine only
