@@ -76,10 +76,10 @@ type signalInfo struct {
 	list   bool // its weight is the list's, and is not configured here
 }
 
-// catalogue has all signals. The weights go with the thresholds 6 and 10. Each is below 6, so that no signal defers a
-// client alone. An honest host with a careless administrator may have no name at all, a bare name in EHLO and a sender
-// that cannot be answered; only with all of them it comes near 10. Signals that are often wrong together (those of the
-// name in EHLO) do not add up: one of them speaks.
+// catalogue has all signals. The weights go with the thresholds 6 and 10. Each soft signal is below 6, so that none
+// defers a client alone; lists and block entries may. An honest host with a careless administrator may have no name at
+// all, a bare name in EHLO and a sender that cannot be answered; only with all of them it comes near 10. Signals that
+// are often wrong together (those of the name in EHLO) do not add up: one of them speaks.
 var catalogue = [signals]signalInfo{
 	sigAllow:          {name: "allow", from: fromEntries, weight: -100},
 	sigBlock:          {name: "block", from: fromEntries, weight: 100},
