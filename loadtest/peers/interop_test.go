@@ -430,10 +430,17 @@ func TestInterop_AliasLoop(t *testing.T) {
 
 // TestInterop_SiteAtItsCap: a site at its cap is told.
 func TestInterop_SiteAtItsCap(t *testing.T) {
-	d := smtptest.Start(t, smtptest.Behaviour{})
+	release := make(chan struct{})
+	d := smtptest.Start(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
+		if s.Verb == smtptest.Dot {
+			<-release
+		}
+		return smtptest.Answer{}, false
+	}})
+	defer close(release) // before node and destination end, which wait for their sessions
 	n := world.Start(t,
 		world.World{Routes: "@x.example smtp://" + d.Addr() + "\n", Config: "deadlines: {rcpt: 1s, lend: 1m}"})
-	for range 20 { // inside their messages, of which octets have gone out: such a session cannot be taken away
+	for range 20 { // whose end of data is not answered yet: such a session cannot be taken away
 		s := world.Dial(t, source.Config{Addr: n.Addr})
 		if r, ok, err := s.Envelope(source.Message{
 			Reverse: "a@client.example", Forward: []string{"b@x.example"},
@@ -443,7 +450,7 @@ func TestInterop_SiteAtItsCap(t *testing.T) {
 		if r, err := s.Command("DATA"); err != nil || r.Code != 354 {
 			t.Fatal(r, err)
 		}
-		if err := s.Write(source.Body(200 << 10)); err != nil {
+		if err := s.Write(append(source.Body(2<<10), ".\r\n"...)); err != nil {
 			t.Fatal(err)
 		}
 	}
