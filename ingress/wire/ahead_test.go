@@ -113,7 +113,9 @@ func TestAhead(t *testing.T) {
 
 // buffered makes a connection without a socket that has read in, with a transaction open.
 func buffered(in string, smtputf8 bool) *conn {
-	c := newConn(&Server{cfg: Config{}.withDefaults()}, &script{})
+	srv := &Server{cfg: Config{}.withDefaults()}
+	srv.inputs.New = func() any { return new([batchBuffer]byte) }
+	c := newConn(srv, &script{})
 	c.life.end(unreachable)
 	c.tx.open(smtputf8)
 	c.in.buf = make([]byte, max(len(in), smallBuffer))
