@@ -82,7 +82,8 @@ func (p *authProcess) status(t testing.TB, key string) int64 {
 //
 // A few smaller messages go ahead: the first ones fill pools and map pages of the program, and grow a process by 1 to 5
 // MiB whatever their size is. Each further one leaves 0.1 to 0.2 MiB of garbage until the next collection, of any size
-// as well.
+// as well, and a collector that gets no processor in time leaves some of those, more than 1 MiB on a busy machine. So
+// the message may cost a sixth of its size: what keeps it costs all of it, and what keeps each part twice costs more.
 func TestAuth_ForgedMemory(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
@@ -117,13 +118,14 @@ func TestAuth_ForgedMemory(t *testing.T) {
 			send(mail(1<<20, "a@esp.example", "more\r\n"), notAccepted)
 			stored := p.dest.Counts().Messages
 
-			large := mail(25<<20, "a@esp.example", "more\r\n")
+			const size = 25 << 20
+			large := mail(size, "a@esp.example", "more\r\n")
 			before := p.forget(t)
 			send(large, notAccepted)
 			peak, after := p.status(t, "VmHWM"), p.status(t, "VmRSS")
 			t.Logf("%d KiB before, %d KiB at most, %d KiB after", before>>10, peak>>10, after>>10)
-			if grew := peak - before; grew > 1<<20 {
-				t.Errorf("grew by %d KiB", grew>>10)
+			if grew := peak - before; grew > size/6 {
+				t.Errorf("grew by %d KiB for a message of %d KiB", grew>>10, size>>10)
 			}
 			mode, _, _ := strings.Cut(tt.name, ",")
 			world.Await(t, "the log tells of all in mode "+mode, func() bool {
