@@ -119,7 +119,7 @@ func (m *Message) atBest(ctx context.Context) judgement {
 			r.CV = arc.Pass // only the body is missing: a missing key would be a cause
 		}
 	}
-	return m.evidence.judge(ctx, m.evidence.passing(headerVerified), r)
+	return m.evidence.judge(ctx, m.evidence.passing(mayPass), r)
 }
 
 // bodyMatters reports whether the body can change the decision.

@@ -312,8 +312,10 @@ func (e *evidence) passing(keep func(i int, s *dkim.Signature) bool) []string {
 	return out
 }
 
-func passed(_ int, s *dkim.Signature) bool         { return s.Result == dkim.Pass }
-func headerVerified(_ int, s *dkim.Signature) bool { return s.HeaderVerified }
+func passed(_ int, s *dkim.Signature) bool { return s.Result == dkim.Pass }
+
+// mayPass reports whether a signature passes if the body is the one that it tells of.
+func mayPass(_ int, s *dkim.Signature) bool { return s.HeaderVerified || s.Result == dkim.Pending }
 
 // bestResult returns the best result of the DKIM signatures, in the words of RFC 8601.
 func (e *evidence) bestResult() string {

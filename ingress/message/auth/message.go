@@ -121,7 +121,7 @@ func (m *Message) begin(ctx context.Context) {
 			panic("auth: arc: " + err.Error()) // Begin checked the length
 		}
 	}
-	if m.body, err = a.dkim.Begin(ctx, header); err != nil {
+	if m.body, err = a.dkim.Begin(ctx, header, e.authors.Domains...); err != nil {
 		panic("auth: dkim: " + err.Error())
 	}
 }

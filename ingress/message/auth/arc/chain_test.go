@@ -328,7 +328,7 @@ func TestChain_UnknownKey(t *testing.T) {
 			"fail: i=3 ARC-Seal: no key for signature",
 		},
 		{
-			"there are two records", records{all[3].name: {"a", "b"}},
+			"there are two records", records{all[3].name: {"p=a", "p=b"}},
 			"fail: i=4 ARC-Message-Signature: multiple key records",
 		},
 	}

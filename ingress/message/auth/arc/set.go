@@ -245,12 +245,12 @@ func (g *signature) parseCommon() (err error) {
 	if g.algorithm, err = dkim.ParseAlgorithm(g.tags.Get("a")); err != nil {
 		return err
 	}
-	selector := g.tags.Get("s")
+	selector := dkim.ParseSelector(g.tags.Get("s"))
 	g.domain = dkim.ParseDomain(g.tags.Get("d"))
-	if g.domain == "" || dkim.ParseDomain(selector) == "" {
+	if g.domain == "" || selector == "" {
 		return fault("syntax error", nil)
 	}
-	if g.keyName = dkim.KeyName(string(selector), g.domain); len(g.keyName) > domain.MaxName {
+	if g.keyName = dkim.KeyName(selector, g.domain); len(g.keyName) > domain.MaxName {
 		return fault("syntax error", nil)
 	}
 	g.b, _ = g.tags.Lookup("b")
@@ -325,7 +325,7 @@ func (m *message) parseLimits(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if !expires.IsZero() && !now.Before(expires) {
+	if !expires.IsZero() && dkim.Expired(expires, now) {
 		return fault("signature expired", nil)
 	}
 	if _, ok := m.tags.Lookup("l"); ok {

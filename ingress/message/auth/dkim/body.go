@@ -28,6 +28,8 @@ type BodyHash struct {
 	ends    int64
 	content bool
 
+	length int64 // octets that were hashed
+
 	own   [2]byte
 	sum   [sha256.Size]byte
 	n     int
@@ -40,7 +42,7 @@ func NewBodyHash(c Canonicalization) *BodyHash { return &BodyHash{canon: c, sha:
 // Reset makes b as new.
 func (b *BodyHash) Reset() {
 	b.sha.Reset()
-	b.space, b.spaceCR, b.cr, b.ends, b.content, b.n = false, false, false, 0, false, 0
+	b.space, b.spaceCR, b.cr, b.ends, b.content, b.n, b.length = false, false, false, 0, false, 0, 0
 }
 
 // Write adds octets of the body without dot-stuffing. It returns len(p) and no error.
@@ -69,6 +71,9 @@ func (b *BodyHash) Sum() [sha256.Size]byte {
 	b.sha.Sum(b.sum[:0])
 	return b.sum
 }
+
+// Length returns, after Sum, how many octets the canonical body has.
+func (b *BodyHash) Length() int64 { return b.length }
 
 // relaxed hashes octets in relaxed form: each run of white space within a line becomes one space, and at the end of a
 // line it is dropped.
@@ -213,6 +218,7 @@ func (b *BodyHash) lineEnds() {
 func (b *BodyHash) hash(p []byte) {
 	if len(p) > len(b.stage)/4 {
 		b.flush()
+		b.length += int64(len(p))
 		b.sha.Write(p)
 		return
 	}
@@ -224,6 +230,7 @@ func (b *BodyHash) hash(p []byte) {
 
 func (b *BodyHash) flush() {
 	if b.n > 0 {
+		b.length += int64(b.n)
 		b.sha.Write(b.stage[:b.n])
 		b.n = 0
 	}

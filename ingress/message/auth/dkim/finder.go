@@ -28,7 +28,7 @@ func NewKeyFinder(r world.Resolver) *KeyFinder {
 }
 
 // Find asks for the key at a name, within the time of ctx. An error is a *Failure: a temperror when DNS did not answer,
-// a permerror when the answer holds no usable key or more than one record.
+// a permerror when the answer holds no usable key or more than one.
 func (f *KeyFinder) Find(ctx context.Context, name string) (*PublicKey, error) {
 	records, err := f.resolver.LookupTXT(ctx, name)
 	switch {
@@ -36,11 +36,35 @@ func (f *KeyFinder) Find(ctx context.Context, name string) (*PublicKey, error) {
 		return nil, &Failure{TempError, "key unavailable", err}
 	case len(records) == 0:
 		return nil, permError("no key for signature")
-	case len(records) > 1:
-		// RFC 6376 section 3.6.2.2: the results are undefined; choosing one of them would be a guess.
+	}
+	record, ok := keyRecord(records)
+	if !ok {
 		return nil, permError("multiple key records")
 	}
-	return f.parse(records[0])
+	return f.parse(record)
+}
+
+// keyRecord returns the one record that is a key; the first record if none is. It reports false for several keys: RFC
+// 6376 section 3.6.2.2 leaves open which one counts, and choosing would be a guess. Other records at the name, such as
+// one for SPF that a wildcard puts there, are of the same domain and can be taken for no key.
+func keyRecord(records []string) (string, bool) {
+	if len(records) == 1 {
+		return records[0], true
+	}
+	found := ""
+	for _, r := range records {
+		switch {
+		case !isKeyRecord(r):
+		case found != "":
+			return "", false
+		default:
+			found = r
+		}
+	}
+	if found == "" {
+		return records[0], true
+	}
+	return found, true
 }
 
 // parse is ParseKeyRecord with the memory of f.

@@ -1,6 +1,7 @@
 package dkim
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -32,7 +33,7 @@ func KeyName(selector, domain string) string { return selector + "._domainkey." 
 
 // ParseKeyRecord parses a key record that may be used for mail with SHA-256. An error is a *Failure with PermError.
 func ParseKeyRecord(record string) (*PublicKey, error) {
-	tags, err := ParseTagList([]byte(record))
+	tags, err := parseTags(make(TagList, 0, 8), []byte(record), true)
 	if err != nil {
 		return nil, &Failure{PermError, "key syntax error", err}
 	}
@@ -59,6 +60,20 @@ func ParseKeyRecord(record string) (*PublicKey, error) {
 	flags := tags.Get("t")
 	key.Testing, key.Strict = lists(flags, "y"), lists(flags, "s")
 	return key, nil
+}
+
+// isKeyRecord reports whether a TXT record is meant as a key: a tag list of this version with p=. It says nothing about
+// whether the key can be used.
+func isKeyRecord(record string) bool {
+	tags, err := parseTags(make(TagList, 0, 8), []byte(record), true)
+	if err != nil {
+		return false
+	}
+	if v, ok := tags.Lookup("v"); ok && (tags[0].Name != "v" || string(v.Value) != "DKIM1") {
+		return false
+	}
+	_, ok := tags.Lookup("p")
+	return ok
 }
 
 // lists reports whether a colon-separated list has an element, in any case, as ABNF has literals.
@@ -138,9 +153,13 @@ func (k *PublicKey) Verify(a Algorithm, digest [sha256.Size]byte, signature []by
 	return nil
 }
 
-// DecodeBase64 decodes base64 that may be folded.
+// DecodeBase64 decodes base64 that may be folded, with or without its padding: that says nothing which the length does
+// not say.
 func DecodeBase64(s []byte) ([]byte, error) {
 	plain := withoutFWS(make([]byte, 0, len(s)), s)
-	n, err := base64.StdEncoding.Decode(plain, plain)
+	for range 2 {
+		plain = bytes.TrimSuffix(plain, []byte{'='})
+	}
+	n, err := base64.RawStdEncoding.Decode(plain, plain)
 	return plain[:n], err
 }

@@ -87,7 +87,7 @@ func TestSigner(t *testing.T) {
 		if string(again) != text {
 			t.Error("another signature of the same")
 		}
-		if got := explain(verify(t, keys, clock(4600), []byte(text+header+"\r\n"+dinnerBody))); !strings.HasPrefix(got,
+		if got := explain(verify(t, keys, clock(4900), []byte(text+header+"\r\n"+dinnerBody))); !strings.HasPrefix(got,
 			"permerror: signature expired") {
 			t.Error(got)
 		}

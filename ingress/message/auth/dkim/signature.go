@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"math"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
+
+	"golang.org/x/net/idna"
 
 	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/leaf/domain"
@@ -131,7 +135,8 @@ type Signature struct {
 	Strict  bool // the key says t=s
 
 	// HeaderVerified says that b= is good: the signing domain vouches for the named header fields and for any body that
-	// has this BodyHash in BodyCanon, without l= and not expired. It says nothing about the body that came.
+	// has this BodyHash in BodyCanon, without l= and not expired. It says nothing about the body that came. One with l=
+	// is Pending without it: it passes only if l= is the length of the whole body, which its end tells.
 	HeaderVerified bool
 	Result         Result
 	Reason         string // why Result is not Pass; may be ""
@@ -145,6 +150,7 @@ type raw struct {
 	field  Field // nil after Begin, as is b: they are parts of header
 	at     int   // offset of field
 	b      Tag
+	limit  int64  // l=; negative without it
 	value  []byte // b= decoded
 	digest [sha256.Size]byte
 	lookup *lookup // the search for the key; nil if it is not needed
@@ -165,12 +171,14 @@ func (s *Signature) reject(err error) {
 	}
 }
 
-// parse reads the field as RFC 6376 section 6.1.1 says. It copies all octets that it keeps.
-func (s *Signature) parse(now time.Time) error {
-	tags, err := ParseTagList(s.raw.field.Body())
+// parse reads the field as RFC 6376 section 6.1.1 says. It copies all octets that it keeps. The tags are read into the
+// memory of buffer.
+func (s *Signature) parse(buffer TagList, now time.Time) error {
+	tags, err := parseTags(buffer[:0], s.raw.field.Body(), true)
 	if err != nil {
 		return err
 	}
+	s.raw.limit = -1
 	// The tags that name the signature are read first, so that a refused one can be named.
 	if s.raw.b, _ = tags.Lookup("b"); len(s.raw.b.Value) <= maxB {
 		s.B = string(withoutFWS(make([]byte, 0, len(s.raw.b.Value)), s.raw.b.Value))
@@ -203,9 +211,7 @@ func (s *Signature) parseNames(tags TagList) error {
 		s.Domain = d
 		s.Identity = "@" + s.Domain
 	}
-	if sel := tags.Get("s"); isDomain(sel, maxSelector) {
-		s.Selector = string(sel)
-	}
+	s.Selector = ParseSelector(tags.Get("s"))
 	if s.Domain == "" || s.Selector == "" || len(KeyName(s.Selector, s.Domain)) > domain.MaxName {
 		return permError("signature syntax error")
 	}
@@ -219,21 +225,25 @@ func (s *Signature) parseNames(tags TagList) error {
 		return permError("signature syntax error")
 	}
 	s.Identity = string(identity)
-	if d := strings.ToLower(s.Identity[at+1:]); d != s.Domain && !strings.HasSuffix(d, "."+s.Domain) {
+	d := strings.ToLower(s.Identity[at+1:])
+	if plain := ParseDomain(identity[at+1:]); plain != "" && plain != d {
+		s.Identity, d = s.Identity[:at+1]+plain, plain
+	}
+	if d != s.Domain && !strings.HasSuffix(d, "."+s.Domain) {
 		return permError("domain mismatch")
 	}
 	return nil
 }
 
-// decodeQuoted decodes dkim-quoted-printable (RFC 6376 section 2.11). It reports false for malformed text and for
-// control characters.
+// decodeQuoted decodes dkim-quoted-printable (RFC 6376 section 2.11), with digits of either case. It reports false for
+// malformed text and for control characters.
 func decodeQuoted(s []byte) ([]byte, bool) {
 	out := withoutFWS(make([]byte, 0, len(s)), s)
 	n := 0
 	for i := 0; i < len(out); i, n = i+1, n+1 {
 		c := out[i]
 		if c == '=' {
-			if i+2 >= len(out) || bytes.ContainsAny(out[i+1:i+3], "abcdef") {
+			if i+2 >= len(out) {
 				return nil, false
 			}
 			if _, err := hex.Decode(out[i:i+1], out[i+1:i+3]); err != nil {
@@ -250,17 +260,52 @@ func decodeQuoted(s []byte) ([]byte, bool) {
 	return out[:n], true
 }
 
-// ParseDomain returns a domain name in lower case, or "" if s is no domain name of at most 253 octets.
+// ParseDomain returns a domain name in lower case, as A-labels (RFC 8616 section 4) and without its last dot, or "" if
+// s is no domain name of at most 253 octets. All spellings of a name are one name in DNS, so that no other domain can
+// be meant by them.
 func ParseDomain(s []byte) string {
+	s = aLabels(bytes.TrimSuffix(s, []byte{'.'}))
 	if !isDomain(s, domain.MaxName) {
 		return ""
 	}
 	return strings.ToLower(string(s))
 }
 
+// ParseSelector returns a selector as A-labels, or "" if s is none.
+func ParseSelector(s []byte) string {
+	if s = aLabels(s); !isDomain(s, maxSelector) {
+		return ""
+	}
+	return string(s)
+}
+
+// maxULabels bounds the octets of a name with U-labels: four for each octet of the longest one.
+const maxULabels = 4 * domain.MaxName
+
+// aLabels returns a name with A-labels in place of its U-labels; nil if it has none that it could mean.
+func aLabels(s []byte) []byte {
+	if ascii.Is(s) {
+		return s
+	}
+	if len(s) > maxULabels || !utf8.Valid(s) {
+		return nil
+	}
+	labels := strings.Split(string(s), ".")
+	for i, label := range labels {
+		if ascii.Is(label) {
+			continue // also one with an underscore, which the library refuses
+		}
+		plain, err := idna.Lookup.ToASCII(label)
+		if err != nil {
+			return nil
+		}
+		labels[i] = plain
+	}
+	return []byte(strings.Join(labels, "."))
+}
+
 // isDomain reports whether s is a domain name or, for a selector, a part of one: labels of letters, digits, hyphens and
-// underscores, which are in use, in limit octets at most. No label begins or ends with a hyphen. An internationalized
-// name has to be in A-labels.
+// underscores, which are in use, in limit octets at most. No label begins or ends with a hyphen.
 func isDomain(s []byte, limit int) bool {
 	label := 0
 	for i, c := range s {
@@ -349,7 +394,8 @@ func (s *Signature) parseHeaderNames(tags TagList) (err error) {
 }
 
 // ParseHeaderNames parses the value of h= and returns the names of header fields in lower case, with one allocation for
-// their octets. More than 5000 names or 64 KiB are an error. An error is a *Failure with PermError.
+// their octets. What is empty between or behind colons names no field and is left out. More than 5000 names or 64 KiB
+// are an error. An error is a *Failure with PermError.
 func ParseHeaderNames(s []byte) ([]string, error) {
 	if len(s) > maxNameList || bytes.Count(s, []byte{':'}) >= maxNames {
 		return nil, permError("too many header fields named")
@@ -368,10 +414,9 @@ func ParseHeaderNames(s []byte) ([]string, error) {
 				return nil, permError("signature syntax error")
 			}
 		}
-		if name == "" {
-			return nil, permError("signature syntax error")
+		if name != "" {
+			names = append(names, name)
 		}
-		names = append(names, name)
 		folded = strings.TrimPrefix(folded, ":")
 	}
 	return names, nil
@@ -398,10 +443,11 @@ func (s *Signature) parseLimits(tags TagList, now time.Time) (err error) {
 		return err
 	}
 	if !s.Expires.IsZero() {
-		if !s.Signed.IsZero() && !s.Expires.After(s.Signed) {
-			return permError("signature syntax error") // RFC 6376 section 3.5: x= must be greater than t=
+		// RFC 6376 section 3.5: x= must be greater than t=. Signers that write the same time twice are in use.
+		if !s.Signed.IsZero() && s.Expires.Before(s.Signed) {
+			return permError("signature syntax error")
 		}
-		if !now.Before(s.Expires) {
+		if Expired(s.Expires, now) {
 			return permError("signature expired") // RFC 6376 section 6.1.1 leaves it to the verifier
 		}
 	}
@@ -411,11 +457,25 @@ func (s *Signature) parseLimits(tags TagList, now time.Time) (err error) {
 		}) {
 			return permError("signature syntax error")
 		}
-		// RFC 6376 section 8.2: any sender can have added the octets behind the signed length.
-		return &Failure{Result: Policy, Reason: "body length limit l= is not accepted"}
+		// One that does not fit is longer than any body.
+		if s.raw.limit, err = strconv.ParseInt(string(l.Value), 10, 64); err != nil {
+			s.raw.limit = math.MaxInt64
+		}
 	}
 	return nil
 }
+
+// shortened is the failure of a signature whose l= is not the length of the whole body. RFC 6376 section 8.2: any
+// sender can have added the octets behind the signed length.
+func shortened() *Failure {
+	return &Failure{Result: Policy, Reason: "body length limit l= is not accepted"}
+}
+
+// clockDifference is how far the clocks of signers are taken to be wrong.
+const clockDifference = 5 * time.Minute
+
+// Expired reports whether a signature with this x= has expired.
+func Expired(x, now time.Time) bool { return !now.Before(x.Add(clockDifference)) }
 
 func timestamp(tags TagList, name string) (time.Time, error) {
 	at, ok := tags.Timestamp(name)

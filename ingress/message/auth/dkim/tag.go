@@ -32,21 +32,33 @@ type Tag struct {
 // A TagList is a tag list (RFC 6376 section 3.2) in its order. Names are case-sensitive and unique.
 type TagList []Tag
 
-// ParseTagList parses a tag list strictly. Octets above 127 are value characters, as in RFC 8616. A list with a
-// duplicate name is in error as a whole, as section 3.2 demands; one of more than 64 tags is refused.
-func ParseTagList(s []byte) (TagList, error) {
-	list := make(TagList, 0, 12)
+// ParseTagList parses a tag list. Octets above 127 are value characters, as in RFC 8616. A list with a duplicate name
+// is in error as a whole, as section 3.2 demands; one of more than 64 tags is refused.
+//
+// Names may have a hyphen, which the RFC does not have and other implementations take. It changes nothing: a name that
+// is not known means nothing.
+func ParseTagList(s []byte) (TagList, error) { return parseTags(make(TagList, 0, 12), s, false) }
+
+// parseTags is ParseTagList into the memory of list, which is empty. With gaps there may be nothing between two
+// semicolons. Implementations in use write such signatures and key records and take them, but no ARC fields (they fail
+// in the suite of ValiMail). It is safe: what is nothing cannot change what a tag means, and a signature is over the
+// octets as they stand.
+func parseTags(list TagList, s []byte, gaps bool) (TagList, error) {
 	for at := 0; at < len(s); {
 		end := at + bytes.IndexByte(s[at:], ';')
 		if end < at {
 			end = len(s)
 		}
+		blank := len(trimFWS(s[at:end])) == 0
+		switch {
+		case blank && end == len(s) && len(list) > 0:
+			return list, nil // white space behind the last semicolon is no tag
+		case blank && gaps && validFWS(s[at:end]):
+			at = end + 1
+			continue
+		}
 		tag, err := parseTag(s, at, end)
 		if err != nil {
-			// White space behind the last semicolon is no tag.
-			if end == len(s) && len(list) > 0 && len(trimFWS(s[at:end])) == 0 {
-				break
-			}
 			return nil, err
 		}
 		if len(list) == maxTags {
@@ -120,10 +132,10 @@ func (l TagList) Timestamp(name string) (time.Time, bool) {
 	return time.Unix(int64(n), 0).UTC(), true
 }
 
-// isTagName reports whether s is an ALPHA followed by letters, digits and underscores.
+// isTagName reports whether s is an ALPHA followed by letters, digits, underscores and hyphens.
 func isTagName(s []byte) bool {
 	for i, c := range s {
-		if !ascii.IsAlpha(c) && (i == 0 || !ascii.IsDigit(c) && c != '_') {
+		if !ascii.IsAlpha(c) && (i == 0 || !ascii.IsDigit(c) && c != '_' && c != '-') {
 			return false
 		}
 	}

@@ -23,7 +23,9 @@ func TestTagList(t *testing.T) {
 		{"an empty value", "p=;s= ", "p=|s=", nil},
 		{"names are case-sensitive", "a=1;A=2", "a=1|A=2", nil},
 		{"octets above 127", "n=h\xc3\xa9", "n=h\xc3\xa9", nil},
+		{"a hyphen in a name", "v=1; x-foo=1; a-=2", "v=1|x-foo=1|a-=2", nil},
 		{"no tag", "", "", errTagSyntax},
+		{"a hyphen first", "-a=1", "", errTagSyntax},
 		{"white space alone", " ", "", errTagSyntax},
 		{"no equals sign", "v=1; t; a=2", "", errTagSyntax},
 		{"nothing between semicolons", "v=1;;a=2", "", errTagSyntax},
@@ -51,6 +53,26 @@ func TestTagList(t *testing.T) {
 	}
 }
 
+// Signatures and key records may have nothing between two semicolons.
+func TestTagList_Gaps(t *testing.T) {
+	for list, want := range map[string]string{
+		"v=1;;a=2": "v=1|a=2", "v=1;;": "v=1", ";v=1": "v=1", "v=1; ;\r\n\t; a=2 ;; ;": "v=1|a=2", "v=1;;;;;;": "v=1",
+		"": "!", ";": "!", " ; ;": "!", "v=1;\r\n;a=2": "!", "v=1; a;": "!", "v=1;;v=2": "!",
+	} {
+		tags, err := parseTags(nil, []byte(list), true)
+		var got []string
+		for _, tag := range tags {
+			got = append(got, tag.Name+"="+string(tag.Value))
+		}
+		if err != nil {
+			got = []string{"!"}
+		}
+		if g := strings.Join(got, "|"); g != want {
+			t.Errorf("%q: got %q, want %q", list, g, want)
+		}
+	}
+}
+
 // manyTags returns n tags with names of their own.
 func manyTags(n int) string {
 	var s strings.Builder
@@ -64,8 +86,12 @@ func FuzzTagList(f *testing.F) {
 	f.Add([]byte("v=1; a=rsa-sha256;\r\n\tb = abc\r\n def ;"))
 	f.Add([]byte(" v = ; x=y=z ; "))
 	f.Add([]byte("a=1;;"))
+	f.Add([]byte("a=1;;x-y=2; ;"))
 	f.Fuzz(func(t *testing.T, s []byte) {
-		list, err := ParseTagList(s)
+		list, err := parseTags(nil, s, true)
+		if strict, strictly := ParseTagList(s); strictly == nil && (err != nil || len(strict) != len(list)) {
+			t.Fatalf("%q is read strictly and not with gaps: %v", s, err)
+		}
 		if err != nil {
 			if list != nil {
 				t.Fatal("a list and an error")
@@ -80,7 +106,7 @@ func FuzzTagList(f *testing.F) {
 			}
 			again = append(append(append(append(again, tag.Name...), '='), tag.Value...), ';')
 		}
-		second, err := ParseTagList(again)
+		second, err := ParseTagList(again) // without gaps
 		if err != nil || len(second) != len(list) {
 			t.Fatalf("%q: %v", again, err)
 		}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"math"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -25,8 +27,11 @@ type Config struct {
 const (
 	// MaxHeader is how many octets a header section may have that is verified; a longer one is not read.
 	MaxHeader = 1 << 20
-	// maxSignatures is how many signatures of a message are verified, from the top. Further ones are counted.
+	// maxSignatures is how many signatures of a message are verified. Further ones are counted.
 	maxSignatures = 5
+	// maxFields is how many DKIM-Signature fields are looked at, from the top. More than a message that was signed,
+	// forwarded and signed again can have, they bound what reading them costs.
+	maxFields = 1000
 )
 
 // A tuning is what tests of the package set in place of the constants above; 0 means the constant.
@@ -75,6 +80,7 @@ type Verification struct {
 	cancel     context.CancelFunc
 	bodies     [2]*BodyHash // by Canonicalization; nil where it is not needed
 	hashes     [2][sha256.Size]byte
+	lengths    [2]int64
 	begun      bool // octets of the body have come
 	finished   bool
 }
@@ -92,25 +98,26 @@ type lookup struct {
 // not read. It hashes what each signature covers, starts the search for all keys at once, each key once, and returns
 // without waiting for them. header is not kept. The only error is ErrHeaderTooLong.
 //
+// Only five signatures are verified: first those that could be aligned with an author, then the others, each from the
+// top. authors are the author domains, as A-labels in lower case. A field that cannot be read, or that says by itself
+// that it does not hold, takes no place.
+//
 // Ctx bounds the search for the keys. Finish or Close must follow.
-func (v *Verifier) Begin(ctx context.Context, header []byte) (*Verification, error) {
+func (v *Verifier) Begin(ctx context.Context, header []byte, authors ...string) (*Verification, error) {
 	header = Section(header)
 	if len(header) > v.cfg.tune.header {
 		return nil, ErrHeaderTooLong
 	}
 	m := &Verification{}
-	m.find(header, v.cfg.tune.signatures)
+	m.find(header, authors, v.cfg.tune.signatures, v.cfg.Now())
 	if len(m.signatures) == 0 {
 		return m, nil
 	}
-	now := v.cfg.Now()
 	var picker Picker
 	sum := NewHeaderHash()
 	for i := range m.signatures {
 		s := &m.signatures[i]
-		if err := s.parse(now); err != nil {
-			s.reject(err)
-		} else {
+		if s.Result == Pending {
 			s.raw.digest = Digest(sum, &picker, header, s.Names, s.HeaderCanon, s.raw.field, s.raw.at, s.raw.b)
 			m.want(s)
 		}
@@ -125,19 +132,95 @@ func (v *Verifier) Begin(ctx context.Context, header []byte) (*Verification, err
 	return m, nil
 }
 
-// find collects the topmost signature fields, at most limit, and counts the others.
-func (m *Verification) find(header []byte, limit int) {
-	at := 0
+// A candidate is a DKIM-Signature field.
+type candidate struct {
+	field   Field
+	at      int // its offset
+	aligned int // how close its domain is to an author
+}
+
+// find collects the signatures that are verified, at most limit, and as many of those that cannot be; it counts the
+// others. They come in the order in which they stand.
+func (m *Verification) find(header []byte, authors []string, limit int, now time.Time) {
+	var few [8]candidate // enough for most messages
+	found, at := few[:0], 0
 	for field := range Fields(header) {
-		switch {
-		case !field.Is("DKIM-Signature"):
-		case len(m.signatures) == limit:
-			m.unverified++
-		default:
-			m.signatures = append(m.signatures, Signature{raw: raw{field: field, at: at}})
+		if field.Is("DKIM-Signature") {
+			if len(found) == maxFields {
+				m.unverified++
+			} else {
+				found = append(found, candidate{field: field, at: at})
+			}
 		}
 		at += len(field)
 	}
+	tags := make(TagList, 0, 12)
+	if len(found) > limit && len(authors) > 0 {
+		for i := range found {
+			found[i].aligned = alignment(found[i].field, tags, authors)
+		}
+		slices.SortStableFunc(found, func(a, b candidate) int { return b.aligned - a.aligned })
+	}
+	verified, unreadable := 0, 0
+	for _, c := range found {
+		if verified == limit {
+			m.unverified++
+			continue
+		}
+		m.signatures = append(m.signatures, Signature{raw: raw{field: c.field, at: c.at}})
+		s := &m.signatures[len(m.signatures)-1]
+		err := s.parse(tags, now)
+		switch {
+		case err == nil:
+			verified++
+		case unreadable == limit:
+			m.signatures = m.signatures[:len(m.signatures)-1]
+			m.unverified++
+		default:
+			s.reject(err)
+			unreadable++
+		}
+	}
+	slices.SortFunc(m.signatures, func(a, b Signature) int { return a.raw.at - b.raw.at })
+}
+
+// alignment returns how close the domain of a signature is to one of the authors: the number of labels that they have
+// in common, from the last one on, and more for the author domain itself; 0 where they cannot be aligned. Which domain
+// is the organizational one is not known here, so that signatures of a public suffix come before others: that costs
+// nothing, because those of the author come before them.
+func alignment(field Field, buffer TagList, authors []string) int {
+	tags, err := parseTags(buffer[:0], field.Body(), true)
+	if err != nil {
+		return 0
+	}
+	d := ParseDomain(tags.Get("d"))
+	if d == "" {
+		return 0
+	}
+	best := 0
+	for _, author := range authors {
+		if d == author {
+			return math.MaxInt
+		}
+		if n := commonLabels(d, author); n > 1 {
+			best = max(best, n)
+		}
+	}
+	return best
+}
+
+// commonLabels returns how many labels two names have in common, from the last one on.
+func commonLabels(a, b string) int {
+	n := 0
+	for a != "" && b != "" {
+		i, k := strings.LastIndexByte(a, '.'), strings.LastIndexByte(b, '.')
+		if a[i+1:] != b[k+1:] {
+			break
+		}
+		n++
+		a, b = a[:max(i, 0)], b[:max(k, 0)]
+	}
+	return n
 }
 
 // Digest hashes what a signature covers (RFC 6376 section 3.7): the fields that names stand for, each in canonical
@@ -166,11 +249,11 @@ func (m *Verification) want(s *Signature) {
 	m.lookups = append(m.lookups, s.raw.lookup)
 }
 
-// Unverified returns the number of signatures beyond the first five, which are not verified.
+// Unverified returns the number of further signatures, which are not verified.
 func (m *Verification) Unverified() int { return m.unverified }
 
 // Header waits for the keys, judges b= of each signature and returns the signatures from the top. Those whose Result is
-// still Pending have HeaderVerified and wait for the body; the result of the others is final. The slice is the
+// still Pending have a good b= and wait for the body; the result of the others is final. The slice is the
 // Verification's own: Finish completes it.
 func (m *Verification) Header() []Signature {
 	for i := range m.signatures {
@@ -202,7 +285,7 @@ func (s *Signature) verify(l *lookup) error {
 	if err := l.key.Verify(s.Algorithm, s.raw.digest, s.raw.value); err != nil {
 		return err
 	}
-	s.HeaderVerified = true
+	s.HeaderVerified = s.raw.limit < 0
 	return nil
 }
 
@@ -266,13 +349,15 @@ func (m *Verification) Finish() []Signature {
 	m.finished = true
 	for c, b := range m.bodies {
 		if b != nil {
-			m.hashes[c] = b.Sum()
+			m.hashes[c], m.lengths[c] = b.Sum(), b.Length()
 		}
 	}
 	for i := range m.signatures {
 		s := &m.signatures[i]
 		switch {
 		case s.Result != Pending:
+		case s.raw.limit >= 0 && s.raw.limit != m.lengths[s.BodyCanon]:
+			s.reject(shortened())
 		case m.hashes[s.BodyCanon] == s.BodyHash:
 			s.Result = Pass
 		default:

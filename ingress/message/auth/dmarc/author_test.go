@@ -218,6 +218,15 @@ func TestReadAuthors_From(t *testing.T) {
 	}
 }
 
+// manyNames returns n texts that differ in a number.
+func manyNames(format string, n int) string {
+	var s strings.Builder
+	for i := range n {
+		fmt.Fprintf(&s, format, i)
+	}
+	return s.String()
+}
+
 // A domain that a From field mentions and that we host.
 func TestMentioned(t *testing.T) {
 	hosted := func(d string) bool { return strings.HasSuffix(d, "hosted.example") }
@@ -230,6 +239,8 @@ func TestMentioned(t *testing.T) {
 		"Jörg <joe@example.com>":                                      "",
 		`"ceo@bank.example" <joe@example.com>`:                        "",
 		strings.Repeat("(a@b.example)", 50) + " (ceo@hosted.example)": "hosted.example",
+		manyNames("a@n%d.example ", 400) + " (ceo@hosted.example)":    "hosted.example",
+		manyNames("a@ü%d.example ", 400) + " (ceo@hosted.example)":    "hosted.example",
 	} {
 		if got := strings.Join(Mentioned([]byte("From: "+from+"\r\n\r\n"), hosted), " "); got != want {
 			t.Errorf("%s: got %q, want %q", from, got, want)

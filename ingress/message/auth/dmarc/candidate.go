@@ -55,9 +55,13 @@ func (c *collector) try(text []byte) bool {
 	if len(text) > maxSpelling {
 		return false
 	}
-	if c.spellings++; c.spellings > maxSpellings {
-		c.crowded = true
-		return true
+	// What is looked for among the names of few domains is not crowded out by others before it: a name in ASCII costs
+	// no more to try than to read.
+	if c.keep == nil || !isASCII(text) {
+		if c.spellings++; c.spellings > maxSpellings {
+			c.crowded = c.keep == nil
+			return true
+		}
 	}
 	domain := spf.Canonical(string(text))
 	if domain == "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/millrace/millrace/ingress/message/auth/spf"
@@ -213,7 +214,7 @@ func (l *Lookup) Evaluate(ctx context.Context, identity spf.Results, dkim []stri
 	if !l.await(ctx) {
 		return l.late(ctx.Err())
 	}
-	ids := collect(identity.Mail, dkim, unknown)
+	ids := l.collect(identity.Mail, dkim, unknown)
 	if len(ids) > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, l.evaluator.cfg.timeout)
@@ -275,7 +276,8 @@ const (
 	tagNonExistent = "np"
 )
 
-// maxIdentifiers bounds the authenticated identifiers of a message that count, that of SPF first.
+// maxIdentifiers bounds the authenticated identifiers of a message that count: those first that could be aligned with
+// an author, then that of SPF.
 const maxIdentifiers = 16
 
 // percentOfMessages is the default and the most of pct=.
@@ -289,11 +291,11 @@ type identifier struct {
 }
 
 // collect returns the identifiers that can change the result, each once.
-func collect(reverse spf.Identity, dkim, unknown []string) []identifier {
+func (l *Lookup) collect(reverse spf.Identity, dkim, unknown []string) []identifier {
 	ids := make([]identifier, 0, 1+len(dkim)+len(unknown))
 	add := func(id identifier) {
 		id.domain = spf.Canonical(id.domain)
-		if id.domain != "" && len(ids) < maxIdentifiers && !slices.Contains(ids, id) {
+		if id.domain != "" && !slices.Contains(ids, id) {
 			ids = append(ids, id)
 		}
 	}
@@ -306,7 +308,25 @@ func collect(reverse spf.Identity, dkim, unknown []string) []identifier {
 	for _, d := range unknown {
 		add(identifier{domain: d, dkim: true})
 	}
+	if len(ids) > maxIdentifiers {
+		slices.SortStableFunc(ids, func(a, b identifier) int { return l.distance(a) - l.distance(b) })
+		ids = ids[:maxIdentifiers]
+	}
 	return ids
+}
+
+// distance orders identifiers: those of an author domain come first, then those above or below one, then the others.
+func (l *Lookup) distance(id identifier) int {
+	least := 2
+	for _, a := range l.authors {
+		switch {
+		case id.domain == a.domain:
+			return 0
+		case strings.HasSuffix(id.domain, "."+a.domain), strings.HasSuffix(a.domain, "."+id.domain):
+			least = 1
+		}
+	}
+	return least
 }
 
 // evaluate judges one author domain.

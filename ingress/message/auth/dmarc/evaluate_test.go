@@ -3,6 +3,7 @@ package dmarc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -70,6 +71,30 @@ func evaluate(t testing.TB, c Config, identity spf.Results, dkim, unknown []stri
 		t.Errorf("evaluated again it is %+v, not %+v", again, first)
 	}
 	return first
+}
+
+// An identifier of the author counts, however many others come before it.
+func TestEvaluate_ManyIdentifiers(t *testing.T) {
+	r := records{"example.com": "v=DMARC1; p=reject", "deep.sub.test": "v=DMARC1; p=reject"}
+	var others []string
+	for i := range 40 {
+		others = append(others, fmt.Sprintf("n%d.test", i))
+	}
+	for name, tt := range map[string]struct {
+		author, domain string
+		want           Word
+	}{
+		"the author domain":        {"example.com", "example.com", Pass},
+		"a domain below it":        {"example.com", "mail.example.com", Pass},
+		"a domain above it":        {"a.example.com", "example.com", Pass},
+		"a domain that is another": {"example.com", "xexample.com", Fail},
+	} {
+		got := evaluate(t, Config{Resolver: r.dns()}, passing("n40.test"), append(slices.Clone(others), tt.domain),
+			others, tt.author)
+		if got.Result != tt.want {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
 }
 
 // Results of evaluations.
