@@ -50,6 +50,8 @@ type Gauges struct {
 	HoldInUse     func() int64 // octets of the hold budget taken now
 	HoldBudget    int64        // octets
 	EventsDropped func() uint64
+	LinesDropped  func() uint64 // of the log
+	SpansDropped  func() uint64
 	Sessions      func() []SiteSessions // busiest first, for those beyond maxSites are summed up
 	Rules         func() int            // rules in force
 	Store         func() Store
@@ -144,10 +146,15 @@ func (m *Metrics) registerGauges(g Gauges) {
 	if g.Rules != nil {
 		gauge("millrace_rules", "Rules in force.", func() float64 { return float64(g.Rules()) })
 	}
-	if g.EventsDropped != nil {
-		m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "millrace_events_dropped_total",
-			Help: "Events that the log and the metrics missed."}, func() float64 { return float64(g.EventsDropped()) }))
+	counter := func(name, help string, read func() uint64) {
+		if read != nil {
+			m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help},
+				func() float64 { return float64(read()) }))
+		}
 	}
+	counter("millrace_events_dropped_total", "Events that the log and the metrics missed.", g.EventsDropped)
+	counter("millrace_log_lines_dropped_total", "Lines of the log that its reader was too slow for.", g.LinesDropped)
+	counter("millrace_spans_dropped_total", "Spans that the collector did not get.", g.SpansDropped)
 	if g.Sessions != nil {
 		m.registry.MustRegister(&sessionCollector{read: g.Sessions, shown: make(map[mail.Site]bool)})
 	}

@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -24,11 +25,14 @@ func (v *serveVerb) run(s streams) int {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
+	signal.Ignore(syscall.SIGPIPE) // a log that has no reader any more ends no mail
 	n, err := node.New(cfg, node.Options{Stderr: s.err, Version: readBuild().Version})
 	if err == nil {
+		slog.SetDefault(n.Logger()) // libraries that log to stderr by themselves would wait for its reader
 		err = n.Start()
 	}
 	if err != nil {
+		signal.Stop(signals) // the next line may wait for a reader
 		fmt.Fprintln(s.err, err)
 		return exitError
 	}

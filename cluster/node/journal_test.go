@@ -19,7 +19,7 @@ func logged(t *testing.T, hashKey []byte, e mail.Event) (line string, fields map
 	w := newLogWriter(&out)
 	j := &journal{handler: newLogHandler(w, "debug"), hashKey: hashKey}
 	j.see(&e)
-	w.flush()
+	w.flush(time.Minute)
 	line = out.String()
 	if err := json.Unmarshal([]byte(line), &fields); err != nil {
 		t.Fatalf("%v: %s", err, line)

@@ -41,6 +41,7 @@ type Node struct {
 	parts   *parts
 	log     *logger
 	events  *ring
+	spans   spanCounts
 	metrics *admin.Metrics
 
 	members   *membership
@@ -98,7 +99,9 @@ func (n *Node) Start() error {
 	if err := n.start(); err != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		return errors.Join(err, n.cleanups.end(ctx))
+		err = errors.Join(err, n.cleanups.end(ctx))
+		n.log.flush()
+		return err
 	}
 	return nil
 }
@@ -171,7 +174,7 @@ func (n *Node) startEvents() error {
 	if n.opts.Observe != nil {
 		observers = append(observers, n.opts.Observe)
 	}
-	consumer := consume(n.events, n.log.out.flush, observers...)
+	consumer := consume(n.events, observers...)
 	n.cleanups.add("events", func(context.Context) error { consumer.close(); return nil })
 	return nil
 }
@@ -189,7 +192,7 @@ func (n *Node) startTracer() (trace.Tracer, error) {
 			return nil, n.cfg.WithLine("", "telemetry.otlp", err)
 		}
 	}
-	tracer, end := newTracer(exporter, n.cfg.Telemetry.Sample, n.cfg.Hostname, n.opts.Version)
+	tracer, end := newTracer(exporter, &n.spans, n.cfg.Telemetry.Sample, n.cfg.Hostname, n.opts.Version)
 	n.cleanups.add("telemetry", end)
 	return tracer, nil
 }
@@ -307,6 +310,7 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	if n.draining.Swap(true) {
 		return nil
 	}
+	defer n.log.flush()
 	n.log.say(slog.LevelInfo, "draining")
 	if !n.members.alone() {
 		if err := n.members.cluster.Drain(); err != nil { // the other nodes notice the drain all the same
@@ -322,11 +326,15 @@ func (n *Node) Shutdown(ctx context.Context) error {
 	return nil
 }
 
+// Logger returns the logger of the node itself, for a process whose libraries log too. It never waits.
+func (n *Node) Logger() *slog.Logger { return n.log.Logger }
+
 // Abandon logs and returns what is lost if the process ends now: aborted is the number of open transactions, and
-// inDoubt that of messages whose end of data was released and whose client has no answer yet. It ends nothing and waits
-// for nothing. It is meant for a process that cannot wait for Shutdown.
+// inDoubt that of messages whose end of data was released and whose client has no answer yet. It ends nothing and
+// waits for nothing but the last lines of the log. It is meant for a process that cannot wait for Shutdown.
 func (n *Node) Abandon() (aborted, inDoubt int) {
 	aborted, inDoubt = n.listeners.inFlight()
 	n.log.say(slog.LevelWarn, "ended before the drain was over", "cut", aborted, "in_doubt", inDoubt)
+	n.log.flush()
 	return aborted, inDoubt
 }

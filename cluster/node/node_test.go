@@ -250,6 +250,7 @@ func TestReload_BadRules(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "routes.txt:4: ") {
 		t.Errorf("got %v", err)
 	}
+	b.Node.log.flush()
 	if !strings.Contains(b.log.String(), "routes.txt:4: ") {
 		t.Error("the log does not name the line")
 	}

@@ -50,6 +50,7 @@ func TestPlacesFor_Warning(t *testing.T) {
 // The node says at its start how many places there are.
 func TestNode_Places(t *testing.T) {
 	b := startNode(t, "limits: {connections: 7}\n", nil)
+	b.Node.log.flush()
 	if log := b.log.String(); !strings.Contains(log, `"places":7`) {
 		t.Errorf("the log has:\n%s", log)
 	}

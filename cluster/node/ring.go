@@ -74,14 +74,13 @@ func (r *ring) Dropped() uint64 {
 type consumer struct {
 	ring      *ring
 	observers []func(*mail.Event)
-	flush     func()        // called after each batch
 	stop      chan struct{} // closed by close: consume what waits, then end
 	ended     chan struct{}
 }
 
 // consume starts the consumer. Its goroutine ends when close was called and the ring is empty.
-func consume(r *ring, flush func(), observers ...func(*mail.Event)) *consumer {
-	c := &consumer{ring: r, observers: observers, flush: flush, stop: make(chan struct{}), ended: make(chan struct{})}
+func consume(r *ring, observers ...func(*mail.Event)) *consumer {
+	c := &consumer{ring: r, observers: observers, stop: make(chan struct{}), ended: make(chan struct{})}
 	go c.run()
 	return c
 }
@@ -106,7 +105,6 @@ func (c *consumer) run() {
 			}
 			clear(batch[:n])
 		}
-		c.flush()
 		if stopping {
 			return
 		}

@@ -29,7 +29,7 @@ func TestRing_SlowConsumer(t *testing.T) {
 	entered, leave := make(chan struct{}), make(chan struct{})
 	var once sync.Once
 	seen := 0
-	c := consume(r, func() {}, func(*mail.Event) {
+	c := consume(r, func(*mail.Event) {
 		once.Do(func() { close(entered); <-leave })
 		seen++
 	})
@@ -49,7 +49,7 @@ func TestRing_SlowConsumer(t *testing.T) {
 func TestConsumer_Close(t *testing.T) {
 	r := newRing(1000)
 	seen := 0
-	c := consume(r, func() {}, func(*mail.Event) { seen++ })
+	c := consume(r, func(*mail.Event) { seen++ })
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {

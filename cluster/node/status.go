@@ -119,6 +119,8 @@ func (n *Node) gauges() admin.Gauges {
 		HoldInUse:     n.listeners.holdInUse,
 		HoldBudget:    int64(n.cfg.Limits.HoldBudget),
 		EventsDropped: n.events.Dropped,
+		LinesDropped:  n.log.out.Dropped,
+		SpansDropped:  n.spans.dropped.Load,
 		Sessions:      func() []admin.SiteSessions { return sessionsOf(n.relay) },
 		Rules:         func() int { return n.rules.router.Len() },
 		Store:         func() admin.Store { return storeGauges(n.parts.store.Stats()) },

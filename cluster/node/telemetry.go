@@ -35,10 +35,10 @@ func newExporter(ctx context.Context, endpoint string) (sdktrace.SpanExporter, e
 
 // newTracer returns a tracer whose spans are sent to exporter, and the function that ends it. The share sample of the
 // root spans is sampled, by their trace id; a child is sampled if its parent is.
-func newTracer(exporter sdktrace.SpanExporter, sample float64, hostname,
+func newTracer(exporter sdktrace.SpanExporter, counts *spanCounts, sample float64, hostname,
 	version string) (trace.Tracer, func(context.Context) error) {
 	provider := sdktrace.NewTracerProvider(
-		sdktrace.WithBatcher(exporter),
+		sdktrace.WithSpanProcessor(newSpanGate(exporter, counts)),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(sample))),
 		sdktrace.WithResource(resource.NewSchemaless(
 			attribute.String("service.name", "millrace"),

@@ -61,7 +61,8 @@ type Process struct {
 	err    error // how it exited
 }
 
-// StartProcess runs what command returns for an address until the test ends. It tries again if another process took
+// StartProcess runs what command returns for an address until the test ends. Its log is kept unless the command has an
+// Stderr of its own. It tries again if another process took
 // that address first.
 func StartProcess(t testing.TB, command func(addr string) *exec.Cmd) *Process {
 	t.Helper()
@@ -80,7 +81,10 @@ func StartProcess(t testing.TB, command func(addr string) *exec.Cmd) *Process {
 // start reports whether the node serves; if not, it has ended.
 func (p *Process) start(t testing.TB) bool {
 	t.Helper()
-	p.Cmd.Stdout, p.Cmd.Stderr = p.Log, p.Log
+	p.Cmd.Stdout = p.Log
+	if p.Cmd.Stderr == nil {
+		p.Cmd.Stderr = p.Log
+	}
 	p.Cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p.Cmd.WaitDelay = 5 * time.Second
 	if err := p.Cmd.Start(); err != nil {
