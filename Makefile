@@ -4,7 +4,7 @@ GO       ?= go
 FUZZTIME ?= 4s
 TOOL      = $(GO) tool -modfile=.ci/go.mod
 
-.PHONY: build run test race fuzz bench bench-relay cluster cluster-test cluster-test-long check house slow tools
+.PHONY: build run test race fuzz bench bench-relay cluster cluster-test cluster-test-long abuse check house slow tools
 
 build:
 	$(GO) build -trimpath -o bin/millrace .
@@ -41,6 +41,11 @@ cluster-test: build tools
 cluster-test-long: build tools
 	$(GO) build -o bin/clustertest ./loadtest/clustertest
 	@exec bin/clustertest -binary bin/millrace -long
+
+# Strangers that take what others need, and honest mail beside them. QUICK=1: what is short enough for each commit.
+abuse: build
+	@$(GO) build -o bin/abuse ./loadtest/abuse
+	@exec bin/abuse -binary bin/millrace $(if $(QUICK),-quick)
 
 check:
 	test -z "$$(gofmt -l . | tee /dev/stderr)"

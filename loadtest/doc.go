@@ -5,5 +5,6 @@
 // verb by verb; peers that programs of others and the relay get along; policy who is refused, deferred and signed for;
 // nodes that several act as one. They share package world. The other folders are what tests are made of: extern runs
 // programs of others, source makes mail, benchrelay measures the relay beside HAProxy, clustertest breaks clusters of
-// processes, and idle weighs connections on which nothing happens. The relay knows nothing of it.
+// processes, abuse plays strangers that take what others need, and idle weighs connections on which nothing happens.
+// The relay knows nothing of it.
 package loadtest

@@ -64,7 +64,7 @@ type Process struct {
 // StartProcess runs what command returns for an address until the test ends. Its log is kept unless the command has an
 // Stderr of its own. It tries again if another process took
 // that address first.
-func StartProcess(t testing.TB, command func(addr string) *exec.Cmd) *Process {
+func StartProcess(t TB, command func(addr string) *exec.Cmd) *Process {
 	t.Helper()
 	var p *Process
 	for range 3 {
@@ -79,7 +79,7 @@ func StartProcess(t testing.TB, command func(addr string) *exec.Cmd) *Process {
 }
 
 // start reports whether the node serves; if not, it has ended.
-func (p *Process) start(t testing.TB) bool {
+func (p *Process) start(t TB) bool {
 	t.Helper()
 	p.Cmd.Stdout = p.Log
 	if p.Cmd.Stderr == nil {
@@ -145,7 +145,7 @@ func (p *Process) Terminate(t testing.TB, pid int) {
 }
 
 // FreeAddr returns an address whose port was free a moment ago.
-func FreeAddr(t testing.TB) string {
+func FreeAddr(t TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

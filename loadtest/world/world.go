@@ -27,6 +27,14 @@ import (
 // Patience bounds every wait of these tests that is to end by itself.
 const Patience = 30 * time.Second
 
+// A TB is the part of testing.TB that the world of a process needs. It is declared here so that a program can have one.
+type TB interface {
+	Helper()
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Cleanup(func())
+}
+
 // SRSKey is in the file srs.key beside every configuration, which names it or not.
 const SRSKey = "a key for the reverse-paths of these tests"
 
@@ -34,16 +42,17 @@ const SRSKey = "a key for the reverse-paths of these tests"
 type World struct {
 	Routes string // rules
 	// messages are authenticated; else the rules turn that off, unless they have a line for "domain *"
-	Judged bool
-	Listen string          // of the listener, besides addr, such as "xclient: [127.0.0.1/32]"
-	Dir    string          // where the files are put; a new folder when empty
-	Config string          // lines of the file besides those that every node has
-	Log    string          // the level; "error" when empty
-	DNS    *dnstest.Server // nil: a server that knows no name
+	Judged  bool
+	Listen  string          // of the listener, besides addr, such as "xclient: [127.0.0.1/32]"
+	Proxied string          // where a second listener is, for a balancer on loopback; "": none
+	Dir     string          // where the files are put; a new folder when empty
+	Config  string          // lines of the file besides those that every node has
+	Log     string          // the level; "error" when empty
+	DNS     *dnstest.Server // nil: a server that knows no name
 }
 
 // Write puts the files of a node into dir and returns the name of the configuration.
-func (w World) Write(t testing.TB, dir, addr string) string {
+func (w World) Write(t TB, dir, addr string) string {
 	t.Helper()
 	if w.DNS == nil {
 		w.DNS = dnstest.Start(t, "")
@@ -54,6 +63,9 @@ func (w World) Write(t testing.TB, dir, addr string) string {
 	listen := fmt.Sprintf("addr: %q", addr)
 	if w.Listen != "" {
 		listen += ", " + w.Listen
+	}
+	if w.Proxied != "" {
+		listen += fmt.Sprintf("}\n  - {addr: %q, proxy_protocol: [\"127.0.0.1/32\"]", w.Proxied)
 	}
 	config := fmt.Sprintf("hostname: relay.example\npostmaster: ops@elsewhere.example\nlisten:\n  - {%s}\nroutes: "+
 		"routes.txt\n"+
@@ -69,7 +81,7 @@ func (w World) Write(t testing.TB, dir, addr string) string {
 }
 
 // Save writes a file of a node.
-func Save(t testing.TB, name, content string) {
+func Save(t TB, name, content string) {
 	t.Helper()
 	if err := os.WriteFile(name, []byte(content), 0o644); err != nil {
 		t.Fatal(err)
@@ -136,7 +148,7 @@ func Messages(t testing.TB, d *smtptest.Server, n int) []smtptest.Message {
 }
 
 // Await waits until cond holds.
-func Await(t testing.TB, what string, cond func() bool) {
+func Await(t TB, what string, cond func() bool) {
 	t.Helper()
 	deadline := time.NewTimer(Patience)
 	defer deadline.Stop()

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+)
+
+// limit bounds a run, and quickLimit one of the short set.
+const (
+	limit      = 15 * time.Minute
+	quickLimit = 2 * time.Minute
+)
+
+// scenarios are in the order in which they run.
+var scenarios = []scenario{
+	dripStreams, halfCommands, words, refusedMessages, onePrefix, forgedAuthors, forgedReversePath, neighbours,
+	account,
+}
+
+func main() {
+	run := flag.String("run", "", "only the scenarios whose name matches this regular expression")
+	quick := flag.Bool("quick", false, "only the scenarios that are short")
+	binary := flag.String("binary", "", "run this millrace instead of building one")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := start(ctx, os.Stdout, *binary, *run, *quick)
+	if errors.Is(err, errVerdict) {
+		os.Exit(1) // it was told, and is the last line
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "abuse:", err)
+		os.Exit(1)
+	}
+}
+
+// errVerdict is the end of a run in which an attack did harm.
+var errVerdict = errors.New("abuse: FAIL")
+
+// start plays the scenarios that are wanted and prints a line for each, and the verdict as the last.
+func start(ctx context.Context, out io.Writer, binary, run string, quick bool) error {
+	wanted, err := regexp.Compile(run)
+	if err != nil {
+		return err
+	}
+	most := limit
+	if quick {
+		most = quickLimit
+	}
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "abuse")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if binary, err = build(ctx, dir, binary); err != nil {
+		return err
+	}
+	begun := time.Now()
+	played, failed := 0, 0
+	for i := range scenarios {
+		s := &scenarios[i]
+		if !wanted.MatchString(s.name) || quick && s.long {
+			continue
+		}
+		played++
+		if !s.play(ctx, out, binary) {
+			failed++
+		}
+	}
+	verdict := "PASS"
+	if failed > 0 || played == 0 {
+		verdict = "FAIL"
+	}
+	fmt.Fprintf(out, "abuse: %s, %d of %d scenarios in %.1f s\n", verdict, played-failed, played,
+		time.Since(begun).Seconds())
+	if verdict == "FAIL" {
+		return errVerdict
+	}
+	return nil
+}
+
+// build returns the absolute name of the binary to run, which it makes in dir if there is none.
+func build(ctx context.Context, dir, binary string) (string, error) {
+	if binary != "" {
+		return filepath.Abs(binary)
+	}
+	binary = filepath.Join(dir, "millrace")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "github.com/millrace/millrace")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return binary, nil
+}

@@ -1,0 +1,295 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/millrace/millrace/egress/dns/dnstest"
+	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/loadtest/source"
+	"github.com/millrace/millrace/loadtest/world"
+)
+
+// A trial is one run of a scenario: a node, a name server, destinations and the clients. It is a world.TB.
+type trial struct {
+	scenario *scenario
+	ctx      context.Context // while the attack runs it ends with the attack
+	binary   string
+	dir      string
+
+	zone        strings.Builder
+	dns         *dnstest.Server
+	destination *smtptest.Server // of x.example and all domains of hosts
+	port        int              // of the destination
+	node        *world.Process
+	proxied     string // where a balancer brings clients to the node
+
+	attackers sync.WaitGroup
+	mu        sync.Mutex // over what follows
+	harms     []string
+	measured  []string // figures of the attack
+	cleanups  []func()
+}
+
+// Helper is for world.TB.
+func (t *trial) Helper() {}
+
+// Fatal ends the trial.
+func (t *trial) Fatal(args ...any) {
+	t.harmed("%s", fmt.Sprint(args...))
+	runtime.Goexit()
+}
+
+// Fatalf ends the trial.
+func (t *trial) Fatalf(format string, args ...any) { t.Fatal(fmt.Sprintf(format, args...)) }
+
+// Cleanup has f called when the trial has ended.
+func (t *trial) Cleanup(f func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cleanups = append(t.cleanups, f)
+}
+
+// run calls f, which Fatal may end, and cleans up.
+func (t *trial) run(f func()) {
+	done := make(chan struct{})
+	go func() { // is awaited
+		defer close(done)
+		f()
+	}()
+	<-done
+	for _, c := range slices.Backward(t.cleanups) {
+		c()
+	}
+}
+
+// harmed notes what must not be.
+func (t *trial) harmed(format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.harms = append(t.harms, fmt.Sprintf(format, args...))
+}
+
+// tell adds a figure to the line of the scenario.
+func (t *trial) tell(format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.measured = append(t.measured, fmt.Sprintf(format, args...))
+}
+
+func (t *trial) figures() string {
+	if len(t.measured) == 0 {
+		return ""
+	}
+	return "; " + strings.Join(t.measured, ", ")
+}
+
+// prepare makes the folder, the destination that all domains share, and what the scenario adds.
+func (t *trial) prepare() {
+	var err error
+	if t.dir, err = os.MkdirTemp("", "abuse"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(t.dir) }) // a folder of the system's for such things
+	t.destination = t.serve("127.0.1.1:0", smtptest.Behaviour{})
+	_, port, err := net.SplitHostPort(t.destination.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if t.port, err = strconv.Atoi(port); err != nil {
+		t.Fatal(err)
+	}
+	t.zone.WriteString(baseZone())
+	if t.scenario.world != nil {
+		t.scenario.world(t)
+	}
+}
+
+// serve starts a destination that ends with the trial.
+func (t *trial) serve(addr string, b smtptest.Behaviour) *smtptest.Server {
+	d, err := smtptest.Listen(addr, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	return d
+}
+
+// world is the configuration of a node.
+func (t *trial) world() world.World {
+	if t.dns == nil {
+		t.dns = dnstest.Start(t, t.zone.String())
+	}
+	return world.World{
+		Routes:  t.scenario.routes + baseRoutes(),
+		Judged:  t.scenario.judged,
+		Proxied: t.proxied,
+		Log:     "info",
+		DNS:     t.dns,
+		Config: fmt.Sprintf("egress: {port: %d, allow_private: true}\n"+
+			"score: {deadline: 1s, lists: [{zone: zen.example, weight: 10}]}\n%s", t.port, t.scenario.config),
+	}
+}
+
+// startNode runs a node in a process of its own.
+func (t *trial) startNode() {
+	t.proxied = world.FreeAddr(t)
+	w := t.world()
+	t.node = world.StartProcess(t, func(addr string) *exec.Cmd {
+		return exec.Command(t.binary, "serve", "-c", w.Write(t, t.dir, addr))
+	})
+}
+
+// memory is the most that the node had in memory, in MiB.
+func (t *trial) memory() int {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", t.node.Cmd.Process.Pid))
+	if err != nil {
+		t.Fatal("the node has ended: ", t.node.Log)
+	}
+	for line := range strings.Lines(string(status)) {
+		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(rest), " kB"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n >> 10
+		}
+	}
+	t.Fatal("no VmHWM")
+	return 0
+}
+
+// from is a client that the balancer brings.
+func (t *trial) from(client netip.Addr) source.Config {
+	return source.Config{
+		Addr: t.proxied, Helo: nameOf(client), Timeout: 20 * time.Second,
+		Proxy: source.ProxyV2(netip.AddrPortFrom(client, 40000), sameFamily(client)),
+	}
+}
+
+// sameFamily is the address that a client's balancer names as its own.
+func sameFamily(client netip.Addr) netip.AddrPort {
+	if client.Is6() {
+		return netip.MustParseAddrPort("[2001:db8::1]:25")
+	}
+	return netip.MustParseAddrPort("192.0.2.1:25")
+}
+
+// honest sends what honest clients send, each in a session of its own from a network of its own, one after the other at
+// a steady pace, and returns when all are answered.
+func (t *trial) honest() *report {
+	all := &report{wrong: make(map[string]int)}
+	var (
+		mu sync.Mutex // over all
+		wg sync.WaitGroup
+	)
+	tick := time.NewTicker(honestEvery)
+	defer tick.Stop()
+	for i := range honestMessages {
+		wg.Go(func() { // ends with the answer, or the time-out of its session
+			begun := time.Now()
+			answer := t.deliver(honestClient(i), t.letter(i))
+			mu.Lock()
+			defer mu.Unlock()
+			all.count(answer, time.Since(begun))
+		})
+		<-tick.C
+	}
+	wg.Wait()
+	return all
+}
+
+func (t *trial) letter(i int) source.Message {
+	m := source.Message{Reverse: "a@client.example", Forward: []string{"b@x.test"}, Octets: small(i)}
+	if t.scenario.letter != nil {
+		m.Octets = t.scenario.letter(i)
+	}
+	return m
+}
+
+func small(i int) []byte {
+	return fmt.Appendf(nil, "From: a@client.example\r\nSubject: honest-%d\r\n\r\nhello\r\n", i)
+}
+
+// deliver sends a message in a session of its own and returns the answer to it, or the error.
+func (t *trial) deliver(client netip.Addr, m source.Message) string {
+	s, err := source.Dial(t.ctx, t.from(client))
+	if err != nil {
+		return bare(err)
+	}
+	defer s.Abort(false)
+	r, err := s.Send(m)
+	if err != nil {
+		return bare(err)
+	}
+	return r.End.String()
+}
+
+// bare is the text of an error without the addresses of its connection.
+func bare(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err.Error()
+	}
+	return err.Error()
+}
+
+// crowd runs n attackers until the attack ends. Each is called again when it returns, at most a hundred times a second.
+func (t *trial) crowd(n int, attacker func(i int)) {
+	ctx := t.ctx
+	for i := range n {
+		t.attackers.Go(func() { // ends with the attack
+			tick := time.NewTicker(10 * time.Millisecond)
+			defer tick.Stop()
+			for ctx.Err() == nil {
+				attacker(i)
+				select {
+				case <-ctx.Done():
+				case <-tick.C:
+				}
+			}
+		})
+	}
+}
+
+// stands waits until an attack has begun to bite, or cannot get further, which the mend of it may bring about.
+func (t *trial) stands(cond func() bool) {
+	ctx, cancel := context.WithTimeout(t.ctx, 3*time.Second)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// hold keeps a session until the attack ends or the node ends it. It says a line now and then.
+func (t *trial) hold(s *source.Session, every time.Duration, line string) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-t.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if s.Write([]byte(line)) != nil {
+			return
+		}
+	}
+}
