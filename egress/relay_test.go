@@ -77,7 +77,9 @@ func TestRelay_Begin(t *testing.T) {
 func TestRelay_Cause(t *testing.T) {
 	w, _, _ := two(t,
 		smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Greeting: {Reply: "554 5.7.1 No"}}},
-		smtptest.Behaviour{Answers: map[string]smtptest.Answer{"EHLO": {Reply: "550 5.7.1 Not you"}}}, nil)
+		smtptest.Behaviour{Answers: map[string]smtptest.Answer{
+			"EHLO": {Reply: "550 5.7.1 Not you"}, "HELO": {Reply: "550 5.7.1 Not you"},
+		}}, nil)
 	_, err := w.relay.Begin(t.Context(), to("two.test"))
 	r := want(t, err, "451 4.4.1")
 	for _, part := range []string{"mx1.two.test", "mx2.two.test", "554 5.7.1 No", "Not you"} {
@@ -104,8 +106,10 @@ func TestRelay_NextHost(t *testing.T) {
 		}}},
 		"no greeting":         {Answers: map[string]smtptest.Answer{smtptest.Greeting: {Close: true}}},
 		"reset at connection": {Answers: map[string]smtptest.Answer{smtptest.Greeting: {Reset: true}}},
-		"EHLO refused":        {Answers: map[string]smtptest.Answer{"EHLO": {Reply: "450 4.7.1 No"}}},
-		"not SMTP":            {Answers: map[string]smtptest.Answer{smtptest.Greeting: {Reply: "SSH-2.0-x"}}},
+		"EHLO refused": {Answers: map[string]smtptest.Answer{
+			"EHLO": {Reply: "450 4.7.1 No"}, "HELO": {Reply: "450 4.7.1 No"},
+		}},
+		"not SMTP": {Answers: map[string]smtptest.Answer{smtptest.Greeting: {Reply: "SSH-2.0-x"}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, _, s2 := two(t, b, smtptest.Behaviour{}, nil)

@@ -41,6 +41,7 @@ type Config struct {
 type tuning struct {
 	mail time.Duration // mailTimeout
 	rcpt time.Duration // rcptTimeout
+	half time.Duration // halfReply
 }
 
 // A TLSPolicy says what a Target's connection must have of TLS.
@@ -183,7 +184,7 @@ func (c *Client) forget() {
 // it cannot be said and is errOrder; between BDAT chunks it can. After any other error the Client is of no more use.
 func (c *Client) Reset(ctx context.Context) error {
 	switch {
-	case c.state != usable:
+	case c.state >= broken:
 		return c.connError("RSET", errBroken)
 	case c.phase == inMessage && !c.ext.Has(Chunking):
 		return c.misused("Reset")
@@ -196,7 +197,7 @@ func (c *Client) Reset(ctx context.Context) error {
 	c.forget()
 	c.used = c.cfg.Now()
 	c.release()
-	if c.state != usable {
+	if c.state >= broken {
 		return c.connError("RSET", errUnasked)
 	}
 	return nil
@@ -220,7 +221,7 @@ func (c *Client) Commit(ctx context.Context, last mail.Octets) []mail.Outcome {
 				continue
 			}
 			var r reply
-			if r, err = c.read(c.endVerb()); err == nil {
+			if r, err = c.final(c.target.LMTP && answered < len(out)-1); err == nil {
 				err = c.settle(r, &out[answered])
 			}
 			if err != nil {

@@ -23,7 +23,7 @@ func target(s *smtptest.Server) Target {
 
 func dial(t testing.TB, tg Target) *Client {
 	t.Helper()
-	s, err := Dial(t.Context(), Config{}, tg)
+	s, err := Dial(t.Context(), Config{tune: tuning{half: 100 * time.Millisecond}}, tg)
 	if err != nil {
 		t.Fatal(err)
 	}

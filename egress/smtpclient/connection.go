@@ -1,6 +1,7 @@
 package smtpclient
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -26,15 +27,13 @@ var (
 	errOrder  = errors.New("called out of order")
 )
 
-// halfReply is how long a read waits for the rest of a reply whose first octets came unasked.
-const halfReply = 5 * time.Second
-
 // A state says what a connection can still be used for. It only grows.
 type state uint8
 
 // The states of a connection.
 const (
 	usable state = iota
+	spent        // for the transaction under way, and no other
 	broken       // nothing more may be sent
 	closed
 )
@@ -91,7 +90,8 @@ func (c *connection) buffers() *work {
 	w.r, w.w = 0, 0
 	p := &w.parser
 	p.maxLine, p.maxLines, p.maxOctets = maxReplyLine, maxReplyLines, maxReplyOctets
-	p.line, p.lines, p.octets = p.line[:0], 0, 0
+	p.endless = maxReply
+	p.end()
 	c.work = w
 	return w
 }
@@ -122,6 +122,9 @@ func (c *connection) unread() bool {
 
 // breakOff makes the connection of no more use, without closing it.
 func (c *connection) breakOff() { c.state = max(c.state, broken) }
+
+// spend makes the connection of no use for another transaction.
+func (c *connection) spend() { c.state = max(c.state, spent) }
 
 // abandon closes the socket under everything. It writes nothing more, not even the end of TLS.
 func (c *connection) abandon() {
@@ -162,21 +165,28 @@ func (c *connection) pending(finish bool) (r reply, ok bool, err error) {
 		switch {
 		case n > 0 || err == nil:
 		case waits || !errors.Is(err, os.ErrDeadlineExceeded):
-			return reply{}, false, err
+			r, err = c.ending(err)
+			return r, err == nil, err
 		case !finish || !c.unread():
 			return reply{}, false, nil
 		default:
 			waits = true
-			c.wire.SetReadDeadline(time.Now().Add(halfReply))
+			c.wire.SetReadDeadline(time.Now().Add(c.cfg.tune.half))
 		}
 	}
 }
 
-// read waits for a reply until the deadline. The error is a *ConnError, or a protocol error as a *mail.Refusal.
+// read waits for a reply until the deadline, or for a short time once nothing but its end is missing. The error is a
+// *ConnError, or a protocol error as a *mail.Refusal.
 func (c *connection) read(verb string) (reply, error) {
 	w := c.buffers()
+	until, short := c.wire.readUntil, false
 	for {
 		r, done, err := w.next()
+		if lacks := !done && w.parser.lacksEnd(); lacks != short {
+			short = lacks
+			c.waitFor(until, short)
+		}
 		switch {
 		case err != nil:
 			return reply{}, c.failed(verb, err)
@@ -185,16 +195,95 @@ func (c *connection) read(verb string) (reply, error) {
 		}
 		n, err := c.socket.Read(w.in[:])
 		w.r, w.w = 0, n
-		if n == 0 && err != nil {
+		if n > 0 || err == nil {
+			continue
+		}
+		if short {
+			c.waitFor(until, false)
+		}
+		if r, err = c.ending(err); err != nil {
 			return reply{}, c.failed(verb, err)
 		}
+		return r, nil
 	}
+}
+
+// waitFor sets the read deadline: until, or that of what lacks only its end if that is sooner.
+func (c *connection) waitFor(until time.Time, short bool) {
+	if soon := time.Now().Add(c.cfg.tune.half); short && (until.IsZero() || soon.Before(until)) {
+		until = soon
+	}
+	c.wire.SetReadDeadline(until)
+}
+
+// ending returns the reply in what was read, where cause says why nothing more comes. It leaves the connection for the
+// transaction under way alone. The error is cause, or errReplySyntax.
+func (c *connection) ending(cause error) (reply, error) {
+	closed := !errors.Is(cause, os.ErrDeadlineExceeded)
+	if c.wire.isAborted() {
+		return reply{}, cause
+	}
+	r, err := c.work.parser.ending(closed)
+	switch {
+	case errors.Is(err, errReplySyntax):
+		return r, err
+	case err != nil:
+		return r, cause
+	}
+	c.spend()
+	return r, nil
+}
+
+// readLast is read for the reply to the last command that is out. What stands behind it belongs to it, and leaves the
+// connection for the transaction under way alone.
+func (c *connection) readLast(verb string) (reply, error) {
+	r, err := c.read(verb)
+	if err == nil && c.unread() {
+		c.spend()
+		r = c.behind(true)
+	}
+	return r, err
+}
+
+// behind takes in the lines that have come behind a reply, and returns it with their text. Lines with another code are
+// dropped if all is set; else it leaves the first of them and what follows. Half a line is waited for as half a reply
+// is.
+func (c *connection) behind(all bool) reply {
+	w := c.buffers()
+	until, short := c.wire.readUntil, false
+	for w.r < w.w {
+		if end := bytes.IndexByte(w.in[w.r:w.w], '\n'); end >= 0 {
+			if !w.parser.behind(w.in[w.r:w.r+end+1]) && !all {
+				return w.parser.reply
+			}
+			w.r += end + 1
+			continue
+		}
+		if w.r == 0 && w.w == len(w.in) {
+			break // a line that is too long to be waited for
+		}
+		w.w = copy(w.in[:], w.in[w.r:w.w])
+		w.r = 0
+		if !short {
+			short = true
+			c.waitFor(until, short)
+		}
+		n, err := c.socket.Read(w.in[w.w:])
+		if w.w += n; n == 0 && err != nil {
+			break
+		}
+	}
+	if short {
+		c.waitFor(until, false)
+	}
+	w.r, w.w = 0, 0
+	return w.parser.reply
 }
 
 // failed turns an error of a read into that of verb: a protocol error where the server sent what is no reply, else a
 // lost connection.
 func (c *connection) failed(verb string, err error) error {
-	if errors.Is(err, errReplySyntax) || errors.Is(err, errReplyCode) || errors.Is(err, errReplyLength) {
+	if errors.Is(err, errReplySyntax) || errors.Is(err, errReplyLength) {
 		return c.protocol(verb, err)
 	}
 	return c.connError(verb, err)
@@ -213,7 +302,7 @@ func (c *connection) reset(ctx context.Context, due int) error {
 			return err
 		}
 	}
-	r, err := c.read("RSET")
+	r, err := c.readLast("RSET")
 	if err != nil {
 		return err
 	}
@@ -228,7 +317,7 @@ func (c *connection) reset(ctx context.Context, due int) error {
 // Alive reports whether an idle Client can be used: nothing came unasked and the server has not closed. It does not
 // wait. TLS records that carry nothing, such as late session tickets, are taken in.
 func (c *connection) Alive() bool {
-	if c.state != usable || c.unread() || c.wire.isAborted() {
+	if c.state >= broken || c.unread() || c.wire.isAborted() {
 		return false
 	}
 	c.wire.until = time.Time{}

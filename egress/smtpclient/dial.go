@@ -34,6 +34,10 @@ const (
 	maxReplyLine   = 2048 // octets, CRLF included
 	maxReplyLines  = 100
 	maxReplyOctets = 16 << 10
+	maxReply       = 1 << 20 // of which the rest is cut
+
+	// halfReply is how long the rest of a reply is waited for that came unasked, or of which only the end is missing.
+	halfReply = 5 * time.Second
 )
 
 // Validate returns a *mail.FieldError for the first negative field, else nil.
@@ -56,6 +60,7 @@ func (c Config) withDefaults() Config {
 	c.Dot = cmp.Or(c.Dot, defaultDot)
 	c.tune.mail = cmp.Or(c.tune.mail, mailTimeout)
 	c.tune.rcpt = cmp.Or(c.tune.rcpt, rcptTimeout)
+	c.tune.half = cmp.Or(c.tune.half, halfReply)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -100,6 +105,9 @@ func Dial(ctx context.Context, cfg Config, t Target) (*Client, error) {
 		c.abandon()
 		return nil, &DialError{Host: t.Host, Stage: stage, Err: err}
 	}
+	if c.state == spent { // for a reply without its end, which spoils no message
+		c.state = usable
+	}
 	c.release()
 	return c, nil
 }
@@ -142,7 +150,7 @@ func (o opening) expect(ctx context.Context, limit time.Duration, verb string, c
 	switch {
 	case r.class() >= 4:
 		return o.refused(verb, r)
-	case r.code != code:
+	case r.class() != code/100:
 		return o.protocol(verb, errUnexpected)
 	case o.unread():
 		return o.protocol(verb, errUnasked)
@@ -156,7 +164,12 @@ func (o opening) await(ctx context.Context, limit time.Duration, verb string) (r
 	if ctx.Err() != nil { // its end may have come before setDeadline replaced the deadline
 		return reply{}, o.connError(verb, context.Cause(ctx))
 	}
-	return o.read(verb)
+	r, err := o.read(verb)
+	// Behind STARTTLS they would be an attack, and behind AUTH the reply to what was not sent yet.
+	if err == nil && o.unread() && verb != "STARTTLS" && verb != "AUTH" {
+		r = o.behind(true)
+	}
+	return r, err
 }
 
 // ask sends line, to which CRLF is added, and reads the reply.
@@ -189,7 +202,7 @@ func (o opening) hello(ctx context.Context) error {
 	o.ext = Extensions{}
 	if r.class() == 2 {
 		o.ext = parseExtensions(string(r.text))
-	} else if r.code >= 500 && r.code <= 504 && !o.target.LMTP {
+	} else if r.class() >= 4 && r.code != 421 && !o.target.LMTP {
 		verb = "HELO"
 		if r, err = o.ask(ctx, verb, verb, " ", o.target.Helo); err != nil {
 			return err
@@ -325,7 +338,7 @@ func (o opening) auth(ctx context.Context) error {
 			return err
 		case r.class() >= 4:
 			return o.refused("AUTH", r)
-		case r.code != 334 && i < len(lines)-1, r.code != 235 && i == len(lines)-1, o.unread():
+		case r.class() != 3 && i < len(lines)-1, r.class() != 2 && i == len(lines)-1, o.unread():
 			return o.protocol("AUTH", errUnexpected)
 		}
 	}

@@ -32,12 +32,13 @@ func TestDial_Errors(t *testing.T) {
 	}{
 		{"a greeting of 554", answer(smtptest.Greeting, "554 no"), None, "", StageGreeting, "451 4.7.0"},
 		{"a greeting of 421", answer(smtptest.Greeting, "421 busy"), None, "", StageGreeting, "451 4.7.0"},
-		{
-			"a greeting with more behind it", answer(smtptest.Greeting, "220 hello\n250 more"), None, "", StageGreeting,
-			"451 4.5.0",
-		},
 		{"nonsense", answer(smtptest.Greeting, "hello"), None, "", StageGreeting, "451 4.5.0"},
-		{"EHLO refused", answer("EHLO", "550 5.7.1 no"), None, "", StageHelo, "451 4.7.0"},
+		{
+			"EHLO refused, and HELO", smtptest.Behaviour{Answers: map[string]smtptest.Answer{
+				"EHLO": {Reply: "550 5.7.1 no"}, "HELO": {Reply: "550 5.7.1 no"},
+			}}, None, "", StageHelo, "451 4.7.0",
+		},
+		{"EHLO answered 421", answer("EHLO", "421 4.3.2 busy"), None, "", StageHelo, "451 4.7.0"},
 		{"STARTTLS not offered", smtptest.Behaviour{}, Required, "", StageStartTLS, "451 4.7.5"},
 		{"STARTTLS refused", answer("STARTTLS", "454 4.7.0 later"), Required, "", StageStartTLS, "451 4.7.0"},
 		{
@@ -60,7 +61,7 @@ func TestDial_Errors(t *testing.T) {
 			d := smtptest.Start(t, tc.b)
 			tg := target(d)
 			tg.TLS, tg.TLSConfig, tg.User, tg.Password = tc.tls, ca.Client(), tc.user, "p"
-			_, err := Dial(t.Context(), Config{}, tg)
+			_, err := Dial(t.Context(), Config{tune: tuning{half: 100 * time.Millisecond}}, tg)
 			var stage *DialError
 			if !errors.As(err, &stage) || stage.Stage != tc.stage {
 				t.Fatalf("got %v, want stage %s", err, tc.stage)

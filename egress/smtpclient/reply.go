@@ -8,11 +8,11 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// The ways in which a reply can be malformed.
+// What keeps octets of the server from being a reply.
 var (
-	errReplySyntax = errors.New("malformed reply")
-	errReplyCode   = errors.New("reply with differing codes")
-	errReplyLength = errors.New("reply too long")
+	errReplySyntax = errors.New("reply without a code")
+	errReplyLength = errors.New("reply that does not end")
+	errReplyOpen   = errors.New("reply is not complete")
 )
 
 // A reply is one reply of the server. text belongs to the parser and lasts until its next feed.
@@ -29,15 +29,19 @@ func (r reply) mail() mail.Reply {
 	return mail.Reply{Code: r.code, Enhanced: r.enhanced, Text: string(r.text)}
 }
 
-// A parser reads replies (RFC 5321 section 4.2) from octets that come in any pieces. Lines may end in a bare LF. What
-// is over the limits is an error: the server chooses a reply's length, but not how much of our memory it takes.
+// A parser reads replies (RFC 5321 section 4.2) from octets that come in any pieces, as a person would who knows that
+// servers are careless: a line with a code and then anything but "-" ends the reply, and its code is that of the reply,
+// whatever the lines before it had. Lines without a code are text, blank lines before the reply are skipped, and lines
+// may end in a bare LF. What is over the limits is cut: the server chooses a reply's length, but not how much of our
+// memory it takes. A server that does not come to an end is an error.
 type parser struct {
-	maxLine, maxLines, maxOctets int
+	maxLine, maxLines, maxOctets int // of the text that is kept
+	endless                      int // octets of one reply
 
-	line   []byte // an incomplete line
-	lines  int
+	line   []byte // an incomplete line, cut at maxLine
+	lines  int    // of the reply, those that were cut off included
 	octets int
-	reply  reply
+	reply  reply // its code is 0 while no line had one
 }
 
 // partial reports whether a reply has begun and not ended.
@@ -47,73 +51,159 @@ func (p *parser) partial() bool { return p.lines > 0 || len(p.line) > 0 }
 // where a reply ended or an error was found. The reply lasts until the next feed.
 func (p *parser) feed(b []byte) (n int, r reply, done bool, err error) {
 	for n < len(b) {
-		i := bytes.IndexByte(b[n:], '\n')
-		if i < 0 {
-			p.line = append(p.line, b[n:]...)
-			if len(p.line) > p.maxLine {
-				return n, reply{}, false, errReplyLength
-			}
-			return len(b), reply{}, false, nil
+		line := b[n:]
+		end := bytes.IndexByte(line, '\n')
+		if end >= 0 {
+			line = line[:end+1]
 		}
-		line := b[n : n+i+1]
-		n += i + 1
+		n += len(line)
+		if p.octets += len(line); p.octets > p.endless {
+			return n, reply{}, false, errReplyLength
+		}
+		if end < 0 {
+			p.begin(line)
+			return n, reply{}, false, nil
+		}
 		if len(p.line) > 0 {
-			p.line = append(p.line, line...)
+			p.begin(line)
 			line = p.line
 		}
-		done, err = p.take(line)
+		done = p.take(line)
 		p.line = p.line[:0]
-		if err != nil {
-			return n, reply{}, false, err
-		}
 		if done {
-			p.lines, p.octets = 0, 0
-			return n, p.reply, true, nil
+			return n, p.end(), true, nil
 		}
 	}
 	return n, reply{}, false, nil
 }
 
-// take reads one line with its LF and reports whether it was the last of its reply.
-func (p *parser) take(line []byte) (last bool, err error) {
-	p.octets += len(line)
-	if len(line) > p.maxLine || p.octets > p.maxOctets || p.lines == p.maxLines {
-		return false, errReplyLength
-	}
-	line = line[:len(line)-1]
-	if len(line) > 0 && line[len(line)-1] == '\r' {
-		line = line[:len(line)-1]
-	}
-	if len(line) < 3 || line[0] < '2' || line[0] > '5' || !ascii.IsDigit(line[1]) || !ascii.IsDigit(line[2]) {
-		return false, errReplySyntax
-	}
-	code := int(line[0]-'0')*100 + int(line[1]-'0')*10 + int(line[2]-'0')
+// begin keeps a part of a line.
+func (p *parser) begin(part []byte) {
+	p.line = append(p.line, part[:min(len(part), p.maxLine-len(p.line))]...)
+}
+
+// end returns the reply and makes ready for the next.
+func (p *parser) end() reply {
+	p.line, p.lines, p.octets = p.line[:0], 0, 0
+	return p.reply
+}
+
+// take reads one line and reports whether it was the last of its reply.
+func (p *parser) take(line []byte) (last bool) {
+	line = trimEnd(line[:min(len(line), p.maxLine)])
 	if p.lines == 0 {
-		p.reply = reply{code: code, text: p.reply.text[:0]}
-	} else {
-		p.reply.text = append(p.reply.text, '\n')
+		if len(bytes.TrimLeft(line, " \t")) == 0 {
+			return false
+		}
+		p.reply = reply{text: p.reply.text[:0]}
 	}
-	if code != p.reply.code {
-		return false, errReplyCode
+	code, text, ok := cutCode(line)
+	if !ok {
+		p.keep(line)
+		return false
 	}
-	p.lines++
-	if len(line) == 3 {
-		return true, nil
+	if code/100 != p.reply.class() {
+		p.reply.enhanced = mail.EnhancedCode{}
 	}
-	sep, text := line[3], line[4:]
-	if sep != ' ' && sep != '-' {
-		return false, errReplySyntax
-	}
+	p.reply.code = code
 	if e, rest, ok := cutEnhanced(text, line[0]); ok {
 		p.reply.enhanced, text = e, rest
 	}
-	p.reply.text = append(p.reply.text, text...)
-	return sep == ' ', nil
+	p.keep(text)
+	return len(line) == 3 || line[3] != '-'
 }
 
-// cutEnhanced reads an enhanced status code (RFC 3463 section 2) from the start of text. One whose class is not the
-// reply's stays in the text, where it can still be read: a Reply cannot hold it.
+// keep adds a line to the text, as far as that may grow.
+func (p *parser) keep(line []byte) {
+	if p.lines++; p.lines > p.maxLines {
+		return
+	}
+	if p.lines > 1 {
+		line = line[:min(len(line), max(0, p.maxOctets-len(p.reply.text)-1))]
+		p.reply.text = append(p.reply.text, '\n')
+	}
+	p.reply.text = append(p.reply.text, line...)
+}
+
+// behind adds a line that came behind the end of the last reply to its text, unless its code is another one. It reports
+// whether it did.
+func (p *parser) behind(line []byte) bool {
+	line = trimEnd(line[:min(len(line), p.maxLine)])
+	if code, text, ok := cutCode(line); ok {
+		if code != p.reply.code {
+			return false
+		}
+		line = text
+		if _, rest, ok := cutEnhanced(text, byte(code/100)+'0'); ok {
+			line = rest
+		}
+	}
+	p.lines = 1 + bytes.Count(p.reply.text, []byte{'\n'})
+	p.keep(line)
+	p.lines = 0
+	return true
+}
+
+// lacksEnd reports whether what has come can be read and only its end is missing: a last line without its line end, or
+// lines of which none has a code.
+func (p *parser) lacksEnd() bool {
+	if len(p.line) > 3 {
+		_, _, ok := cutCode(p.line)
+		return ok && p.line[3] != '-'
+	}
+	return len(p.line) == 0 && p.lines > 0 && p.reply.code == 0
+}
+
+// ending returns the reply that has come, where nothing more will come: closed tells that the connection has ended. Of
+// a reply whose lines have no code, the first digit decides (RFC 5321 section 4.2.1): "2.0.0 ok". The error is
+// errReplySyntax where there is none, and errReplyOpen where no reply has begun or a line of it is missing.
+func (p *parser) ending(closed bool) (reply, error) {
+	switch {
+	case p.lacksEnd() && len(p.line) > 0, closed && len(p.line) == 3 && hasCode(p.line):
+		p.take(p.line)
+		return p.end(), nil
+	case !p.lacksEnd():
+		return reply{}, errReplyOpen
+	}
+	text := bytes.TrimLeft(p.reply.text, " \t")
+	if len(text) == 0 || text[0] < '2' || text[0] > '5' {
+		return reply{}, errReplySyntax
+	}
+	p.reply.code = int(text[0]-'0')*100 + 50
+	if e, rest, ok := cutEnhanced(text, text[0]); ok {
+		p.reply.enhanced, p.reply.text = e, append(p.reply.text[:0], rest...)
+	}
+	return p.end(), nil
+}
+
+// trimEnd returns the line without its line end.
+func trimEnd(line []byte) []byte {
+	return bytes.TrimSuffix(bytes.TrimSuffix(line, []byte{'\n'}), []byte{'\r'})
+}
+
+// hasCode reports whether the line begins with the three digits of a reply, and no fourth.
+func hasCode(line []byte) bool {
+	return len(line) >= 3 && line[0] >= '2' && line[0] <= '5' && ascii.IsDigit(line[1]) && ascii.IsDigit(line[2]) &&
+		(len(line) == 3 || !ascii.IsDigit(line[3]))
+}
+
+// cutCode returns the code of a line and the text behind it, without what separates them.
+func cutCode(line []byte) (code int, text []byte, ok bool) {
+	if !hasCode(line) {
+		return 0, nil, false
+	}
+	text = line[3:]
+	if len(text) > 0 && (text[0] == ' ' || text[0] == '-' || text[0] == '\t') {
+		text = text[1:]
+	}
+	return int(line[0]-'0')*100 + int(line[1]-'0')*10 + int(line[2]-'0'), text, true
+}
+
+// cutEnhanced reads an enhanced status code (RFC 3463 section 2) from the start of text, also behind a "#" and before
+// one of ":,;", as some servers write it. One whose class is not the reply's stays in the text, where it can still be
+// read: a Reply cannot hold it.
 func cutEnhanced(text []byte, class byte) (e mail.EnhancedCode, rest []byte, ok bool) {
+	text = bytes.TrimPrefix(bytes.TrimLeft(text, " \t"), []byte{'#'})
 	if len(text) < 5 || text[0] != class || class == '3' || text[1] != '.' {
 		return e, nil, false
 	}
@@ -125,7 +215,10 @@ func cutEnhanced(text []byte, class byte) (e mail.EnhancedCode, rest []byte, ok 
 	if subject < 0 || detail < 0 {
 		return e, nil, false
 	}
-	if len(text) > 0 && text[0] != ' ' {
+	if len(text) > 0 && bytes.IndexByte([]byte(":,;"), text[0]) >= 0 {
+		text = text[1:]
+	}
+	if len(text) > 0 && text[0] != ' ' && text[0] != '\t' {
 		return e, nil, false
 	}
 	if len(text) > 0 {

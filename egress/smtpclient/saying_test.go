@@ -32,7 +32,7 @@ func testSaid(t *testing.T, site mail.Site, reverse, user string, cases []saidCa
 				s.delivery.Reverse = mail.Path{}
 			}
 			s.forward = path("bob@dest.example")
-			p := parser{maxLine: maxReplyLine, maxLines: maxReplyLines, maxOctets: maxReplyOctets}
+			p := newParser()
 			_, r, done, err := p.feed([]byte(strings.ReplaceAll(c.reply, "\n", "\r\n") + "\r\n"))
 			if err != nil || !done {
 				t.Fatalf("no reply: %v", err)

@@ -32,7 +32,7 @@ func (s *stream) forget() { *s = stream{tx: s.tx} }
 // more use, as after every other error. o is borrowed and not changed.
 func (s *stream) Write(o mail.Octets) error {
 	c := s.tx.conn
-	if c.state != usable {
+	if c.state >= broken {
 		return c.connError(s.verb(), errBroken)
 	}
 	if s.tx.phase != inMessage {
@@ -87,7 +87,7 @@ func fail(o *mail.Outcome, err error) {
 func (s *stream) mayCommit() error {
 	c := s.tx.conn
 	switch {
-	case c.state != usable:
+	case c.state >= broken:
 		return c.connError(s.verb(), errBroken)
 	case s.tx.phase != inMessage:
 		return c.misused("Commit")
@@ -131,6 +131,22 @@ func (s *stream) endVerb() string {
 		return "BDAT LAST"
 	}
 	return "end of data"
+}
+
+// final reads a reply to the end of data; more says that others are to come behind it. A 3yz is none: it came twice, or
+// belongs to DATA.
+func (s *stream) final(more bool) (reply, error) {
+	c := s.tx.conn
+	r, err := c.read(s.endVerb())
+	if err == nil && r.class() == 3 {
+		c.spend()
+		r, err = c.read(s.endVerb())
+	}
+	if err == nil && !more && c.unread() {
+		c.spend()
+		r = c.behind(true)
+	}
+	return r, err
 }
 
 // settle fills in an Outcome from a reply to the end of data. The error says that r is none.

@@ -53,7 +53,7 @@ func (t *transaction) EightBitUnannounced() bool { return t.bodyOmitted }
 func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 	c := t.conn
 	switch {
-	case c.state != usable:
+	case c.state >= broken:
 		return c.connError("RCPT", errBroken)
 	case t.phase == inMessage:
 		return c.misused("Rcpt")
@@ -93,7 +93,7 @@ func (t *transaction) first(ctx context.Context, forward mail.Path) error {
 	if err := t.send(ctx, "MAIL", c.cfg.tune.mail); err != nil {
 		return err
 	}
-	r, err := c.read("MAIL")
+	r, err := t.mailReply()
 	switch {
 	case err != nil:
 		return err
@@ -108,6 +108,14 @@ func (t *transaction) first(ctx context.Context, forward mail.Path) error {
 		return t.rcptReply()
 	}
 	return t.rcpt(ctx)
+}
+
+// mailReply reads the reply to MAIL, with which RCPT went out where the server offers PIPELINING.
+func (t *transaction) mailReply() (reply, error) {
+	if t.conn.ext.Has(Pipelining) {
+		return t.conn.read("MAIL")
+	}
+	return t.conn.readLast("MAIL")
 }
 
 // resetLast sends RSET if the server may have an earlier transaction open.
@@ -141,10 +149,10 @@ func (t *transaction) send(ctx context.Context, verb string, limit time.Duration
 func (t *transaction) refusedMail(r reply) error {
 	c := t.conn
 	t.phase, t.mailErr = mailRefused, t.refused("MAIL", r)
-	if !c.ext.Has(Pipelining) || c.state != usable {
+	if !c.ext.Has(Pipelining) || c.state >= broken {
 		return t.mailErr
 	}
-	if r, err := c.read("RCPT"); err != nil || r.class() < 4 {
+	if r, err := c.readLast("RCPT"); err != nil || r.class() < 4 {
 		c.breakOff()
 	}
 	return t.mailErr
@@ -162,7 +170,7 @@ func (t *transaction) rcpt(ctx context.Context) error {
 
 // rcptReply reads the reply to RCPT.
 func (t *transaction) rcptReply() error {
-	r, err := t.conn.read("RCPT")
+	r, err := t.conn.readLast("RCPT")
 	switch {
 	case err != nil:
 		return err
@@ -260,7 +268,7 @@ func plainText(s string) bool {
 // will come does not matter to it.
 func (t *transaction) Data(ctx context.Context, _ mail.Form) error {
 	c := t.conn
-	if c.state != usable {
+	if c.state >= broken {
 		return c.connError("DATA", errBroken)
 	}
 	if t.accepted == 0 || t.phase == inMessage {
@@ -284,8 +292,11 @@ func (t *transaction) Data(ctx context.Context, _ mail.Form) error {
 		t.forget()
 		c.mustReset = true // RFC 5321 does not say whether the recipients are forgotten
 		return err
-	case r.code != 354:
+	case r.class() != 3: // RFC 5321 section 4.2.1: the first digit decides
 		return c.protocol("DATA", errUnexpected)
+	case c.unread():
+		c.spend()
+		c.behind(false) // another code is a reply to the message, before its end
 	}
 	t.phase = inMessage
 	return nil

@@ -32,10 +32,11 @@ const writeSlice = time.Second
 // and TLS above never sees a write that failed and went on. A read waits or does not, as instant says.
 type wire struct {
 	net.Conn
-	sys   syscall.RawConn // nil where the connection has no descriptor: then a look sees nothing
-	stall time.Duration   // without progress, after which a write fails
-	slice time.Duration   // how long a write waits before the server's side is looked at
-	until time.Time       // after which every write fails; zero: never
+	sys       syscall.RawConn // nil where the connection has no descriptor: then a look sees nothing
+	stall     time.Duration   // without progress, after which a write fails
+	slice     time.Duration   // how long a write waits before the server's side is looked at
+	until     time.Time       // after which every write fails; zero: never
+	readUntil time.Time       // after which every read fails; zero: never
 	// replies is set if replies to earlier chunks may come while octets go out. In clear their first digit tells them
 	// from refusals; in TLS they cannot be read here and the write goes on.
 	replies bool
@@ -94,6 +95,7 @@ func (w *wire) committed() { w.state.Store(open) }
 // SetReadDeadline sets the read deadline, which stays in the past once the wire was aborted: an abort either comes
 // behind it, or is seen here.
 func (w *wire) SetReadDeadline(t time.Time) error {
+	w.readUntil = t
 	if err := w.Conn.SetReadDeadline(t); err != nil || !w.isAborted() {
 		return err
 	}
