@@ -21,7 +21,7 @@ func (s *session) Data(ctx context.Context) error {
 	if t.relayed == 0 {
 		return nil
 	}
-	if _, err := t.Renew(t.report.Context(ctx)); err != nil {
+	if _, err := t.Renew(t.report.Context(s.within(ctx))); err != nil {
 		return s.refuse("DATA", publicRefusal(err, t.rcpts))
 	}
 	return nil
@@ -38,7 +38,7 @@ func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 		Route: &t.route, SPF: t.spf, Asked: t.last,
 	}, b, t, &t.report)
 	defer m.Close() // after a panic
-	e := m.Run(t.report.Context(ctx))
+	e := m.Run(t.report.Context(s.within(ctx)))
 	if e.Committed {
 		t.tx = nil // Commit has ended it
 	}

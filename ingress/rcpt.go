@@ -18,7 +18,7 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	if t.report.Event.Forward.IsNull() {
 		t.report.Event.Forward = forward
 	}
-	ctx = mail.Until(t.report.Context(ctx), t.last.Add(s.cfg.Rcpt))
+	ctx = mail.Until(t.report.Context(s.within(ctx)), t.last.Add(s.cfg.Rcpt))
 	r := message.Recipient{Forward: forward}
 
 	if err := s.judgeClient(ctx, forward); err != nil {

@@ -22,6 +22,9 @@ type session struct {
 	client  client.Client // zero for a trusted client
 	judged  bool          // a verdict was awaited
 	t       *transaction  // nil outside a mail transaction
+
+	questions mail.Questions // of the DNS
+	asking    mail.Asking    // the context of the first call, with them
 }
 
 // NewSession returns the session of a new client. Clients in the trusted networks may relay anywhere, unless the
@@ -34,7 +37,23 @@ func (s *Server) NewSession(c *wire.Client, trusted []netip.Prefix) wire.Session
 			ss.trusted = ss.trusted || p.Contains(a)
 		}
 	}
+	ss.questions.Client = widest(c)
+	if ss.trusted {
+		ss.questions.Favour()
+	}
 	return ss
+}
+
+// within returns ctx for the questions of this client: about names that the client chose, unless it is said otherwise.
+func (s *session) within(ctx context.Context) context.Context {
+	switch s.asking.Context {
+	case nil:
+		s.asking = mail.Asking{Context: ctx, Questions: &s.questions}
+	case ctx:
+	default:
+		return &mail.Asking{Context: ctx, Questions: &s.questions}
+	}
+	return &s.asking
 }
 
 // Greet holds the greeting back from a client that is not known, and notices a client that cannot wait for it.
@@ -46,6 +65,7 @@ func (s *session) Greet(ctx context.Context) error {
 	if !s.conn.Unknown {
 		addr = s.conn.Addr.Addr().Unmap()
 	}
+	ctx = s.within(ctx)
 	s.client = s.clients.Arrive(ctx, addr, s.conn.Name)
 	delay, err := s.client.Greeting(ctx)
 	if err != nil {

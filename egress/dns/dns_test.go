@@ -367,7 +367,7 @@ func TestResolver_Busy(t *testing.T) {
 	s := dnstest.Start(t, zone)
 	hold := make(chan struct{})
 	s.SetFault("*", "*", dnstest.Fault{Until: hold})
-	r := resolver(t, Config{Concurrency: 2}, s)
+	r := resolver(t, Config{Concurrency: 4}, s) // two for names of ours
 	var all sync.WaitGroup
 	for i := range queueFactor * 2 {
 		all.Go(func() {
@@ -379,7 +379,7 @@ func TestResolver_Busy(t *testing.T) {
 	for r.Stats().Misses < queueFactor*2 {
 		runtime.Gosched()
 	}
-	for len(r.slots) < 2 {
+	for s.Total() < 2 {
 		runtime.Gosched()
 	}
 	for _, qtype := range []string{"A", "both"} {

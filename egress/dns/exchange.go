@@ -53,6 +53,11 @@ func (f *failure) Error() string {
 
 var errSlots = errors.New("too many queries at once")
 
+// isOurs reports whether a query ended for want of room, and not by any fault of a server.
+func isOurs(err error) bool {
+	return errors.Is(err, errSlots) || errors.Is(err, errGaveWay) || errors.Is(err, ErrBusy)
+}
+
 // line returns the servers in the order of asking: those that have been failing come last.
 func (r *Resolver) line() []*server {
 	now := r.cfg.Now().UnixNano()
@@ -72,7 +77,7 @@ func (r *Resolver) line() []*server {
 
 // exchange asks one server after the other until one has an answer. It also returns the address of the server that was
 // asked last.
-func (r *Resolver) exchange(ctx context.Context, name string, qtype uint16) (reply, string, error) {
+func (r *Resolver) exchange(ctx context.Context, t *ticket, name string, qtype uint16) (reply, string, error) {
 	line := r.line()
 	var at string
 	err := error(&failure{kind: ErrTimeout})
@@ -83,11 +88,14 @@ func (r *Resolver) exchange(ctx context.Context, name string, qtype uint16) (rep
 		s := line[i%len(line)]
 		var got reply
 		at = s.addr
-		if got, err = r.query(ctx, s, name, qtype); err == nil {
+		if got, err = r.query(ctx, t, s, name, qtype); err == nil {
 			s.answered()
 			return got, at, nil
 		}
-		if r.ctx.Err() != nil || errors.Is(err, errSlots) || errors.Is(ctx.Err(), context.Canceled) {
+		if errors.Is(err, errGaveWay) {
+			continue // the server still looks for it
+		}
+		if r.ctx.Err() != nil || isOurs(err) || errors.Is(ctx.Err(), context.Canceled) {
 			break // which is not the server's fault
 		}
 		r.stats.failed.Add(1)
@@ -102,15 +110,23 @@ func (r *Resolver) exchange(ctx context.Context, name string, qtype uint16) (rep
 
 // query asks one server, over TCP too if the reply over UDP was truncated, and without EDNS0 if the server does not
 // know it.
-func (r *Resolver) query(ctx context.Context, s *server, name string, qtype uint16) (reply, error) {
-	select {
-	case r.slots <- struct{}{}:
-		defer func() { <-r.slots }()
-	case <-ctx.Done():
-		return reply{}, &failure{kind: ErrTimeout, cause: errSlots}
-	}
-	ctx, cancel := context.WithTimeout(ctx, r.cfg.tune.timeout)
+func (r *Resolver) query(ctx context.Context, t *ticket, s *server, name string, qtype uint16) (reply, error) {
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if err := r.lanes.enter(ctx, t, cancel); err != nil {
+		return reply{}, err
+	}
+	ctx, stop := context.WithTimeout(ctx, r.cfg.tune.timeout)
+	defer stop()
+	got, err := r.send(ctx, s, name, qtype)
+	if r.lanes.leave(t) && err != nil {
+		return reply{}, errGaveWay
+	}
+	return got, err
+}
+
+// send is query for one that has its turn.
+func (r *Resolver) send(ctx context.Context, s *server, name string, qtype uint16) (reply, error) {
 	for _, edns := range []bool{true, false} {
 		q, err := newQuery(name, qtype, edns, r.cfg.TrustAD)
 		if err != nil {

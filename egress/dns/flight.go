@@ -5,6 +5,8 @@ import (
 	"errors"
 	"net/netip"
 	"time"
+
+	"github.com/millrace/millrace/router/mail"
 )
 
 // An answer is what the servers said about a question. It is immutable and shared by the cache and all callers.
@@ -26,6 +28,7 @@ type flight struct {
 	answer *answer // set before done is closed
 	cancel context.CancelFunc
 	aboard int // callers that wait; guarded by Resolver.mu
+	ticket ticket
 }
 
 // A wait is one caller's interest in a question.
@@ -37,7 +40,7 @@ type wait struct {
 }
 
 // begin looks the question up and sends it on its way if it has to be asked. It does not block.
-func (r *Resolver) begin(name string, qtype uint16) (wait, error) {
+func (r *Resolver) begin(ctx context.Context, name string, qtype uint16) (wait, error) {
 	name, ok := canonical(name)
 	k := key{name, qtype}
 	if !ok {
@@ -54,16 +57,18 @@ func (r *Resolver) begin(name string, qtype uint16) (wait, error) {
 	if cached && a.err == nil && now.Before(a.discard) {
 		w.stale = a
 	}
-	return r.board(w, now)
+	return r.board(ctx, w, now)
 }
 
 // board joins the flight of a question, or starts it.
-func (r *Resolver) board(w wait, now time.Time) (wait, error) {
+func (r *Resolver) board(ctx context.Context, w wait, now time.Time) (wait, error) {
+	asking := mail.AskingOf(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if f, ok := r.flights[w.k]; ok {
 		w.flight = f
 		f.aboard++
+		r.lanes.share(&f.ticket, asking)
 		return w, nil
 	}
 	// A flight that landed since the cache was asked has left its answer there.
@@ -71,12 +76,10 @@ func (r *Resolver) board(w wait, now time.Time) (wait, error) {
 		w.answer = a
 		return w, nil
 	}
-	var refusal error
-	switch {
-	case r.closed:
-		refusal = ErrClosed
-	case len(r.flights) >= queueFactor*r.cfg.Concurrency:
-		refusal = ErrBusy
+	f := &flight{}
+	refusal := error(ErrClosed)
+	if !r.closed {
+		refusal = r.lanes.open(&f.ticket, asking)
 	}
 	if refusal != nil {
 		if w.stale != nil {
@@ -85,11 +88,12 @@ func (r *Resolver) board(w wait, now time.Time) (wait, error) {
 		}
 		return w, &Error{Name: w.k.name, Type: w.k.typeName(), Err: refusal}
 	}
-	ctx, cancel := context.WithTimeout(r.ctx, time.Duration(r.cfg.tune.attempts)*r.cfg.tune.timeout)
-	w.flight = &flight{done: make(chan struct{}), cancel: cancel, aboard: 1}
-	r.flights[w.k] = w.flight
+	flying, cancel := context.WithTimeout(r.ctx, time.Duration(r.cfg.tune.attempts)*r.cfg.tune.timeout)
+	f.done, f.cancel, f.aboard = make(chan struct{}), cancel, 1
+	w.flight = f
+	r.flights[w.k] = f
 	r.flying.Add(1)
-	go r.fly(ctx, w.k, w.flight, w.stale) // ends at its own deadline or at Close
+	go r.fly(flying, w.k, f, w.stale) // ends at its own deadline or at Close
 	return w, nil
 }
 
@@ -97,7 +101,7 @@ func (r *Resolver) board(w wait, now time.Time) (wait, error) {
 func (r *Resolver) fly(ctx context.Context, k key, f *flight, stale *answer) {
 	defer r.flying.Done()
 	defer f.cancel()
-	a := r.resolve(ctx, k)
+	a := r.resolve(ctx, k, &f.ticket)
 	now := r.cfg.Now()
 	if Temporary(a.err) && stale != nil && now.Before(stale.discard) {
 		a = r.staleCopy(stale, now)
@@ -115,6 +119,7 @@ func (r *Resolver) fly(ctx context.Context, k key, f *flight, stale *answer) {
 		delete(r.flights, k)
 	}
 	r.mu.Unlock()
+	r.lanes.land(&f.ticket)
 	close(f.done)
 }
 
@@ -153,7 +158,7 @@ func (r *Resolver) await(ctx context.Context, w *wait) error {
 }
 
 // leave ends a caller's interest in a flight. A flight that no caller waits for any more goes on, so that its answer
-// serves the next, unless more than half of Concurrency is in use. Then it is cancelled: a client that makes us ask for
+// serves the next, unless more than half of its lane is in use. Then it is cancelled: a client that makes us ask for
 // names whose servers are silent, and does not wait, could else take up all queries.
 func (r *Resolver) leave(w *wait) {
 	f := w.flight
@@ -162,7 +167,7 @@ func (r *Resolver) leave(w *wait) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if f.aboard--; f.aboard > 0 || r.flights[w.k] != f || len(r.flights) <= r.cfg.Concurrency/2 {
+	if f.aboard--; f.aboard > 0 || r.flights[w.k] != f || !r.lanes.crowded(&f.ticket) {
 		return
 	}
 	delete(r.flights, w.k)
@@ -201,7 +206,7 @@ func (r *Resolver) spread(w *wait) {
 
 // lookup is the whole of a question with one type.
 func (r *Resolver) lookup(ctx context.Context, name string, qtype uint16) (*answer, error) {
-	w, err := r.begin(name, qtype)
+	w, err := r.begin(ctx, name, qtype)
 	if err != nil {
 		return &answer{}, err
 	}
@@ -213,10 +218,10 @@ func (r *Resolver) lookup(ctx context.Context, name string, qtype uint16) (*answ
 }
 
 // resolve asks the servers and follows what CNAMEs they leave to us.
-func (r *Resolver) resolve(ctx context.Context, k key) *answer {
+func (r *Resolver) resolve(ctx context.Context, k key, t *ticket) *answer {
 	name, cnames, ttl, ad := k.name, 0, maxTTL, true
 	for {
-		got, at, err := r.exchange(ctx, name, k.qtype)
+		got, at, err := r.exchange(ctx, t, name, k.qtype)
 		cnames += got.cnames
 		if err == nil && cnames > maxChain {
 			err = &failure{kind: ErrBadReply, cause: errChain}
@@ -246,15 +251,19 @@ func (r *Resolver) answered(k key, at string, got reply, ttl time.Duration, ad b
 	return a
 }
 
-// failed makes the answer out of a failure of all servers, which is remembered for a moment.
+// failed makes the answer out of a failure of all servers, which is remembered for a moment. Want of room says nothing
+// of the servers, and is not remembered.
 func (r *Resolver) failed(k key, at string, err error) *answer {
 	e := &Error{Name: k.name, Type: k.typeName(), Server: at, Err: ErrTimeout, Cause: err}
+	ttl := failureTTL
 	var f *failure
-	if errors.As(err, &f) {
+	switch {
+	case r.ctx.Err() != nil:
+		e.Err, e.Cause = ErrClosed, nil
+	case isOurs(err):
+		e.Err, e.Cause, ttl = ErrBusy, nil, 0
+	case errors.As(err, &f):
 		e.Err, e.Rcode, e.Cause = f.kind, f.rcode, f.cause
 	}
-	if r.ctx.Err() != nil {
-		e.Err, e.Cause = ErrClosed, nil
-	}
-	return &answer{err: e, weight: 1, meta: Meta{TTL: failureTTL, Expires: r.cfg.Now().Add(failureTTL)}}
+	return &answer{err: e, weight: 1, meta: Meta{TTL: ttl, Expires: r.cfg.Now().Add(ttl)}}
 }

@@ -86,12 +86,12 @@ type Addrs struct {
 // would have brought. The error is an *Error. Of Meta, Expires and TTL are the smaller of what was learnt, leaving a
 // failed family out if there are addresses of the other.
 func (r *Resolver) LookupAddrs(ctx context.Context, name string) (Addrs, Meta, error) {
-	w6, err := r.begin(name, wire.TypeAAAA)
+	w6, err := r.begin(ctx, name, wire.TypeAAAA)
 	if err != nil {
 		return Addrs{}, Meta{}, err
 	}
 	defer r.leave(&w6)
-	w4, err := r.begin(name, wire.TypeA)
+	w4, err := r.begin(ctx, name, wire.TypeA)
 	defer r.leave(&w4)
 	if err != nil && w6.answer == nil {
 		return Addrs{}, Meta{}, err

@@ -34,8 +34,9 @@ type Config struct {
 	// TrustAD says that the servers validate and that the path to them cannot be tampered with, so that their AD bit
 	// means something (RFC 4035 section 4.9.3). Without it Meta.AD is never set.
 	TrustAD bool
-	// Concurrency bounds the queries that are on the wire at once; 0 means 256. At most eight times as many questions
-	// may wait, and what is asked beyond that fails at once with ErrBusy.
+	// Concurrency bounds the queries that are on the wire at once; 0 means 256. Names that we chose have half of them,
+	// and names that strangers chose the other. At most eight times as many questions may be open, and what is asked
+	// beyond that fails at once with ErrBusy.
 	Concurrency int
 	// Now reads the wall clock that TTLs run by; nil means time.Now.
 	Now func() time.Time
@@ -135,7 +136,7 @@ type Resolver struct {
 	cfg     Config
 	servers []*server
 	cache   *lru.Cache[key, *answer]
-	slots   chan struct{} // one is held for each query on the wire
+	lanes   lanes
 
 	ctx    context.Context // ends when Close is called
 	cancel context.CancelFunc
@@ -162,12 +163,12 @@ func New(c Config) (*Resolver, error) {
 	r := &Resolver{
 		cfg:     c,
 		cache:   lru.New[key, *answer](c.tune.cacheSize),
-		slots:   make(chan struct{}, c.Concurrency),
 		flights: make(map[key]*flight),
 	}
 	for _, addr := range c.Servers {
 		r.servers = append(r.servers, &server{addr: addr})
 	}
+	r.lanes.init(c.Concurrency)
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r, nil
 }
@@ -178,6 +179,7 @@ func (r *Resolver) Close() {
 	r.mu.Lock()
 	r.closed = true
 	r.mu.Unlock()
+	r.lanes.close()
 	r.cancel()
 	r.flying.Wait()
 }

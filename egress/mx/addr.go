@@ -70,7 +70,8 @@ func (f *Finder) addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 		}
 		return []netip.Addr{a}, nil
 	}
-	found, _, err := f.cfg.Resolver.LookupAddrs(ctx, host)
+	ours := mail.AskAs(ctx, mail.RankOurs)
+	found, _, err := f.cfg.Resolver.LookupAddrs(&ours, host)
 	if dns.NotFound(err) || errors.Is(err, dns.ErrBadName) {
 		return nil, noHost(host, err)
 	}

@@ -104,6 +104,9 @@ func (f *findings) findEntries() (final bool) {
 	block, blockBits := f.q.s.block.client(f.q.addr)
 	allow := f.q.s.allow.client(f.q.addr, blockBits)
 	f.allow(allow)
+	if allow[placesIndex] != nil {
+		f.q.favour()
+	}
 	switch {
 	case allow[scoreIndex] != nil:
 	case block != nil:
@@ -138,6 +141,9 @@ func (f *findings) askStore(ctx context.Context, g *gathering, zones []string) [
 	}
 	if stored.degraded {
 		f.miss()
+	}
+	if facts.KnownGood {
+		q.favour()
 	}
 	if err == nil {
 		f.weighKarma(facts)

@@ -68,6 +68,13 @@ type gathering struct {
 	storeDone chan struct{} // closed when the store has answered; nil if that is not waited for
 }
 
+// favour takes the client's look-ups out of the share of its network.
+func (q *inquiry) favour() {
+	if a := mail.AskingOf(q.ctx); a != nil && a.Questions != nil {
+		a.Questions.Favour()
+	}
+}
+
 // looking reports whether the inquiry is for Explain.
 func (q *inquiry) looking() bool { return q.explanation != nil }
 

@@ -1,0 +1,388 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// The wire has two lanes: ours is for names that we chose and for favoured clients, theirs for names that strangers
+// chose. So names with silent servers, however many, leave DNS lists and destinations alone. Within a lane the client
+// networks share: the one with the fewest queries under way is next.
+const (
+	// theirShare is the part of their lane that one client network may have: 1/theirShare.
+	theirShare = 32
+	// ourShare is the same for our lane, where a network costs us no more than lists and destinations do.
+	ourShare = 4
+	// jostleTick is half the time after which a query has to make way, while others wait, for one of a network with
+	// fewer: as much as most answers take that come at all (Unbound calls it jostle-timeout).
+	jostleTick = 100 * time.Millisecond
+)
+
+// errGaveWay ends a query that gave way. The recursive server goes on to look for the answer, so that the next query
+// finds it in its cache.
+var errGaveWay = errors.New("gave way to other queries")
+
+// Lanes are the wire. Their lock may be taken with Resolver.mu held.
+type lanes struct {
+	mu           sync.Mutex
+	ours, theirs lane
+	closed       bool
+}
+
+// A lane is a part of the wire.
+type lane struct {
+	most      int  // queries under way
+	share     int  // of those, how many of one client network
+	mostOpen  int  // flights
+	shareOpen int  // of those, how many of one client network
+	free      bool // what is asked for no client has no share
+
+	open     int
+	under    int // queries under way
+	waiting  int
+	next     uint64 // numbers the waits
+	tick     int    // counts the ticks while queries wait
+	timer    *time.Timer
+	networks map[netip.Prefix]*sharer
+}
+
+// A sharer is a client network that has flights in a lane.
+type sharer struct {
+	network netip.Prefix
+	open    []*ticket // flights
+	under   []*ticket // queries under way, the oldest first
+	waiting []*ticket
+}
+
+// A ticket is a flight's in a lane. What is not constant is guarded by lanes.mu.
+type ticket struct {
+	lane    *lane
+	sharer  *sharer
+	turn    chan struct{}      // closed when the query may go, or the flight is dropped; nil if it does not wait
+	number  uint64             // of the wait
+	since   int                // the tick at which the query went
+	under   bool               // a query is under way
+	cancel  context.CancelFunc // ends that query
+	gaveWay bool               // that query was ended for others
+	dropped bool               // the flight is not to ask any more
+}
+
+// newLane returns a lane for so many queries at once, of which a network has one part in shares.
+func newLane(queries, shares int) lane {
+	queries = max(1, queries)
+	l := lane{most: queries, share: max(1, queries/shares), networks: make(map[netip.Prefix]*sharer)}
+	l.mostOpen, l.shareOpen = queueFactor*l.most, queueFactor*l.share
+	return l
+}
+
+// init divides the wire: half for each lane.
+func (w *lanes) init(concurrency int) {
+	w.ours, w.theirs = newLane(concurrency/2, ourShare), newLane(concurrency-concurrency/2, theirShare)
+	w.ours.free = true
+}
+
+// laneOf returns the lane of a question.
+func (w *lanes) laneOf(a *mail.Asking) *lane {
+	if a.IsOurs() {
+		return &w.ours
+	}
+	return &w.theirs
+}
+
+// open takes a flight into its lane. If there is no room in the lane, the last flight of the network with the most of
+// them is dropped for it, unless that is the network that asks.
+func (w *lanes) open(t *ticket, a *mail.Asking) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l, client := w.laneOf(a), a.Client()
+	s := l.networks[client]
+	if s != nil && len(s.open) >= l.shareOpen && l.limited(client) {
+		return ErrBusy
+	}
+	if l.open >= l.mostOpen && !l.drop(s) {
+		return ErrBusy
+	}
+	l.enter(t, client)
+	return nil
+}
+
+// limited reports whether a network has a share.
+func (l *lane) limited(client netip.Prefix) bool { return client.IsValid() || !l.free }
+
+// enter counts a flight of a network.
+func (l *lane) enter(t *ticket, client netip.Prefix) {
+	s := l.networks[client]
+	if s == nil {
+		s = &sharer{network: client}
+		l.networks[client] = s
+	}
+	t.lane, t.sharer = l, s
+	s.open = append(s.open, t)
+	l.open++
+}
+
+// exit ends that.
+func (l *lane) exit(t *ticket) {
+	l.open--
+	s := t.sharer
+	if s.open = without(s.open, t); len(s.open) == 0 {
+		delete(l.networks, s.network)
+	}
+	t.sharer = nil
+}
+
+// drop ends a flight without a query under way, of the network that has the most of them open and more than newcomer,
+// and reports whether there was one.
+func (l *lane) drop(newcomer *sharer) bool {
+	least := 1
+	if newcomer != nil {
+		least += len(newcomer.open)
+	}
+	var heaviest *sharer
+	for _, s := range l.networks {
+		if len(s.open) > max(least, len(s.under)) {
+			heaviest, least = s, len(s.open)
+		}
+	}
+	if heaviest == nil {
+		return false
+	}
+	last := len(heaviest.open) - 1
+	for heaviest.open[last].under {
+		last--
+	}
+	t := heaviest.open[last]
+	if t.turn != nil {
+		l.unwait(t)
+		close(t.turn)
+		t.turn = nil
+	}
+	t.dropped = true
+	l.exit(t) // its flight ends soon: the room is the newcomer's
+	return true
+}
+
+// land ends the flight of a ticket.
+func (w *lanes) land(t *ticket) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if t.sharer != nil {
+		t.lane.exit(t)
+	}
+}
+
+// crowded reports whether more than half of the queries of a lane are taken by flights.
+func (w *lanes) crowded(t *ticket) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return t.lane.open > t.lane.most/2
+}
+
+// share moves a flight to the lane or the network of another caller that waits for it as well, if it gets on sooner
+// there: no caller waits longer because a stranger asked first.
+func (w *lanes) share(t *ticket, a *mail.Asking) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l, client := w.laneOf(a), a.Client()
+	s := l.networks[client]
+	switch {
+	case t.dropped || t.under:
+		return // what is under way needs no room; if it is jostled, it waits where it was
+	case t.lane == l:
+		if s == t.sharer || s != nil && len(s.under)+len(s.waiting) >= len(t.sharer.under)+len(t.sharer.waiting) {
+			return
+		}
+	case l != &w.ours:
+		return
+	}
+	waits := t.turn != nil
+	if waits {
+		t.lane.unwait(t)
+	}
+	t.lane.exit(t)
+	l.enter(t, client)
+	if waits {
+		l.wait(t)
+		l.serve()
+	}
+}
+
+// enter waits until a query of the flight may be under way. The query is to end with cancel.
+func (w *lanes) enter(ctx context.Context, t *ticket, cancel context.CancelFunc) error {
+	w.mu.Lock()
+	if t.dropped {
+		w.mu.Unlock()
+		return ErrBusy
+	}
+	t.cancel, t.gaveWay = cancel, false
+	if t.lane.isFree() && t.lane.hasRoom(t.sharer) {
+		t.lane.begin(t)
+		w.mu.Unlock()
+		return nil
+	}
+	turn := make(chan struct{})
+	t.turn = turn
+	t.lane.wait(t)
+	w.arm(t.lane)
+	w.mu.Unlock()
+	select {
+	case <-turn:
+	case <-ctx.Done():
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case t.dropped:
+		return ErrBusy
+	case t.under:
+		return nil
+	}
+	t.lane.unwait(t)
+	t.turn = nil
+	return errSlots
+}
+
+// leave ends the query, and reports whether it was ended for others.
+func (w *lanes) leave(t *ticket) (gaveWay bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if t.under {
+		t.lane.end(t)
+		t.lane.serve()
+	}
+	return t.gaveWay
+}
+
+func (l *lane) isFree() bool { return l.under < l.most }
+
+// hasRoom reports whether a network may have one more query under way.
+func (l *lane) hasRoom(s *sharer) bool { return len(s.under) < l.share || !l.limited(s.network) }
+
+func (l *lane) begin(t *ticket) {
+	l.under++
+	t.under, t.since = true, l.tick
+	t.sharer.under = append(t.sharer.under, t)
+}
+
+func (l *lane) end(t *ticket) {
+	l.under--
+	t.under = false
+	t.sharer.under = without(t.sharer.under, t)
+}
+
+func (l *lane) wait(t *ticket) {
+	l.waiting++
+	l.next++
+	t.number = l.next
+	t.sharer.waiting = append(t.sharer.waiting, t)
+}
+
+func (l *lane) unwait(t *ticket) {
+	l.waiting--
+	t.sharer.waiting = without(t.sharer.waiting, t)
+}
+
+func without(tickets []*ticket, t *ticket) []*ticket {
+	if i := slices.Index(tickets, t); i >= 0 {
+		return slices.Delete(tickets, i, i+1)
+	}
+	return tickets
+}
+
+// first returns the network whose query goes next: of those that have room the one with the fewest under way, among
+// equals that which has waited longest. It is nil if none may go.
+func (l *lane) first() *sharer {
+	var first *sharer
+	for _, s := range l.networks {
+		if len(s.waiting) == 0 || !l.hasRoom(s) {
+			continue
+		}
+		if first == nil || len(s.under) < len(first.under) ||
+			len(s.under) == len(first.under) && s.waiting[0].number < first.waiting[0].number {
+			first = s
+		}
+	}
+	return first
+}
+
+// serve lets queries go that wait, as long as there is room.
+func (l *lane) serve() {
+	for l.waiting > 0 && l.isFree() {
+		s := l.first()
+		if s == nil {
+			return
+		}
+		t := s.waiting[0]
+		l.unwait(t)
+		l.begin(t)
+		close(t.turn)
+		t.turn = nil
+	}
+}
+
+// arm lets the lane tick while queries wait.
+func (w *lanes) arm(l *lane) {
+	switch {
+	case w.closed || l.timer != nil:
+	default:
+		// It ends at once, and close stops it.
+		l.timer = time.AfterFunc(jostleTick, func() { w.ticked(l) })
+	}
+}
+
+// ticked is a tick.
+func (w *lanes) ticked(l *lane) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	l.timer = nil
+	if w.closed || l.waiting == 0 {
+		return
+	}
+	l.tick++
+	l.jostle()
+	w.arm(l)
+}
+
+// jostle ends queries that take long for those that wait: each time the oldest one of the network with the most, for a
+// network with fewer.
+func (l *lane) jostle() {
+	for l.waiting > 0 {
+		first := l.first()
+		if first == nil {
+			return
+		}
+		var heaviest *sharer
+		for _, s := range l.networks {
+			if len(s.under) > len(first.under) && l.tick-s.under[0].since >= 2 &&
+				(heaviest == nil || len(s.under) > len(heaviest.under)) {
+				heaviest = s
+			}
+		}
+		if heaviest == nil {
+			return
+		}
+		t := heaviest.under[0]
+		t.gaveWay = true
+		t.cancel()
+		l.end(t)
+		l.serve()
+	}
+}
+
+// close ends the ticks.
+func (w *lanes) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
+	for _, l := range [...]*lane{&w.ours, &w.theirs} {
+		if l.timer != nil {
+			l.timer.Stop()
+		}
+	}
+}

@@ -1,0 +1,306 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/millrace/millrace/egress/dns/dnstest"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// stranger returns a context for the names of a client of a network of its own.
+func stranger(ctx context.Context, n int) *mail.Asking {
+	network := netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(n >> 8), byte(n), 0}), 24)
+	return &mail.Asking{Context: ctx, Questions: &mail.Questions{Client: network}, Rank: mail.RankClient}
+}
+
+// TestResolver_SilentNames has strangers ask for names whose servers are silent, as many as they like.
+func TestResolver_SilentNames(t *testing.T) {
+	for _, tt := range []struct {
+		name             string
+		networks, strung int // networks, and questions of each
+	}{
+		{"3000 connections of one network", 1, 3000},
+		{"950 connections of 8 networks", 8, 120},
+		{"3000 connections of 3000 networks", 3000, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := dnstest.Start(t, zone+"list.example. 300 IN A 127.0.0.2\n*.list.example. 300 IN A 127.0.0.2\n")
+			s.SetFault("*", "*", dnstest.Fault{Flaw: dnstest.Drop})
+			r := resolver(t, Config{tune: tuning{timeout: time.Minute}}, s)
+			ctx, cancel := context.WithCancel(t.Context())
+			var strangers sync.WaitGroup
+			for i := range tt.networks {
+				for j := range tt.strung {
+					name := fmt.Sprintf("n%d-%d.silent.example", i, j)
+					strangers.Go(func() { _, _, _ = r.LookupTXT(stranger(ctx, i), name) })
+				}
+			}
+			for r.Stats().Misses < uint64(tt.networks*tt.strung) {
+				runtime.Gosched()
+			}
+			const clients = 20
+			listed := 0
+			for i := range clients {
+				name := fmt.Sprintf("c%d.list.example", i)
+				s.SetFault(name, "A", dnstest.Fault{Times: 1 << 30}) // which is none
+				if addrs, _, err := r.LookupIP(t.Context(), name, IPv4); err == nil && len(addrs) == 1 {
+					listed++
+				}
+			}
+			if listed != clients {
+				t.Errorf("%d of %d names of ours were answered", listed, clients)
+			}
+			cancel()
+			strangers.Wait()
+		})
+	}
+}
+
+// TestResolver_HonestNames: names of honest clients are answered beside those of strangers with silent servers.
+func TestResolver_HonestNames(t *testing.T) {
+	s := dnstest.Start(t, zone+"*.honest.example. 300 IN TXT \"v=spf1 -all\"\n")
+	s.SetFault("*", "*", dnstest.Fault{Flaw: dnstest.Drop})
+	r := resolver(t, Config{tune: tuning{timeout: time.Minute}}, s)
+	ctx, cancel := context.WithCancel(t.Context())
+	var strangers sync.WaitGroup
+	const networks, each = 100, 30
+	for i := range networks {
+		for j := range each {
+			name := fmt.Sprintf("n%d-%d.silent.example", i, j)
+			strangers.Go(func() { _, _, _ = r.LookupTXT(stranger(ctx, i), name) })
+		}
+	}
+	for r.Stats().Misses < networks*each {
+		runtime.Gosched()
+	}
+	const clients = 20
+	answered := 0
+	for i := range clients {
+		name := fmt.Sprintf("c%d.honest.example", i)
+		s.SetFault(name, "TXT", dnstest.Fault{Times: 1 << 30}) // which is none
+		texts, _, err := r.LookupTXT(stranger(t.Context(), 10_000+i), name)
+		if err != nil {
+			t.Logf("client %d: %v", i, err)
+		}
+		if err == nil && len(texts) == 1 {
+			answered++
+		}
+	}
+	if answered != clients {
+		t.Errorf("%d of %d honest clients got their answer", answered, clients)
+	}
+	cancel()
+	strangers.Wait()
+}
+
+// TestLanes_Share: a network has its share of the queries and of the flights, and no more.
+func TestLanes_Share(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l lanes
+		l.init(256)
+		defer l.close()
+		ctx, cancel := context.WithCancel(t.Context())
+		asking := stranger(ctx, 1)
+		var under atomic.Int32
+		refused := 0
+		var all sync.WaitGroup
+		for range 3000 {
+			var tk ticket
+			err := l.open(&tk, asking)
+			if err != nil {
+				refused++
+				continue
+			}
+			all.Go(func() {
+				if l.enter(ctx, &tk, func() {}) == nil {
+					under.Add(1)
+					<-ctx.Done()
+					l.leave(&tk)
+				}
+				l.land(&tk)
+			})
+		}
+		synctest.Wait()
+		if n := under.Load(); n != 128/theirShare {
+			t.Errorf("%d queries of one network under way, want 1/32 of 128", n)
+		}
+		if open := 3000 - refused; open != queueFactor*128/theirShare {
+			t.Errorf("%d flights of one network are open, want 1/32 of 1024", open)
+		}
+		cancel()
+		all.Wait()
+		if l.theirs.open != 0 || l.theirs.under != 0 || l.theirs.waiting != 0 || len(l.theirs.networks) != 0 {
+			t.Errorf("what has ended still counts: %+v", &l.theirs)
+		}
+	})
+}
+
+// TestLanes_Jostle: while others wait, what takes long makes way, that of the network with the most first.
+func TestLanes_Jostle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l lanes
+		l.init(64) // 32 for strangers, of which a network has one
+		l.theirs.share = 4
+		defer l.close()
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		var gaveWay atomic.Int32
+		silent := func(n int) { // a query whose server is silent
+			var tk ticket
+			err := l.open(&tk, stranger(ctx, n))
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Go(func() {
+				query, end := context.WithCancel(ctx)
+				defer end()
+				if l.enter(ctx, &tk, end) == nil {
+					<-query.Done()
+					if l.leave(&tk) {
+						gaveWay.Add(1)
+					}
+				}
+				l.land(&tk)
+			})
+		}
+		for i := range 8 {
+			for range 4 {
+				silent(i)
+			}
+		}
+		synctest.Wait()
+		time.Sleep(time.Minute)
+		if n := gaveWay.Load(); n != 0 {
+			t.Errorf("%d gave way while no query waited", n)
+		}
+		for i := range 20 {
+			var tk ticket
+			err := l.open(&tk, stranger(ctx, 100+i))
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			if err := l.enter(ctx, &tk, func() {}); err != nil {
+				t.Errorf("client %d: %v", i, err)
+			}
+			if waited := time.Since(began); waited > 2*jostleTick {
+				t.Errorf("client %d waited %v", i, waited)
+			}
+			defer l.land(&tk)
+			defer l.leave(&tk)
+		}
+		synctest.Wait()
+		if n := gaveWay.Load(); n != 20 {
+			t.Errorf("%d queries gave way to 20", n)
+		}
+		cancel()
+		all.Wait()
+	})
+}
+
+// TestLanes_Full: in a full lane the network with the most open makes room.
+func TestLanes_Full(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l lanes
+		l.init(64)
+		defer l.close()
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		var busy atomic.Int32
+		fill := func(n int) error {
+			var tk ticket
+			err := l.open(&tk, stranger(ctx, n))
+			if err != nil {
+				return err
+			}
+			all.Go(func() {
+				if err := l.enter(ctx, &tk, func() {}); err == nil {
+					<-ctx.Done()
+					l.leave(&tk)
+				} else if errors.Is(err, ErrBusy) {
+					busy.Add(1)
+				}
+				l.land(&tk)
+			})
+			synctest.Wait()
+			return nil
+		}
+		for i := range l.theirs.mostOpen / l.theirs.shareOpen {
+			for range l.theirs.shareOpen {
+				if err := fill(i); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := fill(0); !errors.Is(err, ErrBusy) {
+			t.Errorf("the heaviest got more room: %v", err)
+		}
+		for i := range 20 {
+			if err := fill(1000 + i); err != nil {
+				t.Errorf("client %d: %v", i, err)
+			}
+		}
+		if n := busy.Load(); n != 20 {
+			t.Errorf("%d flights made room for 20", n)
+		}
+		cancel()
+		all.Wait()
+	})
+}
+
+// TestLanes_Joined: a caller that waits for a question of a stranger waits no longer than if it had asked first.
+func TestLanes_Joined(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		who  func(ctx context.Context) *mail.Asking
+	}{
+		{"of another network", func(ctx context.Context) *mail.Asking { return stranger(ctx, 2) }},
+		{"of ours", func(context.Context) *mail.Asking { return nil }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var l lanes
+				l.init(64)
+				defer l.close()
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				var first, second ticket
+				err := l.open(&first, stranger(ctx, 1))
+				if err != nil || l.enter(ctx, &first, func() {}) != nil {
+					t.Fatal("no room")
+				}
+				err = l.open(&second, stranger(ctx, 1))
+				if err != nil {
+					t.Fatal(err)
+				}
+				went := make(chan error, 1)
+				go func() { went <- l.enter(ctx, &second, func() {}) }() // ends with its turn
+				synctest.Wait()
+				if len(went) > 0 {
+					t.Fatal("the network has more than its share")
+				}
+				l.share(&second, tt.who(ctx))
+				synctest.Wait()
+				if len(went) == 0 || <-went != nil {
+					t.Error("the caller has to wait")
+				}
+				for _, tk := range []*ticket{&first, &second} {
+					l.leave(tk)
+					l.land(tk)
+				}
+				if l.ours.open+l.theirs.open+l.ours.under+l.theirs.under != 0 {
+					t.Error("what has ended still counts")
+				}
+			})
+		})
+	}
+}
