@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/millrace/millrace/router/mail"
@@ -332,11 +333,12 @@ func TestTransaction_RefusalCrossesCommit(t *testing.T) {
 
 // A destination that accepts nothing holds the client back: a bounded part of the message is sent, and the wait is
 // longer than that for a silent peer.
-func TestTransaction_SlowDestination(t *testing.T) {
-	const b = 50 * time.Millisecond
+func TestTransaction_SlowDestination(t *testing.T) { synctest.Test(t, testSlowDestination) }
+
+func testSlowDestination(t *testing.T) {
 	gate := make(chan struct{})
 	d := &destination{write: func(mail.Octets) error { <-gate; return nil }}
-	w := newWorld(t, d, b, nil)
+	w := newBubble(t, d, nil)
 	tx := w.begin(delivery())
 	_ = tx.Data(t.Context(), mail.Plain)
 	const pieces = 400
@@ -351,11 +353,11 @@ func TestTransaction_SlowDestination(t *testing.T) {
 		}
 		written <- nil
 	}()
-	stopped := time.NewTimer(3 * maxMissedBeats * b)
+	time.Sleep(3 * maxMissedBeats * beat) // virtual
 	select {
 	case err := <-written:
 		t.Fatalf("all was taken, %v", err)
-	case <-stopped.C:
+	default:
 	}
 	if n := w.proxy.count()[up]; n > 16<<20 {
 		t.Errorf("%d octets were taken", n)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/millrace/millrace/router/mail"
@@ -134,9 +135,11 @@ func isTimeout(err error) bool {
 }
 
 // TestServer_Burst: a node that begins many transactions at once reaches the other with all of them.
-func TestServer_Burst(t *testing.T) {
+func TestServer_Burst(t *testing.T) { synctest.Test(t, testBurst) }
+
+func testBurst(t *testing.T) {
 	d := &destination{}
-	w := newWorld(t, d, beat, nil)
+	w := newBubble(t, d, nil)
 	var all sync.WaitGroup
 	for range 4 * maxPlaces {
 		all.Go(func() {

@@ -1,6 +1,10 @@
 package peer
 
-import "time"
+import (
+	"context"
+	"net"
+	"time"
+)
 
 const (
 	// beat is the interval in which a peer has to send something while an answer is due. maxMissedBeats is the number
@@ -53,6 +57,7 @@ type tuning struct {
 	idleTimeout time.Duration
 	maxIdle     int
 	connections int
+	dial        func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 func (t tuning) withDefaults() tuning {
@@ -67,6 +72,9 @@ func (t tuning) withDefaults() tuning {
 	}
 	if t.connections == 0 {
 		t.connections = maxConnections
+	}
+	if t.dial == nil {
+		t.dial = new(net.Dialer).DialContext
 	}
 	return t
 }

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"net"
 	"os"
 	"strings"
 	"sync"
@@ -240,6 +239,24 @@ type world struct {
 // newWorld starts a world. prepare, which may be nil, changes the two configurations.
 func newWorld(tb testing.TB, d Beginner, beat time.Duration, prepare func(*ServerConfig, *ClientConfig)) *world {
 	tb.Helper()
+	return newWorldOn(tb, loopback{}, d, beat, prepare)
+}
+
+// newBubble starts a world in a bubble of virtual time.
+func newBubble(tb testing.TB, d Beginner, prepare func(*ServerConfig, *ClientConfig)) *world {
+	tb.Helper()
+	wires := make(pipes)
+	return newWorldOn(tb, wires, d, beat, func(sc *ServerConfig, cc *ClientConfig) {
+		cc.tune.dial = wires.dialContext
+		if prepare != nil {
+			prepare(sc, cc)
+		}
+	})
+}
+
+func newWorldOn(tb testing.TB, wires wiring, d Beginner, beat time.Duration,
+	prepare func(*ServerConfig, *ClientConfig)) *world {
+	tb.Helper()
 	w := &world{tb: tb, ca: newAuthority(tb), served: make(chan struct{})}
 	cert, key := w.ca.issue(tb, "b")
 	server, _, _, err := Certificates("b", w.ca.pem, cert, key)
@@ -251,12 +268,9 @@ func newWorld(tb testing.TB, d Beginner, beat time.Duration, prepare func(*Serve
 	if err != nil {
 		tb.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
+	l := wires.listen(tb)
 	w.addr = l.Addr().String()
-	w.proxy = newProxy(tb, w.addr)
+	w.proxy = newProxy(wires.listen(tb), wires.dial, w.addr)
 	sc := ServerConfig{TLS: server, Name: "b", Beginner: d, Emit: func(mail.Event) { w.events.Add(1) }}
 	cc := ClientConfig{
 		TLS: client, Name: "a", Addr: func(string) (string, bool) { return w.proxy.addr, true },
