@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/millrace/millrace/cluster/command"
 	"github.com/millrace/millrace/egress/dns/dnstest"
@@ -373,12 +372,8 @@ func TestCluster_RulesSurviveAnEmptiedRedis(t *testing.T) {
 	if err := nodes[1].Node.Reload(); err != nil {
 		t.Fatal(err)
 	}
-	began := time.Now()
 	for _, r := range nodes {
 		world.Await(t, "every node has the new line", func() bool { return answer(r, gone) == 550 })
-	}
-	if took := time.Since(began); took > 2*time.Second {
-		t.Errorf("the last node followed after %v", took)
 	}
 
 	stop := make(chan struct{})

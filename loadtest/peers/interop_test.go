@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/emersion/go-smtp"
 
@@ -459,16 +458,13 @@ func TestInterop_SiteAtItsCap(t *testing.T) {
 	if err := d.WaitFor(ctx, func(c smtptest.Counts) bool { return c.Commands["BDAT"] >= 20 }); err != nil {
 		t.Fatal(err)
 	}
-	begun := time.Now()
+	// Of deadlines.rcpt: what is usual is more than the client waits for.
 	r, _, err := world.Dial(t,
-		source.Config{Addr: n.Addr}).Envelope(source.Message{
+		source.Config{Addr: n.Addr, Timeout: world.Patience}).Envelope(source.Message{
 		Reverse: "a@client.example", Forward: []string{"b@x.example"},
 	})
 	if err != nil || !strings.HasPrefix(r.End.String(), "451 4.4.5 ") {
 		t.Errorf("got %s, %v", r.End, err)
-	}
-	if took := time.Since(begun); took > 10*time.Second {
-		t.Errorf("after %s", took)
 	}
 	if peak := d.Counts().Peak; peak > 20 {
 		t.Errorf("%d sessions at once", peak)
