@@ -38,6 +38,9 @@ func TestBody_DisguisedField(t *testing.T) {
 			field[:2] + "\x01" + field[2:], field[:2] + "\r\n " + field[2:]} {
 			text := name + ": mx.example.net; dmarc=pass <ceo@bank.example>\r\n" + from("evil.example", "") +
 				"\r\nbody\r\n"
+			if strings.Contains(name, "\r\n") { // as a first line it is a text: see TestBody_FirstLine
+				text = "To: info@example.com\r\n" + text
+			}
 			t.Run(fmt.Sprintf("%q", name), func(t *testing.T) {
 				want := "550 5.6.0"
 				if name == "\ufeffFrom" {
@@ -61,13 +64,6 @@ func TestBody_DisguisedField(t *testing.T) {
 	}
 }
 
-// No first line continues our results where no policy asked for them.
-func TestBody_FoldedFirstLine(t *testing.T) {
-	c := serveAuth(t, rules{"info": hosted("far.example", unjudged)}, &ingresstest.Relay{}, false, nil)
-	refusedMessage(t, c, "\t; dmarc=pass header.from=bank.example\r\n"+forged+from("bank.example", "")+"\r\nbody\r\n",
-		"550 5.6.0")
-}
-
 // A dot hides nothing in the header section.
 // In DATA the octets on the wire are not those of the message: a dot that opens a line is none of it.
 func TestBody_HiddenByDot(t *testing.T) {
@@ -89,10 +85,6 @@ func TestBody_HiddenByDot(t *testing.T) {
 		text string
 		want string
 	}{
-		"a folded first line":            {nil, ". ; dmarc=pass header.from=bank.example\r\n", "550 5.6.0"},
-		"a first line folded with a tab": {nil, ".\t; dmarc=pass header.from=bank.example\r\n", "550 5.6.0"},
-		"a folded first line, no policy asks": {unjudged, ". ; dmarc=pass header.from=bank.example\r\n." + forged,
-			"550 5.6.0"},
 		"a tag for the same recipient": {nil, "." + tag, "554 5.4.6"},
 		"too many Received fields":     {nil, strings.Repeat(".Received: x\r\n", 51), "554 5.4.6"},
 		"results with a hidden name": {nil, ".Authentication\x01-Results: mx.example.net; dmarc=pass\r\n",

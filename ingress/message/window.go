@@ -19,6 +19,7 @@ type window struct {
 	judged  bool // authentication looks at the message
 	signing bool // and something may be signed
 	last    bool // first and rest are the whole message
+	gap     bool // the message has no header section: an empty line stands between our fields and it
 	head    headerScan
 	first   mail.Octets   // the first piece, in front of which there is room for fields
 	rest    []mail.Octets // the further ones
@@ -68,6 +69,9 @@ func (m *Message) readWindow(ctx context.Context) error {
 			return err
 		}
 		before := w.octets
+		if before == 0 && !w.head.done {
+			o = m.begin(o)
+		}
 		w.add(o, last)
 		m.mode = w.mode()
 		if last {
@@ -91,6 +95,7 @@ func (m *Message) readWindow(ctx context.Context) error {
 // loop and begins to judge the message when the section is complete.
 func (m *Message) readHeader(ctx context.Context, o mail.Octets, before int) error {
 	w := &m.window
+	w.head.done = w.gap
 	ended := w.head.feed(o) || w.last
 	if err := m.loops.refuseLoop(&w.head, ended, m.Recipients); err != nil {
 		return err
@@ -100,9 +105,6 @@ func (m *Message) readHeader(ctx context.Context, o mail.Octets, before int) err
 	}
 	if before == 0 && m.mustRemove() {
 		w.judged = true
-	}
-	if before == 0 && w.judged && folded(o) {
-		return mail.Refuse(550, 6, 0, "The message begins with a folded line", "folded first line", nil)
 	}
 	if !w.judged {
 		return nil
@@ -166,13 +168,6 @@ func (m *Message) mustRemove() bool {
 	return m.cfg.Auth != nil && !m.Reputation.Trusted && (w.head.results || !w.head.done && !w.last)
 }
 
-// folded reports whether a message begins with white space: its first line would continue the last field that we put
-// above it (RFC 5322 section 2.2.3), and could make our own results say anything.
-func folded(o mail.Octets) bool {
-	c, ok := o.First()
-	return ok && (c == ' ' || c == '\t')
-}
-
 // maxSection is the most octets of a header section that are gathered, however large the window is: authentication
 // looks at no longer one, and it is copied.
 const maxSection = 1 << 20
@@ -204,9 +199,12 @@ func (m *Message) wantsMore() (bool, error) {
 }
 
 // above returns what the window holds below fields, without the removed spans, which are offsets of the header section.
-// Fields that do not fit into the headroom are a segment of their own.
+// Fields that do not fit into the headroom are a segment of their own. fields may be appended to.
 func (m *Message) above(fields []byte, removed []mail.Span) mail.Octets {
 	w := &m.window
+	if w.gap {
+		fields = append(fields, "\r\n"...)
+	}
 	head, ok := m.body.Prepend(w.first, fields)
 	if !ok {
 		head = mail.Octets{Segments: net.Buffers{slices.Clone(fields)}, Form: w.first.Form}.Join(w.first)

@@ -63,13 +63,11 @@ var (
 		// begins with a byte order mark
 		"corpus/MimeKit__UnitTests_TestData_messages_feedback-report.txt":                                 noField,
 		"corpus/MimeKit__UnitTests_TestData_messages_issue358.txt":                                        noField,
-		"corpus/cpython__msg_19.txt":                                                                      noField,
 		"corpus/cpython__msg_35.txt":                                                                      noField,
 		"corpus/enmime__testdata_mail_qp-utf8-header-no-break.raw":                                        noField,
 		"corpus/james-mime4j__core_src_test_resources_mimetools-testmsgs_hdr-fakeout.msg":                 noField,
 		"corpus/james-mime4j__core_src_test_resources_testmsgs_basic-plain-with-bad-header-separator.msg": noField,
 		"corpus/james-mime4j__core_src_test_resources_testmsgs_malformedHeader-nocrlfcrlf.msg":            noField,
-		"corpus/james-mime4j__core_src_test_resources_testmsgs_malformedHeader-noheader.msg":              noField,
 		"corpus/mail__spec_fixtures_emails_error_emails_multiple_references_with_one_invalid.eml":         noField,
 		"corpus/mail__spec_fixtures_emails_plain_emails_raw_email_incorrect_header.eml":                   noField,
 		"corpus/james-mime4j__core_src_test_resources_testmsgs_obsolete.msg":                              blank,
@@ -77,13 +75,12 @@ var (
 		"corpus/mail__spec_fixtures_emails_rfc2822_example13.eml":                                         blank,
 	}
 	wrongOfMailauth = map[string]string{
-		"arc/valimail-eml/cv_empty.eml":                                                      noEnd,
-		"arc/valimail-eml/cv_no_body.eml":                                                    noEnd,
-		"corpus/cpython__msg_35.txt":                                                         noEnd,
-		"corpus/enmime__testdata_mail_header-only.raw":                                       noEnd,
-		"corpus/james-mime4j__core_src_test_resources_testmsgs_malformedHeader-noheader.msg": noEnd,
-		"corpus/mail-dkim__t_corpus_no_body_1.txt":                                           noEnd,
-		"dkim/mail-dkim/corpus/no_body_1.txt":                                                noEnd,
+		"arc/valimail-eml/cv_empty.eml":                noEnd,
+		"arc/valimail-eml/cv_no_body.eml":              noEnd,
+		"corpus/cpython__msg_35.txt":                   noEnd,
+		"corpus/enmime__testdata_mail_header-only.raw": noEnd,
+		"corpus/mail-dkim__t_corpus_no_body_1.txt":     noEnd,
+		"dkim/mail-dkim/corpus/no_body_1.txt":          noEnd,
 	}
 	wrongOfRspamd = map[string]string{
 		"corpus/cpython__msg_20.txt": duplicate, // Cc

@@ -59,14 +59,6 @@ func (o Octets) added() []uint32 {
 	return o.Dots
 }
 
-// First returns the first octet of the message in o, and false if o holds no octet.
-func (o Octets) First() (byte, bool) {
-	for s := range o.Plain() {
-		return s[0], true
-	}
-	return 0, false
-}
-
 // Plain yields the octets of o without the added dots, in slices that are not empty. It allocates nothing.
 func (o Octets) Plain() iter.Seq[[]byte] { return o.PlainFrom(0) }
 

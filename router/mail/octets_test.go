@@ -172,10 +172,6 @@ func FuzzOctets(f *testing.F) {
 		if got := plainText(o); got != text {
 			t.Fatalf("AppendPlain is %q, want %q", got, text)
 		}
-		first, ok := o.First()
-		if ok != (text != "") || ok && first != text[0] {
-			t.Fatalf("First() = %q, %v", first, ok)
-		}
 		from = min(max(from, 0), o.Len())
 		head, tail := string(o.AppendPlain(nil, from)), ""
 		for p := range o.PlainFrom(from) {

@@ -125,10 +125,11 @@ func (s *signing) seal(signatures, results []byte, c dkim.Canonicalization, hash
 // Else the relay and the hosted domain sign, but a domain that is related to the author domain does not, unless the
 // author was authenticated: by DMARC, or by SPF for the author domain itself, or because the client is trusted. A
 // forged author of a hosted domain would else pass DMARC behind us by our own signature. Without an author domain
-// nothing is signed, and neither is a message that is only delivered because something overrides its refusal: our
+// nothing is signed, and without a From field nothing of a trusted client either: a signature has to cover that field
+// (RFC 6376 section 5.4). Neither is a message that is only delivered because something overrides its refusal: our
 // signature would vouch for it.
 func (s *signing) chosen(e *evidence, j *judgement) []signer {
-	if e.author == "" && !e.env.Client.Trusted || len(j.overrides) > 0 {
+	if e.author == "" && !e.env.Client.Trusted || e.scan.from == nil || len(j.overrides) > 0 {
 		return nil
 	}
 	organization := j.dmarc.Organization

@@ -71,7 +71,14 @@ func (s *scan) remove(from, to int) {
 // field records what one field tells and reports whether it is to be removed.
 func (s *scan) field(f dkim.Field, id string) (remove bool) {
 	s.fields++
-	s.disguised = s.disguised || disguised(f) && !s.marked(f) || s.blankLine && f.Is("From")
+	switch {
+	case !disguised(f):
+		s.disguised = s.disguised || s.blankLine && f.Is("From")
+	case s.marked(f):
+		s.from = f
+	default:
+		s.disguised = true
+	}
 	s.blankLine = s.blankLine || hasBlankLine(f)
 	switch f[0] | 0x20 {
 	case 'a':

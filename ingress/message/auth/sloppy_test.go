@@ -226,7 +226,7 @@ func TestFinish_CorpusFrom(t *testing.T) {
 		lines := strings.ReplaceAll(strings.ReplaceAll(string(text), "\r\n", "\n"), "\n", "\r\n")
 		header := dkim.Section([]byte(lines))
 		if lines[0] == ' ' {
-			continue // a folded first line, which is refused before
+			continue // a folded first line: the message is a text without a header section
 		}
 		m, err := a.Begin(t.Context(), Envelope{}, append(header[:len(header):len(header)], "\r\n"...))
 		if err != nil {
