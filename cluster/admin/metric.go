@@ -1,9 +1,9 @@
 package admin
 
 import (
+	"maps"
 	"net/http"
 	"runtime"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -66,7 +66,7 @@ type ClusterGauges struct {
 	Rules     uint64 // version of the rules; 0: this node's files
 }
 
-// Metrics counts events. One goroutine calls See, and any may read.
+// Metrics counts events. Its methods are safe for concurrent use.
 type Metrics struct {
 	registry *prometheus.Registry
 	events   *prometheus.CounterVec
@@ -77,7 +77,7 @@ type Metrics struct {
 	srs      *prometheus.CounterVec
 	stages   [mail.Stages]prometheus.Observer
 	redis    [2]prometheus.Observer // answered, failed
-	reasons  map[string]struct{}
+	reasons  reasons
 
 	relayedCount, reusedCount atomic.Uint64 // as in messages and in reused, for Relayed
 }
@@ -106,7 +106,6 @@ func NewMetrics(version string, g Gauges) *Metrics {
 			Help: "Relayed messages by whether their session had carried one before."}, []string{"session"}),
 		srs: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_srs_messages_total",
 			Help: "Relayed messages with a rewritten reverse-path, by what that opens to."}, []string{"opens"}),
-		reasons: make(map[string]struct{}, maxReasons),
 	}
 	stages := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "millrace_stage_seconds",
 		Help: "Time taken by the stages of a message's walk.", Buckets: stageBuckets}, []string{"stage"})
@@ -152,7 +151,7 @@ func (m *Metrics) registerGauges(g Gauges) {
 				func() float64 { return float64(read()) }))
 		}
 	}
-	counter("millrace_events_dropped_total", "Events that the log and the metrics missed.", g.EventsDropped)
+	counter("millrace_events_dropped_total", "Events that the log misses for want of room.", g.EventsDropped)
 	counter("millrace_log_lines_dropped_total", "Lines of the log that its reader was too slow for.", g.LinesDropped)
 	counter("millrace_spans_dropped_total", "Spans that the collector did not get.", g.SpansDropped)
 	if g.Sessions != nil {
@@ -186,13 +185,16 @@ func (m *Metrics) ObserveRedis(took time.Duration, err error) {
 	m.redis[0].Observe(took.Seconds())
 }
 
-// See counts one event.
+// classes are the values of the label class, by the first digit of the code.
+var classes = [...]string{"", "1yz", "2yz", "3yz", "4yz", "5yz"}
+
+// See counts one event, which it does not keep. It is called where the event happens and allocates nothing.
 func (m *Metrics) See(e *mail.Event) {
-	class := ""
-	if e.Reply.Code != 0 {
-		class = strconv.Itoa(e.Reply.Class()) + "yz"
+	class := other
+	if c := e.Reply.Class(); c >= 0 && c < len(classes) {
+		class = classes[c]
 	}
-	m.events.WithLabelValues(e.Kind.String(), class, m.reason(e.Reason)).Inc()
+	m.events.WithLabelValues(e.Kind.String(), class, m.reasons.label(e.Reason)).Inc()
 	if e.InDoubt {
 		m.inDoubt.Inc()
 	}
@@ -224,17 +226,41 @@ func (m *Metrics) Relayed() (messages, reused uint64) {
 	return m.relayedCount.Load(), reused
 }
 
-// reason bounds the values of the label. Reasons are few and fixed; the bound holds even if one is ever made of text
-// from outside.
-func (m *Metrics) reason(r string) string {
-	if _, seen := m.reasons[r]; seen || r == "" {
-		return r
+// reasons are the values of the label reason so far. Reasons are few and fixed; the bound holds even if one is ever
+// made of text from outside.
+type reasons struct {
+	seen atomic.Pointer[map[string]struct{}] // replaced whole by each new one
+	mu   sync.Mutex                          // held while one is added
+}
+
+// label returns the value of the label for a reason.
+func (r *reasons) label(reason string) string {
+	if reason == "" {
+		return ""
 	}
-	if len(m.reasons) >= maxReasons || len(r) > 64 {
+	if seen := r.seen.Load(); seen != nil {
+		if _, ok := (*seen)[reason]; ok {
+			return reason
+		}
+		if len(*seen) >= maxReasons {
+			return other
+		}
+	}
+	return r.add(reason)
+}
+
+func (r *reasons) add(reason string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	more := map[string]struct{}{reason: {}}
+	if seen := r.seen.Load(); seen != nil {
+		maps.Copy(more, *seen)
+	}
+	if len(more) > maxReasons || len(reason) > 64 {
 		return other
 	}
-	m.reasons[r] = struct{}{}
-	return r
+	r.seen.Store(&more)
+	return reason
 }
 
 // Handler serves the metrics.

@@ -1,7 +1,7 @@
 // Package node assembles one running relay from its configuration, and nothing else.
 //
 // It owns the order in which the parts start and end, the files that the configuration names (keys, certificates,
-// credentials, limits of Sites), the ring of events with its consumer (log, metrics and other observers), and the
+// credentials, limits of Sites), the queue of events with its consumer (log and other observers), and the
 // adapters between packages that may not see one another. It is the only place that knows the OpenTelemetry SDK.
 //
 // There is one assembly: build makes the parts that run nothing. Check builds and closes them, Explain builds them and

@@ -18,7 +18,8 @@ import (
 // holds one. It is used by one goroutine.
 type journal struct {
 	handler slog.Handler
-	hashKey []byte // nil: addresses are logged in clear
+	out     *logWriter // that handler writes to
+	hashKey []byte     // nil: addresses are logged in clear
 
 	attrs []slog.Attr // of the event being written
 	took  []slog.Attr // the times of its stages
@@ -40,16 +41,23 @@ func level(e *mail.Event) slog.Level {
 	return slog.LevelInfo
 }
 
-// see logs one event.
-func (j *journal) see(e *mail.Event) {
-	l := level(e)
+// see logs one event. While the log is crowded only outcomes of messages are logged.
+func (j *journal) see(e *entry) {
+	l := level(&e.Event)
 	if !j.handler.Enabled(context.Background(), l) {
 		return
 	}
+	if !isOutcome(&e.Event) && j.out.Crowded() {
+		j.out.drop(1 + e.more)
+		return
+	}
 	j.attrs, j.took = j.attrs[:0], j.took[:0]
-	j.addClient(e)
-	j.addNextHop(e)
-	j.addOutcome(e)
+	j.addClient(&e.Event)
+	j.addNextHop(&e.Event)
+	j.addOutcome(&e.Event)
+	if e.more > 0 {
+		j.add(slog.Int("more", e.more))
+	}
 	r := slog.NewRecord(e.Time, l, e.Kind.String(), 0)
 	r.AddAttrs(j.attrs...)
 	j.handler.Handle(context.Background(), r)
@@ -80,11 +88,26 @@ func InnermostCause(e *mail.Event) string {
 
 func (j *journal) add(a slog.Attr) { j.attrs = append(j.attrs, a) }
 
-// text adds text that came from outside, made printable, unless it is empty.
+// text adds text that came from outside, made printable and cut, unless it is empty.
 func (j *journal) text(key, value string) {
 	if value != "" {
-		j.add(slog.String(key, printable(value)))
+		j.add(slog.String(key, cut(printable(value))))
 	}
+}
+
+// maxText is the most octets of a text from outside in a line of the log.
+const maxText = 1 << 10
+
+// cut cuts a text before the character that reaches beyond maxText octets.
+func cut(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	end := maxText
+	for end > 0 && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end]
 }
 
 // addClient adds the client and what it said.
@@ -133,13 +156,13 @@ func (j *journal) addOutcome(e *mail.Event) {
 	if e.Reply.Code != 0 {
 		reply := e.Reply
 		reply.ID = mail.TraceID{} // it is logged as trace
-		j.add(slog.String("reply", j.mask(reply.String())))
+		j.add(slog.String("reply", cut(j.mask(reply.String()))))
 	}
 	if e.InDoubt {
 		j.add(slog.Bool("in_doubt", true))
 	}
 	j.text("reason", e.Reason)
-	j.text("cause", j.mask(InnermostCause(e)))
+	j.text("cause", cut(j.mask(InnermostCause(e))))
 	for s, d := range e.Took {
 		if d > 0 {
 			ms := float64(d.Round(time.Microsecond)) / float64(time.Millisecond)

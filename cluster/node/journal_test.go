@@ -8,7 +8,9 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/millrace/millrace/router/mail"
 )
@@ -17,8 +19,8 @@ func logged(t *testing.T, hashKey []byte, e mail.Event) (line string, fields map
 	t.Helper()
 	var out bytes.Buffer
 	w := newLogWriter(&out)
-	j := &journal{handler: newLogHandler(w, "debug"), hashKey: hashKey}
-	j.see(&e)
+	j := &journal{handler: newLogHandler(w, "debug"), out: w, hashKey: hashKey}
+	j.see(&entry{Event: e})
 	w.flush(time.Minute)
 	line = out.String()
 	if err := json.Unmarshal([]byte(line), &fields); err != nil {
@@ -154,9 +156,53 @@ func TestJournal_Line(t *testing.T) {
 	}
 }
 
+// TestJournal_LongText: a text from outside takes at most 1 KiB of a line, and ends with a whole character.
+func TestJournal_LongText(t *testing.T) {
+	long := strings.Repeat("\u00e9", 100000)
+	for _, hashKey := range [][]byte{nil, []byte("key")} {
+		line, fields := logged(t, hashKey, mail.Event{
+			Kind: mail.Refused, Reply: mail.NewReply(550, 1, 1, long), Cause: errors.New("x" + long), Helo: long,
+		})
+		cause := fields["cause"].(string)
+		whole := utf8.ValidString(cause) && !strings.Contains(cause, "\ufffd")
+		if len(cause) != maxText-1 || !whole || len(line) > 4096 {
+			t.Errorf("the cause has %d octets and the line %d", len(cause), len(line))
+		}
+	}
+	_, fields := logged(t, []byte("key"), mail.Event{
+		Kind: mail.Refused, Cause: errors.New(strings.Repeat("x ", maxText/2-3) + "alice@a.example"),
+	})
+	if cause := fields["cause"].(string); strings.Contains(cause, "al") {
+		t.Errorf("a piece of an address stands in %s", cause[len(cause)-20:])
+	}
+}
+
+// TestJournal_Crowded: while the reader of the log is slow, lines of refusals make room for those of messages.
+func TestJournal_Crowded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out := &stoppedReader{release: make(chan struct{})}
+		w := newLogWriter(out)
+		j := &journal{handler: newLogHandler(w, "info"), out: w}
+		w.Write(make([]byte, 1))
+		time.Sleep(time.Second)          // the writer waits for the reader
+		w.Write(make([]byte, w.max/2+1)) // now the log is crowded
+		for range 10 {
+			j.see(&entry{Event: mail.Event{Kind: mail.Refused}, more: 4})
+			j.see(&entry{Event: mail.Event{Kind: mail.Relayed}})
+		}
+		close(out.release)
+		w.flush(time.Minute)
+		log := out.read.String()
+		if n := strings.Count(log, `"relayed"`); n != 10 || strings.Contains(log, `"refused"`) ||
+			!strings.Contains(log, `"lines":50`) {
+			t.Errorf("%d lines of messages", n)
+		}
+	})
+}
+
 func BenchmarkJournal(b *testing.B) {
 	w := newLogWriter(discard{})
-	j := &journal{handler: newLogHandler(w, "info")}
+	j := &journal{handler: newLogHandler(w, "info"), out: w}
 	e := mail.Event{
 		Kind: mail.Relayed, Mode: mail.ModeHold, Reused: true, Recipients: 1, Time: time.Unix(1700000000, 0),
 		Trace:  mail.TraceID{1},
@@ -171,7 +217,7 @@ func BenchmarkJournal(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		j.see(&e)
+		j.see(&entry{Event: e})
 	}
 }
 

@@ -23,9 +23,13 @@ func newLogger(w io.Writer, level string) *logger {
 
 // newLogHandler returns the handler of everything that this node logs. Times are those of the records.
 func newLogHandler(w io.Writer, level string) slog.Handler {
-	var l slog.Level
-	_ = l.UnmarshalText([]byte(level)) // Validate has checked it
-	return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l})
+	return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: logLevel(level)})
+}
+
+// logLevel returns the level that a configuration names.
+func logLevel(name string) (l slog.Level) {
+	_ = l.UnmarshalText([]byte(name)) // Validate has checked it
+	return l
 }
 
 // say logs one line about the node itself.

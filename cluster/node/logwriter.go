@@ -71,6 +71,13 @@ func (w *logWriter) Crowded() bool {
 	return w.pending.Len() > w.max/2
 }
 
+// drop counts lines that were left out because the log is crowded.
+func (w *logWriter) drop(lines int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dropped += uint64(lines)
+}
+
 // Dropped returns the number of lines that were dropped since the start.
 func (w *logWriter) Dropped() uint64 {
 	w.mu.Lock()

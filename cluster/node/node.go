@@ -40,7 +40,7 @@ type Node struct {
 	opts    Options
 	parts   *parts
 	log     *logger
-	events  *ring
+	events  *queue
 	spans   spanCounts
 	metrics *admin.Metrics
 
@@ -77,12 +77,13 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 		opts.Stderr = os.Stderr
 	}
 	n := &Node{
-		cfg: cfg, opts: opts, log: newLogger(opts.Stderr, cfg.Log.Level), events: newRing(ringSize),
+		cfg: cfg, opts: opts, log: newLogger(opts.Stderr, cfg.Log.Level),
 		members:   newMembership(),
 		listeners: &listeners{places: newPlaces(&cfg.Limits)},
 		drain:     drainRequest{made: make(chan struct{})},
 	}
 	n.metrics = admin.NewMetrics(opts.Version, n.gauges())
+	n.events = newQueue(ringSize, n.metrics)
 	n.parts, err = build(files, hooks{
 		log: n.log.Logger, nodes: n.members.nodes, roundTrip: n.metrics.ObserveRedis, listChanged: n.log.logListChange,
 	})
@@ -157,24 +158,25 @@ func (n *Node) start() error {
 	return nil
 }
 
-// startEvents begins to log and count events.
+// startEvents begins to log events.
 func (n *Node) startEvents() error {
 	logKeys, err := n.parts.files.secret.derive(labelLog)
 	if err != nil {
 		return err
 	}
-	j := &journal{handler: n.log.Handler()}
+	j := &journal{handler: n.log.Handler(), out: n.log.out}
 	if n.cfg.Log.Addresses == "hash" {
 		j.hashKey = logKeys[0]
 	}
-	observers := []func(*mail.Event){j.see}
-	if n.cfg.Admin != nil {
-		observers = append(observers, n.metrics.See)
+	observers := []func(*entry){j.see}
+	if observe := n.opts.Observe; observe != nil {
+		observers = append(observers, func(e *entry) { observe(&e.Event) })
+	} else {
+		n.events.least = logLevel(n.cfg.Log.Level)
 	}
-	if n.opts.Observe != nil {
-		observers = append(observers, n.opts.Observe)
-	}
-	consumer := consume(n.events, observers...)
+	consumer := consume(n.events, func(events uint64) {
+		n.log.say(slog.LevelWarn, "events were dropped", "events", events)
+	}, observers...)
 	n.cleanups.add("events", func(context.Context) error { consumer.close(); return nil })
 	return nil
 }

@@ -118,7 +118,7 @@ func (n *Node) gauges() admin.Gauges {
 		Connections:   func() int64 { return int64(n.listeners.places.Open()) },
 		HoldInUse:     n.listeners.holdInUse,
 		HoldBudget:    int64(n.cfg.Limits.HoldBudget),
-		EventsDropped: n.events.Dropped,
+		EventsDropped: func() uint64 { return n.events.Dropped() },
 		LinesDropped:  n.log.out.Dropped,
 		SpansDropped:  n.spans.dropped.Load,
 		Sessions:      func() []admin.SiteSessions { return sessionsOf(n.relay) },
