@@ -143,13 +143,7 @@ func (c *conn) begin() bool {
 
 // giveWay ends the connection if it waits for nothing but a command, and long enough, and reports whether it did.
 // Places calls it.
-func (c *conn) giveWay() bool {
-	since := c.srv.now() - settledFor
-	if c.tx.phase().open() {
-		since = c.srv.now() - openFor
-	}
-	return c.life.giveWay(since)
-}
+func (c *conn) giveWay() bool { return c.life.giveWay(c.srv.now()) }
 
 // over ends the connection of a client that has spent one of its budgets, and reports whether it did.
 func (b *budgets) over(c *conn) bool {

@@ -56,7 +56,7 @@ type life struct {
 	mu        sync.Mutex    // guards what follows, and each setting of the read deadline while parked
 	parked    parking       // in a wait that others may end
 	gaveWay   bool          // such a wait was ended so that another client has a place
-	since     time.Duration // when it was parked for a command
+	firm      time.Duration // until when a wait for a command is not for Places to end
 	replyOwed bool          // a message is being committed, or was, and its reply is not written
 	aborted   bool          // Shutdown has closed the socket
 	gone      chan struct{} // closed when the connection has ended; nil unless Shutdown waits for that
@@ -86,17 +86,23 @@ func (l *life) arm(now, due, slack time.Duration) {
 	_ = l.raw.SetReadDeadline(l.srv.epoch.Add(l.readDue))
 }
 
-// park arms the read deadline of a wait that Shutdown may end at once, and Places if how is idle. It returns false if
-// Shutdown has begun.
+// park arms the read deadline of a wait that Shutdown may end at once, and Places if how is idle (see parkIdle). It
+// returns false if Shutdown has begun.
 func (l *life) park(how parking, now, due, slack time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.srv.draining.Load() {
 		return false
 	}
-	l.parked, l.since = how, now
+	l.parked = how
 	l.arm(now, due, slack)
 	return true
+}
+
+// parkIdle is park for a wait for a command, which Places may end from the moment firm on.
+func (l *life) parkIdle(firm, now, due, slack time.Duration) bool {
+	l.firm = firm // others read it while the connection is parked, and so after park
+	return l.park(idle, now, due, slack)
 }
 
 // parkFor parks for exactly d, for a wait whose caller does not look at the clock again.
@@ -114,12 +120,11 @@ func (l *life) unpark() (gaveWay bool) {
 	return l.gaveWay
 }
 
-// giveWay ends the wait of a connection that waits for a command since the moment since at the latest, and reports
-// whether there is one.
-func (l *life) giveWay(since time.Duration) bool {
+// giveWay ends the wait of a connection for a command, if at now it has lasted long enough, and reports whether it did.
+func (l *life) giveWay(now time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.parked != idle || l.since > since || l.gaveWay {
+	if l.parked != idle || now < l.firm || l.gaveWay {
 		return false
 	}
 	l.gaveWay = true

@@ -15,7 +15,9 @@ const (
 	knownFor     = time.Hour        // a network stays known good, for the places of its next connections
 	maxKnown     = 4096             // networks that are remembered as known good
 	settledFor   = 2 * time.Second  // of waiting for a command before a connection may give way
-	openFor      = 10 * time.Second // the same inside a transaction
+	settledInAll = 5 * time.Second  // the same for all commands since the last message
+	openFor      = 10 * time.Second // settledFor inside a transaction
+	openInAll    = 30 * time.Second // settledInAll there
 	maxLook      = 64               // connections that are looked at for one to end
 )
 
@@ -143,9 +145,6 @@ func (p *Places) name(c *conn, to netip.Addr, s Standing) (limit string) {
 		return limit
 	}
 	p.count(c, to, s)
-	if p.Pressed() {
-		p.queue.giveWay()
-	}
 	return ""
 }
 
@@ -200,21 +199,21 @@ func (p *Places) favour(c *conn) {
 	p.count(c, client, Favoured)
 }
 
-// room returns the limit that leaves no room for one more connection of a client, "" if none does.
+// room returns the limit that leaves no room for one more connection of a client, "" if none does. While few places
+// are left, one that is inside its shares ends another stranger's.
 func (p *Places) room(client netip.Addr, s Standing) (limit string) {
-	if total := p.limits.Total; s == Stranger && total > 0 && p.strangers >= total-total/reservedPart {
-		return "connections"
-	}
 	for i, of := range network.Nested(client) {
 		switch most := p.limits.of(of); {
-		case !s.counts(i):
-			return ""
-		case most <= 0 || p.shares[share{of: of}] < most:
+		case !s.counts(i), most <= 0, p.shares[share{of: of}] < most:
 		case i == 0:
 			return "connections_per_client"
 		default:
 			return "connections_per_network"
 		}
+	}
+	gaveWay := p.Pressed() && p.queue.giveWay()
+	if total := p.limits.Total; s == Stranger && !gaveWay && total > 0 && p.strangers >= total-total/reservedPart {
+		return "connections"
 	}
 	return ""
 }
@@ -294,20 +293,22 @@ func (q *queue) remove(c *conn) {
 	c.seat.prev, c.seat.next = nil, nil
 }
 
-// giveWay ends the connection of the first stranger that is idle, if there is one among those it looks at.
-func (q *queue) giveWay() {
+// giveWay ends the connection of the first stranger that is idle, if there is one among those it looks at, and reports
+// whether there was.
+func (q *queue) giveWay() bool {
 	c := q.head
 	for range maxLook {
 		if c == nil {
-			return
+			return false
 		}
 		if !c.seat.finished.Swap(false) && c.giveWay() {
 			q.remove(c)
-			return
+			return true
 		}
 		c = c.seat.next
 		q.head = c // what was looked at is the end of the ring now
 	}
+	return false
 }
 
 // name counts a connection for the client at a, and returns "" or the limit that leaves no room.

@@ -203,6 +203,50 @@ func TestPlaces_ManyNetworks(t *testing.T) {
 	})
 }
 
+// TestPlaces_Noops shows that strangers of many networks who came at once, and say NOOP each second, inside a
+// transaction or not, do not keep out those who come.
+func TestPlaces_Noops(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		begin []string
+		after time.Duration // they are let be for so long
+	}{
+		{"outside a transaction", []string{"EHLO attacker.example"}, settledInAll},
+		{"inside a transaction", []string{"EHLO attacker.example", "MAIL FROM:<a@x.example>"}, openInAll},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			inHouse(t, small, func(t *testing.T, h *house) {
+				var kept []*guest
+				for i := range 1500 {
+					if g := h.arrive(fmt.Sprintf("2001:db8:%x::%x", i/40, i+1)); g.greeted() {
+						g.say(tc.begin...)
+						kept = append(kept, g)
+					}
+				}
+				out := 0
+				for second := range 60 {
+					for i := range 5 {
+						g := h.arrive(fmt.Sprintf("192.0.%d.%d", second, i))
+						switch {
+						case g.greeted() && g.say("EHLO c.example") != "" && g.sendMail():
+							h.want(g.say("QUIT"), "221")
+						case time.Duration(second)*time.Second > tc.after+time.Second:
+							t.Fatalf("second %d: an honest client was kept out", second)
+						default:
+							out++
+						}
+					}
+					for _, g := range kept {
+						g.say("NOOP")
+					}
+					time.Sleep(time.Second)
+				}
+				t.Logf("%d of 300 were kept out", out)
+			})
+		})
+	}
+}
+
 // TestPlaces_LargeSender shows that a provider that nothing is known of loses nothing: 600 connections from one /48
 // that send mail, while strangers elsewhere take what they can.
 func TestPlaces_LargeSender(t *testing.T) {

@@ -23,8 +23,8 @@ const (
 
 // scenarios are in the order in which they run.
 var scenarios = []scenario{
-	dripStreams, halfCommands, words, refusedMessages, onePrefix, forgedAuthors, forgedReversePath, neighbours,
-	account,
+	dripStreams, halfCommands, words, refusedMessages, onePrefix, manyNetworks,
+	forgedAuthors, forgedReversePath, neighbours, account,
 }
 
 func main() {
