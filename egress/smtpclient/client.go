@@ -11,7 +11,8 @@
 // early replies, commit. The stream uses the transaction and the transaction the connection, never the reverse.
 //
 // Invariants: no end of data is sent but by Commit; no reply is believed to be the end of data's unless it came after
-// the whole of it was written; an Outcome is 2yz only if the server said so; inside DATA the only way out is to close.
+// the whole of it was written and acknowledged by the server's TCP; an Outcome is 2yz only if the server said so;
+// inside DATA the only way out is to close.
 package smtpclient
 
 import (

@@ -19,6 +19,7 @@ import (
 var (
 	errUnexpected = errors.New("reply of another kind than the command asks for")
 	errUnasked    = errors.New("octets that nothing asked for")
+	errTooSoon    = errors.New("reply to a message that the destination cannot have had")
 )
 
 // The errors of a Client that is used after its end, or out of order.

@@ -23,6 +23,7 @@ type stream struct {
 	wrote bool // octets of the message have gone out
 	due   int  // replies to earlier chunks that have not come
 	end   tail // of what went out
+	calls int  // writes of the wire when the end of data was out
 }
 
 func (s *stream) forget() { *s = stream{tx: s.tx} }
@@ -110,6 +111,7 @@ func (s *stream) sendLast(ctx context.Context, last mail.Octets) error {
 	if err := s.sendPiece(last, last.LenAs(s.form()), true); err != nil {
 		return s.tx.salvage(s.verb(), err, s.due)
 	}
+	s.calls = c.wire.writes
 	for ; s.due > 0; s.due-- {
 		r, err := c.read("BDAT")
 		if err != nil {
@@ -155,6 +157,8 @@ func (s *stream) settle(r reply, o *mail.Outcome) error {
 	switch {
 	case r.code == 221, r.class() == 3: // a server that closes sends 221 by itself, which says nothing of the message
 		return c.protocol(verb, errUnexpected)
+	case r.class() == 2 && s.isTooSoon():
+		return c.protocol(verb, errTooSoon)
 	case r.class() == 2:
 		o.Reply = r.mail()
 		return nil
@@ -163,6 +167,19 @@ func (s *stream) settle(r reply, o *mail.Outcome) error {
 	o.Reply, o.AboutUs, o.Cause = refusal.Reply, refusal.AboutUs, refusal.Cause
 	c.mustReset = c.mustReset || c.ext.Has(Chunking) // RFC 3030 leaves open what is left of the transaction
 	return nil
+}
+
+// isTooSoon reports whether the reply that was just read came before the destination can have had the whole message:
+// its TCP has not acknowledged all of it, which the segments of a true reply do. What TLS wrote of its own since then
+// (an update of its keys) may be under way. It is asked once per message, of the first reply, and costs one system
+// call.
+func (s *stream) isTooSoon() bool {
+	w := s.tx.conn.wire
+	if s.calls != w.writes {
+		return false
+	}
+	s.calls = -1
+	return w.unacked() > 0
 }
 
 // form is the form in which the octets go out.

@@ -47,13 +47,14 @@ type wire struct {
 
 	reads, writes int // calls, for the tests that count them
 
-	// of the call of sys under way; readNow and look are closures made once, so that a look costs no allocation
+	// of the call of sys under way; the functions are closures made once, so that a look costs no allocation
 	buf     []byte
 	n       int
 	err     error
 	readNow func(fd uintptr)
 	look    func(fd uintptr)
-	pieces  net.Buffers // of the writev under way
+	queue   func(fd uintptr) // nil where the kernel does not say what the peer has acknowledged
+	pieces  net.Buffers      // of the writev under way
 }
 
 func newWire(conn net.Conn, stall time.Duration) *wire {
@@ -65,7 +66,19 @@ func newWire(conn net.Conn, stall time.Duration) *wire {
 	w.look = func(fd uintptr) {
 		w.n, _, w.err = syscall.Recvfrom(int(fd), w.buf, syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 	}
+	if _, ok := conn.(*net.TCPConn); ok && w.sys != nil {
+		w.queue = func(fd uintptr) { w.n = unacked(fd) }
+	}
 	return w
+}
+
+// unacked returns how many octets were written that the peer's TCP has not acknowledged: 0 where the kernel does not
+// say.
+func (w *wire) unacked() int {
+	if w.queue == nil || w.sys.Control(w.queue) != nil {
+		return 0
+	}
+	return w.n
 }
 
 // Read waits for octets until the read deadline. If instant is set it fails with os.ErrDeadlineExceeded where
