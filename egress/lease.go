@@ -3,11 +3,13 @@ package egress
 import (
 	"context"
 	"errors"
+	"os"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/millrace/millrace/egress/dial"
+	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/pool"
 	"github.com/millrace/millrace/egress/smtpclient"
 	"github.com/millrace/millrace/router/leaf/network"
@@ -32,17 +34,19 @@ type lease struct {
 	d  mail.Delivery
 	at destination
 
-	slot    *slot         // nil while the session is lent back
-	conn    *client       // that of slot
-	fresh   bool          // conn was opened for us, so that its refusals are believed
-	begun   bool          // MAIL may have been sent on conn
-	utf8    bool          // conn offers SMTPUTF8, or the last one did
-	counted bool          // the message was counted against the rate
-	retries int           // how often conn was replaced
-	wait    time.Duration // spent waiting for sessions, dialling included
+	slot    *slot           // nil while the session is lent back
+	conn    *client         // that of slot
+	fresh   bool            // conn was opened for us, so that its refusals are believed
+	others  int             // addresses that the Site has besides the one that conn leads to, where that is fresh
+	begun   bool            // MAIL may have been sent on conn
+	utf8    bool            // conn offers SMTPUTF8, or the last one did
+	counted bool            // the message was counted against the rate
+	avoid   []feedback.Spot // where sessions that were opened for us did not serve the message
+	retries int             // how often conn was replaced
+	wait    time.Duration   // spent waiting for sessions, dialling included
 }
 
-// acquire gets a session, from the pool or by opening one: all hosts in their order, those that failed lately last,
+// acquire gets a session, from the pool or by opening one: all hosts in their order, addresses that failed lately last,
 // until one takes us or ctx's deadline passes. A slot that is held already is empty, and a session is opened in it at
 // once.
 //
@@ -120,7 +124,7 @@ func (l *lease) target(password string) dial.Target {
 	way := &l.at.way
 	return dial.Target{
 		Site: l.at.site, Transport: way.Transport, Port: way.Port, TLS: smtpclient.TLSPolicy(way.TLS), User: way.User,
-		Password: password, Hosts: l.hostsInOrder(), Fixed: l.at.fixed, HostFailed: l.slot.HostDown,
+		Password: password, Hosts: l.hosts(), Fixed: l.at.fixed, Of: l.of(), Avoid: l.avoid,
 	}
 }
 
@@ -130,8 +134,9 @@ func (l *lease) fill(c context.Context, span trace.Span, conn dial.Conn) {
 	note(span, "server.address", conn.Host)
 	note(span, "tls.protocol.version", conn.Client.TLS())
 	end(span, nil)
-	l.slot.Fill(pool.Key{Way: l.at.way, Host: conn.Host, IPv6: conn.IPv6, Source: conn.Source}, conn.Client)
+	l.slot.Fill(pool.Key{Way: l.at.way, Host: conn.Host, Addr: conn.Addr, Source: conn.Source}, conn.Client)
 	l.use(conn.Client, true)
+	l.others = conn.Others
 }
 
 // password returns the password that a session needs, "" if it needs no authentication.
@@ -149,17 +154,19 @@ func (l *lease) password() (string, *mail.Refusal) {
 		errors.New("no password for "+user+" at "+string(l.at.site)))
 }
 
-// hostsInOrder returns the names of the hosts, those that failed lately last.
-func (l *lease) hostsInOrder() []string {
-	var names [2][]string // by whether they failed
-	for _, h := range l.at.hosts {
-		failed := 0
-		if len(l.at.hosts) > 1 && l.slot.IsHostDown(h.Name) {
-			failed = 1
-		}
-		names[failed] = append(names[failed], h.Name)
+// hosts returns the names of the hosts.
+func (l *lease) hosts() []string {
+	names := make([]string, len(l.at.hosts))
+	for i, h := range l.at.hosts {
+		names[i] = h.Name
 	}
-	return append(names[0], names[1]...)
+	return names
+}
+
+// of says whose mail a session is for.
+func (l *lease) of() feedback.Of {
+	sender := l.sender(&l.d, "")
+	return sender.Of()
 }
 
 // unreachable draws the consequences for the Site when no host took us. err is what the client gets for the failures,
@@ -169,7 +176,8 @@ func (l *lease) unreachable(ctx context.Context, failed dial.Failures, err error
 		_, wait := l.reactTo(l.slot, &l.d, "", f, opening)
 		crowded = crowded || wait
 	}
-	if crowded || errors.Is(ctx.Err(), context.Canceled) || mail.IsOver(ctx) && took < fairTry {
+	if crowded || errors.Is(ctx.Err(), context.Canceled) || mail.IsOver(ctx) && took < fairTry ||
+		failed.AreOurs() {
 		return crowded // which says nothing of the Site, or nothing bad
 	}
 	refused := false
@@ -201,8 +209,9 @@ func (l *lease) begin() {
 }
 
 // retryable reports whether err, from MAIL or RCPT or DATA, is to be met with another session: a broken connection is,
-// as nothing was sent that counts, and so is a refusal of MAIL by a session that was used before, because it may be
-// about that session (its server is closing, has seen enough messages of us) and not about the message.
+// as nothing was sent that counts; so is a refusal of MAIL by a session that was used before, because it may be about
+// that session (its server is closing, has seen enough messages of us) and not about the message; and what another
+// host may answer otherwise.
 func (l *lease) retryable(ctx context.Context, err error) bool {
 	if l.retries >= maxRetries || mail.IsOver(ctx) {
 		return false
@@ -210,24 +219,89 @@ func (l *lease) retryable(ctx context.Context, err error) bool {
 	if !isReply(err) {
 		return true
 	}
-	if l.fresh {
-		return false
-	}
 	reply, ok := replyOf(err)
+	if l.fresh {
+		return l.others > 0 && (isHosts(err) || l.refusesIPv6(err))
+	}
 	return ok && (reply.Verb == "MAIL" || reply.Reply.Code == 421)
+}
+
+// isHosts reports whether err, an answer to MAIL, RCPT or DATA, is one of the host rather than of the destination:
+// another host may answer otherwise. So are 421, what is no reply, a command that it does not know or finds out of
+// order, and 4yz to MAIL.
+func isHosts(err error) bool {
+	reply, ok := replyOf(err)
+	if !ok {
+		var broken *smtpclient.ProtocolError
+		return errors.As(err, &broken)
+	}
+	switch reply.Reply.Code {
+	case 421, 500, 502, 503:
+		return true
+	}
+	return reply.Verb == "MAIL" && reply.Reply.Class() == 4
+}
+
+// refusesIPv6 reports whether err refuses the IPv6 address that we come from.
+func (l *lease) refusesIPv6(err error) bool {
+	reply, _ := replyOf(err)
+	return reply.OurIPv6 && aboutUs(err) != nil
+}
+
+// leaving returns ctx with the deadline of a command before DATA: where another session could be tried, it leaves half
+// of the time to that one.
+func (l *lease) leaving(ctx context.Context) context.Context {
+	at, ok := ctx.Deadline()
+	if !ok || l.retries >= maxRetries || l.fresh && l.others == 0 {
+		return ctx
+	}
+	return mail.Until(ctx, time.Now().Add(time.Until(at)/2))
+}
+
+// mark remembers that an answer of the host kept the message from it, or that none came, so that other addresses are
+// tried before this one. What is said of the message, its sender or the authentication of it marks nothing.
+func (l *lease) mark(err error) {
+	reply, said := replyOf(err)
+	switch e := reply.Reply.Enhanced; {
+	case l.refusesIPv6(err):
+		l.marks.RefusedIPv6(l.at.site, l.of())
+	case said && reply.Reply.Code != 421 && (e.Subject == 1 && (e.Detail == 7 || e.Detail == 8) ||
+		e.Subject == 7 && e.Detail >= 20 && e.Detail <= 29):
+	case smtpclient.Verb(err) == "MAIL" || smtpclient.Verb(err) == "RSET":
+		l.marks.Failed(l.spot(), feedback.AtMail, l.of())
+	default:
+		l.marks.Failed(l.spot(), feedback.AtRcpt, l.of())
+	}
+}
+
+// accepts notes that MAIL and a recipient were accepted.
+func (l *lease) accepts(sender *feedback.Sender) {
+	l.marks.Accepted(l.spot(), sender)
+}
+
+// spot returns which address of which host the session leads to.
+func (l *lease) spot() feedback.Spot {
+	key := l.slot.Key()
+	return feedback.Spot{Host: key.Host, Addr: key.Addr}
 }
 
 // isTooMuch reacts to err, which came before the message, and reports whether it says that there is too much mail from
 // us, which another session does not change.
 func (l *lease) isTooMuch(err error) bool {
-	done, _ := l.reactTo(l.slot, &l.d, "", err, within)
+	done, _ := l.reactTo(l.slot, &l.d, "", err, retried)
 	return isTooMuch(done)
 }
 
-// replace opens another session in place of one that is gone. MAIL and the recipients are not on it yet.
-func (l *lease) replace(ctx context.Context) error {
-	if l.fresh && len(l.at.hosts) > 1 {
-		l.slot.HostDown(l.slot.Key().Host)
+// replace opens another session in place of one that ended in err, or is to be left for it. MAIL and the recipients are
+// not on it yet.
+func (l *lease) replace(ctx context.Context, err error) error {
+	if l.fresh {
+		l.mark(err)
+		l.avoid = append(l.avoid, l.spot())
+	}
+	if lost, ok := errors.AsType[*smtpclient.ConnError](err); ok && l.fresh && lost.Verb == "MAIL" &&
+		!errors.Is(err, os.ErrDeadlineExceeded) {
+		l.dialer.LostAtMail(l.spot(), l.conn)
 	}
 	l.slot.Drop()
 	l.retries++

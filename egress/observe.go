@@ -17,6 +17,7 @@ type moment uint8
 const (
 	opening moment = iota
 	within         // from MAIL on
+	retried        // from MAIL on, and another session is tried at once
 )
 
 // sender returns whose mail d is, for a recipient of a domain, or for all of them if that is "".
@@ -54,6 +55,7 @@ func (r *resources) reactTo(
 	done = r.feedback.Observe(feedback.Reply{
 		Sender: r.sender(d, domain), Verb: reply.Verb, Reply: reply.Reply, Heard: reply.Heard,
 		Favoured: d.Favoured, AboutUs: aboutUs(err) != nil, Opening: at == opening,
+		Retried: at == retried,
 	})
 	if done.Withheld {
 		return done, false

@@ -85,6 +85,10 @@ func (r *Relay) Adaptations(yield func(site mail.Site, sessions int, rate float6
 	}
 }
 
+// TLSFallbacks returns how many sessions were tried with a classic ClientHello, and how many in clear, because TLS had
+// just failed there.
+func (r *Relay) TLSFallbacks() (classic, clear uint64) { return r.local.dialer.TLSFallbacks() }
+
 // Resume ends the suspension of a Site, and its cooling at this node.
 func (r *Relay) Resume(site mail.Site) {
 	r.local.pool.Resume(site)

@@ -92,7 +92,7 @@ func (e *envelope) replay(ctx context.Context) error {
 			refusal, broken = mixedReplay(broken), nil
 			continue
 		}
-		if refusal = e.replace(ctx); refusal != nil {
+		if refusal = e.replace(ctx, broken); refusal != nil {
 			break
 		}
 		refusal, broken = e.offer(ctx)
@@ -115,7 +115,7 @@ func (e *envelope) offer(ctx context.Context) (refusal, broken error) {
 	e.begin()
 	refused, mixed := 0, false
 	for _, forward := range e.accepted {
-		err := e.conn.Rcpt(ctx, forward)
+		err := e.conn.Rcpt(e.leaving(ctx), forward)
 		if err == nil {
 			continue
 		}

@@ -35,6 +35,7 @@ type resources struct {
 	pool     *pool.Pool[*client]
 	dialer   *dial.Dialer
 	feedback *feedback.Observer
+	marks    *feedback.Marks
 	fixed    *lru.Cache[mail.NextHop, *fixedSite]
 	attempts maphash.Seed // of what attempts at one message have in common
 }
@@ -75,15 +76,18 @@ func newResources(cfg Config) (*resources, error) {
 	if err != nil {
 		return nil, err
 	}
+	marks := feedback.NewMarks(cfg.Now)
 	return &resources{
 		cfg:    cfg,
 		finder: finder,
 		pool:   pool.New[*client](cfg.Now, cmp.Or(cfg.StreamFloor, pool.DefaultStreamFloor)),
 		dialer: dial.New(dial.Config{
-			Helo: cfg.Helo, Finder: finder, Sources: cfg.Sources, Client: cfg.Client, RootCAs: cfg.tune.rootCAs,
-			Us: smtpclient.Identity{Addrs: unmapped(cfg.Addresses), SRS: cfg.SRSDomain},
+			Helo: cfg.Helo, Finder: finder, Marks: marks, Sources: cfg.Sources, Client: cfg.Client,
+			RootCAs: cfg.tune.rootCAs,
+			Us:      smtpclient.Identity{Addrs: unmapped(cfg.Addresses), SRS: cfg.SRSDomain},
 		}),
 		feedback: feedback.New(cfg.Reactions, cfg.Now),
+		marks:    marks,
 		fixed:    lru.New[mail.NextHop, *fixedSite](fixedCache),
 		attempts: maphash.MakeSeed(),
 	}, nil

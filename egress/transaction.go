@@ -65,7 +65,7 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 	if !t.begun { // MAIL goes out with this RCPT
 		t.begin()
 	}
-	err := t.conn.Rcpt(c, forward)
+	err := t.conn.Rcpt(t.leaving(c), forward)
 	if err != nil {
 		err = t.retryRcpt(c, forward, err)
 	}
@@ -74,6 +74,7 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 		t.add(forward)
 		t.slot.Worked()
 		t.feedback.Accepted(&sender)
+		t.accepts(&sender)
 	}
 	if t.slot != nil {
 		t.slot.Park()
@@ -88,7 +89,7 @@ func (t *transaction) retryRcpt(ctx context.Context, forward mail.Path, err erro
 		if !t.retryable(ctx, err) || t.isTooMuch(err) {
 			return t.refused(err, forward)
 		}
-		if err := t.replace(ctx); err != nil {
+		if err := t.replace(ctx, err); err != nil {
 			return t.fail(err)
 		}
 		if t.replay(ctx) != nil {
@@ -97,7 +98,7 @@ func (t *transaction) retryRcpt(ctx context.Context, forward mail.Path, err erro
 		if !t.begun {
 			t.begin()
 		}
-		err = t.conn.Rcpt(ctx, forward)
+		err = t.conn.Rcpt(t.leaving(ctx), forward)
 	}
 	return nil
 }
@@ -174,7 +175,7 @@ func (t *transaction) Data(ctx context.Context, form mail.Form) error {
 		if !t.retryable(ctx, err) || t.isTooMuch(err) {
 			return t.end(err)
 		}
-		if err := t.replace(ctx); err != nil {
+		if err := t.replace(ctx, err); err != nil {
 			return t.fail(err)
 		}
 		if err := t.replay(ctx); err != nil {

@@ -56,6 +56,7 @@ type Gauges struct {
 	Rules         func() int            // rules in force
 	Store         func() Store
 	Cluster       func() ClusterGauges
+	TLSFallbacks  func() (classic, clear uint64) // sessions tried with less TLS because it had just failed
 }
 
 // ClusterGauges are what a node sees of its cluster.
@@ -154,6 +155,17 @@ func (m *Metrics) registerGauges(g Gauges) {
 	counter("millrace_events_dropped_total", "Events that the log misses for want of room.", g.EventsDropped)
 	counter("millrace_log_lines_dropped_total", "Lines of the log that its reader was too slow for.", g.LinesDropped)
 	counter("millrace_spans_dropped_total", "Spans that the collector did not get.", g.SpansDropped)
+	if g.TLSFallbacks != nil {
+		fallback := func(to string, read func() uint64) {
+			m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+				Name:        "millrace_tls_fallbacks_total",
+				Help:        "Sessions with hosts that were tried with less TLS, because TLS had just failed there.",
+				ConstLabels: prometheus.Labels{"to": to},
+			}, func() float64 { return float64(read()) }))
+		}
+		fallback("classic", func() uint64 { n, _ := g.TLSFallbacks(); return n })
+		fallback("clear", func() uint64 { _, n := g.TLSFallbacks(); return n })
+	}
 	if g.Sessions != nil {
 		m.registry.MustRegister(&sessionCollector{read: g.Sessions, shown: make(map[mail.Site]bool)})
 	}

@@ -124,6 +124,7 @@ func (n *Node) gauges() admin.Gauges {
 		Sessions:      func() []admin.SiteSessions { return sessionsOf(n.relay) },
 		Rules:         func() int { return n.rules.router.Len() },
 		Store:         func() admin.Store { return storeGauges(n.parts.store.Stats()) },
+		TLSFallbacks:  func() (classic, clear uint64) { return n.relay.TLSFallbacks() },
 	}
 	if n.cfg.Cluster != nil {
 		g.Cluster = func() admin.ClusterGauges { return n.members.gauges(n.rules.version()) }

@@ -2,11 +2,11 @@
 // addresses of each and the TLS that each is spoken with, until one of them takes us.
 //
 // It owns the order of the addresses, the time that each of them gets, our source address towards a Site, the fallbacks
-// of TLS and its session tickets. It refuses to know the pool, what was learnt of hosts, messages and clients.
+// of TLS, their memory, and session tickets. It refuses to know the pool, messages and clients.
 //
-// Invariants: at most two addresses are connected to at once, and one session is kept; a policy that demands TLS is
-// never lowered; a ticket from one TLS policy is never used under another; nothing that Dial started still runs when it
-// returns.
+// Invariants: no address is excluded for what was learnt of it; each try leaves time for the next; one session is kept;
+// a policy that demands TLS is never lowered; a ticket from one TLS policy is never used under another; nothing that
+// Dial started still runs when it returns.
 package dial
 
 import (
@@ -16,25 +16,21 @@ import (
 	"errors"
 	"net/netip"
 	"strings"
-	"time"
 
+	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/egress/smtpclient"
 	"github.com/millrace/millrace/router/mail"
 )
 
-const (
-	// leastConnect and mostConnect bound the time that one address gets to accept a connection.
-	leastConnect = 2 * time.Second
-	mostConnect  = 30 * time.Second
-)
-
 type client = smtpclient.Client
 
-// A Config says what all sessions have in common. Helo and Finder are required; Client must be valid.
+// A Config says what all sessions have in common. Helo, Finder and Marks are required; Client must be valid.
 type Config struct {
 	Helo   string     // our name in EHLO and LHLO
 	Finder *mx.Finder // resolves the names of hosts
+	// Marks remember which addresses failed.
+	Marks *feedback.Marks
 	// Sources are addresses of ours to connect from. A Site always sees the same one of each family. Without an address
 	// of a family the system chooses.
 	Sources []netip.Addr
@@ -48,19 +44,19 @@ type Config struct {
 type Dialer struct {
 	cfg                Config
 	tls                [smtpclient.Implicit + 1]*tls.Config // by policy, each with its own tickets
-	classic            [smtpclient.Implicit + 1]*tls.Config // the same without post-quantum key exchange
+	classic            [smtpclient.Implicit + 1]*tls.Config // the same with a small ClientHello
+	memory             memory                               // of TLS
 	sources4, sources6 []netip.Addr
 	us                 identity
 }
 
 // New returns a Dialer.
 func New(c Config) *Dialer {
-	d := &Dialer{cfg: c}
+	d := &Dialer{cfg: c, memory: newMemory(c.Client.Now)}
 	d.us.configured = c.Us
 	for policy := range d.tls {
 		d.tls[policy] = tlsConfig(c.RootCAs, smtpclient.TLSPolicy(policy))
-		d.classic[policy] = d.tls[policy].Clone()
-		d.classic[policy].CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
+		d.classic[policy] = classicConfig(d.tls[policy], smtpclient.TLSPolicy(policy))
 	}
 	for _, a := range c.Sources {
 		if a = a.Unmap(); a.Is4() {
@@ -83,8 +79,10 @@ type Target struct {
 	Hosts     []string // in the order to try them; at least one
 	// Fixed says that the administrator wrote the host down, so that any address of it may be connected to.
 	Fixed bool
-	// HostFailed is called for each of several hosts that could not be used, unless ctx was cancelled. nil disables it.
-	HostFailed func(host string)
+	// Of says whose mail the session is for: addresses that failed for such mail are tried last.
+	Of feedback.Of
+	// Avoid are addresses that did not serve this very message. They are tried last of all.
+	Avoid []feedback.Spot
 
 	us smtpclient.Identity
 }
@@ -93,8 +91,9 @@ type Target struct {
 type Conn struct {
 	Client *client
 	Host   string
-	IPv6   bool
+	Addr   netip.Addr // of the host, the zero Addr for a unix socket
 	Source netip.Addr // our end, the zero Addr if the system chose it
+	Others int        // how many other addresses there are to try, of this host and of others
 }
 
 // Failures are why each host or address in turn could not be used.
@@ -112,55 +111,33 @@ func (f Failures) Error() string {
 // Unwrap returns all of them.
 func (f Failures) Unwrap() []error { return f }
 
-// Dial tries t's hosts in their order, the addresses of each with IPv6 first, until one takes us or ctx ends. If all
-// fail, Client is nil and the Failures say why. Each is a *smtpclient.DialError of one address, a *mail.Refusal of
-// package mx for a host without a usable address, or says that no time was left for a host.
+// Dial tries t's hosts in their order, the addresses of each with IPv6 first and without those that are marked, then
+// those that are, the one that failed longest ago first, until one takes us or ctx ends. If all fail, Client is nil and
+// the Failures say why. Each is a *smtpclient.DialError of one address, a *mail.Refusal of package mx for a host
+// without a usable address, or says that no time was left for a host.
 func (d *Dialer) Dial(ctx context.Context, t Target) (Conn, Failures) {
-	var failed Failures
 	t.us = d.us.now(ctx, d.lookUpHelo)
+	w := walk{Dialer: d, target: &t}
 	for i, host := range t.Hosts {
 		if i > 0 && mail.IsOver(ctx) {
-			failed = append(failed, errors.New("no time left for "+host))
+			w.failed = append(w.failed, errors.New("no time left for "+host))
 			break
 		}
+		w.behind = len(t.Hosts) - i - 1
 		addrs, err := d.addrs(ctx, &t, host)
 		if err != nil {
-			failed = append(failed, err)
+			w.failed = append(w.failed, err)
 		}
-		for len(addrs) > 0 {
-			limits := d.cfg.Client
-			if addrs[0].IsValid() {
-				limits.Connect = connectTime(ctx, limits.Connect, len(t.Hosts)-i+len(addrs)-1)
-			}
-			won, tried := attempt{addr: addrs[0]}, 1
-			if len(addrs) > 1 && addrs[0].Is4() != addrs[1].Is4() {
-				var errs Failures
-				won, tried, errs = race(ctx, addrs[:2], func(ctx context.Context, a netip.Addr) (*client, error) {
-					target := d.target(&t, host, a)
-					opened, err := smtpclient.Dial(ctx, limits, target)
-					return d.fallBack(ctx, limits, target, opened, err)
-				})
-				failed = append(failed, errs...)
-			} else {
-				target := d.target(&t, host, won.addr)
-				opened, err := smtpclient.Dial(ctx, limits, target)
-				if won.client, err = d.fallBack(ctx, limits, target, opened, err); err != nil {
-					failed = append(failed, err)
-				}
-			}
-			if won.client != nil {
-				return Conn{won.client, host, won.addr.Is6(), d.source(t.Site, won.addr)}, nil
-			}
-			addrs = addrs[tried:]
-			if mail.IsOver(ctx) {
-				break
-			}
-		}
-		if t.HostFailed != nil && len(t.Hosts) > 1 && !errors.Is(ctx.Err(), context.Canceled) {
-			t.HostFailed(host)
+		w.met += len(addrs)
+		if conn := w.try(ctx, w.unmarked(host, addrs)); conn.Client != nil {
+			return conn, nil
 		}
 	}
-	return Conn{}, failed
+	w.behind = 0
+	if conn := w.try(ctx, w.takeMarked()); conn.Client != nil {
+		return conn, nil
+	}
+	return Conn{}, w.failed
 }
 
 // addrs returns the addresses of a host in the order to try them. A unix socket has the zero Addr.
@@ -179,33 +156,27 @@ func (d *Dialer) addrs(ctx context.Context, t *Target, host string) ([]netip.Add
 	return alternate(addrs), nil
 }
 
-// connectTime returns how long one address may take to accept a connection when so many are left to be tried. most is
-// the configured limit, 0 for mostConnect.
-func connectTime(ctx context.Context, most time.Duration, left int) time.Duration {
-	if most == 0 {
-		most = mostConnect
-	}
-	at, ok := ctx.Deadline()
-	if !ok {
-		return most
-	}
-	return min(most, max(leastConnect, time.Until(at)/time.Duration(left)))
-}
-
-// target returns what smtpclient is to connect to for one address of a host. At a unix socket, host is its path.
-func (d *Dialer) target(t *Target, host string, a netip.Addr) smtpclient.Target {
+// clientTarget returns what smtpclient is to connect to for one address of a host, and how to speak TLS there. At a
+// unix socket, host is its path.
+func (d *Dialer) clientTarget(t *Target, s feedback.Spot, h hello) smtpclient.Target {
 	c := smtpclient.Target{
-		Network: "tcp", Host: host, Helo: d.cfg.Helo, TLS: t.TLS, TLSConfig: d.tls[t.TLS],
+		Network: "tcp", Host: s.Host, Helo: d.cfg.Helo, TLS: t.TLS, TLSConfig: d.tls[t.TLS],
 		User: t.User, Password: t.Password, Us: t.us,
 		LMTP: t.Transport == mail.LMTP || t.Transport == mail.LMTPUnix,
 	}
+	switch h {
+	case classic:
+		c.TLSConfig = d.classic[t.TLS]
+	case clear:
+		c.TLS = smtpclient.None
+	}
 	if t.Transport == mail.LMTPUnix {
-		c.Network, c.Addr = "unix", host
+		c.Network, c.Addr = "unix", s.Host
 		return c
 	}
-	c.Addr = netip.AddrPortFrom(a, t.Port).String()
-	c.Source = d.source(t.Site, a)
-	if literal, ok := mail.LiteralAddr(host); ok {
+	c.Addr = netip.AddrPortFrom(s.Addr, t.Port).String()
+	c.Source = d.source(t.Site, s.Addr)
+	if literal, ok := mail.LiteralAddr(s.Host); ok {
 		c.Host = literal.String()
 	}
 	return c

@@ -5,15 +5,15 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 
-	"github.com/millrace/millrace/egress/smtpclient"
-	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -40,112 +40,127 @@ func TestAlternate(t *testing.T) {
 	}
 }
 
-// listen starts a destination at addr, whose port may be taken; then the test is skipped.
-func listen(t *testing.T, addr string, b smtptest.Behaviour) *smtptest.Server {
-	t.Helper()
-	s, err := smtptest.Listen(addr, b)
-	if err != nil {
-		t.Skip(err)
-	}
-	t.Cleanup(s.Close)
-	return s
+// A network is what race connects to: by index, after how long a connection is accepted, or refused if that is
+// negative.
+type network struct {
+	t       *testing.T
+	accepts []time.Duration
+	started []time.Duration // since the race began
+	open    atomic.Int32
+	begun   time.Time
+	mu      sync.Mutex
 }
 
-func port(t *testing.T, s *smtptest.Server) int {
-	t.Helper()
-	a, err := netip.ParseAddrPort(s.Addr())
-	if err != nil {
-		t.Fatal(err)
+func (n *network) connect(ctx context.Context, i int) (net.Conn, error) {
+	n.mu.Lock()
+	n.started = append(n.started, time.Since(n.begun))
+	n.mu.Unlock()
+	after := n.accepts[i]
+	select {
+	case <-time.After(max(after, -after)):
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	return int(a.Port())
+	if after < 0 {
+		return nil, syscall.ECONNREFUSED
+	}
+	n.open.Add(1)
+	return &socket{network: n}, nil
 }
 
-// dialer returns a function for race that treats hole as an address that never answers.
-func dialer(port int, hole netip.Addr,
-	started *atomic.Int32) func(context.Context, netip.Addr) (*smtpclient.Client, error) {
-	return func(ctx context.Context, a netip.Addr) (*smtpclient.Client, error) {
-		started.Add(1)
-		if a == hole {
-			<-ctx.Done()
-			return nil, context.Cause(ctx)
-		}
-		return smtpclient.Dial(ctx, smtpclient.Config{}, smtpclient.Target{
-			Network: "tcp", Addr: net.JoinHostPort(a.String(), strconv.Itoa(port)), Host: "x", Helo: "relay.test",
+type socket struct {
+	net.Conn
+	network *network
+}
+
+func (s *socket) Close() error { s.network.open.Add(-1); return nil }
+
+// TestRace: an address that does not answer is overtaken, by any family, and one that accepts is kept alone.
+func TestRace(t *testing.T) {
+	const never, refused = time.Hour, -time.Millisecond
+	for _, c := range []struct {
+		name    string
+		accepts []time.Duration
+		won     int
+		took    time.Duration
+		started int
+		failed  []int
+	}{
+		{"one alone", []time.Duration{0}, 0, 0, 1, nil},
+		{"one alone that refuses", []time.Duration{refused}, -1, 0, 1, []int{0}},
+		{"the first accepts at once", []time.Duration{0, 0}, 0, 0, 1, nil},
+		{"the first is silent", []time.Duration{never, 0}, 1, headStart, 2, nil},
+		{"two are silent", []time.Duration{never, never, 0}, 2, 2 * headStart, 3, nil},
+		{"a refusal brings the next at once", []time.Duration{refused, 0}, 1, time.Millisecond, 2, []int{0}},
+		{"all refuse", []time.Duration{refused, refused, refused}, -1, 3 * time.Millisecond, 3, []int{0, 1, 2}},
+		{"the first is slow, and the second slower", []time.Duration{400 * time.Millisecond, 200 * time.Millisecond}, 0,
+			400 * time.Millisecond, 2, nil},
+		{"the second is faster", []time.Duration{600 * time.Millisecond, 200 * time.Millisecond}, 1,
+			500 * time.Millisecond, 2, nil},
+		{"silence, a refusal, and one that is well", []time.Duration{never, refused, 0}, 2,
+			headStart + time.Millisecond, 3, []int{1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := &network{t: t, accepts: c.accepts, begun: time.Now()}
+				won, s, errs := race(t.Context(), len(c.accepts), n.connect)
+				if took := time.Since(n.begun).Round(time.Millisecond); won != c.won ||
+					c.won >= 0 && took != c.took || (s != nil) != (won >= 0) {
+					t.Errorf("%d won after %v", won, took)
+				}
+				if len(n.started) != c.started {
+					t.Errorf("started %v", n.started)
+				}
+				var failed []int
+				for i, err := range errs {
+					if err != nil {
+						failed = append(failed, i)
+					}
+				}
+				if !slices.Equal(failed, c.failed) {
+					t.Errorf("failed %v", failed)
+				}
+				if open := n.open.Load(); open != int32(min(1, won+1)) {
+					t.Errorf("%d sockets are open", open)
+				}
+			})
 		})
-	}
-}
-
-// TestRace_Silent: an address that never answers is overtaken.
-func TestRace_Silent(t *testing.T) {
-	s := smtptest.Start(t, smtptest.Behaviour{})
-	hole, good := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("127.0.0.1")
-	var started atomic.Int32
-	begun := time.Now()
-	won, tried, failed := race(t.Context(), []netip.Addr{hole, good},
-		dialer(port(t, s), hole, &started))
-	if won.client == nil || won.addr != good || tried != 2 || len(failed) != 1 {
-		t.Fatalf("won %+v, tried %d, %v", won, tried, failed)
-	}
-	won.client.Close()
-	if took := time.Since(begun); took < headStart || took > 10*time.Second {
-		t.Errorf("took %v", took)
-	}
-}
-
-// TestRace_SlowGreeting: a server that is slow to greet is not connected to twice.
-func TestRace_SlowGreeting(t *testing.T) {
-	held := make(chan struct{})
-	s1 := listen(t, "127.0.0.2:0", smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
-		if s.Verb == smtptest.Greeting {
-			<-held
-		}
-		return smtptest.Answer{}, false
-	}})
-	s2 := listen(t, net.JoinHostPort("127.0.0.3", strconv.Itoa(port(t, s1))), smtptest.Behaviour{})
-	a, b := netip.MustParseAddr("127.0.0.2"), netip.MustParseAddr("127.0.0.3")
-	var started atomic.Int32
-	timer := time.AfterFunc(2*headStart, func() { close(held) })
-	defer timer.Stop()
-	won, tried, failed := race(t.Context(), []netip.Addr{a, b},
-		dialer(port(t, s1), netip.Addr{}, &started))
-	if won.client == nil || won.addr != a || tried != 1 || len(failed) != 0 || started.Load() != 1 {
-		t.Fatalf("won %+v, tried %d, %v", won, tried, failed)
-	}
-	won.client.Close()
-	if s2.Counts().Connections != 0 {
-		t.Error("the second address was connected to")
 	}
 }
 
 // TestRace_Cancelled: a race that is cancelled ends.
 func TestRace_Cancelled(t *testing.T) {
-	hole := netip.MustParseAddr("2001:db8::1")
-	ctx, cancel := context.WithTimeout(t.Context(), headStart+50*time.Millisecond)
-	defer cancel()
-	var started atomic.Int32
-	won, tried, failed := race(ctx, []netip.Addr{hole, hole}, dialer(1, hole, &started))
-	if won.client != nil || tried != 2 || len(failed) != 2 {
-		t.Errorf("won %+v, tried %d, %v", won, tried, failed)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), headStart+50*time.Millisecond)
+		defer cancel()
+		n := &network{t: t, accepts: []time.Duration{time.Hour, time.Hour}, begun: time.Now()}
+		if won, _, errs := race(ctx, 2, n.connect); won >= 0 || errs[0] == nil || errs[1] == nil {
+			t.Errorf("%d won, %v", won, errs)
+		}
+	})
 }
 
-// TestConnectTime: time is left for the addresses that follow.
-func TestConnectTime(t *testing.T) {
-	for _, c := range []struct {
-		name       string
-		left       int
-		in, config time.Duration
-		want       time.Duration
-	}{
-		{"one address takes what there is", 1, 20 * time.Second, 0, 20 * time.Second},
-		{"but no more than the most", 1, time.Minute, 0, mostConnect},
-		{"or what is configured", 1, time.Minute, time.Second, time.Second},
-		{"four share", 4, 60 * time.Second, 0, 15 * time.Second},
-		{"never too little", 100, 10 * time.Second, 0, leastConnect},
-	} {
-		ctx := mail.Until(t.Context(), time.Now().Add(c.in))
-		if got := connectTime(ctx, c.config, c.left); got > c.want || got < c.want-time.Second {
-			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
+// TestShare: each try leaves time for the next.
+func TestShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, c := range []struct {
+			name     string
+			left     int
+			in, want time.Duration
+		}{
+			{"the last takes what there is", 1, time.Minute, time.Minute},
+			{"one of two leaves half", 2, time.Minute, 30 * time.Second},
+			{"one of six leaves the others five seconds each", 6, 50 * time.Second, 25 * time.Second},
+			{"one of ten leaves them their part", 10, 20 * time.Second, 2 * time.Second},
+			{"a short time is shared", 2, time.Second, 500 * time.Millisecond},
+		} {
+			at, _ := share(mail.Until(t.Context(), time.Now().Add(c.in)), c.left).Deadline()
+			if got := time.Until(at); got != c.want {
+				t.Errorf("%s: got %v, want %v", c.name, got, c.want)
+			}
 		}
-	}
+		if _, ok := share(t.Context(), 3).Deadline(); ok {
+			t.Error("without a deadline there is nothing to share")
+		}
+	})
 }

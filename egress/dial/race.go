@@ -2,16 +2,16 @@ package dial
 
 import (
 	"context"
-	"net/http/httptrace"
+	"net"
 	"net/netip"
 	"time"
 )
 
 const (
-	// headStart is how long an address is tried alone before one of the other family is tried as well (RFC 8305 section
-	// 5 recommends 250 ms for the Connection Attempt Delay).
+	// headStart is how long an address is tried before the next one is tried as well (RFC 8305 section 5 recommends 250
+	// ms for the Connection Attempt Delay).
 	headStart = 300 * time.Millisecond
-	// maxAddrs bounds the addresses of one host that are tried.
+	// maxAddrs bounds the addresses of one host that are tried, and those that are connected to at once.
 	maxAddrs = 6
 )
 
@@ -36,69 +36,63 @@ func alternate(addrs []netip.Addr) []netip.Addr {
 	return out[:min(len(out), maxAddrs)]
 }
 
-// An attempt is what became of dialling one address.
-type attempt struct {
-	addr   netip.Addr
-	client *client
-	err    error
-}
-
-// race dials the first of two addresses, and the second as well if the first has not accepted the connection after
-// headStart. The first to accept is kept and the other given up, because a host could count two sessions against us. It
-// returns when nothing that it started is running; tried is the number of addresses that were dialled.
-func race(ctx context.Context, addrs []netip.Addr,
-	dial func(context.Context, netip.Addr) (*client, error)) (won attempt, tried int, failed Failures) {
-	results := make(chan attempt, len(addrs))
-	connected := make(chan int, 16) // of the first few connections; what does not fit is not missed
-	cancels := make([]context.CancelFunc, len(addrs))
-	start := func(i int) {
-		c, cancel := context.WithCancel(ctx)
-		cancels[i] = cancel
-		c = httptrace.WithClientTrace(c, &httptrace.ClientTrace{ConnectDone: func(_, _ string, err error) {
-			if err == nil {
-				select {
-				case connected <- i:
-				default:
-				}
-			}
-		}})
-		go func() { // ends with dial, which cancel and ctx's deadline end early; awaited through results
-			opened, err := dial(c, addrs[i])
-			results <- attempt{addrs[i], opened, err}
-		}()
+// race connects to the first of n addresses, and to one more whenever headStart has passed or one has failed, until one
+// accepts the connection. The others are given up, because a host could count two sessions against us: a slow greeter
+// is never connected to twice. won is -1 if none accepts. errs tells of those that failed; it is nil at the index of
+// one that was given up or not tried. It returns when nothing that it started is running.
+func race(ctx context.Context, n int,
+	connect func(ctx context.Context, i int) (net.Conn, error)) (won int, socket net.Conn, errs []error) {
+	errs = make([]error, n)
+	if n == 1 {
+		if socket, errs[0] = connect(ctx, 0); errs[0] != nil {
+			return -1, nil, errs
+		}
+		return 0, socket, errs
 	}
-	start(0)
-	defer func() { cancels[0]() }()
-	tried = 1
+	type result struct {
+		i      int
+		socket net.Conn
+		err    error
+	}
+	results := make(chan result, n)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	timer := time.NewTimer(headStart)
 	defer timer.Stop()
-	for running := 1; running > 0; {
+	won = -1
+	started, running := 0, 0
+	start := func() {
+		if started == n {
+			return
+		}
+		i := started
+		started++
+		running++
+		timer.Reset(headStart)
+		go func() { // ends with connect, which cancel and ctx's deadline end early; awaited through results
+			s, err := connect(ctx, i)
+			results <- result{i, s, err}
+		}()
+	}
+	for start(); running > 0; {
 		select {
-		case i := <-connected:
-			timer.Stop()
-			if tried == 2 {
-				cancels[1-i]()
-			}
 		case <-timer.C:
-			start(1)
-			defer func() { cancels[1]() }()
-			tried = 2
-			running++
+			if won < 0 {
+				start()
+			}
 		case r := <-results:
 			running--
 			switch {
-			case r.err != nil:
-				failed = append(failed, r.err)
-				timer.Stop() // the second address is for the caller to go on with
-			case won.client != nil:
-				r.client.Close()
-			default:
-				won = r
-				for i := range tried {
-					cancels[i]()
-				}
+			case r.err == nil && won >= 0:
+				r.socket.Close()
+			case r.err == nil:
+				won, socket = r.i, r.socket
+				cancel()
+			case won < 0:
+				errs[r.i] = r.err
+				start()
 			}
 		}
 	}
-	return won, tried, failed
+	return won, socket, errs
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"time"
 
 	"github.com/millrace/millrace/egress/smtpclient"
 	"github.com/millrace/millrace/router/mail"
@@ -13,6 +14,15 @@ import (
 
 // ticketCache bounds the hosts whose TLS tickets are kept, per policy.
 const ticketCache = 4096
+
+// oldSuites are those that only old hosts need, which know the key exchange by RSA alone. The standard library leaves
+// them out of what a client offers by itself. Where TLS is opportunistic they are better than the clear text that would
+// follow; a host that knows better ones chooses those, and no certificate is verified in any case.
+var oldSuites = []uint16{
+	tls.TLS_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_RSA_WITH_AES_128_CBC_SHA256,
+	tls.TLS_RSA_WITH_AES_128_CBC_SHA, tls.TLS_RSA_WITH_AES_256_CBC_SHA,
+	tls.TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA,
+}
 
 // tlsConfig returns the base for sessions under one policy. Tickets are not shared between policies: a ticket from a
 // session whose certificate was not verified must not stand for a verified one.
@@ -24,54 +34,94 @@ func tlsConfig(roots *x509.CertPool, policy smtpclient.TLSPolicy) *tls.Config {
 	}
 	if policy == smtpclient.Opportunistic {
 		c.MinVersion = tls.VersionTLS10 // old TLS is better than the clear that would follow
+		for _, s := range tls.CipherSuites() {
+			c.CipherSuites = append(c.CipherSuites, s.ID)
+		}
+		c.CipherSuites = append(c.CipherSuites, oldSuites...)
 	}
 	return c
 }
 
-// fallBack opens a session with one address where the first attempt, which ended in opened and err, failed in the TLS
-// handshake; else it returns these as they are. A handshake that breaks off is tried again without post-quantum key
-// exchange, whose large first message some boxes in the middle cannot take. Under the opportunistic policy a handshake
-// that failed for any reason is followed by one more attempt in clear.
-func (d *Dialer) fallBack(ctx context.Context, limits smtpclient.Config, t smtpclient.Target, opened *client,
-	err error) (*client, error) {
-	if err == nil || !handshakeFailed(err) || mail.IsOver(ctx) {
-		return opened, err
+// classicConfig returns base for a ClientHello as it was ten years ago: without post-quantum key exchange, whose large
+// first message some boxes in the middle cannot take, and without tickets. Where TLS is opportunistic it has no TLS 1.3
+// either, which other boxes cannot take.
+func classicConfig(base *tls.Config, policy smtpclient.TLSPolicy) *tls.Config {
+	c := base.Clone()
+	c.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
+	c.ClientSessionCache = nil
+	if policy == smtpclient.Opportunistic {
+		c.MaxVersion = tls.VersionTLS12
 	}
-	first := err
-	if brokeOff(err) {
-		t.TLSConfig = d.classic[t.TLS]
-		opened, err = smtpclient.Dial(ctx, limits, t)
-		if err == nil || !handshakeFailed(err) || mail.IsOver(ctx) {
-			return opened, err
+	return c
+}
+
+// A hello is how TLS is begun with a host.
+type hello uint8
+
+const (
+	full    hello = iota // as the standard library does
+	classic              // see classicConfig
+	clear                // not at all, where the policy is opportunistic
+)
+
+// open speaks with a candidate on a socket that is connected to it. TLS that fails is followed by the next hello, on
+// another connection. It returns nil if the candidate could not be used.
+func (w *walk) open(ctx context.Context, c candidate, socket net.Conn) *client {
+	begun := time.Now()
+	h, failed := w.memory.hello(c.Spot, w.target.TLS), false
+	for {
+		target := w.clientTarget(w.target, c.Spot, h)
+		opened, err := smtpclient.Open(ctx, w.cfg.Client, target, socket)
+		if err == nil {
+			w.memory.worked(c.Spot, h, opened.TLS() != "", failed)
+			return opened
+		}
+		next, ok := h.after(err, w.target.TLS)
+		if ok && !mail.IsOver(ctx) {
+			w.failed = append(w.failed, err)
+			h, failed = next, true
+			w.memory.tried(h)
+			socket, err = smtpclient.Connect(ctx, w.cfg.Client, target)
+		}
+		if err != nil {
+			w.fail(ctx, c, err, time.Since(begun))
+			return nil
 		}
 	}
-	if t.TLS != smtpclient.Opportunistic {
-		return nil, first
-	}
-	t.TLS = smtpclient.None
-	if opened, err = smtpclient.Dial(ctx, limits, t); err != nil {
-		return nil, Failures{first, err}
-	}
-	return opened, nil
 }
 
-// handshakeFailed reports whether err is of the TLS handshake, after STARTTLS was agreed on.
-func handshakeFailed(err error) bool {
+// after returns what follows h after err, and whether there is anything. STARTTLS that is refused with 421, closed or
+// nonsense has not met a ClientHello, so that another one changes nothing.
+func (h hello) after(err error, policy smtpclient.TLSPolicy) (next hello, ok bool) {
 	var d *smtpclient.DialError
-	return errors.As(err, &d) && d.Stage == smtpclient.StageTLS
+	if !errors.As(err, &d) || h == clear {
+		return h, false
+	}
+	switch d.Stage {
+	case smtpclient.StageTLS, smtpclient.StageSecure:
+		if h == full && brokeOff(err, policy) {
+			return classic, true
+		}
+	case smtpclient.StageStartTLS:
+	default:
+		return h, false
+	}
+	return clear, policy == smtpclient.Opportunistic
 }
 
-// brokeOff reports whether a handshake failed without a word from the other side about why, as happens where a box in
-// the middle drops the connection.
-func brokeOff(err error) bool {
+// brokeOff reports whether TLS failed without a word from the other side about why, as happens where a box in the
+// middle drops the connection. Where TLS is opportunistic, an alert is no such word: the classic hello knows no TLS
+// 1.3.
+func brokeOff(err error, policy smtpclient.TLSPolicy) bool {
 	var alert *net.OpError
 	if errors.As(err, &alert) && alert.Op == "remote error" {
-		return false
+		return policy == smtpclient.Opportunistic
 	}
 	var certificate *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
 	var unknown x509.UnknownAuthorityError
 	var name x509.HostnameError
+	var reply *smtpclient.ReplyError
 	return !errors.As(err, &certificate) && !errors.As(err, &record) && !errors.As(err, &unknown) &&
-		!errors.As(err, &name)
+		!errors.As(err, &name) && !errors.As(err, &reply)
 }

@@ -42,6 +42,7 @@ type Reply struct {
 	Favoured bool // the client is trusted not to provoke replies
 	AboutUs  bool // it refuses us rather than the message
 	Opening  bool // it came before the first MAIL of the session, so that no client has a part in it
+	Retried  bool // another session is tried at once, so that it puts off no mail yet
 }
 
 // A Decision is what follows from a Reply.
@@ -108,7 +109,7 @@ func (o *Observer) Observe(r Reply) Decision {
 		return Decision{Action: action}
 	case matched:
 		return o.react(&r, action)
-	case r.Opening:
+	case r.Opening, r.Retried:
 		return Decision{}
 	case isSyntax(r.Reply.Code) && (r.Verb == "MAIL" || r.Verb == "RCPT"):
 		return Decision{} // a client can provoke this reply with a crafted address

@@ -83,31 +83,6 @@ func TestSlot_UnreachableFailsWaiters(t *testing.T) {
 	})
 }
 
-// The backoff of a host ends with time and with success.
-func TestSlot_HostDown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p, d := newPool(t), new(dest)
-		s, err := p.Get(t.Context(), request(1, netA))
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.HostDown("mx1")
-		if !s.IsHostDown("mx1") || s.IsHostDown("mx2") {
-			t.Error("the wrong host is marked")
-		}
-		time.Sleep(time.Second)
-		if s.IsHostDown("mx1") {
-			t.Error("still marked")
-		}
-		s.HostDown("mx1")
-		s.Fill(Key{Host: "mx1"}, d.dial())
-		if s.IsHostDown("mx1") {
-			t.Error("marked after it was reached")
-		}
-		s.Discard()
-	})
-}
-
 // The reaper closes what is idle for too long and forgets the Site.
 func TestPool_Reap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -80,7 +80,7 @@ type Way struct {
 type Key struct {
 	Way  Way
 	Host string // the MX host or next hop, by which its certificate was checked
-	IPv6 bool
+	Addr netip.Addr
 	// Source is our end, zero if the system chose it. A Site's source per family does not change, so Get ignores it.
 	Source netip.Addr
 }

@@ -1,10 +1,6 @@
 package pool
 
-import (
-	"time"
-
-	"github.com/millrace/millrace/egress/pool/pace"
-)
+import "time"
 
 // TooMany tells that the Site refused the connection of s because it has too many of ours. Half as many as are open are
 // allowed from then on, and one more for some messages that it takes, up to the number that it did not refuse; beyond
@@ -116,29 +112,4 @@ func (s *Slot[C]) Worked() {
 	if !t.cooling.IsSuspended() {
 		t.warm()
 	}
-}
-
-// HostDown begins the backoff of one host of the Site, so that others are tried before it for a while. It never keeps a
-// host from being tried when all of them have one.
-func (s *Slot[C]) HostDown(host string) {
-	t := s.site
-	now, chance := t.pool.now(), t.pool.chance()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.down == nil {
-		t.down = make(map[string]pace.Backoff)
-	}
-	b := t.down[host]
-	b.Fail(now, chance)
-	t.down[host] = b
-}
-
-// IsHostDown reports whether the backoff of host is on.
-func (s *Slot[C]) IsHostDown(host string) bool {
-	t := s.site
-	now := t.pool.now()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	b := t.down[host]
-	return b.IsOn(now)
 }

@@ -48,7 +48,6 @@ type site[C Conn] struct {
 	opens    pace.Opens
 	sessions pace.SessionCap
 	cooling  pace.Cooling
-	down     map[string]pace.Backoff // by host
 }
 
 func newSite[C Conn](p *Pool[C], name mail.Site) *site[C] {
@@ -374,14 +373,9 @@ func (t *site[C]) reap(now time.Time) bool {
 	}
 	clear(t.idle[len(kept):])
 	t.idle = kept
-	for host, b := range t.down {
-		if b.IsStale(now) {
-			delete(t.down, host)
-		}
-	}
 	instant := t.pool.instant(now)
 	if t.slots > 0 || t.line.waiting.Load() > 0 || len(t.streams.held)+len(t.streams.line) > 0 ||
-		len(t.down) > 0 || !t.cooling.IsStale(now) ||
+		!t.cooling.IsStale(now) ||
 		now.Sub(t.used) <= pace.CoolMost || t.messages.Slowed(instant) > 0 || t.sessions.Holds(instant) {
 		return false
 	}

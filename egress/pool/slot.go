@@ -103,8 +103,8 @@ func (s *Slot[C]) count(now pace.Instant) {
 	}
 }
 
-// Fill puts a connection that was just opened into an empty Slot. It ends the backoff of its host, and the cooling of a
-// Site that could not be reached. Once Pool.Abort was called, it aborts the connection.
+// Fill puts a connection that was just opened into an empty Slot. It ends the cooling of a Site that could not be
+// reached. Once Pool.Abort was called, it aborts the connection.
 func (s *Slot[C]) Fill(key Key, conn C) {
 	if s.content != empty {
 		panic("pool: Fill of a Slot that has a connection")
@@ -113,7 +113,6 @@ func (s *Slot[C]) Fill(key Key, conn C) {
 	t.mu.Lock()
 	s.conn, s.key, s.content = conn, key, clean
 	t.sessions.Opened(t.established())
-	delete(t.down, key.Host)
 	if !t.cooling.IsRefused() {
 		t.warm()
 	}

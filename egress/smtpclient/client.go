@@ -18,6 +18,7 @@ package smtpclient
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -84,6 +85,7 @@ const (
 	StageHelo     Stage = "EHLO"
 	StageStartTLS Stage = "STARTTLS"
 	StageTLS      Stage = "TLS"
+	StageSecure   Stage = "EHLO in TLS"
 	StageAuth     Stage = "AUTH"
 )
 
@@ -120,6 +122,32 @@ func (e *ConnError) Reply() mail.Reply {
 	return mail.NewReply(451, 4, 2, "Connection to destination lost, try again later")
 }
 
+// A ProtocolError is what a host sent that is no reply to the command. It is the Cause of refusals.
+type ProtocolError struct {
+	Verb string // the command that was under way
+	Err  error
+}
+
+// Error names the verb.
+func (e *ProtocolError) Error() string { return e.Verb + ": " + e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *ProtocolError) Unwrap() error { return e.Err }
+
+// Verb returns the command that err, of a session, came from, "" if it is of none.
+func Verb(err error) string {
+	if lost, ok := errors.AsType[*ConnError](err); ok {
+		return lost.Verb
+	}
+	if broken, ok := errors.AsType[*ProtocolError](err); ok {
+		return broken.Verb
+	}
+	if reply, ok := errors.AsType[*ReplyError](err); ok {
+		return reply.Verb
+	}
+	return ""
+}
+
 // A ReplyError is a host's negative reply as it came, before it was turned into what the node's client is told. It is
 // the Cause of refusals.
 type ReplyError struct {
@@ -129,6 +157,8 @@ type ReplyError struct {
 	Heard string
 	Verb  string
 	Reply mail.Reply // Code may be 421
+
+	OurIPv6 bool // it names our address, and that is of IPv6
 }
 
 // Error returns the verb and the reply.

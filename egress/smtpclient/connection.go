@@ -60,6 +60,7 @@ type connection struct {
 	carried   int  // messages that got a reply
 	mails     int  // MAIL commands accepted, for LIMITS MAILMAX
 	mustReset bool // the server may have a transaction open that is over for the caller
+	noTLS     bool // the server refused STARTTLS
 	state     state
 
 	work  *work // nil while idle
@@ -344,6 +345,9 @@ func (c *connection) Host() string { return c.target.Host }
 // TLS returns the version spoken, such as "TLS 1.3", or "" in clear.
 func (c *connection) TLS() string { return c.version }
 
+// TLSRefused reports whether the server offered STARTTLS and refused it.
+func (c *connection) TLSRefused() bool { return c.noTLS }
+
 // Handshake returns when the TLS handshake began and how long it took; both are zero in clear.
 func (c *connection) Handshake() (began time.Time, took time.Duration) {
 	return c.handshakeBegan, c.handshakeTook
@@ -372,7 +376,7 @@ func (c *connection) LastUsed() time.Time { return c.used }
 func (c *connection) protocol(verb string, cause error) *mail.Refusal {
 	c.breakOff()
 	r := mail.Refuse(451, 5, 0, "Destination does not keep to the protocol, try again later", "protocol error",
-		fmt.Errorf("%s: %w", verb, cause))
+		&ProtocolError{Verb: verb, Err: cause})
 	r.Host = c.target.Host
 	return r
 }

@@ -27,7 +27,8 @@ const (
 // meanwhile, so the times are below those of RFC 5321 section 4.5.3.2.
 const (
 	greetingTimeout = 60 * time.Second
-	heloTimeout     = 60 * time.Second // each of EHLO, STARTTLS with its handshake, and AUTH
+	heloTimeout     = 60 * time.Second // each of EHLO and AUTH
+	tlsTimeout      = 10 * time.Second // each of STARTTLS, the handshake, and EHLO behind it; see patience
 	mailTimeout     = 60 * time.Second // MAIL and RSET
 	rcptTimeout     = 60 * time.Second
 
@@ -76,15 +77,18 @@ var errAuthInClear = errors.New("AUTH needs verified TLS")
 // STARTTLS and EHLO again, AUTH. It ends with ctx, and at its deadline. The error is a *DialError; a negative reply is
 // in it as a *mail.Refusal with AboutUs, because it cannot be about a message yet.
 //
-// Under Opportunistic, a refused STARTTLS leaves the connection in clear. A handshake that fails ends the connection:
-// whether the next attempt offers other key shares, or no TLS at all, is for the caller to say, by another Target.
+// Under Opportunistic, a refused STARTTLS leaves the connection in clear. TLS that fails ends the connection: whether
+// the next attempt offers other key shares, or no TLS at all, is for the caller to say, by another Target.
 func Dial(ctx context.Context, cfg Config, t Target) (*Client, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, &DialError{Host: t.Host, Stage: StageConnect, Err: err}
+	socket, err := Connect(ctx, cfg, t)
+	if err != nil {
+		return nil, err
 	}
-	if t.User != "" && !t.TLS.verified() {
-		return nil, &DialError{Host: t.Host, Stage: StageAuth, Err: errAuthInClear}
-	}
+	return Open(ctx, cfg, t, socket)
+}
+
+// Connect is the part of Dial that speaks no SMTP. The error is a *DialError.
+func Connect(ctx context.Context, cfg Config, t Target) (net.Conn, error) {
 	cfg = cfg.withDefaults()
 	d := net.Dialer{Timeout: cfg.Connect}
 	if t.Source.IsValid() && t.Network != "unix" {
@@ -94,6 +98,16 @@ func Dial(ctx context.Context, cfg Config, t Target) (*Client, error) {
 	if err != nil {
 		return nil, &DialError{Host: t.Host, Stage: StageConnect, Err: err}
 	}
+	return socket, nil
+}
+
+// Open is the rest of Dial, on the socket that Connect returned, which it closes if it fails.
+func Open(ctx context.Context, cfg Config, t Target, socket net.Conn) (*Client, error) {
+	if t.User != "" && !t.TLS.verified() {
+		socket.Close()
+		return nil, &DialError{Host: t.Host, Stage: StageAuth, Err: errAuthInClear}
+	}
+	cfg = cfg.withDefaults()
 	c := newClient(socket, cfg, t)
 	// await sees an end of ctx that came before its own deadline.
 	stop := context.AfterFunc(ctx, func() { socket.SetDeadline(time.Unix(1, 0)) })
@@ -248,12 +262,13 @@ func (o opening) startTLS(ctx context.Context) (Stage, error) {
 		return StageStartTLS,
 			o.ownRefusal(451, 7, 5, "Destination does not offer the TLS that its policy demands", "tls policy")
 	}
-	r, err := o.ask(ctx, "STARTTLS", "STARTTLS")
+	r, err := o.ask(o.patience(ctx), "STARTTLS", "STARTTLS")
 	if err != nil {
 		return StageStartTLS, err
 	}
 	switch {
 	case r.class() >= 4 && r.code != 421 && o.target.TLS == Opportunistic && !o.unread():
+		o.noTLS = true
 		return "", nil
 	case r.class() >= 4:
 		return StageStartTLS, o.refused("STARTTLS", r)
@@ -265,14 +280,26 @@ func (o opening) startTLS(ctx context.Context) (Stage, error) {
 	if err := o.handshake(ctx); err != nil {
 		return StageTLS, err
 	}
-	return StageHelo, o.hello(ctx)
+	return StageSecure, o.hello(o.patience(ctx))
+}
+
+// patience returns ctx with the deadline of a step of TLS: no more than a third of what is left, because what fails
+// here is tried in two more ways, with another ClientHello and in clear.
+func (o opening) patience(ctx context.Context) context.Context {
+	now := time.Now()
+	limit := tlsTimeout
+	if at, ok := ctx.Deadline(); ok {
+		limit = min(limit, at.Sub(now)/3)
+	}
+	return mail.Until(ctx, now.Add(limit))
 }
 
 // handshake speaks TLS from here on. Session tickets that TLS 1.3 servers send behind it are taken in with the first
 // reply.
 func (o opening) handshake(ctx context.Context) error {
 	conn := tls.Client(o.wire, tlsConfig(&o.target))
-	o.setDeadline(ctx, heloTimeout)
+	ctx = o.patience(ctx)
+	o.setDeadline(ctx, tlsTimeout)
 	if ctx.Err() != nil {
 		return o.connError("TLS", context.Cause(ctx))
 	}

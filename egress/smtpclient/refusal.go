@@ -51,11 +51,12 @@ func (t *transaction) refused(verb string, r reply) *mail.Refusal {
 	if came.Code == 421 {
 		t.conn.breakOff()
 	}
-	cause := &ReplyError{Verb: verb, Reply: came}
+	says := &saying{transaction: t, verb: verb, reply: came}
+	cause := &ReplyError{Verb: verb, Reply: came, OurIPv6: says.namesOurIPv6(t.withoutEchoes(normal(came.Text)))}
 	if verb != "RCPT" || came.Enhanced.Subject != 1 { // RFC 3463 section 3.2: an address, which no rule is about
 		cause.Heard = t.conn.withoutName(t.withoutEchoes(normal(came.Text)))
 	}
-	if (&saying{transaction: t, verb: verb, reply: came}).isAboutUs() {
+	if says.isAboutUs() {
 		return t.conn.refusedUs(cause)
 	}
 	deferred := came

@@ -171,6 +171,19 @@ func (s *saying) namesHost(text string) bool {
 	return false
 }
 
+// namesOurIPv6 reports whether text names an address of ours that is of IPv6, which the connection comes from.
+func (s *saying) namesOurIPv6(text string) bool {
+	if len(s.conn.own) == 0 || !s.conn.own[0].Is6() {
+		return false
+	}
+	for word := range wordsOfAddress(text) {
+		if a, ok := readAddr(word); ok && a.Is6() && s.isOurs(a) && !s.choseAddr(a) {
+			return true
+		}
+	}
+	return false
+}
+
 // isOurs reports whether a is an address of ours.
 func (s *saying) isOurs(a netip.Addr) bool {
 	target := &s.conn.target

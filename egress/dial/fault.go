@@ -1,0 +1,30 @@
+package dial
+
+import (
+	"errors"
+	"slices"
+	"syscall"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// ours are the errors of the system that say nothing of the other side: descriptors, buffers, ports and memory are
+// used up, a firewall of ours is in the way, there is no route.
+var ours = []error{
+	syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EADDRINUSE,
+	syscall.EACCES, syscall.EPERM, syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EHOSTUNREACH, syscall.EAFNOSUPPORT,
+}
+
+// isOurs reports whether err, of an address or a host that could not be used, comes from a fault of ours.
+func isOurs(err error) bool {
+	var dns *mail.Refusal
+	if errors.As(err, &dns) && dns.Reply.Enhanced == (mail.EnhancedCode{Subject: 4, Detail: 3}) {
+		return true
+	}
+	return slices.ContainsFunc(ours, func(o error) bool { return errors.Is(err, o) })
+}
+
+// AreOurs reports whether each of the failures comes from a fault of ours, so that they say nothing of the destination.
+func (f Failures) AreOurs() bool {
+	return len(f) > 0 && !slices.ContainsFunc(f, func(err error) bool { return !isOurs(err) })
+}

@@ -1,0 +1,167 @@
+package dial
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/millrace/millrace/egress/feedback"
+	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/router/mail"
+)
+
+const (
+	// mostOfMany bounds the wait for addresses that do not accept a connection while there are others to try. Without
+	// others, Config.Client does.
+	mostOfMany = 10 * time.Second
+	// leastShare is what each address gets that is left to be tried, if there is so much time.
+	leastShare = 5 * time.Second
+	// fairShare is how long an address must have had for its silence to be held against it.
+	fairShare = time.Second
+)
+
+// A walk is one Dial: what it has met, tried and left for later.
+type walk struct {
+	*Dialer
+	target *Target
+	met    int         // addresses
+	behind int         // hosts whose addresses are not known yet
+	marked []candidate // to be tried last
+	failed Failures
+}
+
+// farFuture sorts behind every failure.
+var farFuture = time.Unix(1<<40, 0)
+
+// A candidate is an address to be tried.
+type candidate struct {
+	feedback.Spot
+	failedAt time.Time // of one that is marked
+	first    bool      // of its host, had nothing been learnt
+}
+
+// unmarked returns the addresses of a host without those that are marked, which are kept for later. The one that worked
+// last comes first.
+func (w *walk) unmarked(host string, addrs []netip.Addr) []candidate {
+	latest := w.cfg.Marks.Latest(host)
+	refused, refuses := w.cfg.Marks.RefusesIPv6(w.target.Site, w.target.Of)
+	var out []candidate
+	for i, a := range addrs {
+		c := candidate{Spot: feedback.Spot{Host: host, Addr: a}, first: i == 0}
+		at, marked := w.cfg.Marks.FailedAt(c.Spot, w.target.Of)
+		if slices.Contains(w.target.Avoid, c.Spot) {
+			at, marked = farFuture, true
+		}
+		if refuses && a.Is6() {
+			marked = true
+			if refused.After(at) {
+				at = refused
+			}
+		}
+		switch {
+		case marked:
+			c.failedAt = at
+			w.marked = append(w.marked, c)
+		case a.IsValid() && a == latest:
+			out = slices.Insert(out, 0, c)
+		default:
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// takeMarked returns the addresses that were left for later: the one that failed longest ago comes first.
+func (w *walk) takeMarked() []candidate {
+	out := w.marked
+	w.marked = nil
+	slices.SortStableFunc(out, func(a, b candidate) int { return a.failedAt.Compare(b.failedAt) })
+	return out
+}
+
+// left is how many addresses and hosts there are to be tried behind the present ones.
+func (w *walk) left() int { return len(w.marked) + w.behind }
+
+// try tries candidates until one takes us. The Conn has no Client if none does.
+func (w *walk) try(ctx context.Context, list []candidate) Conn {
+	for len(list) > 0 {
+		c, socket, rest := w.connect(ctx, list)
+		list = rest
+		if socket != nil {
+			if opened := w.open(share(ctx, 1+len(list)+w.left()), c, socket); opened != nil {
+				w.cfg.Marks.Took(c.Spot, c.first)
+				w.cfg.Marks.Opened(c.Spot)
+				return Conn{
+					Client: opened, Host: c.Host, Addr: c.Addr, Source: w.source(w.target.Site, c.Addr),
+					Others: w.met + w.behind - 1,
+				}
+			}
+		}
+		if mail.IsOver(ctx) {
+			break
+		}
+	}
+	return Conn{}
+}
+
+// connect connects to the first candidate that accepts a connection. socket is nil if none of those does that were
+// tried. rest are the candidates of which that is not known.
+func (w *walk) connect(ctx context.Context, list []candidate) (c candidate, socket net.Conn, rest []candidate) {
+	racing := list[:min(len(list), maxAddrs)]
+	rest = slices.Clone(list[len(racing):])
+	begun := time.Now()
+	if left := len(rest) + w.left(); left > 0 {
+		ctx = share(ctx, 1+left)
+		ctx = sooner(ctx, begun.Add(mostOfMany))
+	}
+	won, socket, errs := race(ctx, len(racing), func(ctx context.Context, i int) (net.Conn, error) {
+		return smtpclient.Connect(ctx, w.cfg.Client, w.clientTarget(w.target, racing[i].Spot, full))
+	})
+	for i, err := range errs {
+		switch {
+		case err != nil:
+			w.fail(ctx, racing[i], err, time.Since(begun))
+		case i != won:
+			rest = append(rest, racing[i])
+		}
+	}
+	if won >= 0 {
+		c = racing[won]
+	}
+	return c, socket, rest
+}
+
+// fail notes that an address could not be used, after so long, and marks it where that was its own fault.
+func (w *walk) fail(ctx context.Context, c candidate, err error, took time.Duration) {
+	w.failed = append(w.failed, err)
+	var slow interface{ Timeout() bool }
+	switch {
+	case ctx.Err() != nil, isOurs(err):
+	case errors.As(err, &slow) && slow.Timeout() && took < fairShare:
+	default:
+		w.cfg.Marks.Failed(c.Spot, feedback.Opening, feedback.Of{})
+	}
+}
+
+// share returns ctx with the deadline of the next of so many tries: it gets half of the time, the last one all of it,
+// and each that follows leastShare or, where time is short, its part.
+func share(ctx context.Context, left int) context.Context {
+	at, ok := ctx.Deadline()
+	if !ok || left <= 1 {
+		return ctx
+	}
+	rest := time.Until(at)
+	most := min(rest/2, rest-leastShare*time.Duration(left-1))
+	return mail.Until(ctx, time.Now().Add(max(most, rest/time.Duration(left))))
+}
+
+// sooner returns ctx with a deadline, unless it has a sooner one.
+func sooner(ctx context.Context, at time.Time) context.Context {
+	if d, ok := ctx.Deadline(); ok && !at.Before(d) {
+		return ctx
+	}
+	return mail.Until(ctx, at)
+}
