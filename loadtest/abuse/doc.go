@@ -8,5 +8,5 @@
 //	go run ./loadtest/abuse -binary FILE       another build, such as one from before a mend
 //
 // It owns the clients, the destinations and what was counted, and refuses to know the relay's packages but for the test
-// servers.
+// servers and, to play a node that was broken into, the client of the hop.
 package main

@@ -24,7 +24,7 @@ const (
 // scenarios are in the order in which they run.
 var scenarios = []scenario{
 	dripStreams, halfCommands, words, refusedMessages, onePrefix, manyNetworks,
-	forgedAuthors, forgedReversePath, neighbours, account,
+	refusedRecipients, forgedAuthors, forgedReversePath, neighbours, account, dishonestNode,
 }
 
 func main() {

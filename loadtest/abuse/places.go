@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -42,4 +43,43 @@ func (t *trial) occupy(cfg source.Config, open *atomic.Int64) {
 		open.Add(-1)
 	}
 	t.rest(10 * time.Second)
+}
+
+// refusedRecipients fills the log: connections repeat a recipient that is refused.
+var refusedRecipients = scenario{
+	name: "records: refused recipients",
+	attack: func(t *trial) {
+		batch := []byte(strings.Repeat("RCPT TO:<x@elsewhere.example>\r\n", 50))
+		var sent atomic.Int64
+		t.crowd(4, func(i int) {
+			s := t.open(t.from(stranger(i, 0)))
+			if s == nil {
+				return
+			}
+			defer s.Abort(true)
+			if _, err := s.Command("MAIL FROM:<s@e0.example>"); err != nil {
+				return
+			}
+			for s.Write(batch) == nil {
+				for range 50 {
+					if _, err := s.Read(); err != nil {
+						return
+					}
+					sent.Add(1)
+				}
+			}
+		})
+		t.stands(func() bool { return sent.Load() >= 1000 })
+	},
+	harm: func(t *trial) {
+		lines := 0
+		t.stands(func() bool { // they are written a moment later
+			lines = strings.Count(t.node.Log.String(), `"msg":"relayed"`)
+			return lines >= 2*honestMessages
+		})
+		t.tell("%d lines of %d relayed messages", lines, 2*honestMessages)
+		if lines < 2*honestMessages {
+			t.harmed("the log tells of %d of %d relayed messages", lines, 2*honestMessages)
+		}
+	},
 }

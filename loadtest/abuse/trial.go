@@ -32,6 +32,8 @@ type trial struct {
 	dns         *dnstest.Server
 	destination *smtptest.Server // of x.example and all domains of hosts
 	port        int              // of the destination
+	config      string           // what the scenario adds to the configuration when it is prepared
+	hop         string           // where other nodes reach the node
 	node        *world.Process
 	proxied     string // where a balancer brings clients to the node
 
@@ -138,7 +140,8 @@ func (t *trial) world() world.World {
 		Log:     "info",
 		DNS:     t.dns,
 		Config: fmt.Sprintf("egress: {port: %d, allow_private: true}\n"+
-			"score: {deadline: 1s, lists: [{zone: zen.example, weight: 10}]}\n%s", t.port, t.scenario.config),
+			"score: {deadline: 1s, lists: [{zone: zen.example, weight: 10}]}\n%s\n%s",
+			t.port, t.scenario.config, t.config),
 	}
 }
 

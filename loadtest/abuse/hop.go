@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/millrace/millrace/cluster/peer"
+	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/loadtest/world"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// dishonestNode has a certificate of the cluster and speaks to the node with a program of its own: it wants mail sent
+// to the node's own loopback, as another user, and with a message hidden in another; and it takes places of the hop.
+var dishonestNode = scenario{
+	name: "hop: a node that was broken into",
+	world: func(t *trial) {
+		keys := filepath.Join(t.dir, "keys")
+		if out, err := exec.CommandContext(t.ctx, t.binary, "cluster", "init", keys, "a",
+			"b").CombinedOutput(); err != nil {
+			t.Fatalf("cluster init: %v: %s", err, out)
+		}
+		t.hop = world.FreeAddr(t)
+		t.config += fmt.Sprintf("cluster: {name: a, bind: %q, peer: %q, join: [], key_file: keys/gossip.key, "+
+			"tls: {ca: keys/ca.pem, cert: keys/a.pem, key: keys/a.key}}\n", world.FreeAddr(t), t.hop)
+	},
+	attack: func(t *trial) {
+		private := t.serve("127.0.0.1:0", smtptest.Behaviour{})
+		_, port, err := net.SplitHostPort(private.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var number uint16
+		if _, err := fmt.Sscan(port, &number); err != nil {
+			t.Fatal(err)
+		}
+		node := t.breakIn()
+		for _, h := range []mail.NextHop{
+			{Transport: mail.SMTP, Host: "127.0.0.1", Port: number},
+			{Transport: mail.SMTP, Host: "localhost", Port: number, User: "owner"},
+			{Host: "[127.0.0.1]"},
+		} {
+			_ = t.hand(node, h, "Subject: inside\r\n\r\nhi\r\n") // what came of it is seen at the destination
+		}
+		if n := private.Counts().Connections; n > 0 {
+			t.harmed("the node connected to its own loopback %d times", n)
+		}
+		err = t.hand(node, mail.NextHop{Host: "x.example"}, "Subject: outer\r\n\r\nhi\r\n.\r\n"+
+			"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@x.example>\r\nDATA\r\nSubject: smuggled\r\n\r\nhi\r\n")
+		if n := t.arrived("smuggled"); n > 0 || err == nil {
+			t.harmed("a smuggled message was delivered %d times: %v", n, err)
+		}
+		t.silent(300)
+	},
+	harm: func(t *trial) {
+		if n := strings.Count(t.node.Log.String(), t.hop); n > 3 {
+			t.harmed("%d lines of the log about one address of the hop", n)
+		}
+		var err error
+		t.stands(func() bool { // the places of connections that were closed a moment ago are free soon
+			err = t.hand(t.breakIn(), mail.NextHop{Host: "x.example"}, "Subject: hop\r\n\r\nhi\r\n")
+			return err == nil
+		})
+		if err != nil {
+			t.harmed("what a node may ask for: %v", err)
+		}
+	},
+}
+
+// breakIn is a client of the hop with the certificate of node b. It ends with the trial.
+func (t *trial) breakIn() *peer.Client {
+	read := func(name string) []byte {
+		b, err := os.ReadFile(filepath.Join(t.dir, "keys", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	_, tls, _, err := peer.Certificates("b", read("ca.pem"), read("b.pem"), read("b.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := peer.NewClient(peer.ClientConfig{
+		TLS: tls, Name: "b", Addr: func(string) (string, bool) { return t.hop, true },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+// hand asks the node to deliver a message, whose octets are passed on as they stand.
+func (t *trial) hand(node *peer.Client, h mail.NextHop, text string) error {
+	ctx, cancel := context.WithTimeout(t.ctx, 5*time.Second)
+	defer cancel()
+	tx, err := node.Begin(ctx, "a", mail.Delivery{NextHop: h, Reverse: mail.Path{Local: "a", Domain: "client.example"}})
+	if err != nil {
+		return err
+	}
+	defer tx.Abort()
+	if err := tx.Rcpt(ctx, mail.Path{Local: "b", Domain: "x.example"}); err != nil {
+		return err
+	}
+	if err := tx.Data(ctx, mail.Stuffed); err != nil {
+		return err
+	}
+	for _, o := range tx.Commit(ctx, mail.Octets{Segments: net.Buffers{[]byte(text)}}) {
+		if o.Reply.Code/100 != 2 {
+			return errors.New(o.Reply.String())
+		}
+	}
+	return nil
+}
+
+// silent opens connections to the hop that say nothing, and wants no more than an address may have kept.
+func (t *trial) silent(n int) {
+	const most = 64
+	var all []net.Conn
+	for range n {
+		c, err := net.DialTimeout("tcp", t.hop, time.Second)
+		if err != nil {
+			break
+		}
+		context.AfterFunc(t.ctx, func() { c.Close() })
+		all = append(all, c)
+	}
+	kept := 0
+	t.rest(500 * time.Millisecond)
+	for _, c := range all {
+		_ = c.SetReadDeadline(time.Now().Add(5 * time.Millisecond)) // the read then tells
+		var timeout net.Error
+		if _, err := c.Read(make([]byte, 1)); errors.As(err, &timeout) && timeout.Timeout() {
+			kept++
+		}
+	}
+	t.tell("%d of %d silent connections kept", kept, n)
+	if kept > most {
+		t.harmed("%d silent connections of one address are kept", kept)
+	}
+}
