@@ -47,7 +47,7 @@ func await[T any](t *testing.T, result <-chan T) (got T) {
 	t.Helper()
 	select {
 	case got = <-result:
-	case <-time.After(2 * time.Second): // a wait for the destination would be an hour or its time-out of a minute
+	case <-time.After(20 * time.Second): // a wait for the destination would be an hour or its time-out of a minute
 		t.Fatal("the call goes on waiting for the destination")
 	}
 	return got

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -46,7 +47,12 @@ func TestRoutes_RedisFaults(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel() // it mostly waits
 			server := newServer(t)
-			a, b := start(t, server.addr, text, inState(t.TempDir())), start(t, server.addr, text, inState(t.TempDir()))
+			sc := store.Config{URL: "redis://" + server.addr, Timeout: answering}
+			if c.name == "frozen" {
+				sc.Timeout = failing
+			}
+			start := func(text string, edit ...func(*Config)) *node { return startOf(t, sc, text, edit...) }
+			a, b := start(text, inState(t.TempDir())), start(text, inState(t.TempDir()))
 			agree(t, a, b)
 			if err := a.reload(t, changed); err != nil {
 				t.Fatal(err)
@@ -63,7 +69,10 @@ func TestRoutes_RedisFaults(t *testing.T) {
 				if err := b.reload(t, text); err != nil {
 					t.Errorf("nothing to share, and: %v", err)
 				}
-				joining := start(t, server.addr, "a@h own\n")
+				now := time.Now()
+				forEver := sc // once it knows that Redis fails, it does not try again
+				forEver.Now = func() time.Time { return now }
+				joining := startOf(t, forEver, "a@h own\n")
 				if ready, why := joining.Ready(); !ready || joining.Version() != 0 || why == "" {
 					t.Errorf("a node that joins: version %d, %v, %q", joining.Version(), ready, why)
 				}
@@ -80,7 +89,7 @@ func TestRoutes_RedisFaults(t *testing.T) {
 				}
 			}
 			agree(t, a, b)
-			other := start(t, server.addr, "")
+			other := start("")
 			until(t, func() bool {
 				return other.Version() == 2
 			}, func() string { return fmt.Sprintf("%+v", other.Status()) })
@@ -159,14 +168,17 @@ func TestRoutes_MissingParts(t *testing.T) {
 		a.stop()
 		put(t, newNode(t, server.addr, "").store, 7, "a@h lost\n")
 		lose()
-		none := start(t, server.addr, "", func(c *Config) { c.tune.grace = 50 * time.Millisecond })
+		var ahead atomic.Int64
+		clock := func(c *Config) { c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) } }
+		none := start(t, server.addr, "", clock)
 		if ready, _ := none.Ready(); ready {
 			t.Error("ready without rules")
 		}
-		old := start(t, server.addr, "a@h old\n", func(c *Config) { c.tune.grace = 50 * time.Millisecond })
+		old := start(t, server.addr, "a@h old\n", clock)
 		if ready, _ := old.Ready(); !ready || old.Version() != 0 {
 			t.Errorf("version %d", old.Version())
 		}
+		ahead.Store(int64(missingGrace))
 		old.runs(t, 8, "a@h old\n")
 		none.runs(t, 8, "a@h old\n")
 		agree(t, old, none)

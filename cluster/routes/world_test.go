@@ -127,16 +127,25 @@ type node struct {
 // often is the poll interval in tests that do not test it.
 const often = 5 * time.Millisecond
 
+// A server is waited for so long: where it answers, and may be slow on a busy machine, and where it does not.
+const (
+	answering = 5 * time.Second
+	failing   = 500 * time.Millisecond
+)
+
 // newNode returns a node whose file has a text, or no file if the text is "". It is not started.
 func newNode(t testing.TB, addr, text string, edit ...func(*Config)) *node {
+	t.Helper()
+	return newNodeOf(t, store.Config{URL: "redis://" + addr, Timeout: answering}, text, edit...)
+}
+
+func newNodeOf(t testing.TB, sc store.Config, text string, edit ...func(*Config)) *node {
 	t.Helper()
 	n := &node{table: &table{t: t, missing: text == ""}, log: new(logText), events: new(atomic.Int64)}
 	if text != "" {
 		n.table.write(text)
 	}
-	s, err := store.New(store.Config{
-		URL: "redis://" + addr, Timeout: 500 * time.Millisecond,
-	})
+	s, err := store.New(sc)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +170,12 @@ func newNode(t testing.TB, addr, text string, edit ...func(*Config)) *node {
 
 func start(t testing.TB, addr, text string, edit ...func(*Config)) *node {
 	t.Helper()
-	n := newNode(t, addr, text, edit...)
+	return startOf(t, store.Config{URL: "redis://" + addr, Timeout: answering}, text, edit...)
+}
+
+func startOf(t testing.TB, sc store.Config, text string, edit ...func(*Config)) *node {
+	t.Helper()
+	n := newNodeOf(t, sc, text, edit...)
 	if err := n.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

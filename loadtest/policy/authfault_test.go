@@ -37,9 +37,10 @@ func startAuthCluster(t testing.TB) *authCluster {
 	t.Helper()
 	c := &authCluster{redis: world.StartRedis(t), dest: smtptest.Start(t, smtptest.Behaviour{})}
 	d := dnstest.Start(t, newAuthRecords(t).zone())
+	// A note that Redis did not take in time is known to one node alone.
+	redis := "redis: {url: \"" + c.redis.URL() + "\", timeout: 2s}"
 	for i := range c.nodes {
-		c.nodes[i] = startAuthNode(t,
-			authSetup{seal: true, dest: c.dest, dns: d, config: "redis: {url: \"" + c.redis.URL() + "\"}"})
+		c.nodes[i] = startAuthNode(t, authSetup{seal: true, dest: c.dest, dns: d, config: redis})
 	}
 	return c
 }

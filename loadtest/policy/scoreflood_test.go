@@ -153,7 +153,8 @@ func (f *flood) rise(ctx context.Context, from, to int) {
 func TestScore_Flood(t *testing.T) {
 	s := scored{
 		zone: floodZone(), redis: world.StartRedis(t).URL(),
-		score: listScore + "greet: 5ms\nreject: 8\ndefer: 4\n" +
+		// What is asked is waited for: a list that answers late on a busy machine would let the listed in.
+		score: listScore + "deadline: 20s\ngreet: 5ms\nreject: 8\ndefer: 4\n" +
 			"rates: {client: 1000/1m, network: 10000/1m, messages: 1000/1m, recipients: 1000/1m, refused: 15/1h, " +
 			"sender: 100000/1m, recipient: 100000/1m, domain: 100000/1m}\n",
 	}
@@ -178,11 +179,9 @@ func TestScore_Flood(t *testing.T) {
 	}), s.dest}
 
 	f := &flood{addr: front}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*world.Patience)
-	defer cancel()
-	f.rise(ctx, 0, floodConnections/5)
+	f.rise(t.Context(), 0, floodConnections/5)
 	before := p.status(t, "VmRSS")
-	f.rise(ctx, floodConnections/5, floodConnections)
+	f.rise(t.Context(), floodConnections/5, floodConnections)
 	after, peak := p.status(t, "VmRSS"), p.status(t, "VmHWM")
 	t.Logf("%d KiB after 2,000 connections, %d KiB after %d, %d KiB at most", before>>10, after>>10, floodConnections,
 		peak>>10)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/ingress/message/auth/spf"
 	"github.com/millrace/millrace/router/mail"
@@ -31,11 +32,11 @@ func BenchmarkMessage(b *testing.B) {
 	z := dns()
 	report := func(b *testing.B, work func()) {
 		b.ReportAllocs()
-		start := cpu(b)
+		start := ingresstest.CPU(b)
 		for b.Loop() {
 			work()
 		}
-		b.ReportMetric(float64(cpu(b)-start)/float64(b.N), "cpu-ns/op")
+		b.ReportMetric(float64(ingresstest.CPU(b)-start)/float64(b.N), "cpu-ns/op")
 	}
 	a := newAuthenticator(b, z)
 	k := rsaKey("example.net")

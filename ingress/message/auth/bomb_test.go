@@ -5,23 +5,13 @@ import (
 	"net"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/router/mail"
 )
-
-// cpu is the time that this process has computed.
-func cpu(t testing.TB) time.Duration {
-	t.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
 
 // TestMessage_Bombs has the messages that cost other software seconds, each held, judged and, in one of two rounds,
 // sealed with Ed25519, whose own cost says little. Each is answered within 50 ms of computing and keeps less than 1
@@ -96,7 +86,7 @@ func TestMessage_Bombs(t *testing.T) {
 					var before, after runtime.MemStats
 					runtime.GC()
 					runtime.ReadMemStats(&before)
-					start := cpu(t)
+					start := ingresstest.CPU(t)
 					m, err := a.Begin(t.Context(),
 						Envelope{Seal: seal, Policy: mail.DomainPolicy{DMARC: mail.DMARCReport}}, header)
 					if err != nil {
@@ -110,7 +100,7 @@ func TestMessage_Bombs(t *testing.T) {
 					if _, err := m.Fields(nil, mail.ModeHold); err != nil || v.Refusal != nil {
 						t.Fatal(err, v.Refusal)
 					}
-					best = min(best, cpu(t)-start)
+					best = min(best, ingresstest.CPU(t)-start)
 					runtime.GC()
 					runtime.ReadMemStats(&after)
 					if grew := int64(after.HeapAlloc) - int64(before.HeapAlloc); grew > 1<<20 {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 )
 
@@ -53,11 +54,11 @@ func BenchmarkChain(b *testing.B) {
 		run := func(name string, f func()) {
 			b.Run(kind.name+"/"+name, func(b *testing.B) {
 				b.ReportAllocs()
-				start := cpu(b)
+				start := ingresstest.CPU(b)
 				for b.Loop() {
 					f()
 				}
-				b.ReportMetric(float64((cpu(b)-start)/time.Duration(b.N)), "cpu-ns/op")
+				b.ReportMetric(float64((ingresstest.CPU(b)-start)/time.Duration(b.N)), "cpu-ns/op")
 			})
 		}
 		run("validate three sets", func() {

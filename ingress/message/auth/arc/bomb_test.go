@@ -5,22 +5,12 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 )
-
-// cpu is the time that this process has computed.
-func cpu(t testing.TB) time.Duration {
-	t.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
 
 // craft puts a set on a message that a Sealer would not make: its message signature covers any names and has a further
 // tag, and its results may be of any length.
@@ -142,13 +132,13 @@ func TestVerifier_Bombs(t *testing.T) {
 				var before, after runtime.MemStats
 				runtime.GC()
 				runtime.ReadMemStats(&before)
-				start := cpu(t)
+				start := ingresstest.CPU(t)
 				c, err := v.Begin(t.Context(), header)
 				if err != nil {
 					t.Fatal(err)
 				}
 				got := c.Finish(hash)
-				best = min(best, cpu(t)-start)
+				best = min(best, ingresstest.CPU(t)-start)
 				runtime.ReadMemStats(&after)
 				if grew := after.TotalAlloc - before.TotalAlloc; grew > 1<<20 {
 					t.Errorf("%d octets allocated", grew)

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/ingress/ingresstest"
 )
 
 // base64Lines is what an attachment looks like.
@@ -102,11 +104,11 @@ func BenchmarkMessage(b *testing.B) {
 	}
 	// What counts is the time computed, which other load does not stretch.
 	report := func(b *testing.B, start time.Duration) {
-		b.ReportMetric(float64(cpu(b)-start)/float64(b.N), "cpu-ns/op")
+		b.ReportMetric(float64(ingresstest.CPU(b)-start)/float64(b.N), "cpu-ns/op")
 	}
 	b.Run("verify", func(b *testing.B) {
 		b.ReportAllocs()
-		start := cpu(b)
+		start := ingresstest.CPU(b)
 		defer func() { report(b, start) }()
 		for b.Loop() {
 			m, err := v.Begin(b.Context(), head)
@@ -121,7 +123,7 @@ func BenchmarkMessage(b *testing.B) {
 	})
 	b.Run("bare RSA verify", func(b *testing.B) {
 		b.ReportAllocs()
-		start := cpu(b)
+		start := ingresstest.CPU(b)
 		defer func() { report(b, start) }()
 		for b.Loop() {
 			if rsa.VerifyPKCS1v15(k.Public().(*rsa.PublicKey), crypto.SHA256, digest[:], value) != nil {

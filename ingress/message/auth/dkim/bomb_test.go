@@ -4,20 +4,11 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
-)
 
-// cpu is the time that this process has computed.
-func cpu(t testing.TB) time.Duration {
-	t.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
+	"github.com/millrace/millrace/ingress/ingresstest"
+)
 
 // TestVerifier_Bombs has the messages that cost other verifiers seconds. Each is answered within 50 ms of computing
 // and with less than 1 MiB of allocations in all.
@@ -87,7 +78,7 @@ func TestVerifier_Bombs(t *testing.T) {
 				var before, after runtime.MemStats
 				runtime.GC()
 				runtime.ReadMemStats(&before)
-				start := cpu(t)
+				start := ingresstest.CPU(t)
 				m, err := v.Begin(t.Context(), header)
 				if err != nil {
 					t.Fatal(err)
@@ -97,7 +88,7 @@ func TestVerifier_Bombs(t *testing.T) {
 					m.Write(body[at:min(at+64<<10, len(body))])
 				}
 				got := results(m.Finish())
-				best = min(best, cpu(t)-start)
+				best = min(best, ingresstest.CPU(t)-start)
 				runtime.ReadMemStats(&after)
 				if grew := after.TotalAlloc - before.TotalAlloc; grew > 1<<20 {
 					t.Errorf("%d octets allocated", grew)
