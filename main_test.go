@@ -229,6 +229,7 @@ var gateFor = map[string][]string{
 	"github.com/alecthomas/kong":                 {"cluster/command"},
 	"github.com/HdrHistogram/hdrhistogram-go":    {"loadtest/...", "bench/..."},
 	"golang.org/x/net/idna":                      {"router/rules", "egress/...", "ingress/message/auth/..."},
+	"golang.org/x/text/unicode/norm":             {"router/rules"},
 	"golang.org/x/sync":                          {"..."},
 	"golang.org/x/sys":                           {"loadtest/..."},
 	"pgregory.net/rapid":                         {"tests"},

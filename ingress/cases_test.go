@@ -158,3 +158,73 @@ func TestCases(t *testing.T) {
 		})
 	}
 }
+
+// TestCases_Envelope has the commands from the field, on a listener of trusted clients and on one of strangers.
+func TestCases_Envelope(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join(cases(t), "a06-a11-a14-envelope.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What a stranger gets, where that is not what a trusted client gets.
+	strangers := map[string]string{
+		"MAIL FROM:a@sender.example": "501", "MAIL FROM:< a@sender.example >": "501",
+		"RCPT TO:info@relay.example": "501",
+	}
+	for _, trusted := range []bool{true, false} {
+		n := 0
+		for line := range strings.Lines(string(text)) {
+			command, right, ok := strings.Cut(strings.TrimSpace(line), "|")
+			if !ok || strings.HasPrefix(line, "#") {
+				continue
+			}
+			n++
+			w := serve(t, rules{"info": ingresstest.To("far.example"), "Postmaster": ingresstest.To("far.example")},
+				&ingresstest.Relay{UTF8: true}, func(_ *Config, wc *wire.Config) { wc.LoosePaths = trusted })
+			if strings.HasPrefix(command, "RCPT") {
+				w.say("MAIL FROM:<a@sender.example>", "250")
+			}
+			reply := w.say(strings.Replace(command, "OUR.ADDRESS", "127.0.0.1", 1), "")
+			want := right[:3]
+			if other := strangers[command]; other != "" && !trusted {
+				want = other
+			}
+			if want != "any" && !strings.HasPrefix(reply, want) &&
+				!(strings.HasPrefix(right, "250 or 501") && strings.HasPrefix(reply, "501")) {
+				t.Errorf("trusted %t, %s: got %q, want %s", trusted, command, reply, right)
+			}
+		}
+		if n < 11 {
+			t.Errorf("only %d commands", n)
+		}
+	}
+}
+
+// Mail for postmaster at an address literal of ours is for <Postmaster>, and no other mail for a literal is ours.
+func TestRcpt_PostmasterAtLiteral(t *testing.T) {
+	relay := &ingresstest.Relay{}
+	w := serve(t, rules{"Postmaster": ingresstest.To("far.example")}, relay, func(cfg *Config, wc *wire.Config) {
+		cfg.Addresses = []netip.Addr{netip.MustParseAddr("203.0.113.9"), netip.MustParseAddr("2001:db8::9")}
+		wc.Xclient = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	})
+	for forward, want := range map[string]string{
+		"Postmaster@[127.0.0.1]": "250", "postmaster@[127.0.0.1]": "250", "POSTMASTER@[203.0.113.9]": "250",
+		"Postmaster@[IPv6:2001:db8::9]": "250", `"postmaster"@[203.0.113.9]`: "250",
+		"postmaster@[IPv6:2001:db8:0::9]":      "250",
+		"Postmaster@[IPv6:::ffff:203.0.113.9]": "250",
+		"postmaster@[203.0.113.10]":            "550", "postmaster@[127.0.0.2]": "550", "info@[127.0.0.1]": "550",
+		"abuse@[127.0.0.1]": "550", "postmaster@127.0.0.1": "550", "postmaster@[IPv6:2001:db8::8]": "550",
+	} {
+		w.say("MAIL FROM:<a@b.example>", "250")
+		w.say("RCPT TO:<"+forward+">", want)
+		w.say("RSET", "250")
+	}
+	w.say("XCLIENT DESTADDR=198.51.100.4", "220")
+	w.say("EHLO client.example", "250")
+	w.say("MAIL FROM:<a@b.example>", "250")
+	w.say("RCPT TO:<Postmaster@[198.51.100.4]>", "250")
+	w.say("DATA", "354")
+	w.say("a: b\r\n\r\n.", "250")
+	if got := relay.Got[0].Forwards; len(got) != 1 || got[0] != "Postmaster" {
+		t.Errorf("to %q", got)
+	}
+}

@@ -2,6 +2,7 @@ package ingress
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -36,6 +37,9 @@ type Config struct {
 	Client  client.Config    // who a client is
 	Message message.Config   // what a message is
 	Now     func() time.Time // nil: time.Now
+	// Addresses are those that others see us at, besides those of the sockets. Mail for postmaster at one of them is
+	// ours.
+	Addresses []netip.Addr
 	// Rcpt bounds the time from a client's RCPT to our answer, hosts and sessions included. 0: 60 s, at most 4 min, as
 	// the client waits 5 min (RFC 5321 section 4.5.3.2.3).
 	Rcpt time.Duration

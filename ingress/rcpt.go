@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/millrace/millrace/ingress/client"
@@ -15,6 +16,7 @@ import (
 func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	t := s.t
 	t.last = time.Now()
+	forward = s.literalPostmaster(forward)
 	if t.report.Event.Forward.IsNull() {
 		t.report.Event.Forward = forward
 	}
@@ -64,6 +66,20 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	s.accept(&r)
 	t.relayed++
 	return nil
+}
+
+// literalPostmaster returns <Postmaster> for postmaster at an address literal that is ours, as hosts write to that have
+// no name for us, and any other path as it is.
+func (s *session) literalPostmaster(forward mail.Path) mail.Path {
+	if forward.Domain == "" || forward.Domain[0] != '[' || !strings.EqualFold(forward.LocalPart(), "postmaster") {
+		return forward
+	}
+	a, ok := mail.LiteralAddr(forward.Domain)
+	a = a.Unmap()
+	if !ok || a != s.conn.Local.Addr().Unmap() && !slices.Contains(s.cfg.Addresses, a) {
+		return forward
+	}
+	return mail.Path{Local: "Postmaster"}
 }
 
 // judgeClient awaits the verdict on the client and returns its refusal, which is held back in the tarpit. The look-ups

@@ -214,6 +214,8 @@ func TestRouter_Bounce(t *testing.T) {
 			"alice@sender.example", "mx:sender.example",
 		},
 		{"quoted", rewritten(t, keyB, `"a b"@sender.example`, noon), `"a b"@sender.example`, "mx:sender.example"},
+		{"with dots", rewritten(t, keyB, `"a..b."@sender.example`, noon), `"a..b."@sender.example`,
+			"mx:sender.example"},
 		{
 			"with what reads as a route", rewritten(t, keyB, `a%b@sender.example`, noon), `a%b@sender.example`,
 			"mx:sender.example",

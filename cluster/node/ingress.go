@@ -29,7 +29,9 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 		Store:  p.store,
 		Emit:   n.events.Emit,
 		Tracer: tracer,
-		Rcpt:   time.Duration(d.Rcpt),
+		// What is delivered by us comes from them, and so do the addresses that others write to us at.
+		Addresses: p.egress.Addresses,
+		Rcpt:      time.Duration(d.Rcpt),
 		Message: message.Config{
 			Hostname:    n.cfg.Hostname,
 			LoopTagKeys: loopTagKeys,

@@ -106,6 +106,7 @@ func (n *Node) wireConfig(l *config.Listener) wire.Config {
 		Line:        int(limits.Line),
 		Recipients:  limits.Recipients,
 		Places:      n.listeners.places,
+		LoosePaths:  l.Relay == "trusted",
 		Standing:    standingOn(l, n.parts.scoring),
 		Pressed:     func() bool { return n.listeners.holdInUse() > int64(limits.HoldBudget)/2 },
 		Slabs:       &n.listeners.slabs,

@@ -32,7 +32,7 @@ func (cl *Client) Ahead(max int) (paths []mail.Path) {
 		if hasControls(line) {
 			continue
 		}
-		if p, fault := parseRcpt(arg, c.tx.utf8); fault == nil {
+		if p, fault := parseRcpt(arg, c.tx.utf8, c.srv.cfg.loose()); fault == nil {
 			if paths == nil {
 				paths = make([]mail.Path, 0, min(max, 1+bytes.Count(after, []byte("\n"))))
 			}

@@ -164,7 +164,7 @@ func FuzzAhead(f *testing.F) {
 			if hasControls(line) {
 				continue
 			}
-			if p, fault := parseRcpt(arg, smtputf8); fault == nil {
+			if p, fault := parseRcpt(arg, smtputf8, mail.Dotted); fault == nil {
 				want = append(want, p)
 			}
 		}

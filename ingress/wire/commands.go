@@ -104,14 +104,21 @@ func (c *conn) refuse(r mail.Reply) {
 	}
 }
 
-// cutVerb splits a line at its first blank, and drops the blanks that many clients leave at its end.
+// cutVerb splits a line at its first blank, and drops the blanks that many clients leave at its end. A tab is a blank,
+// as old clients take it for one, but behind BDAT: whether octets of a message follow is a matter on which no relay
+// before us may think otherwise.
 func cutVerb(line []byte) (verb, arg []byte) {
 	line = bytes.TrimRight(line, " \t")
-	n := bytes.IndexByte(line, ' ')
+	n := bytes.IndexAny(line, " \t")
 	if n < 0 {
 		n = len(line)
 	}
-	return line[:n], bytes.TrimLeft(line[n:], " ")
+	if bytes.EqualFold(line[:n], chunkVerb) && bytes.IndexByte(line, '\t') >= 0 {
+		if n = bytes.IndexByte(line, ' '); n < 0 {
+			n = len(line)
+		}
+	}
+	return line[:n], bytes.TrimLeft(line[n:], " \t")
 }
 
 // splitVerb is cutVerb, and makes the verb upper case within line.

@@ -25,6 +25,9 @@ type Config struct {
 	Recipients int
 
 	Places *Places // shared among listeners; nil disables all limits of connections
+	// LoosePaths takes paths without brackets and with blanks in them: the listener is for trusted clients.
+	LoosePaths bool
+
 	// Standing says in which shares a client counts; nil: each is a Stranger. It is called when the client is known by
 	// its address alone.
 	Standing func(*Client) Standing
@@ -135,6 +138,14 @@ func (c Config) withDefaults() Config {
 		c.Now = time.Now
 	}
 	return c
+}
+
+// loose says which paths are taken beyond RFC 5321.
+func (c *Config) loose() mail.Looseness {
+	if c.LoosePaths {
+		return mail.Bare
+	}
+	return mail.Dotted
 }
 
 func setDefault[T comparable](field *T, value T) {

@@ -162,6 +162,8 @@ func setField(t *testing.T, c *Config, f []string) {
 		c.Proxy = loopback
 	case "xclient":
 		c.Xclient = loopback
+	case "loosepaths":
+		c.LoosePaths = true
 	case "tls":
 		cfg := certificate(t)
 		c.TLS = tlsOf(cfg)

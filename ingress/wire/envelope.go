@@ -20,7 +20,7 @@ func (c *conn) mail(arg []byte) {
 		c.refuse(tooManyMessages)
 		return
 	}
-	reverse, p, fault := parseMail(arg, cfg.MessageSize)
+	reverse, p, fault := parseMail(arg, cfg.MessageSize, cfg.loose())
 	if fault != nil {
 		if fault.Code == 552 { // the size is no mistake of form
 			c.spent.barren++
@@ -51,7 +51,7 @@ func (c *conn) rcpt(arg []byte) {
 		c.mistake(mailFirst)
 		return
 	}
-	forward, fault := parseRcpt(arg, c.tx.utf8)
+	forward, fault := parseRcpt(arg, c.tx.utf8, c.srv.cfg.loose())
 	if fault != nil {
 		c.tx.refuse(refusedForGood)
 		c.mistake(*fault)

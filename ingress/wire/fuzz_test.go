@@ -122,13 +122,18 @@ func FuzzCommandLine(f *testing.F) {
 	for _, s := range []string{
 		"FROM:<a@x.example> SIZE=10 BODY=8BITMIME SMTPUTF8", "from: <>", `TO:<"a b\"c"@[IPv6:::1]>`, "TO:<Postmaster>",
 		"TO:<@a,@b:c@d> X=Y",
+		"FROM:<a..b@x.> SIZE=1", "FROM: < .a @ x >", "TO:a@x SIZE=1", "TO:\t<a.@x>",
 		"FROM:<a@x> SIZE=99999999999999999999", "TO:<ピ@例.jp>", "10 LAST", "0", "TO:<", "FROM:<",
 	} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, arg []byte) {
 		const limit = 1 << 40
-		if p, params, fault := parseMail(arg, limit); fault == nil {
+		for _, loose := range []mail.Looseness{mail.Strict, mail.Dotted, mail.Bare} {
+			p, params, fault := parseMail(arg, limit, loose)
+			if fault != nil {
+				continue
+			}
 			if params.Size < 0 || params.Size > limit {
 				t.Errorf("size %d", params.Size)
 			}
@@ -136,14 +141,18 @@ func FuzzCommandLine(f *testing.F) {
 			if params.SMTPUTF8 {
 				again = append(again, " SMTPUTF8"...)
 			}
-			if q, _, fault := parseMail(again, limit); fault != nil || q != p {
+			if q, _, fault := parseMail(again, limit, mail.Strict); fault != nil || q != p {
 				t.Errorf("%q: %v, again %v", arg, p, q)
 			}
 			noInjection(t, p)
 		}
 		for _, utf8 := range []bool{false, true} {
-			if p, fault := parseRcpt(arg, utf8); fault == nil {
-				if q, fault := parseRcpt([]byte("TO:<"+p.String()+">"), utf8); fault != nil || q != p {
+			for _, loose := range []mail.Looseness{mail.Strict, mail.Dotted, mail.Bare} {
+				p, fault := parseRcpt(arg, utf8, loose)
+				if fault != nil {
+					continue
+				}
+				if q, fault := parseRcpt([]byte("TO:<"+p.String()+">"), utf8, mail.Strict); fault != nil || q != p {
 					t.Errorf("%q: %v, again %v", arg, p, q)
 				}
 				noInjection(t, p)

@@ -11,13 +11,13 @@ import (
 
 // parseMail parses what follows "MAIL": FROM:, the reverse-path and its parameters. Blanks between the colon and the
 // bracket are tolerated, as all servers do, because clients send them against RFC 5321 section 3.3.
-func parseMail(arg []byte, maxSize int64) (reverse mail.Path, p mail.Params, fault *mail.Reply) {
+func parseMail(arg []byte, maxSize int64, loose mail.Looseness) (reverse mail.Path, p mail.Params, fault *mail.Reply) {
 	s, ok := cutPrefixFold(string(arg), "FROM:")
 	if !ok {
 		return mail.Path{}, mail.Params{}, &mailSyntax
 	}
 	// Whether SMTPUTF8 was declared is known only behind the path.
-	reverse, rest, err := cutPath(s)
+	reverse, rest, err := cutPath(s, loose)
 	if err != nil || reverse.IsPostmaster() {
 		return mail.Path{}, mail.Params{}, &badReversePath
 	}
@@ -31,8 +31,8 @@ func parseMail(arg []byte, maxSize int64) (reverse mail.Path, p mail.Params, fau
 }
 
 // cutPath cuts a path, which may hold octets beyond ASCII, from what stands behind its colon.
-func cutPath(s string) (mail.Path, string, error) {
-	return mail.CutPath(strings.TrimLeft(s, " "), true)
+func cutPath(s string, loose mail.Looseness) (mail.Path, string, error) {
+	return mail.CutPath(strings.TrimLeft(s, " \t"), true, loose)
 }
 
 // parseParams parses the parameters of MAIL. Keywords are recognized in any case (RFC 5321 section 4.1.1.11 and 2.4).
@@ -114,12 +114,12 @@ func parseDigits(s string) (int64, error) {
 }
 
 // parseRcpt parses what follows "RCPT": TO: and the forward-path. No extension that is offered has a parameter for it.
-func parseRcpt(arg []byte, smtputf8 bool) (mail.Path, *mail.Reply) {
+func parseRcpt(arg []byte, smtputf8 bool, loose mail.Looseness) (mail.Path, *mail.Reply) {
 	s, ok := cutPrefixFold(string(arg), "TO:")
 	if !ok {
 		return mail.Path{}, &rcptSyntax
 	}
-	forward, rest, err := cutPath(s)
+	forward, rest, err := cutPath(s, loose)
 	switch {
 	case err != nil || forward.IsNull():
 		return mail.Path{}, &badForwardPath

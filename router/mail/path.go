@@ -16,7 +16,8 @@ const (
 
 // A Path is a reverse-path or a forward-path (RFC 5321 section 4.1.2) without its angle brackets and without a source
 // route. Both parts are kept as the client wrote them, so that the next hop gets them unchanged: Local keeps its
-// quotes, Domain keeps its case, its U-labels and the brackets of an address literal.
+// quotes, Domain keeps its case, its U-labels and the brackets of an address literal. What CutPath takes beyond the RFC
+// is in the RFC's form: Local is quoted then, and Domain has no dot at its end.
 //
 // The zero Path is the null reverse-path "<>". A forward-path with Local "Postmaster" (in any case) and no Domain is
 // the one mailbox without a domain (RFC 5321 section 4.5.1). Paths are comparable octet by octet, which is stricter
@@ -117,7 +118,7 @@ func ParsePath(s string, smtputf8 bool) (Path, error) {
 	if s == "" {
 		return Path{}, nil
 	}
-	p, rest, err := cutMailbox(s, smtputf8)
+	p, rest, err := cutMailbox(s, smtputf8, Strict)
 	if err != nil {
 		return Path{}, err
 	}
@@ -127,25 +128,43 @@ func ParsePath(s string, smtputf8 bool) (Path, error) {
 	return p, nil
 }
 
+// A Looseness says which paths are taken beyond RFC 5321.
+type Looseness uint8
+
+// What is taken. Each includes the ones before it.
+const (
+	Strict Looseness = iota // nothing
+	Dotted                  // dots anywhere in a local part, as phones have them, and one at the end of a domain
+	Bare                    // no brackets, and blanks beside brackets and at-sign
+)
+
 // CutPath parses a path with its angle brackets at the start of s, the text behind "MAIL FROM:" or "RCPT TO:". It
 // returns the path and the rest of s, which is empty or begins with a blank. Quoted strings may hold brackets and
 // blanks. The errors are those of ParsePath.
-func CutPath(s string, smtputf8 bool) (p Path, rest string, err error) {
-	if s == "" || s[0] != '<' {
+//
+// Whatever loose is, the path that is returned is one that ParsePath takes, with the meaning that all servers see in
+// what the client wrote: a local part with dots where RFC 5321 section 4.1.2 has none is quoted.
+func CutPath(s string, smtputf8 bool, loose Looseness) (p Path, rest string, err error) {
+	bare := s == "" || s[0] != '<'
+	switch {
+	case bare && loose < Bare:
 		return Path{}, "", ErrPathSyntax
+	case !bare:
+		s = skipBlanks(s[1:], loose)
 	}
-	s = s[1:]
-	if s != "" && s[0] == '>' {
+	if !bare && s != "" && s[0] == '>' {
 		rest = s[1:]
 	} else {
-		p, rest, err = cutMailbox(s, smtputf8)
+		p, rest, err = cutMailbox(s, smtputf8, loose)
 		if err != nil {
 			return Path{}, "", err
 		}
-		if rest == "" || rest[0] != '>' {
-			return Path{}, "", ErrPathSyntax
+		if !bare {
+			if rest = skipBlanks(rest, loose); rest == "" || rest[0] != '>' {
+				return Path{}, "", ErrPathSyntax
+			}
+			rest = rest[1:]
 		}
-		rest = rest[1:]
 	}
 	if rest != "" && rest[0] != ' ' && rest[0] != '\t' {
 		return Path{}, "", ErrPathSyntax
@@ -153,18 +172,32 @@ func CutPath(s string, smtputf8 bool) (p Path, rest string, err error) {
 	return p, rest, nil
 }
 
+// skipBlanks returns s without the blanks that it begins with, where they are taken.
+func skipBlanks(s string, loose Looseness) string {
+	if loose < Bare {
+		return s
+	}
+	return strings.TrimLeft(s, " \t")
+}
+
 // cutMailbox parses [A-d-l ":"] Mailbox at the start of s and returns the rest of s.
-func cutMailbox(s string, smtputf8 bool) (p Path, rest string, err error) {
+func cutMailbox(s string, smtputf8 bool, loose Looseness) (p Path, rest string, err error) {
 	if s != "" && s[0] == '@' {
 		if s, err = dropSourceRoute(s, smtputf8); err != nil {
 			return Path{}, "", err
 		}
 	}
-	n, err := localLen(s, smtputf8)
+	n, err := localLen(s, smtputf8, loose)
 	if err != nil {
 		return Path{}, "", err
 	}
 	p.Local, s = s[:n], s[n:]
+	if p.Local[0] != '"' && !dotsInside(p.Local) {
+		p.Local = `"` + p.Local + `"` // atext and dots need no backslash
+	}
+	if at := skipBlanks(s, loose); at != "" && at[0] == '@' {
+		s = at
+	}
 	if s == "" || s[0] != '@' {
 		if p.IsPostmaster() {
 			return p, s, nil
@@ -174,12 +207,15 @@ func cutMailbox(s string, smtputf8 bool) (p Path, rest string, err error) {
 		}
 		return Path{}, "", ErrPathSyntax
 	}
-	s = s[1:]
-	n, err = domainLen(s, smtputf8)
+	s = skipBlanks(s[1:], loose)
+	n, err = domainLen(s, smtputf8, loose)
 	if err != nil {
 		return Path{}, "", err
 	}
 	p.Domain, s = s[:n], s[n:]
+	if loose >= Dotted && s != "" && p.Domain[0] != '[' && s[0] == '.' {
+		s = s[1:]
+	}
 	return p, s, nil
 }
 
@@ -189,7 +225,7 @@ func dropSourceRoute(s string, smtputf8 bool) (string, error) {
 		if s == "" || s[0] != '@' {
 			return "", ErrPathSyntax
 		}
-		n, err := domainLen(s[1:], smtputf8)
+		n, err := domainLen(s[1:], smtputf8, Strict)
 		if err != nil {
 			return "", err
 		}
@@ -213,8 +249,8 @@ func dropSourceRoute(s string, smtputf8 bool) (string, error) {
 }
 
 // localLen returns the length of the Local-part at the start of s.
-func localLen(s string, smtputf8 bool) (int, error) {
-	n := 0
+func localLen(s string, smtputf8 bool, loose Looseness) (int, error) {
+	n, quotes := 0, 0
 	switch {
 	case s == "":
 		return 0, ErrPathSyntax
@@ -243,18 +279,21 @@ func localLen(s string, smtputf8 bool) (int, error) {
 			n++
 		}
 		if !dotsInside(s[:n]) {
-			return 0, ErrPathSyntax
+			if n == 0 || loose < Dotted {
+				return 0, ErrPathSyntax
+			}
+			quotes = len(`""`)
 		}
 	}
-	if n > MaxLocal {
+	if n+quotes > MaxLocal {
 		return 0, ErrPathTooLong
 	}
 	return n, checkUTF8(s[:n], smtputf8)
 }
 
 // domainLen returns the length of the Domain or address literal at the start of s. RFC 5321 section 4.1.2 has no
-// underscores, but hosts in use do: they are accepted.
-func domainLen(s string, smtputf8 bool) (int, error) {
+// underscores, but hosts in use do: they are accepted. A dot at its end is not counted.
+func domainLen(s string, smtputf8 bool, loose Looseness) (int, error) {
 	if s != "" && s[0] == '[' {
 		n := strings.IndexByte(s, ']')
 		if n < 0 || !isAddressLiteral(s[1:n]) {
@@ -265,6 +304,9 @@ func domainLen(s string, smtputf8 bool) (int, error) {
 	n := 0
 	for n < len(s) && (isLetDig(s[n]) || s[n] == '-' || s[n] == '_' || s[n] == '.' || s[n] >= utf8.RuneSelf) {
 		n++
+	}
+	if loose >= Dotted && n > 0 && s[n-1] == '.' {
+		n--
 	}
 	if n > MaxDomain {
 		return 0, ErrPathTooLong
@@ -314,7 +356,7 @@ func IsDomain(s string) bool {
 	if s == "" || s[0] == '[' {
 		return false
 	}
-	n, err := domainLen(s, true)
+	n, err := domainLen(s, true, Strict)
 	return err == nil && n == len(s)
 }
 

@@ -35,7 +35,7 @@ func TestParsePath(t *testing.T) {
 			if err != nil || p.Local != tt.local || p.Domain != tt.domain {
 				t.Errorf("got %+v, %v", p, err)
 			}
-			cut, rest, err := CutPath("<"+tt.in+"> SIZE=1", true)
+			cut, rest, err := CutPath("<"+tt.in+"> SIZE=1", true, Strict)
 			if err != nil || cut != p || rest != " SIZE=1" {
 				t.Errorf("CutPath returns %+v, %q, %v", cut, rest, err)
 			}
@@ -94,8 +94,111 @@ func TestParsePath_Refused(t *testing.T) {
 		"", "<", "<@", "<@a:", "a@h.example", "<a@h.example", "<a@h.example>x", "<a@h.example>>", "< a@h.example>",
 		"<<a@h.example>>",
 	} {
-		if p, rest, err := CutPath(s, false); err == nil {
+		if p, rest, err := CutPath(s, false, Dotted); err == nil {
 			t.Errorf("CutPath(%q) returns %+v, %q", s, p, rest)
+		}
+	}
+}
+
+// Paths that clients in use write are taken, and come out as RFC 5321 has them.
+func TestCutPath_Loose(t *testing.T) {
+	for in, want := range map[string]string{
+		"<a..b@h.example>":            `"a..b"@h.example`,
+		"<.a@h.example>":              `".a"@h.example`,
+		"<a.@h.example>":              `"a."@h.example`,
+		"<...@h.example>":             `"..."@h.example`,
+		"<.a..b.@h.example.>":         `".a..b."@h.example`,
+		"<a@h.example.>":              "a@h.example",
+		"<a@H.Example.> SIZE=1":       "a@H.Example SIZE=1",
+		"<@r.example:a..b@h.example>": `"a..b"@h.example`,
+		"<größe..@bücher.example.>":   `"größe.."@bücher.example`,
+		"<a@h.example..>":             "!",
+		"<a@.h.example>":              "!",
+		"<a@h..example>":              "!",
+		"<a@[192.0.2.1].>":            "!",
+		"<a@.>":                       "!",
+		"<@h.example>":                "!",
+		`<"a".b@h.example>`:           "!",
+		"<a(c)@h.example>":            "!",
+		"<" + strings.Repeat("x", 253) + ".@h.example>": `"` + strings.Repeat("x", 253) + `."@h.example`,
+		"<" + strings.Repeat("x", 254) + ".@h.example>": "!",
+	} {
+		for _, loose := range []Looseness{Dotted, Bare} {
+			p, rest, err := CutPath(in, true, loose)
+			got := p.String() + rest
+			if err != nil {
+				got = "!"
+			}
+			if got != want {
+				t.Errorf("%s: got %s, %v, want %s", in, got, err, want)
+			}
+		}
+		if p, rest, err := CutPath(in, true, Strict); err == nil {
+			t.Errorf("%s is taken strictly as %s, %q", in, p, rest)
+		}
+	}
+}
+
+// Without brackets and with blanks paths are taken where they are to be.
+func TestCutPath_Bare(t *testing.T) {
+	for in, want := range map[string]string{
+		"a@h.example":               "a@h.example|",
+		"a@h.example SIZE=1":        "a@h.example| SIZE=1",
+		"a..b@h.example.\tSIZE=1":   `"a..b"@h.example|` + "\tSIZE=1",
+		`"a b"@h.example`:           `"a b"@h.example|`,
+		"postmaster":                "postmaster|",
+		"< a@h.example >":           "a@h.example|",
+		"<\ta@h.example\t> X=Y":     "a@h.example| X=Y",
+		"< >":                       "|",
+		"<a @ h.example>":           "a@h.example|",
+		"a @ h.example BODY=7BIT":   "a@h.example| BODY=7BIT",
+		"< @r.example:a@h.example>": "a@h.example|",
+		"":                          "!",
+		"a":                         "!",
+		"a@h.example>":              "!",
+		"<a@h.example":              "!",
+		"<a b@h.example>":           "!",
+		"<a@h.example b>":           "!",
+		"<a@h. example>":            "!",
+		"<<a@h.example>>":           "!",
+		"a@h.example,b@h.example":   "!",
+		"Joe <a@h.example>":         "!",
+	} {
+		p, rest, err := CutPath(in, true, Bare)
+		got := p.String() + "|" + rest
+		if err != nil {
+			got = "!"
+		}
+		if got != want {
+			t.Errorf("%q: got %s, %v, want %s", in, got, err, want)
+		}
+		if p, _, err := CutPath(in, true, Dotted); err == nil {
+			t.Errorf("%q is taken from a stranger as %s", in, p)
+		}
+	}
+}
+
+// looseCut holds what is taken beyond the RFC to it: the path is one that ParsePath takes, and nothing is taken less.
+func looseCut(t *testing.T, s string, utf8 bool) {
+	t.Helper()
+	var before Path
+	taken := false
+	for _, loose := range []Looseness{Strict, Dotted, Bare} {
+		p, rest, err := CutPath(s, utf8, loose)
+		switch {
+		case err != nil && taken:
+			t.Fatalf("%q is taken, and not at %d", s, loose)
+		case err != nil:
+			continue
+		case taken && p != before:
+			t.Fatalf("%q is %+v, and %+v at %d", s, before, p, loose)
+		}
+		before, taken = p, true
+		if again, err := ParsePath(p.String(), utf8); err != nil || again != p {
+			t.Fatalf("%q is %+v, which is no path: %v", s, p, err)
+		}
+		if !strings.HasSuffix(s, rest) || rest != "" && rest[0] != ' ' && rest[0] != '\t' {
+			t.Fatalf("%q leaves %q", s, rest)
 		}
 	}
 }
@@ -169,7 +272,9 @@ func FuzzPath(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, s string, utf8 bool) {
 		p, err := ParsePath(s, utf8)
-		cut, rest, cutErr := CutPath("<"+s+"> x", utf8)
+		cut, rest, cutErr := CutPath("<"+s+"> x", utf8, Strict)
+		looseCut(t, "<"+s+"> x", utf8)
+		looseCut(t, s, utf8)
 		if err != nil {
 			if cutErr == nil && rest == " x" {
 				t.Fatalf("%q: CutPath returns %+v, ParsePath %v", s, cut, err)

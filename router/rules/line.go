@@ -117,13 +117,16 @@ func (b *builder) literalRule(r rule, p mail.Path, rest string) (why string) {
 	}
 	r.domain, r.flags = id, flagLiteral
 	local := p.LocalPart()
-	r.localLen = uint16(len(local))
-	if local == p.Local && ascii.Fold(local) == local {
-		r.local = r.pattern
+	if ascii.Is(local) && local == p.Local && ascii.Fold(local) == local {
+		r.local, r.localLen = r.pattern, uint16(len(local))
 	} else {
+		compared := appendLocal(nil, local)
+		if len(compared) > mail.MaxLocal {
+			return "pattern " + quote(p.String()) + ": " + mail.ErrPathTooLong.Error()
+		}
 		r.flags |= flagExtra
-		r.local = uint32(b.extra.Len())
-		b.extra.Write(ascii.AppendFold(nil, local))
+		r.local, r.localLen = uint32(b.extra.Len()), uint16(len(compared))
+		b.extra.Write(compared)
 	}
 	if why := b.finish(&r, rest, 0, local); why != "" {
 		return why
@@ -185,7 +188,7 @@ func (b *builder) regexRule(s string) (why string) {
 // compileRegex compiles a regex so that it matches whole local parts. It is parsed by itself and written anew before
 // the anchors are added, so that an unbalanced parenthesis or open quoting in it cannot reach them.
 func compileRegex(s string) (re *regexp.Regexp, why string) {
-	tree, err := syntax.Parse(s, syntax.Perl|syntax.FoldCase)
+	tree, err := syntax.Parse(composed(s), syntax.Perl|syntax.FoldCase)
 	if err != nil {
 		return nil, "regex " + quote(s) + ": " + strings.TrimPrefix(err.Error(), "error parsing regexp: ")
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -82,7 +83,11 @@ func (b *builder) buildIndex() {
 		}
 		n, _ := k.set(r.domain, t.localOf(r))
 		if first, ok := t.literal(&k, r.domain, n); ok {
-			b.failRule(r, b.samePattern(&t.rules[first]))
+			if why := b.samePattern(&t.rules[first]); b.sameForm(r, &t.rules[first]) {
+				b.failRule(r, why)
+			} else { // files from when these were two addresses load
+				b.warn(r, "in another form "+why+", and that one counts")
+			}
 			continue
 		}
 		at := t.slot(&k, n)
@@ -91,6 +96,18 @@ func (b *builder) buildIndex() {
 		}
 		t.index[at] = uint32(i) + 1
 	}
+}
+
+// sameForm reports whether two patterns of one address differ in the case of ASCII letters at most.
+func (b *builder) sameForm(r, first *rule) bool {
+	form := func(r *rule) string {
+		p, err := mail.ParsePath(b.t.patternOf(r), true)
+		if err != nil {
+			return ""
+		}
+		return ascii.Fold(p.LocalPart())
+	}
+	return form(r) == form(first)
 }
 
 // linkRule sets the flags of a rule that depend on its targets.

@@ -214,7 +214,14 @@ func (k *key) set(id uint32, local string) (n int, ok bool) {
 		return 0, false
 	}
 	binary.LittleEndian.PutUint32(k[:4], id)
-	return len(ascii.AppendFold(k[4:4], local)), true
+	if ascii.Is(local) {
+		return len(ascii.AppendFold(k[4:4], local)), true
+	}
+	folded := appendLocal(nil, local)
+	if len(folded) > mail.MaxLocal {
+		return 0, false
+	}
+	return copy(k[4:], folded), true
 }
 
 // localOf returns the local part of a literal as it is compared.
@@ -280,6 +287,7 @@ func (t *Table) find(id uint32, p mail.Path, fallback bool, steps *Steps) hit {
 
 // match searches a local part among the regexes of a domain.
 func (t *Table) match(id uint32, local string, steps *Steps) hit {
+	local = composed(local)
 	for _, r := range t.regexes[id] {
 		if groups := r.re.FindStringSubmatchIndex(local); groups != nil {
 			t.addStep(steps, r.rule, "matches")
