@@ -23,6 +23,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/millrace/millrace/egress/dial"
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/mx"
@@ -86,6 +87,8 @@ type Config struct {
 	// Sources are addresses of ours to connect from. A Site always sees the same one of each family, so that its
 	// greylisting knows us again. Without an address of a family the system chooses.
 	Sources []netip.Addr
+	// Family is that of the addresses that are connected to. If all Sources are of one family, it is that one.
+	Family dial.Family
 	// Addresses are those that destinations see us at. Behind address translation they are not those of our sockets.
 	// With SRSDomain, Helo and the addresses behind it they tell a refusal of us from one of a message.
 	Addresses []netip.Addr
@@ -153,6 +156,11 @@ func (c *Config) Validate() error {
 	for i, a := range c.Sources {
 		if !a.IsValid() || a.IsUnspecified() || a.IsMulticast() {
 			return &mail.FieldError{Field: "source[" + strconv.Itoa(i) + "]", Reason: "is no address to connect from"}
+		}
+		if !c.Family.Has(a) {
+			return &mail.FieldError{
+				Field: "source[" + strconv.Itoa(i) + "]", Reason: "is not of the family " + c.Family.String(),
+			}
 		}
 	}
 	for i, a := range c.Addresses {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/egress/dial"
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -292,8 +293,11 @@ func TestConfig_Validate(t *testing.T) {
 		"resolver":  func(c *Config) { c.Resolver = nil },
 		"budget":    func(c *Config) { c.Budget = -1 },
 		"source[1]": func(c *Config) { c.Sources = []netip.Addr{netip.MustParseAddr("192.0.2.1"), {}} },
-		"self[0]":   func(c *Config) { c.Self = []string{"a b"} },
-		"stall":     func(c *Config) { c.Client.Stall = -1 },
+		"source[0]": func(c *Config) {
+			c.Sources, c.Family = []netip.Addr{netip.MustParseAddr("192.0.2.1")}, dial.IPv6
+		},
+		"self[0]": func(c *Config) { c.Self = []string{"a b"} },
+		"stall":   func(c *Config) { c.Client.Stall = -1 },
 	} {
 		c := ok
 		change(&c)

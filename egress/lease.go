@@ -98,10 +98,12 @@ func (l *lease) take(ctx context.Context, tries int) (full bool, err error) {
 	if err := l.putOff(&l.d, l.at.way.User); err != nil {
 		return false, err
 	}
+	sender := l.sender(&l.d, "")
 	c, span := l.span(ctx, "egress.pool")
 	s, err := l.pool.Get(c, pool.Request{
 		Site: l.at.site, Limits: l.at.limits, Way: l.at.way, Hosts: l.at.hosts,
 		Client: network.Widest(l.d.Client.Addr()), Favoured: l.d.Favoured, Again: l.counted,
+		NotIPv6: l.marks.AvoidsIPv6(&sender),
 	})
 	end(span, err)
 	if err != nil {

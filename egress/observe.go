@@ -99,6 +99,10 @@ func (r *resources) learn(s *slot, d *mail.Delivery, domain string, err error) {
 	if refusal := aboutUs(err); refusal != nil {
 		reply, _ := replyOf(err)
 		r.anomaly(d, refusal, reply.Verb)
+		if reply.OurIPv6 {
+			sender := r.sender(d, domain)
+			r.marks.RefusedIPv6(d.Site, sender.Of())
+		}
 	}
 	if done.Cool {
 		s.Refused(err)

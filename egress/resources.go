@@ -82,7 +82,7 @@ func newResources(cfg Config) (*resources, error) {
 		finder: finder,
 		pool:   pool.New[*client](cfg.Now, cmp.Or(cfg.StreamFloor, pool.DefaultStreamFloor)),
 		dialer: dial.New(dial.Config{
-			Helo: cfg.Helo, Finder: finder, Marks: marks, Sources: cfg.Sources, Client: cfg.Client,
+			Helo: cfg.Helo, Finder: finder, Marks: marks, Sources: cfg.Sources, Family: cfg.Family, Client: cfg.Client,
 			RootCAs: cfg.tune.rootCAs,
 			Us:      smtpclient.Identity{Addrs: unmapped(cfg.Addresses), SRS: cfg.SRSDomain},
 		}),

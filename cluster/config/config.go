@@ -75,6 +75,7 @@ type Egress struct {
 	TLS             string   `yaml:"tls"` // "none", "opportunistic" or "required"
 	Helo            string   `yaml:"helo"`
 	Source          []string `yaml:"source"`
+	Family          string   `yaml:"family"` // "any", "ipv4", "ipv6" or "prefer-ipv4"
 	Addresses       []string `yaml:"addresses"`
 	AllowPrivate    bool     `yaml:"allow_private"`
 	CredentialsFile File     `yaml:"credentials_file"`
@@ -258,7 +259,7 @@ type Log struct {
 // defaults returns a Config with the values of absent keys.
 func defaults() *Config {
 	return &Config{
-		Egress: Egress{Port: 25, TLS: "opportunistic"},
+		Egress: Egress{Port: 25, TLS: "opportunistic", Family: "any"},
 		Limits: Limits{
 			MessageSize: 50 << 20, Line: 1 << 20, Recipients: 100, Connections: 20000, ConnectionsPerClient: 50,
 			ConnectionsPerNetwork: NetworkLimits{Net24: 400, Net56: 200, Net48: 1000},

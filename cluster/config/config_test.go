@@ -23,7 +23,7 @@ routes: file
 state: state/
 dns: {servers: ["127.0.0.1:53"], trust_ad: false}
 egress:
-  {port: 25, tls: opportunistic, helo: mx1.example.net, source: [], addresses: [192.0.2.7, "2001:db8::7"],
+  {port: 25, tls: opportunistic, helo: mx1.example.net, source: [], family: any, addresses: [192.0.2.7, "2001:db8::7"],
    allow_private: false, credentials_file: file, sites_file: file, reactions_file: file}
 limits:
   {message_size: 50MiB, line: 1MiB, recipients: 100, connections: 20000, connections_per_client: 50,
@@ -241,6 +241,7 @@ func TestParse_Problems(t *testing.T) {
 			"a floor below any link", "limits:\n  stream_floor: 600",
 			"2: limits.stream_floor: is not between 1000 octets and 10MiB a second",
 		},
+		{"a family that is none", "egress: {family: ipv5}", `"ipv5" is none of any, ipv4, ipv6, prefer-ipv4`},
 		{"a TLS policy that is none", "egress: {tls: maybe}", `"maybe" is none of none, opportunistic, required`},
 		{
 			"a Redis URL is not repeated", "redis: {url: \"http://user:hunter2@h\"}",

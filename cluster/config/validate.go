@@ -121,6 +121,7 @@ func (v *validator) egress(e *Egress) {
 		v.add("egress.port", "is not a port")
 	}
 	v.oneOf("egress.tls", e.TLS, "none", "opportunistic", "required")
+	v.oneOf("egress.family", e.Family, "any", "ipv4", "ipv6", "prefer-ipv4")
 	if e.Helo != "" && !mail.IsDomain(e.Helo) {
 		if _, ok := mail.LiteralAddr(e.Helo); !ok {
 			v.add("egress.helo", "is neither a domain name nor an address literal")

@@ -13,6 +13,7 @@ import (
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/store"
 	"github.com/millrace/millrace/egress"
+	"github.com/millrace/millrace/egress/dial"
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/egress/smtpclient"
 	"github.com/millrace/millrace/ingress/message/auth"
@@ -94,6 +95,10 @@ func (p *parts) makeEgress(hooks) error {
 	if !ok {
 		return config.Problems{c.Problem("egress.tls", "is no policy")}
 	}
+	family, ok := dial.ParseFamily(c.Egress.Family)
+	if !ok {
+		return config.Problems{c.Problem("egress.family", "is no family")}
+	}
 	sources, err := readAddrs(c, "egress.source", c.Egress.Source)
 	if err != nil {
 		return err
@@ -109,6 +114,7 @@ func (p *parts) makeEgress(hooks) error {
 		TLS:          policy,
 		Resolver:     p.resolver,
 		Sources:      sources,
+		Family:       family,
 		Addresses:    addresses,
 		AllowPrivate: c.Egress.AllowPrivate,
 		Self:         []string{c.Hostname},

@@ -34,6 +34,8 @@ type Config struct {
 	// Sources are addresses of ours to connect from. A Site always sees the same one of each family. Without an address
 	// of a family the system chooses.
 	Sources []netip.Addr
+	// Family is that of the hosts' addresses. If all Sources are of one family, it is that one.
+	Family Family
 	// Us is what we are called outside, besides Helo and the addresses behind it, which are looked up.
 	Us      smtpclient.Identity
 	Client  smtpclient.Config // the deadlines of sessions
@@ -54,6 +56,7 @@ type Dialer struct {
 func New(c Config) *Dialer {
 	d := &Dialer{cfg: c, memory: newMemory(c.Client.Now)}
 	d.us.configured = c.Us
+	d.cfg.Family = c.Family.within(c.Sources)
 	for policy := range d.tls {
 		d.tls[policy] = tlsConfig(c.RootCAs, smtpclient.TLSPolicy(policy))
 		d.classic[policy] = classicConfig(d.tls[policy], smtpclient.TLSPolicy(policy))
@@ -140,7 +143,8 @@ func (d *Dialer) Dial(ctx context.Context, t Target) (Conn, Failures) {
 	return Conn{}, w.failed
 }
 
-// addrs returns the addresses of a host in the order to try them. A unix socket has the zero Addr.
+// addrs returns the addresses of a host in the order to try them. A unix socket has the zero Addr. An address that was
+// written down in place of a name is of the right family.
 func (d *Dialer) addrs(ctx context.Context, t *Target, host string) ([]netip.Addr, error) {
 	if t.Transport == mail.LMTPUnix {
 		return []netip.Addr{{}}, nil
@@ -153,7 +157,13 @@ func (d *Dialer) addrs(ctx context.Context, t *Target, host string) ([]netip.Add
 	if err != nil {
 		return nil, err
 	}
-	return alternate(addrs), nil
+	if _, literal := mail.LiteralAddr(host); literal {
+		return addrs, nil
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return addrs, nil
+	}
+	return d.cfg.Family.of(host, addrs)
 }
 
 // clientTarget returns what smtpclient is to connect to for one address of a host, and how to speak TLS there. At a

@@ -28,14 +28,14 @@ func TestAlternate(t *testing.T) {
 		in = append(in, netip.MustParseAddr(s))
 	}
 	var got []string
-	for _, a := range alternate(in) {
+	for _, a := range alternate(in, false) {
 		got = append(got, a.String())
 	}
 	want := []string{"2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2", "2001:db8::3", "192.0.2.3"}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
-	if got := alternate(nil); len(got) != 0 {
+	if got := alternate(nil, false); len(got) != 0 {
 		t.Errorf("got %v of nothing", got)
 	}
 }

@@ -15,12 +15,12 @@ const (
 	maxAddrs = 6
 )
 
-// alternate returns addresses of both families in turn, IPv6 first, at most maxAddrs of them.
-func alternate(addrs []netip.Addr) []netip.Addr {
+// alternate returns addresses of both families in turn, IPv6 first unless IPv4 is, at most maxAddrs of them.
+func alternate(addrs []netip.Addr, first4 bool) []netip.Addr {
 	var family [2][]netip.Addr
 	for _, a := range addrs {
 		i := 0
-		if a.Is4() {
+		if a.Is4() != first4 {
 			i = 1
 		}
 		family[i] = append(family[i], a)

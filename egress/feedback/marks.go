@@ -206,6 +206,18 @@ func (m *Marks) RefusesIPv6(site mail.Site, of Of) (at time.Time, refuses bool) 
 	return m.failedAt(Spot{Host: string(site)}, OurIPv6, of)
 }
 
+// AvoidsIPv6 reports whether the Site of s refused our IPv6 address for mail like it. The path of each message calls
+// it.
+func (m *Marks) AvoidsIPv6(s *Sender) bool {
+	at := Spot{Host: string(s.Site)}
+	until, ok := m.index.get(party{site: s.Site, network: at.network(), user: anyPhase})
+	if !ok || m.now().After(until) {
+		return false
+	}
+	_, refuses := m.RefusesIPv6(s.Site, s.Of())
+	return refuses
+}
+
 // RefusedIPv6 marks a Site because it refused our IPv6 address.
 func (m *Marks) RefusedIPv6(site mail.Site, by Of) { m.Failed(Spot{Host: string(site)}, OurIPv6, by) }
 

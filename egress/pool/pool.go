@@ -128,6 +128,7 @@ type Request struct {
 	Client   netip.Prefix // the network that the share is counted by
 	Favoured bool         // exempt from the share
 	Again    bool         // its message had a Slot before, and counts no more
+	NotIPv6  bool         // no connection over IPv6 serves
 }
 
 const (

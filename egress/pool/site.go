@@ -299,7 +299,7 @@ func (t *site[C]) popIdle(r *Request, now time.Time) (best *Slot[C]) {
 	for i := len(t.idle) - 1; i >= 0; i-- {
 		s := t.idle[i]
 		n := rank(r.Hosts, s.key.Host)
-		if s.content == spent || n < 0 || at >= 0 && n >= pref || s.key.Way != r.Way {
+		if s.content == spent || n < 0 || at >= 0 && n >= pref || !s.fits(r) {
 			continue
 		}
 		if s.expired(now) {
