@@ -1,9 +1,11 @@
 package node
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -11,6 +13,8 @@ import (
 	"fmt"
 	"math/big"
 	"os"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,20 +30,26 @@ const selfSignedFor = 10 * 365 * 24 * time.Hour
 type certificate struct {
 	cfg      *config.TLS // nil: self-signed
 	hostname string      // the name in a self-signed certificate
-	current  atomic.Pointer[tls.Config]
+	current  atomic.Pointer[handshakes]
+	spare    spare
 
 	tickets atomic.Pointer[secret] // of the cluster, to derive ticket keys from; nil: the process has its own
 	day     atomic.Int64           // the day whose ticket keys current has, in days since 1970
 	now     func() time.Time       // nil: time.Now
 }
 
-// load reads the files, or makes a self-signed certificate, and returns a configuration for use. It changes nothing.
-// The error is a *mail.FieldError of tls.cert or tls.key.
-func (c *certificate) load(now time.Time) (*tls.Config, error) {
+// handshakes are how clients are met with one certificate. There are no session tickets for strangers: the library
+// sends those of TLS 1.3 before the client has ended its part of the handshake, and some senders break off there and do
+// not come back in clear.
+type handshakes struct{ trusted, public *tls.Config }
+
+// load reads the files, or makes a self-signed certificate, and returns configurations for use. It changes nothing. The
+// error is a *mail.FieldError of tls.cert or tls.key.
+func (c *certificate) load(now time.Time) (*handshakes, error) {
 	var pair tls.Certificate
 	var err error
 	if c.cfg == nil {
-		pair, err = selfSigned(c.hostname, now)
+		pair, err = selfSigned(c.hostname, now, nil)
 	} else {
 		pair, err = tls.LoadX509KeyPair(string(c.cfg.Cert), string(c.cfg.Key))
 	}
@@ -47,7 +57,66 @@ func (c *certificate) load(now time.Time) (*tls.Config, error) {
 		field, file := c.blame()
 		return nil, &mail.FieldError{Field: field, Reason: fmt.Sprintf("%s: %s", file, err)}
 	}
-	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
+	h := &handshakes{trusted: &tls.Config{
+		GetCertificate: c.choose(&pair), MinVersion: tls.VersionTLS12, CipherSuites: suites(),
+	}}
+	h.public = h.trusted.Clone()
+	h.public.SessionTicketsDisabled = true
+	return h, nil
+}
+
+// suites returns the cipher suites of TLS 1.2 that clients may use, which the library orders by their strength. With
+// opportunistic STARTTLS the choice is between an old suite and clear text (RFC 7435 section 3), and no client that
+// has a better one is led to an old one. Those with RC4 are left out (RFC 7465).
+func suites() []uint16 {
+	var all []uint16
+	for _, s := range tls.CipherSuites() {
+		all = append(all, s.ID)
+	}
+	for _, s := range tls.InsecureCipherSuites() {
+		if !strings.Contains(s.Name, "RC4") {
+			all = append(all, s.ID)
+		}
+	}
+	return all
+}
+
+// A spare is a self-signed RSA certificate, for clients that know no other kind. It is made when the first of them
+// comes, because its key takes a while.
+type spare struct {
+	once sync.Once
+	pair tls.Certificate
+	err  error
+}
+
+// choose returns what chooses the certificate for a client: own, or where the client has no use for its key the spare
+// one. A client that takes the spare one could not have verified own.
+func (c *certificate) choose(own *tls.Certificate) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	_, isRSA := own.PrivateKey.(*rsa.PrivateKey)
+	return func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		if isRSA || supports(hello, own) {
+			return own, nil
+		}
+		s := &c.spare
+		s.once.Do(func() {
+			var key *rsa.PrivateKey
+			if key, s.err = rsa.GenerateKey(rand.Reader, 2048); s.err == nil {
+				s.pair, s.err = selfSigned(c.hostname, time.Now(), key)
+			}
+		})
+		if s.err != nil || !supports(hello, &s.pair) {
+			return own, nil // and the handshake fails
+		}
+		return &s.pair, nil
+	}
+}
+
+// supports reports whether a client can use the key of a certificate. Names do not matter: one of another name is still
+// the one that we have.
+func supports(hello *tls.ClientHelloInfo, pair *tls.Certificate) bool {
+	nameless := *hello
+	nameless.ServerName = ""
+	return nameless.SupportsCertificate(pair) == nil
 }
 
 // blame returns the field and the file that keep the pair from being loaded: the key's if the certificate can be read.
@@ -65,15 +134,19 @@ func (c *certificate) blame() (field, file string) {
 	return "tls.cert", string(c.cfg.Cert)
 }
 
-// use makes new handshakes use t. Handshakes under way are not changed.
-func (c *certificate) use(t *tls.Config) {
-	c.setTickets(t, c.today())
-	c.current.Store(t)
+// use makes new handshakes use h. Handshakes under way are not changed.
+func (c *certificate) use(h *handshakes) {
+	c.setTickets(h.trusted, c.today())
+	c.current.Store(h)
 }
 
-// config returns what a new handshake uses. It replaces the ticket keys when the day has changed.
-func (c *certificate) config() *tls.Config {
-	t := c.current.Load()
+// public returns what a new handshake with a stranger uses.
+func (c *certificate) public() *tls.Config { return c.current.Load().public }
+
+// trusted returns what a new handshake with a trusted client uses. It replaces the ticket keys when the day has
+// changed.
+func (c *certificate) trusted() *tls.Config {
+	t := c.current.Load().trusted
 	if day := c.today(); c.tickets.Load() != nil && c.day.Swap(day) != day {
 		c.setTickets(t, day)
 	}
@@ -110,11 +183,16 @@ func (c *certificate) setTickets(t *tls.Config, day int64) {
 	t.SetSessionTicketKeys(keys)
 }
 
-// selfSigned makes a certificate for a name. With opportunistic STARTTLS, clients do not verify the issuer (RFC 7435).
-func selfSigned(hostname string, now time.Time) (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return tls.Certificate{}, err
+// selfSigned makes a certificate for a name, with an ECDSA key of its own if key is nil. With opportunistic STARTTLS,
+// clients do not verify the issuer (RFC 7435).
+func selfSigned(hostname string, now time.Time, key crypto.Signer) (tls.Certificate, error) {
+	usage := x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment
+	if key == nil {
+		usage = x509.KeyUsageDigitalSignature
+		var err error
+		if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+			return tls.Certificate{}, err
+		}
 	}
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
@@ -126,12 +204,13 @@ func selfSigned(hostname string, now time.Time) (tls.Certificate, error) {
 		DNSNames:     []string{hostname},
 		NotBefore:    now.Add(-time.Hour),
 		NotAfter:     now.Add(selfSignedFor),
-		KeyUsage:     x509.KeyUsageDigitalSignature,
+		KeyUsage:     usage,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
+	leaf, err := x509.ParseCertificate(der)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, err
 }

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"crypto/tls"
 	"os"
 	"sync/atomic"
 	"time"
@@ -37,7 +36,7 @@ func readFiles(c *config.Config, sharedRules bool) (*files, error) {
 		}
 		f.certificate.tickets.Store(&tickets)
 	}
-	var handshake *tls.Config
+	var handshake *handshakes
 	if handshake, err = f.certificate.load(time.Now()); err != nil {
 		return nil, c.WithLine("", "tls.cert", err)
 	}

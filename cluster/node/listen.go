@@ -96,9 +96,13 @@ func (l *listeners) failed(log *logger, addr net.Addr, err error) {
 func (n *Node) wireConfig(l *config.Listener) wire.Config {
 	limits := n.cfg.Limits
 	trusted := config.Prefixes(l.Networks)
+	handshake := n.parts.files.certificate.public
+	if l.Relay == "trusted" {
+		handshake = n.parts.files.certificate.trusted
+	}
 	return wire.Config{
 		Hostname:    n.cfg.Hostname,
-		TLS:         n.parts.files.certificate.config,
+		TLS:         handshake,
 		Implicit:    l.TLS == "implicit",
 		Proxy:       config.Prefixes(l.ProxyProtocol),
 		Xclient:     config.Prefixes(l.Xclient),

@@ -33,7 +33,7 @@ func (n *Node) reload() error {
 	if err := c.Revalidate(); err != nil {
 		return err
 	}
-	handshake := f.certificate.config()
+	handshake := f.certificate.current.Load()
 	if c.TLS != nil {
 		var err error
 		if handshake, err = f.certificate.load(time.Now()); err != nil {
