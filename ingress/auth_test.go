@@ -265,9 +265,7 @@ func TestBody_HoldLends(t *testing.T) {
 
 // Without memory to spare the window shrinks.
 func TestBody_WindowShrinks(t *testing.T) {
-	c := serveAuth(t, info, &ingresstest.Relay{}, true, func(cfg *Config, _ *wire.Config) {
-		cfg.Message.HoldBudget = 80 << 10 // one slab, once the message has begun
-	})
+	c := serveAuth(t, info, &ingresstest.Relay{}, true, nil)
 	c.say("NOOP", "250")
 	text := signed(t, c.sender, from("b.example", ""), lines(200<<10))
 	c.send("a@b.example", text, "250", "info@example.com")
@@ -275,10 +273,8 @@ func TestBody_WindowShrinks(t *testing.T) {
 	if e := c.last(mail.Relayed); e.Mode != mail.ModeHold {
 		t.Errorf("without a budget: mode %v", e.Mode)
 	}
-	var w *authFixture
-	w = serveAuth(t, info, &ingresstest.Relay{}, true, func(cfg *Config, _ *wire.Config) {
-		cfg.Message.HoldBudget = 80 << 10
-		cfg.Message.InUse = func() int64 { return int64(w.slabs.Lent()) * (wire.Headroom + wire.SlabOctets) }
+	w := serveAuth(t, info, &ingresstest.Relay{}, true, func(_ *Config, cfg *wire.Config) {
+		cfg.Memory.Budget = 80 << 10 // one slab, once the message has begun
 	})
 	text = signed(t, w.sender, from("b.example", ""), lines(200<<10))
 	w.send("a@b.example", text, "250", "info@example.com")

@@ -15,7 +15,7 @@ import (
 func (s *session) Data(ctx context.Context) error {
 	t := s.t
 	t.last = time.Now()
-	if err := s.messages.Room(); err != nil {
+	if err := message.Room(s.conn); err != nil {
 		return s.refuse("DATA", err)
 	}
 	if t.relayed == 0 {

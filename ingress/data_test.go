@@ -286,9 +286,8 @@ func TestBody_SMTPUTF8(t *testing.T) {
 
 // A refused message that still comes in takes nothing of the budget.
 func TestBody_RefusedTakesNoBudget(t *testing.T) {
-	var w *fixture
-	w = serve(t, rules{"info": ingresstest.To("far.example")}, &ingresstest.Relay{}, func(c *Config, _ *wire.Config) {
-		c.Message.HoldBudget, c.Message.InUse = 1, func() int64 { return int64(w.slabs.Lent()) }
+	w := serve(t, rules{"info": ingresstest.To("far.example")}, &ingresstest.Relay{}, func(_ *Config, c *wire.Config) {
+		c.Memory.Budget = 1
 	})
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")

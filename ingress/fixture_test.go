@@ -26,7 +26,7 @@ type fixture struct {
 	in     *bufio.Reader
 	mu     sync.Mutex
 	events []mail.Event
-	slabs  wire.Slabs
+	memory wire.Memory
 	srv    *wire.Server
 }
 
@@ -38,7 +38,7 @@ func serve(t *testing.T, router Router, relay Relay, change func(*Config, *wire.
 		Message: message.Config{Hostname: "mx1.example.net", LoopTagKeys: [][]byte{[]byte("sixteen octets..")}},
 	}
 	var s *Server
-	wc := wire.Config{Hostname: cfg.Message.Hostname, Slabs: &w.slabs,
+	wc := wire.Config{Hostname: cfg.Message.Hostname, Memory: &w.memory,
 		NewSession: func(_ context.Context, c *wire.Client) wire.Session { return s.NewSession(c, nil) }}
 	if change != nil {
 		change(&cfg, &wc)
@@ -66,8 +66,8 @@ func serve(t *testing.T, router Router, relay Relay, change func(*Config, *wire.
 		defer cancel()
 		_ = srv.Shutdown(ctx)
 		<-done
-		if n := w.slabs.Lent(); n != 0 {
-			t.Errorf("%d slabs are still taken", n)
+		if n := w.memory.InUse(); n != 0 {
+			t.Errorf("%d octets are still taken", n)
 		}
 	})
 	w.connect(l.Addr().String())

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/millrace/millrace/ingress/ingresstest"
@@ -246,26 +245,25 @@ func TestRcpt_SPFEnds(t *testing.T) {
 
 // Header sections that count against the budget are given back.
 func TestBody_HeaderBudget(t *testing.T) {
-	const budget = 1 << 30
-	var s *session
-	var inUse atomic.Int64
-	c := serveAuth(t, info, &ingresstest.Relay{}, true, func(cfg *Config, wc *wire.Config) {
-		cfg.Message.HoldBudget, cfg.Message.InUse = budget, inUse.Load
-		inner := wc.NewSession
-		wc.NewSession = func(ctx context.Context, cl *wire.Client) wire.Session {
-			s = inner(ctx, cl).(*session)
-			return s
-		}
-	})
 	for _, n := range []int{10, 100 << 10} {
+		relay := &ingresstest.Relay{Reached: make(chan struct{}), Release: make(chan struct{})}
+		c := serveAuth(t, info, relay, true, nil)
 		text := from("b.example", strings.Repeat("X-Filler: y\r\n", n/13)) + "\r\n" + lines(100<<10)
+		used := make(chan int64, 1)
+		go func() { // ends when the message is committed
+			<-relay.Reached
+			used <- c.memory.InUse()
+			close(relay.Release)
+		}()
 		c.send("a@b.example", text, "250", "info@example.com")
-		c.below(text)
-		inUse.Store(budget - 1)
-		if s.messages.Room() != nil {
-			t.Error("octets are still taken")
+		slabs := int64(1+(n+100<<10)/(wire.Headroom+wire.SlabOctets)) * (wire.Headroom + wire.SlabOctets)
+		if got := <-used; got < slabs+int64(n) {
+			t.Errorf("%d octets are taken, want %d at least", got, slabs+int64(n))
 		}
-		inUse.Store(0)
+		c.below(text)
+		if n := c.memory.InUse(); n != 0 {
+			t.Errorf("%d octets are still taken", n)
+		}
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"io"
 	"net/netip"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -93,22 +92,33 @@ func TestSession_Idle(t *testing.T) {
 	}
 }
 
-// Mail is refused for now when the budget is used up.
+// Mail is refused for now when the budget is used up, by a message that cannot give way.
 func TestSession_OutOfBudget(t *testing.T) {
-	var used atomic.Int64
-	w := serve(t, rules{"info": ingresstest.To("far.example")}, &ingresstest.Relay{}, func(c *Config, _ *wire.Config) {
-		c.Message.HoldBudget, c.Message.InUse = 1000, used.Load
+	relay := &ingresstest.Relay{Reached: make(chan struct{}), Release: make(chan struct{})}
+	w := serve(t, rules{"info": ingresstest.To("far.example")}, relay, func(_ *Config, c *wire.Config) {
+		c.Memory.Budget = 1
 	})
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
-	used.Store(1000)
-	w.say("DATA", "452 4.3.1 ")
-	w.say("MAIL FROM:<a@b.example>", "452 4.3.1 ")
-	used.Store(999)
+	conn, in := w.conn, w.in
+	w.connect(conn.RemoteAddr().String())
 	w.say("MAIL FROM:<a@b.example>", "250")
 	w.say("RCPT TO:<info@example.com>", "250")
 	w.say("DATA", "354")
-	w.say(text+".", "250")
+	if _, err := io.WriteString(w.conn, text+".\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	<-relay.Reached
+	conn, w.conn, in, w.in = w.conn, conn, w.in, in
+	w.say("DATA", "452 4.3.1 ")
+	w.say("MAIL FROM:<a@b.example>", "452 4.3.1 ")
+	close(relay.Release)
+	first := w.in
+	w.in = in
+	w.want("250")
+	w.in = first
+	w.say("MAIL FROM:<a@b.example>", "250")
+	conn.Close()
 }
 
 // Trust is lowered and never raised.

@@ -44,11 +44,18 @@ type Store struct {
 	Counts      map[string]uint64 // by what was counted, since the start
 }
 
+// A Hold is the memory for messages.
+type Hold struct {
+	InUse   int64  // octets taken now
+	Budget  int64  // octets at most
+	GaveWay uint64 // messages that gave way to others, since the start
+	Refused uint64 // messages refused for want of memory, since the start
+}
+
 // Gauges are read when metrics are requested. A nil function disables its metric.
 type Gauges struct {
 	Connections   func() int64 // client connections now
-	HoldInUse     func() int64 // octets of the hold budget taken now
-	HoldBudget    int64        // octets
+	Hold          func() Hold
 	EventsDropped func() uint64
 	LinesDropped  func() uint64 // of the log
 	SpansDropped  func() uint64
@@ -130,27 +137,33 @@ func (m *Metrics) registerGauges(g Gauges) {
 	gauge := func(name, help string, read func() float64) {
 		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
 	}
-	if g.Connections != nil {
-		gauge("millrace_client_connections", "Client connections now.", func() float64 {
-			return float64(g.Connections())
-		})
-	}
-	if g.HoldInUse != nil {
-		gauge("millrace_hold_in_use_bytes", "Octets of messages in memory now.", func() float64 {
-			return float64(g.HoldInUse())
-		})
-		gauge("millrace_hold_budget_bytes", "Octets of messages in memory at most.", func() float64 {
-			return float64(g.HoldBudget)
-		})
-	}
-	if g.Rules != nil {
-		gauge("millrace_rules", "Rules in force.", func() float64 { return float64(g.Rules()) })
-	}
 	counter := func(name, help string, read func() uint64) {
 		if read != nil {
 			m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help},
 				func() float64 { return float64(read()) }))
 		}
+	}
+	if g.Connections != nil {
+		gauge("millrace_client_connections", "Client connections now.", func() float64 {
+			return float64(g.Connections())
+		})
+	}
+	if g.Hold != nil {
+		gauge("millrace_hold_in_use_bytes", "Octets that messages take in memory now.", func() float64 {
+			return float64(g.Hold().InUse)
+		})
+		gauge("millrace_hold_budget_bytes", "Octets that messages may take in memory.", func() float64 {
+			return float64(g.Hold().Budget)
+		})
+		counter("millrace_hold_gave_way_total", "Messages that gave way because memory was taken.", func() uint64 {
+			return g.Hold().GaveWay
+		})
+		counter("millrace_hold_refused_total", "Messages refused because memory was taken.", func() uint64 {
+			return g.Hold().Refused
+		})
+	}
+	if g.Rules != nil {
+		gauge("millrace_rules", "Rules in force.", func() float64 { return float64(g.Rules()) })
 	}
 	counter("millrace_events_dropped_total", "Events that the log misses for want of room.", g.EventsDropped)
 	counter("millrace_log_lines_dropped_total", "Lines of the log that its reader was too slow for.", g.LinesDropped)

@@ -35,8 +35,6 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 		Message: message.Config{
 			Hostname:    n.cfg.Hostname,
 			LoopTagKeys: loopTagKeys,
-			InUse:       n.listeners.holdInUse,
-			HoldBudget:  int64(n.cfg.Limits.HoldBudget),
 			HoldWindow:  int64(n.cfg.Limits.HoldWindow),
 			Auth:        p.auth,
 			SPF:         p.spf,

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/ingress/wire"
 )
@@ -17,15 +18,20 @@ import (
 // listeners are the addresses that accept mail, and what all of them share.
 type listeners struct {
 	places  *wire.Places
-	slabs   wire.Slabs
+	memory  wire.Memory
 	servers []*wire.Server
 	bound   []net.Listener
 	up      atomic.Bool // all are bound and none has failed, that of other nodes included
 }
 
-// holdInUse returns how much of the hold budget is used, in octets: whole slabs, whatever they are lent for.
-func (l *listeners) holdInUse() int64 {
-	return int64(l.slabs.Lent()) * (wire.Headroom + wire.SlabOctets)
+func newListeners(l *config.Limits) *listeners {
+	return &listeners{places: newPlaces(l), memory: wire.Memory{Budget: int64(l.HoldBudget)}}
+}
+
+// hold returns what the metrics show of the memory for messages.
+func (l *listeners) hold() admin.Hold {
+	m := &l.memory
+	return admin.Hold{InUse: m.InUse(), Budget: m.Budget, GaveWay: m.GaveWay(), Refused: m.Refused()}
 }
 
 // shutdown shuts all servers down at once and returns their errors.
@@ -112,8 +118,7 @@ func (n *Node) wireConfig(l *config.Listener) wire.Config {
 		Places:      n.listeners.places,
 		LoosePaths:  l.Relay == "trusted",
 		Standing:    standingOn(l, n.parts.scoring),
-		Pressed:     func() bool { return n.listeners.holdInUse() > int64(limits.HoldBudget)/2 },
-		Slabs:       &n.listeners.slabs,
+		Memory:      &n.listeners.memory,
 		Lend:        time.Duration(n.cfg.Deadlines.Lend),
 		NewSession: func(_ context.Context, client *wire.Client) wire.Session {
 			return n.server.NewSession(client, trusted)

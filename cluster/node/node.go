@@ -79,7 +79,7 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 	n := &Node{
 		cfg: cfg, opts: opts, log: newLogger(opts.Stderr, cfg.Log.Level),
 		members:   newMembership(),
-		listeners: &listeners{places: newPlaces(&cfg.Limits)},
+		listeners: newListeners(&cfg.Limits),
 		drain:     drainRequest{made: make(chan struct{})},
 	}
 	n.metrics = admin.NewMetrics(opts.Version, n.gauges())

@@ -116,8 +116,7 @@ func sessionsOf(relay *egress.Relay) (sites []admin.SiteSessions) {
 func (n *Node) gauges() admin.Gauges {
 	g := admin.Gauges{
 		Connections:   func() int64 { return int64(n.listeners.places.Open()) },
-		HoldInUse:     n.listeners.holdInUse,
-		HoldBudget:    int64(n.cfg.Limits.HoldBudget),
+		Hold:          n.listeners.hold,
 		EventsDropped: func() uint64 { return n.events.Dropped() },
 		LinesDropped:  n.log.out.Dropped,
 		SpansDropped:  n.spans.dropped.Load,

@@ -3,8 +3,8 @@ package message
 import (
 	"slices"
 	"sync"
-	"sync/atomic"
 
+	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -14,25 +14,19 @@ type headerBuffer struct{ header, fields []byte }
 // maxKept is the most octets of a headerBuffer that are kept for the next message.
 const maxKept = 32 << 10
 
-// headerBuffers lends buffers and counts what they hold.
-type headerBuffers struct {
-	pool sync.Pool
-	lent atomic.Int64 // octets
-}
+// headerBuffers lends buffers. What they hold counts as the message's.
+type headerBuffers struct{ pool sync.Pool }
 
-func (p *headerBuffers) take() *headerBuffer {
+func (p *headerBuffers) take(body *wire.Body) *headerBuffer {
 	if b, ok := p.pool.Get().(*headerBuffer); ok {
-		p.lent.Add(b.size())
+		body.Count(b.size())
 		return b
 	}
 	return &headerBuffer{}
 }
 
-// grown counts what a buffer has grown by since it had size octets.
-func (p *headerBuffers) grown(b *headerBuffer, size int64) { p.lent.Add(b.size() - size) }
-
-func (p *headerBuffers) giveBack(b *headerBuffer) {
-	p.lent.Add(-b.size())
+func (p *headerBuffers) giveBack(b *headerBuffer, body *wire.Body) {
+	body.Count(-b.size())
 	if b.size() > maxKept {
 		return
 	}
@@ -40,14 +34,12 @@ func (p *headerBuffers) giveBack(b *headerBuffer) {
 	p.pool.Put(b)
 }
 
-func (b *headerBuffer) size() int64 { return int64(cap(b.header) + cap(b.fields)) }
+func (b *headerBuffer) size() int { return cap(b.header) + cap(b.fields) }
 
 // appendHeader takes the first n octets of o into the header section.
-func (p *headerBuffers) appendHeader(b *headerBuffer, o mail.Octets, n int) {
-	size := b.size()
+func (b *headerBuffer) appendHeader(o mail.Octets, n int) {
 	if n > cap(b.header)-len(b.header) { // doubled, so that what is outgrown is no more than what is kept
 		b.header = slices.Grow(b.header, max(n, len(b.header)))
 	}
 	b.header = o.AppendPlain(b.header, n)
-	p.grown(b, size)
 }

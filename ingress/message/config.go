@@ -16,9 +16,6 @@ type Config struct {
 	Hostname    string   // our name in Received fields; required
 	LoopTagKeys [][]byte // keys of the loop tags, current first; at least one of at least 16 octets
 
-	// InUse returns the octets of memory that messages take now, those being refused included; nil disables the budget.
-	InUse      func() int64
-	HoldBudget int64 // octets of memory that messages may take at a time; 0: 512 MiB
 	HoldWindow int64 // octets of a message that are held back when it may be signed; 0: 256 KiB
 
 	Auth *auth.Authenticator // nil disables authentication and signing
@@ -35,7 +32,6 @@ type Config struct {
 
 // The defaults of a Config.
 const (
-	DefaultHoldBudget = 512 << 20
 	DefaultHoldWindow = 256 << 10
 	DefaultData       = 60 * time.Second
 	DefaultCommit     = 9 * time.Minute
@@ -52,8 +48,6 @@ func (c *Config) Validate() error {
 		return &mail.FieldError{Field: "hostname", Reason: "is required"}
 	case len(c.LoopTagKeys) == 0 || len(c.LoopTagKeys[0]) < minKey:
 		return &mail.FieldError{Field: "loop_tag_keys", Reason: "needs a key of at least 16 octets"}
-	case c.HoldBudget < 0:
-		return &mail.FieldError{Field: "hold_budget", Reason: "is negative"}
 	case c.HoldWindow < 0:
 		return &mail.FieldError{Field: "hold_window", Reason: "is negative"}
 	case c.Store != nil && (len(c.MarkKeys) == 0 || len(c.MarkKeys[0]) < minKey):
@@ -76,7 +70,6 @@ func New(cfg Config) (*Messages, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	setDefault(&cfg.HoldBudget, DefaultHoldBudget)
 	setDefault(&cfg.HoldWindow, DefaultHoldWindow)
 	setDefault(&cfg.Data, DefaultData)
 	setDefault(&cfg.Commit, DefaultCommit)
@@ -91,18 +84,13 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// Room returns the refusal of a message for which there is no memory now, 452 4.3.1, or nil. It is asked before a
-// message is taken in, so that the budget is passed by no more than the messages that begin at the same moment.
-func (m *Messages) Room() error {
-	if m.overBudget() {
-		return outOfBudget()
+// Room returns the refusal of a client's message for which there is no memory now, 452 4.3.1, or nil. It is asked
+// before a message is taken in.
+func Room(client *wire.Client) error {
+	if client.Room() {
+		return nil
 	}
-	return nil
-}
-
-// overBudget reports whether messages take as much memory as they may.
-func (m *Messages) overBudget() bool {
-	return m.cfg.InUse != nil && m.cfg.InUse()+m.buffers.lent.Load() >= m.cfg.HoldBudget
+	return outOfBudget()
 }
 
 func outOfBudget() *mail.Refusal {

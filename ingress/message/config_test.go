@@ -26,21 +26,6 @@ func TestConfig_MarkKeys(t *testing.T) {
 	}
 }
 
-// Header sections count against the budget.
-func TestMessages_Room(t *testing.T) {
-	m, err := New(Config{Hostname: "h", LoopTagKeys: [][]byte{testKey}, InUse: func() int64 { return 0 }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if m.Room() != nil {
-		t.Error("over budget with nothing taken")
-	}
-	m.buffers.lent.Store(m.cfg.HoldBudget)
-	if m.Room() == nil {
-		t.Error("header sections do not count")
-	}
-}
-
 // An unknown client has no address.
 func TestMessage_UnknownClient(t *testing.T) {
 	a, err := auth.New(auth.Config{AuthservID: "mx.example.net", Resolver: ingresstest.Zone{}})

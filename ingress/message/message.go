@@ -125,7 +125,7 @@ func (m *Message) Close() {
 		m.auth.Close()
 	}
 	if m.buffer != nil {
-		m.buffers.giveBack(m.buffer)
+		m.buffers.giveBack(m.buffer, m.body)
 	}
 	m.auth, m.buffer = nil, nil
 }
@@ -199,7 +199,7 @@ func (m *Message) compose() (mail.Octets, error) {
 		return mail.Octets{}, err
 	}
 	m.buffer.fields = fields
-	m.buffers.grown(m.buffer, size)
+	m.body.Count(m.buffer.size() - size)
 	return m.above(fields, m.auth.Removals()), nil
 }
 

@@ -110,10 +110,11 @@ func (m *Message) readHeader(ctx context.Context, o mail.Octets, before int) err
 		return nil
 	}
 	if m.buffer == nil {
-		m.buffer = m.buffers.take()
+		m.buffer = m.buffers.take(m.body)
 	}
-	n := w.head.octets - before
-	m.buffers.appendHeader(m.buffer, o, n)
+	n, size := w.head.octets-before, m.buffer.size()
+	m.buffer.appendHeader(o, n)
+	m.body.Count(m.buffer.size() - size)
 	if !ended {
 		return nil
 	}
@@ -180,7 +181,7 @@ const maxSection = 1 << 20
 // That of a trusted client passes, unsigned.
 func (m *Message) wantsMore() (bool, error) {
 	w := &m.window
-	short := m.overBudget()
+	short := !m.Client.Room()
 	full := int64(w.octets) >= m.cfg.HoldWindow || !w.head.done && w.octets >= maxSection
 	switch {
 	case !w.judged:

@@ -128,6 +128,9 @@ func (b *Body) nextChunk() error {
 		case errors.Is(err, ErrIdle), errors.Is(err, ErrTooSlow), errors.Is(err, ErrClientGone):
 			return err
 		case err != nil:
+			if _, refused := errors.AsType[*mail.Refusal](err); refused { // it gave way
+				return err
+			}
 			return ErrClientGone
 		case fault != nil:
 			c.command(line, fault)

@@ -23,22 +23,24 @@ const (
 // A Body is a message on its way in. It is valid while Session.Body runs, and its octets until Recycle or until
 // Session.Body returns, whichever comes first. It is for the goroutine of its Session only.
 //
-// Invariant: a slab of the message is either cur or in pieces. cur[start:end] is read and scanned, and not yet handed
-// out. The end of the slab handed out last is withheld until more follows: it is in tail, or copied to the beginning of
-// cur.
+// Invariant: a buffer of the message is either cur or in pieces. cur[start:end] is read and scanned, and not yet handed
+// out. cur is a slab, or smaller if the client was waited for. The end of the slab handed out last is withheld until
+// more follows: it is in tail, or copied to the beginning of cur.
 type Body struct {
 	c    *conn
 	scan scanner // of the form in which the message comes
 
-	cur        *slab
+	cur        []byte // nil outside of Next if nothing lies in it
 	start, end int
 	tail       []byte
 	tailDots   []uint32 // of the tail, relative to it; a part of dots
-	pieces     []*slab  // handed out and not recycled
+	pieces     [][]byte // handed out and not recycled
 	count      int      // pieces handed out so far
 	segments   [][]byte // what the pieces' Octets point to
 	dots       []uint32
 	firstDot   int // where in dots those of the piece in cur begin
+	dotRoom    int // capacity of dots that is counted
+	beside     int // octets that Count counts
 
 	received int64 // octets read and scanned
 	state    bodyState
@@ -58,24 +60,24 @@ func newBody(c *conn, plain bool) *Body {
 
 // releaseSlabs returns the slabs of a Body to their pool. No piece is valid any more.
 func (b *Body) releaseSlabs() {
-	slabs := b.c.srv.cfg.Slabs
-	for _, s := range b.pieces {
-		slabs.release(s)
+	for _, p := range b.pieces {
+		b.c.giveBack(p)
 	}
 	if b.cur != nil {
-		slabs.release(b.cur)
+		b.c.giveBack(b.cur)
 	}
 	clear(b.pieces)
 	b.pieces, b.cur, b.tail = b.pieces[:0], nil, nil
+	if cap(b.dots) > maxKeptDots {
+		b.keepDots(nil)
+	}
 }
 
 // release returns a Body and its slabs to their pools.
 func (b *Body) release() {
 	b.releaseSlabs()
+	b.c.hold(-4*b.dotRoom - b.beside)
 	clear(b.segments[:cap(b.segments)])
-	if cap(b.dots) > maxKeptDots {
-		b.dots = nil
-	}
 	bodies := &b.c.srv.bodies
 	*b = Body{pieces: b.pieces[:0], segments: b.segments[:0], dots: b.dots[:0]}
 	bodies.Put(b)
@@ -84,11 +86,20 @@ func (b *Body) release() {
 // abandon forgets the slabs after a panic of the Session. They are not used again, because what panicked may still hold
 // them.
 func (b *Body) abandon() {
-	n := len(b.pieces)
-	if b.cur != nil {
-		n++
+	n := len(b.cur) + 4*b.dotRoom + b.beside
+	for _, p := range b.pieces {
+		n += len(p)
 	}
-	b.c.srv.cfg.Slabs.lent.Add(int64(-n))
+	b.c.hold(-n)
+}
+
+// Count adds to what the message takes of the memory for messages what the Session has allocated for it, in octets;
+// what it has given back is negative. The rest is taken off at the end of the message.
+func (b *Body) Count(octets int) {
+	if octets != 0 {
+		b.beside += octets
+		b.c.hold(octets)
+	}
 }
 
 // Form returns Stuffed for DATA and Plain for BDAT.
@@ -127,8 +138,9 @@ func (b *Body) LongLines() int { return b.scan.long }
 //     the engine did not wait for it does not count.
 //   - ErrInterrupted, with BDAT only.
 //   - A *mail.Refusal, which the Session returns by mail.ReplyFor and which ends the message: 552 5.3.4 for
-//     Config.MessageSize, 550 5.6.11 for a bare CR or LF, 554 5.6.0 for Config.Line. A bare CR or LF is refused in the
-//     form Plain too, because the next hop may need DATA, where it could end the message.
+//     Config.MessageSize, 550 5.6.11 for a bare CR or LF, 554 5.6.0 for Config.Line, 452 4.3.1 when there is no memory
+//     for it. A bare CR or LF is refused in the form Plain too, because the next hop may need DATA, where it could end
+//     the message.
 func (b *Body) Next(until time.Time) (o mail.Octets, last bool, err error) {
 	switch {
 	case b.err != nil:
@@ -179,15 +191,15 @@ func (b *Body) Recycle() {
 	if b.tail != nil { // the slab of the tail is the next one
 		keep--
 		b.cur = b.pieces[keep]
-		b.start, b.end = 0, copy(b.cur[:], b.tail)
+		b.start, b.end = 0, copy(b.cur, b.tail)
 		b.tail = nil
-		b.dots = append(b.dots[:0], b.tailDots...)
+		b.dots = append(b.dots[:0], b.tailDots...) // which it has room for
 	} else {
 		b.dots = append(b.dots[:0], b.dots[b.firstDot:]...)
 	}
 	b.firstDot = 0
-	for _, s := range b.pieces[:keep] {
-		b.c.srv.cfg.Slabs.release(s)
+	for _, p := range b.pieces[:keep] {
+		b.c.giveBack(p)
 	}
 	clear(b.pieces)
 	b.pieces = b.pieces[:0]
@@ -196,9 +208,10 @@ func (b *Body) Recycle() {
 
 // Prepend writes fields directly before the first octet of the message, in the headroom of its slab, so that they can
 // leave with it in one write, and returns the piece that begins with them. It returns o unchanged and false when o is
-// not the first piece, that piece was recycled, or the headroom is too small. It may be called again with its result.
+// not the first piece, that piece was recycled or is in a small buffer, or the headroom is too small. It may be called
+// again with its result.
 func (b *Body) Prepend(o mail.Octets, fields []byte) (mail.Octets, bool) {
-	if b.count == 0 || b.count != len(b.pieces) || len(o.Segments) != 1 {
+	if b.count == 0 || b.count != len(b.pieces) || len(o.Segments) != 1 || len(b.pieces[0]) < slabSize {
 		return o, false
 	}
 	s, first := b.pieces[0], o.Segments[0]
@@ -219,13 +232,13 @@ func (b *Body) begin() {
 	switch {
 	case b.cur != nil:
 	case b.tail != nil:
-		b.cur = b.c.srv.cfg.Slabs.take()
-		b.start, b.end = 0, copy(b.cur[:], b.tail)
+		b.cur = b.c.borrow(slabSize)
+		b.start, b.end = 0, copy(b.cur, b.tail)
 		b.tail = nil
 		b.firstDot = len(b.dots)
-		b.dots = append(b.dots, b.tailDots...)
+		b.keepDots(append(b.dots, b.tailDots...))
 	default:
-		b.cur = b.c.srv.cfg.Slabs.take()
+		b.cur = b.c.borrow(slabSize)
 		b.start, b.end = Headroom, Headroom
 	}
 }

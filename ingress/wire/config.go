@@ -31,10 +31,8 @@ type Config struct {
 	// Standing says in which shares a client counts; nil: each is a Stranger. It is called when the client is known by
 	// its address alone.
 	Standing func(*Client) Standing
-	// Pressed reports that what messages take is short. Pressed places shorten time-outs like it; nil: it never is.
-	Pressed func() bool
-	Slabs   *Slabs        // shared among listeners; nil makes the server use its own
-	Lend    time.Duration // see Session.Idle; default 5 s, negative disables Session.Idle
+	Memory   *Memory       // shared among listeners; nil disables the bounds of what messages take
+	Lend     time.Duration // see Session.Idle; default 5 s, negative disables Session.Idle
 
 	// NewSession makes the Session of a connection, and another one after XCLIENT. All methods of the Session get ctx.
 	NewSession func(ctx context.Context, c *Client) Session
@@ -57,6 +55,7 @@ type tuning struct {
 	handshake                 time.Duration // see handshakeTimeout
 	grace                     time.Duration // see rateGrace
 	discard                   time.Duration // see discardTimeout
+	park                      time.Duration // see parkAfter
 	abandon                   time.Duration // see abandonTimeout
 	minRate                   int64         // see minRate
 
@@ -111,13 +110,17 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.tune.handshake, handshakeTimeout)
 	setDefault(&c.tune.grace, rateGrace)
 	setDefault(&c.tune.discard, discardTimeout)
+	setDefault(&c.tune.park, parkAfter)
 	setDefault(&c.tune.abandon, abandonTimeout)
 	setDefault(&c.tune.minRate, minRate)
 	setDefault(&c.tune.errorBudget, errorBudget)
 	setDefault(&c.tune.refusedBudget, refusedBudget)
 	setDefault(&c.tune.idlingBudget, idlingBudget)
-	if c.Slabs == nil {
-		c.Slabs = new(Slabs)
+	if c.Places == nil {
+		c.Places = NewPlaces(Limits{})
+	}
+	if c.Memory == nil {
+		c.Memory = new(Memory)
 	}
 	if c.Abort == nil {
 		c.Abort = func() {}
@@ -130,9 +133,6 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Standing == nil {
 		c.Standing = func(*Client) Standing { return Stranger }
-	}
-	if c.Pressed == nil {
-		c.Pressed = func() bool { return false }
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"runtime/debug"
+	"sync/atomic"
 
 	"github.com/millrace/millrace/router/mail"
 )
@@ -33,6 +34,7 @@ type conn struct {
 	client  Client
 	body    *Body // not nil while Session.Body runs
 	seat    seat
+	held    atomic.Int64 // octets that it takes of Memory; its goroutine alone changes them
 	spent   budgets
 
 	spoke     bool // a command line came
@@ -59,7 +61,7 @@ func newConn(s *Server, raw net.Conn) *conn {
 	c := &conn{srv: s}
 	c.client = Client{Addr: addrPort(raw.RemoteAddr()), Local: addrPort(raw.LocalAddr()), conn: c}
 	c.life.srv, c.life.raw, c.life.rw = s, raw, raw
-	c.in.srv, c.in.buf = s, c.in.small[:]
+	c.in.conn, c.in.buf = c, c.in.small[:]
 	c.out.life = &c.life
 	return c
 }
@@ -143,7 +145,7 @@ func (c *conn) begin() bool {
 
 // giveWay ends the connection if it waits for nothing but a command, and long enough, and reports whether it did.
 // Places calls it.
-func (c *conn) giveWay() bool { return c.life.giveWay(c.srv.now()) }
+func (c *conn) giveWay() bool { return c.life.giveWay(idle, c.srv.now()) }
 
 // over ends the connection of a client that has spent one of its budgets, and reports whether it did.
 func (b *budgets) over(c *conn) bool {

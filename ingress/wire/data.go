@@ -73,6 +73,10 @@ func (c *conn) finishMessage(b *Body, r mail.Reply) {
 		c.life.end(lingering)
 		return
 	}
+	if b.betweenChunks() && r.Code != 421 {
+		c.tx.refuseChunks(r)
+		return
+	}
 	if r.Class() == 2 {
 		c.spent.accepted()
 	}
@@ -82,6 +86,10 @@ func (c *conn) finishMessage(b *Body, r mail.Reply) {
 		c.tx.refuseChunks(r)
 	}
 }
+
+// betweenChunks reports whether the client has its reply to the chunk that was read last, and has not begun another
+// one: what is said now it would take for the reply to its next command.
+func (b *Body) betweenChunks() bool { return b.scan.plain && b.chunk.answered }
 
 // endsInput reports whether err, which is Body.err, says that there is no more of the message to be read.
 func endsInput(err error) bool {

@@ -142,6 +142,9 @@ func (s *fakeSession) answer(local string) error {
 func (s *fakeSession) Mail(_ context.Context, p mail.Path, params mail.Params) error {
 	s.r.log("mail <%s> size=%d body=%d utf8=%t", p, params.Size, params.Body, params.SMTPUTF8)
 	s.msg = message{reverse: p.String(), params: params}
+	if !s.c.Room() {
+		return refusal(noMemory, "")
+	}
 	return s.answer(p.Local)
 }
 
@@ -352,7 +355,7 @@ func startOn(t testing.TB, l net.Listener, change func(*Config)) *rig {
 			defer r.mu.Unlock()
 			r.panics = append(r.panics, v)
 		},
-		Slabs: new(Slabs),
+		Memory: new(Memory),
 	}
 	if change != nil {
 		change(&cfg)
@@ -369,8 +372,8 @@ func startOn(t testing.TB, l net.Listener, change func(*Config)) *rig {
 		if err := srv.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)
 		}
-		if n := cfg.Slabs.Lent(); n != 0 {
-			t.Errorf("%d slabs were not given back", n)
+		if n := cfg.Memory.InUse(); n != 0 {
+			t.Errorf("%d octets were not given back", n)
 		}
 	})
 	return r

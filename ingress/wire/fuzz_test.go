@@ -2,9 +2,11 @@ package wire
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -13,16 +15,24 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A script is a connection whose client has said everything in advance: Read returns it in cuts and then ends.
+// A script is a connection whose client has said everything in advance: Read returns it in cuts and then ends. Where
+// waits is odd, the deadline passes once before that cut.
 type script struct {
 	octets []byte
 	cuts   []byte
+	waits  []byte
+	waited bool
 	reads  int
 	out    bytes.Buffer
 	addr   net.Addr
 }
 
 func (s *script) Read(p []byte) (int, error) {
+	if n := len(s.waits); n > 0 && s.waits[s.reads%n]&1 == 1 && !s.waited {
+		s.waited = true
+		return 0, os.ErrDeadlineExceeded
+	}
+	s.waited = false
 	if len(s.octets) == 0 {
 		return 0, io.EOF
 	}
@@ -45,10 +55,13 @@ func (s *script) SetReadDeadline(time.Time) error  { return nil }
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
 
 // converseAlone runs a connection to its end on this goroutine.
-func converseAlone(t testing.TB, octets, cuts []byte, change func(*Config)) (replies string, r *recorder, slabs int) {
+func converseAlone(
+	t testing.TB, octets, cuts, waits []byte, change func(*Config),
+) (replies string, r *recorder, held int64) {
 	t.Helper()
 	r = &recorder{}
-	cfg := Config{Hostname: "mx.example", NewSession: r.session, Slabs: new(Slabs), Lend: -1}
+	cfg := Config{Hostname: "mx.example", NewSession: r.session, Memory: new(Memory), Lend: -1}
+	cfg.tune.park = 1
 	cfg.Panicked = func(v any, stack []byte) {
 		if v != "told to" {
 			t.Errorf("panic: %v\n%s", v, stack)
@@ -61,15 +74,15 @@ func converseAlone(t testing.TB, octets, cuts []byte, change func(*Config)) (rep
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw := &script{octets: octets, cuts: cuts, addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}}
+	raw := &script{octets: octets, cuts: cuts, waits: waits, addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}}
 	srv.running.Add(1)
 	newConn(srv, raw).serve(false)
 	srv.running.Wait()
-	return raw.out.String(), r, cfg.Slabs.Lent()
+	return raw.out.String(), r, cfg.Memory.InUse()
 }
 
 // FuzzConversation plays arbitrary octets to the engine: it ends, returns its slabs, says and accepts the same
-// however the octets are cut, and never accepts more messages than there are ends of messages in them.
+// however the octets are cut and waited for, and never accepts more messages than there are ends of messages in them.
 func FuzzConversation(f *testing.F) {
 	const hello = "EHLO c.example\r\nMAIL FROM:<a@x.example>\r\nRCPT TO:<b@y.example>\r\n"
 	for _, s := range []string{
@@ -81,13 +94,17 @@ func FuzzConversation(f *testing.F) {
 		hello + "DATA\r\n" + strings.Repeat("..dot\r\n", 200) + ".\r\nSTARTTLS\r\nPROXY\r\n",
 		"MAIL FROM:<panicbody@x.example>\r\n" + strings.Repeat("x", 3000) + "\r\nGET / HTTP/1.1\r\n",
 	} {
-		f.Add([]byte(s), []byte{0})
-		f.Add([]byte(s), []byte{13, 200})
+		f.Add([]byte(s), []byte{0}, []byte{0})
+		f.Add([]byte(s), []byte{13, 200}, []byte{1, 0, 0})
 	}
-	f.Fuzz(func(t *testing.T, octets, cuts []byte) {
+	long := text(200_000)
+	f.Add([]byte(hello+"DATA\r\n"+long+".\r\nNOOP\r\n"), []byte{255, 255, 7}, []byte{1, 0})
+	f.Add(fmt.Appendf(nil, "%sBDAT %d\r\n%sBDAT %[2]d LAST\r\n%[3]sQUIT\r\n", hello, len(long), long), []byte{255},
+		[]byte{0, 1, 0, 0, 0, 0, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, octets, cuts, waits []byte) {
 		change := func(c *Config) { c.MessageSize = 1 << 20; c.tune.errorBudget = 30 }
-		whole, a, _ := converseAlone(t, bytes.Clone(octets), nil, change)
-		cut, b, slabs := converseAlone(t, bytes.Clone(octets), cuts, change)
+		whole, a, _ := converseAlone(t, bytes.Clone(octets), nil, nil, change)
+		cut, b, held := converseAlone(t, bytes.Clone(octets), cuts, waits, change)
 		if whole != cut {
 			t.Errorf("whole:\n%s\ncut:\n%s", whole, cut)
 		}
@@ -99,8 +116,8 @@ func FuzzConversation(f *testing.F) {
 		if n := ends(octets); len(a.messages) > n {
 			t.Errorf("%d messages of %d ends", len(a.messages), n)
 		}
-		if slabs != 0 && !bytes.Contains(octets, []byte("panic")) {
-			t.Errorf("%d slabs were not given back", slabs)
+		if held != 0 && !bytes.Contains(octets, []byte("panic")) {
+			t.Errorf("%d octets were not given back", held)
 		}
 	})
 }
@@ -187,7 +204,7 @@ func FuzzProxyHeader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, header []byte) {
 		const behind = "EHLO behind.example\r\n"
 		proxied := func(c *Config) { c.Proxy = loopback }
-		replies, r, _ := converseAlone(t, append(bytes.Clone(header), behind...), nil, proxied)
+		replies, r, _ := converseAlone(t, append(bytes.Clone(header), behind...), nil, nil, proxied)
 		switch {
 		case replies == "", strings.HasPrefix(replies, "421 "):
 			if len(r.calls) != 0 {

@@ -20,17 +20,16 @@ const (
 // buf is theirs. When octets are waited for, no whole line is left and buf is small or batch: an unfinished line takes
 // no slab. skipped is positive only within a command line that is too long, and then buf holds nothing of the line.
 type input struct {
-	srv       *Server
+	conn      *conn
 	buf       []byte
 	r, w      int
 	lineStart int // where the line returned last begins
 	batch     *[batchBuffer]byte
 	big       *slab
-	skipped   int   // octets of a command line that is too long
 	err       error // how a read ahead of the present command ended, for the next fill; nil if it did not end
-
-	skipsBDAT bool // the line that is too long began like a BDAT
-	full      bool // the last read filled buf: more octets are probably waiting
+	skipped   int32 // octets of a command line that is too long
+	skipsBDAT bool  // the line that is too long began like a BDAT
+	full      bool  // the last read filled buf: more octets are probably waiting
 
 	small [smallBuffer]byte
 }
@@ -42,7 +41,7 @@ func (in *input) line() (line []byte, fault *mail.Reply, whole bool) {
 		in.lineStart = in.r
 		line = in.buf[in.r : in.r+i]
 		in.r += i + 1
-		long := in.skipped+i+1 > maxCommandLine
+		long := int(in.skipped)+i+1 > maxCommandLine
 		if in.skipped > 0 {
 			line = nil
 			if in.skipsBDAT {
@@ -66,7 +65,7 @@ func (in *input) line() (line []byte, fault *mail.Reply, whole bool) {
 		if in.skipped == 0 {
 			in.skipsBDAT = isChunk(in.buf[in.r:in.w])
 		}
-		in.skipped += in.w - in.r
+		in.skipped += int32(in.w - in.r)
 		in.r = in.w
 	}
 	return nil, nil, false
@@ -83,8 +82,8 @@ func (in *input) unread(p []byte) {
 		in.grow()
 	default:
 		in.release()
-		in.big = in.srv.cfg.Slabs.take()
-		in.buf = in.big[:]
+		in.buf = in.conn.borrow(slabSize)
+		in.big = (*slab)(in.buf)
 	}
 	in.r, in.w = 0, copy(in.buf, p)
 	in.full = false
@@ -114,7 +113,7 @@ func (in *input) grow() {
 	if in.batch != nil {
 		return
 	}
-	batch := in.srv.inputs.Get().(*[batchBuffer]byte)
+	batch := in.conn.srv.inputs.Get().(*[batchBuffer]byte)
 	n := copy(batch[:], in.buf[in.r:in.w])
 	in.release()
 	in.batch = batch
@@ -145,11 +144,11 @@ func (in *input) setAside() {
 // release returns what is borrowed. The caller sets buf.
 func (in *input) release() {
 	if in.big != nil {
-		in.srv.cfg.Slabs.release(in.big)
+		in.conn.giveBack(in.big[:])
 		in.big = nil
 	}
 	if in.batch != nil {
-		in.srv.inputs.Put(in.batch)
+		in.conn.srv.inputs.Put(in.batch)
 		in.batch = nil
 	}
 }

@@ -19,12 +19,13 @@ func (b *Body) more() error {
 	if plain && b.chunk.left == 0 {
 		return b.nextChunk()
 	}
-	room := b.room()
-	if plain && b.chunk.left < int64(len(room)) {
-		room = room[:b.chunk.left] // never read past the chunk
+	if b.refuse == nil && b.end == len(b.cur) { // what filled a small buffer has probably more behind it
+		if err := b.grow(); err != nil {
+			return err
+		}
 	}
 	if in := &c.in; in.r < in.w {
-		n := copy(room, in.buf[in.r:in.w])
+		n := copy(b.room(), in.buf[in.r:in.w])
 		in.r += n - b.take(n)
 		return b.check()
 	}
@@ -33,9 +34,9 @@ func (b *Body) more() error {
 		return ErrClientGone
 	}
 	c.in.shrink()
-	n, err := b.wait(room)
+	n, err := b.wait(nil)
 	if over := b.take(n); over > 0 {
-		c.in.unread(room[n-over : n])
+		c.in.unread(b.room()[:over])
 	}
 	if err != nil {
 		return err
@@ -49,7 +50,7 @@ func (b *Body) take(n int) (over int) {
 		return 0
 	}
 	used, end, dots := b.scan.scan(b.room()[:n], b.end-b.start, b.dots)
-	b.dots = dots
+	b.keepDots(dots)
 	b.end += used
 	b.received += int64(used)
 	if end {
@@ -121,11 +122,25 @@ func (b *Body) discard() error {
 	return nil
 }
 
-// room returns the buffer for the next octets: the rest of the slab, or the small one through which octets of a refused
-// message pass.
+// room returns the buffer for the next octets, as much of it as the present chunk may fill: the rest of cur, or of the
+// buffer through which octets of a refused message pass.
 func (b *Body) room() []byte {
+	room := b.cur
 	if b.refuse != nil {
-		return b.refuse[b.end:]
+		room = b.refuse[:]
 	}
-	return b.cur[b.end:]
+	room = room[b.end:]
+	if b.scan.plain && b.chunk.left < int64(len(room)) {
+		room = room[:b.chunk.left]
+	}
+	return room
+}
+
+// keepDots takes over what the scanner made of dots, and counts what they take.
+func (b *Body) keepDots(dots []uint32) {
+	if n := 4 * (cap(dots) - b.dotRoom); n != 0 {
+		b.c.hold(n)
+		b.dotRoom = cap(dots)
+	}
+	b.dots = dots
 }

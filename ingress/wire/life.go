@@ -3,6 +3,7 @@ package wire
 import (
 	"crypto/tls"
 	"errors"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -35,8 +36,9 @@ type parking uint8
 
 const (
 	awake  parking = iota // none
+	held                  // a wait for octets of a message: Memory may
 	parked                // Shutdown may
-	idle                  // a wait for a command: Places may, too
+	idle                  // a wait for a command: Shutdown and Places may
 )
 
 // A life is the socket of a connection, its deadlines, and what decides when it ends.
@@ -53,13 +55,15 @@ type life struct {
 	writeDue time.Duration // the write deadline set last
 	ending   endReason     // used by serve's goroutine only
 
-	mu        sync.Mutex    // guards what follows, and each setting of the read deadline while parked
-	parked    parking       // in a wait that others may end
-	gaveWay   bool          // such a wait was ended so that another client has a place
-	firm      time.Duration // until when a wait for a command is not for Places to end
-	replyOwed bool          // a message is being committed, or was, and its reply is not written
-	aborted   bool          // Shutdown has closed the socket
-	gone      chan struct{} // closed when the connection has ended; nil unless Shutdown waits for that
+	mu        sync.Mutex // guards what follows, and each setting of the read deadline while parked
+	parked    parking    // in a wait that others may end
+	gaveWay   bool       // Places or Memory has ended the wait
+	replyOwed bool       // a message is being committed, or was, and its reply is not written
+	aborted   bool       // Shutdown has closed the socket
+	// until when a wait is not to be ended; while held: when it began, if the earlier waits had come right before it
+	firm    time.Duration
+	arrived int64         // while held: octets of the message
+	gone    chan struct{} // closed when the connection has ended; nil unless Shutdown waits for that
 }
 
 // end moves the connection on to reason, unless it is already further. A failed write together with another reason to
@@ -112,19 +116,47 @@ func (l *life) parkFor(d time.Duration) bool {
 	return l.park(parked, now, now+d, 0)
 }
 
-// unpark ends what park began, and reports whether Places ended the wait.
+// hold arms the read deadline of a wait that Memory may end. arrived octets of the message have come, for which the
+// client was waited for as if without a break since the moment since.
+func (l *life) hold(now, due, since time.Duration, arrived int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.parked, l.firm, l.arrived = held, since, arrived // it is not firm at all
+	l.arm(now, due, 0)
+}
+
+// rate returns how many octets of its message a client has brought in a second of waiting, infinitely many if it was
+// not waited for long enough to tell, and whether the message may give way: it waits now.
+func (l *life) rate(now time.Duration) (rate float64, may bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.parked != held || l.gaveWay {
+		return 0, false
+	}
+	if waited := now - l.firm; waited >= settledFor {
+		return float64(l.arrived) / waited.Seconds(), true
+	}
+	return math.Inf(1), true
+}
+
+// unpark ends what park or hold began, and reports whether Places or Memory ended the wait.
 func (l *life) unpark() (gaveWay bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.parked = awake
-	return l.gaveWay
+	gaveWay = l.gaveWay
+	l.parked, l.gaveWay = awake, false
+	if gaveWay {
+		l.readDue = 0 // the deadline that giveWay set stands
+	}
+	return gaveWay
 }
 
-// giveWay ends the wait of a connection for a command, if at now it has lasted long enough, and reports whether it did.
-func (l *life) giveWay(now time.Duration) bool {
+// giveWay ends the wait of a connection that is parked so, if at now it has lasted long enough, and reports whether it
+// did.
+func (l *life) giveWay(how parking, now time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.parked != idle || now < l.firm || l.gaveWay {
+	if l.parked != how || now < l.firm || l.gaveWay {
 		return false
 	}
 	l.gaveWay = true
@@ -137,7 +169,7 @@ func (l *life) giveWay(now time.Duration) bool {
 func (l *life) wake() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.parked != awake {
+	if l.parked >= parked {
 		_ = l.raw.SetReadDeadline(time.Unix(1, 0))
 	}
 }

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"errors"
+	"math/bits"
 	"os"
 	"time"
 )
@@ -11,6 +12,22 @@ import (
 const (
 	rateGrace = time.Minute
 	minRate   = 512 // octets per second
+)
+
+// Octets of a message lie in a slab only while they come. After parkAfter without one they are copied to a buffer that
+// fits, which costs less than the slab does to others; after a hundredth of that while memory is short. The deadline of
+// the read may be later by as much as parkSlack times that, because one that stands from an earlier read is cheaper
+// than a new one.
+const (
+	parkAfter = time.Second
+	hurry     = 100
+	parkSlack = 5
+)
+
+// Small buffers are powers of two, with room for what may drip in next.
+const (
+	leastBuffer = 1 << 10
+	dripRoom    = 512
 )
 
 // A pace bounds the waits for the octets of a message.
@@ -23,6 +40,7 @@ type pace struct {
 	spent    time.Duration // waiting, before the present call
 	due      time.Duration // when the rate and the silence are checked next; 0: to be set by the next wait
 	received int64         // octets of the message when due was set
+	quiet    time.Duration // waiting since the last octet, before the present wait
 }
 
 // begin starts the account of a call. until 0 disables ErrIdle.
@@ -41,31 +59,42 @@ func (p *pace) rateDue(tune *tuning, received int64) time.Duration {
 	return p.since + tune.grace + time.Duration(received/tune.minRate)*time.Second - p.spent
 }
 
-// wait reads once into buf for this message, within until, the client's silence and the rate it owes. Its deadline is
-// set once per piece, and looked at again when it passes. The errors are ErrIdle, ErrTooSlow and ErrClientGone.
-func (b *Body) wait(buf []byte) (int, error) {
-	life, p := &b.c.life, &b.pace
+// wait reads once for this message, into p, or behind end if p is nil, within until, the client's silence and the rate
+// it owes. Its deadline is set once per piece, and looked at again when it passes. While it lasts, the message takes
+// little memory and may give way. The errors are ErrIdle, ErrTooSlow, ErrClientGone and the refusal of a message that
+// gave way, with which octets may have come too.
+func (b *Body) wait(p []byte) (int, error) {
+	life, a := &b.c.life, &b.pace
 	srv := b.c.srv
 	now := srv.now()
-	if p.since == 0 {
-		p.since = now
+	if a.since == 0 {
+		a.since = now
 	}
+	began := now
 	for {
-		if p.due == 0 {
-			owed := p.rateDue(&srv.cfg.tune, b.received)
+		if a.due == 0 {
+			owed := a.rateDue(&srv.cfg.tune, b.received)
 			if now >= owed {
 				return 0, ErrTooSlow
 			}
-			p.due, p.received = min(owed, now+srv.cfg.tune.command), b.received
+			a.due, a.received = min(owed, now+srv.cfg.tune.command), b.received
 		}
-		due := p.due
-		if p.until != 0 {
-			due = min(due, p.until)
+		due := a.due
+		if a.until != 0 {
+			due = min(due, a.until)
 		}
-		life.arm(now, due, 0)
-		n, err := life.rw.Read(buf)
+		rests := b.rest(began, now, due)
+		into := p
+		if into == nil {
+			into = b.room()
+		}
+		n, err := life.rw.Read(into)
+		if rests && life.unpark() {
+			return n, refusal(noMemory, "gave way")
+		}
 		switch {
 		case n > 0:
+			a.quiet = 0
 			return n, nil
 		case err == nil:
 			continue
@@ -76,12 +105,71 @@ func (b *Body) wait(buf []byte) (int, error) {
 		}
 		now = srv.now()
 		switch {
-		case now >= p.due && b.received == p.received:
+		case now >= a.due && b.received == a.received:
 			return 0, ErrTooSlow
-		case now >= p.due:
-			p.due = 0
-		case p.until != 0 && now >= p.until:
+		case now >= a.due:
+			a.due = 0
+		case a.until != 0 && now >= a.until:
+			a.quiet += now - began
 			return 0, ErrIdle
 		}
 	}
+}
+
+// rest arms the deadline of a read that belongs to a wait since began, and reports whether Memory may end it: it may
+// once the octets are in a buffer that fits, and at once while memory is short.
+func (b *Body) rest(began, now, due time.Duration) (rests bool) {
+	life := &b.c.life
+	if b.refuse != nil { // it holds nothing
+		life.arm(now, due, 0)
+		return false
+	}
+	after, pressed := b.c.srv.cfg.tune.park, b.c.srv.cfg.Memory.Pressed()
+	if pressed {
+		after /= hurry
+	}
+	park := began + after - b.pace.quiet
+	switch {
+	case len(b.cur) < slabSize || now >= park:
+		b.shrink()
+	case pressed:
+		due = min(due, park)
+	case park < due:
+		life.arm(now, park, min(parkSlack*after, due-park))
+		return false
+	default:
+		life.arm(now, due, 0)
+		return false
+	}
+	life.hold(now, due, b.pace.since-b.pace.spent, b.received)
+	return true
+}
+
+// shrink copies what cur holds to a buffer that fits, if that is smaller.
+func (b *Body) shrink() {
+	n := b.end - b.start
+	size := max(leastBuffer, 1<<bits.Len(uint(n+dripRoom-1)))
+	if size >= len(b.cur) {
+		return
+	}
+	small := b.c.borrow(size)
+	copy(small, b.cur[b.start:b.end])
+	b.c.giveBack(b.cur)
+	b.cur, b.start, b.end = small, 0, n
+}
+
+// grow goes back to a slab. Its error is the refusal of a message for which there is no memory.
+func (b *Body) grow() error {
+	if !b.c.room() {
+		return refusal(noMemory, "hold budget")
+	}
+	from := 0
+	if b.count == 0 {
+		from = Headroom
+	}
+	s := b.c.borrow(slabSize)
+	n := copy(s[from:], b.cur[b.start:b.end])
+	b.c.giveBack(b.cur)
+	b.cur, b.start, b.end = s, from, from+n
+	return nil
 }

@@ -57,7 +57,7 @@ func (l *Limits) of(p netip.Prefix) int {
 }
 
 // Places counts open connections, in total, per client and per network, and chooses which to end when few are left. It
-// is safe for concurrent use and is meant to be shared by all listeners of a node. A nil Places has room for all.
+// is safe for concurrent use and is meant to be shared by all listeners of a node.
 //
 // A twentieth of the total is kept free of strangers. While more than four fifths are taken, each connection that comes
 // ends that of a stranger that waits for nothing but a next command: the one that came first, where each message that
@@ -106,14 +106,11 @@ func (p *Places) Open() int { return int(p.open.Load()) }
 
 // Pressed reports whether more than four fifths of the places are taken.
 func (p *Places) Pressed() bool {
-	return p != nil && p.limits.Total > 0 && 5*p.open.Load() > 4*int64(p.limits.Total)
+	return p.limits.Total > 0 && 5*p.open.Load() > 4*int64(p.limits.Total)
 }
 
 // take counts a connection in the total, if there is room, and reports whether there was.
 func (p *Places) take() bool {
-	if p == nil {
-		return true
-	}
 	if n := p.open.Add(1); p.limits.Total > 0 && n > int64(p.limits.Total) {
 		p.open.Add(-1)
 		return false
@@ -124,7 +121,7 @@ func (p *Places) take() bool {
 // name counts a connection, which is in the total, for the client at to in place of the one it counts for, and returns
 // "", or the limit that leaves no room: then nothing has changed. The zero Addr is no client and changes nothing.
 func (p *Places) name(c *conn, to netip.Addr, s Standing) (limit string) {
-	if p == nil || !to.IsValid() {
+	if !to.IsValid() {
 		return ""
 	}
 	if s == Stranger {
@@ -151,7 +148,7 @@ func (p *Places) name(c *conn, to netip.Addr, s Standing) (limit string) {
 // nameProxy counts a connection for a proxy that does not name the client, and returns "", or the limit that leaves no
 // room. A proxy has the share of a whole network.
 func (p *Places) nameProxy(c *conn, proxy netip.Addr) (limit string) {
-	if p == nil || !proxy.IsValid() {
+	if !proxy.IsValid() {
 		return ""
 	}
 	p.mu.Lock()
@@ -167,9 +164,6 @@ func (p *Places) nameProxy(c *conn, proxy netip.Addr) (limit string) {
 
 // release ends the count of a connection that take counted.
 func (p *Places) release(c *conn) {
-	if p == nil {
-		return
-	}
 	p.mu.Lock()
 	if c.seat.client.IsValid() {
 		p.forget(c)
@@ -188,7 +182,7 @@ func (cl *Client) Favour() {
 
 // favour takes a connection out of the shares of its networks, because its client is known good, and remembers that.
 func (p *Places) favour(c *conn) {
-	if p == nil || !c.seat.client.IsValid() || c.seat.standing != Stranger {
+	if !c.seat.client.IsValid() || c.seat.standing != Stranger {
 		return
 	}
 	p.good.Put(network.Of(c.seat.client), c.srv.cfg.Now().Add(knownFor), 1)

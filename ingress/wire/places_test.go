@@ -27,10 +27,11 @@ type house struct {
 func inHouse(t *testing.T, change func(*Config), test func(t *testing.T, h *house)) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &house{recorder: &recorder{}, t: t}
-		cfg := Config{Hostname: "mx.example", NewSession: h.session, Emit: h.emit, Lend: -1, Slabs: new(Slabs)}
+		cfg := Config{Hostname: "mx.example", NewSession: h.session, Emit: h.emit, Lend: -1, Memory: new(Memory)}
 		if change != nil {
 			change(&cfg)
 		}
+		before := cfg.Memory.InUse()
 		var err error
 		if h.srv, err = NewServer(cfg); err != nil {
 			t.Fatal(err)
@@ -39,8 +40,8 @@ func inHouse(t *testing.T, change func(*Config), test func(t *testing.T, h *hous
 			if err := h.srv.Shutdown(context.Background()); err != nil {
 				t.Error(err)
 			}
-			if n := cfg.Slabs.Lent(); n != 0 {
-				t.Errorf("%d slabs were not given back", n)
+			if n := cfg.Memory.InUse() - before; n != 0 {
+				t.Errorf("%d octets were not given back", n)
 			}
 		}()
 		test(t, h)
@@ -393,7 +394,10 @@ func TestPlaces_Proxy(t *testing.T) {
 
 // TestAwait_Patience shows how long a client is waited for.
 func TestAwait_Patience(t *testing.T) {
-	pressed := func(c *Config) { c.Pressed = func() bool { return true } }
+	pressed := func(c *Config) {
+		c.Memory = &Memory{Budget: 100}
+		c.Memory.inUse.Store(60)
+	}
 	favoured := func(c *Config) { small(c); c.Standing = func(*Client) Standing { return Favoured } }
 	for _, tc := range []struct {
 		name   string
@@ -516,8 +520,8 @@ func TestConn_HalfCommand(t *testing.T) {
 					}
 				}
 				synctest.Wait()
-				if n := h.srv.cfg.Slabs.Lent(); n != 0 {
-					t.Errorf("20 connections have %d slabs", n)
+				if n := h.srv.cfg.Memory.InUse(); n != 0 {
+					t.Errorf("20 connections have %d octets", n)
 				}
 				time.Sleep(2 * rateGrace)
 				synctest.Wait()
@@ -546,8 +550,8 @@ func TestBody_Refused(t *testing.T) {
 				if _, err := io.WriteString(g, strings.Repeat("octets\r\n", 200)); err != nil {
 					break
 				}
-				if n := h.srv.cfg.Slabs.Lent(); n != 0 {
-					t.Fatalf("%d slabs are lent", n)
+				if n := h.srv.cfg.Memory.InUse(); n != 0 {
+					t.Fatalf("%d octets are taken", n)
 				}
 				time.Sleep(time.Second)
 			}

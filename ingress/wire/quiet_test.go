@@ -18,6 +18,14 @@ type scriptedSession struct {
 	Session
 	greet func(context.Context) error
 	rcpt  func(context.Context, mail.Path) error
+	body  func(context.Context, *Body) mail.Reply
+}
+
+func (s *scriptedSession) Body(ctx context.Context, b *Body) mail.Reply {
+	if s.body == nil {
+		return s.Session.Body(ctx, b)
+	}
+	return s.body(ctx, b)
 }
 
 func (s *scriptedSession) Greet(ctx context.Context) error {

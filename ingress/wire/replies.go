@@ -60,6 +60,7 @@ var (
 	tooManyPutOff      = mail.NewReply(421, 7, 0, "Too many deferred recipients")
 	tooMuchJunk        = mail.NewReply(421, 7, 0, "Too many commands without a message")
 	shuttingDown       = mail.NewReply(421, 3, 2, "Shutting down, try again")
+	noMemory           = mail.NewReply(452, 3, 1, "Too much mail in transit, try again later")
 	idleTooLong        = mail.NewReply(421, 4, 2, "Waited too long for you")
 	gaveWay            = mail.NewReply(421, 3, 2, "Place needed for others, try again later")
 	localError         = mail.NewReply(421, 3, 0, "Local error, try again later")

@@ -49,6 +49,7 @@ func NewServer(cfg Config) (*Server, error) {
 		conns:     make(map[*conn]struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.cfg.Memory.serve(s)
 	s.bodies.New = func() any { return new(Body) }
 	s.inputs.New = func() any { return new([batchBuffer]byte) }
 	s.batches.New = func() any { return &batch{octets: make([]byte, 0, 2048)} }
@@ -59,7 +60,7 @@ func NewServer(cfg Config) (*Server, error) {
 func (s *Server) now() time.Duration { return time.Since(s.epoch) }
 
 // pressed reports whether places or memory are short.
-func (s *Server) pressed() bool { return s.cfg.Places.Pressed() || s.cfg.Pressed() }
+func (s *Server) pressed() bool { return s.cfg.Places.Pressed() || s.cfg.Memory.Pressed() }
 
 // Serve accepts connections from l until Shutdown, after which it returns nil, or until l fails for good. It closes l.
 // It may be called for several listeners at once.

@@ -27,8 +27,8 @@ func TestStall_HoldsNothing(t *testing.T) {
 		p.want("250 2.1.0")
 	}
 	waitFor(t, func() bool { return resting(r.srv) == n })
-	if lent := r.srv.cfg.Slabs.Lent(); lent != 0 {
-		t.Errorf("%d slabs are lent", lent)
+	if lent := r.srv.cfg.Memory.InUse(); lent != 0 {
+		t.Errorf("%d octets are taken", lent)
 	}
 	r.srv.mu.Lock()
 	defer r.srv.mu.Unlock()
