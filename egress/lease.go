@@ -43,6 +43,7 @@ type lease struct {
 	counted bool            // the message was counted against the rate
 	avoid   []feedback.Spot // where sessions that were opened for us did not serve the message
 	retries int             // how often conn was replaced
+	asked   question        // the refusal for which conn is replaced
 	wait    time.Duration   // spent waiting for sessions, dialling included
 }
 
@@ -139,6 +140,7 @@ func (l *lease) fill(c context.Context, span trace.Span, conn dial.Conn) {
 	l.slot.Fill(pool.Key{Way: l.at.way, Host: conn.Host, Addr: conn.Addr, Source: conn.Source}, conn.Client)
 	l.use(conn.Client, true)
 	l.others = conn.Others
+	l.opened()
 }
 
 // password returns the password that a session needs, "" if it needs no authentication.
@@ -211,9 +213,9 @@ func (l *lease) begin() {
 }
 
 // retryable reports whether err, from MAIL or RCPT or DATA, is to be met with another session: a broken connection is,
-// as nothing was sent that counts; so is a refusal of MAIL by a session that was used before, because it may be about
-// that session (its server is closing, has seen enough messages of us) and not about the message; and what another
-// host may answer otherwise.
+// as nothing was sent that counts; so is a refusal by a session that was used before which is doubtful, because it may
+// be about that session (its server is closing, has seen enough messages of us, has moved) and not about the message;
+// and what another host may answer otherwise.
 func (l *lease) retryable(ctx context.Context, err error) bool {
 	if l.retries >= maxRetries || mail.IsOver(ctx) {
 		return false
@@ -225,7 +227,7 @@ func (l *lease) retryable(ctx context.Context, err error) bool {
 	if l.fresh {
 		return l.others > 0 && (isHosts(err) || l.refusesIPv6(err))
 	}
-	return ok && (reply.Verb == "MAIL" || reply.Reply.Code == 421)
+	return ok && (reply.Reply.Code == 421 || l.isDoubtful(ctx, &reply))
 }
 
 // isHosts reports whether err, an answer to MAIL, RCPT or DATA, is one of the host rather than of the destination:
@@ -290,6 +292,9 @@ func (l *lease) spot() feedback.Spot {
 // isTooMuch reacts to err, which came before the message, and reports whether it says that there is too much mail from
 // us, which another session does not change.
 func (l *lease) isTooMuch(err error) bool {
+	if l.asked.of.Addr.IsValid() {
+		return false // it is not believed yet
+	}
 	done, _ := l.reactTo(l.slot, &l.d, "", err, retried)
 	return isTooMuch(done)
 }

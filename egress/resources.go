@@ -37,6 +37,7 @@ type resources struct {
 	feedback *feedback.Observer
 	marks    *feedback.Marks
 	fixed    *lru.Cache[mail.NextHop, *fixedSite]
+	again    *rehearings
 	attempts maphash.Seed // of what attempts at one message have in common
 }
 
@@ -89,6 +90,7 @@ func newResources(cfg Config) (*resources, error) {
 		feedback: feedback.New(cfg.Reactions, cfg.Now),
 		marks:    marks,
 		fixed:    lru.New[mail.NextHop, *fixedSite](fixedCache),
+		again:    newRehearings(cfg.Now),
 		attempts: maphash.MakeSeed(),
 	}, nil
 }

@@ -99,6 +99,7 @@ func (t *transaction) retryRcpt(ctx context.Context, forward mail.Path, err erro
 			t.begin()
 		}
 		err = t.conn.Rcpt(t.leaving(ctx), forward)
+		t.heard(err)
 	}
 	return nil
 }
@@ -169,6 +170,7 @@ func (t *transaction) Data(ctx context.Context, form mail.Form) error {
 			t.conn.Alive()
 		}
 		err := t.conn.Data(ctx, form)
+		t.heard(err)
 		if err == nil {
 			break
 		}
@@ -235,13 +237,16 @@ func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outco
 			o.Host = host
 		}
 	}
-	t.learnFrom(t.slot, &t.d, base)
+	old := t.asOfOld(c, base)
+	if !old {
+		t.learnFrom(t.slot, &t.d, base)
+	}
 	if len(base) > 0 {
 		end(span, base[0].Cause)
 	} else {
 		end(span, nil)
 	}
-	if t.conn.Reusable() {
+	if t.conn.Reusable() && !old {
 		t.giveBack()
 	} else {
 		t.discard()

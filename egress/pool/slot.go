@@ -140,6 +140,23 @@ func (s *Slot[C]) Drop() {
 	conn.Close()
 }
 
+// CloseIdle closes the idle connections of the Site whose Keys which says so of. It is called with the Site locked.
+func (s *Slot[C]) CloseIdle(which func(Key) bool) {
+	t := s.site
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	kept := t.idle[:0]
+	for _, o := range t.idle {
+		if o.content != spent && which(o.key) {
+			t.ending(o.conn)
+			continue
+		}
+		kept = append(kept, o)
+	}
+	clear(t.idle[len(kept):])
+	t.idle = kept
+}
+
 // Put returns the Slot with a connection on which nothing is open. It goes to a waiter, else it stays idle, unless
 // it has carried enough messages or is too old: then it is closed, by the holder below the cap, and at the cap by the
 // caller that needs its room, or the reaper. An empty Slot is given back by Discard.

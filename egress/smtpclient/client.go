@@ -158,7 +158,8 @@ type ReplyError struct {
 	Verb  string
 	Reply mail.Reply // Code may be 421
 
-	OurIPv6 bool // it names our address, and that is of IPv6
+	OurIPv6   bool // it names our address, and that is of IPv6
+	OfSession bool // it speaks of the session, and may be no word about the message
 }
 
 // Error returns the verb and the reply.

@@ -61,6 +61,15 @@ func (s *saying) isAboutUs() bool {
 	return false
 }
 
+// isOfSession reports whether the host speaks of this session: of its order of commands, its age, or of how much it has
+// carried. What is said of a recipient's address is not.
+func (s *saying) isOfSession() bool {
+	if s.verb == "RCPT" && s.reply.Enhanced.Subject == 1 {
+		return false
+	}
+	return s.reply.Code == 503 || saysAny(words(s.withoutEchoes(normal(s.reply.Text))), sessionWords)
+}
+
 // byCode decides by the code and the enhanced code alone, as far as they do.
 func (s *saying) byCode(said string) (us, decided bool) {
 	e := s.reply.Enhanced
@@ -368,6 +377,11 @@ var (
 		"sender verify", "sender verification", "verify sender", "verify the sender", "sender address verification",
 		"verification failed for", "callout", "callback", "unverified address", "sender address rejected",
 		"domain of sender", "sender domain must", "envelope sender",
+	}
+	sessionWords = []string{
+		"this session", "the session", "same session", "one session", "per session", "current session", "session limit",
+		"this connection", "the connection", "same connection", "one connection", "per connection", "too many errors",
+		"too many commands", "too many bad commands", "bad sequence", "out of sequence",
 	}
 	senderWords = []string{"sender", "reverse path", "return path", "mail from", "mailfrom", "badmailfrom"}
 )

@@ -1,0 +1,175 @@
+package egress
+
+import (
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// movedZone is moved.test, whose host has the address.
+func movedZone(addr string) string {
+	return "moved.test. 60 IN MX 10 mx.moved.test.\nmx.moved.test. 0 IN A " + addr + "\n"
+}
+
+// moving starts n machines on addresses of their own, at one port, and a world in which the first is the MX host of
+// moved.test.
+func moving(t *testing.T, n int) (w *world, machines []*smtptest.Server, addrs []string) {
+	t.Helper()
+	p := 0
+	for i := range n {
+		addr := fmt.Sprintf("127.0.0.%d", 11+i)
+		s, err := smtptest.Listen(net.JoinHostPort(addr, strconv.Itoa(p)),
+			smtptest.Behaviour{Extensions: smtptest.Without("CHUNKING")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(s.Close)
+		p = port(t, s)
+		machines, addrs = append(machines, s), append(addrs, addr)
+	}
+	return newWorldOf(t, movedZone(addrs[0]), p, nil), machines, addrs
+}
+
+// point changes the address of moved.test's host.
+func point(t *testing.T, w *world, addr string) {
+	t.Helper()
+	if err := w.dns.SetZone(movedZone(addr)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// attempt sends one message to a recipient and returns the code that ends it.
+func attempt(t *testing.T, w *world, d mail.Delivery, to string) int {
+	t.Helper()
+	tx, err := w.relay.Begin(t.Context(), d)
+	if err != nil {
+		return mail.ReplyFor(err).Code
+	}
+	defer tx.Abort()
+	if err := tx.Rcpt(t.Context(), path(to)); err != nil {
+		return mail.ReplyFor(err).Code
+	}
+	if err := tx.Data(t.Context(), mail.Stuffed); err != nil {
+		return mail.ReplyFor(err).Code
+	}
+	return tx.Commit(t.Context(), octets(message))[0].Reply.Code
+}
+
+// The machine that a host has left refuses its mail: the sessions that still lead there are not believed.
+func TestRelay_MovedHost(t *testing.T) {
+	for _, verb := range []string{"MAIL", "RCPT", "DATA", smtptest.Dot} {
+		t.Run(verb, func(t *testing.T) {
+			w, machines, addrs := moving(t, 2)
+			// Three sessions with the old machine.
+			var open []*transaction
+			for i := range 3 {
+				tx := begin(t, w, from(i, "moved.test"))
+				rcpt(t, tx, "b@moved.test")
+				open = append(open, tx)
+			}
+			for _, tx := range open {
+				finish(t, tx)
+			}
+			machines[0].Set(smtptest.Behaviour{
+				Extensions: smtptest.Without("CHUNKING"),
+				Answers:    map[string]smtptest.Answer{verb: {Reply: "550 5.7.1 Relaying denied"}},
+			})
+			point(t, w, addrs[1])
+			var got []int
+			for i := range 15 {
+				got = append(got, attempt(t, w, from(i, "moved.test"), "b@moved.test"))
+			}
+			t.Log(got)
+			taken := strings.Count(fmt.Sprint(got), "250")
+			if least := map[bool]int{true: 12, false: 15}[verb == smtptest.Dot]; taken < least {
+				t.Errorf("%d of 15 delivered at the first attempt: %v", taken, got)
+			}
+		})
+	}
+}
+
+// A host whose DNS tells one of four addresses in turn keeps its sessions, whatever it refuses.
+func TestRelay_RotatingHost(t *testing.T) {
+	w, machines, addrs := moving(t, 4)
+	for _, m := range machines {
+		m.Set(smtptest.Behaviour{Extensions: smtptest.Without("CHUNKING"), Recipients: smtptest.ByLocalPart()})
+	}
+	for i := range 100 {
+		point(t, w, addrs[i%4])
+		to, want := fmt.Sprintf("b%d@moved.test", i), 250
+		if i%10 < 3 {
+			to, want = "554@moved.test", 554
+		}
+		if got := attempt(t, w, from(i, "moved.test"), to); got != want {
+			t.Errorf("message %d: got %d, want %d", i, got, want)
+		}
+	}
+	connections := 0
+	for _, m := range machines {
+		connections += m.Counts().Connections
+	}
+	if t.Logf("%d connections for 100 messages", connections); connections > 5 {
+		t.Errorf("%d connections", connections)
+	}
+}
+
+// What a host says of its session is heard again on another.
+func TestRelay_RefusalOfSession(t *testing.T) {
+	for _, tc := range []struct {
+		reply string
+		again bool
+	}{
+		{"452 4.5.3 Too many recipients in this session", true},
+		{"503 5.5.1 Bad sequence of commands", true},
+		{"550 5.7.1 Limit of messages per connection reached", true},
+		{"421 4.7.0 Closing", true},
+		{"550 5.7.1 Your message is spam", false},
+		{"550 5.1.1 No such user in this session", false},
+	} {
+		for _, verb := range []string{"RCPT", "DATA"} {
+			t.Run(verb+" "+tc.reply, func(t *testing.T) {
+				if strings.HasPrefix(tc.reply, "550 5.1.1") && verb == "DATA" {
+					return // at DATA it is no word about an address
+				}
+				w, s := one(t, smtptest.Behaviour{Extensions: smtptest.Without("CHUNKING")}, nil)
+				deliver(t, w, to("one.test"), "a@one.test")
+				s.Set(smtptest.Behaviour{
+					Extensions: smtptest.Without("CHUNKING"),
+					On: func(s smtptest.Step) (smtptest.Answer, bool) {
+						return smtptest.Answer{Reply: tc.reply}, s.Verb == verb && s.Session == 1
+					},
+				})
+				if got := attempt(t, w, to("one.test"), "b@one.test"); (got == 250) != tc.again {
+					t.Errorf("got %d", got)
+				}
+				if c := s.Counts(); (c.Connections == 2) != tc.again {
+					t.Errorf("%d connections", c.Connections)
+				}
+			})
+		}
+	}
+}
+
+// A reverse-path domain whose MAIL is refused costs one session a minute, not one for each message.
+func TestRelay_MailRefusedAgain(t *testing.T) {
+	w, s := one(t, smtptest.Behaviour{}, nil)
+	deliver(t, w, from(0, "one.test"), "a@one.test")
+	s.Set(smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
+		return smtptest.Answer{Reply: "550 5.1.8 Not this sender"},
+			s.Verb == "MAIL" && strings.Contains(s.Line, "client1.test")
+	}})
+	for range 10 {
+		if got := attempt(t, w, from(1, "one.test"), "b@one.test"); got != 550 {
+			t.Errorf("got %d", got)
+		}
+		deliver(t, w, from(0, "one.test"), "a@one.test")
+	}
+	if c := s.Counts().Connections; c != 2 {
+		t.Errorf("%d connections, want one more than the first", c)
+	}
+}
