@@ -75,9 +75,15 @@ type bench struct {
 // spans may be nil.
 func startNode(t *testing.T, extra string, spans sdktrace.SpanExporter) *bench {
 	t.Helper()
+	return startNodeIn(t, dnstest.Start(t,
+		"example.com. 60 IN MX 10 mx.example.com.\nmx.example.com. 60 IN A 127.0.0.1\n"), extra, spans)
+}
+
+// startNodeIn is startNode with a DNS server of the test's own.
+func startNodeIn(t *testing.T, zone *dnstest.Server, extra string, spans sdktrace.SpanExporter) *bench {
+	t.Helper()
 	b := &bench{dir: t.TempDir(), log: new(lockedBuffer), seen: make(chan mail.Event, 100)}
 	b.dest = smtptest.Start(t, smtptest.Behaviour{})
-	zone := dnstest.Start(t, "example.com. 60 IN MX 10 mx.example.com.\nmx.example.com. 60 IN A 127.0.0.1\n")
 	b.rules(t, fmt.Sprintf("domain example.com\n@example.com smtp://%s\n", b.dest.Addr()))
 	listen := "listen: [{addr: \"127.0.0.1:0\"}]\n"
 	if strings.Contains(extra, "listen:") {

@@ -81,10 +81,7 @@ func (r *Resolver) exchange(ctx context.Context, t *ticket, name string, qtype u
 	line := r.line()
 	var at string
 	err := error(&failure{kind: ErrTimeout})
-	for i := range r.cfg.tune.attempts {
-		if ctx.Err() != nil {
-			break
-		}
+	for i := 0; i < r.cfg.tune.attempts && ctx.Err() == nil; i++ {
 		s := line[i%len(line)]
 		var got reply
 		at = s.addr
@@ -93,7 +90,8 @@ func (r *Resolver) exchange(ctx context.Context, t *ticket, name string, qtype u
 			return got, at, nil
 		}
 		if errors.Is(err, errGaveWay) {
-			continue // the server still looks for it
+			i-- // it was no attempt: the server still looks for it
+			continue
 		}
 		if r.ctx.Err() != nil || isOurs(err) || errors.Is(ctx.Err(), context.Canceled) {
 			break // which is not the server's fault

@@ -172,6 +172,7 @@ func (r *Resolver) leave(w *wait) {
 	}
 	delete(r.flights, w.k)
 	f.cancel()
+	r.lanes.land(&f.ticket)
 }
 
 // settle ends a wait whose time is over.

@@ -64,6 +64,7 @@ type sharer struct {
 type ticket struct {
 	lane    *lane
 	sharer  *sharer
+	counted bool               // it is among those open
 	turn    chan struct{}      // closed when the query may go, or the flight is dropped; nil if it does not wait
 	number  uint64             // of the wait
 	since   int                // the tick at which the query went
@@ -122,19 +123,27 @@ func (l *lane) enter(t *ticket, client netip.Prefix) {
 		s = &sharer{network: client}
 		l.networks[client] = s
 	}
-	t.lane, t.sharer = l, s
+	t.lane, t.sharer, t.counted = l, s, true
 	s.open = append(s.open, t)
 	l.open++
 }
 
-// exit ends that.
+// exit ends that. A query of the flight may still be under way.
 func (l *lane) exit(t *ticket) {
+	if !t.counted {
+		return
+	}
+	t.counted = false
 	l.open--
-	s := t.sharer
-	if s.open = without(s.open, t); len(s.open) == 0 {
+	t.sharer.open = without(t.sharer.open, t)
+	l.tidy(t.sharer)
+}
+
+// tidy forgets a network of which nothing is left.
+func (l *lane) tidy(s *sharer) {
+	if len(s.open)+len(s.under)+len(s.waiting) == 0 && l.networks[s.network] == s {
 		delete(l.networks, s.network)
 	}
-	t.sharer = nil
 }
 
 // drop ends a flight without a query under way, of the network that has the most of them open and more than newcomer,
@@ -168,13 +177,11 @@ func (l *lane) drop(newcomer *sharer) bool {
 	return true
 }
 
-// land ends the flight of a ticket.
+// land makes room: the flight of the ticket has ended, or will soon because no caller waits for it.
 func (w *lanes) land(t *ticket) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if t.sharer != nil {
-		t.lane.exit(t)
-	}
+	t.lane.exit(t)
 }
 
 // crowded reports whether more than half of the queries of a lane are taken by flights.
@@ -274,6 +281,7 @@ func (l *lane) end(t *ticket) {
 	l.under--
 	t.under = false
 	t.sharer.under = without(t.sharer.under, t)
+	l.tidy(t.sharer)
 }
 
 func (l *lane) wait(t *ticket) {
@@ -286,6 +294,7 @@ func (l *lane) wait(t *ticket) {
 func (l *lane) unwait(t *ticket) {
 	l.waiting--
 	t.sharer.waiting = without(t.sharer.waiting, t)
+	l.tidy(t.sharer)
 }
 
 func without(tickets []*ticket, t *ticket) []*ticket {

@@ -97,7 +97,13 @@ func (c *Client) Judge(ctx context.Context, spared bool) error {
 	if r := c.score.Limited(); r != nil {
 		return r
 	}
-	if r := c.score.Refusal(c.verdict); r != nil && !spared {
+	if spared {
+		return nil
+	}
+	if r := c.score.Refusal(c.verdict); r != nil {
+		return r
+	}
+	if r := c.score.Unsure(c.verdict); r != nil {
 		return r
 	}
 	return nil
@@ -131,7 +137,7 @@ type Explanation struct {
 	Signals []score.Signal // each signal there is, with what it saw
 	Grey    bool           // mail of the client is greylisted
 	Limited *mail.Refusal  // the client is over a rate; nil if it is not
-	Refusal *mail.Refusal  // by the score; nil if it accepts the client
+	Refusal *mail.Refusal  // by the score, or for lists that were not heard; nil if it accepts the client
 }
 
 // Explain awaits the verdict on a client that Look returned. It is zero if the client has no score.
@@ -140,8 +146,11 @@ func (c *Client) Explain(ctx context.Context) Explanation {
 		return Explanation{}
 	}
 	v := c.score.Verdict(ctx)
+	refusal := c.score.Refusal(v)
+	if refusal == nil {
+		refusal = c.score.Unsure(v)
+	}
 	return Explanation{
-		Verdict: v, Signals: c.score.Explain(), Grey: c.score.Grey(v), Limited: c.score.Limited(),
-		Refusal: c.score.Refusal(v),
+		Verdict: v, Signals: c.score.Explain(), Grey: c.score.Grey(v), Limited: c.score.Limited(), Refusal: refusal,
 	}
 }

@@ -34,8 +34,9 @@ type Fault struct {
 	Times int // how many questions the fault spoils before it is gone; 0 means all
 }
 
-// SetFault makes the server misbehave for name and qtype ("MX", ...; "*" for every type, and name "*" for every name).
-// A later call replaces an earlier one for the same pair; the zero Fault removes it. The most exact pair wins.
+// SetFault makes the server misbehave for name and qtype ("MX", ...; "*" for every type, name "*" for every name, and
+// name "*.example.com" for all names below one). A later call replaces an earlier one for the same pair; the zero Fault
+// removes it. The most exact pair wins.
 func (s *Server) SetFault(name, qtype string, f Fault) {
 	if _, known := dns.StringToRcode[f.Rcode]; f.Rcode != "" && !known {
 		panic("dnstest: no such rcode: " + f.Rcode)
@@ -51,7 +52,11 @@ func (s *Server) SetFault(name, qtype string, f Fault) {
 
 // take returns the fault for q and counts it down. It is called with s.mu held.
 func (s *Server) take(q question) Fault {
-	for _, k := range []question{q, {q.name, "*"}, ask("*", q.qtype), ask("*", "*")} {
+	keys := []question{q, {q.name, "*"}}
+	for _, parent, ok := strings.Cut(q.name, "."); ok && parent != ""; _, parent, ok = strings.Cut(parent, ".") {
+		keys = append(keys, question{"*." + parent, q.qtype}, question{"*." + parent, "*"})
+	}
+	for _, k := range append(keys, ask("*", q.qtype), ask("*", "*")) {
 		f, ok := s.faults[k]
 		if !ok {
 			continue

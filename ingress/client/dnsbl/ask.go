@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/millrace/millrace/router/leaf/domain"
@@ -22,9 +23,9 @@ type answer struct {
 	err    error
 }
 
-// ask looks up a name of a list. It ends with the Set or after the timeout of a look-up, and not with any client.
-func (s *Set) ask(l *list, name string) (a answer) {
-	ctx, cancel := context.WithTimeout(s.ctx, s.cfg.tune.timeout)
+// ask looks up a name of a list. ctx ends with the Set and not with any client.
+func (s *Set) ask(ctx context.Context, l *list, name string) (a answer) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.tune.timeout)
 	defer cancel()
 	began := time.Now()
 	a.list = l
@@ -46,10 +47,43 @@ func (s *Set) ask(l *list, name string) (a answer) {
 // A query is the look-ups that one call of Ask or AskDomain waits for.
 type query struct {
 	answers chan answer // has room for all, so that no look-up waits for a client which has gone
-	open    []*list     // lists whose answers have not come
+	lookups []lookup    // has room for all
+	open    int         // those whose answers have not come
 	hits    []Hit
-	missing []string
+	missing []Gap
 	domain  string
+	asking  *mail.Asking // for whom; nil if that is not known
+}
+
+// A Gap is a list of which there was no answer.
+type Gap struct {
+	Zone string // the list's Name, or else its Zone
+	// Doubt says that the list may well have the client: it was not asked for want of our room, or did not answer
+	// about this client although it answered about others just before. A list that answers about none counts for
+	// nothing.
+	Doubt bool
+	Most  float64 // the most that the list could add
+}
+
+// gap returns the Gap of a list that was not asked for want of room, or that did not answer.
+func (s *Set) gap(l *list, unasked bool) Gap {
+	return Gap{Zone: l.name, Doubt: unasked || s.isAlive(l), Most: l.codes.most()}
+}
+
+// isAlive reports whether the list answered about a client just before, as soon as a client can wait for.
+func (s *Set) isAlive(l *list) bool {
+	return s.cfg.Now().Sub(time.Unix(0, l.answered.Load())) < aliveFor
+}
+
+// Late returns a Gap of each list of a kind, for a caller that ran out of time before Ask or AskDomain could return.
+func (s *Set) Late(kind Kind) []Gap {
+	var gaps []Gap
+	for _, l := range s.lists {
+		if l.kind == kind {
+			gaps = append(gaps, s.gap(l, false))
+		}
+	}
+	return gaps
 }
 
 // Ask returns the lists that speak for or against addr, and those of which there was no answer. The zones are those of
@@ -58,12 +92,12 @@ type query struct {
 // awaited. It returns when all answers are in, and at the latest when ctx ends. The look-ups go on and serve the next
 // client.
 func (s *Set) Ask(ctx context.Context, addr netip.Addr, zones []string,
-	stored []mail.ListAnswer) (hits []Hit, missing []string) {
+	stored []mail.ListAnswer) (hits []Hit, missing []Gap) {
 	addr = addr.Unmap().WithZone("")
 	if !addr.IsValid() {
 		return nil, nil
 	}
-	var q query
+	q := query{asking: mail.AskingOf(ctx)}
 	var pending []string
 	for i, zone := range zones {
 		var is mail.ListAnswer
@@ -88,13 +122,15 @@ func (s *Set) Ask(ctx context.Context, addr netip.Addr, zones []string,
 func (s *Set) use(q *query, addr netip.Addr, zone string, is mail.ListAnswer, n int) {
 	l := s.byName[zone]
 	if l == nil || l.sideOf(addr) == nil {
-		q.missing = append(q.missing, zone)
+		q.missing = append(q.missing, Gap{Zone: zone})
 		return
 	}
 	d := l.sideOf(addr)
 	switch {
-	case d.faulty.Load() || is.State == mail.ListPending:
-		q.missing = append(q.missing, zone)
+	case d.faulty.Load():
+		q.missing = append(q.missing, Gap{Zone: zone})
+	case is.State == mail.ListPending:
+		q.missing = append(q.missing, s.gap(l, false))
 	case is.State == mail.ListKnown:
 		a := answer{list: l}
 		a.means, a.code, a.weight = l.codes.read(is.Codes)
@@ -112,7 +148,7 @@ func (s *Set) use(q *query, addr netip.Addr, zone string, is mail.ListAnswer, n 
 func (s *Set) await(ctx context.Context, q *query, addr netip.Addr, pending []string, n int) []string {
 	answers, err := s.cfg.Store.AwaitLists(ctx, addr, pending, s.Lock())
 	if err != nil || len(answers) != len(pending) {
-		q.missing = append(q.missing, pending...)
+		s.miss(q, addr, pending)
 		return nil
 	}
 	var again []string
@@ -124,16 +160,23 @@ func (s *Set) await(ctx context.Context, q *query, addr netip.Addr, pending []st
 		s.use(q, addr, zone, answers[i], n)
 	}
 	if len(again) == len(pending) {
-		q.missing = append(q.missing, again...) // the store does not wait
+		s.miss(q, addr, again) // the store does not wait
 		return nil
 	}
 	return again
 }
 
+// miss makes answers missing that another caller has not brought.
+func (s *Set) miss(q *query, addr netip.Addr, zones []string) {
+	for _, zone := range zones {
+		s.use(q, addr, zone, mail.ListAnswer{State: mail.ListPending}, 0)
+	}
+}
+
 // AskDomain returns the lists of Domains that speak for or against about, and those of which there was no answer, as
 // Ask does. No list is asked about what is not a domain name of two labels or more in ASCII, or is an address. Answers
 // are cached by the resolver alone.
-func (s *Set) AskDomain(ctx context.Context, about string) (hits []Hit, missing []string) {
+func (s *Set) AskDomain(ctx context.Context, about string) (hits []Hit, missing []Gap) {
 	lists := s.healthy.Load().domains
 	if len(lists) == 0 {
 		return nil, nil
@@ -142,7 +185,7 @@ func (s *Set) AskDomain(ctx context.Context, about string) (hits []Hit, missing 
 	if !ok {
 		return nil, nil
 	}
-	q := query{domain: name}
+	q := query{domain: name, asking: mail.AskingOf(ctx)}
 	for _, l := range lists {
 		if len(name)+1+len(l.zone) > domain.MaxName {
 			continue
@@ -153,38 +196,133 @@ func (s *Set) AskDomain(ctx context.Context, about string) (hits []Hit, missing 
 	return q.hits, q.missing
 }
 
-// begin starts a look-up, unless too many are under way or the Set is closed.
+// A lookup is one question to a list. It is the context of the question as well, which ends with the Set.
+type lookup struct {
+	asking  mail.Asking
+	d       *side
+	name    string
+	addr    netip.Addr // invalid for a domain
+	answers chan<- answer
+	heard   bool // the answer was received, or none will come; the caller's own
+}
+
+// A queue is the look-ups of one client network at one list.
+type queue struct {
+	open    int // under way
+	waiting []*lookup
+}
+
+// A queueKey names a queue.
+type queueKey struct {
+	list   *list
+	client netip.Prefix
+}
+
+// begin starts a look-up, or lets it wait until fewer of this client's network are under way at the list. If too many
+// are under way or wait, or the Set is closed, the answer is missing.
 func (s *Set) begin(q *query, d *side, name string, addr netip.Addr, n int) {
-	select {
-	case s.slots <- struct{}{}:
-	default:
-		d.list.dropped.Add(1)
-		q.missing = append(q.missing, d.list.name)
-		return
-	}
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		<-s.slots
-		q.missing = append(q.missing, d.list.name)
-		return
-	}
-	s.running.Add(1)
-	s.mu.Unlock()
 	if q.answers == nil {
 		q.answers = make(chan answer, n)
+		q.lookups = make([]lookup, 0, n)
 	}
-	q.open = append(q.open, d.list)
+	q.lookups = append(q.lookups, lookup{d: d, name: name, addr: addr, answers: q.answers})
+	u := &q.lookups[len(q.lookups)-1]
+	u.asking = mail.Asking{Context: s.ctx, Rank: mail.RankOurs}
+	if q.asking != nil {
+		u.asking.Questions = q.asking.Questions
+	}
+	switch s.enqueue(u) {
+	case begun:
+		// It ends after its look-ups, each with a check and a put, each of which is bounded; Close awaits it.
+		go s.work(u)
+	case noRoom:
+		d.list.dropped.Add(1)
+		u.heard = true
+		q.missing = append(q.missing, s.gap(d.list, true))
+		return
+	case over:
+		u.heard = true
+		q.missing = append(q.missing, Gap{Zone: d.list.name})
+		return
+	}
+	q.open++
 	d.list.lookups.Add(1)
-	// It ends after the look-up, a check and a put, each of which is bounded; Close awaits it.
-	go s.lookup(d, name, addr, q.answers)
+}
+
+// What became of a look-up that was to begin.
+type beginning uint8
+
+const (
+	begun  beginning = iota
+	queued           // another look-up's goroutine will take it
+	noRoom
+	over // the Set is closed
+)
+
+// enqueue counts a look-up that begins, or queues it.
+func (s *Set) enqueue(u *lookup) beginning {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return over
+	}
+	key := queueKey{u.d.list, u.asking.Client()}
+	w := s.queues[key]
+	switch {
+	case w.open >= maxOfNetwork && key.client.IsValid():
+		if len(w.waiting) >= maxWaiting {
+			return noRoom
+		}
+		w.waiting = append(w.waiting, u)
+		s.queues[key] = w
+		return queued
+	case s.lookups >= s.cfg.tune.lookups:
+		return noRoom
+	}
+	w.open++
+	s.queues[key] = w
+	s.lookups++
+	s.running.Add(1)
+	return begun
+}
+
+// dequeue returns the next look-up for the goroutine that has ended one, or nil and counts it out.
+func (s *Set) dequeue(u *lookup) *lookup {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := queueKey{u.d.list, u.asking.Client()}
+	w := s.queues[key]
+	if len(w.waiting) > 0 && !s.closed {
+		next := w.waiting[0]
+		w.waiting = slices.Delete(w.waiting, 0, 1)
+		s.queues[key] = w
+		return next
+	}
+	s.lookups--
+	w.open--
+	s.queues[key] = w
+	if w.open == 0 {
+		delete(s.queues, key)
+	}
+	return nil
+}
+
+// work looks up u, and what waits behind it.
+func (s *Set) work(u *lookup) {
+	defer s.running.Done()
+	for ; u != nil; u = s.dequeue(u) {
+		s.lookup(u)
+	}
 }
 
 // lookup sends an answer to the call that waits for it, and puts one about an address into the store.
-func (s *Set) lookup(d *side, name string, addr netip.Addr, answers chan<- answer) {
-	defer s.running.Done()
-	defer func() { <-s.slots }()
-	a := s.ask(d.list, name)
+func (s *Set) lookup(u *lookup) {
+	d := u.d
+	if d.faulty.Load() { // since it began to wait
+		u.answers <- answer{list: d.list, means: refused}
+		return
+	}
+	a := s.ask(&u.asking, d.list, u.name)
 	if s.ctx.Err() != nil {
 		return
 	}
@@ -198,14 +336,19 @@ func (s *Set) lookup(d *side, name string, addr netip.Addr, answers chan<- answe
 		s.failed(d, "takes longer than "+s.cfg.tune.slow.String()+" to answer")
 	default:
 		d.fails.Store(0)
+		d.list.answered.Store(s.cfg.Now().UnixNano())
 	}
-	if a.err == nil && a.means == listed && !s.confirmListing(d) {
-		a.means = refused
+	if a.err == nil && a.means == listed {
+		if p := s.confirmListing(d); p.err != nil {
+			a.err = p.err // whether it lists the world is not known
+		} else if !p.passed {
+			a.means = refused
+		}
 	}
-	answers <- a
+	u.answers <- a
 	// A failure is not put: the lock runs out, and the list is not asked about this address before that.
-	if addr.IsValid() && a.err == nil && a.means != refused {
-		s.cfg.Store.PutDNSBL(s.ctx, addr, d.list.name, a.codes, s.keep(a.ttl))
+	if u.addr.IsValid() && a.err == nil && a.means != refused {
+		s.cfg.Store.PutDNSBL(s.ctx, u.addr, d.list.name, a.codes, s.keep(a.ttl))
 	}
 }
 
@@ -216,48 +359,55 @@ func (s *Set) keep(ttl time.Duration) time.Duration {
 
 // gather waits for the look-ups of q until ctx ends.
 func (s *Set) gather(ctx context.Context, q *query) {
-	for len(q.open) > 0 {
+	for q.open > 0 {
 		select {
 		case a := <-q.answers:
-			q.receive(a)
+			s.receive(q, a)
 			continue
 		default:
 		}
 		select {
 		case a := <-q.answers:
-			q.receive(a)
+			s.receive(q, a)
 		case <-ctx.Done():
-			q.abandon()
+			q.abandon(func(l *list) Gap { return s.gap(l, false) })
 		case <-s.ctx.Done():
-			q.abandon()
+			q.abandon(func(l *list) Gap { return Gap{Zone: l.name} })
 		}
 	}
-}
-
-// receive takes an answer that was waited for.
-func (q *query) receive(a answer) {
-	for i, l := range q.open {
-		if l == a.list {
-			q.open = append(q.open[:i], q.open[i+1:]...)
-			break
-		}
-	}
-	q.add(a)
 }
 
 // abandon makes the answers that have not come missing.
-func (q *query) abandon() {
-	for _, l := range q.open {
-		q.missing = append(q.missing, l.name)
+func (q *query) abandon(gap func(*list) Gap) {
+	for i := range q.lookups {
+		if u := &q.lookups[i]; !u.heard {
+			q.missing = append(q.missing, gap(u.d.list))
+		}
 	}
-	q.open = nil
+	q.open = 0
+}
+
+// receive takes an answer that was waited for.
+func (s *Set) receive(q *query, a answer) {
+	for i := range q.lookups {
+		if u := &q.lookups[i]; u.d.list == a.list && !u.heard {
+			u.heard = true
+			q.open--
+			break
+		}
+	}
+	if a.err != nil {
+		q.missing = append(q.missing, s.gap(a.list, errors.Is(a.err, mail.ErrNotAsked)))
+		return
+	}
+	q.add(a)
 }
 
 // add makes a hit of an answer that counts.
 func (q *query) add(a answer) {
 	switch {
-	case a.err != nil || a.means == refused:
-		q.missing = append(q.missing, a.list.name)
+	case a.means == refused:
+		q.missing = append(q.missing, Gap{Zone: a.list.name})
 	case a.means == listed && a.weight != 0:
 		a.list.hits.Add(1)
 		q.hits = append(q.hits, Hit{Zone: a.list.name, Code: a.code, Weight: a.weight, Domain: q.domain})

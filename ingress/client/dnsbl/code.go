@@ -235,6 +235,15 @@ func (l List) codes() (codeMap, error) {
 	return slices.Insert(m, at, worth{pattern: pattern{first: refusedOld, last: refusedOld}, refused: true}), nil
 }
 
+// most returns the heaviest weight of any code, at least 0.
+func (m codeMap) most() float64 {
+	most := 0.0
+	for i := range m {
+		most = max(most, m[i].weight)
+	}
+	return most
+}
+
 // A reading is what an answer means.
 type reading uint8
 

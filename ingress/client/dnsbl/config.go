@@ -86,8 +86,13 @@ const (
 	// after it listed the world, because its false answers may be kept that long.
 	minTTL = time.Minute
 	maxTTL = time.Hour
-	// maxLookups is the most look-ups that are under way at once. A client for which there is no room goes without.
-	maxLookups = 256
+	// maxLookups is the most look-ups that are under way at once, as many as the resolver has room for.
+	maxLookups = 1024
+	// maxOfNetwork is how many of them one client network may have at one list, and maxWaiting how many more may wait.
+	maxOfNetwork = 8
+	maxWaiting   = 64
+	// aliveFor is how long a list that answered counts as one that answers.
+	aliveFor = 10 * time.Second
 )
 
 // A Config has the lists and what they need.

@@ -146,9 +146,10 @@ func (s *Set) isStarted() bool {
 	return s.started
 }
 
-// failed counts a look-up that failed, and takes the side out if it was one too many.
+// failed counts a look-up that failed, and takes the side out if it was one too many. A list that answered about
+// another client just before stays: we are slow, or it is about one client that it does not answer.
 func (s *Set) failed(d *side, why string) {
-	if int(d.fails.Add(1)) < s.cfg.tune.failures || d.faulty.Load() || !s.isStarted() {
+	if int(d.fails.Add(1)) < s.cfg.tune.failures || d.faulty.Load() || s.isAlive(d.list) || !s.isStarted() {
 		return
 	}
 	s.change(d.list, func() {
@@ -258,9 +259,9 @@ func (s *Set) check(d *side) {
 func (s *Set) test(d *side) (fault, string, netip.Addr) {
 	var must, mustNot answer
 	var both sync.WaitGroup
-	both.Go(func() { must = s.ask(d.list, d.must) }) // ends with its look-up and is awaited below
+	both.Go(func() { must = s.ask(s.ctx, d.list, d.must) }) // ends with its look-up and is awaited below
 	if !d.unchecked {
-		mustNot = s.ask(d.list, d.mustNot)
+		mustNot = s.ask(s.ctx, d.list, d.mustNot)
 	}
 	both.Wait()
 	for _, a := range []answer{mustNot, must} {
@@ -302,6 +303,7 @@ func (s *Set) apply(d *side, found fault, why string, code netip.Addr) {
 	case found == noFault && same:
 		d.fails.Store(0)
 	case same:
+	case found == failing && s.isAlive(d.list): // a list that answers clients may have been slow this once, or we
 	case found == failing:
 		s.failed(d, why)
 		s.change(d.list, func() {
@@ -325,26 +327,27 @@ func (s *Set) apply(d *side, found fault, why string, code netip.Addr) {
 	}
 }
 
-// confirmListing reports whether a listing of the side counts: not if the side lists the world. It asks for a name that
-// no list has and that was never asked for, so that no cache has the answer, and it does so after the listing came.
-// Callers at the same time share a probe, so a flood of listed clients costs one probe at a time.
-func (s *Set) confirmListing(d *side) bool {
+// confirmListing returns the probe that says whether a listing of the side counts: not if the side lists the world. It
+// asks for a name that no list has and that was never asked for, so that no cache has the answer, and it does so after
+// the listing came. Callers at the same time share a probe, so a flood of listed clients costs one probe at a time.
+func (s *Set) confirmListing(d *side) probe {
 	s.mu.Lock()
 	need := d.probes + 1
 	probed := s.started && !d.unchecked
 	s.mu.Unlock()
 	for probed && !d.faulty.Load() && s.ctx.Err() == nil {
 		if p := s.probe(d); p.number >= need {
-			return p.passed && !d.faulty.Load()
+			return probe{passed: p.passed && !d.faulty.Load(), err: p.err}
 		}
 	}
-	return !probed && !d.faulty.Load()
+	return probe{passed: !probed && !d.faulty.Load()}
 }
 
 // A probe is one question whose name no list may have.
 type probe struct {
 	number int
-	passed bool          // to be read when done is closed
+	passed bool          // to be read when done is closed, as err is
+	err    error         // why it is not known whether it passes; nil if it is known
 	done   chan struct{} // closed when it has ended
 }
 
@@ -361,9 +364,12 @@ func (s *Set) probe(d *side) *probe {
 	d.probing = p
 	s.mu.Unlock()
 	name := d.unlistedName()
-	switch a := s.ask(d.list, name); {
-	case s.ctx.Err() != nil, errors.Is(a.err, mail.ErrNotAsked):
+	switch a := s.ask(s.ctx, d.list, name); {
+	case s.ctx.Err() != nil:
+	case errors.Is(a.err, mail.ErrNotAsked):
+		p.err = a.err
 	case a.err != nil:
+		p.err = a.err
 		s.failed(d, "does not answer: "+a.err.Error())
 	case a.means == refused:
 		s.refuses(d.list, a.code)

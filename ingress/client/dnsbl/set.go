@@ -46,6 +46,8 @@ type list struct {
 	well  bool    // what Config.Changed was last called with; guarded by Set.reporting
 
 	lookups, hits, refused, failures, slow, dropped atomic.Uint64
+	// when it last answered in time about a client, in Unix nanoseconds
+	answered atomic.Int64
 }
 
 // sideOf returns the side that is asked about addr, or nil.
@@ -68,7 +70,6 @@ type Set struct {
 	lists   []*list          // in configuration order
 	byName  map[string]*list // those of Addresses
 	healthy atomic.Pointer[healthyLists]
-	slots   chan struct{} // holds one for each look-up under way
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelFunc
@@ -79,6 +80,8 @@ type Set struct {
 	mu        sync.Mutex // guards what follows and the state of each side; not held across I/O
 	started   bool
 	closed    bool
+	lookups   int // under way
+	queues    map[queueKey]queue
 }
 
 // New makes a Set. It fails as Config.Validate does and asks nothing yet.
@@ -87,7 +90,7 @@ func New(c Config) (*Set, error) {
 		return nil, err
 	}
 	c = c.withDefaults()
-	s := &Set{cfg: c, byName: map[string]*list{}, slots: make(chan struct{}, c.tune.lookups)}
+	s := &Set{cfg: c, byName: map[string]*list{}, queues: map[queueKey]queue{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, configured := range c.Lists {
 		codes, err := configured.codes()

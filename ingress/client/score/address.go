@@ -88,7 +88,11 @@ func (q *inquiry) startAddress(g *gathering, from source, zones []string) {
 			}
 			q.report(atConnect, g, f)
 			*f = findings{q: q, from: fromLists}
-			if q.overLimit() {
+			switch {
+			case q.overLimit():
+				return
+			case ctx.Err() != nil: // the store took all the time, which is the fault of no list
+				f.miss()
 				return
 			}
 		}

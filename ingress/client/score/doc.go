@@ -8,11 +8,12 @@
 // with a recipient, and when a session asks. Trusted networks and authenticated clients are not scored.
 //
 // Invariants: what could not be known in time is reported (Unheard) and never counted, so that no fault of DNS, of a
-// list or of the store speaks against a client. With the default weights and thresholds no signal but a DNS list or a
-// block list refuses or defers a client alone. A client whose address is not known has no signals of an address. A name
-// in EHLO or a reverse-path, which any client can claim, speaks for a client only where it is proved: the name resolves
-// to the client, or SPF passes. A Score holds no goroutine, no timer and no answer of DNS once all signals of a stage
-// are in.
+// list or of the store speaks against a client; but load must not speak for one either: a stranger is deferred if a
+// list that could decide was not asked, or answers about others (Unsure). With the default weights and thresholds no
+// signal but a DNS list or a block list refuses or defers a client alone. A client whose address is not known has no
+// signals of an address. A name in EHLO or a reverse-path, which any client can claim, speaks for a client only where
+// it is proved: the name resolves to the client, or SPF passes. A Score holds no goroutine, no timer and no answer of
+// DNS once all signals of a stage are in.
 //
 // To add a signal: give it a constant and a line in catalogue (signal.go), and let the file of its source see it
 // (address.go, helo.go, sender.go; a look-up of its own is a new source). TestScore_Signals has a case for each signal,

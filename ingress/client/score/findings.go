@@ -22,7 +22,8 @@ type findings struct {
 	from    source
 	reasons []mail.Reason
 	unheard []string
-	allowed Purposes // for which an allow list speaks for the client
+	doubts  []dnsbl.Gap // lists that were not heard
+	allowed Purposes    // for which an allow list speaks for the client
 
 	// For Explain only: the answer of the source, and the locations of the entries that spoke.
 	seen, allowedBy, blockedBy string
@@ -72,7 +73,7 @@ func (f *findings) block(e *entry) {
 }
 
 // list lets lists speak that have the client's address, or what the client says.
-func (f *findings) list(hits []dnsbl.Hit, missing []string) {
+func (f *findings) list(hits []dnsbl.Hit, missing []dnsbl.Gap) {
 	for _, hit := range hits {
 		text := "listed by " + hit.Zone + " (code " + hit.Code.String() + ")"
 		switch {
@@ -84,8 +85,9 @@ func (f *findings) list(hits []dnsbl.Hit, missing []string) {
 			f.weigh(sigDNSBL, hit.Weight, text)
 		}
 	}
-	for _, zone := range missing {
-		f.unheard = append(f.unheard, f.from.unheard()+" "+zone)
+	f.doubts = missing
+	for _, gap := range missing {
+		f.unheard = append(f.unheard, f.from.unheard()+" "+gap.Zone)
 	}
 	if len(missing) > 0 {
 		f.q.missed(f.from)

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/millrace/millrace/ingress/client/dnsbl"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -31,11 +32,19 @@ type inquiry struct {
 	running sync.WaitGroup // sources under way
 	mu      sync.Mutex     // guards what follows; not held across I/O
 	stages  [steps]stage
+	doubts  *doubt // the last one; a list, because most clients have none
 	stored  storeAnswer
 	// explanation is what each source saw, for Explain. It is nil unless Look made the Score, which does not change and
 	// may be read without mu.
 	explanation map[source]string
 	closed      bool
+}
+
+// A doubt is a list that may have the client, and was not heard.
+type doubt struct {
+	at    step
+	gap   dnsbl.Gap
+	other *doubt // the one before
 }
 
 // A storeAnswer is what is kept of the store's answer.
@@ -109,6 +118,13 @@ func (q *inquiry) begin(at step, from source) *gathering {
 		g.end()
 	}
 	q.stages[at] = stage{begun: true}
+	for d := &q.doubts; *d != nil; {
+		if (*d).at == at {
+			*d = (*d).other
+		} else {
+			d = &(*d).other
+		}
+	}
 	if q.closed || from == 0 {
 		return nil
 	}
@@ -178,6 +194,7 @@ func (q *inquiry) merge(at step, f *findings) {
 		st.reasons = append(st.reasons, f.reasons...)
 	}
 	st.unheard = append(st.unheard, f.unheard...)
+	q.doubt(at, f.doubts)
 	st.allowed |= f.allowed
 	if !q.looking() {
 		return
@@ -208,10 +225,36 @@ func (q *inquiry) await(ctx context.Context, at step) {
 	for open := g.open; open != 0; open &= open - 1 {
 		from := open & -open
 		q.stages[at].unheard = append(q.stages[at].unheard, from.unheard())
+		q.doubt(at, q.late(g, from))
 		q.missed(from)
 	}
 	q.stages[at].under = nil
 	g.end()
+}
+
+// late returns the lists that may have the client, where they did not even begin to answer in time, for want of a
+// processor perhaps. That the store did not answer, which is asked first, says nothing.
+func (q *inquiry) late(g *gathering, from source) []dnsbl.Gap {
+	var kind dnsbl.Kind
+	switch {
+	case g.open&fromStore != 0:
+		return nil
+	case from == fromLists:
+	case from == fromHeloLists || from == fromSenderLists:
+		kind = dnsbl.Domains
+	default:
+		return nil
+	}
+	return q.s.cfg.Lists.Late(kind)
+}
+
+// doubt notes the lists that may have the client. The caller holds mu.
+func (q *inquiry) doubt(at step, gaps []dnsbl.Gap) {
+	for _, gap := range gaps {
+		if gap.Doubt {
+			q.doubts = &doubt{at, gap, q.doubts}
+		}
+	}
 }
 
 // wait waits for done and reports whether it came before the deadline of the stage and before ctx ends.

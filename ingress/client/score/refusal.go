@@ -3,7 +3,9 @@ package score
 import (
 	"errors"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/millrace/millrace/router/mail"
 )
@@ -33,11 +35,47 @@ func (k *Score) Refusal(v mail.Verdict) *mail.Refusal {
 			text += ": " + heaviest.Text
 		}
 	}
-	text += again
-	if url := k.inquiry.s.cfg.URL; url != "" {
-		text += "; see " + url
+	return mail.Refuse(code, 7, 1, text+again+k.seeURL(), reason, errors.New("score "+number(v.Score)+": "+Signals(v)))
+}
+
+// Unsure returns the refusal of a client that this verdict accepts although lists that could change it were not heard,
+// or nil: 450 4.7.1. These lists were not asked for want of our room, or answer others and did not answer about this
+// client in time. It is for clients that are neither allowed nor known good, so that a client which has our room taken
+// is not accepted for it. Neither a list that answers about none, nor the store, nor what the client says can cause it.
+func (k *Score) Unsure(v mail.Verdict) *mail.Refusal {
+	q := &k.inquiry
+	if v.Action != mail.VerdictAccept || k.Allowed()&ForScore != 0 || k.KnownGood() {
+		return nil
 	}
-	return mail.Refuse(code, 7, 1, text, reason, errors.New("score "+number(v.Score)+": "+Signals(v)))
+	most := v.Score
+	var zones []string
+	q.mu.Lock()
+	for d := q.doubts; d != nil; d = d.other {
+		if gap := &d.gap; gap.Most > 0 && !slices.Contains(zones, gap.Zone) {
+			most += gap.Most
+			zones = append(zones, gap.Zone)
+		}
+	}
+	q.mu.Unlock()
+	slices.Sort(zones) // as they came in any order
+	if len(zones) == 0 || q.s.action(round(most)) == mail.VerdictAccept {
+		return nil
+	}
+	client := "client"
+	if q.addr.IsValid() {
+		client = q.addr.String()
+	}
+	text := client + " deferred: a DNS list could not be asked about it now, try again later"
+	return mail.Refuse(450, 7, 1, text+k.seeURL(), "list not heard",
+		errors.New("no answer of "+strings.Join(zones, ", ")+", which could add "+number(most-v.Score)))
+}
+
+// seeURL returns what refers to the page about refusals, "" without one.
+func (k *Score) seeURL() string {
+	if url := k.inquiry.s.cfg.URL; url != "" {
+		return "; see " + url
+	}
+	return ""
 }
 
 // Signals returns the reasons of a verdict on one line, "name weight, ..." with the heaviest first.

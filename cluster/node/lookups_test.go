@@ -1,0 +1,161 @@
+package node
+
+import (
+	"fmt"
+	"net"
+	"net/textproto"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/egress/dns/dnstest"
+)
+
+// silentZone has a DNS list with every address in 30.0.0.0/8, and senders below honest.example. What else is asked, the
+// names of strangers among it, is not answered.
+const silentZone = `
+example.com.               60 IN MX 10 mx.example.com.
+mx.example.com.            60 IN A 127.0.0.1
+2.0.0.127.zen.example.     60 IN A 127.0.0.2
+*.30.zen.example.          60 IN A 127.0.0.2
+*.honest.example.          60 IN TXT "v=spf1 ip4:40.0.0.0/8 -all"
+*.honest.example.          60 IN MX 10 mx.example.com.
+`
+
+// startInSilence starts a node that asks the list, behind a balancer.
+func startInSilence(t *testing.T) *bench {
+	t.Helper()
+	zone := dnstest.Start(t, silentZone)
+	for _, silent := range []string{"*.silent.example", "*.in-addr.arpa"} {
+		zone.SetFault(silent, "*", dnstest.Fault{Flaw: dnstest.Drop})
+	}
+	var b *bench
+	t.Cleanup(func() { close(b.seen) }) // after the node has ended
+	b = startNodeIn(t, zone, "listen: [{addr: \"127.0.0.1:0\", proxy_protocol: [\"127.0.0.1/32\"]}]\n"+
+		"score: {lists: [{zone: zen.example, weight: 10}]}\n", nil)
+	go func() { // ends when the channel is closed
+		for range b.seen {
+		}
+	}()
+	return b
+}
+
+// knock is a client up to RCPT. It returns the reply to RCPT.
+func (b *bench) knock(client, domain string) (c *textproto.Conn, reply string, err error) {
+	raw, err := net.Dial("tcp", b.Addrs()[0].String())
+	if err != nil {
+		return nil, "", err
+	}
+	if err := raw.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		return nil, "", err
+	}
+	c = textproto.NewConn(raw)
+	if err = c.PrintfLine("PROXY TCP4 %s 192.0.2.1 4711 25", client); err == nil {
+		_, _, err = c.ReadResponse(220)
+	}
+	if err == nil {
+		err = ask(c, "EHLO "+domain+" -> 250", "MAIL FROM:<a@"+domain+"> -> 250")
+	}
+	if err == nil {
+		err = c.PrintfLine("RCPT TO:<b@example.com>")
+	}
+	if err == nil {
+		reply, err = c.ReadLine()
+	}
+	return c, reply, err
+}
+
+// TestNode_SilentNames has 950 connections of strangers whose names (PTR, EHLO, the domain of MAIL and its SPF) have
+// silent servers. Clients that a DNS list has are refused all the same, and what is asked for honest mail is answered.
+func TestNode_SilentNames(t *testing.T) {
+	b := startInSilence(t)
+	const connections, networks = 950, 20
+	var strangers sync.WaitGroup
+	var came atomic.Int32
+	leave := make(chan struct{})
+	for i := range connections {
+		strangers.Go(func() { // ends with leave
+			again := 0
+			for {
+				c, _, err := b.knock(fmt.Sprintf("20.%d.0.%d", i%networks, 1+i/networks),
+					fmt.Sprintf("n%d-%d.silent.example", i, again))
+				if again == 0 {
+					came.Add(1)
+				}
+				again++
+				if c != nil {
+					defer c.Close()
+				}
+				select {
+				case <-leave:
+					return
+				default:
+				}
+				if err != nil {
+					return
+				}
+			}
+		})
+	}
+	for came.Load() < connections/2 {
+		runtime.Gosched()
+	}
+	var clients sync.WaitGroup
+	var accepted, refused, answered atomic.Int32
+	for i := range 20 {
+		clients.Go(func() {
+			c, reply, err := b.knock(fmt.Sprintf("30.%d.0.1", i), fmt.Sprintf("l%d.silent.example", i))
+			if err != nil {
+				t.Errorf("listed client %d: %v", i, err)
+				return
+			}
+			defer c.Close()
+			switch {
+			case strings.HasPrefix(reply, "250"):
+				accepted.Add(1)
+			case strings.HasPrefix(reply, "554"):
+				refused.Add(1)
+			default:
+				t.Logf("listed client %d: %s", i, reply)
+			}
+		})
+		clients.Go(func() { // which comes again when it is put off, as this machine may be slow
+			for again := range 20 {
+				c, reply, err := b.knock(fmt.Sprintf("40.%d.0.1", i), fmt.Sprintf("h%d.honest.example", i))
+				if c != nil {
+					defer c.Close()
+				}
+				if err == nil && strings.HasPrefix(reply, "250") {
+					err = ask(c, "DATA -> 354", "Subject: x\r\n\r\nx\r\n. -> 250")
+				}
+				if err != nil || strings.HasPrefix(reply, "250") {
+					if err != nil {
+						t.Errorf("honest client %d: %v", i, err)
+					}
+					return
+				}
+				t.Logf("honest client %d, attempt %d: %s", i, again+1, reply)
+			}
+			t.Errorf("honest client %d was never accepted", i)
+		})
+	}
+	clients.Wait()
+	close(leave)
+	for _, m := range b.dest.Messages() {
+		if strings.Contains(string(m.Octets), "spf=pass") {
+			answered.Add(1)
+		}
+	}
+	strangers.Wait()
+	t.Logf("of 20 listed clients %d were accepted and %d refused; SPF of %d of 20 honest ones was answered",
+		accepted.Load(), refused.Load(), answered.Load())
+	if accepted.Load() != 0 {
+		t.Errorf("%d of 20 listed clients were accepted", accepted.Load())
+	}
+	if answered.Load() < 18 {
+		t.Errorf("SPF of %d of 20 honest messages was answered", answered.Load())
+	}
+}

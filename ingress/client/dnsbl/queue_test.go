@@ -1,0 +1,131 @@
+package dnsbl
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/millrace/millrace/ingress/ingresstest"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A heldResolver answers that nothing is listed, once it may.
+type heldResolver struct {
+	ingresstest.Zone
+	may        chan struct{}
+	open, most atomic.Int32
+	asked      atomic.Int32
+}
+
+func (r *heldResolver) LookupA(ctx context.Context, _ string) ([]netip.Addr, time.Duration, error) {
+	r.asked.Add(1)
+	r.most.Store(max(r.most.Load(), r.open.Add(1)))
+	defer r.open.Add(-1)
+	select {
+	case <-r.may:
+		return nil, time.Minute, nil
+	case <-ctx.Done():
+		return nil, 0, ctx.Err()
+	}
+}
+
+// TestSet_OfNetwork: the clients of a network ask a list eight questions at a time, others wait behind them, and what
+// finds no room is a doubt. Other networks, and trusted clients, do not wait for them.
+func TestSet_OfNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &heldResolver{may: make(chan struct{})}
+		s, err := New(Config{
+			Lists: []List{{Zone: "zen.example", Weight: 10}}, Store: newFakeStore(), Resolver: r,
+			tune: tuning{timeout: time.Hour},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		var doubts, heard atomic.Int32
+		var all sync.WaitGroup
+		ask := func(addr string) {
+			a := netip.MustParseAddr(addr)
+			asking := mail.Asking{Context: t.Context()}
+			asking.Questions = &mail.Questions{Client: netip.PrefixFrom(a, 24).Masked()}
+			all.Go(func() { // ends with the answer
+				stored := []mail.ListAnswer{{State: mail.ListAskedOfYou}}
+				_, missing := s.Ask(&asking, a, []string{"zen.example"}, stored)
+				switch {
+				case len(missing) == 0:
+					heard.Add(1)
+				case missing[0].Doubt && missing[0].Most == 10:
+					doubts.Add(1)
+				}
+			})
+			synctest.Wait()
+		}
+		for i := range 100 {
+			ask(fmt.Sprintf("203.0.113.%d", i))
+		}
+		if n := r.most.Load(); n != maxOfNetwork {
+			t.Errorf("%d questions of one network at once", n)
+		}
+		if n := doubts.Load(); n != 100-maxOfNetwork-maxWaiting {
+			t.Errorf("%d found no room", n)
+		}
+		ask("198.51.100.1")
+		if n := r.asked.Load(); n != maxOfNetwork+1 {
+			t.Errorf("another network waits for it: %d questions", n)
+		}
+		close(r.may)
+		all.Wait()
+		if n := heard.Load(); n != maxOfNetwork+maxWaiting+1 {
+			t.Errorf("%d were heard", n)
+		}
+		synctest.Wait()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if len(s.queues) != 0 || s.lookups != 0 {
+			t.Errorf("what has ended still counts: %v, %d", s.queues, s.lookups)
+		}
+	})
+}
+
+// TestSet_Alive: a list that answers others is not taken out for what it does not answer about one client, or for how
+// slow we are; after ten seconds without an answer it is.
+func TestSet_Alive(t *testing.T) {
+	for _, tt := range []struct {
+		since  time.Duration
+		faulty bool
+	}{{0, false}, {9 * time.Second, false}, {11 * time.Second, true}} {
+		t.Run(tt.since.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := &heldResolver{may: make(chan struct{}, 1)}
+				s, err := New(Config{Lists: []List{{Zone: "zen.example", Weight: 10, Unchecked: true}}, Resolver: r,
+					Store: newFakeStore()})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				s.Start()
+				ask := func(addr string) []Gap {
+					_, missing := s.Ask(t.Context(), netip.MustParseAddr(addr), []string{"zen.example"},
+						[]mail.ListAnswer{{State: mail.ListAskedOfYou}})
+					return missing
+				}
+				r.may <- struct{}{}
+				if missing := ask("203.0.113.1"); len(missing) != 0 {
+					t.Fatalf("got %v", missing)
+				}
+				time.Sleep(tt.since)
+				for range maxFailures {
+					s.failed(s.lists[0].sides[0], "silent")
+				}
+				if faulty := s.lists[0].sides[0].faulty.Load(); faulty != tt.faulty {
+					t.Errorf("faulty is %v", faulty)
+				}
+			})
+		})
+	}
+}
