@@ -159,6 +159,68 @@ func firstAttempt(t *testing.T, domain, first, second, phase, way string) {
 	}
 }
 
+// TestRelay_FirstAttempt_Many has more than one address that is sick, and one that is well, which comes last.
+func TestRelay_FirstAttempt_Many(t *testing.T) {
+	twice := func(b smtptest.Behaviour, second string) smtptest.Behaviour { // in clear it fails at another phase
+		On := sick(second, silent).On
+		b.On = On
+		return b
+	}
+	all := func(phase, way string, n int) (list []smtptest.Behaviour) {
+		for range n {
+			list = append(list, sick(phase, way))
+		}
+		return list
+	}
+	for _, c := range []struct {
+		name string
+		sick []smtptest.Behaviour
+		deaf int  // of the first, how many do not even accept a connection
+		one  bool // they are addresses of one host, in any order
+	}{
+		{"four are silent at the greeting", all(atGreeting, silent, 4), 0, false},
+		{"four addresses of one host are", all(atGreeting, silent, 4), 0, true},
+		{"four close at the greeting", all(atGreeting, closed, 4), 0, false},
+		{"four say 421 to MAIL", all(atMAIL, says421, 4), 0, false},
+		{"four close at RCPT", all(atRCPT, closed, 4), 0, false},
+		{"TLS hangs, and MAIL in clear", []smtptest.Behaviour{twice(sick(atHandshake, silent), atMAIL)}, 0, false},
+		{"each at another phase", []smtptest.Behaviour{
+			sick(atEHLO, silent), sick(atMAIL, silent), sick(atRCPT, garbage),
+		}, 0, false},
+		{"no connection, then silence", all(atGreeting, silent, 2), 1, false},
+		{"three do not accept a connection", all(atGreeting, silent, 3), 3, false},
+		{"nor three of one host", all(atGreeting, silent, 3), 3, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			well := listen(t, "127.0.0.30", 0, smtptest.Behaviour{})
+			records := ""
+			for i := range len(c.sick) + 1 {
+				addr := fmt.Sprintf("127.0.0.%d", 20+i)
+				switch {
+				case i == len(c.sick):
+					addr = "127.0.0.30"
+				case i < c.deaf:
+					deaf(t, addr, port(t, well))
+				default:
+					listen(t, addr, port(t, well), c.sick[i])
+				}
+				if !c.one {
+					records += fmt.Sprintf("many.test. 60 IN MX %d mx%d.many.test.\nmx%d.many.test. 60 IN A %s\n",
+						i, i, i, addr)
+				} else {
+					records += "many.test. 60 IN A " + addr + "\n"
+				}
+			}
+			w := newWorldOf(t, records, port(t, well), nil)
+			deliverWithin(t, w, to("many.test"), "b@many.test", 4*time.Second)
+			if len(well.Messages()) != 1 {
+				t.Error("it arrived elsewhere")
+			}
+		})
+	}
+}
+
 // deliverWithin is deliver where Begin and Rcpt share a deadline.
 func deliverWithin(t *testing.T, w *world, d mail.Delivery, to string, limit time.Duration) {
 	t.Helper()

@@ -17,8 +17,9 @@ import (
 )
 
 const (
-	// maxRetries bounds how often one transaction replaces its session by itself.
-	maxRetries = 2
+	// maxRetries bounds how often one transaction replaces its session by itself, and maxElsewhere for the sake of
+	// addresses that have not been tried.
+	maxRetries, maxElsewhere = 2, 5
 	// maxCrowded bounds how often one transaction waits for another session because its destination takes no more of
 	// them.
 	maxCrowded = 3
@@ -217,7 +218,7 @@ func (l *lease) begin() {
 // be about that session (its server is closing, has seen enough messages of us, has moved) and not about the message;
 // and what another host may answer otherwise.
 func (l *lease) retryable(ctx context.Context, err error) bool {
-	if l.retries >= maxRetries || mail.IsOver(ctx) {
+	if !l.mayRetry() || mail.IsOver(ctx) {
 		return false
 	}
 	if !isReply(err) {
@@ -225,10 +226,19 @@ func (l *lease) retryable(ctx context.Context, err error) bool {
 	}
 	reply, ok := replyOf(err)
 	if l.fresh {
-		return l.others > 0 && (isHosts(err) || l.refusesIPv6(err))
+		return l.isElsewhere() && (isHosts(err) || l.refusesIPv6(err))
 	}
 	return ok && (reply.Reply.Code == 421 || l.isDoubtful(ctx, &reply))
 }
+
+// mayRetry reports whether the session may be replaced once more.
+func (l *lease) mayRetry() bool {
+	return l.retries < maxRetries || l.fresh && l.isElsewhere() && l.retries < maxElsewhere
+}
+
+// isElsewhere reports whether there is an address besides that of the session, which was opened for us, and those that
+// have not served the message.
+func (l *lease) isElsewhere() bool { return len(l.avoid) < l.others }
 
 // isHosts reports whether err, an answer to MAIL, RCPT or DATA, is one of the host rather than of the destination:
 // another host may answer otherwise. So are 421, what is no reply, a command that it does not know or finds out of
@@ -256,7 +266,7 @@ func (l *lease) refusesIPv6(err error) bool {
 // of the time to that one.
 func (l *lease) leaving(ctx context.Context) context.Context {
 	at, ok := ctx.Deadline()
-	if !ok || l.retries >= maxRetries || l.fresh && l.others == 0 {
+	if !ok || !l.mayRetry() || l.fresh && !l.isElsewhere() {
 		return ctx
 	}
 	return mail.Until(ctx, time.Now().Add(time.Until(at)/2))
