@@ -82,7 +82,7 @@ func (e *explanation) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if refusal != nil && !e.exempts() {
+		if refusal != nil {
 			a.refuse(refusal)
 			return nil
 		}
@@ -171,7 +171,8 @@ func (e *explanation) noteSkipped() {
 }
 
 // score judges the client at the door that mail goes through, without drawing from a rate. It returns nil if the client
-// may go on.
+// may go on. Like a session, it spares a postmaster of ours what the score says, and neither what a rate does nor what
+// the greeting says already.
 func (e *explanation) score(ctx context.Context) (*mail.Refusal, error) {
 	q := &e.q
 	clients, err := client.New(e.clientConfig())
@@ -202,8 +203,11 @@ func (e *explanation) score(ctx context.Context) (*mail.Refusal, error) {
 			Signal{Name: sig.Name, State: sig.State.String(), Weight: sig.Weight, Text: sig.Text})
 	}
 	e.answer.Score = scored
-	if x.Limited != nil {
+	switch {
+	case x.Greeted && x.Limited != nil:
 		return x.Limited, nil
+	case x.Greeted && e.exempts():
+		return nil, nil
 	}
 	return x.Refusal, nil
 }

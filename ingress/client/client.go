@@ -138,6 +138,7 @@ type Explanation struct {
 	Grey    bool           // mail of the client is greylisted
 	Limited *mail.Refusal  // the client is over a rate; nil if it is not
 	Refusal *mail.Refusal  // by the score, or for lists that were not heard; nil if it accepts the client
+	Greeted bool           // the greeting does not refuse the client already
 }
 
 // Explain awaits the verdict on a client that Look returned. It is zero if the client has no score.
@@ -150,7 +151,9 @@ func (c *Client) Explain(ctx context.Context) Explanation {
 	if refusal == nil {
 		refusal = c.score.Unsure(v)
 	}
+	_, refused := c.score.Greeting(ctx)
 	return Explanation{
 		Verdict: v, Signals: c.score.Explain(), Grey: c.score.Grey(v), Limited: c.score.Limited(), Refusal: refusal,
+		Greeted: refused == nil,
 	}
 }

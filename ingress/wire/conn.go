@@ -95,7 +95,10 @@ func (c *conn) serve(begun bool) {
 		case errors.Is(err, errSettled):
 			rests = true
 			go c.rest() // ends like the goroutine that it continues
-		case err == nil, errors.Is(err, errDraining):
+		case err == nil, errors.Is(err, errUnread):
+			c.out.reply(shuttingDown)
+			c.life.end(lingering)
+		case errors.Is(err, errDraining):
 			c.out.reply(shuttingDown)
 		case errors.Is(err, errGaveWay):
 			c.out.reply(gaveWay)
@@ -136,7 +139,7 @@ func (c *conn) begin() bool {
 	}
 	c.announced = true
 	c.srv.cfg.Emit(mail.Event{Kind: mail.Connected, Time: c.srv.cfg.Now(), Client: client})
-	if c.srv.cfg.Implicit && !c.handshake() {
+	if c.srv.cfg.Implicit && !c.handshake(false) {
 		return false
 	}
 	c.session = c.srv.cfg.NewSession(c.srv.ctx, &c.client)

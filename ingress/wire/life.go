@@ -15,6 +15,7 @@ const (
 	writeTimeout  = 5 * time.Minute // for the client to take a batch of replies
 	lingerTimeout = time.Second     // for the client to read the reply that a forced close ends with
 	lastWrite     = 5 * time.Second // for the client to take what is still written when Shutdown's time is up
+	promisedTLS   = 5 * time.Second // for a handshake that was announced before Shutdown began
 	maxLinger     = 1 << 20         // octets that are read and dropped during lingerTimeout
 )
 
@@ -35,10 +36,11 @@ const (
 type parking uint8
 
 const (
-	awake  parking = iota // none
-	held                  // a wait for octets of a message: Memory may
-	parked                // Shutdown may
-	idle                  // a wait for a command: Shutdown and Places may
+	awake    parking = iota // none
+	held                    // a wait for octets of a message: Memory may
+	parked                  // Shutdown may
+	idle                    // a wait for a command: Shutdown and Places may
+	promised                // a handshake that a 220 announced: Shutdown leaves it promisedTLS
 )
 
 // A life is the socket of a connection, its deadlines, and what decides when it ends.
@@ -139,6 +141,19 @@ func (l *life) rate(now time.Duration) (rate float64, may bool) {
 	return math.Inf(1), true
 }
 
+// parkPromised is parkFor for a handshake that was announced. A client whose handshake is broken off may come back in
+// clear, so Shutdown leaves it a moment.
+func (l *life) parkPromised(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.srv.draining.Load() {
+		d = min(d, promisedTLS)
+	}
+	l.parked, l.readDue = promised, 0
+	now := l.srv.now()
+	l.arm(now, now+d, 0)
+}
+
 // unpark ends what park or hold began, and reports whether Places or Memory ended the wait.
 func (l *life) unpark() (gaveWay bool) {
 	l.mu.Lock()
@@ -164,13 +179,18 @@ func (l *life) giveWay(how parking, now time.Duration) bool {
 	return true
 }
 
-// wake ends the wait of a parked connection. Shutdown calls it after it has begun draining. A connection that is not
-// parked sees that when it is about to park.
+// wake ends the wait of a parked connection, or shortens that for a handshake. Shutdown calls it after it has begun
+// draining. A connection that is not parked sees that when it is about to park.
 func (l *life) wake() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.parked >= parked {
+	switch due := l.srv.now() + promisedTLS; {
+	case l.parked < parked:
+	case l.parked != promised:
 		_ = l.raw.SetReadDeadline(time.Unix(1, 0))
+	case due < l.readDue:
+		l.readDue = due
+		_ = l.raw.SetReadDeadline(l.srv.epoch.Add(due))
 	}
 }
 
@@ -245,7 +265,8 @@ func (l *life) ended() {
 }
 
 // linger waits for the client to read the last replies if it may still be sending. Closing at once would make the
-// kernel throw away the replies (RST). What the client sends meanwhile is read into scratch and dropped.
+// kernel throw away the replies (RST). What the client sends meanwhile is read into scratch and dropped. Shutdown does
+// not end it: one of the replies may be that to a message.
 func (l *life) linger(scratch []byte) {
 	if l.ending != lingering {
 		return
@@ -258,9 +279,9 @@ func (l *life) linger(scratch []byte) {
 		_ = t.CloseWrite()
 	}
 	_ = half.CloseWrite()
-	if !l.parkFor(lingerTimeout) {
-		return
-	}
+	now := l.srv.now()
+	l.readDue = 0
+	l.arm(now, now+lingerTimeout, 0)
 	for dropped := 0; dropped < maxLinger; {
 		n, err := l.raw.Read(scratch)
 		if dropped += n; err != nil {

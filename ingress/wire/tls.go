@@ -40,21 +40,24 @@ func (c *conn) starttls(arg []byte) {
 	c.client.Helo, c.client.ESMTP = "", false
 	c.out.reply(startTLS)
 	c.out.flush()
-	if c.life.ending >= writeFailed || !c.handshake() {
+	if c.life.ending >= writeFailed || !c.handshake(true) {
 		c.life.end(unreachable) // no channel is left on which to reply
 	}
 }
 
-// handshake does the TLS handshake and reports whether it succeeded. It runs on a goroutine of its own, because it
-// needs a deep stack that the connection's goroutine would keep; it ends with the handshake, which the deadline bounds.
-func (c *conn) handshake() bool {
+// handshake does the TLS handshake and reports whether it succeeded. announced reports that the client was told to
+// begin it. It runs on a goroutine of its own, because it needs a deep stack that the connection's goroutine would
+// keep; it ends with the handshake, which the deadline bounds.
+func (c *conn) handshake(announced bool) bool {
 	under := c.life.raw
 	if in := &c.in; in.r < in.w { // read with the PROXY header: STARTTLS lets nothing get here
 		under = &readAhead{Conn: under, octets: bytes.Clone(in.buf[in.r:in.w])}
 		in.r = in.w
 	}
 	t := tls.Server(under, c.srv.cfg.TLS())
-	if !c.life.parkFor(c.srv.cfg.tune.handshake) {
+	if announced {
+		c.life.parkPromised(c.srv.cfg.tune.handshake)
+	} else if !c.life.parkFor(c.srv.cfg.tune.handshake) {
 		return false
 	}
 	c.life.writeDue = c.life.readDue

@@ -21,6 +21,7 @@ const (
 var (
 	errIdleTooLong = errors.New("no command in time")
 	errDraining    = errors.New("shutting down")
+	errUnread      = errors.New("shutting down, and what the client may have sent is not read")
 	errGaveWay     = errors.New("place needed for another client")
 	errSettled     = errors.New("no command soon")
 )
@@ -156,8 +157,8 @@ func (c *conn) firm(began, now time.Duration) time.Duration {
 	return min(began+settledFor, now+settledInAll-c.seat.waited)
 }
 
-// await reads once for a command and keeps its time-outs. The errors are errIdleTooLong, errDraining, errGaveWay,
-// errSettled and those of the socket.
+// await reads once for a command and keeps its time-outs. The errors are errIdleTooLong, errDraining, errUnread,
+// errGaveWay, errSettled and those of the socket.
 func (c *conn) await(p []byte) (int, error) {
 	now := c.srv.now()
 	began, settled := now, c.in.r == c.in.w && c.in.skipped == 0
@@ -171,7 +172,7 @@ func (c *conn) await(p []byte) (int, error) {
 	for {
 		due, slack := c.wait.due(&c.srv.cfg, began, settled)
 		if !c.life.parkIdle(c.firm(began, now), now, due, slack) {
-			return 0, errDraining
+			return 0, errUnread
 		}
 		n, err := c.life.rw.Read(p)
 		gaveWay := c.life.unpark()

@@ -125,6 +125,59 @@ func TestExplain_EverySignal(t *testing.T) {
 	}
 }
 
+// TestExplain_RefusedAtConnect: where the greeting refuses, no postmaster is reached, and explain says so.
+func TestExplain_RefusedAtConnect(t *testing.T) {
+	s := scored{zone: zen + mailServer(bad) + listed(bad), score: listScore + "reject_at: connect\n"}
+	w := s.world(t)
+	c, err := source.Connect(t.Context(), proxied(world.Start(t, w).Addr, bad))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Abort(false)
+	if r, err := c.Read(); err != nil || r.Code != 554 {
+		t.Errorf("the session says %v, %v", r, err)
+	}
+	var out, errs bytes.Buffer
+	file := w.Write(t, t.TempDir(), "127.0.0.1:0")
+	if code := command.Main([]string{"explain", "-c", file, "--ip", bad.String(), "--to", "postmaster@x.example"}, nil,
+		&out, &errs); code != 2 || !strings.Contains(out.String(), "554 5.7.1 203.0.113.9 listed by zen.example") {
+		t.Errorf("explain says %s%s", &out, &errs)
+	}
+}
+
+// TestExplain_PostmasterOverRate: what a client is told of a rate at postmaster, explain says too: the score spares
+// postmaster, and no rate does.
+func TestExplain_PostmasterOverRate(t *testing.T) {
+	s := scored{
+		zone: zen + mailServer(good) + mailServer(bad) + listed(bad), redis: world.StartRedis(t).URL(),
+		score: listScore + "rates: {client: 1/1h}\n",
+	}
+	w := s.world(t)
+	n := world.Start(t, w)
+	file := w.Write(t, t.TempDir(), "127.0.0.1:0")
+	explain := func(client netip.Addr) string {
+		var out, errs bytes.Buffer
+		command.Main([]string{"explain", "-c", file, "--ip", client.String(), "--to", "postmaster@x.example"}, nil,
+			&out, &errs)
+		return regexp.MustCompile(`(?m)^(reply|verdict) .*`).FindString(out.String())
+	}
+	for _, want := range []string{"250 ", "450 "} {
+		c := comes(t, n, bad)
+		says(t, c, "MAIL FROM:<a@client.example>", "250")
+		told := says(t, c, "RCPT TO:<postmaster@x.example>", want)
+		says(t, c, "QUIT", "221")
+		if want == "450 " && !strings.Contains(told, "Too many connections") {
+			t.Errorf("the session says %s", told)
+		}
+	}
+	if got := explain(bad); !strings.Contains(got, "defer") && !strings.Contains(got, "Too many connections") {
+		t.Errorf("explain says %q of a client over its rate", got)
+	}
+	if got := explain(netip.MustParseAddr("203.0.10.2")); !strings.Contains(got, "accept") {
+		t.Errorf("explain says %q of another", got)
+	}
+}
+
 // TestScore_ListedAtRcpt: a listed client is refused at rcpt whatever the recipient.
 func TestScore_ListedAtRcpt(t *testing.T) {
 	s := scored{
