@@ -26,6 +26,9 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	if err := s.judgeClient(ctx, forward); err != nil {
 		return s.refuseRcpt(&r, err)
 	}
+	if err := s.client.Limited(); err != nil {
+		return s.refuseRcpt(&r, err)
+	}
 	if err := s.findRoute(ctx, &r); err != nil {
 		return s.refuseRcpt(&r, err)
 	}
@@ -33,6 +36,7 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 		s.beginSPF(ctx)
 	}
 	if err := s.checkRecipient(ctx, &r); err != nil {
+		s.learnRefusal(&r.Route, err)
 		return s.refuseRcpt(&r, err)
 	}
 	answer := t.client.Recipient(ctx, client.Recipient{Forward: forward, Subaddress: r.Route.Policy.Subaddress},

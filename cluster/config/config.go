@@ -28,6 +28,7 @@ type Config struct {
 	DKIM       *DKIM      `yaml:"dkim"`
 	DMARC      DMARC      `yaml:"dmarc"`
 	Score      *Score     `yaml:"score"`
+	Rates      Rates      `yaml:"rates"`
 	Redis      *Redis     `yaml:"redis"`
 	Cluster    *Cluster   `yaml:"cluster"`
 	SecretFile File       `yaml:"secret_file"`
@@ -192,8 +193,11 @@ type List struct {
 	Unchecked bool               `yaml:"unchecked"`
 }
 
-// ScoreRates bound connections, messages and recipients. A zero Rate is no limit.
+// ScoreRates bound connections, messages and recipients. A zero Rate is no limit, but Refused and NetworkRefused have
+// defaults unless None is set.
 type ScoreRates struct {
+	None            bool `yaml:"-"`                // the section is the word "none"
+	NetworkRefused  Rate `yaml:"network_refused"`  // as Refused, of a /24 or /48
 	Client          Rate `yaml:"client"`           // connections of an address
 	Network         Rate `yaml:"network"`          // connections of a /24 or /64
 	Messages        Rate `yaml:"messages"`         // of an address

@@ -104,6 +104,26 @@ func TestParse_Defaults(t *testing.T) {
 	}
 }
 
+// TestParse_Rates: the rates that hold by default are turned off by a word, in the section score or without it.
+func TestParse_Rates(t *testing.T) {
+	for _, tt := range []struct {
+		yaml string
+		word Rates
+		none bool
+	}{
+		{"", "", false}, {"rates: none\n", "none", false}, {"score: {rates: none}\n", "", true},
+		{"score: {rates: {refused: 5/1m, network_refused: 9/1m}}\n", "", false},
+	} {
+		c, err := Parse(configFile(t), []byte(smallest+tt.yaml), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Rates != tt.word || c.Score != nil && c.Score.Rates.None != tt.none {
+			t.Errorf("%q: got %q, %+v", tt.yaml, c.Rates, c.Score)
+		}
+	}
+}
+
 // TestParse_Problems: complaints name the line.
 func TestParse_Problems(t *testing.T) {
 	for _, tt := range []struct{ name, yaml, want string }{
@@ -124,6 +144,11 @@ func TestParse_Problems(t *testing.T) {
 		{"a size over all bounds", "limits:\n  line: 99999999999GiB", `is not a size`},
 		{"a bad duration", "drain: 30", `1: drain: "30" is not a duration`},
 		{"a bad rate", "score: {rates: {client: 300}}", `"300" is not a rate`},
+		{"a word for rates", "rates: some", `1: rates: "some" is not none; a rate is set in score.rates`},
+		{"rates in place of the word", "rates: {refused: 5/1m}", "1: rates: want one value"},
+		{"a word for the rates of the score", "score: {rates: some}", `"some" is neither none nor keys and values`},
+		{"a list for the rates of the score", "score: {rates: [none]}", "score.rates: want one value"},
+		{"an unknown rate", "score: {rates: {refusd: 1/1m}}", "score.rates.refusd: no such key; there are network_ref"},
 		{"a bad bool", "dns: {trust_ad: yes}", `"yes" is neither true nor false`},
 		{"a bad number", "egress: {port: x}", `egress.port: "x" is not a whole number`},
 		{"a network with host bits", "listen:\n - {addr: \":25\", xclient: [10.0.0.1/8]}", `did you mean 10.0.0.0/8`},

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -87,7 +88,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, field string) {
 			v.Set(reflect.New(t.Elem()))
 		}
 		d.value(n, v.Elem(), field)
-	case reflect.PointerTo(t).Implements(textType):
+	case reflect.PointerTo(t).Implements(textType) && (n.Kind != yaml.MappingNode || !hasKeys(t)):
 		if text, ok := d.scalar(n, field); ok {
 			if err := v.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(text)); err != nil {
 				d.add(field, err.Error())
@@ -102,6 +103,17 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, field string) {
 	default:
 		d.plain(n, v, field)
 	}
+}
+
+// hasKeys reports whether a type is a struct with keys, which may be written as one word as well.
+func hasKeys(t reflect.Type) bool {
+	if t.Kind() != reflect.Struct {
+		return false
+	}
+	return slices.ContainsFunc(reflect.VisibleFields(t), func(f reflect.StructField) bool {
+		tag := f.Tag.Get("yaml")
+		return tag != "" && tag != "-"
+	})
 }
 
 // mapping decodes a mapping into a struct. Unknown and repeated keys are Problems.

@@ -85,6 +85,27 @@ func (r *Rate) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// Rates is a word about the rates that hold where the configuration names none: "none" turns them off.
+type Rates string
+
+// UnmarshalText reads the word.
+func (r *Rates) UnmarshalText(text []byte) error {
+	if string(text) != "none" {
+		return fmt.Errorf("%q is not none; a rate is set in score.rates", text)
+	}
+	*r = Rates(text)
+	return nil
+}
+
+// UnmarshalText reads the word none in place of rates.
+func (r *ScoreRates) UnmarshalText(text []byte) error {
+	if string(text) != "none" {
+		return fmt.Errorf("%q is neither none nor keys and values", text)
+	}
+	r.None = true
+	return nil
+}
+
 // A Network is an IP prefix, or one address.
 type Network struct{ netip.Prefix }
 

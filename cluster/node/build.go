@@ -16,6 +16,7 @@ import (
 	"github.com/millrace/millrace/egress/dial"
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/ingress/client/rate"
 	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/ingress/message/auth/spf"
 )
@@ -32,6 +33,7 @@ type parts struct {
 	spf      *spf.Checker
 	cluster  *clusterFiles // nil: the configuration has no section cluster
 	scoring  *scoring      // nil: the configuration has no section score
+	guard    *rate.Guard   // nil: refused recipients have no limit but that of scoring
 	cleanups cleanups      // close the parts
 }
 
@@ -47,7 +49,8 @@ type hooks struct {
 func build(f *files, h hooks) (*parts, error) {
 	p := &parts{cfg: f.cfg, files: f}
 	for _, makePart := range []func(hooks) error{
-		p.makeStore, p.makeResolver, p.makeEgress, p.makeAuthenticator, p.readCluster, p.makeScoring, p.checkAdmin,
+		p.makeStore, p.makeResolver, p.makeEgress, p.makeAuthenticator, p.readCluster, p.makeScoring, p.makeGuard,
+		p.checkAdmin,
 	} {
 		if err := makePart(h); err != nil {
 			p.close()

@@ -49,6 +49,7 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 		cfg.Client = p.clientConfig()
 		cfg.Client.Refused, cfg.Client.Karma = l.rates, l.karma
 	}
+	cfg.Client.Guard = p.guard
 	n.server, err = ingress.New(cfg)
 	return n.cfg.WithLine("", "hostname", err)
 }

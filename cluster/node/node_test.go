@@ -82,7 +82,7 @@ func startNode(t *testing.T, extra string, spans sdktrace.SpanExporter) *bench {
 // startNodeIn is startNode with a DNS server of the test's own.
 func startNodeIn(t *testing.T, zone *dnstest.Server, extra string, spans sdktrace.SpanExporter) *bench {
 	t.Helper()
-	b := &bench{dir: t.TempDir(), log: new(lockedBuffer), seen: make(chan mail.Event, 100)}
+	b := &bench{dir: t.TempDir(), log: new(lockedBuffer), seen: make(chan mail.Event, 1000)}
 	b.dest = smtptest.Start(t, smtptest.Behaviour{})
 	b.rules(t, fmt.Sprintf("domain example.com\n@example.com smtp://%s\n", b.dest.Addr()))
 	listen := "listen: [{addr: \"127.0.0.1:0\"}]\n"

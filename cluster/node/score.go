@@ -21,6 +21,14 @@ type scoring struct {
 	greylist *greylist.Policy // nil without a grey band
 }
 
+// The limits of refused recipients where the configuration sets none: of an address, and how many times that of a
+// network.
+const (
+	defaultRefused    = 100
+	defaultRefusedPer = 10 * time.Minute
+	networkRefused    = 4
+)
+
 // limitOf returns a rate of the configuration as package rate takes it.
 func limitOf(r config.Rate) rate.Limit { return rate.Limit{Count: r.Count, Per: r.Per} }
 
@@ -58,6 +66,31 @@ func (p *parts) makeScoring(h hooks) error {
 	}
 	p.scoring = out
 	return nil
+}
+
+// makeGuard makes what limits refused recipients, unless the configuration wants no rates. It needs no section score.
+// What the section limits by address is counted by the store. The error is Problems.
+func (p *parts) makeGuard(hooks) error {
+	var set config.ScoreRates
+	if s := p.cfg.Score; s != nil {
+		set = s.Rates
+	}
+	cfg, client := rate.GuardConfig{Network: limitOf(set.NetworkRefused)}, limitOf(set.Refused)
+	if !set.None && p.cfg.Rates != "none" {
+		if client == (rate.Limit{}) {
+			client = rate.Limit{Count: defaultRefused, Per: defaultRefusedPer}
+			cfg.Client = client
+		}
+		if cfg.Network == (rate.Limit{}) {
+			cfg.Network = rate.Limit{Count: min(networkRefused*client.Count, rate.MaxCount), Per: client.Per}
+		}
+	}
+	if cfg.Network == (rate.Limit{}) {
+		return nil
+	}
+	var err error
+	p.guard, err = rate.NewGuard(cfg)
+	return p.cfg.WithLine("score.rates.", "score.rates", err)
 }
 
 // makeLists makes the DNS lists. The error is Problems.

@@ -141,6 +141,24 @@ type Explanation struct {
 	Greeted bool           // the greeting does not refuse the client already
 }
 
+// isAllowed reports whether the allow list speaks for the client where clients share something, or for its score.
+func (c *Client) isAllowed() bool {
+	return c.score != nil && c.score.Allowed()&(score.ForPlaces|score.ForScore) != 0
+}
+
+// Limited returns the refusal of a client that named too many recipients that were refused for good, or nil. It waits
+// for nothing: what the score knows of the client is in after Judge.
+func (c *Client) Limited() error {
+	if c.clients == nil || c.isAllowed() {
+		return nil
+	}
+	knownGood := c.score != nil && c.score.KnownGood()
+	if r := c.clients.cfg.Guard.Refusal(c.addr, knownGood); r != nil { // a nil *Refusal must not become an error
+		return r
+	}
+	return nil
+}
+
 // Explain awaits the verdict on a client that Look returned. It is zero if the client has no score.
 func (c *Client) Explain(ctx context.Context) Explanation {
 	if c.score == nil {

@@ -166,3 +166,59 @@ func TestTransaction_Recipient(t *testing.T) {
 		t.Errorf("%d round trips", n)
 	}
 }
+
+// A knownStore knows every client as good.
+type knownStore struct{ store }
+
+func (s *knownStore) Client(ctx context.Context, q mail.ClientQuery) (mail.Facts, error) {
+	f, err := s.store.Client(ctx, q)
+	f.KnownGood = true
+	return f, err
+}
+
+// TestClient_Limited: refused recipients bind a client that is known good by its own limit alone, and recipients that
+// need a transaction of their own never count for it.
+func TestClient_Limited(t *testing.T) {
+	for _, knownGood := range []bool{false, true} {
+		cfg := Config{}
+		var err error
+		few := func(n int) rate.Limit { return rate.Limit{Count: n, Per: time.Hour} }
+		if cfg.Guard, err = rate.NewGuard(rate.GuardConfig{Client: few(10), Network: few(5)}); err != nil {
+			t.Fatal(err)
+		}
+		scoring := score.Config{Store: &store{}}
+		if knownGood {
+			scoring.Store = &knownStore{}
+		}
+		if cfg.Score, err = score.New(scoring); err != nil {
+			t.Fatal(err)
+		}
+		clients, err := New(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := clients.Arrive(t.Context(), testAddr, "")
+		defer c.Close()
+		if err := c.Judge(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		tx := c.Begin(reverse)
+		putOff := Outcome{Reply: mail.AnotherTransaction("another next hop").Reply, Rcpt: true}
+		for range 23 {
+			tx.Learn(putOff)
+		}
+		if err := c.Limited(); err != nil {
+			t.Errorf("known good %v: 23 put off: %v", knownGood, err)
+		}
+		tx.Learn(putOff)
+		if err := c.Limited(); (err == nil) != knownGood {
+			t.Errorf("known good %v: 24 put off: %v", knownGood, err)
+		}
+		for range 10 {
+			tx.Learn(Outcome{Reply: mail.NewReply(550, 1, 1, "no"), Rcpt: true})
+		}
+		if err := c.Limited(); mail.ReplyFor(err).Code != 450 {
+			t.Errorf("known good %v: 10 refused: %v", knownGood, err)
+		}
+	}
+}

@@ -17,6 +17,7 @@ type Config struct {
 	Store    world.Store      // draws the rates and remembers triplets; required with Limits or Greylist
 	Refused  *rate.Background // counts refused recipients; nil disables that
 	Karma    *karma.Recorder  // learns from what becomes of mail; nil disables that
+	Guard    *rate.Guard      // limits refused recipients without a store; nil disables that
 }
 
 // Validate returns a *mail.FieldError for the first field that cannot be served, or nil.

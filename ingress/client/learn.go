@@ -25,10 +25,14 @@ func (t *Transaction) Learn(o Outcome) {
 		return
 	}
 	cfg := &c.clients.cfg
-	if o.Rcpt && o.Reply.Class() == 5 && cfg.Limits != nil && cfg.Refused != nil {
-		if r, limited := cfg.Limits.Refused(c.addr); limited {
-			cfg.Refused.Draw(r)
-		}
+	switch {
+	case o.Accepted:
+		cfg.Guard.Accepted(c.addr)
+	case o.Rcpt && o.Reply.Class() == 5:
+		c.countRefused()
+	case o.Rcpt && o.Reply.Code == 452 && o.Reply.Text == mail.OwnTransaction:
+		c.countPutOff()
+		return
 	}
 	if o.Host == "" || cfg.Karma == nil {
 		return
@@ -48,4 +52,28 @@ func (t *Transaction) Learn(o Outcome) {
 		k.KnownGood, k.Allowed, k.Address, k.Network = f.KnownGood, c.score.Allowed() != 0, f.Address, f.Network
 	}
 	cfg.Karma.Record(k)
+}
+
+// countRefused counts a recipient that was refused for good, unless the client is on the allow list.
+func (c *Client) countRefused() {
+	cfg := &c.clients.cfg
+	if cfg.Limits != nil && cfg.Refused != nil {
+		if r, limited := cfg.Limits.Refused(c.addr); limited {
+			cfg.Refused.Draw(r)
+		}
+	}
+	if !c.isAllowed() {
+		cfg.Guard.Refused(c.addr)
+	}
+}
+
+// countPutOff counts a recipient that needs a transaction of its own. A client that is known good or on the allow list
+// may have any number of them.
+func (c *Client) countPutOff() {
+	if c.isAllowed() || c.score != nil && c.score.KnownGood() {
+		return
+	}
+	if c.clients.cfg.Guard.PutOff(c.addr) {
+		c.countRefused()
+	}
 }

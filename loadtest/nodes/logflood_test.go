@@ -30,7 +30,7 @@ func TestLog_Refusals(t *testing.T) {
 	adminAddr := world.FreeAddr(t)
 	w := world.World{
 		Log: "info", Routes: "domain far.example\n@far.example smtp://" + d.Addr() + "\n",
-		Config: fmt.Sprintf("admin: {addr: %q}\n", adminAddr),
+		Config: fmt.Sprintf("admin: {addr: %q}\nrates: none\n", adminAddr),
 	}
 	read, stderr, err := os.Pipe()
 	if err != nil {
