@@ -173,3 +173,39 @@ func TestRelay_MailRefusedAgain(t *testing.T) {
 		t.Errorf("%d connections, want one more than the first", c)
 	}
 }
+
+// A host that refuses our reverse-path for its length gets the sender's own; any other refusal of it is about us.
+func TestRelay_ReverseTooLong(t *testing.T) {
+	long := "SRS0=AAAAAAAA=AA=client.test=" + strings.Repeat("x", 40)
+	for _, tc := range []struct {
+		name, local, reply, verb string
+		want, mails              int
+	}{
+		{"too long", long, "501 5.1.7 Bad sender address syntax", "MAIL", 250, 2},
+		{"too long, by the text", long, "550 Local part too long", "MAIL", 250, 2},
+		{"too long, at the recipient", long, "550 5.1.7 Sender address rejected", "RCPT", 250, 2},
+		{"short enough", "SRS0=AAAA=AA=client.test=a", "501 5.1.7 Bad sender address syntax", "MAIL", 451, 1},
+		{"a refusal of the message", long, "550 5.7.1 This message is spam", "MAIL", 550, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w, s := one(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
+				ours := strings.Contains(s.Line, "SRS0") || strings.Contains(s.Message.Mail, "SRS0")
+				return smtptest.Answer{Reply: tc.reply}, s.Verb == tc.verb && ours
+			}}, func(c *Config) { c.SRSDomain = "srs.test" })
+			d := to("one.test")
+			d.Own, d.Reverse = d.Reverse, mail.Path{Local: tc.local, Domain: "srs.test"}
+			if got := attempt(t, w, d, "b@one.test"); got != tc.want {
+				t.Errorf("got %d, want %d", got, tc.want)
+			}
+			if c := s.Counts(); c.Commands["MAIL"] != tc.mails || c.Connections != 1 {
+				t.Errorf("%d MAIL on %d connections, want %d on one", c.Commands["MAIL"], c.Connections, tc.mails)
+			}
+			if m := s.Messages(); tc.want == 250 && (len(m) != 1 || m[0].Reverse != "a@client.test") {
+				t.Errorf("got %+v", m)
+			}
+			if e := w.events(); tc.want != 550 && (len(e) != 1 || e[0].Kind != mail.Anomaly) {
+				t.Errorf("the operator is told %+v", e)
+			}
+		})
+	}
+}

@@ -213,6 +213,25 @@ func (l *lease) begin() {
 	l.begun = true
 }
 
+// maxLocal is the length of a local part that every host has to take (RFC 5321 section 4.5.3.1.1).
+const maxLocal = 64
+
+// usesOwn reports whether err refuses a reverse-path that we wrote, with a local part that the host need not take, and
+// the sender's own path is to be tried in its place, which is once.
+func (l *lease) usesOwn(err error) bool {
+	reply, _ := replyOf(err)
+	if !reply.OfReverse || l.d.Own.IsNull() || len(l.d.Reverse.LocalPart()) <= maxLocal {
+		return false
+	}
+	l.cfg.Emit(mail.Event{
+		Kind: mail.Anomaly, Time: l.cfg.Now(), Trace: l.d.Trace, Client: l.d.Client.Addr(), NextHop: l.d.NextHop,
+		Site: l.d.Site, Host: l.conn.Host(), Verb: reply.Verb, Reply: reply.Reply,
+		Reason: "rewritten reverse-path refused, the sender's own tried", Cause: err,
+	})
+	l.d.Reverse, l.d.Own = l.d.Own, mail.Path{}
+	return true
+}
+
 // retryable reports whether err, from MAIL or RCPT or DATA, is to be met with another session: a broken connection is,
 // as nothing was sent that counts; so is a refusal by a session that was used before which is doubtful, because it may
 // be about that session (its server is closing, has seen enough messages of us, has moved) and not about the message;

@@ -123,7 +123,10 @@ func (e *envelope) offer(ctx context.Context) (refusal, broken error) {
 		if err == nil {
 			continue
 		}
-		if !isReply(err) || e.retryable(ctx, err) {
+		switch {
+		case e.usesOwn(err):
+			return e.offer(ctx)
+		case !isReply(err) || e.retryable(ctx, err):
 			return nil, err
 		}
 		e.learn(e.slot, &e.d, forward.Domain, err)

@@ -86,11 +86,15 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 // caller of Rcpt gets.
 func (t *transaction) retryRcpt(ctx context.Context, forward mail.Path, err error) error {
 	for err != nil {
-		if !t.retryable(ctx, err) || t.isTooMuch(err) {
+		switch {
+		case t.usesOwn(err):
+			t.begun = false
+		case !t.retryable(ctx, err) || t.isTooMuch(err):
 			return t.refused(err, forward)
-		}
-		if err := t.replace(ctx, err); err != nil {
-			return t.fail(err)
+		default:
+			if err := t.replace(ctx, err); err != nil {
+				return t.fail(err)
+			}
 		}
 		if t.replay(ctx) != nil {
 			return t.notAsked()

@@ -73,8 +73,9 @@ func TestRcpt_RewrittenBySPF(t *testing.T) {
 			w.say("RCPT TO:<plain@example.com>", "452 4.5.3") // it keeps its reverse-path
 			w.say("DATA", "354")
 			w.say(text+".", "250")
-			if got := relay.Got[0].Delivery.Reverse.String(); got != tt.want+"=a@srs.example" {
-				t.Errorf("the reverse-path is %s", got)
+			if d := &relay.Got[0].Delivery; d.Reverse.String() != tt.want+"=a@srs.example" ||
+				d.Own.String() != "a@"+tt.domain {
+				t.Errorf("the reverse-path is %s, the sender's own %s", d.Reverse, d.Own)
 			}
 			if e := w.last(mail.Relayed); e.SRS != tt.want || e.Reverse.String() != "a@"+tt.domain {
 				t.Errorf("the line says %q of %s", e.SRS, e.Reverse)
@@ -83,7 +84,8 @@ func TestRcpt_RewrittenBySPF(t *testing.T) {
 			w.say("RCPT TO:<plain@example.com>", "250")
 			w.say("DATA", "354")
 			w.say(text+".", "250")
-			if got, e := relay.Got[1].Delivery.Reverse, w.last(mail.Relayed); got != e.Reverse || e.SRS != "" {
+			if got, e := relay.Got[1].Delivery.Reverse, w.last(mail.Relayed); got != e.Reverse || e.SRS != "" ||
+				!relay.Got[1].Delivery.Own.IsNull() {
 				t.Errorf("what is not rewritten leaves as %s, and the line says %q", got, e.SRS)
 			}
 		})

@@ -56,6 +56,9 @@ func (t *transaction) setReverse(ctx context.Context, d *mail.Delivery) {
 	default:
 		d.Rewrite = t.rewrite
 	}
+	if t.route.Rewrite {
+		d.Own = t.reverse
+	}
 }
 
 // begin opens the transaction at the next hop of t.route, and offers it again the recipients that were accepted before.

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -23,6 +24,7 @@ func (o *opening) append(f fields) fields {
 	f = f.number(fTransport, int64(d.NextHop.Transport)).text(fHost, d.NextHop.Host).number(fPort,
 		int64(d.NextHop.Port)).text(fUser, d.NextHop.User)
 	f = f.text(fReverseLocal, d.Reverse.Local).text(fReverseDomain, d.Reverse.Domain)
+	f = f.text(fOwnLocal, d.Own.Local).text(fOwnDomain, d.Own.Domain)
 	f = f.number(fSize, d.Params.Size).number(fBody, int64(d.Params.Body)).flag(fUTF8, d.Params.SMTPUTF8).number(fExtra,
 		int64(d.Extra))
 	f = f.text(fDomain, d.RecipientDomain).flag(fFavoured, d.Favoured).text(fTrace, traceID(d.Trace))
@@ -66,6 +68,10 @@ func parseOpening(f fields) (o opening, err error) {
 			d.Reverse.Local = string(v)
 		case fReverseDomain:
 			d.Reverse.Domain = string(v)
+		case fOwnLocal:
+			d.Own.Local = string(v)
+		case fOwnDomain:
+			d.Own.Domain = string(v)
 		case fSize:
 			d.Params.Size = max(0, asNumber(v))
 		case fBody:
@@ -109,7 +115,7 @@ func parseOpening(f fields) (o opening, err error) {
 	case d.Params.Body > mail.Body8BitMIME || d.Seal > mail.SealNever || d.EightBit > mail.EightBitRefuse:
 		return o, fmt.Errorf("%w: an option that is not known", errFrame)
 	}
-	if err := checkPath(d.Reverse); err != nil {
+	if err := cmp.Or(checkPath(d.Reverse), checkPath(d.Own)); err != nil {
 		return o, err
 	}
 	return o, checkForward(o.forward)

@@ -111,6 +111,8 @@ const (
 	fBudget         = 28 // milliseconds
 	fTraceparent    = 29
 	fAddr           = 30 // of the client
+	fOwnLocal       = 31
+	fOwnDomain      = 32
 	fCode           = 40
 	fSubject        = 41
 	fDetail         = 42

@@ -44,7 +44,7 @@ func genReply() *rapid.Generator[mail.Reply] {
 // before. The test fails for a field that is added to the Delivery until the field is encoded.
 func TestEncode_Opening(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
-		reflect.TypeFor[mail.Delivery](): 13, reflect.TypeFor[mail.NextHop](): 4, reflect.TypeFor[mail.Params](): 3,
+		reflect.TypeFor[mail.Delivery](): 14, reflect.TypeFor[mail.NextHop](): 4, reflect.TypeFor[mail.Params](): 3,
 		reflect.TypeFor[mail.Refusal](): 5, reflect.TypeFor[mail.Outcome](): 9, reflect.TypeFor[mail.Reply](): 4,
 		reflect.TypeFor[mail.Octets](): 3,
 	} {
@@ -76,6 +76,7 @@ func TestEncode_Opening(t *testing.T) {
 		}
 		if rapid.Bool().Draw(t, "not null") {
 			o.d.Reverse = genPath().Draw(t, "reverse")
+			o.d.Own = genPath().Draw(t, "own")
 		}
 		if rapid.Bool().Draw(t, "client") {
 			o.d.Client = netip.PrefixFrom(netip.AddrFrom16([16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t,
@@ -283,7 +284,7 @@ func FuzzFields(f *testing.F) {
 			if again, err := parseOpening(o.append(nil)); err != nil || !reflect.DeepEqual(again, o) {
 				t.Fatalf("%+v, then %+v, %v", o, again, err)
 			}
-			if strings.ContainsAny(o.d.Reverse.String()+o.forward.String(), "\r\n") {
+			if strings.ContainsAny(o.d.Reverse.String()+o.d.Own.String()+o.forward.String(), "\r\n") {
 				t.Fatalf("%+v", o)
 			}
 		}

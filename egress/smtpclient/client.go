@@ -159,6 +159,7 @@ type ReplyError struct {
 	Reply mail.Reply // Code may be 421
 
 	OurIPv6   bool // it names our address, and that is of IPv6
+	OfReverse bool // it refuses a reverse-path that we wrote
 	OfSession bool // it speaks of the session, and may be no word about the message
 }
 

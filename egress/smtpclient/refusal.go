@@ -56,7 +56,7 @@ func (t *transaction) refused(verb string, r reply) *mail.Refusal {
 	if verb != "RCPT" || came.Enhanced.Subject != 1 { // RFC 3463 section 3.2: an address, which no rule is about
 		cause.Heard = t.conn.withoutName(t.withoutEchoes(normal(came.Text)))
 	}
-	cause.OfSession = says.isOfSession()
+	cause.OfSession, cause.OfReverse = says.isOfSession(), says.isOfOurReverse()
 	if says.isAboutUs() {
 		return t.conn.refusedUs(cause)
 	}

@@ -137,6 +137,13 @@ func (s *saying) refusesReverse(said string) bool {
 	return saysAny(said, verification)
 }
 
+// isOfOurReverse reports whether the host refuses a reverse-path that we wrote, perhaps because it is too long for it.
+func (s *saying) isOfOurReverse() bool {
+	said := words(s.withoutEchoes(normal(s.reply.Text)))
+	return s.wrote() && (s.refusesReverse(said) || s.isSyntaxOfReverse() ||
+		s.verb == "MAIL" && saysAny(said, []string{"too long", "local part", "localpart"}))
+}
+
 // isSyntaxOfReverse reports whether the host cannot read the reverse-path or its parameters.
 func (s *saying) isSyntaxOfReverse() bool {
 	if s.reply.Code != 501 && s.reply.Code != 555 {

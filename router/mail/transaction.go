@@ -36,6 +36,7 @@ type Delivery struct {
 	NextHop         NextHop
 	Site            Site // "" until the relay has determined it
 	Reverse         Path // as rewritten, unless Rewrite is set
+	Own             Path // the sender's, where we wrote Reverse: for a host that refuses that for its length
 	Params          Params
 	Extra           int          // the maximum of octets that our fields add, which upstream's SIZE= includes
 	RecipientDomain string       // of the first forward-path, in lower case
