@@ -1,9 +1,11 @@
 package egress
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -94,5 +96,26 @@ func TestRelay_BothMarked(t *testing.T) {
 	deliver(t, w, to("two.test"), "b@two.test")
 	if len(s1.Messages()) != 1 {
 		t.Error("the one that failed last was tried first")
+	}
+}
+
+// TestRelay_OwnFault: what this machine lacks is not held against a destination: it is asked again at once, and in the
+// order of before.
+func TestRelay_OwnFault(t *testing.T) {
+	w, s1, s2 := two(t, smtptest.Behaviour{}, smtptest.Behaviour{}, func(c *Config) {
+		c.Sources = []netip.Addr{netip.MustParseAddr("192.0.2.77")} // no address of this machine
+	})
+	for range 3 {
+		_, err := w.relay.Begin(t.Context(), to("two.test"))
+		if r := want(t, err, "451 4.4.1"); r.Reason != "unreachable" {
+			t.Errorf("reason %s", r.Reason)
+		}
+	}
+	at := feedback.Spot{Host: "mx1.two.test", Addr: netip.MustParseAddr("127.0.0.2")}
+	if _, marked := w.relay.local.marks.FailedAt(at, feedback.Of{}); marked {
+		t.Error("an address is marked")
+	}
+	if a, b := s1.Counts().Connections, s2.Counts().Connections; a+b != 0 {
+		t.Errorf("%d and %d connections", a, b)
 	}
 }

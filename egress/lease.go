@@ -281,14 +281,13 @@ func (l *lease) refusesIPv6(err error) bool {
 	return reply.OurIPv6 && aboutUs(err) != nil
 }
 
-// leaving returns ctx with the deadline of a command before DATA: where another session could be tried, it leaves half
-// of the time to that one.
-func (l *lease) leaving(ctx context.Context) context.Context {
-	at, ok := ctx.Deadline()
-	if !ok || !l.mayRetry() || l.fresh && !l.isElsewhere() {
-		return ctx
+// leaveTime has the next command before DATA leave half of the time to another session, where one could be tried.
+func (l *lease) leaveTime(ctx context.Context) {
+	var until time.Time
+	if at, ok := ctx.Deadline(); ok && l.mayRetry() && (!l.fresh || l.isElsewhere()) {
+		until = time.Now().Add(time.Until(at) / 2)
 	}
-	return mail.Until(ctx, time.Now().Add(time.Until(at)/2))
+	l.conn.LeaveTime(until)
 }
 
 // mark remembers that an answer of the host kept the message from it, or that none came, so that other addresses are

@@ -119,7 +119,8 @@ func (e *envelope) offer(ctx context.Context) (refusal, broken error) {
 	e.begin()
 	refused, mixed := 0, false
 	for _, forward := range e.accepted {
-		err := e.conn.Rcpt(e.leaving(ctx), forward)
+		e.leaveTime(ctx)
+		err := e.conn.Rcpt(ctx, forward)
 		if err == nil {
 			continue
 		}

@@ -65,7 +65,8 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 	if !t.begun { // MAIL goes out with this RCPT
 		t.begin()
 	}
-	err := t.conn.Rcpt(t.leaving(c), forward)
+	t.leaveTime(c)
+	err := t.conn.Rcpt(c, forward)
 	if err != nil {
 		err = t.retryRcpt(c, forward, err)
 	}
@@ -102,7 +103,8 @@ func (t *transaction) retryRcpt(ctx context.Context, forward mail.Path, err erro
 		if !t.begun {
 			t.begin()
 		}
-		err = t.conn.Rcpt(t.leaving(ctx), forward)
+		t.leaveTime(ctx)
+		err = t.conn.Rcpt(ctx, forward)
 		t.heard(err)
 	}
 	return nil

@@ -56,6 +56,7 @@ type connection struct {
 	own  []netip.Addr // our end's address, and those that the host greeted us by: a refusal may name us by them
 	born time.Time
 	used time.Time
+	left time.Time // until when MAIL and RCPT may wait, zero for as long as their limits are
 
 	carried   int  // messages that got a reply
 	mails     int  // MAIL commands accepted, for LIMITS MAILMAX
@@ -144,6 +145,10 @@ func (c *connection) setDeadline(ctx context.Context, limit time.Duration) {
 	c.wire.until = until
 	c.wire.SetReadDeadline(until)
 }
+
+// LeaveTime says until when MAIL and RCPT may wait for their replies at most, so that there is time for another
+// session; the zero time sets no bound.
+func (c *connection) LeaveTime(until time.Time) { c.left = until }
 
 // next returns the next reply of the octets that were read; done is false if there is no whole one.
 func (w *work) next() (r reply, done bool, err error) {

@@ -137,6 +137,9 @@ func (t *transaction) resetLast(ctx context.Context) error {
 // send writes the command in work.out and sets the deadline of its reply. If the write fails, a refusal that came
 // before is the better error; see salvage.
 func (t *transaction) send(ctx context.Context, verb string, limit time.Duration) error {
+	if left := t.conn.left; !left.IsZero() && verb != "DATA" {
+		limit = min(limit, time.Until(left))
+	}
 	t.conn.setDeadline(ctx, limit)
 	if _, err := t.conn.socket.Write(t.conn.work.out); err != nil {
 		return t.salvage(verb, err, 0)
