@@ -295,6 +295,7 @@ func (l *lease) leaveTime(ctx context.Context) {
 func (l *lease) mark(err error) {
 	reply, said := replyOf(err)
 	switch e := reply.Reply.Enhanced; {
+	case errors.Is(err, context.Canceled): // we did not wait for one
 	case l.refusesIPv6(err):
 		l.marks.RefusedIPv6(l.at.site, l.of())
 	case said && reply.Reply.Code != 421 && (e.Subject == 1 && (e.Detail == 7 || e.Detail == 8) ||

@@ -205,17 +205,17 @@ func (m *Message) compose() (mail.Octets, error) {
 
 // open begins the message at the next hop, whose session is fetched back first if it was lent.
 func (m *Message) open(ctx context.Context) error {
-	var err error
-	if m.tx, err = m.up.Renew(ctx); err != nil {
-		return err
-	}
-	if err := m.checkUTF8(); err != nil {
-		return err
-	}
-	if !m.window.last {
-		if err := m.tx.Stream(ctx); err != nil {
+	err := m.body.Await(ctx, func(ctx context.Context) (err error) {
+		if m.tx, err = m.up.Renew(ctx); err != nil {
 			return err
 		}
+		if err = m.checkUTF8(); err != nil || m.window.last {
+			return err
+		}
+		return m.tx.Stream(ctx)
+	})
+	if err != nil {
+		return err
 	}
 	ctx, stage := m.report.Enter(mail.Until(ctx, time.Now().Add(m.cfg.Data)), mail.StageData)
 	err = m.tx.Data(ctx, m.body.Form())

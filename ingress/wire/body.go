@@ -47,8 +47,9 @@ type Body struct {
 	refuse   *[batchBuffer]byte // takes the octets that are only counted; not nil while discard runs
 	err      error              // what each further Next returns; nil while there is no such error
 
-	pace  pace
-	chunk chunk // the present one, of a message that comes by BDAT
+	pace    pace
+	waiting waiting // life.message while the message may give way
+	chunk   chunk   // the present one, of a message that comes by BDAT
 }
 
 // newBody borrows a Body for the message that begins: by BDAT if plain is true, else by DATA.

@@ -3,7 +3,6 @@ package wire
 import (
 	"crypto/tls"
 	"errors"
-	"math"
 	"net"
 	"os"
 	"sync"
@@ -37,7 +36,7 @@ type parking uint8
 
 const (
 	awake    parking = iota // none
-	held                    // a wait for octets of a message: Memory may
+	held                    // a wait with a message that is not committed: Memory may
 	parked                  // Shutdown may
 	idle                    // a wait for a command: Shutdown and Places may
 	promised                // a handshake that a 220 announced: Shutdown leaves it promisedTLS
@@ -57,15 +56,14 @@ type life struct {
 	writeDue time.Duration // the write deadline set last
 	ending   endReason     // used by serve's goroutine only
 
-	mu        sync.Mutex // guards what follows, and each setting of the read deadline while parked
-	parked    parking    // in a wait that others may end
-	gaveWay   bool       // Places or Memory has ended the wait
-	replyOwed bool       // a message is being committed, or was, and its reply is not written
-	aborted   bool       // Shutdown has closed the socket
-	// until when a wait is not to be ended; while held: when it began, if the earlier waits had come right before it
-	firm    time.Duration
-	arrived int64         // while held: octets of the message
-	gone    chan struct{} // closed when the connection has ended; nil unless Shutdown waits for that
+	mu        sync.Mutex    // guards what follows, and each setting of the read deadline while parked
+	parked    parking       // in a wait that others may end
+	gaveWay   bool          // Places or Memory has ended the wait
+	replyOwed bool          // a message is being committed, or was, and its reply is not written
+	aborted   bool          // Shutdown has closed the socket
+	firm      time.Duration // until when a wait is not to be ended
+	message   *waiting      // not nil if and only if held
+	gone      chan struct{} // closed when the connection has ended; nil unless Shutdown waits for that
 }
 
 // end moves the connection on to reason, unless it is already further. A failed write together with another reason to
@@ -118,13 +116,14 @@ func (l *life) parkFor(d time.Duration) bool {
 	return l.park(parked, now, now+d, 0)
 }
 
-// hold arms the read deadline of a wait that Memory may end. arrived octets of the message have come, for which the
-// client was waited for as if without a break since the moment since.
-func (l *life) hold(now, due, since time.Duration, arrived int64) {
+// hold begins a wait that Memory may end, and arms the read deadline if due is not 0.
+func (l *life) hold(w *waiting, now, due time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.parked, l.firm, l.arrived = held, since, arrived // it is not firm at all
-	l.arm(now, due, 0)
+	l.parked, l.firm, l.message = held, 0, w
+	if due > 0 {
+		l.arm(now, due, 0)
+	}
 }
 
 // rate returns how many octets of its message a client has brought in a second of waiting, infinitely many if it was
@@ -135,10 +134,7 @@ func (l *life) rate(now time.Duration) (rate float64, may bool) {
 	if l.parked != held || l.gaveWay {
 		return 0, false
 	}
-	if waited := now - l.firm; waited >= settledFor {
-		return float64(l.arrived) / waited.Seconds(), true
-	}
-	return math.Inf(1), true
+	return l.message.rate(now), true
 }
 
 // parkPromised is parkFor for a handshake that was announced. A client whose handshake is broken off may come back in
@@ -159,7 +155,7 @@ func (l *life) unpark() (gaveWay bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	gaveWay = l.gaveWay
-	l.parked, l.gaveWay = awake, false
+	l.parked, l.gaveWay, l.message = awake, false, nil
 	if gaveWay {
 		l.readDue = 0 // the deadline that giveWay set stands
 	}
@@ -175,6 +171,10 @@ func (l *life) giveWay(how parking, now time.Duration) bool {
 		return false
 	}
 	l.gaveWay = true
+	if how == held && l.message.end != nil {
+		l.message.end()
+		return true
+	}
 	_ = l.raw.SetReadDeadline(time.Unix(1, 0))
 	return true
 }

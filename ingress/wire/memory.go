@@ -58,6 +58,7 @@ type Memory struct {
 	mu      sync.Mutex // guards what follows; Server.mu, Places.mu and life.mu may be taken under it
 	servers []*Server
 	weights map[netip.Prefix]int64 // octets by network, at the last look
+	leaving int64                  // octets of messages that gave way at the last look
 	next    time.Duration          // when there may be another look, on the engine's clock
 }
 
@@ -121,16 +122,17 @@ func (c *conn) room() bool {
 	if stranger {
 		most -= m.Budget / strangePart
 	}
-	ok := m.withinShare(c, stranger) && m.inUse.Load() < most
-	if !ok {
-		m.refused.Add(1)
+	within, leaving := m.withinShare(c, stranger)
+	if used := m.inUse.Load(); within && used < m.Budget && used-leaving < most {
+		return true
 	}
-	return ok
+	m.refused.Add(1)
+	return false
 }
 
 // withinShare looks, if that is due, and reports whether no network of the client had more than its share then. Only a
-// stranger's networks have one.
-func (m *Memory) withinShare(c *conn, stranger bool) bool {
+// stranger's networks have one. leaving is what messages took that gave way then: it is free in a moment.
+func (m *Memory) withinShare(c *conn, stranger bool) (within bool, leaving int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if now := c.srv.now(); now >= m.next {
@@ -140,8 +142,8 @@ func (m *Memory) withinShare(c *conn, stranger bool) bool {
 	share := max(m.Budget/sharePart, leastShare)
 	for _, n := range c.seat.networks() {
 		if stranger && n.IsValid() && m.weights[n] > share {
-			return false
+			return false, m.leaving
 		}
 	}
-	return true
+	return true, m.leaving
 }

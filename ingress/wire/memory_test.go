@@ -350,3 +350,67 @@ func TestBody_RefusedBetweenChunks(t *testing.T) {
 		h.want(g.say("MAIL FROM:<a@x.example>"), "250 2.1.0")
 	})
 }
+
+// TestBody_AwaitGivesWay shows that messages that wait for a next hop are ended too, the slow ones first.
+func TestBody_AwaitGivesWay(t *testing.T) {
+	inHouse(t, func(c *Config) {
+		c.Memory.Budget = budget + 16<<10 // so that three are enough
+		scripted(c, func(_ *Client, s *scriptedSession) {
+			s.body = func(ctx context.Context, b *Body) mail.Reply {
+				if _, _, err := b.Next(time.Time{}); err != nil {
+					return mail.ReplyFor(err)
+				}
+				err := b.Await(ctx, func(ctx context.Context) error {
+					select {
+					case <-ctx.Done():
+						return ctx.Err()
+					case <-time.After(time.Minute):
+						return nil
+					}
+				})
+				if err != nil {
+					return mail.ReplyFor(err)
+				}
+				return mail.NewReply(250, 0, 0, "OK")
+			}
+		})
+	}, func(t *testing.T, h *house) {
+		send := func(addr string, takes time.Duration) *guest {
+			g := h.enter(addr)
+			g.begin(letters(60_000))
+			time.Sleep(takes)
+			g.write(".\r\n")
+			synctest.Wait()
+			return g
+		}
+		time.Sleep(time.Second) // the engine's clock is not 0
+		var light, heavy []*guest
+		for i := range 7 { // most of them begin to wait before memory is short, and are let be
+			light = append(light, send(fmt.Sprintf("192.0.3%d.1", i), 0))
+		}
+		for i := range 4 {
+			heavy = append(heavy, send("192.0.2.1", time.Duration(i%2)*3*time.Second))
+		}
+		light = append(light, send("192.0.40.1", 3*time.Second))
+		if n := h.srv.cfg.Memory.InUse(); n < h.srv.cfg.Memory.Budget/fullPart*(fullPart-1) {
+			t.Fatalf("only %d octets are taken", n)
+		}
+		g := h.enter("198.51.100.1")
+		h.want(g.say("EHLO c.example", "MAIL FROM:<a@x.example>"), "250")
+		for _, g := range light {
+			h.want(g.hear(), "250 2.0.0 OK")
+		}
+		refused := 0
+		for i, g := range heavy {
+			reply := g.hear()
+			if strings.HasPrefix(reply, "452 4.3.1") {
+				refused++
+			} else if i%2 == 1 {
+				t.Errorf("a slow one is answered %s", reply)
+			}
+		}
+		if refused != 3 {
+			t.Errorf("%d of four gave way", refused)
+		}
+	})
+}

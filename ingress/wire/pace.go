@@ -1,7 +1,9 @@
 package wire
 
 import (
+	"context"
 	"errors"
+	"math"
 	"math/bits"
 	"os"
 	"time"
@@ -141,8 +143,47 @@ func (b *Body) rest(began, now, due time.Duration) (rests bool) {
 		life.arm(now, due, 0)
 		return false
 	}
-	life.hold(now, due, b.pace.since-b.pace.spent, b.received)
+	b.waiting = waiting{arrived: b.received, client: b.pace.spent + now - b.pace.since, since: now}
+	life.hold(&b.waiting, now, due)
 	return true
+}
+
+// A waiting is what Memory may read of a message that waits and may give way. It is not changed meanwhile.
+type waiting struct {
+	arrived int64              // octets of the message
+	client  time.Duration      // for which the client was waited for
+	since   time.Duration      // when the wait began
+	end     context.CancelFunc // ends a wait for a next hop; nil: the client is waited for
+}
+
+// rate returns the octets that the client has brought in a second of waiting, infinitely many if that was too short to
+// tell.
+func (w *waiting) rate(now time.Duration) float64 {
+	d := w.client
+	if w.end == nil {
+		d += now - w.since
+	}
+	if d < settledFor {
+		return math.Inf(1)
+	}
+	return float64(w.arrived) / d.Seconds()
+}
+
+// Await calls wait, which waits for a next hop before the message is committed there. While memory is short the message
+// may give way meanwhile: then the ctx of wait ends, and the error is the refusal.
+func (b *Body) Await(ctx context.Context, wait func(context.Context) error) error {
+	if !b.c.srv.cfg.Memory.Pressed() {
+		return wait(ctx)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	b.waiting = waiting{arrived: b.received, client: b.pace.spent, end: cancel}
+	b.c.life.hold(&b.waiting, 0, 0)
+	err := wait(ctx)
+	if b.c.life.unpark() && err != nil {
+		return refusal(noMemory, "gave way")
+	}
+	return err
 }
 
 // shrink copies what cur holds to a buffer that fits, if that is smaller.

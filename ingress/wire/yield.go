@@ -50,7 +50,7 @@ func (m *Memory) look() {
 			}
 		}
 	}
-	m.weights = weights
+	m.weights, m.leaving = weights, 0
 	if used := m.inUse.Load(); used >= m.Budget-m.Budget/fullPart {
 		m.relieve(all, used-(m.Budget-m.Budget/freePart))
 	}
@@ -93,6 +93,7 @@ func (m *Memory) relieve(all []holder, need int64) {
 		c.yielded++
 		if h.c.life.giveWay(held, h.c.srv.now()) {
 			m.gaveWay.Add(1)
+			m.leaving += h.octets
 			need -= h.octets
 			c.octets -= h.octets
 		}
