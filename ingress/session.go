@@ -117,6 +117,7 @@ func (s *session) end() {
 	}
 	s.t.report.End()
 	s.t = nil
+	s.questions.Renew()
 }
 
 // Idle hands the session at the next hop back while the client is silent.

@@ -159,3 +159,89 @@ func TestNode_SilentNames(t *testing.T) {
 		t.Errorf("SPF of %d of 20 honest messages was answered", answered.Load())
 	}
 }
+
+// hostileZone makes SPF, DMARC and reverse DNS of one message as expensive as its sender can.
+func hostileZone() string {
+	var b strings.Builder
+	b.WriteString(silentZone)
+	for i := range 10 {
+		fmt.Fprintf(&b, "1.0.0.50.in-addr.arpa. 60 IN PTR p%d.costly.example.\n", i)
+		fmt.Fprintf(&b, "p%d.costly.example. 60 IN A 50.0.0.9\n", i)
+		for j := range 10 {
+			fmt.Fprintf(&b, "m%d.costly.example. 60 IN MX 10 h%d-%d.costly.example.\n", i, i, j)
+			fmt.Fprintf(&b, "h%d-%d.costly.example. 60 IN A 50.0.0.9\n", i, j)
+		}
+	}
+	const record = "v=spf1 mx:m0.costly.example mx:m1.costly.example mx:m2.costly.example mx:m3.costly.example " +
+		"mx:m4.costly.example mx:m5.costly.example mx:m6.costly.example mx:m7.costly.example ~all"
+	for _, name := range []string{"from", "ehlo"} {
+		fmt.Fprintf(&b, "%s.costly.example. 60 IN TXT \"%s\"\n", name, record)
+		fmt.Fprintf(&b, "%s.costly.example. 60 IN A 50.0.0.9\n", name)
+	}
+	b.WriteString("_dmarc.victim.example. 60 IN TXT \"v=DMARC1; p=reject\"\n")
+	return b.String()
+}
+
+// TestNode_Questions: a transaction asks forty questions that no cache answers, and none that it may not ask turns its
+// message away: one whose author asks for nothing is accepted, one whose author asks for a rejection is not.
+func TestNode_Questions(t *testing.T) {
+	for _, tt := range []struct{ author, want string }{
+		{"a.b.c.d.e.f.g.from.costly.example", "250"},
+		{"victim.example", "5"},
+	} {
+		t.Run(tt.author, func(t *testing.T) {
+			zone := dnstest.Start(t, hostileZone())
+			b := startNodeIn(t, zone, "listen: [{addr: \"127.0.0.1:0\", proxy_protocol: [\"127.0.0.1/32\"]}]\n"+
+				"score: {lists: [{zone: zen.example, weight: 10}]}\n", nil)
+			before := zone.Total()
+			raw, err := net.Dial("tcp", b.Addrs()[0].String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer raw.Close()
+			c := textproto.NewConn(raw)
+			if err = c.PrintfLine("PROXY TCP4 50.0.0.1 192.0.2.1 4711 25"); err == nil {
+				_, _, err = c.ReadResponse(220)
+			}
+			if err == nil {
+				err = ask(c, "EHLO ehlo.costly.example -> 250", "MAIL FROM:<a@from.costly.example> -> 250",
+					"RCPT TO:<b@example.com> -> 250", "DATA -> 354")
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 8 {
+				if err := c.PrintfLine("DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed; d=d%d.costly.example; "+
+					"s=s; h=from; bh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=; b=QUJD", i); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := c.PrintfLine("From: x@%s\r\n\r\nx\r\n.", tt.author); err != nil {
+				t.Fatal(err)
+			}
+			reply, err := c.ReadLine()
+			if err != nil || !strings.HasPrefix(reply, tt.want) {
+				t.Errorf("got %q, %v", reply, err)
+			}
+			own := zone.Count("example.com", "MX").UDP + zone.Count("mx.example.com", "A").UDP +
+				zone.Count("mx.example.com", "AAAA").UDP + zone.Count("1.0.0.50.zen.example", "A").UDP
+			if n := zone.Total() - before - own; n > 40 || n < 30 {
+				t.Errorf("%d questions about names of the client", n)
+			} else {
+				t.Logf("%d questions; %s", n, reply)
+			}
+			for _, m := range b.dest.Messages() {
+				if !strings.Contains(string(m.Octets), "spf=policy (not evaluated)") {
+					t.Errorf("the message says\n%s", m.Octets)
+				}
+			}
+			var auth string
+			for auth == "" {
+				auth = (<-b.seen).Auth
+			}
+			if !strings.Contains(auth, "spf=unevaluated") {
+				t.Errorf("the event says %s", auth)
+			}
+		})
+	}
+}

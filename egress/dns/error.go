@@ -25,6 +25,8 @@ var (
 	ErrBadName = mail.ErrBadName
 	// ErrBusy means that too many questions are open; nothing was sent.
 	ErrBusy = mail.ErrNotAsked
+	// ErrEnough means that the caller's transaction has asked as many questions as it may; nothing was sent.
+	ErrEnough = mail.ErrEnough
 	// ErrClosed means that the Resolver was closed.
 	ErrClosed = errors.New("resolver closed")
 )

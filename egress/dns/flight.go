@@ -78,7 +78,11 @@ func (r *Resolver) board(ctx context.Context, w wait, now time.Time) (wait, erro
 	}
 	f := &flight{}
 	refusal := error(ErrClosed)
-	if !r.closed {
+	switch {
+	case r.closed:
+	case !asking.Draw():
+		refusal = ErrEnough
+	default:
 		refusal = r.lanes.open(&f.ticket, asking)
 	}
 	if refusal != nil {

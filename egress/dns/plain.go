@@ -60,23 +60,14 @@ func (p Plain) LookupAddrs(ctx context.Context, name string) ([]netip.Addr, erro
 	return found.all(), nil
 }
 
-// LookupAllAddrs returns the addresses of a name in both families and waits for both for as long as ctx lasts. A family
-// that failed is an error even if the other has addresses.
-func (p Plain) LookupAllAddrs(ctx context.Context, name string) ([]netip.Addr, error) {
-	found, meta, err := p.r.LookupAddrs(ctx, name)
-	if err != nil {
-		return nil, unlessNotFound(err)
+// LookupSameFamily returns the addresses of a name in the family of another address.
+func (p Plain) LookupSameFamily(ctx context.Context, name string, as netip.Addr) ([]netip.Addr, error) {
+	family := IPv6
+	if as.Unmap().Is4() {
+		family = IPv4
 	}
-	if !meta.Partial {
-		return found.all(), nil
-	}
-	if found.V6, _, err = p.r.LookupIP(ctx, name, IPv6); unlessNotFound(err) != nil {
-		return nil, err
-	}
-	if found.V4, _, err = p.r.LookupIP(ctx, name, IPv4); unlessNotFound(err) != nil {
-		return nil, err
-	}
-	return found.all(), nil
+	addrs, _, err := p.r.LookupIP(ctx, name, family)
+	return addrs, unlessNotFound(err)
 }
 
 // all returns the addresses of both families in a slice of the caller's own.

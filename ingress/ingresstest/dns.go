@@ -93,13 +93,18 @@ func (z Zone) LookupAddrs(ctx context.Context, name string) ([]netip.Addr, error
 	return addrs(found), err
 }
 
-// LookupAllAddrs returns the addresses of a name, none of them with an error.
-func (z Zone) LookupAllAddrs(ctx context.Context, name string) ([]netip.Addr, error) {
+// LookupSameFamily returns the addresses of a name in the family of another address, none of them with an error.
+func (z Zone) LookupSameFamily(ctx context.Context, name string, as netip.Addr) ([]netip.Addr, error) {
 	found, err := z.LookupAddrs(ctx, name)
 	if err != nil {
 		return nil, err
 	}
-	return found, nil
+	return sameFamily(found, as), nil
+}
+
+func sameFamily(found []netip.Addr, as netip.Addr) []netip.Addr {
+	is4 := as.Unmap().Is4()
+	return slices.DeleteFunc(slices.Clone(found), func(a netip.Addr) bool { return a.Unmap().Is4() != is4 })
 }
 
 // LookupPTR returns the names that an address maps to.
@@ -142,8 +147,10 @@ func (TXT) LookupMX(context.Context, string) ([]string, error) { return nil, nil
 // LookupAddrs returns no addresses.
 func (TXT) LookupAddrs(context.Context, string) ([]netip.Addr, error) { return nil, nil }
 
-// LookupAllAddrs returns no addresses.
-func (TXT) LookupAllAddrs(context.Context, string) ([]netip.Addr, error) { return nil, nil }
+// LookupSameFamily returns no addresses.
+func (TXT) LookupSameFamily(context.Context, string, netip.Addr) ([]netip.Addr, error) {
+	return nil, nil
+}
 
 // LookupPTR returns no names.
 func (TXT) LookupPTR(context.Context, netip.Addr) ([]string, error) { return nil, nil }
@@ -226,9 +233,10 @@ func (n Net) LookupAddrs(ctx context.Context, name string) ([]netip.Addr, error)
 	return n.lookup(ctx, "ip", name)
 }
 
-// LookupAllAddrs returns the addresses of a name in both families.
-func (n Net) LookupAllAddrs(ctx context.Context, name string) ([]netip.Addr, error) {
-	return n.lookup(ctx, "ip", name)
+// LookupSameFamily returns the addresses of a name in the family of another address.
+func (n Net) LookupSameFamily(ctx context.Context, name string, as netip.Addr) ([]netip.Addr, error) {
+	found, err := n.lookup(ctx, "ip", name)
+	return sameFamily(found, as), err
 }
 
 // LookupPTR returns the names that an address maps to.

@@ -16,8 +16,9 @@ import (
 )
 
 // A Resolver answers questions of the DNS. That there is no such name or no such record is an answer and no error; an
-// error means that the answer cannot be known now. An error for what is no domain name wraps mail.ErrBadName, and one
-// for want of room to ask wraps mail.ErrNotAsked. Names need no dot at their end.
+// error means that the answer cannot be known now. An error for what is no domain name wraps mail.ErrBadName, one for
+// want of room to ask mail.ErrNotAsked, and one for want of questions that the transaction may ask mail.ErrEnough. The
+// context says for whom it is asked (mail.Asking). Names need no dot at their end.
 type Resolver interface {
 	// LookupTXT returns the TXT records of a name, the strings of each joined.
 	LookupTXT(ctx context.Context, name string) ([]string, error)
@@ -27,9 +28,8 @@ type Resolver interface {
 	// has the first: with an error the addresses may be some of them, which can be believed, but what is missing may
 	// not be held against the client.
 	LookupAddrs(ctx context.Context, name string) ([]netip.Addr, error)
-	// LookupAllAddrs is LookupAddrs for decisions that need both families: it waits for both and returns all addresses
-	// or an error.
-	LookupAllAddrs(ctx context.Context, name string) ([]netip.Addr, error)
+	// LookupSameFamily returns the addresses of a name in the family of another address, and waits for them.
+	LookupSameFamily(ctx context.Context, name string, as netip.Addr) ([]netip.Addr, error)
 	// LookupPTR returns the names that an address maps to. Nothing says that they map back.
 	LookupPTR(ctx context.Context, addr netip.Addr) ([]string, error)
 	// LookupA returns the A records of a name, as DNS lists answer with them, and how long they hold. Without records

@@ -14,18 +14,30 @@ var (
 	// ErrNotAsked means that too many questions are open; nothing was sent. It says nothing about the name or its
 	// servers.
 	ErrNotAsked = errors.New("too many questions open")
+	// ErrEnough means that the transaction has asked as many questions as it may; nothing was sent. What depends on the
+	// answer is not evaluated.
+	ErrEnough = errors.New("too many questions for one transaction")
 )
 
-// A Rank says what a question is for, and so who chose the name.
+// A Rank says what a question is for: who chose the name, and what goes before it when not all can be asked.
 type Rank uint8
 
+// The ranks. The client chose the names of all but the last.
 const (
-	// RankClient is the rank of a name that the client chose: its name in reverse DNS and in EHLO, the domains of
-	// its reverse-path and of its message.
-	RankClient Rank = iota
-	// RankOurs is the rank of a name that we chose: that of a DNS list, or of a host that we send to.
-	RankOurs
+	RankClient  Rank = iota // the signals of the score: its name in reverse DNS and in EHLO, the domain of MAIL
+	RankHelo                // SPF of the name in EHLO
+	RankARC                 // the keys of ARC
+	RankSPF                 // SPF of the reverse-path
+	RankMessage             // the policies of the authors, and the keys of DKIM
+	RankOurs                // the name of a DNS list, or of a host that we send to
 )
+
+// maxQuestions is how many questions a transaction may ask that no cache answers, besides those about names of ours.
+const maxQuestions = 40
+
+// kept are how many of them each rank leaves to those above it: five signatures are verified at most, the policy of one
+// author takes nine questions at most, and a check of SPF seldom more than a dozen.
+var kept = [...]int32{RankClient: 28, RankHelo: 20, RankARC: 14, RankSPF: 16, RankMessage: 0, RankOurs: 0}
 
 // Questions are the DNS questions of one client connection. They are safe for concurrent use.
 type Questions struct {
@@ -33,6 +45,24 @@ type Questions struct {
 	// before the first question.
 	Client   netip.Prefix
 	favoured atomic.Bool
+	used     atomic.Int32 // by the transaction
+}
+
+// Renew says that a transaction has ended, so that the next one has questions of its own. What was asked before the
+// first one counts in it.
+func (q *Questions) Renew() { q.used.Store(0) }
+
+// draw takes a question of this rank, and reports whether there was one.
+func (q *Questions) draw(rank Rank) bool {
+	for {
+		used := q.used.Load()
+		if used >= maxQuestions-kept[rank] {
+			return false
+		}
+		if q.used.CompareAndSwap(used, used+1) {
+			return true
+		}
+	}
 }
 
 // Favour takes the questions of a client that is trusted, allowed or known good out of the share of its network.
@@ -68,6 +98,11 @@ func AskAs(ctx context.Context, rank Rank) Asking {
 func AskingOf(ctx context.Context) *Asking {
 	a, _ := ctx.Value(askingKey{}).(*Asking)
 	return a
+}
+
+// Draw takes the question from those that the transaction may ask, and reports whether there was one left for its rank.
+func (a *Asking) Draw() bool {
+	return a == nil || a.Questions == nil || a.Rank == RankOurs || a.Questions.draw(a.Rank)
 }
 
 // IsOurs reports whether the question is not to stand in the share of the client's network: we chose the name, or the

@@ -227,7 +227,7 @@ func (f *findings) confirm(ctx context.Context, names []string) (confirmed strin
 		return "", true
 	}
 	leadsBack := func(name string) (back, sure bool) {
-		addrs, err := f.q.s.cfg.Resolver.LookupAddrs(ctx, name)
+		addrs, err := f.q.s.cfg.Resolver.LookupSameFamily(ctx, name, f.q.addr)
 		return f.isClient(addrs), err == nil
 	}
 	back, sure := leadsBack(names[0])

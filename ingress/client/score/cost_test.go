@@ -25,7 +25,10 @@ type warmCache struct {
 
 func (w *warmCache) LookupPTR(context.Context, netip.Addr) ([]string, error)   { return w.names, nil }
 func (w *warmCache) LookupAddrs(context.Context, string) ([]netip.Addr, error) { return w.addrs, nil }
-func (w *warmCache) LookupMX(context.Context, string) ([]string, error)        { return w.hosts, nil }
+func (w *warmCache) LookupSameFamily(context.Context, string, netip.Addr) ([]netip.Addr, error) {
+	return w.addrs, nil
+}
+func (w *warmCache) LookupMX(context.Context, string) ([]string, error) { return w.hosts, nil }
 func (w *warmCache) LookupA(context.Context, string) ([]netip.Addr, time.Duration, error) {
 	return nil, time.Minute, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -87,6 +88,11 @@ func (w *fixture) LookupMX(ctx context.Context, name string) ([]string, error) {
 func (w *fixture) LookupAddrs(ctx context.Context, name string) ([]netip.Addr, error) {
 	found, err := w.ask(ctx, "A", name)
 	return addrs(found), err
+}
+
+func (w *fixture) LookupSameFamily(ctx context.Context, name string, as netip.Addr) ([]netip.Addr, error) {
+	found, err := w.LookupAddrs(ctx, name)
+	return slices.DeleteFunc(found, func(a netip.Addr) bool { return a.Is4() != as.Is4() }), err
 }
 
 // LookupA answers lists.

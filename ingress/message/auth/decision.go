@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"strings"
 
 	"github.com/millrace/millrace/ingress/message/auth/arc"
@@ -27,8 +28,8 @@ type Decision struct {
 	// Unauthenticated says that require_auth (report or yes) was not met.
 	Unauthenticated bool
 	// SPF, DKIM, DMARC and ARC are results in the words of RFC 8601, and "temperror" for ARC besides; "" for what was
-	// not checked. SPF is that of the reverse-path; DKIM that of the best signature, "policy" where it was not compared
-	// with the body.
+	// not checked; "unevaluated" for what would have taken more questions to the DNS than the transaction may ask. SPF
+	// is that of the reverse-path; DKIM that of the best signature, "policy" where it was not compared with the body.
 	SPF, DKIM, DMARC, ARC string
 	// Summary is all of it for mail.Event.Auth, such as "spf=pass dkim=pass dmarc=pass arc=none".
 	Summary string
@@ -44,6 +45,9 @@ func (m *Message) Finish(ctx context.Context) Decision {
 	m.decision = d
 	if e.env.SPF != nil {
 		d.SPF = e.spf.Mail.Result.String()
+		if e.spf.Mail.IsUnevaluated() {
+			d.SPF = unevaluated
+		}
 	}
 	if m.body == nil {
 		d.summarize()
@@ -77,10 +81,19 @@ func (m *Message) Finish(ctx context.Context) Decision {
 	// Without a cause it is the body that was not compared.
 	if m.wantsARC() && (m.arc.CV != arc.TempError || m.arc.Cause != nil) {
 		d.ARC = m.arc.CV.String()
+		if isUnevaluated(m.arc.Cause) {
+			d.ARC = unevaluated
+		}
 	}
 	d.summarize()
 	return *d
 }
+
+// unevaluated is the result of what would have taken more questions than the transaction may ask. Where it matters it
+// counts like a temperror, but it never makes one of a message that would be accepted without it.
+const unevaluated = "unevaluated"
+
+func isUnevaluated(cause error) bool { return errors.Is(cause, mail.ErrEnough) }
 
 // mismatch reports whether the body is another one than Fields said in ModePredict.
 func (m *Message) mismatch(hash func(dkim.Canonicalization) ([sha256.Size]byte, bool)) bool {

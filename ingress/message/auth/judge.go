@@ -319,16 +319,19 @@ func mayPass(_ int, s *dkim.Signature) bool { return s.HeaderVerified || s.Resul
 
 // bestResult returns the best result of the DKIM signatures, in the words of RFC 8601.
 func (e *evidence) bestResult() string {
-	best := dkim.Pending
+	best, word := dkim.Pending, dkim.Pending.String()
 	for i := range e.signatures {
 		switch r := e.result(i); {
 		case r == dkim.Pass:
 			return r.String()
 		case best == dkim.Pending || r == dkim.TempError:
-			best = r
+			best, word = r, r.String()
+			if isUnevaluated(e.signatures[i].Cause) {
+				word = unevaluated
+			}
 		}
 	}
-	return best.String()
+	return word
 }
 
 // result returns the result of a signature; Policy if it was not compared with the body.

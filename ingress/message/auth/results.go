@@ -52,19 +52,28 @@ func (w *resultsWriter) spf() {
 	reverse, helo := &w.e.spf.Mail, &w.e.spf.Helo
 	null := w.e.env.Reverse.IsNull()
 	if !null {
-		w.method("spf", reverse.Result.String())
+		w.method("spf", spfWord(reverse))
 		if reverse.Result != spf.Pass {
 			w.comment(reverse.Reason)
 		}
 		w.mailbox("smtp.mailfrom", w.e.env.Reverse, reverse.Domain)
 	}
 	if null || helo.Result != spf.None {
-		w.method("spf", helo.Result.String())
+		w.method("spf", spfWord(helo))
 		if helo.Result != spf.Pass {
 			w.comment(helo.Reason)
 		}
 		w.property("smtp.helo", helo.Domain)
 	}
+}
+
+// spfWord returns the keyword of a result. RFC 8601 section 2.7.2 has no word for what we did not evaluate but that of
+// a local policy.
+func spfWord(i *spf.Identity) string {
+	if i.IsUnevaluated() {
+		return dkim.Policy.String()
+	}
+	return i.Result.String()
 }
 
 // dkim writes the result of each signature that was verified, with the properties that tell it from others (RFC 6008).
@@ -76,6 +85,9 @@ func (w *resultsWriter) dkim(base *dkim.Signature, unverified int) {
 		r := w.e.result(i)
 		if base != nil && agrees(s, base) {
 			r = dkim.Pass
+		}
+		if r == dkim.TempError && isUnevaluated(s.Cause) {
+			r = dkim.Policy // the nearest word: we would not look further
 		}
 		w.method("dkim", r.String())
 		switch {

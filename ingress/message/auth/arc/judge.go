@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
+	"github.com/millrace/millrace/router/mail"
 )
 
 // window bounds the keys of older seals that are looked for at a time.
@@ -48,7 +49,8 @@ func (s *search) verify(g *signature) error {
 // judge checks all signatures, but not the body. It sets failure and oldest. No look-up is under way when it returns.
 func (c *Chain) judge(ctx context.Context, v *Verifier) {
 	ctx, cancel := context.WithCancel(ctx)
-	s := &search{ctx, v.keys, make(map[string]*lookup, 2)}
+	c.asking = mail.AskAs(ctx, mail.RankARC)
+	s := &search{&c.asking, v.keys, make(map[string]*lookup, 2)}
 	defer func() {
 		cancel() // ends what is under way after a failure
 		for _, l := range s.lookups {

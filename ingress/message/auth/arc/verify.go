@@ -137,6 +137,7 @@ type Chain struct {
 	sets    []set // by instance - 1; empty without a chain and with a bad structure
 	result  Result
 	cancel  context.CancelFunc
+	asking  mail.Asking    // the context of the look-ups
 	judging sync.WaitGroup // the goroutine of Begin
 	failure *dkim.Failure  // set by that goroutine; read after judging.Wait
 	oldest  int            // set by it: the lowest instance whose message signature is good but for the body

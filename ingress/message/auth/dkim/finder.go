@@ -2,9 +2,11 @@ package dkim
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/millrace/millrace/ingress/world"
+	"github.com/millrace/millrace/router/mail"
 )
 
 // The bounds of a KeyFinder's memory: some megabytes.
@@ -32,6 +34,8 @@ func NewKeyFinder(r world.Resolver) *KeyFinder {
 func (f *KeyFinder) Find(ctx context.Context, name string) (*PublicKey, error) {
 	records, err := f.resolver.LookupTXT(ctx, name)
 	switch {
+	case errors.Is(err, mail.ErrEnough):
+		return nil, &Failure{TempError, "not evaluated", err}
 	case err != nil:
 		return nil, &Failure{TempError, "key unavailable", err}
 	case len(records) == 0:

@@ -78,6 +78,7 @@ type Verification struct {
 	unverified int
 	lookups    []*lookup
 	cancel     context.CancelFunc
+	asking     mail.Asking  // the context of the look-ups
 	bodies     [2]*BodyHash // by Canonicalization; nil where it is not needed
 	hashes     [2][sha256.Size]byte
 	lengths    [2]int64
@@ -125,8 +126,9 @@ func (v *Verifier) Begin(ctx context.Context, header []byte, authors ...string) 
 	}
 	if len(m.lookups) > 0 {
 		ctx, m.cancel = context.WithCancel(ctx)
+		m.asking = mail.AskAs(ctx, mail.RankMessage)
 		for _, l := range m.lookups {
-			l.done.Go(func() { l.key, l.err = v.keys.Find(ctx, l.name) })
+			l.done.Go(func() { l.key, l.err = v.keys.Find(&m.asking, l.name) })
 		}
 	}
 	return m, nil

@@ -159,6 +159,7 @@ type Lookup struct {
 	cache     cache
 	done      chan struct{} // closed when the tree walks of the authors are over; Evaluate uses cache and authors then
 	cancel    context.CancelFunc
+	asking    mail.Asking // the context of the tree walks of the authors, then of Evaluate
 }
 
 // An author is one author domain.
@@ -189,8 +190,9 @@ func (e *Evaluator) Begin(ctx context.Context, authors ...string) *Lookup {
 	go func() {
 		defer l.cancel()
 		defer close(l.done)
+		l.asking = mail.AskAs(ctx, mail.RankMessage)
 		for _, a := range l.authors {
-			a.policy, a.organic = l.discover(ctx, a.domain)
+			a.policy, a.organic = l.discover(&l.asking, a.domain)
 		}
 	}()
 	return l
@@ -220,6 +222,8 @@ func (l *Lookup) Evaluate(ctx context.Context, identity spf.Results, dkim []stri
 		ctx, cancel = context.WithTimeout(ctx, l.evaluator.cfg.timeout)
 		defer cancel()
 	}
+	l.asking = mail.AskAs(ctx, mail.RankMessage)
+	ctx = &l.asking
 	worst := l.evaluate(ctx, l.authors[0], ids)
 	for _, a := range l.authors[1:] {
 		if r := l.evaluate(ctx, a, ids); r.Stricter(worst) {

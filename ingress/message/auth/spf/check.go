@@ -2,6 +2,7 @@ package spf
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -49,6 +50,9 @@ type Identity struct {
 	Reason string // why, as printable ASCII without any word of the client or of a record
 	Cause  error  // for the administrator; may be nil
 }
+
+// IsUnevaluated reports whether the TempError is that the transaction may not ask as much.
+func (i *Identity) IsUnevaluated() bool { return errors.Is(i.Cause, mail.ErrEnough) }
 
 // Results are the results for both identities.
 type Results struct {
@@ -103,6 +107,7 @@ type Check struct {
 	done       chan struct{} // closed when both are set
 	ended      <-chan struct{}
 	cancel     context.CancelFunc
+	asking     mail.Asking // the context of the identity that is being checked
 }
 
 // Begin starts the check of client, the address that connected, with the names that it sent in HELO or EHLO and the
@@ -124,12 +129,14 @@ func (c *Checker) Begin(ctx context.Context, client netip.Addr, helo string, rev
 	go func() {
 		defer k.cancel()
 		defer close(k.done)
-		k.mail = c.ask(ctx, q.client, q.name, q.mail)
+		k.asking = mail.AskAs(ctx, mail.RankSPF)
+		k.mail = c.ask(&k.asking, q.client, q.name, q.mail)
 		close(k.mailKnown)
 		if q.helo == q.mail {
 			k.helo = k.mail
 		} else {
-			k.helo = c.ask(ctx, q.client, q.name, q.helo)
+			k.asking.Rank = mail.RankHelo
+			k.helo = c.ask(&k.asking, q.client, q.name, q.helo)
 		}
 	}()
 	return k

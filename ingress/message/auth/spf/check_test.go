@@ -181,9 +181,9 @@ func (a *asked) LookupTXT(ctx context.Context, name string) ([]string, error) {
 	return a.Resolver.LookupTXT(ctx, name)
 }
 
-func (a *asked) LookupAllAddrs(ctx context.Context, name string) ([]netip.Addr, error) {
+func (a *asked) LookupSameFamily(ctx context.Context, name string, as netip.Addr) ([]netip.Addr, error) {
 	a.note("A " + name)
-	return a.Resolver.LookupAllAddrs(ctx, name)
+	return a.Resolver.LookupSameFamily(ctx, name, as)
 }
 
 // Names that macros make.
@@ -270,8 +270,10 @@ type failing struct {
 	err error
 }
 
-func (f failing) LookupMX(context.Context, string) ([]string, error)              { return nil, f.err }
-func (f failing) LookupAllAddrs(context.Context, string) ([]netip.Addr, error)    { return nil, f.err }
+func (f failing) LookupMX(context.Context, string) ([]string, error) { return nil, f.err }
+func (f failing) LookupSameFamily(context.Context, string, netip.Addr) ([]netip.Addr, error) {
+	return nil, f.err
+}
 func (f failing) LookupPTR(context.Context, netip.Addr) (names []string, _ error) { return nil, f.err }
 
 // A fault is not held against the client.

@@ -19,6 +19,7 @@ import (
 const (
 	reasonLate     = "no answer in time"
 	reasonFault    = "DNS look-up failed"
+	reasonEnough   = "not evaluated"
 	reasonNoName   = "no domain name to check"
 	reasonNoClient = "no client address to check"
 	reasonNoRecord = "no SPF record"
@@ -123,11 +124,11 @@ func (c *Checker) ask(ctx context.Context, client netip.Addr, helo string, q que
 	if q.domain == "" {
 		return Identity{Reason: reasonNoName}
 	}
-	l := &lookups{resolver: c.resolver}
+	l := &lookups{resolver: c.resolver, client: client}
 	word, err := spf.CheckHostWithSender(net.IP(client.AsSlice()), helo, q.local+"@"+q.domain,
 		spf.WithContext(ctx), spf.WithResolver(l))
 	id := Identity{Result: resultOf(word), Domain: q.domain}
-	if l.late && id.Result != Pass {
+	if (l.late || errors.Is(l.failed, mail.ErrEnough)) && id.Result != Pass {
 		// Some mechanisms treat a failed look-up as no match, and the record's "-all" would then count against the
 		// client.
 		id.Result = TempError
@@ -135,7 +136,10 @@ func (c *Checker) ask(ctx context.Context, client netip.Addr, helo string, q que
 	switch id.Result {
 	case TempError:
 		id.Reason, id.Cause = reasonFault, l.failed
-		if l.late {
+		switch {
+		case id.IsUnevaluated():
+			id.Reason = reasonEnough
+		case l.late:
 			id.Reason = reasonLate
 		}
 	case None:

@@ -24,9 +24,11 @@ const (
 // look-up (RFC 7208 section 4.6.4). It is used by one goroutine.
 type lookups struct {
 	resolver world.Resolver
+	client   netip.Addr
 	failed   error // the first look-up that failed
 	late     bool  // a look-up failed because the time was over
 	broken   error // a record was malformed
+	exists   bool  // a record has the mechanism "exists"
 }
 
 // name returns the name to look up, and whether it can be looked up.
@@ -78,6 +80,7 @@ func (l *lookups) LookupTXT(ctx context.Context, name string) ([]string, error) 
 		if !isRecord(text) {
 			continue
 		}
+		l.exists = l.exists || strings.Contains(strings.ToLower(text), "exists:")
 		if err := checkSyntax(text); err != nil {
 			if out == nil {
 				out = append([]string(nil), texts...)
@@ -121,7 +124,11 @@ func (l *lookups) LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, 
 	if _, err := netip.ParseAddr(asked); err == nil {
 		return nil, notFound(host)
 	}
-	addrs, err := l.resolver.LookupAllAddrs(ctx, asked)
+	// RFC 7208 section 5: of the family of the client, but "exists" (section 5.7) is about IPv4 always.
+	addrs, err := l.resolver.LookupSameFamily(ctx, asked, l.client)
+	if err == nil && len(addrs) == 0 && l.exists && !l.client.Is4() {
+		addrs, err = l.resolver.LookupSameFamily(ctx, asked, netip.IPv4Unspecified())
+	}
 	switch {
 	case err != nil:
 		return nil, l.fault(ctx, host, err)
@@ -161,7 +168,7 @@ func (l *lookups) fault(ctx context.Context, name string, err error) error {
 	if errors.Is(err, mail.ErrBadName) { // a macro can make any name; it does not exist
 		return notFound(name)
 	}
-	if l.failed == nil {
+	if l.failed == nil || errors.Is(err, mail.ErrEnough) {
 		l.failed = err
 	}
 	over := ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)

@@ -125,7 +125,12 @@ func (z zone) LookupMX(ctx context.Context, name string) ([]string, error) {
 	return z.find(ctx, name, "MX")
 }
 
-func (z zone) LookupAllAddrs(ctx context.Context, host string) ([]netip.Addr, error) {
+func (z zone) LookupSameFamily(ctx context.Context, host string, as netip.Addr) ([]netip.Addr, error) {
+	found, err := z.LookupAddrs(ctx, host)
+	return slices.DeleteFunc(found, func(a netip.Addr) bool { return a.Is4() != as.Is4() }), err
+}
+
+func (z zone) LookupAddrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	v4, err4 := z.find(ctx, host, "A")
 	v6, err6 := z.find(ctx, host, "AAAA")
 	var out []netip.Addr
@@ -140,16 +145,12 @@ func (z zone) LookupAllAddrs(ctx context.Context, host string) ([]netip.Addr, er
 	return nil, errors.Join(err4, err6)
 }
 
-func (z zone) LookupAddrs(ctx context.Context, host string) ([]netip.Addr, error) {
-	return z.LookupAllAddrs(ctx, host)
-}
-
 func (z zone) LookupPTR(ctx context.Context, addr netip.Addr) ([]string, error) {
 	return z.find(ctx, reverseName(addr), "PTR")
 }
 
 func (z zone) LookupA(ctx context.Context, name string) ([]netip.Addr, time.Duration, error) {
-	addrs, err := z.LookupAllAddrs(ctx, name)
+	addrs, err := z.LookupAddrs(ctx, name)
 	return addrs, 0, err
 }
 
