@@ -218,7 +218,11 @@ func (l *local) castVote(v mail.Vote, at int64) (before float64, first bool) {
 // greylist returns the answer to a triplet.
 func (l *local) greylist(g mail.Triplet, now time.Time) mail.GreylistAnswer {
 	at := now.UnixMicro()
-	cell, part := l.grey.hold(greyKey{network.Of(g.Client), g.Key})
+	key := greyKey{key: g.Group + g.Key}
+	if g.Group == "" {
+		key.client = network.Of(g.Client)
+	}
+	cell, part := l.grey.hold(key)
 	defer part.mu.Unlock()
 	if cell.until <= at {
 		*cell = greyCell{first: at, until: at + g.Window.Microseconds()}

@@ -216,12 +216,17 @@ func (s *shared) rateBatches(rates []mail.Rate) []batch {
 	return batches
 }
 
-// greyBatches returns the batches of triplets, one for each client network.
+// greyBatches returns the batches of triplets, one for each client network or proved domain.
 func (s *shared) greyBatches(triplets []mail.Triplet) []batch {
 	var batches []batch
 	for i, t := range triplets {
 		t = boundTriplet(t)
-		tag := clientGroup(t.Client)
+		tag := ""
+		if t.Group != "" {
+			tag = group(t.Group)
+		} else {
+			tag = clientGroup(t.Client)
+		}
 		var b *batch
 		batches, b = batchOf(batches, tag)
 		b.index = append(b.index, i)

@@ -249,6 +249,24 @@ var conformance = []struct {
 			t.Error("another network passed")
 		}
 	}},
+	{"a triplet of a proved domain passes from any network, and from no other domain", func(t *testing.T, s *Store) {
+		triplet := mail.Triplet{
+			Group: "g1", Key: "k", Delay: 30 * time.Millisecond, Window: time.Minute, Keep: time.Minute,
+		}
+		if first := greyed(t, s, triplet); first.Passed {
+			t.Errorf("first: %+v", first)
+		}
+		until(t, func() bool { return greyed(t, s, triplet).Passed })
+		other := triplet
+		other.Group, other.Delay = "g2", time.Hour
+		if greyed(t, s, other).Passed {
+			t.Error("another domain passed")
+		}
+		other.Group, other.Client = "", clientA
+		if greyed(t, s, other).Passed {
+			t.Error("a network passed")
+		}
+	}},
 	{"a triplet that does not come again in time begins anew", func(t *testing.T, s *Store) {
 		triplet := mail.Triplet{
 			Client: clientA, Key: "k", Delay: time.Minute, Window: 30 * time.Millisecond, Keep: time.Minute,

@@ -91,7 +91,8 @@ func (t *Transaction) Recipient(ctx context.Context, rcpt Recipient,
 	}
 	if grey {
 		for i := range group {
-			q.Triplets = append(q.Triplets, cfg.Greylist.Triplet(c.addr, t.reverse, group[i].Forward))
+			q.Triplets = append(q.Triplets,
+				cfg.Greylist.Triplet(c.addr, c.score.Proved(t.reverse.Domain), t.reverse, group[i].Forward))
 		}
 	}
 	if len(q.Rates) == 0 && len(q.Triplets) == 0 {

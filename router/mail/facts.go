@@ -86,9 +86,10 @@ type Facts struct {
 	Degraded  bool  // the shared store did not answer; these are the facts of this node alone
 }
 
-// A Triplet is what greylisting remembers: a client network, and Key, which stands for reverse-path and recipient.
+// A Triplet is what greylisting remembers: who brings the mail, and Key, which stands for reverse-path and recipient.
 type Triplet struct {
-	Client netip.Addr
+	Client netip.Addr // whose network brings it, unless Group stands for a domain that it proved
+	Group  string
 	Key    string
 	Delay  time.Duration // how long attempts are deferred, counted from the first one
 	Window time.Duration // how long a later attempt may pass, counted from the first one; longer than Delay

@@ -80,22 +80,30 @@ func New(c Config) (*Policy, error) {
 	return &Policy{delay: c.Delay, window: c.Window, keep: c.Keep, names: rate.NewNames(c.Key)}, nil
 }
 
-// Triplet returns what a store remembers of mail from reverse to forward that client brings.
+// Triplet returns what a store remembers of mail from reverse to forward that client brings. proved is a domain that
+// the client proved, by SPF or by its name in DNS: it stands for the client then, because large senders try again from
+// another network each time. Greylisting asks for no more than a second attempt by the same sender.
+// "" stands for none, and the client's network counts.
 //
 // Domains and the recipient are folded to lower case. Of the local part of the reverse-path only what identifies the
 // sender stays. A subaddress is removed. The outer wrapping of BATV ("prvs=tag=user") and of SRS
-// ("SRS0=hash=stamp=domain=user") is removed, because its hash and its day change. Each word with a digit in it becomes
-// "#", because it is the number of a message (VERP) or a token: a mailing list would else be put off with each message.
+// ("SRS0=hash=stamp=domain=user") is removed, because its hash and its day change. Each word that may be the number of
+// a message (VERP) or a token becomes "#": a mailing list would else be put off with each message. See withoutTokens.
 // The cost is that bob1 and bob2 of one domain share a triplet, so that the retry of one lets the other pass.
-func (p *Policy) Triplet(client netip.Addr, reverse, forward mail.Path) mail.Triplet {
-	return mail.Triplet{
-		Client: client.Unmap().WithZone(""),
+func (p *Policy) Triplet(client netip.Addr, proved string, reverse, forward mail.Path) mail.Triplet {
+	t := mail.Triplet{
 		Key: p.names.Of("triplet", sender(reverse.LocalPart()), ascii.Fold(reverse.Domain),
 			ascii.Fold(forward.LocalPart()), ascii.Fold(forward.Domain)),
 		Delay:  p.delay,
 		Window: p.window,
 		Keep:   p.keep,
 	}
+	if proved == "" {
+		t.Client = client.Unmap().WithZone("")
+	} else {
+		t.Group = p.names.Of("proved", proved)
+	}
+	return t
 }
 
 // Refusal returns the refusal of a client that has to come again after wait: 450 4.7.1, Reason "greylisted".
@@ -109,7 +117,7 @@ func sender(local string) string {
 	if i := strings.IndexByte(local, '+'); i > 0 {
 		local = local[:i]
 	}
-	return withoutNumbers(local)
+	return withoutTokens(local)
 }
 
 // unwrapped returns local, which is in lower case, without its outer wrapping of BATV or SRS.
@@ -136,25 +144,27 @@ func unwrapped(local string) string {
 	return local
 }
 
-// withoutNumbers returns local with "#" in place of each word of letters and digits that has a digit in it. Several of
-// them with only separators between become one "#", because the number of words varies in an encoded token.
-func withoutNumbers(local string) string {
-	if !strings.ContainsAny(local, "0123456789") {
-		return local
-	}
+// minToken is how many letters a word has that may be a token. That names are as long does no harm: see Triplet.
+const minToken = 8
+
+// withoutTokens returns local with "#" in place of each word of letters and digits that may be a token: one that has a
+// digit in it, a long one that stands beside other words, and one that no language has. Several of them with only
+// separators between become one "#", because the number of words varies in an encoded token.
+func withoutTokens(local string) string {
+	alone := !strings.ContainsFunc(local, func(r rune) bool { return r < 0x80 && !isWord(byte(r)) })
 	b := make([]byte, 0, len(local))
 	number := -1 // length of b after the last "#" if only separators came since, else -1
 	for i := 0; i < len(local); {
-		end, digit := i, false
+		end := i
 		for end < len(local) && isWord(local[end]) {
-			digit = digit || ascii.IsDigit(local[end])
 			end++
 		}
+		word := local[i:end]
 		switch {
 		case end == i:
 			b = append(b, local[i])
 			end++
-		case !digit:
+		case !strings.ContainsAny(word, "0123456789") && (len(word) < minToken || alone && !isRandom(word)):
 			b = append(b, local[i:end]...)
 			number = -1
 		case number < 0:
@@ -166,6 +176,22 @@ func withoutNumbers(local string) string {
 		i = end
 	}
 	return string(b)
+}
+
+// isRandom reports whether a word of letters has five consonants in a row, or few vowels. Some names do.
+func isRandom(word string) bool {
+	vowels, run := 0, 0
+	for i := range len(word) {
+		if word[i] >= 0x80 || strings.IndexByte("aeiouy", word[i]) >= 0 {
+			vowels++
+			run = 0
+			continue
+		}
+		if run++; run == 5 {
+			return true
+		}
+	}
+	return 5*vowels < len(word)
 }
 
 // isWord reports whether c, in lower case, belongs to a word. Octets above 127 do: they are parts of letters.

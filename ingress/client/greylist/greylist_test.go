@@ -50,6 +50,18 @@ func TestPolicy_Triplet(t *testing.T) {
 			"the token of a bounce address", "0100018c2b1f-9f3a-000000@x.test", "b@y.test",
 			"0100018c2c77-abcd1-4b-000000@x.test", "b@y.test", true,
 		},
+		{"a token of letters alone", "bounce-kqzxvwmt-info@x.test", "b@y.test", "bounce-plrsabcd-info@x.test",
+			"b@y.test", true},
+		{"a token of letters and the recipient", "b=y.test-qwertyuiop@x.test", "b@y.test", "b=y.test-asdfghjklz@x.test",
+			"b@y.test", true},
+		{"a token of letters alone that is the whole", "kqzxvwmtplrs@x.test", "b@y.test", "zrtpqkwmxvbn@x.test",
+			"b@y.test", true},
+		{"tokens of letters parted by dots and underscores", "msg.abcdefgh_ijklmnop@x.test", "b@y.test",
+			"msg.zyxwvuts_rqponmlk@x.test", "b@y.test", true},
+		{"a token of letters once, and one with digits", "em-ABCDEFGHIJ@x.test", "b@y.test", "em-k2l3m4n5@x.test",
+			"b@y.test", true},
+		{"names that are no tokens", "newsletter@x.test", "b@y.test", "information@x.test", "b@y.test", false},
+		{"short words beside each other", "anna-smith@x.test", "b@y.test", "bob-smith@x.test", "b@y.test", false},
 		{"a subaddress of the sender", "a+1f@x.test", "b@y.test", "a+zz@x.test", "b@y.test", true},
 		{"BATV with another tag", "prvs=0123456789=a@x.test", "b@y.test", "prvs=1123abcdef=a@x.test", "b@y.test", true},
 		{"BATV and the bare address", "prvs=0123456789=a@x.test", "b@y.test", "a@x.test", "b@y.test", true},
@@ -74,8 +86,8 @@ func TestPolicy_Triplet(t *testing.T) {
 		{"parts do not run together", "ab@x.test", "b@y.test", "a@bx.test", "b@y.test", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			one := p.Triplet(client, path(t, c.reverse), path(t, c.forward))
-			two := p.Triplet(client, path(t, c.reverse2), path(t, c.forward2))
+			one := p.Triplet(client, "", path(t, c.reverse), path(t, c.forward))
+			two := p.Triplet(client, "", path(t, c.reverse2), path(t, c.forward2))
 			if (one == two) != c.same {
 				t.Errorf("got the same: %v\n%+v\n%+v", !c.same, one, two)
 			}
@@ -83,10 +95,27 @@ func TestPolicy_Triplet(t *testing.T) {
 	}
 }
 
+// TestPolicy_Proved: a domain that the client proved stands for its network.
+func TestPolicy_Proved(t *testing.T) {
+	p := policy(t, Config{})
+	triplet := func(client, proved string) mail.Triplet {
+		return p.Triplet(netip.MustParseAddr(client), proved, path(t, "a@x.test"), path(t, "b@y.test"))
+	}
+	one := triplet("203.0.113.9", "x.test")
+	if one != triplet("198.51.100.7", "x.test") || one.Client.IsValid() || strings.Contains(one.Group, "x.test") {
+		t.Errorf("%+v", one)
+	}
+	for _, other := range []mail.Triplet{triplet("203.0.113.9", "z.test"), triplet("203.0.113.9", "")} {
+		if other == one {
+			t.Errorf("%+v twice", other)
+		}
+	}
+}
+
 // TestPolicy_Secrecy: a triplet carries the times of the Config and no address in clear.
 func TestPolicy_Secrecy(t *testing.T) {
 	p := policy(t, Config{Delay: time.Minute})
-	got := p.Triplet(netip.MustParseAddr("::ffff:203.0.113.9"), path(t, "alice@x.test"), path(t, "bob@y.test"))
+	got := p.Triplet(netip.MustParseAddr("::ffff:203.0.113.9"), "", path(t, "alice@x.test"), path(t, "bob@y.test"))
 	want := mail.Triplet{
 		Client: netip.MustParseAddr("203.0.113.9"), Key: got.Key, Delay: time.Minute, Window: DefaultWindow,
 		Keep: DefaultKeep,
@@ -101,7 +130,7 @@ func TestPolicy_Secrecy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if other.Triplet(got.Client, path(t, "alice@x.test"), path(t, "bob@y.test")).Key == got.Key {
+	if other.Triplet(got.Client, "", path(t, "alice@x.test"), path(t, "bob@y.test")).Key == got.Key {
 		t.Error("the key does not matter")
 	}
 }

@@ -201,6 +201,7 @@ func (f *findings) askPTR(ctx context.Context) {
 	confirmed, sure := f.confirm(ctx, names)
 	switch {
 	case confirmed != "":
+		f.proved = proves(confirmed, f.q.addr)
 		f.see("its name " + confirmed + " leads back to it")
 	case !sure:
 		f.miss()

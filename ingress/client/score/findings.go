@@ -24,6 +24,8 @@ type findings struct {
 	unheard []string
 	doubts  []dnsbl.Gap // lists that were not heard
 	allowed Purposes    // for which an allow list speaks for the client
+	proved  string      // the domain that its name proves
+	passes  bool        // SPF passes for the reverse-path
 
 	// For Explain only: the answer of the source, and the locations of the entries that spoke.
 	seen, allowedBy, blockedBy string

@@ -34,6 +34,7 @@ type inquiry struct {
 	stages  [steps]stage
 	doubts  *doubt // the last one; a list, because most clients have none
 	stored  storeAnswer
+	proved  string // the organizational domain of the client's name, "" without one that counts: see Score.Proved
 	// explanation is what each source saw, for Explain. It is nil unless Look made the Score, which does not change and
 	// may be read without mu.
 	explanation map[source]string
@@ -65,6 +66,7 @@ type stage struct {
 	allowed Purposes // for which an allow list speaks for the client
 	final   bool     // an entry about the address has decided, and nothing else is asked
 	begun   bool
+	passes  bool // SPF passes for the reverse-path
 }
 
 // A gathering is the sources of one stage that are under way. It is dropped when they are in.
@@ -196,6 +198,10 @@ func (q *inquiry) merge(at step, f *findings) {
 	st.unheard = append(st.unheard, f.unheard...)
 	q.doubt(at, f.doubts)
 	st.allowed |= f.allowed
+	st.passes = st.passes || f.passes
+	if f.proved != "" {
+		q.proved = f.proved
+	}
 	if !q.looking() {
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/millrace/millrace/router/leaf/domain"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -142,6 +143,22 @@ func (k *Score) Allowed() Purposes {
 		p |= k.inquiry.stages[i].allowed
 	}
 	return p
+}
+
+// Proved returns the domain that the client proved to send for, "" without one: that of the present reverse-path, which
+// sender is, or of the name in EHLO for the null one, if SPF passes; else the organizational domain of the client's
+// name in DNS, if that leads back to the client and is not made of its address. It waits for nothing: after Verdict
+// the answer is in.
+func (k *Score) Proved(sender string) string {
+	k.inquiry.mu.Lock()
+	defer k.inquiry.mu.Unlock()
+	switch {
+	case !k.inquiry.stages[atMail].passes:
+		return k.inquiry.proved
+	case sender == "":
+		return domain.Canonical(k.helo)
+	}
+	return domain.Canonical(sender)
 }
 
 // Limited returns the refusal of a client that is over its rate of connections, 450 4.7.1, or nil. It waits for
