@@ -111,7 +111,9 @@ func TestRelay_OwnFault(t *testing.T) {
 			t.Errorf("reason %s", r.Reason)
 		}
 	}
-	at := feedback.Spot{Host: "mx1.two.test", Addr: netip.MustParseAddr("127.0.0.2")}
+	at := feedback.Spot{
+		Host: "mx1.two.test", Addr: netip.MustParseAddr("127.0.0.2"), Port: uint16(port(t, s1)),
+	}
 	if _, marked := w.relay.local.marks.FailedAt(at, feedback.Of{}); marked {
 		t.Error("an address is marked")
 	}

@@ -315,7 +315,7 @@ func (l *lease) accepts(sender *feedback.Sender) {
 // spot returns which address of which host the session leads to.
 func (l *lease) spot() feedback.Spot {
 	key := l.slot.Key()
-	return feedback.Spot{Host: key.Host, Addr: key.Addr}
+	return feedback.Spot{Host: key.Host, Addr: key.Addr, Port: key.Way.Port}
 }
 
 // isTooMuch reacts to err, which came before the message, and reports whether it says that there is too much mail from

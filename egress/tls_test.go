@@ -216,3 +216,14 @@ func TestRelay_TLSDemanded(t *testing.T) {
 		}
 	}
 }
+
+// TestRelay_HastyTLS: a handshake that had too little time says nothing of the host, so that TLS is tried each time.
+func TestRelay_HastyTLS(t *testing.T) {
+	w, _ := one(t, sick(atHandshake, silent), limits(t, "connections=5 messages=1 idle=1m age=1h"))
+	for range 3 {
+		deliverWithin(t, w, to("one.test"), "b@one.test", 1200*time.Millisecond)
+	}
+	if small, none := w.relay.TLSFallbacks(); small != 3 || none != 3 {
+		t.Errorf("%d classic, %d in clear", small, none)
+	}
+}

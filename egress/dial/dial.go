@@ -184,7 +184,7 @@ func (d *Dialer) clientTarget(t *Target, s feedback.Spot, h hello) smtpclient.Ta
 		c.Network, c.Addr = "unix", s.Host
 		return c
 	}
-	c.Addr = netip.AddrPortFrom(s.Addr, t.Port).String()
+	c.Addr = netip.AddrPortFrom(s.Addr, s.Port).String()
 	c.Source = d.source(t.Site, s.Addr)
 	if literal, ok := mail.LiteralAddr(s.Host); ok {
 		c.Host = literal.String()

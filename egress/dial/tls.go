@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"net"
+	"os"
 	"time"
 
 	"github.com/millrace/millrace/egress/smtpclient"
@@ -68,18 +69,20 @@ const (
 // another connection. It returns nil if the candidate could not be used.
 func (w *walk) open(ctx context.Context, c candidate, socket net.Conn) *client {
 	begun := time.Now()
-	h, failed := w.memory.hello(c.Spot, w.target.TLS), false
+	h, failed, hasty := w.memory.hello(c.Spot, w.target.TLS), false, false
 	for {
 		target := w.clientTarget(w.target, c.Spot, h)
 		opened, err := smtpclient.Open(ctx, w.cfg.Client, target, socket)
 		if err == nil {
-			w.memory.worked(c.Spot, h, opened.TLS() != "", failed)
+			if !hasty {
+				w.memory.worked(c.Spot, h, opened.TLS() != "", failed)
+			}
 			return opened
 		}
 		next, ok := h.after(err, w.target.TLS)
 		if ok && !mail.IsOver(ctx) {
 			w.failed = append(w.failed, err)
-			h, failed = next, true
+			h, failed, hasty = next, true, hasty || isHasty(err)
 			w.memory.tried(h)
 			socket, err = smtpclient.Connect(ctx, w.cfg.Client, target)
 		}
@@ -88,6 +91,12 @@ func (w *walk) open(ctx context.Context, c candidate, socket net.Conn) *client {
 			return nil
 		}
 	}
+}
+
+// isHasty reports whether err is a time-out of ours that says nothing of the host's TLS.
+func isHasty(err error) bool {
+	var d *smtpclient.DialError
+	return errors.As(err, &d) && d.Hasty && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // after returns what follows h after err, and whether there is anything. STARTTLS that is refused with 421, closed or

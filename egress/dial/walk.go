@@ -50,7 +50,7 @@ func (w *walk) unmarked(host string, addrs []netip.Addr) []candidate {
 	refused, refuses := w.cfg.Marks.RefusesIPv6(w.target.Site, w.target.Of)
 	var out []candidate
 	for i, a := range addrs {
-		c := candidate{Spot: feedback.Spot{Host: host, Addr: a}, first: i == 0}
+		c := candidate{Spot: feedback.Spot{Host: host, Addr: a, Port: w.target.Port}, first: i == 0}
 		at, marked := w.cfg.Marks.FailedAt(c.Spot, w.target.Of)
 		if slices.Contains(w.target.Avoid, c.Spot) {
 			at, marked = farFuture, true

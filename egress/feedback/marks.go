@@ -23,10 +23,11 @@ const (
 	OurIPv6 Phase = "IPv6" // the address that we come from is refused; for the recipient's domain, at a whole Site
 )
 
-// A Spot is one address of a host.
+// A Spot is one address of a host, and the port that is connected to.
 type Spot struct {
 	Host string
 	Addr netip.Addr
+	Port uint16
 }
 
 // Of tells whose mail an address is looked for, by domains in lower case.
@@ -91,12 +92,15 @@ func NewMarks(now func() time.Time) *Marks {
 // party returns the key of a mark in the index.
 func (k *markKey) party() party {
 	return party{
-		site: mail.Site(k.spot.Host), network: k.spot.network(), domain: k.domain, user: string(k.phase), only: k.all,
+		site: mail.Site(k.spot.Host), network: k.spot.network(), port: k.spot.Port, domain: k.domain,
+		user: string(k.phase), only: k.all,
 	}
 }
 
-// anyPhase is the phase of the index that says that an address has any mark.
-const anyPhase = "any"
+// any returns the key in the index that says that an address has any mark.
+func (s *Spot) any() party {
+	return party{site: mail.Site(s.Host), network: s.network(), port: s.Port, user: "any"}
+}
 
 // network returns the address as a network, the zero Prefix for a unix socket.
 func (s *Spot) network() netip.Prefix { return netip.PrefixFrom(s.Addr, s.Addr.BitLen()) }
@@ -153,7 +157,7 @@ func (m *Marks) set(k markKey) {
 	}
 	m.kept.Put(k, e, 1)
 	m.index.set(k.party(), e.until)
-	m.index.set(party{site: mail.Site(k.spot.Host), network: k.spot.network(), user: anyPhase}, e.until)
+	m.index.set(k.spot.any(), e.until)
 }
 
 // Opened ends the mark of an address for what failed before MAIL, because a session was opened there.
@@ -161,7 +165,7 @@ func (m *Marks) Opened(s Spot) { m.worked(s, Opening, Of{}) }
 
 // Accepted ends the marks of an address for MAIL and RCPT, because both were just accepted there.
 func (m *Marks) Accepted(s Spot, by *Sender) {
-	until, ok := m.index.get(party{site: mail.Site(s.Host), network: s.network(), user: anyPhase})
+	until, ok := m.index.get(s.any())
 	if !ok || m.now().Sub(until) > markMost {
 		return
 	}
@@ -210,7 +214,7 @@ func (m *Marks) RefusesIPv6(site mail.Site, of Of) (at time.Time, refuses bool) 
 // it.
 func (m *Marks) AvoidsIPv6(s *Sender) bool {
 	at := Spot{Host: string(s.Site)}
-	until, ok := m.index.get(party{site: s.Site, network: at.network(), user: anyPhase})
+	until, ok := m.index.get(at.any())
 	if !ok || m.now().After(until) {
 		return false
 	}

@@ -17,6 +17,7 @@ type party struct {
 	reverse mail.Path
 	only    bool // reverse counts, which may be null
 	user    string
+	port    uint16 // with network, of a Spot
 }
 
 // momentSize is how many moments are remembered, 8 octets each.

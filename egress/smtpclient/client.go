@@ -95,6 +95,7 @@ type DialError struct {
 	Host  string
 	Stage Stage
 	Err   error
+	Hasty bool // a step of TLS had less than half of its time, for want of time before the deadline
 }
 
 // Error names host and stage.

@@ -62,6 +62,7 @@ type connection struct {
 	mails     int  // MAIL commands accepted, for LIMITS MAILMAX
 	mustReset bool // the server may have a transaction open that is over for the caller
 	noTLS     bool // the server refused STARTTLS
+	hasty     bool // see DialError
 	state     state
 
 	work  *work // nil while idle

@@ -117,7 +117,7 @@ func Open(ctx context.Context, cfg Config, t Target, socket net.Conn) (*Client, 
 	}
 	if err != nil {
 		c.abandon()
-		return nil, &DialError{Host: t.Host, Stage: stage, Err: err}
+		return nil, &DialError{Host: t.Host, Stage: stage, Err: err, Hasty: c.hasty}
 	}
 	if c.state == spent { // for a reply without its end, which spoils no message
 		c.state = usable
@@ -291,6 +291,7 @@ func (o opening) patience(ctx context.Context) context.Context {
 	if at, ok := ctx.Deadline(); ok {
 		limit = min(limit, at.Sub(now)/3)
 	}
+	o.hasty = limit < tlsTimeout/2
 	return mail.Until(ctx, now.Add(limit))
 }
 
