@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"context"
 	"errors"
 	"net"
 	"time"
@@ -48,8 +49,8 @@ type Body struct {
 	err      error              // what each further Next returns; nil while there is no such error
 
 	pace    pace
-	waiting waiting // life.message while the message may give way
-	chunk   chunk   // the present one, of a message that comes by BDAT
+	awaited context.CancelFunc // of the ctx that Await made; nil: it made none
+	chunk   chunk              // the present one, of a message that comes by BDAT
 }
 
 // newBody borrows a Body for the message that begins: by BDAT if plain is true, else by DATA.
@@ -76,6 +77,7 @@ func (b *Body) releaseSlabs() {
 
 // release returns a Body and its slabs to their pools.
 func (b *Body) release() {
+	b.endAwaited()
 	b.releaseSlabs()
 	b.c.hold(-4*b.dotRoom - b.beside)
 	clear(b.segments[:cap(b.segments)])
@@ -87,6 +89,7 @@ func (b *Body) release() {
 // abandon forgets the slabs after a panic of the Session. They are not used again, because what panicked may still hold
 // them.
 func (b *Body) abandon() {
+	b.endAwaited()
 	n := len(b.cur) + 4*b.dotRoom + b.beside
 	for _, p := range b.pieces {
 		n += len(p)

@@ -360,7 +360,9 @@ func TestBody_AwaitGivesWay(t *testing.T) {
 				if _, _, err := b.Next(time.Time{}); err != nil {
 					return mail.ReplyFor(err)
 				}
+				var kept context.Context
 				err := b.Await(ctx, func(ctx context.Context) error {
+					kept = ctx
 					select {
 					case <-ctx.Done():
 						return ctx.Err()
@@ -370,6 +372,9 @@ func TestBody_AwaitGivesWay(t *testing.T) {
 				})
 				if err != nil {
 					return mail.ReplyFor(err)
+				}
+				if kept.Err() != nil {
+					t.Error("what a transaction may keep has ended with the wait")
 				}
 				return mail.NewReply(250, 0, 0, "OK")
 			}

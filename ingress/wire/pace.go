@@ -43,6 +43,7 @@ type pace struct {
 	due      time.Duration // when the rate and the silence are checked next; 0: to be set by the next wait
 	received int64         // octets of the message when due was set
 	quiet    time.Duration // waiting since the last octet, before the present wait
+	waiting  waiting       // life.message while the message may give way
 }
 
 // begin starts the account of a call. until 0 disables ErrIdle.
@@ -143,8 +144,8 @@ func (b *Body) rest(began, now, due time.Duration) (rests bool) {
 		life.arm(now, due, 0)
 		return false
 	}
-	b.waiting = waiting{arrived: b.received, client: b.pace.spent + now - b.pace.since, since: now}
-	life.hold(&b.waiting, now, due)
+	b.pace.waiting = waiting{arrived: b.received, client: b.pace.spent + now - b.pace.since, since: now}
+	life.hold(&b.pace.waiting, now, due)
 	return true
 }
 
@@ -170,20 +171,29 @@ func (w *waiting) rate(now time.Duration) float64 {
 }
 
 // Await calls wait, which waits for a next hop before the message is committed there. While memory is short the message
-// may give way meanwhile: then the ctx of wait ends, and the error is the refusal.
+// may give way meanwhile: then the ctx of wait ends, and the error is the refusal. Else it ends with the message, not
+// with wait, because a transaction may keep it.
 func (b *Body) Await(ctx context.Context, wait func(context.Context) error) error {
 	if !b.c.srv.cfg.Memory.Pressed() {
 		return wait(ctx)
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	b.waiting = waiting{arrived: b.received, client: b.pace.spent, end: cancel}
-	b.c.life.hold(&b.waiting, 0, 0)
+	b.endAwaited()
+	ctx, b.awaited = context.WithCancel(ctx)
+	b.pace.waiting = waiting{arrived: b.received, client: b.pace.spent, end: b.awaited}
+	b.c.life.hold(&b.pace.waiting, 0, 0)
 	err := wait(ctx)
 	if b.c.life.unpark() && err != nil {
 		return refusal(noMemory, "gave way")
 	}
 	return err
+}
+
+// endAwaited ends the ctx that Await made.
+func (b *Body) endAwaited() {
+	if b.awaited != nil {
+		b.awaited()
+		b.awaited = nil
+	}
 }
 
 // shrink copies what cur holds to a buffer that fits, if that is smaller.
