@@ -339,6 +339,12 @@ func (l *lease) replace(ctx context.Context, err error) error {
 		!errors.Is(err, os.ErrDeadlineExceeded) {
 		l.dialer.LostAtMail(l.spot(), l.conn)
 	}
+	verb := smtpclient.Verb(err)
+	if !l.fresh && errors.Is(err, os.ErrDeadlineExceeded) && (verb == "MAIL" || verb == "RSET") {
+		// What idles there has died as silently.
+		host := l.slot.Key().Host
+		l.slot.CloseIdle(func(k pool.Key) bool { return k.Host == host })
+	}
 	l.slot.Drop()
 	l.retries++
 	return l.acquire(ctx)

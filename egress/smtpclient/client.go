@@ -30,11 +30,14 @@ import (
 // A Config holds the limits of a Client that depend on the node's configuration. A zero field takes the default named
 // with it. The other limits are constants of this package.
 type Config struct {
-	Connect time.Duration    // to connect; 30 s
-	Data    time.Duration    // from DATA to its 354; 60 s
-	Stall   time.Duration    // that a write may make no progress; 120 s
-	Dot     time.Duration    // from the end of data to its reply, unless the context has a deadline; 10 min
-	Now     func() time.Time // the clock of Born and LastUsed; nil means time.Now
+	Connect time.Duration // to connect; 30 s
+	Data    time.Duration // from DATA to its 354; 60 s
+	Stall   time.Duration // that a write may make no progress; 120 s
+	Dot     time.Duration // from the end of data to its reply, unless the context has a deadline; 10 min
+	// Reused is how long the first reply on a connection that was used before may take while the server's TCP is silent
+	// as well, and a quarter of the time that it may take in all; 5 s.
+	Reused time.Duration
+	Now    func() time.Time // the clock of Born and LastUsed; nil means time.Now
 
 	tune tuning
 }

@@ -22,6 +22,9 @@ var (
 	errTooSoon    = errors.New("reply to a message that the destination cannot have had")
 )
 
+// errSilent is why a connection that was used before is given up: the server, or what leads to it, has gone silently.
+var errSilent = fmt.Errorf("connection that was used before is silent: %w", os.ErrDeadlineExceeded)
+
 // The errors of a Client that is used after its end, or out of order.
 var (
 	errBroken = errors.New("session is of no more use")
@@ -216,6 +219,36 @@ func (c *connection) read(verb string) (reply, error) {
 	}
 }
 
+// wake waits for the first octets on a connection that was used before, for less time than on another one: it may have
+// died while it was idle, and nothing is lost by another connection. The wait is short if the server's TCP does not
+// acknowledge the command either. It reads nothing on a connection that is new.
+func (c *connection) wake(verb string) error {
+	if c.mails == 0 {
+		return nil
+	}
+	w, until := c.buffers(), c.wire.readUntil
+	for began, wait := time.Now(), c.cfg.Reused; ; wait = 4 * c.cfg.Reused {
+		by := began.Add(wait)
+		if by.After(until) {
+			return nil // which is for read to find
+		}
+		c.wire.SetReadDeadline(by)
+		n, err := c.socket.Read(w.in[:])
+		w.r, w.w = 0, n
+		switch {
+		case n > 0:
+			c.wire.SetReadDeadline(until)
+			return nil
+		case err == nil:
+			continue
+		case !errors.Is(err, os.ErrDeadlineExceeded) || c.wire.isAborted():
+			return c.connError(verb, err)
+		case wait > c.cfg.Reused || c.wire.unacked() > 0:
+			return c.connError(verb, errSilent)
+		}
+	}
+}
+
 // waitFor sets the read deadline: until, or that of what lacks only its end if that is sooner.
 func (c *connection) waitFor(until time.Time, short bool) {
 	if soon := time.Now().Add(c.cfg.tune.half); short && (until.IsZero() || soon.Before(until)) {
@@ -304,6 +337,9 @@ func (c *connection) reset(ctx context.Context, due int) error {
 	c.setDeadline(ctx, c.cfg.tune.mail)
 	if _, err := c.socket.Write(w.out); err != nil {
 		return c.connError("RSET", err)
+	}
+	if err := c.wake("RSET"); err != nil {
+		return err
 	}
 	for range due {
 		if _, err := c.read("BDAT"); err != nil {

@@ -21,6 +21,7 @@ const (
 	defaultData    = 60 * time.Second
 	defaultStall   = 120 * time.Second
 	defaultDot     = 10 * time.Minute
+	defaultReused  = 5 * time.Second
 )
 
 // The limits without a setting: how long each reply may take, and how large it may be. The node's client waits
@@ -46,7 +47,7 @@ func (c *Config) Validate() error {
 	for _, f := range []struct {
 		name  string
 		value time.Duration
-	}{{"connect", c.Connect}, {"data", c.Data}, {"stall", c.Stall}, {"dot", c.Dot}} {
+	}{{"connect", c.Connect}, {"data", c.Data}, {"stall", c.Stall}, {"dot", c.Dot}, {"reused", c.Reused}} {
 		if f.value < 0 {
 			return &mail.FieldError{Field: f.name, Reason: "is negative"}
 		}
@@ -59,6 +60,7 @@ func (c Config) withDefaults() Config {
 	c.Data = cmp.Or(c.Data, defaultData)
 	c.Stall = cmp.Or(c.Stall, defaultStall)
 	c.Dot = cmp.Or(c.Dot, defaultDot)
+	c.Reused = cmp.Or(c.Reused, defaultReused)
 	c.tune.mail = cmp.Or(c.tune.mail, mailTimeout)
 	c.tune.rcpt = cmp.Or(c.tune.rcpt, rcptTimeout)
 	c.tune.half = cmp.Or(c.tune.half, halfReply)

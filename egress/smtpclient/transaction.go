@@ -93,6 +93,9 @@ func (t *transaction) first(ctx context.Context, forward mail.Path) error {
 	if err := t.send(ctx, "MAIL", c.cfg.tune.mail); err != nil {
 		return err
 	}
+	if err := c.wake("MAIL"); err != nil {
+		return err
+	}
 	r, err := t.mailReply()
 	switch {
 	case err != nil:
