@@ -92,6 +92,12 @@ var gateFor = map[string][]string{
 	"pgregory.net/rapid":                         {"tests"},
 	"go.uber.org/goleak":                         {"tests"},
 	"github.com/rogpeppe/go-internal/testscript": {"tests"},
+
+	// Spans are made in node, and metrics where their names are.
+	"go.opentelemetry.io/otel/attribute":            {"ingress/...", "egress/...", "cluster/..."},
+	"go.opentelemetry.io/otel/metric":               {"cluster/admin"},
+	"go.opentelemetry.io/otel/sdk/metric":           {"cluster/admin"},
+	"go.opentelemetry.io/otel/exporters/prometheus": {"cluster/admin"},
 }
 
 func gates(s source) []string {

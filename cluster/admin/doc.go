@@ -3,5 +3,5 @@
 //
 // It owns the HTTP server with its limits, the token that everything but health and metrics asks for, and the names of
 // the metrics. It refuses to know how a node is built: it gets what it shows as functions, and what happened as events.
-// It is the only place that knows the Prometheus library.
+// It is the only place that knows the Prometheus library and the metrics of OpenTelemetry.
 package admin

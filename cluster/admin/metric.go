@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/millrace/millrace/router/mail"
 )
@@ -77,17 +78,31 @@ type ClusterGauges struct {
 // Metrics counts events. Its methods are safe for concurrent use.
 type Metrics struct {
 	registry *prometheus.Registry
-	events   *prometheus.CounterVec
-	messages *prometheus.CounterVec
-	octets   prometheus.Counter
-	inDoubt  prometheus.Counter
-	reused   *prometheus.CounterVec
-	srs      *prometheus.CounterVec
-	stages   [mail.Stages]prometheus.Observer
-	redis    [2]prometheus.Observer // answered, failed
+	events   counts[eventKey]
+	messages counts[string] // by mode
+	octets   atomic.Uint64
+	inDoubt  atomic.Uint64
+	reused   counts[string] // by session
+	srs      counts[string] // by what it opens to
+	stages   []histogram    // by mail.Stage
+	redis    []histogram    // answered, failed
 	reasons  reasons
 
 	relayedCount, reusedCount atomic.Uint64 // as in messages and in reused, for Relayed
+}
+
+// An eventKey is what events are counted by.
+type eventKey struct {
+	kind   mail.Kind
+	class  string
+	reason string
+}
+
+func (k eventKey) labels() []attribute.KeyValue {
+	return []attribute.KeyValue{
+		attribute.String("kind", k.kind.String()), attribute.String("class", k.class),
+		attribute.String("reason", k.reason),
+	}
 }
 
 // stageBuckets reach from the time of a rule to the longest wait of a client, in seconds.
@@ -100,47 +115,40 @@ var redisBuckets = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025,
 
 // NewMetrics returns the metrics of a node with a registry of their own. version is that of the program.
 func NewMetrics(version string, g Gauges) *Metrics {
-	m := &Metrics{
-		registry: prometheus.NewRegistry(),
-		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_events_total",
-			Help: "Events by kind, class of the reply and reason."}, []string{"kind", "class", "reason"}),
-		messages: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_messages_relayed_total",
-			Help: "Messages that a next hop took, by the way their octets went."}, []string{"mode"}),
-		octets: prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_relayed_bytes_total",
-			Help: "Octets of the messages that a next hop took."}),
-		inDoubt: prometheus.NewCounter(prometheus.CounterOpts{Name: "millrace_in_doubt_total",
-			Help: "Messages whose end of data was sent and never answered."}),
-		reused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_transactions_total",
-			Help: "Relayed messages by whether their session had carried one before."}, []string{"session"}),
-		srs: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "millrace_srs_messages_total",
-			Help: "Relayed messages with a rewritten reverse-path, by what that opens to."}, []string{"opens"}),
+	m := &Metrics{registry: prometheus.NewRegistry()}
+	m.registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	of := newMeter(m.registry)
+	of.counters("millrace_events_total", "Events by kind, class of the reply and reason.",
+		m.events.showAll(eventKey.labels))
+	of.counters("millrace_messages_relayed_total", "Messages that a next hop took, by the way their octets went.",
+		m.messages.showAll(labelled("mode")))
+	of.counter("millrace_relayed_bytes_total", "Octets of the messages that a next hop took.", m.octets.Load)
+	of.counter("millrace_in_doubt_total", "Messages whose end of data was sent and never answered.", m.inDoubt.Load)
+	of.counters("millrace_transactions_total",
+		"Relayed messages by whether their session had carried one before.", m.reused.showAll(labelled("session")))
+	of.counters("millrace_srs_messages_total",
+		"Relayed messages with a rewritten reverse-path, by what that opens to.", m.srs.showAll(labelled("opens")))
+	var stages []string
+	for s := range mail.Stages {
+		stages = append(stages, mail.Stage(s).String())
 	}
-	stages := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "millrace_stage_seconds",
-		Help: "Time taken by the stages of a message's walk.", Buckets: stageBuckets}, []string{"stage"})
-	for s := range m.stages {
-		m.stages[s] = stages.WithLabelValues(mail.Stage(s).String())
-	}
-	redis := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "millrace_redis_seconds",
-		Help: "Time taken by the round trips to Redis.", Buckets: redisBuckets}, []string{"result"})
-	m.redis = [2]prometheus.Observer{redis.WithLabelValues("answered"), redis.WithLabelValues("failed")}
-	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "millrace_build_info",
-		Help:        "Always 1; the labels tell of the program.",
-		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()}})
-	build.Set(1)
-	m.registry.MustRegister(m.events, m.messages, m.octets, m.inDoubt, m.reused, m.srs, stages, redis, build,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.registerGauges(g)
+	m.stages = of.histograms("millrace_stage_seconds", "Time taken by the stages of a message's walk.", "stage",
+		stageBuckets, stages...)
+	m.redis = of.histograms("millrace_redis_seconds", "Time taken by the round trips to Redis.", "result",
+		redisBuckets, "answered", "failed")
+	of.gauge("millrace_build_info", "Always 1; the labels tell of the program.", func() float64 { return 1 },
+		attribute.String("version", version), attribute.String("go", runtime.Version()))
+	of.show(g)
 	return m
 }
 
-func (m *Metrics) registerGauges(g Gauges) {
-	gauge := func(name, help string, read func() float64) {
-		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
-	}
+// show shows what g reads.
+func (m meter) show(g Gauges) {
+	gauge := func(name, help string, read func() float64) { m.gauge(name, help, read) }
 	counter := func(name, help string, read func() uint64) {
 		if read != nil {
-			m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help},
-				func() float64 { return float64(read()) }))
+			m.counter(name, help, read)
 		}
 	}
 	if g.Connections != nil {
@@ -169,18 +177,18 @@ func (m *Metrics) registerGauges(g Gauges) {
 	counter("millrace_log_lines_dropped_total", "Lines of the log that its reader was too slow for.", g.LinesDropped)
 	counter("millrace_spans_dropped_total", "Spans that the collector did not get.", g.SpansDropped)
 	if g.TLSFallbacks != nil {
-		fallback := func(to string, read func() uint64) {
-			m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-				Name:        "millrace_tls_fallbacks_total",
-				Help:        "Sessions with hosts that were tried with less TLS, because TLS had just failed there.",
-				ConstLabels: prometheus.Labels{"to": to},
-			}, func() float64 { return float64(read()) }))
-		}
-		fallback("classic", func() uint64 { n, _ := g.TLSFallbacks(); return n })
-		fallback("clear", func() uint64 { _, n := g.TLSFallbacks(); return n })
+		m.counters("millrace_tls_fallbacks_total",
+			"Sessions with hosts that were tried with less TLS, because TLS had just failed there.",
+			func(show func(count uint64, labels ...attribute.KeyValue)) {
+				classic, clear := g.TLSFallbacks()
+				show(classic, attribute.String("to", "classic"))
+				show(clear, attribute.String("to", "clear"))
+			})
 	}
 	if g.Sessions != nil {
-		m.registry.MustRegister(&sessionCollector{read: g.Sessions, shown: make(map[mail.Site]bool)})
+		c := &sessionCollector{read: g.Sessions, shown: make(map[mail.Site]bool)}
+		m.gauges("millrace_sessions", "Sessions with the hosts of a Site, and transactions that wait for one.",
+			c.collect)
 	}
 	if g.Cluster != nil {
 		gauge("millrace_cluster_members", "Nodes that this one sees, itself among them.", func() float64 {
@@ -197,17 +205,17 @@ func (m *Metrics) registerGauges(g Gauges) {
 			func() float64 { return float64(g.Cluster().Rules) })
 	}
 	if g.Store != nil {
-		m.registry.MustRegister(storeCollector{read: g.Store})
+		m.showStore(g.Store)
 	}
 }
 
 // ObserveRedis records the time of one round trip to Redis. It is safe for concurrent use.
 func (m *Metrics) ObserveRedis(took time.Duration, err error) {
 	if err != nil {
-		m.redis[1].Observe(took.Seconds())
+		m.redis[1].record(took.Seconds())
 		return
 	}
-	m.redis[0].Observe(took.Seconds())
+	m.redis[0].record(took.Seconds())
 }
 
 // classes are the values of the label class, by the first digit of the code.
@@ -219,27 +227,27 @@ func (m *Metrics) See(e *mail.Event) {
 	if c := e.Reply.Class(); c >= 0 && c < len(classes) {
 		class = classes[c]
 	}
-	m.events.WithLabelValues(e.Kind.String(), class, m.reasons.label(e.Reason)).Inc()
+	m.events.of(eventKey{e.Kind, class, m.reasons.label(e.Reason)}).Add(1)
 	if e.InDoubt {
-		m.inDoubt.Inc()
+		m.inDoubt.Add(1)
 	}
 	if e.Kind == mail.Relayed {
-		m.messages.WithLabelValues(e.Mode.String()).Inc()
-		m.octets.Add(float64(e.Octets))
+		m.messages.of(e.Mode.String()).Add(1)
+		m.octets.Add(uint64(e.Octets))
 		if e.SRS != "" {
-			m.srs.WithLabelValues(e.SRS).Inc()
+			m.srs.of(e.SRS).Add(1)
 		}
 		m.relayedCount.Add(1)
 		if e.Reused {
 			m.reusedCount.Add(1)
-			m.reused.WithLabelValues("reused").Inc()
+			m.reused.of("reused").Add(1)
 		} else {
-			m.reused.WithLabelValues("new").Inc()
+			m.reused.of("new").Add(1)
 		}
 	}
 	for s, d := range e.Took {
 		if d > 0 && e.Kind != mail.Routed { // a recipient's stages stand in its transaction's event again
-			m.stages[s].Observe(d.Seconds())
+			m.stages[s].record(d.Seconds())
 		}
 	}
 }
@@ -296,10 +304,6 @@ func (m *Metrics) Handler() http.Handler {
 // Gather returns the metrics as they would be served, for tests.
 func (m *Metrics) Gather() prometheus.Gatherer { return m.registry }
 
-var sessionDesc = prometheus.NewDesc("millrace_sessions",
-	"Sessions with the hosts of a Site, and transactions that wait for one.",
-	[]string{"site", "state"}, nil)
-
 // A sessionCollector reads the pool when metrics are requested.
 type sessionCollector struct {
 	read func() []SiteSessions
@@ -319,65 +323,46 @@ func (c *sessionCollector) shows(site mail.Site) bool {
 	return true
 }
 
-// Describe names the one metric.
-func (c *sessionCollector) Describe(ch chan<- *prometheus.Desc) { ch <- sessionDesc }
-
-// Collect sends the sessions of the first maxSites Sites, as far as they may be shown, and the sum of the others.
-func (c *sessionCollector) Collect(ch chan<- prometheus.Metric) {
+// collect shows the sessions of the first maxSites Sites, as far as they may be shown, and the sum of the others.
+func (c *sessionCollector) collect(show func(value int, labels ...attribute.KeyValue)) {
+	showSite := func(s SiteSessions) {
+		site := attribute.String("site", string(s.Site))
+		show(s.Open-s.Idle, site, attribute.String("state", "busy"))
+		show(s.Idle, site, attribute.String("state", "idle"))
+		show(s.Waiting, site, attribute.String("state", "waiting"))
+	}
 	rest := SiteSessions{Site: other}
-	sites := c.read()
-	for i, s := range sites {
+	for i, s := range c.read() {
 		if i >= maxSites || !c.shows(s.Site) {
 			rest.Open += s.Open
 			rest.Idle += s.Idle
 			rest.Waiting += s.Waiting
 			continue
 		}
-		c.send(ch, s)
+		showSite(s)
 	}
-	c.send(ch, rest)
+	showSite(rest)
 }
 
-func (c *sessionCollector) send(ch chan<- prometheus.Metric, s SiteSessions) {
-	for _, v := range []struct {
-		state string
-		n     int
-	}{{"busy", s.Open - s.Idle}, {"idle", s.Idle}, {"waiting", s.Waiting}} {
-		ch <- prometheus.MustNewConstMetric(sessionDesc, prometheus.GaugeValue, float64(v.n), string(s.Site), v.state)
-	}
-}
-
-var (
-	storeDesc = prometheus.NewDesc("millrace_store_total",
+// showStore shows the state and the counts of the store.
+func (m meter) showStore(read func() Store) {
+	m.gauge("millrace_redis_down", "1 while Redis is given up for not answering.", func() float64 {
+		if read().Down {
+			return 1
+		}
+		return 0
+	})
+	m.gauge("millrace_redis_connections", "Connections to Redis now.", func() float64 {
+		return float64(read().Connections)
+	})
+	m.gauge("millrace_store_entries", "Entries of shared state held in this process.", func() float64 {
+		return float64(read().Entries)
+	})
+	m.counters("millrace_store_total",
 		"What the shared state has done: round trips, failures, stages answered without Redis, and so on.",
-		[]string{"what"}, nil)
-	downDesc    = prometheus.NewDesc("millrace_redis_down", "1 while Redis is given up for not answering.", nil, nil)
-	redisDesc   = prometheus.NewDesc("millrace_redis_connections", "Connections to Redis now.", nil, nil)
-	entriesDesc = prometheus.NewDesc("millrace_store_entries", "Entries of shared state held in this process.", nil,
-		nil)
-)
-
-// A storeCollector reads the store when metrics are requested.
-type storeCollector struct{ read func() Store }
-
-// Describe names the metrics.
-func (c storeCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{storeDesc, downDesc, redisDesc, entriesDesc} {
-		ch <- d
-	}
-}
-
-// Collect sends the state and the counts of the store.
-func (c storeCollector) Collect(ch chan<- prometheus.Metric) {
-	s := c.read()
-	down := 0.0
-	if s.Down {
-		down = 1
-	}
-	ch <- prometheus.MustNewConstMetric(downDesc, prometheus.GaugeValue, down)
-	ch <- prometheus.MustNewConstMetric(redisDesc, prometheus.GaugeValue, float64(s.Connections))
-	ch <- prometheus.MustNewConstMetric(entriesDesc, prometheus.GaugeValue, float64(s.Entries))
-	for what, n := range s.Counts {
-		ch <- prometheus.MustNewConstMetric(storeDesc, prometheus.CounterValue, float64(n), what)
-	}
+		func(show func(count uint64, labels ...attribute.KeyValue)) {
+			for what, n := range read().Counts {
+				show(n, attribute.String("what", what))
+			}
+		})
 }
