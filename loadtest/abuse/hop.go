@@ -13,23 +13,20 @@ import (
 
 	"github.com/millrace/millrace/cluster/peer"
 	"github.com/millrace/millrace/egress/smtptest"
-	"github.com/millrace/millrace/loadtest/world"
 	"github.com/millrace/millrace/router/mail"
 )
 
 // dishonestNode has a certificate of the cluster and speaks to the node with a program of its own: it wants mail sent
 // to the node's own loopback, as another user, and with a message hidden in another; and it takes places of the hop.
 var dishonestNode = scenario{
-	name: "hop: a node that was broken into",
+	name:    "hop: a node that was broken into",
+	cluster: true,
 	world: func(t *trial) {
 		keys := filepath.Join(t.dir, "keys")
 		if out, err := exec.CommandContext(t.ctx, t.binary, "cluster", "init", keys, "a",
 			"b").CombinedOutput(); err != nil {
 			t.Fatalf("cluster init: %v: %s", err, out)
 		}
-		t.hop = world.FreeAddr(t)
-		t.config += fmt.Sprintf("cluster: {name: a, bind: %q, peer: %q, join: [], key_file: keys/gossip.key, "+
-			"tls: {ca: keys/ca.pem, cert: keys/a.pem, key: keys/a.key}}\n", world.FreeAddr(t), t.hop)
 	},
 	attack: func(t *trial) {
 		private := t.serve("127.0.0.1:0", smtptest.Behaviour{})

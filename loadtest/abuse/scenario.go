@@ -16,16 +16,17 @@ import (
 
 // A scenario is one attack. Honest clients send before it and beside it.
 type scenario struct {
-	name   string
-	long   bool                   // takes too long for the short set
-	config string                 // lines of the configuration besides those of every node
-	routes string                 // rules besides those of every node
-	judged bool                   // messages are authenticated
-	memory int                    // MiB that the node may take beside those of the control run; 0: 64
-	world  func(t *trial)         // prepares the trial before the node starts: records, destinations; may be nil
-	attack func(t *trial)         // returns when the attack stands; what it starts ends with the trial's context
-	harm   func(t *trial)         // reports what must not be, when the honest messages are answered; may be nil
-	letter func(i int) (b []byte) // the octets of honest message i; nil: a small one
+	name    string
+	long    bool                   // takes too long for the short set
+	config  string                 // lines of the configuration besides those of every node
+	routes  string                 // rules besides those of every node
+	judged  bool                   // messages are authenticated
+	cluster bool                   // the node has a hop
+	memory  int                    // MiB that the node may take beside those of the control run; 0: 64
+	world   func(t *trial)         // prepares the trial before the node starts: records, destinations; may be nil
+	attack  func(t *trial)         // returns when the attack stands; what it starts ends with the trial's context
+	harm    func(t *trial)         // reports what must not be, when the honest messages are answered; may be nil
+	letter  func(i int) (b []byte) // the octets of honest message i; nil: a small one
 }
 
 // What honest clients send in one run, and what is allowed to an attack.

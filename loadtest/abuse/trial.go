@@ -32,7 +32,6 @@ type trial struct {
 	dns         *dnstest.Server
 	destination *smtptest.Server // of x.example and all domains of hosts
 	port        int              // of the destination
-	config      string           // what the scenario adds to the configuration when it is prepared
 	hop         string           // where other nodes reach the node
 	node        *world.Process
 	proxied     string // where a balancer brings clients to the node
@@ -141,17 +140,26 @@ func (t *trial) world() world.World {
 		DNS:     t.dns,
 		Config: fmt.Sprintf("egress: {port: %d, allow_private: true}\n"+
 			"score: {deadline: 1s, lists: [{zone: zen.example, weight: 10}]}\n%s\n%s",
-			t.port, t.scenario.config, t.config),
+			t.port, t.scenario.config, t.cluster()),
 	}
 }
 
 // startNode runs a node in a process of its own.
 func (t *trial) startNode() {
-	t.proxied = world.FreeAddr(t)
-	w := t.world()
-	t.node = world.StartProcess(t, func(addr string) *exec.Cmd {
-		return exec.Command(t.binary, "serve", "-c", w.Write(t, t.dir, addr))
+	t.node = world.StartProcess(t, func(addr string) *exec.Cmd { // again where another took an address first
+		t.proxied = world.FreeAddr(t)
+		return exec.Command(t.binary, "serve", "-c", t.world().Write(t, t.dir, addr))
 	})
+}
+
+// cluster is the section of a node that is to have others.
+func (t *trial) cluster() string {
+	if !t.scenario.cluster {
+		return ""
+	}
+	t.hop = world.FreeAddr(t)
+	return fmt.Sprintf("cluster: {name: a, bind: %q, peer: %q, join: [], key_file: keys/gossip.key, "+
+		"tls: {ca: keys/ca.pem, cert: keys/a.pem, key: keys/a.key}}\n", world.FreeAddr(t), t.hop)
 }
 
 // memory is the most that the node had in memory, in MiB.
