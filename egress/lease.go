@@ -44,6 +44,7 @@ type lease struct {
 	counted bool            // the message was counted against the rate
 	avoid   []feedback.Spot // where sessions that were opened for us did not serve the message
 	retries int             // how often conn was replaced
+	tried   int             // addresses that were connected to for the present recipient
 	asked   question        // the refusal for which conn is replaced
 	wait    time.Duration   // spent waiting for sessions, dialling included
 }
@@ -67,6 +68,10 @@ func (l *lease) acquire(ctx context.Context) error {
 				return err
 			}
 		}
+		if r := l.connects.spent(&l.d); r != nil {
+			l.discard()
+			return r
+		}
 		password, refusal := l.password()
 		if refusal != nil {
 			l.discard()
@@ -75,6 +80,8 @@ func (l *lease) acquire(ctx context.Context) error {
 		dialled := time.Now()
 		c, span := l.span(ctx, "egress.dial")
 		conn, failed := l.dialer.Dial(c, l.target(password))
+		l.tried = conn.Tried
+		l.connects.draw(&l.d, failed.Connects())
 		if conn.Client != nil {
 			l.fill(c, span, conn)
 			return nil
@@ -129,6 +136,7 @@ func (l *lease) target(password string) dial.Target {
 	return dial.Target{
 		Site: l.at.site, Transport: way.Transport, Port: way.Port, TLS: smtpclient.TLSPolicy(way.TLS), User: way.User,
 		Password: password, Hosts: l.hosts(), Fixed: l.at.fixed, Of: l.of(), Avoid: l.avoid,
+		Tried: l.tried,
 	}
 }
 
@@ -182,7 +190,7 @@ func (l *lease) unreachable(ctx context.Context, failed dial.Failures, err error
 		crowded = crowded || wait
 	}
 	if crowded || errors.Is(ctx.Err(), context.Canceled) || mail.IsOver(ctx) && took < fairTry ||
-		failed.AreOurs() {
+		failed.AreOurs() || failed.IsCut() {
 		return crowded // which says nothing of the Site, or nothing bad
 	}
 	refused := false
@@ -250,9 +258,13 @@ func (l *lease) retryable(ctx context.Context, err error) bool {
 	return ok && (reply.Reply.Code == 421 || l.isDoubtful(ctx, &reply))
 }
 
+// settle ends a call. The next one may try as many addresses again; the first recipient shares them with the beginning.
+func (l *lease) settle() { l.tried = 0 }
+
 // mayRetry reports whether the session may be replaced once more.
 func (l *lease) mayRetry() bool {
-	return l.retries < maxRetries || l.fresh && l.isElsewhere() && l.retries < maxElsewhere
+	return l.tried < dial.MostAddrs &&
+		(l.retries < maxRetries || l.fresh && l.isElsewhere() && l.retries < maxElsewhere)
 }
 
 // isElsewhere reports whether there is an address besides that of the session, which was opened for us, and those that

@@ -38,6 +38,7 @@ type resources struct {
 	marks    *feedback.Marks
 	fixed    *lru.Cache[mail.NextHop, *fixedSite]
 	again    *rehearings
+	connects *connects
 	attempts maphash.Seed // of what attempts at one message have in common
 }
 
@@ -91,6 +92,7 @@ func newResources(cfg Config) (*resources, error) {
 		marks:    marks,
 		fixed:    lru.New[mail.NextHop, *fixedSite](fixedCache),
 		again:    newRehearings(cfg.Now),
+		connects: newConnects(cfg.Now),
 		attempts: maphash.MakeSeed(),
 	}, nil
 }

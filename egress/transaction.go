@@ -52,6 +52,7 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 	if err := t.suspended(t.d.Site); err != nil {
 		return err
 	}
+	defer t.settle()
 	ctx = t.within(ctx)
 	if t.resume(ctx) != nil {
 		return t.notAsked()
@@ -162,6 +163,7 @@ func (t *transaction) Stream(ctx context.Context) error {
 // Data opens the message; see mail.Transaction. A session that turns out to be dead here is replaced, as nothing of the
 // message was sent yet.
 func (t *transaction) Data(ctx context.Context, form mail.Form) error {
+	defer t.settle()
 	ctx = t.within(ctx)
 	if err := t.resume(ctx); err != nil {
 		return err
@@ -290,6 +292,7 @@ func (t *transaction) Lend() bool {
 
 // Renew begins again what was lent; see mail.Transaction.
 func (t *transaction) Renew(ctx context.Context) error {
+	defer t.settle()
 	ctx = t.within(ctx)
 	if err := t.resume(ctx); err != nil {
 		return err

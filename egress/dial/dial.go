@@ -84,6 +84,8 @@ type Target struct {
 	Fixed bool
 	// Of says whose mail the session is for: addresses that failed for such mail are tried last.
 	Of feedback.Of
+	// Tried is how many addresses were connected to for this recipient before.
+	Tried int
 	// Avoid are addresses that did not serve this very message. They are tried last of all.
 	Avoid []feedback.Spot
 
@@ -97,6 +99,7 @@ type Conn struct {
 	Addr   netip.Addr // of the host, the zero Addr for a unix socket
 	Source netip.Addr // our end, the zero Addr if the system chose it
 	Others int        // how many other addresses there are to try, of this host and of others
+	Tried  int        // how many addresses were connected to, with Target.Tried; also where Client is nil
 }
 
 // Failures are why each host or address in turn could not be used.
@@ -114,14 +117,24 @@ func (f Failures) Error() string {
 // Unwrap returns all of them.
 func (f Failures) Unwrap() []error { return f }
 
+// mostHosts bounds the hosts that are looked at for one session.
+const mostHosts = 16
+
+var errMostAddrs = errors.New("as many addresses were tried as a recipient may have")
+
 // Dial tries t's hosts in their order, the addresses of each with IPv6 first and without those that are marked, then
-// those that are, the one that failed longest ago first, until one takes us or ctx ends. If all fail, Client is nil and
-// the Failures say why. Each is a *smtpclient.DialError of one address, a *mail.Refusal of package mx for a host
-// without a usable address, or says that no time was left for a host.
+// those that are, the one that failed longest ago first, until one takes us, MostAddrs were tried or ctx ends. If all
+// fail, Client is nil and the Failures say why. Each is a *smtpclient.DialError of one address, a *mail.Refusal of
+// package mx for a host without a usable address, or says that no time was left for a host.
 func (d *Dialer) Dial(ctx context.Context, t Target) (Conn, Failures) {
 	t.us = d.us.now(ctx, d.lookUpHelo)
-	w := walk{Dialer: d, target: &t}
+	w := walk{Dialer: d, target: &t, tried: t.Tried}
+	t.Hosts = t.Hosts[:min(len(t.Hosts), mostHosts)]
 	for i, host := range t.Hosts {
+		if w.tried >= MostAddrs {
+			w.met++ // at least
+			break
+		}
 		if i > 0 && mail.IsOver(ctx) {
 			w.failed = append(w.failed, errors.New("no time left for "+host))
 			break
@@ -140,7 +153,10 @@ func (d *Dialer) Dial(ctx context.Context, t Target) (Conn, Failures) {
 	if conn := w.try(ctx, w.takeMarked()); conn.Client != nil {
 		return conn, nil
 	}
-	return Conn{}, w.failed
+	if w.tried >= MostAddrs && w.met > w.tried-t.Tried {
+		w.failed = append(w.failed, errMostAddrs)
+	}
+	return Conn{Tried: w.tried}, w.failed
 }
 
 // addrs returns the addresses of a host in the order to try them. A unix socket has the zero Addr. An address that was

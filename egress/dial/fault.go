@@ -5,6 +5,7 @@ import (
 	"slices"
 	"syscall"
 
+	"github.com/millrace/millrace/egress/smtpclient"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -22,6 +23,22 @@ func isOurs(err error) bool {
 		return true
 	}
 	return slices.ContainsFunc(ours, func(o error) bool { return errors.Is(err, o) })
+}
+
+// Connects returns how many of the failures are of addresses that were connected to, and no fault of ours.
+func (f Failures) Connects() (n int) {
+	for _, err := range f {
+		var one *smtpclient.DialError
+		if errors.As(err, &one) && !isOurs(err) {
+			n++
+		}
+	}
+	return n
+}
+
+// IsCut reports whether there are addresses that were not tried because so many others were.
+func (f Failures) IsCut() bool {
+	return slices.ContainsFunc(f, func(err error) bool { return errors.Is(err, errMostAddrs) })
 }
 
 // AreOurs reports whether each of the failures comes from a fault of ours, so that they say nothing of the destination.

@@ -6,12 +6,17 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/smtpclient"
 	"github.com/millrace/millrace/router/mail"
 )
+
+// MostAddrs bounds the addresses that are connected to for one recipient. What failed is marked, so that the next
+// attempt begins with others.
+const MostAddrs = 8
 
 const (
 	// mostOfMany bounds the wait for addresses that do not accept a connection while there are others to try. Without
@@ -28,6 +33,7 @@ type walk struct {
 	*Dialer
 	target *Target
 	met    int         // addresses
+	tried  int         // of those, connected to, with Target.Tried
 	behind int         // hosts whose addresses are not known yet
 	marked []candidate // to be tried last
 	failed Failures
@@ -82,21 +88,23 @@ func (w *walk) takeMarked() []candidate {
 	return out
 }
 
-// left is how many addresses and hosts there are to be tried behind the present ones.
-func (w *walk) left() int { return len(w.marked) + w.behind }
+// left is how many addresses and hosts there are to be tried behind these.
+func (w *walk) left(list []candidate) int {
+	return min(len(list)+len(w.marked)+w.behind, MostAddrs-w.tried)
+}
 
 // try tries candidates until one takes us. The Conn has no Client if none does.
 func (w *walk) try(ctx context.Context, list []candidate) Conn {
-	for len(list) > 0 {
+	for len(list) > 0 && w.tried < MostAddrs {
 		c, socket, rest := w.connect(ctx, list)
 		list = rest
 		if socket != nil {
-			if opened := w.open(share(ctx, 1+len(list)+w.left()), c, socket); opened != nil {
+			if opened := w.open(share(ctx, 1+w.left(list)), c, socket); opened != nil {
 				w.cfg.Marks.Took(c.Spot, c.first)
 				w.cfg.Marks.Opened(c.Spot)
 				return Conn{
 					Client: opened, Host: c.Host, Addr: c.Addr, Source: w.source(w.target.Site, c.Addr),
-					Others: w.met + w.behind - 1,
+					Others: w.met + w.behind - 1, Tried: w.tried,
 				}
 			}
 		}
@@ -110,16 +118,19 @@ func (w *walk) try(ctx context.Context, list []candidate) Conn {
 // connect connects to the first candidate that accepts a connection. socket is nil if none of those does that were
 // tried. rest are the candidates of which that is not known.
 func (w *walk) connect(ctx context.Context, list []candidate) (c candidate, socket net.Conn, rest []candidate) {
-	racing := list[:min(len(list), maxAddrs)]
+	racing := list[:min(len(list), maxAddrs, MostAddrs-w.tried)]
 	rest = slices.Clone(list[len(racing):])
 	begun := time.Now()
-	if left := len(rest) + w.left(); left > 0 {
+	if left := w.left(list) - len(racing); left > 0 {
 		ctx = share(ctx, 1+left)
 		ctx = sooner(ctx, begun.Add(mostOfMany))
 	}
+	var started atomic.Int32
 	won, socket, errs := race(ctx, len(racing), func(ctx context.Context, i int) (net.Conn, error) {
+		started.Add(1)
 		return smtpclient.Connect(ctx, w.cfg.Client, w.clientTarget(w.target, racing[i].Spot, full))
 	})
+	w.tried += int(started.Load())
 	for i, err := range errs {
 		switch {
 		case err != nil:

@@ -106,8 +106,8 @@ type kept struct {
 const (
 	// cacheSize bounds the domains whose hosts are kept.
 	cacheSize = 1 << 14
-	// maxHosts bounds how many hosts of a domain are looked at. No real domain has half as many.
-	maxHosts = 32
+	// maxHosts bounds how many hosts of a domain are looked at. No real domain has as many.
+	maxHosts = 16
 	// degradedFor is how long a Set is kept from which a host is missing because the DNS failed.
 	degradedFor = time.Minute
 	// hostsWait is how long the other hosts are waited for once one of them has an address.

@@ -381,13 +381,13 @@ func TestProviders_LargeSite(t *testing.T) {
 	}
 }
 
-// TestUsable_Bound: no more than 32 hosts are looked at.
+// TestUsable_Bound: no more than 16 hosts are looked at.
 func TestUsable_Bound(t *testing.T) {
 	var records []dns.MX
 	for i := range 100 {
 		records = append(records, dns.MX{Host: fmt.Sprintf("mx%d.example", i), Pref: uint16(i)})
 	}
-	if got := usable(records); len(got) != maxHosts || got[31].Pref != 31 {
+	if got := usable(records); len(got) != maxHosts || got[15].Pref != 15 {
 		t.Errorf("got %d hosts", len(got))
 	}
 }
