@@ -169,13 +169,8 @@ func parseEnhanced(s string, class int) (mail.EnhancedCode, error) {
 	if s == "*" {
 		return mail.EnhancedCode{}, nil
 	}
-	parts := strings.Split(s, ".")
-	if len(parts) == 3 && parts[0] == strconv.Itoa(class) {
-		subject, err1 := strconv.ParseUint(parts[1], 10, 16)
-		detail, err2 := strconv.ParseUint(parts[2], 10, 16)
-		if err1 == nil && err2 == nil && subject < 1000 && detail < 1000 && subject+detail > 0 {
-			return mail.EnhancedCode{Subject: uint16(subject), Detail: uint16(detail)}, nil
-		}
+	if c, e, ok := mail.ParseEnhanced(s); ok && c == class && e != (mail.EnhancedCode{}) {
+		return e, nil
 	}
 	return mail.EnhancedCode{}, fmt.Errorf("%q is no enhanced status code of its class, and not *", s)
 }

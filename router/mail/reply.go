@@ -26,6 +26,24 @@ type EnhancedCode struct {
 	Detail  uint16
 }
 
+// ParseEnhanced reads class.subject.detail, of one digit and twice one to three (RFC 3463 section 2), as tables and
+// rules name such codes. It reports whether s is one.
+func ParseEnhanced(s string) (class int, e EnhancedCode, ok bool) {
+	parts := strings.Split(s, ".")
+	if len(parts) != 3 || len(parts[0]) != 1 || len(parts[1]) > 3 || len(parts[2]) > 3 {
+		return 0, EnhancedCode{}, false
+	}
+	var numbers [3]uint16
+	for i, part := range parts {
+		n, err := strconv.ParseUint(part, 10, 16)
+		if err != nil {
+			return 0, EnhancedCode{}, false
+		}
+		numbers[i] = uint16(n)
+	}
+	return int(numbers[0]), EnhancedCode{numbers[1], numbers[2]}, true
+}
+
 // A Reply is an SMTP reply (RFC 5321 section 4.2).
 type Reply struct {
 	Code     int          // 200 to 599

@@ -161,3 +161,19 @@ func TestRule_String(t *testing.T) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
+
+// TestParseEnhanced: an enhanced code has three numbers, of one digit and of three at most.
+func TestParseEnhanced(t *testing.T) {
+	for s, want := range map[string]EnhancedCode{"5.7.26": {7, 26}, "4.0.0": {}, "2.999.001": {999, 1}} {
+		if class, e, ok := ParseEnhanced(s); !ok || e != want || class != int(s[0]-'0') {
+			t.Errorf("%s: got %d %v %t", s, class, e, ok)
+		}
+	}
+	for _, s := range []string{
+		"", "5", "5.7", "5.7.1.1", "55.7.1", "5.1000.1", "5.7.1000", "5..1", "5.7.", "5.+7.1", "a.7.1",
+	} {
+		if _, _, ok := ParseEnhanced(s); ok {
+			t.Errorf("%s is one", s)
+		}
+	}
+}

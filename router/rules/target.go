@@ -271,10 +271,11 @@ func parseReply(word, s string) (r mail.Reply, why string) {
 	}
 	r = mail.NewReply(int(code), 7, 1, text)
 	if enhanced, rest := cutBlank(text); looksEnhanced(enhanced) {
-		if r.Enhanced, err = parseEnhanced(enhanced); err != nil {
+		_, e, ok := mail.ParseEnhanced(enhanced)
+		if !ok {
 			return r, quote(enhanced) + " is no enhanced status code"
 		}
-		if enhanced[0] != class {
+		if r.Enhanced = e; enhanced[0] != class {
 			return r, "the class of " + enhanced + " is not that of " + codeWord
 		}
 		r.Text = rest
@@ -303,18 +304,4 @@ func cutBlank(s string) (word, rest string) {
 // looksEnhanced reports whether a word has the form of an enhanced status code: three numbers with dots between.
 func looksEnhanced(s string) bool {
 	return strings.Count(s, ".") == 2 && strings.Trim(s, "0123456789.") == "" && s[0] != '.' && s[len(s)-1] != '.'
-}
-
-// parseEnhanced parses class.subject.detail; subject and detail have three digits at most (RFC 3463 section 2).
-func parseEnhanced(s string) (e mail.EnhancedCode, err error) {
-	parts := strings.Split(s, ".")
-	if len(parts[0]) != 1 || len(parts[1]) > 3 || len(parts[2]) > 3 {
-		return e, strconv.ErrRange
-	}
-	subject, err := strconv.ParseUint(parts[1], 10, 16)
-	if err != nil {
-		return e, err
-	}
-	detail, err := strconv.ParseUint(parts[2], 10, 16)
-	return mail.EnhancedCode{Subject: uint16(subject), Detail: uint16(detail)}, err
 }

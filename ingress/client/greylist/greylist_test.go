@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -18,15 +19,6 @@ func policy(t testing.TB, c Config) *Policy {
 	p, err := New(c)
 	if err != nil {
 		t.Fatal(err)
-	}
-	return p
-}
-
-func path(t testing.TB, s string) mail.Path {
-	t.Helper()
-	p, err := mail.ParsePath(s, true)
-	if err != nil {
-		t.Fatalf("%q: %v", s, err)
 	}
 	return p
 }
@@ -86,8 +78,8 @@ func TestPolicy_Triplet(t *testing.T) {
 		{"parts do not run together", "ab@x.test", "b@y.test", "a@bx.test", "b@y.test", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			one := p.Triplet(client, "", path(t, c.reverse), path(t, c.forward))
-			two := p.Triplet(client, "", path(t, c.reverse2), path(t, c.forward2))
+			one := p.Triplet(client, "", ingresstest.Path(c.reverse), ingresstest.Path(c.forward))
+			two := p.Triplet(client, "", ingresstest.Path(c.reverse2), ingresstest.Path(c.forward2))
 			if (one == two) != c.same {
 				t.Errorf("got the same: %v\n%+v\n%+v", !c.same, one, two)
 			}
@@ -98,8 +90,9 @@ func TestPolicy_Triplet(t *testing.T) {
 // TestPolicy_Proved: a domain that the client proved stands for its network.
 func TestPolicy_Proved(t *testing.T) {
 	p := policy(t, Config{})
+	a, b := ingresstest.Path("a@x.test"), ingresstest.Path("b@y.test")
 	triplet := func(client, proved string) mail.Triplet {
-		return p.Triplet(netip.MustParseAddr(client), proved, path(t, "a@x.test"), path(t, "b@y.test"))
+		return p.Triplet(netip.MustParseAddr(client), proved, a, b)
 	}
 	one := triplet("203.0.113.9", "x.test")
 	if one != triplet("198.51.100.7", "x.test") || one.Client.IsValid() || strings.Contains(one.Group, "x.test") {
@@ -115,7 +108,8 @@ func TestPolicy_Proved(t *testing.T) {
 // TestPolicy_Secrecy: a triplet carries the times of the Config and no address in clear.
 func TestPolicy_Secrecy(t *testing.T) {
 	p := policy(t, Config{Delay: time.Minute})
-	got := p.Triplet(netip.MustParseAddr("::ffff:203.0.113.9"), "", path(t, "alice@x.test"), path(t, "bob@y.test"))
+	alice, bob := ingresstest.Path("alice@x.test"), ingresstest.Path("bob@y.test")
+	got := p.Triplet(netip.MustParseAddr("::ffff:203.0.113.9"), "", alice, bob)
 	want := mail.Triplet{
 		Client: netip.MustParseAddr("203.0.113.9"), Key: got.Key, Delay: time.Minute, Window: DefaultWindow,
 		Keep: DefaultKeep,
@@ -130,7 +124,7 @@ func TestPolicy_Secrecy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if other.Triplet(got.Client, "", path(t, "alice@x.test"), path(t, "bob@y.test")).Key == got.Key {
+	if other.Triplet(got.Client, "", alice, bob).Key == got.Key {
 		t.Error("the key does not matter")
 	}
 }

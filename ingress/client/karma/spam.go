@@ -65,8 +65,8 @@ func parsePhrase(line string) (phrase, error) {
 		p.code = int(code)
 	}
 	if p.any = fields[1] == "*"; !p.any {
-		e, ok := parseEnhanced(fields[1])
-		if !ok {
+		class, e, ok := mail.ParseEnhanced(fields[1])
+		if !ok || class != 5 {
 			return phrase{}, fmt.Errorf("%q is no enhanced code of class 5", fields[1])
 		}
 		p.enhanced = e
@@ -83,15 +83,6 @@ func parsePhrase(line string) (phrase, error) {
 		return phrase{}, fmt.Errorf("phrase too short: %q", p.parts)
 	}
 	return p, nil
-}
-
-// parseEnhanced reads "5.x.y" and reports whether it is one.
-func parseEnhanced(s string) (mail.EnhancedCode, bool) {
-	s, class := strings.CutPrefix(s, "5.")
-	subject, detail, ok := strings.Cut(s, ".")
-	x, err := strconv.ParseUint(subject, 10, 10)
-	y, err2 := strconv.ParseUint(detail, 10, 10)
-	return mail.EnhancedCode{Subject: uint16(x), Detail: uint16(y)}, class && ok && err == nil && err2 == nil
 }
 
 // normal returns text in lower case with every run of blanks and line ends as one blank: the normal form.

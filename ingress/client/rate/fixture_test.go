@@ -91,7 +91,10 @@ func (c *counter) room(r mail.Rate) int {
 	}
 }
 
-var key = []byte("a key of sixteen")
+var (
+	key    = []byte("a key of sixteen")
+	sender = mail.Path{Local: "s", Domain: "s.test"}
+)
 
 func limits(t testing.TB, c Config) *Limits {
 	t.Helper()
@@ -103,19 +106,10 @@ func limits(t testing.TB, c Config) *Limits {
 	return l
 }
 
-func path(t testing.TB, s string) mail.Path {
-	t.Helper()
-	p, err := mail.ParsePath(s, true)
-	if err != nil {
-		t.Fatalf("%q: %v", s, err)
-	}
-	return p
-}
-
 func rcpts(t testing.TB, addresses ...string) []Rcpt {
 	var list []Rcpt
 	for _, a := range addresses {
-		list = append(list, Rcpt{Forward: path(t, a)})
+		list = append(list, Rcpt{Forward: ingresstest.Path(a)})
 	}
 	return list
 }

@@ -9,6 +9,7 @@ import (
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
@@ -81,7 +82,7 @@ func TestLimits_RecipientAlone(t *testing.T) {
 		ClientMessages: Limit{10, time.Minute, 0}, ClientRecipients: Limit{10, time.Minute, 0},
 		RecipientMessages: Limit{1, time.Minute, 0}, DomainMessages: Limit{10, time.Minute, 0},
 	}), newCounter()
-	q := RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "full@x.test")}
+	q := RcptQuestion{Client: client, Reverse: sender, First: true, Rcpts: rcpts(t, "full@x.test")}
 	refusals(t, c, l, q)
 	q.Rcpts = rcpts(t, "a@x.test", "FULL@X.test", "b@x.test")
 	got := refusals(t, c, l, q)
@@ -112,7 +113,7 @@ func TestLimits_MessagesFirst(t *testing.T) {
 				NetworkMessages: Limit{1, time.Minute, 0}, ClientMessages: Limit{5, time.Minute, 0},
 				RecipientMessages: Limit{2, time.Minute, 0},
 			}), newCounter()
-		q := RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "other@x.test")}
+		q := RcptQuestion{Client: client, Reverse: sender, First: true, Rcpts: rcpts(t, "other@x.test")}
 		refusals(t, c, l, q)
 		q.Rcpts = rcpts(t, "a@x.test", "b@x.test", "c@x.test")[:size]
 		for _, got := range refusals(t, c, l, q) {
@@ -140,7 +141,7 @@ func TestCounted(t *testing.T) {
 	for _, n := range []int{1, 3} {
 		l, c := limits(t, Config{ClientMessages: one, RecipientMessages: Limit{10, time.Hour, 0}}), newCounter()
 		q := RcptQuestion{
-			Client: client, Reverse: path(t, "s@s.test"), First: true,
+			Client: client, Reverse: sender, First: true,
 			Rcpts: rcpts(t, "a@x.test", "b@x.test", "c@x.test")[:n],
 		}
 		for i, want := range []bool{true, false, false} {
@@ -177,20 +178,20 @@ func TestLimits_Rcpt(t *testing.T) {
 		{"no recipient", RcptQuestion{Client: client, First: true}, 0},
 		{
 			"the first one",
-			RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "a@x.test")}, 7,
+			RcptQuestion{Client: client, Reverse: sender, First: true, Rcpts: rcpts(t, "a@x.test")}, 7,
 		},
-		{"a later one", RcptQuestion{Client: client, Reverse: path(t, "s@s.test"), Rcpts: rcpts(t, "a@x.test")}, 4},
+		{"a later one", RcptQuestion{Client: client, Reverse: sender, Rcpts: rcpts(t, "a@x.test")}, 4},
 		{
 			"three at once",
 			RcptQuestion{
-				Client: client, Reverse: path(t, "s@s.test"), First: true,
+				Client: client, Reverse: sender, First: true,
 				Rcpts: rcpts(t, "a@x.test", "b@x.test", "c@y.test"),
 			}, 3*7 + 3,
 		},
 		{"a bounce", RcptQuestion{Client: client, First: true, Rcpts: rcpts(t, "a@x.test")}, 6},
 		{
 			"a client without an address",
-			RcptQuestion{Reverse: path(t, "s@s.test"), First: true, Rcpts: rcpts(t, "Postmaster")}, 3,
+			RcptQuestion{Reverse: sender, First: true, Rcpts: rcpts(t, "Postmaster")}, 3,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -225,7 +226,7 @@ func TestLimits_Rcpt(t *testing.T) {
 func TestLimits_Spellings(t *testing.T) {
 	l := limits(t, Config{RecipientMessages: Limit{1, time.Minute, 0}})
 	of := func(address string, separator byte) mail.Rate {
-		r := l.Rcpt(RcptQuestion{Rcpts: []Rcpt{{path(t, address), separator}}})[0]
+		r := l.Rcpt(RcptQuestion{Rcpts: []Rcpt{{ingresstest.Path(address), separator}}})[0]
 		r.Unit = 0
 		return r
 	}
@@ -400,7 +401,7 @@ func BenchmarkRcpt(b *testing.B) {
 			ClientMessages: all, NetworkMessages: all, ClientRecipients: all, ClientRefused: all, SenderMessages: all,
 			RecipientMessages: all, DomainMessages: all,
 		})
-	q := RcptQuestion{Client: client, Reverse: path(b, "s@s.test"), First: true, Rcpts: rcpts(b, "a@x.test")}
+	q := RcptQuestion{Client: client, Reverse: sender, First: true, Rcpts: rcpts(b, "a@x.test")}
 	b.ReportAllocs()
 	for b.Loop() {
 		l.Rcpt(q)

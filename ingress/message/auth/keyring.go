@@ -164,18 +164,13 @@ func related(a, b, organization string) bool {
 	if a == "" || b == "" {
 		return false
 	}
-	if below(a, b) || below(b, a) {
+	if domain.Within(a, b) || domain.Within(b, a) {
 		return true
 	}
 	if organization == "" {
 		organization = lastLabels(a, 2)
 	}
-	return below(a, organization) && below(b, organization)
-}
-
-// below reports whether domain is the domain above or lies below it. Both are in lower case.
-func below(domain, above string) bool {
-	return strings.HasSuffix(domain, above) && (len(domain) == len(above) || domain[len(domain)-len(above)-1] == '.')
+	return domain.Within(a, organization) && domain.Within(b, organization)
 }
 
 func lastLabels(domain string, n int) string {

@@ -37,5 +37,11 @@ func IsName[T ascii.Bytes](s T, limit int) bool {
 	return label > 0 && len(s) <= limit
 }
 
+// Within reports whether name is the domain top or lies below it. Both are canonical.
+func Within(name, top string) bool {
+	rest, ok := strings.CutSuffix(name, top)
+	return ok && (rest == "" || rest[len(rest)-1] == '.')
+}
+
 // Canonical returns name in lower case without its last dot, as names are compared.
 func Canonical(name string) string { return strings.ToLower(strings.TrimSuffix(name, ".")) }

@@ -29,3 +29,18 @@ func TestCanonical(t *testing.T) {
 		}
 	}
 }
+
+// TestWithin: a domain lies within itself and within those above it.
+func TestWithin(t *testing.T) {
+	for _, c := range []struct {
+		name, top string
+		want      bool
+	}{
+		{"a.example", "a.example", true}, {"b.a.example", "a.example", true}, {"b.a.example", "example", true},
+		{"ba.example", "a.example", false}, {"a.example", "b.a.example", false}, {"a.example", "", false},
+	} {
+		if got := Within(c.name, c.top); got != c.want {
+			t.Errorf("%s within %s: got %t", c.name, c.top, got)
+		}
+	}
+}

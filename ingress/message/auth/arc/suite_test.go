@@ -6,8 +6,6 @@ import (
 	"encoding/base64"
 	"io"
 	"maps"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -65,25 +63,6 @@ func validate(t testing.TB, v *Verifier, message []byte) Result {
 	return c.Finish(hashes(body))
 }
 
-// suites is the folder of third-party test data, which is not part of the module.
-func suites(t testing.TB) string {
-	t.Helper()
-	dir := filepath.Join("..", "..", "..", "..", "..", "shared", "suites", "arc")
-	if _, err := os.Stat(dir); err != nil {
-		t.Skip("no ../shared beside the module root")
-	}
-	return dir
-}
-
-func read(t testing.TB, path ...string) []byte {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(path...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
-}
-
 // A scenario is a document of the suites of ValiMail.
 type scenario struct {
 	Description string
@@ -124,7 +103,8 @@ func (s scenario) each(t *testing.T, f func(t *testing.T, name string, e example
 func scenarios(t testing.TB, file string) []scenario {
 	t.Helper()
 	var all []scenario
-	for d := yaml.NewDecoder(bytes.NewReader(read(t, suites(t), "valimail", file))); ; {
+	text := ingresstest.Read(t, ingresstest.Shared(t, "suites", "arc", "valimail", file))
+	for d := yaml.NewDecoder(bytes.NewReader(text)); ; {
 		var s scenario
 		if err := d.Decode(&s); err == io.EOF {
 			return all
@@ -178,8 +158,8 @@ func TestVerifier_ValiMail(t *testing.T) {
 
 // TestVerifier_Samples has real chains and those of other programs.
 func TestVerifier_Samples(t *testing.T) {
-	google := zone(read(t, suites(t), "mail-auth", "001.txt"))
-	both := zone(read(t, suites(t), "mail-auth", "002.txt"))
+	google := zone(ingresstest.Read(t, ingresstest.Shared(t, "suites", "arc"), "mail-auth", "001.txt"))
+	both := zone(ingresstest.Read(t, ingresstest.Shared(t, "suites", "arc"), "mail-auth", "002.txt"))
 	nobody := records{"arc-20160816._domainkey.google.com": {ingresstest.ServFail}}
 	const sealed = "google.com google.com"
 	tests := []struct {
@@ -208,7 +188,7 @@ func TestVerifier_Samples(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			message := read(t, suites(t), tt.folder, tt.file)
+			message := ingresstest.Read(t, ingresstest.Shared(t, "suites", "arc"), tt.folder, tt.file)
 			got := validate(t, newVerifier(t, Config{Resolver: tt.keys}), crlf(message))
 			if explain(got) != tt.want || strings.Join(got.Domains, " ") != tt.sealers || got.OldestPass != tt.oldest {
 				t.Errorf("got %s by %v since %d, want %s by %s since %d", explain(got), got.Domains, got.OldestPass,

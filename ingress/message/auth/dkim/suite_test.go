@@ -3,7 +3,6 @@ package dkim
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -57,25 +56,6 @@ func results(signatures []Signature) string {
 	return strings.Join(words, " ")
 }
 
-// suites is the folder of third-party test data, which is not part of the module.
-func suites(t testing.TB) string {
-	t.Helper()
-	dir := filepath.Join("..", "..", "..", "..", "..", "shared", "suites", "dkim")
-	if _, err := os.Stat(dir); err != nil {
-		t.Skip("no ../shared beside the module root")
-	}
-	return dir
-}
-
-func read(t testing.TB, path ...string) []byte {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(path...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return text
-}
-
 // today is a time at which the signatures of the suites are still valid where they say so.
 const today = 1700000000
 
@@ -98,8 +78,8 @@ func zone(text []byte) records {
 // TestVerifier_MailDKIM has all messages of its corpus. What it calls good was signed with rsa-sha1 and mostly before
 // RFC 4871, so none but one may pass here.
 func TestVerifier_MailDKIM(t *testing.T) {
-	dir := filepath.Join(suites(t), "mail-dkim")
-	keys := zone(read(t, dir, "FAKE_DNS.dat"))
+	dir := filepath.Join(ingresstest.Shared(t, "suites", "dkim"), "mail-dkim")
+	keys := zone(ingresstest.Read(t, dir, "FAKE_DNS.dat"))
 	const (
 		sha1     = "permerror: rsa-sha1 is not accepted"
 		draft    = "permerror: signature missing required tag" // no v=, which drafts before RFC 4871 had not
@@ -182,7 +162,7 @@ func TestVerifier_MailDKIM(t *testing.T) {
 		name := filepath.Base(file)
 		t.Run(name, func(t *testing.T) {
 			tt, ok := tests[name]
-			message := crlf(read(t, file))
+			message := crlf(ingresstest.Read(t, file))
 			if !ok && (!strings.Contains(name, "dk_") || strings.Contains(string(message), "DKIM-Signature:")) {
 				t.Fatal("not in the table") // only those with DomainKey-Signature (RFC 4870) alone may be absent
 			}
@@ -231,14 +211,15 @@ func explain(signatures []Signature) string {
 // TestVerifier_Samples has the messages of the other suites whose keys are known. The messages of the RFCs are among
 // them: RFC 8463 appendix A.3 is mail-auth/001. The key of mail-auth/002 is an RSAPublicKey.
 func TestVerifier_Samples(t *testing.T) {
-	dir := suites(t)
+	dir := ingresstest.Shared(t, "suites", "dkim")
+	key := func(file string) string { return strings.TrimSpace(string(ingresstest.Read(t, dir, "dkimpy", file))) }
 	football := zone([]byte("brisbane._domainkey.football.example.com v=DKIM1; k=ed25519; " +
 		"p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n" +
-		"test._domainkey.football.example.com " + strings.TrimSpace(string(read(t, dir, "dkimpy", "test.txt")))))
+		"test._domainkey.football.example.com " + key("test.txt")))
 	other := zone([]byte("brisbane._domainkey.football.example.com " +
-		strings.TrimSpace(string(read(t, dir, "dkimpy", "ed25519test.dns"))) + "\n" +
-		"test._domainkey.football.example.com " + strings.TrimSpace(string(read(t, dir, "dkimpy", "test.txt")))))
-	exim := zone([]byte("sed._domainkey.test.ex " + strings.TrimSpace(string(read(t, dir, "dkimpy", "eximtest.dns")))))
+		key("ed25519test.dns") + "\n" +
+		"test._domainkey.football.example.com " + key("test.txt")))
+	exim := zone([]byte("sed._domainkey.test.ex " + key("eximtest.dns")))
 	tests := []struct {
 		file string
 		keys records // nil: those at the head of the file
@@ -272,7 +253,7 @@ func TestVerifier_Samples(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.file, func(t *testing.T) {
-			message := crlf(read(t, dir, filepath.FromSlash(tt.file)))
+			message := crlf(ingresstest.Read(t, dir, filepath.FromSlash(tt.file)))
 			keys := tt.keys
 			if keys == nil {
 				head, rest, _ := bytes.Cut(message, []byte("\r\n\r\n"))
@@ -287,7 +268,7 @@ func TestVerifier_Samples(t *testing.T) {
 
 // TestParseKeyRecord_Samples has the key records of dkimpy and of Mail::DKIM.
 func TestParseKeyRecord_Samples(t *testing.T) {
-	dir := suites(t)
+	dir := ingresstest.Shared(t, "suites", "dkim")
 	reason := func(record string) string {
 		key, err := ParseKeyRecord(record)
 		if err != nil {
@@ -305,11 +286,11 @@ func TestParseKeyRecord_Samples(t *testing.T) {
 		"ed25519test.dns": "ed25519.PublicKey 256 testing=false strict=false",
 		"eximtest.dns":    "ed25519.PublicKey 256 testing=false strict=false",
 	} {
-		if got := reason(strings.TrimSpace(string(read(t, dir, "dkimpy", file)))); got != want {
+		if got := reason(strings.TrimSpace(string(ingresstest.Read(t, dir, "dkimpy", file)))); got != want {
 			t.Errorf("%s: got %s, want %s", file, got, want)
 		}
 	}
-	keys := zone(read(t, dir, "mail-dkim", "FAKE_DNS.dat"))
+	keys := zone(ingresstest.Read(t, dir, "mail-dkim", "FAKE_DNS.dat"))
 	for name, want := range map[string]string{
 		"s1024._domainkey.yahoo.com":         "*rsa.PublicKey 1024 testing=true strict=false",
 		"test6._domainkey.messiah.edu":       "*rsa.PublicKey 1024 testing=false strict=true",

@@ -188,17 +188,11 @@ func (l *Lookup) aligned(ctx context.Context, a *author, id identifier) (bool, e
 		}
 		return false, a.organic.err
 	}
-	if !within(id.domain, a.organic.domain) {
+	if !domain.Within(id.domain, a.organic.domain) {
 		return false, nil
 	}
 	org, _ := l.climb(ctx, id.domain)
 	return org.err == nil && org.domain == a.organic.domain, org.err
-}
-
-// within reports whether domain is top or lies below it.
-func within(domain, top string) bool {
-	rest, ok := strings.CutSuffix(domain, top)
-	return ok && (rest == "" || rest[len(rest)-1] == '.')
 }
 
 // related reports whether two domains have their last label in common.

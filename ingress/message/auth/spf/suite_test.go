@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +14,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -200,15 +200,6 @@ func mailbox(s string) mail.Path {
 	return mail.Path{Local: s[:at], Domain: s[at+1:]}
 }
 
-func suiteFile(t testing.TB, name string) string {
-	t.Helper()
-	path := filepath.Join("..", "..", "..", "..", "..", "shared", "suites", "spf", name)
-	if _, err := os.Stat(path); err != nil {
-		t.Skip("no ../shared beside the module root")
-	}
-	return path
-}
-
 // Skipped names the cases that end otherwise here, with the reason. One that passes is an error, so that the list
 // shrinks.
 var skipped = func() map[string]string {
@@ -246,7 +237,7 @@ var skipped = func() map[string]string {
 func TestChecker_Suites(t *testing.T) {
 	for _, file := range []string{"rfc7208-tests.yml", "rfc4408-tests.yml", "pyspf-test.yml", "blitirispf-tests.yml"} {
 		t.Run(file, func(t *testing.T) {
-			f, err := os.Open(suiteFile(t, file))
+			f, err := os.Open(ingresstest.Shared(t, "suites", "spf", file))
 			if err != nil {
 				t.Fatal(err)
 			}
