@@ -13,7 +13,8 @@ import (
 )
 
 // How long a message is not predicted again after it was predicted wrongly, and how long no message is that has the
-// same signing domain and comes from the same client network, after that happened twice.
+// same signing domain, comes from the same client network and passes SPF for the same domain, after that happened
+// twice.
 const (
 	messageMark = 5 * 24 * time.Hour
 	signerMark  = 24 * time.Hour
@@ -26,8 +27,8 @@ func (m *Message) predicts(ctx context.Context) bool {
 	if m.cfg.Store == nil || !m.auth.Predict(ctx) {
 		return false
 	}
-	message, domain := m.auth.PredictKey()
-	keys := append(m.marks("message", message), m.marks("signer twice", m.signer(domain))...)
+	message, sender := m.auth.PredictKey()
+	keys := append(m.marks("message", message), m.marks("signer twice", m.signer(sender))...)
 	marked, all := m.cfg.Store.Marked(ctx, keys...)
 	return all && !slices.Contains(marked, true)
 }
@@ -36,8 +37,8 @@ func (m *Message) predicts(ctx context.Context) bool {
 func (m *Message) recordMisprediction(ctx context.Context) {
 	ctx = context.WithoutCancel(ctx)
 	store := m.cfg.Store
-	message, domain := m.auth.PredictKey()
-	signer := m.signer(domain)
+	message, sender := m.auth.PredictKey()
+	signer := m.signer(sender)
 	shared := store.Mark(ctx, m.marks("message", message)[0], messageMark)
 	key := m.marks("signer", signer)
 	if marked, _ := store.Marked(ctx, key...); slices.Contains(marked, true) {
@@ -53,9 +54,9 @@ func (m *Message) recordMisprediction(ctx context.Context) {
 
 var errNotShared = errors.New("only this node remembers it")
 
-// signer names a signing domain whose messages come from the client's network.
-func (m *Message) signer(domain string) string {
-	return network.Of(m.Client.Addr.Addr()).String() + " " + domain
+// signer names a sender whose messages come from the client's network: both have to match.
+func (m *Message) signer(sender string) string {
+	return network.Of(m.Client.Addr.Addr()).String() + " " + sender
 }
 
 // marks returns the keys in the store that text has under each of our keys, the current one's first. What is marked

@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace/millrace/ingress/message/auth/arc"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
+	"github.com/millrace/millrace/ingress/message/auth/spf"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -86,9 +87,10 @@ func (m *Message) predictedHash(c dkim.Canonicalization) (hash [sha256.Size]byte
 }
 
 // PredictKey returns, after Predict said true, what a mismatch is to be marked by: message stands for reverse-path,
-// author, Message-ID and predicted hash of the body, and may hold any octets; domain is the signing domain of the
-// prediction, to be marked with the client's network. Both are for a MAC and bounded in size.
-func (m *Message) PredictKey() (message, domain string) {
+// author, Message-ID and predicted hash of the body, and may hold any octets; sender is the signing domain of the
+// prediction and, if SPF passes, the domain of the reverse-path, to be marked with the client's network: so a
+// neighbour in that network who cannot pass SPF there turns no prediction off. Both are for a MAC and bounded in size.
+func (m *Message) PredictKey() (message, sender string) {
 	if m.forecast.base < 0 {
 		return "", ""
 	}
@@ -103,5 +105,9 @@ func (m *Message) PredictKey() (message, domain string) {
 		h.Write(length[:])
 		h.Write(part)
 	}
-	return string(h.Sum(nil)), base.Domain
+	sender = base.Domain
+	if id := &e.spf.Mail; id.Result == spf.Pass {
+		sender += " " + id.Domain
+	}
+	return string(h.Sum(nil)), sender
 }

@@ -160,9 +160,9 @@ func TestPredict_Mismatch(t *testing.T) {
 			if !m.Predict(t.Context()) {
 				t.Fatal("not predicted")
 			}
-			key, domain := m.PredictKey()
-			if len(key) != 32 || domain != tt.author {
-				t.Errorf("marked by %q and %s", key, domain)
+			key, sender := m.PredictKey()
+			if want := strings.TrimSpace(tt.author + " " + tt.from); len(key) != 32 || sender != want {
+				t.Errorf("marked by %q and %q, want %q", key, sender, want)
 			}
 			if _, err := m.Fields(nil, mail.ModePredict); err != nil {
 				t.Fatal(err)
@@ -186,6 +186,40 @@ func TestPredict_Mismatch(t *testing.T) {
 				t.Error("the second attempt has another key")
 			}
 		})
+	}
+}
+
+// A neighbour who replays a header section marks another sender than the one that passes SPF.
+func TestPredictKey_Neighbour(t *testing.T) {
+	z := dns()
+	a := newAuthenticator(t, z)
+	use(t, a, ring())
+	header := signed(t, "none.example", from("none.example"), plainBody, dkim.Relaxed)
+	marked := func(client, from string) string {
+		s := sending{header: header, from: from, client: client, env: Envelope{Seal: true}}
+		m := s.begin(t, a, z)
+		if !m.Predict(t.Context()) {
+			t.Fatal("not predicted")
+		}
+		_, sender := m.PredictKey()
+		return sender
+	}
+	for name, got := range map[string]string{
+		"the sender":                        marked(goodClient, "none.example"),
+		"its bounces":                       marked(goodClient, ""),
+		"a neighbour":                       marked(badClient, "none.example"),
+		"a neighbour by a domain of his":    marked(goodClient, "bare.example"),
+		"a neighbour by a domain of no use": marked(badClient, "bare.example"),
+	} {
+		want := map[string]string{
+			"the sender": "none.example none.example", "a neighbour by a domain of his": "none.example bare.example",
+		}[name]
+		if want == "" {
+			want = "none.example"
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
 	}
 }
 
