@@ -12,8 +12,8 @@ import (
 // A PeerError says that the hop failed, and not the destination.
 type PeerError struct {
 	Node string
-	// Committed says that COMMIT may have reached the peer, so that the message may be delivered or not. If it is
-	// false, nothing was delivered and nothing will be.
+	// Committed says that COMMIT was written whole, so that the message may be delivered or not: it is in doubt. If it
+	// is false, the peer cannot have all of it, nothing was delivered and nothing will be.
 	Committed bool
 	Cause     error
 }

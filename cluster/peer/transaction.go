@@ -248,7 +248,7 @@ func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outco
 	}
 	until, _ := ctx.Deadline()
 	err := t.link.sendPiece(commit, &piece{octets: last, open: budget(t.until), commit: budget(until)})
-	if err != nil { // the owner cannot have all of it
+	if err != nil { // octets of COMMIT never left this process, so that the owner cannot have all of it
 		return t.each(t.fail(err, false))
 	}
 	for {

@@ -215,7 +215,7 @@ func (l *local) castVote(v mail.Vote, at int64) (before float64, first bool) {
 	return before, false
 }
 
-// greylist returns the answer to a triplet.
+// greylist returns the answer to a triplet; lua/grey.lua is the same in Redis.
 func (l *local) greylist(g mail.Triplet, now time.Time) mail.GreylistAnswer {
 	at := now.UnixMicro()
 	key := greyKey{key: g.Group + g.Key}

@@ -104,7 +104,8 @@ func (t *Transaction) Recipient(ctx context.Context, rcpt Recipient,
 	return Answer{t: t, coming: coming}
 }
 
-// ask asks the store about a group. A store that cannot count is no fault of the client.
+// ask asks the store about a group and makes refusals of its answers: first of the rates, then of greylisting. A store
+// that cannot count is no fault of the client.
 func (c *Clients) ask(ctx context.Context, q mail.RcptQuery, group []Recipient, grey bool) replies {
 	out := make([]reply, len(group))
 	facts, err := c.cfg.Store.Rcpt(ctx, q)

@@ -1,5 +1,5 @@
 -- KEYS: triplets. ARGV: delay, window and keep of each, in milliseconds. A triplet holds "+" once it has passed, before
--- that the time of its first attempt. The answers are the milliseconds left to wait, -1 for one that passes.
+-- that the time of its first attempt. The greylist method of local.go is the same without Redis. The answers are the milliseconds left to wait, -1 for one that passes.
 local answers = {}
 for i, key in ipairs(KEYS) do
   local delay, window, keep = tonumber(ARGV[3 * i - 2]), tonumber(ARGV[3 * i - 1]), ARGV[3 * i]

@@ -16,7 +16,7 @@
 // DNS once all signals of a stage are in.
 //
 // To add a signal: give it a constant and a line in catalogue (signal.go), and let the file of its source see it
-// (address.go, helo.go, sender.go; a look-up of its own is a new source). TestScore_Signals has a case for each signal,
-// TestScore_Explain the whole list as explain shows it, and explain-score.txtar the command's output. Weights, their
-// validation and explain follow from the catalogue.
+// (address.go, helo.go, sender.go). A look-up of its own is a new source: the comment on source says what it needs
+// besides. TestScore_Signals has a case for each signal, and TestScore_Explain the whole list as explain shows it.
+// Weights, their validation, the command explain and the counters follow from the catalogue.
 package score

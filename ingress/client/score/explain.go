@@ -102,7 +102,7 @@ func (k *Score) silent(sig signal) Signal {
 		}
 		return line
 	}
-	for from := source(1); from <= fromSenderLists; from <<= 1 {
+	for from := source(1); from <= lastSource; from <<= 1 {
 		if info.from&from == 0 {
 			continue
 		}

@@ -78,7 +78,7 @@ func (s *Scorer) Unheard() []Count {
 	var counts []Count
 	for bit := range s.unheard {
 		from := source(1) << bit
-		if from > fromSenderLists {
+		if from > lastSource {
 			break
 		}
 		name := from.unheard()

@@ -30,7 +30,8 @@ const (
 )
 
 // A source is where signals come from: one question, whose answer lets some of them speak. Sources are bits, so that
-// those under way are one number.
+// those under way are one number. A new one comes last and is lastSource; it needs a name in unheard if it can be late,
+// its step in stepOf, and room below the bits of the locations (explain.go).
 type source uint16
 
 const (
@@ -45,6 +46,8 @@ const (
 	fromMX
 	fromSPF
 	fromSenderLists
+
+	lastSource = fromSenderLists
 )
 
 // unheard returns the name of a source that gave no answer.

@@ -287,3 +287,23 @@ func TestScorer_Weights(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// TestScore_Sources has no source that is late and has no name, or lies where Explain keeps its locations.
+func TestScore_Sources(t *testing.T) {
+	here := fromEntries | fromTalk | fromHelo // known without a question
+	var all source
+	for _, info := range catalogue {
+		all |= info.from
+	}
+	for from := source(1); from != 0; from <<= 1 {
+		if all&from == 0 {
+			continue
+		}
+		if from > lastSource || from >= locationOfAllow {
+			t.Errorf("source %b is behind the last one", from)
+		}
+		if named := from.unheard() != "other"; named == (here&from != 0) {
+			t.Errorf("source %b: named %t, known here %t", from, named, here&from != 0)
+		}
+	}
+}
