@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"encoding/base64"
 	"errors"
 	"net"
 	"net/netip"
@@ -343,36 +342,6 @@ func tlsConfig(t *Target) *tls.Config {
 		config.MinVersion = tls.VersionTLS10 // old TLS is better than clear text
 	}
 	return config
-}
-
-// auth speaks PLAIN (RFC 4616, with the initial response of RFC 4954) or LOGIN, whichever is offered.
-func (o opening) auth(ctx context.Context) error {
-	encode := base64.StdEncoding.EncodeToString
-	user, password := o.target.User, o.target.Password
-	var lines []string
-	switch {
-	case o.ext.Has(AuthPlain):
-		lines = []string{"AUTH PLAIN " + encode([]byte("\x00"+user+"\x00"+password))}
-	case o.ext.Has(AuthLogin):
-		lines = []string{"AUTH LOGIN", encode([]byte(user)), encode([]byte(password))}
-	default:
-		r := o.ownRefusal(451, 7, 0, "Destination does not take mail from here at the moment, try again later",
-			"upstream refused us")
-		r.AboutUs, r.Cause = true, errors.New("AUTH PLAIN or LOGIN not offered")
-		return r
-	}
-	for i, line := range lines {
-		r, err := o.ask(ctx, "AUTH", line)
-		switch {
-		case err != nil:
-			return err
-		case r.class() >= 4:
-			return o.refused("AUTH", r)
-		case r.class() != 3 && i < len(lines)-1, r.class() != 2 && i == len(lines)-1, o.unread():
-			return o.protocol("AUTH", errUnexpected)
-		}
-	}
-	return nil
 }
 
 // refused is the Refusal for a negative reply. Before the first MAIL it can only be about us.
