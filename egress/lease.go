@@ -136,7 +136,8 @@ func (l *lease) target(password string) dial.Target {
 	return dial.Target{
 		Site: l.at.site, Transport: way.Transport, Port: way.Port, TLS: smtpclient.TLSPolicy(way.TLS), User: way.User,
 		Password: password, Hosts: l.hosts(), Fixed: l.at.fixed, Of: l.of(), Avoid: l.avoid,
-		Tried: l.tried,
+		Tried:   l.tried,
+		Without: l.without,
 	}
 }
 

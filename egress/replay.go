@@ -124,6 +124,7 @@ func (e *envelope) offer(ctx context.Context) (refusal, broken error) {
 		if err == nil {
 			continue
 		}
+		e.learnBroken(err, e.conn.Messages() > 0)
 		switch {
 		case e.usesOwn(err):
 			return e.offer(ctx)

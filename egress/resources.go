@@ -39,7 +39,8 @@ type resources struct {
 	fixed    *lru.Cache[mail.NextHop, *fixedSite]
 	again    *rehearings
 	connects *connects
-	attempts maphash.Seed // of what attempts at one message have in common
+	broken   *lru.Cache[brokenExtension, time.Time] // and until when sessions do without
+	attempts maphash.Seed                           // of what attempts at one message have in common
 }
 
 // A fixedSite is the Site and the one host of a fixed next hop.
@@ -93,6 +94,7 @@ func newResources(cfg Config) (*resources, error) {
 		fixed:    lru.New[mail.NextHop, *fixedSite](fixedCache),
 		again:    newRehearings(cfg.Now),
 		connects: newConnects(cfg.Now),
+		broken:   lru.New[brokenExtension, time.Time](brokenCache),
 		attempts: maphash.MakeSeed(),
 	}, nil
 }

@@ -88,6 +88,10 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 // caller of Rcpt gets.
 func (t *transaction) retryRcpt(ctx context.Context, forward mail.Path, err error) error {
 	for err != nil {
+		if t.learnBroken(err, t.conn.Messages() > 0) {
+			err = t.conn.Rcpt(ctx, forward)
+			continue
+		}
 		switch {
 		case t.usesOwn(err):
 			t.begun = false
@@ -199,6 +203,7 @@ func (t *transaction) Data(ctx context.Context, form mail.Form) error {
 
 // end turns an error that ends the transaction into a Refusal.
 func (t *transaction) end(err error) error {
+	t.learnBroken(err, t.conn.Messages() > 0)
 	if !isReply(err) {
 		err = connError(t.conn.Host(), err)
 	}
@@ -246,6 +251,9 @@ func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outco
 		}
 	}
 	old := t.asOfOld(c, base)
+	if len(base) > 0 {
+		t.learnBroken(base[0].Cause, reused)
+	}
 	if !old {
 		t.learnFrom(t.slot, &t.d, base)
 	}

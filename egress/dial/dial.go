@@ -88,6 +88,8 @@ type Target struct {
 	Tried int
 	// Avoid are addresses that did not serve this very message. They are tried last of all.
 	Avoid []feedback.Spot
+	// Without returns the extensions that a session with a host does without; nil for none.
+	Without func(host string) smtpclient.Keyword
 
 	us smtpclient.Identity
 }
@@ -189,6 +191,9 @@ func (d *Dialer) clientTarget(t *Target, s feedback.Spot, h hello) smtpclient.Ta
 		Network: "tcp", Host: s.Host, Helo: d.cfg.Helo, TLS: t.TLS, TLSConfig: d.tls[t.TLS],
 		User: t.User, Password: t.Password, Us: t.us,
 		LMTP: t.Transport == mail.LMTP || t.Transport == mail.LMTPUnix,
+	}
+	if t.Without != nil {
+		c.Without = t.Without(s.Host)
 	}
 	switch h {
 	case classic:

@@ -75,6 +75,7 @@ type Target struct {
 	TLSConfig *tls.Config
 	User      string // AUTH PLAIN or LOGIN as this user; needs Required or Implicit
 	Password  string
+	Without   Keyword  // extensions that are not used although the server offers them
 	Us        Identity // by which a refusal of us is told from one of a message
 }
 

@@ -375,6 +375,9 @@ func (c *connection) Alive() bool {
 	return false
 }
 
+// Retire makes the Client of no use for another transaction than the one under way.
+func (c *connection) Retire() { c.spend() }
+
 // Abort makes the Client of no more use and ends every wait for the server, those to come included, with a *ConnError.
 // It leaves no outcome in doubt: a Commit that has begun goes on, because its message is delivered or in doubt; one
 // that has not begun fails and sends nothing. Unlike all other methods it may be called while another one runs. It does

@@ -217,6 +217,7 @@ func (o opening) hello(ctx context.Context) error {
 	o.ext = Extensions{}
 	if r.class() == 2 {
 		o.ext = parseExtensions(string(r.text))
+		o.ext.Keywords &^= o.target.Without
 	} else if r.class() >= 4 && r.code != 421 && !o.target.LMTP {
 		verb = "HELO"
 		if r, err = o.ask(ctx, verb, verb, " ", o.target.Helo); err != nil {

@@ -29,6 +29,7 @@ type transaction struct {
 	mailErr     error     // the refusal of MAIL, returned by every later Rcpt of the transaction
 	utf8        bool      // MAIL went out with SMTPUTF8
 	bodyOmitted bool      // BODY=8BITMIME was left out
+	pipelined   bool      // the last RCPT went out with MAIL
 	forward     mail.Path // of the last RCPT
 	accepted    int       // recipients
 }
@@ -41,6 +42,9 @@ func (t *transaction) forget() {
 		t.conn.work.forget()
 	}
 }
+
+// Pipelined reports whether the last RCPT went out with MAIL.
+func (t *transaction) Pipelined() bool { return t.pipelined }
 
 // EightBitUnannounced reports whether the delivery under way declares BODY=8BITMIME and the server was not told,
 // because it does not offer 8BITMIME.
@@ -86,7 +90,8 @@ func (t *transaction) first(ctx context.Context, forward mail.Path) error {
 		t.phase, t.mailErr = mailRefused, err
 		return err
 	}
-	if c.ext.Has(Pipelining) {
+	t.pipelined = c.ext.Has(Pipelining)
+	if t.pipelined {
 		out = appendRcpt(out, forward)
 	}
 	w.out = out
@@ -167,6 +172,7 @@ func (t *transaction) refusedMail(r reply) error {
 // rcpt sends RCPT for t.forward and reads its reply.
 func (t *transaction) rcpt(ctx context.Context) error {
 	w := t.conn.buffers()
+	t.pipelined = false
 	w.out = appendRcpt(w.out[:0], t.forward)
 	if err := t.send(ctx, "RCPT", t.conn.cfg.tune.rcpt); err != nil {
 		return err

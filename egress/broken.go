@@ -1,0 +1,80 @@
+package egress
+
+import (
+	"errors"
+	"time"
+
+	"github.com/millrace/millrace/egress/pool"
+	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/router/mail"
+)
+
+const (
+	// withoutFor is how long sessions with a host do without an extension that it offers and that failed.
+	withoutFor = 24 * time.Hour
+	// brokenCache bounds what is remembered of that.
+	brokenCache = 4096
+)
+
+// A brokenExtension is one that a host offers, and that does not work there.
+type brokenExtension struct {
+	host    string
+	keyword smtpclient.Keyword
+}
+
+// without returns the extensions that a session with a host does without.
+func (l *lease) without(host string) (list smtpclient.Keyword) {
+	for _, k := range [...]smtpclient.Keyword{smtpclient.Chunking, smtpclient.Pipelining} {
+		if until, ok := l.broken.Get(brokenExtension{host, k}); ok && l.cfg.Now().Before(until) {
+			list |= k
+		}
+	}
+	return list
+}
+
+// learnBroken learns from the error of RCPT, a piece or the end of a message that an extension of the host does not
+// work: on a session that has carried no message before (used tells) it was refused as a command, or ended the
+// connection. The next sessions with the host do without, and this one and those that idle there serve no other
+// message. It reports whether a RCPT that was refused behind MAIL is to be said again, alone.
+func (l *lease) learnBroken(err error, used bool) (again bool) {
+	if err == nil || used {
+		return false
+	}
+	reply, said := replyOf(err)
+	var lost *smtpclient.ConnError
+	if code := reply.Reply.Code; said && (code < 500 || code > 504) || !said && !errors.As(err, &lost) {
+		return false
+	}
+	b := brokenExtension{host: l.conn.Host()}
+	extensions := l.conn.Extensions()
+	switch verb := smtpclient.Verb(err); {
+	case extensions.Has(smtpclient.Chunking) && (verb == "BDAT" || verb == "BDAT LAST"):
+		b.keyword = smtpclient.Chunking
+		l.tellBroken("CHUNKING", verb, err)
+	case l.conn.Pipelined() && verb == "RCPT" && !isOfRecipient(&reply):
+		b.keyword = smtpclient.Pipelining
+		l.tellBroken("PIPELINING", verb, err)
+	default:
+		return false
+	}
+	l.conn.Retire()
+	l.broken.Put(b, l.cfg.Now().Add(withoutFor), 1)
+	l.slot.CloseIdle(func(k pool.Key) bool { return k.Host == b.host })
+	return said && b.keyword == smtpclient.Pipelining
+}
+
+// isOfRecipient reports whether a refusal of RCPT may be of what a client wrote: 501, 504, and what X.1 says of an
+// address.
+func isOfRecipient(r *smtpclient.ReplyError) bool {
+	return r.Reply.Code == 501 || r.Reply.Code == 504 || r.Reply.Enhanced.Subject == 1
+}
+
+// tellBroken tells the operator that an extension of the host does not work.
+func (l *lease) tellBroken(name, verb string, err error) {
+	reply, _ := replyOf(err)
+	l.cfg.Emit(mail.Event{
+		Kind: mail.Anomaly, Time: l.cfg.Now(), Trace: l.d.Trace, Client: l.d.Client.Addr(), NextHop: l.d.NextHop,
+		Site: l.d.Site, Host: l.conn.Host(), Verb: verb, Reply: reply.Reply,
+		Reason: name + " is offered and fails, a day without", Cause: err,
+	})
+}

@@ -1,0 +1,112 @@
+package egress
+
+import (
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// An extension that is offered and fails is not used for a day: the message is delivered by the second attempt.
+func TestRelay_BrokenExtension(t *testing.T) {
+	bdat := func(s smtptest.Step) bool { return s.Verb == smtptest.Dot && s.Message.Chunks != nil }
+	chunk := func(s smtptest.Step) bool { return s.Verb == "BDAT" }
+	piped := func(s smtptest.Step) bool { return s.Verb == "RCPT" && s.Session == 1 }
+	var rcpts atomic.Int64
+	pipedOnce := func(s smtptest.Step) bool { return s.Verb == "RCPT" && rcpts.Add(1) == 1 }
+	for _, tc := range []struct {
+		name    string
+		answer  smtptest.Answer
+		at      func(smtptest.Step) bool
+		pieces  bool
+		without smtpclient.Keyword // 0: the extension is used on
+		first   int                // the code of the first attempt
+	}{
+		{"BDAT 500", smtptest.Answer{Reply: "500 5.5.1 what"}, bdat, false, smtpclient.Chunking, 451},
+		{"BDAT 502", smtptest.Answer{Reply: "502 5.5.1 not implemented"}, bdat, false, smtpclient.Chunking, 451},
+		{"BDAT 503", smtptest.Answer{Reply: "503 5.5.1 bad sequence"}, bdat, false, smtpclient.Chunking, 451},
+		{"BDAT closes", smtptest.Answer{Close: true, Discard: true}, bdat, false, smtpclient.Chunking, 451},
+		{"BDAT resets", smtptest.Answer{Reset: true, Discard: true}, bdat, false, smtpclient.Chunking, 451},
+		{"the first chunk 502", smtptest.Answer{Reply: "502 5.5.1 what"}, chunk, true, smtpclient.Chunking, 451},
+		{"the first chunk closes", smtptest.Answer{Close: true}, chunk, true, smtpclient.Chunking, 451},
+		{"RCPT behind MAIL 503", smtptest.Answer{Reply: "503 5.5.1 improper pipelining"}, pipedOnce, false,
+			smtpclient.Pipelining, 250},
+		{"RCPT behind MAIL closes", smtptest.Answer{Close: true}, piped, false, smtpclient.Pipelining, 250},
+		{"a refusal of the message", smtptest.Answer{Reply: "554 5.7.1 spam"}, bdat, false, 0, 554},
+		{"a refusal of the recipient", smtptest.Answer{Reply: "550 5.1.1 no such user"}, piped, false, 0, 550},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var later atomic.Int64 // than now
+			w, s := one(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
+				return tc.answer, tc.at(s)
+			}}, func(c *Config) { c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) } })
+			try := func() int {
+				tx, err := w.relay.Begin(t.Context(), to("one.test"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer tx.Abort()
+				if err = tx.Rcpt(t.Context(), path("b@one.test")); err == nil {
+					err = tx.Data(t.Context(), mail.Stuffed)
+				}
+				if err == nil && tc.pieces {
+					err = tx.Write(octets("a: b\r\n"))
+				}
+				if err != nil {
+					return mail.ReplyFor(err).Code
+				}
+				return tx.Commit(t.Context(), octets(message))[0].Reply.Code
+			}
+			first := try()
+			if first != tc.first {
+				t.Errorf("got %d at first", first)
+			}
+			later.Add(int64(6 * time.Minute)) // what the sender is put off for is over
+			if tc.without == 0 {
+				s.Set(smtptest.Behaviour{})
+			}
+			tx := begin(t, w, to("one.test"))
+			if has := tx.conn.Extensions().Has(max(tc.without, smtpclient.ESMTP)); has != (tc.without == 0) {
+				t.Errorf("first attempt %d, and the next session has %b", first, tx.conn.Extensions().Keywords)
+			}
+			tx.Abort()
+			if second := try(); second != 250 {
+				t.Errorf("got %d and %d", first, second)
+			}
+			told := 0
+			for _, e := range w.events() {
+				if strings.Contains(e.Reason, "is offered and fails") {
+					told++
+				}
+			}
+			if told > 1 || (told == 1) != (tc.without != 0) {
+				t.Errorf("told %d times", told)
+			}
+			if n := len(s.Messages()); n == 0 {
+				t.Errorf("%d messages", n)
+			}
+		})
+	}
+}
+
+// After a day an extension is tried again.
+func TestRelay_BrokenForADay(t *testing.T) {
+	var later atomic.Int64
+	w, s := one(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
+		return smtptest.Answer{Reply: "502 5.5.1 no"}, s.Verb == smtptest.Dot && s.Message.Chunks != nil
+	}}, func(c *Config) { c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) } })
+	attempt(t, w, to("one.test"), "b@one.test")
+	later.Add(int64(time.Minute))
+	deliver(t, w, to("one.test"), "b@one.test")
+	s.Set(smtptest.Behaviour{})
+	later.Add(int64(25 * time.Hour))
+	tx := begin(t, w, to("one.test"))
+	if !tx.conn.Extensions().Has(smtpclient.Chunking) {
+		t.Error("CHUNKING is not tried again")
+	}
+	tx.Abort()
+}
