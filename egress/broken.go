@@ -2,6 +2,7 @@ package egress
 
 import (
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/millrace/millrace/egress/pool"
@@ -22,8 +23,18 @@ type brokenExtension struct {
 	keyword smtpclient.Keyword
 }
 
-// without returns the extensions that a session with a host does without.
+// keywords are the names of extensions in a file of Sites.
+var keywords = map[string]smtpclient.Keyword{
+	"CHUNKING": smtpclient.Chunking, "PIPELINING": smtpclient.Pipelining, "8BITMIME": smtpclient.EightBitMIME,
+	"SMTPUTF8": smtpclient.SMTPUTF8, "SIZE": smtpclient.Size,
+}
+
+// without returns the extensions that a session with a host does without: those that the administrator names, and those
+// that failed.
 func (l *lease) without(host string) (list smtpclient.Keyword) {
+	for name := range strings.SplitSeq(l.finder.Limits(l.at.site).Without, ",") {
+		list |= keywords[name]
+	}
 	for _, k := range [...]smtpclient.Keyword{smtpclient.Chunking, smtpclient.Pipelining} {
 		if until, ok := l.broken.Get(brokenExtension{host, k}); ok && l.cfg.Now().Before(until) {
 			list |= k

@@ -110,3 +110,20 @@ func TestRelay_BrokenForADay(t *testing.T) {
 	}
 	tx.Abort()
 }
+
+// The administrator names extensions that are not used.
+func TestRelay_Without(t *testing.T) {
+	w, s := one(t, smtptest.Behaviour{Size: 1000}, limits(t,
+		"connections=5 messages=10 idle=1m age=1h without=CHUNKING,pipelining,8bitmime,SMTPUTF8,SIZE"))
+	d := to("one.test")
+	d.Params = mail.Params{Size: 10, Body: mail.Body8BitMIME, SMTPUTF8: true}
+	tx := begin(t, w, d)
+	if got := *tx.conn.Extensions(); got.Keywords != smtpclient.ESMTP|smtpclient.EnhancedStatusCodes {
+		t.Errorf("got %b", got.Keywords)
+	}
+	rcpt(t, tx, "b@one.test")
+	finish(t, tx)
+	if m := s.Messages(); len(m) != 1 || m[0].Mail != "MAIL FROM:<a@client.test>" || m[0].Chunks != nil {
+		t.Errorf("got %+v", m)
+	}
+}

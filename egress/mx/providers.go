@@ -30,6 +30,8 @@ type Limits struct {
 	ConnectRate  float64 // sessions opened per second, 0 for any number
 	ConnectBurst int     // how many of these may follow each other at once
 
+	Without string // extensions of SMTP that are not used, in upper case, with commas
+
 	Spread int // owners in a cluster, each of which keeps its part of the above, at least 1 and at most Connections
 }
 
@@ -202,6 +204,8 @@ func parseLimits(words []string) (Limits, error) {
 			err = setCount(&l.ConnectBurst, value)
 		case "spread":
 			err = setCount(&l.Spread, value)
+		case "without":
+			err = setWithout(&l.Without, value)
 		default:
 			err = fmt.Errorf("no such limit")
 		}
@@ -251,6 +255,23 @@ func setDuration(to *time.Duration, value string) error {
 	return nil
 }
 
+// setWithout reads names of extensions. STARTTLS is none of them: TLS is a matter of policy.
+func setWithout(to *string, value string) error {
+	if *to != "" {
+		return fmt.Errorf("given twice")
+	}
+	value = strings.ToUpper(value)
+	for name := range strings.SplitSeq(value, ",") {
+		switch name {
+		case "CHUNKING", "PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE":
+		default:
+			return fmt.Errorf("%q is none of CHUNKING, PIPELINING, 8BITMIME, SMTPUTF8 and SIZE", name)
+		}
+	}
+	*to = value
+	return nil
+}
+
 func (l Limits) or(others Limits) Limits {
 	if l.Connections == 0 {
 		l.Connections = others.Connections
@@ -273,6 +294,7 @@ func (l Limits) or(others Limits) Limits {
 	if l.Spread == 0 {
 		l.Spread = others.Spread
 	}
+	l.Without = cmp.Or(l.Without, others.Without)
 	return l
 }
 

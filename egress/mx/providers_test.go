@@ -131,6 +131,11 @@ func TestParseProviders(t *testing.T) {
 			`f:1: "spread=3": each owner needs a connection, and there are 2`,
 		},
 		{"limits twice", all + all, "f:2: limits of * stand in line 1 already"},
+		{
+			"without what is no extension", "limits * without=CHUNKING,STARTTLS\n",
+			`f:1: "without=CHUNKING,STARTTLS": "STARTTLS" is none of CHUNKING, PIPELINING, 8BITMIME, SMTPUTF8 and SIZE`,
+		},
+		{"without twice", "limits * without=SIZE without=SIZE\n", `f:1: "without=SIZE": given twice`},
 		{"an unknown limit", all + "site a .a.example\nlimits a colour=3\n", `f:3: "colour=3": no such limit`},
 		{"a limit twice", "limits * idle=3s idle=4s\n", `f:1: "idle=4s": given twice`},
 		{

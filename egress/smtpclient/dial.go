@@ -218,6 +218,9 @@ func (o opening) hello(ctx context.Context) error {
 	if r.class() == 2 {
 		o.ext = parseExtensions(string(r.text))
 		o.ext.Keywords &^= o.target.Without
+		if !o.ext.Has(Size) {
+			o.ext.Size = 0
+		}
 	} else if r.class() >= 4 && r.code != 421 && !o.target.LMTP {
 		verb = "HELO"
 		if r, err = o.ask(ctx, verb, verb, " ", o.target.Helo); err != nil {
