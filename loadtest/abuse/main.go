@@ -23,8 +23,9 @@ const (
 
 // scenarios are in the order in which they run.
 var scenarios = []scenario{
-	dripStreams, halfCommands, words, refusedMessages, onePrefix, manyNetworks,
+	dripStreams, halfCommands, halfMessages, words, refusedMessages, onePrefix, manyNetworks,
 	refusedRecipients, forgedAuthors, forgedReversePath, neighbours, account, dishonestNode,
+	slowUplink, slowDestination, longList, firstDay,
 }
 
 func main() {

@@ -56,7 +56,7 @@ func baseZone() string {
 	z.WriteString("2.0.0.127.zen.example. 300 IN A 127.0.0.2\n" +
 		"mx.shared.example. 300 IN A 127.0.1.1\nx.example. 300 IN MX 10 mx.shared.example.\n" +
 		"client.example. 300 IN MX 10 mx.client.example.\nmx.client.example. 300 IN A 127.0.1.9\n" +
-		"client.example. 300 IN TXT \"v=spf1 ip4:203.0.0.0/16 ip4:45.0.0.0/8 -all\"\n")
+		"client.example. 300 IN TXT \"v=spf1 ip4:203.0.0.0/16 ip4:45.0.0.0/8 ip6:2001:db8::/32 -all\"\n")
 	for i := range ownDomains {
 		fmt.Fprintf(&z, "e%d.example. 300 IN MX 10 mx.shared.example.\n", i)
 	}

@@ -196,3 +196,42 @@ var refusedMessages = scenario{
 		t.tell("%d of %d refusals pass", passed.Load(), len(saidOfMessages))
 	},
 }
+
+// halfMessages fills the hold budget with what is begun and never ends: unfinished header sections, and half chunks of
+// BDAT.
+var halfMessages = scenario{
+	name:   "memory: half header sections and half chunks",
+	config: "limits: {hold_budget: 16MiB}",
+	memory: 128, // the budget, and what connections take besides
+	attack: func(t *trial) {
+		const connections = 600
+		field := []byte("Subject: " + strings.Repeat("a", 511))
+		var begun atomic.Int64
+		t.crowd(connections, func(i int) {
+			s := t.open(t.from(stranger(i%200, i/200)))
+			if s == nil {
+				return
+			}
+			defer s.Abort(true)
+			_, ok, err := s.Envelope(source.Message{
+				Reverse: "s@e0.example", Forward: []string{fmt.Sprintf("half@e%d.test", i%ownDomains)},
+			})
+			if err != nil || !ok {
+				return
+			}
+			if i%2 == 0 {
+				if r, err := s.Command("DATA"); err != nil || r.Code != 354 {
+					return
+				}
+			} else if s.Write([]byte("BDAT 60000 LAST\r\n")) != nil {
+				return
+			}
+			if s.Write(field) == nil {
+				begun.Add(1)
+				_, _ = s.Read() // ends when the node ends the connection, or the attack ends
+			}
+		})
+		t.stands(func() bool { return begun.Load() >= connections })
+		t.tell("%d halves", begun.Load())
+	},
+}

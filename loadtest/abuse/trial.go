@@ -33,6 +33,7 @@ type trial struct {
 	destination *smtptest.Server // of x.example and all domains of hosts
 	port        int              // of the destination
 	hop         string           // where other nodes reach the node
+	rules       string           // what the scenario adds to the rules when it is prepared
 	node        *world.Process
 	proxied     string // where a balancer brings clients to the node
 
@@ -133,7 +134,7 @@ func (t *trial) world() world.World {
 		t.dns = dnstest.Start(t, t.zone.String())
 	}
 	return world.World{
-		Routes:  t.scenario.routes + baseRoutes(),
+		Routes:  t.scenario.routes + t.rules + baseRoutes(),
 		Judged:  t.scenario.judged,
 		Proxied: t.proxied,
 		Log:     "info",
