@@ -65,31 +65,51 @@ const (
 	clear                // not at all, where the policy is opportunistic
 )
 
-// open speaks with a candidate on a socket that is connected to it. TLS that fails is followed by the next hello, on
-// another connection. It returns nil if the candidate could not be used.
-func (w *walk) open(ctx context.Context, c candidate, socket net.Conn) *client {
-	begun := time.Now()
-	h, failed, hasty := w.memory.hello(c.Spot, w.target.TLS), false, false
-	for {
-		target := w.clientTarget(w.target, c.Spot, h)
-		opened, err := smtpclient.Open(ctx, w.cfg.Client, target, socket)
-		if err == nil {
-			if !hasty {
-				w.memory.worked(c.Spot, h, opened.TLS() != "", failed)
-			}
-			return opened
-		}
-		next, ok := h.after(err, w.target.TLS)
-		if ok && !mail.IsOver(ctx) {
-			w.failed = append(w.failed, err)
-			h, failed, hasty = next, true, hasty || isHasty(err)
-			w.memory.tried(h)
-			socket, err = smtpclient.Connect(ctx, w.cfg.Client, target)
-		}
-		if err != nil {
-			w.fail(ctx, c, err, time.Since(begun))
-			return nil
-		}
+// An attempt is one candidate, and how far we are with the ways in which TLS may be begun with it.
+type attempt struct {
+	*walk
+	candidate
+	begun    time.Time
+	hello    hello
+	fellBack bool              // from another hello
+	hasty    bool              // for want of time
+	target   smtpclient.Target // for hello
+	socket   net.Conn          // connected to the candidate; nil if it is given up
+}
+
+// begin begins an attempt on a socket, nil for none.
+func (w *walk) begin(c candidate, socket net.Conn) *attempt {
+	t := &attempt{walk: w, candidate: c, begun: time.Now(), hello: w.memory.hello(c.Spot, w.target.TLS), socket: socket}
+	t.target = w.clientTarget(w.target, c.Spot, t.hello)
+	return t
+}
+
+// next goes on after the socket was closed because of err: with the next hello on another connection, or with none.
+func (t *attempt) next(ctx context.Context, err error) {
+	t.socket = nil
+	next, ok := t.hello.after(err, t.walk.target.TLS)
+	if ok && !mail.IsOver(ctx) {
+		t.walk.failed = append(t.walk.failed, err)
+		t.hello, t.fellBack, t.hasty = next, true, t.hasty || isHasty(err)
+		t.memory.tried(next)
+		t.target = t.clientTarget(t.walk.target, t.Spot, next)
+		t.socket, err = smtpclient.Connect(ctx, t.cfg.Client, t.target)
+	}
+	if err != nil {
+		t.fail(ctx, t.candidate, err, time.Since(t.begun))
+	}
+}
+
+// took notes what worked, and returns it.
+func (t *attempt) took(opened *client) Conn {
+	if !t.hasty {
+		t.memory.worked(t.Spot, t.hello, opened.TLS() != "", t.fellBack)
+	}
+	t.cfg.Marks.Took(t.Spot, t.first)
+	t.cfg.Marks.Opened(t.Spot)
+	return Conn{
+		Client: opened, Host: t.Host, Addr: t.Addr, Source: t.source(t.walk.target.Site, t.Addr),
+		Others: t.met + t.behind - 1, Tried: t.tried,
 	}
 }
 

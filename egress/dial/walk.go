@@ -98,15 +98,13 @@ func (w *walk) try(ctx context.Context, list []candidate) Conn {
 	for len(list) > 0 && w.tried < MostAddrs {
 		c, socket, rest := w.connect(ctx, list)
 		list = rest
-		if socket != nil {
-			if opened := w.open(share(ctx, 1+w.left(list)), c, socket); opened != nil {
-				w.cfg.Marks.Took(c.Spot, c.first)
-				w.cfg.Marks.Opened(c.Spot)
-				return Conn{
-					Client: opened, Host: c.Host, Addr: c.Addr, Source: w.source(w.target.Site, c.Addr),
-					Others: w.met + w.behind - 1, Tried: w.tried,
-				}
+		part := share(ctx, 1+w.left(list))
+		for t := w.begin(c, socket); t.socket != nil; {
+			opened, err := smtpclient.Open(part, w.cfg.Client, t.target, t.socket)
+			if err == nil {
+				return t.took(opened)
 			}
+			t.next(part, err)
 		}
 		if mail.IsOver(ctx) {
 			break

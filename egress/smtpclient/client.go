@@ -259,7 +259,10 @@ func (c *Client) Commit(ctx context.Context, last mail.Octets) []mail.Outcome {
 				continue
 			}
 			var r reply
-			if r, err = c.final(c.target.LMTP && answered < len(out)-1); err == nil {
+			if r, err = c.read(c.endVerb()); err == nil {
+				r, err = c.final(r, c.target.LMTP && answered < len(out)-1)
+			}
+			if err == nil {
 				err = c.settle(r, &out[answered])
 			}
 			if err != nil {

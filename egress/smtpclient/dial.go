@@ -137,7 +137,11 @@ func (o opening) run(ctx context.Context) (Stage, error) {
 			return StageTLS, err
 		}
 	}
-	if err := o.expect(ctx, greetingTimeout, "greeting", 220); err != nil {
+	r, err := o.await(ctx, greetingTimeout, "greeting")
+	if err == nil {
+		err = o.mustBe2yz("greeting", r)
+	}
+	if err != nil {
 		return StageGreeting, err
 	}
 	if err := o.hello(ctx); err != nil {
@@ -156,16 +160,12 @@ func (o opening) run(ctx context.Context) (Stage, error) {
 	return StageHelo, nil
 }
 
-// expect reads one reply, which must have this code and nothing behind it. A refusal is about us.
-func (o opening) expect(ctx context.Context, limit time.Duration, verb string, code int) error {
-	r, err := o.await(ctx, limit, verb)
-	if err != nil {
-		return err
-	}
+// mustBe2yz returns nil for a positive reply with nothing behind it. A refusal is about us.
+func (o opening) mustBe2yz(verb string, r reply) error {
 	switch {
 	case r.class() >= 4:
 		return o.refused(verb, r)
-	case r.class() != code/100:
+	case r.class() != 2:
 		return o.protocol(verb, errUnexpected)
 	case o.unread():
 		return o.protocol(verb, errUnasked)
@@ -227,13 +227,8 @@ func (o opening) hello(ctx context.Context) error {
 			return err
 		}
 	}
-	switch {
-	case r.class() >= 4:
-		return o.refused(verb, r)
-	case r.class() != 2:
-		return o.protocol(verb, errUnexpected)
-	case o.unread():
-		return o.protocol(verb, errUnasked)
+	if err := o.mustBe2yz(verb, r); err != nil {
+		return err
 	}
 	o.greetedBy(string(r.text))
 	return nil

@@ -135,20 +135,22 @@ func (s *stream) endVerb() string {
 	return "end of data"
 }
 
-// final reads a reply to the end of data; more says that others are to come behind it. A 3yz is none: it came twice, or
-// belongs to DATA.
-func (s *stream) final(more bool) (reply, error) {
+// final returns the reply to the end of data, of which r was read first; more says that others are to come behind it. A
+// 3yz is none: it came twice, or belongs to DATA.
+func (s *stream) final(r reply, more bool) (reply, error) {
 	c := s.tx.conn
-	r, err := c.read(s.endVerb())
-	if err == nil && r.class() == 3 {
+	if r.class() == 3 {
 		c.spend()
-		r, err = c.read(s.endVerb())
+		var err error
+		if r, err = c.read(s.endVerb()); err != nil {
+			return reply{}, err
+		}
 	}
-	if err == nil && !more && c.unread() {
+	if !more && c.unread() {
 		c.spend()
 		r = c.behind(true)
 	}
-	return r, err
+	return r, nil
 }
 
 // settle fills in an Outcome from a reply to the end of data. The error says that r is none.
