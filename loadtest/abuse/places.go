@@ -24,6 +24,7 @@ var onePrefix = scenario{
 // seconds: 70 connections a second for 600 places are more than 2000 a second for those that a node has.
 var manyNetworks = scenario{
 	name:   "places: 200 networks",
+	long:   true,
 	config: "limits: {connections: 600}",
 	attack: func(t *trial) {
 		var open atomic.Int64
