@@ -57,6 +57,9 @@ func (b *builder) statement(s string) (why string) {
 		}
 		return b.catchallRule(r, id, rest)
 	}
+	if why := starPattern(word); why != "" {
+		return why
+	}
 	p, err := mail.ParsePath(word, true)
 	switch {
 	case err != nil:
@@ -65,6 +68,28 @@ func (b *builder) statement(s string) (why string) {
 		return "pattern " + quote(word) + ": " + mail.ErrPathNoDomain.Error()
 	}
 	return b.literalRule(r, p, rest)
+}
+
+// starPattern returns what is wrong with a pattern whose local part has a star, or "". A star is an octet of a local
+// part like others, and a line that has it without quotes means something else.
+func starPattern(word string) (why string) {
+	if !unquotedStar(word) {
+		return ""
+	}
+	at := strings.LastIndexByte(word, '@')
+	local, domain := word[:at], word[at:]
+	form := domain
+	if strings.Trim(local, "*") != "" {
+		form = "/" + strings.ReplaceAll(regexp.QuoteMeta(local), `\*`, ".*") + "/" + domain
+	}
+	return "pattern " + quote(word) + ": a star is not a wildcard: write " + form + ", or \"" + local + "\"" + domain +
+		" for the address with a star"
+}
+
+// unquotedStar reports whether the local part of an address has a star and no quotes.
+func unquotedStar(word string) bool {
+	at := strings.LastIndexByte(word, '@')
+	return at >= 0 && word[0] != '"' && strings.Contains(word[:at], "*")
 }
 
 // ruleOnly are the options that a domain line cannot have.

@@ -190,6 +190,33 @@ func TestConfig_Postmaster(t *testing.T) {
 	}
 }
 
+// TestParse_Star: a star without quotes is no wildcard, so a line with one does not load. The error has the right form.
+func TestParse_Star(t *testing.T) {
+	for line, want := range map[string]string{
+		"*@h.example x@t.example":               `"*@h.example": a star is not a wildcard: write @h.example, or "*"@h`,
+		"**@h.example drop":                     "write @h.example, or",
+		"sales-*@h.example x@t.example":         `write /sales-.*/@h.example, or "sales-*"@h.example for the address`,
+		"*.sales@h.example reject 550 no":       `write /.*\.sales/@h.example, or`,
+		"@h.example *@t.example":                `target "*@t.example": a star is not a wildcard`,
+		"a@h.example x@t.example, b*@t.example": `target "b*@t.example": a star is not a wildcard`,
+	} {
+		_, err := Parse("r", strings.NewReader(line), testConfig())
+		if err == nil || !strings.HasPrefix(err.Error(), "r:1: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %s", line, err, want)
+		}
+	}
+	table := mustParse(t, "domain h.example\n\"*\"@h.example \"*\"@t.example\n/sales-.*/@h.example x@t.example\n")
+	for rcpt, want := range map[string]string{
+		"*":       "<\"*\"@t.example> by mx:t.example",
+		"sales-1": "<x@t.example> by mx:t.example",
+		"b":       "550 5.1.1 No such user here",
+	} {
+		if got := answer(table.Route(mail.Query{Forward: parsePath(t, rcpt+"@h.example")}, nil)); got != want {
+			t.Errorf("%s: got %s, want %s", rcpt, got, want)
+		}
+	}
+}
+
 // TestLoad_Folder: a folder means its text files.
 func TestLoad_Folder(t *testing.T) {
 	dir := t.TempDir()

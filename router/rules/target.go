@@ -64,6 +64,9 @@ func (b *builder) parseTarget(s, word string, groups int, regex bool) (tg target
 	switch {
 	case word[0] == '@':
 		return target{}, "target " + quote(word) + ": a source route or a domain is no target"
+	case unquotedStar(word):
+		return target{}, "target " + quote(word) + ": a star is not a wildcard: a regex with a group, /(.*)/, " +
+			"and $1 in the target keep the local part"
 	case err != nil && strings.Contains(word[strings.LastIndexByte(word, '@')+1:], "$"):
 		return target{}, "target " + quote(word) + ": a group of the regex may stand in the local part only"
 	case err != nil:
