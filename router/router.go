@@ -116,7 +116,8 @@ var errNoRules = errors.New("the rules that are read now are none at all, and th
 	"nothing, start anew")
 
 // Reload reads all files and keys anew and swaps the table. On an error, which is as that of New, the old table stays
-// in force. Of reloads that overlap, the one that began last wins. It replaces any rules in force, so that a caller
+// in force. A file that changed within the last second, or while it is read, is read again a second later, at most four
+// times. Of reloads that overlap, the one that began last wins. It replaces any rules in force, so that a caller
 // whose rules come from elsewhere uses Read and Prepare instead.
 func (r *Router) Reload() error {
 	reload := r.reloads.Add(1)
@@ -132,13 +133,17 @@ func (r *Router) Reload() error {
 	return nil
 }
 
-// Read returns the names and the texts of the files that the Config names, read anew. It does not parse them. The error
-// is that of reading.
+// Read returns the names and the texts of the files that the Config names, read anew as Reload does. It does not parse
+// them. The error is that of reading.
 func (r *Router) Read() (iter.Seq2[string, string], error) {
 	if r.cfg.Text != "" {
 		return func(yield func(name, text string) bool) { yield(r.name(), r.cfg.Text) }, nil
 	}
-	files, err := rules.Read(r.cfg.Paths)
+	var files []rules.File
+	err := r.settled(func() (err error) {
+		files, err = rules.Read(r.cfg.Paths)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -214,9 +219,13 @@ func digest(t *rules.Table) string {
 }
 
 // load reads the rules of the Config.
-func (r *Router) load() (*rules.Table, error) {
+func (r *Router) load() (table *rules.Table, err error) {
 	if r.cfg.Text == "" {
-		return rules.Load(r.cfg.Paths, r.rulesConfig())
+		err = r.settled(func() (err error) {
+			table, err = rules.Load(r.cfg.Paths, r.rulesConfig())
+			return err
+		})
+		return table, err
 	}
 	return rules.Parse(r.name(), strings.NewReader(r.cfg.Text), r.rulesConfig())
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/millrace/millrace/router/mail"
 	"github.com/millrace/millrace/router/rules"
@@ -21,9 +22,18 @@ func write(t *testing.T, text string) string {
 	return file
 }
 
+// overwrite writes a file as if some time ago, so that a reload does not wait.
 func overwrite(t *testing.T, file, text string) {
 	t.Helper()
+	overwriteAt(t, file, text, time.Now().Add(-2*quiet))
+}
+
+func overwriteAt(t *testing.T, file, text string, at time.Time) {
+	t.Helper()
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(file, at, at); err != nil {
 		t.Fatal(err)
 	}
 }

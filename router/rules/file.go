@@ -9,9 +9,9 @@ import (
 // A File is one rules file: its name in errors and routes, and its text.
 type File struct{ Name, Text string }
 
-// Read returns the files of paths, which it expands as Load does. It does not parse them. The error is that of reading.
+// Read returns the files of paths, as Load reads them. It does not parse them. The error is that of reading.
 func Read(paths []string) ([]File, error) {
-	names, err := expand(paths)
+	names, err := Names(paths)
 	if err != nil {
 		return nil, err
 	}

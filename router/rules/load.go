@@ -52,7 +52,7 @@ func tooMany(files int) error {
 //
 // The error is an *Errors for the files, a *mail.FieldError for the Config, or that of reading.
 func Load(paths []string, cfg Config) (*Table, error) {
-	names, err := expand(paths)
+	names, err := Names(paths)
 	if err != nil {
 		return nil, err
 	}
@@ -86,8 +86,8 @@ func Parse(name string, r io.Reader, cfg Config) (*Table, error) {
 	return b.build()
 }
 
-// expand returns the names of the files of paths.
-func expand(paths []string) ([]string, error) {
+// Names returns the names of the files that Load reads for paths.
+func Names(paths []string) ([]string, error) {
 	var names []string
 	for _, path := range paths {
 		info, err := os.Stat(path)
