@@ -25,7 +25,7 @@ const (
 var scenarios = []scenario{
 	dripStreams, halfCommands, halfMessages, words, refusedMessages, onePrefix, manyNetworks,
 	refusedRecipients, forgedAuthors, forgedReversePath, neighbours, account, dishonestNode,
-	slowUplink, slowDestination, longList, firstDay,
+	slowUplink, slowDestination, longList, firstDay, silentNames,
 }
 
 func main() {

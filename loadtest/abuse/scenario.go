@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -23,6 +24,7 @@ type scenario struct {
 	judged  bool                   // messages are authenticated
 	cluster bool                   // the node has a hop
 	memory  int                    // MiB that the node may take beside those of the control run; 0: 64
+	log     int                    // octets of log that the node may write, as mostLog, which 0 means
 	world   func(t *trial)         // prepares the trial before the node starts: records, destinations; may be nil
 	attack  func(t *trial)         // returns when the attack stands; what it starts ends with the trial's context
 	harm    func(t *trial)         // reports what must not be, when the honest messages are answered; may be nil
@@ -92,7 +94,7 @@ func (s *scenario) measure(t *trial) string {
 	if grown > allowed {
 		t.harmed("the node took %d MiB more, want at most %d", grown, allowed)
 	}
-	if written > mostLog+honestMessages*lineOctets {
+	if written > cmp.Or(s.log, mostLog)+honestMessages*lineOctets {
 		t.harmed("%d KiB of log", written>>10)
 	}
 	return fmt.Sprintf("honest %d of %d, p99 %s (alone %s), memory +%d MiB, log %d KiB, listed refused %d of %d%s",
