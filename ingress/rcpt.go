@@ -151,6 +151,7 @@ func (s *session) findRoute(ctx context.Context, r *message.Recipient) error {
 	stage.End(err)
 	if err != nil {
 		s.learnRefusal(&r.Route, err)
+		s.reportWithdrawn(r.Forward, err)
 		return err
 	}
 	r.Route = routes[0]
@@ -158,6 +159,17 @@ func (s *session) findRoute(ctx context.Context, r *message.Recipient) error {
 		return mail.Refuse(451, 3, 0, "Recipient has several next hops", "fan-out", nil)
 	}
 	return nil
+}
+
+// reportWithdrawn reports a recipient that a reload of the rules took away, perhaps by mistake.
+func (s *session) reportWithdrawn(forward mail.Path, err error) {
+	var r *mail.Refusal
+	if !errors.As(err, &r) || r.Reason != mail.ReasonWithdrawn {
+		return
+	}
+	e := s.t.report.Event
+	e.Kind, e.Reason, e.Cause, e.Forward = mail.Anomaly, r.Reason, r.Cause, forward
+	s.t.report.Emit(e)
 }
 
 // checkRecipient returns the refusal of a recipient that cannot be taken besides those that are, or not now, before the

@@ -158,6 +158,23 @@ func TestRcpt_RouteRateBroken(t *testing.T) {
 	}
 }
 
+// A recipient that a reload took away is an event besides its refusal.
+func TestRcpt_Withdrawn(t *testing.T) {
+	cause := errors.New("the rules before")
+	w := serve(t, rules{"gone": func(mail.Query) ([]mail.Route, error) {
+		return nil, mail.Refuse(451, 3, 0, "Temporarily not deliverable", mail.ReasonWithdrawn, cause)
+	}}, &ingresstest.Relay{}, nil)
+	w.say("MAIL FROM:<a@sender.example>", "250")
+	w.say("RCPT TO:<gone@example.com>", "451 4.3.0 Temporarily not deliverable")
+	if e := w.last(mail.Anomaly); e.Reason != mail.ReasonWithdrawn || !errors.Is(e.Cause, cause) ||
+		e.Forward.String() != "gone@example.com" {
+		t.Errorf("%+v", e)
+	}
+	if e := w.last(mail.Refused); e.Reason != mail.ReasonWithdrawn {
+		t.Errorf("%+v", e)
+	}
+}
+
 // Recipients share a transaction or wait.
 func TestRcpt_SharedTransaction(t *testing.T) {
 	relay := &ingresstest.Relay{}

@@ -47,7 +47,7 @@ type Config struct {
 	HasCredentials func(user, host string, port uint16) bool
 	// LocalAddrs are the addresses that this node listens on. No next hop may be one of them.
 	LocalAddrs []netip.AddrPort
-	// Now is the clock by which rewritten reverse-paths expire. nil means time.Now.
+	// Now is the clock by which rewritten reverse-paths expire, and the grace after a reload. nil means time.Now.
 	Now func() time.Time
 	// Empty makes New read nothing. Until the first rules are in force, Route answers 451 4.3.0 to every query.
 	Empty bool
@@ -92,6 +92,8 @@ type version struct {
 	number uint64        // see Router.Version
 	digest string        // "" before the first rules
 	reload uint64        // the reload that read it
+
+	withdrawn atomic.Pointer[[]withdrawn] // the sets before it, the newest first, or nil
 }
 
 // New makes a Router and reads the rules, unless Config.Empty is set. The error is a *mail.FieldError for the Config, a
@@ -201,6 +203,7 @@ func (r *Router) swap(next *version, reload uint64, count bool) {
 		if count {
 			next.number = old.number + 1
 		}
+		next.replaces(old, r.now())
 		if r.current.CompareAndSwap(old, next) {
 			return
 		}
@@ -269,19 +272,20 @@ func (r *Router) own() []string {
 //	reject and tempfail rules                      as they say, reason "rule"
 //	several next hops, or failover                 451 4.3.0, reason "several next hops"
 //	aliases that never end                         554 5.4.6, reason "alias loop"
+//	the rules of the last ten minutes took it      451 4.3.0, reason mail.ReasonWithdrawn
 //
 // Mail with the null reverse-path to a reverse-path that was rewritten here goes to the original one, with any rules.
 // Its Route is Alone and has Rates, and has Reports set where the address opens to reports alone. Other answers to a
 // recipient of that form are 550 5.7.1 with one text and the reasons ReasonSRSSyntax, ReasonSRSForged,
 // ReasonSRSExpired, ReasonSRSClosed, ReasonSRSNotNull and ReasonSRSOurs.
 func (r *Router) Route(q mail.Query) ([]mail.Route, error) {
-	return r.current.Load().route(q, nil)
+	return r.route(q, nil)
 }
 
 // Explain is Route, and returns what was tried, step by step.
 func (r *Router) Explain(q mail.Query) (steps []string, routes []mail.Route, err error) {
 	var s rules.Steps
-	routes, err = r.current.Load().route(q, &s)
+	routes, err = r.route(q, &s)
 	return s.List, routes, err
 }
 

@@ -159,6 +159,9 @@ func Refuse(code, subject, detail int, text, reason string, cause error) *Refusa
 	return &Refusal{Reply: NewReply(code, subject, detail, text), Reason: reason, Cause: cause}
 }
 
+// ReasonWithdrawn is the reason of a Refusal of a recipient that the rules before a reload took and no rule takes now.
+const ReasonWithdrawn = "withdrawn by a reload"
+
 // OwnTransaction is the text of each refusal of AnotherTransaction.
 const OwnTransaction = "Send this recipient in a transaction of its own"
 
