@@ -68,6 +68,10 @@ func (f *clusterFiles) ending(now time.Time) string {
 	if f == nil || f.ends.Sub(now) > endsSoon {
 		return ""
 	}
+	if f.ends.Before(now) {
+		return "ended on " + f.ends.UTC().Format(time.DateOnly) + ", or the authority's did: no other node is " +
+			"reached (millrace cluster renew)"
+	}
 	return "ends on " + f.ends.UTC().Format(time.DateOnly) + ", or the authority's does: no other node is reached " +
 		"then (millrace cluster renew)"
 }

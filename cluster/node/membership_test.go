@@ -16,6 +16,9 @@ func TestClusterFiles_Ending(t *testing.T) {
 	if got := f.ending(end.Add(-30 * 24 * time.Hour)); !strings.Contains(got, "2027-03-31") {
 		t.Error(got)
 	}
+	if got := f.ending(end.Add(time.Second)); !strings.HasPrefix(got, "ended on 2027-03-31") {
+		t.Error(got)
+	}
 	if got := (*clusterFiles)(nil).ending(end); got != "" {
 		t.Error("without a cluster:", got)
 	}

@@ -14,6 +14,9 @@ import (
 // and for both sides, and key its private key, all in PEM. ends is when the certificate ends, or the last one of the
 // authority if that is earlier. The error is a *mail.FieldError for "ca", "cert" or "key".
 //
+// A certificate that has ended is no error: a node without links serves its own clients, and its rules can change. Each
+// handshake refuses it, on both sides.
+//
 // Session tickets are disabled. Connections are pooled, so that handshakes are few, and each handshake verifies the
 // certificates.
 func Certificates(name string, ca, cert, key []byte) (server, client *tls.Config, ends time.Time, err error) {
@@ -46,9 +49,14 @@ func Certificates(name string, ca, cert, key []byte) (server, client *tls.Config
 			between.AddCert(c)
 		}
 	}
+	at := time.Now()
+	if ends.Before(at) {
+		at = ends
+	}
 	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
 		_, err := pair.Leaf.Verify(x509.VerifyOptions{
 			Roots: authority, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{usage},
+			CurrentTime: at,
 		})
 		if err != nil {
 			return nil, nil, ends, &mail.FieldError{Field: "cert", Reason: err.Error()}

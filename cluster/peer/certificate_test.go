@@ -2,9 +2,12 @@ package peer
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/millrace/millrace/router/mail"
 )
@@ -150,6 +153,48 @@ func TestCertificates(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCertificates_Ended: a certificate that has ended does not prevent a reload, and no handshake accepts it.
+func TestCertificates_Ended(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := newAuthority(t)
+		cert, key := ca.issue(t, "a")
+		time.Sleep(2 * time.Hour)
+		server, client, ends, err := Certificates("a", ca.pem, cert, key)
+		if err != nil || time.Since(ends).Round(time.Minute) != time.Hour {
+			t.Fatal(ends, err)
+		}
+		_, _, _, err = Certificates("a", newAuthority(t).pem, cert, key)
+		var f *mail.FieldError
+		if !errors.As(err, &f) || f.Field != "cert" {
+			t.Error("another authority's:", err)
+		}
+		l, err := tls.Listen("tcp", "127.0.0.1:0", server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		refused := make(chan error, 1)
+		go func() { // ends with the handshake
+			client := client.Clone()
+			client.ServerName = "a"
+			_, err := tls.Dial("tcp", l.Addr().String(), client)
+			refused <- err
+		}()
+		theirs, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer theirs.Close()
+		if err := theirs.(*tls.Conn).Handshake(); err == nil {
+			t.Error("the server took it")
+		}
+		var invalid x509.CertificateInvalidError
+		if err := <-refused; !errors.As(err, &invalid) || invalid.Reason != x509.Expired {
+			t.Error("the client:", err)
+		}
+	})
 }
 
 func TestConfig_Validate(t *testing.T) {
