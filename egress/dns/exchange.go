@@ -114,6 +114,7 @@ func (r *Resolver) query(ctx context.Context, t *ticket, s *server, name string,
 	if err := r.lanes.enter(ctx, t, cancel); err != nil {
 		return reply{}, err
 	}
+	t.asker.Come(r.cfg.Now())
 	ctx, stop := context.WithTimeout(ctx, r.cfg.tune.timeout)
 	defer stop()
 	got, err := r.send(ctx, s, name, qtype)

@@ -64,6 +64,7 @@ type sharer struct {
 type ticket struct {
 	lane    *lane
 	sharer  *sharer
+	asker   *mail.Turn         // of the caller that asked first, which may be nil; the flight's own
 	counted bool               // it is among those open
 	turn    chan struct{}      // closed when the query may go, or the flight is dropped; nil if it does not wait
 	number  uint64             // of the wait
@@ -108,6 +109,9 @@ func (w *lanes) open(t *ticket, a *mail.Asking) error {
 	}
 	if l.open >= l.mostOpen && !l.drop(s) {
 		return ErrBusy
+	}
+	if a != nil {
+		t.asker = a.Turn
 	}
 	l.enter(t, client)
 	return nil
@@ -233,6 +237,7 @@ func (w *lanes) enter(ctx context.Context, t *ticket, cancel context.CancelFunc)
 		w.mu.Unlock()
 		return nil
 	}
+	t.asker.Await()
 	turn := make(chan struct{})
 	t.turn = turn
 	t.lane.wait(t)

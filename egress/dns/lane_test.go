@@ -304,3 +304,68 @@ func TestLanes_Joined(t *testing.T) {
 		})
 	}
 }
+
+// TestResolver_Turn: a caller learns when its question was asked.
+func TestResolver_Turn(t *testing.T) {
+	asked := time.Unix(2_000_000_000, 0)
+	r := resolver(t, Config{Now: func() time.Time { return asked }}, dnstest.Start(t, zone))
+	asking := stranger(t.Context(), 1)
+	asking.Turn = new(mail.Turn)
+	if _, _, err := r.LookupIP(asking, "mx1.example.com", IPv4); err != nil {
+		t.Fatal(err)
+	}
+	if at := asking.Turn.Since(time.Time{}); !at.Equal(asked) {
+		t.Errorf("asked at %v", at)
+	}
+}
+
+// TestLanes_Turn: a caller learns that its question waits and was not asked. What was asked and gave way was asked.
+func TestLanes_Turn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l lanes
+		l.init(2) // one query for names of ours
+		defer l.close()
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		ask := func(n int) *mail.Turn {
+			asking, tk := stranger(ctx, n), new(ticket)
+			asking.Rank, asking.Turn = mail.RankOurs, new(mail.Turn)
+			if err := l.open(tk, asking); err != nil {
+				t.Fatal(err)
+			}
+			all.Go(func() { // ends with ctx
+				for {
+					query, end := context.WithCancel(ctx)
+					defer end()
+					if l.enter(ctx, tk, end) != nil {
+						break
+					}
+					tk.asker.Come(time.Now()) // as the Resolver does
+					<-query.Done()
+					if !l.leave(tk) {
+						break
+					}
+				}
+				l.land(tk)
+			})
+			synctest.Wait()
+			return asking.Turn
+		}
+		began := time.Now()
+		first := ask(1)
+		if first.Waits() || !first.Since(time.Time{}).Equal(began) {
+			t.Errorf("the first is asked at once: waits %v, since %v", first.Waits(), first.Since(time.Time{}))
+		}
+		second := ask(2)
+		if !second.Waits() || !second.Since(began).Equal(began) {
+			t.Errorf("the second has to wait: waits %v, since %v", second.Waits(), second.Since(began))
+		}
+		time.Sleep(2 * jostleTick)
+		synctest.Wait()
+		if first.Waits() || second.Waits() || !second.Since(began).After(began) {
+			t.Errorf("the first gave way to the second: wait %v, %v", first.Waits(), second.Waits())
+		}
+		cancel()
+		all.Wait()
+	})
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"sync/atomic"
+	"time"
 )
 
 // The errors of DNS look-ups that both the resolver and its callers know. Errors of a look-up wrap them.
@@ -73,6 +74,43 @@ type Asking struct {
 	context.Context
 	Questions *Questions // nil: of no client
 	Rank      Rank
+	Turn      *Turn // of its one question; nil if the caller does not need to know
+}
+
+// A Turn says whether a question waits until there is room to ask it. The one goroutine that has the question changes
+// it; Waits and Since are safe for concurrent use.
+type Turn struct {
+	at atomic.Int64 // 0: it did not wait yet; turnWaits; else when it was asked first, in Unix nanoseconds
+}
+
+const turnWaits = -1
+
+// Await says that the question waits. One that was asked before, and is to be asked again, does not.
+func (t *Turn) Await() {
+	if t != nil && t.at.Load() == 0 {
+		t.at.Store(turnWaits)
+	}
+}
+
+// Come says that the question is asked now.
+func (t *Turn) Come(now time.Time) {
+	if t != nil && t.at.Load() <= 0 {
+		t.at.Store(now.UnixNano())
+	}
+}
+
+// Renew says that the question begins anew, with the next that it has to pass.
+func (t *Turn) Renew() { t.at.Store(0) }
+
+// Waits reports whether the question waits and was never asked.
+func (t *Turn) Waits() bool { return t != nil && t.at.Load() == turnWaits }
+
+// Since returns when the question was asked, or began if that is not known.
+func (t *Turn) Since(began time.Time) time.Time {
+	if t == nil || t.at.Load() <= 0 {
+		return began
+	}
+	return time.Unix(0, t.at.Load())
 }
 
 type askingKey struct{}

@@ -3,6 +3,7 @@ package dnsbl
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -23,14 +24,22 @@ type answer struct {
 	err    error
 }
 
-// ask looks up a name of a list. ctx ends with the Set and not with any client.
+// ask looks up a name of a list. ctx ends with the Set and not with any client. What did not get its turn in time was
+// not asked, and the time until its turn is not the list's.
 func (s *Set) ask(ctx context.Context, l *list, name string) (a answer) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.tune.timeout)
 	defer cancel()
 	began := time.Now()
 	a.list = l
 	a.codes, a.ttl, a.err = s.cfg.Resolver.LookupA(ctx, name)
-	a.slow = time.Since(began) > s.cfg.tune.slow
+	var turn *mail.Turn
+	if asking := mail.AskingOf(ctx); asking != nil {
+		turn = asking.Turn
+	}
+	a.slow = time.Since(turn.Since(began)) > s.cfg.tune.slow
+	if a.err != nil && turn.Waits() {
+		a.err = fmt.Errorf("%w: %w", mail.ErrNotAsked, a.err)
+	}
 	if a.err != nil {
 		if s.ctx.Err() == nil {
 			l.failures.Add(1)
@@ -199,6 +208,7 @@ func (s *Set) AskDomain(ctx context.Context, about string) (hits []Hit, missing 
 // A lookup is one question to a list. It is the context of the question as well, which ends with the Set.
 type lookup struct {
 	asking  mail.Asking
+	turn    mail.Turn
 	d       *side
 	name    string
 	addr    netip.Addr // invalid for a domain
@@ -227,7 +237,7 @@ func (s *Set) begin(q *query, d *side, name string, addr netip.Addr, n int) {
 	}
 	q.lookups = append(q.lookups, lookup{d: d, name: name, addr: addr, answers: q.answers})
 	u := &q.lookups[len(q.lookups)-1]
-	u.asking = mail.Asking{Context: s.ctx, Rank: mail.RankOurs}
+	u.asking = mail.Asking{Context: s.ctx, Rank: mail.RankOurs, Turn: &u.turn}
 	if q.asking != nil {
 		u.asking.Questions = q.asking.Questions
 	}
@@ -273,6 +283,7 @@ func (s *Set) enqueue(u *lookup) beginning {
 		if len(w.waiting) >= maxWaiting {
 			return noRoom
 		}
+		u.turn.Await()
 		w.waiting = append(w.waiting, u)
 		s.queues[key] = w
 		return queued
@@ -294,6 +305,7 @@ func (s *Set) dequeue(u *lookup) *lookup {
 	w := s.queues[key]
 	if len(w.waiting) > 0 && !s.closed {
 		next := w.waiting[0]
+		next.turn.Renew()
 		w.waiting = slices.Delete(w.waiting, 0, 1)
 		s.queues[key] = w
 		return next
@@ -370,18 +382,18 @@ func (s *Set) gather(ctx context.Context, q *query) {
 		case a := <-q.answers:
 			s.receive(q, a)
 		case <-ctx.Done():
-			q.abandon(func(l *list) Gap { return s.gap(l, false) })
+			q.abandon(func(u *lookup) Gap { return s.gap(u.d.list, u.turn.Waits()) })
 		case <-s.ctx.Done():
-			q.abandon(func(l *list) Gap { return Gap{Zone: l.name} })
+			q.abandon(func(u *lookup) Gap { return Gap{Zone: u.d.list.name} })
 		}
 	}
 }
 
 // abandon makes the answers that have not come missing.
-func (q *query) abandon(gap func(*list) Gap) {
+func (q *query) abandon(gap func(*lookup) Gap) {
 	for i := range q.lookups {
 		if u := &q.lookups[i]; !u.heard {
-			q.missing = append(q.missing, gap(u.d.list))
+			q.missing = append(q.missing, gap(u))
 		}
 	}
 	q.open = 0

@@ -259,9 +259,9 @@ func (s *Set) check(d *side) {
 func (s *Set) test(d *side) (fault, string, netip.Addr) {
 	var must, mustNot answer
 	var both sync.WaitGroup
-	both.Go(func() { must = s.ask(s.ctx, d.list, d.must) }) // ends with its look-up and is awaited below
+	both.Go(func() { must = s.ask(s.ownAsking(), d.list, d.must) }) // ends with its look-up and is awaited below
 	if !d.unchecked {
-		mustNot = s.ask(s.ctx, d.list, d.mustNot)
+		mustNot = s.ask(s.ownAsking(), d.list, d.mustNot)
 	}
 	both.Wait()
 	for _, a := range []answer{mustNot, must} {
@@ -284,6 +284,11 @@ func (s *Set) test(d *side) (fault, string, netip.Addr) {
 		return lacksTest, "does not list " + d.must + ", which every list must", netip.Addr{}
 	}
 	return noFault, "", netip.Addr{}
+}
+
+// ownAsking is the context of one question that is no client's.
+func (s *Set) ownAsking() *mail.Asking {
+	return &mail.Asking{Context: s.ctx, Rank: mail.RankOurs, Turn: new(mail.Turn)}
 }
 
 // apply sets the fault that a check found, unless the check says nothing.
@@ -364,7 +369,7 @@ func (s *Set) probe(d *side) *probe {
 	d.probing = p
 	s.mu.Unlock()
 	name := d.unlistedName()
-	switch a := s.ask(s.ctx, d.list, name); {
+	switch a := s.ask(s.ownAsking(), d.list, name); {
 	case s.ctx.Err() != nil:
 	case errors.Is(a.err, mail.ErrNotAsked):
 		p.err = a.err

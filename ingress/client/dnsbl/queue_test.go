@@ -129,3 +129,64 @@ func TestSet_Alive(t *testing.T) {
 		})
 	}
 }
+
+// A crowdedResolver has no room to ask before turn has passed, and answers after that that nothing is listed.
+type crowdedResolver struct {
+	ingresstest.Zone
+	turn, answer time.Duration
+}
+
+func (r *crowdedResolver) LookupA(ctx context.Context, _ string) ([]netip.Addr, time.Duration, error) {
+	turn := mail.AskingOf(ctx).Turn
+	turn.Await()
+	for _, d := range []time.Duration{r.turn, r.answer} {
+		select {
+		case <-time.After(d):
+			turn.Come(time.Now())
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		}
+	}
+	return nil, time.Minute, nil
+}
+
+// TestSet_Crowded: what waits for our own room was not asked. The list is in doubt, although it never answered, and it
+// is neither slow nor failing for what it was not asked.
+func TestSet_Crowded(t *testing.T) {
+	for _, tt := range []struct {
+		name          string
+		turn, answer  time.Duration
+		doubt, faulty bool
+	}{
+		{"no question gets its turn", time.Hour, 0, true, false},
+		{"the turn comes late and the answer soon", 2 * time.Second, 100 * time.Millisecond, true, false},
+		{"the turn comes soon and no answer", time.Millisecond, time.Hour, false, true},
+		{"the turn comes soon and the answer late", time.Millisecond, 2 * time.Second, false, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, err := New(Config{Lists: []List{{Zone: "zen.example", Weight: 10, Unchecked: true}},
+					Store: newFakeStore(), Resolver: &crowdedResolver{turn: tt.turn, answer: tt.answer}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer s.Close()
+				s.Start()
+				for i := range maxFailures {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					_, missing := s.Ask(ctx, netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), []string{"zen.example"},
+						[]mail.ListAnswer{{State: mail.ListAskedOfYou}})
+					cancel()
+					if len(missing) != 1 || i == 0 && missing[0].Doubt != tt.doubt {
+						t.Errorf("client %d: got %+v, want a doubt: %v", i, missing, tt.doubt)
+					}
+				}
+				time.Sleep(lookupTimeout - time.Second + time.Millisecond)
+				synctest.Wait()
+				if faulty := s.lists[0].sides[0].faulty.Load(); faulty != tt.faulty {
+					t.Errorf("the list is out: %v", faulty)
+				}
+			})
+		})
+	}
+}
