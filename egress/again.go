@@ -23,10 +23,20 @@ const (
 	againCache = 4096
 )
 
-// A standing is what is known of a machine until a time.
+// A state is how far a question is.
+type state uint8
+
+// The states. The zero value is that of nothing known.
+const (
+	asking   state = iota + 1 // another session was opened to hear the refusal again, and has not answered yet
+	believed                  // it was heard again, and for a machine: it is a present one
+	left                      // the host has left the machine, as far as is known
+)
+
+// A standing is what is known until a time of a machine, or of what is said about a topic.
 type standing struct {
 	until time.Time
-	left  bool // the host has left it, as far as is known; else it counts as a present one
+	state state
 }
 
 // A topic is what a refusal is about: a domain at a Site, that of the reverse-path at MAIL, else that of the recipient.
@@ -49,27 +59,54 @@ type question struct {
 type rehearings struct {
 	now    func() time.Time
 	spots  *lru.Cache[feedback.Spot, standing]
-	topics *lru.Cache[topic, time.Time] // and until when it is not heard again
+	topics *lru.Cache[topic, standing]
 }
 
 func newRehearings(now func() time.Time) *rehearings {
 	return &rehearings{
-		now: now, spots: lru.New[feedback.Spot, standing](againCache), topics: lru.New[topic, time.Time](againCache),
+		now: now, spots: lru.New[feedback.Spot, standing](againCache), topics: lru.New[topic, standing](againCache),
 	}
 }
 
-// isDoubtful reports whether a refusal by a session that was used before is to be heard again on a fresh one: a machine
-// that the host has left does not take the host's mail any more, and what is said to MAIL, or of the session, may be no
-// word about the message.
-func (l *lease) isDoubtful(ctx context.Context, reply *smtpclient.ReplyError) bool {
-	if l.asked.class != 0 {
-		return true // it was asked about before
+// spot returns how far the question about a machine is.
+func (r *rehearings) spot(at feedback.Spot) state {
+	s, ok := r.spots.Get(at)
+	if !ok || !r.now().Before(s.until) {
+		return 0
 	}
+	return s.state
+}
+
+// topic is spot for a topic.
+func (r *rehearings) topic(about topic) state {
+	s, ok := r.topics.Get(about)
+	if !ok || !r.now().Before(s.until) {
+		return 0
+	}
+	return s.state
+}
+
+// set notes how far a question is; 0 has the next refusal ask again.
+func (r *rehearings) set(q question, to state) {
+	switch now := r.now(); {
+	case q.of.Addr.IsValid():
+		r.spots.Put(q.of, standing{until: now.Add(presentFor), state: to}, 1)
+	case q.class != 0:
+		r.topics.Put(q.about, standing{until: now.Add(againEvery), state: to}, 1)
+	}
+}
+
+// doubt returns the question that a refusal by a session that was used before raises, and how far that is: a machine
+// that the host has left does not take the host's mail any more, and what is said to MAIL, or of the session, may be no
+// word about the message. A refusal that is believed as it stands raises none.
+func (l *lease) doubt(ctx context.Context, reply *smtpclient.ReplyError) (question, state) {
 	q := question{class: reply.Reply.Class()}
-	if at := l.spot(); l.hasLeft(ctx, at) {
-		q.of = at
-		l.asked = q
-		return true
+	if at := l.spot(); at.Addr.IsValid() {
+		known := l.again.spot(at)
+		if known == asking || known == left || known == 0 && l.isAbsent(ctx, at) {
+			q.of = at
+			return q, known
+		}
 	}
 	q.about = topic{site: l.at.site}
 	switch {
@@ -78,41 +115,57 @@ func (l *lease) isDoubtful(ctx context.Context, reply *smtpclient.ReplyError) bo
 	case reply.OfSession:
 		q.about.domain = ascii.Fold(l.d.RecipientDomain)
 	default:
-		return false
+		return question{}, believed
 	}
-	now := l.again.now()
-	if until, ok := l.again.topics.Get(q.about); ok && now.Before(until) {
+	return q, l.again.topic(q.about)
+}
+
+// isDoubtful reports whether a refusal by a session that was used before is to be heard again on a fresh one.
+func (l *lease) isDoubtful(ctx context.Context, reply *smtpclient.ReplyError) bool {
+	q, known := l.doubt(ctx, reply)
+	switch known {
+	case asking, believed:
 		return false
+	case left: // its other sessions were closed, and this one was in use
+	default:
+		l.again.set(q, asking)
 	}
-	l.again.topics.Put(q.about, now.Add(againEvery), 1)
 	l.asked = q
 	return true
 }
 
-// hasLeft reports whether a refusal by a machine is to be doubted for it: its address is not among the present ones of
-// the host, and that was not asked about within the last ten minutes, or turned out to be so.
-func (l *lease) hasLeft(ctx context.Context, at feedback.Spot) bool {
-	if !at.Addr.IsValid() {
-		return false
+// believe draws the consequences of err, the answer for a recipient of domain, and returns what the client gets: 451 in
+// place of a refusal for good by a session that was used before, where it should be heard again and cannot be, or was
+// not answered yet. A machine that the host may have left says nothing of the Site.
+func (l *lease) believe(ctx context.Context, domain string, err error) error {
+	q, known := question{}, believed
+	if reply, ok := replyOf(err); ok && !l.fresh && mail.ReplyFor(err).Class() == 5 {
+		q, known = l.doubt(ctx, &reply)
 	}
-	now := l.again.now()
-	if s, ok := l.again.spots.Get(at); ok && now.Before(s.until) {
-		return s.left
+	if !q.of.Addr.IsValid() {
+		l.learn(l.slot, &l.d, domain, err)
 	}
+	if known == believed {
+		return err
+	}
+	r := mail.Refuse(451, 4, 1, "Destination may have moved, try again later", "not heard again", err)
+	r.Host = l.conn.Host()
+	return r
+}
+
+// isAbsent reports whether an address is not among the present ones of the host.
+func (l *lease) isAbsent(ctx context.Context, at feedback.Spot) bool {
 	lookUp := l.finder.Addrs
 	if l.at.fixed {
 		lookUp = l.finder.FixedAddrs
 	}
-	if present, err := lookUp(ctx, at.Host); err != nil || slices.Contains(present, at.Addr) {
-		return false
-	}
-	l.again.spots.Put(at, standing{until: now.Add(presentFor)}, 1)
-	return true
+	present, err := lookUp(ctx, at.Host)
+	return err == nil && !slices.Contains(present, at.Addr)
 }
 
 // heard ends the open question by what the fresh session said to the same command: nil if it accepted. The same class
 // confirms the refusal, and its machine counts as a present one. If it is another, no idle session with that machine is
-// used any more.
+// used any more. What is no reply of the host answers nothing.
 func (l *lease) heard(err error) {
 	q := l.asked
 	if q.class == 0 || !l.fresh {
@@ -122,31 +175,43 @@ func (l *lease) heard(err error) {
 	if err != nil {
 		reply, ok := replyOf(err)
 		if !ok {
-			return // a lost connection, or our own word
+			l.unask() // a lost connection, or our own word
+			return
 		}
 		class = reply.Reply.Class()
 	}
-	l.asked = question{}
 	switch {
 	case class == q.class:
+		l.again.set(q, believed)
 	case q.of.Addr.IsValid():
 		l.leave(q.of)
 	default:
-		l.again.topics.Put(q.about, time.Time{}, 1) // it was about the session, and may be so again
+		l.again.set(q, 0) // it was about the session, and may be so again
 	}
+	l.asked = question{}
+}
+
+// unask ends the open question without an answer, so that the next refusal asks again.
+func (l *lease) unask() {
+	if l.asked.class == 0 {
+		return
+	}
+	if q := l.asked; !q.of.Addr.IsValid() || l.again.spot(q.of) == asking {
+		l.again.set(q, 0)
+	}
+	l.asked = question{}
 }
 
 // leave closes the idle sessions with a machine that its host has left, and has refusals by the others doubted.
 func (l *lease) leave(at feedback.Spot) {
-	l.again.spots.Put(at, standing{until: l.again.now().Add(presentFor), left: true}, 1)
+	l.again.set(question{of: at}, left)
 	l.slot.CloseIdle(func(k pool.Key) bool { return k.Host == at.Host && k.Addr == at.Addr })
 }
 
 // opened notes that a session was opened with a machine, which is a present one then.
 func (l *lease) opened() {
-	at := l.spot()
-	if s, ok := l.again.spots.Get(at); ok && s.left {
-		l.again.spots.Put(at, standing{until: l.again.now().Add(presentFor)}, 1)
+	if at := l.spot(); l.again.spot(at) == left {
+		l.again.set(question{of: at}, believed)
 	}
 }
 
@@ -154,10 +219,15 @@ func (l *lease) opened() {
 // heard again, and the next attempt uses another session. It reports whether it did.
 func (l *lease) asOfOld(ctx context.Context, outcomes []mail.Outcome) bool {
 	refused := slices.ContainsFunc(outcomes, func(o mail.Outcome) bool { return o.Reply.Class() == 5 })
-	if !refused || l.fresh || !l.hasLeft(ctx, l.spot()) {
+	if !refused || l.fresh {
 		return false
 	}
-	l.leave(l.spot())
+	at := l.spot()
+	known := l.again.spot(at)
+	if !at.Addr.IsValid() || known == believed || known == 0 && !l.isAbsent(ctx, at) {
+		return false
+	}
+	l.leave(at)
 	for i := range outcomes {
 		if o := &outcomes[i]; o.Reply.Class() == 5 {
 			o.Reply = mail.NewReply(451, 4, 1, "Destination has moved, try again later")

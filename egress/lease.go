@@ -225,11 +225,11 @@ func (l *lease) begin() {
 // maxLocal is the length of a local part that every host has to take (RFC 5321 section 4.5.3.1.1).
 const maxLocal = 64
 
-// usesOwn reports whether err refuses a reverse-path that we wrote, with a local part that the host need not take, and
+// usesOwn reports whether err refuses a reverse-path that we wrote for a local part that the host need not take, and
 // the sender's own path is to be tried in its place, which is once.
 func (l *lease) usesOwn(err error) bool {
 	reply, _ := replyOf(err)
-	if !reply.OfReverse || l.d.Own.IsNull() || len(l.d.Reverse.LocalPart()) <= maxLocal {
+	if !reply.OfReverse || l.d.Own.IsNull() || l.d.UsesOwn() || len(l.d.Reverse.LocalPart()) <= maxLocal {
 		return false
 	}
 	l.cfg.Emit(mail.Event{
@@ -237,7 +237,7 @@ func (l *lease) usesOwn(err error) bool {
 		Site: l.d.Site, Host: l.conn.Host(), Verb: reply.Verb, Reply: reply.Reply,
 		Reason: "rewritten reverse-path refused, the sender's own tried", Cause: err,
 	})
-	l.d.Reverse, l.d.Own = l.d.Own, mail.Path{}
+	l.d.Reverse = l.d.Own
 	return true
 }
 
@@ -337,8 +337,14 @@ func (l *lease) isTooMuch(err error) bool {
 	if l.asked.of.Addr.IsValid() {
 		return false // it is not believed yet
 	}
-	done, _ := l.reactTo(l.slot, &l.d, "", err, retried)
-	return isTooMuch(done)
+	if done, _ := l.reactTo(l.slot, &l.d, "", err, retried); !isTooMuch(done) {
+		return false
+	}
+	if l.asked.class != 0 { // it stands as it is
+		l.again.set(l.asked, believed)
+		l.asked = question{}
+	}
+	return true
 }
 
 // replace opens another session in place of one that ended in err, or is to be left for it. MAIL and the recipients are
@@ -390,4 +396,7 @@ func (l *lease) discard() {
 }
 
 // forget lets go of a slot that is not ours any more.
-func (l *lease) forget() { l.slot, l.conn, l.begun = nil, nil, false }
+func (l *lease) forget() {
+	l.unask()
+	l.slot, l.conn, l.begun = nil, nil, false
+}

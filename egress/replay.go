@@ -131,7 +131,7 @@ func (e *envelope) offer(ctx context.Context) (refusal, broken error) {
 		case !isReply(err) || e.retryable(ctx, err):
 			return nil, err
 		}
-		e.learn(e.slot, &e.d, forward.Domain, err)
+		err = e.believe(ctx, forward.Domain, err)
 		if refused++; refusal == nil {
 			refusal = err
 		}
@@ -139,6 +139,9 @@ func (e *envelope) offer(ctx context.Context) (refusal, broken error) {
 		if _, ok := replyOf(err); !ok {
 			// Our own refusal, because this host offers less than the one that accepted: the next attempt may meet that
 			// one.
+			mixed = true
+		}
+		if e.d.UsesOwn() { // it accepted them from the path that we wrote
 			mixed = true
 		}
 	}
@@ -154,6 +157,7 @@ func (e *envelope) offer(ctx context.Context) (refusal, broken error) {
 // fail ends the transaction: every later call has this error.
 func (e *envelope) fail(err error) error {
 	e.failed = err
+	e.unask()
 	e.accepted, e.order = nil, nil
 	return err
 }

@@ -96,7 +96,7 @@ func (t *transaction) retryRcpt(ctx context.Context, forward mail.Path, err erro
 		case t.usesOwn(err):
 			t.begun = false
 		case !t.retryable(ctx, err) || t.isTooMuch(err):
-			return t.refused(err, forward)
+			return t.refused(ctx, err, forward)
 		default:
 			if err := t.replace(ctx, err); err != nil {
 				return t.fail(err)
@@ -116,7 +116,7 @@ func (t *transaction) retryRcpt(ctx context.Context, forward mail.Path, err erro
 }
 
 // refused turns the error of a RCPT that is believed into what the caller gets, and draws the consequences.
-func (t *transaction) refused(err error, forward mail.Path) error {
+func (t *transaction) refused(ctx context.Context, err error, forward mail.Path) error {
 	if !isReply(err) {
 		err := connError(t.conn.Host(), err)
 		// The destination may have accepted, or do so yet, what is answered with a 451 here. So this session is done
@@ -132,7 +132,7 @@ func (t *transaction) refused(err error, forward mail.Path) error {
 	if reply.Verb == "RCPT" {
 		domain = forward.Domain
 	}
-	t.learn(t.slot, &t.d, domain, err)
+	err = t.believe(ctx, domain, err)
 	switch {
 	case !ok: // ours: SMTPUTF8, SIZE
 	case reply.Verb == "MAIL":
@@ -142,7 +142,7 @@ func (t *transaction) refused(err error, forward mail.Path) error {
 		return t.fail(err)
 	case reply.Reply.Code == 421:
 		t.discard() // what was accepted is replayed by the next call
-	case aboutUs(err) == nil && feedback.IsNoSuchUser(reply.Reply):
+	case aboutUs(err) == nil && feedback.IsNoSuchUser(mail.ReplyFor(err)):
 		var r *mail.Refusal
 		if errors.As(err, &r) {
 			sender := t.sender(&t.d, forward.Domain)
@@ -187,7 +187,7 @@ func (t *transaction) Data(ctx context.Context, form mail.Form) error {
 			break
 		}
 		if !t.retryable(ctx, err) || t.isTooMuch(err) {
-			return t.end(err)
+			return t.end(ctx, err)
 		}
 		if err := t.replace(ctx, err); err != nil {
 			return t.fail(err)
@@ -202,13 +202,12 @@ func (t *transaction) Data(ctx context.Context, form mail.Form) error {
 }
 
 // end turns an error that ends the transaction into a Refusal.
-func (t *transaction) end(err error) error {
+func (t *transaction) end(ctx context.Context, err error) error {
 	t.learnBroken(err, t.conn.Messages() > 0)
 	if !isReply(err) {
 		err = connError(t.conn.Host(), err)
 	}
-	t.learn(t.slot, &t.d, "", err)
-	return err
+	return t.believe(ctx, "", err)
 }
 
 // Write sends a piece; see mail.Transaction. A *mail.Refusal with another reply than 451 4.4.2 and 451 4.4.5 is the
@@ -223,7 +222,9 @@ func (t *transaction) Write(o mail.Octets) error {
 			t.stream.held.Awaits()
 			return nil
 		}
-		err = t.end(err)
+		ctx, cancel := context.WithTimeout(context.Background(), resetWait)
+		defer cancel()
+		err = t.end(ctx, err)
 	}
 	end(t.octets, err)
 	t.octets = nil

@@ -61,7 +61,10 @@ func (t *transaction) refused(verb string, r reply) *mail.Refusal {
 		return t.conn.refusedUs(cause)
 	}
 	deferred := came
-	if deferred.Code == 421 {
+	switch {
+	case says.isOfOwn():
+		deferred = mail.NewReply(451, 7, 0, "Destination does not take the sender's address from here, try again later")
+	case deferred.Code == 421:
 		deferred.Code = 451
 	}
 	return &mail.Refusal{Reply: deferred, Reason: "upstream", Host: t.conn.target.Host, Cause: cause}

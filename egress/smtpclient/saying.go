@@ -131,17 +131,39 @@ func (s *saying) refusesReverse(said string) bool {
 		mail.EnhancedCode{Subject: 7, Detail: 23}:
 		return true
 	}
-	if s.reply.Code == 553 && (s.verb == "MAIL" || saysAny(said, senderWords)) {
-		return true
-	}
-	return saysAny(said, verification)
+	return s.is553(said) || saysAny(said, verification)
 }
 
-// isOfOurReverse reports whether the host refuses a reverse-path that we wrote, perhaps because it is too long for it.
+// isOfOurReverse reports whether the host refuses for good a reverse-path that we wrote, for its syntax or its length.
+// A sender that it cannot verify is none.
 func (s *saying) isOfOurReverse() bool {
+	e := s.reply.Enhanced
 	said := words(s.withoutEchoes(normal(s.reply.Text)))
-	return s.wrote() && (s.refusesReverse(said) || s.isSyntaxOfReverse() ||
-		s.verb == "MAIL" && saysAny(said, []string{"too long", "local part", "localpart"}))
+	switch {
+	case !s.wrote() || s.reply.Class() != 5 || saysAny(said, existence):
+		return false
+	case e.Subject == 1 && e.Detail == 8 || e.Subject == 7 && e.Detail >= 20 && e.Detail <= 29:
+		return false
+	}
+	return s.isSyntaxOfReverse() || s.is553(said) || e.Subject == 1 && e.Detail == 7 ||
+		s.verb == "MAIL" && saysAny(said, []string{"too long", "local part", "localpart", "malformed"})
+}
+
+// is553 reports whether the code refuses the reverse-path.
+func (s *saying) is553(said string) bool {
+	return s.reply.Code == 553 && (s.verb == "MAIL" || saysAny(said, senderWords))
+}
+
+// isOfOwn reports whether the host refuses for good the sender's own path, which stands in place of the one that we
+// wrote: what authorizes us to send from it is for ours alone.
+func (s *saying) isOfOwn() bool {
+	if s.reply.Class() != 5 || !s.delivery.UsesOwn() {
+		return false
+	}
+	said := words(s.withoutEchoes(normal(s.reply.Text)))
+	e := s.reply.Enhanced
+	return s.refusesReverse(said) || e.Subject == 7 && e.Detail >= 20 && e.Detail <= 29 ||
+		saysAny(said, []string{"spf", "dmarc", "sender policy framework"})
 }
 
 // isSyntaxOfReverse reports whether the host cannot read the reverse-path or its parameters.
@@ -384,6 +406,13 @@ var (
 		"sender verify", "sender verification", "verify sender", "verify the sender", "sender address verification",
 		"verification failed for", "callout", "callback", "unverified address", "sender address rejected",
 		"domain of sender", "sender domain must", "envelope sender",
+	}
+	// existence tells a sender that the host cannot verify or find from one that it cannot read.
+	existence = []string{
+		"spf", "dmarc", "sender policy framework", "verify", "verification", "verified", "unverified", "callout",
+		"callback", "not found", "not exist", "doesn t exist", "no such", "unknown", "undeliverable", "unrouteable",
+		"unroutable", "domain of sender", "sender domain must", "dns", "mx", "resolve", "resolved", "not allowed",
+		"not permitted", "not authorized",
 	}
 	sessionWords = []string{
 		"this session", "the session", "same session", "one session", "per session", "current session", "session limit",

@@ -51,12 +51,18 @@ type Delivery struct {
 	Rewrite func(context.Context) Path
 }
 
-// Settle sets Reverse by Rewrite.
+// Settle sets Reverse by Rewrite, and leaves out Own where Reverse turns out to be it, not rewritten.
 func (d *Delivery) Settle(ctx context.Context) {
 	if d.Rewrite != nil {
 		d.Reverse, d.Rewrite = d.Rewrite(ctx), nil
 	}
+	if d.UsesOwn() {
+		d.Own = Path{}
+	}
 }
+
+// UsesOwn reports whether, once it is settled, Own stands in place of the reverse-path that we wrote.
+func (d *Delivery) UsesOwn() bool { return !d.Own.IsNull() && d.Reverse == d.Own }
 
 // An Outcome is the result for one recipient that a next hop had accepted.
 type Outcome struct {
