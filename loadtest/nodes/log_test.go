@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/loadtest/source"
@@ -48,8 +49,11 @@ func TestLog_Stderr(t *testing.T) {
 					t.Fatalf("a message got %s", r.End)
 				}
 			}
-			world.Save(t, filepath.Join(dir, "routes.txt"), w.Routes+
-				"domain new.example\n@new.example smtp://"+d.Addr()+"\n")
+			file, past := filepath.Join(dir, "routes.txt"), time.Now().Add(-time.Minute)
+			world.Save(t, file, w.Routes+"domain new.example\n@new.example smtp://"+d.Addr()+"\n")
+			if err := os.Chtimes(file, past, past); err != nil { // a reload waits for a file that is being written
+				t.Fatal(err)
+			}
 			if err := p.Cmd.Process.Signal(syscall.SIGHUP); err != nil {
 				t.Fatal(err)
 			}
