@@ -209,6 +209,10 @@ func TestResolver_Faults(t *testing.T) {
 			"a question in another case is asked again over TCP", dnstest.Fault{Flaw: dnstest.OtherCase},
 			"[192.0.2.1]", nil, "", 1, 1,
 		},
+		{
+			"a question in another case is asked in lower case where there is no TCP",
+			dnstest.Fault{Flaw: dnstest.OtherCaseUDP}, "[192.0.2.1]", nil, "", 2, 1,
+		},
 		{"SERVFAIL is tried again", dnstest.Fault{Rcode: "SERVFAIL", Times: 1}, "[192.0.2.1]", nil, "", 2, 0},
 		{"SERVFAIL for good", dnstest.Fault{Rcode: "SERVFAIL"}, "[]", ErrServer, "SERVFAIL", 3, 0},
 		{"REFUSED for good", dnstest.Fault{Rcode: "REFUSED"}, "[]", ErrServer, "REFUSED", 3, 0},

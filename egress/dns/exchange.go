@@ -133,15 +133,38 @@ func (r *Resolver) send(ctx context.Context, s *server, name string, qtype uint1
 		}
 		r.stats.udp.Add(1)
 		got, err := overUDP(ctx, s.addr, q)
-		if errors.Is(err, errTruncated) || errors.Is(err, errCase) {
+		switch {
+		case errors.Is(err, errTruncated):
 			r.stats.tcp.Add(1)
 			got, err = overTCP(ctx, s.addr, q)
+		case errors.Is(err, errCase):
+			got, err = r.otherwise(ctx, s, q)
 		}
 		if !errors.Is(err, errNoEDNS) {
 			return got, asFailure(err)
 		}
 	}
 	return reply{}, &failure{kind: ErrServer, rcode: "FORMERR"}
+}
+
+// otherwise asks a server that does not keep the case of a question: over TCP, which nobody can forge from afar, and
+// where it has none, over UDP in lower case. It gets no worse than from a resolver that mixes no case.
+func (r *Resolver) otherwise(ctx context.Context, s *server, q *query) (reply, error) {
+	half := ctx
+	if at, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		half, cancel = context.WithTimeout(ctx, time.Until(at)/2)
+		defer cancel()
+	}
+	r.stats.tcp.Add(1)
+	got, err := overTCP(half, s.addr, q)
+	var f *failure
+	if err == nil || errors.As(err, &f) || errors.Is(err, errNoEDNS) || ctx.Err() != nil {
+		return got, err
+	}
+	q.fold()
+	r.stats.udp.Add(1)
+	return overUDP(ctx, s.addr, q)
 }
 
 // asFailure returns err as a *failure; an error of a socket is ErrTimeout.

@@ -69,6 +69,12 @@ func newQuery(name string, qtype uint16, edns, ad bool) (*query, error) {
 	return q, nil
 }
 
+// fold makes q a new question in lower case, with another random ID.
+func (q *query) fold() {
+	_, _ = rand.Read(q.raw[:2]) // never fails
+	copy(q.question, bytes.ToLower(q.question[:len(q.question)-4]))
+}
+
 // A reply is what a server said about a question: records, or why it has no records, or the name to ask next.
 type reply struct {
 	kind   error // nil, ErrNXDomain or ErrNoData

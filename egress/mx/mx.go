@@ -205,9 +205,7 @@ func (f *Finder) find(ctx context.Context, domain string) (*kept, error) {
 	implicit := false
 	var hosts []Host
 	switch {
-	case errors.Is(err, dns.ErrNXDomain):
-		return nil, noDomain(domain, "Destination domain does not exist", err)
-	case errors.Is(err, dns.ErrNoData):
+	case dns.NotFound(err): // some servers say of a name without MX records that it does not exist
 		implicit = true
 		hosts = []Host{{Name: domain}}
 	case errors.Is(err, dns.ErrBadName):
@@ -357,6 +355,8 @@ func (f *Finder) choose(domain string, looked []look, implicit bool) ([]Host, er
 		return hosts, nil
 	case failed != nil:
 		return nil, dnsFailed(domain, failed)
+	case implicit && errors.Is(absent, dns.ErrNXDomain):
+		return nil, noDomain(domain, "Destination domain does not exist", absent)
 	case implicit:
 		return nil, noDomain(domain, "Destination domain has no mail host", absent)
 	}

@@ -37,6 +37,7 @@ equal.example.           IN MX 20 mx4.example.
 mx3.example.             IN A 192.0.2.3
 mx4.example.             IN A 192.0.2.4
 implicit.example.        IN AAAA 2001:db8::80
+nxmx.example.            IN A 192.0.2.52
 aliased.example.         IN CNAME plain.example.
 bare.example.            IN TXT "no mail here"
 null.example.            IN MX 0 .
@@ -124,6 +125,7 @@ func newWorld(t testing.TB, c Config) *world {
 	t.Helper()
 	w := &world{dns: dnstest.Start(t, zone), clock: time.Unix(1_700_000_000, 0)}
 	w.dns.SetFault("failing.example", "MX", dnstest.Fault{Rcode: "SERVFAIL"})
+	w.dns.SetFault("nxmx.example", "MX", dnstest.Fault{Rcode: "NXDOMAIN"})
 	w.dns.SetFault("silent.example", "MX", dnstest.Fault{Flaw: dnstest.Drop})
 	w.dns.SetFault("sick.example", "*", dnstest.Fault{Rcode: "SERVFAIL"})
 	w.dns.SetFault("sickimplicit.example", "A", dnstest.Fault{Rcode: "SERVFAIL"})
@@ -185,6 +187,10 @@ func TestFinder_Hosts(t *testing.T) {
 		{
 			"a domain without MX records is its own host", "implicit.example", "0:implicit.example = implicit.example",
 			100,
+		},
+		{
+			"a domain that does not exist for MX, and has an address", "nxmx.example", "0:nxmx.example = nxmx.example",
+			0,
 		},
 		{
 			"a domain that is a CNAME has the target's hosts", "aliased.example",

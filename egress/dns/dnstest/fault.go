@@ -17,6 +17,7 @@ const (
 	Truncate           // TC is set and the answer left out over UDP; TCP gets it whole
 	OtherQuestion      // a question that was not asked is answered, with the right ID
 	OtherCase          // the question's name comes back in lower case, as from servers that do not keep its case
+	OtherCaseUDP       // the same, and TCP is closed without an answer
 	OtherID            // the ID is one that was not asked with
 	Garbage            // the last octet of the reply is left out
 	Unchased           // the target of a CNAME is left out, so that the client has to ask for it
@@ -85,7 +86,7 @@ func (f Fault) spoil(reply *dns.Msg, tcp bool) {
 	if f.Flaw == OtherQuestion {
 		reply.Question[0].Name = "other." + strings.TrimPrefix(reply.Question[0].Name, ".")
 	}
-	if f.Flaw == OtherCase {
+	if f.Flaw == OtherCase || f.Flaw == OtherCaseUDP {
 		reply.Question[0].Name = strings.ToLower(reply.Question[0].Name)
 	}
 	if f.Flaw == OtherID {

@@ -205,6 +205,10 @@ func (h handler) ServeDNS(w dns.ResponseWriter, request *dns.Msg) {
 	if !h.s.wait(fault) || fault.Flaw == Drop {
 		return
 	}
+	if h.tcp && fault.Flaw == OtherCaseUDP {
+		_ = w.Close()
+		return
+	}
 	reply := new(dns.Msg)
 	reply.SetReply(request)
 	reply.Authoritative = true
