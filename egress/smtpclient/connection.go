@@ -230,6 +230,7 @@ func (c *connection) wake(verb string) error {
 	for began, wait := time.Now(), c.cfg.Reused; ; wait = 4 * c.cfg.Reused {
 		by := began.Add(wait)
 		if by.After(until) {
+			c.wire.SetReadDeadline(until)
 			return nil // which is for read to find
 		}
 		c.wire.SetReadDeadline(by)

@@ -31,7 +31,8 @@ func (r reply) mail() mail.Reply {
 
 // A parser reads replies (RFC 5321 section 4.2) from octets that come in any pieces, as a person would who knows that
 // servers are careless: a line with a code and then anything but "-" ends the reply, and its code is that of the reply,
-// whatever the lines before it had. Lines without a code are text, blank lines before the reply are skipped, and lines
+// whatever the lines before it had. But no line of a refusal makes a success of it: a text that begins with a number
+// would lose a message. Lines without a code are text, blank lines before the reply are skipped, and lines
 // may end in a bare LF. What is over the limits is cut: the server chooses a reply's length, but not how much of our
 // memory it takes. A server that does not come to an end is an error.
 type parser struct {
@@ -42,6 +43,7 @@ type parser struct {
 	lines  int    // of the reply, those that were cut off included
 	octets int
 	reply  reply // its code is 0 while no line had one
+	better bool  // the last line would end a refusal as a success
 }
 
 // partial reports whether a reply has begun and not ended.
@@ -84,7 +86,7 @@ func (p *parser) begin(part []byte) {
 
 // end returns the reply and makes ready for the next.
 func (p *parser) end() reply {
-	p.line, p.lines, p.octets = p.line[:0], 0, 0
+	p.line, p.lines, p.octets, p.better = p.line[:0], 0, 0, false
 	return p.reply
 }
 
@@ -98,7 +100,8 @@ func (p *parser) take(line []byte) (last bool) {
 		p.reply = reply{text: p.reply.text[:0]}
 	}
 	code, text, ok := cutCode(line)
-	if !ok {
+	p.better = ok && p.reply.class() >= 4 && code < 400
+	if !ok || p.better {
 		p.keep(line)
 		return false
 	}
@@ -144,36 +147,53 @@ func (p *parser) behind(line []byte) bool {
 	return true
 }
 
-// lacksEnd reports whether what has come can be read and only its end is missing: a last line without its line end, or
-// lines of which none has a code.
+// lacksEnd reports whether what has come can be read and only its end is missing: a last line without its line end,
+// lines that have no code but an enhanced one, or a refusal that ends in another code.
 func (p *parser) lacksEnd() bool {
 	if len(p.line) > 3 {
-		_, _, ok := cutCode(p.line)
-		return ok && p.line[3] != '-'
+		code, _, ok := cutCode(p.line)
+		return ok && p.line[3] != '-' && (p.reply.class() < 4 || code >= 400)
 	}
-	return len(p.line) == 0 && p.lines > 0 && p.reply.code == 0
+	if len(p.line) > 0 || p.lines == 0 {
+		return false
+	}
+	_, _, _, ok := cutClass(p.reply.text)
+	return p.better || p.reply.code == 0 && ok
 }
 
-// ending returns the reply that has come, where nothing more will come: closed tells that the connection has ended. Of
-// a reply whose lines have no code, the first digit decides (RFC 5321 section 4.2.1): "2.0.0 ok". The error is
-// errReplySyntax where there is none, and errReplyOpen where no reply has begun or a line of it is missing.
+// ending returns the reply that has come, where nothing more will come: closed tells that the connection has ended. A
+// reply whose lines have no code has that of its enhanced code, whose first digit decides (RFC 5321 section 4.2.1):
+// "2.0.0 ok". A bare number is none: it may be a date or a count. The error is errReplySyntax where there is no code,
+// and errReplyOpen where no reply has begun or a line of it is missing.
 func (p *parser) ending(closed bool) (reply, error) {
+	lacks := p.lacksEnd()
 	switch {
-	case p.lacksEnd() && len(p.line) > 0, closed && len(p.line) == 3 && hasCode(p.line):
-		p.take(p.line)
+	case lacks && len(p.line) > 0, closed && len(p.line) == 3 && hasCode(p.line):
+		if !p.take(p.line) {
+			return reply{}, errReplyOpen
+		}
 		return p.end(), nil
-	case !p.lacksEnd():
+	case lacks && p.better:
+		return p.end(), nil
+	case len(p.line) > 0 || p.lines == 0 || p.reply.code != 0:
 		return reply{}, errReplyOpen
-	}
-	text := bytes.TrimLeft(p.reply.text, " \t")
-	if len(text) == 0 || text[0] < '2' || text[0] > '5' {
+	case !lacks:
 		return reply{}, errReplySyntax
 	}
-	p.reply.code = int(text[0]-'0')*100 + 50
-	if e, rest, ok := cutEnhanced(text, text[0]); ok {
-		p.reply.enhanced, p.reply.text = e, append(p.reply.text[:0], rest...)
-	}
+	class, e, rest, _ := cutClass(p.reply.text)
+	p.reply.code = class*100 + 50
+	p.reply.enhanced, p.reply.text = e, append(p.reply.text[:0], rest...)
 	return p.end(), nil
+}
+
+// cutClass reads an enhanced status code from the start of text where no code stands before it.
+func cutClass(text []byte) (class int, e mail.EnhancedCode, rest []byte, ok bool) {
+	text = bytes.TrimLeft(text, " \t")
+	if len(text) == 0 || text[0] < '2' || text[0] > '5' {
+		return 0, e, nil, false
+	}
+	e, rest, ok = cutEnhanced(text, text[0])
+	return int(text[0] - '0'), e, rest, ok
 }
 
 // trimEnd returns the line without its line end.
@@ -181,10 +201,11 @@ func trimEnd(line []byte) []byte {
 	return bytes.TrimSuffix(bytes.TrimSuffix(line, []byte{'\n'}), []byte{'\r'})
 }
 
-// hasCode reports whether the line begins with the three digits of a reply, and no fourth.
+// hasCode reports whether the line begins with the three digits of a reply. Behind them no digit may stand, and none of
+// ".,/)", with which a number in a text goes on: an address, an amount, a date.
 func hasCode(line []byte) bool {
 	return len(line) >= 3 && line[0] >= '2' && line[0] <= '5' && ascii.IsDigit(line[1]) && ascii.IsDigit(line[2]) &&
-		(len(line) == 3 || !ascii.IsDigit(line[3]))
+		(len(line) == 3 || !ascii.IsDigit(line[3]) && bytes.IndexByte([]byte(".,/)"), line[3]) < 0)
 }
 
 // cutCode returns the code of a line and the text behind it, without what separates them.

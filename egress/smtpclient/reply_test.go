@@ -50,6 +50,18 @@ func TestParser(t *testing.T) {
 		{"blank lines that never end", strings.Repeat("\r\n", 1<<20), "", errReplyLength},
 		{"of codes that differ the last counts", "250-scanned\r\n251 b\r\n", "251 0.0 scanned|b", nil},
 		{"also of classes", "250-2.0.0 scanned\r\n550 5.7.1 spam\r\n", "550 7.1 scanned|spam", nil},
+		{
+			"no line of a refusal makes a success of it", "550-5.7.1 Blocked:\r\n250 messages an hour\r\n550 bye\r\n",
+			"550 7.1 Blocked:|250 messages an hour|bye", nil,
+		},
+		{
+			"nor does an address", "550-5.7.1 Blocked:\r\n203.0.113.5 is listed\r\n550 bye\r\n",
+			"550 7.1 Blocked:|203.0.113.5 is listed|bye", nil,
+		},
+		{
+			"whatever stands before it", "203.0.113.5\r\n250,000\r\n250/251\r\n220) x\r\n554 bye\r\n",
+			"554 0.0 203.0.113.5|250,000|250/251|220) x|bye", nil,
+		},
 		{"and the other's enhanced code does not", "250-2.1.5 scanned\r\n550 spam\r\n", "550 0.0 scanned|spam", nil},
 		{
 			"a line without a code is text", "250-2.0.0 ok\r\nqueued as 4711\r\n250 bye\r\n",
@@ -118,10 +130,17 @@ func TestParser_Ending(t *testing.T) {
 		{"2500 ok", "open", "open", false},
 		{"2.0.0 ok\r\n", "250 0.0 ok", "250 0.0 ok", true},
 		{" 5.7.1 spam\r\nyes\r\n", "550 7.1 spam|yes", "550 7.1 spam|yes", true},
-		{"2 ok\r\n", "250 0.0 2 ok", "250 0.0 2 ok", true},
+		{"2 ok\r\n", "no code", "no code", false},
+		{"2026-11-30 06:00:00 the scanner is slow\r\n", "no code", "no code", false},
+		{"2 recipients\r\n", "no code", "no code", false},
+		{"203.0.113.5 is slow\r\n", "no code", "no code", false},
+		{"550-no\r\n250 ok\r\n", "550 0.0 no|250 ok", "550 0.0 no|250 ok", true},
+		{"550-no\r\n250 ok\r\nmore\r\n", "open", "open", false},
+		{"550-no\r\n250 ok", "open", "open", false},
+		{"550-no\r\n250", "open", "open", false},
 		{"2.0.0 ok\r\n25", "open", "open", false},
-		{"OK\r\n", "no code", "no code", true},
-		{"150 wait\r\n", "no code", "no code", true},
+		{"OK\r\n", "no code", "no code", false},
+		{"150 wait\r\n", "no code", "no code", false},
 	} {
 		for closed, want := range map[bool]string{false: tc.silent, true: tc.closed} {
 			p := newParser()
