@@ -1,12 +1,16 @@
 package egress
 
 import (
+	"context"
 	"errors"
+	"net/netip"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/millrace/millrace/egress/pool"
 	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -23,6 +27,14 @@ type brokenExtension struct {
 	keyword smtpclient.Keyword
 }
 
+// A withoutIt says for how long sessions do without an extension, and whose.
+type withoutIt struct {
+	until time.Time
+	// only is the client network whose sessions do; the zero Prefix stands for all. A lost connection may be the doing
+	// of what a client sent: it counts for others when clients of two networks met it.
+	only netip.Prefix
+}
+
 // keywords are the names of extensions in a file of Sites.
 var keywords = map[string]smtpclient.Keyword{
 	"CHUNKING": smtpclient.Chunking, "PIPELINING": smtpclient.Pipelining, "8BITMIME": smtpclient.EightBitMIME,
@@ -36,7 +48,8 @@ func (l *lease) without(host string) (list smtpclient.Keyword) {
 		list |= keywords[name]
 	}
 	for _, k := range [...]smtpclient.Keyword{smtpclient.Chunking, smtpclient.Pipelining} {
-		if until, ok := l.broken.Get(brokenExtension{host, k}); ok && l.cfg.Now().Before(until) {
+		if w, ok := l.broken.Get(brokenExtension{host, k}); ok && l.cfg.Now().Before(w.until) &&
+			(!w.only.IsValid() || w.only == network.Widest(l.d.Client.Addr())) {
 			list |= k
 		}
 	}
@@ -45,15 +58,15 @@ func (l *lease) without(host string) (list smtpclient.Keyword) {
 
 // learnBroken learns from the error of RCPT, a piece or the end of a message that an extension of the host does not
 // work: on a session that has carried no message before (used tells) it was refused as a command, or ended the
-// connection. The next sessions with the host do without, and this one and those that idle there serve no other
-// message. It reports whether a RCPT that was refused behind MAIL is to be said again, alone.
+// connection. A time-out says nothing: the deadline may have been a short one of ours. The next sessions with the host
+// do without, and this one and those that idle there serve no other message. It reports whether a RCPT that was refused
+// behind MAIL is to be said again, alone.
 func (l *lease) learnBroken(err error, used bool) (again bool) {
 	if err == nil || used {
 		return false
 	}
 	reply, said := replyOf(err)
-	var lost *smtpclient.ConnError
-	if code := reply.Reply.Code; said && (code < 500 || code > 504) || !said && !errors.As(err, &lost) {
+	if code := reply.Reply.Code; said && (code < 500 || code > 504) || !said && !isLost(err) {
 		return false
 	}
 	b := brokenExtension{host: l.conn.Host()}
@@ -69,9 +82,24 @@ func (l *lease) learnBroken(err error, used bool) (again bool) {
 		return false
 	}
 	l.conn.Retire()
-	l.broken.Put(b, l.cfg.Now().Add(withoutFor), 1)
-	l.slot.CloseIdle(func(k pool.Key) bool { return k.Host == b.host })
+	w := withoutIt{until: l.cfg.Now().Add(withoutFor)}
+	if client := network.Widest(l.d.Client.Addr()); !said {
+		if first, ok := l.broken.Get(b); !ok || !l.cfg.Now().Before(first.until) || first.only == client {
+			w.only = client
+		}
+	}
+	l.broken.Put(b, w, 1)
+	if !w.only.IsValid() {
+		l.slot.CloseIdle(func(k pool.Key) bool { return k.Host == b.host })
+	}
 	return said && b.keyword == smtpclient.Pipelining
+}
+
+// isLost reports whether err says that the host ended the connection.
+func isLost(err error) bool {
+	var lost *smtpclient.ConnError
+	return errors.As(err, &lost) && !errors.Is(err, os.ErrDeadlineExceeded) &&
+		!errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled)
 }
 
 // isOfRecipient reports whether a refusal of RCPT may be of what a client wrote: 501, 504, and what X.1 says of an

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -125,5 +126,49 @@ func TestRelay_Without(t *testing.T) {
 	finish(t, tx)
 	if m := s.Messages(); len(m) != 1 || m[0].Mail != "MAIL FROM:<a@client.test>" || m[0].Chunks != nil {
 		t.Errorf("got %+v", m)
+	}
+}
+
+// A lost connection may be the doing of what one client sent: for others the extension counts as broken once clients of
+// two networks met it.
+func TestRelay_BrokenForOne(t *testing.T) {
+	var later atomic.Int64
+	w, _ := one(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
+		return smtptest.Answer{Close: true, Discard: true}, s.Verb == smtptest.Dot && s.Message.Chunks != nil
+	}}, func(c *Config) { c.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) } })
+	from := func(client string) mail.Delivery {
+		d := to("one.test")
+		d.Client = netip.MustParsePrefix(client)
+		later.Add(int64(6 * time.Minute)) // what a sender is put off for is over
+		return d
+	}
+	uses := func(client string, want bool) {
+		t.Helper()
+		tx := begin(t, w, from(client))
+		defer tx.Abort()
+		tx.conn.Retire()
+		if got := tx.conn.Extensions().Has(smtpclient.Chunking); got != want {
+			t.Errorf("a client of %s has CHUNKING: %t", client, got)
+		}
+	}
+	attempt(t, w, from("192.0.2.0/24"), "b@one.test")
+	uses("192.0.2.0/24", false)
+	uses("198.51.100.0/24", true)
+	attempt(t, w, from("198.51.100.0/24"), "b@one.test")
+	uses("203.0.113.0/24", false)
+}
+
+// A time-out of ours does not make an extension of the host a broken one.
+func TestRelay_SlowIsNotBroken(t *testing.T) {
+	w, _ := one(t, smtptest.Behaviour{Answers: map[string]smtptest.Answer{"RCPT": {After: time.Hour}}}, nil)
+	tx := begin(t, w, to("one.test"))
+	if err := tx.Rcpt(mail.Until(t.Context(), time.Now().Add(100*time.Millisecond)), path("b@one.test")); err == nil {
+		t.Fatal("accepted")
+	}
+	tx.Abort()
+	for _, e := range w.events() {
+		if strings.Contains(e.Reason, "is offered and fails") {
+			t.Errorf("told %q", e.Reason)
+		}
 	}
 }

@@ -394,11 +394,11 @@ func TestRelay_Rewrite(t *testing.T) {
 		before := len(s.Messages())
 		d := to("one.test")
 		d.Reverse = mail.Path{}
-		d.Rewrite = func(context.Context) mail.Path {
+		d.Rewrite = func(context.Context) (reverse, own mail.Path) {
 			second := to("one.test")
 			second.Client = other
 			deliver(t, w, second, "second@one.test")
-			return path("rewritten@srs.test")
+			return path("rewritten@srs.test"), mail.Path{}
 		}
 		tx, err := from.relay.Begin(t.Context(), d)
 		if err != nil {

@@ -39,7 +39,7 @@ type resources struct {
 	fixed    *lru.Cache[mail.NextHop, *fixedSite]
 	again    *rehearings
 	connects *connects
-	broken   *lru.Cache[brokenExtension, time.Time] // and until when sessions do without
+	broken   *lru.Cache[brokenExtension, withoutIt] // and how sessions do without
 	attempts maphash.Seed                           // of what attempts at one message have in common
 }
 
@@ -94,7 +94,7 @@ func newResources(cfg Config) (*resources, error) {
 		fixed:    lru.New[mail.NextHop, *fixedSite](fixedCache),
 		again:    newRehearings(cfg.Now),
 		connects: newConnects(cfg.Now),
-		broken:   lru.New[brokenExtension, time.Time](brokenCache),
+		broken:   lru.New[brokenExtension, withoutIt](brokenCache),
 		attempts: maphash.MakeSeed(),
 	}, nil
 }

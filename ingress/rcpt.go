@@ -192,10 +192,10 @@ func (s *session) checkSameTransaction(r *message.Recipient) error {
 		return nil
 	}
 	if !sameDelivery(&t.route, &r.Route) {
-		return mail.AnotherTransaction("another next hop")
+		return mail.AnotherTransaction(mail.AnotherNextHop)
 	}
 	if !s.messages.SameTerms(message.FirstRelayed(t.rcpts), r, s.trusted) {
-		return mail.AnotherTransaction("another policy")
+		return mail.AnotherTransaction(mail.AnotherPolicy)
 	}
 	if r.Route.NextHop.Transport >= mail.LMTP {
 		return mail.AnotherTransaction("lmtp")
@@ -290,7 +290,7 @@ func (s *session) learnRefusal(route *mail.Route, err error) {
 	if !errors.As(err, &r) {
 		return
 	}
-	o := client.Outcome{Reply: r.Reply, Rcpt: true, AboutUs: r.AboutUs}
+	o := client.Outcome{Reply: r.Reply, Reason: r.Reason, Rcpt: true, AboutUs: r.AboutUs}
 	if len(route.Forwards) > 0 {
 		o.Host, o.Domain = r.Host, route.Forwards[0].Domain
 	}

@@ -23,27 +23,31 @@ func sameDelivery(a, b *mail.Route) bool {
 // A rewritten is the reverse-path of a transaction as SRS writes it. It is zero until SPF has said what it opens to.
 type rewritten struct {
 	path   mail.Path
-	remark string // a short fixed word about one that could not be rewritten
+	own    mail.Path // the client's, where it may be tried in place of path; else null
+	remark string    // a short fixed word about one that could not be rewritten
 	made   bool
 }
 
 // rewrite returns the rewritten reverse-path. It awaits what SPF says of the client's, which is decided once a
 // transaction: a look-up that was too slow for the first recipient counts for all.
-func (t *transaction) rewrite(ctx context.Context) mail.Path {
+func (t *transaction) rewrite(ctx context.Context) (reverse, own mail.Path) {
 	if t.srs.made {
-		return t.srs.path
+		return t.srs.path, t.srs.own
 	}
 	s := t.session
 	opens := mail.OpensToBounces // a trusted client answers for its reverse-paths
 	if !s.trusted {
 		opens = message.Opens(ctx, t.spf)
 	}
+	if opens == mail.OpensToBounces { // others do not leave with the name of one who may not have sent them
+		t.srs.own = t.reverse
+	}
 	t.srs.path, t.srs.remark = s.cfg.Router.Rewrite(mail.Query{Reverse: t.reverse, Client: widest(s.conn)}, opens)
 	t.srs.made = true
 	if t.srs.remark == "" {
 		t.report.Event.SRS = opens.String()
 	}
-	return t.srs.path
+	return t.srs.path, t.srs.own
 }
 
 // setReverse sets the reverse-path of a delivery. One that waits for SPF is awaited while the next hop is sought.
@@ -52,12 +56,9 @@ func (t *transaction) setReverse(ctx context.Context, d *mail.Delivery) {
 	case !t.route.Rewrite:
 		d.Reverse = t.route.Reverse
 	case t.srs.made || t.spf == nil || t.spf.IsMailKnown():
-		d.Reverse = t.rewrite(ctx)
+		d.Reverse, d.Own = t.rewrite(ctx)
 	default:
 		d.Rewrite = t.rewrite
-	}
-	if t.route.Rewrite {
-		d.Own = t.reverse
 	}
 }
 

@@ -147,15 +147,11 @@ func (r *Resolver) send(ctx context.Context, s *server, name string, qtype uint1
 	return reply{}, &failure{kind: ErrServer, rcode: "FORMERR"}
 }
 
-// otherwise asks a server that does not keep the case of a question: over TCP, which nobody can forge from afar, and
+// otherwise asks a server that does not keep the case of a question: over TCP, which cannot be forged from afar, and
 // where it has none, over UDP in lower case. It gets no worse than from a resolver that mixes no case.
 func (r *Resolver) otherwise(ctx context.Context, s *server, q *query) (reply, error) {
-	half := ctx
-	if at, ok := ctx.Deadline(); ok {
-		var cancel context.CancelFunc
-		half, cancel = context.WithTimeout(ctx, time.Until(at)/2)
-		defer cancel()
-	}
+	half, cancel := context.WithTimeout(ctx, r.cfg.tune.timeout/2)
+	defer cancel()
 	r.stats.tcp.Add(1)
 	got, err := overTCP(half, s.addr, q)
 	var f *failure

@@ -253,7 +253,7 @@ func TestStream_FinalReply(t *testing.T) {
 						t.Fatal(err)
 					}
 					ctx := t.Context()
-					if tc.answer.After > 0 || tc.answer.Reply == "354 more" {
+					if tc.answer.After > 0 || tc.answer.Reply == "354 more" || tc.answer.Reply == "OK" {
 						ctx = mail.Until(ctx, time.Now().Add(100*time.Millisecond))
 					}
 					out := s.Commit(ctx, octets("\r\nc\r\n", 0, true))

@@ -203,7 +203,14 @@ func TestClient_Limited(t *testing.T) {
 			t.Fatal(err)
 		}
 		tx := c.Begin(reverse)
-		putOff := Outcome{Reply: mail.AnotherTransaction("another next hop").Reply, Rcpt: true}
+		refusal := func(reason string) Outcome {
+			r := mail.AnotherTransaction(reason)
+			return Outcome{Reply: r.Reply, Reason: r.Reason, Rcpt: true}
+		}
+		for range 100 { // it tells nothing of other recipients
+			tx.Learn(refusal("lmtp"))
+		}
+		putOff := refusal(mail.AnotherNextHop)
 		for range 23 {
 			tx.Learn(putOff)
 		}

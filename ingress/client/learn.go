@@ -10,6 +10,7 @@ import (
 // An Outcome is what became of a recipient or of a message of the client.
 type Outcome struct {
 	Reply    mail.Reply
+	Reason   string // of a refusal of ours
 	Host     string // the destination's host that replied; "" if the reply is ours: karma learns nothing from it
 	Domain   string // the destination's domain
 	Rcpt     bool   // Reply refuses a recipient; else it is the reply to the message
@@ -30,7 +31,7 @@ func (t *Transaction) Learn(o Outcome) {
 		cfg.Guard.Accepted(c.addr)
 	case o.Rcpt && o.Reply.Class() == 5:
 		c.countRefused()
-	case o.Rcpt && o.Reply.Code == 452 && o.Reply.Text == mail.OwnTransaction:
+	case o.Rcpt && (o.Reason == mail.AnotherNextHop || o.Reason == mail.AnotherPolicy):
 		c.countPutOff()
 		return
 	}

@@ -182,7 +182,7 @@ func (b *Body) Await(ctx context.Context, wait func(context.Context) error) erro
 	b.pace.waiting = waiting{arrived: b.received, client: b.pace.spent, end: b.awaited}
 	b.c.life.hold(&b.pace.waiting, 0, 0)
 	err := wait(ctx)
-	if b.c.life.unpark() && err != nil {
+	if b.c.life.unpark() { // also if wait was done in that moment: its ctx has ended, and its caller aborts
 		return refusal(noMemory, "gave way")
 	}
 	return err

@@ -162,6 +162,12 @@ func Refuse(code, subject, detail int, text, reason string, cause error) *Refusa
 // ReasonWithdrawn is the reason of a Refusal of a recipient that the rules before a reload took and no rule takes now.
 const ReasonWithdrawn = "withdrawn by a reload"
 
+// Reasons of AnotherTransaction that tell which recipients share a destination: a client may guess by them.
+const (
+	AnotherNextHop = "another next hop"
+	AnotherPolicy  = "another policy"
+)
+
 // OwnTransaction is the text of each refusal of AnotherTransaction.
 const OwnTransaction = "Send this recipient in a transaction of its own"
 

@@ -46,15 +46,16 @@ type Delivery struct {
 	Trace           TraceID
 	Seal            Seal
 	EightBit        EightBit
-	// Rewrite returns Reverse where that is not known yet. It waits, so it is called once a session is found and before
-	// MAIL. nil means that Reverse is known.
-	Rewrite func(context.Context) Path
+	// Rewrite returns Reverse and Own where they are not known yet. It waits, so it is called once a session is found
+	// and before MAIL. nil means that they are known.
+	Rewrite func(context.Context) (reverse, own Path)
 }
 
-// Settle sets Reverse by Rewrite, and leaves out Own where Reverse turns out to be it, not rewritten.
+// Settle sets Reverse and Own by Rewrite, and leaves out Own where Reverse turns out to be it, not rewritten.
 func (d *Delivery) Settle(ctx context.Context) {
 	if d.Rewrite != nil {
-		d.Reverse, d.Rewrite = d.Rewrite(ctx), nil
+		d.Reverse, d.Own = d.Rewrite(ctx)
+		d.Rewrite = nil
 	}
 	if d.UsesOwn() {
 		d.Own = Path{}

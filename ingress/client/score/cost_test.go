@@ -127,7 +127,7 @@ func TestScore_Idle(t *testing.T) {
 	}
 	each := int64(live()-before) / n
 	t.Logf("%d octets each", each)
-	if each > 600 {
+	if each > 700 {
 		t.Errorf("an idle score keeps %d octets", each)
 	}
 	if now := runtime.NumGoroutine(); now > goroutines+2 {
