@@ -96,10 +96,17 @@ func (r *rehearings) set(q question, to state) {
 	}
 }
 
+// A hearing is a lease as far as refusals are concerned that may be of the session, or of a machine that was left, and
+// not of what was asked.
+type hearing struct{ *lease }
+
+// hearing returns that side of the lease.
+func (l *lease) hearing() hearing { return hearing{l} }
+
 // doubt returns the question that a refusal by a session that was used before raises, and how far that is: a machine
 // that the host has left does not take the host's mail any more, and what is said to MAIL, or of the session, may be no
 // word about the message. A refusal that is believed as it stands raises none.
-func (l *lease) doubt(ctx context.Context, reply *smtpclient.ReplyError) (question, state) {
+func (l hearing) doubt(ctx context.Context, reply *smtpclient.ReplyError) (question, state) {
 	q := question{class: reply.Reply.Class()}
 	if at := l.spot(); at.Addr.IsValid() {
 		known := l.again.spot(at)
@@ -121,7 +128,7 @@ func (l *lease) doubt(ctx context.Context, reply *smtpclient.ReplyError) (questi
 }
 
 // isDoubtful reports whether a refusal by a session that was used before is to be heard again on a fresh one.
-func (l *lease) isDoubtful(ctx context.Context, reply *smtpclient.ReplyError) bool {
+func (l hearing) isDoubtful(ctx context.Context, reply *smtpclient.ReplyError) bool {
 	q, known := l.doubt(ctx, reply)
 	switch known {
 	case asking, believed:
@@ -137,7 +144,7 @@ func (l *lease) isDoubtful(ctx context.Context, reply *smtpclient.ReplyError) bo
 // believe draws the consequences of err, the answer for a recipient of domain, and returns what the client gets: 451 in
 // place of a refusal for good by a session that was used before, where it should be heard again and cannot be, or was
 // not answered yet. A machine that the host may have left says nothing of the Site.
-func (l *lease) believe(ctx context.Context, domain string, err error) error {
+func (l hearing) believe(ctx context.Context, domain string, err error) error {
 	q, known := question{}, believed
 	if reply, ok := replyOf(err); ok && !l.fresh && mail.ReplyFor(err).Class() == 5 {
 		q, known = l.doubt(ctx, &reply)
@@ -154,7 +161,7 @@ func (l *lease) believe(ctx context.Context, domain string, err error) error {
 }
 
 // isAbsent reports whether an address is not among the present ones of the host.
-func (l *lease) isAbsent(ctx context.Context, at feedback.Spot) bool {
+func (l hearing) isAbsent(ctx context.Context, at feedback.Spot) bool {
 	lookUp := l.finder.Addrs
 	if l.at.fixed {
 		lookUp = l.finder.FixedAddrs
@@ -166,7 +173,7 @@ func (l *lease) isAbsent(ctx context.Context, at feedback.Spot) bool {
 // heard ends the open question by what the fresh session said to the same command: nil if it accepted. The same class
 // confirms the refusal, and its machine counts as a present one. If it is another, no idle session with that machine is
 // used any more. What is no reply of the host answers nothing.
-func (l *lease) heard(err error) {
+func (l hearing) heard(err error) {
 	q := l.asked
 	if q.class == 0 || !l.fresh {
 		return
@@ -192,7 +199,7 @@ func (l *lease) heard(err error) {
 }
 
 // unask ends the open question without an answer, so that the next refusal asks again.
-func (l *lease) unask() {
+func (l hearing) unask() {
 	if l.asked.class == 0 {
 		return
 	}
@@ -203,13 +210,13 @@ func (l *lease) unask() {
 }
 
 // leave closes the idle sessions with a machine that its host has left, and has refusals by the others doubted.
-func (l *lease) leave(at feedback.Spot) {
+func (l hearing) leave(at feedback.Spot) {
 	l.again.set(question{of: at}, left)
 	l.slot.CloseIdle(func(k pool.Key) bool { return k.Host == at.Host && k.Addr == at.Addr })
 }
 
 // opened notes that a session was opened with a machine, which is a present one then.
-func (l *lease) opened() {
+func (l hearing) opened() {
 	if at := l.spot(); l.again.spot(at) == left {
 		l.again.set(question{of: at}, believed)
 	}
@@ -217,7 +224,7 @@ func (l *lease) opened() {
 
 // asOfOld turns refusals for good of a message, by a session whose machine its host has left, into 451: it cannot be
 // heard again, and the next attempt uses another session. It reports whether it did.
-func (l *lease) asOfOld(ctx context.Context, outcomes []mail.Outcome) bool {
+func (l hearing) asOfOld(ctx context.Context, outcomes []mail.Outcome) bool {
 	refused := slices.ContainsFunc(outcomes, func(o mail.Outcome) bool { return o.Reply.Class() == 5 })
 	if !refused || l.fresh {
 		return false

@@ -84,15 +84,7 @@ type Config struct {
 	TLS      TLS           // where the next hop does not say
 	Resolver *dns.Resolver // resolves all names
 
-	// Sources are addresses of ours to connect from. A Site always sees the same one of each family, so that its
-	// greylisting knows us again. Without an address of a family the system chooses.
-	Sources []netip.Addr
-	// Family is that of the addresses that are connected to. If all Sources are of one family, it is that one.
-	Family dial.Family
-	// Addresses are those that destinations see us at. Behind address translation they are not those of our sockets.
-	// With SRSDomain, Helo and the addresses behind it they tell a refusal of us from one of a message.
-	Addresses []netip.Addr
-	SRSDomain string // of the reverse-paths that we write, "" without SRS
+	Ours
 	// AllowPrivate, Self, SelfAddrs and Providers are those of mx.Config.
 	AllowPrivate bool
 	Self         []string
@@ -120,6 +112,19 @@ type Config struct {
 	Now func() time.Time
 
 	tune tuning
+}
+
+// Ours say where we connect from, and what we are called.
+type Ours struct {
+	// Sources are addresses of ours to connect from. A Site always sees the same one of each family, so that its
+	// greylisting knows us again. Without an address of a family the system chooses.
+	Sources []netip.Addr
+	// Family is that of the addresses that are connected to. If all Sources are of one family, it is that one.
+	Family dial.Family
+	// Addresses are those that destinations see us at. Behind address translation they are not those of our sockets.
+	// With SRSDomain, Helo and the addresses behind it they tell a refusal of us from one of a message.
+	Addresses []netip.Addr
+	SRSDomain string // of the reverse-paths that we write, "" without SRS
 }
 
 // Limits bound what a message may take.

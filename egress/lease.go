@@ -150,7 +150,7 @@ func (l *lease) fill(c context.Context, span trace.Span, conn dial.Conn) {
 	l.slot.Fill(pool.Key{Way: l.at.way, Host: conn.Host, Addr: conn.Addr, Source: conn.Source}, conn.Client)
 	l.use(conn.Client, true)
 	l.others = conn.Others
-	l.opened()
+	l.hearing().opened()
 }
 
 // password returns the password that a session needs, "" if it needs no authentication.
@@ -256,7 +256,7 @@ func (l *lease) retryable(ctx context.Context, err error) bool {
 	if l.fresh {
 		return l.isElsewhere() && (isHosts(err) || l.refusesIPv6(err))
 	}
-	return ok && (reply.Reply.Code == 421 || l.isDoubtful(ctx, &reply))
+	return ok && (reply.Reply.Code == 421 || l.hearing().isDoubtful(ctx, &reply))
 }
 
 // settle ends a call. The next one may try as many addresses again; the first recipient shares them with the beginning.
@@ -397,6 +397,6 @@ func (l *lease) discard() {
 
 // forget lets go of a slot that is not ours any more.
 func (l *lease) forget() {
-	l.unask()
+	l.hearing().unask()
 	l.slot, l.conn, l.begun = nil, nil, false
 }

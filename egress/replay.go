@@ -98,7 +98,7 @@ func (e *envelope) replay(ctx context.Context) error {
 		}
 		refusal, broken = e.offer(ctx)
 		if asks && broken == nil {
-			e.heard(refusal)
+			e.hearing().heard(refusal)
 		}
 	}
 	end(span, refusal)
@@ -131,7 +131,7 @@ func (e *envelope) offer(ctx context.Context) (refusal, broken error) {
 		case !isReply(err) || e.retryable(ctx, err):
 			return nil, err
 		}
-		err = e.believe(ctx, forward.Domain, err)
+		err = e.hearing().believe(ctx, forward.Domain, err)
 		if refused++; refusal == nil {
 			refusal = err
 		}
@@ -157,7 +157,7 @@ func (e *envelope) offer(ctx context.Context) (refusal, broken error) {
 // fail ends the transaction: every later call has this error.
 func (e *envelope) fail(err error) error {
 	e.failed = err
-	e.unask()
+	e.hearing().unask()
 	e.accepted, e.order = nil, nil
 	return err
 }

@@ -110,7 +110,7 @@ func (t *transaction) retryRcpt(ctx context.Context, forward mail.Path, err erro
 		}
 		t.leaveTime(ctx)
 		err = t.conn.Rcpt(ctx, forward)
-		t.heard(err)
+		t.hearing().heard(err)
 	}
 	return nil
 }
@@ -132,7 +132,7 @@ func (t *transaction) refused(ctx context.Context, err error, forward mail.Path)
 	if reply.Verb == "RCPT" {
 		domain = forward.Domain
 	}
-	err = t.believe(ctx, domain, err)
+	err = t.hearing().believe(ctx, domain, err)
 	switch {
 	case !ok: // ours: SMTPUTF8, SIZE
 	case reply.Verb == "MAIL":
@@ -182,7 +182,7 @@ func (t *transaction) Data(ctx context.Context, form mail.Form) error {
 			t.conn.Alive()
 		}
 		err := t.conn.Data(ctx, form)
-		t.heard(err)
+		t.hearing().heard(err)
 		if err == nil {
 			break
 		}
@@ -207,7 +207,7 @@ func (t *transaction) end(ctx context.Context, err error) error {
 	if !isReply(err) {
 		err = connError(t.conn.Host(), err)
 	}
-	return t.believe(ctx, "", err)
+	return t.hearing().believe(ctx, "", err)
 }
 
 // Write sends a piece; see mail.Transaction. A *mail.Refusal with another reply than 451 4.4.2 and 451 4.4.5 is the
@@ -251,7 +251,7 @@ func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outco
 			o.Host = host
 		}
 	}
-	old := t.asOfOld(c, base)
+	old := t.hearing().asOfOld(c, base)
 	if len(base) > 0 {
 		t.learnBroken(base[0].Cause, reused)
 	}

@@ -44,7 +44,7 @@ func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 	}
 	t.abort()
 	kind, reply := t.judgeEnding(&e)
-	s.learnMessage(&e, kind)
+	s.t.learnMessage(&e, kind)
 	s.drawMessage(ctx, &e, kind)
 	reply = reply.WithID(t.report.Event.Trace)
 	s.emitEnd(&e, kind, reply, b.Received())
@@ -113,12 +113,12 @@ func (s *session) drawMessage(ctx context.Context, e *message.Ending, kind mail.
 }
 
 // learnMessage tells what learns of clients what a destination made of a message. Our own refusals teach nothing.
-func (s *session) learnMessage(e *message.Ending, kind mail.Kind) {
-	o, route := &e.Outcome, &s.t.route
+func (t *transaction) learnMessage(e *message.Ending, kind mail.Kind) {
+	o, route := &e.Outcome, &t.route
 	if o.Reply.Code == 0 || o.Host == "" || o.InDoubt || len(route.Forwards) == 0 {
 		return
 	}
-	s.t.client.Learn(client.Outcome{
+	t.client.Learn(client.Outcome{
 		Reply: o.Reply, Host: o.Host, Domain: route.Forwards[0].Domain, Accepted: kind == mail.Relayed,
 		AboutUs: o.AboutUs,
 	})

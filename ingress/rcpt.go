@@ -36,7 +36,7 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 		s.beginSPF(ctx)
 	}
 	if err := s.checkRecipient(ctx, &r); err != nil {
-		s.learnRefusal(&r.Route, err)
+		s.t.learnRefusal(&r.Route, err)
 		return s.refuseRcpt(&r, err)
 	}
 	answer := t.client.Recipient(ctx, client.Recipient{Forward: forward, Subaddress: r.Route.Policy.Subaddress},
@@ -45,7 +45,7 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 		if err := answer.Await(); err != nil {
 			return s.refuseRcpt(&r, err)
 		}
-		s.accept(&r)
+		s.t.accept(&r)
 		return nil
 	}
 	var err error
@@ -61,13 +61,13 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 		err = s.relayRcpt(ctx, &r)
 	}
 	if err != nil {
-		s.learnRefusal(&r.Route, err)
+		s.t.learnRefusal(&r.Route, err)
 		if mail.ReplyFor(err).Class() == 5 {
 			s.draw(ctx, r.Route.RefusedRates)
 		}
 		return s.refuseRcpt(&r, publicRefusal(err, append(slices.Clip(t.rcpts), r)))
 	}
-	s.accept(&r)
+	s.t.accept(&r)
 	t.relayed++
 	return nil
 }
@@ -150,7 +150,7 @@ func (s *session) findRoute(ctx context.Context, r *message.Recipient) error {
 	})
 	stage.End(err)
 	if err != nil {
-		s.learnRefusal(&r.Route, err)
+		s.t.learnRefusal(&r.Route, err)
 		s.reportWithdrawn(r.Forward, err)
 		return err
 	}
@@ -285,7 +285,7 @@ func (s *session) relayRcpt(ctx context.Context, r *message.Recipient) error {
 }
 
 // learnRefusal tells what learns of clients that a rule or a destination refused a recipient.
-func (s *session) learnRefusal(route *mail.Route, err error) {
+func (t *transaction) learnRefusal(route *mail.Route, err error) {
 	var r *mail.Refusal
 	if !errors.As(err, &r) {
 		return
@@ -294,12 +294,11 @@ func (s *session) learnRefusal(route *mail.Route, err error) {
 	if len(route.Forwards) > 0 {
 		o.Host, o.Domain = r.Host, route.Forwards[0].Domain
 	}
-	s.t.client.Learn(o)
+	t.client.Learn(o)
 }
 
 // accept takes a recipient into the transaction and reports it.
-func (s *session) accept(r *message.Recipient) {
-	t := s.t
+func (t *transaction) accept(r *message.Recipient) {
 	t.rcpts = append(t.rcpts, *r)
 	if len(t.rcpts) == 1 {
 		e := &t.report.Event

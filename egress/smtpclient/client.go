@@ -30,10 +30,9 @@ import (
 // A Config holds the limits of a Client that depend on the node's configuration. A zero field takes the default named
 // with it. The other limits are constants of this package.
 type Config struct {
-	Connect time.Duration // to connect; 30 s
-	Data    time.Duration // from DATA to its 354; 60 s
-	Stall   time.Duration // that a write may make no progress; 120 s
-	Dot     time.Duration // from the end of data to its reply, unless the context has a deadline; 10 min
+	Data  time.Duration // from DATA to its 354; 60 s
+	Stall time.Duration // that a write may make no progress; 120 s
+	Dot   time.Duration // from the end of data to its reply, unless the context has a deadline; 10 min
 	// Reused is how long the first reply on a connection that was used before may take while the server's TCP is silent
 	// as well, and a quarter of the time that it may take in all; 5 s.
 	Reused time.Duration
@@ -183,7 +182,7 @@ type Client struct {
 func newClient(socket net.Conn, cfg Config, t Target) *Client {
 	now := cfg.Now()
 	c := &Client{connection: connection{
-		cfg: cfg, target: t, wire: newWire(socket, cfg.Stall), born: now, used: now,
+		facts: facts{target: t, born: now, used: now}, cfg: cfg, wire: newWire(socket, cfg.Stall),
 	}}
 	c.socket = c.wire
 	if a, ok := socket.LocalAddr().(*net.TCPAddr); ok {

@@ -45,31 +45,37 @@ const (
 // A connection is the part of a Client that lives from Dial to Close: the socket, TLS, the extensions, and the reading
 // of replies.
 type connection struct {
-	cfg     Config
-	target  Target
-	wire    *wire
-	socket  net.Conn  // wire, or tls
-	tls     *tls.Conn // nil in clear
-	version string    // of TLS; "" in clear
-	ext     Extensions
-
-	handshakeBegan time.Time // zero in clear
-	handshakeTook  time.Duration
+	facts
+	cfg    Config
+	wire   *wire
+	socket net.Conn  // wire, or tls
+	tls    *tls.Conn // nil in clear
 
 	own  []netip.Addr // our end's address, and those that the host greeted us by: a refusal may name us by them
-	born time.Time
-	used time.Time
-	left time.Time // until when MAIL and RCPT may wait, zero for as long as their limits are
+	left time.Time    // until when MAIL and RCPT may wait, zero for as long as their limits are
 
-	carried   int  // messages that got a reply
 	mails     int  // MAIL commands accepted, for LIMITS MAILMAX
 	mustReset bool // the server may have a transaction open that is over for the caller
-	noTLS     bool // the server refused STARTTLS
 	hasty     bool // see DialError
 	state     state
 
 	work  *work // nil while idle
 	probe [1]byte
+}
+
+// facts are what is known of a session and its host.
+type facts struct {
+	target  Target
+	version string // of TLS; "" in clear
+	ext     Extensions
+	noTLS   bool // the server refused STARTTLS
+
+	handshakeBegan time.Time // zero in clear
+	handshakeTook  time.Duration
+
+	born    time.Time
+	used    time.Time
+	carried int // messages that got a reply
 }
 
 // work holds the buffers that a Client needs only while something is under way.
@@ -386,37 +392,37 @@ func (c *connection) Retire() { c.spend() }
 func (c *connection) Abort() { c.wire.abort() }
 
 // Host returns the name of the host, Target.Host.
-func (c *connection) Host() string { return c.target.Host }
+func (c *facts) Host() string { return c.target.Host }
 
 // TLS returns the version spoken, such as "TLS 1.3", or "" in clear.
-func (c *connection) TLS() string { return c.version }
+func (c *facts) TLS() string { return c.version }
 
 // TLSRefused reports whether the server offered STARTTLS and refused it.
-func (c *connection) TLSRefused() bool { return c.noTLS }
+func (c *facts) TLSRefused() bool { return c.noTLS }
 
 // Handshake returns when the TLS handshake began and how long it took; both are zero in clear.
-func (c *connection) Handshake() (began time.Time, took time.Duration) {
+func (c *facts) Handshake() (began time.Time, took time.Duration) {
 	return c.handshakeBegan, c.handshakeTook
 }
 
 // Extensions returns what the server offered last, which the caller does not change.
-func (c *connection) Extensions() *Extensions { return &c.ext }
+func (c *facts) Extensions() *Extensions { return &c.ext }
 
 // Size returns the limit on a message's octets that the server declared (RFC 1870), 0 if it declared no limit.
-func (c *connection) Size() int64 { return c.ext.Size }
+func (c *facts) Size() int64 { return c.ext.Size }
 
 // SMTPUTF8 reports whether the server takes messages by RFC 6531. Where it does not, an ASCII envelope is sent without
 // the parameter, and the caller has to check what the header section holds.
-func (c *connection) SMTPUTF8() bool { return c.ext.Has(SMTPUTF8) }
+func (c *facts) SMTPUTF8() bool { return c.ext.Has(SMTPUTF8) }
 
 // Messages returns the number of messages that the Client has carried to a reply.
-func (c *connection) Messages() int { return c.carried }
+func (c *facts) Messages() int { return c.carried }
 
 // Born returns the time at which the Client was connected.
-func (c *connection) Born() time.Time { return c.born }
+func (c *facts) Born() time.Time { return c.born }
 
 // LastUsed returns the time of the last Commit or Reset, and at first that of the connection.
-func (c *connection) LastUsed() time.Time { return c.used }
+func (c *facts) LastUsed() time.Time { return c.used }
 
 // protocol is the error of a server that does not keep to the protocol. The connection is of no more use.
 func (c *connection) protocol(verb string, cause error) *mail.Refusal {

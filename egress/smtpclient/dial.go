@@ -16,16 +16,16 @@ import (
 
 // The defaults of a Config. RFC 5321 section 4.5.3.2.6 asks for ten minutes for the end of data.
 const (
-	defaultConnect = 30 * time.Second
-	defaultData    = 60 * time.Second
-	defaultStall   = 120 * time.Second
-	defaultDot     = 10 * time.Minute
-	defaultReused  = 5 * time.Second
+	defaultData   = 60 * time.Second
+	defaultStall  = 120 * time.Second
+	defaultDot    = 10 * time.Minute
+	defaultReused = 5 * time.Second
 )
 
 // The limits without a setting: how long each reply may take, and how large it may be. The node's client waits
 // meanwhile, so the times are below those of RFC 5321 section 4.5.3.2.
 const (
+	connectTimeout  = 30 * time.Second
 	greetingTimeout = 60 * time.Second
 	heloTimeout     = 60 * time.Second // each of EHLO and AUTH
 	tlsTimeout      = 10 * time.Second // each of STARTTLS, the handshake, and EHLO behind it; see patience
@@ -46,7 +46,7 @@ func (c *Config) Validate() error {
 	for _, f := range []struct {
 		name  string
 		value time.Duration
-	}{{"connect", c.Connect}, {"data", c.Data}, {"stall", c.Stall}, {"dot", c.Dot}, {"reused", c.Reused}} {
+	}{{"data", c.Data}, {"stall", c.Stall}, {"dot", c.Dot}, {"reused", c.Reused}} {
 		if f.value < 0 {
 			return &mail.FieldError{Field: f.name, Reason: "is negative"}
 		}
@@ -55,7 +55,6 @@ func (c *Config) Validate() error {
 }
 
 func (c Config) withDefaults() Config {
-	c.Connect = cmp.Or(c.Connect, defaultConnect)
 	c.Data = cmp.Or(c.Data, defaultData)
 	c.Stall = cmp.Or(c.Stall, defaultStall)
 	c.Dot = cmp.Or(c.Dot, defaultDot)
@@ -91,7 +90,7 @@ func Dial(ctx context.Context, cfg Config, t Target) (*Client, error) {
 // Connect is the part of Dial that speaks no SMTP. The error is a *DialError.
 func Connect(ctx context.Context, cfg Config, t Target) (net.Conn, error) {
 	cfg = cfg.withDefaults()
-	d := net.Dialer{Timeout: cfg.Connect}
+	d := net.Dialer{Timeout: connectTimeout}
 	if t.Source.IsValid() && t.Network != "unix" {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(t.Source, 0))
 	}

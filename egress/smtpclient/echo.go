@@ -32,7 +32,7 @@ func (t *transaction) withoutEchoes(text string) string {
 }
 
 // withoutName takes our own name out of a text in normal form.
-func (c *connection) withoutName(text string) string { return withoutWord(text, normal(c.target.Helo)) }
+func (c *facts) withoutName(text string) string { return withoutWord(text, normal(c.target.Helo)) }
 
 // withoutPath takes out p, as it was sent and with its quotes written otherwise or not at all. Its parts alone are
 // taken out where they could be mistaken: a local part with a blank, for it may be a phrase, and either part if it is

@@ -1,7 +1,6 @@
 package wire
 
 import (
-	"context"
 	"errors"
 	"net"
 	"time"
@@ -48,9 +47,8 @@ type Body struct {
 	refuse   *[batchBuffer]byte // takes the octets that are only counted; not nil while discard runs
 	err      error              // what each further Next returns; nil while there is no such error
 
-	pace    pace
-	awaited context.CancelFunc // of the ctx that Await made; nil: it made none
-	chunk   chunk              // the present one, of a message that comes by BDAT
+	pace  pace
+	chunk chunk // the present one, of a message that comes by BDAT
 }
 
 // newBody borrows a Body for the message that begins: by BDAT if plain is true, else by DATA.

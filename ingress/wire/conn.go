@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"runtime/debug"
-	"sync/atomic"
 
 	"github.com/millrace/millrace/router/mail"
 )
@@ -23,7 +22,7 @@ const (
 // A conn is one connection of a client. One goroutine at a time runs serve and uses everything; Shutdown and InFlight
 // use life and the phase of tx as well.
 type conn struct {
-	srv  *Server
+	holding
 	life life
 	in   input
 	out  output
@@ -34,7 +33,6 @@ type conn struct {
 	client  Client
 	body    *Body // not nil while Session.Body runs
 	seat    seat
-	held    atomic.Int64 // octets that it takes of Memory; its goroutine alone changes them
 	spent   budgets
 
 	spoke     bool // a command line came
@@ -58,7 +56,7 @@ func (b *budgets) accepted() { b.refused, b.putOff, b.junk, b.barren = 0, 0, 0, 
 
 // newConn returns the connection of an accepted socket. It has no place yet.
 func newConn(s *Server, raw net.Conn) *conn {
-	c := &conn{srv: s}
+	c := &conn{holding: holding{srv: s}}
 	c.client = Client{Addr: addrPort(raw.RemoteAddr()), Local: addrPort(raw.LocalAddr()), conn: c}
 	c.life.srv, c.life.raw, c.life.rw = s, raw, raw
 	c.in.conn, c.in.buf = c, c.in.small[:]
@@ -125,7 +123,7 @@ func (c *conn) rest() {
 // whether the conversation goes on.
 func (c *conn) begin() bool {
 	peer := c.client.Addr.Addr()
-	if contains(c.srv.cfg.Proxy, peer) && !c.readProxyHeader() {
+	if contains(c.srv.cfg.Proxy, peer) && !(proxied{c}).readHeader() {
 		return false
 	}
 	client := c.client.Addr.Addr()

@@ -81,29 +81,35 @@ func (m *Memory) serve(s *Server) {
 	m.servers = append(m.servers, s)
 }
 
+// A holding is what a connection takes of Memory.
+type holding struct {
+	srv  *Server
+	held atomic.Int64 // octets; the connection's goroutine alone changes them
+}
+
 // hold counts n octets more for the connection, or fewer where n is negative.
-func (c *conn) hold(n int) {
-	c.held.Store(c.held.Load() + int64(n))
-	c.srv.cfg.Memory.inUse.Add(int64(n))
+func (h *holding) hold(n int) {
+	h.held.Store(h.held.Load() + int64(n))
+	h.srv.cfg.Memory.inUse.Add(int64(n))
 }
 
 // borrow lends a slab, or a smaller buffer of size octets.
-func (c *conn) borrow(size int) []byte {
-	c.hold(size)
+func (h *holding) borrow(size int) []byte {
+	h.hold(size)
 	if size < slabSize {
 		return make([]byte, size)
 	}
-	if s, ok := c.srv.cfg.Memory.slabs.Get().(*slab); ok {
+	if s, ok := h.srv.cfg.Memory.slabs.Get().(*slab); ok {
 		return s[:]
 	}
 	return new(slab)[:]
 }
 
 // giveBack returns what borrow lent, whole.
-func (c *conn) giveBack(p []byte) {
-	c.hold(-len(p))
+func (h *holding) giveBack(p []byte) {
+	h.hold(-len(p))
 	if len(p) == slabSize {
-		c.srv.cfg.Memory.slabs.Put((*slab)(p))
+		h.srv.cfg.Memory.slabs.Put((*slab)(p))
 	}
 }
 

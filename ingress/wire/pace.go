@@ -37,13 +37,14 @@ const (
 // Invariant: since is not 0 only while Next or discard runs, and then it is when that call began to wait. Time outside
 // of these calls does not count against the client.
 type pace struct {
-	until    time.Duration // when the present Next ends with ErrIdle; 0 disables it
-	since    time.Duration // 0: the present call did not wait yet
-	spent    time.Duration // waiting, before the present call
-	due      time.Duration // when the rate and the silence are checked next; 0: to be set by the next wait
-	received int64         // octets of the message when due was set
-	quiet    time.Duration // waiting since the last octet, before the present wait
-	waiting  waiting       // life.message while the message may give way
+	until    time.Duration      // when the present Next ends with ErrIdle; 0 disables it
+	since    time.Duration      // 0: the present call did not wait yet
+	spent    time.Duration      // waiting, before the present call
+	due      time.Duration      // when the rate and the silence are checked next; 0: to be set by the next wait
+	received int64              // octets of the message when due was set
+	quiet    time.Duration      // waiting since the last octet, before the present wait
+	waiting  waiting            // life.message while the message may give way
+	awaited  context.CancelFunc // of the ctx that Await made; nil: it made none
 }
 
 // begin starts the account of a call. until 0 disables ErrIdle.
@@ -178,8 +179,8 @@ func (b *Body) Await(ctx context.Context, wait func(context.Context) error) erro
 		return wait(ctx)
 	}
 	b.endAwaited()
-	ctx, b.awaited = context.WithCancel(ctx)
-	b.pace.waiting = waiting{arrived: b.received, client: b.pace.spent, end: b.awaited}
+	ctx, b.pace.awaited = context.WithCancel(ctx)
+	b.pace.waiting = waiting{arrived: b.received, client: b.pace.spent, end: b.pace.awaited}
 	b.c.life.hold(&b.pace.waiting, 0, 0)
 	err := wait(ctx)
 	if b.c.life.unpark() { // also if wait was done in that moment: its ctx has ended, and its caller aborts
@@ -190,9 +191,9 @@ func (b *Body) Await(ctx context.Context, wait func(context.Context) error) erro
 
 // endAwaited ends the ctx that Await made.
 func (b *Body) endAwaited() {
-	if b.awaited != nil {
-		b.awaited()
-		b.awaited = nil
+	if b.pace.awaited != nil {
+		b.pace.awaited()
+		b.pace.awaited = nil
 	}
 }
 

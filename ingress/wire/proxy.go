@@ -19,12 +19,15 @@ const proxyV2Rest = "\r\n\x00\r\nQUIT\n"
 // headerTimeout bounds the wait for a PROXY header. A proxy sends it as soon as it has connected.
 const headerTimeout = 5 * time.Second
 
-// readProxyHeader reads the header with which each connection from a proxy begins, takes over its addresses, and
+// A proxied is a connection that begins with the header of a proxy.
+type proxied struct{ *conn }
+
+// readHeader reads the header with which each connection from a proxy begins, takes over its addresses, and
 // reports whether it could. What was read behind the header goes to the command buffer.
 //
 // What is read and allocated is bounded: 107 octets of a version 1 header, and 4 KiB behind the fixed part of a
 // version 2 header.
-func (c *conn) readProxyHeader() bool {
+func (c proxied) readHeader() bool {
 	if !c.life.parkFor(c.srv.cfg.tune.header) {
 		return false
 	}
@@ -93,7 +96,7 @@ func beginsAlike(p []byte, prefix string) bool {
 
 // refuseHeader answers a header that is missing or malformed. A proxy that connects and sends nothing checks whether we
 // are there: that is no event and has no reply.
-func (c *conn) refuseHeader(cause error, silent bool) {
+func (c proxied) refuseHeader(cause error, silent bool) {
 	r := proxyExpected
 	switch {
 	case c.srv.draining.Load():

@@ -38,23 +38,23 @@ var dishonestNode = scenario{
 		if _, err := fmt.Sscan(port, &number); err != nil {
 			t.Fatal(err)
 		}
-		node := t.breakIn()
+		node := breakIn(t)
 		for _, h := range []mail.NextHop{
 			{Transport: mail.SMTP, Host: "127.0.0.1", Port: number},
 			{Transport: mail.SMTP, Host: "localhost", Port: number, User: "owner"},
 			{Host: "[127.0.0.1]"},
 		} {
-			_ = t.hand(node, h, "Subject: inside\r\n\r\nhi\r\n") // what came of it is seen at the destination
+			_ = hand(t, node, h, "Subject: inside\r\n\r\nhi\r\n") // what came of it is seen at the destination
 		}
 		if n := private.Counts().Connections; n > 0 {
 			t.harmed("the node connected to its own loopback %d times", n)
 		}
-		err = t.hand(node, mail.NextHop{Host: "x.example"}, "Subject: outer\r\n\r\nhi\r\n.\r\n"+
+		err = hand(t, node, mail.NextHop{Host: "x.example"}, "Subject: outer\r\n\r\nhi\r\n.\r\n"+
 			"MAIL FROM:<a@x.example>\r\nRCPT TO:<b@x.example>\r\nDATA\r\nSubject: smuggled\r\n\r\nhi\r\n")
 		if n := t.arrived("smuggled"); n > 0 || err == nil {
 			t.harmed("a smuggled message was delivered %d times: %v", n, err)
 		}
-		t.silent(300)
+		silent(t, 300)
 	},
 	harm: func(t *trial) {
 		if n := strings.Count(t.node.Log.String(), t.hop); n > 3 {
@@ -62,7 +62,7 @@ var dishonestNode = scenario{
 		}
 		var err error
 		t.stands(func() bool { // the places of connections that were closed a moment ago are free soon
-			err = t.hand(t.breakIn(), mail.NextHop{Host: "x.example"}, "Subject: hop\r\n\r\nhi\r\n")
+			err = hand(t, breakIn(t), mail.NextHop{Host: "x.example"}, "Subject: hop\r\n\r\nhi\r\n")
 			return err == nil
 		})
 		if err != nil {
@@ -72,7 +72,7 @@ var dishonestNode = scenario{
 }
 
 // breakIn is a client of the hop with the certificate of node b. It ends with the trial.
-func (t *trial) breakIn() *peer.Client {
+func breakIn(t *trial) *peer.Client {
 	read := func(name string) []byte {
 		b, err := os.ReadFile(filepath.Join(t.dir, "keys", name))
 		if err != nil {
@@ -95,7 +95,7 @@ func (t *trial) breakIn() *peer.Client {
 }
 
 // hand asks the node to deliver a message, whose octets are passed on as they stand.
-func (t *trial) hand(node *peer.Client, h mail.NextHop, text string) error {
+func hand(t *trial, node *peer.Client, h mail.NextHop, text string) error {
 	ctx, cancel := context.WithTimeout(t.ctx, 5*time.Second)
 	defer cancel()
 	tx, err := node.Begin(ctx, "a", mail.Delivery{NextHop: h, Reverse: mail.Path{Local: "a", Domain: "client.example"}})
@@ -118,7 +118,7 @@ func (t *trial) hand(node *peer.Client, h mail.NextHop, text string) error {
 }
 
 // silent opens connections to the hop that say nothing, and wants no more than an address may have kept.
-func (t *trial) silent(n int) {
+func silent(t *trial, n int) {
 	const most = 64
 	var all []net.Conn
 	for range n {

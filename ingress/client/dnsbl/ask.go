@@ -351,7 +351,7 @@ func (s *Set) lookup(u *lookup) {
 		d.list.answered.Store(s.cfg.Now().UnixNano())
 	}
 	if a.err == nil && a.means == listed {
-		if p := s.confirmListing(d); p.err != nil {
+		if p := (checker{s}).confirmListing(d); p.err != nil {
 			a.err = p.err // whether it lists the world is not known
 		} else if !p.passed {
 			a.means = refused

@@ -188,8 +188,11 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
+// A checker is a Set as far as the health of its lists is concerned: it asks for their test entries.
+type checker struct{ *Set }
+
 // watch checks a side at once and again and again, sooner if it has failed, until Close.
-func (s *Set) watch(d *side) {
+func (s checker) watch(d *side) {
 	defer s.running.Done()
 	if d.unchecked {
 		close(d.first)
@@ -215,7 +218,7 @@ func (s *Set) watch(d *side) {
 }
 
 // untilCheck returns the time until the next check.
-func (s *Set) untilCheck(d *side) time.Duration {
+func (s checker) untilCheck(d *side) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch d.fault {
@@ -229,7 +232,7 @@ func (s *Set) untilCheck(d *side) time.Duration {
 
 // check asks for the test entries of a side and applies the outcome. If a check is under way already, it waits for that
 // instead.
-func (s *Set) check(d *side) {
+func (s checker) check(d *side) {
 	s.mu.Lock()
 	if flight := d.flight; flight != nil {
 		s.mu.Unlock()
@@ -256,7 +259,7 @@ func (s *Set) check(d *side) {
 }
 
 // test asks for both test entries at once and returns what is wrong, why, and the code of a refusal.
-func (s *Set) test(d *side) (fault, string, netip.Addr) {
+func (s checker) test(d *side) (fault, string, netip.Addr) {
 	var must, mustNot answer
 	var both sync.WaitGroup
 	both.Go(func() { must = s.ask(s.ownAsking(), d.list, d.must) }) // ends with its look-up and is awaited below
@@ -287,12 +290,12 @@ func (s *Set) test(d *side) (fault, string, netip.Addr) {
 }
 
 // ownAsking is the context of one question that is no client's.
-func (s *Set) ownAsking() *mail.Asking {
+func (s checker) ownAsking() *mail.Asking {
 	return &mail.Asking{Context: s.ctx, Rank: mail.RankOurs, Turn: new(mail.Turn)}
 }
 
 // apply sets the fault that a check found, unless the check says nothing.
-func (s *Set) apply(d *side, found fault, why string, code netip.Addr) {
+func (s checker) apply(d *side, found fault, why string, code netip.Addr) {
 	if s.ctx.Err() != nil || found == checkSkipped {
 		return // after Close a failure may only mean that the check was ended
 	}
@@ -335,7 +338,7 @@ func (s *Set) apply(d *side, found fault, why string, code netip.Addr) {
 // confirmListing returns the probe that says whether a listing of the side counts: not if the side lists the world. It
 // asks for a name that no list has and that was never asked for, so that no cache has the answer, and it does so after
 // the listing came. Callers at the same time share a probe, so a flood of listed clients costs one probe at a time.
-func (s *Set) confirmListing(d *side) probe {
+func (s checker) confirmListing(d *side) probe {
 	s.mu.Lock()
 	need := d.probes + 1
 	probed := s.started && !d.unchecked
@@ -357,7 +360,7 @@ type probe struct {
 }
 
 // probe makes a probe, or waits for the one under way, which may have begun too early for the caller.
-func (s *Set) probe(d *side) *probe {
+func (s checker) probe(d *side) *probe {
 	s.mu.Lock()
 	if p := d.probing; p != nil {
 		s.mu.Unlock()

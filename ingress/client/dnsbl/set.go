@@ -129,7 +129,7 @@ func (s *Set) Start() {
 				d.setFault(notChecked, "not checked yet")
 			}
 			s.running.Add(1)
-			go s.watch(d) // ends with s.ctx; Close awaits it
+			go checker{s}.watch(d) // ends with s.ctx; Close awaits it
 		}
 	}
 	s.healthy.Store(s.findHealthy())
