@@ -80,7 +80,7 @@ var errAuthInClear = errors.New("AUTH needs verified TLS")
 // Under Opportunistic, a refused STARTTLS leaves the connection in clear. TLS that fails ends the connection: whether
 // the next attempt offers other key shares, or no TLS at all, is for the caller to say, by another Target.
 func Dial(ctx context.Context, cfg Config, t Target) (*Client, error) {
-	socket, err := Connect(ctx, cfg, t)
+	socket, err := Connect(ctx, t)
 	if err != nil {
 		return nil, err
 	}
@@ -88,8 +88,7 @@ func Dial(ctx context.Context, cfg Config, t Target) (*Client, error) {
 }
 
 // Connect is the part of Dial that speaks no SMTP. The error is a *DialError.
-func Connect(ctx context.Context, cfg Config, t Target) (net.Conn, error) {
-	cfg = cfg.withDefaults()
+func Connect(ctx context.Context, t Target) (net.Conn, error) {
 	d := net.Dialer{Timeout: connectTimeout}
 	if t.Source.IsValid() && t.Network != "unix" {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(t.Source, 0))
