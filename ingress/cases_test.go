@@ -18,11 +18,7 @@ import (
 // cases is the folder of messages from the field, which is not part of the module.
 func cases(t testing.TB) string {
 	t.Helper()
-	dir := filepath.Join("..", "..", "shared", "cases", "messages")
-	if _, err := os.Stat(dir); err != nil {
-		t.Skip("no ../shared beside the module root")
-	}
-	return dir
+	return ingresstest.Shared(t, "cases", "messages")
 }
 
 // casesZone reads the records of the cases.

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -169,12 +167,7 @@ func TestTransaction_GreylistPool(t *testing.T) {
 
 // TestCases_GreylistPool has the sender from the field.
 func TestCases_GreylistPool(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join("..", "..", "..", "shared", "cases", "messages", "a07-greylist-pool.yml"))
-	if os.IsNotExist(err) {
-		t.Skip("no ../shared beside the module root")
-	} else if err != nil {
-		t.Fatal(err)
-	}
+	text := ingresstest.Read(t, ingresstest.Shared(t, "cases", "messages", "a07-greylist-pool.yml"))
 	var c struct {
 		Attempts   []string
 		Helo, Mail string

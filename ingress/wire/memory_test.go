@@ -353,6 +353,16 @@ func TestBody_RefusedBetweenChunks(t *testing.T) {
 
 // TestBody_AwaitGivesWay shows that messages that wait for a next hop are ended too, the slow ones first.
 func TestBody_AwaitGivesWay(t *testing.T) {
+	for name, ended := range map[string]func(context.Context) error{
+		"its wait ends":                   context.Cause,
+		"its wait was done in the moment": func(context.Context) error { return nil },
+	} {
+		t.Run(name, func(t *testing.T) { awaitGivesWay(t, ended) })
+	}
+}
+
+// awaitGivesWay has waits that return what ended says once their ctx has ended.
+func awaitGivesWay(t *testing.T, ended func(context.Context) error) {
 	inHouse(t, func(c *Config) {
 		c.Memory.Budget = budget + 16<<10 // so that three are enough
 		scripted(c, func(_ *Client, s *scriptedSession) {
@@ -365,7 +375,7 @@ func TestBody_AwaitGivesWay(t *testing.T) {
 					kept = ctx
 					select {
 					case <-ctx.Done():
-						return ctx.Err()
+						return ended(ctx)
 					case <-time.After(time.Minute):
 						return nil
 					}

@@ -288,10 +288,9 @@ func TestReadAuthors_HugeField(t *testing.T) {
 
 // TestReadAuthors_NetMail compares with net/mail on real messages: what both can read, both read alike.
 func TestReadAuthors_NetMail(t *testing.T) {
-	dir := filepath.Join("..", "..", "..", "..", "..", "shared", "corpus", "eml")
-	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	files, err := filepath.Glob(filepath.Join(ingresstest.Shared(t, "corpus", "eml"), "*"))
 	if err != nil || len(files) == 0 {
-		t.Skip("no ../shared beside the module root")
+		t.Fatal(files, err)
 	}
 	counts := map[string]int{}
 	for _, file := range files {
