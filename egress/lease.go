@@ -120,6 +120,10 @@ func (l *lease) take(ctx context.Context, tries int) (full bool, err error) {
 	}
 	l.slot, l.counted = s, true
 	conn, full := s.Conn()
+	if full && conn.IsOld() && l.needsEHLO() {
+		s.Drop()
+		full = false
+	}
 	if full && s.Dirty() && conn.Reset(mail.Until(ctx, time.Now().Add(resetWait))) != nil {
 		s.Drop()
 		full = false
@@ -138,7 +142,14 @@ func (l *lease) target(password string) dial.Target {
 		Password: password, Hosts: l.hosts(), Fixed: l.at.fixed, Of: l.of(), Avoid: l.avoid,
 		Tried:   l.tried,
 		Without: l.without,
+		EHLO:    l.needsEHLO(),
 	}
+}
+
+// needsEHLO reports whether the message cannot do without an extension.
+func (l *lease) needsEHLO() bool {
+	p := &l.d.Params
+	return p.SMTPUTF8 || !l.d.Reverse.IsASCII() || p.Body == mail.Body8BitMIME && l.d.EightBit == mail.EightBitRefuse
 }
 
 // fill puts a session that was just opened into the slot. span is that of its dialling, with the context c.

@@ -90,6 +90,8 @@ type Target struct {
 	Avoid []feedback.Spot
 	// Without returns the extensions that a session with a host does without; nil for none.
 	Without func(host string) smtpclient.Keyword
+	// EHLO says that the message cannot do without an extension, so that HELO is not said in its place.
+	EHLO bool
 
 	us smtpclient.Identity
 }
@@ -125,9 +127,10 @@ const mostHosts = 16
 var errMostAddrs = errors.New("as many addresses were tried as a recipient may have")
 
 // Dial tries t's hosts in their order, the addresses of each with IPv6 first and without those that are marked, then
-// those that are, the one that failed longest ago first, until one takes us, MostAddrs were tried or ctx ends. If all
-// fail, Client is nil and the Failures say why. Each is a *smtpclient.DialError of one address, a *mail.Refusal of
-// package mx for a host without a usable address, or says that no time was left for a host.
+// those that are, the one that failed longest ago first, until one takes us, MostAddrs were tried or ctx ends; in the
+// end it says HELO to those that ended the connection at EHLO. If all fail, Client is nil and the Failures say why.
+// Each is a *smtpclient.DialError of one address, a *mail.Refusal of package mx for a host without a usable address, or
+// says that no time was left for a host.
 func (d *Dialer) Dial(ctx context.Context, t Target) (Conn, Failures) {
 	t.us = d.us.now(ctx, d.lookUpHelo)
 	w := walk{Dialer: d, target: &t, tried: t.Tried}
@@ -153,6 +156,9 @@ func (d *Dialer) Dial(ctx context.Context, t Target) (Conn, Failures) {
 	}
 	w.behind = 0
 	if conn := w.try(ctx, w.takeMarked()); conn.Client != nil {
+		return conn, nil
+	}
+	if conn := w.tryOld(ctx); conn.Client != nil {
 		return conn, nil
 	}
 	if w.tried >= MostAddrs && w.met > w.tried-t.Tried {
@@ -200,6 +206,8 @@ func (d *Dialer) clientTarget(t *Target, s feedback.Spot, h hello) smtpclient.Ta
 		c.TLSConfig = d.classic[t.TLS]
 	case clear:
 		c.TLS = smtpclient.None
+	case old:
+		c.TLS, c.Old = smtpclient.None, true
 	}
 	if t.Transport == mail.LMTPUnix {
 		c.Network, c.Addr = "unix", s.Host

@@ -18,6 +18,9 @@ const (
 	neverTLS = 24 * time.Hour
 	// refusedFor is how long STARTTLS is not asked for where its refusal was followed by the end.
 	refusedFor = 5 * time.Minute
+	// oldFor is how long HELO is said in place of EHLO, at which an address ended the connection; helloFor if it did so
+	// the last time as well.
+	oldFor = 5 * time.Minute
 	// failuresForClear is how many sessions must have failed in TLS and then worked in clear.
 	failuresForClear = 2
 )
@@ -77,13 +80,23 @@ func (m *memory) tried(h hello) {
 	}
 }
 
-// hello returns how to begin TLS with an address under a policy.
+// forget has the next session with an address begin as if it were the first.
+func (m *memory) forget(s feedback.Spot) { m.kept.Put(s, learnt{}, 1) }
+
+// hadTLS reports whether TLS worked with an address, as far as is remembered.
+func (m *memory) hadTLS(s feedback.Spot) bool {
+	l, _ := m.kept.Get(s)
+	return l.worked
+}
+
+// hello returns how to begin a session with an address under a policy.
 func (m *memory) hello(s feedback.Spot, policy smtpclient.TLSPolicy) hello {
 	l, ok := m.kept.Get(s)
 	if !ok || !m.now().Before(l.until) {
 		return full
 	}
-	if l.hello == clear && policy != smtpclient.Opportunistic {
+	if l.hello == clear && policy != smtpclient.Opportunistic ||
+		l.hello == old && policy != smtpclient.Opportunistic && policy != smtpclient.None {
 		return full
 	}
 	return l.hello
@@ -94,6 +107,14 @@ func (m *memory) worked(s feedback.Spot, h hello, secure, failed bool) {
 	l, _ := m.kept.Get(s)
 	before := l
 	switch {
+	case h == old && failed:
+		l.until = m.now().Add(oldFor)
+		if l.hello == old {
+			l.until = m.now().Add(helloFor)
+		}
+		l.hello = old
+	case h != old && l.hello == old && !secure && !failed: // EHLO is understood again
+		l = learnt{}
 	case secure && failed:
 		l = learnt{hello: classic, until: m.now().Add(helloFor), worked: true}
 	case secure && h == full:

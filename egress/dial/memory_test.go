@@ -19,6 +19,7 @@ func TestMemory(t *testing.T) {
 	}
 	ok, small := session{full, true, false}, session{classic, true, true}
 	inClear, refused := session{clear, false, true}, session{full, false, false}
+	byHELO := session{old, false, true}
 	for _, c := range []struct {
 		name      string
 		sessions  []session
@@ -38,6 +39,10 @@ func TestMemory(t *testing.T) {
 		{"a classic hello, then two in clear", []session{small, inClear, inClear}, clear, time.Hour, full},
 		{"what is remembered does not prolong itself", []session{inClear, inClear, {clear, false, false}}, clear,
 			24 * time.Hour, full},
+		{"EHLO ended the connection, and HELO did not", []session{byHELO}, old, 5 * time.Minute, full},
+		{"twice", []session{byHELO, byHELO}, old, time.Hour, full},
+		{"and then EHLO works", []session{byHELO, refused}, full, 0, full},
+		{"and then TLS does", []session{byHELO, ok}, full, 0, full},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -63,6 +63,7 @@ const (
 	full    hello = iota // as the standard library does
 	classic              // see classicConfig
 	clear                // not at all, where the policy is opportunistic
+	old                  // nor is EHLO said; see walk.tryOld
 )
 
 // An attempt is one candidate, and how far we are with the ways in which TLS may be begun with it.
@@ -80,6 +81,9 @@ type attempt struct {
 // begin begins an attempt on a socket, nil for none.
 func (w *walk) begin(c candidate, socket net.Conn) *attempt {
 	t := &attempt{walk: w, candidate: c, begun: time.Now(), hello: w.memory.hello(c.Spot, w.target.TLS), socket: socket}
+	if t.hello == old && w.target.EHLO {
+		t.hello = full
+	}
 	t.target = w.clientTarget(w.target, c.Spot, t.hello)
 	return t
 }
@@ -97,6 +101,7 @@ func (t *attempt) next(ctx context.Context, err error) {
 	}
 	if err != nil {
 		t.fail(ctx, t.candidate, err, time.Since(t.begun))
+		t.endsAtEHLO(err)
 	}
 }
 
@@ -123,7 +128,7 @@ func isHasty(err error) bool {
 // nonsense has not met a ClientHello, so that another one changes nothing.
 func (h hello) after(err error, policy smtpclient.TLSPolicy) (next hello, ok bool) {
 	var d *smtpclient.DialError
-	if !errors.As(err, &d) || h == clear {
+	if !errors.As(err, &d) || h == clear || h == old {
 		return h, false
 	}
 	switch d.Stage {

@@ -36,6 +36,7 @@ type walk struct {
 	tried  int         // of those, connected to, with Target.Tried
 	behind int         // hosts whose addresses are not known yet
 	marked []candidate // to be tried last
+	ended  []candidate // that ended the connection at EHLO
 	failed Failures
 }
 

@@ -46,6 +46,7 @@ type tuning struct {
 	mail time.Duration // mailTimeout
 	rcpt time.Duration // rcptTimeout
 	half time.Duration // halfReply
+	rest time.Duration // lateRest
 }
 
 // A TLSPolicy says what a Target's connection must have of TLS.
@@ -75,6 +76,7 @@ type Target struct {
 	User      string // AUTH PLAIN or LOGIN as this user; needs Required or Implicit
 	Password  string
 	Without   Keyword  // extensions that are not used although the server offers them
+	Old       bool     // HELO is said in place of EHLO, at which the server ended another connection; so no STARTTLS
 	Us        Identity // by which a refusal of us is told from one of a message
 }
 
@@ -185,6 +187,7 @@ func newClient(socket net.Conn, cfg Config, t Target) *Client {
 		facts: facts{target: t, born: now, used: now}, cfg: cfg, wire: newWire(socket, cfg.Stall),
 	}}
 	c.socket = c.wire
+	c.wire.flight.least = cfg.tune.rest
 	if a, ok := socket.LocalAddr().(*net.TCPAddr); ok {
 		c.own = []netip.Addr{a.AddrPort().Addr().Unmap()}
 	}

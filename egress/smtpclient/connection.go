@@ -405,6 +405,9 @@ func (c *facts) Handshake() (began time.Time, took time.Duration) {
 	return c.handshakeBegan, c.handshakeTook
 }
 
+// IsOld reports whether HELO was said without EHLO, Target.Old, so that what the server offers is not known.
+func (c *facts) IsOld() bool { return c.target.Old }
+
 // Extensions returns what the server offered last, which the caller does not change.
 func (c *facts) Extensions() *Extensions { return &c.ext }
 
@@ -445,6 +448,15 @@ func (c *connection) connError(verb string, err error) *ConnError {
 // misused is the error of a method that was called where it has no meaning. The connection is as it was.
 func (c *connection) misused(method string) error {
 	return fmt.Errorf("%s: %s: %w", c.target.Host, method, errOrder)
+}
+
+// lacks is the refusal of a message that needs what the server did not offer. Where EHLO was not said, it may offer it
+// another time.
+func (c *connection) lacks(detail int, text, reason string) *mail.Refusal {
+	if c.target.Old {
+		return c.ownRefusal(451, 6, detail, text, reason)
+	}
+	return c.ownRefusal(550, 6, detail, text, reason)
 }
 
 // ownRefusal is a refusal that this package makes before anything is sent.

@@ -62,6 +62,7 @@ func (c Config) withDefaults() Config {
 	c.tune.mail = cmp.Or(c.tune.mail, mailTimeout)
 	c.tune.rcpt = cmp.Or(c.tune.rcpt, rcptTimeout)
 	c.tune.half = cmp.Or(c.tune.half, halfReply)
+	c.tune.rest = cmp.Or(c.tune.rest, lateRest)
 	if c.Now == nil {
 		c.Now = time.Now
 	}
@@ -205,21 +206,24 @@ func (o opening) ask(ctx context.Context, verb string, line ...string) (reply, e
 // hello sends EHLO or LHLO, and HELO where EHLO is not understood (RFC 5321 section 3.2).
 func (o opening) hello(ctx context.Context) error {
 	verb := "EHLO"
-	if o.target.LMTP {
+	switch {
+	case o.target.LMTP:
 		verb = "LHLO"
+	case o.target.Old:
+		verb = "HELO"
 	}
 	r, err := o.ask(ctx, verb, verb, " ", o.target.Helo)
 	if err != nil {
 		return err
 	}
 	o.ext = Extensions{}
-	if r.class() == 2 {
+	if r.class() == 2 && verb != "HELO" {
 		o.ext = parseExtensions(string(r.text))
 		o.ext.Keywords &^= o.target.Without
 		if !o.ext.Has(Size) {
 			o.ext.Size = 0
 		}
-	} else if r.class() >= 4 && r.code != 421 && !o.target.LMTP {
+	} else if r.class() >= 4 && r.code != 421 && verb == "EHLO" {
 		verb = "HELO"
 		if r, err = o.ask(ctx, verb, verb, " ", o.target.Helo); err != nil {
 			return err

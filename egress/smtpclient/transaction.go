@@ -66,7 +66,7 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 	case !sendable(forward) || forward.IsNull():
 		return c.ownRefusal(550, 1, 3, "Address cannot be passed on", "malformed address")
 	case !forward.IsASCII() && !c.ext.Has(SMTPUTF8):
-		return c.ownRefusal(550, 6, 7, "Destination does not take addresses beyond ASCII", "no SMTPUTF8 upstream")
+		return c.lacks(7, "Destination does not take addresses beyond ASCII", "no SMTPUTF8 upstream")
 	case t.phase == begun:
 		return t.first(ctx, forward)
 	case !forward.IsASCII() && !t.utf8, c.ext.RcptMax > 0 && t.accepted >= c.ext.RcptMax:
@@ -206,7 +206,7 @@ func (t *transaction) appendMail(b []byte) ([]byte, error) {
 	case c.ext.Size > 0 && d.Params.Size > c.ext.Size:
 		return b, c.ownRefusal(552, 3, 4, "Message is larger than the destination takes", "too large upstream")
 	case !d.Reverse.IsASCII() && !c.ext.Has(SMTPUTF8):
-		return b, c.ownRefusal(550, 6, 7, "Destination does not take addresses beyond ASCII", "no SMTPUTF8 upstream")
+		return b, c.lacks(7, "Destination does not take addresses beyond ASCII", "no SMTPUTF8 upstream")
 	}
 	b = append(b, "MAIL FROM:<"...)
 	b = append(d.Reverse.AppendTo(b), '>')
@@ -223,7 +223,7 @@ func (t *transaction) appendMail(b []byte) ([]byte, error) {
 		case c.ext.Has(EightBitMIME):
 			b = append(b, " BODY=8BITMIME"...)
 		case d.EightBit == mail.EightBitRefuse:
-			return b, c.ownRefusal(550, 6, 3, "Destination does not take 8-bit messages", "no 8BITMIME upstream")
+			return b, c.lacks(3, "Destination does not take 8-bit messages", "no 8BITMIME upstream")
 		default:
 			t.bodyOmitted = true
 		}

@@ -55,6 +55,7 @@ type wire struct {
 	look    func(fd uintptr)
 	queue   func(fd uintptr) // nil where the kernel does not say what the peer has acknowledged
 	pieces  net.Buffers      // of the writev under way
+	flight  flight
 }
 
 func newWire(conn net.Conn, stall time.Duration) *wire {
@@ -68,6 +69,7 @@ func newWire(conn net.Conn, stall time.Duration) *wire {
 	}
 	if _, ok := conn.(*net.TCPConn); ok && w.sys != nil {
 		w.queue = func(fd uintptr) { w.n = unacked(fd) }
+		w.flight.ack = acknowledge
 	}
 	return w
 }
@@ -85,10 +87,15 @@ func (w *wire) unacked() int {
 // no octets are there, whatever the deadline: crypto/tls then keeps what it has and can go on later.
 func (w *wire) Read(b []byte) (int, error) {
 	w.reads++
-	if !w.instant {
-		return w.Conn.Read(b)
+	switch {
+	case w.instant:
+		return w.call(w.readNow, b)
+	case w.flight.began:
+		return w.rest(b)
 	}
-	return w.call(w.readNow, b)
+	n, err := w.Conn.Read(b)
+	w.flight.began = n > 0
+	return n, err
 }
 
 // abort ends every wait, present and future, unless the wire is committing. It may be called by any goroutine.
@@ -159,6 +166,7 @@ func (w *wire) spoke() bool {
 
 // Write writes all of b, however long the server takes, as long as it takes something.
 func (w *wire) Write(b []byte) (n int, err error) {
+	w.flight.began = false
 	moved := time.Now()
 	for {
 		if err := w.arm(moved); err != nil {
@@ -183,6 +191,7 @@ func (w *wire) Write(b []byte) (n int, err error) {
 func (w *wire) writev(v [][]byte) error {
 	w.pieces = v
 	defer func() { w.pieces = nil }()
+	w.flight.began = false
 	moved := time.Now()
 	for {
 		if err := w.arm(moved); err != nil {
