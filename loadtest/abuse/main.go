@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"regexp"
 	"syscall"
 	"time"
+
+	"github.com/millrace/millrace/loadtest/fleet"
 )
 
 // limit bounds a run, and quickLimit one of the short set.
@@ -65,7 +65,7 @@ func start(ctx context.Context, out io.Writer, binary, run string, quick bool) e
 		return err
 	}
 	defer os.RemoveAll(dir)
-	if binary, err = build(ctx, dir, binary); err != nil {
+	if binary, err = fleet.Build(ctx, dir, binary); err != nil {
 		return err
 	}
 	begun := time.Now()
@@ -90,17 +90,4 @@ func start(ctx context.Context, out io.Writer, binary, run string, quick bool) e
 		return errVerdict
 	}
 	return nil
-}
-
-// build returns the absolute name of the binary to run, which it makes in dir if there is none.
-func build(ctx context.Context, dir, binary string) (string, error) {
-	if binary != "" {
-		return filepath.Abs(binary)
-	}
-	binary = filepath.Join(dir, "millrace")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "github.com/millrace/millrace")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w: %s", err, out)
-	}
-	return binary, nil
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/millrace/millrace/loadtest/extern"
+	"github.com/millrace/millrace/loadtest/fleet"
 )
 
 // A subject is an X between smtp-source and smtp-sink. pid 0 is nothing: its address is smtp-sink's own.
@@ -41,7 +41,7 @@ type bench struct {
 	progress io.Writer
 	source   extern.Program
 	subjects []subject
-	running  []*process
+	running  []*fleet.Process
 }
 
 // start runs smtp-sink and the subjects. HAProxy is left out, and said to be, if there is none.
@@ -131,12 +131,11 @@ log: {level: error}
 func (b *bench) startMillrace(ctx context.Context, sink, binary string) error {
 	version := binary
 	if binary == "" {
-		binary = filepath.Join(b.dir, "millrace")
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "github.com/millrace/millrace")
-		if out, err := build.CombinedOutput(); err != nil {
-			return fmt.Errorf("go build: %w: %s", err, out)
-		}
 		version = "built from this tree"
+	}
+	binary, err := fleet.Build(ctx, b.dir, binary)
+	if err != nil {
+		return err
 	}
 	addr, err := freeAddr()
 	if err != nil {
@@ -159,56 +158,25 @@ func (b *bench) startMillrace(ctx context.Context, sink, binary string) error {
 	return nil
 }
 
-// A process is one that serves until the bench is closed.
-type process struct {
-	cmd    *exec.Cmd
-	exited chan struct{}
-}
-
 // serve runs cmd and returns its pid once addr takes connections.
 func (b *bench) serve(ctx context.Context, cmd *exec.Cmd, addr string) (int, error) {
 	var said bytes.Buffer // of a program that fails to start; nothing is expected of one that serves
 	cmd.Stderr = &said
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	p, err := fleet.Run(cmd)
+	if err != nil {
 		return 0, err
 	}
-	p := &process{cmd, make(chan struct{})}
-	go func() { // ends when the process does, which close brings about
-		defer close(p.exited)
-		_ = cmd.Wait() // how it ended does not matter
-	}()
 	b.running = append(b.running, p)
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		conn, err := net.DialTimeout("tcp", addr, time.Second)
-		if err == nil {
-			return cmd.Process.Pid, conn.Close()
-		}
-		select {
-		case <-p.exited:
-			return 0, fmt.Errorf("%s ended: %s", filepath.Base(cmd.Path), bytes.TrimSpace(said.Bytes()))
-		case <-ctx.Done():
-			return 0, fmt.Errorf("%s does not serve %s", filepath.Base(cmd.Path), addr)
-		case <-tick.C:
-		}
+	if err := fleet.AwaitPort(ctx, p, addr); err != nil {
+		return 0, fmt.Errorf("%w: %s", err, bytes.TrimSpace(said.Bytes()))
 	}
+	return cmd.Process.Pid, nil
 }
 
 // close ends the processes, those that feed others first.
 func (b *bench) close() {
 	for i := len(b.running) - 1; i >= 0; i-- {
-		p := b.running[i]
-		_ = p.cmd.Process.Signal(syscall.SIGTERM) // an error means that it is gone
-		select {
-		case <-p.exited:
-		case <-time.After(10 * time.Second):
-			_ = p.cmd.Process.Kill()
-			<-p.exited
-		}
+		b.running[i].End()
 	}
 }
 
@@ -269,9 +237,9 @@ func cpuTime(pid int) (time.Duration, error) {
 }
 
 func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ports, err := fleet.FreePorts(1)
 	if err != nil {
 		return "", err
 	}
-	return l.Addr().String(), l.Close()
+	return fleet.Local(ports[0]), nil
 }

@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/millrace/millrace/loadtest/fleet"
 )
 
 // A step shows one thing. It returns what was measured, and an error if that is not what was promised.
@@ -49,10 +51,10 @@ var steps = []step{
 // A trial is a run of the steps. Its cluster is started by the first of them that needs it.
 type trial struct {
 	lab     *lab
-	long    bool   // the steps that are long run too, and others with more
-	ring    *fleet // three nodes as a cluster, behind a load balancer
-	one     *fleet
-	apart   *fleet // three nodes without a cluster
+	long    bool         // the steps that are long run too, and others with more
+	ring    *fleet.Fleet // three nodes as a cluster, behind a load balancer
+	one     *fleet.Fleet
+	apart   *fleet.Fleet // three nodes without a cluster
 	formed  time.Duration
 	numbers int // makes names of loads
 }
@@ -110,8 +112,8 @@ func (t *trial) start(ctx context.Context) error {
 	if t.ring, err = t.lab.newFleet(ctx, 3, true, true); err != nil {
 		return err
 	}
-	err = await(ctx, 10*time.Second, "three nodes see each other", func() bool {
-		return t.ring.sees(ctx, t.ring.nodes, 3)
+	err = fleet.Await(ctx, 10*time.Second, "three nodes see each other", func() bool {
+		return t.ring.Sees(ctx, t.ring.Nodes, 3)
 	})
 	t.formed = time.Since(begun)
 	return err
@@ -135,23 +137,24 @@ func (t *trial) tag(what string) string {
 }
 
 // send sends messages to the plain destination through nodes.
-func (t *trial) send(ctx context.Context, nodes []*member, messages int) error {
-	l := &load{
-		name: t.tag("warm"), addrs: anyOf(nodes), forward: always("ok@plain.test"), clients: 4, messages: messages,
+func (t *trial) send(ctx context.Context, nodes []*fleet.Member, messages int) error {
+	l := &fleet.Load{
+		Name: t.tag("warm"), Addrs: fleet.AnyOf(nodes), Forward: fleet.Always("ok@plain.test"), Clients: 4,
+		Messages: messages,
 	}
-	return count(l.run(ctx), t.lab.plain).err()
+	return fleet.Count(l.Run(ctx), t.lab.plain).Err()
 }
 
 // under runs a load through nodes to the plain destination while harm is done, and counts.
-func (t *trial) under(ctx context.Context, l *load, harm func() error) (tally, error) {
+func (t *trial) under(ctx context.Context, l *fleet.Load, harm func() error) (fleet.Tally, error) {
 	stop := make(chan struct{})
-	l.name, l.forward, l.stop = t.tag("load"), always("ok@plain.test"), stop
-	done := make(chan []sent, 1)
-	go func() { done <- l.run(ctx) }() // ends with stop
+	l.Name, l.Forward, l.Stop = t.tag("load"), fleet.Always("ok@plain.test"), stop
+	done := make(chan []fleet.Sent, 1)
+	go func() { done <- l.Run(ctx) }() // ends with stop
 	err := harm()
 	close(stop)
-	n := count(<-done, t.lab.plain)
-	return n, errors.Join(err, n.err())
+	n := fleet.Count(<-done, t.lab.plain)
+	return n, errors.Join(err, n.Err())
 }
 
 // within is an error if got is not under limit.
@@ -161,5 +164,3 @@ func within(what string, got, limit time.Duration) error {
 	}
 	return fmt.Errorf("%s took %s, want under %s", what, got.Round(time.Millisecond), limit)
 }
-
-func ms(d time.Duration) string { return d.Round(time.Millisecond).String() }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/millrace/millrace/loadtest/fleet"
 	"github.com/millrace/millrace/loadtest/source"
 )
 
@@ -25,15 +26,15 @@ type gaze struct {
 	done  sync.WaitGroup
 }
 
-func (f *fleet) gaze(ctx context.Context, nodes []*member) *gaze {
+func newGaze(ctx context.Context, f *fleet.Fleet, nodes []*fleet.Member) *gaze {
 	g := &gaze{rings: make(map[string][]string), stop: make(chan struct{})}
 	for _, m := range nodes {
 		g.done.Go(func() { // ends with end
 			tick := time.NewTicker(20 * time.Millisecond)
 			defer tick.Stop()
 			for {
-				if s, err := f.status(ctx, m); err == nil {
-					g.see(m.name, s.Ring)
+				if s, err := f.Status(ctx, m); err == nil {
+					g.see(m.Name, s.Ring)
 				}
 				select {
 				case <-g.stop:
@@ -66,24 +67,18 @@ func (g *gaze) end() int {
 	return changes
 }
 
-// out waits until nodes have n members and tells how long that took.
-func (f *fleet) out(ctx context.Context, nodes []*member, n int) (time.Duration, error) {
-	begun := time.Now()
-	err := await(ctx, 15*time.Second, fmt.Sprintf("%d members", n), func() bool { return f.sees(ctx, nodes, n) })
-	return time.Since(begun), err
-}
-
 func pause(ctx context.Context, t *trial) (string, error) {
 	owner, others, err := t.ready(ctx)
 	if err != nil {
 		return "", err
 	}
-	g := t.ring.gaze(ctx, others)
-	n, err := t.under(ctx, &load{addrs: anyOf(others), clients: clients, every: 2 * time.Millisecond}, func() error {
-		err := owner.process.signal(syscall.SIGSTOP)
-		rest(ctx, 2*time.Second)
-		err = errors.Join(err, owner.process.signal(syscall.SIGCONT))
-		rest(ctx, time.Second)
+	g := newGaze(ctx, t.ring, others)
+	l := &fleet.Load{Addrs: fleet.AnyOf(others), Clients: clients, Every: 2 * time.Millisecond}
+	n, err := t.under(ctx, l, func() error {
+		err := owner.Process.Signal(syscall.SIGSTOP)
+		fleet.Rest(ctx, 2*time.Second)
+		err = errors.Join(err, owner.Process.Signal(syscall.SIGCONT))
+		fleet.Rest(ctx, time.Second)
 		return err
 	})
 	changes := g.end()
@@ -93,23 +88,15 @@ func pause(ctx context.Context, t *trial) (string, error) {
 	return fmt.Sprintf("%s\nthe ring changed %d times", n, changes), err
 }
 
-// rest lets time pass that is part of the harm.
-func rest(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
-}
-
 // ready sees to it that all three nodes are there and that the plain destination has an owner.
-func (t *trial) ready(ctx context.Context) (owner *member, others []*member, err error) {
-	if _, err := t.ring.out(ctx, t.ring.nodes, 3); err != nil {
+func (t *trial) ready(ctx context.Context) (owner *fleet.Member, others []*fleet.Member, err error) {
+	if _, err := t.ring.Out(ctx, t.ring.Nodes, 3); err != nil {
 		return nil, nil, err
 	}
-	if err := t.send(ctx, t.ring.nodes, 30); err != nil {
+	if err := t.send(ctx, t.ring.Nodes, 30); err != nil {
 		return nil, nil, err
 	}
-	return t.ring.owner(ctx)
+	return t.ring.OwnerOf(ctx, plainHost)
 }
 
 // A pulse is when messages were accepted, over all clients.
@@ -156,22 +143,23 @@ func stopped(ctx context.Context, t *trial) (string, error) {
 		before, after       int
 		p                   pulse
 	)
-	n, err := t.under(ctx, &load{addrs: anyOf(others), clients: clients, every: 2 * time.Millisecond, watch: p.see},
+	l := &fleet.Load{Addrs: fleet.AnyOf(others), Clients: clients, Every: 2 * time.Millisecond, Watch: p.see}
+	n, err := t.under(ctx, l,
 		func() error {
-			rest(ctx, 200*time.Millisecond)
-			err := owner.process.signal(syscall.SIGSTOP)
+			fleet.Rest(ctx, 200*time.Millisecond)
+			err := owner.Process.Signal(syscall.SIGSTOP)
 			var gone, again error
-			took, gone = t.ring.out(ctx, others, 2)
+			took, gone = t.ring.Out(ctx, others, 2)
 			before, _ = p.now()
-			rest(ctx, held)
+			fleet.Rest(ctx, held)
 			after, silence = p.now()
-			err = errors.Join(err, gone, owner.process.signal(syscall.SIGCONT))
-			back, again = t.ring.out(ctx, t.ring.nodes, 3)
+			err = errors.Join(err, gone, owner.Process.Signal(syscall.SIGCONT))
+			back, again = t.ring.Out(ctx, t.ring.Nodes, 3)
 			return errors.Join(err, again)
 		})
 	figures := fmt.Sprintf("%s\nout of the ring after %s, %d messages in the %s after that, none for %s at most; "+
 		"back %s after it went on",
-		n, ms(took), after-before, held, ms(silence), ms(back))
+		n, fleet.MS(took), after-before, held, fleet.MS(silence), fleet.MS(back))
 	if after == before {
 		err = errors.Join(err, errors.New("no mail while a node was stopped"))
 	}
@@ -191,7 +179,7 @@ type snare struct {
 // newSnare takes the address as soon as the system has it.
 func newSnare(ctx context.Context, addr string) (*snare, error) {
 	s := &snare{}
-	err := await(ctx, time.Second, "the address of the killed node", func() (ok bool) {
+	err := fleet.Await(ctx, time.Second, "the address of the killed node", func() (ok bool) {
 		var err error
 		s.listener, err = net.Listen("tcp", addr)
 		return err == nil
@@ -237,32 +225,32 @@ func killed(ctx context.Context, t *trial) (string, error) {
 	}
 	var took time.Duration
 	var came, late int
-	n, err := t.under(ctx, &load{addrs: anyOf(t.ring.nodes), clients: clients, every: 2 * time.Millisecond},
+	n, err := t.under(ctx, &fleet.Load{Addrs: fleet.AnyOf(t.ring.Nodes), Clients: clients, Every: 2 * time.Millisecond},
 		func() error {
-			rest(ctx, 300*time.Millisecond)
-			if err := owner.process.signal(syscall.SIGKILL); err != nil {
+			fleet.Rest(ctx, 300*time.Millisecond)
+			if err := owner.Process.Signal(syscall.SIGKILL); err != nil {
 				return err
 			}
-			<-owner.process.exited
-			s, err := newSnare(ctx, owner.peer)
+			<-owner.Process.Exited
+			s, err := newSnare(ctx, owner.Peer)
 			if err != nil {
 				return err
 			}
-			took, err = t.ring.out(ctx, others, 2)
+			took, err = t.ring.Out(ctx, others, 2)
 			came, late = s.end()
-			rest(ctx, 300*time.Millisecond)
+			fleet.Rest(ctx, 300*time.Millisecond)
 			return err
 		})
 	figures := fmt.Sprintf("%s\nout of the ring after %s; %d hops to it after the kill, %d of them later than 0.2 "+
-		"s after the first", n, ms(took), came, late)
+		"s after the first", n, fleet.MS(took), came, late)
 	if late > 0 {
 		err = errors.Join(err, errors.New("hops to a node that was known to be gone"))
 	}
-	err = errors.Join(err, within("out of the ring", took, 3*time.Second), t.ring.start(owner))
+	err = errors.Join(err, within("out of the ring", took, 3*time.Second), t.ring.StartNode(owner))
 	if err != nil {
 		return figures, err
 	}
-	return figures, t.ring.awaitReady(ctx, owner)
+	return figures, t.ring.AwaitReady(ctx, owner)
 }
 
 func rolling(ctx context.Context, t *trial) (string, error) {
@@ -270,30 +258,30 @@ func rolling(ctx context.Context, t *trial) (string, error) {
 		return "", err
 	}
 	var drains []string
-	l := &load{addrs: only(t.ring.balancer), clients: 2 * clients, every: time.Millisecond}
+	l := &fleet.Load{Addrs: fleet.Only(t.ring.Balancer), Clients: 2 * clients, Every: time.Millisecond}
 	n, err := t.under(ctx, l, func() error {
-		for _, m := range t.ring.nodes {
-			rest(ctx, 300*time.Millisecond)
+		for _, m := range t.ring.Nodes {
+			fleet.Rest(ctx, 300*time.Millisecond)
 			begun := time.Now()
-			if err := m.process.signal(syscall.SIGTERM); err != nil {
+			if err := m.Process.Signal(syscall.SIGTERM); err != nil {
 				return err
 			}
 			select {
-			case <-m.process.exited:
+			case <-m.Process.Exited:
 			case <-ctx.Done():
-				return fmt.Errorf("node %s does not end", m.name)
+				return fmt.Errorf("node %s does not end", m.Name)
 			}
-			drains = append(drains, ms(time.Since(begun)))
-			if m.process.err != nil {
-				return fmt.Errorf("node %s: %w", m.name, m.process.err)
+			drains = append(drains, fleet.MS(time.Since(begun)))
+			if m.Process.Err() != nil {
+				return fmt.Errorf("node %s: %w", m.Name, m.Process.Err())
 			}
-			if err := t.ring.start(m); err != nil {
+			if err := t.ring.StartNode(m); err != nil {
 				return err
 			}
-			if err := t.ring.awaitReady(ctx, m); err != nil {
+			if err := t.ring.AwaitReady(ctx, m); err != nil {
 				return err
 			}
-			if _, err := t.ring.out(ctx, t.ring.nodes, 3); err != nil {
+			if _, err := t.ring.Out(ctx, t.ring.Nodes, 3); err != nil {
 				return err
 			}
 		}

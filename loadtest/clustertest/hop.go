@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/loadtest/fleet"
 )
 
 // hopTarget is the most that a message with a hop may cost, over one without.
@@ -62,10 +63,8 @@ func (l *lab) measureHop(ctx context.Context, out io.Writer) error {
 
 // deploy makes later fleets authenticate and seal what they forward.
 func (l *lab) deploy(ctx context.Context) error {
-	for _, m := range l.running { // the nodes before; Redis is the first
-		if m != l.running[0] {
-			m.end()
-		}
+	for _, f := range l.fleets { // the nodes before
+		f.Close()
 	}
 	key := filepath.Join(l.dir, "arc.pem")
 	said, err := exec.CommandContext(ctx, l.binary, "dkim", "new", "--domain", "relay.example", "--selector", "m1",
@@ -92,14 +91,14 @@ func (l *lab) compareHop(ctx context.Context, out io.Writer, r road, samples []s
 	if r.tls {
 		behaviour.TLS = smtptest.NewCA().Server(r.host)
 	}
-	if _, err := t.cost(ctx, t.ring.nodes[0], r, behaviour, sample{octets: 100, messages: 10, senders: 1}); err != nil {
+	if _, err := t.cost(ctx, t.ring.Nodes[0], r, behaviour, sample{octets: 100, messages: 10, senders: 1}); err != nil {
 		return err
 	}
-	owner, others, err := t.ring.ownerOf(ctx, r.host)
+	owner, others, err := t.ring.OwnerOf(ctx, r.host)
 	if err != nil {
 		return err
 	}
-	f, err := newFloor(ctx, filepath.Join(t.ring.nodes[0].dir, "..", "keys"))
+	f, err := newFloor(ctx, filepath.Join(t.ring.Nodes[0].Dir, "..", "keys"))
 	if err != nil {
 		return err
 	}
@@ -146,21 +145,24 @@ func median(v []float64) float64 {
 
 // cost returns the CPU time of all nodes in microseconds for each message that enters at m, less what they take when
 // idle.
-func (t *trial) cost(ctx context.Context, m *member, r road, behaviour smtptest.Behaviour, s sample) (float64, error) {
-	idle, err := t.spent(func() error { rest(ctx, 200*time.Millisecond); return nil })
+func (t *trial) cost(
+	ctx context.Context, m *fleet.Member, r road, behaviour smtptest.Behaviour, s sample,
+) (float64, error) {
+	idle, err := t.spent(func() error { fleet.Rest(ctx, 200*time.Millisecond); return nil })
 	if err != nil {
 		return 0, err
 	}
 	perSecond := idle.cpu.Seconds() / idle.wall.Seconds()
 	behaviour.Keep = s.messages + 10 // large ones would fill the memory
 	r.server.Set(behaviour)
-	load := &load{
-		name: t.tag("hop"), addrs: only(m.smtp), forward: always(r.forward), octets: s.octets, clients: s.senders,
-		messages: s.messages,
+	load := &fleet.Load{
+		Name: t.tag("hop"), Addrs: fleet.Only(m.SMTP), Forward: fleet.Always(r.forward), Octets: s.octets,
+		Clients:  s.senders,
+		Messages: s.messages,
 	}
 	busy, err := t.spent(func() error {
-		tallied := count(load.run(ctx), r.server)
-		return tallied.err()
+		tallied := fleet.Count(load.Run(ctx), r.server)
+		return tallied.Err()
 	})
 	return 1e6 * (busy.cpu.Seconds() - perSecond*busy.wall.Seconds()) / float64(s.messages), err
 }
@@ -171,8 +173,8 @@ type effort struct{ cpu, wall time.Duration }
 // spent returns what the nodes take while do runs.
 func (t *trial) spent(do func() error) (effort, error) {
 	total := func() (sum time.Duration, err error) {
-		for _, m := range t.ring.nodes {
-			c, err := m.process.cpu()
+		for _, m := range t.ring.Nodes {
+			c, err := m.Process.CPU()
 			if err != nil {
 				return 0, err
 			}

@@ -16,13 +16,14 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/cluster/peer"
+	"github.com/millrace/millrace/loadtest/fleet"
 )
 
 // A floor is two processes that do no more than a hop has to: they exchange the octets of a message over the hop's own
 // TLS, one goroutine for each connection on both sides, with two waits for each message. crypto/tls writes each record
 // by itself here, so that for large messages a hop may take less.
 type floor struct {
-	both []*process
+	both []*fleet.Process
 	ask  io.WriteCloser
 	said *bufio.Reader
 }
@@ -61,7 +62,6 @@ func newFloor(ctx context.Context, keys string) (f *floor, err error) {
 func (f *floor) start(ctx context.Context, self string, args ...string) (io.WriteCloser, *bufio.Reader, error) {
 	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, nil, err
@@ -70,23 +70,24 @@ func (f *floor) start(ctx context.Context, self string, args ...string) (io.Writ
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := cmd.Start(); err != nil {
+	p, err := fleet.Run(cmd)
+	if err != nil {
 		return nil, nil, err
 	}
-	f.both = append(f.both, &process{cmd: cmd})
+	f.both = append(f.both, p)
 	return in, bufio.NewReader(out), nil
 }
 
 func (f *floor) close() {
 	for _, p := range f.both {
-		_ = p.cmd.Process.Kill() // it has nothing to lose
-		_ = p.cmd.Wait()         // the kill
+		_ = p.Signal(syscall.SIGKILL) // it has nothing to lose; an error means that it is gone
+		<-p.Exited
 	}
 }
 
 func (f *floor) total() (sum time.Duration, err error) {
 	for _, p := range f.both {
-		c, err := p.cpu()
+		c, err := p.CPU()
 		if err != nil {
 			return 0, err
 		}

@@ -4,15 +4,16 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/egress/smtptest"
-	"github.com/millrace/millrace/loadtest/extern"
+	"github.com/millrace/millrace/loadtest/fleet"
 )
+
+// plainHost is the MX host of the plain destination.
+const plainHost = fleet.PlainHost
 
 // How many domains the destinations have.
 const (
@@ -27,7 +28,8 @@ const (
 type lab struct {
 	dir     string
 	binary  string
-	running []*process
+	running []*fleet.Process // Redis, and what steps start besides nodes
+	fleets  []*fleet.Fleet
 	dns     *dnstest.Server
 	redis   string
 	port    int    // of all destinations
@@ -36,7 +38,6 @@ type lab struct {
 	plain, many, tls, grey *smtptest.Server
 	limited, guessed       provider // with limits that the nodes know, and with such that they do not
 	big, wide              *smtptest.Server
-	fleets                 int
 }
 
 func newLab(ctx context.Context, binary string) (l *lab, err error) {
@@ -44,22 +45,25 @@ func newLab(ctx context.Context, binary string) (l *lab, err error) {
 	if err != nil {
 		return nil, err
 	}
-	l = &lab{dir: dir, binary: binary}
+	l = &lab{dir: dir}
 	defer func() {
 		if err != nil {
 			l.close()
 		}
 	}()
-	if binary == "" {
-		l.binary = filepath.Join(dir, "millrace")
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", l.binary, "github.com/millrace/millrace")
-		if out, err := build.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("go build: %w: %s", err, out)
-		}
-	}
-	if err := l.startRedis(ctx); err != nil {
+	if l.binary, err = fleet.Build(ctx, dir, binary); err != nil {
 		return nil, err
 	}
+	ports, err := fleet.FreePorts(1)
+	if err != nil {
+		return nil, err
+	}
+	l.redis = fleet.Local(ports[0])
+	p, err := fleet.StartRedis(ctx, l.redis, dir)
+	if err != nil {
+		return nil, err
+	}
+	l.running = append(l.running, p)
 	if err := l.startDestinations(); err != nil {
 		return nil, err
 	}
@@ -74,8 +78,11 @@ func newLab(ctx context.Context, binary string) (l *lab, err error) {
 }
 
 func (l *lab) close() {
-	for i := len(l.running) - 1; i >= 0; i-- {
-		l.running[i].end()
+	for _, f := range l.fleets {
+		f.Close()
+	}
+	for _, p := range l.running {
+		p.End()
 	}
 	for _, d := range []*smtptest.Server{
 		l.plain, l.many, l.tls, l.grey, l.limited.Server, l.guessed.Server, l.big, l.wide,
@@ -90,34 +97,44 @@ func (l *lab) close() {
 	_ = os.RemoveAll(l.dir) // a folder of the system's for such things
 }
 
-func (l *lab) startRedis(ctx context.Context) error {
-	program, err := extern.Look("redis-server")
-	if err != nil {
-		return err
-	}
-	ports, err := freePorts(1)
-	if err != nil {
-		return err
-	}
-	l.redis = local(ports[0])
-	cmd := program.Command(context.Background(), "--bind", "127.0.0.1", "--port", strconv.Itoa(ports[0]), "--dir",
-		l.dir, "--save", "", "--appendonly", "no")
-	p, err := launch(cmd, filepath.Join(l.dir, "redis.log"))
-	if err != nil {
-		return err
-	}
-	l.running = append(l.running, p)
-	return awaitPort(ctx, p, l.redis)
+// newFleet starts n nodes at once and returns when all are ready. With ring they are a cluster.
+func (l *lab) newFleet(ctx context.Context, n int, ring, balanced bool) (*fleet.Fleet, error) {
+	return l.newFleetWith(ctx, "redis://"+l.redis+"/0", n, ring, balanced)
 }
 
-func local(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
+// newFleetWith is newFleet with a Redis of its own. Each node has an address of its own that destinations see.
+func (l *lab) newFleetWith(ctx context.Context, redis string, n int, ring, balanced bool) (*fleet.Fleet, error) {
+	nodes, err := fleet.Loopback(n)
+	if err != nil {
+		return nil, err
+	}
+	for i, m := range nodes {
+		m.Config = fmt.Sprintf("egress: {port: %d, allow_private: true, source: [\"127.0.0.%d\"], sites_file: %q}\n%s",
+			l.port, 11+i, l.sitesFile(), l.more)
+	}
+	number := len(l.fleets) + 1
+	f, err := fleet.Start(ctx, fleet.Plan{
+		Binary: l.binary, Dir: filepath.Join(l.dir, fmt.Sprint("fleet", number)), Ring: ring,
+		Config: fmt.Sprintf("routes: %q\ndns: {servers: [%q]}\nlimits: {connections: 4000, "+
+			"connections_per_client: 4000}\nredis: {url: %q, prefix: \"f%d\"}\nlog: {level: warn}\n",
+			filepath.Join(l.dir, "routes.txt"), l.dns.Addr(), redis, number),
+	}, nodes)
+	if err != nil {
+		return nil, err
+	}
+	l.fleets = append(l.fleets, f)
+	if !balanced {
+		return f, nil
+	}
+	return f, f.Balance(ctx)
+}
 
 // keep is how many messages a destination remembers: all of a run.
 const keep = 200000
 
 // startDestinations opens each at an address of its own and all at one port, because that is what egress.port can say.
 func (l *lab) startDestinations() error {
-	ports, err := freePorts(1)
+	ports, err := fleet.FreePorts(1)
 	if err != nil {
 		return err
 	}

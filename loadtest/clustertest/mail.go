@@ -13,11 +13,12 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/loadtest/fleet"
 	"github.com/millrace/millrace/loadtest/source"
 )
 
 func form(_ context.Context, t *trial) (string, error) {
-	return "from the start of the processes to three members everywhere: " + ms(t.formed),
+	return "from the start of the processes to three members everywhere: " + fleet.MS(t.formed),
 		within("forming", t.formed, 3*time.Second)
 }
 
@@ -30,11 +31,11 @@ func equality(ctx context.Context, t *trial) (string, error) {
 		return "", err
 	}
 	const rounds = 3 // so that each kind enters at each node
-	want, wantSet, err := t.answers(ctx, t.one.nodes, rounds)
+	want, wantSet, err := t.answers(ctx, t.one.Nodes, rounds)
 	if err != nil {
 		return "", err
 	}
-	got, gotSet, err := t.answers(ctx, t.ring.nodes, rounds)
+	got, gotSet, err := t.answers(ctx, t.ring.Nodes, rounds)
 	if err != nil {
 		return "", err
 	}
@@ -52,7 +53,9 @@ func equality(ctx context.Context, t *trial) (string, error) {
 }
 
 // answers returns what transactions were answered and the messages that came of them.
-func (t *trial) answers(ctx context.Context, nodes []*member, rounds int) (replies, delivered []string, err error) {
+func (t *trial) answers(
+	ctx context.Context, nodes []*fleet.Member, rounds int,
+) (replies, delivered []string, err error) {
 	before := len(t.lab.plain.Messages())
 	kinds := []string{
 		"ok@plain.test", "refused@plain.test", "deferred@plain.test", "unknown@plain.test", "lost@plain.test",
@@ -61,7 +64,7 @@ func (t *trial) answers(ctx context.Context, nodes []*member, rounds int) (repli
 	for i := range rounds * len(kinds) {
 		to := kinds[i%len(kinds)]
 		m := nodes[(i+i/len(kinds))%len(nodes)]
-		s, err := source.Dial(ctx, source.Config{Addr: m.smtp})
+		s, err := source.Dial(ctx, source.Config{Addr: m.SMTP})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -74,7 +77,7 @@ func (t *trial) answers(ctx context.Context, nodes []*member, rounds int) (repli
 			replyID.ReplaceAllString(fmt.Sprint(to, ": ", r.Mail, " ", r.Rcpt, " ", r.End, " ", err), "id"))
 	}
 	for _, m := range t.lab.plain.Messages()[before:] {
-		delivered = append(delivered, fmt.Sprint(m.Mail, m.Rcpt, subject(m.Octets)))
+		delivered = append(delivered, fmt.Sprint(m.Mail, m.Rcpt, fleet.ID(m.Octets)))
 	}
 	slices.Sort(delivered)
 	return replies, delivered, nil
@@ -92,19 +95,19 @@ func siteLimit(ctx context.Context, t *trial) (string, error) {
 	if t.long {
 		messages = 10000
 	}
-	l := &load{
-		name: t.tag("many"), addrs: only(t.ring.balancer), clients: 2 * siteSessions, messages: messages,
-		forward: func(i int) string { return fmt.Sprintf("b@d%d.many.test", i%manyDomains) },
+	l := &fleet.Load{
+		Name: t.tag("many"), Addrs: fleet.Only(t.ring.Balancer), Clients: 2 * siteSessions, Messages: messages,
+		Forward: func(i int) string { return fmt.Sprintf("b@d%d.many.test", i%manyDomains) },
 	}
 	begun := time.Now()
-	n := count(l.run(ctx), d)
+	n := fleet.Count(l.Run(ctx), d)
 	took := time.Since(begun)
 	c := d.Counts()
 	reuse := 1 - float64(c.Connections)/float64(max(1, c.Messages))
 	figures := fmt.Sprintf("%s\n%.0f messages/s over %d domains; %d connections, %d of them at once at most (limit "+
 		"%d); reuse %.1f %%",
-		n, float64(n.messages)/took.Seconds(), manyDomains, c.Connections, c.Peak, siteSessions, 100*reuse)
-	err := n.err()
+		n, float64(n.Messages)/took.Seconds(), manyDomains, c.Connections, c.Peak, siteSessions, 100*reuse)
+	err := n.Err()
 	if c.Peak > siteSessions {
 		err = errors.Join(err, errors.New("more connections than the Site's limit"))
 	}
@@ -119,8 +122,8 @@ func siteLimit(ctx context.Context, t *trial) (string, error) {
 
 // owning counts the nodes that have sessions with a Site.
 func (t *trial) owning(ctx context.Context, host string) (nodes int) {
-	for _, m := range t.ring.nodes {
-		s, err := t.ring.status(ctx, m)
+	for _, m := range t.ring.Nodes {
+		s, err := t.ring.Status(ctx, m)
 		if err != nil {
 			return -1
 		}
@@ -135,16 +138,16 @@ func (t *trial) owning(ctx context.Context, host string) (nodes int) {
 
 func flushAll(ctx context.Context, t *trial) (string, error) {
 	var r refusals
-	l := &load{addrs: anyOf(t.ring.nodes), clients: clients, watch: r.watch}
+	l := &fleet.Load{Addrs: fleet.AnyOf(t.ring.Nodes), Clients: clients, Watch: r.watch}
 	const flushes = 4
 	n, err := t.under(ctx, l, func() error {
 		for range flushes {
-			rest(ctx, 300*time.Millisecond)
+			fleet.Rest(ctx, 300*time.Millisecond)
 			if err := flush(t.lab.redis); err != nil {
 				return err
 			}
 		}
-		rest(ctx, 500*time.Millisecond)
+		fleet.Rest(ctx, 500*time.Millisecond)
 		return nil
 	})
 	return fmt.Sprintf("%s\n%d times emptied: %s", n, flushes, &r), errors.Join(err, r.err())
@@ -187,11 +190,11 @@ func greylisting(ctx context.Context, t *trial) (string, error) {
 	if err := t.alone(ctx); err != nil {
 		return "", err
 	}
-	passed, all, err := t.retried(ctx, t.ring.nodes)
+	passed, all, err := t.retried(ctx, t.ring.Nodes)
 	if err != nil {
 		return "", err
 	}
-	without, _, err := t.retried(ctx, t.apart.nodes)
+	without, _, err := t.retried(ctx, t.apart.Nodes)
 	figures := fmt.Sprintf("passed on the first allowed retry: %d of %d with the ring, %d without", passed, all,
 		without)
 	if passed != all {
@@ -203,15 +206,15 @@ func greylisting(ctx context.Context, t *trial) (string, error) {
 	return figures, err
 }
 
-func (t *trial) retried(ctx context.Context, nodes []*member) (passed, all int, err error) {
+func (t *trial) retried(ctx context.Context, nodes []*fleet.Member) (passed, all int, err error) {
 	all = 3 * greySites
 	tag := t.tag("grey")
 	for attempt := range 2 {
 		if attempt == 1 {
-			rest(ctx, greyDelay+50*time.Millisecond)
+			fleet.Rest(ctx, greyDelay+50*time.Millisecond)
 		}
 		for i := range all {
-			s, err := source.Dial(ctx, source.Config{Addr: nodes[rand.IntN(len(nodes))].smtp})
+			s, err := source.Dial(ctx, source.Config{Addr: nodes[rand.IntN(len(nodes))].SMTP})
 			if err != nil {
 				return 0, 0, err
 			}
@@ -239,7 +242,7 @@ func handshakes(ctx context.Context, t *trial) (string, error) {
 	if err := t.alone(ctx); err != nil {
 		return "", err
 	}
-	if _, err := t.ring.out(ctx, t.ring.nodes, 3); err != nil {
+	if _, err := t.ring.Out(ctx, t.ring.Nodes, 3); err != nil {
 		return "", err
 	}
 	const messages = 1000
@@ -247,20 +250,20 @@ func handshakes(ctx context.Context, t *trial) (string, error) {
 	var figures []string
 	for i, f := range []struct {
 		name  string
-		fleet *fleet
+		fleet *fleet.Fleet
 	}{{"one node", t.one}, {"three with the ring", t.ring}, {"three without", t.apart}} {
 		before := t.lab.tls.Counts()
-		l := &load{
-			name: t.tag("tls"), addrs: anyOf(f.fleet.nodes), clients: 3, messages: messages, fresh: true,
-			forward: func(i int) string { return fmt.Sprintf("b@d%d.tls.test", i%tlsSites) },
+		l := &fleet.Load{
+			Name: t.tag("tls"), Addrs: fleet.AnyOf(f.fleet.Nodes), Clients: 3, Messages: messages, Fresh: true,
+			Forward: func(i int) string { return fmt.Sprintf("b@d%d.tls.test", i%tlsSites) },
 		}
-		n := count(l.run(ctx), t.lab.tls)
+		n := fleet.Count(l.Run(ctx), t.lab.tls)
 		after := t.lab.tls.Counts()
-		per[i] = 1000 * float64(after.Handshakes-before.Handshakes) / float64(n.messages)
+		per[i] = 1000 * float64(after.Handshakes-before.Handshakes) / float64(n.Messages)
 		figures = append(figures,
 			fmt.Sprintf("%s: %.0f handshakes per 1000 messages (%d resumed), %s", f.name, per[i],
 				after.Resumed-before.Resumed, n))
-		if err := n.err(); err != nil {
+		if err := n.Err(); err != nil {
 			return strings.Join(figures, "\n"), err
 		}
 	}

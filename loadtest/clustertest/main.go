@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"regexp"
 	"syscall"
 	"time"
@@ -67,11 +66,6 @@ func start(ctx context.Context, binary, run string, long, stay, once, hop bool) 
 		}
 		ctx, cancel = context.WithTimeout(ctx, most)
 		defer cancel()
-	}
-	if binary != "" {
-		if binary, err = filepath.Abs(binary); err != nil {
-			return err
-		}
 	}
 	l, err := newLab(ctx, binary)
 	if err != nil {

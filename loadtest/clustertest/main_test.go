@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/loadtest/extern"
+	"github.com/millrace/millrace/loadtest/fleet"
 	"github.com/millrace/millrace/loadtest/source"
 )
 
@@ -21,9 +22,8 @@ func TestMain_Stay(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	binary := filepath.Join(t.TempDir(), "millrace")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", binary,
-		"github.com/millrace/millrace").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if _, err := fleet.Build(ctx, filepath.Dir(binary), ""); err != nil {
+		t.Fatal(err)
 	}
 	l, err := newLab(ctx, binary)
 	if err != nil {
@@ -61,24 +61,26 @@ func TestMain_Stay(t *testing.T) {
 // TestLoad_CountsBothEnds: messages are counted at both ends.
 func TestLoad_CountsBothEnds(t *testing.T) {
 	d := smtptest.Start(t, smtptest.Behaviour{Recipients: map[string]smtptest.Answer{"no": {Reply: "550 5.1.1 No"}}})
-	l := &load{name: "x", addrs: only(d.Addr()), clients: 3, messages: 30, forward: func(i int) string {
+	l := &fleet.Load{Name: "x", Addrs: fleet.Only(d.Addr()), Clients: 3, Messages: 30, Forward: func(i int) string {
 		if i%10 == 9 {
 			return "no@plain.test"
 		}
 		return "ok@plain.test"
 	}}
-	all := l.run(t.Context())
-	n := count(all, d)
-	if n.messages != 30 || n.refused != 3 || n.lost+n.doubled+n.failed+n.doubtful != 0 || n.err() == nil {
+	all := l.Run(t.Context())
+	n := fleet.Count(all, d)
+	if n.Messages != 30 || n.Refused != 3 || n.Lost+n.Doubled+n.Failed+n.Doubtful != 0 || n.Err() == nil {
 		t.Errorf("got %s", n)
 	}
-	again := &load{name: "x", addrs: only(d.Addr()), clients: 1, messages: 1, forward: always("ok@plain.test")}
-	again.run(t.Context()) // x-0 once more
-	if n := count(all, d); n.doubled != 1 {
+	again := &fleet.Load{
+		Name: "x", Addrs: fleet.Only(d.Addr()), Clients: 1, Messages: 1, Forward: fleet.Always("ok@plain.test"),
+	}
+	again.Run(t.Context()) // x-0 once more
+	if n := fleet.Count(all, d); n.Doubled != 1 {
 		t.Errorf("a message was sent twice: %s", n)
 	}
-	all = append(all, sent{id: "x-77", accepted: true}, sent{id: "x-0", doubtful: true, accepted: true})
-	if n := count(all, d); n.lost != 1 || n.doubtfulDoubled != 1 {
+	all = append(all, fleet.Sent{ID: "x-77", Accepted: true}, fleet.Sent{ID: "x-0", Doubtful: true, Accepted: true})
+	if n := fleet.Count(all, d); n.Lost != 1 || n.DoubtfulDoubled != 1 {
 		t.Errorf("one was lost and one in doubt: %s", n)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/millrace/millrace/loadtest/fleet"
 )
 
 // play runs one scene, in a process that has a network of its own; see scene.
@@ -37,12 +39,15 @@ func play(ctx context.Context, out io.Writer, binary, name string) error {
 const crowd = siteSessions + 4
 
 // ownerOf lets mail in and returns the node that owns its Site, and the others.
-func (w *world) ownerOf(ctx context.Context) (owner *member, others []*member, err error) {
-	l := &load{name: "warm", addrs: anyOf(w.ring.nodes), forward: always("ok@plain.test"), clients: 6, messages: 60}
-	if err := count(l.run(ctx), w.plain).err(); err != nil {
+func (w *world) ownerOf(ctx context.Context) (owner *fleet.Member, others []*fleet.Member, err error) {
+	l := &fleet.Load{
+		Name: "warm", Addrs: fleet.AnyOf(w.Fleet.Nodes), Forward: fleet.Always("ok@plain.test"), Clients: 6,
+		Messages: 60,
+	}
+	if err := fleet.Count(l.Run(ctx), w.Plain).Err(); err != nil {
 		return nil, nil, err
 	}
-	return w.ring.owner(ctx)
+	return w.Fleet.OwnerOf(ctx, plainHost)
 }
 
 // split cuts one node off from the two others, as a cut between data centres does: it still reaches destinations and
@@ -52,58 +57,58 @@ func split(ctx context.Context, w *world, ownerAlone bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	alone, together := others[0], []*member{owner, others[1]}
+	alone, together := others[0], []*fleet.Member{owner, others[1]}
 	if ownerAlone {
 		alone, together = owner, others
 	}
 	one, two := w.side(ctx, "one", crowd, alone), w.side(ctx, "two", crowd, together...)
 	begun := time.Now()
-	full := func() bool { return w.plain.Counts().Current == siteSessions }
-	if err := await(ctx, 5*time.Second, "the whole limit is used", full); err != nil {
+	full := func() bool { return w.Plain.Counts().Current == siteSessions }
+	if err := fleet.Await(ctx, 5*time.Second, "the whole limit is used", full); err != nil {
 		return "", err
 	}
-	rest(ctx, 500*time.Millisecond)
+	fleet.Rest(ctx, 500*time.Millisecond)
 
 	cutAt := time.Now()
 	for _, m := range together {
-		if err := errors.Join(w.ports[alone].cut(ctx, w.ports[m]), w.ports[m].cut(ctx, w.ports[alone])); err != nil {
+		if err := errors.Join(alone.Cut(ctx, m), m.Cut(ctx, alone)); err != nil {
 			return "", err
 		}
 	}
-	_, err1 := w.ring.out(ctx, []*member{alone}, 1)
+	_, err1 := w.Fleet.Out(ctx, []*fleet.Member{alone}, 1)
 	aloneAfter := time.Since(cutAt)
-	_, err2 := w.ring.out(ctx, together, 2)
+	_, err2 := w.Fleet.Out(ctx, together, 2)
 	noticed := time.Now()
-	rest(ctx, 3*time.Second)
+	fleet.Rest(ctx, 3*time.Second)
 
 	healAt := time.Now()
 	for _, m := range together {
-		if err := errors.Join(w.ports[alone].join(ctx, w.ports[m]), w.ports[m].join(ctx, w.ports[alone])); err != nil {
+		if err := errors.Join(alone.Join(ctx, m), m.Join(ctx, alone)); err != nil {
 			return "", err
 		}
 	}
-	err3 := await(ctx, 20*time.Second, "one ring", func() bool { return w.merged(ctx) })
+	err3 := fleet.Await(ctx, 20*time.Second, "one ring", func() bool { return w.Fleet.Merged(ctx) })
 	mergedAt := time.Now()
-	rest(ctx, time.Second)
-	err4 := await(ctx, 5*time.Second, "the whole limit is used again", full)
-	rest(ctx, 500*time.Millisecond)
+	fleet.Rest(ctx, time.Second)
+	err4 := fleet.Await(ctx, 5*time.Second, "the whole limit is used again", full)
+	fleet.Rest(ctx, 500*time.Millisecond)
 	ended := time.Now()
 	close(one.stop)
 	close(two.stop)
-	n := count(append(<-one.done, <-two.done...), w.plain)
+	n := fleet.Count(append(<-one.done, <-two.done...), w.Plain)
 
 	figures := fmt.Sprintf("cut off: %s; noticed after %s by the one, %s by all; merged %s after it healed\n%s",
-		whose(ownerAlone), ms(aloneAfter), ms(noticed.Sub(cutAt)), ms(mergedAt.Sub(healAt)), n)
-	err = errors.Join(err1, err2, err3, err4, n.err(), within("the merge", mergedAt.Sub(healAt), 15*time.Second))
+		whose(ownerAlone), fleet.MS(aloneAfter), fleet.MS(noticed.Sub(cutAt)), fleet.MS(mergedAt.Sub(healAt)), n)
+	err = errors.Join(err1, err2, err3, err4, n.Err(), within("the merge", mergedAt.Sub(healAt), 15*time.Second))
 	for _, s := range []*side{one, two} {
 		got, _, _ := s.between(noticed, healAt)
 		_, silence, deferred := s.between(cutAt, healAt)
 		_, after, _ := s.between(healAt, ended)
 		figures += fmt.Sprintf("\nside of %s: %d messages in the %s after all had noticed; none for %s at most "+
 			"after the cut and %s after it healed; %d deferred",
-			s.load.name, got, ms(healAt.Sub(noticed)), ms(silence), ms(after), deferred)
+			s.load.Name, got, fleet.MS(healAt.Sub(noticed)), fleet.MS(silence), fleet.MS(after), deferred)
 		if got == 0 {
-			err = errors.Join(err, errors.New("no mail on the side of "+s.load.name))
+			err = errors.Join(err, errors.New("no mail on the side of "+s.load.Name))
 		}
 	}
 	figures += "\nsessions at the destination at most"
@@ -117,10 +122,10 @@ func split(ctx context.Context, w *world, ownerAlone bool) (string, error) {
 		most, above := w.watch.most(phase.from, phase.to, siteSessions)
 		figures += fmt.Sprintf("; %s: %d", phase.name, most)
 		if above > 0 {
-			figures += fmt.Sprintf(" (%s over the limit)", ms(above))
+			figures += fmt.Sprintf(" (%s over the limit)", fleet.MS(above))
 		}
 	}
-	if c := w.plain.Counts(); c.Peak > siteSessions {
+	if c := w.Plain.Counts(); c.Peak > siteSessions {
 		err = errors.Join(err, fmt.Errorf("%d sessions at once, the Site's limit is %d", c.Peak, siteSessions))
 	}
 	return figures, err
@@ -147,32 +152,32 @@ func pairCut(ctx context.Context, w *world, bothWays bool) (string, error) {
 	}
 	parted, third := others[0], others[1]
 	one, two := w.side(ctx, "one", crowd, parted), w.side(ctx, "two", crowd, owner, third)
-	full := func() bool { return w.plain.Counts().Current == siteSessions }
-	if err := await(ctx, 5*time.Second, "the whole limit is used", full); err != nil {
+	full := func() bool { return w.Plain.Counts().Current == siteSessions }
+	if err := fleet.Await(ctx, 5*time.Second, "the whole limit is used", full); err != nil {
 		return "", err
 	}
-	rest(ctx, 500*time.Millisecond)
+	fleet.Rest(ctx, 500*time.Millisecond)
 	cutAt := time.Now()
-	err = w.ports[owner].cut(ctx, w.ports[parted])
+	err = owner.Cut(ctx, parted)
 	if bothWays {
-		err = errors.Join(err, w.ports[parted].cut(ctx, w.ports[owner]))
+		err = errors.Join(err, parted.Cut(ctx, owner))
 	}
 	if err != nil {
 		return "", err
 	}
-	rest(ctx, cutFor)
+	fleet.Rest(ctx, cutFor)
 	healAt := time.Now()
-	members := w.ring.sees(ctx, w.ring.nodes, 3)
-	if err := errors.Join(w.ports[owner].join(ctx, w.ports[parted]),
-		w.ports[parted].join(ctx, w.ports[owner])); err != nil {
+	members := w.Fleet.Sees(ctx, w.Fleet.Nodes, 3)
+	if err := errors.Join(owner.Join(ctx, parted),
+		parted.Join(ctx, owner)); err != nil {
 		return "", err
 	}
-	rest(ctx, time.Second)
-	again := await(ctx, 6*time.Second, "the whole limit is used again", full)
-	rest(ctx, 500*time.Millisecond)
+	fleet.Rest(ctx, time.Second)
+	again := fleet.Await(ctx, 6*time.Second, "the whole limit is used again", full)
+	fleet.Rest(ctx, 500*time.Millisecond)
 	close(one.stop)
 	close(two.stop)
-	n := count(append(<-one.done, <-two.done...), w.plain)
+	n := fleet.Count(append(<-one.done, <-two.done...), w.Plain)
 	got, silence, _ := one.between(cutAt, healAt)
 	_, _, atOnce := one.between(cutAt, cutAt.Add(noticed))
 	_, _, late := one.between(cutAt.Add(noticed), healAt)
@@ -183,10 +188,11 @@ func pairCut(ctx context.Context, w *world, bothWays bool) (string, error) {
 		"%d deferred in the first %s and %d later\nat the others: %d messages, none for %s at most, %d "+
 		"deferred\nsessions at the destination at most: %d (%s over the limit) while cut, %d (%s) after it "+
 		"healed; gossip saw it: %v",
-		n, ms(healAt.Sub(cutAt)), got, ms(silence), atOnce, ms(noticed), late, other, ms(otherSilence), deferred,
-		most, ms(above), mostAfter, ms(aboveAfter), !members)
-	err = errors.Join(n.err(), again)
-	if c := w.plain.Counts(); c.Peak > siteSessions {
+		n, fleet.MS(healAt.Sub(cutAt)), got, fleet.MS(silence), atOnce, fleet.MS(noticed), late, other,
+		fleet.MS(otherSilence), deferred,
+		most, fleet.MS(above), mostAfter, fleet.MS(aboveAfter), !members)
+	err = errors.Join(n.Err(), again)
+	if c := w.Plain.Counts(); c.Peak > siteSessions {
 		err = errors.Join(err, fmt.Errorf("%d sessions at once, the Site's limit is %d", c.Peak, siteSessions))
 	}
 	if late > 0 {

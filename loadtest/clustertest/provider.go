@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/loadtest/fleet"
 	"github.com/millrace/millrace/loadtest/source"
 )
 
@@ -130,18 +131,18 @@ func provided(ctx context.Context, t *trial) (string, error) {
 func (t *trial) provided(ctx context.Context, what, name string, p *provider, demanded bool) (string, error) {
 	stop := make(chan struct{})
 	var deferred deferrals
-	l := &load{
-		name: t.tag(name), addrs: only(t.ring.balancer), forward: always("ok@" + name + ".test"),
-		clients: 6 * providerSessions, networks: 8,
-		stop: stop, patience: 2 * providerRun, backoff: time.Second, watch: deferred.watch,
+	l := &fleet.Load{
+		Name: t.tag(name), Addrs: fleet.Only(t.ring.Balancer), Forward: fleet.Always("ok@" + name + ".test"),
+		Clients: 6 * providerSessions, Networks: 8,
+		Stop: stop, Patience: 2 * providerRun, Backoff: time.Second, Watch: deferred.watch,
 	}
 	begun := time.Now()
-	done := make(chan []sent, 1)
-	go func() { done <- l.run(ctx) }() // ends with stop
-	rest(ctx, providerRun)
+	done := make(chan []fleet.Sent, 1)
+	go func() { done <- l.Run(ctx) }() // ends with stop
+	fleet.Rest(ctx, providerRun)
 	ended := time.Now()
 	close(stop)
-	n := count(<-done, p.Server)
+	n := fleet.Count(<-done, p.Server)
 
 	settled := p.settled(begun, ended)
 	took, refused := p.between(settled, ended)
@@ -163,7 +164,7 @@ func (t *trial) provided(ctx context.Context, what, name string, p *provider, de
 	figures += fmt.Sprintf("\n  in all: %s; %d let pass, %d over the rate; %d connections, %d at once at most "+
 		"(limit %d)",
 		n, all, allRefused, c.Connections, c.Peak, providerSessions)
-	err := n.err()
+	err := n.Err()
 	if !demanded {
 		return figures, err
 	}

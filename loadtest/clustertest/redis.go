@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/millrace/millrace/loadtest/extern"
+	"github.com/millrace/millrace/loadtest/fleet"
 	"github.com/millrace/millrace/loadtest/source"
 )
 
@@ -41,51 +40,27 @@ func (r *refusals) err() error {
 	return nil
 }
 
-// redisSays sends one command and returns the first octets of the reply.
-func redisSays(redis string, words ...string) (string, error) {
-	c, err := net.DialTimeout("tcp", redis, time.Second)
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(time.Second)); err != nil {
-		return "", err
-	}
-	if _, err := fmt.Fprint(c, strings.Join(words, " ")+"\r\n"); err != nil {
-		return "", err
-	}
-	reply := make([]byte, 4096)
-	n, err := c.Read(reply)
-	if err != nil {
-		return "", err
-	}
-	if reply[0] == '-' {
-		return "", fmt.Errorf("redis says %s", strings.TrimSpace(string(reply[1:n])))
-	}
-	return string(reply[:n]), nil
-}
-
 func flush(redis string) error {
-	_, err := redisSays(redis, "FLUSHALL")
+	_, err := fleet.RedisSays(redis, "FLUSHALL")
 	return err
 }
 
 // coldStart starts all nodes at once, without a state of their own and with a Redis that holds nothing, while senders
 // are there already.
 func coldStart(ctx context.Context, t *trial) (string, error) {
-	nodes := t.ring.nodes
+	nodes := t.ring.Nodes
 	for _, m := range nodes {
-		if err := m.process.signal(syscall.SIGTERM); err != nil {
+		if err := m.Process.Signal(syscall.SIGTERM); err != nil {
 			return "", err
 		}
 	}
 	for _, m := range nodes {
 		select {
-		case <-m.process.exited:
+		case <-m.Process.Exited:
 		case <-ctx.Done():
-			return "", fmt.Errorf("node %s does not end", m.name)
+			return "", fmt.Errorf("node %s does not end", m.Name)
 		}
-		state := filepath.Join(m.dir, "state")
+		state := filepath.Join(m.Dir, "state")
 		if err := errors.Join(os.RemoveAll(state), os.Mkdir(state, 0o700)); err != nil {
 			return "", err
 		}
@@ -95,19 +70,19 @@ func coldStart(ctx context.Context, t *trial) (string, error) {
 	}
 	var r refusals
 	var ready time.Duration
-	n, err := t.under(ctx, &load{addrs: anyOf(nodes), clients: 2 * clients, watch: r.watch}, func() error {
+	n, err := t.under(ctx, &fleet.Load{Addrs: fleet.AnyOf(nodes), Clients: 2 * clients, Watch: r.watch}, func() error {
 		begun := time.Now()
 		for _, m := range nodes {
-			if err := t.ring.start(m); err != nil {
+			if err := t.ring.StartNode(m); err != nil {
 				return err
 			}
 		}
-		_, err := t.ring.out(ctx, nodes, 3)
+		_, err := t.ring.Out(ctx, nodes, 3)
 		ready = time.Since(begun)
-		rest(ctx, time.Second)
+		fleet.Rest(ctx, time.Second)
 		return err
 	})
-	return fmt.Sprintf("%s\n%s; three nodes see each other after %s", n, &r, ms(ready)), errors.Join(err, r.err())
+	return fmt.Sprintf("%s\n%s; three nodes see each other after %s", n, &r, fleet.MS(ready)), errors.Join(err, r.err())
 }
 
 // failover kills the Redis of a cluster under load, and the replica that takes its place holds nothing.
@@ -120,12 +95,12 @@ func failover(ctx context.Context, t *trial) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := f.out(ctx, f.nodes, 3); err != nil {
+	if _, err := f.Out(ctx, f.Nodes, 3); err != nil {
 		return "", err
 	}
 	var version uint64
-	err = await(ctx, 5*time.Second, "all nodes run the same rules", func() bool {
-		version, err = f.rules(ctx)
+	err = fleet.Await(ctx, 5*time.Second, "all nodes run the same rules", func() bool {
+		version, err = rulesOf(ctx, f)
 		return err == nil
 	})
 	if err != nil {
@@ -133,53 +108,51 @@ func failover(ctx context.Context, t *trial) (string, error) {
 	}
 	var r refusals
 	var took time.Duration
-	n, err := t.under(ctx, &load{addrs: anyOf(f.nodes), clients: clients, watch: r.watch}, func() error {
-		rest(ctx, 300*time.Millisecond)
-		if _, err := redisSays(s.replica, "CONFIG", "SET", "replica-read-only", "no"); err != nil {
+	n, err := t.under(ctx, &fleet.Load{Addrs: fleet.AnyOf(f.Nodes), Clients: clients, Watch: r.watch}, func() error {
+		fleet.Rest(ctx, 300*time.Millisecond)
+		if _, err := fleet.RedisSays(s.replica, "CONFIG", "SET", "replica-read-only", "no"); err != nil {
 			return err
 		}
 		if err := flush(s.replica); err != nil {
 			return err
 		}
 		begun := time.Now()
-		if err := s.master.signal(syscall.SIGKILL); err != nil {
+		if err := s.master.Signal(syscall.SIGKILL); err != nil {
 			return err
 		}
 		_, port, _ := strings.Cut(s.replica, ":")
-		err := await(ctx, 15*time.Second, "the replica takes over", func() bool {
-			said, err := redisSays(s.sentinel, "SENTINEL", "get-master-addr-by-name", "m")
-			role, err2 := redisSays(s.replica, "ROLE")
+		err := fleet.Await(ctx, 15*time.Second, "the replica takes over", func() bool {
+			said, err := fleet.RedisSays(s.sentinel, "SENTINEL", "get-master-addr-by-name", "m")
+			role, err2 := fleet.RedisSays(s.replica, "ROLE")
 			return err == nil && err2 == nil && strings.Contains(said, port) && strings.Contains(role, "master")
 		})
 		took = time.Since(begun)
 		if err != nil {
 			return err
 		}
-		return await(ctx, 10*time.Second, "the rules stand in Redis again", func() bool {
-			keys, err := redisSays(s.replica, "KEYS", "*rules*")
-			return err == nil && !strings.HasPrefix(keys, "*0")
+		return fleet.Await(ctx, 10*time.Second, "the rules stand in Redis again", func() bool {
+			keys, err := fleet.RedisSays(s.replica, "KEYS", "*rules*")
+			return err == nil && keys != ""
 		})
 	})
-	after, err2 := f.rules(ctx)
+	after, err2 := rulesOf(ctx, f)
 	if err2 == nil && after != version {
 		err2 = fmt.Errorf("the rules are of version %d and were of %d", after, version)
 	}
-	for _, m := range f.nodes {
-		m.process.end()
-	}
+	f.Close()
 	return fmt.Sprintf("%s\nan empty replica took over after %s: %s; the rules stand in it again, of the same version",
-		n, ms(took), &r), errors.Join(err, err2, r.err())
+		n, fleet.MS(took), &r), errors.Join(err, err2, r.err())
 }
 
 // rules returns the version of the rules that all nodes run.
-func (f *fleet) rules(ctx context.Context) (version uint64, err error) {
-	for _, m := range f.nodes {
-		s, err := f.status(ctx, m)
+func rulesOf(ctx context.Context, f *fleet.Fleet) (version uint64, err error) {
+	for _, m := range f.Nodes {
+		s, err := f.Status(ctx, m)
 		if err != nil {
 			return 0, err
 		}
 		if version != 0 && s.Rules != version {
-			return 0, fmt.Errorf("node %s runs the rules of version %d, others of %d", m.name, s.Rules, version)
+			return 0, fmt.Errorf("node %s runs the rules of version %d, others of %d", m.Name, s.Rules, version)
 		}
 		version = s.Rules
 	}
@@ -191,13 +164,13 @@ func (f *fleet) rules(ctx context.Context) (version uint64, err error) {
 
 // A sentinel is a Redis with a replica and a Sentinel that watches them.
 type sentinel struct {
-	master            *process
+	master            *fleet.Process
 	sentinel, replica string // addresses
 }
 
 // newSentinel runs the three processes; the lab ends them.
 func (l *lab) newSentinel(ctx context.Context) (*sentinel, error) {
-	ports, err := freePorts(3)
+	ports, err := fleet.FreePorts(3)
 	if err != nil {
 		return nil, err
 	}
@@ -205,28 +178,18 @@ func (l *lab) newSentinel(ctx context.Context) (*sentinel, error) {
 	if err != nil {
 		return nil, err
 	}
-	serve := func(port int, args ...string) (*process, error) {
-		program, err := extern.Look("redis-server")
-		if err != nil {
-			return nil, err
+	serve := func(port int, args ...string) (*fleet.Process, error) {
+		p, err := fleet.StartRedis(ctx, fleet.Local(port), dir, args...)
+		if err == nil {
+			l.running = append(l.running, p)
 		}
-		own := filepath.Join(dir, strconv.Itoa(port))
-		if err := os.Mkdir(own, 0o700); err != nil {
-			return nil, err
-		}
-		args = append(args, "--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", own)
-		p, err := launch(program.Command(context.Background(), args...), own+".log")
-		if err != nil {
-			return nil, err
-		}
-		l.running = append(l.running, p)
-		return p, awaitPort(ctx, p, local(port))
+		return p, err
 	}
-	s := &sentinel{replica: local(ports[1]), sentinel: local(ports[2])}
-	if s.master, err = serve(ports[0], "--save", ""); err != nil {
+	s := &sentinel{replica: fleet.Local(ports[1]), sentinel: fleet.Local(ports[2])}
+	if s.master, err = serve(ports[0]); err != nil {
 		return nil, err
 	}
-	if _, err := serve(ports[1], "--save", "", "--replicaof", "127.0.0.1", strconv.Itoa(ports[0])); err != nil {
+	if _, err := serve(ports[1], "--replicaof", "127.0.0.1", strconv.Itoa(ports[0])); err != nil {
 		return nil, err
 	}
 	conf := filepath.Join(dir, "sentinel.conf")
@@ -238,8 +201,8 @@ func (l *lab) newSentinel(ctx context.Context) (*sentinel, error) {
 	if _, err := serve(ports[2], conf, "--sentinel"); err != nil {
 		return nil, err
 	}
-	return s, await(ctx, 15*time.Second, "the Sentinel knows the replica", func() bool {
-		said, err := redisSays(s.sentinel, "INFO", "sentinel")
+	return s, fleet.Await(ctx, 15*time.Second, "the Sentinel knows the replica", func() bool {
+		said, err := fleet.RedisSays(s.sentinel, "INFO", "sentinel")
 		return err == nil && strings.Contains(said, "slaves=1")
 	})
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/millrace/millrace/loadtest/fleet"
 )
 
 // The sessions that Sites of the sites file may have.
@@ -16,17 +18,17 @@ const (
 // suffix sends to domains whose MX hosts all have other names below one name of a provider.
 func suffix(ctx context.Context, t *trial) (string, error) {
 	d := t.lab.big
-	l := &load{
-		name: t.tag("big"), addrs: only(t.ring.balancer), clients: 4 * bigSessions, messages: 4 * bigDomains,
-		forward: func(i int) string { return fmt.Sprintf("b@d%d.big.test", i%bigDomains) },
+	l := &fleet.Load{
+		Name: t.tag("big"), Addrs: fleet.Only(t.ring.Balancer), Clients: 4 * bigSessions, Messages: 4 * bigDomains,
+		Forward: func(i int) string { return fmt.Sprintf("b@d%d.big.test", i%bigDomains) },
 	}
-	n := count(l.run(ctx), d)
+	n := fleet.Count(l.Run(ctx), d)
 	c := d.Counts()
 	owners, sites := t.owning(ctx, "big"), t.naming(ctx, "big")
 	figures := fmt.Sprintf("%s\n%d domains with as many MX hosts are %d Site with %d owner; %d connections, %d of "+
 		"them at once at most (limit %d)",
 		n, bigDomains, sites, owners, c.Connections, c.Peak, bigSessions)
-	err := n.err()
+	err := n.Err()
 	if c.Peak > bigSessions {
 		err = errors.Join(err, errors.New("more connections than the Site's limit"))
 	}
@@ -39,8 +41,8 @@ func suffix(ctx context.Context, t *trial) (string, error) {
 // naming counts the Sites that nodes know whose name has a part.
 func (t *trial) naming(ctx context.Context, part string) int {
 	names := make(map[string]bool)
-	for _, m := range t.ring.nodes {
-		s, err := t.ring.status(ctx, m)
+	for _, m := range t.ring.Nodes {
+		s, err := t.ring.Status(ctx, m)
 		if err != nil {
 			return -1
 		}
@@ -56,11 +58,11 @@ func (t *trial) naming(ctx context.Context, part string) int {
 // spread sends to a Site with two owners, which share its limit.
 func spread(ctx context.Context, t *trial) (string, error) {
 	d := t.lab.wide
-	l := &load{
-		name: t.tag("wide"), addrs: only(t.ring.balancer), clients: 4 * wideSessions, messages: 15 * wideDomains,
-		forward: func(i int) string { return fmt.Sprintf("b@d%d.wide.test", i%wideDomains) },
+	l := &fleet.Load{
+		Name: t.tag("wide"), Addrs: fleet.Only(t.ring.Balancer), Clients: 4 * wideSessions, Messages: 15 * wideDomains,
+		Forward: func(i int) string { return fmt.Sprintf("b@d%d.wide.test", i%wideDomains) },
 	}
-	n := count(l.run(ctx), d)
+	n := fleet.Count(l.Run(ctx), d)
 	c := d.Counts()
 	nodes, strayed := make(map[string]int), 0
 	of := make(map[string]string) // the node that served a domain, by its address
@@ -80,7 +82,7 @@ func spread(ctx context.Context, t *trial) (string, error) {
 	figures := fmt.Sprintf("%s\n%d owners delivered %s messages, each domain's by one of them but for %d; %d "+
 		"connections, %d of them at once at most (limit %d)",
 		n, len(nodes), strings.Join(each, " and "), strayed, c.Connections, c.Peak, wideSessions)
-	err := n.err()
+	err := n.Err()
 	if len(nodes) != 2 || strayed > 0 {
 		err = errors.Join(err, errors.New("want two owners, and one for each domain"))
 	}

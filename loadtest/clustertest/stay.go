@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/millrace/millrace/loadtest/fleet"
 	"github.com/millrace/millrace/loadtest/source"
 )
 
@@ -16,10 +17,11 @@ func (l *lab) stay(ctx context.Context, out io.Writer, once bool) error {
 		return err
 	}
 	fmt.Fprintf(out, "A cluster of three nodes, formed in %s. Everything is on loopback and gone when this ends.\n\n",
-		ms(t.formed))
-	fmt.Fprintf(out, "load balancer  smtp %s (HAProxy, PROXY v2)\n", t.ring.balancer)
-	for _, m := range t.ring.nodes {
-		fmt.Fprintf(out, "node %s         smtp %s  admin http://%s  config %s\n", m.name, m.smtp, m.http, m.config())
+		fleet.MS(t.formed))
+	fmt.Fprintf(out, "load balancer  smtp %s (HAProxy, PROXY v2)\n", t.ring.Balancer)
+	for _, m := range t.ring.Nodes {
+		fmt.Fprintf(out, "node %s         smtp %s  admin http://%s  config %s\n", m.Name, m.SMTP, m.HTTP,
+			m.Configuration())
 	}
 	fmt.Fprintf(out, "redis          %s\nname server    %s", l.redis, l.dns.Addr())
 	fmt.Fprintf(out, `
@@ -33,16 +35,16 @@ Try:
     %s cluster status -c %s
     kill -STOP, -CONT, -TERM or -KILL: node a is process %d, b %d, c %d
 
-`, manyDomains-1, tlsSites-1, greySites-1, greyDelay, t.ring.balancer, l.binary, t.ring.nodes[0].config(),
-		t.ring.nodes[0].process.cmd.Process.Pid, t.ring.nodes[1].process.cmd.Process.Pid,
-		t.ring.nodes[2].process.cmd.Process.Pid)
+`, manyDomains-1, tlsSites-1, greySites-1, greyDelay, t.ring.Balancer, l.binary, t.ring.Nodes[0].Configuration(),
+		t.ring.Nodes[0].Process.Cmd.Process.Pid, t.ring.Nodes[1].Process.Cmd.Process.Pid,
+		t.ring.Nodes[2].Process.Cmd.Process.Pid)
 	if !once {
 		<-ctx.Done()
 		return nil
 	}
-	for _, m := range append(t.ring.nodes, &member{name: "any", smtp: t.ring.balancer}) {
-		if err := sendOnce(ctx, m.smtp); err != nil {
-			return fmt.Errorf("through %s: %w", m.name, err)
+	for _, m := range append(t.ring.Nodes, &fleet.Member{Name: "any", SMTP: t.ring.Balancer}) {
+		if err := sendOnce(ctx, m.SMTP); err != nil {
+			return fmt.Errorf("through %s: %w", m.Name, err)
 		}
 	}
 	if n := len(l.plain.Messages()); n != 4 {

@@ -25,6 +25,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/millrace/millrace/loadtest/fleet"
 )
 
 // The most that one connection may take.
@@ -81,35 +83,28 @@ func weigh(ctx context.Context, binary string, n int, underTLS bool, wait time.D
 		return w, err
 	}
 	defer os.RemoveAll(dir)
-	if binary == "" {
-		binary = filepath.Join(dir, "millrace")
-		if out, err := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary,
-			"github.com/millrace/millrace").CombinedOutput(); err != nil {
-			return w, fmt.Errorf("go build: %w: %s", err, out)
-		}
+	if binary, err = fleet.Build(ctx, dir, binary); err != nil {
+		return w, err
 	}
-	addr, err := freeAddr()
+	ports, err := fleet.FreePorts(1)
 	if err != nil {
 		return w, err
 	}
+	addr := fleet.Local(ports[0])
 	file := filepath.Join(dir, "millrace.yaml")
 	err = errors.Join(os.WriteFile(file, fmt.Appendf(nil, config, addr), 0o644),
 		os.WriteFile(filepath.Join(dir, "routes.txt"), []byte("@idle.example drop\n"), 0o644))
 	if err != nil {
 		return w, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	cmd := exec.CommandContext(ctx, binary, "serve", "-c", file)
+	cmd := exec.Command(binary, "serve", "-c", file)
 	var said bytes.Buffer
 	cmd.Stderr = &said
-	if err := cmd.Start(); err != nil {
-		cancel()
+	p, err := fleet.Run(cmd)
+	if err != nil {
 		return w, err
 	}
-	defer func() {
-		cancel()
-		_ = cmd.Wait() // it was killed
-	}()
+	defer p.End()
 	conns, err := open(ctx, addr, 1, underTLS) // what the first connection costs is not what each costs
 	if err != nil {
 		return w, fmt.Errorf("%w: %s", err, said.Bytes())
@@ -244,12 +239,4 @@ func pss(pid int) (int64, error) {
 		}
 	}
 	return 0, errors.Join(fmt.Errorf("no Pss in %s", f.Name()), in.Err())
-}
-
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }

@@ -216,6 +216,9 @@ func (s *Session) StartTLS(ctx context.Context) error {
 	return nil
 }
 
+// Addr is where the session was opened.
+func (s *Session) Addr() string { return s.cfg.Addr }
+
 // Write sends octets as they are.
 func (s *Session) Write(b []byte) error {
 	if err := s.conn.SetWriteDeadline(time.Now().Add(s.cfg.Timeout)); err != nil {

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/millrace/millrace/loadtest/fleet"
 )
 
 // built is the millrace binary of this tree, made when the first test wants it and gone with the last.
@@ -41,10 +43,7 @@ func Binary(t testing.TB) string {
 		if built.dir, built.err = os.MkdirTemp("", "millrace"); built.err != nil {
 			return
 		}
-		cmd := exec.Command("go", "build", "-o", filepath.Join(built.dir, "millrace"), "github.com/millrace/millrace")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("go build: %w: %s", err, out)
-		}
+		_, built.err = fleet.Build(context.Background(), built.dir, "")
 	})
 	if built.err != nil {
 		t.Fatal(built.err)
@@ -52,13 +51,11 @@ func Binary(t testing.TB) string {
 	return filepath.Join(built.dir, "millrace")
 }
 
-// A Process is a node in a Process of its own.
+// A Process is a node in a process of its own.
 type Process struct {
-	Addr   string
-	Cmd    *exec.Cmd
-	Log    *LogBuffer
-	Exited chan struct{}
-	err    error // how it exited
+	*fleet.Process
+	Addr string
+	Log  *LogBuffer
 }
 
 // StartProcess runs what command returns for an address until the test ends. Its log is kept unless the command has an
@@ -69,46 +66,33 @@ func StartProcess(t TB, command func(addr string) *exec.Cmd) *Process {
 	var p *Process
 	for range 3 {
 		addr := FreeAddr(t)
-		p = &Process{Addr: addr, Cmd: command(addr), Log: new(LogBuffer), Exited: make(chan struct{})}
-		if p.start(t) {
+		p = &Process{Addr: addr, Log: new(LogBuffer)}
+		if p.start(t, command(addr)) {
 			return p
 		}
 	}
-	t.Fatalf("the node ended: %v\n%s", p.err, p.Log)
+	t.Fatalf("the node ended: %v\n%s", p.Err(), p.Log)
 	return nil
 }
 
 // start reports whether the node serves; if not, it has ended.
-func (p *Process) start(t TB) bool {
+func (p *Process) start(t TB, cmd *exec.Cmd) bool {
 	t.Helper()
-	p.Cmd.Stdout = p.Log
-	if p.Cmd.Stderr == nil {
-		p.Cmd.Stderr = p.Log
+	cmd.Stdout = p.Log
+	if cmd.Stderr == nil {
+		cmd.Stderr = p.Log
 	}
-	p.Cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	p.Cmd.WaitDelay = 5 * time.Second
-	if err := p.Cmd.Start(); err != nil {
+	cmd.WaitDelay = 5 * time.Second
+	var err error
+	if p.Process, err = fleet.Run(cmd); err != nil {
 		t.Fatal(err)
 	}
-	go func() { // ends with the process, which the clean-up ends
-		p.err = p.Cmd.Wait()
-		close(p.Exited)
-	}()
 	t.Cleanup(func() {
 		_ = syscall.Kill(-p.Cmd.Process.Pid, syscall.SIGKILL) // an error means that it is gone
 		<-p.Exited
 	})
-	ended := false
-	Await(t, "the node serves or ends", func() bool {
-		select {
-		case <-p.Exited:
-			ended = true
-			return true
-		default:
-			return p.greets()
-		}
-	})
-	return !ended
+	Await(t, "the node serves or ends", func() bool { return p.Gone() || p.greets() })
+	return !p.Gone()
 }
 
 // greets reports whether it is the node that serves its address.
@@ -139,8 +123,8 @@ func (p *Process) Terminate(t testing.TB, pid int) {
 	case <-ctx.Done():
 		t.Fatalf("not gone in %s\n%s", Patience, p.Log)
 	}
-	if p.err != nil {
-		t.Errorf("ended with %v\n%s", p.err, p.Log)
+	if p.Err() != nil {
+		t.Errorf("ended with %v\n%s", p.Err(), p.Log)
 	}
 }
 

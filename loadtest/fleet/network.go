@@ -1,0 +1,156 @@
+package fleet
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/millrace/millrace/loadtest/extern"
+)
+
+// A program that is to have networks runs anew in a process that Apart prepares: in a namespace that has nothing but
+// loopback and one bridge. That is where destinations, Redis, the name server and the clients are, each node is in
+// another one, and a cable leads from there to the bridge. None of the namespaces has a name, so that the system
+// removes them with the last process in them, however that ends.
+
+// Apart prepares a run of this program in a network namespace of its own.
+func Apart(ctx context.Context, args ...string) (*exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 2 * drainWait
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if uid := os.Getuid(); uid != 0 {
+		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: uid, Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
+	return cmd, nil
+}
+
+// drainWait is how long what such a program started may take to end.
+const drainWait = 5 * time.Second
+
+// A Namespace is a network of its own: one thread that is in it, on which all that has to happen there is done.
+// Processes that are started there stay in it, and are killed when the thread ends.
+type Namespace struct {
+	path string
+	work chan func()
+}
+
+func newNamespace() (*Namespace, error) {
+	n := &Namespace{work: make(chan func())}
+	failed := make(chan error)
+	go func() { // ends with Close, and its thread with it, because it is never unlocked
+		runtime.LockOSThread()
+		n.path = fmt.Sprintf("/proc/%d/task/%d/ns/net", os.Getpid(), unix.Gettid())
+		failed <- unix.Unshare(unix.CLONE_NEWNET)
+		for f := range n.work {
+			f()
+		}
+	}()
+	if err := <-failed; err != nil {
+		close(n.work)
+		return nil, fmt.Errorf("no network namespace: %w", err)
+	}
+	return n, nil
+}
+
+// Do runs f in the namespace.
+func (n *Namespace) Do(f func() error) error {
+	done := make(chan error)
+	n.work <- func() { done <- f() }
+	return <-done
+}
+
+// IP runs the program of that name with each line of orders, in the namespace of the caller's thread.
+func IP(ctx context.Context, orders ...string) error {
+	program, err := extern.Look("ip")
+	if err != nil {
+		return err
+	}
+	cmd := program.Command(ctx, "-batch", "-")
+	var in bytes.Buffer
+	for _, o := range orders {
+		fmt.Fprintln(&in, o)
+	}
+	cmd.Stdin = &in
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("ip %q: %w: %s", orders, err, out)
+	}
+	return nil
+}
+
+// Hub is where everything but the nodes is.
+const Hub = "10.77.0.1"
+
+// Close ends the processes in the namespace.
+func (n *Namespace) Close() { close(n.work) }
+
+// A Port is where a node is plugged in.
+type Port struct {
+	*Namespace
+	number int
+}
+
+// Addr is the address of the port.
+func (p Port) Addr() string { return fmt.Sprintf("10.77.0.%d", 11+p.number) }
+
+// hardware is the address that frames to the port bear.
+func (p Port) hardware() string { return fmt.Sprintf("02:00:00:00:00:%02x", 11+p.number) }
+
+// nowhere is a hardware address that no port has.
+const nowhere = "02:00:00:00:00:ff"
+
+// Plug makes a bridge in the namespace of this process, and n ports.
+func Plug(ctx context.Context, n int) ([]Port, error) {
+	err := IP(ctx, "link set lo up", "link add hub type bridge forward_delay 0 stp_state 0",
+		"addr add "+Hub+"/24 dev hub", "link set hub up")
+	if err != nil {
+		return nil, err
+	}
+	var ports []Port
+	for i := range n {
+		space, err := newNamespace()
+		if err != nil {
+			return nil, err
+		}
+		p := Port{space, i}
+		ports = append(ports, p)
+		cable := fmt.Sprintf("port%d", i)
+		if err := IP(ctx,
+			fmt.Sprintf("link add %s type veth peer name eth0 address %s netns %s", cable, p.hardware(), p.path),
+			fmt.Sprintf("link set %s master hub up", cable)); err != nil {
+			return nil, err
+		}
+		if err := p.Do(func() error {
+			return IP(ctx, "link set lo up", "addr add "+p.Addr()+"/24 dev eth0", "link set eth0 up")
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return ports, nil
+}
+
+// Cut loses whatever p sends to an address, without a word to either side; Join ends that. To do it at the sender, with
+// the wrong address on the frames, needs neither a packet filter nor anything of the kernel that a machine may lack.
+func (p Port) Cut(ctx context.Context, addr string) error {
+	return p.Do(func() error {
+		return IP(ctx, fmt.Sprintf("neigh replace %s lladdr %s dev eth0 nud permanent", addr, nowhere))
+	})
+}
+
+// Join ends a Cut.
+func (p Port) Join(ctx context.Context, addr string) error {
+	return p.Do(func() error { return IP(ctx, "neigh del "+addr+" dev eth0") })
+}

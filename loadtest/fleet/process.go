@@ -1,0 +1,181 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// poll is the time between two looks at something that is about to happen.
+const poll = 10 * time.Millisecond
+
+// A Process is a program that serves until it is ended, and with this process at the latest.
+type Process struct {
+	Cmd    *exec.Cmd
+	Exited chan struct{}
+	err    error // how it ended, once Exited is closed
+}
+
+// Launch runs cmd with its output in a file.
+func Launch(cmd *exec.Cmd, output string) (*Process, error) {
+	file, err := os.OpenFile(output, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close() // the process has it by then
+	cmd.Stdout, cmd.Stderr = file, file
+	return Run(cmd)
+}
+
+// Run runs cmd, whose output goes where the caller said. It leads a group of its own.
+func Run(cmd *exec.Cmd) (*Process, error) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	p := &Process{Cmd: cmd, Exited: make(chan struct{})}
+	go func() { // ends with the process, which End brings about
+		p.err = cmd.Wait()
+		close(p.Exited)
+	}()
+	return p, nil
+}
+
+// Err tells how the process ended, once Exited is closed.
+func (p *Process) Err() error { return p.err }
+
+// Gone reports whether the process has ended.
+func (p *Process) Gone() bool {
+	select {
+	case <-p.Exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// Signal sends s unless the process is gone.
+func (p *Process) Signal(s syscall.Signal) error {
+	if p.Gone() {
+		return errors.New("the process is gone")
+	}
+	return p.Cmd.Process.Signal(s)
+}
+
+// End asks the process to end, and kills it when it takes longer than a while.
+func (p *Process) End() {
+	_ = p.Signal(syscall.SIGCONT) // errors mean that it is gone
+	_ = p.Signal(syscall.SIGTERM)
+	select {
+	case <-p.Exited:
+	case <-time.After(5 * time.Second):
+		_ = p.Signal(syscall.SIGKILL)
+		<-p.Exited
+	}
+}
+
+// CPU is the time that the process has taken, all its threads together. Its clock is that of clock_getcpuclockid(3).
+func (p *Process) CPU() (time.Duration, error) {
+	var t unix.Timespec
+	if err := unix.ClockGettime(int32(^p.Cmd.Process.Pid<<3|2), &t); err != nil {
+		return 0, fmt.Errorf("process %d: %w", p.Cmd.Process.Pid, err)
+	}
+	return time.Duration(t.Nano()), nil
+}
+
+// Await waits until cond holds, or ctx or limit ends.
+func Await(ctx context.Context, limit time.Duration, what string, cond func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for !cond() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: not in %s", what, limit)
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// AwaitPort waits until addr takes connections or p has ended.
+func AwaitPort(ctx context.Context, p *Process, addr string) error {
+	name := filepath.Base(p.Cmd.Path)
+	err := Await(ctx, 15*time.Second, name+" serves "+addr, func() bool {
+		if p.Gone() {
+			return true
+		}
+		c, err := net.DialTimeout("tcp", addr, time.Second)
+		if err != nil {
+			return false
+		}
+		c.Close()
+		return true
+	})
+	if err == nil && p.Gone() {
+		return fmt.Errorf("%s has ended: %v", name, p.err)
+	}
+	return err
+}
+
+// FreePorts returns n ports that are free for TCP and UDP. They lie below those that the system takes for outgoing
+// connections: a node that is restarted has to find its own ports free.
+func FreePorts(n int) ([]int, error) {
+	var ports []int
+	for range 50 * n {
+		port := 11000 + rand.IntN(20000)
+		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			continue
+		}
+		u, err := net.ListenPacket("udp", addr)
+		l.Close()
+		if err != nil {
+			continue
+		}
+		u.Close()
+		if ports = append(ports, port); len(ports) == n {
+			return ports, nil
+		}
+	}
+	return nil, errors.New("no free ports")
+}
+
+// Local is a port of loopback.
+func Local(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
+
+// Rest lets time pass that is part of what is tried.
+func Rest(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// MS is a time as figures have it.
+func MS(d time.Duration) string { return d.Round(time.Millisecond).String() }
+
+// Build returns the absolute name of the binary to run, which it makes in dir from this tree if there is none.
+func Build(ctx context.Context, dir, binary string) (string, error) {
+	if binary != "" {
+		return filepath.Abs(binary)
+	}
+	binary = filepath.Join(dir, "millrace")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "github.com/millrace/millrace")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return binary, nil
+}

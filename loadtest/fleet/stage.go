@@ -1,0 +1,136 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/millrace/millrace/egress/dns/dnstest"
+	"github.com/millrace/millrace/egress/smtptest"
+)
+
+// A StagePlan is what a Stage is made of.
+type StagePlan struct {
+	Binary string
+	Nodes  int
+	Base   string // as in Plan
+	Config string // sections of every node, besides those of a Stage; in place of one of the same name
+	Zone   string // records besides those of plain.example
+	Rules  string // lines besides those of plain.test
+	Plain  smtptest.Behaviour
+}
+
+// A Stage is a cluster whose nodes have networks of their own, and what they need at the Hub: Redis, a name server, and
+// the destination of plain.example, to which the rules lead from plain.test. It stands in a program that Apart runs.
+type Stage struct {
+	Dir   string
+	Fleet *Fleet
+	Plain *smtptest.Server
+	DNS   *dnstest.Server
+	Redis *Process
+
+	ports   []Port
+	servers []*smtptest.Server
+}
+
+// The addresses of a Stage.
+const (
+	RedisAddr = Hub + ":6379"
+	PlainHost = "mx.plain.example"
+)
+
+// PlainZone is what the name server knows of plain.example when its host has an address.
+func PlainZone(addr string) string {
+	return "plain.example. 300 IN MX 10 " + PlainHost + ".\n" + PlainHost + ". 300 IN A " + addr + "\n"
+}
+
+// NewStage starts all of it and returns when the nodes see each other. What it started ends with Close, which it calls
+// itself when it fails.
+func NewStage(ctx context.Context, plan StagePlan) (s *Stage, err error) {
+	s = &Stage{}
+	if s.Dir, err = os.MkdirTemp("", "stage"); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	if s.ports, err = Plug(ctx, plan.Nodes); err != nil {
+		return nil, err
+	}
+	if s.Redis, err = StartRedis(ctx, RedisAddr, s.Dir); err != nil {
+		return nil, err
+	}
+	if s.Plain, err = smtptest.Listen(Hub+":25", plan.Plain); err != nil {
+		return nil, err
+	}
+	s.servers = append(s.servers, s.Plain)
+	if s.DNS, err = dnstest.Listen(Hub+":53", PlainZone(Hub)+plan.Zone); err != nil {
+		return nil, err
+	}
+	rules := "domain * dmarc=off require_auth=no seal=never\ndomain plain.test\n/(.+)/@plain.test $1@plain.example\n"
+	err = errors.Join(
+		os.WriteFile(s.Rules(), []byte(rules+plan.Rules), 0o600),
+		os.WriteFile(filepath.Join(s.Dir, "secret"), []byte("a secret of all these nodes\n"), 0o600))
+	if err != nil {
+		return nil, err
+	}
+	own := fmt.Sprintf(`routes: %q
+secret_file: ../secret
+dns: {servers: ["%s:53"]}
+egress: {port: 25, allow_private: true}
+limits: {connections: 4000, connections_per_client: 4000}
+redis: {url: "redis://%s/0"}
+log: {level: info}
+`, s.Rules(), Hub, RedisAddr)
+	s.Fleet, err = Start(ctx, Plan{
+		Binary: plan.Binary, Dir: s.Dir, Base: plan.Base, Config: replaceSections(own, plan.Config),
+		Ring: plan.Nodes > 1,
+	}, Plugged(s.ports))
+	if err != nil {
+		return nil, err
+	}
+	if plan.Nodes > 1 {
+		_, err = s.Fleet.Out(ctx, s.Fleet.Nodes, plan.Nodes)
+	}
+	return s, err
+}
+
+// Rules is the file of the rules, which all nodes read.
+func (s *Stage) Rules() string { return filepath.Join(s.Dir, "routes.txt") }
+
+// Serve runs one more destination, at an address of 10.77.0.0/24 that it brings to the Hub.
+func (s *Stage) Serve(ctx context.Context, addr string, b smtptest.Behaviour) (*smtptest.Server, error) {
+	if err := IP(ctx, "addr add "+addr+"/24 dev hub"); err != nil {
+		return nil, err
+	}
+	d, err := smtptest.Listen(addr+":25", b)
+	if err != nil {
+		return nil, err
+	}
+	s.servers = append(s.servers, d)
+	return d, nil
+}
+
+// Close ends all of it.
+func (s *Stage) Close() {
+	if s.Fleet != nil {
+		s.Fleet.Close()
+	}
+	if s.Redis != nil {
+		s.Redis.End()
+	}
+	for _, d := range s.servers {
+		d.Close()
+	}
+	if s.DNS != nil {
+		s.DNS.Close()
+	}
+	for _, p := range s.ports {
+		p.Close()
+	}
+	_ = os.RemoveAll(s.Dir) // a folder of the system's for such things
+}
