@@ -42,8 +42,9 @@ cluster-test-long: build tools
 	$(GO) build -o bin/clustertest ./loadtest/clustertest
 	@exec bin/clustertest -binary bin/millrace -long
 
-# Strangers that take what others need, and honest mail beside them. QUICK=1: what is short enough for each commit.
-abuse: build
+# Strangers that take what others need, and honest mail beside them, at the size of real attacks: ten minutes.
+# QUICK=1: what is short enough for each commit.
+abuse: build tools
 	@$(GO) build -o bin/abuse ./loadtest/abuse
 	@exec bin/abuse -binary bin/millrace $(if $(QUICK),-quick)
 

@@ -1,11 +1,6 @@
 package main
 
 import (
-	"context"
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -101,36 +96,6 @@ var neighbours = scenario{
 		}
 		if len(texts) > 1 {
 			t.harmed("a 452 tells why: %v", texts)
-		}
-	},
-}
-
-// account has strangers' mail leave under the owner's account: a rule lends a next hop with a user without saying so.
-var account = scenario{
-	name: "account: a rule that lends the owner's",
-	attack: func(t *trial) {
-		lends := filepath.Join(t.dir, "lends")
-		if err := os.Mkdir(lends, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		w := t.world()
-		w.Proxied = ""
-		w.Routes += "@lent.test submission://owner@smart.example:587\n"
-		ctx, cancel := context.WithTimeout(t.ctx, 10*time.Second)
-		defer cancel()
-		w.Config = fmt.Sprintf("egress: {port: %d, allow_private: true, credentials_file: credentials}\n", t.port)
-		if err := os.WriteFile(filepath.Join(lends, "credentials"), []byte("owner@smart.example:587 secret\n"),
-			0o600); err != nil {
-			t.Fatal(err)
-		}
-		out, err := exec.CommandContext(ctx, t.binary, "check", "-c",
-			w.Write(t, lends, "127.0.0.1:0")).CombinedOutput()
-		if err == nil {
-			t.harmed("check takes it: %s", out)
-			return
-		}
-		if !strings.Contains(string(out), "lend=anybody") {
-			t.harmed("check refuses it for something else: %s", out)
 		}
 	},
 }

@@ -25,12 +25,14 @@ const (
 var scenarios = []scenario{
 	dripStreams, halfCommands, halfMessages, words, refusedMessages, onePrefix, manyNetworks,
 	refusedRecipients, forgedAuthors, forgedReversePath, neighbours, account, dishonestNode,
-	slowUplink, slowDestination, longList, firstDay, silentNames,
+	acrossNodes(dripStreams, false), acrossNodes(words, false), acrossNodes(refusedMessages, true),
+	acrossNodes(halfMessages, true), acrossNodes(slowUplink, true),
+	slowUplink, slowDestination, longList, firstDay, silentNames(80), silentNames(1500),
 }
 
 func main() {
 	run := flag.String("run", "", "only the scenarios whose name matches this regular expression")
-	quick := flag.Bool("quick", false, "only the scenarios that are short")
+	quick := flag.Bool("quick", false, "only the scenarios that are short, and small attacks")
 	binary := flag.String("binary", "", "run this millrace instead of building one")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -76,7 +78,7 @@ func start(ctx context.Context, out io.Writer, binary, run string, quick bool) e
 			continue
 		}
 		played++
-		if !s.play(ctx, out, binary) {
+		if !s.play(ctx, out, binary, !quick) {
 			failed++
 		}
 	}

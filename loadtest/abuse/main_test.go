@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -45,5 +46,22 @@ func TestScenarios(t *testing.T) {
 			t.Errorf("%q", s.name)
 		}
 		seen[s.name] = true
+	}
+}
+
+// TestWarnings: a second line about an address within a minute is one too many.
+func TestWarnings(t *testing.T) {
+	const form = `{"time":"2026-01-01T00:%sZ","level":"%s","reason":"peer refused","client":"%s"}` + "\n"
+	log := fmt.Sprintf(form, "00:00", "WARN", "127.0.0.1") + fmt.Sprintf(form, "00:30", "INFO", "127.0.0.1") +
+		fmt.Sprintf(form, "00:31", "WARN", "127.0.0.2") + fmt.Sprintf(form, "01:00", "WARN", "127.0.0.1")
+	if told, often, err := warnings(log); told != 3 || often != 0 || err != nil {
+		t.Errorf("%d, %d, %v", told, often, err)
+	}
+	log += fmt.Sprintf(form, "01:59", "WARN", "127.0.0.1")
+	if told, often, err := warnings(log); told != 4 || often != 1 || err != nil {
+		t.Errorf("%d, %d, %v", told, often, err)
+	}
+	if _, _, err := warnings("no line of the log\n"); err == nil {
+		t.Error("nonsense is read")
 	}
 }

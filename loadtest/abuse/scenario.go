@@ -17,39 +17,52 @@ import (
 
 // A scenario is one attack. Honest clients send before it and beside it.
 type scenario struct {
-	name    string
-	long    bool                   // takes too long for the short set
-	config  string                 // lines of the configuration besides those of every node
-	routes  string                 // rules besides those of every node
-	judged  bool                   // messages are authenticated
-	cluster bool                   // the node has a hop
-	memory  int                    // MiB that the node may take beside those of the control run; 0: 64
-	log     int                    // octets of log that the node may write, as mostLog, which 0 means
-	world   func(t *trial)         // prepares the trial before the node starts: records, destinations; may be nil
-	attack  func(t *trial)         // returns when the attack stands; what it starts ends with the trial's context
-	harm    func(t *trial)         // reports what must not be, when the honest messages are answered; may be nil
-	letter  func(i int) (b []byte) // the octets of honest message i; nil: a small one
+	name   string
+	long   bool   // takes too long for the short set
+	config string // lines of the configuration besides those of every node
+	small  string // lines besides those in the short set, with which a small attack fills the node
+	egress string // keys of the section egress besides those of every node, behind a comma
+	routes string // rules besides those of every node
+	judged bool   // messages are authenticated
+	// nodes is the size of the cluster: attackers come in at a node that does not own the destination's Site, honest
+	// clients at all of them in turn. 1 is a node with a hop and no others, 0 one without.
+	nodes int
+	// memory is what a node may take beside that of the control run, in MiB: in the short set, and at full size. 0 is
+	// as mostMemory.
+	memory [2]int
+	log    int                    // octets of log that a node may write, as mostLog, which 0 means
+	world  func(t *trial)         // prepares the trial before the node starts: records, destinations; may be nil
+	attack func(t *trial)         // returns when the attack stands; what it starts ends with the trial's context
+	harm   func(t *trial)         // reports what must not be, when the honest messages are answered; may be nil
+	letter func(i int) (b []byte) // the octets of honest message i; nil: a small one
+}
+
+// acrossNodes is the same attack on a cluster of three: it comes in at one node, and another owns the Site.
+func acrossNodes(s scenario, long bool) scenario {
+	s.name += ", which another node owns"
+	s.nodes = 3
+	s.long = long
+	return s
 }
 
 // What honest clients send in one run, and what is allowed to an attack.
 const (
-	honestMessages = 150
-	honestEvery    = 10 * time.Millisecond
-	leastAccepted  = 0.99
-	mostSlower     = 3 * time.Second
-	mostMemory     = 64
-	mostLog        = 1 << 20 // octets, besides a line for each honest message
-	lineOctets     = 1 << 10
-	listedClients  = 10
+	honestEvery   = 10 * time.Millisecond
+	leastAccepted = 0.99
+	mostSlower    = 3 * time.Second
+	mostMemory    = 64
+	mostLog       = 1 << 20 // octets, besides a line for each honest message
+	lineOctets    = 1 << 10
+	listedClients = 10
 )
 
-// play runs the scenario against a node of its own, prints what was measured and reports whether all was as it should
+// play runs the scenario against nodes of its own, prints what was measured and reports whether all was as it should
 // be.
-func (s *scenario) play(ctx context.Context, out io.Writer, binary string) bool {
+func (s *scenario) play(ctx context.Context, out io.Writer, binary string, full bool) bool {
 	begun := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	t := &trial{scenario: s, ctx: ctx, binary: binary}
+	t := &trial{scenario: s, ctx: ctx, binary: binary, full: full}
 	var figures string
 	t.run(func() { figures = s.measure(t) })
 	mark := "ok  "
@@ -63,14 +76,17 @@ func (s *scenario) play(ctx context.Context, out io.Writer, binary string) bool 
 	return len(t.harms) == 0
 }
 
-// measure starts the node and sends what honest clients send, first alone and then under the attack.
+// messages is how many messages honest clients send, in each of the two runs.
+func (t *trial) messages() int { return t.size(100, 150) }
+
+// measure starts the nodes and sends what honest clients send, first alone and then under the attack.
 func (s *scenario) measure(t *trial) string {
 	t.prepare()
-	t.startNode()
+	t.startNodes()
 	control := t.honest()
-	memory, log := t.memory(), len(t.node.Log.String())
-	if control.accepted < honestMessages {
-		t.harmed("without the attack %d of %d are accepted: %s", control.accepted, honestMessages, control.answers())
+	before := t.usages()
+	if control.accepted < t.messages() {
+		t.harmed("without the attack %d of %d are accepted: %s", control.accepted, t.messages(), control.answers())
 	}
 	stop := t.begin()
 	under := t.honest()
@@ -79,27 +95,23 @@ func (s *scenario) measure(t *trial) string {
 	if s.harm != nil {
 		s.harm(t)
 	}
-	if float64(under.accepted) < leastAccepted*honestMessages {
+	if float64(under.accepted) < leastAccepted*float64(t.messages()) {
 		t.harmed("honest mail: %s", under.answers())
 	}
 	slower := under.at(99) - control.at(99)
 	if slower > mostSlower && os.Getenv("CI") == "" {
 		t.harmed("honest mail is %s slower", slower)
 	}
-	grown, written := t.memory()-memory, len(t.node.Log.String())-log
-	allowed := s.memory
-	if allowed == 0 {
-		allowed = mostMemory
+	grown := t.grown(before)
+	if most := cmp.Or(s.memory[t.size(0, 1)], mostMemory); grown.memory > most {
+		t.harmed("a node took %d MiB more, want at most %d", grown.memory, most)
 	}
-	if grown > allowed {
-		t.harmed("the node took %d MiB more, want at most %d", grown, allowed)
-	}
-	if written > cmp.Or(s.log, mostLog)+honestMessages*lineOctets {
-		t.harmed("%d KiB of log", written>>10)
+	if grown.log > cmp.Or(s.log, mostLog)+t.messages()*lineOctets {
+		t.harmed("%d KiB of log", grown.log>>10)
 	}
 	return fmt.Sprintf("honest %d of %d, p99 %s (alone %s), memory +%d MiB, log %d KiB, listed refused %d of %d%s",
-		under.accepted, honestMessages, ms(under.at(99)), ms(control.at(99)), grown, written>>10, listed, listedClients,
-		t.figures())
+		under.accepted, t.messages(), ms(under.at(99)), ms(control.at(99)), grown.memory, grown.log>>10, listed,
+		listedClients, t.figures())
 }
 
 func ms(d time.Duration) string { return d.Round(time.Millisecond).String() }

@@ -15,8 +15,8 @@ import (
 // dripStreams holds the sessions of a Site: 20 connections from the four /64s of one /62 stream 600 octets a second
 // each into messages for the destination of the honest ones.
 var dripStreams = scenario{
-	name:   "sessions: drip streams hold a Site",
-	config: "deadlines: {rcpt: 5s}",
+	name:  "sessions: drip streams hold a Site",
+	small: "deadlines: {rcpt: 5s}",
 	attack: func(t *trial) {
 		const streams = 20
 		var begun atomic.Int64
@@ -64,9 +64,10 @@ func (t *trial) open(cfg source.Config) *source.Session {
 // halfCommands fills the hold budget: connections send 520 octets of a line that never ends.
 var halfCommands = scenario{
 	name:   "memory: half commands",
-	config: "limits: {hold_budget: 16MiB}",
+	small:  "limits: {hold_budget: 16MiB}",
+	memory: [2]int{64, 256}, // what so many connections take
 	attack: func(t *trial) {
-		const connections = 400
+		connections := t.size(400, 6100)
 		half := append([]byte("EHLO "), bytes.Repeat([]byte("a"), 515)...)
 		var begun atomic.Int64
 		t.crowd(connections, func(i int) {
@@ -81,7 +82,7 @@ var halfCommands = scenario{
 				_, _ = s.Read() // ends when the node ends the connection, or the attack ends
 			}
 		})
-		t.stands(func() bool { return begun.Load() >= connections })
+		t.stands(func() bool { return begun.Load() >= int64(connections) })
 		t.tell("%d half commands", begun.Load())
 	},
 }
@@ -197,18 +198,24 @@ var refusedMessages = scenario{
 	},
 }
 
-// halfMessages fills the hold budget with what is begun and never ends: unfinished header sections, and half chunks of
-// BDAT.
+// halfMessages fills the hold budget with what is begun and never ends: unfinished header sections, and as many half
+// chunks of BDAT.
 var halfMessages = scenario{
 	name:   "memory: half header sections and half chunks",
-	config: "limits: {hold_budget: 16MiB}",
-	memory: 128, // the budget, and what connections take besides
+	small:  "limits: {hold_budget: 16MiB}",
+	memory: [2]int{128, 1024}, // the budget and what connections take; it does not grow with the attack
 	attack: func(t *trial) {
-		const connections = 600
-		field := []byte("Subject: " + strings.Repeat("a", 511))
+		connections, networks := t.size(600, 2560), t.size(200, 52)
+		if len(t.nodes) > 1 {
+			connections = 640 // each has a connection of the hop for a while, whose handshake is what costs
+		}
+		section := []byte(strings.Repeat("Subject: "+strings.Repeat("a", 511)+"\r\n", t.size(1, 480)))
+		section = section[:len(section)-2]
+		field := section[:520]
 		var begun atomic.Int64
 		t.crowd(connections, func(i int) {
-			s := t.open(t.from(stranger(i%200, i/200)))
+			defer t.rest(time.Duration(t.size(0, 1000)) * time.Millisecond)
+			s := t.open(t.from(stranger(i%networks, i/networks)))
 			if s == nil {
 				return
 			}
@@ -219,19 +226,21 @@ var halfMessages = scenario{
 			if err != nil || !ok {
 				return
 			}
+			half := field
 			if i%2 == 0 {
 				if r, err := s.Command("DATA"); err != nil || r.Code != 354 {
 					return
 				}
+				half = section
 			} else if s.Write([]byte("BDAT 60000 LAST\r\n")) != nil {
 				return
 			}
-			if s.Write(field) == nil {
+			if s.Write(half) == nil {
 				begun.Add(1)
 				_, _ = s.Read() // ends when the node ends the connection, or the attack ends
 			}
 		})
-		t.stands(func() bool { return begun.Load() >= connections })
+		t.stands(func() bool { return begun.Load() >= int64(connections) })
 		t.tell("%d halves", begun.Load())
 	},
 }

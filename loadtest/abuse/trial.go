@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strconv"
@@ -18,24 +17,24 @@ import (
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/loadtest/source"
-	"github.com/millrace/millrace/loadtest/world"
 )
 
-// A trial is one run of a scenario: a node, a name server, destinations and the clients. It is a world.TB.
+// A trial is one run of a scenario: nodes, a name server, destinations and the clients. It is a world.TB.
 type trial struct {
 	scenario *scenario
 	ctx      context.Context // while the attack runs it ends with the attack
 	binary   string
+	full     bool // at the size of real attacks; else small enough for each commit
 	dir      string
 
 	zone        strings.Builder
 	dns         *dnstest.Server
 	destination *smtptest.Server // of x.example and all domains of hosts
 	port        int              // of the destination
-	hop         string           // where other nodes reach the node
 	rules       string           // what the scenario adds to the rules when it is prepared
-	node        *world.Process
-	proxied     string // where a balancer brings clients to the node
+	redis       string           // the address of what the nodes share; "" without one
+	nodes       []*node
+	entry       *node // where attackers come in
 
 	attackers sync.WaitGroup
 	mu        sync.Mutex // over what follows
@@ -128,64 +127,21 @@ func (t *trial) serve(addr string, b smtptest.Behaviour) *smtptest.Server {
 	return d
 }
 
-// world is the configuration of a node.
-func (t *trial) world() world.World {
-	if t.dns == nil {
-		t.dns = dnstest.Start(t, t.zone.String())
+// size returns the number that is for the size of this trial.
+func (t *trial) size(small, full int) int {
+	if t.full {
+		return full
 	}
-	return world.World{
-		Routes:  t.scenario.routes + t.rules + baseRoutes(),
-		Judged:  t.scenario.judged,
-		Proxied: t.proxied,
-		Log:     "info",
-		DNS:     t.dns,
-		Config: fmt.Sprintf("egress: {port: %d, allow_private: true}\n"+
-			"score: {deadline: 1s, lists: [{zone: zen.example, weight: 10}]}\n%s\n%s",
-			t.port, t.scenario.config, t.cluster()),
-	}
+	return small
 }
 
-// startNode runs a node in a process of its own.
-func (t *trial) startNode() {
-	t.node = world.StartProcess(t, func(addr string) *exec.Cmd { // again where another took an address first
-		t.proxied = world.FreeAddr(t)
-		return exec.Command(t.binary, "serve", "-c", t.world().Write(t, t.dir, addr))
-	})
-}
+// from is a client that the balancer brings to the node where attackers come in.
+func (t *trial) from(client netip.Addr) source.Config { return t.at(t.entry, client) }
 
-// cluster is the section of a node that is to have others.
-func (t *trial) cluster() string {
-	if !t.scenario.cluster {
-		return ""
-	}
-	t.hop = world.FreeAddr(t)
-	return fmt.Sprintf("cluster: {name: a, bind: %q, peer: %q, join: [], key_file: keys/gossip.key, "+
-		"tls: {ca: keys/ca.pem, cert: keys/a.pem, key: keys/a.key}}\n", world.FreeAddr(t), t.hop)
-}
-
-// memory is the most that the node had in memory, in MiB.
-func (t *trial) memory() int {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", t.node.Cmd.Process.Pid))
-	if err != nil {
-		t.Fatal("the node has ended: ", t.node.Log)
-	}
-	for line := range strings.Lines(string(status)) {
-		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
-			n, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(rest), " kB"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			return n >> 10
-		}
-	}
-	t.Fatal("no VmHWM")
-	return 0
-}
-
-// from is a client that the balancer brings.
-func (t *trial) from(client netip.Addr) source.Config {
+// at is a client that the balancer brings to a node.
+func (t *trial) at(n *node, client netip.Addr) source.Config {
 	return source.Config{
-		Addr: t.proxied, Helo: nameOf(client), Timeout: 20 * time.Second,
+		Addr: n.proxied, Helo: nameOf(client), Timeout: 20 * time.Second,
 		Proxy: source.ProxyV2(netip.AddrPortFrom(client, 40000), sameFamily(client)),
 	}
 }
@@ -198,8 +154,8 @@ func sameFamily(client netip.Addr) netip.AddrPort {
 	return netip.MustParseAddrPort("192.0.2.1:25")
 }
 
-// honest sends what honest clients send, each in a session of its own from a network of its own, one after the other at
-// a steady pace, and returns when all are answered.
+// honest sends what honest clients send to the nodes in turn, each in a session of its own from a network of its own,
+// one after the other at a steady pace, and returns when all are answered.
 func (t *trial) honest() *report {
 	all := &report{wrong: make(map[string]int)}
 	var (
@@ -208,10 +164,10 @@ func (t *trial) honest() *report {
 	)
 	tick := time.NewTicker(honestEvery)
 	defer tick.Stop()
-	for i := range honestMessages {
+	for i := range t.messages() {
 		wg.Go(func() { // ends with the answer, or the time-out of its session
 			begun := time.Now()
-			answer := t.deliver(honestClient(i), t.letter(i))
+			answer := t.send(t.at(t.nodes[i%len(t.nodes)], honestClient(i)), t.letter(i))
 			mu.Lock()
 			defer mu.Unlock()
 			all.count(answer, time.Since(begun))
@@ -223,20 +179,30 @@ func (t *trial) honest() *report {
 }
 
 func (t *trial) letter(i int) source.Message {
-	m := source.Message{Reverse: "a@client.example", Forward: []string{"b@x.test"}, Octets: small(i)}
+	m := t.to("b@x.test")
+	m.Octets = small(i)
 	if t.scenario.letter != nil {
 		m.Octets = t.scenario.letter(i)
 	}
 	return m
 }
 
+// to is a small message.
+func (t *trial) to(forward string) source.Message {
+	return source.Message{Reverse: "a@client.example", Forward: []string{forward}, Octets: small(0)}
+}
+
 func small(i int) []byte {
 	return fmt.Appendf(nil, "From: a@client.example\r\nSubject: honest-%d\r\n\r\nhello\r\n", i)
 }
 
-// deliver sends a message in a session of its own and returns the answer to it, or the error.
-func (t *trial) deliver(client netip.Addr, m source.Message) string {
-	s, err := source.Dial(t.ctx, t.from(client))
+// deliver sends a message to the node where attackers come in, in a session of its own, and returns the answer to it,
+// or the error.
+func (t *trial) deliver(client netip.Addr, m source.Message) string { return t.send(t.from(client), m) }
+
+// send sends a message in a session of its own and returns the answer to it, or the error.
+func (t *trial) send(cfg source.Config, m source.Message) string {
+	s, err := source.Dial(t.ctx, cfg)
 	if err != nil {
 		return bare(err)
 	}
@@ -277,7 +243,7 @@ func (t *trial) crowd(n int, attacker func(i int)) {
 
 // stands waits until an attack has begun to bite, or cannot get further, which the mend of it may bring about.
 func (t *trial) stands(cond func() bool) {
-	ctx, cancel := context.WithTimeout(t.ctx, 3*time.Second)
+	ctx, cancel := context.WithTimeout(t.ctx, time.Duration(t.size(3, 8))*time.Second)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
