@@ -315,18 +315,12 @@ func (r *Router) Ready() bool { return r.current.Load().digest != "" }
 // Files returns the names and the texts of the files in force.
 func (r *Router) Files() iter.Seq2[string, string] { return r.current.Load().Files() }
 
-// Warnings returns warnings about lines that load but may not do what they seem to do, as "file:line: reason".
-func (r *Router) Warnings() []string {
-	list := r.current.Load().Warnings()
-	texts := make([]string, len(list))
-	for i, w := range list {
-		texts[i] = w.String()
-	}
-	return texts
-}
+// Warnings returns warnings about lines that load but may not do what they seem to do. The slice is shared and not to
+// be changed.
+func (r *Router) Warnings() []rules.Warning { return r.current.Load().Warnings() }
 
-// NeedsSRS returns the first rule that wants the reverse-path rewritten, or the zero Rule.
-func (r *Router) NeedsSRS() mail.Rule { return r.current.Load().NeedsSRS() }
+// NeedsSRS returns which rules want the reverse-path rewritten.
+func (r *Router) NeedsSRS() rules.Need { return r.current.Load().NeedsSRS() }
 
-// NeedsSeal returns the first rule that wants messages sealed, or the zero Rule.
-func (r *Router) NeedsSeal() mail.Rule { return r.current.Load().NeedsSeal() }
+// NeedsSeal returns which rules want messages sealed.
+func (r *Router) NeedsSeal() rules.Need { return r.current.Load().NeedsSeal() }

@@ -111,7 +111,7 @@ func TestRouter_Reload(t *testing.T) {
 	overwrite(t, file, "a@h.example x@u.example\n\na@h.example x@u.example colour=red\n")
 	err = r.Reload()
 	var errs *rules.Errors
-	if !errors.As(err, &errs) || !strings.HasPrefix(err.Error(), file+":3: unknown option") {
+	if !errors.As(err, &errs) || !strings.HasPrefix(err.Error(), file+":3:25: unknown option") {
 		t.Errorf("got %v", err)
 	}
 	check(1, "t.example")
@@ -141,13 +141,13 @@ func TestRouter_Reload(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(2, "u.example")
-	if got := r.Warnings(); len(got) != 1 || !strings.HasPrefix(got[0], file+":2: failover") {
+	if got := r.Warnings(); len(got) != 1 || !strings.HasPrefix(got[0].String(), file+":2:1: failover") {
 		t.Errorf("warnings %q", got)
 	}
 	if r.Len() != 2 || r.Domains() != 1 || !r.Hosted("H.EXAMPLE") || r.Hosted("u.example") {
 		t.Errorf("%d rules, %d domains", r.Len(), r.Domains())
 	}
-	if r.NeedsSRS().Line != 1 || r.NeedsSeal().Line != 1 {
+	if r.NeedsSRS().First.Line != 1 || r.NeedsSeal().Rules != 2 {
 		t.Errorf("%v, %v", r.NeedsSRS(), r.NeedsSeal())
 	}
 }

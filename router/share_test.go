@@ -55,7 +55,7 @@ func TestRouter_Empty(t *testing.T) {
 		}
 		if r.Ready() || r.Version() != 0 || r.Digest() != "" || r.Len() != 0 || r.Domains() != 0 ||
 			r.Hosted("h.example") ||
-			len(r.Warnings()) != 0 || r.NeedsSRS().Line != 0 || r.NeedsSeal().Line != 0 || flat(r.Files()) != "" {
+			len(r.Warnings()) != 0 || r.NeedsSRS().Rules != 0 || r.NeedsSeal().Rules != 0 || flat(r.Files()) != "" {
 			t.Error("it says that it has rules")
 		}
 	}
@@ -88,9 +88,9 @@ func TestRouter_Prepare(t *testing.T) {
 		t.Errorf("version %d", r.Version())
 	}
 	for name, files := range map[string]iter.Seq2[string, string]{
-		"a.txt:2: ": pairs("a.txt", "a@h.example x@t.example\na@h.example y@t.example\n"),
-		"none":      pairs("a.txt", "# nothing\n"),
-		"the rules": pairs(),
+		"a.txt:2:1: ": pairs("a.txt", "a@h.example x@t.example\na@h.example y@t.example\n"),
+		"none":        pairs("a.txt", "# nothing\n"),
+		"the rules":   pairs(),
 	} {
 		if _, err := r.Prepare(8, files); err == nil || !strings.Contains(err.Error(), name) || r.Version() != 7 {
 			t.Errorf("%s: %v", name, err)

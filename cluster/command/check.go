@@ -20,6 +20,7 @@ type finding struct {
 	Severity string `json:"severity"` // "error" or "warning"
 	File     string `json:"file,omitempty"`
 	Line     int    `json:"line,omitempty"`
+	Column   int    `json:"column,omitempty"`
 	Field    string `json:"field,omitempty"`
 	Message  string `json:"message"`
 }
@@ -63,10 +64,10 @@ func problemsOf(err error) config.Problems {
 func printFindings(w io.Writer, problems, warnings []config.Problem) {
 	list := []finding{}
 	for _, p := range problems {
-		list = append(list, finding{"error", p.File, p.Line, p.Field, p.Message})
+		list = append(list, finding{"error", p.File, p.Line, p.Column, p.Field, p.Message})
 	}
 	for _, p := range warnings {
-		list = append(list, finding{"warning", p.File, p.Line, p.Field, p.Message})
+		list = append(list, finding{"warning", p.File, p.Line, p.Column, p.Field, p.Message})
 	}
 	printJSON(w, map[string]any{"valid": len(problems) == 0, "findings": list})
 }

@@ -15,18 +15,22 @@ import (
 type Problem struct {
 	File    string
 	Line    int    // counted from 1; 0: the complaint is about no line
+	Column  int    // counted from 1, in characters; 0: the complaint is about the whole line
 	Field   string // such as "listen[0].addr"; "" when the file is not even YAML
 	Message string
 	Cause   error // the error that Message was made of; nil: Message was made of no error
 }
 
-// String returns "file:line: field: message", without the parts that are empty.
+// String returns "file:line:column: field: message", without the parts that are empty.
 func (p Problem) String() string {
 	var b strings.Builder
 	if p.File != "" {
 		b.WriteString(p.File)
 		if p.Line > 0 {
 			b.WriteString(":" + strconv.Itoa(p.Line))
+		}
+		if p.Column > 0 {
+			b.WriteString(":" + strconv.Itoa(p.Column))
 		}
 		b.WriteString(": ")
 	}
@@ -123,7 +127,7 @@ func conflictProblems(conflict *routes.ConflictError) Problems {
 func ruleProblems(re *rules.Errors) Problems {
 	var out Problems
 	for _, e := range re.List {
-		out = append(out, Problem{File: e.File, Line: e.Line, Message: e.Reason})
+		out = append(out, Problem{File: e.File, Line: e.Line, Column: e.Column, Message: e.Reason})
 	}
 	if re.More > 0 {
 		out = append(out, Problem{Message: strings.TrimSpace((&rules.Errors{More: re.More}).Error())})

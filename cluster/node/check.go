@@ -1,10 +1,11 @@
 package node
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/millrace/millrace/cluster/config"
-	"github.com/millrace/millrace/router/mail"
+	"github.com/millrace/millrace/router/rules"
 )
 
 // Check reads all files that the configuration names, makes each part of the node and starts nothing. The error is
@@ -30,28 +31,32 @@ func Check(c *config.Config) (warnings []config.Problem, err error) {
 // ruleWarnings returns what is doubtful about the rules, and what they ask for and the configuration does not provide.
 func (f *files) ruleWarnings() []config.Problem {
 	var warnings []config.Problem
-	rules := f.rules
-	for _, w := range rules.Warnings() {
-		warnings = append(warnings, config.Problem{Message: w})
+	router := f.rules
+	for _, w := range router.Warnings() {
+		warnings = append(warnings, config.Problem{File: w.File, Line: w.Line, Column: w.Column, Message: w.Reason})
 	}
 	for _, need := range []struct {
-		rule   mail.Rule
+		rules.Need
 		served bool
 		what   string
 	}{
 		{
-			rules.NeedsSRS(), f.cfg.SRS != nil,
-			"wants the reverse-path rewritten, and there is no srs section: nothing is rewritten (srs=never says so)",
+			router.NeedsSRS(), f.cfg.SRS != nil,
+			"the reverse-path rewritten, and there is no srs section: nothing is rewritten (srs=never says so)",
 		},
 		{
-			rules.NeedsSeal(), f.cfg.Signs(),
-			"wants messages sealed, and there is neither an arc nor a dkim section: nothing is sealed (seal=never " +
-				"says so)",
+			router.NeedsSeal(), f.cfg.Signs(),
+			"messages sealed, and there is neither an arc nor a dkim section: nothing is sealed (seal=never says so)",
 		},
 	} {
-		if need.rule.Line > 0 && !need.served {
+		if need.Rules > 0 && !need.served {
+			wants := "wants "
+			if need.Rules > 1 {
+				wants = fmt.Sprintf("is the first of %d rules that want ", need.Rules)
+			}
 			warnings = append(warnings, config.Problem{
-				File: need.rule.File, Line: need.rule.Line, Field: need.rule.Pattern, Message: need.what,
+				File: need.First.File, Line: need.First.Line, Column: need.Column, Field: need.First.Pattern,
+				Message: wants + need.what,
 			})
 		}
 	}

@@ -205,7 +205,7 @@ func (n *Node) warn() {
 		n.log.say(slog.LevelWarn, "configuration", "at", w.String())
 	}
 	for _, w := range n.rules.router.Warnings() {
-		n.log.say(slog.LevelWarn, "rules", "at", w)
+		n.log.say(slog.LevelWarn, "rules", "at", w.String())
 	}
 }
 

@@ -259,11 +259,11 @@ func TestReload_BadRules(t *testing.T) {
 	}
 	b.rules(t, string(good)+"\nnonsense here\n")
 	err = b.Reload()
-	if err == nil || !strings.Contains(err.Error(), "routes.txt:4: ") {
+	if err == nil || !strings.Contains(err.Error(), "routes.txt:4:1: ") {
 		t.Errorf("got %v", err)
 	}
 	b.Node.log.flush()
-	if !strings.Contains(b.log.String(), "routes.txt:4: ") {
+	if !strings.Contains(b.log.String(), "routes.txt:4:1: ") {
 		t.Error("the log does not name the line")
 	}
 	b.dial(t).send("info@example.com")

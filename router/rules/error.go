@@ -13,16 +13,19 @@ import (
 // MaxErrors is how many errors of one load are kept. The others are counted.
 const MaxErrors = 100
 
-// An Error is what is wrong with one line of a rules file. Line counts from 1; it is 0 for the file as a whole.
+// An Error is what is wrong with one line of a rules file. Line and Column count from 1, Column in characters.
 type Error struct {
 	File   string
 	Line   int
+	Column int
 	Reason string
 	order  int // of the file among those loaded
 }
 
-// Error returns file:line and the reason.
-func (e *Error) Error() string { return location(e.File, e.Line) + ": " + e.Reason }
+// Error returns file:line:column and the reason.
+func (e *Error) Error() string {
+	return location(e.File, e.Line) + ":" + strconv.Itoa(e.Column) + ": " + e.Reason
+}
 
 // Errors are all errors of the files of one load, in their order, at most MaxErrors of them.
 type Errors struct {
@@ -64,7 +67,7 @@ func (e *Errors) add(one *Error) {
 
 func (e *Errors) sort() {
 	slices.SortStableFunc(e.List, func(a, b *Error) int {
-		return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.Line, b.Line))
+		return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 }
 
@@ -72,11 +75,14 @@ func (e *Errors) sort() {
 type Warning struct {
 	File   string
 	Line   int
+	Column int
 	Reason string
 }
 
-// String returns file:line and the reason.
-func (w Warning) String() string { return location(w.File, w.Line) + ": " + w.Reason }
+// String returns file:line:column and the reason.
+func (w Warning) String() string {
+	return location(w.File, w.Line) + ":" + strconv.Itoa(w.Column) + ": " + w.Reason
+}
 
 // A RuleError is the Cause of a Refusal by a rule.
 type RuleError struct {
@@ -95,13 +101,8 @@ func (e *RuleError) Error() string {
 // MailRule returns the rule, for packages that see this error through an interface.
 func (e *RuleError) MailRule() mail.Rule { return e.Rule }
 
-// location returns file:line, or the file if line is 0.
-func location(file string, line int) string {
-	if line == 0 {
-		return file
-	}
-	return file + ":" + strconv.Itoa(line)
-}
+// location returns file:line.
+func location(file string, line int) string { return file + ":" + strconv.Itoa(line) }
 
 // quote returns s for an error: quoted, and shortened if it is long.
 func quote(s string) string {

@@ -1,6 +1,8 @@
 package rules
 
 import (
+	"errors"
+	"net/netip"
 	"regexp"
 	"regexp/syntax"
 	"strconv"
@@ -15,16 +17,18 @@ func (b *builder) parseLine(start, end int) {
 	for end > start && (ascii.IsWSP(b.t.text[end-1]) || b.t.text[end-1] == '\r') {
 		end--
 	}
-	b.end = end
+	b.start, b.end = start, end
 	s := trimBlank(b.t.text[start:end])
 	if s == "" || s[0] == '#' {
 		return
 	}
+	b.mark(s)
 	if len(s) > MaxLine {
 		b.fail("the line is longer than " + strconv.Itoa(MaxLine) + " octets")
 		return
 	}
 	if i := indexControl(s); i >= 0 {
+		b.mark(s[i:])
 		b.fail("the line holds the control character " + strconv.QuoteRune(rune(s[i])))
 		return
 	}
@@ -47,14 +51,16 @@ func (b *builder) statement(s string) (why string) {
 		return b.domainLine(trimBlank(rest))
 	}
 	r := rule{pattern: b.offset(s), patternLen: uint16(len(word)), line: uint32(b.line), file: uint16(b.file)}
-	if rest != "" && rest[0] == ',' {
+	if rest != "" && rest[0] == ',' && (word == "" || strings.Contains(word, "@")) {
+		b.mark(rest)
 		return "one pattern stands on a line, and " + quote(word) + " is followed by a comma"
 	}
 	if strings.HasPrefix(word, "@") {
 		id, why := b.shared.domainID(word[1:])
 		if why != "" {
-			return "pattern " + quote(word) + ": " + why
+			return b.wrongPattern(word, rest, why)
 		}
+		b.doubt(word)
 		return b.catchallRule(r, id, rest)
 	}
 	if why := starPattern(word); why != "" {
@@ -63,11 +69,27 @@ func (b *builder) statement(s string) (why string) {
 	p, err := mail.ParsePath(word, true)
 	switch {
 	case err != nil:
-		return "pattern " + quote(word) + ": " + err.Error()
+		return b.wrongPattern(word, rest, err.Error())
 	case p.Domain == "":
-		return "pattern " + quote(word) + ": " + mail.ErrPathNoDomain.Error()
+		return b.wrongPattern(word, rest, mail.ErrPathNoDomain.Error())
 	}
+	b.doubt(word)
 	return b.literalRule(r, p, rest)
+}
+
+// wrongPattern returns what is wrong with a word that is no pattern. why is what the parser found.
+func (b *builder) wrongPattern(word, rest, why string) string {
+	if meant := patternMistake(word, rest); meant != "" {
+		return meant
+	}
+	return "pattern " + quote(word) + ": " + why
+}
+
+// doubt warns of signs in a word that look like others.
+func (b *builder) doubt(word string) {
+	if why := oddSign(word); why != "" {
+		b.warnHere(quote(word) + " " + why)
+	}
 }
 
 // starPattern returns what is wrong with a pattern whose local part has a star, or "". A star is an octet of a local
@@ -78,6 +100,9 @@ func starPattern(word string) (why string) {
 	}
 	at := strings.LastIndexByte(word, '@')
 	local, domain := word[:at], word[at:]
+	if strings.HasPrefix(domain, "@*.") || strings.HasPrefix(domain, "@.") || domain == "@*" {
+		return noWildDomain
+	}
 	form := domain
 	if strings.Trim(local, "*") != "" {
 		form = "/" + strings.ReplaceAll(regexp.QuoteMeta(local), `\*`, ".*") + "/" + domain
@@ -104,15 +129,23 @@ func (b *builder) domainLine(s string) (why string) {
 	if name == "" || name[0] == '#' {
 		return "domain without a name"
 	}
-	o, why := parseOptions(rest)
+	at := s
+	if tail := trimBlank(rest); tail != "" && tail[0] != '#' {
+		if why := b.behindDomain(name, tail); why != "" {
+			return why
+		}
+	}
+	o, why := b.parseOptions(rest)
 	if why != "" {
 		return why
 	}
+	b.mark(trimBlank(rest))
 	for _, key := range ruleOnly {
 		if o.set&key.bit != 0 {
 			return "option " + key.name + " stands on a rule only"
 		}
 	}
+	b.mark(at)
 	if name == "*" {
 		if b.starAt != nil {
 			return "domain * was given at " + location(b.starAt.File, b.starAt.Line)
@@ -123,22 +156,43 @@ func (b *builder) domainLine(s string) (why string) {
 	}
 	id, why := b.shared.domainID(name)
 	if why != "" {
+		if why == notADomain || !ascii.Is(name) {
+			why = domainMistake(name)
+		}
 		return "domain " + quote(name) + ": " + why
 	}
+	b.doubt(name)
 	d := &b.t.domains[id]
 	if d.line != 0 {
 		return "domain " + d.name + " was given at " + location(b.t.files[d.file], int(d.line))
+	}
+	if a, err := netip.ParseAddr(name); err == nil {
+		b.warnHere(quote(name) + " " + needsBrackets + literalOf(a))
 	}
 	n, why := b.shared.optionsNumber(o)
 	d.line, d.file, d.options, d.hosted = uint32(b.line), uint16(b.file), n, true
 	return why
 }
 
+// behindDomain returns what is wrong with what follows the name on a domain line, if it is no option.
+func (b *builder) behindDomain(name, tail string) (why string) {
+	b.mark(tail)
+	word, _ := cutWord(tail)
+	switch {
+	case tail[0] == ',', mail.IsDomain(word) && strings.Contains(word, "."):
+		return "one domain stands on a line"
+	case strings.Contains(word, "@"), strings.Contains(word, "://"):
+		return "a domain line has options alone: what takes all its addresses is a line of its own, @" + name +
+			" " + word
+	}
+	return ""
+}
+
 // literalRule parses the rule of a literal address.
 func (b *builder) literalRule(r rule, p mail.Path, rest string) (why string) {
 	id, why := b.shared.domainID(p.Domain)
 	if why != "" {
-		return "pattern " + quote(p.String()) + ": " + why
+		return b.wrongPattern(b.t.text[r.pattern:r.pattern+uint32(r.patternLen)], rest, why)
 	}
 	r.domain, r.flags = id, flagLiteral
 	local := p.LocalPart()
@@ -178,9 +232,12 @@ func (b *builder) catchallRule(r rule, id uint32, rest string) (why string) {
 
 // regexRule parses a line that begins with a slash: the regex ends at the last "/@" of the line.
 func (b *builder) regexRule(s string) (why string) {
+	if isComment(s[:min(len(s), 2)]) {
+		return beginsComment
+	}
 	n := strings.LastIndex(s, "/@")
 	if n < 1 {
-		return "a regex ends in /@ and a domain"
+		return "a regex ends in /@ and a domain, and is matched with the local part: /sales-.*/@example.com"
 	}
 	name, rest := cutWord(s[n+2:])
 	id, why := b.shared.domainID(name)
@@ -215,13 +272,31 @@ func (b *builder) regexRule(s string) (why string) {
 func compileRegex(s string) (re *regexp.Regexp, why string) {
 	tree, err := syntax.Parse(composed(s), syntax.Perl|syntax.FoldCase)
 	if err != nil {
-		return nil, "regex " + quote(s) + ": " + strings.TrimPrefix(err.Error(), "error parsing regexp: ")
+		return nil, "regex " + quote(s) + ": " + regexMistake(err)
 	}
 	re, err = regexp.Compile(`\A(?:` + tree.String() + `)\z`)
 	if err != nil {
-		return nil, "regex " + quote(s) + ": " + strings.TrimPrefix(err.Error(), "error parsing regexp: ")
+		return nil, "regex " + quote(s) + ": " + regexMistake(err)
 	}
 	return re, ""
+}
+
+// regexMistake returns what RE2 found wrong with a regex.
+func regexMistake(err error) string {
+	var wrong *syntax.Error
+	if !errors.As(err, &wrong) {
+		return "it is too large"
+	}
+	part := ": " + quote(wrong.Expr)
+	switch wrong.Code {
+	case syntax.ErrInvalidPerlOp:
+		return "RE2 has no look-ahead, no look-behind and no conditions" + part
+	case syntax.ErrInvalidEscape:
+		if len(wrong.Expr) > 1 && ascii.IsDigit(wrong.Expr[1]) {
+			return "RE2 has no back-references" + part
+		}
+	}
+	return wrong.Code.String() + part
 }
 
 // finish parses what follows the pattern of r: an action, or targets with options. groups is the number of groups of
@@ -234,14 +309,20 @@ func (b *builder) finish(r *rule, rest string, groups int, local string) (why st
 	word, tail := cutWord(rest)
 	switch {
 	case rest == "" || rest[0] == '#':
-		return "a pattern without a target"
+		return "a pattern without a target: an address, a next hop, reject, tempfail or drop"
 	case word == "reject", word == "tempfail":
-		n, why := b.shared.replyNumber(word, trimBlank(tail))
+		if tail = trimBlank(tail); tail != "" {
+			b.mark(tail)
+		} else {
+			b.mark(rest)
+		}
+		n, why := b.shared.replyNumber(word, tail)
 		r.action, r.first = reply, n
 		return why
 	case word == "drop":
 		r.action = drop
 		if tail = trimBlank(tail); tail != "" && tail[0] != '#' {
+			b.mark(tail)
 			return "unexpected " + quote(tail) + " after drop"
 		}
 		return ""
@@ -249,6 +330,8 @@ func (b *builder) finish(r *rule, rest string, groups int, local string) (why st
 		r.flags |= flagTry
 		rest = trimBlank(tail)
 	}
+	b.mark(rest)
+	behind := rest
 	r.first = uint32(len(b.t.targets))
 	rest, why = b.parseTargets(rest, groups, r.flags&flagRegex != 0)
 	if why != "" {
@@ -256,12 +339,14 @@ func (b *builder) finish(r *rule, rest string, groups int, local string) (why st
 	}
 	r.n = uint16(len(b.t.targets) - int(r.first))
 	if r.flags&flagTry != 0 && r.n < 2 {
+		b.mark(behind)
 		return "try needs two targets at least"
 	}
-	o, why := parseOptions(rest)
+	o, why := b.parseOptions(rest)
 	if why != "" {
 		return why
 	}
+	b.mark(behind)
 	if o.set&setSubaddress != 0 && r.flags&flagLiteral == 0 {
 		return "option subaddress stands on a domain or on a literal address"
 	}
@@ -305,14 +390,18 @@ func (b *builder) samePattern(first *rule) (why string) {
 // offset returns the offset of s in the text. s reaches to the end of the line.
 func (b *builder) offset(s string) uint32 { return uint32(b.end - len(s)) }
 
+// mark notes that the word is parsed that s begins with. s reaches to the end of the line.
+func (b *builder) mark(s string) { b.at = b.end - len(s) }
+
 // parseOptions parses key=value pairs up to the end of the line or a comment.
-func parseOptions(s string) (o options, why string) {
+func (b *builder) parseOptions(s string) (o options, why string) {
 	for s = trimBlank(s); s != "" && s[0] != '#'; s = trimBlank(s) {
+		b.mark(s)
 		n := strings.IndexAny(s, " \t")
 		if n < 0 {
 			n = len(s)
 		}
-		if why := o.add(s[:n]); why != "" {
+		if why := o.add(s[:n], trimBlank(s[n:])); why != "" {
 			return options{}, why
 		}
 		s = s[n:]

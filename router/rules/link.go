@@ -42,6 +42,7 @@ func (b *builder) link() {
 	for i := range t.rules {
 		b.checkRule(uint32(i))
 	}
+	b.checkServed()
 }
 
 // addOwn adds the domains that are this system itself.
@@ -166,27 +167,52 @@ func (b *builder) isOurselves(nextHop mail.NextHop) bool {
 	return false
 }
 
-// noteNeeds records the first rules that want the reverse-path rewritten and the message sealed. With srs=auto that is
-// a rule with a domain's MX hosts as its next hop.
+// noteNeeds counts the rules that want the reverse-path rewritten and the message sealed. With srs=auto that is a rule
+// with a domain's MX hosts as its next hop.
 func (b *builder) noteNeeds(r *rule, targets []target) {
 	t := b.t
-	if t.needs.srs.Line != 0 && t.needs.seal.Line != 0 {
-		return
-	}
-	name := mail.Rule{Pattern: t.patternOf(r), File: t.files[r.file], Line: int(r.line)}
 	policy := t.policy(r)
-	if t.needs.seal.Line == 0 && policy.Seal != mail.SealNever {
-		t.needs.seal = name
+	if policy.Seal != mail.SealNever {
+		b.note(&t.needs.seal, r)
 	}
-	if t.needs.srs.Line != 0 || policy.SRS == mail.SRSNever {
+	if policy.SRS == mail.SRSNever {
 		return
 	}
 	for _, tg := range targets {
 		dest := &t.dests[tg.dest]
 		if policy.SRS == mail.SRSAlways || dest.nextHop.Transport == mail.MX && dest.hosted == 0 {
-			t.needs.srs = name
+			b.note(&t.needs.srs, r)
 			return
 		}
+	}
+}
+
+// note counts a rule in a Need.
+func (b *builder) note(n *Need, r *rule) {
+	if n.Rules++; n.Rules == 1 {
+		n.First = mail.Rule{Pattern: b.t.patternOf(r), File: b.t.files[r.file], Line: int(r.line)}
+		n.Column = b.columnOf(r)
+	}
+}
+
+// checkServed warns of hosted domains that no rule serves, and of files without any rule.
+func (b *builder) checkServed() {
+	t := b.t
+	served := make([]bool, len(t.domains))
+	for i := range t.rules {
+		served[t.rules[i].domain] = true
+	}
+	for i := range t.domains {
+		if d := &t.domains[i]; d.line != 0 && !served[i] {
+			b.addWarning(Warning{
+				File: t.files[d.file], Line: int(d.line), Column: len("domain ") + 1,
+				Reason: d.name + " is hosted and no rule serves it: all its addresses but postmaster and abuse are " +
+					"unknown",
+			})
+		}
+	}
+	if len(t.rules) == 0 && t.tally.hosted == 0 && len(t.files) > 0 {
+		b.addWarning(Warning{File: t.files[0], Line: 1, Column: 1, Reason: "there is no rule: all mail is refused"})
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/millrace/millrace/router/mail"
 )
@@ -152,7 +153,9 @@ type builder struct {
 	extra   strings.Builder
 	file    int
 	line    int
-	end     int // offset of the end of the line, as it is trimmed, in the text
+	start   int // offset of the line in the text
+	end     int // offset of its end, as it is trimmed
+	at      int // offset of the word that is parsed: what is wrong is wrong there
 	shared  sharedParts
 	regexes map[string]uint32 // pattern to rule
 	star    options
@@ -211,6 +214,11 @@ func (b *builder) parseFile(start, end int) {
 	if strings.HasPrefix(b.t.text[start:end], bom) {
 		start += len(bom)
 	}
+	if why := foreignText(b.t.text[start:end]); why != "" {
+		b.line, b.start, b.at = 1, start, start
+		b.fail(why)
+		return
+	}
 	for start < end {
 		stop, next := end, end
 		if n := strings.IndexByte(b.t.text[start:end], '\n'); n >= 0 {
@@ -222,23 +230,55 @@ func (b *builder) parseFile(start, end int) {
 	}
 }
 
-// fail adds an error of the line that is parsed.
+// foreignText returns what is wrong with a file as a whole that is no text of lines in UTF-8, or "".
+func foreignText(text string) string {
+	switch {
+	case strings.HasPrefix(text, "\xff\xfe"), strings.HasPrefix(text, "\xfe\xff"):
+		return "the file is UTF-16: save it as UTF-8"
+	case strings.Contains(strings.TrimRight(text, "\r"), "\r") && !strings.Contains(text, "\n"):
+		return "the lines end in CR alone: save the file with line ends of Unix"
+	}
+	return ""
+}
+
+// column returns the column of an offset in the line that begins at start, in characters from 1.
+func (b *builder) column(start, at int) int { return utf8.RuneCountInString(b.t.text[start:at]) + 1 }
+
+// fail adds an error of the line that is parsed, at the word that is parsed.
 func (b *builder) fail(why string) {
-	b.errs.add(&Error{File: b.t.files[b.file], Line: b.line, Reason: why, order: b.file})
+	b.errs.add(&Error{
+		File: b.t.files[b.file], Line: b.line, Column: b.column(b.start, b.at), Reason: why, order: b.file,
+	})
 }
 
 // failRule adds an error of a rule that was parsed before.
 func (b *builder) failRule(r *rule, why string) {
-	b.errs.add(&Error{File: b.t.files[r.file], Line: int(r.line), Reason: why, order: int(r.file)})
+	b.errs.add(&Error{
+		File: b.t.files[r.file], Line: int(r.line), Column: b.columnOf(r), Reason: why, order: int(r.file),
+	})
 }
 
-// warn adds a warning about a rule that loads. The last warning that is kept says that others are left out.
+// columnOf returns the column of a rule's pattern.
+func (b *builder) columnOf(r *rule) int {
+	return b.column(strings.LastIndexByte(b.t.text[:r.pattern], '\n')+1, int(r.pattern))
+}
+
+// warn adds a warning about a rule that loads.
 func (b *builder) warn(r *rule, why string) {
+	b.addWarning(Warning{File: b.t.files[r.file], Line: int(r.line), Column: b.columnOf(r), Reason: why})
+}
+
+// warnHere adds a warning about the word that is parsed.
+func (b *builder) warnHere(why string) {
+	b.addWarning(Warning{File: b.t.files[b.file], Line: b.line, Column: b.column(b.start, b.at), Reason: why})
+}
+
+// addWarning adds a warning. The last one that is kept says that others are left out.
+func (b *builder) addWarning(w Warning) {
 	if len(b.t.tally.warnings) == MaxErrors-1 {
-		why += " (further warnings are left out)"
+		w.Reason += " (further warnings are left out)"
 	}
 	if len(b.t.tally.warnings) < MaxErrors {
-		b.t.tally.warnings = append(b.t.tally.warnings,
-			Warning{File: b.t.files[r.file], Line: int(r.line), Reason: why})
+		b.t.tally.warnings = append(b.t.tally.warnings, w)
 	}
 }

@@ -26,8 +26,8 @@ func TestErrors(t *testing.T) {
 		t.Error(err)
 	}
 	_, err = Parse("r", strings.NewReader("a@h.example x@t.example\nbad\nA@h.example drop\n"), testConfig())
-	if want := "r:2: pattern \"bad\": address without a domain\nr:3: the same pattern stands at r:1"; err == nil ||
-		err.Error() != want {
+	want := "r:2:1: \"bad\" has no domain: write bad@ and one of your domains\nr:3:1: the same pattern stands at r:1"
+	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	var one *Error
@@ -66,10 +66,10 @@ p%q@fx.example smtp://192.0.2.9
 		got = append(got, w.String())
 	}
 	want := []string{
-		"routes.txt:6: this local part reads as a route",
-		"routes.txt:1: a fan-out to 2 next hops is not available yet",
-		"routes.txt:2: failover (try) is not available yet",
-		"routes.txt:3: a fan-out to 2 next hops is not available yet",
+		"routes.txt:6:1: this local part reads as a route",
+		"routes.txt:1:1: a fan-out to 2 next hops is not available yet",
+		"routes.txt:2:1: failover (try) is not available yet",
+		"routes.txt:3:1: a fan-out to 2 next hops is not available yet",
 	}
 	if len(got) != len(want) {
 		t.Fatalf("got %q", got)
@@ -124,7 +124,7 @@ func TestTable_Chains(t *testing.T) {
 		t.Error(got)
 	}
 	if _, err := Parse("r", strings.NewReader(chain(MaxChain+1)), testConfig()); err == nil ||
-		!strings.HasPrefix(err.Error(), "r:1: the aliases loop") {
+		!strings.HasPrefix(err.Error(), "r:1:1: the aliases loop") {
 		t.Errorf("a chain of %d: %v", MaxChain+1, err)
 	}
 	if _, err := Parse("r",
@@ -201,7 +201,7 @@ func TestParse_Star(t *testing.T) {
 		"a@h.example x@t.example, b*@t.example": `target "b*@t.example": a star is not a wildcard`,
 	} {
 		_, err := Parse("r", strings.NewReader(line), testConfig())
-		if err == nil || !strings.HasPrefix(err.Error(), "r:1: ") || !strings.Contains(err.Error(), want) {
+		if err == nil || !strings.HasPrefix(err.Error(), "r:1:") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %s", line, err, want)
 		}
 	}
@@ -246,7 +246,7 @@ func TestLoad_Folder(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Load([]string{dir}, testConfig())
-	if want := filepath.Join(dir, "30.txt") + ":2: the same pattern stands at " + filepath.Join(dir, "20.txt") +
+	if want := filepath.Join(dir, "30.txt") + ":2:1: the same pattern stands at " + filepath.Join(dir, "20.txt") +
 		":1"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}

@@ -61,14 +61,11 @@ var optionKeys = []struct {
 	{"lend", setLend, []string{"anybody"}, func(*mail.DomainPolicy, int) {}},
 }
 
-// add parses one key=value. why is what is wrong with it, or "".
-func (o *options) add(word string) (why string) {
+// add parses one key=value, which is followed by rest. why is what is wrong with it, or "".
+func (o *options) add(word, rest string) (why string) {
 	key, value, found := strings.Cut(word, "=")
 	if !found {
-		if strings.ContainsAny(word, "@:,") {
-			return "unexpected " + quote(word) + ": targets are separated by commas, options are key=value"
-		}
-		return "unexpected " + quote(word) + ": options are key=value"
+		return optionMistake(word, rest)
 	}
 	for _, k := range optionKeys {
 		if k.key != key {
@@ -82,13 +79,13 @@ func (o *options) add(word string) (why string) {
 			v, ok = subaddressChar(value)
 		}
 		if v < 0 || !ok {
-			return "option " + key + " has no value " + quote(value) + ": " + expects(k.values)
+			return valueMistake(key, value, k.values)
 		}
 		k.put(&o.policy, v)
 		o.set |= k.bit
 		return ""
 	}
-	return "unknown option " + quote(key)
+	return optionMistake(word, rest)
 }
 
 // expects returns the values of an option in words.

@@ -23,6 +23,9 @@ func newSharedParts(t *Table) sharedParts {
 	}
 }
 
+// notADomain is what is wrong with a word that has not even the form of a domain name.
+const notADomain = "not a domain name"
+
 // domainID returns the number of a domain of ours, which it adds if it is new.
 func (s *sharedParts) domainID(name string) (id uint32, why string) {
 	if id, ok := s.t.domainOf[name]; ok {
@@ -32,7 +35,7 @@ func (s *sharedParts) domainID(name string) (id uint32, why string) {
 		return id, ""
 	}
 	if _, literal := mail.LiteralAddr(name); !literal && !mail.IsDomain(name) {
-		return 0, "not a domain name"
+		return 0, notADomain
 	}
 	canonical, ok := canonicalDomain(name)
 	if !ok {

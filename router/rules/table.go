@@ -47,8 +47,15 @@ type tally struct {
 	warnings []Warning
 }
 
-// needs are the first rules that want something of the node; zero if there is no such rule.
-type needs struct{ srs, seal mail.Rule }
+// needs are what rules want of the node.
+type needs struct{ srs, seal Need }
+
+// A Need is how many rules want something of the node, and the first of them.
+type Need struct {
+	Rules  int // 0: the first is the zero Rule
+	First  mail.Rule
+	Column int // of the first
+}
 
 // An action is what a rule does.
 type action uint8
@@ -154,11 +161,11 @@ func (t *Table) HasNextHop(h mail.NextHop) bool { return t.fixed[h] }
 // Warnings returns warnings about lines that loaded. The slice is shared and not to be changed.
 func (t *Table) Warnings() []Warning { return t.tally.warnings }
 
-// NeedsSRS returns the first rule that wants the reverse-path rewritten, or the zero Rule.
-func (t *Table) NeedsSRS() mail.Rule { return t.needs.srs }
+// NeedsSRS returns which rules want the reverse-path rewritten.
+func (t *Table) NeedsSRS() Need { return t.needs.srs }
 
-// NeedsSeal returns the first rule that wants messages sealed, or the zero Rule.
-func (t *Table) NeedsSeal() mail.Rule { return t.needs.seal }
+// NeedsSeal returns which rules want messages sealed.
+func (t *Table) NeedsSeal() Need { return t.needs.seal }
 
 // domain returns a domain's number.
 func (t *Table) domain(name string) (uint32, bool) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/millrace/millrace/router/leaf/ascii"
+	"github.com/millrace/millrace/router/leaf/near"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -16,6 +17,9 @@ func (b *builder) parseTargets(s string, groups int, regex bool) (rest, why stri
 	first := len(b.t.targets)
 	for {
 		word, tail := cutWord(s)
+		if s != "" {
+			b.mark(s)
+		}
 		if word == "" {
 			return "", "a target is missing"
 		}
@@ -23,7 +27,9 @@ func (b *builder) parseTargets(s string, groups int, regex bool) (rest, why stri
 		if why != "" {
 			return "", why
 		}
-		if !b.isRepeated(first, tg) {
+		if b.isRepeated(first, tg) {
+			b.warnHere("this target stands there twice")
+		} else {
 			b.t.targets = append(b.t.targets, tg)
 		}
 		if len(b.t.targets)-first > MaxTargets {
@@ -33,6 +39,7 @@ func (b *builder) parseTargets(s string, groups int, regex bool) (rest, why stri
 		if tail == "" || tail[0] != ',' {
 			return tail, ""
 		}
+		b.mark(tail)
 		s = trimBlank(tail[1:])
 		if s != "" && s[0] == '#' && len(s) < len(tail)-1 {
 			return "", "a target is missing"
@@ -56,28 +63,29 @@ func (b *builder) parseTarget(s, word string, groups int, regex bool) (tg target
 	if scheme, _, ok := strings.Cut(word, ":"); ok && word[0] != '"' && !strings.ContainsAny(scheme, "@[") {
 		nextHop, why := b.cfg.parseNextHop(word)
 		if why != "" {
-			return target{}, "next hop " + quote(word) + ": " + why
+			return target{}, nextHopMistake(word, why)
 		}
 		return target{dest: b.shared.destNumber(destination{nextHop: nextHop})}, ""
 	}
 	p, err := mail.ParsePath(word, true)
 	switch {
 	case word[0] == '@':
-		return target{}, "target " + quote(word) + ": a source route or a domain is no target"
+		return target{}, targetMistake(word)
 	case unquotedStar(word):
 		return target{}, "target " + quote(word) + ": a star is not a wildcard: a regex with a group, /(.*)/, " +
 			"and $1 in the target keep the local part"
 	case err != nil && strings.Contains(word[strings.LastIndexByte(word, '@')+1:], "$"):
 		return target{}, "target " + quote(word) + ": a group of the regex may stand in the local part only"
 	case err != nil:
-		return target{}, "target " + quote(word) + ": " + err.Error()
+		return target{}, wrongTarget(word, err.Error())
 	case p.Domain == "":
-		return target{}, "target " + quote(word) + ": " + mail.ErrPathNoDomain.Error()
+		return target{}, wrongTarget(word, mail.ErrPathNoDomain.Error())
 	}
 	tg.dest, why = b.shared.mxDest(p.Domain)
 	if why != "" {
-		return target{}, "target " + quote(word) + ": " + why
+		return target{}, wrongTarget(word, why)
 	}
+	b.doubtTarget(word, p)
 	if strings.IndexByte(p.Local, '$') < 0 {
 		tg.local, tg.n = b.offset(s), uint16(len(p.Local))
 		return tg, ""
@@ -93,6 +101,41 @@ func (b *builder) parseTarget(s, word string, groups int, regex bool) (tg target
 	tg.local, tg.n = uint32(len(b.t.templates)), isTemplate
 	b.t.templates = append(b.t.templates, parts)
 	return tg, ""
+}
+
+// wrongTarget returns what is wrong with a word that is no address. why is what the parser found.
+func wrongTarget(word, why string) string {
+	if meant := targetMistake(word); meant != "" {
+		return meant
+	}
+	return "target " + quote(word) + ": " + why
+}
+
+// doubtTarget warns of a target that loads and may be meant otherwise.
+func (b *builder) doubtTarget(word string, p mail.Path) {
+	b.doubt(word)
+	switch {
+	case p.Domain[0] == '[':
+	case strings.IndexByte(p.Domain, '.') < 0:
+		b.warnHere("the domain " + quote(p.Domain) + " has no dot")
+	case ascii.IsDigit(p.Domain[len(p.Domain)-1]):
+		if a, err := netip.ParseAddr(p.Domain); err == nil {
+			b.warnHere(quote(p.Domain) + " " + needsBrackets + p.Local + "@" + literalOf(a))
+		}
+	}
+	if len(p.Local) == 2 && p.Local[0] == '%' && ascii.IsDigit(p.Local[1]) {
+		b.warnHere(groupIsWritten)
+	}
+}
+
+// nextHopMistake returns what is wrong with a next hop. why is what the parser found.
+func nextHopMistake(word, why string) string {
+	if !strings.Contains(word, "://") && !strings.HasPrefix(word, "lmtp+unix:") {
+		if meant := schemeMistake(word); meant != "" {
+			return meant
+		}
+	}
+	return "next hop " + quote(word) + ": " + why
 }
 
 // parseTemplate splits a local part at its $1 and ${1}; "$$" is a dollar sign. It returns nil if there is no group. A
@@ -133,6 +176,9 @@ func parseTemplate(s string, groups int, regex bool) (parts template, why string
 		}
 		group, err := strconv.Atoi(digits)
 		if err != nil || group < 1 || group > groups {
+			if !regex {
+				return nil, "this pattern has no groups, and no group " + quote(digits) + ": a regex has some"
+			}
 			return nil, "the pattern has no group " + quote(digits)
 		}
 		parts = append(parts, templatePart{text: text.String(), group: group})
@@ -145,9 +191,15 @@ func parseTemplate(s string, groups int, regex bool) (parts template, why string
 	return append(parts, templatePart{text: text.String()}), ""
 }
 
+// schemes are what a next hop begins with, in front of the colon.
+var schemes = []string{"smtp", "smtps", "submission", "lmtp", "lmtp+unix"}
+
 // parseNextHop parses a fixed next hop.
 func (c *Config) parseNextHop(s string) (nextHop mail.NextHop, why string) {
 	if file, ok := strings.CutPrefix(s, "lmtp+unix:"); ok {
+		if strings.HasPrefix(file, "//") {
+			return nextHop, "write lmtp+unix:/" + strings.TrimLeft(file, "/")
+		}
 		if !strings.HasPrefix(file, "/") {
 			return nextHop, "the path of a socket begins with a slash"
 		}
@@ -171,7 +223,11 @@ func (c *Config) parseNextHop(s string) (nextHop mail.NextHop, why string) {
 	case "lmtp":
 		nextHop.Transport, port = mail.LMTP, 24
 	default:
-		return nextHop, "unknown scheme " + quote(scheme)
+		why = "unknown scheme " + quote(scheme)
+		if meant := near.Word(scheme, schemes); meant != "" {
+			return nextHop, why + "; did you mean " + meant
+		}
+		return nextHop, why + "; there are " + strings.Join(schemes, ", ")
 	}
 	if strings.Contains(rest, "$") {
 		return nextHop, "a group of the regex may stand in a local part only"
@@ -244,7 +300,7 @@ func parseHost(s string, port uint16) (host string, _ uint16, why string) {
 		} else if canonical, ok := canonicalDomain(host); ok && mail.IsDomain(host) {
 			host = canonical
 		} else {
-			return "", 0, "no host name"
+			return "", 0, hostFault(host)
 		}
 	}
 	if tail == "" {
@@ -252,9 +308,27 @@ func parseHost(s string, port uint16) (host string, _ uint16, why string) {
 	}
 	n, err := strconv.ParseUint(tail[1:], 10, 16)
 	if tail[0] != ':' || err != nil || n == 0 {
+		if strings.Contains(tail, "/") {
+			return "", 0, "no path stands behind a host"
+		}
 		return "", 0, "a port is a number from 1 to 65535"
 	}
 	return host, uint16(n), ""
+}
+
+// hostFault returns what is wrong with a word that is no host name.
+func hostFault(host string) string {
+	switch {
+	case strings.Contains(host, "/"):
+		return "no path stands behind a host, and " + quote(host) + " is no host name"
+	case host == "":
+		return "no host name behind the slashes"
+	case !ascii.Is(host):
+		if why := oddSign(host); why != "" {
+			return "no host name: it " + why
+		}
+	}
+	return "no host name: " + quote(host)
 }
 
 // parseReply parses CODE [ENHANCED] text. The default of the enhanced code is X.7.1, delivery not authorized (RFC 3463
@@ -268,7 +342,7 @@ func parseReply(word, s string) (r mail.Reply, why string) {
 	code, err := strconv.ParseUint(codeWord, 10, 16)
 	switch {
 	case err != nil || len(codeWord) != 3 || codeWord[0] != class:
-		return r, word + " needs a reply code " + string(class) + "yz, not " + quote(codeWord)
+		return r, codeMistake(word, string(class), codeWord)
 	case code == 421:
 		return r, "421 closes the connection, whose other recipients are not this rule's: use 450 or 451"
 	}
@@ -293,6 +367,22 @@ func parseReply(word, s string) (r mail.Reply, why string) {
 		r.Text = map[byte]string{'5': "Address refused", '4': "Address refused for now, try again later"}[class]
 	}
 	return r, ""
+}
+
+// codeMistake returns what is wrong with a word that is no reply code of a class, behind the action verb.
+func codeMistake(verb, class, codeWord string) string {
+	example := map[string]string{"5": "reject 550 5.1.1 No such user", "4": "tempfail 450 4.2.1 Try again later"}[class]
+	needs := verb + " needs a reply code " + class + "yz"
+	switch {
+	case looksEnhanced(codeWord):
+		return "the reply code stands first: " + verb + " " + class + "50 " + codeWord
+	case codeWord == "":
+		return needs + " behind it, as in " + example
+	case len(codeWord) == 3 && isNumber(codeWord) && strings.ContainsAny(codeWord[:1], "45"):
+		other := map[string]string{"5": "tempfail", "4": "reject"}[class]
+		return needs + ", not " + codeWord + ": " + other + " takes that one"
+	}
+	return needs + " in front of its text, not " + quote(codeWord) + ", as in " + example
 }
 
 // cutBlank splits s at its first blanks.
