@@ -62,8 +62,10 @@ func (c *connects) spent(d *mail.Delivery) *mail.Refusal {
 	if of := c.of(client); of == nil || of.n < mostFailed {
 		return nil
 	}
-	return mail.Refuse(451, 4, 1, "Destination cannot be reached, try again later", "failed connects",
+	r := mail.Refuse(451, 4, 1, "Destination cannot be reached, try again later", "failed connects",
 		errors.New("too many connections failed for clients of "+client.String()))
+	r.Unreached = true
+	return r
 }
 
 // draw counts connections that failed.

@@ -17,6 +17,8 @@ type destination struct {
 	limits pool.Limits
 	way    pool.Way
 	fixed  bool // the administrator wrote the host down
+
+	elsewhere bool // another node tries where no host can be reached from here
 }
 
 // find finds where a next hop leads, and refuses a Site that is suspended. Errors are *mail.Refusal.

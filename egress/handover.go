@@ -12,11 +12,13 @@ const (
 	deliveredHere = "peer lost, delivered from here"
 	handedOn      = "peer lost, handed to another"
 	leftToUs      = "peer does not take this next hop, delivered from here"
+	reachedHere   = "peer could not reach it, delivered from here"
 )
 
 // A handover is a transaction at the node that owns its Site. If that node is lost before the end of data was sent, and
 // before the first octets of the message are gone, the transaction begins again at the node that owns the Site by then,
-// once, or at this node.
+// once, or at this node. So it does at this node if the owner says that it reached no host of the destination: that is
+// never said of a message whose end of data was sent.
 type handover struct {
 	local *Local
 	d     mail.Delivery
@@ -26,6 +28,7 @@ type handover struct {
 	tx       mail.Transaction
 	here     bool        // tx is this node's own
 	moved    bool        // tx was begun again at another node than the one that owned the Site first
+	unable   bool        // node reached no host, and whether this node does is not known yet
 	accepted []mail.Path // in the order of Rcpt
 	failed   error       // ended the transaction when it could not be begun again
 	form     mail.Form
@@ -81,18 +84,26 @@ func (h *handover) Rcpt(ctx context.Context, forward mail.Path) error {
 	}
 	if err == nil {
 		h.accepted = append(h.accepted, forward)
+		h.reaches()
 	}
 	return err
 }
 
-// failover begins the transaction again if err says that the owner was lost and nothing of the message is: at the node
-// that owns the Site by now, if that is another one, else at this node, which has but a small part of the Site's
-// limits. It reports whether it tried; failed is set if that was in vain.
+// failover begins the transaction again if err says that the owner was lost, or reached no host, and nothing of the
+// message is gone: at the node that owns the Site by now, if that is another one, else at this node, which has but a
+// small part of the Site's limits. What the owner could not reach is tried from here at once. It reports whether it
+// tried; failed is set if that was in vain.
 func (h *handover) failover(ctx context.Context, err error) bool {
-	if peer, sent := isPeerError(err); !peer || sent || h.here || h.wrote {
+	unable := isUnreached(err)
+	if peer, sent := isPeerError(err); !unable && !peer || sent || h.here || h.wrote {
 		return false
 	}
 	h.tx.Abort()
+	if unable {
+		h.unable = true
+		h.beginHere(ctx)
+		return true
+	}
 	node, self := h.local.cfg.Cluster.Owner(h.at.site, h.d.RecipientDomain)
 	if !self && node != h.node && !h.moved {
 		emitPeerError(h.local, &h.d, h.node, handedOn, err)
@@ -104,10 +115,30 @@ func (h *handover) failover(ctx context.Context, err error) bool {
 		return true
 	}
 	emitPeerError(h.local, &h.d, h.node, deliveredHere, err)
+	h.beginHere(ctx)
+	return true
+}
+
+// beginHere begins the transaction again at this node.
+func (h *handover) beginHere(ctx context.Context) {
 	h.here = true
 	tx, err := h.local.beginAt(ctx, h.at, h.d)
 	h.settle(h.replay(ctx, tx, err))
-	return true
+	if h.failed == nil && len(h.accepted) > 0 {
+		h.reaches()
+	}
+}
+
+// reaches notes that the destination has accepted a recipient, and tells of it if the owner did not get as far.
+func (h *handover) reaches() {
+	if !h.unable {
+		return
+	}
+	h.unable = false
+	h.local.cfg.Emit(mail.Event{
+		Kind: mail.Anomaly, Time: h.local.cfg.Now(), Trace: h.d.Trace, Client: h.d.Client.Addr(), NextHop: h.d.NextHop,
+		Site: h.d.Site, Host: h.node, Reason: reachedHere,
+	})
 }
 
 // replay repeats on tx what was said so far, unless err says that there is no tx.
@@ -119,7 +150,7 @@ func (h *handover) replay(ctx context.Context, tx mail.Transaction, err error) e
 	h.tx = tx
 	for _, f := range h.accepted {
 		err := tx.Rcpt(ctx, f)
-		if peer, _ := isPeerError(err); peer {
+		if peer, _ := isPeerError(err); peer || isUnreached(err) {
 			return err
 		}
 		if err != nil {
@@ -195,7 +226,7 @@ func (h *handover) Commit(ctx context.Context, last mail.Octets) []mail.Outcome 
 		return h.same(h.failed)
 	}
 	out := h.tx.Commit(ctx, last)
-	for len(out) > 0 && h.failover(ctx, out[0].Cause) {
+	for len(out) > 0 && !out[0].InDoubt && h.failover(ctx, out[0].Cause) {
 		if h.failed != nil {
 			return h.same(h.failed)
 		}

@@ -140,7 +140,7 @@ func (l *lease) target(password string) dial.Target {
 	return dial.Target{
 		Site: l.at.site, Transport: way.Transport, Port: way.Port, TLS: smtpclient.TLSPolicy(way.TLS), User: way.User,
 		Password: password, Hosts: l.hosts(), Fixed: l.at.fixed, Of: l.of(), Avoid: l.avoid,
-		Tried:   l.tried,
+		Elsewhere: l.at.elsewhere, Tried: l.tried,
 		Without: l.without,
 		EHLO:    l.needsEHLO(),
 	}
@@ -175,8 +175,10 @@ func (l *lease) password() (string, *mail.Refusal) {
 			return password, nil
 		}
 	}
-	return "", mail.Refuse(451, 3, 5, "System is not configured for this destination", "no password",
+	r := mail.Refuse(451, 3, 5, "System is not configured for this destination", "no password",
 		errors.New("no password for "+user+" at "+string(l.at.site)))
+	r.Unreached = true
+	return "", r
 }
 
 // hosts returns the names of the hosts.

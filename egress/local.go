@@ -9,16 +9,18 @@ import (
 // A Local delivers from this node. It is safe for concurrent use.
 type Local struct{ *resources }
 
-// Begin opens a transaction for d at d.NextHop: it finds the Site and a session and sends nothing. It returns by the
-// deadline of ctx, or after Config.Budget if it has no deadline. The error is a *mail.Refusal: 556 5.1.10 null MX, 550
-// 5.1.2 no such domain, 554 5.4.6 the best MX host is ourselves, 451 4.4.3 DNS trouble, 451 4.4.1 no host can be
-// reached, 451 4.4.5 the Site is at its cap or its rate, or is suspended, 451 4.7.5 the TLS policy is not met.
+// Begin opens a transaction for d, which came from another node, at d.NextHop: it finds the Site and a session and
+// sends nothing. It returns by the deadline of ctx, or after Config.Budget if it has no deadline. The error is a
+// *mail.Refusal: 556 5.1.10 null MX, 550 5.1.2 no such domain, 554 5.4.6 the best MX host is ourselves, 451 4.4.3 DNS
+// trouble, 451 4.4.1 no host can be reached, 451 4.4.5 the Site is at its cap or its rate, or is suspended, 451 4.7.5
+// the TLS policy is not met. Where it is Unreached the other node tries, and time is left for that.
 func (l *Local) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, error) {
 	ctx = l.within(ctx)
 	at, err := l.find(ctx, d.NextHop)
 	if err != nil {
 		return nil, err
 	}
+	at.elsewhere = true
 	return l.beginAt(ctx, at, d)
 }
 

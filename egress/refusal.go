@@ -19,13 +19,17 @@ func noSession(err error) *mail.Refusal {
 	case errors.As(err, &cooled) && cooled.Suspended:
 		return paused(cooled.Until, err)
 	case errors.As(err, &cooled):
-		return mail.Refuse(451, 4, 1, "Destination cannot be reached, try again later", "cooling", err)
+		r := mail.Refuse(451, 4, 1, "Destination cannot be reached, try again later", "cooling", err)
+		r.Unreached = isUnreached(cooled.Cause)
+		return r
 	case errors.Is(err, pool.ErrBusy) && errors.Is(err, context.Canceled):
 		return mail.Refuse(451, 4, 5, "Destination is busy, try again later", "cancelled", err)
 	case errors.Is(err, pool.ErrBusy):
 		return mail.Refuse(451, 4, 5, "Destination is busy, try again later", "site at its cap", err)
 	}
-	return mail.Refuse(451, 3, 2, "System is shutting down, try again later", "shutdown", err)
+	r := mail.Refuse(451, 3, 2, "System is shutting down, try again later", "shutdown", err)
+	r.Unreached = true
+	return r
 }
 
 // suspendedUntil returns the Refusal for a Site that the cluster suspended, and why.
@@ -46,7 +50,15 @@ func noHost(failed dial.Failures) *mail.Refusal {
 			return mail.Refuse(451, 7, 5, "Destination does not offer the TLS that is required", "tls policy", failed)
 		}
 	}
-	return mail.Refuse(451, 4, 1, "Destination cannot be reached, try again later", "unreachable", failed)
+	r := mail.Refuse(451, 4, 1, "Destination cannot be reached, try again later", "unreachable", failed)
+	r.Unreached = failed.Unanswered()
+	return r
+}
+
+// isUnreached reports whether err is a refusal that no destination made, see mail.Refusal.
+func isUnreached(err error) bool {
+	var r *mail.Refusal
+	return errors.As(err, &r) && r.Unreached
 }
 
 // isPolicy reports whether a session was not opened because its TLS would have been too little.
@@ -76,7 +88,7 @@ func connError(host string, cause error) *mail.Refusal {
 // mixedReplay returns the Refusal for a transaction of which only a part was accepted when it was begun again.
 func mixedReplay(cause error) *mail.Refusal {
 	r := mail.Refuse(451, 3, 0, "Destination no longer accepts all recipients, try again later", "replay", cause)
-	r.AboutUs = aboutUs(cause) != nil
+	r.AboutUs, r.Unreached = aboutUs(cause) != nil, isUnreached(cause)
 	return r
 }
 

@@ -208,9 +208,18 @@ type answer struct {
 	yes        bool
 	begun      bool
 	utf8       bool
-	notTaken   bool
+	lack       lack
 	recipients int // the number of recipients that the outcome is for; 0 until its last field was read
 }
+
+// A lack is why a peer refuses what no destination has refused.
+type lack uint8
+
+// The lacks. The zero value is that of any other refusal.
+const (
+	notTaken  lack = iota + 1 // it does not take transactions with this next hop
+	unreached                 // it did not get as far as a destination
+)
 
 // appendRefusal appends an error in the form of a refusal.
 func appendRefusal(f fields, err error) fields {
@@ -219,10 +228,11 @@ func appendRefusal(f fields, err error) fields {
 	if errors.As(err, &refusal) {
 		r = &mail.Refusal{
 			Reply: r.Reply, Reason: refusal.Reason, Host: refusal.Host, AboutUs: refusal.AboutUs, Cause: refusal.Cause,
+			Unreached: refusal.Unreached,
 		}
 	}
 	return appendReply(f, r.Reply, maxText).text(fReason, r.Reason).text(fHost, r.Host).flag(fAboutUs,
-		r.AboutUs).text(fCause, causeText(r.Cause))
+		r.AboutUs).flag(fUnreached, r.Unreached).text(fCause, causeText(r.Cause))
 }
 
 // causeText returns the text of an error, shortened to maxCause octets, and "" for nil.
@@ -253,7 +263,9 @@ func (a *answer) setField(name byte, v []byte) {
 	case fUTF8Offered:
 		a.utf8 = true
 	case fNotTaken:
-		a.notTaken = true
+		a.lack = notTaken
+	case fUnreached:
+		a.lack = unreached
 	case fCode:
 		a.Reply.Code = int(min(max(asNumber(v), 0), 1000))
 	case fSubject:
@@ -303,7 +315,10 @@ func parseAnswer(k kind, f fields) (a answer, err error) {
 
 // refusal returns the content of refused.
 func (a *answer) refusal() *mail.Refusal {
-	return &mail.Refusal{Reply: a.Reply, Reason: a.reason, Host: a.Host, AboutUs: a.AboutUs, Cause: a.Cause}
+	return &mail.Refusal{
+		Reply: a.Reply, Reason: a.reason, Host: a.Host, AboutUs: a.AboutUs, Cause: a.Cause,
+		Unreached: a.lack == unreached,
+	}
 }
 
 // appendOutcomes appends the content of outcomes. Neighbouring outcomes that are the same are written once. Texts are

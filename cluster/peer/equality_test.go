@@ -240,6 +240,68 @@ func TestTransaction_BeginRefused(t *testing.T) {
 	}
 }
 
+// What the owner could not reach is marked in its answer to each command before the end of data, and the connection
+// serves the next transaction.
+func TestTransaction_Unreached(t *testing.T) {
+	refusal := mail.Refuse(451, 4, 1, "Destination cannot be reached", "unreachable", errors.New("no route"))
+	refusal.Unreached = true
+	isMarked := func(t *testing.T, at string, err error) {
+		t.Helper()
+		var r *mail.Refusal
+		if !errors.As(err, &r) || !r.Unreached || r.Reason != "unreachable" {
+			t.Errorf("%s: %v", at, err)
+		}
+	}
+	d := &destination{}
+	w := newWorld(t, d, beat, nil)
+	d.begin = func(context.Context, mail.Delivery) error { return refusal }
+	tx, err := w.client.Begin(t.Context(), "b", delivery())
+	if err != nil {
+		t.Fatal(err)
+	}
+	isMarked(t, "when it begins", tx.Rcpt(t.Context(), to("x")))
+	tx.Abort()
+	d.begin = nil
+
+	tx = w.begin(delivery())
+	d.rcpt = func(context.Context, mail.Path) error { return refusal }
+	isMarked(t, "at a recipient", tx.Rcpt(t.Context(), to("y")))
+	tx.Abort()
+	d.rcpt = nil
+
+	d.lend = true
+	tx = w.begin(delivery())
+	tx.Lend()
+	d.renew = func(context.Context) error { return refusal }
+	isMarked(t, "when it begins again", tx.Renew(t.Context()))
+	tx.Abort()
+	d.renew = nil
+
+	d.data = func(context.Context, mail.Form) error { return refusal }
+	for _, size := range []int{10, 3 * maxPiece} { // in one frame, and in several
+		tx = w.begin(delivery())
+		if err := tx.Data(t.Context(), mail.Stuffed); err != nil {
+			t.Fatal(err)
+		}
+		out := tx.Commit(t.Context(), octets(strings.Repeat("x\r\n", size/3)))
+		if len(out) != 1 || out[0].InDoubt || out[0].Reply.Code != 451 {
+			t.Fatalf("got %+v", out)
+		}
+		isMarked(t, "at DATA", out[0].Cause)
+		tx.Abort()
+	}
+	d.data = nil
+	if n, _, open := d.count(); n != 0 || open != 0 {
+		t.Errorf("%d messages delivered, %d transactions open", n, open)
+	}
+	if out := w.deliver(); out.Reply.Code != 250 || w.unreachable.Load() != 0 {
+		t.Errorf("got %+v, the node was called unreachable %d times", out, w.unreachable.Load())
+	}
+	if open, _ := w.client.count("b"); open != 1 {
+		t.Errorf("%d connections", open)
+	}
+}
+
 // The destination refuses after the first pieces of a message that never ends: that stops the message.
 func TestTransaction_EarlyRefusal(t *testing.T) {
 	refusal := &mail.Refusal{Reply: mail.NewReply(552, 3, 4, "Too big"), Reason: "upstream", Host: "mx"}

@@ -127,6 +127,7 @@ const (
 	fWait           = 51 // nanoseconds
 	fRecipients     = 52 // ends an outcome; the number of neighbouring recipients that it is for
 	fNotTaken       = 53 // the peer does not carry out transactions with this next hop
+	fUnreached      = 54 // of a refusal: no destination made it, and nothing was delivered
 	fieldHead       = 3  // octets
 	traceparentSize = 55 // octets, in version 00 of W3C trace context
 )

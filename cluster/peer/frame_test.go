@@ -45,7 +45,7 @@ func genReply() *rapid.Generator[mail.Reply] {
 func TestEncode_Opening(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
 		reflect.TypeFor[mail.Delivery](): 14, reflect.TypeFor[mail.NextHop](): 4, reflect.TypeFor[mail.Params](): 3,
-		reflect.TypeFor[mail.Refusal](): 5, reflect.TypeFor[mail.Outcome](): 9, reflect.TypeFor[mail.Reply](): 4,
+		reflect.TypeFor[mail.Refusal](): 6, reflect.TypeFor[mail.Outcome](): 9, reflect.TypeFor[mail.Reply](): 4,
 		reflect.TypeFor[mail.Octets](): 3,
 	} {
 		if typ.NumField() != want {
@@ -100,7 +100,7 @@ func TestEncode_Refusal(t *testing.T) {
 		r := &mail.Refusal{Reply: genReply().Filter(func(r mail.Reply) bool {
 			return r.Class() != 2
 		}).Draw(t, "reply"), Reason: genText(40).Draw(t, "reason"), Host: genText(40).Draw(t,
-			"host"), AboutUs: rapid.Bool().Draw(t, "about us")}
+			"host"), AboutUs: rapid.Bool().Draw(t, "about us"), Unreached: rapid.Bool().Draw(t, "unreached")}
 		if rapid.Bool().Draw(t, "caused") {
 			r.Cause = errors.New("x" + genText(40).Draw(t, "cause"))
 		}
@@ -109,10 +109,35 @@ func TestEncode_Refusal(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := a.refusal(); got.Error() != r.Error() || got.Reply != r.Reply || got.Reason != r.Reason ||
-			got.AboutUs != r.AboutUs || got.Host != r.Host {
+			got.AboutUs != r.AboutUs || got.Host != r.Host || got.Unreached != r.Unreached {
 			t.Fatalf("got  %+v\nwant %+v", got, r)
 		}
 	})
+}
+
+// A node of before sends no mark, and skips that of a later one: the rest of the refusal is the same.
+func TestEncode_UnreachedOfBefore(t *testing.T) {
+	r := mail.Refuse(451, 4, 1, "Destination cannot be reached", "unreachable", errFrame)
+	before := appendRefusal(nil, r)
+	a, err := parseAnswer(refused, before)
+	if err != nil || a.refusal().Unreached {
+		t.Errorf("%+v, %v", a, err)
+	}
+	r.Unreached = true
+	now := appendRefusal(nil, r)
+	mark := string(fields(nil).flag(fUnreached, true))
+	if strings.Count(string(now), mark) != 1 || strings.Replace(string(now), mark, "", 1) != string(before) {
+		t.Errorf("got  %q\nwant %q and a mark", now, before)
+	}
+	if known := []byte{fNotTaken, fAboutUs, fInDoubt}; bytes.IndexByte(known, fUnreached) >= 0 {
+		t.Error("the number has another meaning to a node of before")
+	}
+	marked := append(fields(mark), appendOutcomes(nil, []mail.Outcome{{Reply: r.Reply, Cause: r}})...)
+	out, err := parseOutcomes(marked, 1, "b")
+	var cause *mail.Refusal
+	if err != nil || errors.As(out[0].Cause, &cause) {
+		t.Errorf("an outcome, behind an end of data: %+v, %v", out, err)
+	}
 }
 
 func genOutcome() *rapid.Generator[mail.Outcome] {
@@ -272,6 +297,7 @@ func FuzzFields(f *testing.F) {
 	o := opening{d: delivery(), forward: to("x"), traceparent: "00-x", budget: time.Second}
 	f.Add([]byte(o.append(nil)))
 	f.Add([]byte(appendRefusal(nil, mail.Refuse(550, 1, 1, "no", "upstream", errFrame))))
+	f.Add([]byte(appendRefusal(nil, &mail.Refusal{Reply: mail.NewReply(451, 4, 1, "no"), Unreached: true})))
 	f.Add([]byte(appendOutcomes(nil,
 		[]mail.Outcome{
 			{Reply: mail.NewReply(250, 0, 0, "ok")}, {Reply: mail.NewReply(250, 0, 0, "ok")},

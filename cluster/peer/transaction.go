@@ -60,7 +60,7 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 		return err
 	}
 	t.lent = false
-	if a.to == refused && k == open && a.notTaken {
+	if a.to == refused && k == open && a.lack == notTaken {
 		t.putBack()
 		t.failed = (&PeerError{Node: t.node, Cause: errNotTaken}).refusal()
 		return t.failed

@@ -84,6 +84,8 @@ type Target struct {
 	Fixed bool
 	// Of says whose mail the session is for: addresses that failed for such mail are tried last.
 	Of feedback.Of
+	// Elsewhere says that another node tries where no host accepts a connection here, so that time is left for that.
+	Elsewhere bool
 	// Tried is how many addresses were connected to for this recipient before.
 	Tried int
 	// Avoid are addresses that did not serve this very message. They are tried last of all.

@@ -19,6 +19,9 @@ const (
 	PreferIPv4               // IPv4 first
 )
 
+// reasonFamily is the reason of the Refusal of a host whose addresses are all of the other family.
+const reasonFamily = "family"
+
 var familyNames = [...]string{"any", "ipv4", "ipv6", "prefer-ipv4"}
 
 // ParseFamily reads a family's name; "" is Any. ok is false for any other name.
@@ -61,7 +64,7 @@ func (f Family) within(sources []netip.Addr) Family {
 func (f Family) of(host string, addrs []netip.Addr) ([]netip.Addr, error) {
 	out := alternate(slices.DeleteFunc(addrs, func(a netip.Addr) bool { return !f.Has(a) }), f == PreferIPv4)
 	if len(out) == 0 {
-		return nil, mail.Refuse(451, 4, 4, "No mail host of the destination can be reached", "family",
+		return nil, mail.Refuse(451, 4, 4, "No mail host of the destination can be reached", reasonFamily,
 			fmt.Errorf("%s has no address that egress.family and egress.source allow (%s)", host, f))
 	}
 	return out, nil

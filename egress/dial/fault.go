@@ -14,6 +14,7 @@ import (
 var ours = []error{
 	syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EADDRINUSE,
 	syscall.EACCES, syscall.EPERM, syscall.ENETUNREACH, syscall.ENETDOWN, syscall.EHOSTUNREACH, syscall.EAFNOSUPPORT,
+	syscall.EINVAL, // Linux, where the route is a black hole
 }
 
 // isOurs reports whether err, of an address or a host that could not be used, comes from a fault of ours.
@@ -44,4 +45,26 @@ func (f Failures) IsCut() bool {
 // AreOurs reports whether each of the failures comes from a fault of ours, so that they say nothing of the destination.
 func (f Failures) AreOurs() bool {
 	return len(f) > 0 && !slices.ContainsFunc(f, func(err error) bool { return !isOurs(err) })
+}
+
+// Unanswered reports whether no host has said anything: none accepted a connection, or was even asked for one. It may
+// be for a fault of ours, and another node may reach one. It does not report it where the DNS said that there is none.
+func (f Failures) Unanswered() bool {
+	return slices.ContainsFunc(f, isUnanswered) && !slices.ContainsFunc(f, isAnswer)
+}
+
+// isAnswer reports whether err comes from a host that accepted the connection.
+func isAnswer(err error) bool {
+	var one *smtpclient.DialError
+	return errors.As(err, &one) && one.Stage != smtpclient.StageConnect && !isOurs(err)
+}
+
+// isUnanswered reports whether another node may do better at the address or the host that failed with err.
+func isUnanswered(err error) bool {
+	var one *smtpclient.DialError
+	var r *mail.Refusal
+	if errors.As(err, &one) || !errors.As(err, &r) {
+		return !isAnswer(err)
+	}
+	return isOurs(err) || r.Reason == reasonFamily
 }

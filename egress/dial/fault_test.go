@@ -53,3 +53,32 @@ func TestIsOurs(t *testing.T) {
 		t.Error("one that is its own is enough")
 	}
 }
+
+// TestFailures_Unanswered: another node may do better where no host has said anything, and where it would not be told
+// the same by the DNS.
+func TestFailures_Unanswered(t *testing.T) {
+	at := func(stage smtpclient.Stage, err error) error { return &smtpclient.DialError{Stage: stage, Err: err} }
+	silent := at(smtpclient.StageConnect, os.ErrDeadlineExceeded)
+	for _, c := range []struct {
+		name   string
+		failed Failures
+		want   bool
+	}{
+		{"no connection is accepted", Failures{silent, at(smtpclient.StageConnect, syscall.ECONNREFUSED)}, true},
+		{"a fault of ours", Failures{at(smtpclient.StageConnect, syscall.EMFILE)}, true},
+		{"one behind the connection", Failures{at(smtpclient.StageHelo, syscall.ENETUNREACH)}, true},
+		{"our name server", Failures{mail.Refuse(451, 4, 3, "DNS", "dns", errors.New("SERVFAIL"))}, true},
+		{"our family", Failures{mail.Refuse(451, 4, 4, "no host", reasonFamily, nil)}, true},
+		{"too many addresses", Failures{silent, errMostAddrs}, true},
+		{"one host does not exist", Failures{mail.Refuse(451, 4, 4, "no host", "no mail host", nil), silent}, true},
+		{"none exists", Failures{mail.Refuse(451, 4, 4, "no host", "no mail host", nil)}, false},
+		{"one says no", Failures{silent, at(smtpclient.StageGreeting, mail.Refuse(451, 7, 0, "no", "", nil))}, false},
+		{"one is silent behind it", Failures{at(smtpclient.StageGreeting, os.ErrDeadlineExceeded), silent}, false},
+		{"one fails in TLS", Failures{at(smtpclient.StageTLS, errors.New("EOF"))}, false},
+		{"nothing failed", nil, false},
+	} {
+		if got := c.failed.Unanswered(); got != c.want {
+			t.Errorf("%s: got %v", c.name, got)
+		}
+	}
+}

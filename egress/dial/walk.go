@@ -120,7 +120,11 @@ func (w *walk) connect(ctx context.Context, list []candidate) (c candidate, sock
 	racing := list[:min(len(list), maxAddrs, MostAddrs-w.tried)]
 	rest = slices.Clone(list[len(racing):])
 	begun := time.Now()
-	if left := w.left(list) - len(racing); left > 0 {
+	left := w.left(list) - len(racing)
+	if w.target.Elsewhere {
+		left++
+	}
+	if left > 0 {
 		ctx = share(ctx, 1+left)
 		ctx = sooner(ctx, begun.Add(mostOfMany))
 	}

@@ -16,8 +16,10 @@ func noDomain(domain, text string, cause error) *mail.Refusal {
 
 // dnsFailed returns the Refusal for a look-up without a definite answer.
 func dnsFailed(name string, cause error) *mail.Refusal {
-	return mail.Refuse(451, 4, 3, "DNS look-up of the destination failed, try again later", "dns",
+	r := mail.Refuse(451, 4, 3, "DNS look-up of the destination failed, try again later", "dns",
 		fmt.Errorf("%s: %w", name, cause))
+	r.Unreached = true
+	return r
 }
 
 // noHost returns the Refusal for MX records that lead to no host. It is a 4yz although the answer was definite: the

@@ -152,6 +152,9 @@ type Refusal struct {
 	Host    string // the next hop's host that sent the reply, "" if the reply is ours
 	AboutUs bool   // the next hop refused us and not the message, so it says nothing about the client
 	Cause   error  // for the operator, never on the wire; may be nil
+	// Unreached says that no next hop refused anything: this node did not get as far, by a fault of its own or because
+	// no host accepted a connection. Another node may.
+	Unreached bool
 }
 
 // Refuse returns a Refusal of a reason and the parts of its Reply. cause is for the operator and may be nil.

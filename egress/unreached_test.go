@@ -1,0 +1,269 @@
+package egress
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// An owner is a Cluster of this node and of the one that owns all Sites. As at the hop, a transaction begins there with
+// its first recipient.
+type owner struct {
+	alone
+	relay *Relay
+	asked int
+}
+
+func (o *owner) Owner(mail.Site, string) (string, bool) { return "b", false }
+
+func (o *owner) Begin(_ context.Context, _ string, d mail.Delivery) (mail.Transaction, error) {
+	o.asked++
+	return &begunLate{owner: o, d: d}, nil
+}
+
+type begunLate struct {
+	mail.Transaction
+	owner *owner
+	d     mail.Delivery
+}
+
+func (b *begunLate) Rcpt(ctx context.Context, forward mail.Path) (err error) {
+	if b.Transaction == nil {
+		if b.Transaction, err = b.owner.relay.Local().Begin(ctx, b.d); err != nil {
+			b.Transaction = nil
+			return err
+		}
+	}
+	return b.Transaction.Rcpt(ctx, forward)
+}
+
+func (b *begunLate) Abort() {
+	if b.Transaction != nil {
+		b.Transaction.Abort()
+	}
+}
+
+// TestHandover_Unreached: where the owner reaches no host, the node that has the client tries by itself; what a
+// destination said to the owner stands.
+func TestHandover_Unreached(t *testing.T) {
+	const site = "mx1.one.test"
+	for _, c := range []struct {
+		name   string
+		change func(*Config) // of the owner
+		before func(*testing.T, *world)
+		answer map[string]smtptest.Answer
+		want   string // "" if it is delivered from here
+	}{
+		{name: "it has no address to connect from", change: func(c *Config) {
+			c.Sources = []netip.Addr{netip.MustParseAddr("192.0.2.77")}
+		}},
+		{name: "no connection is accepted", change: func(c *Config) { c.Port = 1 }},
+		{name: "the Site cools there for that", change: func(c *Config) { c.Port = 1 },
+			before: func(t *testing.T, w *world) {
+				_, err := w.relay.Begin(t.Context(), to("one.test"))
+				want(t, err, "451 4.4.1")
+			}},
+		{name: "its name server is gone", before: func(_ *testing.T, w *world) { w.dns.Close() }},
+		{name: "its clients' connections failed too often", before: func(_ *testing.T, w *world) {
+			d := to("one.test")
+			w.relay.local.connects.draw(&d, 2*mostFailed)
+		}},
+		{name: "the family of the host's addresses is not ours", change: func(c *Config) {
+			c.Sources = []netip.Addr{netip.MustParseAddr("::1")}
+		}},
+		{name: "the host says 421", want: "451 4.4.1",
+			answer: map[string]smtptest.Answer{smtptest.Greeting: {Reply: "421 4.3.2 Not now", Close: true}}},
+		{name: "the host closes the connection", want: "451 4.4.1",
+			answer: map[string]smtptest.Answer{smtptest.Greeting: {Close: true}}},
+		{name: "the recipient is refused", answer: map[string]smtptest.Answer{"RCPT": {Reply: "550 5.1.1 Unknown"}},
+			want: "550 5.1.1"},
+		{name: "the Site is suspended there", before: func(t *testing.T, w *world) {
+			tx := begin(t, w, to("one.test"))
+			tx.slot.Suspend(time.Hour, errAborted)
+			tx.Abort()
+		}, want: "451 4.4.5"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := smtptest.Start(t, smtptest.Behaviour{Answers: c.answer})
+			there := newWorld(t, port(t, s), c.change)
+			if c.before != nil {
+				c.before(t, there)
+			}
+			o := &owner{relay: there.relay}
+			w := newWorld(t, port(t, s), func(c *Config) { c.Cluster = o })
+			for n := range 2 {
+				before := s.Counts().Connections
+				tx := begun(t, w)
+				ctx := mail.Until(t.Context(), time.Now().Add(20*time.Second))
+				err := tx.Rcpt(ctx, path("x@one.test"))
+				if c.want != "" {
+					want(t, err, c.want)
+					tx.Abort()
+					if n := s.Counts().Connections - before; n > 1 {
+						t.Errorf("%d connections: the answer was not left as it is", n)
+					}
+					continue
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				rcpt(t, tx, "y@one.test")
+				if out := finish(t, tx); len(out) != 2 || out[0].Reply.Code != 250 || out[0].Via != "" {
+					t.Fatalf("got %+v", out)
+				}
+				if got := len(s.Messages()); got != n+1 {
+					t.Errorf("%d messages", got)
+				}
+				e := w.events()
+				if len(e) != n+1 || e[n].Reason != reachedHere || e[n].Host != "b" || e[n].Site != site {
+					t.Errorf("events: %+v", e)
+				}
+			}
+			if w.relay.local.pool.Count().Cooling {
+				t.Error("the Site cools here")
+			}
+			if o.asked != 2 {
+				t.Errorf("the owner was asked %d times", o.asked)
+			}
+		})
+	}
+}
+
+func begun(t *testing.T, w *world) mail.Transaction {
+	t.Helper()
+	tx, err := w.relay.Begin(t.Context(), to("one.test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tx
+}
+
+// TestHandover_UnreachedBoth: what neither node reaches is refused in the words of the one that has the client, and
+// told of as any destination that is down.
+func TestHandover_UnreachedBoth(t *testing.T) {
+	there := newWorld(t, 1, nil)
+	w := newWorld(t, 1, func(c *Config) { c.Cluster = &owner{relay: there.relay} })
+	for range 2 { // the second time both cool
+		tx := begun(t, w)
+		err := tx.Rcpt(t.Context(), path("x@one.test"))
+		want(t, err, "451 4.4.1")
+		tx.Abort()
+	}
+	if e := w.events(); len(e) != 0 {
+		t.Errorf("events: %+v", e)
+	}
+}
+
+// A lapsing transaction is that of an owner that loses its way at one call.
+type lapsing struct {
+	alone
+	at      string
+	inDoubt bool
+	calls   int
+}
+
+func (l *lapsing) Owner(mail.Site, string) (string, bool) { return "b", false }
+
+func (l *lapsing) Begin(context.Context, string, mail.Delivery) (mail.Transaction, error) {
+	return l, nil
+}
+
+func (l *lapsing) err(call string) error {
+	if l.at != call {
+		return nil
+	}
+	l.calls++
+	r := mail.Refuse(451, 4, 1, "Destination cannot be reached, try again later", "unreachable", nil)
+	r.Unreached = true
+	return r
+}
+
+func (l *lapsing) Rcpt(_ context.Context, forward mail.Path) error { return l.err(forward.Local) }
+func (l *lapsing) Stream(context.Context) error                    { return l.err("stream") }
+func (l *lapsing) Data(context.Context, mail.Form) error           { return l.err("data") }
+func (l *lapsing) Renew(context.Context) error                     { return l.err("renew") }
+func (l *lapsing) Write(mail.Octets) error                         { return l.err("write") }
+func (l *lapsing) Abort()                                          {}
+func (l *lapsing) Lend() bool                                      { return true }
+func (l *lapsing) Wanted() bool                                    { return false }
+func (l *lapsing) SMTPUTF8() bool                                  { return false }
+func (l *lapsing) Commit(context.Context, mail.Octets) []mail.Outcome {
+	err := l.err("commit")
+	o := mail.Outcome{Reply: mail.NewReply(250, 0, 0, "ok"), Cause: err, InDoubt: l.inDoubt}
+	if err != nil {
+		o.Reply = mail.ReplyFor(err)
+	}
+	return []mail.Outcome{o, o}
+}
+
+// TestHandover_UnreachedLate: an owner that loses its way when recipients stand accepted there costs nothing, for as
+// long as nothing of the message is gone and no end of data may be; after that nothing is sent again.
+func TestHandover_UnreachedLate(t *testing.T) {
+	for _, c := range []struct {
+		name, at string
+		streams  bool
+		inDoubt  bool
+		here     int // messages that are delivered from here
+		want     int
+	}{
+		{name: "at the second recipient", at: "y", here: 1, want: 250},
+		{name: "when it begins again", at: "renew", here: 1, want: 250},
+		{name: "before it streams", at: "stream", streams: true, here: 1, want: 250},
+		{name: "before DATA", at: "data", here: 1, want: 250},
+		{name: "at the first piece, which is in hand", at: "write", streams: true, here: 1, want: 250},
+		{name: "when it is to release the end of data, of a held message", at: "commit", here: 1, want: 250},
+		{name: "then, of one that streamed", at: "commit", streams: true, want: 451},
+		{name: "an end of data is in doubt", at: "commit", inDoubt: true, want: 451},
+		{name: "never", at: "", want: 250},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := smtptest.Start(t, smtptest.Behaviour{})
+			l := &lapsing{at: c.at, inDoubt: c.inDoubt}
+			w := newWorld(t, port(t, s), func(c *Config) { c.Cluster = l })
+			tx := begun(t, w)
+			rcpt(t, tx, "x@one.test", "y@one.test")
+			if err := tx.Renew(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if c.streams {
+				if err := tx.Stream(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := tx.Data(t.Context(), mail.Stuffed); err != nil {
+				t.Fatal(err)
+			}
+			if c.streams {
+				if err := tx.Write(octets(message)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			out := tx.Commit(t.Context(), octets(message))
+			if len(out) != 2 || out[0].Reply.Code != c.want || out[1].Reply.Code != c.want {
+				t.Errorf("got %+v", out)
+			}
+			if n := len(s.Messages()); n != c.here || l.calls > 1 {
+				t.Errorf("%d messages from here, %d calls at the owner that failed", n, l.calls)
+			}
+			if n := len(w.events()); n != c.here {
+				t.Errorf("%d events", n)
+			}
+		})
+	}
+}
+
+// TestLocal_LeavesTime: an owner whose connections are not answered leaves time for the node that asked.
+func TestLocal_LeavesTime(t *testing.T) {
+	s := smtptest.Start(t, smtptest.Behaviour{})
+	deaf(t, "127.0.0.9", port(t, s))
+	there := newWorldOf(t, "one.test. 60 IN MX 10 mx1.one.test.\nmx1.one.test. 60 IN A 127.0.0.9\n", port(t, s), nil)
+	w := newWorld(t, port(t, s), func(c *Config) { c.Cluster = &owner{relay: there.relay} })
+	deliverWithin(t, w, to("one.test"), "b@one.test", 2400*time.Millisecond)
+	if len(s.Messages()) != 1 {
+		t.Error("it arrived elsewhere")
+	}
+}
