@@ -422,26 +422,26 @@ func TestRouter_ReloadKeys(t *testing.T) {
 	}
 	check(keyA, "t.example")
 	current = keys(keyB, keyA)
-	if err := r.Reload(); err != nil {
+	if err := r.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	check(keyB, "t.example")
 	broken := errors.New("broken")
 	current = func() ([][]byte, error) { return nil, broken }
 	overwrite(t, file, "fwd@hosted.example x@u.example\n")
-	if err := r.Reload(); !errors.Is(err, broken) {
+	if err := r.Reload(t.Context()); !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
 	}
 	check(keyB, "t.example")
 	current = keys("short")
 	var field *mail.FieldError
-	if err := r.Reload(); !errors.As(err, &field) || field.Field != "srs.keys[0]" {
+	if err := r.Reload(t.Context()); !errors.As(err, &field) || field.Field != "srs.keys[0]" {
 		t.Errorf("got %v", err)
 	}
 	check(keyB, "t.example")
 	current = keys(keyA)
 	overwrite(t, file, "nonsense here\n")
-	if err := r.Reload(); err == nil {
+	if err := r.Reload(t.Context()); err == nil {
 		t.Error("bad rules loaded")
 	}
 	check(keyB, "t.example")

@@ -9,6 +9,7 @@
 package router
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -107,7 +108,7 @@ func New(cfg Config) (*Router, error) {
 	if cfg.Empty {
 		return r, nil
 	}
-	if err := r.Reload(); err != nil {
+	if err := r.Reload(context.Background()); err != nil { // it waits for nothing before the first rules
 		return nil, err
 	}
 	return r, nil
@@ -119,11 +120,11 @@ var errNoRules = errors.New("the rules that are read now are none at all, and th
 
 // Reload reads all files and keys anew and swaps the table. On an error, which is as that of New, the old table stays
 // in force. A file that changed within the last second, or while it is read, is read again a second later, at most four
-// times. Of reloads that overlap, the one that began last wins. It replaces any rules in force, so that a caller
-// whose rules come from elsewhere uses Read and Prepare instead.
-func (r *Router) Reload() error {
+// times; ctx ends that wait, and so the reload. Of reloads that overlap, the one that began last wins. It replaces any
+// rules in force, so that a caller whose rules come from elsewhere uses Read and Prepare instead.
+func (r *Router) Reload(ctx context.Context) error {
 	reload := r.reloads.Add(1)
-	table, err := r.load()
+	table, err := r.load(ctx)
 	if err != nil {
 		return err
 	}
@@ -136,13 +137,13 @@ func (r *Router) Reload() error {
 }
 
 // Read returns the names and the texts of the files that the Config names, read anew as Reload does. It does not parse
-// them. The error is that of reading.
-func (r *Router) Read() (iter.Seq2[string, string], error) {
+// them. The error is that of reading, or of ctx.
+func (r *Router) Read(ctx context.Context) (iter.Seq2[string, string], error) {
 	if r.cfg.Text != "" {
 		return func(yield func(name, text string) bool) { yield(r.name(), r.cfg.Text) }, nil
 	}
 	var files []rules.File
-	err := r.settled(func() (err error) {
+	err := r.settled(ctx, func() (err error) {
 		files, err = rules.Read(r.cfg.Paths)
 		return err
 	})
@@ -222,9 +223,9 @@ func digest(t *rules.Table) string {
 }
 
 // load reads the rules of the Config.
-func (r *Router) load() (table *rules.Table, err error) {
+func (r *Router) load(ctx context.Context) (table *rules.Table, err error) {
 	if r.cfg.Text == "" {
-		err = r.settled(func() (err error) {
+		err = r.settled(ctx, func() (err error) {
 			table, err = rules.Load(r.cfg.Paths, r.rulesConfig())
 			return err
 		})

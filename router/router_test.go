@@ -109,7 +109,7 @@ func TestRouter_Reload(t *testing.T) {
 	check(1, "t.example")
 
 	overwrite(t, file, "a@h.example x@u.example\n\na@h.example x@u.example colour=red\n")
-	err = r.Reload()
+	err = r.Reload(t.Context())
 	var errs *rules.Errors
 	if !errors.As(err, &errs) || !strings.HasPrefix(err.Error(), file+":3:25: unknown option") {
 		t.Errorf("got %v", err)
@@ -117,13 +117,13 @@ func TestRouter_Reload(t *testing.T) {
 	check(1, "t.example")
 
 	overwrite(t, file, "a@h.example smtps://u@smart.example\n")
-	if err = r.Reload(); err == nil || !strings.Contains(err.Error(), "lend=anybody") {
+	if err = r.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "lend=anybody") {
 		t.Errorf("got %v", err)
 	}
 	check(1, "t.example")
 
 	overwrite(t, file, "# being written\n")
-	if err := r.Reload(); err == nil {
+	if err := r.Reload(t.Context()); err == nil {
 		t.Error("a file without a rule took the place of one with rules")
 	}
 	check(1, "t.example")
@@ -131,13 +131,13 @@ func TestRouter_Reload(t *testing.T) {
 	if err := os.Remove(file); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Reload(); !errors.Is(err, os.ErrNotExist) {
+	if err := r.Reload(t.Context()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v", err)
 	}
 	check(1, "t.example")
 
 	overwrite(t, file, "a@h.example x@u.example\nb@h.example try x@u.example, y@v.example")
-	if err := r.Reload(); err != nil {
+	if err := r.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	check(2, "u.example")
@@ -163,7 +163,7 @@ func TestRouter_Concurrency(t *testing.T) {
 	for range 4 {
 		wg.Go(func() { // ends after its reloads
 			for range 50 {
-				if err := r.Reload(); err != nil {
+				if err := r.Reload(t.Context()); err != nil {
 					t.Error(err)
 				}
 			}

@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"errors"
 	"os"
 	"slices"
@@ -29,12 +30,12 @@ type seenFile struct {
 }
 
 // settled calls read when the files of the Config are quiet, and again if they changed meanwhile. Before the first
-// rules there are none to keep, so that read is called at once.
-func (r *Router) settled(read func() error) error {
+// rules there are none to keep, so that read is called at once. A wait ends with ctx, and so does settled.
+func (r *Router) settled(ctx context.Context, read func() error) error {
 	var last []seenFile
 	for n := range looks {
-		if n > 0 {
-			time.Sleep(quiet)
+		if n > 0 && !wait(ctx, quiet) {
+			return context.Cause(ctx)
 		}
 		now := time.Now()
 		before, err := look(r.cfg.Paths)
@@ -54,6 +55,18 @@ func (r *Router) settled(read func() error) error {
 		}
 	}
 	return errChanging
+}
+
+// wait waits for d and reports whether ctx lasted as long.
+func wait(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // look returns what there is to see of the files of paths.

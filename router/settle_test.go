@@ -1,6 +1,7 @@
 package router
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -41,7 +42,7 @@ func TestReload_WhileWritten(t *testing.T) {
 					}
 				}()
 				began := time.Now()
-				err := r.Reload()
+				err := r.Reload(t.Context())
 				if took := time.Since(began); took != tt.took || errors.Is(err, errChanging) != (tt.want == whole) {
 					t.Errorf("%v after %v", err, took)
 				}
@@ -56,6 +57,24 @@ func TestReload_WhileWritten(t *testing.T) {
 	}
 }
 
+// TestReload_Cut: the end of the context ends the wait for a file that is being written, and nothing changes.
+func TestReload_Cut(t *testing.T) {
+	file := write(t, "a@h.example x@t.example\n")
+	synctest.Test(t, func(t *testing.T) {
+		r := newRouter(t, testConfig(file))
+		overwriteAt(t, file, "a@h.example y@t.example\n", time.Now())
+		ctx, cancel := context.WithTimeout(t.Context(), quiet/4)
+		defer cancel()
+		began := time.Now()
+		if err := r.Reload(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != quiet/4 {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		if r.Version() != 1 {
+			t.Errorf("version %d", r.Version())
+		}
+	})
+}
+
 // TestSettled_WhileRead: a file that changes while it is read is read again, at the start as well.
 func TestSettled_WhileRead(t *testing.T) {
 	file := write(t, "a@h.example x@t.example\n")
@@ -63,7 +82,7 @@ func TestSettled_WhileRead(t *testing.T) {
 		r := &Router{cfg: testConfig(file)}
 		r.current.Store(&version{})
 		reads := 0
-		err := r.settled(func() error {
+		err := r.settled(t.Context(), func() error {
 			if reads++; reads < 3 {
 				overwriteAt(t, file, "a@h.example x@t.example\n", time.Now().Add(time.Duration(reads)))
 				return errors.New("half a line")
@@ -74,7 +93,7 @@ func TestSettled_WhileRead(t *testing.T) {
 			t.Errorf("%d reads, %v", reads, err)
 		}
 		reads = 0
-		err = r.settled(func() error {
+		err = r.settled(t.Context(), func() error {
 			reads++
 			overwriteAt(t, file, "a@h.example x@t.example\n", time.Now().Add(time.Duration(reads)))
 			return nil
@@ -92,7 +111,7 @@ func TestSettled_Future(t *testing.T) {
 		r := newRouter(t, testConfig(file))
 		overwriteAt(t, file, "a@h.example y@t.example\n", time.Now().Add(time.Hour))
 		began := time.Now()
-		if err := r.Reload(); err != nil || time.Since(began) != quiet || r.Version() != 2 {
+		if err := r.Reload(t.Context()); err != nil || time.Since(began) != quiet || r.Version() != 2 {
 			t.Errorf("version %d, %v", r.Version(), err)
 		}
 	})

@@ -133,7 +133,7 @@ func TestRouter_Digest(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 	overwrite(t, file, "a@h.example y@t.example\n")
-	if err := r.Reload(); err != nil || r.Digest() == want {
+	if err := r.Reload(t.Context()); err != nil || r.Digest() == want {
 		t.Errorf("%s, %v", r.Digest(), err)
 	}
 }
@@ -143,18 +143,18 @@ func TestRouter_Read(t *testing.T) {
 	file := write(t, "a@h.example x@t.example\n")
 	r := newRouter(t, testConfig(file))
 	overwrite(t, file, "nonsense\n")
-	files, err := r.Read()
+	files, err := r.Read(t.Context())
 	if err != nil || flat(files) != file+"=nonsense\n;" {
 		t.Errorf("%v", err)
 	}
 	cfg := testConfig("routes.txt")
 	cfg.Text = "a@h.example x@t.example\n"
-	if files, err := newRouter(t, cfg).Read(); err != nil || flat(files) != "routes.txt="+cfg.Text+";" {
+	if files, err := newRouter(t, cfg).Read(t.Context()); err != nil || flat(files) != "routes.txt="+cfg.Text+";" {
 		t.Errorf("%v", err)
 	}
 	cfg = testConfig(file + "x")
 	cfg.Empty = true
-	if _, err := newRouter(t, cfg).Read(); err == nil {
+	if _, err := newRouter(t, cfg).Read(t.Context()); err == nil {
 		t.Error("a file that is not there was read")
 	}
 }

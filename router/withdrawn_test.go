@@ -23,7 +23,7 @@ func TestReload_Grace(t *testing.T) {
 	reload := func(text string) {
 		t.Helper()
 		overwrite(t, file, text)
-		if err := r.Reload(); err != nil {
+		if err := r.Reload(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -55,7 +55,7 @@ func TestReload_Grace(t *testing.T) {
 	reload(cut + "@h.example y@t.example\n@e.example y@t.example\n")
 	check("another rule takes it", "b@h.example", false, 250)
 	check("a second reload", "any@g.example", false, 451)
-	if err := r.Reload(); err != nil {
+	if err := r.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	check("the same files again", "any@g.example", false, 451)
@@ -101,7 +101,7 @@ func TestReload_GraceBounded(t *testing.T) {
 	r := newRouter(t, testConfig(file))
 	for i := range 10 {
 		overwrite(t, file, fmt.Sprintf("@h%d.example x@t.example\n", i+1))
-		if err := r.Reload(); err != nil {
+		if err := r.Reload(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}

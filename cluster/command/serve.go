@@ -36,16 +36,43 @@ func (v *serveVerb) run(s streams) int {
 		fmt.Fprintln(s.err, err)
 		return exitError
 	}
+	reload, endReloads := startReloads(n)
 	for {
 		select {
 		case <-n.DrainAsked():
+			endReloads()
 			return drain(n, time.Duration(cfg.Drain), signals, 1)
 		case sig := <-signals:
 			if sig != syscall.SIGHUP {
+				endReloads()
 				return drain(n, time.Duration(cfg.Drain), signals, 0)
 			}
-			_ = n.Reload() // it logs its error
+			reload()
 		}
+	}
+}
+
+// startReloads returns ask, which has the node reload, and end, which cuts short what a reload waits for. A reload that
+// is asked for while one runs follows it, once.
+func startReloads(n *node.Node) (ask, end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	asked, ended := make(chan struct{}, 1), make(chan struct{})
+	go func() { // ends when asked is closed
+		defer close(ended)
+		for range asked {
+			_ = n.Reload(ctx) // it logs its error
+		}
+	}()
+	ask = func() {
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
+	}
+	return ask, func() {
+		cancel()
+		close(asked)
+		<-ended
 	}
 }
 

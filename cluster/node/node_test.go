@@ -107,7 +107,7 @@ func startNodeIn(t *testing.T, zone *dnstest.Server, extra string, spans sdktrac
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := b.Shutdown(ctx); err != nil {
 			t.Error(err)
@@ -141,7 +141,7 @@ func (b *bench) dial(t *testing.T) *talk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := raw.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := raw.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	c := &talk{t: t, Conn: textproto.NewConn(raw), raw: raw}
@@ -258,7 +258,7 @@ func TestReload_BadRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.rules(t, string(good)+"\nnonsense here\n")
-	err = b.Reload()
+	err = b.Reload(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "routes.txt:4:1: ") {
 		t.Errorf("got %v", err)
 	}
@@ -268,7 +268,7 @@ func TestReload_BadRules(t *testing.T) {
 	}
 	b.dial(t).send("info@example.com")
 	b.rules(t, string(good)+"info@example.com reject 550 5.1.1 Moved\n")
-	if err := b.Reload(); err != nil {
+	if err := b.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	c := b.dial(t)
@@ -304,7 +304,7 @@ func TestReload_Certificate(t *testing.T) {
 		t.Errorf("got %s", got)
 	}
 	write(dir, "two.example")
-	if err := b.Reload(); err != nil {
+	if err := b.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if got := shown(); got != "two.example" {
@@ -313,7 +313,7 @@ func TestReload_Certificate(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "cert.pem"), []byte("broken"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Reload(); err == nil || !strings.Contains(err.Error(), "millrace.yaml:7: tls.cert") {
+	if err := b.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "millrace.yaml:7: tls.cert") {
 		t.Errorf("a broken certificate: got %v", err)
 	}
 	if got := shown(); got != "two.example" {
@@ -323,7 +323,8 @@ func TestReload_Certificate(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "key.pem"), []byte("broken"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Reload(); err == nil || !strings.Contains(err.Error(), "tls.key: "+filepath.Join(dir, "key.pem")) {
+	wrong := "tls.key: " + filepath.Join(dir, "key.pem")
+	if err := b.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), wrong) {
 		t.Errorf("a broken key: got %v", err)
 	}
 }
@@ -374,7 +375,7 @@ func TestShutdown_SilentNextHop(t *testing.T) {
 	}})
 	t.Cleanup(func() { close(answer) })
 	b.rules(t, fmt.Sprintf("domain example.com\n@example.com smtp://%s\n", slow.Addr()))
-	if err := b.Reload(); err != nil {
+	if err := b.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	c := b.dial(t)

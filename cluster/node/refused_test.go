@@ -101,7 +101,7 @@ func TestRefused_AnotherTransaction(t *testing.T) {
 			b := startNode(t, tt.config, nil)
 			b.rules(t, fmt.Sprintf("domain example.com\n@example.com smtp://%s\ndomain other.example\n"+
 				"@other.example smtp://127.0.0.1:9\n", b.dest.Addr()))
-			if err := b.Reload(); err != nil {
+			if err := b.Reload(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			c := b.dial(t)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"log/slog"
 	"time"
 )
@@ -8,11 +9,12 @@ import (
 // Reload reads rules, SRS keys, signing keys, certificates, credentials, the limits of Sites and reactions, and the
 // keys of gossip anew. If anything is wrong with any of them, or with the configuration file, nothing changes, and the
 // error names the file and the line. Mail under way is not affected. The contents of the configuration file, and the
-// keys that are derived from secret_file or from what replaces it, change with a restart only.
-func (n *Node) Reload() error {
+// keys that are derived from secret_file or from what replaces it, change with a restart only. What a reload waits for,
+// files that are being written and Redis, ends with ctx.
+func (n *Node) Reload(ctx context.Context) error {
 	n.reloading.Lock()
 	defer n.reloading.Unlock()
-	err := n.reload()
+	err := n.reload(ctx)
 	if err != nil {
 		n.log.say(slog.LevelError, "reload failed, nothing changed", "cause", err.Error())
 		return err
@@ -28,7 +30,7 @@ func (n *Node) Reload() error {
 
 // reload reads all files before it changes anything. It swaps the rules last, because they fail most often, and
 // restores the credentials when they do.
-func (n *Node) reload() error {
+func (n *Node) reload(ctx context.Context) error {
 	c, f := n.cfg, n.parts.files
 	if err := c.Revalidate(); err != nil {
 		return err
@@ -57,7 +59,7 @@ func (n *Node) reload() error {
 		return err
 	}
 	old := f.credentials.Swap(&logins) // the rules are checked against them
-	if err := n.rules.reload(); err != nil {
+	if err := n.rules.reload(ctx); err != nil {
 		f.credentials.Store(old)
 		return c.WithLine("", "routes", err)
 	}

@@ -40,11 +40,11 @@ func (n *Node) startRoutes() error {
 }
 
 // reload takes over what changed in the rules files.
-func (r *ruleSet) reload() error {
+func (r *ruleSet) reload(ctx context.Context) error {
 	if r.shared == nil {
-		return r.router.Reload()
+		return r.router.Reload(ctx)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), rulesReload)
+	ctx, cancel := context.WithTimeout(ctx, rulesReload)
 	defer cancel()
 	return r.shared.Reload(ctx)
 }

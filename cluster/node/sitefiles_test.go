@@ -93,7 +93,7 @@ func TestReload_SiteFiles(t *testing.T) {
 
 	write("sites", fmt.Sprintf("limits * messages=1\nlimits smtp://%s messages=2 spread=2\n", b.dest.Addr()))
 	write("reactions", "451 4.7.99 * * -> fewer sessions\n")
-	if err := b.Reload(); err != nil {
+	if err := b.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if n, kind := connections(4), reacts(); n != 2 || kind != feedback.Fewer {
@@ -104,7 +104,7 @@ func TestReload_SiteFiles(t *testing.T) {
 	}
 
 	write("sites", "\nlimits * messages=none\n")
-	if err := b.Reload(); err == nil || !strings.Contains(err.Error(), `sites:2: "messages=none"`) {
+	if err := b.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), `sites:2: "messages=none"`) {
 		t.Errorf("got %v", err)
 	}
 	if n := connections(4); n != 2 {

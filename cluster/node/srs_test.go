@@ -32,7 +32,7 @@ func srsNode(t *testing.T) (b *bench, write func(keys string)) {
 	write(oneKey + "\n")
 	b = startNode(t, "srs:\n  domain: srs.example.net\n  key_file: "+file, nil)
 	b.rules(t, "@example.com smtp://"+b.dest.Addr()+" srs=always\n")
-	if err := b.Reload(); err != nil {
+	if err := b.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return b, write
@@ -57,7 +57,8 @@ func TestReload_SRSKeys(t *testing.T) {
 		t.Errorf("got %s", first)
 	}
 	write("# new\n" + anotherKey + "\nshort\n")
-	if err := b.Reload(); err == nil || !strings.Contains(err.Error(), "srs.key:3: a key of at least 16 octets") {
+	err := b.Reload(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "srs.key:3: a key of at least 16 octets") {
 		t.Errorf("got %v", err)
 	}
 	b.dial(t).send("info@example.com")
@@ -65,7 +66,7 @@ func TestReload_SRSKeys(t *testing.T) {
 		t.Errorf("after a bad reload: got %s, want %s", got, first)
 	}
 	write(anotherKey + "\n" + oneKey + "\n")
-	if err := b.Reload(); err != nil {
+	if err := b.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	b.dial(t).send("info@example.com")

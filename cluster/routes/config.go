@@ -13,8 +13,9 @@ import (
 
 // A Router runs rules.
 type Router interface {
-	// Read reads the files that the configuration names and returns their names and texts.
-	Read() (iter.Seq2[string, string], error)
+	// Read reads the files that the configuration names and returns their names and texts. It may wait for files that
+	// are being written, until ctx ends.
+	Read(ctx context.Context) (iter.Seq2[string, string], error)
 	// Prepare prepares rules to be used as version number. Nothing changes until use is called. The error is that of
 	// invalid rules, or of no rules at all in place of some.
 	Prepare(number uint64, files iter.Seq2[string, string]) (use func(), err error)

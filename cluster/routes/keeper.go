@@ -121,8 +121,9 @@ func (k *keeper) askVersion(ctx context.Context) (head store.RulesHead, err erro
 	return head, err
 }
 
-// chooseFirst puts the set in force that the node starts with. head and err are the result of askVersion.
-func (k *keeper) chooseFirst(ctx context.Context, head store.RulesHead, err error) {
+// chooseFirst puts the set in force that the node starts with. files are those of startFiles, head and err the result
+// of askVersion.
+func (k *keeper) chooseFirst(ctx context.Context, files set, head store.RulesHead, err error) {
 	kept, stateErr := k.folder.load(savedName)
 	if stateErr != nil {
 		k.cfg.Log.Warn("the rules in the state folder cannot be used", "cause", stateErr)
@@ -133,7 +134,6 @@ func (k *keeper) chooseFirst(ctx context.Context, head store.RulesHead, err erro
 		k.cfg.Log.Error("the state folder held rules that cannot be read, which may be newer than the files: these " +
 			"are not run. Delete the damaged file to run them")
 	}
-	files := k.startFiles()
 	shared := err == nil && head.Number > 0
 	k.sawShared = kept.set != nil || damaged || errors.Is(err, store.ErrNewer)
 	if shared && (head.Number > kept.version || head.Number == kept.version && head.Digest != kept.digest) {
@@ -162,8 +162,8 @@ func (k *keeper) chooseFirst(ctx context.Context, head store.RulesHead, err erro
 }
 
 // startFiles reads the files, which are nil after an error, and sets the baseline.
-func (k *keeper) startFiles() set {
-	files, _, err := k.read()
+func (k *keeper) startFiles(ctx context.Context) set {
+	files, _, err := k.read(ctx)
 	if err != nil {
 		k.cfg.Log.Warn("the rules files cannot be read", "cause", err)
 	}
@@ -203,8 +203,8 @@ func (k *keeper) publishStatus() {
 }
 
 // read reads the files. It returns them as a set, and the names that this node has for them.
-func (k *keeper) read() (files set, paths []string, err error) {
-	all, err := k.cfg.Router.Read()
+func (k *keeper) read(ctx context.Context) (files set, paths []string, err error) {
+	all, err := k.cfg.Router.Read(ctx)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -23,9 +23,9 @@ var (
 // reload does the work of Reload, in run.
 func (k *keeper) reload(ctx context.Context) error {
 	if k.noRedis {
-		return k.reloadFiles()
+		return k.reloadFiles(ctx)
 	}
-	files, paths, err := k.read()
+	files, paths, err := k.read(ctx)
 	if err != nil {
 		return err
 	}
@@ -46,8 +46,8 @@ func (k *keeper) reload(ctx context.Context) error {
 }
 
 // reloadFiles runs the files, under the names that this node has for them.
-func (k *keeper) reloadFiles() error {
-	files, err := k.cfg.Router.Read()
+func (k *keeper) reloadFiles(ctx context.Context) error {
+	files, err := k.cfg.Router.Read(ctx)
 	if err != nil {
 		return err
 	}

@@ -49,16 +49,16 @@ func New(c Config) (*Routes, error) {
 // then on. Without Redis its error is that of reading the files. With Redis it has no error: a node without usable
 // rules is not ready, and may become ready. Start waits for Redis for at most 5 s. It is called once.
 func (r *Routes) Start(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, r.keeper.cfg.tune.wait)
+	asking, cancel := context.WithTimeout(ctx, r.keeper.cfg.tune.wait)
 	defer cancel()
-	head, err := r.keeper.askVersion(ctx)
+	head, err := r.keeper.askVersion(asking)
 	r.keeper.noRedis = errors.Is(err, store.ErrNoRedis)
 	if r.keeper.noRedis {
-		if err := r.keeper.reloadFiles(); err != nil {
+		if err := r.keeper.reloadFiles(ctx); err != nil {
 			return err
 		}
 	} else {
-		r.keeper.chooseFirst(ctx, head, err)
+		r.keeper.chooseFirst(asking, r.keeper.startFiles(ctx), head, err)
 	}
 	r.keeper.publishStatus()
 	r.started.Store(true)

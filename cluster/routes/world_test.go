@@ -39,7 +39,7 @@ type table struct {
 	uses    int
 }
 
-func (r *table) Read() (iter.Seq2[string, string], error) {
+func (r *table) Read(context.Context) (iter.Seq2[string, string], error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.missing {
@@ -222,7 +222,7 @@ func agree(t testing.TB, nodes ...*node) {
 // until waits for a condition. state describes the state for the error.
 func until(t testing.TB, condition func() bool, state func() string) {
 	t.Helper()
-	deadline := time.NewTimer(20 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()

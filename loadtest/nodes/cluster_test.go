@@ -72,7 +72,7 @@ func (c *cluster) complete(t *testing.T) {
 func (c *cluster) reload(t *testing.T) {
 	t.Helper()
 	for _, r := range c.nodes {
-		if err := r.Node.Reload(); err != nil {
+		if err := r.Node.Reload(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -262,7 +262,7 @@ func TestCluster_SecretChanges(t *testing.T) {
 			t.Fatalf("keys %s: %d", verb, code)
 		}
 		for i := range c.nodes { // one after the other: in between some have taken the step and some have not
-			if err := c.nodes[i].Node.Reload(); err != nil {
+			if err := c.nodes[i].Node.Reload(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			c.complete(t)
@@ -308,7 +308,7 @@ func TestCluster_AuthorityChanges(t *testing.T) {
 	if err := os.WriteFile(ca, []byte("nothing"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.nodes[0].Node.Reload(); err == nil || !strings.Contains(err.Error(), "cluster.tls.ca") {
+	if err := c.nodes[0].Node.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "cluster.tls.ca") {
 		t.Errorf("got %v", err)
 	}
 	c.oneOwner(t)
@@ -369,7 +369,7 @@ func TestCluster_RulesSurviveAnEmptiedRedis(t *testing.T) {
 		t.Fatal(err)
 	}
 	world.Save(t, file, string(text)+gone+" reject 550 5.1.1 Moved\n")
-	if err := nodes[1].Node.Reload(); err != nil {
+	if err := nodes[1].Node.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range nodes {
