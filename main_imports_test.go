@@ -49,6 +49,8 @@ func mayImport(from, to string, test bool) bool {
 		return test || under(from, "loadtest")
 	case under(to, "egress/smtptest", "egress/dns/dnstest"):
 		return test || under(from, "egress/smtptest", "egress/dns/dnstest", "cluster/dev", "bench", "loadtest")
+	case under(to, "cluster/gossiptest"):
+		return test && (top(from) == "cluster" || crosses)
 	case under(to, "ingress/ingresstest"):
 		return test && (top(from) == "ingress" || crosses)
 	case under(from, "loadtest/extern"):
@@ -70,7 +72,7 @@ func mayImport(from, to string, test bool) bool {
 // test file, "..." is everywhere. The longest path that fits an import decides; a library without a line is refused.
 var gateFor = map[string][]string{
 	"github.com/redis/go-redis":                  {"cluster/store"},
-	"github.com/hashicorp/memberlist":            {"cluster"},
+	"github.com/hashicorp/memberlist":            {"cluster", "cluster/gossiptest"},
 	"github.com/miekg/dns":                       {"egress/dns", "egress/dns/dnstest"},
 	"go.yaml.in/yaml":                            {"cluster/config", "tests"},
 	"blitiri.com.ar/go/spf":                      {"ingress/message/auth/spf"},
@@ -178,7 +180,7 @@ func upward(s source, order []string) []string {
 		return slices.Index(order, folder)
 	}
 	if s.test() || s.dir() == "." || under(s.dir(), ".ci", "bench", "loadtest", "deploy", "egress/smtptest",
-		"egress/dns/dnstest", "ingress/ingresstest") {
+		"egress/dns/dnstest", "ingress/ingresstest", "cluster/gossiptest") {
 		return nil
 	}
 	from := place(s.dir())

@@ -16,13 +16,19 @@ func parse(t *testing.T, path, text string) source {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return source{path, fset, file}
+	s := []source{{path: path, fset: fset, ast: file}}
+	noteBubbles(s)
+	return s[0]
 }
 
 // TestTheHouseRulesBite shows each rule a file that breaks it, and what is near to that and allowed.
 func TestTheHouseRulesBite(t *testing.T) {
 	const m = `"` + module + `/`
 	importing := func(paths ...string) string { return "package p; import (_ " + strings.Join(paths, "; _ ") + ")" }
+	timed := func(lines ...string) string {
+		return "package p; import (\"context\"; \"time\"; \"testing/synctest\")\nfunc TestX(t *testing.T) {\n" +
+			strings.Join(lines, "\n") + "\n}"
+	}
 	for _, c := range []struct {
 		name string
 		rule rule
@@ -104,6 +110,14 @@ func TestTheHouseRulesBite(t *testing.T) {
 		{
 			"nor may tests of another folder", layers, "egress/a_test.go", importing(m + `ingress/ingresstest"`),
 			"1: egress may not import ingress/ingresstest",
+		},
+		{
+			"tests of nodes may have them gossip in memory", layers, "loadtest/nodes/a_test.go",
+			importing(m + `cluster/gossiptest"`), "",
+		},
+		{
+			"the cluster may not", layers, "cluster/a.go", importing(m + `cluster/gossiptest"`),
+			"1: cluster may not import cluster/gossiptest",
 		},
 		{
 			"tests may start the programs of others", layers, "egress/smtpclient/a_test.go",
@@ -189,6 +203,58 @@ func TestTheHouseRulesBite(t *testing.T) {
 			"package p\nimport (\"time\"; \"testing/synctest\")\nvar _ = synctest.Test\nfunc f() { time.Sleep(1) }",
 			""},
 		{"the relay may", sleeps, "a.go", "package p\nimport \"time\"\nfunc f() { time.Sleep(1) }", ""},
+
+		{
+			"a bound from above is found", bounds, "a_test.go", timed(
+				"took := time.Since(begun)", "if took > time.Second { t.Error(took) }",
+			), "4: bounds a time that has passed",
+		},
+		{
+			"so is one of what a variable holds", bounds, "a_test.go", timed(
+				"a := time.Now()", "f()", "b := time.Now()", "ok := err == nil && b.Sub(a).Round(1) <= time.Second",
+			), "6: bounds a time that has passed",
+		},
+		{"so is a wait by the clock", bounds, "a_test.go", timed("for time.Since(begun) < 1 {}"),
+			"3: bounds a time that has passed"},
+		{
+			"so is a comparison of two", bounds, "a_test.go", timed("if time.Since(a) < time.Since(b) { t.Error(1) }"),
+			"3: bounds a time that has passed",
+		},
+		{
+			"at least so much may be demanded", bounds, "a_test.go", timed(
+				"if took := time.Since(begun); err != nil || took < time.Second { t.Error(took) }",
+			), "",
+		},
+		{"times that nothing measured are compared", bounds, "a_test.go", timed("if e.At.Sub(e.From) > 1 { f() }"), ""},
+		{
+			"in a bubble it may", bounds, "a_test.go", timed(
+				"synctest.Test(t, func(t *testing.T) { if time.Since(begun) != 1 { t.Error(1) } })",
+			), "",
+		},
+		{
+			"so it may where a function has a bubble made", bounds, "a_test.go", timed(
+				"inBubble(func() { if time.Since(begun) != 1 { t.Error(1) } })", "}",
+				"func inBubble(f func()) { synctest.Test(t, f)",
+			), "",
+		},
+		{
+			"a benchmark may", bounds, "a_test.go",
+			"package p\nimport \"time\"\nfunc BenchmarkX(b *testing.B) { if time.Since(a) > 1 { f() } }", "",
+		},
+		{"the relay may", bounds, "a.go", timed("if time.Since(begun) > 1 { f() }"), ""},
+		{
+			"a wait that ends soon is found", waits, "a_test.go", timed(
+				"<-time.After(10 * time.Second)", "const most = 2 * time.Second",
+				"c.SetDeadline(time.Now().Add(most))", "context.WithTimeout(ctx, time.Second)",
+			), "3: waits for 10s, not for half a minute,5: waits for 2s, not for half a minute," +
+				"6: waits for 1s, not for half a minute",
+		},
+		{
+			"one that is patient is not, nor one that is to end", waits, "a_test.go", timed(
+				"<-time.After(time.Minute)", "context.WithTimeout(ctx, 30*time.Millisecond)",
+				"c.SetDeadline(time.Now().Add(elsewhere))",
+			), "",
+		},
 
 		{
 			"printing is found", prints, "egress/a.go", "package p\nimport \"fmt\"\nfunc f() { fmt.Println() }",

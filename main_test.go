@@ -13,9 +13,9 @@ import (
 	"testing"
 )
 
-// The house rules as tests: main_imports_test.go has those about packages, main_code_test.go about code and
-// main_names_test.go about words. Each rule is a function over parsed files, so that main_rules_test.go can show on a
-// bad example that it still bites.
+// The house rules as tests: main_imports_test.go has those about packages, main_code_test.go about code,
+// main_time_test.go about time in tests and main_names_test.go about words. Each rule is a function over parsed files,
+// so that main_rules_test.go can show on a bad example that it still bites.
 
 const module = "github.com/millrace/millrace"
 
@@ -24,6 +24,8 @@ type source struct {
 	path string // from the module's root, with slashes
 	fset *token.FileSet
 	ast  *ast.File
+
+	bubbles map[string]bool // functions of the package that run a function in a synctest bubble
 }
 
 // dir is the folder of the file's package, "." for the root.
@@ -58,6 +60,8 @@ func TestHouseRules(t *testing.T) {
 		"nothing happens at init":                             inits,
 		"comments leave nothing for later":                    leftovers,
 		"tests wait on conditions":                            sleeps,
+		"tests bound no time that passes":                     bounds,
+		"tests are patient":                                   waits,
 		"only commands print":                                 prints,
 		"names say what a thing is":                           names,
 		"wall time that is compared is passed in":             clocks,
@@ -135,12 +139,13 @@ func tree(t *testing.T) []source {
 		if err != nil {
 			return err
 		}
-		sources = append(sources, source{filepath.ToSlash(name), fset, file})
+		sources = append(sources, source{path: filepath.ToSlash(name), fset: fset, ast: file})
 		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	noteBubbles(sources)
 	return sources
 }
 

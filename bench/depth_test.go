@@ -132,7 +132,7 @@ var (
 // one of them waits there. Where a call goes on in another goroutine, the calls of both count.
 func stackTo(t *testing.T, up net.Conn) []string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	buf := make([]byte, 1<<20)
 	for ; ; runtime.Gosched() {

@@ -84,7 +84,7 @@ func serve(b testing.TB, dir, extra, routes string) string {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := n.Shutdown(ctx); err != nil {
 			b.Error(err)

@@ -73,6 +73,9 @@ func (c *Cluster) memberlistConfig() *memberlist.Config {
 		a := netip.MustParseAddrPort(c.cfg.Advertise)
 		m.AdvertiseAddr, m.AdvertisePort = a.Addr().String(), int(a.Port())
 	}
+	if c.cfg.Transport != nil { // a nil interface would be none
+		m.Transport = c.cfg.Transport
+	}
 	m.Keyring = c.keys
 	m.GossipVerifyIncoming, m.GossipVerifyOutgoing = true, true
 	m.ProbeInterval, m.ProbeTimeout = probeInterval, probeTimeout

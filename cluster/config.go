@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/hashicorp/memberlist"
+
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -66,6 +68,8 @@ type Config struct {
 	Changed func()
 	// Now is the clock of suspensions, shares and Stable. nil means time.Now.
 	Now func() time.Time
+	// Transport carries gossip. nil means sockets at Bind.
+	Transport memberlist.Transport
 
 	tune tuning
 }

@@ -26,15 +26,7 @@ func TestRelay_IPv6Refuses(t *testing.T) {
 
 // TestRelay_IPv6First: IPv6 is preferred.
 func TestRelay_IPv6First(t *testing.T) {
-	l, err := net.Listen("tcp6", "[::1]:0")
-	if err != nil {
-		t.Skip(err)
-	}
-	p := l.Addr().(*net.TCPAddr).Port
-	l.Close()
-	s6 := listen(t, "::1", p, smtptest.Behaviour{})
-	s4 := listen(t, "127.0.0.1", p, smtptest.Behaviour{})
-	w := newWorld(t, p, nil)
+	w, s6, s4 := both(t, smtptest.Behaviour{}, smtptest.Behaviour{}, nil)
 	deliver(t, w, to("both.test"), "b@both.test")
 	if a, b := s6.Counts().Connections, s4.Counts().Connections; a != 1 || b != 0 {
 		t.Errorf("%d connections by IPv6 and %d by IPv4", a, b)

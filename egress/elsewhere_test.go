@@ -46,7 +46,7 @@ func TestRelay_Elsewhere(t *testing.T) {
 			w, s1, s2 := two(t, first, smtptest.Behaviour{Extensions: smtptest.Without("CHUNKING")},
 				limits(t, "connections=5 messages=1 idle=1m age=1h"))
 			send := func() error {
-				ctx := mail.Until(t.Context(), time.Now().Add(20*time.Second))
+				ctx := mail.Until(t.Context(), time.Now().Add(time.Minute))
 				tx, err := w.relay.Begin(ctx, to("two.test"))
 				if err != nil {
 					t.Fatal(err)

@@ -12,9 +12,8 @@ import (
 // both starts a destination with an address of each family, the MX host of both.test.
 func both(t *testing.T, six, four smtptest.Behaviour, change func(*Config)) (w *world, s6, s4 *smtptest.Server) {
 	t.Helper()
-	s4 = smtptest.Start(t, four)
-	s6 = listen(t, "::1", port(t, s4), six)
-	return newWorld(t, port(t, s4), change), s6, s4
+	all := listen(t, endpoint{host: "::1", behaviour: six}, endpoint{host: "127.0.0.1", behaviour: four})
+	return newWorld(t, port(t, all[0]), change), all[0], all[1]
 }
 
 // TestRelay_Family: hosts are connected to by the family that is asked for, and a next hop that is written as an

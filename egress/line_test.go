@@ -199,7 +199,7 @@ func walk(t *testing.T, tx *transaction) (code int, doubt, sent bool) {
 		tx.Abort()
 		return mail.ReplyFor(err).Code, false, false
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	out := tx.Commit(ctx, octets(message))
 	return out[0].Reply.Code, out[0].InDoubt, true

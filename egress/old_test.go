@@ -60,7 +60,7 @@ func TestRelay_EndsAtEHLO(t *testing.T) {
 				if c.message != nil {
 					c.message(&d)
 				}
-				ctx := mail.Until(t.Context(), time.Now().Add(20*time.Second))
+				ctx := mail.Until(t.Context(), time.Now().Add(time.Minute))
 				tx, err := w.relay.Begin(ctx, d)
 				if (err == nil) != c.old {
 					t.Fatalf("message %d: got %v", i, err)

@@ -138,10 +138,15 @@ func TestRelay_FailedHost(t *testing.T) {
 func TestRelay_AtCap(t *testing.T) {
 	w, s := one(t, smtptest.Behaviour{}, limits(t, "connections=1 messages=100 idle=1m age=1h"))
 	first := begin(t, w, to("one.test"))
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
-	defer cancel()
-	_, err := w.relay.Begin(ctx, to("one.test"))
-	r := want(t, err, "451 4.4.5")
+	ctx, end := context.WithCancelCause(t.Context())
+	refused := make(chan error, 1)
+	go func() { // ends with ctx
+		_, err := w.relay.Begin(ctx, to("one.test"))
+		refused <- err
+	}()
+	until(t, func() bool { return w.relay.local.pool.Count().Waiting == 1 })
+	end(context.DeadlineExceeded)
+	r := want(t, <-refused, "451 4.4.5")
 	if r.Reason != "site at its cap" {
 		t.Error(r.Reason)
 	}

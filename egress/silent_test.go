@@ -11,7 +11,9 @@ import (
 // others are not tried.
 func TestRelay_SilentSessions(t *testing.T) {
 	for _, ext := range [][]string{nil, {}} {
-		w, s := one(t, smtptest.Behaviour{Extensions: ext}, func(c *Config) { c.Client.Reused = 20 * time.Millisecond })
+		w, s := one(t, smtptest.Behaviour{Extensions: ext}, func(c *Config) {
+			c.Client.Reused = 500 * time.Millisecond
+		})
 		var open []*transaction
 		for i := range 3 {
 			tx := begin(t, w, from(i, "one.test"))

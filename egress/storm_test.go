@@ -83,7 +83,7 @@ func TestTransaction_Storm(t *testing.T) {
 
 // stormWalk tries to send one message and returns the number of recipients that were acknowledged.
 func stormWalk(t *testing.T, w *world, d mail.Delivery, draw func(int) int) int {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	tx, err := w.relay.Begin(ctx, d)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 // offer tries to send one message, and returns the code that its client reads.
 func offer(t *testing.T, w *world, d mail.Delivery) int {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	tx, err := w.relay.Begin(ctx, d)
 	if err != nil {

@@ -170,7 +170,7 @@ func TestTransaction_LateReply(t *testing.T) {
 	}}, nil)
 	tx := begin(t, w, to("one.test"))
 	rcpt(t, tx, "b@one.test")
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	want(t, tx.Rcpt(ctx, path("late@one.test")), "451 4.4.2")
 	close(held)
@@ -199,7 +199,7 @@ func TestTransaction_UnaskedReply(t *testing.T) {
 					}
 					return
 				}
-				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				out := tx.Commit(ctx, octets(message))
 				if len(out) != 1 || out[0].Reply.Code != 250 || len(s.Messages()) != 1 {

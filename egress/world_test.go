@@ -85,7 +85,7 @@ func newWorldOf(t testing.TB, zone string, port int, change func(*Config)) *worl
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := w.relay.Shutdown(ctx); err != nil {
 			t.Errorf("sessions are out in the end: %v, %+v", err, w.relay.local.pool.Count())
@@ -127,15 +127,54 @@ func port(t testing.TB, s *smtptest.Server) int {
 	return n
 }
 
-// listen starts a destination on another address and the same port as s, which may be taken; then the test is skipped.
-func listen(t testing.TB, host string, p int, b smtptest.Behaviour) *smtptest.Server {
+// An endpoint is an address at which a destination is to listen, or one whose SYNs are dropped.
+type endpoint struct {
+	host      string
+	behaviour smtptest.Behaviour
+	deaf      bool
+}
+
+// listen starts a destination at each of them, nil for one that is deaf. All have one port: one that is taken at any of
+// them is left for another.
+func listen(t testing.TB, endpoints ...endpoint) []*smtptest.Server {
 	t.Helper()
-	s, err := smtptest.Listen(net.JoinHostPort(host, strconv.Itoa(p)), b)
-	if err != nil {
-		t.Skip(err)
+	var err error
+	for range 100 {
+		var all []*smtptest.Server
+		if all, err = listenOnce(t, endpoints); err == nil {
+			return all
+		}
 	}
-	t.Cleanup(s.Close)
-	return s
+	t.Fatal(err)
+	return nil
+}
+
+func listenOnce(t testing.TB, endpoints []endpoint) (all []*smtptest.Server, err error) {
+	var undo []func()
+	p := "0"
+	for _, at := range endpoints {
+		if at.deaf {
+			var end func()
+			end, err = deaf(at.host, p)
+			all, undo = append(all, nil), append(undo, end)
+		} else {
+			var s *smtptest.Server
+			if s, err = smtptest.Listen(net.JoinHostPort(at.host, p), at.behaviour); err == nil {
+				all, undo = append(all, s), append(undo, s.Close)
+				_, p, _ = net.SplitHostPort(s.Addr())
+			}
+		}
+		if err != nil {
+			for _, end := range undo {
+				end()
+			}
+			return nil, err
+		}
+	}
+	for _, end := range undo {
+		t.Cleanup(end)
+	}
+	return all, nil
 }
 
 // one starts a destination and a world in which it is the MX host of one.test.
@@ -148,13 +187,8 @@ func one(t testing.TB, b smtptest.Behaviour, change func(*Config)) (*world, *smt
 // two starts the two MX hosts of two.test and their world.
 func two(t testing.TB, b1, b2 smtptest.Behaviour, change func(*Config)) (w *world, s1, s2 *smtptest.Server) {
 	t.Helper()
-	s1, err := smtptest.Listen("127.0.0.2:0", b1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s1.Close)
-	s2 = listen(t, "127.0.0.3", port(t, s1), b2)
-	return newWorld(t, port(t, s1), change), s1, s2
+	all := listen(t, endpoint{host: "127.0.0.2", behaviour: b1}, endpoint{host: "127.0.0.3", behaviour: b2})
+	return newWorld(t, port(t, all[0]), change), all[0], all[1]
 }
 
 var subnet = netip.MustParsePrefix("192.0.2.0/24")
@@ -207,7 +241,7 @@ func finish(t testing.TB, tx mail.Transaction) []mail.Outcome {
 	if err := tx.Data(t.Context(), mail.Stuffed); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	return tx.Commit(ctx, octets(message))
 }

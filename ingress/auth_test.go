@@ -251,10 +251,8 @@ func TestBody_HoldLends(t *testing.T) {
 	if _, err := io.WriteString(c.conn, octets[:more]); err != nil {
 		t.Fatal(err)
 	}
-	for due := time.Now().Add(10 * time.Second); c.relay.Lent() == 0; <-time.After(time.Millisecond) {
-		if time.Now().After(due) {
-			t.Fatal("the session was not lent")
-		}
+	for c.relay.Lent() == 0 { // at last it is the test's time that is over
+		<-time.After(time.Millisecond)
 	}
 	c.say(octets[more:]+".", "250")
 	c.below(text)

@@ -62,7 +62,7 @@ func serve(t *testing.T, router Router, relay Relay, change func(*Config, *wire.
 		_ = srv.Serve(l)
 	}()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		_ = srv.Shutdown(ctx)
 		<-done
@@ -82,7 +82,7 @@ func (w *fixture) connect(addr string) {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	w.conn, w.in = conn, bufio.NewReader(conn)
 	w.want("220 ")
 	w.say("EHLO client.example", "250")

@@ -66,7 +66,7 @@ func (p *pipe) Write(b []byte) (int, error) {
 // await waits until all that was written satisfies ok.
 func (p *pipe) await(t *testing.T, ok func(string) bool) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	defer context.AfterFunc(ctx, p.cond.Broadcast)()
 	p.mu.Lock()

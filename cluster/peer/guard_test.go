@@ -110,7 +110,7 @@ func TestServer_Places(t *testing.T) {
 	}
 	closed := 0
 	for _, c := range silent[maxPlaces:] {
-		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(time.Minute))
 		if _, err := c.Read(make([]byte, 1)); err != nil && !isTimeout(err) {
 			closed++
 		}

@@ -20,7 +20,7 @@ func feed(tb testing.TB, s *Server, b []byte) {
 	s.start(theirs, nil)
 	var reader sync.WaitGroup
 	reader.Go(func() { _, _ = io.Copy(io.Discard, ours) }) // ends with the connection
-	_ = ours.SetWriteDeadline(time.Now().Add(20 * time.Second))
+	_ = ours.SetWriteDeadline(time.Now().Add(time.Minute))
 	_, err := ours.Write(b)
 	if ne, ok := err.(net.Error); ok && ne.Timeout() {
 		tb.Error("the server reads no more")

@@ -84,7 +84,7 @@ func breakRun(t *testing.T, d *smtptest.Server, tg Target, to, from int, text st
 	}
 	c.listener.Close()
 	c.done.Wait()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := d.WaitFor(ctx, func(n smtptest.Counts) bool { return n.Current == 0 }); err != nil {
 		t.Fatal(err)

@@ -92,7 +92,7 @@ func send(t testing.TB, s *Client, form mail.Form, pieces ...mail.Octets) []mail
 
 func one(t testing.TB, d *smtptest.Server) smtptest.Message {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	m, err := d.WaitMessages(ctx, 1)
 	if err != nil || len(m) != 1 {
@@ -322,7 +322,7 @@ func TestClient_Reset(t *testing.T) {
 			if s.wire.writes != writes {
 				t.Error("something was written behind the octets of a message")
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			if err := d.WaitFor(ctx, func(n smtptest.Counts) bool { return n.Current == 0 }); err != nil {
 				t.Error(err)
@@ -370,7 +370,7 @@ func TestClient_Alive(t *testing.T) {
 
 func wait(t *testing.T, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !cond(); {
+	for end := time.Now().Add(time.Minute); !cond(); {
 		if time.Now().After(end) {
 			t.Fatal("waited in vain")
 		}

@@ -20,7 +20,7 @@ func talk(t *testing.T, s *Server, script string) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(time.Minute))
 	in := bufio.NewReader(conn)
 	for line := range strings.SplitSeq(strings.TrimSpace(script), "\n") {
 		line = strings.TrimSpace(line)
@@ -119,7 +119,7 @@ func TestServer_Halves(t *testing.T) {
 			bufio.NewReader(conn).WriteTo(new(strings.Builder))
 			conn.Close()
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := s.WaitFor(ctx, func(n Counts) bool {
 			return n.Connections == len(whole) && n.Current == 0

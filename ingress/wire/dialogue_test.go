@@ -98,7 +98,7 @@ func play(t *testing.T, lines []string) {
 // expect waits for a call that begins with want behind the first n calls, and returns its number.
 func (r *rig) expect(t testing.TB, n int, want string) int {
 	t.Helper()
-	late := time.After(10 * time.Second)
+	late := time.After(time.Minute)
 	for {
 		r.mu.Lock()
 		for i := n; i < len(r.calls); i++ {

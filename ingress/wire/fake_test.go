@@ -367,7 +367,7 @@ func startOn(t testing.TB, l net.Listener, change func(*Config)) *rig {
 	r.srv = srv
 	go func() { r.served <- srv.Serve(l) }() // ends with Shutdown
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := srv.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)
@@ -393,7 +393,7 @@ func (r *rig) dial() *testClient {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	return &testClient{t: r.t, Conn: c}
 }
 

@@ -74,7 +74,7 @@ func exchange(t *testing.T, addr, octets string) string {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(time.Minute))
 	go func() { // ends when all is sent or the server hung up
 		_, _ = io.WriteString(c, octets)
 		_ = c.(*net.TCPConn).CloseWrite()

@@ -194,7 +194,7 @@ type end struct {
 func newEnd(c net.Conn) *end { return &end{c, c, bufio.NewReader(c)} }
 
 // turn bounds each step.
-const turn = 10 * time.Second
+const turn = time.Minute
 
 func (r *run) close() {
 	for _, e := range []*end{r.client, r.mx} {

@@ -116,7 +116,7 @@ func TestSession_Cut(t *testing.T) {
 		if _, err := s.Send(message(strings.Repeat("x\r\n", 100))); !errors.Is(err, source.ErrCut) {
 			t.Errorf("got %v", err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := d.WaitFor(ctx, func(c smtptest.Counts) bool { return c.Halves == 1 && c.Current == 0 }); err != nil {
 			t.Error(err)

@@ -206,17 +206,18 @@ func (h *house) settled(quiet time.Duration) reading {
 	h.t.Helper()
 	const restless = 4 // goroutines that come and go by themselves
 	var last reading
-	var since, looked time.Time
+	const pause = 200 * time.Millisecond // to look makes goroutines, too
+	tick := time.NewTicker(pause)
+	defer tick.Stop()
+	same := 0
 	world.Await(h.t, "the node has settled", func() bool {
-		if time.Since(looked) < 200*time.Millisecond { // to look makes goroutines, too
-			return false
-		}
-		looked = time.Now()
+		<-tick.C
 		now := h.read()
 		if math.Abs(now.goroutines-last.goroutines) > restless || now.budget != last.budget {
-			last, since = now, looked
+			last, same = now, 0
 		}
-		return time.Since(since) > quiet
+		same++
+		return time.Duration(same)*pause > quiet
 	})
 	last.memory = h.anonymous()
 	return last

@@ -227,10 +227,7 @@ func TestSet_Slots(t *testing.T) {
 	w.store.kept(t, listedClient, "zen.example")
 	w.store.unlock(goodClient, "zen.example")
 	// The slot of the first is free a moment after its answer was put.
-	for deadline := time.Now().Add(10 * time.Second); w.State()[0].Lookups < 2; {
-		if time.Now().After(deadline) {
-			t.Fatal("the slot of the first was not released")
-		}
+	for w.State()[0].Lookups < 2 { // at last it is the test's time that is over
 		w.Ask(t.Context(), goodClient, w.Zones(goodClient), nil)
 	}
 }

@@ -207,7 +207,7 @@ func (w *fixture) awaitChange(t *testing.T, want string) {
 		if !strings.Contains(got, want) {
 			t.Fatalf("Changed was called with %q, want %q", got, want)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatalf("Changed was not called, want %q", want)
 	}
 }

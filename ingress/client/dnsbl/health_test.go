@@ -28,7 +28,7 @@ var v4 = []List{{Zone: "zen.example", Weight: 10, Family: IPv4}}
 // well waits until the list is asked.
 func (w *fixture) well(t *testing.T, addr netip.Addr) {
 	t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
