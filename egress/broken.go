@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -17,6 +18,9 @@ import (
 const (
 	// withoutFor is how long sessions with a host do without an extension that it offers and that failed.
 	withoutFor = 24 * time.Hour
+	// unansweredFor is how long a command must have been waited for, so that its silence is one of the extension and no
+	// short deadline of ours.
+	unansweredFor = 20 * time.Second
 	// brokenCache bounds what is remembered of that.
 	brokenCache = 4096
 )
@@ -30,8 +34,8 @@ type brokenExtension struct {
 // A withoutIt says for how long sessions do without an extension, and whose.
 type withoutIt struct {
 	until time.Time
-	// only is the client network whose sessions do; the zero Prefix stands for all. A lost connection may be the doing
-	// of what a client sent: it counts for others when clients of two networks met it.
+	// only is the client network whose sessions do; the zero Prefix stands for all. A lost connection or silence may be
+	// the doing of what a client sent: it counts for others when clients of two networks met it.
 	only netip.Prefix
 }
 
@@ -57,16 +61,16 @@ func (l *lease) without(host string) (list smtpclient.Keyword) {
 }
 
 // learnBroken learns from the error of RCPT, a piece or the end of a message that an extension of the host does not
-// work: on a session that has carried no message before (used tells) it was refused as a command, or ended the
-// connection. A time-out says nothing: the deadline may have been a short one of ours. The next sessions with the host
-// do without, and this one and those that idle there serve no other message. It reports whether a RCPT that was refused
+// work: on a session that has carried no message before (used tells) it was refused as a command, ended the connection,
+// or was not answered, as where a filter drops what stands behind a command. The next sessions with the host do
+// without, and this one and those that idle there serve no other message. It reports whether a RCPT that was refused
 // behind MAIL is to be said again, alone.
 func (l *lease) learnBroken(err error, used bool) (again bool) {
 	if err == nil || used {
 		return false
 	}
 	reply, said := replyOf(err)
-	if code := reply.Reply.Code; said && (code < 500 || code > 504) || !said && !isLost(err) {
+	if code := reply.Reply.Code; said && (code < 500 || code > 504) || !said && !isLost(err) && !l.isUnanswered(err) {
 		return false
 	}
 	b := brokenExtension{host: l.conn.Host()}
@@ -102,10 +106,24 @@ func isLost(err error) bool {
 		!errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled)
 }
 
+// isUnanswered reports whether err says that the host was silent for long.
+func (l *lease) isUnanswered(err error) bool {
+	lost, ok := errors.AsType[*smtpclient.ConnError](err)
+	return ok && errors.Is(err, os.ErrDeadlineExceeded) &&
+		lost.Waited >= cmp.Or(l.cfg.tune.unanswered, unansweredFor)
+}
+
 // isOfRecipient reports whether a refusal of RCPT may be of what a client wrote: 501, 504, and what X.1 says of an
 // address.
 func isOfRecipient(r *smtpclient.ReplyError) bool {
 	return r.Reply.Code == 501 || r.Reply.Code == 504 || r.Reply.Enhanced.Subject == 1
+}
+
+// isOutOfOrder reports whether RCPT was refused as out of order (503) behind a MAIL that was accepted. A host that
+// wants its commands one by one may say so although they came so, and takes the same command a moment later.
+func isOutOfOrder(err error) bool {
+	reply, _ := replyOf(err)
+	return reply.Verb == "RCPT" && reply.Reply.Code == 503
 }
 
 // tellBroken tells the operator that an extension of the host does not work.

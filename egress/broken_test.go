@@ -3,6 +3,7 @@ package egress
 import (
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -89,6 +90,89 @@ func TestRelay_BrokenExtension(t *testing.T) {
 			}
 			if n := len(s.Messages()); n == 0 {
 				t.Errorf("%d messages", n)
+			}
+		})
+	}
+}
+
+// An extension that is offered and makes the host fall silent, as where a filter drops what stands behind a command, is
+// not used by the second attempt.
+func TestRelay_SilentExtension(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		verb  string
+		doubt bool
+	}{{"RCPT behind MAIL", "RCPT", false}, {"BDAT", smtptest.Dot, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			var later atomic.Int64 // than now
+			w, s := one(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
+				return smtptest.Answer{After: time.Hour, Close: true, Discard: true}, s.Verb == c.verb && s.Session == 1
+			}}, func(config *Config) {
+				config.tune.unanswered = 100 * time.Millisecond
+				config.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+			})
+			tx := begin(t, w, to("one.test"))
+			ctx := mail.Until(t.Context(), time.Now().Add(200*time.Millisecond))
+			err := tx.Rcpt(ctx, path("b@one.test"))
+			if c.doubt && err == nil {
+				if err = tx.Data(t.Context(), mail.Stuffed); err != nil {
+					t.Fatal(err)
+				}
+				ctx := mail.Until(t.Context(), time.Now().Add(200*time.Millisecond))
+				if out := tx.Commit(ctx, octets(message)); !out[0].InDoubt {
+					t.Errorf("got %+v", out)
+				}
+			} else if err == nil || mail.ReplyFor(err).Class() != 4 {
+				t.Errorf("got %v", err)
+			}
+			tx.Abort()
+			later.Add(int64(6 * time.Minute)) // what the sender is put off for is over
+			deliver(t, w, to("one.test"), "b@one.test")
+			if m := s.Messages(); len(m) != 1 || c.doubt && m[0].Chunks != nil {
+				t.Errorf("got %+v", m)
+			}
+		})
+	}
+}
+
+// A host that refuses the first RCPT of each session as out of order, alone as well, gets each message by the first
+// attempt; one that refuses all of them gets none.
+func TestRelay_OutOfOrder(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		takes int // of each session, the first RCPT that is taken
+		rcpts []int
+	}{{"once", 2, []int{2, 4, 6}}, {"always", 99, []int{2, 4, 6}}} {
+		t.Run(c.name, func(t *testing.T) {
+			var mu sync.Mutex
+			met := make(map[int64]int) // by session
+			var later atomic.Int64     // than now
+			w, s := one(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
+				mu.Lock()
+				defer mu.Unlock()
+				if s.Verb != "RCPT" {
+					return smtptest.Answer{}, false
+				}
+				met[s.Session]++
+				return smtptest.Answer{Reply: "503 5.5.1 improper pipelining"}, met[s.Session] < c.takes
+			}}, func(config *Config) {
+				limits(t, "connections=5 messages=1 idle=1m age=1h")(config)
+				config.Now = func() time.Time { return time.Now().Add(time.Duration(later.Load())) }
+			})
+			for i, rcpts := range c.rcpts {
+				tx := begin(t, w, to("one.test"))
+				err := tx.Rcpt(t.Context(), path("b@one.test"))
+				if (err == nil) != (c.takes == 2) || mail.ReplyFor(err).Class() == 5 {
+					t.Fatalf("message %d: got %v", i, err)
+				}
+				if err == nil {
+					finish(t, tx)
+				}
+				tx.Abort()
+				later.Add(int64(6 * time.Minute)) // what the sender is put off for is over
+				if n := s.Counts().Commands["RCPT"]; n != rcpts {
+					t.Errorf("message %d: %d RCPT, want %d", i, n, rcpts)
+				}
 			}
 		})
 	}

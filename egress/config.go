@@ -142,6 +142,8 @@ type tuning struct {
 	rootCAs *x509.CertPool
 	// limits go over those of Providers, for a Site by its name. A zero field leaves what is there.
 	limits map[mail.Site]pool.Limits
+	// unanswered is unansweredFor, unless 0.
+	unanswered time.Duration
 }
 
 // Validate returns a *mail.FieldError that names the first field that makes no sense, or nil.

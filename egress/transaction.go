@@ -87,8 +87,10 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 // retryRcpt repeats a RCPT that ended in err on other sessions for as long as that may help, and returns what the
 // caller of Rcpt gets.
 func (t *transaction) retryRcpt(ctx context.Context, forward mail.Path, err error) error {
-	for err != nil {
-		if t.learnBroken(err, t.conn.Messages() > 0) {
+	for repeated := false; err != nil; {
+		alone := t.learnBroken(err, t.conn.Messages() > 0)
+		if !repeated && (alone || t.fresh && isOutOfOrder(err)) {
+			repeated = true
 			err = t.conn.Rcpt(ctx, forward)
 			continue
 		}

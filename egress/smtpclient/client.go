@@ -34,7 +34,7 @@ type Config struct {
 	Stall time.Duration // that a write may make no progress; 120 s
 	Dot   time.Duration // from the end of data to its reply, unless the context has a deadline; 10 min
 	// Reused is how long the first reply on a connection that was used before may take while the server's TCP is silent
-	// as well, and a quarter of the time that it may take in all; 5 s.
+	// as well, and a tenth of the time that it may take in all; 2 s.
 	Reused time.Duration
 	Now    func() time.Time // the clock of Born and LastUsed; nil means time.Now
 
@@ -112,9 +112,10 @@ func (e *DialError) Unwrap() error { return e.Err }
 // A ConnError tells that the connection broke or a deadline passed inside a transaction. The host has not decided
 // anything.
 type ConnError struct {
-	Host string
-	Verb string // the command that was under way
-	Err  error
+	Host   string
+	Verb   string // the command that was under way
+	Err    error
+	Waited time.Duration // since the last command that has a time limit was sent
 }
 
 // Error names host and verb.

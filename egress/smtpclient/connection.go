@@ -52,6 +52,7 @@ type connection struct {
 	tls    *tls.Conn // nil in clear
 
 	own  []netip.Addr // our end's address, and those that the host greeted us by: a refusal may name us by them
+	sent time.Time    // when the command under way was sent
 	left time.Time    // until when MAIL and RCPT may wait, zero for as long as their limits are
 
 	mails     int  // MAIL commands accepted, for LIMITS MAILMAX
@@ -148,7 +149,8 @@ func (c *connection) abandon() {
 
 // setDeadline sets the deadlines of what comes next: limit from now, or ctx's if that is sooner.
 func (c *connection) setDeadline(ctx context.Context, limit time.Duration) {
-	until := time.Now().Add(limit)
+	c.sent = time.Now()
+	until := c.sent.Add(limit)
 	if d, ok := ctx.Deadline(); ok && d.Before(until) {
 		until = d
 	}
@@ -233,7 +235,7 @@ func (c *connection) wake(verb string) error {
 		return nil
 	}
 	w, until := c.buffers(), c.wire.readUntil
-	for began, wait := time.Now(), c.cfg.Reused; ; wait = 4 * c.cfg.Reused {
+	for began, wait := time.Now(), c.cfg.Reused; ; wait = 10 * c.cfg.Reused {
 		by := began.Add(wait)
 		if by.After(until) {
 			c.wire.SetReadDeadline(until)
@@ -442,7 +444,7 @@ func (c *connection) connError(verb string, err error) *ConnError {
 	if c.wire.isAborted() {
 		err = errAborted // whatever it looked like
 	}
-	return &ConnError{Host: c.target.Host, Verb: verb, Err: err}
+	return &ConnError{Host: c.target.Host, Verb: verb, Err: err, Waited: time.Since(c.sent)}
 }
 
 // misused is the error of a method that was called where it has no meaning. The connection is as it was.

@@ -19,7 +19,7 @@ const (
 	defaultData   = 60 * time.Second
 	defaultStall  = 120 * time.Second
 	defaultDot    = 10 * time.Minute
-	defaultReused = 5 * time.Second
+	defaultReused = 2 * time.Second
 )
 
 // The limits without a setting: how long each reply may take, and how large it may be. The node's client waits

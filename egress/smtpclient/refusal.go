@@ -66,6 +66,8 @@ func (t *transaction) refused(verb string, r reply) *mail.Refusal {
 		deferred = mail.NewReply(451, 7, 0, "Destination does not take the sender's address from here, try again later")
 	case deferred.Code == 421:
 		deferred.Code = 451
+	case says.isOfNumber():
+		deferred.Code = 452
 	}
 	return &mail.Refusal{Reply: deferred, Reason: "upstream", Host: t.conn.target.Host, Cause: cause}
 }

@@ -70,6 +70,13 @@ func (s *saying) isOfSession() bool {
 	return s.reply.Code == 503 || saysAny(words(s.withoutEchoes(normal(s.reply.Text))), sessionWords)
 }
 
+// isOfNumber reports whether a recipient is refused because there are too many, by the code of RFC 821, which is to be
+// taken as 452 (RFC 5321 section 4.5.3.1.10).
+func (s *saying) isOfNumber() bool {
+	return s.verb == "RCPT" && s.reply.Code == 552 && (s.reply.Enhanced == mail.EnhancedCode{Subject: 5, Detail: 3} ||
+		s.reply.Enhanced == mail.EnhancedCode{} && strings.Contains(normal(s.reply.Text), "too many recipients"))
+}
+
 // byCode decides by the code and the enhanced code alone, as far as they do.
 func (s *saying) byCode(said string) (us, decided bool) {
 	e := s.reply.Enhanced
