@@ -72,24 +72,28 @@ func TestRelay_MostAddrs(t *testing.T) {
 	}
 }
 
-// TestConnects: a network's failed connections are counted, and only strangers have a limit.
+// TestConnects: connections that failed to destinations which the strangers of a network chose are counted, and no
+// others.
 func TestConnects(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	c := newConnects(func() time.Time { return now })
 	stranger := from(1, "one.test")
+	byRule := stranger
+	stranger.Chosen = true
 	neighbour := stranger
 	neighbour.Client = netip.MustParsePrefix("10.1.1.200/32")
-	favoured := stranger
-	favoured.Favoured = true
+	neighbourByRule := neighbour
+	neighbourByRule.Chosen = false
 	other, unknown := from(2, "one.test"), to("one.test")
+	other.Chosen, unknown.Chosen = true, true
 	unknown.Client = netip.Prefix{}
-	for range mostFailed / 8 {
+	for range mostFailed.Burst / 8 {
 		c.draw(&stranger, 8)
-		c.draw(&favoured, 8)
+		c.draw(&byRule, 8)
 		c.draw(&unknown, 8)
 	}
 	if r := c.spent(&stranger); r != nil {
-		t.Errorf("%d failures are too many: %v", mostFailed/8*8, r)
+		t.Errorf("%d failures are too many: %v", mostFailed.Burst/8*8, r)
 	}
 	c.draw(&neighbour, 8)
 	for name, tt := range map[string]struct {
@@ -97,7 +101,8 @@ func TestConnects(t *testing.T) {
 		want bool
 	}{
 		"the stranger": {&stranger, true}, "its neighbour": {&neighbour, true}, "another network": {&other, false},
-		"a trusted client": {&favoured, false}, "an unknown client": {&unknown, false},
+		"to a destination of our rules": {&byRule, false}, "an unknown client": {&unknown, false},
+		"its neighbour to a destination of our rules": {&neighbourByRule, false},
 	} {
 		r := c.spent(tt.d)
 		if (r != nil) != tt.want || r != nil && r.Reply.Code != 451 {
@@ -110,16 +115,27 @@ func TestConnects(t *testing.T) {
 	}
 }
 
-// TestRelay_FailedConnects: when a network's failed connections are used up, no connection is opened for it.
+// TestRelay_FailedConnects: when a network's failed connections are used up, no connection is opened to a destination
+// that one of its strangers chose. To those of our rules there is, whatever failed before.
 func TestRelay_FailedConnects(t *testing.T) {
 	w := newWorld(t, 1, nil) // a port without a listener
 	d := to("one.test")
-	w.relay.local.connects.draw(&d, mostFailed+8)
-	_, err := w.relay.Begin(t.Context(), d)
-	if r, ok := err.(*mail.Refusal); !ok || r.Reason != "failed connects" {
-		t.Errorf("got %v", err)
+	for range mostFailed.Burst { // of a neighbour, to a destination of our rules that is down
+		w.relay.local.connects.draw(&d, 8)
 	}
-	other := from(1, "one.test")
+	if r, ok := second(w.relay.Begin(t.Context(), d)).(*mail.Refusal); !ok || r.Reason != "unreachable" {
+		t.Errorf("a destination of our rules: %v", r)
+	}
+	d = to("two.test")
+	d.Chosen = true
+	for range mostFailed.Burst {
+		w.relay.local.connects.draw(&d, 8)
+	}
+	if r, ok := second(w.relay.Begin(t.Context(), d)).(*mail.Refusal); !ok || r.Reason != "failed connects" {
+		t.Errorf("a destination that the client chose: %v", r)
+	}
+	other := from(1, "two.test")
+	other.Chosen = true
 	if r, ok := second(w.relay.Begin(t.Context(), other)).(*mail.Refusal); !ok || r.Reason != "unreachable" {
 		t.Errorf("another network got %v", r)
 	}

@@ -71,7 +71,8 @@ func TestHandover_Unreached(t *testing.T) {
 		{name: "its name server is gone", before: func(_ *testing.T, w *world) { w.dns.Close() }},
 		{name: "its clients' connections failed too often", before: func(_ *testing.T, w *world) {
 			d := to("one.test")
-			w.relay.local.connects.draw(&d, 2*mostFailed)
+			d.Chosen = true
+			w.relay.local.connects.draw(&d, 2*mostFailed.Burst)
 		}},
 		{name: "the family of the host's addresses is not ours", change: func(c *Config) {
 			c.Sources = []netip.Addr{netip.MustParseAddr("::1")}
@@ -136,7 +137,9 @@ func TestHandover_Unreached(t *testing.T) {
 
 func begun(t *testing.T, w *world) mail.Transaction {
 	t.Helper()
-	tx, err := w.relay.Begin(t.Context(), to("one.test"))
+	d := to("one.test")
+	d.Chosen = true // connections that fail count
+	tx, err := w.relay.Begin(t.Context(), d)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,8 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/ingress/client/score"
 	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/wire"
+	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -82,6 +84,56 @@ func TestRcpt_Alone(t *testing.T) {
 			w.say("RCPT TO:<"+tt.then+"@example.com>", "250 2.1.5") // in a transaction of its own
 			if want := map[bool]int{true: 1}[tt.first == "a"]; counts.drawn["a"] != want {
 				t.Errorf("drawn %v", counts.drawn)
+			}
+		})
+	}
+}
+
+// TestRcpt_Chosen: a stranger chose the next hop of mail to a rewritten reverse-path, and of no other. A client that
+// has no part in what strangers share chose none.
+func TestRcpt_Chosen(t *testing.T) {
+	routes := rules{"srs": alone("srs"), "rule": ingresstest.To("far.example", "x@far.example")}
+	scorer := func(store world.Store, allow ...score.Entry) func(*Config) {
+		return func(c *Config) {
+			var err error
+			if c.Client.Score, err = score.New(score.Config{Store: store, Private: true, Allow: allow}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	entry := func(purpose score.Purposes) score.Entry {
+		return score.Entry{Client: "127.0.0.0/8", For: purpose}
+	}
+	for _, tt := range []struct {
+		name, rcpt string
+		trusted    bool
+		change     func(*Config)
+		want       bool
+	}{
+		{"a stranger to a rewritten path", "srs", false, func(*Config) {}, true},
+		{"a stranger to a rule", "rule", false, func(*Config) {}, false},
+		{"a scored stranger", "srs", false, scorer(new(ingresstest.Store)), true},
+		{"a trusted client", "srs", true, func(*Config) {}, false},
+		{"a known-good client", "srs", false, scorer(new(goodStore)), false},
+		{"a client that is allowed for places", "srs", false,
+			scorer(new(ingresstest.Store), entry(score.ForPlaces)), false},
+		{"a client that is allowed for its score alone", "srs", false,
+			scorer(new(ingresstest.Store), entry(score.ForScore)), true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			relay := &ingresstest.Relay{}
+			w := serve(t, routes, relay, func(c *Config, wc *wire.Config) {
+				tt.change(c)
+				if tt.trusted {
+					trusting(c, wc)
+				}
+			})
+			w.say("MAIL FROM:<>", "250")
+			w.say("RCPT TO:<"+tt.rcpt+"@example.com>", "250 2.1.5")
+			w.say("DATA", "354")
+			w.say(text+".", "250")
+			if got := relay.Got[0].Delivery.Chosen; got != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})
 	}

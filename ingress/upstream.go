@@ -75,6 +75,7 @@ func (t *transaction) begin(ctx context.Context) error {
 		Client:          network.Of(s.conn.Addr.Addr()),
 		Addr:            s.conn.Addr.Addr().Unmap(),
 		Favoured:        s.trusted,
+		Chosen:          t.route.Alone && !s.client.IsFavoured(), // a rewritten path leads where its client chose
 		Trace:           t.report.Event.Trace,
 		Seal:            t.route.Policy.Seal,
 		EightBit:        t.route.Policy.EightBit,

@@ -94,7 +94,7 @@ func TestQueue_Refusals(t *testing.T) {
 	if kinds[mail.Relayed] != 100 || kinds[mail.Deferred] != 100 || others != 2 {
 		t.Errorf("got %v, %d of the other client", kinds, others)
 	}
-	if n := kinds[mail.Refused]; n+s.more != refusals+1 || n > networkBurst+5+2 {
+	if n := kinds[mail.Refused]; n+s.more != refusals+1 || n > networkRate.Burst+5+2 {
 		t.Errorf("%d refusals that tell of %d more are not %d", n, s.more, refusals+1)
 	}
 	text := metricsText(q.metrics)

@@ -27,7 +27,8 @@ func (o *opening) append(f fields) fields {
 	f = f.text(fOwnLocal, d.Own.Local).text(fOwnDomain, d.Own.Domain)
 	f = f.number(fSize, d.Params.Size).number(fBody, int64(d.Params.Body)).flag(fUTF8, d.Params.SMTPUTF8).number(fExtra,
 		int64(d.Extra))
-	f = f.text(fDomain, d.RecipientDomain).flag(fFavoured, d.Favoured).text(fTrace, traceID(d.Trace))
+	f = f.text(fDomain, d.RecipientDomain).flag(fFavoured, d.Favoured).flag(fChosen, d.Chosen)
+	f = f.text(fTrace, traceID(d.Trace))
 	if d.Client.IsValid() {
 		f = f.text(fClient, d.Client.String())
 	}
@@ -84,6 +85,8 @@ func parseOpening(f fields) (o opening, err error) {
 			d.RecipientDomain = string(v)
 		case fFavoured:
 			d.Favoured = true
+		case fChosen:
+			d.Chosen = true
 		case fTrace:
 			copy(d.Trace[:], v)
 		case fClient:

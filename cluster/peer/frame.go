@@ -113,6 +113,7 @@ const (
 	fAddr           = 30 // of the client
 	fOwnLocal       = 31
 	fOwnDomain      = 32
+	fChosen         = 33
 	fCode           = 40
 	fSubject        = 41
 	fDetail         = 42

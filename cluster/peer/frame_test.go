@@ -44,7 +44,7 @@ func genReply() *rapid.Generator[mail.Reply] {
 // before. The test fails for a field that is added to the Delivery until the field is encoded.
 func TestEncode_Opening(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
-		reflect.TypeFor[mail.Delivery](): 14, reflect.TypeFor[mail.NextHop](): 4, reflect.TypeFor[mail.Params](): 3,
+		reflect.TypeFor[mail.Delivery](): 15, reflect.TypeFor[mail.NextHop](): 4, reflect.TypeFor[mail.Params](): 3,
 		reflect.TypeFor[mail.Refusal](): 6, reflect.TypeFor[mail.Outcome](): 9, reflect.TypeFor[mail.Reply](): 4,
 		reflect.TypeFor[mail.Octets](): 3,
 	} {
@@ -65,7 +65,7 @@ func TestEncode_Opening(t *testing.T) {
 					Body: mail.BodyType(rapid.IntRange(0, 2).Draw(t, "body")), SMTPUTF8: rapid.Bool().Draw(t, "utf8"),
 				},
 				Extra: rapid.IntRange(0, 1<<20).Draw(t, "extra"), RecipientDomain: genText(50).Draw(t, "domain"),
-				Favoured: rapid.Bool().Draw(t, "favoured"),
+				Favoured: rapid.Bool().Draw(t, "favoured"), Chosen: rapid.Bool().Draw(t, "chosen"),
 				Trace:    mail.TraceID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "trace")),
 				Seal:     mail.Seal(rapid.IntRange(0, 2).Draw(t, "seal")),
 				EightBit: mail.EightBit(rapid.IntRange(0, 1).Draw(t, "eightbit")),

@@ -146,6 +146,15 @@ func (c *Client) isAllowed() bool {
 	return c.score != nil && c.score.Allowed()&(score.ForPlaces|score.ForScore) != 0
 }
 
+// IsFavoured reports whether the client has no part in what strangers share: it is trusted, known good, or the allow
+// list speaks for it where clients share something. It waits for nothing: the answer is in after Judge.
+func (c *Client) IsFavoured() bool {
+	if c.score == nil {
+		return c.clients == nil
+	}
+	return c.score.Allowed()&score.ForPlaces != 0 || c.score.KnownGood()
+}
+
 // Limited returns the refusal of a client that named too many recipients that were refused for good, or nil. It waits
 // for nothing: what the score knows of the client is in after Judge.
 func (c *Client) Limited() error {

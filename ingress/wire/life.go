@@ -126,15 +126,27 @@ func (l *life) hold(w *waiting, now, due time.Duration) {
 	}
 }
 
+// A giving says whether a message may give way.
+type giving uint8
+
+const (
+	stays      giving = iota // it does not wait, or is committed
+	mayYield                 // it waits now
+	hasYielded               // its wait was ended, and its goroutine did not get to run since
+)
+
 // rate returns how many octets of its message a client has brought in a second of waiting, infinitely many if it was
-// not waited for long enough to tell, and whether the message may give way: it waits now.
-func (l *life) rate(now time.Duration) (rate float64, may bool) {
+// not waited for long enough to tell, and whether the message may give way.
+func (l *life) rate(now time.Duration) (float64, giving) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.parked != held || l.gaveWay {
-		return 0, false
+	switch {
+	case l.parked != held:
+		return 0, stays
+	case l.gaveWay:
+		return 0, hasYielded
 	}
-	return l.message.rate(now), true
+	return l.message.rate(now), mayYield
 }
 
 // parkPromised is parkFor for a handshake that was announced. A client whose handshake is broken off may come back in

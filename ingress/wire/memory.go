@@ -45,8 +45,9 @@ const (
 //
 // Once half of the Budget is taken, memory is short: a message that waits for its client goes to a small buffer at
 // once, and the strangers of a network may have an eighth of the Budget. Once all but a sixteenth is taken, messages of
-// strangers that wait for their clients give way, until a quarter is free: of the network that takes most, the slowest.
-// The last thirty-second part is not for strangers.
+// strangers that wait for their clients give way until a quarter is free, the slow ones of all networks before the fast
+// ones of any, and of those about as slow as each other the slowest of the network that takes most. Fast ones only do
+// until a sixteenth is free. The last thirty-second part is not for strangers.
 type Memory struct {
 	Budget int64 // octets; 0 disables all bounds. It is not changed once a Server uses the Memory.
 
@@ -58,7 +59,7 @@ type Memory struct {
 	mu      sync.Mutex // guards what follows; Server.mu, Places.mu and life.mu may be taken under it
 	servers []*Server
 	weights map[netip.Prefix]int64 // octets by network, at the last look
-	leaving int64                  // octets of messages that gave way at the last look
+	leaving int64                  // octets of messages that gave way and had not ended at the last look
 	next    time.Duration          // when there may be another look, on the engine's clock
 }
 

@@ -268,6 +268,59 @@ func TestMemory_GivesWay(t *testing.T) {
 	}
 }
 
+// TestMemory_SlowFirst shows that slow messages of many light networks give way before fast ones of a heavy network,
+// and that a message which drips goes before one that comes over a slow line, whatever their networks take.
+func TestMemory_SlowFirst(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		pause time.Duration // of the honest clients, inside of each message
+	}{
+		{"as fast as it is read", 0},
+		{"over slow lines", 5 * time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			inHouse(t, inMemory, func(t *testing.T, h *house) {
+				var dripping, honest []*guest
+				for i := range 11 { // each of a network that holds no more than this
+					g := h.enter(fmt.Sprintf("2001:db8:%x::1", i))
+					g.begin(letters(40_000))
+					dripping = append(dripping, g)
+					time.Sleep((1 + parkSlack) * parkAfter)
+				}
+				time.Sleep(40 * time.Second)
+				for _, g := range dripping { // at about 600 octets a second
+					g.write(letters(1000))
+				}
+				time.Sleep(10 * time.Second)
+				for i := range 5 {
+					g := h.enter(fmt.Sprintf("192.0.2.%d", i))
+					g.begin(letters(40_000))
+					honest = append(honest, g)
+					time.Sleep(2 * parkAfter / hurry)
+				}
+				time.Sleep(tc.pause + time.Second)
+				g := h.enter("198.51.100.1")
+				if g.say("EHLO c.example") == "" || !g.sendMail() {
+					t.Error("mail that comes is refused")
+				}
+				for _, g := range honest {
+					h.want(g.say("."), "250 2.0.0 took")
+				}
+				gave := int(h.srv.cfg.Memory.GaveWay())
+				refused := 0
+				for _, g := range dripping {
+					if strings.HasPrefix(g.say("."), "452 4.3.1") {
+						refused++
+					}
+				}
+				if gave == 0 || refused != gave {
+					t.Errorf("%d messages gave way, and %d of those that dripped", gave, refused)
+				}
+			})
+		})
+	}
+}
+
 // TestMemory_DotsReleased shows that a message whose end of data is released does not give way.
 func TestMemory_DotsReleased(t *testing.T) {
 	inHouse(t, inMemory, func(t *testing.T, h *house) {
@@ -351,7 +404,8 @@ func TestBody_RefusedBetweenChunks(t *testing.T) {
 	})
 }
 
-// TestBody_AwaitGivesWay shows that messages that wait for a next hop are ended too, the slow ones first.
+// TestBody_AwaitGivesWay shows that messages that wait for a next hop are ended too, the slow ones of all networks
+// first.
 func TestBody_AwaitGivesWay(t *testing.T) {
 	for name, ended := range map[string]func(context.Context) error{
 		"its wait ends":                   context.Cause,
@@ -406,7 +460,7 @@ func awaitGivesWay(t *testing.T, ended func(context.Context) error) {
 		for i := range 4 {
 			heavy = append(heavy, send("192.0.2.1", time.Duration(i%2)*3*time.Second))
 		}
-		light = append(light, send("192.0.40.1", 3*time.Second))
+		slow := send("192.0.40.1", 3*time.Second)
 		if n := h.srv.cfg.Memory.InUse(); n < h.srv.cfg.Memory.Budget/fullPart*(fullPart-1) {
 			t.Fatalf("only %d octets are taken", n)
 		}
@@ -415,17 +469,13 @@ func awaitGivesWay(t *testing.T, ended func(context.Context) error) {
 		for _, g := range light {
 			h.want(g.hear(), "250 2.0.0 OK")
 		}
-		refused := 0
+		h.want(slow.hear(), "452 4.3.1")
 		for i, g := range heavy {
-			reply := g.hear()
-			if strings.HasPrefix(reply, "452 4.3.1") {
-				refused++
-			} else if i%2 == 1 {
-				t.Errorf("a slow one is answered %s", reply)
+			want := "250 2.0.0 OK"
+			if i%2 == 1 {
+				want = "452 4.3.1"
 			}
-		}
-		if refused != 3 {
-			t.Errorf("%d of four gave way", refused)
+			h.want(g.hear(), want)
 		}
 	})
 }

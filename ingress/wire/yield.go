@@ -16,10 +16,27 @@ type holder struct {
 	rate     float64         // of the message's octets a second; of one that may give way
 }
 
-// A crowd is the messages of one network that may give way.
+// slowness are the rates, in octets a second, that part the messages which may give way: all that are below one of them
+// go before any that is not, whatever their networks take.
+var slowness = [...]float64{1 << 10, 4 << 10, 16 << 10, 64 << 10}
+
+// fast is the tier of messages that are below none of slowness, or were not waited for long enough to tell.
+const fast = len(slowness)
+
+// tier returns which of slowness the message is below, the first one, or fast.
+func (h *holder) tier() int {
+	for i, below := range slowness {
+		if h.rate < below {
+			return i
+		}
+	}
+	return fast
+}
+
+// A crowd is the messages of one network and one tier that may give way.
 type crowd struct {
-	octets  int64    // of all the network's holders
-	yielded int      // messages of yields that have given way
+	octets  int64    // of those that have not given way
+	yielded int      // messages of yields that have
 	yields  []holder // of the heaviest network inside of this one first, and there the slowest first
 }
 
@@ -50,10 +67,18 @@ func (m *Memory) look() {
 			}
 		}
 	}
-	m.weights, m.leaving = weights, 0
-	if used := m.inUse.Load(); used >= m.Budget-m.Budget/fullPart {
-		m.relieve(all, used-(m.Budget-m.Budget/freePart))
+	m.weights = weights
+	tiers, leaving := m.tiers(all)
+	m.leaving = leaving
+	// What leaves is free in a moment, so that others need not give way for it as well.
+	used := m.inUse.Load() - leaving
+	if used < m.Budget-m.Budget/fullPart {
+		return
 	}
+	for i := range tiers[:fast] {
+		used -= m.relieve(tiers[i], used-(m.Budget-m.Budget/freePart))
+	}
+	m.relieve(tiers[fast], used-(m.Budget-m.Budget/fullPart))
 }
 
 // appendHolders appends the strangers' connections that take memory.
@@ -77,11 +102,10 @@ func (s *Server) appendHolders(all []holder) []holder {
 	return strangers
 }
 
-// relieve has messages give way until they take need octets less, or none is left that may: of the network that takes
-// most, whose weight shrinks with each.
-func (m *Memory) relieve(all []holder, need int64) {
-	crowds := m.crowds(all)
-	for need > 0 && len(crowds) > 0 {
+// relieve has messages of one tier give way until they take need octets less, or none is left that may: of the network
+// whose messages of the tier take most, weighed anew after each. It returns what they took.
+func (m *Memory) relieve(crowds []crowd, need int64) (relieved int64) {
+	for relieved < need && len(crowds) > 0 {
 		heaviest := 0
 		for i := range crowds {
 			if crowds[i].octets > crowds[heaviest].octets {
@@ -91,45 +115,62 @@ func (m *Memory) relieve(all []holder, need int64) {
 		c := &crowds[heaviest]
 		h := &c.yields[c.yielded]
 		c.yielded++
+		c.octets -= h.octets
 		if h.c.life.giveWay(held, h.c.srv.now()) {
 			m.gaveWay.Add(1)
-			m.leaving += h.octets
-			need -= h.octets
-			c.octets -= h.octets
+			relieved += h.octets
 		}
 		if c.yielded == len(c.yields) {
 			crowds[heaviest] = crowds[len(crowds)-1]
 			crowds = crowds[:len(crowds)-1]
 		}
 	}
+	m.leaving += relieved
+	return relieved
 }
 
-// crowds returns the networks whose messages may give way.
-func (m *Memory) crowds(all []holder) (crowds []crowd) {
-	at := make(map[netip.Prefix]int)
+// tiers returns the messages that may give way, by how slow they are and by network, and the octets of those that have
+// and still take memory.
+func (m *Memory) tiers(all []holder) (tiers [fast + 1][]crowd, leaving int64) {
+	type place struct {
+		tier    int
+		network netip.Prefix
+	}
+	at := make(map[place]int)
 	for _, h := range all {
-		rate, may := h.c.life.rate(h.c.srv.now())
-		if !may {
+		rate, giving := h.c.life.rate(h.c.srv.now())
+		if giving == hasYielded {
+			leaving += h.octets
+		}
+		if giving != mayYield {
 			continue
 		}
 		h.rate = rate
-		i, ok := at[h.networks[0]]
+		key := place{h.tier(), h.networks[0]}
+		crowds := &tiers[key.tier]
+		i, ok := at[key]
 		if !ok {
-			i = len(crowds)
-			at[h.networks[0]] = i
-			crowds = append(crowds, crowd{octets: m.weights[h.networks[0]]})
+			i = len(*crowds)
+			at[key] = i
+			*crowds = append(*crowds, crowd{})
 		}
-		crowds[i].yields = append(crowds[i].yields, h)
+		(*crowds)[i].octets += h.octets
+		(*crowds)[i].yields = append((*crowds)[i].yields, h)
 	}
-	for i := range crowds {
-		slices.SortFunc(crowds[i].yields, func(a, b holder) int {
-			return cmp.Or(
-				cmp.Compare(m.weights[b.networks[1]], m.weights[a.networks[1]]),
-				cmp.Compare(m.weights[b.networks[2]], m.weights[a.networks[2]]),
-				cmp.Compare(a.rate, b.rate),
-				cmp.Compare(b.octets, a.octets),
-			)
-		})
+	for _, crowds := range tiers {
+		for i := range crowds {
+			slices.SortFunc(crowds[i].yields, m.order)
+		}
 	}
-	return crowds
+	return tiers, leaving
+}
+
+// order orders the messages of a network and tier by which of them is to end first.
+func (m *Memory) order(a, b holder) int {
+	return cmp.Or(
+		cmp.Compare(m.weights[b.networks[1]], m.weights[a.networks[1]]),
+		cmp.Compare(m.weights[b.networks[2]], m.weights[a.networks[2]]),
+		cmp.Compare(a.rate, b.rate),
+		cmp.Compare(b.octets, a.octets),
+	)
 }

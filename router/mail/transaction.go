@@ -43,6 +43,7 @@ type Delivery struct {
 	Client          netip.Prefix // the network of the client; networks have fair shares of the connections
 	Addr            netip.Addr   // of the client; zero if only its network is known
 	Favoured        bool         // the client's network is trusted or the client authenticated: no share limits it
+	Chosen          bool         // a stranger chose the next hop: connections that fail count against its network
 	Trace           TraceID
 	Seal            Seal
 	EightBit        EightBit

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/millrace/millrace/router/leaf/gcra"
 	"github.com/millrace/millrace/router/leaf/lru"
 	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
@@ -63,9 +64,10 @@ type Guard struct {
 
 // A tally is the count of one address or network. It is guarded by the Guard's lock.
 type tally struct {
-	used  time.Time     // GCRA: up to when the rate is used
-	count int           // of recipients that were put off, since used
-	over  *atomic.Int64 // its entry in Guard.over; nil: it was never over its limit
+	refused gcra.Account
+	putOffs int           // recipients that were put off, since
+	since   time.Time     // the first of a day
+	over    *atomic.Int64 // its entry in Guard.over; nil: it was never over its limit
 }
 
 // NewGuard makes a Guard. The error is a *mail.FieldError.
@@ -105,11 +107,11 @@ func (g *Guard) PutOff(client netip.Addr) (refused bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	t := tallyOf(g.putOffs, widest)
-	if now.Sub(t.used) >= day {
-		*t = tally{used: now}
+	if now.Sub(t.since) >= day {
+		*t = tally{since: now}
 	}
-	t.count++
-	return t.count > freePutOffs
+	t.putOffs++
+	return t.putOffs > freePutOffs
 }
 
 // Accepted notes that a next hop took a message of client.
@@ -195,17 +197,12 @@ func (g *Guard) draw(of netip.Prefix, limit Limit) {
 	if !limit.isSet() {
 		return
 	}
-	now, step := g.cfg.Now(), limit.Per/time.Duration(limit.Count)
+	now, rate := g.cfg.Now(), gcra.Per(limit.Count, limit.Per)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	t := tallyOf(g.counts, of)
-	if t.used.Before(now) {
-		t.used = now
-	}
-	if t.used.Sub(now) < limit.Per { // else more were under way than the limit allows
-		t.used = t.used.Add(step)
-	}
-	until := t.used.Add(step - limit.Per)
+	t.refused.Draw(now, rate, 1)
+	until := t.refused.Until(rate)
 	if !until.After(now) {
 		return
 	}
