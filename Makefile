@@ -4,7 +4,7 @@ GO       ?= go
 FUZZTIME ?= 4s
 TOOL      = $(GO) tool -modfile=.ci/go.mod
 
-.PHONY: build run test race fuzz bench bench-relay cluster cluster-test cluster-test-long abuse check house slow tools
+.PHONY: build run test race fuzz bench bench-relay cluster cluster-test cluster-test-long abuse prove-ledger check house slow tools
 
 build:
 	$(GO) build -trimpath -o bin/millrace .
@@ -47,6 +47,11 @@ cluster-test-long: build tools
 abuse: build tools
 	@$(GO) build -o bin/abuse ./loadtest/abuse
 	@exec bin/abuse -binary bin/millrace $(if $(QUICK),-quick)
+
+# Every state of the model of the ledger, with up to three things that go wrong. The verdict is the last line.
+prove-ledger:
+	@$(GO) build -o bin/proveledger ./loadtest/proveledger
+	@exec bin/proveledger
 
 check:
 	test -z "$$(gofmt -l . | tee /dev/stderr)"

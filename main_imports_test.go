@@ -87,6 +87,7 @@ var gateFor = map[string][]string{
 	"github.com/prometheus/client_golang":        {"cluster/admin"},
 	"github.com/alecthomas/kong":                 {"cluster/command"},
 	"github.com/HdrHistogram/hdrhistogram-go":    {"loadtest/...", "bench/..."},
+	"github.com/zeebo/blake3":                    {"ingress/message/once"},
 	"golang.org/x/net/idna":                      {"router/rules", "egress/...", "ingress/message/auth/..."},
 	"golang.org/x/text/unicode/norm":             {"router/rules"},
 	"golang.org/x/sync":                          {"..."},
