@@ -22,6 +22,7 @@ import (
 // Start.
 type Cluster struct {
 	*suspensions
+	*waivers
 	cfg         Config
 	list        *memberlist.Memberlist
 	keys        *memberlist.Keyring
@@ -58,6 +59,7 @@ func Start(cfg Config) (*Cluster, error) {
 func newCluster(cfg Config, boot string) *Cluster {
 	c := &Cluster{cfg: cfg, roster: newRoster(cfg, boot), stop: make(chan struct{})}
 	c.suspensions = newSuspensions(cfg, c.Nodes)
+	c.waivers = newWaivers(cfg, c.suspensions.queue)
 	return c
 }
 
@@ -127,10 +129,11 @@ func (c *Cluster) Admits(node string) bool { return c.cfg.admits(node) }
 func (c *Cluster) LastJoined(node string) time.Time { return c.roster.lastJoined(node) }
 
 // Owner returns the node that owns a Site for mail to domain, and whether that is this node. The owner is one of the
-// members that are not draining. Without any, and if this node could not reach the owner, it is this node. The next
+// members that are not draining, have weight and do not leave the Site to others. Without any, and if this node could
+// not reach the owner, it is this node. The next
 // node in order would not know that it is the owner, and would not have the owner's share of the Site's limits.
 func (c *Cluster) Owner(site mail.Site, domain string) (node string, self bool) {
-	node = ring.Owner(c.roster.view.Load().owners, site, c.cfg.Spread(site), domain)
+	node = ring.Owner(c.candidates(c.roster.view.Load(), site), site, c.cfg.Spread(site), domain)
 	if node == "" || c.isUnreachable(node) {
 		node = c.cfg.Name
 	}
@@ -139,7 +142,7 @@ func (c *Cluster) Owner(site mail.Site, domain string) (node string, self bool) 
 
 // Owners returns the owners of a Site, the first one first. It is empty if all nodes are draining.
 func (c *Cluster) Owners(site mail.Site) []string {
-	return c.roster.view.Load().ownersOf(site, c.cfg.Spread(site))
+	return c.ownersOf(c.roster.view.Load(), site, c.cfg.Spread(site))
 }
 
 // Owns reports whether Owner may return this node for a Site.
@@ -153,7 +156,7 @@ func (c *Cluster) Owns(site mail.Site) bool {
 // mail whose owner it cannot reach. So the shares of the nodes that deliver add up to at most 1. That also holds on
 // both sides of a partition, and if only two nodes cannot reach each other, which gossip does not notice.
 func (c *Cluster) Share(site mail.Site) float64 {
-	return c.roster.share(site, c.cfg.Spread(site))
+	return c.roster.shares.Load().share(c.waivers, site, c.cfg.Spread(site), c.cfg.Name)
 }
 
 // isUnreachable reports whether a node, and not this one, could not be reached recently.
@@ -230,7 +233,10 @@ func (c *Cluster) probe() {
 		case <-ticker.C:
 		}
 		c.ping()
-		if c.roster.countPresent() {
+		if c.weigh() {
+			_ = c.list.UpdateNode(tcpTimeout) // the exchange of all that nodes know makes up for it
+		}
+		if c.roster.countPresent() || c.waivers.passed() {
 			c.cfg.Changed()
 		}
 	}

@@ -350,13 +350,13 @@ func TestSuspensions_Bounds(t *testing.T) {
 		"one of nothing":            {Until: now.Add(time.Minute), At: now},
 		"one with a long site name": {Site: mail.Site(strings.Repeat("x", 300)), Until: now.Add(time.Minute), At: now},
 	} {
-		if a.keep(s) {
+		if a.suspensions.keep(s) {
 			t.Errorf("%s was kept", name)
 		}
 	}
 	if longest := (Suspension{
 		Site: "y", Until: now.Add(maxSuspension + 5*time.Second), At: now.Add(5 * time.Second),
-	}); !a.keep(longest) {
+	}); !a.suspensions.keep(longest) {
 		t.Error("the longest one of a node whose clock is a little ahead was not kept")
 	}
 	delegate{a}.NotifyMsg([]byte("{"))

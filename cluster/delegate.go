@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"encoding/json"
 	"net/netip"
 	"time"
 
@@ -58,16 +59,39 @@ func (d delegate) see(n *memberlist.Node, what string) {
 // NodeMeta returns the metadata of this node.
 func (d delegate) NodeMeta(limit int) []byte { return d.roster.meta(limit) }
 
-// NotifyMsg is called with a suspension from another node.
-func (d delegate) NotifyMsg(b []byte) { d.suspensions.receive(b) }
+// NotifyMsg is called with a waiver or a suspension from another node.
+func (d delegate) NotifyMsg(b []byte) {
+	if !d.waivers.receive(b) {
+		d.suspensions.receive(b)
+	}
+}
 
-// GetBroadcasts returns the suspensions that are to be sent.
+// GetBroadcasts returns the suspensions and waivers that are to be sent.
 func (d delegate) GetBroadcasts(overhead, limit int) [][]byte {
 	return d.suspensions.queue.GetBroadcasts(overhead, limit)
 }
 
-// LocalState returns all suspensions, for a node that joins and for regular exchanges, so that none is missed for long.
-func (d delegate) LocalState(bool) []byte { return d.suspensions.marshal() }
+// LocalState returns all suspensions, and waivers behind them, for a node that joins and for regular exchanges, so that
+// none is missed for long.
+func (d delegate) LocalState(bool) []byte {
+	b, _ := json.Marshal(append(d.suspensions.all(), d.waivers.all()...)) // cannot fail for strings and times
+	return b
+}
 
-// MergeRemoteState is called with all suspensions of another node.
-func (d delegate) MergeRemoteState(b []byte, _ bool) { d.suspensions.merge(b) }
+// MergeRemoteState is called with what LocalState of another node returned.
+func (d delegate) MergeRemoteState(b []byte, _ bool) {
+	var all []struct {
+		Suspension
+		said
+	}
+	if json.Unmarshal(b, &all) != nil {
+		return
+	}
+	for _, x := range all[:min(len(all), maxSuspended+maxWaivers)] {
+		if x.Waiver != nil {
+			d.waivers.keep(*x.Waiver)
+			continue
+		}
+		d.suspensions.keep(x.Suspension)
+	}
+}

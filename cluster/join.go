@@ -24,6 +24,7 @@ func (c *Cluster) rejoin() {
 		}
 		c.roster.forget()
 		c.suspensions.forget()
+		c.waivers.forget()
 		c.join()
 	}
 }

@@ -22,6 +22,7 @@ type Member struct {
 	Peer     string  // the address and port of the hop
 	Weight   float64 // of its share; 0 means 1
 	Draining bool    // it owns no Site any more
+	Out      bool    // it owns no Site until it reaches one, unless no node has weight
 	Protocol int     // the newest version of the hop that it speaks
 	Version  string  // of the program
 }
@@ -41,6 +42,7 @@ type meta struct {
 	Draining bool    `json:"d,omitempty"`
 	Protocol int     `json:"x"`
 	Version  string  `json:"v,omitempty"`
+	Out      bool    `json:"o,omitempty"` // the weight is next to nothing then, for nodes of before
 }
 
 // maxMeta is memberlist's bound on the metadata in octets.
@@ -61,9 +63,12 @@ func parseMember(name string, data []byte) (Member, error) {
 	if m.Format < 1 || m.Weight < 0 || m.Weight > 1000 || m.Peer == "" {
 		return Member{}, errMeta
 	}
+	if m.Out {
+		m.Weight /= noWeight
+	}
 	return Member{
 		Name: name[:at], Boot: name[at+1:], Peer: m.Peer, Weight: m.Weight, Draining: m.Draining, Protocol: m.Protocol,
-		Version: m.Version,
+		Version: m.Version, Out: m.Out,
 	}, nil
 }
 
@@ -82,8 +87,9 @@ func newView(all []Member) *view {
 	})
 	v := &view{members: slices.CompactFunc(all, func(a, b Member) bool { return a.Name == b.Name })}
 	h := fnv.New64a()
+	none := !slices.ContainsFunc(v.members, func(m Member) bool { return !m.Draining && !m.Out })
 	for _, m := range v.members {
-		if m.Draining {
+		if m.Draining || m.Out && !none {
 			continue
 		}
 		v.owners = append(v.owners, ring.Member{Name: m.Name, Weight: m.Weight})

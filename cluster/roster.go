@@ -1,13 +1,15 @@
 package cluster
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/millrace/millrace/router/mail"
+	"github.com/millrace/millrace/cluster/ring"
 )
 
 // A roster is the members as this node sees them, and the shares that follow from them.
@@ -23,6 +25,7 @@ type roster struct {
 	before   *view                   // the last view that was in force for settling before the present changes
 	changed  time.Time               // when the ring changed last
 	draining bool                    // this node drains
+	out      bool                    // this node has no weight
 }
 
 // A memberState is a member and when this node heard from it.
@@ -145,6 +148,30 @@ func (r *roster) drain() bool {
 	return true
 }
 
+// isOut reports whether this node has no weight.
+func (r *roster) isOut() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.out
+}
+
+// setOut takes this node's weight or restores it. It reports whether that changed anything.
+func (r *roster) setOut(out bool) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.out == out {
+		return false
+	}
+	r.out = out
+	r.rebuildLocked()
+	return true
+}
+
+// othersOwn reports whether another node has weight.
+func (r *roster) othersOwn() bool {
+	return slices.ContainsFunc(r.view.Load().owners, func(m ring.Member) bool { return m.Name != r.cfg.Name })
+}
+
 // forget removes nodes that died long ago.
 func (r *roster) forget() {
 	now := r.cfg.Now()
@@ -170,7 +197,7 @@ func (r *roster) rebuildLocked() {
 	for _, s := range r.alive {
 		m := s.Member
 		if m.Name == r.cfg.Name && m.Boot == r.boot {
-			m.Draining = r.draining
+			m.Draining, m.Out = r.draining, r.out
 		}
 		members = append(members, m)
 	}
@@ -190,7 +217,10 @@ func (r *roster) meta(limit int) []byte {
 	r.mu.Lock()
 	m := meta{
 		Format: 1, Peer: r.cfg.Peer, Weight: r.cfg.Weight, Draining: r.draining, Protocol: Protocol,
-		Version: r.cfg.Version,
+		Version: r.cfg.Version, Out: r.out,
+	}
+	if r.out {
+		m.Weight = cmp.Or(m.Weight, 1) * noWeight
 	}
 	r.mu.Unlock()
 	b, err := json.Marshal(m)
@@ -228,9 +258,4 @@ func (r *roster) countLocked(now time.Time) bool {
 func (r *roster) isPresent(m Member, now time.Time) bool {
 	s := r.alive[m.life()]
 	return s != nil && now.Sub(s.joined) >= settling && now.Sub(s.answered) < silentAfter
-}
-
-// share returns this node's share of the limits of a Site with a spread; see Cluster.Share.
-func (r *roster) share(site mail.Site, spread int) float64 {
-	return r.shares.Load().share(site, spread, r.cfg.Name)
 }

@@ -29,9 +29,10 @@ type presence struct {
 }
 
 // share returns the share of a node in the limits of a Site with a spread.
-func (p *presence) share(site mail.Site, spread int, node string) float64 {
-	owners := p.view.ownersOf(site, spread)
-	if !slices.Contains(owners, node) || p.before != nil && !slices.Contains(p.before.ownersOf(site, spread), node) {
+func (p *presence) share(w *waivers, site mail.Site, spread int, node string) float64 {
+	owners := w.ownersOf(p.view, site, spread)
+	if !slices.Contains(owners, node) || w.settles(site) ||
+		p.before != nil && !slices.Contains(w.ownersOf(p.before, site, spread), node) {
 		return 1 / float64(p.stable)
 	}
 	return float64(p.present) / float64(p.stable*len(owners))

@@ -22,7 +22,9 @@ type simulated struct {
 
 func simulate(name string, others ...string) *simulated {
 	n := &simulated{now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)}
-	n.Cluster = newCluster(Config{Name: name, Now: func() time.Time { return n.now }}.withDefaults(), "1")
+	n.Cluster = newCluster(Config{
+		Name: name, Peer: "127.0.0.1:1", Now: func() time.Time { return n.now },
+	}.withDefaults(), "1")
 	for _, o := range append([]string{name}, others...) {
 		n.comes(o, "1")
 	}

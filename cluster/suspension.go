@@ -143,27 +143,15 @@ func (s *suspensions) receive(b []byte) {
 	}
 }
 
-// marshal returns all suspensions in the form that merge reads.
-func (s *suspensions) marshal() []byte {
+// all returns all suspensions.
+func (s *suspensions) all() []any {
 	s.mu.Lock()
-	all := make([]Suspension, 0, len(s.sites))
+	defer s.mu.Unlock()
+	all := make([]any, 0, len(s.sites))
 	for _, x := range s.sites {
 		all = append(all, x)
 	}
-	s.mu.Unlock()
-	b, _ := json.Marshal(all) // see spread
-	return b
-}
-
-// merge keeps all suspensions of another node.
-func (s *suspensions) merge(b []byte) {
-	var all []Suspension
-	if json.Unmarshal(b, &all) != nil {
-		return
-	}
-	for _, x := range all[:min(len(all), maxSuspended)] {
-		s.keep(x)
-	}
+	return all
 }
 
 // A broadcast is a suspension that is to be sent. A later one of the same Site replaces it. Its methods are those of

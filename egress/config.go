@@ -65,6 +65,10 @@ type Cluster interface {
 	// among its causes says that the node was lost and not the destination. Sent reports whether the end of data may
 	// have reached the node.
 	Begin(ctx context.Context, node string, d mail.Delivery) (mail.Transaction, error)
+	// Reached says that a Site took a recipient from this node. It is called for each.
+	Reached(site mail.Site)
+	// Unable says that a node reached no host of a Site which took a recipient from another node.
+	Unable(site mail.Site, node string)
 	// Share returns the part of a Site's sessions and rates that this node may have, above 0 and at most 1.
 	Share(site mail.Site) float64
 

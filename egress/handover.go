@@ -26,11 +26,11 @@ type handover struct {
 	node  string // that owns the Site
 
 	tx       mail.Transaction
-	here     bool        // tx is this node's own
-	moved    bool        // tx was begun again at another node than the one that owned the Site first
-	unable   bool        // node reached no host, and whether this node does is not known yet
-	accepted []mail.Path // in the order of Rcpt
-	failed   error       // ended the transaction when it could not be begun again
+	here     bool          // tx is this node's own
+	moved    bool          // tx was begun again at another node than the one that owned the Site first
+	unable   *mail.Refusal // of node, which reached no host; whether this node does is not known yet
+	accepted []mail.Path   // in the order of Rcpt
+	failed   error         // ended the transaction when it could not be begun again
 	form     mail.Form
 	stream   context.Context // of Stream, once that was called
 	data     context.Context // of Data, once that was called
@@ -94,13 +94,13 @@ func (h *handover) Rcpt(ctx context.Context, forward mail.Path) error {
 // small part of the Site's limits. What the owner could not reach is tried from here at once. It reports whether it
 // tried; failed is set if that was in vain.
 func (h *handover) failover(ctx context.Context, err error) bool {
-	unable := isUnreached(err)
-	if peer, sent := isPeerError(err); !unable && !peer || sent || h.here || h.wrote {
+	unable := unreached(err)
+	if peer, sent := isPeerError(err); unable == nil && !peer || sent || h.here || h.wrote {
 		return false
 	}
 	h.tx.Abort()
-	if unable {
-		h.unable = true
+	if unable != nil {
+		h.unable = unable
 		h.beginHere(ctx)
 		return true
 	}
@@ -131,10 +131,13 @@ func (h *handover) beginHere(ctx context.Context) {
 
 // reaches notes that the destination has accepted a recipient, and tells of it if the owner did not get as far.
 func (h *handover) reaches() {
-	if !h.unable {
+	if h.unable == nil {
 		return
 	}
-	h.unable = false
+	if isOfSite(h.unable) && countsForNodes(&h.d) {
+		h.local.cfg.Cluster.Unable(h.at.site, h.node)
+	}
+	h.unable = nil
 	h.local.cfg.Emit(mail.Event{
 		Kind: mail.Anomaly, Time: h.local.cfg.Now(), Trace: h.d.Trace, Client: h.d.Client.Addr(), NextHop: h.d.NextHop,
 		Site: h.d.Site, Host: h.node, Reason: reachedHere,
@@ -150,7 +153,7 @@ func (h *handover) replay(ctx context.Context, tx mail.Transaction, err error) e
 	h.tx = tx
 	for _, f := range h.accepted {
 		err := tx.Rcpt(ctx, f)
-		if peer, _ := isPeerError(err); peer || isUnreached(err) {
+		if peer, _ := isPeerError(err); peer || unreached(err) != nil {
 			return err
 		}
 		if err != nil {

@@ -338,6 +338,13 @@ func (l *lease) accepts(sender *feedback.Sender) {
 	l.marks.Accepted(l.spot(), sender)
 }
 
+// reached tells the cluster that the Site took a recipient from this node.
+func (l *lease) reached() {
+	if c := l.cfg.Cluster; c != nil && countsForNodes(&l.d) {
+		c.Reached(l.at.site)
+	}
+}
+
 // spot returns which address of which host the session leads to.
 func (l *lease) spot() feedback.Spot {
 	key := l.slot.Key()

@@ -19,8 +19,8 @@ func noSession(err error) *mail.Refusal {
 	case errors.As(err, &cooled) && cooled.Suspended:
 		return paused(cooled.Until, err)
 	case errors.As(err, &cooled):
-		r := mail.Refuse(451, 4, 1, "Destination cannot be reached, try again later", "cooling", err)
-		r.Unreached = isUnreached(cooled.Cause)
+		r := mail.Refuse(451, 4, 1, "Destination cannot be reached, try again later", reasonCooling, err)
+		r.Unreached = unreached(cooled.Cause) != nil
 		return r
 	case errors.Is(err, pool.ErrBusy) && errors.Is(err, context.Canceled):
 		return mail.Refuse(451, 4, 5, "Destination is busy, try again later", "cancelled", err)
@@ -50,15 +50,31 @@ func noHost(failed dial.Failures) *mail.Refusal {
 			return mail.Refuse(451, 7, 5, "Destination does not offer the TLS that is required", "tls policy", failed)
 		}
 	}
-	r := mail.Refuse(451, 4, 1, "Destination cannot be reached, try again later", "unreachable", failed)
+	r := mail.Refuse(451, 4, 1, "Destination cannot be reached, try again later", reasonUnreachable, failed)
 	r.Unreached = failed.Unanswered()
 	return r
 }
 
-// isUnreached reports whether err is a refusal that no destination made, see mail.Refusal.
-func isUnreached(err error) bool {
+// The reasons of refusals that are Unreached and say that this node does not reach the Site. The last is that of mx.
+const (
+	reasonUnreachable = "unreachable"
+	reasonCooling     = "cooling"
+	reasonDNS         = "dns"
+)
+
+// unreached returns the refusal in err if no destination made it, see mail.Refusal, else nil.
+func unreached(err error) *mail.Refusal {
 	var r *mail.Refusal
-	return errors.As(err, &r) && r.Unreached
+	if errors.As(err, &r) && r.Unreached {
+		return r
+	}
+	return nil
+}
+
+// isOfSite reports whether a refusal that is Unreached says that a node does not reach the Site, and not that there is
+// something in the way of this message alone, such as the budget of its client.
+func isOfSite(r *mail.Refusal) bool {
+	return r.Reason == reasonUnreachable || r.Reason == reasonCooling || r.Reason == reasonDNS
 }
 
 // isPolicy reports whether a session was not opened because its TLS would have been too little.
@@ -88,7 +104,7 @@ func connError(host string, cause error) *mail.Refusal {
 // mixedReplay returns the Refusal for a transaction of which only a part was accepted when it was begun again.
 func mixedReplay(cause error) *mail.Refusal {
 	r := mail.Refuse(451, 3, 0, "Destination no longer accepts all recipients, try again later", "replay", cause)
-	r.AboutUs, r.Unreached = aboutUs(cause) != nil, isUnreached(cause)
+	r.AboutUs, r.Unreached = aboutUs(cause) != nil, unreached(cause) != nil
 	return r
 }
 

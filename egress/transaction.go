@@ -77,6 +77,7 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 		t.slot.Worked()
 		t.feedback.Accepted(&sender)
 		t.accepts(&sender)
+		t.reached()
 	}
 	if t.slot != nil {
 		t.slot.Park()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -15,9 +16,16 @@ import (
 // its first recipient.
 type owner struct {
 	alone
-	relay *Relay
-	asked int
+	relay   *Relay
+	asked   int
+	unable  []string // what was said to be unable, with the Site
+	reached []mail.Site
 }
+
+func (o *owner) Unable(site mail.Site, node string) {
+	o.unable = append(o.unable, node+" at "+string(site))
+}
+func (o *owner) Reached(site mail.Site) { o.reached = append(o.reached, site) }
 
 func (o *owner) Owner(mail.Site, string) (string, bool) { return "b", false }
 
@@ -58,6 +66,7 @@ func TestHandover_Unreached(t *testing.T) {
 		before func(*testing.T, *world)
 		answer map[string]smtptest.Answer
 		want   string // "" if it is delivered from here
+		quiet  bool   // it is, and yet says nothing of the Site
 	}{
 		{name: "it has no address to connect from", change: func(c *Config) {
 			c.Sources = []netip.Addr{netip.MustParseAddr("192.0.2.77")}
@@ -69,7 +78,7 @@ func TestHandover_Unreached(t *testing.T) {
 				want(t, err, "451 4.4.1")
 			}},
 		{name: "its name server is gone", before: func(_ *testing.T, w *world) { w.dns.Close() }},
-		{name: "its clients' connections failed too often", before: func(_ *testing.T, w *world) {
+		{name: "its clients' connections failed too often", quiet: true, before: func(_ *testing.T, w *world) {
 			d := to("one.test")
 			d.Chosen = true
 			w.relay.local.connects.draw(&d, 2*mostFailed.Burst)
@@ -128,6 +137,17 @@ func TestHandover_Unreached(t *testing.T) {
 			if w.relay.local.pool.Count().Cooling {
 				t.Error("the Site cools here")
 			}
+			switch {
+			case c.want != "" || c.quiet:
+				if len(o.unable) != 0 {
+					t.Errorf("the owner is said to be unable: %v", o.unable)
+				}
+			case !slices.Equal(o.unable, []string{"b at " + site, "b at " + site}):
+				t.Errorf("unable: %v", o.unable)
+			}
+			if got := len(o.reached); c.want == "" && got != 4 || c.want != "" && got != 0 {
+				t.Errorf("the Site is said to be reached %d times", got)
+			}
 			if o.asked != 2 {
 				t.Errorf("the owner was asked %d times", o.asked)
 			}
@@ -146,11 +166,26 @@ func begun(t *testing.T, w *world) mail.Transaction {
 	return tx
 }
 
+// TestHandover_UnreachedBounce: what a bounce meets says nothing of the owner, because its sender could have chosen its
+// hosts; it is delivered all the same.
+func TestHandover_UnreachedBounce(t *testing.T) {
+	s := smtptest.Start(t, smtptest.Behaviour{})
+	o := &owner{relay: newWorld(t, 1, nil).relay}
+	w := newWorld(t, port(t, s), func(c *Config) { c.Cluster = o })
+	d := to("one.test")
+	d.Reverse = mail.Path{}
+	deliverWithin(t, w, d, "b@one.test", 20*time.Second)
+	if len(o.unable)+len(o.reached) != 0 || len(s.Messages()) != 1 {
+		t.Errorf("unable: %v, reached: %v, %d messages", o.unable, o.reached, len(s.Messages()))
+	}
+}
+
 // TestHandover_UnreachedBoth: what neither node reaches is refused in the words of the one that has the client, and
 // told of as any destination that is down.
 func TestHandover_UnreachedBoth(t *testing.T) {
 	there := newWorld(t, 1, nil)
-	w := newWorld(t, 1, func(c *Config) { c.Cluster = &owner{relay: there.relay} })
+	o := &owner{relay: there.relay}
+	w := newWorld(t, 1, func(c *Config) { c.Cluster = o })
 	for range 2 { // the second time both cool
 		tx := begun(t, w)
 		err := tx.Rcpt(t.Context(), path("x@one.test"))
@@ -159,6 +194,9 @@ func TestHandover_UnreachedBoth(t *testing.T) {
 	}
 	if e := w.events(); len(e) != 0 {
 		t.Errorf("events: %+v", e)
+	}
+	if len(o.unable) != 0 {
+		t.Errorf("a Site that no node reaches counts: %v", o.unable)
 	}
 }
 

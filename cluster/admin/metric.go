@@ -73,6 +73,8 @@ type ClusterGauges struct {
 	Stable    int    // the nodes that limits are shared by
 	Suspended int    // Sites that get no mail for now
 	Rules     uint64 // version of the rules; 0: this node's files
+	Waived    int    // Sites that this node leaves to others, which reach them
+	Out       bool   // this node owns no Site until it reaches one of those
 }
 
 // Metrics counts events. Its methods are safe for concurrent use.
@@ -201,6 +203,15 @@ func (m meter) show(g Gauges) {
 		gauge("millrace_cluster_suspended_sites", "Sites that get no mail for now.", func() float64 {
 			return float64(g.Cluster().Suspended)
 		})
+		gauge("millrace_cluster_waived_sites", "Sites that this node leaves to others, because it did not reach them.",
+			func() float64 { return float64(g.Cluster().Waived) })
+		gauge("millrace_cluster_out", "1 while this node owns no Site because it fails at most that others reach.",
+			func() float64 {
+				if g.Cluster().Out {
+					return 1
+				}
+				return 0
+			})
 		gauge("millrace_rules_version", "Version of the rules that all nodes should have; 0: the files of this node.",
 			func() float64 { return float64(g.Cluster().Rules) })
 	}

@@ -22,7 +22,11 @@ func everyMetric() *Metrics {
 		Rules:        func() int { return 3 }, EventsDropped: func() uint64 { return 4 },
 		LinesDropped: func() uint64 { return 5 }, SpansDropped: func() uint64 { return 6 },
 		Sessions: func() []SiteSessions { return []SiteSessions{{Site: "a.example", Open: 3, Idle: 1, Waiting: 2}} },
-		Cluster:  func() ClusterGauges { return ClusterGauges{Members: 2, Stable: 3, Suspended: 1, Rules: 7} },
+		Cluster: func() ClusterGauges {
+			return ClusterGauges{
+				Members: 2, Stable: 3, Suspended: 1, Rules: 7, Waived: 4, Out: true,
+			}
+		},
 		Store: func() Store {
 			return Store{Down: true, Connections: 2, Entries: 9, Counts: map[string]uint64{"trips": 10, "failures": 1}}
 		},

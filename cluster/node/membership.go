@@ -189,8 +189,8 @@ func advertised(bound net.Addr, configured string) string {
 	return net.JoinHostPort(host, port)
 }
 
-// A relayCluster is an egress.Cluster: placement has Owner, suspensions has Share and what concerns suspensions, and
-// the peers have Begin.
+// A relayCluster is an egress.Cluster: placement has Owner, suspensions has Share and what concerns suspensions and
+// waivers, and the peers have Begin.
 type relayCluster struct {
 	placement
 	suspensions

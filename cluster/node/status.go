@@ -91,7 +91,7 @@ func (m *membership) status(s *admin.ClusterStatus) {
 	}
 	for _, x := range c.Members() {
 		s.Members = append(s.Members, admin.ClusterMember{
-			Name: x.Name, Self: x.Name == c.Self(), Gossip: x.Gossip, Peer: x.Peer, Weight: cmp.Or(x.Weight, 1),
+			Name: x.Name, Self: x.Name == c.Self(), Gossip: x.Gossip, Peer: x.Peer, Weight: weightOf(x),
 			Draining: x.Draining, Protocol: x.Protocol, Version: x.Version,
 		})
 	}
@@ -101,6 +101,29 @@ func (m *membership) status(s *admin.ClusterStatus) {
 		})
 	}
 	slices.SortFunc(s.Suspensions, func(a, b admin.ClusterSuspension) int { return cmp.Compare(a.Site, b.Site) })
+}
+
+// weightOf returns the weight of a member in the ring.
+func weightOf(m cluster.Member) float64 {
+	if m.Out {
+		return 0
+	}
+	return cmp.Or(m.Weight, 1)
+}
+
+// fitness says for /readyz whether the node reaches what other nodes reach. A node that does not is ready all the same,
+// because it hands mail over.
+func (m *membership) fitness() (ok bool, detail string) {
+	if m.alone() {
+		return true, ""
+	}
+	switch fit := m.cluster.Fitness(); {
+	case fit.Out:
+		return true, fmt.Sprintf("this node owns no Site until it reaches one of %d that other nodes reach", fit.Waived)
+	case fit.Waived > 0:
+		return true, fmt.Sprintf("this node leaves %d Sites to other nodes, which reach them", fit.Waived)
+	}
+	return true, ""
 }
 
 // sessionsOf returns what the relay keeps with each Site, for the metrics.
@@ -134,7 +157,11 @@ func (n *Node) gauges() admin.Gauges {
 // gauges returns what the metrics show of the cluster, which the node has joined. rules is the version of the rules.
 func (m *membership) gauges(rules uint64) admin.ClusterGauges {
 	c := m.cluster
-	return admin.ClusterGauges{Members: c.Nodes(), Stable: c.Stable(), Suspended: len(c.Suspensions()), Rules: rules}
+	fit := c.Fitness()
+	return admin.ClusterGauges{
+		Members: c.Nodes(), Stable: c.Stable(), Suspended: len(c.Suspensions()), Rules: rules, Waived: fit.Waived,
+		Out: fit.Out,
+	}
 }
 
 // storeGauges returns what the metrics show of the store.
@@ -154,6 +181,7 @@ func (n *Node) checks() []admin.Check {
 	return []admin.Check{
 		{Name: "rules", OK: n.rules.ready},
 		{Name: "listeners", OK: func() (bool, string) { return n.listeners.up.Load(), "" }},
+		{Name: "destinations", OK: n.members.fitness},
 		{Name: "serving", OK: func() (bool, string) {
 			if n.draining.Load() {
 				return false, "draining"
