@@ -9,10 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace/cluster/peer"
 	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/loadtest/source"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -164,4 +166,36 @@ func silent(t *trial, n int) {
 	if kept > most {
 		t.harmed("%d silent connections of one address are kept", kept)
 	}
+}
+
+// hopCrowd takes the connections between two nodes: each transaction that is open has one, and a stranger that says
+// NOOP now and then keeps its own.
+var hopCrowd = scenario{
+	name:   "hop: a crowd with transactions that do not end",
+	long:   true,
+	nodes:  3,
+	memory: [2]int{384, 384}, // a connection of the hop for each client
+	attack: func(t *trial) {
+		const connections = 2600
+		var open atomic.Int64
+		t.crowd(connections, func(i int) {
+			defer t.rest(time.Second)
+			s := t.open(t.from(stranger(i%104, i/104)))
+			if s == nil {
+				return
+			}
+			defer s.Abort(true)
+			_, ok, err := s.Envelope(source.Message{
+				Reverse: "s@e0.example", Forward: []string{fmt.Sprintf("crowd@e%d.test", i%ownDomains)},
+			})
+			if err != nil || !ok {
+				return
+			}
+			open.Add(1)
+			t.hold(s, 3*time.Second, "NOOP\r\n")
+			open.Add(-1)
+		})
+		t.stands(func() bool { return open.Load() >= connections })
+		t.tell("%d transactions open", open.Load())
+	},
 }

@@ -30,7 +30,7 @@ func silentNames(networks int) scenario {
 	return scenario{
 		name:   fmt.Sprintf("look-ups: names whose servers are silent, %d networks", networks),
 		long:   true,
-		memory: [2]int{192, 384},
+		memory: [2]int{192, 512},
 		log:    12 << 20, // two lines for each connection, each of a network of its own
 		world: func(t *trial) {
 			t.dns = dnstest.Start(t, t.zone.String())
@@ -43,9 +43,16 @@ func silentNames(networks int) scenario {
 			}
 		},
 		attack: func(t *trial) {
-			const connections = 3000 // each a second or less, and then comes back after two
+			const connections = 3000 // over a second and a half, and each again three seconds after its answer
 			var came atomic.Int64
-			t.crowd(connections, func(int) {
+			again := make([]bool, connections)
+			t.crowd(connections, func(n int) {
+				wait := time.Duration(n) * time.Millisecond / 2
+				if again[n] {
+					wait = 3 * time.Second
+				}
+				again[n] = true
+				t.rest(wait)
 				i := int(came.Add(1)) % mostSilent
 				cfg := t.from(silentClient(i, networks))
 				cfg.Helo = silentHelo(i)
@@ -55,9 +62,8 @@ func silentNames(networks int) scenario {
 					})
 					s.Abort(true)
 				}
-				t.rest(2 * time.Second)
 			})
-			t.stands(func() bool { return came.Load() >= 2*connections })
+			t.stands(func() bool { return came.Load() >= connections })
 			t.tell("%d connections", came.Load())
 		},
 	}

@@ -24,9 +24,9 @@ const (
 // scenarios are in the order in which they run.
 var scenarios = []scenario{
 	dripStreams, halfCommands, halfMessages, words, refusedMessages, onePrefix, manyNetworks,
-	refusedRecipients, forgedAuthors, forgedReversePath, neighbours, account, dishonestNode,
+	refusedRecipients, forgedAuthors, forgedReversePath, neighbours, account, dishonestNode, hopCrowd,
 	acrossNodes(dripStreams, false), acrossNodes(words, false), acrossNodes(refusedMessages, true),
-	acrossNodes(halfMessages, true), acrossNodes(slowUplink, true),
+	halvesAcrossNodes(), acrossNodes(slowUplink, true),
 	slowUplink, slowDestination, longList, firstDay, silentNames(80), silentNames(1500),
 }
 

@@ -89,8 +89,10 @@ func (s *scenario) measure(t *trial) string {
 		t.harmed("without the attack %d of %d are accepted: %s", control.accepted, t.messages(), control.answers())
 	}
 	stop := t.begin()
+	listing := make(chan int, 1)
+	go func() { listing <- t.listed() }() // is awaited
 	under := t.honest()
-	listed := t.listed()
+	listed := <-listing
 	stop()
 	if s.harm != nil {
 		s.harm(t)
@@ -131,8 +133,8 @@ func (t *trial) begin() (stop func()) {
 	return stop
 }
 
-// listed lets clients come that a list names, and returns how many of them are refused. What others are answered is
-// harm.
+// listed lets clients come that a list names, while the honest ones come, and returns how many of them are refused.
+// What others are answered is harm.
 func (t *trial) listed() int {
 	refused := 0
 	for i := range listedClients {

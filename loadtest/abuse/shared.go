@@ -198,6 +198,14 @@ var refusedMessages = scenario{
 	},
 }
 
+// halvesAcrossNodes is halfMessages on a cluster, with a quarter of its connections and of the budget: each has a
+// connection of the hop for a while, whose handshake costs more than all else.
+func halvesAcrossNodes() scenario {
+	s := acrossNodes(halfMessages, true)
+	s.small, s.config = "", "limits: {hold_budget: 128MiB}"
+	return s
+}
+
 // halfMessages fills the hold budget with what is begun and never ends: unfinished header sections, and as many half
 // chunks of BDAT.
 var halfMessages = scenario{
@@ -207,7 +215,7 @@ var halfMessages = scenario{
 	attack: func(t *trial) {
 		connections, networks := t.size(600, 2560), t.size(200, 52)
 		if len(t.nodes) > 1 {
-			connections = 640 // each has a connection of the hop for a while, whose handshake is what costs
+			connections = 640
 		}
 		section := []byte(strings.Repeat("Subject: "+strings.Repeat("a", 511)+"\r\n", t.size(1, 480)))
 		section = section[:len(section)-2]
