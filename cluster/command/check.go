@@ -27,11 +27,12 @@ type finding struct {
 
 func (v *checkVerb) run(s streams) int {
 	var warnings []config.Problem
-	cfg, err := config.Load(v.Config)
-	if err == nil {
-		warnings, err = node.Check(cfg)
-	}
+	cfg, err := config.Inspect(v.Config)
 	problems := problemsOf(err)
+	if cfg != nil {
+		warnings, err = node.Check(cfg, problems)
+		problems = problemsOf(err)
+	}
 	if v.JSON {
 		printFindings(s.out, problems, warnings)
 	} else {

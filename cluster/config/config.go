@@ -2,10 +2,13 @@ package config
 
 import (
 	"bytes"
-	"fmt"
+	"errors"
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/millrace/millrace/router/leaf/ascii"
+	"github.com/millrace/millrace/router/rules"
 )
 
 // A Config is the configuration of one node: the YAML file, decoded. Load and Parse return one with the defaults set
@@ -281,23 +284,35 @@ func defaults() *Config {
 
 // Load reads and validates a configuration file. The error is Problems, all of them, or that of reading the file.
 func Load(file string) (*Config, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("configuration: %w", err)
-	}
-	c, err := parse(file, data, "", os.LookupEnv)
+	c, err := Inspect(file)
 	if err != nil {
 		return nil, err
 	}
-	c.loaded = data
+	return c, nil
+}
+
+// Inspect is Load for one who wants all complaints at once: beside Problems it returns what can be had of the Config,
+// for a look at the files that it names. That is nil if the file is no YAML or cannot be read.
+func Inspect(file string) (*Config, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, Problems{{File: file, Message: FileReason(err), Cause: err}}
+	}
+	c, problems := inspect(file, data, "", os.LookupEnv)
+	if c != nil {
+		c.loaded = data
+	}
+	if len(problems) > 0 {
+		return c, problems
+	}
 	return c, nil
 }
 
 // Parse validates a configuration that was read already. file is its name in complaints, and relative file names count
 // from its folder. A text of rules that is not empty replaces the rules files, and the key routes is then its name. The
 // error is Problems, all of them.
-func Parse(file string, data []byte, rules string) (*Config, error) {
-	return parse(file, data, rules, os.LookupEnv)
+func Parse(file string, data []byte, ruleText string) (*Config, error) {
+	return parse(file, data, ruleText, os.LookupEnv)
 }
 
 // Revalidate reads and validates the file that c was loaded from once more. It changes nothing, and returns nil for a
@@ -320,15 +335,25 @@ func (c *Config) Edited() bool {
 	return err == nil && !bytes.Equal(data, c.loaded)
 }
 
-func parse(file string, data []byte, rules string, env func(string) (string, bool)) (*Config, error) {
+func parse(file string, data []byte, ruleText string, env func(string) (string, bool)) (*Config, error) {
+	c, problems := inspect(file, data, ruleText, env)
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	return c, nil
+}
+
+// inspect decodes and validates a file. What it returns has the defaults set. It is nil if the file is no YAML.
+func inspect(file string, data []byte, ruleText string, env func(string) (string, bool)) (*Config, Problems) {
 	d := decoder{locations: locations{file: file}, dir: filepath.Dir(file), env: env}
 	c := defaults()
-	c.Rules = rules
-	d.decode(data, c)
+	c.Rules = ruleText
+	readable := d.decode(data, c)
 	c.locations = d.locations
-	if len(d.problems) > 0 { // no Validate: half of its complaints would follow from what could not be decoded
+	if !readable {
 		return nil, d.problems
 	}
+	c.useALabels()
 	if c.AuthservID == "" {
 		c.AuthservID = c.Hostname
 	}
@@ -343,10 +368,51 @@ func parse(file string, data []byte, rules string, env func(string) (string, boo
 	if c.Admin != nil && c.Admin.Addr == "" {
 		c.Admin.Addr = "127.0.0.1:8025"
 	}
-	if err := c.Validate(); err != nil {
-		return nil, err
+	problems := d.problems
+	var more Problems
+	if errors.As(c.Validate(), &more) {
+		for _, p := range more {
+			if !d.follows(p.Field) {
+				problems = append(problems, p)
+			}
+		}
 	}
-	return c, nil
+	problems.sort()
+	return c, problems
+}
+
+// useALabels writes all domain names as A-labels, which is how they are looked up and compared. What is no domain name
+// stays for Validate.
+func (c *Config) useALabels() {
+	names := []*string{&c.Hostname, &c.AuthservID, &c.Egress.Helo}
+	if c.SRS != nil {
+		names = append(names, &c.SRS.Domain)
+	}
+	if c.ARC != nil {
+		names = append(names, &c.ARC.Domain, &c.ARC.Selector)
+		names = append(names, pointers(c.ARC.Trust)...)
+	}
+	if c.DKIM != nil {
+		for _, signers := range [][]Signer{c.DKIM.Relay, c.DKIM.Domains} {
+			for i := range signers {
+				names = append(names, &signers[i].Domain, &signers[i].Selector)
+			}
+		}
+	}
+	names = append(names, pointers(c.DMARC.Lists)...)
+	for _, name := range names {
+		if a, ok := rules.ALabels(*name); ok && !ascii.Is(*name) {
+			*name = a
+		}
+	}
+}
+
+// pointers returns pointers to the elements of a list.
+func pointers(list []string) (all []*string) {
+	for i := range list {
+		all = append(all, &list[i])
+	}
+	return all
 }
 
 // setDefault sets a field that is zero to value.

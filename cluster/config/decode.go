@@ -17,7 +17,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A decoder fills a struct from YAML and keeps every complaint with its line. yaml's own decoder does not do: it cannot
+// A decoder fills a struct from YAML and keeps every complaint with its place. yaml's own decoder does not do: it
+// cannot
 // refuse an unknown key of a Node, and ${ENV} has to be expanded after YAML is parsed and before values get their
 // types.
 type decoder struct {
@@ -25,46 +26,47 @@ type decoder struct {
 	dir      string // the folder that relative file names count from
 	env      func(string) (string, bool)
 	problems Problems
+	spoiled  []string // fields that there is no use to complain about again
 }
 
-// decode reads data into the struct that v points to. Fields whose key is absent keep their values, the defaults.
-func (d *decoder) decode(data []byte, v any) {
-	d.lines = map[string]int{"": 1}
+// decode reads data into the struct that v points to. Fields whose key is absent keep their values, the defaults. It
+// reports false if the file is no YAML at all, or one of another shape.
+func (d *decoder) decode(data []byte, v any) bool {
+	d.places = map[string]position{"": {1, 1}}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, second yaml.Node
 	err := dec.Decode(&doc)
 	if errors.Is(err, io.EOF) {
 		d.add("", "the file is empty")
-		return
+		return false
 	}
 	if err == nil && dec.Decode(&second) == nil {
-		d.problems = append(d.problems, Problem{File: d.file, Line: second.Line, Message: "one document to a file"})
-		return
+		d.problems = append(d.problems, d.problemAt(position{second.Line, 1}, "", "one document to a file"))
+		return false
 	}
-	if err != nil {
-		d.problems = append(d.problems, syntaxProblem(d.file, err))
-		return
+	if err == nil && doc.Content[0].Kind == yaml.MappingNode {
+		d.value(doc.Content[0], reflect.ValueOf(v).Elem(), "")
+		return true
 	}
-	d.value(doc.Content[0], reflect.ValueOf(v).Elem(), "")
-}
-
-var yamlErrorLine = regexp.MustCompile(`line (\d+): `)
-
-// syntaxProblem returns an error of the YAML scanner as a Problem. The scanner has the line only in its text.
-func syntaxProblem(file string, err error) Problem {
-	message := strings.TrimPrefix(err.Error(), "yaml: ")
-	p := Problem{File: file, Line: 1}
-	if m := yamlErrorLine.FindStringSubmatchIndex(message); m != nil {
-		p.Line, _ = strconv.Atoi(message[m[2]:m[3]])
-		message = message[:m[0]] + message[m[1]:]
-	}
-	p.Message = message
-	return p
+	d.problems = append(d.problems, d.syntaxProblem(string(data), err))
+	return false
 }
 
 // add adds a complaint about a field.
 func (d *decoder) add(field, message string) {
 	d.problems = append(d.problems, d.Problem(field, message))
+	d.spoil(field)
+}
+
+// spoil notes that further complaints about a field would follow from one that there is.
+func (d *decoder) spoil(field string) { d.spoiled = append(d.spoiled, field) }
+
+// follows reports whether a complaint about a field follows from one that there is.
+func (d *decoder) follows(field string) bool {
+	return field != "" && slices.ContainsFunc(d.spoiled, func(s string) bool {
+		rest, below := strings.CutPrefix(field, s)
+		return s != "" && below && (rest == "" || rest[0] == '.' || rest[0] == '[')
+	})
 }
 
 var textType = reflect.TypeFor[encoding.TextUnmarshaler]()
@@ -74,11 +76,11 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, field string) {
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
-	if field != "" {
-		d.lines[field] = n.Line
+	if _, ok := d.places[field]; !ok || n.Kind == yaml.ScalarNode {
+		d.places[field] = position{n.Line, n.Column}
 	}
 	if n.ShortTag() == "!!null" {
-		d.add(field, "has no value")
+		d.add(field, "has no value; what belongs to it is indented")
 		return
 	}
 	t := v.Type()
@@ -119,29 +121,61 @@ func hasKeys(t reflect.Type) bool {
 // mapping decodes a mapping into a struct. Unknown and repeated keys are Problems.
 func (d *decoder) mapping(n *yaml.Node, v reflect.Value, field string) {
 	if n.Kind != yaml.MappingNode {
-		d.add(field, "want keys and values")
+		d.add(field, "want keys and values, not "+shapeOf(n))
 		return
 	}
 	seen := make(map[string]int)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
+		at := position{key.Line, key.Column}
 		name := strings.TrimPrefix(field+"."+key.Value, ".")
 		if first, twice := seen[key.Value]; twice {
-			d.problems = append(d.problems,
-				Problem{
-					File: d.file, Line: key.Line, Field: name, Message: fmt.Sprintf("stands on line %d already", first),
-				})
+			d.problems = append(d.problems, d.problemAt(at, name, fmt.Sprintf("stands on line %d already", first)))
 			continue
 		}
 		seen[key.Value] = key.Line
 		member, ok := memberFor(v, key.Value)
 		if !ok {
-			d.problems = append(d.problems,
-				Problem{File: d.file, Line: key.Line, Field: name, Message: "no such key" + suggestion(v, key.Value)})
+			d.unknown(at, v, field, key.Value)
 			continue
 		}
+		d.places[name] = at // a value of one line has a nearer place
 		d.value(n.Content[i+1], member, name)
 	}
+}
+
+// unknown adds a complaint about a key that a section does not have.
+func (d *decoder) unknown(at position, v reflect.Value, field, key string) {
+	name := strings.TrimPrefix(field+"."+key, ".")
+	why := "; there are " + strings.Join(keysOf(v.Type()), ", ")
+	if meant := keyMeant(v.Type(), key); meant != "" {
+		why = "; did you mean " + meant
+		d.spoil(strings.TrimPrefix(field+"."+meant, "."))
+		d.spoil(meant)
+	}
+	d.problems = append(d.problems, d.problemAt(at, name, "no such key"+why))
+	d.spoil(name)
+}
+
+// keysOf returns the keys of a section.
+func keysOf(t reflect.Type) (keys []string) {
+	for i := range t.NumField() {
+		if tag := t.Field(i).Tag.Get("yaml"); tag != "" && tag != "-" {
+			keys = append(keys, tag)
+		}
+	}
+	return keys
+}
+
+// shapeOf returns what a node is in words.
+func shapeOf(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "keys"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	return "one value" // which is not repeated: it may be a password
 }
 
 // memberFor returns the field of a struct whose yaml tag is key.
@@ -154,26 +188,10 @@ func memberFor(v reflect.Value, key string) (reflect.Value, bool) {
 	return reflect.Value{}, false
 }
 
-// suggestion returns the key that was probably meant, or a list of the keys that exist, as the end of a complaint.
-func suggestion(v reflect.Value, key string) string {
-	var keys []string
-	for i := range v.NumField() {
-		tag := v.Type().Field(i).Tag.Get("yaml")
-		if tag == "" || tag == "-" {
-			continue
-		}
-		if strings.EqualFold(strings.ReplaceAll(tag, "_", ""), strings.NewReplacer("_", "", "-", "").Replace(key)) {
-			return "; did you mean " + tag
-		}
-		keys = append(keys, tag)
-	}
-	return "; there are " + strings.Join(keys, ", ")
-}
-
 // list decodes a sequence into a slice.
 func (d *decoder) list(n *yaml.Node, v reflect.Value, field string) {
 	if n.Kind != yaml.SequenceNode {
-		d.add(field, "want a list: [a, b]")
+		d.add(field, listWanted(n, v.Type().Elem().Kind() == reflect.Struct && hasKeys(v.Type().Elem())))
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
@@ -182,10 +200,23 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, field string) {
 	}
 }
 
+// listWanted returns the complaint about a value where a list stands, of sections or of values.
+func listWanted(n *yaml.Node, sections bool) string {
+	switch {
+	case sections && n.Kind == yaml.ScalarNode:
+		return "want a list of keys and values: a line that begins with a dash for each"
+	case n.Kind == yaml.MappingNode:
+		return "want a list, not keys: put a dash and a blank in front of the first key"
+	case strings.Contains(n.Value, ","):
+		return "want a list, not " + strconv.Quote(n.Value) + ": brackets stand around the parts, each in quotes"
+	}
+	return "want a list, not " + strconv.Quote(n.Value) + ": write [" + strconv.Quote(n.Value) + "]"
+}
+
 // table fills a map from names to values, of a mapping whose keys are not fixed.
 func (d *decoder) table(n *yaml.Node, v reflect.Value, field string) {
 	if n.Kind != yaml.MappingNode {
-		d.add(field, "want keys and values")
+		d.add(field, "want keys and values, not "+shapeOf(n))
 		return
 	}
 	v.Set(reflect.MakeMapWithSize(v.Type(), len(n.Content)/2))
@@ -193,8 +224,8 @@ func (d *decoder) table(n *yaml.Node, v reflect.Value, field string) {
 		name := n.Content[i].Value
 		path := field + "[" + name + "]" // in brackets, because a name may hold dots
 		if v.MapIndex(reflect.ValueOf(name)).IsValid() {
-			d.problems = append(d.problems,
-				Problem{File: d.file, Line: n.Content[i].Line, Field: path, Message: "stands there already"})
+			at := position{n.Content[i].Line, n.Content[i].Column}
+			d.problems = append(d.problems, d.problemAt(at, path, "stands there already"))
 			continue
 		}
 		item := reflect.New(v.Type().Elem()).Elem()
@@ -217,23 +248,22 @@ func (d *decoder) plain(n *yaml.Node, v reflect.Value, field string) {
 		}
 		v.SetString(text)
 	case reflect.Bool:
-		b, err := strconv.ParseBool(text)
-		if err != nil || (text != "true" && text != "false") {
-			d.add(field, fmt.Sprintf("%q is neither true nor false", text))
+		if text != "true" && text != "false" {
+			d.add(field, fmt.Sprintf("%q is neither true nor false%s", text, switchMeant(text)))
 			return
 		}
-		v.SetBool(b)
+		v.SetBool(text == "true")
 	case reflect.Int:
 		i, err := strconv.Atoi(text)
 		if err != nil {
-			d.add(field, fmt.Sprintf("%q is not a whole number", text))
+			d.add(field, fmt.Sprintf("%q is not a whole number%s", text, numberMeant(text)))
 			return
 		}
 		v.SetInt(int64(i))
 	case reflect.Float64:
 		f, err := strconv.ParseFloat(text, 64)
 		if err != nil || math.IsNaN(f) {
-			d.add(field, fmt.Sprintf("%q is not a number", text))
+			d.add(field, fmt.Sprintf("%q is not a number%s", text, shareMeant(text)))
 			return
 		}
 		v.SetFloat(f)
@@ -248,7 +278,7 @@ var envPattern = regexp.MustCompile(`\$\{([A-Za-z_][A-Za-z0-9_]*)\}`)
 // variable is never parsed as YAML. It reports false, and adds a Problem, if n is no scalar or a variable is not set.
 func (d *decoder) scalar(n *yaml.Node, field string) (string, bool) {
 	if n.Kind != yaml.ScalarNode {
-		d.add(field, "want one value")
+		d.add(field, "want one value, not "+shapeOf(n))
 		return "", false
 	}
 	ok := true
@@ -260,5 +290,9 @@ func (d *decoder) scalar(n *yaml.Node, field string) (string, bool) {
 		}
 		return value
 	})
+	if ok && text == n.Value && strings.Contains(text, "${") {
+		d.add(field, "has a ${ that is no ${NAME} of letters, digits and underscores")
+		return "", false
+	}
 	return text, ok
 }

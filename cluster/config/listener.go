@@ -2,9 +2,9 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
-	"strings"
 )
 
 // listeners requires at least one listener, each with an address of its own.
@@ -12,17 +12,50 @@ func (v *validator) listeners(all []Listener) {
 	if len(all) == 0 {
 		v.add("listen", "is required: at least one address to listen on")
 	}
-	seen := make(map[string]bool)
 	for i := range all {
 		l := &all[i]
 		field := fmt.Sprintf("listen[%d]", i)
-		v.address(field+".addr", l.Addr)
-		if seen[l.Addr] && !strings.HasSuffix(l.Addr, ":0") {
-			v.add(field+".addr", l.Addr+" is listened on already")
-		}
-		seen[l.Addr] = true
+		v.address(field+".addr", l.Addr, "0.0.0.0:25")
+		v.takeAddress(field+".addr", l.Addr)
 		v.listener(field, l)
 	}
+}
+
+// takeAddress notes an address that is listened on by TCP. That another one takes its port already is a complaint.
+func (v *validator) takeAddress(field, addr string) {
+	a, err := listenedOn(addr)
+	if err != nil || a.Port() == 0 {
+		return
+	}
+	for _, before := range v.taken {
+		if before.addr.Port() == a.Port() && (before.addr.Addr() == a.Addr() || before.addr.Addr().IsUnspecified() ||
+			a.Addr().IsUnspecified()) {
+			v.add(field, addr+" is listened on already, by "+before.field)
+			return
+		}
+	}
+	v.taken = append(v.taken, takenAddress{field, a})
+}
+
+// A takenAddress is an address that a field listens on.
+type takenAddress struct {
+	field string
+	addr  netip.AddrPort
+}
+
+// listenedOn returns the address that a listener at addr has. One without a host is that of all addresses.
+func listenedOn(addr string) (netip.AddrPort, error) {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	switch host {
+	case "":
+		host = "::"
+	case "localhost":
+		host = "127.0.0.1"
+	}
+	return netip.ParseAddrPort(net.JoinHostPort(host, port))
 }
 
 // listener checks one entry of listen, whose path of keys is at.
@@ -35,16 +68,16 @@ func (v *validator) listener(at string, l *Listener) {
 		v.add(at+".users_file", "belongs to a submission listener")
 	}
 	if l.TLS != "" && l.TLS != "implicit" {
-		v.add(at+".tls", "want implicit, or nothing for STARTTLS")
+		v.add(at+".tls", fmt.Sprintf("%q: want implicit, or no such key for STARTTLS", l.TLS))
 	}
 	for j, n := range l.ProxyProtocol {
 		if n.Bits() == 0 {
-			v.add(fmt.Sprintf("%s.proxy_protocol[%d]", at, j), "whoever connects could say any address")
+			v.add(fmt.Sprintf("%s.proxy_protocol[%d]", at, j), "each client that connects could say any address")
 		}
 	}
 	for j, n := range l.Xclient {
 		if n.Bits() == 0 {
-			v.add(fmt.Sprintf("%s.xclient[%d]", at, j), "whoever connects could say any address")
+			v.add(fmt.Sprintf("%s.xclient[%d]", at, j), "each client that connects could say any address")
 		}
 	}
 	switch l.Relay {

@@ -1,10 +1,16 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/millrace/millrace/cluster/routes"
 	"github.com/millrace/millrace/router/mail"
@@ -44,6 +50,32 @@ func (p Problem) String() string {
 // Problems are all complaints about a configuration, as one error.
 type Problems []Problem
 
+// Join returns p and those of an error that are about a field that p has no complaint about, in the order of their
+// places. Any error but Problems is one without a place.
+func (p Problems) Join(err error) Problems {
+	var more Problems
+	if err != nil && !errors.As(err, &more) {
+		more = Problems{{Message: err.Error(), Cause: err}}
+	}
+	p = slices.Clone(p)
+	before := slices.Clone(p)
+	for _, next := range more {
+		same := func(p Problem) bool { return p.Field != "" && p.Field == next.Field }
+		if !slices.ContainsFunc(before, same) {
+			p = append(p, next)
+		}
+	}
+	p.sort()
+	return p
+}
+
+// sort sorts Problems by their places.
+func (p Problems) sort() {
+	slices.SortStableFunc(p, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+}
+
 // Error returns one Problem a line.
 func (p Problems) Error() string {
 	lines := make([]string, len(p))
@@ -64,26 +96,69 @@ func (p Problems) Unwrap() []error {
 	return causes
 }
 
-// locations knows the line of each field of a configuration file.
+// A position is where something stands in a file. Both count from 1, column in characters.
+type position struct{ line, column int }
+
+// locations knows the place of each field of a configuration file: of its value, or of the key of a section.
 type locations struct {
-	file  string
-	lines map[string]int
+	file   string
+	places map[string]position
 }
 
-// line returns the line of a field or, when it is absent, of the nearest section around it.
-func (l locations) line(field string) int {
+// position returns the position of a field or, when it is absent, of the nearest section around it.
+func (l locations) position(field string) position {
 	for field != "" {
-		if n, ok := l.lines[field]; ok {
-			return n
+		if at, ok := l.places[field]; ok {
+			return at
 		}
 		field = field[:max(0, strings.LastIndexAny(field, ".["))]
 	}
-	return l.lines[""]
+	return position{1, 1}
 }
 
-// Problem returns a complaint about a field, with the line of the field.
+// Problem returns a complaint about a field, with the place of the field.
 func (l locations) Problem(field, message string) Problem {
-	return Problem{File: l.file, Line: l.line(field), Field: field, Message: message}
+	return l.problemAt(l.position(field), field, message)
+}
+
+// problemAt returns a complaint about what stands at a place of the file.
+func (l locations) problemAt(at position, field, message string) Problem {
+	return Problem{File: l.file, Line: at.line, Column: at.column, Field: field, Message: message}
+}
+
+// inFile matches the text of an error that begins with a file and a line.
+var inFile = regexp.MustCompile(`^([^:]+):(\d+): (?s:(.*))$`)
+
+// fileProblem returns a complaint about a file that a field names. An error that begins with file and line is one about
+// that line.
+func (l locations) fileProblem(field string, err error) Problem {
+	p := l.Problem(field, FileReason(err))
+	p.Cause = err
+	m := inFile.FindStringSubmatch(err.Error())
+	if m == nil {
+		return p
+	}
+	if _, err := os.Stat(m[1]); err == nil { // an address and a port look alike
+		line, _ := strconv.Atoi(m[2])
+		p.File, p.Line, p.Column, p.Message = m[1], line, 1, m[3]
+	}
+	return p
+}
+
+// FileReason returns why a file cannot be read in words, and the text of any other error.
+func FileReason(err error) string {
+	var failed *fs.PathError
+	switch {
+	case !errors.As(err, &failed):
+		return err.Error()
+	case errors.Is(err, fs.ErrNotExist):
+		return "there is no file " + failed.Path
+	case errors.Is(err, fs.ErrPermission):
+		return "no permission to read " + failed.Path
+	case errors.Is(err, syscall.EISDIR):
+		return failed.Path + " is a folder"
+	}
+	return failed.Path + ": " + failed.Err.Error()
 }
 
 // WithLine turns an error of a part of the node into Problems. The field of a *mail.FieldError gets its line of the
@@ -106,16 +181,14 @@ func (l locations) WithLine(prefix, field string, err error) error {
 	case errors.As(err, &re):
 		return ruleProblems(re)
 	}
-	p := l.Problem(field, err.Error())
-	p.Cause = err
-	return Problems{p}
+	return Problems{l.fileProblem(field, err)}
 }
 
 // conflictProblems returns the lines of rules files that Redis refused, one Problem each.
 func conflictProblems(conflict *routes.ConflictError) Problems {
 	var out Problems
 	for _, l := range conflict.Lines {
-		out = append(out, Problem{File: l.File, Line: l.Line, Message: l.Reason})
+		out = append(out, Problem{File: l.File, Line: l.Line, Column: 1, Message: l.Reason})
 	}
 	if conflict.More > 0 {
 		out = append(out, Problem{Message: fmt.Sprintf("and %d lines more", conflict.More)})

@@ -55,7 +55,7 @@ func (c *Config) entries(field string, lines []string, file File) ([]score.Entry
 			problems = append(problems, c.Problem(at, err.Error()))
 			continue
 		}
-		e.Location = fmt.Sprintf("%s:%d", c.file, c.line(at))
+		e.Location = fmt.Sprintf("%s:%d", c.file, c.position(at).line)
 		out = append(out, e)
 	}
 	if file == "" {
@@ -63,12 +63,12 @@ func (c *Config) entries(field string, lines []string, file File) ([]score.Entry
 	}
 	f, err := os.Open(string(file))
 	if err != nil {
-		return out, append(problems, c.Problem(field+"_file", err.Error()))
+		return out, append(problems, c.fileProblem(field+"_file", err))
 	}
 	entries, err := score.ParseEntries(string(file), f)
 	f.Close()
 	if err != nil {
-		return out, append(problems, Problem{Message: err.Error()}) // the message begins with file and line
+		return out, append(problems, c.fileProblem(field+"_file", err))
 	}
 	return append(out, entries...), problems
 }

@@ -3,8 +3,15 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
+	"github.com/millrace/millrace/ingress/client/score"
+	"github.com/millrace/millrace/router/leaf/ascii"
+	"github.com/millrace/millrace/router/leaf/near"
 	"github.com/millrace/millrace/router/mail"
+	"github.com/millrace/millrace/router/rules"
 )
 
 // sections validates the optional sections, those included that this version does not serve yet, so that a file that is
@@ -40,16 +47,29 @@ func (v *validator) sections(c *Config) {
 		v.cluster(c)
 	}
 	if p := c.Public; p != nil {
-		v.address("public.addr", p.Addr)
+		v.address("public.addr", p.Addr, "0.0.0.0:8443")
+		v.takeAddress("public.addr", p.Addr)
 		v.url("public.url", p.URL)
 	}
 }
 
 // domain requires a domain name.
 func (v *validator) domain(field, s string) {
-	if !mail.IsDomain(s) {
-		v.add(field, fmt.Sprintf("%q is not a domain name", s))
+	switch {
+	case s == "":
+		v.add(field, "is required: a domain name")
+	case !isDomain(s):
+		v.add(field, fmt.Sprintf("%q is not a domain name: %s", s, rules.DomainMistake(s)))
 	}
+}
+
+// isDomain reports whether s is a domain name. One that is not ASCII has to have A-labels.
+func isDomain(s string) bool {
+	if ascii.Is(s) {
+		return mail.IsDomain(s)
+	}
+	_, ok := rules.ALabels(s)
+	return ok
 }
 
 // signer requires a domain, a selector and a key file. field is the path of keys of the signer.
@@ -64,9 +84,12 @@ func (v *validator) signer(field string, s *Signer) {
 func (v *validator) partError(prefix string, err error) {
 	var fe *mail.FieldError
 	if errors.As(err, &fe) {
-		v.add(prefix+fe.Field, fe.Reason)
+		v.add(prefix+keyOfPart.Replace(fe.Field), fe.Reason)
 	}
 }
+
+// keyOfPart turns names of fields of packages into the keys that stand for them.
+var keyOfPart = strings.NewReplacer("grey.", "greylist.")
 
 // score checks the section with the validation of package score.
 func (v *validator) score(c *Config) {
@@ -75,12 +98,25 @@ func (v *validator) score(c *Config) {
 	if _, err := c.Score.DNSLists(); err != nil {
 		v.partError("score.", err)
 	}
+	signals := slices.Sorted(maps.Keys(score.DefaultWeights()))
+	for _, name := range slices.Sorted(maps.Keys(c.Score.Weights)) {
+		if slices.Contains(signals, name) {
+			continue
+		}
+		why := "; the signals are " + strings.Join(signals, ", ")
+		if meant := near.Word(name, signals); meant != "" {
+			why = "; did you mean " + meant
+		}
+		v.add("score.weights["+name+"]", "no such signal"+why)
+		return
+	}
 	var located Problems
 	cfg, err := c.ScoreConfig()
 	if errors.As(err, &located) {
 		v.problems = append(v.problems, located...)
 		return
 	}
+	cfg.Hostnames = nil // they have complaints of their own
 	v.partError("score.", cfg.Validate())
 }
 
@@ -88,6 +124,10 @@ func (v *validator) score(c *Config) {
 func (v *validator) redis(c *Config) {
 	if c.Redis.URL == "" {
 		v.add("redis.url", "is required: redis://host:port/database or rediss://")
+		return
+	}
+	if !strings.Contains(c.Redis.URL, "://") { // the URL is not repeated: it may hold a password
+		v.add("redis.url", "does not begin with redis:// or rediss://")
 		return
 	}
 	cfg := c.StoreConfig()

@@ -11,24 +11,24 @@ import (
 	"strings"
 	"time"
 
+	"github.com/millrace/millrace/router/leaf/near"
 	"github.com/millrace/millrace/router/mail"
+	"github.com/millrace/millrace/router/rules"
 )
 
 // Validate checks the values of a configuration and that the files it names exist. The error is Problems, all of them,
 // in the order of their lines.
 func (c *Config) Validate() error {
 	v := validator{locations: c.locations}
-	if !mail.IsDomain(c.Hostname) {
+	if c.Hostname == "" {
 		v.add("hostname", "needs the name of this host, such as mx1.example.net")
+	} else {
+		v.domain("hostname", c.Hostname)
 	}
-	if c.AuthservID != "" && !mail.IsDomain(c.AuthservID) {
-		v.add("authserv_id", "is not a domain name")
+	if c.AuthservID != "" && c.AuthservID != c.Hostname {
+		v.domain("authserv_id", c.AuthservID)
 	}
-	if c.Postmaster != "" {
-		if p, err := mail.ParsePath(c.Postmaster, true); err != nil || p.Domain == "" {
-			v.add("postmaster", "is not an address")
-		}
-	}
+	v.postmaster(c.Postmaster)
 	v.listeners(c.Listen)
 	v.file("secret_file", c.SecretFile)
 	switch {
@@ -36,15 +36,18 @@ func (c *Config) Validate() error {
 	case c.Routes == "":
 		v.add("routes", "is required: a file of rules or a folder of such files")
 	default:
-		v.file("routes", c.Routes)
+		v.fileOrFolder("routes", c.Routes)
 	}
 	if c.TLS != nil {
 		v.required("tls.cert", c.TLS.Cert)
 		v.required("tls.key", c.TLS.Key)
 	}
 	for i, s := range c.DNS.Servers {
-		if _, err := netip.ParseAddrPort(s); err != nil {
-			v.add(fmt.Sprintf("dns.servers[%d]", i), "want address:port, such as 127.0.0.1:53")
+		field := fmt.Sprintf("dns.servers[%d]", i)
+		if a, err := netip.ParseAddr(s); err == nil {
+			v.add(field, fmt.Sprintf("%q has no port: write %s", s, netip.AddrPortFrom(a, 53)))
+		} else if a, err := netip.ParseAddrPort(s); err != nil || a.Port() == 0 {
+			v.add(field, fmt.Sprintf("%q: want an address and a port, such as 127.0.0.1:53%s", s, addressFault(s)))
 		}
 	}
 	v.egress(&c.Egress)
@@ -54,14 +57,14 @@ func (c *Config) Validate() error {
 		v.domain("srs.domain", s.Domain)
 		v.required("srs.key_file", s.KeyFile)
 	}
-	v.sections(c)
 	v.admin(c)
+	v.sections(c)
 	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	v.oneOf("log.addresses", c.Log.Addresses, "plain", "hash")
 	if len(v.problems) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(v.problems, func(a, b Problem) int { return a.Line - b.Line })
+	v.problems.sort()
 	return v.problems
 }
 
@@ -69,6 +72,7 @@ func (c *Config) Validate() error {
 type validator struct {
 	locations
 	problems Problems
+	taken    []takenAddress
 }
 
 // add adds a complaint about a field.
@@ -78,18 +82,52 @@ func (v *validator) add(field, message string) {
 
 // oneOf requires that value is one of those allowed.
 func (v *validator) oneOf(field, value string, allowed ...string) {
-	if !slices.Contains(allowed, value) {
-		v.add(field, fmt.Sprintf("%q is none of %s", value, strings.Join(allowed, ", ")))
+	if slices.Contains(allowed, value) {
+		return
 	}
+	why := fmt.Sprintf("%q is none of %s", value, strings.Join(allowed, ", "))
+	if meant := near.Word(value, allowed); meant != "" {
+		why += "; did you mean " + meant
+	}
+	v.add(field, why)
 }
 
-// file requires that a file exists, if the configuration names one.
+// postmaster requires an address, if there is one.
+func (v *validator) postmaster(address string) {
+	if address == "" {
+		return
+	}
+	p, err := mail.ParsePath(address, true)
+	if err == nil && p.Domain != "" {
+		return
+	}
+	why := rules.AddressMistake(address)
+	if why == "" {
+		why = fmt.Sprintf("%q is not an address, such as ops@elsewhere.example", address)
+	}
+	v.add("postmaster", why)
+}
+
+// file requires that a file exists and can be read, if the configuration names one.
 func (v *validator) file(field string, name File) {
 	if name == "" {
 		return
 	}
+	f, err := os.Open(string(name))
+	if err != nil {
+		v.add(field, FileReason(err))
+		return
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		v.add(field, string(name)+" is a folder, and a file is needed")
+	}
+}
+
+// fileOrFolder requires that a file or a folder exists.
+func (v *validator) fileOrFolder(field string, name File) {
 	if _, err := os.Stat(string(name)); err != nil {
-		v.add(field, err.Error())
+		v.add(field, FileReason(err))
 	}
 }
 
@@ -103,38 +141,67 @@ func (v *validator) required(field string, name File) {
 }
 
 // address requires host:port, where the host may be absent, an IP address or localhost.
-func (v *validator) address(field, addr string) {
-	host, port, err := net.SplitHostPort(addr)
-	if err == nil {
-		_, err = strconv.ParseUint(port, 10, 16)
+func (v *validator) address(field, addr, example string) {
+	if addr == "" {
+		v.add(field, "is required: an address and a port, such as "+example)
+		return
 	}
-	if err == nil && host != "" && host != "localhost" {
-		_, err = netip.ParseAddr(host)
+	if _, err := listenedOn(addr); err != nil {
+		v.add(field, fmt.Sprintf("%q is not an address and a port, such as %s%s", addr, example, addressFault(addr)))
 	}
-	if err != nil {
-		v.add(field, fmt.Sprintf("%q is not an address and a port, such as 0.0.0.0:25", addr))
+}
+
+// addressFault returns what is wrong with a text that is no address and port, as the end of a complaint.
+func addressFault(s string) string {
+	host, port, err := net.SplitHostPort(s)
+	n, portErr := strconv.Atoi(port)
+	a, addrErr := netip.ParseAddr(strings.Trim(s, "[]"))
+	switch {
+	case strings.ContainsAny(s, "“”‘’"):
+		return ": the quotes are typographic"
+	case strings.Contains(s, "://"):
+		return ": no URL stands here"
+	case strings.ContainsAny(s, "/ ,"):
+		return ": one address stands here"
+	case addrErr == nil && !a.Is4() && s[0] != '[':
+		return ": an IPv6 address stands in brackets, [::1]:25"
+	case addrErr == nil || err != nil && strings.Trim(s, "0123456789") != "" && !strings.Contains(s, ":"):
+		return ": the port is missing"
+	case err != nil && strings.Trim(s, "0123456789") == "":
+		return ": write :" + s + " for all addresses"
+	case err != nil:
+		return ": an IPv6 address stands in brackets, [::1]:25"
+	case host == "*":
+		return ": write :" + port + " for all addresses"
+	case port == "":
+		return ": the port is missing"
+	case portErr != nil:
+		return ": a port is a number"
+	case n < 1 || n > 65535:
+		return ": a port is a number from 1 to 65535"
 	}
+	return ": names are not looked up, write an address"
 }
 
 func (v *validator) egress(e *Egress) {
 	if e.Port < 1 || e.Port > 65535 {
-		v.add("egress.port", "is not a port")
+		v.add("egress.port", fmt.Sprintf("%d is not a port, a number from 1 to 65535", e.Port))
 	}
 	v.oneOf("egress.tls", e.TLS, "none", "opportunistic", "required")
 	v.oneOf("egress.family", e.Family, "any", "ipv4", "ipv6", "prefer-ipv4")
 	if e.Helo != "" && !mail.IsDomain(e.Helo) {
 		if _, ok := mail.LiteralAddr(e.Helo); !ok {
-			v.add("egress.helo", "is neither a domain name nor an address literal")
+			v.add("egress.helo", "is neither a domain name nor an address literal: "+rules.DomainMistake(e.Helo))
 		}
 	}
 	for i, s := range e.Source {
 		if _, err := netip.ParseAddr(s); err != nil {
-			v.add(fmt.Sprintf("egress.source[%d]", i), "is not an address")
+			v.add(fmt.Sprintf("egress.source[%d]", i), fmt.Sprintf("%q is not an IP address", s))
 		}
 	}
 	for i, s := range e.Addresses {
 		if _, err := netip.ParseAddr(s); err != nil {
-			v.add(fmt.Sprintf("egress.addresses[%d]", i), "is not an address")
+			v.add(fmt.Sprintf("egress.addresses[%d]", i), fmt.Sprintf("%q is not an IP address", s))
 		}
 	}
 	v.file("egress.credentials_file", e.CredentialsFile)
@@ -211,7 +278,7 @@ func (v *validator) deadlines(c *Config) {
 		if time.Duration(d.value) > d.below {
 			v.add(d.field,
 				fmt.Sprintf("%s is too near the client's own deadline of %s (RFC 5321 section 4.5.3.2); at most %s",
-					d.value, d.client, d.below))
+					d.value, d.client, written(d.below)))
 		}
 		if time.Duration(d.value) < d.least {
 			v.add(d.field, fmt.Sprintf("%s is below %s", d.value, d.least))
@@ -235,14 +302,15 @@ func (v *validator) deadlines(c *Config) {
 
 func (v *validator) admin(c *Config) {
 	if c.Admin != nil {
-		v.address("admin.addr", c.Admin.Addr)
+		v.address("admin.addr", c.Admin.Addr, "127.0.0.1:8025")
+		v.takeAddress("admin.addr", c.Admin.Addr)
 		v.file("admin.token_file", c.Admin.TokenFile)
 	}
 	if c.Telemetry.OTLP != "" {
 		v.url("telemetry.otlp", c.Telemetry.OTLP)
 	}
 	if c.Telemetry.Sample < 0 || c.Telemetry.Sample > 1 {
-		v.add("telemetry.sample", "is not between 0 and 1")
+		v.add("telemetry.sample", fmt.Sprintf("%g is not between 0 and 1", c.Telemetry.Sample))
 	}
 }
 

@@ -38,7 +38,28 @@ func (s *Size) UnmarshalText(text []byte) error {
 		*s = Size(n * u.octets)
 		return nil
 	}
-	return fmt.Errorf("%q is not a size such as 50MiB or 65536", text)
+	return fmt.Errorf("%q is not a size such as 50MiB or 65536%s", text, sizeMeant(string(text)))
+}
+
+// sizeMeant returns what was probably meant by a text that is no size, as the end of a complaint.
+func sizeMeant(text string) string {
+	digits := strings.TrimRight(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
+	unit := strings.ToUpper(strings.TrimSpace(text[len(digits):]))
+	if strings.HasPrefix(digits, "-") {
+		return ": it is below zero"
+	}
+	if digits == "" || strings.Trim(digits, "0123456789") != "" {
+		return ""
+	}
+	for _, prefix := range []string{"K", "M", "G"} {
+		if strings.HasPrefix(unit, prefix) {
+			return ": write " + digits + prefix + "iB or " + digits + prefix + "B"
+		}
+	}
+	if unit == "" {
+		return ": it is too large"
+	}
+	return ""
 }
 
 // String returns the size with the largest binary unit that divides it.
@@ -58,14 +79,50 @@ type Duration time.Duration
 func (d *Duration) UnmarshalText(text []byte) error {
 	v, err := time.ParseDuration(string(text))
 	if err != nil || v < 0 {
-		return fmt.Errorf("%q is not a duration such as 30s or 1m30s", text)
+		return fmt.Errorf("%q is not a duration such as 30s or 1m30s%s", text, durationMeant(string(text)))
 	}
 	*d = Duration(v)
 	return nil
 }
 
-// String returns the duration as time.Duration does.
-func (d Duration) String() string { return time.Duration(d).String() }
+// durationMeant returns what was probably meant by a text that is no duration, as the end of a complaint.
+func durationMeant(text string) string {
+	plain := strings.ToLower(strings.ReplaceAll(text, " ", ""))
+	digits := strings.TrimRight(plain, "abcdefghijklmnopqrstuvwxyz")
+	n, err := strconv.Atoi(digits)
+	switch unit := plain[len(digits):]; {
+	case strings.HasPrefix(plain, "-"):
+		return ": it is below zero"
+	case err != nil || n > 1e6:
+		return ""
+	case unit == "":
+		return fmt.Sprintf(": a unit stands behind it, %ds or %dm", n, n)
+	case strings.HasPrefix(unit, "d"):
+		return fmt.Sprintf(": write %dh", 24*n)
+	case strings.HasPrefix(unit, "w"):
+		return fmt.Sprintf(": write %dh", 7*24*n)
+	case strings.HasPrefix(unit, "mil"):
+		return fmt.Sprintf(": write %dms", n)
+	case strings.ContainsAny(unit[:1], "hms"):
+		return fmt.Sprintf(": write %d%s", n, unit[:1])
+	}
+	return ""
+}
+
+// String returns the duration as it is written in a configuration: 1m, 9m30s.
+func (d Duration) String() string { return written(time.Duration(d)) }
+
+// written returns a duration without the units that are zero at its end.
+func written(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
 
 // A Rate is a number of events in a time, written as 300/1m. The zero Rate is no limit.
 type Rate struct {
@@ -79,10 +136,27 @@ func (r *Rate) UnmarshalText(text []byte) error {
 	n, err := strconv.Atoi(count)
 	d, err2 := time.ParseDuration(per)
 	if !ok || errors.Join(err, err2) != nil || n <= 0 || d <= 0 {
-		return fmt.Errorf("%q is not a rate such as 300/1m", text)
+		return fmt.Errorf("%q is not a rate such as 300/1m%s", text, rateMeant(count, per))
 	}
 	*r = Rate{Count: n, Per: d}
 	return nil
+}
+
+// rateMeant returns what was probably meant by the parts of a text that is no rate, as the end of a complaint.
+func rateMeant(count, per string) string {
+	n, err := strconv.Atoi(strings.TrimSpace(count))
+	unit := strings.ToLower(strings.TrimSpace(per))
+	switch {
+	case err == nil && n <= 0:
+		return ": it is not above zero; what has no limit is left out"
+	case err == nil && unit == "":
+		return fmt.Sprintf(": the time stands behind it, %d/1m", n)
+	case err == nil && strings.ContainsAny(unit[:1], "hms"):
+		return fmt.Sprintf(": write %d/1%s", n, unit[:1])
+	case err == nil && unit[0] == 'd':
+		return fmt.Sprintf(": write %d/24h", n)
+	}
+	return ""
 }
 
 // Rates is a word about the rates that hold where the configuration names none: "none" turns them off.
@@ -115,7 +189,7 @@ func (n *Network) UnmarshalText(text []byte) error {
 	if err != nil {
 		a, aerr := netip.ParseAddr(string(text))
 		if aerr != nil || a.Zone() != "" {
-			return fmt.Errorf("%q is not a network such as 10.1.0.0/16", text)
+			return fmt.Errorf("%q is not a network such as 10.1.0.0/16%s", text, networkMeant(string(text)))
 		}
 		p = netip.PrefixFrom(a, a.BitLen())
 	}
@@ -127,6 +201,34 @@ func (n *Network) UnmarshalText(text []byte) error {
 	}
 	n.Prefix = p
 	return nil
+}
+
+// networkMeant returns what is wrong with a text that is no network, as the end of a complaint.
+func networkMeant(text string) string {
+	addr, bits, slash := strings.Cut(text, "/")
+	a, err := netip.ParseAddr(strings.TrimSpace(addr))
+	mask, maskErr := netip.ParseAddr(bits)
+	switch {
+	case strings.ContainsAny(text, "“”‘’"):
+		return ": the quotes are typographic"
+	case strings.Contains(text, "*"):
+		return ": a star stands for nothing, write the length behind a slash"
+	case strings.Contains(text, "-") && !slash:
+		return ": a range is written as networks, one beside the other"
+	case strings.HasPrefix(text, "["):
+		return ": no brackets stand around it"
+	case err == nil && slash && maskErr == nil && mask.Is4():
+		ones := 0
+		for _, b := range mask.As4() {
+			ones += strings.Count(strconv.FormatUint(uint64(b), 2), "1")
+		}
+		return fmt.Sprintf(": write %s/%d", addr, ones)
+	case err == nil && slash:
+		return fmt.Sprintf(": behind the slash stands a number from 0 to %d", a.BitLen())
+	case strings.ContainsAny(text, "abcdefghijklmnopqrstuvwxyz") && !strings.Contains(text, ":"):
+		return ": names are not looked up"
+	}
+	return ""
 }
 
 // Prefixes returns networks as a slice of prefixes.

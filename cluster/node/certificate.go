@@ -9,10 +9,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
 	"math/big"
-	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -53,9 +51,11 @@ func (c *certificate) load(now time.Time) (*handshakes, error) {
 	} else {
 		pair, err = tls.LoadX509KeyPair(string(c.cfg.Cert), string(c.cfg.Key))
 	}
-	if err != nil {
-		field, file := c.blame()
-		return nil, &mail.FieldError{Field: field, Reason: fmt.Sprintf("%s: %s", file, err)}
+	switch {
+	case err != nil && c.cfg == nil:
+		return nil, &mail.FieldError{Field: "tls", Reason: err.Error()}
+	case err != nil:
+		return nil, pairMistake("tls.cert", string(c.cfg.Cert), "tls.key", string(c.cfg.Key), err)
 	}
 	h := &handshakes{trusted: &tls.Config{
 		GetCertificate: c.choose(&pair), MinVersion: tls.VersionTLS12, CipherSuites: suites(),
@@ -117,21 +117,6 @@ func supports(hello *tls.ClientHelloInfo, pair *tls.Certificate) bool {
 	nameless := *hello
 	nameless.ServerName = ""
 	return nameless.SupportsCertificate(pair) == nil
-}
-
-// blame returns the field and the file that keep the pair from being loaded: the key's if the certificate can be read.
-func (c *certificate) blame() (field, file string) {
-	if c.cfg == nil {
-		return "tls", "self-signed certificate"
-	}
-	text, err := os.ReadFile(string(c.cfg.Cert))
-	block, _ := pem.Decode(text)
-	if err == nil && block != nil && block.Type == "CERTIFICATE" {
-		if _, err := x509.ParseCertificate(block.Bytes); err == nil {
-			return "tls.key", string(c.cfg.Key)
-		}
-	}
-	return "tls.cert", string(c.cfg.Cert)
 }
 
 // use makes new handshakes use h. Handshakes under way are not changed.

@@ -8,21 +8,26 @@ import (
 	"github.com/millrace/millrace/router/rules"
 )
 
-// Check reads all files that the configuration names, makes each part of the node and starts nothing. The error is
-// Problems. warnings are returned with and without an error.
-func Check(c *config.Config) (warnings []config.Problem, err error) {
+// Check builds everything that a node consists of and starts nothing of it. It returns all complaints at once, with
+// those that reading the configuration file had. The error is Problems, or nil if there is nothing to complain about.
+func Check(c *config.Config, known config.Problems) (warnings []config.Problem, err error) {
 	warnings = append(c.Warnings(), placesWarning(c, maxOpenFiles())...)
 	f, err := readFiles(c, false)
-	if err != nil {
-		return warnings, err
+	wrong := known.Join(err)
+	if f.rules != nil {
+		warnings = append(warnings, f.ruleWarnings()...)
 	}
-	warnings = append(warnings, f.ruleWarnings()...)
+	cluster, err := readClusterFiles(c)
+	wrong = wrong.Join(err)
+	if w := cluster.ending(time.Now()); err == nil && w != "" {
+		warnings = append(warnings, c.Problem("cluster.tls.cert", w))
+	}
+	if len(wrong) > 0 {
+		return warnings, wrong
+	}
 	p, err := build(f, hooks{})
 	if err != nil {
 		return warnings, err
-	}
-	if w := p.cluster.ending(time.Now()); w != "" {
-		warnings = append(warnings, c.Problem("cluster.tls.cert", w))
 	}
 	p.close()
 	return warnings, nil

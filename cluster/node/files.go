@@ -25,55 +25,68 @@ type files struct {
 }
 
 // readFiles reads everything that the configuration names but the keys and certificates of the cluster. With
-// sharedRules, the router begins empty, because the nodes share the rules in Redis. The error is Problems.
+// sharedRules, the router begins empty, because the nodes share the rules in Redis. The error is Problems, all of them;
+// what could be read is returned beside it.
 func readFiles(c *config.Config, sharedRules bool) (*files, error) {
 	f := &files{cfg: c, certificate: certificate{cfg: c.TLS, hostname: c.Hostname}}
-	var err error
+	var wrong config.Problems
 	if c.Cluster != nil {
 		tickets, err := readSecret(c.Cluster.KeyFile)
-		if err != nil {
-			return nil, c.WithLine("", "cluster.key_file", err)
-		}
+		wrong = wrong.Join(c.WithLine("", "cluster.key_file", err))
 		f.certificate.tickets.Store(&tickets)
 	}
-	var handshake *handshakes
-	if handshake, err = f.certificate.load(time.Now()); err != nil {
-		return nil, c.WithLine("", "tls.cert", err)
+	if handshake, err := f.certificate.load(time.Now()); err != nil {
+		wrong = wrong.Join(c.WithLine("", "tls.cert", err))
+	} else {
+		f.certificate.use(handshake)
 	}
-	f.certificate.use(handshake)
 	logins, err := readCredentials(c.Egress.CredentialsFile)
-	if err != nil {
-		return nil, c.WithLine("", "egress.credentials_file", err)
+	wrong = wrong.Join(c.WithLine("", "egress.credentials_file", err))
+	if err == nil {
+		f.credentials.Store(&logins)
 	}
-	f.credentials.Store(&logins)
 	sites, err := readSiteFiles(c)
-	if err != nil {
-		return nil, err
-	}
+	wrong = wrong.Join(err)
 	f.sites.Store(sites)
-	if c.Admin != nil && c.Admin.TokenFile != "" {
-		data, err := os.ReadFile(string(c.Admin.TokenFile))
-		if err != nil {
-			return nil, c.WithLine("", "admin.token_file", err)
-		}
-		f.token = admin.ParseToken(data)
-	}
-	if f.keyring, err = readKeyring(c); err != nil {
-		return nil, err
-	}
-	if f.rules, err = f.makeRouter(sharedRules); err != nil {
-		return nil, c.WithLine("", "routes", err)
-	}
+	wrong = wrong.Join(f.readToken())
+	f.keyring, err = readKeyring(c)
+	wrong = wrong.Join(err)
+	f.rules, err = f.makeRouter(sharedRules)
+	wrong = wrong.Join(c.WithLine("", "routes", err))
 	// The secret comes last: if it is a file of SRS keys, the router has checked it with more care.
-	if f.secret, err = loadSecret(c); err != nil {
-		return nil, c.WithLine("", "secret_file", err)
+	if f.secret, err = loadSecret(c); len(wrong) == 0 || c.SecretFile != "" {
+		wrong = wrong.Join(c.WithLine("", "secret_file", err))
+	}
+	if len(wrong) > 0 {
+		return f, wrong
 	}
 	return f, nil
+}
+
+// readToken reads the token of the admin server, if the configuration names a file of it.
+func (f *files) readToken() error {
+	if f.cfg.Admin == nil || f.cfg.Admin.TokenFile == "" {
+		return nil
+	}
+	data, err := os.ReadFile(string(f.cfg.Admin.TokenFile))
+	if err != nil {
+		return f.cfg.WithLine("", "admin.token_file", err)
+	}
+	f.token = admin.ParseToken(data)
+	return nil
 }
 
 // password returns the password of a login at a next hop. It reports false if the credentials file lacks it.
 func (f *files) password(user, host string, port uint16) (string, bool) {
 	return f.credentials.Load().password(user, host, port)
+}
+
+// domainOr returns name, or "" if it is no domain name: the rules are checked although there is a complaint about it.
+func domainOr(name string) string {
+	if mail.IsDomain(name) {
+		return name
+	}
+	return ""
 }
 
 // makeRouter makes the router of the rules files. With sharedRules it begins empty.
@@ -86,16 +99,19 @@ func (f *files) makeRouter(sharedRules bool) (*router.Router, error) {
 	cfg := router.Config{
 		Paths:      []string{string(c.Routes)},
 		Text:       c.Rules,
-		Hostname:   c.Hostname,
+		Hostname:   domainOr(c.Hostname),
 		Postmaster: postmaster,
 		HasCredentials: func(user, host string, port uint16) bool {
+			if f.credentials.Load() == nil { // there is a complaint about the file, which is enough
+				return true
+			}
 			_, ok := f.password(user, host, port)
 			return ok
 		},
 		LocalAddrs: c.LocalAddrs(),
 		Empty:      sharedRules,
 	}
-	if c.SRS != nil {
+	if c.SRS != nil && domainOr(c.SRS.Domain) != "" {
 		cfg.SRSDomain = c.SRS.Domain
 		cfg.SRSKeys = func() ([][]byte, error) { return srsKeys(c) }
 	}

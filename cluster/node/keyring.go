@@ -21,11 +21,10 @@ func readKeyring(c *config.Config) (auth.Keyring, error) {
 		text, err := os.ReadFile(string(s.KeyFile))
 		key := dkim.SigningKey{Domain: strings.ToLower(s.Domain), Selector: s.Selector}
 		if err == nil {
-			if key.Key, err = dkim.ParseKey(text); err != nil {
-				err = fmt.Errorf("%s: %w", s.KeyFile, err)
-			}
+			key.Key, err = dkim.ParseKey(text)
 		}
 		if err != nil {
+			err = signingKeyMistake(string(s.KeyFile), text, err)
 			wrong = append(wrong, c.Problem(section+".key_file", err.Error()))
 		}
 		return key

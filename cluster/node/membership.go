@@ -54,6 +54,12 @@ func (f *clusterFiles) readTLS(c *config.Config) (err error) {
 		}
 	}
 	f.server, f.client, f.ends, err = peer.Certificates(c.Cluster.Name, pem["ca"], pem["cert"], pem["key"])
+	var wrong *mail.FieldError
+	if errors.As(err, &wrong) && wrong.Field == "key" {
+		err = pairMistake("cert", string(k.Cert), "key", string(k.Key), err)
+	} else if errors.As(err, &wrong) {
+		err = &mail.FieldError{Field: wrong.Field, Reason: library.ReplaceAllString(wrong.Reason, "")}
+	}
 	return c.WithLine("cluster.tls.", "cluster.tls", err)
 }
 

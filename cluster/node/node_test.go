@@ -313,7 +313,7 @@ func TestReload_Certificate(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "cert.pem"), []byte("broken"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "millrace.yaml:7: tls.cert") {
+	if err := b.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "millrace.yaml:7:13: tls.cert") {
 		t.Errorf("a broken certificate: got %v", err)
 	}
 	if got := shown(); got != "two.example" {
@@ -487,7 +487,7 @@ func TestStart_AddressInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := n.Start(); err == nil || !strings.Contains(err.Error(), "millrace.yaml:6: listen[1].addr: ") {
+	if err := n.Start(); err == nil || !strings.Contains(err.Error(), "millrace.yaml:6:11: listen[1].addr: ") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -33,12 +33,15 @@ const keySize = 32
 func srsKeys(c *config.Config) ([][]byte, error) {
 	data, err := os.ReadFile(string(c.SRS.KeyFile))
 	if err != nil {
-		return nil, config.Problems{c.Problem("srs.key_file", err.Error())}
+		return nil, c.WithLine("", "srs.key_file", err)
 	}
 	keys, err := srs.ParseKeys(bytes.NewReader(data))
 	var wrong *srs.KeyError
 	if errors.As(err, &wrong) {
-		return nil, config.Problems{{File: string(c.SRS.KeyFile), Line: wrong.Line, Message: wrong.Reason}}
+		return nil, config.Problems{{
+			File: string(c.SRS.KeyFile), Line: max(wrong.Line, 1), Column: 1, Field: "srs.key_file",
+			Message: wrong.Reason,
+		}}
 	}
 	return keys, err
 }
@@ -68,7 +71,7 @@ func readSecret(file config.File) (secret, error) {
 		s = append(s, []byte(line))
 	}
 	if len(s) == 0 {
-		return nil, fmt.Errorf("%s: holds no key", file)
+		return nil, fmt.Errorf("%s:1: holds no key", file)
 	}
 	return s[:min(len(s), 2)], nil
 }

@@ -51,6 +51,16 @@ func hasALabel(b []byte) bool {
 	return false
 }
 
+// ALabels returns a domain name in the form that is compared and published: A-labels in lower case. ok is false if it
+// is
+// no domain name, or has signs that no name has.
+func ALabels(name string) (canonical string, ok bool) {
+	if !mail.IsDomain(name) || oddSign(name) != "" {
+		return name, false
+	}
+	return canonicalDomain(name)
+}
+
 // canonicalDomain is appendDomain for the loader. It returns domain itself, sharing its memory, if it is canonical.
 func canonicalDomain(domain string) (string, bool) {
 	var buf [mail.MaxDomain + 1]byte

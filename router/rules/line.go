@@ -157,7 +157,7 @@ func (b *builder) domainLine(s string) (why string) {
 	id, why := b.shared.domainID(name)
 	if why != "" {
 		if why == notADomain || !ascii.Is(name) {
-			why = domainMistake(name)
+			why = DomainMistake(name)
 		}
 		return "domain " + quote(name) + ": " + why
 	}

@@ -79,7 +79,7 @@ func patternMistake(word, rest string) string {
 	case word[0] == '"' && strings.Contains(rest, "<"), strings.HasPrefix(trimBlank(rest), "<"):
 		return "this is a display name: the address stands alone, without angle brackets"
 	}
-	if why := addressMistake(word); why != "" {
+	if why := AddressMistake(word); why != "" {
 		return why
 	}
 	switch {
@@ -96,8 +96,9 @@ func patternMistake(word, rest string) string {
 	return quote(word) + " has no domain: write " + word + "@ and one of your domains"
 }
 
-// addressMistake returns what is wrong with a word that may be meant as an address.
-func addressMistake(word string) string {
+// AddressMistake returns what is wrong with a word, which is not empty, that may be meant as an address. It returns ""
+// if it knows no more of it.
+func AddressMistake(word string) string {
 	local, domain, _ := cutAt(word)
 	inside := strings.Trim(word, `"`)
 	switch {
@@ -153,8 +154,8 @@ func cutAt(word string) (local, domain string, found bool) {
 	return word[:n], word[n+1:], true
 }
 
-// domainMistake returns what is wrong with a word that is no domain name.
-func domainMistake(word string) string {
+// DomainMistake returns what is wrong with a word, which is not empty, that is no domain name.
+func DomainMistake(word string) string {
 	if why := oddSign(word); why != "" {
 		return quote(word) + " " + why
 	}
@@ -280,7 +281,7 @@ func targetMistake(word string) string {
 		return quote(word) + ": a source route or a domain is no target: to keep the local part write " +
 			"/(.*)/@ and the domain as the pattern, $1" + word + " as the target"
 	}
-	if why := addressMistake(word); why != "" {
+	if why := AddressMistake(word); why != "" {
 		return why
 	}
 	if !strings.Contains(word, "@") {

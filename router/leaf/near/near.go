@@ -6,6 +6,7 @@ package near
 
 import (
 	"strings"
+	"unicode"
 
 	"github.com/millrace/millrace/router/leaf/ascii"
 )
@@ -17,7 +18,7 @@ const maxWord = 40
 // of which about a third differs at most. It returns "" if none is near, and the first of several that are equally
 // near.
 func Word(s string, list []string) string {
-	if s == "" || len(s) > maxWord {
+	if len(s) > maxWord || !strings.ContainsFunc(s, unicode.IsLetter) { // another number is no typing error
 		return ""
 	}
 	plain := bare(s)

@@ -7,12 +7,13 @@ import (
 
 // TestWord: a typing error leads to the word, and another word to none.
 func TestWord(t *testing.T) {
-	list := []string{"hostname", "listen", "routes", "srs", "seal", "subaddress", "require_auth", "drop", "reject"}
+	list := []string{"hostname", "listen", "routes", "srs", "seal", "subaddress", "require_auth", "drop", "reject",
+		"/24"}
 	for s, want := range map[string]string{
 		"hostnam": "hostname", "hostanme": "hostname", "HostName": "hostname", "host-name": "hostname",
 		"listens": "listen", "requireauth": "require_auth", "srs": "srs", "srss": "srs", "rejct": "reject",
 		"sael": "seal", "drpo": "drop", "no": "", "lsiten": "listen", "hold": "", "DROP": "drop",
-		"colour": "", "x": "", "": "", "relay": "",
+		"colour": "", "x": "", "": "", "/64": "", "relay": "",
 		strings.Repeat("srs", 20): "",
 	} {
 		if got := Word(s, list); got != want {
