@@ -68,6 +68,8 @@ house:
 slow: tools
 	@GO=$(GO) .ci/slow
 
-# The programs that tests speak with (Postfix's smtp-sink, Exim, Dovecot, HAProxy ...), unpacked into .cache/.
+# The programs that tests speak with (Postfix's smtp-sink, Exim, Dovecot, HAProxy ...), and the messages and suites of
+# others that they read, unpacked into .cache/.
 tools:
 	@.ci/tools
+	@.ci/data

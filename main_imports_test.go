@@ -52,7 +52,7 @@ func mayImport(from, to string, test bool) bool {
 	case under(to, "cluster/gossiptest"):
 		return test && (top(from) == "cluster" || crosses)
 	case under(to, "ingress/ingresstest"):
-		return test && (top(from) == "ingress" || crosses)
+		return test && (top(from) == "ingress" || crosses) || under(from, "loadtest")
 	case under(from, "loadtest/extern"):
 		return false
 	case from == "ingress" && !test && under(to, "ingress/client", "ingress/message"):

@@ -1,10 +1,13 @@
 package main_test
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -157,4 +160,24 @@ func under(dir string, folders ...string) bool {
 func top(dir string) string {
 	folder, _, _ := strings.Cut(dir, "/")
 	return folder
+}
+
+// TestFetchedData: what make tools fetches where the data of others does not lie beside the repository is that data, to
+// the octet. Of the addresses it is a copy with other names.
+func TestFetchedData(t *testing.T) {
+	if _, err := os.Stat("../shared"); err != nil {
+		t.Skip("no ../shared: sums")
+	}
+	for line := range strings.Lines(read(t, ".ci/data.sums")) {
+		sum, file, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "  ")
+		if !ok {
+			t.Fatalf("%q", line)
+		}
+		if file == "suites/addresses/isemail.json" {
+			continue
+		}
+		if got := fmt.Sprintf("%x", sha256.Sum256([]byte(read(t, filepath.Join("..", "shared", file))))); got != sum {
+			t.Errorf("%s is %s, want %s", file, got, sum)
+		}
+	}
 }

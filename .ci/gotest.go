@@ -1,9 +1,9 @@
 //go:build ignore
 
 // Command gotest runs go test with the arguments it is given and prints what go test prints, plus what go test hides:
-// each skipped test, by name and with its reason, and one closing line of counts. With CI=true a skipped test is a
-// failure, because a fresh machine can run all of them, unless its reason names data that is not part of this
-// repository ("no ../shared").
+// how far it is while it says nothing, each skipped test, by name and with its reason, what was not tried for want of
+// data, and one closing line of counts. With CI=true a skipped test is a failure, because a fresh machine can run all
+// of them, unless its reason names data that is not part of this repository ("no ../shared").
 package main
 
 import (
@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"time"
 )
 
 // An event is a line of go test -json (go doc test2json); of build output it holds ImportPath instead of Package.
@@ -32,7 +33,19 @@ type report struct {
 	output                  map[string][]string // of tests still running, by package and test
 	passed, failed, skipped int
 	refused                 int // skips that CI does not allow
+
+	packages  int             // that are to be tested
+	running   map[string]bool // packages whose tests run
+	ended     int             // packages that are through
+	untried   map[string]int  // tests that lacked data, by what they lacked
+	begun     time.Time
+	spoken    time.Time // when something was printed last
+	lines     chan []byte
+	readError error
 }
+
+// silence is how long nothing is printed before a line tells how far it is.
+const silence = 15 * time.Second
 
 // allowed is the one reason to skip that CI takes, and only if it is true: a test that looks in the wrong place would
 // skip without a word for ever.
@@ -44,6 +57,13 @@ func hasShared() bool {
 }
 
 func main() {
+	r := &report{
+		out: os.Stdout, output: make(map[string][]string), running: make(map[string]bool),
+		untried: make(map[string]int), begun: time.Now(), spoken: time.Now(), lines: make(chan []byte, 100),
+	}
+	r.packages = count(os.Args[1:])
+	fmt.Printf("gotest: %d packages. On two cores that takes about eight minutes, the first two of which compile; "+
+		"a busy machine takes longer\n", r.packages)
 	cmd := exec.Command("go", append([]string{"test", "-json"}, os.Args[1:]...)...)
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
@@ -53,11 +73,13 @@ func main() {
 	if err := cmd.Start(); err != nil {
 		fatal(err)
 	}
-	r := &report{out: os.Stdout, output: make(map[string][]string)}
-	if err := r.read(stdout); err != nil {
-		fatal(err)
+	go r.readLines(stdout) // ends with the output, before lines is closed
+	r.run()
+	if r.readError != nil {
+		fatal(r.readError)
 	}
 	err = cmd.Wait()
+	r.tellUntried()
 	fmt.Printf("%d passed, %d failed, %d skipped\n", r.passed, r.failed, r.skipped)
 	switch {
 	case err != nil:
@@ -69,57 +91,148 @@ func main() {
 	}
 }
 
+// count returns how many of the packages that go test is called with have tests.
+func count(args []string) (n int) {
+	var packages []string
+	for _, a := range args {
+		if strings.HasPrefix(a, "./") || a == "." {
+			packages = append(packages, a)
+		}
+	}
+	const tested = "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}"
+	out, err := exec.Command("go", append([]string{"list", "-f", tested}, packages...)...).Output()
+	if err != nil {
+		return 0 // go test itself says why
+	}
+	return len(strings.Fields(string(out)))
+}
+
 func fatal(err error) {
 	fmt.Fprintln(os.Stderr, "gotest:", err)
 	os.Exit(1)
 }
 
-// read takes in the events of a run. A line that is none is passed on as it is.
-func (r *report) read(in io.Reader) error {
-	lines := bufio.NewReader(in)
-	for {
+// readLines sends each line of in to lines.
+func (r *report) readLines(in io.Reader) {
+	defer close(r.lines)
+	for lines := bufio.NewReader(in); ; {
 		line, err := lines.ReadBytes('\n')
 		if len(line) > 0 {
+			r.lines <- line
+		}
+		if err != nil {
+			if err != io.EOF {
+				r.readError = err
+			}
+			return
+		}
+	}
+}
+
+// run takes in the events of a run until it ends. A line that is none is passed on as it is.
+func (r *report) run() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case line, ok := <-r.lines:
+			if !ok {
+				return
+			}
 			var e event
 			if json.Unmarshal(line, &e) != nil {
-				fmt.Fprintf(r.out, "%s", line)
+				r.print(string(line))
 			} else {
 				r.take(e)
 			}
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
+		case <-tick.C:
+			if time.Since(r.spoken) >= silence {
+				r.print(r.progress())
+			}
 		}
 	}
+}
+
+func (r *report) print(s string) {
+	r.spoken = time.Now()
+	fmt.Fprint(r.out, s)
+}
+
+// progress says how far the run is.
+func (r *report) progress() string {
+	names := slices.Sorted(maps.Keys(r.running))
+	for i, name := range names {
+		names[i] = name[strings.LastIndexByte(name, '/')+1:]
+	}
+	now := "none is tested yet: compiling"
+	if len(names) > 0 {
+		now = "testing " + strings.Join(names, ", ")
+	} else if r.ended > 0 {
+		now = "compiling"
+	}
+	return fmt.Sprintf("gotest: %d s: %d of %d packages are through; %s\n", int(time.Since(r.begun).Seconds()), r.ended,
+		r.packages, now)
+}
+
+// tellUntried says in words what data the skipped tests lacked.
+func (r *report) tellUntried() {
+	if len(r.untried) == 0 {
+		return
+	}
+	fmt.Println("Not tried, for want of data that is no part of this repository (docs/tests.md):")
+	for _, kind := range slices.Sorted(maps.Keys(r.untried)) {
+		what := kinds[kind]
+		if what == "" {
+			what = kind
+		}
+		fmt.Printf("  %d tests: %s\n", r.untried[kind], what)
+	}
+}
+
+// kinds says in words what each kind of data is and why it may be lacking, by the reason that a skipped test states.
+var kinds = map[string]string{
+	"cases/messages":   "reports from the field, which no package has",
+	"corpus/eml":       "messages of real software; make tools fetches a fifth of them, from packages",
+	"sums":             "whether the fetched data is that beside the repository",
+	"suites/addresses": "addresses of the isemail suite, which make tools fetches",
+	"suites/arc":       "chains of ARC, of ValiMail's suite, mail-auth and mailauth, which no package has",
+	"suites/dkim":      "messages of Mail::DKIM, mail-auth and mailauth, which no package has; those of dkimpy are fetched",
+	"suites/dmarc":     "dialogues of Authentication Milter, which no package has",
+	"suites/spf":       "a suite of blitiri.com.ar/go/spf, of which its module has a later form; three others are fetched",
 }
 
 func (r *report) take(e event) {
 	key := e.Package + " " + e.Test
 	switch {
+	case e.Action == "start":
+		r.running[e.Package] = true
 	case e.Action == "build-output":
-		fmt.Fprint(r.out, e.Output)
+		r.print(e.Output)
 	case e.Action == "build-fail":
 		r.failed++
 	case e.Action == "output" && e.Test == "":
 		// PASS alone says nothing beside the line "ok package seconds".
 		if e.Output != "PASS\n" {
-			fmt.Fprint(r.out, e.Output)
+			r.print(e.Output)
 		}
 	case e.Action == "output":
 		r.output[key] = append(r.output[key], e.Output)
-	case e.Action == "fail" && e.Test == "":
-		r.flush(e.Package)
 	case e.Test == "":
-		return
+		if e.Action == "fail" {
+			r.flush(e.Package)
+		}
+		if e.Action != "start" && r.running[e.Package] {
+			delete(r.running, e.Package)
+			if e.Action != "skip" { // which has no tests
+				r.ended++
+			}
+		}
 	case e.Action == "pass":
 		r.passed++
 		delete(r.output, key)
 	case e.Action == "fail":
 		r.failed++
-		fmt.Fprint(r.out, strings.Join(r.output[key], ""))
+		r.print(strings.Join(r.output[key], ""))
 		delete(r.output, key)
 	case e.Action == "skip":
 		r.skipped++
@@ -127,7 +240,10 @@ func (r *report) take(e event) {
 		if !strings.Contains(reason, allowed) || hasShared() {
 			r.refused++
 		}
-		fmt.Fprintf(r.out, "SKIP\t%s\t%s\n", key, reason)
+		if _, what, ok := strings.Cut(reason, allowed+": "); ok {
+			r.untried[what]++
+		}
+		r.print(fmt.Sprintf("SKIP\t%s\t%s\n", key, reason))
 		delete(r.output, key)
 	}
 }

@@ -3,11 +3,12 @@ package ingresstest
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
-// Shared returns the path of test data of others, which lies beside the module and is no part of it. A test without it
-// is skipped.
+// Shared returns the path of test data of others, which is no part of the module: it lies beside the module, or in
+// .cache as far as packages bring it. A test without it is skipped, for a reason that names the kind of the data.
 func Shared(t testing.TB, elements ...string) string {
 	t.Helper()
 	root, err := os.Getwd()
@@ -23,11 +24,16 @@ func Shared(t testing.TB, elements ...string) string {
 		}
 		root = filepath.Dir(root)
 	}
-	path := filepath.Join(append([]string{filepath.Dir(root), "shared"}, elements...)...)
-	if _, err := os.Stat(path); err != nil {
-		t.Skip("no ../shared beside the module root")
+	path := filepath.Join(elements...)
+	for _, folder := range []string{filepath.Dir(root), filepath.Join(root, ".cache")} {
+		at := filepath.Join(folder, "shared", path)
+		if _, err := os.Stat(at); err == nil {
+			return at
+		}
 	}
-	return path
+	kind := strings.Split(filepath.ToSlash(path), "/")
+	t.Skip("no ../shared: " + strings.Join(kind[:min(2, len(kind))], "/"))
+	return ""
 }
 
 // Read returns the content of a file.

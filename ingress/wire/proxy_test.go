@@ -2,14 +2,12 @@ package wire
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/millrace/millrace/ingress/ingresstest"
 )
 
 // pieces is a reader that returns one of them at each call.
@@ -91,12 +89,7 @@ func TestReadProxy_Pieces(t *testing.T) {
 
 // TestCases_ProxyPieces has the headers from the field.
 func TestCases_ProxyPieces(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join("..", "..", "..", "shared", "cases", "messages", "a09-proxy-v1-split.txt"))
-	if errors.Is(err, fs.ErrNotExist) {
-		t.Skip("no ../shared beside the module root")
-	} else if err != nil {
-		t.Fatal(err)
-	}
+	text := ingresstest.Read(t, ingresstest.Shared(t, "cases", "messages", "a09-proxy-v1-split.txt"))
 	n := 0
 	for line := range strings.Lines(string(text)) {
 		if header, ok := strings.CutSuffix(strings.TrimSpace(line), `\r\n`); ok && strings.HasPrefix(line, "PROXY") {

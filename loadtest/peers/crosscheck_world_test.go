@@ -15,6 +15,7 @@ import (
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/loadtest/source"
 	"github.com/millrace/millrace/loadtest/world"
@@ -109,10 +110,7 @@ func (c *crossing) arrives() []byte {
 // keys to the zone.
 func suiteCrossings(t *testing.T, z txtZone) []crossing {
 	t.Helper()
-	root := filepath.Join("..", "..", "..", "shared", "suites")
-	if _, err := os.Stat(root); err != nil {
-		t.Skip("no ../shared")
-	}
+	root := filepath.Dir(ingresstest.Shared(t, "suites", "arc")) // with which all others are there
 	slurp := func(name string) string {
 		b, err := os.ReadFile(filepath.Join(root, filepath.FromSlash(name)))
 		if err != nil {

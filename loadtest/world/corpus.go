@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/millrace/millrace/ingress/ingresstest"
 )
 
 // A Specimen is one message of the corpus as a client sends it: lines that end in CRLF. Refusal is the reply that it is
@@ -25,12 +27,9 @@ var refusedSpecimens = map[string]string{
 // Corpus reads the messages that real software wrote or was tested with.
 func Corpus(t testing.TB) []Specimen {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join("..", "..", "..", "shared", "corpus", "eml", "*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(files) == 0 {
-		t.Skip("no ../shared")
+	files, err := filepath.Glob(filepath.Join(ingresstest.Shared(t, "corpus", "eml"), "*"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
 	}
 	var all []Specimen
 	for _, f := range files {

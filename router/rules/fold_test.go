@@ -115,7 +115,7 @@ func FuzzFold(f *testing.F) {
 func TestCases_LocalPartForms(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "..", "shared", "cases", "messages", "a13-local-part-forms.txt"))
 	if errors.Is(err, fs.ErrNotExist) {
-		t.Skip("no ../shared beside the module root")
+		t.Skip("no ../shared: cases/messages")
 	} else if err != nil {
 		t.Fatal(err)
 	}

@@ -78,7 +78,7 @@ func zone(text []byte) records {
 // TestVerifier_MailDKIM has all messages of its corpus. What it calls good was signed with rsa-sha1 and mostly before
 // RFC 4871, so none but one may pass here.
 func TestVerifier_MailDKIM(t *testing.T) {
-	dir := filepath.Join(ingresstest.Shared(t, "suites", "dkim"), "mail-dkim")
+	dir := ingresstest.Shared(t, "suites", "dkim", "mail-dkim")
 	keys := zone(ingresstest.Read(t, dir, "FAKE_DNS.dat"))
 	const (
 		sha1     = "permerror: rsa-sha1 is not accepted"
@@ -211,8 +211,8 @@ func explain(signatures []Signature) string {
 // TestVerifier_Samples has the messages of the other suites whose keys are known. The messages of the RFCs are among
 // them: RFC 8463 appendix A.3 is mail-auth/001. The key of mail-auth/002 is an RSAPublicKey.
 func TestVerifier_Samples(t *testing.T) {
-	dir := ingresstest.Shared(t, "suites", "dkim")
-	key := func(file string) string { return strings.TrimSpace(string(ingresstest.Read(t, dir, "dkimpy", file))) }
+	dir := ingresstest.Shared(t, "suites", "dkim", "dkimpy")
+	key := func(file string) string { return strings.TrimSpace(string(ingresstest.Read(t, dir, file))) }
 	football := zone([]byte("brisbane._domainkey.football.example.com v=DKIM1; k=ed25519; " +
 		"p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n" +
 		"test._domainkey.football.example.com " + key("test.txt")))
@@ -253,7 +253,8 @@ func TestVerifier_Samples(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.file, func(t *testing.T) {
-			message := crlf(ingresstest.Read(t, dir, filepath.FromSlash(tt.file)))
+			folder, file := filepath.Split(tt.file)
+			message := crlf(ingresstest.Read(t, ingresstest.Shared(t, "suites", "dkim", folder), file))
 			keys := tt.keys
 			if keys == nil {
 				head, rest, _ := bytes.Cut(message, []byte("\r\n\r\n"))
@@ -268,7 +269,7 @@ func TestVerifier_Samples(t *testing.T) {
 
 // TestParseKeyRecord_Samples has the key records of dkimpy and of Mail::DKIM.
 func TestParseKeyRecord_Samples(t *testing.T) {
-	dir := ingresstest.Shared(t, "suites", "dkim")
+	dir := ingresstest.Shared(t, "suites", "dkim", "dkimpy")
 	reason := func(record string) string {
 		key, err := ParseKeyRecord(record)
 		if err != nil {
@@ -286,11 +287,11 @@ func TestParseKeyRecord_Samples(t *testing.T) {
 		"ed25519test.dns": "ed25519.PublicKey 256 testing=false strict=false",
 		"eximtest.dns":    "ed25519.PublicKey 256 testing=false strict=false",
 	} {
-		if got := reason(strings.TrimSpace(string(ingresstest.Read(t, dir, "dkimpy", file)))); got != want {
+		if got := reason(strings.TrimSpace(string(ingresstest.Read(t, dir, file)))); got != want {
 			t.Errorf("%s: got %s, want %s", file, got, want)
 		}
 	}
-	keys := zone(ingresstest.Read(t, dir, "mail-dkim", "FAKE_DNS.dat"))
+	keys := zone(ingresstest.Read(t, ingresstest.Shared(t, "suites", "dkim", "mail-dkim"), "FAKE_DNS.dat"))
 	for name, want := range map[string]string{
 		"s1024._domainkey.yahoo.com":         "*rsa.PublicKey 1024 testing=true strict=false",
 		"test6._domainkey.messiah.edu":       "*rsa.PublicKey 1024 testing=false strict=true",
