@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/egress/dns"
+	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -142,3 +144,27 @@ func TestRelay_FailedConnects(t *testing.T) {
 }
 
 func second(_ mail.Transaction, err error) error { return err }
+
+// TestRelay_ChosenNames: the names of a destination that a stranger chose are looked up in the share of its network,
+// and those of our rules are not.
+func TestRelay_ChosenNames(t *testing.T) {
+	var resolver *dns.Resolver
+	w, _ := one(t, smtptest.Behaviour{}, func(c *Config) { resolver = c.Resolver })
+	for _, chosen := range []bool{true, false} {
+		d := to("one.test")
+		if !chosen {
+			d = to("eins.test")
+		}
+		d.Chosen = chosen
+		ours, theirs := resolver.Lanes()
+		tx, err := w.relay.Begin(t.Context(), d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx.Abort()
+		oursNow, theirsNow := resolver.Lanes()
+		if got := theirsNow.Asked > theirs.Asked; got != chosen || oursNow.Asked > ours.Asked == chosen {
+			t.Errorf("chosen %v: %+v and %+v, before %+v and %+v", chosen, oursNow, theirsNow, ours, theirs)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/egress/pool"
 	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -21,9 +22,23 @@ type destination struct {
 	elsewhere bool // another node tries where no host can be reached from here
 }
 
-// find finds where a next hop leads, and refuses a Site that is suspended. Errors are *mail.Refusal.
-func (r *resources) find(ctx context.Context, h mail.NextHop) (destination, error) {
-	ctx, span := r.span(ctx, "egress.mx")
+// askingFor returns ctx for the look-ups of a delivery. The names of a next hop that the client chose stand in the
+// share of its network, like all that it chose.
+func askingFor(ctx context.Context, d *mail.Delivery) context.Context {
+	if !d.Chosen {
+		return ctx
+	}
+	a := mail.AskAs(ctx, mail.RankChosen)
+	if a.Questions == nil { // it came from another node
+		a.Questions = &mail.Questions{Client: network.Widest(d.Client.Addr())}
+	}
+	return &a
+}
+
+// find finds where the next hop of d leads, and refuses a Site that is suspended. Errors are *mail.Refusal.
+func (r *resources) find(ctx context.Context, d *mail.Delivery) (destination, error) {
+	ctx, span := r.span(askingFor(ctx, d), "egress.mx")
+	h := d.NextHop
 	at := destination{way: pool.Way{
 		Transport: h.Transport, Port: r.port(h), TLS: uint8(r.policy(h)), User: h.User, Helo: r.cfg.Helo,
 	}}

@@ -58,6 +58,7 @@ type lease struct {
 func (l *lease) acquire(ctx context.Context) error {
 	begun := time.Now()
 	defer func() { l.wait += time.Since(begun) }()
+	ctx = askingFor(ctx, &l.d)
 	tries := 0 // of slots from the pool
 	if l.slot != nil {
 		tries = -1

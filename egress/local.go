@@ -16,7 +16,7 @@ type Local struct{ *resources }
 // the TLS policy is not met. Where it is Unreached the other node tries, and time is left for that.
 func (l *Local) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, error) {
 	ctx = l.within(ctx)
-	at, err := l.find(ctx, d.NextHop)
+	at, err := l.find(ctx, &d)
 	if err != nil {
 		return nil, err
 	}

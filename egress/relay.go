@@ -39,7 +39,7 @@ func (r *Relay) UseSites(p *mx.Providers, t *feedback.Table) {
 func (r *Relay) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, error) {
 	l := r.local
 	ctx = l.within(ctx)
-	at, err := l.find(ctx, d.NextHop)
+	at, err := l.find(ctx, &d)
 	if err != nil {
 		return nil, err
 	}

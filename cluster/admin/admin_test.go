@@ -124,6 +124,7 @@ func TestMetrics_Bounds(t *testing.T) {
 			return 7
 		}, Hold: func() Hold { return Hold{InUse: 1, Budget: 2, GaveWay: 5} }, Rules: func() int { return 3 },
 		TLSFallbacks:  func() (classic, clear uint64) { return 8, 9 },
+		Lanes:         twoLanes,
 		EventsDropped: func() uint64 { return 4 }, Sessions: func() []SiteSessions { return sites },
 		Cluster: func() ClusterGauges { return ClusterGauges{Members: 2, Stable: 3, Suspended: 1, Rules: 7} },
 	})
@@ -165,6 +166,8 @@ func TestMetrics_Bounds(t *testing.T) {
 		`millrace_events_dropped_total 4`,
 		`millrace_cluster_members 2`, `millrace_cluster_limits_shared_by 3`, `millrace_cluster_suspended_sites 1`,
 		`millrace_rules_version 7`, `millrace_hold_in_use_bytes 1`, `millrace_hold_gave_way_total 5`,
+		`millrace_dns_queries_total{names="ours"} 15`, `millrace_dns_refused_total{names="strangers"} 19`,
+		`millrace_dns_waiting{names="ours"} 17`,
 		`millrace_tls_fallbacks_total{to="classic"} 8`, `millrace_tls_fallbacks_total{to="clear"} 9`,
 		`millrace_sessions{site="site0",state="busy"} 2`, `millrace_sessions{site="other",state="idle"} 450`,
 		`millrace_stage_seconds_count{stage="commit"}`, `millrace_build_info{`, `reason="other"`,

@@ -53,6 +53,14 @@ type Hold struct {
 	Refused uint64 // messages refused for want of memory, since the start
 }
 
+// A Lane is the part of the queries to name servers that one kind of names has.
+type Lane struct {
+	Names   string // whose names: "ours" or "strangers"
+	Asked   uint64 // queries that were sent, since the start
+	Refused uint64 // questions for which there was no room in time, since the start
+	Waiting int    // questions that wait for their turn now
+}
+
 // Gauges are read when metrics are requested. A nil function disables its metric.
 type Gauges struct {
 	Connections   func() int64 // client connections now
@@ -65,6 +73,7 @@ type Gauges struct {
 	Store         func() Store
 	Cluster       func() ClusterGauges
 	TLSFallbacks  func() (classic, clear uint64) // sessions tried with less TLS because it had just failed
+	Lanes         func() [2]Lane                 // of the resolver
 }
 
 // ClusterGauges are what a node sees of its cluster.
@@ -187,6 +196,9 @@ func (m meter) show(g Gauges) {
 				show(clear, attribute.String("to", "clear"))
 			})
 	}
+	if g.Lanes != nil {
+		m.showLanes(g.Lanes)
+	}
 	if g.Sessions != nil {
 		c := &sessionCollector{read: g.Sessions, shown: make(map[mail.Site]bool)}
 		m.gauges("millrace_sessions", "Sessions with the hosts of a Site, and transactions that wait for one.",
@@ -218,6 +230,28 @@ func (m meter) show(g Gauges) {
 	if g.Store != nil {
 		m.showStore(g.Store)
 	}
+}
+
+// showLanes shows the parts of the resolver.
+func (m meter) showLanes(read func() [2]Lane) {
+	names := func(l *Lane) attribute.KeyValue { return attribute.String("names", l.Names) }
+	counters := func(name, help string, of func(*Lane) uint64) {
+		m.counters(name, help, func(show func(count uint64, labels ...attribute.KeyValue)) {
+			for _, l := range read() {
+				show(of(&l), names(&l))
+			}
+		})
+	}
+	counters("millrace_dns_queries_total", "Queries to name servers, by whose names they are about.",
+		func(l *Lane) uint64 { return l.Asked })
+	counters("millrace_dns_refused_total", "Questions that no name server was asked in time, for want of room.",
+		func(l *Lane) uint64 { return l.Refused })
+	m.gauges("millrace_dns_waiting", "Questions that wait for their turn at the name servers.",
+		func(show func(value int, labels ...attribute.KeyValue)) {
+			for _, l := range read() {
+				show(l.Waiting, names(&l))
+			}
+		})
 }
 
 // ObserveRedis records the time of one round trip to Redis. It is safe for concurrent use.

@@ -13,12 +13,17 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
+func twoLanes() [2]Lane {
+	return [2]Lane{{Names: "ours", Asked: 15, Refused: 16, Waiting: 17}, {Names: "strangers", Asked: 18, Refused: 19}}
+}
+
 // everyMetric returns metrics in which each series has a value.
 func everyMetric() *Metrics {
 	m := NewMetrics("v1", Gauges{
 		Connections:  func() int64 { return 7 },
 		Hold:         func() Hold { return Hold{InUse: 1 << 20, Budget: 512 << 20, GaveWay: 11, Refused: 12} },
 		TLSFallbacks: func() (classic, clear uint64) { return 13, 14 },
+		Lanes:        twoLanes,
 		Rules:        func() int { return 3 }, EventsDropped: func() uint64 { return 4 },
 		LinesDropped: func() uint64 { return 5 }, SpansDropped: func() uint64 { return 6 },
 		Sessions: func() []SiteSessions { return []SiteSessions{{Site: "a.example", Open: 3, Idle: 1, Waiting: 2}} },

@@ -12,6 +12,7 @@ import (
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/store"
 	"github.com/millrace/millrace/egress"
+	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -147,11 +148,20 @@ func (n *Node) gauges() admin.Gauges {
 		Rules:         func() int { return n.rules.router.Len() },
 		Store:         func() admin.Store { return storeGauges(n.parts.store.Stats()) },
 		TLSFallbacks:  func() (classic, clear uint64) { return n.relay.TLSFallbacks() },
+		Lanes:         func() [2]admin.Lane { return lanesOf(n.parts.resolver.Lanes()) },
 	}
 	if n.cfg.Cluster != nil {
 		g.Cluster = func() admin.ClusterGauges { return n.members.gauges(n.rules.version()) }
 	}
 	return g
+}
+
+// lanesOf returns what the metrics show of the resolver.
+func lanesOf(ours, theirs dns.LaneStats) [2]admin.Lane {
+	lane := func(names string, s dns.LaneStats) admin.Lane {
+		return admin.Lane{Names: names, Asked: s.Asked, Refused: s.Refused, Waiting: s.Waiting}
+	}
+	return [2]admin.Lane{lane("ours", ours), lane("strangers", theirs)}
 }
 
 // gauges returns what the metrics show of the cluster, which the node has joined. rules is the version of the rules.

@@ -43,6 +43,9 @@ type lane struct {
 	shareOpen int  // of those, how many of one client network
 	free      bool // what is asked for no client has no share
 
+	asked   uint64 // queries that went
+	refused uint64 // questions for which there was no room in time
+
 	open     int
 	under    int // queries under way
 	waiting  int
@@ -69,7 +72,8 @@ type ticket struct {
 	turn    chan struct{}      // closed when the query may go, or the flight is dropped; nil if it does not wait
 	number  uint64             // of the wait
 	since   int                // the tick at which the query went
-	under   bool               // a query is under way
+	under   bool               // a query is under way, or may go
+	went    bool               // it did: its goroutine had a processor since
 	cancel  context.CancelFunc // ends that query
 	gaveWay bool               // that query was ended for others
 	dropped bool               // the flight is not to ask any more
@@ -104,10 +108,8 @@ func (w *lanes) open(t *ticket, a *mail.Asking) error {
 	defer w.mu.Unlock()
 	l, client := w.laneOf(a), a.Client()
 	s := l.networks[client]
-	if s != nil && len(s.open) >= l.shareOpen && l.limited(client) {
-		return ErrBusy
-	}
-	if l.open >= l.mostOpen && !l.drop(s) {
+	if s != nil && len(s.open) >= l.shareOpen && l.limited(client) || l.open >= l.mostOpen && !l.drop(s) {
+		l.refused++
 		return ErrBusy
 	}
 	if a != nil {
@@ -177,6 +179,7 @@ func (l *lane) drop(newcomer *sharer) bool {
 		t.turn = nil
 	}
 	t.dropped = true
+	l.refused++
 	l.exit(t) // its flight ends soon: the room is the newcomer's
 	return true
 }
@@ -234,6 +237,7 @@ func (w *lanes) enter(ctx context.Context, t *ticket, cancel context.CancelFunc)
 	t.cancel, t.gaveWay = cancel, false
 	if t.lane.isFree() && t.lane.hasRoom(t.sharer) {
 		t.lane.begin(t)
+		t.lane.sends(t)
 		w.mu.Unlock()
 		return nil
 	}
@@ -253,10 +257,14 @@ func (w *lanes) enter(ctx context.Context, t *ticket, cancel context.CancelFunc)
 	case t.dropped:
 		return ErrBusy
 	case t.under:
+		t.lane.sends(t)
 		return nil
 	}
 	t.lane.unwait(t)
 	t.turn = nil
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		t.lane.refused++
+	}
 	return errSlots
 }
 
@@ -277,9 +285,24 @@ func (l *lane) isFree() bool { return l.under < l.most }
 func (l *lane) hasRoom(s *sharer) bool { return len(s.under) < l.share || !l.limited(s.network) }
 
 func (l *lane) begin(t *ticket) {
+	l.asked++
 	l.under++
-	t.under, t.since = true, l.tick
+	t.under, t.went = true, false
 	t.sharer.under = append(t.sharer.under, t)
+}
+
+// sends says that the query goes now.
+func (l *lane) sends(t *ticket) { t.went, t.since = true, l.tick }
+
+// oldest returns the query of a network that went first and takes longer than a moment, nil if there is none. One whose
+// goroutine has not had a processor since its turn came has taken no time.
+func (l *lane) oldest(s *sharer) *ticket {
+	for _, t := range s.under {
+		if t.went && l.tick-t.since >= 2 {
+			return t
+		}
+	}
+	return nil
 }
 
 func (l *lane) end(t *ticket) {
@@ -372,21 +395,42 @@ func (l *lane) jostle() {
 			return
 		}
 		var heaviest *sharer
+		var t *ticket
 		for _, s := range l.networks {
-			if len(s.under) > len(first.under) && l.tick-s.under[0].since >= 2 &&
-				(heaviest == nil || len(s.under) > len(heaviest.under)) {
-				heaviest = s
+			if len(s.under) > len(first.under) && (heaviest == nil || len(s.under) > len(heaviest.under)) {
+				if oldest := l.oldest(s); oldest != nil {
+					heaviest, t = s, oldest
+				}
 			}
 		}
 		if heaviest == nil {
 			return
 		}
-		t := heaviest.under[0]
 		t.gaveWay = true
 		t.cancel()
 		l.end(t)
 		l.serve()
 	}
+}
+
+// A LaneStats tells of a part of the wire: of what is asked about names that we chose, or that strangers chose.
+type LaneStats struct {
+	Asked   uint64 // queries that were sent, since the start
+	Refused uint64 // questions for which there was no room in time, since the start
+	Waiting int    // questions that wait for their turn now
+}
+
+// Lanes returns what became of questions about names that we chose, or that were asked for favoured clients, and of
+// those about names that strangers chose.
+func (r *Resolver) Lanes() (ours, theirs LaneStats) {
+	w := &r.lanes
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ours.stats(), w.theirs.stats()
+}
+
+func (l *lane) stats() LaneStats {
+	return LaneStats{Asked: l.asked, Refused: l.refused, Waiting: l.waiting}
 }
 
 // close ends the ticks.

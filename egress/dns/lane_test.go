@@ -133,6 +133,9 @@ func TestLanes_Share(t *testing.T) {
 		if n := under.Load(); n != 128/theirShare {
 			t.Errorf("%d queries of one network under way, want 1/32 of 128", n)
 		}
+		if s := l.theirs.stats(); s.Refused != uint64(refused) || s.Asked != 4 || s.Waiting != 3000-refused-4 {
+			t.Errorf("%d were refused, and the lane tells %+v", refused, s)
+		}
 		if open := 3000 - refused; open != queueFactor*128/theirShare {
 			t.Errorf("%d flights of one network are open, want 1/32 of 1024", open)
 		}
@@ -367,5 +370,58 @@ func TestLanes_Turn(t *testing.T) {
 		}
 		cancel()
 		all.Wait()
+	})
+}
+
+// TestLanes_NoProcessor: a query whose turn came, and whose goroutine has had no processor since, takes no time of its
+// own, so that it does not give way for that. Else it would, and count as waiting no more although it waits.
+func TestLanes_NoProcessor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l lanes
+		l.init(2) // one query for names of strangers
+		defer l.close()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var first, second, third ticket
+		for i, tk := range []*ticket{&first, &second, &third} {
+			if err := l.open(tk, stranger(ctx, i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := l.enter(ctx, &first, func() {}); err != nil {
+			t.Fatal(err)
+		}
+		results := make(chan error, 2)
+		for _, tk := range []*ticket{&second, &third} {
+			go func() { results <- l.enter(ctx, tk, func() {}) }() // ends with its turn
+			synctest.Wait()
+		}
+		l.mu.Lock() // so that no goroutine gets on
+		lane := &l.theirs
+		lane.end(&first)
+		lane.serve()
+		if !second.under {
+			t.Fatal("it is not the turn of the second")
+		}
+		lane.tick += 10
+		lane.jostle()
+		if lane.waiting != 1 || !second.under || second.gaveWay {
+			t.Errorf("%d wait, and the second gave way: %v", lane.waiting, second.gaveWay)
+		}
+		l.mu.Unlock()
+		if err := <-results; err != nil {
+			t.Errorf("the second: %v", err)
+		}
+		l.leave(&second)
+		if err := <-results; err != nil {
+			t.Errorf("the third: %v", err)
+		}
+		l.leave(&third)
+		for _, tk := range []*ticket{&first, &second, &third} {
+			l.land(tk)
+		}
+		if lane.waiting != 0 || lane.open != 0 || lane.under != 0 || len(lane.networks) != 0 {
+			t.Errorf("what has ended still counts: %+v", lane)
+		}
 	})
 }

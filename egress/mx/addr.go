@@ -70,8 +70,8 @@ func (f *Finder) addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 		}
 		return []netip.Addr{a}, nil
 	}
-	ours := mail.AskAs(ctx, mail.RankOurs)
-	found, _, err := f.cfg.Resolver.LookupAddrs(&ours, host)
+	asking := mail.AskForHost(ctx)
+	found, _, err := f.cfg.Resolver.LookupAddrs(&asking, host)
 	if dns.NotFound(err) || errors.Is(err, dns.ErrBadName) {
 		return nil, noHost(host, err)
 	}

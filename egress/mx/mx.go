@@ -199,8 +199,8 @@ func shuffle[T any](random func(int) int, s []T) {
 
 // find asks the DNS for the Set of a domain. Errors are those of Hosts.
 func (f *Finder) find(ctx context.Context, domain string) (*kept, error) {
-	ours := mail.AskAs(ctx, mail.RankOurs)
-	ctx = &ours
+	asking := mail.AskForHost(ctx)
+	ctx = &asking
 	records, meta, err := f.cfg.Resolver.LookupMX(ctx, domain)
 	implicit := false
 	var hosts []Host

@@ -23,7 +23,7 @@ var (
 // A Rank says what a question is for: who chose the name, and what goes before it when not all can be asked.
 type Rank uint8
 
-// The ranks. The client chose the names of all but the last.
+// The ranks. The client chose the names of all but RankOurs.
 const (
 	RankClient  Rank = iota // the signals of the score: its name in reverse DNS and in EHLO, the domain of MAIL
 	RankHelo                // SPF of the name in EHLO
@@ -31,6 +31,7 @@ const (
 	RankSPF                 // SPF of the reverse-path
 	RankMessage             // the policies of the authors, and the keys of DKIM
 	RankOurs                // the name of a DNS list, or of a host that we send to
+	RankChosen              // the name of a host that we send to because the client chose it
 )
 
 // maxQuestions is how many questions a transaction may ask that no cache answers, besides those about names of ours.
@@ -132,6 +133,14 @@ func AskAs(ctx context.Context, rank Rank) Asking {
 	return a
 }
 
+// AskForHost returns an Asking for the names of a destination: RankOurs, unless ctx says RankChosen.
+func AskForHost(ctx context.Context) Asking {
+	if outer := AskingOf(ctx); outer != nil && outer.Rank == RankChosen {
+		return AskAs(ctx, RankChosen)
+	}
+	return AskAs(ctx, RankOurs)
+}
+
 // AskingOf returns the innermost Asking of ctx, nil without one.
 func AskingOf(ctx context.Context) *Asking {
 	a, _ := ctx.Value(askingKey{}).(*Asking)
@@ -140,7 +149,7 @@ func AskingOf(ctx context.Context) *Asking {
 
 // Draw takes the question from those that the transaction may ask, and reports whether there was one left for its rank.
 func (a *Asking) Draw() bool {
-	return a == nil || a.Questions == nil || a.Rank == RankOurs || a.Questions.draw(a.Rank)
+	return a == nil || a.Questions == nil || a.Rank >= RankOurs || a.Questions.draw(a.Rank)
 }
 
 // IsOurs reports whether the question is not to stand in the share of the client's network: we chose the name, or the

@@ -31,6 +31,7 @@ func TestAsking_Draw(t *testing.T) {
 		{"DMARC and five signatures in any case", RankMessage, 14},
 		{"and no more", RankMessage, 0},
 		{"names of ours", RankOurs, 1000},
+		{"names of a destination that the client chose", RankChosen, 1000},
 	} {
 		if got := all(tt.rank); got != tt.want {
 			t.Errorf("%s: %d questions, want %d", tt.name, got, tt.want)

@@ -62,6 +62,26 @@ type query struct {
 	missing []Gap
 	domain  string
 	asking  *mail.Asking // for whom; nil if that is not known
+
+	addr    netip.Addr // invalid for a domain
+	pending []string   // lists that another caller looks up
+}
+
+// A Rest is what was still to come when a call of Ask or AskDomain ran out of time.
+type Rest struct {
+	s *Set
+	q query
+	n int // look-ups that may be begun
+}
+
+// Await returns the lists that speak for or against the client after all, and those of which there is no answer. It
+// ends as Ask does; when ctx ends, what was not asked yet will not be asked any more. It may be called once.
+func (r *Rest) Await(ctx context.Context) (hits []Hit, missing []Gap) {
+	hits, missing, rest := r.s.finish(ctx, &r.q, r.n)
+	if rest != nil {
+		r.s.leave(rest.q.lookups)
+	}
+	return hits, missing
 }
 
 // A Gap is a list of which there was no answer.
@@ -98,43 +118,62 @@ func (s *Set) Late(kind Kind) []Gap {
 // Ask returns the lists that speak for or against addr, and those of which there was no answer. The zones are those of
 // Zones. stored[i] is the store's answer about zones[i]; a zone without one is looked up. Answers that the store does
 // not have are looked up by DNS, all at once, and put into the store. Those that another caller is looking up are
-// awaited. It returns when all answers are in, and at the latest when ctx ends. The look-ups go on and serve the next
-// client.
+// awaited. It returns when all answers are in, and at the latest when ctx ends: rest is not nil then, and the caller
+// has to call its Await. The look-ups go on meanwhile, and those that were begun serve the next client.
 func (s *Set) Ask(ctx context.Context, addr netip.Addr, zones []string,
-	stored []mail.ListAnswer) (hits []Hit, missing []Gap) {
+	stored []mail.ListAnswer) (hits []Hit, missing []Gap, rest *Rest) {
 	addr = addr.Unmap().WithZone("")
 	if !addr.IsValid() {
-		return nil, nil
+		return nil, nil, nil
 	}
-	q := query{asking: mail.AskingOf(ctx)}
-	var pending []string
+	q := query{asking: mail.AskingOf(ctx), addr: addr}
 	for i, zone := range zones {
 		var is mail.ListAnswer
 		if i < len(stored) {
 			is = stored[i]
 		}
 		if is.State == mail.ListPending {
-			pending = append(pending, zone)
+			q.pending = append(q.pending, zone)
 			continue
 		}
-		s.use(&q, addr, zone, is, len(zones))
+		s.use(&q, zone, is, len(zones))
 	}
-	for len(pending) > 0 {
-		pending = s.await(ctx, &q, addr, pending, len(zones))
+	return s.finish(ctx, &q, len(zones))
+}
+
+// finish waits for all answers to q, at most until ctx ends. At most n look-ups are begun in all.
+func (s *Set) finish(ctx context.Context, q *query, n int) (hits []Hit, missing []Gap, rest *Rest) {
+	for len(q.pending) > 0 && ctx.Err() == nil && s.await(ctx, q, n) {
 	}
-	s.gather(ctx, &q)
-	return q.hits, q.missing
+	s.gather(ctx, q)
+	hits, missing = q.hits, q.missing
+	if q.open == 0 && len(q.pending) == 0 {
+		return hits, missing, nil
+	}
+	for i := range q.lookups {
+		if u := &q.lookups[i]; !u.heard {
+			missing = append(missing, s.gap(u.d.list, u.turn.Waits()))
+		}
+	}
+	for _, zone := range q.pending {
+		if l := s.byName[zone]; l != nil {
+			missing = append(missing, s.gap(l, false))
+		}
+	}
+	rest = &Rest{s: s, q: *q, n: n}
+	rest.q.hits, rest.q.missing = nil, slices.Clone(q.missing)
+	return hits, missing, rest
 }
 
 // use adds one answer of the store to q, or begins a look-up if the store has no answer. At most n look-ups are begun
 // in all.
-func (s *Set) use(q *query, addr netip.Addr, zone string, is mail.ListAnswer, n int) {
+func (s *Set) use(q *query, zone string, is mail.ListAnswer, n int) {
 	l := s.byName[zone]
-	if l == nil || l.sideOf(addr) == nil {
+	if l == nil || l.sideOf(q.addr) == nil {
 		q.missing = append(q.missing, Gap{Zone: zone})
 		return
 	}
-	d := l.sideOf(addr)
+	d := l.sideOf(q.addr)
 	switch {
 	case d.faulty.Load():
 		q.missing = append(q.missing, Gap{Zone: zone})
@@ -148,61 +187,61 @@ func (s *Set) use(q *query, addr netip.Addr, zone string, is mail.ListAnswer, n 
 		}
 		q.add(a)
 	default:
-		s.begin(q, d, addressName(addr, l.zone), addr, n)
+		s.begin(q, d, addressName(q.addr, l.zone), n)
 	}
 }
 
-// await waits for answers that another caller looks up. It returns those that are still to be awaited, because one of
-// the others has become ours to look up.
-func (s *Set) await(ctx context.Context, q *query, addr netip.Addr, pending []string, n int) []string {
-	answers, err := s.cfg.Store.AwaitLists(ctx, addr, pending, s.Lock())
-	if err != nil || len(answers) != len(pending) {
-		s.miss(q, addr, pending)
-		return nil
+// await waits for answers that another caller looks up, and reports whether it is to be called again for those that are
+// pending still, because one of the others has become ours to look up.
+func (s *Set) await(ctx context.Context, q *query, n int) (again bool) {
+	zones := q.pending
+	answers, err := s.cfg.Store.AwaitLists(ctx, q.addr, zones, s.Lock())
+	if err != nil || len(answers) != len(zones) {
+		answers = make([]mail.ListAnswer, len(zones))
+		for i := range answers {
+			answers[i].State = mail.ListPending
+		}
 	}
-	var again []string
-	for i, zone := range pending {
-		if answers[i].State == mail.ListPending && ctx.Err() == nil {
-			again = append(again, zone)
+	q.pending = nil
+	for i, zone := range zones {
+		if answers[i].State == mail.ListPending {
+			q.pending = append(q.pending, zone)
 			continue
 		}
-		s.use(q, addr, zone, answers[i], n)
+		s.use(q, zone, answers[i], n)
 	}
-	if len(again) == len(pending) {
-		s.miss(q, addr, again) // the store does not wait
-		return nil
+	if len(q.pending) < len(zones) {
+		return true
 	}
-	return again
-}
-
-// miss makes answers missing that another caller has not brought.
-func (s *Set) miss(q *query, addr netip.Addr, zones []string) {
-	for _, zone := range zones {
-		s.use(q, addr, zone, mail.ListAnswer{State: mail.ListPending}, 0)
+	if ctx.Err() == nil { // the store does not wait
+		for _, zone := range q.pending {
+			s.use(q, zone, mail.ListAnswer{State: mail.ListPending}, 0)
+		}
+		q.pending = nil
 	}
+	return false
 }
 
 // AskDomain returns the lists of Domains that speak for or against about, and those of which there was no answer, as
 // Ask does. No list is asked about what is not a domain name of two labels or more in ASCII, or is an address. Answers
 // are cached by the resolver alone.
-func (s *Set) AskDomain(ctx context.Context, about string) (hits []Hit, missing []Gap) {
+func (s *Set) AskDomain(ctx context.Context, about string) (hits []Hit, missing []Gap, rest *Rest) {
 	lists := s.healthy.Load().domains
 	if len(lists) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	name, ok := askable(about)
 	if !ok {
-		return nil, nil
+		return nil, nil, nil
 	}
 	q := query{domain: name, asking: mail.AskingOf(ctx)}
 	for _, l := range lists {
 		if len(name)+1+len(l.zone) > domain.MaxName {
 			continue
 		}
-		s.begin(&q, l.sides[0], name+"."+l.zone, netip.Addr{}, len(lists))
+		s.begin(&q, l.sides[0], name+"."+l.zone, len(lists))
 	}
-	s.gather(ctx, &q)
-	return q.hits, q.missing
+	return s.finish(ctx, &q, len(lists))
 }
 
 // A lookup is one question to a list. It is the context of the question as well, which ends with the Set.
@@ -216,8 +255,10 @@ type lookup struct {
 	heard   bool // the answer was received, or none will come; the caller's own
 }
 
-// A queue is the look-ups of one client network at one list.
+// A queue is the look-ups of one client network at one list. It is in Set.line if and only if one waits that the limit
+// of the network does not hold back.
 type queue struct {
+	key     queueKey
 	open    int // under way
 	waiting []*lookup
 }
@@ -228,14 +269,19 @@ type queueKey struct {
 	client netip.Prefix
 }
 
-// begin starts a look-up, or lets it wait until fewer of this client's network are under way at the list. If too many
-// are under way or wait, or the Set is closed, the answer is missing.
-func (s *Set) begin(q *query, d *side, name string, addr netip.Addr, n int) {
+// mayBegin reports whether the first that waits may begin, as far as its network goes.
+func (w *queue) mayBegin() bool {
+	return len(w.waiting) > 0 && (w.open < maxOfNetwork || !w.key.client.IsValid())
+}
+
+// begin starts a look-up, or lets it wait until fewer are under way, of this client's network at the list or in all. If
+// too many wait, or the Set is closed, the answer is missing.
+func (s *Set) begin(q *query, d *side, name string, n int) {
 	if q.answers == nil {
 		q.answers = make(chan answer, n)
 		q.lookups = make([]lookup, 0, n)
 	}
-	q.lookups = append(q.lookups, lookup{d: d, name: name, addr: addr, answers: q.answers})
+	q.lookups = append(q.lookups, lookup{d: d, name: name, addr: q.addr, answers: q.answers})
 	u := &q.lookups[len(q.lookups)-1]
 	u.asking = mail.Asking{Context: s.ctx, Rank: mail.RankOurs, Turn: &u.turn}
 	if q.asking != nil {
@@ -278,45 +324,91 @@ func (s *Set) enqueue(u *lookup) beginning {
 	}
 	key := queueKey{u.d.list, u.asking.Client()}
 	w := s.queues[key]
-	switch {
-	case w.open >= maxOfNetwork && key.client.IsValid():
-		if len(w.waiting) >= maxWaiting {
-			return noRoom
-		}
-		u.turn.Await()
-		w.waiting = append(w.waiting, u)
+	if w == nil {
+		w = &queue{key: key}
 		s.queues[key] = w
-		return queued
-	case s.lookups >= s.cfg.tune.lookups:
+	}
+	if len(w.waiting) >= maxWaiting {
 		return noRoom
 	}
-	w.open++
-	s.queues[key] = w
-	s.lookups++
-	s.running.Add(1)
-	return begun
+	first := !w.mayBegin()
+	w.waiting = append(w.waiting, u)
+	if first && w.mayBegin() {
+		s.line = append(s.line, w)
+	}
+	if s.lookups < s.cfg.tune.lookups && s.next() == u { // where there is room, no other waits
+		s.running.Add(1)
+		return begun
+	}
+	u.turn.Await()
+	return queued
 }
 
-// dequeue returns the next look-up for the goroutine that has ended one, or nil and counts it out.
+// next takes the look-up whose turn it is out of its queue and counts it, or returns nil. Each queue in the line has
+// one look-up begin before any has the next.
+func (s *Set) next() *lookup {
+	if len(s.line) == 0 || s.closed {
+		return nil
+	}
+	w := s.line[0]
+	s.line = slices.Delete(s.line, 0, 1)
+	u := w.waiting[0]
+	w.waiting = slices.Delete(w.waiting, 0, 1)
+	w.open++
+	s.lookups++
+	if w.mayBegin() {
+		s.line = append(s.line, w)
+	}
+	return u
+}
+
+// dequeue counts out a look-up that has ended, and returns the next one for its goroutine, or nil.
 func (s *Set) dequeue(u *lookup) *lookup {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	key := queueKey{u.d.list, u.asking.Client()}
-	w := s.queues[key]
-	if len(w.waiting) > 0 && !s.closed {
-		next := w.waiting[0]
-		next.turn.Renew()
-		w.waiting = slices.Delete(w.waiting, 0, 1)
-		s.queues[key] = w
-		return next
-	}
+	w := s.queues[queueKey{u.d.list, u.asking.Client()}]
+	first := !w.mayBegin()
 	s.lookups--
 	w.open--
-	s.queues[key] = w
-	if w.open == 0 {
-		delete(s.queues, key)
+	if first && w.mayBegin() {
+		s.line = append(s.line, w)
 	}
-	return nil
+	s.tidy(w)
+	next := s.next()
+	if next != nil {
+		next.turn.Renew()
+	}
+	return next
+}
+
+// tidy forgets a queue of which nothing is left.
+func (s *Set) tidy(w *queue) {
+	if w.open == 0 && len(w.waiting) == 0 {
+		delete(s.queues, w.key)
+	}
+}
+
+// leave takes out of their queues the look-ups that wait: no client is there for them any more. Those that are under
+// way go on.
+func (s *Set) leave(lookups []lookup) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range lookups {
+		u := &lookups[i]
+		w := s.queues[queueKey{u.d.list, u.asking.Client()}]
+		if w == nil {
+			continue
+		}
+		at := slices.Index(w.waiting, u)
+		if at < 0 {
+			continue
+		}
+		w.waiting = slices.Delete(w.waiting, at, at+1)
+		if len(w.waiting) == 0 {
+			s.line = slices.DeleteFunc(s.line, func(in *queue) bool { return in == w })
+			s.tidy(w)
+		}
+	}
 }
 
 // work looks up u, and what waits behind it.
@@ -382,21 +474,17 @@ func (s *Set) gather(ctx context.Context, q *query) {
 		case a := <-q.answers:
 			s.receive(q, a)
 		case <-ctx.Done():
-			q.abandon(func(u *lookup) Gap { return s.gap(u.d.list, u.turn.Waits()) })
+			return
 		case <-s.ctx.Done():
-			q.abandon(func(u *lookup) Gap { return Gap{Zone: u.d.list.name} })
+			for i := range q.lookups {
+				if u := &q.lookups[i]; !u.heard {
+					u.heard = true
+					q.missing = append(q.missing, Gap{Zone: u.d.list.name})
+				}
+			}
+			q.open = 0
 		}
 	}
-}
-
-// abandon makes the answers that have not come missing.
-func (q *query) abandon(gap func(*lookup) Gap) {
-	for i := range q.lookups {
-		if u := &q.lookups[i]; !u.heard {
-			q.missing = append(q.missing, gap(u))
-		}
-	}
-	q.open = 0
 }
 
 // receive takes an answer that was waited for.

@@ -45,9 +45,9 @@ func TestSet_Ask(t *testing.T) {
 			w := started(t, zone, Config{Lists: lists})
 			addr := netip.MustParseAddr(tt.addr)
 			for range 2 { // from DNS, then from the store
-				hits, missing := w.client(t.Context(), addr)
+				hits, missing, _ := w.client(t.Context(), addr)
 				// Answers come in any order.
-				got := say(hits, missing)
+				got := say(hits, missing, nil)
 				if i := strings.Index(got, "; zen.example"); i >= 0 {
 					got = got[i+2:] + "; " + got[:i]
 				}
@@ -198,7 +198,8 @@ func TestSet_NoStoredAnswer(t *testing.T) {
 			t.Errorf("%s: got %q", name, got)
 		}
 	}
-	if hits, missing := w.Ask(t.Context(), netip.Addr{}, []string{"zen.example"}, nil); hits != nil || missing != nil {
+	if hits, missing, _ := w.Ask(t.Context(), netip.Addr{}, []string{"zen.example"}, nil); hits != nil ||
+		missing != nil {
 		t.Error("asked about no address")
 	}
 	if got := say(w.Ask(t.Context(), listedClient, []string{"gone.example"}, nil)); got != "missing gone.example" {
@@ -206,7 +207,7 @@ func TestSet_NoStoredAnswer(t *testing.T) {
 	}
 }
 
-// TestSet_Slots: the look-ups under way are bounded.
+// TestSet_Slots: the look-ups under way are bounded. What finds no room waits for it.
 func TestSet_Slots(t *testing.T) {
 	w := begin(t, zen, Config{Lists: []List{{Zone: "zen.example", Weight: 10}}, tune: tuning{lookups: 1}})
 	release := make(chan struct{})
@@ -214,21 +215,54 @@ func TestSet_Slots(t *testing.T) {
 	done := make(chan string)
 	go func() { done <- say(w.client(t.Context(), listedClient)) }() // ends with the answer, received below
 	w.dns.Await(asked9, "A", 1)
-	if got := say(w.client(t.Context(), goodClient)); got != "missing zen.example" {
-		t.Errorf("the second got %q", got)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	hits, missing, rest := w.client(ctx, goodClient)
+	if got := say(hits, missing, nil); got != "missing zen.example" || !missing[0].Doubt {
+		t.Errorf("the second got %q, %+v", got, missing)
 	}
-	if got := w.State()[0]; got.Dropped != 1 || got.Lookups != 1 {
+	if got := w.State()[0]; got.Dropped != 0 || got.Lookups != 2 {
 		t.Errorf("counted %+v", got)
 	}
 	close(release)
 	if got := <-done; got != "zen.example 127.0.0.2 10" {
 		t.Errorf("the first got %q", got)
 	}
+	hits, missing = rest.Await(t.Context())
+	if got := say(hits, missing, nil); got != "" {
+		t.Errorf("then the second got %q", got)
+	}
+}
+
+// TestSet_Rest: what comes after the time of a client is there for it when it comes. What still waits for its turn when
+// the client has gone is not asked.
+func TestSet_Rest(t *testing.T) {
+	w := begin(t, zen, Config{Lists: []List{{Zone: "zen.example", Weight: 10}}, tune: tuning{lookups: 1}})
+	release := make(chan struct{})
+	w.dns.SetFault(asked9, "A", dnstest.Fault{Until: release})
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, missing, rest := w.client(over, listedClient)
+	if len(missing) != 1 || rest == nil {
+		t.Fatalf("got %v, %v", missing, rest)
+	}
+	w.dns.Await(asked9, "A", 1)
+	_, _, gone := w.client(over, goodClient)
+	if _, missing := gone.Await(over); len(missing) != 1 {
+		t.Errorf("one that left got %v", missing)
+	}
+	close(release)
+	hits, missing := rest.Await(t.Context())
+	if got := say(hits, missing, nil); got != "zen.example 127.0.0.2 10" {
+		t.Errorf("got %q", got)
+	}
 	w.store.kept(t, listedClient, "zen.example")
-	w.store.unlock(goodClient, "zen.example")
-	// The slot of the first is free a moment after its answer was put.
-	for w.State()[0].Lookups < 2 { // at last it is the test's time that is over
-		w.Ask(t.Context(), goodClient, w.Zones(goodClient), nil)
+	w.running.Wait()
+	if got := w.dns.Count("7.113.0.203.zen.example.", "A").UDP; got != 0 {
+		t.Errorf("the list was asked about one that left")
+	}
+	if len(w.queues) != 0 || len(w.line) != 0 || w.lookups != 0 {
+		t.Errorf("what has ended still counts: %v, %v, %d", w.queues, w.line, w.lookups)
 	}
 }
 

@@ -86,8 +86,10 @@ const (
 	// after it listed the world, because its false answers may be kept that long.
 	minTTL = time.Minute
 	maxTTL = time.Hour
-	// maxLookups is the most look-ups that are under way at once, as many as the resolver has room for.
-	maxLookups = 1024
+	// maxLookups is the most look-ups that are under way at once: more than the resolver asks at a time, and far fewer
+	// than it has room for. What goes beyond waits here, where it is a few octets, and where no network's look-ups wait
+	// for more than one of each other.
+	maxLookups = 256
 	// maxOfNetwork is how many of them one client network may have at one list, and maxWaiting how many more may wait.
 	maxOfNetwork = 8
 	maxWaiting   = 64

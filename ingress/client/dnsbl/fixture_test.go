@@ -213,14 +213,14 @@ func (w *fixture) awaitChange(t *testing.T, want string) {
 }
 
 // client asks the store and then the Set as the score does.
-func (w *fixture) client(ctx context.Context, addr netip.Addr) (hits []Hit, missing []Gap) {
+func (w *fixture) client(ctx context.Context, addr netip.Addr) (hits []Hit, missing []Gap, rest *Rest) {
 	zones := w.Zones(addr)
 	stored, _ := w.store.look(addr, zones, w.Lock())
 	return w.Ask(ctx, addr, zones, stored)
 }
 
 // say makes hits and missing lists readable.
-func say(hits []Hit, missing []Gap) string {
+func say(hits []Hit, missing []Gap, _ *Rest) string {
 	var b strings.Builder
 	for _, h := range hits {
 		fmt.Fprintf(&b, "%s %v %v", h.Zone, h.Code, h.Weight)

@@ -276,7 +276,7 @@ func TestSet_Failing(t *testing.T) {
 					t.Fatalf("skipped after %d failures", i)
 				}
 				addr := netip.AddrFrom4([4]byte{203, 0, 113, byte(20 + i)})
-				if hits, _ := w.client(t.Context(), addr); hits != nil {
+				if hits, _, _ := w.client(t.Context(), addr); hits != nil {
 					t.Errorf("hits %v", hits)
 				}
 			}
@@ -384,7 +384,7 @@ func TestSet_NotAsked(t *testing.T) {
 	full.Store(true)
 	for i := range 20 {
 		addr := netip.AddrFrom4([4]byte{203, 0, 113, byte(100 + i)})
-		if hits, _ := w.client(t.Context(), addr); len(hits) != 0 {
+		if hits, _, _ := w.client(t.Context(), addr); len(hits) != 0 {
 			t.Errorf("hits: %v", hits)
 		}
 	}

@@ -55,7 +55,7 @@ func TestSet_OfNetwork(t *testing.T) {
 			asking.Questions = &mail.Questions{Client: netip.PrefixFrom(a, 24).Masked()}
 			all.Go(func() { // ends with the answer
 				stored := []mail.ListAnswer{{State: mail.ListAskedOfYou}}
-				_, missing := s.Ask(&asking, a, []string{"zen.example"}, stored)
+				_, missing, _ := s.Ask(&asking, a, []string{"zen.example"}, stored)
 				switch {
 				case len(missing) == 0:
 					heard.Add(1)
@@ -92,6 +92,80 @@ func TestSet_OfNetwork(t *testing.T) {
 	})
 }
 
+// A pacedResolver answers that nothing is listed, one question after the other, each after a time.
+type pacedResolver struct {
+	ingresstest.Zone
+	wire chan struct{} // has room for those on the wire
+	each time.Duration
+}
+
+func (r *pacedResolver) LookupA(ctx context.Context, _ string) ([]netip.Addr, time.Duration, error) {
+	turn := mail.AskingOf(ctx).Turn
+	turn.Await()
+	select {
+	case r.wire <- struct{}{}:
+	case <-ctx.Done():
+		return nil, 0, ctx.Err()
+	}
+	defer func() { <-r.wire }()
+	turn.Come(time.Now())
+	select {
+	case <-time.After(r.each):
+		return nil, time.Minute, nil
+	case <-ctx.Done():
+		return nil, 0, ctx.Err()
+	}
+}
+
+// TestSet_ManyNetworks: the look-ups of 1500 networks leave room for those of one more, which waits for one of each of
+// them at most.
+func TestSet_ManyNetworks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, err := New(Config{
+			Lists: []List{{Zone: "zen.example", Weight: 10}}, Store: newFakeStore(),
+			Resolver: &pacedResolver{wire: make(chan struct{}, 128), each: 50 * time.Millisecond},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		var all sync.WaitGroup
+		ask := func(ctx context.Context, addr netip.Addr, heard *atomic.Int32) {
+			asking := mail.Asking{Context: ctx}
+			asking.Questions = &mail.Questions{Client: netip.PrefixFrom(addr, 24).Masked()}
+			all.Go(func() { // ends with the answer
+				_, missing, rest := s.Ask(&asking, addr, []string{"zen.example"},
+					[]mail.ListAnswer{{State: mail.ListAskedOfYou}})
+				if rest != nil {
+					rest.Await(ctx)
+				}
+				if len(missing) == 0 {
+					heard.Add(1)
+				}
+			})
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 950*time.Millisecond)
+		defer cancel()
+		var strangers, honest atomic.Int32
+		for i := range 6000 { // of 1500 networks
+			ask(ctx, netip.AddrFrom4([4]byte{20, byte(i % 1500 >> 8), byte(i % 1500), byte(i / 1500)}), &strangers)
+		}
+		synctest.Wait()
+		for i := range 20 {
+			ask(ctx, netip.AddrFrom4([4]byte{40, 0, byte(i), 1}), &honest)
+		}
+		all.Wait()
+		if n := honest.Load(); n != 20 {
+			t.Errorf("%d of 20 clients of other networks were heard, and %d of the 6000", n, strangers.Load())
+		}
+		t.Logf("%d of 6000 were heard", strangers.Load())
+		s.running.Wait()
+		if len(s.queues) != 0 || len(s.line) != 0 || s.lookups != 0 {
+			t.Errorf("what has ended still counts: %v, %v, %d", s.queues, s.line, s.lookups)
+		}
+	})
+}
+
 // TestSet_Alive: a list that answers others is not taken out for what it does not answer about one client, or for how
 // slow we are; after ten seconds without an answer it is.
 func TestSet_Alive(t *testing.T) {
@@ -110,7 +184,7 @@ func TestSet_Alive(t *testing.T) {
 				defer s.Close()
 				s.Start()
 				ask := func(addr string) []Gap {
-					_, missing := s.Ask(t.Context(), netip.MustParseAddr(addr), []string{"zen.example"},
+					_, missing, _ := s.Ask(t.Context(), netip.MustParseAddr(addr), []string{"zen.example"},
 						[]mail.ListAnswer{{State: mail.ListAskedOfYou}})
 					return missing
 				}
@@ -174,7 +248,7 @@ func TestSet_Crowded(t *testing.T) {
 				s.Start()
 				for i := range maxFailures {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-					_, missing := s.Ask(ctx, netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), []string{"zen.example"},
+					_, missing, _ := s.Ask(ctx, netip.AddrFrom4([4]byte{203, 0, 113, byte(i)}), []string{"zen.example"},
 						[]mail.ListAnswer{{State: mail.ListAskedOfYou}})
 					cancel()
 					if len(missing) != 1 || i == 0 && missing[0].Doubt != tt.doubt {

@@ -81,7 +81,8 @@ type Set struct {
 	started   bool
 	closed    bool
 	lookups   int // under way
-	queues    map[queueKey]queue
+	queues    map[queueKey]*queue
+	line      []*queue // those whose next look-up may begin, in the order of their turns
 }
 
 // New makes a Set. It fails as Config.Validate does and asks nothing yet.
@@ -90,7 +91,7 @@ func New(c Config) (*Set, error) {
 		return nil, err
 	}
 	c = c.withDefaults()
-	s := &Set{cfg: c, byName: map[string]*list{}, queues: map[queueKey]queue{}}
+	s := &Set{cfg: c, byName: map[string]*list{}, queues: map[queueKey]*queue{}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, configured := range c.Lists {
 		codes, err := configured.codes()

@@ -23,6 +23,7 @@ type findings struct {
 	reasons []mail.Reason
 	unheard []string
 	doubts  []dnsbl.Gap // lists that were not heard
+	rest    *dnsbl.Rest // what they may still say; nil: nothing
 	allowed Purposes    // for which an allow list speaks for the client
 	proved  string      // the domain that its name proves
 	passes  bool        // SPF passes for the reverse-path
@@ -74,8 +75,17 @@ func (f *findings) block(e *entry) {
 	f.speak(sigBlock, e.text("blocked here"))
 }
 
-// list lets lists speak that have the client's address, or what the client says.
-func (f *findings) list(hits []dnsbl.Hit, missing []dnsbl.Gap) {
+// list lets lists speak that have the client's address, or what the client says. rest is what they may still say.
+func (f *findings) list(hits []dnsbl.Hit, missing []dnsbl.Gap, rest *dnsbl.Rest) {
+	f.rest = rest
+	f.hear(hits, missing)
+	if len(missing) > 0 {
+		f.q.missed(f.from)
+	}
+}
+
+// hear is list for what is said for the first time or after all.
+func (f *findings) hear(hits []dnsbl.Hit, missing []dnsbl.Gap) {
 	for _, hit := range hits {
 		text := "listed by " + hit.Zone + " (code " + hit.Code.String() + ")"
 		switch {
@@ -90,9 +100,6 @@ func (f *findings) list(hits []dnsbl.Hit, missing []dnsbl.Gap) {
 	f.doubts = missing
 	for _, gap := range missing {
 		f.unheard = append(f.unheard, f.from.unheard()+" "+gap.Zone)
-	}
-	if len(missing) > 0 {
-		f.q.missed(f.from)
 	}
 	f.see("not listed")
 }

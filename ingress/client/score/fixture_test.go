@@ -31,13 +31,17 @@ var (
 // errHangs is an error that a fixture returns only when its context ends.
 var errHangs = errors.New("hangs")
 
+// errLate is an error with which a fixture answers after its time late.
+var errLate = errors.New("late")
+
 // A fixture is what DNS and the store say: "PTR 203.0.113.9", "A mail.example.net", "MX example.net" and the like.
 type fixture struct {
 	ingresstest.Store
 	ingresstest.Zone // of the questions that no signal asks
 
-	dns map[string]string // answers separated by blanks; what is not there is empty
-	err map[string]error  // by the same keys, "PTR" for all of a type, "" for all
+	dns  map[string]string // answers separated by blanks; what is not there is empty
+	late time.Duration
+	err  map[string]error // by the same keys, "PTR" for all of a type, "" for all
 
 	facts    mail.Facts
 	storeErr error
@@ -70,6 +74,12 @@ func (w *fixture) ask(ctx context.Context, kind, name string) ([]string, error) 
 		if err := w.err[k]; errors.Is(err, errHangs) {
 			<-ctx.Done()
 			return strings.Fields(w.dns[key]), ctx.Err()
+		} else if errors.Is(err, errLate) {
+			select {
+			case <-time.After(w.late):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
 		} else if err != nil {
 			return strings.Fields(w.dns[key]), err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/bits"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -61,6 +62,8 @@ type storeAnswer struct {
 // A stage is the signals of one step: what was found, and what is under way.
 type stage struct {
 	under   *gathering // nil if all is in or the deadline has passed
+	turn    uint32     // of the last gathering: what lists say after its deadline counts as well
+	leave   func()     // ends the wait for that; may be nil
 	reasons []mail.Reason
 	unheard []string
 	allowed Purposes // for which an allow list speaks for the client
@@ -73,7 +76,8 @@ type stage struct {
 type gathering struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
-	until     time.Time     // the deadline of the stage
+	until     time.Time // the deadline of the stage
+	turn      uint32
 	open      source        // sources whose answers have not come; guarded by inquiry.mu
 	done      chan struct{} // closed when open is empty, or the gathering is dropped
 	storeDone chan struct{} // closed when the store has answered; nil if that is not waited for
@@ -116,27 +120,31 @@ func (q *inquiry) overLimit() bool {
 func (q *inquiry) begin(at step, from source) *gathering {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if g := q.stages[at].under; g != nil {
-		g.end()
-	}
-	q.stages[at] = stage{begun: true}
-	for d := &q.doubts; *d != nil; {
-		if (*d).at == at {
-			*d = (*d).other
-		} else {
-			d = &(*d).other
-		}
-	}
+	q.stages[at].end()
+	turn := q.stages[at].turn + 1
+	q.stages[at] = stage{begun: true, turn: turn}
+	q.undoubt(at)
 	if q.closed || from == 0 {
 		return nil
 	}
-	g := &gathering{open: from, until: time.Now().Add(q.s.cfg.Deadline), done: make(chan struct{})}
+	g := &gathering{turn: turn, open: from, until: time.Now().Add(q.s.cfg.Deadline), done: make(chan struct{})}
 	if from&fromStore != 0 && q.s.cfg.Greet > 0 {
 		g.storeDone = make(chan struct{})
 	}
 	g.ctx, g.cancel = context.WithTimeout(q.ctx, q.s.gatherTime())
 	q.stages[at].under = g
 	return g
+}
+
+// end ends all that a stage has under way. The caller holds inquiry.mu.
+func (st *stage) end() {
+	if g := st.under; g != nil {
+		st.under = nil
+		g.end()
+	}
+	if st.leave != nil {
+		st.leave()
+	}
 }
 
 // end releases the waits for g and ends its sources. The caller holds inquiry.mu.
@@ -166,15 +174,63 @@ func (q *inquiry) start(at step, g *gathering, from source, ask func(ctx context
 		f := findings{q: q, from: from}
 		ask(g.ctx, &f)
 		q.report(at, g, &f)
+		if f.rest != nil {
+			q.hearRest(at, g, &f)
+		}
 	})
 }
 
-// report adds what a source has found. Findings after the deadline of the stage, or about what the client no longer
-// says, are dropped.
+// hearRest waits for what lists say after the deadline of the stage, as long as the client is there and says the same,
+// so that it is judged anew at its next recipient. That is seconds at most: then their look-ups have ended.
+func (q *inquiry) hearRest(at step, g *gathering, f *findings) {
+	ctx, cancel := context.WithCancel(q.ctx)
+	defer cancel()
+	q.mu.Lock()
+	if q.closed || q.stages[at].turn != g.turn {
+		cancel()
+	} else {
+		q.stages[at].leave = cancel
+	}
+	q.mu.Unlock()
+	late := findings{q: q, from: f.from}
+	late.hear(f.rest.Await(ctx))
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.revise(at, g, &late)
+}
+
+// revise puts what lists say after the deadline of the stage in place of the doubt about them. The caller holds mu.
+func (q *inquiry) revise(at step, g *gathering, f *findings) {
+	st := &q.stages[at]
+	if q.closed || st.turn != g.turn {
+		return
+	}
+	name := f.from.unheard()
+	st.unheard = slices.DeleteFunc(st.unheard, func(of string) bool { return isUnheard(of, name) })
+	q.undoubt(at)
+	q.merge(at, f)
+}
+
+// undoubt forgets the doubts of a stage, all of which are of one source. The caller holds mu.
+func (q *inquiry) undoubt(at step) {
+	for d := &q.doubts; *d != nil; {
+		if (*d).at == at {
+			*d = (*d).other
+		} else {
+			d = &(*d).other
+		}
+	}
+}
+
+// report adds what a source has found. Findings about what the client no longer says are dropped, and so are those
+// after the deadline of the stage, but for what lists say.
 func (q *inquiry) report(at step, g *gathering, f *findings) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.stages[at].under != g {
+		if f.from&(fromLists|fromHeloLists|fromSenderLists) != 0 {
+			q.revise(at, g, f)
+		}
 		return
 	}
 	q.merge(at, f)
@@ -215,7 +271,8 @@ func (q *inquiry) merge(at step, f *findings) {
 }
 
 // await waits until all signals of a stage are in, its deadline has passed or ctx has ended. After the deadline the
-// stage stays as it is, so that a client has the same verdict at each recipient.
+// stage stays as it is, so that a client has the same verdict at each recipient, but for what lists say later: a client
+// may have been put off for want of it.
 func (q *inquiry) await(ctx context.Context, at step) {
 	q.mu.Lock()
 	g := q.stages[at].under
@@ -290,10 +347,7 @@ func (q *inquiry) close() {
 	q.mu.Lock()
 	q.closed = true
 	for at := range q.stages {
-		if g := q.stages[at].under; g != nil {
-			q.stages[at].under = nil
-			g.end()
-		}
+		q.stages[at].end()
 	}
 	q.mu.Unlock()
 	q.running.Wait()

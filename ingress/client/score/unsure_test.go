@@ -2,6 +2,7 @@ package score
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -103,4 +104,72 @@ func TestScore_UnsureStarved(t *testing.T) {
 			t.Errorf("got %v", r)
 		}
 	})
+}
+
+// TestScore_LateLists: what a list says after the deadline counts at the next recipient, of the same transaction or of
+// the next one, as long as the client says the same.
+func TestScore_LateLists(t *testing.T) {
+	const zen, dbl = "list 9.113.0.203.zen.example", "list example.net.dbl.example"
+	for _, tt := range []struct {
+		name  string
+		setup func(w *fixture)
+		again func(k *Score) // what the client does then
+		want  string         // at the next recipient
+	}{
+		{"not listed", func(w *fixture) { w.err[zen] = errLate }, nil, "accept"},
+		{"listed", func(w *fixture) { w.err[zen], w.dns[zen] = errLate, "127.0.0.2" }, nil, "reject"},
+		{"listed, asked at the next MAIL", func(w *fixture) { w.err[zen], w.dns[zen] = errLate, "127.0.0.2" },
+			func(k *Score) { good().to(k) }, "reject"},
+		{"silent to the end", func(w *fixture) { w.err[zen] = errHangs }, nil, "list not heard"},
+		{"a list of domains, with others", func(w *fixture) {
+			w.err[zen], w.err[dbl], w.dns[dbl] = errLate, errLate, "127.0.0.2"
+		}, nil, "accept dblist 3"},
+		{"a list of domains about what the client no longer says", func(w *fixture) {
+			w.err[zen], w.err[dbl], w.dns[dbl] = errLate, errLate, "127.0.0.2"
+		}, func(k *Score) {
+			v := good()
+			v.reverse, v.spf = "<>", spfResult{"pass", "mail.example.net"}
+			v.to(k)
+		}, "accept"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := proper()
+				w.dns["MX example.net"] = "mail.example.net"
+				cfg := w.config()
+				cfg.Lists = w.lists(t)
+				s := scorer(t, cfg)
+				v := good()
+				v.addr = netip.MustParseAddr("203.0.113.7")
+				v.score(t, s) // lists answer about others
+				w.late = 2 * time.Second
+				tt.setup(w)
+				k := s.Connect(t.Context(), Client{Addr: client})
+				defer k.Close()
+				good().to(k)
+				if r := k.Unsure(k.Verdict(t.Context())); r == nil || r.Reason != "list not heard" {
+					t.Fatalf("in time: %v", r)
+				}
+				if tt.again != nil {
+					tt.again(k)
+				}
+				time.Sleep(1500 * time.Millisecond)
+				synctest.Wait()
+				verdict := k.Verdict(t.Context())
+				got := "accept"
+				if r := k.Unsure(verdict); r != nil {
+					got = r.Reason
+				}
+				if verdict.Action == mail.VerdictReject {
+					got = "reject"
+				}
+				if k := slices.IndexFunc(verdict.Reasons, func(r mail.Reason) bool { return r.Weight == 3 }); k >= 0 {
+					got += " dblist 3"
+				}
+				if got != tt.want {
+					t.Errorf("got %s, want %s: %s", got, tt.want, texts(verdict))
+				}
+			})
+		})
+	}
 }
