@@ -137,7 +137,7 @@ func (l hearing) isDoubtful(ctx context.Context, reply *smtpclient.ReplyError) b
 	default:
 		l.again.set(q, asking)
 	}
-	l.asked = q
+	l.asked = &q
 	return true
 }
 
@@ -174,10 +174,10 @@ func (l hearing) isAbsent(ctx context.Context, at feedback.Spot) bool {
 // confirms the refusal, and its machine counts as a present one. If it is another, no idle session with that machine is
 // used any more. What is no reply of the host answers nothing.
 func (l hearing) heard(err error) {
-	q := l.asked
-	if q.class == 0 || !l.fresh {
+	if l.asked == nil || !l.fresh {
 		return
 	}
+	q := *l.asked
 	class := 2
 	if err != nil {
 		reply, ok := replyOf(err)
@@ -195,18 +195,18 @@ func (l hearing) heard(err error) {
 	default:
 		l.again.set(q, 0) // it was about the session, and may be so again
 	}
-	l.asked = question{}
+	l.asked = nil
 }
 
 // unask ends the open question without an answer, so that the next refusal asks again.
 func (l hearing) unask() {
-	if l.asked.class == 0 {
+	if l.asked == nil {
 		return
 	}
-	if q := l.asked; !q.of.Addr.IsValid() || l.again.spot(q.of) == asking {
+	if q := *l.asked; !q.of.Addr.IsValid() || l.again.spot(q.of) == asking {
 		l.again.set(q, 0)
 	}
-	l.asked = question{}
+	l.asked = nil
 }
 
 // leave closes the idle sessions with a machine that its host has left, and has refusals by the others doubted.

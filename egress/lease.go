@@ -45,7 +45,7 @@ type lease struct {
 	avoid   []feedback.Spot // where sessions that were opened for us did not serve the message
 	retries int             // how often conn was replaced
 	tried   int             // addresses that were connected to for the present recipient
-	asked   question        // the refusal for which conn is replaced
+	asked   *question       // the refusal for which conn is replaced; nil for none
 	wait    time.Duration   // spent waiting for sessions, dialling included
 }
 
@@ -355,15 +355,15 @@ func (l *lease) spot() feedback.Spot {
 // isTooMuch reacts to err, which came before the message, and reports whether it says that there is too much mail from
 // us, which another session does not change.
 func (l *lease) isTooMuch(err error) bool {
-	if l.asked.of.Addr.IsValid() {
+	if l.asked != nil && l.asked.of.Addr.IsValid() {
 		return false // it is not believed yet
 	}
 	if done, _ := l.reactTo(l.slot, &l.d, "", err, retried); !isTooMuch(done) {
 		return false
 	}
-	if l.asked.class != 0 { // it stands as it is
-		l.again.set(l.asked, believed)
-		l.asked = question{}
+	if l.asked != nil { // it stands as it is
+		l.again.set(*l.asked, believed)
+		l.asked = nil
 	}
 	return true
 }

@@ -82,7 +82,7 @@ func (e *envelope) replay(ctx context.Context) error {
 		return nil
 	}
 	ctx, span := e.span(ctx, "egress.replay")
-	asks := e.asked.class == 0 // or a command behind the replay is heard again
+	asks := e.asked == nil // or a command behind the replay is heard again
 	refusal, broken := e.offer(ctx)
 	for broken != nil {
 		if !e.retryable(ctx, broken) {

@@ -31,15 +31,16 @@ const (
 // A Stream is a message that goes out to a Site while it comes in, and the place that it holds there. The zero Stream
 // holds none. It is used by one goroutine, which ends the holding with Leave, and it must not be copied.
 type Stream[C Conn] struct {
-	site     *site[C] // nil if it holds no place
-	identity identity
-	networks [3]netip.Prefix // of the client, from the widest to the smallest; zero where there are fewer
+	site    *site[C]   // nil if it holds no place
+	client  netip.Addr // as StreamRequest has it
+	message uint64     // likewise
 
 	supply pace.Supply
 	since  pace.Instant // since when the client is waited for, 0 before the first octets went out
 
 	rate  atomic.Uint64 // that of supply, as the bits of a float64
 	state atomic.Int32  // a streamState
+	over  bool          // it was kept, and its client did not keep its part
 }
 
 // A streamState says whether a Stream may have to give way. Only the site sets waiting and leaving, under its lock;
@@ -95,10 +96,9 @@ func (st *streams[C]) keeps() int { return min(max(1, st.places()/4), st.places(
 // are now kept from it go first, then those whose networks hold least. The error wraps ErrBusy and the context's. Once
 // Shutdown was called no place is needed.
 func (p *Pool[C]) Stream(ctx context.Context, r StreamRequest, s *Stream[C]) error {
-	s.networks = widestFirst(r.Client)
-	s.identity = identity{s.networks[0], r.Message}
+	s.client, s.message, s.over = r.Client, r.Message, false
 	now := p.now()
-	until, again := p.gaveWay.Get(s.identity)
+	until, again := p.gaveWay.Get(s.identity())
 	again = again && p.instant(now) < until
 	t, err := p.enter(r.Site)
 	if err != nil { // what is under way may end
@@ -112,15 +112,19 @@ func (p *Pool[C]) Stream(ctx context.Context, r StreamRequest, s *Stream[C]) err
 		}
 	}
 	if again && s.state.Load() == kept {
-		p.gaveWay.Delete(s.identity)
+		p.gaveWay.Delete(s.identity())
 	}
 	return nil
 }
 
-// widestFirst returns the networks of a client, from the widest to the smallest.
-func widestFirst(client netip.Addr) (networks [3]netip.Prefix) {
+// identity returns what the next attempt at the message is known by.
+func (s *Stream[C]) identity() identity { return identity{s.networks()[0], s.message} }
+
+// networks returns those of the client, from the widest to the smallest, zero where there are fewer. They are not kept:
+// each transaction has room for a Stream, and few use it.
+func (s *Stream[C]) networks() (networks [3]netip.Prefix) {
 	n := 0
-	for _, p := range network.Nested(client) {
+	for _, p := range network.Nested(s.client) {
 		networks[n] = p
 		n++
 	}
@@ -184,7 +188,7 @@ func (st *streams[C]) seat(s *Stream[C], again bool) {
 		s.state.Store(kept)
 	}
 	st.held = append(st.held, s)
-	for i, n := range s.networks {
+	for i, n := range s.networks() {
 		if i == 0 || n.IsValid() {
 			st.count[n]++
 		}
@@ -198,7 +202,7 @@ func (st *streams[C]) mayKeep(s *Stream[C]) bool {
 		if o.state.Load() != kept {
 			continue
 		}
-		if all++; o.networks[0] == s.networks[0] {
+		if all++; o.networks()[0] == s.networks()[0] {
 			return false
 		}
 	}
@@ -232,11 +236,12 @@ func (st *streams[C]) precedes(w, v *streamWaiter[C]) bool {
 
 // compareCrowds compares how many places the networks of two Streams hold, the widest first.
 func (st *streams[C]) compareCrowds(a, b *Stream[C]) int {
-	for i := range a.networks {
-		if i > 0 && !(a.networks[i].IsValid() && b.networks[i].IsValid()) {
+	ofA, ofB := a.networks(), b.networks()
+	for i := range ofA {
+		if i > 0 && !(ofA[i].IsValid() && ofB[i].IsValid()) {
 			break // an IPv4 client is of fewer
 		}
-		if c := cmp.Compare(st.count[a.networks[i]], st.count[b.networks[i]]); c != 0 {
+		if c := cmp.Compare(st.count[ofA[i]], st.count[ofB[i]]); c != 0 {
 			return c
 		}
 	}
@@ -259,13 +264,13 @@ func (s *Stream[C]) Brought(octets int) (givesWay bool) {
 	s.supply.Add(octets, waited)
 	s.rate.Store(math.Float64bits(s.supply.Rate()))
 	if s.supply.IsShort() && s.state.CompareAndSwap(kept, going) {
-		s.identity = identity{} // the attempt that was to get through is over
+		s.over = true
 	}
 	if s.state.Load() != leaving {
 		return false
 	}
-	if s.identity != (identity{}) {
-		p.gaveWay.Put(s.identity, p.instant(p.now())+pace.Instant(remembered), 1)
+	if !s.over {
+		p.gaveWay.Put(s.identity(), p.instant(p.now())+pace.Instant(remembered), 1)
 	}
 	return true
 }
@@ -292,7 +297,7 @@ func (s *Stream[C]) Leave() {
 	st := &t.streams
 	i := slices.Index(st.held, s)
 	st.held = slices.Delete(st.held, i, i+1)
-	for i, n := range s.networks {
+	for i, n := range s.networks() {
 		if i > 0 && !n.IsValid() {
 			continue
 		}
@@ -362,7 +367,7 @@ func (st *streams[C]) heaviest() (victim *Stream[C]) {
 			continue
 		}
 		rate := math.Float64frombits(s.rate.Load())
-		if n := st.count[s.networks[0]]; rate >= st.site.pool.floor && (n == 1 || 4*n <= st.places()) {
+		if n := st.count[s.networks()[0]]; rate >= st.site.pool.floor && (n == 1 || 4*n <= st.places()) {
 			continue
 		}
 		c := 1

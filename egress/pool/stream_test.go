@@ -31,7 +31,7 @@ func stream(t testing.TB, p *Pool[*fake], d *dest, cap int, client string, messa
 	if err := p.Stream(t.Context(), streamRequest(cap, client, message), &s.Stream); err != nil {
 		t.Fatal(err)
 	}
-	s.slot = get(t, p, d, request(cap, s.networks[0]))
+	s.slot = get(t, p, d, request(cap, s.networks()[0]))
 	s.Brought(64 << 10)
 	s.Awaits()
 	return s
@@ -289,7 +289,7 @@ func TestStream_FourNetworksOfOne(t *testing.T) {
 					if p.Stream(until, streamRequest(cap, client, uint64(i/2)), &s.Stream) != nil {
 						continue
 					}
-					s.slot = get(t, p, d, request(cap, s.networks[0]))
+					s.slot = get(t, p, d, request(cap, s.networks()[0]))
 					s.Brought(64 << 10)
 					s.Awaits()
 					for gave := false; !gave && ctx.Err() == nil; {
@@ -379,7 +379,7 @@ func TestStream_NextAttempt(t *testing.T) {
 			gaveWay(t, p, d, mine, 7)
 			for _, s := range []*sender{stream(t, p, d, cap, mine, 8), stream(t, p, d, cap, "198.51.100.1", 7)} {
 				if s.state.Load() == kept {
-					t.Errorf("kept %v", s.networks)
+					t.Errorf("kept %v", s.networks())
 				}
 				s.end()
 			}

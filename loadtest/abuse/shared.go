@@ -212,6 +212,7 @@ var halfMessages = scenario{
 	name:   "memory: half header sections and half chunks",
 	small:  "limits: {hold_budget: 16MiB}",
 	memory: [2]int{128, 1024}, // the budget and what connections take; it does not grow with the attack
+	log:    4 << 20,           // two lines for each connection, each of an address of its own
 	attack: func(t *trial) {
 		connections, networks := t.size(600, 2560), t.size(200, 52)
 		if len(t.nodes) > 1 {
