@@ -66,7 +66,7 @@ func (n *node) lend(t *trial) (line int) {
 
 // names reports whether a text names the line of the rule and what it lacks.
 func names(text string, line int) bool {
-	return strings.Contains(text, fmt.Sprintf("routes.txt:%d: ", line)) && strings.Contains(text, "lend=anybody")
+	return strings.Contains(text, fmt.Sprintf("routes.txt:%d:", line)) && strings.Contains(text, "lend=anybody")
 }
 
 // lineWith returns the first line of a log with some text, "" if there is none.
