@@ -49,8 +49,8 @@ func mayImport(from, to string, test bool) bool {
 		return test || under(from, "loadtest")
 	case under(to, "egress/smtptest", "egress/dns/dnstest"):
 		return test || under(from, "egress/smtptest", "egress/dns/dnstest", "cluster/dev", "bench", "loadtest")
-	case under(to, "cluster/gossiptest"):
-		return test && (top(from) == "cluster" || crosses)
+	case under(to, "cluster/gossiptest", "cluster/logtest"):
+		return test && (top(from) == "cluster" || crosses) || under(from, "loadtest")
 	case under(to, "ingress/ingresstest"):
 		return test && (top(from) == "ingress" || crosses) || under(from, "loadtest")
 	case under(from, "loadtest/extern"):
@@ -181,7 +181,7 @@ func upward(s source, order []string) []string {
 		return slices.Index(order, folder)
 	}
 	if s.test() || s.dir() == "." || under(s.dir(), ".ci", "bench", "loadtest", "deploy", "egress/smtptest",
-		"egress/dns/dnstest", "ingress/ingresstest", "cluster/gossiptest") {
+		"egress/dns/dnstest", "ingress/ingresstest", "cluster/gossiptest", "cluster/logtest") {
 		return nil
 	}
 	from := place(s.dir())

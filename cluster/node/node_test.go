@@ -2,7 +2,6 @@ package node
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -16,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +23,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/millrace/millrace/cluster/config"
+	"github.com/millrace/millrace/cluster/logtest"
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/router/mail"
@@ -44,30 +43,12 @@ func configFile(t *testing.T) string {
 	return filepath.Join(dir, "millrace.yaml")
 }
 
-// A lockedBuffer is a log that a test reads while the node writes.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // A bench is a whole node with a destination for example.com.
 type bench struct {
 	*Node
 	dest *smtptest.Server
 	dir  string
-	log  *lockedBuffer
+	log  *logtest.Log
 	seen chan mail.Event // how transactions ended
 }
 
@@ -82,7 +63,7 @@ func startNode(t *testing.T, extra string, spans sdktrace.SpanExporter) *bench {
 // startNodeIn is startNode with a DNS server of the test's own.
 func startNodeIn(t *testing.T, zone *dnstest.Server, extra string, spans sdktrace.SpanExporter) *bench {
 	t.Helper()
-	b := &bench{dir: t.TempDir(), log: new(lockedBuffer), seen: make(chan mail.Event, 1000)}
+	b := &bench{dir: t.TempDir(), log: new(logtest.Log), seen: make(chan mail.Event, 1000)}
 	b.dest = smtptest.Start(t, smtptest.Behaviour{})
 	b.rules(t, fmt.Sprintf("domain example.com\n@example.com smtp://%s\n", b.dest.Addr()))
 	listen := "listen: [{addr: \"127.0.0.1:0\"}]\n"

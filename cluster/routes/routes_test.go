@@ -375,7 +375,7 @@ func TestRoutes_LaterFormat(t *testing.T) {
 func TestRoutes_NotReady(t *testing.T) {
 	addr := extern.StartRedis(t)
 	n := start(t, addr, "")
-	if ready, why := n.Ready(); ready || why != "no rules yet" || !n.log.has("not ready") {
+	if ready, why := n.Ready(); ready || why != "no rules yet" || !n.log.Has("not ready") {
 		t.Errorf("%v, %s", ready, why)
 	}
 	if err := n.Reload(t.Context()); err == nil {
@@ -404,7 +404,7 @@ func TestRoutes_Baseline(t *testing.T) {
 		t.Fatal(err)
 	}
 	a = start(t, addr, "a@h new\nb@h x\n", inState(dir))
-	if a.Version() != 2 || !a.log.has("a reload publishes what changed") {
+	if a.Version() != 2 || !a.log.Has("a reload publishes what changed") {
 		t.Errorf("version %d", a.Version())
 	}
 	if err := a.Reload(t.Context()); err != nil {
@@ -429,7 +429,7 @@ func TestRoutes_StateNotWritable(t *testing.T) {
 	if err := a.reload(t, "a@h y\n"); err != nil {
 		t.Fatal(err)
 	}
-	if s := a.Status(); s.Version != 2 || s.Unsaved == 0 || !a.log.has("cannot be kept in the state folder") ||
+	if s := a.Status(); s.Version != 2 || s.Unsaved == 0 || !a.log.Has("cannot be kept in the state folder") ||
 		a.events.Load() == 0 {
 		t.Errorf("%+v", s)
 	}

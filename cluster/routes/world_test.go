@@ -1,7 +1,6 @@
 package routes
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/millrace/millrace/cluster/logtest"
 	"github.com/millrace/millrace/cluster/store"
 	"github.com/millrace/millrace/loadtest/extern"
 	"github.com/millrace/millrace/router/mail"
@@ -96,30 +96,12 @@ func (r *table) text() string {
 	return b.String()
 }
 
-// A logText is a log that a test reads.
-type logText struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logText) has(s string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Contains(l.b.String(), s)
-}
-
 // A node is Routes with its Router, store, log and events.
 type node struct {
 	*Routes
 	table  *table
 	store  *store.Store
-	log    *logText
+	log    *logtest.Log
 	events *atomic.Int64
 	stop   func()
 }
@@ -141,7 +123,7 @@ func newNode(t testing.TB, addr, text string, edit ...func(*Config)) *node {
 
 func newNodeOf(t testing.TB, sc store.Config, text string, edit ...func(*Config)) *node {
 	t.Helper()
-	n := &node{table: &table{t: t, missing: text == ""}, log: new(logText), events: new(atomic.Int64)}
+	n := &node{table: &table{t: t, missing: text == ""}, log: new(logtest.Log), events: new(atomic.Int64)}
 	if text != "" {
 		n.table.write(text)
 	}

@@ -1,11 +1,9 @@
 package store
 
 import (
-	"bytes"
 	"log/slog"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -13,29 +11,12 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/millrace/millrace/cluster/logtest"
 	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// A logText is a log that a test reads.
-type logText struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logText) count(s string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.b.String(), s)
-}
 
 // added is what a failing Redis may add to a stage. The deadline is 50 ms; the rest is for a busy machine.
 const added = 150 * time.Millisecond
@@ -118,7 +99,7 @@ func TestStore_RedisFaults(t *testing.T) {
 			heal: func(s *server) { s.do("CONFIG", "SET", "maxmemory", 0) }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			var log logText
+			var log logtest.Log
 			server := newServer(t)
 			b := openBurdened(t, Config{
 				URL: "redis://" + server.addr, Nodes: func() int { return 3 },
@@ -143,7 +124,7 @@ func TestStore_RedisFaults(t *testing.T) {
 				mail.Triplet{Client: clientA, Key: "k", Delay: time.Hour, Window: time.Hour, Keep: time.Hour}).Passed {
 				t.Error("a triplet that may have passed elsewhere is deferred")
 			}
-			if got := log.count("redis does not answer"); got == 0 {
+			if got := log.Count("redis does not answer"); got == 0 {
 				t.Error("nothing was logged")
 			}
 			if c.unhealing {
@@ -151,7 +132,7 @@ func TestStore_RedisFaults(t *testing.T) {
 			}
 			c.heal(server)
 			until(t, func() bool { return !ask(t, s, loadQuery(clientA)).Degraded })
-			if s.Stats().Down || log.count("redis answers again") == 0 {
+			if s.Stats().Down || log.Count("redis answers again") == 0 {
 				t.Errorf("it is back, but %+v", s.Stats())
 			}
 			if marked, _ := s.Marked(t.Context(), "mark"); !marked[0] {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/millrace/millrace/cluster/logtest"
 	"github.com/millrace/millrace/loadtest/extern"
 	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
@@ -164,7 +165,7 @@ func TestStore_Expiry(t *testing.T) {
 // Foreign values under the store's keys do no harm to other clients.
 func TestStore_ForeignValues(t *testing.T) {
 	server := newServer(t)
-	var log logText
+	var log logtest.Log
 	s := open(t,
 		Config{
 			URL: "redis://" + server.addr, Timeout: slow, Log: slog.New(slog.NewTextHandler(&log, nil)),
@@ -197,7 +198,7 @@ func TestStore_ForeignValues(t *testing.T) {
 			t.Errorf("a key of another type: %+v", facts)
 		}
 	}
-	if n := log.count("holds what is not ours"); n != 1 {
+	if n := log.Count("holds what is not ours"); n != 1 {
 		t.Errorf("a key of another type is logged %d times, want once a minute", n)
 	}
 	if st := s.Stats(); st.Down || st.Opened != 0 {

@@ -50,6 +50,23 @@ var ErrServFail = errors.New("SERVFAIL")
 // TTL is how long the answers of LookupA hold.
 const TTL = time.Minute
 
+// Records reads the records of a suite: lines of a name, white space and a record, perhaps in quotes. One that begins
+// with ~~ is a failure, and NXDOMAIN is none.
+func Records(text []byte) Zone {
+	z := Zone{}
+	for line := range strings.Lines(string(text)) {
+		name, record, ok := strings.Cut(strings.TrimSpace(line), " ")
+		record = strings.Trim(strings.TrimSpace(record), `"`)
+		if ok && name != "#" && record != NXDomain {
+			if strings.HasPrefix(record, "~~") {
+				record = ServFail
+			}
+			z[strings.ToLower(name)] = []string{record}
+		}
+	}
+	return z
+}
+
 func (z Zone) find(ctx context.Context, question string) ([]string, error) {
 	answers, failure := z[question], ""
 	if n := len(answers); n > 0 {

@@ -34,7 +34,7 @@ func TestCrosscheck_ProgramsOfOthers(t *testing.T) {
 		config += fmt.Sprintf("  %s: [%s, %s]\n", section, saveKey(t, dir, z.key(t, domain, dkim.RSASHA256)),
 			saveKey(t, dir, z.key(t, domain, dkim.Ed25519SHA256)))
 	}
-	zone := dnstest.Start(t, z.master())
+	zone := dnstest.Start(t, dnstest.TXT(z))
 	var all []crossing
 	for _, from := range []struct{ name, listen string }{
 		{"from anybody", ""},

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -60,20 +59,6 @@ func (z txtZone) key(t *testing.T, domain string, a dkim.Algorithm) dkim.Signing
 	selector := strings.TrimSuffix(a.String(), "-sha256")
 	z[dkim.KeyName(selector, domain)] = record
 	return dkim.SigningKey{Domain: domain, Selector: selector, Key: key}
-}
-
-// master returns the zone as master-file text.
-func (z txtZone) master() string {
-	quote := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-	var b strings.Builder
-	for _, name := range slices.Sorted(maps.Keys(z)) {
-		fmt.Fprintf(&b, "%s. 300 IN TXT", name)
-		for _, s := range dkim.RecordStrings(z[name]) {
-			fmt.Fprintf(&b, ` "%s"`, quote.Replace(s))
-		}
-		b.WriteString("\n")
-	}
-	return b.String()
 }
 
 // saveKey writes a private key into dir and returns the lines of the configuration that name it.

@@ -18,6 +18,7 @@ import (
 	msgauth "github.com/emersion/go-msgauth/dkim"
 
 	"github.com/millrace/millrace/cluster/config"
+	"github.com/millrace/millrace/cluster/logtest"
 	"github.com/millrace/millrace/cluster/node"
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/egress/smtptest"
@@ -102,17 +103,8 @@ func newAuthRecords(t testing.TB) authRecords {
 
 // zone returns the records as text of a zone, with the MX host of every destination.
 func (r authRecords) zone() string {
-	var b strings.Builder
-	for name, text := range r {
-		fmt.Fprintf(&b, "%s. 60 IN TXT", name)
-		for _, s := range dkim.RecordStrings(text) {
-			fmt.Fprintf(&b, " %q", s)
-		}
-		b.WriteByte('\n')
-	}
-	b.WriteString("y.example. 60 IN MX 10 mx.y.example.\nelsewhere.example. 60 IN MX 10 " +
-		"mx.y.example.\nmx.y.example. 60 IN A 127.0.0.1\n")
-	return b.String()
+	return dnstest.TXT(r) + "y.example. 60 IN MX 10 mx.y.example.\nelsewhere.example. 60 IN MX 10 " +
+		"mx.y.example.\nmx.y.example. 60 IN A 127.0.0.1\n"
 }
 
 // authRoutes has a hosted domain for each policy. All mail goes to the MX host of y.example, so that it may be sealed.
@@ -203,7 +195,7 @@ func startAuthNode(t testing.TB, s authSetup) *authNode {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.Relay = &world.Relay{Log: new(world.LogBuffer)}
+	n.Relay = &world.Relay{Log: new(logtest.Log)}
 	n.Node, err = node.New(cfg, node.Options{Stderr: n.Log, Observe: func(e *mail.Event) {
 		n.mu.Lock()
 		defer n.mu.Unlock()

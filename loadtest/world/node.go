@@ -5,13 +5,14 @@ import (
 	"testing"
 
 	"github.com/millrace/millrace/cluster/config"
+	"github.com/millrace/millrace/cluster/logtest"
 	"github.com/millrace/millrace/cluster/node"
 )
 
 // A Relay is a node that runs inside the test.
 type Relay struct {
 	Addr string
-	Log  *LogBuffer
+	Log  *logtest.Log
 	Node *node.Node
 }
 
@@ -25,7 +26,7 @@ func Start(t testing.TB, w World) *Relay {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &Relay{Log: new(LogBuffer)}
+	r := &Relay{Log: new(logtest.Log)}
 	if r.Node, err = node.New(cfg, node.Options{Stderr: r.Log}); err != nil {
 		t.Fatal(err)
 	}

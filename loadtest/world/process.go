@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/cluster/logtest"
 	"github.com/millrace/millrace/loadtest/fleet"
 )
 
@@ -55,7 +56,7 @@ func Binary(t testing.TB) string {
 type Process struct {
 	*fleet.Process
 	Addr string
-	Log  *LogBuffer
+	Log  *logtest.Log
 }
 
 // StartProcess runs what command returns for an address until the test ends. Its log is kept unless the command has an
@@ -66,7 +67,7 @@ func StartProcess(t TB, command func(addr string) *exec.Cmd) *Process {
 	var p *Process
 	for range 3 {
 		addr := FreeAddr(t)
-		p = &Process{Addr: addr, Log: new(LogBuffer)}
+		p = &Process{Addr: addr, Log: new(logtest.Log)}
 		if p.start(t, command(addr)) {
 			return p
 		}

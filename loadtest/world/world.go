@@ -88,24 +88,6 @@ func Save(t TB, name, content string) {
 	}
 }
 
-// A LogBuffer keeps what a node logs.
-type LogBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *LogBuffer) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *LogBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
 // AnyCertificate is how a client takes the certificate that a node made for itself.
 func AnyCertificate() *tls.Config { return &tls.Config{InsecureSkipVerify: true} }
 

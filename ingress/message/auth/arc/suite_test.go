@@ -158,8 +158,8 @@ func TestVerifier_ValiMail(t *testing.T) {
 
 // TestVerifier_Samples has real chains and those of other programs.
 func TestVerifier_Samples(t *testing.T) {
-	google := zone(ingresstest.Read(t, ingresstest.Shared(t, "suites", "arc"), "mail-auth", "001.txt"))
-	both := zone(ingresstest.Read(t, ingresstest.Shared(t, "suites", "arc"), "mail-auth", "002.txt"))
+	google := ingresstest.Records(ingresstest.Read(t, ingresstest.Shared(t, "suites", "arc"), "mail-auth", "001.txt"))
+	both := ingresstest.Records(ingresstest.Read(t, ingresstest.Shared(t, "suites", "arc"), "mail-auth", "002.txt"))
 	nobody := records{"arc-20160816._domainkey.google.com": {ingresstest.ServFail}}
 	const sealed = "google.com google.com"
 	tests := []struct {
@@ -207,20 +207,6 @@ func explain(r Result) string {
 		return r.CV.String()
 	}
 	return r.CV.String() + ": " + r.Reason
-}
-
-// zone reads lines of a name, white space and a record.
-func zone(text []byte) records {
-	keys := records{}
-	for line := range strings.Lines(string(text)) {
-		if name, record, ok := strings.Cut(strings.TrimSpace(line), " "); ok && strings.Contains(name, "._domainkey.") {
-			if strings.HasPrefix(strings.TrimSpace(record), "~~") { // cannot be had
-				record = ingresstest.ServFail
-			}
-			keys[strings.ToLower(name)] = []string{strings.TrimSpace(record)}
-		}
-	}
-	return keys
 }
 
 // TestSeal_ValiMail has the whole suite. Each of its sets has to come out of what we hash, to the last octet, when

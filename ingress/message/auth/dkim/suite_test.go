@@ -59,27 +59,11 @@ func results(signatures []Signature) string {
 // today is a time at which the signatures of the suites are still valid where they say so.
 const today = 1700000000
 
-// zone reads lines of a name, white space and a record.
-func zone(text []byte) records {
-	keys := records{}
-	for line := range strings.Lines(string(text)) {
-		name, record, ok := strings.Cut(strings.TrimSpace(line), " ")
-		record = strings.Trim(strings.TrimSpace(record), `"`)
-		if ok && name != "#" && record != "NXDOMAIN" {
-			if strings.HasPrefix(record, "~~") { // cannot be had
-				record = ingresstest.ServFail
-			}
-			keys[strings.ToLower(name)] = []string{record}
-		}
-	}
-	return keys
-}
-
 // TestVerifier_MailDKIM has all messages of its corpus. What it calls good was signed with rsa-sha1 and mostly before
 // RFC 4871, so none but one may pass here.
 func TestVerifier_MailDKIM(t *testing.T) {
 	dir := ingresstest.Shared(t, "suites", "dkim", "mail-dkim")
-	keys := zone(ingresstest.Read(t, dir, "FAKE_DNS.dat"))
+	keys := ingresstest.Records(ingresstest.Read(t, dir, "FAKE_DNS.dat"))
 	const (
 		sha1     = "permerror: rsa-sha1 is not accepted"
 		draft    = "permerror: signature missing required tag" // no v=, which drafts before RFC 4871 had not
@@ -213,13 +197,13 @@ func explain(signatures []Signature) string {
 func TestVerifier_Samples(t *testing.T) {
 	dir := ingresstest.Shared(t, "suites", "dkim", "dkimpy")
 	key := func(file string) string { return strings.TrimSpace(string(ingresstest.Read(t, dir, file))) }
-	football := zone([]byte("brisbane._domainkey.football.example.com v=DKIM1; k=ed25519; " +
+	football := ingresstest.Records([]byte("brisbane._domainkey.football.example.com v=DKIM1; k=ed25519; " +
 		"p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n" +
 		"test._domainkey.football.example.com " + key("test.txt")))
-	other := zone([]byte("brisbane._domainkey.football.example.com " +
+	other := ingresstest.Records([]byte("brisbane._domainkey.football.example.com " +
 		key("ed25519test.dns") + "\n" +
 		"test._domainkey.football.example.com " + key("test.txt")))
-	exim := zone([]byte("sed._domainkey.test.ex " + key("eximtest.dns")))
+	exim := ingresstest.Records([]byte("sed._domainkey.test.ex " + key("eximtest.dns")))
 	tests := []struct {
 		file string
 		keys records // nil: those at the head of the file
@@ -258,7 +242,7 @@ func TestVerifier_Samples(t *testing.T) {
 			keys := tt.keys
 			if keys == nil {
 				head, rest, _ := bytes.Cut(message, []byte("\r\n\r\n"))
-				keys, message = zone(head), rest
+				keys, message = ingresstest.Records(head), rest
 			}
 			if got := explain(verify(t, keys, clock(1600000000), message)); got != tt.want {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
@@ -291,7 +275,8 @@ func TestParseKeyRecord_Samples(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", file, got, want)
 		}
 	}
-	keys := zone(ingresstest.Read(t, ingresstest.Shared(t, "suites", "dkim", "mail-dkim"), "FAKE_DNS.dat"))
+	dir = ingresstest.Shared(t, "suites", "dkim", "mail-dkim")
+	keys := ingresstest.Records(ingresstest.Read(t, dir, "FAKE_DNS.dat"))
 	for name, want := range map[string]string{
 		"s1024._domainkey.yahoo.com":         "*rsa.PublicKey 1024 testing=true strict=false",
 		"test6._domainkey.messiah.edu":       "*rsa.PublicKey 1024 testing=false strict=true",
