@@ -36,8 +36,8 @@ func (f *fleet) join(n int) string {
 }
 
 // owners returns who owns each Site, upon which all nodes agree: the owner takes its mail itself, and each other node
-// hands it to the owner, so that no message hops twice. The owner has the whole of the Site's limit, whatever the number
-// of nodes.
+// hands it to the owner, so that no message hops twice. The owner has the whole of the Site's limit, whatever the
+// number of nodes.
 func (f *fleet) owners() map[mail.Site]string {
 	f.t.Helper()
 	owners := make(map[mail.Site]string)
