@@ -1,6 +1,7 @@
 package dns
 
 import (
+	"container/heap"
 	"context"
 	"errors"
 	"net/netip"
@@ -53,6 +54,8 @@ type lane struct {
 	tick     int    // counts the ticks while queries wait
 	timer    *time.Timer
 	networks map[netip.Prefix]*sharer
+	ready    turns     // those with queries that wait and may go
+	busy     []*sharer // those with queries under way, in any order
 }
 
 // A sharer is a client network that has flights in a lane.
@@ -61,6 +64,65 @@ type sharer struct {
 	open    []*ticket // flights
 	under   []*ticket // queries under way, the oldest first
 	waiting []*ticket
+	ready   int // its place in lane.ready, and one more; 0: it is not there
+	busy    int // the same in lane.busy
+}
+
+// Turns are a heap: the network whose query goes next is the first one. That is the one with the fewest under way, and
+// among equals that which has waited longest. It is looked for with each query, while all others wait for the lock, so
+// that it must not take longer the more networks there are.
+type turns []*sharer
+
+func (q turns) Len() int { return len(q) }
+
+func (q turns) Less(i, j int) bool {
+	a, b := q[i], q[j]
+	if len(a.under) != len(b.under) {
+		return len(a.under) < len(b.under)
+	}
+	return a.waiting[0].number < b.waiting[0].number
+}
+
+func (q turns) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].ready, q[j].ready = i+1, j+1
+}
+
+// Push adds a network for package heap.
+func (q *turns) Push(s any) {
+	*q = append(*q, s.(*sharer))
+	(*q)[len(*q)-1].ready = len(*q)
+}
+
+// Pop takes the last network out for package heap.
+func (q *turns) Pop() any {
+	s := (*q)[len(*q)-1]
+	(*q)[len(*q)-1] = nil
+	*q = (*q)[:len(*q)-1]
+	s.ready = 0
+	return s
+}
+
+// order puts a network, of whose queries some have changed, where it belongs in ready and busy.
+func (l *lane) order(s *sharer) {
+	switch may := len(s.waiting) > 0 && l.hasRoom(s); {
+	case may && s.ready == 0:
+		heap.Push(&l.ready, s)
+	case may:
+		heap.Fix(&l.ready, s.ready-1)
+	case s.ready > 0:
+		heap.Remove(&l.ready, s.ready-1)
+	}
+	switch is := len(s.under) > 0; {
+	case is && s.busy == 0:
+		l.busy = append(l.busy, s)
+		s.busy = len(l.busy)
+	case !is && s.busy > 0:
+		last := l.busy[len(l.busy)-1]
+		l.busy[s.busy-1], last.busy = last, s.busy
+		l.busy = l.busy[:len(l.busy)-1]
+		s.busy = 0
+	}
 }
 
 // A ticket is a flight's in a lane. What is not constant is guarded by lanes.mu.
@@ -289,6 +351,7 @@ func (l *lane) begin(t *ticket) {
 	l.under++
 	t.under, t.went = true, false
 	t.sharer.under = append(t.sharer.under, t)
+	l.order(t.sharer)
 }
 
 // sends says that the query goes now.
@@ -309,6 +372,7 @@ func (l *lane) end(t *ticket) {
 	l.under--
 	t.under = false
 	t.sharer.under = without(t.sharer.under, t)
+	l.order(t.sharer)
 	l.tidy(t.sharer)
 }
 
@@ -317,11 +381,13 @@ func (l *lane) wait(t *ticket) {
 	l.next++
 	t.number = l.next
 	t.sharer.waiting = append(t.sharer.waiting, t)
+	l.order(t.sharer)
 }
 
 func (l *lane) unwait(t *ticket) {
 	l.waiting--
 	t.sharer.waiting = without(t.sharer.waiting, t)
+	l.order(t.sharer)
 	l.tidy(t.sharer)
 }
 
@@ -332,20 +398,12 @@ func without(tickets []*ticket, t *ticket) []*ticket {
 	return tickets
 }
 
-// first returns the network whose query goes next: of those that have room the one with the fewest under way, among
-// equals that which has waited longest. It is nil if none may go.
+// first returns the network whose query goes next, nil if none may go.
 func (l *lane) first() *sharer {
-	var first *sharer
-	for _, s := range l.networks {
-		if len(s.waiting) == 0 || !l.hasRoom(s) {
-			continue
-		}
-		if first == nil || len(s.under) < len(first.under) ||
-			len(s.under) == len(first.under) && s.waiting[0].number < first.waiting[0].number {
-			first = s
-		}
+	if len(l.ready) == 0 {
+		return nil
 	}
-	return first
+	return l.ready[0]
 }
 
 // serve lets queries go that wait, as long as there is room.
@@ -396,7 +454,7 @@ func (l *lane) jostle() {
 		}
 		var heaviest *sharer
 		var t *ticket
-		for _, s := range l.networks {
+		for _, s := range l.busy {
 			if len(s.under) > len(first.under) && (heaviest == nil || len(s.under) > len(heaviest.under)) {
 				if oldest := l.oldest(s); oldest != nil {
 					heaviest, t = s, oldest

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pgregory.net/rapid"
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/router/mail"
@@ -424,4 +427,79 @@ func TestLanes_NoProcessor(t *testing.T) {
 			t.Errorf("what has ended still counts: %+v", lane)
 		}
 	})
+}
+
+// TestLane_First: the network whose query goes next is that with the fewest under way, and among equals the one that
+// has waited longest, whatever came and went before.
+func TestLane_First(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := newLane(8, 2)
+		var waiting, under []*ticket
+		for range rapid.IntRange(1, 200).Draw(t, "steps") {
+			switch rapid.IntRange(0, 3).Draw(t, "step") {
+			case 0, 1:
+				tk := new(ticket)
+				a := stranger(t.Context(), rapid.IntRange(0, 9).Draw(t, "network"))
+				l.enter(tk, a.Client())
+				tk.turn = make(chan struct{})
+				l.wait(tk)
+				waiting = append(waiting, tk)
+			case 2:
+				l.serve()
+			case 3:
+				if len(under) > 0 {
+					i := rapid.IntRange(0, len(under)-1).Draw(t, "which")
+					l.end(under[i])
+					l.exit(under[i])
+				}
+			}
+			under = under[:0]
+			for _, tk := range waiting {
+				if tk.under {
+					under = append(under, tk)
+				}
+			}
+			var want *sharer
+			for _, s := range l.networks {
+				if len(s.waiting) > 0 && l.hasRoom(s) && (want == nil || len(s.under) < len(want.under) ||
+					len(s.under) == len(want.under) && s.waiting[0].number < want.waiting[0].number) {
+					want = s
+				}
+			}
+			if got := l.first(); got != want {
+				t.Fatalf("got %+v, want %+v", got, want)
+			}
+			if busy := len(under); len(l.busy) > busy || busy > 0 && len(l.busy) == 0 {
+				t.Fatalf("%d networks are busy with %d queries", len(l.busy), busy)
+			}
+		}
+	})
+}
+
+// BenchmarkLane_Serve is a query that ends and the next one, while queries of so many networks wait.
+func BenchmarkLane_Serve(b *testing.B) {
+	for _, networks := range []int{100, 1500, 6000} {
+		b.Run(strconv.Itoa(networks), func(b *testing.B) {
+			l := newLane(128, theirShare)
+			tickets := make([]*ticket, 0, networks)
+			for i := range networks {
+				tk := new(ticket)
+				l.enter(tk, stranger(b.Context(), i).Client())
+				tk.turn = make(chan struct{})
+				l.wait(tk)
+				tickets = append(tickets, tk)
+			}
+			l.serve()
+			for i := 0; b.Loop(); i++ {
+				tk := tickets[i%networks]
+				if !tk.under {
+					continue
+				}
+				l.end(tk)
+				tk.turn = make(chan struct{})
+				l.wait(tk)
+				l.serve()
+			}
+		})
+	}
 }
