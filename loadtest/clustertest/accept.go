@@ -44,6 +44,7 @@ var steps = []step{
 	{name: "split-owner: the owner is cut off from the two others", run: scene("split-owner"), long: true},
 	{name: "pair: the owner and one other node are cut from each other", run: scene("pair"), long: true},
 	{name: "oneway: what the owner says does not reach one other node", run: scene("oneway"), long: true},
+	{name: "far: replies over a network that delays, reorders and loses", run: scene("far"), long: true},
 	{name: "rolling: all nodes are restarted one by one", run: rolling},
 	{name: "cold: all nodes start under load on an empty Redis and without a state", run: coldStart},
 }

@@ -12,6 +12,11 @@ import (
 
 // play runs one scene, in a process that has a network of its own; see scene.
 func play(ctx context.Context, out io.Writer, binary, name string) error {
+	if name == "far" {
+		figures, err := far(ctx, binary)
+		fmt.Fprintln(out, figures)
+		return err
+	}
 	run, ok := map[string]func(context.Context, *world) (string, error){
 		"split":       func(ctx context.Context, w *world) (string, error) { return split(ctx, w, false) },
 		"split-owner": func(ctx context.Context, w *world) (string, error) { return split(ctx, w, true) },

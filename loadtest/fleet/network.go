@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -46,6 +47,9 @@ const drainWait = 5 * time.Second
 type Namespace struct {
 	path string
 	work chan func()
+
+	ends    []*os.File // of a Wire
+	carried sync.WaitGroup
 }
 
 func newNamespace() (*Namespace, error) {
@@ -95,7 +99,13 @@ func IP(ctx context.Context, orders ...string) error {
 const Hub = "10.77.0.1"
 
 // Close ends the processes in the namespace.
-func (n *Namespace) Close() { close(n.work) }
+func (n *Namespace) Close() {
+	close(n.work)
+	for _, end := range n.ends {
+		end.Close()
+	}
+	n.carried.Wait()
+}
 
 // A Port is where a node is plugged in.
 type Port struct {
@@ -112,8 +122,8 @@ func (p Port) hardware() string { return fmt.Sprintf("02:00:00:00:00:%02x", 11+p
 // nowhere is a hardware address that no port has.
 const nowhere = "02:00:00:00:00:ff"
 
-// Plug makes a bridge in the namespace of this process, and n ports.
-func Plug(ctx context.Context, n int) ([]Port, error) {
+// Plug makes a bridge in the namespace of this process, and n ports with such a wire each.
+func Plug(ctx context.Context, n int, wire Wire) ([]Port, error) {
 	err := IP(ctx, "link set lo up", "link add hub type bridge forward_delay 0 stp_state 0",
 		"addr add "+Hub+"/24 dev hub", "link set hub up")
 	if err != nil {
@@ -128,9 +138,16 @@ func Plug(ctx context.Context, n int) ([]Port, error) {
 		p := Port{space, i}
 		ports = append(ports, p)
 		cable := fmt.Sprintf("port%d", i)
-		if err := IP(ctx,
-			fmt.Sprintf("link add %s type veth peer name eth0 address %s netns %s", cable, p.hardware(), p.path),
-			fmt.Sprintf("link set %s master hub up", cable)); err != nil {
+		if wire == (Wire{}) {
+			err = IP(ctx, fmt.Sprintf("link add %s type veth peer name eth0 address %s netns %s", cable, p.hardware(),
+				p.path))
+		} else {
+			err = wire.lay(ctx, cable, p)
+		}
+		if err == nil {
+			err = IP(ctx, fmt.Sprintf("link set %s master hub up", cable))
+		}
+		if err != nil {
 			return nil, err
 		}
 		if err := p.Do(func() error {

@@ -20,6 +20,7 @@ type StagePlan struct {
 	Zone   string // records besides those of plain.example
 	Rules  string // lines besides those of plain.test
 	Plain  smtptest.Behaviour
+	Wire   Wire // to each node
 }
 
 // A Stage is a cluster whose nodes have networks of their own, and what they need at the Hub: Redis, a name server, and
@@ -58,7 +59,7 @@ func NewStage(ctx context.Context, plan StagePlan) (s *Stage, err error) {
 			s.Close()
 		}
 	}()
-	if s.ports, err = Plug(ctx, plan.Nodes); err != nil {
+	if s.ports, err = Plug(ctx, plan.Nodes, plan.Wire); err != nil {
 		return nil, err
 	}
 	if s.Redis, err = StartRedis(ctx, RedisAddr, s.Dir); err != nil {
