@@ -210,7 +210,7 @@ func halvesAcrossNodes() scenario {
 // chunks of BDAT.
 var halfMessages = scenario{
 	name:   "memory: half header sections and half chunks",
-	small:  "limits: {hold_budget: 16MiB}",
+	small:  "limits: {hold_budget: 40MiB}",
 	memory: [2]int{128, 1024}, // the budget and what connections take; it does not grow with the attack
 	log:    4 << 20,           // two lines for each connection, each of an address of its own
 	attack: func(t *trial) {
