@@ -17,6 +17,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"net"
 	"net/netip"
 	"strconv"
 	"time"
@@ -144,6 +145,8 @@ type Limits struct {
 type tuning struct {
 	// rootCAs verify certificates where the policy demands it; nil means the system's.
 	rootCAs *x509.CertPool
+	// connect opens connections; nil means the system's.
+	connect func(context.Context, smtpclient.Target) (net.Conn, error)
 	// limits go over those of Providers, for a Site by its name. A zero field leaves what is there.
 	limits map[mail.Site]pool.Limits
 	// unanswered is unansweredFor, unless 0.

@@ -86,8 +86,8 @@ func newResources(cfg Config) (*resources, error) {
 		pool:   pool.New[*client](cfg.Now, cmp.Or(cfg.StreamFloor, pool.DefaultStreamFloor)),
 		dialer: dial.New(dial.Config{
 			Helo: cfg.Helo, Finder: finder, Marks: marks, Sources: cfg.Sources, Family: cfg.Family, Client: cfg.Client,
-			RootCAs: cfg.tune.rootCAs,
-			Us:      smtpclient.Identity{Addrs: unmapped(cfg.Addresses), SRS: cfg.SRSDomain},
+			RootCAs: cfg.tune.rootCAs, Connect: cfg.tune.connect,
+			Us: smtpclient.Identity{Addrs: unmapped(cfg.Addresses), SRS: cfg.SRSDomain},
 		}),
 		feedback: feedback.New(cfg.Reactions, cfg.Now),
 		marks:    marks,

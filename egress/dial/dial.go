@@ -14,6 +14,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"net"
 	"net/netip"
 	"strings"
 
@@ -37,9 +38,11 @@ type Config struct {
 	// Family is that of the hosts' addresses. If all Sources are of one family, it is that one.
 	Family Family
 	// Us is what we are called outside, besides Helo and the addresses behind it, which are looked up.
-	Us      smtpclient.Identity
-	Client  smtpclient.Config // the deadlines of sessions
-	RootCAs *x509.CertPool    // verify certificates where the policy demands it; nil means the system's
+	Us     smtpclient.Identity
+	Client smtpclient.Config // the deadlines of sessions
+	// Connect opens a connection; nil means smtpclient.Connect.
+	Connect func(context.Context, smtpclient.Target) (net.Conn, error)
+	RootCAs *x509.CertPool // verify certificates where the policy demands it; nil means the system's
 }
 
 // A Dialer opens sessions. All methods are safe for concurrent use.
@@ -54,6 +57,9 @@ type Dialer struct {
 
 // New returns a Dialer.
 func New(c Config) *Dialer {
+	if c.Connect == nil {
+		c.Connect = smtpclient.Connect
+	}
 	d := &Dialer{cfg: c, memory: newMemory(c.Client.Now)}
 	d.us.configured = c.Us
 	d.cfg.Family = c.Family.within(c.Sources)

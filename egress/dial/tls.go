@@ -97,7 +97,7 @@ func (t *attempt) next(ctx context.Context, err error) {
 		t.hello, t.fellBack, t.hasty = next, true, t.hasty || isHasty(err)
 		t.memory.tried(next)
 		t.target = t.clientTarget(t.walk.target, t.Spot, next)
-		t.socket, err = smtpclient.Connect(ctx, t.target)
+		t.socket, err = t.cfg.Connect(ctx, t.target)
 	}
 	if err != nil {
 		t.fail(ctx, t.candidate, err, time.Since(t.begun))

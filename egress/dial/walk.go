@@ -131,7 +131,7 @@ func (w *walk) connect(ctx context.Context, list []candidate) (c candidate, sock
 	var started atomic.Int32
 	won, socket, errs := race(ctx, len(racing), func(ctx context.Context, i int) (net.Conn, error) {
 		started.Add(1)
-		return smtpclient.Connect(ctx, w.clientTarget(w.target, racing[i].Spot, full))
+		return w.cfg.Connect(ctx, w.clientTarget(w.target, racing[i].Spot, full))
 	})
 	w.tried += int(started.Load())
 	for i, err := range errs {

@@ -75,6 +75,11 @@ func Listen(addr string, b Behaviour) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("smtptest: %w", err)
 	}
+	return Serve(l, b), nil
+}
+
+// Serve is Listen on a listener of the caller.
+func Serve(l net.Listener, b Behaviour) *Server {
 	s := &Server{
 		listener:   l,
 		done:       make(chan struct{}),
@@ -86,7 +91,7 @@ func Listen(addr string, b Behaviour) (*Server, error) {
 	s.counts.Commands = make(map[string]int)
 	s.running.Add(1)
 	go s.accept() // ends when Close closes the listener
-	return s, nil
+	return s
 }
 
 // TB is what Start needs of a *testing.T or *testing.B.
