@@ -35,6 +35,27 @@ func (f *fleet) join(n int) string {
 	return name
 }
 
+// settle waits until all nodes see each other, which the next exchange of all that they know ends at the latest, and
+// until their shares have settled.
+func (f *fleet) settle() {
+	f.t.Helper()
+	agree := func() bool {
+		for _, n := range f.nodes {
+			if n.Nodes() != len(f.nodes) {
+				return false
+			}
+		}
+		return true
+	}
+	for range 600 { // a minute of virtual time
+		if agree() {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	time.Sleep(2 * settling)
+}
+
 // owners returns who owns each Site, upon which all nodes agree: the owner takes its mail itself, and each other node
 // hands it to the owner, so that no message hops twice. The owner has the whole of the Site's limit, whatever the
 // number of nodes.
@@ -95,11 +116,11 @@ func TestCluster_Thirty(t *testing.T) {
 		for n := range nodes {
 			f.join(n + 1)
 		}
-		time.Sleep(3 * settling)
+		f.settle()
 		first := f.owners()
 
 		joined := f.join(nodes + 1)
-		time.Sleep(3 * settling)
+		f.settle()
 		second := f.owners()
 		f.moved("a node joined", joined, first, second, nodes+1)
 
@@ -107,13 +128,13 @@ func TestCluster_Thirty(t *testing.T) {
 			t.Error(err)
 		}
 		delete(f.nodes, "mx7")
-		time.Sleep(3 * settling)
+		f.settle()
 		third := f.owners()
 		f.moved("a node left", "mx7", second, third, nodes+1)
 
 		f.in["mx8"].Cut(true)
 		delete(f.nodes, "mx8")
-		time.Sleep(3 * settling)
+		f.settle()
 		f.moved("a node died", "mx8", third, f.owners(), nodes)
 	})
 }
