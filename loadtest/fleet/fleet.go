@@ -95,10 +95,11 @@ func Plugged(ports []Port) []*Member {
 // Start runs nodes, all at once, and returns when they are ready. What it started ends with Close, which it calls
 // itself when it fails.
 func Start(ctx context.Context, plan Plan, nodes []*Member) (f *Fleet, err error) {
-	f = &Fleet{Plan: plan, Nodes: nodes, client: &http.Client{Timeout: 2 * time.Second}}
+	started := &Fleet{Plan: plan, Nodes: nodes, client: &http.Client{Timeout: 2 * time.Second}}
+	f = started
 	defer func() {
 		if err != nil {
-			f.Close()
+			started.Close()
 		}
 	}()
 	keys := []string{"cluster", "init", filepath.Join(f.Dir, "keys")}
@@ -233,7 +234,7 @@ func (f *Fleet) StartNode(m *Member) error {
 
 // AwaitReady waits until a node says that it is ready.
 func (f *Fleet) AwaitReady(ctx context.Context, m *Member) error {
-	err := Await(ctx, 15*time.Second, "node "+m.Name+" is ready", func() bool {
+	err := Await(ctx, startsWithin, "node "+m.Name+" is ready", func() bool {
 		return m.Process.Gone() || f.ready(ctx, m)
 	})
 	if err == nil && m.Process.Gone() {
@@ -317,7 +318,7 @@ func (f *Fleet) Sees(ctx context.Context, nodes []*Member, n int) bool {
 // Out waits until nodes have n members and tells how long that took.
 func (f *Fleet) Out(ctx context.Context, nodes []*Member, n int) (time.Duration, error) {
 	begun := time.Now()
-	err := Await(ctx, 15*time.Second, fmt.Sprintf("%d members", n), func() bool { return f.Sees(ctx, nodes, n) })
+	err := Await(ctx, startsWithin, fmt.Sprintf("%d members", n), func() bool { return f.Sees(ctx, nodes, n) })
 	return time.Since(begun), err
 }
 

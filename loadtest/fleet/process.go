@@ -19,6 +19,9 @@ import (
 // poll is the time between two looks at something that is about to happen.
 const poll = 10 * time.Millisecond
 
+// startsWithin is how long a program may take until it serves, on a machine that is busy with other things.
+const startsWithin = time.Minute
+
 // A Process is a program that serves until it is ended, and with this process at the latest.
 type Process struct {
 	Cmd    *exec.Cmd
@@ -112,7 +115,7 @@ func Await(ctx context.Context, limit time.Duration, what string, cond func() bo
 // AwaitPort waits until addr takes connections or p has ended.
 func AwaitPort(ctx context.Context, p *Process, addr string) error {
 	name := filepath.Base(p.Cmd.Path)
-	err := Await(ctx, 15*time.Second, name+" serves "+addr, func() bool {
+	err := Await(ctx, startsWithin, name+" serves "+addr, func() bool {
 		if p.Gone() {
 			return true
 		}
