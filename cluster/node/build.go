@@ -19,6 +19,7 @@ import (
 	"github.com/millrace/millrace/ingress/client/rate"
 	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/ingress/message/auth/spf"
+	"github.com/millrace/millrace/ingress/message/once"
 )
 
 // parts are what a node consists of as long as nothing of it runs: no goroutine, no listener, no connection. They are
@@ -67,6 +68,7 @@ func (p *parts) close() { _ = p.cleanups.end(context.Background()) }
 func (p *parts) makeStore(h hooks) error {
 	cfg := p.cfg.StoreConfig()
 	cfg.Log, cfg.Nodes, cfg.Observe = h.log, h.nodes, h.roundTrip
+	cfg.Transact = once.Transact
 	s, err := store.New(cfg)
 	if err != nil {
 		return p.cfg.WithLine("redis.", "redis.url", err)

@@ -36,6 +36,9 @@ type Config struct {
 	// Log gets a line when Redis does not answer any more and one when it answers again. At level debug it also gets
 	// the messages of the Redis client, which has one log for the process: that of the last store. nil disables it.
 	Log *slog.Logger
+	// Transact carries out an event of the ledger on the entries of several recipients, and returns those that decided:
+	// once.Transact. nil means that the ledger is not used.
+	Transact func(recipients [][]mail.LedgerEntry, v mail.LedgerEvent) (found []mail.LedgerEntry)
 	// Now is the clock of the local store and the breaker. Redis has its own. nil means time.Now.
 	Now func() time.Time
 

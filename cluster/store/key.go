@@ -29,6 +29,7 @@ const (
 	kindKnownGood = "w"
 	kindGrey      = "g"
 	kindMark      = "m"
+	kindLedger    = "o"
 )
 
 // key returns the key of a kind in a group.

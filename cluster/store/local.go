@@ -60,6 +60,7 @@ type local struct {
 	grey      *table[greyKey, greyCell]
 	knownGood *table[netip.Prefix, int64] // when it ends
 	marks     *table[string, int64]       // when it ends
+	ledgers   *table[string, ledgerCell]
 }
 
 func newLocal(c Config) *local {
@@ -78,6 +79,7 @@ func newLocal(c Config) *local {
 		}),
 		knownGood: newTable[netip.Prefix, int64](c.tune.entries, nil),
 		marks:     newTable[string, int64](c.tune.entries, strings.Clone),
+		ledgers:   newTable[string, ledgerCell](c.tune.entries, strings.Clone),
 	}
 }
 
@@ -253,6 +255,7 @@ func (l *local) marked(key string, now time.Time) bool { return l.marks.get(key)
 func (l *local) size() (held int, evicted uint64) {
 	for _, size := range [...]func() (int, uint64){
 		l.rates.size, l.lists.size, l.karma.size, l.votes.size, l.grey.size, l.knownGood.size, l.marks.size,
+		l.ledgers.size,
 	} {
 		h, e := size()
 		held, evicted = held+h, evicted+e

@@ -48,6 +48,9 @@ var partLua string
 //go:embed lua/publish.lua
 var publishLua string
 
+//go:embed lua/ledger.lua
+var ledgerLua string
+
 // A script is a script that Redis runs atomically, and the SHA-1 of its source, by which Redis names it.
 type script struct{ source, sha string }
 
@@ -62,7 +65,7 @@ func newScript(parts ...string) script {
 }
 
 // The scripts are all scripts of a store. Its only other commands are SET, DEL, EXISTS and HMGET.
-type scripts struct{ client, rates, look, put, vote, grey, rules, part, publish script }
+type scripts struct{ client, rates, look, put, vote, grey, ledger, rules, part, publish script }
 
 func newScripts() scripts {
 	return scripts{
@@ -72,6 +75,7 @@ func newScripts() scripts {
 		put:    newScript(listsLua, putLua),
 		vote:   newScript(karmaLua, voteLua),
 		grey:   newScript(greyLua),
+		ledger: newScript(ledgerLua),
 
 		rules:   newScript(ruleheadLua, rulesLua),
 		part:    newScript(partLua),

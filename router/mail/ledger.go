@@ -67,3 +67,10 @@ type Attempt struct {
 	Proved bool         // as in LedgerEvent
 	Brief  bool         // the message has no Message-ID or no Date, and another one may look the same
 }
+
+// A LedgerAnswer says to which recipients of an attempt the message is to be delivered.
+type LedgerAnswer struct {
+	Open []int // their indexes, ascending; none: the end of data is not to be released
+	// Outcomes are those of the others, one per recipient. Of the open ones only Again is set.
+	Outcomes []Outcome
+}

@@ -75,6 +75,8 @@ type Outcome struct {
 	Reused  bool          // the connection had carried a message before
 	InDoubt bool          // the dot was sent and no reply came, so the message may be delivered or not
 	AboutUs bool          // see Refusal
+	Again   bool          // an attempt before may have delivered the message, and it was delivered all the same
+	Entry   TraceID       // the attempt by whose entry in the ledger the reply is repeated, or was written down
 	Wait    time.Duration // the wait for a connection, dialling included
 	Cause   error         // for the operator; may be nil
 }

@@ -79,6 +79,9 @@ func newSums(key []byte) *sync.Pool {
 	return &sync.Pool{New: func() any { return &sum{keyed(), keyed()} }}
 }
 
+// NoHeader says that the message has no header section. It is called before Write.
+func (d *Digest) NoHeader() { d.body = true }
+
 // Write reads a piece of the message. Pieces come in order.
 func (d *Digest) Write(o mail.Octets) {
 	for p := range o.Plain() {

@@ -207,6 +207,19 @@ func TestDigest_IsBriefWithoutAName(t *testing.T) {
 	}
 }
 
+func TestDigest_OfATextCountsWhole(t *testing.T) {
+	sum := func(text string) string {
+		d := NewKeys([][]byte{secret}).Begin(mail.Path{})
+		defer d.Close()
+		d.NoHeader()
+		d.Write(plain(text)[0])
+		return d.Attempt(mail.TraceID{1}, &Sender{User: "u"}, nil).Keys[0].Message
+	}
+	if sum("Received: in a text\r\n\r\n") == sum("Received: in another\r\n\r\n") {
+		t.Error("a line of a text was taken for a field")
+	}
+}
+
 func TestDigest_OfASenderThatShowsNothing(t *testing.T) {
 	v := first(t)
 	v.sender = Sender{}

@@ -1,0 +1,271 @@
+package store
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A ledgerCell holds the entries of one message.
+type ledgerCell struct {
+	fields  []string
+	entries []mail.LedgerEntry
+}
+
+// find returns where a field is, -1 if the cell has none.
+func (c *ledgerCell) find(field string) int {
+	for i, f := range c.fields {
+		if f == field {
+			return i
+		}
+	}
+	return -1
+}
+
+// get returns the entry of a field.
+func (c *ledgerCell) get(field string) mail.LedgerEntry {
+	if i := c.find(field); i >= 0 {
+		return c.entries[i]
+	}
+	return mail.LedgerEntry{}
+}
+
+// put sets the entry of a field. The zero entry removes it.
+func (c *ledgerCell) put(field string, e mail.LedgerEntry) {
+	switch i := c.find(field); {
+	case i >= 0 && e == mail.LedgerEntry{}:
+		last := len(c.fields) - 1
+		c.fields[i], c.entries[i] = c.fields[last], c.entries[last]
+		c.fields, c.entries = c.fields[:last], c.entries[:last]
+	case i >= 0:
+		c.entries[i] = e
+	case e != mail.LedgerEntry{}:
+		c.fields = append(c.fields, strings.Clone(field))
+		c.entries = append(c.entries, e)
+	}
+}
+
+// Ledger carries out an event on the entries of an attempt's recipients, all in one step, and returns for each of them
+// the entry that decided, with times by v.Now, which is the present time of the caller. keys are those of one message,
+// under the current key and perhaps the previous one, under which entries are only looked for and removed. It costs one
+// round trip at most.
+//
+// degraded says that Redis failed, so that only this node knows what happened, and that what other nodes wrote may be
+// missing. What this node wrote while Redis failed is found by it as well.
+func (s *Store) Ledger(ctx context.Context, keys []mail.LedgerKeys, v mail.LedgerEvent) (found []mail.LedgerEntry,
+	degraded bool) {
+	if s.redis == nil {
+		return s.ledgerHere(keys, v), false
+	}
+	all := make([][]mail.LedgerEntry, 0, len(keys)+1)
+	if !s.askLedger(ctx, keys, v, &all) {
+		s.fallbacks.Add(1)
+		return s.ledgerHere(keys, v), true
+	}
+	here := v
+	if v.Kind == mail.LedgerClaimed {
+		here.Kind = mail.LedgerLooked
+	}
+	if v.Kind != mail.LedgerTook { // Redis has it, and another node may remove it there
+		if own := s.local.ledger(keys[0], here, s.cfg.Transact); own != nil {
+			all = append(all, own)
+		}
+	}
+	if len(all) == 1 {
+		return all[0], false
+	}
+	found = s.strongest(all, v)
+	if v.Kind == mail.LedgerClaimed && differs(found, all[0]) { // taken there, and not free elsewhere
+		release := v
+		release.Kind = mail.LedgerRefused
+		s.askLedger(ctx, keys[:1], release, &all)
+	}
+	return found, false
+}
+
+// strongest returns of each recipient the entry that says most, out of several answers.
+func (s *Store) strongest(all [][]mail.LedgerEntry, v mail.LedgerEvent) []mail.LedgerEntry {
+	recipients := make([][]mail.LedgerEntry, len(all[0]))
+	for i := range recipients {
+		for _, answer := range all {
+			recipients[i] = append(recipients[i], answer[i])
+		}
+	}
+	return s.cfg.Transact(recipients, mail.LedgerEvent{Kind: mail.LedgerLooked, Now: v.Now})
+}
+
+func differs(a, b []mail.LedgerEntry) bool {
+	for i := range a {
+		if a[i] != b[i] {
+			return true
+		}
+	}
+	return false
+}
+
+// ledgerHere is Ledger in this process.
+func (s *Store) ledgerHere(keys []mail.LedgerKeys, v mail.LedgerEvent) []mail.LedgerEntry {
+	var all [][]mail.LedgerEntry
+	for i := range keys[1:] {
+		old := v
+		if v.Kind != mail.LedgerRead && v.Kind != mail.LedgerFades {
+			old.Kind = mail.LedgerLooked
+		}
+		if answer := s.local.ledger(keys[i+1], old, s.cfg.Transact); answer != nil {
+			all = append(all, answer)
+		}
+	}
+	if v.Kind == mail.LedgerClaimed && len(all) > 0 { // the same message under the previous key: it is not taken anew
+		looked := v
+		looked.Kind = mail.LedgerLooked
+		if own := s.local.ledger(keys[0], looked, s.cfg.Transact); own != nil {
+			all = append(all, own)
+		}
+		if found := s.strongest(all, v); differs(found, make([]mail.LedgerEntry, len(found))) {
+			return found
+		}
+	}
+	found := s.local.ledger(keys[0], v, s.cfg.Transact)
+	if found == nil {
+		found = make([]mail.LedgerEntry, len(keys[0].Recipients))
+	}
+	return found
+}
+
+// ledger is Store.Ledger for one key. It is nil, and nothing was done, if there are no entries and the event writes
+// none.
+func (l *local) ledger(keys mail.LedgerKeys, v mail.LedgerEvent,
+	transact func([][]mail.LedgerEntry, mail.LedgerEvent) []mail.LedgerEntry) []mail.LedgerEntry {
+	if v.Kind != mail.LedgerClaimed && v.Kind != mail.LedgerTook && len(l.ledgers.get(keys.Message).fields) == 0 {
+		return nil
+	}
+	cell, part := l.ledgers.hold(keys.Message)
+	defer part.mu.Unlock()
+	recipients := make([][]mail.LedgerEntry, len(keys.Recipients))
+	for i, fields := range keys.Recipients {
+		for _, f := range fields {
+			recipients[i] = append(recipients[i], cell.get(f))
+		}
+	}
+	found := transact(recipients, v)
+	for i, fields := range keys.Recipients {
+		for j, f := range fields {
+			cell.put(f, recipients[i][j])
+		}
+	}
+	return found
+}
+
+// askLedger is Ledger in Redis: it sets the first element of all to what is found under the current key, and appends
+// what is found under the others. It reports whether Redis answered.
+func (s *Store) askLedger(ctx context.Context, keys []mail.LedgerKeys, v mail.LedgerEvent,
+	all *[][]mail.LedgerEntry) bool {
+	calls := make([]call, 0, len(keys))
+	for i, k := range keys {
+		kind := v.Kind
+		if i > 0 && kind != mail.LedgerRead && kind != mail.LedgerFades {
+			if kind != mail.LedgerClaimed {
+				break
+			}
+			kind = mail.LedgerLooked
+		}
+		calls = append(calls, eval(ctx, s.redis.scripts.ledger, []string{s.redis.key(group(k.Message), kindLedger)},
+			ledgerArgs(&k, kind, v)))
+	}
+	answers := make([][]mail.LedgerEntry, len(calls))
+	if !s.redis.run(ctx, calls, func(calls []call) (err error) {
+		for i, c := range calls {
+			if answers[i], err = decodeLedger(c.cmd.Val(), len(keys[i].Recipients), v.Now); err != nil {
+				return err
+			}
+		}
+		return nil
+	}) {
+		return false
+	}
+	*all = append((*all)[:0], answers...)
+	return true
+}
+
+// ledgerArgs returns the arguments of ledger.lua.
+func ledgerArgs(k *mail.LedgerKeys, kind mail.LedgerEventKind, v mail.LedgerEvent) []any {
+	n := 9
+	for _, fields := range k.Recipients {
+		n += 1 + len(fields)
+	}
+	args := make([]any, 0, n)
+	args = append(args, int(kind), hex.EncodeToString(v.Holder[:]), v.Lease, v.Keep, digit(v.Proved), digit(v.Whole),
+		v.Reply.Code, int(v.Reply.Enhanced.Subject), int(v.Reply.Enhanced.Detail))
+	for _, fields := range k.Recipients {
+		args = append(args, len(fields))
+		for _, f := range fields {
+			args = append(args, f)
+		}
+	}
+	return args
+}
+
+func digit(v bool) int {
+	if v {
+		return 1
+	}
+	return 0
+}
+
+// decodeLedger reads the answer of ledger.lua about n recipients. Times are those of Redis, and become such by now.
+func decodeLedger(v any, n int, now int64) ([]mail.LedgerEntry, error) {
+	a, err := array(v, n+1)
+	if err != nil {
+		return nil, err
+	}
+	clock, ok := a[0].(int64)
+	if !ok {
+		return nil, fmt.Errorf("store: redis answered %T for the time", a[0])
+	}
+	out := make([]mail.LedgerEntry, n)
+	for i := range out {
+		text, ok := a[i+1].(string)
+		if !ok {
+			return nil, fmt.Errorf("store: redis answered %T for an entry of the ledger", a[i+1])
+		}
+		if text == "" {
+			continue
+		}
+		if out[i], err = parseEntry(text); err != nil {
+			return nil, err
+		}
+		if out[i].Until > 0 {
+			out[i].Until += now - clock
+		}
+		out[i].Expires += now - clock
+	}
+	return out, nil
+}
+
+// parseEntry reads an entry as ledger.lua writes it.
+func parseEntry(text string) (e mail.LedgerEntry, err error) {
+	f := strings.Fields(text)
+	if len(f) != 9 {
+		return e, fmt.Errorf("store: redis holds an entry of %d fields", len(f))
+	}
+	number := func(i, bits int) uint64 {
+		n, failed := strconv.ParseUint(f[i], 10, bits)
+		if failed != nil {
+			err = failed
+		}
+		return n
+	}
+	e.Phase = mail.LedgerPhase(number(0, 2))
+	e.Doubtful, e.Proved = f[1] == "1", f[2] == "1"
+	if holder, failed := hex.DecodeString(f[3]); failed == nil && len(holder) == len(e.Holder) {
+		e.Holder = mail.TraceID(holder)
+	}
+	e.Until, e.Expires = int64(number(4, 62)), int64(number(5, 62))
+	e.Code = uint16(number(6, 10))
+	e.Enhanced = mail.EnhancedCode{Subject: uint16(number(7, 16)), Detail: uint16(number(8, 16))}
+	return e, err
+}
