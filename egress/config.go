@@ -9,7 +9,7 @@
 // the destination's own 2yz, and stays so or the transaction fails; trouble of ours or of the network is 4yz; a session
 // goes back to the pool only when nothing is open on it.
 //
-// Calls between the files go down this list only: relay, handover, local, transaction, replay, lease, stream,
+// Calls between the files go down this list only: relay, handover, local, transaction, once, replay, lease, stream,
 // destination, observe, refusal, resources, span, config.
 package egress
 
@@ -82,6 +82,15 @@ type Cluster interface {
 	Resume(site mail.Site)
 }
 
+// A Ledger remembers which message was taken for which recipient. Both methods are called by many goroutines at once.
+type Ledger interface {
+	// Claim returns the recipients of an attempt that the message is to be delivered to, and the outcomes of the
+	// others. whole says that the message can begin again for some of them.
+	Claim(ctx context.Context, a *mail.Attempt, whole bool) mail.LedgerAnswer
+	// Settle says what became of the recipients that Claim left open, and completes their outcomes.
+	Settle(ctx context.Context, a *mail.Attempt, open []int, outcomes []mail.Outcome)
+}
+
 // A Config is what a Relay needs to be told. Helo and Resolver are required.
 type Config struct {
 	Helo     string        // our name in EHLO and LHLO
@@ -107,6 +116,10 @@ type Config struct {
 	Cluster Cluster
 	// Reactions say what is done when a Site replies that it gets too much; nil means feedback.Shipped.
 	Reactions *feedback.Table
+
+	// Ledger is asked before the end of data of a message is released whose Commit has a mail.Attempt, so that no
+	// recipient gets the message twice. nil disables it.
+	Ledger Ledger
 
 	// Emit is called with what an operator should see. It must not block. nil disables it.
 	Emit func(mail.Event)

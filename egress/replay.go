@@ -44,6 +44,14 @@ func (e *envelope) repeat(i int) {
 	e.order = append(e.order, i)
 }
 
+// recipients returns how many Rcpt were accepted.
+func (e *envelope) recipients() int {
+	if e.order == nil {
+		return len(e.accepted)
+	}
+	return len(e.order)
+}
+
 // inOrder returns one outcome per accepted Rcpt, out of one per forward-path.
 func (e *envelope) inOrder(base []mail.Outcome) []mail.Outcome {
 	if e.order == nil {

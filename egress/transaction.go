@@ -26,6 +26,7 @@ type transaction struct {
 	envelope
 	stream streamed
 	opened bool       // Data was called and did not fail
+	wrote  bool       // Write was called: the message is not in hand any more
 	octets trace.Span // from Data to Commit or Abort; nil if it is not recorded
 }
 
@@ -221,6 +222,7 @@ func (t *transaction) Write(o mail.Octets) error {
 	}
 	err := t.stream.brought(o.Len())
 	if err == nil {
+		t.wrote = true
 		if err = t.conn.Write(o); err == nil {
 			t.stream.held.Awaits()
 			return nil
@@ -241,6 +243,14 @@ func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outco
 	if t.failed != nil || t.slot == nil {
 		return nil
 	}
+	if a := mail.AttemptOf(ctx); a != nil && t.cfg.Ledger != nil && len(a.Keys[0].Recipients) == t.recipients() {
+		return guarded{t, a}.commit(ctx, last)
+	}
+	return t.commit(ctx, last)
+}
+
+// commit is Commit for a message that goes out whatever was delivered before.
+func (t *transaction) commit(ctx context.Context, last mail.Octets) []mail.Outcome {
 	end(t.octets, nil)
 	t.octets = nil
 	c, span := t.span(ctx, "egress.dot")

@@ -48,6 +48,11 @@ func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 	s.drawMessage(ctx, &e, kind)
 	reply = reply.WithID(t.report.Event.Trace)
 	s.emitEnd(&e, kind, reply, b.Received())
+	if e.Receipt.Attempt != nil {
+		s.settleReceipt(true)
+		s.receipt = e.Receipt
+		s.conn.Watch()
+	}
 	m.Close() // before the check of SPF, which it asks
 	s.end()
 	return reply

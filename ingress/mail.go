@@ -33,6 +33,7 @@ type transaction struct {
 
 // Mail opens a mail transaction and waits for nothing.
 func (s *session) Mail(ctx context.Context, reverse mail.Path, p mail.Params) error {
+	s.settleReceipt(false)
 	client := s.conn.Addr.Addr()
 	t := &transaction{session: s, reverse: reverse, params: p}
 	t.report = s.reporter.Begin(ctx, client, s.begun, time.Now())

@@ -182,7 +182,18 @@ func (s *session) checkRecipient(ctx context.Context, r *message.Recipient) erro
 	if err := s.checkRates(ctx, &r.Route); err != nil {
 		return err
 	}
-	return s.checkSameTransaction(r)
+	if err := s.checkSameTransaction(r); err != nil || len(rcpts) == 0 {
+		return err
+	}
+	// The first recipient is asked about with the second one: most transactions have none.
+	asked := []mail.Path{r.Forward}
+	if len(rcpts) == 1 {
+		asked = append(asked, rcpts[0].Forward)
+	}
+	if s.messages.IsSplit(ctx, s.t.reverse, asked...) {
+		return mail.AnotherTransaction("outcomes differed before")
+	}
+	return nil
 }
 
 // checkSameTransaction returns a 452 for a recipient that cannot share the transaction with those that are relayed.
@@ -270,17 +281,17 @@ func (s *session) draw(ctx context.Context, rates []mail.Rate) {
 func (s *session) relayRcpt(ctx context.Context, r *message.Recipient) error {
 	t := s.t
 	ctx, stage := t.report.Enter(ctx, mail.StageRcpt)
-	accepted, err := offer(ctx, t.tx, r.Route.Forwards)
+	err := offer(ctx, t.tx, r)
 	stage.End(err)
 	t.lent = false
 	if err == nil {
 		return nil
 	}
-	if mixedAccepted(&r.Route, accepted, err) {
+	if mixedAccepted(r, err) {
 		t.report.Anomaly("mixed fan-out accepted", err)
 		return nil
 	}
-	t.stale = t.stale || accepted > 0
+	t.stale = t.stale || len(r.Accepted) > 0
 	return err
 }
 

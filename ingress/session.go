@@ -23,6 +23,8 @@ type session struct {
 	judged  bool          // a verdict was awaited
 	t       *transaction  // nil outside a mail transaction
 
+	receipt message.Receipt // of the last message that was taken, until it is known whether the client has read that
+
 	questions mail.Questions // of the DNS
 	asking    mail.Asking    // the context of the first call, with them
 }
@@ -130,7 +132,37 @@ func (s *session) Idle() {
 // Close ends the session.
 func (s *session) Close() {
 	s.Reset()
+	s.settleReceipt(true)
 	s.client.Close()
+}
+
+// What is remembered of a message whose reply was perhaps read.
+const (
+	keptAcknowledged = time.Hour
+	keptBehind       = 24 * time.Hour // behind a front end, which acknowledges for its clients
+)
+
+// settleReceipt tells the ledger if the client has read the reply to the message that was taken last, or may have. last
+// says that no more will be known of it.
+func (s *session) settleReceipt(last bool) {
+	r := s.receipt
+	if r.Attempt == nil {
+		return
+	}
+	heard := s.conn.Heard()
+	if heard != wire.HeardSurely && !last {
+		return
+	}
+	s.receipt = message.Receipt{}
+	switch brief := r.Attempt.Brief; {
+	case heard == wire.HeardSurely, brief && heard != wire.HeardUnknown:
+		s.messages.Forget(r, 0)
+	case brief:
+	case heard == wire.HeardAcknowledged:
+		s.messages.Forget(r, keptAcknowledged)
+	case heard == wire.HeardBehind:
+		s.messages.Forget(r, keptBehind)
+	}
 }
 
 // widest returns the widest network of a client, the zero Prefix if its address is not known.
@@ -144,5 +176,7 @@ func widest(c *wire.Client) netip.Prefix {
 // clientReputation returns what a message has to know about the client.
 func (s *session) clientReputation() message.Reputation {
 	allowed, knownGood := s.client.Reputation()
-	return message.Reputation{Trusted: s.trusted, Allowed: allowed, KnownGood: knownGood}
+	return message.Reputation{
+		Trusted: s.trusted, Allowed: allowed, KnownGood: knownGood, Name: s.client.Name(),
+	}
 }

@@ -88,12 +88,12 @@ func (t *transaction) begin(ctx context.Context) error {
 	}
 	t.tx, t.stale, t.lent = tx, false, false
 	for i := range t.rcpts {
-		route := &t.rcpts[i].Route
-		if route.Action == mail.Drop {
+		r := &t.rcpts[i]
+		if r.Route.Action == mail.Drop {
 			continue
 		}
-		accepted, err := offer(ctx, tx, route.Forwards)
-		if err != nil && !mixedAccepted(route, accepted, err) {
+		err := offer(ctx, tx, r)
+		if err != nil && !mixedAccepted(r, err) {
 			t.abort()
 			t.stale = true
 			return mail.Refuse(451, 3, 0, "The destination no longer accepts every recipient, try again",
@@ -103,24 +103,27 @@ func (t *transaction) begin(ctx context.Context) error {
 	return nil
 }
 
-// offer offers all forward-paths to the next hop and returns how many it accepted, and the error that stands for the
-// recipient: the first 4yz, else the first 5yz.
-func offer(ctx context.Context, tx mail.Transaction, forwards []mail.Path) (accepted int, worst error) {
-	for _, f := range forwards {
+// offer offers all forward-paths of a recipient to the next hop, notes which it accepted, and returns the error that
+// stands for the recipient: the first 4yz, else the first 5yz.
+func offer(ctx context.Context, tx mail.Transaction, r *message.Recipient) (worst error) {
+	r.Accepted = r.Accepted[:0]
+	for i, f := range r.Route.Forwards {
 		err := tx.Rcpt(ctx, f)
 		switch {
+		case err == nil && len(r.Accepted) == i: // all so far: no memory of its own
+			r.Accepted = r.Route.Forwards[:i+1]
 		case err == nil:
-			accepted++
+			r.Accepted = append(r.Accepted[:len(r.Accepted):len(r.Accepted)], f)
 		case worst == nil || mail.ReplyFor(worst).Class() == 5 && mail.ReplyFor(err).Class() == 4:
 			worst = err
 		}
 	}
-	return accepted, worst
+	return worst
 }
 
 // mixedAccepted reports whether a fan-out in which some targets were refused for good is accepted all the same.
-func mixedAccepted(route *mail.Route, accepted int, err error) bool {
-	return accepted > 0 && mail.ReplyFor(err).Class() == 5 && route.Policy.Mixed == mail.MixedAccept
+func mixedAccepted(r *message.Recipient, err error) bool {
+	return len(r.Accepted) > 0 && mail.ReplyFor(err).Class() == 5 && r.Route.Policy.Mixed == mail.MixedAccept
 }
 
 // maxRenew bounds the wait before our 354, for which a client waits 2 minutes (RFC 5321 section 4.5.3.2.4).

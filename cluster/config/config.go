@@ -33,6 +33,7 @@ type Config struct {
 	Score      *Score     `yaml:"score"`
 	Rates      Rates      `yaml:"rates"`
 	Redis      *Redis     `yaml:"redis"`
+	Once       bool       `yaml:"once"`
 	Cluster    *Cluster   `yaml:"cluster"`
 	SecretFile File       `yaml:"secret_file"`
 	Admin      *Admin     `yaml:"admin"`

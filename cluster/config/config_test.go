@@ -45,6 +45,7 @@ score:
    lists: [{zone: zen.example, weight: 10}, {zone: dnswl.example, weight: -5}],
    rates: {client: 300/1m, network: 3000/1m}}
 redis: {url: "redis://127.0.0.1:6379/0"}
+once: true
 cluster:
   {name: a, bind: "10.0.0.1:7946", peer: "10.0.0.1:7947", join: ["10.0.0.2:7946"], key_file: file,
    tls: {ca: file, cert: file, key: file}}
@@ -103,6 +104,36 @@ func TestParse_Defaults(t *testing.T) {
 	if c.AuthservID != "mx1.example.net" || c.Egress.Helo != "mx1.example.net" || c.Egress.Port != 25 ||
 		c.Limits.MessageSize != 50<<20 || time.Duration(c.Deadlines.Commit) != 9*time.Minute || c.Log.Level != "info" {
 		t.Errorf("got %+v", c)
+	}
+}
+
+// TestParse_Once: the ledger is off unless it is asked for, and its keys are warned of that end with the process.
+func TestParse_Once(t *testing.T) {
+	for _, tt := range []struct {
+		yaml, want string
+		on         bool
+	}{
+		{"", "", false},
+		{"once: true\n", "once", true},
+		{"once: true\nsecret_file: file\n", "", true},
+	} {
+		c, err := parse(configFile(t), []byte(smallest+tt.yaml), "", noEnv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		warned := ""
+		for _, w := range c.Warnings() {
+			if w.Field == "once" {
+				warned = w.Field
+			}
+		}
+		if c.Once != tt.on || warned != tt.want {
+			t.Errorf("%q: on is %v, warned of %q", tt.yaml, c.Once, warned)
+		}
+	}
+	_, err := parse(configFile(t), []byte(smallest+"once: perhaps\n"), "", noEnv)
+	if err == nil || !strings.Contains(err.Error(), ":4:") {
+		t.Errorf("a word that is no answer: %v", err)
 	}
 }
 

@@ -34,6 +34,10 @@ func (c *Config) Warnings() []Problem {
 		warn("secret_file",
 			"absent: hop marks are made with a random key, so that a loop through a restart or through another "+
 				"node is seen later")
+		if c.Once {
+			warn("once",
+				"without secret_file its keys are random: what was delivered before a restart is not known behind it")
+		}
 	}
 	return out
 }

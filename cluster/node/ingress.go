@@ -40,6 +40,7 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 			SPF:         p.spf,
 			Store:       p.store,
 			MarkKeys:    markKeys,
+			Once:        n.ledger,
 			Data:        time.Duration(d.Data),
 			Commit:      time.Duration(d.Commit),
 			Lend:        time.Duration(d.Lend),

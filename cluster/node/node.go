@@ -18,6 +18,7 @@ import (
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/ingress"
+	"github.com/millrace/millrace/ingress/message/once"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -47,7 +48,8 @@ type Node struct {
 	members   *membership
 	rules     *ruleSet
 	relay     *egress.Relay
-	learning  *learning // nil: no client is scored
+	learning  *learning    // nil: no client is scored
+	ledger    *once.Ledger // nil: a message that comes again is delivered again
 	server    *ingress.Server
 	listeners *listeners
 	admin     *admin.Server // nil: the configuration has no section admin
@@ -215,7 +217,10 @@ func (n *Node) startRelay(tracer trace.Tracer) error {
 	n.members.connectCluster(&cfg)
 	cfg.Emit = n.events.Emit
 	cfg.Tracer = tracer
-	var err error
+	err := n.startLedger(&cfg)
+	if err != nil {
+		return err
+	}
 	if n.relay, err = egress.NewRelay(cfg); err != nil {
 		return n.cfg.WithLine("egress.", "egress", err)
 	}
@@ -226,6 +231,31 @@ func (n *Node) startRelay(tracer trace.Tracer) error {
 			defer cancel()
 		}
 		return n.relay.Shutdown(ctx)
+	})
+	return nil
+}
+
+// startLedger makes the ledger, if the configuration wants it, and has the relay ask it.
+func (n *Node) startLedger(relay *egress.Config) error {
+	if !n.cfg.Once {
+		return nil
+	}
+	keys, err := n.parts.files.secret.derive(labelOnce)
+	if err != nil {
+		return err
+	}
+	n.ledger = once.New(n.parts.store, once.NewKeys(keys), n.events.Emit, time.Now)
+	relay.Ledger = n.ledger
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() { // ends with cancel
+		defer close(ended)
+		n.ledger.Run(ctx)
+	}()
+	n.cleanups.add("ledger", func(context.Context) error {
+		cancel()
+		<-ended
+		return nil
 	})
 	return nil
 }

@@ -24,6 +24,7 @@ const (
 	labelScore       = "millrace score"
 	labelFingerprint = "millrace key fingerprint"
 	labelGossip      = "millrace gossip"
+	labelOnce        = "millrace once"
 )
 
 // keySize is the length of a derived key in octets.

@@ -20,7 +20,8 @@ func TestLink_Versions(t *testing.T) {
 		lowest, highest int64
 		ok              bool
 	}{
-		{"the same", 1, 1, true}, {"newer, and still speaks ours", 1, 7, true}, {"newer only", 2, 3, false},
+		{"the same", 1, 2, true}, {"newer, and still speaks ours", 1, 7, true}, {"newer only", 3, 4, false},
+		{"the one before", 1, 1, true},
 		{"older only", -1, 0, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -55,8 +56,8 @@ func TestLink_Versions(t *testing.T) {
 	if w.events.Load() != 1 { // of two refusals of one address within a minute
 		t.Errorf("%d events", w.events.Load())
 	}
-	if _, err := parseGreeting(fields(nil).number(fVersionMin, 2).number(fVersionMax, 3)); err == nil ||
-		!strings.Contains(err.Error(), "2 to 3") {
+	if _, err := parseGreeting(fields(nil).number(fVersionMin, 3).number(fVersionMax, 4)); err == nil ||
+		!strings.Contains(err.Error(), "3 to 4") {
 		t.Error(err)
 	}
 }

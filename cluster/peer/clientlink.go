@@ -24,6 +24,7 @@ type clientLink struct {
 	*link
 	client  *Client
 	node    string
+	version int64         // of the hop
 	used    time.Time     // when it became idle
 	timer   *time.Timer   // of await
 	answers chan reply    // from the listener; an answer that does not fit is one that was not asked for

@@ -7,9 +7,10 @@
 // at most one hop.
 //
 // The client sends OPEN with the first recipient, RCPT for each further one, DATA for all but the last piece of the
-// message and COMMIT for the last piece. Every frame but DATA is answered by a frame that names the kind that it
-// answers. A small message takes two round trips. DATA has no answer, because TCP holds back a sender that is too fast.
-// A destination's refusal before the end of data is sent unasked, once.
+// message and COMMIT for the last piece, behind ATTEMPT where the ledger knows the message. Every frame but DATA and
+// ATTEMPT is answered by a frame that names the kind that it answers. A small message takes two round trips. DATA has
+// no answer, because TCP holds back a sender that is too fast. A destination's refusal before the end of data is sent
+// unasked, once.
 //
 // The goroutine that waits for a frame reads it itself: to be woken up by another goroutine would cost more than the
 // rest of a small message. Another goroutine listens only where a wait has become long, or where a connection has no

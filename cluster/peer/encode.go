@@ -295,6 +295,10 @@ func (a *answer) setField(name byte, v []byte) {
 		a.InDoubt = true
 	case fWait:
 		a.Wait = time.Duration(max(0, asNumber(v)))
+	case fEntry:
+		copy(a.Entry[:], v)
+	case fAgain:
+		a.Again = true
 	case fRecipients:
 		a.recipients = int(min(max(asNumber(v), 1), maxRecipients))
 	}
@@ -345,6 +349,7 @@ func appendOutcomes(f fields, all []mail.Outcome) fields {
 		f = appendReply(f, o.Reply, limit)
 		f = f.text(fHost, o.Host).text(fTLS, o.TLS).flag(fReused, o.Reused).flag(fInDoubt, o.InDoubt).flag(fAboutUs,
 			o.AboutUs).number(fWait, int64(o.Wait))
+		f = f.text(fEntry, traceID(o.Entry)).flag(fAgain, o.Again)
 		if cause := causeText(o.Cause); len(f)-at+len(cause)+2*fieldHead+8 <= room {
 			f = f.text(fCause, cause)
 		}
@@ -356,7 +361,8 @@ func appendOutcomes(f fields, all []mail.Outcome) fields {
 // sameOutcome reports whether two outcomes have the same encoding.
 func sameOutcome(a, b *mail.Outcome) bool {
 	return a.Reply == b.Reply && a.Host == b.Host && a.TLS == b.TLS && a.Reused == b.Reused && a.InDoubt == b.InDoubt &&
-		a.AboutUs == b.AboutUs && a.Wait == b.Wait && causeText(a.Cause) == causeText(b.Cause)
+		a.AboutUs == b.AboutUs && a.Wait == b.Wait && a.Entry == b.Entry && a.Again == b.Again &&
+		causeText(a.Cause) == causeText(b.Cause)
 }
 
 // parseOutcomes reads the content of outcomes. It returns one outcome for each of want recipients, or an error.

@@ -27,6 +27,7 @@ const (
 	refused  kind = 13 // an answer with a mail.Refusal
 	outcomes kind = 14 // the answer to commit
 	goodbye  kind = 15 // the server begins no further transaction on this connection
+	attempt  kind = 16 // what the ledger knows the message by; before commit and not answered; from version 2 on
 )
 
 const (
@@ -59,7 +60,7 @@ func parseHeader(b *[frameHeader]byte) (kind, int, error) {
 	switch k {
 	case data, commit:
 		limit = pieceHead + maxPiece
-	case hello, open, rcpt, renew, done, refused, outcomes:
+	case hello, open, rcpt, renew, done, refused, outcomes, attempt:
 		limit = maxFields
 	case lend, wanted, abort, ping, pong, goodbye:
 	default:
@@ -129,6 +130,12 @@ const (
 	fRecipients     = 52 // ends an outcome; the number of neighbouring recipients that it is for
 	fNotTaken       = 53 // the peer does not carry out transactions with this next hop
 	fUnreached      = 54 // of a refusal: no destination made it, and nothing was delivered
+	fMessage        = 60 // the name of the message in the ledger
+	fEntries        = 61 // those of the entries of one recipient, with blanks between them
+	fProved         = 62
+	fBrief          = 63
+	fEntry          = 64
+	fAgain          = 65
 	fieldHead       = 3  // octets
 	traceparentSize = 55 // octets, in version 00 of W3C trace context
 )

@@ -45,7 +45,7 @@ func genReply() *rapid.Generator[mail.Reply] {
 func TestEncode_Opening(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
 		reflect.TypeFor[mail.Delivery](): 15, reflect.TypeFor[mail.NextHop](): 4, reflect.TypeFor[mail.Params](): 3,
-		reflect.TypeFor[mail.Refusal](): 6, reflect.TypeFor[mail.Outcome](): 9, reflect.TypeFor[mail.Reply](): 4,
+		reflect.TypeFor[mail.Refusal](): 6, reflect.TypeFor[mail.Outcome](): 11, reflect.TypeFor[mail.Reply](): 4,
 		reflect.TypeFor[mail.Octets](): 3,
 	} {
 		if typ.NumField() != want {
@@ -146,7 +146,8 @@ func genOutcome() *rapid.Generator[mail.Outcome] {
 			Reply: genReply().Draw(t, "reply"), Host: genText(40).Draw(t, "host"), TLS: genText(9).Draw(t, "tls"),
 			Reused:  rapid.Bool().Draw(t, "reused"),
 			InDoubt: rapid.Bool().Draw(t, "in doubt"), AboutUs: rapid.Bool().Draw(t, "about us"),
-			Wait: time.Duration(rapid.Int64Range(0, 1<<40).Draw(t, "wait")),
+			Wait:  time.Duration(rapid.Int64Range(0, 1<<40).Draw(t, "wait")),
+			Again: rapid.Bool().Draw(t, "again"), Entry: mail.TraceID{rapid.Byte().Draw(t, "entry")},
 		}
 		if rapid.Bool().Draw(t, "caused") {
 			o.Cause = errors.New("x" + genText(40).Draw(t, "cause"))
@@ -283,7 +284,7 @@ func TestParseHeader(t *testing.T) {
 	}{
 		{open, maxFields, true}, {open, maxFields + 1, false}, {data, pieceHead + maxPiece, true},
 		{commit, pieceHead + maxPiece + 1, false},
-		{ping, 0, true}, {ping, 1, false}, {abort, 1, false}, {0, 0, false}, {goodbye + 1, 0, false},
+		{ping, 0, true}, {ping, 1, false}, {abort, 1, false}, {0, 0, false}, {attempt + 1, 0, false},
 	} {
 		if _, _, err := parseHeader((*[frameHeader]byte)(header(nil, c.k, c.n))); (err == nil) != c.ok {
 			t.Errorf("kind %d of %d octets: %v", c.k, c.n, err)

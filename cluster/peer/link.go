@@ -190,7 +190,7 @@ func (l *link) fill(b []byte) error {
 // know.
 const (
 	versionMin = 1
-	versionMax = 1
+	versionMax = 2
 )
 
 // greet makes TLS, sends our versions and name and reads those of the other side, before any other frame. It takes

@@ -151,6 +151,7 @@ func (c *Client) connect(ctx context.Context, node string) (*clientLink, error) 
 	case g.leaving:
 		err = errGoodbye
 	}
+	l.version = g.version
 	if err == nil && !c.add(l) {
 		err = errGone
 	}

@@ -247,6 +247,9 @@ func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outco
 		return t.each(t.fail(errGone, false))
 	}
 	until, _ := ctx.Deadline()
+	if err := t.sendAttempt(ctx); err != nil {
+		return t.each(t.fail(err, false))
+	}
 	err := t.link.sendPiece(commit, &piece{octets: last, open: budget(t.until), commit: budget(until)})
 	if err != nil { // octets of COMMIT never left this process, so that the owner cannot have all of it
 		return t.each(t.fail(err, false))
@@ -266,6 +269,17 @@ func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outco
 		t.putBack()
 		return out
 	}
+}
+
+// sendAttempt sends what the ledger knows the message by, if it does and the owner can be told.
+func (t *transaction) sendAttempt(ctx context.Context) error {
+	a := mail.AttemptOf(ctx)
+	if a == nil || t.link.version < attemptVersion {
+		return nil
+	}
+	return t.link.send(func(b []byte) []byte {
+		return frame(b, attempt, func(f fields) fields { return appendAttempt(f, a) })
+	})
 }
 
 // outcomes reads the answer to commit.

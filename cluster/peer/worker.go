@@ -28,6 +28,7 @@ type ownedTransaction struct {
 	begun        bool             // the peer has a transaction
 	declaresUTF8 bool             // the peer's MAIL has SMTPUTF8
 	opened       bool             // Data was called
+	attempt      *mail.Attempt    // what the ledger knows the message by; nil: it does not
 	failed       error            // what ended it before the end of data
 	accepted     int              // recipients
 	lines        lineScan         // of the message so far
@@ -75,6 +76,10 @@ func (w *worker) carryOut(r request) error {
 		return w.answer(done, wanted, func(f fields) fields { return f.flag(fYes, w.ask(mail.Transaction.Wanted)) })
 	case data:
 		return w.data(body)
+	case attempt:
+		var err error
+		w.t.attempt, err = parseAttempt(body)
+		return err
 	case commit:
 		copy(buffer[r.size:], endOfData)
 		return w.commit(body)
@@ -320,6 +325,9 @@ func (w *worker) release(p *piece) (out []mail.Outcome) {
 		budget = commitBudget
 	}
 	ctx := mail.Until(context.WithoutCancel(w.t.ctx), time.Now().Add(min(budget, time.Hour)))
+	if a := w.t.attempt; a != nil && len(a.Keys[0].Recipients) == w.t.accepted {
+		ctx = mail.WithAttempt(ctx, a)
+	}
 	tx := w.t.tx
 	w.t.tx = nil // Commit ends it
 	return tx.Commit(ctx, p.octets)

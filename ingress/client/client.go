@@ -49,6 +49,15 @@ func (c *Client) Close() {
 	}
 }
 
+// Name returns the organizational domain of the client's name in the DNS, where that leads back to the client; "" if it
+// does not, or is not known.
+func (c *Client) Name() string {
+	if c.score == nil {
+		return ""
+	}
+	return c.score.Name()
+}
+
 // IsScored reports whether the client has a score, which Judge waits for.
 func (c *Client) IsScored() bool { return c.score != nil }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/ingress/message/auth/spf"
+	"github.com/millrace/millrace/ingress/message/once"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/mail"
@@ -23,6 +24,10 @@ type Config struct {
 
 	Store    world.Store // remembers bodies that were predicted wrongly; nil disables prediction
 	MarkKeys [][]byte    // keys of the MACs by which Store knows them, current first; at least one with Store
+
+	// Once is the ledger by which a message that comes again is delivered once; nil disables that. It needs Store and
+	// MarkKeys, and the Relay has to ask it.
+	Once *once.Ledger
 
 	// The times below lie inside the client's own time-outs (RFC 5321 section 4.5.3.2). 0 means the default.
 	Data   time.Duration // for the next hop's 354; 60 s, the client waits 10 min for the reply to the dot
@@ -52,6 +57,8 @@ func (c *Config) Validate() error {
 		return &mail.FieldError{Field: "hold_window", Reason: "is negative"}
 	case c.Store != nil && (len(c.MarkKeys) == 0 || len(c.MarkKeys[0]) < minKey):
 		return &mail.FieldError{Field: "mark_keys", Reason: "needs a key of at least 16 octets"}
+	case c.Once != nil && c.Store == nil:
+		return &mail.FieldError{Field: "once", Reason: "needs a store"}
 	case c.Commit > 9*time.Minute+30*time.Second:
 		return &mail.FieldError{Field: "deadlines.commit", Reason: "is beyond the client's own time-out of 10 minutes"}
 	}

@@ -82,6 +82,9 @@ func (m *Message) begin(o mail.Octets) mail.Octets {
 	b := readBeginning(o)
 	if m.window.gap = b.gap; b.gap {
 		m.report.Anomaly("first line is no field", nil)
+		if m.digest != nil {
+			m.digest.NoHeader()
+		}
 	}
 	if b.skip == 0 {
 		return o

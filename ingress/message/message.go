@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/ingress/message/auth"
+	"github.com/millrace/millrace/ingress/message/once"
 	"github.com/millrace/millrace/ingress/report"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
@@ -39,6 +40,7 @@ type Ending struct {
 	Outcome   mail.Outcome // zero unless Committed
 	Err       error        // why the message was not relayed
 	Ours      bool         // Err is a decision about the message, in our own words: they need no redaction
+	Receipt   Receipt      // what the ledger remembers of it; zero unless the next hop took it
 }
 
 // A Message is one message on its way from its client to its next hop. It is made by Messages.Begin for one call of
@@ -58,11 +60,17 @@ type Message struct {
 	auth   *auth.Message    // nil before the header section is complete, and if the message is not judged
 	buffer *headerBuffer    // auth keeps octets of it; nil like auth
 	ours   *mail.Refusal    // what auth refused the message with
+	digest *once.Digest     // what stays the same when it comes again; nil without the ledger
 }
 
 // Begin returns the message that comes in by body. Nothing is read yet.
 func (m *Messages) Begin(e Envelope, body *wire.Body, up Upstream, r *report.Transaction) Message {
-	return Message{Messages: m, Envelope: e, body: body, up: up, report: r}
+	out := Message{Messages: m, Envelope: e, body: body, up: up, report: r}
+	if m.cfg.Once != nil {
+		out.digest = m.cfg.Once.Begin(e.Reverse)
+		body.Count(out.digest.Size())
+	}
+	return out
 }
 
 // Run relays the message and returns how it ended, from top to bottom. A message that ends inside the window is judged
@@ -107,7 +115,9 @@ func (m *Message) Run(ctx context.Context) Ending {
 		return m.failed(report.Stage{}, err)
 	}
 	ctx, commit := m.report.Enter(m.untilReply(context.WithoutCancel(ctx)), mail.StageCommit)
+	ctx, attempt := m.attempt(ctx)
 	outcomes := m.tx.Commit(ctx, piece)
+	m.reportOnce(ctx, outcomes)
 
 	// Report.
 	out := worst(outcomes)
@@ -116,7 +126,11 @@ func (m *Message) Run(ctx context.Context) Ending {
 	} else {
 		commit.End(&mail.Refusal{Reply: out.Reply, Host: out.Host, Cause: out.Cause})
 	}
-	return Ending{Mode: m.mode, Committed: true, Outcome: out, Err: out.Cause}
+	e := Ending{Mode: m.mode, Committed: true, Outcome: out, Err: out.Cause}
+	if out.Reply.Class() == 2 {
+		e.Receipt = receiptOf(attempt, outcomes)
+	}
+	return e
 }
 
 // Close ends what is under way for the message and awaits it. It may be called again.
@@ -127,7 +141,10 @@ func (m *Message) Close() {
 	if m.buffer != nil {
 		m.buffers.giveBack(m.buffer, m.body)
 	}
-	m.auth, m.buffer = nil, nil
+	if m.digest != nil {
+		m.digest.Close()
+	}
+	m.auth, m.buffer, m.digest = nil, nil, nil
 }
 
 // failed ends a stage, which may be zero, and the message with err.
@@ -266,6 +283,9 @@ func (m *Message) stream(o mail.Octets) (mail.Octets, error) {
 		}
 		if m.auth != nil {
 			m.auth.WriteOctets(o, 0)
+		}
+		if m.digest != nil {
+			m.digest.Write(o)
 		}
 		if head.done {
 			continue

@@ -8,15 +8,17 @@ import (
 
 // A Recipient is a recipient that was accepted, as the client wrote it, with the way of its mail.
 type Recipient struct {
-	Forward mail.Path
-	Route   mail.Route
+	Forward  mail.Path
+	Route    mail.Route
+	Accepted []mail.Path // the forward-paths of the route that the next hop accepted, in their order
 }
 
 // A Reputation is what a message has to know about its client.
 type Reputation struct {
-	Trusted   bool // in a trusted network: its mail is signed and not judged
-	Allowed   bool // an entry of the allow list that says dmarc speaks for it
-	KnownGood bool // its network is known good
+	Trusted   bool   // in a trusted network: its mail is signed and not judged
+	Allowed   bool   // an entry of the allow list that says dmarc speaks for it
+	KnownGood bool   // its network is known good
+	Name      string // the organizational domain of its name in the DNS, where that leads back to it; else ""
 }
 
 // policyWantsAuth reports whether a policy wants messages to be judged at all. With neither DMARC nor require_auth a

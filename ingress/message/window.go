@@ -72,6 +72,9 @@ func (m *Message) readWindow(ctx context.Context) error {
 		if before == 0 && !w.head.done {
 			o = m.begin(o)
 		}
+		if m.digest != nil {
+			m.digest.Write(o)
+		}
 		w.add(o, last)
 		m.mode = w.mode()
 		if last {

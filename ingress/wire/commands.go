@@ -28,8 +28,10 @@ func (c *conn) command(line []byte, fault *mail.Reply) {
 	}
 	switch string(verb) {
 	case "EHLO":
+		c.out.receipt.asked()
 		c.hello(arg, true)
 	case "HELO":
+		c.out.receipt.asked()
 		c.hello(arg, false)
 	case "MAIL":
 		c.mail(arg)
@@ -54,13 +56,16 @@ func (c *conn) simpleCommand(line, verb, arg []byte) {
 	case (v == "RSET" || v == "QUIT") && len(arg) > 0:
 		c.mistake(noParameters)
 	case v == "RSET":
+		c.out.receipt.asked()
 		c.spent.junk++
 		c.resetTransaction()
 		c.out.reply(okReset)
 	case v == "QUIT":
+		c.out.receipt.ends(quit)
 		c.out.reply(bye)
 		c.life.end(closing)
 	case v == "NOOP":
+		c.out.receipt.asked()
 		c.spent.junk++
 		c.out.reply(okReset)
 	case v == "VRFY" && len(arg) == 0:

@@ -105,6 +105,8 @@ func (c *conn) serve(begun bool) {
 			c.out.reply(idleTooLong)
 		case !errors.Is(err, io.EOF): // a client that only stopped sending still reads
 			c.life.end(unreachable)
+		default:
+			c.out.receipt.ends(closed)
 		}
 		return
 	}

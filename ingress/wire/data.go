@@ -32,6 +32,8 @@ func (c *conn) data(arg []byte) {
 	c.out.reply(startData)
 	if c.in.r == c.in.w { // the client waits for it, and the Session may take its time until it reads
 		c.out.flush()
+		c.out.receipt.asked()
+		c.out.receipt.waits()
 	}
 	c.body = newBody(c, false)
 	c.finishMessage(c.body, c.session.Body(c.srv.ctx, c.body))

@@ -35,6 +35,9 @@ func (b *Body) more() error {
 	}
 	c.in.shrink()
 	n, err := b.wait(nil)
+	if r := c.out.receipt; r != nil && n > 0 && r.state == challenged {
+		r.heard(c.srv.now())
+	}
 	if over := b.take(n); over > 0 {
 		c.in.unread(b.room()[:over])
 	}

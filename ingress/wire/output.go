@@ -12,17 +12,20 @@ const (
 )
 
 // A batch holds replies until they are written together.
-type batch struct{ octets []byte }
+type batch struct {
+	octets []byte
+	since  time.Duration // when the first reply was added
+}
 
 // An output holds the replies that are not yet written.
 //
-// Invariant: batch is nil if and only if no reply waits. since and finalReplyPending are about the replies in batch.
+// Invariant: batch is nil if and only if no reply waits. finalReplyPending is about the replies in batch.
 type output struct {
 	life  *life
-	batch *batch        // borrowed from the server
-	since time.Duration // when the first reply was added
+	batch *batch // borrowed from the server
 	// the reply to a finished message waits: flush it before any call that may block (RFC 1047)
 	finalReplyPending bool
+	receipt           *receipt // of the reply to the last message; nil before Client.Watch
 }
 
 // reply adds r to the replies that wait for the next flush.
@@ -47,7 +50,7 @@ func (o *output) append(write func([]byte) []byte) {
 func (o *output) begin() {
 	if o.batch == nil {
 		o.batch = o.life.srv.batches.Get().(*batch)
-		o.since = o.life.srv.now()
+		o.batch.since = o.life.srv.now()
 	}
 }
 
@@ -56,7 +59,7 @@ func (o *output) begin() {
 // in time sends it again (RFC 1047), and RFC 2920 section 3.2 lets a server hold back the replies of a group of
 // commands only.
 func (o *output) beforeWait() {
-	if o.batch != nil && (o.finalReplyPending || o.life.srv.now()-o.since > maxAge) {
+	if o.batch != nil && (o.finalReplyPending || o.life.srv.now()-o.batch.since > maxAge) {
 		o.flush()
 	}
 }
@@ -65,6 +68,9 @@ func (o *output) beforeWait() {
 func (o *output) flush() {
 	if o.batch != nil {
 		o.life.write(o.batch.octets)
+		if o.receipt != nil && o.finalReplyPending && o.life.ending < writeFailed {
+			o.receipt.wrote(o.life.srv.now())
+		}
 		o.drop()
 	}
 }

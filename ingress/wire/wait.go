@@ -101,6 +101,9 @@ func (c *conn) fill() error {
 	} else {
 		c.out.flush()
 		c.in.shrink()
+		if !half {
+			c.out.receipt.waits()
+		}
 	}
 	if c.in.big != nil { // more was read behind a message than a batch may have, up to half a line
 		c.in.grow()
@@ -183,6 +186,7 @@ func (c *conn) await(p []byte) (int, error) {
 		case gaveWay:
 			return 0, errGaveWay
 		case n > 0:
+			c.out.receipt.heard(now)
 			return n, nil
 		case err == nil:
 			continue

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -219,5 +220,40 @@ func TestStore_RemembersWhatRedisDidNotHear(t *testing.T) {
 	}
 	if phase, _ := happens(t, newStore(t, addr), mail.LedgerClaimed, 4, keys); phase != mail.LedgerAbsent {
 		t.Errorf("an intent was left in Redis: phase %d", phase)
+	}
+}
+
+// TestStore_TakesLittlePerMessage bounds what Redis keeps of a message to one recipient from a sender with three
+// identities.
+func TestStore_TakesLittlePerMessage(t *testing.T) {
+	addr := extern.StartRedis(t)
+	s := newStore(t, addr)
+	used := func() int {
+		info, err := fleet.RedisSays(addr, "INFO", "memory")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(info, "used_memory:")
+		n, err := strconv.Atoi(strings.TrimSpace(rest[:strings.IndexByte(rest, '\n')]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	const messages = 5000
+	before := 0
+	for i := range 2 * messages {
+		if i == messages {
+			before = used()
+		}
+		name := fmt.Sprintf("%031x", i)
+		happens(t, s, mail.LedgerTook, 1, mail.LedgerKeys{
+			Message: name + "m", Recipients: [][]string{{name + "a", name + "b", name + "c"}},
+		})
+	}
+	each := (used() - before) / messages
+	t.Logf("%d octets per message", each)
+	if each > 1024 {
+		t.Errorf("%d octets per message, want 1024 at most", each)
 	}
 }

@@ -1,5 +1,7 @@
 package mail
 
+import "context"
+
 // A LedgerPhase says how far the delivery of a message to a recipient has come, as far as the ledger knows.
 type LedgerPhase uint8
 
@@ -73,4 +75,18 @@ type LedgerAnswer struct {
 	Open []int // their indexes, ascending; none: the end of data is not to be released
 	// Outcomes are those of the others, one per recipient. Of the open ones only Again is set.
 	Outcomes []Outcome
+}
+
+// attemptKey is the key of an Attempt in a context.
+type attemptKey struct{}
+
+// WithAttempt returns ctx for the Commit of an attempt that the ledger guards.
+func WithAttempt(ctx context.Context, a *Attempt) context.Context {
+	return context.WithValue(ctx, attemptKey{}, a)
+}
+
+// AttemptOf returns the attempt of ctx, nil without one.
+func AttemptOf(ctx context.Context) *Attempt {
+	a, _ := ctx.Value(attemptKey{}).(*Attempt)
+	return a
 }

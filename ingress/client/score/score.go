@@ -161,6 +161,13 @@ func (k *Score) Proved(sender string) string {
 	return domain.Canonical(sender)
 }
 
+// Name returns the organizational domain of the client's name in the DNS, where that leads back to the client; else "".
+func (k *Score) Name() string {
+	k.inquiry.mu.Lock()
+	defer k.inquiry.mu.Unlock()
+	return k.inquiry.proved
+}
+
 // Limited returns the refusal of a client that is over its rate of connections, 450 4.7.1, or nil. It waits for
 // nothing: after Verdict the answer is in.
 func (k *Score) Limited() *mail.Refusal {

@@ -79,6 +79,12 @@ func newSums(key []byte) *sync.Pool {
 	return &sync.Pool{New: func() any { return &sum{keyed(), keyed()} }}
 }
 
+// sumSize is about how many octets of memory a sum takes.
+const sumSize = 2 * (10 << 10)
+
+// Size returns about how many octets of memory the digest takes.
+func (d *Digest) Size() int { return len(d.sums) * sumSize }
+
 // NoHeader says that the message has no header section. It is called before Write.
 func (d *Digest) NoHeader() { d.body = true }
 

@@ -273,9 +273,12 @@ func TestDigest_AllocatesNoMoreForALargeMessage(t *testing.T) {
 		v.attempt(t)
 		return testing.AllocsPerRun(100, func() { v.attempt(t) })
 	}
+	if d := NewKeys([][]byte{secret, secret}).Begin(mail.Path{}); d.Size() != 2*sumSize {
+		t.Errorf("%d octets under two keys", d.Size())
+	}
 	small, large := measure(1), measure(1<<20)
 	t.Logf("%v allocations", small)
-	if large > small+1 || small > 60 { // a collection may empty a pool
+	if large > small+10 || small > 60 { // a pool may be empty at times
 		t.Errorf("%v allocations for 1 octet, %v for 1 MiB", small, large)
 	}
 }

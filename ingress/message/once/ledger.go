@@ -50,6 +50,7 @@ type Counts struct {
 type Ledger struct {
 	*Keys
 	store  Store
+	emit   func(mail.Event)
 	now    func() time.Time
 	counts counters
 
@@ -70,10 +71,11 @@ type fate struct {
 	holders []mail.TraceID
 }
 
-// New returns a Ledger that knows messages under keys. now is the clock.
-func New(s Store, keys *Keys, now func() time.Time) *Ledger {
+// New returns a Ledger that knows messages under keys. emit is called with what an operator should see, and must not
+// block. now is the clock.
+func New(s Store, keys *Keys, emit func(mail.Event), now func() time.Time) *Ledger {
 	return &Ledger{
-		Keys: keys, store: s, now: now, waiting: make(map[*mail.Attempt]struct{}),
+		Keys: keys, store: s, emit: emit, now: now, waiting: make(map[*mail.Attempt]struct{}),
 		forgotten: make(chan fate, maxForgotten),
 	}
 }
@@ -169,7 +171,7 @@ func (l *Ledger) Claim(ctx context.Context, a *mail.Attempt, whole bool) mail.Le
 	v := mail.LedgerEvent{Kind: mail.LedgerClaimed, Lease: lease.Milliseconds(), Whole: whole}
 	found, degraded := l.ask(ctx, a, nil, v)
 	if degraded {
-		l.counts.unguarded.Add(1)
+		l.unguarded(a)
 	}
 	v.Now, v.Holder = l.now().UnixMilli(), a.ID
 	plan := Decide(found, v)
@@ -226,7 +228,7 @@ func (l *Ledger) Settle(ctx context.Context, a *mail.Attempt, open []int, outcom
 		}
 		degraded := l.tell(ctx, a, open[:n], mail.LedgerEvent{Kind: kind, Reply: outcomes[0].Reply})
 		if degraded && kind != mail.LedgerRefused {
-			l.counts.unguarded.Add(1)
+			l.unguarded(a)
 		}
 		for i := range n {
 			if kind == mail.LedgerTook {
@@ -235,6 +237,12 @@ func (l *Ledger) Settle(ctx context.Context, a *mail.Attempt, open []int, outcom
 		}
 		open, outcomes = open[n:], outcomes[n:]
 	}
+}
+
+// unguarded counts and reports an attempt of which other nodes do not know.
+func (l *Ledger) unguarded(a *mail.Attempt) {
+	l.counts.unguarded.Add(1)
+	l.emit(mail.Event{Kind: mail.Anomaly, Time: l.now(), Trace: a.ID, Reason: "only this node remembers the delivery"})
 }
 
 // became returns the event that an outcome is.

@@ -38,10 +38,12 @@ func (m *memory) Ledger(_ context.Context, keys []mail.LedgerKeys, v mail.Ledger
 	return found, m.down
 }
 
+func ignore(mail.Event) {}
+
 // newLedger returns a Ledger that runs until the test ends, and its store. It is for a bubble, or runs nothing.
 func newLedger(t *testing.T) (*Ledger, *memory) {
 	m := &memory{entries: make(map[string]mail.LedgerEntry)}
-	l := New(m, NewKeys([][]byte{secret}), time.Now)
+	l := New(m, NewKeys([][]byte{secret}), ignore, time.Now)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
@@ -153,9 +155,11 @@ func TestLedger_LeaseOfANodeThatIsGoneEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gone, m := newLedger(t)
 		gone.Claim(t.Context(), attempt(1, "r"), true)
+		gone.mu.Lock()
 		clear(gone.waiting) // as if it had been killed
+		gone.mu.Unlock()
 		time.Sleep(lease)
-		l := New(m, gone.Keys, time.Now)
+		l := New(m, gone.Keys, ignore, time.Now)
 		if answer := l.Claim(t.Context(), attempt(2, "r"), true); len(answer.Open) != 1 || !answer.Outcomes[0].Again {
 			t.Errorf("after the lease: %+v", answer)
 		}
@@ -187,7 +191,7 @@ func TestLedger_FadesWhatWasPerhapsRead(t *testing.T) {
 		synctest.Wait()
 		open := func(after time.Duration) int {
 			clock := func() time.Time { return time.Now().Add(after) }
-			return len(New(l.store, l.Keys, clock).Claim(t.Context(), attempt(2, "r"), true).Open)
+			return len(New(l.store, l.Keys, ignore, clock).Claim(t.Context(), attempt(2, "r"), true).Open)
 		}
 		if n := open(59 * time.Minute); n != 0 {
 			t.Errorf("within the hour open are %d", n)
