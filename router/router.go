@@ -316,6 +316,9 @@ func (r *Router) Ready() bool { return r.current.Load().digest != "" }
 // Files returns the names and the texts of the files in force.
 func (r *Router) Files() iter.Seq2[string, string] { return r.current.Load().Files() }
 
+// NextHops returns the fixed next hops that rules name, each once, in no order.
+func (r *Router) NextHops() iter.Seq[mail.NextHop] { return r.current.Load().NextHops() }
+
 // Warnings returns warnings about lines that load but may not do what they seem to do. The slice is shared and not to
 // be changed.
 func (r *Router) Warnings() []rules.Warning { return r.current.Load().Warnings() }

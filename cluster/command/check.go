@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +13,8 @@ import (
 
 type checkVerb struct {
 	configFlag
-	JSON bool `name:"json" help:"Print for a program."`
+	Connect bool `help:"${check_connect}"`
+	JSON    bool `name:"json" help:"Print for a program."`
 }
 
 // A finding is a Problem as a program reads it.
@@ -33,9 +35,25 @@ func (v *checkVerb) run(s streams) int {
 		warnings, err = node.Check(cfg, problems)
 		problems = problemsOf(err)
 	}
+	var trials []node.Trial
+	if v.Connect && len(problems) == 0 {
+		if trials, err = node.Connect(context.Background(), cfg); err != nil {
+			problems = problemsOf(err)
+		}
+		for _, t := range trials {
+			if !t.OK {
+				problems = append(problems, cfg.Problem(t.Field, t.What+": "+t.Why))
+			}
+		}
+	}
 	if v.JSON {
-		printFindings(s.out, problems, warnings)
+		printFindings(s.out, problems, warnings, trials)
 	} else {
+		for _, t := range trials {
+			if t.OK {
+				fmt.Fprintf(s.out, "%s: %s: works\n", t.Field, t.What)
+			}
+		}
 		for _, w := range warnings {
 			fmt.Fprintf(s.err, "warning: %s\n", w)
 		}
@@ -62,7 +80,7 @@ func problemsOf(err error) config.Problems {
 }
 
 // printFindings prints the result of check for a program.
-func printFindings(w io.Writer, problems, warnings []config.Problem) {
+func printFindings(w io.Writer, problems, warnings []config.Problem, trials []node.Trial) {
 	list := []finding{}
 	for _, p := range problems {
 		list = append(list, finding{"error", p.File, p.Line, p.Column, p.Field, p.Message})
@@ -70,7 +88,11 @@ func printFindings(w io.Writer, problems, warnings []config.Problem) {
 	for _, p := range warnings {
 		list = append(list, finding{"warning", p.File, p.Line, p.Column, p.Field, p.Message})
 	}
-	printJSON(w, map[string]any{"valid": len(problems) == 0, "findings": list})
+	out := map[string]any{"valid": len(problems) == 0, "findings": list}
+	if trials != nil {
+		out["trials"] = trials
+	}
+	printJSON(w, out)
 }
 
 // printJSON prints a value for a program, indented.

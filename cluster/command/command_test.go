@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"net/textproto"
 	"os"
 	"os/exec"
@@ -18,6 +20,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
+	"github.com/millrace/millrace/egress/smtptest"
 )
 
 func TestMain(m *testing.M) {
@@ -35,14 +38,26 @@ mx2.example.org. 60 IN AAAA 2001:db8::25
 nomail.example. 60 IN MX 0 .
 `
 
-// TestScripts runs testdata/script. Each script finds the address of a name server in $DNS and addresses with free
-// ports in $ADDR and $ADMIN.
+// TestScripts runs testdata/script. Each script finds the address of a name server in $DNS, of a host with logins in
+// $SMARTHOST, of a collector in $COLLECTOR, and addresses with free ports in $ADDR and $ADMIN.
 func TestScripts(t *testing.T) {
 	dns := dnstest.Start(t, zone)
+	ca := smtptest.NewCA()
+	smarthost := smtptest.Start(t, smtptest.Behaviour{
+		TLS: ca.Server("127.0.0.1"), Users: map[string]string{"relay": "right", "other": "right"},
+	})
+	collector := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(collector.Close)
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("DNS", dns.Addr())
+			env.Setenv("SMARTHOST", smarthost.Addr())
+			env.Setenv("COLLECTOR", collector.URL)
+			env.Setenv("SSL_CERT_FILE", filepath.Join(env.WorkDir, "smarthost-ca.pem")) // what the system trusts
+			if err := writeSmarthost(env.WorkDir, smarthost.Addr(), ca.PEM()); err != nil {
+				return err
+			}
 			for _, name := range []string{"ADDR", "ADMIN"} {
 				l, err := net.Listen("tcp", "127.0.0.1:0")
 				if err != nil {
@@ -83,6 +98,21 @@ func await(condition func() bool) bool {
 		}
 	}
 	return true
+}
+
+// writeSmarthost writes rules with two logins at a host, of which one has a wrong password, and the authority of its
+// certificate.
+func writeSmarthost(dir, addr string, authority []byte) error {
+	var errs []error
+	for name, text := range map[string]string{
+		"smarthost-ca.pem": string(authority),
+		"smarthost.txt": "one@example.com submission://relay@" + addr + " lend=anybody\n" +
+			"two@example.com submission://other@" + addr + " lend=anybody\n",
+		"smarthost.passwords": "relay@" + addr + " right\nother@" + addr + " wrong-password\n",
+	} {
+		errs = append(errs, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	return errors.Join(errs...)
 }
 
 // awaitSMTP waits until an SMTP server greets at an address.

@@ -7,6 +7,8 @@ func helpTexts() kong.Vars {
 	return kong.Vars{
 		"serve": "Run a node in the foreground; the log goes to stderr. SIGHUP reads rules and " +
 			"certificates anew, SIGTERM drains.",
+		"check_connect": "Try also what the node needs of others: name servers, Redis, DNS lists, the collector, " +
+			"its ports and its credentials at next hops. No mail is begun.",
 		"explain": "Tell what would become of a message. Exit code: 0 accept or drop, 1 defer, 2 " +
 			"reject, 3 no verdict.",
 		"dev": "Run a node, a name server and destinations of every mood in one process, and show " +

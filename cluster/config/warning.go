@@ -1,6 +1,25 @@
 package config
 
-import "fmt"
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// hostnameDoubt returns what destinations may hold against a host with such a name, or "".
+func hostnameDoubt(name string) string {
+	_, err := netip.ParseAddr(name)
+	switch {
+	case err == nil:
+		return " is an address: destinations want a name that resolves to it"
+	case !strings.Contains(name, "."):
+		return " has no dot: destinations want a name that resolves, such as mx1.example.net"
+	case strings.Contains(name, "_"):
+		return " has an underscore, which no name of a host has: some destinations refuse it"
+	}
+	return ""
+}
 
 // Warnings returns what the configuration asks for and this version does not do, and what it should say and does not. A
 // node serves nonetheless.
@@ -18,6 +37,9 @@ func (c *Config) Warnings() []Problem {
 		if s.present {
 			warn(s.field, "not served by this version: "+s.effect)
 		}
+	}
+	if why := hostnameDoubt(c.Hostname); why != "" {
+		warn("hostname", strconv.Quote(c.Hostname)+why)
 	}
 	for i := range c.Listen {
 		if c.Listen[i].ClientCA != "" {

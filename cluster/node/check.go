@@ -11,11 +11,15 @@ import (
 // Check builds everything that a node consists of and starts nothing of it. It returns all complaints at once, with
 // those that reading the configuration file had. The error is Problems, or nil if there is nothing to complain about.
 func Check(c *config.Config, known config.Problems) (warnings []config.Problem, err error) {
-	warnings = append(c.Warnings(), placesWarning(c, maxOpenFiles())...)
+	warnings = startWarnings(c)
 	f, err := readFiles(c, false)
 	wrong := known.Join(err)
 	if f.rules != nil {
 		warnings = append(warnings, f.ruleWarnings()...)
+		if c.SRS != nil && f.rules.Hosted(c.SRS.Domain) {
+			warnings = append(warnings, c.Problem("srs.domain",
+				c.SRS.Domain+" is hosted by the rules: it is to be a name of its own, without mailboxes"))
+		}
 	}
 	cluster, err := readClusterFiles(c)
 	wrong = wrong.Join(err)
@@ -31,6 +35,12 @@ func Check(c *config.Config, known config.Problems) (warnings []config.Problem, 
 	}
 	p.close()
 	return warnings, nil
+}
+
+// startWarnings returns what an administrator should know before mail flows, the rules left out.
+func startWarnings(c *config.Config) []config.Problem {
+	warnings := append(c.Warnings(), placesWarning(c, maxOpenFiles())...)
+	return append(warnings, doubts(c, time.Now())...)
 }
 
 // ruleWarnings returns what is doubtful about the rules, and what they ask for and the configuration does not provide.

@@ -203,7 +203,7 @@ func (n *Node) startTracer() (trace.Tracer, error) {
 
 // warn logs what an administrator should know before mail flows.
 func (n *Node) warn() {
-	for _, w := range append(n.cfg.Warnings(), placesWarning(n.cfg, maxOpenFiles())...) {
+	for _, w := range startWarnings(n.cfg) {
 		n.log.say(slog.LevelWarn, "configuration", "at", w.String())
 	}
 	for _, w := range n.rules.router.Warnings() {

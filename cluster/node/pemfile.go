@@ -52,7 +52,7 @@ func pemMistake(text []byte, want string) string {
 }
 
 // library matches what libraries put in front of their errors.
-var library = regexp.MustCompile(`\b(tls|x509|asn1|dkim|pem|crypto/[a-z0-9]+): `)
+var library = regexp.MustCompile(`\b(tls|x509|asn1|dkim|pem|store|dns|crypto/[a-z0-9]+): `)
 
 // pairMistake returns why a certificate and its key cannot be used, as an error of one of two fields. err is what the
 // library says.

@@ -23,14 +23,23 @@ const tracerName = "github.com/millrace/millrace"
 
 // newExporter makes the exporter to the endpoint that telemetry.otlp names. It does not connect yet.
 func newExporter(ctx context.Context, endpoint string) (sdktrace.SpanExporter, error) {
+	to, err := exportURL(endpoint)
+	if err != nil {
+		return nil, err
+	}
+	return otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(to), otlptracehttp.WithTimeout(5*time.Second))
+}
+
+// exportURL returns where spans go for the endpoint that telemetry.otlp names.
+func exportURL(endpoint string) (string, error) {
 	u, err := url.Parse(endpoint)
 	if err != nil { // its text holds the endpoint, and so a password
-		return nil, errors.New("is not a URL")
+		return "", errors.New("is not a URL")
 	}
 	if u.Path == "" || u.Path == "/" {
 		u.Path = "/v1/traces" // the default path of OTLP/HTTP
 	}
-	return otlptracehttp.New(ctx, otlptracehttp.WithEndpointURL(u.String()), otlptracehttp.WithTimeout(5*time.Second))
+	return u.String(), nil
 }
 
 // newTracer returns a tracer whose spans are sent to exporter, and the function that ends it. The share sample of the

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"math/big"
 	"net"
 	"time"
@@ -32,6 +33,9 @@ func NewCA() *CA {
 	}
 	return &CA{cert: sign(template, template, key, key), key: key}
 }
+
+// PEM returns the certificate of this CA as a file has it.
+func (ca *CA) PEM() []byte { return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}) }
 
 // Pool returns a pool with this CA alone, for tls.Config.RootCAs.
 func (ca *CA) Pool() *x509.CertPool {

@@ -3,6 +3,8 @@ package rules
 import (
 	"encoding/binary"
 	"hash/maphash"
+	"iter"
+	"maps"
 	"math/bits"
 	"regexp"
 	"strconv"
@@ -157,6 +159,9 @@ func (t *Table) Ours(domain string) bool {
 
 // HasNextHop reports whether a rule names a fixed next hop.
 func (t *Table) HasNextHop(h mail.NextHop) bool { return t.fixed[h] }
+
+// NextHops returns the fixed next hops that rules name, each once, in no order.
+func (t *Table) NextHops() iter.Seq[mail.NextHop] { return maps.Keys(t.fixed) }
 
 // Warnings returns warnings about lines that loaded. The slice is shared and not to be changed.
 func (t *Table) Warnings() []Warning { return t.tally.warnings }
