@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -45,7 +44,7 @@ type Config struct {
 	Rules string `yaml:"-"`
 
 	locations
-	loaded []byte // the file as Load read it; nil after Parse
+	loaded bool // by Load, so that the file can be read again
 }
 
 // A Listener is an address that accepts mail.
@@ -301,7 +300,7 @@ func Inspect(file string) (*Config, error) {
 	}
 	c, problems := inspect(file, data, "", os.LookupEnv)
 	if c != nil {
-		c.loaded = data
+		c.loaded = true
 	}
 	if len(problems) > 0 {
 		return c, problems
@@ -314,26 +313,6 @@ func Inspect(file string) (*Config, error) {
 // error is Problems, all of them.
 func Parse(file string, data []byte, ruleText string) (*Config, error) {
 	return parse(file, data, ruleText, os.LookupEnv)
-}
-
-// Revalidate reads and validates the file that c was loaded from once more. It changes nothing, and returns nil for a
-// Config of Parse. The error is as that of Load.
-func (c *Config) Revalidate() error {
-	if c.loaded == nil {
-		return nil
-	}
-	_, err := Load(c.file)
-	return err
-}
-
-// Edited reports whether the file that c was loaded from differs from what Load read. It is false for a Config of Parse
-// and when the file cannot be read.
-func (c *Config) Edited() bool {
-	if c.loaded == nil {
-		return false
-	}
-	data, err := os.ReadFile(c.file)
-	return err == nil && !bytes.Equal(data, c.loaded)
 }
 
 func parse(file string, data []byte, ruleText string, env func(string) (string, bool)) (*Config, error) {

@@ -54,10 +54,10 @@ type Node struct {
 	listeners *listeners
 	admin     *admin.Server // nil: the configuration has no section admin
 
-	draining  atomic.Bool
-	drain     drainRequest
-	reloading sync.Mutex // held by Reload
-	cleanups  cleanups
+	draining atomic.Bool
+	drain    drainRequest
+	reloads  reloads
+	cleanups cleanups
 }
 
 // A drainRequest is an administrator's request that the node ends. It can be made once.
@@ -83,6 +83,7 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 		members:   newMembership(),
 		listeners: newListeners(&cfg.Limits),
 		drain:     drainRequest{made: make(chan struct{})},
+		reloads:   reloads{read: digests(cfg)},
 	}
 	n.metrics = admin.NewMetrics(opts.Version, n.gauges())
 	n.events = newQueue(ringSize, n.metrics)

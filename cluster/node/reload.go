@@ -2,39 +2,98 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/millrace/millrace/cluster/config"
 )
+
+// reloads is what a node knows of changes that its reloads do not bring.
+type reloads struct {
+	running sync.Mutex               // held by Reload
+	read    map[string][32]byte      // digests of the files that are read at the start alone, by key
+	waiting atomic.Pointer[[]string] // keys whose change takes a restart; nil: none is known
+}
 
 // Reload reads rules, SRS keys, signing keys, certificates, credentials, the limits of Sites and reactions, and the
 // keys of gossip anew. If anything is wrong with any of them, or with the configuration file, nothing changes, and the
-// error names the file and the line. Mail under way is not affected. The contents of the configuration file, and the
-// keys that are derived from secret_file or from what replaces it, change with a restart only. What a reload waits for,
-// files that are being written and Redis, ends with ctx.
+// error names the file and the line. Mail under way is not affected. The values of the configuration file, and files
+// that are read at the start alone, change with a restart only: the log and /readyz name the keys. What a reload waits
+// for, files that are being written and Redis, ends with ctx.
 func (n *Node) Reload(ctx context.Context) error {
-	n.reloading.Lock()
-	defer n.reloading.Unlock()
-	err := n.reload(ctx)
+	n.reloads.running.Lock()
+	defer n.reloads.running.Unlock()
+	changed, err := n.cfg.Changes()
+	if err == nil {
+		err = n.reload(ctx)
+	}
 	if err != nil {
 		n.log.say(slog.LevelError, "reload failed, nothing changed", "cause", err.Error())
 		return err
 	}
-	if n.cfg.Edited() {
-		n.log.say(slog.LevelWarn,
-			"the configuration file has changed: what it says takes a restart; the files it names were read anew")
-	}
 	rules := n.rules.router
+	waiting := append(changed, n.reloads.otherFiles(n.cfg)...)
+	n.reloads.waiting.Store(&waiting)
+	if len(waiting) > 0 {
+		n.log.say(slog.LevelWarn, "reloaded, and what changed in these keys takes a restart", "keys",
+			strings.Join(waiting, ", "), "rules", rules.Len(), "domains", rules.Domains())
+		return nil
+	}
 	n.log.say(slog.LevelInfo, "reloaded", "rules", rules.Len(), "domains", rules.Domains())
 	return nil
+}
+
+// ready reports to /readyz which changes wait for a restart. The node is ready with them.
+func (r *reloads) ready() (bool, string) {
+	waiting := r.waiting.Load()
+	if waiting == nil || len(*waiting) == 0 {
+		return true, ""
+	}
+	return true, "changed since the start, takes a restart: " + strings.Join(*waiting, ", ")
+}
+
+// otherFiles returns the keys of files that are read at the start alone and have changed since.
+func (r *reloads) otherFiles(c *config.Config) (keys []string) {
+	now := digests(c)
+	for _, key := range slices.Sorted(maps.Keys(now)) {
+		if now[key] != r.read[key] {
+			keys = append(keys, key+" (the file)")
+		}
+	}
+	return keys
+}
+
+// digests returns digests of the files that are read at the start alone. One that cannot be read counts as empty: what
+// needs it fails by itself.
+func digests(c *config.Config) map[string][32]byte {
+	files := map[string]config.File{"secret_file": c.SecretFile}
+	if c.Admin != nil {
+		files["admin.token_file"] = c.Admin.TokenFile
+	}
+	if c.Score != nil {
+		files["score.allow_file"], files["score.block_file"] = c.Score.AllowFile, c.Score.BlockFile
+	}
+	out := make(map[string][32]byte)
+	for key, file := range files {
+		if file != "" {
+			text, _ := os.ReadFile(string(file))
+			out[key] = sha256.Sum256(text)
+		}
+	}
+	return out
 }
 
 // reload reads all files before it changes anything. It swaps the rules last, because they fail most often, and
 // restores the credentials when they do.
 func (n *Node) reload(ctx context.Context) error {
 	c, f := n.cfg, n.parts.files
-	if err := c.Revalidate(); err != nil {
-		return err
-	}
 	handshake := f.certificate.current.Load()
 	if c.TLS != nil {
 		var err error

@@ -190,6 +190,7 @@ func storeGauges(s store.Stats) admin.Store {
 func (n *Node) checks() []admin.Check {
 	return []admin.Check{
 		{Name: "rules", OK: n.rules.ready},
+		{Name: "configuration", OK: n.reloads.ready},
 		{Name: "listeners", OK: func() (bool, string) { return n.listeners.up.Load(), "" }},
 		{Name: "destinations", OK: n.members.fitness},
 		{Name: "serving", OK: func() (bool, string) {
