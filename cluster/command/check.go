@@ -14,7 +14,7 @@ import (
 type checkVerb struct {
 	configFlag
 	Connect bool `help:"${check_connect}"`
-	JSON    bool `name:"json" help:"Print for a program."`
+	jsonFlag
 }
 
 // A finding is a Problem as a program reads it.

@@ -30,6 +30,15 @@ type clusterVerbs struct {
 type clusterInitVerb struct {
 	Dir   string   `arg:"" placeholder:"DIR" help:"The folder to write to."`
 	Names []string `arg:"" placeholder:"NAME" help:"The nodes' names, as in cluster.name."`
+	jsonFlag
+
+	files []madeFile // what was done so far
+}
+
+// A madeFile is a file that a node needs.
+type madeFile struct {
+	File    string `json:"file"`
+	Written bool   `json:"written"` // false: it existed and was kept
 }
 
 // authorityLife and nodeLife are how long the certificates of an authority and of a node are valid.
@@ -40,32 +49,43 @@ const (
 
 func (v *clusterInitVerb) run(s streams) int {
 	if err := v.init(s); err != nil {
-		fmt.Fprintln(s.err, "millrace:", err)
-		return exitError
+		return fail(s, err)
 	}
 	return exitOK
 }
 
 func (v *clusterInitVerb) init(s streams) error {
-	for _, name := range v.Names {
-		if err := checkNode(name); err != nil {
+	for i := range v.Names {
+		v.Names[i] = *inALabels(&v.Names[i])
+		if err := checkNode(v.Names[i]); err != nil {
 			return err
 		}
 	}
 	if err := os.MkdirAll(v.Dir, 0o700); err != nil {
 		return err
 	}
-	if err := v.write(s, "gossip.key", func() ([]byte, error) { return newSecret(), nil }); err != nil {
+	if err := v.write("gossip.key", func() ([]byte, error) { return newSecret(), nil }); err != nil {
 		return err
 	}
-	ca, caKey, err := v.authority(s)
+	ca, caKey, err := v.authority()
 	if err != nil {
 		return err
 	}
 	for _, name := range v.Names {
-		if err := v.node(s, name, ca, caKey); err != nil {
+		if err := v.node(name, ca, caKey); err != nil {
 			return err
 		}
+	}
+	if v.JSON {
+		printJSON(s.out, map[string]any{"files": v.files})
+		return nil
+	}
+	for _, f := range v.files {
+		done := "kept   "
+		if f.Written {
+			done = "written"
+		}
+		fmt.Fprintln(s.out, done, f.File)
 	}
 	fmt.Fprintf(s.out,
 		"Each node NAME needs gossip.key, ca.pem, NAME.pem and NAME.key. Keep ca.key off the nodes: who has it can "+
@@ -76,16 +96,16 @@ func (v *clusterInitVerb) init(s streams) error {
 // checkNode returns an error unless name can be that of a node, whose files stand beside those of the cluster.
 func checkNode(name string) error {
 	if !mail.IsDomain(name) || name == "ca" || name == "gossip" {
-		return fmt.Errorf("%q cannot be the name of a node", name)
+		return usageError{fmt.Errorf("%q cannot be the name of a node", name)}
 	}
 	return nil
 }
 
-// write writes a file unless it exists, and prints what it did.
-func (v *clusterInitVerb) write(s streams, name string, content func() ([]byte, error)) error {
+// write writes a file unless it exists, and notes what it did.
+func (v *clusterInitVerb) write(name string, content func() ([]byte, error)) error {
 	path := filepath.Join(v.Dir, name)
 	if _, err := os.Stat(path); err == nil {
-		fmt.Fprintln(s.out, "kept   ", path)
+		v.files = append(v.files, madeFile{File: path})
 		return nil
 	}
 	text, err := content()
@@ -95,7 +115,7 @@ func (v *clusterInitVerb) write(s streams, name string, content func() ([]byte, 
 	if err := writeNew(path, text); err != nil {
 		return err
 	}
-	fmt.Fprintln(s.out, "written", path)
+	v.files = append(v.files, madeFile{path, true})
 	return nil
 }
 
@@ -107,7 +127,7 @@ func newSecret() []byte {
 }
 
 // authority returns the authority of the cluster. It makes one if the folder has no authority.
-func (v *clusterInitVerb) authority(s streams) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+func (v *clusterInitVerb) authority() (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	certFile, keyFile := filepath.Join(v.Dir, "ca.pem"), filepath.Join(v.Dir, "ca.key")
 	_, certErr := os.Stat(certFile)
 	_, keyErr := os.Stat(keyFile)
@@ -122,7 +142,7 @@ func (v *clusterInitVerb) authority(s streams) (*x509.Certificate, *ecdsa.Privat
 		template := certificateFor("millrace cluster", authorityLife)
 		template.IsCA, template.BasicConstraintsValid = true, true
 		template.KeyUsage = x509.KeyUsageCertSign
-		if err := v.pair(s, "ca", template, template, key, key); err != nil {
+		if err := v.pair("ca", template, template, key, key); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -167,12 +187,12 @@ func readPEM(file, kind string) ([]byte, error) {
 }
 
 // node makes the certificate of a node, which serves at both ends of a link between nodes.
-func (v *clusterInitVerb) node(s streams, name string, ca *x509.Certificate, caKey *ecdsa.PrivateKey) error {
+func (v *clusterInitVerb) node(name string, ca *x509.Certificate, caKey *ecdsa.PrivateKey) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
 	}
-	return v.pair(s, name, nodeTemplate(name, ca), ca, key, caKey)
+	return v.pair(name, nodeTemplate(name, ca), ca, key, caKey)
 }
 
 // nodeTemplate returns the template of a node's certificate, which ends with that of the authority at the latest.
@@ -188,7 +208,7 @@ func nodeTemplate(name string, ca *x509.Certificate) *x509.Certificate {
 }
 
 // pair writes a certificate and its key unless both exist. That only one exists is an error.
-func (v *clusterInitVerb) pair(s streams, name string, template, parent *x509.Certificate, key,
+func (v *clusterInitVerb) pair(name string, template, parent *x509.Certificate, key,
 	parentKey *ecdsa.PrivateKey) error {
 	keyFile := filepath.Join(v.Dir, name+".key")
 	_, err := os.Stat(filepath.Join(v.Dir, name+".pem"))
@@ -196,13 +216,13 @@ func (v *clusterInitVerb) pair(s streams, name string, template, parent *x509.Ce
 		return fmt.Errorf("%s holds only one of %s.pem and %s.key; remove it, and both are made anew", v.Dir, name,
 			name)
 	}
-	if err := v.write(s, name+".key", func() ([]byte, error) {
+	if err := v.write(name+".key", func() ([]byte, error) {
 		der, err := x509.MarshalPKCS8PrivateKey(key)
 		return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
 	}); err != nil {
 		return err
 	}
-	return v.write(s, name+".pem", func() ([]byte, error) {
+	return v.write(name+".pem", func() ([]byte, error) {
 		der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, parentKey)
 		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), err
 	})

@@ -14,6 +14,16 @@ import (
 type clusterDrainVerb struct {
 	configFlag
 	NoWait bool `name:"no-wait" help:"Ask, and do not wait."`
+	jsonFlag
+}
+
+// say prints what the node does.
+func (v *clusterDrainVerb) say(s streams, state string) {
+	if v.JSON {
+		printJSON(s.out, map[string]string{"state": state})
+		return
+	}
+	fmt.Fprintln(s.out, state)
 }
 
 // drainPoll is the time between two attempts to connect to the node that drains.
@@ -21,8 +31,7 @@ const drainPoll = 50 * time.Millisecond
 
 func (v *clusterDrainVerb) run(s streams) int {
 	if err := v.drain(s); err != nil {
-		fmt.Fprintln(s.err, "millrace:", err)
-		return exitError
+		return fail(s, err)
 	}
 	return exitOK
 }
@@ -40,7 +49,9 @@ func (v *clusterDrainVerb) drain(s streams) error {
 	if _, err := askNode(ctx, cfg, http.MethodPost, "/api/v1/cluster/drain"); err != nil {
 		return err
 	}
-	fmt.Fprintln(s.out, "draining")
+	if v.NoWait || !v.JSON { // for a program, the last state alone
+		v.say(s, "draining")
+	}
 	if v.NoWait {
 		return nil
 	}
@@ -48,7 +59,7 @@ func (v *clusterDrainVerb) drain(s streams) error {
 	for {
 		conn, err := d.DialContext(ctx, "tcp", reachable(cfg.Admin.Addr))
 		if err != nil && ctx.Err() == nil {
-			fmt.Fprintln(s.out, "drained")
+			v.say(s, "drained")
 			return nil
 		}
 		if err == nil {

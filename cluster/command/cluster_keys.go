@@ -25,6 +25,7 @@ type clusterKeysVerbs struct {
 // A keyFile is the argument of all of them.
 type keyFile struct {
 	File string `arg:"" placeholder:"FILE" help:"The file of cluster.key_file."`
+	jsonFlag
 }
 
 type (
@@ -95,6 +96,10 @@ func (v *keyFile) edit(out io.Writer, change func(lines []string, keys []int) ([
 	prints, err := node.Fingerprints(v.File)
 	if err != nil {
 		return err
+	}
+	if v.JSON {
+		printJSON(out, map[string]any{"used": prints[0], "understood": prints[1:]})
+		return nil
 	}
 	fmt.Fprintln(out, "used       ", prints[0])
 	for _, p := range prints[1:] {

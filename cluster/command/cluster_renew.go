@@ -14,12 +14,18 @@ import (
 type clusterRenewVerb struct {
 	Dir   string   `arg:"" placeholder:"DIR" help:"The folder that cluster init wrote to."`
 	Names []string `arg:"" optional:"" placeholder:"NAME" help:"The nodes; all of the folder if none is named."`
+	jsonFlag
+}
+
+// A renewed is a certificate with a new end.
+type renewed struct {
+	File  string `json:"file"`
+	Until string `json:"until"`
 }
 
 func (v *clusterRenewVerb) run(s streams) int {
 	if err := v.renew(s); err != nil {
-		fmt.Fprintln(s.err, "millrace:", err)
-		return exitError
+		return fail(s, err)
 	}
 	return exitOK
 }
@@ -57,12 +63,20 @@ func (v *clusterRenewVerb) renew(s streams) error {
 		}
 		made[i] = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	}
+	var all []renewed
 	for i, name := range names {
 		file := filepath.Join(v.Dir, name+".pem")
 		if err := replaceFile(file, made[i]); err != nil {
 			return err
 		}
-		fmt.Fprintln(s.out, "renewed", file, "until", until.UTC().Format(time.DateOnly))
+		all = append(all, renewed{file, until.UTC().Format(time.DateOnly)})
+	}
+	if v.JSON {
+		printJSON(s.out, map[string]any{"renewed": all})
+		return nil
+	}
+	for _, r := range all {
+		fmt.Fprintln(s.out, "renewed", r.File, "until", r.Until)
 	}
 	fmt.Fprintln(s.out, "Copy each NAME.pem to its node and send that SIGHUP. The keys are the same.")
 	return nil

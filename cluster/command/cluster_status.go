@@ -20,7 +20,7 @@ import (
 
 type clusterStatusVerb struct {
 	configFlag
-	JSON bool `name:"json" help:"Print for a program."`
+	jsonFlag
 }
 
 const (
@@ -32,8 +32,7 @@ const (
 
 func (v *clusterStatusVerb) run(s streams) int {
 	if err := v.show(s); err != nil {
-		fmt.Fprintln(s.err, "millrace:", err)
-		return exitError
+		return fail(s, err)
 	}
 	return exitOK
 }

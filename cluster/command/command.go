@@ -1,7 +1,7 @@
 // Package command is the command line: one file per verb.
 //
 // It owns the verbs with their flags and help, what they print and their exit codes, and the files that cluster init
-// and renew, cluster keys and dkim new write. It is the only place that knows kong.
+// and renew, cluster keys, dkim new, key new, token new and man write. It is the only place that knows kong.
 //
 // It refuses to know how a configuration is read and a node runs: packages config, node and dev do what a verb asks
 // for.
@@ -10,8 +10,10 @@
 package command
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/alecthomas/kong"
 )
@@ -20,28 +22,54 @@ import (
 const (
 	exitOK    = 0
 	exitError = 1
+	exitUsage = 2 // the command line is wrong
 )
 
 // A streams is where a verb reads and writes.
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
+	model    *kong.Application // of the command line itself
 }
 
 // verbs are all verbs with their flags.
 type verbs struct {
-	Serve   serveVerb    `cmd:"" help:"${serve}"`
-	Check   checkVerb    `cmd:"" help:"Validate a configuration and the rules it names."`
-	Explain explainVerb  `cmd:"" help:"${explain}"`
-	Dev     devVerb      `cmd:"" help:"${dev}"`
-	DKIM    dkimVerbs    `cmd:"" name:"dkim" help:"Keys that messages are signed with."`
-	Cluster clusterVerbs `cmd:"" help:"Nodes that work together."`
-	Version versionVerb  `cmd:"" help:"Print the version."`
+	Serve      serveVerb      `cmd:"" help:"${serve}"`
+	Check      checkVerb      `cmd:"" help:"Validate a configuration and the rules it names."`
+	Explain    explainVerb    `cmd:"" help:"${explain}"`
+	Dev        devVerb        `cmd:"" help:"${dev}"`
+	DKIM       dkimVerbs      `cmd:"" name:"dkim" help:"Keys that messages are signed with."`
+	Key        keyVerbs       `cmd:"" help:"Keys that secrets are made of: srs.key_file, secret_file."`
+	Token      tokenVerbs     `cmd:"" help:"Tokens of administrators: admin.token_file."`
+	Cluster    clusterVerbs   `cmd:"" help:"Nodes that work together."`
+	Completion completionVerb `cmd:"" help:"Print what completes the command line in a shell."`
+	Man        manVerb        `cmd:"" help:"Print the manual page, or write the pages of all verbs."`
+	Version    versionVerb    `cmd:"" help:"Print the version."`
+	Help       helpVerb       `cmd:"" help:"Print the help of millrace, or of a verb."`
+}
+
+// helpVerb stands in the help alone: Main reads "help VERB" as "VERB --help".
+type helpVerb struct {
+	Verb []string `arg:"" optional:"" placeholder:"VERB" help:"The verb."`
+}
+
+func (v *helpVerb) run(streams) int { return exitOK }
+
+// spelled returns args as the parser knows them: without any, and for "help", it is asked for help.
+func spelled(args []string) []string {
+	switch {
+	case len(args) == 0:
+		return []string{"--help"}
+	case args[0] == "help":
+		return append(slices.Clone(args[1:]), "--help")
+	case args[0] == "--version":
+		return append([]string{"version"}, args[1:]...)
+	}
+	return args
 }
 
 // Main runs the verb that args name and returns the exit code.
 func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	s := streams{stdin, stdout, stderr}
 	var v verbs
 	exited := false
 	parser, err := kong.New(&v,
@@ -57,7 +85,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "millrace:", err)
 		return exitError
 	}
-	parsed, err := parser.Parse(args)
+	parsed, err := parser.Parse(spelled(args))
 	if exited {
 		return exitOK
 	}
@@ -66,41 +94,31 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		if len(args) > 0 && args[0] == "explain" {
 			return exitNoVerdict
 		}
-		return exitError
+		return exitUsage
 	}
-	switch parsed.Command() {
-	case "serve":
-		return v.Serve.run(s)
-	case "check":
-		return v.Check.run(s)
-	case "explain":
-		return v.Explain.run(s)
-	case "dev":
-		return v.Dev.run(s)
-	case "cluster init <dir> <names>":
-		return v.Cluster.Init.run(s)
-	case "cluster renew <dir>", "cluster renew <dir> <names>":
-		return v.Cluster.Renew.run(s)
-	case "cluster status":
-		return v.Cluster.Status.run(s)
-	case "cluster drain":
-		return v.Cluster.Drain.run(s)
-	case "cluster keys show <file>":
-		return v.Cluster.Keys.Show.run(s)
-	case "cluster keys add <file>":
-		return v.Cluster.Keys.Add.run(s)
-	case "cluster keys use <file>":
-		return v.Cluster.Keys.Use.run(s)
-	case "cluster keys drop <file>":
-		return v.Cluster.Keys.Drop.run(s)
-	case "dkim new":
-		return v.DKIM.New.run(s)
-	default:
-		return v.Version.run(s)
+	verb, _ := parsed.Selected().Target.Addr().Interface().(interface{ run(streams) int }) // each one has it
+	return verb.run(streams{stdin, stdout, stderr, parser.Model})
+}
+
+// A usageError is about the command line.
+type usageError struct{ error }
+
+// fail prints an error and returns its exit code.
+func fail(s streams, err error) int {
+	fmt.Fprintln(s.err, "millrace:", err)
+	var usage usageError
+	if errors.As(err, &usage) {
+		return exitUsage
 	}
+	return exitError
 }
 
 // configFlag is the flag that most verbs have.
 type configFlag struct {
 	Config string `short:"c" name:"config" required:"" placeholder:"FILE" help:"The configuration file."`
+}
+
+// jsonFlag is the flag of what prints.
+type jsonFlag struct {
+	JSON bool `name:"json" help:"Print for a program."`
 }

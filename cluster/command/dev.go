@@ -15,6 +15,8 @@ type devVerb struct {
 	Addr string `default:"127.0.0.1:2525" placeholder:"ADDRESS" help:"Where the node listens."`
 	Once bool   `help:"End after the tour; exit code 1 if an outcome differs from what it should be."`
 	Log  bool   `help:"Show the node's own log on stderr."`
+
+	Quiet bool `short:"q" help:"${dev_quiet}"`
 }
 
 func (v *devVerb) run(s streams) int {
@@ -25,7 +27,8 @@ func (v *devVerb) run(s streams) int {
 		log = s.err
 	}
 	err := dev.Run(ctx, dev.Config{
-		Addr: v.Addr, Once: v.Once, Out: s.out, Log: log, Color: isTerminal(s.out), Version: readBuild().Version,
+		Addr: v.Addr, Once: v.Once, Quiet: v.Quiet, Out: s.out, Log: log, Color: isTerminal(s.out),
+		Version: readBuild().Version,
 	})
 	if err != nil && !(ctx.Err() != nil && !v.Once) {
 		fmt.Fprintln(s.err, err)

@@ -8,7 +8,8 @@ import (
 	"os"
 
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
-	"github.com/millrace/millrace/router/mail"
+	"github.com/millrace/millrace/router/leaf/ascii"
+	"github.com/millrace/millrace/router/rules"
 )
 
 type dkimVerbs struct {
@@ -21,7 +22,7 @@ type dkimNewVerb struct {
 	Type     string `enum:"rsa,ed25519" default:"rsa" help:"${dkim_new_type}"`
 	Bits     int    `default:"2048" help:"${dkim_new_bits}"`
 	Out      string `required:"" placeholder:"FILE" help:"${dkim_new_out}"`
-	JSON     bool   `name:"json" help:"Print for a program."`
+	jsonFlag
 }
 
 // A published is the DNS record of a new key.
@@ -33,10 +34,13 @@ type published struct {
 }
 
 func (v *dkimNewVerb) run(s streams) int {
+	err := v.readNames()
+	if err != nil {
+		return fail(s, err)
+	}
 	p, err := v.make()
 	if err != nil {
-		fmt.Fprintln(s.err, "millrace:", err)
-		return exitError
+		return fail(s, err)
 	}
 	if v.JSON {
 		printJSON(s.out, p)
@@ -46,12 +50,24 @@ func (v *dkimNewVerb) run(s streams) int {
 	return exitOK
 }
 
-func (v *dkimNewVerb) make() (*published, error) {
-	for _, name := range [][2]string{{"--domain", v.Domain}, {"--selector", v.Selector}} {
-		if !mail.IsDomain(name[1]) {
-			return nil, fmt.Errorf("%s: %q is not a domain name", name[0], name[1])
+// readNames reads the domain and the selector, and makes A-labels of them.
+func (v *dkimNewVerb) readNames() error {
+	for _, name := range []struct {
+		flag string
+		text *string
+	}{{"--domain", &v.Domain}, {"--selector", &v.Selector}} {
+		canonical, ok := rules.ALabels(*name.text)
+		if !ok {
+			return usageError{fmt.Errorf("%s: %q is not a domain name", name.flag, *name.text)}
+		}
+		if !ascii.Is(*name.text) {
+			*name.text = canonical
 		}
 	}
+	return nil
+}
+
+func (v *dkimNewVerb) make() (*published, error) {
 	algorithm := dkim.RSASHA256
 	if v.Type == "ed25519" {
 		algorithm = dkim.Ed25519SHA256

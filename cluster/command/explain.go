@@ -9,7 +9,9 @@ import (
 
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/node"
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
+	"github.com/millrace/millrace/router/rules"
 )
 
 // The exit codes of explain.
@@ -26,7 +28,7 @@ type explainVerb struct {
 	From *string `placeholder:"PATH" help:"The reverse-path; '<>' is the null sender."`
 	To   *string `placeholder:"PATH" help:"The forward-path."`
 	On   string  `placeholder:"ADDRESS" help:"The address of the listener that is asked; the first when left out."`
-	JSON bool    `name:"json" help:"Print for a program."`
+	jsonFlag
 }
 
 func (v *explainVerb) run(s streams) int {
@@ -60,7 +62,7 @@ func (v *explainVerb) run(s streams) int {
 }
 
 func (v *explainVerb) question() (node.Question, error) {
-	q := node.Question{Helo: v.Helo, On: v.On}
+	q := node.Question{Helo: inALabels(v.Helo), On: v.On}
 	var err error
 	if q.IP, err = netip.ParseAddr(v.IP); err != nil {
 		return q, fmt.Errorf("--ip: %q is not an address", v.IP)
@@ -90,9 +92,29 @@ func readPath(flag string, s *string) (*mail.Path, error) {
 	}
 	p, err := mail.ParsePath(text, true)
 	if err != nil {
+		if text != "" {
+			if why := rules.AddressMistake(text); why != "" {
+				return nil, fmt.Errorf("%s: %s", flag, why)
+			}
+		}
 		return nil, fmt.Errorf("%s: %q: %w", flag, *s, err)
 	}
+	if ascii.Is(p.Local) { // what a mailer does that wants to be understood by all
+		p.Domain = *inALabels(&p.Domain)
+	}
 	return &p, nil
+}
+
+// inALabels returns a name with its U-labels as A-labels, and what is no domain name as it is.
+func inALabels(name *string) *string {
+	if name == nil || ascii.Is(*name) {
+		return name
+	}
+	canonical, ok := rules.ALabels(*name)
+	if !ok {
+		return name
+	}
+	return &canonical
 }
 
 // printAnswer prints the answer for people: one thing a line, its name in front.

@@ -28,6 +28,12 @@ func helpTexts() kong.Vars {
 			"when every node has the new key.",
 		"cluster_keys_drop": "Forget the key that is no longer used. Third step, when every node uses the new " +
 			"one.",
+		"dev_quiet": "Print the addresses alone and, if an outcome of the tour differs from what it should be, that.",
+		"key_new": "Make a key for srs.key_file or secret_file: 32 random octets. All nodes need the same; to change " +
+			"it, put the new line in front of the old one.",
+		"token_new":  "Make a token for admin.token_file: 32 random octets.",
+		"secret_out": "Where it goes, printed when left out. A file that exists is kept and is an error.",
+		"man_dir":    "The folder to write to, such as /usr/local/share/man/man1; prints one page when left out.",
 		"dkim_new": "Make a private key and print the record that publishes its other half. The same " +
 			"key signs DKIM and seals ARC.",
 		"dkim_new_selector": "The selector, s=. Each key has its own, so that the old and the new one stand side" +

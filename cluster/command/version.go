@@ -7,7 +7,7 @@ import (
 )
 
 type versionVerb struct {
-	JSON bool `name:"json" help:"Print for a program."`
+	jsonFlag
 }
 
 // A build describes the program.

@@ -131,10 +131,18 @@ func (v *validator) fileOrFolder(field string, name File) {
 	}
 }
 
+// makes says what makes the file that a section lacks, as the end of a complaint.
+var makes = map[string]string{
+	"srs":     ": millrace key new makes one",
+	"arc":     ": millrace dkim new makes one",
+	"dkim":    ": millrace dkim new makes one",
+	"cluster": ": millrace cluster init makes it",
+}
+
 // required requires that the configuration names a file and that it exists.
 func (v *validator) required(field string, name File) {
 	if name == "" {
-		v.add(field, "is required")
+		v.add(field, "is required"+makes[field[:strings.IndexAny(field+".", ".[")]])
 		return
 	}
 	v.file(field, name)

@@ -20,6 +20,7 @@ const DefaultAddr = "127.0.0.1:2525"
 type Config struct {
 	Addr    string    // of the node; "": DefaultAddr. Port 0 takes a free one
 	Once    bool      // end after the tour
+	Quiet   bool      // print the addresses alone
 	Out     io.Writer // what people read
 	Log     io.Writer // the node's own log; nil discards it
 	Color   bool      // Out is a terminal
@@ -44,6 +45,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer w.close()
 	screen := &console{out: cfg.Out, color: cfg.Color}
+	if cfg.Quiet {
+		screen.out = io.Discard
+	}
 	watch := newWatch(screen)
 	n, err := startNode(cfg, w, watch)
 	if err != nil {
@@ -63,6 +67,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	watch.show()
+	if cfg.Quiet {
+		fmt.Fprintf(cfg.Out, "%s\n%s\n", addr, n.AdminAddr())
+	}
 	screen.invite(addr, n.AdminAddr().String())
 	<-ctx.Done()
 	return err
