@@ -134,7 +134,20 @@ var wrongConfigs = []wrongConfig{
 	{"an entry that is none", "score: {allow: [partner]}\n", "5:17",
 		"is neither an address nor a prefix"},
 
+	{"an address for a domain", "srs: {domain: 192.0.2.1, key_file: srs.key}\n", "5:15", "a domain name is needed"},
+	{"a selector with its suffix", "arc: {domain: a.example, selector: m1._domainkey, key_file: arc.pem}\n", "5:36",
+		"the selector stands alone: write m1"},
+	{"a cluster without its files", "cluster: {name: a, bind: \"10.0.0.1:7946\", peer: \"10.0.0.1:7947\"}\n", "5:1",
+		"cluster.key_file: is required: millrace cluster init makes it"},
+	{"a cluster without a port", "cluster: {name: a, bind: 10.0.0.1, peer: \"10.0.0.1:7947\"}\n", "5:26",
+		"the port is missing"},
+	{"a member by its name alone", "cluster: {name: a, bind: \"10.0.0.1:7946\", peer: \"10.0.0.1:7947\", join: [b]}\n",
+		"5:73", "the port is missing"},
+	{"a band that is inverted", "score: {greylist: {from: 6, to: 4}}\n", "5:33", "is not above greylist.from"},
+	{"a second signal that is none", "score: {weights: {bogus: 1, no_ptr: 3}}\n", "5:37", "did you mean no-ptr"},
+
 	// Files.
+	{"a file for a section", "tls: cert.pem\n", "5:6", "tls: want keys and values"},
 	{"a file that is not there", "secret_file: /etc/millrace/secret\n", "5:14",
 		"there is no file /etc/millrace/secret"},
 	{"a folder for a file", "secret_file: routes\n", "5:14", "is a folder, and a file is needed"},
@@ -159,6 +172,10 @@ var wrongConfigs = []wrongConfig{
 // wrongFiles are complaints about other files than the configuration: more names them, at begins with their name.
 var wrongFiles = []wrongConfig{
 	{"a secret that is too short", "secret_file: short\n", "short:1:1", "a key of at least 16 octets"},
+	{"a secret of the cluster that is too short",
+		"cluster: {name: a, bind: \"10.0.0.1:7946\", peer: \"10.0.0.1:7947\"," +
+			" key_file: short, tls: {ca: ca.pem, cert: a.pem, key: a.key}}\n", "short:1:1",
+		"cluster.key_file: a key of at least 16"},
 	{"a password without a user", "egress: {credentials_file: short}\n", "short:1:1", "want user@host:port"},
 	{"an SRS key that is too short", "srs: {domain: srs.example.net, key_file: short}\n", "short:1:1", "16 octets"},
 	{"a limit of no Site", "egress: {sites_file: short}\n", "short:1:1", ""},
@@ -223,7 +240,8 @@ var doubtfulConfigs = []wrongConfig{
 
 // goNames are what no complaint may have: names of the language that the program is written in, and of its libraries.
 var goNames = regexp.MustCompile(`\b(nil|int64|struct)\b|\b(netip|strconv|net|os|url|time|config|mail)\.[A-Z]|` +
-	`\b(x509|asn1|yaml|json|strconv|tls|dkim): (?:[a-z]+ ){3}|\bParse[A-Z]|unmarshal|%!|invalid syntax|` +
+	`\b(x509|asn1|yaml|json|strconv|dkim): (?:[a-z]+ ){3}|\btls: (?:failed|found|private|unknown)|` +
+	`\bParse[A-Z]|unmarshal|%!|invalid syntax|` +
 	`\b(stat|open) /`)
 
 // TestCheck_Mistakes: each wrong configuration is refused, at its place, by a text that names the fault.

@@ -63,10 +63,7 @@ func (d *decoder) spoil(field string) { d.spoiled = append(d.spoiled, field) }
 
 // follows reports whether a complaint about a field follows from one that there is.
 func (d *decoder) follows(field string) bool {
-	return field != "" && slices.ContainsFunc(d.spoiled, func(s string) bool {
-		rest, below := strings.CutPrefix(field, s)
-		return s != "" && below && (rest == "" || rest[0] == '.' || rest[0] == '[')
-	})
+	return slices.ContainsFunc(d.spoiled, func(s string) bool { return covers(s, field) })
 }
 
 var textType = reflect.TypeFor[encoding.TextUnmarshaler]()

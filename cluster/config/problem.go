@@ -50,8 +50,9 @@ func (p Problem) String() string {
 // Problems are all complaints about a configuration, as one error.
 type Problems []Problem
 
-// Join returns p and those of an error that are about a field that p has no complaint about, in the order of their
-// places. Any error but Problems is one without a place.
+// Join returns p and those of an error that are about a field of which, and of whose section, p has no complaint, in
+// the
+// order of their places. Any error but Problems is one without a place.
 func (p Problems) Join(err error) Problems {
 	var more Problems
 	if err != nil && !errors.As(err, &more) {
@@ -60,13 +61,18 @@ func (p Problems) Join(err error) Problems {
 	p = slices.Clone(p)
 	before := slices.Clone(p)
 	for _, next := range more {
-		same := func(p Problem) bool { return p.Field != "" && p.Field == next.Field }
-		if !slices.ContainsFunc(before, same) {
+		if !slices.ContainsFunc(before, func(p Problem) bool { return covers(p.Field, next.Field) }) {
 			p = append(p, next)
 		}
 	}
 	p.sort()
 	return p
+}
+
+// covers reports whether a field is that of another complaint, or stands in the section of it.
+func covers(section, field string) bool {
+	rest, below := strings.CutPrefix(field, section)
+	return section != "" && below && (rest == "" || rest[0] == '.' || rest[0] == '[')
 }
 
 // sort sorts Problems by their places.

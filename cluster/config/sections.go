@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -58,9 +60,17 @@ func (v *validator) domain(field, s string) {
 	switch {
 	case s == "":
 		v.add(field, "is required: a domain name")
+	case field != "hostname" && field != "authserv_id" && isAddress(s):
+		v.add(field, fmt.Sprintf("%q is an address, and a domain name is needed", s))
 	case !isDomain(s):
 		v.add(field, fmt.Sprintf("%q is not a domain name: %s", s, rules.DomainMistake(s)))
 	}
+}
+
+// isAddress reports whether s is an IP address.
+func isAddress(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
 }
 
 // isDomain reports whether s is a domain name. One that is not ASCII has to have A-labels.
@@ -75,7 +85,11 @@ func isDomain(s string) bool {
 // signer requires a domain, a selector and a key file. field is the path of keys of the signer.
 func (v *validator) signer(field string, s *Signer) {
 	v.domain(field+".domain", s.Domain)
-	v.domain(field+".selector", s.Selector)
+	if name, found := strings.CutSuffix(s.Selector, "._domainkey"); found {
+		v.add(field+".selector", "the selector stands alone: write "+name)
+	} else {
+		v.domain(field+".selector", s.Selector)
+	}
 	v.required(field+".key_file", s.KeyFile)
 }
 
@@ -84,9 +98,12 @@ func (v *validator) signer(field string, s *Signer) {
 func (v *validator) partError(prefix string, err error) {
 	var fe *mail.FieldError
 	if errors.As(err, &fe) {
-		v.add(prefix+keyOfPart.Replace(fe.Field), fe.Reason)
+		v.join(Problems{v.Problem(prefix+keyOfPart.Replace(fe.Field), keyOfPart.Replace(fe.Reason))})
 	}
 }
+
+// join adds complaints of parts, but those about a field that has one.
+func (v *validator) join(err error) { v.problems = v.problems.Join(err) }
 
 // keyOfPart turns names of fields of packages into the keys that stand for them.
 var keyOfPart = strings.NewReplacer("grey.", "greylist.")
@@ -108,7 +125,6 @@ func (v *validator) score(c *Config) {
 			why = "; did you mean " + meant
 		}
 		v.add("score.weights["+name+"]", "no such signal"+why)
-		return
 	}
 	var located Problems
 	cfg, err := c.ScoreConfig()
@@ -116,7 +132,9 @@ func (v *validator) score(c *Config) {
 		v.problems = append(v.problems, located...)
 		return
 	}
-	cfg.Hostnames = nil // they have complaints of their own
+	cfg.Hostnames = nil // they have complaints of their own, as have names that are no signals
+	cfg.Weights = maps.Clone(cfg.Weights)
+	maps.DeleteFunc(cfg.Weights, func(name string, _ float64) bool { return !slices.Contains(signals, name) })
 	v.partError("score.", cfg.Validate())
 }
 
@@ -142,10 +160,21 @@ func (v *validator) cluster(c *Config) {
 	v.required("cluster.tls.ca", k.TLS.CA)
 	v.required("cluster.tls.cert", k.TLS.Cert)
 	v.required("cluster.tls.key", k.TLS.Key)
-	var located Problems
-	if _, err := c.ClusterConfig([][]byte{make([]byte, gossipKeySize)}); errors.As(err, &located) {
-		v.problems = append(v.problems, located...)
+	for _, a := range []struct{ field, addr, example string }{
+		{"cluster.bind", k.Bind, "10.0.0.1:7946"}, {"cluster.peer", k.Peer, "10.0.0.1:7947"},
+	} {
+		if _, _, err := net.SplitHostPort(a.addr); err != nil {
+			v.address(a.field, a.addr, a.example)
+		}
 	}
+	for i, addr := range k.Join {
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			v.add(fmt.Sprintf("cluster.join[%d]", i), fmt.Sprintf("%q is not an address or a name and a port%s", addr,
+				addressFault(addr)))
+		}
+	}
+	_, err := c.ClusterConfig([][]byte{make([]byte, gossipKeySize)})
+	v.join(err)
 }
 
 // gossipKeySize is the length in octets of a key that encrypts gossip.

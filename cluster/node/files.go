@@ -33,7 +33,9 @@ func readFiles(c *config.Config, sharedRules bool) (*files, error) {
 	if c.Cluster != nil {
 		tickets, err := readSecret(c.Cluster.KeyFile)
 		wrong = wrong.Join(c.WithLine("", "cluster.key_file", err))
-		f.certificate.tickets.Store(&tickets)
+		if err == nil {
+			f.certificate.tickets.Store(&tickets)
+		}
 	}
 	if handshake, err := f.certificate.load(time.Now()); err != nil {
 		wrong = wrong.Join(c.WithLine("", "tls.cert", err))

@@ -35,7 +35,9 @@ func NewCA() *CA {
 }
 
 // PEM returns the certificate of this CA as a file has it.
-func (ca *CA) PEM() []byte { return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}) }
+func (ca *CA) PEM() []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw})
+}
 
 // Pool returns a pool with this CA alone, for tls.Config.RootCAs.
 func (ca *CA) Pool() *x509.CertPool {
