@@ -62,8 +62,12 @@ func main() {
 		untried: make(map[string]int), begun: time.Now(), spoken: time.Now(), lines: make(chan []byte, 100),
 	}
 	r.packages = count(os.Args[1:])
-	fmt.Printf("gotest: %d packages. On two cores that takes about eight minutes, the first two of which compile; "+
-		"a busy machine takes longer\n", r.packages)
+	fmt.Printf("gotest: %d packages", r.packages)
+	if r.packages > 50 { // all
+		fmt.Print(". On two cores that takes about eight minutes, the first two of which compile; a busy machine takes " +
+			"longer")
+	}
+	fmt.Println()
 	cmd := exec.Command("go", append([]string{"test", "-json"}, os.Args[1:]...)...)
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
@@ -196,9 +200,9 @@ var kinds = map[string]string{
 	"sums":             "whether the fetched data is that beside the repository",
 	"suites/addresses": "addresses of the isemail suite, which make tools fetches",
 	"suites/arc":       "chains of ARC, of ValiMail's suite, mail-auth and mailauth, which no package has",
-	"suites/dkim":      "messages of Mail::DKIM, mail-auth and mailauth, which no package has; those of dkimpy are fetched",
+	"suites/dkim":      "messages of Mail::DKIM, mail-auth and mailauth, in no package; those of dkimpy are fetched",
 	"suites/dmarc":     "dialogues of Authentication Milter, which no package has",
-	"suites/spf":       "a suite of blitiri.com.ar/go/spf, of which its module has a later form; three others are fetched",
+	"suites/spf":       "a suite of blitiri.com.ar/go/spf, whose module has a later form; three others are fetched",
 }
 
 func (r *report) take(e event) {
