@@ -339,3 +339,20 @@ func TestOnce_PipelinedBehindTheDot(t *testing.T) {
 		t.Errorf("remembered for %v", left)
 	}
 }
+
+// TestOnce_AsksRedisTwice: a message costs one round trip before the end of data and one behind it.
+func TestOnce_AsksRedisTwice(t *testing.T) {
+	redis := world.StartRedis(t)
+	w := reaching(t, smtptest.Start(t, smtptest.Behaviour{}))
+	w.Config += fmt.Sprintf("once: true\nredis: {url: %q, timeout: 5s}\nrates: none\n", redis.URL())
+	s := world.Dial(t, source.Config{Addr: world.Start(t, w).Addr})
+	before := redis.Calls(t)
+	world.Send(t, s, retried(1))
+	first := redis.Calls(t) - before // with the attempts at scripts that Redis does not have yet
+	world.Send(t, s, source.Message{
+		Reverse: "a@client.example", Forward: []string{"b@x.example"},
+		Octets: []byte("Message-ID: <2@client.example>\r\nDate: x\r\n\r\nhi\r\n"),
+	})
+	// The removal of the first message comes beside them.
+	world.Await(t, "two round trips and a removal", func() bool { return redis.Calls(t)-before-first == 3 })
+}
