@@ -140,6 +140,14 @@ func (c *Cluster) Owner(site mail.Site, domain string) (node string, self bool) 
 	return node, node == c.cfg.Name
 }
 
+// Next returns the node that would own a Site for mail to domain without this node, of those that can be reached.
+func (c *Cluster) Next(site mail.Site, domain string) (node string, ok bool) {
+	list := slices.Clone(c.candidates(c.roster.view.Load(), site))
+	list = slices.DeleteFunc(list, func(m ring.Member) bool { return m.Name == c.cfg.Name || c.isUnreachable(m.Name) })
+	node = ring.Owner(list, site, c.cfg.Spread(site), domain)
+	return node, node != ""
+}
+
 // Owners returns the owners of a Site, the first one first. It is empty if all nodes are draining.
 func (c *Cluster) Owners(site mail.Site) []string {
 	return c.ownersOf(c.roster.view.Load(), site, c.cfg.Spread(site))

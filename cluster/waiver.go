@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -125,9 +126,11 @@ func (w *waivers) settles(site mail.Site) bool {
 	return slices.ContainsFunc(list, func(l learnt) bool { return l.settles(now) })
 }
 
-// Unable says that a node reached no host of a Site, and that another one did. The node leaves the Site to others.
+// Unable says that a node, or this one if it is "", reached no host of a Site, and that another one did. The node
+// leaves the Site to others.
 func (w *waivers) Unable(site mail.Site, node string) {
 	now := w.cfg.Now()
+	node = cmp.Or(node, w.cfg.Name)
 	period := firstWaiver
 	for _, l := range w.of(site) {
 		switch {

@@ -135,6 +135,25 @@ func TestWaivers_OneSite(t *testing.T) {
 	}
 }
 
+// TestCluster_Next: the next node is the one that the Site goes to, of those that can be asked.
+func TestCluster_Next(t *testing.T) {
+	all := newTrio()
+	site := sitesOf("a", 1)[0]
+	next, ok := all["a"].Next(site, "d")
+	all["b"].Unable(site, "a")
+	all.tell()
+	if got := all.owner(t, site); !ok || got != next {
+		t.Errorf("got %q, and the Site goes to %q", next, got)
+	}
+	all["a"].Unreachable(next, all["a"].now.Add(time.Minute))
+	if got, ok := all["a"].Next(site, "d"); !ok || got == next || got == "a" {
+		t.Errorf("the next one cannot be asked: got %q", got)
+	}
+	if got, ok := simulate("a").Next(site, "d"); ok {
+		t.Errorf("a node alone has %q", got)
+	}
+}
+
 // TestWaivers_Everywhere: a Site that all nodes leave to each other is where the ring has it.
 func TestWaivers_Everywhere(t *testing.T) {
 	all := newTrio()

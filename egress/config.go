@@ -62,13 +62,17 @@ type Cluster interface {
 	// Owner returns the node that a Site belongs to for mail to domain, and reports whether that is this node. It is
 	// advice: every node can deliver everything.
 	Owner(site mail.Site, domain string) (node string, self bool)
+	// Next returns the node that a Site would belong to without this one, and reports whether there is one that can be
+	// asked. It is called only for what this node does not reach.
+	Next(site mail.Site, domain string) (node string, ok bool)
 	// Begin begins a transaction at another node. An error, and one of the transaction, that has a method Sent() bool
 	// among its causes says that the node was lost and not the destination. Sent reports whether the end of data may
 	// have reached the node.
 	Begin(ctx context.Context, node string, d mail.Delivery) (mail.Transaction, error)
 	// Reached says that a Site took a recipient from this node. It is called for each.
 	Reached(site mail.Site)
-	// Unable says that a node reached no host of a Site which took a recipient from another node.
+	// Unable says that a node, or this one if it is "", reached no host of a Site which took a recipient from another
+	// node.
 	Unable(site mail.Site, node string)
 	// Share returns the part of a Site's sessions and rates that this node may have, above 0 and at most 1.
 	Share(site mail.Site) float64

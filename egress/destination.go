@@ -19,8 +19,17 @@ type destination struct {
 	way    pool.Way
 	fixed  bool // the administrator wrote the host down
 
-	elsewhere bool // another node tries where no host can be reached from here
+	spare spare // who tries where no host can be reached from here
 }
+
+// A spare is who tries where no host can be reached from here.
+type spare uint8
+
+// The spares. The zero value is none.
+const (
+	asker    spare = iota + 1 // the node that has the client
+	nextNode                  // the node that the Site would belong to without this one, if there is one
+)
 
 // askingFor returns ctx for the look-ups of a delivery. The names of a next hop that the client chose stand in the
 // share of its network, like all that it chose.

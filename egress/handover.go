@@ -13,12 +13,14 @@ const (
 	handedOn      = "peer lost, handed to another"
 	leftToUs      = "peer does not take this next hop, delivered from here"
 	reachedHere   = "peer could not reach it, delivered from here"
+	reachedThere  = "not reached from here, delivered by a peer"
 )
 
 // A handover is a transaction at the node that owns its Site. If that node is lost before the end of data was sent, and
 // before the first octets of the message are gone, the transaction begins again at the node that owns the Site by then,
 // once, or at this node. So it does at this node if the owner says that it reached no host of the destination: that is
-// never said of a message whose end of data was sent.
+// never said of a message whose end of data was sent. A transaction that the owner itself begins at the next node, for
+// that reason, is not begun again.
 type handover struct {
 	local *Local
 	d     mail.Delivery
@@ -26,9 +28,10 @@ type handover struct {
 	node  string // that owns the Site
 
 	tx       mail.Transaction
-	here     bool          // tx is this node's own
+	here     bool          // tx is this node's own, or has failed here and at the next: no way is left
 	moved    bool          // tx was begun again at another node than the one that owned the Site first
-	unable   *mail.Refusal // of node, which reached no host; whether this node does is not known yet
+	own      bool          // this node owns the Site and has tried in vain
+	unable   *mail.Refusal // of the node that reached no host; whether the other one does is not known yet
 	accepted []mail.Path   // in the order of Rcpt
 	failed   error         // ended the transaction when it could not be begun again
 	form     mail.Form
@@ -48,6 +51,26 @@ func handOver(ctx context.Context, l *Local, node string, at destination, d mail
 	}
 	emitPeerError(l, &d, node, deliveredHere, err)
 	return l.beginAt(ctx, at, d)
+}
+
+// handOn begins a transaction for d at the next node of the ring, where this one owns the Site and reached no host of
+// it, as err says. That is the error where there is no other node, or it does not get as far either.
+func handOn(ctx context.Context, l *Local, at destination, d mail.Delivery, err error) (mail.Transaction, error) {
+	unable := unreached(err)
+	if at.spare != nextNode || unable == nil || !isOfSite(unable) || mail.IsOver(ctx) {
+		return nil, err
+	}
+	node, ok := l.cfg.Cluster.Next(at.site, d.RecipientDomain)
+	if !ok {
+		return nil, err
+	}
+	d.Site = at.site
+	d.Settle(ctx)
+	tx, failed := l.cfg.Cluster.Begin(ctx, node, d)
+	if failed != nil {
+		return nil, err
+	}
+	return &handover{local: l, d: d, at: at, node: node, tx: tx, own: true, unable: unable}, nil
 }
 
 // isPeerError reports whether err says that a peer was lost, and whether the end of data may have reached it.
@@ -99,6 +122,11 @@ func (h *handover) failover(ctx context.Context, err error) bool {
 		return false
 	}
 	h.tx.Abort()
+	if h.own {
+		h.here = true
+		h.settle(h.ownError(err))
+		return true
+	}
 	if unable != nil {
 		h.unable = unable
 		h.beginHere(ctx)
@@ -129,18 +157,30 @@ func (h *handover) beginHere(ctx context.Context) {
 	}
 }
 
+// ownError returns what kept this node from the destination if the next one did not get as far either, else err.
+func (h *handover) ownError(err error) error {
+	if h.unable != nil {
+		return h.unable
+	}
+	return err
+}
+
 // reaches notes that the destination has accepted a recipient, and tells of it if the owner did not get as far.
 func (h *handover) reaches() {
 	if h.unable == nil {
 		return
 	}
+	node, reason := h.node, reachedHere
+	if h.own {
+		node, reason = "", reachedThere
+	}
 	if isOfSite(h.unable) && countsForNodes(&h.d) {
-		h.local.cfg.Cluster.Unable(h.at.site, h.node)
+		h.local.cfg.Cluster.Unable(h.at.site, node)
 	}
 	h.unable = nil
 	h.local.cfg.Emit(mail.Event{
 		Kind: mail.Anomaly, Time: h.local.cfg.Now(), Trace: h.d.Trace, Client: h.d.Client.Addr(), NextHop: h.d.NextHop,
-		Site: h.d.Site, Host: h.node, Reason: reachedHere,
+		Site: h.d.Site, Host: h.node, Reason: reason,
 	})
 }
 

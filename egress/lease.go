@@ -141,7 +141,7 @@ func (l *lease) target(password string) dial.Target {
 	return dial.Target{
 		Site: l.at.site, Transport: way.Transport, Port: way.Port, TLS: smtpclient.TLSPolicy(way.TLS), User: way.User,
 		Password: password, Hosts: l.hosts(), Fixed: l.at.fixed, Of: l.of(), Avoid: l.avoid,
-		Elsewhere: l.at.elsewhere, Tried: l.tried,
+		Elsewhere: l.hasSpare(), Tried: l.tried,
 		Without: l.without,
 		EHLO:    l.needsEHLO(),
 	}
@@ -151,6 +151,15 @@ func (l *lease) target(password string) dial.Target {
 func (l *lease) needsEHLO() bool {
 	p := &l.d.Params
 	return p.SMTPUTF8 || !l.d.Reverse.IsASCII() || p.Body == mail.Body8BitMIME && l.d.EightBit == mail.EightBitRefuse
+}
+
+// hasSpare reports whether another node tries where no host can be reached.
+func (l *lease) hasSpare() bool {
+	if l.at.spare != nextNode {
+		return l.at.spare == asker
+	}
+	_, ok := l.cfg.Cluster.Next(l.at.site, l.d.RecipientDomain)
+	return ok
 }
 
 // fill puts a session that was just opened into the slot. span is that of its dialling, with the context c.

@@ -20,7 +20,7 @@ func (l *Local) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, e
 	if err != nil {
 		return nil, err
 	}
-	at.elsewhere = true
+	at.spare = asker
 	return l.beginAt(ctx, at, d)
 }
 

@@ -139,10 +139,10 @@ func (r *resources) learnFrom(s *slot, d *mail.Delivery, outcomes []mail.Outcome
 	}
 }
 
-// countsForNodes reports whether mail says something about nodes that fails to reach its destination, or does. A bounce
-// does not, because any sender can have it go to hosts of his own, by a reverse-path that we wrote for him, and these
-// could be silent to one of our nodes alone.
-func countsForNodes(d *mail.Delivery) bool { return !d.Reverse.IsNull() }
+// countsForNodes reports whether mail says something about nodes that fails to reach its destination, or does. What a
+// stranger chose the next hop of does not, such as a bounce to a reverse-path that we wrote for him: its hosts could be
+// silent to one of our nodes alone.
+func countsForNodes(d *mail.Delivery) bool { return !d.Chosen && !d.Reverse.IsNull() }
 
 // anomaly tells the operator that a destination refuses us.
 func (r *resources) anomaly(d *mail.Delivery, refusal *mail.Refusal, verb string) {

@@ -35,7 +35,7 @@ func (r *Relay) UseSites(p *mx.Providers, t *feedback.Table) {
 }
 
 // Begin opens a transaction for d at the node that owns its Site, or here if that is this node or cannot be reached;
-// see Local.Begin.
+// see Local.Begin. Where this node owns the Site and reaches no host of it, the next one in the ring is asked.
 func (r *Relay) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, error) {
 	l := r.local
 	ctx = l.within(ctx)
@@ -49,10 +49,11 @@ func (r *Relay) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, e
 			d.Settle(ctx) // the owner is told it with all else
 			return handOver(ctx, l, node, at, d)
 		}
+		at.spare = nextNode
 	}
 	t := newTransaction(l.resources, at, d)
 	if err := t.acquire(ctx); err != nil {
-		return nil, err
+		return handOn(ctx, l, at, d, err)
 	}
 	t.slot.Park()
 	t.d.Settle(ctx) // the session may go to another client meanwhile

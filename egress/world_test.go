@@ -101,6 +101,7 @@ func (alone) Owner(mail.Site, string) (string, bool) { return "", true }
 func (alone) Begin(context.Context, string, mail.Delivery) (mail.Transaction, error) {
 	return nil, errors.New("there is no other node")
 }
+func (alone) Next(mail.Site, string) (_ string, _ bool)           { return }
 func (alone) Reached(mail.Site)                                   {}
 func (alone) Unable(mail.Site, string)                            {}
 func (alone) Share(mail.Site) float64                             { return 1 }

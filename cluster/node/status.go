@@ -45,6 +45,11 @@ func (p placement) Owner(site mail.Site, domain string) (node string, self bool)
 	return p.cluster.Owner(site, domain)
 }
 
+// Next returns the owner of a Site without this node.
+func (p placement) Next(site mail.Site, domain string) (node string, ok bool) {
+	return p.cluster.Next(site, domain)
+}
+
 // clusterStatus returns what this node knows of its cluster. Without a cluster that is its sessions and rules.
 func (n *Node) clusterStatus() admin.ClusterStatus {
 	s := admin.ClusterStatus{

@@ -45,6 +45,11 @@ var steps = []step{
 	{name: "pair: the owner and one other node are cut from each other", run: scene("pair"), long: true},
 	{name: "oneway: what the owner says does not reach one other node", run: scene("oneway"), long: true},
 	{name: "far: replies over a network that delays, reorders and loses", run: scene("far"), long: true},
+	{name: "unable: a node reaches no destination", run: scene("unable")},
+	{name: "unable-noroute: a node has no route to destinations", run: scene("unable-noroute"), long: true},
+	{name: "unable-dns: a node does not reach its name server", run: scene("unable-dns"), long: true},
+	{name: "unable-silent: what a node sends to destinations is lost", run: scene("unable-silent"), long: true},
+	{name: "unable-files: a node may open no more files", run: scene("unable-files"), long: true},
 	{name: "rolling: all nodes are restarted one by one", run: rolling},
 	{name: "cold: all nodes start under load on an empty Redis and without a state", run: coldStart},
 }

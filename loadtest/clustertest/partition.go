@@ -23,6 +23,9 @@ func play(ctx context.Context, out io.Writer, binary, name string) error {
 		"pair":        func(ctx context.Context, w *world) (string, error) { return pairCut(ctx, w, true) },
 		"oneway":      func(ctx context.Context, w *world) (string, error) { return pairCut(ctx, w, false) },
 	}[name]
+	if f, ok := faults[name]; ok {
+		return playUnable(ctx, out, binary, f)
+	}
 	if !ok {
 		return fmt.Errorf("no scene %q", name)
 	}

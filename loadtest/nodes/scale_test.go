@@ -55,6 +55,7 @@ func (n neighbour) Begin(ctx context.Context, node string, d mail.Delivery) (mai
 	return n.relays[node].Local().Begin(ctx, d)
 }
 
+func (neighbour) Next(mail.Site, string) (_ string, found bool)               { return }
 func (neighbour) Reached(mail.Site)                                           {}
 func (neighbour) Unable(mail.Site, string)                                    {}
 func (neighbour) Suspended(mail.Site) (_ time.Time, _ string, suspended bool) { return }
