@@ -31,7 +31,9 @@ func TestAlternate(t *testing.T) {
 	for _, a := range alternate(in, false) {
 		got = append(got, a.String())
 	}
-	want := []string{"2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2", "2001:db8::3", "192.0.2.3"}
+	want := []string{
+		"2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2", "2001:db8::3", "192.0.2.3", "192.0.2.4",
+	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}

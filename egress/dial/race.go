@@ -11,11 +11,13 @@ const (
 	// headStart is how long an address is tried before the next one is tried as well (RFC 8305 section 5 recommends 250
 	// ms for the Connection Attempt Delay).
 	headStart = 300 * time.Millisecond
-	// maxAddrs bounds the addresses of one host that are tried, and those that are connected to at once.
+	// maxAddrs bounds the addresses that are connected to at once.
 	maxAddrs = 6
+	// mostOfHost bounds the addresses of one host that are looked at. Which of them are tried, the marks decide.
+	mostOfHost = 64
 )
 
-// alternate returns addresses of both families in turn, IPv6 first unless IPv4 is, at most maxAddrs of them.
+// alternate returns addresses of both families in turn, IPv6 first unless IPv4 is, at most mostOfHost of them.
 func alternate(addrs []netip.Addr, first4 bool) []netip.Addr {
 	var family [2][]netip.Addr
 	for _, a := range addrs {
@@ -33,7 +35,7 @@ func alternate(addrs []netip.Addr, first4 bool) []netip.Addr {
 			}
 		}
 	}
-	return out[:min(len(out), maxAddrs)]
+	return out[:min(len(out), mostOfHost)]
 }
 
 // race connects to the first of n addresses, and to one more whenever headStart has passed or one has failed, until one

@@ -1,6 +1,7 @@
 package nodes_test
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"os"
@@ -22,6 +23,7 @@ type cluster struct {
 	nodes []*world.Relay
 	keys  string // the folder of its files
 	world world.World
+	host  string // that gossip and hop are on; "": 127.0.0.1
 }
 
 // startCluster runs n nodes with the same rules, named a, b, c and so on.
@@ -51,10 +53,11 @@ func (c *cluster) join(t *testing.T, name string) {
 	if len(c.nodes) > 0 {
 		seed = fmt.Sprintf("%q", c.nodes[0].Node.ClusterAddr())
 	}
-	own := c.world
-	own.Config += fmt.Sprintf("\ncluster: {name: %s, bind: \"127.0.0.1:0\", peer: \"127.0.0.1:0\", join: [%s], "+
+	own, host := c.world, cmp.Or(c.host, "127.0.0.1")
+	own.Config += fmt.Sprintf("\ncluster: {name: %s, bind: \"%s:0\", peer: \"%s:0\", join: [%s], "+
 		"key_file: %q, tls: {ca: %q, cert: %q, key: %q}}\n",
-		name, seed, filepath.Join(c.keys, "gossip.key"), filepath.Join(c.keys, "ca.pem"), filepath.Join(c.keys,
+		name, host, host, seed,
+		filepath.Join(c.keys, "gossip.key"), filepath.Join(c.keys, "ca.pem"), filepath.Join(c.keys,
 			name+".pem"), filepath.Join(c.keys, name+".key"))
 	c.nodes = append(c.nodes, world.Start(t, own))
 	c.complete(t)
