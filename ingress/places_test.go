@@ -18,7 +18,7 @@ type goodStore struct{ ingresstest.Store }
 
 func (s *goodStore) Client(ctx context.Context, q mail.ClientQuery) (mail.Facts, error) {
 	f, err := s.Store.Client(ctx, q)
-	f.KnownGood = true
+	f.KnownGood = []string{""}
 	return f, err
 }
 

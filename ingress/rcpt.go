@@ -95,7 +95,8 @@ func (s *session) judgeClient(ctx context.Context, forward mail.Path) error {
 	}
 	t := s.t
 	ctx, stage := t.report.Enter(ctx, mail.StageScore)
-	if !t.named {
+	first := !t.named
+	if first {
 		t.named = true
 		s.beginSPF(ctx)
 		s.client.Introduce(s.conn.Helo)
@@ -106,8 +107,7 @@ func (s *session) judgeClient(ctx context.Context, forward mail.Path) error {
 		s.client.Sender(t.reverse, check)
 	}
 	err := s.client.Judge(ctx, s.isOurPostmaster(forward))
-	if !s.judged {
-		s.judged = true
+	if first {
 		if _, knownGood := s.client.Reputation(); knownGood {
 			s.conn.Favour()
 		}

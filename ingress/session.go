@@ -20,7 +20,6 @@ type session struct {
 	trusted bool
 	begun   time.Time
 	client  client.Client // zero for a trusted client
-	judged  bool          // a verdict was awaited
 	t       *transaction  // nil outside a mail transaction
 
 	receipt message.Receipt // of the last message that was taken, until it is known whether the client has read that

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/millrace/millrace/router/leaf/network"
@@ -17,6 +18,8 @@ const (
 	// knownGoodKept is how long the local store keeps a known good network that Redis has, for the time when Redis does
 	// not answer.
 	knownGoodKept = time.Hour
+	// maxGoodDomains bounds the domains for which a network is known good.
+	maxGoodDomains = 16
 )
 
 var errNoClient = errors.New("store: no client address")
@@ -53,7 +56,7 @@ func (s *Store) Client(ctx context.Context, q mail.ClientQuery) (mail.Facts, err
 	}
 	facts.Address = s.local.standing(network.Host(q.Addr), now)
 	facts.Network = s.local.standing(network.Of(q.Addr), now)
-	facts.KnownGood = s.local.isKnownGood(q.Addr, now)
+	facts.KnownGood = s.local.goodDomains(q.Addr, now)
 	return facts, nil
 }
 
@@ -84,8 +87,8 @@ func (s *Store) askClient(ctx context.Context, q mail.ClientQuery, facts *mail.F
 	s.keepLists(q.Addr, q.Lists, facts.Lists, missing, now)
 	s.local.keepKarma(network.Host(q.Addr), facts.Address, now)
 	s.local.keepKarma(network.Of(q.Addr), facts.Network, now)
-	if facts.KnownGood {
-		s.local.setKnownGood(q.Addr, knownGoodKept, now)
+	for _, domain := range facts.KnownGood {
+		s.local.setKnownGood(q.Addr, domain, knownGoodKept, now)
 	}
 	return true
 }
@@ -227,16 +230,19 @@ func (s *Store) Vote(ctx context.Context, v mail.Vote) (counted bool) {
 	return s.local.vote(v, s.cfg.Now())
 }
 
-// KnowGood marks the network of a client as known good for ttl.
-func (s *Store) KnowGood(ctx context.Context, client netip.Addr, ttl time.Duration) {
+// KnowGood marks the network of a client as known good for ttl, for mail of a domain for which SPF passes, or of none
+// if that is "". Of a network 16 domains at most are kept.
+func (s *Store) KnowGood(ctx context.Context, client netip.Addr, domain string, ttl time.Duration) {
 	client = plain(client)
 	if !client.IsValid() || ttl <= 0 {
 		return
 	}
-	s.local.setKnownGood(client, ttl, s.cfg.Now())
+	domain = strings.Clone(domain)
+	s.local.setKnownGood(client, domain, ttl, s.cfg.Now())
 	if s.redis != nil {
-		key := s.redis.key(clientGroup(client), kindKnownGood)
-		s.redis.run(ctx, []call{command(ctx, "SET", key, 1, "PX", millis(ttl))}, nil)
+		keys := []string{s.redis.key(clientGroup(client), kindKnownGood)}
+		c := eval(ctx, s.redis.scripts.know, keys, []any{domain, millis(ttl), maxGoodDomains})
+		s.redis.run(ctx, []call{c}, nil)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/millrace/millrace/router/leaf/domain"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -119,6 +120,23 @@ func decodeKarma(v any) (mail.Karma, error) {
 	return mail.Karma{Score: score, Votes: votes}, nil
 }
 
+// decodeDomains reads the domains for which a network is known good.
+func decodeDomains(v any) ([]string, error) {
+	all, ok := v.([]any)
+	if !ok || len(all) > maxGoodDomains {
+		return nil, fmt.Errorf("store: redis answered %v for what is known good", v)
+	}
+	var domains []string
+	for _, d := range all {
+		text, ok := d.(string)
+		if !ok || len(text) > domain.MaxName {
+			return nil, fmt.Errorf("store: redis holds %v as known good", d)
+		}
+		domains = append(domains, text)
+	}
+	return domains, nil
+}
+
 // finite reports whether f is a number and not infinite.
 func finite(f float64) bool { return !math.IsNaN(f) && !math.IsInf(f, 0) }
 
@@ -157,6 +175,6 @@ func decodeClient(v any, facts *mail.Facts, index []int) error {
 	if facts.Network, err = decodeKarma(a[3]); err != nil {
 		return err
 	}
-	facts.KnownGood = a[4] == int64(1)
-	return nil
+	facts.KnownGood, err = decodeDomains(a[4])
+	return err
 }

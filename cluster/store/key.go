@@ -26,7 +26,7 @@ const (
 	kindLists     = "d"
 	kindKarma     = "k"
 	kindVote      = "v"
-	kindKnownGood = "w"
+	kindKnownGood = "wd"
 	kindGrey      = "g"
 	kindMark      = "m"
 	kindLedger    = "o"

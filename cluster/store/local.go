@@ -1,8 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -42,6 +44,11 @@ type (
 		client netip.Prefix
 		key    string
 	}
+	// A goodMark is a domain for which a network is known good, and until when.
+	goodMark struct {
+		domain string
+		until  int64
+	}
 	greyCell struct {
 		first  int64
 		until  int64
@@ -58,8 +65,8 @@ type local struct {
 	karma     *table[netip.Prefix, karmaCell]
 	votes     *table[voteKey, voteCell]
 	grey      *table[greyKey, greyCell]
-	knownGood *table[netip.Prefix, int64] // when it ends
-	marks     *table[string, int64]       // when it ends
+	knownGood *table[netip.Prefix, []goodMark] // replaced whole
+	marks     *table[string, int64]            // when it ends
 	ledgers   *table[string, ledgerCell]
 }
 
@@ -77,7 +84,7 @@ func newLocal(c Config) *local {
 		grey: newTable[greyKey, greyCell](c.tune.entries, func(k greyKey) greyKey {
 			return greyKey{k.client, strings.Clone(k.key)}
 		}),
-		knownGood: newTable[netip.Prefix, int64](c.tune.entries, nil),
+		knownGood: newTable[netip.Prefix, []goodMark](c.tune.entries, nil),
 		marks:     newTable[string, int64](c.tune.entries, strings.Clone),
 		ledgers:   newTable[string, ledgerCell](c.tune.entries, strings.Clone),
 	}
@@ -236,13 +243,31 @@ func (l *local) greylist(g mail.Triplet, now time.Time) mail.GreylistAnswer {
 	return mail.GreylistAnswer{Passed: true}
 }
 
-// setKnownGood marks the network of a client as known good for ttl.
-func (l *local) setKnownGood(client netip.Addr, ttl time.Duration, now time.Time) {
-	l.knownGood.put(network.Of(client), now.UnixMicro()+ttl.Microseconds())
+// setKnownGood marks the network of a client as known good for ttl, for mail of a domain; lua/know.lua is the same in
+// Redis.
+func (l *local) setKnownGood(client netip.Addr, domain string, ttl time.Duration, now time.Time) {
+	at := now.UnixMicro()
+	marks, part := l.knownGood.hold(network.Of(client))
+	defer part.mu.Unlock()
+	kept := []goodMark{{domain, at + ttl.Microseconds()}}
+	for _, m := range *marks {
+		if m.until > at && m.domain != domain {
+			kept = append(kept, m)
+		}
+	}
+	slices.SortFunc(kept[1:], func(a, b goodMark) int { return cmp.Compare(b.until, a.until) })
+	*marks = kept[:min(len(kept), maxGoodDomains)]
 }
 
-func (l *local) isKnownGood(client netip.Addr, now time.Time) bool {
-	return l.knownGood.get(network.Of(client)) > now.UnixMicro()
+// goodDomains returns the domains for which the network of a client is known good.
+func (l *local) goodDomains(client netip.Addr, now time.Time) (domains []string) {
+	at := now.UnixMicro()
+	for _, m := range l.knownGood.get(network.Of(client)) {
+		if m.until > at {
+			domains = append(domains, m.domain)
+		}
+	}
+	return domains
 }
 
 func (l *local) mark(key string, ttl time.Duration, now time.Time) {

@@ -124,7 +124,7 @@ func TestLocal_Bounded(t *testing.T) {
 			Rates: []mail.Rate{{Client: network.Host(addr), Name: "n", Count: 1, Per: time.Hour}}})
 		s.Vote(t.Context(), mail.Vote{Client: addr, Domain: "a.example", Weight: -1})
 		greyed(t, s, mail.Triplet{Client: addr, Key: "k", Delay: time.Minute, Window: time.Hour, Keep: time.Hour})
-		s.KnowGood(t.Context(), addr, time.Hour)
+		s.KnowGood(t.Context(), addr, "a.example", time.Hour)
 	}
 	if st := s.Stats(); st.Entries > 6*1600+1 || st.Entries < 6*1500 || st.Evicted == 0 {
 		t.Errorf("got %+v", st)

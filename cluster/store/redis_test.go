@@ -147,7 +147,7 @@ func TestStore_Expiry(t *testing.T) {
 		})
 	s.PutDNSBL(t.Context(), clientB, "a.example", nil, time.Minute)
 	s.Vote(t.Context(), mail.Vote{Client: clientA, Domain: "d.example", Weight: 1})
-	s.KnowGood(t.Context(), clientA, time.Minute)
+	s.KnowGood(t.Context(), clientA, "a.example", time.Minute)
 	s.Mark(t.Context(), "m", time.Minute)
 	greyed(t, s, mail.Triplet{Client: clientA, Key: "k", Delay: time.Minute, Window: time.Hour, Keep: time.Hour})
 	greyed(t, s, mail.Triplet{Client: clientA, Key: "passed", Window: time.Hour, Keep: time.Hour})
@@ -322,9 +322,9 @@ func TestStore_Sentinel(t *testing.T) {
 
 	s := open(t, Config{URL: "redis://" + sentinel.addr + "?master_name=m"})
 	until(t, func() bool { return !ask(t, s, mail.ClientQuery{Addr: clientA}).Degraded })
-	s.KnowGood(t.Context(), clientA, time.Hour)
+	s.KnowGood(t.Context(), clientA, "a.example", time.Hour)
 	master.kill()
-	if facts := ask(t, s, mail.ClientQuery{Addr: clientA}); !facts.Degraded || !facts.KnownGood {
+	if facts := ask(t, s, mail.ClientQuery{Addr: clientA}); !facts.Degraded || facts.KnownGood == nil {
 		t.Errorf("right after: %+v", facts)
 	}
 	began := time.Now()

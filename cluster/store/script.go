@@ -33,6 +33,9 @@ var putLua string
 //go:embed lua/vote.lua
 var voteLua string
 
+//go:embed lua/know.lua
+var knowLua string
+
 //go:embed lua/grey.lua
 var greyLua string
 
@@ -65,7 +68,7 @@ func newScript(parts ...string) script {
 }
 
 // The scripts are all scripts of a store. Its only other commands are SET, DEL, EXISTS and HMGET.
-type scripts struct{ client, rates, look, put, vote, grey, ledger, rules, part, publish script }
+type scripts struct{ client, rates, look, put, vote, know, grey, ledger, rules, part, publish script }
 
 func newScripts() scripts {
 	return scripts{
@@ -74,6 +77,7 @@ func newScripts() scripts {
 		look:   newScript(listsLua, lookLua),
 		put:    newScript(listsLua, putLua),
 		vote:   newScript(karmaLua, voteLua),
+		know:   newScript(knowLua),
 		grey:   newScript(greyLua),
 		ledger: newScript(ledgerLua),
 

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -130,7 +131,8 @@ var conformance = []struct {
 	}},
 	{"nothing is known of a stranger", func(t *testing.T, s *Store) {
 		facts := ask(t, s, mail.ClientQuery{Addr: clientA, Lists: []string{"bl.example"}})
-		if facts.Address != (mail.Karma{}) || facts.Network != (mail.Karma{}) || facts.KnownGood || facts.Degraded ||
+		if facts.Address != (mail.Karma{}) || facts.Network != (mail.Karma{}) || facts.KnownGood != nil ||
+			facts.Degraded ||
 			facts.Lists[0].State != mail.ListUnknown {
 			t.Errorf("got %+v", facts)
 		}
@@ -223,12 +225,29 @@ var conformance = []struct {
 			t.Errorf("score %v", got)
 		}
 	}},
-	{"a network is known good as a whole", func(t *testing.T, s *Store) {
-		s.KnowGood(t.Context(), clientA, time.Minute)
-		for addr, want := range map[netip.Addr]bool{clientA: true, clientB: true, stranger: false} {
-			if got := ask(t, s, mail.ClientQuery{Addr: addr}).KnownGood; got != want {
-				t.Errorf("%s: %v", addr, got)
+	{"a network is known good for some domains", func(t *testing.T, s *Store) {
+		s.KnowGood(t.Context(), clientA, "a.example", time.Minute)
+		s.KnowGood(t.Context(), clientB, "", time.Minute)
+		s.KnowGood(t.Context(), clientB, "gone.example", time.Millisecond)
+		for slices.Contains(ask(t, s, mail.ClientQuery{Addr: clientA}).KnownGood, "gone.example") {
+			continue // a millisecond
+		}
+		for addr, want := range map[netip.Addr][]string{
+			clientA: {"", "a.example"}, clientB: {"", "a.example"}, stranger: nil,
+		} {
+			got := ask(t, s, mail.ClientQuery{Addr: addr}).KnownGood
+			slices.Sort(got)
+			if !slices.Equal(got, want) {
+				t.Errorf("%s: %q, want %q", addr, got, want)
 			}
+		}
+		for i := range 3 * maxGoodDomains {
+			s.KnowGood(t.Context(), clientA, fmt.Sprintf("d%d.example", i), time.Hour+time.Duration(i)*time.Minute)
+		}
+		got := ask(t, s, mail.ClientQuery{Addr: clientA}).KnownGood
+		last := fmt.Sprintf("d%d.example", 3*maxGoodDomains-1)
+		if len(got) != maxGoodDomains || !slices.Contains(got, last) {
+			t.Errorf("after many more: %q", got)
 		}
 	}},
 	{"a triplet passes when it comes again after the delay", func(t *testing.T, s *Store) {
@@ -317,8 +336,8 @@ var conformance = []struct {
 		}
 	}},
 	{"an address in another form is the same client", func(t *testing.T, s *Store) {
-		s.KnowGood(t.Context(), netip.MustParseAddr("::ffff:192.0.2.1"), time.Minute)
-		if !ask(t, s, mail.ClientQuery{Addr: clientA}).KnownGood {
+		s.KnowGood(t.Context(), netip.MustParseAddr("::ffff:192.0.2.1"), "a.example", time.Minute)
+		if ask(t, s, mail.ClientQuery{Addr: clientA}).KnownGood == nil {
 			t.Error("is not")
 		}
 		six := netip.MustParseAddr("2001:db8::1%eth0")
@@ -345,7 +364,7 @@ var conformance = []struct {
 			}
 		}
 		s.PutDNSBL(t.Context(), netip.Addr{}, "bl.example", nil, time.Minute)
-		s.KnowGood(t.Context(), netip.Addr{}, time.Minute)
+		s.KnowGood(t.Context(), netip.Addr{}, "", time.Minute)
 		if s.Vote(t.Context(), mail.Vote{Domain: "a.example", Weight: 1}) {
 			t.Error("a vote without a client")
 		}

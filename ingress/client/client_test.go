@@ -172,7 +172,7 @@ type knownStore struct{ store }
 
 func (s *knownStore) Client(ctx context.Context, q mail.ClientQuery) (mail.Facts, error) {
 	f, err := s.store.Client(ctx, q)
-	f.KnownGood = true
+	f.KnownGood = []string{""}
 	return f, err
 }
 

@@ -50,7 +50,8 @@ func (t *Transaction) Learn(o Outcome) {
 	}
 	if c.score != nil {
 		f := c.score.Facts()
-		k.KnownGood, k.Allowed, k.Address, k.Network = f.KnownGood, c.score.Allowed() != 0, f.Address, f.Network
+		k.KnownGood, k.Sender = c.score.KnownGood(), c.score.Passing()
+		k.Allowed, k.Address, k.Network = c.score.Allowed() != 0, f.Address, f.Network
 	}
 	cfg.Karma.Record(k)
 }

@@ -77,7 +77,7 @@ func (s *Store) PutDNSBL(context.Context, netip.Addr, string, []netip.Addr, time
 func (s *Store) Vote(context.Context, mail.Vote) bool { return true }
 
 // KnowGood forgets the network.
-func (s *Store) KnowGood(context.Context, netip.Addr, time.Duration) {}
+func (s *Store) KnowGood(context.Context, netip.Addr, string, time.Duration) {}
 
 // Mark keeps a mark.
 func (s *Store) Mark(_ context.Context, key string, ttl time.Duration) bool {

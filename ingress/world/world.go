@@ -58,8 +58,9 @@ type Store interface {
 	PutDNSBL(ctx context.Context, addr netip.Addr, list string, codes []netip.Addr, ttl time.Duration)
 	// Vote counts a vote on a client and reports whether it changed anything.
 	Vote(ctx context.Context, v mail.Vote) bool
-	// KnowGood marks the network of a client as known good for ttl, which replaces what was left of an earlier mark.
-	KnowGood(ctx context.Context, client netip.Addr, ttl time.Duration)
+	// KnowGood marks the network of a client as known good for ttl, for mail of a domain for which SPF passes, or of
+	// none if that is "". It replaces what was left of an earlier mark.
+	KnowGood(ctx context.Context, client netip.Addr, domain string, ttl time.Duration)
 	// Mark sets a mark for ttl, on this node in any case, and reports whether the other nodes will see it.
 	Mark(ctx context.Context, key string, ttl time.Duration) bool
 	// Marked reports which marks stand, and whether that is all that the nodes know together.

@@ -258,7 +258,7 @@ func TestAuth_OverridesOfDMARC(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.KnowGood(t.Context(), netip.MustParseAddr(known), time.Hour)
+	s.KnowGood(t.Context(), netip.MustParseAddr(known), "", time.Hour)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

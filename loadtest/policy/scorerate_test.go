@@ -319,16 +319,28 @@ func TestKarma_AcceptedRaises(t *testing.T) {
 	})
 }
 
-// TestKarma_KnownGood: known good clients are neither greylisted nor made to wait.
+// TestKarma_KnownGood: known good clients are neither greylisted nor made to wait. Their neighbours with another domain
+// are greylisted.
 func TestKarma_KnownGood(t *testing.T) {
 	r := world.StartRedis(t)
-	s := scored{zone: zen, redis: r.URL(), score: "greet: 30s\ngreylist: {from: -100, to: 6, delay: 24h}\n"}
+	s := scored{
+		zone: zen + "other.example. 60 IN MX 10 mx.client.example.\n" +
+			"other.example. 60 IN TXT \"v=spf1 ip4:203.0.70.0/24 -all\"\n", redis: r.URL(),
+		score: "greet: 30s\ngreylist: {from: -100, to: 6, delay: 24h}\n",
+	}
 	n := world.Start(t, s.world(t))
 	// What the nodes do when a network has earned it.
-	r.Do(t, "SET", "millrace:{203.0.70.0}:w", "1", "PX", "100000")
+	r.Do(t, "HSET", "millrace:{203.0.70.0}:wd", "client.example", "9999999999999")
 	impatient := proxied(n.Addr, netip.MustParseAddr("203.0.70.1"))
 	impatient.Timeout = 25 * time.Second
 	world.Send(t, world.Dial(t, impatient), letterOf("b@x.example"))
+	c := comes(t, n, netip.MustParseAddr("203.0.70.2"))
+	says(t, c, "MAIL FROM:<a@other.example>", "250")
+	says(t, c, "RCPT TO:<b@x.example>", "450 4.7.1 Greylisted")
+	r.Do(t, "HSET", "millrace:{203.0.70.0}:wd", "other.example", "9999999999999")
+	c = comes(t, n, netip.MustParseAddr("203.0.70.3"))
+	says(t, c, "MAIL FROM:<a@other.example>", "250")
+	says(t, c, "RCPT TO:<b@x.example>", "250")
 }
 
 // TestRate_OneRoundTrip: pipelined recipients are asked about in one round trip.

@@ -81,9 +81,9 @@ type Facts struct {
 	Rates     []RateResult // one for each of the query, in its order
 	Lists     []ListAnswer // one for each of the query, in its order
 	Address   Karma
-	Network   Karma // of the /24 or /64
-	KnownGood bool  // the client's network was marked as known good
-	Degraded  bool  // the shared store did not answer; these are the facts of this node alone
+	Network   Karma    // of the /24 or /64
+	KnownGood []string // for which domains with a passing SPF the client's network is known good; "": for mail without
+	Degraded  bool     // the shared store did not answer; these are the facts of this node alone
 }
 
 // A Triplet is what greylisting remembers: who brings the mail, and Key, which stands for reverse-path and recipient.

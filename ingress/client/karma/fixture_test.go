@@ -23,7 +23,7 @@ type ledger struct {
 	now    func() time.Time
 	votes  map[string]cast
 	karma  map[netip.Prefix]cast
-	good   map[netip.Prefix]time.Time
+	good   map[good]time.Time
 	given  []mail.Vote
 	marked []time.Duration
 	hold   chan struct{} // if set, Vote waits until it is closed, or its context ends
@@ -36,7 +36,7 @@ type cast struct {
 
 func newLedger(now func() time.Time) *ledger {
 	return &ledger{
-		now: now, votes: map[string]cast{}, karma: map[netip.Prefix]cast{}, good: map[netip.Prefix]time.Time{},
+		now: now, votes: map[string]cast{}, karma: map[netip.Prefix]cast{}, good: map[good]time.Time{},
 	}
 }
 
@@ -71,10 +71,10 @@ func (l *ledger) Vote(ctx context.Context, v mail.Vote) bool {
 	return true
 }
 
-func (l *ledger) KnowGood(_ context.Context, client netip.Addr, ttl time.Duration) {
+func (l *ledger) KnowGood(_ context.Context, client netip.Addr, sender string, ttl time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.good[network.Of(client)] = l.now().Add(ttl)
+	l.good[good{network.Of(client), sender}] = l.now().Add(ttl)
 	l.marked = append(l.marked, ttl)
 }
 
@@ -84,7 +84,7 @@ func (l *ledger) facts(o *Outcome) {
 	defer l.mu.Unlock()
 	a, n := l.karma[netip.PrefixFrom(o.Client, o.Client.BitLen())], l.karma[network.Of(o.Client)]
 	o.Address, o.Network = mail.Karma{Score: a.weight, Votes: a.votes}, mail.Karma{Score: n.weight, Votes: n.votes}
-	o.KnownGood = l.good[network.Of(o.Client)].After(l.now())
+	o.KnownGood = l.good[good{network.Of(o.Client), o.Sender}].After(l.now())
 }
 
 func (l *ledger) weights() string {

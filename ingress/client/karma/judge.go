@@ -13,10 +13,11 @@ type Outcome struct {
 	Domain     string     // the destination's domain; without one nothing is learnt
 	Reply      mail.Reply // the destination's own
 	Answer     Answer
-	AboutUs    bool // see mail.Refusal
-	KnownGood  bool // the client's network was known good when it connected
-	Allowed    bool // the client is on the allow list
-	NullSender bool // the reverse-path is null
+	AboutUs    bool   // see mail.Refusal
+	Sender     string // the domain for which SPF passes, "" for none
+	KnownGood  bool   // the client's network was known good for mail of it when it connected
+	Allowed    bool   // the client is on the allow list
+	NullSender bool   // the reverse-path is null
 	// Address and Network are the karma that the store had when the client connected.
 	Address mail.Karma
 	Network mail.Karma

@@ -49,13 +49,20 @@ type Recorder struct {
 	seed      maphash.Seed
 	domains   *table[string, volume]
 	clients   *table[pair, tally]
-	standings *table[netip.Prefix, standing]
+	standings *table[good, standing]
 }
 
 // A pair is a client and a destination domain.
 type pair struct {
 	client netip.Addr
 	domain string
+}
+
+// A good is what may be known good: the mail of a domain for which SPF passes, from a network, or mail from it for
+// which SPF passes for none. Neighbours in a network do not inherit what others of them earned.
+type good struct {
+	network netip.Prefix
+	sender  string
 }
 
 // New makes a Recorder and starts its worker. The error is a *mail.FieldError.
@@ -73,7 +80,7 @@ func New(c Config) (*Recorder, error) {
 		seed:      maphash.MakeSeed(),
 		domains:   newTable[string, volume](maxEntries / 2),
 		clients:   newTable[pair, tally](maxEntries / 2),
-		standings: newTable[netip.Prefix, standing](maxEntries / 2),
+		standings: newTable[good, standing](maxEntries / 2),
 	}
 	go k.work(ctx) // ends when the queue is closed and empty, or when ctx ends; Close awaits it
 	return k, nil
@@ -148,7 +155,8 @@ func (k *Recorder) learn(ctx context.Context, o *Outcome) {
 		k.count.exempted.Add(1)
 		return
 	}
-	s := k.standings.get(subnet)
+	of := good{subnet, strings.Clone(o.Sender)}
+	s := k.standings.get(of)
 	s.add(lesson, now)
 	if lesson == Spam {
 		s.refusers.add(maphash.String(k.seed, o.Domain))
@@ -163,7 +171,7 @@ func (k *Recorder) learn(ctx context.Context, o *Outcome) {
 	if s.bad < 0.5 {
 		s.refusers = domainSet{}
 	}
-	k.standings.put(subnet, s)
+	k.standings.put(of, s)
 }
 
 // believes counts what a destination domain took and reports whether it may teach.
@@ -230,7 +238,7 @@ func (k *Recorder) promote(ctx context.Context, o *Outcome, weight float64, s *s
 	}
 	s.takers, s.refusers, s.changed = domainSet{}, domainSet{}, now
 	k.count.good.Add(1)
-	k.knowGood(ctx, o.Client, goodFor)
+	k.knowGood(ctx, o, goodFor)
 }
 
 // endEarly ends the standing of a known good network, if several domains refuse its mail as spam and more than now and
@@ -243,12 +251,12 @@ func (k *Recorder) endEarly(ctx context.Context, o *Outcome, lesson Lesson, s *s
 	// Sessions that began before still call the network known good. With an empty share they do not end it again.
 	s.share = share{at: now}
 	k.count.endedEarly.Add(1)
-	k.knowGood(ctx, o.Client, expired)
+	k.knowGood(ctx, o, expired)
 	return true
 }
 
-func (k *Recorder) knowGood(ctx context.Context, client netip.Addr, ttl time.Duration) {
+func (k *Recorder) knowGood(ctx context.Context, o *Outcome, ttl time.Duration) {
 	call, cancel := context.WithTimeout(ctx, k.cfg.tune.timeout)
 	defer cancel()
-	k.cfg.Store.KnowGood(call, client, ttl)
+	k.cfg.Store.KnowGood(call, o.Client, o.Sender, ttl)
 }

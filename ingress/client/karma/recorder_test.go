@@ -72,7 +72,7 @@ func TestRecorder_Exempted(t *testing.T) {
 	w := newWorld(t, nil)
 	w.believe("a.test")
 	w.see(Outcome{Client: client, Domain: "a.test", Reply: spammy, Allowed: true})
-	w.KnowGood(t.Context(), client, time.Hour)
+	w.KnowGood(t.Context(), client, "", time.Hour)
 	w.see(Outcome{Client: client, Domain: "a.test", Reply: spammy})
 	w.see(Outcome{Client: client, Domain: "a.test", Reply: taken, Answer: MessageTaken})
 	w.want("")
@@ -141,6 +141,50 @@ func TestRecorder_KnownGood(t *testing.T) {
 		t.Errorf("known good again after %d hours", got)
 	}
 	if s := w.Stats(); s.Good != 2 || s.EndedEarly != 0 {
+		t.Errorf("got %+v", s)
+	}
+}
+
+// TestRecorder_Neighbour: what a domain earns in a network is not its neighbour's, and what the neighbour loses is not
+// its own.
+func TestRecorder_Neighbour(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.tune.window = 365 * 24 * time.Hour })
+	w.believe("a.test", "b.test", "c.test")
+	neighbour := netip.MustParseAddr("203.0.113.200")
+	earned := func(addr netip.Addr, sender string) bool {
+		o := Outcome{Client: addr, Sender: sender, Domain: "a.test"}
+		w.facts(&o)
+		return o.KnownGood
+	}
+	take := func(addr netip.Addr, sender string) {
+		for _, d := range []string{"a.test", "b.test", "c.test"} {
+			o := Outcome{Client: addr, Sender: sender, Domain: d, Reply: taken, Answer: MessageTaken}
+			w.facts(&o)
+			w.learn(context.Background(), &o)
+		}
+	}
+	for hour := 0; !earned(client, "good.example"); hour++ {
+		if hour > 200 {
+			t.Fatal("it is never known good")
+		}
+		take(client, "good.example")
+		w.pass(time.Hour)
+	}
+	if earned(neighbour, "bad.example") || earned(neighbour, "") || earned(client, "") {
+		t.Error("another sender of the network is known good for it")
+	}
+	for range 20 { // the neighbour turns bad, as far as a standing can end early
+		for _, d := range []string{"a.test", "b.test"} {
+			o := Outcome{Client: neighbour, Sender: "bad.example", Domain: d, Reply: spammy}
+			w.facts(&o)
+			w.learn(context.Background(), &o)
+		}
+		w.pass(time.Second)
+	}
+	if !earned(client, "good.example") {
+		t.Error("the neighbour ended it")
+	}
+	if s := w.Stats(); s.Good != 1 || s.EndedEarly != 0 {
 		t.Errorf("got %+v", s)
 	}
 }

@@ -2,6 +2,8 @@ package score
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	"github.com/millrace/millrace/ingress/client/karma"
 	"github.com/millrace/millrace/ingress/client/rate"
@@ -146,7 +148,7 @@ func (f *findings) askStore(ctx context.Context, g *gathering, zones []string) [
 	if stored.degraded {
 		f.miss()
 	}
-	if facts.KnownGood {
+	if len(facts.KnownGood) > 0 { // whose mail it is cannot be known without look-ups
 		q.favour()
 	}
 	if err == nil {
@@ -173,11 +175,24 @@ func (f *findings) weighKarma(facts mail.Facts) {
 	if weight = round(weight * f.q.s.weights[sigKarma]); weight != 0 {
 		f.weigh(sigKarma, weight, why)
 	}
-	if facts.KnownGood {
-		f.see("known good")
+	if good := facts.KnownGood; len(good) > 0 {
+		f.see("known good for " + goodNames(good))
 	} else {
 		f.see("nothing that weighs is known of the client")
 	}
+}
+
+// goodNames returns the domains for which a network is known good, as Explain shows them.
+func goodNames(domains []string) string {
+	names := make([]string, len(domains))
+	for i, d := range domains {
+		names[i] = printable(d, maxName)
+		if d == "" {
+			names[i] = "mail without a passing SPF"
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
 }
 
 // askPTR checks whether the client's address has a name, whether that leads back to it, and what kind of name it is.

@@ -26,7 +26,7 @@ type findings struct {
 	rest    *dnsbl.Rest // what they may still say; nil: nothing
 	allowed Purposes    // for which an allow list speaks for the client
 	proved  string      // the domain that its name proves
-	passes  bool        // SPF passes for the reverse-path
+	passes  string      // the domain for which SPF passes
 
 	// For Explain only: the answer of the source, and the locations of the entries that spoke.
 	seen, allowedBy, blockedBy string

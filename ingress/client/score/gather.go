@@ -35,6 +35,7 @@ type inquiry struct {
 	stages  [steps]stage
 	doubts  *doubt // the last one; a list, because most clients have none
 	stored  storeAnswer
+	passes  string // the domain of the reverse-path, or of EHLO for the null one, if SPF passes for it
 	proved  string // the organizational domain of the client's name, "" without one that counts: see Score.Proved
 	// explanation is what each source saw, for Explain. It is nil unless Look made the Score, which does not change and
 	// may be read without mu.
@@ -55,21 +56,20 @@ type storeAnswer struct {
 	rates            []mail.RateResult // for Explain only
 	address, network mail.Karma
 	answered         bool
-	knownGood        bool
+	knownGood        []string // domains; see mail.Facts
 	degraded         bool
 }
 
 // A stage is the signals of one step: what was found, and what is under way.
 type stage struct {
 	under   *gathering // nil if all is in or the deadline has passed
-	turn    uint32     // of the last gathering: what lists say after its deadline counts as well
 	leave   func()     // ends the wait for that; may be nil
 	reasons []mail.Reason
 	unheard []string
 	allowed Purposes // for which an allow list speaks for the client
 	final   bool     // an entry about the address has decided, and nothing else is asked
 	begun   bool
-	passes  bool // SPF passes for the reverse-path
+	turn    uint32 // of the last gathering: what lists say after its deadline counts as well
 }
 
 // A gathering is the sources of one stage that are under way. It is dropped when they are in.
@@ -124,6 +124,9 @@ func (q *inquiry) begin(at step, from source) *gathering {
 	turn := q.stages[at].turn + 1
 	q.stages[at] = stage{begun: true, turn: turn}
 	q.undoubt(at)
+	if at == atMail {
+		q.passes = ""
+	}
 	if q.closed || from == 0 {
 		return nil
 	}
@@ -254,7 +257,9 @@ func (q *inquiry) merge(at step, f *findings) {
 	st.unheard = append(st.unheard, f.unheard...)
 	q.doubt(at, f.doubts)
 	st.allowed |= f.allowed
-	st.passes = st.passes || f.passes
+	if f.passes != "" {
+		q.passes = f.passes
+	}
 	if f.proved != "" {
 		q.proved = f.proved
 	}

@@ -47,7 +47,8 @@ func (k *Score) Greeting(ctx context.Context) (delay time.Duration, err error) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if !q.stored.answered || q.stored.knownGood || q.stored.degraded || q.stages[atConnect].allowed&ForScore != 0 {
+	if !q.stored.answered || len(q.stored.knownGood) > 0 || q.stored.degraded ||
+		q.stages[atConnect].allowed&ForScore != 0 {
 		return 0, nil
 	}
 	return cfg.Greet, nil
@@ -126,11 +127,26 @@ func (k *Score) Facts() mail.Facts {
 	}
 }
 
-// KnownGood reports whether the client's network is known good. It is false until the store has answered.
+// KnownGood reports whether the client's network is known good for mail of the present reverse-path: of its domain if
+// SPF passes for it, or for mail of which SPF passes for none. It is false until the store has answered, and what SPF
+// says is in after Verdict.
 func (k *Score) KnownGood() bool {
 	k.inquiry.mu.Lock()
 	defer k.inquiry.mu.Unlock()
-	return k.inquiry.stored.knownGood
+	return k.inquiry.isKnownGood()
+}
+
+// isKnownGood is Score.KnownGood. The caller holds mu.
+func (q *inquiry) isKnownGood() bool {
+	return slices.Contains(q.stored.knownGood, q.passes)
+}
+
+// Passing returns the domain of the present reverse-path, or of EHLO for the null one, if SPF passes for it, else "".
+// It waits for nothing: after Verdict the answer is in.
+func (k *Score) Passing() string {
+	k.inquiry.mu.Lock()
+	defer k.inquiry.mu.Unlock()
+	return k.inquiry.passes
 }
 
 // Allowed returns what an allow list speaks for the client for, as far as that is proved by now. Of reverse-paths only
@@ -153,7 +169,7 @@ func (k *Score) Proved(sender string) string {
 	k.inquiry.mu.Lock()
 	defer k.inquiry.mu.Unlock()
 	switch {
-	case !k.inquiry.stages[atMail].passes:
+	case k.inquiry.passes == "":
 		return k.inquiry.proved
 	case sender == "":
 		return domain.Canonical(k.helo)
@@ -187,7 +203,7 @@ func (k *Score) Grey(v mail.Verdict) bool {
 		return false
 	}
 	q.mu.Lock()
-	sure := q.stored.answered && !q.stored.degraded && !q.stored.knownGood
+	sure := q.stored.answered && !q.stored.degraded && !q.isKnownGood()
 	q.mu.Unlock()
 	return sure && k.Allowed()&ForScore == 0
 }

@@ -88,7 +88,7 @@ func (f *findings) askSPF(ctx context.Context, check SPF, sender string, allow g
 	shown := printable(checked, maxName)
 	switch result {
 	case "pass":
-		f.passes = true
+		f.passes = domain.Canonical(checked)
 		if allow != (grant{}) && domain.Canonical(checked) == sender {
 			f.allow(allow)
 		}

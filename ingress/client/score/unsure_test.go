@@ -48,8 +48,11 @@ func TestScore_Unsure(t *testing.T) {
 			w.err["PTR"], w.err["A"], w.err["MX"] = errHangs, mail.ErrNotAsked, mail.ErrNotAsked
 		}, 0, ""},
 		{"a known-good client", func(w *fixture, _ *Config) {
-			w.err["list"], w.facts.KnownGood = mail.ErrNotAsked, true
+			w.err["list"], w.facts.KnownGood = mail.ErrNotAsked, []string{"example.net"}
 		}, -1, ""},
+		{"a client of a network that is known good for another domain", func(w *fixture, _ *Config) {
+			w.err["list"], w.facts.KnownGood = mail.ErrNotAsked, []string{"other.example", ""}
+		}, -1, "no answer of dbl.example, half.example, zen.example, which could add 17"},
 		{"an allowed client", func(w *fixture, c *Config) {
 			w.err["list"], c.Allow = mail.ErrNotAsked, []Entry{{Helo: "mail.example.net"}}
 		}, -1, ""},

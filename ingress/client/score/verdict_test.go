@@ -252,13 +252,15 @@ func TestScore_AllowedFor(t *testing.T) {
 func TestScore_Facts(t *testing.T) {
 	w, v := proper(), good()
 	w.facts = mail.Facts{
-		KnownGood: true, Address: mail.Karma{Score: 1, Votes: 2}, Network: mail.Karma{Score: 3, Votes: 4},
-		Rates: []mail.RateResult{{RetryAfter: 90 * time.Second}},
+		KnownGood: []string{"example.net"}, Address: mail.Karma{Score: 1, Votes: 2},
+		Network: mail.Karma{Score: 3, Votes: 4},
+		Rates:   []mail.RateResult{{RetryAfter: 90 * time.Second}},
 	}
 	cfg := w.config()
 	cfg.Limits = limits(t)
 	k, _ := v.score(t, scorer(t, cfg))
-	if f := k.Facts(); !k.KnownGood() || !f.KnownGood || f.Address != w.facts.Address || f.Network != w.facts.Network {
+	if f := k.Facts(); !k.KnownGood() || len(f.KnownGood) != 1 || f.Address != w.facts.Address ||
+		f.Network != w.facts.Network {
 		t.Errorf("got %+v", f)
 	}
 	want := "450 4.7.1 Too many connections from 203.0.113.9, try again in 90 seconds"
@@ -282,7 +284,18 @@ func TestScore_Grey(t *testing.T) {
 		{"below it", func(w *fixture, v *visit, c *Config) { c.Grey.From = 3.5 }, false},
 		{"no band", func(w *fixture, v *visit, c *Config) { c.Grey = Band{} }, false},
 		{"deferred", func(w *fixture, v *visit, c *Config) { c.Defer = 2 }, false},
-		{"known good", func(w *fixture, v *visit, c *Config) { w.facts.KnownGood = true }, false},
+		{"known good for its domain", func(w *fixture, v *visit, c *Config) {
+			w.facts.KnownGood = []string{"example.net"}
+		}, false},
+		{"known good for its domain, of which SPF fails", func(w *fixture, v *visit, c *Config) {
+			w.facts.KnownGood, v.spf = []string{"example.net"}, spfResult{"neutral", "example.net"}
+		}, true},
+		{"known good for another domain, and for mail without SPF", func(w *fixture, v *visit, c *Config) {
+			w.facts.KnownGood = []string{"other.example", ""}
+		}, true},
+		{"without SPF, known good for such mail", func(w *fixture, v *visit, c *Config) {
+			w.facts.KnownGood, v.spf = []string{""}, spfResult{"neutral", "example.net"}
+		}, false},
 		{"allowed", func(w *fixture, v *visit, c *Config) { c.Allow = []Entry{{Domain: "example.net"}} }, false},
 		{"the store cannot tell whether it is known good", func(w *fixture, v *visit, c *Config) {
 			w.facts.Degraded = true
@@ -347,7 +360,7 @@ func TestScore_Greeting(t *testing.T) {
 		{"an unknown client waits", func(w *fixture, v *visit, c *Config) {}, "6s"},
 		{"no client waits if Greet is 0", func(w *fixture, v *visit, c *Config) { c.Greet = 0 }, "0s"},
 		{"a client that is known good does not", func(w *fixture, v *visit, c *Config) {
-			w.facts.KnownGood = true
+			w.facts.KnownGood = []string{"example.net"} // of which nothing is said yet
 		}, "0s"},
 		{"nor one that is allowed", func(w *fixture, v *visit, c *Config) {
 			c.Allow = []Entry{{Client: "203.0.113.9"}}
@@ -413,7 +426,10 @@ func TestScore_Close(t *testing.T) {
 // TestScore_Explain: there is a line for every signal.
 func TestScore_Explain(t *testing.T) {
 	w, v := proper(), good()
-	w.facts = mail.Facts{KnownGood: true, Rates: []mail.RateResult{{Allowed: true}}, Lists: make([]mail.ListAnswer, 3)}
+	w.facts = mail.Facts{
+		KnownGood: []string{"example.net", ""}, Rates: []mail.RateResult{{Allowed: true}},
+		Lists: make([]mail.ListAnswer, 3),
+	}
 	w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
 	w.dns["list 9.113.0.203.half.example"] = "127.0.0.4"
 	w.err["MX"] = errDNS
@@ -436,7 +452,7 @@ func TestScore_Explain(t *testing.T) {
 		"dnsbl spoke 4 listed by half.example (code 127.0.0.4)",
 		"dnswl silent 0 not listed",
 		"domain-list silent 0 not listed",
-		"karma silent 0 known good",
+		"karma silent 0 known good for example.net, mail without a passing SPF",
 		"no-ptr silent 0 its name mail.example.net leads back to it",
 		"fcrdns silent 0 its name mail.example.net leads back to it",
 		"generic-ptr silent 0 its name mail.example.net leads back to it",
