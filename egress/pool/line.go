@@ -113,7 +113,7 @@ type queueKey struct {
 // A queue is the waiters of one client network, first come first.
 type queue[C Conn] struct {
 	list.List
-	turn uint64 // the queues of a Site whose messages wait for their time are served in this order
+	turn uint64 // the queues of a Site are served in this order
 }
 
 // A waiter is a Get that waits for a Slot.
@@ -122,7 +122,7 @@ type waiter[C Conn] struct {
 	site   *site[C]
 	since  pace.Instant
 	ticket uint64
-	turn   uint64        // of its queue when it was looked at last
+	turn   uint64        // of its queue when it was looked at last; of a favoured client's, that after the present one
 	elem   *list.Element // nil once the waiter left its queue
 	grant  chan granted[C]
 }
@@ -144,7 +144,7 @@ func (l *line[C]) add(w *waiter[C], paced bool) {
 		l.queues[k] = q
 	}
 	l.ticket++
-	w.ticket = l.ticket
+	w.ticket, w.turn = l.ticket, l.turn+1
 	l.waiting.Add(1)
 	if w.Again && paced {
 		at := q.Front()
@@ -179,9 +179,10 @@ func (l *line[C]) hadTurn(w *waiter[C]) {
 	}
 }
 
-// peek returns the waiter whose turn it is, nil if there is none: of those with less than their share the one that came
-// first, and where messages wait for their time one of each network in turn. If all have their share, a Slot would stay
-// free for the rule's sake, so it goes to the network that holds least, then to the waiter that came first.
+// peek returns the waiter whose turn it is, nil if there is none: of the networks with less than their share one of
+// each in turn, so that none goes before a newcomer with all that it has waiting. A favoured client waits for one turn
+// of the others, but where messages wait for their time its network has turns as well. If all have their share, a Slot
+// would stay free for the rule's sake, so it goes to the network that holds least, in turn.
 func (l *line[C]) peek(h *holders[C], share int, paced bool) *waiter[C] {
 	var turn *waiter[C]
 	var held int
@@ -191,7 +192,7 @@ func (l *line[C]) peek(h *holders[C], share int, paced bool) *waiter[C] {
 		if !h.below(k.client, k.favoured, share) {
 			n = h.held[k.client]
 		}
-		if paced {
+		if paced || !k.favoured {
 			w.turn = q.turn
 		}
 		if turn == nil || n < held ||

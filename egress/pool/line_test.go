@@ -293,3 +293,50 @@ func TestLine_Peek(t *testing.T) {
 		}
 	})
 }
+
+// Networks that each have less than their share are served in turn, and do not go before a newcomer with all that they
+// have waiting. Favoured clients wait one round, however many they are.
+func TestLine_Turns(t *testing.T) {
+	const networks, each, cap = 40, 10, 20
+	for _, c := range []struct {
+		name     string
+		favoured bool
+		messages int
+		most     int // waiters that are served up to the last of these
+	}{
+		{"a stranger of another network", false, 1, 2*networks + 1},
+		{"a favoured client with a burst", true, 30, 2*networks + 30},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSite(newPool(t), "site")
+			s.limits.Sessions = cap
+			for i := range networks * each {
+				r := request(cap, prefix(10+i%networks))
+				s.enqueue(&r, 1)
+			}
+			serve := func() *waiter[*fake] {
+				w := s.peek()
+				s.leave(w)
+				s.line.hadTurn(w)
+				return w
+			}
+			for range 3*networks + 7 {
+				serve()
+			}
+			for range c.messages {
+				r := request(cap, prefix(1))
+				r.Favoured = c.favoured
+				s.enqueue(&r, 1)
+			}
+			served := 0
+			for left := c.messages; left > 0; served++ {
+				if serve().Client == prefix(1) {
+					left--
+				}
+			}
+			if served > c.most {
+				t.Errorf("%d were served, want %d at most", served, c.most)
+			}
+		})
+	}
+}

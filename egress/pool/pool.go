@@ -203,8 +203,8 @@ func New[C Conn](now func() time.Time, floor int64) *Pool[C] {
 func (p *Pool[C]) instant(now time.Time) pace.Instant { return max(1, 1+pace.Instant(now.Sub(p.born))) }
 
 // Get returns a Slot at r.Site: with an idle connection that was alive just now, or empty, and then the caller opens a
-// connection and calls Fill. At the cap it waits until ctx ends, first come first served except for the share (see
-// line.peek). Errors are a *CooledError, one that wraps ErrBusy and the context's error, or ErrClosed.
+// connection and calls Fill. At the cap it waits until ctx ends, the client networks in turn (see line.peek).
+// Errors are a *CooledError, one that wraps ErrBusy and the context's error, or ErrClosed.
 func (p *Pool[C]) Get(ctx context.Context, r Request) (*Slot[C], error) {
 	s, w, err := p.take(&r)
 	if w != nil {
