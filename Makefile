@@ -4,7 +4,7 @@ GO       ?= go
 FUZZTIME ?= 4s
 TOOL      = $(GO) tool -modfile=.ci/go.mod
 
-.PHONY: build run test race fuzz bench bench-relay cluster cluster-test cluster-test-long abuse prove-ledger check house slow tools
+.PHONY: build run test race fuzz bench bench-relay cluster cluster-test cluster-test-long abuse chaos prove-ledger check house slow tools
 
 build:
 	$(GO) build -trimpath -o bin/millrace .
@@ -52,6 +52,13 @@ abuse: build tools
 prove-ledger:
 	@$(GO) build -o bin/proveledger ./loadtest/proveledger
 	@exec bin/proveledger
+
+# What breaks under a cluster while mail runs, and the ledger of truth. SCENARIO=name SEED=n repeats one, RUNS=n says how
+# often it does its harm; QUICK=1: what is short enough for each commit. docs/chaos.md has the names.
+chaos: build tools
+	@$(GO) build -o bin/chaos ./loadtest/chaos
+	@exec bin/chaos -binary bin/millrace $(if $(QUICK),-quick) $(if $(SCENARIO),-scenario $(SCENARIO)) \
+		$(if $(SEED),-seed $(SEED)) $(if $(RUNS),-runs $(RUNS))
 
 check:
 	test -z "$$(gofmt -l . | tee /dev/stderr)"

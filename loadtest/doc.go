@@ -5,6 +5,7 @@
 // verb by verb; peers that programs of others and the relay get along; policy who is refused, deferred and signed for;
 // nodes that several act as one; states what a connection costs. They share package world. The other folders are what
 // tests are made of: extern runs programs of others, source makes mail, fleet starts nodes, Redis and networks,
-// benchrelay measures the relay beside HAProxy, clustertest breaks clusters of processes, abuse plays strangers that
-// take what others need, and idle weighs connections on which nothing happens. The relay knows nothing of it.
+// proveledger searches the states of the ledger, benchrelay measures the relay beside HAProxy, clustertest shows what
+// is promised of a cluster, chaos breaks what one stands on, abuse plays strangers that take what others need, and idle
+// weighs connections on which nothing happens. The relay knows nothing of it.
 package loadtest

@@ -47,7 +47,7 @@ func newQueue(size int, metrics *admin.Metrics) *queue {
 
 // isOutcome reports whether an event tells of a message that was delivered, or may have been.
 func isOutcome(e *mail.Event) bool {
-	return e.Kind == mail.Relayed || e.Kind == mail.Dropped || e.InDoubt
+	return e.Kind == mail.Relayed || e.Kind == mail.Dropped || e.Kind == mail.Unread || e.InDoubt
 }
 
 // isSampled reports whether a stranger can cause such an event for nothing, and it is logged unless the log is for

@@ -1,20 +1,6 @@
 package smtpclient
 
-import (
-	"syscall"
-	"unsafe"
-)
-
-// unacked returns the octets that were written to a TCP socket and are not acknowledged, those included that were not
-// sent yet (SIOCOUTQ, tcp(7)).
-func unacked(fd uintptr) int {
-	var n int32
-	_, _, errno := syscall.Syscall(syscall.SYS_IOCTL, fd, syscall.TIOCOUTQ, uintptr(unsafe.Pointer(&n)))
-	if errno != 0 {
-		return 0
-	}
-	return int(n)
-}
+import "syscall"
 
 // acknowledge has the kernel acknowledge what has come on a TCP socket now, and what comes next as soon as it comes, in
 // place of waiting for octets to send along with it (TCP_QUICKACK, tcp(7)). That holds until the next write.

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/millrace/millrace/router/leaf/tcp"
 )
 
 // errSpoke tells that the server sent something while a write to it made no progress.
@@ -68,7 +70,7 @@ func newWire(conn net.Conn, stall time.Duration) *wire {
 		w.n, _, w.err = syscall.Recvfrom(int(fd), w.buf, syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 	}
 	if _, ok := conn.(*net.TCPConn); ok && w.sys != nil {
-		w.queue = func(fd uintptr) { w.n = unacked(fd) }
+		w.queue = func(fd uintptr) { w.n = tcp.Unacked(fd) }
 		w.flight.ack = acknowledge
 	}
 	return w

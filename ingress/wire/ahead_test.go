@@ -119,7 +119,7 @@ func buffered(in string, smtputf8 bool) *conn {
 	c.life.end(unreachable)
 	c.tx.open(smtputf8)
 	c.in.buf = make([]byte, max(len(in), smallBuffer))
-	c.in.w = copy(c.in.buf, in)
+	c.in.w = int32(copy(c.in.buf, in))
 	return c
 }
 
@@ -148,7 +148,7 @@ func FuzzAhead(f *testing.F) {
 		}
 		c := buffered(in, smtputf8)
 		got := c.client.Ahead(max)
-		if string(c.in.buf[:len(in)]) != in || c.in.r != 0 || c.in.w != len(in) {
+		if string(c.in.buf[:len(in)]) != in || c.in.r != 0 || int(c.in.w) != len(in) {
 			t.Fatal("it has left something behind")
 		}
 		var want []mail.Path

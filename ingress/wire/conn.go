@@ -32,8 +32,10 @@ type conn struct {
 	session Session // nil before the greeting and after closeSession
 	client  Client
 	body    *Body // not nil while Session.Body runs
-	seat    seat
-	spent   budgets
+	// answered is the message whose 2yz was the last thing that was said; zero once the client has said more
+	answered mail.TraceID
+	seat     seat
+	spent    budgets
 
 	spoke     bool // a command line came
 	grown     bool // a message came since the connection rested last, and its stack has grown: see serve
@@ -76,6 +78,7 @@ func (c *conn) serve(begun bool) {
 		if rests { // the other goroutine uses c
 			return
 		}
+		c.tellUnread()
 		c.out.flush()
 		c.life.linger(c.in.small[:])
 		c.close()
@@ -87,7 +90,7 @@ func (c *conn) serve(begun bool) {
 		line, fault, err := c.nextLine()
 		switch {
 		case err == nil && !c.srv.draining.Load():
-			c.spoke = true
+			c.spoke, c.answered = true, mail.TraceID{}
 			c.command(line, fault)
 			continue
 		case errors.Is(err, errSettled):

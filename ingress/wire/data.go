@@ -81,6 +81,7 @@ func (c *conn) finishMessage(b *Body, r mail.Reply) {
 	}
 	if r.Class() == 2 {
 		c.spent.accepted()
+		c.answered = r.ID
 	}
 	c.refuse(r)
 	c.out.finalReplyPending = c.out.batch != nil

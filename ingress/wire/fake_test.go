@@ -36,6 +36,7 @@ type recorder struct {
 	reading  chan struct{} // gets a value when Body begins
 	keep     bool          // pieces are not recycled before the end
 	until    time.Duration // for each Next
+	id       mail.TraceID  // of the message, in the reply to it
 	news     chan struct{} // closed at the next call
 }
 
@@ -256,7 +257,7 @@ func (s *fakeSession) Body(_ context.Context, b *Body) mail.Reply {
 	s.r.mu.Unlock()
 	// Behind the append, because a test that waits for this call looks at the messages next.
 	s.r.log("message %s %d octets", b.form(), len(s.msg.octets))
-	return mail.NewReply(250, 0, 0, fmt.Sprintf("took %d", len(s.msg.plain)))
+	return mail.NewReply(250, 0, 0, fmt.Sprintf("took %d", len(s.msg.plain))).WithID(s.r.id)
 }
 
 func (b *Body) form() string {

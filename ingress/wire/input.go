@@ -22,8 +22,8 @@ const (
 type input struct {
 	conn      *conn
 	buf       []byte
-	r, w      int
-	lineStart int // where the line returned last begins
+	r, w      int32 // buf[r:w] is to be read
+	lineStart int32 // where the line returned last begins
 	batch     *[batchBuffer]byte
 	big       *slab
 	err       error // how a read ahead of the present command ended, for the next fill; nil if it did not end
@@ -39,8 +39,8 @@ type input struct {
 func (in *input) line() (line []byte, fault *mail.Reply, whole bool) {
 	if i := bytes.IndexByte(in.buf[in.r:in.w], '\n'); i >= 0 {
 		in.lineStart = in.r
-		line = in.buf[in.r : in.r+i]
-		in.r += i + 1
+		line = in.buf[in.r : int(in.r)+i]
+		in.r += int32(i) + 1
 		long := int(in.skipped)+i+1 > maxCommandLine
 		if in.skipped > 0 {
 			line = nil
@@ -65,7 +65,7 @@ func (in *input) line() (line []byte, fault *mail.Reply, whole bool) {
 		if in.skipped == 0 {
 			in.skipsBDAT = isChunk(in.buf[in.r:in.w])
 		}
-		in.skipped += int32(in.w - in.r)
+		in.skipped += in.w - in.r
 		in.r = in.w
 	}
 	return nil, nil, false
@@ -85,7 +85,7 @@ func (in *input) unread(p []byte) {
 		in.buf = in.conn.borrow(slabSize)
 		in.big = (*slab)(in.buf)
 	}
-	in.r, in.w = 0, copy(in.buf, p)
+	in.r, in.w = 0, int32(copy(in.buf, p))
 	in.full = false
 }
 
@@ -93,10 +93,10 @@ func (in *input) unread(p []byte) {
 // command line is shorter than a batch buffer.
 func (in *input) room() []byte {
 	if in.r > 0 {
-		in.w = copy(in.buf, in.buf[in.r:in.w])
+		in.w = int32(copy(in.buf, in.buf[in.r:in.w]))
 		in.r = 0
 	}
-	if in.w == len(in.buf) {
+	if int(in.w) == len(in.buf) {
 		in.grow()
 	}
 	return in.buf[in.w:]
@@ -104,8 +104,8 @@ func (in *input) room() []byte {
 
 // add takes over the first n octets of what room returned.
 func (in *input) add(n int) {
-	in.w += n
-	in.full = in.w == len(in.buf)
+	in.w += int32(n)
+	in.full = int(in.w) == len(in.buf)
 }
 
 // grow goes to the batch buffer. What is left has to fit in it.
@@ -117,7 +117,7 @@ func (in *input) grow() {
 	n := copy(batch[:], in.buf[in.r:in.w])
 	in.release()
 	in.batch = batch
-	in.buf, in.r, in.w = batch[:], 0, n
+	in.buf, in.r, in.w = batch[:], 0, int32(n)
 }
 
 // shrink goes back to the small buffer if what is left takes no more than half of it.
@@ -127,7 +127,7 @@ func (in *input) shrink() {
 	}
 	n := copy(in.small[:], in.buf[in.r:in.w])
 	in.release()
-	in.buf, in.r, in.w = in.small[:], 0, n
+	in.buf, in.r, in.w = in.small[:], 0, int32(n)
 }
 
 // setAside returns what is borrowed before a long wait. What is left of a batch stays in a buffer of just its size.
@@ -138,7 +138,7 @@ func (in *input) setAside() {
 	}
 	rest := bytes.Clone(in.buf[in.r:in.w])
 	in.release()
-	in.buf, in.r, in.w = rest, 0, len(rest)
+	in.buf, in.r, in.w = rest, 0, int32(len(rest))
 }
 
 // release returns what is borrowed. The caller sets buf.

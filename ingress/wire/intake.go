@@ -26,7 +26,7 @@ func (b *Body) more() error {
 	}
 	if in := &c.in; in.r < in.w {
 		n := copy(b.room(), in.buf[in.r:in.w])
-		in.r += n - b.take(n)
+		in.r += int32(n - b.take(n))
 		return b.check()
 	}
 	c.out.flush()

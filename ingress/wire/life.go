@@ -55,6 +55,7 @@ type life struct {
 	readDue  time.Duration // the read deadline set last
 	writeDue time.Duration // the write deadline set last
 	ending   endReason     // used by serve's goroutine only
+	failed   bool          // a write failed; likewise
 
 	mu        sync.Mutex    // guards what follows, and each setting of the read deadline while parked
 	parked    parking       // in a wait that others may end
@@ -220,6 +221,7 @@ func (l *life) write(replies []byte) {
 			_ = l.raw.SetWriteDeadline(l.srv.epoch.Add(l.writeDue))
 		}
 		if _, err := l.rw.Write(replies); err != nil {
+			l.failed = true
 			l.end(writeFailed)
 		}
 	}

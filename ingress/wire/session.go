@@ -17,8 +17,8 @@ type Client struct {
 	Local   netip.AddrPort       // the address the client connected to, after PROXY and XCLIENT
 	Name    string               // XCLIENT NAME, else ""
 	Helo    string               // argument of the last EHLO or HELO, "" before it and after STARTTLS
-	ESMTP   bool                 // it was EHLO
 	TLS     *tls.ConnectionState // nil in clear
+	ESMTP   bool                 // it was EHLO
 	Proxied bool                 // a PROXY header carried Addr
 	Lowered bool                 // XCLIENT was used: trust may be lower than that of the connection, never higher
 	// the carried address is missing (PROXY LOCAL or UNKNOWN, XCLIENT ADDR=[UNAVAILABLE]): never trusted

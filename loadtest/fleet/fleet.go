@@ -94,41 +94,43 @@ func Plugged(ports []Port) []*Member {
 
 // Start runs nodes, all at once, and returns when they are ready. What it started ends with Close, which it calls
 // itself when it fails.
-func Start(ctx context.Context, plan Plan, nodes []*Member) (f *Fleet, err error) {
-	started := &Fleet{Plan: plan, Nodes: nodes, client: &http.Client{Timeout: 2 * time.Second}}
-	f = started
-	defer func() {
-		if err != nil {
-			started.Close()
-		}
-	}()
+func Start(ctx context.Context, plan Plan, nodes []*Member) (*Fleet, error) {
+	f := &Fleet{Plan: plan, Nodes: nodes, client: &http.Client{Timeout: 2 * time.Second}}
+	if err := f.start(ctx); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (f *Fleet) start(ctx context.Context) error {
 	keys := []string{"cluster", "init", filepath.Join(f.Dir, "keys")}
-	for _, m := range nodes {
+	for _, m := range f.Nodes {
 		keys = append(keys, m.Name)
 	}
 	if out, err := exec.CommandContext(ctx, f.Binary, keys...).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("cluster init: %w: %s", err, out)
+		return fmt.Errorf("cluster init: %w: %s", err, out)
 	}
 	if err := os.WriteFile(filepath.Join(f.Dir, "token"), []byte(token+"\n"), 0o600); err != nil {
-		return nil, err
+		return err
 	}
-	for _, m := range nodes {
+	for _, m := range f.Nodes {
 		m.Dir = filepath.Join(f.Dir, m.Name)
 		if err := f.configure(m); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	for _, m := range nodes {
+	for _, m := range f.Nodes {
 		if err := f.StartNode(m); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	for _, m := range nodes {
+	for _, m := range f.Nodes {
 		if err := f.AwaitReady(ctx, m); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return f, nil
+	return nil
 }
 
 // Close ends the nodes and the balancer.
@@ -337,24 +339,31 @@ func (f *Fleet) Merged(ctx context.Context) bool {
 
 // OwnerOf returns the node that owns the Site of a host, and the others.
 func (f *Fleet) OwnerOf(ctx context.Context, host string) (owner *Member, others []*Member, err error) {
-	s, err := f.Status(ctx, f.Nodes[0])
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, site := range s.Sites {
-		if !strings.Contains(string(site.Site), host) {
-			continue
+	for _, asked := range f.Nodes {
+		s, err := f.Status(ctx, asked)
+		if err != nil {
+			return nil, nil, err
 		}
-		for _, m := range f.Nodes {
-			if m.Name == site.Owner {
-				owner = m
-			} else {
-				others = append(others, m)
+		for _, site := range s.Sites {
+			if strings.Contains(string(site.Site), host) {
+				owner, others = f.split(site.Owner)
+				return owner, others, nil
 			}
 		}
-		return owner, others, nil
 	}
-	return nil, nil, fmt.Errorf("node %s knows no owner", f.Nodes[0].Name)
+	return nil, nil, fmt.Errorf("no node knows the owner of %s", host)
+}
+
+// split returns the node of a name, and the others.
+func (f *Fleet) split(name string) (one *Member, others []*Member) {
+	for _, m := range f.Nodes {
+		if m.Name == name {
+			one = m
+		} else {
+			others = append(others, m)
+		}
+	}
+	return one, others
 }
 
 // Balance runs HAProxy before the nodes. It tells them the clients' addresses and asks /readyz who is there.

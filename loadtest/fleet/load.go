@@ -48,9 +48,9 @@ type Sent struct {
 	Retries  int
 	Deferred int  // replies of 4yz
 	Doubtful bool // an attempt ended after the end of data and without a word of the destination
-	// LostAt are the addresses at which a connection was lost after the end of data
-	LostAt []string
-	Took   time.Duration // from the first attempt to the answer that ended it
+	// DoubtAt are the addresses at which an attempt ended so
+	DoubtAt []string
+	Took    time.Duration // from the first attempt to the answer that ended it
 }
 
 // Run sends and returns when all is answered.
@@ -134,7 +134,7 @@ func (l *Load) deliver(ctx context.Context, s *source.Session, i int) (Sent, *so
 		if err != nil {
 			m.Last = err.Error()
 			if r.Data.Code == 354 {
-				m.Doubtful, m.LostAt = true, append(m.LostAt, s.Addr())
+				m.doubt(s)
 			}
 			s.Abort(false)
 			s = nil
@@ -153,7 +153,9 @@ func (l *Load) deliver(ctx context.Context, s *source.Session, i int) (Sent, *so
 			m.Refused = r.End.String()
 			return m, l.reset(s)
 		}
-		m.Last, m.Doubtful = r.End.String(), m.Doubtful || r.Data.Code == 354 && strings.HasPrefix(r.End.Text, "4.4.2")
+		if m.Last = r.End.String(); r.Data.Code == 354 && strings.HasPrefix(r.End.Text, "4.4.2") {
+			m.doubt(s)
+		}
 		if s = l.reset(s); r.End.Code == 421 && s != nil {
 			s.Abort(false)
 			s = nil
@@ -162,6 +164,9 @@ func (l *Load) deliver(ctx context.Context, s *source.Session, i int) (Sent, *so
 	m.Took = time.Since(begun)
 	return m, s
 }
+
+// doubt notes that the message may have been delivered.
+func (m *Sent) doubt(s *source.Session) { m.Doubtful, m.DoubtAt = true, append(m.DoubtAt, s.Addr()) }
 
 func (l *Load) reset(s *source.Session) *source.Session {
 	if s.Reset() != nil {

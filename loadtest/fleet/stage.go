@@ -42,42 +42,45 @@ const (
 	PlainHost = "mx.plain.example"
 )
 
-// PlainZone is what the name server knows of plain.example when its host has an address.
-func PlainZone(addr string) string {
-	return "plain.example. 300 IN MX 10 " + PlainHost + ".\n" + PlainHost + ". 300 IN A " + addr + "\n"
-}
+// BaseZone is what the name server of each Stage knows: plain.example, and the clients.
+const BaseZone = "plain.example. 300 IN MX 10 " + PlainHost + ".\n" + PlainHost + ". 300 IN A " + Hub + "\n" +
+	"client.example. 300 IN MX 10 client.example.\nclient.example. 300 IN A " + Hub + "\n" +
+	"1.0.77.10.in-addr.arpa. 300 IN PTR client.example.\n"
 
 // NewStage starts all of it and returns when the nodes see each other. What it started ends with Close, which it calls
 // itself when it fails.
-func NewStage(ctx context.Context, plan StagePlan) (s *Stage, err error) {
-	s = &Stage{}
-	if s.Dir, err = os.MkdirTemp("", "stage"); err != nil {
+func NewStage(ctx context.Context, plan StagePlan) (*Stage, error) {
+	s := &Stage{}
+	if err := s.start(ctx, plan); err != nil {
+		s.Close()
 		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			s.Close()
-		}
-	}()
+	return s, nil
+}
+
+func (s *Stage) start(ctx context.Context, plan StagePlan) (err error) {
+	if s.Dir, err = os.MkdirTemp("", "stage"); err != nil {
+		return err
+	}
 	if s.ports, err = Plug(ctx, plan.Nodes, plan.Wire); err != nil {
-		return nil, err
+		return err
 	}
 	if s.Redis, err = StartRedis(ctx, RedisAddr, s.Dir); err != nil {
-		return nil, err
+		return err
 	}
 	if s.Plain, err = smtptest.Listen(Hub+":25", plan.Plain); err != nil {
-		return nil, err
+		return err
 	}
 	s.servers = append(s.servers, s.Plain)
-	if s.DNS, err = dnstest.Listen(Hub+":53", PlainZone(Hub)+plan.Zone); err != nil {
-		return nil, err
+	if s.DNS, err = dnstest.Listen(Hub+":53", BaseZone+plan.Zone); err != nil {
+		return err
 	}
 	rules := "domain * dmarc=off require_auth=no seal=never\ndomain plain.test\n/(.+)/@plain.test $1@plain.example\n"
 	err = errors.Join(
 		os.WriteFile(s.Rules(), []byte(rules+plan.Rules), 0o600),
 		os.WriteFile(filepath.Join(s.Dir, "secret"), []byte("a secret of all these nodes\n"), 0o600))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	own := fmt.Sprintf(`routes: %q
 secret_file: ../secret
@@ -92,12 +95,12 @@ log: {level: info}
 		Ring: plan.Nodes > 1,
 	}, Plugged(s.ports))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if plan.Nodes > 1 {
 		_, err = s.Fleet.Out(ctx, s.Fleet.Nodes, plan.Nodes)
 	}
-	return s, err
+	return err
 }
 
 // Rules is the file of the rules, which all nodes read.
@@ -134,4 +137,13 @@ func (s *Stage) Close() {
 		p.Close()
 	}
 	_ = os.RemoveAll(s.Dir) // a folder of the system's for such things
+}
+
+// Delivered returns the messages of all destinations.
+func (s *Stage) Delivered() []smtptest.Message {
+	var all []smtptest.Message
+	for _, d := range s.servers {
+		all = append(all, d.Messages()...)
+	}
+	return all
 }

@@ -16,6 +16,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -231,9 +232,26 @@ func (s *Session) Write(b []byte) error {
 // maxReply bounds what a server may make us read as one reply.
 const maxReply = 64 << 10
 
+// Control calls f with the socket's descriptor.
+func (s *Session) Control(f func(fd uintptr) error) error {
+	socket, ok := s.raw.(syscall.Conn)
+	if !ok {
+		return errors.New("source: no socket")
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	return errors.Join(raw.Control(func(fd uintptr) { failed = f(fd) }), failed)
+}
+
 // Read reads one reply.
-func (s *Session) Read() (Reply, error) {
-	if err := s.conn.SetReadDeadline(time.Now().Add(s.cfg.Timeout)); err != nil {
+func (s *Session) Read() (Reply, error) { return s.ReadWithin(s.cfg.Timeout) }
+
+// ReadWithin reads one reply that comes within d.
+func (s *Session) ReadWithin(d time.Duration) (Reply, error) {
+	if err := s.conn.SetReadDeadline(time.Now().Add(d)); err != nil {
 		return Reply{}, err
 	}
 	var r Reply

@@ -19,10 +19,12 @@ const (
 	Deferred                 // a message got a 4yz at or after DATA
 	Aborted                  // a transaction ended without a final reply: client gone, RSET, drain
 	Anomaly                  // something an operator should see; Reason says what
+	Unread                   // a client is gone and its TCP had not acknowledged the 2yz to its message
 )
 
 var kindNames = [...]string{
 	"connected", "disconnected", "refused", "routed", "relayed", "dropped", "deferred", "aborted", "anomaly",
+	"unread",
 }
 
 // Kinds is the number of kinds of Event.

@@ -1,0 +1,10 @@
+package main
+
+// scenarios are in the order in which they run.
+var scenarios = []scenario{
+	killOwner, cutAroundDot, killAll, rolling, drainLong, split, pairCut, oneWay,
+	noRoute, sickMX, sickMail, deadAddress, deadSession, movedAddress, early250, stderrBlocked, stderrClosed, tornRules,
+	redisKilled, redisFrozen, redisEmptied, redisReadOnly, redisFull, dnsDead, dnsSlow, dnsServfail, dnsLying,
+	blackHole, rstInData, garbage, storm421, closes, noReply, greylisted, lossy, descriptors, reloads,
+	certificates, hogs,
+}
