@@ -91,7 +91,7 @@ var gateFor = map[string][]string{
 	"golang.org/x/net/idna":                      {"router/rules", "egress/...", "ingress/message/auth/..."},
 	"golang.org/x/text/unicode/norm":             {"router/rules"},
 	"golang.org/x/sync":                          {"..."},
-	"golang.org/x/sys":                           {"loadtest/..."},
+	"golang.org/x/sys":                           {"loadtest/...", "tests"},
 	"pgregory.net/rapid":                         {"tests"},
 	"go.uber.org/goleak":                         {"tests"},
 	"github.com/rogpeppe/go-internal/testscript": {"tests"},

@@ -51,8 +51,7 @@ func (p Problem) String() string {
 type Problems []Problem
 
 // Join returns p and those of an error that are about a field of which, and of whose section, p has no complaint, in
-// the
-// order of their places. Any error but Problems is one without a place.
+// the order of their places. Any error but Problems is one without a place.
 func (p Problems) Join(err error) Problems {
 	var more Problems
 	if err != nil && !errors.As(err, &more) {

@@ -37,6 +37,13 @@ func (l *logger) say(level slog.Level, message string, args ...any) {
 	l.Log(context.Background(), level, message, args...)
 }
 
+// warn logs what an administrator should know about a part of what is configured before mail flows.
+func warn[W fmt.Stringer](l *logger, part string, warnings []W) {
+	for _, w := range warnings {
+		l.say(slog.LevelWarn, part, "at", w.String())
+	}
+}
+
 // lastFlush bounds the wait for the last lines of a node. A reader that has stopped reading must not keep it.
 const lastFlush = time.Second
 

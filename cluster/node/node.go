@@ -123,7 +123,8 @@ func (n *Node) start() error {
 	if err := n.startRoutes(); err != nil {
 		return err
 	}
-	n.warn()
+	warn(n.log, "configuration", startWarnings(n.cfg))
+	warn(n.log, "rules", n.rules.router.Warnings())
 	if err := n.startCluster(); err != nil {
 		return err
 	}
@@ -200,16 +201,6 @@ func (n *Node) startTracer() (trace.Tracer, error) {
 	tracer, end := newTracer(exporter, &n.spans, n.cfg.Telemetry.Sample, n.cfg.Hostname, n.opts.Version)
 	n.cleanups.add("telemetry", end)
 	return tracer, nil
-}
-
-// warn logs what an administrator should know before mail flows.
-func (n *Node) warn() {
-	for _, w := range startWarnings(n.cfg) {
-		n.log.say(slog.LevelWarn, "configuration", "at", w.String())
-	}
-	for _, w := range n.rules.router.Warnings() {
-		n.log.say(slog.LevelWarn, "rules", "at", w.String())
-	}
 }
 
 // startRelay makes the relay, which begins to look after the sessions that it keeps.

@@ -125,21 +125,32 @@ func (l *lane) order(s *sharer) {
 	}
 }
 
+// A queryState is how far the query of a flight is.
+type queryState uint8
+
+const (
+	queryNone  queryState = iota
+	queryMayGo            // its turn came, and it counts as under way
+	queryGone             // its goroutine had a processor since
+)
+
 // A ticket is a flight's in a lane. What is not constant is guarded by lanes.mu.
 type ticket struct {
 	lane    *lane
 	sharer  *sharer
-	asker   *mail.Turn         // of the caller that asked first, which may be nil; the flight's own
-	counted bool               // it is among those open
-	turn    chan struct{}      // closed when the query may go, or the flight is dropped; nil if it does not wait
-	number  uint64             // of the wait
-	since   int                // the tick at which the query went
-	under   bool               // a query is under way, or may go
-	went    bool               // it did: its goroutine had a processor since
+	asker   *mail.Turn    // of the caller that asked first, which may be nil; the flight's own
+	counted bool          // it is among those open
+	turn    chan struct{} // closed when the query may go, or the flight is dropped; nil if it does not wait
+	number  uint64        // of the wait
+	since   int           // the tick at which the query went
+	query   queryState
 	cancel  context.CancelFunc // ends that query
 	gaveWay bool               // that query was ended for others
 	dropped bool               // the flight is not to ask any more
 }
+
+// isUnder reports whether a query is under way, or may go.
+func (t *ticket) isUnder() bool { return t.query != queryNone }
 
 // newLane returns a lane for so many queries at once, of which a network has one part in shares.
 func newLane(queries, shares int) lane {
@@ -231,7 +242,7 @@ func (l *lane) drop(newcomer *sharer) bool {
 		return false
 	}
 	last := len(heaviest.open) - 1
-	for heaviest.open[last].under {
+	for heaviest.open[last].isUnder() {
 		last--
 	}
 	t := heaviest.open[last]
@@ -268,7 +279,7 @@ func (w *lanes) share(t *ticket, a *mail.Asking) {
 	l, client := w.laneOf(a), a.Client()
 	s := l.networks[client]
 	switch {
-	case t.dropped || t.under:
+	case t.dropped || t.isUnder():
 		return // what is under way needs no room; if it is jostled, it waits where it was
 	case t.lane == l:
 		if s == t.sharer || s != nil && len(s.under)+len(s.waiting) >= len(t.sharer.under)+len(t.sharer.waiting) {
@@ -318,7 +329,7 @@ func (w *lanes) enter(ctx context.Context, t *ticket, cancel context.CancelFunc)
 	switch {
 	case t.dropped:
 		return ErrBusy
-	case t.under:
+	case t.isUnder():
 		t.lane.sends(t)
 		return nil
 	}
@@ -334,7 +345,7 @@ func (w *lanes) enter(ctx context.Context, t *ticket, cancel context.CancelFunc)
 func (w *lanes) leave(t *ticket) (gaveWay bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if t.under {
+	if t.isUnder() {
 		t.lane.end(t)
 		t.lane.serve()
 	}
@@ -349,19 +360,19 @@ func (l *lane) hasRoom(s *sharer) bool { return len(s.under) < l.share || !l.lim
 func (l *lane) begin(t *ticket) {
 	l.asked++
 	l.under++
-	t.under, t.went = true, false
+	t.query = queryMayGo
 	t.sharer.under = append(t.sharer.under, t)
 	l.order(t.sharer)
 }
 
 // sends says that the query goes now.
-func (l *lane) sends(t *ticket) { t.went, t.since = true, l.tick }
+func (l *lane) sends(t *ticket) { t.query, t.since = queryGone, l.tick }
 
 // oldest returns the query of a network that went first and takes longer than a moment, nil if there is none. One whose
 // goroutine has not had a processor since its turn came has taken no time.
 func (l *lane) oldest(s *sharer) *ticket {
 	for _, t := range s.under {
-		if t.went && l.tick-t.since >= 2 {
+		if t.query == queryGone && l.tick-t.since >= 2 {
 			return t
 		}
 	}
@@ -370,7 +381,7 @@ func (l *lane) oldest(s *sharer) *ticket {
 
 func (l *lane) end(t *ticket) {
 	l.under--
-	t.under = false
+	t.query = queryNone
 	t.sharer.under = without(t.sharer.under, t)
 	l.order(t.sharer)
 	l.tidy(t.sharer)

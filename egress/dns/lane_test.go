@@ -403,12 +403,12 @@ func TestLanes_NoProcessor(t *testing.T) {
 		lane := &l.theirs
 		lane.end(&first)
 		lane.serve()
-		if !second.under {
+		if !second.isUnder() {
 			t.Fatal("it is not the turn of the second")
 		}
 		lane.tick += 10
 		lane.jostle()
-		if lane.waiting != 1 || !second.under || second.gaveWay {
+		if lane.waiting != 1 || !second.isUnder() || second.gaveWay {
 			t.Errorf("%d wait, and the second gave way: %v", lane.waiting, second.gaveWay)
 		}
 		l.mu.Unlock()
@@ -455,7 +455,7 @@ func TestLane_First(t *testing.T) {
 			}
 			under = under[:0]
 			for _, tk := range waiting {
-				if tk.under {
+				if tk.isUnder() {
 					under = append(under, tk)
 				}
 			}
@@ -492,7 +492,7 @@ func BenchmarkLane_Serve(b *testing.B) {
 			l.serve()
 			for i := 0; b.Loop(); i++ {
 				tk := tickets[i%networks]
-				if !tk.under {
+				if !tk.isUnder() {
 					continue
 				}
 				l.end(tk)

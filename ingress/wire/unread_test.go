@@ -3,8 +3,9 @@ package wire
 import (
 	"context"
 	"net"
-	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/millrace/millrace/router/mail"
 )
@@ -18,7 +19,9 @@ func (p *testClient) deafen(t *testing.T) {
 	}
 	var failed error
 	if err := raw.Control(func(fd uintptr) {
-		failed = syscall.AttachLsf(int(fd), []syscall.SockFilter{*syscall.LsfStmt(syscall.BPF_RET|syscall.BPF_K, 0)})
+		none := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K} // accepts 0 octets of each packet
+		failed = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+			&unix.SockFprog{Len: 1, Filter: &none})
 	}); err != nil || failed != nil {
 		t.Fatal(err, failed)
 	}
