@@ -33,6 +33,7 @@ func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 	if t.relayed == 0 {
 		return s.discard(b)
 	}
+	s.forgetBrief()
 	m := s.messages.Begin(message.Envelope{
 		Client: s.conn, Reputation: s.clientReputation(), Reverse: t.reverse, Params: t.params, Recipients: t.rcpts,
 		Route: &t.route, SPF: t.spf, Asked: t.last,

@@ -148,12 +148,12 @@ func (s *session) settleReceipt(last bool) {
 	if r.Attempt == nil {
 		return
 	}
-	heard := s.conn.Heard()
-	if heard != wire.HeardSurely && !last {
+	heard, brief := s.conn.Heard(), r.Attempt.Brief
+	if !last && (brief || heard != wire.HeardSurely) {
 		return
 	}
 	s.receipt = message.Receipt{}
-	switch brief := r.Attempt.Brief; {
+	switch {
 	case heard == wire.HeardSurely, brief && heard != wire.HeardUnknown:
 		s.messages.Forget(r, 0)
 	case brief:
@@ -161,6 +161,15 @@ func (s *session) settleReceipt(last bool) {
 		s.messages.Forget(r, keptAcknowledged)
 	case heard == wire.HeardBehind:
 		s.messages.Forget(r, keptBehind)
+	}
+}
+
+// forgetBrief forgets the message that was taken last, if the next one may look the same: a client that sends both on
+// one connection means both, whether or not it has read the reply between them. It waits for the store.
+func (s *session) forgetBrief() {
+	if r := s.receipt; r.Attempt != nil && r.Attempt.Brief && s.conn.Answered() {
+		s.receipt = message.Receipt{}
+		s.messages.Forget(r, 0)
 	}
 }
 

@@ -172,6 +172,7 @@ func (n *Node) startCluster() error {
 	m.use(files)
 	m.peers, err = peer.NewClient(peer.ClientConfig{
 		TLS: files.client, Name: c.Cluster.Name, Addr: m.cluster.Addr, LastJoined: m.cluster.LastJoined,
+		Shared: c.Redis != nil,
 		Unreachable: func(node string, until time.Time) {
 			m.cluster.Unreachable(node, until)
 			m.moved()

@@ -26,6 +26,8 @@ type ClientConfig struct {
 	// LastJoined returns when a node was first seen or came back. Failures before that time are forgotten. It must not
 	// block. nil disables it.
 	LastJoined func(node string) time.Time
+	// Shared says that all nodes have one store, so that this node can remove what the owner of a Site wrote into it.
+	Shared bool
 	// Now is the clock of the pauses after failures and of the age of idle connections. nil means time.Now.
 	Now func() time.Time
 

@@ -271,10 +271,11 @@ func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outco
 	}
 }
 
-// sendAttempt sends what the ledger knows the message by, if it does and the owner can be told.
+// sendAttempt sends what the ledger knows the message by, if it does and the owner can be told. Another message may
+// look the same as one that is brief, so that the owner is only told of it where its entries can be removed from here.
 func (t *transaction) sendAttempt(ctx context.Context) error {
 	a := mail.AttemptOf(ctx)
-	if a == nil || t.link.version < attemptVersion {
+	if a == nil || t.link.version < attemptVersion || a.Brief && !t.client.cfg.Shared {
 		return nil
 	}
 	return t.link.send(func(b []byte) []byte {

@@ -64,6 +64,11 @@ func (c *Client) Watch() {
 	*out.receipt = receipt{ahead: out.receipt.ahead || ahead}
 }
 
+// Answered reports whether our reply to the message that was watched last was written.
+func (c *Client) Answered() bool {
+	return c.conn != nil && c.conn.out.receipt != nil && c.conn.out.receipt.state != unwritten
+}
+
 // Heard returns what is known of whether the client has read the reply to the message that was watched last.
 func (c *Client) Heard() Heard {
 	if c.conn == nil || c.conn.out.receipt == nil {

@@ -258,11 +258,16 @@ func became(o *mail.Outcome) mail.LedgerEventKind {
 
 // Forget says that a client showed that it has read our 2yz to an attempt, or with keep above 0 that it may have and
 // how long its entries are to be remembered. entries are the attempts by whose entries the recipients were answered. It
-// waits for nothing: Run does the work.
+// waits for nothing, and Run does the work, unless another message may look the same as that of the attempt: then the
+// entries are removed when it returns, because the next message may be that one.
 func (l *Ledger) Forget(a *mail.Attempt, entries []mail.TraceID, keep time.Duration) {
 	f := fate{attempt: a, kind: mail.LedgerRead, holders: entries}
 	if keep > 0 {
 		f.kind, f.keep = mail.LedgerFades, keep
+	}
+	if a.Brief {
+		l.carryOut(context.Background(), &f)
+		return
 	}
 	select {
 	case l.forgotten <- f:
