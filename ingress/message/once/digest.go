@@ -47,7 +47,7 @@ type Digest struct {
 	blank   bool // white space of a value waits for what follows it
 	value   bool // the value of the present field has begun
 	must    must // what the present field is, if a message has to have it
-	has     must // what the message has of that
+	has     must // what the message has of that, and noField
 	name    []byte
 	text    []byte  // of fields that count, not yet hashed
 	lastTwo [2]byte // octets of the message
@@ -59,6 +59,7 @@ type must uint8
 const (
 	messageID must = 1 << iota
 	date
+	noField // no message has to have it: a line of the header section that is no field
 )
 
 // A sum hashes under one key.
@@ -160,7 +161,8 @@ func (d *Digest) begin(c byte) bool {
 // readName reads an octet of a field's name, with the colon behind it.
 func (d *Digest) readName(c byte) {
 	switch {
-	case c == '\n': // no field
+	case c == '\n':
+		d.has |= noField
 		d.state = lineStart
 	case c != ':':
 		if len(d.name) < maxName {
@@ -168,6 +170,9 @@ func (d *Digest) readName(c byte) {
 		}
 	default:
 		d.name = bytes.TrimRight(d.name, " \t") // RFC 5322 section 4.5.8
+		if len(d.name) == 0 || bytes.ContainsAny(d.name, " \t") {
+			d.has |= noField
+		}
 		d.counts = isCounted(d.name)
 		d.state = skipped
 		if d.counts {
@@ -254,7 +259,11 @@ func (d *Digest) end() {
 }
 
 // isBrief reports whether the message lacks a field without which another one may look the same.
-func (d *Digest) isBrief() bool { return d.has != messageID|date }
+func (d *Digest) isBrief() bool { return d.has&(messageID|date) != messageID|date }
+
+// countsAll reports whether the header section counts as it stands: its fields alone do not tell the message from
+// others, or it may hold what a reader takes for the text.
+func (d *Digest) countsAll() bool { return d.isBrief() || d.has&noField != 0 }
 
 // Close returns what the digest has borrowed.
 func (d *Digest) Close() {

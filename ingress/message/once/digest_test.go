@@ -298,3 +298,31 @@ func BenchmarkDigest(b *testing.B) {
 		})
 	}
 }
+
+// A text without the empty line in front of it is read as a text by many programs.
+func TestDigest_CountsLinesThatAreNoFields(t *testing.T) {
+	message := func(text string) string {
+		v := visit{
+			reverse: "a@example.org", pieces: plain(header+text, 3), sender: Sender{SPF: "example.org"},
+			forward: "b@example.net", target: "mx example.net",
+		}
+		a := v.attempt(t)
+		if a.Brief {
+			t.Errorf("%q: a message with Message-ID and Date is brief", text)
+		}
+		return a.Keys[0].Message
+	}
+	for _, pair := range [][2]string{
+		{"Your code is 1\r\n", "Your code is 2\r\n"},
+		{"Hello\r\nX: 1\r\n\r\ntext\r\n", "Hello\r\nX: 2\r\n\r\ntext\r\n"},
+		{"Your code: 1\r\n", "Your code: 2\r\n"},
+		{": 1\r\n\r\ntext\r\n", ": 2\r\n\r\ntext\r\n"},
+	} {
+		if message(pair[0]) == message(pair[1]) {
+			t.Errorf("%q and %q are the same message", pair[0], pair[1])
+		}
+		if message(pair[0]) != message(pair[0]) {
+			t.Errorf("%q is not the same message again", pair[0])
+		}
+	}
+}

@@ -110,7 +110,7 @@ func (d *Digest) Attempt(id mail.TraceID, s *Sender, recipients []Recipient) *ma
 	for i := range d.keys.keys {
 		var sums [2 * keySize]byte
 		digest := d.sums[i].same.Sum(sums[:0])
-		if a.Brief {
+		if d.countsAll() {
 			digest = d.sums[i].section.Sum(digest)
 		}
 		k := &d.keys.keys[i]
