@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -78,33 +79,46 @@ func (s *Store) Ledger(ctx context.Context, keys []mail.LedgerKeys, v mail.Ledge
 	if len(all) == 1 {
 		return all[0], false
 	}
-	found = s.strongest(all, v)
-	if v.Kind == mail.LedgerClaimed && differs(found, all[0]) { // taken there, and not free elsewhere
-		release := v
+	found, free := s.combine(all, v)
+	if v.Kind == mail.LedgerClaimed && !slices.Equal(found, all[0]) && slices.Contains(free, false) {
+		release := v // taken there, and not free elsewhere
 		release.Kind = mail.LedgerRefused
-		s.askLedger(ctx, keys[:1], release, &all)
+		s.askLedger(ctx, []mail.LedgerKeys{only(keys[0], free, false)}, release, &all)
 	}
 	return found, false
 }
 
-// strongest returns of each recipient the entry that says most, out of several answers.
-func (s *Store) strongest(all [][]mail.LedgerEntry, v mail.LedgerEvent) []mail.LedgerEntry {
+// combine returns of each recipient the entry that says most, out of several answers, and of a claim whether it takes
+// the recipient by that.
+func (s *Store) combine(all [][]mail.LedgerEntry, v mail.LedgerEvent) (found []mail.LedgerEntry, free []bool) {
 	recipients := make([][]mail.LedgerEntry, len(all[0]))
 	for i := range recipients {
 		for _, answer := range all {
 			recipients[i] = append(recipients[i], answer[i])
 		}
 	}
-	return s.cfg.Transact(recipients, mail.LedgerEvent{Kind: mail.LedgerLooked, Now: v.Now})
+	if v.Kind != mail.LedgerClaimed {
+		v.Kind = mail.LedgerLooked
+	}
+	v.Proved = false // answers stand there and no fields
+	found = s.cfg.Transact(recipients, v)
+	free = make([]bool, len(recipients))
+	for i, r := range recipients {
+		free[i] = r[0].Phase == mail.LedgerIntent && r[0].Holder == v.Holder
+	}
+	return found, free
 }
 
-func differs(a, b []mail.LedgerEntry) bool {
-	for i := range a {
-		if a[i] != b[i] {
-			return true
+// only returns the keys of those recipients for which list holds is.
+func only(keys mail.LedgerKeys, list []bool, is bool) mail.LedgerKeys {
+	all := keys.Recipients
+	keys.Recipients = nil
+	for i, v := range list {
+		if v == is {
+			keys.Recipients = append(keys.Recipients, all[i])
 		}
 	}
-	return false
+	return keys
 }
 
 // ledgerHere is Ledger in this process.
@@ -119,15 +133,17 @@ func (s *Store) ledgerHere(keys []mail.LedgerKeys, v mail.LedgerEvent) []mail.Le
 			all = append(all, answer)
 		}
 	}
-	if v.Kind == mail.LedgerClaimed && len(all) > 0 { // the same message under the previous key: it is not taken anew
+	if v.Kind == mail.LedgerClaimed && len(all) > 0 { // the same message under the previous key
 		looked := v
 		looked.Kind = mail.LedgerLooked
 		if own := s.local.ledger(keys[0], looked, s.cfg.Transact); own != nil {
 			all = append(all, own)
 		}
-		if found := s.strongest(all, v); differs(found, make([]mail.LedgerEntry, len(found))) {
-			return found
+		found, free := s.combine(all, v)
+		if slices.Contains(free, true) {
+			s.local.ledger(only(keys[0], free, true), v, s.cfg.Transact)
 		}
+		return found
 	}
 	found := s.local.ledger(keys[0], v, s.cfg.Transact)
 	if found == nil {

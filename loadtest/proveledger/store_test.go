@@ -257,3 +257,26 @@ func TestStore_TakesLittlePerMessage(t *testing.T) {
 		t.Errorf("%d octets per message, want 1024 at most", each)
 	}
 }
+
+// TestStore_KeepsAClaimThatIsInDoubt: what this node alone knows, or what stands under the previous key, says that the
+// message may be delivered. The attempt is under way all the same, and others see that.
+func TestStore_KeepsAClaimThatIsInDoubt(t *testing.T) {
+	old, present := recipientOf("old"), recipientOf("new")
+	for name, addr := range map[string]string{"in Redis": extern.StartRedis(t), "in this process": ""} {
+		t.Run(name, func(t *testing.T) {
+			s := newStore(t, addr)
+			happens(t, s, mail.LedgerClaimed, 1, old)
+			happens(t, s, mail.LedgerLost, 1, old)
+			if phase, _ := happens(t, s, mail.LedgerClaimed, 2, present, old); phase != mail.LedgerDoubt {
+				t.Fatalf("the second attempt finds phase %d", phase)
+			}
+			if phase, _ := happens(t, s, mail.LedgerClaimed, 3, present, old); phase != mail.LedgerIntent {
+				t.Errorf("while the second attempt is under way, another one finds phase %d", phase)
+			}
+			happens(t, s, mail.LedgerLost, 2, present, old)
+			if phase, _ := happens(t, s, mail.LedgerLooked, 4, present); phase != mail.LedgerDoubt {
+				t.Errorf("it had no answer either, and under the present key stands phase %d", phase)
+			}
+		})
+	}
+}
