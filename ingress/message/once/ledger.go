@@ -230,6 +230,9 @@ func (l *Ledger) Settle(ctx context.Context, a *mail.Attempt, open []int, outcom
 		if degraded && kind != mail.LedgerRefused {
 			l.unguarded(a)
 		}
+		if degraded && kind == mail.LedgerTook && a.Brief { // the node of its client cannot remove it here
+			l.tell(ctx, a, open[:n], mail.LedgerEvent{Kind: mail.LedgerRead})
+		}
 		for i := range n {
 			if kind == mail.LedgerTook {
 				outcomes[i].Entry = a.ID

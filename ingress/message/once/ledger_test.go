@@ -221,3 +221,17 @@ func TestLedger_AsksTwice(t *testing.T) {
 		t.Errorf("%d round trips: %v", len(m.events), m.events)
 	}
 }
+
+// Without Redis an entry stands at the owner of the Site alone, where the node of the client cannot remove it: the next
+// message, which looks the same and is meant, would be answered and not delivered.
+func TestLedger_RemembersNoBriefMessageThatTheStoreWasNotTold(t *testing.T) {
+	l, m := newLedger(t)
+	m.down = true
+	first, next := attempt(1, "r"), attempt(2, "r")
+	first.Brief, next.Brief = true, true
+	settle(t, l, first, took)
+	m.down = false
+	if o := settle(t, l, next, took); o.Again {
+		t.Errorf("the next message counts as in doubt: %+v", o)
+	}
+}
