@@ -100,7 +100,7 @@ var wrongConfigs = []wrongConfig{
 	{"a default as in a shell", "redis: {url: \"${URL:-redis://h}\"}\n", "5:14", "${ that is no ${NAME}"},
 
 	{"a password where a section stands", "redis: redis://u:hunter2@h\n", "5:8", "want keys and values"},
-	{"a password in a line without a colon", "redis_url=redis://u:hunter2@h\n", "5:1", "as in redis_url: value"},
+	{"a password in a line without a colon", "redis_url=redis://u:hunter2@h\n", "5:1", "as in key: value"},
 	{"a password behind a broken variable", "redis: {url: \"redis://u:hunter2@${\"}\n", "5:14", "${NAME}"},
 
 	// Names and addresses.

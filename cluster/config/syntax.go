@@ -1,6 +1,7 @@
 package config
 
 import (
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
@@ -206,7 +207,8 @@ func (r *reader) cutKey(start int) (key string, value int, ok bool) {
 	return rest, 0, false
 }
 
-// keyFault returns what is wrong with a line that has no key. It repeats no value, which may be a password.
+// keyFault returns what is wrong with a line that has no key. It repeats words that are keys alone: any other may be a
+// password, or a part of one.
 func keyFault(text string) string {
 	name, _, colon := strings.Cut(text, ":")
 	left, _, equals := strings.Cut(text, "=")
@@ -214,13 +216,21 @@ func keyFault(text string) string {
 	word, _, blank := strings.Cut(text, " ")
 	switch {
 	case equals && !strings.ContainsAny(left, " :"):
-		return "a colon and a blank part a key from its value, as in " + left + ": value"
+		return "a colon and a blank part a key from its value, as in " + exampleKey(left) + ": value"
 	case colon && !strings.Contains(name, " "):
-		return "a blank stands behind the colon, as in " + name + ": value"
+		return "a blank stands behind the colon, as in " + exampleKey(name) + ": value"
 	case blank:
-		return "a colon stands behind a key, as in " + word + ": value"
+		return "a colon stands behind a key, as in " + exampleKey(word) + ": value"
 	}
 	return "this is no key: a key has a colon behind it"
+}
+
+// exampleKey returns a word if it is a key, of ours or of another program, and else one that stands for it.
+func exampleKey(word string) string {
+	if otherKeys[word] != "" || len(elsewhere(reflect.TypeFor[Config](), "", word)) > 0 {
+		return word
+	}
+	return "key"
 }
 
 // value reads a value from an offset to the end of the line. behindKey reports that it is that of a key.
