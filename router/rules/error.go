@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -104,9 +105,34 @@ func (e *RuleError) MailRule() mail.Rule { return e.Rule }
 // location returns file:line.
 func location(file string, line int) string { return file + ":" + strconv.Itoa(line) }
 
-// quote returns s for an error: quoted, and shortened if it is long.
+// withoutPassword returns a word in which a password that stands in front of an @, behind a user, is left out: errors
+// are logged.
+func withoutPassword(s string) string {
+	at := strings.LastIndexByte(s, '@')
+	if at < 0 || strings.ContainsAny(s, `"(`) {
+		return s
+	}
+	user := 0
+	switch scheme, rest, _ := strings.Cut(s[:at], ":"); {
+	case strings.HasPrefix(rest, "//"):
+		user = len(scheme) + len("://")
+	case strings.Contains(rest, ":"), slices.Contains(schemeWords, ascii.Fold(scheme)):
+		user = len(scheme) + len(":")
+	}
+	n := strings.IndexByte(s[user:at], ':')
+	if n < 0 {
+		return s
+	}
+	return s[:user+n+1] + "..." + s[at:]
+}
+
+// schemeWords are what may stand in front of the first colon of a word that has no password there.
+var schemeWords = []string{"smtp", "smtps", "submission", "lmtp", "relay", "esmtp", "mailto"}
+
+// quote returns s for an error: quoted, without a password, and shortened if it is long.
 func quote(s string) string {
 	const most = 80
+	s = withoutPassword(s)
 	if len(s) > most {
 		return strconv.Quote(s[:most]) + "..."
 	}

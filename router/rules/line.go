@@ -232,19 +232,27 @@ func (b *builder) catchallRule(r rule, id uint32, rest string) (why string) {
 
 // regexRule parses a line that begins with a slash: the regex ends at the last "/@" of the line.
 func (b *builder) regexRule(s string) (why string) {
-	if isComment(s[:min(len(s), 2)]) {
-		return beginsComment
-	}
+	// What begins with two slashes may be a regex for local parts with a slash at their start.
+	comment := isComment(s[:min(len(s), 2)])
 	n := strings.LastIndex(s, "/@")
 	if n < 1 {
+		if comment {
+			return beginsComment
+		}
 		return "a regex ends in /@ and a domain, and is matched with the local part: /sales-.*/@example.com"
 	}
 	name, rest := cutWord(s[n+2:])
 	id, why := b.shared.domainID(name)
+	if why != "" && comment {
+		return beginsComment
+	}
 	if why != "" {
 		return "domain " + quote(name) + " behind the last /@ of the line: " + why
 	}
 	re, why := compileRegex(s[1:n])
+	if why != "" && comment {
+		return beginsComment
+	}
 	if why != "" {
 		return why
 	}

@@ -333,7 +333,7 @@ func schemeMistake(word string) string {
 		if scheme == "relay" || scheme == "esmtp" {
 			scheme = "smtp"
 		}
-		return quote(word) + ": write " + scheme + "://" + transportHost(rest)
+		return quote(word) + ": write " + scheme + "://" + transportHost(withoutPassword(rest))
 	}
 	return targetMistake(word)
 }
