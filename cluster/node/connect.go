@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/egress/dns"
+	"github.com/millrace/millrace/router/leaf/domain"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -128,10 +130,8 @@ func (t *trials) lists(p *parts, faults *listFaults) {
 	p.scoring.lists.Start()
 	p.scoring.awaitLists()
 	for i, l := range p.cfg.Score.Lists {
-		zone := l.Zone
-		if l.Name != "" {
-			zone = l.Name // which stands for a zone that holds a secret
-		}
+		// The name stands for a zone that holds a secret. It is compared as the lists have it.
+		zone := domain.Canonical(cmp.Or(l.Name, l.Zone))
 		t.try(fmt.Sprintf("score.lists[%d]", i), "DNS list "+zone, func(context.Context) error {
 			faults.mu.Lock()
 			defer faults.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,9 +55,10 @@ type side struct {
 	flight  chan struct{} // closed when the check under way has ended; nil if no check is
 }
 
-// setFault sets the fault and its reason. The caller holds Set.mu.
+// setFault sets the fault and its reason, in which the list has its name: a zone may hold the key of a subscriber. The
+// caller holds Set.mu.
 func (d *side) setFault(f fault, why string) {
-	d.fault, d.why = f, why
+	d.fault, d.why = f, strings.ReplaceAll(why, d.list.zone, d.list.name)
 	d.faulty.Store(f != noFault)
 }
 
