@@ -57,7 +57,7 @@ var rarityNames = [rarities]string{
 func (m *model) first() world {
 	w := world{faults: uint8(m.faults)}
 	for k := range m.recipients {
-		w.recipients[k].waits = true
+		w.recipients[k] |= isWaiting
 	}
 	return w
 }
@@ -73,7 +73,7 @@ func (m *model) mine(client uint8) uint8 {
 // ended reports whether all clients have final answers.
 func (w *world) ended() bool {
 	for k := range w.recipients {
-		if w.recipients[k].waits {
+		if w.recipients[k].has(isWaiting) {
 			return false
 		}
 	}
@@ -151,9 +151,9 @@ func (e *edges) begin(client uint8) {
 		}
 	}
 	for k := range e.recipients {
-		if r := &w.recipients[k]; e.mine(client)&(1<<k) != 0 && r.waits {
+		if r := &w.recipients[k]; e.mine(client)&(1<<k) != 0 && r.has(isWaiting) {
 			waiting |= 1 << k
-			split = split || r.split
+			split = split || r.has(isSplit)
 		}
 	}
 	if slot < 0 || busy >= e.model.attempts {
@@ -216,7 +216,7 @@ func (e *edges) received(i int) {
 	blind := func(w *world) {
 		a := &w.attempts[i]
 		a.step, a.open = claimed, a.mask
-		w.each(a.mask, func(r *recipient) { r.unguarded = true })
+		w.each(a.mask, func(r *recipient) { *r |= isUnguarded })
 		e.rare[blind]++
 	}
 	e.fault("store not asked", blind)
@@ -279,7 +279,7 @@ func (m *model) claim(w *world, i int) {
 	case once.Split:
 		a.stored = deferred
 		if !m.unsplit {
-			w.each(a.mask, func(r *recipient) { r.split = true })
+			w.each(a.mask, func(r *recipient) { *r |= isSplit })
 		}
 		m.rare[splits]++
 	case once.DeliverOpen:
@@ -329,20 +329,20 @@ func (m *model) checkDelivery(w *world, i, k int, action once.Action) {
 		}
 		if stalled = stalled || b.stalled; b.stalled {
 			m.rare[overtaken]++
-		} else if !r.gone && !r.unguarded {
+		} else if !r.has(isGone | isUnguarded) {
 			m.breaks("delivers to %d while another attempt is under way", k)
 		}
 	}
-	if r.stored && !r.gone {
+	if r.has(isStored) && !r.has(isGone) {
 		m.breaks("delivers to %d though the store holds that it is delivered", k)
 	}
 	if action == once.Again {
-		r.counted = true
+		*r |= isCounted
 		m.rare[again]++
-		if !r.doubt && !stalled && !r.gone && !r.unguarded {
+		if !r.has(isDoubtful) && !stalled && !r.has(isGone|isUnguarded) {
 			m.breaks("counts %d as in doubt, of which there is none", k)
 		}
-	} else if r.copy && !r.gone && !r.unguarded {
+	} else if r.has(hasCopy) && !r.has(isGone|isUnguarded) {
 		m.breaks("delivers to %d a second time and does not count it", k)
 	}
 }
@@ -350,23 +350,23 @@ func (m *model) checkDelivery(w *world, i, k int, action once.Action) {
 // deliver has the destination take the message of an attempt.
 func (m *model) deliver(w *world, i int) {
 	w.each(w.attempts[i].open, func(r *recipient) {
-		if r.copy {
+		if r.has(hasCopy) {
 			m.rare[second]++
-			if !r.counted && !r.gone && !r.unguarded {
+			if !r.has(isCounted) && !r.has(isGone|isUnguarded) {
 				m.breaks("a second copy that is not counted")
 			}
 		}
-		if r.resent && !r.copy {
+		if r.has(isResent) && !r.has(hasCopy) {
 			m.rare[onPurpose]++
 		}
-		r.copy = true
+		*r |= hasCopy
 	})
 }
 
 // claimed has the destination answer, or not.
 func (e *edges) claimed(i int) {
 	for k := range e.w.recipients {
-		if e.w.attempts[i].open&(1<<k) != 0 && e.w.recipients[k].refused {
+		if e.w.attempts[i].open&(1<<k) != 0 && e.w.recipients[k].has(isRefused) {
 			e.refuse(i) // what is refused for good stays so
 			e.cut(i)
 			return
@@ -392,7 +392,7 @@ func (e *edges) claimed(i int) {
 func (e *edges) refuse(i int) {
 	e.add("destination refuses", func(w *world) {
 		w.attempts[i].step, w.attempts[i].answer = answered, refused
-		w.each(w.attempts[i].open, func(r *recipient) { r.refused = true })
+		w.each(w.attempts[i].open, func(r *recipient) { *r |= isRefused })
 	})
 }
 
@@ -400,7 +400,7 @@ func (e *edges) refuse(i int) {
 func (m *model) doubt(w *world, i int) {
 	a := &w.attempts[i]
 	a.step, a.answer = unheard, inDoubt
-	w.each(a.open, func(r *recipient) { r.doubt, r.counted = true, true })
+	w.each(a.open, func(r *recipient) { *r |= isDoubtful | isCounted })
 }
 
 // answered has an attempt write down what became of it, and reply.
@@ -416,7 +416,7 @@ func (e *edges) answered(i int) {
 		e.reply(w, i)
 	})
 	deafened := func(w *world) {
-		w.each(w.attempts[i].open, func(r *recipient) { r.unguarded = true })
+		w.each(w.attempts[i].open, func(r *recipient) { *r |= isUnguarded })
 		e.rare[deaf]++
 		e.reply(w, i)
 	}
@@ -454,7 +454,7 @@ func (m *model) settle(w *world, i int, of answer) {
 		}
 		if of == accepted {
 			a.of[k] = a.id
-			r.stored = true
+			*r |= isStored
 		}
 	}
 	m.apply(w, i, a.open, v)
@@ -480,7 +480,7 @@ func (m *model) reply(w *world, i int) {
 	if all[len(all)-1] != all[0] {
 		m.rare[differs]++
 		if !m.unsplit {
-			w.each(a.mask, func(r *recipient) { r.split = true })
+			w.each(a.mask, func(r *recipient) { *r |= isSplit })
 		}
 	}
 	a.step = settled
@@ -510,15 +510,15 @@ func (e *edges) settled(i int) {
 			switch {
 			case a.mask&(1<<k) == 0:
 			case a.reply == accepted:
-				if !r.copy && !(r.resent && r.gone) {
+				if !r.has(hasCopy) && !(r.has(isResent) && r.has(isGone)) {
 					e.breaks("%d is acknowledged and not delivered", k)
 				}
-				r.waits = false
+				*r &^= isWaiting
 			case a.reply == refused:
-				if !r.refused {
+				if !r.has(isRefused) {
 					e.breaks("%d ends with the answer of another", k)
 				}
-				r.waits = false
+				*r &^= isWaiting
 			}
 		}
 	}
@@ -548,7 +548,7 @@ func (m *model) forget(w *world, i int) {
 		}
 		m.apply(w, i, 1<<k, mail.LedgerEvent{Kind: mail.LedgerRead, Holder: holder(of), Now: now})
 		if m.order == inOrder {
-			w.recipients[k].stored = false
+			w.recipients[k] &^= isStored
 		}
 		m.rare[removed]++
 	}
@@ -570,7 +570,7 @@ func (e *edges) sendAgain(i int) {
 	}
 	for k := range e.w.recipients {
 		r := &e.w.recipients[k]
-		if e.mine(client)&(1<<k) != 0 && (r.waits || r.resent || r.unguarded || r.gone || r.doubt) {
+		if e.mine(client)&(1<<k) != 0 && r.has(isWaiting|isResent|isUnguarded|isGone|isDoubtful) {
 			return
 		}
 	}
@@ -583,7 +583,7 @@ func (e *edges) sendAgain(i int) {
 	}
 	e.add("removed, and sent once more", func(w *world) {
 		e.remove(w, i)
-		w.each(e.mine(client), func(r *recipient) { *r = recipient{waits: true, resent: true} })
+		w.each(e.mine(client), func(r *recipient) { *r = isWaiting | isResent })
 	})
 }
 
@@ -614,7 +614,7 @@ func (m *model) loses(w *world, left [maxRecipients]entry) {
 		case mail.LedgerIntent:
 			m.rare[lostLease]++
 		}
-		w.recipients[k].gone = true
+		w.recipients[k] |= isGone
 	}
 	w.primary, w.replica = left, left
 }
@@ -643,7 +643,7 @@ func (e *edges) leaseEnds(k int) {
 	e.fault("node stands still, lease over", func(w *world) {
 		end(w)
 		w.attempts[at].stalled = true
-		w.each(w.attempts[at].open, func(r *recipient) { r.doubt = true })
+		w.each(w.attempts[at].open, func(r *recipient) { *r |= isDoubtful })
 		e.rare[leaseOver]++
 	})
 }
@@ -676,7 +676,7 @@ func (e *edges) crash(node uint8) {
 					continue
 				}
 				if a.isUnderWay() {
-					w.each(a.open, func(r *recipient) { r.doubt = true })
+					w.each(a.open, func(r *recipient) { *r |= isDoubtful })
 				}
 				w.attempts[i] = attempt{}
 			}

@@ -68,19 +68,24 @@ type entry struct {
 	holder   uint8
 }
 
-// A recipient is what is true of one recipient of a message, whatever the ledger holds.
-type recipient struct {
-	copy      bool // the destination has one, or more
-	waits     bool // its client has no final answer for it
-	split     bool // it has a split mark
-	doubt     bool // an attempt ended, and no entry tells what became of it
-	counted   bool // a copy of it was counted as in doubt
-	unguarded bool // the store could not be asked or told, which is counted as in doubt
-	gone      bool // the store has forgotten what it had acknowledged
-	stored    bool // the store has acknowledged that the message is delivered
-	refused   bool // the destination has refused it for good
-	resent    bool // its client has read the answer and sent the same message once more
-}
+// A recipient is what is true of one recipient of a message, whatever the ledger holds: a bit for each fact.
+type recipient uint16
+
+const (
+	hasCopy     recipient = 1 << iota // the destination has one, or more
+	isWaiting                         // its client has no final answer for it
+	isSplit                           // it has a split mark
+	isDoubtful                        // an attempt ended, and no entry tells what became of it
+	isCounted                         // a copy of it was counted as in doubt
+	isUnguarded                       // the store could not be asked or told, which is counted as in doubt
+	isGone                            // the store has forgotten what it had acknowledged
+	isStored                          // the store has acknowledged that the message is delivered
+	isRefused                         // the destination has refused it for good
+	isResent                          // its client has read the answer and sent the same message once more
+)
+
+// has reports whether one of the facts is true of r.
+func (r recipient) has(facts recipient) bool { return r&facts != 0 }
 
 // A world is a state of the model: clients, nodes, the store with its replica, a destination. It is comparable.
 type world struct {
@@ -146,10 +151,12 @@ func (w *world) eachID(do func(*uint8)) {
 func (w world) canonical() world {
 	for k := range w.recipients {
 		r := &w.recipients[k]
-		if r.gone || r.unguarded { // what they excuse needs no other excuse
-			r.doubt, r.counted = true, true
+		if r.has(isGone | isUnguarded) { // what they excuse needs no other excuse
+			*r |= isDoubtful | isCounted
 		}
-		r.stored = r.stored && !r.gone
+		if r.has(isGone) {
+			*r &^= isStored
+		}
 	}
 	for i := range w.attempts {
 		a := &w.attempts[i]
