@@ -13,7 +13,7 @@ import (
 func (b *builder) link() {
 	t := b.t
 	t.extra = b.extra.String()
-	t.seed = maphash.MakeSeed()
+	t.index.seed = maphash.MakeSeed()
 	t.defaults = b.star.over(mail.DomainPolicy{})
 	for i := range t.domains {
 		d := &t.domains[i]
@@ -75,7 +75,7 @@ func (b *builder) buildIndex() {
 	if literals == 0 {
 		return
 	}
-	t.index = make([]uint32, literals+literals/3+1)
+	t.index.slots = make([]uint32, literals+literals/3+1)
 	var k key
 	for i := range t.rules {
 		r := &t.rules[i]
@@ -91,11 +91,11 @@ func (b *builder) buildIndex() {
 			}
 			continue
 		}
-		at := t.slot(&k, n)
-		for t.index[at] != 0 {
-			at = t.next(at)
+		at := t.index.slot(&k, n)
+		for t.index.slots[at] != 0 {
+			at = t.index.next(at)
 		}
-		t.index[at] = uint32(i) + 1
+		t.index.slots[at] = uint32(i) + 1
 	}
 }
 
@@ -243,7 +243,7 @@ func (b *builder) checkRule(number uint32) {
 // checkPostmaster returns an error unless mail to the Config's postmaster is delivered, as RFC 5321 section 4.5.1
 // requires. An address in a domain of ours must end at a next hop that is not us, without the fallback to the
 // postmaster.
-func (t *Table) checkPostmaster() error {
+func checkPostmaster(t *Table) error {
 	if t.postmaster.Domain == "" {
 		if t.tally.hosted == 0 {
 			return nil

@@ -194,7 +194,7 @@ func (b *builder) build() (*Table, error) {
 		return nil, &b.errs
 	}
 	t.rules, t.targets, t.domains = compact(t.rules), compact(t.targets), compact(t.domains)
-	if err := t.checkPostmaster(); err != nil {
+	if err := checkPostmaster(t); err != nil {
 		return nil, err
 	}
 	return t, nil

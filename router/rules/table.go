@@ -34,13 +34,18 @@ type Table struct {
 	domains  []domain
 	regexes  map[uint32][]regex // by domain, in the order of the files
 	domainOf map[string]uint32  // by canonical name
-	index    []uint32           // of literals: open addressing, rule number + 1
-	seed     maphash.Seed
+	index    index              // of literals
 
 	defaults   mail.DomainPolicy // of "domain *"
 	postmaster mail.Path
 	tally      tally
 	needs      needs
+}
+
+// An index finds the rules of literals by a key, by open addressing.
+type index struct {
+	slots []uint32 // rule number + 1, or 0
+	seed  maphash.Seed
 }
 
 // A tally is what the loader counted.
@@ -192,12 +197,12 @@ type key [4 + mail.MaxLocal]byte
 // literal returns the rule of a literal address: domain id, and the first n octets of the local part in k. k has the
 // domain's number already.
 func (t *Table) literal(k *key, id uint32, n int) (uint32, bool) {
-	if len(t.index) == 0 {
+	if len(t.index.slots) == 0 {
 		return 0, false
 	}
 	local := k[4 : 4+n]
-	for at := t.slot(k, n); t.index[at] != 0; at = t.next(at) {
-		number := t.index[at] - 1
+	for at := t.index.slot(k, n); t.index.slots[at] != 0; at = t.index.next(at) {
+		number := t.index.slots[at] - 1
 		if r := &t.rules[number]; r.domain == id && t.localOf(r) == string(local) {
 			return number, true
 		}
@@ -206,14 +211,14 @@ func (t *Table) literal(k *key, id uint32, n int) (uint32, bool) {
 }
 
 // slot returns where the search for a key begins.
-func (t *Table) slot(k *key, n int) int {
-	hi, _ := bits.Mul64(maphash.Bytes(t.seed, k[:4+n]), uint64(len(t.index)))
+func (x *index) slot(k *key, n int) int {
+	hi, _ := bits.Mul64(maphash.Bytes(x.seed, k[:4+n]), uint64(len(x.slots)))
 	return int(hi)
 }
 
 // next returns the slot after at.
-func (t *Table) next(at int) int {
-	if at++; at == len(t.index) {
+func (x *index) next(at int) int {
+	if at++; at == len(x.slots) {
 		return 0
 	}
 	return at
