@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
@@ -84,6 +85,47 @@ type Warning struct {
 func (w Warning) String() string {
 	return location(w.File, w.Line) + ":" + strconv.Itoa(w.Column) + ": " + w.Reason
 }
+
+// mistakes are the errors and warnings of one load.
+type mistakes struct {
+	t    *Table // has the text they are about, and keeps the warnings
+	errs Errors
+}
+
+// failRule adds an error of a rule that was parsed before.
+func (m *mistakes) failRule(r *rule, why string) {
+	m.errs.add(&Error{
+		File: m.t.files[r.file], Line: int(r.line), Column: m.columnOf(r), Reason: why, order: int(r.file),
+	})
+}
+
+// warn adds a warning about a rule that loads.
+func (m *mistakes) warn(r *rule, why string) {
+	m.addWarning(Warning{File: m.t.files[r.file], Line: int(r.line), Column: m.columnOf(r), Reason: why})
+}
+
+// addWarning adds a warning. The last one that is kept says that others are left out.
+func (m *mistakes) addWarning(w Warning) {
+	if len(m.t.tally.warnings) == MaxErrors-1 {
+		w.Reason += " (further warnings are left out)"
+	}
+	if len(m.t.tally.warnings) < MaxErrors {
+		m.t.tally.warnings = append(m.t.tally.warnings, w)
+	}
+}
+
+// samePattern returns the error of a second rule with the pattern of first.
+func (m *mistakes) samePattern(first *rule) (why string) {
+	return "the same pattern stands at " + location(m.t.files[first.file], int(first.line))
+}
+
+// columnOf returns the column of a rule's pattern.
+func (m *mistakes) columnOf(r *rule) int {
+	return m.column(strings.LastIndexByte(m.t.text[:r.pattern], '\n')+1, int(r.pattern))
+}
+
+// column returns the column of an offset in the line that begins at start, in characters from 1.
+func (m *mistakes) column(start, at int) int { return utf8.RuneCountInString(m.t.text[start:at]) + 1 }
 
 // A RuleError is the Cause of a Refusal by a rule.
 type RuleError struct {

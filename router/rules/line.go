@@ -58,7 +58,7 @@ func (b *builder) statement(s string) (why string) {
 	if strings.HasPrefix(word, "@") {
 		id, why := b.shared.domainID(word[1:])
 		if why != "" {
-			return b.wrongPattern(word, rest, why)
+			return wrongPattern(word, rest, why)
 		}
 		b.doubt(word)
 		return b.catchallRule(r, id, rest)
@@ -69,16 +69,16 @@ func (b *builder) statement(s string) (why string) {
 	p, err := mail.ParsePath(word, true)
 	switch {
 	case err != nil:
-		return b.wrongPattern(word, rest, err.Error())
+		return wrongPattern(word, rest, err.Error())
 	case p.Domain == "":
-		return b.wrongPattern(word, rest, mail.ErrPathNoDomain.Error())
+		return wrongPattern(word, rest, mail.ErrPathNoDomain.Error())
 	}
 	b.doubt(word)
 	return b.literalRule(r, p, rest)
 }
 
 // wrongPattern returns what is wrong with a word that is no pattern. why is what the parser found.
-func (b *builder) wrongPattern(word, rest, why string) string {
+func wrongPattern(word, rest, why string) string {
 	if meant := patternMistake(word, rest); meant != "" {
 		return meant
 	}
@@ -192,7 +192,7 @@ func (b *builder) behindDomain(name, tail string) (why string) {
 func (b *builder) literalRule(r rule, p mail.Path, rest string) (why string) {
 	id, why := b.shared.domainID(p.Domain)
 	if why != "" {
-		return b.wrongPattern(b.t.text[r.pattern:r.pattern+uint32(r.patternLen)], rest, why)
+		return wrongPattern(b.t.text[r.pattern:r.pattern+uint32(r.patternLen)], rest, why)
 	}
 	r.domain, r.flags = id, flagLiteral
 	local := p.LocalPart()
@@ -388,11 +388,6 @@ func (b *builder) lentUser(r *rule) string {
 		}
 	}
 	return ""
-}
-
-// samePattern returns the error of a second rule with the pattern of first.
-func (b *builder) samePattern(first *rule) (why string) {
-	return "the same pattern stands at " + location(b.t.files[first.file], int(first.line))
 }
 
 // offset returns the offset of s in the text. s reaches to the end of the line.

@@ -9,12 +9,17 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// link does what needs all lines: policies, the index, and the ends of chains.
-func (b *builder) link() {
-	t := b.t
-	t.extra = b.extra.String()
+// A linker does what needs all lines of a Table, after the last of them is parsed.
+type linker struct {
+	cfg *Config
+	t   *Table
+	*mistakes
+}
+
+// link sets the policies, makes the index and follows chains to their ends.
+func (l linker) link() {
+	t := l.t
 	t.index.seed = maphash.MakeSeed()
-	t.defaults = b.star.over(mail.DomainPolicy{})
 	for i := range t.domains {
 		d := &t.domains[i]
 		d.policy = t.options[d.options].over(t.defaults)
@@ -22,7 +27,7 @@ func (b *builder) link() {
 			t.tally.hosted++
 		}
 	}
-	b.addOwn()
+	l.addOwn()
 	for i := range t.dests {
 		d := &t.dests[i]
 		if d.nextHop.Transport != mail.MX {
@@ -32,23 +37,23 @@ func (b *builder) link() {
 			d.hosted = id + 1
 		}
 	}
-	b.buildIndex()
+	l.buildIndex()
 	for i := range t.rules {
-		b.linkRule(&t.rules[i])
+		l.linkRule(&t.rules[i])
 	}
-	if len(b.errs.List) > 0 { // the checks below follow the rules, and would report what is missing a second time
+	if len(l.errs.List) > 0 { // the checks below follow the rules, and would report what is missing a second time
 		return
 	}
 	for i := range t.rules {
-		b.checkRule(uint32(i))
+		l.checkRule(uint32(i))
 	}
-	b.checkServed()
+	l.checkServed()
 }
 
 // addOwn adds the domains that are this system itself.
-func (b *builder) addOwn() {
-	t := b.t
-	for _, name := range b.cfg.Own {
+func (l linker) addOwn() {
+	t := l.t
+	for _, name := range l.cfg.Own {
 		canonical, ok := canonicalDomain(name)
 		if !ok || name == "" {
 			continue
@@ -64,8 +69,8 @@ func (b *builder) addOwn() {
 }
 
 // buildIndex adds each literal to the index, which is a third larger than their number, and finds equal ones.
-func (b *builder) buildIndex() {
-	t := b.t
+func (l linker) buildIndex() {
+	t := l.t
 	literals := 0
 	for i := range t.rules {
 		if t.rules[i].flags&flagLiteral != 0 {
@@ -84,10 +89,10 @@ func (b *builder) buildIndex() {
 		}
 		n, _ := k.set(r.domain, t.localOf(r))
 		if first, ok := t.literal(&k, r.domain, n); ok {
-			if why := b.samePattern(&t.rules[first]); b.sameForm(r, &t.rules[first]) {
-				b.failRule(r, why)
+			if why := l.samePattern(&t.rules[first]); sameForm(t, r, &t.rules[first]) {
+				l.failRule(r, why)
 			} else { // files from when these were two addresses load
-				b.warn(r, "in another form "+why+", and that one counts")
+				l.warn(r, "in another form "+why+", and that one counts")
 			}
 			continue
 		}
@@ -100,9 +105,9 @@ func (b *builder) buildIndex() {
 }
 
 // sameForm reports whether two patterns of one address differ in the case of ASCII letters at most.
-func (b *builder) sameForm(r, first *rule) bool {
+func sameForm(t *Table, r, first *rule) bool {
 	form := func(r *rule) string {
-		p, err := mail.ParsePath(b.t.patternOf(r), true)
+		p, err := mail.ParsePath(t.patternOf(r), true)
 		if err != nil {
 			return ""
 		}
@@ -112,11 +117,11 @@ func (b *builder) sameForm(r, first *rule) bool {
 }
 
 // linkRule sets the flags of a rule that depend on its targets.
-func (b *builder) linkRule(r *rule) {
-	t := b.t
+func (l linker) linkRule(r *rule) {
+	t := l.t
 	d := &t.domains[r.domain]
 	if r.flags&flagRegex != 0 && !d.hosted {
-		b.failRule(r, "a regex hosts no domain: "+d.name+" needs a domain line, a literal address or a catch-all")
+		l.failRule(r, "a regex hosts no domain: "+d.name+" needs a domain line, a literal address or a catch-all")
 	}
 	if sub := t.policy(r).Subaddress; sub != 0 && r.flags&flagLiteral != 0 {
 		d.subs |= separatorBit(sub)
@@ -133,15 +138,15 @@ func (b *builder) linkRule(r *rule) {
 		if tg.n == isTemplate || dest.hosted != 0 || dest.nextHop != t.dests[targets[0].dest].nextHop {
 			r.flags |= flagGeneral
 		}
-		if b.isOurselves(dest.nextHop) {
-			b.failRule(r, "the next hop "+dest.nextHop.String()+" is this node itself")
+		if l.isOurselves(dest.nextHop) {
+			l.failRule(r, "the next hop "+dest.nextHop.String()+" is this node itself")
 		}
 	}
-	b.noteNeeds(r, targets)
+	l.noteNeeds(r, targets)
 }
 
 // isOurselves reports whether a next hop is an address that this node listens on. Names are not resolved.
-func (b *builder) isOurselves(nextHop mail.NextHop) bool {
+func (l linker) isOurselves(nextHop mail.NextHop) bool {
 	port := [...]uint16{
 		mail.MX: 25, mail.SMTP: 25, mail.SMTPS: 465, mail.Submission: 587, mail.LMTP: 24, mail.LMTPUnix: 0,
 	}[nextHop.Transport]
@@ -155,10 +160,10 @@ func (b *builder) isOurselves(nextHop mail.NextHop) bool {
 		isAddr = err == nil
 	}
 	if !isAddr {
-		id, ok := b.t.domainOf[nextHop.Host]
-		return ok && b.t.domains[id].own && nextHop.Transport != mail.MX && port == 25
+		id, ok := l.t.domainOf[nextHop.Host]
+		return ok && l.t.domains[id].own && nextHop.Transport != mail.MX && port == 25
 	}
-	for _, local := range b.cfg.Local {
+	for _, local := range l.cfg.Local {
 		if local.Port() == port &&
 			(local.Addr() == a || local.Addr().IsUnspecified() && (a.IsLoopback() || a.IsUnspecified())) {
 			return true
@@ -169,11 +174,11 @@ func (b *builder) isOurselves(nextHop mail.NextHop) bool {
 
 // noteNeeds counts the rules that want the reverse-path rewritten and the message sealed. With srs=auto that is a rule
 // with a domain's MX hosts as its next hop.
-func (b *builder) noteNeeds(r *rule, targets []target) {
-	t := b.t
+func (l linker) noteNeeds(r *rule, targets []target) {
+	t := l.t
 	policy := t.policy(r)
 	if policy.Seal != mail.SealNever {
-		b.note(&t.needs.seal, r)
+		l.note(&t.needs.seal, r)
 	}
 	if policy.SRS == mail.SRSNever {
 		return
@@ -181,30 +186,30 @@ func (b *builder) noteNeeds(r *rule, targets []target) {
 	for _, tg := range targets {
 		dest := &t.dests[tg.dest]
 		if policy.SRS == mail.SRSAlways || dest.nextHop.Transport == mail.MX && dest.hosted == 0 {
-			b.note(&t.needs.srs, r)
+			l.note(&t.needs.srs, r)
 			return
 		}
 	}
 }
 
 // note counts a rule in a Need.
-func (b *builder) note(n *Need, r *rule) {
+func (l linker) note(n *Need, r *rule) {
 	if n.Rules++; n.Rules == 1 {
-		n.First = mail.Rule{Pattern: b.t.patternOf(r), File: b.t.files[r.file], Line: int(r.line)}
-		n.Column = b.columnOf(r)
+		n.First = mail.Rule{Pattern: l.t.patternOf(r), File: l.t.files[r.file], Line: int(r.line)}
+		n.Column = l.columnOf(r)
 	}
 }
 
 // checkServed warns of hosted domains that no rule serves, and of files without any rule.
-func (b *builder) checkServed() {
-	t := b.t
+func (l linker) checkServed() {
+	t := l.t
 	served := make([]bool, len(t.domains))
 	for i := range t.rules {
 		served[t.rules[i].domain] = true
 	}
 	for i := range t.domains {
 		if d := &t.domains[i]; d.line != 0 && !served[i] {
-			b.addWarning(Warning{
+			l.addWarning(Warning{
 				File: t.files[d.file], Line: int(d.line), Column: len("domain ") + 1,
 				Reason: d.name + " is hosted and no rule serves it: all its addresses but postmaster and abuse are " +
 					"unknown",
@@ -212,13 +217,13 @@ func (b *builder) checkServed() {
 		}
 	}
 	if len(t.rules) == 0 && t.tally.hosted == 0 && len(t.files) > 0 {
-		b.addWarning(Warning{File: t.files[0], Line: 1, Column: 1, Reason: "there is no rule: all mail is refused"})
+		l.addWarning(Warning{File: t.files[0], Line: 1, Column: 1, Reason: "there is no rule: all mail is refused"})
 	}
 }
 
 // checkRule follows a rule that forwards to an alias, or to several targets, to the end.
-func (b *builder) checkRule(number uint32) {
-	t := b.t
+func (l linker) checkRule(number uint32) {
+	t := l.t
 	r := &t.rules[number]
 	if r.action != forward || r.flags&flagGeneral == 0 {
 		return
@@ -226,17 +231,17 @@ func (b *builder) checkRule(number uint32) {
 	w := walk{t: t, checking: true, fallback: true}
 	w.apply(hit{kind: ruleMatch, rule: number}, mail.Path{})
 	if w.broken != nil {
-		b.failRule(r, w.why)
+		l.failRule(r, w.why)
 		return
 	}
 	switch {
 	case w.try:
-		b.warn(r, "failover (try) is not available yet: mail for it is answered 451 4.3.0")
+		l.warn(r, "failover (try) is not available yet: mail for it is answered 451 4.3.0")
 	case w.nextHops() > 1:
-		b.warn(r, "a fan-out to "+strconv.Itoa(w.nextHops())+" next hops is not available yet: "+
+		l.warn(r, "a fan-out to "+strconv.Itoa(w.nextHops())+" next hops is not available yet: "+
 			"mail for it is answered 451 4.3.0")
 	case len(w.out) > 1 && w.out[0].nextHop.Transport >= mail.LMTP:
-		b.warn(r, "a fan-out within an LMTP next hop is not available yet: mail for it is answered 451 4.3.0")
+		l.warn(r, "a fan-out within an LMTP next hop is not available yet: mail for it is answered 451 4.3.0")
 	}
 }
 

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/millrace/millrace/router/mail"
 )
@@ -142,14 +141,15 @@ func (b *builder) read(name string, r io.Reader) error {
 	return nil
 }
 
-// A builder makes a Table. It parses the text once, line by line. What depends on other lines comes after, in link.
+// A builder makes a Table. It parses the text once, line by line. What depends on other lines comes after, by a linker.
 type builder struct {
 	cfg  Config
 	t    *Table
 	text strings.Builder
 	ends []int // where each file ends in text
 
-	errs    Errors
+	mistakes
+
 	extra   strings.Builder
 	file    int
 	line    int
@@ -170,6 +170,7 @@ func newBuilder(cfg Config) *builder {
 		options:    make([]options, 1),
 		postmaster: cfg.Postmaster,
 	}}
+	b.mistakes.t = b.t
 	b.shared = newSharedParts(b.t)
 	b.regexes = map[string]uint32{}
 	return b
@@ -188,7 +189,9 @@ func (b *builder) build() (*Table, error) {
 		b.parseFile(start, end)
 		start = end
 	}
-	b.link()
+	t.extra = b.extra.String()
+	t.defaults = b.star.over(mail.DomainPolicy{})
+	linker{&b.cfg, t, &b.mistakes}.link()
 	if len(b.errs.List) > 0 {
 		b.errs.sort()
 		return nil, &b.errs
@@ -241,9 +244,6 @@ func foreignText(text string) string {
 	return ""
 }
 
-// column returns the column of an offset in the line that begins at start, in characters from 1.
-func (b *builder) column(start, at int) int { return utf8.RuneCountInString(b.t.text[start:at]) + 1 }
-
 // fail adds an error of the line that is parsed, at the word that is parsed.
 func (b *builder) fail(why string) {
 	b.errs.add(&Error{
@@ -251,34 +251,7 @@ func (b *builder) fail(why string) {
 	})
 }
 
-// failRule adds an error of a rule that was parsed before.
-func (b *builder) failRule(r *rule, why string) {
-	b.errs.add(&Error{
-		File: b.t.files[r.file], Line: int(r.line), Column: b.columnOf(r), Reason: why, order: int(r.file),
-	})
-}
-
-// columnOf returns the column of a rule's pattern.
-func (b *builder) columnOf(r *rule) int {
-	return b.column(strings.LastIndexByte(b.t.text[:r.pattern], '\n')+1, int(r.pattern))
-}
-
-// warn adds a warning about a rule that loads.
-func (b *builder) warn(r *rule, why string) {
-	b.addWarning(Warning{File: b.t.files[r.file], Line: int(r.line), Column: b.columnOf(r), Reason: why})
-}
-
 // warnHere adds a warning about the word that is parsed.
 func (b *builder) warnHere(why string) {
 	b.addWarning(Warning{File: b.t.files[b.file], Line: b.line, Column: b.column(b.start, b.at), Reason: why})
-}
-
-// addWarning adds a warning. The last one that is kept says that others are left out.
-func (b *builder) addWarning(w Warning) {
-	if len(b.t.tally.warnings) == MaxErrors-1 {
-		w.Reason += " (further warnings are left out)"
-	}
-	if len(b.t.tally.warnings) < MaxErrors {
-		b.t.tally.warnings = append(b.t.tally.warnings, w)
-	}
 }
