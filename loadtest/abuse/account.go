@@ -35,7 +35,7 @@ var account = scenario{
 		if !strings.Contains(said, `"level":"ERROR"`) || !names(said, line) {
 			t.harmed("the log about the rule: %s", said)
 		}
-		if answer := t.deliver(stranger(0, 0), t.to("b@lent.test")); !strings.HasPrefix(answer, "550 5.7.1") {
+		if answer := t.deliver(stranger(0, 0), to("b@lent.test")); !strings.HasPrefix(answer, "550 5.7.1") {
 			t.harmed("a stranger by the rule: %s", answer)
 		}
 		ctx, cancel := context.WithTimeout(t.ctx, 10*time.Second)

@@ -59,7 +59,7 @@ var slowDestination = scenario{
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = l.Close() })
-		go t.throttle(l, 40<<10) // ends when the listener is closed
+		go throttle(l, t.destination.Addr(), 40<<10) // ends when the listener is closed
 		t.rules = "@narrow.test smtp://" + l.Addr().String() + "\n"
 	},
 	attack: func(t *trial) {
@@ -91,7 +91,7 @@ var slowDestination = scenario{
 }
 
 // throttle carries connections to the destination, and so many octets of each in a second.
-func (t *trial) throttle(l net.Listener, rate int64) {
+func throttle(l net.Listener, destination string, rate int64) {
 	for {
 		in, err := l.Accept()
 		if err != nil {
@@ -102,7 +102,7 @@ func (t *trial) throttle(l net.Listener, rate int64) {
 		}
 		go func() { // ends with either side
 			defer in.Close()
-			out, err := net.Dial("tcp", t.destination.Addr())
+			out, err := net.Dial("tcp", destination)
 			if err != nil {
 				return
 			}

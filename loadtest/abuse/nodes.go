@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,10 +14,12 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/loadtest/extern"
+	"github.com/millrace/millrace/loadtest/source"
 	"github.com/millrace/millrace/loadtest/world"
 )
 
@@ -33,6 +36,14 @@ type node struct {
 
 // adminToken is what the status of a node is asked for with.
 const adminToken = "the token of the attacks"
+
+// from is a client that the balancer brings to the node.
+func (n *node) from(client netip.Addr) source.Config {
+	return source.Config{
+		Addr: n.proxied, Helo: nameOf(client), Timeout: 20 * time.Second,
+		Proxy: source.ProxyV2(netip.AddrPortFrom(client, 40000), sameFamily(client)),
+	}
+}
 
 // startNodes runs the nodes, each in a process of its own. Those of a cluster have seen each other when it returns.
 func (t *trial) startNodes() {
@@ -138,13 +149,13 @@ func (t *trial) startRedis() {
 // that all share.
 func (t *trial) meet() {
 	for _, n := range t.nodes {
-		world.Await(t, "node "+n.name+" sees all", func() bool { return len(t.status(n).Members) == len(t.nodes) })
+		world.Await(t, "node "+n.name+" sees all", func() bool { return len(n.status(t).Members) == len(t.nodes) })
 	}
 	if answer := t.deliver(honestClient(0), t.letter(0)); !strings.HasPrefix(answer, "250") {
 		t.Fatalf("the first message is answered %s", answer)
 	}
 	owner := ""
-	for _, s := range t.status(t.entry).Sites {
+	for _, s := range t.entry.status(t).Sites {
 		if strings.Contains(string(s.Site), "mx.shared.example") {
 			owner = s.Owner
 		}
@@ -157,8 +168,8 @@ func (t *trial) meet() {
 	t.tell("in at %s, the owner is %s", t.entry.name, owner)
 }
 
-// status is what a node knows of its cluster, as far as it answers.
-func (t *trial) status(n *node) (s admin.ClusterStatus) {
+// status is what the node knows of its cluster, as far as it answers.
+func (n *node) status(t *trial) (s admin.ClusterStatus) {
 	r, err := http.NewRequestWithContext(t.ctx, http.MethodGet, "http://"+n.admin+"/api/v1/cluster", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +196,7 @@ type usage struct {
 func (t *trial) usages() []usage {
 	var all []usage
 	for _, n := range t.nodes {
-		all = append(all, usage{t.memory(n), len(n.process.Log.String())})
+		all = append(all, usage{n.memory(t), len(n.process.Log.String())})
 	}
 	return all
 }
@@ -199,8 +210,8 @@ func (t *trial) grown(since []usage) (most usage) {
 	return most
 }
 
-// memory is the most that a node had in memory, in MiB.
-func (t *trial) memory(n *node) int {
+// memory is the most that the node had in memory, in MiB.
+func (n *node) memory(t *trial) int {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.process.Cmd.Process.Pid))
 	if err != nil {
 		t.Fatal("a node has ended: ", n.process.Log)

@@ -7,8 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,8 +17,9 @@ import (
 	"github.com/millrace/millrace/loadtest/source"
 )
 
-// A trial is one run of a scenario: nodes, a name server, destinations and the clients. It is a world.TB.
+// A trial is one run of a scenario: nodes, a name server, destinations and the clients.
 type trial struct {
+	outcome
 	scenario *scenario
 	ctx      context.Context // while the attack runs it ends with the attack
 	binary   string
@@ -37,63 +36,6 @@ type trial struct {
 	entry       *node // where attackers come in
 
 	attackers sync.WaitGroup
-	mu        sync.Mutex // over what follows
-	harms     []string
-	measured  []string // figures of the attack
-	cleanups  []func()
-}
-
-// Helper is for world.TB.
-func (t *trial) Helper() {}
-
-// Fatal ends the trial.
-func (t *trial) Fatal(args ...any) {
-	t.harmed("%s", fmt.Sprint(args...))
-	runtime.Goexit()
-}
-
-// Fatalf ends the trial.
-func (t *trial) Fatalf(format string, args ...any) { t.Fatal(fmt.Sprintf(format, args...)) }
-
-// Cleanup has f called when the trial has ended.
-func (t *trial) Cleanup(f func()) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.cleanups = append(t.cleanups, f)
-}
-
-// run calls f, which Fatal may end, and cleans up.
-func (t *trial) run(f func()) {
-	done := make(chan struct{})
-	go func() { // is awaited
-		defer close(done)
-		f()
-	}()
-	<-done
-	for _, c := range slices.Backward(t.cleanups) {
-		c()
-	}
-}
-
-// harmed notes what must not be.
-func (t *trial) harmed(format string, args ...any) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.harms = append(t.harms, fmt.Sprintf(format, args...))
-}
-
-// tell adds a figure to the line of the scenario.
-func (t *trial) tell(format string, args ...any) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.measured = append(t.measured, fmt.Sprintf(format, args...))
-}
-
-func (t *trial) figures() string {
-	if len(t.measured) == 0 {
-		return ""
-	}
-	return "; " + strings.Join(t.measured, ", ")
 }
 
 // prepare makes the folder, the destination that all domains share, and what the scenario adds.
@@ -136,15 +78,7 @@ func (t *trial) size(small, full int) int {
 }
 
 // from is a client that the balancer brings to the node where attackers come in.
-func (t *trial) from(client netip.Addr) source.Config { return t.at(t.entry, client) }
-
-// at is a client that the balancer brings to a node.
-func (t *trial) at(n *node, client netip.Addr) source.Config {
-	return source.Config{
-		Addr: n.proxied, Helo: nameOf(client), Timeout: 20 * time.Second,
-		Proxy: source.ProxyV2(netip.AddrPortFrom(client, 40000), sameFamily(client)),
-	}
-}
+func (t *trial) from(client netip.Addr) source.Config { return t.entry.from(client) }
 
 // sameFamily is the address that a client's balancer names as its own.
 func sameFamily(client netip.Addr) netip.AddrPort {
@@ -167,7 +101,7 @@ func (t *trial) honest() *report {
 	for i := range t.messages() {
 		wg.Go(func() { // ends with the answer, or the time-out of its session
 			begun := time.Now()
-			answer := t.send(t.at(t.nodes[i%len(t.nodes)], honestClient(i)), t.letter(i))
+			answer := t.send(t.nodes[i%len(t.nodes)].from(honestClient(i)), t.letter(i))
 			mu.Lock()
 			defer mu.Unlock()
 			all.count(answer, time.Since(begun))
@@ -179,7 +113,7 @@ func (t *trial) honest() *report {
 }
 
 func (t *trial) letter(i int) source.Message {
-	m := t.to("b@x.test")
+	m := to("b@x.test")
 	m.Octets = small(i)
 	if t.scenario.letter != nil {
 		m.Octets = t.scenario.letter(i)
@@ -188,7 +122,7 @@ func (t *trial) letter(i int) source.Message {
 }
 
 // to is a small message.
-func (t *trial) to(forward string) source.Message {
+func to(forward string) source.Message {
 	return source.Message{Reverse: "a@client.example", Forward: []string{forward}, Octets: small(0)}
 }
 
