@@ -70,7 +70,9 @@ func (l *lease) learnBroken(err error, used bool) (again bool) {
 		return false
 	}
 	reply, said := replyOf(err)
-	if code := reply.Reply.Code; said && (code < 500 || code > 504) || !said && !isLost(err) && !l.isUnanswered(err) {
+	silence := cmp.Or(l.cfg.tune.unanswered, unansweredFor)
+	if code := reply.Reply.Code; said && (code < 500 || code > 504) ||
+		!said && !isLost(err) && !isUnanswered(err, silence) {
 		return false
 	}
 	b := brokenExtension{host: l.conn.Host()}
@@ -106,11 +108,10 @@ func isLost(err error) bool {
 		!errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled)
 }
 
-// isUnanswered reports whether err says that the host was silent for long.
-func (l *lease) isUnanswered(err error) bool {
+// isUnanswered reports whether err says that the host was silent for a time or longer.
+func isUnanswered(err error, atLeast time.Duration) bool {
 	lost, ok := errors.AsType[*smtpclient.ConnError](err)
-	return ok && errors.Is(err, os.ErrDeadlineExceeded) &&
-		lost.Waited >= cmp.Or(l.cfg.tune.unanswered, unansweredFor)
+	return ok && errors.Is(err, os.ErrDeadlineExceeded) && lost.Waited >= atLeast
 }
 
 // isOfRecipient reports whether a refusal of RCPT may be of what a client wrote: 501, 504, and what X.1 says of an

@@ -22,6 +22,15 @@ type destination struct {
 	spare spare // who tries where no host can be reached from here
 }
 
+// hostNames returns the names of the hosts.
+func (at *destination) hostNames() []string {
+	names := make([]string, len(at.hosts))
+	for i, h := range at.hosts {
+		names[i] = h.Name
+	}
+	return names
+}
+
 // A spare is who tries where no host can be reached from here.
 type spare uint8
 

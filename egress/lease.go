@@ -121,7 +121,7 @@ func (l *lease) take(ctx context.Context, tries int) (full bool, err error) {
 	}
 	l.slot, l.counted = s, true
 	conn, full := s.Conn()
-	if full && conn.IsOld() && l.needsEHLO() {
+	if full && conn.IsOld() && needsEHLO(&l.d) {
 		s.Drop()
 		full = false
 	}
@@ -140,17 +140,17 @@ func (l *lease) target(password string) dial.Target {
 	way := &l.at.way
 	return dial.Target{
 		Site: l.at.site, Transport: way.Transport, Port: way.Port, TLS: smtpclient.TLSPolicy(way.TLS), User: way.User,
-		Password: password, Hosts: l.hosts(), Fixed: l.at.fixed, Of: l.of(), Avoid: l.avoid,
+		Password: password, Hosts: l.at.hostNames(), Fixed: l.at.fixed, Of: l.of(), Avoid: l.avoid,
 		Elsewhere: l.hasSpare(), Tried: l.tried,
 		Without: l.without,
-		EHLO:    l.needsEHLO(),
+		EHLO:    needsEHLO(&l.d),
 	}
 }
 
-// needsEHLO reports whether the message cannot do without an extension.
-func (l *lease) needsEHLO() bool {
-	p := &l.d.Params
-	return p.SMTPUTF8 || !l.d.Reverse.IsASCII() || p.Body == mail.Body8BitMIME && l.d.EightBit == mail.EightBitRefuse
+// needsEHLO reports whether a message cannot do without an extension.
+func needsEHLO(d *mail.Delivery) bool {
+	p := &d.Params
+	return p.SMTPUTF8 || !d.Reverse.IsASCII() || p.Body == mail.Body8BitMIME && d.EightBit == mail.EightBitRefuse
 }
 
 // hasSpare reports whether another node tries where no host can be reached.
@@ -189,15 +189,6 @@ func (l *lease) password() (string, *mail.Refusal) {
 		errors.New("no password for "+user+" at "+string(l.at.site)))
 	r.Unreached = true
 	return "", r
-}
-
-// hosts returns the names of the hosts.
-func (l *lease) hosts() []string {
-	names := make([]string, len(l.at.hosts))
-	for i, h := range l.at.hosts {
-		names[i] = h.Name
-	}
-	return names
 }
 
 // of says whose mail a session is for.
@@ -277,7 +268,7 @@ func (l *lease) retryable(ctx context.Context, err error) bool {
 	}
 	reply, ok := replyOf(err)
 	if l.fresh {
-		return l.isElsewhere() && (isHosts(err) || l.refusesIPv6(err))
+		return l.isElsewhere() && (isHosts(err) || refusesIPv6(err))
 	}
 	return ok && (reply.Reply.Code == 421 || l.hearing().isDoubtful(ctx, &reply))
 }
@@ -312,7 +303,7 @@ func isHosts(err error) bool {
 }
 
 // refusesIPv6 reports whether err refuses the IPv6 address that we come from.
-func (l *lease) refusesIPv6(err error) bool {
+func refusesIPv6(err error) bool {
 	reply, _ := replyOf(err)
 	return reply.OurIPv6 && aboutUs(err) != nil
 }
@@ -332,7 +323,7 @@ func (l *lease) mark(err error) {
 	reply, said := replyOf(err)
 	switch e := reply.Reply.Enhanced; {
 	case errors.Is(err, context.Canceled): // we did not wait for one
-	case l.refusesIPv6(err):
+	case refusesIPv6(err):
 		l.marks.RefusedIPv6(l.at.site, l.of())
 	case said && reply.Reply.Code != 421 && (e.Subject == 1 && (e.Detail == 7 || e.Detail == 8) ||
 		e.Subject == 7 && e.Detail >= 20 && e.Detail <= 29):
@@ -346,13 +337,6 @@ func (l *lease) mark(err error) {
 // accepts notes that MAIL and a recipient were accepted.
 func (l *lease) accepts(sender *feedback.Sender) {
 	l.marks.Accepted(l.spot(), sender)
-}
-
-// reached tells the cluster that the Site took a recipient from this node.
-func (l *lease) reached() {
-	if c := l.cfg.Cluster; c != nil && countsForNodes(&l.d) {
-		c.Reached(l.at.site)
-	}
 }
 
 // spot returns which address of which host the session leads to.

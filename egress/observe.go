@@ -43,6 +43,13 @@ func (r *resources) putOff(d *mail.Delivery, user string) error {
 	return refusal
 }
 
+// reached tells the cluster that a Site took a recipient from this node.
+func (r *resources) reached(d *mail.Delivery, site mail.Site) {
+	if c := r.cfg.Cluster; c != nil && countsForNodes(d) {
+		c.Reached(site)
+	}
+}
+
 // reactTo does what the rules say to the reply in err, which came in s for a recipient of domain. It returns what was
 // decided, and reports whether a session that is open is worth waiting for. It does nothing if s is nil.
 func (r *resources) reactTo(

@@ -78,7 +78,7 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 		t.slot.Worked()
 		t.feedback.Accepted(&sender)
 		t.accepts(&sender)
-		t.reached()
+		t.reached(&t.d, t.at.site)
 	}
 	if t.slot != nil {
 		t.slot.Park()
