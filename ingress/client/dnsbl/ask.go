@@ -96,12 +96,7 @@ type Gap struct {
 
 // gap returns the Gap of a list that was not asked for want of room, or that did not answer.
 func (s *Set) gap(l *list, unasked bool) Gap {
-	return Gap{Zone: l.name, Doubt: unasked || s.isAlive(l), Most: l.codes.most()}
-}
-
-// isAlive reports whether the list answered about a client just before, as soon as a client can wait for.
-func (s *Set) isAlive(l *list) bool {
-	return s.cfg.Now().Sub(time.Unix(0, l.answered.Load())) < aliveFor
+	return Gap{Zone: l.name, Doubt: unasked || l.isAlive(s.cfg.Now()), Most: l.codes.most()}
 }
 
 // Late returns a Gap of each list of a kind, for a caller that ran out of time before Ask or AskDomain could return.
@@ -255,25 +250,6 @@ type lookup struct {
 	heard   bool // the answer was received, or none will come; the caller's own
 }
 
-// A queue is the look-ups of one client network at one list. It is in Set.line if and only if one waits that the limit
-// of the network does not hold back.
-type queue struct {
-	key     queueKey
-	open    int // under way
-	waiting []*lookup
-}
-
-// A queueKey names a queue.
-type queueKey struct {
-	list   *list
-	client netip.Prefix
-}
-
-// mayBegin reports whether the first that waits may begin, as far as its network goes.
-func (w *queue) mayBegin() bool {
-	return len(w.waiting) > 0 && (w.open < maxOfNetwork || !w.key.client.IsValid())
-}
-
 // begin starts a look-up, or lets it wait until fewer are under way, of this client's network at the list or in all. If
 // too many wait, or the Set is closed, the answer is missing.
 func (s *Set) begin(q *query, d *side, name string, n int) {
@@ -322,70 +298,29 @@ func (s *Set) enqueue(u *lookup) beginning {
 	if s.closed {
 		return over
 	}
-	key := queueKey{u.d.list, u.asking.Client()}
-	w := s.queues[key]
-	if w == nil {
-		w = &queue{key: key}
-		s.queues[key] = w
-	}
-	if len(w.waiting) >= maxWaiting {
-		return noRoom
-	}
-	first := !w.mayBegin()
-	w.waiting = append(w.waiting, u)
-	if first && w.mayBegin() {
-		s.line = append(s.line, w)
-	}
-	if s.lookups < s.cfg.tune.lookups && s.next() == u { // where there is room, no other waits
+	became := s.turns.add(u, s.cfg.tune.lookups)
+	switch became {
+	case begun:
 		s.running.Add(1)
-		return begun
+	case queued:
+		u.turn.Await()
 	}
-	u.turn.Await()
-	return queued
-}
-
-// next takes the look-up whose turn it is out of its queue and counts it, or returns nil. Each queue in the line has
-// one look-up begin before any has the next.
-func (s *Set) next() *lookup {
-	if len(s.line) == 0 || s.closed {
-		return nil
-	}
-	w := s.line[0]
-	s.line = slices.Delete(s.line, 0, 1)
-	u := w.waiting[0]
-	w.waiting = slices.Delete(w.waiting, 0, 1)
-	w.open++
-	s.lookups++
-	if w.mayBegin() {
-		s.line = append(s.line, w)
-	}
-	return u
+	return became
 }
 
 // dequeue counts out a look-up that has ended, and returns the next one for its goroutine, or nil.
 func (s *Set) dequeue(u *lookup) *lookup {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := s.queues[queueKey{u.d.list, u.asking.Client()}]
-	first := !w.mayBegin()
-	s.lookups--
-	w.open--
-	if first && w.mayBegin() {
-		s.line = append(s.line, w)
+	s.turns.end(u)
+	if s.closed {
+		return nil
 	}
-	s.tidy(w)
-	next := s.next()
+	next := s.turns.next()
 	if next != nil {
 		next.turn.Renew()
 	}
 	return next
-}
-
-// tidy forgets a queue of which nothing is left.
-func (s *Set) tidy(w *queue) {
-	if w.open == 0 && len(w.waiting) == 0 {
-		delete(s.queues, w.key)
-	}
 }
 
 // leave takes out of their queues the look-ups that wait: no client is there for them any more. Those that are under
@@ -394,20 +329,7 @@ func (s *Set) leave(lookups []lookup) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range lookups {
-		u := &lookups[i]
-		w := s.queues[queueKey{u.d.list, u.asking.Client()}]
-		if w == nil {
-			continue
-		}
-		at := slices.Index(w.waiting, u)
-		if at < 0 {
-			continue
-		}
-		w.waiting = slices.Delete(w.waiting, at, at+1)
-		if len(w.waiting) == 0 {
-			s.line = slices.DeleteFunc(s.line, func(in *queue) bool { return in == w })
-			s.tidy(w)
-		}
+		s.turns.drop(&lookups[i])
 	}
 }
 
@@ -452,13 +374,8 @@ func (s *Set) lookup(u *lookup) {
 	u.answers <- a
 	// A failure is not put: the lock runs out, and the list is not asked about this address before that.
 	if u.addr.IsValid() && a.err == nil && a.means != refused {
-		s.cfg.Store.PutDNSBL(s.ctx, u.addr, d.list.name, a.codes, s.keep(a.ttl))
+		s.cfg.Store.PutDNSBL(s.ctx, u.addr, d.list.name, a.codes, s.cfg.tune.keep(a.ttl))
 	}
-}
-
-// keep returns how long an answer is kept.
-func (s *Set) keep(ttl time.Duration) time.Duration {
-	return min(max(ttl, s.cfg.tune.minTTL, 0), s.cfg.tune.maxTTL)
 }
 
 // gather waits for the look-ups of q until ctx ends.

@@ -261,8 +261,8 @@ func TestSet_Rest(t *testing.T) {
 	if got := w.dns.Count("7.113.0.203.zen.example.", "A").UDP; got != 0 {
 		t.Errorf("the list was asked about one that left")
 	}
-	if len(w.queues) != 0 || len(w.line) != 0 || w.lookups != 0 {
-		t.Errorf("what has ended still counts: %v, %v, %d", w.queues, w.line, w.lookups)
+	if len(w.turns.queues) != 0 || len(w.turns.line) != 0 || w.turns.lookups != 0 {
+		t.Errorf("what has ended still counts: %v, %v, %d", w.turns.queues, w.turns.line, w.turns.lookups)
 	}
 }
 

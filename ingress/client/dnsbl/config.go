@@ -128,6 +128,11 @@ type tuning struct {
 	lookups        int           // maxLookups
 }
 
+// keep returns how long an answer is kept.
+func (t *tuning) keep(ttl time.Duration) time.Duration {
+	return min(max(ttl, t.minTTL, 0), t.maxTTL)
+}
+
 // withDefaults returns c with its zero fields filled in.
 func (c Config) withDefaults() Config {
 	t := &c.tune

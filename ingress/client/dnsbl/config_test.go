@@ -101,7 +101,7 @@ func TestSet_Keep(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := &Set{cfg: Config{tune: tuning{minTTL: tt.min, maxTTL: tt.max}}.withDefaults()}
-			if got := s.keep(tt.ttl); got != tt.want {
+			if got := s.cfg.tune.keep(tt.ttl); got != tt.want {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})

@@ -151,7 +151,7 @@ func (s *Set) isStarted() bool {
 // failed counts a look-up that failed, and takes the side out if it was one too many. A list that answered about
 // another client just before stays: we are slow, or it is about one client that it does not answer.
 func (s *Set) failed(d *side, why string) {
-	if int(d.fails.Add(1)) < s.cfg.tune.failures || d.faulty.Load() || s.isAlive(d.list) || !s.isStarted() {
+	if int(d.fails.Add(1)) < s.cfg.tune.failures || d.faulty.Load() || d.list.isAlive(s.cfg.Now()) || !s.isStarted() {
 		return
 	}
 	s.change(d.list, func() {
@@ -313,7 +313,7 @@ func (s checker) apply(d *side, found fault, why string, code netip.Addr) {
 	case found == noFault && same:
 		d.fails.Store(0)
 	case same:
-	case found == failing && s.isAlive(d.list): // a list that answers clients may have been slow this once, or we
+	case found == failing && d.list.isAlive(now): // a list that answers clients may have been slow this once, or we
 	case found == failing:
 		s.failed(d, why)
 		s.change(d.list, func() {

@@ -86,8 +86,8 @@ func TestSet_OfNetwork(t *testing.T) {
 		synctest.Wait()
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if len(s.queues) != 0 || s.lookups != 0 {
-			t.Errorf("what has ended still counts: %v, %d", s.queues, s.lookups)
+		if len(s.turns.queues) != 0 || s.turns.lookups != 0 {
+			t.Errorf("what has ended still counts: %v, %d", s.turns.queues, s.turns.lookups)
 		}
 	})
 }
@@ -160,8 +160,8 @@ func TestSet_ManyNetworks(t *testing.T) {
 		}
 		t.Logf("%d of 6000 were heard", strangers.Load())
 		s.running.Wait()
-		if len(s.queues) != 0 || len(s.line) != 0 || s.lookups != 0 {
-			t.Errorf("what has ended still counts: %v, %v, %d", s.queues, s.line, s.lookups)
+		if len(s.turns.queues) != 0 || len(s.turns.line) != 0 || s.turns.lookups != 0 {
+			t.Errorf("what has ended still counts: %v, %v, %d", s.turns.queues, s.turns.line, s.turns.lookups)
 		}
 	})
 }

@@ -50,6 +50,11 @@ type list struct {
 	answered atomic.Int64
 }
 
+// isAlive reports whether the list answered about a client just before, as soon as a client can wait for.
+func (l *list) isAlive(now time.Time) bool {
+	return now.Sub(time.Unix(0, l.answered.Load())) < aliveFor
+}
+
 // sideOf returns the side that is asked about addr, or nil.
 func (l *list) sideOf(addr netip.Addr) *side {
 	if addr.Is4() {
@@ -80,9 +85,7 @@ type Set struct {
 	mu        sync.Mutex // guards what follows and the state of each side; not held across I/O
 	started   bool
 	closed    bool
-	lookups   int // under way
-	queues    map[queueKey]*queue
-	line      []*queue // those whose next look-up may begin, in the order of their turns
+	turns     turns
 }
 
 // New makes a Set. It fails as Config.Validate does and asks nothing yet.
@@ -91,7 +94,7 @@ func New(c Config) (*Set, error) {
 		return nil, err
 	}
 	c = c.withDefaults()
-	s := &Set{cfg: c, byName: map[string]*list{}, queues: map[queueKey]*queue{}}
+	s := &Set{cfg: c, byName: map[string]*list{}, turns: turns{queues: map[queueKey]*queue{}}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	for _, configured := range c.Lists {
 		codes, err := configured.codes()
