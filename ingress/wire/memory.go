@@ -116,11 +116,10 @@ func (h *holding) giveBack(p []byte) {
 
 // Room reports whether there is memory for a message of the client, or for more of one. While less than half of the
 // budget is taken, that is one load.
-func (cl *Client) Room() bool { return cl.conn == nil || cl.conn.room() }
+func (cl *Client) Room() bool { return cl.conn == nil || cl.conn.srv.cfg.Memory.hasRoom(cl.conn) }
 
-// room is Client.Room.
-func (c *conn) room() bool {
-	m := c.srv.cfg.Memory
+// hasRoom is Client.Room for a connection.
+func (m *Memory) hasRoom(c *conn) bool {
 	if !m.Pressed() {
 		return true
 	}

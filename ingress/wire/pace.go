@@ -212,7 +212,7 @@ func (b *Body) shrink() {
 
 // grow goes back to a slab. Its error is the refusal of a message for which there is no memory.
 func (b *Body) grow() error {
-	if !b.c.room() {
+	if !b.c.srv.cfg.Memory.hasRoom(b.c) {
 		return refusal(noMemory, "hold budget")
 	}
 	from := 0

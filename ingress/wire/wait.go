@@ -151,13 +151,14 @@ func (s *seat) patience(tune *tuning, pressed, line bool) time.Duration {
 	return max(0, min(d, tune.barren-s.waited))
 }
 
-// firm returns until when a wait for a command, which began at began and goes on at now, is not for Places to end. What
-// was waited since the last message counts as well, so that commands which bring no message nearer win little.
-func (c *conn) firm(began, now time.Duration) time.Duration {
-	if c.tx.phase().open() {
-		return min(began+openFor, now+openInAll-c.seat.waited)
+// firm returns until when a wait for a command, which began at began and goes on at now, is not for Places to end. open
+// reports that a transaction is open. What was waited since the last message counts as well, so that commands which
+// bring no message nearer win little.
+func (s *seat) firm(open bool, began, now time.Duration) time.Duration {
+	if open {
+		return min(began+openFor, now+openInAll-s.waited)
 	}
-	return min(began+settledFor, now+settledInAll-c.seat.waited)
+	return min(began+settledFor, now+settledInAll-s.waited)
 }
 
 // await reads once for a command and keeps its time-outs. The errors are errIdleTooLong, errDraining, errUnread,
@@ -174,7 +175,7 @@ func (c *conn) await(p []byte) (int, error) {
 	}
 	for {
 		due, slack := c.wait.due(&c.srv.cfg, began, settled)
-		if !c.life.parkIdle(c.firm(began, now), now, due, slack) {
+		if !c.life.parkIdle(c.seat.firm(c.tx.phase().open(), began, now), now, due, slack) {
 			return 0, errUnread
 		}
 		n, err := c.life.rw.Read(p)
