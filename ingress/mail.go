@@ -42,7 +42,7 @@ func (s *session) Mail(ctx context.Context, reverse mail.Path, p mail.Params) er
 	e.Helo, e.TLS, e.Reverse = s.conn.Helo, s.conn.TLSVersion(), reverse
 	s.t = t
 	if err := message.Room(s.conn); err != nil {
-		err = s.refuse("MAIL", err)
+		err = t.refuse("MAIL", err)
 		s.Reset()
 		return err
 	}

@@ -24,26 +24,26 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	r := message.Recipient{Forward: forward}
 
 	if err := s.judgeClient(ctx, forward); err != nil {
-		return s.refuseRcpt(&r, err)
+		return t.refuseRcpt(&r, err)
 	}
 	if err := s.client.Limited(); err != nil {
-		return s.refuseRcpt(&r, err)
+		return t.refuseRcpt(&r, err)
 	}
 	if err := s.findRoute(ctx, &r); err != nil {
-		return s.refuseRcpt(&r, err)
+		return t.refuseRcpt(&r, err)
 	}
 	if r.Route.Rewrite || s.messages.NeedsSPF(&r.Route) {
 		s.beginSPF(ctx)
 	}
 	if err := s.checkRecipient(ctx, &r); err != nil {
 		s.t.learnRefusal(&r.Route, err)
-		return s.refuseRcpt(&r, err)
+		return t.refuseRcpt(&r, err)
 	}
 	answer := t.client.Recipient(ctx, client.Recipient{Forward: forward, Subaddress: r.Route.Policy.Subaddress},
 		func(group []client.Recipient) []client.Recipient { return s.appendPipelined(group, &r) })
 	if r.Route.Action == mail.Drop {
 		if err := answer.Await(); err != nil {
-			return s.refuseRcpt(&r, err)
+			return t.refuseRcpt(&r, err)
 		}
 		s.t.accept(&r)
 		return nil
@@ -55,7 +55,7 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 		err = t.begin(ctx)
 	}
 	if refused := answer.Await(); refused != nil {
-		return s.refuseRcpt(&r, refused)
+		return t.refuseRcpt(&r, refused)
 	}
 	if err == nil {
 		err = s.relayRcpt(ctx, &r)
@@ -65,7 +65,7 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 		if mail.ReplyFor(err).Class() == 5 {
 			s.draw(ctx, r.Route.RefusedRates)
 		}
-		return s.refuseRcpt(&r, publicRefusal(err, append(slices.Clip(t.rcpts), r)))
+		return t.refuseRcpt(&r, publicRefusal(err, append(slices.Clip(t.rcpts), r)))
 	}
 	s.t.accept(&r)
 	t.relayed++
@@ -151,7 +151,7 @@ func (s *session) findRoute(ctx context.Context, r *message.Recipient) error {
 	stage.End(err)
 	if err != nil {
 		s.t.learnRefusal(&r.Route, err)
-		s.reportWithdrawn(r.Forward, err)
+		s.t.reportWithdrawn(r.Forward, err)
 		return err
 	}
 	r.Route = routes[0]
@@ -162,14 +162,14 @@ func (s *session) findRoute(ctx context.Context, r *message.Recipient) error {
 }
 
 // reportWithdrawn reports a recipient that a reload of the rules took away, perhaps by mistake.
-func (s *session) reportWithdrawn(forward mail.Path, err error) {
+func (t *transaction) reportWithdrawn(forward mail.Path, err error) {
 	var r *mail.Refusal
 	if !errors.As(err, &r) || r.Reason != mail.ReasonWithdrawn {
 		return
 	}
-	e := s.t.report.Event
+	e := t.report.Event
 	e.Kind, e.Reason, e.Cause, e.Forward = mail.Anomaly, r.Reason, r.Cause, forward
-	s.t.report.Emit(e)
+	t.report.Emit(e)
 }
 
 // checkRecipient returns the refusal of a recipient that cannot be taken besides those that are, or not now, before the

@@ -11,14 +11,14 @@ import (
 )
 
 // refuseRcpt refuses one recipient and reports it. The rule is the route's, or the one that the error carries.
-func (s *session) refuseRcpt(r *message.Recipient, err error) error {
-	e := s.t.report.Event
+func (t *transaction) refuseRcpt(r *message.Recipient, err error) error {
+	e := t.report.Event
 	e.Forward, e.NextHop, e.Rule = r.Forward, r.Route.NextHop, r.Route.Rule
 	if e.Rule == (mail.Rule{}) {
 		e.Rule, _ = ruleOf(err)
 	}
-	e.Recipients = len(s.t.rcpts)
-	return s.t.report.Refused(e, "RCPT", err)
+	e.Recipients = len(t.rcpts)
+	return t.report.Refused(e, "RCPT", err)
 }
 
 // ruleOf returns the rule that decided on an error, and whether there is one.
@@ -31,10 +31,10 @@ func ruleOf(err error) (mail.Rule, bool) {
 }
 
 // refuse refuses a command of the transaction and reports it.
-func (s *session) refuse(verb string, err error) error {
-	e := s.t.report.Event
-	e.Recipients = len(s.t.rcpts)
-	return s.t.report.Refused(e, verb, err)
+func (t *transaction) refuse(verb string, err error) error {
+	e := t.report.Event
+	e.Recipients = len(t.rcpts)
+	return t.report.Refused(e, verb, err)
 }
 
 // emitEnd emits the wide event of the transaction.
