@@ -25,7 +25,7 @@ func (g guarded) commit(ctx context.Context, last mail.Octets) []mail.Outcome {
 		g.Abort()
 		return out
 	case len(out):
-		released = g.transaction.commit(ctx, last)
+		released = g.dot(ctx, last)
 	default:
 		released = g.commitTo(ctx, answer.Open, last)
 	}
@@ -39,6 +39,12 @@ func (g guarded) commit(ctx context.Context, last mail.Octets) []mail.Outcome {
 		out[i].Again = again
 	}
 	return out
+}
+
+// dot sends the end of data.
+func (g guarded) dot(ctx context.Context, last mail.Octets) []mail.Outcome {
+	c, span, reused := g.beginDot(ctx)
+	return g.finishDot(c, span, reused, g.conn.Commit(c, last))
 }
 
 var errNoOutcome = errors.New("no outcome")
@@ -64,7 +70,7 @@ func (g guarded) commitTo(ctx context.Context, open []int, last mail.Octets) []m
 	}
 	err := g.Data(ctx, last.Form)
 	if err == nil {
-		return g.transaction.commit(ctx, last)
+		return g.dot(ctx, last)
 	}
 	g.Abort()
 	out := make([]mail.Outcome, len(open))

@@ -246,16 +246,21 @@ func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outco
 	if a := mail.AttemptOf(ctx); a != nil && t.cfg.Ledger != nil && len(a.Keys[0].Recipients) == t.recipients() {
 		return guarded{t, a}.commit(ctx, last)
 	}
-	return t.commit(ctx, last)
+	c, span, reused := t.beginDot(ctx)
+	return t.finishDot(c, span, reused, t.conn.Commit(c, last))
 }
 
-// commit is Commit for a message that goes out whatever was delivered before.
-func (t *transaction) commit(ctx context.Context, last mail.Octets) []mail.Outcome {
+// beginDot comes before the end of data. It returns the context and the span of that, and whether the session has
+// carried a message before.
+func (t *transaction) beginDot(ctx context.Context) (c context.Context, span trace.Span, reused bool) {
 	end(t.octets, nil)
 	t.octets = nil
-	c, span := t.span(ctx, "egress.dot")
-	reused := t.conn.Messages() > 0
-	base := t.conn.Commit(c, last)
+	c, span = t.span(ctx, "egress.dot")
+	return c, span, t.conn.Messages() > 0
+}
+
+// finishDot comes after the end of data, of which base is what the session knows. It returns the outcomes.
+func (t *transaction) finishDot(c context.Context, span trace.Span, reused bool, base []mail.Outcome) []mail.Outcome {
 	host, version := t.conn.Host(), t.conn.TLS()
 	for i := range base {
 		o := &base[i]
