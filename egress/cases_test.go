@@ -200,3 +200,41 @@ func TestCases_Destinations_LMTP(t *testing.T) {
 		})
 	}
 }
+
+// TestCases_Destinations_Content: a refusal of a message's content that begins with our address in brackets passes as
+// it is, and puts off no other mail for that domain.
+func TestCases_Destinations_Content(t *testing.T) {
+	for name, reply := range map[string]string{
+		"as one large provider says it": "550-5.7.1 [127.0.0.1      19] This message looks like bulk mail that\n" +
+			"550 5.7.1 nobody asked for, and was not taken.",
+		"on one line":         "550 5.7.1 [127.0.0.1] This message looks like bulk mail, and was not taken.",
+		"with our name there": "554 5.7.1 [relay.test] This message is spam, and was not taken.",
+		"for its attachment":  "552-5.7.0 [127.0.0.1 19] This message was\n552 5.7.0 blocked for its attachment.",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w, s := one(t, smtptest.Behaviour{On: func(s smtptest.Step) (smtptest.Answer, bool) {
+				return smtptest.Answer{Reply: reply},
+					s.Verb == smtptest.Dot && strings.Contains(s.Message.Reverse, "spam")
+			}}, nil)
+			for n := range 4 {
+				d := from(n, "one.test")
+				d.Reverse.Local = "spam"
+				code, _, _ := strings.Cut(reply, " ")
+				if got := ends(t, w, d, "b@one.test"); !strings.HasPrefix(got, code[:3]+" 5.7.") {
+					t.Errorf("network %d reads %s", n, got)
+				}
+			}
+			for n := range 20 {
+				if got := ends(t, w, from(n, "one.test"), "b@one.test"); !strings.HasPrefix(got, "250") {
+					t.Errorf("mail of network %d: %s", n, got)
+				}
+			}
+			if events := w.events(); len(events) != 0 {
+				t.Errorf("events: %+v", events)
+			}
+			if n := s.Counts().Messages; n != 20 {
+				t.Errorf("%d messages were taken", n)
+			}
+		})
+	}
+}

@@ -24,6 +24,7 @@ func TestRedact_RewrittenRecipient(t *testing.T) {
 	const byDefault = mail.UpstreamTextDefault
 	said := "<alice@MAILBOX.example> unknown at mx1.mailbox.example\nask postmaster@mailbox.example"
 	alice := []message.Recipient{rcpt("info@example.com", "alice@mailbox.example", byDefault)}
+	secret := []message.Recipient{rcpt("info@h.example", "alice.secret@d0.example", byDefault)}
 	const unknown = "No such mailbox"
 	tests := []struct {
 		name  string
@@ -75,6 +76,31 @@ func TestRedact_RewrittenRecipient(t *testing.T) {
 		{"an address in another coding", "YWxpY2VAbWFpbGJveA== 616c696365 cafebabe =?utf-8?q?alice?= no", alice, "no"},
 		{"numbers and hosts", "host [192.0.2.1] mx1 said 550 5.1.1 id 4Fx9 no", alice, "host said id no"},
 		{"names with other signs", "user al_ice al+ice $alice `alice` no", alice, "user no"},
+		{"two pieces of a local part that stand alone", "user alice.secret unknown", secret, "user unknown"},
+		{"a local part before its sign alone", "user alice.secret@ unknown", secret, "user unknown"},
+		{
+			"a mailbox by its path", "mailbox /var/mail/d0.example/alice.secret/ not found", secret,
+			"mailbox not found",
+		},
+		{"a bang path", "mailbox d0.example!alice.secret not found", secret, "mailbox not found"},
+		{"a sign in words", "alice.secret at d0.example is unknown", secret, "at is unknown"},
+		{"a sign in brackets", "alice[dot]secret[at]d0[dot]example is unknown", secret, "is unknown"},
+		{"a sign in HTML", "alice&#46;secret&#64;d0.example is unknown", secret, "is unknown"},
+		{"an address in SRS", "SRS0=xxxx=yy=d0.example=alice.secret@relay", secret, unknown},
+		{"an address in VERP", "rcpt=alice.secret=d0.example", secret, unknown},
+		{"a local part without its dots", "alicesecret@d0.example (dots removed)", secret, "(dots removed)"},
+		{"a local part with another sign for its dot", "alice-secret has moved", secret, unknown},
+		{"a local part in quotes before its sign", `"alice.secret"@d0.example`, secret, unknown},
+		{"a sign that stands alone", "alice.secret @ d0.example", secret, unknown},
+		{"a TAB in an address", "al\tice.secret@d0.example", secret, "al"},
+		{"an address on two lines", "alice.\nsecret@d0.example", secret, unknown},
+		{"a host of the destination", "mx.d0.example says no", secret, "says no"},
+		{"a host in capitals", "MX.D0.EXAMPLE says no", secret, "says no"},
+		{"an id at a host", "id 4711@mx7.d0.example", secret, "id"},
+		{"a host of its provider", "d0-example.mail.provider.example", secret, unknown},
+		{"an address with a tag", "alice.secret+tag@d0.example", secret, unknown},
+		{"base64 alone", "YWxpY2Uuc2VjcmV0", secret, unknown},
+		{"an address in capitals with a last dot", "ALICE.SECRET@D0.EXAMPLE.", secret, "info@h.example."},
 		{"nothing that may stay", "550 alice@mx1.mailbox.example", alice, unknown},
 		{"no text", "", alice, unknown},
 		{"control characters", "no\x1b[2J such\x00user here", alice, "here"},

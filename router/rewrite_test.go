@@ -213,6 +213,23 @@ func TestRouter_Bounce(t *testing.T) {
 			"in small letters", strings.ToLower(rewritten(t, keyB, "alice@sender.example", noon)),
 			"alice@sender.example", "mx:sender.example",
 		},
+		{
+			"at the domain in capitals",
+			strings.Replace(rewritten(t, keyB, "alice@sender.example", noon), "srs.example.net", "SRS.EXAMPLE.NET", 1),
+			"alice@sender.example", "mx:sender.example",
+		},
+		{
+			"behind a source route", "@x.example:" + rewritten(t, keyB, "alice@sender.example", noon),
+			"alice@sender.example", "mx:sender.example",
+		},
+		{
+			"behind a source route of two hosts", "@x.example,@y.example:" +
+				rewritten(t, keyB, "alice@sender.example", noon), "alice@sender.example", "mx:sender.example",
+		},
+		{
+			"put into quotes", `"` + strings.Replace(rewritten(t, keyB, "alice@sender.example", noon), "@", `"@`, 1),
+			`"alice"@sender.example`, "mx:sender.example",
+		},
 		{"quoted", rewritten(t, keyB, `"a b"@sender.example`, noon), `"a b"@sender.example`, "mx:sender.example"},
 		{"with dots", rewritten(t, keyB, `"a..b."@sender.example`, noon), `"a..b."@sender.example`,
 			"mx:sender.example"},
@@ -326,6 +343,10 @@ func TestRouter_BounceRefused(t *testing.T) {
 		{"a sender", "eve@attacker.example", good, 550, mail.EnhancedCode{Subject: 7, Detail: 1}, ReasonSRSNotNull},
 		{
 			"a MAC that is wrong", "", strings.Replace(good, "=alice", "=bob", 1), 550,
+			mail.EnhancedCode{Subject: 7, Detail: 1}, ReasonSRSForged,
+		},
+		{
+			"a tag put behind it", "", strings.Replace(good, "@", "+x@", 1), 550,
 			mail.EnhancedCode{Subject: 7, Detail: 1}, ReasonSRSForged,
 		},
 		{

@@ -433,21 +433,68 @@ func (k *keeper) Shutdown(ctx context.Context) error {
 	return k.InMemoryExporter.Shutdown(ctx)
 }
 
-// TestShutdown_DeadCollector: a collector that does not answer does not delay the end.
+// TestShutdown_DeadCollector: a collector that does not take spans holds up no mail and does not delay the end.
 func TestShutdown_DeadCollector(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and never answers
+	for _, tt := range []struct {
+		name     string
+		status   int  // 0 for none
+		listens  bool // takes connections
+		deadline bool // the end waits until our own deadline for the last spans
+	}{
+		{"it is not there", 0, false, false},
+		{"it takes connections and never answers", 0, true, true},
+		{"500", 500, true, false},
+		{"400", 400, true, false},
+		{"401", 401, true, false},
+		{"429 with the time of the next try", 429, true, true},
+		{"503 with the time of the next try", 503, true, true},
+		{"307 to itself", 307, true, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			addr := deadCollector(t, tt.status, tt.listens)
+			b := startNode(t, fmt.Sprintf("telemetry: {otlp: \"http://%s\", sample: 1}", addr), nil)
+			for range 3 { // each has many spans
+				c := b.dial(t)
+				for range 20 {
+					c.send("info@example.com")
+					<-b.seen
+				}
+			}
+			// The error is that of our own deadline. When the exporter's is over, there is none.
+			err := b.Shutdown(t.Context())
+			late := errors.Is(err, context.DeadlineExceeded)
+			if tt.deadline && !late || err != nil && (!late || !strings.Contains(err.Error(), "telemetry")) {
+				t.Errorf("got %v", err)
+			}
+			if n := b.spans.dropped.Load(); n == 0 && !late {
+				t.Error("no span was lost")
+			}
+		})
+	}
+}
+
+// deadCollector returns the address of a collector that answers each request with a status, with none, or is not there.
+func deadCollector(t *testing.T, status int, listens bool) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	b := startNode(t, fmt.Sprintf("telemetry: {otlp: \"http://%s\", sample: 1}", l.Addr()), nil)
-	b.dial(t).send("info@example.com")
-	<-b.seen
-	// The error is that of our own deadline. When the exporter's is over, there is none.
-	if err := b.Shutdown(t.Context()); !errors.Is(err, context.DeadlineExceeded) ||
-		!strings.Contains(err.Error(), "telemetry") {
-		t.Errorf("got %v", err)
+	t.Cleanup(func() { l.Close() })
+	switch {
+	case !listens:
+		l.Close()
+	case status != 0:
+		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Retry-After", "1")
+			w.Header().Set("Location", r.URL.Path)
+			w.WriteHeader(status)
+		})}
+		go func() { _ = s.Serve(l) }() // ends with Close
+		t.Cleanup(func() { s.Close() })
 	}
+	return l.Addr().String()
 }
 
 // TestStart_AddressInUse: an address in use ends everything that was started.

@@ -114,6 +114,14 @@ var wrongLines = []mistake{
 	{"failover", "info@h.example failover x@t.example, y@t.example", 16, "write try"},
 	{"accept", "info@h.example accept", 16, "no action \"accept\""},
 	{"try with one target", "info@h.example try x@t.example", 20, "try needs two targets"},
+	{
+		"a target at our SRS domain", "info@h.example bob@srs.example.net", 1,
+		"lies in a domain of ours, and no rule takes it",
+	},
+	{
+		"one of two targets at our own name", "info@h.example x@t.example, bob@MX1.example.net", 1,
+		"lies in a domain of ours, and no rule takes it",
+	},
 	{"drop with an option", "info@h.example drop srs=never", 21, "after drop"},
 
 	// Targets.

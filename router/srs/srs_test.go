@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -115,6 +116,41 @@ func TestForward(t *testing.T) {
 		{"as long as a local part may be", long + "@sender.example",
 			"SRS0=O2YY7QI7=JL=sender.example=" + long + "@srs.example", long + "@sender.example"},
 
+		{"BATV", "prvs=1234abcd5=alice@sender.example",
+			"SRS0=FEVYDPKV=JL=sender.example=prvs=1234abcd5=alice@srs.example",
+			"prvs=1234abcd5=alice@sender.example"},
+		{"BATV of another maker", "btv1==0123456789a==alice@sender.example",
+			"SRS0=YUN2F5DX=JL=sender.example=btv1==0123456789a==alice@srs.example",
+			"btv1==0123456789a==alice@sender.example"},
+		{"VERP", "bounces+123-abc=hosted.example@sender.example",
+			"SRS0=V73EA4IJ=JL=sender.example=bounces+123-abc=hosted.example@srs.example",
+			"bounces+123-abc=hosted.example@sender.example"},
+		{"separators between three names", "alice=bob=carol@sender.example",
+			"SRS0=6HWWIMHX=JL=sender.example=alice=bob=carol@srs.example", "alice=bob=carol@sender.example"},
+		{"a separator and no more", "=@sender.example",
+			"SRS0=SRZBY4OC=JL=sender.example==@srs.example", "=@sender.example"},
+		{"a tag", "alice+tag@sender.example",
+			"SRS0=CZP7U6DL=JL=sender.example=alice+tag@srs.example", "alice+tag@sender.example"},
+		{"as long as RFC 5321 has a local part", strings.Repeat("x", 64) + "@sender.example",
+			"SRS0=2URCYUGB=JL=sender.example=" + strings.Repeat("x", 64) + "@srs.example",
+			strings.Repeat("x", 64) + "@sender.example"},
+		{"200 octets", strings.Repeat("x", 200) + "@sender.example",
+			"SRS0=ADS4MHCY=JL=sender.example=" + strings.Repeat("x", 200) + "@srs.example",
+			strings.Repeat("x", 200) + "@sender.example"},
+		{"an A-label", "alice@xn--bcher-kva.example",
+			"SRS0=CPWPHAWI=JL=xn--bcher-kva.example=alice@srs.example", "alice@xn--bcher-kva.example"},
+		{"SRS without a digit is a name", "SRS=alice@sender.example",
+			"SRS0=QCXVULZZ=JL=sender.example=SRS=alice@srs.example", "SRS=alice@sender.example"},
+		{"SRS behind a name, as one large provider writes it", "x+SRS=HHHH=TT=list.example=y@m365.example",
+			"SRS0=2IW2BK7Z=JL=m365.example=x+SRS=HHHH=TT=list.example=y@srs.example",
+			"x+SRS=HHHH=TT=list.example=y@m365.example"},
+		{"SRS behind a name that is VERP", "bounces+1=a.example+SRS=HHHH=TT=list.example=y@m365.example",
+			"SRS0=VRDAVTZB=JL=m365.example=bounces+1=a.example+SRS=HHHH=TT=list.example=y@srs.example",
+			"bounces+1=a.example+SRS=HHHH=TT=list.example=y@m365.example"},
+		{"SRS1 of a forwarder in the middle", "SRS1=HHHH=list.example==GGGG=TT=sender.example=x@first.example",
+			"SRS1=M4JU76ZDJL=list.example==GGGG=TT=sender.example=x@srs.example",
+			"SRS0=GGGG=TT=sender.example=x@list.example"},
+
 		{"SRS0 of another becomes SRS1", "SRS0=Ufhb=JL=sender.example=alice@first.example",
 			"SRS1=2HE3YPRMJL=first.example==Ufhb=JL=sender.example=alice@srs.example",
 			"SRS0=Ufhb=JL=sender.example=alice@first.example"},
@@ -190,6 +226,14 @@ func TestForward(t *testing.T) {
 			path(t, got.String())
 			if home := reverse(t, w, got); home.String() != tt.home {
 				t.Errorf("it opens to %s, want %s", home, tt.home)
+			}
+			if !ascii.Is(got.String()) {
+				return
+			}
+			for _, changed := range []string{strings.ToLower(got.String()), strings.ToUpper(got.String())} {
+				if home := reverse(t, w, path(t, changed)); !strings.EqualFold(home.String(), tt.home) {
+					t.Errorf("%s opens to %s, want %s", changed, home, tt.home)
+				}
 			}
 		})
 	}
@@ -349,6 +393,8 @@ func TestReverse_Errors(t *testing.T) {
 		{"another day", "SRS0=SLDBQZPI=JK=sender.example=alice@srs.example", ErrBadMAC},
 		{"another day, long ago", "SRS0=SLDBQZPI=AA=sender.example=alice@srs.example", ErrBadMAC},
 		{"another domain", "SRS0=SLDBQZPI=JL=other.example=alice@srs.example", ErrBadMAC},
+		{"a tag put behind it", "SRS0=SLDBQZPI=JL=sender.example=alice+x@srs.example", ErrBadMAC},
+		{"BATV put before it", "prvs=1234abcd5=SRS0=SLDBQZPI=JL=sender.example=alice@srs.example", ErrNotSRS},
 		{"another local part", "SRS0=SLDBQZPI=JL=sender.example=bob@srs.example", ErrBadMAC},
 		{"an empty local part with the hash of another", "SRS0=SLDBQZPI=JL=sender.example=@srs.example", ErrBadMAC},
 		{
