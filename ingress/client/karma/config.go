@@ -34,6 +34,9 @@ const (
 	maxWaiting = 4096
 	// maxEntries bounds each of the three tables of domains, clients and networks. An entry takes up to 200 octets.
 	maxEntries = 16384
+	// maxSenders is how many new senders of one /24 or /48 the table of networks takes in a day. So a stranger with a
+	// name for each message does not push out what others are earning.
+	maxSenders = 256
 	// callTimeout bounds one call of the store.
 	callTimeout = time.Second
 

@@ -50,6 +50,8 @@ type Recorder struct {
 	domains   *table[string, volume]
 	clients   *table[pair, tally]
 	standings *table[good, standing]
+	senders   map[netip.Prefix]int // that were new in standings in a day, by their widest network
+	day       time.Time            // when it began
 }
 
 // A pair is a client and a destination domain.
@@ -81,6 +83,7 @@ func New(c Config) (*Recorder, error) {
 		domains:   newTable[string, volume](maxEntries / 2),
 		clients:   newTable[pair, tally](maxEntries / 2),
 		standings: newTable[good, standing](maxEntries / 2),
+		senders:   make(map[netip.Prefix]int),
 	}
 	go k.work(ctx) // ends when the queue is closed and empty, or when ctx ends; Close awaits it
 	return k, nil
@@ -170,6 +173,23 @@ func (k *Recorder) learn(ctx context.Context, o *Outcome) {
 	}
 	if s.bad < 0.5 {
 		s.refusers = domainSet{}
+	}
+	k.keep(of, s, o.KnownGood, now)
+}
+
+// keep keeps the standing of a sender, unless it is new and its network has had too many new ones in a day. One that is
+// known good is kept in any case: its standing may have to end.
+func (k *Recorder) keep(of good, s standing, knownGood bool, now time.Time) {
+	if !k.standings.has(of) {
+		if now.Sub(k.day) >= 24*time.Hour || len(k.senders) >= maxEntries {
+			clear(k.senders)
+			k.day = now
+		}
+		in := network.Widest(of.network.Addr())
+		if k.senders[in] >= maxSenders && !knownGood {
+			return
+		}
+		k.senders[in]++
 	}
 	k.standings.put(of, s)
 }

@@ -2,6 +2,7 @@ package karma
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"net/netip"
 	"strings"
@@ -392,5 +393,32 @@ func BenchmarkRecorder(b *testing.B) {
 	}
 	if err := k.Close(context.Background()); err != nil {
 		b.Fatal(err)
+	}
+}
+
+// TestRecorder_Crowd: a stranger with a sender of its own for each message does not push out what others are earning.
+func TestRecorder_Crowd(t *testing.T) {
+	w := newWorld(t, nil)
+	domains := []string{"a.test", "b.test", "c.test"}
+	w.believe(domains...)
+	learn := func(addr netip.Addr, sender, domain string) {
+		well := mail.Karma{Score: 100, Votes: 100}
+		w.learn(context.Background(), &Outcome{
+			Client: addr, Sender: sender, Domain: domain, Reply: taken, Answer: MessageTaken,
+			Address: well, Network: well,
+		})
+	}
+	stranger := netip.MustParseAddr("198.51.100.200")
+	for i, d := range domains {
+		learn(client, "good.example", d)
+		for j := range 2 * maxEntries {
+			learn(stranger, fmt.Sprintf("%d-%d.stranger.example", i, j), "a.test")
+		}
+	}
+	if got := w.Stats().Good; got != 1 {
+		t.Errorf("%d are known good", got)
+	}
+	if n := len(w.senders); n > maxEntries {
+		t.Errorf("%d networks are counted", n)
 	}
 }

@@ -28,5 +28,14 @@ func (t *table[K, V]) put(k K, v V) {
 	t.young[k] = v
 }
 
+// has reports whether k has an entry.
+func (t *table[K, V]) has(k K) bool {
+	if _, ok := t.young[k]; ok {
+		return true
+	}
+	_, ok := t.old[k]
+	return ok
+}
+
 // size returns how many entries are held, those of both generations counted twice.
 func (t *table[K, V]) size() int { return len(t.young) + len(t.old) }
