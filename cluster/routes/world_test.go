@@ -226,14 +226,7 @@ type server struct {
 
 func newServer(t testing.TB) *server {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &server{t: t, addr: l.Addr().String()}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	s := &server{t: t, addr: extern.FreeAddr(t)}
 	s.start()
 	t.Cleanup(s.kill)
 	return s

@@ -33,14 +33,7 @@ type server struct {
 // newServer runs a Redis until the test ends, on a port that it keeps over a restart.
 func newServer(t testing.TB, args ...string) *server {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &server{t: t, addr: l.Addr().String(), args: args}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	s := &server{t: t, addr: extern.FreeAddr(t), args: args}
 	s.start()
 	t.Cleanup(s.kill)
 	return s
@@ -334,12 +327,7 @@ func TestStore_Sentinel(t *testing.T) {
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
+	_, port, err := net.SplitHostPort(extern.FreeAddr(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -237,7 +237,7 @@ func cpuTime(pid int) (time.Duration, error) {
 }
 
 func freeAddr() (string, error) {
-	ports, err := fleet.FreePorts(1)
+	ports, err := extern.FreePorts(1)
 	if err != nil {
 		return "", err
 	}

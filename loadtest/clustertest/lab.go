@@ -9,6 +9,7 @@ import (
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/loadtest/extern"
 	"github.com/millrace/millrace/loadtest/fleet"
 )
 
@@ -54,7 +55,7 @@ func newLab(ctx context.Context, binary string) (l *lab, err error) {
 	if l.binary, err = fleet.Build(ctx, dir, binary); err != nil {
 		return nil, err
 	}
-	ports, err := fleet.FreePorts(1)
+	ports, err := extern.FreePorts(1)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +135,7 @@ const keep = 200000
 
 // startDestinations opens each at an address of its own and all at one port, because that is what egress.port can say.
 func (l *lab) startDestinations() error {
-	ports, err := fleet.FreePorts(1)
+	ports, err := extern.FreePorts(1)
 	if err != nil {
 		return err
 	}

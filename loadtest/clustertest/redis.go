@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/millrace/millrace/loadtest/extern"
 	"github.com/millrace/millrace/loadtest/fleet"
 	"github.com/millrace/millrace/loadtest/source"
 )
@@ -170,7 +171,7 @@ type sentinel struct {
 
 // newSentinel runs the three processes; the lab ends them.
 func (l *lab) newSentinel(ctx context.Context) (*sentinel, error) {
-	ports, err := fleet.FreePorts(3)
+	ports, err := extern.FreePorts(3)
 	if err != nil {
 		return nil, err
 	}

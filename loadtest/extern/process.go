@@ -32,7 +32,7 @@ func serve(t testing.TB, command func(addr string) *exec.Cmd) string {
 	t.Helper()
 	var failure error
 	for range portTries {
-		addr := freeAddr(t)
+		addr := FreeAddr(t)
 		cmd := command(addr)
 		failure = start(t, cmd, addr)
 		if failure == nil {
@@ -112,17 +112,6 @@ func awaitPort(addr string, exited <-chan struct{}) bool {
 		case <-tick.C:
 		}
 	}
-}
-
-// freeAddr returns an address on the loopback interface whose port was free a moment ago.
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // sandbox prepares a run of a program that expects to be installed: .cache/root lies over /usr, /etc/passwd and

@@ -64,7 +64,7 @@ const names = "abcdefgh"
 
 // Loopback returns n nodes that are to run on loopback.
 func Loopback(n int) ([]*Member, error) {
-	ports, err := FreePorts(5 * n)
+	ports, err := extern.FreePorts(5 * n)
 	if err != nil {
 		return nil, err
 	}
@@ -372,7 +372,7 @@ func (f *Fleet) Balance(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ports, err := FreePorts(1)
+	ports, err := extern.FreePorts(1)
 	if err != nil {
 		return err
 	}

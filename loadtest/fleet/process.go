@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -130,30 +129,6 @@ func AwaitPort(ctx context.Context, p *Process, addr string) error {
 		return fmt.Errorf("%s has ended: %v", name, p.err)
 	}
 	return err
-}
-
-// FreePorts returns n ports that are free for TCP and UDP. They lie below those that the system takes for outgoing
-// connections: a node that is restarted has to find its own ports free.
-func FreePorts(n int) ([]int, error) {
-	var ports []int
-	for range 50 * n {
-		port := 11000 + rand.IntN(20000)
-		addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-		l, err := net.Listen("tcp", addr)
-		if err != nil {
-			continue
-		}
-		u, err := net.ListenPacket("udp", addr)
-		l.Close()
-		if err != nil {
-			continue
-		}
-		u.Close()
-		if ports = append(ports, port); len(ports) == n {
-			return ports, nil
-		}
-	}
-	return nil, errors.New("no free ports")
 }
 
 // Local is a port of loopback.

@@ -26,6 +26,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/millrace/millrace/loadtest/extern"
 	"github.com/millrace/millrace/loadtest/fleet"
 )
 
@@ -86,7 +87,7 @@ func weigh(ctx context.Context, binary string, n int, underTLS bool, wait time.D
 	if binary, err = fleet.Build(ctx, dir, binary); err != nil {
 		return w, err
 	}
-	ports, err := fleet.FreePorts(1)
+	ports, err := extern.FreePorts(1)
 	if err != nil {
 		return w, err
 	}

@@ -196,7 +196,7 @@ func TestStore_KnowsMessagesUnderThePreviousKey(t *testing.T) {
 
 func TestStore_RemembersWhatRedisDidNotHear(t *testing.T) {
 	ctx, dir := t.Context(), t.TempDir()
-	ports, err := fleet.FreePorts(1)
+	ports, err := extern.FreePorts(1)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/cluster/logtest"
+	"github.com/millrace/millrace/loadtest/extern"
 	"github.com/millrace/millrace/loadtest/fleet"
 )
 
@@ -129,15 +130,14 @@ func (p *Process) Terminate(t testing.TB, pid int) {
 	}
 }
 
-// FreeAddr returns an address whose port was free a moment ago.
+// FreeAddr returns an address on the loopback interface whose port the system hands to no other test.
 func FreeAddr(t TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ports, err := extern.FreePorts(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return fleet.Local(ports[0])
 }
 
 // MemoryDir makes a folder on a file system in memory, or at least one for temporary files.
