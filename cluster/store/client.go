@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/millrace/millrace/router/leaf/network"
+	"github.com/millrace/millrace/router/leaf/domain"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -20,6 +20,8 @@ const (
 	knownGoodKept = time.Hour
 	// maxGoodDomains bounds the domains for which a network is known good.
 	maxGoodDomains = 16
+	// maxSenders bounds the domains for which the votes on a network are kept.
+	maxSenders = 16
 )
 
 var errNoClient = errors.New("store: no client address")
@@ -54,8 +56,8 @@ func (s *Store) Client(ctx context.Context, q mail.ClientQuery) (mail.Facts, err
 	for i, list := range q.Lists {
 		facts.Lists[i] = s.local.list(q.Addr, list, q.Lock, now)
 	}
-	facts.Address = s.local.standing(network.Host(q.Addr), now)
-	facts.Network = s.local.standing(network.Of(q.Addr), now)
+	facts.Address = s.local.standing(q.Addr, now)
+	facts.Network = s.local.sendersOf(q.Addr, now)
 	facts.KnownGood = s.local.goodDomains(q.Addr, now)
 	return facts, nil
 }
@@ -64,9 +66,9 @@ func (s *Store) Client(ctx context.Context, q mail.ClientQuery) (mail.Facts, err
 // store. It reports whether Redis answered.
 func (s *Store) askClient(ctx context.Context, q mail.ClientQuery, facts *mail.Facts) bool {
 	r := s.redis
-	tag, addr := clientGroup(q.Addr), q.Addr.String()
+	tag := clientGroup(q.Addr)
 	keys := make([]string, 0, 4+len(q.Rates))
-	keys = append(keys, r.key(tag, kindLists, addr), r.key(tag, kindKarma, addr), r.key(tag, kindKarma, "net"),
+	keys = append(keys, r.key(tag, kindLists, q.Addr.String()), r.karmaKey(tag, q.Addr), r.key(tag, kindSenders),
 		r.key(tag, kindKnownGood))
 	missing := s.cachedLists(q.Addr, q.Lists, facts.Lists)
 	args := make([]any, 0, 4+4*len(q.Rates)+len(missing))
@@ -85,10 +87,9 @@ func (s *Store) askClient(ctx context.Context, q mail.ClientQuery, facts *mail.F
 	}
 	now := s.cfg.Now()
 	s.keepLists(q.Addr, q.Lists, facts.Lists, missing, now)
-	s.local.keepKarma(network.Host(q.Addr), facts.Address, now)
-	s.local.keepKarma(network.Of(q.Addr), facts.Network, now)
-	for _, domain := range facts.KnownGood {
-		s.local.setKnownGood(q.Addr, domain, knownGoodKept, now)
+	s.local.keepKarma(q.Addr, facts, now)
+	for _, sender := range facts.KnownGood {
+		s.local.setKnownGood(q.Addr, sender, knownGoodKept, now)
 	}
 	return true
 }
@@ -201,23 +202,24 @@ func (s *Store) PutDNSBL(ctx context.Context, addr netip.Addr, list string, code
 	s.redis.run(ctx, []call{c}, nil)
 }
 
-// Vote counts a vote on a client and reports whether it changed the client's karma. A destination domain has one vote
-// per client and hour. A second vote in the hour counts only if its weight is less. A vote without an address or with a
-// weight that is not finite is not counted.
+// Vote counts a vote on a client and reports whether it changed karma: that of the address, or that of its network for
+// the sender. A destination domain has one vote per client and hour on the address, and one for each sender. A second
+// vote in the hour counts only if its weight is less. Of a network 16 senders at most are kept. A vote without an
+// address, for what is no domain, or with a weight that is not finite is not counted.
 func (s *Store) Vote(ctx context.Context, v mail.Vote) (counted bool) {
 	v.Client = plain(v.Client)
-	if !v.Client.IsValid() || !finite(v.Weight) {
+	if !v.Client.IsValid() || !finite(v.Weight) || len(v.Sender) > domain.MaxName {
 		return false
 	}
 	if s.redis != nil {
 		tag, addr := clientGroup(v.Client), v.Client.String()
 		keys := []string{
-			s.redis.key(tag, kindVote, addr, v.Domain), s.redis.key(tag, kindKarma, addr),
-			s.redis.key(tag, kindKarma, "net"),
+			s.redis.key(tag, kindVote, addr, v.Domain), s.redis.karmaKey(tag, v.Client),
+			s.redis.key(tag, kindSenderVote, addr, v.Domain, v.Sender), s.redis.key(tag, kindSenders),
 		}
 		args := []any{
 			v.Weight, s.cfg.tune.halfLife.Milliseconds(), maxKarma, voteHour.Milliseconds(),
-			millis(20 * s.cfg.tune.halfLife),
+			millis(20 * s.cfg.tune.halfLife), v.Sender, maxSenders,
 		}
 		if s.redis.run(ctx, []call{eval(ctx, s.redis.scripts.vote, keys, args)}, func(calls []call) error {
 			counted = calls[0].cmd.Val() == int64(1)
@@ -232,16 +234,16 @@ func (s *Store) Vote(ctx context.Context, v mail.Vote) (counted bool) {
 
 // KnowGood marks the network of a client as known good for ttl, for mail of a domain for which SPF passes, or of none
 // if that is "". Of a network 16 domains at most are kept.
-func (s *Store) KnowGood(ctx context.Context, client netip.Addr, domain string, ttl time.Duration) {
+func (s *Store) KnowGood(ctx context.Context, client netip.Addr, sender string, ttl time.Duration) {
 	client = plain(client)
 	if !client.IsValid() || ttl <= 0 {
 		return
 	}
-	domain = strings.Clone(domain)
-	s.local.setKnownGood(client, domain, ttl, s.cfg.Now())
+	sender = strings.Clone(sender)
+	s.local.setKnownGood(client, sender, ttl, s.cfg.Now())
 	if s.redis != nil {
 		keys := []string{s.redis.key(clientGroup(client), kindKnownGood)}
-		c := eval(ctx, s.redis.scripts.know, keys, []any{domain, millis(ttl), maxGoodDomains})
+		c := eval(ctx, s.redis.scripts.know, keys, []any{sender, millis(ttl), maxGoodDomains})
 		s.redis.run(ctx, []call{c}, nil)
 	}
 }

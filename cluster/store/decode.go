@@ -120,6 +120,27 @@ func decodeKarma(v any) (mail.Karma, error) {
 	return mail.Karma{Score: score, Votes: votes}, nil
 }
 
+// decodeSenders reads domains, each with its karma.
+func decodeSenders(v any) (mail.Senders, error) {
+	all, ok := v.([]any)
+	if !ok || len(all)%2 != 0 || len(all) > 2*maxSenders {
+		return nil, fmt.Errorf("store: redis answered %v for the karma of a network", v)
+	}
+	var senders mail.Senders
+	for i := 0; i < len(all); i += 2 {
+		text, ok := all[i].(string)
+		if !ok || len(text) > domain.MaxName {
+			return nil, fmt.Errorf("store: redis holds karma of %v", all[i])
+		}
+		k, err := decodeKarma(all[i+1])
+		if err != nil {
+			return nil, err
+		}
+		senders = append(senders, mail.SenderKarma{Sender: text, Karma: k})
+	}
+	return senders, nil
+}
+
 // decodeDomains reads the domains for which a network is known good.
 func decodeDomains(v any) ([]string, error) {
 	all, ok := v.([]any)
@@ -172,7 +193,7 @@ func decodeClient(v any, facts *mail.Facts, index []int) error {
 	if facts.Address, err = decodeKarma(a[2]); err != nil {
 		return err
 	}
-	if facts.Network, err = decodeKarma(a[3]); err != nil {
+	if facts.Network, err = decodeSenders(a[3]); err != nil {
 		return err
 	}
 	facts.KnownGood, err = decodeDomains(a[4])

@@ -22,14 +22,16 @@ type keyring struct{ prefix string }
 
 // The kinds of keys.
 const (
-	kindRate      = "r"
-	kindLists     = "d"
-	kindKarma     = "k"
-	kindVote      = "v"
-	kindKnownGood = "wd"
-	kindGrey      = "g"
-	kindMark      = "m"
-	kindLedger    = "o"
+	kindRate       = "r"
+	kindLists      = "d"
+	kindKarma      = "k"
+	kindSenders    = "kd"
+	kindVote       = "v"
+	kindSenderVote = "vd"
+	kindKnownGood  = "wd"
+	kindGrey       = "g"
+	kindMark       = "m"
+	kindLedger     = "o"
 )
 
 // key returns the key of a kind in a group.
@@ -66,6 +68,20 @@ func group(name string) string {
 
 // clientGroup returns the group of a client's keys, which is its network.
 func clientGroup(a netip.Addr) string { return network.Of(a).Addr().String() }
+
+// owner returns the prefix whose karma is that of an address: itself, for IPv6 its /64. The owner of a /64 has all of
+// it, and would have a new address for each message.
+func owner(a netip.Addr) netip.Prefix {
+	if a.Is4() {
+		return network.Host(a)
+	}
+	return network.Of(a)
+}
+
+// karmaKey returns the key of an address's karma.
+func (k keyring) karmaKey(group string, a netip.Addr) string {
+	return k.key(group, kindKarma, owner(a).Addr().String())
+}
 
 // digest returns the SHA-256 of s in hexadecimal.
 func digest(s string) string {

@@ -32,9 +32,12 @@ type (
 		score, votes float64
 		at           int64
 	}
+	// A voteKey is a destination's vote on a client, or if ofSender on what a domain sends from it.
 	voteKey struct {
-		client netip.Addr
-		domain string
+		client   netip.Addr
+		domain   string
+		sender   string
+		ofSender bool
 	}
 	voteCell struct {
 		weight float64
@@ -43,6 +46,10 @@ type (
 	greyKey struct {
 		client netip.Prefix
 		key    string
+	}
+	senderCell struct {
+		sender string
+		karmaCell
 	}
 	// A goodMark is a domain for which a network is known good, and until when.
 	goodMark struct {
@@ -62,7 +69,8 @@ type local struct {
 	halfLife  time.Duration
 	rates     *table[rateKey, int64] // theoretical arrival times
 	lists     *table[listKey, listCell]
-	karma     *table[netip.Prefix, karmaCell]
+	karma     *table[netip.Prefix, karmaCell]    // of addresses
+	senders   *table[netip.Prefix, []senderCell] // of networks; replaced whole
 	votes     *table[voteKey, voteCell]
 	grey      *table[greyKey, greyCell]
 	knownGood *table[netip.Prefix, []goodMark] // replaced whole
@@ -76,10 +84,11 @@ func newLocal(c Config) *local {
 		rates: newTable[rateKey, int64](c.tune.entries, func(k rateKey) rateKey {
 			return rateKey{k.client, strings.Clone(k.group), strings.Clone(k.name)}
 		}),
-		lists: newTable[listKey, listCell](c.tune.entries, nil), // the zones come from the configuration
-		karma: newTable[netip.Prefix, karmaCell](c.tune.entries, nil),
+		lists:   newTable[listKey, listCell](c.tune.entries, nil), // the zones come from the configuration
+		karma:   newTable[netip.Prefix, karmaCell](c.tune.entries, nil),
+		senders: newTable[netip.Prefix, []senderCell](c.tune.entries, nil),
 		votes: newTable[voteKey, voteCell](c.tune.entries, func(k voteKey) voteKey {
-			return voteKey{k.client, strings.Clone(k.domain)}
+			return voteKey{k.client, strings.Clone(k.domain), strings.Clone(k.sender), k.ofSender}
 		}),
 		grey: newTable[greyKey, greyCell](c.tune.entries, func(k greyKey) greyKey {
 			return greyKey{k.client, strings.Clone(k.key)}
@@ -166,9 +175,21 @@ func (l *local) putList(addr netip.Addr, list string, codes []netip.Addr, ttl ti
 	l.lists.put(listKey{addr, list}, listCell{codes: codes, until: now.UnixMicro() + ttl.Microseconds()})
 }
 
-// standing returns the karma of a client or network now.
-func (l *local) standing(p netip.Prefix, now time.Time) mail.Karma {
-	return l.fade(l.karma.get(p), now.UnixMicro())
+// standing returns the karma of an address now.
+func (l *local) standing(addr netip.Addr, now time.Time) mail.Karma {
+	return l.fade(l.karma.get(owner(addr)), now.UnixMicro())
+}
+
+// sendersOf returns the karma of what a network sends now.
+func (l *local) sendersOf(addr netip.Addr, now time.Time) (senders mail.Senders) {
+	cells := l.senders.get(network.Of(addr))
+	if len(cells) > 0 {
+		senders = make(mail.Senders, 0, len(cells))
+	}
+	for _, c := range cells {
+		senders = append(senders, mail.SenderKarma{Sender: c.sender, Karma: l.fade(c.karmaCell, now.UnixMicro())})
+	}
+	return senders
 }
 
 // fade returns what karma is worth at a time.
@@ -181,47 +202,86 @@ func (l *local) fade(c karmaCell, at int64) mail.Karma {
 }
 
 // keepKarma keeps the karma that Redis returned, for the time when Redis does not answer.
-func (l *local) keepKarma(p netip.Prefix, k mail.Karma, now time.Time) {
-	if k.Votes == 0 {
-		l.karma.remove(p)
+func (l *local) keepKarma(addr netip.Addr, facts *mail.Facts, now time.Time) {
+	at := now.UnixMicro()
+	if k := facts.Address; k.Votes == 0 {
+		l.karma.remove(owner(addr))
+	} else {
+		l.karma.put(owner(addr), karmaCell{k.Score, k.Votes, at})
+	}
+	if len(facts.Network) == 0 {
+		l.senders.remove(network.Of(addr))
 		return
 	}
-	l.karma.put(p, karmaCell{k.Score, k.Votes, now.UnixMicro()})
+	cells := make([]senderCell, len(facts.Network))
+	for i, k := range facts.Network {
+		cells[i] = senderCell{k.Sender, karmaCell{k.Score, k.Votes, at}}
+	}
+	l.senders.put(network.Of(addr), cells)
 }
 
-// vote counts v and reports whether it changed karma. A destination's later vote within the hour counts only if its
-// weight is less: otherwise one good message would hide all spam after it.
-func (l *local) vote(v mail.Vote, now time.Time) bool {
+// vote counts v for the address, and for what the sender sends from its network, and reports whether it changed karma;
+// lua/vote.lua is the same in Redis. A destination's later vote within the hour counts only if its weight is less:
+// otherwise one good message would hide all spam after it.
+func (l *local) vote(v mail.Vote, now time.Time) (counted bool) {
 	at := now.UnixMicro()
-	before, first := l.castVote(v, at)
-	if !first && v.Weight >= before {
-		return false
-	}
-	for _, p := range [...]netip.Prefix{network.Host(v.Client), network.Of(v.Client)} {
-		cell, part := l.karma.hold(p)
-		k := l.fade(*cell, at)
-		k.Score = max(-maxKarma, min(maxKarma, k.Score+v.Weight-before))
-		if first {
-			k.Votes++
-		}
-		*cell = karmaCell{k.Score, k.Votes, at}
+	if change, ok := l.castVote(voteKey{client: v.Client, domain: v.Domain}, v.Weight, at); ok {
+		cell, part := l.karma.hold(owner(v.Client))
+		*cell = l.count(*cell, change, at)
 		part.mu.Unlock()
+		counted = true
 	}
-	return true
+	key := voteKey{client: v.Client, domain: v.Domain, sender: v.Sender, ofSender: true}
+	if change, ok := l.castVote(key, v.Weight, at); ok {
+		l.countSender(v, change, at)
+		counted = true
+	}
+	return counted
 }
 
-// castVote stores the vote of a destination. It returns the destination's previous vote of this hour, and whether there
-// was none.
-func (l *local) castVote(v mail.Vote, at int64) (before float64, first bool) {
-	cell, part := l.votes.hold(voteKey{v.Client, v.Domain})
+// count returns karma with the change of a vote.
+func (l *local) count(c karmaCell, change mail.Karma, at int64) karmaCell {
+	k := l.fade(c, at)
+	return karmaCell{max(-maxKarma, min(maxKarma, k.Score+change.Score)), k.Votes + change.Votes, at}
+}
+
+// countSender counts the change of a vote for what a sender sends from the client's network. The sender with the fewest
+// votes makes room, so that many new names push out no other that has been voted on for long.
+func (l *local) countSender(v mail.Vote, change mail.Karma, at int64) {
+	cells, part := l.senders.hold(network.Of(v.Client))
+	defer part.mu.Unlock()
+	kept := slices.Clone(*cells)
+	i := slices.IndexFunc(kept, func(c senderCell) bool { return c.sender == v.Sender })
+	switch {
+	case i >= 0:
+	case len(kept) < maxSenders:
+		i, kept = len(kept), append(kept, senderCell{sender: strings.Clone(v.Sender)})
+	default:
+		i = 0
+		for other := range kept {
+			if l.fade(kept[other].karmaCell, at).Votes < l.fade(kept[i].karmaCell, at).Votes {
+				i = other
+			}
+		}
+		kept[i] = senderCell{sender: strings.Clone(v.Sender)}
+	}
+	kept[i].karmaCell = l.count(kept[i].karmaCell, change, at)
+	*cells = kept
+}
+
+// castVote stores the vote of a destination and returns what it changes. ok is false if it does not count.
+func (l *local) castVote(key voteKey, weight float64, at int64) (change mail.Karma, ok bool) {
+	cell, part := l.votes.hold(key)
 	defer part.mu.Unlock()
 	if cell.until <= at {
-		*cell = voteCell{v.Weight, at + voteHour.Microseconds()}
-		return 0, true
+		*cell = voteCell{weight, at + voteHour.Microseconds()}
+		return mail.Karma{Score: weight, Votes: 1}, true
 	}
-	before = cell.weight
-	cell.weight = min(before, v.Weight)
-	return before, false
+	if weight >= cell.weight {
+		return mail.Karma{}, false
+	}
+	change.Score, cell.weight = weight-cell.weight, weight
+	return change, true
 }
 
 // greylist returns the answer to a triplet; lua/grey.lua is the same in Redis.
@@ -279,8 +339,8 @@ func (l *local) marked(key string, now time.Time) bool { return l.marks.get(key)
 // size returns the sums of the tables' sizes.
 func (l *local) size() (held int, evicted uint64) {
 	for _, size := range [...]func() (int, uint64){
-		l.rates.size, l.lists.size, l.karma.size, l.votes.size, l.grey.size, l.knownGood.size, l.marks.size,
-		l.ledgers.size,
+		l.rates.size, l.lists.size, l.karma.size, l.senders.size, l.votes.size, l.grey.size, l.knownGood.size,
+		l.marks.size, l.ledgers.size,
 	} {
 		h, e := size()
 		held, evicted = held+h, evicted+e

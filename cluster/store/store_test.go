@@ -131,7 +131,7 @@ var conformance = []struct {
 	}},
 	{"nothing is known of a stranger", func(t *testing.T, s *Store) {
 		facts := ask(t, s, mail.ClientQuery{Addr: clientA, Lists: []string{"bl.example"}})
-		if facts.Address != (mail.Karma{}) || facts.Network != (mail.Karma{}) || facts.KnownGood != nil ||
+		if facts.Address != (mail.Karma{}) || facts.Network != nil || facts.KnownGood != nil ||
 			facts.Degraded ||
 			facts.Lists[0].State != mail.ListUnknown {
 			t.Errorf("got %+v", facts)
@@ -205,7 +205,7 @@ var conformance = []struct {
 		s.Vote(t.Context(), vote)
 		facts := ask(t, s, mail.ClientQuery{Addr: clientA})
 		near(t, "address", facts.Address, mail.Karma{Score: 2, Votes: 2})
-		near(t, "network", facts.Network, mail.Karma{Score: 3, Votes: 3})
+		near(t, "network", facts.Network.Of(""), mail.Karma{Score: 3, Votes: 3})
 	}},
 	{"a vote in the same hour can only become worse", func(t *testing.T, s *Store) {
 		for i, c := range []struct {
@@ -218,6 +218,48 @@ var conformance = []struct {
 			}
 		}
 		near(t, "address", ask(t, s, mail.ClientQuery{Addr: clientA}).Address, mail.Karma{Score: -2, Votes: 1})
+	}},
+	{"votes on a network are a sender's, and those on an address are its own", func(t *testing.T, s *Store) {
+		for sender, weight := range map[string]float64{"bad.example": -3, "good.example": 1, "": -1} {
+			for _, d := range []string{"a.example", "b.example"} {
+				if !s.Vote(t.Context(), mail.Vote{Client: clientA, Domain: d, Sender: sender, Weight: weight}) {
+					t.Errorf("%q: the first vote of the hour did not count", sender)
+				}
+				if s.Vote(t.Context(), mail.Vote{Client: clientA, Domain: d, Sender: sender, Weight: weight}) {
+					t.Errorf("%q: the second vote of the hour counted", sender)
+				}
+			}
+		}
+		neighbour := ask(t, s, mail.ClientQuery{Addr: clientB})
+		near(t, "the neighbour's address", neighbour.Address, mail.Karma{})
+		near(t, "the neighbour's own sender", neighbour.Network.Of("other.example"), mail.Karma{})
+		near(t, "bad", neighbour.Network.Of("bad.example"), mail.Karma{Score: -6, Votes: 2})
+		near(t, "good", neighbour.Network.Of("good.example"), mail.Karma{Score: 2, Votes: 2})
+		near(t, "none", neighbour.Network.Of(""), mail.Karma{Score: -2, Votes: 2})
+		near(t, "the address, of which the worst counts", ask(t, s, mail.ClientQuery{Addr: clientA}).Address,
+			mail.Karma{Score: -6, Votes: 2})
+	}},
+	{"new senders push out none that was voted on for long, and wash off nothing", func(t *testing.T, s *Store) {
+		vote := func(sender, domain string) {
+			s.Vote(t.Context(), mail.Vote{Client: clientA, Domain: domain, Sender: sender, Weight: -3})
+		}
+		for _, d := range []string{"a.example", "b.example", "c.example"} {
+			vote("old.example", d)
+		}
+		for i := range 3 * maxSenders {
+			vote(fmt.Sprintf("d%d.example", i), "d.example")
+		}
+		before := s.Stats()
+		got := ask(t, s, mail.ClientQuery{Addr: clientA})
+		if after := s.Stats(); s.redis != nil && after.Trips != before.Trips+1 {
+			t.Errorf("%d round trips", after.Trips-before.Trips)
+		}
+		if len(got.Network) != maxSenders {
+			t.Errorf("%d senders are kept", len(got.Network))
+		}
+		near(t, "old", got.Network.Of("old.example"), mail.Karma{Score: -9, Votes: 3})
+		near(t, "new", got.Network.Of(fmt.Sprintf("d%d.example", 3*maxSenders-1)), mail.Karma{Score: -3, Votes: 1})
+		near(t, "the address", got.Address, mail.Karma{Score: -12, Votes: 4})
 	}},
 	{"a score is bounded", func(t *testing.T, s *Store) {
 		s.Vote(t.Context(), mail.Vote{Client: clientA, Domain: "a.example", Weight: -1e6})
@@ -343,8 +385,8 @@ var conformance = []struct {
 		six := netip.MustParseAddr("2001:db8::1%eth0")
 		s.Vote(t.Context(), mail.Vote{Client: six, Domain: "a.example", Weight: 1})
 		facts := ask(t, s, mail.ClientQuery{Addr: netip.MustParseAddr("2001:db8::2")})
-		near(t, "network", facts.Network, mail.Karma{Score: 1, Votes: 1})
-		near(t, "address", facts.Address, mail.Karma{})
+		near(t, "network", facts.Network.Of(""), mail.Karma{Score: 1, Votes: 1})
+		near(t, "address, which is a /64", facts.Address, mail.Karma{Score: 1, Votes: 1})
 	}},
 	{"what cannot be answered is an error", func(t *testing.T, s *Store) {
 		if _, err := s.Client(t.Context(), mail.ClientQuery{}); err == nil {

@@ -51,7 +51,7 @@ func (t *Transaction) Learn(o Outcome) {
 	if c.score != nil {
 		f := c.score.Facts()
 		k.KnownGood, k.Sender = c.score.KnownGood(), c.score.Passing()
-		k.Allowed, k.Address, k.Network = c.score.Allowed() != 0, f.Address, f.Network
+		k.Allowed, k.Address, k.Network = c.score.Allowed() != 0, f.Address, f.Network.Of(k.Sender)
 	}
 	cfg.Karma.Record(k)
 }

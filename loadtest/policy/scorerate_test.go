@@ -295,6 +295,49 @@ func TestKarma_SpamLowers(t *testing.T) {
 	}
 }
 
+// TestKarma_Neighbour: what destinations refuse of a client does not lower its neighbours' standing, unless they send
+// for the same domain, and another domain does not raise that of the client.
+func TestKarma_Neighbour(t *testing.T) {
+	s := scored{
+		zone: zen + "other.example. 60 IN MX 10 mx.client.example.\n" +
+			"other.example. 60 IN TXT \"v=spf1 ip4:203.0.0.0/16 -all\"\n",
+		score: history + "defer: 1\n", redis: world.StartRedis(t).URL(),
+	}
+	spammed(t, &s, 12)
+	w := s.world(t)
+	n := world.Start(t, w)
+	teller, spammer := netip.MustParseAddr("203.0.40.1"), netip.MustParseAddr("203.0.50.1")
+	for i := range 12 { // each destination is believed once it took something
+		world.Send(t, comes(t, n, teller), letterOf(fmt.Sprintf("b@d%d.example", i)))
+	}
+	c := comes(t, n, spammer)
+	for i := range 12 {
+		r, err := c.Send(letterOf(fmt.Sprintf("spam@d%d.example", i)))
+		if err != nil || r.End.Code != 550 {
+			t.Fatalf("%v %v", r.End, err)
+		}
+	}
+	answer := func(addr, sender string) string {
+		c := comes(t, n, netip.MustParseAddr(addr))
+		defer c.Abort(false)
+		says(t, c, "MAIL FROM:<a@"+sender+">", "250")
+		r, err := c.Command("RCPT TO:<b@x.example>")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.String()
+	}
+	world.Await(t, "a neighbour with the same domain is deferred", func() bool {
+		return strings.HasPrefix(answer("203.0.50.2", "client.example"), "450 4.7.1 203.0.50.2 deferred: ")
+	})
+	if got := answer("203.0.50.2", "other.example"); !strings.HasPrefix(got, "250 ") {
+		t.Errorf("a neighbour with another domain: %s", got)
+	}
+	if got := answer("203.0.50.1", "other.example"); !strings.HasPrefix(got, "450 4.7.1 203.0.50.1 deferred: ") {
+		t.Errorf("the spammer with another domain: %s", got)
+	}
+}
+
 // TestKarma_AcceptedRaises: mail that is taken raises the standing of the client.
 func TestKarma_AcceptedRaises(t *testing.T) {
 	s := scored{

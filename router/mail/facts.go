@@ -60,10 +60,32 @@ type Karma struct {
 	Votes float64 // the number of votes, faded likewise; 0 means that nothing is known
 }
 
+// A SenderKarma is the karma of mail from a network: that of a domain for which SPF passes, or that for which SPF
+// passes for none.
+type SenderKarma struct {
+	Sender string // the domain, "" for none
+	Karma
+}
+
+// Senders are the karma of a network's mail, an element for each domain.
+type Senders []SenderKarma
+
+// Of returns the karma of mail for which SPF passes for a domain, or for none if that is "". It is zero if nothing is
+// known.
+func (s Senders) Of(sender string) Karma {
+	for i := range s {
+		if s[i].Sender == sender {
+			return s[i].Karma
+		}
+	}
+	return Karma{}
+}
+
 // A Vote says how a destination answered a client's mail.
 type Vote struct {
 	Client netip.Addr
-	Domain string  // the destination's domain, which has one vote per client and hour
+	Domain string  // the destination's domain, which has one vote per client and hour, and one for each Sender
+	Sender string  // the domain for which SPF passes, "" for none: the client's network is voted on for it alone
 	Weight float64 // above zero for accepted mail, below zero for spam
 }
 
@@ -80,10 +102,10 @@ type ClientQuery struct {
 type Facts struct {
 	Rates     []RateResult // one for each of the query, in its order
 	Lists     []ListAnswer // one for each of the query, in its order
-	Address   Karma
-	Network   Karma    // of the /24 or /64
-	KnownGood []string // for which domains with a passing SPF the client's network is known good; "": for mail without
-	Degraded  bool     // the shared store did not answer; these are the facts of this node alone
+	Address   Karma        // of the address, for IPv6 of its /64, whatever it sends
+	Network   Senders      // of the /24 or /64
+	KnownGood []string     // domains with a passing SPF for which its network is known good; "": for mail without
+	Degraded  bool         // the shared store did not answer; these are the facts of this node alone
 }
 
 // A Triplet is what greylisting remembers: who brings the mail, and Key, which stands for reverse-path and recipient.

@@ -32,7 +32,7 @@ const (
 	endAfter = 5
 	// maxWaiting is how many Outcomes may wait, of some 140 octets each and the text of the Reply.
 	maxWaiting = 4096
-	// maxEntries bounds each of the three tables of domains, clients and networks. An entry takes up to 200 octets.
+	// maxEntries bounds each of the tables of domains, clients, votes and networks. An entry takes up to 200 octets.
 	maxEntries = 16384
 	// maxSenders is how many new senders of one /24 or /48 the table of networks takes in a day. So a stranger with a
 	// name for each message does not push out what others are earning.

@@ -79,11 +79,10 @@ func part(of, others float64) float64 {
 	return of / (of + others)
 }
 
-// A tally is what one client brought to one destination domain, and the last vote that came of it.
-type tally struct {
-	share
-	voted float64
-	when  time.Time // of the vote; zero if there was no vote
+// A ballotCast is the vote of a destination domain on a client in an hour.
+type ballotCast struct {
+	weight float64
+	when   time.Time // the hour begins with its first vote; zero if there was none
 }
 
 // maxDomains is how many different domains a domainSet remembers.

@@ -9,6 +9,9 @@
 // against those of others. Nothing is learnt from an answer about us, from a 4yz, or about authentication, which a
 // forwarder itself may have broken. Clients on the allow list and known good networks are not voted on.
 //
+// Whose votes. A vote is one on the address, whatever it sends, and one on its network for the domain for which SPF
+// passes, so that neighbours neither inherit it nor suffer for it, and a new name does not wash it off the address.
+//
 // A share, not an event. The store keeps the worst vote of an hour, so a large sender of which a destination refuses
 // one message in a thousand would only ever be voted down. A refusal is therefore a vote only if such refusals are a
 // share of what that client brought to that domain. Below the share it is tolerated.

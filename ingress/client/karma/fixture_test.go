@@ -15,14 +15,14 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A ledger is a fake store: it keeps the worst vote of a domain on a client in an hour, karma that loses half in 7
-// days, and networks that are known good for a time.
+// A ledger is a fake store: it keeps the worst vote of a domain on a client in an hour, and that for each sender, karma
+// that loses half in 7 days, and networks that are known good for a time.
 type ledger struct {
 	ingresstest.Store
 	mu     sync.Mutex
 	now    func() time.Time
 	votes  map[string]cast
-	karma  map[netip.Prefix]cast
+	karma  map[good]cast // of an address without a sender, of a network with one
 	good   map[good]time.Time
 	given  []mail.Vote
 	marked []time.Duration
@@ -36,7 +36,7 @@ type cast struct {
 
 func newLedger(now func() time.Time) *ledger {
 	return &ledger{
-		now: now, votes: map[string]cast{}, karma: map[netip.Prefix]cast{}, good: map[good]time.Time{},
+		now: now, votes: map[string]cast{}, karma: map[good]cast{}, good: map[good]time.Time{},
 	}
 }
 
@@ -51,23 +51,28 @@ func (l *ledger) Vote(ctx context.Context, v mail.Vote) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.given = append(l.given, v)
-	now, key := l.now(), v.Client.String()+" "+v.Domain
+	address := good{netip.PrefixFrom(v.Client, v.Client.BitLen()), ""}
+	ofAddress := l.cast(v.Client.String()+" "+v.Domain, address, v.Weight)
+	ofSender := l.cast(v.Client.String()+" "+v.Domain+" "+v.Sender+" ", good{network.Of(v.Client), v.Sender}, v.Weight)
+	return ofAddress || ofSender
+}
+
+func (l *ledger) cast(key string, of good, weight float64) bool {
+	now := l.now()
 	before, again := l.votes[key]
 	if again = again && now.Sub(before.at) < time.Hour; !again {
 		before = cast{at: now}
-	} else if v.Weight >= before.weight {
+	} else if weight >= before.weight {
 		return false
 	}
-	for _, p := range []netip.Prefix{netip.PrefixFrom(v.Client, v.Client.BitLen()), network.Of(v.Client)} {
-		k := l.karma[p]
-		left := math.Exp2(-now.Sub(k.at).Hours() / (7 * 24))
-		k = cast{max(-100, min(100, k.weight*left+v.Weight-before.weight)), k.votes * left, now}
-		if !again {
-			k.votes++
-		}
-		l.karma[p] = k
+	k := l.karma[of]
+	left := math.Exp2(-now.Sub(k.at).Hours() / (7 * 24))
+	k = cast{max(-100, min(100, k.weight*left+weight-before.weight)), k.votes * left, now}
+	if !again {
+		k.votes++
 	}
-	l.votes[key] = cast{weight: v.Weight, at: before.at}
+	l.karma[of] = k
+	l.votes[key] = cast{weight: weight, at: before.at}
 	return true
 }
 
@@ -82,7 +87,8 @@ func (l *ledger) KnowGood(_ context.Context, client netip.Addr, sender string, t
 func (l *ledger) facts(o *Outcome) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	a, n := l.karma[netip.PrefixFrom(o.Client, o.Client.BitLen())], l.karma[network.Of(o.Client)]
+	a := l.karma[good{netip.PrefixFrom(o.Client, o.Client.BitLen()), ""}]
+	n := l.karma[good{network.Of(o.Client), o.Sender}]
 	o.Address, o.Network = mail.Karma{Score: a.weight, Votes: a.votes}, mail.Karma{Score: n.weight, Votes: n.votes}
 	o.KnownGood = l.good[good{network.Of(o.Client), o.Sender}].After(l.now())
 }

@@ -18,7 +18,8 @@ type Outcome struct {
 	KnownGood  bool   // the client's network was known good for mail of it when it connected
 	Allowed    bool   // the client is on the allow list
 	NullSender bool   // the reverse-path is null
-	// Address and Network are the karma that the store had when the client connected.
+	// Address and Network are the karma that the store had when the client connected. That of the network is of what
+	// Sender sends from it.
 	Address mail.Karma
 	Network mail.Karma
 }

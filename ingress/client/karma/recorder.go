@@ -48,7 +48,8 @@ type Recorder struct {
 	// The worker's own.
 	seed      maphash.Seed
 	domains   *table[string, volume]
-	clients   *table[pair, tally]
+	clients   *table[pair, share]
+	casts     *table[ballot, ballotCast]
 	standings *table[good, standing]
 	senders   map[netip.Prefix]int // that were new in standings in a day, by their widest network
 	day       time.Time            // when it began
@@ -58,6 +59,13 @@ type Recorder struct {
 type pair struct {
 	client netip.Addr
 	domain string
+}
+
+// A ballot is what a destination domain votes on: a client, and the domain for which SPF passes. Neighbours in a
+// network do not inherit what is said of another sender, nor suffer for it.
+type ballot struct {
+	pair
+	sender string
 }
 
 // A good is what may be known good: the mail of a domain for which SPF passes, from a network, or mail from it for
@@ -81,7 +89,8 @@ func New(c Config) (*Recorder, error) {
 		abort:     abort,
 		seed:      maphash.MakeSeed(),
 		domains:   newTable[string, volume](maxEntries / 2),
-		clients:   newTable[pair, tally](maxEntries / 2),
+		clients:   newTable[pair, share](maxEntries / 2),
+		casts:     newTable[ballot, ballotCast](maxEntries / 2),
 		standings: newTable[good, standing](maxEntries / 2),
 		senders:   make(map[netip.Prefix]int),
 	}
@@ -158,7 +167,8 @@ func (k *Recorder) learn(ctx context.Context, o *Outcome) {
 		k.count.exempted.Add(1)
 		return
 	}
-	of := good{subnet, strings.Clone(o.Sender)}
+	o.Sender = strings.Clone(o.Sender)
+	of := good{subnet, o.Sender}
 	s := k.standings.get(of)
 	s.add(lesson, now)
 	if lesson == Spam {
@@ -225,21 +235,22 @@ func (k *Recorder) weigh(o *Outcome, lesson Lesson, now time.Time) float64 {
 	return 0
 }
 
-// vote casts a vote, unless one was cast within the hour that it would not make worse.
+// vote casts a vote, unless one was cast for the sender within the hour that it would not make worse. What an address
+// brought is one share whatever it sends, so that a large sender is not refused for its smallest customer.
 func (k *Recorder) vote(ctx context.Context, o *Outcome, weight float64, now time.Time) {
-	at := pair{o.Client, o.Domain}
-	t := k.clients.get(at)
-	if weight == 0 || !t.when.IsZero() && now.Sub(t.when) < voteHour && weight >= t.voted {
+	at := ballot{pair{o.Client, o.Domain}, o.Sender}
+	t := k.casts.get(at)
+	if weight == 0 || !t.when.IsZero() && now.Sub(t.when) < voteHour && weight >= t.weight {
 		return
 	}
 	if t.when.IsZero() || now.Sub(t.when) >= voteHour {
-		t.when = now // the hour begins with its first vote
+		t.when = now
 	}
-	t.voted = weight
-	k.clients.put(at, t)
+	t.weight = weight
+	k.casts.put(at, t)
 	call, cancel := context.WithTimeout(ctx, k.cfg.tune.timeout)
 	defer cancel()
-	if k.cfg.Store.Vote(call, mail.Vote{Client: o.Client, Domain: o.Domain, Weight: weight}) {
+	if k.cfg.Store.Vote(call, mail.Vote{Client: o.Client, Domain: o.Domain, Sender: o.Sender, Weight: weight}) {
 		k.count.votes.Add(1)
 	}
 }

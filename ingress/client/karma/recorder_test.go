@@ -174,6 +174,15 @@ func TestRecorder_Neighbour(t *testing.T) {
 	if earned(neighbour, "bad.example") || earned(neighbour, "") || earned(client, "") {
 		t.Error("another sender of the network is known good for it")
 	}
+	known := func(addr netip.Addr, sender string) mail.Karma {
+		o := Outcome{Client: addr, Sender: sender}
+		w.facts(&o)
+		return o.Network
+	}
+	if k := known(neighbour, "bad.example"); k != (mail.Karma{}) {
+		t.Errorf("the neighbour inherits %+v", k)
+	}
+	before := known(client, "good.example")
 	for range 20 { // the neighbour turns bad, as far as a standing can end early
 		for _, d := range []string{"a.test", "b.test"} {
 			o := Outcome{Client: neighbour, Sender: "bad.example", Domain: d, Reply: spammy}
@@ -182,10 +191,48 @@ func TestRecorder_Neighbour(t *testing.T) {
 		}
 		w.pass(time.Second)
 	}
+	if k := known(client, "good.example"); k != before {
+		t.Errorf("the neighbour's votes changed %+v to %+v", before, k)
+	}
+	if k := known(neighbour, "bad.example"); k.Score != -6 || k.Votes != 2 {
+		t.Errorf("the neighbour has %+v", k)
+	}
+	for _, d := range []string{"a.test", "b.test"} { // too little to end a standing, but with the neighbour's refusals
+		o := Outcome{Client: client, Sender: "good.example", Domain: d, Reply: spammy}
+		w.facts(&o)
+		w.learn(context.Background(), &o)
+	}
 	if !earned(client, "good.example") {
 		t.Error("the neighbour ended it")
 	}
 	if s := w.Stats(); s.Good != 1 || s.EndedEarly != 0 {
+		t.Errorf("got %+v", s)
+	}
+}
+
+// TestRecorder_OtherName: what is refused counts against the address under each name, and the hour's vote under one
+// name does not stand for another.
+func TestRecorder_OtherName(t *testing.T) {
+	w := newWorld(t, nil)
+	w.believe("a.test")
+	karma := func(sender string) (address, network mail.Karma) {
+		o := Outcome{Client: client, Sender: sender}
+		w.facts(&o)
+		return o.Address, o.Network
+	}
+	for _, sender := range []string{"one.example", "two.example", "", "one.example"} {
+		w.see(Outcome{Client: client, Sender: sender, Domain: "a.test", Reply: spammy})
+	}
+	for _, sender := range []string{"one.example", "two.example", ""} {
+		if _, k := karma(sender); k != (mail.Karma{Score: -3, Votes: 1}) {
+			t.Errorf("%q: %+v", sender, k)
+		}
+	}
+	address, network := karma("three.example")
+	if address != (mail.Karma{Score: -3, Votes: 1}) || network != (mail.Karma{}) {
+		t.Errorf("under a new name: %+v, %+v", address, network)
+	}
+	if s := w.Stats(); s.Votes != 3 {
 		t.Errorf("got %+v", s)
 	}
 }

@@ -26,9 +26,11 @@ const (
 )
 
 // Weight returns what the karma of a client's address and of its network adds to its score, from -3 (for it) to 6
-// (against it), and why, in words fit for the client. It is 0 and "" if nothing is known.
+// (against it), and why, in words fit for the client. It is 0 and "" if nothing is known. The karma of the network is
+// that of mail of the client's sender, and zero as long as that is not known. That of the address counts whatever is
+// sent, so that a new name does not wash it off.
 //
-// It is the mean vote times -2. The votes of the network count half, because other clients of the network caused them
+// It is the mean vote times -2. The votes of the network count half, because other addresses of the network caused them
 // too, and 5 neutral votes are added: one refusal for spam weighs 1.4, ten weigh 4.5. Alone it never rejects with the
 // default thresholds.
 func Weight(address, network mail.Karma) (weight float64, why string) {

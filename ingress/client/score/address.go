@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/millrace/millrace/ingress/client/karma"
 	"github.com/millrace/millrace/ingress/client/rate"
 	"github.com/millrace/millrace/router/leaf/domain"
 	"github.com/millrace/millrace/router/mail"
@@ -152,7 +151,7 @@ func (f *findings) askStore(ctx context.Context, g *gathering, zones []string) [
 		q.favour()
 	}
 	if err == nil {
-		f.weighKarma(facts)
+		f.seeKarma(facts)
 		if cfg.Limits != nil {
 			stored.limited = cfg.Limits.Refusal(query.Rates, facts.Rates)
 		}
@@ -169,12 +168,8 @@ func (f *findings) askStore(ctx context.Context, g *gathering, zones []string) [
 	return facts.Lists
 }
 
-// weighKarma lets the karma of the client speak.
-func (f *findings) weighKarma(facts mail.Facts) {
-	weight, why := karma.Weight(facts.Address, facts.Network)
-	if weight = round(weight * f.q.s.weights[sigKarma]); weight != 0 {
-		f.weigh(sigKarma, weight, why)
-	}
+// seeKarma keeps what the store knows of the client, for Explain. What karma weighs is known with the sender.
+func (f *findings) seeKarma(facts mail.Facts) {
 	if good := facts.KnownGood; len(good) > 0 {
 		f.see("known good for " + goodNames(good))
 	} else {

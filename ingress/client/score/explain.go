@@ -59,6 +59,11 @@ func (k *Score) Explain() []Signal {
 				}
 			}
 		}
+		if sig == sigKarma {
+			if line, spoke := q.explainKarma(); spoke {
+				lines = append(lines, line)
+			}
+		}
 		if len(lines) == before {
 			lines = append(lines, k.silent(sig))
 		}

@@ -41,6 +41,7 @@ type inquiry struct {
 	// may be read without mu.
 	explanation map[source]string
 	closed      bool
+	judged      bool // karma has spoken, and was counted
 }
 
 // A doubt is a list that may have the client, and was not heard.
@@ -52,12 +53,13 @@ type doubt struct {
 
 // A storeAnswer is what is kept of the store's answer.
 type storeAnswer struct {
-	limited          *mail.Refusal
-	rates            []mail.RateResult // for Explain only
-	address, network mail.Karma
-	answered         bool
-	knownGood        []string // domains; see mail.Facts
-	degraded         bool
+	limited   *mail.Refusal
+	rates     []mail.RateResult // for Explain only
+	address   mail.Karma
+	network   mail.Senders
+	answered  bool
+	knownGood []string // domains; see mail.Facts
+	degraded  bool
 }
 
 // A stage is the signals of one step: what was found, and what is under way.

@@ -88,6 +88,14 @@ func (k *Score) sum(last step) mail.Verdict {
 	if k.talked && last > atConnect {
 		n++
 	}
+	weight, why := q.karma(last)
+	if weight != 0 {
+		n++
+		if !q.judged && !q.looking() {
+			q.judged = true
+			q.s.spoke[sigKarma].Add(1)
+		}
+	}
 	if n > 0 {
 		v.Reasons = make([]mail.Reason, 0, n)
 	}
@@ -95,6 +103,9 @@ func (k *Score) sum(last step) mail.Verdict {
 		v.Reasons = append(v.Reasons, q.stages[at].reasons...)
 	}
 	q.mu.Unlock()
+	if weight != 0 {
+		v.Reasons = append(v.Reasons, mail.Reason{Name: catalogue[sigKarma].name, Weight: weight, Text: why})
+	}
 	if weight := q.s.weights[sigEarlyTalker]; k.talked && weight != 0 && last > atConnect {
 		v.Reasons = append(v.Reasons,
 			mail.Reason{Name: catalogue[sigEarlyTalker].name, Weight: weight, Text: talkedText})

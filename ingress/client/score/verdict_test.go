@@ -253,14 +253,14 @@ func TestScore_Facts(t *testing.T) {
 	w, v := proper(), good()
 	w.facts = mail.Facts{
 		KnownGood: []string{"example.net"}, Address: mail.Karma{Score: 1, Votes: 2},
-		Network: mail.Karma{Score: 3, Votes: 4},
+		Network: mail.Senders{{Sender: "example.net", Karma: mail.Karma{Score: 3, Votes: 4}}},
 		Rates:   []mail.RateResult{{RetryAfter: 90 * time.Second}},
 	}
 	cfg := w.config()
 	cfg.Limits = limits(t)
 	k, _ := v.score(t, scorer(t, cfg))
 	if f := k.Facts(); !k.KnownGood() || len(f.KnownGood) != 1 || f.Address != w.facts.Address ||
-		f.Network != w.facts.Network {
+		f.Network.Of("example.net") != w.facts.Network[0].Karma {
 		t.Errorf("got %+v", f)
 	}
 	want := "450 4.7.1 Too many connections from 203.0.113.9, try again in 90 seconds"
