@@ -57,7 +57,7 @@ func handOver(ctx context.Context, l *Local, node string, at destination, d mail
 // it, as err says. That is the error where there is no other node, or it does not get as far either.
 func handOn(ctx context.Context, l *Local, at destination, d mail.Delivery, err error) (mail.Transaction, error) {
 	unable := unreached(err)
-	if at.spare != nextNode || unable == nil || !isOfSite(unable) || mail.IsOver(ctx) {
+	if at.spare != nextNode || unable == nil || !isOfSite(unable) && unable.Reason != reasonNoTime || mail.IsOver(ctx) {
 		return nil, err
 	}
 	node, ok := l.cfg.Cluster.Next(at.site, d.RecipientDomain)

@@ -88,8 +88,12 @@ func (l *lease) acquire(ctx context.Context) error {
 			return nil
 		}
 		err := noHost(failed)
+		hurried := time.Since(dialled) < fairTry && (mail.IsOver(ctx) || l.hasSpare() && failed.AreSlow())
+		if hurried && err.Unreached {
+			err.Reason = reasonNoTime
+		}
 		end(span, err)
-		crowded := l.unreachable(ctx, failed, err, time.Since(dialled))
+		crowded := l.unreachable(ctx, failed, err, hurried)
 		l.discard()
 		if !crowded || tries == maxCrowded || tries >= 0 && mail.IsOver(ctx) {
 			return err
@@ -198,14 +202,14 @@ func (l *lease) of() feedback.Of {
 }
 
 // unreachable draws the consequences for the Site when no host took us. err is what the client gets for the failures,
-// which took so long. crowded says that the Site has enough of our sessions and that one of those is to be waited for.
-func (l *lease) unreachable(ctx context.Context, failed dial.Failures, err error, took time.Duration) (crowded bool) {
+// hurried that there was too little time to say anything of the Site. crowded says that the Site has enough of our
+// sessions and that one of those is to be waited for.
+func (l *lease) unreachable(ctx context.Context, failed dial.Failures, err error, hurried bool) (crowded bool) {
 	for _, f := range failed {
 		_, wait := l.reactTo(l.slot, &l.d, "", f, opening)
 		crowded = crowded || wait
 	}
-	if crowded || errors.Is(ctx.Err(), context.Canceled) || mail.IsOver(ctx) && took < fairTry ||
-		failed.AreOurs() || failed.IsCut() {
+	if crowded || errors.Is(ctx.Err(), context.Canceled) || hurried || failed.AreOurs() || failed.IsCut() {
 		return crowded // which says nothing of the Site, or nothing bad
 	}
 	refused := false

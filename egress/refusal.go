@@ -62,6 +62,9 @@ const (
 	reasonDNS         = "dns"
 )
 
+// reasonNoTime is the reason of a refusal that is Unreached because too little time was left to try.
+const reasonNoTime = "no time to connect"
+
 // unreached returns the refusal in err if no destination made it, see mail.Refusal, else nil.
 func unreached(err error) *mail.Refusal {
 	var r *mail.Refusal

@@ -42,6 +42,14 @@ func (f Failures) IsCut() bool {
 	return slices.ContainsFunc(f, func(err error) bool { return errors.Is(err, errMostAddrs) })
 }
 
+// AreSlow reports whether a deadline ended one of the tries.
+func (f Failures) AreSlow() bool {
+	return slices.ContainsFunc(f, func(err error) bool {
+		var slow interface{ Timeout() bool }
+		return errors.As(err, &slow) && slow.Timeout()
+	})
+}
+
 // AreOurs reports whether each of the failures comes from a fault of ours, so that they say nothing of the destination.
 func (f Failures) AreOurs() bool {
 	return len(f) > 0 && !slices.ContainsFunc(f, func(err error) bool { return !isOurs(err) })
