@@ -318,10 +318,11 @@ func TestDigest_CountsLinesThatAreNoFields(t *testing.T) {
 		{"Your code: 1\r\n", "Your code: 2\r\n"},
 		{": 1\r\n\r\ntext\r\n", ": 2\r\n\r\ntext\r\n"},
 	} {
-		if message(pair[0]) == message(pair[1]) {
+		first := message(pair[0])
+		if first == message(pair[1]) {
 			t.Errorf("%q and %q are the same message", pair[0], pair[1])
 		}
-		if message(pair[0]) != message(pair[0]) {
+		if first != message(pair[0]) {
 			t.Errorf("%q is not the same message again", pair[0])
 		}
 	}
