@@ -45,7 +45,7 @@ func parseAttempt(f fields) (*mail.Attempt, error) {
 		case fBrief:
 			a.Brief = true
 		case fMessage:
-			if len(v) > maxName {
+			if len(v) == 0 || len(v) > maxName {
 				return nil, fmt.Errorf("%w: a name of %d octets", errFrame, len(v))
 			}
 			a.Keys = append(a.Keys, mail.LedgerKeys{Message: string(v)})

@@ -21,6 +21,11 @@ func TestAttempt_IsReadAsItWasWritten(t *testing.T) {
 
 func TestAttempt_ThatIsNoneIsRefused(t *testing.T) {
 	id := mail.TraceID{1}
+	nameless := appendAttempt(nil, &mail.Attempt{ID: id, Keys: []mail.LedgerKeys{{Message: "m"}}})
+	nameless = append(nameless, fMessage, 0, 0)
+	if _, err := parseAttempt(nameless); !errors.Is(err, errFrame) {
+		t.Errorf("a name of no octets: %v", err)
+	}
 	for name, a := range map[string]*mail.Attempt{
 		"no name":     {Keys: []mail.LedgerKeys{{Message: "m"}}},
 		"no message":  {ID: id},
