@@ -251,6 +251,9 @@ func mustOf(name []byte) must {
 // end ends the message. A message that came by BDAT may lack the CRLF at its end that it has when it comes by DATA.
 func (d *Digest) end() {
 	if !d.body {
+		if d.state == inName { // the last line, which ends with the message
+			d.has |= noField
+		}
 		d.endSection()
 	}
 	if d.lastTwo != [2]byte{'\r', '\n'} {

@@ -258,7 +258,7 @@ func FuzzDigest(f *testing.F) {
 		if got := fmt.Sprint(v.attempt(t)); got != want {
 			t.Fatalf("cut at %d: %s, want %s", cut, got, want)
 		}
-		v.pieces = plain(text + "more")
+		v.pieces = plain(text + "\r\n\r\nmore") // behind the header section, where each octet counts
 		if got := fmt.Sprint(v.attempt(t)); got == want {
 			t.Fatal("what follows does not count")
 		}
@@ -317,6 +317,7 @@ func TestDigest_CountsLinesThatAreNoFields(t *testing.T) {
 		{"Hello\r\nX: 1\r\n\r\ntext\r\n", "Hello\r\nX: 2\r\n\r\ntext\r\n"},
 		{"Your code: 1\r\n", "Your code: 2\r\n"},
 		{": 1\r\n\r\ntext\r\n", ": 2\r\n\r\ntext\r\n"},
+		{"Co", "Comore"},
 	} {
 		first := message(pair[0])
 		if first == message(pair[1]) {
