@@ -21,13 +21,22 @@ type spanCounts struct {
 type spanGate struct {
 	sdktrace.SpanProcessor
 	counts *spanCounts
+	halt   context.CancelFunc // ends the export under way
 }
 
 // newSpanGate returns a processor whose spans are sent to exporter.
 func newSpanGate(exporter sdktrace.SpanExporter, counts *spanCounts) sdktrace.SpanProcessor {
-	batches := sdktrace.NewBatchSpanProcessor(countedExporter{exporter, counts},
+	halted, halt := context.WithCancel(context.Background())
+	batches := sdktrace.NewBatchSpanProcessor(countedExporter{exporter, counts, halted},
 		sdktrace.WithMaxQueueSize(maxSpans+1))
-	return spanGate{batches, counts}
+	return spanGate{batches, counts, halt}
+}
+
+// Shutdown sends what waits until ctx ends, then drops and counts the rest. The SDK's processor alone would go on
+// sending behind the back of its caller.
+func (g spanGate) Shutdown(ctx context.Context) error {
+	defer g.halt()
+	return g.SpanProcessor.Shutdown(ctx)
 }
 
 // OnEnd keeps a span, or drops it.
@@ -47,10 +56,14 @@ func (g spanGate) OnEnd(s sdktrace.ReadOnlySpan) {
 type countedExporter struct {
 	sdktrace.SpanExporter
 	counts *spanCounts
+	halted context.Context
 }
 
-// ExportSpans sends a batch to the collector.
+// ExportSpans sends a batch to the collector, until ctx ends or the gate is shut.
 func (e countedExporter) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(e.halted, cancel)()
 	err := e.SpanExporter.ExportSpans(ctx, spans)
 	if err != nil {
 		e.counts.dropped.Add(uint64(len(spans)))

@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -44,4 +46,43 @@ func TestSpanGate_StuckCollector(t *testing.T) {
 	if n := int(counts.dropped.Load()) + c.taken; n != ended {
 		t.Errorf("%d spans were taken and %d dropped", c.taken, counts.dropped.Load())
 	}
+}
+
+// A deafCollector never answers.
+type deafCollector struct {
+	under atomic.Int64 // exports under way
+	begun atomic.Int64
+}
+
+func (c *deafCollector) ExportSpans(ctx context.Context, _ []sdktrace.ReadOnlySpan) error {
+	c.begun.Add(1)
+	c.under.Add(1)
+	defer c.under.Add(-1)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (c *deafCollector) Shutdown(context.Context) error { return nil }
+
+// TestSpanGate_Shutdown: when the time for the last spans is over, no export goes on, and what is left was counted.
+func TestSpanGate_Shutdown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, counts := &deafCollector{}, &spanCounts{}
+		tracer, end := newTracer(c, counts, 1, "mx.example", "test")
+		const ended = 2000 // several batches
+		for range ended {
+			_, span := tracer.Start(t.Context(), "x")
+			span.End()
+		}
+		if err := end(t.Context()); err == nil {
+			t.Error("no error tells of the spans that were lost")
+		}
+		synctest.Wait()
+		if c.begun.Load() == 0 || c.under.Load() != 0 {
+			t.Errorf("%d exports were begun, %d go on", c.begun.Load(), c.under.Load())
+		}
+		if n := counts.dropped.Load(); n != ended {
+			t.Errorf("%d of %d spans were counted as dropped", n, ended)
+		}
+	})
 }
