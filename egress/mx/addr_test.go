@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+
+	"github.com/millrace/millrace/router/leaf/network"
 )
 
 func TestFinder_Addrs(t *testing.T) {
@@ -59,7 +61,7 @@ func TestFinder_OwnAddrs(t *testing.T) {
 	strict := newWorld(t, Config{})
 	strict.cfg.examples = false
 	if got, err := strict.Addrs(t.Context(), "[192.0.2.5]"); err == nil ||
-		!strings.Contains(err.Error(), documentation) {
+		!strings.Contains(err.Error(), network.Documentation) {
 		t.Errorf("got %v, %v", got, err)
 	}
 }
@@ -84,47 +86,5 @@ func TestFinder_FixedAddrs(t *testing.T) {
 	}
 	if _, err := w.FixedAddrs(t.Context(), "nowhere.example"); text(Set{}, err) != "451 4.4.4" {
 		t.Errorf("got %v", err)
-	}
-}
-
-// TestKindOf: networks that are not public.
-func TestKindOf(t *testing.T) {
-	for addr, want := range map[string]string{
-		"8.8.8.8": "", "2a00:1450::1": "", "192.0.1.255": "", "192.0.3.0": "", "198.17.255.255": "", "198.20.0.0": "",
-		"2001:1::1": "", "2001:200::1": "", "2001:db7::1": "", "64:ff9a::1": "",
-		"192.0.2.1": documentation, "198.51.100.9": documentation, "203.0.113.255": documentation,
-		"2001:db8::1": documentation, "3fff:fff::1": documentation,
-		"198.18.0.1": "for benchmarks (RFC 2544)", "198.19.255.255": "for benchmarks (RFC 2544)",
-		"2001:2::1": "for benchmarks (RFC 5180)", "192.0.0.8": "for protocols (RFC 6890)",
-		"192.88.99.1": "a 6to4 relay (RFC 7526)", "fec0::1": "site-local (RFC 3879)",
-		"64:ff9b:1::a00:1": "of a translator (RFC 8215)", "64:ff9b:1:ffff::1": "of a translator (RFC 8215)",
-		"2001::1": "Teredo (RFC 4380)", "2001:0:a00:1::": "Teredo (RFC 4380)",
-		"5f00::1": "of segment routing (RFC 9602)", "64:ff9b::198.18.0.1": "for benchmarks (RFC 2544)",
-		"2002:c612:1::1": "for benchmarks (RFC 2544)",
-		"100.63.255.255": "", "100.128.0.0": "", "172.15.0.1": "",
-		"172.32.0.1": "",
-		"127.0.0.1":  "on loopback", "127.255.0.1": "on loopback", "::1": "on loopback",
-		"::ffff:127.0.0.1": "on loopback",
-		"10.1.2.3":         "private (RFC 1918)", "172.16.0.1": "private (RFC 1918)",
-		"172.31.255.255": "private (RFC 1918)",
-		"192.168.1.1":    "private (RFC 1918)",
-		"100.64.0.1":     "shared address space (RFC 6598)", "100.127.255.255": "shared address space (RFC 6598)",
-		"169.254.169.254": "link-local", "fe80::1": "link-local", "fe80::1%eth0": "link-local",
-		"fc00::1": "unique local (RFC 4193)", "fdff::1": "unique local (RFC 4193)",
-		"64:ff9b::10.0.0.1": "private (RFC 1918)", "64:ff9b::8.8.8.8": "", "2002:a00:1::1": "private (RFC 1918)",
-		"2002:808:808::1": "", "::10.0.0.1": "private (RFC 1918)",
-	} {
-		if kind, never := kindOf(netip.MustParseAddr(addr)); kind != want || never {
-			t.Errorf("%s: got %q, %v; want %q", addr, kind, never, want)
-		}
-	}
-	for _, addr := range []string{
-		"0.0.0.0", "0.1.2.3", "::", "::ffff:0.0.0.0", "224.0.0.1", "239.1.1.1", "255.255.255.255", "ff02::1",
-		"64:ff9b::", "240.0.0.1", "254.255.255.255", "2002:f000:1::", "100::1", "100:0:0:1::1", "2001:10::1",
-		"2001:2f::1",
-	} {
-		if kind, never := kindOf(netip.MustParseAddr(addr)); kind == "" || !never {
-			t.Errorf("%s: got %q, %v; want never", addr, kind, never)
-		}
 	}
 }
