@@ -52,13 +52,16 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	if !t.isOpenFor(&r.Route) {
 		t.abort()
 		t.route = r.Route
-		err = t.begin(ctx)
+		err = t.begin(inTurn(ctx, &r.Route))
 	}
 	if refused := answer.Await(); refused != nil {
 		return t.refuseRcpt(&r, refused)
 	}
 	if err == nil {
-		err = s.relayRcpt(ctx, &r)
+		err = s.relayRcpt(inTurn(ctx, &r.Route), &r)
+	}
+	if err != nil && r.Route.Else != nil {
+		err = s.tryElse(ctx, &r, err)
 	}
 	if err != nil {
 		s.t.learnRefusal(&r.Route, err)
@@ -154,7 +157,9 @@ func (s *session) findRoute(ctx context.Context, r *message.Recipient) error {
 		s.t.reportWithdrawn(r.Forward, err)
 		return err
 	}
-	r.Route = routes[0]
+	if r.Route = routes[0]; r.Route.Else != nil {
+		r.List = &routes[0]
+	}
 	if len(routes) != 1 {
 		return mail.Refuse(451, 3, 0, "Recipient has several next hops", "fan-out", nil)
 	}

@@ -114,7 +114,7 @@ func offer(ctx context.Context, tx mail.Transaction, r *message.Recipient) (wors
 			r.Accepted = r.Route.Forwards[:i+1]
 		case err == nil:
 			r.Accepted = append(r.Accepted[:len(r.Accepted):len(r.Accepted)], f)
-		case worst == nil || mail.ReplyFor(worst).Class() == 5 && mail.ReplyFor(err).Class() == 4:
+		case worst == nil || isWorse(err, worst):
 			worst = err
 		}
 	}

@@ -72,8 +72,10 @@ func (v *version) route(q mail.Query, steps *rules.Steps) ([]mail.Route, error) 
 	}
 	routes, err := v.Route(q, steps)
 	for i := range routes {
-		if routes[i].Rewrite = v.rewrites(&routes[i]); routes[i].Rewrite {
-			addStep(steps, "the reverse-path is to be rewritten by what SPF says of it")
+		for r := &routes[i]; r != nil; r = r.Else {
+			if r.Rewrite = v.rewrites(r); r.Rewrite {
+				addStep(steps, "the reverse-path is to be rewritten by what SPF says of it")
+			}
 		}
 	}
 	return routes, err

@@ -271,7 +271,7 @@ func (r *Router) own() []string {
 //	not our domain, and the client is not trusted  550 5.7.1, reason "relaying denied"
 //	a local part that reads as a route             550 5.1.3, reason "routed local part"
 //	reject and tempfail rules                      as they say, reason "rule"
-//	several next hops, or failover                 451 4.3.0, reason "several next hops"
+//	several next hops                              451 4.3.0, reason "several next hops"
 //	aliases that never end                         554 5.4.6, reason "alias loop"
 //	the rules of the last ten minutes took it      451 4.3.0, reason mail.ReasonWithdrawn
 //

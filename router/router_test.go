@@ -136,12 +136,12 @@ func TestRouter_Reload(t *testing.T) {
 	}
 	check(1, "t.example")
 
-	overwrite(t, file, "a@h.example x@u.example\nb@h.example try x@u.example, y@v.example")
+	overwrite(t, file, "a@h.example x@u.example\nb@h.example x@u.example, y@v.example")
 	if err := r.Reload(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	check(2, "u.example")
-	if got := r.Warnings(); len(got) != 1 || !strings.HasPrefix(got[0].String(), file+":2:1: failover") {
+	if got := r.Warnings(); len(got) != 1 || !strings.HasPrefix(got[0].String(), file+":2:1: a fan-out") {
 		t.Errorf("warnings %q", got)
 	}
 	if r.Len() != 2 || r.Domains() != 1 || !r.Hosted("H.EXAMPLE") || r.Hosted("u.example") {

@@ -151,11 +151,14 @@ func printAnswer(w io.Writer, a *node.Answer) {
 		row("rule", "%s", a.Rule)
 	}
 	for _, way := range a.Ways {
-		from := ""
+		from, place := "", ""
+		if way.Try > 0 {
+			place = fmt.Sprintf("try %d: ", way.Try)
+		}
 		if way.Reverse != "" {
 			from = ", from " + way.Reverse
 		}
-		row("next hop", "%s for %s%s", way.NextHop, strings.Join(way.Forward, " "), from)
+		row("next hop", "%s%s for %s%s", place, way.NextHop, strings.Join(way.Forward, " "), from)
 		for _, h := range way.Hosts {
 			row("host", "%s", hostLine(h))
 		}

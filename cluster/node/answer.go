@@ -66,6 +66,7 @@ type Way struct {
 	NextHop string   `json:"next_hop"`
 	Reverse string   `json:"reverse,omitempty"`
 	Forward []string `json:"forward"`
+	Try     int      `json:"try,omitempty"` // its place in a list that is tried in turn, from 1
 	Site    string   `json:"site,omitempty"`
 	Hosts   []Host   `json:"hosts,omitempty"`
 }

@@ -106,7 +106,11 @@ func (e *explanation) run(ctx context.Context) error {
 
 // rewrite sets the reverse-paths that routes want rewritten, as a session does when SPF has said what they open to.
 func (e *explanation) rewrite(ctx context.Context, query mail.Query, routes []mail.Route) {
-	rewrites := func(r mail.Route) bool { return r.Rewrite }
+	rewrites := func(r mail.Route) bool {
+		for ; r.Else != nil && !r.Rewrite; r = *r.Else {
+		}
+		return r.Rewrite
+	}
 	if !slices.ContainsFunc(routes, rewrites) {
 		return
 	}
@@ -125,8 +129,10 @@ func (e *explanation) rewrite(ctx context.Context, query mail.Query, routes []ma
 		e.step("the reverse-path becomes <" + reverse.String() + ">, which opens to " + opens.String())
 	}
 	for i := range routes {
-		if routes[i].Rewrite {
-			routes[i].Reverse = reverse
+		for r := &routes[i]; r != nil; r = r.Else {
+			if r.Rewrite {
+				r.Reverse = reverse
+			}
 		}
 	}
 }
@@ -232,26 +238,48 @@ func (e *explanation) follow(ctx context.Context, routes []mail.Route) error {
 	if err != nil {
 		return e.cfg.WithLine("egress.", "egress", err)
 	}
-	for _, r := range routes {
+	for i := range routes {
+		r := &routes[i]
 		a.Rule = r.Rule.String()
 		if r.Action == mail.Drop {
 			a.Verdict = Drop
 			continue
 		}
-		w := Way{NextHop: r.NextHop.String()}
-		if a.From != "" {
+		if err := e.followList(ctx, finder, r); err != nil {
+			a.refuse(err)
+			a.Rule = r.Rule.String()
+		}
+	}
+	return nil
+}
+
+// followList looks up the hosts of a route, and of those that are tried if it fails. Its error is that of the first one
+// if none of them has a host with an address.
+func (e *explanation) followList(ctx context.Context, finder *mx.Finder, r *mail.Route) (first error) {
+	place, found := 0, false
+	if r.Else != nil {
+		place = 1
+	}
+	for ; r != nil; r = r.Else {
+		w := Way{NextHop: r.NextHop.String(), Try: place}
+		if e.answer.From != "" {
 			w.Reverse = "<" + r.Reverse.String() + ">"
 		}
 		for _, f := range r.Forwards {
 			w.Forward = append(w.Forward, "<"+f.String()+">")
 		}
-		if err := w.find(ctx, finder, r.NextHop); err != nil {
-			a.refuse(err)
-			a.Rule = r.Rule.String()
+		err := w.find(ctx, finder, r.NextHop)
+		found = found || err == nil
+		if first == nil {
+			first = err
 		}
-		a.Ways = append(a.Ways, w)
+		e.answer.Ways = append(e.answer.Ways, w)
+		place++
 	}
-	return nil
+	if found {
+		return nil
+	}
+	return first
 }
 
 // refuse makes the reply to err the answer.

@@ -43,6 +43,20 @@ func To(host string, forwards ...string) func(q mail.Query) ([]mail.Route, error
 	}
 }
 
+// Try returns what makes the routes of a list that is tried in turn, one to each address at the host of its domain.
+func Try(addresses ...string) func(q mail.Query) ([]mail.Route, error) {
+	return func(q mail.Query) ([]mail.Route, error) {
+		list := make([]mail.Route, len(addresses))
+		for i, a := range addresses {
+			routes, _ := To(Path(a).Domain, a)(q) // has no error
+			if list[i] = routes[0]; i > 0 {
+				list[i-1].Else = &list[i]
+			}
+		}
+		return list[:1], nil
+	}
+}
+
 // Path returns the path that is written local@domain.
 func Path(text string) mail.Path {
 	local, domain, _ := strings.Cut(text, "@")
@@ -53,6 +67,7 @@ func Path(text string) mail.Path {
 // reads or changes a field while a session runs holds Mu.
 type Relay struct {
 	Mu        sync.Mutex
+	Unreached map[string]error // what Begin returns, by the host of the next hop
 	Refuse    map[string]error // what Rcpt returns, by forward-path
 	StreamErr error            // what Stream returns
 	DataErr   error            // what Data returns
@@ -88,6 +103,9 @@ func (r *Relay) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, e
 	r.Mu.Lock()
 	defer r.Mu.Unlock()
 	r.Begins++
+	if err := r.Unreached[d.NextHop.Host]; err != nil {
+		return nil, err
+	}
 	return &transaction{relay: r, Delivered: Delivered{Delivery: d}}, nil
 }
 

@@ -56,8 +56,7 @@ func (m *Message) attempt(ctx context.Context) (context.Context, *mail.Attempt) 
 			continue
 		}
 		for _, f := range r.Accepted {
-			target := r.Route.NextHop.String() + " " + f.String()
-			recipients = append(recipients, once.Recipient{Forward: r.Forward, Target: target})
+			recipients = append(recipients, once.Recipient{Forward: r.Forward, Target: r.target(f)})
 		}
 	}
 	if len(recipients) > maxGuarded {

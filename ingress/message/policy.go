@@ -10,7 +10,21 @@ import (
 type Recipient struct {
 	Forward  mail.Path
 	Route    mail.Route
+	List     *mail.Route // the first of the routes that are tried in turn, of which Route is one; nil without such
 	Accepted []mail.Path // the forward-paths of the route that the next hop accepted, in their order
+}
+
+// target names where mail of r goes to f, for the ledger. All of a try list have one name: a message that one of them
+// took is not for another.
+func (r *Recipient) target(f mail.Path) string {
+	if r.List == nil {
+		return r.Route.NextHop.String() + " " + f.String()
+	}
+	name := "try"
+	for route := r.List; route != nil; route = route.Else {
+		name += " " + route.NextHop.String() + " " + route.Forwards[0].String()
+	}
+	return name
 }
 
 // A Reputation is what a message has to know about its client.

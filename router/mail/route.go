@@ -67,6 +67,10 @@ type Route struct {
 	// is refused for good. A recipient is refused while one of either is used up. The slices are shared and not to be
 	// changed.
 	Rates, RefusedRates []Rate
+	// Else is the route to try if this one fails before the message: its next hop cannot be reached, or answers 4yz or
+	// 5yz to MAIL or to RCPT. It is nil for the last one. All of a list have one rule, policy and reverse-path, and one
+	// forward-path each.
+	Else *Route
 }
 
 // A Rule names the line that decided, so that an operator can find it.

@@ -36,6 +36,11 @@
 // work, at most MaxChain deep. A loop, or a target there that no rule takes, is an error when the file is loaded. The
 // options and the name of the rule that the client's recipient matched stay in force along the chain.
 //
+// # Lists
+//
+// The targets of try are used in turn, each if those before it fail before the message. One that a rule refuses is
+// passed over. A target may be an alias of one next hop, or of another list, which goes on with the outer one.
+//
 // # No open relay
 //
 // Targets are parsed before anything is substituted, $n is allowed in a target's local part only, and what it expands

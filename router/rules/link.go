@@ -3,7 +3,6 @@ package rules
 import (
 	"hash/maphash"
 	"net/netip"
-	"strconv"
 
 	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
@@ -234,14 +233,8 @@ func (l linker) checkRule(number uint32) {
 		l.failRule(r, w.why)
 		return
 	}
-	switch {
-	case w.try:
-		l.warn(r, "failover (try) is not available yet: mail for it is answered 451 4.3.0")
-	case w.nextHops() > 1:
-		l.warn(r, "a fan-out to "+strconv.Itoa(w.nextHops())+" next hops is not available yet: "+
-			"mail for it is answered 451 4.3.0")
-	case len(w.out) > 1 && w.out[0].nextHop.Transport >= mail.LMTP:
-		l.warn(r, "a fan-out within an LMTP next hop is not available yet: mail for it is answered 451 4.3.0")
+	if why := w.several(); why != "" {
+		l.warn(r, why+": mail for it is answered 451 4.3.0")
 	}
 }
 
@@ -262,26 +255,8 @@ func checkPostmaster(t *Table) error {
 		return &mail.FieldError{Field: "postmaster", Reason: t.postmaster.String() + " is not delivered: " + w.why}
 	case len(w.out) == 0:
 		return &mail.FieldError{Field: "postmaster", Reason: t.postmaster.String() + " ends at no next hop"}
-	case w.try || w.nextHops() > 1 || len(w.out) > 1 && w.out[0].nextHop.Transport >= mail.LMTP:
-		return &mail.FieldError{
-			Field:  "postmaster",
-			Reason: t.postmaster.String() + " ends at several next hops, which is not available yet",
-		}
+	case w.several() != "":
+		return &mail.FieldError{Field: "postmaster", Reason: t.postmaster.String() + ": " + w.several()}
 	}
 	return nil
-}
-
-// nextHops returns the number of different next hops that a walk came to.
-func (w *walk) nextHops() int {
-	n := 0
-	for i, o := range w.out {
-		fresh := true
-		for _, before := range w.out[:i] {
-			fresh = fresh && before.nextHop != o.nextHop
-		}
-		if fresh {
-			n++
-		}
-	}
-	return n
 }

@@ -59,6 +59,11 @@ b@h.example try x@t.example, y@t.example
 c@h.example x@t.example, d@h.example
 d@h.example y@u.example
 e@h.example x@t.example, y@t.example
+f@h.example try x@t.example, e@h.example
+g@h.example try x@t.example, z@h.example
+z@h.example drop
+i@h.example x@t.example, b@h.example
+j@h.example try b@h.example, z@t.example
 p%q@fx.example smtp://192.0.2.9
 `)
 	var got []string
@@ -66,10 +71,12 @@ p%q@fx.example smtp://192.0.2.9
 		got = append(got, w.String())
 	}
 	want := []string{
-		"routes.txt:6:1: this local part reads as a route",
+		"routes.txt:11:1: this local part reads as a route",
 		"routes.txt:1:1: a fan-out to 2 next hops is not available yet",
-		"routes.txt:2:1: failover (try) is not available yet",
 		"routes.txt:3:1: a fan-out to 2 next hops is not available yet",
+		"routes.txt:6:1: a target of try that comes to several next hops, or to drop, is not available: mail for it is",
+		"routes.txt:7:1: a target of try that comes to several next hops, or to drop, is not available: mail for it is",
+		"routes.txt:9:1: a fan-out to 2 next hops is not available yet",
 	}
 	if len(got) != len(want) {
 		t.Fatalf("got %q", got)
@@ -100,6 +107,48 @@ none@h.example    gone@h.example, trap@h.example
 		"all":    "550 5.1.1 Gone",
 		"quiet":  "<x@t.example> by mx:t.example",
 		"none":   "drop",
+	} {
+		if got := answer(table.Route(mail.Query{Forward: parsePath(t, rcpt+"@h.example")}, nil)); got != want {
+			t.Errorf("%s: got %s, want %s", rcpt, got, want)
+		}
+	}
+}
+
+// TestTable_Try: the targets of a try list are tried in their order. What a rule refuses is passed over, and a list
+// within a list goes on with the outer one.
+func TestTable_Try(t *testing.T) {
+	table := mustParse(t, `gone@h.example    reject 550 5.1.1 Gone
+later@h.example   tempfail 450 4.2.1 Later
+alias@h.example   x@t.example
+one@h.example     try x@t.example, y@t.example
+three@h.example   try x@t.example, smtp://192.0.2.9, z@v.example
+chain@h.example   three@h.example
+nested@h.example  try w@s.example, three@h.example, y@u.example
+twice@h.example   try alias@h.example, x@t.example, y@u.example
+passed@h.example  try gone@h.example, later@h.example, x@t.example
+last@h.example    try x@t.example, gone@h.example mixed=reject
+none@h.example    try gone@h.example, later@h.example
+refused@h.example try gone@h.example, "gone"@h.example
+both@h.example    gone@h.example, none@h.example
+/(.*)-x/@h.example  try $1@t.example, $1@h.example
+`)
+	const (
+		one   = "<x@t.example> by mx:t.example else <y@t.example> by mx:t.example"
+		three = "<x@t.example> by mx:t.example else <three@h.example> by smtp://192.0.2.9 " +
+			"else <z@v.example> by mx:v.example"
+	)
+	for rcpt, want := range map[string]string{
+		"one":     one,
+		"three":   three,
+		"chain":   three,
+		"nested":  "<w@s.example> by mx:s.example else " + three + " else <y@u.example> by mx:u.example",
+		"twice":   "<x@t.example> by mx:t.example else <y@u.example> by mx:u.example",
+		"passed":  "<x@t.example> by mx:t.example",
+		"last":    "<x@t.example> by mx:t.example",
+		"none":    "450 4.2.1 Later",
+		"refused": "550 5.1.1 Gone",
+		"both":    "450 4.2.1 Later",
+		"one-x":   "<one@t.example> by mx:t.example else " + one,
 	} {
 		if got := answer(table.Route(mail.Query{Forward: parsePath(t, rcpt+"@h.example")}, nil)); got != want {
 			t.Errorf("%s: got %s, want %s", rcpt, got, want)
@@ -168,7 +217,8 @@ func TestConfig_Postmaster(t *testing.T) {
 		{"hosted, only the fallback takes it", "postmaster@h.example", "domain h.example", "no rule takes it"},
 		{"hosted, dropped", "ops@h.example", "ops@h.example drop", "no next hop"},
 		{"hosted, refused", "ops@h.example", "ops@h.example reject 550 no", "refused by r:1 ops@h.example"},
-		{"hosted, failover", "ops@h.example", "ops@h.example try x@t.example, y@u.example", "several next hops"},
+		{"hosted, failover", "ops@h.example", "ops@h.example try x@t.example, y@u.example", ""},
+		{"hosted, fan-out", "ops@h.example", "ops@h.example x@t.example, y@u.example", "a fan-out to 2 next hops"},
 		{"at the hostname", "root@mx1.example.net", "", "no rule takes it"},
 	}
 	for _, tt := range tests {

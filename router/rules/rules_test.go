@@ -52,10 +52,16 @@ func answer(routes []mail.Route, err error) string {
 			continue
 		}
 		line := ""
-		for _, f := range r.Forwards {
-			line += "<" + f.String() + "> "
+		for way := &r; way != nil; way = way.Else {
+			for _, f := range way.Forwards {
+				line += "<" + f.String() + "> "
+			}
+			line += "by " + way.NextHop.String()
+			if way.Else != nil {
+				line += " else "
+			}
 		}
-		all = append(all, line+"by "+r.NextHop.String())
+		all = append(all, line)
 	}
 	return strings.Join(all, "; ")
 }
@@ -111,7 +117,7 @@ func TestTable_Design(t *testing.T) {
 			"<a@x.example> <b@x.example> by mx:x.example",
 		},
 		{"a fan-out to two next hops", "sales@example.com", "451 4.3.0 Temporarily not deliverable"},
-		{"failover", "desk@example.com", "451 4.3.0 Temporarily not deliverable"},
+		{"failover", "desk@example.com", "<a@x.example> by mx:x.example else <b@y.example> by mx:y.example"},
 		{
 			"reject keeps its text to the end of the line", "old@example.com",
 			"550 5.1.1 Moved, write to # info@example.com",

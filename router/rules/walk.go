@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/millrace/millrace/router/mail"
@@ -22,7 +23,8 @@ const (
 // Route returns the routes of mail for q.Forward. The error is a *mail.Refusal, whose Cause is a *RuleError if a rule
 // decided. The paths in the routes share the table's memory. steps collects what was tried; nil disables it.
 //
-// Several targets with one next hop make one Route. Several next hops, and failover, are refused as 451 4.3.0.
+// Several targets with one next hop make one Route. Those of a try list make one Route each, the first of which leads
+// to the others by Else. Several next hops are refused as 451 4.3.0.
 func (t *Table) Route(q mail.Query, steps *Steps) ([]mail.Route, error) {
 	if q.Forward.IsPostmaster() {
 		steps.add("<Postmaster> without a domain goes to the postmaster")
@@ -136,13 +138,18 @@ func setForwards(route *mail.Route, q mail.Query, forwards []mail.Path, policy m
 	route.Forwards, route.Policy = forwards, policy
 }
 
-// addRouteSteps appends a step for each forward-path.
+// addRouteSteps appends a step for each forward-path, also of the routes that are tried if the first one fails.
 func addRouteSteps(steps *Steps, route *mail.Route) {
 	if steps == nil {
 		return
 	}
 	for _, f := range route.Forwards {
 		steps.add("to <", f.String(), "> by ", route.NextHop.String())
+	}
+	for route = route.Else; route != nil; route = route.Else {
+		for _, f := range route.Forwards {
+			steps.add("if that fails before the message: to <", f.String(), "> by ", route.NextHop.String())
+		}
 	}
 }
 
@@ -168,6 +175,8 @@ type walk struct {
 	stack   [MaxChain]uint32
 	depth   int
 	visited int // rules followed
+	list    int // of the try rule that is followed; 0 outside of one
+	lists   int // try rules that were followed
 
 	ends
 }
@@ -175,8 +184,10 @@ type walk struct {
 // ends are where a walk came to.
 type ends struct {
 	out     []leaf
-	try     bool
 	dropped bool
+	// nested says that a target of a try rule is a rule with several targets, or comes to a drop: which of these to try
+	// in turn is not said.
+	nested bool
 	// The first refusal of each kind, and why: by a tempfail, by a reject, and for rules that lead nowhere.
 	deferred, refused, broken *mail.Refusal
 	why                       string
@@ -186,6 +197,7 @@ type ends struct {
 type leaf struct {
 	nextHop mail.NextHop
 	forward mail.Path
+	list    int // leaves with the same number above 0 are tried in turn
 }
 
 // follow follows a path that a rule, or the Config, names.
@@ -241,9 +253,20 @@ func (w *walk) apply(h hit, p mail.Path) {
 	if !w.enter(h) {
 		return
 	}
-	w.try = w.try || r.flags&flagTry != 0
+	if r.flags&flagTry != 0 {
+		w.applyTry(h, p)
+	} else {
+		w.targets(h, p)
+	}
+	w.depth--
+}
+
+// targets follows the targets of a rule for the path p.
+func (w *walk) targets(h hit, p mail.Path) {
+	r := &w.t.rules[h.rule]
 	tainted := w.tainted
-	for _, tg := range t.targets[r.first : r.first+uint32(r.n)] {
+	w.nested = w.nested || w.list != 0 && r.flags&flagTry == 0 && r.n > 1
+	for _, tg := range w.t.targets[r.first : r.first+uint32(r.n)] {
 		if w.broken != nil {
 			break
 		}
@@ -251,7 +274,33 @@ func (w *walk) apply(h hit, p mail.Path) {
 		w.target(h, tg, p)
 	}
 	w.tainted = tainted
-	w.depth--
+}
+
+// applyTry follows the targets of a try rule. One that a rule refuses is passed over like one that its destination
+// refuses, unless all are. A list within a list goes on with the outer one.
+func (w *walk) applyTry(h hit, p mail.Path) {
+	before, outer := w.ends, w.list
+	w.deferred, w.refused, w.why, w.dropped = nil, nil, "", false
+	if w.lists++; outer == 0 {
+		w.list = w.lists
+	}
+	w.targets(h, p)
+	w.list = outer
+	w.nested = w.nested || w.dropped
+	w.dropped = before.dropped
+	if w.broken != nil {
+		return
+	}
+	came := len(w.out) > len(before.out)
+	if came || before.deferred != nil {
+		w.deferred = before.deferred
+	}
+	if came || before.refused != nil {
+		w.refused = before.refused
+	}
+	if came || before.why != "" {
+		w.why = before.why
+	}
 }
 
 // enter pushes a rule on the stack, and reports whether it can be followed. A regex may take its own expansion again,
@@ -313,10 +362,10 @@ func (w *walk) target(h hit, tg target, p mail.Path) {
 	w.deliver(dest.nextHop, p)
 }
 
-// deliver records a target, once.
+// deliver records a target, once, or once in a try list.
 func (w *walk) deliver(nextHop mail.NextHop, p mail.Path) {
 	for _, o := range w.out {
-		if o.nextHop == nextHop && o.forward == p {
+		if o.nextHop == nextHop && o.forward == p && o.list == w.list {
 			return
 		}
 	}
@@ -325,7 +374,7 @@ func (w *walk) deliver(nextHop mail.NextHop, p mail.Path) {
 			"the targets, with their aliases, are more than 100")
 		return
 	}
-	w.out = append(w.out, leaf{nextHop, p})
+	w.out = append(w.out, leaf{nextHop, p, w.list})
 }
 
 // tooMany ends a walk that followed too many rules.
@@ -372,21 +421,84 @@ func (w *walk) routes(q mail.Query, rule mail.Rule, policy mail.DomainPolicy) ([
 		return nil, noUser(&RuleError{Rule: rule})
 	case len(w.out) == 0:
 		return []mail.Route{{Rule: rule, Action: mail.Drop, Policy: policy, Reverse: q.Reverse}}, nil
-	case w.try:
-		return nil, severalNextHops("failover is not available yet", rule)
-	case w.nextHops() > 1:
-		return nil, severalNextHops("a fan-out to several next hops is not available yet", rule)
-	case len(w.out) > 1 && w.out[0].nextHop.Transport >= mail.LMTP:
-		return nil, severalNextHops("a fan-out within an LMTP next hop is not available yet", rule)
 	}
-	route := mail.Route{Rule: rule, NextHop: w.out[0].nextHop, Reverse: q.Reverse}
-	forwards := make([]mail.Path, len(w.out))
+	if why := w.several(); why != "" {
+		return nil, severalNextHops(why, rule)
+	}
+	routes := w.build(q, rule)
+	for i := range routes {
+		for r := &routes[i]; r != nil; r = r.Else {
+			setForwards(r, q, r.Forwards, policy)
+		}
+		addRouteSteps(w.steps, &routes[i])
+	}
+	return routes, nil
+}
+
+// build returns a Route for each next hop that a walk came to outside of try lists, with all of its forward-paths, and
+// for each list one that leads to the others of the list. They lack what depends on the policy.
+func (w *walk) build(q mail.Query, rule mail.Rule) []mail.Route {
+	routes := make([]mail.Route, 0, w.ways())
 	for i, o := range w.out {
-		forwards[i] = o.forward
+		one := mail.Route{Rule: rule, NextHop: o.nextHop, Reverse: q.Reverse}
+		at := 0 // of the leaf that came to the same way before
+		for at < i && !o.shares(w.out[at]) {
+			at++
+		}
+		if at == i {
+			one.Forwards = []mail.Path{o.forward}
+			routes = append(routes, one)
+			continue
+		}
+		r := &routes[w.wayOf(at)]
+		if o.list == 0 {
+			r.Forwards = append(r.Forwards, o.forward)
+			continue
+		}
+		for r.Else != nil {
+			r = r.Else
+		}
+		one.Forwards = []mail.Path{o.forward}
+		r.Else = &one
 	}
-	setForwards(&route, q, forwards, policy)
-	addRouteSteps(w.steps, &route)
-	return []mail.Route{route}, nil
+	return routes
+}
+
+// shares reports whether two leaves make one way: they are of one try list, or of none and have one next hop.
+func (l leaf) shares(other leaf) bool {
+	return l.list == other.list && (l.list != 0 || l.nextHop == other.nextHop)
+}
+
+// ways returns the number of ways that a walk came to: next hops outside of try lists, and try lists.
+func (w *walk) ways() int { return w.wayOf(len(w.out)) }
+
+// wayOf returns the number of ways that the leaves before the one at i make, which is the number of the way that begins
+// there.
+func (w *walk) wayOf(i int) int {
+	n := 0
+	for at, o := range w.out[:i] {
+		fresh := true
+		for _, before := range w.out[:at] {
+			fresh = fresh && !o.shares(before)
+		}
+		if fresh {
+			n++
+		}
+	}
+	return n
+}
+
+// several returns why a recipient cannot be delivered to all that a walk came to, or "".
+func (w *walk) several() (why string) {
+	switch {
+	case w.nested:
+		return "a target of try that comes to several next hops, or to drop, is not available"
+	case w.ways() > 1:
+		return "a fan-out to " + strconv.Itoa(w.ways()) + " next hops is not available yet"
+	case len(w.out) > 1 && w.out[0].list == 0 && w.out[0].nextHop.Transport >= mail.LMTP:
+		return "a fan-out within an LMTP next hop is not available yet"
+	}
+	return ""
 }
 
 func severalNextHops(why string, rule mail.Rule) *mail.Refusal {
