@@ -88,6 +88,25 @@ func (s *Store) Ledger(ctx context.Context, keys []mail.LedgerKeys, v mail.Ledge
 	return found, false
 }
 
+// Ledgers is Ledger for events on several messages, each in a step of its own and all in one round trip. None of the
+// events claims, and no entries are returned.
+func (s *Store) Ledgers(ctx context.Context, calls []mail.LedgerCall) (degraded bool) {
+	if s.redis != nil {
+		var all []call
+		for i := range calls {
+			c := &calls[i]
+			all = s.redis.appendLedger(ctx, all, c.Keys, c.Event)
+		}
+		if degraded = !s.redis.run(ctx, all, nil); degraded {
+			s.fallbacks.Add(1)
+		}
+	}
+	for i := range calls {
+		s.ledgerHere(calls[i].Keys, calls[i].Event)
+	}
+	return degraded
+}
+
 // combine returns of each recipient the entry that says most, out of several answers, and of a claim whether it takes
 // the recipient by that.
 func (s *Store) combine(all [][]mail.LedgerEntry, v mail.LedgerEvent) (found []mail.LedgerEntry, free []bool) {
@@ -180,18 +199,7 @@ func (l *local) ledger(keys mail.LedgerKeys, v mail.LedgerEvent,
 // what is found under the others. It reports whether Redis answered.
 func (s *Store) askLedger(ctx context.Context, keys []mail.LedgerKeys, v mail.LedgerEvent,
 	all *[][]mail.LedgerEntry) bool {
-	calls := make([]call, 0, len(keys))
-	for i, k := range keys {
-		kind := v.Kind
-		if i > 0 && kind != mail.LedgerRead && kind != mail.LedgerFades {
-			if kind != mail.LedgerClaimed {
-				break
-			}
-			kind = mail.LedgerLooked
-		}
-		calls = append(calls, eval(ctx, s.redis.scripts.ledger, []string{s.redis.key(group(k.Message), kindLedger)},
-			ledgerArgs(&k, kind, v)))
-	}
+	calls := s.redis.appendLedger(ctx, make([]call, 0, len(keys)), keys, v)
 	answers := make([][]mail.LedgerEntry, len(calls))
 	if !s.redis.run(ctx, calls, func(calls []call) (err error) {
 		for i, c := range calls {
@@ -205,6 +213,22 @@ func (s *Store) askLedger(ctx context.Context, keys []mail.LedgerKeys, v mail.Le
 	}
 	*all = append((*all)[:0], answers...)
 	return true
+}
+
+// appendLedger appends the calls for an event on the entries of one message.
+func (s *shared) appendLedger(ctx context.Context, calls []call, keys []mail.LedgerKeys, v mail.LedgerEvent) []call {
+	for i := range keys {
+		k, kind := &keys[i], v.Kind
+		if i > 0 && kind != mail.LedgerRead && kind != mail.LedgerFades {
+			if kind != mail.LedgerClaimed {
+				break
+			}
+			kind = mail.LedgerLooked
+		}
+		calls = append(calls, eval(ctx, s.scripts.ledger, []string{s.key(group(k.Message), kindLedger)},
+			ledgerArgs(k, kind, v)))
+	}
+	return calls
 }
 
 // ledgerArgs returns the arguments of ledger.lua.

@@ -66,6 +66,7 @@ func (m *Message) attempt(ctx context.Context) (context.Context, *mail.Attempt) 
 	if a == nil {
 		return ctx, nil
 	}
+	m.cfg.Once.Prepare(ctx, a)
 	return mail.WithAttempt(ctx, a), a
 }
 

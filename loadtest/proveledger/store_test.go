@@ -194,6 +194,36 @@ func TestStore_KnowsMessagesUnderThePreviousKey(t *testing.T) {
 	}
 }
 
+// TestStore_RemovesManyInOneRoundTrip: what happened to many messages is one round trip, and each is its own step.
+func TestStore_RemovesManyInOneRoundTrip(t *testing.T) {
+	s := newStore(t, extern.StartRedis(t))
+	const messages = 100
+	var calls []mail.LedgerCall
+	for i := range messages {
+		keys := recipientOf(fmt.Sprint(i))
+		happens(t, s, mail.LedgerTook, 1, keys)
+		calls = append(calls, mail.LedgerCall{Keys: []mail.LedgerKeys{keys}, Event: mail.LedgerEvent{
+			Kind: mail.LedgerRead, Holder: holder(uint8(1 + i%2)), Now: time.Now().UnixMilli(),
+		}})
+	}
+	before := s.Stats().Trips
+	if s.Ledgers(t.Context(), calls) {
+		t.Fatal("it is degraded")
+	}
+	if n := s.Stats().Trips - before; n != 1 {
+		t.Errorf("%d round trips", n)
+	}
+	for i := range messages {
+		want := mail.LedgerAbsent
+		if i%2 == 1 {
+			want = mail.LedgerDone // another attempt's
+		}
+		if phase, _ := happens(t, s, mail.LedgerLooked, 9, recipientOf(fmt.Sprint(i))); phase != want {
+			t.Errorf("message %d: phase %d, want %d", i, phase, want)
+		}
+	}
+}
+
 func TestStore_RemembersWhatRedisDidNotHear(t *testing.T) {
 	ctx, dir := t.Context(), t.TempDir()
 	ports, err := extern.FreePorts(1)

@@ -62,6 +62,12 @@ type LedgerKeys struct {
 	Recipients [][]string
 }
 
+// A LedgerCall is an event on the entries of the recipients of a message.
+type LedgerCall struct {
+	Keys  []LedgerKeys // as in Attempt
+	Event LedgerEvent
+}
+
 // An Attempt is one attempt to deliver a message, as the ledger sees it.
 type Attempt struct {
 	ID     TraceID

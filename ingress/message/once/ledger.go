@@ -22,10 +22,14 @@ const (
 	kept = 5 * 24 * time.Hour
 	// keptBrief is how long it is remembered of a message that another one may look like.
 	keptBrief = 15 * time.Minute
-	// settling bounds what is written after an answer, whatever became of the client.
-	settling = 5 * time.Second
-	// maxForgotten bounds the entries that wait to be removed.
-	maxForgotten = 1024
+	// gathering is how long fates wait for more of them, which go to the store with them.
+	gathering = 50 * time.Millisecond
+	// maxGathered is how many of them go to the store in one call, and renewals of leases.
+	maxGathered = 128
+	// maxForgotten bounds the fates that wait.
+	maxForgotten = 1 << 14
+	// maxTries is how often a fate is written while the store does not answer, some ten minutes.
+	maxTries = 60
 )
 
 // A Store keeps the entries of the ledger. *store.Store implements it.
@@ -33,6 +37,8 @@ type Store interface {
 	// Ledger carries out an event on the entries of an attempt's recipients, all in one step, and returns for each the
 	// entry that decided. degraded says that other nodes do not see it.
 	Ledger(ctx context.Context, keys []mail.LedgerKeys, v mail.LedgerEvent) (found []mail.LedgerEntry, degraded bool)
+	// Ledgers does that with several messages in one call, each in a step of its own, and returns no entries.
+	Ledgers(ctx context.Context, calls []mail.LedgerCall) (degraded bool)
 }
 
 // Counts are what a Ledger has counted since New.
@@ -42,7 +48,7 @@ type Counts struct {
 	Again     uint64 // recipients that were delivered to again though they may have the message
 	Unguarded uint64 // attempts of which the store could not be asked or told
 	Removed   uint64 // recipients whose entries were removed
-	Dropped   uint64 // attempts whose entries were not removed, because too many waited for that
+	Dropped   uint64 // attempts whose entries were not removed, because the store could not be told for long
 }
 
 // A Ledger asks a Store what an attempt has to do, and tells it what became of it. It is safe for concurrent use. Run
@@ -54,60 +60,68 @@ type Ledger struct {
 	now    func() time.Time
 	counts counters
 
-	mu      sync.Mutex // guards what follows
-	waiting map[*mail.Attempt]struct{}
+	wake chan struct{} // has a value if fates wait that none did before
 
-	forgotten chan fate
+	mu        sync.Mutex // guards what follows
+	waiting   map[*mail.Attempt]struct{}
+	fates     map[string][]fate // that wait to be written, by message
+	forgotten int               // how many
 }
 
 // counters are those of Counts.
 type counters struct{ repeated, putOff, again, unguarded, removed, dropped atomic.Uint64 }
 
-// A fate is an event that is written later.
+// A fate is that a client has read the reply to an attempt, or with keep above 0 that it may have.
 type fate struct {
 	attempt *mail.Attempt
-	kind    mail.LedgerEventKind
 	keep    time.Duration
-	holders []mail.TraceID
+	holders []mail.TraceID // of the entries by which the recipients were answered
+	tries   uint8          // how often the store did not answer to it
 }
 
 // New returns a Ledger that knows messages under keys. emit is called with what an operator should see, and must not
 // block. now is the clock.
 func New(s Store, keys *Keys, emit func(mail.Event), now func() time.Time) *Ledger {
 	return &Ledger{
-		Keys: keys, store: s, emit: emit, now: now, waiting: make(map[*mail.Attempt]struct{}),
-		forgotten: make(chan fate, maxForgotten),
+		Keys: keys, store: s, emit: emit, now: now, wake: make(chan struct{}, 1),
+		waiting: make(map[*mail.Attempt]struct{}), fates: make(map[string][]fate),
 	}
 }
 
-// Run renews leases and removes entries until ctx ends.
+// Run renews leases and writes fates until ctx ends.
 func (l *Ledger) Run(ctx context.Context) {
 	tick := time.NewTicker(renewal)
 	defer tick.Stop()
+	gathered := time.NewTimer(gathering)
+	defer gathered.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			l.carryOutAll(ctx)
-			return
-		case f := <-l.forgotten:
-			l.carryOut(ctx, &f)
-		case <-tick.C:
-			for _, a := range l.underWay() {
-				l.tell(ctx, a, nil, mail.LedgerEvent{Kind: mail.LedgerRenewed, Lease: lease.Milliseconds()})
+			for more := true; more; {
+				more, _ = l.writeFates(ctx)
 			}
+			return
+		case <-l.wake:
+			gathered.Reset(gathering)
+			continue
+		case <-tick.C:
+			l.renew(ctx)
+		case <-gathered.C:
+		}
+		if more, degraded := l.writeFates(ctx); more && !degraded {
+			gathered.Reset(0)
 		}
 	}
 }
 
-// carryOutAll writes what waits.
-func (l *Ledger) carryOutAll(ctx context.Context) {
-	for {
-		select {
-		case f := <-l.forgotten:
-			l.carryOut(ctx, &f)
-		default:
-			return
+// renew renews the leases of the attempts that wait for their next hops.
+func (l *Ledger) renew(ctx context.Context) {
+	for some := range slices.Chunk(l.underWay(), maxGathered) {
+		calls := make([]mail.LedgerCall, len(some))
+		for i, a := range some {
+			calls[i] = l.call(a, nil, mail.LedgerEvent{Kind: mail.LedgerRenewed, Lease: lease.Milliseconds()})
 		}
+		l.store.Ledgers(context.WithoutCancel(ctx), calls)
 	}
 }
 
@@ -131,8 +145,8 @@ func (l *Ledger) Counts() Counts {
 	}
 }
 
-// ask has the store carry out an event on the entries of the recipients with these indexes, all of them if it is nil.
-func (l *Ledger) ask(ctx context.Context, a *mail.Attempt, of []int, v mail.LedgerEvent) ([]mail.LedgerEntry, bool) {
+// call returns an event on the entries of the recipients with these indexes, all of them if it is nil.
+func (l *Ledger) call(a *mail.Attempt, of []int, v mail.LedgerEvent) mail.LedgerCall {
 	keys := a.Keys
 	if of != nil {
 		keys = slices.Clone(keys)
@@ -154,26 +168,25 @@ func (l *Ledger) ask(ctx context.Context, a *mail.Attempt, of []int, v mail.Ledg
 		v.Holder = a.ID
 	}
 	v.Now, v.Proved = l.now().UnixMilli(), a.Proved
-	return l.store.Ledger(ctx, keys, v)
+	return mail.LedgerCall{Keys: keys, Event: v}
 }
 
-// tell is ask for what has happened. It does not end with its caller's time.
+// tell has the store carry out what has happened. It does not end with its caller's time, but the store's own.
 func (l *Ledger) tell(ctx context.Context, a *mail.Attempt, of []int, v mail.LedgerEvent) (degraded bool) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settling)
-	defer cancel()
-	_, degraded = l.ask(ctx, a, of, v)
+	c := l.call(a, of, v)
+	_, degraded = l.store.Ledger(context.WithoutCancel(ctx), c.Keys, c.Event)
 	return degraded
 }
 
 // Claim is asked right before the end of data is released. whole says that the message can begin again for some of its
 // recipients. If the answer leaves any open, Settle has to follow.
 func (l *Ledger) Claim(ctx context.Context, a *mail.Attempt, whole bool) mail.LedgerAnswer {
-	v := mail.LedgerEvent{Kind: mail.LedgerClaimed, Lease: lease.Milliseconds(), Whole: whole}
-	found, degraded := l.ask(ctx, a, nil, v)
+	c := l.call(a, nil, mail.LedgerEvent{Kind: mail.LedgerClaimed, Lease: lease.Milliseconds(), Whole: whole})
+	found, degraded := l.store.Ledger(ctx, c.Keys, c.Event)
 	if degraded {
 		l.unguarded(a)
 	}
-	v.Now, v.Holder = l.now().UnixMilli(), a.ID
+	v := c.Event
 	plan := Decide(found, v)
 	if plan == WaitForAll {
 		l.counts.putOff.Add(1)
@@ -261,41 +274,116 @@ func became(o *mail.Outcome) mail.LedgerEventKind {
 
 // Forget says that a client showed that it has read our 2yz to an attempt, or with keep above 0 that it may have and
 // how long its entries are to be remembered. entries are the attempts by whose entries the recipients were answered. It
-// waits for nothing, and Run does the work, unless another message may look the same as that of the attempt: then the
-// entries are removed when it returns, because the next message may be that one.
+// waits for nothing, and Run does the work, but for two cases. If another message may look the same as that of the
+// attempt, the entries are removed when it returns, because the next message may be that one. So they are if too many
+// wait: what the store takes long for holds back the clients that bring it.
 func (l *Ledger) Forget(a *mail.Attempt, entries []mail.TraceID, keep time.Duration) {
-	f := fate{attempt: a, kind: mail.LedgerRead, holders: entries}
-	if keep > 0 {
-		f.kind, f.keep = mail.LedgerFades, keep
+	f := fate{attempt: a, keep: keep, holders: entries}
+	n := 0
+	if !a.Brief {
+		n = l.await(f)
 	}
-	if a.Brief {
-		l.carryOut(context.Background(), &f)
-		return
-	}
-	select {
-	case l.forgotten <- f:
-	default:
+	switch {
+	case n == 1:
+		select {
+		case l.wake <- struct{}{}:
+		default: // Run is about to see to it
+		}
+	case n == 0 && l.write(context.Background(), []fate{f}):
 		l.counts.dropped.Add(1)
 	}
 }
 
-// carryOut writes a fate.
-func (l *Ledger) carryOut(ctx context.Context, f *fate) {
-	done := make([]bool, len(f.holders))
-	for i, holder := range f.holders {
-		if done[i] || holder.IsZero() {
-			continue
-		}
-		var of []int
-		for j := i; j < len(f.holders); j++ {
-			if f.holders[j] == holder {
-				done[j] = true
-				of = append(of, j)
-			}
-		}
-		l.tell(ctx, f.attempt, of, mail.LedgerEvent{Kind: f.kind, Holder: holder, Keep: f.keep.Milliseconds()})
-		if f.kind == mail.LedgerRead {
-			l.counts.removed.Add(uint64(len(of)))
+// await has a fate wait for Run, and returns how many do by then: 0 if there is no room for it.
+func (l *Ledger) await(f fate) (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.forgotten >= maxForgotten {
+		return 0
+	}
+	name := f.attempt.Keys[0].Message
+	l.fates[name] = append(l.fates[name], f)
+	l.forgotten++
+	return l.forgotten
+}
+
+// Prepare says that an attempt is about to go to its next hop, from the node that its client speaks with. What waits to
+// be removed of the same message is removed first: its client has read the answer, and means it once more.
+func (l *Ledger) Prepare(ctx context.Context, a *mail.Attempt) {
+	name := a.Keys[0].Message
+	l.mu.Lock()
+	fates := l.fates[name]
+	l.forgotten -= len(fates)
+	delete(l.fates, name)
+	l.mu.Unlock()
+	if len(fates) > 0 && l.write(ctx, fates) {
+		l.counts.dropped.Add(uint64(len(fates)))
+	}
+}
+
+// writeFates writes some of the fates that wait, and reports whether more do. Those that the store could not be told
+// wait again, and degraded says so.
+func (l *Ledger) writeFates(ctx context.Context) (more, degraded bool) {
+	var some []fate
+	l.mu.Lock()
+	for name, fates := range l.fates {
+		some = append(some, fates...)
+		delete(l.fates, name)
+		if len(some) >= maxGathered {
+			break
 		}
 	}
+	l.forgotten -= len(some)
+	more = l.forgotten > 0
+	l.mu.Unlock()
+	if len(some) > 0 {
+		degraded = l.write(ctx, some)
+	}
+	for i := range some {
+		if f := &some[i]; degraded {
+			if f.tries++; ctx.Err() != nil || f.tries >= maxTries || l.await(*f) == 0 {
+				l.counts.dropped.Add(1)
+			}
+		}
+	}
+	return more, degraded
+}
+
+// write writes fates.
+func (l *Ledger) write(ctx context.Context, fates []fate) (degraded bool) {
+	calls := make([]mail.LedgerCall, 0, len(fates))
+	removed := 0
+	for i := range fates {
+		f := &fates[i]
+		v := mail.LedgerEvent{Kind: mail.LedgerRead}
+		if f.keep > 0 {
+			v.Kind, v.Keep = mail.LedgerFades, f.keep.Milliseconds()
+		}
+		for of := range f.holders {
+			v.Holder = f.holders[of]
+			if v.Holder.IsZero() || slices.Contains(f.holders[:of], v.Holder) {
+				continue
+			}
+			var same []int
+			for j := of; j < len(f.holders); j++ {
+				if f.holders[j] == v.Holder {
+					same = append(same, j)
+				}
+			}
+			if v.Kind == mail.LedgerRead {
+				removed += len(same)
+			}
+			if len(same) == len(f.holders) {
+				same = nil // all of them
+			}
+			calls = append(calls, l.call(f.attempt, same, v))
+		}
+	}
+	if len(calls) == 0 {
+		return false
+	}
+	if degraded = l.store.Ledgers(context.WithoutCancel(ctx), calls); !degraded {
+		l.counts.removed.Add(uint64(removed))
+	}
+	return degraded
 }

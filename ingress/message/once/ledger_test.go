@@ -3,6 +3,7 @@ package once
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -17,6 +18,8 @@ type memory struct {
 	entries map[string]mail.LedgerEntry
 	down    bool
 	events  []mail.LedgerEventKind
+	batches int
+	slow    time.Duration // how long each call of Ledgers takes
 }
 
 func (m *memory) Ledger(_ context.Context, keys []mail.LedgerKeys, v mail.LedgerEvent) ([]mail.LedgerEntry, bool) {
@@ -36,6 +39,39 @@ func (m *memory) Ledger(_ context.Context, keys []mail.LedgerKeys, v mail.Ledger
 		}
 	}
 	return found, m.down
+}
+
+func (m *memory) Ledgers(ctx context.Context, calls []mail.LedgerCall) (degraded bool) {
+	m.mu.Lock()
+	m.batches++
+	down, slow := m.down, m.slow
+	m.mu.Unlock()
+	time.Sleep(slow) // virtual
+	for _, c := range calls {
+		if !down {
+			m.Ledger(ctx, c.Keys, c.Event)
+		}
+	}
+	return down
+}
+
+// held returns the entries.
+func (m *memory) held() (all []mail.LedgerEntry) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, e := range m.entries {
+		if e != (mail.LedgerEntry{}) {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// fail has the store answer nothing, or answer again.
+func (m *memory) fail(down bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.down = down
 }
 
 func ignore(mail.Event) {}
@@ -174,7 +210,7 @@ func TestLedger_RemovesWhatWasRead(t *testing.T) {
 		out := []mail.Outcome{took, took}
 		l.Settle(t.Context(), a, answer.Open, out)
 		l.Forget(a, []mail.TraceID{out[0].Entry, {9}}, 0) // the entry of b is another attempt's
-		synctest.Wait()
+		time.Sleep(2 * gathering)
 		answer = l.Claim(t.Context(), attempt(2, "a", "b"), true)
 		if len(answer.Open) != 1 || answer.Open[0] != 0 {
 			t.Errorf("after the removal open are %v, want that of a", answer.Open)
@@ -188,7 +224,7 @@ func TestLedger_FadesWhatWasPerhapsRead(t *testing.T) {
 		a := attempt(1, "r")
 		o := settle(t, l, a, took)
 		l.Forget(a, []mail.TraceID{o.Entry}, time.Hour)
-		synctest.Wait()
+		time.Sleep(2 * gathering)
 		open := func(after time.Duration) int {
 			clock := func() time.Time { return time.Now().Add(after) }
 			return len(New(l.store, l.Keys, ignore, clock).Claim(t.Context(), attempt(2, "r"), true).Open)
@@ -199,6 +235,100 @@ func TestLedger_FadesWhatWasPerhapsRead(t *testing.T) {
 		if n := open(61 * time.Minute); n != 1 {
 			t.Errorf("after the hour open are %d", n)
 		}
+	})
+}
+
+// readAll has the clients of n messages show that they have read the answers.
+func readAll(t *testing.T, l *Ledger, n int) {
+	t.Helper()
+	for i := range n {
+		a := attempt(1, "r")
+		a.Keys[0].Message, a.Keys[0].Recipients[0][0] = fmt.Sprint("m", i), fmt.Sprint("r", i)
+		o := settle(t, l, a, took)
+		l.Forget(a, []mail.TraceID{o.Entry}, 0)
+	}
+}
+
+func TestLedger_RemovesManyInOneCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, m := newLedger(t)
+		const messages = 5000 // far more than one call takes
+		readAll(t, l, messages)
+		time.Sleep(2 * gathering)
+		if c := l.Counts(); c.Dropped != 0 || c.Removed != messages || len(m.held()) != 0 {
+			t.Errorf("%d entries are left, counted %+v", len(m.held()), c)
+		}
+		if most := messages/maxGathered + 2; m.batches > most {
+			t.Errorf("%d calls, want %d at most", m.batches, most)
+		}
+	})
+}
+
+// What the store could not be told is told later, or its entries would stay for days.
+func TestLedger_RemovesWhatTheStoreWasNotTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, m := newLedger(t)
+		m.fail(true)
+		readAll(t, l, 10)
+		time.Sleep(3 * renewal)
+		if n := len(m.held()); n != 10 {
+			t.Errorf("while the store does not answer, it holds %d", n)
+		}
+		if m.batches > 5 {
+			t.Errorf("it was asked %d times meanwhile", m.batches)
+		}
+		m.fail(false)
+		time.Sleep(renewal + gathering)
+		if n := len(m.held()); n != 0 {
+			t.Errorf("after it answers, it holds %d", n)
+		}
+	})
+}
+
+func TestLedger_GivesUpWhatTheStoreIsNotToldForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, m := newLedger(t)
+		m.fail(true)
+		readAll(t, l, 10)
+		time.Sleep((maxTries + 2) * renewal)
+		if c := l.Counts(); c.Dropped != 10 || l.forgotten != 0 {
+			t.Errorf("%d wait, counted %+v", l.forgotten, c)
+		}
+	})
+}
+
+// A client that has read the answer and sends the same message at once means it.
+func TestLedger_RemovesBeforeTheSameMessageIsClaimed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, _ := newLedger(t)
+		a := attempt(1, "r")
+		o := settle(t, l, a, took)
+		l.Forget(a, []mail.TraceID{o.Entry}, 0)
+		next := attempt(2, "r")
+		l.Prepare(t.Context(), next)
+		if answer := l.Claim(t.Context(), next, true); len(answer.Open) != 1 || answer.Outcomes[0].Again {
+			t.Errorf("sent once more: %+v", answer)
+		}
+	})
+}
+
+// TestLedger_RenewsWhileManyAreRemoved: a slow store holds no lease back.
+func TestLedger_RenewsWhileManyAreRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, m := newLedger(t)
+		first := attempt(1, "r")
+		l.Claim(t.Context(), first, true)
+		readAll(t, l, 5000)
+		m.mu.Lock()
+		m.slow = 2 * time.Second
+		m.mu.Unlock()
+		for range 6 {
+			time.Sleep(10 * time.Second)
+			if answer := l.Claim(t.Context(), attempt(2, "r"), true); len(answer.Open) != 0 {
+				t.Fatalf("while the first attempt waits: %+v", answer)
+			}
+		}
+		l.Settle(t.Context(), first, []int{0}, []mail.Outcome{took})
 	})
 }
 
