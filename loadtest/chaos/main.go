@@ -146,6 +146,13 @@ func start(ctx context.Context, out io.Writer, o options) error {
 
 // apart runs one scenario in a process of its own.
 func apart(ctx context.Context, out io.Writer, dir string, s *scenario, o options) error {
+	if s.build != nil {
+		var err error
+		if o.binary, err = s.build(ctx, dir); err != nil {
+			fmt.Fprintf(out, "chaos: FAIL %s seed %d: %s\n", s.name, o.seed, err)
+			return err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.most()+30*time.Second)
 	defer cancel()
 	args := []string{

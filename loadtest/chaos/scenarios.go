@@ -7,4 +7,8 @@ var scenarios = []scenario{
 	redisKilled, redisFrozen, redisEmptied, redisReadOnly, redisFull, dnsDead, dnsSlow, dnsServfail, dnsLying,
 	blackHole, rstInData, garbage, storm421, closes, noReply, greylisted, lossy, descriptors, reloads,
 	certificates, hogs,
+	redisSlow, redisSentinel, redisCluster,
+	drip, full, postgrey, siteMoves,
+	expired, sameName, gossipKey,
+	memoryLimit, stateFull,
 }

@@ -29,6 +29,9 @@ type scenario struct {
 	rules  string                            // lines of the rules
 	plain  func(t *trial) smtptest.Behaviour // of the destination; nil: it takes everything
 	play   func(t *trial) error              // does the harm while mail runs
+
+	prepare func(t *trial, s *fleet.Stage) error                  // before the nodes start; may be nil
+	build   func(ctx context.Context, dir string) (string, error) // makes the binary; nil: it is as the options say
 }
 
 func (s *scenario) most() time.Duration {
@@ -55,6 +58,7 @@ type trial struct {
 	ledger   ledger
 	loads    int             // makes names
 	enter    []*fleet.Member // where mail enters; nil: at all nodes
+	sluice   *sluice         // before what the scenario says; may be nil
 
 	mu      sync.Mutex // over what follows
 	answers []answer
@@ -95,6 +99,12 @@ func (t *trial) run() {
 	t.Stage, err = fleet.NewStage(ctx, fleet.StagePlan{
 		Binary: t.options.binary, Nodes: nodes, Base: t.options.base, Config: t.scenario.config,
 		Zone: t.scenario.zone, Rules: t.scenario.rules, Plain: behaviour,
+		Prepare: func(_ context.Context, s *fleet.Stage) error {
+			if t.scenario.prepare == nil {
+				return nil
+			}
+			return t.scenario.prepare(t, s)
+		},
 	})
 	if err != nil {
 		t.harmed("%s", err)

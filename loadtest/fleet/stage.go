@@ -21,6 +21,8 @@ type StagePlan struct {
 	Rules  string // lines besides those of plain.test
 	Plain  smtptest.Behaviour
 	Wire   Wire // to each node
+	// Prepare is called before the nodes start, when all that they need is there; may be nil.
+	Prepare func(context.Context, *Stage) error
 }
 
 // A Stage is a cluster whose nodes have networks of their own, and what they need at the Hub: Redis, a name server, and
@@ -34,6 +36,7 @@ type Stage struct {
 
 	ports   []Port
 	servers []*smtptest.Server
+	ends    []func() // of what AtEnd was told
 }
 
 // The addresses of a Stage.
@@ -79,6 +82,9 @@ func (s *Stage) start(ctx context.Context, plan StagePlan) (err error) {
 	err = errors.Join(
 		os.WriteFile(s.Rules(), []byte(rules+plan.Rules), 0o600),
 		os.WriteFile(filepath.Join(s.Dir, "secret"), []byte("a secret of all these nodes\n"), 0o600))
+	if err == nil && plan.Prepare != nil {
+		err = plan.Prepare(ctx, s)
+	}
 	if err != nil {
 		return err
 	}
@@ -119,11 +125,18 @@ func (s *Stage) Serve(ctx context.Context, addr string, b smtptest.Behaviour) (*
 	return d, nil
 }
 
+// AtEnd has Close call f once the nodes have ended, the last one first.
+func (s *Stage) AtEnd(f func()) { s.ends = append(s.ends, f) }
+
 // Close ends all of it.
 func (s *Stage) Close() {
 	if s.Fleet != nil {
 		s.Fleet.Close()
 	}
+	for i := len(s.ends) - 1; i >= 0; i-- {
+		s.ends[i]()
+	}
+	s.ends = nil
 	if s.Redis != nil {
 		s.Redis.End()
 	}
