@@ -4,7 +4,8 @@ GO       ?= go
 FUZZTIME ?= 4s
 TOOL      = $(GO) tool -modfile=.ci/go.mod
 
-.PHONY: build run test race fuzz bench bench-relay cluster cluster-test cluster-test-long abuse chaos prove-ledger check house slow tools
+.PHONY: build run test race fuzz bench bench-relay cluster cluster-test cluster-test-long abuse chaos loadtest prove-ledger check \
+	house slow tools
 
 build:
 	$(GO) build -trimpath -o bin/millrace .
@@ -59,6 +60,13 @@ chaos: build tools
 	@$(GO) build -o bin/chaos ./loadtest/chaos
 	@exec bin/chaos -binary bin/millrace $(if $(QUICK),-quick) $(if $(SCENARIO),-scenario $(SCENARIO)) \
 		$(if $(SEED),-seed $(SEED)) $(if $(RUNS),-runs $(RUNS))
+
+# As much mail as goes through a cluster, what it costs, and the ledger of truth: eight minutes. QUICK=1: a part of it in half
+# a minute; PART=mix,rate: some of it; SEED=n: the same choices; RECORD=1: the result goes to bench/results, too.
+loadtest: build tools
+	@$(GO) build -o bin/load ./loadtest/load
+	@exec bin/load -binary bin/millrace $(if $(QUICK),-quick) $(if $(PART),-part $(PART)) $(if $(SEED),-seed $(SEED)) \
+		$(if $(RECORD),-record bench/results)
 
 check:
 	test -z "$$(gofmt -l . | tee /dev/stderr)"

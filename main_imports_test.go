@@ -92,6 +92,7 @@ var gateFor = map[string][]string{
 	"golang.org/x/text/unicode/norm":             {"router/rules"},
 	"golang.org/x/sync":                          {"..."},
 	"golang.org/x/sys":                           {"loadtest/...", "tests"},
+	"github.com/go-analyze/charts":               {"loadtest/..."},
 	"pgregory.net/rapid":                         {"tests"},
 	"go.uber.org/goleak":                         {"tests"},
 	"github.com/rogpeppe/go-internal/testscript": {"tests"},

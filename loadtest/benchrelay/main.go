@@ -23,6 +23,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/millrace/millrace/loadtest/fleet"
 )
 
 // A scenario is one way of using smtp-source.
@@ -111,7 +113,7 @@ func run(ctx context.Context, chosen []scenario, rounds int, binary string, prog
 	if err := b.start(ctx, binary); err != nil {
 		return nil, err
 	}
-	r := &result{Rounds: rounds, Machine: machine(), Subjects: b.describe()}
+	r := &result{Rounds: rounds, Machine: fleet.ReadMachine().String(), Subjects: b.describe()}
 	for _, s := range chosen {
 		r.Scenarios = append(r.Scenarios, measured{scenario: s, Runs: make(map[string][]sample)})
 	}

@@ -1,13 +1,9 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
 	"io"
-	"os"
-	"runtime"
 	"slices"
-	"strings"
 	"text/tabwriter"
 )
 
@@ -139,21 +135,4 @@ func (b *bench) describe() []string {
 		}
 	}
 	return lines
-}
-
-// machine describes what the numbers were taken on.
-func machine() string {
-	model := ""
-	if f, err := os.Open("/proc/cpuinfo"); err == nil {
-		defer f.Close()
-		for in := bufio.NewScanner(f); in.Scan(); {
-			if name, value, _ := strings.Cut(in.Text(), ":"); strings.TrimSpace(name) == "model name" {
-				model = strings.TrimSpace(value)
-				break
-			}
-		}
-	}
-	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease") // the line is complete without it
-	return fmt.Sprintf("%d x %s, Linux %s, %s", runtime.NumCPU(), model, strings.TrimSpace(string(kernel)),
-		runtime.Version())
 }

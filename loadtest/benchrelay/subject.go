@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -199,16 +198,13 @@ type sample struct {
 	Wall float64 // seconds
 }
 
-// measure runs smtp-source once. smtp-source ends with an error at the first reply that is no 2yz.
+// measure runs smtp-source once.
 func (b *bench) measure(ctx context.Context, s scenario, x subject) (sample, error) {
-	args := []string{
-		"-s", strconv.Itoa(s.Sessions), "-m", strconv.Itoa(s.Messages), "-l", strconv.Itoa(s.Octets),
-		"-f", "source@client.example", "-t", "sink@bench.example",
+	o := extern.SourceOptions{
+		Sessions: s.Sessions, Messages: s.Messages, Octets: s.Octets, Reuse: s.Reuse,
+		Reverse: "source@client.example", Forward: "sink@bench.example",
 	}
-	if s.Reuse {
-		args = append(args, "-d")
-	}
-	cmd := b.source.Command(ctx, append(args, x.addr)...)
+	cmd := b.source.Command(ctx, o.Args(x.addr)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	before, err := cpuTime(x.pid)
 	if err != nil {

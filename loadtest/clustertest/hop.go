@@ -173,14 +173,11 @@ type effort struct{ cpu, wall time.Duration }
 // spent returns what the nodes take while do runs.
 func (t *trial) spent(do func() error) (effort, error) {
 	total := func() (sum time.Duration, err error) {
-		for _, m := range t.ring.Nodes {
-			c, err := m.Process.CPU()
-			if err != nil {
-				return 0, err
-			}
+		nodes, _, err := t.ring.CPU()
+		for _, c := range nodes {
 			sum += c
 		}
-		return sum, nil
+		return sum, err
 	}
 	begun := time.Now()
 	before, err := total()

@@ -42,9 +42,10 @@ func newFloor(ctx context.Context, keys string) (f *floor, err error) {
 		return nil, err
 	}
 	f = new(floor)
+	made := f // a return of nil and an error leaves no other name
 	defer func() {
 		if err != nil {
-			f.close()
+			made.close()
 		}
 	}()
 	_, addr, err := f.start(ctx, self, "-floor", keys)

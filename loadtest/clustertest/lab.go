@@ -47,9 +47,10 @@ func newLab(ctx context.Context, binary string) (l *lab, err error) {
 		return nil, err
 	}
 	l = &lab{dir: dir}
+	made := l // a return of nil and an error leaves no other name
 	defer func() {
 		if err != nil {
-			l.close()
+			made.close()
 		}
 	}()
 	if l.binary, err = fleet.Build(ctx, dir, binary); err != nil {

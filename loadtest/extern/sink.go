@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 )
 
@@ -37,6 +38,33 @@ func StartSmtpSink(t testing.TB, opts SinkOptions) (addr, dumpDir string) {
 		return sink.Command(context.Background(), append(args, addr, "1024")...)
 	})
 	return addr, dumpDir
+}
+
+// SourceOptions says what smtp-source sends.
+type SourceOptions struct {
+	Sessions int // at a time
+	Messages int
+	Octets   int
+	Reuse    bool // a session carries message after message, instead of one
+	Reverse  string
+	Forward  string
+	// Numbered puts a number before the local part of Forward, for each message another one, from 1 on.
+	Numbered bool
+}
+
+// Args are the options of smtp-source(1), which ends with an error at the first reply that is no 2yz.
+func (o SourceOptions) Args(addr string) []string {
+	args := []string{
+		"-s", strconv.Itoa(o.Sessions), "-m", strconv.Itoa(o.Messages), "-l", strconv.Itoa(o.Octets),
+		"-f", o.Reverse, "-t", o.Forward,
+	}
+	if o.Reuse {
+		args = append(args, "-d")
+	}
+	if o.Numbered {
+		args = append(args, "-N")
+	}
+	return append(args, addr)
 }
 
 // openDir makes a folder for the length of the test that any user may write to: when root starts smtp-sink, it runs as

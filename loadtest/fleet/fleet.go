@@ -29,6 +29,8 @@ type Plan struct {
 	Base   string
 	Config string // sections, besides those that the Fleet writes
 	Ring   bool   // the nodes are a cluster
+	// Trusted is the network of the clients that may relay anywhere, where the balancer brings them. "": none
+	Trusted string
 }
 
 // A Member is one node: its addresses, which outlive its process.
@@ -55,8 +57,9 @@ type Fleet struct {
 	Nodes    []*Member
 	Balancer string // its address
 
-	running []*Process
-	client  *http.Client
+	balancing *Process
+	running   []*Process
+	client    *http.Client
 }
 
 // names of nodes.
@@ -149,7 +152,11 @@ func (f *Fleet) configure(m *Member) error {
 	var c strings.Builder
 	fmt.Fprintf(&c, "hostname: relay.example\npostmaster: ops@elsewhere.example\nlisten:\n  - {addr: %q}\n", m.SMTP)
 	if m.Proxied != "" {
-		fmt.Fprintf(&c, "  - {addr: %q, proxy_protocol: [%q]}\n", m.Proxied, f.balancerNetwork(m))
+		trust := ""
+		if f.Trusted != "" {
+			trust = fmt.Sprintf(", relay: trusted, networks: [%q]", f.Trusted)
+		}
+		fmt.Fprintf(&c, "  - {addr: %q, proxy_protocol: [%q]%s}\n", m.Proxied, f.balancerNetwork(m), trust)
 	}
 	fmt.Fprintf(&c, "state: state\nadmin: {addr: %q, token_file: ../token}\n", m.HTTP)
 	if f.Ring {
@@ -307,6 +314,21 @@ func (f *Fleet) Status(ctx context.Context, m *Member) (admin.ClusterStatus, err
 	return s, json.NewDecoder(resp.Body).Decode(&s)
 }
 
+// CPU is the time that each node has taken, in their order, and the balancer.
+func (f *Fleet) CPU() (nodes []time.Duration, balancer time.Duration, err error) {
+	for _, m := range f.Nodes {
+		c, err := m.Process.CPU()
+		if err != nil {
+			return nil, 0, err
+		}
+		nodes = append(nodes, c)
+	}
+	if f.balancing != nil {
+		balancer, err = f.balancing.CPU()
+	}
+	return nodes, balancer, err
+}
+
 // Sees reports whether each of nodes has n members.
 func (f *Fleet) Sees(ctx context.Context, nodes []*Member, n int) bool {
 	for _, m := range nodes {
@@ -408,7 +430,7 @@ listen relay
 		return err
 	}
 	f.running = append(f.running, p)
-	f.Balancer = addr
+	f.Balancer, f.balancing = addr, p
 	return AwaitPort(ctx, p, addr)
 }
 

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,21 +20,25 @@ import (
 // address takes the connection, until it was accepted or refused for good. The reverse-path of a message begins with
 // its id, by which the log of a node names it.
 type Load struct {
-	Name     string              // of the messages, unique in a run
-	Addrs    func() []string     // in the order to try, asked for each connection
-	Forward  func(i int) string  // the forward-path of message i
-	Octets   int                 // of a message; 0: a few
-	Fresh    bool                // a connection for each message
-	Clients  int                 // at a time
-	Messages int                 // 0: until Stop is closed
-	Stop     <-chan struct{}     // may be nil
-	Every    time.Duration       // the pause of a client between two messages; 0: none
-	Backoff  time.Duration       // before a message is tried again; 0: 50 ms
-	Patience time.Duration       // until a message is given up; 0: 20 s
-	Timeout  time.Duration       // of each reply; 0: that of a source.Session
-	Pace     source.Pace         // how fast the octets of a message are sent
-	Watch    func(source.Result) // sees every answer; may be nil
-	Networks int                 // how many the clients come from; 0: one
+	Name     string             // of the messages, unique in a run
+	Addrs    func() []string    // in the order to try, asked for each connection
+	Forward  func(i int) string // the forward-path of message i
+	Octets   int                // of a message, at most; 0: a few
+	Size     func(i int) int    // of message i in octets, less what its last line lacks; nil: Octets
+	Fresh    bool               // a connection for each message
+	Clients  int                // at a time
+	Messages int                // 0: until Stop is closed
+	Stop     <-chan struct{}    // may be nil
+	Every    time.Duration      // the pause of a client between two messages; 0: none
+	Rate     float64            // an open loop: so many messages a second are due, each at its time, whatever became of
+	// those before; what is late because all clients were busy has taken so much longer. 0: as fast as it goes
+	Backoff  time.Duration        // before a message is tried again; 0: 50 ms
+	Patience time.Duration        // until a message is given up; 0: 20 s
+	Timeout  time.Duration        // of each reply; 0: that of a source.Session
+	Pace     source.Pace          // how fast the octets of a message are sent
+	Watch    func(source.Result)  // sees every answer; may be nil
+	Networks int                  // how many the clients come from; 0: one
+	Dial     func(*source.Config) // changes how a connection is made and what is spoken on it; may be nil
 
 	next    atomic.Int64 // the number of the next message
 	padding []byte       // behind the header section
@@ -50,7 +55,7 @@ type Sent struct {
 	Doubtful bool // an attempt ended after the end of data and without a word of the destination
 	// DoubtAt are the addresses at which an attempt ended so
 	DoubtAt []string
-	Took    time.Duration // from the first attempt to the answer that ended it
+	Took    time.Duration // from the first attempt, or when it was due, to the answer that ended it
 }
 
 // Run sends and returns when all is answered.
@@ -63,9 +68,10 @@ func (l *Load) Run(ctx context.Context) []Sent {
 		mu  sync.Mutex // over all
 		all []Sent
 	)
+	begun := time.Now()
 	for range l.Clients {
 		wg.Go(func() { // ends when there are no more messages, or with ctx
-			own := l.client(ctx)
+			own := l.client(ctx, begun)
 			mu.Lock()
 			defer mu.Unlock()
 			all = append(all, own...)
@@ -84,7 +90,7 @@ func (l *Load) ended(ctx context.Context) bool {
 	}
 }
 
-func (l *Load) client(ctx context.Context) []Sent {
+func (l *Load) client(ctx context.Context, begun time.Time) []Sent {
 	var all []Sent
 	var s *source.Session
 	defer func() {
@@ -97,8 +103,9 @@ func (l *Load) client(ctx context.Context) []Sent {
 		if l.Messages > 0 && i >= l.Messages {
 			break
 		}
+		due := l.await(ctx, begun, i)
 		var m Sent
-		m, s = l.deliver(ctx, s, i)
+		m, s = l.deliver(ctx, s, i, due)
 		all = append(all, m)
 		if l.Fresh && s != nil {
 			_ = s.Quit() // everything was answered
@@ -111,12 +118,28 @@ func (l *Load) client(ctx context.Context) []Sent {
 	return all
 }
 
+// await waits until message i is due, and returns from when on it takes time.
+func (l *Load) await(ctx context.Context, begun time.Time, i int) time.Time {
+	if l.Rate == 0 {
+		return time.Now()
+	}
+	due := begun.Add(time.Duration(float64(i) / l.Rate * float64(time.Second)))
+	if wait := time.Until(due); wait > 0 {
+		Rest(ctx, wait)
+	}
+	return due
+}
+
 // deliver tries one message until it is accepted, refused for good, or patience has ended.
-func (l *Load) deliver(ctx context.Context, s *source.Session, i int) (Sent, *source.Session) {
+func (l *Load) deliver(ctx context.Context, s *source.Session, i int, begun time.Time) (Sent, *source.Session) {
 	m := Sent{ID: fmt.Sprintf("%s-%d", l.Name, i)}
-	octets := append([]byte("Subject: "+m.ID+"\r\n\r\nhi\r\n"), l.padding...)
+	padding := l.padding
+	if l.Size != nil {
+		padding = padding[:min(l.Size(i), len(padding))]
+		padding = padding[:1+bytes.LastIndexByte(padding, '\n')]
+	}
+	octets := append([]byte("Subject: "+m.ID+"\r\n\r\nhi\r\n"), padding...)
 	letter := source.Message{Reverse: m.ID + "@client.example", Forward: []string{l.Forward(i)}, Octets: octets}
-	begun := time.Now()
 	patience := l.Patience
 	if patience == 0 {
 		patience = 20 * time.Second
@@ -182,6 +205,9 @@ func (l *Load) dial(ctx context.Context, m *Sent) *source.Session {
 		if l.Networks > 0 {
 			c.Local = netip.AddrFrom4([4]byte{127, 0, byte(100 + rand.IntN(l.Networks)), 1})
 		}
+		if l.Dial != nil {
+			l.Dial(&c)
+		}
 		s, err := source.Dial(ctx, c)
 		if err == nil {
 			return s
@@ -224,6 +250,11 @@ func Count(all []Sent, d *smtptest.Server) Tally {
 	for _, m := range d.Messages() {
 		there[ID(m.Octets)]++
 	}
+	return Compare(all, there)
+}
+
+// Compare holds what was sent to how often each message is there.
+func Compare(all []Sent, there map[string]int) Tally {
 	var t Tally
 	for _, m := range all {
 		t.Messages++

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -93,6 +94,34 @@ func (p *Process) CPU() (time.Duration, error) {
 		return 0, fmt.Errorf("process %d: %w", p.Cmd.Process.Pid, err)
 	}
 	return time.Duration(t.Nano()), nil
+}
+
+// A Memory is what a process holds, in octets. What the kernel keeps for its sockets is not in it.
+type Memory struct {
+	PSS, RSS int64
+	Peak     int64 // the most that RSS was
+}
+
+// Memory asks for what the process holds.
+func (p *Process) Memory() (m Memory, err error) {
+	for _, field := range []struct {
+		file, name string
+		to         *int64
+	}{{"smaps_rollup", "Pss:", &m.PSS}, {"smaps_rollup", "Rss:", &m.RSS}, {"status", "VmHWM:", &m.Peak}} {
+		file := fmt.Sprintf("/proc/%d/%s", p.Cmd.Process.Pid, field.file)
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return m, err
+		}
+		_, rest, found := strings.Cut(string(text), "\n"+field.name)
+		line, _, _ := strings.Cut(rest, "\n")
+		kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(line), " kB"), 10, 64)
+		if !found || err != nil {
+			return m, fmt.Errorf("no %s in %s", field.name, file)
+		}
+		*field.to = kib << 10
+	}
+	return m, nil
 }
 
 // Await waits until cond holds, or ctx or limit ends.

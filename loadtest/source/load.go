@@ -35,7 +35,7 @@ func (r *Report) Quantile(q float64) time.Duration {
 
 // Run sends the messages and returns when all were answered or ctx ended.
 func (l Load) Run(ctx context.Context) *Report {
-	total := &Report{Latency: newHistogram()}
+	total := &Report{Latency: NewHistogram()}
 	var (
 		mu   sync.Mutex // over total and left
 		wg   sync.WaitGroup
@@ -76,7 +76,7 @@ func (r *Report) add(o *Report) {
 
 // worker is one session after another, until take says that there is nothing left.
 func (l Load) worker(ctx context.Context, take func() bool) *Report {
-	r := &Report{Latency: newHistogram()}
+	r := &Report{Latency: NewHistogram()}
 	var s *Session
 	for take() {
 		begun := time.Now()
@@ -134,6 +134,7 @@ func (r *Report) count(ctx context.Context, result Result, err error) bool {
 	return false
 }
 
-func newHistogram() *hdrhistogram.Histogram {
+// NewHistogram returns an empty one for times in microseconds, whose range is beyond every time-out.
+func NewHistogram() *hdrhistogram.Histogram {
 	return hdrhistogram.New(1, (10 * time.Minute).Microseconds(), 3)
 }

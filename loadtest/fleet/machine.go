@@ -1,0 +1,54 @@
+package fleet
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// A Machine is what figures were taken on.
+type Machine struct {
+	Cores  int      `json:"cores"`
+	Model  string   `json:"model"`
+	Flags  []string `json:"flags"` // of the processor, those of flagsThatCount
+	Kernel string   `json:"kernel"`
+	Go     string   `json:"go"`
+	Load   string   `json:"load"` // the averages over 1, 5 and 15 minutes when it was asked
+}
+
+// flagsThatCount say which instructions the hashes, the ciphers and the signatures of a relay find.
+var flagsThatCount = []string{"sha_ni", "aes", "vaes", "avx2", "avx512f", "avx512ifma", "adx", "bmi2"}
+
+// ReadMachine asks the kernel. What it does not tell stays empty: figures are complete without it.
+func ReadMachine() Machine {
+	m := Machine{Cores: runtime.NumCPU(), Go: runtime.Version()}
+	if f, err := os.Open("/proc/cpuinfo"); err == nil {
+		defer f.Close()
+		for in := bufio.NewScanner(f); in.Scan() && (m.Model == "" || m.Flags == nil); {
+			name, value, _ := strings.Cut(in.Text(), ":")
+			switch strings.TrimSpace(name) {
+			case "model name":
+				m.Model = strings.TrimSpace(value)
+			case "flags":
+				m.Flags = slices.DeleteFunc(strings.Fields(value), func(flag string) bool {
+					return !slices.Contains(flagsThatCount, flag)
+				})
+			}
+		}
+	}
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	m.Kernel = strings.TrimSpace(string(kernel))
+	load, _ := os.ReadFile("/proc/loadavg")
+	if averages := strings.Fields(string(load)); len(averages) > 3 {
+		m.Load = strings.Join(averages[:3], " ")
+	}
+	return m
+}
+
+// String tells what does not change between two runs.
+func (m Machine) String() string {
+	return fmt.Sprintf("%d x %s, Linux %s, %s", m.Cores, m.Model, m.Kernel, m.Go)
+}
