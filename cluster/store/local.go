@@ -12,8 +12,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// The keys and values of the local store's tables. Times are microseconds of the Unix epoch. A zero value has expired
-// long ago, so that a new entry and an expired one are treated the same, and expired entries need not be removed.
+// The keys and values of the local store's tables. Times are what micros returns. A zero value has expired long ago, so
+// that a new entry and an expired one are treated the same, and expired entries need not be removed.
 type (
 	rateKey struct {
 		client      netip.Prefix
@@ -66,6 +66,7 @@ type (
 // A local is the store in this process. Its methods are safe for concurrent use. They take the time as an argument, so
 // that all calls of a stage use the same time.
 type local struct {
+	began     time.Time
 	halfLife  time.Duration
 	rates     *table[rateKey, int64] // theoretical arrival times
 	lists     *table[listKey, listCell]
@@ -80,7 +81,7 @@ type local struct {
 
 func newLocal(c Config) *local {
 	return &local{
-		halfLife: c.tune.halfLife,
+		began: c.Now(), halfLife: c.tune.halfLife,
 		rates: newTable[rateKey, int64](c.tune.entries, func(k rateKey) rateKey {
 			return rateKey{k.client, strings.Clone(k.group), strings.Clone(k.name)}
 		}),
@@ -99,10 +100,16 @@ func newLocal(c Config) *local {
 	}
 }
 
+// micros returns the microseconds of the Unix epoch as they pass in this process. No time that was kept comes nearer
+// or goes away where the clock of the machine is set.
+func (l *local) micros(now time.Time) int64 {
+	return l.began.UnixMicro() + now.Sub(l.began).Microseconds()
+}
+
 // draw draws rates and sets results. Each limit is divided by nodes. If a rate of a unit refuses, the draws of the unit
 // are refunded. Until then, for about a microsecond, concurrent draws may be refused because of them.
 func (l *local) draw(rates []mail.Rate, results []mail.RateResult, nodes int, now time.Time) {
-	at := now.UnixMicro()
+	at := l.micros(now)
 	for first := 0; first < len(rates); {
 		last := unitEnd(rates, first)
 		for i := first; i < last; i++ {
@@ -121,14 +128,15 @@ func (l *local) draw(rates []mail.Rate, results []mail.RateResult, nodes int, no
 
 func keyOf(r *mail.Rate) rateKey { return rateKey{r.Client, r.Group, r.Name} }
 
-// drawOne draws one rate, or looks if it peeks.
+// drawOne draws one rate, or looks if it peeks. As in lua/gcra.lua no arrival is further ahead than a draw can have
+// moved it.
 func (l *local) drawOne(r *mail.Rate, g gauge, now int64) mail.RateResult {
 	if r.Peek {
-		return rateResult(max(now, l.rates.get(keyOf(r))) + g.cost - g.burst - now)
+		return rateResult(max(now, min(l.rates.get(keyOf(r)), now+g.burst)) + g.cost - g.burst - now)
 	}
 	arrival, part := l.rates.hold(keyOf(r))
 	defer part.mu.Unlock()
-	moved := max(now, *arrival) + g.cost
+	moved := max(now, min(*arrival, now+g.burst)) + g.cost
 	if wait := moved - g.burst - now; wait > 0 {
 		return rateResult(wait)
 	}
@@ -146,7 +154,7 @@ func (l *local) refund(r *mail.Rate, g gauge) {
 // list returns the answer of a list on addr. If there is none and lock is above 0, it takes the lock for the caller or
 // returns ListPending.
 func (l *local) list(addr netip.Addr, list string, lock time.Duration, now time.Time) mail.ListAnswer {
-	at, key := now.UnixMicro(), listKey{addr, list}
+	at, key := l.micros(now), listKey{addr, list}
 	cell := l.lists.get(key)
 	if cell.until > at {
 		return mail.ListAnswer{
@@ -172,12 +180,12 @@ func (l *local) list(addr netip.Addr, list string, lock time.Duration, now time.
 
 // putList keeps an answer for ttl and ends the lock.
 func (l *local) putList(addr netip.Addr, list string, codes []netip.Addr, ttl time.Duration, now time.Time) {
-	l.lists.put(listKey{addr, list}, listCell{codes: codes, until: now.UnixMicro() + ttl.Microseconds()})
+	l.lists.put(listKey{addr, list}, listCell{codes: codes, until: l.micros(now) + ttl.Microseconds()})
 }
 
 // standing returns the karma of an address now.
 func (l *local) standing(addr netip.Addr, now time.Time) mail.Karma {
-	return l.fade(l.karma.get(owner(addr)), now.UnixMicro())
+	return l.fade(l.karma.get(owner(addr)), l.micros(now))
 }
 
 // sendersOf returns the karma of what a network sends now.
@@ -187,7 +195,7 @@ func (l *local) sendersOf(addr netip.Addr, now time.Time) (senders mail.Senders)
 		senders = make(mail.Senders, 0, len(cells))
 	}
 	for _, c := range cells {
-		senders = append(senders, mail.SenderKarma{Sender: c.sender, Karma: l.fade(c.karmaCell, now.UnixMicro())})
+		senders = append(senders, mail.SenderKarma{Sender: c.sender, Karma: l.fade(c.karmaCell, l.micros(now))})
 	}
 	return senders
 }
@@ -203,7 +211,7 @@ func (l *local) fade(c karmaCell, at int64) mail.Karma {
 
 // keepKarma keeps the karma that Redis returned, for the time when Redis does not answer.
 func (l *local) keepKarma(addr netip.Addr, facts *mail.Facts, now time.Time) {
-	at := now.UnixMicro()
+	at := l.micros(now)
 	if k := facts.Address; k.Votes == 0 {
 		l.karma.remove(owner(addr))
 	} else {
@@ -224,7 +232,7 @@ func (l *local) keepKarma(addr netip.Addr, facts *mail.Facts, now time.Time) {
 // lua/vote.lua is the same in Redis. A destination's later vote within the hour counts only if its weight is less:
 // otherwise one good message would hide all spam after it.
 func (l *local) vote(v mail.Vote, now time.Time) (counted bool) {
-	at := now.UnixMicro()
+	at := l.micros(now)
 	if change, ok := l.castVote(voteKey{client: v.Client, domain: v.Domain}, v.Weight, at); ok {
 		cell, part := l.karma.hold(owner(v.Client))
 		*cell = l.count(*cell, change, at)
@@ -286,7 +294,7 @@ func (l *local) castVote(key voteKey, weight float64, at int64) (change mail.Kar
 
 // greylist returns the answer to a triplet; lua/grey.lua is the same in Redis.
 func (l *local) greylist(g mail.Triplet, now time.Time) mail.GreylistAnswer {
-	at := now.UnixMicro()
+	at := l.micros(now)
 	key := greyKey{key: g.Group + g.Key}
 	if g.Group == "" {
 		key.client = network.Of(g.Client)
@@ -306,7 +314,7 @@ func (l *local) greylist(g mail.Triplet, now time.Time) mail.GreylistAnswer {
 // setKnownGood marks the network of a client as known good for ttl, for mail of a domain; lua/know.lua is the same in
 // Redis.
 func (l *local) setKnownGood(client netip.Addr, domain string, ttl time.Duration, now time.Time) {
-	at := now.UnixMicro()
+	at := l.micros(now)
 	marks, part := l.knownGood.hold(network.Of(client))
 	defer part.mu.Unlock()
 	kept := []goodMark{{domain, at + ttl.Microseconds()}}
@@ -321,7 +329,7 @@ func (l *local) setKnownGood(client netip.Addr, domain string, ttl time.Duration
 
 // goodDomains returns the domains for which the network of a client is known good.
 func (l *local) goodDomains(client netip.Addr, now time.Time) (domains []string) {
-	at := now.UnixMicro()
+	at := l.micros(now)
 	for _, m := range l.knownGood.get(network.Of(client)) {
 		if m.until > at {
 			domains = append(domains, m.domain)
@@ -331,10 +339,10 @@ func (l *local) goodDomains(client netip.Addr, now time.Time) (domains []string)
 }
 
 func (l *local) mark(key string, ttl time.Duration, now time.Time) {
-	l.marks.put(key, now.UnixMicro()+ttl.Microseconds())
+	l.marks.put(key, l.micros(now)+ttl.Microseconds())
 }
 
-func (l *local) marked(key string, now time.Time) bool { return l.marks.get(key) > now.UnixMicro() }
+func (l *local) marked(key string, now time.Time) bool { return l.marks.get(key) > l.micros(now) }
 
 // size returns the sums of the tables' sizes.
 func (l *local) size() (held int, evicted uint64) {

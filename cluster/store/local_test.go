@@ -5,10 +5,12 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"pgregory.net/rapid"
 
@@ -323,4 +325,92 @@ func build(shape, text string, number int64, depth int) (a []any, rest string) {
 		}
 	}
 	return a, shape
+}
+
+// stepped returns a time as the clock of the machine tells it after it was set: the monotonic reading goes on.
+func stepped(at time.Time, by time.Duration) time.Time {
+	const seconds = 30 // bits of the nanoseconds, below the seconds
+	type reading struct {
+		wall uint64
+		rest int64
+	}
+	(*reading)(unsafe.Pointer(&at)).wall += uint64(int64(by/time.Second)) << seconds
+	return at
+}
+
+// A clock that is set back or forward makes no rate and no greylisting longer, and forgets neither.
+func TestLocal_ClockIsSet(t *testing.T) {
+	for _, by := range []time.Duration{-48 * time.Hour, -time.Minute, time.Hour} {
+		begun := time.Now()
+		now := begun
+		s := open(t, Config{Now: func() time.Time { return now }})
+		at := func(passed, by time.Duration) { now = stepped(begun.Add(passed), by) }
+		rate := mail.Rate{Group: "a.example", Count: 2, Per: time.Minute}
+		triplet := mail.Triplet{Client: clientA, Key: "k", Delay: time.Minute, Window: time.Hour, Keep: time.Hour}
+		at(0, 0)
+		draw(t, s, rate)
+		draw(t, s, rate)
+		greyed(t, s, triplet)
+		at(time.Second, by)
+		if draw(t, s, rate)[0].Allowed || greyed(t, s, triplet).Passed {
+			t.Errorf("set by %s: forgotten", by)
+		}
+		if got := draw(t, s, rate)[0].RetryAfter; got > 29*time.Second {
+			t.Errorf("set by %s: a rate is over its limit for %s", by, got)
+		}
+		if got := greyed(t, s, triplet).Wait; got > 59*time.Second {
+			t.Errorf("set by %s: greylisted for %s", by, got)
+		}
+		at(time.Minute, by)
+		if !draw(t, s, rate)[0].Allowed || !greyed(t, s, triplet).Passed {
+			t.Errorf("set by %s: still put off after a minute", by)
+		}
+	}
+}
+
+// What Redis kept by a clock that was ahead, its own before it was set or that of a master whose replica takes over,
+// puts nothing off for longer than it may.
+func TestRedis_ClockWasAhead(t *testing.T) {
+	server := newServer(t)
+	s := open(t, Config{URL: "redis://" + server.addr, Timeout: slow})
+	rate := mail.Rate{Group: "a.example", Count: 2, Per: time.Hour}
+	triplet := mail.Triplet{Client: clientA, Key: "k", Delay: time.Minute, Window: time.Hour, Keep: time.Hour}
+	draw(t, s, rate)
+	greyed(t, s, triplet)
+	for key := range strings.FieldsSeq(strings.Trim(server.do("KEYS", "*"), "[]")) {
+		ahead, err := strconv.ParseInt(server.do("GET", key), 10, 64)
+		if err != nil {
+			t.Fatalf("%s: %s", key, err)
+		}
+		day := 24 * time.Hour.Milliseconds()
+		if ahead > 1e14 {
+			day *= 1000 // microseconds
+		}
+		server.do("SET", key, ahead+day, "PX", 2*24*time.Hour.Milliseconds())
+	}
+	if got := draw(t, s, rate)[0].RetryAfter; got > 30*time.Minute {
+		t.Errorf("a rate is over its limit for %s", got)
+	}
+	for range 2 {
+		if got := greyed(t, s, triplet).Wait; got > time.Minute {
+			t.Errorf("greylisted for %s", got)
+		}
+	}
+	if first, err := strconv.ParseInt(server.do("GET", keyWith(t, server, "k")), 10, 64); err != nil ||
+		first > time.Now().Add(time.Minute).UnixMilli() {
+		t.Errorf("the first attempt is kept as of %d, %v", first, err)
+	}
+}
+
+// keyWith returns the one key of Redis that ends so.
+func keyWith(t *testing.T, server *server, end string) (found string) {
+	for key := range strings.FieldsSeq(strings.Trim(server.do("KEYS", "*"), "[]")) {
+		if strings.HasSuffix(key, end) {
+			found = key
+		}
+	}
+	if found == "" {
+		t.Fatal("no key ends in " + end)
+	}
+	return found
 }

@@ -16,7 +16,7 @@ import (
 type server struct {
 	addr    string
 	strikes atomic.Int32 // failures in a row
-	until   atomic.Int64 // Unix nanoseconds until which the others are asked first
+	until   atomic.Int64 // nanoseconds since the resolver was made until which the others are asked first
 }
 
 // The first failure sends a server to the end of the line for a second, each further one for twice as long.
@@ -26,9 +26,9 @@ const (
 )
 
 // failed sends the server to the end of the line for a while.
-func (s *server) failed(now time.Time) {
+func (s *server) failed(now time.Duration) {
 	rest := min(mostRest, firstRest<<min(s.strikes.Add(1)-1, 6))
-	s.until.Store(now.Add(rest).UnixNano())
+	s.until.Store(int64(now + rest))
 }
 
 // answered ends that.
@@ -60,7 +60,7 @@ func isOurs(err error) bool {
 
 // line returns the servers in the order of asking: those that have been failing come last.
 func (r *Resolver) line() []*server {
-	now := r.cfg.Now().UnixNano()
+	now := int64(r.cfg.Now().Sub(r.began))
 	line := make([]*server, 0, len(r.servers))
 	for _, s := range r.servers {
 		if s.until.Load() <= now {
@@ -100,7 +100,7 @@ func (r *Resolver) exchange(ctx context.Context, t *ticket, name string, qtype u
 		// A SERVFAIL says something about the name, most of the time; anything else about the server.
 		var f *failure
 		if !errors.As(err, &f) || f.rcode != "SERVFAIL" {
-			s.failed(r.cfg.Now())
+			s.failed(r.cfg.Now().Sub(r.began))
 		}
 	}
 	return reply{}, at, err

@@ -134,6 +134,7 @@ func systemServers(path string) []string {
 // A Resolver answers questions about names. All methods are safe for concurrent use.
 type Resolver struct {
 	cfg     Config
+	began   time.Time
 	servers []*server
 	cache   *lru.Cache[key, *answer]
 	lanes   lanes
@@ -162,6 +163,7 @@ func New(c Config) (*Resolver, error) {
 	c = c.withDefaults()
 	r := &Resolver{
 		cfg:     c,
+		began:   c.Now(),
 		cache:   lru.New[key, *answer](c.tune.cacheSize),
 		flights: make(map[key]*flight),
 	}

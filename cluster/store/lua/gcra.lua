@@ -1,6 +1,7 @@
 -- draw takes n rates. Their counters are KEYS[k+1] to KEYS[k+n]; each has four arguments after ARGV[a]: its unit, the
 -- burst and the cost in microseconds, and 1 to look only. A counter holds the theoretical arrival time (TAT) of the
--- generic cell rate algorithm and is gone once that lies in the past. A cost below zero gives back what was drawn. The
+-- generic cell rate algorithm and is gone once that lies in the past. None is further ahead than a draw can have moved
+-- it, unless the clock that wrote it was: this one before it was set, or that of another Redis. A cost below zero gives back what was drawn. The
 -- answers are the microseconds until each would be allowed, 0 for now.
 local function draw(k, a, n)
   local wait, tat = {}, {}
@@ -11,7 +12,7 @@ local function draw(k, a, n)
     while last <= n and ARGV[a + 4 * last - 3] == unit do
       local burst, cost = tonumber(ARGV[a + 4 * last - 2]), tonumber(ARGV[a + 4 * last - 1])
       local stored = tonumber(redis.call('GET', KEYS[k + last]) or '') or 0
-      tat[last] = math.max(now, stored) + cost
+      tat[last] = math.max(now, math.min(stored, now + burst)) + cost
       wait[last] = math.max(0, tat[last] - burst - now)
       fits = fits and wait[last] == 0
       last = last + 1

@@ -8,7 +8,12 @@ for i, key in ipairs(KEYS) do
   if stored == '+' then
     wait = 0
   elseif stored then
-    wait = (tonumber(stored) or ms) + delay - ms
+    local first = tonumber(stored) or ms
+    if first > ms then -- of a clock that was ahead
+      first = ms
+      redis.call('SET', key, string.format('%.0f', ms), 'PX', string.format('%.0f', window))
+    end
+    wait = first + delay - ms
   end
   if wait <= 0 then
     redis.call('SET', key, '+', 'PX', keep)

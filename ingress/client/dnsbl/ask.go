@@ -362,7 +362,7 @@ func (s *Set) lookup(u *lookup) {
 		s.failed(d, "takes longer than "+s.cfg.tune.slow.String()+" to answer")
 	default:
 		d.fails.Store(0)
-		d.list.answered.Store(s.cfg.Now().UnixNano())
+		d.list.answered.Store(int64(s.cfg.Now().Sub(d.list.began)))
 	}
 	if a.err == nil && a.means == listed {
 		if p := (checker{s}).confirmListing(d); p.err != nil {

@@ -46,13 +46,15 @@ type list struct {
 	well  bool    // what Config.Changed was last called with; guarded by Set.reporting
 
 	lookups, hits, refused, failures, slow, dropped atomic.Uint64
-	// when it last answered in time about a client, in Unix nanoseconds
+	// how long after began it last answered in time about a client, in nanoseconds; 0: it never did
 	answered atomic.Int64
+	began    time.Time // before any answer
 }
 
 // isAlive reports whether the list answered about a client just before, as soon as a client can wait for.
 func (l *list) isAlive(now time.Time) bool {
-	return now.Sub(time.Unix(0, l.answered.Load())) < aliveFor
+	answered := l.answered.Load()
+	return answered != 0 && now.Sub(l.began)-time.Duration(answered) < aliveFor
 }
 
 // sideOf returns the side that is asked about addr, or nil.
@@ -103,7 +105,7 @@ func New(c Config) (*Set, error) {
 		}
 		l := &list{
 			name: configured.name(), zone: domain.Canonical(configured.Zone), kind: configured.Kind, codes: codes,
-			well: true,
+			well: true, began: c.Now().Add(-1),
 		}
 		l.sides = configured.sides(l)
 		s.lists = append(s.lists, l)

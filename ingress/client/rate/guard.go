@@ -51,11 +51,12 @@ func (c *GuardConfig) Validate() error {
 // Guard counts nothing. Make one with NewGuard.
 type Guard struct {
 	cfg     GuardConfig
+	began   time.Time // times are kept as what has passed since then, which no setting of the clock changes
 	seed    maphash.Seed
 	counts  *lru.Cache[netip.Prefix, *tally]
 	putOffs *lru.Cache[netip.Prefix, *tally]
-	// over has those that were over their limit when it was made, with the time, in nanoseconds since 1970, until which
-	// they are. It is replaced whole by each new one.
+	// over has those that were over their limit when it was made, with the nanoseconds since began until which they
+	// are. It is replaced whole by each new one.
 	over     atomic.Pointer[map[netip.Prefix]*atomic.Int64]
 	accepted [acceptedSets][acceptedWays]atomic.Uint64
 
@@ -79,7 +80,7 @@ func NewGuard(c GuardConfig) (*Guard, error) {
 		c.Now = time.Now
 	}
 	return &Guard{
-		cfg: c, seed: maphash.MakeSeed(),
+		cfg: c, began: c.Now(), seed: maphash.MakeSeed(),
 		counts:  lru.New[netip.Prefix, *tally](maxGuarded),
 		putOffs: lru.New[netip.Prefix, *tally](maxGuarded),
 	}, nil
@@ -132,15 +133,18 @@ func (g *Guard) Accepted(client netip.Addr) {
 			oldest = &set[i]
 		}
 	}
-	oldest.Store(print<<32 | uint64(uint32(g.cfg.Now().Unix())))
+	oldest.Store(print<<32 | uint64(g.second(g.cfg.Now())))
 }
+
+// second returns a time in seconds, above zero.
+func (g *Guard) second(at time.Time) uint32 { return 1 + uint32(at.Sub(g.began)/time.Second) }
 
 // isAccepted reports whether a next hop took a message of an address in the last day.
 func (g *Guard) isAccepted(address netip.Prefix, now time.Time) bool {
 	set, print := g.setOf(address)
 	for i := range set {
 		if held := set[i].Load(); held>>32 == print {
-			return now.Unix()-int64(uint32(held)) < int64(day/time.Second)
+			return int64(g.second(now))-int64(uint32(held)) < int64(day/time.Second)
 		}
 	}
 	return false
@@ -169,22 +173,22 @@ func (g *Guard) Refusal(client netip.Addr, spared bool) *mail.Refusal {
 		return nil
 	}
 	now := g.cfg.Now()
-	if r := refusalOf(*over, networks[0], g.cfg.Client, now); r != nil {
+	if r := refusalOf(*over, networks[0], g.cfg.Client, now.Sub(g.began)); r != nil {
 		return r
 	}
-	r := refusalOf(*over, networks[len(networks)-1], g.cfg.Network, now)
+	r := refusalOf(*over, networks[len(networks)-1], g.cfg.Network, now.Sub(g.began))
 	if r == nil || spared || g.isAccepted(networks[0], now) {
 		return nil
 	}
 	return r
 }
 
-func refusalOf(over map[netip.Prefix]*atomic.Int64, of netip.Prefix, limit Limit, now time.Time) *mail.Refusal {
+func refusalOf(over map[netip.Prefix]*atomic.Int64, of netip.Prefix, limit Limit, now time.Duration) *mail.Refusal {
 	until := over[of]
 	if until == nil {
 		return nil
 	}
-	wait := time.Duration(until.Load() - now.UnixNano())
+	wait := time.Duration(until.Load()) - now
 	if wait <= 0 {
 		return nil
 	}
@@ -210,7 +214,7 @@ func (g *Guard) draw(of netip.Prefix, limit Limit) {
 		t.over = new(atomic.Int64)
 		g.publish(of, t.over, now)
 	}
-	t.over.Store(until.UnixNano())
+	t.over.Store(int64(until.Sub(g.began)))
 }
 
 // overKept is how long one that is within its limit again stays in Guard.over: until then it comes back for nothing.
@@ -222,7 +226,7 @@ func (g *Guard) publish(of netip.Prefix, until *atomic.Int64, now time.Time) {
 	more := make(map[netip.Prefix]*atomic.Int64)
 	if over := g.over.Load(); over != nil {
 		maps.Copy(more, *over)
-		long := now.Add(-overKept).UnixNano()
+		long := int64(now.Sub(g.began) - overKept)
 		maps.DeleteFunc(more, func(_ netip.Prefix, until *atomic.Int64) bool { return until.Load() < long })
 	}
 	if len(more) < maxGuarded {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/millrace/millrace/router/mail"
 )
@@ -225,5 +226,55 @@ func BenchmarkGuard(b *testing.B) {
 	for b.Loop() {
 		w.Refusal(client, false)
 		w.Accepted(client)
+	}
+}
+
+// stepped returns a time as the clock of the machine tells it after it was set: the monotonic reading goes on.
+func stepped(at time.Time, by time.Duration) time.Time {
+	const seconds = 30 // bits of the nanoseconds, below the seconds
+	type reading struct {
+		wall uint64
+		rest int64
+	}
+	(*reading)(unsafe.Pointer(&at)).wall += uint64(int64(by/time.Second)) << seconds
+	return at
+}
+
+// TestGuard_ClockIsSet: a clock that is set makes nothing last longer, and has nothing forgotten.
+func TestGuard_ClockIsSet(t *testing.T) {
+	for _, by := range []time.Duration{-48 * time.Hour, time.Hour} {
+		begun := time.Now()
+		now := begun
+		var err error
+		w := &guardWorld{}
+		if w.Guard, err = NewGuard(GuardConfig{
+			Client: Limit{Count: 100, Per: 10 * time.Minute}, Network: Limit{Count: 400, Per: 10 * time.Minute},
+			Now: func() time.Time { return now },
+		}); err != nil {
+			t.Fatal(err)
+		}
+		w.Accepted(netip.MustParseAddr("192.0.2.9"))
+		for i := range 5 {
+			w.refused(fmt.Sprintf("192.0.2.%d", i), 100)
+		}
+		now = stepped(begun.Add(time.Second), by)
+		if w.refusal("192.0.2.1") == nil || w.refusal("192.0.2.8") == nil {
+			t.Errorf("set by %s: forgotten", by)
+		}
+		if r := w.refusal("192.0.2.9"); r != nil {
+			t.Errorf("set by %s: an accepted message is forgotten: %v", by, r)
+		}
+		now = stepped(begun.Add(25*time.Hour), by)
+		w.refused("192.0.2.1", 1)
+		if r := w.refusal("192.0.2.1"); r != nil {
+			t.Errorf("set by %s: still refused after a day: %v", by, r)
+		}
+		w.Accepted(netip.MustParseAddr("192.0.2.9"))
+		for i := range 5 {
+			w.refused(fmt.Sprintf("192.0.2.%d", i), 100)
+		}
+		if r := w.refusal("192.0.2.9"); r != nil {
+			t.Errorf("set by %s: an accepted message of the present is forgotten: %v", by, r)
+		}
 	}
 }
