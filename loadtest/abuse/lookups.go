@@ -24,12 +24,14 @@ func silentDomain(i int) string { return fmt.Sprintf("s%d.silent.example", i) }
 func silentHelo(i int) string { return "mx." + silentDomain(i) }
 
 // silentNames takes the room for questions: connections of many networks, each with names of its own, whose servers do
-// not answer. The clients that a list names are to be refused all the same, and the others accepted. The list answers
-// about each client: one that does not answer about most of them counts for nothing, and is no attack.
+// not answer. The clients that a list names are to be refused all the same, and the others accepted, with what is asked
+// about their mail answered. The list answers about each client: one that does not answer about most of them counts for
+// nothing, and is no attack.
 func silentNames(networks int) scenario {
 	return scenario{
 		name:   fmt.Sprintf("look-ups: names whose servers are silent, %d networks", networks),
 		long:   true,
+		judged: true,
 		memory: [2]int{192, 512},
 		log:    12 << 20, // two lines for each connection, each of a network of its own
 		world: func(t *trial) {
@@ -65,6 +67,13 @@ func silentNames(networks int) scenario {
 			})
 			t.stands(func() bool { return came.Load() >= connections })
 			t.tell("%d connections", came.Load())
+		},
+		harm: func(t *trial) {
+			answered, all := t.arrived("spf=pass"), 2*t.messages()
+			t.tell("SPF of %d of %d honest messages answered", answered, all)
+			if answered < all*9/10 {
+				t.harmed("SPF of %d of %d honest messages was answered", answered, all)
+			}
 		},
 	}
 }
