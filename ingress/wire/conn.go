@@ -32,7 +32,7 @@ type conn struct {
 	session Session // nil before the greeting and after closeSession
 	client  Client
 	body    *Body // not nil while Session.Body runs
-	// answered is the message whose 2yz was the last thing that was said; zero once the client has said more
+	// answered is the last message with a 2yz; zero once more came from the client than it had sent before the 2yz
 	answered mail.TraceID
 	seat     seat
 	spent    budgets
@@ -90,7 +90,7 @@ func (c *conn) serve(begun bool) {
 		line, fault, err := c.nextLine()
 		switch {
 		case err == nil && !c.srv.draining.Load():
-			c.spoke, c.answered = true, mail.TraceID{}
+			c.spoke = true
 			c.command(line, fault)
 			continue
 		case errors.Is(err, errSettled):

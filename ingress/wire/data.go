@@ -85,6 +85,7 @@ func (c *conn) finishMessage(b *Body, r mail.Reply) {
 	}
 	c.refuse(r)
 	c.out.finalReplyPending = c.out.batch != nil
+	c.out.behind, c.out.records = 0, 0
 	if b.Form() == mail.Plain && !b.chunk.last {
 		c.tx.refuseChunks(r)
 	}

@@ -25,13 +25,17 @@ type output struct {
 	batch *batch // borrowed from the server
 	// the reply to a finished message waits: flush it before any call that may block (RFC 1047)
 	finalReplyPending bool
+	records           uint16   // how often replies were written since the one to the last message
+	behind            int32    // octets of the replies behind that one
 	receipt           *receipt // of the reply to the last message; nil before Client.Watch
 }
 
 // reply adds r to the replies that wait for the next flush.
 func (o *output) reply(r mail.Reply) {
 	o.begin()
+	before := len(o.batch.octets)
 	o.batch.octets = r.AppendTo(o.batch.octets)
+	o.behind += int32(len(o.batch.octets) - before)
 	if len(o.batch.octets) >= maxBatch {
 		o.flush()
 	}
@@ -40,7 +44,9 @@ func (o *output) reply(r mail.Reply) {
 // append adds the reply that write appends to its argument.
 func (o *output) append(write func([]byte) []byte) {
 	o.begin()
+	before := len(o.batch.octets)
 	o.batch.octets = write(o.batch.octets)
+	o.behind += int32(len(o.batch.octets) - before)
 	if len(o.batch.octets) >= maxBatch {
 		o.flush()
 	}
@@ -68,6 +74,9 @@ func (o *output) beforeWait() {
 func (o *output) flush() {
 	if o.batch != nil {
 		o.life.write(o.batch.octets)
+		if !o.finalReplyPending {
+			o.records++
+		}
 		if o.receipt != nil && o.finalReplyPending && o.life.ending < writeFailed {
 			o.receipt.wrote(o.life.srv.now())
 		}

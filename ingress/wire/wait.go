@@ -188,6 +188,9 @@ func (c *conn) await(p []byte) (int, error) {
 			return 0, errGaveWay
 		case n > 0:
 			c.out.receipt.heard(now)
+			if !c.out.finalReplyPending {
+				c.answered = mail.TraceID{}
+			}
 			return n, nil
 		case err == nil:
 			continue
