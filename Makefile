@@ -55,11 +55,11 @@ prove-ledger:
 	@exec bin/proveledger
 
 # What breaks under a cluster while mail runs, and the ledger of truth. SCENARIO=name SEED=n repeats one, RUNS=n says how
-# often it does its harm; QUICK=1: what is short enough for each commit. docs/chaos.md has the names.
+# often it does its harm, and KILLS=n how often it kills besides; QUICK=1: what is short enough for each commit. docs/chaos.md has the names.
 chaos: build tools
 	@$(GO) build -o bin/chaos ./loadtest/chaos
 	@exec bin/chaos -binary bin/millrace $(if $(QUICK),-quick) $(if $(SCENARIO),-scenario $(SCENARIO)) \
-		$(if $(SEED),-seed $(SEED)) $(if $(RUNS),-runs $(RUNS))
+		$(if $(SEED),-seed $(SEED)) $(if $(RUNS),-runs $(RUNS)) $(if $(KILLS),-kills $(KILLS))
 
 # As much mail as goes through a cluster, what it costs, and the ledger of truth: eight minutes. QUICK=1: a part of it in half
 # a minute; PART=mix,rate: some of it; SEED=n: the same choices; RECORD=1: the result goes to bench/results, too.

@@ -22,15 +22,28 @@ const (
 	severings
 )
 
-// A snip says where and how the link of one client is cut: octets before the end of the message, or a time behind it.
+// A spot is where the link to a client is cut.
+type spot int
+
+const (
+	behindEnd   spot = iota // some time after the end of the message
+	beforeEnd               // some octets before it
+	inReply                 // when the client has so many octets of our reply, of which its TCP takes no more
+	behindReply             // when it has read the reply and sent so many octets more
+	pipelined               // some time after the end, with which it sent so many octets more
+)
+
+// A snip says where and how the link of one client is cut.
 type snip struct {
-	how    severing
-	before int
-	behind time.Duration
+	how      severing
+	spot     spot
+	octets   int
+	behind   time.Duration
+	balanced bool // the link is one to HAProxy
 }
 
-// cutAround is how many octets before the end of data a link is cut at most, and cutBehind how long after it: about
-// twice what a message takes.
+// cutAround is how many octets around the end of data and around our reply links are cut at, and cutBehind how long
+// after the end of data at most: about twice what a message takes.
 const (
 	cutAround = 64
 	cutBehind = 40 * time.Millisecond
@@ -43,44 +56,108 @@ const mostSilent = 100
 // cutters is how many clients there are at a time.
 const cutters = 16
 
-// cutAroundDot cuts the links of clients at random octets before the dot and at random times between it and the reply.
-// Each client tries again, on a link that holds, until its message is taken.
-var cutAroundDot = scenario{
-	name: "cut-around-dot", about: "clients' links are cut around the dot and the reply", quick: true,
-	limit: 10 * time.Minute, config: "drain: 3s\n", plain: slowDot,
-	play: func(t *trial) error {
+// snips returns n of them in the order of the seed: each octet of each spot, with HAProxy and without, and then times
+// by chance.
+func snips(t *trial, n int) []snip {
+	var all []snip
+	for octet := range cutAround {
+		for spot := beforeEnd; spot <= pipelined; spot++ {
+			all = append(all, snip{spot: spot, octets: 1 + octet}, snip{spot: spot, octets: 1 + octet, balanced: true})
+		}
+	}
+	for len(all) < n {
+		all = append(all, snip{balanced: t.rand.IntN(2) == 0})
+	}
+	t.rand.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	for i := range all {
+		all[i].how, all[i].behind = severing(t.rand.IntN(int(severings))), t.between(0, cutBehind)
+	}
+	return all[:n]
+}
+
+// cutLinks makes a scenario of clients whose links are cut, directly and behind HAProxy, and of nodes that are killed
+// meanwhile. Each client tries again, on a link that holds, until its message is taken.
+func cutLinks(s scenario, kills int) scenario {
+	s.limit, s.plain = 15*time.Minute, aimedDot
+	s.play = func(t *trial) error {
 		if _, _, err := t.warm(); err != nil {
 			return err
 		}
-		snips := make([]snip, t.runs(1000, 300))
-		for i := range snips {
-			snips[i].how = severing(t.rand.IntN(int(severings)))
-			if t.rand.IntN(3) == 0 {
-				snips[i].before = 1 + t.rand.IntN(cutAround)
-			} else {
-				snips[i].behind = t.between(0, cutBehind)
-			}
+		addrs, err := balanced(t)
+		if err != nil {
+			return err
 		}
-		c := &cutting{trial: t, sent: make([]fleet.Sent, len(snips))}
+		at := snips(t, t.runs(1000, 300))
+		c := &cutting{trial: t, balancer: addrs()[0], sent: make([]fleet.Sent, len(at))}
 		defer c.close()
-		err := c.all(snips)
+		k, err := c.killAll(t.kills(kills))
+		err = errors.Join(err, c.all(at), c.finish(k))
 		t.ledger.send(c.sent)
+		t.ledger.balancer = c.balancer
 		early := 0
 		for _, m := range c.sent {
-			if m.Retries == 0 {
+			if m.Accepted && m.Retries == 0 {
 				early++
 			}
 		}
 		t.tell("%d links cut, %d of them when the client had its answer; of the others each message was sent again",
-			len(snips), early)
-		return err
-	},
+			len(at), early)
+		return errors.Join(err, t.countAgain())
+	}
+	return s
+}
+
+// onceOn is what the nodes have with the ledger.
+const onceOn = "once: true\ndrain: 3s\n"
+
+var (
+	cutAroundDot = cutLinks(scenario{
+		name: "cut-around-dot", quick: true,
+		about:  "with `once`: clients' links are cut, and nodes killed, around the dot and the reply",
+		config: onceOn, judge: onceHolds,
+	}, 20)
+	cutOneNode = cutLinks(scenario{
+		name: "cut-one-node", about: "the same with one node", nodes: 1, config: onceOn, judge: onceHolds,
+	}, 20)
+	cutWithoutOnce = cutLinks(scenario{
+		name: "cut-without-once", config: "drain: 3s\n",
+		about: "the same without `once` and kills: the control, in which second copies appear",
+		judge: copiesAppear,
+	}, 0)
+)
+
+// onceHolds wants no second copy but of messages that were delivered again in doubt.
+func onceHolds(t *trial) {
+	tellWindow(t)
+	if b := t.ledger.balance(); b.copies > t.repeats {
+		t.harmed("%d second copies with once, of %d messages that were delivered again in doubt", b.copies, t.repeats)
+	}
+}
+
+// copiesAppear wants that there was something to hold back.
+func copiesAppear(t *trial) {
+	if t.ledger.balance().copies == 0 {
+		t.harmed("no second copy: the cuts show nothing")
+	}
+}
+
+// countAgain counts what the nodes have delivered again in doubt. Their logs may leave some out.
+func (t *trial) countAgain() error {
+	for _, m := range t.Fleet.Nodes {
+		n, err := t.Fleet.Metric(t.ctx, m, "millrace_events_total", `reason="delivered again, in doubt"`)
+		if err != nil {
+			return err
+		}
+		t.repeats += int(n)
+	}
+	return nil
 }
 
 // A cutting is the clients whose links are cut.
 type cutting struct {
-	trial *trial
-	sent  []fleet.Sent
+	trial    *trial
+	balancer string
+	sent     []fleet.Sent
 
 	mu   sync.Mutex // over what follows
 	next int
@@ -115,52 +192,79 @@ func (c *cutting) all(snips []snip) error {
 	return errors.Join(failed...)
 }
 
+// letter returns a message of an id, as all its attempts send it.
+func letter(id string) source.Message {
+	return source.Message{
+		Reverse: id + "@client.example", Forward: []string{"ok@plain.test"},
+		Octets: fmt.Appendf(nil, "Subject: %s\r\nMessage-ID: <%s@client.example>\r\n"+
+			"Date: Mon, 30 Nov 2026 12:00:00 +0000\r\n\r\n%s\r\n", id, id, bytes.Repeat([]byte("x"), 64)),
+	}
+}
+
 // one sends a message over a link that is cut, and again until it is taken.
 func (c *cutting) one(n int, at snip) (fleet.Sent, error) {
 	m := fleet.Sent{ID: fmt.Sprintf("cut-%d", n)}
-	letter := source.Message{
-		Reverse: m.ID + "@client.example", Forward: []string{"ok@plain.test"},
-		Octets: fmt.Appendf(nil, "Subject: %s\r\n\r\n%s\r\n", m.ID, bytes.Repeat([]byte("x"), 64)),
-	}
 	begun := time.Now()
-	taken, err := c.cut(letter, at)
-	for ; err == nil && !taken; m.Retries++ {
-		if c.trial.ctx.Err() != nil || time.Since(begun) > patience {
-			return m, errors.New("a message was not taken in time")
-		}
-		fleet.Rest(c.trial.ctx, 50*time.Millisecond)
-		taken, err = c.whole(letter, &m)
+	addr := c.addr(at.balanced)
+	taken, err := c.cut(addr, letter(m.ID), at)
+	if err == nil && !taken {
+		m.DoubtAt = []string{addr}
+		err = c.again(&m, patience)
+	} else {
+		m.Accepted = taken
 	}
-	m.Accepted, m.Took = taken, time.Since(begun)
+	m.Took = time.Since(begun)
 	return m, err
 }
 
-func (c *cutting) dial() (*source.Session, error) {
+// again sends a message until it is taken.
+func (c *cutting) again(m *fleet.Sent, patience time.Duration) error {
+	for begun := time.Now(); c.trial.ctx.Err() == nil && time.Since(begun) < patience; {
+		m.Retries++
+		fleet.Rest(c.trial.ctx, 50*time.Millisecond)
+		taken, err := c.whole(c.addr(rand.IntN(2) == 0), letter(m.ID), m)
+		if err != nil || taken {
+			m.Accepted = taken
+			return err
+		}
+	}
+	return fmt.Errorf("%s was not taken in time: %s", m.ID, m.Last)
+}
+
+// addr is that of HAProxy, or of a node.
+func (c *cutting) addr(balanced bool) string {
+	if balanced {
+		return c.balancer
+	}
 	nodes := c.trial.Fleet.Nodes
-	return source.Dial(c.trial.ctx, source.Config{Addr: nodes[rand.IntN(len(nodes))].SMTP})
+	return nodes[rand.IntN(len(nodes))].SMTP
 }
 
 // whole sends a message and reports whether it was taken.
-func (c *cutting) whole(letter source.Message, m *fleet.Sent) (bool, error) {
-	s, err := c.dial()
+func (c *cutting) whole(addr string, letter source.Message, m *fleet.Sent) (bool, error) {
+	s, err := source.Dial(c.trial.ctx, source.Config{Addr: addr})
 	if err != nil {
 		return false, err
 	}
 	defer s.Abort(false)
 	r, err := s.Send(letter)
-	if err == nil && r.End.Class() != 2 {
-		m.Last = r.End.String()
-		return false, s.Reset()
-	}
 	if err != nil {
 		return false, err
+	}
+	c.trial.see(r)
+	if r.End.Class() != 2 {
+		m.Last = r.End.String()
+		return false, s.Reset()
 	}
 	return true, s.Quit()
 }
 
+// more is what clients say behind a message.
+const more = "NOOP\r\nMAIL FROM:<next@client.example>\r\nRCPT TO:<ok@plain.test>\r\nRSET\r\n"
+
 // cut sends a message, cuts the link and reports whether the reply came before that.
-func (c *cutting) cut(letter source.Message, at snip) (bool, error) {
-	s, err := c.dial()
+func (c *cutting) cut(addr string, letter source.Message, at snip) (taken bool, err error) {
+	s, err := source.Dial(c.trial.ctx, source.Config{Addr: addr})
 	if err != nil {
 		return false, err
 	}
@@ -173,16 +277,36 @@ func (c *cutting) cut(letter source.Message, at snip) (bool, error) {
 		return false, errors.Join(err, fmt.Errorf("DATA: %s", r))
 	}
 	octets := source.Stuff(letter.Octets)
-	if err := s.Write(octets[:len(octets)-at.before]); err != nil {
+	switch at.spot {
+	case beforeEnd:
+		octets = octets[:len(octets)-at.octets]
+	case pipelined:
+		octets = append(octets, more[:at.octets]...)
+	case inReply:
+		err = s.Control(func(fd uintptr) error { return passOctets(int(fd), at.octets) })
+	}
+	if err = errors.Join(err, s.Write(octets)); err != nil {
 		return false, err
 	}
-	if at.before == 0 {
+	switch at.spot {
+	case behindEnd, pipelined:
 		if r, err := s.ReadWithin(at.behind); err == nil {
 			s.Abort(false)
 			return r.Class() == 2, nil
 		}
+	case inReply:
+		err = s.Await(patience)
+	case behindReply:
+		var r source.Reply
+		r, err = s.Read()
+		taken = r.Class() == 2
+		err = errors.Join(err, s.Write([]byte(more[:at.octets])))
 	}
-	return c.sever(s, at.how)
+	if err != nil {
+		return false, err
+	}
+	came, err := c.sever(s, at.how)
+	return taken || came, err
 }
 
 // sever ends the link, and reports whether the reply had come, which is seen only now.

@@ -18,6 +18,20 @@ func deafenSocket(fd int) error {
 	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &deaf)
 }
 
+// passOctets has the kernel take n octets of each packet that comes to a socket and acknowledge those alone, as if the
+// sender had sent no more.
+func passOctets(fd, n int) error {
+	filter := []unix.SockFilter{ // of a packet that begins with its TCP header
+		{Code: unix.BPF_LD | unix.BPF_B | unix.BPF_ABS, K: 12}, // its length in words is the high half of this octet
+		{Code: unix.BPF_ALU | unix.BPF_RSH | unix.BPF_K, K: 2},
+		{Code: unix.BPF_ALU | unix.BPF_AND | unix.BPF_K, K: 0x3c},
+		{Code: unix.BPF_ALU | unix.BPF_ADD | unix.BPF_K, K: uint32(n)},
+		{Code: unix.BPF_RET | unix.BPF_A},
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
+}
+
 // deafen cuts what comes to the connections that this process has taken at an address and port 25, and returns how many
 // there are.
 func deafen(addr string) (n int, err error) {

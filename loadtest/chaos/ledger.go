@@ -20,6 +20,8 @@ type ledger struct {
 	killed    map[string]bool // addresses of nodes that could not count what they had under way
 	delivered map[string]int  // copies
 	doubted   map[string]int  // how often nodes counted that a copy may be
+	balancer  string          // the address at which a node cannot know what became of its reply; "": there is none
+	kills     []*kill
 }
 
 func newLedger() ledger {
@@ -61,6 +63,7 @@ func (l *ledger) read(log string) error {
 			Msg     string
 			Trace   string
 			Reverse string
+			Reason  string
 			InDoubt bool `json:"in_doubt"`
 		}
 		if json.Unmarshal(lines.Bytes(), &line) != nil {
@@ -71,8 +74,10 @@ func (l *ledger) read(log string) error {
 			unread = append(unread, line.Trace)
 			continue
 		}
-		ids[line.Trace] = id
-		if line.InDoubt {
+		if id != "" {
+			ids[line.Trace] = id
+		}
+		if line.InDoubt || line.Reason == "delivered again, in doubt" {
 			l.doubted[id]++
 		}
 	}
@@ -88,6 +93,7 @@ type balance struct {
 	copies                          int // second ones
 	counted                         int // of these, which a node counted
 	killed                          int // of these, whose node was killed with them under way
+	behind                          int // of these, whose client was cut off behind a balancer
 	doubts                          int // how many a node counted
 	deferred                        int // messages that were not accepted at the first attempt
 	slowest                         time.Duration
@@ -123,8 +129,13 @@ func (l *ledger) balance() balance {
 		counted := min(more, l.doubted[m.ID])
 		b.counted += counted
 		for _, addr := range m.DoubtAt {
-			if more > counted && l.killed[addr] {
+			switch {
+			case more == counted:
+			case l.killed[addr]:
 				b.killed++
+				more--
+			case l.balancer == addr:
+				b.behind++
 				more--
 			}
 		}
@@ -143,7 +154,7 @@ func (b balance) broken() (all []string) {
 	if b.lost > 0 {
 		all = append(all, fmt.Sprintf("%d messages were acknowledged and are lost", b.lost))
 	}
-	if n := b.copies - b.counted - b.killed; n > 0 {
+	if n := b.copies - b.counted - b.killed - b.behind; n > 0 {
 		all = append(all, fmt.Sprintf("%d second copies that no node counted", n))
 	}
 	if b.refused+b.unsent > 0 {
@@ -162,6 +173,9 @@ func (b balance) String() string {
 		s += fmt.Sprintf(" (%d counted", b.counted)
 		if b.killed > 0 {
 			s += fmt.Sprintf(", %d with a killed node", b.killed)
+		}
+		if b.behind > 0 {
+			s += fmt.Sprintf(", %d behind a balancer", b.behind)
 		}
 		s += ")"
 	}

@@ -30,6 +30,7 @@ type options struct {
 	scenario string
 	seed     uint64
 	runs     int
+	kills    int
 	quick    bool
 	binary   string
 	base     string
@@ -40,6 +41,7 @@ func main() {
 	flag.StringVar(&o.scenario, "scenario", "", "only these scenarios, separated by commas")
 	flag.Uint64Var(&o.seed, "seed", 0, "of the choices that a scenario makes; 0: one that is made and printed")
 	flag.IntVar(&o.runs, "runs", 0, "how often a scenario does its harm; 0: as often as it is used to")
+	flag.IntVar(&o.kills, "kills", 0, "how often a scenario kills besides; 0: as it is used to")
 	flag.BoolVar(&o.quick, "quick", false, "only the scenarios that are short")
 	flag.StringVar(&o.binary, "binary", "", "run this millrace instead of building one")
 	flag.StringVar(&o.base, "config", "deploy/millrace.yaml", "what the configuration of the nodes begins with")
@@ -156,8 +158,8 @@ func apart(ctx context.Context, out io.Writer, dir string, s *scenario, o option
 	ctx, cancel := context.WithTimeout(ctx, s.most()+30*time.Second)
 	defer cancel()
 	args := []string{
-		"-play", "-scenario", s.name, "-seed", fmt.Sprint(o.seed), "-runs", fmt.Sprint(o.runs), "-binary", o.binary,
-		"-config", o.base,
+		"-play", "-scenario", s.name, "-seed", fmt.Sprint(o.seed), "-runs", fmt.Sprint(o.runs), "-kills",
+		fmt.Sprint(o.kills), "-binary", o.binary, "-config", o.base,
 	}
 	if o.quick {
 		args = append(args, "-quick")

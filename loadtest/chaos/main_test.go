@@ -15,6 +15,8 @@ func TestLedger_Balance(t *testing.T) {
 	lines := `{"msg":"deferred","trace":"1","reverse":"doubted@client.example","in_doubt":true}
 {"msg":"relayed","trace":"2","reverse":"unread@client.example"}
 {"msg":"unread","trace":"2"}
+{"msg":"anomaly","trace":"3","reverse":"again@client.example","reason":"delivered again, in doubt"}
+{"msg":"relayed","trace":"3","reverse":"again@client.example"}
 half a li`
 	if err := os.WriteFile(log, []byte(lines), 0o600); err != nil {
 		t.Fatal(err)
@@ -30,6 +32,11 @@ half a li`
 		{"twice, and in doubt", fleet.Sent{ID: "doubted", Accepted: true}, 2, ""},
 		{"three times, and in doubt once", fleet.Sent{ID: "doubted", Accepted: true}, 3, "no node counted"},
 		{"twice, and unread", fleet.Sent{ID: "unread", Accepted: true}, 2, ""},
+		{"twice, and delivered again in doubt", fleet.Sent{ID: "again", Accepted: true}, 2, ""},
+		{
+			"twice, by way of a balancer",
+			fleet.Sent{ID: "well", Accepted: true, DoubtAt: []string{"balancer:25"}}, 2, "",
+		},
 		{"twice, and no node knows", fleet.Sent{ID: "well", Accepted: true}, 2, "no node counted"},
 		{
 			"twice, by way of a node that was killed",
@@ -43,7 +50,7 @@ half a li`
 		{"never accepted", fleet.Sent{ID: "well"}, 0, "1 never accepted"},
 	} {
 		l := newLedger()
-		l.killed["killed:25"] = true
+		l.killed["killed:25"], l.balancer = true, "balancer:25"
 		l.send([]fleet.Sent{tc.sent})
 		l.delivered[tc.sent.ID] = tc.copies
 		if err := l.read(log); err != nil {

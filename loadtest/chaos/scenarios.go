@@ -11,4 +11,6 @@ var scenarios = []scenario{
 	drip, full, postgrey, siteMoves,
 	expired, sameName, gossipKey,
 	memoryLimit, stateFull,
+	cutOneNode, cutWithoutOnce,
+	haproxy, haproxyReload,
 }

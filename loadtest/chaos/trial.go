@@ -29,6 +29,7 @@ type scenario struct {
 	rules  string                            // lines of the rules
 	plain  func(t *trial) smtptest.Behaviour // of the destination; nil: it takes everything
 	play   func(t *trial) error              // does the harm while mail runs
+	judge  func(t *trial)                    // what else must not be, when the ledger is closed; may be nil
 
 	prepare func(t *trial, s *fleet.Stage) error                  // before the nodes start; may be nil
 	build   func(ctx context.Context, dir string) (string, error) // makes the binary; nil: it is as the options say
@@ -59,6 +60,8 @@ type trial struct {
 	loads    int             // makes names
 	enter    []*fleet.Member // where mail enters; nil: at all nodes
 	sluice   *sluice         // before what the scenario says; may be nil
+	aim      chan time.Time  // when aimedDot answers
+	repeats  int             // messages that were delivered again in doubt, as the nodes counted
 
 	mu      sync.Mutex // over what follows
 	answers []answer
@@ -119,6 +122,9 @@ func (t *trial) run() {
 	}
 	if err := t.ledger.close(t.Stage); err != nil {
 		t.harmed("%s", err)
+	}
+	if t.scenario.judge != nil {
+		t.scenario.judge(t)
 	}
 	t.logged()
 }
@@ -184,6 +190,17 @@ func (t *trial) runs(usual, quick int) int {
 		return t.options.runs
 	case t.options.quick:
 		return quick
+	}
+	return usual
+}
+
+// kills is how often a node is killed, where the scenario kills as well.
+func (t *trial) kills(usual int) int {
+	switch {
+	case t.options.kills > 0:
+		return t.options.kills
+	case t.options.quick:
+		return 0
 	}
 	return usual
 }

@@ -128,7 +128,7 @@ func (l *lab) newFleetWith(ctx context.Context, redis string, n int, ring, balan
 	if !balanced {
 		return f, nil
 	}
-	return f, f.Balance(ctx)
+	return f, f.Balance(ctx, "")
 }
 
 // keep is how many messages a destination remembers: all of a run.

@@ -89,9 +89,9 @@ func executable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
-// cacheRoot is .cache/root below the module's root, or "" if there is none. The module's root is the nearest folder
-// with a go.mod, upwards from the working folder: go test runs a package's tests in the package's own folder.
-func cacheRoot() string {
+// Root is the module's root, or "" outside of it: the nearest folder with a go.mod, upwards from the working folder. go
+// test runs a package's tests in the package's own folder.
+func Root() string {
 	dir, err := os.Getwd()
 	if err != nil {
 		return ""
@@ -99,13 +99,21 @@ func cacheRoot() string {
 	for {
 		_, err := os.Stat(filepath.Join(dir, "go.mod"))
 		if err == nil {
-			break
+			return dir
 		}
 		parent := filepath.Dir(dir)
 		if !errors.Is(err, fs.ErrNotExist) || parent == dir {
 			return ""
 		}
 		dir = parent
+	}
+}
+
+// cacheRoot is .cache/root below the module's root, or "" if there is none.
+func cacheRoot() string {
+	dir := Root()
+	if dir == "" {
+		return ""
 	}
 	root := filepath.Join(dir, ".cache", "root")
 	if _, err := os.Stat(root); err != nil {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -173,8 +174,7 @@ func (f *Fleet) configure(m *Member) error {
   tls: {ca: ../keys/ca.pem, cert: ../keys/%s.pem, key: ../keys/%s.key}
 `, m.Name, m.Gossip, m.Peer, strings.Join(join, ", "), m.Name, m.Name)
 	}
-	c.WriteString(f.Config)
-	c.WriteString(m.Config)
+	own := replaceSections(c.String(), f.Config+m.Config)
 	base := ""
 	if f.Base != "" {
 		b, err := os.ReadFile(f.Base)
@@ -183,7 +183,7 @@ func (f *Fleet) configure(m *Member) error {
 		}
 		base = string(b)
 	}
-	return os.WriteFile(m.Configuration(), []byte(replaceSections(base, c.String())), 0o600)
+	return os.WriteFile(m.Configuration(), []byte(replaceSections(base, own)), 0o600)
 }
 
 // balancerNetwork is where the balancer of a node comes from.
@@ -275,8 +275,8 @@ func (f *Fleet) Get(ctx context.Context, m *Member, path string) (*http.Response
 	return f.client.Do(r)
 }
 
-// Metric returns the sum of a node's samples of one name.
-func (f *Fleet) Metric(ctx context.Context, m *Member, name string) (sum float64, err error) {
+// Metric returns the sum of a node's samples of one name, of those that have these labels.
+func (f *Fleet) Metric(ctx context.Context, m *Member, name string, labels ...string) (sum float64, err error) {
 	resp, err := f.Get(ctx, m, "/metrics")
 	if err != nil {
 		return 0, err
@@ -288,7 +288,8 @@ func (f *Fleet) Metric(ctx context.Context, m *Member, name string) (sum float64
 	}
 	for line := range strings.Lines(string(text)) {
 		rest, ok := strings.CutPrefix(line, name)
-		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' {
+		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' ||
+			slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(rest, l) }) {
 			continue
 		}
 		var value float64
@@ -324,7 +325,7 @@ func (f *Fleet) CPU() (nodes []time.Duration, balancer time.Duration, err error)
 		nodes = append(nodes, c)
 	}
 	if f.balancing != nil {
-		balancer, err = f.balancing.CPU()
+		balancer, err = f.balancing.TreeCPU()
 	}
 	return nodes, balancer, err
 }
@@ -386,52 +387,6 @@ func (f *Fleet) split(name string) (one *Member, others []*Member) {
 		}
 	}
 	return one, others
-}
-
-// Balance runs HAProxy before the nodes. It tells them the clients' addresses and asks /readyz who is there.
-func (f *Fleet) Balance(ctx context.Context) error {
-	program, err := extern.Look("haproxy")
-	if err != nil {
-		return err
-	}
-	ports, err := extern.FreePorts(1)
-	if err != nil {
-		return err
-	}
-	addr := Local(ports[0])
-	var c strings.Builder
-	fmt.Fprintf(&c, `global
-	maxconn 2000
-defaults
-	mode tcp
-	timeout connect 5s
-	timeout client 5m
-	timeout server 5m
-	timeout check 1s
-	retries 5
-	option redispatch 1
-listen relay
-	bind %s
-	balance roundrobin
-	option httpchk GET /readyz
-	default-server check inter 100ms fall 1 rise 1 send-proxy-v2
-`, addr)
-	for _, m := range f.Nodes {
-		_, port, _ := strings.Cut(m.HTTP, ":")
-		fmt.Fprintf(&c, "\tserver %s %s port %s\n", m.Name, m.Proxied, port)
-	}
-	file := filepath.Join(f.Dir, "haproxy.cfg")
-	if err := os.WriteFile(file, []byte(c.String()), 0o600); err != nil {
-		return err
-	}
-	p, err := Launch(program.Command(context.Background(), "-db", "-q", "-f", file),
-		filepath.Join(f.Dir, "haproxy.log"))
-	if err != nil {
-		return err
-	}
-	f.running = append(f.running, p)
-	f.Balancer, f.balancing = addr, p
-	return AwaitPort(ctx, p, addr)
 }
 
 // Cut loses whatever m sends to another node, without a word to either; Join ends that.

@@ -21,3 +21,16 @@ func TestReplaceSections(t *testing.T) {
 		}
 	}
 }
+
+// TestReplaceAddresses: a balancer that is tried has the configuration that an operator has, but for its addresses.
+func TestReplaceAddresses(t *testing.T) {
+	base := "listen smtp\n\tbind :25\n\tbalance leastconn\n\tserver a 10.0.0.11:2526\n\tserver b 10.0.0.12:2526\n"
+	got, err := replaceAddresses(base, "127.0.0.1:26", []string{"server x 127.0.0.1:27", "server y 127.0.0.1:28"})
+	want := "listen smtp\n\tbind 127.0.0.1:26\n\tbalance leastconn\n\tserver x 127.0.0.1:27\n\tserver y 127.0.0.1:28\n"
+	if err != nil || got != want {
+		t.Errorf("%v, got\n%swant\n%s", err, got, want)
+	}
+	if _, err := replaceAddresses("listen smtp\n", "127.0.0.1:26", nil); err == nil {
+		t.Error("a file without addresses was taken")
+	}
+}

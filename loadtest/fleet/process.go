@@ -87,11 +87,38 @@ func (p *Process) End() {
 	}
 }
 
-// CPU is the time that the process has taken, all its threads together. Its clock is that of clock_getcpuclockid(3).
-func (p *Process) CPU() (time.Duration, error) {
+// CPU is the time that the process has taken, all its threads together.
+func (p *Process) CPU() (time.Duration, error) { return cpu(p.Cmd.Process.Pid) }
+
+// TreeCPU is CPU with that of the processes that it has started, which must not end meanwhile.
+func (p *Process) TreeCPU() (time.Duration, error) {
+	sum, err := p.CPU()
+	if err != nil {
+		return 0, err
+	}
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", p.Cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	for child := range strings.FieldsSeq(string(children)) {
+		pid, err := strconv.Atoi(child)
+		if err != nil {
+			return 0, err
+		}
+		took, err := cpu(pid)
+		if err != nil {
+			return 0, err
+		}
+		sum += took
+	}
+	return sum, nil
+}
+
+// cpu is the time that a process has taken. Its clock is that of clock_getcpuclockid(3).
+func cpu(pid int) (time.Duration, error) {
 	var t unix.Timespec
-	if err := unix.ClockGettime(int32(^p.Cmd.Process.Pid<<3|2), &t); err != nil {
-		return 0, fmt.Errorf("process %d: %w", p.Cmd.Process.Pid, err)
+	if err := unix.ClockGettime(int32(^pid<<3|2), &t); err != nil {
+		return 0, fmt.Errorf("process %d: %w", pid, err)
 	}
 	return time.Duration(t.Nano()), nil
 }

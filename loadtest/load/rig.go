@@ -112,7 +112,7 @@ log: {level: info}
 	if _, err = r.trio.Out(ctx, r.trio.Nodes, len(r.trio.Nodes)); err != nil {
 		return err
 	}
-	if err = r.trio.Balance(ctx); err != nil {
+	if err = r.trio.Balance(ctx, ""); err != nil {
 		return err
 	}
 	if r.solo, err = run("solo", 1); err != nil {

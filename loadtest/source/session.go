@@ -279,6 +279,15 @@ func (s *Session) ReadWithin(d time.Duration) (Reply, error) {
 	}
 }
 
+// Await waits until an octet can be read, which it leaves there.
+func (s *Session) Await(d time.Duration) error {
+	if err := s.conn.SetReadDeadline(time.Now().Add(d)); err != nil {
+		return err
+	}
+	_, err := s.in.Peek(1)
+	return err
+}
+
 // Command sends one line and reads one reply.
 func (s *Session) Command(line string) (Reply, error) {
 	if err := s.Write([]byte(line + "\r\n")); err != nil {
