@@ -146,8 +146,8 @@ func (l *lease) target(password string) dial.Target {
 		Site: l.at.site, Transport: way.Transport, Port: way.Port, TLS: smtpclient.TLSPolicy(way.TLS), User: way.User,
 		Password: password, Hosts: l.at.hostNames(), Fixed: l.at.fixed, Of: l.of(), Avoid: l.avoid,
 		Elsewhere: l.hasSpare(), Tried: l.tried,
-		Without: l.without,
-		EHLO:    needsEHLO(&l.d),
+		Without: l.without, Leg: l.d.Leg,
+		EHLO: needsEHLO(&l.d),
 	}
 }
 
@@ -232,11 +232,22 @@ func (l *lease) unreachable(ctx context.Context, failed dial.Failures, err error
 func (l *lease) use(conn *client, fresh bool) {
 	l.conn, l.fresh, l.begun = conn, fresh, false
 	l.utf8 = conn.SMTPUTF8()
+	if leg := l.d.Leg; leg != nil {
+		taken := conn.Taken()
+		if !fresh {
+			taken.Kind = mail.SessionWarm
+		}
+		leg.Took(taken)
+	}
 }
 
 // begin tells the session that a transaction begins, which sends nothing.
 func (l *lease) begin() {
-	l.conn.Begin(l.d)
+	d := l.d
+	if d.Leg != nil {
+		d.Leg.Reverse, d.Leg = d.Reverse, nil // which the session is not to keep alive
+	}
+	l.conn.Begin(d)
 	l.begun = true
 }
 
@@ -382,9 +393,24 @@ func (l *lease) replace(ctx context.Context, err error) error {
 		host := l.slot.Key().Host
 		l.slot.CloseIdle(func(k pool.Key) bool { return k.Host == host })
 	}
+	l.tryFailed(err)
 	l.slot.Drop()
 	l.retries++
 	return l.acquire(ctx)
+}
+
+// tryFailed tells the operator of a session that is left for err.
+func (l *lease) tryFailed(err error) {
+	if l.d.Leg == nil {
+		return
+	}
+	cause := err
+	if lost, ok := errors.AsType[*smtpclient.ConnError](err); ok {
+		cause = errors.New(lost.Verb + ": " + lost.Err.Error())
+	} else if reply, ok := replyOf(err); ok {
+		cause = &reply
+	}
+	l.d.Leg.Try(mail.Try{Host: l.conn.Host(), Addr: l.spot().AddrPort(), Cause: cause.Error()})
 }
 
 // release hands the session back, after RSET where something is open on it.

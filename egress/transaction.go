@@ -33,6 +33,9 @@ type transaction struct {
 // newTransaction returns a transaction that holds no session yet: acquire gets one.
 func newTransaction(r *resources, at destination, d mail.Delivery) *transaction {
 	d.Site = at.site
+	if d.Leg != nil {
+		d.Leg.Site, d.Leg.Node = at.site, ""
+	}
 	return &transaction{envelope: envelope{lease: lease{resources: r, d: d, at: at}}}
 }
 

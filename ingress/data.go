@@ -16,13 +16,13 @@ func (s *session) Data(ctx context.Context) error {
 	t := s.t
 	t.last = time.Now()
 	if err := message.Room(s.conn); err != nil {
-		return t.refuse("DATA", err)
+		return t.refuseData(err)
 	}
 	if t.relayed == 0 {
 		return nil
 	}
 	if _, err := t.Renew(t.report.Context(s.within(ctx))); err != nil {
-		return t.refuse("DATA", publicRefusal(err, t.rcpts))
+		return t.refuseData(publicRefusal(err, t.rcpts))
 	}
 	return nil
 }

@@ -23,6 +23,8 @@ type transaction struct {
 	spf    *message.SPF // nil: not begun
 	srs    rewritten
 
+	ends    bool   // the event that ends it was emitted
+	record  record // of recipients and next hops
 	rcpts   []message.Recipient
 	relayed int              // recipients that are relayed, the others are dropped
 	route   mail.Route       // of the recipients that are relayed; NextHop says where tx is open

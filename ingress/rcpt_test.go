@@ -191,7 +191,7 @@ func TestRcpt_RouteRate(t *testing.T) {
 			if !strings.Contains(reply, "id=") {
 				t.Errorf("got %q", reply)
 			}
-			if e := w.last(mail.Refused); e.Reason != "rate of the recipient" ||
+			if e := w.last(mail.Deferred); e.Reason != "rate of the recipient" ||
 				e.Forward.String() != "a@example.com" || relay.Begins != begins {
 				t.Errorf("%+v, and the next hop was asked %d times", e, relay.Begins-begins)
 			}
@@ -222,7 +222,7 @@ func TestRcpt_Withdrawn(t *testing.T) {
 		e.Forward.String() != "gone@example.com" {
 		t.Errorf("%+v", e)
 	}
-	if e := w.last(mail.Refused); e.Reason != mail.ReasonWithdrawn {
+	if e := w.last(mail.Deferred); e.Reason != mail.ReasonWithdrawn {
 		t.Errorf("%+v", e)
 	}
 }

@@ -18,7 +18,31 @@ func (t *transaction) refuseRcpt(r *message.Recipient, err error) error {
 		e.Rule, _ = ruleOf(err)
 	}
 	e.Recipients = len(t.rcpts)
+	e.To = t.record.refuse(r, e.Rule)
+	e.Legs = t.record.legOf(r.Route.NextHop)
 	return t.report.Refused(e, "RCPT", err)
+}
+
+// refuseData refuses DATA, which ends the transaction, and reports it.
+func (t *transaction) refuseData(err error) error {
+	t.ends = true
+	e := t.report.Event
+	e.Ends, e.Recipients = true, len(t.rcpts)
+	e.To, e.Legs = t.record.to(t.rcpts, &e, nil), t.record.legs()
+	return t.report.Refused(e, "DATA", err)
+}
+
+// emitAborted emits the event of a transaction that ends without a reply to a message, if it has recipients and its end
+// was not told yet.
+func (t *transaction) emitAborted() {
+	if len(t.rcpts) == 0 || t.ends {
+		return
+	}
+	t.ends = true
+	e := t.report.Event
+	e.Kind, e.Ends, e.Recipients = mail.Aborted, true, len(t.rcpts)
+	e.To, e.Legs = t.record.to(t.rcpts, &e, nil), t.record.legs()
+	t.report.Emit(e)
 }
 
 // ruleOf returns the rule that decided on an error, and whether there is one.
@@ -39,9 +63,11 @@ func (t *transaction) refuse(verb string, err error) error {
 
 // emitEnd emits the wide event of the transaction.
 func (s *session) emitEnd(end *message.Ending, kind mail.Kind, reply mail.Reply, octets int64) {
-	out := &end.Outcome
-	e := s.t.report.Event
-	e.Kind, e.Mode, e.Recipients, e.Octets = kind, end.Mode, len(s.t.rcpts), octets
+	out, t := &end.Outcome, s.t
+	t.ends = true
+	e := t.report.Event
+	e.Ends = true
+	e.Kind, e.Mode, e.Recipients, e.Octets = kind, end.Mode, len(t.rcpts), octets
 	e.Verb, e.Reply, e.Cause = "DATA", reply, end.Err
 	e.Host, e.HostTLS, e.Reused, e.InDoubt = out.Host, out.TLS, out.Reused, out.InDoubt
 	var r *mail.Refusal
@@ -54,8 +80,10 @@ func (s *session) emitEnd(end *message.Ending, kind mail.Kind, reply mail.Reply,
 	if out.InDoubt {
 		e.Reason = "in doubt"
 	}
-	s.t.report.Emit(e)
-	s.t.report.Attributes(func() []attribute.KeyValue {
+	t.record.leg[0].Replied, t.record.leg[0].Wait = out.Reply, out.Wait
+	e.To, e.Legs = t.record.to(t.rcpts, &e, end.Outcomes), t.record.legs()
+	t.report.Emit(e)
+	t.report.Attributes(func() []attribute.KeyValue {
 		return []attribute.KeyValue{
 			attribute.String("client.address", s.conn.Addr.Addr().String()),
 			attribute.String("smtp.mode", end.Mode.String()),

@@ -81,9 +81,10 @@ func (s *session) Greet(ctx context.Context) error {
 // refuseClient reports the refusal of a client before there is any transaction, and returns it.
 func (s *session) refuseClient(err error) error {
 	e := mail.Event{
-		Kind: mail.Refused, Time: s.cfg.Now(), Client: s.conn.Addr.Addr(), TLS: s.conn.TLSVersion(), Verb: "CONNECT",
+		Time: s.cfg.Now(), Client: s.conn.Addr.Addr(), TLS: s.conn.TLSVersion(), Verb: "CONNECT",
 		Reply: mail.ReplyFor(err), Cause: err,
 	}
+	e.Kind = mail.RefusedBy(e.Reply)
 	e.Score, e.Signals = s.client.Scored()
 	var r *mail.Refusal
 	if errors.As(err, &r) {
@@ -102,12 +103,8 @@ func (s *session) Reset() {
 	if t == nil {
 		return
 	}
-	if t.tx != nil {
-		t.abort()
-		e := t.report.Event
-		e.Kind, e.Recipients = mail.Aborted, len(t.rcpts)
-		t.report.Emit(e)
-	}
+	t.abort()
+	t.emitAborted()
 	s.end()
 }
 

@@ -22,7 +22,7 @@ func TestSession_UpstreamReplies(t *testing.T) {
 	}, relay, nil)
 	w.say("MAIL FROM:<>", "250")
 	got := w.say("RCPT TO:<full@example.com>", "452 4.2.2 Mailbox full id=")
-	if e := w.last(mail.Refused); !strings.Contains(got, e.Trace.String()) || e.Host != "mx.far.example" ||
+	if e := w.last(mail.Deferred); !strings.Contains(got, e.Trace.String()) || e.Host != "mx.far.example" ||
 		e.Verb != "RCPT" {
 		t.Errorf("event %+v", e)
 	}

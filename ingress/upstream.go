@@ -69,6 +69,7 @@ func (t *transaction) begin(ctx context.Context) error {
 	ctx, stage := t.report.Enter(ctx, mail.StageBegin)
 	d := mail.Delivery{
 		NextHop:         t.route.NextHop,
+		Leg:             t.record.begin(t.route.NextHop),
 		Params:          t.params,
 		Extra:           s.messages.Extra(&t.route, s.trusted),
 		RecipientDomain: t.route.Forwards[0].Domain,

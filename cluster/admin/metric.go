@@ -90,6 +90,8 @@ type ClusterGauges struct {
 type Metrics struct {
 	registry *prometheus.Registry
 	events   counts[eventKey]
+	outcomes counts[outcomeKey]
+	rcpts    counts[string] // recipients by outcome
 	messages counts[string] // by mode
 	octets   atomic.Uint64
 	inDoubt  atomic.Uint64
@@ -116,6 +118,18 @@ func (k eventKey) labels() []attribute.KeyValue {
 	}
 }
 
+// An outcomeKey is what outcomes are counted by.
+type outcomeKey struct {
+	kind   mail.Kind
+	reason string
+}
+
+func (k outcomeKey) labels() []attribute.KeyValue {
+	return []attribute.KeyValue{
+		attribute.String("outcome", k.kind.String()), attribute.String("reason", k.reason),
+	}
+}
+
 // stageBuckets reach from the time of a rule to the longest wait of a client, in seconds.
 var stageBuckets = []float64{
 	.00001, .0001, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 600,
@@ -132,6 +146,10 @@ func NewMetrics(version string, g Gauges) *Metrics {
 	of := newMeter(m.registry)
 	of.counters("millrace_events_total", "Events by kind, class of the reply and reason.",
 		m.events.showAll(eventKey.labels))
+	of.counters("millrace_outcomes_total",
+		"Transactions, and clients, commands and recipients that were refused before a message, by outcome and reason.",
+		m.outcomes.showAll(outcomeKey.labels))
+	of.counters("millrace_recipients_total", "Recipients by outcome.", m.rcpts.showAll(labelled("outcome")))
 	of.counters("millrace_messages_relayed_total", "Messages that a next hop took, by the way their octets went.",
 		m.messages.showAll(labelled("mode")))
 	of.counter("millrace_relayed_bytes_total", "Octets of the messages that a next hop took.", m.octets.Load)
@@ -272,7 +290,12 @@ func (m *Metrics) See(e *mail.Event) {
 	if c := e.Reply.Class(); c >= 0 && c < len(classes) {
 		class = classes[c]
 	}
-	m.events.of(eventKey{e.Kind, class, m.reasons.label(e.Reason)}).Add(1)
+	reason := m.reasons.label(e.Reason)
+	m.events.of(eventKey{oldKind(e), class, reason}).Add(1)
+	if e.Kind.IsOutcome() {
+		m.outcomes.of(outcomeKey{e.Kind, reason}).Add(1)
+	}
+	m.seeRecipients(e)
 	if e.InDoubt {
 		m.inDoubt.Add(1)
 	}
@@ -293,6 +316,25 @@ func (m *Metrics) See(e *mail.Event) {
 	for s, d := range e.Took {
 		if d > 0 && e.Kind != mail.Routed { // a recipient's stages stand in its transaction's event again
 			m.stages[s].record(d.Seconds())
+		}
+	}
+}
+
+// oldKind returns the kind by which millrace_events_total counts: until recently whatever was refused before a message
+// was of the kind Refused, also with a 4yz. It stays so until that metric goes.
+func oldKind(e *mail.Event) mail.Kind {
+	if e.Kind == mail.Deferred && (!e.Ends || e.Mode == mail.ModeNone) {
+		return mail.Refused
+	}
+	return e.Kind
+}
+
+// seeRecipients counts the recipients of an event. Those that were refused at RCPT had an event of their own before the
+// one that ends their transaction.
+func (m *Metrics) seeRecipients(e *mail.Event) {
+	for i := range e.To {
+		if to := &e.To[i]; !e.Ends || to.Verb != "RCPT" {
+			m.rcpts.of(to.Outcome.String()).Add(1)
 		}
 	}
 }

@@ -41,7 +41,8 @@ func everyMetric() *Metrics {
 			for _, mode := range []mail.Mode{mail.ModeNone, mail.ModeHold, mail.ModeStream, mail.ModePredict} {
 				e := mail.Event{
 					Kind: mail.Kind(kind), Reply: mail.NewReply(code, 0, 0, ""), Mode: mode, Octets: 3 << 30,
-					Reused: mode == mail.ModeHold, InDoubt: mode == mail.ModePredict,
+					Reused: mode == mail.ModeHold, InDoubt: mode == mail.ModePredict, Ends: true,
+					To: []mail.To{{Outcome: mail.Kind(kind)}, {Outcome: mail.Refused, Verb: "RCPT"}},
 				}
 				if code >= 400 {
 					e.Reason = "a reason"

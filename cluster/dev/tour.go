@@ -51,9 +51,9 @@ func stops() []stop {
 			verb: "the dot", code: "554", kind: mail.Refused, mode: mail.ModeHold},
 		{name: "defer", tells: "the destination wants it later: the sender keeps it, nothing is queued here",
 			mood: "defer",
-			verb: "RCPT", code: "451", kind: mail.Refused},
+			verb: "RCPT", code: "451", kind: mail.Deferred},
 		{name: "greylist", tells: "a greylisting destination defers the first attempt", mood: "greylist",
-			verb: "RCPT", code: "451", kind: mail.Refused},
+			verb: "RCPT", code: "451", kind: mail.Deferred},
 		{name: "greylist", tells: "and takes the sender's retry", mood: "greylist",
 			verb: "the dot", code: "250", kind: mail.Relayed, mode: mail.ModeHold},
 		{name: "slow",
@@ -67,7 +67,7 @@ func stops() []stop {
 			verb: "the dot", code: "451", kind: mail.Deferred, mode: mail.ModeHold},
 		{
 			name: "down", tells: "no host of the destination can be reached", verb: "RCPT", code: "451",
-			kind: mail.Refused,
+			kind: mail.Deferred,
 		},
 		{
 			name: "nomail", tells: "the destination says that it takes no mail at all (null MX)", verb: "RCPT",
@@ -78,7 +78,7 @@ func stops() []stop {
 			kind: mail.Dropped,
 		},
 		{name: "reject", tells: "a rule rejects it with its own words", verb: "RCPT", code: "550", kind: mail.Refused},
-		{name: "tempfail", tells: "a rule defers it", verb: "RCPT", code: "451", kind: mail.Refused},
+		{name: "tempfail", tells: "a rule defers it", verb: "RCPT", code: "451", kind: mail.Deferred},
 		{name: "nobody", tells: "no rule knows the address", verb: "RCPT", code: "550", kind: mail.Refused},
 		{
 			name: "someone@elsewhere.example", tells: "not our domain, not a trusted client: no open relay",

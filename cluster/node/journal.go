@@ -1,13 +1,11 @@
 package node
 
 import (
-	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"log/slog"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -17,12 +15,14 @@ import (
 // A journal logs events: one wide line of JSON a transaction. It never sees an octet of a message, because no event
 // holds one. It is used by one goroutine.
 type journal struct {
-	handler slog.Handler
-	out     *logWriter // that handler writes to
+	out     *logWriter // where the lines go
+	least   slog.Level // events below it are not logged
 	hashKey []byte     // nil: addresses are logged in clear
 
-	attrs []slog.Attr // of the event being written
-	took  []slog.Attr // the times of its stages
+	line     line      // the one being written
+	scratch  []byte    // a text of it
+	elements []byte    // of its lists
+	ends     []element // where each of them ends
 }
 
 // level returns the level that an event is logged at. The events of a connection and of accepted recipients are for
@@ -44,23 +44,14 @@ func level(e *mail.Event) slog.Level {
 // see logs one event. While the log is crowded only outcomes of messages are logged.
 func (j *journal) see(e *entry) {
 	l := level(&e.Event)
-	if !j.handler.Enabled(context.Background(), l) {
+	if l < j.least {
 		return
 	}
 	if !isOutcome(&e.Event) && j.out.Crowded() {
 		j.out.drop(1 + e.more)
 		return
 	}
-	j.attrs, j.took = j.attrs[:0], j.took[:0]
-	j.addClient(&e.Event)
-	j.addNextHop(&e.Event)
-	j.addOutcome(&e.Event)
-	if e.more > 0 {
-		j.add(slog.Int("more", e.more))
-	}
-	r := slog.NewRecord(e.Time, l, e.Kind.String(), 0)
-	r.AddAttrs(j.attrs...)
-	j.handler.Handle(context.Background(), r)
+	j.write(e, l)
 }
 
 // InnermostCause returns the innermost cause of an event, with the host it is about, "" for an event without a cause.
@@ -86,105 +77,122 @@ func InnermostCause(e *mail.Event) string {
 	return host + ": " + err.Error()
 }
 
-func (j *journal) add(a slog.Attr) { j.attrs = append(j.attrs, a) }
-
-// text adds text that came from outside, made printable and cut, unless it is empty.
-func (j *journal) text(key, value string) {
-	if value != "" {
-		j.add(slog.String(key, cut(printable(value))))
+// head begins the line of an event: all of it but its lists. text is the most octets of a text from outside.
+func (j *journal) head(e *entry, level slog.Level, text int) {
+	j.line.b, j.line.text = j.line.b[:0], text
+	j.open(&j.line, e, level)
+	j.addClient(&e.Event)
+	j.addNextHop(&e.Event)
+	j.addOutcome(&e.Event)
+	if e.more > 0 {
+		j.line.number("more", int64(e.more))
 	}
-}
-
-// maxText is the most octets of a text from outside in a line of the log.
-const maxText = 1 << 10
-
-// cut cuts a text before the character that reaches beyond maxText octets.
-func cut(s string) string {
-	if len(s) <= maxText {
-		return s
-	}
-	end := maxText
-	for end > 0 && !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return s[:end]
 }
 
 // addClient adds the client and what it said.
 func (j *journal) addClient(e *mail.Event) {
-	if !e.Trace.IsZero() {
-		j.add(slog.String("trace", e.Trace.String()))
-	}
-	if e.Client.IsValid() {
-		j.add(slog.String("client", e.Client.String()))
-	}
-	j.text("helo", e.Helo)
-	j.text("tls", e.TLS)
+	l := &j.line
+	l.addr("client", e.Client)
+	l.outside("helo", e.Helo)
+	l.outside("tls", e.TLS)
 	if e.Forward != (mail.Path{}) || !e.Reverse.IsNull() || e.Recipients > 0 {
-		j.add(slog.String("reverse", j.path(e.Reverse)))
-		j.text("srs", e.SRS)
-		j.add(slog.String("forward", j.path(e.Forward)))
+		j.path(l, "reverse", e.Reverse)
+		l.word("srs", e.SRS)
 	}
 	if e.Recipients > 0 {
-		j.add(slog.Int("recipients", e.Recipients))
+		l.number("recipients", int64(e.Recipients))
 	}
-	j.text("verb", e.Verb)
+	l.outside("verb", e.Verb)
 }
 
-// addNextHop adds the rule and the next hop.
+// addNextHop adds the recipient, the rule and the next hop of an event that is about one of each and has no lists.
 func (j *journal) addNextHop(e *mail.Event) {
-	if e.Rule != (mail.Rule{}) {
-		j.add(slog.String("rule", j.rule(e.Rule)))
+	l := &j.line
+	if len(e.To) == 0 {
+		if e.Forward != (mail.Path{}) {
+			j.path(l, "forward", e.Forward)
+		}
+		if e.Rule != (mail.Rule{}) {
+			l.outside("rule", j.rule(e.Rule))
+		}
 	}
-	if e.NextHop != (mail.NextHop{}) {
-		j.add(slog.String("next_hop", printable(e.NextHop.String())))
+	if len(e.Legs) > 0 {
+		return
 	}
-	j.text("site", string(e.Site))
-	j.text("host", e.Host)
-	j.text("host_tls", e.HostTLS)
-	if e.Host != "" {
-		j.add(slog.Bool("reused", e.Reused))
+	if e.NextHop != (mail.NextHop{}) && len(e.To) == 0 {
+		l.outside("next_hop", e.NextHop.String())
 	}
+	l.outside("site", string(e.Site))
+	l.outside("host", e.Host)
 }
 
 // addOutcome adds how the transaction ended and how long its stages took.
 func (j *journal) addOutcome(e *mail.Event) {
-	j.text("mode", e.Mode.String())
+	l := &j.line
+	l.word("mode", e.Mode.String())
 	if e.Octets > 0 {
-		j.add(slog.Int64("octets", e.Octets))
+		l.number("octets", e.Octets)
 	}
-	if e.Reply.Code != 0 {
-		reply := e.Reply
-		reply.ID = mail.TraceID{} // it is logged as trace
-		j.add(slog.String("reply", cut(j.mask(reply.String()))))
+	j.reply(l, e.Reply)
+	l.flag("in_doubt", e.InDoubt)
+	l.outside("reason", e.Reason)
+	if cause := InnermostCause(e); cause != "" {
+		l.key("cause")
+		quote(l, cut(j.mask(cause), l.text))
 	}
-	if e.InDoubt {
-		j.add(slog.Bool("in_doubt", true))
-	}
-	j.text("reason", e.Reason)
-	j.text("cause", cut(j.mask(InnermostCause(e))))
+	j.addTimes(e)
+}
+
+// addTimes adds how long the stages took.
+func (j *journal) addTimes(e *mail.Event) {
+	l, begun := &j.line, false
 	for s, d := range e.Took {
-		if d > 0 {
-			ms := float64(d.Round(time.Microsecond)) / float64(time.Millisecond)
-			j.took = append(j.took, slog.Float64(mail.Stage(s).String(), ms))
+		if d <= 0 {
+			continue
 		}
+		if !begun {
+			l.begin("ms", '{')
+			begun = true
+		}
+		l.ms(mail.Stage(s).String(), d)
 	}
-	if len(j.took) > 0 {
-		j.add(slog.GroupAttrs("ms", j.took...))
+	if begun {
+		l.end('}')
 	}
 }
 
-// path returns an address as it is logged. A hashed address keeps its domain, because administrators search for it.
-func (j *journal) path(p mail.Path) string {
+// reply appends a reply, if there is one. Its id is logged as trace.
+func (j *journal) reply(l *line, r mail.Reply) {
+	if r.Code == 0 {
+		return
+	}
+	l.key("reply")
+	j.scratch = r.AppendPlain(j.scratch[:0])
+	if j.hashKey == nil && isPrintable(j.scratch) && len(j.scratch) <= l.text {
+		quote(l, j.scratch)
+		return
+	}
+	quote(l, cut(j.mask(string(j.scratch)), l.text))
+}
+
+// path appends an address as it is logged. A hashed address keeps its domain, because administrators search for it.
+func (j *journal) path(l *line, name string, p mail.Path) {
+	l.key(name)
 	if p.IsNull() {
-		return "<>"
+		l.b = append(l.b, `"<>"`...)
+		return
 	}
-	if j.hashKey == nil {
-		return printable(p.String())
+	j.scratch = p.AppendTo(j.scratch[:0])
+	switch {
+	case j.hashKey != nil:
+		mac := hmac.New(sha256.New, j.hashKey)
+		mac.Write(j.scratch)
+		quote(l, hex.EncodeToString(mac.Sum(nil)[:8])+"@"+cut(printable(p.Domain), l.text))
+	case isPrintable(j.scratch) && len(j.scratch) <= l.text:
+		quote(l, j.scratch)
+	default:
+		quote(l, cut(printable(string(j.scratch)), l.text))
 	}
-	mac := hmac.New(sha256.New, j.hashKey)
-	mac.Write(p.AppendTo(make([]byte, 0, 64)))
-	return hex.EncodeToString(mac.Sum(nil)[:8]) + "@" + printable(p.Domain)
 }
 
 // rule returns a rule as it is logged: its location and, unless addresses are hashed, its pattern, which may be an
@@ -233,14 +241,7 @@ func withoutQuoted(s string) string {
 // printable replaces characters that could control a terminal or reverse the direction of text by "?". JSON escapes the
 // C0 controls, but neither DEL nor C1 nor the bidirectional controls.
 func printable(s string) string {
-	plain := true
-	for i := range len(s) {
-		if s[i] >= 0x7f || s[i] < ' ' {
-			plain = false
-			break
-		}
-	}
-	if plain {
+	if isPrintable(s) {
 		return s
 	}
 	return strings.Map(func(r rune) rune {
@@ -249,4 +250,14 @@ func printable(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// isPrintable reports whether a text is of printable ASCII alone.
+func isPrintable[T string | []byte](s T) bool {
+	for i := range len(s) {
+		if s[i] >= 0x7f || s[i] < ' ' {
+			return false
+		}
+	}
+	return true
 }

@@ -5,7 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -19,7 +23,7 @@ func logged(t *testing.T, hashKey []byte, e mail.Event) (line string, fields map
 	t.Helper()
 	var out bytes.Buffer
 	w := newLogWriter(&out)
-	j := &journal{handler: newLogHandler(w, "debug"), out: w, hashKey: hashKey}
+	j := &journal{out: w, least: slog.LevelDebug, hashKey: hashKey}
 	j.see(&entry{Event: e})
 	w.flush(time.Minute)
 	line = out.String()
@@ -131,29 +135,227 @@ func TestJournal_QuotedLocalPart(t *testing.T) {
 	}
 }
 
-// TestJournal_Line: the line of an event holds the whole transaction, in this order.
-func TestJournal_Line(t *testing.T) {
+// wholeEvent returns the event of a transaction of which all is known.
+func wholeEvent() mail.Event {
+	info := mail.Path{Local: "info", Domain: "b.example"}
+	bob := mail.Path{Local: "bob", Domain: "far.example"}
+	rule := mail.Rule{Pattern: "@b.example", File: "r", Line: 9}
+	far := mail.NextHop{Transport: mail.MX, Host: "far.example"}
+	reply := mail.NewReply(250, 0, 0, "queued as 1").WithID(mail.TraceID{1})
 	e := mail.Event{
-		Kind: mail.Relayed, Mode: mail.ModeHold, Reused: true, InDoubt: true, Recipients: 2,
+		Kind: mail.Relayed, Mode: mail.ModeHold, InDoubt: true, Ends: true, Recipients: 2,
 		Time:  time.Unix(1700000000, 0).UTC(),
 		Trace: mail.TraceID{1}, Client: netip.MustParseAddr("192.0.2.1"), Helo: "c.example", TLS: "TLS 1.3",
-		Reverse: mail.Path{},
-		Forward: mail.Path{Local: "b", Domain: "b.example"}, Rule: mail.Rule{Pattern: "@b.example", File: "r", Line: 9},
-		NextHop: mail.NextHop{Transport: mail.MX, Host: "b.example"}, Site: "b", Host: "mx.b.example",
-		HostTLS: "TLS 1.2", Verb: "DATA",
-		Reply: mail.NewReply(250, 2, 0, "queued as 1").WithID(mail.TraceID{1}), Octets: 4096,
+		Reverse: mail.Path{Local: "a", Domain: "a.example"}, Forward: info, Rule: rule, NextHop: far,
+		Verb: "DATA", Reply: reply, Octets: 4096, SRS: "bounces",
+		To: []mail.To{
+			{
+				Forward: info, Rule: rule, Outcome: mail.Relayed, Verb: "DATA", Reply: reply,
+				Targets: []mail.Target{{Forward: bob, NextHop: far, Reply: mail.NewReply(250, 0, 0, "queued as 1")}},
+			},
+			{
+				Forward: mail.Path{Local: "no", Domain: "b.example"}, Rule: rule, Outcome: mail.Dropped, Drop: true,
+				Verb: "DATA", Reply: reply,
+			},
+			{
+				Forward: mail.Path{Local: "gone", Domain: "b.example"}, Outcome: mail.Refused, Verb: "RCPT",
+				Reply: mail.NewReply(550, 1, 1, "No such user here"), Reason: "no such user",
+			},
+		},
+		Legs: []mail.Leg{{
+			NextHop: far, Site: "far", Node: "n2", Reverse: mail.Path{Local: "SRS0=x", Domain: "srs.example"},
+			Tried: []mail.Try{{
+				Host: "mx1.far.example", Addr: netip.MustParseAddrPort("192.0.2.9:25"), Cause: "connect: refused",
+				Took: time.Millisecond,
+			}},
+			Session: mail.Taken{
+				Host: "mx2.far.example", Addr: netip.MustParseAddrPort("[2001:db8::2]:25"),
+				Source: netip.MustParseAddr("2001:db8::1"), TLS: "TLS 1.3", Cipher: "TLS_AES_128_GCM_SHA256",
+				KeyExchange: "X25519", Verified: true, Kind: mail.SessionResumed,
+			},
+			Replied: mail.NewReply(250, 0, 0, "queued as 1"), Wait: 2 * time.Millisecond,
+		}},
 	}
 	e.Took[mail.StageCommit] = 1500 * time.Microsecond
-	line, _ := logged(t, nil, e)
-	want := `{"time":"2023-11-14T22:13:20Z","level":"INFO","msg":"relayed",` +
+	return e
+}
+
+// TestJournal_Line: the line of an event holds the whole transaction, in this order.
+func TestJournal_Line(t *testing.T) {
+	line, _ := logged(t, nil, wholeEvent())
+	want := `{"time":"2023-11-14T22:13:20.000000Z","level":"INFO","msg":"relayed",` +
 		`"trace":"01000000000000000000000000000000",` +
-		`"client":"192.0.2.1","helo":"c.example","tls":"TLS 1.3","reverse":"<>","forward":"b@b.example",` +
-		`"recipients":2,"verb":"DATA","rule":"r:9 @b.example","next_hop":"mx:b.example","site":"b",` +
-		`"host":"mx.b.example","host_tls":"TLS 1.2","reused":true,"mode":"hold","octets":4096,` +
-		`"reply":"250 2.2.0 queued as 1","in_doubt":true,"ms":{"commit":1.5}}` + "\n"
+		`"client":"192.0.2.1","helo":"c.example","tls":"TLS 1.3","reverse":"a@a.example","srs":"bounces",` +
+		`"recipients":2,"verb":"DATA","mode":"hold","octets":4096,"reply":"250 2.0.0 queued as 1",` +
+		`"in_doubt":true,"ms":{"commit":1.500},"to":[` +
+		`{"forward":"info@b.example","outcome":"relayed","rule":"r:9 @b.example","reply":"250 2.0.0 queued as 1",` +
+		`"targets":[{"forward":"bob@far.example","next_hop":"mx:far.example"}]},` +
+		`{"forward":"no@b.example","outcome":"dropped","rule":"r:9 @b.example","reply":"250 2.0.0 queued as 1",` +
+		`"drop":true},` +
+		`{"forward":"gone@b.example","outcome":"refused","reply":"550 5.1.1 No such user here",` +
+		`"reason":"no such user"}],"legs":[` +
+		`{"next_hop":"mx:far.example","site":"far","node":"n2","tried":[{"host":"mx1.far.example",` +
+		`"addr":"192.0.2.9:25","family":"ipv4","cause":"connect: refused","ms":1.000}],"host":"mx2.far.example",` +
+		`"addr":"[2001:db8::2]:25","family":"ipv6","source":"2001:db8::1","tls":"TLS 1.3",` +
+		`"cipher":"TLS_AES_128_GCM_SHA256","key_exchange":"X25519","verified":true,"session":"resumed",` +
+		`"reverse":"SRS0=x@srs.example","wait":2.000}]}` + "\n"
 	if line != want {
 		t.Errorf("got  %swant %s", line, want)
 	}
+}
+
+// TestJournal_Documented: each field that a line can have stands in the table of docs/operate.md, and no other does.
+func TestJournal_Documented(t *testing.T) {
+	written := make(map[string]bool)
+	e := wholeEvent()
+	e.Reason, e.Cause, e.Reply = "in doubt", errors.New("lost"), mail.NewReply(451, 4, 2, "Lost")
+	e.To[0].Targets[0].Refused, e.To[0].Reply = true, e.Reply
+	for s := range e.Took {
+		e.Took[s] = time.Millisecond
+	}
+	collect := func(e mail.Event, more int) {
+		var out bytes.Buffer
+		w := newLogWriter(&out)
+		j := &journal{out: w, least: slog.LevelDebug}
+		j.see(&entry{Event: e, more: more})
+		w.flush(time.Minute)
+		for line := range strings.Lines(out.String()) {
+			var fields map[string]any
+			if err := json.Unmarshal([]byte(line), &fields); err != nil {
+				t.Fatalf("%v: %s", err, line)
+			}
+			addNames(written, "", fields)
+		}
+	}
+	collect(e, 3)
+	collect(mail.Event{
+		Kind: mail.Anomaly, Forward: e.Forward, Rule: e.Rule, NextHop: e.NextHop, Site: "far", Host: "mx.far.example",
+	}, 0)
+	e.To = slices.Repeat(e.To, 200)
+	collect(e, 0)
+
+	page, err := os.ReadFile("../../docs/operate.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "| Field | Meaning |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	documented := make(map[string]bool)
+	for row := range strings.Lines(table) {
+		cells := strings.Split(row, "|")
+		if len(cells) < 3 {
+			continue
+		}
+		for _, name := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(cells[1], -1) {
+			if documented[name[1]] {
+				t.Errorf("%s is documented twice", name[1])
+			}
+			documented[name[1]] = true
+		}
+	}
+	for name := range written {
+		if !documented[name] {
+			t.Errorf("%s is written and not documented", name)
+		}
+	}
+	for name := range documented {
+		if !written[name] {
+			t.Errorf("%s is documented and not written", name)
+		}
+	}
+}
+
+// addNames adds the names of the fields of an object, and of the objects in it.
+func addNames(names map[string]bool, under string, fields map[string]any) {
+	for name, value := range fields {
+		name = under + name
+		switch v := value.(type) {
+		case map[string]any:
+			addNames(names, name+".", v)
+		case []any:
+			name += "[]"
+			for _, one := range v {
+				if object, ok := one.(map[string]any); ok {
+					addNames(names, name+".", object)
+				}
+			}
+		}
+		names[name] = true
+	}
+}
+
+// TestJournal_Parts: a line has at most 16 KiB. The recipients that do not fit stand in further lines of the same
+// trace, each recipient and each target once.
+func TestJournal_Parts(t *testing.T) {
+	long := strings.Repeat("\"", 60)
+	for _, tt := range []struct {
+		name             string
+		recipients, each int
+	}{
+		{"a thousand recipients", 1000, 1},
+		{"one recipient with a thousand targets", 1, 1000},
+		{"a hundred with a hundred", 100, 100},
+	} {
+		for _, hashKey := range [][]byte{nil, []byte("key")} {
+			t.Run(tt.name, func(t *testing.T) {
+				e := wholeEvent()
+				e.Helo, e.Cause = strings.Repeat(`"`, 5000), errors.New(strings.Repeat(`\`, 5000))
+				e.To = nil
+				for i := range tt.recipients {
+					to := mail.To{
+						Forward: mail.Path{Local: fmt.Sprintf("%s%d", long, i), Domain: fmt.Sprintf("r%d.example", i)},
+						Outcome: mail.Relayed, Reply: e.Reply,
+					}
+					for k := range tt.each {
+						to.Targets = append(to.Targets, mail.Target{
+							Forward: mail.Path{Local: long, Domain: fmt.Sprintf("t%d-%d.example", i, k)},
+						})
+					}
+					e.To = append(e.To, to)
+				}
+				lines, targets := partsOf(t, hashKey, e)
+				if len(lines) < 5 || len(targets) != tt.recipients*tt.each {
+					t.Errorf("%d lines, %d targets", len(lines), len(targets))
+				}
+			})
+		}
+	}
+}
+
+// partsOf returns the lines of an event that has several, which it checks, and the domains of the targets in them.
+func partsOf(t *testing.T, hashKey []byte, e mail.Event) (lines []string, targets map[string]bool) {
+	t.Helper()
+	var out bytes.Buffer
+	w := newLogWriter(&out)
+	j := &journal{out: w, hashKey: hashKey}
+	j.see(&entry{Event: e})
+	w.flush(time.Minute)
+	lines = strings.SplitAfter(strings.TrimSuffix(out.String(), "\n"), "\n")
+	targets = make(map[string]bool)
+	for i, l := range lines {
+		var fields struct {
+			Trace, Msg  string
+			Part, Parts int
+			To          []struct{ Targets []struct{ Forward string } }
+		}
+		if err := json.Unmarshal([]byte(l), &fields); err != nil {
+			t.Fatalf("%v: %s", err, l)
+		}
+		if len(l) > maxLine || fields.Part != i+1 || fields.Parts != len(lines) || fields.Msg != "relayed" ||
+			fields.Trace != e.Trace.String() {
+			t.Errorf("line %d of %d has %d octets: %.200s", i+1, len(lines), len(l), l)
+		}
+		for _, to := range fields.To {
+			for _, target := range to.Targets {
+				_, domain, _ := strings.Cut(target.Forward, "@")
+				if targets[domain] {
+					t.Errorf("%s stands there twice", domain)
+				}
+				targets[domain] = true
+			}
+		}
+	}
+	return lines, targets
 }
 
 // TestJournal_LongText: a text from outside takes at most 1 KiB of a line, and ends with a whole character.
@@ -182,7 +384,7 @@ func TestJournal_Crowded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		out := &stoppedReader{release: make(chan struct{})}
 		w := newLogWriter(out)
-		j := &journal{handler: newLogHandler(w, "info"), out: w}
+		j := &journal{out: w}
 		w.Write(make([]byte, 1))
 		time.Sleep(time.Second)          // the writer waits for the reader
 		w.Write(make([]byte, w.max/2+1)) // now the log is crowded
@@ -201,17 +403,9 @@ func TestJournal_Crowded(t *testing.T) {
 }
 
 func BenchmarkJournal(b *testing.B) {
-	w := newLogWriter(discard{})
-	j := &journal{handler: newLogHandler(w, "info"), out: w}
-	e := mail.Event{
-		Kind: mail.Relayed, Mode: mail.ModeHold, Reused: true, Recipients: 1, Time: time.Unix(1700000000, 0),
-		Trace:  mail.TraceID{1},
-		Client: netip.MustParseAddr("192.0.2.1"), Helo: "c.example",
-		Forward: mail.Path{Local: "b", Domain: "b.example"},
-		Rule:    mail.Rule{Pattern: "@b.example", File: "r", Line: 9}, NextHop: mail.NextHop{Host: "b.example"},
-		Site: "b", Host: "mx.b.example",
-		Reply: mail.NewReply(250, 2, 0, "queued as 1"), Octets: 4096,
-	}
+	j := &journal{out: newLogWriter(discard{})}
+	e := wholeEvent()
+	e.InDoubt, e.Recipients, e.To, e.Legs[0].Tried = false, 1, e.To[:1], nil
 	for s := range e.Took {
 		e.Took[s] = time.Millisecond
 	}

@@ -21,9 +21,17 @@ func newLogger(w io.Writer, level string) *logger {
 	return &logger{slog.New(newLogHandler(out, level)), out}
 }
 
-// newLogHandler returns the handler of everything that this node logs. Times are those of the records.
+// newLogHandler returns the handler of what this node logs but its events. Times are those of the records.
 func newLogHandler(w io.Writer, level string) slog.Handler {
-	return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: logLevel(level)})
+	return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: logLevel(level), ReplaceAttr: fixTime})
+}
+
+// fixTime writes the time of a record with as many digits as each line has.
+func fixTime(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.TimeKey && a.Value.Kind() == slog.KindTime {
+		a.Value = slog.StringValue(a.Value.Time().Format(timeForm))
+	}
+	return a
 }
 
 // logLevel returns the level that a configuration names.

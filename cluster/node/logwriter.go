@@ -108,7 +108,7 @@ func (w *logWriter) take() *bytes.Buffer {
 		r := slog.NewRecord(time.Now(), slog.LevelWarn, "log lines were dropped", 0)
 		r.AddAttrs(slog.Uint64("lines", w.dropped-w.reported))
 		w.reported, w.reportedAt = w.dropped, r.Time
-		_ = slog.NewJSONHandler(w.pending, nil).Handle(context.Background(), r) // a bytes.Buffer never fails
+		_ = newLogHandler(w.pending, "").Handle(context.Background(), r) // a bytes.Buffer never fails
 	}
 	if w.pending.Len() == 0 {
 		w.idle = nil

@@ -168,7 +168,7 @@ func (n *Node) startEvents() error {
 	if err != nil {
 		return err
 	}
-	j := &journal{handler: n.log.Handler(), out: n.log.out}
+	j := &journal{out: n.log.out, least: logLevel(n.cfg.Log.Level)}
 	if n.cfg.Log.Addresses == "hash" {
 		j.hashKey = logKeys[0]
 	}

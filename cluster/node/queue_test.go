@@ -76,7 +76,8 @@ func TestQueue_Refusals(t *testing.T) {
 		case i%500 == 0:
 			q.Emit(mail.Event{Kind: mail.Relayed, Time: at, Client: client, Reply: mail.NewReply(250, 0, 0, "")})
 		case i%500 == 250:
-			q.Emit(mail.Event{Kind: mail.Deferred, InDoubt: true, Time: at, Client: client})
+			q.Emit(mail.Event{Kind: mail.Deferred, Mode: mail.ModeHold, Ends: true, InDoubt: true, Time: at,
+				Client: client})
 		}
 	}
 	other := netip.MustParseAddr("198.51.100.1")

@@ -122,7 +122,12 @@ func (c *Client) Begin(ctx context.Context, node string, d mail.Delivery) (mail.
 	if err != nil {
 		return nil, &PeerError{Node: node, Cause: err}
 	}
-	return &transaction{client: c, link: l, node: node, d: d}, nil
+	t := &transaction{client: c, link: l, node: node, d: d}
+	if d.Leg != nil {
+		d.Leg.Site, d.Leg.Node, d.Leg.Reverse = d.Site, node, d.Reverse
+		t.tried = len(d.Leg.Tried)
+	}
+	return t, nil
 }
 
 // Abort closes every connection except those on which COMMIT waits for its answer. The present or next call of a

@@ -337,7 +337,7 @@ func appendOutcomes(f fields, all []mail.Outcome) fields {
 			different++
 		}
 	}
-	room := (maxFields - 1024) / max(different, 1)
+	room := (maxFields - 1024 - maxLeg) / max(different, 1)
 	limit := min(maxText, max(0, room-512)) // octets of text; hosts and numbers are shorter than 512 octets
 	for i := 0; i < len(all); {
 		o, n := &all[i], 1

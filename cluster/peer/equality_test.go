@@ -180,6 +180,7 @@ func TestTransaction_Equality(t *testing.T) {
 					here.aborted, here.open, len(there.delivered), there.aborted, there.open)
 			}
 			for i := range min(len(here.begun), len(there.begun)) {
+				there.begun[i].Leg = nil
 				if !reflect.DeepEqual(here.begun[i], there.begun[i]) {
 					t.Errorf("begun with %+v, not %+v", there.begun[i], here.begun[i])
 				}

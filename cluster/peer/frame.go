@@ -136,6 +136,21 @@ const (
 	fBrief          = 63
 	fEntry          = 64
 	fAgain          = 65
+	fSite           = 70 // of the owner's way to the destination, as all up to fTryTook
+	fSentLocal      = 71 // the reverse-path that was sent
+	fSentDomain     = 72
+	fTakenHost      = 73
+	fTakenAddr      = 74
+	fTakenSource    = 75
+	fTakenTLS       = 76
+	fTakenCipher    = 77
+	fTakenExchange  = 78
+	fTakenVerified  = 79
+	fTakenKind      = 80
+	fTryHost        = 81
+	fTryAddr        = 82
+	fTryCause       = 83
+	fTryTook        = 84 // nanoseconds; ends what did not serve the message
 	fieldHead       = 3  // octets
 	traceparentSize = 55 // octets, in version 00 of W3C trace context
 )

@@ -24,6 +24,7 @@ type transaction struct {
 	lent     bool // the owner lent the connection to the destination
 	utf8     bool // the destination's host offers SMTPUTF8
 	accepted int  // recipients
+	tried    int  // what d.Leg tells of what this node tried before
 	asked    time.Time
 	failed   error     // what ended it before Commit
 	until    time.Time // the deadline of Data
@@ -116,9 +117,17 @@ func (t *transaction) ask(ctx context.Context, k kind, write func(fields) fields
 			return answer{}, t.fail(errors.Join(
 				fmt.Errorf("%w: kind %d to %d as the answer to %d", errFrame, r.kind, r.to, k), err), false)
 		}
+		t.learn(r)
 		a.to = r.kind
 		t.asked = time.Now()
 		return a, nil
+	}
+}
+
+// learn takes over what the owner tells of its way to the destination.
+func (t *transaction) learn(r reply) {
+	if leg := t.d.Leg; leg != nil && (r.kind == refused || r.kind == outcomes) {
+		readLeg(r.body, leg, t.tried)
 	}
 }
 
@@ -262,6 +271,7 @@ func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outco
 		if r.to == data && r.kind == refused {
 			continue // the answer to commit repeats it
 		}
+		t.learn(r)
 		out, err := t.outcomes(r)
 		if err != nil {
 			return t.each(t.fail(err, true))

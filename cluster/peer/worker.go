@@ -20,6 +20,7 @@ type worker struct {
 	t        ownedTransaction
 	dots     []uint32 // reused from piece to piece
 	segments [1][]byte
+	leg      mail.Leg // the way of the present transaction to its destination
 }
 
 // An ownedTransaction is the transaction that a worker carries out for its peer. It is zero outside a transaction.
@@ -107,7 +108,7 @@ func (w *worker) answer(k, to kind, write func(fields) fields) error {
 
 // refuse answers a frame of kind to with an error.
 func (w *worker) refuse(to kind, err error) error {
-	return w.answer(refused, to, func(f fields) fields { return appendRefusal(f, err) })
+	return w.answer(refused, to, func(f fields) fields { return appendLeg(appendRefusal(f, err), &w.leg) })
 }
 
 // recovered is deferred around calls of the transaction. A panic becomes a refusal in err and does not end the
@@ -164,11 +165,13 @@ func (w *worker) open(body []byte) error {
 	}
 	w.t.begun, w.t.declaresUTF8 = true, o.d.Params.SMTPUTF8
 	w.t.ctx, w.t.span = c.srv.startSpan(c.ctx, o.traceparent)
+	w.leg = mail.Leg{}
+	o.d.Leg = &w.leg
 	ctx := w.within(o.budget, commandBudget)
 	if err := w.begin(ctx, o.d); err != nil {
 		w.t.tx = nil
 		w.end(err)
-		err := w.refuse(open, err)
+		err := w.answer(refused, open, func(f fields) fields { return appendLeg(appendRefusal(f, err), &w.leg) })
 		c.transactionEnded()
 		return err
 	}
@@ -199,7 +202,9 @@ func (w *worker) addRecipient(ctx context.Context, to kind, forward mail.Path) e
 		return w.t.tx.Rcpt(ctx, forward)
 	}()
 	if err != nil {
-		return w.answer(refused, to, func(f fields) fields { return appendRefusal(f.flag(fBegun, true), err) })
+		return w.answer(refused, to, func(f fields) fields {
+			return appendLeg(appendRefusal(f.flag(fBegun, true), err), &w.leg)
+		})
 	}
 	w.t.accepted++
 	return w.answer(done, to, w.appendUTF8)
@@ -300,7 +305,7 @@ func (w *worker) commit(body []byte) error {
 	if w.t.failed != nil {
 		failed := w.t.failed
 		w.end(failed)
-		err := w.refuse(commit, failed)
+		err := w.answer(refused, commit, func(f fields) fields { return appendLeg(appendRefusal(f, failed), &w.leg) })
 		w.conn.transactionEnded()
 		return err
 	}
@@ -309,7 +314,7 @@ func (w *worker) commit(body []byte) error {
 	}
 	out := w.release(&p)
 	w.end(out[0].Cause)
-	err = w.answer(outcomes, commit, func(f fields) fields { return appendOutcomes(f, out) })
+	err = w.answer(outcomes, commit, func(f fields) fields { return appendLeg(appendOutcomes(f, out), &w.leg) })
 	w.conn.transactionEnded()
 	return err
 }

@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/mx"
@@ -98,6 +99,8 @@ type Target struct {
 	Avoid []feedback.Spot
 	// Without returns the extensions that a session with a host does without; nil for none.
 	Without func(host string) smtpclient.Keyword
+	// Leg is told of each host and address that does not take us; nil if there is none to tell.
+	Leg *mail.Leg
 	// EHLO says that the message cannot do without an extension, so that HELO is not said in its place.
 	EHLO bool
 
@@ -132,6 +135,8 @@ func (f Failures) Unwrap() []error { return f }
 // mostHosts bounds the hosts that are looked at for one session.
 const mostHosts = 16
 
+func errNoTime(host string) error { return errors.New("no time left for " + host) }
+
 var errMostAddrs = errors.New("as many addresses were tried as a recipient may have")
 
 // Dial tries t's hosts in their order, the addresses of each with IPv6 first and without those that are marked, then
@@ -149,13 +154,14 @@ func (d *Dialer) Dial(ctx context.Context, t Target) (Conn, Failures) {
 			break
 		}
 		if i > 0 && mail.IsOver(ctx) {
-			w.failed = append(w.failed, errors.New("no time left for "+host))
+			w.note(feedback.Spot{Host: host}, errNoTime(host), 0)
 			break
 		}
 		w.behind = len(t.Hosts) - i - 1
+		asked := time.Now()
 		addrs, err := d.addrs(ctx, &t, host)
 		if err != nil {
-			w.failed = append(w.failed, err)
+			w.note(feedback.Spot{Host: host}, err, time.Since(asked))
 		}
 		w.met += len(addrs)
 		if conn := w.try(ctx, w.unmarked(host, addrs)); conn.Client != nil {
@@ -170,7 +176,7 @@ func (d *Dialer) Dial(ctx context.Context, t Target) (Conn, Failures) {
 		return conn, nil
 	}
 	if w.tried >= MostAddrs && w.met > w.tried-t.Tried {
-		w.failed = append(w.failed, errMostAddrs)
+		w.note(feedback.Spot{}, errMostAddrs, 0)
 	}
 	return Conn{Tried: w.tried}, w.failed
 }

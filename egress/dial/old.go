@@ -45,11 +45,12 @@ func (w *walk) tryOld(ctx context.Context) Conn {
 		part := share(ctx, len(w.ended)-i)
 		t := &attempt{walk: w, candidate: c, begun: time.Now(), hello: old, fellBack: true}
 		t.target = w.clientTarget(w.target, c.Spot, old)
+		begun := time.Now()
 		opened, err := smtpclient.Dial(part, w.cfg.Client, t.target)
 		if err == nil {
 			return t.took(opened)
 		}
-		w.failed = append(w.failed, err)
+		w.note(c.Spot, err, time.Since(begun))
 	}
 	return Conn{}
 }

@@ -93,7 +93,7 @@ func (t *attempt) next(ctx context.Context, err error) {
 	t.socket = nil
 	next, ok := t.hello.after(err, t.walk.target.TLS)
 	if ok && !mail.IsOver(ctx) {
-		t.walk.failed = append(t.walk.failed, err)
+		t.note(t.Spot, err, time.Since(t.begun))
 		t.hello, t.fellBack, t.hasty = next, true, t.hasty || isHasty(err)
 		t.memory.tried(next)
 		t.target = t.clientTarget(t.walk.target, t.Spot, next)

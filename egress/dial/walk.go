@@ -150,7 +150,7 @@ func (w *walk) connect(ctx context.Context, list []candidate) (c candidate, sock
 
 // fail notes that an address could not be used, after so long, and marks it where that was its own fault.
 func (w *walk) fail(ctx context.Context, c candidate, err error, took time.Duration) {
-	w.failed = append(w.failed, err)
+	w.note(c.Spot, err, took)
 	var slow interface{ Timeout() bool }
 	switch {
 	case ctx.Err() != nil, isOurs(err):
@@ -158,6 +158,27 @@ func (w *walk) fail(ctx context.Context, c candidate, err error, took time.Durat
 	default:
 		w.cfg.Marks.Failed(c.Spot, feedback.Opening, feedback.Of{})
 	}
+}
+
+// note notes why a host or an address could not be used, after so long.
+func (w *walk) note(s feedback.Spot, err error, took time.Duration) {
+	w.failed = append(w.failed, err)
+	if leg := w.target.Leg; leg != nil {
+		leg.Try(mail.Try{Host: s.Host, Addr: s.AddrPort(), Cause: causeOf(err), Took: took})
+	}
+}
+
+// causeOf returns the text of an error of one host, without the host.
+func causeOf(err error) string {
+	one, ok := errors.AsType[*smtpclient.DialError](err)
+	if !ok {
+		return err.Error()
+	}
+	cause := one.Err
+	if r, ok := cause.(*mail.Refusal); ok && r.Cause != nil { // not errors.As: the outermost one
+		cause = r.Cause
+	}
+	return string(one.Stage) + ": " + cause.Error()
 }
 
 // share returns ctx with the deadline of the next of so many tries: it gets half of the time, the last one all of it,

@@ -30,6 +30,14 @@ type Spot struct {
 	Port uint16
 }
 
+// AddrPort returns the address and the port, the zero AddrPort where there is no address.
+func (s Spot) AddrPort() netip.AddrPort {
+	if !s.Addr.IsValid() {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(s.Addr, s.Port)
+}
+
 // Of tells whose mail an address is looked for, by domains in lower case.
 type Of struct {
 	Reverse   string // of the reverse-path as the client gave it, "" for the null one

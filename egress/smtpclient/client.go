@@ -189,8 +189,13 @@ func newClient(socket net.Conn, cfg Config, t Target) *Client {
 	}}
 	c.socket = c.wire
 	c.wire.flight.least = cfg.tune.rest
+	c.taken.Host = t.Host
 	if a, ok := socket.LocalAddr().(*net.TCPAddr); ok {
-		c.own = []netip.Addr{a.AddrPort().Addr().Unmap()}
+		c.taken.Source = a.AddrPort().Addr().Unmap()
+		c.own = []netip.Addr{c.taken.Source}
+	}
+	if a, ok := socket.RemoteAddr().(*net.TCPAddr); ok {
+		c.taken.Addr = netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), uint16(a.Port))
 	}
 	c.transaction.conn = &c.connection
 	c.stream.tx = &c.transaction

@@ -68,6 +68,7 @@ type connection struct {
 type facts struct {
 	target  Target
 	version string // of TLS; "" in clear
+	taken   mail.Taken
 	ext     Extensions
 	noTLS   bool // the server refused STARTTLS
 
@@ -398,6 +399,9 @@ func (c *facts) Host() string { return c.target.Host }
 
 // TLS returns the version spoken, such as "TLS 1.3", or "" in clear.
 func (c *facts) TLS() string { return c.version }
+
+// Taken returns what the session is, for the operator.
+func (c *facts) Taken() mail.Taken { return c.taken }
 
 // TLSRefused reports whether the server offered STARTTLS and refused it.
 func (c *facts) TLSRefused() bool { return c.noTLS }

@@ -319,8 +319,24 @@ func (o opening) handshake(ctx context.Context) error {
 	o.handshakeTook = time.Since(o.handshakeBegan)
 	o.tls, o.socket = conn, conn
 	o.wire.secure = true
-	o.version = tls.VersionName(conn.ConnectionState().Version)
+	o.secured(conn.ConnectionState())
 	return nil
+}
+
+// secured notes what TLS came to.
+func (o opening) secured(s tls.ConnectionState) {
+	o.version = tls.VersionName(s.Version)
+	o.taken.TLS, o.taken.Cipher = o.version, tls.CipherSuiteName(s.CipherSuite)
+	switch {
+	case s.CurveID != 0:
+		o.taken.KeyExchange = s.CurveID.String()
+	case strings.HasPrefix(o.taken.Cipher, "TLS_RSA_"):
+		o.taken.KeyExchange = "RSA"
+	}
+	o.taken.Verified = o.target.TLS.verified()
+	if s.DidResume {
+		o.taken.Kind = mail.SessionResumed
+	}
 }
 
 // tlsConfig returns the configuration of the handshake with t.

@@ -35,12 +35,13 @@ type Upstream interface {
 
 // An Ending is how a message ended.
 type Ending struct {
-	Mode      mail.Mode    // how the message travelled, as far as it did
-	Committed bool         // the end of data was released: Outcome is what came of it
-	Outcome   mail.Outcome // zero unless Committed
-	Err       error        // why the message was not relayed
-	Ours      bool         // Err is a decision about the message, in our own words: they need no redaction
-	Receipt   Receipt      // what the ledger remembers of it; zero unless the next hop took it
+	Mode      mail.Mode      // how the message travelled, as far as it did
+	Committed bool           // the end of data was released: Outcome is what came of it
+	Outcome   mail.Outcome   // zero unless Committed
+	Outcomes  []mail.Outcome // one for each accepted forward-path of the recipients, in order; nil unless Committed
+	Err       error          // why the message was not relayed
+	Ours      bool           // Err is a decision about the message, in our own words: they need no redaction
+	Receipt   Receipt        // what the ledger remembers of it; zero unless the next hop took it
 }
 
 // A Message is one message on its way from its client to its next hop. It is made by Messages.Begin for one call of
@@ -126,7 +127,7 @@ func (m *Message) Run(ctx context.Context) Ending {
 	} else {
 		commit.End(&mail.Refusal{Reply: out.Reply, Host: out.Host, Cause: out.Cause})
 	}
-	e := Ending{Mode: m.mode, Committed: true, Outcome: out, Err: out.Cause}
+	e := Ending{Mode: m.mode, Committed: true, Outcome: out, Outcomes: outcomes, Err: out.Cause}
 	if out.Reply.Class() == 2 {
 		e.Receipt = receiptOf(attempt, outcomes)
 	}

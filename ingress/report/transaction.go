@@ -78,13 +78,18 @@ func (t *Transaction) Anomaly(reason string, cause error) {
 }
 
 // Refused emits e as the refusal of verb with err, and returns the refusal that the client reads, with the
-// transaction's id in its reply.
+// transaction's id in its reply. The outcome and the reply of e.To, if it has one recipient or more, are set as well.
 func (t *Transaction) Refused(e mail.Event, verb string, err error) *mail.Refusal {
 	reply := mail.ReplyFor(err).WithID(e.Trace)
-	e.Kind, e.Verb, e.Reply, e.Cause = mail.Refused, verb, reply, err
+	e.Kind, e.Verb, e.Reply, e.Cause = mail.RefusedBy(reply), verb, reply, err
 	var r *mail.Refusal
 	if errors.As(err, &r) {
 		e.Reason, e.Host = r.Reason, r.Host
+	}
+	for i := range e.To {
+		if to := &e.To[i]; to.Verb == "" {
+			to.Outcome, to.Verb, to.Reply, to.Reason = e.Kind, verb, reply, e.Reason
+		}
 	}
 	t.Emit(e)
 	if t.span != nil && t.span.IsRecording() {

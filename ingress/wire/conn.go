@@ -103,7 +103,7 @@ func (c *conn) serve(begun bool) {
 			c.out.reply(shuttingDown)
 		case errors.Is(err, errGaveWay):
 			c.out.reply(gaveWay)
-			c.event(mail.Refused, "gave way", gaveWay)
+			c.event(mail.RefusedBy(gaveWay), "gave way", gaveWay)
 		case errors.Is(err, errIdleTooLong):
 			c.out.reply(idleTooLong)
 		case !errors.Is(err, io.EOF): // a client that only stopped sending still reads
@@ -134,7 +134,7 @@ func (c *conn) begin() bool {
 	client := c.client.Addr.Addr()
 	c.xclient = contains(c.srv.cfg.Xclient, client) && !c.client.Unknown
 	if limit := c.srv.nameByProxy(c, peer); limit != "" {
-		c.event(mail.Refused, limit, tooManyConnections)
+		c.event(mail.RefusedBy(tooManyConnections), limit, tooManyConnections)
 		if !c.srv.cfg.Implicit {
 			c.out.reply(tooManyConnections)
 		}
@@ -173,11 +173,11 @@ func (b *budgets) over(c *conn) bool {
 	return true
 }
 
-// hangUp replies, ends the connection and emits a Refused event with the reason.
+// hangUp replies, ends the connection and emits an event with the reason.
 func (c *conn) hangUp(r mail.Reply, reason string) {
 	c.out.reply(r)
 	c.life.end(lingering)
-	c.event(mail.Refused, reason, r)
+	c.event(mail.RefusedBy(r), reason, r)
 }
 
 func (c *conn) event(k mail.Kind, reason string, r mail.Reply) {

@@ -105,8 +105,8 @@ func (c proxied) refuseHeader(cause error, silent bool) {
 		return
 	default:
 		c.srv.cfg.Emit(mail.Event{
-			Kind: mail.Refused, Time: c.srv.cfg.Now(), Client: c.client.Addr.Addr(), Reason: "PROXY header", Reply: r,
-			Cause: cause,
+			Kind: mail.RefusedBy(r), Time: c.srv.cfg.Now(), Client: c.client.Addr.Addr(), Reason: "PROXY header",
+			Reply: r, Cause: cause,
 		})
 	}
 	c.life.end(lingering)

@@ -184,7 +184,7 @@ func TestCases_ProxyChecks(t *testing.T) {
 			}
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			refused := slices.ContainsFunc(r.events, func(e mail.Event) bool { return e.Kind == mail.Refused })
+			refused := slices.ContainsFunc(r.events, func(e mail.Event) bool { return e.Kind == mail.Deferred })
 			if refused != tt.refused {
 				t.Errorf("events %v", r.events)
 			}

@@ -136,7 +136,7 @@ func TestConn_Events(t *testing.T) {
 			t.Errorf("%+v", e)
 		}
 	}
-	if s := strings.Join(got, ", "); s != "connected , refused connections, refused error budget, disconnected " {
+	if s := strings.Join(got, ", "); s != "connected , deferred connections, deferred error budget, disconnected " {
 		t.Errorf("got %s", s)
 	}
 }

@@ -12,11 +12,11 @@ type Kind uint8
 const (
 	Connected    Kind = iota // a client was accepted
 	Disconnected             // its connection ended
-	Refused                  // a client, a command or a message got a 4yz or 5yz
+	Refused                  // a client, a command, a recipient or a message got a 5yz
 	Routed                   // a recipient was accepted by a rule and by its next hop
 	Relayed                  // a message got the destination's 2yz
-	Dropped                  // a message was accepted for a drop rule
-	Deferred                 // a message got a 4yz at or after DATA
+	Dropped                  // a message was accepted for drop rules alone
+	Deferred                 // a client, a command, a recipient or a message got a 4yz
 	Aborted                  // a transaction ended without a final reply: client gone, RSET, drain
 	Anomaly                  // something an operator should see; Reason says what
 	Unread                   // a client is gone and its TCP had not acknowledged the 2yz to its message
@@ -36,6 +36,23 @@ func (k Kind) String() string {
 		return kindNames[k]
 	}
 	return "unknown"
+}
+
+// RefusedBy returns what a client, a command or a message became that got a negative reply.
+func RefusedBy(r Reply) Kind {
+	if r.Class() == 4 {
+		return Deferred
+	}
+	return Refused
+}
+
+// IsOutcome reports whether a kind says how a transaction, or one of its recipients, ended.
+func (k Kind) IsOutcome() bool {
+	switch k {
+	case Refused, Relayed, Dropped, Deferred, Aborted:
+		return true
+	}
+	return false
 }
 
 // A Stage is a part of a message's way through the relay whose duration is measured.
@@ -87,14 +104,103 @@ func (m Mode) String() string {
 	return ""
 }
 
-// An Event reports what happened at one stage or to one transaction. It is one flat value of fixed size and the single
-// source of log, metrics and live view. It never holds an octet of a message. Fields that do not apply are zero.
+// A To is what became of one recipient of a transaction.
+type To struct {
+	Forward Path // as the client wrote it
+	Rule    Rule
+	Outcome Kind
+	Verb    string // the command that Reply belongs to: RCPT where it was refused there, else DATA
+	Reply   Reply  // that the client got for it last
+	Reason  string // of a reply that refuses it
+	Drop    bool   // the rule delivers it nowhere
+	Targets []Target
+}
+
+// A Target is one address that a recipient became.
+type Target struct {
+	Forward Path
+	NextHop NextHop
+	Refused bool  // by the next hop, although the recipient was accepted for the sake of others
+	Reply   Reply // of the next hop to the end of data; zero if it came to none
+}
+
+// A Leg is the way of a message to one next hop, for the operator. What delivers fills it in while it goes; the methods
+// of a nil Leg do nothing. It is used by one goroutine at a time.
+type Leg struct {
+	NextHop NextHop
+	Site    Site
+	Node    string // the peer node that delivered, "" for this one
+	Reverse Path   // the reverse-path that was sent
+	Tried   []Try  // what did not serve the message, in order
+	Session Taken  // what it went over last; zero if there was none
+	Replied Reply  // of the next hop to the end of data; ours if it said nothing
+	Wait    time.Duration
+}
+
+// A Try is a host, or an address of one, that did not serve a message.
+type Try struct {
+	Host  string
+	Addr  netip.AddrPort // zero if it did not come to a connection, or for a unix socket
+	Cause string         // why it did not
+	Took  time.Duration
+}
+
+// A Taken is a session that took a transaction.
+type Taken struct {
+	Host        string
+	Addr        netip.AddrPort // of the host; zero for a unix socket
+	Source      netip.Addr     // of ours
+	TLS         string         // the version; "" without TLS
+	Cipher      string
+	KeyExchange string
+	Verified    bool // the certificate is valid for the host
+	Kind        SessionKind
+}
+
+// A SessionKind says how a session came about that took a transaction.
+type SessionKind uint8
+
+// The kinds of session.
+const (
+	SessionNew     SessionKind = iota // opened for this transaction
+	SessionResumed                    // opened for it, and TLS was resumed with a ticket
+	SessionWarm                       // it had served another transaction
+)
+
+// String returns the kind's name in lower case.
+func (k SessionKind) String() string { return [...]string{"new", "resumed", "warm"}[k] }
+
+// maxTried bounds what a Leg remembers of what did not serve.
+const maxTried = 16
+
+// Try notes what did not serve the message.
+func (l *Leg) Try(t Try) {
+	if l != nil && len(l.Tried) < maxTried {
+		l.Tried = append(l.Tried, t)
+	}
+}
+
+// Took notes the session that takes the message from here on.
+func (l *Leg) Took(t Taken) {
+	if l != nil {
+		l.Session = t
+	}
+}
+
+// An Event reports what happened at one stage or to one transaction. It is a plain record and the single source of log,
+// metrics and live view: what it points to is not changed once it was emitted. It never holds an octet of a message.
+// Fields that do not apply are zero.
+//
+// The event that ends a transaction has all of its recipients in To and its ways to next hops in Legs. That of one
+// recipient which was refused has that one. Forward, Rule, NextHop, Site, Host and HostTLS are of the recipient and the
+// host that any other event is about, and of the first recipient of a transaction.
 type Event struct {
 	Kind       Kind
 	Mode       Mode
 	Reused     bool
 	InDoubt    bool
-	Recipients int
+	Ends       bool // it ends the transaction of a message, after its last octet or in place of it
+	Recipients int  // that were accepted
 	Time       time.Time
 	Trace      TraceID
 	Client     netip.Addr
@@ -107,6 +213,8 @@ type Event struct {
 	Site       Site
 	Host       string // the next hop's host
 	HostTLS    string // the TLS version of the connection to Host, "" without TLS
+	To         []To
+	Legs       []Leg
 	Verb       string // the command that Reply belongs to
 	Reply      Reply
 	Reason     string

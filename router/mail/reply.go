@@ -71,14 +71,27 @@ func (r Reply) WithID(id TraceID) Reply {
 
 // String returns the reply on one line for people: code, enhanced code, text with its lines joined by " / ", and id.
 func (r Reply) String() string {
-	b := strconv.AppendInt(nil, int64(r.Code), 10)
-	b = r.appendEnhanced(append(b, ' '))
-	b = append(b, strings.ReplaceAll(strings.TrimSpace(r.Text), "\n", " / ")...)
+	b := r.AppendPlain(nil)
 	if !r.ID.IsZero() {
 		b = append(b, " id="...)
 		b = hex.AppendEncode(b, r.ID[:])
 	}
 	return string(b)
+}
+
+// AppendPlain appends what String returns, without the id.
+func (r Reply) AppendPlain(b []byte) []byte {
+	b = strconv.AppendInt(b, int64(r.Code), 10)
+	b = r.appendEnhanced(append(b, ' '))
+	for text := strings.TrimSpace(r.Text); ; {
+		line, rest, more := strings.Cut(text, "\n")
+		b = append(b, line...)
+		if !more {
+			return b
+		}
+		b = append(b, " / "...)
+		text = rest
+	}
 }
 
 // AppendTo appends the reply to b as it goes on the wire. Each line carries the code and the enhanced code (RFC 2034

@@ -47,6 +47,7 @@ type Delivery struct {
 	Trace           TraceID
 	Seal            Seal
 	EightBit        EightBit
+	Leg             *Leg // what the way to the next hop is written down in; nil: nowhere
 	// Rewrite returns Reverse and Own where they are not known yet. It waits, so it is called once a session is found
 	// and before MAIL. nil means that they are known.
 	Rewrite func(context.Context) (reverse, own Path)

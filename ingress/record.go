@@ -1,0 +1,98 @@
+package ingress
+
+import (
+	"slices"
+
+	"github.com/millrace/millrace/ingress/message"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// maxRefused bounds the refused recipients that the event which ends a transaction repeats. Each has an event of its
+// own.
+const maxRefused = 32
+
+// A record is what the events of a transaction say of its recipients and of its next hop. What an event holds of it is
+// not changed any more.
+type record struct {
+	leg     [1]mail.Leg    // to the next hop of the recipients that are relayed
+	refused []mail.To      // at RCPT
+	one     [1]mail.To     // where the list of a transaction with one recipient is made
+	target  [1]mail.Target // the same of one with one target
+}
+
+// begin returns where the way to a next hop is written down. What was written down of the way to another one is
+// forgotten: the recipients that were to go there were refused.
+func (r *record) begin(nextHop mail.NextHop) *mail.Leg {
+	if leg := &r.leg[0]; leg.NextHop != nextHop {
+		*leg = mail.Leg{NextHop: nextHop}
+	}
+	return &r.leg[0]
+}
+
+// legs returns the ways of a transaction that has ended.
+func (r *record) legs() []mail.Leg {
+	if r.leg[0].NextHop == (mail.NextHop{}) {
+		return nil
+	}
+	return r.leg[:]
+}
+
+// legOf returns what is known by now of the way to a next hop; nil if that was not sought.
+func (r *record) legOf(nextHop mail.NextHop) []mail.Leg {
+	if leg := &r.leg[0]; nextHop == (mail.NextHop{}) || leg.NextHop != nextHop {
+		return nil
+	}
+	return slices.Clone(r.leg[:])
+}
+
+// refuse returns a recipient that is refused, for its event, which sets what the client is answered, and keeps it for
+// the event that ends the transaction.
+func (r *record) refuse(rcpt *message.Recipient, rule mail.Rule) []mail.To {
+	to := mail.To{Forward: rcpt.Forward, Rule: rule}
+	for _, f := range rcpt.Route.Forwards {
+		to.Targets = append(to.Targets, mail.Target{Forward: f, NextHop: rcpt.Route.NextHop})
+	}
+	if len(r.refused) == maxRefused {
+		return []mail.To{to}
+	}
+	r.refused = append(r.refused, to)
+	n := len(r.refused)
+	return r.refused[n-1 : n : n]
+}
+
+// to returns the recipients of a transaction that ends as e says, accepted ones first. outcomes are those of the
+// accepted forward-paths, in order; nil if the end of data was not released.
+func (r *record) to(rcpts []message.Recipient, e *mail.Event, outcomes []mail.Outcome) []mail.To {
+	n := 0
+	for i := range rcpts {
+		n += len(rcpts[i].Route.Forwards)
+	}
+	all, targets := r.one[:0], r.target[:0]
+	if len(rcpts)+len(r.refused) > 1 {
+		all = make([]mail.To, 0, len(rcpts)+len(r.refused))
+	}
+	if n > 1 {
+		targets = make([]mail.Target, 0, n)
+	}
+	for i := range rcpts {
+		rcpt := &rcpts[i]
+		first := len(targets)
+		for _, f := range rcpt.Route.Forwards {
+			t := mail.Target{Forward: f, NextHop: rcpt.Route.NextHop, Refused: !slices.Contains(rcpt.Accepted, f)}
+			if !t.Refused && len(outcomes) > 0 {
+				t.Reply = outcomes[0].Reply
+				outcomes = outcomes[1:]
+			}
+			targets = append(targets, t)
+		}
+		to := mail.To{
+			Forward: rcpt.Forward, Rule: rcpt.Route.Rule, Outcome: e.Kind, Verb: e.Verb, Reply: e.Reply,
+			Reason: e.Reason, Drop: rcpt.Route.Action == mail.Drop, Targets: targets[first:len(targets):len(targets)],
+		}
+		if to.Drop && e.Kind == mail.Relayed {
+			to.Outcome = mail.Dropped
+		}
+		all = append(all, to)
+	}
+	return append(all, r.refused...)
+}
