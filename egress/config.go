@@ -147,6 +147,8 @@ type Ours struct {
 	// With SRSDomain, Helo and the addresses behind it they tell a refusal of us from one of a message.
 	Addresses []netip.Addr
 	SRSDomain string // of the reverse-paths that we write, "" without SRS
+	// Connect opens connections; nil means the system's.
+	Connect func(context.Context, smtpclient.Target) (net.Conn, error)
 }
 
 // Limits bound what a message may take.
@@ -162,8 +164,6 @@ type Limits struct {
 type tuning struct {
 	// rootCAs verify certificates where the policy demands it; nil means the system's.
 	rootCAs *x509.CertPool
-	// connect opens connections; nil means the system's.
-	connect func(context.Context, smtpclient.Target) (net.Conn, error)
 	// limits go over those of Providers, for a Site by its name. A zero field leaves what is there.
 	limits map[mail.Site]pool.Limits
 	// unanswered is unansweredFor, unless 0.

@@ -16,7 +16,7 @@ import (
 func TestHandover_UnreachedForWantOfTime(t *testing.T) {
 	s := smtptest.Start(t, smtptest.Behaviour{})
 	there := newWorld(t, port(t, s), func(c *Config) {
-		c.tune.connect = func(ctx context.Context, to smtpclient.Target) (net.Conn, error) {
+		c.Connect = func(ctx context.Context, to smtpclient.Target) (net.Conn, error) {
 			until, _ := ctx.Deadline()
 			select {
 			case <-ctx.Done():

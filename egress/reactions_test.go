@@ -129,7 +129,7 @@ func limitedByProvider(t *testing.T, text string, settle int64) {
 	t.Cleanup(s.Close)
 	cfg := Config{Helo: "[192.0.2.1]", Resolver: resolver, AllowPrivate: true, Reactions: rules, TLS: TLSNone}
 	limits(t, text)(&cfg)
-	cfg.tune.connect = func(ctx context.Context, _ smtpclient.Target) (net.Conn, error) { return line.Dial(ctx) }
+	cfg.Connect = func(ctx context.Context, _ smtpclient.Target) (net.Conn, error) { return line.Dial(ctx) }
 	r, err := NewRelay(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -246,7 +246,7 @@ func TestRelay_OneSitePerProvider(t *testing.T) {
 	var ours census
 	w := newWorldOf(t, zone.String(), port(t, s), func(c *Config) {
 		c.Providers = providers
-		c.tune.connect = ours.connect
+		c.Connect = ours.connect
 		c.Cluster = sharer{share: func(site mail.Site) float64 { told.Store(site, true); return 1 }}
 	})
 	var all sync.WaitGroup

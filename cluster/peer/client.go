@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,6 +29,8 @@ type ClientConfig struct {
 	LastJoined func(node string) time.Time
 	// Shared says that all nodes have one store, so that this node can remove what the owner of a Site wrote into it.
 	Shared bool
+	// Dial opens connections; nil means the system's.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Now is the clock of the pauses after failures and of the age of idle connections. nil means time.Now.
 	Now func() time.Time
 
@@ -79,6 +82,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	if cfg.LastJoined == nil {
 		cfg.LastJoined = func(string) time.Time { return time.Time{} }
+	}
+	if cfg.Dial == nil {
+		cfg.Dial = new(net.Dialer).DialContext
 	}
 	cfg.tune = cfg.tune.withDefaults()
 	c := &Client{

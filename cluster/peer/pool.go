@@ -134,7 +134,7 @@ func (c *Client) connect(ctx context.Context, node string) (*clientLink, error) 
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	socket, err := c.cfg.tune.dial(ctx, "tcp", addr)
+	socket, err := c.cfg.Dial(ctx, "tcp", addr)
 	if err != nil {
 		return nil, err
 	}

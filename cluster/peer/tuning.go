@@ -1,10 +1,6 @@
 package peer
 
-import (
-	"context"
-	"net"
-	"time"
-)
+import "time"
 
 const (
 	// beat is the interval in which a peer has to send something while an answer is due. maxMissedBeats is the number
@@ -57,7 +53,6 @@ type tuning struct {
 	idleTimeout time.Duration
 	maxIdle     int
 	connections int
-	dial        func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 func (t tuning) withDefaults() tuning {
@@ -72,9 +67,6 @@ func (t tuning) withDefaults() tuning {
 	}
 	if t.connections == 0 {
 		t.connections = maxConnections
-	}
-	if t.dial == nil {
-		t.dial = new(net.Dialer).DialContext
 	}
 	return t
 }

@@ -247,7 +247,7 @@ func newBubble(tb testing.TB, d Beginner, prepare func(*ServerConfig, *ClientCon
 	tb.Helper()
 	wires := make(pipes)
 	return newWorldOn(tb, wires, d, beat, func(sc *ServerConfig, cc *ClientConfig) {
-		cc.tune.dial = wires.dialContext
+		cc.Dial = wires.dialContext
 		if prepare != nil {
 			prepare(sc, cc)
 		}

@@ -34,6 +34,8 @@ type Config struct {
 	Pace     Pace        // how fast the octets of a message are sent
 	Cut      Cut         // where the connection ends
 	Timeout  time.Duration
+	// Dial connects in place of the system; nil: the system does.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
 }
 
 // A Pace slows down the octets of a message: so many at a time, with a pause behind each. The zero Pace does not.
@@ -118,7 +120,11 @@ func Connect(ctx context.Context, cfg Config) (*Session, error) {
 	if cfg.Local.IsValid() {
 		d.LocalAddr = &net.TCPAddr{IP: cfg.Local.AsSlice()}
 	}
-	raw, err := d.DialContext(ctx, "tcp", cfg.Addr)
+	dial := cfg.Dial
+	if dial == nil {
+		dial = func(ctx context.Context, addr string) (net.Conn, error) { return d.DialContext(ctx, "tcp", addr) }
+	}
+	raw, err := dial(ctx, cfg.Addr)
 	if err != nil {
 		return nil, err
 	}
