@@ -10,7 +10,7 @@ var scenarios = []scenario{
 	redisSlow, redisSentinel, redisCluster,
 	drip, full, postgrey, siteMoves,
 	expired, sameName, gossipKey,
-	memoryLimit, stateFull,
+	memoryLimit, stateFull, clockStepped,
 	cutOneNode, cutWithoutOnce,
 	haproxy, haproxyReload,
 }
