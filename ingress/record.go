@@ -77,10 +77,11 @@ func (r *record) to(rcpts []message.Recipient, e *mail.Event, outcomes []mail.Ou
 	for i := range rcpts {
 		rcpt := &rcpts[i]
 		first := len(targets)
+		var entry mail.TraceID
 		for _, f := range rcpt.Route.Forwards {
 			t := mail.Target{Forward: f, NextHop: rcpt.Route.NextHop, Refused: !slices.Contains(rcpt.Accepted, f)}
 			if !t.Refused && len(outcomes) > 0 {
-				t.Reply = outcomes[0].Reply
+				t.Reply, entry = outcomes[0].Reply, outcomes[0].Entry
 				outcomes = outcomes[1:]
 			}
 			targets = append(targets, t)
@@ -88,6 +89,7 @@ func (r *record) to(rcpts []message.Recipient, e *mail.Event, outcomes []mail.Ou
 		to := mail.To{
 			Forward: rcpt.Forward, Rule: rcpt.Route.Rule, Outcome: e.Kind, Verb: e.Verb, Reply: e.Reply,
 			Reason: e.Reason, Drop: rcpt.Route.Action == mail.Drop, Targets: targets[first:len(targets):len(targets)],
+			Entry: entry, Complaints: rcpt.Route.Policy.Complaints,
 		}
 		if to.Drop && e.Kind == mail.Relayed {
 			to.Outcome = mail.Dropped

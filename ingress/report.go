@@ -80,6 +80,7 @@ func (s *session) emitEnd(end *message.Ending, kind mail.Kind, reply mail.Reply,
 	if out.InDoubt {
 		e.Reason = "in doubt"
 	}
+	e.Complaint = end.Complaint
 	t.record.leg[0].Replied, t.record.leg[0].Wait = out.Reply, out.Wait
 	e.To, e.Legs = t.record.to(t.rcpts, &e, end.Outcomes), t.record.legs()
 	t.report.Emit(e)

@@ -328,3 +328,6 @@ func (r *Router) NeedsSRS() rules.Need { return r.current.Load().NeedsSRS() }
 
 // NeedsSeal returns which rules want messages sealed.
 func (r *Router) NeedsSeal() rules.Need { return r.current.Load().NeedsSeal() }
+
+// NeedsEvents returns which rules want receivers to be told of reports of abuse.
+func (r *Router) NeedsEvents() rules.Need { return r.current.Load().NeedsEvents() }

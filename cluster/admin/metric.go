@@ -74,6 +74,7 @@ type Gauges struct {
 	Cluster       func() ClusterGauges
 	TLSFallbacks  func() (classic, clear uint64) // sessions tried with less TLS because it had just failed
 	Lanes         func() [2]Lane                 // of the resolver
+	Posts         func() map[string]int          // events that wait, by receiver
 }
 
 // ClusterGauges are what a node sees of its cluster.
@@ -99,6 +100,7 @@ type Metrics struct {
 	srs      counts[string] // by what it opens to
 	stages   []histogram    // by mail.Stage
 	redis    []histogram    // answered, failed
+	posts    counts[postKey]
 	reasons  reasons
 
 	relayedCount, reusedCount atomic.Uint64 // as in messages and in reused, for Relayed
@@ -116,6 +118,13 @@ func (k eventKey) labels() []attribute.KeyValue {
 		attribute.String("kind", k.kind.String()), attribute.String("class", k.class),
 		attribute.String("reason", k.reason),
 	}
+}
+
+// A postKey is what posts of events are counted by.
+type postKey struct{ receiver, result string }
+
+func (k postKey) labels() []attribute.KeyValue {
+	return []attribute.KeyValue{attribute.String("receiver", k.receiver), attribute.String("result", k.result)}
 }
 
 // An outcomeKey is what outcomes are counted by.
@@ -166,6 +175,8 @@ func NewMetrics(version string, g Gauges) *Metrics {
 		stageBuckets, stages...)
 	m.redis = of.histograms("millrace_redis_seconds", "Time taken by the round trips to Redis.", "result",
 		redisBuckets, "answered", "failed")
+	of.counters("millrace_posts_total", "Events for a receiver by what came of them; * stands for all receivers.",
+		m.posts.showAll(postKey.labels))
 	of.gauge("millrace_build_info", "Always 1; the labels tell of the program.", func() float64 { return 1 },
 		attribute.String("version", version), attribute.String("go", runtime.Version()))
 	of.show(g)
@@ -216,6 +227,14 @@ func (m meter) show(g Gauges) {
 	}
 	if g.Lanes != nil {
 		m.showLanes(g.Lanes)
+	}
+	if g.Posts != nil {
+		m.gauges("millrace_posts_waiting", "Events that wait to be posted to a receiver.",
+			func(show func(value int, labels ...attribute.KeyValue)) {
+				for receiver, n := range g.Posts() {
+					show(n, attribute.String("receiver", receiver))
+				}
+			})
 	}
 	if g.Sessions != nil {
 		c := &sessionCollector{read: g.Sessions, shown: make(map[mail.Site]bool)}
@@ -271,6 +290,9 @@ func (m meter) showLanes(read func() [2]Lane) {
 			}
 		})
 }
+
+// CountPost counts an event for a receiver by what came of it. It is safe for concurrent use.
+func (m *Metrics) CountPost(receiver, result string) { m.posts.of(postKey{receiver, result}).Add(1) }
 
 // ObserveRedis records the time of one round trip to Redis. It is safe for concurrent use.
 func (m *Metrics) ObserveRedis(took time.Duration, err error) {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/cluster/node"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -283,6 +284,7 @@ func writeExampleFiles(t *testing.T, dir, yaml, rules, sites, reactions string) 
 	files := map[string]string{
 		"millrace.yaml": yaml, "routes.txt": rules, "routes/00.txt": rules,
 		"secret": secret, "admin.token": secret, "srs.key": secret,
+		"crm.secret": string(node.NewReceiverSecret()), "ops.secret": string(node.NewReceiverSecret()),
 		"sites.txt": sites, "reactions.txt": reactions,
 		"smarthosts": "relay@smarthost.example:587 secret\nuser@example.com@smarthost.example:587 secret\n",
 	}

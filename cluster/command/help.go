@@ -28,7 +28,8 @@ func helpTexts() kong.Vars {
 			"when every node has the new key.",
 		"cluster_keys_drop": "Forget the key that is no longer used. Third step, when every node uses the new " +
 			"one.",
-		"dev_quiet": "Print the addresses alone and, if an outcome of the tour differs from what it should be, that.",
+		"dev_quiet":   "Print the addresses alone and, if an outcome of the tour differs from what it should be, that.",
+		"key_webhook": "Make a secret for a receiver of events instead, whsec_ and base64.",
 		"key_new": "Make a key for srs.key_file or secret_file: 32 random octets. All nodes need the same; to change " +
 			"it, put the new line in front of the old one.",
 		"token_new":  "Make a token for admin.token_file: 32 random octets.",

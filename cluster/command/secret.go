@@ -3,6 +3,8 @@ package command
 import (
 	"fmt"
 	"strings"
+
+	"github.com/millrace/millrace/cluster/node"
 )
 
 type keyVerbs struct {
@@ -20,17 +22,24 @@ type secretOut struct {
 }
 
 type (
-	keyNewVerb   struct{ secretOut }
+	keyNewVerb struct {
+		Webhook bool `help:"${key_webhook}"`
+		secretOut
+	}
 	tokenNewVerb struct{ secretOut }
 )
 
-func (v *keyNewVerb) run(s streams) int { return v.write(s, "key") }
+func (v *keyNewVerb) run(s streams) int {
+	if v.Webhook {
+		return v.write(s, "key", node.NewReceiverSecret())
+	}
+	return v.write(s, "key", newSecret())
+}
 
-func (v *tokenNewVerb) run(s streams) int { return v.write(s, "token") }
+func (v *tokenNewVerb) run(s streams) int { return v.write(s, "token", newSecret()) }
 
-// write makes a secret and writes it to a file that only its owner can read, or prints it.
-func (v *secretOut) write(s streams, kind string) int {
-	secret := newSecret()
+// write writes a new secret to a file that only its owner can read, or prints it.
+func (v *secretOut) write(s streams, kind string, secret []byte) int {
 	out := map[string]string{kind: strings.TrimSpace(string(secret))}
 	if v.Out != "" {
 		if err := writeNew(v.Out, secret); err != nil {

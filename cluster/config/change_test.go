@@ -38,7 +38,7 @@ func TestConfig_Changes(t *testing.T) {
 			`public: {addr: "0.0.0.0:8443", url: "https://mx.example.net"}`, ""),
 			[]string{"secret_file", "public"}},
 		{"an element of a list", edit("zen.example, weight: 10", "zen.example, weight: 11", "10.0.0.0/8", "10.0.0.0/9"),
-			[]string{"listen[0].proxy_protocol[0]", "score.lists[0].weight"}},
+			[]string{"listen[0].proxy_protocol[0]", "score.lists[0].weight", "events.allow_private[0]"}},
 		{"a list that is longer", edit("lists: [lists.example]", "lists: [lists.example, b.example]"),
 			[]string{"dmarc.lists"}},
 		{"a rate", edit("client: 300/1m", "client: 301/1m"), []string{"score.rates.client"}},

@@ -39,6 +39,7 @@ type Config struct {
 	Public     *Public    `yaml:"public"`
 	Telemetry  Telemetry  `yaml:"telemetry"`
 	Log        Log        `yaml:"log"`
+	Events     *Events    `yaml:"events"`
 
 	// Rules is the text of the rules. Unless it is empty, it replaces the files of Routes, and Routes is its name.
 	Rules string `yaml:"-"`
@@ -348,6 +349,9 @@ func inspect(file string, data []byte, ruleText string, env func(string) (string
 	if c.Admin != nil && c.Admin.Addr == "" {
 		c.Admin.Addr = "127.0.0.1:8025"
 	}
+	if c.Events != nil {
+		c.Events.setDefaults()
+	}
 	problems := d.problems
 	var more Problems
 	if errors.As(c.Validate(), &more) {
@@ -380,6 +384,11 @@ func (c *Config) useALabels() {
 		}
 	}
 	names = append(names, pointers(c.DMARC.Lists)...)
+	if c.Events != nil {
+		for i := range c.Events.Receivers {
+			names = append(names, pointers(c.Events.Receivers[i].Domains)...)
+		}
+	}
 	for _, name := range names {
 		if a, ok := rules.ALabels(*name); ok && !ascii.Is(*name) {
 			*name = a

@@ -54,6 +54,10 @@ admin: {addr: "127.0.0.1:8025", token_file: file}
 public: {addr: "0.0.0.0:8443", url: "https://mx.example.net"}
 telemetry: {otlp: "http://127.0.0.1:4318", sample: 0.01}
 log: {level: info, addresses: plain}
+events:
+  {queue: 10000, memory: 16MiB, allow_private: ["10.0.0.0/8"],
+   receivers: [{name: r, url: "http://10.0.0.1/", secret_file: file, types: [delivered], domains: [example.com],
+     rules: [a@example.com]}]}
 `
 
 const smallest = "hostname: mx1.example.net\nlisten: [{addr: \"127.0.0.1:0\"}]\nroutes: file\n"

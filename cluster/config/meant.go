@@ -28,7 +28,8 @@ var otherKeys = map[string]string{
 	"denylist": "score.block", "greylisting": "score.greylist", "greylist": "score.greylist",
 	"otlp_endpoint": "telemetry.otlp", "endpoint": "telemetry.otlp", "loglevel": "log.level", "log_level": "log.level",
 	"metrics": "admin", "http": "admin", "peers": "cluster.join", "nodes": "cluster.members", "uri": "url",
-	"trusted": "relay", "proxy": "proxy_protocol", "key": "key_file", "secret": "secret_file",
+	"trusted": "relay", "webhook": "events", "webhooks": "events", "hooks": "events",
+	"proxy": "proxy_protocol", "key": "key_file", "secret": "secret_file",
 }
 
 // keyMeant returns the key that was probably meant by one that a section does not have, or "": one of the section, or

@@ -48,6 +48,9 @@ func (v *validator) sections(c *Config) {
 	if c.Cluster != nil {
 		v.cluster(c)
 	}
+	if c.Events != nil {
+		v.events(c.Events)
+	}
 	if p := c.Public; p != nil {
 		v.address("public.addr", p.Addr, "0.0.0.0:8443")
 		v.takeAddress("public.addr", p.Addr)

@@ -15,6 +15,7 @@ import (
 	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/egress/dial"
 	"github.com/millrace/millrace/egress/dns"
+	"github.com/millrace/millrace/egress/hook"
 	"github.com/millrace/millrace/egress/smtpclient"
 	"github.com/millrace/millrace/ingress/client/rate"
 	"github.com/millrace/millrace/ingress/message/auth"
@@ -35,7 +36,8 @@ type parts struct {
 	cluster  *clusterFiles // nil: the configuration has no section cluster
 	scoring  *scoring      // nil: the configuration has no section score
 	guard    *rate.Guard   // nil: refused recipients have no limit but that of scoring
-	cleanups cleanups      // close the parts
+	hook     *hook.Client
+	cleanups cleanups // close the parts
 }
 
 // hooks are what the parts of a running node report to. The zero value reports nothing, for Check and Explain.
@@ -51,7 +53,7 @@ func build(f *files, h hooks) (*parts, error) {
 	p := &parts{cfg: f.cfg, files: f}
 	for _, makePart := range []func(hooks) error{
 		p.makeStore, p.makeResolver, p.makeEgress, p.makeAuthenticator, p.readCluster, p.makeScoring, p.makeGuard,
-		p.checkAdmin,
+		p.makeHook, p.checkAdmin,
 	} {
 		if err := makePart(h); err != nil {
 			p.close()
@@ -138,6 +140,16 @@ func (p *parts) makeEgress(hooks) error {
 		p.egress.SRSDomain = c.SRS.Domain
 	}
 	return c.WithLine("egress.", "egress", p.egress.Validate())
+}
+
+// makeHook makes the client for what others name. It may not connect to this machine, by whatever address.
+func (p *parts) makeHook(hooks) (err error) {
+	cfg := hook.Config{Resolver: p.resolver, Own: append(interfaceAddrs(), p.egress.Ours.Addresses...)}
+	if p.cfg.Events != nil {
+		cfg.Private = p.cfg.Events.Private()
+	}
+	p.hook, err = hook.New(cfg)
+	return err
 }
 
 // readAddrs reads the addresses of a field.

@@ -16,6 +16,7 @@ func Check(c *config.Config, known config.Problems) (warnings []config.Problem, 
 	wrong := known.Join(err)
 	if f.rules != nil {
 		warnings = append(warnings, f.ruleWarnings()...)
+		warnings = append(warnings, f.receiverWarnings()...)
 		if c.SRS != nil && f.rules.Hosted(c.SRS.Domain) {
 			warnings = append(warnings, c.Problem("srs.domain",
 				c.SRS.Domain+" is hosted by the rules: it is to be a name of its own, without mailboxes"))
@@ -35,6 +36,22 @@ func Check(c *config.Config, known config.Problems) (warnings []config.Problem, 
 	}
 	p.close()
 	return warnings, nil
+}
+
+// receiverWarnings returns the domains of receivers of events that the rules do not host: no event will be of them.
+func (f *files) receiverWarnings() (warnings []config.Problem) {
+	if f.cfg.Events == nil || f.rules.Len() == 0 {
+		return nil
+	}
+	for i, r := range f.cfg.Events.Receivers {
+		for j, domain := range r.Domains {
+			if !f.rules.Hosted(domain) {
+				warnings = append(warnings, f.cfg.Problem(fmt.Sprintf("events.receivers[%d].domains[%d]", i, j),
+					"the rules do not host "+domain))
+			}
+		}
+	}
+	return warnings
 }
 
 // startWarnings returns what an administrator should know before mail flows, the rules left out.
@@ -62,6 +79,10 @@ func (f *files) ruleWarnings() []config.Problem {
 		{
 			router.NeedsSeal(), f.cfg.Signs(),
 			"messages sealed, and there is neither an arc nor a dkim section: nothing is sealed (seal=never says so)",
+		},
+		{
+			router.NeedsEvents(), f.cfg.Events != nil,
+			"complaints told of, and there is no events section: no receiver is told",
 		},
 	} {
 		if need.Rules > 0 && !need.served {

@@ -15,6 +15,7 @@ import (
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/egress/dns"
+	"github.com/millrace/millrace/egress/hook"
 	"github.com/millrace/millrace/router/leaf/domain"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -56,6 +57,7 @@ func Connect(ctx context.Context, c *config.Config) ([]Trial, error) {
 	}
 	t.lists(p, faults)
 	t.collector(c)
+	t.receivers(c, p.hook)
 	t.ports(c)
 	t.logins(p)
 	return t.list, nil
@@ -173,6 +175,29 @@ func (t *trials) collector(c *config.Config) {
 		}
 		return nil
 	})
+}
+
+// receivers asks each receiver of events whether it is there, with a request that holds no event. Any answer counts but
+// that there is no such page and an error of the server's.
+func (t *trials) receivers(c *config.Config, client *hook.Client) {
+	if c.Events == nil {
+		return
+	}
+	defer client.Close()
+	for i, r := range c.Events.Receivers {
+		t.try(fmt.Sprintf("events.receivers[%d].url", i), "receiver "+r.Name, func(ctx context.Context) error {
+			answer, err := client.Do(ctx, hook.Request{Method: http.MethodHead, URL: r.URL, Limit: 1})
+			switch {
+			case err != nil:
+				return err
+			case answer.Status == http.StatusNotFound || answer.Status >= http.StatusInternalServerError:
+				return fmt.Errorf("answers %d", answer.Status)
+			case answer.Status/100 == 3:
+				return fmt.Errorf("answers %d: a redirect is not followed", answer.Status)
+			}
+			return nil
+		})
+	}
 }
 
 // ports listens for a moment on each address.

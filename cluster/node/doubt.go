@@ -114,6 +114,11 @@ func secretFiles(c *config.Config) []secretFile {
 			files = append(files, secretFile{fmt.Sprintf("dkim.domains[%d].key_file", i), s.KeyFile})
 		}
 	}
+	if c.Events != nil {
+		for i, r := range c.Events.Receivers {
+			files = append(files, secretFile{fmt.Sprintf("events.receivers[%d].secret_file", i), r.SecretFile})
+		}
+	}
 	if k := c.Cluster; k != nil {
 		files = append(files, secretFile{"cluster.key_file", k.KeyFile}, secretFile{"cluster.tls.key", k.TLS.Key})
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/config"
+	"github.com/millrace/millrace/egress/hook"
 	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/router"
 	"github.com/millrace/millrace/router/mail"
@@ -19,7 +20,8 @@ type files struct {
 	certificate certificate
 	credentials atomic.Pointer[credentials]
 	sites       atomic.Pointer[siteFiles]
-	token       []byte // of the admin server; nil: the configuration names no file of it
+	receivers   atomic.Pointer[[][]hook.Secret] // the secrets of each receiver of events
+	token       []byte                          // of the admin server; nil: the configuration names no file of it
 	rules       *router.Router
 	keyring     auth.Keyring
 }
@@ -50,6 +52,9 @@ func readFiles(c *config.Config, sharedRules bool) (*files, error) {
 	sites, err := readSiteFiles(c)
 	wrong = wrong.Join(err)
 	f.sites.Store(sites)
+	secrets, err := readReceiverSecrets(c)
+	wrong = wrong.Join(err)
+	f.receivers.Store(&secrets)
 	wrong = wrong.Join(f.readToken())
 	f.keyring, err = readKeyring(c)
 	wrong = wrong.Join(err)

@@ -50,6 +50,7 @@ type Node struct {
 	relay     *egress.Relay
 	learning  *learning    // nil: no client is scored
 	ledger    *once.Ledger // nil: a message that comes again is delivered again
+	teller    *teller      // nil: the configuration has no section events
 	server    *ingress.Server
 	listeners *listeners
 	admin     *admin.Server // nil: the configuration has no section admin
@@ -116,6 +117,7 @@ func (n *Node) start() error {
 	if err := n.startEvents(); err != nil {
 		return err
 	}
+	n.startTeller()
 	tracer, err := n.startTracer()
 	if err != nil {
 		return err

@@ -26,6 +26,7 @@ const (
 // one batch is copied, never during I/O.
 type queue struct {
 	metrics  *admin.Metrics
+	teller   *teller       // nil: no receiver is told of events; set before the first one
 	least    slog.Level    // events below it are counted alone; set before the first one
 	filled   chan struct{} // holds one token while events may be waiting
 	mu       sync.Mutex
@@ -63,6 +64,7 @@ func isSampled(e *mail.Event) bool {
 // Emit counts e and keeps it for the log. It is safe for concurrent use and never waits.
 func (q *queue) Emit(e mail.Event) {
 	q.metrics.See(&e)
+	q.teller.offer(&e)
 	if level(&e) < q.least {
 		return
 	}

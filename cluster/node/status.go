@@ -155,6 +155,9 @@ func (n *Node) gauges() admin.Gauges {
 		TLSFallbacks:  func() (classic, clear uint64) { return n.relay.TLSFallbacks() },
 		Lanes:         func() [2]admin.Lane { return lanesOf(n.parts.resolver.Lanes()) },
 	}
+	if n.cfg.Events != nil {
+		g.Posts = func() map[string]int { return n.teller.sender.Waiting() }
+	}
 	if n.cfg.Cluster != nil {
 		g.Cluster = func() admin.ClusterGauges { return n.members.gauges(n.rules.version()) }
 	}

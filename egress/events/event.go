@@ -71,6 +71,7 @@ type Complaint struct {
 	Feedback  string `json:"feedback"`
 	Recipient string `json:"recipient,omitempty"`
 	Arrived   string `json:"arrived,omitempty"`
+	Domain    string `json:"-"` // of Recipient, in lower case and A-labels
 }
 
 // NewID returns the id of an event. attempt is the transaction whose entry in the ledger says what became of the

@@ -73,8 +73,20 @@ func (h *byDue) Pop() any {
 }
 
 // wants reports whether the receiver is told of an event, whose recipient is at a domain.
-func (r *receiver) wants(t Type, domain string) bool {
-	return slices.Contains(r.Types, t) && (len(r.Domains) == 0 || slices.Contains(r.Domains, domain))
+func (r *receiver) wants(e *Event, domain string) bool {
+	return slices.Contains(r.Types, e.Type) && (len(r.Domains)+len(r.Rules) == 0 ||
+		slices.Contains(r.Domains, domain) || slices.Contains(r.Rules, e.Data.Rule))
+}
+
+// asTold returns an event as the receiver is told of it: a report of abuse names no address at a domain that is not the
+// receiver's.
+func (r *receiver) asTold(e *Event) Event {
+	told := *e
+	c := e.Data.Complaint
+	if c != nil && len(r.Domains)+len(r.Rules) > 0 && !slices.Contains(r.Domains, c.Domain) {
+		told.Data.Complaint = &Complaint{Feedback: c.Feedback, Arrived: c.Arrived}
+	}
+	return told
 }
 
 // add takes an event into the queue, and reports false if it has no room. It never waits. What strangers can cause for
@@ -91,7 +103,7 @@ func (r *receiver) add(e *Event) bool {
 		return false
 	}
 	r.octets += weight
-	r.fresh = append(r.fresh, &item{Event: *e})
+	r.fresh = append(r.fresh, &item{Event: r.asTold(e)})
 	r.stir()
 	return true
 }

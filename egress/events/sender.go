@@ -13,7 +13,8 @@ type Receiver struct {
 	Name    string // for the metrics and the log
 	URL     string // one that hook.CheckURL takes
 	Types   []Type
-	Domains []string // of recipients, in lower case as A-labels; empty: all
+	Domains []string // of recipients, in lower case and A-labels
+	Rules   []string // patterns of rules; with neither these nor Domains all recipients
 	Secrets []hook.Secret
 }
 
@@ -63,11 +64,11 @@ func Start(c Config) *Sender {
 	return s
 }
 
-// Emit hands an event for a recipient at a domain, in lower case and A-labels, over to the receivers that want it. It
+// Emit hands an event over to the receivers that want it. Its recipient is at a domain, in lower case and A-labels. It
 // never waits: an event without room is counted and dropped.
 func (s *Sender) Emit(e *Event, domain string) {
 	for _, r := range s.receivers {
-		if r.wants(e.Type, domain) && !r.add(e) {
+		if r.wants(e, domain) && !r.add(e) {
 			s.cfg.Count(r.Name, Dropped)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/ingress/message/auth"
+	"github.com/millrace/millrace/ingress/message/complaint"
 	"github.com/millrace/millrace/ingress/message/once"
 	"github.com/millrace/millrace/ingress/report"
 	"github.com/millrace/millrace/ingress/wire"
@@ -35,13 +36,14 @@ type Upstream interface {
 
 // An Ending is how a message ended.
 type Ending struct {
-	Mode      mail.Mode      // how the message travelled, as far as it did
-	Committed bool           // the end of data was released: Outcome is what came of it
-	Outcome   mail.Outcome   // zero unless Committed
-	Outcomes  []mail.Outcome // one for each accepted forward-path of the recipients, in order; nil unless Committed
-	Err       error          // why the message was not relayed
-	Ours      bool           // Err is a decision about the message, in our own words: they need no redaction
-	Receipt   Receipt        // what the ledger remembers of it; zero unless the next hop took it
+	Mode      mail.Mode       // how the message travelled, as far as it did
+	Committed bool            // the end of data was released: Outcome is what came of it
+	Outcome   mail.Outcome    // zero unless Committed
+	Outcomes  []mail.Outcome  // one for each accepted forward-path of the recipients, in order; nil unless Committed
+	Err       error           // why the message was not relayed
+	Ours      bool            // Err is a decision about the message, in our own words: they need no redaction
+	Receipt   Receipt         // what the ledger remembers of it; zero unless the next hop took it
+	Complaint *mail.Complaint // nil unless the next hop took it and it is a report of abuse that a recipient wants told
 }
 
 // A Message is one message on its way from its client to its next hop. It is made by Messages.Begin for one call of
@@ -55,13 +57,14 @@ type Message struct {
 
 	window window
 	mode   mail.Mode
-	ended  time.Time        // when the client's last octet was read
-	lent   bool             // the session at the next hop was handed back while the window was read
-	tx     mail.Transaction // nil before it is opened
-	auth   *auth.Message    // nil before the header section is complete, and if the message is not judged
-	buffer *headerBuffer    // auth keeps octets of it; nil like auth
-	ours   *mail.Refusal    // what auth refused the message with
-	digest *once.Digest     // what stays the same when it comes again; nil without the ledger
+	ended  time.Time         // when the client's last octet was read
+	lent   bool              // the session at the next hop was handed back while the window was read
+	tx     mail.Transaction  // nil before it is opened
+	auth   *auth.Message     // nil before the header section is complete, and if the message is not judged
+	buffer *headerBuffer     // auth keeps octets of it; nil like auth
+	ours   *mail.Refusal     // what auth refused the message with
+	digest *once.Digest      // what stays the same when it comes again; nil without the ledger
+	abuse  *complaint.Reader // nil unless a recipient wants to be told of reports of abuse
 }
 
 // Begin returns the message that comes in by body. Nothing is read yet.
@@ -70,6 +73,12 @@ func (m *Messages) Begin(e Envelope, body *wire.Body, up Upstream, r *report.Tra
 	if m.cfg.Once != nil {
 		out.digest = m.cfg.Once.Begin(e.Reverse)
 		body.Count(out.digest.Size())
+	}
+	for i := range e.Recipients {
+		if out.abuse == nil && e.Recipients[i].Route.Policy.Complaints {
+			out.abuse = new(complaint.Reader)
+			body.Count(complaint.Size)
+		}
 	}
 	return out
 }
@@ -130,6 +139,7 @@ func (m *Message) Run(ctx context.Context) Ending {
 	e := Ending{Mode: m.mode, Committed: true, Outcome: out, Outcomes: outcomes, Err: out.Cause}
 	if out.Reply.Class() == 2 {
 		e.Receipt = receiptOf(attempt, outcomes)
+		e.Complaint = m.abuse.Report()
 	}
 	return e
 }
@@ -288,6 +298,7 @@ func (m *Message) stream(o mail.Octets) (mail.Octets, error) {
 		if m.digest != nil {
 			m.digest.Write(o)
 		}
+		m.abuse.Write(o)
 		if head.done {
 			continue
 		}

@@ -75,6 +75,7 @@ func (m *Message) readWindow(ctx context.Context) error {
 		if m.digest != nil {
 			m.digest.Write(o)
 		}
+		m.abuse.Write(o)
 		w.add(o, last)
 		m.mode = w.mode()
 		if last {

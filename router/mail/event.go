@@ -114,6 +114,17 @@ type To struct {
 	Reason  string // of a reply that refuses it
 	Drop    bool   // the rule delivers it nowhere
 	Targets []Target
+	Entry   TraceID // see Outcome; zero without a ledger
+
+	Complaints bool // the rule says that reports of abuse come here
+}
+
+// A Complaint is what a report of abuse (RFC 5965) says of the message that is complained of. It is what the sender of
+// the report claims.
+type Complaint struct {
+	Feedback   string    // the type of the report in lower case, such as "abuse"
+	Recipients []Path    // to whom the message went
+	Arrived    time.Time // zero if the report does not say
 }
 
 // A Target is one address that a recipient became.
@@ -215,7 +226,8 @@ type Event struct {
 	HostTLS    string // the TLS version of the connection to Host, "" without TLS
 	To         []To
 	Legs       []Leg
-	Verb       string // the command that Reply belongs to
+	Complaint  *Complaint // nil unless the message is a report of abuse to a recipient of such reports
+	Verb       string     // the command that Reply belongs to
 	Reply      Reply
 	Reason     string
 	Cause      error

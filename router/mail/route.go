@@ -175,6 +175,7 @@ type DomainPolicy struct {
 	Mixed        Mixed
 	Subaddress   byte // the separator; 0 disables subaddresses
 	RoutingKeep  bool // local parts that look like routing are accepted
+	Complaints   bool // reports of abuse come here, and are told of
 }
 
 // A Transport says which protocol a next hop speaks.

@@ -171,11 +171,14 @@ func (l linker) isOurselves(nextHop mail.NextHop) bool {
 	return false
 }
 
-// noteNeeds counts the rules that want the reverse-path rewritten and the message sealed. With srs=auto that is a rule
-// with a domain's MX hosts as its next hop.
+// noteNeeds counts the rules that want the reverse-path rewritten, the message sealed and complaints told of. With
+// srs=auto that is a rule with a domain's MX hosts as its next hop.
 func (l linker) noteNeeds(r *rule, targets []target) {
 	t := l.t
 	policy := t.policy(r)
+	if policy.Complaints {
+		l.note(&t.needs.events, r)
+	}
 	if policy.Seal != mail.SealNever {
 		l.note(&t.needs.seal, r)
 	}

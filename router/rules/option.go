@@ -28,6 +28,7 @@ const (
 	setSubaddress
 	setRouting
 	setLend
+	setComplaints
 )
 
 // optionKeys are the keys and their values. The values of an enumeration are in the order of its constants.
@@ -57,6 +58,7 @@ var optionKeys = []struct {
 	{"mixed", setMixed, []string{"accept", "reject"}, func(p *mail.DomainPolicy, v int) { p.Mixed = mail.Mixed(v) }},
 	{"subaddress", setSubaddress, nil, func(p *mail.DomainPolicy, v int) { p.Subaddress = byte(v) }},
 	{"routing", setRouting, []string{"keep"}, func(p *mail.DomainPolicy, _ int) { p.RoutingKeep = true }},
+	{"complaints", setComplaints, []string{"no", "yes"}, func(p *mail.DomainPolicy, v int) { p.Complaints = v == 1 }},
 	// That it was written is all that it says: no message is treated in another way for it.
 	{"lend", setLend, []string{"anybody"}, func(*mail.DomainPolicy, int) {}},
 }
@@ -155,6 +157,9 @@ func (o options) over(base mail.DomainPolicy) mail.DomainPolicy {
 	}
 	if o.set&setRouting != 0 {
 		base.RoutingKeep = p.RoutingKeep
+	}
+	if o.set&setComplaints != 0 {
+		base.Complaints = p.Complaints
 	}
 	return base
 }

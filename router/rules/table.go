@@ -55,7 +55,7 @@ type tally struct {
 }
 
 // needs are what rules want of the node.
-type needs struct{ srs, seal Need }
+type needs struct{ srs, seal, events Need }
 
 // A Need is how many rules want something of the node, and the first of them.
 type Need struct {
@@ -176,6 +176,9 @@ func (t *Table) NeedsSRS() Need { return t.needs.srs }
 
 // NeedsSeal returns which rules want messages sealed.
 func (t *Table) NeedsSeal() Need { return t.needs.seal }
+
+// NeedsEvents returns which rules want receivers to be told of reports of abuse.
+func (t *Table) NeedsEvents() Need { return t.needs.events }
 
 // domain returns a domain's number.
 func (t *Table) domain(name string) (uint32, bool) {

@@ -1,0 +1,299 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/millrace/millrace/cluster/config"
+	"github.com/millrace/millrace/egress/events"
+	"github.com/millrace/millrace/egress/hook"
+	"github.com/millrace/millrace/router/leaf/ascii"
+	"github.com/millrace/millrace/router/leaf/domain"
+	"github.com/millrace/millrace/router/mail"
+	"github.com/millrace/millrace/router/rules"
+)
+
+// readReceiverSecrets reads the secrets of the receivers of events, in their order. The error is Problems.
+func readReceiverSecrets(c *config.Config) ([][]hook.Secret, error) {
+	if c.Events == nil {
+		return nil, nil
+	}
+	var all [][]hook.Secret
+	var wrong config.Problems
+	for i, r := range c.Events.Receivers {
+		var secrets []hook.Secret
+		data, err := os.ReadFile(string(r.SecretFile))
+		if err == nil {
+			if secrets, err = hook.ParseSecrets(string(data)); err != nil {
+				err = fmt.Errorf("%s:%w", r.SecretFile, err)
+			}
+		}
+		wrong = wrong.Join(c.WithLine("", fmt.Sprintf("events.receivers[%d].secret_file", i), err))
+		all = append(all, secrets)
+	}
+	if len(wrong) > 0 {
+		return nil, wrong
+	}
+	return all, nil
+}
+
+// NewReceiverSecret returns a file with a new secret of a receiver of events.
+func NewReceiverSecret() []byte {
+	secret := make(hook.Secret, keySize)
+	rand.Read(secret) // never fails
+	return []byte(secret.String() + "\n")
+}
+
+// tellRing is how many events of transactions can wait until they are told.
+const tellRing = 1024
+
+// allReceivers stands for them in the metrics. It is no name of one.
+const allReceivers = "*"
+
+// A teller tells the receivers of events what became of each recipient. It is handed the events of transactions, and
+// makes what is told of them on a goroutine of its own.
+type teller struct {
+	sender *events.Sender
+	client *hook.Client
+	node   string
+	hosts  func(domain string) bool
+	queue  chan mail.Event
+	drop   func()        // counts an event of a transaction that found no room
+	stop   chan struct{} // closed by close: tell what waits, then end
+	ended  chan struct{}
+}
+
+// offer hands over an event. It never waits. Of what strangers cause for nothing it takes what leaves half of the room.
+func (t *teller) offer(e *mail.Event) {
+	if t == nil || !e.Kind.IsOutcome() || len(e.To) == 0 {
+		return
+	}
+	if !isOutcome(e) && len(t.queue) > cap(t.queue)/2 {
+		t.drop()
+		return
+	}
+	select {
+	case t.queue <- *e:
+	default:
+		t.drop()
+	}
+}
+
+// run tells of what is handed over, until close.
+func (t *teller) run() {
+	defer close(t.ended)
+	for {
+		select {
+		case e := <-t.queue:
+			t.tell(&e)
+			continue
+		default:
+		}
+		select {
+		case e := <-t.queue:
+			t.tell(&e)
+		case <-t.stop:
+			return
+		}
+	}
+}
+
+// leastFlush is what receivers have of the time of a stop in any case.
+const leastFlush = time.Second
+
+// close tells of what waits and posts it until ctx ends.
+func (t *teller) close(ctx context.Context) error {
+	close(t.stop)
+	<-t.ended
+	for len(t.queue) > 0 {
+		e := <-t.queue
+		t.tell(&e)
+	}
+	if ctx.Err() != nil { // the time of the drain is over
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), leastFlush)
+		defer cancel()
+	}
+	t.sender.Close(ctx)
+	t.client.Close()
+	return nil
+}
+
+// tell tells of each recipient of an event what became of it. Those that were refused at RCPT have events of their own,
+// and the one that ends their transaction only repeats them.
+func (t *teller) tell(e *mail.Event) {
+	accepted := 0
+	for i := range e.To {
+		if e.To[i].Verb != "RCPT" {
+			accepted++
+		}
+	}
+	for i := range e.To {
+		to := &e.To[i]
+		kind, told := typeOf(e, to)
+		if !told || e.Ends && to.Verb == "RCPT" {
+			continue
+		}
+		out := t.event(e, to, kind)
+		if accepted < 2 {
+			out.Data.Reply = replyOf(to, true)
+		}
+		at := aLabels(to.Forward.Domain)
+		t.sender.Emit(&out, at)
+		if c := e.Complaint; c != nil && to.Complaints && kind == events.Delivered {
+			out = t.event(e, to, events.Complained)
+			out.Data.Complaint = t.complaint(c)
+			t.sender.Emit(&out, at)
+		}
+	}
+}
+
+// typeOf returns what became of a recipient, and false if receivers are not told: the rule delivers it nowhere.
+func typeOf(e *mail.Event, to *mail.To) (events.Type, bool) {
+	switch {
+	case to.Drop || to.Outcome == mail.Dropped:
+		return "", false
+	case e.InDoubt, to.Outcome == mail.Aborted:
+		return events.Failed, true
+	case to.Outcome == mail.Relayed, took(to.Targets):
+		return events.Delivered, true
+	case to.Outcome == mail.Deferred:
+		return events.Deferred, true
+	case to.Outcome == mail.Refused && e.Host != "":
+		return events.Bounced, true
+	case to.Outcome == mail.Refused:
+		return events.Rejected, true
+	}
+	return "", false
+}
+
+// took reports whether each next hop took the message, whatever the client was answered for the sake of another
+// recipient.
+func took(targets []mail.Target) bool {
+	for i := range targets {
+		if targets[i].Reply.Class() != 2 {
+			return false
+		}
+	}
+	return len(targets) > 0
+}
+
+// event returns what is told of one recipient.
+func (t *teller) event(e *mail.Event, to *mail.To, kind events.Type) events.Event {
+	attempt := to.Entry
+	if attempt.IsZero() {
+		attempt = e.Trace
+	}
+	recipient := to.Forward.String()
+	data := events.Data{
+		Transaction: e.Trace.String(), Node: t.node, Recipient: recipient, Sender: e.Reverse.String(),
+		Rule: to.Rule.Pattern, Reply: replyOf(to, false), Reason: to.Reason, InDoubt: e.InDoubt, Auth: e.Auth,
+		Octets: e.Octets,
+	}
+	if e.Client.IsValid() {
+		data.Client = e.Client.Unmap().String()
+	}
+	if kind != events.Rejected {
+		data.Host = e.Host
+	}
+	return events.Event{Type: kind, ID: events.NewID(attempt, kind, recipient), Time: e.Time, Data: data}
+}
+
+// replyOf returns the reply that settled a recipient: the next hop's own if it is known, else what the client was
+// answered. The text of a reply to several recipients may name another one, so that it is left out there.
+func replyOf(to *mail.To, alone bool) *events.Reply {
+	r := to.Reply
+	if len(to.Targets) > 0 && to.Targets[0].Reply.Code != 0 {
+		r = to.Targets[0].Reply
+	}
+	if r.Code == 0 {
+		return nil
+	}
+	out := &events.Reply{
+		Code: r.Code, Enhanced: fmt.Sprintf("%d.%d.%d", r.Class(), r.Enhanced.Subject, r.Enhanced.Detail),
+	}
+	if alone {
+		out.Text = r.Text
+	}
+	return out
+}
+
+// complaint returns what a report says. Of the recipients that it names, the first is told that is one of ours.
+func (t *teller) complaint(c *mail.Complaint) *events.Complaint {
+	out := &events.Complaint{Feedback: c.Feedback}
+	if !c.Arrived.IsZero() {
+		out.Arrived = c.Arrived.Format(time.RFC3339)
+	}
+	for _, p := range c.Recipients {
+		if at := aLabels(p.Domain); t.hosts(at) {
+			out.Recipient, out.Domain = p.String(), at
+			break
+		}
+	}
+	return out
+}
+
+// aLabels returns a domain as receivers name it: in lower case, with A-labels.
+func aLabels(name string) string {
+	name = domain.Canonical(name)
+	if a, ok := rules.ALabels(name); ok && !ascii.Is(name) {
+		return a
+	}
+	return name
+}
+
+// startTeller starts what tells receivers of events, if the configuration has the section.
+func (n *Node) startTeller() {
+	c := n.cfg.Events
+	if c == nil {
+		return
+	}
+	t := &teller{
+		client: n.parts.hook, node: n.cfg.Hostname, hosts: n.rules.router.Hosted,
+		queue: make(chan mail.Event, tellRing), stop: make(chan struct{}), ended: make(chan struct{}),
+		drop: func() { n.metrics.CountPost(allReceivers, events.Dropped.String()) },
+	}
+	t.sender = events.Start(events.Config{
+		Receivers: receiversOf(n.cfg, *n.parts.files.receivers.Load()), Queue: c.Queue, Octets: int64(c.Memory),
+		Post: t.client.Do, Now: time.Now,
+		Count: func(receiver string, r events.Result) { n.metrics.CountPost(receiver, r.String()) },
+		Trouble: func(receiver string, status int, err error) {
+			args := []any{"receiver", receiver}
+			if err != nil {
+				args = append(args, "cause", err.Error())
+			} else {
+				args = append(args, "status", status)
+			}
+			n.log.say(slog.LevelWarn, "a receiver of events does not take them", args...)
+		},
+	})
+	go t.run() // ends with close
+	n.teller, n.events.teller = t, t
+	n.cleanups.add("receivers of events", t.close)
+}
+
+// useSecrets has the receivers' posts signed with other secrets.
+func (t *teller) useSecrets(secrets [][]hook.Secret) {
+	if t != nil {
+		t.sender.UseSecrets(secrets)
+	}
+}
+
+// receiversOf returns the receivers of a configuration with their secrets.
+func receiversOf(c *config.Config, secrets [][]hook.Secret) (out []events.Receiver) {
+	for i, r := range c.Events.Receivers {
+		to := events.Receiver{Name: r.Name, URL: r.URL, Rules: r.Rules, Secrets: secrets[i]}
+		for _, t := range r.Types {
+			to.Types = append(to.Types, events.Type(t))
+		}
+		for _, d := range r.Domains {
+			to.Domains = append(to.Domains, domain.Canonical(d))
+		}
+		out = append(out, to)
+	}
+	return out
+}
