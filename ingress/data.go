@@ -36,7 +36,7 @@ func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 	s.forgetBrief()
 	m := s.messages.Begin(message.Envelope{
 		Client: s.conn, Reputation: s.clientReputation(), Reverse: t.reverse, Params: t.params, Recipients: t.rcpts,
-		Route: &t.route, SPF: t.spf, Asked: t.last,
+		Route: &t.route, SPF: t.spf, Asked: t.last, Previous: &s.receipt,
 	}, b, t, &t.report)
 	defer m.Close() // after a panic
 	e := m.Run(t.report.Context(s.within(ctx)))

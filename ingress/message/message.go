@@ -23,6 +23,7 @@ type Envelope struct {
 	Route      *mail.Route // of those that are relayed
 	SPF        *SPF        // nil: not checked
 	Asked      time.Time   // when the client asked for the 354
+	Previous   *Receipt    // of the client's last message, while it is not known that the client has read its answer
 }
 
 // An Upstream is the transaction at the next hop, with all relayed recipients of the Envelope.

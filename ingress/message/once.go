@@ -9,6 +9,7 @@ import (
 
 	"github.com/millrace/millrace/ingress/message/auth/spf"
 	"github.com/millrace/millrace/ingress/message/once"
+	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -65,6 +66,10 @@ func (m *Message) attempt(ctx context.Context) (context.Context, *mail.Attempt) 
 	a := m.digest.Attempt(m.report.Event.Trace, m.sender(ctx), recipients)
 	if a == nil {
 		return ctx, nil
+	}
+	if r := m.Previous; r != nil && r.Attempt != nil && m.Client.Heard() == wire.HeardSurely {
+		m.Forget(*r, 0) // before this one, which may be the same message, and is meant
+		*r = Receipt{}
 	}
 	m.cfg.Once.Prepare(ctx, a)
 	return mail.WithAttempt(ctx, a), a

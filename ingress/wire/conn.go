@@ -97,14 +97,18 @@ func (c *conn) serve(begun bool) {
 			rests = true
 			go c.rest() // ends like the goroutine that it continues
 		case err == nil, errors.Is(err, errUnread):
+			c.endsHere()
 			c.out.reply(shuttingDown)
 			c.life.end(lingering)
 		case errors.Is(err, errDraining):
+			c.endsHere()
 			c.out.reply(shuttingDown)
 		case errors.Is(err, errGaveWay):
+			c.endsHere()
 			c.out.reply(gaveWay)
 			c.event(mail.RefusedBy(gaveWay), "gave way", gaveWay)
 		case errors.Is(err, errIdleTooLong):
+			c.endsHere()
 			c.out.reply(idleTooLong)
 		case !errors.Is(err, io.EOF): // a client that only stopped sending still reads
 			c.life.end(unreachable)

@@ -35,6 +35,7 @@ const (
 	notEnded end = iota // or not in order
 	quit
 	closed // without QUIT
+	ours   // by our 421, when its TCP had acknowledged the reply
 )
 
 // A receipt watches for proof that the client has read the reply to a message.
@@ -81,7 +82,11 @@ func (c *Client) Heard() Heard {
 	case r.state == written && r.end == notEnded:
 		return HeardUnknown
 	case front && r.state == proved && !r.ahead:
-		return HeardSurely
+		// What came sooner than a round trip to the front end, which is a part of the way, was not asked for after it.
+		if shortest, _, ok := roundTrip(c.conn.life.raw); !ok || r.answered >= shortest {
+			return HeardSurely
+		}
+		return HeardBehind
 	case front:
 		return HeardBehind
 	case r.state == written:
@@ -136,6 +141,17 @@ func (r *receipt) waits() {
 func (r *receipt) ends(how end) {
 	if r != nil {
 		r.end = how
+	}
+}
+
+// endsHere notes that we end the connection of a client that is waited for.
+func (c *conn) endsHere() {
+	r := c.out.receipt
+	if r == nil || r.state != written {
+		return
+	}
+	if _, acknowledged, ok := roundTrip(c.life.raw); ok && acknowledged {
+		r.end = ours
 	}
 }
 

@@ -165,10 +165,13 @@ func TestScene_OneOfTwoRecipientsIsDone(t *testing.T) {
 // TestScene_WhatIsMeantTwiceIsDeliveredTwice: other messages, and the same one of a client that has read the answer.
 func TestScene_WhatIsMeantTwiceIsDeliveredTwice(t *testing.T) {
 	for _, tt := range []struct {
-		name string
-		ids  []string
+		name   string
+		ids    []string
+		behind []string // what it says when it has read the answer
 	}{
-		{"two messages", []string{"1", "2"}}, {"one message twice", []string{"1", "1"}},
+		{"two messages", []string{"1", "2"}, nil},
+		{"one message twice", []string{"1", "1"}, []string{"NOOP", "NOOP"}},
+		{"one message twice, the second one right behind the answer", []string{"1", "1"}, nil},
 	} {
 		for nodes := 1; nodes <= 2; nodes++ {
 			t.Run(fmt.Sprintf("%s, %d nodes", tt.name, nodes), func(t *testing.T) {
@@ -179,7 +182,7 @@ func TestScene_WhatIsMeantTwiceIsDeliveredTwice(t *testing.T) {
 						if err != nil || r.End.Code != 250 {
 							s.t.Fatal(r, err)
 						}
-						for _, verb := range []string{"NOOP", "NOOP"} { // it goes on when it has read the answer
+						for _, verb := range tt.behind {
 							if r, err := c.Command(verb); err != nil || r.Code != 250 {
 								s.t.Fatal(r, err)
 							}
