@@ -81,9 +81,10 @@ func (s *session) Greet(ctx context.Context) error {
 // refuseClient reports the refusal of a client before there is any transaction, and returns it.
 func (s *session) refuseClient(err error) error {
 	e := mail.Event{
-		Time: s.cfg.Now(), Client: s.conn.Addr.Addr(), TLS: s.conn.TLSVersion(), Verb: "CONNECT",
-		Reply: mail.ReplyFor(err), Cause: err,
+		Time: s.cfg.Now(), Trace: mail.NewTraceID(), Client: s.conn.Addr.Addr(), TLS: s.conn.TLSVersion(),
+		Verb: "CONNECT", Cause: err,
 	}
+	e.Reply = mail.ReplyFor(err).WithID(e.Trace)
 	e.Kind = mail.RefusedBy(e.Reply)
 	e.Score, e.Signals = s.client.Scored()
 	var r *mail.Refusal
@@ -91,7 +92,15 @@ func (s *session) refuseClient(err error) error {
 		e.Reason = r.Reason
 	}
 	s.cfg.Emit(e)
-	return err
+	return &mail.Refusal{Reply: e.Reply, Reason: e.Reason, Cause: err}
+}
+
+// Trace returns the id of the open transaction.
+func (s *session) Trace() mail.TraceID {
+	if s.t == nil {
+		return mail.TraceID{}
+	}
+	return s.t.report.Event.Trace
 }
 
 // Helo needs nothing: wire.Client carries the name.

@@ -2,9 +2,7 @@ package report
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
-	"math/rand/v2"
 	"net/netip"
 	"time"
 
@@ -45,9 +43,8 @@ func (r *Reporter) Begin(ctx context.Context, client netip.Addr, connected, begu
 			connect.End()
 		}
 	}
-	if id := &t.Event.Trace; id.IsZero() {
-		binary.NativeEndian.PutUint64(id[:8], rand.Uint64())
-		binary.NativeEndian.PutUint64(id[8:], rand.Uint64())
+	if t.Event.Trace.IsZero() {
+		t.Event.Trace = mail.NewTraceID()
 	}
 	t.Event.Client = client
 	return t

@@ -62,7 +62,7 @@ func newConn(s *Server, raw net.Conn) *conn {
 	c.client = Client{Addr: addrPort(raw.RemoteAddr()), Local: addrPort(raw.LocalAddr()), conn: c}
 	c.life.srv, c.life.raw, c.life.rw = s, raw, raw
 	c.in.conn, c.in.buf = c, c.in.small[:]
-	c.out.life = &c.life
+	c.out.conn = c
 	return c
 }
 
@@ -106,7 +106,6 @@ func (c *conn) serve(begun bool) {
 		case errors.Is(err, errGaveWay):
 			c.endsHere()
 			c.out.reply(gaveWay)
-			c.event(mail.RefusedBy(gaveWay), "gave way", gaveWay)
 		case errors.Is(err, errIdleTooLong):
 			c.endsHere()
 			c.out.reply(idleTooLong)
@@ -138,9 +137,9 @@ func (c *conn) begin() bool {
 	client := c.client.Addr.Addr()
 	c.xclient = contains(c.srv.cfg.Xclient, client) && !c.client.Unknown
 	if limit := c.srv.nameByProxy(c, peer); limit != "" {
-		c.event(mail.RefusedBy(tooManyConnections), limit, tooManyConnections)
+		r := c.tell(mail.Event{Reply: tooManyConnections, Reason: limit})
 		if !c.srv.cfg.Implicit {
-			c.out.reply(tooManyConnections)
+			c.out.reply(r)
 		}
 		return false
 	}
@@ -179,16 +178,28 @@ func (b *budgets) over(c *conn) bool {
 
 // hangUp replies, ends the connection and emits an event with the reason.
 func (c *conn) hangUp(r mail.Reply, reason string) {
-	c.out.reply(r)
+	c.out.reply(c.tell(mail.Event{Reply: r, Reason: reason}))
 	c.life.end(lingering)
-	c.event(mail.RefusedBy(r), reason, r)
 }
 
-func (c *conn) event(k mail.Kind, reason string, r mail.Reply) {
-	c.srv.cfg.Emit(mail.Event{
-		Kind: k, Time: c.srv.cfg.Now(), Client: c.client.Addr.Addr(), Helo: c.client.Helo, TLS: c.client.TLSVersion(),
-		Reason: reason, Reply: r,
-	})
+// tell emits e with what is known of the client. Where it is a refusal it gets the id of the transaction or one of its
+// own, which the reply that is returned has as well.
+func (c *conn) tell(e mail.Event) mail.Reply {
+	if e.Reply.Code != 0 {
+		if c.tx.phase().open() {
+			e.Trace = c.session.Trace()
+		}
+		if e.Trace.IsZero() {
+			e.Trace = mail.NewTraceID()
+		}
+		e.Reply.ID = e.Trace
+		if e.Kind == mail.Connected {
+			e.Kind = mail.RefusedBy(e.Reply)
+		}
+	}
+	e.Time, e.Client, e.Helo, e.TLS = c.srv.cfg.Now(), c.client.Addr.Addr(), c.client.Helo, c.client.TLSVersion()
+	c.srv.cfg.Emit(e)
+	return e.Reply
 }
 
 // panicked ends the connection after a panic in a Session.
@@ -198,9 +209,8 @@ func (c *conn) panicked(v any) {
 		c.body = nil
 		b.abandon()
 	}
-	c.out.reply(localError)
+	c.out.reply(c.tell(mail.Event{Kind: mail.Anomaly, Reply: localError, Reason: "panic"}))
 	c.life.end(lingering)
-	c.event(mail.Anomaly, "panic", localError)
 }
 
 // close closes the socket, returns what the connection has borrowed and takes it out of the server.
@@ -214,7 +224,7 @@ func (c *conn) close() {
 	c.in.release()
 	c.in.buf = c.in.small[:]
 	if c.announced {
-		c.event(mail.Disconnected, "", mail.Reply{})
+		c.tell(mail.Event{Kind: mail.Disconnected})
 	}
 	s := c.srv
 	s.mu.Lock()

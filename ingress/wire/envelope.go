@@ -26,7 +26,7 @@ func (c *conn) mail(arg []byte) {
 			c.spent.barren++
 			c.out.reply(*fault)
 		} else {
-			c.mistake(*fault)
+			c.malformed("MAIL", arg, *fault)
 		}
 		return
 	}
@@ -54,12 +54,12 @@ func (c *conn) rcpt(arg []byte) {
 	forward, fault := parseRcpt(arg, c.tx.utf8, c.srv.cfg.loose())
 	if fault != nil {
 		c.tx.refuse(refusedForGood)
-		c.mistake(*fault)
+		c.malformed("RCPT", arg, *fault)
 		return
 	}
 	if int(c.tx.rcpts) >= c.srv.cfg.Recipients {
 		c.tx.refuse(refusedForNow)
-		c.out.reply(tooManyRcpts)
+		c.out.reply(c.tooManyRcpts(forward))
 		return
 	}
 	c.out.beforeWait()
@@ -69,6 +69,22 @@ func (c *conn) rcpt(arg []byte) {
 	}
 	c.tx.rcpts++
 	c.out.reply(okRecipient)
+}
+
+// malformed replies to a MAIL or RCPT whose argument is none, and has its event tell that.
+func (c *conn) malformed(verb string, arg []byte, r mail.Reply) {
+	c.mistake(c.tell(mail.Event{Verb: verb, Reply: r, Reason: reasonOf(r), Cause: errors.New(string(arg))}))
+}
+
+// tooManyRcpts returns the reply to a recipient beyond the limit, whose event names it.
+func (c *conn) tooManyRcpts(forward mail.Path) mail.Reply {
+	to := mail.To{
+		Forward: forward, Outcome: mail.Deferred, Verb: "RCPT", Reply: tooManyRcpts, Reason: reasonOf(tooManyRcpts),
+	}
+	return c.tell(mail.Event{
+		Forward: forward, To: []mail.To{to}, Recipients: int(c.tx.rcpts), Verb: "RCPT", Reply: tooManyRcpts,
+		Reason: to.Reason,
+	})
 }
 
 // refuseRcpt replies what the Session or a destination decided about a recipient, and counts it. A 452 only asks for

@@ -21,7 +21,7 @@ type batch struct {
 //
 // Invariant: batch is nil if and only if no reply waits. finalReplyPending is about the replies in batch.
 type output struct {
-	life  *life
+	conn  *conn
 	batch *batch // borrowed from the server
 	// the reply to a finished message waits: flush it before any call that may block (RFC 1047)
 	finalReplyPending bool
@@ -30,8 +30,12 @@ type output struct {
 	receipt           *receipt // of the reply to the last message; nil before Client.Watch
 }
 
-// reply adds r to the replies that wait for the next flush.
+// reply adds r to the replies that wait for the next flush. A refusal of the engine's own gets an id here, and an event
+// that has it.
 func (o *output) reply(r mail.Reply) {
+	if r.Class() >= 4 && r.ID.IsZero() {
+		r = o.conn.tell(mail.Event{Reply: r, Reason: reasonOf(r)})
+	}
 	o.begin()
 	before := len(o.batch.octets)
 	o.batch.octets = r.AppendTo(o.batch.octets)
@@ -55,8 +59,8 @@ func (o *output) append(write func([]byte) []byte) {
 // begin borrows a batch if no reply waits.
 func (o *output) begin() {
 	if o.batch == nil {
-		o.batch = o.life.srv.batches.Get().(*batch)
-		o.batch.since = o.life.srv.now()
+		o.batch = o.conn.life.srv.batches.Get().(*batch)
+		o.batch.since = o.conn.life.srv.now()
 	}
 }
 
@@ -65,7 +69,7 @@ func (o *output) begin() {
 // in time sends it again (RFC 1047), and RFC 2920 section 3.2 lets a server hold back the replies of a group of
 // commands only.
 func (o *output) beforeWait() {
-	if o.batch != nil && (o.finalReplyPending || o.life.srv.now()-o.batch.since > maxAge) {
+	if o.batch != nil && (o.finalReplyPending || o.conn.life.srv.now()-o.batch.since > maxAge) {
 		o.flush()
 	}
 }
@@ -73,12 +77,12 @@ func (o *output) beforeWait() {
 // flush writes the replies that wait, in one write, and returns their batch to its pool.
 func (o *output) flush() {
 	if o.batch != nil {
-		o.life.write(o.batch.octets)
+		o.conn.life.write(o.batch.octets)
 		if !o.finalReplyPending {
 			o.records++
 		}
-		if o.receipt != nil && o.finalReplyPending && o.life.ending < writeFailed {
-			o.receipt.wrote(o.life.srv.now())
+		if o.receipt != nil && o.finalReplyPending && o.conn.life.ending < writeFailed {
+			o.receipt.wrote(o.conn.life.srv.now())
 		}
 		o.drop()
 	}
@@ -88,7 +92,7 @@ func (o *output) flush() {
 func (o *output) drop() {
 	if o.batch != nil {
 		o.batch.octets = o.batch.octets[:0]
-		o.life.srv.batches.Put(o.batch)
+		o.conn.life.srv.batches.Put(o.batch)
 		o.batch, o.finalReplyPending = nil, false
 	}
 }

@@ -97,17 +97,14 @@ func beginsAlike(p []byte, prefix string) bool {
 // refuseHeader answers a header that is missing or malformed. A proxy that connects and sends nothing checks whether we
 // are there: that is no event and has no reply.
 func (c proxied) refuseHeader(cause error, silent bool) {
-	r := proxyExpected
+	var r mail.Reply
 	switch {
 	case c.srv.draining.Load():
-		r = shuttingDown
+		r = c.tell(mail.Event{Reply: shuttingDown, Reason: reasonOf(shuttingDown)})
 	case silent && errors.Is(cause, proxyproto.ErrNoProxyProtocol):
 		return
 	default:
-		c.srv.cfg.Emit(mail.Event{
-			Kind: mail.RefusedBy(r), Time: c.srv.cfg.Now(), Client: c.client.Addr.Addr(), Reason: "PROXY header",
-			Reply: r, Cause: cause,
-		})
+		r = c.tell(mail.Event{Reply: proxyExpected, Reason: "PROXY header", Cause: cause})
 	}
 	c.life.end(lingering)
 	if !c.srv.cfg.Implicit {

@@ -71,6 +71,35 @@ var (
 	proxyExpected      = mail.NewReply(421, 7, 0, "A PROXY header is missing or malformed")
 )
 
+// reasonOf returns the reason of a refusal that the engine decides on by itself, a fixed word to count by.
+func reasonOf(r mail.Reply) string {
+	switch r {
+	case shuttingDown:
+		return "drain"
+	case gaveWay:
+		return "gave way"
+	case idleTooLong:
+		return "idle"
+	case tooManyMessages:
+		return "messages"
+	case tooManyRcpts:
+		return "too many recipients"
+	case noRecipients, noRecipientNow:
+		return "no recipient"
+	case tooBig:
+		return "size"
+	case bareLine:
+		return "bare CR or LF"
+	case wideLine:
+		return "line"
+	case notTaken, localError:
+		return "local error"
+	case noMemory:
+		return "hold budget"
+	}
+	return "protocol"
+}
+
 // refusal returns an error that mail.ReplyFor turns into r.
 func refusal(r mail.Reply, reason string) *mail.Refusal {
 	return &mail.Refusal{Reply: r, Reason: reason}

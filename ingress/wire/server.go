@@ -132,13 +132,15 @@ func (s *Server) startConn(raw net.Conn) {
 
 // turnAway answers 421 and closes, in the accept loop: a few octets into an empty send buffer do not block.
 func (s *Server) turnAway(raw net.Conn, client netip.Addr, reason string) {
-	r := tooManyConnections
+	r := tooManyConnections.WithID(mail.NewTraceID())
 	if !s.cfg.Implicit {
 		_ = raw.SetWriteDeadline(time.Now().Add(time.Second))
 		_, _ = raw.Write(r.AppendTo(nil)) // whether the client reads it is its own affair
 	}
 	raw.Close()
-	s.cfg.Emit(mail.Event{Kind: mail.RefusedBy(r), Time: s.cfg.Now(), Client: client, Reply: r, Reason: reason})
+	s.cfg.Emit(mail.Event{
+		Kind: mail.RefusedBy(r), Time: s.cfg.Now(), Trace: r.ID, Client: client, Reply: r, Reason: reason,
+	})
 }
 
 // Shutdown ends the server: it closes the listeners and answers 421 4.3.2 to each client that is not sending a message,

@@ -63,6 +63,8 @@ type Session interface {
 	// Reset ends an open transaction: RSET, EHLO, HELO, STARTTLS or XCLIENT inside one, or Data returned an error.
 	// Close without Reset before it can also end one.
 	Reset()
+	// Trace returns the id of the open transaction, with which the engine's own refusals in it end.
+	Trace() mail.TraceID
 	// Idle is called when a transaction is open (before DATA or BDAT) and the client sent nothing for Config.Lend since
 	// the last reply. It is called at most once per wait.
 	Idle()

@@ -25,9 +25,7 @@ func (c *conn) tellUnread() {
 	if c.answered.IsZero() || c.client.Proxied || c.client.Lowered {
 		return
 	}
-	if c.out.finalReplyPending {
-		c.out.flush()
-	}
+	c.out.flush()               // what waits is counted as behind the 2yz, so it has to be sent
 	behind := int(c.out.behind) // octets that need not be acknowledged
 	if c.client.TLSVersion() != "" {
 		behind += tlsRecord * int(c.out.records)

@@ -2,16 +2,26 @@ package mail
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"strconv"
 	"strings"
 )
 
 // A TraceID names one mail transaction from its first command to its last reply. It is the W3C trace id of the
-// transaction's trace. Our refusals and our reply to the dot end with it. The zero TraceID names no transaction.
+// transaction's trace. Our refusals and our reply to the dot end with it, and a refusal outside of a transaction with
+// one of its own. The zero TraceID names nothing.
 type TraceID [16]byte
+
+// NewTraceID returns a random TraceID.
+func NewTraceID() (t TraceID) {
+	binary.NativeEndian.PutUint64(t[:8], rand.Uint64())
+	binary.NativeEndian.PutUint64(t[8:], rand.Uint64())
+	return t
+}
 
 // String returns 32 hexadecimal digits in lower case.
 func (t TraceID) String() string { return hex.EncodeToString(t[:]) }
