@@ -4,7 +4,7 @@ GO       ?= go
 FUZZTIME ?= 4s
 TOOL      = $(GO) tool -modfile=.ci/go.mod
 
-.PHONY: build run test race fuzz bench bench-relay cluster cluster-test cluster-test-long abuse chaos loadtest prove-ledger check \
+.PHONY: build run test race fuzz bench bench-relay cluster cluster-test cluster-test-long abuse chaos loadtest soak prove-ledger check \
 	house slow tools
 
 build:
@@ -67,6 +67,11 @@ loadtest: build tools
 	@$(GO) build -o bin/load ./loadtest/load
 	@exec bin/load -binary bin/millrace $(if $(QUICK),-quick) $(if $(PART),-part $(PART)) $(if $(SEED),-seed $(SEED)) \
 		$(if $(RECORD),-record bench/results)
+
+# A cluster at half of what it can do, for MINUTES (an hour), and what grows meanwhile. The verdict is the last line.
+soak: build tools
+	@$(GO) build -o bin/soak ./loadtest/soak
+	@exec bin/soak -binary bin/millrace $(if $(MINUTES),-minutes $(MINUTES))
 
 check:
 	test -z "$$(gofmt -l . | tee /dev/stderr)"
