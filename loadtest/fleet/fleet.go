@@ -30,7 +30,7 @@ type Plan struct {
 	Base   string
 	Config string // sections, besides those that the Fleet writes
 	Ring   bool   // the nodes are a cluster
-	// Trusted is the network of the clients that may relay anywhere, where the balancer brings them. "": none
+	// Trusted is the network of the clients that may relay anywhere, whether the balancer brings them or not. "": none
 	Trusted string
 }
 
@@ -151,12 +151,13 @@ func (f *Fleet) configure(m *Member) error {
 		return err
 	}
 	var c strings.Builder
-	fmt.Fprintf(&c, "hostname: relay.example\npostmaster: ops@elsewhere.example\nlisten:\n  - {addr: %q}\n", m.SMTP)
+	trust := ""
+	if f.Trusted != "" {
+		trust = fmt.Sprintf(", relay: trusted, networks: [%q]", f.Trusted)
+	}
+	fmt.Fprintf(&c, "hostname: relay.example\npostmaster: ops@elsewhere.example\nlisten:\n  - {addr: %q%s}\n", m.SMTP,
+		trust)
 	if m.Proxied != "" {
-		trust := ""
-		if f.Trusted != "" {
-			trust = fmt.Sprintf(", relay: trusted, networks: [%q]", f.Trusted)
-		}
 		fmt.Fprintf(&c, "  - {addr: %q, proxy_protocol: [%q]%s}\n", m.Proxied, f.balancerNetwork(m), trust)
 	}
 	fmt.Fprintf(&c, "state: state\nadmin: {addr: %q, token_file: ../token}\n", m.HTTP)

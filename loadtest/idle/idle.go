@@ -30,6 +30,7 @@ type Plan struct {
 	Binary      string
 	Connections int // 0: as many as the node has places for, less some for the mail
 	TLS         bool
+	Scored      bool          // the node has a section score, which weighs each client
 	Wait        time.Duration // how long they are left alone
 }
 
@@ -70,7 +71,7 @@ func Weigh(ctx context.Context, plan Plan) (*Weight, error) {
 		return nil, err
 	}
 	defer names.Close()
-	f, err := start(ctx, dir, plan.Binary, sink.Addr(), names.Addr())
+	f, err := start(ctx, dir, plan, sink.Addr(), names.Addr())
 	if err != nil {
 		return nil, err
 	}
@@ -78,11 +79,15 @@ func Weigh(ctx context.Context, plan Plan) (*Weight, error) {
 	node := f.Nodes[0]
 	w := &Weight{Connections: plan.Connections}
 	if w.Connections == 0 {
-		places, err := places(node.Log())
+		found := 0
+		err := fleet.Await(ctx, time.Minute, "the node says how many places it has", func() bool {
+			found = places(node.Log())
+			return found > 0
+		})
 		if err != nil {
 			return nil, err
 		}
-		w.Connections = places - spare
+		w.Connections = found - spare
 	}
 	warm := live(node, plan.Name+"warm", nil)
 	warm.Messages = 20
@@ -119,9 +124,9 @@ func Weigh(ctx context.Context, plan Plan) (*Weight, error) {
 	return w, err
 }
 
-// start runs a node whose clients are all allowed their places, as partners are: strangers would have to give way when
-// four fifths are taken.
-func start(ctx context.Context, dir, binary, next, dns string) (*fleet.Fleet, error) {
+// start runs a node whose clients are all partners: of strangers some would have to give way when four fifths of the
+// places are taken. Those that are trusted are not scored, and those that the score allows a place are.
+func start(ctx context.Context, dir string, plan Plan, next, dns string) (*fleet.Fleet, error) {
 	routes := filepath.Join(dir, "routes.txt")
 	rules := "domain * dmarc=off require_auth=no seal=never\n@idle.example smtp://" + next + "\n"
 	if err := os.WriteFile(routes, []byte(rules), 0o600); err != nil {
@@ -131,27 +136,30 @@ func start(ctx context.Context, dir, binary, next, dns string) (*fleet.Fleet, er
 	if err != nil {
 		return nil, err
 	}
-	return fleet.Start(ctx, fleet.Plan{Binary: binary, Dir: dir, Config: fmt.Sprintf(`routes: %q
-limits: {connections: 20000}
-score: {allow: ["127.0.0.0/8 for=places they are idle"]}
+	nodes[0].Proxied = ""
+	p := fleet.Plan{Binary: plan.Binary, Dir: dir, Config: fmt.Sprintf(`routes: %q
 dns: {servers: [%q]}
+limits: {connections: 20000, connections_per_client: 20000}
 log: {level: info}
-`, routes, dns)}, nodes)
+`, routes, dns)}
+	if plan.Scored {
+		p.Config += "score: {allow: [\"127.0.0.0/8 for=places they are partners\"]}\n"
+	} else {
+		p.Trusted = "127.0.0.0/8"
+	}
+	return fleet.Start(ctx, p, nodes)
 }
 
-// places reads from the log of a node how many clients it takes at once.
-func places(log string) (int, error) {
-	text, err := os.ReadFile(log)
-	if err != nil {
-		return 0, err
-	}
+// places reads from the log of a node how many clients it takes at once, 0 if it has not said so yet.
+func places(log string) int {
+	text, _ := os.ReadFile(log) // what cannot be read has not been said
 	for line := range strings.Lines(string(text)) {
 		var said struct{ Places int }
 		if json.Unmarshal([]byte(line), &said) == nil && said.Places > 0 {
-			return said.Places, nil
+			return said.Places
 		}
 	}
-	return 0, errors.New("the node does not say how many places it has")
+	return 0
 }
 
 // live is the mail that runs meanwhile, on two connections.

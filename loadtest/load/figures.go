@@ -27,8 +27,11 @@ func (r *report) figures() ([]figure, error) {
 		var names []string
 		var each, most []float64
 		for _, h := range r.Idle {
-			names = append(names, fmt.Sprintf("%s (%d)", h.How, h.Connections))
-			each, most = append(each, h.Each), append(most, h.Most)
+			names = append(names, h.How)
+			if each = append(each, h.Each); h.Most == 0 {
+				h.Most = charts.GetNullValue()
+			}
+			most = append(most, h.Most)
 		}
 		d.bars("Memory of an idle connection", "KiB of PSS of the node's process for each, and the bar.", "KiB", names,
 			[]string{"found", "bar"}, [][]float64{each, most})
@@ -223,7 +226,7 @@ func (d *drawer) lying(title, caption string, names, series []string, values [][
 	}
 	o := barOption("", names, series, values)
 	o.Horizontal = true
-	o.ValueAxis[0].LabelCountAdjustment = -3
+	o.ValueAxis[0].Show = charts.Ptr(false) // each bar says its value
 	high := 60 + len(names)*(10+16*len(series))
 	d.draw(title, caption, wide, high, func(p *charts.Painter) error { return p.BarChart(o) })
 }

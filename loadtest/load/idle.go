@@ -12,7 +12,7 @@ type heap struct {
 	How          string   `json:"how"`
 	Connections  int      `json:"connections"`
 	Each         float64  `json:"pss_kib_each"`
-	Most         float64  `json:"at_most_kib"`
+	Most         float64  `json:"at_most_kib,omitempty"` // 0: no bar
 	Before       float64  `json:"pss_mib_before"`
 	After        float64  `json:"pss_mib_after"`
 	PerSecond    float64  `json:"accepted_per_second"`
@@ -29,11 +29,13 @@ const (
 // idle weighs them on a node of their own.
 func (r *run) idle() error {
 	for _, how := range []struct {
-		name string
-		tls  bool
-		most float64
-	}{{"in clear", false, maxClear}, {"under TLS", true, maxTLS}} {
-		plan := idle.Plan{Name: r.name("i"), Binary: r.binary, TLS: how.tls, Wait: 45 * time.Second}
+		name        string
+		tls, scored bool
+		most        float64
+	}{{"in clear", false, false, maxClear}, {"under TLS", true, false, maxTLS}, {"in clear, scored", false, true, 0}} {
+		plan := idle.Plan{
+			Name: r.name("i"), Binary: r.binary, TLS: how.tls, Scored: how.scored, Wait: 20 * time.Second,
+		}
 		if r.quick {
 			plan.Connections, plan.Wait = 500, time.Second
 		}

@@ -130,6 +130,9 @@ func (r *report) bars() []bar {
 		})
 	}
 	for _, h := range r.Idle {
+		if h.Most == 0 {
+			continue
+		}
 		all = append(all, bar{
 			fmt.Sprintf("memory of an idle connection %s (PSS, %d of them)", h.How, h.Connections),
 			fmt.Sprintf("%.2f KiB", h.Each), fmt.Sprintf("at most %.0f KiB", h.Most), h.Each <= h.Most,
