@@ -188,12 +188,16 @@ func (c *Cluster) drain(wait time.Duration) error {
 	return c.list.UpdateNode(wait)
 }
 
+// leaveAtLeast is how long the other nodes are told that this one leaves, however late it is: it takes a round of
+// gossip, and to memberlist 0 is no bound at all.
+const leaveAtLeast = 2 * gossipInterval
+
 // Leave tells the other nodes that this node leaves, so that they need not detect it, and closes the Cluster. It takes
-// at most until the deadline of ctx.
+// at most until the deadline of ctx, or a moment if that is over.
 func (c *Cluster) Leave(ctx context.Context) error {
 	wait := tcpTimeout
 	if at, ok := ctx.Deadline(); ok {
-		wait = max(0, min(wait, time.Until(at)))
+		wait = max(leaveAtLeast, min(wait, time.Until(at)))
 	}
 	err := c.drain(wait)
 	return errors.Join(err, c.list.Leave(wait), c.Close())

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -173,6 +174,39 @@ func TestCluster_Leave(t *testing.T) {
 		if n.Stable() != 2 {
 			t.Errorf("stable size: %d", n.Stable())
 		}
+	}
+}
+
+// TestCluster_LeaveTooLate: a node whose time is over when it leaves, as behind a drain that was cut short, ends,
+// though the others leave at that moment and none is left to hear of it.
+func TestCluster_LeaveTooLate(t *testing.T) {
+	for i := range 20 { // who is quicker to tell the other is chance
+		synctest.Test(t, func(t *testing.T) {
+			t.Cleanup(func() { time.Sleep(2 * tcpTimeout) }) // what memberlist waits for in the end
+			var network gossiptest.Network
+			first := network.Node()
+			join := func(name string, transport *gossiptest.Node, seeds ...string) *Cluster {
+				cfg := config(name, seeds...)
+				cfg.Transport = transport
+				return start(t, cfg)
+			}
+			a := join("a", first)
+			b := join("b", network.Node(), first.Addr())
+			time.Sleep(2*settling + time.Duration(i)*gossipInterval/20)
+			over, cancel := context.WithDeadline(t.Context(), time.Now())
+			defer cancel()
+			var ended atomic.Int32
+			for _, n := range []*Cluster{a, b} {
+				go func() { // ends with Leave
+					_ = n.Leave(over) // that the others may not have heard of it is the case here
+					ended.Add(1)
+				}()
+			}
+			time.Sleep(time.Minute)
+			if n := ended.Load(); n != 2 {
+				t.Fatalf("%d of 2 nodes have left", n)
+			}
+		})
 	}
 }
 
