@@ -102,7 +102,7 @@ func cutLinks(s scenario, kills int) scenario {
 		}
 		t.tell("%d links cut, %d of them when the client had its answer; of the others each message was sent again",
 			len(at), early)
-		return errors.Join(err, t.countAgain())
+		return errors.Join(err, countAgain(t))
 	}
 	return s
 }
@@ -142,7 +142,7 @@ func copiesAppear(t *trial) {
 }
 
 // countAgain counts what the nodes have delivered again in doubt. Their logs may leave some out.
-func (t *trial) countAgain() error {
+func countAgain(t *trial) error {
 	for _, m := range t.Fleet.Nodes {
 		n, err := t.Fleet.Metric(t.ctx, m, "millrace_events_total", `reason="delivered again, in doubt"`)
 		if err != nil {

@@ -24,15 +24,17 @@ func large() *fleet.Load {
 	return &fleet.Load{Clients: 3, Octets: 400 << 10, Pace: source.Pace{Octets: 20 << 10, Every: 10 * time.Millisecond}}
 }
 
-// killOwner kills and stops, in turns, the node that owns the destination's Site.
-var killOwner = scenario{
-	name: "kill-owner", about: "the owner is killed, and stopped, while messages stream and between the replies",
-	quick: true, limit: 3 * time.Minute, plain: slowDot,
-	play: func(t *trial) error {
+// killingOwner makes a scenario that kills and stops, in turns, the node that owns the destination's Site. Clients try
+// for as long as patience.
+func killingOwner(s scenario, patience time.Duration) scenario {
+	s.limit, s.plain = 3*time.Minute, slowDot
+	s.play = func(t *trial) error {
 		if _, _, err := t.warm(); err != nil {
 			return err
 		}
-		stopSmall, stopLarge := t.begin(small()), t.begin(large())
+		short, long := small(), large()
+		short.Patience, long.Patience = patience, patience
+		stopSmall, stopLarge := t.begin(short), t.begin(long)
 		defer stopLarge()
 		defer stopSmall()
 		for i := range t.runs(4, 2) {
@@ -53,9 +55,24 @@ var killOwner = scenario{
 			t.tell("%s: node %s, none accepted for %s at most", []string{"killed", "stopped"}[i%2], owner.Name,
 				fleet.MS(t.silence(begun, time.Now())))
 		}
-		return nil
-	},
+		stopLarge()
+		stopSmall()
+		return countAgain(t)
+	}
+	return s
 }
+
+var (
+	killOwner = killingOwner(scenario{
+		name: "kill-owner", quick: true,
+		about: "the owner is killed, and stopped, while messages stream and between the replies",
+	}, patience)
+	// The clients wait for the lease of what was under way: what gossip says of its holder is no sign that it does not
+	// deliver yet.
+	killOwnerOnce = killingOwner(scenario{
+		name: "kill-owner-once", about: "the same with `once`", config: onceOn, judge: onceHolds,
+	}, leasePatience)
+)
 
 // killed kills a node and starts it again.
 func (t *trial) killed(m *fleet.Member, others []*fleet.Member) error {

@@ -12,5 +12,5 @@ var scenarios = []scenario{
 	expired, sameName, gossipKey,
 	memoryLimit, stateFull, clockStepped,
 	cutOneNode, cutWithoutOnce,
-	haproxy, haproxyReload,
+	haproxy, haproxyReload, anycastPlain, anycastResilient, delayed, narrowed, killOwnerOnce,
 }

@@ -25,6 +25,7 @@ type scenario struct {
 	limit  time.Duration                     // 0: a minute
 	nodes  int                               // 0: three
 	config string                            // sections of each node
+	wire   fleet.Wire                        // to each node
 	zone   string                            // records
 	rules  string                            // lines of the rules
 	plain  func(t *trial) smtptest.Behaviour // of the destination; nil: it takes everything
@@ -102,6 +103,7 @@ func (t *trial) run() {
 	t.Stage, err = fleet.NewStage(ctx, fleet.StagePlan{
 		Binary: t.options.binary, Nodes: nodes, Base: t.options.base, Config: t.scenario.config,
 		Zone: t.scenario.zone, Rules: t.scenario.rules, Plain: behaviour,
+		Wire: t.scenario.wire,
 		Prepare: func(_ context.Context, s *fleet.Stage) error {
 			if t.scenario.prepare == nil {
 				return nil

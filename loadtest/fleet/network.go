@@ -3,6 +3,7 @@ package fleet
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -80,8 +81,11 @@ func (n *Namespace) Do(f func() error) error {
 }
 
 // IP runs the program of that name with each line of orders, in the namespace of the caller's thread.
-func IP(ctx context.Context, orders ...string) error {
-	program, err := extern.Look("ip")
+func IP(ctx context.Context, orders ...string) error { return batch(ctx, "ip", orders) }
+
+// batch runs ip or tc.
+func batch(ctx context.Context, name string, orders []string) error {
+	program, err := extern.Look(name)
 	if err != nil {
 		return err
 	}
@@ -92,7 +96,7 @@ func IP(ctx context.Context, orders ...string) error {
 	}
 	cmd.Stdin = &in
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("ip %q: %w: %s", orders, err, out)
+		return fmt.Errorf("%s %q: %w: %s", name, orders, err, out)
 	}
 	return nil
 }
@@ -118,6 +122,9 @@ type Port struct {
 // Addr is the address of the port.
 func (p Port) Addr() string { return fmt.Sprintf("10.77.0.%d", 11+p.number) }
 
+// cable is the name of the end at the Hub.
+func (p Port) cable() string { return fmt.Sprintf("port%d", p.number) }
+
 // hardware is the address that frames to the port bear.
 func (p Port) hardware() string { return fmt.Sprintf("02:00:00:00:00:%02x", 11+p.number) }
 
@@ -133,32 +140,37 @@ func Plug(ctx context.Context, n int, wire Wire) ([]Port, error) {
 	}
 	var ports []Port
 	for i := range n {
-		space, err := newNamespace()
+		p, err := plug(ctx, i, wire)
 		if err != nil {
 			return nil, err
 		}
-		p := Port{space, i}
 		ports = append(ports, p)
-		cable := fmt.Sprintf("port%d", i)
-		if wire == (Wire{}) {
-			err = IP(ctx, fmt.Sprintf("link add %s type veth peer name eth0 address %s netns %s", cable, p.hardware(),
-				p.path))
-		} else {
-			err = wire.lay(ctx, cable, p)
-		}
-		if err == nil {
-			err = IP(ctx, fmt.Sprintf("link set %s master hub up", cable))
-		}
-		if err != nil {
-			return nil, err
-		}
-		if err := p.Do(func() error {
-			return IP(ctx, "link set lo up", "addr add "+p.Addr()+"/24 dev eth0", "link set eth0 up")
-		}); err != nil {
-			return nil, err
-		}
 	}
 	return ports, nil
+}
+
+// plug makes one more port at the bridge.
+func plug(ctx context.Context, number int, wire Wire) (Port, error) {
+	space, err := newNamespace()
+	if err != nil {
+		return Port{}, err
+	}
+	p := Port{space, number}
+	if wire == (Wire{}) {
+		err = IP(ctx, fmt.Sprintf("link add %s type veth peer name eth0 address %s netns %s", p.cable(), p.hardware(),
+			p.path))
+	} else {
+		err = wire.lay(ctx, p.cable(), p)
+	}
+	if err == nil {
+		err = IP(ctx, fmt.Sprintf("link set %s master hub up", p.cable()))
+	}
+	if err != nil {
+		return Port{}, err
+	}
+	return p, p.Do(func() error {
+		return IP(ctx, "link set lo up", "addr add "+p.Addr()+"/24 dev eth0", "link set eth0 up")
+	})
 }
 
 // Cut loses whatever p sends to an address, without a word to either side; Join ends that. To do it at the sender, with
@@ -172,4 +184,16 @@ func (p Port) Cut(ctx context.Context, addr string) error {
 // Join ends a Cut.
 func (p Port) Join(ctx context.Context, addr string) error {
 	return p.Do(func() error { return IP(ctx, "neigh del "+addr+" dev eth0") })
+}
+
+// Narrow lets no more than a rate, such as 4mbit, through the cable in each direction; "" ends that.
+func (p Port) Narrow(ctx context.Context, rate string) error {
+	order := func(device string) []string {
+		if rate == "" {
+			return []string{"qdisc del dev " + device + " root"}
+		}
+		return []string{"qdisc add dev " + device + " root tbf rate " + rate + " burst 32kbit latency 400ms"}
+	}
+	return errors.Join(batch(ctx, "tc", order(p.cable())),
+		p.Do(func() error { return batch(ctx, "tc", order("eth0")) }))
 }

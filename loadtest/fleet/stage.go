@@ -128,6 +128,15 @@ func (s *Stage) Serve(ctx context.Context, addr string, b smtptest.Behaviour) (*
 // AtEnd has Close call f once the nodes have ended, the last one first.
 func (s *Stage) AtEnd(f func()) { s.ends = append(s.ends, f) }
 
+// Plug makes one more port, for what is no node.
+func (s *Stage) Plug(ctx context.Context) (Port, error) {
+	p, err := plug(ctx, len(s.ports), Wire{})
+	if err == nil {
+		s.ports = append(s.ports, p)
+	}
+	return p, err
+}
+
 // Close ends all of it.
 func (s *Stage) Close() {
 	if s.Fleet != nil {
