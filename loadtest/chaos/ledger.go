@@ -20,12 +20,16 @@ type ledger struct {
 	killed    map[string]bool // addresses of nodes that could not count what they had under way
 	delivered map[string]int  // copies
 	doubted   map[string]int  // how often nodes counted that a copy may be
+	alone     map[string]int  // how often one node alone remembered, because the store did not answer
 	balancer  string          // the address at which a node cannot know what became of its reply; "": there is none
 	kills     []*kill
 }
 
 func newLedger() ledger {
-	return ledger{killed: make(map[string]bool), delivered: make(map[string]int), doubted: make(map[string]int)}
+	return ledger{
+		killed: make(map[string]bool), delivered: make(map[string]int), doubted: make(map[string]int),
+		alone: make(map[string]int),
+	}
 }
 
 // send enters what clients sent and what they were told.
@@ -55,7 +59,7 @@ func (l *ledger) read(log string) error {
 	}
 	defer file.Close()
 	ids := make(map[string]string) // by trace
-	var unread []string            // traces
+	var unread, alone []string     // traces
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
@@ -74,6 +78,9 @@ func (l *ledger) read(log string) error {
 			unread = append(unread, line.Trace)
 			continue
 		}
+		if line.Reason == "only this node remembers the delivery" {
+			alone = append(alone, line.Trace)
+		}
 		if id != "" {
 			ids[line.Trace] = id
 		}
@@ -83,6 +90,9 @@ func (l *ledger) read(log string) error {
 	}
 	for _, trace := range unread {
 		l.doubted[ids[trace]]++
+	}
+	for _, trace := range alone {
+		l.alone[ids[trace]]++
 	}
 	return lines.Err()
 }
