@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -343,6 +344,38 @@ func TestTransaction_EqualForwards(t *testing.T) {
 	}
 	if got := s.Messages(); len(got) != 1 || len(got[0].Rcpt) != 3 {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// A deaf ledger has every message delivered.
+type deafLedger struct{}
+
+func (deafLedger) Claim(_ context.Context, a *mail.Attempt, _ bool) (answer mail.LedgerAnswer) {
+	for i := range a.Keys[0].Recipients {
+		answer.Open = append(answer.Open, i)
+	}
+	answer.Outcomes = make([]mail.Outcome, len(answer.Open))
+	return answer
+}
+
+func (deafLedger) Settle(context.Context, *mail.Attempt, []int, []mail.Outcome) {}
+
+// TestTransaction_LMTPWithLedger: with a ledger LMTP takes several recipients, each of which has its own outcome.
+func TestTransaction_LMTPWithLedger(t *testing.T) {
+	s := smtptest.Start(t, smtptest.Behaviour{LMTP: true, Dots: map[string]smtptest.Answer{
+		"c": {Reply: "452 4.2.2 Full"}, "d": {Reply: "550 5.1.1 Gone"},
+	}})
+	w := newWorld(t, 1, func(c *Config) { c.Ledger = deafLedger{} })
+	d := to("one.test")
+	d.NextHop = mail.NextHop{Transport: mail.LMTP, Host: "fixed.test", Port: uint16(port(t, s))}
+	tx := begin(t, w, d)
+	rcpt(t, tx, "b@one.test", "c@one.test", "d@one.test", "b@one.test")
+	var got []int
+	for _, o := range finish(t, tx) {
+		got = append(got, o.Reply.Code)
+	}
+	if want := []int{250, 452, 550, 250}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

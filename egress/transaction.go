@@ -39,9 +39,10 @@ func newTransaction(r *resources, at destination, d mail.Delivery) *transaction 
 	return &transaction{envelope: envelope{lease: lease{resources: r, d: d, at: at}}}
 }
 
-// Rcpt adds a recipient; see mail.Transaction. A forward-path that was accepted already is not sent again. LMTP takes
-// one recipient per transaction, because a mixed answer to the end of data could not be told to a client; another one
-// is 452 4.5.3. A refusal of other recipients, at the replay, is 451 4.3.0 to this one.
+// Rcpt adds a recipient; see mail.Transaction. A forward-path that was accepted already is not sent again. Without a
+// ledger LMTP takes one recipient per transaction, because a mixed answer to the end of data could not be told to a
+// client, and what was delivered would come again; another one is 452 4.5.3. A refusal of other recipients, at the
+// replay, is 451 4.3.0 to this one.
 func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 	if t.failed != nil {
 		return t.notAsked()
@@ -50,7 +51,8 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 		t.repeat(i)
 		return nil
 	}
-	if len(t.accepted) > 0 && (t.d.NextHop.Transport == mail.LMTP || t.d.NextHop.Transport == mail.LMTPUnix) {
+	if len(t.accepted) > 0 && t.cfg.Ledger == nil &&
+		(t.d.NextHop.Transport == mail.LMTP || t.d.NextHop.Transport == mail.LMTPUnix) {
 		return mail.AnotherTransaction("lmtp")
 	}
 	if err := t.suspended(t.d.Site); err != nil {

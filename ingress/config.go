@@ -1,6 +1,7 @@
 package ingress
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"time"
@@ -43,6 +44,9 @@ type Config struct {
 	// Rcpt bounds the time from a client's RCPT to our answer, hosts and sessions included. 0: 60 s, at most 4 min, as
 	// the client waits 5 min (RFC 5321 section 4.5.3.2.3).
 	Rcpt time.Duration
+	// FanOut is the most next hops that one message goes to at a time, and FanOutPerClient the most that the messages
+	// of one client have besides their first. 0 means the default. There is one without the ledger.
+	FanOut, FanOutPerClient int
 }
 
 // DefaultRcpt is the default of Config.Rcpt.
@@ -70,6 +74,7 @@ type Server struct {
 	clients  *client.Clients
 	messages *message.Messages
 	reporter report.Reporter
+	fans     *fanLimit
 }
 
 // New returns a Server, or the error of Config.Validate.
@@ -86,6 +91,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Rcpt == 0 {
 		cfg.Rcpt = DefaultRcpt
 	}
+	cfg.FanOut = cmp.Or(cfg.FanOut, DefaultFanOut)
 	clients, err := client.New(cfg.Client)
 	if err != nil {
 		return nil, err
@@ -97,5 +103,6 @@ func New(cfg Config) (*Server, error) {
 	return &Server{
 		cfg: cfg, clients: clients, messages: messages,
 		reporter: report.Reporter{Emit: cfg.Emit, Tracer: cfg.Tracer, Now: cfg.Now},
+		fans:     &fanLimit{most: cmp.Or(cfg.FanOutPerClient, DefaultFanOutPerClient)},
 	}, nil
 }

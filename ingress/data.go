@@ -36,12 +36,12 @@ func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 	s.forgetBrief()
 	m := s.messages.Begin(message.Envelope{
 		Client: s.conn, Reputation: s.clientReputation(), Reverse: t.reverse, Params: t.params, Recipients: t.rcpts,
-		Route: &t.route, SPF: t.spf, Asked: t.last, Previous: &s.receipt,
+		Route: &message.FirstRelayed(t.rcpts).Route, SPF: t.spf, Asked: t.last, Previous: &s.receipt,
 	}, b, t, &t.report)
 	defer m.Close() // after a panic
 	e := m.Run(t.report.Context(s.within(ctx)))
 	if e.Committed {
-		t.tx = nil // Commit has ended it
+		t.committed()
 	}
 	t.abort()
 	kind, reply := t.judgeEnding(&e)
@@ -110,6 +110,7 @@ func (t *transaction) judgeEnding(e *message.Ending) (mail.Kind, mail.Reply) {
 func (s *session) drawMessage(ctx context.Context, e *message.Ending, kind mail.Kind) {
 	for i := range s.t.rcpts {
 		switch r := &s.t.rcpts[i].Route; {
+		case s.t.rcpts[i].Further:
 		case kind == mail.Relayed || e.Outcome.InDoubt:
 			s.draw(ctx, r.Rates)
 		case kind == mail.Refused:
@@ -120,12 +121,27 @@ func (s *session) drawMessage(ctx context.Context, e *message.Ending, kind mail.
 
 // learnMessage tells what learns of clients what a destination made of a message. Our own refusals teach nothing.
 func (t *transaction) learnMessage(e *message.Ending, kind mail.Kind) {
-	o, route := &e.Outcome, &t.route
+	if len(t.members) < 2 {
+		t.learnOutcome(&e.Outcome, &message.FirstRelayed(t.rcpts).Route, kind == mail.Relayed)
+		return
+	}
+	n := 0
+	for i := range t.rcpts {
+		r := &t.rcpts[i]
+		if k := len(r.Accepted); k > 0 && n+k <= len(e.Outcomes) {
+			o := &e.Outcomes[n]
+			t.learnOutcome(o, &r.Route, o.Reply.Class() == 2)
+			n += k
+		}
+	}
+}
+
+// learnOutcome is learnMessage for one destination.
+func (t *transaction) learnOutcome(o *mail.Outcome, route *mail.Route, accepted bool) {
 	if o.Reply.Code == 0 || o.Host == "" || o.InDoubt || len(route.Forwards) == 0 {
 		return
 	}
 	t.client.Learn(client.Outcome{
-		Reply: o.Reply, Host: o.Host, Domain: route.Forwards[0].Domain, Accepted: kind == mail.Relayed,
-		AboutUs: o.AboutUs,
+		Reply: o.Reply, Host: o.Host, Domain: route.Forwards[0].Domain, Accepted: accepted, AboutUs: o.AboutUs,
 	})
 }

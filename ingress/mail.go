@@ -23,14 +23,16 @@ type transaction struct {
 	spf    *message.SPF // nil: not begun
 	srs    rewritten
 
-	ends    bool   // the event that ends it was emitted
-	record  record // of recipients and next hops
-	rcpts   []message.Recipient
-	relayed int              // recipients that are relayed, the others are dropped
-	route   mail.Route       // of the recipients that are relayed; NextHop says where tx is open
-	tx      mail.Transaction // nil: no transaction is open upstream
-	lent    bool             // the session of tx is handed back
-	stale   bool             // tx does not hold what we answered: it begins again before DATA
+	ends   bool   // the event that ends it was emitted
+	record record // of recipients and next hops
+
+	rcpts    []message.Recipient // once for each next hop
+	accepted int                 // recipients
+	relayed  int                 // those that are relayed, the others are dropped
+	members  []member            // the transactions upstream
+	first    [1]member           // where members begins
+	fan      *message.Fan        // the members while a message goes to several; nil elsewhere
+	places   int                 // of its client's share of further next hops
 }
 
 // Mail opens a mail transaction and waits for nothing.

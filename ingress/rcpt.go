@@ -12,6 +12,12 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
+// An asked is a recipient that is asked for: its first way, and the others at a time.
+type asked struct {
+	message.Recipient
+	others []mail.Route
+}
+
 // Rcpt asks who the client is, then the rules, then the next hop, whose answer is ours.
 func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	t := s.t
@@ -21,58 +27,68 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 		t.report.Event.Forward = forward
 	}
 	ctx = mail.Until(t.report.Context(s.within(ctx)), t.last.Add(s.cfg.Rcpt))
-	r := message.Recipient{Forward: forward}
+	r := asked{Recipient: message.Recipient{Forward: forward}}
 
 	if err := s.judgeClient(ctx, forward); err != nil {
-		return t.refuseRcpt(&r, err)
+		return t.refuseRcpt(&r.Recipient, err)
 	}
 	if err := s.client.Limited(); err != nil {
-		return t.refuseRcpt(&r, err)
+		return t.refuseRcpt(&r.Recipient, err)
 	}
 	if err := s.findRoute(ctx, &r); err != nil {
-		return t.refuseRcpt(&r, err)
+		return t.refuseRcpt(&r.Recipient, err)
 	}
-	if r.Route.Rewrite || s.messages.NeedsSPF(&r.Route) {
+	if s.needsSPF(&r) {
 		s.beginSPF(ctx)
 	}
 	if err := s.checkRecipient(ctx, &r); err != nil {
 		s.t.learnRefusal(&r.Route, err)
-		return t.refuseRcpt(&r, err)
+		return t.refuseRcpt(&r.Recipient, err)
 	}
 	answer := t.client.Recipient(ctx, client.Recipient{Forward: forward, Subaddress: r.Route.Policy.Subaddress},
-		func(group []client.Recipient) []client.Recipient { return s.appendPipelined(group, &r) })
+		func(group []client.Recipient) []client.Recipient { return s.appendPipelined(group, &r.Recipient) })
 	if r.Route.Action == mail.Drop {
 		if err := answer.Await(); err != nil {
-			return t.refuseRcpt(&r, err)
+			return t.refuseRcpt(&r.Recipient, err)
 		}
-		s.t.accept(&r)
+		s.t.accept(&r.Recipient)
 		return nil
 	}
+	if len(r.others) > 0 {
+		if refused := answer.Await(); refused != nil {
+			return t.refuseRcpt(&r.Recipient, refused)
+		}
+		return s.relayToSeveral(ctx, &r)
+	}
 	var err error
-	if !t.isOpenFor(&r.Route) {
-		t.abort()
-		t.route = r.Route
-		err = t.begin(inTurn(ctx, &r.Route))
+	r.Member = t.memberOf(&r.Route)
+	if m := &t.members[r.Member]; !m.isOpen() {
+		m.abort()
+		err = t.begin(inTurn(ctx, &r.Route), r.Member)
 	}
 	if refused := answer.Await(); refused != nil {
-		return t.refuseRcpt(&r, refused)
+		return t.refuseRcpt(&r.Recipient, refused)
 	}
 	if err == nil {
-		err = s.relayRcpt(inTurn(ctx, &r.Route), &r)
+		err = s.relayRcpt(inTurn(ctx, &r.Route), &r.Recipient)
 	}
 	if err != nil && r.Route.Else != nil {
-		err = s.tryElse(ctx, &r, err)
+		err = s.tryElse(ctx, &r.Recipient, err)
 	}
 	if err != nil {
-		s.t.learnRefusal(&r.Route, err)
-		if mail.ReplyFor(err).Class() == 5 {
-			s.draw(ctx, r.Route.RefusedRates)
-		}
-		return t.refuseRcpt(&r, publicRefusal(err, append(slices.Clip(t.rcpts), r)))
+		return s.refuseRelayed(ctx, &r.Recipient, err)
 	}
-	s.t.accept(&r)
-	t.relayed++
+	s.t.accept(&r.Recipient)
 	return nil
+}
+
+// refuseRelayed refuses a recipient that its next hop does not take.
+func (s *session) refuseRelayed(ctx context.Context, r *message.Recipient, err error) error {
+	s.t.learnRefusal(&r.Route, err)
+	if mail.ReplyFor(err).Class() == 5 {
+		s.draw(ctx, r.Route.RefusedRates)
+	}
+	return s.t.refuseRcpt(r, publicRefusal(err, append(slices.Clip(s.t.rcpts), *r)))
 }
 
 // literalPostmaster returns <Postmaster> for postmaster at an address literal that is ours, as hosts write to that have
@@ -145,8 +161,8 @@ func (s *session) beginSPF(ctx context.Context) {
 	}
 }
 
-// findRoute asks the rules for the route of r.
-func (s *session) findRoute(ctx context.Context, r *message.Recipient) error {
+// findRoute asks the rules for the routes of r.
+func (s *session) findRoute(ctx context.Context, r *asked) error {
 	_, stage := s.t.report.Enter(ctx, mail.StageRoute)
 	routes, err := s.cfg.Router.Route(mail.Query{
 		Reverse: s.t.reverse, Forward: r.Forward, Client: widest(s.conn), Trusted: s.trusted,
@@ -157,12 +173,8 @@ func (s *session) findRoute(ctx context.Context, r *message.Recipient) error {
 		s.t.reportWithdrawn(r.Forward, err)
 		return err
 	}
-	if r.Route = routes[0]; r.Route.Else != nil {
-		r.List = &routes[0]
-	}
-	if len(routes) != 1 {
-		return mail.Refuse(451, 3, 0, "Recipient has several next hops", "fan-out", nil)
-	}
+	r.take(&routes[0])
+	r.others = routes[1:]
 	return nil
 }
 
@@ -179,7 +191,7 @@ func (t *transaction) reportWithdrawn(forward mail.Path, err error) {
 
 // checkRecipient returns the refusal of a recipient that cannot be taken besides those that are, or not now, before the
 // next hop hears of it.
-func (s *session) checkRecipient(ctx context.Context, r *message.Recipient) error {
+func (s *session) checkRecipient(ctx context.Context, r *asked) error {
 	rcpts := s.t.rcpts
 	if len(rcpts) > 0 && (r.Route.Alone || rcpts[0].Route.Alone) {
 		return mail.AnotherTransaction("bounce not alone")
@@ -192,7 +204,7 @@ func (s *session) checkRecipient(ctx context.Context, r *message.Recipient) erro
 	}
 	// The first recipient is asked about with the second one: most transactions have none.
 	asked := []mail.Path{r.Forward}
-	if len(rcpts) == 1 {
+	if s.t.accepted == 1 {
 		asked = append(asked, rcpts[0].Forward)
 	}
 	if s.messages.IsSplit(ctx, s.t.reverse, asked...) {
@@ -202,21 +214,15 @@ func (s *session) checkRecipient(ctx context.Context, r *message.Recipient) erro
 }
 
 // checkSameTransaction returns a 452 for a recipient that cannot share the transaction with those that are relayed.
-func (s *session) checkSameTransaction(r *message.Recipient) error {
+func (s *session) checkSameTransaction(r *asked) error {
 	t := s.t
-	if r.Route.Action == mail.Drop || t.relayed == 0 {
+	if r.Route.Action == mail.Drop {
 		return nil
 	}
-	if !sameDelivery(&t.route, &r.Route) {
-		return mail.AnotherTransaction(mail.AnotherNextHop)
-	}
-	if !s.messages.SameTerms(message.FirstRelayed(t.rcpts), r, s.trusted) {
+	if t.relayed > 0 && !s.messages.SameTerms(message.FirstRelayed(t.rcpts), &r.Recipient, s.trusted) {
 		return mail.AnotherTransaction(mail.AnotherPolicy)
 	}
-	if r.Route.NextHop.Transport >= mail.LMTP {
-		return mail.AnotherTransaction("lmtp")
-	}
-	return nil
+	return s.checkMembers(r)
 }
 
 // appendPipelined appends to a group, in which r is, the recipients that stand behind it in the same group of commands,
@@ -227,7 +233,7 @@ func (s *session) appendPipelined(group []client.Recipient, r *message.Recipient
 			continue
 		}
 		routes, err := s.cfg.Router.Route(mail.Query{Reverse: s.t.reverse, Forward: p})
-		if err != nil || len(routes) != 1 ||
+		if err != nil ||
 			!canShare(s.messages, s.trusted, r, &message.Recipient{Forward: p, Route: routes[0]}) {
 			continue // or will be put off, and asked about when it comes again
 		}
@@ -244,7 +250,7 @@ func canShare(messages *message.Messages, trusted bool, a, b *message.Recipient)
 	case a.Route.Action == mail.Drop:
 		return true
 	}
-	return sameDelivery(&a.Route, &b.Route) && a.Route.NextHop.Transport < mail.LMTP &&
+	return (messages.Guarded() || sameDelivery(&a.Route, &b.Route) && a.Route.NextHop.Transport < mail.LMTP) &&
 		messages.SameTerms(a, b, trusted)
 }
 
@@ -285,10 +291,11 @@ func (s *session) draw(ctx context.Context, rates []mail.Rate) {
 // relayRcpt offers the recipient to the next hop.
 func (s *session) relayRcpt(ctx context.Context, r *message.Recipient) error {
 	t := s.t
+	m := &t.members[r.Member]
 	ctx, stage := t.report.Enter(ctx, mail.StageRcpt)
-	err := offer(ctx, t.tx, r)
+	err := offer(ctx, m.tx, r)
 	stage.End(err)
-	t.lent = false
+	m.lent = false
 	if err == nil {
 		return nil
 	}
@@ -296,7 +303,7 @@ func (s *session) relayRcpt(ctx context.Context, r *message.Recipient) error {
 		t.report.Anomaly("mixed fan-out accepted", err)
 		return nil
 	}
-	t.stale = t.stale || len(r.Accepted) > 0
+	m.stale = m.stale || len(r.Accepted) > 0
 	return err
 }
 
@@ -313,15 +320,23 @@ func (t *transaction) learnRefusal(route *mail.Route, err error) {
 	t.client.Learn(o)
 }
 
-// accept takes a recipient into the transaction and reports it.
-func (t *transaction) accept(r *message.Recipient) {
-	t.rcpts = append(t.rcpts, *r)
-	if len(t.rcpts) == 1 {
+// accept takes a recipient into the transaction, with its further ways, and reports it.
+func (t *transaction) accept(r *message.Recipient, further ...message.Recipient) {
+	t.rcpts = append(append(t.rcpts, *r), further...)
+	t.accepted++
+	if r.Route.Action != mail.Drop {
+		t.relayed++
+		t.members[r.Member].rcpts++
+	}
+	for i := range further {
+		t.members[further[i].Member].rcpts++
+	}
+	if t.accepted == 1 {
 		e := &t.report.Event
 		e.Rule, e.Forward, e.NextHop = r.Route.Rule, r.Forward, r.Route.NextHop
 	}
 	e := t.report.Event
-	e.Kind, e.Forward, e.Rule, e.Recipients = mail.Routed, r.Forward, r.Route.Rule, len(t.rcpts)
+	e.Kind, e.Forward, e.Rule, e.Recipients = mail.Routed, r.Forward, r.Route.Rule, t.accepted
 	t.report.Emit(e)
 	if r.Route.Rewrite && t.srs.remark != "" {
 		e.Kind, e.Reason = mail.Anomaly, t.srs.remark

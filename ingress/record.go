@@ -29,20 +29,62 @@ func (r *record) begin(nextHop mail.NextHop) *mail.Leg {
 	return &r.leg[0]
 }
 
-// legs returns the ways of a transaction that has ended.
-func (r *record) legs() []mail.Leg {
-	if r.leg[0].NextHop == (mail.NextHop{}) {
-		return nil
+// leg returns where the way to the next hop of a member is written down.
+func (t *transaction) leg(at int) *mail.Leg {
+	m := &t.members[at]
+	switch {
+	case at == 0:
+		m.leg = t.record.begin(m.route.NextHop)
+	case m.leg == nil:
+		m.leg = &mail.Leg{NextHop: m.route.NextHop}
 	}
-	return r.leg[:]
+	return m.leg
+}
+
+// legs returns the ways of a transaction that has ended.
+func (t *transaction) legs() []mail.Leg {
+	if len(t.members) < 2 {
+		if t.record.leg[0].NextHop == (mail.NextHop{}) {
+			return nil
+		}
+		return t.record.leg[:]
+	}
+	var all []mail.Leg
+	for at := range t.members {
+		if m := &t.members[at]; m.rcpts > 0 && m.leg != nil {
+			all = append(all, *m.leg)
+		}
+	}
+	return all
 }
 
 // legOf returns what is known by now of the way to a next hop; nil if that was not sought.
-func (r *record) legOf(nextHop mail.NextHop) []mail.Leg {
-	if leg := &r.leg[0]; nextHop == (mail.NextHop{}) || leg.NextHop != nextHop {
-		return nil
+func (t *transaction) legOf(nextHop mail.NextHop) []mail.Leg {
+	for at := range t.members {
+		if leg := t.members[at].leg; leg != nil && leg.NextHop == nextHop {
+			return []mail.Leg{*leg}
+		}
 	}
-	return slices.Clone(r.leg[:])
+	return nil
+}
+
+// noteReplies notes what each next hop said to the end of a message.
+func (t *transaction) noteReplies(end *message.Ending) {
+	if len(t.members) < 2 {
+		t.record.leg[0].Replied, t.record.leg[0].Wait = end.Outcome.Reply, end.Outcome.Wait
+		return
+	}
+	left := end.Outcomes
+	for i := range t.rcpts {
+		n := len(t.rcpts[i].Accepted)
+		if n == 0 || n > len(left) {
+			continue
+		}
+		if leg := t.members[t.rcpts[i].Member].leg; leg != nil {
+			leg.Replied, leg.Wait = left[0].Reply, left[0].Wait
+		}
+		left = left[n:]
+	}
 }
 
 // refuse returns a recipient that is refused, for its event, which sets what the client is answered, and keeps it for
@@ -85,6 +127,11 @@ func (r *record) to(rcpts []message.Recipient, e *mail.Event, outcomes []mail.Ou
 				outcomes = outcomes[1:]
 			}
 			targets = append(targets, t)
+		}
+		if rcpt.Further {
+			last := &all[len(all)-1]
+			last.Targets = targets[first-len(last.Targets) : len(targets) : len(targets)]
+			continue
 		}
 		to := mail.To{
 			Forward: rcpt.Forward, Rule: rcpt.Route.Rule, Outcome: e.Kind, Verb: e.Verb, Reply: e.Reply,

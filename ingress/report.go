@@ -17,9 +17,9 @@ func (t *transaction) refuseRcpt(r *message.Recipient, err error) error {
 	if e.Rule == (mail.Rule{}) {
 		e.Rule, _ = ruleOf(err)
 	}
-	e.Recipients = len(t.rcpts)
+	e.Recipients = t.accepted
 	e.To = t.record.refuse(r, e.Rule)
-	e.Legs = t.record.legOf(r.Route.NextHop)
+	e.Legs = t.legOf(r.Route.NextHop)
 	return t.report.Refused(e, "RCPT", err)
 }
 
@@ -27,21 +27,21 @@ func (t *transaction) refuseRcpt(r *message.Recipient, err error) error {
 func (t *transaction) refuseData(err error) error {
 	t.ends = true
 	e := t.report.Event
-	e.Ends, e.Recipients = true, len(t.rcpts)
-	e.To, e.Legs = t.record.to(t.rcpts, &e, nil), t.record.legs()
+	e.Ends, e.Recipients = true, t.accepted
+	e.To, e.Legs = t.record.to(t.rcpts, &e, nil), t.legs()
 	return t.report.Refused(e, "DATA", err)
 }
 
 // emitAborted emits the event of a transaction that ends without a reply to a message, if it has recipients and its end
 // was not told yet.
 func (t *transaction) emitAborted() {
-	if len(t.rcpts) == 0 || t.ends {
+	if t.accepted == 0 || t.ends {
 		return
 	}
 	t.ends = true
 	e := t.report.Event
-	e.Kind, e.Ends, e.Recipients = mail.Aborted, true, len(t.rcpts)
-	e.To, e.Legs = t.record.to(t.rcpts, &e, nil), t.record.legs()
+	e.Kind, e.Ends, e.Recipients = mail.Aborted, true, t.accepted
+	e.To, e.Legs = t.record.to(t.rcpts, &e, nil), t.legs()
 	t.report.Emit(e)
 }
 
@@ -57,7 +57,7 @@ func ruleOf(err error) (mail.Rule, bool) {
 // refuse refuses a command of the transaction and reports it.
 func (t *transaction) refuse(verb string, err error) error {
 	e := t.report.Event
-	e.Recipients = len(t.rcpts)
+	e.Recipients = t.accepted
 	return t.report.Refused(e, verb, err)
 }
 
@@ -67,7 +67,7 @@ func (s *session) emitEnd(end *message.Ending, kind mail.Kind, reply mail.Reply,
 	t.ends = true
 	e := t.report.Event
 	e.Ends = true
-	e.Kind, e.Mode, e.Recipients, e.Octets = kind, end.Mode, len(t.rcpts), octets
+	e.Kind, e.Mode, e.Recipients, e.Octets = kind, end.Mode, t.accepted, octets
 	e.Verb, e.Reply, e.Cause = "DATA", reply, end.Err
 	e.Host, e.HostTLS, e.Reused, e.InDoubt = out.Host, out.TLS, out.Reused, out.InDoubt
 	var r *mail.Refusal
@@ -81,8 +81,8 @@ func (s *session) emitEnd(end *message.Ending, kind mail.Kind, reply mail.Reply,
 		e.Reason = "in doubt"
 	}
 	e.Complaint = end.Complaint
-	t.record.leg[0].Replied, t.record.leg[0].Wait = out.Reply, out.Wait
-	e.To, e.Legs = t.record.to(t.rcpts, &e, end.Outcomes), t.record.legs()
+	t.noteReplies(end)
+	e.To, e.Legs = t.record.to(t.rcpts, &e, end.Outcomes), t.legs()
 	t.report.Emit(e)
 	t.report.Attributes(func() []attribute.KeyValue {
 		return []attribute.KeyValue{

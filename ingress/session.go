@@ -123,6 +123,9 @@ func (s *session) end() {
 		s.t.spf.Close()
 	}
 	s.t.report.End()
+	if s.t.places > 0 {
+		s.fans.give(s.t.fanKey(), s.t.places)
+	}
 	s.t = nil
 	s.questions.Renew()
 }

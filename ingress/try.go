@@ -31,15 +31,15 @@ func (s *session) tryElse(ctx context.Context, r *message.Recipient, err error) 
 		if r.Route.Rewrite || s.messages.NeedsSPF(&r.Route) {
 			s.beginSPF(ctx)
 		}
+		if refusal := s.checkMembers(&asked{Recipient: *r}); refusal != nil {
+			err, failed = refusal, r.Route
+			break
+		}
 		var next error
-		if !t.isOpenFor(&r.Route) {
-			if t.relayed > 0 && !sameDelivery(&t.route, &r.Route) {
-				err, failed = mail.AnotherTransaction(mail.AnotherNextHop), r.Route
-				break
-			}
-			t.abort()
-			t.route = r.Route
-			next = t.begin(inTurn(ctx, &r.Route))
+		r.Member = t.memberOf(&r.Route)
+		if m := &t.members[r.Member]; !m.isOpen() {
+			m.abort()
+			next = t.begin(inTurn(ctx, &r.Route), r.Member)
 		}
 		if next == nil {
 			next = s.relayRcpt(inTurn(ctx, &r.Route), r)

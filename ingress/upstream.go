@@ -9,9 +9,50 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// isOpenFor reports whether the transaction upstream is open and a recipient with this route can join it.
-func (t *transaction) isOpenFor(route *mail.Route) bool {
-	return t.tx != nil && !t.stale && sameDelivery(&t.route, route)
+// A member is the transaction at one next hop.
+type member struct {
+	route mail.Route       // of its recipients; NextHop says where tx is open
+	tx    mail.Transaction // nil: no transaction is open
+	rcpts int              // that it holds of those that were accepted
+	leg   *mail.Leg        // what the way to the next hop is written down in; nil before it is sought
+	lent  bool             // the session of tx is handed back
+	stale bool             // tx does not hold what we answered: it begins again before DATA
+}
+
+// isOpen reports whether the transaction is open and a recipient can join it.
+func (m *member) isOpen() bool { return m.tx != nil && !m.stale }
+
+// abort ends the transaction, if one is open, and leaves the message undelivered.
+func (m *member) abort() {
+	if m.tx != nil {
+		m.tx.Abort()
+		m.tx = nil
+	}
+}
+
+// memberOf returns the index of the member that a recipient with this route joins, and of one that is yet to begin if
+// there is none. One without recipients makes place for it.
+func (t *transaction) memberOf(route *mail.Route) int {
+	empty := -1
+	for i := range t.members {
+		if sameDelivery(&t.members[i].route, route) {
+			return i
+		}
+		if t.members[i].rcpts == 0 {
+			empty = i
+		}
+	}
+	if empty < 0 {
+		if t.members == nil {
+			t.members = t.first[:0]
+		}
+		empty = len(t.members)
+		t.members = append(t.members, member{})
+	}
+	m := &t.members[empty]
+	m.abort()
+	*m = member{route: *route}
+	return empty
 }
 
 // sameDelivery reports whether two routes can share a transaction at the next hop.
@@ -51,10 +92,10 @@ func (t *transaction) rewrite(ctx context.Context) (reverse, own mail.Path) {
 }
 
 // setReverse sets the reverse-path of a delivery. One that waits for SPF is awaited while the next hop is sought.
-func (t *transaction) setReverse(ctx context.Context, d *mail.Delivery) {
+func (t *transaction) setReverse(ctx context.Context, route *mail.Route, d *mail.Delivery) {
 	switch {
-	case !t.route.Rewrite:
-		d.Reverse = t.route.Reverse
+	case !route.Rewrite:
+		d.Reverse = route.Reverse
 	case t.srs.made || t.spf == nil || t.spf.IsMailKnown():
 		d.Reverse, d.Own = t.rewrite(ctx)
 	default:
@@ -62,46 +103,63 @@ func (t *transaction) setReverse(ctx context.Context, d *mail.Delivery) {
 	}
 }
 
-// begin opens the transaction at the next hop of t.route, and offers it again the recipients that were accepted before.
-// The error is a *mail.Refusal.
-func (t *transaction) begin(ctx context.Context) error {
-	s := t.session
+// begin opens the transaction of a member and offers it again the recipients that were accepted before. The error is a
+// *mail.Refusal.
+func (t *transaction) begin(ctx context.Context, at int) error {
 	ctx, stage := t.report.Enter(ctx, mail.StageBegin)
+	d := t.delivery(ctx, at)
+	tx, err := t.session.cfg.Relay.Begin(ctx, d)
+	stage.End(err)
+	return t.begun(ctx, at, tx, err)
+}
+
+// delivery returns what the transaction of a member begins with.
+func (t *transaction) delivery(ctx context.Context, at int) mail.Delivery {
+	s, route := t.session, &t.members[at].route
 	d := mail.Delivery{
-		NextHop:         t.route.NextHop,
-		Leg:             t.record.begin(t.route.NextHop),
+		NextHop:         route.NextHop,
+		Leg:             t.leg(at),
 		Params:          t.params,
-		Extra:           s.messages.Extra(&t.route, s.trusted),
-		RecipientDomain: t.route.Forwards[0].Domain,
+		Extra:           s.messages.Extra(route, s.trusted),
+		RecipientDomain: route.Forwards[0].Domain,
 		Client:          network.Of(s.conn.Addr.Addr()),
 		Addr:            s.conn.Addr.Addr().Unmap(),
 		Favoured:        s.trusted,
-		Chosen:          t.route.Alone && !s.client.IsFavoured(), // a rewritten path leads where its client chose
+		Chosen:          route.Alone && !s.client.IsFavoured(), // a rewritten path leads where its client chose
 		Trace:           t.report.Event.Trace,
-		Seal:            t.route.Policy.Seal,
-		EightBit:        t.route.Policy.EightBit,
+		Seal:            route.Policy.Seal,
+		EightBit:        route.Policy.EightBit,
 	}
-	t.setReverse(ctx, &d)
-	tx, err := s.cfg.Relay.Begin(ctx, d)
-	stage.End(err)
+	t.setReverse(ctx, route, &d)
+	return d
+}
+
+// begun takes what Begin returned for a member and offers it again the recipients that were accepted before.
+func (t *transaction) begun(ctx context.Context, at int, tx mail.Transaction, err error) error {
+	m := &t.members[at]
 	if err != nil {
 		return err
 	}
-	t.tx, t.stale, t.lent = tx, false, false
+	m.tx, m.stale, m.lent = tx, false, false
 	for i := range t.rcpts {
 		r := &t.rcpts[i]
-		if r.Route.Action == mail.Drop {
+		if r.Route.Action == mail.Drop || r.Member != at {
 			continue
 		}
 		err := offer(ctx, tx, r)
 		if err != nil && !mixedAccepted(r, err) {
-			t.abort()
-			t.stale = true
-			return mail.Refuse(451, 3, 0, "The destination no longer accepts every recipient, try again",
-				"refused at the replay", err)
+			m.abort()
+			m.stale = true
+			return notAll(err)
 		}
 	}
 	return nil
+}
+
+// notAll is the refusal of a message some of whose recipients are not accepted any more.
+func notAll(err error) error {
+	return mail.Refuse(451, 3, 0, "The destination no longer accepts every recipient, try again",
+		"refused at the replay", err)
 }
 
 // offer offers all forward-paths of a recipient to the next hop, notes which it accepted, and returns the error that
@@ -133,36 +191,56 @@ const maxRenew = 110 * time.Second
 // Renew returns the transaction upstream, ready for Data. It begins again what was lent or became stale.
 func (t *transaction) Renew(ctx context.Context) (mail.Transaction, error) {
 	ctx = mail.Until(ctx, time.Now().Add(min(t.session.cfg.Rcpt, maxRenew)))
-	if t.stale || t.tx == nil {
-		t.abort()
-		err := t.begin(ctx)
-		return t.tx, err
+	if len(t.members) > 1 {
+		return t.renewAll(ctx)
+	}
+	m := &t.members[0]
+	if !m.isOpen() {
+		m.abort()
+		err := t.begin(ctx, 0)
+		return m.tx, err
 	}
 	ctx, stage := t.report.Enter(ctx, mail.StageBegin)
-	err := t.tx.Renew(ctx) // also if nothing was lent: the relay may have taken the session for another client
+	err := m.tx.Renew(ctx) // also if nothing was lent: the relay may have taken the session for another client
 	stage.End(err)
 	if err != nil {
-		t.abort()
-		t.stale = true
+		m.abort()
+		m.stale = true
 		return nil, err
 	}
-	t.lent = false
-	return t.tx, nil
+	m.lent = false
+	return m.tx, nil
 }
 
-// Lend hands the session upstream back, if there is one and that was not done yet. It reports whether the session is
-// handed back.
+// Lend hands the sessions upstream back that were not yet. It reports whether all are handed back.
 func (t *transaction) Lend() bool {
-	if t.tx != nil && !t.lent {
-		t.lent = t.tx.Lend()
+	all := len(t.members) > 0
+	for i := range t.members {
+		m := &t.members[i]
+		if m.tx != nil && !m.lent {
+			m.lent = m.tx.Lend()
+		}
+		all = all && m.lent
 	}
-	return t.lent
+	return all
 }
 
-// abort ends the transaction upstream, if one is open, and leaves the message undelivered.
+// abort ends the transactions upstream that are open, and leaves the message undelivered.
 func (t *transaction) abort() {
-	if t.tx != nil {
-		t.tx.Abort()
-		t.tx = nil
+	if t.fan != nil {
+		t.fan.Abort()
+		t.committed()
+		return
+	}
+	for i := range t.members {
+		t.members[i].abort()
+	}
+}
+
+// committed forgets the transactions upstream, which Commit has ended.
+func (t *transaction) committed() {
+	t.fan = nil
+	for i := range t.members {
+		t.members[i].tx = nil
 	}
 }

@@ -46,6 +46,8 @@ type Config struct {
 	Postmaster mail.Path
 	// HasCredentials reports whether there is a password for user at host and port. nil means that there is none.
 	HasCredentials func(user, host string, port uint16) bool
+	// FanOut is the most next hops at a time that one recipient may have, 0 for one.
+	FanOut int
 	// LocalAddrs are the addresses that this node listens on. No next hop may be one of them.
 	LocalAddrs []netip.AddrPort
 	// Now is the clock by which rewritten reverse-paths expire, and the grace after a reload. nil means time.Now.
@@ -240,6 +242,7 @@ func (r *Router) rulesConfig() rules.Config {
 		Own:            r.own(),
 		Local:          r.cfg.LocalAddrs,
 		HasCredentials: r.cfg.HasCredentials,
+		FanOut:         r.cfg.FanOut,
 	}
 }
 
@@ -271,7 +274,7 @@ func (r *Router) own() []string {
 //	not our domain, and the client is not trusted  550 5.7.1, reason "relaying denied"
 //	a local part that reads as a route             550 5.1.3, reason "routed local part"
 //	reject and tempfail rules                      as they say, reason "rule"
-//	several next hops                              451 4.3.0, reason "several next hops"
+//	more next hops at a time than Config.FanOut    451 4.3.0, reason "several next hops"
 //	aliases that never end                         554 5.4.6, reason "alias loop"
 //	the rules of the last ten minutes took it      451 4.3.0, reason mail.ReasonWithdrawn
 //

@@ -93,6 +93,8 @@ type Limits struct {
 	MessageSize           Size          `yaml:"message_size"`
 	Line                  Size          `yaml:"line"`
 	Recipients            int           `yaml:"recipients"`
+	FanOut                int           `yaml:"fan_out"`
+	FanOutPerClient       int           `yaml:"fan_out_per_client"`
 	Connections           int           `yaml:"connections"`
 	ConnectionsPerClient  int           `yaml:"connections_per_client"`
 	ConnectionsPerNetwork NetworkLimits `yaml:"connections_per_network"`
@@ -269,7 +271,8 @@ func defaults() *Config {
 	return &Config{
 		Egress: Egress{Port: 25, TLS: "opportunistic", Family: "any"},
 		Limits: Limits{
-			MessageSize: 50 << 20, Line: 1 << 20, Recipients: 100, Connections: 20000, ConnectionsPerClient: 50,
+			MessageSize: 50 << 20, Line: 1 << 20, Recipients: 100, FanOut: 20, FanOutPerClient: 100,
+			Connections: 20000, ConnectionsPerClient: 50,
 			ConnectionsPerNetwork: NetworkLimits{Net24: 400, Net56: 200, Net48: 1000},
 			HoldWindow:            256 << 10, HoldBudget: 512 << 20, StreamFloor: 64 << 10,
 		},

@@ -28,7 +28,8 @@ egress:
   {port: 25, tls: opportunistic, helo: mx1.example.net, source: [], family: any, addresses: [192.0.2.7, "2001:db8::7"],
    allow_private: false, credentials_file: file, sites_file: file, reactions_file: file}
 limits:
-  {message_size: 50MiB, line: 1MiB, recipients: 100, connections: 20000, connections_per_client: 50,
+  {message_size: 50MiB, line: 1MiB, recipients: 100, fan_out: 20, fan_out_per_client: 100,
+   connections: 20000, connections_per_client: 50,
    connections_per_network: {/24: 400, /56: 200, /48: 1000},
    hold_window: 256KiB, hold_budget: 512MiB, stream_floor: 64KiB}
 deadlines: {rcpt: 60s, data: 60s, write: 120s, commit: 9m, lend: 5s}
@@ -284,6 +285,10 @@ func TestParse_Problems(t *testing.T) {
 			"2: limits.connections_per_network./48: is below that of a /56 inside it"},
 		{"a network of another length", "limits:\n  connections_per_network: {/64: 10}",
 			"2: limits.connections_per_network./64: no such key; there are /24, /56, /48"},
+		{"no next hop at all", "limits:\n  fan_out: 0", "2: limits.fan_out: is not between 1 and 100"},
+		{"more next hops than targets", "limits:\n  fan_out: 101", "2: limits.fan_out: is not between 1 and 100"},
+		{"a client's part is smaller than a message's", "limits:\n  fan_out: 10\n  fan_out_per_client: 9",
+			"3: limits.fan_out_per_client: is below limits.fan_out"},
 		{"a small recipient limit", "limits:\n  recipients: 10", "2: limits.recipients: is below the 100"},
 		{
 			"a hold budget under the window", "limits:\n  hold_budget: 64KiB",

@@ -234,6 +234,12 @@ func (v *validator) limits(l *Limits) {
 	if l.Recipients < 100 {
 		v.add("limits.recipients", "is below the 100 that RFC 5321 section 4.5.3.1.8 asks for")
 	}
+	if l.FanOut < 1 || l.FanOut > rules.MaxTargets {
+		v.add("limits.fan_out", "is not between 1 and "+strconv.Itoa(rules.MaxTargets))
+	}
+	if l.FanOutPerClient < l.FanOut {
+		v.add("limits.fan_out_per_client", "is below limits.fan_out")
+	}
 	if l.Connections < 1 {
 		v.add("limits.connections", "is below 1")
 	}

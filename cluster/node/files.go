@@ -118,6 +118,9 @@ func (f *files) makeRouter(sharedRules bool) (*router.Router, error) {
 		LocalAddrs: c.LocalAddrs(),
 		Empty:      sharedRules,
 	}
+	if c.Once {
+		cfg.FanOut = c.Limits.FanOut
+	}
 	if c.SRS != nil && domainOr(c.SRS.Domain) != "" {
 		cfg.SRSDomain = c.SRS.Domain
 		cfg.SRSKeys = func() ([][]byte, error) { return srsKeys(c) }

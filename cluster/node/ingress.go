@@ -32,6 +32,7 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 		// What is delivered by us comes from them, and so do the addresses that others write to us at.
 		Addresses: p.egress.Addresses,
 		Rcpt:      time.Duration(d.Rcpt),
+		FanOut:    n.cfg.Limits.FanOut, FanOutPerClient: n.cfg.Limits.FanOutPerClient,
 		Message: message.Config{
 			Hostname:    n.cfg.Hostname,
 			LoopTagKeys: loopTagKeys,

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"errors"
 	"net"
 	"os"
@@ -46,6 +47,7 @@ type slowConn struct {
 type slowOutput struct {
 	mu       sync.Mutex // held while writing, as TLS does: the reading goroutine may write an alert
 	deadline time.Time  // the write deadline that is set
+	stall    int        // beats without progress after which a write fails; 0: maxStalledBeats
 	held     *[]byte    // what was written since hold; nil if writes leave at once
 	n        int        // octets in held
 }
@@ -117,6 +119,16 @@ func (c *slowConn) Read(p []byte) (int, error) {
 		in.ahead = nil
 	}
 	return n, nil
+}
+
+// setStall sets how long a write may make no progress, 0 for maxStalledBeats.
+func (c *slowConn) setStall(d time.Duration) {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	c.out.stall = 0
+	if d > 0 {
+		c.out.stall = max(1, int(d/c.beat))
+	}
 }
 
 // hold makes writes collect until release, as far as the buffer holds them.
@@ -191,7 +203,7 @@ func (c *slowConn) write(p []byte) (written int, err error) {
 			missed, stalled = missedBeats{heard: c.heard.Load()}, 0
 			continue
 		}
-		if stalled++; stalled >= maxStalledBeats {
+		if stalled++; stalled >= cmp.Or(c.out.stall, maxStalledBeats) {
 			return written, errStalled
 		}
 		if missed.tooMany(c.heard.Load()) {

@@ -204,3 +204,32 @@ func TestClientLink_Listener(t *testing.T) {
 		t.Error("a listener runs still")
 	}
 }
+
+// A fullConn takes nothing, while its peer sends signs of life.
+type fullConn struct {
+	sinkConn
+	above *slowConn
+	beats int
+}
+
+func (c *fullConn) Write([]byte) (int, error) {
+	c.beats++
+	c.above.heard.Add(1)
+	return 0, os.ErrDeadlineExceeded
+}
+
+// TestSlowConn_Stall: a write to a peer that lives and takes nothing ends after as many beats as is set.
+func TestSlowConn_Stall(t *testing.T) {
+	for _, tt := range []struct {
+		stall time.Duration
+		beats int
+	}{{0, maxStalledBeats}, {15 * beat, 15}, {beat / 2, 1}} {
+		socket := &fullConn{}
+		c := newSlowConn(socket, beat, new(frameBuffers))
+		socket.above = c
+		c.setStall(tt.stall)
+		if _, err := c.Write([]byte("x")); !errors.Is(err, errStalled) || socket.beats != tt.beats {
+			t.Errorf("%s: %v after %d beats, want %d", tt.stall, err, socket.beats, tt.beats)
+		}
+	}
+}

@@ -26,8 +26,9 @@ type transaction struct {
 	accepted int  // recipients
 	tried    int  // what d.Leg tells of what this node tried before
 	asked    time.Time
-	failed   error     // what ended it before Commit
-	until    time.Time // the deadline of Data
+	failed   error         // what ended it before Commit
+	until    time.Time     // the deadline of Data
+	stall    time.Duration // of writes, from Data; 0 for the link's own
 }
 
 var errEnded = errors.New("transaction is over")
@@ -208,6 +209,9 @@ func (t *transaction) Data(ctx context.Context, _ mail.Form) error {
 		return err
 	}
 	t.until, _ = ctx.Deadline()
+	if t.stall = mail.StallOf(ctx); t.stall > 0 {
+		t.link.raw.setStall(t.stall)
+	}
 	return nil
 }
 
@@ -223,6 +227,11 @@ func (t *transaction) Write(o mail.Octets) error {
 	}
 	if early := t.checkEarly(); early != nil {
 		return early
+	}
+	if t.stall > 0 && errors.Is(err, errStalled) { // others wait, and the peer has more patience with its destination
+		t.drop()
+		t.failed = mail.Refuse(451, 4, 2, "The destination takes nothing, try again", "blocked", err)
+		return t.failed
 	}
 	return t.fail(err, false)
 }
@@ -252,6 +261,7 @@ func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outco
 		t.Abort()
 		return t.each(err)
 	}
+	t.endStall()
 	if !t.link.setState(linkCommitting) {
 		return t.each(t.fail(errGone, false))
 	}
@@ -355,8 +365,17 @@ func (t *transaction) Abort() {
 	}
 }
 
+// endStall ends the stall of the writes of this transaction: none waits for them any more but its own client.
+func (t *transaction) endStall() {
+	if t.stall > 0 {
+		t.link.raw.setStall(0)
+		t.stall = 0
+	}
+}
+
 // putBack puts the link back into the pool.
 func (t *transaction) putBack() {
+	t.endStall()
 	l := t.link
 	t.link = nil
 	if l.setState(linkOpen) {

@@ -107,6 +107,7 @@ func (s *stream) sendLast(ctx context.Context, last mail.Octets) error {
 		}
 	}
 	c.setDeadline(ctx, c.cfg.Dot)
+	c.wire.stall = c.cfg.Stall // none waits for this piece but its own client
 	s.end.add(last)
 	if err := s.sendPiece(last, last.LenAs(s.form()), true); err != nil {
 		return s.tx.salvage(s.verb(), err, s.due)
@@ -204,7 +205,7 @@ func (s *stream) verb() string {
 func (s *stream) early() error {
 	c := s.tx.conn
 	for s.due > 0 && !c.ext.Has(Pipelining) {
-		c.wire.SetReadDeadline(time.Now().Add(c.cfg.Stall))
+		c.wire.SetReadDeadline(time.Now().Add(c.wire.stall))
 		r, err := c.read("BDAT")
 		if err != nil {
 			return err

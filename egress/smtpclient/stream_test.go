@@ -138,6 +138,27 @@ func TestStream_Stall(t *testing.T) {
 	}
 }
 
+// TestStream_StallOfData: one of several next hops may stall for less time, but for the last piece.
+func TestStream_StallOfData(t *testing.T) {
+	d := smtptest.Start(t, smtptest.Behaviour{Body: &smtptest.Fault{After: 1000, Stall: true}})
+	s, err := Dial(t.Context(), Config{Stall: time.Hour}, target(d))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.Begin(mail.Delivery{})
+	if err := s.Rcpt(t.Context(), mail.Path{Local: "b", Domain: "x.example"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Data(mail.WithStall(t.Context(), 50*time.Millisecond), mail.Stuffed); err != nil {
+		t.Fatal(err)
+	}
+	var connErr *ConnError
+	if err := flow(s); !errors.As(err, &connErr) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A destination that reads slowly gets the whole message.
 
 func TestStream_SlowReader(t *testing.T) {

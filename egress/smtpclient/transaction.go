@@ -286,6 +286,10 @@ func (t *transaction) Data(ctx context.Context, _ mail.Form) error {
 	if t.accepted == 0 || t.phase == inMessage {
 		return c.misused("Data")
 	}
+	c.wire.stall = c.cfg.Stall
+	if most := mail.StallOf(ctx); most > 0 {
+		c.wire.stall = min(c.wire.stall, most)
+	}
 	if c.ext.Has(Chunking) {
 		t.phase = inMessage
 		return nil

@@ -1,6 +1,7 @@
 package ingresstest
 
 import (
+	"cmp"
 	"context"
 	"strings"
 	"sync"
@@ -77,7 +78,12 @@ type Relay struct {
 	Reached   chan struct{}    // closed when Commit is reached, which then waits for Release; nil: it does not
 	Release   chan struct{}
 	UTF8      bool // SMTPUTF8 is offered
-	Wanted    bool // another client waits for the session
+
+	// The same by the host of the next hop, where these are set.
+	By                              map[string][]mail.Outcome
+	StreamErrs, DataErrs, WriteErrs map[string]error
+
+	Wanted bool // another client waits for the session
 
 	Begins   int
 	Streams  int
@@ -139,7 +145,7 @@ func (t *transaction) Stream(context.Context) error {
 	t.relay.Mu.Lock()
 	defer t.relay.Mu.Unlock()
 	t.relay.Streams++
-	return t.relay.StreamErr
+	return cmp.Or(t.relay.StreamErrs[t.host()], t.relay.StreamErr)
 }
 
 func (t *transaction) Data(_ context.Context, f mail.Form) error {
@@ -150,14 +156,17 @@ func (t *transaction) Data(_ context.Context, f mail.Form) error {
 	if t.relay.DataTime > 0 {
 		<-time.After(t.relay.DataTime)
 	}
-	return t.relay.DataErr
+	return cmp.Or(t.relay.DataErrs[t.host()], t.relay.DataErr)
 }
 
 func (t *transaction) Write(o mail.Octets) error {
 	t.Writes++
 	t.take(o)
-	return t.relay.WriteErr
+	return cmp.Or(t.relay.WriteErrs[t.host()], t.relay.WriteErr)
 }
+
+// host returns the host of the next hop.
+func (t *transaction) host() string { return t.Delivery.NextHop.Host }
 
 func (t *transaction) take(o mail.Octets) {
 	for _, s := range o.Segments {
@@ -177,6 +186,9 @@ func (t *transaction) Commit(ctx context.Context, o mail.Octets) []mail.Outcome 
 		t.relay.Patience = due.Sub(t.dataAt)
 	}
 	t.relay.Got = append(t.relay.Got, t.Delivered)
+	if by := t.relay.By[t.host()]; by != nil {
+		return by
+	}
 	if t.relay.Outcomes != nil {
 		return t.relay.Outcomes
 	}

@@ -20,13 +20,13 @@ type Envelope struct {
 	Reverse    mail.Path // as the client wrote it
 	Params     mail.Params
 	Recipients []Recipient // at least one of them is relayed
-	Route      *mail.Route // of those that are relayed
+	Route      *mail.Route // of the first that is relayed
 	SPF        *SPF        // nil: not checked
 	Asked      time.Time   // when the client asked for the 354
 	Previous   *Receipt    // of the client's last message, while it is not known that the client has read its answer
 }
 
-// An Upstream is the transaction at the next hop, with all relayed recipients of the Envelope.
+// An Upstream is the transaction at the next hop, or at several, with all relayed recipients of the Envelope.
 type Upstream interface {
 	// Renew returns the transaction, ready for Data: it begins again what was handed back or has become stale. The
 	// error is a *mail.Refusal.
@@ -60,12 +60,14 @@ type Message struct {
 	mode   mail.Mode
 	ended  time.Time         // when the client's last octet was read
 	lent   bool              // the session at the next hop was handed back while the window was read
-	tx     mail.Transaction  // nil before it is opened
+	tx     mail.Transaction  // nil before it is opened; a *Fan at several next hops
 	auth   *auth.Message     // nil before the header section is complete, and if the message is not judged
 	buffer *headerBuffer     // auth keeps octets of it; nil like auth
 	ours   *mail.Refusal     // what auth refused the message with
 	digest *once.Digest      // what stays the same when it comes again; nil without the ledger
 	abuse  *complaint.Reader // nil unless a recipient wants to be told of reports of abuse
+	// unsealed is the first piece for the next hops that get no signatures of ours, where others do; else zero.
+	unsealed mail.Octets
 }
 
 // Begin returns the message that comes in by body. Nothing is read yet.
@@ -92,23 +94,23 @@ func (m *Message) Run(ctx context.Context) Ending {
 
 	// Read the window, and refuse a loop: all of a small message, the header section of one that is judged.
 	if err := m.readWindow(walk); err != nil {
-		return m.failed(octets, err)
+		return m.failed(walk, octets, err)
 	}
 	if m.window.last {
 		walk = m.untilReply(walk)
 	}
 	// Judge it: decide about a whole message, and about one that is refused whatever its body is.
 	if err := m.judge(walk); err != nil {
-		return m.failed(octets, err)
+		return m.failed(walk, octets, err)
 	}
 	// Compose: our fields come above it, and results that pretend to be ours are removed.
 	piece, err := m.compose()
 	if err != nil {
-		return m.failed(octets, err)
+		return m.failed(walk, octets, err)
 	}
 	// Open upstream: the transaction, and DATA.
 	if err := m.open(walk); err != nil {
-		return m.failed(octets, err)
+		return m.failed(walk, octets, err)
 	}
 	// Stream the rest but for the last piece, and decide.
 	if !m.window.last {
@@ -116,22 +118,24 @@ func (m *Message) Run(ctx context.Context) Ending {
 			err = m.finish(m.untilReply(walk))
 		}
 		if err != nil {
-			return m.failed(octets, err)
+			return m.failed(walk, octets, err)
 		}
 	}
 	octets.End(nil)
 
 	// Commit: release the end of data. From here on the client's fate does not matter.
 	if err := m.body.Committing(); err != nil {
-		return m.failed(report.Stage{}, err)
+		return m.failed(walk, report.Stage{}, err)
 	}
 	ctx, commit := m.report.Enter(m.untilReply(context.WithoutCancel(ctx)), mail.StageCommit)
 	ctx, attempt := m.attempt(ctx)
 	outcomes := m.tx.Commit(ctx, piece)
-	m.reportOnce(ctx, outcomes)
+	m.reportOnce(outcomes)
 
 	// Report.
-	out := worst(outcomes)
+	each := m.perRecipient(outcomes)
+	m.markSplit(ctx, each)
+	out := worst(each)
 	if out.Reply.Class() == 2 {
 		commit.End(nil)
 	} else {
@@ -160,8 +164,11 @@ func (m *Message) Close() {
 }
 
 // failed ends a stage, which may be zero, and the message with err.
-func (m *Message) failed(stage report.Stage, err error) Ending {
+func (m *Message) failed(ctx context.Context, stage report.Stage, err error) Ending {
 	stage.End(err)
+	if f, ok := m.tx.(*Fan); ok && f.left() != nil {
+		err = m.together(context.WithoutCancel(ctx), f)
+	}
 	return Ending{Mode: m.mode, Err: err, Ours: m.ours != nil && errors.Is(err, m.ours)}
 }
 
@@ -229,6 +236,9 @@ func (m *Message) compose() (mail.Octets, error) {
 	}
 	m.buffer.fields = fields
 	m.body.Count(m.buffer.size() - size)
+	if m.window.signing && m.mode != mail.ModeStream && m.someUnsealed() {
+		m.unsealed = m.beside(m.window.parted(m.auth.Unsealed(m.appendReceived(nil))), m.auth.Removals())
+	}
 	return m.above(fields, m.auth.Removals()), nil
 }
 
@@ -237,6 +247,9 @@ func (m *Message) open(ctx context.Context) error {
 	err := m.body.Await(ctx, func(ctx context.Context) (err error) {
 		if m.tx, err = m.up.Renew(ctx); err != nil {
 			return err
+		}
+		if f, ok := m.tx.(*Fan); ok {
+			f.unsealed = m.unsealed
 		}
 		if err = m.checkUTF8(); err != nil || m.window.last {
 			return err
@@ -259,7 +272,7 @@ func (m *Message) checkUTF8() error {
 		return nil
 	}
 	if !m.tx.SMTPUTF8() {
-		return mail.Refuse(550, 6, 7, "The destination does not support SMTPUTF8", "smtputf8", nil)
+		return errNoUTF8()
 	}
 	return nil
 }
@@ -283,7 +296,7 @@ func (m *Message) stream(o mail.Octets) (mail.Octets, error) {
 		o, last, err = m.body.Next(time.Now().Add(every))
 		for errors.Is(err, wire.ErrIdle) {
 			if m.tx.Wanted() {
-				return o, mail.Refuse(451, 4, 5, "Others wait for this destination, try again", "gave way", nil)
+				return o, errGaveWay()
 			}
 			o, last, err = m.body.Next(time.Now().Add(every))
 		}
@@ -315,22 +328,4 @@ func (m *Message) stream(o mail.Octets) (mail.Octets, error) {
 		}
 	}
 	return o, nil
-}
-
-// worst returns the one answer to the dot. Outcomes that differ in class do not fit into one reply, so they are a 451.
-func worst(outcomes []mail.Outcome) mail.Outcome {
-	if len(outcomes) == 0 {
-		return mail.Outcome{
-			Reply: mail.NewReply(451, 3, 0, "Local error, try again later"), Cause: errors.New("no outcome"),
-		}
-	}
-	out := outcomes[0]
-	for _, o := range outcomes[1:] {
-		if o.Reply.Class() != out.Reply.Class() {
-			out.Cause = errors.New("outcomes differ: " + out.Reply.String() + "; " + o.Reply.String())
-			out.Reply = mail.NewReply(451, 3, 0, "Delivered to some recipients only, try again")
-			return out
-		}
-	}
-	return out
 }

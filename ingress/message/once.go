@@ -90,26 +90,28 @@ func (m *Message) sender(ctx context.Context) *once.Sender {
 	return s
 }
 
-// reportOnce reports what the ledger did about the message, and marks its recipients if their outcomes differ: they are
-// taken one at a time then, so that each ends with its own reply.
-func (m *Message) reportOnce(ctx context.Context, outcomes []mail.Outcome) {
-	if m.digest == nil || len(outcomes) == 0 {
+// reportOnce reports what the ledger did about the message.
+func (m *Message) reportOnce(outcomes []mail.Outcome) {
+	if m.digest == nil {
 		return
 	}
-	repeated, again, differ := false, false, false
+	repeated := false
 	for i := range outcomes {
 		o := &outcomes[i]
 		repeated = repeated || !o.Entry.IsZero() && o.Entry != m.report.Event.Trace
-		again = again || o.Again
-		differ = differ || o.Reply.Class() != outcomes[0].Reply.Class()
+		if o.Again { // one event for each copy
+			m.report.Anomaly("delivered again, in doubt", nil)
+		}
 	}
 	if repeated {
 		m.report.Anomaly("delivered before", nil)
 	}
-	if again {
-		m.report.Anomaly("delivered again, in doubt", nil)
-	}
-	if !differ {
+}
+
+// markSplit marks the recipients if their outcomes, one for each, do not fit into one reply: they are taken one at a
+// time then, so that each ends with its own.
+func (m *Message) markSplit(ctx context.Context, each []mail.Outcome) {
+	if m.digest == nil || !differ(each) {
 		return
 	}
 	for i := range m.Recipients {

@@ -6,8 +6,11 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Recipient is a recipient that was accepted, as the client wrote it, with the way of its mail.
+// A Recipient is a recipient that was accepted, as the client wrote it, with the way of its mail. One that a rule sends
+// to several next hops stands there once for each of them.
 type Recipient struct {
+	Further  bool // another way of the recipient before it
+	Member   int  // which of the transactions at next hops has it
 	Forward  mail.Path
 	Route    mail.Route
 	List     *mail.Route // the first of the routes that are tried in turn, of which Route is one; nil without such
@@ -60,6 +63,34 @@ func (m *Messages) maySign(route *mail.Route) bool {
 	}
 	return route.NextHop.Transport == mail.MX
 }
+
+// someSealed reports whether mail of a recipient may be signed, and someUnsealed whether that of one may not be.
+func (m *Message) someSealed() bool {
+	for i := range m.Recipients {
+		if r := &m.Recipients[i].Route; r.Action != mail.Drop && m.maySign(r) {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *Message) someUnsealed() bool {
+	for i := range m.Recipients {
+		if m.Unsealed(&m.Recipients[i].Route) {
+			return true
+		}
+	}
+	return false
+}
+
+// Unsealed reports whether mail that is relayed on a route gets no signatures of ours.
+func (m *Messages) Unsealed(route *mail.Route) bool {
+	return route.Action != mail.Drop && !m.maySign(route)
+}
+
+// Guarded reports whether the ledger guards messages: without it, a message of which one next hop has a copy and
+// another one has not would come again to both.
+func (m *Messages) Guarded() bool { return m.cfg.Once != nil }
 
 // What our fields take above a message, in octets, about: upstream's SIZE= counts them. How many recipients there will
 // be is not known when it is sent, and each brings a loop tag of 26 octets.

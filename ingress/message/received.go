@@ -35,19 +35,28 @@ func (m *Message) appendReceived(b []byte) []byte {
 	b = append(b, protocol(c, m.Params.SMTPUTF8)...)
 	b = append(b, " id "...)
 	b = hex.AppendEncode(b, m.report.Event.Trace[:])
-	if len(rcpts) == 1 && rcpts[0].Forward.IsASCII() {
+	one := true
+	for i := 1; i < len(rcpts); i++ {
+		one = one && rcpts[i].Further
+	}
+	if one && rcpts[0].Forward.IsASCII() {
 		b = append(b, "\r\n\tfor <"...)
 		b = rcpts[0].Forward.AppendTo(b)
 		b = append(b, '>')
 	}
 	b = append(b, ";\r\n\t"...)
 	b = m.report.Now().UTC().AppendFormat(b, "Mon, 2 Jan 2006 15:04:05 +0000")
-	for i := range rcpts[:min(len(rcpts), maxTags)] {
-		if i%3 == 2 {
+	tags := 0
+	for i := range rcpts {
+		if rcpts[i].Further || tags == maxTags {
+			continue
+		}
+		if tags%3 == 2 {
 			b = append(b, "\r\n\t"...)
 		} else {
 			b = append(b, ' ')
 		}
+		tags++
 		tag := m.loops.tag(0, rcpts[i].Forward)
 		b = append(b, "(hop="...)
 		b = hex.AppendEncode(b, tag[:])

@@ -53,7 +53,7 @@ func (m *Message) readWindow(ctx context.Context) error {
 	w := &m.window
 	w.head.form = m.body.Form()
 	w.head.media.wanted = m.Route.Reports
-	w.signing = m.maySign(m.Route)
+	w.signing = m.someSealed()
 	w.judged = w.signing || m.wantsAuth()
 	for {
 		var until time.Time
@@ -207,12 +207,26 @@ func (m *Message) wantsMore() (bool, error) {
 // Fields that do not fit into the headroom are a segment of their own. fields may be appended to.
 func (m *Message) above(fields []byte, removed []mail.Span) mail.Octets {
 	w := &m.window
+	fields = w.parted(fields)
+	head, ok := m.body.Prepend(w.first, fields)
+	if !ok {
+		return m.beside(slices.Clone(fields), removed)
+	}
+	return head.Join(w.rest...).Without(len(fields), removed)
+}
+
+// beside returns the same with fields, which are kept, as a segment of their own.
+func (m *Message) beside(fields []byte, removed []mail.Span) mail.Octets {
+	w := &m.window
+	head := mail.Octets{Segments: net.Buffers{fields}, Form: w.first.Form}
+	return head.Join(w.first).Join(w.rest...).Without(len(fields), removed)
+}
+
+// parted returns fields with an empty line behind them where the message has no header section. fields may be appended
+// to.
+func (w *window) parted(fields []byte) []byte {
 	if w.gap {
 		fields = append(fields, "\r\n"...)
 	}
-	head, ok := m.body.Prepend(w.first, fields)
-	if !ok {
-		head = mail.Octets{Segments: net.Buffers{slices.Clone(fields)}, Form: w.first.Form}.Join(w.first)
-	}
-	return head.Join(w.rest...).Without(len(fields), removed)
+	return fields
 }

@@ -76,6 +76,20 @@ type Attempt struct {
 	Brief  bool         // the message has no Message-ID or no Date, and another one may look the same
 }
 
+// Part returns the attempt for some of its recipients alone, by their indexes.
+func (a *Attempt) Part(of []int) *Attempt {
+	part := *a
+	part.Keys = make([]LedgerKeys, len(a.Keys))
+	for i, k := range a.Keys {
+		names := make([][]string, len(of))
+		for n, at := range of {
+			names[n] = k.Recipients[at]
+		}
+		part.Keys[i] = LedgerKeys{Message: k.Message, Recipients: names}
+	}
+	return &part
+}
+
 // A LedgerAnswer says to which recipients of an attempt the message is to be delivered.
 type LedgerAnswer struct {
 	Open []int // their indexes, ascending; none: the end of data is not to be released

@@ -143,3 +143,18 @@ func IsOver(ctx context.Context) bool {
 	at, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && !time.Now().Before(at)
 }
+
+// stallKey is the key of a stall in a context.
+type stallKey struct{}
+
+// WithStall returns ctx for the Data of a transaction whose Writes may make no progress for so long and no longer,
+// because others wait for each of them.
+func WithStall(ctx context.Context, stall time.Duration) context.Context {
+	return context.WithValue(ctx, stallKey{}, stall)
+}
+
+// StallOf returns the stall of ctx, 0 without one.
+func StallOf(ctx context.Context) time.Duration {
+	d, _ := ctx.Value(stallKey{}).(time.Duration)
+	return d
+}

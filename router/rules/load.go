@@ -27,6 +27,9 @@ type Config struct {
 	// HasCredentials reports whether there is a password for user at host and port. nil means that there are no
 	// passwords.
 	HasCredentials func(user, host string, port uint16) bool
+	// FanOut is the most next hops at a time that one recipient may have. 0 means one, because what is delivered to one
+	// and not to another comes again to both.
+	FanOut int
 }
 
 // The limits of rules and files.
@@ -169,6 +172,7 @@ func newBuilder(cfg Config) *builder {
 		fixed:      map[mail.NextHop]bool{},
 		options:    make([]options, 1),
 		postmaster: cfg.Postmaster,
+		fanOut:     cfg.FanOut,
 	}}
 	b.mistakes.t = b.t
 	b.shared = newSharedParts(b.t)

@@ -72,11 +72,11 @@ p%q@fx.example smtp://192.0.2.9
 	}
 	want := []string{
 		"routes.txt:11:1: this local part reads as a route",
-		"routes.txt:1:1: a fan-out to 2 next hops is not available yet",
-		"routes.txt:3:1: a fan-out to 2 next hops is not available yet",
+		"routes.txt:1:1: a fan-out to 2 next hops needs once: true",
+		"routes.txt:3:1: a fan-out to 2 next hops needs once: true",
 		"routes.txt:6:1: a target of try that comes to several next hops, or to drop, is not available: mail for it is",
 		"routes.txt:7:1: a target of try that comes to several next hops, or to drop, is not available: mail for it is",
-		"routes.txt:9:1: a fan-out to 2 next hops is not available yet",
+		"routes.txt:9:1: a fan-out to 2 next hops needs once: true",
 	}
 	if len(got) != len(want) {
 		t.Fatalf("got %q", got)

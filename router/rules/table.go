@@ -40,6 +40,7 @@ type Table struct {
 	postmaster mail.Path
 	tally      tally
 	needs      needs
+	fanOut     int // see Config.FanOut
 }
 
 // An index finds the rules of literals by a key, by open addressing.

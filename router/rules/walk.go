@@ -23,8 +23,9 @@ const (
 // Route returns the routes of mail for q.Forward. The error is a *mail.Refusal, whose Cause is a *RuleError if a rule
 // decided. The paths in the routes share the table's memory. steps collects what was tried; nil disables it.
 //
-// Several targets with one next hop make one Route. Those of a try list make one Route each, the first of which leads
-// to the others by Else. Several next hops are refused as 451 4.3.0.
+// Several targets with one next hop make one Route, those with another next hop another one. Those of a try list make
+// one Route each, the first of which leads to the others by Else. More next hops than Config.FanOut are refused as 451
+// 4.3.0.
 func (t *Table) Route(q mail.Query, steps *Steps) ([]mail.Route, error) {
 	if q.Forward.IsPostmaster() {
 		steps.add("<Postmaster> without a domain goes to the postmaster")
@@ -493,10 +494,12 @@ func (w *walk) several() (why string) {
 	switch {
 	case w.nested:
 		return "a target of try that comes to several next hops, or to drop, is not available"
-	case w.ways() > 1:
-		return "a fan-out to " + strconv.Itoa(w.ways()) + " next hops is not available yet"
-	case len(w.out) > 1 && w.out[0].list == 0 && w.out[0].nextHop.Transport >= mail.LMTP:
-		return "a fan-out within an LMTP next hop is not available yet"
+	case w.ways() > 1 && w.t.fanOut == 0:
+		return "a fan-out to " + strconv.Itoa(w.ways()) + " next hops needs once: true in the configuration"
+	case w.ways() > max(w.t.fanOut, 1):
+		return strconv.Itoa(w.ways()) + " next hops at a time are more than limits.fan_out"
+	case w.t.fanOut == 0 && len(w.out) > 1 && w.out[0].list == 0 && w.out[0].nextHop.Transport >= mail.LMTP:
+		return "a fan-out within an LMTP next hop needs once: true in the configuration"
 	}
 	return ""
 }

@@ -24,15 +24,7 @@ func (m *Message) Fields(dst []byte, mode mail.Mode) ([]byte, error) {
 		m.Header(m.ctx)
 	}
 	m.mode = mode
-	var j *judgement
-	switch {
-	case mode == mail.ModeHold && m.decision != nil:
-		j = m.outcome
-	case mode == mail.ModePredict && m.forecast.base >= 0:
-		j = m.forecast.judgement
-	case mode != mail.ModeStream:
-		panic("auth: Fields out of order")
-	}
+	j := m.judged()
 	var buf [1024]byte
 	results := m.appendResults(buf[:0], j)
 	var set, signatures []byte
@@ -43,11 +35,35 @@ func (m *Message) Fields(dst []byte, mode mail.Mode) ([]byte, error) {
 		}
 	}
 	dst = append(dst, set...)
-	if len(results) > 0 {
-		dst = append(dst, "Authentication-Results: "...)
-		dst = append(append(dst, results...), "\r\n"...)
+	return append(appendResultsField(dst, results), signatures...), nil
+}
+
+// judged returns what is known of the message when Fields is called.
+func (m *Message) judged() *judgement {
+	switch {
+	case m.mode == mail.ModeHold && m.decision != nil:
+		return m.outcome
+	case m.mode == mail.ModePredict && m.forecast.base >= 0:
+		return m.forecast.judgement
+	case m.mode != mail.ModeStream:
+		panic("auth: Fields out of order")
 	}
-	return append(dst, signatures...), nil
+	return nil
+}
+
+// Unsealed appends what Fields, which was called, does, but for signatures and what they seal.
+func (m *Message) Unsealed(dst []byte) []byte {
+	var buf [1024]byte
+	return appendResultsField(dst, m.appendResults(buf[:0], m.judged()))
+}
+
+// appendResultsField appends the Authentication-Results field, unless there are no results.
+func appendResultsField(dst, results []byte) []byte {
+	if len(results) == 0 {
+		return dst
+	}
+	dst = append(dst, "Authentication-Results: "...)
+	return append(append(dst, results...), "\r\n"...)
 }
 
 // sign makes DKIM-Signature fields and an ARC set. It bounds the messages that are signed at a time, so that those that

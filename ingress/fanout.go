@@ -1,0 +1,300 @@
+package ingress
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+
+	"github.com/millrace/millrace/ingress/message"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// What a message, and all messages of a client, may go to at a time, by default.
+const (
+	DefaultFanOut          = 20
+	DefaultFanOutPerClient = 100
+)
+
+// A fanLimit bounds the transactions upstream that the messages of a client have besides their first. It is safe for
+// concurrent use.
+type fanLimit struct {
+	most int
+
+	mu    sync.Mutex // guards taken
+	taken map[netip.Prefix]int
+}
+
+// take takes n places of a client, and reports whether there were so many.
+func (l *fanLimit) take(client netip.Prefix, n int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.taken[client]+n > l.most {
+		return false
+	}
+	if l.taken == nil {
+		l.taken = make(map[netip.Prefix]int)
+	}
+	l.taken[client] += n
+	return true
+}
+
+// give puts n places back.
+func (l *fanLimit) give(client netip.Prefix, n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.taken[client] -= n; l.taken[client] == 0 {
+		delete(l.taken, client)
+	}
+}
+
+// fanKey is what the places of a transaction's client are counted by.
+func (t *transaction) fanKey() netip.Prefix { return widest(t.session.conn) }
+
+// take makes a route the way of a recipient.
+func (r *asked) take(route *mail.Route) {
+	r.Route, r.List = *route, nil
+	if route.Else != nil {
+		r.List = route
+	}
+}
+
+// needsSPF reports whether a way of a recipient needs the results of SPF.
+func (s *session) needsSPF(r *asked) bool {
+	needs := r.Route.Rewrite || s.messages.NeedsSPF(&r.Route)
+	for i := range r.others {
+		needs = needs || r.others[i].Rewrite || s.messages.NeedsSPF(&r.others[i])
+	}
+	return needs
+}
+
+// checkMembers returns a 452 for a recipient that would need a transaction at a next hop which this one may not have. A
+// message that some next hops have and others do not comes again to all of them, so that there is one without the
+// ledger.
+func (s *session) checkMembers(r *asked) error {
+	t := s.t
+	held, joins := 0, false
+	for i := range t.members {
+		if m := &t.members[i]; m.rcpts > 0 {
+			held++
+			joins = joins || sameDelivery(&m.route, &r.Route)
+		}
+	}
+	if !s.messages.Guarded() {
+		switch {
+		case len(r.others) > 0:
+			return mail.Refuse(451, 3, 0, "Recipient has several next hops", "fan-out", nil)
+		case held > 0 && !joins:
+			return mail.AnotherTransaction(mail.AnotherNextHop)
+		case held > 0 && r.Route.NextHop.Transport >= mail.LMTP:
+			return mail.AnotherTransaction("lmtp")
+		}
+		return nil
+	}
+	need := held + len(r.others)
+	if !joins {
+		need++
+	}
+	if need > max(s.cfg.FanOut, 1) {
+		return mail.AnotherTransaction("too many next hops")
+	}
+	if more := need - 1 - t.places; more > 0 && !s.trusted {
+		if !s.fans.take(t.fanKey(), more) {
+			return mail.AnotherTransaction("too many next hops of the client")
+		}
+		t.places += more
+	}
+	return nil
+}
+
+// relayToSeveral offers a recipient to several next hops at a time. It is accepted if all accept it. One that puts it
+// off defers it, and where some refuse it for good, the rule decides.
+func (s *session) relayToSeveral(ctx context.Context, r *asked) error {
+	t := s.t
+	ways := make([]message.Recipient, 0, 1+len(r.others))
+	ways = append(ways, r.Recipient)
+	for i := range r.others {
+		r.take(&r.others[i])
+		r.Further = true
+		ways = append(ways, r.Recipient)
+	}
+	for i := range ways {
+		ways[i].Member = t.memberOf(&ways[i].Route)
+		t.members[ways[i].Member].rcpts++ // so that no other takes its place
+	}
+	errs := s.offerAll(ctx, ways)
+	held := make([]int, len(ways))
+	for i := range ways {
+		held[i] = ways[i].Member
+	}
+	for i := range ways {
+		if errs[i] != nil && ways[i].Route.Else != nil {
+			errs[i] = s.tryElse(ctx, &ways[i], errs[i])
+		}
+	}
+	for _, at := range held {
+		t.members[at].rcpts--
+	}
+	return s.join(ctx, ways, errs)
+}
+
+// join accepts or refuses a recipient by what became of its ways.
+func (s *session) join(ctx context.Context, ways []message.Recipient, errs []error) error {
+	t := s.t
+	var taken []message.Recipient
+	failed := -1
+	for i := range ways {
+		if errs[i] == nil {
+			taken = append(taken, ways[i])
+		}
+		if errs[i] != nil && (failed < 0 || isWorse(errs[i], errs[failed])) {
+			failed = i
+		}
+	}
+	policy := ways[0].Route.Policy.Mixed
+	mixed := failed >= 0 && len(taken) > 0 && mail.ReplyFor(errs[failed]).Class() == 5 && policy == mail.MixedAccept
+	if failed < 0 || mixed {
+		if mixed {
+			t.report.Anomaly("mixed fan-out accepted", errs[failed])
+		}
+		taken[0].Further = false
+		for i := range taken[1:] {
+			taken[1+i].Further = true
+		}
+		t.accept(&taken[0], taken[1:]...)
+		return nil
+	}
+	for i := range taken {
+		m := &t.members[taken[i].Member]
+		m.stale = true // it holds a recipient that we refuse
+	}
+	return s.refuseRelayed(ctx, &ways[failed], errs[failed])
+}
+
+// offerAll offers the ways of a recipient to their next hops, to all at a time, and returns the error of each.
+func (s *session) offerAll(ctx context.Context, ways []message.Recipient) []error {
+	t := s.t
+	t.settle(ctx)
+	ctx, stage := t.report.Enter(ctx, mail.StageRcpt)
+	defer stage.End(nil)
+	errs := make([]error, len(ways))
+	message.AtATime(len(t.members), func(at int) {
+		m := &t.members[at]
+		var failed error
+		for i := range ways {
+			w := &ways[i]
+			if w.Member != at {
+				continue
+			}
+			c := inTurn(ctx, &w.Route)
+			if failed == nil && !m.isOpen() {
+				m.abort()
+				failed = t.beginQuietly(c, at)
+			}
+			if errs[i] = failed; failed != nil {
+				continue
+			}
+			err := offer(c, m.tx, w)
+			m.lent = false
+			if err != nil && !mixedAccepted(w, err) {
+				m.stale = m.stale || len(w.Accepted) > 0
+				errs[i] = err
+			}
+		}
+	})
+	return errs
+}
+
+// settle has the reverse-path rewritten, if a member needs that, before several ask for it at a time.
+func (t *transaction) settle(ctx context.Context) {
+	for i := range t.members {
+		if t.members[i].route.Rewrite {
+			t.rewrite(ctx)
+			return
+		}
+	}
+}
+
+// beginQuietly is begin for one of several at a time, which have one stage.
+func (t *transaction) beginQuietly(ctx context.Context, at int) error {
+	tx, err := t.session.cfg.Relay.Begin(ctx, t.delivery(ctx, at))
+	return t.begun(ctx, at, tx, err)
+}
+
+// renewAll is Renew for several members. It returns the one that has recipients, or a Fan of those that have.
+func (t *transaction) renewAll(ctx context.Context) (mail.Transaction, error) {
+	t.fan = nil
+	t.settle(ctx)
+	ctx, stage := t.report.Enter(ctx, mail.StageBegin)
+	errs := make([]error, len(t.members))
+	message.AtATime(len(t.members), func(at int) {
+		m := &t.members[at]
+		switch {
+		case m.rcpts == 0:
+			m.abort()
+			return
+		case !m.isOpen():
+			m.abort()
+			errs[at] = t.beginQuietly(ctx, at)
+		default:
+			errs[at] = m.tx.Renew(ctx)
+		}
+		if m.lent = false; errs[at] != nil {
+			m.abort()
+			m.stale = true
+		}
+	})
+	err := t.oneError(errs)
+	stage.End(err)
+	if err != nil {
+		return nil, err
+	}
+	return t.fanOut(), nil
+}
+
+// oneError returns the error that stands for the members: that of the one with all recipients, or else 451, because the
+// others still are accepted.
+func (t *transaction) oneError(errs []error) error {
+	held := 0
+	var first error
+	for at := range t.members {
+		if t.members[at].rcpts > 0 {
+			held++
+		}
+		if first == nil {
+			first = errs[at]
+		}
+	}
+	if first == nil || held == 1 {
+		return first
+	}
+	return notAll(first)
+}
+
+// fanOut returns the transaction at the members that have recipients.
+func (t *transaction) fanOut() mail.Transaction {
+	var members []message.Member
+	place := make([]int, len(t.members)) // in members
+	for at := range t.members {
+		if m := &t.members[at]; m.rcpts > 0 {
+			place[at] = len(members)
+			members = append(members, message.Member{Tx: m.tx, Unsealed: t.session.messages.Unsealed(&m.route)})
+		}
+	}
+	if len(members) == 1 {
+		return members[0].Tx
+	}
+	n := 0
+	for i := range t.rcpts {
+		r := &t.rcpts[i]
+		if r.Route.Action == mail.Drop {
+			continue
+		}
+		own := &members[place[r.Member]].Own
+		for range r.Accepted {
+			*own = append(*own, n)
+			n++
+		}
+	}
+	t.fan = message.NewFan(members)
+	return t.fan
+}

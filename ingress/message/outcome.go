@@ -1,0 +1,115 @@
+package message
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// perRecipient returns one outcome per recipient that is relayed, out of one per forward-path that was accepted.
+func (m *Message) perRecipient(outcomes []mail.Outcome) []mail.Outcome {
+	n, single := 0, true
+	for i := range m.Recipients {
+		r := &m.Recipients[i]
+		n += len(r.Accepted)
+		single = single && !r.Further && len(r.Accepted) <= 1
+	}
+	if single || n != len(outcomes) {
+		return outcomes
+	}
+	var out []mail.Outcome
+	for i := 0; i < len(m.Recipients); {
+		policy, took := m.Recipients[i].Route.Policy, 0
+		for first := i; i < len(m.Recipients) && (i == first || m.Recipients[i].Further); i++ {
+			took += len(m.Recipients[i].Accepted)
+		}
+		if took > 0 {
+			out = append(out, m.joined(outcomes[:took], policy))
+		}
+		outcomes = outcomes[took:]
+	}
+	return out
+}
+
+// joined returns the outcome of a recipient of whose targets each has one: the first that is neither 2yz nor 5yz; where
+// some took the message and others refused it, what the rule chose; else the first, or the worst refusal.
+func (m *Message) joined(outcomes []mail.Outcome, policy mail.DomainPolicy) mail.Outcome {
+	var took, refused *mail.Outcome
+	for i := range outcomes {
+		switch o := &outcomes[i]; o.Reply.Class() {
+		case 2:
+			if took == nil {
+				took = o
+			}
+		case 5:
+			if refused == nil || o.Reply.Code > refused.Reply.Code {
+				refused = o
+			}
+		default:
+			return *o
+		}
+	}
+	switch {
+	case took == nil:
+		return *refused
+	case refused == nil:
+		return *took
+	case policy.Mixed == mail.MixedReject:
+		return *refused
+	}
+	m.report.Anomaly("mixed fan-out accepted", refused.Cause)
+	return *took
+}
+
+// differ reports whether outcomes do not fit into one reply.
+func differ(outcomes []mail.Outcome) bool {
+	for i := range outcomes {
+		if outcomes[i].Reply.Class() != outcomes[0].Reply.Class() {
+			return true
+		}
+	}
+	return false
+}
+
+// worst returns the one answer to the dot. Outcomes that differ in class do not fit into one reply, so they are a 451.
+func worst(outcomes []mail.Outcome) mail.Outcome {
+	if len(outcomes) == 0 {
+		return mail.Outcome{
+			Reply: mail.NewReply(451, 3, 0, "Local error, try again later"), Cause: errors.New("no outcome"),
+		}
+	}
+	out, doubt := outcomes[0], outcomes[0].InDoubt
+	for i := 1; i < len(outcomes); i++ {
+		o := &outcomes[i]
+		doubt = doubt || o.InDoubt
+		if o.Reply.Class() == 5 && o.Reply.Code > out.Reply.Code && out.Reply.Class() == 5 {
+			out = *o
+		}
+	}
+	if differ(outcomes) {
+		out = outcomes[0]
+		var said strings.Builder
+		for i := range outcomes {
+			said.WriteString("; " + outcomes[i].Reply.String())
+		}
+		out.Cause = errors.New("outcomes differ" + said.String())
+		out.Reply = mail.NewReply(451, 3, 0, "Recipients ended differently, try again")
+	}
+	out.InDoubt = doubt
+	return out
+}
+
+// together returns the error that stands for a message that no next hop took: each has failed by itself, before the end
+// of data.
+func (m *Message) together(ctx context.Context, f *Fan) error {
+	each := m.perRecipient(f.outcomes())
+	m.markSplit(ctx, each)
+	out := worst(each)
+	var r *mail.Refusal
+	if errors.As(out.Cause, &r) && r.Reply == out.Reply {
+		return r
+	}
+	return &mail.Refusal{Reply: out.Reply, Reason: "upstream", Host: out.Host, AboutUs: out.AboutUs, Cause: out.Cause}
+}
