@@ -28,6 +28,15 @@ bench:
 bench-relay: tools
 	$(GO) run ./loadtest/benchrelay
 
+# The same beside Postfix, Exim, Haraka and OpenSMTPD, and with the whole policy beside Postfix with its milters: twelve
+# minutes of an idle machine, as root. Writes bench/results/peers.json, peers.md and the table of README.md. QUICK=1: a minute,
+# and nothing is written; RESUME=1 goes on with a run that was broken off.
+.PHONY: peers
+peers: build tools
+	@.ci/tools peers
+	@$(GO) build -o bin/benchrelay ./loadtest/benchrelay
+	@exec bin/benchrelay -peers -binary bin/millrace $(if $(QUICK),-quick) $(if $(RESUME),-resume)
+
 # A cluster to play with: three nodes, Redis, destinations and HAProxy on loopback, until Ctrl-C.
 cluster: build tools
 	$(GO) build -o bin/clustertest ./loadtest/clustertest

@@ -5,8 +5,8 @@
 // verb by verb; peers that programs of others and the relay get along; policy who is refused, deferred and signed for;
 // nodes that several act as one; states what a connection costs. They share package world. The other folders are what
 // tests are made of: extern runs programs of others, source makes mail, fleet starts nodes, Redis and networks,
-// proveledger searches the states of the ledger, benchrelay measures the relay beside HAProxy, clustertest shows what
-// is promised of a cluster, chaos breaks what one stands on, abuse plays strangers that take what others need, load
-// sends all that goes through one and measures what it costs, and idle weighs connections on which nothing happens. The
-// relay knows nothing of it.
+// proveledger searches the states of the ledger, benchrelay measures the relay beside HAProxy and other relays,
+// clustertest shows what is promised of a cluster, chaos breaks what one stands on, abuse plays strangers that take
+// what others need, load sends all that goes through one and measures what it costs, and idle weighs connections on
+// which nothing happens. The relay knows nothing of it.
 package loadtest

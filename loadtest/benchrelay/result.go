@@ -3,15 +3,20 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"text/tabwriter"
 )
 
 // A result is what a run found.
 type result struct {
-	Machine   string
-	Rounds    int
-	Subjects  []string
+	Date      string            `json:",omitempty"`
+	Machine   string            // what the numbers were taken on
+	Rounds    int               // that are complete
+	Subjects  []string          // in the order of the tables
+	Versions  map[string]string // by subject
+	Without   map[string]string `json:",omitempty"` // peers that could not be had, and why
+	Calls     []callCount       `json:",omitempty"`
 	Scenarios []measured
 }
 
@@ -19,25 +24,55 @@ type result struct {
 type measured struct {
 	scenario
 	Runs    map[string][]sample
-	Medians map[string]median
+	Medians map[string]median `json:",omitempty"`
 }
 
 // A median is that over the rounds.
 type median struct {
 	CPU        float64 // seconds per 1000 messages
 	Rate       float64 // messages per second
-	Added      float64 // milliseconds per message and session, against nothing in between
+	Added      float64 // milliseconds per message and session until the sender is answered, against nothing in between
+	Memory     float64 // MiB
 	CPURatio   float64 // to HAProxy in the same round, the median of the rounds; 0 without HAProxy
 	AddedRatio float64 // to HAProxy, of the medians: the difference of one round is too small for it
 	Low, High  float64 // the smallest and the largest CPURatio of a round
 }
 
+func (s sample) rate() float64 { return float64(s.Messages) / s.Arrived }
+
+// each is the time that a message takes in one of so many sessions, in milliseconds.
+func (s sample) each(sessions int) float64 {
+	return 1000 * s.Wall * float64(sessions) / float64(s.Messages)
+}
+
+// void says which of the runs was void, and why; "" for none.
+func (m *measured) void() string {
+	for _, x := range slices.Sorted(maps.Keys(m.Runs)) {
+		if why := m.voidOf(x); why != "" {
+			return m.Name + " through " + x + ": " + why
+		}
+	}
+	return ""
+}
+
+func (m *measured) voidOf(x string) string {
+	for _, s := range m.Runs[x] {
+		if s.Void != "" {
+			return s.Void
+		}
+	}
+	return ""
+}
+
+// summarise computes the medians. A subject with a void run in a scenario has none there.
 func (r *result) summarise() {
 	for i := range r.Scenarios {
 		m := &r.Scenarios[i]
 		m.Medians = make(map[string]median)
-		for x, runs := range m.Runs {
-			m.Medians[x] = m.median(x, runs)
+		for x := range m.Runs {
+			if m.voidOf(x) == "" {
+				m.Medians[x] = m.median(x)
+			}
 		}
 		floor, ok := m.Medians[haproxy]
 		if !ok {
@@ -49,7 +84,8 @@ func (r *result) summarise() {
 			}
 			var ratios []float64
 			for round, s := range m.Runs[x] {
-				ratios = append(ratios, s.CPU/m.Runs[haproxy][round].CPU)
+				h := m.Runs[haproxy][round]
+				ratios = append(ratios, s.CPU/float64(s.Messages)/(h.CPU/float64(h.Messages)))
 			}
 			d.CPURatio, d.AddedRatio = middle(ratios), d.Added/floor.Added
 			d.Low, d.High = slices.Min(ratios), slices.Max(ratios)
@@ -58,15 +94,19 @@ func (r *result) summarise() {
 	}
 }
 
-func (m *measured) median(x string, runs []sample) median {
-	var cpu, rate, added []float64
-	n := float64(m.Messages)
-	for round, s := range runs {
-		cpu = append(cpu, 1000*s.CPU/n)
-		rate = append(rate, n/s.Wall)
-		added = append(added, 1000*(s.Wall-m.Runs[nothing][round].Wall)*float64(m.Sessions)/n)
+func (m *measured) median(x string) median {
+	var cpu, rate, added, memory []float64
+	for round, s := range m.Runs[x] {
+		cpu = append(cpu, 1000*s.CPU/float64(s.Messages))
+		rate = append(rate, s.rate())
+		memory = append(memory, float64(s.Memory)/1024)
+		base := 0.0 // in the race of those that judge there is none
+		if round < len(m.Runs[nothing]) {
+			base = m.Runs[nothing][round].each(m.Sessions)
+		}
+		added = append(added, s.each(m.Sessions)-base)
 	}
-	return median{CPU: middle(cpu), Rate: middle(rate), Added: middle(added)}
+	return median{CPU: middle(cpu), Rate: middle(rate), Added: middle(added), Memory: middle(memory)}
 }
 
 func middle(v []float64) float64 {
@@ -75,12 +115,14 @@ func middle(v []float64) float64 {
 	return (v[(n-1)/2] + v[n/2]) / 2
 }
 
-// table prints the medians for people.
+// table prints the medians beside HAProxy for people.
 func (r *result) table(out io.Writer) error {
-	fmt.Fprintf(out, "smtp-source -> X -> smtp-sink on loopback, medians of %d rounds, interleaved\n%s\n", r.Rounds,
-		r.Machine)
-	for _, s := range r.Subjects {
-		fmt.Fprintln(out, s)
+	fmt.Fprintf(out, "smtp-source -> X -> a counting sink on loopback, medians of %d rounds, interleaved\n%s\n",
+		r.Rounds, r.Machine)
+	for _, x := range r.Subjects {
+		if v := r.Versions[x]; v != "" {
+			fmt.Fprintf(out, "%s: %s\n", x, v)
+		}
 	}
 	fmt.Fprintln(out)
 	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
@@ -125,14 +167,4 @@ func reached(ratio, target float64, of string) string {
 		return fmt.Sprintf("%s %.1f reached", of, target)
 	}
 	return fmt.Sprintf("%s %.1f MISSED", of, target)
-}
-
-func (b *bench) describe() []string {
-	var lines []string
-	for _, x := range b.subjects {
-		if x.version != "" {
-			lines = append(lines, x.name+": "+x.version)
-		}
-	}
-	return lines
 }

@@ -13,25 +13,31 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/millrace/millrace/loadtest/extern"
 	"github.com/millrace/millrace/loadtest/fleet"
 )
 
-// A subject is an X between smtp-source and smtp-sink. pid 0 is nothing: its address is smtp-sink's own.
+// A subject is an X between smtp-source and the sink. The meter of nothing is zero, and its address the sink's own.
 type subject struct {
 	name    string
 	version string
 	addr    string
-	pid     int
+	pace    pace
+	most    int // sessions at a time; 0: as many as there are
+	meter   meter
+	policy  bool // it judges, and is measured in those scenarios alone
 }
 
-// The names of the subjects.
+// runs reports whether a subject is measured in a scenario.
+func (x *subject) runs(s scenario) bool {
+	return x.policy == s.Policy && (x.most == 0 || s.Sessions <= x.most)
+}
+
+// The names of the subjects that others are compared with.
 const (
-	nothing  = "nothing"
-	haproxy  = "haproxy"
-	millrace = "millrace"
+	nothing  = "no relay"
+	haproxy  = "HAProxy TCP"
+	millrace = "Millrace"
 )
 
 // A bench holds the processes of a run.
@@ -39,134 +45,65 @@ type bench struct {
 	dir      string
 	progress io.Writer
 	source   extern.Program
-	subjects []subject
+	sink     *sink
+	subjects []*subject
 	running  []*fleet.Process
+	without  map[string]string // peers that could not be had, and why
+	letters  map[int]string    // files of signed messages, by size
+	apart    bool              // it has a machine of its own, with control groups
+	quick    bool
 }
 
-// start runs smtp-sink and the subjects. HAProxy is left out, and said to be, if there is none.
-func (b *bench) start(ctx context.Context, binary string) error {
+// start runs the sink and the subjects that need nothing installed. HAProxy is left out, and said to be, if there is
+// none.
+func (b *bench) start(ctx context.Context, o options) error {
 	var err error
 	if b.source, err = extern.Look("smtp-source"); err != nil {
 		return err
 	}
-	sink, err := b.startSink(ctx)
-	if err != nil {
-		return err
-	}
-	b.subjects = []subject{{name: nothing, addr: sink}}
-	if err := b.startHAProxy(ctx, sink); err != nil {
-		fmt.Fprintln(b.progress, "benchrelay: without HAProxy:", err)
-	}
-	return b.startMillrace(ctx, sink, binary)
-}
-
-func (b *bench) startSink(ctx context.Context) (string, error) {
-	program, err := extern.Look("smtp-sink")
-	if err != nil {
-		return "", err
-	}
-	args := []string{"-c", "-m", "18000"}
-	if os.Getuid() == 0 {
-		args = append(args, "-u", "nobody") // smtp-sink refuses to serve as root
-	}
-	addr, err := freeAddr()
-	if err != nil {
-		return "", err
-	}
-	_, err = b.serve(ctx, program.Command(ctx, append(args, addr, "4096")...), addr)
-	return addr, err
-}
-
-// haproxyConfig passes octets on and does nothing else. HAProxy's own default is a thread per core.
-const haproxyConfig = `
-global
-	maxconn 5000
-defaults
-	mode tcp
-	timeout connect 10s
-	timeout client 5m
-	timeout server 5m
-listen relay
-	bind %s
-	server sink %s
-`
-
-func (b *bench) startHAProxy(ctx context.Context, sink string) error {
-	program, err := extern.Look("haproxy")
-	if err != nil {
-		return err
-	}
 	addr, err := freeAddr()
 	if err != nil {
 		return err
 	}
-	config := filepath.Join(b.dir, "haproxy.cfg")
-	if err := os.WriteFile(config, fmt.Appendf(nil, haproxyConfig, addr, sink), 0o644); err != nil {
+	if b.sink, err = newSink(addr); err != nil {
 		return err
 	}
-	pid, err := b.serve(ctx, program.Command(ctx, "-db", "-q", "-f", config), addr)
+	b.without = make(map[string]string)
+	b.subjects = []*subject{{name: nothing, addr: addr}}
+	binary, err := fleet.Build(ctx, b.dir, o.binary)
 	if err != nil {
 		return err
 	}
-	said, err := program.Command(ctx, "-v").Output()
-	if err != nil {
-		return err
+	all := []peer{peers[0], peers[1]}
+	if b.apart {
+		all = peers
 	}
-	version, _, _ := strings.Cut(string(said), "\n")
-	b.subjects = append(b.subjects, subject{haproxy, version + "; TCP mode, a thread per core", addr, pid})
-	return nil
-}
-
-// millraceConfig has no policy, no TLS, no traces and a log that stays empty.
-const millraceConfig = `hostname: millrace.bench.example
-postmaster: postmaster@elsewhere.example
-listen:
-  - {addr: "%s"}
-routes: routes.txt
-limits: {connections: 15000, connections_per_client: 15000}
-log: {level: error}
-`
-
-func (b *bench) startMillrace(ctx context.Context, sink, binary string) error {
-	version := binary
-	if binary == "" {
-		version = "built from this tree"
+	for _, p := range all {
+		if !strings.Contains(p.name, o.x) {
+			continue
+		}
+		if err := b.startPeer(ctx, p, binary); err != nil {
+			if p.name == millrace {
+				return err
+			}
+			b.leaveOut(p.name, err)
+		}
 	}
-	binary, err := fleet.Build(ctx, b.dir, binary)
-	if err != nil {
-		return err
-	}
-	addr, err := freeAddr()
-	if err != nil {
-		return err
-	}
-	config := filepath.Join(b.dir, "millrace.yaml")
-	if err := os.WriteFile(config, fmt.Appendf(nil, millraceConfig, addr), 0o644); err != nil {
-		return err
-	}
-	// A proxy in TCP mode does not look at messages either; what looking costs is measured by bench/auth_test.go.
-	routes := "domain * dmarc=off require_auth=no seal=never\n@bench.example smtp://" + sink + "\n"
-	if err := os.WriteFile(filepath.Join(b.dir, "routes.txt"), []byte(routes), 0o644); err != nil {
-		return err
-	}
-	pid, err := b.serve(ctx, exec.CommandContext(ctx, binary, "serve", "-c", config), addr)
-	if err != nil {
-		return err
-	}
-	b.subjects = append(b.subjects, subject{millrace, version, addr, pid})
 	return nil
 }
 
 // serve runs cmd and returns its pid once addr takes connections.
 func (b *bench) serve(ctx context.Context, cmd *exec.Cmd, addr string) (int, error) {
-	var said bytes.Buffer // of a program that fails to start; nothing is expected of one that serves
-	cmd.Stderr = &said
+	var said bytes.Buffer // of a program that fails to start; little is expected of one that serves
+	cmd.Stdout, cmd.Stderr = &said, &said
+	cmd.WaitDelay = time.Second
 	p, err := fleet.Run(cmd)
 	if err != nil {
 		return 0, err
 	}
 	b.running = append(b.running, p)
 	if err := fleet.AwaitPort(ctx, p, addr); err != nil {
+		p.End() // before what it said is read
 		return 0, fmt.Errorf("%w: %s", err, bytes.TrimSpace(said.Bytes()))
 	}
 	return cmd.Process.Pid, nil
@@ -177,16 +114,51 @@ func (b *bench) close() {
 	for i := len(b.running) - 1; i >= 0; i-- {
 		b.running[i].End()
 	}
+	for _, x := range b.subjects {
+		x.meter.end()
+	}
+	if b.sink != nil {
+		b.sink.close()
+	}
 }
 
-// warm lets each subject open its sessions and fill its pools.
+// leaveOut goes on without a peer, and says so.
+func (b *bench) leaveOut(name string, why error) {
+	fmt.Fprintf(b.progress, "benchrelay: without %s: %v\n", name, why)
+	b.without[name] = why.Error()
+}
+
+// warm lets each subject open its sessions and fill its pools. A peer that relays nothing is left out.
 func (b *bench) warm(ctx context.Context) error {
+	var all []*subject
 	for _, x := range b.subjects {
-		for _, octets := range []int{4096, 256 << 10} {
-			if _, err := b.measure(ctx, scenario{Sessions: 20, Messages: 200, Octets: octets, Reuse: true},
-				x); err != nil {
-				return fmt.Errorf("warming %s: %w", x.name, err)
-			}
+		switch err := b.warmOne(ctx, x); {
+		case err == nil:
+			all = append(all, x)
+		case x.name == nothing || x.name == millrace || ctx.Err() != nil:
+			return fmt.Errorf("warming %s: %w", x.name, err)
+		default:
+			b.leaveOut(x.name, err)
+			x.meter.end()
+		}
+	}
+	b.subjects = all
+	return nil
+}
+
+func (b *bench) warmOne(ctx context.Context, x *subject) error {
+	for _, octets := range []int{4096, 64 << 10} {
+		s := cell(octets, 20, true, x.policy)
+		s.Messages = 200
+		if x.pace != swift {
+			s.Messages = 20
+		}
+		got, err := b.measure(ctx, s, x)
+		if err == nil && got.Void != "" {
+			err = errors.New(got.Void)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -194,42 +166,58 @@ func (b *bench) warm(ctx context.Context) error {
 
 // A sample is one run of smtp-source.
 type sample struct {
-	CPU  float64 // seconds of the subject
-	Wall float64 // seconds
+	Messages int
+	CPU      float64 // seconds of the subject
+	Wall     float64 // seconds until the sender had its last answer
+	Arrived  float64 // seconds until the sink had the last message
+	Memory   int     // KiB that the subject holds at the end
+	Void     string  `json:",omitempty"` // why the run is no result
 }
 
-// measure runs smtp-source once.
-func (b *bench) measure(ctx context.Context, s scenario, x subject) (sample, error) {
+// arrival bounds the wait for what a queue still holds when its sender has left.
+const arrival = time.Minute
+
+// measure runs smtp-source once, and counts at the sink. smtp-source ends with an error at the first reply that is no
+// 2yz: a run that fails is void, and says why.
+func (b *bench) measure(ctx context.Context, s scenario, x *subject) (sample, error) {
+	n := s.messages(x.pace, b.quick)
 	o := extern.SourceOptions{
-		Sessions: s.Sessions, Messages: s.Messages, Octets: s.Octets, Reuse: s.Reuse,
-		Reverse: "source@client.example", Forward: "sink@bench.example",
+		Sessions: s.Sessions, Messages: n, Octets: s.Octets, Reuse: s.Reuse, Numbered: true, Helo: clientName,
+		Reverse: "source@" + senderDomain, Forward: recipient,
 	}
+	if s.Policy {
+		o.File = b.letters[s.Octets]
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*arrival)
+	defer cancel()
 	cmd := b.source.Command(ctx, o.Args(x.addr)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	before, err := cpuTime(x.pid)
+	b.sink.expect()
+	before, err := x.meter.cpu()
 	if err != nil {
 		return sample{}, err
 	}
 	begun := time.Now()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return sample{}, fmt.Errorf("smtp-source: %w: %.300s", err, out)
+	out, failed := cmd.CombinedOutput()
+	got := sample{Messages: n, Wall: time.Since(begun).Seconds()}
+	if failed != nil {
+		got.Void = fmt.Sprintf("smtp-source: %v: %.300s", failed, bytes.TrimSpace(out))
+		return got, nil
 	}
-	wall := time.Since(begun)
-	after, err := cpuTime(x.pid)
-	return sample{CPU: (after - before).Seconds(), Wall: wall.Seconds()}, err
-}
-
-// cpuTime is the CPU time that a process has taken, all its threads together. Its clock is that of
-// clock_getcpuclockid(3), which counts in nanoseconds where /proc/PID/stat counts in hundredths of a second.
-func cpuTime(pid int) (time.Duration, error) {
-	if pid == 0 {
-		return 0, nil
+	waiting, done := context.WithTimeout(ctx, arrival)
+	got.Arrived = b.sink.await(waiting, n).Sub(begun).Seconds()
+	done()
+	if b.apart {
+		x.meter.settle()
+		got.Memory = x.meter.memory()
 	}
-	var t unix.Timespec
-	if err := unix.ClockGettime(int32(^pid<<3|2), &t); err != nil {
-		return 0, errors.Join(fmt.Errorf("process %d is gone", pid), err)
+	after, err := x.meter.cpu()
+	got.CPU = (after - before).Seconds()
+	got.Void = b.sink.account(n)
+	if s.Policy && got.Void == "" {
+		got.Void = judged(b.sink.first())
 	}
-	return time.Duration(t.Nano()), nil
+	return got, err
 }
 
 func freeAddr() (string, error) {
@@ -238,4 +226,38 @@ func freeAddr() (string, error) {
 		return "", err
 	}
 	return fleet.Local(ports[0]), nil
+}
+
+// fill puts the places of a run into a text of the folder peers.
+func (b *bench) fill(dir, addr string) *strings.Replacer {
+	host, port, _ := strings.Cut(addr, ":")
+	sinkHost, sinkPort, _ := strings.Cut(b.sink.addr(), ":")
+	return strings.NewReplacer("@DIR@", dir, "@ADDR@", addr, "@HOST@", host, "@PORT@", port, "@SINK@", b.sink.addr(),
+		"@SINKHOST@", sinkHost, "@SINKPORT@", sinkPort)
+}
+
+// write makes a folder of a folder of the folder peers.
+func (b *bench) write(from, dir string, fill *strings.Replacer) error {
+	entries, err := configurations.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		source, target := from+"/"+e.Name(), filepath.Join(dir, e.Name())
+		if e.IsDir() {
+			err = b.write(source, target, fill)
+		} else {
+			var text []byte
+			if text, err = configurations.ReadFile(source); err == nil {
+				err = os.WriteFile(target, []byte(fill.Replace(string(text))), 0o644)
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

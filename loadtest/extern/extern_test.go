@@ -264,3 +264,17 @@ func TestFind_CacheFirst(t *testing.T) {
 		t.Errorf("PATH does not begin with %s in %q", bin, cmd.Env)
 	}
 }
+
+// TestCalls_Parse: the table of strace is read with and without errors.
+func TestCalls_Parse(t *testing.T) {
+	got := parseCalls(`% time     seconds  usecs/call     calls    errors syscall
+------ ----------- ----------- --------- --------- ----------------
+ 60.00    0.000600           3       200        50 read
+ 40.00    0.000400           4       100           write
+------ ----------- ----------- --------- --------- ----------------
+100.00    0.001000           3       300        50 total
+`)
+	if got != (Calls{All: 300, Failed: 50}) {
+		t.Errorf("got %+v", got)
+	}
+}

@@ -13,11 +13,17 @@ import (
 func StartHAProxy(t testing.TB, config string) (addr string) {
 	t.Helper()
 	haproxy := Find(t, "haproxy")
-	file := filepath.Join(t.TempDir(), "haproxy.cfg")
 	return serve(t, func(addr string) *exec.Cmd {
-		writeFile(t, file, strings.ReplaceAll(config, "ADDR", addr))
-		return haproxy.Command(context.Background(), "-db", "-f", file)
+		return haproxy.Command(context.Background(), "-db", "-f", SaveHAProxy(t, config, addr))
 	})
+}
+
+// SaveHAProxy writes such a configuration for an address and returns the file.
+func SaveHAProxy(t testing.TB, config, addr string) (file string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "haproxy.cfg")
+	writeFile(t, file, strings.ReplaceAll(config, "ADDR", addr))
+	return file
 }
 
 // TCPProxy is the HAProxy configuration that joins ADDR to upstream octet for octet; serverOptions stand on the

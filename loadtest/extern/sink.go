@@ -50,6 +50,8 @@ type SourceOptions struct {
 	Forward  string
 	// Numbered puts a number before the local part of Forward, for each message another one, from 1 on.
 	Numbered bool
+	Helo     string // what it calls itself; "": the name of the machine
+	File     string // of the message, with lines that end in LF, in place of one of Octets
 }
 
 // Args are the options of smtp-source(1), which ends with an error at the first reply that is no 2yz.
@@ -63,6 +65,12 @@ func (o SourceOptions) Args(addr string) []string {
 	}
 	if o.Numbered {
 		args = append(args, "-N")
+	}
+	if o.Helo != "" {
+		args = append(args, "-M", o.Helo)
+	}
+	if o.File != "" {
+		args = append(args, "-F", o.File)
 	}
 	return append(args, addr)
 }

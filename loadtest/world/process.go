@@ -3,14 +3,11 @@ package world
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -183,13 +180,9 @@ func Holding(t testing.TB, dir string, b []byte) (found []string, files int) {
 // Tracee returns the one child of a process.
 func Tracee(t testing.TB, pid int) int {
 	t.Helper()
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	child, err := extern.Child(pid)
 	if err != nil {
 		t.Fatal(err)
-	}
-	child, err := strconv.Atoi(strings.TrimSpace(string(children)))
-	if err != nil {
-		t.Fatalf("children of strace: %q", children)
 	}
 	return child
 }
