@@ -52,14 +52,28 @@ const (
 	trioSink = trioDomain
 )
 
-// newRig starts all of it. What it started ends with close, which it calls itself when it fails.
+// rigTries is how often it is tried: another process may take a port between its choice and its use.
+const rigTries = 3
+
+// newRig starts all of it, below dir. What it started ends with close, which it calls itself when it fails.
 func newRig(ctx context.Context, dir string, o options) (*rig, error) {
-	r := &rig{dir: dir, sinks: make(map[string]*fleet.Sink), resting: make(map[*fleet.Fleet][]float64)}
-	if err := r.start(ctx, o); err != nil {
-		r.close()
-		return nil, err
+	var err error
+	for try := range rigTries {
+		r := &rig{
+			dir:   filepath.Join(dir, fmt.Sprint("rig", try+1)),
+			sinks: make(map[string]*fleet.Sink), resting: make(map[*fleet.Fleet][]float64),
+		}
+		if err = os.Mkdir(r.dir, 0o700); err == nil {
+			err = r.start(ctx, o)
+		}
+		if err == nil {
+			return r, nil
+		}
+		if r.close(); ctx.Err() != nil {
+			break
+		}
 	}
-	return r, nil
+	return nil, err
 }
 
 func (r *rig) start(ctx context.Context, o options) error {
