@@ -79,8 +79,12 @@ func TestRelay_TLSPolicies(t *testing.T) {
 			if c.want != "" {
 				for range 2 { // the Site is not cooled by it
 					_, err := w.relay.Begin(t.Context(), to("one.test"))
-					if r := want(t, err, c.want); r.Reason != "tls policy" {
-						t.Errorf("reason %s", r.Reason)
+					reason := "tls policy"
+					if strings.Contains(c.name, "certificate") {
+						reason = "certificate"
+					}
+					if r := want(t, err, c.want); r.Reason != reason {
+						t.Errorf("reason %s, want %s", r.Reason, reason)
 					}
 				}
 				if len(w.events()) != 0 {

@@ -189,7 +189,7 @@ func (l *lease) password() (string, *mail.Refusal) {
 			return password, nil
 		}
 	}
-	r := mail.Refuse(451, 3, 5, "System is not configured for this destination", "no password",
+	r := mail.Refuse(451, 3, 5, "System is not configured for this destination", reasonCredentials,
 		errors.New("no password for "+user+" at "+string(l.at.site)))
 	r.Unreached = true
 	return "", r

@@ -2,6 +2,7 @@ package egress
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"time"
@@ -46,9 +47,18 @@ func paused(until time.Time, cause error) *mail.Refusal {
 // noHost returns the Refusal for a destination of which no host could be used.
 func noHost(failed dial.Failures) *mail.Refusal {
 	for _, err := range failed {
-		if isPolicy(err) {
-			return mail.Refuse(451, 7, 5, "Destination does not offer the TLS that is required", "tls policy", failed)
+		switch {
+		case !isPolicy(err):
+		case isCertificate(err):
+			return mail.Refuse(451, 7, 5, "Destination has no certificate that is valid for it", reasonCertificate,
+				failed)
+		default:
+			return mail.Refuse(451, 7, 5, "Destination does not offer the TLS that is required", "tls policy",
+				failed)
 		}
+	}
+	if isAuth(failed) {
+		return mail.Refuse(451, 4, 1, "Destination cannot be reached, try again later", reasonCredentials, failed)
 	}
 	r := mail.Refuse(451, 4, 1, "Destination cannot be reached, try again later", reasonUnreachable, failed)
 	r.Unreached = failed.Unanswered()
@@ -61,6 +71,19 @@ const (
 	reasonCooling     = "cooling"
 	reasonDNS         = "dns"
 )
+
+// The reasons of refusals that an administrator ends: a user or a password that a next hop refuses, or that is not
+// configured, and a certificate that is not valid where one is required.
+const (
+	reasonCredentials = "credentials"
+	reasonCertificate = "certificate"
+)
+
+// isCertificate reports whether the certificate of a host is not valid for it.
+func isCertificate(err error) bool {
+	var certificate *tls.CertificateVerificationError
+	return errors.As(err, &certificate)
+}
 
 // reasonNoTime is the reason of a refusal that is Unreached because too little time was left to try.
 const reasonNoTime = "no time to connect"

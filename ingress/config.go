@@ -34,6 +34,7 @@ type Config struct {
 	Relay   Relay            // required
 	Store   world.Store      // draws the rates of routes; nil disables them
 	Emit    func(mail.Event) // must not block; nil disables events
+	Rules   func() uint64    // the version of the rules that Router knows, for events; nil: 0
 	Tracer  trace.Tracer     // nil disables spans
 	Client  client.Config    // who a client is
 	Message message.Config   // what a message is
@@ -87,6 +88,9 @@ func New(cfg Config) (*Server, error) {
 	}
 	if cfg.Emit == nil {
 		cfg.Emit = func(mail.Event) {}
+	}
+	if cfg.Rules == nil {
+		cfg.Rules = func() uint64 { return 0 }
 	}
 	if cfg.Rcpt == 0 {
 		cfg.Rcpt = DefaultRcpt

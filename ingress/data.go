@@ -35,7 +35,7 @@ func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 	}
 	s.forgetBrief()
 	m := s.messages.Begin(message.Envelope{
-		Client: s.conn, Reputation: s.clientReputation(), Reverse: t.reverse, Params: t.params, Recipients: t.rcpts,
+		Client: s.conn, Reputation: reputationOf(s), Reverse: t.reverse, Params: t.params, Recipients: t.rcpts,
 		Route: &message.FirstRelayed(t.rcpts).Route, SPF: t.spf, Asked: t.last, Previous: &s.receipt,
 	}, b, t, &t.report)
 	defer m.Close() // after a panic

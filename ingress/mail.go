@@ -15,7 +15,9 @@ type transaction struct {
 	session *session
 	reverse mail.Path
 	params  mail.Params
-	last    time.Time // of the last RCPT or DATA
+	opened  time.Time
+	waited  time.Duration // that the client was waited for before
+	last    time.Time     // of the last RCPT or DATA
 	report  report.Transaction
 
 	client client.Transaction
@@ -43,7 +45,8 @@ func (s *session) Mail(ctx context.Context, reverse mail.Path, p mail.Params) er
 	t.report = s.reporter.Begin(ctx, client, s.begun, time.Now())
 	t.client = s.client.Begin(reverse)
 	e := &t.report.Event
-	e.Helo, e.TLS, e.Reverse = s.conn.Helo, s.conn.TLSVersion(), reverse
+	e.Helo, e.TLS, e.Reverse, e.Rules = s.conn.Helo, s.conn.TLSVersion(), reverse, s.cfg.Rules()
+	t.opened, t.waited = time.Now(), s.conn.Waited()
 	s.t = t
 	if err := message.Room(s.conn); err != nil {
 		err = t.refuse("MAIL", err)

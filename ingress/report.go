@@ -3,6 +3,7 @@ package ingress
 import (
 	"errors"
 	"strconv"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 
@@ -23,11 +24,18 @@ func (t *transaction) refuseRcpt(r *message.Recipient, err error) error {
 	return t.report.Refused(e, "RCPT", err)
 }
 
+// ending returns the event that ends the transaction, as far as all of them are alike.
+func (t *transaction) ending() mail.Event {
+	e := t.report.Event
+	e.Ends, e.Recipients = true, t.accepted
+	e.All, e.Waited = time.Since(t.opened), t.session.conn.Waited()-t.waited
+	return e
+}
+
 // refuseData refuses DATA, which ends the transaction, and reports it.
 func (t *transaction) refuseData(err error) error {
 	t.ends = true
-	e := t.report.Event
-	e.Ends, e.Recipients = true, t.accepted
+	e := t.ending()
 	e.To, e.Legs = t.record.to(t.rcpts, &e, nil), t.legs()
 	return t.report.Refused(e, "DATA", err)
 }
@@ -39,8 +47,8 @@ func (t *transaction) emitAborted() {
 		return
 	}
 	t.ends = true
-	e := t.report.Event
-	e.Kind, e.Ends, e.Recipients = mail.Aborted, true, t.accepted
+	e := t.ending()
+	e.Kind = mail.Aborted
 	e.To, e.Legs = t.record.to(t.rcpts, &e, nil), t.legs()
 	t.report.Emit(e)
 }
@@ -65,9 +73,8 @@ func (t *transaction) refuse(verb string, err error) error {
 func (s *session) emitEnd(end *message.Ending, kind mail.Kind, reply mail.Reply, octets int64) {
 	out, t := &end.Outcome, s.t
 	t.ends = true
-	e := t.report.Event
-	e.Ends = true
-	e.Kind, e.Mode, e.Recipients, e.Octets = kind, end.Mode, t.accepted, octets
+	e := t.ending()
+	e.Kind, e.Mode, e.Octets = kind, end.Mode, octets
 	e.Verb, e.Reply, e.Cause = "DATA", reply, end.Err
 	e.Host, e.HostTLS, e.Reused, e.InDoubt = out.Host, out.TLS, out.Reused, out.InDoubt
 	var r *mail.Refusal

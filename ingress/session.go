@@ -190,8 +190,8 @@ func widest(c *wire.Client) netip.Prefix {
 	return network.Widest(c.Addr.Addr())
 }
 
-// clientReputation returns what a message has to know about the client.
-func (s *session) clientReputation() message.Reputation {
+// reputationOf returns what a message has to know about the client of a session.
+func reputationOf(s *session) message.Reputation {
 	allowed, knownGood := s.client.Reputation()
 	return message.Reputation{
 		Trusted: s.trusted, Allowed: allowed, KnownGood: knownGood, Name: s.client.Name(),

@@ -312,6 +312,9 @@ func Inspect(file string) (*Config, error) {
 	return c, nil
 }
 
+// Source returns the name of the file that the configuration was read from.
+func (c *Config) Source() string { return c.file }
+
 // Parse validates a configuration that was read already. file is its name in complaints, and relative file names count
 // from its folder. A text of rules that is not empty replaces the rules files, and the key routes is then its name. The
 // error is Problems, all of them.

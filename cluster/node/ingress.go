@@ -22,12 +22,17 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 	if err != nil {
 		return err
 	}
+	idKeys, err := p.files.secret.derive(labelMessageID)
+	if err != nil {
+		return err
+	}
 	d := n.cfg.Deadlines
 	cfg := ingress.Config{
 		Router: p.files.rules,
 		Relay:  n.relay,
 		Store:  p.store,
 		Emit:   n.events.Emit,
+		Rules:  n.rules.version,
 		Tracer: tracer,
 		// What is delivered by us comes from them, and so do the addresses that others write to us at.
 		Addresses: p.egress.Addresses,
@@ -37,14 +42,17 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 			Hostname:    n.cfg.Hostname,
 			LoopTagKeys: loopTagKeys,
 			HoldWindow:  int64(n.cfg.Limits.HoldWindow),
-			Auth:        p.auth,
-			SPF:         p.spf,
-			Store:       p.store,
-			MarkKeys:    markKeys,
-			Once:        n.ledger,
-			Data:        time.Duration(d.Data),
-			Commit:      time.Duration(d.Commit),
-			Lend:        time.Duration(d.Lend),
+
+			MessageIDKey: idKeys[0],
+
+			Auth:     p.auth,
+			SPF:      p.spf,
+			Store:    p.store,
+			MarkKeys: markKeys,
+			Once:     n.ledger,
+			Data:     time.Duration(d.Data),
+			Commit:   time.Duration(d.Commit),
+			Lend:     time.Duration(d.Lend),
 		},
 	}
 	if l := n.learning; l != nil {

@@ -3,9 +3,13 @@ package node
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"log/slog"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -19,6 +23,8 @@ type journal struct {
 	least   slog.Level // events below it are not logged
 	hashKey []byte     // nil: addresses are logged in clear
 
+	warned map[warned]time.Time // the warnings of late, and when they were given
+
 	line     line      // the one being written
 	scratch  []byte    // a text of it
 	elements []byte    // of its lists
@@ -26,7 +32,8 @@ type journal struct {
 }
 
 // level returns the level that an event is logged at. The events of a connection and of accepted recipients are for
-// debugging: the line of the transaction repeats them.
+// debugging: the line of the transaction repeats them. A warning is what an administrator should act on; what strangers
+// cause, or a destination, is none.
 func level(e *mail.Event) slog.Level {
 	switch e.Kind {
 	case mail.Connected, mail.Disconnected, mail.Routed:
@@ -35,15 +42,61 @@ func level(e *mail.Event) slog.Level {
 		if e.Recipients == 0 { // all recipients were refused, and each has a line of its own
 			return slog.LevelDebug
 		}
+	case mail.Deferred:
+		if e.Reason == "credentials" || e.Reason == "certificate" {
+			return slog.LevelWarn
+		}
 	case mail.Anomaly:
-		return slog.LevelWarn
+		if !isNotice(e.Reason) {
+			return slog.LevelWarn
+		}
 	}
 	return slog.LevelInfo
+}
+
+// notices are the reasons of anomalies on which nothing is to be done: what clients and messages are like.
+var notices = []string{
+	"TLS handshake", "first line is no field", "mailbox line dropped", "DMARC pct ignored", "delivered before",
+	"mixed fan-out accepted", "body hash foretold wrongly",
+}
+
+func isNotice(reason string) bool {
+	return slices.Contains(notices, reason) || strings.HasPrefix(reason, "authentication overridden: ")
+}
+
+const (
+	// sameWarning is how long a warning is not repeated for the same thing: it is a line of level info meanwhile.
+	sameWarning = 10 * time.Minute
+	// maxWarned bounds the things that are remembered. Beyond them all are forgotten.
+	maxWarned = 1024
+)
+
+// A warned is what a warning was about: the reason, and where the trouble is.
+type warned struct {
+	reason, host string
+	site         mail.Site
+	nextHop      mail.NextHop
+}
+
+// isNew reports whether a warning about the same thing as e was not given within sameWarning, and notes that it is.
+func (j *journal) isNew(e *mail.Event) bool {
+	w := warned{reason: e.Reason, host: e.Host, site: e.Site, nextHop: e.NextHop}
+	if at, ok := j.warned[w]; ok && e.Time.Sub(at) < sameWarning {
+		return false
+	}
+	if len(j.warned) >= maxWarned || j.warned == nil {
+		j.warned = make(map[warned]time.Time)
+	}
+	j.warned[w] = e.Time
+	return true
 }
 
 // see logs one event. While the log is crowded only outcomes of messages are logged.
 func (j *journal) see(e *entry) {
 	l := level(&e.Event)
+	if l == slog.LevelWarn && !j.isNew(&e.Event) {
+		l = slog.LevelInfo
+	}
 	if l < j.least {
 		return
 	}
@@ -103,6 +156,35 @@ func (j *journal) addClient(e *mail.Event) {
 		l.number("recipients", int64(e.Recipients))
 	}
 	l.outside("verb", e.Verb)
+	j.addJudgement(e)
+}
+
+// addJudgement adds what was found of the client and its message.
+func (j *journal) addJudgement(e *mail.Event) {
+	l := &j.line
+	if e.Signals != "" {
+		l.key("score")
+		l.b = strconv.AppendFloat(l.b, e.Score, 'f', 1, 64)
+		l.outside("signals", j.mask(e.Signals))
+	}
+	if e.Auth != "" {
+		l.begin("auth", '{')
+		l.outside("results", e.Auth)
+		l.outside("signers", e.Signers)
+		l.outside("policy", e.Policy)
+		l.end('}')
+	}
+	l.outside("signed", e.Signed)
+	l.outside("unsigned", e.Unsigned)
+	if e.MessageID != 0 {
+		l.key("message_id")
+		l.b = append(l.b, '"')
+		l.b = hex.AppendEncode(l.b, binary.BigEndian.AppendUint64(nil, e.MessageID))
+		l.b = append(l.b, '"')
+	}
+	if e.Rules != 0 {
+		l.number("rules", int64(e.Rules))
+	}
 }
 
 // addNextHop adds the recipient, the rule and the next hop of an event that is about one of each and has no lists.
@@ -155,6 +237,14 @@ func (j *journal) addTimes(e *mail.Event) {
 			begun = true
 		}
 		l.ms(mail.Stage(s).String(), d)
+	}
+	if e.Ends {
+		if !begun {
+			l.begin("ms", '{')
+			begun = true
+		}
+		l.ms("client", e.Waited)
+		l.ms("all", e.All)
 	}
 	if begun {
 		l.end('}')

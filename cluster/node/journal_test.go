@@ -147,7 +147,9 @@ func wholeEvent() mail.Event {
 		Time:  time.Unix(1700000000, 0).UTC(),
 		Trace: mail.TraceID{1}, Client: netip.MustParseAddr("192.0.2.1"), Helo: "c.example", TLS: "TLS 1.3",
 		Reverse: mail.Path{Local: "a", Domain: "a.example"}, Forward: info, Rule: rule, NextHop: far,
-		Verb: "DATA", Reply: reply, Octets: 4096, SRS: "bounces",
+		Verb: "DATA", Reply: reply, Octets: 4096, SRS: "bounces", Score: 1.25, Signals: "no-ptr 1.2",
+		Auth: "spf=pass dkim=pass dmarc=pass", Signers: "d=a.example pass", Policy: "reject", Signed: "b.example, arc",
+		Unsigned: "no key", MessageID: 1, Rules: 7, All: 5 * time.Millisecond, Waited: time.Millisecond,
 		To: []mail.To{
 			{
 				Forward: info, Rule: rule, Outcome: mail.Relayed, Verb: "DATA", Reply: reply,
@@ -186,8 +188,11 @@ func TestJournal_Line(t *testing.T) {
 	want := `{"time":"2023-11-14T22:13:20.000000Z","level":"INFO","msg":"relayed",` +
 		`"trace":"01000000000000000000000000000000",` +
 		`"client":"192.0.2.1","helo":"c.example","tls":"TLS 1.3","reverse":"a@a.example","srs":"bounces",` +
-		`"recipients":2,"verb":"DATA","mode":"hold","octets":4096,"reply":"250 2.0.0 queued as 1",` +
-		`"in_doubt":true,"ms":{"commit":1.500},"to":[` +
+		`"recipients":2,"verb":"DATA","score":1.2,"signals":"no-ptr 1.2",` +
+		`"auth":{"results":"spf=pass dkim=pass dmarc=pass","signers":"d=a.example pass","policy":"reject"},` +
+		`"signed":"b.example, arc","unsigned":"no key","message_id":"0000000000000001","rules":7,` +
+		`"mode":"hold","octets":4096,"reply":"250 2.0.0 queued as 1",` +
+		`"in_doubt":true,"ms":{"commit":1.500,"client":1.000,"all":5.000},"to":[` +
 		`{"forward":"info@b.example","outcome":"relayed","rule":"r:9 @b.example","reply":"250 2.0.0 queued as 1",` +
 		`"targets":[{"forward":"bob@far.example","next_hop":"mx:far.example"}]},` +
 		`{"forward":"no@b.example","outcome":"dropped","rule":"r:9 @b.example","reply":"250 2.0.0 queued as 1",` +
@@ -400,6 +405,43 @@ func TestJournal_Crowded(t *testing.T) {
 			t.Errorf("%d lines of messages", n)
 		}
 	})
+}
+
+// TestJournal_Warnings: a warning is what an administrator should act on. It comes once in ten minutes about the same
+// thing, and what is said in between is information.
+func TestJournal_Warnings(t *testing.T) {
+	var out bytes.Buffer
+	w := newLogWriter(&out)
+	j := &journal{out: w}
+	began := time.Unix(1700000000, 0)
+	say := func(after time.Duration, e mail.Event) {
+		e.Time = began.Add(after)
+		j.see(&entry{Event: e})
+	}
+	for minute := range 25 {
+		at := time.Duration(minute) * time.Minute
+		say(at, mail.Event{Kind: mail.Deferred, Reason: "credentials", NextHop: mail.NextHop{Host: "a.example"}})
+		say(at, mail.Event{Kind: mail.Deferred, Reason: "unreachable"})
+		say(at, mail.Event{Kind: mail.Anomaly, Reason: "TLS handshake"})
+		say(at, mail.Event{Kind: mail.Anomaly, Reason: "accept"})
+	}
+	say(0, mail.Event{Kind: mail.Deferred, Reason: "credentials", NextHop: mail.NextHop{Host: "b.example"}})
+	w.flush(time.Minute)
+	levels := make(map[string]int)
+	for line := range strings.Lines(out.String()) {
+		var fields struct{ Level, Reason string }
+		if err := json.Unmarshal([]byte(line), &fields); err != nil {
+			t.Fatal(err)
+		}
+		levels[fields.Level+" "+fields.Reason]++
+	}
+	for what, want := range map[string]int{
+		"WARN credentials": 4, "INFO credentials": 22, "WARN unreachable": 0, "WARN TLS handshake": 0, "WARN accept": 3,
+	} {
+		if levels[what] != want {
+			t.Errorf("%s: %d lines, want %d", what, levels[what], want)
+		}
+	}
 }
 
 func BenchmarkJournal(b *testing.B) {

@@ -117,6 +117,7 @@ func (n *Node) start() error {
 	if err := n.startEvents(); err != nil {
 		return err
 	}
+	logStart(n)
 	n.startTeller()
 	tracer, err := n.startTracer()
 	if err != nil {
@@ -162,6 +163,15 @@ func (n *Node) start() error {
 	n.log.say(slog.LevelInfo, "ready", "rules", rules.Len(), "domains", rules.Domains(),
 		"places", placesFor(n.cfg.Limits.Connections, maxOpenFiles()))
 	return nil
+}
+
+// logStart logs the first line of the node: what runs here.
+func logStart(n *Node) {
+	args := []any{"version", n.opts.Version, "configuration", n.cfg.Source(), "node", n.cfg.Hostname}
+	if n.cfg.Cluster != nil {
+		args = append(args, "cluster", n.cfg.Cluster.Name)
+	}
+	n.log.say(slog.LevelInfo, "starting", args...)
 }
 
 // startEvents begins to log events.

@@ -25,6 +25,7 @@ const (
 	labelFingerprint = "millrace key fingerprint"
 	labelGossip      = "millrace gossip"
 	labelOnce        = "millrace once"
+	labelMessageID   = "millrace log message-id"
 )
 
 // keySize is the length of a derived key in octets.

@@ -17,6 +17,9 @@ type Config struct {
 	Hostname    string   // our name in Received fields; required
 	LoopTagKeys [][]byte // keys of the loop tags, current first; at least one of at least 16 octets
 
+	// MessageIDKey is the key of the hash by which events tell two mails from two deliveries of one; nil disables it.
+	MessageIDKey []byte
+
 	HoldWindow int64 // octets of a message that are held back when it may be signed; 0: 256 KiB
 
 	Auth *auth.Authenticator // nil disables authentication and signing

@@ -48,6 +48,7 @@ type headerScan struct {
 	results  bool // there is an Authentication-Results field, or what some readers take for one
 	field    fieldKind
 	media    mediaScan
+	id       idScan
 	received int
 	tagged   int // Received fields with a loop tag
 	tags     []loopTag
@@ -112,6 +113,7 @@ func (h *headerScan) line(l []byte) {
 	if h.media.wanted {
 		h.media.line(l)
 	}
+	h.id.line(l)
 	if l[0] != ' ' && l[0] != '\t' {
 		h.field = otherField
 		if len(l) > 9 && bytes.EqualFold(l[:9], []byte("received:")) {

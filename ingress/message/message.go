@@ -204,7 +204,8 @@ func (m *Message) finish(ctx context.Context) error {
 	}
 	ctx, span := m.report.Part(ctx, "smtp.auth")
 	decision := m.auth.Finish(ctx)
-	m.report.Event.Auth = decision.Summary
+	event := &m.report.Event
+	event.Auth, event.Signers, event.Policy = decision.Summary, decision.Signers, decision.Policy
 	for _, o := range decision.Overrides {
 		m.report.Anomaly("authentication overridden: "+o, nil)
 	}
@@ -225,6 +226,7 @@ func (m *Message) finish(ctx context.Context) error {
 
 // compose returns what the window holds below our fields, without the results that pretend to be ours.
 func (m *Message) compose() (mail.Octets, error) {
+	m.report.Event.MessageID = m.window.head.id.hash
 	if m.auth == nil {
 		var buf [1024]byte // enough for most; append takes more where it must
 		return m.above(m.appendReceived(buf[:0]), nil), nil
@@ -234,6 +236,7 @@ func (m *Message) compose() (mail.Octets, error) {
 	if err != nil {
 		return mail.Octets{}, err
 	}
+	m.report.Event.Signed, m.report.Event.Unsigned = m.auth.Signed()
 	m.buffer.fields = fields
 	m.body.Count(m.buffer.size() - size)
 	if m.window.signing && m.mode != mail.ModeStream && m.someUnsealed() {

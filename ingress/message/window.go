@@ -53,6 +53,7 @@ func (m *Message) readWindow(ctx context.Context) error {
 	w := &m.window
 	w.head.form = m.body.Form()
 	w.head.media.wanted = m.Route.Reports
+	w.head.id.key = m.cfg.MessageIDKey
 	w.signing = m.someSealed()
 	w.judged = w.signing || m.wantsAuth()
 	for {

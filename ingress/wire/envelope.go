@@ -26,7 +26,7 @@ func (c *conn) mail(arg []byte) {
 			c.spent.barren++
 			c.out.reply(*fault)
 		} else {
-			c.malformed("MAIL", arg, *fault)
+			malformed(c, "MAIL", arg, *fault)
 		}
 		return
 	}
@@ -54,12 +54,12 @@ func (c *conn) rcpt(arg []byte) {
 	forward, fault := parseRcpt(arg, c.tx.utf8, c.srv.cfg.loose())
 	if fault != nil {
 		c.tx.refuse(refusedForGood)
-		c.malformed("RCPT", arg, *fault)
+		malformed(c, "RCPT", arg, *fault)
 		return
 	}
 	if int(c.tx.rcpts) >= c.srv.cfg.Recipients {
 		c.tx.refuse(refusedForNow)
-		c.out.reply(c.tooManyRcpts(forward))
+		c.out.reply(beyondLimit(c, forward))
 		return
 	}
 	c.out.beforeWait()
@@ -72,12 +72,12 @@ func (c *conn) rcpt(arg []byte) {
 }
 
 // malformed replies to a MAIL or RCPT whose argument is none, and has its event tell that.
-func (c *conn) malformed(verb string, arg []byte, r mail.Reply) {
+func malformed(c *conn, verb string, arg []byte, r mail.Reply) {
 	c.mistake(c.tell(mail.Event{Verb: verb, Reply: r, Reason: reasonOf(r), Cause: errors.New(string(arg))}))
 }
 
-// tooManyRcpts returns the reply to a recipient beyond the limit, whose event names it.
-func (c *conn) tooManyRcpts(forward mail.Path) mail.Reply {
+// beyondLimit returns the reply to a recipient beyond the limit, whose event names it.
+func beyondLimit(c *conn, forward mail.Path) mail.Reply {
 	to := mail.To{
 		Forward: forward, Outcome: mail.Deferred, Verb: "RCPT", Reply: tooManyRcpts, Reason: reasonOf(tooManyRcpts),
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/millrace/millrace/router/mail"
 )
@@ -25,6 +26,18 @@ type Client struct {
 	Unknown bool
 
 	conn *conn // nil in a Client that the engine did not make: its methods wait for nothing and find nothing
+}
+
+// Waited returns how long the client was waited for since its last message, the present one included.
+func (c *Client) Waited() time.Duration {
+	if c.conn == nil {
+		return 0
+	}
+	waited := c.conn.seat.waited
+	if b := c.conn.body; b != nil {
+		waited += b.pace.spent
+	}
+	return waited
 }
 
 // TLSVersion returns the name of the TLS version in use, "" in clear.

@@ -33,6 +33,9 @@ type Decision struct {
 	SPF, DKIM, DMARC, ARC string
 	// Summary is all of it for mail.Event.Auth, such as "spf=pass dkim=pass dmarc=pass arc=none".
 	Summary string
+	// Signers are the domains of the signatures and their results, as mail.Event has them. Policy is that of the
+	// author's domain.
+	Signers, Policy string
 }
 
 // Finish ends the body and returns the decision. Called again it returns the same.
@@ -74,9 +77,9 @@ func (m *Message) Finish(ctx context.Context) Decision {
 		d.Refusal = mail.Refuse(451, 7, 0, "The body is not the one that its DKIM signature tells of, try again",
 			"body hash foretold wrongly", nil)
 	}
-	d.DKIM = e.bestResult()
+	d.DKIM, d.Signers = e.bestResult(), e.signers()
 	if e.wantsDMARC() {
-		d.DMARC = j.dmarc.Result.String()
+		d.DMARC, d.Policy = j.dmarc.Result.String(), j.dmarc.Policy
 	}
 	// Without a cause it is the body that was not compared.
 	if m.wantsARC() && (m.arc.CV != arc.TempError || m.arc.Cause != nil) {
@@ -148,6 +151,23 @@ func (m *Message) bodyMatters() bool {
 		m.matters = &differs
 	}
 	return *m.matters
+}
+
+// maxSigners bounds the signatures that signers names.
+const maxSigners = 5
+
+// signers returns the domains of the signatures and their results.
+func (e *evidence) signers() string {
+	var buf [256]byte
+	b := buf[:0]
+	for i := range e.signatures[:min(len(e.signatures), maxSigners)] {
+		if i > 0 {
+			b = append(b, ", "...)
+		}
+		b = append(append(b, "d="...), e.signatures[i].Domain...)
+		b = append(append(b, ' '), e.result(i).String()...)
+	}
+	return string(b)
 }
 
 func (d *Decision) summarize() {

@@ -28,7 +28,10 @@ func (m *Message) Fields(dst []byte, mode mail.Mode) ([]byte, error) {
 	var buf [1024]byte
 	results := m.appendResults(buf[:0], j)
 	var set, signatures []byte
-	if j != nil && m.signing.maySign {
+	switch {
+	case j == nil && m.signing.maySign:
+		m.unsigned = "the message was streamed"
+	case j != nil && m.signing.maySign:
 		var err error
 		if set, signatures, err = m.sign(j, results); err != nil {
 			return dst, mail.Refuse(451, 3, 0, "Local error, try again later", "signing", err)
@@ -76,19 +79,41 @@ func (m *Message) sign(j *judgement, results []byte) (set, signatures []byte, er
 		hash, ok = m.predictedHash(c)
 	}
 	if !ok || !m.signing.signs(&m.evidence, j, m.arc) {
+		m.unsigned = m.signing.whyNot(&m.evidence, j)
 		return nil, nil, nil
 	}
 	m.a.workers <- struct{}{}
 	defer func() { <-m.a.workers }()
 	s := &m.signing
-	if signatures, err = s.sign(s.chosen(&m.evidence, j), c, hash); err != nil || !s.seals(&m.evidence, m.arc) {
+	signers := s.chosen(&m.evidence, j)
+	if signatures, err = s.sign(signers, c, hash); err != nil {
 		return nil, signatures, err
+	}
+	seals := s.seals(&m.evidence, m.arc)
+	m.signed = signerNames(signers, seals)
+	if !seals {
+		return nil, signatures, nil
 	}
 	if len(results) == 0 {
 		results = append(append(results, m.a.cfg.AuthservID...), "; none"...)
 	}
 	set, err = s.seal(signatures, results, c, hash, m.arc)
 	return set, signatures, err
+}
+
+// signerNames returns what a message is signed with.
+func signerNames(list []signer, seals bool) string {
+	if len(list) == 1 && !seals {
+		return list[0].domain
+	}
+	var words []string
+	for _, one := range list {
+		words = append(words, one.domain)
+	}
+	if seals {
+		words = append(words, "arc")
+	}
+	return strings.Join(words, ", ")
 }
 
 // A signing is what signs a message.
@@ -101,6 +126,19 @@ type signing struct {
 // signs reports whether the message gets any signature of ours.
 func (s *signing) signs(e *evidence, j *judgement, chain arc.Result) bool {
 	return s.seals(e, chain) || len(s.chosen(e, j)) > 0
+}
+
+// whyNot returns why a message gets no signature of ours.
+func (s *signing) whyNot(e *evidence, j *judgement) string {
+	switch {
+	case len(j.overrides) > 0:
+		return "its refusal was overridden"
+	case strings.Contains(j.dmarc.Aligned, "dkim"):
+		return "its author's own signature passes"
+	case e.scan.from == nil || e.author == "" && !e.env.Client.Trusted:
+		return "no author domain"
+	}
+	return "its author is not authenticated, or there is no key for the domain"
 }
 
 // seals reports whether the message gets an ARC set. The way of a trusted client's message begins here, so that there

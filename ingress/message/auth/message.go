@@ -56,9 +56,16 @@ type Message struct {
 	matters  *bool         // what bodyMatters found; nil before
 	early    *mail.Refusal // what Refusal returned
 
+	signed   string // what Fields signed with
+	unsigned string // why it did not, though it might have
+
 	decision *Decision  // nil before Finish
 	outcome  *judgement // that of decision
 }
+
+// Signed returns what Fields signed with, such as "example.com, arc", and else why it did not sign though it might
+// have.
+func (m *Message) Signed() (with, whyNot string) { return m.signed, m.unsigned }
 
 // Begin reads the header section of a message: lines that end in CRLF, without dot-stuffing, whole, up to and with the
 // empty line. It is kept and must not change until Close. Look-ups start and Begin does not wait for them; no look-up
