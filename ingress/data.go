@@ -105,8 +105,8 @@ func (t *transaction) judgeEnding(e *message.Ending) (mail.Kind, mail.Reply) {
 	return mail.Deferred, reply
 }
 
-// drawMessage draws the rates of the recipients for a message that the next hop took, or may have taken, and for one
-// that was refused for good.
+// drawMessage draws the rates of the recipients for a message that the next hop took, or may have taken, for one that
+// was refused for good, and for one that came to nothing.
 func (s *session) drawMessage(ctx context.Context, e *message.Ending, kind mail.Kind) {
 	for i := range s.t.rcpts {
 		switch r := &s.t.rcpts[i].Route; {
@@ -115,6 +115,8 @@ func (s *session) drawMessage(ctx context.Context, e *message.Ending, kind mail.
 			s.draw(ctx, r.Rates)
 		case kind == mail.Refused:
 			s.draw(ctx, r.RefusedRates)
+		default:
+			s.draw(ctx, r.BarrenRates)
 		}
 	}
 }

@@ -87,6 +87,8 @@ func (s *session) refuseRelayed(ctx context.Context, r *message.Recipient, err e
 	s.t.learnRefusal(&r.Route, err)
 	if mail.ReplyFor(err).Class() == 5 {
 		s.draw(ctx, r.Route.RefusedRates)
+	} else {
+		s.draw(ctx, r.Route.BarrenRates)
 	}
 	return s.t.refuseRcpt(r, publicRefusal(err, append(slices.Clip(s.t.rcpts), *r)))
 }
@@ -260,7 +262,7 @@ func (s *session) checkRates(ctx context.Context, r *mail.Route) error {
 	if len(r.Rates) == 0 || s.cfg.Store == nil {
 		return nil
 	}
-	query := slices.Concat(r.Rates, r.RefusedRates)
+	query := slices.Concat(r.Rates, r.RefusedRates, r.BarrenRates)
 	for i := range query {
 		query[i].Peek = true
 	}

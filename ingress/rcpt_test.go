@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -48,6 +49,7 @@ func alone(name string) func(q mail.Query) ([]mail.Route, error) {
 		routes[0].Alone = true
 		routes[0].Rates = []mail.Rate{{Name: name, Count: 1, Per: time.Hour}}
 		routes[0].RefusedRates = []mail.Rate{{Name: name + " refused", Count: 1, Per: time.Hour}}
+		routes[0].BarrenRates = []mail.Rate{{Name: name + " barren", Count: 1, Per: time.Hour}}
 		return routes, err
 	}
 }
@@ -68,7 +70,8 @@ func TestRcpt_Alone(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			relay := &ingresstest.Relay{}
 			counts := &limitedStore{
-				allow: map[string]int{"a": 9, "b": 9, "a refused": 9, "b refused": 9}, drawn: map[string]int{},
+				allow: map[string]int{"a": 9, "b": 9, "a refused": 9, "b refused": 9, "a barren": 9, "b barren": 9},
+				drawn: map[string]int{},
 			}
 			w := serve(t, routes, relay, func(c *Config, _ *wire.Config) { c.Store = counts })
 			w.say("MAIL FROM:<>", "250")
@@ -87,6 +90,41 @@ func TestRcpt_Alone(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRcpt_BudgetsCountMessages: hosts that verify an address without a message use up no message of it. What comes to
+// nothing has a budget of its own.
+func TestRcpt_BudgetsCountMessages(t *testing.T) {
+	relay := &ingresstest.Relay{}
+	counts := &limitedStore{allow: map[string]int{"a": 1, "a refused": 1, "a barren": 30}, drawn: map[string]int{}}
+	w := serve(t, rules{"a": alone("a")}, relay, func(c *Config, _ *wire.Config) { c.Store = counts })
+	verify := func(ends string) {
+		w.say("MAIL FROM:<>", "250")
+		w.say("RCPT TO:<a@example.com>", "250 2.1.5")
+		w.say(ends, "250")
+	}
+	for range 20 {
+		verify("RSET")
+	}
+	verify("EHLO client.example")
+	if want := map[string]int{"a barren": 21}; !maps.Equal(counts.drawn, want) {
+		t.Errorf("21 look-ups have drawn %v, want %v", counts.drawn, want)
+	}
+	w.say("MAIL FROM:<>", "250")
+	w.say("RCPT TO:<a@example.com>", "250 2.1.5")
+	w.say("DATA", "354")
+	w.say(text+".", "250")
+	if want := map[string]int{"a barren": 21, "a": 1}; !maps.Equal(counts.drawn, want) {
+		t.Errorf("with a message they have drawn %v, want %v", counts.drawn, want)
+	}
+	counts.mu.Lock()
+	counts.allow["a"] = 9
+	counts.mu.Unlock()
+	for range 9 {
+		verify("RSET")
+	}
+	w.say("MAIL FROM:<>", "250")
+	w.say("RCPT TO:<a@example.com>", "450 4.7.1 Too many messages to this address, try again later id=")
 }
 
 // TestRcpt_Chosen: a stranger chose the next hop of mail to a rewritten reverse-path, and of no other. A client that
@@ -139,8 +177,8 @@ func TestRcpt_Chosen(t *testing.T) {
 	}
 }
 
-// A recipient's rates are drawn when a message is taken, and others when it or a message for it is refused for good. A
-// recipient waits while either is used up.
+// A recipient's rates are drawn when a message is taken, others when it or a message for it is refused for good, and
+// others when it comes to nothing. A recipient waits while one of them is used up.
 func TestRcpt_RouteRate(t *testing.T) {
 	no, later := mail.Refuse(550, 1, 1, "No", "upstream", nil), mail.Refuse(450, 2, 0, "Not now", "upstream", nil)
 	tests := []struct {
@@ -152,9 +190,9 @@ func TestRcpt_RouteRate(t *testing.T) {
 	}{
 		{"taken", nil, mail.Outcome{Reply: mail.NewReply(250, 0, 0, "OK")}, "250", "a"},
 		{"perhaps taken", nil, mail.Outcome{Reply: mail.NewReply(451, 4, 2, "Lost"), InDoubt: true}, "451", "a"},
-		{"put off at the dot", nil, mail.Outcome{Reply: mail.NewReply(451, 3, 0, "Later")}, "451", ""},
+		{"put off at the dot", nil, mail.Outcome{Reply: mail.NewReply(451, 3, 0, "Later")}, "451", "a barren"},
 		{"refused at the dot", nil, mail.Outcome{Reply: mail.NewReply(554, 7, 1, "No")}, "554", "a refused"},
-		{"put off at RCPT", later, mail.Outcome{}, "450 4.2.0", ""},
+		{"put off at RCPT", later, mail.Outcome{}, "450 4.2.0", "a barren"},
 		{"refused at RCPT", no, mail.Outcome{}, "550 5.1.1", "a refused"},
 	}
 	for _, tt := range tests {
@@ -162,7 +200,9 @@ func TestRcpt_RouteRate(t *testing.T) {
 			relay := &ingresstest.Relay{
 				Refuse: map[string]error{"a@far.example": tt.rcpt}, Outcomes: []mail.Outcome{tt.dot},
 			}
-			counts := &limitedStore{allow: map[string]int{"a": 2, "a refused": 2}, drawn: map[string]int{}}
+			counts := &limitedStore{
+				allow: map[string]int{"a": 2, "a refused": 2, "a barren": 2}, drawn: map[string]int{},
+			}
 			w := serve(t, rules{"a": alone("a")}, relay, func(c *Config, _ *wire.Config) { c.Store = counts })
 			for range 2 {
 				w.say("MAIL FROM:<>", "250")
@@ -175,18 +215,12 @@ func TestRcpt_RouteRate(t *testing.T) {
 				w.say("DATA", "354")
 				w.say(text+".", tt.says)
 			}
-			want := map[string]int{}
-			if tt.drawn != "" {
-				want[tt.drawn] = 2
-			}
+			want := map[string]int{tt.drawn: 2}
 			if fmt.Sprint(counts.drawn) != fmt.Sprint(want) {
 				t.Fatalf("drawn %v", counts.drawn)
 			}
 			begins := relay.Begins
 			w.say("MAIL FROM:<>", "250")
-			if tt.drawn == "" {
-				return
-			}
 			reply := w.say("RCPT TO:<a@example.com>", "450 4.7.1 Too many messages to this address")
 			if !strings.Contains(reply, "id=") {
 				t.Errorf("got %q", reply)

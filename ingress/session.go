@@ -112,6 +112,11 @@ func (s *session) Reset() {
 	if t == nil {
 		return
 	}
+	for i := range t.rcpts {
+		if r := &t.rcpts[i]; !r.Further {
+			s.draw(context.Background(), r.Route.BarrenRates)
+		}
+	}
 	t.abort()
 	t.emitAborted()
 	s.end()

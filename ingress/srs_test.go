@@ -176,7 +176,9 @@ func TestBody_ReportsAlone(t *testing.T) {
 			{"a header section and no more", "Subject: x\r\n", "550 5.7.1 " + mail.NoSuchMail},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
-				counts := &limitedStore{allow: map[string]int{"a": 1, "a refused": 1}, drawn: map[string]int{}}
+				counts := &limitedStore{
+					allow: map[string]int{"a": 1, "a refused": 1, "a barren": 1}, drawn: map[string]int{},
+				}
 				routes := rules{"a": func(q mail.Query) ([]mail.Route, error) {
 					list, err := alone("a")(q)
 					list[0].Reports = true

@@ -31,13 +31,15 @@ const (
 // How many messages a rewritten reverse-path takes. An address of a day takes bounceCount at once, and as many again
 // over bouncePer; one that opens to reports takes reportCount in its life, which is shorter than reportPer. All
 // addresses of a domain together take homeCount from one network of clients. The same figures count what is refused,
-// apart.
+// apart. Transactions without a message, such as those of hosts that verify an address, are counted apart as well: they
+// may be barrenTimes as many.
 const (
 	bounceCount = 20
 	bouncePer   = 24 * time.Hour
 	reportCount = 3
 	reportPer   = 31 * 24 * time.Hour
 	homeCount   = 100
+	barrenTimes = 20
 )
 
 // rewriter makes a Rewriter of the present keys. It is nil if Config.SRSKeys is.
@@ -151,23 +153,25 @@ func (v *version) bounce(q mail.Query, original mail.Path, opens mail.Opens, err
 		d := v.Defaults()
 		r.Policy.DMARC, r.Policy.Quarantine = d.DMARC, d.Quarantine
 		r.Policy.RequireAuth, r.Policy.Seal = mail.RequireAuthNo, mail.SealNever
-		r.Rates = bounceRates(q, original, opens, "srs")
-		r.RefusedRates = bounceRates(q, original, opens, "srs refused")
+		r.Rates = bounceRates(q, original, opens, "srs", 1)
+		r.RefusedRates = bounceRates(q, original, opens, "srs refused", 1)
+		r.BarrenRates = bounceRates(q, original, opens, "srs barren", barrenTimes)
 		addStep(steps, "to <"+original.String()+"> by "+r.NextHop.String())
 	}
 	return routes, err
 }
 
-// bounceRates returns the rates of a rewritten address and of the domain that it stands for, under a name.
-func bounceRates(q mail.Query, original mail.Path, opens mail.Opens, name string) []mail.Rate {
-	address := mail.Rate{Group: counterOf(q.Forward), Name: name, Count: bounceCount, Per: bouncePer}
+// bounceRates returns the rates of a rewritten address and of the domain that it stands for, under a name: times those
+// of messages.
+func bounceRates(q mail.Query, original mail.Path, opens mail.Opens, name string, times int) []mail.Rate {
+	address := mail.Rate{Group: counterOf(q.Forward), Name: name, Count: times * bounceCount, Per: bouncePer}
 	if opens == mail.OpensToReports {
-		address.Count, address.Per, address.Burst = 1, reportPer, reportCount
+		address.Count, address.Per, address.Burst = times, reportPer, times*reportCount
 	}
-	return []mail.Rate{
-		address,
-		{Group: ascii.Fold(original.Domain), Client: q.Client, Name: name, Count: homeCount, Per: bouncePer, Unit: 1},
-	}
+	return []mail.Rate{address, {
+		Group: ascii.Fold(original.Domain), Client: q.Client, Name: name, Count: times * homeCount, Per: bouncePer,
+		Unit: 1,
+	}}
 }
 
 // addStep appends a line to steps, which may be nil.

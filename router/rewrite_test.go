@@ -303,6 +303,13 @@ func TestRouter_BounceRate(t *testing.T) {
 		if err != nil || len(routes[0].Rates) != 2 || len(routes[0].RefusedRates) != 2 {
 			t.Fatalf("%s: %v, %v", to, routes, err)
 		}
+		barren := routes[0].BarrenRates
+		for i, want := range []int{20 * 20, 20 * 100} {
+			if len(barren) != 2 || barren[i].Name != "srs barren" || barren[i].Count != want ||
+				barren[i].Group != routes[0].Rates[i].Group {
+				t.Errorf("%s without a message is counted as %+v", to, barren)
+			}
+		}
 		return routes[0].Rates, routes[0].RefusedRates
 	}
 	first, _ := rates(plain)

@@ -63,10 +63,10 @@ type Route struct {
 	Rewrote  bool   // Forwards name another mailbox than the client did
 	Alone    bool   // the recipient shares its transaction with no other
 	Reports  bool   // the message has to be multipart/report
-	// Rates are all drawn when the next hop has taken the message, and RefusedRates when the recipient or the message
-	// is refused for good. A recipient is refused while one of either is used up. The slices are shared and not to be
-	// changed.
-	Rates, RefusedRates []Rate
+	// Rates are all drawn when the next hop has taken the message, RefusedRates when the recipient or the message is
+	// refused for good, and BarrenRates when the transaction ends without either. A recipient is refused while one of
+	// them is used up. The slices are shared and not to be changed.
+	Rates, RefusedRates, BarrenRates []Rate
 	// Else is the route to try if this one fails before the message: its next hop cannot be reached, or answers 4yz or
 	// 5yz to MAIL or to RCPT. It is nil for the last one. All of a list have one rule, policy and reverse-path, and one
 	// forward-path each.
