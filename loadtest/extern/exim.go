@@ -29,10 +29,12 @@ deliver_drop_privilege
 acl_smtp_rcpt = accept
 acl_smtp_data = accept
 begin routers
-any:
-  driver = accept
-  transport = file
+ROUTER
 begin transports
+next:
+  driver = smtp
+  port = NEXTPORT
+  hosts_try_dane =
 file:
   driver = appendfile
   directory = DIR/mail
@@ -42,11 +44,38 @@ file:
   message_suffix =
 `
 
+// eximDelivers and eximSends are the routers of an Exim that delivers, and of one that sends all mail on.
+const (
+	eximDelivers = `any:
+  driver = accept
+  transport = file`
+	eximSends = `any:
+  driver = manualroute
+  route_list = * NEXTHOST
+  self = send
+  transport = next`
+)
+
 // StartExim runs an Exim that accepts mail for every address, with STARTTLS under a certificate it signed itself, until
 // the test ends. It returns its address and a function that reads what has been delivered so far, oldest first by the
 // second, one Message per recipient. Exim delivers after it has answered: a reader waits until the message is there.
 // Content lacks the Received field that Exim put on top.
 func StartExim(t testing.TB) (addr string, messages func() []Message) {
+	t.Helper()
+	return startExim(t, strings.NewReplacer("ROUTER", eximDelivers, "NEXTPORT", "25"))
+}
+
+// StartEximRelay runs such an Exim that sends all mail on to next, as a client that uses what is offered: STARTTLS,
+// PIPELINING, BDAT.
+func StartEximRelay(t testing.TB, next string) (addr string) {
+	t.Helper()
+	host, port := split(t, next)
+	router := strings.ReplaceAll(eximSends, "NEXTHOST", host)
+	addr, _ = startExim(t, strings.NewReplacer("ROUTER", router, "NEXTPORT", port))
+	return addr
+}
+
+func startExim(t testing.TB, delivery *strings.Replacer) (addr string, messages func() []Message) {
 	t.Helper()
 	dir := t.TempDir()
 	for _, sub := range []string{"spool", "mail"} {
@@ -58,7 +87,7 @@ func StartExim(t testing.TB) (addr string, messages func() []Message) {
 	addr = serve(t, func(addr string) *exec.Cmd {
 		host, port := split(t, addr)
 		fill := strings.NewReplacer("DIR", dir, "HOST", host, "PORT", port)
-		writeFile(t, config, fill.Replace(eximConfig))
+		writeFile(t, config, fill.Replace(delivery.Replace(eximConfig)))
 		return sandbox(t, "Debian-exim", "exim4", "-C", config, "-bdf")
 	})
 	return addr, func() []Message {

@@ -1,11 +1,21 @@
 package extern
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
+	"math/big"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"testing"
+	"time"
 )
 
 // accounts are the users that programs expect where they are installed, each with a group of its own.
@@ -46,4 +56,150 @@ func PreparePostfix(dir string) error {
 		}
 	}
 	return os.MkdirAll(filepath.Join(dir, "queue", "pid"), 0o755)
+}
+
+// postfixConfig takes mail for every address from everyone, offers STARTTLS, and delivers by TRANSPORT.
+const postfixConfig = `
+compatibility_level = 3.6
+myhostname = postfix.test
+queue_directory = DIR/queue
+data_directory = DIR/data
+command_directory = /usr/sbin
+daemon_directory = /usr/lib/postfix/sbin
+mail_owner = postfix
+setgid_group = postdrop
+inet_interfaces = HOST
+inet_protocols = ipv4
+mydestination =
+alias_maps =
+alias_database =
+local_recipient_maps =
+mynetworks = 127.0.0.0/8
+smtpd_relay_restrictions = permit_mynetworks, reject
+smtpd_peername_lookup = no
+local_header_rewrite_clients =
+smtpd_tls_security_level = may
+smtpd_tls_cert_file = DIR/cert.pem
+smtpd_tls_key_file = DIR/cert.pem
+smtp_dns_support_level = disabled
+smtp_tls_security_level = may
+default_transport = TRANSPORT
+virtual_mailbox_domains =
+virtual_mailbox_base = DIR/mail
+virtual_mailbox_maps = static:box/
+virtual_uid_maps = static:65534
+virtual_gid_maps = static:65534
+`
+
+const postfixServices = `
+HOST:PORT inet  n - n - - smtpd
+pickup    unix  n - n 60  1 pickup
+cleanup   unix  n - n -   0 cleanup
+qmgr      unix  n - n 300 1 qmgr
+rewrite   unix  - - n -   - trivial-rewrite
+bounce    unix  - - n -   0 bounce
+defer     unix  - - n -   0 bounce
+trace     unix  - - n -   0 bounce
+proxymap  unix  - - n -   - proxymap
+smtp      unix  - - n -   - smtp
+virtual   unix  - n n -   - virtual
+error     unix  - - n -   - error
+retry     unix  - - n -   - error
+anvil     unix  - - n -   1 anvil
+tlsmgr    unix  - - n 1000? 1 tlsmgr
+`
+
+// StartPostfix runs a Postfix until the test ends, which takes mail for every address with STARTTLS, and returns its
+// address and a function that reads what it has delivered so far, in no order, one Message per recipient; Content lacks
+// the four fields that Postfix put on top. With next it sends all mail on to that address, with STARTTLS where that is
+// offered, and delivers none. It has several users, which takes root.
+func StartPostfix(t testing.TB, next string) (addr string, messages func() []Message) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("Postfix has users of its own, which only root can become")
+	}
+	Find(t, "postconf")
+	dir, err := os.MkdirTemp("", "postfix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	mail := filepath.Join(dir, "mail")
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Mkdir(mail, 0o755), os.Chown(mail, 65534, 65534),
+		PreparePostfix(dir)); err != nil {
+		t.Fatal(err)
+	}
+	passwd, group := Accounts()
+	writeFile(t, filepath.Join(dir, "passwd"), passwd)
+	writeFile(t, filepath.Join(dir, "group"), group)
+	writeFile(t, filepath.Join(dir, "cert.pem"), selfSigned(t, "postfix.test"))
+	transport := "virtual"
+	if next != "" {
+		host, port := split(t, next)
+		transport = "smtp:[" + host + "]:" + port
+	}
+	const script = `set -e
+if [ -n "$1" ]; then cd "$1"; mount -t overlay overlay -o lowerdir=usr:/usr /usr; cd /; fi
+mount --bind "$2/passwd" /etc/passwd
+mount --bind "$2/group" /etc/group
+exec /usr/lib/postfix/sbin/master -d -c "$2"`
+	unshare := Find(t, "unshare")
+	addr = serve(t, func(addr string) *exec.Cmd {
+		host, port := split(t, addr)
+		fill := strings.NewReplacer("DIR", dir, "HOST", host, "PORT", port, "TRANSPORT", transport)
+		writeFile(t, filepath.Join(dir, "main.cf"), fill.Replace(postfixConfig))
+		writeFile(t, filepath.Join(dir, "master.cf"), fill.Replace(postfixServices))
+		return exec.Command(unshare.path, "--mount", "sh", "-c", script, "sh", cacheRoot(), dir)
+	})
+	return addr, func() []Message { return postfixMessages(t, filepath.Join(mail, "box", "new")) }
+}
+
+// postfixMessages reads a Maildir.
+func postfixMessages(t testing.TB, dir string) []Message {
+	t.Helper()
+	var got []Message
+	for _, file := range readFolder(t, dir) {
+		var m Message
+		for range 3 { // Return-Path, X-Original-To, Delivered-To
+			line, rest, _ := strings.Cut(file, "\n")
+			name, value, _ := strings.Cut(line, ": ")
+			switch name {
+			case "Return-Path":
+				m.Reverse = path(value)
+			case "X-Original-To":
+				m.Forward = []string{value}
+			}
+			file = rest
+		}
+		m.Content = crlf(withoutField(file))
+		got = append(got, m)
+	}
+	return got
+}
+
+// selfSigned makes a key and a certificate for it, both as PEM.
+func selfSigned(t testing.TB, name string) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(24 * time.Hour),
+	}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})) +
+		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}))
 }
