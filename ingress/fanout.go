@@ -3,6 +3,7 @@ package ingress
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/millrace/millrace/ingress/message"
@@ -122,17 +123,24 @@ func (s *session) relayToSeveral(ctx context.Context, r *asked) error {
 		t.members[ways[i].Member].rcpts++ // so that no other takes its place
 	}
 	errs := s.offerAll(ctx, ways)
-	held := make([]int, len(ways))
+	var held, late []int // members, and ways that a member accepted behind the others
 	for i := range ways {
-		held[i] = ways[i].Member
-	}
-	for i := range ways {
-		if errs[i] != nil && ways[i].Route.Else != nil {
-			errs[i] = s.tryElse(ctx, &ways[i], errs[i])
+		held = append(held, ways[i].Member)
+		if errs[i] == nil || ways[i].Route.Else == nil {
+			continue
+		}
+		if errs[i] = s.tryElse(ctx, &ways[i], errs[i]); errs[i] == nil {
+			t.members[ways[i].Member].rcpts++
+			held, late = append(held, ways[i].Member), append(late, i)
 		}
 	}
 	for _, at := range held {
 		t.members[at].rcpts--
+	}
+	for n, i := range late { // the outcomes of a member come in the order in which it accepted
+		i -= n
+		ways, errs = append(ways, ways[i]), append(errs, nil)
+		ways, errs = slices.Delete(ways, i, i+1), slices.Delete(errs, i, i+1)
 	}
 	return s.join(ctx, ways, errs)
 }

@@ -3,6 +3,7 @@ package ingress
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -331,6 +332,61 @@ func TestFanOut_Seals(t *testing.T) {
 			relay.Got = relay.Got[:1]
 			if got := names(c.below(want)); got != "Received Authentication-Results" {
 				t.Errorf("the fixed next hop gets %s", got)
+			}
+		})
+	}
+}
+
+// TestFanOut_Lists: each list of a recipient that has several falls back to a next hop of its own, and what a next hop
+// says of each forward-path is noted for that one.
+func TestFanOut_Lists(t *testing.T) {
+	unreached := mail.Refuse(451, 4, 1, "Connection refused", "upstream", nil)
+	ways := func(all ...func(mail.Query) ([]mail.Route, error)) func(mail.Query) ([]mail.Route, error) {
+		return func(q mail.Query) (routes []mail.Route, _ error) {
+			for _, way := range all {
+				more, _ := way(q) // has no error
+				routes = append(routes, more...)
+			}
+			return routes, nil
+		}
+	}
+	for _, tt := range []struct {
+		name string
+		team func(mail.Query) ([]mail.Route, error)
+		want string
+	}{
+		{"two lists fall back", ways(ingresstest.Try("a@dead.example", "a@x.example"),
+			ingresstest.Try("b@gone.example", "b@y.example")), "x.example [a@x.example], y.example [b@y.example], "},
+		{"a list falls back to the next hop of another way", ways(ingresstest.Try("a@dead.example", "a@x.example"),
+			ingresstest.To("x.example", "b@x.example")), "x.example [b@x.example a@x.example], "},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			relay := &ingresstest.Relay{
+				Unreached: map[string]error{"dead.example": unreached, "gone.example": unreached},
+			}
+			w := serve(t, rules{"team": tt.team}, relay, guard(t, nil))
+			w.say("MAIL FROM:<s@client.example>", "250")
+			w.say("RCPT TO:<team@example.com>", "250")
+			w.say("DATA", "354")
+			w.say(text+".", "250")
+			got := ""
+			slices.SortFunc(relay.Got, func(a, b ingresstest.Delivered) int {
+				return strings.Compare(a.Delivery.NextHop.Host, b.Delivery.NextHop.Host)
+			})
+			for _, d := range relay.Got {
+				got += fmt.Sprint(d.Delivery.NextHop.Host, " ", d.Forwards, ", ")
+			}
+			if got != tt.want {
+				t.Errorf("got %s want %s", got, tt.want)
+			}
+			told := map[string][]string{}
+			for _, target := range w.end().To[0].Targets {
+				told[target.NextHop.Host] = append(told[target.NextHop.Host], target.Forward.String())
+			}
+			for _, d := range relay.Got {
+				if fmt.Sprint(told[d.Delivery.NextHop.Host]) != fmt.Sprint(d.Forwards) {
+					t.Errorf("outcomes of %s are noted for %s", d.Forwards, told[d.Delivery.NextHop.Host])
+				}
 			}
 		})
 	}
