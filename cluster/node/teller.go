@@ -157,10 +157,10 @@ func typeOf(e *mail.Event, to *mail.To) (events.Type, bool) {
 	switch {
 	case to.Drop || to.Outcome == mail.Dropped:
 		return "", false
-	case e.InDoubt, to.Outcome == mail.Aborted:
-		return events.Failed, true
 	case to.Outcome == mail.Relayed, took(to.Targets):
 		return events.Delivered, true
+	case e.InDoubt, to.Outcome == mail.Aborted:
+		return events.Failed, true
 	case to.Outcome == mail.Deferred:
 		return events.Deferred, true
 	case to.Outcome == mail.Refused && e.Host != "":
@@ -191,16 +191,30 @@ func (t *teller) event(e *mail.Event, to *mail.To, kind events.Type) events.Even
 	recipient := to.Forward.String()
 	data := events.Data{
 		Transaction: e.Trace.String(), Node: t.node, Recipient: recipient, Sender: e.Reverse.String(),
-		Rule: to.Rule.Pattern, Reply: replyOf(to, false), Reason: to.Reason, InDoubt: e.InDoubt, Auth: e.Auth,
-		Octets: e.Octets,
+		Rule: to.Rule.Pattern, Reply: replyOf(to, false), Reason: to.Reason,
+		InDoubt: e.InDoubt && kind == events.Failed, Auth: e.Auth, Octets: e.Octets,
 	}
 	if e.Client.IsValid() {
 		data.Client = e.Client.Unmap().String()
 	}
 	if kind != events.Rejected {
-		data.Host = e.Host
+		data.Host = hostOf(e, to)
 	}
 	return events.Event{Type: kind, ID: events.NewID(attempt, kind, recipient), Time: e.Time, Data: data}
+}
+
+// hostOf returns the host that a recipient's mail went to. That of an event with several next hops may be another
+// recipient's.
+func hostOf(e *mail.Event, to *mail.To) string {
+	if len(e.Legs) < 2 {
+		return e.Host
+	}
+	for i := range e.Legs {
+		if len(to.Targets) > 0 && e.Legs[i].NextHop == to.Targets[0].NextHop {
+			return e.Legs[i].Session.Host
+		}
+	}
+	return ""
 }
 
 // replyOf returns the reply that settled a recipient: the next hop's own if it is known, else what the client was

@@ -222,6 +222,40 @@ func TestTeller_Isolation(t *testing.T) {
 	}
 }
 
+// TestTeller_SeveralNextHops: of a message to several next hops each recipient's event has what its own one did.
+func TestTeller_SeveralNextHops(t *testing.T) {
+	again := mail.NewReply(451, 3, 0, "Recipients ended differently")
+	hop := func(host string) mail.NextHop { return mail.NextHop{Host: host} }
+	to := func(s, host string, r mail.Reply) mail.To {
+		return mail.To{
+			Forward: path(t, s), Outcome: mail.Deferred, Verb: "DATA", Reply: again,
+			Targets: []mail.Target{{Forward: path(t, s), NextHop: hop(host), Reply: r}},
+		}
+	}
+	e := mail.Event{
+		Kind: mail.Deferred, Ends: true, InDoubt: true, Host: "mx.x.example",
+		To: []mail.To{
+			to("a@example.com", "x.example", again), to("b@example.com", "y.example", mail.NewReply(250, 0, 0, "OK")),
+		},
+		Legs: []mail.Leg{
+			{NextHop: hop("x.example"), Session: mail.Taken{Host: "mx.x.example"}},
+			{NextHop: hop("y.example"), Session: mail.Taken{Host: "mx.y.example"}},
+		},
+	}
+	got, _ := posted(t, []events.Receiver{{Name: "all"}}, e)
+	if len(got) != 2 {
+		t.Fatalf("got %s", got)
+	}
+	for i, want := range []struct{ host, kind, doubt string }{
+		{"mx.x.example", "failed", `"in_doubt":true`}, {"mx.y.example", "delivered", ""},
+	} {
+		if !strings.Contains(got[i], want.host) || !strings.Contains(got[i], "message."+want.kind) ||
+			strings.Contains(got[i], "in_doubt") != (want.doubt != "") {
+			t.Errorf("got %s, want %s", got[i], want)
+		}
+	}
+}
+
 // TestTeller_Complaint: of a report a receiver is told of the address complained of if that is its own.
 func TestTeller_Complaint(t *testing.T) {
 	e := mail.Event{
