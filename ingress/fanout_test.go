@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -389,5 +390,40 @@ func TestFanOut_Lists(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A told keeps the events that a ledger tells its store of.
+type told struct {
+	noLedger
+	mu  sync.Mutex
+	all []mail.LedgerEvent
+}
+
+func (l *told) Ledger(_ context.Context, keys []mail.LedgerKeys, v mail.LedgerEvent) ([]mail.LedgerEntry, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, v)
+	return make([]mail.LedgerEntry, len(keys[0].Recipients)), false
+}
+
+// TestFanOut_WithoutMessageID: what one next hop has of a message that another one may look like is remembered for as
+// long as it comes again for the others.
+func TestFanOut_WithoutMessageID(t *testing.T) {
+	took, later := outcome(250, 0, 0, "Ok"), outcome(452, 2, 2, "Full")
+	took[0].Entry = mail.TraceID{1}
+	relay := &ingresstest.Relay{By: map[string][]mail.Outcome{"x.example": took, "y.example": later}}
+	store := new(told)
+	w := serve(t, rules{"team": several(mail.MixedAccept, "a@x.example", "b@y.example")}, relay,
+		guard(t, func(c *Config) {
+			c.Message.Once = once.New(store, once.NewKeys([][]byte{[]byte("a key of sixteen octets")}),
+				func(mail.Event) {}, time.Now)
+		}))
+	w.say("MAIL FROM:<s@client.example>", "250")
+	w.say("RCPT TO:<team@example.com>", "250")
+	w.say("DATA", "354")
+	w.say("Subject: hi\r\n\r\nhi\r\n.", "452 4.2.2")
+	if len(store.all) != 1 || store.all[0].Holder != took[0].Entry || store.all[0].Keep < 4*24*time.Hour.Milliseconds() {
+		t.Errorf("told was %+v", store.all)
 	}
 }

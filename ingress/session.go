@@ -153,6 +153,8 @@ func (s *session) Close() {
 const (
 	keptAcknowledged = time.Hour
 	keptBehind       = 24 * time.Hour // behind a front end, which acknowledges for its clients
+	// keptBrief is for a message that another one may look like: it was kept longer while its client was put off.
+	keptBrief = 15 * time.Minute
 )
 
 // settleReceipt tells the ledger if the client has read the reply to the message that was taken last, or may have. last
@@ -170,6 +172,8 @@ func (s *session) settleReceipt(last bool) {
 	switch {
 	case heard == wire.HeardSurely, brief && heard != wire.HeardUnknown:
 		s.messages.Forget(r, 0)
+	case brief && r.IsOfBefore():
+		s.messages.Forget(r, keptBrief)
 	case brief:
 	case heard == wire.HeardAcknowledged:
 		s.messages.Forget(r, keptAcknowledged)

@@ -145,6 +145,8 @@ func (m *Message) Run(ctx context.Context) Ending {
 	if out.Reply.Class() == 2 {
 		e.Receipt = receiptOf(attempt, outcomes)
 		e.Complaint = m.abuse.Report()
+	} else if attempt != nil && out.Reply.Class() == 4 {
+		m.cfg.Once.Keep(ctx, attempt, outcomes)
 	}
 	return e
 }

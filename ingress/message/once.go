@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"time"
 
 	"github.com/millrace/millrace/ingress/message/auth/spf"
@@ -24,6 +25,11 @@ const (
 type Receipt struct {
 	Attempt *mail.Attempt
 	Entries []mail.TraceID // the attempts by whose entries the recipients were answered
+}
+
+// IsOfBefore reports whether a recipient was answered by the entry of an attempt before.
+func (r *Receipt) IsOfBefore() bool {
+	return slices.ContainsFunc(r.Entries, func(id mail.TraceID) bool { return !id.IsZero() && id != r.Attempt.ID })
 }
 
 // receiptOf returns the Receipt of an attempt, which may be nil.

@@ -365,3 +365,32 @@ func TestLedger_RemembersNoBriefMessageThatTheStoreWasNotTold(t *testing.T) {
 		t.Errorf("the next message counts as in doubt: %+v", o)
 	}
 }
+
+// TestLedger_KeepsWhatLooksAlikeWhileItIsPutOff: a message without Message-ID that one recipient has and another one
+// lacks comes again for days, and goes to the first one once.
+func TestLedger_KeepsWhatLooksAlikeWhileItIsPutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, m := newLedger(t)
+		full := mail.Outcome{Reply: mail.NewReply(452, 2, 2, "full")}
+		part := func(n byte, recipients ...string) *mail.Attempt {
+			a := attempt(n, recipients...)
+			a.Brief = true
+			return a
+		}
+		settle(t, l, part(1, "s"), full)
+		l.Keep(t.Context(), part(1, "r", "s"), []mail.Outcome{settle(t, l, part(1, "r"), took), full})
+		for n := byte(2); n < 30; n++ {
+			time.Sleep(time.Hour)
+			answer := l.Claim(t.Context(), part(n, "r"), true)
+			if len(answer.Open) > 0 || answer.Outcomes[0].Entry != (mail.TraceID{1}) {
+				t.Fatalf("attempt %d: %+v", n, answer)
+			}
+			settle(t, l, part(n, "s"), full)
+			l.Keep(t.Context(), part(n, "r", "s"), []mail.Outcome{answer.Outcomes[0], full})
+		}
+		l.Forget(part(30, "r", "s"), []mail.TraceID{{1}, {}}, 0)
+		if n := len(m.held()); n != 0 {
+			t.Errorf("%d entries are left", n)
+		}
+	})
+}
