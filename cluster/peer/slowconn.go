@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/millrace/millrace/router/mail"
 )
 
 // A missedBeats counts the beats in which nothing was received from a peer.
@@ -121,7 +123,7 @@ func (c *slowConn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// setStall sets how long a write may make no progress, 0 for maxStalledBeats.
+// setStall sets how long a write may make no progress, 0 for maxStalledBeats. With it, mail.LeastRate is progress.
 func (c *slowConn) setStall(d time.Duration) {
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
@@ -129,6 +131,15 @@ func (c *slowConn) setStall(d time.Duration) {
 	if d > 0 {
 		c.out.stall = max(1, int(d/c.beat))
 	}
+}
+
+// stillStalled returns for how many beats a write makes no progress, after one in which n octets went out.
+func (c *slowConn) stillStalled(beats, n int) int {
+	least := int(mail.LeastRate * c.beat / time.Second)
+	if c.out.stall == 0 || n >= least {
+		return 0
+	}
+	return beats + 1
 }
 
 // hold makes writes collect until release, as far as the buffer holds them.
@@ -200,10 +211,12 @@ func (c *slowConn) write(p []byte) (written int, err error) {
 			return written, err
 		}
 		if n > 0 {
-			missed, stalled = missedBeats{heard: c.heard.Load()}, 0
-			continue
+			missed = missedBeats{heard: c.heard.Load()}
+			stalled = c.stillStalled(stalled, n)
+		} else {
+			stalled++
 		}
-		if stalled++; stalled >= cmp.Or(c.out.stall, maxStalledBeats) {
+		if stalled >= cmp.Or(c.out.stall, maxStalledBeats) {
 			return written, errStalled
 		}
 		if missed.tooMany(c.heard.Load()) {

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/millrace/millrace/router/mail"
 )
 
 // A stepConn returns octets in steps, meets a deadline between two steps, and counts writes.
@@ -205,31 +207,47 @@ func TestClientLink_Listener(t *testing.T) {
 	}
 }
 
-// A fullConn takes nothing, while its peer sends signs of life.
+// A fullConn takes so many octets in a beat, while its peer sends signs of life.
 type fullConn struct {
 	sinkConn
 	above *slowConn
+	takes int
 	beats int
 }
 
-func (c *fullConn) Write([]byte) (int, error) {
+func (c *fullConn) Write(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
 	c.beats++
 	c.above.heard.Add(1)
-	return 0, os.ErrDeadlineExceeded
+	return min(c.takes, len(p)), os.ErrDeadlineExceeded
 }
 
-// TestSlowConn_Stall: a write to a peer that lives and takes nothing ends after as many beats as is set.
+// TestSlowConn_Stall: a write to a peer that lives and takes nothing, or next to nothing where others wait, ends after as
+// many beats as is set.
 func TestSlowConn_Stall(t *testing.T) {
 	for _, tt := range []struct {
-		stall time.Duration
-		beats int
-	}{{0, maxStalledBeats}, {15 * beat, 15}, {beat / 2, 1}} {
-		socket := &fullConn{}
+		stall        time.Duration
+		takes, beats int
+	}{
+		{0, 0, maxStalledBeats}, {15 * beat, 0, 15}, {beat / 2, 0, 1}, {15 * beat, 1, 15}, {15 * beat, 2047, 15},
+	} {
+		socket := &fullConn{takes: tt.takes}
 		c := newSlowConn(socket, beat, new(frameBuffers))
 		socket.above = c
 		c.setStall(tt.stall)
-		if _, err := c.Write([]byte("x")); !errors.Is(err, errStalled) || socket.beats != tt.beats {
+		if _, err := c.Write(make([]byte, 64<<10)); !errors.Is(err, errStalled) || socket.beats != tt.beats {
 			t.Errorf("%s: %v after %d beats, want %d", tt.stall, err, socket.beats, tt.beats)
+		}
+	}
+	for _, stall := range []time.Duration{0, 15 * beat} {
+		socket := &fullConn{takes: mail.LeastRate}
+		c := newSlowConn(socket, beat, new(frameBuffers))
+		socket.above = c
+		c.setStall(stall)
+		if n, err := c.Write(make([]byte, 64<<10)); errors.Is(err, errStalled) || n != 64<<10 {
+			t.Errorf("%d octets went out, %v", n, err)
 		}
 	}
 }

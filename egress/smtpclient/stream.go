@@ -107,7 +107,7 @@ func (s *stream) sendLast(ctx context.Context, last mail.Octets) error {
 		}
 	}
 	c.setDeadline(ctx, c.cfg.Dot)
-	c.wire.stall = c.cfg.Stall // none waits for this piece but its own client
+	c.wire.stall, c.wire.least = c.cfg.Stall, 0 // none waits for this piece but its own client
 	s.end.add(last)
 	if err := s.sendPiece(last, last.LenAs(s.form()), true); err != nil {
 		return s.tx.salvage(s.verb(), err, s.due)

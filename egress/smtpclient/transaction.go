@@ -286,9 +286,9 @@ func (t *transaction) Data(ctx context.Context, _ mail.Form) error {
 	if t.accepted == 0 || t.phase == inMessage {
 		return c.misused("Data")
 	}
-	c.wire.stall = c.cfg.Stall
+	c.wire.stall, c.wire.least = c.cfg.Stall, 0
 	if most := mail.StallOf(ctx); most > 0 {
-		c.wire.stall = min(c.wire.stall, most)
+		c.wire.stall, c.wire.least = min(c.wire.stall, most), mail.LeastRate
 	}
 	if c.ext.Has(Chunking) {
 		t.phase = inMessage

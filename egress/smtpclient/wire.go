@@ -36,6 +36,7 @@ type wire struct {
 	net.Conn
 	sys       syscall.RawConn // nil where the connection has no descriptor: then a look sees nothing
 	stall     time.Duration   // without progress, after which a write fails
+	least     int             // octets a second that are progress; 0: each octet is
 	slice     time.Duration   // how long a write waits before the server's side is looked at
 	until     time.Time       // after which every write fails; zero: never
 	readUntil time.Time       // after which every read fails; zero: never
@@ -180,9 +181,7 @@ func (w *wire) Write(b []byte) (n int, err error) {
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err
 		}
-		if k > 0 {
-			moved = time.Now()
-		}
+		moved = w.progress(moved, int(k), time.Now())
 		if w.spoke() {
 			return n, errSpoke
 		}
@@ -204,13 +203,22 @@ func (w *wire) writev(v [][]byte) error {
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
-		if k > 0 {
-			moved = time.Now()
-		}
+		moved = w.progress(moved, int(k), time.Now())
 		if w.spoke() {
 			return errSpoke
 		}
 	}
+}
+
+// progress returns when the last octet counts as gone out, before or by now, if k more have gone out than at moved.
+func (w *wire) progress(moved time.Time, k int, now time.Time) time.Time {
+	if k > 0 && w.least == 0 {
+		return now
+	}
+	if by := moved.Add(time.Duration(k) * time.Second / time.Duration(max(w.least, 1))); by.Before(now) {
+		return by
+	}
+	return now
 }
 
 // arm sets the deadline of the next slice. moved is when the last octet went out.

@@ -39,19 +39,22 @@ func TestWire_Write(t *testing.T) {
 	for _, tc := range []struct {
 		name  string
 		takes int
+		least int
 		until time.Duration
 		err   error
 		took  time.Duration
 	}{
-		{"ten seconds at ten octets a second", 10, 0, nil, 10 * time.Second},
-		{"but not without progress", 0, 0, os.ErrDeadlineExceeded, 3500 * time.Millisecond},
-		{"nor beyond the phase", 10, 5 * time.Second, os.ErrDeadlineExceeded, 5 * time.Second},
+		{"ten seconds at ten octets a second", 10, 0, 0, nil, 10 * time.Second},
+		{"but not without progress", 0, 0, 0, os.ErrDeadlineExceeded, 3500 * time.Millisecond},
+		{"nor beyond the phase", 10, 0, 5 * time.Second, os.ErrDeadlineExceeded, 5 * time.Second},
+		{"at the least rate where others wait", 10, 10, 0, nil, 10 * time.Second},
 	} {
 		for _, vector := range []bool{false, true} {
 			t.Run(tc.name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					c := &trickle{takes: tc.takes}
 					w := newWire(c, 3500*time.Millisecond)
+					w.least = tc.least
 					start := time.Now()
 					if tc.until > 0 {
 						w.until = start.Add(tc.until)
@@ -71,6 +74,21 @@ func TestWire_Write(t *testing.T) {
 					}
 				})
 			})
+		}
+	}
+}
+
+// TestWire_Progress: each octet is progress, but where others wait a second takes many.
+func TestWire_Progress(t *testing.T) {
+	moved := time.Unix(1000, 0)
+	now := moved.Add(10 * time.Second)
+	for _, tt := range []struct {
+		least, octets int
+		want          time.Duration
+	}{{0, 0, 0}, {0, 1, 10 * time.Second}, {1000, 0, 0}, {1000, 500, time.Second / 2}, {1000, 1 << 20, 10 * time.Second}} {
+		w := &wire{least: tt.least}
+		if got := w.progress(moved, tt.octets, now).Sub(moved); got != tt.want {
+			t.Errorf("%d octets at %d a second: %s, want %s", tt.octets, tt.least, got, tt.want)
 		}
 	}
 }

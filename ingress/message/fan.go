@@ -9,7 +9,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// blockedFor is how long one next hop of several may take nothing of a message. The others wait for it as long.
+// blockedFor is how long one next hop of several may take nothing of a message, or less than mail.LeastRate. The others
+// wait for it as long.
 const blockedFor = 15 * time.Second
 
 // A Member is a transaction at one of the next hops that a message goes to at a time.

@@ -147,8 +147,12 @@ func IsOver(ctx context.Context) bool {
 // stallKey is the key of a stall in a context.
 type stallKey struct{}
 
+// LeastRate is how many octets a second of a Write that others wait for are progress: one that goes on octet by octet
+// would hold them for as long as it likes.
+const LeastRate = 2 << 10
+
 // WithStall returns ctx for the Data of a transaction whose Writes may make no progress for so long and no longer,
-// because others wait for each of them.
+// because others wait for each of them. They progress by LeastRate.
 func WithStall(ctx context.Context, stall time.Duration) context.Context {
 	return context.WithValue(ctx, stallKey{}, stall)
 }
