@@ -380,27 +380,28 @@ func TestFanOut_Lists(t *testing.T) {
 			if got != tt.want {
 				t.Errorf("got %s want %s", got, tt.want)
 			}
-			told := map[string][]string{}
+			noted := map[string][]string{}
 			for _, target := range w.end().To[0].Targets {
-				told[target.NextHop.Host] = append(told[target.NextHop.Host], target.Forward.String())
+				host := target.NextHop.Host
+				noted[host] = append(noted[host], target.Forward.String())
 			}
 			for _, d := range relay.Got {
-				if fmt.Sprint(told[d.Delivery.NextHop.Host]) != fmt.Sprint(d.Forwards) {
-					t.Errorf("outcomes of %s are noted for %s", d.Forwards, told[d.Delivery.NextHop.Host])
+				if fmt.Sprint(noted[d.Delivery.NextHop.Host]) != fmt.Sprint(d.Forwards) {
+					t.Errorf("outcomes of %s are noted for %s", d.Forwards, noted[d.Delivery.NextHop.Host])
 				}
 			}
 		})
 	}
 }
 
-// A told keeps the events that a ledger tells its store of.
-type told struct {
+// A heardStore keeps the events that a ledger tells its store of.
+type heardStore struct {
 	noLedger
 	mu  sync.Mutex
 	all []mail.LedgerEvent
 }
 
-func (l *told) Ledger(_ context.Context, keys []mail.LedgerKeys, v mail.LedgerEvent) ([]mail.LedgerEntry, bool) {
+func (l *heardStore) Ledger(_ context.Context, keys []mail.LedgerKeys, v mail.LedgerEvent) ([]mail.LedgerEntry, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.all = append(l.all, v)
@@ -413,7 +414,7 @@ func TestFanOut_WithoutMessageID(t *testing.T) {
 	took, later := outcome(250, 0, 0, "Ok"), outcome(452, 2, 2, "Full")
 	took[0].Entry = mail.TraceID{1}
 	relay := &ingresstest.Relay{By: map[string][]mail.Outcome{"x.example": took, "y.example": later}}
-	store := new(told)
+	store := new(heardStore)
 	w := serve(t, rules{"team": several(mail.MixedAccept, "a@x.example", "b@y.example")}, relay,
 		guard(t, func(c *Config) {
 			c.Message.Once = once.New(store, once.NewKeys([][]byte{[]byte("a key of sixteen octets")}),
@@ -423,7 +424,8 @@ func TestFanOut_WithoutMessageID(t *testing.T) {
 	w.say("RCPT TO:<team@example.com>", "250")
 	w.say("DATA", "354")
 	w.say("Subject: hi\r\n\r\nhi\r\n.", "452 4.2.2")
-	if len(store.all) != 1 || store.all[0].Holder != took[0].Entry || store.all[0].Keep < 4*24*time.Hour.Milliseconds() {
-		t.Errorf("told was %+v", store.all)
+	days := 4 * 24 * time.Hour.Milliseconds()
+	if len(store.all) != 1 || store.all[0].Holder != took[0].Entry || store.all[0].Keep < days {
+		t.Errorf("the store was told %+v", store.all)
 	}
 }

@@ -224,8 +224,8 @@ func (c *fullConn) Write(p []byte) (int, error) {
 	return min(c.takes, len(p)), os.ErrDeadlineExceeded
 }
 
-// TestSlowConn_Stall: a write to a peer that lives and takes nothing, or next to nothing where others wait, ends after as
-// many beats as is set.
+// TestSlowConn_Stall: a write to a peer that lives and takes nothing, or next to nothing where others wait, ends after
+// as many beats as is set.
 func TestSlowConn_Stall(t *testing.T) {
 	for _, tt := range []struct {
 		stall        time.Duration

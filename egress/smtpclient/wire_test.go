@@ -85,7 +85,10 @@ func TestWire_Progress(t *testing.T) {
 	for _, tt := range []struct {
 		least, octets int
 		want          time.Duration
-	}{{0, 0, 0}, {0, 1, 10 * time.Second}, {1000, 0, 0}, {1000, 500, time.Second / 2}, {1000, 1 << 20, 10 * time.Second}} {
+	}{
+		{0, 0, 0}, {0, 1, 10 * time.Second},
+		{1000, 0, 0}, {1000, 500, time.Second / 2}, {1000, 1 << 20, 10 * time.Second},
+	} {
 		w := &wire{least: tt.least}
 		if got := w.progress(moved, tt.octets, now).Sub(moved); got != tt.want {
 			t.Errorf("%d octets at %d a second: %s, want %s", tt.octets, tt.least, got, tt.want)

@@ -255,9 +255,9 @@ func (l *Ledger) Settle(ctx context.Context, a *mail.Attempt, open []int, outcom
 	}
 }
 
-// Keep says that a client was put off although some of the recipients of an attempt have the message. It comes again for
-// the others, so that what is remembered of those is remembered as long as of any message, also where another one may
-// look the same.
+// Keep says that a client was put off although some of the recipients of an attempt have the message. It comes again
+// for the others, so that what is remembered of those is remembered as long as of any message, also where another one
+// may look the same.
 func (l *Ledger) Keep(ctx context.Context, a *mail.Attempt, outcomes []mail.Outcome) {
 	if !a.Brief || len(outcomes) != len(a.Keys[0].Recipients) {
 		return
