@@ -1,7 +1,6 @@
 package nodes_test
 
 import (
-	"context"
 	"os"
 	"os/exec"
 	"strings"
@@ -78,11 +77,9 @@ func TestCases_Container(t *testing.T) {
 		t.Run(addr, func(t *testing.T) {
 			dir := t.TempDir()
 			config := world.World{Routes: "@x.example smtp://127.0.0.1:9\n", Log: "info"}.Write(t, dir, addr)
-			ctx, cancel := context.WithTimeout(t.Context(), world.Patience)
-			defer cancel()
-			cmd := exec.CommandContext(ctx, "/bin/sh", "-c", "echo 1 | tee /proc/sys/net/ipv6/conf/all/disable_ipv6 "+
-				"/proc/sys/net/ipv6/conf/default/disable_ipv6 >/dev/null; exec \"$0\" serve -c \"$1\"", world.Binary(t),
-				config)
+			cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", "echo 1 | tee "+
+				"/proc/sys/net/ipv6/conf/all/disable_ipv6 /proc/sys/net/ipv6/conf/default/disable_ipv6 >/dev/null; "+
+				"exec \"$0\" serve -c \"$1\"", world.Binary(t), config)
 			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID}
 			if uid := os.Getuid(); uid != 0 {
 				cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER

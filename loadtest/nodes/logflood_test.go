@@ -66,6 +66,9 @@ func TestLog_Refusals(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	if err := s.Quit(); err != nil { // so that none is told that the node ends, which is an event, too
+		t.Error(err)
+	}
 
 	metrics := scrape(t, adminAddr)
 	if n := sum(metrics, `millrace_messages_relayed_total{`); n != messages {

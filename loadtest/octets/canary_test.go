@@ -3,14 +3,12 @@ package octets_test
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/loadtest/extern"
@@ -41,11 +39,9 @@ func TestCanary_NoOctetWritten(t *testing.T) {
 		Routes: "trap@x.example drop\n@x.example smtp://" + d.Addr() + "\n", Log: "debug",
 		Config: "telemetry: {sample: 1}",
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	defer cancel()
 	p := world.StartProcess(t, func(addr string) *exec.Cmd {
 		// With no core dumps: the one file that a process may leave without opening it.
-		cmd := strace.Command(ctx, "-f", "-qq", "-s", "300", "-o", trace, "-e", "trace="+fileCalls,
+		cmd := strace.Command(t.Context(), "-f", "-qq", "-s", "300", "-o", trace, "-e", "trace="+fileCalls,
 			"sh", "-c", `ulimit -c 0; exec "$0" "$@"`, world.Binary(t), "serve", "-c", w.Write(t, config, addr))
 		cmd.Dir = memory
 		cmd.Env = append(cmd.Env, "TMPDIR="+memory, "HOME="+memory, "XDG_CACHE_HOME="+memory)
@@ -53,7 +49,7 @@ func TestCanary_NoOctetWritten(t *testing.T) {
 	})
 
 	sendCanaries(t, p.Addr)
-	if _, err := d.WaitMessages(ctx, 5); err != nil {
+	if _, err := d.WaitMessages(t.Context(), 5); err != nil {
 		t.Fatal(err)
 	}
 	found := 0

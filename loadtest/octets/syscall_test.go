@@ -2,14 +2,12 @@ package octets_test
 
 import (
 	"bufio"
-	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/loadtest/extern"
@@ -46,11 +44,9 @@ func TestSyscalls_FewReadsAndWrites(t *testing.T) {
 			d := smtptest.Start(t, smtptest.Behaviour{Extensions: c.extensions})
 			dir := t.TempDir()
 			trace := filepath.Join(dir, "trace")
-			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-			defer cancel()
 			p := world.StartProcess(t, func(addr string) *exec.Cmd {
 				config := world.World{Routes: "@x.example smtp://" + d.Addr() + "\n"}.Write(t, dir, addr)
-				return strace.Command(ctx, "-f", "-qq", "-yy", "-s", "40", "-o", trace, "-e",
+				return strace.Command(t.Context(), "-f", "-qq", "-yy", "-s", "40", "-o", trace, "-e",
 					"trace=read,readv,write,writev,recvfrom,recvmsg,sendto,sendmsg",
 					world.Binary(t), "serve", "-c", config)
 			})

@@ -251,7 +251,7 @@ func TestAuth_OverridesOfDMARC(t *testing.T) {
 	t.Parallel()
 	const allowed, scoreOnly, known = "127.0.8.8", "127.0.6.6", "127.0.7.7" // in networks of their own
 	r := world.StartRedis(t)
-	n := startAuthNode(t, authSetup{config: "redis: {url: \"" + r.URL() + "\"}\n" +
+	n := startAuthNode(t, authSetup{config: "redis: {url: \"" + r.URL() + "\", timeout: 5s}\n" +
 		"score: {defer: 1000, reject: 1000, private: true, allow: [\"" + allowed +
 		"/32 for=score,dmarc a partner\", \"" + scoreOnly + "/32 a friend\"]}"})
 	s, err := store.New(store.Config{URL: r.URL()})

@@ -31,7 +31,9 @@ var (
 // section, in every mode and carriage, and compares each octet below our fields.
 func TestAuth_ForgedResults(t *testing.T) {
 	t.Parallel()
-	n := startAuthNode(t, authSetup{seal: true, config: "redis: {url: \"" + world.StartRedis(t).URL() + "\"}"})
+	n := startAuthNode(t, authSetup{
+		seal: true, config: "redis: {url: \"" + world.StartRedis(t).URL() + "\", timeout: 5s}",
+	})
 	for _, m := range []struct {
 		name   string
 		size   int

@@ -44,7 +44,7 @@ type subject struct {
 func startSubject(t *testing.T, zone, score string, url func(*world.Redis) string) *subject {
 	t.Helper()
 	s := &subject{redis: world.StartRedis(t)}
-	s.scored = scored{zone: population(servers) + zone, score: score, redis: url(s.redis)}
+	s.scored = scored{zone: population(servers) + zone, score: score, redis: url(s.redis), frail: true}
 	w := s.world(t)
 	s.scored.redis, s.dns = "", w.DNS
 	s.Relay = world.Start(t, w)
@@ -212,7 +212,7 @@ func TestScoreFault_ListsFail(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Run("from the start", func(t *testing.T) {
 				s := &subject{redis: world.StartRedis(t)}
-				s.scored = scored{zone: ill(c.zone), score: score, redis: s.redis.URL()}
+				s.scored = scored{zone: ill(c.zone), score: score, redis: s.redis.URL(), frail: true}
 				w := s.world(t)
 				s.dns = w.DNS
 				if c.fault != nil {
@@ -245,7 +245,7 @@ func TestScoreFault_OneLookUpForAllNodes(t *testing.T) {
 	const addresses = 20
 	zone := population(addresses) + listed(clientAt(3)) + listed(bad)
 	r := world.StartRedis(t)
-	s := scored{zone: zone, score: listScore, redis: r.URL()}
+	s := scored{zone: zone, score: listScore, redis: r.URL(), frail: true}
 	w := s.world(t)
 	var nodes []*world.Relay
 	for range 3 {

@@ -69,6 +69,7 @@ type scored struct {
 	zone  string
 	score string // members of the section
 	redis string // URL; "": none
+	frail bool   // its Redis fails: a node waits for it as briefly as it is used to. Else it is busy at most
 	more  string // lines of the configuration
 	dest  *smtptest.Server
 	rules string // besides that for @x.example
@@ -93,7 +94,11 @@ func (s *scored) world(t testing.TB) world.World {
 	}
 	config += "\negress: {port: " + port + ", allow_private: true}\n" + s.more
 	if s.redis != "" {
-		config += "\nredis: {url: \"" + s.redis + "\"}\n"
+		config += "\nredis: {url: \"" + s.redis + "\""
+		if !s.frail {
+			config += ", timeout: 5s"
+		}
+		config += "}\n"
 	}
 	return world.World{
 		Routes: s.rules + "@x.example smtp://" + s.dest.Addr() + "\n",
