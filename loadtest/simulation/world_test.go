@@ -105,8 +105,10 @@ func nodeAddr(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte
 // newWorld starts a world. on is what the destination does at each step.
 func newWorld(s setting, on func(*world, smtptest.Step) (smtptest.Answer, bool)) (*world, error) {
 	w := &world{setting: s, began: time.Now(), net: newNetwork(), over: make(chan struct{}), truth: newTruth()}
-	if w.mutual = authority(); s.late {
+	if s.late {
 		w.mutual = certificates()
+	} else {
+		w.mutual = authority()
 	}
 	var err error
 	if w.resolver, err = dns.New(dns.Config{Servers: []string{"192.0.2.53:53"}}); err != nil {
