@@ -57,8 +57,10 @@ type SourceOptions struct {
 // Args are the options of smtp-source(1), which ends with an error at the first reply that is no 2yz.
 func (o SourceOptions) Args(addr string) []string {
 	args := []string{
-		"-s", strconv.Itoa(o.Sessions), "-m", strconv.Itoa(o.Messages), "-l", strconv.Itoa(o.Octets),
-		"-f", o.Reverse, "-t", o.Forward,
+		"-s", strconv.Itoa(o.Sessions), "-m", strconv.Itoa(o.Messages), "-f", o.Reverse, "-t", o.Forward,
+	}
+	if o.File == "" {
+		args = append(args, "-l", strconv.Itoa(o.Octets))
 	}
 	if o.Reuse {
 		args = append(args, "-d")
