@@ -21,7 +21,7 @@ func (s *session) Data(ctx context.Context) error {
 	if t.relayed == 0 {
 		return nil
 	}
-	if _, err := t.Renew(t.report.Context(s.within(ctx))); err != nil {
+	if _, err := t.upstream.Renew(t.report.Context(s.lookups.within(ctx))); err != nil {
 		return t.refuseData(publicRefusal(err, t.rcpts))
 	}
 	return nil
@@ -33,25 +33,25 @@ func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 	if t.relayed == 0 {
 		return s.discard(b)
 	}
-	s.forgetBrief()
+	s.receipt.forgetBrief()
 	m := s.messages.Begin(message.Envelope{
 		Client: s.conn, Reputation: reputationOf(s), Reverse: t.reverse, Params: t.params, Recipients: t.rcpts,
-		Route: &message.FirstRelayed(t.rcpts).Route, SPF: t.spf, Asked: t.last, Previous: &s.receipt,
-	}, b, t, &t.report)
+		Route: &message.FirstRelayed(t.rcpts).Route, SPF: t.spf, Asked: t.last, Previous: &s.receipt.Receipt,
+	}, b, &t.upstream, &t.report)
 	defer m.Close() // after a panic
-	e := m.Run(t.report.Context(s.within(ctx)))
+	e := m.Run(t.report.Context(s.lookups.within(ctx)))
 	if e.Committed {
-		t.committed()
+		t.upstream.committed()
 	}
-	t.abort()
+	t.upstream.abort()
 	kind, reply := t.judgeEnding(&e)
-	s.t.learnMessage(&e, kind)
-	s.drawMessage(ctx, &e, kind)
+	t.learnMessage(&e, kind)
+	t.drawMessage(ctx, &e, kind)
 	reply = reply.WithID(t.report.Event.Trace)
-	s.emitEnd(&e, kind, reply, b.Received())
+	t.emitEnd(&e, kind, reply, b.Received())
 	if e.Receipt.Attempt != nil {
-		s.settleReceipt(true)
-		s.receipt = e.Receipt
+		s.receipt.settle(true)
+		s.receipt.Receipt = e.Receipt
 		s.conn.Watch()
 	}
 	m.Close() // before the check of SPF, which it asks
@@ -67,13 +67,13 @@ func (s *session) discard(b *wire.Body) mail.Reply {
 			b.Recycle()
 		}
 	}
-	s.t.abort()
+	s.t.upstream.abort()
 	kind, reply := mail.Dropped, mail.NewReply(250, 0, 0, "OK")
 	if e.Err != nil {
 		kind, reply = s.t.judgeEnding(&e)
 	}
 	reply = reply.WithID(s.t.report.Event.Trace)
-	s.emitEnd(&e, kind, reply, b.Received())
+	s.t.emitEnd(&e, kind, reply, b.Received())
 	s.end()
 	return reply
 }
@@ -107,23 +107,23 @@ func (t *transaction) judgeEnding(e *message.Ending) (mail.Kind, mail.Reply) {
 
 // drawMessage draws the rates of the recipients for a message that the next hop took, or may have taken, for one that
 // was refused for good, and for one that came to nothing.
-func (s *session) drawMessage(ctx context.Context, e *message.Ending, kind mail.Kind) {
-	for i := range s.t.rcpts {
-		switch r := &s.t.rcpts[i].Route; {
-		case s.t.rcpts[i].Further:
+func (t *transaction) drawMessage(ctx context.Context, e *message.Ending, kind mail.Kind) {
+	for i := range t.rcpts {
+		switch r := &t.rcpts[i].Route; {
+		case t.rcpts[i].Further:
 		case kind == mail.Relayed || e.Outcome.InDoubt:
-			s.draw(ctx, r.Rates)
+			t.draw(ctx, r.Rates)
 		case kind == mail.Refused:
-			s.draw(ctx, r.RefusedRates)
+			t.draw(ctx, r.RefusedRates)
 		default:
-			s.draw(ctx, r.BarrenRates)
+			t.draw(ctx, r.BarrenRates)
 		}
 	}
 }
 
 // learnMessage tells what learns of clients what a destination made of a message. Our own refusals teach nothing.
 func (t *transaction) learnMessage(e *message.Ending, kind mail.Kind) {
-	if len(t.members) < 2 {
+	if len(t.upstream.members) < 2 {
 		t.learnOutcome(&e.Outcome, &message.FirstRelayed(t.rcpts).Route, kind == mail.Relayed)
 		return
 	}

@@ -49,7 +49,14 @@ func (l *fanLimit) give(client netip.Prefix, n int) {
 }
 
 // fanKey is what the places of a transaction's client are counted by.
-func (t *transaction) fanKey() netip.Prefix { return widest(t.session.conn) }
+func (u *upstream) fanKey() netip.Prefix { return widest(u.t.session.conn) }
+
+// end puts back what was taken of the client's share.
+func (u *upstream) end() {
+	if u.places > 0 {
+		u.t.session.fans.give(u.fanKey(), u.places)
+	}
+}
 
 // take makes a route the way of a recipient.
 func (r *asked) take(route *mail.Route) {
@@ -59,11 +66,11 @@ func (r *asked) take(route *mail.Route) {
 	}
 }
 
-// needsSPF reports whether a way of a recipient needs the results of SPF.
-func (s *session) needsSPF(r *asked) bool {
-	needs := r.Route.Rewrite || s.messages.NeedsSPF(&r.Route)
+// needsSPF reports whether a way of the recipient needs the results of SPF.
+func (r *asked) needsSPF(messages *message.Messages) bool {
+	needs := r.Route.Rewrite || messages.NeedsSPF(&r.Route)
 	for i := range r.others {
-		needs = needs || r.others[i].Rewrite || s.messages.NeedsSPF(&r.others[i])
+		needs = needs || r.others[i].Rewrite || messages.NeedsSPF(&r.others[i])
 	}
 	return needs
 }
@@ -71,11 +78,11 @@ func (s *session) needsSPF(r *asked) bool {
 // checkMembers returns a 452 for a recipient that would need a transaction at a next hop which this one may not have. A
 // message that some next hops have and others do not comes again to all of them, so that there is one without the
 // ledger.
-func (s *session) checkMembers(r *asked) error {
-	t := s.t
+func (u *upstream) checkMembers(r *asked) error {
+	s := u.t.session
 	held, joins := 0, false
-	for i := range t.members {
-		if m := &t.members[i]; m.rcpts > 0 {
+	for i := range u.members {
+		if m := &u.members[i]; m.rcpts > 0 {
 			held++
 			joins = joins || sameDelivery(&m.route, &r.Route)
 		}
@@ -98,11 +105,11 @@ func (s *session) checkMembers(r *asked) error {
 	if need > max(s.cfg.FanOut, 1) {
 		return mail.AnotherTransaction("too many next hops")
 	}
-	if more := need - 1 - t.places; more > 0 && !s.trusted {
-		if !s.fans.take(t.fanKey(), more) {
+	if more := need - 1 - u.places; more > 0 && !s.trusted {
+		if !s.fans.take(u.fanKey(), more) {
 			return mail.AnotherTransaction("too many next hops of the client")
 		}
-		t.places += more
+		u.places += more
 	}
 	return nil
 }
@@ -110,7 +117,7 @@ func (s *session) checkMembers(r *asked) error {
 // relayToSeveral offers a recipient to several next hops at a time. It is accepted if all accept it. One that puts it
 // off defers it, and where some refuse it for good, the rule decides.
 func (s *session) relayToSeveral(ctx context.Context, r *asked) error {
-	t := s.t
+	u := &s.t.upstream
 	ways := make([]message.Recipient, 0, 1+len(r.others))
 	ways = append(ways, r.Recipient)
 	for i := range r.others {
@@ -119,10 +126,10 @@ func (s *session) relayToSeveral(ctx context.Context, r *asked) error {
 		ways = append(ways, r.Recipient)
 	}
 	for i := range ways {
-		ways[i].Member = t.memberOf(&ways[i].Route)
-		t.members[ways[i].Member].rcpts++ // so that no other takes its place
+		ways[i].Member = u.memberOf(&ways[i].Route)
+		u.members[ways[i].Member].rcpts++ // so that no other takes its place
 	}
-	errs := s.offerAll(ctx, ways)
+	errs := u.offerAll(ctx, ways)
 	var held, late []int // members, and ways that a member accepted behind the others
 	for i := range ways {
 		held = append(held, ways[i].Member)
@@ -130,12 +137,12 @@ func (s *session) relayToSeveral(ctx context.Context, r *asked) error {
 			continue
 		}
 		if errs[i] = s.tryElse(ctx, &ways[i], errs[i]); errs[i] == nil {
-			t.members[ways[i].Member].rcpts++
+			u.members[ways[i].Member].rcpts++
 			held, late = append(held, ways[i].Member), append(late, i)
 		}
 	}
 	for _, at := range held {
-		t.members[at].rcpts--
+		u.members[at].rcpts--
 	}
 	for n, i := range late { // the outcomes of a member come in the order in which it accepted
 		i -= n
@@ -172,21 +179,20 @@ func (s *session) join(ctx context.Context, ways []message.Recipient, errs []err
 		return nil
 	}
 	for i := range taken {
-		m := &t.members[taken[i].Member]
+		m := &t.upstream.members[taken[i].Member]
 		m.stale = true // it holds a recipient that we refuse
 	}
 	return s.refuseRelayed(ctx, &ways[failed], errs[failed])
 }
 
 // offerAll offers the ways of a recipient to their next hops, to all at a time, and returns the error of each.
-func (s *session) offerAll(ctx context.Context, ways []message.Recipient) []error {
-	t := s.t
-	t.settle(ctx)
-	ctx, stage := t.report.Enter(ctx, mail.StageRcpt)
+func (u *upstream) offerAll(ctx context.Context, ways []message.Recipient) []error {
+	u.settle(ctx)
+	ctx, stage := u.t.report.Enter(ctx, mail.StageRcpt)
 	defer stage.End(nil)
 	errs := make([]error, len(ways))
-	message.AtATime(len(t.members), func(at int) {
-		m := &t.members[at]
+	message.AtATime(len(u.members), func(at int) {
+		m := &u.members[at]
 		var failed error
 		for i := range ways {
 			w := &ways[i]
@@ -196,7 +202,7 @@ func (s *session) offerAll(ctx context.Context, ways []message.Recipient) []erro
 			c := inTurn(ctx, &w.Route)
 			if failed == nil && !m.isOpen() {
 				m.abort()
-				failed = t.beginQuietly(c, at)
+				failed = u.beginQuietly(c, at)
 			}
 			if errs[i] = failed; failed != nil {
 				continue
@@ -213,36 +219,36 @@ func (s *session) offerAll(ctx context.Context, ways []message.Recipient) []erro
 }
 
 // settle has the reverse-path rewritten, if a member needs that, before several ask for it at a time.
-func (t *transaction) settle(ctx context.Context) {
-	for i := range t.members {
-		if t.members[i].route.Rewrite {
-			t.rewrite(ctx)
+func (u *upstream) settle(ctx context.Context) {
+	for i := range u.members {
+		if u.members[i].route.Rewrite {
+			u.t.rewrite(ctx)
 			return
 		}
 	}
 }
 
 // beginQuietly is begin for one of several at a time, which have one stage.
-func (t *transaction) beginQuietly(ctx context.Context, at int) error {
-	tx, err := t.session.cfg.Relay.Begin(ctx, t.delivery(ctx, at))
-	return t.begun(ctx, at, tx, err)
+func (u *upstream) beginQuietly(ctx context.Context, at int) error {
+	tx, err := u.t.session.cfg.Relay.Begin(ctx, u.delivery(ctx, at))
+	return u.begun(ctx, at, tx, err)
 }
 
 // renewAll is Renew for several members. It returns the one that has recipients, or a Fan of those that have.
-func (t *transaction) renewAll(ctx context.Context) (mail.Transaction, error) {
-	t.fan = nil
-	t.settle(ctx)
-	ctx, stage := t.report.Enter(ctx, mail.StageBegin)
-	errs := make([]error, len(t.members))
-	message.AtATime(len(t.members), func(at int) {
-		m := &t.members[at]
+func (u *upstream) renewAll(ctx context.Context) (mail.Transaction, error) {
+	u.fan = nil
+	u.settle(ctx)
+	ctx, stage := u.t.report.Enter(ctx, mail.StageBegin)
+	errs := make([]error, len(u.members))
+	message.AtATime(len(u.members), func(at int) {
+		m := &u.members[at]
 		switch {
 		case m.rcpts == 0:
 			m.abort()
 			return
 		case !m.isOpen():
 			m.abort()
-			errs[at] = t.beginQuietly(ctx, at)
+			errs[at] = u.beginQuietly(ctx, at)
 		default:
 			errs[at] = m.tx.Renew(ctx)
 		}
@@ -251,21 +257,21 @@ func (t *transaction) renewAll(ctx context.Context) (mail.Transaction, error) {
 			m.stale = true
 		}
 	})
-	err := t.oneError(errs)
+	err := u.oneError(errs)
 	stage.End(err)
 	if err != nil {
 		return nil, err
 	}
-	return t.fanOut(), nil
+	return u.fanOut(), nil
 }
 
 // oneError returns the error that stands for the members: that of the one with all recipients, or else 451, because the
 // others still are accepted.
-func (t *transaction) oneError(errs []error) error {
+func (u *upstream) oneError(errs []error) error {
 	held := 0
 	var first error
-	for at := range t.members {
-		if t.members[at].rcpts > 0 {
+	for at := range u.members {
+		if u.members[at].rcpts > 0 {
 			held++
 		}
 		if first == nil {
@@ -279,21 +285,21 @@ func (t *transaction) oneError(errs []error) error {
 }
 
 // fanOut returns the transaction at the members that have recipients.
-func (t *transaction) fanOut() mail.Transaction {
+func (u *upstream) fanOut() mail.Transaction {
 	var members []message.Member
-	place := make([]int, len(t.members)) // in members
-	for at := range t.members {
-		if m := &t.members[at]; m.rcpts > 0 {
+	place := make([]int, len(u.members)) // in members
+	for at := range u.members {
+		if m := &u.members[at]; m.rcpts > 0 {
 			place[at] = len(members)
-			members = append(members, message.Member{Tx: m.tx, Unsealed: t.session.messages.Unsealed(&m.route)})
+			members = append(members, message.Member{Tx: m.tx, Unsealed: u.t.session.messages.Unsealed(&m.route)})
 		}
 	}
 	if len(members) == 1 {
 		return members[0].Tx
 	}
 	n := 0
-	for i := range t.rcpts {
-		r := &t.rcpts[i]
+	for i := range u.t.rcpts {
+		r := &u.t.rcpts[i]
 		if r.Route.Action == mail.Drop {
 			continue
 		}
@@ -303,6 +309,6 @@ func (t *transaction) fanOut() mail.Transaction {
 			n++
 		}
 	}
-	t.fan = message.NewFan(members)
-	return t.fan
+	u.fan = message.NewFan(members)
+	return u.fan
 }

@@ -26,22 +26,20 @@ type transaction struct {
 	srs    rewritten
 
 	ends   bool   // the event that ends it was emitted
-	record record // of recipients and next hops
+	record record // of recipients
 
 	rcpts    []message.Recipient // once for each next hop
 	accepted int                 // recipients
 	relayed  int                 // those that are relayed, the others are dropped
-	members  []member            // the transactions upstream
-	first    [1]member           // where members begins
-	fan      *message.Fan        // the members while a message goes to several; nil elsewhere
-	places   int                 // of its client's share of further next hops
+	upstream upstream
 }
 
 // Mail opens a mail transaction and waits for nothing.
 func (s *session) Mail(ctx context.Context, reverse mail.Path, p mail.Params) error {
-	s.settleReceipt(false)
+	s.receipt.settle(false)
 	client := s.conn.Addr.Addr()
 	t := &transaction{session: s, reverse: reverse, params: p}
+	t.upstream.t = t
 	t.report = s.reporter.Begin(ctx, client, s.begun, time.Now())
 	t.client = s.client.Begin(reverse)
 	e := &t.report.Event

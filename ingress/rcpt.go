@@ -26,7 +26,7 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	if t.report.Event.Forward.IsNull() {
 		t.report.Event.Forward = forward
 	}
-	ctx = mail.Until(t.report.Context(s.within(ctx)), t.last.Add(s.cfg.Rcpt))
+	ctx = mail.Until(t.report.Context(s.lookups.within(ctx)), t.last.Add(s.cfg.Rcpt))
 	r := asked{Recipient: message.Recipient{Forward: forward}}
 
 	if err := s.judgeClient(ctx, forward); err != nil {
@@ -38,7 +38,7 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	if err := s.findRoute(ctx, &r); err != nil {
 		return t.refuseRcpt(&r.Recipient, err)
 	}
-	if s.needsSPF(&r) {
+	if r.needsSPF(s.messages) {
 		s.beginSPF(ctx)
 	}
 	if err := s.checkRecipient(ctx, &r); err != nil {
@@ -61,16 +61,16 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 		return s.relayToSeveral(ctx, &r)
 	}
 	var err error
-	r.Member = t.memberOf(&r.Route)
-	if m := &t.members[r.Member]; !m.isOpen() {
+	r.Member = t.upstream.memberOf(&r.Route)
+	if m := &t.upstream.members[r.Member]; !m.isOpen() {
 		m.abort()
-		err = t.begin(inTurn(ctx, &r.Route), r.Member)
+		err = t.upstream.begin(inTurn(ctx, &r.Route), r.Member)
 	}
 	if refused := answer.Await(); refused != nil {
 		return t.refuseRcpt(&r.Recipient, refused)
 	}
 	if err == nil {
-		err = s.relayRcpt(inTurn(ctx, &r.Route), &r.Recipient)
+		err = t.upstream.relayRcpt(inTurn(ctx, &r.Route), &r.Recipient)
 	}
 	if err != nil && r.Route.Else != nil {
 		err = s.tryElse(ctx, &r.Recipient, err)
@@ -86,9 +86,9 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 func (s *session) refuseRelayed(ctx context.Context, r *message.Recipient, err error) error {
 	s.t.learnRefusal(&r.Route, err)
 	if mail.ReplyFor(err).Class() == 5 {
-		s.draw(ctx, r.Route.RefusedRates)
+		s.t.draw(ctx, r.Route.RefusedRates)
 	} else {
-		s.draw(ctx, r.Route.BarrenRates)
+		s.t.draw(ctx, r.Route.BarrenRates)
 	}
 	return s.t.refuseRcpt(r, publicRefusal(err, append(slices.Clip(s.t.rcpts), *r)))
 }
@@ -198,7 +198,7 @@ func (s *session) checkRecipient(ctx context.Context, r *asked) error {
 	if len(rcpts) > 0 && (r.Route.Alone || rcpts[0].Route.Alone) {
 		return mail.AnotherTransaction("bounce not alone")
 	}
-	if err := s.checkRates(ctx, &r.Route); err != nil {
+	if err := s.t.checkRates(ctx, &r.Route); err != nil {
 		return err
 	}
 	if err := s.checkSameTransaction(r); err != nil || len(rcpts) == 0 {
@@ -224,7 +224,7 @@ func (s *session) checkSameTransaction(r *asked) error {
 	if t.relayed > 0 && !s.messages.SameTerms(message.FirstRelayed(t.rcpts), &r.Recipient, s.trusted) {
 		return mail.AnotherTransaction(mail.AnotherPolicy)
 	}
-	return s.checkMembers(r)
+	return t.upstream.checkMembers(r)
 }
 
 // appendPipelined appends to a group, in which r is, the recipients that stand behind it in the same group of commands,
@@ -258,17 +258,17 @@ func canShare(messages *message.Messages, trusted bool, a, b *message.Recipient)
 
 // checkRates returns the refusal of a recipient one of whose rates is used up, and draws none. That a store cannot
 // count is no fault of the client.
-func (s *session) checkRates(ctx context.Context, r *mail.Route) error {
-	if len(r.Rates) == 0 || s.cfg.Store == nil {
+func (t *transaction) checkRates(ctx context.Context, r *mail.Route) error {
+	if len(r.Rates) == 0 || t.session.cfg.Store == nil {
 		return nil
 	}
 	query := slices.Concat(r.Rates, r.RefusedRates, r.BarrenRates)
 	for i := range query {
 		query[i].Peek = true
 	}
-	results, err := s.cfg.Store.Rates(ctx, query)
+	results, err := t.session.cfg.Store.Rates(ctx, query)
 	if err != nil {
-		s.t.report.Anomaly("rates", err)
+		t.report.Anomaly("rates", err)
 		return nil
 	}
 	for _, r := range results {
@@ -281,20 +281,19 @@ func (s *session) checkRates(ctx context.Context, r *mail.Route) error {
 }
 
 // draw draws rates for what has happened, so it refuses nothing.
-func (s *session) draw(ctx context.Context, rates []mail.Rate) {
-	if len(rates) == 0 || s.cfg.Store == nil {
+func (t *transaction) draw(ctx context.Context, rates []mail.Rate) {
+	if len(rates) == 0 || t.session.cfg.Store == nil {
 		return
 	}
-	if _, err := s.cfg.Store.Rates(context.WithoutCancel(ctx), rates); err != nil {
-		s.t.report.Anomaly("rates", err)
+	if _, err := t.session.cfg.Store.Rates(context.WithoutCancel(ctx), rates); err != nil {
+		t.report.Anomaly("rates", err)
 	}
 }
 
 // relayRcpt offers the recipient to the next hop.
-func (s *session) relayRcpt(ctx context.Context, r *message.Recipient) error {
-	t := s.t
-	m := &t.members[r.Member]
-	ctx, stage := t.report.Enter(ctx, mail.StageRcpt)
+func (u *upstream) relayRcpt(ctx context.Context, r *message.Recipient) error {
+	m := &u.members[r.Member]
+	ctx, stage := u.t.report.Enter(ctx, mail.StageRcpt)
 	err := offer(ctx, m.tx, r)
 	stage.End(err)
 	m.lent = false
@@ -302,7 +301,7 @@ func (s *session) relayRcpt(ctx context.Context, r *message.Recipient) error {
 		return nil
 	}
 	if mixedAccepted(r, err) {
-		t.report.Anomaly("mixed fan-out accepted", err)
+		u.t.report.Anomaly("mixed fan-out accepted", err)
 		return nil
 	}
 	m.stale = m.stale || len(r.Accepted) > 0
@@ -328,10 +327,10 @@ func (t *transaction) accept(r *message.Recipient, further ...message.Recipient)
 	t.accepted++
 	if r.Route.Action != mail.Drop {
 		t.relayed++
-		t.members[r.Member].rcpts++
+		t.upstream.members[r.Member].rcpts++
 	}
 	for i := range further {
-		t.members[further[i].Member].rcpts++
+		t.upstream.members[further[i].Member].rcpts++
 	}
 	if t.accepted == 1 {
 		e := &t.report.Event

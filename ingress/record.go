@@ -11,30 +11,23 @@ import (
 // own.
 const maxRefused = 32
 
-// A record is what the events of a transaction say of its recipients and of its next hop. What an event holds of it is
-// not changed any more.
+// A record is what the events of a transaction say of its recipients. What an event holds of it is not changed any
+// more.
 type record struct {
-	leg     [1]mail.Leg    // to the next hop of the recipients that are relayed
 	refused []mail.To      // at RCPT
 	one     [1]mail.To     // where the list of a transaction with one recipient is made
 	target  [1]mail.Target // the same of one with one target
 }
 
-// begin returns where the way to a next hop is written down. What was written down of the way to another one is
-// forgotten: the recipients that were to go there were refused.
-func (r *record) begin(nextHop mail.NextHop) *mail.Leg {
-	if leg := &r.leg[0]; leg.NextHop != nextHop {
-		*leg = mail.Leg{NextHop: nextHop}
-	}
-	return &r.leg[0]
-}
-
-// leg returns where the way to the next hop of a member is written down.
-func (t *transaction) leg(at int) *mail.Leg {
-	m := &t.members[at]
+// leg returns where the way to the next hop of a member is written down. What was written down for the first one of the
+// way to another next hop is forgotten: the recipients that were to go there were refused.
+func (u *upstream) leg(at int) *mail.Leg {
+	m := &u.members[at]
 	switch {
 	case at == 0:
-		m.leg = t.record.begin(m.route.NextHop)
+		if m.leg = &u.firstLeg[0]; m.leg.NextHop != m.route.NextHop {
+			*m.leg = mail.Leg{NextHop: m.route.NextHop}
+		}
 	case m.leg == nil:
 		m.leg = &mail.Leg{NextHop: m.route.NextHop}
 	}
@@ -42,16 +35,16 @@ func (t *transaction) leg(at int) *mail.Leg {
 }
 
 // legs returns the ways of a transaction that has ended.
-func (t *transaction) legs() []mail.Leg {
-	if len(t.members) < 2 {
-		if t.record.leg[0].NextHop == (mail.NextHop{}) {
+func (u *upstream) legs() []mail.Leg {
+	if len(u.members) < 2 {
+		if u.firstLeg[0].NextHop == (mail.NextHop{}) {
 			return nil
 		}
-		return t.record.leg[:]
+		return u.firstLeg[:]
 	}
 	var all []mail.Leg
-	for at := range t.members {
-		if m := &t.members[at]; m.rcpts > 0 && m.leg != nil {
+	for at := range u.members {
+		if m := &u.members[at]; m.rcpts > 0 && m.leg != nil {
 			all = append(all, *m.leg)
 		}
 	}
@@ -59,9 +52,9 @@ func (t *transaction) legs() []mail.Leg {
 }
 
 // legOf returns what is known by now of the way to a next hop; nil if that was not sought.
-func (t *transaction) legOf(nextHop mail.NextHop) []mail.Leg {
-	for at := range t.members {
-		if leg := t.members[at].leg; leg != nil && leg.NextHop == nextHop {
+func (u *upstream) legOf(nextHop mail.NextHop) []mail.Leg {
+	for at := range u.members {
+		if leg := u.members[at].leg; leg != nil && leg.NextHop == nextHop {
 			return []mail.Leg{*leg}
 		}
 	}
@@ -69,18 +62,18 @@ func (t *transaction) legOf(nextHop mail.NextHop) []mail.Leg {
 }
 
 // noteReplies notes what each next hop said to the end of a message.
-func (t *transaction) noteReplies(end *message.Ending) {
-	if len(t.members) < 2 {
-		t.record.leg[0].Replied, t.record.leg[0].Wait = end.Outcome.Reply, end.Outcome.Wait
+func (u *upstream) noteReplies(end *message.Ending) {
+	if len(u.members) < 2 {
+		u.firstLeg[0].Replied, u.firstLeg[0].Wait = end.Outcome.Reply, end.Outcome.Wait
 		return
 	}
 	left := end.Outcomes
-	for i := range t.rcpts {
-		n := len(t.rcpts[i].Accepted)
+	for i := range u.t.rcpts {
+		n := len(u.t.rcpts[i].Accepted)
 		if n == 0 || n > len(left) {
 			continue
 		}
-		if leg := t.members[t.rcpts[i].Member].leg; leg != nil {
+		if leg := u.members[u.t.rcpts[i].Member].leg; leg != nil {
 			leg.Replied, leg.Wait = left[0].Reply, left[0].Wait
 		}
 		left = left[n:]

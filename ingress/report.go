@@ -20,7 +20,7 @@ func (t *transaction) refuseRcpt(r *message.Recipient, err error) error {
 	}
 	e.Recipients = t.accepted
 	e.To = t.record.refuse(r, e.Rule)
-	e.Legs = t.legOf(r.Route.NextHop)
+	e.Legs = t.upstream.legOf(r.Route.NextHop)
 	return t.report.Refused(e, "RCPT", err)
 }
 
@@ -36,7 +36,7 @@ func (t *transaction) ending() mail.Event {
 func (t *transaction) refuseData(err error) error {
 	t.ends = true
 	e := t.ending()
-	e.To, e.Legs = t.record.to(t.rcpts, &e, nil), t.legs()
+	e.To, e.Legs = t.record.to(t.rcpts, &e, nil), t.upstream.legs()
 	return t.report.Refused(e, "DATA", err)
 }
 
@@ -49,7 +49,7 @@ func (t *transaction) emitAborted() {
 	t.ends = true
 	e := t.ending()
 	e.Kind = mail.Aborted
-	e.To, e.Legs = t.record.to(t.rcpts, &e, nil), t.legs()
+	e.To, e.Legs = t.record.to(t.rcpts, &e, nil), t.upstream.legs()
 	t.report.Emit(e)
 }
 
@@ -70,8 +70,8 @@ func (t *transaction) refuse(verb string, err error) error {
 }
 
 // emitEnd emits the wide event of the transaction.
-func (s *session) emitEnd(end *message.Ending, kind mail.Kind, reply mail.Reply, octets int64) {
-	out, t := &end.Outcome, s.t
+func (t *transaction) emitEnd(end *message.Ending, kind mail.Kind, reply mail.Reply, octets int64) {
+	out := &end.Outcome
 	t.ends = true
 	e := t.ending()
 	e.Kind, e.Mode, e.Octets = kind, end.Mode, octets
@@ -88,12 +88,12 @@ func (s *session) emitEnd(end *message.Ending, kind mail.Kind, reply mail.Reply,
 		e.Reason = "in doubt"
 	}
 	e.Complaint = end.Complaint
-	t.noteReplies(end)
-	e.To, e.Legs = t.record.to(t.rcpts, &e, end.Outcomes), t.legs()
+	t.upstream.noteReplies(end)
+	e.To, e.Legs = t.record.to(t.rcpts, &e, end.Outcomes), t.upstream.legs()
 	t.report.Emit(e)
 	t.report.Attributes(func() []attribute.KeyValue {
 		return []attribute.KeyValue{
-			attribute.String("client.address", s.conn.Addr.Addr().String()),
+			attribute.String("client.address", t.session.conn.Addr.Addr().String()),
 			attribute.String("smtp.mode", end.Mode.String()),
 			attribute.Int64("smtp.octets", octets),
 			attribute.Int("smtp.recipients", e.Recipients),

@@ -22,39 +22,26 @@ type session struct {
 	client  client.Client // zero for a trusted client
 	t       *transaction  // nil outside a mail transaction
 
-	receipt message.Receipt // of the last message that was taken, until it is known whether the client has read that
-
-	questions mail.Questions // of the DNS
-	asking    mail.Asking    // the context of the first call, with them
+	receipt receipt
+	lookups lookups
 }
 
 // NewSession returns the session of a new client. Clients in the trusted networks may relay anywhere, unless the
 // address that says so was carried in by XCLIENT or is unknown.
 func (s *Server) NewSession(c *wire.Client, trusted []netip.Prefix) wire.Session {
 	ss := &session{Server: s, conn: c, begun: time.Now()}
+	ss.receipt.conn, ss.receipt.messages = c, s.messages
 	if !c.Unknown && !c.Lowered {
 		a := c.Addr.Addr().Unmap()
 		for _, p := range trusted {
 			ss.trusted = ss.trusted || p.Contains(a)
 		}
 	}
-	ss.questions.Client = widest(c)
+	ss.lookups.questions.Client = widest(c)
 	if ss.trusted {
-		ss.questions.Favour()
+		ss.lookups.questions.Favour()
 	}
 	return ss
-}
-
-// within returns ctx for the questions of this client: about names that the client chose, unless it is said otherwise.
-func (s *session) within(ctx context.Context) context.Context {
-	switch s.asking.Context {
-	case nil:
-		s.asking = mail.Asking{Context: ctx, Questions: &s.questions}
-	case ctx:
-	default:
-		return &mail.Asking{Context: ctx, Questions: &s.questions}
-	}
-	return &s.asking
 }
 
 // Greet holds the greeting back from a client that is not known, and notices a client that cannot wait for it.
@@ -66,7 +53,7 @@ func (s *session) Greet(ctx context.Context) error {
 	if !s.conn.Unknown {
 		addr = s.conn.Addr.Addr().Unmap()
 	}
-	ctx = s.within(ctx)
+	ctx = s.lookups.within(ctx)
 	s.client = s.clients.Arrive(ctx, addr, s.conn.Name)
 	delay, err := s.client.Greeting(ctx)
 	if err != nil {
@@ -114,10 +101,10 @@ func (s *session) Reset() {
 	}
 	for i := range t.rcpts {
 		if r := &t.rcpts[i]; !r.Further {
-			s.draw(context.Background(), r.Route.BarrenRates)
+			t.draw(context.Background(), r.Route.BarrenRates)
 		}
 	}
-	t.abort()
+	t.upstream.abort()
 	t.emitAborted()
 	s.end()
 }
@@ -128,67 +115,23 @@ func (s *session) end() {
 		s.t.spf.Close()
 	}
 	s.t.report.End()
-	if s.t.places > 0 {
-		s.fans.give(s.t.fanKey(), s.t.places)
-	}
+	s.t.upstream.end()
 	s.t = nil
-	s.questions.Renew()
+	s.lookups.questions.Renew()
 }
 
 // Idle hands the session at the next hop back while the client is silent.
 func (s *session) Idle() {
 	if s.t != nil {
-		s.t.Lend()
+		s.t.upstream.Lend()
 	}
 }
 
 // Close ends the session.
 func (s *session) Close() {
 	s.Reset()
-	s.settleReceipt(true)
+	s.receipt.settle(true)
 	s.client.Close()
-}
-
-// What is remembered of a message whose reply was perhaps read.
-const (
-	keptAcknowledged = time.Hour
-	keptBehind       = 24 * time.Hour // behind a front end, which acknowledges for its clients
-	// keptBrief is for a message that another one may look like: it was kept longer while its client was put off.
-	keptBrief = 15 * time.Minute
-)
-
-// settleReceipt tells the ledger if the client has read the reply to the message that was taken last, or may have. last
-// says that no more will be known of it.
-func (s *session) settleReceipt(last bool) {
-	r := s.receipt
-	if r.Attempt == nil {
-		return
-	}
-	heard, brief := s.conn.Heard(), r.Attempt.Brief
-	if !last && (brief || heard != wire.HeardSurely) {
-		return
-	}
-	s.receipt = message.Receipt{}
-	switch {
-	case heard == wire.HeardSurely, brief && heard != wire.HeardUnknown:
-		s.messages.Forget(r, 0)
-	case brief && r.IsOfBefore():
-		s.messages.Forget(r, keptBrief)
-	case brief:
-	case heard == wire.HeardAcknowledged:
-		s.messages.Forget(r, keptAcknowledged)
-	case heard == wire.HeardBehind:
-		s.messages.Forget(r, keptBehind)
-	}
-}
-
-// forgetBrief forgets the message that was taken last, if the next one may look the same: a client that sends both on
-// one connection means both, whether or not it has read the reply between them. It waits for the store.
-func (s *session) forgetBrief() {
-	if r := s.receipt; r.Attempt != nil && r.Attempt.Brief && s.conn.Answered() {
-		s.receipt = message.Receipt{}
-		s.messages.Forget(r, 0)
-	}
 }
 
 // widest returns the widest network of a client, the zero Prefix if its address is not known.

@@ -31,18 +31,18 @@ func (s *session) tryElse(ctx context.Context, r *message.Recipient, err error) 
 		if r.Route.Rewrite || s.messages.NeedsSPF(&r.Route) {
 			s.beginSPF(ctx)
 		}
-		if refusal := s.checkMembers(&asked{Recipient: *r}); refusal != nil {
+		if refusal := t.upstream.checkMembers(&asked{Recipient: *r}); refusal != nil {
 			err, failed = refusal, r.Route
 			break
 		}
 		var next error
-		r.Member = t.memberOf(&r.Route)
-		if m := &t.members[r.Member]; !m.isOpen() {
+		r.Member = t.upstream.memberOf(&r.Route)
+		if m := &t.upstream.members[r.Member]; !m.isOpen() {
 			m.abort()
-			next = t.begin(inTurn(ctx, &r.Route), r.Member)
+			next = t.upstream.begin(inTurn(ctx, &r.Route), r.Member)
 		}
 		if next == nil {
-			next = s.relayRcpt(inTurn(ctx, &r.Route), r)
+			next = t.upstream.relayRcpt(inTurn(ctx, &r.Route), r)
 		}
 		if next == nil {
 			t.report.Anomaly("next hop failed, another of its list taken", err)

@@ -30,26 +30,36 @@ func (m *member) abort() {
 	}
 }
 
+// An upstream is what a mail transaction has at its next hops: a transaction at each of them.
+type upstream struct {
+	t        *transaction // to which it belongs
+	members  []member
+	first    [1]member    // where members begins
+	firstLeg [1]mail.Leg  // what the way of the first member is written down in
+	fan      *message.Fan // the members while a message goes to several; nil elsewhere
+	places   int          // of its client's share of further next hops
+}
+
 // memberOf returns the index of the member that a recipient with this route joins, and of one that is yet to begin if
 // there is none. One without recipients makes place for it.
-func (t *transaction) memberOf(route *mail.Route) int {
+func (u *upstream) memberOf(route *mail.Route) int {
 	empty := -1
-	for i := range t.members {
-		if sameDelivery(&t.members[i].route, route) {
+	for i := range u.members {
+		if sameDelivery(&u.members[i].route, route) {
 			return i
 		}
-		if t.members[i].rcpts == 0 {
+		if u.members[i].rcpts == 0 {
 			empty = i
 		}
 	}
 	if empty < 0 {
-		if t.members == nil {
-			t.members = t.first[:0]
+		if u.members == nil {
+			u.members = u.first[:0]
 		}
-		empty = len(t.members)
-		t.members = append(t.members, member{})
+		empty = len(u.members)
+		u.members = append(u.members, member{})
 	}
-	m := &t.members[empty]
+	m := &u.members[empty]
 	m.abort()
 	*m = member{route: *route}
 	return empty
@@ -105,20 +115,21 @@ func (t *transaction) setReverse(ctx context.Context, route *mail.Route, d *mail
 
 // begin opens the transaction of a member and offers it again the recipients that were accepted before. The error is a
 // *mail.Refusal.
-func (t *transaction) begin(ctx context.Context, at int) error {
+func (u *upstream) begin(ctx context.Context, at int) error {
+	t := u.t
 	ctx, stage := t.report.Enter(ctx, mail.StageBegin)
-	d := t.delivery(ctx, at)
+	d := u.delivery(ctx, at)
 	tx, err := t.session.cfg.Relay.Begin(ctx, d)
 	stage.End(err)
-	return t.begun(ctx, at, tx, err)
+	return u.begun(ctx, at, tx, err)
 }
 
 // delivery returns what the transaction of a member begins with.
-func (t *transaction) delivery(ctx context.Context, at int) mail.Delivery {
-	s, route := t.session, &t.members[at].route
+func (u *upstream) delivery(ctx context.Context, at int) mail.Delivery {
+	t, s, route := u.t, u.t.session, &u.members[at].route
 	d := mail.Delivery{
 		NextHop:         route.NextHop,
-		Leg:             t.leg(at),
+		Leg:             u.leg(at),
 		Params:          t.params,
 		Extra:           s.messages.Extra(route, s.trusted),
 		RecipientDomain: route.Forwards[0].Domain,
@@ -135,14 +146,14 @@ func (t *transaction) delivery(ctx context.Context, at int) mail.Delivery {
 }
 
 // begun takes what Begin returned for a member and offers it again the recipients that were accepted before.
-func (t *transaction) begun(ctx context.Context, at int, tx mail.Transaction, err error) error {
-	m := &t.members[at]
+func (u *upstream) begun(ctx context.Context, at int, tx mail.Transaction, err error) error {
+	m := &u.members[at]
 	if err != nil {
 		return err
 	}
 	m.tx, m.stale, m.lent = tx, false, false
-	for i := range t.rcpts {
-		r := &t.rcpts[i]
+	for i := range u.t.rcpts {
+		r := &u.t.rcpts[i]
 		if r.Route.Action == mail.Drop || r.Member != at {
 			continue
 		}
@@ -189,18 +200,18 @@ func mixedAccepted(r *message.Recipient, err error) bool {
 const maxRenew = 110 * time.Second
 
 // Renew returns the transaction upstream, ready for Data. It begins again what was lent or became stale.
-func (t *transaction) Renew(ctx context.Context) (mail.Transaction, error) {
-	ctx = mail.Until(ctx, time.Now().Add(min(t.session.cfg.Rcpt, maxRenew)))
-	if len(t.members) > 1 {
-		return t.renewAll(ctx)
+func (u *upstream) Renew(ctx context.Context) (mail.Transaction, error) {
+	ctx = mail.Until(ctx, time.Now().Add(min(u.t.session.cfg.Rcpt, maxRenew)))
+	if len(u.members) > 1 {
+		return u.renewAll(ctx)
 	}
-	m := &t.members[0]
+	m := &u.members[0]
 	if !m.isOpen() {
 		m.abort()
-		err := t.begin(ctx, 0)
+		err := u.begin(ctx, 0)
 		return m.tx, err
 	}
-	ctx, stage := t.report.Enter(ctx, mail.StageBegin)
+	ctx, stage := u.t.report.Enter(ctx, mail.StageBegin)
 	err := m.tx.Renew(ctx) // also if nothing was lent: the relay may have taken the session for another client
 	stage.End(err)
 	if err != nil {
@@ -213,10 +224,10 @@ func (t *transaction) Renew(ctx context.Context) (mail.Transaction, error) {
 }
 
 // Lend hands the sessions upstream back that were not yet. It reports whether all are handed back.
-func (t *transaction) Lend() bool {
-	all := len(t.members) > 0
-	for i := range t.members {
-		m := &t.members[i]
+func (u *upstream) Lend() bool {
+	all := len(u.members) > 0
+	for i := range u.members {
+		m := &u.members[i]
 		if m.tx != nil && !m.lent {
 			m.lent = m.tx.Lend()
 		}
@@ -226,21 +237,21 @@ func (t *transaction) Lend() bool {
 }
 
 // abort ends the transactions upstream that are open, and leaves the message undelivered.
-func (t *transaction) abort() {
-	if t.fan != nil {
-		t.fan.Abort()
-		t.committed()
+func (u *upstream) abort() {
+	if u.fan != nil {
+		u.fan.Abort()
+		u.committed()
 		return
 	}
-	for i := range t.members {
-		t.members[i].abort()
+	for i := range u.members {
+		u.members[i].abort()
 	}
 }
 
 // committed forgets the transactions upstream, which Commit has ended.
-func (t *transaction) committed() {
-	t.fan = nil
-	for i := range t.members {
-		t.members[i].tx = nil
+func (u *upstream) committed() {
+	u.fan = nil
+	for i := range u.members {
+		u.members[i].tx = nil
 	}
 }

@@ -85,6 +85,11 @@ type Relay struct {
 
 	Wanted bool // another client waits for the session
 
+	Calls
+}
+
+// A Calls is what a Relay was asked for.
+type Calls struct {
 	Begins   int
 	Streams  int
 	Datas    int
