@@ -70,9 +70,10 @@ func (c *Config) Validate() error {
 
 // Messages is what the messages of a node share. Its methods are safe for concurrent use.
 type Messages struct {
-	cfg     Config
-	loops   loopTags
-	buffers headerBuffers
+	cfg         Config
+	loops       loopTags
+	buffers     headerBuffers
+	predictions predictions
 }
 
 // New returns Messages, or the error of Config.Validate.
@@ -84,7 +85,10 @@ func New(cfg Config) (*Messages, error) {
 	setDefault(&cfg.Data, DefaultData)
 	setDefault(&cfg.Commit, DefaultCommit)
 	setDefault(&cfg.Lend, DefaultLend)
-	return &Messages{cfg: cfg, loops: newLoopTags(cfg.LoopTagKeys)}, nil
+	return &Messages{
+		cfg: cfg, loops: newLoopTags(cfg.LoopTagKeys),
+		predictions: predictions{store: cfg.Store, keys: cfg.MarkKeys},
+	}, nil
 }
 
 func setDefault[T comparable](field *T, value T) {

@@ -133,7 +133,7 @@ func (m *Message) Run(ctx context.Context) Ending {
 	m.reportOnce(outcomes)
 
 	// Report.
-	each := m.perRecipient(outcomes)
+	each := tally{m.Recipients, m.report}.perRecipient(outcomes)
 	m.markSplit(ctx, each)
 	out := worst(each)
 	if out.Reply.Class() == 2 {
@@ -189,7 +189,7 @@ func (m *Message) judge(ctx context.Context) error {
 		return m.finish(ctx)
 	case m.refusedWhateverBody(ctx):
 		return m.finish(ctx)
-	case m.window.signing && m.predicts(ctx):
+	case m.window.signing && m.predictions.allow(ctx, m.auth, m.Client.Addr.Addr()):
 		m.mode = mail.ModePredict
 	}
 	return nil
@@ -215,7 +215,7 @@ func (m *Message) finish(ctx context.Context) error {
 		m.report.Anomaly("DMARC pct ignored", nil)
 	}
 	if decision.Mismatch {
-		m.recordMisprediction(ctx)
+		m.report.Anomaly("body hash foretold wrongly", m.predictions.recordWrong(ctx, m.auth, m.Client.Addr.Addr()))
 	}
 	if decision.Refusal == nil {
 		report.EndPart(span, nil)
@@ -231,7 +231,7 @@ func (m *Message) compose() (mail.Octets, error) {
 	m.report.Event.MessageID = m.window.head.id.hash
 	if m.auth == nil {
 		var buf [1024]byte // enough for most; append takes more where it must
-		return m.above(m.appendReceived(buf[:0]), nil), nil
+		return m.window.above(m.body, m.appendReceived(buf[:0]), nil), nil
 	}
 	size := m.buffer.size()
 	fields, err := m.auth.Fields(m.appendReceived(m.buffer.fields[:0]), m.mode)
@@ -242,9 +242,10 @@ func (m *Message) compose() (mail.Octets, error) {
 	m.buffer.fields = fields
 	m.body.Count(m.buffer.size() - size)
 	if m.window.signing && m.mode != mail.ModeStream && m.someUnsealed() {
-		m.unsealed = m.beside(m.window.parted(m.auth.Unsealed(m.appendReceived(nil))), m.auth.Removals())
+		fields := m.window.parted(m.auth.Unsealed(m.appendReceived(nil)))
+		m.unsealed = m.window.beside(fields, m.auth.Removals())
 	}
-	return m.above(fields, m.auth.Removals()), nil
+	return m.window.above(m.body, fields, m.auth.Removals()), nil
 }
 
 // open begins the message at the next hop, whose session is fetched back first if it was lent.

@@ -83,13 +83,13 @@ func (m *Message) attempt(ctx context.Context) (context.Context, *mail.Attempt) 
 
 // sender returns what the client showed of itself. It waits for nothing: SPF that is not known by now is left out, and
 // the client is known by the rest.
-func (m *Message) sender(ctx context.Context) *once.Sender {
-	s := &once.Sender{Name: m.Reputation.Name}
-	if !m.Client.Unknown {
-		s.Client = m.Client.Addr.Addr().Unmap()
+func (e *Envelope) sender(ctx context.Context) *once.Sender {
+	s := &once.Sender{Name: e.Reputation.Name}
+	if !e.Client.Unknown {
+		s.Client = e.Client.Addr.Addr().Unmap()
 	}
-	if m.SPF != nil && m.SPF.IsMailKnown() {
-		if result, domain := m.SPF.Wait(ctx); result == spf.Pass.String() {
+	if e.SPF != nil && e.SPF.IsMailKnown() {
+		if result, domain := e.SPF.Wait(ctx); result == spf.Pass.String() {
 			s.SPF = domain
 		}
 	}

@@ -5,14 +5,21 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/millrace/millrace/ingress/report"
 	"github.com/millrace/millrace/router/mail"
 )
 
+// A tally makes one answer of what became of a message at its next hops.
+type tally struct {
+	recipients []Recipient
+	report     *report.Transaction
+}
+
 // perRecipient returns one outcome per recipient that is relayed, out of one per forward-path that was accepted.
-func (m *Message) perRecipient(outcomes []mail.Outcome) []mail.Outcome {
+func (t tally) perRecipient(outcomes []mail.Outcome) []mail.Outcome {
 	n, single := 0, true
-	for i := range m.Recipients {
-		r := &m.Recipients[i]
+	for i := range t.recipients {
+		r := &t.recipients[i]
 		n += len(r.Accepted)
 		single = single && !r.Further && len(r.Accepted) <= 1
 	}
@@ -20,13 +27,13 @@ func (m *Message) perRecipient(outcomes []mail.Outcome) []mail.Outcome {
 		return outcomes
 	}
 	var out []mail.Outcome
-	for i := 0; i < len(m.Recipients); {
-		policy, took := m.Recipients[i].Route.Policy, 0
-		for first := i; i < len(m.Recipients) && (i == first || m.Recipients[i].Further); i++ {
-			took += len(m.Recipients[i].Accepted)
+	for i := 0; i < len(t.recipients); {
+		policy, took := t.recipients[i].Route.Policy, 0
+		for first := i; i < len(t.recipients) && (i == first || t.recipients[i].Further); i++ {
+			took += len(t.recipients[i].Accepted)
 		}
 		if took > 0 {
-			out = append(out, m.joined(outcomes[:took], policy))
+			out = append(out, t.joined(outcomes[:took], policy))
 		}
 		outcomes = outcomes[took:]
 	}
@@ -35,7 +42,7 @@ func (m *Message) perRecipient(outcomes []mail.Outcome) []mail.Outcome {
 
 // joined returns the outcome of a recipient of whose targets each has one: the first that is neither 2yz nor 5yz; where
 // some took the message and others refused it, what the rule chose; else the first, or the worst refusal.
-func (m *Message) joined(outcomes []mail.Outcome, policy mail.DomainPolicy) mail.Outcome {
+func (t tally) joined(outcomes []mail.Outcome, policy mail.DomainPolicy) mail.Outcome {
 	var took, refused *mail.Outcome
 	for i := range outcomes {
 		switch o := &outcomes[i]; o.Reply.Class() {
@@ -59,7 +66,7 @@ func (m *Message) joined(outcomes []mail.Outcome, policy mail.DomainPolicy) mail
 	case policy.Mixed == mail.MixedReject:
 		return *refused
 	}
-	m.report.Anomaly("mixed fan-out accepted", refused.Cause)
+	t.report.Anomaly("mixed fan-out accepted", refused.Cause)
 	return *took
 }
 
@@ -104,7 +111,7 @@ func worst(outcomes []mail.Outcome) mail.Outcome {
 // together returns the error that stands for a message that no next hop took: each has failed by itself, before the end
 // of data.
 func (m *Message) together(ctx context.Context, f *Fan) error {
-	each := m.perRecipient(f.outcomes())
+	each := tally{m.Recipients, m.report}.perRecipient(f.outcomes())
 	m.markSplit(ctx, each)
 	out := worst(each)
 	var r *mail.Refusal

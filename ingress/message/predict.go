@@ -6,9 +6,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/millrace/millrace/ingress/message/auth"
+	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/leaf/network"
 )
 
@@ -20,50 +23,56 @@ const (
 	signerMark  = 24 * time.Hour
 )
 
-// predicts reports whether the message may be signed over the hash that one of its signatures foretells. That takes a
-// store that knows of earlier failures: without it a sender whose messages change on their way could be put off for
-// ever, by one node after the other.
-func (m *Message) predicts(ctx context.Context) bool {
-	if m.cfg.Store == nil || !m.auth.Predict(ctx) {
+// predictions is what the nodes remember of bodies that were predicted wrongly. Its methods are safe for concurrent
+// use.
+type predictions struct {
+	store world.Store // nil disables prediction
+	keys  [][]byte    // of the MACs by which store knows them, current first
+}
+
+// allow reports whether a message that comes from client may be signed over the hash that one of its signatures
+// foretells. That takes a store that knows of earlier failures: without it a sender whose messages change on their way
+// could be put off for ever, by one node after the other.
+func (p *predictions) allow(ctx context.Context, a *auth.Message, client netip.Addr) bool {
+	if p.store == nil || !a.Predict(ctx) {
 		return false
 	}
-	message, sender := m.auth.PredictKey()
-	keys := append(m.marks("message", message), m.marks("signer twice", m.signer(sender))...)
-	marked, all := m.cfg.Store.Marked(ctx, keys...)
+	message, sender := a.PredictKey()
+	keys := append(p.marks("message", message), p.marks("signer twice", signer(client, sender))...)
+	marked, all := p.store.Marked(ctx, keys...)
 	return all && !slices.Contains(marked, true)
 }
 
-// recordMisprediction remembers that the body was not the one that the signature foretold.
-func (m *Message) recordMisprediction(ctx context.Context) {
+// recordWrong remembers that the body was not the one that the signature foretold. It returns an error if the other
+// nodes do not hear of it.
+func (p *predictions) recordWrong(ctx context.Context, a *auth.Message, client netip.Addr) error {
 	ctx = context.WithoutCancel(ctx)
-	store := m.cfg.Store
-	message, sender := m.auth.PredictKey()
-	signer := m.signer(sender)
-	shared := store.Mark(ctx, m.marks("message", message)[0], messageMark)
-	key := m.marks("signer", signer)
-	if marked, _ := store.Marked(ctx, key...); slices.Contains(marked, true) {
-		key = m.marks("signer twice", signer)
+	message, sender := a.PredictKey()
+	from := signer(client, sender)
+	shared := p.store.Mark(ctx, p.marks("message", message)[0], messageMark)
+	key := p.marks("signer", from)
+	if marked, _ := p.store.Marked(ctx, key...); slices.Contains(marked, true) {
+		key = p.marks("signer twice", from)
 	}
-	store.Mark(ctx, key[0], signerMark)
-	var cause error
+	p.store.Mark(ctx, key[0], signerMark)
 	if !shared {
-		cause = errNotShared
+		return errNotShared
 	}
-	m.report.Anomaly("body hash foretold wrongly", cause)
+	return nil
 }
 
 var errNotShared = errors.New("only this node remembers it")
 
 // signer names a sender whose messages come from the client's network: both have to match.
-func (m *Message) signer(sender string) string {
-	return network.Of(m.Client.Addr.Addr()).String() + " " + sender
+func signer(client netip.Addr, sender string) string {
+	return network.Of(client).String() + " " + sender
 }
 
 // marks returns the keys in the store that text has under each of our keys, the current one's first. What is marked
 // cannot be read from them.
-func (m *Messages) marks(kind, text string) []string {
-	out := make([]string, len(m.cfg.MarkKeys))
-	for i, key := range m.cfg.MarkKeys {
+func (p *predictions) marks(kind, text string) []string {
+	out := make([]string, len(p.keys))
+	for i, key := range p.keys {
 		mac := hmac.New(sha256.New, key)
 		mac.Write([]byte(kind))
 		mac.Write([]byte{0})

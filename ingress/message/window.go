@@ -204,21 +204,19 @@ func (m *Message) wantsMore() (bool, error) {
 	return false, outOfBudget()
 }
 
-// above returns what the window holds below fields, without the removed spans, which are offsets of the header section.
-// Fields that do not fit into the headroom are a segment of their own. fields may be appended to.
-func (m *Message) above(fields []byte, removed []mail.Span) mail.Octets {
-	w := &m.window
+// above returns what the window holds of body below fields, without the removed spans, which are offsets of the header
+// section. Fields that do not fit into the headroom are a segment of their own. fields may be appended to.
+func (w *window) above(body *wire.Body, fields []byte, removed []mail.Span) mail.Octets {
 	fields = w.parted(fields)
-	head, ok := m.body.Prepend(w.first, fields)
+	head, ok := body.Prepend(w.first, fields)
 	if !ok {
-		return m.beside(slices.Clone(fields), removed)
+		return w.beside(slices.Clone(fields), removed)
 	}
 	return head.Join(w.rest...).Without(len(fields), removed)
 }
 
 // beside returns the same with fields, which are kept, as a segment of their own.
-func (m *Message) beside(fields []byte, removed []mail.Span) mail.Octets {
-	w := &m.window
+func (w *window) beside(fields []byte, removed []mail.Span) mail.Octets {
 	head := mail.Octets{Segments: net.Buffers{fields}, Form: w.first.Form}
 	return head.Join(w.first).Join(w.rest...).Without(len(fields), removed)
 }
