@@ -225,15 +225,15 @@ func (m *membership) startYielding(relay *egress.Relay) (end func(context.Contex
 }
 
 // startEndWatch begins to warn, once a day, of certificates that end soon. It returns what ends that.
-func (n *Node) startEndWatch() (end func(context.Context) error) {
+func (m *membership) startEndWatch(log *logger) (end func(context.Context) error) {
 	stop := make(chan struct{})
 	var watching sync.WaitGroup
 	watching.Go(func() { // ends with stop
 		ticker := time.NewTicker(warnEvery)
 		defer ticker.Stop()
 		for {
-			if w := n.members.files.Load().ending(time.Now()); w != "" {
-				n.log.say(slog.LevelWarn, "configuration", "field", "cluster.tls.cert", "cause", w)
+			if w := m.files.Load().ending(time.Now()); w != "" {
+				log.say(slog.LevelWarn, "configuration", "field", "cluster.tls.cert", "cause", w)
 			}
 			select {
 			case <-stop:

@@ -136,7 +136,7 @@ func (n *Node) start() error {
 	}
 	if !n.members.alone() {
 		n.cleanups.add("yielding", n.members.startYielding(n.relay))
-		n.cleanups.add("end of certificates", n.startEndWatch())
+		n.cleanups.add("end of certificates", n.members.startEndWatch(n.log))
 	}
 	if err := n.startPeerServer(tracer); err != nil {
 		return err

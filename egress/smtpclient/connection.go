@@ -253,7 +253,7 @@ func (c *connection) wake(verb string) error {
 			continue
 		case !errors.Is(err, os.ErrDeadlineExceeded) || c.wire.isAborted():
 			return c.connError(verb, err)
-		case wait > c.cfg.Reused || c.wire.unacked() > 0:
+		case wait > c.cfg.Reused || c.wire.fd.unacked() > 0:
 			return c.connError(verb, errSilent)
 		}
 	}

@@ -24,7 +24,7 @@ func (w *wire) rest(b []byte) (int, error) {
 	f := &w.flight
 	if f.late && f.ack != nil {
 		f.acks++
-		_ = w.sys.Control(f.ack) // a closed socket is for Read to find
+		_ = w.fd.sys.Control(f.ack) // a closed socket is for Read to find
 	}
 	asked := time.Now()
 	n, err := w.Conn.Read(b)

@@ -142,7 +142,7 @@ func TestWire_Acknowledges(t *testing.T) {
 		if _, err := w.Read(b); err != nil {
 			t.Fatal(err)
 		}
-		if server.unacked() > 0 {
+		if server.fd.unacked() > 0 {
 			held++
 		}
 		w.SetReadDeadline(time.Unix(1, 0))
@@ -150,7 +150,7 @@ func TestWire_Acknowledges(t *testing.T) {
 			t.Fatal("there is nothing to read")
 		}
 		w.SetReadDeadline(time.Time{})
-		if n := server.unacked(); n > 0 {
+		if n := server.fd.unacked(); n > 0 {
 			t.Errorf("flight %d: %d octets are not acknowledged", i, n)
 		}
 	}

@@ -182,7 +182,7 @@ func (s *stream) isTooSoon() bool {
 		return false
 	}
 	s.calls = -1
-	return w.unacked() > 0
+	return w.fd.unacked() > 0
 }
 
 // form is the form in which the octets go out.

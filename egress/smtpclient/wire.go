@@ -3,14 +3,10 @@ package smtpclient
 import (
 	"bytes"
 	"errors"
-	"io"
 	"net"
 	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
-
-	"github.com/millrace/millrace/router/leaf/tcp"
 )
 
 // errSpoke tells that the server sent something while a write to it made no progress.
@@ -34,12 +30,12 @@ const writeSlice = time.Second
 // and TLS above never sees a write that failed and went on. A read waits or does not, as instant says.
 type wire struct {
 	net.Conn
-	sys       syscall.RawConn // nil where the connection has no descriptor: then a look sees nothing
-	stall     time.Duration   // without progress, after which a write fails
-	least     int             // octets a second that are progress; 0: each octet is
-	slice     time.Duration   // how long a write waits before the server's side is looked at
-	until     time.Time       // after which every write fails; zero: never
-	readUntil time.Time       // after which every read fails; zero: never
+	fd        descriptor
+	stall     time.Duration // without progress, after which a write fails
+	least     int           // octets a second that are progress; 0: each octet is
+	slice     time.Duration // how long a write waits before the server's side is looked at
+	until     time.Time     // after which every write fails; zero: never
+	readUntil time.Time     // after which every read fails; zero: never
 	// replies is set if replies to earlier chunks may come while octets go out. In clear their first digit tells them
 	// from refusals; in TLS they cannot be read here and the write goes on.
 	replies bool
@@ -50,40 +46,17 @@ type wire struct {
 
 	reads, writes int // calls, for the tests that count them
 
-	// of the call of sys under way; the functions are closures made once, so that a look costs no allocation
-	buf     []byte
-	n       int
-	err     error
-	readNow func(fd uintptr)
-	look    func(fd uintptr)
-	queue   func(fd uintptr) // nil where the kernel does not say what the peer has acknowledged
-	pieces  net.Buffers      // of the writev under way
-	flight  flight
+	pieces net.Buffers // of the writev under way
+	flight flight
 }
 
 func newWire(conn net.Conn, stall time.Duration) *wire {
 	w := &wire{Conn: conn, stall: stall, slice: writeSlice}
-	if c, ok := conn.(syscall.Conn); ok {
-		w.sys, _ = c.SyscallConn()
-	}
-	w.readNow = func(fd uintptr) { w.n, w.err = syscall.Read(int(fd), w.buf) }
-	w.look = func(fd uintptr) {
-		w.n, _, w.err = syscall.Recvfrom(int(fd), w.buf, syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-	}
-	if _, ok := conn.(*net.TCPConn); ok && w.sys != nil {
-		w.queue = func(fd uintptr) { w.n = tcp.Unacked(fd) }
+	w.fd.open(conn)
+	if w.fd.queue != nil {
 		w.flight.ack = acknowledge
 	}
 	return w
-}
-
-// unacked returns how many octets were written that the peer's TCP has not acknowledged: 0 where the kernel does not
-// say.
-func (w *wire) unacked() int {
-	if w.queue == nil || w.sys.Control(w.queue) != nil {
-		return 0
-	}
-	return w.n
 }
 
 // Read waits for octets until the read deadline. If instant is set it fails with os.ErrDeadlineExceeded where
@@ -92,7 +65,7 @@ func (w *wire) Read(b []byte) (int, error) {
 	w.reads++
 	switch {
 	case w.instant:
-		return w.call(w.readNow, b)
+		return w.fd.call(w.fd.readNow, b)
 	case w.flight.began:
 		return w.rest(b)
 	}
@@ -125,38 +98,13 @@ func (w *wire) SetReadDeadline(t time.Time) error {
 	return w.Conn.SetReadDeadline(time.Unix(1, 0))
 }
 
-// call runs f, which does not wait, on the descriptor.
-func (w *wire) call(f func(fd uintptr), b []byte) (int, error) {
-	if w.sys == nil {
-		return 0, os.ErrDeadlineExceeded
-	}
-	w.buf = b
-	defer func() { w.buf = nil }()
-	for {
-		if err := w.sys.Control(f); err != nil {
-			return 0, err
-		}
-		switch {
-		case errors.Is(w.err, syscall.EINTR):
-		case errors.Is(w.err, syscall.EAGAIN):
-			return 0, os.ErrDeadlineExceeded
-		case w.err != nil:
-			return 0, os.NewSyscallError("read", w.err)
-		case w.n == 0 && len(b) > 0:
-			return 0, io.EOF
-		default:
-			return w.n, nil
-		}
-	}
-}
-
 // spoke reports whether there is something to read that cannot be a positive reply to an earlier chunk.
 func (w *wire) spoke() bool {
-	if w.sys == nil || w.replies && w.secure {
+	if w.fd.sys == nil || w.replies && w.secure {
 		return false
 	}
 	b := make([]byte, 512) // only a write that stalls comes here
-	n, err := w.call(w.look, b)
+	n, err := w.fd.call(w.fd.look, b)
 	if err != nil {
 		return !errors.Is(err, os.ErrDeadlineExceeded)
 	}

@@ -260,7 +260,7 @@ func (c *cutting) whole(addr string, letter source.Message, m *fleet.Sent) (bool
 	if err != nil {
 		return false, err
 	}
-	c.trial.see(r)
+	c.trial.answers.see(r)
 	if r.End.Class() != 2 {
 		m.Last = r.End.String()
 		return false, s.Reset()

@@ -36,10 +36,10 @@ func (f fault) play(t *trial) error {
 		load = f.load()
 	}
 	var begun, healed time.Time
-	mark := t.mark()
+	mark := t.answers.mark()
 	err := t.under(load, func() error {
 		t.rest(t.between(200*time.Millisecond, 500*time.Millisecond))
-		begun, mark = time.Now(), t.mark()
+		begun, mark = time.Now(), t.answers.mark()
 		err := f.begin(t)
 		t.rest(f.lasts)
 		if f.heal != nil {
@@ -49,28 +49,16 @@ func (f fault) play(t *trial) error {
 		t.rest(time.Second)
 		return err
 	})
-	during, after := t.silence(begun, healed), t.silence(healed, healed.Add(time.Second))
+	during, after := t.answers.silence(begun, healed), t.answers.silence(healed, healed.Add(time.Second))
 	t.tell("for %s; none accepted for %s at most meanwhile and %s in the second after%s", fleet.MS(healed.Sub(begun)),
-		fleet.MS(during), fleet.MS(after), t.textsSince(mark))
-	if f.unfelt && t.putOff(mark) > 0 {
-		t.harmed("%d replies of 4yz, want none", t.putOff(mark))
+		fleet.MS(during), fleet.MS(after), t.answers.textsSince(mark))
+	if f.unfelt && t.answers.putOff(mark) > 0 {
+		t.harmed("%d replies of 4yz, want none", t.answers.putOff(mark))
 	}
 	if f.silence > 0 && during > f.silence {
 		t.harmed("none accepted for %s, want %s at most", during, f.silence)
 	}
 	return err
-}
-
-// putOff counts the replies of 4yz since a mark.
-func (t *trial) putOff(mark int) (n int) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, a := range t.answers[mark:] {
-		if a.code/100 == 4 {
-			n++
-		}
-	}
-	return n
 }
 
 // redis makes a scenario of what befalls Redis. No mail is to feel it.

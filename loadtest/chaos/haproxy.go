@@ -68,7 +68,7 @@ var haproxy = scenario{
 					}
 					t.rest(time.Second)
 					t.tell("node %s killed: none accepted for %s at most", m.Name,
-						fleet.MS(t.silence(begun, time.Now())))
+						fleet.MS(t.answers.silence(begun, time.Now())))
 					continue
 				}
 				stop := t.begin(sixLong(addrs))

@@ -81,7 +81,7 @@ var memoryLimit = scenario{
 		if err := group.take(owner.Process.Cmd.Process.Pid); err != nil {
 			return err
 		}
-		mark := t.mark()
+		mark := t.answers.mark()
 		stop := t.begin(&fleet.Load{
 			Clients: 500, Octets: 200 << 10, Addrs: fleet.Only(owner.SMTP), Backoff: time.Second,
 			Timeout: 70 * time.Second, Patience: time.Minute,
@@ -93,11 +93,11 @@ var memoryLimit = scenario{
 		})
 		stop()
 		t.tell("%d MiB at most, of 128%s", (group.read("memory.max_usage_in_bytes")+group.read("memory.peak"))>>20,
-			t.textsSince(mark))
+			t.answers.textsSince(mark))
 		if owner.Process.Gone() {
 			t.harmed("the node has ended: %v", owner.Process.Err())
 		}
-		if t.putOff(mark) == 0 {
+		if t.answers.putOff(mark) == 0 {
 			t.harmed("nothing was put off: the clients did not want more than there was")
 		}
 		return err
@@ -122,7 +122,7 @@ var stateFull = scenario{
 		if err := t.few("before", "before", 30, 30); err != nil {
 			return err
 		}
-		mark := t.mark()
+		mark := t.answers.mark()
 		err = t.under(small(), func() error {
 			rules, err := os.ReadFile(t.Rules())
 			if err != nil {
@@ -140,7 +140,7 @@ var stateFull = scenario{
 		if err != nil {
 			return err
 		}
-		if n := t.putOff(mark); n > 0 {
+		if n := t.answers.putOff(mark); n > 0 {
 			t.harmed("%d replies of 4yz, want none", n)
 		}
 		if err := t.few("with the new rules", "after", 30, 30); err != nil {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/loadtest/fleet"
-	"github.com/millrace/millrace/loadtest/world"
 )
 
 // The scenarios here are about faults of one destination, or of one node's surroundings, that honest mail is not to
@@ -27,7 +25,7 @@ func hosted(domain string) string {
 // few sends some messages to a domain, one after the other on each of a few clients, and tells what became of them. At
 // least so many are to be taken at the first attempt.
 func (t *trial) few(what, domain string, messages, least int) error {
-	before := t.mark()
+	before := t.answers.mark()
 	stop := t.begin(&fleet.Load{
 		Clients: 3, Messages: messages, Forward: fleet.Always("ok@" + domain + ".test"), Backoff: time.Second,
 		Patience: t.scenario.most() / 2, Timeout: 70 * time.Second,
@@ -44,51 +42,18 @@ func (t *trial) few(what, domain string, messages, least int) error {
 	}
 	slices.Sort(took)
 	t.tell("%s: %d of %d at the first attempt, %s for half of them and %s at most%s", what, first, messages,
-		fleet.MS(took[len(took)/2]), fleet.MS(took[len(took)-1]), t.textsSince(before))
+		fleet.MS(took[len(took)/2]), fleet.MS(took[len(took)-1]), t.answers.textsSince(before))
 	if first < least {
 		t.harmed("%s: %d of %d at the first attempt, want %d", what, first, messages, least)
 	}
 	return err
 }
 
-// mark is how many answers there are.
-func (t *trial) mark() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.answers)
-}
-
 // awaitAnswers waits until n messages were answered for good.
 func (t *trial) awaitAnswers(mark, n int) error {
 	return fleet.Await(t.ctx, t.scenario.most()/2+time.Second, fmt.Sprintf("%d answers", n), func() bool {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		final := 0
-		for _, a := range t.answers[mark:] {
-			if a.code/100 != 4 {
-				final++
-			}
-		}
-		return final >= n
+		return t.answers.final(mark) >= n
 	})
-}
-
-// textsSince tells the replies that were not 2yz.
-func (t *trial) textsSince(mark int) string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	by := make(map[string]int)
-	for _, a := range t.answers[mark:] {
-		if a.code/100 != 2 {
-			text := fmt.Sprint(a.code, " ", world.ReplyID.ReplaceAllString(a.text, ""))
-			by[strings.TrimSpace(text[:min(len(text), 60)])]++
-		}
-	}
-	var all []string
-	for _, text := range slices.Sorted(maps.Keys(by)) {
-		all = append(all, fmt.Sprintf("; %d of %q", by[text], text))
-	}
-	return strings.Join(all, "")
 }
 
 // sick makes a scenario of a first MX host that is ill behind the TCP handshake, and a second one that is well.
@@ -207,7 +172,7 @@ var early250 = scenario{
 				After:  int64(1 + t.rand.IntN(100<<10)),
 				Answer: smtptest.Answer{After: 150 * time.Millisecond, Reply: "250 2.0.0 Taken"}, Stall: true,
 			}})
-			before := t.mark()
+			before := t.answers.mark()
 			stop := t.begin(&fleet.Load{
 				Clients: 4, Messages: 4, Octets: octets, Backoff: 200 * time.Millisecond, Timeout: 8 * time.Second,
 			})
@@ -220,7 +185,7 @@ var early250 = scenario{
 				early += m.Deferred
 			}
 		}
-		t.tell("%d replies of 4yz to messages that were answered too early%s", early, t.textsSince(0))
+		t.tell("%d replies of 4yz to messages that were answered too early%s", early, t.answers.textsSince(0))
 		if early == 0 {
 			return errNever
 		}
@@ -350,7 +315,7 @@ var tornRules = scenario{
 				}
 				t.rest(2 * time.Second)
 			}
-			t.tell("of answers since%s", cmp.Or(t.textsSince(0), ": all 2yz"))
+			t.tell("of answers since%s", cmp.Or(t.answers.textsSince(0), ": all 2yz"))
 			return nil
 		})
 	},

@@ -53,7 +53,7 @@ func killingOwner(s scenario, patience time.Duration) scenario {
 				return err
 			}
 			t.tell("%s: node %s, none accepted for %s at most", []string{"killed", "stopped"}[i%2], owner.Name,
-				fleet.MS(t.silence(begun, time.Now())))
+				fleet.MS(t.answers.silence(begun, time.Now())))
 		}
 		stopLarge()
 		stopSmall()
@@ -122,7 +122,7 @@ var killAll = scenario{
 					return err
 				}
 				t.rest(300 * time.Millisecond)
-				t.tell("none accepted for %s", fleet.MS(t.silence(begun, time.Now())))
+				t.tell("none accepted for %s", fleet.MS(t.answers.silence(begun, time.Now())))
 			}
 			return nil
 		})

@@ -31,7 +31,8 @@ func (t *trial) parted(cuts []cut) error {
 		merged := time.Since(healed)
 		t.rest(500 * time.Millisecond)
 		t.tell("none accepted for %s at most while cut, for %s after; one ring %s after it healed",
-			fleet.MS(t.silence(begun, healed)), fleet.MS(t.silence(healed, time.Now())), fleet.MS(merged))
+			fleet.MS(t.answers.silence(begun, healed)),
+			fleet.MS(t.answers.silence(healed, time.Now())), fleet.MS(merged))
 		return err
 	})
 }

@@ -121,14 +121,14 @@ var postgrey = scenario{
 		t.Plain.Set(smtptest.Behaviour{
 			Keep: keep, On: greylistsBy(func(s smtptest.Step) string { return host(s.Message.Client) }),
 		})
-		mark := t.mark()
+		mark := t.answers.mark()
 		const messages = 60
 		stop := t.begin(&fleet.Load{
 			Clients: messages, Messages: messages, Backoff: postgreyDelay + time.Second, Timeout: 70 * time.Second,
 			Addrs: fleet.AnyOf(others), // what a client has of a node that is killed is no attempt at postgrey
 		})
 		if err := fleet.Await(t.ctx, 20*time.Second, "all are put off", func() bool {
-			return t.putOff(mark) >= messages
+			return t.answers.putOff(mark) >= messages
 		}); err != nil {
 			return err
 		}
@@ -145,7 +145,7 @@ var postgrey = scenario{
 				first++
 			}
 		}
-		t.tell("%d of %d at the first retry after the delay%s", first, len(sent), t.textsSince(mark))
+		t.tell("%d of %d at the first retry after the delay%s", first, len(sent), t.answers.textsSince(mark))
 		if first < messages {
 			t.harmed("%d of %d at the first retry after the delay, want all", first, messages)
 		}

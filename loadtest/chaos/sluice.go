@@ -189,7 +189,7 @@ var siteMoves = scenario{
 		moving := func(l *fleet.Load) *fleet.Load { l.Forward = fleet.Always("ok@moving.test"); return l }
 		stopLarge := t.begin(moving(large()))
 		defer stopLarge()
-		mark := t.mark()
+		mark := t.answers.mark()
 		err := t.under(moving(small()), func() error {
 			for i := range t.runs(6, 2) {
 				t.rest(t.between(1100*time.Millisecond, 1500*time.Millisecond))
@@ -202,11 +202,11 @@ var siteMoves = scenario{
 		})
 		stopLarge()
 		a, b := hosts[0].Counts().Messages, hosts[1].Counts().Messages
-		t.tell("%d messages at one Site and %d at the other%s", a, b, t.textsSince(mark))
+		t.tell("%d messages at one Site and %d at the other%s", a, b, t.answers.textsSince(mark))
 		if a == 0 || b == 0 {
 			t.harmed("%d and %d messages at the two Sites", a, b)
 		}
-		if n := t.putOff(mark); n > 0 {
+		if n := t.answers.putOff(mark); n > 0 {
 			t.harmed("%d replies of 4yz, want none", n)
 		}
 		return err

@@ -14,7 +14,6 @@ import (
 
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/loadtest/fleet"
-	"github.com/millrace/millrace/loadtest/source"
 )
 
 // A scenario is one kind of harm.
@@ -62,20 +61,13 @@ type trial struct {
 	enter    []*fleet.Member // where mail enters; nil: at all nodes
 	sluice   *sluice         // before what the scenario says; may be nil
 	aim      chan time.Time  // when aimedDot answers
-	repeats  int             // messages that were delivered again in doubt, as the nodes counted
+	answers  answers
+	repeats  int // messages that were delivered again in doubt, as the nodes counted
 
 	mu      sync.Mutex // over what follows
-	answers []answer
-	trouble []string // lines of logs
+	trouble []string   // lines of logs
 	figures []string
 	harms   []string
-}
-
-// An answer is a reply to a message, and when it came.
-type answer struct {
-	at   time.Time
-	code int
-	text string
 }
 
 func newTrial(ctx context.Context, s *scenario, o options) *trial {
@@ -207,28 +199,6 @@ func (t *trial) kills(usual int) int {
 	return usual
 }
 
-// see notes each answer.
-func (t *trial) see(r source.Result) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.answers = append(t.answers, answer{time.Now(), r.End.Code, r.End.Text})
-}
-
-// silence is the longest time without an accepted message in a span.
-func (t *trial) silence(from, to time.Time) (longest time.Duration) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	last := from
-	for _, a := range t.answers {
-		if a.code/100 != 2 || a.at.Before(from) || a.at.After(to) {
-			continue
-		}
-		longest = max(longest, a.at.Sub(last))
-		last = a.at
-	}
-	return max(longest, to.Sub(last))
-}
-
 // begin lets mail run, to the plain destination through all nodes unless the load says otherwise. What it returns stops
 // the load, waits for its messages and puts them into the ledger.
 func (t *trial) begin(l *fleet.Load) (stop func() []fleet.Sent) {
@@ -245,7 +215,7 @@ func (t *trial) begin(l *fleet.Load) (stop func() []fleet.Sent) {
 	if l.Patience == 0 {
 		l.Patience = patience
 	}
-	l.Watch = t.see
+	l.Watch = t.answers.see
 	end := make(chan struct{})
 	l.Stop = end
 	done := make(chan []fleet.Sent, 1)
@@ -320,14 +290,8 @@ func (t *trial) judge(out io.Writer) error {
 		}
 		mark = "FAIL"
 	}
-	deferred := 0
-	for _, a := range t.answers {
-		if a.code/100 == 4 {
-			deferred++
-		}
-	}
 	fmt.Fprintf(out, "chaos: %s %s seed %d: %s, %d replies of 4yz (%.1f s)\n", mark, t.scenario.name, t.options.seed, b,
-		deferred, time.Since(t.begun).Seconds())
+		t.answers.putOff(0), time.Since(t.begun).Seconds())
 	if len(t.harms) > 0 {
 		return errVerdict
 	}
