@@ -333,3 +333,24 @@ func TestBody_Drain(t *testing.T) {
 	w.want("250 2.0.0 Ok: queued as 4711 id=")
 	<-ended
 }
+
+// Outcomes that are not one for each recipient are a fault of ours: the client hears of no success, and the event has
+// the cause.
+func TestData_WrongNumberOfOutcomes(t *testing.T) {
+	took := mail.Outcome{Reply: mail.NewReply(250, 0, 0, "Ok"), Host: "mx.far.example"}
+	for _, outcomes := range [][]mail.Outcome{{}, {took}, {took, took, took}} {
+		w := serve(t, rules{
+			"one": ingresstest.To("far.example", "one@far.example"),
+			"two": ingresstest.To("far.example", "two@far.example"),
+		}, &ingresstest.Relay{Outcomes: outcomes}, nil)
+		w.say("MAIL FROM:<a@b.example>", "250")
+		w.say("RCPT TO:<one@example.com>", "250")
+		w.say("RCPT TO:<two@example.com>", "250")
+		w.say("DATA", "354")
+		w.say(text+".", "451 4.3.0")
+		e := w.last(mail.Deferred)
+		if want := fmt.Sprint(len(outcomes), " outcomes for 2 recipients"); !e.InDoubt || fmt.Sprint(e.Cause) != want {
+			t.Errorf("%d: in doubt %t, cause %v", len(outcomes), e.InDoubt, e.Cause)
+		}
+	}
+}

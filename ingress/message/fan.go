@@ -49,9 +49,8 @@ func NewFan(members []Member) *Fan {
 }
 
 var (
-	errNoMember  = errors.New("every next hop has failed")
-	errNoOutcome = errors.New("no outcome")
-	errOpened    = errors.New("recipients are added before the next hops are one transaction")
+	errNoMember = errors.New("every next hop has failed")
+	errOpened   = errors.New("recipients are added before the next hops are one transaction")
 )
 
 // fail aborts a member alone.
@@ -171,10 +170,10 @@ func (f *Fan) outcomes() []mail.Outcome {
 			switch {
 			case m.failed != nil:
 				out[at] = outcomeOf(m.failed)
-			case n < len(m.results):
+			case len(m.results) == len(m.Own):
 				out[at] = m.results[n]
 			default:
-				out[at] = outcomeOf(errNoOutcome)
+				out[at] = miscounted(len(m.results), len(m.Own))
 			}
 		}
 	}

@@ -129,11 +129,12 @@ func (m *Message) Run(ctx context.Context) Ending {
 	}
 	ctx, commit := m.report.Enter(m.untilReply(context.WithoutCancel(ctx)), mail.StageCommit)
 	ctx, attempt := m.attempt(ctx)
-	outcomes := m.tx.Commit(ctx, piece)
+	tally := tally{m.Recipients, m.report}
+	outcomes := tally.complete(m.tx.Commit(ctx, piece))
 	m.reportOnce(outcomes)
 
 	// Report.
-	each := tally{m.Recipients, m.report}.perRecipient(outcomes)
+	each := tally.perRecipient(outcomes)
 	m.markSplit(ctx, each)
 	out := worst(each)
 	if out.Reply.Class() == 2 {

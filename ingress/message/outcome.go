@@ -3,6 +3,8 @@ package message
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/millrace/millrace/ingress/report"
@@ -15,15 +17,34 @@ type tally struct {
 	report     *report.Transaction
 }
 
-// perRecipient returns one outcome per recipient that is relayed, out of one per forward-path that was accepted.
+// complete returns outcomes if they are one for each forward-path that was accepted. If not, whose they are is not
+// known, so each is a 451 in doubt.
+func (t tally) complete(outcomes []mail.Outcome) []mail.Outcome {
+	n := 0
+	for i := range t.recipients {
+		n += len(t.recipients[i].Accepted)
+	}
+	if n == len(outcomes) {
+		return outcomes
+	}
+	return slices.Repeat([]mail.Outcome{miscounted(len(outcomes), n)}, n)
+}
+
+// miscounted returns the outcome of a recipient where got outcomes came for want recipients.
+func miscounted(got, want int) mail.Outcome {
+	o := outcomeOf(fmt.Errorf("%d outcomes for %d recipients", got, want))
+	o.InDoubt = true
+	return o
+}
+
+// perRecipient returns one outcome per recipient that is relayed, out of complete ones.
 func (t tally) perRecipient(outcomes []mail.Outcome) []mail.Outcome {
-	n, single := 0, true
+	single := true
 	for i := range t.recipients {
 		r := &t.recipients[i]
-		n += len(r.Accepted)
 		single = single && !r.Further && len(r.Accepted) <= 1
 	}
-	if single || n != len(outcomes) {
+	if single {
 		return outcomes
 	}
 	var out []mail.Outcome
