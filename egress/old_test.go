@@ -1,11 +1,14 @@
 package egress
 
 import (
+	"context"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/egress/smtpclient"
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -49,8 +52,13 @@ func TestRelay_EndsAtEHLO(t *testing.T) {
 		{"for a message that needs SMTPUTF8", atHello(smtptest.Answer{Close: true}), nil, utf8, false, []int{1, 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			var opened atomic.Int64 // by Config.Connect
 			w, s := one(t, c.server, func(config *Config) {
 				limits(t, "connections=5 messages=1 idle=1m age=1h")(config)
+				config.Connect = func(ctx context.Context, to smtpclient.Target) (net.Conn, error) {
+					opened.Add(1)
+					return smtpclient.Connect(ctx, to)
+				}
 				if c.change != nil {
 					c.change(config)
 				}
@@ -73,8 +81,8 @@ func TestRelay_EndsAtEHLO(t *testing.T) {
 				} else if got := mail.ReplyFor(err); got.Class() != 4 {
 					t.Errorf("message %d: got %v", i, got)
 				}
-				if n := s.Counts().Connections; n != clients {
-					t.Errorf("message %d: %d connections, want %d", i, n, clients)
+				if n := s.Counts().Connections; n != clients || opened.Load() != int64(clients) {
+					t.Errorf("message %d: %d connections, %d by Connect, want %d", i, n, opened.Load(), clients)
 				}
 			}
 		})

@@ -46,7 +46,11 @@ func (w *walk) tryOld(ctx context.Context) Conn {
 		t := &attempt{walk: w, candidate: c, begun: time.Now(), hello: old, fellBack: true}
 		t.target = w.clientTarget(w.target, c.Spot, old)
 		begun := time.Now()
-		opened, err := smtpclient.Dial(part, w.cfg.Client, t.target)
+		var opened *smtpclient.Client
+		socket, err := w.cfg.Connect(part, t.target)
+		if err == nil {
+			opened, err = smtpclient.Open(part, w.cfg.Client, t.target, socket)
+		}
 		if err == nil {
 			return t.took(opened)
 		}
