@@ -56,6 +56,7 @@ type Reader struct {
 	field     []byte // a field whose last line may still come
 	read      int
 	parts     int
+	dated     bool // a date was read: each costs far more than its octets
 	report    mail.Complaint
 }
 
@@ -176,11 +177,18 @@ func (r *Reader) reportField(name, value string) {
 			c.Feedback = feedback(value)
 		}
 	case "original-rcpt-to":
-		if p, ok := recipient(value); ok && len(c.Recipients) < maxRecipients {
+		if len(c.Recipients) == maxRecipients {
+			return
+		}
+		if p, ok := recipient(value); ok {
 			c.Recipients = append(c.Recipients, p)
 		}
 	case "arrival-date", "received-date": // the second is that of older reports
-		if at, err := netmail.ParseDate(value); err == nil && c.Arrived.IsZero() {
+		if r.dated {
+			return
+		}
+		r.dated = true
+		if at, err := netmail.ParseDate(value); err == nil {
 			c.Arrived = at.UTC().Truncate(time.Second)
 		}
 	}

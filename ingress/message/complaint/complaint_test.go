@@ -84,6 +84,8 @@ func TestReader(t *testing.T) {
 		{"the first of several types and dates", arf(fields + "Feedback-Type: fraud\r\n"), "abuse"},
 		{"what is no address or date is left out", arf(fields + "Original-Rcpt-To: <a@b@c>\r\n" +
 			"Original-Rcpt-To: postmaster\r\nArrival-Date: yesterday\r\n"), "abuse"},
+		{"of several dates the first, even if it is none", arf(fields + "Received-Date: x\r\n" +
+			"Arrival-Date: Mon, 30 Nov 2026 12:00:00 +0100\r\n"), "abuse"},
 		{"a type that is no word", arf("Feedback-Type: <script>\r\n"), "none"},
 		{"a type that is too long", arf("Feedback-Type: " + strings.Repeat("x", 65) + "\r\n"), "none"},
 		{"a report without a type", arf("Version: 1\r\n"), "none"},
@@ -138,6 +140,16 @@ func TestReader_Bounds(t *testing.T) {
 	c := r.Report()
 	if c == nil || len(c.Recipients) != maxRecipients || cap(r.line) > 2*maxField || cap(r.field) > 2*maxField {
 		t.Errorf("kept %d recipients, %d and %d octets", len(c.Recipients), cap(r.line), cap(r.field))
+	}
+}
+
+// BenchmarkReader_Dates reads a report that is nothing but dates.
+func BenchmarkReader_Dates(b *testing.B) {
+	message := []byte(arf(strings.Repeat("Arrival-Date: x\r\n", maxRead/18)))
+	b.SetBytes(int64(len(message)))
+	for b.Loop() {
+		var r Reader
+		r.write(message)
 	}
 }
 
