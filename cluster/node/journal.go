@@ -208,7 +208,8 @@ func (j *journal) addNextHop(e *mail.Event) {
 	l.outside("host", e.Host)
 }
 
-// addOutcome adds how the transaction ended and how long its stages took.
+// addOutcome adds how the transaction ended and how long its stages took. Where addresses are hashed, what a client
+// sent in place of a path is left out: it is not known where an address in it begins.
 func (j *journal) addOutcome(e *mail.Event) {
 	l := &j.line
 	l.word("mode", e.Mode.String())
@@ -218,7 +219,7 @@ func (j *journal) addOutcome(e *mail.Event) {
 	j.reply(l, e.Reply)
 	l.flag("in_doubt", e.InDoubt)
 	l.outside("reason", e.Reason)
-	if cause := InnermostCause(e); cause != "" {
+	if cause := InnermostCause(e); cause != "" && (j.hashKey == nil || e.Reason != "protocol") {
 		l.key("cause")
 		quote(l, cut(j.mask(cause), l.text))
 	}

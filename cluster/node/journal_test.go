@@ -78,6 +78,15 @@ func TestJournal_HashedAddresses(t *testing.T) {
 			t.Errorf("%s stands in %s", secret, line)
 		}
 	}
+	for _, argument := range []string{"TO:<erin>", "TO:<erin smith@e.example>", "TO:erin@e.example x"} {
+		line, _ := logged(t, []byte("key"), mail.Event{
+			Kind: mail.Refused, Verb: "RCPT", Reason: "protocol", Cause: errors.New(argument),
+			Reply: mail.NewReply(501, 1, 3, "Bad destination mailbox address syntax"),
+		})
+		if strings.Contains(line, "erin") {
+			t.Errorf("%s stands in %s", argument, line)
+		}
+	}
 	_, again := logged(t, []byte("key"), e)
 	_, other := logged(t, []byte("another key"), e)
 	if fields["forward"] != again["forward"] || fields["forward"] == other["forward"] {

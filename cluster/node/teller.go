@@ -155,7 +155,7 @@ func (t *teller) tell(e *mail.Event) {
 // typeOf returns what became of a recipient, and false if receivers are not told: the rule delivers it nowhere.
 func typeOf(e *mail.Event, to *mail.To) (events.Type, bool) {
 	switch {
-	case to.Drop || to.Outcome == mail.Dropped:
+	case to.Drop || to.Outcome == mail.Dropped, isAskedAgain(e, to):
 		return "", false
 	case to.Outcome == mail.Relayed, took(to.Targets):
 		return events.Delivered, true
@@ -169,6 +169,13 @@ func typeOf(e *mail.Event, to *mail.To) (events.Type, bool) {
 		return events.Rejected, true
 	}
 	return "", false
+}
+
+// isAskedAgain reports whether we only asked for a recipient in another transaction. A client may have that said as
+// often as it likes, of any recipient.
+func isAskedAgain(e *mail.Event, to *mail.To) bool {
+	return to.Verb == "RCPT" && e.Host == "" && to.Reply.Code == 452 &&
+		to.Reply.Enhanced == mail.EnhancedCode{Subject: 5, Detail: 3}
 }
 
 // took reports whether each next hop took the message, whatever the client was answered for the sake of another

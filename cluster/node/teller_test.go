@@ -292,6 +292,9 @@ func TestTeller_Types(t *testing.T) {
 	}{
 		{"relayed", mail.Event{Ends: true}, mail.To{Outcome: mail.Relayed, Verb: "DATA", Reply: ok}, "delivered"},
 		{"put off", mail.Event{}, mail.To{Outcome: mail.Deferred, Verb: "RCPT", Reply: again}, "deferred"},
+		{"asked for in another transaction", mail.Event{}, mail.To{
+			Outcome: mail.Deferred, Verb: "RCPT", Reply: mail.AnotherTransaction("too many next hops").Reply,
+		}, ""},
 		{"refused by us", mail.Event{}, mail.To{Outcome: mail.Refused, Verb: "RCPT", Reply: never}, "rejected"},
 		{"refused there", mail.Event{Host: "h"}, mail.To{Outcome: mail.Refused, Verb: "RCPT", Reply: never}, "bounced"},
 		{"broken off", mail.Event{Ends: true}, mail.To{Outcome: mail.Aborted}, "failed"},

@@ -105,5 +105,5 @@ func (e *Event) weight() int64 {
 	return int64(n)
 }
 
-// isEarned reports whether a stranger has to do more for such an event than to name a recipient.
-func (e *Event) isEarned() bool { return e.Type == Delivered || e.Type == Failed }
+// isEarned reports whether a stranger has to do more for such an event than to name a recipient, and to break off.
+func (e *Event) isEarned() bool { return e.Type == Delivered || e.Data.InDoubt }

@@ -94,7 +94,7 @@ func (c *Client) judge(a netip.Addr) error {
 	switch {
 	case !never && listed(a, c.cfg.Private):
 		return nil
-	case kind == "" && slices.Contains(c.cfg.Own, a):
+	case kind == "" && (slices.Contains(c.cfg.Own, a) || slices.Contains(c.cfg.Own, network.Carried(a))):
 		kind = "an address of this machine"
 	case kind == "":
 		return nil

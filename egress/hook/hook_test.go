@@ -152,7 +152,8 @@ func TestClient_Refuses(t *testing.T) {
 		"192.0.2.1": network.Documentation, "8.8.8.8": "an address of this machine",
 		"::1": "on loopback", "fe80::1": "link-local", "fd00:ec2::254": "unique local (RFC 4193)",
 		"::ffff:127.0.0.1": "on loopback", "64:ff9b::10.0.0.1": "private (RFC 1918)", "2002:7f00:1::": "on loopback",
-		"64:ff9b:1::1":  "of a translator (RFC 8215)",
+		"64:ff9b:1::1":     "of a translator (RFC 8215)",
+		"64:ff9b::8.8.8.8": "an address of this machine", "2002:808:808::1": "an address of this machine",
 		"168.63.129.16": "of the platform under a virtual machine (Azure)",
 	} {
 		name, qtype := fmt.Sprintf("n%d.example", len(want)), "AAAA"

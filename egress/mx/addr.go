@@ -28,7 +28,7 @@ func (f *Finder) Addrs(ctx context.Context, host string) ([]netip.Addr, error) {
 	for _, a := range all {
 		kind, never := network.Special(a)
 		switch {
-		case f.selfAddrs[a]:
+		case f.selfAddrs[a], f.selfAddrs[network.Carried(a)]:
 			kind, never = "our own", true
 		case kind == network.Documentation && f.cfg.examples:
 			kind = ""

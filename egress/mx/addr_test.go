@@ -58,6 +58,9 @@ func TestFinder_OwnAddrs(t *testing.T) {
 	if got, err := own.Addrs(t.Context(), "lan.example"); fmt.Sprint(got) != "[fd00::1]" || err != nil {
 		t.Errorf("got %v, %v", got, err)
 	}
+	if got, err := own.Addrs(t.Context(), "[IPv6:64:ff9b::a00:1]"); err == nil {
+		t.Errorf("by a translator: got %v", got)
+	}
 	strict := newWorld(t, Config{})
 	strict.cfg.examples = false
 	if got, err := strict.Addrs(t.Context(), "[192.0.2.5]"); err == nil ||

@@ -60,21 +60,26 @@ func Special(a netip.Addr) (kind string, never bool) {
 			return specials[i].kind, specials[i].never
 		}
 	}
-	if a.Is6() {
-		return embedded(a.As16())
+	if carried := Carried(a); carried.IsValid() {
+		return Special(carried)
 	}
 	return "", false
 }
 
-// embedded is Special for the IPv4 address that a translator or a tunnel would connect to.
-func embedded(b [16]byte) (kind string, never bool) {
+// Carried returns the IPv4 address that a translator or a tunnel would connect to for an IPv6 one, the zero Addr if
+// there is none.
+func Carried(a netip.Addr) netip.Addr {
+	if !a.Is6() {
+		return netip.Addr{}
+	}
+	b := a.As16()
 	nat64 := [12]byte{0x00, 0x64, 0xff, 0x9b} // 64:ff9b::/96 (RFC 6052 section 2.1)
 	switch {
 	// and ::/96, IPv4-compatible (RFC 4291 section 2.5.5.1), and ::ffff:0:0:0/96, IPv4-translated (RFC 2765)
 	case [12]byte(b[:12]) == nat64, [12]byte(b[:12]) == [12]byte{}, [12]byte(b[:12]) == [12]byte{8: 0xff, 9: 0xff}:
-		return Special(netip.AddrFrom4([4]byte(b[12:])))
+		return netip.AddrFrom4([4]byte(b[12:]))
 	case b[0] == 0x20 && b[1] == 0x02: // 2002::/16, 6to4 (RFC 3056)
-		return Special(netip.AddrFrom4([4]byte(b[2:6])))
+		return netip.AddrFrom4([4]byte(b[2:6]))
 	}
-	return "", false
+	return netip.Addr{}
 }
