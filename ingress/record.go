@@ -116,7 +116,7 @@ func (r *record) to(rcpts []message.Recipient, e *mail.Event, outcomes []mail.Ou
 		for _, f := range rcpt.Route.Forwards {
 			t := mail.Target{Forward: f, NextHop: rcpt.Route.NextHop, Refused: !slices.Contains(rcpt.Accepted, f)}
 			if !t.Refused && len(outcomes) > 0 {
-				t.Reply, entry = outcomes[0].Reply, outcomes[0].Entry
+				t.Reply, t.InDoubt, entry = outcomes[0].Reply, outcomes[0].InDoubt, outcomes[0].Entry
 				outcomes = outcomes[1:]
 			}
 			targets = append(targets, t)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/millrace/millrace/cluster/config"
@@ -159,7 +160,7 @@ func typeOf(e *mail.Event, to *mail.To) (events.Type, bool) {
 		return "", false
 	case to.Outcome == mail.Relayed, took(to.Targets):
 		return events.Delivered, true
-	case e.InDoubt, to.Outcome == mail.Aborted:
+	case isInDoubt(e, to), to.Outcome == mail.Aborted:
 		return events.Failed, true
 	case to.Outcome == mail.Deferred:
 		return events.Deferred, true
@@ -189,6 +190,31 @@ func took(targets []mail.Target) bool {
 	return len(targets) > 0
 }
 
+// settledBy returns the target whose next hop's answer became that of a recipient; nil if none answered the end of
+// data.
+func settledBy(to *mail.To) (by *mail.Target) {
+	for i := range to.Targets {
+		t := &to.Targets[i]
+		switch {
+		case t.Reply.Code == 0:
+		case t.Reply.Class() == to.Reply.Class():
+			return t
+		case by == nil:
+			by = t
+		}
+	}
+	return by
+}
+
+// isInDoubt reports whether a next hop of a recipient may have the message although it did not say so. Where none
+// answered, what is known of the whole transaction counts.
+func isInDoubt(e *mail.Event, to *mail.To) bool {
+	if settledBy(to) == nil {
+		return e.InDoubt
+	}
+	return slices.ContainsFunc(to.Targets, func(t mail.Target) bool { return t.InDoubt })
+}
+
 // event returns what is told of one recipient.
 func (t *teller) event(e *mail.Event, to *mail.To, kind events.Type) events.Event {
 	attempt := to.Entry
@@ -216,8 +242,12 @@ func hostOf(e *mail.Event, to *mail.To) string {
 	if len(e.Legs) < 2 {
 		return e.Host
 	}
+	by := settledBy(to)
+	if by == nil && len(to.Targets) > 0 {
+		by = &to.Targets[0]
+	}
 	for i := range e.Legs {
-		if len(to.Targets) > 0 && e.Legs[i].NextHop == to.Targets[0].NextHop {
+		if by != nil && e.Legs[i].NextHop == by.NextHop {
 			return e.Legs[i].Session.Host
 		}
 	}
@@ -228,8 +258,8 @@ func hostOf(e *mail.Event, to *mail.To) string {
 // answered. The text of a reply to several recipients may name another one, so that it is left out there.
 func replyOf(to *mail.To, alone bool) *events.Reply {
 	r := to.Reply
-	if len(to.Targets) > 0 && to.Targets[0].Reply.Code != 0 {
-		r = to.Targets[0].Reply
+	if by := settledBy(to); by != nil {
+		r = by.Reply
 	}
 	if r.Code == 0 {
 		return nil

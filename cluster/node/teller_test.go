@@ -236,23 +236,45 @@ func TestTeller_SeveralNextHops(t *testing.T) {
 		Kind: mail.Deferred, Ends: true, InDoubt: true, Host: "mx.x.example",
 		To: []mail.To{
 			to("a@example.com", "x.example", again), to("b@example.com", "y.example", mail.NewReply(250, 0, 0, "OK")),
+			to("c@example.com", "y.example", mail.NewReply(452, 2, 2, "Full")),
 		},
 		Legs: []mail.Leg{
 			{NextHop: hop("x.example"), Session: mail.Taken{Host: "mx.x.example"}},
 			{NextHop: hop("y.example"), Session: mail.Taken{Host: "mx.y.example"}},
 		},
 	}
+	e.To[0].Targets[0].InDoubt = true
 	got, _ := posted(t, []events.Receiver{{Name: "all"}}, e)
-	if len(got) != 2 {
+	if len(got) != 3 {
 		t.Fatalf("got %s", got)
 	}
 	for i, want := range []struct{ host, kind, doubt string }{
-		{"mx.x.example", "failed", `"in_doubt":true`}, {"mx.y.example", "delivered", ""},
+		{"mx.x.example", "failed", `"in_doubt":true`}, {"mx.y.example", "delivered", ""}, {"mx.y.example", "deferred", ""},
 	} {
 		if !strings.Contains(got[i], want.host) || !strings.Contains(got[i], "message."+want.kind) ||
 			strings.Contains(got[i], "in_doubt") != (want.doubt != "") {
 			t.Errorf("got %s, want %s", got[i], want)
 		}
+	}
+}
+
+// TestTeller_Mixed: of a recipient that some of its next hops refused and others took, the reply and the host are those
+// of one that took it.
+func TestTeller_Mixed(t *testing.T) {
+	hop := func(host string) mail.NextHop { return mail.NextHop{Host: host} }
+	ok := mail.NewReply(250, 0, 0, "OK")
+	e := mail.Event{Kind: mail.Relayed, Ends: true, Host: "mx.y.example", Reply: ok, To: []mail.To{{
+		Forward: path(t, "a@example.com"), Outcome: mail.Relayed, Verb: "DATA", Reply: ok,
+		Targets: []mail.Target{
+			{NextHop: hop("x.example"), Reply: mail.NewReply(550, 1, 1, "No")}, {NextHop: hop("y.example"), Reply: ok},
+		},
+	}}, Legs: []mail.Leg{
+		{NextHop: hop("x.example"), Session: mail.Taken{Host: "mx.x.example"}},
+		{NextHop: hop("y.example"), Session: mail.Taken{Host: "mx.y.example"}},
+	}}
+	got, _ := posted(t, []events.Receiver{{Name: "all"}}, e)
+	if len(got) != 1 || !strings.Contains(got[0], `"host":"mx.y.example"`) || !strings.Contains(got[0], `"code":250`) {
+		t.Errorf("got %s", got)
 	}
 }
 

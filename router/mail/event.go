@@ -133,6 +133,7 @@ type Target struct {
 	NextHop NextHop
 	Refused bool  // by the next hop, although the recipient was accepted for the sake of others
 	Reply   Reply // of the next hop to the end of data; zero if it came to none
+	InDoubt bool  // see Outcome
 }
 
 // A Leg is the way of a message to one next hop, for the operator. What delivers fills it in while it goes; the methods
