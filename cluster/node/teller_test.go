@@ -249,7 +249,8 @@ func TestTeller_SeveralNextHops(t *testing.T) {
 		t.Fatalf("got %s", got)
 	}
 	for i, want := range []struct{ host, kind, doubt string }{
-		{"mx.x.example", "failed", `"in_doubt":true`}, {"mx.y.example", "delivered", ""}, {"mx.y.example", "deferred", ""},
+		{"mx.x.example", "failed", `"in_doubt":true`}, {"mx.y.example", "delivered", ""},
+		{"mx.y.example", "deferred", ""},
 	} {
 		if !strings.Contains(got[i], want.host) || !strings.Contains(got[i], "message."+want.kind) ||
 			strings.Contains(got[i], "in_doubt") != (want.doubt != "") {
