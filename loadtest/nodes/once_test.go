@@ -200,13 +200,24 @@ func TestOnce_RemembersUntilTheAnswerWasRead(t *testing.T) {
 			if tt.proxy != nil {
 				w.Listen = "proxy_protocol: [\"127.0.0.1/32\"]"
 			}
-			s := world.Dial(t, source.Config{Addr: world.Start(t, w).Addr, Proxy: tt.proxy})
-			sends(t, s, "1")
-			if left := remembered(t, redis); len(left) != 1 || left[0] < 4*24*time.Hour {
-				t.Fatalf("before it was read it is remembered for %v", left)
+			node := world.Start(t, w)
+			client := func() {
+				redis.Do(t, "FLUSHALL")
+				s := world.Dial(t, source.Config{Addr: node.Addr, Proxy: tt.proxy})
+				sends(t, s, "1")
+				if left := remembered(t, redis); len(left) != 1 || left[0] < 4*24*time.Hour {
+					t.Fatalf("before it was read it is remembered for %v", left)
+				}
+				tt.does(t, s)
 			}
-			tt.does(t, s)
+			client()
+			polls := 0
 			world.Await(t, "what is remembered is as it should be", func() bool {
+				// A busy machine lets a node note that it wrote the answer when the next command has come already,
+				// which then is no sign. Such a client comes again.
+				if polls++; polls%100 == 0 {
+					client()
+				}
 				left := remembered(t, redis)
 				if tt.left == never {
 					return len(left) == tt.more
