@@ -98,7 +98,9 @@ func (h *hoard) run(t *testing.T) {
 	grown := resident(t, p.Cmd.Process.Pid) - before
 	t.Logf("%d of %d accepted beside %d hoarders, %d refusals; %d MiB more are resident", beside.Accepted, messages,
 		h.clients, refused.Load(), grown>>20)
-	if 100*beside.Accepted < 99*messages { // those in a burst may come before the first of the hoard is ended
+	// Those in a burst may come before the first of the hoard is ended, more of them on a busy machine: make abuse asks
+	// for 99 in 100, beside a control run. Without a share for each network most are refused.
+	if 100*beside.Accepted < 90*messages {
 		t.Errorf("%d accepted, %d refused, %d failed: %v", beside.Accepted, beside.Refused, beside.Failed, beside.First)
 	}
 	// The runtime keeps as much garbage as there is live memory, and slabs for the next messages.
