@@ -99,7 +99,7 @@ func (h *hoard) run(t *testing.T) {
 	t.Logf("%d of %d accepted beside %d hoarders, %d refusals; %d MiB more are resident", beside.Accepted, messages,
 		h.clients, refused.Load(), grown>>20)
 	// Those in a burst may come before the first of the hoard is ended, more of them on a busy machine: make abuse asks
-	// for 99 in 100, beside a control run. Without a share for each network most are refused.
+	// for 99 in 100, beside a control run.
 	if 100*beside.Accepted < 90*messages {
 		t.Errorf("%d accepted, %d refused, %d failed: %v", beside.Accepted, beside.Refused, beside.Failed, beside.First)
 	}
