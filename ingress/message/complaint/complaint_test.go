@@ -3,12 +3,11 @@ package complaint
 import (
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -55,15 +54,14 @@ func TestReader_Others(t *testing.T) {
 		"mail-auth__resources_arf_005.eml": "auth-failure 2011-10-08T20:15:58Z",
 		mimekit:                            "abuse user@example.com 2005-03-08T14:00:00Z",
 	} {
-		message, err := os.ReadFile(filepath.Join("../../../../shared/corpus/eml", file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, piece := range []int{1, 7, len(message)} {
-			if got := read(string(message), piece); got != want {
-				t.Errorf("%s in pieces of %d: got %s, want %s", file, piece, got, want)
+		t.Run(file, func(t *testing.T) {
+			message := string(ingresstest.Read(t, ingresstest.Shared(t, "corpus", "eml", file)))
+			for _, piece := range []int{1, 7, len(message)} {
+				if got := read(message, piece); got != want {
+					t.Errorf("in pieces of %d: got %s, want %s", piece, got, want)
+				}
 			}
-		}
+		})
 	}
 }
 
