@@ -503,24 +503,3 @@ func (w *walk) several() (why string) {
 	}
 	return ""
 }
-
-func severalNextHops(why string, rule mail.Rule) *mail.Refusal {
-	return mail.Refuse(451, 3, 0, "Temporarily not deliverable", ReasonSeveral, &RuleError{Rule: rule, Why: why})
-}
-
-// refusal returns the refusal by a reject or tempfail rule.
-func (t *Table) refusal(number uint32) *mail.Refusal {
-	return &mail.Refusal{
-		Reply: t.replies[t.rules[number].first], Reason: ReasonRule, Cause: &RuleError{Rule: t.rule(number)},
-	}
-}
-
-// routed returns the refusal of a local part that looks routed.
-func (t *Table) routed(number uint32) *mail.Refusal {
-	return mail.Refuse(550, 1, 3, "Source routing in the local part is not accepted", ReasonRouted,
-		&RuleError{Rule: t.rule(number)})
-}
-
-func noUser(cause error) *mail.Refusal {
-	return mail.Refuse(550, 1, 1, "No such user here", ReasonNoUser, cause)
-}
