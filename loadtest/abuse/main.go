@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -38,17 +37,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := start(ctx, os.Stdout, *binary, *run, *quick)
-	if errors.Is(err, errVerdict) {
-		os.Exit(1) // it was told, and is the last line
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "abuse:", err)
-		os.Exit(1)
-	}
+	fleet.End("abuse", err)
 }
-
-// errVerdict is the end of a run in which an attack did harm.
-var errVerdict = errors.New("abuse: FAIL")
 
 // start plays the scenarios that are wanted and prints a line for each, and the verdict as the last.
 func start(ctx context.Context, out io.Writer, binary, run string, quick bool) error {
@@ -89,7 +79,7 @@ func start(ctx context.Context, out io.Writer, binary, run string, quick bool) e
 	fmt.Fprintf(out, "abuse: %s, %d of %d scenarios in %.1f s\n", verdict, played-failed, played,
 		time.Since(begun).Seconds())
 	if verdict == "FAIL" {
-		return errVerdict
+		return fleet.ErrVerdict
 	}
 	return nil
 }

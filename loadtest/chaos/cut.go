@@ -80,9 +80,6 @@ func snips(t *trial, n int) []snip {
 func cutLinks(s scenario, kills int) scenario {
 	s.limit, s.plain = 15*time.Minute, aimedDot
 	s.play = func(t *trial) error {
-		if _, _, err := t.warm(); err != nil {
-			return err
-		}
 		addrs, err := balanced(t)
 		if err != nil {
 			return err

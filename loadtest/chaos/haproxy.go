@@ -10,8 +10,11 @@ import (
 
 // The scenarios here have HAProxy in front of the nodes, with the configuration of deploy/haproxy.cfg.
 
-// balanced runs HAProxy in front of the nodes and returns where clients find it.
+// balanced has mail flow to the nodes, then runs HAProxy in front of them and returns where clients find it.
 func balanced(t *trial) (addrs func() []string, err error) {
+	if _, _, err := t.warm(); err != nil {
+		return nil, err
+	}
 	err = t.Fleet.Balance(t.ctx, fleet.Hub+":2600")
 	return fleet.Only(t.Fleet.Balancer), err
 }
@@ -45,9 +48,6 @@ func atOnce(t *trial, what string, sent []fleet.Sent) {
 var haproxy = scenario{
 	name: "haproxy", about: "nodes behind HAProxy are drained, killed and started again", plain: slowDot,
 	play: func(t *trial) error {
-		if _, _, err := t.warm(); err != nil {
-			return err
-		}
 		addrs, err := balanced(t)
 		if err != nil {
 			return err
@@ -90,9 +90,6 @@ var haproxy = scenario{
 var haproxyReload = scenario{
 	name: "haproxy-reload", about: "HAProxy in front of the nodes is reloaded", plain: slowDot,
 	play: func(t *trial) error {
-		if _, _, err := t.warm(); err != nil {
-			return err
-		}
 		addrs, err := balanced(t)
 		if err != nil {
 			return err

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -61,17 +60,8 @@ func main() {
 	default:
 		err = start(ctx, os.Stdout, o)
 	}
-	if errors.Is(err, errVerdict) {
-		os.Exit(1) // it was told, and is the last line
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "chaos:", err)
-		os.Exit(1)
-	}
+	fleet.End("chaos", err)
 }
-
-// errVerdict is the end of a run in which something was not as it should be.
-var errVerdict = errors.New("chaos: FAIL")
 
 // wanted returns the scenarios that the options name.
 func wanted(o options) ([]*scenario, error) {
@@ -130,7 +120,7 @@ func start(ctx context.Context, out io.Writer, o options) error {
 	}
 	if len(all) == 1 {
 		if failed > 0 {
-			return errVerdict
+			return fleet.ErrVerdict
 		}
 		return nil
 	}
@@ -141,7 +131,7 @@ func start(ctx context.Context, out io.Writer, o options) error {
 	fmt.Fprintf(out, "chaos: %s, %d of %d scenarios in %.1f s, seed %d\n", verdict, len(all)-failed, len(all),
 		time.Since(begun).Seconds(), o.seed)
 	if verdict == "FAIL" {
-		return errVerdict
+		return fleet.ErrVerdict
 	}
 	return nil
 }

@@ -293,7 +293,7 @@ func (t *trial) judge(out io.Writer) error {
 	fmt.Fprintf(out, "chaos: %s %s seed %d: %s, %d replies of 4yz (%.1f s)\n", mark, t.scenario.name, t.options.seed, b,
 		t.answers.putOff(0), time.Since(t.begun).Seconds())
 	if len(t.harms) > 0 {
-		return errVerdict
+		return fleet.ErrVerdict
 	}
 	return nil
 }

@@ -106,7 +106,7 @@ func (l *lab) accept(ctx context.Context, out io.Writer, wanted *regexp.Regexp, 
 	fmt.Fprintf(out, "cluster-test: %s, %d of %d steps in %.1f s\n", verdict, run-failed, run,
 		time.Since(begun).Seconds())
 	if verdict == "FAIL" {
-		return errVerdict
+		return fleet.ErrVerdict
 	}
 	return nil
 }

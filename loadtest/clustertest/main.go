@@ -2,14 +2,14 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
-	"fmt"
 	"os"
 	"os/signal"
 	"regexp"
 	"syscall"
 	"time"
+
+	"github.com/millrace/millrace/loadtest/fleet"
 )
 
 // limit bounds the whole of a run that is to end by itself, and longLimit that of one with the long steps.
@@ -41,17 +41,8 @@ func main() {
 		}
 		return start(ctx, *binary, *run, *long, *stay, *once, *hop)
 	}()
-	if errors.Is(err, errVerdict) {
-		os.Exit(1) // it was told, and is the last line
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "clustertest:", err)
-		os.Exit(1)
-	}
+	fleet.End("clustertest", err)
 }
-
-// errVerdict is the end of a run in which not everything that was promised was kept.
-var errVerdict = errors.New("cluster-test: FAIL")
 
 func start(ctx context.Context, binary, run string, long, stay, once, hop bool) error {
 	wanted, err := regexp.Compile(run)

@@ -76,17 +76,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := start(ctx, os.Stdout, o)
-	if errors.Is(err, errVerdict) {
-		os.Exit(1) // it was told, and is the last line
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "loadtest:", err)
-		os.Exit(1)
-	}
+	fleet.End("loadtest", err)
 }
-
-// errVerdict is the end of a run in which a message was lost, doubled or never taken.
-var errVerdict = errors.New("loadtest: FAIL")
 
 // wanted returns the parts that the options name.
 func wanted(o options) ([]part, error) {
@@ -170,7 +161,7 @@ func start(ctx context.Context, out io.Writer, o options) error {
 	}
 	fmt.Fprintln(out, r.report.conclusion())
 	if len(r.report.Broken) > 0 {
-		return errVerdict
+		return fleet.ErrVerdict
 	}
 	return nil
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -43,17 +42,8 @@ func main() {
 	} else {
 		err = start(ctx, os.Stdout, o)
 	}
-	if errors.Is(err, errVerdict) {
-		os.Exit(1) // it was told, and is the last line
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "soak:", err)
-		os.Exit(1)
-	}
+	fleet.End("soak", err)
 }
-
-// errVerdict is the end of a run in which something grew or was lost.
-var errVerdict = errors.New("soak: FAIL")
 
 // start plays in a process that has a network of its own.
 func start(ctx context.Context, out io.Writer, o options) error {
@@ -82,7 +72,7 @@ func start(ctx context.Context, out io.Writer, o options) error {
 		if said.Len() > 0 {
 			fmt.Fprintf(out, "soak: FAIL %s: %.1000s\n", err, said.Bytes())
 		}
-		return errVerdict
+		return fleet.ErrVerdict
 	}
 	return nil
 }
@@ -109,7 +99,7 @@ func play(ctx context.Context, out io.Writer, o options) error {
 		"%d were too uneven to tell (%.0f s)\n", mark, o.minutes, short, s.messages, s.lost, s.copies, s.figures,
 		s.rose, s.unsure, time.Since(begun).Seconds())
 	if len(s.harms) > 0 {
-		return errVerdict
+		return fleet.ErrVerdict
 	}
 	return nil
 }
