@@ -32,13 +32,7 @@ type clusterInitVerb struct {
 	Names []string `arg:"" placeholder:"NAME" help:"The nodes' names, as in cluster.name."`
 	jsonFlag
 
-	files []madeFile // what was done so far
-}
-
-// A madeFile is a file that a node needs.
-type madeFile struct {
-	File    string `json:"file"`
-	Written bool   `json:"written"` // false: it existed and was kept
+	folder folder
 }
 
 // authorityLife and nodeLife are how long the certificates of an authority and of a node are valid.
@@ -64,7 +58,8 @@ func (v *clusterInitVerb) init(s streams) error {
 	if err := os.MkdirAll(v.Dir, 0o700); err != nil {
 		return err
 	}
-	if err := v.write("gossip.key", func() ([]byte, error) { return newSecret(), nil }); err != nil {
+	v.folder.dir = v.Dir
+	if err := v.folder.write("gossip.key", secretMode, func() ([]byte, error) { return newSecret(), nil }); err != nil {
 		return err
 	}
 	ca, caKey, err := v.authority()
@@ -77,16 +72,10 @@ func (v *clusterInitVerb) init(s streams) error {
 		}
 	}
 	if v.JSON {
-		printJSON(s.out, map[string]any{"files": v.files})
+		printJSON(s.out, map[string]any{"files": v.folder.files})
 		return nil
 	}
-	for _, f := range v.files {
-		done := "kept   "
-		if f.Written {
-			done = "written"
-		}
-		fmt.Fprintln(s.out, done, f.File)
-	}
+	v.folder.print(s.out)
 	fmt.Fprintf(s.out,
 		"Each node NAME needs gossip.key, ca.pem, NAME.pem and NAME.key. Keep ca.key off the nodes: who has it can "+
 			"join.\n")
@@ -98,24 +87,6 @@ func checkNode(name string) error {
 	if !mail.IsDomain(name) || name == "ca" || name == "gossip" {
 		return usageError{fmt.Errorf("%q cannot be the name of a node", name)}
 	}
-	return nil
-}
-
-// write writes a file unless it exists, and notes what it did.
-func (v *clusterInitVerb) write(name string, content func() ([]byte, error)) error {
-	path := filepath.Join(v.Dir, name)
-	if _, err := os.Stat(path); err == nil {
-		v.files = append(v.files, madeFile{File: path})
-		return nil
-	}
-	text, err := content()
-	if err != nil {
-		return err
-	}
-	if err := writeNew(path, text); err != nil {
-		return err
-	}
-	v.files = append(v.files, madeFile{path, true})
 	return nil
 }
 
@@ -142,7 +113,7 @@ func (v *clusterInitVerb) authority() (*x509.Certificate, *ecdsa.PrivateKey, err
 		template := certificateFor("millrace cluster", authorityLife)
 		template.IsCA, template.BasicConstraintsValid = true, true
 		template.KeyUsage = x509.KeyUsageCertSign
-		if err := v.pair("ca", template, template, key, key); err != nil {
+		if err := v.folder.pair("ca", template, template, key, key); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -192,7 +163,7 @@ func (v *clusterInitVerb) node(name string, ca *x509.Certificate, caKey *ecdsa.P
 	if err != nil {
 		return err
 	}
-	return v.pair(name, nodeTemplate(name, ca), ca, key, caKey)
+	return v.folder.pair(name, nodeTemplate(name, ca), ca, key, caKey)
 }
 
 // nodeTemplate returns the template of a node's certificate, which ends with that of the authority at the latest.
@@ -205,27 +176,6 @@ func nodeTemplate(name string, ca *x509.Certificate) *x509.Certificate {
 	template.KeyUsage = x509.KeyUsageDigitalSignature
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	return template
-}
-
-// pair writes a certificate and its key unless both exist. That only one exists is an error.
-func (v *clusterInitVerb) pair(name string, template, parent *x509.Certificate, key,
-	parentKey *ecdsa.PrivateKey) error {
-	keyFile := filepath.Join(v.Dir, name+".key")
-	_, err := os.Stat(filepath.Join(v.Dir, name+".pem"))
-	if _, keyErr := os.Stat(keyFile); (err == nil) != (keyErr == nil) {
-		return fmt.Errorf("%s holds only one of %s.pem and %s.key; remove it, and both are made anew", v.Dir, name,
-			name)
-	}
-	if err := v.write(name+".key", func() ([]byte, error) {
-		der, err := x509.MarshalPKCS8PrivateKey(key)
-		return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), err
-	}); err != nil {
-		return err
-	}
-	return v.write(name+".pem", func() ([]byte, error) {
-		der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, parentKey)
-		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), err
-	})
 }
 
 // certificateFor returns the template of a certificate with that name, valid for that long.

@@ -1,11 +1,8 @@
 package command
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/router/leaf/ascii"
@@ -90,22 +87,6 @@ func (v *dkimNewVerb) make() (*published, error) {
 	return &published{
 		Name: dkim.KeyName(v.Selector, v.Domain), Record: record, Strings: dkim.RecordStrings(record), KeyFile: v.Out,
 	}, nil
-}
-
-// writeNew writes a file that only its owner can read. A file that exists is an error.
-func writeNew(name string, text []byte) error {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("--out: %s exists and is kept", name)
-	}
-	if err != nil {
-		return fmt.Errorf("--out: %w", err)
-	}
-	_, err = f.Write(text)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return errors.Join(fmt.Errorf("--out: %w", err), os.Remove(name))
-	}
-	return nil
 }
 
 func (v *dkimNewVerb) print(w io.Writer, p *published) {

@@ -5,6 +5,13 @@ import "github.com/alecthomas/kong"
 // helpTexts returns the help texts that are too long for a struct tag, by the name that stands there as ${name}.
 func helpTexts() kong.Vars {
 	return kong.Vars{
+		"init": "Write a configuration, rules, keys and a certificate for a domain, and print what to publish in DNS." +
+			" What exists is kept.",
+		"init_to":         "Where its mail goes: an address elsewhere, or a host such as smtp://10.0.0.7:25.",
+		"init_hostname":   "The name of this node; mx1. and the domain when left out.",
+		"init_postmaster": "Who gets mail about this node, in another domain; TARGET when left out.",
+		"init_ip": "The address that others see of this node, for the records; once for each. Those of this host when" +
+			" left out.",
 		"serve": "Run a node in the foreground; the log goes to stderr. SIGHUP reads rules and " +
 			"certificates anew, SIGTERM drains.",
 		"check_connect": "Try also what the node needs of others: name servers, Redis, DNS lists, the collector, " +

@@ -75,6 +75,12 @@ func (r *Resolver) LookupPTR(ctx context.Context, addr netip.Addr) ([]string, Me
 	return a.texts, a.meta, err
 }
 
+// ReverseName returns the name whose PTR record names addr, with its last dot.
+func ReverseName(addr netip.Addr) string {
+	name, _ := wire.ReverseAddr(addr.Unmap().WithZone("").String()) // fails for what is no address
+	return name
+}
+
 // Addrs are the addresses of a name in both families. The slices are shared and must not be changed.
 type Addrs struct {
 	V6, V4 []netip.Addr
