@@ -99,7 +99,8 @@ func TestUnit_Rights(t *testing.T) {
 		"Service.ExecStart":               binary + " serve -c /etc/millrace/millrace.yaml",
 		"Service.ExecReload":              "/bin/kill -HUP $MAINPID",
 		"Service.Restart":                 "on-failure",
-		"Service.DynamicUser":             "yes",
+		"Service.User":                    "millrace",
+		"Service.Group":                   "millrace",
 		"Service.AmbientCapabilities":     "CAP_NET_BIND_SERVICE",
 		"Service.CapabilityBoundingSet":   "CAP_NET_BIND_SERVICE",
 		"Service.LimitCORE":               "0",
@@ -132,5 +133,30 @@ func TestUnit_StopTimeout(t *testing.T) {
 	got, err := time.ParseDuration(strings.Replace(stop[0], "min", "m", 1))
 	if err != nil || got <= 9*time.Minute {
 		t.Errorf("TimeoutStopSec is %q (%v), want more than 9 minutes", stop[0], err)
+	}
+}
+
+// TestUnit_User: what makes users makes the one that the unit names.
+func TestUnit_User(t *testing.T) {
+	sysusers, err := exec.LookPath("systemd-sysusers")
+	if err != nil {
+		return // the names are checked without it
+	}
+	text, err := os.ReadFile("millrace.sysusers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "etc"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), sysusers, "--root="+root, "-")
+	cmd.Stdin = bytes.NewReader(text)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	users, err := os.ReadFile(filepath.Join(root, "etc", "passwd"))
+	if err != nil || !strings.HasPrefix(string(users), "millrace:") {
+		t.Errorf("the users are %q (%v)", users, err)
 	}
 }

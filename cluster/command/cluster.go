@@ -58,7 +58,7 @@ func (v *clusterInitVerb) init(s streams) error {
 	if err := os.MkdirAll(v.Dir, 0o700); err != nil {
 		return err
 	}
-	v.folder.dir = v.Dir
+	v.folder = folder{dir: v.Dir, group: -1}
 	if err := v.folder.write("gossip.key", secretMode, func() ([]byte, error) { return newSecret(), nil }); err != nil {
 		return err
 	}

@@ -13,15 +13,17 @@ import (
 	"path/filepath"
 )
 
-// The modes of files: what only their owner reads, and what all may.
+// The modes of files: what only their owner reads, what a group may read too, and what all may.
 const (
 	secretMode fs.FileMode = 0o600
+	groupMode  fs.FileMode = 0o640
 	publicMode fs.FileMode = 0o644
 )
 
 // A folder is where a verb makes files that nodes need, and keeps those that are there.
 type folder struct {
 	dir   string
+	group int        // that may read secrets, -1 for none
 	files []madeFile // what was done so far
 }
 
@@ -53,6 +55,11 @@ func (f *folder) write(name string, mode fs.FileMode, content func() ([]byte, er
 	}
 	if err := create(path, mode, text); err != nil {
 		return err
+	}
+	if f.group >= 0 && mode == secretMode {
+		if err := errors.Join(os.Chown(path, -1, f.group), os.Chmod(path, groupMode)); err != nil {
+			return err
+		}
 	}
 	f.files = append(f.files, madeFile{path, true})
 	return nil

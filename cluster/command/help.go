@@ -12,6 +12,7 @@ func helpTexts() kong.Vars {
 		"init_postmaster": "Who gets mail about this node, in another domain; TARGET when left out.",
 		"init_ip": "The address that others see of this node, for the records; once for each. Those of this host when" +
 			" left out.",
+		"init_group": "The group that may read the secrets, such as the node's; only their owner when left out.",
 		"serve": "Run a node in the foreground; the log goes to stderr. SIGHUP reads rules and " +
 			"certificates anew, SIGTERM drains.",
 		"check_connect": "Try also what the node needs of others: name servers, Redis, DNS lists, the collector, " +

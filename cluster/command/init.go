@@ -13,7 +13,9 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/template"
 
@@ -40,6 +42,7 @@ type initVerb struct {
 	Hostname   string       `placeholder:"NAME" help:"${init_hostname}"`
 	Postmaster string       `placeholder:"ADDRESS" help:"${init_postmaster}"`
 	IP         []netip.Addr `name:"ip" placeholder:"ADDRESS" help:"${init_ip}"`
+	Group      string       `placeholder:"NAME" help:"${init_group}"`
 	jsonFlag
 }
 
@@ -61,6 +64,9 @@ func (v *initVerb) init(s streams) error {
 		return err
 	}
 	f := folder{dir: v.Dir}
+	if f.group, err = groupOf(v.Group); err != nil {
+		return err
+	}
 	if err := f.fill(st); err != nil {
 		return err
 	}
@@ -117,6 +123,18 @@ func (v *initVerb) read() (start, error) {
 			"person in another domain")}
 	}
 	return st, st.validate(flag)
+}
+
+// groupOf returns the number of a group of this machine, -1 for none.
+func groupOf(name string) (int, error) {
+	if name == "" {
+		return -1, nil
+	}
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return -1, usageError{fmt.Errorf("--group: this machine has no group %q", name)}
+	}
+	return strconv.Atoi(g.Gid)
 }
 
 // aName returns a domain name of a flag in A-labels.

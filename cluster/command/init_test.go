@@ -11,8 +11,11 @@ import (
 	"net"
 	"net/smtp"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	msgauth "github.com/emersion/go-msgauth/dkim"
@@ -162,5 +165,31 @@ func judge(t *testing.T, names *dnstest.Server, octets []byte) {
 	}
 	if !bytes.Contains(octets, []byte("ARC-Seal: i=1;")) {
 		t.Error("it has no ARC set")
+	}
+}
+
+// TestInit_Group: a group that may read the secrets exists, and others may not.
+func TestInit_Group(t *testing.T) {
+	own, err := user.LookupGroupId(strconv.Itoa(os.Getgid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	args := []string{"init", dir, "--domain", "example.org", "--to", "alice@mailbox.test", "--group", own.Name}
+	if code := Main(args, nil, io.Discard, os.Stderr); code != exitOK {
+		t.Fatalf("init: exit code %d", code)
+	}
+	for name, want := range map[string]os.FileMode{
+		"millrace.yaml": 0o644, "routes.txt": 0o644, "secret": 0o640, "srs.key": 0o640, "admin.token": 0o640,
+		"arc.pem": 0o640, "dkim-rsa.pem": 0o640, "dkim-ed25519.pem": 0o640, "cert.key": 0o640, "cert.pem": 0o640,
+	} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		stat, ok := info.Sys().(*syscall.Stat_t)
+		if info.Mode().Perm() != want || !ok || int(stat.Gid) != os.Getgid() {
+			t.Errorf("%s has mode %v, want %v, in group %d", name, info.Mode(), want, os.Getgid())
+		}
 	}
 }
