@@ -1,7 +1,8 @@
 // Package command is the command line: one file per verb.
 //
-// It owns the verbs with their flags and help, what they print and their exit codes, and the files that init, cluster
-// init and renew, cluster keys, dkim new, key new, token new and man write. It is the only place that knows kong.
+// It owns the verbs with their flags and help, what they print and their exit codes, and the files that init, import,
+// cluster init and renew, cluster keys, dkim new, key new, token new and man write. It is the only place that knows
+// kong.
 //
 // It refuses to know how a configuration is read and a node runs: packages config, node and dev do what a verb asks
 // for.
@@ -35,6 +36,7 @@ type streams struct {
 // verbs are all verbs with their flags.
 type verbs struct {
 	Init       initVerb       `cmd:"" help:"${init}"`
+	Import     importVerbs    `cmd:"" help:"Rules from the files of another relay."`
 	Serve      serveVerb      `cmd:"" help:"${serve}"`
 	Check      checkVerb      `cmd:"" help:"Validate a configuration and the rules it names."`
 	Explain    explainVerb    `cmd:"" help:"${explain}"`

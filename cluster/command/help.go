@@ -13,6 +13,9 @@ func helpTexts() kong.Vars {
 		"init_ip": "The address that others see of this node, for the records; once for each. Those of this host when" +
 			" left out.",
 		"init_group": "The group that may read the secrets, such as the node's; only their owner when left out.",
+		"import_postfix": "Read main.cf and the tables that it names, and print rules and a configuration that take " +
+			"the same mail to the same places, and what was not converted.",
+		"import_out": "The folder to write millrace.yaml and routes.txt to, which has neither; printed when left out.",
 		"serve": "Run a node in the foreground; the log goes to stderr. SIGHUP reads rules and " +
 			"certificates anew, SIGTERM drains.",
 		"check_connect": "Try also what the node needs of others: name servers, Redis, DNS lists, the collector, " +

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/big"
 	"os"
 	"os/exec"
@@ -103,6 +104,10 @@ trace     unix  - - n -   0 bounce
 proxymap  unix  - - n -   - proxymap
 smtp      unix  - - n -   - smtp
 virtual   unix  - n n -   - virtual
+local     unix  - n n -   - local
+relay     unix  - - n -   - smtp
+lmtp      unix  - - n -   - lmtp
+discard   unix  - - n -   - discard
 error     unix  - - n -   - error
 retry     unix  - - n -   - error
 anvil     unix  - - n -   1 anvil
@@ -114,6 +119,36 @@ tlsmgr    unix  - - n 1000? 1 tlsmgr
 // the four fields that Postfix put on top. With next it sends all mail on to that address, with STARTTLS where that is
 // offered, and delivers none. It has several users, which takes root.
 func StartPostfix(t testing.TB, next string) (addr string, messages func() []Message) {
+	t.Helper()
+	transport := "virtual"
+	if next != "" {
+		host, port := split(t, next)
+		transport = "smtp:[" + host + "]:" + port
+	}
+	addr, dir := StartPostfixOn(t, strings.ReplaceAll(postfixConfig, "TRANSPORT", transport), nil)
+	return addr, func() []Message { return postfixMessages(t, filepath.Join(dir, "mail", "box", "new")) }
+}
+
+// PostfixIdle reports whether a Postfix of StartPostfixOn has no mail that is yet to be delivered.
+func PostfixIdle(t testing.TB, dir string) bool {
+	t.Helper()
+	for _, queue := range []string{"maildrop", "incoming", "active", "deferred"} {
+		idle := true
+		err := filepath.WalkDir(filepath.Join(dir, "queue", queue), func(_ string, d fs.DirEntry, err error) error {
+			idle = idle && (err != nil || d.IsDir())
+			return nil // a file that is gone by now
+		})
+		if err != nil || !idle {
+			return false
+		}
+	}
+	return true
+}
+
+// StartPostfixOn runs a Postfix on a main.cf and the tables that it names until the test ends, and returns its address
+// and the folder of all of them, which the text names as DIR, as it does its host and port as HOST and PORT. It has
+// several users, which takes root.
+func StartPostfixOn(t testing.TB, config string, tables map[string]string) (addr, dir string) {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("Postfix has users of its own, which only root can become")
@@ -137,10 +172,8 @@ func StartPostfix(t testing.TB, next string) (addr string, messages func() []Mes
 	writeFile(t, filepath.Join(dir, "passwd"), passwd)
 	writeFile(t, filepath.Join(dir, "group"), group)
 	writeFile(t, filepath.Join(dir, "cert.pem"), selfSigned(t, "postfix.test"))
-	transport := "virtual"
-	if next != "" {
-		host, port := split(t, next)
-		transport = "smtp:[" + host + "]:" + port
+	for name, text := range tables {
+		writeFile(t, filepath.Join(dir, name), text)
 	}
 	const script = `set -e
 if [ -n "$1" ]; then cd "$1"; mount -t overlay overlay -o lowerdir=usr:/usr /usr; cd /; fi
@@ -150,12 +183,12 @@ exec /usr/lib/postfix/sbin/master -d -c "$2"`
 	unshare := Find(t, "unshare")
 	addr = serve(t, func(addr string) *exec.Cmd {
 		host, port := split(t, addr)
-		fill := strings.NewReplacer("DIR", dir, "HOST", host, "PORT", port, "TRANSPORT", transport)
-		writeFile(t, filepath.Join(dir, "main.cf"), fill.Replace(postfixConfig))
+		fill := strings.NewReplacer("DIR", dir, "HOST", host, "PORT", port)
+		writeFile(t, filepath.Join(dir, "main.cf"), fill.Replace(config))
 		writeFile(t, filepath.Join(dir, "master.cf"), fill.Replace(postfixServices))
 		return exec.Command(unshare.path, "--mount", "sh", "-c", script, "sh", cacheRoot(), dir)
 	})
-	return addr, func() []Message { return postfixMessages(t, filepath.Join(mail, "box", "new")) }
+	return addr, dir
 }
 
 // postfixMessages reads a Maildir.

@@ -1,0 +1,97 @@
+package command
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/millrace/millrace/cluster/config"
+	"github.com/millrace/millrace/cluster/migrate"
+	"github.com/millrace/millrace/cluster/node"
+)
+
+type importVerbs struct {
+	Postfix importPostfixVerb `cmd:"" help:"${import_postfix}"`
+}
+
+type importPostfixVerb struct {
+	Files []string `arg:"" placeholder:"MAIN.CF" help:"main.cf; of several files later lines win."`
+	Out   string   `placeholder:"DIR" help:"${import_out}"`
+	jsonFlag
+}
+
+func (v *importPostfixVerb) run(s streams) int {
+	r, err := migrate.Postfix(v.Files)
+	if err != nil {
+		return fail(s, err)
+	}
+	if v.Out == "" {
+		v.print(s, r)
+		return exitOK
+	}
+	if err := v.write(s, r); err != nil {
+		return fail(s, err)
+	}
+	return exitOK
+}
+
+// print prints the result without writing it.
+func (v *importPostfixVerb) print(s streams, r *migrate.Result) {
+	if v.JSON {
+		printJSON(s.out, map[string]any{"config": r.Config, "rules": r.Rules, "notes": r.Notes})
+		return
+	}
+	fmt.Fprintf(s.out, "# %s\n%s\n# routes.txt\n%s", configName, r.Config, r.Rules)
+	printNotes(s, r.Notes)
+}
+
+// printNotes prints what an administrator should know.
+func printNotes(s streams, notes []migrate.Note) {
+	for _, n := range notes {
+		place := ""
+		if n.File != "" {
+			place = n.File + ": "
+		}
+		if n.Line > 0 {
+			place = fmt.Sprintf("%s:%d: ", n.File, n.Line)
+		}
+		if n.Field != "" {
+			place += n.Field + ": "
+		}
+		fmt.Fprintf(s.err, "note: %s%s\n", place, n.Text)
+	}
+}
+
+// write writes the result to a folder and checks it there.
+func (v *importPostfixVerb) write(s streams, r *migrate.Result) error {
+	f := folder{dir: v.Out, group: -1}
+	if err := os.MkdirAll(v.Out, 0o755); err != nil {
+		return err
+	}
+	for _, out := range []struct{ name, text string }{{configName, r.Config}, {"routes.txt", r.Rules}} {
+		if f.has(out.name) {
+			return fmt.Errorf("--out: %s exists and is kept", f.path(out.name))
+		}
+		if err := f.write(out.name, publicMode, func() ([]byte, error) { return []byte(out.text), nil }); err != nil {
+			return err
+		}
+	}
+	cfg, err := config.Load(f.path(configName))
+	if err != nil {
+		return err
+	}
+	warnings, err := node.Check(cfg, nil)
+	if v.JSON {
+		findings := []finding{}
+		for _, w := range warnings {
+			findings = append(findings, finding{"warning", w.File, w.Line, w.Column, w.Field, w.Message})
+		}
+		printJSON(s.out, map[string]any{"files": f.files, "notes": r.Notes, "findings": findings})
+		return err
+	}
+	f.print(s.out)
+	printNotes(s, r.Notes)
+	for _, w := range warnings {
+		fmt.Fprintf(s.err, "warning: %s\n", w)
+	}
+	return err
+}

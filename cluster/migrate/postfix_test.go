@@ -1,0 +1,181 @@
+package migrate
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// written writes files to a folder and returns it. DIR in a text is the folder.
+func written(t testing.TB, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range files {
+		text = strings.ReplaceAll(text, "DIR", dir)
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// converted converts main.cf with the tables beside it.
+func converted(t testing.TB, cf string, tables map[string]string) *Result {
+	t.Helper()
+	files := map[string]string{"main.cf": cf}
+	for name, text := range tables {
+		files[name] = text
+	}
+	r, err := Postfix([]string{filepath.Join(written(t, files), "main.cf")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestPostfix_Rules: each way in which Postfix takes mail is the rule that takes it to the same place, and what is no
+// rule is a tempfail and a note.
+func TestPostfix_Rules(t *testing.T) {
+	for _, c := range []struct {
+		name, cf string
+		tables   map[string]string
+		rules    string // lines that are there
+		note     string
+	}{
+		{"a domain of aliases", "virtual_alias_maps = hash:DIR/v", map[string]string{
+			"v": "a.test  x\ninfo@a.test bob@b.test\n@a.test all@b.test\n"},
+			"info@a.test  bob@b.test\n@a.test  all@b.test", ""},
+		{"a domain to a domain", "virtual_alias_maps = hash:DIR/v", map[string]string{
+			"v": "a.test x\nb.test x\none@b.test x@c.test\n@a.test @b.test\n"}, "/(.+)/@a.test  $1@b.test", ""},
+		{"mailboxes by LMTP", "virtual_mailbox_domains = a.test\nvirtual_mailbox_maps = texthash:DIR/m\n" +
+			"virtual_transport = lmtp:unix:private/lmtp", map[string]string{"m": "one@a.test x\n"},
+			"one@a.test  lmtp+unix:/var/spool/postfix/private/lmtp", ""},
+		{"mailboxes whose users are not listed", "virtual_mailbox_domains = a.test\nvirtual_transport = " +
+			"lmtp:inet:[::1]:24",
+			nil, "@a.test  lmtp://[::1]:24", ""},
+		{"mailboxes of Postfix itself", "virtual_mailbox_domains = a.test", nil,
+			"@a.test  tempfail 451 4.3.5 ", "there are none here"},
+		{"a relayed domain", "relay_domains = a.test\ntransport_maps = lmdb:DIR/t", map[string]string{
+			"t": "a.test relay:[10.0.0.7]:2525\n"}, "@a.test  smtp://10.0.0.7:2525", ""},
+		{"a relayed domain by its MX", "relay_domains = a.test", nil, "@a.test  tempfail 451",
+			"goes to the MX of a.test"},
+		{"a transport whose MX is looked up", "relay_domains = a.test\ntransport_maps = hash:DIR/t",
+			map[string]string{"t": "a.test smtp:mail.b.test\n"}, "@a.test  smtp://mail.b.test",
+			"the MX of mail.b.test"},
+		{"a transport of all subdomains", "relay_domains = x.a.test\ntransport_maps = hash:DIR/t",
+			map[string]string{"t": ".a.test smtp:[mail.b.test]\n"}, "@x.a.test  smtp://mail.b.test", ""},
+		{"refusals", "relay_domains = a.test\nrelay_recipient_maps = hash:DIR/r\ntransport_maps = hash:DIR/t",
+			map[string]string{"r": "one@a.test x\ntwo@a.test x\nsix@a.test x\n", "t": "one@a.test error:5.1.6 moved\n" +
+				"two@a.test discard:\nsix@a.test retry:4.2.1 later\n"},
+			"one@a.test  reject 550 5.1.6 moved\nsix@a.test  tempfail 450 4.2.1 later\ntwo@a.test  drop", ""},
+		{"an alias of its own address", "virtual_mailbox_domains = a.test\nvirtual_mailbox_maps = hash:DIR/m\n" +
+			"virtual_alias_maps = hash:DIR/v\nvirtual_transport = lmtp:unix:/run/lmtp", map[string]string{
+			"m": "one@a.test x\n", "v": "one@a.test one@a.test, copy@b.test\n"},
+			"one@a.test  lmtp+unix:/run/lmtp, copy@b.test", "once: true"},
+		{"an alias that catches mailboxes", "virtual_mailbox_domains = a.test\nvirtual_mailbox_maps = hash:DIR/m\n" +
+			"virtual_alias_maps = hash:DIR/v\nvirtual_transport = lmtp:unix:/run/lmtp", map[string]string{
+			"m": "one@a.test x\n", "v": "@a.test all@b.test\n"}, "domain a.test    # virtual_mailbox_domains\n" +
+			"@a.test  all@b.test", ""},
+		{"an unknown target", "virtual_alias_maps = hash:DIR/v", map[string]string{
+			"v": "a.test x\none@a.test ghost@a.test\n"}, "one@a.test  tempfail 451", "ghost@a.test is unknown there"},
+		{"a program", "myhostname = a.test\nmydestination = a.test\nalias_maps = hash:DIR/a", map[string]string{
+			"a": "one: \"|/bin/x y\"\ntwo: bob@b.test\n"}, "one@a.test  tempfail 451", "no local delivery here"},
+		{"quoted aliases", "virtual_alias_maps = hash:DIR/v", map[string]string{
+			"v": "a.test x\n\"a b\"@a.test bob@b.test\n"}, `"a b"@a.test  bob@b.test`, ""},
+		{"expressions", "virtual_alias_domains = a.test\nvirtual_alias_maps = regexp:DIR/v", map[string]string{
+			"v": "/^(.+)-list@a\\.test$/ $(1)@l.test\n/^(.*)@(.*)$/ x@$2\n"}, "/(.+)-list/@a.test  ${1}@l.test",
+			"compare what it matches"},
+		{"what is in no domain", "virtual_alias_domains = a.test\nvirtual_alias_maps = hash:DIR/v", map[string]string{
+			"v": "x@b.test y@c.test\nz@a.test y@c.test\n"}, "z@a.test  y@c.test", "x@b.test is in no domain"},
+		{"a table of another type", "virtual_alias_domains = a.test\nvirtual_alias_maps = mysql:/etc/postfix/v",
+			nil, "",
+			"postmap -s mysql:/etc/postfix/v"},
+		{"a table that is not there", "virtual_alias_domains = a.test\nvirtual_alias_maps = hash:DIR/none", nil, "",
+			"no such file"},
+		{"a tag", "virtual_alias_maps = hash:DIR/v\nrecipient_delimiter = +-", map[string]string{
+			"v": "a.test x\nz@a.test y@c.test\n"}, "domain a.test  subaddress=+", "only + of +- parts it"},
+		{"users of the machine", "myhostname = a.test", nil, "", "mail for the users of that machine is not converted"},
+		{"all subdomains", "relay_domains = .a.test", nil, "", "means all its subdomains"},
+		{"a smarthost", "relayhost = [s.test]:587", nil, "", "mail to other domains went through it"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := converted(t, c.cf, c.tables)
+			if !strings.Contains(r.Rules, c.rules) {
+				t.Errorf("the rules have no\n%s\nthey are\n%s", c.rules, r.Rules)
+			}
+			notes := ""
+			for _, n := range r.Notes {
+				notes += n.Text + "\n"
+			}
+			if !strings.Contains(notes, c.note) {
+				t.Errorf("no note says %q:\n%s", c.note, notes)
+			}
+		})
+	}
+}
+
+// TestMainCF_Values: the language of main.cf is read as Postfix reads it.
+func TestMainCF_Values(t *testing.T) {
+	dir := written(t, map[string]string{"main.cf": `# comment
+a = one
+b = $a two,
+# between
+	${a}three
+  $(a)four
+c = ${a?yes}${none?no}${none:absent}${a?{both}:{neither}}${none?{both}:{neither}}
+d = $$5
+e = $f
+f = $e
+g =
+myhostname = mx1.example.net
+a = last
+`})
+	cf, err := readMainCF([]string{filepath.Join(dir, "main.cf")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"a": "last", "b": "last two, lastthree lastfour", "c": "yesabsentbothneither", "d": "$5", "e": "", "g": "",
+		"mydomain": "example.net", "myorigin": "mx1.example.net", "none": "",
+		"mydestination": "mx1.example.net, localhost.example.net, localhost",
+	} {
+		if got := cf.value(name); got != want {
+			t.Errorf("%s is %q, want %q", name, got, want)
+		}
+	}
+}
+
+// TestMainCF_Wrong: what is no main.cf is named with its line.
+func TestMainCF_Wrong(t *testing.T) {
+	dir := written(t, map[string]string{"main.cf": "a = b\n\n# c\nsmtp inet n - n - - smtpd\n"})
+	_, err := Postfix([]string{filepath.Join(dir, "main.cf")})
+	if err == nil || !strings.HasSuffix(err.Error(), "main.cf:4: is no line of main.cf: write name = value") {
+		t.Error(err)
+	}
+	if _, err := Postfix([]string{filepath.Join(dir, "none.cf")}); err == nil {
+		t.Error("a file that is not there was read")
+	}
+}
+
+// FuzzPostfix: no text of main.cf or of a table has the conversion fail, and each rule is one line.
+func FuzzPostfix(f *testing.F) {
+	f.Add("virtual_alias_maps = hash:DIR/t, regexp:DIR/t inline:{a=b}\nrelay_domains=$a ${b?{c}:{d}}",
+		"a.test x\nb@a.test \"c d\"@e.test, |f\n/^(.+)@a\\.test$/ $1@b\n")
+	f.Add(
+		"mydestination = a.test\nalias_maps = hash:DIR/t\ntransport_maps=hash:DIR/t",
+		"a: b\na.test smtp:[::1\n@a.test @b\n",
+	)
+	f.Fuzz(func(t *testing.T, cf, text string) {
+		dir := written(t, map[string]string{"main.cf": cf, "t": text})
+		r, err := Postfix([]string{filepath.Join(dir, "main.cf")})
+		if err != nil {
+			return
+		}
+		for line := range strings.Lines(r.Rules) {
+			if strings.ContainsAny(strings.TrimSuffix(line, "\n"), "\r\n\x00") {
+				t.Errorf("%q is no line", line)
+			}
+		}
+	})
+}
