@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/millrace/millrace/router/leaf/ascii"
@@ -260,10 +261,24 @@ type Telemetry struct {
 	Sample float64 `yaml:"sample"`
 }
 
-// Log says which events are logged and how addresses are written.
+// Log says which events are logged, where and in which form, and how addresses are written.
 type Log struct {
 	Level     string `yaml:"level"`     // "debug", "info", "warn" or "error"
 	Addresses string `yaml:"addresses"` // "plain" or "hash"
+	Format    string `yaml:"format"`    // "json" or "postfix"
+	Output    string `yaml:"output"`    // "stderr", "unix:" and a path, or "udp:" and an address with a port
+}
+
+// Syslog returns where the syslog daemon is that the log goes to, as net.Dial has it; network is "" for stderr.
+func (l *Log) Syslog() (network, address string) {
+	scheme, address, _ := strings.Cut(l.Output, ":")
+	switch scheme {
+	case "unix":
+		return "unixgram", address
+	case "udp":
+		return "udp", address
+	}
+	return "", ""
 }
 
 // defaults returns a Config with the values of absent keys.
@@ -282,7 +297,7 @@ func defaults() *Config {
 		},
 		Drain:     Duration(30 * time.Second),
 		Telemetry: Telemetry{Sample: 0.01},
-		Log:       Log{Level: "info", Addresses: "plain"},
+		Log:       Log{Level: "info", Addresses: "plain", Format: "json", Output: "stderr"},
 	}
 }
 

@@ -54,7 +54,7 @@ secret_file: file
 admin: {addr: "127.0.0.1:8025", token_file: file}
 public: {addr: "0.0.0.0:8443", url: "https://mx.example.net"}
 telemetry: {otlp: "http://127.0.0.1:4318", sample: 0.01}
-log: {level: info, addresses: plain}
+log: {level: info, addresses: plain, format: postfix, output: "unix:/run/millrace.log"}
 events:
   {queue: 10000, memory: 16MiB, allow_private: ["10.0.0.0/8"],
    receivers: [{name: r, url: "http://10.0.0.1/", secret_file: file, types: [delivered], domains: [example.com],
@@ -315,6 +315,20 @@ func TestParse_Problems(t *testing.T) {
 			"redis.url: does not begin with redis:// or rediss://",
 		},
 		{"a level that is none", "log: {level: loud}", `"loud" is none of debug`},
+		{"a form of the log that is none", "log: {format: syslog}", `"syslog" is none of json, postfix`},
+		{
+			"a log that goes to a name", "log: {output: \"udp:localhost:514\"}",
+			"is not udp: and an address with a port, such as udp:127.0.0.1:514: names are not looked",
+		},
+		{"a log that goes to no port", "log: {output: \"udp:127.0.0.1\"}", "127.0.0.1:514: the port is missing"},
+		{
+			"a log that goes to a socket somewhere", "log: {output: \"unix:dev/log\"}",
+			`"unix:dev/log" is not unix: and the whole path of a socket`,
+		},
+		{
+			"a log that goes to a file", "log: {output: /var/log/mail.log}",
+			`"/var/log/mail.log" is neither stderr nor unix:/path nor udp:address:port`,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := parse(configFile(t), []byte(tt.yaml), "", noEnv)

@@ -27,6 +27,7 @@ var otherKeys = map[string]string{
 	"dns_lists": "score.lists", "whitelist": "score.allow", "blacklist": "score.block", "allowlist": "score.allow",
 	"denylist": "score.block", "greylisting": "score.greylist", "greylist": "score.greylist",
 	"otlp_endpoint": "telemetry.otlp", "endpoint": "telemetry.otlp", "loglevel": "log.level", "log_level": "log.level",
+	"syslog": "log.output", "maillog_file": "log.output", "log_format": "log.format", "logformat": "log.format",
 	"metrics": "admin", "http": "admin", "peers": "cluster.join", "nodes": "cluster.members", "uri": "url",
 	"trusted": "relay", "webhook": "events", "webhooks": "events", "hooks": "events",
 	"proxy": "proxy_protocol", "key": "key_file", "secret": "secret_file",

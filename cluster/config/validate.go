@@ -59,8 +59,7 @@ func (c *Config) Validate() error {
 	}
 	v.admin(c)
 	v.sections(c)
-	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
-	v.oneOf("log.addresses", c.Log.Addresses, "plain", "hash")
+	v.log(&c.Log)
 	if len(v.problems) == 0 {
 		return nil
 	}
@@ -328,6 +327,28 @@ func (v *validator) admin(c *Config) {
 		v.add("telemetry.sample", fmt.Sprintf("%g is not between 0 and 1", c.Telemetry.Sample))
 	}
 }
+
+func (v *validator) log(l *Log) {
+	v.oneOf("log.level", l.Level, "debug", "info", "warn", "error")
+	v.oneOf("log.addresses", l.Addresses, "plain", "hash")
+	v.oneOf("log.format", l.Format, "json", "postfix")
+	switch network, address := l.Syslog(); {
+	case network == "unixgram" && strings.HasPrefix(address, "/") && len(address) < maxSocketName:
+	case network == "unixgram":
+		v.add("log.output", strconv.Quote(l.Output)+
+			" is not unix: and the whole path of a socket, such as unix:/run/millrace.log")
+	case network == "udp":
+		if a, err := netip.ParseAddrPort(address); err != nil || a.Port() == 0 {
+			v.add("log.output", fmt.Sprintf("%q is not udp: and an address with a port, such as udp:127.0.0.1:514%s",
+				l.Output, addressFault(address)))
+		}
+	case l.Output != "stderr":
+		v.add("log.output", fmt.Sprintf("%q is neither stderr nor unix:/path nor udp:address:port", l.Output))
+	}
+}
+
+// maxSocketName is the size of the field for the name of a unix socket (unix(7)).
+const maxSocketName = 108
 
 // url requires an http or https URL with a host.
 func (v *validator) url(field, s string) {

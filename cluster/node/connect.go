@@ -35,7 +35,8 @@ const trialTime = 10 * time.Second
 const maxLogins = 20
 
 // Connect tries what a configuration that Check accepts needs of others: name servers, Redis, DNS lists, the collector,
-// the ports to listen on, and the credentials at next hops. No mail is begun. The error is Problems.
+// the socket of syslog, the ports to listen on, and the credentials at next hops. No mail is begun. The error is
+// Problems.
 func Connect(ctx context.Context, c *config.Config) ([]Trial, error) {
 	f, err := readFiles(c, false)
 	if err != nil {
@@ -57,6 +58,7 @@ func Connect(ctx context.Context, c *config.Config) ([]Trial, error) {
 	}
 	t.lists(p, faults)
 	t.collector(c)
+	t.syslog(c)
 	t.receivers(c, p.hook)
 	t.ports(c)
 	t.logins(p)
@@ -174,6 +176,22 @@ func (t *trials) collector(c *config.Config) {
 			return fmt.Errorf("answers %s", resp.Status)
 		}
 		return nil
+	})
+}
+
+// syslog looks whether a daemon has the socket that the log goes to. By UDP nothing can be tried: it never answers.
+func (t *trials) syslog(c *config.Config) {
+	network, address := c.Log.Syslog()
+	if network != "unixgram" {
+		return
+	}
+	t.try("log.output", "syslog", func(ctx context.Context) error {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, network, address)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
 	})
 }
 

@@ -13,7 +13,22 @@ import (
 
 // doubts returns what is doubtful about the files that the configuration names. A node serves nonetheless.
 func doubts(c *config.Config, now time.Time) []config.Problem {
-	return append(certificateDoubts(c, now), keyDoubts(c)...)
+	return append(append(certificateDoubts(c, now), keyDoubts(c)...), logDoubts(c)...)
+}
+
+// logDoubts returns what keeps the log from its syslog daemon now. The daemon may start later than the node.
+func logDoubts(c *config.Config) []config.Problem {
+	network, name := c.Log.Syslog()
+	if network != "unixgram" {
+		return nil
+	}
+	switch info, err := os.Stat(name); {
+	case err != nil:
+		return []config.Problem{c.Problem("log.output", name+" is not there now: lines wait until a daemon makes it")}
+	case info.Mode().Type() != os.ModeSocket:
+		return []config.Problem{c.Problem("log.output", name+" is no socket")}
+	}
+	return nil
 }
 
 // certificateDoubts returns what senders that verify would say of our certificate. What cannot be read has an error of

@@ -52,6 +52,18 @@ func TestDoubts(t *testing.T) {
 			}
 		})
 	}
+	for output, want := range map[string]string{
+		"unix:/nowhere/log": "log.output: /nowhere/log is not there now: lines wait until a daemon makes it",
+		"unix:/etc":         "log.output: /etc is no socket",
+	} {
+		c, err := config.Parse(configFile(t), []byte(smallest+"log: {output: \""+output+"\"}\n"), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := config.Problems(doubts(c, time.Now())); !strings.Contains(got.Error(), want) {
+			t.Errorf("got\n%v\nwant %s", got, want)
+		}
+	}
 	t.Run("nothing is said where nothing is doubtful", func(t *testing.T) {
 		file := configFile(t)
 		pair, err := selfSigned("mx1.example.net", time.Now(), nil)

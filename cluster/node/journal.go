@@ -19,9 +19,10 @@ import (
 // A journal logs events: one wide line of JSON a transaction. It never sees an octet of a message, because no event
 // holds one. It is used by one goroutine.
 type journal struct {
-	out     *logWriter // where the lines go
-	least   slog.Level // events below it are not logged
-	hashKey []byte     // nil: addresses are logged in clear
+	out     *logWriter   // where the lines go
+	least   slog.Level   // events below it are not logged
+	hashKey []byte       // nil: addresses are logged in clear
+	postfix *postfixForm // nil: JSON
 
 	warned map[warned]time.Time // the warnings of late, and when they were given
 
@@ -102,6 +103,10 @@ func (j *journal) see(e *entry) {
 	}
 	if !isOutcome(&e.Event) && j.out.Crowded() {
 		j.out.drop(1 + e.more)
+		return
+	}
+	if j.postfix != nil {
+		j.postfix.write(e, l)
 		return
 	}
 	j.write(e, l)
@@ -276,14 +281,19 @@ func (j *journal) path(l *line, name string, p mail.Path) {
 	j.scratch = p.AppendTo(j.scratch[:0])
 	switch {
 	case j.hashKey != nil:
-		mac := hmac.New(sha256.New, j.hashKey)
-		mac.Write(j.scratch)
-		quote(l, hex.EncodeToString(mac.Sum(nil)[:8])+"@"+cut(printable(p.Domain), l.text))
+		quote(l, j.hashed(j.scratch)+"@"+cut(printable(p.Domain), l.text))
 	case isPrintable(j.scratch) && len(j.scratch) <= l.text:
 		quote(l, j.scratch)
 	default:
 		quote(l, cut(printable(string(j.scratch)), l.text))
 	}
+}
+
+// hashed returns what stands for the local part of an address where addresses are hashed.
+func (j *journal) hashed(address []byte) string {
+	mac := hmac.New(sha256.New, j.hashKey)
+	mac.Write(address)
+	return hex.EncodeToString(mac.Sum(nil)[:8])
 }
 
 // rule returns a rule as it is logged: its location and, unless addresses are hashed, its pattern, which may be an

@@ -7,22 +7,56 @@ import (
 	"log/slog"
 	"runtime"
 	"time"
+
+	"github.com/millrace/millrace/cluster/config"
 )
 
 // A logger logs what concerns the node itself, and writes the log of all parts.
 type logger struct {
 	*slog.Logger
-	out *logWriter
+	out    *logWriter
+	syslog *syslogConn // nil: out writes to stderr
+	aside  *logWriter  // where it is said that syslog cannot be reached: stderr
 }
 
-// newLogger returns a logger that writes JSON lines to w, from level on: debug, info, warn or error.
-func newLogger(w io.Writer, level string) *logger {
-	out := newLogWriter(w)
-	return &logger{slog.New(newLogHandler(out, level)), out}
+// newLogger returns the logger of a node. stderr is where it writes unless the configuration names a syslog daemon.
+func newLogger(stderr io.Writer, c *config.Config) *logger {
+	form := formOf(c)
+	l := &logger{out: newLogWriter(stderr)}
+	l.out.form = form
+	if network, address := c.Log.Syslog(); network != "" {
+		l.aside = l.out
+		l.syslog = newSyslogConn(network, address, c.Hostname)
+		l.out = newLogWriter(l.syslog)
+		l.out.form = form
+		l.syslog.drop = l.out.drop
+		l.syslog.failed = func(err error) {
+			slog.New(form.handler(l.aside, "")).Error("syslog cannot be reached, lines wait", "cause", err.Error())
+		}
+	}
+	l.Logger = slog.New(form.handler(l.out, c.Log.Level))
+	return l
 }
 
-// newLogHandler returns the handler of what this node logs but its events. Times are those of the records.
-func newLogHandler(w io.Writer, level string) slog.Handler {
+// A logForm is the form of a log's lines. The zero logForm is JSON.
+type logForm struct {
+	host string // of the lines in Postfix's form; "" for JSON
+}
+
+// formOf returns the form that a configuration asks for.
+func formOf(c *config.Config) (f logForm) {
+	if c.Log.Format == "postfix" {
+		f.host = c.Hostname
+	}
+	return f
+}
+
+// handler returns the handler of what this node logs but its events, from level on: debug, info, warn or error. Times
+// are those of the records.
+func (f logForm) handler(w io.Writer, level string) slog.Handler {
+	if f.host != "" {
+		return newPostfixHandler(w, level, f.host)
+	}
 	return slog.NewJSONHandler(w, &slog.HandlerOptions{Level: logLevel(level), ReplaceAttr: fixTime})
 }
 
@@ -55,8 +89,14 @@ func warn[W fmt.Stringer](l *logger, part string, warnings []W) {
 // lastFlush bounds the wait for the last lines of a node. A reader that has stopped reading must not keep it.
 const lastFlush = time.Second
 
-// flush waits until what was logged is written, for a second at most.
-func (l *logger) flush() { l.out.flush(lastFlush) }
+// flush waits until what was logged is written, for a second at most. It is the end of a log that goes to syslog.
+func (l *logger) flush() {
+	l.out.flush(lastFlush)
+	if l.syslog != nil {
+		l.syslog.close()
+		l.aside.flush(lastFlush)
+	}
+}
 
 // panicked logs a panic of one session. The value of the panic is logged only if the runtime made it: any other value
 // might hold text that a client sent.

@@ -23,8 +23,9 @@ const (
 // use, and only flush waits. When the reader of the log is too slow, or has gone, lines are dropped and counted, and
 // the log tells how many as soon as it is read again. mu is never held during a write.
 type logWriter struct {
-	out io.Writer
-	max int // octets that can wait
+	out  io.Writer
+	form logForm // of the lines that it writes itself
+	max  int     // octets that can wait
 
 	mu      sync.Mutex
 	pending *bytes.Buffer
@@ -40,18 +41,20 @@ func newLogWriter(out io.Writer) *logWriter {
 	return &logWriter{out: out, max: maxPending, pending: new(bytes.Buffer), spare: new(bytes.Buffer)}
 }
 
-// Write keeps one line, or drops it; slog calls it once a record. It never fails.
-func (w *logWriter) Write(line []byte) (int, error) {
+// Write keeps the lines of one event, or drops them; slog calls it once a record. It never fails.
+func (w *logWriter) Write(lines []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.pending.Len()+len(line) > w.max {
-		w.dropped++
-		return len(line), nil
+	if w.pending.Len()+len(lines) > w.max {
+		w.dropped += countLines(lines)
+		return len(lines), nil
 	}
-	w.pending.Write(line)
+	w.pending.Write(lines)
 	w.wake()
-	return len(line), nil
+	return len(lines), nil
 }
+
+func countLines(lines []byte) uint64 { return uint64(bytes.Count(lines, []byte("\n"))) }
 
 // wake starts the writer unless it runs. The caller holds mu.
 func (w *logWriter) wake() {
@@ -94,8 +97,8 @@ func (w *logWriter) run(idle chan struct{}) {
 			close(idle)
 			return
 		}
-		_, err := w.out.Write(lines.Bytes()) // an error is not logged, because the log is what failed
-		w.written(lines, err)
+		n, err := w.out.Write(lines.Bytes()) // an error is not logged, because the log is what failed
+		w.written(lines, n, err)
 	}
 }
 
@@ -108,7 +111,7 @@ func (w *logWriter) take() *bytes.Buffer {
 		r := slog.NewRecord(time.Now(), slog.LevelWarn, "log lines were dropped", 0)
 		r.AddAttrs(slog.Uint64("lines", w.dropped-w.reported))
 		w.reported, w.reportedAt = w.dropped, r.Time
-		_ = newLogHandler(w.pending, "").Handle(context.Background(), r) // a bytes.Buffer never fails
+		_ = w.form.handler(w.pending, "").Handle(context.Background(), r) // a bytes.Buffer never fails
 	}
 	if w.pending.Len() == 0 {
 		w.idle = nil
@@ -119,12 +122,13 @@ func (w *logWriter) take() *bytes.Buffer {
 	return lines
 }
 
-// written takes the buffer of a write back. After an error the lines in it count as dropped.
-func (w *logWriter) written(lines *bytes.Buffer, err error) {
+// written takes the buffer of a write back, of which n octets were written. After an error the lines behind them count
+// as dropped.
+func (w *logWriter) written(lines *bytes.Buffer, n int, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err != nil {
-		w.dropped += uint64(bytes.Count(lines.Bytes(), []byte("\n")))
+		w.dropped += countLines(lines.Bytes()[min(n, lines.Len()):])
 	}
 	lines.Reset()
 	if lines.Cap() > maxSpare {

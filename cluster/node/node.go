@@ -80,7 +80,7 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 		opts.Stderr = os.Stderr
 	}
 	n := &Node{
-		cfg: cfg, opts: opts, log: newLogger(opts.Stderr, cfg.Log.Level),
+		cfg: cfg, opts: opts, log: newLogger(opts.Stderr, cfg),
 		members:   newMembership(),
 		listeners: newListeners(&cfg.Limits),
 		drain:     drainRequest{made: make(chan struct{})},
@@ -183,6 +183,9 @@ func (n *Node) startEvents() error {
 	j := &journal{out: n.log.out, least: logLevel(n.cfg.Log.Level)}
 	if n.cfg.Log.Addresses == "hash" {
 		j.hashKey = logKeys[0]
+	}
+	if host := formOf(n.cfg).host; host != "" {
+		j.postfix = newPostfixForm(j, host)
 	}
 	observers := []func(*entry){j.see}
 	if observe := n.opts.Observe; observe != nil {

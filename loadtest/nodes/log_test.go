@@ -2,6 +2,8 @@ package nodes_test
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,6 +63,65 @@ func TestLog_Stderr(t *testing.T) {
 			world.Await(t, "SIGHUP brings the new rule", func() bool {
 				return send("someone@new.example").End.Code == 250
 			})
+			p.Terminate(t, p.Cmd.Process.Pid)
+		})
+	}
+}
+
+// TestLog_Dropped: while the log goes to a reader that does not read, or to a syslog daemon that is not there, all mail
+// is taken, lines that it has no room for are counted, and the node ends. Each message has a hundred recipients, so
+// that few of them fill what lines can wait in.
+func TestLog_Dropped(t *testing.T) {
+	const messages, recipients = 200, 100
+	for name, where := range map[string]func(t *testing.T) (stderr *os.File, output string){
+		"stderr that is not read": func(t *testing.T) (*os.File, string) { return fullPipe(t), "stderr" },
+		"a socket of syslog that is not read": func(t *testing.T) (*os.File, string) {
+			name := filepath.Join(t.TempDir(), "log")
+			c, err := net.ListenPacket("unixgram", name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+			return nil, "unix:" + name
+		},
+		"a socket that is not there, and stderr that is not read": func(t *testing.T) (*os.File, string) {
+			return fullPipe(t), "unix:" + filepath.Join(t.TempDir(), "log")
+		},
+		"a port without a listener": func(t *testing.T) (*os.File, string) {
+			return nil, "udp:" + world.FreeAddr(t)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, d, adminAddr := t.TempDir(), smtptest.Start(t, smtptest.Behaviour{}), world.FreeAddr(t)
+			stderr, output := where(t)
+			w := world.World{
+				Log:    fmt.Sprintf("info, format: postfix, output: %q", output),
+				Routes: "domain far.example\n@far.example smtp://" + d.Addr() + "\n",
+				Config: fmt.Sprintf("admin: {addr: %q}\nrates: none\n", adminAddr),
+			}
+			p := world.StartProcess(t, func(addr string) *exec.Cmd {
+				cmd := exec.Command(world.Binary(t), "serve", "-c", w.Write(t, dir, addr))
+				if stderr != nil {
+					cmd.Stderr = stderr
+				}
+				return cmd
+			})
+			m := source.Message{Reverse: "a@near.example", Octets: []byte("\r\nx\r\n")}
+			for i := range recipients {
+				m.Forward = append(m.Forward, fmt.Sprintf("recipient-%d@far.example", i))
+			}
+			s := world.Dial(t, source.Config{Addr: p.Addr, Pipeline: true})
+			for range messages {
+				world.Send(t, s, m)
+			}
+			metrics := scrape(t, adminAddr)
+			if n := sum(metrics, `millrace_messages_relayed_total{`); n != messages {
+				t.Errorf("%d of %d messages were counted", n, messages)
+			}
+			world.Await(t, "lines are dropped and counted", func() bool {
+				return sum(scrape(t, adminAddr), "millrace_log_lines_dropped_total") > 0
+			})
+			t.Logf("%d lines were dropped", sum(scrape(t, adminAddr), "millrace_log_lines_dropped_total"))
 			p.Terminate(t, p.Cmd.Process.Pid)
 		})
 	}
