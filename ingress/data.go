@@ -46,7 +46,7 @@ func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 	t.upstream.abort()
 	kind, reply := t.judgeEnding(&e)
 	t.learnMessage(&e, kind)
-	t.drawMessage(ctx, &e, kind)
+	t.drawEnd(ctx, e.Outcomes, kind)
 	reply = reply.WithID(t.report.Event.Trace)
 	t.emitEnd(&e, kind, reply, b.Received())
 	if e.Receipt.Attempt != nil {
@@ -72,6 +72,7 @@ func (s *session) discard(b *wire.Body) mail.Reply {
 	if e.Err != nil {
 		kind, reply = s.t.judgeEnding(&e)
 	}
+	s.t.drawEnd(context.Background(), nil, kind)
 	reply = reply.WithID(s.t.report.Event.Trace)
 	s.t.emitEnd(&e, kind, reply, b.Received())
 	s.end()
@@ -103,22 +104,6 @@ func (t *transaction) judgeEnding(e *message.Ending) (mail.Kind, mail.Reply) {
 		return mail.Refused, reply
 	}
 	return mail.Deferred, reply
-}
-
-// drawMessage draws the rates of the recipients for a message that the next hop took, or may have taken, for one that
-// was refused for good, and for one that came to nothing.
-func (t *transaction) drawMessage(ctx context.Context, e *message.Ending, kind mail.Kind) {
-	for i := range t.rcpts {
-		switch r := &t.rcpts[i].Route; {
-		case t.rcpts[i].Further:
-		case kind == mail.Relayed || e.Outcome.InDoubt:
-			t.draw(ctx, r.Rates)
-		case kind == mail.Refused:
-			t.draw(ctx, r.RefusedRates)
-		default:
-			t.draw(ctx, r.BarrenRates)
-		}
-	}
 }
 
 // learnMessage tells what learns of clients what a destination made of a message. Our own refusals teach nothing.

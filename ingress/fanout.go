@@ -103,11 +103,11 @@ func (u *upstream) checkMembers(r *asked) error {
 		need++
 	}
 	if need > max(s.cfg.FanOut, 1) {
-		return mail.AnotherTransaction("too many next hops")
+		return mail.AnotherTransaction(mail.TooManyNextHops)
 	}
 	if more := need - 1 - u.places; more > 0 && !s.trusted {
 		if !s.fans.take(u.fanKey(), more) {
-			return mail.AnotherTransaction("too many next hops of the client")
+			return mail.AnotherTransaction(mail.TooManyOfClient)
 		}
 		u.places += more
 	}

@@ -85,11 +85,7 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 // refuseRelayed refuses a recipient that its next hop does not take.
 func (s *session) refuseRelayed(ctx context.Context, r *message.Recipient, err error) error {
 	s.t.learnRefusal(&r.Route, err)
-	if mail.ReplyFor(err).Class() == 5 {
-		s.t.draw(ctx, r.Route.RefusedRates)
-	} else {
-		s.t.draw(ctx, r.Route.BarrenRates)
-	}
+	s.t.drawRefused(ctx, r, mail.ReplyFor(err))
 	return s.t.refuseRcpt(r, publicRefusal(err, append(slices.Clip(s.t.rcpts), *r)))
 }
 
@@ -254,40 +250,6 @@ func canShare(messages *message.Messages, trusted bool, a, b *message.Recipient)
 	}
 	return (messages.Guarded() || sameDelivery(&a.Route, &b.Route) && a.Route.NextHop.Transport < mail.LMTP) &&
 		messages.SameTerms(a, b, trusted)
-}
-
-// checkRates returns the refusal of a recipient one of whose rates is used up, and draws none. That a store cannot
-// count is no fault of the client.
-func (t *transaction) checkRates(ctx context.Context, r *mail.Route) error {
-	if len(r.Rates) == 0 || t.session.cfg.Store == nil {
-		return nil
-	}
-	query := slices.Concat(r.Rates, r.RefusedRates, r.BarrenRates)
-	for i := range query {
-		query[i].Peek = true
-	}
-	results, err := t.session.cfg.Store.Rates(ctx, query)
-	if err != nil {
-		t.report.Anomaly("rates", err)
-		return nil
-	}
-	for _, r := range results {
-		if !r.Allowed {
-			return mail.Refuse(450, 7, 1, "Too many messages to this address, try again later", "rate of the recipient",
-				nil)
-		}
-	}
-	return nil
-}
-
-// draw draws rates for what has happened, so it refuses nothing.
-func (t *transaction) draw(ctx context.Context, rates []mail.Rate) {
-	if len(rates) == 0 || t.session.cfg.Store == nil {
-		return
-	}
-	if _, err := t.session.cfg.Store.Rates(context.WithoutCancel(ctx), rates); err != nil {
-		t.report.Anomaly("rates", err)
-	}
 }
 
 // relayRcpt offers the recipient to the next hop.

@@ -99,11 +99,7 @@ func (s *session) Reset() {
 	if t == nil {
 		return
 	}
-	for i := range t.rcpts {
-		if r := &t.rcpts[i]; !r.Further {
-			t.draw(context.Background(), r.Route.BarrenRates)
-		}
-	}
+	t.drawEnd(context.Background(), nil, mail.Aborted)
 	t.upstream.abort()
 	t.emitAborted()
 	s.end()

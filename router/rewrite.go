@@ -164,13 +164,15 @@ func (v *version) bounce(q mail.Query, original mail.Path, opens mail.Opens, err
 // bounceRates returns the rates of a rewritten address and of the domain that it stands for, under a name: times those
 // of messages.
 func bounceRates(q mail.Query, original mail.Path, opens mail.Opens, name string, times int) []mail.Rate {
-	address := mail.Rate{Group: counterOf(q.Forward), Name: name, Count: times * bounceCount, Per: bouncePer}
+	address := mail.Rate{
+		Group: counterOf(q.Forward), Name: name, Count: times * bounceCount, Per: bouncePer, Happened: true,
+	}
 	if opens == mail.OpensToReports {
 		address.Count, address.Per, address.Burst = times, reportPer, times*reportCount
 	}
 	return []mail.Rate{address, {
 		Group: ascii.Fold(original.Domain), Client: q.Client, Name: name, Count: times * homeCount, Per: bouncePer,
-		Unit: 1,
+		Unit: 1, Happened: true,
 	}}
 }
 

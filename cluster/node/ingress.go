@@ -57,7 +57,7 @@ func (n *Node) makeServer(tracer trace.Tracer) error {
 	}
 	if l := n.learning; l != nil {
 		cfg.Client = p.clientConfig()
-		cfg.Client.Refused, cfg.Client.Karma = l.rates, l.karma
+		cfg.Client.Counts, cfg.Client.Karma = l.rates, l.karma
 	}
 	cfg.Client.Guard = p.guard
 	n.server, err = ingress.New(cfg)

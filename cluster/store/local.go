@@ -131,12 +131,20 @@ func keyOf(r *mail.Rate) rateKey { return rateKey{r.Client, r.Group, r.Name} }
 // drawOne draws one rate, or looks if it peeks. As in lua/gcra.lua no arrival is further ahead than a draw can have
 // moved it.
 func (l *local) drawOne(r *mail.Rate, g gauge, now int64) mail.RateResult {
+	most := now + g.burst
+	if r.Happened {
+		most += max(g.burst, maxAhead*g.cost)
+	}
 	if r.Peek {
-		return rateResult(max(now, min(l.rates.get(keyOf(r)), now+g.burst)) + g.cost - g.burst - now)
+		return rateResult(max(now, min(l.rates.get(keyOf(r)), most)) + g.cost - g.burst - now)
 	}
 	arrival, part := l.rates.hold(keyOf(r))
 	defer part.mu.Unlock()
-	moved := max(now, min(*arrival, now+g.burst)) + g.cost
+	moved := max(now, min(*arrival, most)) + g.cost
+	if r.Happened {
+		*arrival = min(moved, most)
+		return rateResult(0)
+	}
 	if wait := moved - g.burst - now; wait > 0 {
 		return rateResult(wait)
 	}

@@ -55,7 +55,7 @@ func TestLocal_CountsAsRedis(t *testing.T) {
 					Unit:  i / rapid.IntRange(1, 3).Draw(r, "unit"),
 					Count: 5, Per: maxPer,
 					Burst: rapid.IntRange(0, 3).Draw(r, "burst"), Cost: rapid.IntRange(0, 3).Draw(r, "cost"),
-					Peek: rapid.Bool().Draw(r, "peek"),
+					Peek: rapid.Bool().Draw(r, "peek"), Happened: rapid.Bool().Draw(r, "happened"),
 				}
 			}
 			want, got := draw(t, here, rates...), draw(t, there, rates...)

@@ -15,6 +15,9 @@ const (
 	// maxName bounds the name and the group of a counter together, in octets. A reverse-path has at most 256 (RFC 5321
 	// section 4.5.3.1.3).
 	maxName = 1024
+	// maxAhead is how many draws of what has happened are remembered beyond the burst at least, as lua/gcra.lua has
+	// it: more than a client has connections (limits.connections_per_client).
+	maxAhead = 64
 )
 
 // checkRates returns an error for the first rate that is out of bounds.
@@ -37,8 +40,8 @@ func checkRates(rates []mail.Rate) error {
 // ahead of the clock, and cost by how much a draw moves it.
 type gauge struct{ burst, cost int64 }
 
-// measure returns the gauge of r for one of nodes nodes that share its limit and cannot communicate. A single draw that
-// fits the whole limit also fits a node's part of it.
+// measure returns the gauge of r for one of nodes nodes that share its limit and cannot communicate. A single draw
+// that fits the whole limit also fits a node's part of it.
 func measure(r *mail.Rate, nodes int) gauge {
 	interval := max(1, r.Per.Microseconds()/int64(r.Count))
 	burst, cost := int64(r.Burst), int64(r.Cost)

@@ -264,12 +264,15 @@ func (s *shared) markKey(mark string) string { return s.key(group(mark), kindMar
 // appendRate appends the arguments of draw in gcra.lua for r, or with back those that refund it.
 func appendRate(args []any, r *mail.Rate, back bool) []any {
 	g := measure(r, 1)
-	peek := 0
-	if r.Peek {
-		peek = 1
-	}
 	if back {
 		return append(args, r.Unit, g.burst, -g.cost, 0)
 	}
-	return append(args, r.Unit, g.burst, g.cost, peek)
+	how := 0
+	if r.Peek {
+		how = 1
+	}
+	if r.Happened {
+		how += 2
+	}
+	return append(args, r.Unit, g.burst, g.cost, how)
 }

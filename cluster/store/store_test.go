@@ -103,6 +103,31 @@ var conformance = []struct {
 			t.Error("more than the burst")
 		}
 	}},
+	{"what has happened is drawn though it is used up, and is owed", func(t *testing.T, s *Store) {
+		rate := mail.Rate{Group: "a.example", Name: "n", Count: 2, Per: 2 * time.Hour, Happened: true}
+		other := mail.Rate{Group: "a.example", Name: "other", Count: 2, Per: 2 * time.Hour}
+		for range 5 {
+			if !draw(t, s, rate)[0].Allowed {
+				t.Error("what has happened is refused")
+			}
+		}
+		rate.Peek = true
+		got := draw(t, s, rate, other)
+		if w := got[0].RetryAfter; got[0].Allowed || w < 3*time.Hour || w > 4*time.Hour {
+			t.Errorf("five of two an hour are drawn, and the next is told %v", w)
+		}
+		if got := draw(t, s, other)[0]; !got.Allowed {
+			t.Error("a rate of the unit was drawn though another one is used up")
+		}
+		rate.Peek = false
+		for range 200 {
+			draw(t, s, rate)
+		}
+		rate.Peek = true
+		if w := draw(t, s, rate)[0].RetryAfter; w < 64*time.Hour || w > 66*time.Hour {
+			t.Errorf("what is owed is bounded, and 205 are told %v", w)
+		}
+	}},
 	{"a group may have any name", func(t *testing.T, s *Store) {
 		for _, group := range []string{"", "}", "{", "a{b}c", "ü.example", string(make([]byte, 600))} {
 			rates := []mail.Rate{

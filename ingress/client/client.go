@@ -16,6 +16,8 @@ type Client struct {
 	addr    netip.Addr   // zero: unknown
 	score   *score.Score // nil: not scored
 	verdict mail.Verdict // of the score, as awaited last
+
+	counted <-chan struct{} // closed when what its last transaction drew is drawn; nil: it drew nothing
 }
 
 // An SPF is a check of the reverse-path that is under way.

@@ -211,7 +211,10 @@ func TestClient_Limited(t *testing.T) {
 			tx.Learn(refusal("lmtp"))
 		}
 		putOff := refusal(mail.AnotherNextHop)
-		for range 23 {
+		for _, of := range []string{mail.AnotherPolicy, mail.TooManyNextHops, mail.TooManyOfClient} {
+			tx.Learn(refusal(of))
+		}
+		for range 20 {
 			tx.Learn(putOff)
 		}
 		if err := c.Limited(); err != nil {

@@ -15,7 +15,7 @@ type Config struct {
 	Limits   *rate.Limits     // the rates of recipients; nil disables them
 	Greylist *greylist.Policy // nil disables greylisting
 	Store    world.Store      // draws the rates and remembers triplets; required with Limits or Greylist
-	Refused  *rate.Background // counts refused recipients; nil disables that
+	Counts   *rate.Background // counts refused recipients, and messages for Limits; nil disables that
 	Karma    *karma.Recorder  // learns from what becomes of mail; nil disables that
 	Guard    *rate.Guard      // limits refused recipients without a store; nil disables that
 }

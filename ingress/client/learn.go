@@ -31,7 +31,7 @@ func (t *Transaction) Learn(o Outcome) {
 		cfg.Guard.Accepted(c.addr)
 	case o.Rcpt && o.Reply.Class() == 5:
 		c.countRefused()
-	case o.Rcpt && (o.Reason == mail.AnotherNextHop || o.Reason == mail.AnotherPolicy):
+	case o.Rcpt && tellsOfNextHops(o.Reason):
 		c.countPutOff()
 		return
 	}
@@ -56,12 +56,21 @@ func (t *Transaction) Learn(o Outcome) {
 	cfg.Karma.Record(k)
 }
 
+// tellsOfNextHops reports whether a reason of mail.AnotherTransaction depends on which recipients share a next hop.
+func tellsOfNextHops(reason string) bool {
+	switch reason {
+	case mail.AnotherNextHop, mail.AnotherPolicy, mail.TooManyNextHops, mail.TooManyOfClient:
+		return true
+	}
+	return false
+}
+
 // countRefused counts a recipient that was refused for good, unless the client is on the allow list.
 func (c *Client) countRefused() {
 	cfg := &c.clients.cfg
-	if cfg.Limits != nil && cfg.Refused != nil {
+	if cfg.Limits != nil && cfg.Counts != nil {
 		if r, limited := cfg.Limits.Refused(c.addr); limited {
-			cfg.Refused.Draw(r)
+			cfg.Counts.Draw(r)
 		}
 	}
 	if !c.isAllowed() {

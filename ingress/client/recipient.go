@@ -18,7 +18,7 @@ type Recipient = rate.Rcpt
 type Transaction struct {
 	client  *Client
 	reverse mail.Path
-	counted bool    // the store counted its message
+	within  bool    // the rates of its message, as the store said with a recipient
 	asked   []reply // about recipients that are still to come
 }
 
@@ -35,8 +35,8 @@ type reply struct {
 
 // replies are what the store said of a group.
 type replies struct {
-	rcpts   []reply
-	counted bool // the message was counted with them
+	rcpts  []reply
+	within bool // the rates of the message
 }
 
 // An Answer is the store's answer about one recipient, which may still be on its way. It must be awaited.
@@ -50,7 +50,7 @@ type Answer struct {
 func (a Answer) Await() error {
 	if a.coming != nil {
 		r := <-a.coming
-		a.t.counted = a.t.counted || r.counted
+		a.t.within = a.t.within || r.within
 		a.t.asked = append(a.t.asked, r.rcpts[1:]...)
 		a.refusal = r.rcpts[0].refusal
 	}
@@ -86,7 +86,7 @@ func (t *Transaction) Recipient(ctx context.Context, rcpt Recipient,
 	q := mail.RcptQuery{}
 	if cfg.Limits != nil {
 		q.Rates = cfg.Limits.Rcpt(rate.RcptQuestion{
-			Client: c.addr, Reverse: t.reverse, First: !t.counted, Rcpts: group,
+			Client: c.addr, Reverse: t.reverse, First: !t.within, Rcpts: group,
 		})
 	}
 	if grey {
@@ -100,7 +100,15 @@ func (t *Transaction) Recipient(ctx context.Context, rcpt Recipient,
 	}
 	coming := make(chan replies, 1)
 	// Ends with the store's own deadline; Answer.Await waits for it.
-	go func() { coming <- c.clients.ask(ctx, q, group, grey) }()
+	go func(counted <-chan struct{}) {
+		if counted != nil { // so that a client is not ahead of what it has sent itself
+			select {
+			case <-counted:
+			case <-ctx.Done():
+			}
+		}
+		coming <- c.clients.ask(ctx, q, group, grey)
+	}(c.counted)
 	return Answer{t: t, coming: coming}
 }
 
@@ -109,6 +117,7 @@ func (t *Transaction) Recipient(ctx context.Context, rcpt Recipient,
 func (c *Clients) ask(ctx context.Context, q mail.RcptQuery, group []Recipient, grey bool) replies {
 	out := make([]reply, len(group))
 	facts, err := c.cfg.Store.Rcpt(ctx, q)
+	within := err != nil
 	for i := range group {
 		forward := group[i].Forward
 		out[i].forward = forward
@@ -118,10 +127,43 @@ func (c *Clients) ask(ctx context.Context, q mail.RcptQuery, group []Recipient, 
 		if c.cfg.Limits != nil {
 			out[i].refusal = c.cfg.Limits.RcptRefusal(q.Rates, facts.Rates, i)
 		}
+		within = within || out[i].refusal == nil
 		if out[i].refusal == nil && grey && !forward.IsPostmasterOrAbuse() && i < len(facts.Grey) &&
 			!facts.Grey[i].Passed {
 			out[i].refusal = c.cfg.Greylist.Refusal(facts.Grey[i].Wait)
 		}
 	}
-	return replies{out, err != nil || rate.Counted(q.Rates, facts.Rates)}
+	return replies{out, within}
+}
+
+// IsCounted reports whether End counts anything.
+func (t *Transaction) IsCounted() bool {
+	c := t.client.clients
+	return c != nil && c.cfg.Limits != nil && c.cfg.Counts != nil
+}
+
+// End counts a transaction that has ended: brought are the recipients that have its message, or may have it, and barren
+// those that were accepted and have none. It waits for nothing.
+func (t *Transaction) End(brought, barren []Recipient) {
+	if !t.IsCounted() {
+		return
+	}
+	t.count(rate.RcptQuestion{First: len(brought) > 0, Rcpts: brought}, true)
+	t.count(rate.RcptQuestion{First: len(brought) == 0 && t.within, Rcpts: barren}, false)
+	t.within = false
+}
+
+// Refused counts a recipient that was within its rates, and that its next hop does not take. It waits for nothing.
+func (t *Transaction) Refused(r Recipient) {
+	if t.IsCounted() {
+		t.count(rate.RcptQuestion{Rcpts: []Recipient{r}}, false)
+	}
+}
+
+func (t *Transaction) count(q rate.RcptQuestion, brought bool) {
+	q.Client, q.Reverse = t.client.addr, t.reverse
+	cfg := &t.client.clients.cfg
+	if rates := cfg.Limits.Ended(q, brought); len(rates) > 0 {
+		t.client.counted = cfg.Counts.DrawAll(rates)
+	}
 }

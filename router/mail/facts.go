@@ -8,8 +8,8 @@ import (
 // A Rate is a limit on how often something may happen, and one draw on its counter. The counter follows the generic
 // cell rate algorithm (GCRA): Burst at once, then one for each Per/Count. Group, Client and Name together name it.
 type Rate struct {
-	// Group is what the counter belongs to, such as a domain. Counters of one Group lie on one node of a Redis Cluster.
-	// It may be empty if Client is set: the client's network is then the group.
+	// Group is what the counter belongs to, such as a domain. Counters of one Group lie on one node of a Redis
+	// Cluster. It may be empty if Client is set: the client's network is then the group.
 	Group string
 	// Client is the client that the counter belongs to: its address as a prefix of full length, or its network. The
 	// zero Prefix stands for a counter that belongs to no client.
@@ -28,11 +28,15 @@ type Rate struct {
 	Cost int
 	// Peek asks without drawing.
 	Peek bool
+	// Happened says that what is drawn has happened: a draw is made though the counter is used up. What is beyond it
+	// has to pass before there is room again, up to as much as Burst once more, and 64 draws at least. It is set alike
+	// in all draws and looks at a counter.
+	Happened bool
 }
 
 // A RateResult is the answer to a Rate.
 type RateResult struct {
-	Allowed    bool          // this rate is not used up; nothing is drawn if another rate of its Unit is
+	Allowed    bool          // there is room, or it is drawn all the same; nothing is if another of its Unit has none
 	RetryAfter time.Duration // when it would be allowed if nothing else were drawn; 0 if Allowed
 }
 

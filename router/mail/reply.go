@@ -190,8 +190,10 @@ const ReasonWithdrawn = "withdrawn by a reload"
 
 // Reasons of AnotherTransaction that tell which recipients share a destination: a client may guess by them.
 const (
-	AnotherNextHop = "another next hop"
-	AnotherPolicy  = "another policy"
+	AnotherNextHop  = "another next hop"
+	AnotherPolicy   = "another policy"
+	TooManyNextHops = "too many next hops" // of a message
+	TooManyOfClient = "too many next hops of the client"
 )
 
 // OwnTransaction is the text of each refusal of AnotherTransaction.

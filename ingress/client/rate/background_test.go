@@ -36,11 +36,30 @@ func TestBackground_Draw(t *testing.T) {
 		t.Errorf("%d left", got)
 	}
 	b.Draw(r)
-	if got := b.Dropped(); got != 31 {
+	<-b.DrawAll([]mail.Rate{r, r})
+	if got := b.Dropped(); got != 33 {
 		t.Errorf("drawn after Close: %d", got)
 	}
 	if err := b.Close(t.Context()); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestBackground_DrawAll: what is drawn together is drawn when the channel says so.
+func TestBackground_DrawAll(t *testing.T) {
+	c := newCounter()
+	b, err := NewBackground(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := limits(t, Config{ClientRefused: Limit{1000, time.Hour, 0}})
+	r, _ := l.Refused(client)
+	<-b.DrawAll([]mail.Rate{r, r, r})
+	if got := c.room(r); got != 997 {
+		t.Errorf("%d left", got)
+	}
+	if err := b.Close(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -30,15 +30,18 @@ type Config struct {
 
 	ClientConnections  Limit // connections of one address
 	NetworkConnections Limit // connections of its /24 or /64
-	ClientMessages     Limit // messages of one address: a mail transaction counts when its first recipient is taken
-	NetworkMessages    Limit // messages of its /24 or /64
 	ClientRecipients   Limit // recipients that one address names, over all messages
 	// ClientRefused limits the recipients of one address that were refused for good. Above it the client is refused for
 	// every connection and recipient.
-	ClientRefused     Limit
-	SenderMessages    Limit // messages of one reverse-path domain from all clients; the null reverse-path has none
-	RecipientMessages Limit // messages to one recipient
-	DomainMessages    Limit // messages to one recipient domain, once for each recipient in it
+	ClientRefused Limit
+
+	// What follows counts messages that a next hop took, or may have taken. Transactions that bring none may be twenty
+	// times as many.
+	ClientMessages    Limit // of one address
+	NetworkMessages   Limit // of its /24 or /64
+	SenderMessages    Limit // of one reverse-path domain from all clients; the null reverse-path has none
+	RecipientMessages Limit // to one recipient
+	DomainMessages    Limit // to one recipient domain, once for each recipient in it
 }
 
 // A field is a Limit of a Config with its name in the configuration.

@@ -64,6 +64,9 @@ func (c *counter) Rates(ctx context.Context, rates []mail.Rate) ([]mail.RateResu
 			}
 			at = at.Add(interval * time.Duration(cost))
 			wait := at.Sub(c.now) - interval*time.Duration(burst)
+			if r.Happened && !r.Peek {
+				wait = 0
+			}
 			results[last] = mail.RateResult{Allowed: wait <= 0, RetryAfter: max(0, wait)}
 			fits = fits && wait <= 0
 			if moved[key] = at; r.Peek {
@@ -112,6 +115,33 @@ func rcpts(t testing.TB, addresses ...string) []Rcpt {
 		list = append(list, Rcpt{Forward: ingresstest.Path(a)})
 	}
 	return list
+}
+
+// send returns the reply to each recipient of a group as refusals does, and brings the message to those that it is not
+// for.
+func send(t testing.TB, c *counter, l *Limits, q RcptQuestion) []string {
+	t.Helper()
+	texts := refusals(t, c, l, q)
+	took := q
+	took.Rcpts, took.First = nil, false
+	for i, text := range texts {
+		if text == "" {
+			took.Rcpts, took.First = append(took.Rcpts, q.Rcpts[i]), q.First
+		}
+	}
+	draw(t, c, l.Ended(took, true))
+	return texts
+}
+
+// draw draws rates as a Background does.
+func draw(t testing.TB, c *counter, rates []mail.Rate) {
+	t.Helper()
+	for i := range rates {
+		rates[i].Unit = i + 1
+	}
+	if _, err := c.Rates(context.Background(), rates); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // refusals returns the reply to each recipient of a group, "" if it is within its rates.

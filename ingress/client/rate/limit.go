@@ -18,12 +18,18 @@ const (
 	sent        = "sent"   // by a reverse-path domain
 	taken       = "taken"  // by a recipient domain
 	addressed   = "taken:" // by a recipient
+
+	barren = "barren " // before the name of a counter of messages: of transactions that brought none
 )
+
+// barrenTimes is how many transactions without a message there may be for each message that a limit allows. Hosts that
+// verify an address use up no message so.
+const barrenTimes = 20
 
 // The units. Zero is left to a caller that appends other rates to the same query.
 const (
 	connectUnit = 1
-	firstUnit   = 1 // of the first recipient; each further one has the next, and the message the last
+	firstUnit   = 1 // of the first recipient; each further one has the next
 )
 
 // Limits make the rates of a Config. They are safe for concurrent use and hold no counter. Make them with New.
@@ -63,7 +69,8 @@ func (l *Limits) Connect(client netip.Addr) []mail.Rate {
 type RcptQuestion struct {
 	Client  netip.Addr // invalid if not known: then the rates of clients are not asked
 	Reverse mail.Path
-	// First is set if no recipient of this transaction was counted yet. The message counts with this group then.
+	// First is set if no recipient of this transaction was within its rates yet. Those of the message are asked with
+	// this group then.
 	First bool
 	Rcpts []Rcpt
 }
@@ -76,71 +83,93 @@ type Rcpt struct {
 	Subaddress byte
 }
 
-// Rcpt returns what is drawn for a group of recipients, for the Rates of a mail.RcptQuery. The result is the caller's,
+// Rcpt returns what is asked for a group of recipients, for the Rates of a mail.RcptQuery. The result is the caller's,
 // nil if nothing is limited. The caller may put other rates before or behind it, with Unit 0. RcptRefusal reads the
 // answer.
 //
-// Each recipient is one unit: what it takes of the client, of itself and of its domain is drawn together or not at all.
-// A lone recipient draws the message with it. In a larger group each recipient only peeks whether the message could be
-// drawn, and the message is drawn once, in a last unit. So a client over its rate of messages uses up no recipient's
-// rate, and one recipient's used up rate refuses that recipient only. If each recipient of a group was refused, its
-// message stays drawn: it counts as an attempt.
+// Each recipient is one unit. That it was named is drawn of the client's recipients, unless another rate of the unit is
+// used up. The rates of messages, and those of transactions without one, are only peeked at: Ended draws them. So one
+// recipient's used up rate refuses that recipient only.
 func (l *Limits) Rcpt(q RcptQuestion) []mail.Rate {
 	if len(q.Rcpts) == 0 {
 		return nil
 	}
 	var buffer [3]mail.Rate
-	message := l.message(buffer[:0], &q)
-	alone := len(q.Rcpts) == 1
-	c := &l.cfg
-	each := len(message) + count(c.ClientRecipients, c.ClientRefused, c.RecipientMessages, c.DomainMessages)
+	c, message := &l.cfg, buffer[:0]
+	if q.First {
+		message = l.message(message, &q)
+	}
+	each := 2*(len(message)+count(c.RecipientMessages, c.DomainMessages)) + count(c.ClientRecipients, c.ClientRefused)
 	if each == 0 {
 		return nil
 	}
-	rates := make([]mail.Rate, 0, each*len(q.Rcpts)+len(message))
+	rates := make([]mail.Rate, 0, each*len(q.Rcpts))
 	group := domainGroup{limits: l}
+	client := q.Client.Unmap().WithZone("")
 	for i, r := range q.Rcpts {
-		unit := firstUnit + i
-		for _, m := range message {
-			m.Unit, m.Peek = unit, !alone
-			rates = append(rates, m)
+		unit := len(rates)
+		rates = append(rates, message...)
+		rates = l.rcpt(rates, r, &group)
+		for _, m := range rates[unit:] {
+			rates = append(rates, withoutMessage(m))
 		}
-		rates = l.rcpt(rates, q.Client, r, unit, &group)
-	}
-	if !alone {
-		for _, m := range message {
-			m.Unit = firstUnit + len(q.Rcpts)
-			rates = append(rates, m)
+		Peek(rates[unit:])
+		if client.IsValid() {
+			host := network.Host(client)
+			rates = add(rates, c.ClientRefused, mail.Rate{Client: host, Name: refused, Peek: true})
+			rates = add(rates, c.ClientRecipients, mail.Rate{Client: host, Name: recipients})
+		}
+		for n := unit; n < len(rates); n++ {
+			rates[n].Unit = firstUnit + i
 		}
 	}
 	return rates
 }
 
-// message appends what one message draws, if it is to be counted now.
+// Ended returns what is drawn when a transaction has ended, for a Background: for the message if q.First is set, and
+// for the recipients. brought says that they have the message, or may have it; else it is drawn of what transactions
+// may be without one. It is nil if nothing is limited.
+func (l *Limits) Ended(q RcptQuestion, brought bool) []mail.Rate {
+	var rates []mail.Rate
+	if q.First {
+		rates = l.message(rates, &q)
+	}
+	group := domainGroup{limits: l}
+	for _, r := range q.Rcpts {
+		rates = l.rcpt(rates, r, &group)
+	}
+	if !brought {
+		for i := range rates {
+			rates[i] = withoutMessage(rates[i])
+		}
+	}
+	return rates
+}
+
+// withoutMessage returns the rate of transactions without a message, for one of messages.
+func withoutMessage(r mail.Rate) mail.Rate {
+	r.Name = barren + r.Name
+	r.Count, r.Burst = min(barrenTimes*r.Count, MaxCount), min(barrenTimes*r.Burst, MaxCount)
+	return r
+}
+
+// message appends what one message draws.
 func (l *Limits) message(rates []mail.Rate, q *RcptQuestion) []mail.Rate {
 	c := &l.cfg
-	if !q.First {
-		return rates
-	}
 	if client := q.Client.Unmap().WithZone(""); client.IsValid() {
-		rates = add(rates, c.ClientMessages, mail.Rate{Client: network.Host(client), Name: messages})
-		rates = add(rates, c.NetworkMessages, mail.Rate{Client: network.Of(client), Name: messages})
+		rates = add(rates, c.ClientMessages, mail.Rate{Client: network.Host(client), Name: messages, Happened: true})
+		rates = add(rates, c.NetworkMessages, mail.Rate{Client: network.Of(client), Name: messages, Happened: true})
 	}
 	if c.SenderMessages.isSet() && q.Reverse.Domain != "" {
 		group := l.names.Of("sender", ascii.Fold(q.Reverse.Domain))
-		rates = add(rates, c.SenderMessages, mail.Rate{Group: group, Name: sent})
+		rates = add(rates, c.SenderMessages, mail.Rate{Group: group, Name: sent, Happened: true})
 	}
 	return rates
 }
 
-// rcpt appends what one recipient draws.
-func (l *Limits) rcpt(rates []mail.Rate, client netip.Addr, r Rcpt, unit int, group *domainGroup) []mail.Rate {
+// rcpt appends what one recipient of a message draws.
+func (l *Limits) rcpt(rates []mail.Rate, r Rcpt, group *domainGroup) []mail.Rate {
 	c := &l.cfg
-	if client = client.Unmap().WithZone(""); client.IsValid() {
-		host := network.Host(client)
-		rates = add(rates, c.ClientRefused, mail.Rate{Client: host, Name: refused, Unit: unit, Peek: true})
-		rates = add(rates, c.ClientRecipients, mail.Rate{Client: host, Name: recipients, Unit: unit})
-	}
 	if !c.RecipientMessages.isSet() && !c.DomainMessages.isSet() {
 		return rates
 	}
@@ -148,9 +177,9 @@ func (l *Limits) rcpt(rates []mail.Rate, client netip.Addr, r Rcpt, unit int, gr
 	if c.RecipientMessages.isSet() {
 		local := ascii.Fold(withoutTag(r.Forward.LocalPart(), r.Subaddress))
 		name := addressed + l.names.Of("recipient", local, ascii.Fold(r.Forward.Domain))
-		rates = add(rates, c.RecipientMessages, mail.Rate{Group: domain, Name: name, Unit: unit})
+		rates = add(rates, c.RecipientMessages, mail.Rate{Group: domain, Name: name, Happened: true})
 	}
-	return add(rates, c.DomainMessages, mail.Rate{Group: domain, Name: taken, Unit: unit})
+	return add(rates, c.DomainMessages, mail.Rate{Group: domain, Name: taken, Happened: true})
 }
 
 // A domainGroup is the group of the last recipient domain. The recipients of a message mostly share one domain, whose

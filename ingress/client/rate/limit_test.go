@@ -83,9 +83,9 @@ func TestLimits_RecipientAlone(t *testing.T) {
 		RecipientMessages: Limit{1, time.Minute, 0}, DomainMessages: Limit{10, time.Minute, 0},
 	}), newCounter()
 	q := RcptQuestion{Client: client, Reverse: sender, First: true, Rcpts: rcpts(t, "full@x.test")}
-	refusals(t, c, l, q)
+	send(t, c, l, q)
 	q.Rcpts = rcpts(t, "a@x.test", "FULL@X.test", "b@x.test")
-	got := refusals(t, c, l, q)
+	got := send(t, c, l, q)
 	if want := "450 4.7.1 Too many messages to this recipient, try again in 60 seconds"; got[0] != "" ||
 		got[1] != want || got[2] != "" {
 		t.Errorf("got %q", got)
@@ -114,16 +114,16 @@ func TestLimits_MessagesFirst(t *testing.T) {
 				RecipientMessages: Limit{2, time.Minute, 0},
 			}), newCounter()
 		q := RcptQuestion{Client: client, Reverse: sender, First: true, Rcpts: rcpts(t, "other@x.test")}
-		refusals(t, c, l, q)
+		send(t, c, l, q)
 		q.Rcpts = rcpts(t, "a@x.test", "b@x.test", "c@x.test")[:size]
-		for _, got := range refusals(t, c, l, q) {
+		for _, got := range send(t, c, l, q) {
 			if want := "450 4.7.1 Too many messages from 203.0.113.0/24, try again in 60 seconds"; got != want {
 				t.Errorf("got %q", got)
 			}
 		}
 		q.Client = netip.MustParseAddr("192.0.2.1")
-		for i, got := range append(refusals(t, c, l, q),
-			refusals(t, c, l, RcptQuestion{Client: q.Client, Rcpts: q.Rcpts})...) {
+		for i, got := range append(send(t, c, l, q),
+			send(t, c, l, RcptQuestion{Client: q.Client, Rcpts: q.Rcpts})...) {
 			if got != "" {
 				t.Errorf("group of %d, answer %d: %q", size, i, got)
 			}
@@ -135,30 +135,69 @@ func TestLimits_MessagesFirst(t *testing.T) {
 	}
 }
 
-// TestCounted: a message that was not drawn is asked for again.
-func TestCounted(t *testing.T) {
-	one := Limit{1, time.Hour, 0}
-	for _, n := range []int{1, 3} {
-		l, c := limits(t, Config{ClientMessages: one, RecipientMessages: Limit{10, time.Hour, 0}}), newCounter()
-		q := RcptQuestion{
-			Client: client, Reverse: sender, First: true,
-			Rcpts: rcpts(t, "a@x.test", "b@x.test", "c@x.test")[:n],
-		}
-		for i, want := range []bool{true, false, false} {
-			rates := l.Rcpt(q)
-			results, err := c.Rates(t.Context(), rates)
-			if err != nil || Counted(rates, results) != want {
-				t.Errorf("group of %d, message %d: counted %t, %v", n, i, !want, err)
+// TestLimits_Ended: what limits messages counts those that were brought, and transactions without one may be twenty
+// times as many.
+func TestLimits_Ended(t *testing.T) {
+	two := Limit{2, time.Hour, 0}
+	for name, c := range map[string]struct {
+		limit Config
+		of    string // in the refusal
+	}{
+		"of a client":             {Config{ClientMessages: two}, " from 203.0.113.9"},
+		"of a network":            {Config{NetworkMessages: two}, " from 203.0.113.0/24"},
+		"of a sender's domain":    {Config{SenderMessages: two}, " from this sender's domain"},
+		"to a recipient":          {Config{RecipientMessages: two}, " to this recipient"},
+		"to a recipient's domain": {Config{DomainMessages: two}, " to this domain"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, counts := limits(t, c.limit), newCounter()
+			q := RcptQuestion{Client: client, Reverse: sender, First: true, Rcpts: rcpts(t, "a@x.test")}
+			says := func(n int, want string) {
+				t.Helper()
+				if got := refusals(t, counts, l, q)[0]; !strings.HasPrefix(got, want) || want == "" && got != "" {
+					t.Fatalf("number %d: got %q, want %q", n, got, want)
+				}
 			}
-		}
-		q.First = false
-		rates := l.Rcpt(q)
-		if results, err := c.Rates(t.Context(), rates); err != nil || !Counted(rates, results) {
-			t.Errorf("what was counted before is not counted, %v", err)
+			for n := range 39 { // as hosts do that verify an address
+				says(n, "")
+				draw(t, counts, l.Ended(q, false))
+			}
+			for n := range 2 {
+				says(n, "")
+				draw(t, counts, l.Ended(q, true))
+			}
+			says(3, "450 4.7.1 Too many messages"+c.of+", try again in ")
+			counts.now = counts.now.Add(time.Hour)
+			for n := range 40 {
+				says(n, "")
+				draw(t, counts, l.Ended(q, false))
+			}
+			says(41, "450 4.7.1 Too many transactions without a message"+c.of+", try again in ")
+		})
+	}
+}
+
+// TestLimits_Together: messages that were under way together while there was room for one count all the same, so that a
+// client with many connections has no more in the long run.
+func TestLimits_Together(t *testing.T) {
+	l, c := limits(t, Config{ClientMessages: Limit{1, time.Hour, 0}}), newCounter()
+	q := RcptQuestion{Client: client, Reverse: sender, First: true, Rcpts: rcpts(t, "a@x.test")}
+	for range 5 {
+		if got := refusals(t, c, l, q)[0]; got != "" {
+			t.Fatal(got)
 		}
 	}
-	if !Counted(nil, nil) {
-		t.Error("without a rate there is nothing to count")
+	for range 5 {
+		draw(t, c, l.Ended(q, true))
+	}
+	for h := range 5 {
+		if got := refusals(t, c, l, q)[0]; got == "" {
+			t.Errorf("hour %d: there is room", h)
+		}
+		c.now = c.now.Add(time.Hour)
+	}
+	if got := refusals(t, c, l, q)[0]; got != "" {
+		t.Errorf("after five hours: %s", got)
 	}
 }
 
@@ -178,25 +217,25 @@ func TestLimits_Rcpt(t *testing.T) {
 		{"no recipient", RcptQuestion{Client: client, First: true}, 0},
 		{
 			"the first one",
-			RcptQuestion{Client: client, Reverse: sender, First: true, Rcpts: rcpts(t, "a@x.test")}, 7,
+			RcptQuestion{Client: client, Reverse: sender, First: true, Rcpts: rcpts(t, "a@x.test")}, 2*5 + 2,
 		},
-		{"a later one", RcptQuestion{Client: client, Reverse: sender, Rcpts: rcpts(t, "a@x.test")}, 4},
+		{"a later one", RcptQuestion{Client: client, Reverse: sender, Rcpts: rcpts(t, "a@x.test")}, 2*2 + 2},
 		{
 			"three at once",
 			RcptQuestion{
 				Client: client, Reverse: sender, First: true,
 				Rcpts: rcpts(t, "a@x.test", "b@x.test", "c@y.test"),
-			}, 3*7 + 3,
+			}, 3 * (2*5 + 2),
 		},
-		{"a bounce", RcptQuestion{Client: client, First: true, Rcpts: rcpts(t, "a@x.test")}, 6},
+		{"a bounce", RcptQuestion{Client: client, First: true, Rcpts: rcpts(t, "a@x.test")}, 2*4 + 2},
 		{
 			"a client without an address",
-			RcptQuestion{Reverse: sender, First: true, Rcpts: rcpts(t, "Postmaster")}, 3,
+			RcptQuestion{Reverse: sender, First: true, Rcpts: rcpts(t, "Postmaster")}, 2 * 3,
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := l.Rcpt(c.q)
-			if len(got) != c.want || cap(got) > c.want+len(c.q.Rcpts)*7 {
+			if len(got) != c.want || cap(got) > c.want+2*len(c.q.Rcpts) {
 				t.Errorf("got %d rates, want %d", len(got), c.want)
 			}
 			for _, r := range got {
@@ -247,8 +286,8 @@ func TestLimits_Spellings(t *testing.T) {
 	}
 }
 
-// TestLimits_AnyGroup: for any rates and recipients, the client's recipients fall by those
-// that were accepted, and its messages by one at most.
+// TestLimits_AnyGroup: for any rates and recipients, naming recipients draws of the client's recipients alone, one for
+// each that is within its rates. A message draws one of the client's messages.
 func TestLimits_AnyGroup(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		limit := func(name string) Limit { return Limit{Count: rapid.IntRange(1, 4).Draw(r, name), Per: time.Hour} }
@@ -274,21 +313,28 @@ func TestLimits_AnyGroup(t *testing.T) {
 					Rcpt{Forward: mail.NewPath(name, rapid.SampledFrom([]string{"x.test", "y.test"}).Draw(r, "at"))})
 			}
 			before, sent := c.room(drawn), c.room(sends)
-			accepted := 0
-			for _, text := range refusals(t, c, l, q) {
+			took := RcptQuestion{Client: q.Client, Reverse: q.Reverse, First: q.First}
+			for i, text := range refusals(t, c, l, q) {
 				if text == "" {
-					accepted++
+					took.Rcpts = append(took.Rcpts, q.Rcpts[i])
 				}
 			}
-			if got := c.room(drawn); got != before-accepted {
-				r.Fatalf("%d accepted, recipients left %d of %d", accepted, got, before)
+			if got := c.room(drawn); got != before-len(took.Rcpts) {
+				r.Fatalf("%d accepted, recipients left %d of %d", len(took.Rcpts), got, before)
 			}
-			least := 0
-			if q.First && accepted > 0 {
-				least = 1
+			if got := c.room(sends); got != sent {
+				r.Fatalf("%d messages drawn at RCPT", sent-got)
 			}
-			if got := sent - c.room(sends); got < least || got > 1 || got == 1 && !q.First {
-				r.Fatalf("%d accepted, %d messages drawn", accepted, got)
+			if len(took.Rcpts) == 0 {
+				continue
+			}
+			draw(t, c, l.Ended(took, true))
+			want := sent
+			if q.First {
+				want--
+			}
+			if got := c.room(sends); got != want {
+				r.Fatalf("%d messages left, want %d", got, want)
 			}
 		}
 	})

@@ -39,38 +39,14 @@ func (l *Limits) Refusal(rates []mail.Rate, results []mail.RateResult) *mail.Ref
 // recipient is within all of its rates and those of the message, else as Refusal returns it. Rates with Unit 0 are not
 // read.
 func (l *Limits) RcptRefusal(rates []mail.Rate, results []mail.RateResult, rcpt int) *mail.Refusal {
-	worst, last := -1, 0
-	for i := range rates {
-		last = max(last, rates[i].Unit)
-	}
+	worst := -1
 	for i := range min(len(rates), len(results)) {
-		if unit := rates[i].Unit; unit == firstUnit+rcpt || unit == last && ofMessage(&rates[i]) {
+		if rates[i].Unit == firstUnit+rcpt {
 			worst = longer(results, worst, i)
 		}
 	}
 	return refusal(rates, results, worst)
 }
-
-// Counted reports whether the message was drawn by the rates of a RcptQuestion with First. If not, the next recipient
-// of the transaction is First again, so that a client over its rate of messages does not get by with the second one.
-func Counted(rates []mail.Rate, results []mail.RateResult) bool {
-	unit := 0 // in which the message is drawn
-	for i := range rates {
-		if ofMessage(&rates[i]) && !rates[i].Peek {
-			unit = rates[i].Unit
-		}
-	}
-	for i := range min(len(rates), len(results)) {
-		if rates[i].Unit == unit && unit != 0 && !results[i].Allowed {
-			return false
-		}
-	}
-	return true
-}
-
-// ofMessage reports whether a rate is drawn for the message and not for a recipient. The last unit of a group is the
-// message's, but in a question that draws no message it is the last recipient's: they differ by the name.
-func ofMessage(r *mail.Rate) bool { return r.Name == messages || r.Name == sent }
 
 // longer returns the index of the refusal that holds longer, of worst and i. worst is -1 before the first refusal.
 func longer(results []mail.RateResult, worst, i int) int {
@@ -92,24 +68,32 @@ func refusal(rates []mail.Rate, results []mail.RateResult, worst int) *mail.Refu
 // tooMany returns the text of a refusal for a client. It names no party but the client itself, which knows the
 // addresses that it sent.
 func tooMany(r *mail.Rate) string {
+	name, empty := strings.CutPrefix(r.Name, barren)
+	what := "Too many messages"
+	if empty {
+		what = "Too many transactions without a message"
+	}
 	switch {
-	case r.Name == sent:
-		return "Too many messages from this sender's domain"
-	case r.Name == taken:
-		return "Too many messages to this domain"
-	case strings.HasPrefix(r.Name, addressed):
-		return "Too many messages to this recipient"
+	case name == sent:
+		return what + " from this sender's domain"
+	case name == taken:
+		return what + " to this domain"
+	case strings.HasPrefix(name, addressed):
+		return what + " to this recipient"
 	case !r.Client.IsValid():
-		return "Too many messages"
+		return what
 	}
 	of := r.Client.String()
 	if r.Client.IsSingleIP() {
 		of = r.Client.Addr().String()
 	}
-	if r.Name == refused {
+	switch name {
+	case messages:
+		return what + " from " + of
+	case refused:
 		return "Too many refused recipients from " + of
 	}
-	return "Too many " + r.Name + " from " + of
+	return "Too many " + name + " from " + of
 }
 
 // AgainIn returns "try again in N seconds", rounded up and at least one, so that a client that waits so long does not
