@@ -17,6 +17,8 @@ type devVerb struct {
 	Log  bool   `help:"Show the node's own log on stderr."`
 
 	Quiet bool `short:"q" help:"${dev_quiet}"`
+
+	jsonFlag
 }
 
 func (v *devVerb) run(s streams) int {
@@ -27,7 +29,7 @@ func (v *devVerb) run(s streams) int {
 		log = s.err
 	}
 	err := dev.Run(ctx, dev.Config{
-		Addr: v.Addr, Once: v.Once, Quiet: v.Quiet, Out: s.out, Log: log, Color: isTerminal(s.out),
+		Addr: v.Addr, Once: v.Once, Quiet: v.Quiet, Out: s.out, Log: log, Color: isTerminal(s.out), JSON: v.JSON,
 		Version: readBuild().Version,
 	})
 	if err != nil && !(ctx.Err() != nil && !v.Once) {

@@ -22,10 +22,11 @@ type walk struct {
 	wrong  error
 }
 
-// A console prints for people, one block at a time.
+// A console prints for people, one block at a time, or for a program, one object a line.
 type console struct {
 	out   io.Writer
 	color bool
+	json  bool       // for a program
 	mu    sync.Mutex // held while one block is written, never by a goroutine that serves mail
 }
 
@@ -52,6 +53,9 @@ func (c *console) print(block string) {
 }
 
 func (c *console) welcome(addr string) {
+	if c.json {
+		return
+	}
 	c.print(fmt.Sprintf(`%s
 One process: a node on %s, a name server, and destinations of every mood on loopback.
 Nothing is written to disk. In each walk: C is the client, S the node, D what the destination heard.
@@ -61,6 +65,10 @@ Nothing is written to disk. In each walk: C is the client, S the node, D what th
 
 // walk prints one message of the tour.
 func (c *console) walk(w walk) {
+	if c.json {
+		c.object(objectOf(&w))
+		return
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s\n", c.paint(bold, fmt.Sprintf("%2d  %s", w.number, w.stop.forward())),
 		c.paint(dim, "  "+w.stop.tells))
@@ -177,6 +185,10 @@ func clean(s string) string {
 }
 
 func (c *console) summary(all, wrong int) {
+	if c.json {
+		c.object(map[string]int{"messages": all, "failed": wrong})
+		return
+	}
 	text := c.paint(green, fmt.Sprintf("%d messages, every outcome as expected.", all))
 	if wrong > 0 {
 		text = c.paint(red, fmt.Sprintf("%d of %d messages did not end as expected.", wrong, all))
@@ -186,6 +198,10 @@ func (c *console) summary(all, wrong int) {
 
 // others prints a transaction that is not of the tour.
 func (c *console) others(e *mail.Event) {
+	if c.json {
+		c.object(transactionOf(e))
+		return
+	}
 	var b strings.Builder
 	from := "<" + e.Reverse.String() + ">"
 	tls := ""
@@ -209,6 +225,10 @@ func (c *console) others(e *mail.Event) {
 
 // invite prints what can be tried now.
 func (c *console) invite(addr, adminAddr string) {
+	if c.json {
+		c.object(map[string]string{"addr": addr, "admin": adminAddr})
+		return
+	}
 	var b strings.Builder
 	host, port, _ := strings.Cut(addr, ":")
 	fmt.Fprintf(&b, "\n%s Every message sent to %s is shown here until Ctrl-C. The rules:\n\n",

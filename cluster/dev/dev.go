@@ -24,6 +24,7 @@ type Config struct {
 	Out     io.Writer // what people read
 	Log     io.Writer // the node's own log; nil discards it
 	Color   bool      // Out is a terminal
+	JSON    bool      // Out is read by a program: an object a line
 	Version string
 }
 
@@ -44,7 +45,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("dev: %w", err)
 	}
 	defer w.close()
-	screen := &console{out: cfg.Out, color: cfg.Color}
+	screen := &console{out: cfg.Out, color: cfg.Color, json: cfg.JSON}
 	if cfg.Quiet {
 		screen.out = io.Discard
 	}
@@ -67,7 +68,10 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	watch.show()
-	if cfg.Quiet {
+	switch {
+	case cfg.Quiet && cfg.JSON:
+		(&console{out: cfg.Out, json: true}).invite(addr, n.AdminAddr().String())
+	case cfg.Quiet:
 		fmt.Fprintf(cfg.Out, "%s\n%s\n", addr, n.AdminAddr())
 	}
 	screen.invite(addr, n.AdminAddr().String())

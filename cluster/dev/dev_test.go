@@ -3,6 +3,7 @@ package dev
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net"
@@ -41,6 +42,37 @@ func TestRun_Tour(t *testing.T) {
 	if s := log.String(); strings.Contains(s, "only queue") || !strings.Contains(s, `"msg":"relayed"`) {
 		t.Errorf("the log holds a message, or nothing of it:\n%s", s)
 	}
+}
+
+// TestRun_JSON: for a program each message of the tour is an object on a line of its own, and the last one says how
+// many there were.
+func TestRun_JSON(t *testing.T) {
+	var out bytes.Buffer
+	if err := Run(t.Context(), Config{Addr: "127.0.0.1:0", Once: true, JSON: true, Out: &out}); err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	tour := 0
+	for line := range strings.Lines(out.String()) {
+		var o struct {
+			Tour, Messages, Failed int
+			Dialogue               []string
+			Ended                  struct{ Msg, Trace, Reply string }
+		}
+		if err := json.Unmarshal([]byte(line), &o); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		if o.Messages > 0 {
+			if o.Messages != tour || o.Failed != 0 {
+				t.Errorf("%d messages: %s", tour, line)
+			}
+			return
+		}
+		tour++
+		if e := &o.Ended; o.Tour != tour || len(o.Dialogue) == 0 || e.Msg == "" || len(e.Trace) != 32 || e.Reply == "" {
+			t.Errorf("got %s", line)
+		}
+	}
+	t.Errorf("no summary in %s", out.String())
 }
 
 // A pipe is a writer that a test can wait on.
