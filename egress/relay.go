@@ -98,6 +98,9 @@ func (r *Relay) Resume(site mail.Site) {
 	}
 }
 
+// EndIdle ends the session that has been idle for longest, because its descriptor is needed.
+func (r *Relay) EndIdle() { r.local.pool.EndIdle() }
+
 // Yield is to be called when the members of the cluster have changed, or what Cluster.Share returns: sessions with
 // Sites that are not ours any more, and those over what is now our share, are closed as soon as they are idle. It does
 // not wait for that.

@@ -172,7 +172,7 @@ func (n *Node) startCluster() error {
 	m.use(files)
 	m.peers, err = peer.NewClient(peer.ClientConfig{
 		TLS: files.client, Name: c.Cluster.Name, Addr: m.cluster.Addr, LastJoined: m.cluster.LastJoined,
-		Shared: c.Redis != nil,
+		Shared: c.Redis != nil, Dial: n.sockets().dial,
 		Unreachable: func(node string, until time.Time) {
 			m.cluster.Unreachable(node, until)
 			m.moved()
@@ -266,7 +266,7 @@ func (n *Node) startPeerServer(tracer trace.Tracer) error {
 	}
 	var serving sync.WaitGroup
 	serving.Go(func() { // ends when Shutdown closes the listener
-		if err := s.Serve(m.listener); err != nil {
+		if err := s.Serve(linkListener{m.listener, n.sockets()}); err != nil {
 			n.listeners.failed(n.log, m.listener.Addr(), err)
 		}
 	})

@@ -224,6 +224,7 @@ func (n *Node) startRelay(tracer trace.Tracer) error {
 	n.members.connectCluster(&cfg)
 	cfg.Emit = n.events.Emit
 	cfg.Tracer = tracer
+	cfg.Connect = n.sockets().connect
 	err := n.startLedger(&cfg)
 	if err != nil {
 		return err

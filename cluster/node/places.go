@@ -10,14 +10,23 @@ import (
 	"github.com/millrace/millrace/ingress/wire"
 )
 
-// reservedFiles are the descriptors that are left for all but mail: listeners, DNS, Redis, other nodes, files.
+// reservedFiles are the descriptors that are left for all but mail: listeners, DNS, Redis, files.
 const reservedFiles = 256
 
+// sessionFiles are those that clients leave for what is opened for them, sessions at next hops and links to other
+// nodes; a quarter where there are few.
+const sessionFiles = 600
+
+// filesFor returns how many descriptors mail may have in a process that may open so many files.
+func filesFor(openFiles uint64) int {
+	return int(max(min(openFiles, 1<<40), reservedFiles+2) - reservedFiles)
+}
+
 // placesFor returns how many clients may be connected at once: limits.connections, or what the process may have open. A
-// client's connection and the one to its next hop are a descriptor each.
+// client has one descriptor; a second one is taken when a transaction needs a session that is not open yet.
 func placesFor(connections int, openFiles uint64) int {
-	room := max(int64(min(openFiles, 1<<40))-reservedFiles, 2) / 2
-	return int(min(int64(connections), room))
+	files := filesFor(openFiles)
+	return min(connections, files-max(1, min(sessionFiles, files/4)))
 }
 
 // maxOpenFiles returns the number of descriptors that the process may have open. The runtime has raised the soft limit
@@ -38,7 +47,7 @@ func placesWarning(c *config.Config, openFiles uint64) []config.Problem {
 	}
 	return []config.Problem{c.Problem("limits.connections", fmt.Sprintf(
 		"only %d places: this process may open %d files, and %d connections need %d (LimitNOFILE, ulimit -n)",
-		places, openFiles, c.Limits.Connections, 2*c.Limits.Connections+reservedFiles))}
+		places, openFiles, c.Limits.Connections, c.Limits.Connections+sessionFiles+reservedFiles))}
 }
 
 // newPlaces returns the places of all listeners.
@@ -49,6 +58,7 @@ func newPlaces(l *config.Limits) *wire.Places {
 		Net24:  l.ConnectionsPerNetwork.Net24,
 		Net56:  l.ConnectionsPerNetwork.Net56,
 		Net48:  l.ConnectionsPerNetwork.Net48,
+		Files:  filesFor(maxOpenFiles()),
 	})
 }
 

@@ -19,9 +19,10 @@ func TestPlacesFor(t *testing.T) {
 	}{
 		{20000, 1 << 20, 20000},
 		{20000, 1 << 63, 20000},
-		{20000, 40256, 20000},
-		{20000, 40254, 19999},
-		{20000, 1024, 384},
+		{20000, 20856, 20000},
+		{20000, 20855, 19999},
+		{20000, 20000, 19144},
+		{20000, 1024, 576},
 		{20000, 100, 1},
 		{100, 1024, 100},
 	} {
@@ -37,12 +38,12 @@ func TestPlacesFor_Warning(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w := placesWarning(cfg, 6256); w != nil {
+	if w := placesWarning(cfg, 3856); w != nil {
 		t.Errorf("warned: %v", w)
 	}
 	w := placesWarning(cfg, 1024)
-	if len(w) != 1 || w[0].Line != 5 || !strings.Contains(w[0].Message, "only 384 places") ||
-		!strings.Contains(w[0].Message, "3000 connections need 6256") {
+	if len(w) != 1 || w[0].Line != 5 || !strings.Contains(w[0].Message, "only 576 places") ||
+		!strings.Contains(w[0].Message, "3000 connections need 3856") {
 		t.Errorf("got %v", w)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"slices"
+	"syscall"
 	"time"
 )
 
@@ -107,9 +108,10 @@ func (c *Client) dial(ctx context.Context, node string) (*clientLink, error) {
 	case errors.Is(err, errGoodbye):
 		c.answered(node)
 		c.heardGoodbye(node)
-	// The node may work: it is no member, the caller's time was too short, or the node came back meanwhile.
-	case errors.Is(err, errNoMember), ctx.Err() != nil, short && !time.Now().Before(until),
-		c.cfg.LastJoined(node).After(begun):
+	// The node may work: it is no member, we have no descriptor left, the caller's time was too short, or the node came
+	// back meanwhile.
+	case errors.Is(err, errNoMember), errors.Is(err, syscall.EMFILE), ctx.Err() != nil,
+		short && !time.Now().Before(until), c.cfg.LastJoined(node).After(begun):
 		c.mu.Lock()
 		c.peer(node).probing = false
 		c.mu.Unlock()

@@ -365,6 +365,29 @@ func (p *Pool[C]) Resume(name mail.Site) {
 	t.warm()
 }
 
+// EndIdle closes the connection that has been idle for longest, of whatever Site: its descriptor is needed.
+func (p *Pool[C]) EndIdle() {
+	var oldest *site[C]
+	var since time.Time
+	for _, t := range p.all() {
+		t.mu.Lock()
+		if t.life == serving && len(t.idle) > 0 {
+			if used := t.idle[0].conn.LastUsed(); oldest == nil || used.Before(since) {
+				oldest, since = t, used
+			}
+		}
+		t.mu.Unlock()
+	}
+	if oldest == nil {
+		return
+	}
+	oldest.mu.Lock()
+	defer oldest.mu.Unlock()
+	if oldest.life == serving && len(oldest.idle) > 0 {
+		oldest.ending(oldest.evictIdle().conn)
+	}
+}
+
 // Shutdown closes all idle connections, fails all waiters, and waits until every Slot was given back or ctx ends, whose
 // error it then returns. Get fails from now on. It may be called again.
 func (p *Pool[C]) Shutdown(ctx context.Context) error {

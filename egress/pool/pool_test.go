@@ -197,6 +197,34 @@ func TestPool_IdleTooLong(t *testing.T) {
 	}
 }
 
+// EndIdle closes the connection that was idle for longest, of whatever Site, and none that is lent.
+func TestPool_EndIdle(t *testing.T) {
+	p, d := newPool(t), new(dest)
+	of := func(site mail.Site, ago time.Duration) (*Slot[*fake], *fake) {
+		r := request(5, netA)
+		r.Site = site
+		s := get(t, p, d, r)
+		conn(s).used = time.Now().Add(-ago)
+		return s, conn(s)
+	}
+	oldest, first := of("a", 3*time.Second)
+	middle, second := of("b", 2*time.Second)
+	held, third := of("c", 10*time.Second)
+	oldest.Put()
+	middle.Put()
+	for i, want := range [][3]bool{{true, false, false}, {true, true, false}, {true, true, false}} {
+		p.EndIdle()
+		endings(p)
+		if got := [3]bool{first.closed.Load(), second.closed.Load(), third.closed.Load()}; got != want {
+			t.Errorf("call %d: closed %v, want %v", i+1, got, want)
+		}
+	}
+	held.Put()
+	if got, want := p.Count(), (Count{Idle: 1}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
 // Dead idle connections are closed and the next is tried.
 func TestPool_Dead(t *testing.T) {
 	p, d := newPool(t), new(dest)

@@ -34,7 +34,7 @@ func (d *descriptor) open(conn net.Conn) {
 	d.look = func(fd uintptr) {
 		d.n, _, d.err = syscall.Recvfrom(int(fd), d.buf, syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 	}
-	if _, ok := conn.(*net.TCPConn); ok && d.sys != nil {
+	if _, ok := conn.(interface{ SetNoDelay(bool) error }); ok && d.sys != nil { // it is TCP, or stands for it
 		d.queue = func(fd uintptr) { d.n = tcp.Unacked(fd) }
 	}
 }

@@ -37,6 +37,8 @@ type Limits struct {
 	Client int // of a client: an IPv4 address, or the /64 of an IPv6 one
 	// of strangers in a /24, a /56 and a /48; never less than Client
 	Net24, Net56, Net48 int
+
+	Files int // descriptors that clients and what is opened for them have in all; see Places.TakeFile
 }
 
 // of returns the limit of a network that network.Nested returned.
@@ -65,6 +67,7 @@ func (l *Limits) of(p netip.Prefix) int {
 type Places struct {
 	limits Limits
 	open   atomic.Int64
+	files  atomic.Int64                        // that TakeFile counts
 	good   *lru.Cache[netip.Prefix, time.Time] // networks of known-good clients, and until when they are
 
 	mu        sync.Mutex // guards what follows; a life.mu is taken under it and never the other way round
@@ -104,18 +107,50 @@ func NewPlaces(limits Limits) *Places {
 // Open returns the number of connections that are open now.
 func (p *Places) Open() int { return int(p.open.Load()) }
 
-// Pressed reports whether more than four fifths of the places are taken.
+// Pressed reports whether more than four fifths of the places, or of the descriptors, are taken.
 func (p *Places) Pressed() bool {
-	return p.limits.Total > 0 && 5*p.open.Load() > 4*int64(p.limits.Total)
+	open := p.open.Load()
+	return p.limits.Total > 0 && 5*open > 4*int64(p.limits.Total) ||
+		p.limits.Files > 0 && 5*(open+p.files.Load()) > 4*int64(p.limits.Files)
 }
 
 // take counts a connection in the total, if there is room, and reports whether there was.
 func (p *Places) take() bool {
-	if n := p.open.Add(1); p.limits.Total > 0 && n > int64(p.limits.Total) {
+	n := p.open.Add(1)
+	if p.limits.Total > 0 && n > int64(p.limits.Total) ||
+		p.limits.Files > 0 && n+p.files.Load() > int64(p.limits.Files) {
 		p.open.Add(-1)
 		return false
 	}
 	return true
+}
+
+// TakeFile counts a descriptor that is opened for clients: of a session at a next hop, or of a link to another node. It
+// reports whether there is one, which GiveFile returns. What the reserve has room for is left. While few are left, it
+// ends the connection of a stranger that waits for nothing but a command, so that there is one for the next caller.
+func (p *Places) TakeFile() bool {
+	if p.limits.Files <= 0 {
+		return true
+	}
+	n := p.files.Add(1)
+	p.mu.Lock()
+	if p.Pressed() {
+		p.queue.giveWay()
+	}
+	clients := max(p.open.Load(), int64(p.strangers+p.limits.Total/reservedPart))
+	p.mu.Unlock()
+	if n+clients > int64(p.limits.Files) {
+		p.files.Add(-1)
+		return false
+	}
+	return true
+}
+
+// GiveFile ends what TakeFile counted.
+func (p *Places) GiveFile() {
+	if p.limits.Files > 0 {
+		p.files.Add(-1)
+	}
 }
 
 // name counts a connection, which is in the total, for the client at to in place of the one it counts for, and returns

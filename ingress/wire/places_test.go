@@ -273,3 +273,66 @@ func TestPlaces_Proxy(t *testing.T) {
 		}
 	})
 }
+
+// TestPlaces_Files shows how clients and what is opened for them share the descriptors: neither can take all of them,
+// what the reserve has room for is left, and strangers that idle make room.
+func TestPlaces_Files(t *testing.T) {
+	limits := Limits{Total: 100, Files: 120}
+	crowd := func(h *house, n int) (in int) {
+		for i := range n {
+			if g := h.arrive(fmt.Sprintf("192.0.%d.%d", i/200, i%200)); g.greeted() {
+				g.say("EHLO c.example")
+				in++
+			}
+		}
+		return in
+	}
+	take := func(p *Places, most int) (n int) {
+		for n < most && p.TakeFile() {
+			n++
+		}
+		return n
+	}
+	full := func(c *Config) { c.Places = NewPlaces(limits) }
+	t.Run("idle strangers leave what is not theirs", func(t *testing.T) {
+		inHouse(t, full, func(t *testing.T, h *house) {
+			p := h.srv.cfg.Places
+			if in := crowd(h, 200); in != 95 {
+				t.Errorf("%d strangers are in, want 95", in)
+			}
+			if n := take(p, 200); n != 20 {
+				t.Errorf("%d descriptors besides theirs, want 20: five are for partners", n)
+			}
+			time.Sleep(settledFor)
+			if p.TakeFile() {
+				t.Error("one more, before a stranger that idles has gone")
+			}
+			synctest.Wait()
+			if !p.TakeFile() {
+				t.Error("none, though a stranger that idles has gone")
+			}
+		})
+	})
+	t.Run("what is opened leaves the reserve", func(t *testing.T) {
+		inHouse(t, full, func(t *testing.T, h *house) {
+			p := h.srv.cfg.Places
+			if n := take(p, 200); n != 115 {
+				t.Errorf("%d descriptors without a client, want 115", n)
+			}
+			if in := crowd(h, 20); in != 5 {
+				t.Errorf("%d clients are in, want the 5 for which there are descriptors", in)
+			}
+			p.GiveFile()
+			h.enter("198.51.100.1")
+			if p.TakeFile() {
+				t.Error("the descriptor of a client was taken")
+			}
+		})
+	})
+	t.Run("without a limit there is always one", func(t *testing.T) {
+		p := NewPlaces(Limits{Total: 1})
+		if n := take(p, 200); n != 200 || p.Pressed() {
+			t.Errorf("%d, pressed %t", n, p.Pressed())
+		}
+	})
+}
