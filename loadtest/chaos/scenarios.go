@@ -12,5 +12,6 @@ var scenarios = []scenario{
 	expired, sameName, gossipKey,
 	memoryLimit, stateFull, clockStepped,
 	cutOneNode, cutWithoutOnce,
-	haproxy, haproxyReload, anycastPlain, anycastResilient, delayed, narrowed, killOwnerOnce,
+	haproxy, haproxyReload, anycastPlain, anycastResilient, delayed, narrowed, holeOut, holeIn, holeProbed,
+	killOwnerOnce,
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -53,6 +54,8 @@ type Namespace struct {
 
 	ends    []*os.File // of a Wire
 	carried sync.WaitGroup
+
+	longestOut, longestIn atomic.Int64 // frames that a Wire carries; 0: any
 }
 
 func newNamespace() (*Namespace, error) {
@@ -197,3 +200,14 @@ func (p Port) Narrow(ctx context.Context, rate string) error {
 	return errors.Join(batch(ctx, "tc", order(p.cable())),
 		p.Do(func() error { return batch(ctx, "tc", order("eth0")) }))
 }
+
+// Swallow loses the frames of a Wire that are longer than so many octets on their way out of the port, and on their way
+// in, without a word to either side, as a path does that cannot carry them and whose ICMP is filtered; 0 ends that.
+func (p Port) Swallow(out, in int) {
+	p.longestOut.Store(int64(out))
+	p.longestIn.Store(int64(in))
+}
+
+// ProbeMTU has TCP try shorter segments where long ones are lost, in the network of the caller's thread. It is what an
+// administrator can do on such a path; the kernel ships with it off.
+func ProbeMTU() error { return os.WriteFile("/proc/sys/net/ipv4/tcp_mtu_probing", []byte("1"), 0o644) }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,20 +35,20 @@ func (w Wire) lay(ctx context.Context, name string, p Port) error {
 		return err
 	}
 	p.ends = append(p.ends, far)
-	p.carried.Go(func() { w.carry(near, far) }) // both end with Close
-	p.carried.Go(func() { w.carry(far, near) })
+	p.carried.Go(func() { w.carry(near, far, &p.longestIn) }) // both end with Close
+	p.carried.Go(func() { w.carry(far, near, &p.longestOut) })
 	return p.Do(func() error { return IP(ctx, "link set eth0 address "+p.hardware()) })
 }
 
-// carry moves frames until an end is closed.
-func (w Wire) carry(from, to *os.File) {
+// carry moves frames until an end is closed. Those that are longer than longest, unless it is 0, are lost.
+func (w Wire) carry(from, to *os.File, longest *atomic.Int64) {
 	b := make([]byte, 2048)
 	for {
 		n, err := from.Read(b)
 		if err != nil {
 			return
 		}
-		if rand.Float64() < w.Loss {
+		if most := longest.Load(); most > 0 && int64(n) > most || rand.Float64() < w.Loss {
 			continue
 		}
 		wait := w.Delay
