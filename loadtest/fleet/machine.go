@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -51,4 +52,32 @@ func ReadMachine() Machine {
 // String tells what does not change between two runs.
 func (m Machine) String() string {
 	return fmt.Sprintf("%d x %s, Linux %s, %s", m.Cores, m.Model, m.Kernel, m.Go)
+}
+
+// A CPU is how much time all cores had since the machine started, and how much of it they were busy.
+type CPU struct{ Busy, All float64 }
+
+// CPUTime asks the kernel. It is zero where that does not tell.
+func CPUTime() (c CPU) {
+	text, _ := os.ReadFile("/proc/stat")
+	line, _, _ := strings.Cut(string(text), "\n")
+	for i, field := range strings.Fields(line) {
+		ticks, err := strconv.ParseFloat(field, 64)
+		if err != nil || i > 8 { // the name; and guests, whose time is counted before
+			continue
+		}
+		c.All += ticks
+		if i != 4 && i != 5 { // idle, and waiting for a disk
+			c.Busy += ticks
+		}
+	}
+	return c
+}
+
+// BusySince is the share of the time since then that the cores were busy.
+func (c CPU) BusySince(then CPU) float64 {
+	if c.All <= then.All {
+		return 0
+	}
+	return (c.Busy - then.Busy) / (c.All - then.All)
 }

@@ -69,8 +69,10 @@ func example() *report {
 		r.Rows = append(r.Rows, w)
 	}
 	r.Open = &openLoop{
-		Maximum: 2000, Rate: 1400, Rounds: 3, Seconds: 5, Direct: &latency{P99: 1}, Relayed: &latency{P99: 4},
-		Added: &latency{P99: 3}, Steps: []step{{50, 0.3, 0.9}, {99, 1, 4}},
+		Maximum: 2000, Rate: 1400, Rounds: 3, Seconds: 5, Ways: []way{
+			{"no relay", &latency{P99: 1}, 0.2}, {"one node", &latency{P99: 4}, 0.61},
+		},
+		Added: latency{P99: 3}, Steps: []step{{50, 0.3, 0.9}, {99, 1, 4}},
 	}
 	r.Scale = &comparison{
 		Rounds: 5, One: 150, Here: 160, Hop: 320, Balanced: 260, Ratio: 1.3, OneSessions: 20, ThreeSessions: 20,
@@ -91,7 +93,8 @@ func TestReport_Save(t *testing.T) {
 	for name, want := range map[string][]string{
 		"load.md": {
 			"**loadtest: PASS, 1 messages", "| PIPELINING | 100 |", "3.0 ms", "1.30", "MISSED", "HAProxy <1>",
-			"| in clear | 9000 | 4.70 |", "| 1.00 | 2.00 | 3.00 | 4.00 | 5.0 | well |",
+			"| in clear | 9000 | 4.70 |", "| one node | 0.00 | 0.00 | 4.00 | 0.00 | 0.0 | 61 % |",
+			"| 1.00 | 2.00 | 3.00 | 4.00 | 5.0 | well |",
 		},
 		"load.json": {`"seed": 7`, `"cpu_us": 300`, `"here_to_one": 1.3`},
 		"load.html": {"<svg", "loadtest: PASS", "3 retries, 1 in doubt", "MISSED", "HAProxy &lt;1&gt;", "</html>"},

@@ -11,18 +11,38 @@ import (
 	"github.com/millrace/millrace/loadtest/source"
 )
 
-// An openLoop is what messages wait that are due at their time, whatever became of those before. Both ways have the
-// same clients, the same messages and the same rate, in turns.
+// An openLoop is what messages wait that are due at their time, whatever became of those before. All ways have the same
+// clients, the same messages and the same rate, in turns.
 type openLoop struct {
-	Maximum float64  `json:"maximum_per_second"` // of closed loops, the median
-	Rate    float64  `json:"rate_per_second"`
-	Rounds  int      `json:"rounds"`
-	Seconds float64  `json:"seconds"` // of a round
-	Direct  *latency `json:"direct"`  // to the destination, without a relay
-	Relayed *latency `json:"relayed"` // through HAProxy and the nodes
-	Added   *latency `json:"added"`   // the medians of the rounds' differences
+	Maximum float64 `json:"maximum_per_second"` // of closed loops, the median
+	Rate    float64 `json:"rate_per_second"`
+	Rounds  int     `json:"rounds"`
+	Seconds float64 `json:"seconds"` // of a round
+	Ways    []way   `json:"ways"`
+	Added   latency `json:"added"` // by HAProxy and the nodes: the medians of the rounds' differences
 
 	Steps []step `json:"steps"` // for the picture
+}
+
+// A way is one that messages take, and what they wait on it.
+type way struct {
+	Name    string   `json:"name"`
+	Latency *latency `json:"latency"` // nil: none was accepted
+	Busy    float64  `json:"busy"`    // the share of all cores' time that was taken meanwhile, by all programs
+}
+
+// The ways. The third shows what a message waits that meets no relay, while all the others meet one: what the machine
+// itself takes to let a process run that has something to do.
+const (
+	direct  = iota
+	relayed // by way of HAProxy and three nodes
+	beside  // direct, a few each second, while the others are relayed
+	alone   // by way of one node
+	ways
+)
+
+var wayNames = [ways]string{
+	"no relay", "HAProxy and three nodes", "no relay, a few beside those that are relayed", "one node",
 }
 
 // A step is one quantile of both.
@@ -44,10 +64,12 @@ const settling = 1
 // openClients bounds the messages that are under way at once.
 const openClients = 100
 
+// besideRate is how many messages a second go direct beside those that are relayed.
+const besideRate = 100
+
 // rate finds what goes through, and what a message waits at 70 % of it.
 func (r *run) rate() error {
 	o := &openLoop{Rounds: r.size(4, 2), Seconds: float64(r.size(5, 1))}
-	pipeline := func(c *source.Config) { c.Pipeline = true }
 	var found []float64
 	for range r.size(4, 2) {
 		l := r.load(4<<10, 20, r.size(8000, 300))
@@ -60,35 +82,66 @@ func (r *run) rate() error {
 	o.Maximum = middle(found[1:]) // the first one opens sessions and fills pools
 	o.Rate = share * o.Maximum
 	r.say("  %.0f messages/s go through; an open loop at %.0f", o.Maximum, o.Rate)
-	direct, relayed := source.NewHistogram(), source.NewHistogram()
+	var total [ways]*hdrhistogram.Histogram
+	for i, name := range wayNames {
+		total[i] = source.NewHistogram()
+		o.Ways = append(o.Ways, way{Name: name})
+	}
 	var added [5][]float64
 	for round := range o.Rounds {
-		var of [2]*latency
-		for _, way := range [][2]int{{0, 1}, {1, 0}}[round%2] {
-			l := r.load(4<<10, openClients, int(o.Rate*(o.Seconds+settling)))
-			l.Rate, l.Dial = o.Rate, pipeline
-			total := relayed
-			if way == 0 {
-				l.Addrs, total = fleet.Only(r.rig.sinkAddr()), direct
-			}
-			sent := l.Run(r.ctx)
-			r.ledger.sent = append(r.ledger.sent, sent...)
-			h := times(settled(sent, int(o.Rate*settling)))
-			total.Merge(h)
-			of[way] = quantiles(h)
+		found, busy := r.openRound(o, round)
+		for i, h := range found {
+			total[i].Merge(h)
+			o.Ways[i].Busy += busy[i] / float64(o.Rounds)
 		}
-		if of[0] == nil || of[1] == nil {
+		of, on := quantiles(found[direct]), quantiles(found[relayed])
+		if of == nil || on == nil {
 			continue // the ledger tells why
 		}
-		for i, d := range of[1].differences(of[0]) {
+		for i, d := range on.differences(of) {
 			added[i] = append(added[i], d)
 		}
-		r.say("  round %d/%d: p99 %.1f ms, without a relay %.1f; p99.9 %.1f and %.1f", round+1, o.Rounds, of[1].P99,
-			of[0].P99, of[1].P999, of[0].P999)
+		r.say("  round %d/%d: p99 %.1f ms, without a relay %.1f; p99.9 %.1f and %.1f", round+1, o.Rounds, on.P99,
+			of.P99, on.P999, of.P999)
 	}
-	o.close(direct, relayed, added)
+	o.close(total, added)
 	r.report.Open = o
 	return nil
+}
+
+func pipeline(c *source.Config) { c.Pipeline = true }
+
+// openRound sends by all ways in turns, and returns what the messages of each waited, and how busy the machine was.
+func (r *run) openRound(o *openLoop, round int) (found [ways]*hdrhistogram.Histogram, busy [ways]float64) {
+	due := func(rate float64, clients int, addr string) *fleet.Load {
+		l := r.load(4<<10, clients, int(rate*(o.Seconds+settling)))
+		l.Rate, l.Dial, l.Addrs = rate, pipeline, fleet.Only(addr)
+		return l
+	}
+	waited := func(l *fleet.Load, sent []fleet.Sent) *hdrhistogram.Histogram {
+		r.ledger.sent = append(r.ledger.sent, sent...)
+		return times(settled(sent, int(l.Rate*settling)))
+	}
+	to := [ways]string{direct: r.rig.sinkAddr(), relayed: r.rig.trio.Balancer, alone: r.rig.solo.Nodes[0].SMTP}
+	for i := range ways {
+		i = (i + round) % ways
+		if i == beside {
+			continue
+		}
+		before := fleet.CPUTime()
+		l, few := due(o.Rate, openClients, to[i]), due(besideRate, 4, to[direct])
+		aside := make(chan []fleet.Sent, 1)
+		if i == relayed {
+			go func() { aside <- few.Run(r.ctx) }() // ends with its messages
+		}
+		found[i] = waited(l, l.Run(r.ctx))
+		if i == relayed {
+			found[beside] = waited(few, <-aside)
+		}
+		busy[i] = fleet.CPUTime().BusySince(before)
+	}
+	busy[beside] = busy[relayed]
+	return found, busy
 }
 
 // settled leaves out the first messages.
@@ -108,12 +161,14 @@ func (l *latency) differences(of *latency) [5]float64 {
 }
 
 // close takes the quantiles of all rounds.
-func (o *openLoop) close(direct, relayed *hdrhistogram.Histogram, added [5][]float64) {
-	o.Direct, o.Relayed = quantiles(direct), quantiles(relayed)
-	o.Added = &latency{middle(added[0]), middle(added[1]), middle(added[2]), middle(added[3]), middle(added[4])}
+func (o *openLoop) close(total [ways]*hdrhistogram.Histogram, added [5][]float64) {
+	for i := range o.Ways {
+		o.Ways[i].Latency = quantiles(total[i])
+	}
+	o.Added = latency{middle(added[0]), middle(added[1]), middle(added[2]), middle(added[3]), middle(added[4])}
 	for _, q := range []float64{25, 50, 75, 90, 95, 99, 99.9, 99.99} {
 		o.Steps = append(o.Steps, step{
-			q, float64(direct.ValueAtQuantile(q)) / 1000, float64(relayed.ValueAtQuantile(q)) / 1000,
+			q, float64(total[direct].ValueAtQuantile(q)) / 1000, float64(total[relayed].ValueAtQuantile(q)) / 1000,
 		})
 	}
 }

@@ -113,7 +113,7 @@ func (r *report) close(l *ledger, copies map[string]int, took time.Duration) {
 
 func (r *report) bars() []bar {
 	var all []bar
-	if o := r.Open; o != nil && o.Added != nil {
+	if o := r.Open; o != nil && o.Added != (latency{}) {
 		all = append(all, bar{
 			fmt.Sprintf("p99 that the relay adds to 4 KiB, open loop at %.0f messages/s, 70 %% of the most", o.Rate),
 			fmt.Sprintf("%.1f ms (p99.9: %.1f ms)", o.Added.P99, o.Added.P999), fmt.Sprintf("under %d ms", addedTarget),
@@ -140,6 +140,9 @@ func (r *report) bars() []bar {
 	}
 	return all
 }
+
+// Percent is how busy the machine was.
+func (w way) Percent() string { return fmt.Sprintf("%.0f", 100*w.Busy) }
 
 // conclusion is the last line of a run.
 func (r *report) conclusion() string {
