@@ -118,6 +118,7 @@ func (n *Node) start() error {
 		return err
 	}
 	logStart(n)
+	n.startQuiet()
 	n.startTeller()
 	tracer, err := n.startTracer()
 	if err != nil {
