@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/loadtest/fleet"
 	"github.com/millrace/millrace/loadtest/source"
 )
@@ -180,4 +182,59 @@ func fill(folder string) error {
 			return err
 		}
 	}
+}
+
+// fewFiles is how many a node may open in fewDescriptors: it has places for 48 clients then, and 16 sessions if these
+// are all taken.
+const fewFiles = 320
+
+// buildFewFiles makes a binary that may not open more.
+func buildFewFiles(ctx context.Context, dir string) (string, error) {
+	binary, err := fleet.Build(ctx, dir, "")
+	if err != nil {
+		return "", err
+	}
+	limited := filepath.Join(dir, "few-files")
+	script := fmt.Sprintf("#!/bin/sh\nulimit -n %d\nexec %q \"$@\"\n", fewFiles, binary)
+	return limited, os.WriteFile(limited, []byte(script), 0o700)
+}
+
+// fewDescriptors is a node that has descriptors for fewer clients and sessions than want one, while others idle. Those
+// give way, and who finds none is told so and comes again.
+var fewDescriptors = scenario{
+	name:  "few-descriptors",
+	about: "a node may open 320 files; clients that idle have most places, and mail wants the rest and more",
+	nodes: 1, limit: 2 * time.Minute, build: buildFewFiles,
+	plain: func(*trial) smtptest.Behaviour {
+		return smtptest.Behaviour{Answers: map[string]smtptest.Answer{smtptest.Dot: {After: 200 * time.Millisecond}}}
+	},
+	play: func(t *trial) error {
+		node := t.Fleet.Nodes[0]
+		var idlers []*source.Session
+		for range 35 {
+			s, err := source.Dial(t.ctx, source.Config{Addr: node.SMTP})
+			if err != nil {
+				return err
+			}
+			defer s.Abort(false)
+			idlers = append(idlers, s)
+		}
+		mark := t.answers.mark()
+		err := t.under(&fleet.Load{Clients: 60, Timeout: 20 * time.Second, Backoff: 200 * time.Millisecond},
+			func() error {
+				t.rest(6 * time.Second)
+				return nil
+			})
+		gone := 0
+		for _, s := range idlers {
+			if _, err := s.ReadWithin(time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
+				gone++
+			}
+		}
+		t.tell("%d of %d that idled gave way%s", gone, len(idlers), t.answers.textsSince(mark))
+		if gone == 0 {
+			return errors.Join(err, errNever)
+		}
+		return err
+	},
 }

@@ -5,7 +5,7 @@ var scenarios = []scenario{
 	killOwner, cutAroundDot, killAll, rolling, drainLong, split, pairCut, oneWay,
 	noRoute, sickMX, sickMail, deadAddress, deadSession, movedAddress, early250, stderrBlocked, stderrClosed, tornRules,
 	redisKilled, redisFrozen, redisEmptied, redisReadOnly, redisFull, dnsDead, dnsSlow, dnsServfail, dnsLying,
-	blackHole, rstInData, garbage, storm421, closes, noReply, greylisted, lossy, descriptors, reloads,
+	blackHole, rstInData, garbage, storm421, closes, noReply, greylisted, lossy, descriptors, fewDescriptors, reloads,
 	certificates, hogs,
 	redisSlow, redisSentinel, redisCluster,
 	drip, full, postgrey, siteMoves,
