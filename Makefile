@@ -28,6 +28,12 @@ bench:
 bench-relay: tools
 	$(GO) run ./loadtest/benchrelay
 
+# What the ledger costs: nodes with and without it in turns, ROUNDS times (15), and the hash by itself.
+.PHONY: bench-once
+bench-once: tools
+	$(GO) test -run '^$$' -bench Hash -benchtime $(or $(ROUNDS),15)x ./ingress/message/once
+	$(GO) test -run '^$$' -bench Once -benchtime $(or $(ROUNDS),15)x ./bench
+
 # The same beside Postfix, Exim, Haraka and OpenSMTPD, and with the whole policy beside Postfix with its milters: twelve
 # minutes of an idle machine, as root. Writes bench/results/peers.json, peers.md and the table of README.md. QUICK=1: a minute,
 # and nothing is written; RESUME=1 goes on with a run that was broken off.

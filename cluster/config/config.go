@@ -221,6 +221,7 @@ type Redis struct {
 	URL     string   `yaml:"url"`
 	Prefix  string   `yaml:"prefix"`
 	Timeout Duration `yaml:"timeout"`
+	Wait    int      `yaml:"wait"`
 }
 
 // Cluster describes how nodes find and trust each other.

@@ -112,6 +112,26 @@ func TestParse_Defaults(t *testing.T) {
 	}
 }
 
+// TestParse_Wait: what waits for replicas is the ledger alone.
+func TestParse_Wait(t *testing.T) {
+	for once, want := range map[string]string{"true": "", "false": "redis.wait"} {
+		text := smallest + "secret_file: file\nredis: {url: \"redis://h\", wait: 2}\nonce: " + once + "\n"
+		c, err := parse(configFile(t), []byte(text), "", noEnv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		warned := ""
+		for _, w := range c.Warnings() {
+			if w.Field == "redis.wait" {
+				warned = w.Field
+			}
+		}
+		if c.StoreConfig().Wait != 2 || warned != want {
+			t.Errorf("once: %s: waits for %d, warned of %q", once, c.StoreConfig().Wait, warned)
+		}
+	}
+}
+
 // TestParse_Once: the ledger is off unless it is asked for, and its keys are warned of that end with the process.
 func TestParse_Once(t *testing.T) {
 	for _, tt := range []struct {
@@ -313,6 +333,10 @@ func TestParse_Problems(t *testing.T) {
 		{
 			"a Redis URL is not repeated", "redis: {url: \"http://user:hunter2@h\"}",
 			"redis.url: does not begin with redis:// or rediss://",
+		},
+		{
+			"replicas of a Redis Cluster", "redis:\n  url: redis://h?cluster=true\n  wait: 1",
+			"3: redis.wait: is not possible with a Redis Cluster",
 		},
 		{"a level that is none", "log: {level: loud}", `"loud" is none of debug`},
 		{"a form of the log that is none", "log: {format: syslog}", `"syslog" is none of json, postfix`},

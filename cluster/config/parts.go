@@ -39,7 +39,9 @@ func (c *Config) StoreConfig() store.Config {
 	if c.Redis == nil {
 		return store.Config{}
 	}
-	return store.Config{URL: c.Redis.URL, Prefix: c.Redis.Prefix, Timeout: time.Duration(c.Redis.Timeout)}
+	return store.Config{
+		URL: c.Redis.URL, Prefix: c.Redis.Prefix, Timeout: time.Duration(c.Redis.Timeout), Wait: c.Redis.Wait,
+	}
 }
 
 // ClusterConfig returns the section cluster, which has to be present, as package cluster takes it, without callbacks.

@@ -46,6 +46,9 @@ func (c *Config) Warnings() []Problem {
 			warn(fmt.Sprintf("listen[%d].client_ca", i), "not served by this version: certificates admit nobody")
 		}
 	}
+	if c.Redis != nil && c.Redis.Wait > 0 && !c.Once {
+		warn("redis.wait", "without once nothing waits for replicas")
+	}
 	if c.Cluster != nil && c.Redis == nil {
 		warn("redis", "absent in a cluster: each node counts and remembers for itself")
 	}

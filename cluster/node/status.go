@@ -190,6 +190,7 @@ func storeGauges(s store.Stats) admin.Store {
 			"trips": s.Trips, "failures": s.Failures, "crowded": s.Crowded, "skipped": s.Skipped,
 			"fallbacks": s.Fallbacks,
 			"reloads":   s.Reloads, "refunds": s.Refunds, "opened": s.Opened, "evicted": s.Evicted,
+			"unreplicated": s.Unreplicated,
 		},
 	}
 }

@@ -27,6 +27,10 @@ type Config struct {
 	Prefix string
 	// Timeout bounds what Redis may add to a stage, between 1 ms and 10 s. 0 means 50 ms.
 	Timeout time.Duration
+	// Wait is how many replicas have to have what the ledger writes about a delivery before it counts as written. It
+	// is waited for in the same round trip, for a third of Timeout at most. A Redis Cluster cannot have it. 0 waits for
+	// none.
+	Wait int
 	// Nodes returns the number of live nodes that share the Redis. Limits are divided by it while Redis does not
 	// answer. It is called concurrently. nil means 1.
 	Nodes func() int
@@ -51,6 +55,8 @@ const (
 	// breakerFailures is the number of failures in a row after which Redis is skipped for breakerPause.
 	breakerFailures = 3
 	breakerPause    = time.Second
+	// maxWait is the most replicas that are waited for.
+	maxWait = 16
 	// maxConnections is the number of connections to one Redis server. A round trip holds one for about a millisecond.
 	maxConnections = 32
 	// localEntries is how many entries of each kind the local store holds: rates, list answers, karma, votes, triplets,
@@ -80,7 +86,8 @@ func (t tuning) withDefaults() tuning {
 // Validate returns the first field that is wrong as a *mail.FieldError, or nil. The error does not contain the password
 // of a URL.
 func (c Config) Validate() error {
-	if _, err := c.options(); err != nil {
+	o, err := c.options()
+	if err != nil {
 		return err
 	}
 	switch {
@@ -88,6 +95,12 @@ func (c Config) Validate() error {
 		return &mail.FieldError{Field: "prefix", Reason: "has a brace"}
 	case c.Timeout != 0 && (c.Timeout < time.Millisecond || c.Timeout > 10*time.Second):
 		return &mail.FieldError{Field: "timeout", Reason: "is not between 1ms and 10s"}
+	case c.Wait < 0 || c.Wait > maxWait:
+		return &mail.FieldError{Field: "wait", Reason: "is not between 0 and 16"}
+	case c.Wait > 0 && o == nil:
+		return &mail.FieldError{Field: "wait", Reason: "needs a url"}
+	case c.Wait > 0 && clustered(o):
+		return &mail.FieldError{Field: "wait", Reason: "is not possible with a Redis Cluster"}
 	}
 	return nil
 }

@@ -70,6 +70,10 @@ func TestConfig_Validate(t *testing.T) {
 		{"an address without port", Config{URL: "redis://:secret@a?addr=b"}, "url"},
 		{"a brace", Config{Prefix: "a{"}, "prefix"},
 		{"a timeout of nothing", Config{Timeout: 1}, "timeout"},
+		{"fewer replicas than none", Config{URL: "redis://:secret@a", Wait: -1}, "wait"},
+		{"more replicas than there are", Config{URL: "redis://:secret@a", Wait: 17}, "wait"},
+		{"replicas of nothing", Config{Wait: 1}, "wait"},
+		{"replicas in a cluster", Config{URL: "redis://:secret@a?addr=b:1", Wait: 1}, "wait"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := New(c.config)

@@ -12,15 +12,17 @@ import (
 )
 
 // A ledgerCell holds the entries of one message.
-type ledgerCell struct {
-	fields  []string
-	entries []mail.LedgerEntry
+type ledgerCell struct{ fields []ledgerField }
+
+type ledgerField struct {
+	name  string
+	entry mail.LedgerEntry
 }
 
 // find returns where a field is, -1 if the cell has none.
 func (c *ledgerCell) find(field string) int {
-	for i, f := range c.fields {
-		if f == field {
+	for i := range c.fields {
+		if c.fields[i].name == field {
 			return i
 		}
 	}
@@ -30,7 +32,7 @@ func (c *ledgerCell) find(field string) int {
 // get returns the entry of a field.
 func (c *ledgerCell) get(field string) mail.LedgerEntry {
 	if i := c.find(field); i >= 0 {
-		return c.entries[i]
+		return c.fields[i].entry
 	}
 	return mail.LedgerEntry{}
 }
@@ -40,13 +42,12 @@ func (c *ledgerCell) put(field string, e mail.LedgerEntry) {
 	switch i := c.find(field); {
 	case i >= 0 && e == mail.LedgerEntry{}:
 		last := len(c.fields) - 1
-		c.fields[i], c.entries[i] = c.fields[last], c.entries[last]
-		c.fields, c.entries = c.fields[:last], c.entries[:last]
+		c.fields[i] = c.fields[last]
+		c.fields = c.fields[:last]
 	case i >= 0:
-		c.entries[i] = e
+		c.fields[i].entry = e
 	case e != mail.LedgerEntry{}:
-		c.fields = append(c.fields, strings.Clone(field))
-		c.entries = append(c.entries, e)
+		c.fields = append(c.fields, ledgerField{strings.Clone(field), e})
 	}
 }
 
@@ -180,17 +181,27 @@ func (l *local) ledger(keys mail.LedgerKeys, v mail.LedgerEvent,
 	}
 	cell, part := l.ledgers.hold(keys.Message)
 	defer part.mu.Unlock()
+	n := 0
+	for _, fields := range keys.Recipients {
+		n += len(fields)
+	}
+	all := make([]mail.LedgerEntry, 0, n)
 	recipients := make([][]mail.LedgerEntry, len(keys.Recipients))
 	for i, fields := range keys.Recipients {
+		at := len(all)
 		for _, f := range fields {
-			recipients[i] = append(recipients[i], cell.get(f))
+			all = append(all, cell.get(f))
 		}
+		recipients[i] = all[at:]
 	}
 	found := transact(recipients, v)
 	for i, fields := range keys.Recipients {
 		for j, f := range fields {
 			cell.put(f, recipients[i][j])
 		}
+	}
+	if len(cell.fields) == 0 {
+		part.drop(keys.Message)
 	}
 	return found
 }
@@ -199,16 +210,27 @@ func (l *local) ledger(keys mail.LedgerKeys, v mail.LedgerEvent,
 // what is found under the others. It reports whether Redis answered.
 func (s *Store) askLedger(ctx context.Context, keys []mail.LedgerKeys, v mail.LedgerEvent,
 	all *[][]mail.LedgerEntry) bool {
-	calls := s.redis.appendLedger(ctx, make([]call, 0, len(keys)), keys, v)
+	calls := s.redis.appendLedger(ctx, make([]call, 0, len(keys)+1), keys, v)
 	answers := make([][]mail.LedgerEntry, len(calls))
-	if !s.redis.run(ctx, calls, func(calls []call) (err error) {
-		for i, c := range calls {
-			if answers[i], err = decodeLedger(c.cmd.Val(), len(keys[i].Recipients), v.Now); err != nil {
+	waits := false
+	if v.Kind == mail.LedgerClaimed || v.Kind == mail.LedgerTook || v.Kind == mail.LedgerLost {
+		var last call
+		if last, waits = s.redis.replicas(ctx); waits {
+			calls = append(calls, last)
+		}
+	}
+	ok := s.redis.run(ctx, calls, func(calls []call) (err error) {
+		for i := range answers {
+			if answers[i], err = decodeLedger(calls[i].cmd.Val(), len(keys[i].Recipients), v.Now); err != nil {
 				return err
 			}
 		}
 		return nil
-	}) {
+	})
+	if waits {
+		s.redis.replicated(calls[len(answers)].cmd.Val())
+	}
+	if !ok {
 		return false
 	}
 	*all = append((*all)[:0], answers...)

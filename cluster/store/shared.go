@@ -19,6 +19,8 @@ type shared struct {
 
 	timeout time.Duration
 	breaker breaker
+	wait    int     // replicas
+	waits   breaker // for replicas
 	now     func() time.Time
 	observe func(time.Duration, error)
 	log     *slog.Logger
@@ -32,7 +34,7 @@ type shared struct {
 
 // counters are those of Stats that concern Redis.
 type counters struct {
-	trips, failures, skipped, crowded, reloads, refunds, opened atomic.Uint64
+	trips, failures, skipped, crowded, reloads, refunds, opened, unreplicated atomic.Uint64
 }
 
 // newShared returns the Redis of a Config with defaults, nil without a URL. It does not connect yet.
@@ -49,6 +51,8 @@ func newShared(c Config) (*shared, error) {
 		scripts:   newScripts(),
 		timeout:   c.Timeout,
 		breaker:   breaker{failures: c.tune.failures, pause: c.tune.pause},
+		wait:      c.Wait,
+		waits:     breaker{failures: c.tune.failures, pause: c.tune.pause},
 		now:       c.Now,
 		observe:   c.Observe,
 		log:       c.Log,
@@ -69,6 +73,7 @@ func (l libraryLog) Printf(ctx context.Context, format string, v ...any) {
 type call struct {
 	script script // zero for a command
 	cmd    *redis.Cmd
+	waits  bool // for replicas to have what the calls before it wrote
 }
 
 // eval returns a call of a script.
@@ -79,7 +84,7 @@ func eval(ctx context.Context, s script, keys []string, args []any) call {
 		line = append(line, k)
 	}
 	line = append(line, args...)
-	return call{s, redis.NewCmd(ctx, line...)}
+	return call{script: s, cmd: redis.NewCmd(ctx, line...)}
 }
 
 // command returns a call of a command whose first argument is its key.
@@ -186,10 +191,46 @@ func (s *shared) send(ctx context.Context, calls []call) error {
 			missing = append(missing, *c)
 		case err != nil:
 			return err
+		case c.waits: // it waited for less than what is to be written
+			c.cmd = redis.NewCmd(ctx, c.cmd.Args()...)
+			missing = append(missing, *c)
 		}
 	}
 	s.counters.reloads.Add(1)
 	return s.exchange(ctx, missing)
+}
+
+// replicas returns the call that waits for replicas behind a write, unless the last ones waited in vain.
+func (s *shared) replicas(ctx context.Context) (c call, waits bool) {
+	if s.wait == 0 {
+		return c, false
+	}
+	if !s.waits.allow(s.now()) {
+		s.counters.unreplicated.Add(1)
+		return c, false
+	}
+	c = command(ctx, "WAIT", s.wait, millis(s.timeout/3))
+	c.waits = true
+	return c, true
+}
+
+// replicated takes the answer to that call, nil without one.
+func (s *shared) replicated(answer any) {
+	how := inconclusive
+	if n, ok := answer.(int64); ok {
+		how = answered
+		if n < int64(s.wait) {
+			how = failed
+			s.counters.unreplicated.Add(1)
+		}
+	}
+	opened, closed := s.waits.report(how, s.now())
+	if opened {
+		s.log.Warn("redis has too few replicas: what the ledger writes is lost with the master", "wanted", s.wait)
+	}
+	if closed {
+		s.log.Info("redis has enough replicas again")
+	}
 }
 
 // exchange sends calls and waits for the answers. The error is that of the first call that has one.

@@ -46,18 +46,20 @@ func (s *Store) sharers() int {
 
 // Stats are the counters of a Store since New. Those of Redis are 0 without Redis.
 type Stats struct {
-	Trips       uint64 // round trips begun
-	Failures    uint64 // round trips without an answer, or with one that could not be read
-	Crowded     uint64 // round trips that found no free connection in time, which does not count against Redis
-	Skipped     uint64 // round trips not begun because the breaker was open or the caller was gone
-	Fallbacks   uint64 // stages that the local store answered instead of Redis
-	Reloads     uint64 // times that Redis did not have a script
-	Refunds     uint64 // times that a draw was refunded to a Redis Cluster
-	Opened      uint64 // times that the breaker opened
-	Down        bool   // the breaker is open
-	Connections int    // to Redis, now
-	Entries     int    // in the local store, now
-	Evicted     uint64 // entries that the local store evicted because it was full
+	Trips     uint64 // round trips begun
+	Failures  uint64 // round trips without an answer, or with one that could not be read
+	Crowded   uint64 // round trips that found no free connection in time, which does not count against Redis
+	Skipped   uint64 // round trips not begun because the breaker was open or the caller was gone
+	Fallbacks uint64 // stages that the local store answered instead of Redis
+	Reloads   uint64 // times that Redis did not have a script
+	Refunds   uint64 // times that a draw was refunded to a Redis Cluster
+	Opened    uint64 // times that the breaker opened
+	// Unreplicated are writes of the ledger that fewer replicas than Config.Wait have, as far as is known.
+	Unreplicated uint64
+	Down         bool   // the breaker is open
+	Connections  int    // to Redis, now
+	Entries      int    // in the local store, now
+	Evicted      uint64 // entries that the local store evicted because it was full
 }
 
 // Stats returns the counters.
@@ -73,6 +75,7 @@ func (s *Store) Stats() Stats {
 	st.Trips, st.Failures, st.Crowded = n.trips.Load(), n.failures.Load(), n.crowded.Load()
 	st.Skipped = n.skipped.Load()
 	st.Reloads, st.Refunds, st.Opened = n.reloads.Load(), n.refunds.Load(), n.opened.Load()
+	st.Unreplicated = n.unreplicated.Load()
 	st.Down = r.breaker.skipping()
 	st.Connections = int(r.client.PoolStats().TotalConns)
 	return st

@@ -102,6 +102,11 @@ func (t *table[K, V]) remove(k K) {
 	p := t.part(k)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.drop(k)
+}
+
+// drop removes k from its locked part.
+func (p *part[K, V]) drop(k K) {
 	if e := p.entries[k]; e != nil {
 		e.unlink()
 		delete(p.entries, k)

@@ -56,7 +56,7 @@ func (m *Message) attempt(ctx context.Context) (context.Context, *mail.Attempt) 
 	if m.digest == nil {
 		return ctx, nil
 	}
-	var recipients []once.Recipient
+	recipients := make([]once.Recipient, 0, len(m.Recipients))
 	for i := range m.Recipients {
 		r := &m.Recipients[i]
 		if r.Route.Action == mail.Drop {

@@ -95,7 +95,10 @@ func (c *Client) Heard() Heard {
 		}
 		return HeardWritten
 	}
-	if shortest, _, ok := roundTrip(c.conn.life.raw); ok && !r.ahead && r.answered >= shortest {
+	if r.ahead {
+		return HeardWritten
+	}
+	if shortest, _, ok := roundTrip(c.conn.life.raw); ok && r.answered >= shortest {
 		return HeardSurely
 	}
 	return HeardWritten

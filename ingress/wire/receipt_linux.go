@@ -28,13 +28,23 @@ func waitingOctets(conn any) int {
 // roundTrip returns the shortest round trip that a TCP connection has seen, and whether the other side has acknowledged
 // all that was written. ok is false if that cannot be known.
 func roundTrip(conn any) (shortest time.Duration, acknowledged, ok bool) {
-	var info [256]byte
-	size := uint32(len(info))
-	control(conn, func(fd uintptr) {
-		_, _, errno := syscall.Syscall6(syscall.SYS_GETSOCKOPT, fd, syscall.IPPROTO_TCP, syscall.TCP_INFO,
-			uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
-		ok = errno == 0 && size >= infoSize
-	})
-	field := func(at int) uint32 { return binary.NativeEndian.Uint32(info[at:]) }
-	return time.Duration(field(infoMinRTT)) * time.Microsecond, field(infoUnacked) == 0 && field(infoNotSent) == 0, ok
+	t := &tcpInfo{size: infoSize}
+	control(conn, t.read)
+	return time.Duration(t.field(infoMinRTT)) * time.Microsecond,
+		t.field(infoUnacked) == 0 && t.field(infoNotSent) == 0, t.ok
 }
+
+// A tcpInfo is what the kernel returns about a TCP connection, as far as it is read here.
+type tcpInfo struct {
+	octets [infoSize]byte
+	size   uint32
+	ok     bool
+}
+
+func (t *tcpInfo) read(fd uintptr) {
+	_, _, errno := syscall.Syscall6(syscall.SYS_GETSOCKOPT, fd, syscall.IPPROTO_TCP, syscall.TCP_INFO,
+		uintptr(unsafe.Pointer(&t.octets)), uintptr(unsafe.Pointer(&t.size)), 0)
+	t.ok = errno == 0 && t.size >= infoSize
+}
+
+func (t *tcpInfo) field(at int) uint32 { return binary.NativeEndian.Uint32(t.octets[at:]) }

@@ -2,7 +2,6 @@ package once
 
 import (
 	"bytes"
-	"sync"
 
 	"github.com/zeebo/blake3"
 
@@ -39,7 +38,7 @@ const (
 type Digest struct {
 	keys    *Keys
 	reverse mail.Path
-	sums    []*sum // under each key
+	sums    []sum // under each key
 
 	body    bool // the header section has ended
 	state   lineState
@@ -71,13 +70,19 @@ type sum struct {
 // maxText is about how many octets of fields wait to be hashed.
 const maxText = 512
 
-// newSums returns what lends the sums of a key, which has 32 octets. Each takes some 20 KiB.
-func newSums(key []byte) *sync.Pool {
-	keyed := func() *blake3.Hasher {
-		h, _ := blake3.NewKeyed(key) // the error is that of another length
-		return h
+// newDigest returns a Digest that hashes under keys of 32 octets each.
+func newDigest(octets [][]byte) *Digest {
+	d := &Digest{}
+	for _, key := range octets {
+		d.sums = append(d.sums, sum{newHash(key), newHash(key)})
 	}
-	return &sync.Pool{New: func() any { return &sum{keyed(), keyed()} }}
+	return d
+}
+
+// newHash returns a hash of keyed BLAKE3-256. The key has 32 octets.
+func newHash(key []byte) *blake3.Hasher {
+	h, _ := blake3.NewKeyed(key) // the error is that of another length
+	return h
 }
 
 // sumSize is about how many octets of memory a sum takes.
@@ -268,10 +273,12 @@ func (d *Digest) isBrief() bool { return d.has&(messageID|date) != messageID|dat
 // others, or it may hold what a reader takes for the text.
 func (d *Digest) countsAll() bool { return d.isBrief() || d.has&noField != 0 }
 
-// Close returns what the digest has borrowed.
+// Close ends the digest, which must not be used any more.
 func (d *Digest) Close() {
-	for i, s := range d.sums {
-		d.keys.keys[i].sums.Put(s)
+	for _, s := range d.sums {
+		s.same.Reset()
+		s.section.Reset()
 	}
-	d.sums = nil
+	*d = Digest{keys: d.keys, sums: d.sums, name: d.name[:0], text: d.text[:0]}
+	d.keys.digests.Put(d)
 }

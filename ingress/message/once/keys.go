@@ -22,11 +22,13 @@ const macSize = 16
 
 // Keys are the keys under which the ledger knows messages, recipients and their senders. They are safe for concurrent
 // use.
-type Keys struct{ keys []key }
+type Keys struct {
+	keys    []key
+	digests sync.Pool // of *Digest
+}
 
 // A key makes the MACs under one key.
 type key struct {
-	sums *sync.Pool // of *sum
 	macs *sync.Pool // of *mac
 }
 
@@ -39,6 +41,7 @@ type mac struct {
 // NewKeys returns the Keys of secrets, the current one first. Secrets have at least 16 octets.
 func NewKeys(secrets [][]byte) *Keys {
 	k := &Keys{}
+	var octets [][]byte
 	for _, secret := range secrets {
 		derive := func(label string) []byte {
 			mac := hmac.New(sha256.New, secret)
@@ -46,23 +49,17 @@ func NewKeys(secrets [][]byte) *Keys {
 			return mac.Sum(nil)[:keySize]
 		}
 		name := derive("names")
-		k.keys = append(k.keys, key{
-			sums: newSums(derive("octets")),
-			macs: &sync.Pool{New: func() any { return &mac{hash: hmac.New(sha256.New, name)} }},
-		})
+		k.keys = append(k.keys, key{&sync.Pool{New: func() any { return &mac{hash: hmac.New(sha256.New, name)} }}})
+		octets = append(octets, derive("octets"))
 	}
+	k.digests.New = func() any { return newDigest(octets) }
 	return k
 }
 
 // Begin returns the Digest of a message with this reverse-path, as its client wrote it. Nothing of it was read yet.
 func (k *Keys) Begin(reverse mail.Path) *Digest {
-	d := &Digest{keys: k, reverse: reverse}
-	for i := range k.keys {
-		s := k.keys[i].sums.Get().(*sum)
-		s.same.Reset()
-		s.section.Reset()
-		d.sums = append(d.sums, s)
-	}
+	d := k.digests.Get().(*Digest)
+	d.keys, d.reverse = k, reverse
 	return d
 }
 
@@ -82,7 +79,7 @@ type Sender struct {
 
 // identities returns those that the sender shows, the domain for which SPF passes first.
 func (s *Sender) identities() []string {
-	var all []string
+	all := make([]string, 0, 4)
 	if s.SPF != "" {
 		all = append(all, "spf "+strings.ToLower(s.SPF))
 	}
@@ -93,7 +90,8 @@ func (s *Sender) identities() []string {
 		all = append(all, "name "+strings.ToLower(s.Name))
 	}
 	if s.Client.IsValid() {
-		all = append(all, "net "+network.Widest(s.Client).String())
+		var room [64]byte
+		all = append(all, string(network.Widest(s.Client).AppendTo(append(room[:0], "net "...))))
 	}
 	return all
 }
@@ -105,7 +103,9 @@ func (d *Digest) Attempt(id mail.TraceID, s *Sender, recipients []Recipient) *ma
 	if len(identities) == 0 {
 		return nil
 	}
-	a := &mail.Attempt{ID: id, Proved: s.SPF != "", Brief: d.isBrief()}
+	a := &mail.Attempt{
+		ID: id, Proved: s.SPF != "", Brief: d.isBrief(), Keys: make([]mail.LedgerKeys, 0, len(d.keys.keys)),
+	}
 	reverse := d.reverse.String()
 	for i := range d.keys.keys {
 		var sums [2 * keySize]byte
@@ -140,5 +140,7 @@ func (k *key) mac(parts ...string) string {
 	m.hash.Reset()
 	m.hash.Write(b)
 	m.parts = m.hash.Sum(b[:0])
-	return hex.EncodeToString(m.parts[:macSize])
+	var digits [2 * macSize]byte
+	hex.Encode(digits[:], m.parts[:macSize])
+	return string(digits[:])
 }

@@ -145,10 +145,11 @@ func (l *Ledger) Counts() Counts {
 	}
 }
 
-// call returns an event on the entries of the recipients with these indexes, all of them if it is nil.
+// call returns an event on the entries of the recipients with these indexes, which are different; all of them if it is
+// nil.
 func (l *Ledger) call(a *mail.Attempt, of []int, v mail.LedgerEvent) mail.LedgerCall {
 	keys := a.Keys
-	if of != nil {
+	if of != nil && len(of) < len(keys[0].Recipients) {
 		keys = slices.Clone(keys)
 		for i := range keys {
 			all := keys[i].Recipients
