@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/loadtest/extern"
-	"github.com/millrace/millrace/loadtest/fleet"
 )
 
 // An onceSubject is what BenchmarkOnce compares.
@@ -40,10 +39,10 @@ func BenchmarkOnce(b *testing.B) {
 				{name: "off", start: onceNode("")},
 				{name: "on", start: onceNode("once: true\n")},
 				{name: "redis", start: func(b *testing.B) string {
-					return onceNode(fmt.Sprintf("once: true\nredis: {url: \"redis://%s\"}\n", extern.StartRedis(b)))(b)
+					return onceNode("once: true\nredis: {url: \"redis://" + extern.StartRedis(b) + "\"}\n")(b)
 				}},
 				{name: "redis, wait: 1", start: func(b *testing.B) string {
-					return onceNode(fmt.Sprintf("once: true\nredis: {url: \"redis://%s\", wait: 1}\n", replicated(b)))(b)
+					return onceNode("once: true\nredis: {url: \"redis://" + replicated(b) + "\", wait: 1}\n")(b)
 				}},
 			}
 			for _, s := range subjects {
@@ -70,15 +69,17 @@ func replicated(b *testing.B) (addr string) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	replica := extern.StartRedis(b)
-	if _, err := fleet.RedisSays(replica, "REPLICAOF", host, port); err != nil {
+	_, replica, err := net.SplitHostPort(extern.StartRedis(b))
+	if err != nil {
 		b.Fatal(err)
 	}
-	if err := fleet.Await(b.Context(), time.Minute, "the replica", func() bool {
-		info, err := fleet.RedisSays(replica, "INFO", "replication")
-		return err == nil && strings.Contains(info, "master_link_status:up")
-	}); err != nil {
-		b.Fatal(err)
+	cli := extern.Find(b, "redis-cli")
+	said := cli.Command(b.Context(), "-p", replica, "REPLICAOF", host, port).Run()
+	for info := []byte(nil); said == nil && !bytes.Contains(info, []byte("master_link_status:up")); {
+		info, said = cli.Command(b.Context(), "-p", replica, "INFO", "replication").Output()
+	}
+	if said != nil {
+		b.Fatal(said)
 	}
 	return addr
 }
@@ -172,7 +173,8 @@ func (d *differing) send() error {
 func reportOnce(b *testing.B, subjects []*onceSubject) {
 	b.Helper()
 	table := []string{
-		processor(), "", "| Ledger | CPU per message, us | more than off, % | the relay's part more, % | one message takes, us | allocations |",
+		processor(),
+		"| Ledger | CPU, us | more than off, % | the relay's part more, % | one message takes, us | allocations |",
 		"|---|---|---|---|---|---|",
 	}
 	none, off := subjects[0], subjects[1]
@@ -188,8 +190,8 @@ func reportOnce(b *testing.B, subjects []*onceSubject) {
 		b.ReportMetric(middle(micros(s.cpu)), name+"-cpu-us")
 		b.ReportMetric(middle(more), name+"-more-%")
 	}
-	if b.N > 1 { // behind the first one, which finds out how many there are to be
-		fmt.Printf("\n%s\n\n", strings.Join(table, "\n"))
+	if b.N > 1 { // the first run is to find out how many there are to be
+		b.Log(strings.Join(table, "\n"))
 	}
 }
 

@@ -60,7 +60,9 @@ func TestWait_ReplicaHasIt(t *testing.T) {
 func TestWait_WithoutReplicas(t *testing.T) {
 	master := newServer(t)
 	t.Parallel() // it mostly waits
-	s := open(t, Config{URL: "redis://" + master.addr, Timeout: 3 * time.Second, Wait: 1, tune: tuning{pause: time.Hour}})
+	s := open(t, Config{
+		URL: "redis://" + master.addr, Timeout: 3 * time.Second, Wait: 1, tune: tuning{pause: time.Hour},
+	})
 	for n := range 5 {
 		if !wrote(t, s, n) {
 			t.Fatal("redis did not answer")

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// BenchmarkHash compares what could hash a body under a key, on whole buffers and in turns: b.N is the number of rounds.
-// cpu-us is the median of the process's CPU for one body.
+// BenchmarkHash compares what could hash a body under a key, on whole buffers and in turns: b.N is the number of
+// rounds. cpu-us is the median of the process's CPU for one body.
 func BenchmarkHash(b *testing.B) {
 	key := make([]byte, keySize)
 	used := func() time.Duration {
