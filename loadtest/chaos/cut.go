@@ -128,6 +128,7 @@ var (
 // in time is told apart.
 func onceHolds(t *trial) {
 	tellWindow(t)
+	tracesHold(t)
 	alone := 0
 	for id, n := range t.ledger.alone {
 		alone += min(n, max(0, t.ledger.delivered[id]-1))
@@ -150,7 +151,7 @@ func copiesAppear(t *trial) {
 // countAgain counts what the nodes have delivered again in doubt. Their logs may leave some out.
 func countAgain(t *trial) error {
 	for _, m := range t.Fleet.Nodes {
-		n, err := t.Fleet.Metric(t.ctx, m, "millrace_events_total", `reason="delivered again, in doubt"`)
+		n, err := t.Fleet.Metric(t.ctx, m, "millrace_events_total", `reason="`+deliveredAgain+`"`)
 		if err != nil {
 			return err
 		}
@@ -209,8 +210,8 @@ func letter(id string) source.Message {
 
 // one sends a message over a link that is cut, and again until it is taken.
 func (c *cutting) one(n int, at snip) (fleet.Sent, error) {
-	m := fleet.Sent{ID: fmt.Sprintf("cut-%d", n)}
 	begun := time.Now()
+	m := fleet.Sent{ID: fmt.Sprintf("cut-%d", n), Begun: begun}
 	addr := c.addr(at.balanced)
 	taken, err := c.cut(addr, letter(m.ID), at)
 	if err == nil && !taken {

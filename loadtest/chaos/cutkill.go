@@ -43,7 +43,6 @@ func aimedDot(t *trial) smtptest.Behaviour {
 type kill struct {
 	fleet.Sent
 	after time.Duration // the destination's answer
-	begun time.Time
 }
 
 // killAll kills nodes so often, the owner and the node that messages enter at in turns, each time with some messages
@@ -78,7 +77,8 @@ func (c *cutting) killOne(i int) ([]*kill, error) {
 	some := make([]*kill, aimedMessages)
 	ended := make(chan struct{})
 	for n := range some {
-		some[n] = &kill{Sent: fleet.Sent{ID: fmt.Sprintf("kill-%d-%d", i, n)}, begun: time.Now(), after: after}
+		id := fmt.Sprintf("kill-%d-%d", i, n)
+		some[n] = &kill{Sent: fleet.Sent{ID: id, Begun: time.Now()}, after: after}
 		go func() { // ends with the reply, or with the node
 			defer func() { ended <- struct{}{} }()
 			m := &some[n].Sent
@@ -127,7 +127,7 @@ func (c *cutting) finish(all []*kill) error {
 		} else {
 			failed = errors.Join(failed, c.again(&k.Sent, leasePatience))
 		}
-		k.Took = time.Since(k.begun)
+		k.Took = time.Since(k.Begun)
 		c.trial.ledger.send([]fleet.Sent{k.Sent})
 	}
 	c.trial.tell("%d nodes killed with %d messages under way: %d of these unanswered and behind the destination's "+

@@ -23,12 +23,13 @@ type ledger struct {
 	alone     map[string]int  // how often one node alone remembered, because the store did not answer
 	balancer  string          // the address at which a node cannot know what became of its reply; "": there is none
 	kills     []*kill
+	traces    traces
 }
 
 func newLedger() ledger {
 	return ledger{
 		killed: make(map[string]bool), delivered: make(map[string]int), doubted: make(map[string]int),
-		alone: make(map[string]int),
+		alone: make(map[string]int), traces: newTraces(),
 	}
 }
 
@@ -39,6 +40,7 @@ func (l *ledger) send(all []fleet.Sent) { l.sent = append(l.sent, all...) }
 func (l *ledger) close(s *fleet.Stage) error {
 	for _, m := range s.Delivered() {
 		l.delivered[fleet.ID(m.Octets)]++
+		l.traces.arrived(m.Octets)
 	}
 	for _, m := range s.Fleet.Nodes {
 		if err := l.read(m.Log()); err != nil {
@@ -47,6 +49,25 @@ func (l *ledger) close(s *fleet.Stage) error {
 	}
 	return nil
 }
+
+// A logLine is what is read of a line of a log.
+type logLine struct {
+	Time    time.Time
+	Msg     string
+	Trace   string
+	Reverse string
+	Reason  string
+	Reply   string
+	InDoubt bool `json:"in_doubt"`
+	MS      struct{ All *float64 }
+}
+
+// The reasons of events that say what the ledger did.
+const (
+	deliveredAgain  = "delivered again, in doubt"
+	deliveredBefore = "delivered before"
+	onlyThisNode    = "only this node remembers the delivery"
+)
 
 // read takes from a log the messages that were in doubt, and those whose client may not know that they were accepted.
 func (l *ledger) read(log string) error {
@@ -63,28 +84,23 @@ func (l *ledger) read(log string) error {
 	lines := bufio.NewScanner(file)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		var line struct {
-			Msg     string
-			Trace   string
-			Reverse string
-			Reason  string
-			InDoubt bool `json:"in_doubt"`
-		}
+		var line logLine
 		if json.Unmarshal(lines.Bytes(), &line) != nil {
 			continue // a panic, or half a line of a node that was killed
 		}
+		l.traces.read(&line)
 		id, _, _ := strings.Cut(line.Reverse, "@")
 		if line.Msg == "unread" {
 			unread = append(unread, line.Trace)
 			continue
 		}
-		if line.Reason == "only this node remembers the delivery" {
+		if line.Reason == onlyThisNode {
 			alone = append(alone, line.Trace)
 		}
 		if id != "" {
 			ids[line.Trace] = id
 		}
-		if line.InDoubt || line.Reason == "delivered again, in doubt" {
+		if line.InDoubt || line.Reason == deliveredAgain {
 			l.doubted[id]++
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/loadtest/fleet"
+	"github.com/millrace/millrace/loadtest/proveledger/model"
 )
 
 // A scenario is one kind of harm.
@@ -251,10 +252,12 @@ func (t *trial) warm() (owner *fleet.Member, others []*fleet.Member, err error) 
 // kill ends a node without a word. What it had under way no node can count.
 func (t *trial) kill(m *fleet.Member) error {
 	t.ledger.killed[m.SMTP] = true
+	from := time.Now()
 	if err := m.Process.Signal(syscall.SIGKILL); err != nil {
 		return err
 	}
 	<-m.Process.Exited
+	t.ledger.traces.kills = append(t.ledger.traces.kills, killedAt{m.SMTP, model.Kill{From: from, To: time.Now()}})
 	return nil
 }
 

@@ -129,6 +129,22 @@ func StartPostfix(t testing.TB, next string) (addr string, messages func() []Mes
 	return addr, func() []Message { return postfixMessages(t, filepath.Join(dir, "mail", "box", "new")) }
 }
 
+// StartPostfixQueue runs such a Postfix that sends all mail on to the first address of next where it can, else to the
+// second if there is one, and leaves a host that does not answer the end of a message within a second. What it keeps
+// in its queue it tries again each second.
+func StartPostfixQueue(t testing.TB, next ...string) (addr string) {
+	t.Helper()
+	host, port := split(t, next[0])
+	config := strings.ReplaceAll(postfixConfig, "TRANSPORT", "smtp:["+host+"]:"+port) +
+		"smtp_data_done_timeout = 1s\nminimal_backoff_time = 1s\nmaximal_backoff_time = 1s\nqueue_run_delay = 1s\n"
+	if len(next) > 1 {
+		host, port := split(t, next[1])
+		config += "smtp_fallback_relay = [" + host + "]:" + port + "\n"
+	}
+	addr, _ = StartPostfixOn(t, config, nil)
+	return addr
+}
+
 // PostfixIdle reports whether a Postfix of StartPostfixOn has no mail that is yet to be delivered.
 func PostfixIdle(t testing.TB, dir string) bool {
 	t.Helper()

@@ -55,6 +55,7 @@ type Sent struct {
 	Doubtful bool // an attempt ended after the end of data and without a word of the destination
 	// DoubtAt are the addresses at which an attempt ended so
 	DoubtAt []string
+	Begun   time.Time     // the first attempt
 	Took    time.Duration // from the first attempt, or when it was due, to the answer that ended it
 }
 
@@ -132,7 +133,7 @@ func (l *Load) await(ctx context.Context, begun time.Time, i int) time.Time {
 
 // deliver tries one message until it is accepted, refused for good, or patience has ended.
 func (l *Load) deliver(ctx context.Context, s *source.Session, i int, begun time.Time) (Sent, *source.Session) {
-	m := Sent{ID: fmt.Sprintf("%s-%d", l.Name, i)}
+	m := Sent{ID: fmt.Sprintf("%s-%d", l.Name, i), Begun: time.Now()}
 	padding := l.padding
 	if l.Size != nil {
 		padding = padding[:min(l.Size(i), len(padding))]

@@ -40,6 +40,11 @@ func (w *world) newClient(id int) *client {
 	if c.rng.IntN(3) > 0 || w.half {
 		c.open = append(c.open, "b@x.test")
 	}
+	if w.wide {
+		c.open = []string{"a@x.test", "b@y.test", "c@z.test", "d@z.test"}
+		c.rng.Shuffle(len(c.open), func(i, j int) { c.open[i], c.open[j] = c.open[j], c.open[i] })
+		c.open = c.open[:2+c.rng.IntN(3)]
+	}
 	c.node = c.rng.IntN(w.setting.nodes)
 	if c.lines = 1; c.rng.IntN(4) == 0 {
 		c.lines = 1500 // it streams
@@ -93,6 +98,9 @@ func (c *client) try(n int) {
 		c.reach(impatient)
 	}
 	c.take(m.Forward, r)
+	if strings.Contains(r.End.Text, "ended differently") {
+		c.reach(differs)
+	}
 	switch {
 	case err != nil:
 		s.Abort(true)

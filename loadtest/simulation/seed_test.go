@@ -34,6 +34,7 @@ func settingOf(seed uint64) setting {
 	s.shared = r.IntN(3) > 0
 	s.front = r.IntN(2) == 0
 	s.half = r.IntN(12) == 0
+	s.wide = r.IntN(6) == 0 && !s.half
 	return s
 }
 
@@ -53,8 +54,15 @@ func answers(w *world, step smtptest.Step) (smtptest.Answer, bool) {
 			return smtptest.Answer{Reply: "451 4.2.0 Later"}, true
 		}
 	case step.Verb == smtptest.Dot:
-		n := w.asked(reverse)
-		r := w.rng("dot", reverse, n)
+		what, forwards := reverse, step.Message.Forwards
+		if w.wide {
+			what += forwards[0][strings.IndexByte(forwards[0], '@'):]
+		}
+		if step.Forward != "" {
+			what, forwards = what+step.Forward, []string{step.Forward}
+		}
+		n := w.asked(what)
+		r := w.rng("dot", what, n)
 		a := smtptest.Answer{}
 		switch r.IntN(10) {
 		case 0:
@@ -66,7 +74,7 @@ func answers(w *world, step smtptest.Step) (smtptest.Answer, bool) {
 		case 3:
 			a.Close, a.Discard = true, true
 		}
-		if w.isRefused(reverse, step.Message.Forwards) { // what is refused for good stays so
+		if w.isRefused(reverse, forwards) { // what is refused for good stays so
 			a = smtptest.Answer{Reply: "550 5.7.1 Never"}
 		}
 		switch r.IntN(8) {
@@ -82,7 +90,7 @@ func answers(w *world, step smtptest.Step) (smtptest.Answer, bool) {
 			a.After = time.Duration(r.IntN(200)) * time.Millisecond
 		}
 		if a.Reply != "" && a.Reply[0] == '5' {
-			w.refuses(reverse, step.Message.Forwards)
+			w.refuses(reverse, forwards)
 		}
 		return a, true
 	}

@@ -34,6 +34,8 @@ const (
 	otherNode               // a retry came to another node
 	fromHere                // the node of the client delivered what its owner did not
 	longWait                // an answer came after the destination was waited for for minutes
+	fans                    // a message went to several next hops at a time
+	differs                 // its outcomes differed
 	rarities
 )
 
@@ -41,14 +43,21 @@ var rarityNames = [rarities]string{
 	"node killed", "hop", "answer repeated", "put off by a live lease", "delivered again in doubt", "second copy",
 	"begun again for some", "split", "lease renewed", "no answer", "removed", "store not heard", "store emptied",
 	"client gave up", "retried by BDAT", "retried at another node", "delivered from here", "answered after minutes",
+	"several next hops", "outcomes differ",
 }
 
 // A heard is what the ledger heard of one message.
 type heard struct {
-	claims map[mail.TraceID]bool // attempts that claimed, and whether it is known what became of them
-	doubt  bool                  // one of them ended without an answer
-	again  int                   // recipients that counted as in doubt
-	excuse bool                  // the store could not be asked or heard, or has forgotten
+	claims map[claim]bool // recipients that were claimed, and whether it is known what became of them
+	doubt  bool           // one of them ended without an answer
+	again  int            // recipients that counted as in doubt
+	excuse bool           // the store could not be asked or heard, or has forgotten
+}
+
+// A claim is what an attempt holds of a recipient, by its name in the ledger.
+type claim struct {
+	by mail.TraceID
+	of string
 }
 
 // truth is what happened, whatever the ledger holds.
@@ -72,7 +81,7 @@ func newTruth() truth {
 
 func (t *truth) of(message string) *heard {
 	if t.heard[message] == nil {
-		t.heard[message] = &heard{claims: make(map[mail.TraceID]bool)}
+		t.heard[message] = &heard{claims: make(map[claim]bool)}
 	}
 	return t.heard[message]
 }
@@ -87,6 +96,9 @@ func (t *truth) saw(e *mail.Event) {
 	}
 	if e.Kind == mail.Anomaly && strings.HasSuffix(e.Reason, "delivered from here") {
 		t.rare[fromHere]++
+	}
+	if e.Ends && len(e.Legs) > 1 {
+		t.rare[fans]++
 	}
 	if e.Took[mail.StageCommit] > time.Minute && e.Reply.Class() == 2 {
 		t.rare[longWait]++
@@ -134,10 +146,14 @@ func (f *far) note(keys []mail.LedgerKeys, v mail.LedgerEvent) {
 	defer f.mu.Unlock()
 	of := f.truth.of(keys[0].Message)
 	switch v.Kind {
-	case mail.LedgerTook, mail.LedgerRefused:
-		of.claims[v.Holder] = true
+	case mail.LedgerTook, mail.LedgerRefused, mail.LedgerLost:
+		for _, fields := range keys[0].Recipients {
+			of.claims[claim{v.Holder, fields[0]}] = true
+		}
+	}
+	switch v.Kind {
 	case mail.LedgerLost:
-		of.claims[v.Holder], of.doubt = true, true
+		of.doubt = true
 		f.truth.rare[lost]++
 	case mail.LedgerRenewed:
 		f.truth.rare[renews]++
@@ -170,8 +186,8 @@ func (n *node) claimed(a *mail.Attempt, answer *mail.LedgerAnswer, whole bool) {
 		t.rare[again]++
 		of.again++
 		pending := false
-		for id, known := range of.claims {
-			pending = pending || !known && id != a.ID
+		for c, known := range of.claims {
+			pending = pending || !known && c.by != a.ID && c.of == a.Keys[0].Recipients[i][0]
 		}
 		if !pending && !of.doubt && !of.excuse {
 			t.broken = append(t.broken, "counts as in doubt what is not")
@@ -194,7 +210,7 @@ func (n *node) claimed(a *mail.Attempt, answer *mail.LedgerAnswer, whole bool) {
 	case repeated > 0:
 		t.rare[repeats]++
 	}
-	if len(answer.Open) > 0 {
-		of.claims[a.ID] = false
+	for _, i := range answer.Open {
+		of.claims[claim{a.ID, a.Keys[0].Recipients[i][0]}] = false
 	}
 }

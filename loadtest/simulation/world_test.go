@@ -33,29 +33,28 @@ type setting struct {
 	faults bool
 	late   bool // it begins right before midnight
 	half   bool // one of two recipients is done first, and its client does not hear of it
+	wide   bool // recipients have different next hops, one of which speaks LMTP
 	seed   uint64
 }
 
 const (
 	smtpPort, hopPort = 25, 7946
-	destinationAddr   = "192.0.2.100"
 	frontAddr         = "192.0.2.99"
 )
 
 // A world is nodes, a destination and what happens to them.
 type world struct {
 	setting
-	began       time.Time
-	over        chan struct{} // closed when all clients have their answers
-	net         *network
-	nodes       []*node // those that run
-	dead        []*node
-	remote      *remote
-	marks       *store.Store // of the shared store
-	resolver    *dns.Resolver
-	mutual      map[string]*tls.Config // by node
-	destination *smtptest.Server
-	rules       rules
+	began    time.Time
+	over     chan struct{} // closed when all clients have their answers
+	net      *network
+	nodes    []*node // those that run
+	dead     []*node
+	remote   *remote
+	marks    *store.Store // of the shared store
+	resolver *dns.Resolver
+	mutual   map[string]*tls.Config // by node
+	hops     []*smtptest.Server     // the next hops, as nextHops has them
 
 	mu    sync.Mutex
 	truth truth
@@ -70,14 +69,25 @@ func (w *world) rng(parts ...any) *rand.Rand {
 	return rand.New(rand.NewPCG(w.seed, h))
 }
 
-// rules lead all mail to the destination.
+// nextHops are where mail of a domain goes.
+var nextHops = []struct {
+	domain, addr string
+	transport    mail.Transport
+}{{"x.test", "192.0.2.100", mail.SMTP}, {"y.test", "192.0.2.101", mail.SMTP}, {"z.test", "192.0.2.102", mail.LMTP}}
+
+// rules lead mail of each domain to its next hop.
 type rules struct{}
 
 func (rules) Route(q mail.Query) ([]mail.Route, error) {
-	return []mail.Route{{
-		NextHop: mail.NextHop{Transport: mail.SMTP, Host: destinationAddr}, Reverse: q.Reverse,
-		Forwards: []mail.Path{q.Forward},
-	}}, nil
+	for _, h := range nextHops {
+		if q.Forward.Domain == h.domain {
+			return []mail.Route{{
+				NextHop: mail.NextHop{Transport: h.transport, Host: h.addr, Port: smtpPort}, Reverse: q.Reverse,
+				Forwards: []mail.Path{q.Forward},
+			}}, nil
+		}
+	}
+	return nil, mail.Refuse(550, 1, 1, "No such recipient", "no rule", nil)
 }
 
 func (rules) Rewrite(q mail.Query, _ mail.Opens) (mail.Path, string) { return q.Reverse, "" }
@@ -121,10 +131,16 @@ func newWorld(s setting, on func(*world, smtptest.Step) (smtptest.Answer, bool))
 	w.marks = shared
 	w.remote = &remote{world: w}
 	w.remote.empty()
-	at := netip.AddrPortFrom(netip.MustParseAddr(destinationAddr), smtpPort)
-	w.destination = smtptest.Serve(w.net.listen(at), smtptest.Behaviour{
-		On: func(step smtptest.Step) (smtptest.Answer, bool) { return on(w, step) },
-	})
+	for _, h := range nextHops {
+		at := netip.AddrPortFrom(netip.MustParseAddr(h.addr), smtpPort)
+		w.hops = append(w.hops, smtptest.Serve(w.net.listen(at), smtptest.Behaviour{
+			LMTP: h.transport == mail.LMTP,
+			On:   func(step smtptest.Step) (smtptest.Answer, bool) { return on(w, step) },
+		}))
+		if !s.wide {
+			break
+		}
+	}
 	for i := range s.nodes {
 		n, err := w.startNode(i)
 		if err != nil {
@@ -140,7 +156,9 @@ func (w *world) close() {
 	for _, n := range append(w.dead, w.nodes...) {
 		n.stop()
 	}
-	w.destination.Close()
+	for _, h := range w.hops {
+		h.Close()
+	}
 	w.resolver.Close()
 }
 
@@ -216,7 +234,7 @@ func (n *node) serve() error {
 		marks = n.marks
 	}
 	sessions, err := ingress.New(ingress.Config{
-		Router: n.rules, Relay: n.relay, Store: marks, Emit: n.saw,
+		Router: rules{}, Relay: n.relay, Store: marks, Emit: n.saw,
 		Message: message.Config{
 			Hostname: "relay.test", LoopTagKeys: [][]byte{[]byte("the key of loop tags")},
 			Store: marks, MarkKeys: [][]byte{[]byte("the key of the marks")}, Once: n.ledger,
@@ -320,20 +338,27 @@ func (w *world) restart(id int) error {
 // members are the other nodes, as a node sees them.
 type members struct{ *node }
 
-// Owner returns the first node that runs.
-func (m members) Owner(mail.Site, string) (string, bool) { return m.first(-1) }
+// Owner returns the first node that runs, from the one on that a Site is of.
+func (m members) Owner(site mail.Site, _ string) (string, bool) { return m.first(site, -1) }
 
 // Next returns the first one without this one.
-func (m members) Next(mail.Site, string) (string, bool) {
-	name, _ := m.first(m.id)
+func (m members) Next(site mail.Site, _ string) (string, bool) {
+	name, _ := m.first(site, m.id)
 	return name, name != ""
 }
 
-func (m members) first(without int) (string, bool) {
+func (m members) first(site mail.Site, without int) (string, bool) {
+	at := 0
+	if m.wide {
+		for _, o := range []byte(site) {
+			at += int(o)
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i, n := range m.nodes {
-		if !n.killed && i != without {
+	for i := range m.nodes {
+		i = (i + at) % len(m.nodes)
+		if n := m.nodes[i]; !n.killed && i != without {
 			return n.name, n == m.node
 		}
 	}
@@ -379,9 +404,11 @@ func (n *node) saw(e mail.Event) {
 // copies returns how many copies of each message each recipient has, by reverse-path and forward-path.
 func (w *world) copies() map[pair]int {
 	all := make(map[pair]int)
-	for _, m := range w.destination.Messages() {
-		for _, f := range m.Forwards {
-			all[pair{m.Reverse, f}]++
+	for _, h := range w.hops {
+		for _, m := range h.Messages() {
+			for _, f := range m.Forwards {
+				all[pair{m.Reverse, f}]++
+			}
 		}
 	}
 	return maps.Clone(all)

@@ -12,11 +12,11 @@ import (
 )
 
 const (
-	// lease is how long an entry is an attempt's alone after its node was last heard of. A sender that tries again
+	// Lease is how long an entry is an attempt's alone after its node was last heard of. A sender that tries again
 	// sooner is put off.
-	lease = 30 * time.Second
+	Lease = 30 * time.Second
 	// renewal is how often the leases of attempts are renewed that wait for their next hops.
-	renewal = lease / 3
+	renewal = Lease / 3
 	// kept is how long an entry is remembered after the last attempt: longer than most senders try (RFC 5321 section
 	// 4.5.4.1).
 	kept = 5 * 24 * time.Hour
@@ -119,7 +119,7 @@ func (l *Ledger) renew(ctx context.Context) {
 	for some := range slices.Chunk(l.underWay(), maxGathered) {
 		calls := make([]mail.LedgerCall, len(some))
 		for i, a := range some {
-			calls[i] = l.call(a, nil, mail.LedgerEvent{Kind: mail.LedgerRenewed, Lease: lease.Milliseconds()})
+			calls[i] = l.call(a, nil, mail.LedgerEvent{Kind: mail.LedgerRenewed, Lease: Lease.Milliseconds()})
 		}
 		l.store.Ledgers(context.WithoutCancel(ctx), calls)
 	}
@@ -182,7 +182,7 @@ func (l *Ledger) tell(ctx context.Context, a *mail.Attempt, of []int, v mail.Led
 // Claim is asked right before the end of data is released. whole says that the message can begin again for some of its
 // recipients. If the answer leaves any open, Settle has to follow.
 func (l *Ledger) Claim(ctx context.Context, a *mail.Attempt, whole bool) mail.LedgerAnswer {
-	c := l.call(a, nil, mail.LedgerEvent{Kind: mail.LedgerClaimed, Lease: lease.Milliseconds(), Whole: whole})
+	c := l.call(a, nil, mail.LedgerEvent{Kind: mail.LedgerClaimed, Lease: Lease.Milliseconds(), Whole: whole})
 	found, degraded := l.store.Ledger(ctx, c.Keys, c.Event)
 	if degraded {
 		l.unguarded(a)

@@ -194,7 +194,7 @@ func TestLedger_LeaseOfANodeThatIsGoneEnds(t *testing.T) {
 		gone.mu.Lock()
 		clear(gone.waiting) // as if it had been killed
 		gone.mu.Unlock()
-		time.Sleep(lease)
+		time.Sleep(Lease)
 		l := New(m, gone.Keys, ignore, time.Now)
 		if answer := l.Claim(t.Context(), attempt(2, "r"), true); len(answer.Open) != 1 || !answer.Outcomes[0].Again {
 			t.Errorf("after the lease: %+v", answer)

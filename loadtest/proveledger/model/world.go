@@ -1,4 +1,4 @@
-package main
+package model
 
 import (
 	"cmp"
@@ -10,7 +10,7 @@ import (
 // What bounds a world. Two recipients are those of one message, or of the messages of two clients.
 const (
 	maxRecipients = 2
-	maxAttempts   = 3
+	maxAttempts   = 4
 	now           = 10 // the time of each event; a lease ends at present or has ended
 	lease         = 10
 	keep          = 1000 // longer than any sender tries again
@@ -25,6 +25,7 @@ const (
 	claimed              // the ledger said deliver, and the end of data is on its way to the next hop, or soon
 	answered             // the next hop's answer is on its way back, or read, and the ledger does not know it yet
 	unheard              // no answer will come, and the ledger does not know it yet
+	halfDone             // the ledger knows, and the other next hop of the message is waited for
 	settled              // the ledger knows, or was told in vain; our reply is on its way to the client, or soon
 	read                 // the client has provably read it, and the ledger does not know it yet
 )
@@ -53,8 +54,22 @@ type attempt struct {
 	reply   answer               // to the client
 	gone    bool                 // the client is not connected any more
 	stalled bool                 // its node stood still for longer than a lease
+	leg     bool                 // it is what one of two next hops does of it; the other one has the same id
 	id      uint8                // the holder of entries
 	of      [maxRecipients]uint8 // the holders of the entries that it answers by
+}
+
+// faces reports whether the node of a leg is that which speaks with the client.
+func (a *attempt) faces() bool { return a.mask == 1 }
+
+// partner returns the other leg of an attempt, -1 if there is none.
+func (w *world) partner(i int) int {
+	for j := range w.attempts {
+		if b := &w.attempts[j]; j != i && b.leg && b.step != free && w.attempts[i].leg && b.id == w.attempts[i].id {
+			return j
+		}
+	}
+	return -1
 }
 
 // isUnderWay reports whether the attempt holds entries and does not know yet what becomes of the message.
@@ -200,8 +215,8 @@ func (w world) canonical() world {
 func (a *attempt) rank() uint64 {
 	n := uint64(a.step)
 	for _, v := range [...]uint8{
-		a.client, a.mask, a.open, uint8(a.answer), uint8(a.stored), uint8(a.reply), bit(a.gone), bit(a.stalled),
-		bit(a.whole),
+		a.client, a.mask, a.open, uint8(a.answer), uint8(a.stored), uint8(a.reply), bit(a.gone) | bit(a.leg)<<1,
+		bit(a.stalled), bit(a.whole),
 	} {
 		n = n<<4 | uint64(v)
 	}

@@ -1,4 +1,4 @@
-package main
+package model
 
 import "strings"
 
@@ -59,14 +59,14 @@ func (m *model) trace(worlds []world, from []int32, at int32) []string {
 		scratch := *m
 		for _, e := range scratch.edges(&worlds[from[here]], nil) {
 			if e.to == worlds[here] {
-				steps = append([]string{e.what}, steps...)
+				steps = append([]string{e.String()}, steps...)
 				break
 			}
 		}
 	}
 	var last []string
 	for _, e := range m.edges(&worlds[at], nil) {
-		last = append(last, e.what)
+		last = append(last, e.String())
 	}
 	return append(steps, "one of: "+strings.Join(last, "; "))
 }

@@ -1,4 +1,4 @@
-package main
+package model
 
 import (
 	"io"
@@ -8,7 +8,7 @@ import (
 
 // TestLedger_HoldsInEveryState searches what is small enough for each commit; make prove-ledger searches more.
 func TestLedger_HoldsInEveryState(t *testing.T) {
-	if !prove(io.Discard, 2) {
+	if !Prove(io.Discard, 2) {
 		t.Error("see make prove-ledger")
 	}
 }
@@ -22,12 +22,15 @@ func TestLedger_MutationsAreCaught(t *testing.T) {
 	for _, m := range mutations {
 		t.Run(m.name, func(t *testing.T) {
 			var found []string
-			for _, b := range []bound{{1, 1, 2, 2}, {2, 2, 2, 1}, {1, 2, 2, 1}, {1, 2, 2, 2}} {
+			for _, b := range []bound{
+				{1, 1, 2, 2, false}, {2, 2, 2, 1, false}, {1, 2, 2, 1, false}, {1, 2, 2, 2, false},
+			} {
 				r := sound()
 				m.weaken(&r)
 				got := search(model{
-					rules: r, clients: b.clients, recipients: b.recipients, attempts: b.attempts, faults: b.faults,
-					only: m.broken,
+					rules: r, clients: b.clients, recipients: b.recipients, attempts: b.attempts, nodes: 2, fan: b.fan,
+					faults: b.faults,
+					only:   m.broken,
 				})
 				if got.broken != "" && strings.Contains(got.broken, m.broken) {
 					t.Log(got.broken, "after", strings.Join(got.trace, ", "))
