@@ -82,7 +82,7 @@ var gateFor = map[string][]string{
 	"go.opentelemetry.io/proto":                  {"cluster/node"},
 	"github.com/emersion/go-smtp":                {"loadtest/...", "bench/...", "tests"},
 	"github.com/emersion/go-sasl":                {"loadtest/...", "bench/...", "tests"},
-	"github.com/emersion/go-msgauth":             {"ingress/message/auth/...", "tests"},
+	"github.com/emersion/go-msgauth":             {"ingress/message/auth/...", "cluster/node", "tests"},
 	"github.com/pires/go-proxyproto":             {"ingress/wire"},
 	"github.com/prometheus/client_golang":        {"cluster/admin"},
 	"github.com/alecthomas/kong":                 {"cluster/command"},

@@ -117,11 +117,7 @@ func (s *session) judgeClient(ctx context.Context, forward mail.Path) error {
 		t.named = true
 		s.beginSPF(ctx)
 		s.client.Introduce(s.conn.Helo)
-		var check client.SPF
-		if t.spf != nil { // a nil *spf.Check must not become an interface
-			check = t.spf
-		}
-		s.client.Sender(t.reverse, check)
+		s.nameSender(ctx)
 	}
 	err := s.client.Judge(ctx, s.isOurPostmaster(forward))
 	if first {
@@ -137,6 +133,16 @@ func (s *session) judgeClient(ctx context.Context, forward mail.Path) error {
 		}
 	}
 	return err
+}
+
+// nameSender begins the look-ups of the reverse-path.
+func (s *session) nameSender(ctx context.Context) {
+	s.beginSPF(ctx)
+	var check client.SPF
+	if s.t.spf != nil { // a nil *spf.Check must not become an interface
+		check = s.t.spf
+	}
+	s.client.Sender(s.t.reverse, check)
 }
 
 // isOurPostmaster reports whether a recipient is a mailbox that every client may reach, and is one of ours.

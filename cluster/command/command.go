@@ -40,6 +40,8 @@ type verbs struct {
 	Serve      serveVerb      `cmd:"" help:"${serve}"`
 	Check      checkVerb      `cmd:"" help:"Validate a configuration and the rules it names."`
 	Explain    explainVerb    `cmd:"" help:"${explain}"`
+	Config     configVerbs    `cmd:"" help:"Settings in force."`
+	Rules      rulesVerbs     `cmd:"" help:"Rules in force."`
 	Dev        devVerb        `cmd:"" help:"${dev}"`
 	DKIM       dkimVerbs      `cmd:"" name:"dkim" help:"Keys that messages are signed with."`
 	Key        keyVerbs       `cmd:"" help:"Keys that secrets are made of: srs.key_file, secret_file."`

@@ -1,10 +1,13 @@
 package command
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"strings"
 
 	"github.com/millrace/millrace/cluster/config"
@@ -23,16 +26,18 @@ const (
 
 type explainVerb struct {
 	configFlag
-	IP   string  `name:"ip" required:"" placeholder:"ADDRESS" help:"The client's address."`
-	Helo *string `placeholder:"NAME" help:"What the client says in EHLO."`
-	From *string `placeholder:"PATH" help:"The reverse-path; '<>' is the null sender."`
-	To   *string `placeholder:"PATH" help:"The forward-path."`
-	On   string  `placeholder:"ADDRESS" help:"The address of the listener that is asked; the first when left out."`
+	IP      string  `name:"ip" required:"" placeholder:"ADDRESS" help:"The client's address."`
+	Helo    *string `placeholder:"NAME" help:"What the client says in EHLO."`
+	From    *string `placeholder:"PATH" help:"The reverse-path; '<>' is the null sender."`
+	To      *string `placeholder:"PATH" help:"The forward-path."`
+	Connect bool    `help:"${explain_connect}"`
+	Message string  `placeholder:"FILE" help:"${explain_message}"`
+	On      string  `placeholder:"ADDRESS" help:"The address of the listener that is asked; the first when left out."`
 	jsonFlag
 }
 
 func (v *explainVerb) run(s streams) int {
-	q, err := v.question()
+	q, err := v.question(s.in)
 	if err != nil {
 		fmt.Fprintln(s.err, "millrace:", err)
 		return exitNoVerdict
@@ -61,8 +66,8 @@ func (v *explainVerb) run(s streams) int {
 	return exitOK
 }
 
-func (v *explainVerb) question() (node.Question, error) {
-	q := node.Question{Helo: inALabels(v.Helo), On: v.On}
+func (v *explainVerb) question(in io.Reader) (node.Question, error) {
+	q := node.Question{Helo: inALabels(v.Helo), On: v.On, Connect: v.Connect}
 	var err error
 	if q.IP, err = netip.ParseAddr(v.IP); err != nil {
 		return q, fmt.Errorf("--ip: %q is not an address", v.IP)
@@ -76,7 +81,33 @@ func (v *explainVerb) question() (node.Question, error) {
 	if q.To != nil && q.To.IsNull() {
 		return q, fmt.Errorf("--to: <> is no recipient")
 	}
-	return q, nil
+	if v.Message == "" {
+		return q, nil
+	}
+	if q.Helo == nil || q.From == nil || q.To == nil {
+		return q, fmt.Errorf("--message needs --helo, --from and --to: it is judged as a client brings it")
+	}
+	q.Message, err = readMessage(v.Message, in)
+	return q, err
+}
+
+// readMessage reads a message from a file, or from in for "-". Where no line of it ends in CRLF the ends are those of a
+// file, and become CRLF; else it is taken as it is, because a client may be refused for it.
+func readMessage(file string, in io.Reader) (text []byte, err error) {
+	if file == "-" {
+		text, err = io.ReadAll(in)
+	} else {
+		text, err = os.ReadFile(file)
+	}
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("--message: %s", config.FileReason(err))
+	case len(text) == 0:
+		return nil, fmt.Errorf("--message: %s is empty", file)
+	case !bytes.Contains(text, []byte("\r\n")):
+		text = bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n"))
+	}
+	return text, nil
 }
 
 // readPath reads a path with or without its angle brackets.
@@ -144,6 +175,12 @@ func printAnswer(w io.Writer, a *node.Answer) {
 			row("note", "this score is greylisted: mail is put off the first time")
 		}
 	}
+	if r := a.Rules; r != nil && a.To != "" {
+		row("rules", "%s", rulesLine(*r))
+		if r.Trouble != "" {
+			row("note", "other nodes may have other rules: %s", r.Trouble)
+		}
+	}
 	for _, step := range a.Steps {
 		row("step", "%s", step)
 	}
@@ -162,6 +199,12 @@ func printAnswer(w io.Writer, a *node.Answer) {
 		for _, h := range way.Hosts {
 			row("host", "%s", hostLine(h))
 		}
+		for i := range way.Contacts {
+			printContact(row, &way.Contacts[i])
+		}
+	}
+	if m := a.Message; m != nil {
+		printJudged(row, m)
 	}
 	for _, note := range a.Notes {
 		row("note", "%s", note)
@@ -172,6 +215,46 @@ func printAnswer(w io.Writer, a *node.Answer) {
 	}
 	if a.Cause != "" {
 		row("cause", "%s", a.Cause)
+	}
+}
+
+// printJudged prints what would become of a message.
+func printJudged(row func(name, format string, args ...any), m *node.Judged) {
+	row("message", "%d octets, %s", m.Octets, cmp.Or(m.Mode, "refused before it is sent"))
+	row("auth", "%s", cmp.Or(m.Auth, "not judged: no policy of the recipient asks for it, or the client is trusted"))
+	for _, line := range []struct{ name, text string }{
+		{"dkim", m.DKIM}, {"policy", m.Policy}, {"override", strings.Join(m.Overrides, ", ")}, {"signed", m.Signed},
+		{"unsigned", m.Unsigned},
+	} {
+		if line.text != "" {
+			row(line.name, "%s", line.text)
+		}
+	}
+	for _, field := range m.Fields {
+		row("field", "%s", field)
+	}
+	for _, other := range m.Opinion {
+		row("opinion", "%s", other)
+	}
+}
+
+// printContact prints how far a session with a next hop came.
+func printContact(row func(name, format string, args ...any), c *node.Contact) {
+	for _, t := range c.Tried {
+		row("tried", "%s %s: %s (%d ms)", t.Host, t.Addr, t.Cause, t.Milliseconds)
+	}
+	if c.Host != "" {
+		tls := "in clear"
+		switch {
+		case c.TLS != "" && c.Verified:
+			tls = fmt.Sprintf("%s, %s, %s, certificate valid for it", c.TLS, c.Cipher, c.KeyExchange)
+		case c.TLS != "":
+			tls = fmt.Sprintf("%s, %s, %s, certificate not verified", c.TLS, c.Cipher, c.KeyExchange)
+		}
+		row("reached", "%s %s from %s, %s", c.Host, c.Addr, c.Source, tls)
+	}
+	for _, said := range c.Said {
+		row("said", "%s at %s: %s", said.Host, said.Verb, said.Reply)
 	}
 }
 

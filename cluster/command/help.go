@@ -22,6 +22,15 @@ func helpTexts() kong.Vars {
 			"its ports and its credentials at next hops. No mail is begun.",
 		"explain": "Tell what would become of a message. Exit code: 0 accept or drop, 1 defer, 2 " +
 			"reject, 3 no verdict.",
+		"explain_connect": "Offer the recipient to the next hop, as far as RCPT and without a message, and print " +
+			"what it says: greeting, EHLO, TLS, MAIL, RCPT.",
+		"explain_message": "A whole message, which is judged and not sent: SPF, DKIM, DMARC, ARC, what would be " +
+			"signed; - reads it from stdin. Needs --helo, --from and --to.",
+		"config_show": "Print the settings that the configuration file has, with their places. What may be a secret " +
+			"is not shown.",
+		"config_effective": "Print what the file leaves out as well, with its default.",
+		"rules_show": "Print the rules that a node with this configuration runs, with their version and origin: with " +
+			"Redis those that the nodes share, else the files. Nothing is changed.",
 		"dev": "Run a node, a name server and destinations of every mood in one process, and show " +
 			"what happens.",
 		"cluster_init": "Make the files that the nodes of a cluster need: a gossip key, an authority, and a" +

@@ -32,7 +32,7 @@ type decoder struct {
 // decode reads data into the struct that v points to. Fields whose key is absent keep their values, the defaults. It
 // reports false if the file is no YAML at all, or one of another shape.
 func (d *decoder) decode(data []byte, v any) bool {
-	d.places = map[string]position{"": {1, 1}}
+	d.places, d.written = map[string]position{"": {1, 1}}, make(map[string]string)
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, second yaml.Node
 	err := dec.Decode(&doc)
@@ -287,6 +287,9 @@ func (d *decoder) scalar(n *yaml.Node, field string) (string, bool) {
 		}
 		return value
 	})
+	if text != n.Value {
+		d.written[field] = n.Value
+	}
 	if ok && text == n.Value && strings.Contains(text, "${") {
 		d.add(field, "has a ${ that is no ${NAME} of letters, digits and underscores")
 		return "", false

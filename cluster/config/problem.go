@@ -106,8 +106,9 @@ type position struct{ line, column int }
 
 // locations knows the place of each field of a configuration file: of its value, or of the key of a section.
 type locations struct {
-	file   string
-	places map[string]position
+	file    string
+	places  map[string]position
+	written map[string]string // what stands there in place of values that come from the environment
 }
 
 // position returns the position of a field or, when it is absent, of the nearest section around it.

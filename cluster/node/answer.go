@@ -13,6 +13,11 @@ type Question struct {
 	From *mail.Path
 	To   *mail.Path
 	On   string // the address of the listener that the client would connect to; "": the first
+	// Connect says that the recipient is offered to the next hop, as far as RCPT.
+	Connect bool
+	// Message is a whole message, with CRLF at the ends of its lines; nil asks about the envelope alone. It needs Helo,
+	// From and To.
+	Message []byte
 }
 
 // The values of Answer.Verdict.
@@ -35,10 +40,12 @@ type Answer struct {
 	Helo    string   `json:"helo,omitempty"`
 	From    string   `json:"from,omitempty"`
 	To      string   `json:"to,omitempty"`
+	Rules   *Rules   `json:"rules,omitempty"` // in force; nil if they were not asked
 	Score   *Scored  `json:"score,omitempty"`
 	Steps   []string `json:"steps,omitempty"`
 	Rule    string   `json:"rule,omitempty"`
 	Ways    []Way    `json:"ways,omitempty"`
+	Message *Judged  `json:"message,omitempty"`
 	Skipped []string `json:"skipped"` // what was not looked at, and why
 	Notes   []string `json:"notes,omitempty"`
 }
@@ -69,6 +76,8 @@ type Way struct {
 	Try     int      `json:"try,omitempty"` // its place in a list that is tried in turn, from 1
 	Site    string   `json:"site,omitempty"`
 	Hosts   []Host   `json:"hosts,omitempty"`
+
+	Contacts []Contact `json:"contacts,omitempty"` // one for each recipient that was offered
 }
 
 // A Host is one host that would be tried.

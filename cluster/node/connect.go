@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/cluster/config"
-	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/egress/hook"
 	"github.com/millrace/millrace/router/leaf/domain"
@@ -249,16 +248,12 @@ func (t *trials) ports(c *config.Config) {
 
 // logins opens a session with each next hop of the rules that has a user, as mail would, and puts it back.
 func (t *trials) logins(p *parts) {
-	relay, err := egress.NewRelay(p.egress)
+	r, err := newReacher(p.egress)
 	if err != nil {
 		t.try("egress", "relay", func(context.Context) error { return err })
 		return
 	}
-	defer func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.ctx), relayShutdown)
-		defer cancel()
-		_ = relay.Shutdown(ctx) // sessions that do not end so end with the process
-	}()
+	defer r.hangUp()
 	n := 0
 	for h := range p.files.rules.NextHops() {
 		if h.User == "" {
@@ -268,14 +263,10 @@ func (t *trials) logins(p *parts) {
 			return
 		}
 		t.try("egress.credentials_file", "login at "+h.String(), func(ctx context.Context) error {
-			tx, err := relay.Begin(ctx, mail.Delivery{
+			_, err := r.reach(ctx, mail.Delivery{
 				NextHop: h, Favoured: true, Client: netip.PrefixFrom(netip.IPv6Loopback(), 128),
-			})
-			if err != nil {
-				return causeOf(err)
-			}
-			tx.Abort()
-			return nil
+			}, nil)
+			return causeOf(err)
 		})
 	}
 }

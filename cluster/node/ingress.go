@@ -8,64 +8,88 @@ import (
 	"github.com/millrace/millrace/ingress"
 	"github.com/millrace/millrace/ingress/client"
 	"github.com/millrace/millrace/ingress/message"
+	"github.com/millrace/millrace/ingress/message/once"
+	"github.com/millrace/millrace/ingress/world"
+	"github.com/millrace/millrace/router/mail"
 )
+
+// An around is what the server of SMTP sessions meets beside the parts of the node: what a running node has of it, and
+// what an explanation puts in its place.
+type around struct {
+	router   ingress.Router
+	relay    ingress.Relay
+	store    world.Store
+	emit     func(mail.Event)
+	rules    func() uint64 // the version of the rules
+	tracer   trace.Tracer
+	ledger   *once.Ledger
+	learning *learning // nil: nothing is learnt
+	look     bool      // the sessions are for an explanation
+}
 
 // makeServer makes the server that answers SMTP sessions. It needs the relay and, where clients are scored, what
 // startScore starts. The error is Problems.
-func (n *Node) makeServer(tracer trace.Tracer) error {
-	p := n.parts
+func (n *Node) makeServer(tracer trace.Tracer) (err error) {
+	n.server, err = n.parts.serverFor(around{
+		router: n.parts.files.rules, relay: n.relay, store: n.parts.store, emit: n.events.Emit, rules: n.rules.version,
+		tracer: tracer, ledger: n.ledger, learning: n.learning,
+	})
+	return err
+}
+
+// serverFor makes the server that answers SMTP sessions, for a node and for an explanation alike. The error is
+// Problems.
+func (p *parts) serverFor(a around) (*ingress.Server, error) {
 	loopTagKeys, err := p.files.secret.derive(labelLoopTag)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	markKeys, err := p.files.secret.derive(labelMark)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	idKeys, err := p.files.secret.derive(labelMessageID)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	d := n.cfg.Deadlines
+	d := p.cfg.Deadlines
 	cfg := ingress.Config{
-		Router: p.files.rules,
-		Relay:  n.relay,
-		Store:  p.store,
-		Emit:   n.events.Emit,
-		Rules:  n.rules.version,
-		Tracer: tracer,
+		Router: a.router,
+		Relay:  a.relay,
+		Store:  a.store,
+		Emit:   a.emit,
+		Rules:  a.rules,
+		Tracer: a.tracer,
 		// What is delivered by us comes from them, and so do the addresses that others write to us at.
 		Addresses: p.egress.Addresses,
 		Rcpt:      time.Duration(d.Rcpt),
-		FanOut:    n.cfg.Limits.FanOut, FanOutPerClient: n.cfg.Limits.FanOutPerClient,
+		FanOut:    p.cfg.Limits.FanOut, FanOutPerClient: p.cfg.Limits.FanOutPerClient,
 		Message: message.Config{
-			Hostname:    n.cfg.Hostname,
+			Hostname:    p.cfg.Hostname,
 			LoopTagKeys: loopTagKeys,
-			HoldWindow:  int64(n.cfg.Limits.HoldWindow),
+			HoldWindow:  int64(p.cfg.Limits.HoldWindow),
 
 			MessageIDKey: idKeys[0],
 
 			Auth:     p.auth,
 			SPF:      p.spf,
-			Store:    p.store,
+			Store:    a.store,
 			MarkKeys: markKeys,
-			Once:     n.ledger,
+			Once:     a.ledger,
 			Data:     time.Duration(d.Data),
 			Commit:   time.Duration(d.Commit),
 			Lend:     time.Duration(d.Lend),
 		},
 	}
-	if l := n.learning; l != nil {
-		cfg.Client = p.clientConfig()
+	if s := p.scoring; s != nil {
+		cfg.Client = client.Config{
+			Score: s.scorer, Limits: s.limits, Greylist: s.greylist, Store: a.store, Look: a.look,
+		}
+	}
+	if l := a.learning; l != nil {
 		cfg.Client.Counts, cfg.Client.Karma = l.rates, l.karma
 	}
 	cfg.Client.Guard = p.guard
-	n.server, err = ingress.New(cfg)
-	return n.cfg.WithLine("", "hostname", err)
-}
-
-// clientConfig returns what is asked about clients, which the configuration has to score, without what learns of them.
-func (p *parts) clientConfig() client.Config {
-	s := p.scoring
-	return client.Config{Score: s.scorer, Limits: s.limits, Greylist: s.greylist, Store: p.store}
+	server, err := ingress.New(cfg)
+	return server, p.cfg.WithLine("", "hostname", err)
 }

@@ -100,14 +100,24 @@ func (l *listeners) failed(log *logger, addr net.Addr, err error) {
 
 // wireConfig returns what a listener is told. The server has to be made before the first session comes.
 func (n *Node) wireConfig(l *config.Listener) wire.Config {
-	limits := n.cfg.Limits
-	trusted := config.Prefixes(l.Networks)
-	handshake := n.parts.files.certificate.public
+	cfg, trusted := n.parts.wireConfig(l, n.listeners), config.Prefixes(l.Networks)
+	cfg.NewSession = func(_ context.Context, client *wire.Client) wire.Session {
+		return n.server.NewSession(client, trusted)
+	}
+	cfg.Emit, cfg.Panicked, cfg.Abort = n.events.Emit, n.log.panicked, n.abortNextHops
+	return cfg
+}
+
+// wireConfig returns what a listener is told without the node that has the sessions, for a node and for an explanation
+// alike.
+func (p *parts) wireConfig(l *config.Listener, all *listeners) wire.Config {
+	limits := p.cfg.Limits
+	handshake := p.files.certificate.public
 	if l.Relay == "trusted" {
-		handshake = n.parts.files.certificate.trusted
+		handshake = p.files.certificate.trusted
 	}
 	return wire.Config{
-		Hostname:    n.cfg.Hostname,
+		Hostname:    p.cfg.Hostname,
 		TLS:         handshake,
 		Implicit:    l.TLS == "implicit",
 		Proxy:       config.Prefixes(l.ProxyProtocol),
@@ -115,17 +125,11 @@ func (n *Node) wireConfig(l *config.Listener) wire.Config {
 		MessageSize: int64(limits.MessageSize),
 		Line:        int(limits.Line),
 		Recipients:  limits.Recipients,
-		Places:      n.listeners.places,
+		Places:      all.places,
 		LoosePaths:  l.Relay == "trusted",
-		Standing:    standingOn(l, n.parts.scoring),
-		Memory:      &n.listeners.memory,
-		Lend:        time.Duration(n.cfg.Deadlines.Lend),
-		NewSession: func(_ context.Context, client *wire.Client) wire.Session {
-			return n.server.NewSession(client, trusted)
-		},
-		Emit:     n.events.Emit,
-		Panicked: n.log.panicked,
-		Abort:    n.abortNextHops,
+		Standing:    standingOn(l, p.scoring),
+		Memory:      &all.memory,
+		Lend:        time.Duration(p.cfg.Deadlines.Lend),
 	}
 }
 

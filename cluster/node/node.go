@@ -249,11 +249,10 @@ func (n *Node) startLedger(relay *egress.Config) error {
 	if !n.cfg.Once {
 		return nil
 	}
-	keys, err := n.parts.files.secret.derive(labelOnce)
-	if err != nil {
+	var err error
+	if n.ledger, err = n.parts.ledgerOn(n.parts.store, n.events.Emit); err != nil {
 		return err
 	}
-	n.ledger = once.New(n.parts.store, once.NewKeys(keys), n.events.Emit, time.Now)
 	relay.Ledger = n.ledger
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})

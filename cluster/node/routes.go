@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/routes"
 	"github.com/millrace/millrace/router"
 )
@@ -16,6 +17,62 @@ const rulesReload = 30 * time.Second
 type ruleSet struct {
 	router *router.Router
 	shared *routes.Routes // nil: the rules files are the rules
+}
+
+// Rules say which rules are in force, and where they come from.
+type Rules struct {
+	Version uint64 `json:"version"` // of the shared rules; 0: files of this node that are not shared, or not yet
+	Digest  string `json:"digest"`  // the same on all nodes that run the same rules; "" without any
+	Origin  string `json:"origin"`  // redis, state folder or files; "" without any
+	Trouble string `json:"trouble,omitempty"`
+	Rules   int    `json:"rules"`
+	Domains int    `json:"domains"`
+}
+
+// A RulesFile is a file of rules.
+type RulesFile struct {
+	Name string `json:"name"`
+	Text string `json:"text"`
+}
+
+// ShowRules returns the rules that a node with this configuration would run if it started now, and with Redis those
+// that the nodes run that follow it. Nothing is changed, here or in Redis.
+func ShowRules(ctx context.Context, c *config.Config) (Rules, []RulesFile, error) {
+	f, err := readFiles(c, c.SharesRules())
+	if err != nil {
+		return Rules{}, nil, err
+	}
+	p, err := build(f, hooks{})
+	if err != nil {
+		return Rules{}, nil, err
+	}
+	defer p.close()
+	shown, err := p.takeRules(ctx)
+	if err != nil {
+		return Rules{}, nil, err
+	}
+	var files []RulesFile
+	for name, text := range f.rules.Files() {
+		files = append(files, RulesFile{name, text})
+	}
+	return shown, files, nil
+}
+
+// takeRules puts the rules in force that the node would run which these are the parts of, if it started now.
+func (p *parts) takeRules(ctx context.Context) (Rules, error) {
+	r := p.files.rules
+	found := routes.Found{Origin: routes.FromFiles, Digest: r.Digest()}
+	if p.cfg.SharesRules() {
+		var err error
+		found, err = routes.Look(ctx, routes.Config{Router: r, Store: p.store, State: string(p.cfg.State)})
+		if err != nil {
+			return Rules{}, p.cfg.WithLine("", "routes", err)
+		}
+	}
+	return Rules{
+		Version: found.Version, Digest: found.Digest, Origin: found.Origin, Trouble: found.Trouble,
+		Rules: r.Len(), Domains: r.Domains(),
+	}, nil
 }
 
 // startRoutes fetches the rules that all nodes share, if they share any. It waits a few seconds for a Redis that does

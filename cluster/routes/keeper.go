@@ -153,6 +153,10 @@ func (k *keeper) chooseFirst(ctx context.Context, files set, head store.RulesHea
 			k.cfg.Log.Error("the rules files cannot be used", "cause", err)
 		}
 	}
+}
+
+// begin compares the set that the node starts with, of chooseFirst, with that in Redis for the first time.
+func (k *keeper) begin(ctx context.Context, files set) {
 	k.check(ctx)
 	if k.current.digest == "" {
 		k.cfg.Log.Error("this node has no rules and is not ready: mail is answered 451 4.3.0 until there are some")

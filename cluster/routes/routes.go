@@ -58,7 +58,9 @@ func (r *Routes) Start(ctx context.Context) error {
 			return err
 		}
 	} else {
-		r.keeper.chooseFirst(asking, r.keeper.startFiles(ctx), head, err)
+		files := r.keeper.startFiles(ctx)
+		r.keeper.chooseFirst(asking, files, head, err)
+		r.keeper.begin(asking, files)
 	}
 	r.keeper.publishStatus()
 	r.started.Store(true)

@@ -307,8 +307,15 @@ func (l *local) greylist(g mail.Triplet, now time.Time) mail.GreylistAnswer {
 	if g.Group == "" {
 		key.client = network.Of(g.Client)
 	}
-	cell, part := l.grey.hold(key)
-	defer part.mu.Unlock()
+	var cell *greyCell
+	if g.Peek {
+		seen := l.grey.get(key)
+		cell = &seen
+	} else {
+		held, part := l.grey.hold(key)
+		defer part.mu.Unlock()
+		cell = held
+	}
 	if cell.until <= at {
 		*cell = greyCell{first: at, until: at + g.Window.Microseconds()}
 	}

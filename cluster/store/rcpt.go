@@ -231,7 +231,7 @@ func (s *shared) greyBatches(triplets []mail.Triplet) []batch {
 		batches, b = batchOf(batches, tag)
 		b.index = append(b.index, i)
 		b.keys = append(b.keys, s.key(tag, kindGrey, t.Key))
-		b.args = append(b.args, millis(t.Delay), max(1, millis(t.Window)), max(1, millis(t.Keep)))
+		b.args = append(b.args, millis(t.Delay), max(1, millis(t.Window)), max(1, millis(t.Keep)), flag(t.Peek))
 	}
 	return batches
 }
@@ -267,12 +267,17 @@ func appendRate(args []any, r *mail.Rate, back bool) []any {
 	if back {
 		return append(args, r.Unit, g.burst, -g.cost, 0)
 	}
-	how := 0
-	if r.Peek {
-		how = 1
-	}
+	how := flag(r.Peek)
 	if r.Happened {
 		how += 2
 	}
 	return append(args, r.Unit, g.burst, g.cost, how)
+}
+
+// flag returns a bool as scripts have it.
+func flag(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }

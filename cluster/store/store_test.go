@@ -317,6 +317,29 @@ var conformance = []struct {
 			t.Errorf("after many more: %q", got)
 		}
 	}},
+	{"a peek at a triplet is not remembered, and tells what an attempt would be told", func(t *testing.T, s *Store) {
+		triplet := mail.Triplet{Client: clientA, Key: "k", Delay: time.Minute, Window: time.Hour, Keep: time.Hour}
+		peeked := triplet
+		peeked.Peek = true
+		now := triplet // comes again at once, and passes then
+		now.Delay = 0
+		if got := greyed(t, s, peeked); got.Passed || got.Wait != time.Minute {
+			t.Errorf("a peek at a triplet that never came: %+v", got)
+		}
+		if got := greyed(t, s, triplet); got.Passed || got.Wait != time.Minute {
+			t.Errorf("the first attempt, behind a peek: %+v", got)
+		}
+		peeked.Delay = 0
+		if got := greyed(t, s, peeked); !got.Passed {
+			t.Errorf("a peek at a triplet whose delay is over: %+v", got)
+		}
+		if got := greyed(t, s, triplet); got.Passed {
+			t.Error("a peek let a triplet pass")
+		}
+		if greyed(t, s, now); !greyed(t, s, triplet).Passed {
+			t.Error("a triplet that has passed is deferred")
+		}
+	}},
 	{"a triplet passes when it comes again after the delay", func(t *testing.T, s *Store) {
 		triplet := mail.Triplet{
 			Client: clientA, Key: "k", Delay: 50 * time.Millisecond, Window: time.Minute, Keep: time.Minute,

@@ -181,6 +181,12 @@ func (d *Dialer) Dial(ctx context.Context, t Target) (Conn, Failures) {
 	return Conn{Tried: w.tried}, w.failed
 }
 
+// Look returns the addresses of a host of t in the order in which Dial tries those that are not marked, and opens
+// nothing. A unix socket has the zero Addr. The error is that which Dial has for the host.
+func (d *Dialer) Look(ctx context.Context, t *Target, host string) ([]netip.Addr, error) {
+	return d.addrs(ctx, t, host)
+}
+
 // addrs returns the addresses of a host in the order to try them. A unix socket has the zero Addr. An address that was
 // written down in place of a name is of the right family.
 func (d *Dialer) addrs(ctx context.Context, t *Target, host string) ([]netip.Addr, error) {

@@ -37,6 +37,9 @@ type Config struct {
 	// as well, and a tenth of the time that it may take in all; 2 s.
 	Reused time.Duration
 	Now    func() time.Time // the clock of Born and LastUsed; nil means time.Now
+	// Heard is called with each reply as it came, and the command or the stage that it is the reply to. It must not
+	// block. nil disables it.
+	Heard func(host, verb string, r mail.Reply)
 
 	tune tuning
 }

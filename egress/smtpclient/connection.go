@@ -211,6 +211,7 @@ func (c *connection) read(verb string) (reply, error) {
 		case err != nil:
 			return reply{}, c.failed(verb, err)
 		case done:
+			c.tell(verb, r)
 			return r, nil
 		}
 		n, err := c.socket.Read(w.in[:])
@@ -224,7 +225,15 @@ func (c *connection) read(verb string) (reply, error) {
 		if r, err = c.ending(err); err != nil {
 			return reply{}, c.failed(verb, err)
 		}
+		c.tell(verb, r)
 		return r, nil
+	}
+}
+
+// tell calls Config.Heard.
+func (c *connection) tell(verb string, r reply) {
+	if heard := c.cfg.Heard; heard != nil {
+		heard(c.target.Host, verb, r.mail())
 	}
 }
 

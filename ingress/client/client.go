@@ -28,18 +28,12 @@ type SPF = score.SPF
 // under way. The caller calls Close.
 func (c *Clients) Arrive(ctx context.Context, addr netip.Addr, name string) Client {
 	a := Client{clients: c, addr: addr}
-	if c.cfg.Score != nil {
-		a.score = c.cfg.Score.Connect(ctx, score.Client{Addr: addr, Name: name})
-	}
-	return a
-}
-
-// Look is Arrive for an explanation: no rate is drawn, no lock on a list is taken, no signal is counted, and Explain
-// tells what silent signals saw. Neither Recipient nor Learn may be called for what it returns.
-func (c *Clients) Look(ctx context.Context, addr netip.Addr) Client {
-	a := Client{clients: c, addr: addr}
-	if c.cfg.Score != nil {
-		a.score = c.cfg.Score.Look(ctx, score.Client{Addr: addr})
+	switch who := (score.Client{Addr: addr, Name: name}); {
+	case c.cfg.Score == nil:
+	case c.cfg.Look:
+		a.score = c.cfg.Score.Look(ctx, who)
+	default:
+		a.score = c.cfg.Score.Connect(ctx, who)
 	}
 	return a
 }
@@ -71,6 +65,9 @@ func (c *Client) Greeting(ctx context.Context) (delay time.Duration, err error) 
 	}
 	if delay, err = c.score.Greeting(ctx); err != nil {
 		c.verdict = c.score.Verdict(ctx)
+	}
+	if c.clients.cfg.Look {
+		delay = 0
 	}
 	return delay, err
 }
@@ -122,7 +119,7 @@ func (c *Client) Judge(ctx context.Context, spared bool) error {
 
 // Tarpit returns how long a refusal of the client is to be held back, and counts the client among those that are.
 func (c *Client) Tarpit() time.Duration {
-	if c.score == nil {
+	if c.score == nil || c.clients.cfg.Look {
 		return 0
 	}
 	return c.score.Tarpit(c.verdict)
@@ -142,14 +139,11 @@ func (c *Client) Reputation() (allowed, knownGood bool) {
 	return c.score.Allowed()&score.ForDMARC != 0, c.score.KnownGood()
 }
 
-// An Explanation tells what Judge and Recipient would do and why.
+// An Explanation tells what the score says of a client and why.
 type Explanation struct {
 	Verdict mail.Verdict
 	Signals []score.Signal // each signal there is, with what it saw
 	Grey    bool           // mail of the client is greylisted
-	Limited *mail.Refusal  // the client is over a rate; nil if it is not
-	Refusal *mail.Refusal  // by the score, or for lists that were not heard; nil if it accepts the client
-	Greeted bool           // the greeting does not refuse the client already
 }
 
 // isAllowed reports whether the allow list speaks for the client where clients share something, or for its score.
@@ -179,19 +173,11 @@ func (c *Client) Limited() error {
 	return nil
 }
 
-// Explain awaits the verdict on a client that Look returned. It is zero if the client has no score.
+// Explain awaits the verdict on a client of a Config with Look. It is zero if the client has no score.
 func (c *Client) Explain(ctx context.Context) Explanation {
 	if c.score == nil {
 		return Explanation{}
 	}
 	v := c.score.Verdict(ctx)
-	refusal := c.score.Refusal(v)
-	if refusal == nil {
-		refusal = c.score.Unsure(v)
-	}
-	_, refused := c.score.Greeting(ctx)
-	return Explanation{
-		Verdict: v, Signals: c.score.Explain(), Grey: c.score.Grey(v), Limited: c.score.Limited(), Refusal: refusal,
-		Greeted: refused == nil,
-	}
+	return Explanation{Verdict: v, Signals: c.score.Explain(), Grey: c.score.Grey(v)}
 }

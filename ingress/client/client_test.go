@@ -125,14 +125,22 @@ func TestClient_Judge(t *testing.T) {
 	}
 }
 
-// Look explains what Judge does and draws no rate.
+// With Look, Judge decides as ever, draws no rate and holds nothing back, and Explain tells why.
 func TestClients_Look(t *testing.T) {
 	s := &store{}
-	clients := newClients(t, s)
-	c := clients.Look(t.Context(), testAddr)
+	cfg := newClients(t, s).cfg
+	cfg.Look = true
+	clients, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := clients.Arrive(t.Context(), testAddr, "")
 	defer c.Close()
+	if err := c.Judge(t.Context(), false); mail.ReplyFor(err).Class() != 5 || c.Tarpit() != 0 {
+		t.Errorf("judged: %v", err)
+	}
 	e := c.Explain(t.Context())
-	if e.Refusal == nil || e.Limited != nil || e.Verdict.Action != mail.VerdictReject || len(e.Signals) == 0 {
+	if e.Verdict.Action != mail.VerdictReject || len(e.Signals) == 0 {
 		t.Errorf("explanation %+v", e)
 	}
 	if n := s.drawn.Load(); n != 0 {

@@ -18,6 +18,9 @@ type Config struct {
 	Counts   *rate.Background // counts refused recipients, and messages for Limits; nil disables that
 	Karma    *karma.Recorder  // learns from what becomes of mail; nil disables that
 	Guard    *rate.Guard      // limits refused recipients without a store; nil disables that
+	// Look makes the clients those of an explanation: no rate of connections is drawn, no lock on a list is taken, no
+	// signal is counted, nothing is held back, and Explain tells what silent signals saw.
+	Look bool
 }
 
 // Validate returns a *mail.FieldError for the first field that cannot be served, or nil.

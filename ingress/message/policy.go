@@ -49,19 +49,22 @@ func (m *Messages) NeedsSPF(route *mail.Route) bool {
 	return policyWantsAuth(route.Policy) || m.maySign(route)
 }
 
-// maySign reports whether mail on this route may be signed. A fixed next hop is known to us or to the rule's author and
-// judges us by other means, so by default only the MX hosts of a domain are worth a signature.
-func (m *Messages) maySign(route *mail.Route) bool {
-	if m.cfg.Auth == nil || !m.cfg.Auth.MaySign() {
-		return false
+// maySign reports whether mail on this route may be signed.
+func (m *Messages) maySign(route *mail.Route) bool { return m.WhyUnsealed(route) == "" }
+
+// WhyUnsealed returns why mail on this route gets no signature of ours, "" if it may. A fixed next hop is known to us
+// or to the rule's author and judges us by other means, so by default only the MX hosts of a domain are worth a
+// signature.
+func (m *Messages) WhyUnsealed(route *mail.Route) string {
+	switch {
+	case m.cfg.Auth == nil || !m.cfg.Auth.MaySign():
+		return "there is no key to sign with"
+	case route.Policy.Seal == mail.SealNever:
+		return "the rule says seal=never"
+	case route.Policy.Seal != mail.SealAlways && route.NextHop.Transport != mail.MX:
+		return "its next hop is a fixed one, and the rule does not say seal=always"
 	}
-	switch route.Policy.Seal {
-	case mail.SealAlways:
-		return true
-	case mail.SealNever:
-		return false
-	}
-	return route.NextHop.Transport == mail.MX
+	return ""
 }
 
 // someSealed reports whether mail of a recipient may be signed, and someUnsealed whether that of one may not be.

@@ -120,6 +120,7 @@ type Triplet struct {
 	Delay  time.Duration // how long attempts are deferred, counted from the first one
 	Window time.Duration // how long a later attempt may pass, counted from the first one; longer than Delay
 	Keep   time.Duration // how long a triplet that passed is remembered, counted from its last attempt
+	Peek   bool          // the attempt is not remembered
 }
 
 // A GreylistAnswer is the answer to a Triplet.

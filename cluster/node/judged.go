@@ -1,0 +1,99 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"strings"
+
+	"github.com/millrace/millrace/router/mail"
+)
+
+// A Judged is what would become of a whole message.
+type Judged struct {
+	Octets    int64    `json:"octets"`              // that were read of it
+	Mode      string   `json:"mode,omitempty"`      // hold, predict or stream; "" if it was refused before
+	Auth      string   `json:"auth,omitempty"`      // results, such as "spf=pass dkim=pass dmarc=pass arc=none"
+	DKIM      string   `json:"dkim,omitempty"`      // the domain of each signature and its result
+	Policy    string   `json:"policy,omitempty"`    // of the author's domain: none, quarantine, reject
+	Overrides []string `json:"overrides,omitempty"` // what overrode a refusal for DMARC
+	Signed    string   `json:"signed,omitempty"`    // what we would sign with
+	Unsigned  string   `json:"unsigned,omitempty"`  // why we would not sign
+	Fields    []string `json:"fields,omitempty"`    // ours above the message, unfolded, from the top
+	Opinion   []string `json:"second_opinion,omitempty"`
+}
+
+// judge returns what became of the message.
+func (e *explanation) judge(ctx context.Context) *Judged {
+	last, _ := e.last()
+	j := &Judged{
+		Octets: last.Octets, Mode: last.Mode.String(), Auth: last.Auth, DKIM: last.Signers, Policy: last.Policy,
+		Signed: last.Signed, Unsigned: last.Unsigned,
+		Fields: fieldsAbove(e.octets, e.q.Message),
+	}
+	for i := range e.events {
+		if o, ok := strings.CutPrefix(e.events[i].Reason, overridden); ok {
+			j.Overrides = append(j.Overrides, o)
+		}
+	}
+	switch {
+	case j.Signed != "" || j.Unsigned != "":
+	case last.Kind != mail.Relayed:
+	case e.looked.Unsealed != "":
+		j.Unsigned = e.looked.Unsealed
+	case last.Mode == mail.ModeStream:
+		j.Unsigned = "it streams: our fields leave before its body is known"
+	default:
+		j.Unsigned = "there is no key for it"
+	}
+	if last.Auth != "" {
+		j.Opinion = secondOpinion(ctx, e.resolver.Plain(), e.q.Message, last.Signers)
+	}
+	return j
+}
+
+// overridden begins the reason of an event that tells what overrode a refusal.
+const overridden = "authentication overridden: "
+
+// fieldsAbove returns the fields that stand above a message in what a next hop gets of it. Fields of the message that
+// were removed are not there any more, so the first one that is begins it.
+func fieldsAbove(sent, message []byte) (fields []string) {
+	first := len(sent)
+	for field := range headerFields(stuffed(message)) {
+		if at := bytes.Index(sent[:first], field); at == 0 || at > 0 && sent[at-1] == '\n' {
+			first = at
+		}
+	}
+	for field := range headerFields(sent[:first]) {
+		fields = append(fields, unfolded(field))
+	}
+	return fields
+}
+
+// headerFields yields the fields of a header section, each with all of its lines.
+func headerFields(section []byte) func(yield func([]byte) bool) {
+	return func(yield func([]byte) bool) {
+		for len(section) > 0 && !bytes.HasPrefix(section, []byte("\r\n")) {
+			end := 0
+			for {
+				n := bytes.Index(section[end:], []byte("\r\n"))
+				if n < 0 {
+					end = len(section)
+					break
+				}
+				end += n + 2
+				if end == len(section) || section[end] != ' ' && section[end] != '\t' {
+					break
+				}
+			}
+			if !yield(section[:end]) {
+				return
+			}
+			section = section[end:]
+		}
+	}
+}
+
+// unfolded returns a field in one line (RFC 5322 section 2.2.3).
+func unfolded(field []byte) string {
+	return strings.Join(strings.Fields(string(field)), " ")
+}
