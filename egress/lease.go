@@ -117,7 +117,7 @@ func (l *lease) take(ctx context.Context, tries int) (full bool, err error) {
 	s, err := l.pool.Get(c, pool.Request{
 		Site: l.at.site, Limits: l.at.limits, Way: l.at.way, Hosts: l.at.hosts,
 		Client: network.Widest(l.d.Client.Addr()), Favoured: l.d.Favoured, Again: l.counted,
-		NotIPv6: l.marks.AvoidsIPv6(&sender),
+		NotIPv6: l.marks.AvoidsIPv6(&sender), Chosen: l.d.Chosen,
 	})
 	end(span, err)
 	if err != nil {

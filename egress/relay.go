@@ -6,6 +6,7 @@ import (
 
 	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/mx"
+	"github.com/millrace/millrace/egress/pool"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -63,17 +64,28 @@ func (r *Relay) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, e
 // maxSites bounds the Sites that Sessions yields one by one.
 const maxSites = 100
 
-// Sessions yields, for each Site that has any, how many sessions are open (those being opened included), how many of
-// these are idle, and how many transactions wait for one. Those with most of them come first; of more than 100 Sites
+// Sessions are those with one Site, or with several.
+type Sessions struct {
+	Site    mail.Site // "" for several
+	Open    int       // those that are being opened included
+	Idle    int       // of these
+	Waiting int       // transactions that wait for one
+	Chosen  bool      // strangers alone chose the Site
+}
+
+// Sessions yields the sessions of each Site that has any. Those with most of them come first; of more than 100 Sites
 // the rest is added up in the last yield, under the Site "". It ends when yield returns false. It takes the pool's
 // lock, so it is for now and then.
-func (r *Relay) Sessions(yield func(site mail.Site, open, idle, waiting int) bool) {
+func (r *Relay) Sessions(yield func(Sessions) bool) {
 	for _, c := range r.local.pool.Sites(maxSites) {
-		if !yield(c.Site, c.Lent+c.Idle, c.Idle, c.Waiting) {
+		if !yield(Sessions{c.Site, c.Lent + c.Idle, c.Idle, c.Waiting, c.Chosen}) {
 			return
 		}
 	}
 }
+
+// SiteStates counts the Sites that mail is held back from. It takes the pool's lock, so it is for now and then.
+func (r *Relay) SiteStates() pool.States { return r.local.pool.States() }
 
 // Adaptations yields how the replies of each Site limit this node: how many sessions and messages per second it gets, 0
 // where nothing limits it, and until when it is suspended, the zero Time if it is not. It ends when yield returns

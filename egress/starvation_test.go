@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/egress/smtptest"
-	"github.com/millrace/millrace/router/mail"
 )
 
 // TestRelay_HoldersOfManyNetworks has 400 clients, none of which shares a network with another, hold what they get of a
@@ -73,8 +72,8 @@ func TestRelay_Sessions(t *testing.T) {
 	defer held.Abort()
 	deliver(t, w, to("one.test"), "b@one.test")
 	var got []string
-	w.relay.Sessions(func(site mail.Site, open, idle, waiting int) bool {
-		got = append(got, fmt.Sprint(site, " ", open, idle, waiting))
+	w.relay.Sessions(func(s Sessions) bool {
+		got = append(got, fmt.Sprint(s.Site, " ", s.Open, s.Idle, s.Waiting))
 		return true
 	})
 	if want := fmt.Sprint(held.d.Site, " 2 1 0"); len(got) != 1 || got[0] != want {

@@ -120,13 +120,14 @@ func TestMetrics_Bounds(t *testing.T) {
 		sites = append(sites, SiteSessions{Site: mail.Site(fmt.Sprint("site", i)), Open: 3, Idle: 1})
 	}
 	m := NewMetrics("v1", Gauges{
-		Connections: func() int64 {
-			return 7
-		}, Hold: func() Hold { return Hold{InUse: 1, Budget: 2, GaveWay: 5} }, Rules: func() int { return 3 },
+		Connections:   func() (now, most int) { return 7, 8 },
+		Hold:          func() Hold { return Hold{InUse: 1, Budget: 2, GaveWay: 5} },
+		Rules:         func() int { return 3 },
 		TLSFallbacks:  func() (classic, clear uint64) { return 8, 9 },
-		Lanes:         twoLanes,
-		EventsDropped: func() uint64 { return 4 }, Sessions: func() []SiteSessions { return sites },
-		Cluster: func() ClusterGauges { return ClusterGauges{Members: 2, Stable: 3, Suspended: 1, Rules: 7} },
+		DNS:           someDNS,
+		EventsDropped: func() uint64 { return 4 },
+		Sessions:      func() []SiteSessions { return sites },
+		Cluster:       func() ClusterGauges { return ClusterGauges{Members: 2, Stable: 3, Suspended: 1, Rules: 7} },
 	})
 	for i := range 10000 {
 		e := mail.Event{

@@ -40,11 +40,16 @@ type parts struct {
 	cleanups cleanups // close the parts
 }
 
+// An observer is told how long something took, and why it failed; nil disables it.
+type observer = func(took time.Duration, err error)
+
 // hooks are what the parts of a running node report to. The zero value reports nothing, for Check and Explain.
 type hooks struct {
 	log         *slog.Logger
 	nodes       func() int                                  // how many nodes share what is in Redis
-	roundTrip   func(took time.Duration, err error)         // after each round trip to Redis
+	roundTrip   observer                                    // told of round trips to Redis
+	query       observer                                    // told of queries to name servers
+	handshake   observer                                    // told of TLS handshakes with destinations
 	listChanged func(zone string, healthy bool, why string) // when the health of a DNS list changes
 }
 
@@ -84,9 +89,11 @@ func (p *parts) makeStore(h hooks) error {
 // when their name servers do not answer.
 const queries = 1024
 
-func (p *parts) makeResolver(hooks) error {
+func (p *parts) makeResolver(h hooks) error {
 	c := p.cfg.DNS
-	r, err := dns.New(dns.Config{Servers: c.Servers, TrustAD: c.TrustAD, Concurrency: queries})
+	r, err := dns.New(dns.Config{
+		Servers: c.Servers, TrustAD: c.TrustAD, Concurrency: queries, Observe: h.query,
+	})
 	if err != nil {
 		return p.cfg.WithLine("dns.", "dns", err)
 	}
@@ -96,7 +103,7 @@ func (p *parts) makeResolver(hooks) error {
 }
 
 // makeEgress fills and validates what egress is told, without the callbacks of a running node.
-func (p *parts) makeEgress(hooks) error {
+func (p *parts) makeEgress(h hooks) error {
 	c := p.cfg
 	policy, ok := egress.ParseTLS(c.Egress.TLS)
 	if !ok {
@@ -131,6 +138,8 @@ func (p *parts) makeEgress(hooks) error {
 			Data:  time.Duration(c.Deadlines.Data),
 			Stall: time.Duration(c.Deadlines.Write),
 			Dot:   time.Duration(c.Deadlines.Commit),
+
+			Handshake: h.handshake,
 		},
 		Limits: egress.Limits{
 			Budget: time.Duration(c.Deadlines.Rcpt), StreamFloor: int64(c.Limits.StreamFloor),

@@ -39,7 +39,10 @@ type certificate struct {
 // handshakes are how clients are met with one certificate. There are no session tickets for strangers: the library
 // sends those of TLS 1.3 before the client has ended its part of the handshake, and some senders break off there and do
 // not come back in clear.
-type handshakes struct{ trusted, public *tls.Config }
+type handshakes struct {
+	trusted, public *tls.Config
+	ends            time.Time // of the certificate
+}
 
 // load reads the files, or makes a self-signed certificate, and returns configurations for use. It changes nothing. The
 // error is a *mail.FieldError of tls.cert or tls.key.
@@ -57,7 +60,7 @@ func (c *certificate) load(now time.Time) (*handshakes, error) {
 	case err != nil:
 		return nil, pairMistake("tls.cert", string(c.cfg.Cert), "tls.key", string(c.cfg.Key), err)
 	}
-	h := &handshakes{trusted: &tls.Config{
+	h := &handshakes{ends: pair.Leaf.NotAfter, trusted: &tls.Config{
 		GetCertificate: c.choose(&pair), MinVersion: tls.VersionTLS12, CipherSuites: suites(),
 	}}
 	h.public = h.trusted.Clone()

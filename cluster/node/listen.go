@@ -28,6 +28,9 @@ func newListeners(l *config.Limits) *listeners {
 	return &listeners{places: newPlaces(l), memory: wire.Memory{Budget: int64(l.HoldBudget)}}
 }
 
+// connections returns how many clients are connected, and how many may be.
+func (l *listeners) connections() (now, most int) { return l.places.Open(), l.places.Most() }
+
 // hold returns what the metrics show of the memory for messages.
 func (l *listeners) hold() admin.Hold {
 	m := &l.memory
@@ -105,6 +108,7 @@ func (n *Node) wireConfig(l *config.Listener) wire.Config {
 		return n.server.NewSession(client, trusted)
 	}
 	cfg.Emit, cfg.Panicked, cfg.Abort = n.events.Emit, n.log.panicked, n.abortNextHops
+	cfg.Handshake = func(took time.Duration, err error) { n.metrics.ObserveHandshake(admin.WithClient, took, err) }
 	return cfg
 }
 

@@ -14,6 +14,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/millrace/millrace/cluster"
+	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/peer"
 	"github.com/millrace/millrace/egress"
@@ -89,6 +90,7 @@ type membership struct {
 	listener net.Listener // for links from other nodes
 	files    atomic.Pointer[clusterFiles]
 	peers    *peer.Client
+	hops     *peer.Server
 	moves    chan struct{}            // holds a token when Sites may have changed their owner
 	prints   atomic.Pointer[[]string] // fingerprints of the cluster's secrets, the one in use first
 	asked    askedSites
@@ -171,7 +173,8 @@ func (n *Node) startCluster() error {
 	n.cleanups.add("cluster", m.cluster.Leave)
 	m.use(files)
 	m.peers, err = peer.NewClient(peer.ClientConfig{
-		TLS: files.client, Name: c.Cluster.Name, Addr: m.cluster.Addr, LastJoined: m.cluster.LastJoined,
+		Handshake: n.observeHop,
+		TLS:       files.client, Name: c.Cluster.Name, Addr: m.cluster.Addr, LastJoined: m.cluster.LastJoined,
 		Shared: c.Redis != nil, Dial: n.sockets().dial,
 		Unreachable: func(node string, until time.Time) {
 			m.cluster.Unreachable(node, until)
@@ -258,12 +261,14 @@ func (n *Node) startPeerServer(tracer trace.Tracer) error {
 	current := m.files.Load().server.Clone()
 	current.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return m.files.Load().server, nil }
 	s, err := peer.NewServer(peer.ServerConfig{
-		TLS: current, Name: n.cfg.Cluster.Name, Beginner: n.relay.Local(), Emit: n.events.Emit, Tracer: tracer,
+		Handshake: n.observeHop,
+		TLS:       current, Name: n.cfg.Cluster.Name, Beginner: n.relay.Local(), Emit: n.events.Emit, Tracer: tracer,
 		HasNextHop: n.rules.router.HasNextHop, Admits: m.cluster.Admits, Panicked: n.log.panicked,
 	})
 	if err != nil {
 		return err
 	}
+	m.hops = s
 	var serving sync.WaitGroup
 	serving.Go(func() { // ends when Shutdown closes the listener
 		if err := s.Serve(linkListener{m.listener, n.sockets()}); err != nil {
@@ -277,6 +282,11 @@ func (n *Node) startPeerServer(tracer trace.Tracer) error {
 	})
 	n.log.say(slog.LevelInfo, "listening", "for", "hops", "addr", m.listener.Addr().String())
 	return nil
+}
+
+// observeHop counts a TLS handshake with another node.
+func (n *Node) observeHop(took time.Duration, err error) {
+	n.metrics.ObserveHandshake(admin.WithNode, took, err)
 }
 
 // suspensions lets the relay suspend a Site on all nodes.

@@ -86,10 +86,15 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 		drain:     drainRequest{made: make(chan struct{})},
 		reloads:   reloads{read: digests(cfg)},
 	}
+	n.reloads.begin(cfg)
 	n.metrics = admin.NewMetrics(opts.Version, n.gauges())
 	n.events = newQueue(ringSize, n.metrics)
 	n.parts, err = build(files, hooks{
-		log: n.log.Logger, nodes: n.members.nodes, roundTrip: n.metrics.ObserveRedis, listChanged: n.log.logListChange,
+		log: n.log.Logger, nodes: n.members.nodes, roundTrip: n.metrics.ObserveRedis, query: n.metrics.ObserveDNS,
+		handshake: func(took time.Duration, err error) {
+			n.metrics.ObserveHandshake(admin.WithDestination, took, err)
+		},
+		listChanged: n.log.logListChange,
 	})
 	if err != nil {
 		return nil, err

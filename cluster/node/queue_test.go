@@ -108,6 +108,9 @@ func TestQueue_Refusals(t *testing.T) {
 			t.Errorf("the metrics do not say %s", want)
 		}
 	}
+	if want := `millrace_anomalies_total{reason="x"} 1`; !strings.Contains(text, "\n"+want+"\n") {
+		t.Errorf("the metrics do not say %s", want)
+	}
 }
 
 // metricsText returns what /metrics shows.

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/config"
 )
 
@@ -20,6 +21,69 @@ type reloads struct {
 	running sync.Mutex               // held by Reload
 	read    map[string][32]byte      // digests of the files that are read at the start alone, by key
 	waiting atomic.Pointer[[]string] // keys whose change takes a restart; nil: none is known
+	last    atomic.Pointer[admin.Reload]
+	keys    atomic.Pointer[[]admin.Date] // when the files of keys were written that are in use
+}
+
+// begin notes that the files were read at the start.
+func (r *reloads) begin(c *config.Config) {
+	keys := keyDates(c)
+	r.keys.Store(&keys)
+	r.last.Store(&admin.Reload{Success: time.Now()})
+}
+
+// state returns what became of reloads.
+func (r *reloads) state() admin.Reload {
+	s := *r.last.Load()
+	if waiting := r.waiting.Load(); waiting != nil {
+		s.Waiting = len(*waiting)
+	}
+	return s
+}
+
+// ended notes what became of a reload that began at begun. The caller holds running.
+func (r *reloads) ended(c *config.Config, begun time.Time, err error) {
+	s := *r.last.Load()
+	s.LastFailed, s.Took = err != nil, time.Since(begun)
+	if err != nil {
+		s.Failed++
+	} else {
+		s.Done++
+		s.Success = time.Now()
+		keys := keyDates(c)
+		r.keys.Store(&keys)
+	}
+	r.last.Store(&s)
+}
+
+// keyDates returns when the files of keys were written. One that cannot be looked at is left out: what needs it fails
+// by itself.
+func keyDates(c *config.Config) (dates []admin.Date) {
+	date := func(use, name string, file config.File) {
+		if info, err := os.Stat(string(file)); file != "" && err == nil {
+			dates = append(dates, admin.Date{Use: use, Name: name, At: info.ModTime()})
+		}
+	}
+	date("secret", "", c.SecretFile)
+	if c.SRS != nil {
+		date("srs", c.SRS.Domain, c.SRS.KeyFile)
+	}
+	if c.TLS != nil {
+		date("client", "", c.TLS.Key)
+	}
+	if c.Cluster != nil {
+		date("cluster", "", c.Cluster.KeyFile)
+		date("cluster certificate", "", c.Cluster.TLS.Key)
+	}
+	if a := c.ARC; a.Seals() {
+		date("arc", a.Domain+" "+a.Selector, a.KeyFile)
+	}
+	if d := c.DKIM; d != nil {
+		for _, s := range append(slices.Clone(d.Relay), d.Domains...) {
+			date("dkim", s.Domain+" "+s.Selector, s.KeyFile)
+		}
+	}
+	return dates
 }
 
 // Reload reads rules, SRS keys, signing keys, certificates, credentials, the limits of Sites and reactions, the secrets
@@ -30,10 +94,12 @@ type reloads struct {
 func (n *Node) Reload(ctx context.Context) error {
 	n.reloads.running.Lock()
 	defer n.reloads.running.Unlock()
+	begun := time.Now()
 	changed, err := n.cfg.Changes()
 	if err == nil {
 		err = n.reload(ctx)
 	}
+	n.reloads.ended(n.cfg, begun, err)
 	if err != nil {
 		n.log.say(slog.LevelError, "reload failed, nothing changed", "cause", err.Error())
 		return err

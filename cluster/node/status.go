@@ -10,9 +10,6 @@ import (
 
 	"github.com/millrace/millrace/cluster"
 	"github.com/millrace/millrace/cluster/admin"
-	"github.com/millrace/millrace/cluster/store"
-	"github.com/millrace/millrace/egress"
-	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -132,67 +129,14 @@ func (m *membership) fitness() (ok bool, detail string) {
 	return true, ""
 }
 
-// sessionsOf returns what the relay keeps with each Site, for the metrics.
-func sessionsOf(relay *egress.Relay) (sites []admin.SiteSessions) {
-	relay.Sessions(func(site mail.Site, open, idle, waiting int) bool {
-		sites = append(sites, admin.SiteSessions{Site: site, Open: open, Idle: idle, Waiting: waiting})
-		return true
-	})
-	return sites
-}
-
-// gauges returns what the metrics read when they are asked for. They may be read as soon as the node has started.
-func (n *Node) gauges() admin.Gauges {
-	g := admin.Gauges{
-		Connections:   func() int64 { return int64(n.listeners.places.Open()) },
-		Hold:          n.listeners.hold,
-		EventsDropped: func() uint64 { return n.events.Dropped() },
-		LinesDropped:  n.log.out.Dropped,
-		SpansDropped:  n.spans.dropped.Load,
-		Sessions:      func() []admin.SiteSessions { return sessionsOf(n.relay) },
-		Rules:         func() int { return n.rules.router.Len() },
-		Store:         func() admin.Store { return storeGauges(n.parts.store.Stats()) },
-		TLSFallbacks:  func() (classic, clear uint64) { return n.relay.TLSFallbacks() },
-		Lanes:         func() [2]admin.Lane { return lanesOf(n.parts.resolver.Lanes()) },
+// ready reports whether all conditions for traffic hold.
+func (n *Node) ready() bool {
+	for _, c := range n.checks() {
+		if ok, _ := c.OK(); !ok {
+			return false
+		}
 	}
-	if n.cfg.Events != nil {
-		g.Posts = func() map[string]int { return n.teller.sender.Waiting() }
-	}
-	if n.cfg.Cluster != nil {
-		g.Cluster = func() admin.ClusterGauges { return n.members.gauges(n.rules.version()) }
-	}
-	return g
-}
-
-// lanesOf returns what the metrics show of the resolver.
-func lanesOf(ours, theirs dns.LaneStats) [2]admin.Lane {
-	lane := func(names string, s dns.LaneStats) admin.Lane {
-		return admin.Lane{Names: names, Asked: s.Asked, Refused: s.Refused, Waiting: s.Waiting}
-	}
-	return [2]admin.Lane{lane("ours", ours), lane("strangers", theirs)}
-}
-
-// gauges returns what the metrics show of the cluster, which the node has joined. rules is the version of the rules.
-func (m *membership) gauges(rules uint64) admin.ClusterGauges {
-	c := m.cluster
-	fit := c.Fitness()
-	return admin.ClusterGauges{
-		Members: c.Nodes(), Stable: c.Stable(), Suspended: len(c.Suspensions()), Rules: rules, Waived: fit.Waived,
-		Out: fit.Out,
-	}
-}
-
-// storeGauges returns what the metrics show of the store.
-func storeGauges(s store.Stats) admin.Store {
-	return admin.Store{
-		Down: s.Down, Connections: s.Connections, Entries: s.Entries,
-		Counts: map[string]uint64{
-			"trips": s.Trips, "failures": s.Failures, "crowded": s.Crowded, "skipped": s.Skipped,
-			"fallbacks": s.Fallbacks,
-			"reloads":   s.Reloads, "refunds": s.Refunds, "opened": s.Opened, "evicted": s.Evicted,
-			"unreplicated": s.Unreplicated,
-		},
-	}
+	return true
 }
 
 // checks returns what /readyz asks.

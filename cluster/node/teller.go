@@ -322,6 +322,9 @@ func (n *Node) startTeller() {
 			n.log.say(slog.LevelWarn, "a receiver of events does not take them", args...)
 		},
 	})
+	for _, r := range c.Receivers {
+		n.metrics.BeginPosts(r.Name, events.Results()...)
+	}
 	go t.run() // ends with close
 	n.teller, n.events.teller = t, t
 	n.cleanups.add("receivers of events", t.close)

@@ -33,6 +33,8 @@ type ClientConfig struct {
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Now is the clock of the pauses after failures and of the age of idle connections. nil means time.Now.
 	Now func() time.Time
+	// Handshake is told how long a TLS handshake took, and why it failed. It must not block; nil disables it.
+	Handshake func(took time.Duration, err error)
 
 	tune tuning
 }

@@ -36,6 +36,7 @@ type link struct {
 	beat time.Duration
 	// onTimeout is called when a read of fill meets its deadline. If it returns nil, fill goes on. nil makes fill end.
 	onTimeout func() error
+	shook     func(took time.Duration, err error) // told of the TLS handshake; nil: no one is
 	head      [frameHeader]byte
 
 	writing sync.Mutex
@@ -206,7 +207,12 @@ func (l *link) greet(ctx context.Context, name string, leaving bool) (g greeting
 	stop := context.AfterFunc(ctx, func() { l.raw.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if t, ok := l.conn.(*tls.Conn); ok {
-		if err := t.Handshake(); err != nil {
+		begun := time.Now()
+		err := t.Handshake()
+		if l.shook != nil {
+			l.shook(time.Since(begun), err)
+		}
+		if err != nil {
 			return g, err
 		}
 	}

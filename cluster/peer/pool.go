@@ -145,6 +145,7 @@ func (c *Client) connect(ctx context.Context, node string) (*clientLink, error) 
 		cfg.ServerName = node
 		return tls.Client(raw, cfg)
 	}))
+	l.shook = c.cfg.Handshake
 	g, err := l.greet(ctx, c.cfg.Name, false)
 	switch {
 	case err != nil:

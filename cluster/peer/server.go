@@ -44,6 +44,8 @@ type ServerConfig struct {
 	Panicked func(v any, stack []byte)
 	// Now is the clock of events. nil means time.Now.
 	Now func() time.Time
+	// Handshake is told how long a TLS handshake took, and why it failed. It must not block; nil disables it.
+	Handshake func(took time.Duration, err error)
 
 	tune tuning
 }
@@ -75,12 +77,17 @@ type Server struct {
 	running  sync.WaitGroup // connections
 	guard    guard
 	watchers sync.WaitGroup // watchBusy
+	begun    atomic.Uint64  // transactions
+	notBegun atomic.Uint64  // of those that were asked for
 
 	mu        sync.Mutex // never held across I/O; guards what follows
 	listeners []net.Listener
 	conns     map[*serverConn]struct{}
 	watching  bool // watchBusy runs
 }
+
+// Asked returns how many of the transactions that other nodes asked for were begun, and how many not.
+func (s *Server) Asked() (begun, notBegun uint64) { return s.begun.Load(), s.notBegun.Load() }
 
 // NewServer returns a Server. The error is that of Validate. Shutdown must be called to end it.
 func NewServer(cfg ServerConfig) (*Server, error) {

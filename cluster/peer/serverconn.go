@@ -71,6 +71,7 @@ type request struct {
 func newServerConn(s *Server, socket net.Conn, secure func(net.Conn) *tls.Conn) *serverConn {
 	c := &serverConn{srv: s, requests: make(chan request)}
 	c.link = newLink(socket, s.cfg.tune.beat, &s.buffers, secure)
+	c.shook = s.cfg.Handshake
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.work.conn = c
 	return c

@@ -169,12 +169,14 @@ func (w *worker) open(body []byte) error {
 	o.d.Leg = &w.leg
 	ctx := w.within(o.budget, commandBudget)
 	if err := w.begin(ctx, o.d); err != nil {
+		c.srv.notBegun.Add(1)
 		w.t.tx = nil
 		w.end(err)
 		err := w.answer(refused, open, func(f fields) fields { return appendLeg(appendRefusal(f, err), &w.leg) })
 		c.transactionEnded()
 		return err
 	}
+	c.srv.begun.Add(1)
 	return w.addRecipient(ctx, open, o.forward)
 }
 

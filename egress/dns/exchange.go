@@ -114,12 +114,16 @@ func (r *Resolver) query(ctx context.Context, t *ticket, s *server, name string,
 	if err := r.lanes.enter(ctx, t, cancel); err != nil {
 		return reply{}, err
 	}
-	t.asker.Come(r.cfg.Now())
+	begun := r.cfg.Now()
+	t.asker.Come(begun)
 	ctx, stop := context.WithTimeout(ctx, r.cfg.tune.timeout)
 	defer stop()
 	got, err := r.send(ctx, s, name, qtype)
 	if r.lanes.leave(t) && err != nil {
 		return reply{}, errGaveWay
+	}
+	if err == nil || !errors.Is(ctx.Err(), context.Canceled) { // else no one waits for it
+		r.cfg.Observe(r.cfg.Now().Sub(begun), err)
 	}
 	return got, err
 }

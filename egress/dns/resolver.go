@@ -40,6 +40,9 @@ type Config struct {
 	Concurrency int
 	// Now reads the wall clock that TTLs run by; nil means time.Now.
 	Now func() time.Time
+	// Observe is told how long a query to a server took, and why it brought no answer. It must not block; nil disables
+	// it.
+	Observe func(took time.Duration, err error)
 
 	tune tuning
 }
@@ -111,6 +114,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Observe == nil {
+		c.Observe = func(time.Duration, error) {}
 	}
 	return c
 }

@@ -2,6 +2,7 @@ package events
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,7 +30,12 @@ const (
 )
 
 // String returns the result in lower case.
-func (r Result) String() string { return [...]string{"sent", "repeated", "dropped"}[r] }
+func (r Result) String() string { return resultNames[r] }
+
+var resultNames = [...]string{"sent", "repeated", "dropped"}
+
+// Results returns the names of all results.
+func Results() []string { return slices.Clone(resultNames[:]) }
 
 // A Config says who is told of events, and how. All fields are required.
 type Config struct {

@@ -15,6 +15,37 @@ type Count struct {
 	Idle    int
 	Waiting int
 	Cooling bool
+	Chosen  bool // strangers alone chose it
+}
+
+// States are numbers of Sites that mail is held back from, by why.
+type States struct {
+	Cooling   int // no new session is opened for a while
+	Suspended int // no mail is sent for a while
+	Slowed    int // to fewer messages per second
+	Limited   int // to fewer sessions
+}
+
+// States counts them as they are now.
+func (p *Pool[C]) States() (s States) {
+	now := p.instant(p.now())
+	for _, t := range p.all() {
+		t.mu.Lock()
+		switch {
+		case t.cooling.IsSuspended():
+			s.Suspended++
+		case t.cooling.IsOn():
+			s.Cooling++
+		}
+		if t.messages.Slowed(now) > 0 {
+			s.Slowed++
+		}
+		if t.sessions.Allowed > 0 {
+			s.Limited++
+		}
+		t.mu.Unlock()
+	}
+	return s
 }
 
 // An Adaptation is what a Site's own replies taught: the connections and the messages per second that it gets, 0 where
@@ -79,7 +110,7 @@ func (t *site[C]) sum() Count {
 	defer t.mu.Unlock()
 	return Count{
 		Site: t.name, Lent: len(t.holders.lent), Idle: len(t.idle), Waiting: int(t.line.waiting.Load()),
-		Cooling: t.cooling.IsOn(),
+		Cooling: t.cooling.IsOn(), Chosen: !t.ours,
 	}
 }
 

@@ -129,6 +129,7 @@ type Request struct {
 	Favoured bool         // exempt from the share
 	Again    bool         // its message had a Slot before, and counts no more
 	NotIPv6  bool         // no connection over IPv6 serves
+	Chosen   bool         // a stranger chose the Site
 }
 
 const (
@@ -243,7 +244,7 @@ func (p *Pool[C]) take(r *Request) (s *Slot[C], w *waiter[C], err error) {
 		return nil, nil, err
 	}
 	defer t.mu.Unlock()
-	t.limits, t.used = r.Limits.orGeneric(), now
+	t.limits, t.used, t.ours = r.Limits.orGeneric(), now, t.ours || !r.Chosen
 	if t.line.waiting.Load() == 0 && t.untilMessage(r, p.instant(now)) == 0 {
 		s, _, err = t.tryNow(r, now)
 		if s != nil {

@@ -35,6 +35,7 @@ type site[C Conn] struct {
 	limits Limits // as configured; see allowed
 	used   time.Time
 	yields bool // to another node: what is done with is closed; see Pool.Yield
+	ours   bool // not strangers alone chose it
 
 	slots   int        // all Slots, lent and idle, full and empty, and the connections that are closing
 	closing int        // connections that are in no Slot any more; see ending

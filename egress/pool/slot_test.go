@@ -289,7 +289,7 @@ func TestPool_Sites(t *testing.T) {
 	p, d := newPool(t), new(dest)
 	for i := range 5 {
 		r := request(9, netA)
-		r.Site = mail.Site(fmt.Sprint("site", i))
+		r.Site, r.Chosen = mail.Site(fmt.Sprint("site", i)), i == 1
 		for n := range i {
 			s := get(t, p, d, r)
 			if n > 0 {
@@ -299,11 +299,12 @@ func TestPool_Sites(t *testing.T) {
 			defer s.Put()
 		}
 	}
-	if got, want := fmt.Sprint(p.Sites(2)), "[{site4 4 0 0 false} {site3 3 0 0 false} { 3 0 0 false}]"; got != want {
+	if got, want := fmt.Sprint(p.Sites(2)), "[{site4 4 0 0 false false} {site3 3 0 0 false false} "+
+		"{ 3 0 0 false false}]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	if got, want := fmt.Sprint(p.Sites(4)), "[{site4 4 0 0 false} {site3 3 0 0 false} {site2 2 0 0 false} {site1 1 "+
-		"0 0 false}]"; got != want {
+	if got, want := fmt.Sprint(p.Sites(4)), "[{site4 4 0 0 false false} {site3 3 0 0 false false} "+
+		"{site2 2 0 0 false false} {site1 1 0 0 false true}]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -40,6 +40,8 @@ type Config struct {
 	// Heard is called with each reply as it came, and the command or the stage that it is the reply to. It must not
 	// block. nil disables it.
 	Heard func(host, verb string, r mail.Reply)
+	// Handshake is told how long a TLS handshake took, and why it failed. It must not block; nil disables it.
+	Handshake func(took time.Duration, err error)
 
 	tune tuning
 }

@@ -307,7 +307,12 @@ func (o opening) handshake(ctx context.Context) error {
 		return o.connError("TLS", context.Cause(ctx))
 	}
 	o.handshakeBegan = time.Now()
-	if err := conn.Handshake(); err != nil {
+	err := conn.Handshake()
+	took := time.Since(o.handshakeBegan)
+	if o.cfg.Handshake != nil {
+		o.cfg.Handshake(took, err)
+	}
+	if err != nil {
 		cause := o.connError("TLS", err)
 		if !o.target.TLS.verified() {
 			return cause
@@ -316,7 +321,7 @@ func (o opening) handshake(ctx context.Context) error {
 		r.Cause = cause
 		return r
 	}
-	o.handshakeTook = time.Since(o.handshakeBegan)
+	o.handshakeTook = took
 	o.tls, o.socket = conn, conn
 	o.wire.secure = true
 	o.secured(conn.ConnectionState())

@@ -16,6 +16,7 @@ type Client struct {
 	addr    netip.Addr   // zero: unknown
 	score   *score.Score // nil: not scored
 	verdict mail.Verdict // of the score, as awaited last
+	tallied bool         // the verdict on the sender of the present transaction was counted
 
 	counted <-chan struct{} // closed when what its last transaction drew is drawn; nil: it drew nothing
 }
@@ -65,6 +66,7 @@ func (c *Client) Greeting(ctx context.Context) (delay time.Duration, err error) 
 	}
 	if delay, err = c.score.Greeting(ctx); err != nil {
 		c.verdict = c.score.Verdict(ctx)
+		c.score.Count(c.verdict)
 	}
 	if c.clients.cfg.Look {
 		delay = 0
@@ -91,6 +93,7 @@ func (c *Client) Introduce(helo string) {
 func (c *Client) Sender(reverse mail.Path, check SPF) {
 	if c.score != nil {
 		c.score.Mail(reverse, check)
+		c.tallied = false
 	}
 }
 
@@ -102,6 +105,10 @@ func (c *Client) Judge(ctx context.Context, spared bool) error {
 		return nil
 	}
 	c.verdict = c.score.Verdict(ctx)
+	if !c.tallied {
+		c.score.Count(c.verdict)
+		c.tallied = true
+	}
 	if r := c.score.Limited(); r != nil {
 		return r
 	}

@@ -38,10 +38,12 @@ type Config struct {
 	NewSession func(ctx context.Context, c *Client) Session
 	// Abort is called when Shutdown's time is up, the ctx of the Sessions has ended and the remaining connections are
 	// closed. It ends what Sessions wait for without regard to their ctx, and must return soon. nil disables it.
-	Abort    func()
-	Emit     func(mail.Event)          // must not block; nil disables events
-	Panicked func(v any, stack []byte) // reports a panic in a Session; nil disables the report
-	Now      func() time.Time          // stamps events; nil means time.Now
+	Abort func()
+	Emit  func(mail.Event) // must not block; nil disables events
+	// Handshake is told how long a TLS handshake took, and why it failed. It must not block; nil disables it.
+	Handshake func(took time.Duration, err error)
+	Panicked  func(v any, stack []byte) // reports a panic in a Session; nil disables the report
+	Now       func() time.Time          // stamps events; nil means time.Now
 
 	tune tuning
 }
@@ -127,6 +129,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Emit == nil {
 		c.Emit = func(mail.Event) {}
+	}
+	if c.Handshake == nil {
+		c.Handshake = func(time.Duration, error) {}
 	}
 	if c.Panicked == nil {
 		c.Panicked = func(any, []byte) {}

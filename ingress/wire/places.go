@@ -107,6 +107,9 @@ func NewPlaces(limits Limits) *Places {
 // Open returns the number of connections that are open now.
 func (p *Places) Open() int { return int(p.open.Load()) }
 
+// Most returns the number of connections that there may be, 0 without a limit.
+func (p *Places) Most() int { return p.limits.Total }
+
 // Pressed reports whether more than four fifths of the places, or of the descriptors, are taken.
 func (p *Places) Pressed() bool {
 	open := p.open.Load()

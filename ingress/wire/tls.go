@@ -62,7 +62,7 @@ func (c *conn) handshake(announced bool) bool {
 	}
 	c.life.writeDue = c.life.readDue
 	_ = c.life.raw.SetWriteDeadline(c.srv.epoch.Add(c.life.writeDue))
-	done := make(chan error, 1)
+	begun, done := c.srv.now(), make(chan error, 1)
 	go func() {
 		defer func() {
 			if v := recover(); v != nil { // a callback of the Config
@@ -77,6 +77,7 @@ func (c *conn) handshake(announced bool) bool {
 	if err == nil && state.Version < tls.VersionTLS12 {
 		err = errors.New("TLS version below 1.2") // RFC 8996
 	}
+	c.srv.cfg.Handshake(c.srv.now()-begun, err)
 	c.life.rw = t
 	if err != nil {
 		c.life.end(unreachable)

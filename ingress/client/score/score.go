@@ -72,6 +72,18 @@ func (k *Score) Verdict(ctx context.Context) mail.Verdict {
 	return k.sum(atMail)
 }
 
+// Count counts a verdict on the client, unless it is for an explanation.
+func (k *Score) Count(v mail.Verdict) {
+	if k.inquiry.looking() {
+		return
+	}
+	at := int(v.Action)
+	if k.Grey(v) {
+		at = len(verdictNames) - 1
+	}
+	k.inquiry.s.verdicts[at].Add(1)
+}
+
 // talkedText is the text of sigEarlyTalker.
 const talkedText = "spoke before it was greeted"
 

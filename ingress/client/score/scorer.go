@@ -25,7 +25,11 @@ type Scorer struct {
 	heldBack    atomic.Int64
 	spoke       [signals]atomic.Uint64
 	unheard     [16]atomic.Uint64 // by the bit of the source
+	verdicts    [len(verdictNames)]atomic.Uint64
 }
+
+// verdictNames are what verdicts are counted by: the actions, and accepted clients whose mail is greylisted.
+var verdictNames = [...]string{"accept", "defer", "reject", "grey"}
 
 // New makes a Scorer. It fails as Config.Validate does and asks nothing yet.
 func New(c Config) (*Scorer, error) {
@@ -68,6 +72,15 @@ func (s *Scorer) Spoke() []Count {
 	counts := make([]Count, 0, signals)
 	for sig := range s.spoke {
 		counts = append(counts, Count{catalogue[sig].name, s.spoke[sig].Load()})
+	}
+	return counts
+}
+
+// Verdicts returns how often each verdict was counted since New.
+func (s *Scorer) Verdicts() []Count {
+	counts := make([]Count, len(verdictNames))
+	for i, name := range verdictNames {
+		counts[i] = Count{name, s.verdicts[i].Load()}
 	}
 	return counts
 }
