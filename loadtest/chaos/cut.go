@@ -141,10 +141,15 @@ func onceHolds(t *trial) {
 	}
 }
 
-// copiesAppear wants that there was something to hold back.
+// copiesAppear wants that there was something to hold back, and that the model of the ledger has no paths to it.
 func copiesAppear(t *trial) {
 	if t.ledger.balance().copies == 0 {
 		t.harmed("no second copy: the cuts show nothing")
+	}
+	e := t.ledger.traces.explain(t.ledger.sent)
+	t.tell("%d of %d messages are no path of the model of the ledger", e.wrong, e.messages)
+	if e.wrong == 0 {
+		t.harmed("without the ledger all messages are paths of its model: it shows nothing")
 	}
 }
 
