@@ -103,14 +103,11 @@ func importedAddresses() (all []string) {
 		}
 	}
 	// what no relay takes
-	for _, foreign := range strings.Fields("info@far.test one@sub.box.test x@absent.test known@relay.test.far.test " +
-		"info%far.test@alias.test one@box.test@far.test a@localhost.far.test x@test sub@sub.relay.test " +
-		"me@example.org " +
-		"far.test!me@alias.test @far.test:x@y.test x@[192.0.2.1] root@localhost.far.test x@elsewhere.test y@far.test " +
-		"x@notbox.test x@box.tests one@xbox.test nobody@box.test nobody@relay.test ghost@alias.test") {
-		all = append(all, foreign)
-	}
-	return all
+	return append(all, strings.Fields("info@far.test one@sub.box.test x@absent.test known@relay.test.far.test "+
+		"info%far.test@alias.test one@box.test@far.test a@localhost.far.test x@test sub@sub.relay.test "+
+		"me@example.org "+
+		"far.test!me@alias.test @far.test:x@y.test x@[192.0.2.1] root@localhost.far.test x@elsewhere.test y@far.test "+
+		"x@notbox.test x@box.tests one@xbox.test nobody@box.test nobody@relay.test ghost@alias.test")...)
 }
 
 // A fate is what becomes of a recipient: the first digit of an answer, and where its mail arrived.
