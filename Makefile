@@ -88,6 +88,13 @@ soak: build tools
 	@$(GO) build -o bin/soak ./loadtest/soak
 	@exec bin/soak -binary bin/millrace $(if $(MINUTES),-minutes $(MINUTES))
 
+# Traces of a cluster in a real OpenTelemetry Collector. It is built once, of ../shared; without that there is none.
+.PHONY: traces
+traces:
+	@test ! -d ../shared || test -x .cache/collector/otelcol || { mkdir -p .cache/collector && \
+		../shared/testbed/build-collector.sh "$(CURDIR)/.cache/collector/otelcol"; }
+	@test ! -d ../shared || $(GO) test -count 1 -tags collector -run Collector ./loadtest/nodes
+
 check:
 	test -z "$$(gofmt -l . | tee /dev/stderr)"
 	$(GO) vet ./...

@@ -76,7 +76,7 @@ var gateFor = map[string][]string{
 	"github.com/miekg/dns":                       {"egress/dns", "egress/dns/dnstest"},
 	"go.yaml.in/yaml":                            {"cluster/config", "tests"},
 	"blitiri.com.ar/go/spf":                      {"ingress/message/auth/spf"},
-	"go.opentelemetry.io/otel":                   {"ingress/...", "egress/...", "cluster/peer", "cluster/node"},
+	"go.opentelemetry.io/otel":                   {"cluster/node"},
 	"go.opentelemetry.io/otel/sdk":               {"cluster/node"},
 	"go.opentelemetry.io/otel/exporters":         {"cluster/node"},
 	"go.opentelemetry.io/proto":                  {"cluster/node"},
@@ -98,7 +98,7 @@ var gateFor = map[string][]string{
 	"github.com/rogpeppe/go-internal/testscript": {"tests"},
 
 	// Spans are made in node, and metrics where their names are.
-	"go.opentelemetry.io/otel/attribute":            {"ingress/...", "egress/...", "cluster/..."},
+	"go.opentelemetry.io/otel/attribute":            {"cluster/..."},
 	"go.opentelemetry.io/otel/metric":               {"cluster/admin"},
 	"go.opentelemetry.io/otel/sdk/metric":           {"cluster/admin"},
 	"go.opentelemetry.io/otel/exporters/prometheus": {"cluster/admin"},

@@ -163,7 +163,7 @@ func TestTheHouseRulesBite(t *testing.T) {
 		},
 		{"a version is the same library", gates, "cluster/store/a.go", importing(`"github.com/redis/go-redis/v9"`), ""},
 		{
-			"a gate may hold what lies below", gates, "ingress/wire/a.go",
+			"a gate may hold what lies below", gates, "cluster/node/a.go",
 			importing(`"go.opentelemetry.io/otel/trace"`), "",
 		},
 		{

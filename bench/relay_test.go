@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -66,7 +67,10 @@ func serve(b testing.TB, dir, extra, routes string) string {
 	b.Helper()
 	file := filepath.Join(dir, "millrace.yaml")
 	text := "hostname: relay.example\npostmaster: ops@elsewhere.example\nroutes: routes.txt\n" +
-		"limits: {connections_per_client: 1000}\nlog: {level: error}\n" + extra
+		"limits: {connections_per_client: 1000}\n" + extra
+	if !strings.Contains(extra, "log:") {
+		text += "log: {level: error}\n"
+	}
 	for name, content := range map[string]string{file: text, filepath.Join(dir, "routes.txt"): routes} {
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 			b.Fatal(err)

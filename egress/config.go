@@ -10,7 +10,7 @@
 // goes back to the pool only when nothing is open on it.
 //
 // Calls between the files go down this list only: relay, handover, local, transaction, once, replay, lease, stream,
-// destination, observe, refusal, resources, span, config.
+// destination, observe, refusal, resources, config.
 package egress
 
 import (
@@ -21,8 +21,6 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
-
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/millrace/millrace/egress/dial"
 	"github.com/millrace/millrace/egress/dns"
@@ -127,9 +125,6 @@ type Config struct {
 
 	// Emit is called with what an operator should see. It must not block. nil disables it.
 	Emit func(mail.Event)
-	// Tracer makes the spans of MX look-up, pool, dial, RCPT, octets and dot, below the span that the context carries.
-	// nil disables them at no cost.
-	Tracer trace.Tracer
 	// Now is the clock that expiries are read from; nil means time.Now.
 	Now func() time.Time
 

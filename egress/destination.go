@@ -55,7 +55,8 @@ func askingFor(ctx context.Context, d *mail.Delivery) context.Context {
 
 // find finds where the next hop of d leads, and refuses a Site that is suspended. Errors are *mail.Refusal.
 func (r *resources) find(ctx context.Context, d *mail.Delivery) (destination, error) {
-	ctx, span := r.span(askingFor(ctx, d), "egress.mx")
+	ctx = askingFor(ctx, d)
+	step := d.Leg.Enter(mail.StepMX)
 	h := d.NextHop
 	at := destination{way: pool.Way{
 		Transport: h.Transport, Port: r.port(h), TLS: uint8(r.policy(h)), User: h.User, Helo: r.cfg.Helo,
@@ -73,7 +74,7 @@ func (r *resources) find(ctx context.Context, d *mail.Delivery) (destination, er
 		at.limits = r.limits(at.site)
 		err = r.suspended(at.site)
 	}
-	end(span, err)
+	d.Leg.Leave(step, err)
 	return at, err
 }
 

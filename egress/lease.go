@@ -6,8 +6,6 @@ import (
 	"os"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/millrace/millrace/egress/dial"
 	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/pool"
@@ -79,12 +77,12 @@ func (l *lease) acquire(ctx context.Context) error {
 			return refusal
 		}
 		dialled := time.Now()
-		c, span := l.span(ctx, "egress.dial")
-		conn, failed := l.dialer.Dial(c, l.target(password))
+		step := l.d.Leg.Enter(mail.StepDial)
+		conn, failed := l.dialer.Dial(ctx, l.target(password))
 		l.tried = conn.Tried
 		l.connects.draw(&l.d, failed.Connects())
 		if conn.Client != nil {
-			l.fill(c, span, conn)
+			l.fill(step, conn)
 			return nil
 		}
 		err := noHost(failed)
@@ -92,7 +90,7 @@ func (l *lease) acquire(ctx context.Context) error {
 		if hurried && err.Unreached {
 			err.Reason = reasonNoTime
 		}
-		end(span, err)
+		l.d.Leg.Leave(step, err)
 		crowded := l.unreachable(ctx, failed, err, hurried)
 		l.discard()
 		if !crowded || tries == maxCrowded || tries >= 0 && mail.IsOver(ctx) {
@@ -113,16 +111,18 @@ func (l *lease) take(ctx context.Context, tries int) (full bool, err error) {
 		return false, err
 	}
 	sender := l.sender(&l.d, "")
-	c, span := l.span(ctx, "egress.pool")
-	s, err := l.pool.Get(c, pool.Request{
+	step := l.d.Leg.Enter(mail.StepPool)
+	s, err := l.pool.Get(ctx, pool.Request{
 		Site: l.at.site, Limits: l.at.limits, Way: l.at.way, Hosts: l.at.hosts,
 		Client: network.Widest(l.d.Client.Addr()), Favoured: l.d.Favoured, Again: l.counted,
 		NotIPv6: l.marks.AvoidsIPv6(&sender), Chosen: l.d.Chosen,
 	})
-	end(span, err)
 	if err != nil {
-		return false, noSession(err)
+		refusal := noSession(err)
+		l.d.Leg.Leave(step, refusal)
+		return false, refusal
 	}
+	l.d.Leg.Leave(step, nil)
 	l.slot, l.counted = s, true
 	conn, full := s.Conn()
 	if full && conn.IsOld() && needsEHLO(&l.d) {
@@ -166,12 +166,15 @@ func (l *lease) hasSpare() bool {
 	return ok
 }
 
-// fill puts a session that was just opened into the slot. span is that of its dialling, with the context c.
-func (l *lease) fill(c context.Context, span trace.Span, conn dial.Conn) {
-	l.handshakeSpan(c, span, conn.Client)
-	note(span, "server.address", conn.Host)
-	note(span, "tls.protocol.version", conn.Client.TLS())
-	end(span, nil)
+// fill puts a session that was just opened into the slot. step is that of its dialling.
+func (l *lease) fill(step int, conn dial.Conn) {
+	if leg := l.d.Leg; leg != nil && leg.Steps != nil {
+		if began, took := conn.Client.Handshake(); !began.IsZero() {
+			leg.Steps.Add(mail.Step{Kind: mail.StepTLS, Began: began, Took: took})
+		}
+		leg.Steps.At(step, conn.Host, conn.Client.Taken().Addr)
+		leg.Leave(step, nil)
+	}
 	l.slot.Fill(pool.Key{Way: l.at.way, Host: conn.Host, Addr: conn.Addr, Source: conn.Source}, conn.Client)
 	l.use(conn.Client, true)
 	l.others = conn.Others

@@ -17,7 +17,9 @@ type guarded struct {
 // commit asks the ledger, releases the end of data for the recipients that do not have the message, and tells the
 // ledger what became of them.
 func (g guarded) commit(ctx context.Context, last mail.Octets) []mail.Outcome {
+	step := g.d.Leg.Enter(mail.StepLedger)
 	answer := g.cfg.Ledger.Claim(ctx, g.attempt, !g.wrote)
+	g.d.Leg.Leave(step, nil)
 	out := answer.Outcomes
 	var released []mail.Outcome
 	switch len(answer.Open) {
@@ -43,8 +45,8 @@ func (g guarded) commit(ctx context.Context, last mail.Octets) []mail.Outcome {
 
 // dot sends the end of data.
 func (g guarded) dot(ctx context.Context, last mail.Octets) []mail.Outcome {
-	c, span, reused := g.beginDot(ctx)
-	return g.finishDot(c, span, reused, g.conn.Commit(c, last))
+	step, reused := g.beginDot()
+	return g.finishDot(ctx, step, reused, g.conn.Commit(ctx, last))
 }
 
 var errNoOutcome = errors.New("no outcome")

@@ -89,7 +89,7 @@ func (e *envelope) replay(ctx context.Context) error {
 	if len(e.accepted) == 0 {
 		return nil
 	}
-	ctx, span := e.span(ctx, "egress.replay")
+	step := e.d.Leg.Enter(mail.StepReplay)
 	asks := e.asked == nil // or a command behind the replay is heard again
 	refusal, broken := e.offer(ctx)
 	for broken != nil {
@@ -109,7 +109,7 @@ func (e *envelope) replay(ctx context.Context) error {
 			e.hearing().heard(refusal)
 		}
 	}
-	end(span, refusal)
+	e.d.Leg.Leave(step, refusal)
 	if refusal == nil {
 		return nil
 	}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"slices"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/smtpclient"
 	"github.com/millrace/millrace/router/mail"
@@ -16,8 +14,6 @@ import (
 // were accepted.
 const maxBroken = 5
 
-var errAborted = errors.New("aborted")
-
 // A transaction is a mail.Transaction at a destination that this node speaks with itself.
 //
 // Its session may change for as long as no octet of the message went out: MAIL and the accepted recipients are replayed
@@ -25,9 +21,9 @@ var errAborted = errors.New("aborted")
 type transaction struct {
 	envelope
 	stream streamed
-	opened bool       // Data was called and did not fail
-	wrote  bool       // Write was called: the message is not in hand any more
-	octets trace.Span // from Data to Commit or Abort; nil if it is not recorded
+	opened bool // Data was called and did not fail
+	wrote  bool // Write was called: the message is not in hand any more
+	send   int  // the step from Data to Commit or Abort
 }
 
 // newTransaction returns a transaction that holds no session yet: acquire gets one.
@@ -68,16 +64,16 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 		t.slot.Park()
 		return r
 	}
-	c, span := t.span(ctx, "egress.rcpt")
+	step := t.d.Leg.Enter(mail.StepRcpt)
 	if !t.begun { // MAIL goes out with this RCPT
 		t.begin()
 	}
-	t.leaveTime(c)
-	err := t.conn.Rcpt(c, forward)
+	t.leaveTime(ctx)
+	err := t.conn.Rcpt(ctx, forward)
 	if err != nil {
-		err = t.retryRcpt(c, forward, err)
+		err = t.retryRcpt(ctx, forward, err)
 	}
-	end(span, err)
+	t.d.Leg.Leave(step, err)
 	if err == nil {
 		t.add(forward)
 		t.slot.Worked()
@@ -167,7 +163,10 @@ func (t *transaction) Stream(ctx context.Context) error {
 	if t.failed != nil {
 		return t.failed
 	}
-	if err := t.stream.take(ctx, t.resources, &t.at, &t.d, t.accepted); err != nil {
+	step := t.d.Leg.Enter(mail.StepPlace)
+	err := t.stream.take(ctx, t.resources, &t.at, &t.d, t.accepted)
+	t.d.Leg.Leave(step, err)
+	if err != nil {
 		return t.fail(err)
 	}
 	return nil
@@ -206,7 +205,7 @@ func (t *transaction) Data(ctx context.Context, form mail.Form) error {
 		}
 	}
 	t.opened = true
-	_, t.octets = t.span(ctx, "egress.octets")
+	t.send = t.d.Leg.Enter(mail.StepSend)
 	return nil
 }
 
@@ -236,8 +235,7 @@ func (t *transaction) Write(o mail.Octets) error {
 		defer cancel()
 		err = t.end(ctx, err)
 	}
-	end(t.octets, err)
-	t.octets = nil
+	t.d.Leg.Leave(t.send, err)
 	return err
 }
 
@@ -251,21 +249,19 @@ func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outco
 	if a := mail.AttemptOf(ctx); a != nil && t.cfg.Ledger != nil && len(a.Keys[0].Recipients) == t.recipients() {
 		return guarded{t, a}.commit(ctx, last)
 	}
-	c, span, reused := t.beginDot(ctx)
-	return t.finishDot(c, span, reused, t.conn.Commit(c, last))
+	step, reused := t.beginDot()
+	return t.finishDot(ctx, step, reused, t.conn.Commit(ctx, last))
 }
 
-// beginDot comes before the end of data. It returns the context and the span of that, and whether the session has
-// carried a message before.
-func (t *transaction) beginDot(ctx context.Context) (c context.Context, span trace.Span, reused bool) {
-	end(t.octets, nil)
-	t.octets = nil
-	c, span = t.span(ctx, "egress.dot")
-	return c, span, t.conn.Messages() > 0
+// beginDot comes before the end of data. It returns the step of that, and whether the session has carried a message
+// before.
+func (t *transaction) beginDot() (step int, reused bool) {
+	t.d.Leg.Leave(t.send, nil)
+	return t.d.Leg.Enter(mail.StepDot), t.conn.Messages() > 0
 }
 
 // finishDot comes after the end of data, of which base is what the session knows. It returns the outcomes.
-func (t *transaction) finishDot(c context.Context, span trace.Span, reused bool, base []mail.Outcome) []mail.Outcome {
+func (t *transaction) finishDot(c context.Context, step int, reused bool, base []mail.Outcome) []mail.Outcome {
 	host, version := t.conn.Host(), t.conn.TLS()
 	for i := range base {
 		o := &base[i]
@@ -281,11 +277,7 @@ func (t *transaction) finishDot(c context.Context, span trace.Span, reused bool,
 	if !old {
 		t.learnFrom(t.slot, &t.d, base)
 	}
-	if len(base) > 0 {
-		end(span, base[0].Cause)
-	} else {
-		end(span, nil)
-	}
+	t.d.Leg.Leave(step, dotError(base))
 	if t.conn.Reusable() && !old {
 		t.giveBack()
 	} else {
@@ -294,11 +286,27 @@ func (t *transaction) finishDot(c context.Context, span trace.Span, reused bool,
 	return t.inOrder(base)
 }
 
+// dotError returns what the end of data ended with, nil if each recipient was taken.
+func dotError(base []mail.Outcome) error {
+	for i := range base {
+		o := &base[i]
+		switch {
+		case o.Reply.Class() == 2:
+		case o.Cause != nil:
+			return o.Cause
+		default:
+			return &mail.Refusal{Reply: o.Reply, Reason: "upstream", Host: o.Host}
+		}
+	}
+	return nil
+}
+
 // Abort ends the transaction without delivering; see mail.Transaction. Where nothing of the message went out, or only
 // whole BDAT chunks, the session is reset and kept.
 func (t *transaction) Abort() {
-	end(t.octets, errAborted)
-	t.octets = nil
+	if t.opened {
+		t.d.Leg.Leave(t.send, nil)
+	}
 	defer t.stream.held.Leave() // behind the session, so that no other stream has to give way for it
 	switch {
 	case t.slot == nil:

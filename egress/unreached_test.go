@@ -94,7 +94,7 @@ func TestHandover_Unreached(t *testing.T) {
 			want: "550 5.1.1"},
 		{name: "the Site is suspended there", before: func(t *testing.T, w *world) {
 			tx := begin(t, w, to("one.test"))
-			tx.slot.Suspend(time.Hour, errAborted)
+			tx.slot.Suspend(time.Hour, errors.New("aborted"))
 			tx.Abort()
 		}, want: "451 4.4.5"},
 	} {

@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/millrace/millrace/ingress/client"
 	"github.com/millrace/millrace/ingress/message"
 	"github.com/millrace/millrace/ingress/report"
@@ -35,7 +33,7 @@ type Config struct {
 	Store   world.Store      // draws the rates of routes; nil disables them
 	Emit    func(mail.Event) // must not block; nil disables events
 	Rules   func() uint64    // the version of the rules that Router knows, for events; nil: 0
-	Tracer  trace.Tracer     // nil disables spans
+	Tracing *mail.Tracing    // nil: nothing is traced
 	Client  client.Config    // who a client is
 	Message message.Config   // what a message is
 	Now     func() time.Time // nil: time.Now
@@ -106,7 +104,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	return &Server{
 		cfg: cfg, clients: clients, messages: messages,
-		reporter: report.Reporter{Emit: cfg.Emit, Tracer: cfg.Tracer, Now: cfg.Now},
+		reporter: report.Reporter{Emit: cfg.Emit, Tracing: cfg.Tracing, Now: cfg.Now},
 		fans:     &fanLimit{most: cmp.Or(cfg.FanOutPerClient, DefaultFanOutPerClient)},
 	}, nil
 }

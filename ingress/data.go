@@ -21,7 +21,7 @@ func (s *session) Data(ctx context.Context) error {
 	if t.relayed == 0 {
 		return nil
 	}
-	if _, err := t.upstream.Renew(t.report.Context(s.lookups.within(ctx))); err != nil {
+	if _, err := t.upstream.Renew(s.lookups.within(ctx)); err != nil {
 		return t.refuseData(publicRefusal(err, t.rcpts))
 	}
 	return nil
@@ -39,7 +39,7 @@ func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 		Route: &message.FirstRelayed(t.rcpts).Route, SPF: t.spf, Asked: t.last, Previous: &s.receipt.Receipt,
 	}, b, &t.upstream, &t.report)
 	defer m.Close() // after a panic
-	e := m.Run(t.report.Context(s.lookups.within(ctx)))
+	e := m.Run(s.lookups.within(ctx))
 	if e.Committed {
 		t.upstream.committed()
 	}

@@ -188,7 +188,7 @@ func (s *session) join(ctx context.Context, ways []message.Recipient, errs []err
 // offerAll offers the ways of a recipient to their next hops, to all at a time, and returns the error of each.
 func (u *upstream) offerAll(ctx context.Context, ways []message.Recipient) []error {
 	u.settle(ctx)
-	ctx, stage := u.t.report.Enter(ctx, mail.StageRcpt)
+	stage := u.t.report.Enter(mail.StageRcpt)
 	defer stage.End(nil)
 	errs := make([]error, len(ways))
 	message.AtATime(len(u.members), func(at int) {
@@ -218,8 +218,14 @@ func (u *upstream) offerAll(ctx context.Context, ways []message.Recipient) []err
 	return errs
 }
 
-// settle has the reverse-path rewritten, if a member needs that, before several ask for it at a time.
+// settle has the reverse-path rewritten, if a member needs that, and the ways written down, before several ask for it
+// at a time.
 func (u *upstream) settle(ctx context.Context) {
+	for i := range u.members {
+		if u.members[i].rcpts > 0 {
+			u.leg(i)
+		}
+	}
 	for i := range u.members {
 		if u.members[i].route.Rewrite {
 			u.t.rewrite(ctx)
@@ -238,7 +244,7 @@ func (u *upstream) beginQuietly(ctx context.Context, at int) error {
 func (u *upstream) renewAll(ctx context.Context) (mail.Transaction, error) {
 	u.fan = nil
 	u.settle(ctx)
-	ctx, stage := u.t.report.Enter(ctx, mail.StageBegin)
+	stage := u.t.report.Enter(mail.StageBegin)
 	errs := make([]error, len(u.members))
 	message.AtATime(len(u.members), func(at int) {
 		m := &u.members[at]

@@ -37,10 +37,12 @@ type transaction struct {
 // Mail opens a mail transaction and waits for nothing.
 func (s *session) Mail(ctx context.Context, reverse mail.Path, p mail.Params) error {
 	s.receipt.settle(false)
-	client := s.conn.Addr.Addr()
 	t := &transaction{session: s, reverse: reverse, params: p}
 	t.upstream.t = t
-	t.report = s.reporter.Begin(ctx, client, s.begun, time.Now())
+	t.report = s.reporter.Begin(report.Beginning{
+		Client: s.conn.Addr, Local: s.conn.Local, Connected: s.begun, Parent: p.Parent,
+	})
+	s.begun = time.Time{}
 	t.client = s.client.Begin(reverse)
 	e := &t.report.Event
 	e.Helo, e.TLS, e.Reverse, e.Rules = s.conn.Helo, s.conn.TLSVersion(), reverse, s.cfg.Rules()

@@ -26,7 +26,7 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	if t.report.Event.Forward.IsNull() {
 		t.report.Event.Forward = forward
 	}
-	ctx = mail.Until(t.report.Context(s.lookups.within(ctx)), t.last.Add(s.cfg.Rcpt))
+	ctx = mail.Until(s.lookups.within(ctx), t.last.Add(s.cfg.Rcpt))
 	r := asked{Recipient: message.Recipient{Forward: forward}}
 
 	if err := s.judgeClient(ctx, forward); err != nil {
@@ -35,7 +35,7 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	if err := s.client.Limited(); err != nil {
 		return t.refuseRcpt(&r.Recipient, err)
 	}
-	if err := s.findRoute(ctx, &r); err != nil {
+	if err := s.findRoute(&r); err != nil {
 		return t.refuseRcpt(&r.Recipient, err)
 	}
 	if r.needsSPF(s.messages) {
@@ -48,14 +48,14 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	answer := t.client.Recipient(ctx, client.Recipient{Forward: forward, Subaddress: r.Route.Policy.Subaddress},
 		func(group []client.Recipient) []client.Recipient { return s.appendPipelined(group, &r.Recipient) })
 	if r.Route.Action == mail.Drop {
-		if err := answer.Await(); err != nil {
+		if err := t.await(answer); err != nil {
 			return t.refuseRcpt(&r.Recipient, err)
 		}
 		s.t.accept(&r.Recipient)
 		return nil
 	}
 	if len(r.others) > 0 {
-		if refused := answer.Await(); refused != nil {
+		if refused := t.await(answer); refused != nil {
 			return t.refuseRcpt(&r.Recipient, refused)
 		}
 		return s.relayToSeveral(ctx, &r)
@@ -66,7 +66,7 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 		m.abort()
 		err = t.upstream.begin(inTurn(ctx, &r.Route), r.Member)
 	}
-	if refused := answer.Await(); refused != nil {
+	if refused := t.await(answer); refused != nil {
 		return t.refuseRcpt(&r.Recipient, refused)
 	}
 	if err == nil {
@@ -80,6 +80,14 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	}
 	s.t.accept(&r.Recipient)
 	return nil
+}
+
+// await awaits what the store knows of a recipient, and returns its refusal.
+func (t *transaction) await(a client.Answer) error {
+	began := time.Now()
+	err := a.Await()
+	t.report.Waited(mail.StepRates, began)
+	return err
 }
 
 // refuseRelayed refuses a recipient that its next hop does not take.
@@ -111,7 +119,7 @@ func (s *session) judgeClient(ctx context.Context, forward mail.Path) error {
 		return nil
 	}
 	t := s.t
-	ctx, stage := t.report.Enter(ctx, mail.StageScore)
+	stage := t.report.Enter(mail.StageScore)
 	first := !t.named
 	if first {
 		t.named = true
@@ -126,6 +134,7 @@ func (s *session) judgeClient(ctx context.Context, forward mail.Path) error {
 		}
 	}
 	t.report.Event.Score, t.report.Event.Signals = s.client.Scored()
+	t.report.Allowed(s.client.AllowedBy)
 	stage.End(err)
 	if err != nil {
 		if d := s.client.Tarpit(); d > 0 {
@@ -166,8 +175,8 @@ func (s *session) beginSPF(ctx context.Context) {
 }
 
 // findRoute asks the rules for the routes of r.
-func (s *session) findRoute(ctx context.Context, r *asked) error {
-	_, stage := s.t.report.Enter(ctx, mail.StageRoute)
+func (s *session) findRoute(r *asked) error {
+	stage := s.t.report.Enter(mail.StageRoute)
 	routes, err := s.cfg.Router.Route(mail.Query{
 		Reverse: s.t.reverse, Forward: r.Forward, Client: widest(s.conn), Trusted: s.trusted,
 	})
@@ -261,7 +270,7 @@ func canShare(messages *message.Messages, trusted bool, a, b *message.Recipient)
 // relayRcpt offers the recipient to the next hop.
 func (u *upstream) relayRcpt(ctx context.Context, r *message.Recipient) error {
 	m := &u.members[r.Member]
-	ctx, stage := u.t.report.Enter(ctx, mail.StageRcpt)
+	stage := u.t.report.Enter(mail.StageRcpt)
 	err := offer(ctx, m.tx, r)
 	stage.End(err)
 	m.lent = false

@@ -26,10 +26,11 @@ func (u *upstream) leg(at int) *mail.Leg {
 	switch {
 	case at == 0:
 		if m.leg = &u.firstLeg[0]; m.leg.NextHop != m.route.NextHop {
-			*m.leg = mail.Leg{NextHop: m.route.NextHop}
+			u.t.report.Way(m.leg, m.route.NextHop)
 		}
 	case m.leg == nil:
-		m.leg = &mail.Leg{NextHop: m.route.NextHop}
+		m.leg = new(mail.Leg)
+		u.t.report.Way(m.leg, m.route.NextHop)
 	}
 	return m.leg
 }

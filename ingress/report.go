@@ -2,10 +2,7 @@ package ingress
 
 import (
 	"errors"
-	"strconv"
 	"time"
-
-	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/millrace/millrace/ingress/message"
 	"github.com/millrace/millrace/router/mail"
@@ -91,20 +88,6 @@ func (t *transaction) emitEnd(end *message.Ending, kind mail.Kind, reply mail.Re
 	t.upstream.noteReplies(end)
 	e.To, e.Legs = t.record.to(t.rcpts, &e, end.Outcomes), t.upstream.legs()
 	t.report.Emit(e)
-	t.report.Attributes(func() []attribute.KeyValue {
-		return []attribute.KeyValue{
-			attribute.String("client.address", t.session.conn.Addr.Addr().String()),
-			attribute.String("smtp.mode", end.Mode.String()),
-			attribute.Int64("smtp.octets", octets),
-			attribute.Int("smtp.recipients", e.Recipients),
-			attribute.Int("smtp.code", reply.Code),
-			attribute.String("smtp.outcome", kind.String()),
-			attribute.String("smtp.auth", e.Auth),
-			attribute.String("server.address", e.Host),
-			// not the rule's pattern, which is the address of a person
-			attribute.String("smtp.rule", e.Rule.File+":"+strconv.Itoa(e.Rule.Line)),
-		}
-	})
 }
 
 // publicRefusal returns a refusal as a stranger may read it. rcpts are the recipients of the transaction, that which it

@@ -109,6 +109,9 @@ func (s *session) Reset() {
 func (s *session) end() {
 	if s.t.spf != nil {
 		s.t.spf.Close()
+		if began, took := s.t.spf.Took(); took > 0 {
+			s.t.report.Took(mail.StepSPF, began, took)
+		}
 	}
 	s.t.report.End()
 	s.t.upstream.end()

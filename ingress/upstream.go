@@ -117,7 +117,7 @@ func (t *transaction) setReverse(ctx context.Context, route *mail.Route, d *mail
 // *mail.Refusal.
 func (u *upstream) begin(ctx context.Context, at int) error {
 	t := u.t
-	ctx, stage := t.report.Enter(ctx, mail.StageBegin)
+	stage := t.report.Enter(mail.StageBegin)
 	d := u.delivery(ctx, at)
 	tx, err := t.session.cfg.Relay.Begin(ctx, d)
 	stage.End(err)
@@ -211,7 +211,7 @@ func (u *upstream) Renew(ctx context.Context) (mail.Transaction, error) {
 		err := u.begin(ctx, 0)
 		return m.tx, err
 	}
-	ctx, stage := u.t.report.Enter(ctx, mail.StageBegin)
+	stage := u.t.report.Enter(mail.StageBegin)
 	err := m.tx.Renew(ctx) // also if nothing was lent: the relay may have taken the session for another client
 	stage.End(err)
 	if err != nil {

@@ -256,10 +256,14 @@ type Public struct {
 	URL  string `yaml:"url"`
 }
 
-// Telemetry says where traces are sent and which share of them is sampled.
+// Telemetry says where traces are sent and which of them are kept.
 type Telemetry struct {
-	OTLP   string  `yaml:"otlp"`
-	Sample float64 `yaml:"sample"`
+	OTLP        string    `yaml:"otlp"`
+	Protocol    string    `yaml:"protocol"` // "http" or "grpc"
+	Sample      float64   `yaml:"sample"`
+	Slow        Duration  `yaml:"slow"`
+	Addresses   string    `yaml:"addresses"`   // "hash" or "drop"
+	Traceparent []Network `yaml:"traceparent"` // clients that may say what their mail is a part of
 }
 
 // Log says which events are logged, where and in which form, and how addresses are written.
@@ -297,7 +301,7 @@ func defaults() *Config {
 			Commit: Duration(9 * time.Minute), Lend: Duration(5 * time.Second),
 		},
 		Drain:     Duration(30 * time.Second),
-		Telemetry: Telemetry{Sample: 0.01},
+		Telemetry: Telemetry{Protocol: "http", Sample: 0.01, Slow: Duration(10 * time.Second), Addresses: "hash"},
 		Log:       Log{Level: "info", Addresses: "plain", Format: "json", Output: "stderr"},
 	}
 }

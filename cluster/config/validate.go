@@ -326,6 +326,16 @@ func (v *validator) admin(c *Config) {
 	if c.Telemetry.Sample < 0 || c.Telemetry.Sample > 1 {
 		v.add("telemetry.sample", fmt.Sprintf("%g is not between 0 and 1", c.Telemetry.Sample))
 	}
+	v.oneOf("telemetry.protocol", c.Telemetry.Protocol, "http", "grpc")
+	v.oneOf("telemetry.addresses", c.Telemetry.Addresses, "hash", "drop")
+	if c.Telemetry.Slow <= 0 {
+		v.add("telemetry.slow", "is zero")
+	}
+	for i, n := range c.Telemetry.Traceparent {
+		if n.Bits() == 0 {
+			v.add(fmt.Sprintf("telemetry.traceparent[%d]", i), "each client could name any trace")
+		}
+	}
 }
 
 func (v *validator) log(l *Log) {

@@ -221,7 +221,7 @@ func (p *parts) makeAuthenticator(hooks) error {
 	if p.auth, err = auth.New(cfg); err != nil {
 		return p.cfg.WithLine("", "authserv_id", err)
 	}
-	if p.spf, err = spf.New(spf.Config{Resolver: p.resolver.Plain()}); err != nil {
+	if p.spf, err = spf.New(spf.Config{Resolver: p.resolver.Plain(), Now: time.Now}); err != nil {
 		return err
 	}
 	return useKeyring(p.cfg, p.auth, p.files.keyring)

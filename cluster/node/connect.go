@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
+
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/egress/hook"
@@ -151,6 +153,12 @@ func (t *trials) collector(c *config.Config) {
 	if c.Telemetry.OTLP == "" {
 		return
 	}
+	if c.Telemetry.Protocol == "grpc" {
+		t.try("telemetry.otlp", "collector", func(ctx context.Context) error {
+			return exportNothing(ctx, &c.Telemetry)
+		})
+		return
+	}
 	t.try("telemetry.otlp", "collector", func(ctx context.Context) error {
 		endpoint, err := exportURL(c.Telemetry.OTLP)
 		if err != nil {
@@ -192,6 +200,17 @@ func (t *trials) syslog(c *config.Config) {
 		}
 		return conn.Close()
 	})
+}
+
+// exportNothing sends an empty export to a collector by gRPC.
+func exportNothing(ctx context.Context, c *config.Telemetry) error {
+	client := otlptracegrpc.NewClient(otlptracegrpc.WithEndpointURL(c.OTLP),
+		otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{}))
+	if err := client.Start(ctx); err != nil {
+		return err
+	}
+	defer func() { _ = client.Stop(ctx) }()
+	return client.UploadTraces(ctx, nil)
 }
 
 // receivers asks each receiver of events whether it is there, with a request that holds no event. Any answer counts but

@@ -24,7 +24,7 @@ func (n *Node) gauges() admin.Gauges {
 		Hold:          n.listeners.hold,
 		EventsDropped: func() uint64 { return n.events.Dropped() },
 		LinesDropped:  n.log.out.Dropped,
-		SpansDropped:  n.spans.dropped.Load,
+		SpansDropped:  n.spansDropped.Load,
 		Sessions:      func() []admin.SiteSessions { return sessionsOf(n.relay) },
 		Sites:         func() map[string]int { return heldBack(n.relay) },
 		Rules:         func() int { return n.rules.router.Len() },

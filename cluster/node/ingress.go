@@ -3,8 +3,6 @@ package node
 import (
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/millrace/millrace/ingress"
 	"github.com/millrace/millrace/ingress/client"
 	"github.com/millrace/millrace/ingress/message"
@@ -21,7 +19,7 @@ type around struct {
 	store    world.Store
 	emit     func(mail.Event)
 	rules    func() uint64 // the version of the rules
-	tracer   trace.Tracer
+	tracing  *mail.Tracing
 	ledger   *once.Ledger
 	learning *learning // nil: nothing is learnt
 	look     bool      // the sessions are for an explanation
@@ -29,10 +27,10 @@ type around struct {
 
 // makeServer makes the server that answers SMTP sessions. It needs the relay and, where clients are scored, what
 // startScore starts. The error is Problems.
-func (n *Node) makeServer(tracer trace.Tracer) (err error) {
+func (n *Node) makeServer(tracing *mail.Tracing) (err error) {
 	n.server, err = n.parts.serverFor(around{
 		router: n.parts.files.rules, relay: n.relay, store: n.parts.store, emit: n.events.Emit, rules: n.rules.version,
-		tracer: tracer, ledger: n.ledger, learning: n.learning,
+		tracing: tracing, ledger: n.ledger, learning: n.learning,
 	})
 	return err
 }
@@ -54,12 +52,12 @@ func (p *parts) serverFor(a around) (*ingress.Server, error) {
 	}
 	d := p.cfg.Deadlines
 	cfg := ingress.Config{
-		Router: a.router,
-		Relay:  a.relay,
-		Store:  a.store,
-		Emit:   a.emit,
-		Rules:  a.rules,
-		Tracer: a.tracer,
+		Router:  a.router,
+		Relay:   a.relay,
+		Store:   a.store,
+		Emit:    a.emit,
+		Rules:   a.rules,
+		Tracing: a.tracing,
 		// What is delivered by us comes from them, and so do the addresses that others write to us at.
 		Addresses: p.egress.Addresses,
 		Rcpt:      time.Duration(d.Rcpt),

@@ -126,6 +126,7 @@ func (p *parts) wireConfig(l *config.Listener, all *listeners) wire.Config {
 		Implicit:    l.TLS == "implicit",
 		Proxy:       config.Prefixes(l.ProxyProtocol),
 		Xclient:     config.Prefixes(l.Xclient),
+		Traceparent: config.Prefixes(p.cfg.Telemetry.Traceparent),
 		MessageSize: int64(limits.MessageSize),
 		Line:        int(limits.Line),
 		Recipients:  limits.Recipients,

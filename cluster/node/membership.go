@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/millrace/millrace/cluster"
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/config"
@@ -253,7 +251,7 @@ func (m *membership) startEndWatch(log *logger) (end func(context.Context) error
 }
 
 // startPeerServer begins to carry out the transactions of other nodes, always here and never at a third node.
-func (n *Node) startPeerServer(tracer trace.Tracer) error {
+func (n *Node) startPeerServer(tracing *mail.Tracing) error {
 	m := n.members
 	if m.alone() {
 		return nil
@@ -262,7 +260,7 @@ func (n *Node) startPeerServer(tracer trace.Tracer) error {
 	current.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return m.files.Load().server, nil }
 	s, err := peer.NewServer(peer.ServerConfig{
 		Handshake: n.observeHop,
-		TLS:       current, Name: n.cfg.Cluster.Name, Beginner: n.relay.Local(), Emit: n.events.Emit, Tracer: tracer,
+		TLS:       current, Name: n.cfg.Cluster.Name, Beginner: n.relay.Local(), Emit: n.events.Emit, Tracing: tracing,
 		HasNextHop: n.rules.router.HasNextHop, Admits: m.cluster.Admits, Panicked: n.log.panicked,
 	})
 	if err != nil {

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/config"
@@ -42,8 +41,9 @@ type Node struct {
 	parts   *parts
 	log     *logger
 	events  *queue
-	spans   spanCounts
 	metrics *admin.Metrics
+
+	spansDropped atomic.Uint64
 
 	members   *membership
 	rules     *ruleSet
@@ -125,7 +125,7 @@ func (n *Node) start() error {
 	logStart(n)
 	n.startQuiet()
 	n.startTeller()
-	tracer, err := n.startTracer()
+	tracing, err := n.startTracing()
 	if err != nil {
 		return err
 	}
@@ -137,20 +137,20 @@ func (n *Node) start() error {
 	if err := n.startCluster(); err != nil {
 		return err
 	}
-	if err := n.startRelay(tracer); err != nil {
+	if err := n.startRelay(); err != nil {
 		return err
 	}
 	if !n.members.alone() {
 		n.cleanups.add("yielding", n.members.startYielding(n.relay))
 		n.cleanups.add("end of certificates", n.members.startEndWatch(n.log))
 	}
-	if err := n.startPeerServer(tracer); err != nil {
+	if err := n.startPeerServer(tracing); err != nil {
 		return err
 	}
 	if err := n.startScore(); err != nil {
 		return err
 	}
-	if err := n.makeServer(tracer); err != nil {
+	if err := n.makeServer(tracing); err != nil {
 		return err
 	}
 	// The admin server starts after what its metrics read, and before clients can connect, so that it answers until the
@@ -206,30 +206,11 @@ func (n *Node) startEvents() error {
 	return nil
 }
 
-// startTracer returns the tracer of all spans. It is nil when the configuration names no collector: then no spans are
-// made.
-func (n *Node) startTracer() (trace.Tracer, error) {
-	exporter := n.opts.spans
-	if exporter == nil {
-		if n.cfg.Telemetry.OTLP == "" {
-			return nil, nil
-		}
-		var err error
-		if exporter, err = newExporter(context.Background(), n.cfg.Telemetry.OTLP); err != nil {
-			return nil, n.cfg.WithLine("", "telemetry.otlp", err)
-		}
-	}
-	tracer, end := newTracer(exporter, &n.spans, n.cfg.Telemetry.Sample, n.cfg.Hostname, n.opts.Version)
-	n.cleanups.add("telemetry", end)
-	return tracer, nil
-}
-
 // startRelay makes the relay, which begins to look after the sessions that it keeps.
-func (n *Node) startRelay(tracer trace.Tracer) error {
+func (n *Node) startRelay() error {
 	cfg := n.parts.egress
 	n.members.connectCluster(&cfg)
 	cfg.Emit = n.events.Emit
-	cfg.Tracer = tracer
 	cfg.Connect = n.sockets().connect
 	err := n.startLedger(&cfg)
 	if err != nil {

@@ -19,7 +19,6 @@ import (
 	"time"
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.uber.org/goleak"
 
 	"github.com/millrace/millrace/cluster/config"
@@ -386,53 +385,6 @@ func TestShutdown_SilentNextHop(t *testing.T) {
 	}
 }
 
-// TestTracer_Spans: the spans of a message are one trace, which its reply names.
-func TestTracer_Spans(t *testing.T) {
-	spans := tracetest.NewInMemoryExporter()
-	kept := &keeper{InMemoryExporter: spans}
-	b := startNode(t, "telemetry: {sample: 1}", kept)
-	reply := b.dial(t).send("info@example.com")
-	e := <-b.seen
-	if err := b.Shutdown(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if !strings.HasSuffix(reply, " id="+e.Trace.String()) {
-		t.Errorf("reply %q, event %s", reply, e.Trace)
-	}
-	names := make(map[string]bool)
-	for _, s := range kept.all {
-		if s.SpanContext.TraceID().String() != e.Trace.String() {
-			t.Errorf("span %s is of another trace", s.Name)
-		}
-		for _, a := range s.Attributes {
-			if strings.Contains(a.Value.String(), "canary") {
-				t.Errorf("span %s holds octets of the message", s.Name)
-			}
-			if strings.Contains(a.Value.String(), "@") {
-				t.Errorf("span %s holds an address: %s=%s", s.Name, a.Key, a.Value.String())
-			}
-		}
-		if strings.Contains(s.Status.Description, "@") {
-			t.Errorf("span %s holds an address: %s", s.Name, s.Status.Description)
-		}
-		names[s.Name] = true
-	}
-	if len(names) < 5 {
-		t.Errorf("spans: %v", names)
-	}
-}
-
-// A keeper keeps the spans of an exporter that forgets them when it is shut down.
-type keeper struct {
-	*tracetest.InMemoryExporter
-	all tracetest.SpanStubs
-}
-
-func (k *keeper) Shutdown(ctx context.Context) error {
-	k.all = k.GetSpans()
-	return k.InMemoryExporter.Shutdown(ctx)
-}
-
 // TestShutdown_DeadCollector: a collector that does not take spans holds up no mail and does not delay the end.
 func TestShutdown_DeadCollector(t *testing.T) {
 	for _, tt := range []struct {
@@ -467,7 +419,7 @@ func TestShutdown_DeadCollector(t *testing.T) {
 			if tt.deadline && !late || err != nil && (!late || !strings.Contains(err.Error(), "telemetry")) {
 				t.Errorf("got %v", err)
 			}
-			if n := b.spans.dropped.Load(); n == 0 && !late {
+			if n := b.spansDropped.Load(); n == 0 && !late {
 				t.Error("no span was lost")
 			}
 		})

@@ -11,9 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"go.opentelemetry.io/otel/propagation"
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -38,8 +35,9 @@ type ServerConfig struct {
 	// Emit is called with an event for refused peers, one for each address and minute. It must not block. nil disables
 	// it.
 	Emit func(mail.Event)
-	// Tracer makes a span of each transaction, below that of the node that it came from. nil disables it.
-	Tracer trace.Tracer
+	// Tracing makes a trace of each transaction, which goes on from that of the node that it came from. nil: nothing is
+	// traced.
+	Tracing *mail.Tracing
 	// Panicked is called with the value and stack of a panic in a transaction. nil disables it.
 	Panicked func(v any, stack []byte)
 	// Now is the clock of events. nil means time.Now.
@@ -272,15 +270,4 @@ func (s *Server) all() []*serverConn {
 		all = append(all, c)
 	}
 	return all
-}
-
-// startSpan begins the span of a transaction below the one that traceparent names. The span is nil without a Tracer.
-func (s *Server) startSpan(ctx context.Context, traceparent string) (context.Context, trace.Span) {
-	if s.cfg.Tracer == nil {
-		return ctx, nil
-	}
-	if traceparent != "" {
-		ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": traceparent})
-	}
-	return s.cfg.Tracer.Start(ctx, "peer.transaction", trace.WithSpanKind(trace.SpanKindServer))
 }

@@ -6,9 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"go.opentelemetry.io/otel/propagation"
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -55,7 +52,7 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 		if k == rcpt {
 			return appendRecipient(f, forward, budget(until))
 		}
-		o := opening{d: t.d, forward: forward, traceparent: traceparent(ctx), budget: budget(until)}
+		o := opening{d: t.d, forward: forward, traceparent: traceparent(t.d.Leg), budget: budget(until)}
 		return o.append(f)
 	})
 	if err != nil {
@@ -76,14 +73,12 @@ func (t *transaction) Rcpt(ctx context.Context, forward mail.Path) error {
 	return nil
 }
 
-// traceparent returns the W3C form of the span that ctx carries, "" without one.
-func traceparent(ctx context.Context) string {
-	if !trace.SpanContextFromContext(ctx).IsValid() {
+// traceparent returns what the owner's trace goes on from, "" where nothing is traced.
+func traceparent(leg *mail.Leg) string {
+	if leg == nil || leg.Steps == nil {
 		return ""
 	}
-	carrier := propagation.MapCarrier{}
-	propagation.TraceContext{}.Inject(ctx, carrier)
-	return carrier["traceparent"]
+	return leg.Steps.Parent.String()
 }
 
 // budget returns how long the peer may take until a deadline, 0 for no deadline.

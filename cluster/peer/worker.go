@@ -7,9 +7,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -33,8 +30,7 @@ type ownedTransaction struct {
 	failed       error            // what ended it before the end of data
 	accepted     int              // recipients
 	lines        lineScan         // of the message so far
-	ctx          context.Context  // with the span
-	span         trace.Span       // nil without a tracer
+	trace        *mail.Trace      // nil where nothing is traced
 }
 
 // run carries out frames until there are no more, or until one is an error.
@@ -138,7 +134,7 @@ func (w *worker) within(budget, otherwise time.Duration) context.Context {
 	if budget <= 0 {
 		budget = otherwise
 	}
-	return mail.Until(w.t.ctx, time.Now().Add(budget))
+	return mail.Until(w.conn.ctx, time.Now().Add(budget))
 }
 
 func (w *worker) open(body []byte) error {
@@ -164,8 +160,8 @@ func (w *worker) open(body []byte) error {
 		return err
 	}
 	w.t.begun, w.t.declaresUTF8 = true, o.d.Params.SMTPUTF8
-	w.t.ctx, w.t.span = c.srv.startSpan(c.ctx, o.traceparent)
-	w.leg = mail.Leg{}
+	w.leg = mail.Leg{NextHop: o.d.NextHop}
+	w.beginTrace(&o)
 	o.d.Leg = &w.leg
 	ctx := w.within(o.budget, commandBudget)
 	if err := w.begin(ctx, o.d); err != nil {
@@ -204,6 +200,7 @@ func (w *worker) addRecipient(ctx context.Context, to kind, forward mail.Path) e
 		return w.t.tx.Rcpt(ctx, forward)
 	}()
 	if err != nil {
+		w.t.noteRefused(err)
 		return w.answer(refused, to, func(f fields) fields {
 			return appendLeg(appendRefusal(f.flag(fBegun, true), err), &w.leg)
 		})
@@ -315,6 +312,7 @@ func (w *worker) commit(body []byte) error {
 		return errGone
 	}
 	out := w.release(&p)
+	w.t.noteOutcomes(out)
 	w.end(out[0].Cause)
 	err = w.answer(outcomes, commit, func(f fields) fields { return appendLeg(appendOutcomes(f, out), &w.leg) })
 	w.conn.transactionEnded()
@@ -331,7 +329,7 @@ func (w *worker) release(p *piece) (out []mail.Outcome) {
 	if budget <= 0 {
 		budget = commitBudget
 	}
-	ctx := mail.Until(context.WithoutCancel(w.t.ctx), time.Now().Add(min(budget, time.Hour)))
+	ctx := mail.Until(context.WithoutCancel(w.conn.ctx), time.Now().Add(min(budget, time.Hour)))
 	if a := w.t.attempt; a != nil && len(a.Keys[0].Recipients) == w.t.accepted {
 		ctx = mail.WithAttempt(ctx, a)
 	}
@@ -366,14 +364,11 @@ func (w *worker) abortTransaction() {
 	tx.Abort()
 }
 
-// end ends the transaction and its span, and leaves the message undelivered if the transaction is open.
+// end ends the transaction and its trace, and leaves the message undelivered if the transaction is open.
 func (w *worker) end(err error) {
 	w.abortTransaction()
-	if w.t.span != nil {
-		if err != nil {
-			w.t.span.SetStatus(codes.Error, "failed") // the text of err may hold addresses
-		}
-		w.t.span.End()
+	if w.t.trace != nil {
+		w.endTrace(err)
 	}
 	w.t = ownedTransaction{}
 	w.segments = [1][]byte{}

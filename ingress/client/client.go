@@ -137,6 +137,15 @@ func (c *Client) Scored() (total float64, signals string) {
 	return c.verdict.Score, score.Signals(c.verdict)
 }
 
+// AllowedBy returns where the entry of an allow list stands that speaks for the client, "" without one. The answer is
+// in after Judge.
+func (c *Client) AllowedBy() string {
+	if c.score == nil {
+		return ""
+	}
+	return c.score.AllowedBy()
+}
+
 // Reputation reports what local knowledge says for the client: whether an entry of the allow list that
 // says dmarc speaks for it, and whether its network is known good.
 func (c *Client) Reputation() (allowed, knownGood bool) {

@@ -90,7 +90,7 @@ func (m *Messages) Begin(e Envelope, body *wire.Body, up Upstream, r *report.Tra
 // whole and leaves in one write. A larger one streams: what is decided at its end decides whether the end of data
 // follows.
 func (m *Message) Run(ctx context.Context) Ending {
-	walk, octets := m.report.Enter(ctx, mail.StageOctets)
+	walk, octets := ctx, m.report.Enter(mail.StageOctets)
 
 	// Read the window, and refuse a loop: all of a small message, the header section of one that is judged.
 	if err := m.readWindow(walk); err != nil {
@@ -127,7 +127,8 @@ func (m *Message) Run(ctx context.Context) Ending {
 	if err := m.body.Committing(); err != nil {
 		return m.failed(walk, report.Stage{}, err)
 	}
-	ctx, commit := m.report.Enter(m.untilReply(context.WithoutCancel(ctx)), mail.StageCommit)
+	commit := m.report.Enter(mail.StageCommit)
+	ctx = m.untilReply(context.WithoutCancel(ctx))
 	ctx, attempt := m.attempt(ctx)
 	tally := tally{m.Recipients, m.report}
 	outcomes := tally.complete(m.tx.Commit(ctx, piece))
@@ -205,7 +206,7 @@ func (m *Message) finish(ctx context.Context) error {
 	if m.auth == nil {
 		return nil
 	}
-	ctx, span := m.report.Part(ctx, "smtp.auth")
+	step := m.report.Part(mail.StepAuth)
 	decision := m.auth.Finish(ctx)
 	event := &m.report.Event
 	event.Auth, event.Signers, event.Policy = decision.Summary, decision.Signers, decision.Policy
@@ -219,11 +220,11 @@ func (m *Message) finish(ctx context.Context) error {
 		m.report.Anomaly("body hash foretold wrongly", m.predictions.recordWrong(ctx, m.auth, m.Client.Addr.Addr()))
 	}
 	if decision.Refusal == nil {
-		report.EndPart(span, nil)
+		m.report.EndPart(step, nil)
 		return nil
 	}
 	m.ours = decision.Refusal
-	report.EndPart(span, decision.Refusal)
+	m.report.EndPart(step, decision.Refusal)
 	return decision.Refusal
 }
 
@@ -266,8 +267,8 @@ func (m *Message) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, stage := m.report.Enter(mail.Until(ctx, time.Now().Add(m.cfg.Data)), mail.StageData)
-	err = m.tx.Data(ctx, m.body.Form())
+	stage := m.report.Enter(mail.StageData)
+	err = m.tx.Data(mail.Until(ctx, time.Now().Add(m.cfg.Data)), m.body.Form())
 	stage.End(err)
 	return err
 }

@@ -1,61 +1,51 @@
 package report
 
 import (
-	"context"
 	"errors"
 	"net/netip"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/trace"
-
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A Reporter is where the reports of a node go. All fields but Tracer are required.
+// A Reporter is where the reports of a node go. All fields but Tracing are required.
 type Reporter struct {
-	Emit   func(mail.Event) // must not block
-	Tracer trace.Tracer     // nil disables spans
-	Now    func() time.Time // stamps events
+	Emit    func(mail.Event) // must not block
+	Tracing *mail.Tracing    // nil: nothing is traced
+	Now     func() time.Time // stamps events
 }
 
 // A Transaction is the report of one mail transaction. Its methods are called by one goroutine at a time.
 type Transaction struct {
 	Event mail.Event // what is known so far; Kind, Time and what differs between events is set as one is emitted
 
-	to   *Reporter
-	span trace.Span // nil without a tracer
+	to    *Reporter
+	trace *mail.Trace // nil where nothing is traced
 }
 
-// Begin returns the report of a transaction that began at begun, on a connection that client opened at connected. The
-// transaction's id is the trace's where there is one, and random elsewhere.
-func (r *Reporter) Begin(ctx context.Context, client netip.Addr, connected, begun time.Time) Transaction {
+// A Beginning is what is known of a transaction as it begins.
+type Beginning struct {
+	Client, Local netip.AddrPort
+	Connected     time.Time   // when the connection was opened; zero if it had a transaction before
+	Parent        mail.Parent // what the client says it is a part of; zero for nothing
+}
+
+// Begin returns the report of a transaction that begins now. Its id is that of its trace.
+func (r *Reporter) Begin(b Beginning) Transaction {
 	t := Transaction{to: r}
-	if r.Tracer != nil {
-		_, t.span = r.Tracer.Start(ctx, "smtp.transaction", trace.WithSpanKind(trace.SpanKindServer),
-			trace.WithTimestamp(begun))
-		t.Event.Trace = mail.TraceID(t.span.SpanContext().TraceID())
-		if t.span.IsRecording() {
-			_, connect := r.Tracer.Start(trace.ContextWithSpan(ctx, t.span), "smtp.connect",
-				trace.WithTimestamp(connected))
-			connect.SetAttributes(attribute.String("client.address", client.String()))
-			connect.End()
-		}
+	t.Event.Trace, t.Event.Client = mail.NewTraceID(), b.Client.Addr()
+	if r.Tracing == nil {
+		return t
 	}
-	if t.Event.Trace.IsZero() {
-		t.Event.Trace = mail.NewTraceID()
+	t.trace = r.Tracing.Begin(t.Event.Trace, b.Parent)
+	t.trace.Client, t.trace.Local = b.Client, b.Local
+	t.Event.Trace = t.trace.ID
+	if !b.Connected.IsZero() {
+		t.trace.Steps.Add(mail.Step{
+			Kind: mail.StepConnect, Began: b.Connected, Took: t.trace.Began.Sub(b.Connected),
+		})
 	}
-	t.Event.Client = client
 	return t
-}
-
-// Context returns ctx with the transaction's span in it, so that spans which begin with the result are its children.
-func (t *Transaction) Context(ctx context.Context) context.Context {
-	if t.span == nil {
-		return ctx
-	}
-	return trace.ContextWithSpan(ctx, t.span)
 }
 
 // Now returns the time that events are stamped with.
@@ -64,6 +54,7 @@ func (t *Transaction) Now() time.Time { return t.to.Now() }
 // Emit stamps e, which is a copy of Event with what differs, and emits it.
 func (t *Transaction) Emit(e mail.Event) {
 	e.Time = t.to.Now()
+	t.trace.See(&e)
 	t.to.Emit(e)
 }
 
@@ -89,43 +80,61 @@ func (t *Transaction) Refused(e mail.Event, verb string, err error) *mail.Refusa
 		}
 	}
 	t.Emit(e)
-	if t.span != nil && t.span.IsRecording() {
-		t.span.AddEvent(verb+" refused",
-			trace.WithAttributes(attribute.Int("smtp.code", reply.Code), attribute.String("smtp.reason", e.Reason)))
+	if t.trace != nil {
+		t.trace.Steps.Add(mail.Step{Kind: mail.StepRefused, Began: time.Now(), Text: verb, Err: err})
 	}
 	return &mail.Refusal{Reply: reply, Reason: e.Reason, Host: e.Host, Cause: err}
 }
 
-// Attributes sets attributes of the transaction's span. make is called only where spans are recorded.
-func (t *Transaction) Attributes(make func() []attribute.KeyValue) {
-	if t.span != nil && t.span.IsRecording() {
-		t.span.SetAttributes(make()...)
+// Way has the way to a next hop written down in the trace. What was written down of another way in leg is kept there.
+func (t *Transaction) Way(leg *mail.Leg, nextHop mail.NextHop) {
+	t.trace.Forget(leg)
+	*leg = mail.Leg{NextHop: nextHop}
+	t.trace.Way(leg)
+}
+
+// Allowed notes the entry of an allow list that speaks for the client. by is called only where that is traced.
+func (t *Transaction) Allowed(by func() string) {
+	if t.trace != nil {
+		t.trace.Allowed = by()
 	}
 }
 
-// End ends the transaction's span.
-func (t *Transaction) End() {
-	if t.span != nil {
-		t.span.End()
-	}
-}
+// End ends the report, and the trace with it.
+func (t *Transaction) End() { t.to.Tracing.End(t.trace) }
 
 // A Stage is a stage of the transaction under way. End ends it. End of the zero Stage does nothing.
 type Stage struct {
 	t     *Transaction
 	stage mail.Stage
 	began time.Time
-	span  trace.Span // nil unless spans are recorded
+	step  int // of the trace; -1 for none
 }
 
-// Enter begins a stage: its time is added to the event when it ends. Where spans are recorded it has one, which is in
-// the context that Enter returns.
-func (t *Transaction) Enter(ctx context.Context, stage mail.Stage) (context.Context, Stage) {
-	s := Stage{t: t, stage: stage, began: time.Now()}
-	if t.span != nil && t.span.IsRecording() {
-		ctx, s.span = t.to.Tracer.Start(ctx, "smtp."+stage.String(), trace.WithTimestamp(s.began))
+// stepOf returns the step that a stage is, and whether there is one. The trace shows what the next hop has a part in by
+// steps of its own, and of the recipients the first one: a refusal of another one is told as that.
+func stepOf(stage mail.Stage) (kind mail.StepKind, ok bool) {
+	switch stage {
+	case mail.StageScore:
+		return mail.StepScore, true
+	case mail.StageRoute:
+		return mail.StepRoute, true
+	case mail.StageOctets:
+		return mail.StepReceive, true
 	}
-	return ctx, s
+	return 0, false
+}
+
+// Enter begins a stage: its time is added to the event when it ends.
+func (t *Transaction) Enter(stage mail.Stage) Stage {
+	s := Stage{t: t, stage: stage, began: time.Now(), step: -1}
+	if t.trace == nil {
+		return s
+	}
+	if kind, ok := stepOf(stage); ok && !t.trace.Steps.Has(kind) {
+		s.step = t.Part(kind)
+	}
+	return s
 }
 
 // End ends the stage. err is what it ended with, nil for success.
@@ -134,41 +143,40 @@ func (s Stage) End(err error) {
 		return
 	}
 	s.t.Event.Took[s.stage] += time.Since(s.began)
-	if s.span == nil {
+	s.t.EndPart(s.step, err)
+}
+
+// Part begins a step of the trace that no stage is. It returns what EndPart is to be told.
+func (t *Transaction) Part(kind mail.StepKind) int {
+	if t.trace == nil {
+		return -1
+	}
+	return t.trace.Steps.Enter(kind)
+}
+
+// EndPart ends a step of the trace. err is what it ended with, nil for success.
+func (t *Transaction) EndPart(step int, err error) {
+	if t.trace != nil {
+		t.trace.Steps.Leave(step, err)
+	}
+}
+
+// leastWait is the least that a wait takes which the trace shows. What was there already is no wait.
+const leastWait = time.Millisecond
+
+// Waited adds a step of the trace that began at began and is over, if it took long enough to be told of.
+func (t *Transaction) Waited(kind mail.StepKind, began time.Time) {
+	if t.trace == nil {
 		return
 	}
-	if err != nil {
-		r := mail.ReplyFor(err)
-		s.span.SetAttributes(attribute.Int("smtp.code", r.Code))
-		s.span.SetStatus(codes.Error, reasonOf(err)) // not the reply's text, which may hold addresses of people
+	if took := time.Since(began); took >= leastWait {
+		t.Took(kind, began, took)
 	}
-	s.span.End()
 }
 
-// Part begins the span of a part of a stage where spans are recorded; elsewhere it returns ctx and nil.
-func (t *Transaction) Part(ctx context.Context, name string) (context.Context, trace.Span) {
-	if t.span == nil || !t.span.IsRecording() {
-		return ctx, nil
+// Took adds a step of the trace that is over.
+func (t *Transaction) Took(kind mail.StepKind, began time.Time, took time.Duration) {
+	if t.trace != nil {
+		t.trace.Steps.Add(mail.Step{Kind: kind, Began: began, Took: took})
 	}
-	return t.to.Tracer.Start(ctx, name)
-}
-
-// EndPart ends a span that Part returned, which may be nil. err is what the part ended with, nil for success.
-func EndPart(span trace.Span, err error) {
-	if span == nil {
-		return
-	}
-	if err != nil {
-		span.SetStatus(codes.Error, reasonOf(err))
-	}
-	span.End()
-}
-
-// reasonOf returns the fixed word that err was refused with.
-func reasonOf(err error) string {
-	var r *mail.Refusal
-	if errors.As(err, &r) && r.Reason != "" {
-		return r.Reason
-	}
-	return "failed"
 }

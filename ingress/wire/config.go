@@ -17,6 +17,8 @@ type Config struct {
 
 	Proxy   []netip.Prefix // peers that must send a PROXY header v1 or v2; from all others the header is refused
 	Xclient []netip.Prefix // clients that may use XCLIENT, by their address after PROXY
+	// Traceparent are clients that may say in MAIL what trace their mail is a part of.
+	Traceparent []netip.Prefix
 
 	MessageSize int64 // octets of a message without the dots of transparency, announced as SIZE; default 50 MiB
 	Line        int   // octets of a line of a message without CRLF; default 1 MiB

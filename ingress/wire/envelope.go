@@ -20,7 +20,7 @@ func (c *conn) mail(arg []byte) {
 		c.refuse(tooManyMessages)
 		return
 	}
-	reverse, p, fault := parseMail(arg, cfg.MessageSize, cfg.loose())
+	reverse, p, fault := parseMail(arg, cfg.MessageSize, cfg.loose(), c.namesTrace())
 	if fault != nil {
 		if fault.Code == 552 { // the size is no mistake of form
 			c.spent.barren++

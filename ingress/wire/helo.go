@@ -47,7 +47,9 @@ func (c *conn) hello(arg []byte, esmtp bool) {
 	c.client.ESMTP = esmtp
 	c.session.Helo(c.srv.ctx)
 	if esmtp {
-		c.out.append(func(b []byte) []byte { return c.srv.cfg.appendEHLO(b, c.client.TLS != nil, c.xclient) })
+		c.out.append(func(b []byte) []byte {
+			return c.srv.cfg.appendEHLO(b, c.client.TLS != nil, c.xclient, c.namesTrace())
+		})
 	} else {
 		c.out.append(c.srv.cfg.appendHELO)
 	}

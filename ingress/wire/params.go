@@ -10,8 +10,10 @@ import (
 )
 
 // parseMail parses what follows "MAIL": FROM:, the reverse-path and its parameters. Blanks between the colon and the
-// bracket are tolerated, as all servers do, because clients send them against RFC 5321 section 3.3.
-func parseMail(arg []byte, maxSize int64, loose mail.Looseness) (reverse mail.Path, p mail.Params, fault *mail.Reply) {
+// bracket are tolerated, as all servers do, because clients send them against RFC 5321 section 3.3. traced says that
+// the client may name a trace.
+func parseMail(arg []byte, maxSize int64, loose mail.Looseness, traced bool) (reverse mail.Path, p mail.Params,
+	fault *mail.Reply) {
 	s, ok := cutPrefixFold(string(arg), "FROM:")
 	if !ok {
 		return mail.Path{}, mail.Params{}, &mailSyntax
@@ -21,7 +23,7 @@ func parseMail(arg []byte, maxSize int64, loose mail.Looseness) (reverse mail.Pa
 	if err != nil || reverse.IsPostmaster() {
 		return mail.Path{}, mail.Params{}, &badReversePath
 	}
-	if p, fault = parseParams(rest, maxSize); fault != nil {
+	if p, fault = parseParams(rest, maxSize, traced); fault != nil {
 		return mail.Path{}, mail.Params{}, fault
 	}
 	if !p.SMTPUTF8 && !reverse.IsASCII() {
@@ -35,9 +37,10 @@ func cutPath(s string, loose mail.Looseness) (mail.Path, string, error) {
 	return mail.CutPath(strings.TrimLeft(s, " \t"), true, loose)
 }
 
-// parseParams parses the parameters of MAIL. Keywords are recognized in any case (RFC 5321 section 4.1.1.11 and 2.4).
-func parseParams(s string, maxSize int64) (p mail.Params, fault *mail.Reply) {
-	var size, body bool
+// parseParams parses the parameters of MAIL. traced says that the client may say what its mail is a part of. Keywords
+// are recognized in any case (RFC 5321 section 4.1.1.11 and 2.4).
+func parseParams(s string, maxSize int64, traced bool) (p mail.Params, fault *mail.Reply) {
+	var size, body, parent bool
 	for {
 		s = strings.TrimLeft(s, " \t")
 		if s == "" {
@@ -81,6 +84,12 @@ func parseParams(s string, maxSize int64) (p mail.Params, fault *mail.Reply) {
 				return p, &badParameter
 			}
 			p.SMTPUTF8 = true
+		case traced && strings.EqualFold(key, traceKeyword):
+			if parent {
+				return p, &twiceParameter
+			}
+			parent = true
+			p.Parent, _ = mail.ParseParent(value) // W3C trace context: what cannot be read is ignored
 		default:
 			return p, &unknownParameter
 		}
@@ -136,4 +145,15 @@ func cutPrefixFold(s, prefix string) (string, bool) {
 		return s, false
 	}
 	return s[len(prefix):], true
+}
+
+// traceKeyword is the parameter of MAIL that says, as traceparent of W3C trace context does, what trace a client's mail
+// is a part of. It is for those that are listed for it alone: X marks a keyword of a private agreement (RFC 5321
+// section 2.2.2).
+const traceKeyword = "XTRACEPARENT"
+
+// namesTrace reports whether the client may say what trace its mail is a part of.
+func (c *conn) namesTrace() bool {
+	return len(c.srv.cfg.Traceparent) > 0 && !c.client.Unknown && !c.client.Lowered &&
+		contains(c.srv.cfg.Traceparent, c.client.Addr.Addr())
 }

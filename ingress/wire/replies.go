@@ -113,8 +113,8 @@ func (c *Config) appendGreeting(b []byte) []byte {
 }
 
 // appendEHLO appends the reply to EHLO, which has no enhanced codes either. secure reports that TLS is active, xclient
-// that the client may use XCLIENT.
-func (c *Config) appendEHLO(b []byte, secure, xclient bool) []byte {
+// that the client may use XCLIENT, traced that it may name a trace.
+func (c *Config) appendEHLO(b []byte, secure, xclient, traced bool) []byte {
 	b = append(b, "250-"...)
 	b = append(b, c.Hostname...)
 	b = append(b, "\r\n250-PIPELINING\r\n250-SIZE "...)
@@ -125,6 +125,9 @@ func (c *Config) appendEHLO(b []byte, secure, xclient bool) []byte {
 	}
 	if xclient {
 		b = append(b, "250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\r\n"...)
+	}
+	if traced {
+		b = append(append(append(b, "250-"...), traceKeyword...), "\r\n"...)
 	}
 	b = append(b, "250-LIMITS RCPTMAX="...)
 	b = strconv.AppendInt(b, int64(c.Recipients), 10)

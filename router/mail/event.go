@@ -147,6 +147,7 @@ type Leg struct {
 	Session Taken  // what it went over last; zero if there was none
 	Replied Reply  // of the next hop to the end of data; ours if it said nothing
 	Wait    time.Duration
+	Steps   *Steps // for the trace; nil unless there is one
 }
 
 // A Try is a host, or an address of one, that did not serve a message.
@@ -187,8 +188,31 @@ const maxTried = 16
 
 // Try notes what did not serve the message.
 func (l *Leg) Try(t Try) {
-	if l != nil && len(l.Tried) < maxTried {
+	if l == nil {
+		return
+	}
+	if len(l.Tried) < maxTried {
 		l.Tried = append(l.Tried, t)
+	}
+	if l.Steps != nil {
+		l.Steps.Add(Step{
+			Kind: StepTried, Began: time.Now().Add(-t.Took), Took: t.Took, Host: t.Host, Addr: t.Addr, Text: t.Cause,
+		})
+	}
+}
+
+// Enter begins a step of the way; see Steps.
+func (l *Leg) Enter(kind StepKind) int {
+	if l == nil {
+		return -1
+	}
+	return l.Steps.Enter(kind)
+}
+
+// Leave ends a step of the way; see Steps.
+func (l *Leg) Leave(at int, err error) {
+	if l != nil {
+		l.Steps.Leave(at, err)
 	}
 }
 

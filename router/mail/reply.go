@@ -185,6 +185,15 @@ func Refuse(code, subject, detail int, text, reason string, cause error) *Refusa
 	return &Refusal{Reply: NewReply(code, subject, detail, text), Reason: reason, Cause: cause}
 }
 
+// ReasonOf returns the reason of the Refusal in an error, "failed" where there is none.
+func ReasonOf(err error) string {
+	var r *Refusal
+	if errors.As(err, &r) && r.Reason != "" {
+		return r.Reason
+	}
+	return "failed"
+}
+
 // ReasonWithdrawn is the reason of a Refusal of a recipient that the rules before a reload took and no rule takes now.
 const ReasonWithdrawn = "withdrawn by a reload"
 

@@ -10,7 +10,8 @@ import (
 type Params struct {
 	Size     int64 // SIZE= in octets (RFC 1870); 0 if not given
 	Body     BodyType
-	SMTPUTF8 bool // RFC 6531
+	SMTPUTF8 bool   // RFC 6531
+	Parent   Parent // what the client says it is a part of; zero for nothing. It is not sent on
 }
 
 // A BodyType is the value of BODY= (RFC 6152).

@@ -25,6 +25,7 @@ type findings struct {
 	doubts  []dnsbl.Gap // lists that were not heard
 	rest    *dnsbl.Rest // what they may still say; nil: nothing
 	allowed Purposes    // for which an allow list speaks for the client
+	entry   *entry      // the first one that does; nil without one
 	proved  string      // the domain that its name proves
 	passes  string      // the domain for which SPF passes
 
@@ -63,6 +64,11 @@ func (f *findings) see(text string) {
 // allow lets entries of the allow list speak.
 func (f *findings) allow(g grant) {
 	f.allowed |= g.purposes()
+	for _, e := range g {
+		if f.entry == nil {
+			f.entry = e
+		}
+	}
 	if e := g[scoreIndex]; e != nil {
 		f.allowedBy = e.location
 		f.speak(sigAllow, e.text("allowed here"))

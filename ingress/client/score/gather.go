@@ -40,6 +40,7 @@ type inquiry struct {
 	// explanation is what each source saw, for Explain. It is nil unless Look made the Score, which does not change and
 	// may be read without mu.
 	explanation map[source]string
+	allowedBy   *entry // the first one of an allow list that speaks for the client; nil without one
 	closed      bool
 	judged      bool // karma has spoken, and was counted
 }
@@ -128,6 +129,9 @@ func (q *inquiry) begin(at step, from source) *gathering {
 	q.undoubt(at)
 	if at == atMail {
 		q.passes = ""
+	}
+	if !slices.ContainsFunc(q.stages[:], func(st stage) bool { return st.allowed != 0 }) {
+		q.allowedBy = nil
 	}
 	if q.closed || from == 0 {
 		return nil
@@ -259,6 +263,9 @@ func (q *inquiry) merge(at step, f *findings) {
 	st.unheard = append(st.unheard, f.unheard...)
 	q.doubt(at, f.doubts)
 	st.allowed |= f.allowed
+	if q.allowedBy == nil {
+		q.allowedBy = f.entry
+	}
 	if f.passes != "" {
 		q.passes = f.passes
 	}

@@ -184,6 +184,16 @@ func (k *Score) Allowed() Purposes {
 	return p
 }
 
+// AllowedBy returns where the entry of an allow list stands that speaks for the client, "" without one.
+func (k *Score) AllowedBy() string {
+	k.inquiry.mu.Lock()
+	defer k.inquiry.mu.Unlock()
+	if k.inquiry.allowedBy == nil {
+		return ""
+	}
+	return k.inquiry.allowedBy.location
+}
+
 // Proved returns the domain that the client proved to send for, "" without one: that of the present reverse-path, which
 // sender is, or of the name in EHLO for the null one, if SPF passes; else the organizational domain of the client's
 // name in DNS, if that leads back to the client and is not made of its address. It waits for nothing: after Verdict

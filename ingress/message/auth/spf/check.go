@@ -65,6 +65,8 @@ type Results struct {
 type Config struct {
 	// Resolver answers the questions; it is required.
 	Resolver world.Resolver
+	// Now is the clock that a check is timed by, for traces; nil: time.Now.
+	Now func() time.Time
 
 	timeout time.Duration // of tests; 0 means checkTimeout
 }
@@ -84,6 +86,7 @@ func (c Config) Validate() error {
 // A Checker begins checks. It is safe for concurrent use.
 type Checker struct {
 	resolver world.Resolver
+	now      func() time.Time
 	timeout  time.Duration
 }
 
@@ -95,7 +98,10 @@ func New(c Config) (*Checker, error) {
 	if c.timeout == 0 {
 		c.timeout = checkTimeout
 	}
-	return &Checker{resolver: c.Resolver, timeout: c.timeout}, nil
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Checker{resolver: c.Resolver, now: c.Now, timeout: c.timeout}, nil
 }
 
 // A Check is the check of one client's two identities under way. All methods are safe for concurrent use; Close must be
@@ -107,7 +113,9 @@ type Check struct {
 	done       chan struct{} // closed when both are set
 	ended      <-chan struct{}
 	cancel     context.CancelFunc
-	asking     mail.Asking // the context of the identity that is being checked
+	began      time.Time
+	took       time.Duration // set before done is closed
+	asking     mail.Asking   // the context of the identity that is being checked
 }
 
 // Begin starts the check of client, the address that connected, with the names that it sent in HELO or EHLO and the
@@ -115,7 +123,7 @@ type Check struct {
 // look-ups.
 func (c *Checker) Begin(ctx context.Context, client netip.Addr, helo string, reverse mail.Path) *Check {
 	q := questions(client, helo, reverse)
-	k := &Check{asked: q, mailKnown: make(chan struct{}), done: make(chan struct{})}
+	k := &Check{asked: q, mailKnown: make(chan struct{}), done: make(chan struct{}), began: c.now()}
 	if q.mail.domain == "" && q.helo.domain == "" || !q.client.IsValid() {
 		k.mail, k.helo = q.unasked()
 		k.ended, k.cancel = k.done, func() {}
@@ -128,7 +136,10 @@ func (c *Checker) Begin(ctx context.Context, client netip.Addr, helo string, rev
 	// It ends with its look-ups, at the latest when ctx ends or Close cancels it; Close waits for it.
 	go func() {
 		defer k.cancel()
-		defer close(k.done)
+		defer func() {
+			k.took = c.now().Sub(k.began)
+			close(k.done)
+		}()
 		k.asking = mail.AskAs(ctx, mail.RankSPF)
 		k.mail = c.ask(&k.asking, q.client, q.name, q.mail)
 		close(k.mailKnown)
@@ -183,6 +194,9 @@ func (k *Check) Close() {
 	k.cancel()
 	<-k.done
 }
+
+// Took returns when a check that was closed began, and how long it took.
+func (k *Check) Took() (began time.Time, took time.Duration) { return k.began, k.took }
 
 // await waits until known is closed, ctx ends or ended is closed, and reports whether known is closed.
 func await(ctx context.Context, known, ended <-chan struct{}) bool {

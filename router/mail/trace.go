@@ -1,0 +1,162 @@
+package mail
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// A Trace is what is known of one transaction at one node for its spans. It is made by Tracing.Begin and ended by
+// Tracing.End, and used by one goroutine at a time. It never holds an octet of a message.
+type Trace struct {
+	ID      TraceID
+	Parent  Parent // what the transaction goes on from; zero if it is a root
+	Over    bool   // it came from another node: over the hop
+	Began   time.Time
+	Ended   time.Time
+	Client  netip.AddrPort // the port is 0 where it is not known
+	Local   netip.AddrPort
+	Allowed string // the entry of an allow list that speaks for the client
+	Event   Event  // the one that says what became of it; zero if there was none
+	Legs    []*Leg
+	Steps   Steps // Steps.Parent is the root span
+
+	legs    [1]*Leg
+	first   Steps // of the first leg
+	taken   bool  // first has a leg
+	sampled bool
+}
+
+// Tracing makes traces, and decides at the end of each if it is kept. The methods of nil Tracing do nothing. It is safe
+// for concurrent use.
+type Tracing struct {
+	Sample float64       // the share of the traces that are kept for nothing else
+	Slow   time.Duration // from which on a transaction is slow, without the time that its client took
+	Take   func(*Trace)  // is called with each trace that is kept, which is to be recycled; must not block
+
+	free sync.Pool
+}
+
+// Begin returns the trace of a transaction that begins now. It is that of parent, where there is one, and else its id
+// is id. Where nothing is traced it is nil.
+func (t *Tracing) Begin(id TraceID, parent Parent) *Trace {
+	if t == nil {
+		return nil
+	}
+	tr, _ := t.free.Get().(*Trace)
+	if tr == nil {
+		tr = new(Trace)
+	}
+	tr.ID, tr.Parent, tr.Began = id, parent, time.Now()
+	if !parent.Trace.IsZero() {
+		tr.ID = parent.Trace
+	}
+	tr.sampled = parent.Sampled || parent == (Parent{}) && t.samples(tr.ID)
+	tr.Steps.Parent = Parent{tr.ID, NewSpanID(), tr.sampled}
+	return tr
+}
+
+// samples reports whether a trace is one of the share that is kept for nothing else. All programs that sample by the
+// trace id as OpenTelemetry does come to the same answer.
+func (t *Tracing) samples(id TraceID) bool {
+	return float64(binary.BigEndian.Uint64(id[8:])>>1) < t.Sample*(1<<63)
+}
+
+// Way has the way to a next hop write its steps down in the trace.
+func (tr *Trace) Way(leg *Leg) {
+	if tr == nil {
+		return
+	}
+	if leg.Steps = new(Steps); !tr.taken {
+		tr.taken, leg.Steps = true, &tr.first
+	}
+	leg.Steps.Parent = Parent{tr.ID, NewSpanID(), tr.sampled}
+	if tr.Legs == nil {
+		tr.Legs = tr.legs[:0]
+	}
+	tr.Legs = append(tr.Legs, leg)
+}
+
+// Forget has the trace keep what was written down of a way, before leg becomes another one.
+func (tr *Trace) Forget(leg *Leg) {
+	if tr == nil || leg.Steps == nil {
+		return
+	}
+	for i := range tr.Legs {
+		if tr.Legs[i] == leg {
+			old := *leg
+			tr.Legs[i] = &old
+		}
+	}
+}
+
+// See notes an event of the transaction that says what became of it, or of one of its recipients. The one that ends it
+// stays.
+func (tr *Trace) See(e *Event) {
+	if tr == nil || !e.Kind.IsOutcome() || tr.Event.Ends {
+		return
+	}
+	tr.Event = *e
+	if e.Kind == Refused || e.Kind == Deferred {
+		tr.Steps.Failed = true
+	}
+}
+
+// End ends a trace, and hands it over if it is kept. What the legs are written down in is the trace's no more.
+func (t *Tracing) End(tr *Trace) {
+	if tr == nil {
+		return
+	}
+	tr.Ended = time.Now()
+	if !t.keeps(tr) {
+		t.Recycle(tr)
+		return
+	}
+	t.Take(tr)
+}
+
+// keeps decides on a trace: it is kept if it is one of the share, if it was refused, put off, broken off or in doubt,
+// if anything failed on its way, and if it was slow.
+func (t *Tracing) keeps(tr *Trace) bool {
+	e := &tr.Event
+	if tr.sampled || tr.Steps.Failed || e.Kind == Aborted || e.InDoubt {
+		return true
+	}
+	busy := tr.Ended.Sub(tr.Began) - e.Waited
+	if tr.Over { // its client is waited for at another node
+		busy = 0
+	}
+	for _, leg := range tr.Legs {
+		if leg.Steps.Failed {
+			return true
+		}
+		if tr.Over {
+			busy += leg.Steps.busy()
+		}
+	}
+	return busy >= t.Slow
+}
+
+// Spans returns how many spans a trace has.
+func (tr *Trace) Spans() int {
+	n := 1 + len(tr.Steps.List)
+	for _, leg := range tr.Legs {
+		n += 1 + len(leg.Steps.List)
+	}
+	return n
+}
+
+// Recycle takes a trace back that was handed over.
+func (t *Tracing) Recycle(tr *Trace) {
+	if len(tr.Legs) > 1 { // several goroutines wrote them down
+		return
+	}
+	tr.Steps.reset()
+	tr.first.reset()
+	tr.ID, tr.Parent, tr.Over = TraceID{}, Parent{}, false
+	tr.Client, tr.Local, tr.Allowed = netip.AddrPort{}, netip.AddrPort{}, ""
+	tr.Event, tr.Legs, tr.legs = Event{}, nil, [1]*Leg{}
+	tr.taken, tr.sampled = false, false
+	t.free.Put(tr)
+}
