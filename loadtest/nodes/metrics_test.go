@@ -106,7 +106,7 @@ func everything(t *testing.T) world.World {
 }
 
 // TestMetrics_Documented: the table of the documents has each metric that nodes show, with its type and its labels, and
-// no other.
+// no other; and what nodes did is counted.
 func TestMetrics_Documented(t *testing.T) {
 	c := startCluster(t, 2, everything(t))
 	c.through(t)
@@ -119,9 +119,23 @@ func TestMetrics_Documented(t *testing.T) {
 		}
 	}
 	c.reload(t)
-	want, got := documented(t), make(map[string]metric)
+	want, got, both := documented(t), make(map[string]metric), ""
 	for _, r := range c.nodes {
-		shown(got, scrape(t, r.Node.AdminAddr().String()))
+		text := scrape(t, r.Node.AdminAddr().String())
+		shown(got, text)
+		both += text
+	}
+	for series, least := range map[string]int{
+		`millrace_deliveries_total{`: 2, `millrace_handed_over_total`: 1, `millrace_hops_total{result="begun"}`: 1,
+		`millrace_outcomes_total{outcome="relayed",reason=""}`: 2, `millrace_recipients_total{outcome="refused"}`: 2,
+		`millrace_score_verdicts_total{verdict="accept"}`: 2, `millrace_reloads_total{result="done"}`: 2,
+		`millrace_tls_handshake_seconds_count{result="done",with="node"}`: 2, `millrace_ready`: 2,
+		`millrace_dns_seconds_count{result="answered"}`: 1, `millrace_redis_seconds_count{result="answered"}`: 1,
+		`millrace_transaction_seconds_count{outcome="relayed"}`: 2, `millrace_srs_messages_total{`: 2,
+	} {
+		if n := sum(both, series); n < least {
+			t.Errorf("%s is %d, want at least %d", series, n, least)
+		}
 	}
 	for name, m := range got {
 		d, ok := want[name]
