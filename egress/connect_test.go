@@ -233,7 +233,8 @@ func TestRelay_Smarthost(t *testing.T) {
 	}
 }
 
-// TestRelay_WrongPassword: a wrong password is about us and never shown.
+// TestRelay_WrongPassword: a wrong password is about us and never shown. It is the reason also of the mail that is put
+// off for it without another try.
 func TestRelay_WrongPassword(t *testing.T) {
 	ca := smtptest.NewCA()
 	w, s := one(t, smtptest.Behaviour{TLS: ca.Server("fixed.test"), Users: map[string]string{"u": "right"}},
@@ -243,13 +244,52 @@ func TestRelay_WrongPassword(t *testing.T) {
 		})
 	d := to("one.test")
 	d.NextHop = mail.NextHop{Transport: mail.Submission, Host: "fixed.test", Port: uint16(port(t, s)), User: "u"}
-	_, err := w.relay.Begin(t.Context(), d)
-	want(t, err, "451 4.4.1")
+	var err error
+	for range 3 {
+		_, err = w.relay.Begin(t.Context(), d)
+		if r := want(t, err, "451 4.4.1"); r.Reason != "credentials" || r.Unreached {
+			t.Errorf("reason %s, unreached %v", r.Reason, r.Unreached)
+		}
+	}
+	if n := s.Counts().Connections; n != 1 {
+		t.Errorf("the password was tried %d times", n)
+	}
 	if e := w.events(); len(e) != 1 || !strings.Contains(e[0].Cause.Error(), "535") {
 		t.Errorf("got %+v", e)
 	}
 	if strings.Contains(err.Error(), "wr0ngsecret") {
 		t.Error("the password stands in the error")
+	}
+}
+
+// TestRelay_WrongPasswordAndUnreachable: a user that one host refuses is the reason also where another host is not
+// reached, and a line that breaks off at AUTH says nothing of the user.
+func TestRelay_WrongPasswordAndUnreachable(t *testing.T) {
+	ca := smtptest.NewCA()
+	refuses := smtptest.Behaviour{TLS: ca.Server("fixed.test"), Users: map[string]string{"u": "right"}}
+	breaks := refuses
+	breaks.Answers = map[string]smtptest.Answer{"AUTH": {Close: true}}
+	for _, tt := range []struct {
+		name   string
+		first  smtptest.Behaviour
+		reason string
+	}{{"the user is refused", refuses, reasonCredentials}, {"the line is lost", breaks, reasonUnreachable}} {
+		t.Run(tt.name, func(t *testing.T) {
+			all := listen(t, endpoint{host: "127.0.0.1", behaviour: tt.first})
+			w := newWorldOf(t, "fixed.test. 60 IN A 127.0.0.1\nfixed.test. 60 IN A 127.0.0.9\n", port(t, all[0]),
+				func(c *Config) {
+					c.tune.rootCAs = ca.Pool()
+					c.Password = func(string, string, uint16) (string, bool) { return "wrong", true }
+				})
+			d := to("one.test")
+			d.NextHop = mail.NextHop{
+				Transport: mail.Submission, Host: "fixed.test", Port: uint16(port(t, all[0])), User: "u",
+			}
+			_, err := w.relay.Begin(t.Context(), d)
+			if r := want(t, err, "451 4.4.1"); r.Reason != tt.reason {
+				t.Errorf("reason %s, want %s: %v", r.Reason, tt.reason, err)
+			}
+		})
 	}
 }
 

@@ -33,12 +33,24 @@ func (r *resources) sender(d *mail.Delivery, domain string) feedback.Sender {
 // putOff returns the Refusal for mail that is not offered for now because its destination refuses us, else nil.
 func (r *resources) putOff(d *mail.Delivery, user string) error {
 	sender := r.sender(d, "")
-	until, ok := r.feedback.PutOff(&sender, user)
+	until, ok := r.feedback.PutOff(&sender)
 	if !ok {
-		return nil
+		return r.userPutOff(d.Site, user)
 	}
 	refusal := mail.Refuse(451, 7, 0, "Destination does not take mail from here at the moment, try again later",
 		"put off", fmt.Errorf("%s refused us and is asked again at %s", d.Site, until.UTC().Format(time.TimeOnly)))
+	refusal.AboutUs = true
+	return refusal
+}
+
+// userPutOff returns the Refusal for mail that has to go by a user whose password was refused just now, else nil.
+func (r *resources) userPutOff(site mail.Site, user string) error {
+	until, ok := r.feedback.UserPutOff(site, user)
+	if !ok {
+		return nil
+	}
+	refusal := mail.Refuse(451, 4, 1, "Destination cannot be reached, try again later", reasonCredentials,
+		fmt.Errorf("%s refused the user %s and is asked again at %s", site, user, until.UTC().Format(time.TimeOnly)))
 	refusal.AboutUs = true
 	return refusal
 }

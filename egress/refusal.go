@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/millrace/millrace/egress/dial"
@@ -57,7 +58,7 @@ func noHost(failed dial.Failures) *mail.Refusal {
 				failed)
 		}
 	}
-	if isAuth(failed) {
+	if slices.ContainsFunc(failed, isOfUser) {
 		return mail.Refuse(451, 4, 1, "Destination cannot be reached, try again later", reasonCredentials, failed)
 	}
 	r := mail.Refuse(451, 4, 1, "Destination cannot be reached, try again later", reasonUnreachable, failed)
@@ -109,7 +110,14 @@ func isPolicy(err error) bool {
 	return errors.As(err, &r) && r.Reply.Enhanced == mail.EnhancedCode{Subject: 7, Detail: 5}
 }
 
-// isAuth reports whether each host refused our user and nothing else.
+// isOfUser reports whether a host refused our user and nothing else.
+func isOfUser(err error) bool {
+	var d *smtpclient.DialError
+	var lost *smtpclient.ConnError
+	return errors.As(err, &d) && d.Stage == smtpclient.StageAuth && !errors.As(err, &lost)
+}
+
+// isAuth reports whether no host got further than to our user.
 func isAuth(failed dial.Failures) bool {
 	for _, err := range failed {
 		var d *smtpclient.DialError

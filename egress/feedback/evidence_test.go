@@ -36,7 +36,7 @@ func (b *bench) refuse(s Sender) bool {
 }
 
 func (b *bench) isOff(s Sender) bool {
-	_, off := b.PutOff(&s, "")
+	_, off := b.PutOff(&s)
 	return off
 }
 
@@ -218,9 +218,8 @@ func TestCasebook_Bounds(t *testing.T) {
 func TestObserver_RefusedUser(t *testing.T) {
 	b := newBench()
 	b.RefusedUser("mx.test", "u")
-	s := sender(1, "a.test")
 	for user, want := range map[string]bool{"u": true, "v": false, "": false} {
-		if _, got := b.PutOff(&s, user); got != want {
+		if _, got := b.UserPutOff("mx.test", user); got != want {
 			t.Errorf("%q: %v", user, got)
 		}
 	}
@@ -232,7 +231,7 @@ func TestObserver_Allocations(t *testing.T) {
 	b.refuse(sender(2, "b.test"))
 	s := sender(1, "a.test")
 	if n := testing.AllocsPerRun(100, func() {
-		b.PutOff(&s, "")
+		b.PutOff(&s)
 		b.Accepted(&s)
 		b.Taken(&s)
 	}); n != 0 {
@@ -246,7 +245,7 @@ func BenchmarkObserver(b *testing.B) {
 	o.refuse(sender(2, "b.test"))
 	s := sender(1, "a.test")
 	for b.Loop() {
-		o.PutOff(&s, "")
+		o.PutOff(&s)
 		o.Accepted(&s)
 		o.Taken(&s)
 	}

@@ -182,17 +182,26 @@ func (o *Observer) RefusedUser(site mail.Site, user string) {
 	o.off.set(party{site: site, user: user}, o.cases.putOff(subject{site: site, user: user}, o.now()))
 }
 
+// UserPutOff returns until when no session is opened for a user of a next hop because its AUTH was refused, and reports
+// whether that is so. user is "" for none.
+func (o *Observer) UserPutOff(site mail.Site, user string) (until time.Time, ok bool) {
+	if user == "" {
+		return time.Time{}, false
+	}
+	until, ok = o.off.get(party{site: site, user: user})
+	return until, ok && o.now().Before(until)
+}
+
 // PutOff returns until when a client's mail is not offered because its destination refuses us, and reports whether it
-// is. user is the one that the session is authenticated as, "" for none.
-func (o *Observer) PutOff(s *Sender, user string) (until time.Time, ok bool) {
+// is.
+func (o *Observer) PutOff(s *Sender) (until time.Time, ok bool) {
 	now, network := o.now(), wide(s.Client)
 	for _, p := range [...]party{
 		{site: s.Site, domain: s.Domain, network: network, reverse: s.Reverse, only: true},
 		{site: s.Site, domain: s.Domain, network: network},
 		{site: s.Site, domain: s.Domain},
-		{site: s.Site, user: user},
 	} {
-		if until, ok = o.off.get(p); ok && now.Before(until) && (user != "" || p.domain != "") {
+		if until, ok = o.off.get(p); ok && now.Before(until) {
 			return until, true
 		}
 	}
