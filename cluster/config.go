@@ -79,62 +79,43 @@ type tuning struct {
 	rejoin time.Duration
 }
 
-// Validate returns the first field that is wrong as a *mail.FieldError, or nil.
+// Validate returns all fields that are wrong as mail.Faults, or nil.
 func (c Config) Validate() error {
-	wrong := func(field, reason string) error { return &mail.FieldError{Field: field, Reason: reason} }
-	if !mail.IsDomain(c.Name) || len(c.Name) > 128 {
-		return wrong("name", "wants at most 128 letters, digits, hyphens and dots")
-	}
+	var wrong mail.Faults
+	named := mail.IsDomain(c.Name) && len(c.Name) <= 128
+	wrong.AddIf(!named, "name", "wants at most 128 letters, digits, hyphens and dots")
 	if _, err := netip.ParseAddrPort(c.Bind); err != nil {
-		return wrong("bind", "wants address:port")
+		wrong.Add("bind", "wants address:port")
 	}
 	if c.Advertise != "" {
-		if a, err := netip.ParseAddrPort(c.Advertise); err != nil || a.Port() == 0 || a.Addr().IsUnspecified() {
-			return wrong("advertise", "wants the address:port that other nodes reach this one by")
-		}
+		a, err := netip.ParseAddrPort(c.Advertise)
+		wrong.AddIf(err != nil || a.Port() == 0 || a.Addr().IsUnspecified(), "advertise",
+			"wants the address:port that other nodes reach this one by")
 	}
 	if _, _, err := net.SplitHostPort(c.Peer); err != nil || len(c.Peer) > 128 {
-		return wrong("peer", "wants address:port")
+		wrong.Add("peer", "wants address:port")
 	}
 	for i, j := range c.Join {
-		if _, port, err := net.SplitHostPort(j); err != nil || !isPort(port) {
-			return wrong("join["+strconv.Itoa(i)+"]", "wants host:port")
-		}
+		_, port, err := net.SplitHostPort(j)
+		wrong.AddIf(err != nil || !isPort(port), "join["+strconv.Itoa(i)+"]", "wants host:port")
 	}
 	for i, m := range c.Members {
-		if !mail.IsDomain(m) {
-			return wrong("members["+strconv.Itoa(i)+"]", "is not the name of a node")
-		}
+		wrong.AddIf(!mail.IsDomain(m), "members["+strconv.Itoa(i)+"]", "is not the name of a node")
 	}
-	if !c.admits(c.Name) {
-		return wrong("members", "does not name this node, "+c.Name)
+	wrong.AddIf(named && !c.admits(c.Name), "members", "does not name this node, "+c.Name)
+	wrong.AddIf(len(c.Keys) == 0, "keys", "are required: gossip is never in clear")
+	for _, k := range c.Keys {
+		wrong.AddIf(len(k) != 16 && len(k) != 24 && len(k) != 32, "keys", "want 16, 24 or 32 octets each")
 	}
-	if len(c.Keys) == 0 {
-		return wrong("keys", "are required: gossip is never in clear")
-	}
-	if !slices.ContainsFunc(c.Keys, func(k []byte) bool { return len(k) != 16 && len(k) != 24 && len(k) != 32 }) {
-		return c.validateRest()
-	}
-	return wrong("keys", "want 16, 24 or 32 octets each")
+	wrong.AddIf(len(c.Label) > 255, "label", "is longer than 255 octets")
+	wrong.AddIf(!(c.Weight >= 0) || c.Weight > 1000, "weight", "is not between 0 and 1000")
+	wrong.AddIf(len(c.Version) > 64, "version", "is longer than 64 octets")
+	return wrong.Err()
 }
 
 // admits reports whether a node may be a member.
 func (c *Config) admits(node string) bool {
 	return c.Members == nil || slices.Contains(c.Members, node)
-}
-
-// validateRest is the second part of Validate.
-func (c Config) validateRest() error {
-	wrong := func(field, reason string) error { return &mail.FieldError{Field: field, Reason: reason} }
-	switch {
-	case len(c.Label) > 255:
-		return wrong("label", "is longer than 255 octets")
-	case !(c.Weight >= 0) || c.Weight > 1000:
-		return wrong("weight", "is not between 0 and 1000")
-	case len(c.Version) > 64:
-		return wrong("version", "is longer than 64 octets")
-	}
-	return nil
 }
 
 func isPort(s string) bool {

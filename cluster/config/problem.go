@@ -151,6 +151,21 @@ func (l locations) fileProblem(field string, err error) Problem {
 	return p
 }
 
+// fileProblems is fileProblem for each of the errors that errors.Join made err of.
+func (l locations) fileProblems(field string, err error) (out Problems) {
+	var text []string
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, one := range joined.Unwrap() {
+			text = append(text, one.Error())
+			out = append(out, l.fileProblem(field, one))
+		}
+	}
+	if strings.Join(text, "\n") != err.Error() { // it says more than those in it
+		return Problems{l.fileProblem(field, err)}
+	}
+	return out
+}
+
 // FileReason returns why a file cannot be read in words, and the text of any other error.
 func FileReason(err error) string {
 	var failed *fs.PathError
@@ -171,7 +186,6 @@ func FileReason(err error) string {
 // configuration, and prefix in front of its name. Errors of rules keep their own file and line. Any other error is a
 // Problem of field, with the error as its Cause. WithLine returns nil for nil.
 func (l locations) WithLine(prefix, field string, err error) error {
-	var fe *mail.FieldError
 	var re *rules.Errors
 	var located Problems
 	var conflict *routes.ConflictError
@@ -180,14 +194,32 @@ func (l locations) WithLine(prefix, field string, err error) error {
 		return nil
 	case errors.As(err, &located):
 		return located
-	case errors.As(err, &fe):
-		return Problems{l.Problem(prefix+fe.Field, fe.Reason)}
+	case len(faultsOf(err)) > 0:
+		var out Problems
+		for _, f := range faultsOf(err) {
+			out = append(out, l.Problem(prefix+f.Field, f.Reason))
+		}
+		out.sort()
+		return out
 	case errors.As(err, &conflict):
 		return conflictProblems(conflict)
 	case errors.As(err, &re):
 		return ruleProblems(re)
 	}
-	return Problems{l.fileProblem(field, err)}
+	return l.fileProblems(field, err)
+}
+
+// faultsOf returns the fields that are wrong by an error of a part, none if it is about something else.
+func faultsOf(err error) mail.Faults {
+	var all mail.Faults
+	var one *mail.FieldError
+	switch {
+	case errors.As(err, &all):
+		return all
+	case errors.As(err, &one):
+		return mail.Faults{one}
+	}
+	return nil
 }
 
 // conflictProblems returns the lines of rules files that Redis refused, one Problem each.

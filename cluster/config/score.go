@@ -63,12 +63,12 @@ func (c *Config) entries(field string, lines []string, file File) ([]score.Entry
 	}
 	f, err := os.Open(string(file))
 	if err != nil {
-		return out, append(problems, c.fileProblem(field+"_file", err))
+		return out, append(problems, c.fileProblems(field+"_file", err)...)
 	}
 	entries, err := score.ParseEntries(string(file), f)
 	f.Close()
 	if err != nil {
-		return out, append(problems, c.fileProblem(field+"_file", err))
+		problems = append(problems, c.fileProblems(field+"_file", err)...)
 	}
 	return append(out, entries...), problems
 }
@@ -89,8 +89,9 @@ func (c *Config) ownAddrs() []netip.Addr {
 	return out
 }
 
-// DNSLists returns the DNS lists of the section. The error is a *mail.FieldError whose field counts from the section.
+// DNSLists returns the DNS lists of the section. The error is mail.Faults whose fields count from the section.
 func (s *Score) DNSLists() ([]dnsbl.List, error) {
+	var wrong mail.Faults
 	out := make([]dnsbl.List, len(s.Lists))
 	for i, l := range s.Lists {
 		out[i] = dnsbl.List{Zone: l.Zone, Name: l.Name, Weight: l.Weight, Unchecked: l.Unchecked}
@@ -99,14 +100,11 @@ func (s *Score) DNSLists() ([]dnsbl.List, error) {
 		case "domain":
 			out[i].Kind = dnsbl.Domains
 		default:
-			return nil, &mail.FieldError{
-				Field:  fmt.Sprintf("lists[%d].of", i),
-				Reason: fmt.Sprintf("%q is neither address nor domain", l.Of),
-			}
+			wrong.Add(fmt.Sprintf("lists[%d].of", i), fmt.Sprintf("%q is neither address nor domain", l.Of))
 		}
 		for match, weight := range l.Codes {
 			out[i].Codes = append(out[i].Codes, dnsbl.Code{Match: match, Weight: weight})
 		}
 	}
-	return out, nil
+	return out, append(wrong, dnsbl.Faults(out)...).Err()
 }

@@ -8,7 +8,11 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/millrace/millrace/ingress/client/greylist"
+	"github.com/millrace/millrace/ingress/client/karma"
+	"github.com/millrace/millrace/ingress/client/rate"
 	"github.com/millrace/millrace/ingress/client/score"
 	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/leaf/near"
@@ -96,13 +100,14 @@ func (v *validator) signer(field string, s *Signer) {
 	v.required(field+".key_file", s.KeyFile)
 }
 
-// partError adds the complaint of a part about its section, if err is a *mail.FieldError. prefix is put before the name
-// of the field.
+// partError adds the complaints of a part about its section, if err is about fields. prefix is put before the names of
+// the fields.
 func (v *validator) partError(prefix string, err error) {
-	var fe *mail.FieldError
-	if errors.As(err, &fe) {
-		v.join(Problems{v.Problem(prefix+keyOfPart.Replace(fe.Field), keyOfPart.Replace(fe.Reason))})
+	var all Problems
+	for _, f := range faultsOf(err) {
+		all = append(all, v.Problem(prefix+keyOfPart.Replace(f.Field), keyOfPart.Replace(f.Reason)))
 	}
+	v.join(all)
 }
 
 // join adds complaints of parts, but those about a field that has one.
@@ -115,8 +120,18 @@ var keyOfPart = strings.NewReplacer("grey.", "greylist.")
 func (v *validator) score(c *Config) {
 	v.file("score.allow_file", c.Score.AllowFile)
 	v.file("score.block_file", c.Score.BlockFile)
-	if _, err := c.Score.DNSLists(); err != nil {
-		v.partError("score.", err)
+	_, err := c.Score.DNSLists()
+	v.partError("score.", err)
+	v.rates(&c.Score.Rates)
+	if g := c.Score.Greylist; g != nil {
+		cfg := greylist.Config{
+			Key: make([]byte, rate.MinKey), Delay: time.Duration(g.Delay), Window: time.Duration(g.Window),
+			Keep: time.Duration(g.Keep),
+		}
+		v.partError("score.greylist.", cfg.Validate())
+	}
+	if k := c.Score.Karma; k != nil {
+		v.partError("score.karma.", karma.Faults(k.Volume, k.Networks).Err())
 	}
 	signals := slices.Sorted(maps.Keys(score.DefaultWeights()))
 	for _, name := range slices.Sorted(maps.Keys(c.Score.Weights)) {
@@ -133,7 +148,6 @@ func (v *validator) score(c *Config) {
 	cfg, err := c.ScoreConfig()
 	if errors.As(err, &located) {
 		v.problems = append(v.problems, located...)
-		return
 	}
 	cfg.Hostnames = nil // they have complaints of their own, as have names that are no signals
 	cfg.Weights = maps.Clone(cfg.Weights)
@@ -141,15 +155,29 @@ func (v *validator) score(c *Config) {
 	v.partError("score.", cfg.Validate())
 }
 
+// rates checks the rates of the section score.
+func (v *validator) rates(r *ScoreRates) {
+	for _, one := range []struct {
+		key string
+		Rate
+	}{
+		{"network_refused", r.NetworkRefused}, {"client", r.Client}, {"network", r.Network}, {"messages", r.Messages},
+		{"network_messages", r.NetworkMessages}, {"recipients", r.Recipients}, {"refused", r.Refused},
+		{"sender", r.Sender}, {"recipient", r.Recipient}, {"domain", r.Domain},
+	} {
+		if why := (rate.Limit{Count: one.Count, Per: one.Per}).Fault(); why != "" {
+			v.add("score.rates."+one.key, why)
+		}
+	}
+}
+
 // redis checks the section with the validation of package store.
 func (v *validator) redis(c *Config) {
-	if c.Redis.URL == "" {
+	switch {
+	case c.Redis.URL == "":
 		v.add("redis.url", "is required: redis://host:port/database or rediss://")
-		return
-	}
-	if !strings.Contains(c.Redis.URL, "://") { // the URL is not repeated: it may hold a password
+	case !strings.Contains(c.Redis.URL, "://"): // the URL is not repeated: it may hold a password
 		v.add("redis.url", "does not begin with redis:// or rediss://")
-		return
 	}
 	cfg := c.StoreConfig()
 	v.partError("redis.", cfg.Validate())

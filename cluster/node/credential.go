@@ -1,6 +1,7 @@
 package node
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -21,7 +22,8 @@ type login struct {
 type credentials map[login]string
 
 // readCredentials reads lines "user@host:port password". Blank lines and lines that begin with "#" do not count. It
-// returns nil if file is "". An error never repeats the text of a line, which may be a password in the wrong place.
+// returns nil if file is "". The error joins those of all lines that are wrong, and never repeats the text of a line,
+// which may be a password in the wrong place.
 func readCredentials(file config.File) (credentials, error) {
 	if file == "" {
 		return nil, nil
@@ -31,19 +33,26 @@ func readCredentials(file config.File) (credentials, error) {
 		return nil, err
 	}
 	c := make(credentials)
+	var wrong []error
 	for i, text := range strings.Split(string(data), "\n") {
 		text = strings.TrimSpace(text)
 		if text == "" || text[0] == '#' {
 			continue
 		}
 		l, password, ok := cutCredential(text)
-		if !ok {
-			return nil, fmt.Errorf("%s:%d: want user@host:port and a password", file, i+1)
+		_, twice := c[l]
+		switch {
+		case !ok:
+			wrong = append(wrong, fmt.Errorf("%s:%d: want user@host:port and a password", file, i+1))
+		case twice:
+			wrong = append(wrong,
+				fmt.Errorf("%s:%d: a second password for %s at %s:%d", file, i+1, l.user, l.host, l.port))
+		default:
+			c[l] = password
 		}
-		if _, twice := c[l]; twice {
-			return nil, fmt.Errorf("%s:%d: a second password for %s at %s:%d", file, i+1, l.user, l.host, l.port)
-		}
-		c[l] = password
+	}
+	if len(wrong) > 0 {
+		return nil, errors.Join(wrong...)
 	}
 	return c, nil
 }

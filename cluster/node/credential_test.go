@@ -21,6 +21,7 @@ func TestCredentials(t *testing.T) {
 		{"no password", "relay@smarthost.example:587\n", "smarthosts:1: want"},
 		{"no port", "\nhunter2@smarthost.example hunter2\n", "smarthosts:2: want"},
 		{"no user", "@smarthost.example:587 hunter2\n", "smarthosts:1: want"},
+		{"more than one mistake", "a@h:1\nb@h:1 hunter2\nb@h:1 hunter3\n", "smarthosts:3: a second"},
 		{"two passwords", "a@h:1 hunter2\na@h:1 hunter3\n", "smarthosts:2: a second password for a at h:1"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -240,13 +240,3 @@ func (h NextHop) IsLocal() bool {
 // A Site names a set of MX hosts that mail for many domains may share. It is the unit of limits and, in a cluster, of
 // ownership. Its text is the provider's name, or the sorted MX host set, or a fixed next hop's own name.
 type Site string
-
-// A FieldError says which field of a Config is wrong and why. Field is the path within that Config, such as
-// "limits.line", with an index in brackets for a list.
-type FieldError struct {
-	Field  string
-	Reason string
-}
-
-// Error returns the field and the reason.
-func (e *FieldError) Error() string { return e.Field + ": " + e.Reason }

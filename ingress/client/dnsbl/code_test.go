@@ -137,8 +137,8 @@ func TestCodeMap(t *testing.T) {
 		{"unless the map is about it", old, "127.0.0.1", listed, "127.0.0.1", 3},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if err := tt.list.validate(); err != nil {
-				t.Fatal(err)
+			if wrong := Faults([]List{tt.list}); len(wrong) > 0 {
+				t.Fatal(wrong)
 			}
 			m, err := tt.list.codes()
 			if err != nil {
@@ -198,7 +198,7 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte{32, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, 10.0)
 	f.Fuzz(func(t *testing.T, octets []byte, weight float64) {
 		l := List{Zone: "zen.example", Codes: append([]Code{{Match: "127.0.0.2", Weight: weight}}, mixed...)}
-		if l.validate() != nil {
+		if len(Faults([]List{l})) > 0 {
 			return
 		}
 		m, err := l.codes()

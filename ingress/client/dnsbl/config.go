@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/millrace/millrace/ingress/world"
@@ -151,73 +152,57 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Validate returns a *mail.FieldError that names the first field that makes no sense, such as "lists[2].zone", or nil.
+// Validate returns all fields that make no sense, such as "lists[2].zone", as mail.Faults, or nil.
 func (c Config) Validate() error {
-	if c.Resolver == nil && len(c.Lists) > 0 {
-		return &mail.FieldError{Field: "resolver", Reason: "is missing"}
-	}
-	seen := map[string]bool{}
-	for i, l := range c.Lists {
-		if err := l.validate(); err != nil {
-			err.Field = fmt.Sprintf("lists[%d].%s", i, err.Field)
-			return err
-		}
-		if l.Kind == Addresses && c.Store == nil {
-			return &mail.FieldError{Field: "store", Reason: "is missing"}
-		}
-		key := fmt.Sprint(l.Kind, " ", l.name())
-		if seen[key] {
-			field := "zone"
-			if l.Name != "" {
-				field = "name"
-			}
-			return &mail.FieldError{
-				Field: fmt.Sprintf("lists[%d].%s", i, field), Reason: l.name() + " is a list already",
-			}
-		}
-		seen[key] = true
-	}
-	return nil
+	wrong := Faults(c.Lists)
+	wrong.AddIf(c.Resolver == nil && len(c.Lists) > 0, "resolver", "is missing")
+	addresses := slices.ContainsFunc(c.Lists, func(l List) bool { return l.Kind == Addresses })
+	wrong.AddIf(c.Store == nil && addresses, "store", "is missing")
+	return wrong.Err()
 }
 
-// validate returns what is wrong with l alone, or nil.
-func (l List) validate() *mail.FieldError {
+// Faults returns what is wrong with lists, whatever else a Config has.
+func Faults(lists []List) (wrong mail.Faults) {
+	seen := map[string]bool{}
+	for i, l := range lists {
+		at := fmt.Sprintf("lists[%d].", i)
+		l.addFaults(&wrong, at)
+		field := "zone"
+		if l.Name != "" {
+			field = "name"
+		}
+		key := fmt.Sprint(l.Kind, " ", l.name())
+		wrong.AddIf(seen[key] && l.name() != "", at+field, l.name()+" is a list already")
+		seen[key] = true
+	}
+	return wrong
+}
+
+// addFaults adds what is wrong with l alone. at begins the name of each field. A code is named by its match.
+func (l List) addFaults(wrong *mail.Faults, at string) {
 	if why := zoneFault(l.Zone); why != "" {
-		return &mail.FieldError{Field: "zone", Reason: why}
+		wrong.Add(at+"zone", why)
 	}
 	if l.Name != "" {
 		if why := zoneFault(l.Name); why != "" {
-			return &mail.FieldError{Field: "name", Reason: why}
+			wrong.Add(at+"name", why)
 		}
 	}
-	if l.Kind > Domains {
-		return &mail.FieldError{Field: "kind", Reason: "is unknown"}
-	}
-	if l.Family > IPv6 || l.Kind == Domains && l.Family != AnyFamily {
-		return &mail.FieldError{Field: "family", Reason: "is unknown, or that of a list of domains"}
-	}
-	if !finite(l.Weight) {
-		return &mail.FieldError{Field: "weight", Reason: "is no number"}
-	}
+	wrong.AddIf(l.Kind > Domains, at+"kind", "is unknown")
+	wrong.AddIf(l.Family > IPv6 || l.Kind == Domains && l.Family != AnyFamily, at+"family",
+		"is unknown, or that of a list of domains")
+	wrong.AddIf(!finite(l.Weight), at+"weight", "is no number")
 	counts := len(l.Codes) == 0 && l.Weight != 0
-	for i, code := range l.Codes {
+	for _, code := range l.Codes {
+		field := at + "codes[" + code.Match + "]"
 		if _, err := parseCode(code.Match); err != nil {
-			return &mail.FieldError{Field: fmt.Sprintf("codes[%d].match", i), Reason: err.Error()}
+			wrong.Add(field, err.Error())
 		}
-		if !finite(code.Weight) {
-			return &mail.FieldError{Field: fmt.Sprintf("codes[%d].weight", i), Reason: "is no number"}
-		}
-		if code.Refused && code.Weight != 0 {
-			return &mail.FieldError{
-				Field: fmt.Sprintf("codes[%d].weight", i), Reason: "is that of a code which means refused",
-			}
-		}
+		wrong.AddIf(!finite(code.Weight), field, "is no number")
+		wrong.AddIf(code.Refused && code.Weight != 0, field, "is that of a code which means refused")
 		counts = counts || code.Weight != 0
 	}
-	if !counts {
-		return &mail.FieldError{Field: "weight", Reason: "is 0, and so the list counts for nothing"}
-	}
-	return nil
+	wrong.AddIf(!counts, at+"weight", "is 0, and so the list counts for nothing")
 }
 
 // name returns the list's name in replies, logs and the store.

@@ -45,15 +45,15 @@ func TestConfig_Validate(t *testing.T) {
 		{
 			"a code that is not one",
 			with(List{Zone: "b.example", Codes: []Code{{"127.0.0.2", 1, false}, {"10.0.0.1", 1, false}}}),
-			"lists[1].codes[1].match",
+			"lists[1].codes[10.0.0.1]",
 		},
 		{
 			"a code's weight that is no number",
-			with(List{Zone: "b.example", Codes: []Code{{"127.0.0.2", math.NaN(), false}}}), "lists[1].codes[0].weight",
+			with(List{Zone: "b.example", Codes: []Code{{"127.0.0.2", math.NaN(), false}}}), "lists[1].codes[127.0.0.2]",
 		},
 		{
 			"a refusal with a weight", with(List{Zone: "b.example", Codes: []Code{{"127.0.0.2", 1, true}}}),
-			"lists[1].codes[0].weight",
+			"lists[1].codes[127.0.0.2]",
 		},
 		{"an unknown kind", with(List{Zone: "b.example", Weight: 1, Kind: 9}), "lists[1].kind"},
 		{"an unknown family", with(List{Zone: "b.example", Weight: 1, Family: 9}), "lists[1].family"},

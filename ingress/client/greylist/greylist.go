@@ -35,20 +35,15 @@ type Config struct {
 	Key []byte
 }
 
-// Validate returns a *mail.FieldError that names the first field that is wrong, or nil.
+// Validate returns all fields that are wrong as mail.Faults, or nil.
 func (c *Config) Validate() error {
+	var wrong mail.Faults
 	d := c.withDefaults()
-	switch {
-	case len(c.Key) < rate.MinKey:
-		return &mail.FieldError{Field: "key", Reason: "needs at least 16 octets"}
-	case d.Delay < 0 || d.Delay > 24*time.Hour:
-		return &mail.FieldError{Field: "delay", Reason: "is not from 0 to 1 day"}
-	case d.Window <= d.Delay || d.Window > longest:
-		return &mail.FieldError{Field: "window", Reason: "is not longer than delay, or more than 366 days"}
-	case d.Keep < 0 || d.Keep > longest:
-		return &mail.FieldError{Field: "keep", Reason: "is not from 0 to 366 days"}
-	}
-	return nil
+	wrong.AddIf(len(c.Key) < rate.MinKey, "key", "needs at least 16 octets")
+	wrong.AddIf(d.Delay < 0 || d.Delay > 24*time.Hour, "delay", "is not from 0 to 1 day")
+	wrong.AddIf(d.Window <= d.Delay || d.Window > longest, "window", "is not longer than delay, or more than 366 days")
+	wrong.AddIf(d.Keep < 0 || d.Keep > longest, "keep", "is not from 0 to 366 days")
+	return wrong.Err()
 }
 
 // withDefaults returns c with its zero fields filled in.

@@ -63,17 +63,18 @@ type tuning struct {
 	timeout time.Duration // callTimeout
 }
 
-// Validate returns a *mail.FieldError that names the first field that is wrong, or nil.
+// Validate returns all fields that are wrong as mail.Faults, or nil.
 func (c *Config) Validate() error {
-	switch {
-	case c.Store == nil:
-		return &mail.FieldError{Field: "store", Reason: "is required"}
-	case c.Volume < 0:
-		return &mail.FieldError{Field: "volume", Reason: "is negative"}
-	case c.Networks < 0 || c.Networks > maxNetworks:
-		return &mail.FieldError{Field: "networks", Reason: "is not from 0 to 32"}
-	}
-	return nil
+	wrong := Faults(c.Volume, c.Networks)
+	wrong.AddIf(c.Store == nil, "store", "is required")
+	return wrong.Err()
+}
+
+// Faults returns what is wrong with two fields of a Config.
+func Faults(volume, networks int) (wrong mail.Faults) {
+	wrong.AddIf(volume < 0, "volume", "is negative")
+	wrong.AddIf(networks < 0 || networks > maxNetworks, "networks", "is not from 0 to 32")
+	return wrong
 }
 
 // withDefaults returns c with its zero fields filled in.

@@ -70,15 +70,15 @@ func (c *Config) Validate() error {
 		return &mail.FieldError{Field: "key", Reason: "needs at least 16 octets"}
 	}
 	for _, f := range c.fields() {
-		if reason := f.limit.fault(); reason != "" {
+		if reason := f.limit.Fault(); reason != "" {
 			return &mail.FieldError{Field: f.name, Reason: reason}
 		}
 	}
 	return nil
 }
 
-// fault returns what is wrong with a limit, "" if it can be kept.
-func (l Limit) fault() string {
+// Fault returns what is wrong with a limit, "" if it can be kept.
+func (l Limit) Fault() string {
 	switch {
 	case l == Limit{}:
 		return ""

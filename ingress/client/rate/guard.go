@@ -36,10 +36,10 @@ type GuardConfig struct {
 
 // Validate returns a *mail.FieldError that names the first field that cannot be kept, or nil.
 func (c *GuardConfig) Validate() error {
-	if reason := c.Client.fault(); reason != "" {
+	if reason := c.Client.Fault(); reason != "" {
 		return &mail.FieldError{Field: "refused", Reason: reason}
 	}
-	if reason := c.Network.fault(); reason != "" {
+	if reason := c.Network.Fault(); reason != "" {
 		return &mail.FieldError{Field: "network_refused", Reason: reason}
 	}
 	return nil

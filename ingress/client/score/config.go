@@ -112,84 +112,61 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Validate returns a *mail.FieldError that names the first field that makes no sense, such as "block[2].client", or
-// nil.
+// Validate returns all fields that make no sense, such as "block[2].client", as mail.Faults, or nil.
 func (c Config) Validate() error {
-	if err := c.validateBounds(); err != nil {
-		return err
-	}
+	var wrong mail.Faults
+	c.validateBounds(&wrong)
 	if c.URL != "" {
 		u, err := url.Parse(c.URL)
-		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" ||
-			printable(c.URL, len(c.URL)) != c.URL || strings.Contains(c.URL, " ") {
-			return &mail.FieldError{Field: "url", Reason: "is no URL of a web page"}
-		}
+		wrong.AddIf(err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" ||
+			printable(c.URL, len(c.URL)) != c.URL || strings.Contains(c.URL, " "), "url", "is no URL of a web page")
 	}
 	for i, name := range c.Hostnames {
-		if !mail.IsDomain(domain.Canonical(name)) {
-			return &mail.FieldError{Field: fmt.Sprintf("hostnames[%d]", i), Reason: "is not a domain name"}
-		}
+		wrong.AddIf(!mail.IsDomain(domain.Canonical(name)), fmt.Sprintf("hostnames[%d]", i), "is not a domain name")
 	}
 	names := DefaultWeights()
 	for _, name := range slices.Sorted(maps.Keys(c.Weights)) {
-		weight := c.Weights[name]
 		if _, ok := names[name]; !ok {
-			return &mail.FieldError{Field: "weights." + name, Reason: "is no signal whose weight can be set"}
+			wrong.Add("weights["+name+"]", "is no signal whose weight can be set")
+			continue
 		}
-		if !(math.Abs(weight) <= maxWeight) {
-			return &mail.FieldError{Field: "weights." + name, Reason: "is not between -1000 and 1000"}
-		}
+		wrong.AddIf(!(math.Abs(c.Weights[name]) <= maxWeight), "weights["+name+"]", "is not between -1000 and 1000")
 	}
 	for _, l := range []struct {
 		field   string
 		entries []Entry
 	}{{"allow", c.Allow}, {"block", c.Block}} {
 		for i, e := range l.entries {
-			err := e.validate()
-			if err == nil && e.For != 0 && l.field == "block" {
-				err = &mail.FieldError{Field: "for", Reason: "is for entries that allow"}
+			at := fmt.Sprintf("%s[%d].", l.field, i)
+			if err := e.validate(); err != nil {
+				wrong.Add(at+err.Field, err.Reason)
 			}
-			if err != nil {
-				err.Field = fmt.Sprintf("%s[%d].%s", l.field, i, err.Field)
-				return err
-			}
+			wrong.AddIf(e.For != 0 && l.field == "block", at+"for", "is for entries that allow")
 		}
 	}
-	return nil
+	return wrong.Err()
 }
 
-// validateBounds returns an error that names the first number out of its bounds, or nil.
-func (c Config) validateBounds() error {
+// validateBounds adds the numbers that are out of their bounds.
+func (c Config) validateBounds(wrong *mail.Faults) {
 	for _, d := range []struct {
 		field       string
 		value, most time.Duration
 	}{{"deadline", c.Deadline, maxDeadline}, {"tarpit", c.Tarpit, maxHeld}, {"greet", c.Greet, maxHeld}} {
-		if d.value < 0 || d.value > d.most {
-			return &mail.FieldError{Field: d.field, Reason: "is not between 0 and " + d.most.String()}
-		}
+		wrong.AddIf(d.value < 0 || d.value > d.most, d.field, "is not between 0 and "+d.most.String())
 	}
 	for _, n := range []struct {
 		field string
 		value float64
 	}{{"defer", c.Defer}, {"reject", c.Reject}, {"grey.from", c.Grey.From}, {"grey.to", c.Grey.To}} {
-		if !(math.Abs(n.value) <= maxWeight) {
-			return &mail.FieldError{Field: n.field, Reason: "is not between -1000 and 1000"}
-		}
+		wrong.AddIf(!(math.Abs(n.value) <= maxWeight), n.field, "is not between -1000 and 1000")
 	}
 	full := c.withDefaults()
-	switch {
-	case full.Defer <= 0:
-		return &mail.FieldError{
-			Field: "defer", Reason: "is not above 0, so that clients of whom nothing is known are deferred",
-		}
-	case full.Reject < full.Defer:
-		return &mail.FieldError{Field: "reject", Reason: "is below defer"}
-	case c.Grey != Band{} && c.Grey.To <= c.Grey.From:
-		return &mail.FieldError{Field: "grey.to", Reason: "is not above grey.from"}
-	case full.RejectAt != RejectAtRcpt && full.RejectAt != RejectAtConnect:
-		return &mail.FieldError{Field: "reject_at", Reason: `is neither "rcpt" nor "connect"`}
-	}
-	return nil
+	wrong.AddIf(full.Defer <= 0, "defer", "is not above 0, so that clients of whom nothing is known are deferred")
+	wrong.AddIf(full.Reject < full.Defer, "reject", "is below defer")
+	wrong.AddIf(c.Grey != Band{} && c.Grey.To <= c.Grey.From, "grey.to", "is not above grey.from")
+	wrong.AddIf(full.RejectAt != RejectAtRcpt && full.RejectAt != RejectAtConnect, "reject_at",
+		`is neither "rcpt" nor "connect"`)
 }
 
 // printable returns s fit for a reply: at most n octets, and "?" in place of each that is not printable ASCII.

@@ -49,11 +49,11 @@ func TestConfig_Validate(t *testing.T) {
 		}, "hostnames[1]"},
 		{"a signal that does not exist", func(c *Config) {
 			c.Weights = map[string]float64{"weather": 1}
-		}, "weights.weather"},
-		{"a signal of lists", func(c *Config) { c.Weights = map[string]float64{"dnsbl": 1} }, "weights.dnsbl"},
+		}, "weights[weather]"},
+		{"a signal of lists", func(c *Config) { c.Weights = map[string]float64{"dnsbl": 1} }, "weights[dnsbl]"},
 		{"a weight that is no number", func(c *Config) {
 			c.Weights = map[string]float64{"no-ptr": math.NaN()}
-		}, "weights.no-ptr"},
+		}, "weights[no-ptr]"},
 		{"a purpose of what is blocked", func(c *Config) { c.Block = []Entry{{Client: "192.0.2.1", For: ForScore}} },
 			"block[0].for"},
 		{"an entry about nothing", func(c *Config) { c.Allow = []Entry{{Client: "192.0.2.1"}, {}} }, "allow[1].client"},

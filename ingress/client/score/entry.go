@@ -57,6 +57,17 @@ const (
 // purposeNames are the names of the purposes in an entry, in their order.
 var purposeNames = [purposes]string{"places", "score", "dmarc"}
 
+// String returns the names of the purposes as ParsePurposes reads them.
+func (p Purposes) String() string {
+	var names []string
+	for i, name := range purposeNames {
+		if p&(1<<i) != 0 {
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, ",")
+}
+
 // ParsePurposes returns the purposes of a list such as "score,dmarc".
 func ParsePurposes(list string) (Purposes, error) {
 	var p Purposes
@@ -97,9 +108,11 @@ func ParseEntry(line string) (Entry, error) {
 }
 
 // ParseEntries returns one Entry per line of r as ParseEntry does. Empty lines and those that begin with "#" are left
-// out. The Location of an entry is name and line number, and the error begins with it.
+// out. The Location of an entry is name and line number. The error joins those of all lines that are wrong, each of
+// which begins with name and number; the other lines are returned beside it.
 func ParseEntries(name string, r io.Reader) ([]Entry, error) {
 	var entries []Entry
+	var wrong []error
 	lines := bufio.NewScanner(r)
 	for n := 1; lines.Scan(); n++ {
 		line := strings.TrimSpace(lines.Text())
@@ -109,15 +122,16 @@ func ParseEntries(name string, r io.Reader) ([]Entry, error) {
 		location := fmt.Sprintf("%s:%d", name, n)
 		e, err := ParseEntry(line)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", location, err)
+			wrong = append(wrong, fmt.Errorf("%s: %w", location, err))
+			continue
 		}
 		e.Location = location
 		entries = append(entries, e)
 	}
 	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		wrong = append(wrong, fmt.Errorf("%s: %w", name, err))
 	}
-	return entries, nil
+	return entries, errors.Join(wrong...)
 }
 
 // validate returns what is wrong with an entry, or nil.
@@ -218,6 +232,18 @@ type entry struct {
 	match    string // the prefix or the pattern
 	why      string
 	location string
+	label    string // for the log: the list, location and what an entry of the allow list is for
+}
+
+// addTo returns a list of what entries tell, with e in it.
+func (e *entry) addTo(list string) string {
+	switch {
+	case list == "":
+		return e.label
+	case slices.Contains(strings.Split(list, ", "), e.label):
+		return list
+	}
+	return list + ", " + e.label
 }
 
 // text returns the text of the entry in a refusal. listed is what the list does, such as "blocked here".
@@ -343,6 +369,10 @@ func compile(field string, list []Entry) entryList {
 		e := &entry{why: l.Why, location: l.Location}
 		if e.location == "" {
 			e.location = fmt.Sprintf("%s[%d]", field, i)
+		}
+		e.label = field + " " + e.location
+		if l.For != 0 {
+			e.label += " for=" + l.For.String()
 		}
 		switch {
 		case l.Helo != "":
