@@ -34,8 +34,8 @@ func TestBody_HoldSeals(t *testing.T) {
 			c.verify(1)
 			got := c.relay.Got[0]
 			e := c.last(mail.Relayed)
-			if got.Writes != 0 || e.Mode != mail.ModeHold || !strings.Contains(e.Auth, "dkim=pass") {
-				t.Errorf("%d writes, mode %v, auth %q", got.Writes, e.Mode, e.Auth)
+			if got.Writes != 0 || e.Mode != mail.ModeHold || !strings.Contains(e.Auth.String(), "dkim=pass") {
+				t.Errorf("%d writes, mode %v, auth %q", got.Writes, e.Mode, e.Auth.String())
 			}
 		})
 	}
@@ -51,8 +51,8 @@ func TestBody_Forgery(t *testing.T) {
 				"info@example.com")
 			e := c.last(mail.Refused)
 			if c.relay.Datas != 0 || c.relay.Aborts != 1 || !strings.Contains(reply, " id=") ||
-				!strings.Contains(e.Auth, "dmarc=fail") {
-				t.Errorf("%d times DATA, %d aborts, %q, auth %q", c.relay.Datas, c.relay.Aborts, reply, e.Auth)
+				!strings.Contains(e.Auth.String(), "dmarc=fail") {
+				t.Errorf("%d times DATA, %d aborts, %q, auth %q", c.relay.Datas, c.relay.Aborts, reply, e.Auth.String())
 			}
 			c.send("a@b.example", signed(t, c.sender, from("b.example", ""), lines(n)), "250", "info@example.com")
 		})
@@ -78,7 +78,7 @@ func TestBody_Override(t *testing.T) {
 	c.send("all-bounces@list.example", text, "250", "info@example.com")
 	c.below(text)
 	if e := c.last(mail.Anomaly); e.Reason != "authentication overridden: list" ||
-		!strings.Contains(e.Auth, "dmarc=fail") {
+		!strings.Contains(e.Auth.String(), "dmarc=fail") {
 		t.Errorf("event %+v", e)
 	}
 }

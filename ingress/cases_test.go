@@ -148,8 +148,8 @@ func TestCases(t *testing.T) {
 			if !strings.HasSuffix(got, "\r\n"+stuff(want)) || strings.Contains(got, "\r\nFrom a@") {
 				t.Errorf("the message was changed:\n%s", got)
 			}
-			if e := w.last(mail.Relayed); e.Auth != tt.auth {
-				t.Errorf("got %s, want %s", e.Auth, tt.auth)
+			if e := w.last(mail.Relayed); e.Auth.String() != tt.auth {
+				t.Errorf("got %s, want %s", e.Auth.String(), tt.auth)
 			}
 		})
 	}

@@ -32,7 +32,7 @@ type Config struct {
 	Relay   Relay            // required
 	Store   world.Store      // draws the rates of routes; nil disables them
 	Emit    func(mail.Event) // must not block; nil disables events
-	Rules   func() uint64    // the version of the rules that Router knows, for events; nil: 0
+	Rules   func() string    // which rules Router knows, for events; nil: ""
 	Tracing *mail.Tracing    // nil: nothing is traced
 	Client  client.Config    // who a client is
 	Message message.Config   // what a message is
@@ -88,7 +88,7 @@ func New(cfg Config) (*Server, error) {
 		cfg.Emit = func(mail.Event) {}
 	}
 	if cfg.Rules == nil {
-		cfg.Rules = func() uint64 { return 0 }
+		cfg.Rules = func() string { return "" }
 	}
 	if cfg.Rcpt == 0 {
 		cfg.Rcpt = DefaultRcpt

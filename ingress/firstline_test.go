@@ -161,8 +161,8 @@ func TestBody_FirstLineSealed(t *testing.T) {
 	c.verify(0)
 	own := signed(t, c.sender, from("b.example", ""), "body\r\n")
 	c.send("x@evil.example", "From x Sun Nov 29 22:00:00 2026\r\n"+own, "250", "info@example.com")
-	if e := c.last(mail.Relayed); !strings.Contains(e.Auth, "dkim=pass dmarc=") {
-		t.Errorf("auth %s", e.Auth)
+	if e := c.last(mail.Relayed); !strings.Contains(e.Auth.String(), "dkim=pass dmarc=") {
+		t.Errorf("auth %s", e.Auth.String())
 	}
 	c.below(own)
 	c.verify(1)

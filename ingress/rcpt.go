@@ -133,7 +133,7 @@ func (s *session) judgeClient(ctx context.Context, forward mail.Path) error {
 			s.conn.Favour()
 		}
 	}
-	t.report.Event.Score, t.report.Event.Signals = s.client.Scored()
+	s.client.Scored(&t.report.Event)
 	t.report.Allowed(s.client.AllowedBy)
 	stage.End(err)
 	if err != nil {

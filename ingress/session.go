@@ -73,7 +73,7 @@ func (s *session) refuseClient(err error) error {
 	}
 	e.Reply = mail.ReplyFor(err).WithID(e.Trace)
 	e.Kind = mail.RefusedBy(e.Reply)
-	e.Score, e.Signals = s.client.Scored()
+	s.client.Scored(&e)
 	var r *mail.Refusal
 	if errors.As(err, &r) {
 		e.Reason = r.Reason

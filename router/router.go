@@ -93,6 +93,7 @@ type version struct {
 	*rules.Table
 	srs    *srs.Rewriter // nil disables rewriting
 	number uint64        // see Router.Version
+	label  string        // see Router.Label
 	digest string        // "" before the first rules
 	reload uint64        // the reload that read it
 
@@ -178,7 +179,9 @@ func (r *Router) Prepare(number uint64, files iter.Seq2[string, string]) (use fu
 	if err != nil {
 		return nil, err
 	}
-	next.number = number
+	if next.number = number; number > 0 {
+		next.label = "version " + strconv.FormatUint(number, 10)
+	}
 	return func() { r.swap(next, reload, false) }, nil
 }
 
@@ -191,7 +194,8 @@ func (r *Router) versionOf(table *rules.Table) (*version, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &version{Table: table, srs: rewriter, digest: digest(table)}, nil
+	sum := digest(table)
+	return &version{Table: table, srs: rewriter, digest: sum, label: "files " + sum[:labelDigits]}, nil
 }
 
 // swap puts a version in force, unless a reload that began later did so. With count the version has the number after
@@ -312,6 +316,13 @@ func (r *Router) Version() uint64 { return r.current.Load().number }
 // Digest returns the SHA-256 over the names of the files, without their folder, and their texts, in hexadecimal. It is
 // the same on every node that runs the same rules, and "" before the first rules.
 func (r *Router) Digest() string { return r.current.Load().digest }
+
+// labelDigits is how many digits of its digest name a set of files.
+const labelDigits = 12
+
+// Label names the rules in force for the log: "version" and the number that Prepare was called with, or "files" and the
+// beginning of the digest. It is "" before the first rules.
+func (r *Router) Label() string { return r.current.Load().label }
 
 // Ready reports whether a table is in force, which may be empty. It is false before the first rules of Config.Empty.
 func (r *Router) Ready() bool { return r.current.Load().digest != "" }

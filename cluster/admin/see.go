@@ -143,27 +143,32 @@ func (m *Metrics) seeLeg(leg *mail.Leg, e *mail.Event) {
 	}
 }
 
-// seeAuth counts the results that stand in the summary of an event, such as "spf=pass dkim=none". What follows them
-// tells of overrides.
-func (m *Metrics) seeAuth(summary string) {
-	for summary != "" {
-		var word string
-		word, summary, _ = strings.Cut(summary, " ")
-		name, result, ok := strings.Cut(word, "=")
-		if !ok {
-			return
+// seeAuth counts the results of a message that was authenticated.
+func (m *Metrics) seeAuth(a *mail.Auth) {
+	if a == nil {
+		return
+	}
+	for i := range authResults {
+		known := &authResults[i]
+		result := ""
+		switch known.method {
+		case "spf":
+			result = a.SPF
+		case "dkim":
+			result = a.DKIM
+		case "dmarc":
+			result = a.DMARC
+		case "arc":
+			result = a.ARC
 		}
-		for i := range authResults {
-			known := &authResults[i]
-			if known.method != name {
-				continue
-			}
-			key := authKey{known.method, other}
-			if i := slices.Index(known.results, result); i >= 0 {
-				key.result = known.results[i]
-			}
-			m.results.of(key).Add(1)
+		if result == "" {
+			continue
 		}
+		key := authKey{known.method, other}
+		if i := slices.Index(known.results, result); i >= 0 {
+			key.result = known.results[i]
+		}
+		m.results.of(key).Add(1)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/ingress/message/auth/spf"
 	"github.com/millrace/millrace/ingress/message/once"
+	"github.com/millrace/millrace/router/mail"
 )
 
 // parts are what a node consists of as long as nothing of it runs: no goroutine, no listener, no connection. They are
@@ -46,6 +47,7 @@ type observer = func(took time.Duration, err error)
 // hooks are what the parts of a running node report to. The zero value reports nothing, for Check and Explain.
 type hooks struct {
 	log         *slog.Logger
+	emit        func(mail.Event)
 	nodes       func() int                                  // how many nodes share what is in Redis
 	roundTrip   observer                                    // told of round trips to Redis
 	query       observer                                    // told of queries to name servers
@@ -74,7 +76,7 @@ func (p *parts) close() { _ = p.cleanups.end(context.Background()) }
 // makeStore makes the store. It connects to Redis only when it is asked something: a node starts without its Redis.
 func (p *parts) makeStore(h hooks) error {
 	cfg := p.cfg.StoreConfig()
-	cfg.Log, cfg.Nodes, cfg.Observe = h.log, h.nodes, h.roundTrip
+	cfg.Log, cfg.Emit, cfg.Nodes, cfg.Observe = h.log, h.emit, h.nodes, h.roundTrip
 	cfg.Transact = once.Transact
 	s, err := store.New(cfg)
 	if err != nil {

@@ -55,7 +55,7 @@ func Explain(ctx context.Context, c *config.Config, q Question) (*Answer, error)
 		return nil, err
 	}
 	defer l.hangUp()
-	cfg, err := l.wireConfigFor(on, shown.Version, ingress.Given{
+	cfg, err := l.wireConfigFor(on, ingress.Given{
 		Helo: q.Helo != nil, Reverse: q.From != nil, Forward: q.To != nil,
 	})
 	if err != nil {

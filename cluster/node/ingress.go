@@ -18,7 +18,7 @@ type around struct {
 	relay    ingress.Relay
 	store    world.Store
 	emit     func(mail.Event)
-	rules    func() uint64 // the version of the rules
+	rules    func() string // which rules there are
 	tracing  *mail.Tracing
 	ledger   *once.Ledger
 	learning *learning // nil: nothing is learnt
@@ -29,8 +29,8 @@ type around struct {
 // startScore starts. The error is Problems.
 func (n *Node) makeServer(tracing *mail.Tracing) (err error) {
 	n.server, err = n.parts.serverFor(around{
-		router: n.parts.files.rules, relay: n.relay, store: n.parts.store, emit: n.events.Emit, rules: n.rules.version,
-		tracing: tracing, ledger: n.ledger, learning: n.learning,
+		router: n.parts.files.rules, relay: n.relay, store: n.parts.store, emit: n.events.Emit,
+		rules: n.rules.router.Label, tracing: tracing, ledger: n.ledger, learning: n.learning,
 	})
 	return err
 }

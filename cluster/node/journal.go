@@ -24,7 +24,7 @@ type journal struct {
 	hashKey []byte       // nil: addresses are logged in clear
 	postfix *postfixForm // nil: JSON
 
-	warned map[warned]time.Time // the warnings of late, and when they were given
+	warned lately[warned] // the warnings of late
 
 	line     line      // the one being written
 	scratch  []byte    // a text of it
@@ -72,6 +72,21 @@ const (
 	maxWarned = 1024
 )
 
+// A lately is what was warned of, and when.
+type lately[T comparable] map[T]time.Time
+
+// isNew reports whether the same was not warned of within sameWarning, and notes that it is now.
+func (l *lately[T]) isNew(what T, now time.Time) bool {
+	if at, ok := (*l)[what]; ok && now.Sub(at) < sameWarning {
+		return false
+	}
+	if len(*l) >= maxWarned || *l == nil {
+		*l = make(lately[T])
+	}
+	(*l)[what] = now
+	return true
+}
+
 // A warned is what a warning was about: the reason, and where the trouble is.
 type warned struct {
 	reason, host string
@@ -81,15 +96,7 @@ type warned struct {
 
 // isNew reports whether a warning about the same thing as e was not given within sameWarning, and notes that it is.
 func (j *journal) isNew(e *mail.Event) bool {
-	w := warned{reason: e.Reason, host: e.Host, site: e.Site, nextHop: e.NextHop}
-	if at, ok := j.warned[w]; ok && e.Time.Sub(at) < sameWarning {
-		return false
-	}
-	if len(j.warned) >= maxWarned || j.warned == nil {
-		j.warned = make(map[warned]time.Time)
-	}
-	j.warned[w] = e.Time
-	return true
+	return j.warned.isNew(warned{reason: e.Reason, host: e.Host, site: e.Site, nextHop: e.NextHop}, e.Time)
 }
 
 // see logs one event. While the log is crowded only outcomes of messages are logged.
@@ -172,13 +179,8 @@ func (j *journal) addJudgement(e *mail.Event) {
 		l.b = strconv.AppendFloat(l.b, e.Score, 'f', 1, 64)
 		l.outside("signals", j.mask(e.Signals))
 	}
-	if e.Auth != "" {
-		l.begin("auth", '{')
-		l.outside("results", e.Auth)
-		l.outside("signers", e.Signers)
-		l.outside("policy", e.Policy)
-		l.end('}')
-	}
+	l.outside("entries", e.Entries)
+	addAuth(l, e.Auth)
 	l.outside("signed", e.Signed)
 	l.outside("unsigned", e.Unsigned)
 	if e.MessageID != 0 {
@@ -187,9 +189,41 @@ func (j *journal) addJudgement(e *mail.Event) {
 		l.b = hex.AppendEncode(l.b, binary.BigEndian.AppendUint64(nil, e.MessageID))
 		l.b = append(l.b, '"')
 	}
-	if e.Rules != 0 {
-		l.number("rules", int64(e.Rules))
+	l.word("rules", e.Rules)
+}
+
+// addAuth adds what the authentication of a message came to.
+func addAuth(l *line, a *mail.Auth) {
+	if a == nil || a.SPF == "" && a.DKIM == "" && a.DMARC == "" && a.ARC == "" {
+		return
 	}
+	l.begin("auth", '{')
+	l.word("spf", a.SPF)
+	l.word("dkim", a.DKIM)
+	l.word("dmarc", a.DMARC)
+	l.word("policy", a.Policy)
+	l.word("arc", a.ARC)
+	if len(a.Overrides) > 0 {
+		l.word("overrides", strings.Join(a.Overrides, ", "))
+	}
+	l.flag("unauthenticated", a.Unauthenticated)
+	if len(a.Signers) > 0 {
+		l.begin("signers", '[')
+		for i := range a.Signers {
+			if i > 0 {
+				l.b = append(l.b, ',')
+			}
+			l.b = append(l.b, '{')
+			l.outside("d", a.Signers[i].Domain)
+			l.word("result", a.Signers[i].Result)
+			l.end('}')
+		}
+		l.end(']')
+	}
+	if a.Unverified > 0 {
+		l.number("unverified", int64(a.Unverified))
+	}
+	l.end('}')
 }
 
 // addNextHop adds the recipient, the rule and the next hop of an event that is about one of each and has no lists.

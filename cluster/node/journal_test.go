@@ -157,8 +157,12 @@ func wholeEvent() mail.Event {
 		Trace: mail.TraceID{1}, Client: netip.MustParseAddr("192.0.2.1"), Helo: "c.example", TLS: "TLS 1.3",
 		Reverse: mail.Path{Local: "a", Domain: "a.example"}, Forward: info, Rule: rule, NextHop: far,
 		Verb: "DATA", Reply: reply, Octets: 4096, SRS: "bounces", Score: 1.25, Signals: "no-ptr 1.2",
-		Auth: "spf=pass dkim=pass dmarc=pass", Signers: "d=a.example pass", Policy: "reject", Signed: "b.example, arc",
-		Unsigned: "no key", MessageID: 1, Rules: 7, All: 5 * time.Millisecond, Waited: time.Millisecond,
+		Entries: "allow c.yaml:7 for=score", Signed: "b.example, arc",
+		Auth: &mail.Auth{
+			SPF: "pass", DKIM: "pass", DMARC: "fail", ARC: "none", Policy: "reject", Overrides: []string{"list"},
+			Unauthenticated: true, Signers: []mail.Signer{{Domain: "a.example", Result: "pass"}}, Unverified: 2,
+		},
+		Unsigned: "no key", MessageID: 1, Rules: "version 7", All: 5 * time.Millisecond, Waited: time.Millisecond,
 		To: []mail.To{
 			{
 				Forward: info, Rule: rule, Outcome: mail.Relayed, Verb: "DATA", Reply: reply,
@@ -198,8 +202,10 @@ func TestJournal_Line(t *testing.T) {
 		`"trace":"01000000000000000000000000000000",` +
 		`"client":"192.0.2.1","helo":"c.example","tls":"TLS 1.3","reverse":"a@a.example","srs":"bounces",` +
 		`"recipients":2,"verb":"DATA","score":1.2,"signals":"no-ptr 1.2",` +
-		`"auth":{"results":"spf=pass dkim=pass dmarc=pass","signers":"d=a.example pass","policy":"reject"},` +
-		`"signed":"b.example, arc","unsigned":"no key","message_id":"0000000000000001","rules":7,` +
+		`"entries":"allow c.yaml:7 for=score",` +
+		`"auth":{"spf":"pass","dkim":"pass","dmarc":"fail","policy":"reject","arc":"none","overrides":"list",` +
+		`"unauthenticated":true,"signers":[{"d":"a.example","result":"pass"}],"unverified":2},` +
+		`"signed":"b.example, arc","unsigned":"no key","message_id":"0000000000000001","rules":"version 7",` +
 		`"mode":"hold","octets":4096,"reply":"250 2.0.0 queued as 1",` +
 		`"in_doubt":true,"ms":{"commit":1.500,"client":1.000,"all":5.000},"to":[` +
 		`{"forward":"info@b.example","outcome":"relayed","rule":"r:9 @b.example","reply":"250 2.0.0 queued as 1",` +

@@ -26,7 +26,7 @@ type Judged struct {
 func (e *explanation) judge(ctx context.Context) *Judged {
 	last, _ := e.last()
 	j := &Judged{
-		Octets: last.Octets, Mode: last.Mode.String(), Auth: last.Auth, DKIM: last.Signers, Policy: last.Policy,
+		Octets: last.Octets, Mode: last.Mode.String(), Auth: last.Auth.String(),
 		Signed: last.Signed, Unsigned: last.Unsigned,
 		Fields: fieldsAbove(e.octets, e.q.Message),
 	}
@@ -45,10 +45,20 @@ func (e *explanation) judge(ctx context.Context) *Judged {
 	default:
 		j.Unsigned = "there is no key for it"
 	}
-	if last.Auth != "" {
-		j.Opinion = secondOpinion(ctx, e.resolver.Plain(), e.q.Message, last.Signers)
+	if last.Auth.String() != "" {
+		j.DKIM, j.Policy = signers(last.Auth), last.Auth.Policy
+		j.Opinion = secondOpinion(ctx, e.resolver.Plain(), e.q.Message, j.DKIM)
 	}
 	return j
+}
+
+// signers returns the domains of DKIM signatures as "d=name result, ...".
+func signers(a *mail.Auth) string {
+	list := make([]string, len(a.Signers))
+	for i, s := range a.Signers {
+		list[i] = "d=" + s.Domain + " " + s.Result
+	}
+	return strings.Join(list, ", ")
 }
 
 // overridden begins the reason of an event that tells what overrode a refusal.

@@ -310,7 +310,10 @@ func (j *journal) addLeg(e *mail.Event, leg *mail.Leg) {
 		l.outside("tls", s.TLS)
 		l.outside("cipher", s.Cipher)
 		l.outside("key_exchange", s.KeyExchange)
-		l.flag("verified", s.Verified)
+		if s.TLS != "" {
+			l.key("verified")
+			l.b = strconv.AppendBool(l.b, s.Verified)
+		}
 		l.word("session", s.Kind.String())
 		j.path(&l, "reverse", leg.Reverse)
 	}

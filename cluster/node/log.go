@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/millrace/millrace/cluster/config"
@@ -34,7 +35,7 @@ func newLogger(stderr io.Writer, c *config.Config) *logger {
 			slog.New(form.handler(l.aside, "")).Error("syslog cannot be reached, lines wait", "cause", err.Error())
 		}
 	}
-	l.Logger = slog.New(form.handler(l.out, c.Log.Level))
+	l.Logger = slog.New(steady{form.handler(l.out, c.Log.Level), new(steadiness)})
 	return l
 }
 
@@ -66,6 +67,54 @@ func fixTime(groups []string, a slog.Attr) slog.Attr {
 		a.Value = slog.StringValue(a.Value.Time().Format(timeForm))
 	}
 	return a
+}
+
+// A steady logs a warning as information that was given within sameWarning about the same thing, as the journal does
+// with those of mail.
+type steady struct {
+	slog.Handler
+	*steadiness
+}
+
+// A steadiness is what the handlers of a log share.
+type steadiness struct {
+	mu     sync.Mutex
+	warned lately[string]
+}
+
+// isNew reports whether a record is not about the same thing as an earlier one: its message and its texts are others,
+// the cause left aside.
+func (s *steadiness) isNew(r *slog.Record) bool {
+	about := r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key != "cause" && a.Value.Kind() == slog.KindString {
+			about += "\x00" + a.Value.String()
+		}
+		return true
+	})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.warned.isNew(about, r.Time)
+}
+
+// Handle logs a record.
+func (s steady) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level == slog.LevelWarn && !s.isNew(&r) {
+		if r.Level = slog.LevelInfo; !s.Enabled(ctx, r.Level) {
+			return nil
+		}
+	}
+	return s.Handler.Handle(ctx, r)
+}
+
+// WithAttrs returns a steady with attributes.
+func (s steady) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return steady{s.Handler.WithAttrs(attrs), s.steadiness}
+}
+
+// WithGroup returns a steady with a group.
+func (s steady) WithGroup(name string) slog.Handler {
+	return steady{s.Handler.WithGroup(name), s.steadiness}
 }
 
 // logLevel returns the level that a configuration names.

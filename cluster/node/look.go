@@ -61,9 +61,9 @@ func (l *lookout) note(e mail.Event) {
 }
 
 // wireConfigFor returns what the listener is told, as a running node tells it. The client comes by itself and in clear.
-func (l *lookout) wireConfigFor(on *config.Listener, rules uint64, given ingress.Given) (wire.Config, error) {
+func (l *lookout) wireConfigFor(on *config.Listener, given ingress.Given) (wire.Config, error) {
 	a := around{
-		router: l, relay: l, store: lookStore{l.store}, emit: l.note, rules: func() uint64 { return rules }, look: true,
+		router: l, relay: l, store: lookStore{l.store}, emit: l.note, rules: l.files.rules.Label, look: true,
 	}
 	if l.cfg.Once {
 		var err error

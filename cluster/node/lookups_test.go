@@ -229,7 +229,7 @@ func TestNode_Questions(t *testing.T) {
 			}
 			var auth string
 			for auth == "" {
-				auth = (<-b.seen).Auth
+				auth = (<-b.seen).Auth.String()
 			}
 			if !strings.Contains(auth, "spf=unevaluated") {
 				t.Errorf("the event says %s", auth)

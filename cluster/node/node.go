@@ -90,7 +90,8 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 	n.metrics = admin.NewMetrics(opts.Version, n.gauges())
 	n.events = newQueue(ringSize, n.metrics)
 	n.parts, err = build(files, hooks{
-		log: n.log.Logger, nodes: n.members.nodes, roundTrip: n.metrics.ObserveRedis, query: n.metrics.ObserveDNS,
+		log: n.log.Logger, emit: n.events.Emit, nodes: n.members.nodes, roundTrip: n.metrics.ObserveRedis,
+		query: n.metrics.ObserveDNS,
 		handshake: func(took time.Duration, err error) {
 			n.metrics.ObserveHandshake(admin.WithDestination, took, err)
 		},
@@ -166,7 +167,7 @@ func (n *Node) start() error {
 	}
 	n.listeners.up.Store(true)
 	rules := n.rules.router
-	n.log.say(slog.LevelInfo, "ready", "rules", rules.Len(), "domains", rules.Domains(),
+	n.log.say(slog.LevelInfo, "ready", "rules", rules.Len(), "domains", rules.Domains(), "set", rules.Label(),
 		"places", placesFor(n.cfg.Limits.Connections, maxOpenFiles()))
 	return nil
 }

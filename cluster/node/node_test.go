@@ -210,6 +210,50 @@ func TestNode_Relay(t *testing.T) {
 	}
 }
 
+// TestNode_Decided: the line says by which rules, and by which entry of a list, a client was decided on, and the first
+// line what runs.
+func TestNode_Decided(t *testing.T) {
+	b := startNode(t, "score:\n  allow:\n    - 127.0.0.1 for=score,dmarc a partner\n", nil)
+	b.dial(t).send("info@example.com")
+	e := <-b.seen
+	files := "files " + b.Node.rules.router.Digest()[:12]
+	if e.Entries != "allow "+b.dir+"/millrace.yaml:9 for=score,dmarc" || e.Rules != files {
+		t.Errorf("got %q by %q", e.Entries, e.Rules)
+	}
+	b.rules(t, "domain example.com\n@example.com drop\n")
+	if err := b.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.dial(t).send("info@example.com")
+	again := <-b.seen
+	if again.Rules == e.Rules {
+		t.Errorf("after a reload %q", again.Rules)
+	}
+	if err := b.Shutdown(t.Context()); err != nil { // after which all of the log is written
+		t.Error(err)
+	}
+	for _, want := range []string{
+		`"msg":"starting","version":"","configuration":"` + b.dir + `/millrace.yaml","node":"mx1.example.net"}`,
+		`"set":"` + e.Rules + `"`, `"set":"` + again.Rules + `"`, `"entries":"allow `,
+	} {
+		if !b.log.Has(want) {
+			t.Errorf("the log lacks %s:\n%s", want, b.log.String())
+		}
+	}
+}
+
+// TestNode_Blocked: the line of a refusal names the entry that refused.
+func TestNode_Blocked(t *testing.T) {
+	b := startNode(t, "score:\n  block:\n    - helo:bad.example\n", nil)
+	c := b.dial(t)
+	c.say("EHLO bad.example", 250)
+	c.say("MAIL FROM:<alice@sender.example>", 250)
+	c.say("RCPT TO:<info@example.com>", 554)
+	if e := <-b.seen; e.Entries != "block "+b.dir+"/millrace.yaml:9" {
+		t.Errorf("got %q", e.Entries)
+	}
+}
+
 // TestNode_HashedAddresses: addresses stay out of the log when they are hashed.
 func TestNode_HashedAddresses(t *testing.T) {
 	b := startNode(t, "log: {addresses: hash, level: debug}", nil)

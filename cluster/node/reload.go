@@ -112,7 +112,8 @@ func (n *Node) Reload(ctx context.Context) error {
 			strings.Join(waiting, ", "), "rules", rules.Len(), "domains", rules.Domains())
 		return nil
 	}
-	n.log.say(slog.LevelInfo, "reloaded", "rules", rules.Len(), "domains", rules.Domains())
+	n.log.say(slog.LevelInfo, "reloaded", "rules", rules.Len(), "domains", rules.Domains(), "set",
+		rules.Label())
 	return nil
 }
 

@@ -316,8 +316,10 @@ func (m *spanMaker) envelope(t *mail.Trace) {
 	if len(rules) > 0 {
 		m.add(attrRule.StringSlice(rules))
 	}
-	if e.Rules != 0 {
-		m.add(attrRulesVersion.Int64(int64(e.Rules)))
+	if v, ok := strings.CutPrefix(e.Rules, "version "); ok {
+		if n, err := strconv.ParseInt(v, 10, 64); err == nil {
+			m.add(attrRulesVersion.Int64(n))
+		}
 	}
 	m.text(attrAllowed, t.Allowed)
 	m.text(attrSRS, e.SRS)
@@ -471,9 +473,11 @@ func (m *spanMaker) step(s *span, t *mail.Trace, step *mail.Step) {
 	case mail.StepScore:
 		m.add(attrScore.Float64(e.Score))
 	case mail.StepAuth:
-		m.text(attrAuth, e.Auth)
-		m.outside(attrSigners, e.Signers)
-		m.text(attrPolicy, e.Policy)
+		if e.Auth != nil {
+			m.text(attrAuth, e.Auth.String())
+			m.outside(attrSigners, signers(e.Auth))
+			m.text(attrPolicy, e.Auth.Policy)
+		}
 	case mail.StepDial, mail.StepTried:
 		m.outside(semconv.ServerAddressKey, step.Host)
 		m.peer(step.Addr)

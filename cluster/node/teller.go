@@ -225,7 +225,7 @@ func (t *teller) event(e *mail.Event, to *mail.To, kind events.Type) events.Even
 	data := events.Data{
 		Transaction: e.Trace.String(), Node: t.node, Recipient: recipient, Sender: e.Reverse.String(),
 		Rule: to.Rule.Pattern, Reply: replyOf(to, false), Reason: to.Reason,
-		InDoubt: e.InDoubt && kind == events.Failed, Auth: e.Auth, Octets: e.Octets,
+		InDoubt: e.InDoubt && kind == events.Failed, Auth: e.Auth.String(), Octets: e.Octets,
 	}
 	if e.Client.IsValid() {
 		data.Client = e.Client.Unmap().String()

@@ -271,8 +271,11 @@ func wholeTrace(over bool) *mail.Trace {
 		Kind: mail.Refused, Mode: mail.ModeHold, InDoubt: true, Ends: true, Recipients: 1, Client: a.Addr(),
 		Helo: "x.example", TLS: "TLS 1.3", Reverse: path, Verb: "DATA", Reply: refused.Reply, Reason: "no rule",
 		To:     []mail.To{{Forward: path, Rule: mail.Rule{File: "routes.txt", Line: 3}}},
-		Octets: 10, Score: 5.5, Signals: "dnsbl 4, helo 1.5", Auth: "spf=pass", Signers: "d=example.com pass",
-		Policy: "reject", Signed: "example.com", Unsigned: "overridden", Rules: 7, SRS: "bounces", Waited: time.Second,
+		Octets: 10, Score: 5.5, Signals: "dnsbl 4, helo 1.5",
+		Auth: &mail.Auth{
+			SPF: "pass", Policy: "reject", Signers: []mail.Signer{{Domain: "example.com", Result: "pass"}},
+		},
+		Signed: "example.com", Unsigned: "overridden", Rules: "version 7", SRS: "bounces", Waited: time.Second,
 	})
 	t.Ended = time.Now()
 	return t

@@ -19,18 +19,29 @@ func (k *keeper) check(ctx context.Context) {
 	if err != nil {
 		text = err.Error()
 	}
-	if text != k.trouble.logged {
-		k.trouble.logged = text
-		if err != nil {
-			k.cfg.Log.Warn("the rules of this node may differ from those of others", "version", k.current.version,
-				"cause", err)
-		} else {
-			k.cfg.Log.Info("the rules are those of the other nodes", "version", k.current.version)
-		}
+	if text != k.trouble.text {
+		k.trouble.text, k.trouble.since = text, k.cfg.Now()
 	}
+	k.tell(err)
 	if k.current.unsaved && !k.cfg.Now().Before(k.trouble.saveAt) {
 		k.saveCurrent(collect(k.cfg.Router.Files()).encode())
 	}
+}
+
+// tell logs the problem of the last check, err, when it begins and when it ends. A Redis that does not answer has to do
+// so for a while.
+func (k *keeper) tell(err error) {
+	if k.trouble.text == k.trouble.logged ||
+		errors.Is(err, store.ErrUnanswered) && k.cfg.Now().Sub(k.trouble.since) < k.cfg.tune.tell {
+		return
+	}
+	k.trouble.logged = k.trouble.text
+	if err != nil {
+		k.cfg.Log.Warn("the rules of this node may differ from those of others", "version", k.current.version,
+			"cause", err)
+		return
+	}
+	k.cfg.Log.Info("the rules are those of the other nodes", "version", k.current.version)
 }
 
 var errNothing = errors.New("neither redis nor this node has rules")

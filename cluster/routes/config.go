@@ -46,6 +46,9 @@ const (
 	pollInterval = 500 * time.Millisecond
 	// startWait bounds how long Start waits for Redis, which may hold rules newer than those that this node remembers.
 	startWait = 5 * time.Second
+	// tellAfter is how long Redis has to be silent before that is told: a busy moment makes single checks fail, and
+	// nothing comes of it.
+	tellAfter = 10 * time.Second
 	// missingGrace is how long the parts of a set that Redis names may be missing before another set replaces it.
 	missingGrace = 30 * time.Second
 )
@@ -53,6 +56,8 @@ const (
 // A tuning holds what tests change. Its zero fields mean the constants and the methods of Config.Store.
 type tuning struct {
 	poll    time.Duration
+	tell    time.Duration
+	version func(context.Context) (store.RulesHead, error)
 	wait    time.Duration
 	grace   time.Duration
 	load    func(context.Context, store.RulesHead) ([]byte, error)
@@ -70,6 +75,7 @@ func (c Config) Validate() error {
 // withDefaults returns c with its zero fields set.
 func (c Config) withDefaults() Config {
 	c.tune.poll = cmp.Or(c.tune.poll, pollInterval)
+	c.tune.tell = cmp.Or(c.tune.tell, tellAfter)
 	c.tune.wait = cmp.Or(c.tune.wait, startWait)
 	c.tune.grace = cmp.Or(c.tune.grace, missingGrace)
 	if c.Emit == nil {

@@ -56,6 +56,14 @@ type sharedRules struct {
 	tune tuning
 }
 
+// RulesVersion returns which rules there are; see store.RulesVersion.
+func (s sharedRules) RulesVersion(ctx context.Context) (store.RulesHead, error) {
+	if s.tune.version != nil {
+		return s.tune.version(ctx)
+	}
+	return s.Store.RulesVersion(ctx)
+}
+
 // load loads the text of a head; see store.LoadRules.
 func (s sharedRules) load(ctx context.Context, head store.RulesHead) ([]byte, error) {
 	if s.tune.load != nil {
@@ -89,6 +97,8 @@ type baseline struct {
 
 // trouble is what is remembered of problems from one check of Redis to the next.
 type trouble struct {
+	text         string    // the problem of the last check, "" for no problem
+	since        time.Time // of text
 	logged       string    // the problem that was logged last, "" for no problem
 	refused      string    // the head of a set that could not be adopted
 	cause        error     // why, or why publishing failed
@@ -201,7 +211,7 @@ func (k *keeper) logDifference(files set) {
 // publishStatus makes the present state visible to Status.
 func (k *keeper) publishStatus() {
 	s := k.counters
-	s.Version, s.Digest, s.Trouble = k.current.version, k.current.digest, k.trouble.logged
+	s.Version, s.Digest, s.Trouble = k.current.version, k.current.digest, k.trouble.text
 	s.InStep = !k.noRedis && s.Trouble == "" && s.Version > 0
 	k.status.Store(&s)
 }

@@ -193,7 +193,7 @@ func (k *keeper) publishMerged(ctx context.Context, head store.RulesHead, merged
 	}
 	k.enforce(use, version, merged, sum)
 	k.counters.Published++
-	k.trouble.logged = ""
+	k.trouble.text, k.trouble.logged = "", ""
 	k.setBaseline(files)
 	k.saveCurrent(encoded)
 	k.cfg.Log.Info("the changed rules files are shared", "version", version, "digest", sum)

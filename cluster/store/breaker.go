@@ -16,6 +16,47 @@ type breaker struct {
 	open    bool
 	until   time.Time // the end of the pause
 	probing bool      // a round trip finds out whether Redis answers again
+	outage  outage
+}
+
+// An outage says when an administrator is told that Redis does not answer, and that it answers again. What a busy
+// moment does, now and then, is not told.
+type outage struct {
+	tell    time.Duration // see tellAfter
+	at      time.Time     // of the last report
+	skipped time.Duration // the time in which Redis was skipped, less that in which it answered; at most tell
+	said    bool
+}
+
+// A news is what an administrator is told of an outage.
+type news uint8
+
+const (
+	noNews news = iota
+	begun       // it has lasted long enough
+	over
+)
+
+// note takes how it was until now.
+func (o *outage) note(open bool, now time.Time) news {
+	passed := max(0, now.Sub(o.at))
+	if o.at.IsZero() {
+		passed = 0
+	}
+	if o.at = now; open {
+		o.skipped = min(o.tell, o.skipped+passed)
+	} else {
+		o.skipped = max(0, o.skipped-passed)
+	}
+	switch {
+	case !o.said && o.skipped == o.tell:
+		o.said = true
+		return begun
+	case o.said && o.skipped == 0:
+		o.said = false
+		return over
+	}
+	return noNews
 }
 
 // A result is the result of a round trip for the breaker.
@@ -41,14 +82,14 @@ func (b *breaker) allow(now time.Time) bool {
 	return true
 }
 
-// report takes the result of a round trip and reports whether it opened or closed the breaker. A round trip that began
-// before the breaker opened may close it, because Redis answered.
-func (b *breaker) report(r result, now time.Time) (opened, closed bool) {
+// report takes the result of a round trip, and reports whether it opened the breaker and what is to be told. A round
+// trip that began before the breaker opened may close it, because Redis answered.
+func (b *breaker) report(r result, now time.Time) (opened bool, tell news) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	tell = b.outage.note(b.open, now)
 	switch r {
 	case answered:
-		closed = b.open
 		b.open, b.probing, b.row = false, false, 0
 	case inconclusive:
 		b.probing = false
@@ -60,7 +101,7 @@ func (b *breaker) report(r result, now time.Time) (opened, closed bool) {
 			b.open, b.until = true, now.Add(b.pause)
 		}
 	}
-	return opened, closed
+	return opened, tell
 }
 
 // skipping reports whether the breaker is open.

@@ -37,8 +37,11 @@ type Config struct {
 	// Observe is called with the duration and the error of each round trip. It is called concurrently and must not
 	// block. nil disables it.
 	Observe func(took time.Duration, err error)
-	// Log gets a line when Redis does not answer any more and one when it answers again. At level debug it also gets
-	// the messages of the Redis client, which has one log for the process: that of the last store. nil disables it.
+	// Emit is called with an Anomaly when Redis has not answered for a while, and when a key of ours holds what is not
+	// ours. It must not block. nil disables it.
+	Emit func(mail.Event)
+	// Log gets a line when Redis answers again. At level debug it also gets the messages of the Redis client, which has
+	// one log for the process: that of the last store. nil disables it.
 	Log *slog.Logger
 	// Transact carries out an event of the ledger on the entries of several recipients, and returns those that decided:
 	// once.Transact. nil means that the ledger is not used.
@@ -57,6 +60,9 @@ const (
 	breakerPause    = time.Second
 	// maxWait is the most replicas that are waited for.
 	maxWait = 16
+	// tellAfter is how long, in all, Redis has to be skipped before an administrator is told, and to answer before that
+	// is over. The time in which it answers is taken from that in which it did not.
+	tellAfter = 10 * time.Second
 	// maxConnections is the number of connections to one Redis server. A round trip holds one for about a millisecond.
 	maxConnections = 32
 	// localEntries is how many entries of each kind the local store holds: rates, list answers, karma, votes, triplets,
@@ -72,6 +78,7 @@ const (
 type tuning struct {
 	failures int
 	pause    time.Duration
+	tell     time.Duration
 	entries  int
 	halfLife time.Duration
 }
@@ -79,30 +86,25 @@ type tuning struct {
 func (t tuning) withDefaults() tuning {
 	return tuning{
 		failures: cmp.Or(t.failures, breakerFailures), pause: cmp.Or(t.pause, breakerPause),
+		tell:    cmp.Or(t.tell, tellAfter),
 		entries: cmp.Or(t.entries, localEntries), halfLife: cmp.Or(t.halfLife, karmaHalfLife),
 	}
 }
 
-// Validate returns the first field that is wrong as a *mail.FieldError, or nil. The error does not contain the password
-// of a URL.
+// Validate returns all fields that are wrong as mail.Faults, or nil. The error does not contain the password of a URL.
 func (c Config) Validate() error {
+	var wrong mail.Faults
 	o, err := c.options()
 	if err != nil {
-		return err
+		wrong = append(wrong, err)
 	}
-	switch {
-	case strings.ContainsAny(c.Prefix, "{}"):
-		return &mail.FieldError{Field: "prefix", Reason: "has a brace"}
-	case c.Timeout != 0 && (c.Timeout < time.Millisecond || c.Timeout > 10*time.Second):
-		return &mail.FieldError{Field: "timeout", Reason: "is not between 1ms and 10s"}
-	case c.Wait < 0 || c.Wait > maxWait:
-		return &mail.FieldError{Field: "wait", Reason: "is not between 0 and 16"}
-	case c.Wait > 0 && o == nil:
-		return &mail.FieldError{Field: "wait", Reason: "needs a url"}
-	case c.Wait > 0 && clustered(o):
-		return &mail.FieldError{Field: "wait", Reason: "is not possible with a Redis Cluster"}
-	}
-	return nil
+	wrong.AddIf(strings.ContainsAny(c.Prefix, "{}"), "prefix", "has a brace")
+	wrong.AddIf(c.Timeout != 0 && (c.Timeout < time.Millisecond || c.Timeout > 10*time.Second), "timeout",
+		"is not between 1ms and 10s")
+	wrong.AddIf(c.Wait < 0 || c.Wait > maxWait, "wait", "is not between 0 and 16")
+	wrong.AddIf(c.Wait > 0 && c.URL == "", "wait", "needs a url")
+	wrong.AddIf(c.Wait > 0 && o != nil && clustered(o), "wait", "is not possible with a Redis Cluster")
+	return wrong.Err()
 }
 
 // withDefaults returns c with its zero fields set.
@@ -112,6 +114,9 @@ func (c Config) withDefaults() Config {
 	c.Prefix = cmp.Or(c.Prefix, defaultPrefix)
 	if c.Nodes == nil {
 		c.Nodes = func() int { return 1 }
+	}
+	if c.Emit == nil {
+		c.Emit = func(mail.Event) {}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -124,7 +129,7 @@ func (c Config) withDefaults() Config {
 
 // options returns the options of the Redis client, nil without a URL. With the library's defaults it would wait seconds
 // for a dead server, try four times and dial five times for each try.
-func (c Config) options() (*redis.UniversalOptions, error) {
+func (c Config) options() (*redis.UniversalOptions, *mail.FieldError) {
 	if c.URL == "" {
 		return nil, nil
 	}

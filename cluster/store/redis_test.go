@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -161,8 +160,8 @@ func TestStore_ForeignValues(t *testing.T) {
 	var log logtest.Log
 	s := open(t,
 		Config{
-			URL: "redis://" + server.addr, Timeout: slow, Log: slog.New(slog.NewTextHandler(&log, nil)),
-			tune: tuning{failures: 1},
+			URL: "redis://" + server.addr, Timeout: slow, tune: tuning{failures: 1},
+			Emit: func(e mail.Event) { log.Write([]byte(e.Reason)) },
 		})
 	q := mail.ClientQuery{
 		Addr: clientA, Lists: []string{"a.example"}, Lock: time.Minute,

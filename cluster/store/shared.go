@@ -3,11 +3,14 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/millrace/millrace/router/mail"
 )
 
 // A shared is the Redis of a store: its client and breaker, and the round trips to it.
@@ -23,11 +26,12 @@ type shared struct {
 	waits   breaker // for replicas
 	now     func() time.Time
 	observe func(time.Duration, error)
+	emit    func(mail.Event)
 	log     *slog.Logger
 
 	head atomic.Value // string: the head of the rules, as it was last read
 
-	foreignLogged atomic.Int64 // when logForeign last logged, in nanoseconds of now
+	foreignLogged atomic.Int64 // when tellForeign last logged, in nanoseconds of now
 
 	counters counters
 }
@@ -40,8 +44,11 @@ type counters struct {
 // newShared returns the Redis of a Config with defaults, nil without a URL. It does not connect yet.
 func newShared(c Config) (*shared, error) {
 	options, err := c.options()
-	if options == nil {
+	switch {
+	case err != nil: // a nil *FieldError must not become an error
 		return nil, err
+	case options == nil:
+		return nil, nil
 	}
 	redis.SetLogger(libraryLog{c.Log})
 	return &shared{
@@ -50,12 +57,17 @@ func newShared(c Config) (*shared, error) {
 		keyring:   keyring{c.Prefix},
 		scripts:   newScripts(),
 		timeout:   c.Timeout,
-		breaker:   breaker{failures: c.tune.failures, pause: c.tune.pause},
-		wait:      c.Wait,
-		waits:     breaker{failures: c.tune.failures, pause: c.tune.pause},
-		now:       c.Now,
-		observe:   c.Observe,
-		log:       c.Log,
+		breaker: breaker{
+			failures: c.tune.failures, pause: c.tune.pause, outage: outage{tell: c.tune.tell},
+		},
+		wait: c.Wait,
+		waits: breaker{
+			failures: c.tune.failures, pause: c.tune.pause, outage: outage{tell: c.tune.tell},
+		},
+		now:     c.Now,
+		observe: c.Observe,
+		emit:    c.Emit,
+		log:     c.Log,
 	}, nil
 }
 
@@ -127,7 +139,8 @@ func isForeign(err error) bool {
 	return errors.As(err, &n) || redis.HasErrorPrefix(err, "WRONGTYPE")
 }
 
-// record counts the result of a round trip, reports it to the breaker and logs if the breaker opened or closed.
+// record counts the result of a round trip, reports it to the breaker and tells the administrator what there is to
+// tell.
 func (s *shared) record(ctx context.Context, err error, now time.Time) {
 	how := answered
 	switch {
@@ -141,7 +154,7 @@ func (s *shared) record(ctx context.Context, err error, now time.Time) {
 	case isForeign(err):
 		how = answered
 		s.counters.failures.Add(1)
-		s.logForeign(err, now)
+		s.tellForeign(err, now)
 	default:
 		how = failed
 		s.counters.failures.Add(1)
@@ -151,25 +164,35 @@ func (s *shared) record(ctx context.Context, err error, now time.Time) {
 			c.ReloadState(ctx)
 		}
 	}
-	opened, closed := s.breaker.report(how, now)
+	opened, tell := s.breaker.report(how, now)
 	if opened {
 		s.counters.opened.Add(1)
-		s.log.Warn("redis does not answer: this node goes on with what it knows itself", "cause", err)
 	}
-	if closed {
+	switch tell {
+	case begun:
+		s.emit(mail.Event{Kind: mail.Anomaly, Time: now, Reason: reasonUnanswered, Cause: err})
+	case over:
 		s.log.Info("redis answers again")
 	}
 }
 
-// foreignPause is the minimum time between two lines of logForeign, because each client may cause one.
+// The reasons of anomalies. With the first and the last the node goes on with what it knows itself.
+const (
+	reasonUnanswered = "redis does not answer"
+	reasonReplicas   = "redis has too few replicas"
+	reasonForeign    = "redis holds what is not ours under a key of ours"
+)
+
+// foreignPause is the minimum time between two events of tellForeign, because each client may cause one.
 const foreignPause = time.Minute
 
-// logForeign logs that a key holds the value of another program, which stays so until an administrator deletes it.
-func (s *shared) logForeign(err error, now time.Time) {
+// tellForeign tells that a key holds the value of another program, which stays so until an administrator deletes it.
+func (s *shared) tellForeign(err error, now time.Time) {
 	last, at := s.foreignLogged.Load(), now.UnixNano()
 	if (last == 0 || at-last >= int64(foreignPause)) && s.foreignLogged.CompareAndSwap(last, at) {
-		s.log.Warn("redis holds what is not ours under a key of ours: this node goes on with what it knows itself",
-			"prefix", s.prefix, "cause", err)
+		s.emit(mail.Event{
+			Kind: mail.Anomaly, Time: now, Reason: reasonForeign, Cause: fmt.Errorf("prefix %s: %w", s.prefix, err),
+		})
 	}
 }
 
@@ -224,11 +247,14 @@ func (s *shared) replicated(answer any) {
 			s.counters.unreplicated.Add(1)
 		}
 	}
-	opened, closed := s.waits.report(how, s.now())
-	if opened {
-		s.log.Warn("redis has too few replicas: what the ledger writes is lost with the master", "wanted", s.wait)
-	}
-	if closed {
+	now := s.now()
+	switch _, tell := s.waits.report(how, now); tell {
+	case begun:
+		s.emit(mail.Event{
+			Kind: mail.Anomaly, Time: now, Reason: reasonReplicas,
+			Cause: fmt.Errorf("%d are wanted: what the ledger writes is lost with the master", s.wait),
+		})
+	case over:
 		s.log.Info("redis has enough replicas again")
 	}
 }

@@ -132,9 +132,9 @@ func (c *Client) Tarpit() time.Duration {
 	return c.score.Tarpit(c.verdict)
 }
 
-// Scored returns the client's score and the signals that spoke, as an event shows them.
-func (c *Client) Scored() (total float64, signals string) {
-	return c.verdict.Score, score.Signals(c.verdict)
+// Scored writes the client's score, and the signals and the entries of lists that spoke, into an event.
+func (c *Client) Scored(e *mail.Event) {
+	e.Score, e.Signals, e.Entries = c.verdict.Score, score.Signals(c.verdict), c.verdict.Entries
 }
 
 // AllowedBy returns where the entry of an allow list stands that speaks for the client, "" without one. The answer is

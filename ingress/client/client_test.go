@@ -120,8 +120,9 @@ func TestClient_Judge(t *testing.T) {
 	if err := c.Judge(t.Context(), false); mail.ReplyFor(err).Class() != 5 {
 		t.Errorf("not spared: %v", err)
 	}
-	if total, signals := c.Scored(); total < 10 || signals == "" {
-		t.Errorf("score %v, signals %q", total, signals)
+	var told mail.Event
+	if c.Scored(&told); told.Score < 10 || told.Signals == "" {
+		t.Errorf("score %v, signals %q", told.Score, told.Signals)
 	}
 }
 

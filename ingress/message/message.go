@@ -209,7 +209,7 @@ func (m *Message) finish(ctx context.Context) error {
 	step := m.report.Part(mail.StepAuth)
 	decision := m.auth.Finish(ctx)
 	event := &m.report.Event
-	event.Auth, event.Signers, event.Policy = decision.Summary, decision.Signers, decision.Policy
+	event.Auth = &decision.Auth
 	for _, o := range decision.Overrides {
 		m.report.Anomaly("authentication overridden: "+o, nil)
 	}

@@ -76,11 +76,11 @@ func (c *policyCase) check(t *testing.T, n *authNode, size int) {
 		t.Errorf("anomalies %q, want the override %q", anomalies, c.over)
 	}
 	held := size < 1000
-	if held && !strings.Contains(end.Auth, c.auth) || (end.Mode == mail.ModeHold) != held {
-		t.Errorf("mode %v, found %q, want %q", end.Mode, end.Auth, c.auth)
+	if held && !strings.Contains(end.Auth.String(), c.auth) || (end.Mode == mail.ModeHold) != held {
+		t.Errorf("mode %v, found %q, want %q", end.Mode, end.Auth.String(), c.auth)
 	}
-	if strings.HasPrefix(c.name, "require_auth=no") && strings.Contains(end.Auth, "unauthenticated") {
-		t.Errorf("found %q", end.Auth)
+	if strings.HasPrefix(c.name, "require_auth=no") && strings.Contains(end.Auth.String(), "unauthenticated") {
+		t.Errorf("found %q", end.Auth.String())
 	}
 	if len(stored) == 0 {
 		return

@@ -259,13 +259,12 @@ type Event struct {
 	Octets     int64
 	Score      float64 // of the client; higher is worse
 	Signals    string  // the reasons of the score as "name weight, ...", the heaviest first
-	Auth       string  // the results of authentication, such as "spf=pass dkim=pass dmarc=pass arc=none"
-	Signers    string  // the domains of DKIM signatures as "d=name result, ..."
-	Policy     string  // of the author's domain (DMARC): none, quarantine, reject; "" without a record
+	Entries    string  // the entries of the allow and the block list that spoke, as "allow allow.txt:7 for=score, ..."
+	Auth       *Auth   // nil: the message was not authenticated
 	Signed     string  // what we signed with, such as "example.com, arc"
 	Unsigned   string  // why we did not sign though we might have
 	MessageID  uint64  // a keyed hash of the Message-ID; 0 without one
-	Rules      uint64  // the version of the shared rules that was in force; 0 for the files of this node
+	Rules      string  // the rules in force, as "version 7" of those that nodes share or "files 0123456789ab"
 	SRS        string  // to what the rewritten reverse-path opens; "" if it was not rewritten
 	Took       [Stages]time.Duration
 	All        time.Duration // from MAIL to the end of the transaction

@@ -26,6 +26,7 @@ type Verdict struct {
 	Action  VerdictAction
 	Score   float64  // the sum of the weights; higher is worse
 	Reasons []Reason // the signals that were observed, the heaviest first
+	Entries string   // the entries of the allow and the block list that spoke, for the log; "" if none did
 }
 
 // A Reason is a signal for or against a client.

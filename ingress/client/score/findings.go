@@ -26,6 +26,7 @@ type findings struct {
 	rest    *dnsbl.Rest // what they may still say; nil: nothing
 	allowed Purposes    // for which an allow list speaks for the client
 	entry   *entry      // the first one that does; nil without one
+	entries string      // of the lists that spoke; see mail.Verdict
 	proved  string      // the domain that its name proves
 	passes  string      // the domain for which SPF passes
 
@@ -65,6 +66,10 @@ func (f *findings) see(text string) {
 func (f *findings) allow(g grant) {
 	f.allowed |= g.purposes()
 	for _, e := range g {
+		if e == nil {
+			continue
+		}
+		f.entries = e.addTo(f.entries)
 		if f.entry == nil {
 			f.entry = e
 		}
@@ -77,7 +82,7 @@ func (f *findings) allow(g grant) {
 
 // block lets an entry of the block list speak.
 func (f *findings) block(e *entry) {
-	f.blockedBy = e.location
+	f.blockedBy, f.entries = e.location, e.addTo(f.entries)
 	f.speak(sigBlock, e.text("blocked here"))
 }
 

@@ -33,7 +33,8 @@ type inquiry struct {
 	running sync.WaitGroup // sources under way
 	mu      sync.Mutex     // guards what follows; not held across I/O
 	stages  [steps]stage
-	doubts  *doubt // the last one; a list, because most clients have none
+	doubts  *doubt  // the last one; a list, because most clients have none
+	spoken  *spoken // the same for what entries tell
 	stored  storeAnswer
 	passes  string // the domain of the reverse-path, or of EHLO for the null one, if SPF passes for it
 	proved  string // the organizational domain of the client's name, "" without one that counts: see Score.Proved
@@ -50,6 +51,13 @@ type doubt struct {
 	at    step
 	gap   dnsbl.Gap
 	other *doubt // the one before
+}
+
+// A spoken is what entries of the allow or the block list tell of a stage; see mail.Verdict.
+type spoken struct {
+	at    step
+	text  string
+	other *spoken // the one before
 }
 
 // A storeAnswer is what is kept of the store's answer.
@@ -127,6 +135,13 @@ func (q *inquiry) begin(at step, from source) *gathering {
 	turn := q.stages[at].turn + 1
 	q.stages[at] = stage{begun: true, turn: turn}
 	q.undoubt(at)
+	for e := &q.spoken; *e != nil; {
+		if (*e).at == at {
+			*e = (*e).other
+		} else {
+			e = &(*e).other
+		}
+	}
 	if at == atMail {
 		q.passes = ""
 	}
@@ -266,6 +281,9 @@ func (q *inquiry) merge(at step, f *findings) {
 	if q.allowedBy == nil {
 		q.allowedBy = f.entry
 	}
+	if f.entries != "" {
+		q.spoken = &spoken{at, f.entries, q.spoken}
+	}
 	if f.passes != "" {
 		q.passes = f.passes
 	}
@@ -282,6 +300,20 @@ func (q *inquiry) merge(at step, f *findings) {
 			q.explanation[from] = text
 		}
 	}
+}
+
+// entries returns what entries tell of the stages up to last. The caller holds mu.
+func (q *inquiry) entries(last step) (all string) {
+	for e := q.spoken; e != nil; e = e.other {
+		switch {
+		case e.at > last:
+		case all == "":
+			all = e.text
+		default:
+			all = e.text + ", " + all
+		}
+	}
+	return all
 }
 
 // await waits until all signals of a stage are in, its deadline has passed or ctx has ended. After the deadline the

@@ -97,6 +97,7 @@ func (k *Score) sum(last step) mail.Verdict {
 		n += len(q.stages[at].reasons)
 		allowed |= q.stages[at].allowed
 	}
+	v.Entries = q.entries(last)
 	if k.talked && last > atConnect {
 		n++
 	}

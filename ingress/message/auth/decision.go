@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"strings"
 
 	"github.com/millrace/millrace/ingress/message/auth/arc"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
@@ -19,29 +18,17 @@ type Decision struct {
 	// Mismatch says that the body is not the one that was predicted. The keys of PredictKey are to be marked, whatever
 	// Refusal says: the client sends the message again, and it is to be held or streamed then.
 	Mismatch bool
-	// Overrides are why a message that DMARC would refuse is delivered: "allow list", "known good", "list" or "trusted
-	// ARC sealer". Each of them is enough. We add no DKIM signature to such a message.
-	Overrides []string
 	// IgnoredPercent says that the domain by whose policy the message fails asks for it in a part of messages only, by
 	// a tag that is obsolete and counts for nothing.
 	IgnoredPercent bool
-	// Unauthenticated says that require_auth (report or yes) was not met.
-	Unauthenticated bool
-	// SPF, DKIM, DMARC and ARC are results in the words of RFC 8601, and "temperror" for ARC besides; "" for what was
-	// not checked; "unevaluated" for what would have taken more questions to the DNS than the transaction may ask. SPF
-	// is that of the reverse-path; DKIM that of the best signature, "policy" where it was not compared with the body.
-	SPF, DKIM, DMARC, ARC string
-	// Summary is all of it for mail.Event.Auth, such as "spf=pass dkim=pass dmarc=pass arc=none".
-	Summary string
-	// Signers are the domains of the signatures and their results, as mail.Event has them. Policy is that of the
-	// author's domain.
-	Signers, Policy string
+	// Auth is what was found. We add no DKIM signature to a message with Overrides.
+	mail.Auth
 }
 
 // Finish ends the body and returns the decision. Called again it returns the same.
-func (m *Message) Finish(ctx context.Context) Decision {
+func (m *Message) Finish(ctx context.Context) *Decision {
 	if m.decision != nil {
-		return *m.decision
+		return m.decision
 	}
 	m.Header(ctx)
 	d, e := &Decision{}, &m.evidence
@@ -53,8 +40,7 @@ func (m *Message) Finish(ctx context.Context) Decision {
 		}
 	}
 	if m.body == nil {
-		d.summarize()
-		return *d
+		return d
 	}
 	hash := noHash
 	if m.NeedsBody() {
@@ -77,7 +63,7 @@ func (m *Message) Finish(ctx context.Context) Decision {
 		d.Refusal = mail.Refuse(451, 7, 0, "The body is not the one that its DKIM signature tells of, try again",
 			"body hash foretold wrongly", nil)
 	}
-	d.DKIM, d.Signers = e.bestResult(), e.signers()
+	d.DKIM, d.Signers, d.Unverified = e.bestResult(), e.signers(), m.body.Unverified()
 	if e.wantsDMARC() {
 		d.DMARC, d.Policy = j.dmarc.Result.String(), j.dmarc.Policy
 	}
@@ -88,8 +74,7 @@ func (m *Message) Finish(ctx context.Context) Decision {
 			d.ARC = unevaluated
 		}
 	}
-	d.summarize()
-	return *d
+	return d
 }
 
 // unevaluated is the result of what would have taken more questions than the transaction may ask. Where it matters it
@@ -153,42 +138,14 @@ func (m *Message) bodyMatters() bool {
 	return *m.matters
 }
 
-// maxSigners bounds the signatures that signers names.
-const maxSigners = 5
-
 // signers returns the domains of the signatures and their results.
-func (e *evidence) signers() string {
-	var buf [256]byte
-	b := buf[:0]
-	for i := range e.signatures[:min(len(e.signatures), maxSigners)] {
-		if i > 0 {
-			b = append(b, ", "...)
-		}
-		b = append(append(b, "d="...), e.signatures[i].Domain...)
-		b = append(append(b, ' '), e.result(i).String()...)
+func (e *evidence) signers() []mail.Signer {
+	if len(e.signatures) == 0 {
+		return nil
 	}
-	return string(b)
-}
-
-func (d *Decision) summarize() {
-	var buf [128]byte
-	b := buf[:0]
-	for _, part := range [...]struct{ name, result string }{
-		{"spf=", d.SPF}, {"dkim=", d.DKIM}, {"dmarc=", d.DMARC}, {"arc=", d.ARC},
-	} {
-		if part.result == "" {
-			continue
-		}
-		if len(b) > 0 {
-			b = append(b, ' ')
-		}
-		b = append(append(b, part.name...), part.result...)
+	signers := make([]mail.Signer, len(e.signatures))
+	for i := range signers {
+		signers[i] = mail.Signer{Domain: e.signatures[i].Domain, Result: e.result(i).String()}
 	}
-	if len(d.Overrides) > 0 {
-		b = append(append(append(b, " ("...), strings.Join(d.Overrides, ", ")...), ')')
-	}
-	if d.Unauthenticated {
-		b = append(b, " unauthenticated"...)
-	}
-	d.Summary = string(b)
+	return signers
 }

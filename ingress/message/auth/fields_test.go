@@ -158,7 +158,7 @@ func TestFields_Signers(t *testing.T) {
 			}
 			want = strings.TrimSpace(want + strings.Repeat("DKIM-Signature ", len(tt.signed)))
 			if got := names(fields); got != want {
-				t.Errorf("got %s, want %s (%s)", got, want, v.Summary)
+				t.Errorf("got %s, want %s (%s)", got, want, v.Auth.String())
 			}
 			ours, theirs, cv := verified(t, z, fields+s.header+"\r\n", s.body)
 			for i, d := range tt.signed {
@@ -211,7 +211,7 @@ func TestFields_Overridden(t *testing.T) {
 			fields, v := s.hold(t, a, z)
 			if got := names(fields); got != "ARC-Seal ARC-Message-Signature ARC-Authentication-Results "+
 				"Authentication-Results" {
-				t.Errorf("fields %s (%s)", got, v.Summary)
+				t.Errorf("fields %s (%s)", got, v.Auth.String())
 			}
 			if got := field(fields, "ARC-Authentication-Results"); !strings.Contains(got, "dmarc=fail") {
 				t.Errorf("the ARC set says %s", got)

@@ -268,14 +268,14 @@ func TestFinish_DMARC(t *testing.T) {
 				if s.body == "" {
 					s.body = plainBody
 				}
-				var v Decision
+				var v *Decision
 				if mode == mail.ModeHold {
 					_, v = s.hold(t, a, z)
 				} else {
 					_, _, v = s.stream(t, a, z)
 				}
 				if got := reply(v); got != tt.want {
-					t.Errorf("%v: got %q, want %q (%s)", mode, got, tt.want, v.Summary)
+					t.Errorf("%v: got %q, want %q (%s)", mode, got, tt.want, v.Auth.String())
 				}
 				if v.IgnoredPercent != strings.Contains(tt.s.header, "@pct.example") {
 					t.Errorf("%v: ignored pct: %v", mode, v.IgnoredPercent)
@@ -356,7 +356,8 @@ func TestFinish_RequireAuth(t *testing.T) {
 					want = ""
 				}
 				if got := reply(v); got != want || v.Unauthenticated != bare {
-					t.Errorf("%d: got %q and %v, want %q and %v (%s)", p, got, v.Unauthenticated, want, bare, v.Summary)
+					t.Errorf("%d: got %q and %v, want %q and %v (%s)", p, got, v.Unauthenticated, want, bare,
+						v.Auth.String())
 				}
 			}
 		})
@@ -402,7 +403,7 @@ func TestRefusal(t *testing.T) {
 			s := sending{header: tt.header, from: tt.from}
 			m := s.begin(t, a, z)
 			r := m.Refusal(t.Context())
-			if got := reply(Decision{Refusal: r}); got != tt.want {
+			if got := reply(&Decision{Refusal: r}); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 			if r == nil {

@@ -224,7 +224,7 @@ func write(m *Message, body string) {
 }
 
 // hold sends the message whole and returns its fields, unless it is refused.
-func (s *sending) hold(t testing.TB, a *Authenticator, z zone) (string, Decision) {
+func (s *sending) hold(t testing.TB, a *Authenticator, z zone) (string, *Decision) {
 	t.Helper()
 	m := s.begin(t, a, z)
 	write(m, s.body)
@@ -240,7 +240,7 @@ func (s *sending) hold(t testing.TB, a *Authenticator, z zone) (string, Decision
 }
 
 // stream sends the message while it comes in.
-func (s *sending) stream(t testing.TB, a *Authenticator, z zone) (fields string, needed bool, v Decision) {
+func (s *sending) stream(t testing.TB, a *Authenticator, z zone) (fields string, needed bool, v *Decision) {
 	t.Helper()
 	m := s.begin(t, a, z)
 	f, err := m.Fields(nil, mail.ModeStream)
@@ -271,7 +271,7 @@ func field(fields, name string) string {
 	return ""
 }
 
-func reply(v Decision) string {
+func reply(v *Decision) string {
 	if v.Refusal == nil {
 		return ""
 	}
@@ -333,7 +333,7 @@ func TestBegin_NoLookups(t *testing.T) {
 		t.Error("the body is needed")
 	}
 	v := m.Finish(t.Context())
-	if v.Refusal != nil || v.Summary != "spf=fail" {
+	if v.Refusal != nil || v.Auth.String() != "spf=fail" {
 		t.Errorf("got %+v", v)
 	}
 	for _, name := range []string{"rsa._domainkey.reject.example", "_dmarc.reject.example"} {

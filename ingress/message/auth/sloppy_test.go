@@ -110,7 +110,7 @@ var unnamedAuthors = []string{
 }
 
 // judgedFrom is what becomes of a message with a From field under enforce.
-func judgedFrom(t *testing.T, a *Authenticator, z zone, field, client string) Decision {
+func judgedFrom(t *testing.T, a *Authenticator, z zone, field, client string) *Decision {
 	s := sending{
 		header: "From: " + field + "\r\nTo: b@hosted.example\r\nSubject: s\r\n" + messageID, body: plainBody,
 		client: client, from: "reject.example",
@@ -176,7 +176,7 @@ func TestFinish_ForgedFrom(t *testing.T) {
 		}
 		if _, v := s.hold(t, a, z); v.Refusal == nil || v.Refusal.Reply.Code != 550 ||
 			!strings.Contains(v.Refusal.Reply.String(), " 5.7.26 ") {
-			t.Errorf("%q: %q, %s", field, reply(v), v.Summary)
+			t.Errorf("%q: %q, %s", field, reply(v), v.Auth.String())
 		}
 	}
 }

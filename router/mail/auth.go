@@ -1,0 +1,52 @@
+package mail
+
+import "strings"
+
+// An Auth is what the authentication of a message came to. It is not changed once an Event has it.
+type Auth struct {
+	// SPF, DKIM, DMARC and ARC are results in the words of RFC 8601, and "temperror" for ARC besides; "" for what was
+	// not checked; "unevaluated" for what would have taken more questions to the DNS than the transaction may ask. SPF
+	// is that of the reverse-path; DKIM that of the best signature, "policy" where it was not compared with the body.
+	SPF, DKIM, DMARC, ARC string
+	// Policy is that of the author's domain (DMARC): none, quarantine, reject; "" without a record.
+	Policy string
+	// Overrides are why a message that DMARC would refuse is delivered: "allow list", "known good", "list" or "trusted
+	// ARC sealer". Each of them is enough.
+	Overrides []string
+	// Unauthenticated says that require_auth (report or yes) was not met.
+	Unauthenticated bool
+	// Signers are the domains of the DKIM signatures that were looked at, in the order in which they stand. Unverified
+	// is how many more there are.
+	Signers    []Signer
+	Unverified int
+}
+
+// A Signer is the domain of a DKIM signature (d=), "" if it could not be read, and its result.
+type Signer struct{ Domain, Result string }
+
+// String returns the results, such as "spf=pass dkim=pass dmarc=fail arc=none (allow list)", and "" for a nil Auth.
+func (a *Auth) String() string {
+	if a == nil {
+		return ""
+	}
+	var buf [128]byte
+	b := buf[:0]
+	for _, part := range [...]struct{ name, result string }{
+		{"spf=", a.SPF}, {"dkim=", a.DKIM}, {"dmarc=", a.DMARC}, {"arc=", a.ARC},
+	} {
+		if part.result == "" {
+			continue
+		}
+		if len(b) > 0 {
+			b = append(b, ' ')
+		}
+		b = append(append(b, part.name...), part.result...)
+	}
+	if len(a.Overrides) > 0 {
+		b = append(append(append(b, " ("...), strings.Join(a.Overrides, ", ")...), ')')
+	}
+	if a.Unauthenticated {
+		b = append(b, " unauthenticated"...)
+	}
+	return string(b)
+}
