@@ -226,9 +226,5 @@ func (s *Steps) busy() (all time.Duration) {
 // reset forgets all steps.
 func (s *Steps) reset() {
 	clear(s.List)
-	first := s.List
-	*s = Steps{}
-	if cap(first) > len(s.first) {
-		s.List = first[:0]
-	}
+	s.Parent, s.Failed, s.List, s.Dropped, s.under = Parent{}, false, s.List[:0], 0, 0
 }
