@@ -228,7 +228,7 @@ func (s *Store) askLedger(ctx context.Context, keys []mail.LedgerKeys, v mail.Le
 		return nil
 	})
 	if waits {
-		s.redis.replicated(calls[len(answers)].cmd.Val())
+		s.redis.replicated(calls[len(answers)].cmd)
 	}
 	if !ok {
 		return false

@@ -212,11 +212,11 @@ func (s *shared) send(ctx context.Context, calls []call) error {
 			line[0], line[1] = "EVAL", c.script.source
 			c.cmd = redis.NewCmd(ctx, line...)
 			missing = append(missing, *c)
-		case err != nil:
-			return err
-		case c.waits: // it waited for less than what is to be written
+		case c.waits && (err == nil || isRefusal(err)): // it waited for less than what is to be written
 			c.cmd = redis.NewCmd(ctx, c.cmd.Args()...)
 			missing = append(missing, *c)
+		case err != nil:
+			return err
 		}
 	}
 	s.counters.reloads.Add(1)
@@ -237,29 +237,41 @@ func (s *shared) replicas(ctx context.Context) (c call, waits bool) {
 	return c, true
 }
 
-// replicated takes the answer to that call, nil without one.
-func (s *shared) replicated(answer any) {
-	how := inconclusive
-	if n, ok := answer.(int64); ok {
+// replicated takes the answer to that call, which may have none.
+func (s *shared) replicated(c *redis.Cmd) {
+	how, refused := inconclusive, isRefusal(c.Err())
+	switch n, ok := c.Val().(int64); {
+	case ok && n >= int64(s.wait):
 		how = answered
-		if n < int64(s.wait) {
-			how = failed
-			s.counters.unreplicated.Add(1)
-		}
+	case ok || refused:
+		how = failed
+		s.counters.unreplicated.Add(1)
 	}
 	now := s.now()
 	switch _, tell := s.waits.report(how, now); tell {
 	case begun:
+		why := fmt.Sprintf("%d are wanted", s.wait)
+		if refused {
+			why = c.Err().Error()
+		}
 		s.emit(mail.Event{
 			Kind: mail.Anomaly, Time: now, Reason: reasonReplicas,
-			Cause: fmt.Errorf("%d are wanted: what the ledger writes is lost with the master", s.wait),
+			Cause: errors.New(why + ": what the ledger writes is lost with the master"),
 		})
 	case over:
 		s.log.Info("redis has enough replicas again")
 	}
 }
 
-// exchange sends calls and waits for the answers. The error is that of the first call that has one.
+// isRefusal reports whether an error is what a server has answered.
+func isRefusal(err error) bool {
+	var refusal redis.Error
+	return errors.As(err, &refusal)
+}
+
+// exchange sends calls and waits for the answers. The error is that of the first call that has one. That a server does
+// not wait for replicas, because its user may not or a proxy does not know how, is no error: the calls before that one
+// are done.
 func (s *shared) exchange(ctx context.Context, calls []call) error {
 	if len(calls) == 1 {
 		return s.client.Process(ctx, calls[0].cmd)
@@ -269,6 +281,14 @@ func (s *shared) exchange(ctx context.Context, calls []call) error {
 		_ = pipe.Process(ctx, calls[i].cmd) // queued; Exec has the error
 	}
 	_, err := pipe.Exec(ctx)
+	if last := &calls[len(calls)-1]; last.waits && isRefusal(last.cmd.Err()) {
+		for i := range calls[:len(calls)-1] {
+			if err := calls[i].cmd.Err(); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	return err
 }
 

@@ -111,3 +111,21 @@ func TestLocal_LedgerKeepsNothingThatWasRead(t *testing.T) {
 		t.Errorf("%d entries are left, %d were evicted", st.Entries, st.Evicted)
 	}
 }
+
+// TestWait_Refused has a Redis that will not wait: its user may not, or what stands in front of it does not know the
+// command. What was written is written.
+func TestWait_Refused(t *testing.T) {
+	master := newServer(t)
+	if got := master.do("ACL", "SETUSER", "default", "-wait"); got != "OK" {
+		t.Fatal(got)
+	}
+	s := open(t, Config{URL: "redis://" + master.addr, Timeout: slow, Wait: 1, tune: tuning{pause: time.Hour}})
+	for n := range 5 {
+		if !wrote(t, s, n) {
+			t.Fatal("redis did not answer")
+		}
+	}
+	if st := s.Stats(); st.Unreplicated != 10 || st.Fallbacks != 0 || st.Failures != 0 || st.Down {
+		t.Errorf("%+v", st)
+	}
+}
