@@ -151,6 +151,17 @@ func (c *conversion) noteExtensions() {
 	c.note("recipient_delimiter", text)
 }
 
+// noteSubdomains notes that relay_domains names subdomains as well, as it does unless that is switched off.
+func (c *conversion) noteSubdomains() {
+	p, ok := c.cf.set["parent_domain_matches_subdomains"]
+	if (!ok || strings.Contains(p.value, "relay_domains")) && slices.ContainsFunc(c.domains, func(d string) bool {
+		return c.classes[d] == relayed
+	}) {
+		c.note("relay_domains", "takes mail for all subdomains of its domains too, and rules do not: name each that "+
+			"has mail")
+	}
+}
+
 // noteForeign notes aliases of addresses that are in no domain of this Postfix, and transports of all mail.
 func (c *conversion) noteForeign() {
 	for _, e := range c.aliases.order {

@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -55,10 +56,15 @@ func (c *conversion) hop(user, domain string) (action, remark string) {
 	transport, from := c.transportOf(user, domain)
 	name, next, _ := strings.Cut(transport, ":")
 	if name == "" && from != nil { // the transport that it would have without the table
-		name, _, _ = strings.Cut(c.cf.value(map[class]string{
+		var fixed string
+		name, fixed, _ = strings.Cut(c.cf.value(map[class]string{
 			local: "local_transport", mailbox: "virtual_transport", relayed: "relay_transport",
 			virtual: "relay_transport",
 		}[c.classes[domain]]), ":")
+		next = cmp.Or(next, fixed)
+	}
+	if from == nil && c.transports.unread {
+		return deferred, "a table of transport_maps was not read: write where this mail goes"
 	}
 	switch name {
 	case "smtp", "relay", "esmtp":

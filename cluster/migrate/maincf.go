@@ -40,7 +40,24 @@ func readMainCF(names []string) (*mainCF, error) {
 			cf.set[key] = parameter{strings.Join(strings.Fields(value), " "), name, l.number}
 		}
 	}
-	return cf, nil
+	return cf, cf.readOrigin()
+}
+
+// readOrigin reads the file that myorigin names, as Debian's Postfix has it: its first line is the value.
+func (cf *mainCF) readOrigin() error {
+	p := cf.set["myorigin"]
+	file := cf.value("myorigin")
+	if !strings.HasPrefix(file, "/") {
+		return nil
+	}
+	text, err := readFile(file)
+	if err != nil {
+		return fmt.Errorf("%s:%d: myorigin: %w", p.file, p.line, err)
+	}
+	p.value, _, _ = strings.Cut(text, "\n")
+	p.value = strings.TrimSpace(p.value)
+	cf.set["myorigin"] = p
+	return nil
 }
 
 // readFile reads a file of text.

@@ -74,6 +74,7 @@ func Postfix(files []string) (*Result, error) {
 	for _, at := range []class{local, virtual, mailbox, relayed} {
 		c.addDomains(at)
 	}
+	c.noteSubdomains()
 	rules := c.rules()
 	c.noteUnread()
 	return &Result{Config: c.config(), Rules: rules, Notes: c.notes}, nil
@@ -81,7 +82,8 @@ func Postfix(files []string) (*Result, error) {
 
 // userTable reads alias_maps, whose keys end in a colon in a file of text.
 func (c *conversion) userTable() *table {
-	t, found := &table{entries: make(map[string]*entry)}, c.table("alias_maps")
+	found := c.table("alias_maps")
+	t := &table{entries: make(map[string]*entry), unread: found.unread}
 	for _, e := range found.order {
 		e.key = strings.Trim(strings.TrimSuffix(e.key, ":"), `"`)
 		t.add(*e)
@@ -166,15 +168,22 @@ func (c *conversion) aliasOf(user, domain string) *entry {
 		if e := c.aliases.entries[user]; e != nil {
 			return e
 		}
-		return c.users.entries[user]
+		if c.isLocal(domain) {
+			return c.users.entries[user]
+		}
 	}
 	return nil
 }
 
+// isLocal reports whether a domain is one of mydestination, whose users alias_maps are for.
+func (c *conversion) isLocal(domain string) bool {
+	at, ok := c.classes[domain]
+	return ok && at == local
+}
+
 // isHome reports whether tables name addresses of a domain by their local part alone.
 func (c *conversion) isHome(domain string) bool {
-	at, ok := c.classes[domain]
-	return ok && at == local || domain == strings.ToLower(c.cf.value("myorigin"))
+	return c.isLocal(domain) || domain == strings.ToLower(c.cf.value("myorigin"))
 }
 
 // takesAll reports whether a class takes every address of its domains.
@@ -197,6 +206,19 @@ func (c *conversion) isKnown(user, domain string) bool {
 	}
 	t := c.listed[c.classes[domain]]
 	return t != nil && t.entries[user+"@"+domain] != nil
+}
+
+// isUnread reports whether there may be more addresses in a domain than were read, so that it is not known what stands
+// for all others.
+func (c *conversion) isUnread(domain string) bool {
+	t := c.listed[c.classes[domain]]
+	return c.aliases.unread || t != nil && t.unread || c.isLocal(domain) && c.users.unread
+}
+
+// hasUsers reports whether mail for a domain reaches the users of Postfix's machine.
+func (c *conversion) hasUsers(domain string) bool {
+	p, ok := c.cf.set["local_recipient_maps"]
+	return c.isLocal(domain) && (!ok || strings.Contains(p.value, "unix:"))
 }
 
 // bare returns a local part without its extension.
@@ -222,11 +244,16 @@ func (c *conversion) usersOf(domain string) []string {
 		}
 	}
 	if c.isHome(domain) {
-		for _, t := range []*table{c.aliases, c.users} {
-			for _, e := range t.order {
-				if !strings.Contains(e.key, "@") && !strings.Contains(e.key, ".") {
-					found[e.key] = true
-				}
+		for _, e := range c.aliases.order {
+			if !strings.Contains(e.key, "@") && !strings.Contains(e.key, ".") {
+				found[e.key] = true
+			}
+		}
+	}
+	if c.isLocal(domain) {
+		for _, e := range c.users.order {
+			if !strings.Contains(e.key, "@") {
+				found[e.key] = true
 			}
 		}
 	}

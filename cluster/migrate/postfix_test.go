@@ -179,3 +179,71 @@ func FuzzPostfix(f *testing.F) {
 		}
 	})
 }
+
+// TestPostfix_NoRuleThatDoesSomethingElse has what a rule would do otherwise than Postfix.
+func TestPostfix_NoRuleThatDoesSomethingElse(t *testing.T) {
+	mailboxes := "virtual_mailbox_domains = a.test\nvirtual_mailbox_maps = hash:DIR/m\n" +
+		"virtual_transport = lmtp:unix:/run/lmtp\n"
+	for _, c := range []struct {
+		name, cf string
+		tables   map[string]string
+		rules    string // lines that are there
+		absent   string // and what is not
+		note     string
+	}{
+		{"an alias of a user with a dot", "mydestination = a.test\nalias_maps = hash:DIR/a",
+			map[string]string{"a": "john.doe: jd@b.test\n"}, "john.doe@a.test  jd@b.test\n", "\x00", ""},
+		{"an alias to the same user of another domain", "virtual_alias_maps = hash:DIR/v",
+			map[string]string{"v": "a.test x\none@a.test x@c.test, @b.test\n"},
+			"one@a.test  x@c.test, one@b.test\n", `""@b.test`, ""},
+		{"a catch-all that leads to another domain as well", "virtual_alias_maps = hash:DIR/v",
+			map[string]string{"v": "a.test x\n@a.test x@c.test, @b.test\n"},
+			"/(.+)/@a.test  x@c.test, $1@b.test\n", `""@b.test`, ""},
+		{"aliases of the machine in a domain of mailboxes", mailboxes + "myorigin = a.test\nalias_maps = hash:DIR/a",
+			map[string]string{"m": "info@a.test x\n", "a": "info: boss@b.test\nroot: boss@b.test\n"},
+			"info@a.test  lmtp+unix:/run/lmtp\n", "boss@b.test", ""},
+		{"myorigin is a file", "myorigin = DIR/mailname\nmydestination = a.test\nalias_maps = hash:DIR/a",
+			map[string]string{"mailname": "a.test\n", "a": "one: two\ntwo: x@b.test\n"}, "one@a.test  two@a.test\n",
+			"mailname", ""},
+		{"a transport that leaves all as it is", "relay_domains = a.test\nrelay_transport = relay:[10.0.0.7]\n" +
+			"relayhost = [10.0.0.9]\ntransport_maps = hash:DIR/t", map[string]string{"t": "a.test :\n"},
+			"@a.test  smtp://10.0.0.7\n", "10.0.0.9", ""},
+		{"conditions around expressions", "virtual_alias_domains = a.test\nvirtual_alias_maps = pcre:DIR/v",
+			map[string]string{"v": "if !/^secret/\n/^s.*@a\\.test$/ x@b.test\nif /z/\nendif\n" +
+				"/^t@a\\.test$/ x@b.test\nendif\n/^u@a\\.test$/ x@b.test\n"}, "/u/@a.test  x@b.test\n", "/s.*/",
+			"stands between if and endif"},
+		{"expressions with flags", "virtual_alias_domains = a.test\nvirtual_alias_maps = pcre:DIR/v",
+			map[string]string{"v": "/^s @a\\.test$/x x@b.test\n"}, "domain a.test", "x@b.test", "flags"},
+		{"an expression of alternatives", "virtual_alias_domains = a.test\nvirtual_alias_maps = pcre:DIR/v",
+			map[string]string{"v": "/^one|two@a\\.test$/ x@b.test\n/^(one|two)@a\\.test$/ y@b.test\n"},
+			"/(one|two)/@a.test  y@b.test\n", "x@b.test", "alternatives"},
+		{"an expression of any domain", "virtual_alias_domains = a.test\nvirtual_alias_maps = pcre:DIR/v",
+			map[string]string{"v": "/^info@/ x@b.test\n"}, "@a.test  tempfail 451 ", "x@b.test", "of no single domain"},
+		{"mailboxes in a database", "virtual_mailbox_domains = a.test\nvirtual_mailbox_maps = hash:DIR/m mysql:/m\n" +
+			"virtual_transport = lmtp:unix:/run/lmtp\n", map[string]string{"m": "one@a.test x\n"},
+			"one@a.test  lmtp+unix:/run/lmtp\n@a.test  tempfail 451 ", "\x00", "mysql"},
+		{"aliases in a database", mailboxes + "virtual_alias_maps = mysql:/m", map[string]string{"m": "@a.test x\n"},
+			"@a.test  tempfail 451 ", "lmtp", "mysql"},
+		{"transports in a database", mailboxes + "transport_maps = mysql:/m", map[string]string{"m": "@a.test x\n"},
+			"@a.test  tempfail 451 ", "lmtp", "mysql"},
+		{"subdomains of a relayed domain", "relay_domains = a.test\nrelay_transport = relay:[10.0.0.7]", nil,
+			"@a.test  smtp://10.0.0.7\n", "\x00", "subdomains"},
+		{"users of the machine beside aliases", "mydestination = a.test\nalias_maps = hash:DIR/a",
+			map[string]string{"a": "one: x@b.test\n"}, "one@a.test  x@b.test\n@a.test  tempfail 451 ", "\x00",
+			"users of that machine"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := converted(t, c.cf, c.tables)
+			if !strings.Contains(r.Rules, c.rules) || strings.Contains(r.Rules, c.absent) {
+				t.Errorf("the rules have no\n%s\nor %q, they are\n%s", c.rules, c.absent, r.Rules)
+			}
+			notes := ""
+			for _, n := range r.Notes {
+				notes += n.Text + "\n"
+			}
+			if !strings.Contains(notes, c.note) {
+				t.Errorf("no note says %q:\n%s", c.note, notes)
+			}
+		})
+	}
+}

@@ -13,6 +13,7 @@ func (c *conversion) rules() string {
 	if c.cf.isSet("recipient_delimiter") {
 		c.noteExtensions()
 	}
+	c.notePatterns()
 	for _, domain := range c.domains {
 		c.domainRules(&b, domain)
 	}
@@ -23,22 +24,19 @@ func (c *conversion) rules() string {
 // domainRules writes the rules of one domain.
 func (c *conversion) domainRules(b *strings.Builder, domain string) {
 	users, patterns := c.usersOf(domain), c.patternRules(domain)
-	if c.classes[domain] == local && !c.takesAll(domain) && c.aliases.entries["@"+domain] == nil &&
-		len(patterns) == 0 &&
-		!slices.ContainsFunc(users, func(u string) bool { return c.isKnown(u, domain) }) {
+	all := c.aliases.entries["@"+domain]
+	if c.hasUsers(domain) && !c.takesAll(domain) && all == nil {
 		c.note(
 			"mydestination",
-			domain+": mail for the users of that machine is not converted: a rule takes it where there "+
+			domain+": mail for the users of that machine is not converted, and waits: a rule takes it where there "+
 				"is an LMTP server, such as @"+domain+" lmtp+unix:/run/dovecot/lmtp",
 		)
-		return
 	}
 	fmt.Fprintf(b, "\ndomain %s", domain)
 	if d := c.cf.value("recipient_delimiter"); d != "" {
 		fmt.Fprintf(b, "  subaddress=%s", d[:1])
 	}
 	fmt.Fprintf(b, "    # %s\n", parameters[c.classes[domain]])
-	all := c.aliases.entries["@"+domain]
 	for _, user := range users {
 		switch e := c.aliasOf(user, domain); {
 		case e != nil:
@@ -51,12 +49,21 @@ func (c *conversion) domainRules(b *strings.Builder, domain string) {
 		b.WriteString(line)
 	}
 	switch {
-	case all != nil && strings.HasPrefix(all.value, "@"):
-		c.write(b, "/(.+)/@"+domain, []string{"$1" + strings.ToLower(all.value)}, all)
+	case c.isUnread(domain):
+		c.note(parameters[c.classes[domain]], "@"+domain+": mail for all other addresses waits, because tables that "+
+			"may have some of them were not read")
+		c.write(b, "@"+domain, nil, nil)
 	case all != nil:
-		c.write(b, "@"+domain, c.targets(all, "", domain), all)
+		targets := c.targets(all, "", domain)
+		pattern := "@" + domain
+		if slices.ContainsFunc(targets, func(t string) bool { return strings.HasPrefix(t, sameUser+"@") }) {
+			pattern = "/(.+)/" + pattern
+		}
+		c.write(b, pattern, targets, all)
 	case c.takesAll(domain):
 		c.writeHop(b, "", domain)
+	case c.hasUsers(domain):
+		c.write(b, "@"+domain, nil, nil)
 	}
 }
 
@@ -125,6 +132,9 @@ func aliasWords(s string) (all []string) {
 	}), func(w string) bool { return w == "" || w == `\` })
 }
 
+// sameUser is the local part of a target that has that of the address, in a rule for all addresses of a domain.
+const sameUser = "$1"
+
 // target returns one target of an alias as rules have it, and what is to be said of it. It is empty if there is none.
 func (c *conversion) target(word, user, domain string) (target, why string) {
 	switch {
@@ -137,6 +147,15 @@ func (c *conversion) target(word, user, domain string) (target, why string) {
 		at = c.cf.value("myorigin")
 	}
 	at = strings.ToLower(at)
+	switch {
+	case name != "" || !ok:
+	case user != "": // the same user there
+		name = user
+	case at == domain:
+		return c.self("", at, false)
+	default:
+		return sameUser + "@" + at, ""
+	}
 	if _, ours := c.classes[at]; !ours {
 		return quoted(name) + "@" + at, c.viaTransport(name, at)
 	}
@@ -187,17 +206,37 @@ func quoted(user string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(user) + `"`
 }
 
+// notePatterns notes the regular expressions that are of no single domain.
+func (c *conversion) notePatterns() {
+	for i := range c.aliases.patterns {
+		p := &c.aliases.patterns[i]
+		isOf := func(domain string) bool { return strings.HasSuffix(p.key, endOf(domain)) }
+		if !slices.ContainsFunc(c.domains, isOf) {
+			c.noteAt(p.file, p.line, "/"+p.key+"/ is of no single domain: write it by hand")
+			c.aliases.unread = true
+		}
+	}
+}
+
+// endOf returns how an expression ends that is of one domain.
+func endOf(domain string) string { return "@" + strings.ReplaceAll(domain, ".", `\.`) + "$" }
+
 // patternRules returns the rules of the regular expressions of virtual_alias_maps that are of a domain.
 func (c *conversion) patternRules(domain string) (lines []string) {
 	for i := range c.aliases.patterns {
 		p := &c.aliases.patterns[i]
-		body, ok := strings.CutSuffix(p.key, "@"+strings.ReplaceAll(domain, ".", `\.`)+"$")
+		body, ok := strings.CutSuffix(p.key, endOf(domain))
 		if !ok {
 			continue
 		}
 		body, anchored := strings.CutPrefix(body, "^")
 		if !anchored {
 			body = ".*" + body
+		}
+		if hasAlternatives(body) {
+			c.noteAt(p.file, p.line, "has alternatives outside of parentheses: write it by hand")
+			c.aliases.unread = true
+			continue
 		}
 		name, at, ok := cutAddress(p.value)
 		if !ok || strings.ContainsAny(at, "$,") || strings.ContainsAny(body, "@/") {
@@ -206,6 +245,7 @@ func (c *conversion) patternRules(domain string) (lines []string) {
 				p.line,
 				"the result is not one address of a fixed domain, or the pattern has an at-sign: write it by hand",
 			)
+			c.aliases.unread = true
 			continue
 		}
 		name = strings.NewReplacer("$(", "${", ")", "}").Replace(name)
@@ -218,4 +258,26 @@ func (c *conversion) patternRules(domain string) (lines []string) {
 		)
 	}
 	return lines
+}
+
+// hasAlternatives reports whether an expression is one of several, which its anchors would not be about alone.
+func hasAlternatives(body string) bool {
+	depth, inside := 0, false
+	for i := 0; i < len(body); i++ {
+		switch c := body[i]; {
+		case c == '\\':
+			i++
+		case inside:
+			inside = c != ']'
+		case c == '[':
+			inside = true
+		case c == '(':
+			depth++
+		case c == ')':
+			depth--
+		case c == '|' && depth == 0:
+			return true
+		}
+	}
+	return false
 }

@@ -20,11 +20,8 @@ func (e *entry) at() string {
 	return fmt.Sprintf("%s:%d", e.file, e.line)
 }
 
-// A pattern is a line of a table of regular expressions.
-type pattern struct {
-	entry        // the key is the pattern without its slashes
-	flags string // behind the last slash
-}
+// A pattern is a line of a table of regular expressions. Its key is the expression without its slashes.
+type pattern entry
 
 // A table is the tables that one parameter names, in their order: the first that has a key counts.
 type table struct {
@@ -32,6 +29,7 @@ type table struct {
 	order    []*entry
 	patterns []pattern
 	all      *entry // of static: every key has this value
+	unread   bool   // there is more than what was read
 }
 
 // textTypes are the types of tables that are made of a file of text, or are one.
@@ -45,6 +43,7 @@ func (c *conversion) table(name string) *table {
 	for _, word := range c.cf.list(name) {
 		if err := c.addTable(t, word); err != nil {
 			c.note(name, err.Error())
+			t.unread = true
 		}
 	}
 	return t
@@ -135,15 +134,31 @@ func (c *conversion) addPatterns(t *table, kind, file string) error {
 	if err != nil {
 		return err
 	}
+	conditions := 0
 	for _, l := range logicalLines(text) {
+		why := ""
 		end := strings.LastIndexByte(cutRule(l.text), '/')
-		if l.text[0] != '/' || end < 1 {
-			c.noteAt(file, l.number, "only lines of the form /pattern/ result are read of a table of type "+kind)
+		switch word := strings.ToLower(l.text); {
+		case strings.HasPrefix(word, "endif"):
+			conditions--
+			continue
+		case strings.HasPrefix(word, "if"):
+			conditions++
+			continue
+		case conditions > 0:
+			why = "stands between if and endif, which rules have not: write it by hand"
+		case l.text[0] != '/' || end < 1:
+			why = "only lines of the form /pattern/ result are read of a table of type " + kind
+		case l.text[end+1:] != strings.TrimLeft(l.text[end+1:], "imxuADEOSUX"):
+			why = "has flags, which expressions of rules have not: write it by hand"
+		}
+		if why != "" {
+			c.noteAt(file, l.number, why)
+			t.unread = true
 			continue
 		}
-		rest := l.text[end+1:]
-		flags, value := cutKey(rest)
-		t.patterns = append(t.patterns, pattern{entry{l.text[1:end], value, file, l.number}, flags})
+		_, value := cutKey(l.text[end+1:])
+		t.patterns = append(t.patterns, pattern{l.text[1:end], value, file, l.number})
 	}
 	return nil
 }
