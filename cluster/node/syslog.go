@@ -15,6 +15,10 @@ import (
 // syslogPause is how long the log waits after a syslog daemon could not be reached, or did not take a line.
 const syslogPause = time.Second
 
+// udpSilence is for how long it is not said again that nothing listens at a port. By UDP every second line seems to be
+// taken then: only the next one is told of it.
+const udpSilence = time.Minute
+
 // A syslogConn sends the lines of a log to a syslog daemon, each as a datagram in the form of RFC 5424. While the
 // daemon does not take them it waits, as for any other reader of the log, so that the lines of some seconds outlast a
 // restart of the daemon: the logWriter in front of it keeps and drops them. One goroutine writes; close may be called
@@ -25,6 +29,7 @@ type syslogConn struct {
 	drop             func(lines int) // called for lines that went astray
 	failed           func(err error) // called once when the daemon cannot be reached
 	silent           bool            // failed was called since a line was taken
+	reported         time.Time       // when it was
 	b                []byte          // a datagram
 
 	ended chan struct{} // closed by close
@@ -131,8 +136,8 @@ func (s *syslogConn) disconnect(conn net.Conn) {
 
 // pause waits before the daemon is tried again. The error is net.ErrClosed.
 func (s *syslogConn) pause(err error) error {
-	if !s.silent {
-		s.silent = true
+	if !s.silent && (s.network != "udp" || time.Since(s.reported) >= udpSilence) {
+		s.silent, s.reported = true, time.Now()
 		s.failed(err)
 	}
 	wait := time.NewTimer(syslogPause)

@@ -224,3 +224,23 @@ func FuzzSyslog(f *testing.F) {
 		}
 	})
 }
+
+// TestSyslog_RefusedByUDP: stderr is told once that nothing listens at a port, not by each line that is refused.
+func TestSyslog_RefusedByUDP(t *testing.T) {
+	gone, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	told, dropped := 0, 0
+	s := newSyslogConn("udp", gone.LocalAddr().String(), "relay.example")
+	defer s.close()
+	s.failed = func(error) { told++ }
+	s.drop = func(n int) { dropped += n }
+	if _, err := s.Write([]byte("a\nb\nc\n")); err != nil {
+		t.Fatal(err)
+	}
+	if told != 1 || dropped != 2 {
+		t.Errorf("told %d times, %d lines were dropped", told, dropped)
+	}
+}
