@@ -134,6 +134,9 @@ func (c *conversion) addListed(at class, word string) {
 		}
 		return
 	}
+	if len(t.patterns) > 0 && (at != virtual || c.cf.isSet(parameters[at])) {
+		c.note(parameters[at], unreadPatterns)
+	}
 	for _, e := range t.order {
 		if !strings.Contains(e.key, "@") && strings.Contains(e.key, ".") {
 			c.addDomain(at, e.key)

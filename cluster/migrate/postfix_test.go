@@ -219,6 +219,16 @@ func TestPostfix_NoRuleThatDoesSomethingElse(t *testing.T) {
 			"/(one|two)/@a.test  y@b.test\n", "x@b.test", "alternatives"},
 		{"an expression of any domain", "virtual_alias_domains = a.test\nvirtual_alias_maps = pcre:DIR/v",
 			map[string]string{"v": "/^info@/ x@b.test\n"}, "@a.test  tempfail 451 ", "x@b.test", "of no single domain"},
+		{"transports by expressions", mailboxes + "transport_maps = regexp:DIR/t",
+			map[string]string{"m": "one@a.test x\n", "t": "/^one@/ smtp:[10.0.0.9]\n"},
+			"one@a.test  tempfail 451 ", "lmtp", "transport_maps: expressions"},
+		{"mailboxes by expressions", "virtual_mailbox_domains = a.test\nvirtual_mailbox_maps = pcre:DIR/m\n" +
+			"virtual_transport = lmtp:unix:/run/lmtp\n", map[string]string{"m": "/^one@/ x\n"},
+			"@a.test  tempfail 451 ", "lmtp", "virtual_mailbox_maps: expressions"},
+		{"domains by expressions", "relay_domains = pcre:DIR/r", map[string]string{"r": "/^(.+)\\.a\\.test$/ x\n"},
+			"", "\x00", "relay_domains: expressions"},
+		{"one alias of every address", mailboxes + "virtual_alias_maps = static:all@b.test",
+			map[string]string{"m": "@a.test x\n"}, "@a.test  tempfail 451 ", "lmtp", "virtual_alias_maps: static:"},
 		{"mailboxes in a database", "virtual_mailbox_domains = a.test\nvirtual_mailbox_maps = hash:DIR/m mysql:/m\n" +
 			"virtual_transport = lmtp:unix:/run/lmtp\n", map[string]string{"m": "one@a.test x\n"},
 			"one@a.test  lmtp+unix:/run/lmtp\n@a.test  tempfail 451 ", "\x00", "mysql"},
@@ -239,7 +249,7 @@ func TestPostfix_NoRuleThatDoesSomethingElse(t *testing.T) {
 			}
 			notes := ""
 			for _, n := range r.Notes {
-				notes += n.Text + "\n"
+				notes += n.Field + ": " + n.Text + "\n"
 			}
 			if !strings.Contains(notes, c.note) {
 				t.Errorf("no note says %q:\n%s", c.note, notes)

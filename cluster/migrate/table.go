@@ -46,8 +46,20 @@ func (c *conversion) table(name string) *table {
 			t.unread = true
 		}
 	}
+	aliases := name == "virtual_alias_maps"
+	switch {
+	case len(t.patterns) > 0 && !aliases:
+		c.note(name, unreadPatterns)
+		t.unread = true
+	case t.all != nil && (aliases || name == "alias_maps"):
+		c.note(name, t.all.file+" is of every address: write what it means as a rule of each domain")
+		t.unread = true
+	}
 	return t
 }
+
+// unreadPatterns is what is to be done about expressions of other tables than those of aliases.
+const unreadPatterns = "expressions of this table are not read: write out what they match"
 
 // addTable adds the table that a word such as hash:/etc/postfix/virtual names.
 func (c *conversion) addTable(t *table, word string) error {
