@@ -129,6 +129,7 @@ var unread = []struct{ name, why string }{
 		"not converted: mail for domains without a rule is refused always; DNS lists stand " +
 			"in score.lists",
 	},
+	{"smtpd_tls_chain_files", "not converted: name certificate and key in the section tls"},
 	{"smtpd_sasl_auth_enable", "not converted: users cannot log in here"},
 }
 

@@ -97,6 +97,8 @@ func TestPostfix_Rules(t *testing.T) {
 			"v": "a.test x\nz@a.test y@c.test\n"}, "domain a.test  subaddress=+", "only + of +- parts it"},
 		{"users of the machine", "myhostname = a.test", nil, "", "mail for the users of that machine is not converted"},
 		{"all subdomains", "relay_domains = .a.test", nil, "", "means all its subdomains"},
+		{"a chain of certificates", "smtpd_tls_chain_files = /etc/tls.pem", nil, "",
+			"name certificate and key in the section"},
 		{"a smarthost", "relayhost = [s.test]:587", nil, "", "mail to other domains went through it"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
