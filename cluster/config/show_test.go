@@ -94,8 +94,7 @@ func TestConfig_SettingsHideSecrets(t *testing.T) {
 // TestConfig_SettingsAreAll: no key is forgotten.
 func TestConfig_SettingsAreAll(t *testing.T) {
 	all := settingsOf(t, shownConfig)
-	var look func(typ reflect.Type, key string)
-	look = func(typ reflect.Type, key string) {
+	look := func(typ reflect.Type, key string) {
 		for _, field := range keysOf(typ) {
 			name := strings.TrimPrefix(key+"."+field, ".")
 			found := false

@@ -43,11 +43,11 @@ func (c *conversion) config() string {
 }
 
 // forwards reports whether an alias leads elsewhere.
-func (c *conversion) forwards() bool {
-	return slices.ContainsFunc(c.aliases.order, func(e *entry) bool {
+func (g *gateway) forwards() bool {
+	return slices.ContainsFunc(g.aliases.order, func(e *entry) bool {
 		return slices.ContainsFunc(aliasWords(e.value), func(w string) bool {
 			_, domain, ok := cutAddress(w)
-			_, ours := c.classes[strings.ToLower(domain)]
+			_, ours := g.classes[strings.ToLower(domain)]
 			return ok && !ours
 		})
 	})

@@ -10,9 +10,9 @@ import (
 
 // transportOf returns the entry of transport_maps for an address, or the transport of its class. The entry is nil where
 // none was found.
-func (c *conversion) transportOf(user, domain string) (transport string, from *entry) {
-	for _, key := range []string{user + "@" + domain, c.bare(user) + "@" + domain, domain} {
-		if e := c.transports.entries[key]; e != nil {
+func (g *gateway) transportOf(user, domain string) (transport string, from *entry) {
+	for _, key := range []string{user + "@" + domain, g.bare(user) + "@" + domain, domain} {
+		if e := g.transports.entries[key]; e != nil {
 			return e.value, e
 		}
 	}
@@ -22,28 +22,28 @@ func (c *conversion) transportOf(user, domain string) (transport string, from *e
 			break
 		}
 		parent = rest
-		if e := c.transports.entries["."+parent]; e != nil {
+		if e := g.transports.entries["."+parent]; e != nil {
 			return e.value, e
 		}
 	}
-	if e := c.transports.entries["*"]; e != nil {
+	if e := g.transports.entries["*"]; e != nil {
 		return e.value, e
 	}
-	if c.transports.all != nil {
-		return c.transports.all.value, c.transports.all
+	if g.transports.all != nil {
+		return g.transports.all.value, g.transports.all
 	}
-	at, ok := c.classes[domain]
+	at, ok := g.classes[domain]
 	switch {
 	case !ok:
-		return c.cf.value("default_transport"), nil
-	case at == local && c.cf.isSet("mailbox_transport"):
-		return c.cf.value("mailbox_transport"), nil
+		return g.cf.value("default_transport"), nil
+	case at == local && g.cf.isSet("mailbox_transport"):
+		return g.cf.value("mailbox_transport"), nil
 	case at == local:
-		return c.cf.value("local_transport"), nil
+		return g.cf.value("local_transport"), nil
 	case at == mailbox:
-		return c.cf.value("virtual_transport"), nil
+		return g.cf.value("virtual_transport"), nil
 	case at == relayed:
-		return c.cf.value("relay_transport"), nil
+		return g.cf.value("relay_transport"), nil
 	}
 	return "error:5.1.1 User unknown", nil
 }
@@ -52,25 +52,25 @@ func (c *conversion) transportOf(user, domain string) (transport string, from *e
 const deferred = "tempfail 451 4.3.5 Where this mail goes was not converted"
 
 // hop returns the action of a rule that takes mail for an address where Postfix does, and what is to be said of it.
-func (c *conversion) hop(user, domain string) (action, remark string) {
-	transport, from := c.transportOf(user, domain)
+func (g *gateway) hop(user, domain string) (action, remark string) {
+	transport, from := g.transportOf(user, domain)
 	name, next, _ := strings.Cut(transport, ":")
 	if name == "" && from != nil { // the transport that it would have without the table
 		var fixed string
-		name, fixed, _ = strings.Cut(c.cf.value(map[class]string{
+		name, fixed, _ = strings.Cut(g.cf.value(map[class]string{
 			local: "local_transport", mailbox: "virtual_transport", relayed: "relay_transport",
 			virtual: "relay_transport",
-		}[c.classes[domain]]), ":")
+		}[g.classes[domain]]), ":")
 		next = cmp.Or(next, fixed)
 	}
-	if from == nil && c.transports.unread {
+	if from == nil && g.transports.unread {
 		return deferred, "a table of transport_maps was not read: write where this mail goes"
 	}
 	switch name {
 	case "smtp", "relay", "esmtp":
-		return c.smtpHop(next, domain)
+		return g.smtpHop(next, domain)
 	case "lmtp":
-		return c.lmtpHop(next)
+		return g.lmtpHop(next)
 	case "error":
 		return "reject " + withCode(next, "550", "5.1.1"), ""
 	case "retry":
@@ -99,9 +99,9 @@ func withCode(text, code, enhanced string) string {
 }
 
 // smtpHop returns the next hop of an SMTP transport.
-func (c *conversion) smtpHop(next, domain string) (action, remark string) {
-	if next == "" && c.cf.isSet("relayhost") {
-		next = c.cf.value("relayhost")
+func (g *gateway) smtpHop(next, domain string) (action, remark string) {
+	if next == "" && g.cf.isSet("relayhost") {
+		next = g.cf.value("relayhost")
 	}
 	if next == "" {
 		return deferred, "goes to the MX of " + domain + ", which is this node soon: write the host that has its " +
@@ -120,10 +120,10 @@ func (c *conversion) smtpHop(next, domain string) (action, remark string) {
 }
 
 // lmtpHop returns the next hop of an LMTP transport.
-func (c *conversion) lmtpHop(next string) (action, remark string) {
+func (g *gateway) lmtpHop(next string) (action, remark string) {
 	if path, ok := strings.CutPrefix(next, "unix:"); ok {
 		if !filepath.IsAbs(path) {
-			path = filepath.Join(c.cf.value("queue_directory"), path)
+			path = filepath.Join(g.cf.value("queue_directory"), path)
 		}
 		return "lmtp+unix:" + path, ""
 	}

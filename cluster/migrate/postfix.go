@@ -36,10 +36,9 @@ var parameters = [...]string{
 	relayed: "relay_domains",
 }
 
-// A conversion is one under way.
-type conversion struct {
+// A gateway is a Postfix as its files describe it.
+type gateway struct {
 	cf      *mainCF
-	notes   []Note
 	classes map[string]class // of the domains
 	domains []string         // in order
 
@@ -47,6 +46,12 @@ type conversion struct {
 	users      *table           // alias_maps, of local domains
 	listed     map[class]*table // the recipients of a class, nil where all are taken
 	transports *table
+}
+
+// A conversion is one under way.
+type conversion struct {
+	gateway
+	notes []Note
 }
 
 // Postfix reads main.cf, in several files of which later ones win, and the tables that it names, and returns rules and
@@ -57,7 +62,7 @@ func Postfix(files []string) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conversion{cf: cf, classes: make(map[string]class), listed: make(map[class]*table)}
+	c := &conversion{gateway: gateway{cf: cf, classes: make(map[string]class), listed: make(map[class]*table)}}
 	c.aliases, c.transports = c.table("virtual_alias_maps"), c.table("transport_maps")
 	c.users = &table{}
 	if cf.isSet("alias_maps") {
@@ -163,70 +168,70 @@ func (c *conversion) addDomain(at class, domain string) {
 }
 
 // aliasOf returns the line of virtual_alias_maps that an address has by itself, nil if there is none.
-func (c *conversion) aliasOf(user, domain string) *entry {
-	if e := c.aliases.entries[user+"@"+domain]; e != nil {
+func (g *gateway) aliasOf(user, domain string) *entry {
+	if e := g.aliases.entries[user+"@"+domain]; e != nil {
 		return e
 	}
-	if c.isHome(domain) {
-		if e := c.aliases.entries[user]; e != nil {
+	if g.isHome(domain) {
+		if e := g.aliases.entries[user]; e != nil {
 			return e
 		}
-		if c.isLocal(domain) {
-			return c.users.entries[user]
+		if g.isLocal(domain) {
+			return g.users.entries[user]
 		}
 	}
 	return nil
 }
 
 // isLocal reports whether a domain is one of mydestination, whose users alias_maps are for.
-func (c *conversion) isLocal(domain string) bool {
-	at, ok := c.classes[domain]
+func (g *gateway) isLocal(domain string) bool {
+	at, ok := g.classes[domain]
 	return ok && at == local
 }
 
 // isHome reports whether tables name addresses of a domain by their local part alone.
-func (c *conversion) isHome(domain string) bool {
-	return c.isLocal(domain) || domain == strings.ToLower(c.cf.value("myorigin"))
+func (g *gateway) isHome(domain string) bool {
+	return g.isLocal(domain) || domain == strings.ToLower(g.cf.value("myorigin"))
 }
 
 // takesAll reports whether a class takes every address of its domains.
-func (c *conversion) takesAll(domain string) bool {
-	switch at := c.classes[domain]; at {
+func (g *gateway) takesAll(domain string) bool {
+	switch at := g.classes[domain]; at {
 	case mailbox, relayed:
-		t := c.listed[at]
+		t := g.listed[at]
 		return t == nil || t.all != nil || t.entries["@"+domain] != nil
 	case local:
-		p, ok := c.cf.set["local_recipient_maps"]
+		p, ok := g.cf.set["local_recipient_maps"]
 		return ok && p.value == ""
 	}
 	return false
 }
 
 // isKnown reports whether Postfix takes mail for an address, its extension left out.
-func (c *conversion) isKnown(user, domain string) bool {
-	if c.aliasOf(user, domain) != nil || c.aliases.entries["@"+domain] != nil || c.takesAll(domain) {
+func (g *gateway) isKnown(user, domain string) bool {
+	if g.aliasOf(user, domain) != nil || g.aliases.entries["@"+domain] != nil || g.takesAll(domain) {
 		return true
 	}
-	t := c.listed[c.classes[domain]]
+	t := g.listed[g.classes[domain]]
 	return t != nil && t.entries[user+"@"+domain] != nil
 }
 
 // isUnread reports whether there may be more addresses in a domain than were read, so that it is not known what stands
 // for all others.
-func (c *conversion) isUnread(domain string) bool {
-	t := c.listed[c.classes[domain]]
-	return c.aliases.unread || t != nil && t.unread || c.isLocal(domain) && c.users.unread
+func (g *gateway) isUnread(domain string) bool {
+	t := g.listed[g.classes[domain]]
+	return g.aliases.unread || t != nil && t.unread || g.isLocal(domain) && g.users.unread
 }
 
 // hasUsers reports whether mail for a domain reaches the users of Postfix's machine.
-func (c *conversion) hasUsers(domain string) bool {
-	p, ok := c.cf.set["local_recipient_maps"]
-	return c.isLocal(domain) && (!ok || strings.Contains(p.value, "unix:"))
+func (g *gateway) hasUsers(domain string) bool {
+	p, ok := g.cf.set["local_recipient_maps"]
+	return g.isLocal(domain) && (!ok || strings.Contains(p.value, "unix:"))
 }
 
 // bare returns a local part without its extension.
-func (c *conversion) bare(user string) string {
-	delimiters := c.cf.value("recipient_delimiter")
+func (g *gateway) bare(user string) string {
+	delimiters := g.cf.value("recipient_delimiter")
 	if at := strings.IndexAny(user, delimiters); at > 0 && delimiters != "" {
 		return user[:at]
 	}
@@ -234,9 +239,9 @@ func (c *conversion) bare(user string) string {
 }
 
 // usersOf returns the local parts that tables name in a domain, sorted.
-func (c *conversion) usersOf(domain string) []string {
+func (g *gateway) usersOf(domain string) []string {
 	found := make(map[string]bool)
-	for _, t := range []*table{c.aliases, c.listed[c.classes[domain]], c.transports} {
+	for _, t := range []*table{g.aliases, g.listed[g.classes[domain]], g.transports} {
 		if t == nil {
 			continue
 		}
@@ -246,15 +251,15 @@ func (c *conversion) usersOf(domain string) []string {
 			}
 		}
 	}
-	if c.isHome(domain) {
-		for _, e := range c.aliases.order {
+	if g.isHome(domain) {
+		for _, e := range g.aliases.order {
 			if !strings.Contains(e.key, "@") && !strings.Contains(e.key, ".") {
 				found[e.key] = true
 			}
 		}
 	}
-	if c.isLocal(domain) {
-		for _, e := range c.users.order {
+	if g.isLocal(domain) {
+		for _, e := range g.users.order {
 			if !strings.Contains(e.key, "@") {
 				found[e.key] = true
 			}

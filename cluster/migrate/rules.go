@@ -74,13 +74,13 @@ func (c *conversion) write(b *strings.Builder, pattern string, targets []string,
 		action = deferred
 	}
 	fmt.Fprintf(b, "%s  %s\n", pattern, action)
-	if len(targets) > 1 && c.fansOut(targets) {
+	if len(targets) > 1 && fansOut(targets) {
 		c.noteAt(from.file, from.line, pattern+" goes to several next hops: that takes once: true in millrace.yaml")
 	}
 }
 
 // fansOut reports whether targets lie in several domains, or at next hops.
-func (c *conversion) fansOut(targets []string) bool {
+func fansOut(targets []string) bool {
 	seen := make(map[string]bool)
 	for _, t := range targets {
 		_, domain, _ := cutAddress(t)
@@ -184,8 +184,8 @@ func (c *conversion) self(user, domain string, caught bool) (target, why string)
 }
 
 // viaTransport returns what is to be said of mail for an address elsewhere.
-func (c *conversion) viaTransport(user, domain string) string {
-	transport, from := c.transportOf(user, domain)
+func (g *gateway) viaTransport(user, domain string) string {
+	transport, from := g.transportOf(user, domain)
 	if from == nil || transport == "" || transport == ":" {
 		return ""
 	}

@@ -11,7 +11,7 @@ import (
 )
 
 // gauges returns what the metrics read when they are asked for. They may be read as soon as the node has started.
-func (n *Node) gauges() admin.Gauges {
+func (n shown) gauges() admin.Gauges {
 	g := admin.Gauges{
 		State: func() admin.State {
 			s := admin.State{Ready: n.ready(), Draining: n.draining.Load()}
@@ -50,7 +50,7 @@ func (n *Node) gauges() admin.Gauges {
 }
 
 // dates returns when certificates end and when keys were written, as of the last reload.
-func (n *Node) dates() []admin.Date {
+func (n shown) dates() []admin.Date {
 	dates := []admin.Date{{Use: "client", Ends: true, At: n.parts.files.certificate.current.Load().ends}}
 	if !n.members.alone() {
 		dates = append(dates, admin.Date{Use: "cluster", Ends: true, At: n.members.files.Load().ends})
@@ -91,7 +91,7 @@ func dnsGauges(r *dns.Resolver) admin.DNS {
 }
 
 // ledgerCounts returns what the ledger did.
-func (n *Node) ledgerCounts() map[string]uint64 {
+func (n shown) ledgerCounts() map[string]uint64 {
 	c := n.ledger.Counts()
 	return map[string]uint64{
 		"repeated": c.Repeated, "put off": c.PutOff, "again": c.Again, "unguarded": c.Unguarded, "removed": c.Removed,

@@ -121,12 +121,14 @@ func (p *parts) wireConfig(l *config.Listener, all *listeners) wire.Config {
 		handshake = p.files.certificate.trusted
 	}
 	return wire.Config{
-		Hostname:    p.cfg.Hostname,
-		TLS:         handshake,
-		Implicit:    l.TLS == "implicit",
-		Proxy:       config.Prefixes(l.ProxyProtocol),
-		Xclient:     config.Prefixes(l.Xclient),
-		Traceparent: config.Prefixes(p.cfg.Telemetry.Traceparent),
+		Hostname: p.cfg.Hostname,
+		TLS:      handshake,
+		Implicit: l.TLS == "implicit",
+		Believed: wire.Believed{
+			Proxy:       config.Prefixes(l.ProxyProtocol),
+			Xclient:     config.Prefixes(l.Xclient),
+			Traceparent: config.Prefixes(p.cfg.Telemetry.Traceparent),
+		},
 		MessageSize: int64(limits.MessageSize),
 		Line:        int(limits.Line),
 		Recipients:  limits.Recipients,

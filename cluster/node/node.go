@@ -87,7 +87,7 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 		reloads:   reloads{read: digests(cfg)},
 	}
 	n.reloads.begin(cfg)
-	n.metrics = admin.NewMetrics(opts.Version, n.gauges())
+	n.metrics = admin.NewMetrics(opts.Version, shown{n}.gauges())
 	n.events = newQueue(ringSize, n.metrics)
 	n.parts, err = build(files, hooks{
 		log: n.log.Logger, emit: n.events.Emit, nodes: n.members.nodes, roundTrip: n.metrics.ObserveRedis,
@@ -261,8 +261,8 @@ func (n *Node) startAdmin() error {
 		return nil
 	}
 	s, err := admin.Listen(admin.Config{
-		Addr: n.cfg.Admin.Addr, Token: n.parts.files.token, Metrics: n.metrics, Ready: n.checks(),
-		Cluster: n.clusterStatus, Drain: n.drain.make,
+		Addr: n.cfg.Admin.Addr, Token: n.parts.files.token, Metrics: n.metrics, Ready: shown{n}.checks(),
+		Cluster: shown{n}.clusterStatus, Drain: n.drain.make,
 	})
 	if err != nil {
 		return n.cfg.WithLine("admin.", "admin.addr", err)

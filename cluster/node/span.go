@@ -119,7 +119,6 @@ type spanMaker struct {
 	hash     bool    // addresses are hashed; else they are left out
 	words    journal // takes addresses out of texts
 
-	flags trace.TraceFlags
 	spans []span
 	attrs []attribute.KeyValue // the room for those of all spans
 	from  int                  // where those of the span under way begin

@@ -47,8 +47,11 @@ func (p placement) Next(site mail.Site, domain string) (node string, ok bool) {
 	return p.cluster.Next(site, domain)
 }
 
+// A shown is what a node shows of itself to those who run it: metrics, readiness and the state of the cluster.
+type shown struct{ *Node }
+
 // clusterStatus returns what this node knows of its cluster. Without a cluster that is its sessions and rules.
-func (n *Node) clusterStatus() admin.ClusterStatus {
+func (n shown) clusterStatus() admin.ClusterStatus {
 	s := admin.ClusterStatus{
 		Draining: n.draining.Load(), Stable: 1,
 		Members: []admin.ClusterMember{}, Sites: []admin.ClusterSite{}, Suspensions: []admin.ClusterSuspension{},
@@ -130,7 +133,7 @@ func (m *membership) fitness() (ok bool, detail string) {
 }
 
 // ready reports whether all conditions for traffic hold.
-func (n *Node) ready() bool {
+func (n shown) ready() bool {
 	for _, c := range n.checks() {
 		if ok, _ := c.OK(); !ok {
 			return false
@@ -140,7 +143,7 @@ func (n *Node) ready() bool {
 }
 
 // checks returns what /readyz asks.
-func (n *Node) checks() []admin.Check {
+func (n shown) checks() []admin.Check {
 	return []admin.Check{
 		{Name: "rules", OK: n.rules.ready},
 		{Name: "configuration", OK: n.reloads.ready},

@@ -54,7 +54,7 @@ func (k *keeper) compare(ctx context.Context) error {
 		return k.republish(ctx, head)
 	case err != nil:
 		return err
-	case k.isNewer(head):
+	case k.current.isOlder(head):
 		k.sawShared = true
 		return k.adopt(ctx, head)
 	case head.Number > 0 && head.Number == k.current.version && head.Whole:
@@ -63,11 +63,10 @@ func (k *keeper) compare(ctx context.Context) error {
 	return k.republish(ctx, head)
 }
 
-// isNewer reports whether the set in Redis replaces the one that this node runs. Of two sets with the same version it
+// isOlder reports whether the set in Redis replaces the one that this node runs. Of two sets with the same version it
 // is the one in Redis, so that no node has to publish and all nodes run the same set.
-func (k *keeper) isNewer(head store.RulesHead) bool {
-	return head.Number > k.current.version ||
-		head.Number > 0 && head.Number == k.current.version && head.Digest != k.current.digest
+func (c *currentSet) isOlder(head store.RulesHead) bool {
+	return head.Number > c.version || head.Number > 0 && head.Number == c.version && head.Digest != c.digest
 }
 
 // adopt runs the set in Redis. The error is nil if this node runs it.

@@ -270,12 +270,12 @@ func (k *keeper) setBaseline(files set) {
 	k.save(filesName, 0, encoded)
 }
 
-// baseSet returns the set of the baseline.
-func (k *keeper) baseSet() set {
-	if k.baseline.set == nil {
-		return collect(k.cfg.Router.Files())
+// or returns the set of the baseline, which may be the one in force.
+func (b *baseline) or(inForce Router) set {
+	if b.set == nil {
+		return collect(inForce.Files())
 	}
-	return k.baseline.set
+	return b.set
 }
 
 // save writes a file of the state folder and reports whether it succeeded.

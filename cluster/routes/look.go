@@ -59,7 +59,7 @@ func (k *keeper) found(head store.RulesHead, err error) Found {
 	switch {
 	case err != nil:
 		f.Trouble = err.Error()
-	case head.Number > 0 && k.isNewer(head) && k.trouble.cause != nil:
+	case head.Number > 0 && k.current.isOlder(head) && k.trouble.cause != nil:
 		f.Trouble = k.trouble.cause.Error()
 	case f.Digest == "":
 		f.Trouble = errNothing.Error()

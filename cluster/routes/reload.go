@@ -81,11 +81,11 @@ func (k *keeper) reloadShared(ctx context.Context, files set, paths []string) (d
 	case err != nil && !errors.Is(err, store.ErrCorrupt):
 		return false, err
 	}
-	if err == nil && k.isNewer(head) {
+	if err == nil && k.current.isOlder(head) {
 		if err := k.adopt(ctx, head); err != nil && !errors.Is(err, store.ErrCorrupt) {
 			return k.mend(ctx, head, files, paths, err)
 		}
-		if k.isNewer(head) && k.current.version == 0 { // its parts are missing, perhaps only for a moment
+		if k.current.isOlder(head) && k.current.version == 0 { // its parts are missing, perhaps only for a moment
 			return true, k.runFiles(files, paths)
 		}
 	}
@@ -126,7 +126,7 @@ func (k *keeper) mend(ctx context.Context, head store.RulesHead, files set, path
 	if err != nil {
 		return false, refused
 	}
-	merged, err := merge(k.baseSet(), files, shared, paths, head.Number)
+	merged, err := merge(k.baseline.or(k.cfg.Router), files, shared, paths, head.Number)
 	if err != nil {
 		return false, refused
 	}
@@ -152,7 +152,7 @@ func (k *keeper) merged(files set, paths []string) (set, error) {
 	if k.current.version == 0 || k.baseline.digest == k.current.digest {
 		return files, nil
 	}
-	return merge(k.baseSet(), files, collect(k.cfg.Router.Files()), paths, k.current.version)
+	return merge(k.baseline.or(k.cfg.Router), files, collect(k.cfg.Router.Files()), paths, k.current.version)
 }
 
 // prepare prepares a set that was merged from files. If the files themselves are wrong, the error has the names that

@@ -15,10 +15,7 @@ type Config struct {
 	TLS      func() *tls.Config // called per handshake, so that certificates can be swapped; nil disables STARTTLS
 	Implicit bool               // TLS from the first octet (RFC 8314 section 3); needs TLS
 
-	Proxy   []netip.Prefix // peers that must send a PROXY header v1 or v2; from all others the header is refused
-	Xclient []netip.Prefix // clients that may use XCLIENT, by their address after PROXY
-	// Traceparent are clients that may say in MAIL what trace their mail is a part of.
-	Traceparent []netip.Prefix
+	Believed
 
 	MessageSize int64 // octets of a message without the dots of transparency, announced as SIZE; default 50 MiB
 	Line        int   // octets of a line of a message without CRLF; default 1 MiB
@@ -48,6 +45,18 @@ type Config struct {
 	Now       func() time.Time          // stamps events; nil means time.Now
 
 	tune tuning
+}
+
+// Believed are whose word is taken for what cannot be seen from here.
+type Believed struct {
+	Proxy       []netip.Prefix // peers that must send a PROXY header v1 or v2; from all others the header is refused
+	Xclient     []netip.Prefix // clients that may use XCLIENT, by their address after PROXY
+	Traceparent []netip.Prefix // clients that may say in MAIL what trace their mail is a part of
+}
+
+// namesTrace reports whether a client may say what trace its mail is a part of.
+func (b *Believed) namesTrace(c *Client) bool {
+	return len(b.Traceparent) > 0 && !c.Unknown && !c.Lowered && contains(b.Traceparent, c.Addr.Addr())
 }
 
 // A tuning holds the limits that only the tests of this package change. Zero means the default.

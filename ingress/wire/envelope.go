@@ -20,7 +20,7 @@ func (c *conn) mail(arg []byte) {
 		c.refuse(tooManyMessages)
 		return
 	}
-	reverse, p, fault := parseMail(arg, cfg.MessageSize, cfg.loose(), c.namesTrace())
+	reverse, p, fault := parseMail(arg, cfg.MessageSize, cfg.loose(), cfg.namesTrace(&c.client))
 	if fault != nil {
 		if fault.Code == 552 { // the size is no mistake of form
 			c.spent.barren++

@@ -48,7 +48,7 @@ func (c *conn) hello(arg []byte, esmtp bool) {
 	c.session.Helo(c.srv.ctx)
 	if esmtp {
 		c.out.append(func(b []byte) []byte {
-			return c.srv.cfg.appendEHLO(b, c.client.TLS != nil, c.xclient, c.namesTrace())
+			return c.srv.cfg.appendEHLO(b, c.client.TLS != nil, c.xclient, c.srv.cfg.namesTrace(&c.client))
 		})
 	} else {
 		c.out.append(c.srv.cfg.appendHELO)

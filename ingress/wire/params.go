@@ -151,9 +151,3 @@ func cutPrefixFold(s, prefix string) (string, bool) {
 // is a part of. It is for those that are listed for it alone: X marks a keyword of a private agreement (RFC 5321
 // section 2.2.2).
 const traceKeyword = "XTRACEPARENT"
-
-// namesTrace reports whether the client may say what trace its mail is a part of.
-func (c *conn) namesTrace() bool {
-	return len(c.srv.cfg.Traceparent) > 0 && !c.client.Unknown && !c.client.Lowered &&
-		contains(c.srv.cfg.Traceparent, c.client.Addr.Addr())
-}

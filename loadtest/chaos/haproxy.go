@@ -52,6 +52,7 @@ var haproxy = scenario{
 		if err != nil {
 			return err
 		}
+		t.ledger.balancer = addrs()[0] // it does not tell which node it had a client of whom it lost
 		fresh := small()
 		fresh.Addrs, fresh.Fresh = addrs, true
 		return t.under(fresh, func() error {
