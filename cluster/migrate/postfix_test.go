@@ -231,6 +231,25 @@ func TestPostfix_NoRuleThatDoesSomethingElse(t *testing.T) {
 			"", "\x00", "relay_domains: expressions"},
 		{"one alias of every address", mailboxes + "virtual_alias_maps = static:all@b.test",
 			map[string]string{"m": "@a.test x\n"}, "@a.test  tempfail 451 ", "lmtp", "virtual_alias_maps: static:"},
+		{"a user of a machine without a name", "mydestination = a.test\nalias_maps = hash:DIR/a",
+			map[string]string{"a": "root: bob, x@b.test\n"}, "root@a.test  tempfail 451 ", "bob@", "myhostname"},
+		{"a user of the machine beside another target", "mydestination = a.test\nmyorigin = a.test\n" +
+			"alias_maps = hash:DIR/a",
+			map[string]string{"a": "root: bob, x@b.test\n"}, "root@a.test  tempfail 451 ", "x@b.test", "bob@a.test"},
+		{"a program beside another target", "mydestination = a.test\nalias_maps = hash:DIR/a",
+			map[string]string{"a": "rt: x@b.test, \"|/bin/rt\"\n"}, "rt@a.test  tempfail 451 ", "x@b.test",
+			"is a program"},
+		{"a mailbox of Postfix itself beside another target", "virtual_mailbox_domains = a.test\n" +
+			"virtual_mailbox_maps = hash:DIR/m\nvirtual_alias_maps = hash:DIR/v",
+			map[string]string{"m": "one@a.test x\n", "v": "one@a.test one@a.test, x@b.test\n"},
+			"one@a.test  tempfail 451 ", "x@b.test", "cannot stand beside"},
+		{"an address that a database may have beside another target", "virtual_mailbox_domains = a.test\n" +
+			"virtual_mailbox_maps = mysql:/m\nvirtual_alias_maps = hash:DIR/v",
+			map[string]string{"v": "one@a.test two@a.test, x@b.test\n"}, "one@a.test  tempfail 451 ", "x@b.test",
+			"two@a.test"},
+		{"an unknown address beside another target", "virtual_alias_maps = hash:DIR/v",
+			map[string]string{"v": "a.test x\none@a.test two@a.test, x@b.test\n"}, "one@a.test  x@b.test\n", "\x00",
+			"two@a.test is unknown"},
 		{"mailboxes in a database", "virtual_mailbox_domains = a.test\nvirtual_mailbox_maps = hash:DIR/m mysql:/m\n" +
 			"virtual_transport = lmtp:unix:/run/lmtp\n", map[string]string{"m": "one@a.test x\n"},
 			"one@a.test  lmtp+unix:/run/lmtp\n@a.test  tempfail 451 ", "\x00", "mysql"},

@@ -107,18 +107,50 @@ func (c *conversion) writeHop(b *strings.Builder, user, domain string) {
 	c.note(parameters[c.classes[domain]], pattern+": "+remark)
 }
 
-// targets returns what an alias leads to. user is empty for that of all addresses of the domain.
+// targets returns what an alias leads to. user is empty for that of all addresses of the domain. There are none if one
+// is no target of a rule though Postfix delivers there: that copy would be lost.
 func (c *conversion) targets(e *entry, user, domain string) (all []string) {
+	lost := false
 	for _, word := range aliasWords(e.value) {
 		target, why := c.target(word, user, domain)
 		if why != "" {
 			c.noteAt(e.file, e.line, why)
 		}
+		lost = lost || target == "" && !c.isNowhere(word)
 		if target != "" && !slices.Contains(all, target) {
 			all = append(all, target)
 		}
 	}
+	if lost {
+		return nil
+	}
 	return all
+}
+
+// isNowhere reports whether Postfix delivers nothing to a target of an alias that is none of a rule: it refuses the
+// address, or drops its mail.
+func (c *conversion) isNowhere(word string) bool {
+	if isLocalDelivery(word) {
+		return false
+	}
+	name, at, ok := cutAddress(strings.ToLower(strings.TrimPrefix(word, `\`)))
+	if !ok {
+		at = strings.ToLower(c.cf.value("myorigin"))
+	}
+	if at == "" {
+		return false
+	}
+	if !c.isKnown(name, at) && !c.isKnown(c.bare(name), at) {
+		return !c.isUnread(at) && !c.hasUsers(at) && len(c.aliases.patterns) == 0
+	}
+	action, _ := c.hop(name, at)
+	return strings.HasPrefix(action, "reject") || action == "drop"
+}
+
+// isLocalDelivery reports whether a target of an alias is a program, a file or a list.
+func isLocalDelivery(word string) bool {
+	return strings.HasPrefix(strings.Trim(word, `"`), "|") || strings.HasPrefix(word, "/") ||
+		strings.HasPrefix(word, ":")
 }
 
 // aliasWords parts the value of an alias at commas and blanks outside of quotes.
@@ -137,8 +169,7 @@ const sameUser = "$1"
 
 // target returns one target of an alias as rules have it, and what is to be said of it. It is empty if there is none.
 func (c *conversion) target(word, user, domain string) (target, why string) {
-	switch {
-	case strings.HasPrefix(strings.Trim(word, `"`), "|"), strings.HasPrefix(word, "/"), strings.HasPrefix(word, ":"):
+	if isLocalDelivery(word) {
 		return "", word + " is a program, a file or a list: there is no local delivery here"
 	}
 	word = strings.TrimPrefix(word, `\`)
@@ -148,6 +179,8 @@ func (c *conversion) target(word, user, domain string) (target, why string) {
 	}
 	at = strings.ToLower(at)
 	switch {
+	case at == "":
+		return "", word + " is an address of a machine whose name main.cf does not say: set myhostname"
 	case name != "" || !ok:
 	case user != "": // the same user there
 		name = user
