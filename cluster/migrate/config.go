@@ -63,7 +63,9 @@ func (c *conversion) postmaster() string {
 		if e == nil || len(aliasWords(e.value)) == 0 {
 			break
 		}
-		word = aliasWords(e.value)[0]
+		if word = aliasWords(e.value)[0]; isLocalDelivery(word) {
+			break
+		}
 		if _, domain, ok := cutAddress(word); ok && !slices.Contains(c.domains, strings.ToLower(domain)) {
 			return word
 		}

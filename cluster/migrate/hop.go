@@ -107,6 +107,9 @@ func (g *gateway) smtpHop(next, domain string) (action, remark string) {
 		return deferred, "goes to the MX of " + domain + ", which is this node soon: write the host that has its " +
 			"mailboxes, such as smtp://10.0.0.7"
 	}
+	if strings.ContainsAny(next, ", ") {
+		return deferred, "goes to hosts that are tried one after the other: write try and each as a next hop"
+	}
 	host, port := cutPort(next)
 	if port == "smtp" {
 		port = "25"

@@ -250,6 +250,8 @@ func TestPostfix_NoRuleThatDoesSomethingElse(t *testing.T) {
 		{"an unknown address beside another target", "virtual_alias_maps = hash:DIR/v",
 			map[string]string{"v": "a.test x\none@a.test two@a.test, x@b.test\n"}, "one@a.test  x@b.test\n", "\x00",
 			"two@a.test is unknown"},
+		{"hosts that are tried in turn", "relay_domains = a.test\nrelay_transport = relay:[x.test], [y.test]", nil,
+			"@a.test  tempfail 451 ", "smtp://", "one after the other"},
 		{"mailboxes in a database", "virtual_mailbox_domains = a.test\nvirtual_mailbox_maps = hash:DIR/m mysql:/m\n" +
 			"virtual_transport = lmtp:unix:/run/lmtp\n", map[string]string{"m": "one@a.test x\n"},
 			"one@a.test  lmtp+unix:/run/lmtp\n@a.test  tempfail 451 ", "\x00", "mysql"},
