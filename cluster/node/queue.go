@@ -2,6 +2,7 @@ package node
 
 import (
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -48,7 +49,18 @@ func newQueue(size int, metrics *admin.Metrics) *queue {
 
 // isOutcome reports whether an event tells of a message that was delivered, or may have been.
 func isOutcome(e *mail.Event) bool {
-	return e.Kind == mail.Relayed || e.Kind == mail.Dropped || e.Kind == mail.Unread || e.InDoubt
+	switch e.Kind {
+	case mail.Relayed, mail.Dropped, mail.Unread:
+		return true
+	case mail.Anomaly:
+		return e.InDoubt || slices.Contains(ofLedger, e.Reason)
+	}
+	return e.InDoubt
+}
+
+// ofLedger are the reasons of anomalies of a message that was delivered before: each of them cost its client a message.
+var ofLedger = []string{
+	"delivered before", "delivered again, in doubt", "only this node remembers the delivery",
 }
 
 // isSampled reports whether a stranger can cause such an event for nothing, and it is logged unless the log is for
@@ -56,7 +68,7 @@ func isOutcome(e *mail.Event) bool {
 func isSampled(e *mail.Event) bool {
 	switch e.Kind {
 	case mail.Refused, mail.Deferred, mail.Aborted, mail.Anomaly:
-		return !e.InDoubt
+		return !isOutcome(e)
 	}
 	return false
 }

@@ -120,6 +120,18 @@ func metricsText(m *admin.Metrics) string {
 	return w.Body.String()
 }
 
+// TestQueue_Ledger: what the ledger did about a message is never left out, however many messages of a network it was.
+func TestQueue_Ledger(t *testing.T) {
+	q, at := testQueue(1024), time.Unix(1700000000, 0)
+	client := netip.MustParseAddr("192.0.2.1")
+	for i := range 900 {
+		q.Emit(mail.Event{Kind: mail.Anomaly, Time: at, Client: client, Reason: ofLedger[i%len(ofLedger)]})
+	}
+	if s := consumeAll(q); len(s.events) != 900 || s.more != 0 || s.dropped != 0 {
+		t.Errorf("%d lines, %d more and %d dropped, want 900 lines", len(s.events), s.more, s.dropped)
+	}
+}
+
 // TestQueue_ManyNetworks: refusals from any number of networks leave the log bounded, and the one line of a network
 // without a place tells of the others.
 func TestQueue_ManyNetworks(t *testing.T) {

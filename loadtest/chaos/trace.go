@@ -36,6 +36,9 @@ type killedAt struct {
 // goesOn is how long what a node had under way with another one may go on when it was killed.
 const goesOn = 5 * time.Second
 
+// unwritten is how long before it was killed a node had said what its log does not have.
+const unwritten = 100 * time.Millisecond
+
 func newTraces() traces {
 	return traces{attempts: make(map[string]*traced), copies: make(map[string]string)}
 }
@@ -164,7 +167,10 @@ func (t *traces) attemptsAt(m *fleet.Sent, said []*traced, silent int) (all []mo
 		}
 	}
 	for _, k := range t.kills {
-		if slices.Contains(m.DoubtAt, k.addr) && !m.Begun.After(k.To) && !m.Begun.Add(m.Took).Before(k.From) {
+		if silent <= 0 && !slices.Contains(m.DoubtAt, k.addr) {
+			continue
+		}
+		if !m.Begun.After(k.To) && !m.Begun.Add(m.Took+unwritten).Before(k.From) {
 			all = append(all, model.Attempt{
 				Name: "at " + k.addr, Start: m.Begun, End: k.To.Add(goesOn), Word: model.Silent, Copy: silent > 0,
 			})
