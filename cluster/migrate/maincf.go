@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -73,8 +74,19 @@ func readFile(name string) (string, error) {
 		return "", fmt.Errorf("%s: has more than %d octets", name, maxCF)
 	}
 	text, err := os.ReadFile(name)
-	return string(text), err
+	if err != nil {
+		return "", err
+	}
+	for number, line := range bytes.Split(text, []byte("\n")) {
+		if bytes.ContainsFunc(bytes.TrimSuffix(line, []byte("\r")), isControl) {
+			return "", fmt.Errorf("%s:%d: has a control character: this is no file of text", name, number+1)
+		}
+	}
+	return string(text), nil
 }
+
+// isControl reports whether r is a control character that no line of text has.
+func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
 
 // A logical is a line with those that continue it.
 type logical struct {

@@ -168,6 +168,7 @@ func FuzzPostfix(f *testing.F) {
 		"mydestination = a.test\nalias_maps = hash:DIR/t\ntransport_maps=hash:DIR/t",
 		"a: b\na.test smtp:[::1\n@a.test @b\n",
 	)
+	f.Add("virtual_mailbox_domains = a.tes\x00", "a\rb@a.test c\x7f\n")
 	f.Fuzz(func(t *testing.T, cf, text string) {
 		dir := written(t, map[string]string{"main.cf": cf, "t": text})
 		r, err := Postfix([]string{filepath.Join(dir, "main.cf")})

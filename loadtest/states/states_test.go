@@ -206,7 +206,7 @@ func (h *house) settled(quiet time.Duration) reading {
 	h.t.Helper()
 	const restless = 4 // goroutines that come and go by themselves
 	var last reading
-	const pause = 200 * time.Millisecond // to look makes goroutines, too
+	const pause = time.Second // to look makes goroutines and garbage, too
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	same := 0
