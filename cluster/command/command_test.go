@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/millrace/millrace/cluster/node"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
+	"github.com/millrace/millrace/loadtest/extern"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
@@ -59,13 +61,12 @@ func TestScripts(t *testing.T) {
 			if err := writeSmarthost(env.WorkDir, smarthost.Addr(), ca.PEM()); err != nil {
 				return err
 			}
-			for _, name := range []string{"ADDR", "ADMIN"} {
-				l, err := net.Listen("tcp", "127.0.0.1:0")
-				if err != nil {
-					return err
-				}
-				defer l.Close()
-				env.Setenv(name, l.Addr().String())
+			ports, err := extern.FreePorts(2)
+			if err != nil {
+				return err
+			}
+			for n, name := range []string{"ADDR", "ADMIN"} {
+				env.Setenv(name, net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[n])))
 			}
 			// A reload waits for a file that has just been written, and the end of the node ends that wait.
 			files, err := filepath.Glob(filepath.Join(env.WorkDir, "*.txt"))
