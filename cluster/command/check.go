@@ -79,15 +79,18 @@ func problemsOf(err error) config.Problems {
 	return config.Problems{{Message: err.Error()}}
 }
 
-// printFindings prints the result of check for a program.
-func printFindings(w io.Writer, problems, warnings []config.Problem, trials []node.Trial) {
+// findingsOf returns Problems as a program reads them.
+func findingsOf(severity string, problems []config.Problem) []finding {
 	list := []finding{}
 	for _, p := range problems {
-		list = append(list, finding{"error", p.File, p.Line, p.Column, p.Field, p.Message})
+		list = append(list, finding{severity, p.File, p.Line, p.Column, p.Field, p.Message})
 	}
-	for _, p := range warnings {
-		list = append(list, finding{"warning", p.File, p.Line, p.Column, p.Field, p.Message})
-	}
+	return list
+}
+
+// printFindings prints the result of check for a program.
+func printFindings(w io.Writer, problems, warnings []config.Problem, trials []node.Trial) {
+	list := append(findingsOf("error", problems), findingsOf("warning", warnings)...)
 	out := map[string]any{"valid": len(problems) == 0, "findings": list}
 	if trials != nil {
 		out["trials"] = trials

@@ -58,7 +58,7 @@ func (f *folder) write(name string, mode fs.FileMode, content func() ([]byte, er
 	}
 	if f.group >= 0 && mode == secretMode {
 		if err := errors.Join(os.Chown(path, -1, f.group), os.Chmod(path, groupMode)); err != nil {
-			return err
+			return errors.Join(err, os.Remove(path)) // else a later run would keep what its group cannot read
 		}
 	}
 	f.files = append(f.files, madeFile{path, true})

@@ -81,11 +81,9 @@ func (v *importPostfixVerb) write(s streams, r *migrate.Result) error {
 	}
 	warnings, err := node.Check(cfg, nil)
 	if v.JSON {
-		findings := []finding{}
-		for _, w := range warnings {
-			findings = append(findings, finding{"warning", w.File, w.Line, w.Column, w.Field, w.Message})
-		}
-		printJSON(s.out, map[string]any{"files": f.files, "notes": r.Notes, "findings": findings})
+		printJSON(s.out, map[string]any{
+			"files": f.files, "notes": r.Notes, "findings": findingsOf("warning", warnings),
+		})
 		return err
 	}
 	f.print(s.out)

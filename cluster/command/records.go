@@ -91,12 +91,7 @@ func (r *record) zoneValue() string {
 	if r.Type != "TXT" {
 		return r.Value
 	}
-	quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-	parts := dkim.RecordStrings(r.Value)
-	for i := range parts {
-		parts[i] = `"` + quoted.Replace(parts[i]) + `"`
-	}
-	return strings.Join(parts, " ")
+	return dkim.ZoneText(r.Value)
 }
 
 // printRecords prints records as lines of a zone file, each group below what it is for.

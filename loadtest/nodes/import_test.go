@@ -8,11 +8,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/millrace/millrace/cluster/migrate"
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/loadtest/extern"
+	"github.com/millrace/millrace/loadtest/world"
 	"github.com/millrace/millrace/router/mail"
 	"github.com/millrace/millrace/router/rules"
 )
@@ -210,13 +210,7 @@ func askPostfix(t *testing.T, addr, dir string, addresses []string,
 		}
 		all[address] = fate{class: class / 100}
 	}
-	for !extern.PostfixIdle(t, dir) {
-		select {
-		case <-t.Context().Done():
-			t.Fatal("Postfix keeps mail")
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+	world.Await(t, "Postfix has delivered", func() bool { return extern.PostfixIdle(t, dir) })
 	for name, s := range places {
 		for _, m := range s.Messages() {
 			var i int

@@ -96,11 +96,15 @@ func RecordStrings(record string) []string {
 
 // ZoneLine returns a key record as a line of a zone file.
 func ZoneLine(selector, domain, record string) string {
+	return KeyName(selector, domain) + ". IN TXT ( " + ZoneText(record) + " )"
+}
+
+// ZoneText returns the text of a TXT record as a zone file has it: strings in quotes.
+func ZoneText(record string) string {
 	quoted := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-	var line strings.Builder
-	line.WriteString(KeyName(selector, domain) + ". IN TXT (")
-	for _, part := range RecordStrings(record) {
-		line.WriteString(` "` + quoted.Replace(part) + `"`)
+	parts := RecordStrings(record)
+	for i := range parts {
+		parts[i] = `"` + quoted.Replace(parts[i]) + `"`
 	}
-	return line.String() + " )"
+	return strings.Join(parts, " ")
 }
