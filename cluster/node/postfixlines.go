@@ -110,17 +110,26 @@ var parting = strings.NewReplacer(" ", "?", "<", "?", ">", "?", ",", "?", ";", "
 
 // name appends an address or a name from outside, in which nothing can part fields.
 func (l *postfixLines) name(s string) *postfixLines {
-	return l.text(cut(parting.Replace(printable(s)), maxPostfixAddress))
+	return l.foreign(parting.Replace(printable(s)), maxPostfixAddress)
 }
 
-// misleading is what a text from outside must not have: programs look for it anywhere in a line. A bracket would let
-// fail2ban take an address of its own choice for the client.
-var misleading = strings.NewReplacer("=", "~", "[", "{", "]", "}", "reject: ", "reject, ", "reject_warning: ",
-	"reject_warning, ", "hold: ", "hold, ", "discard: ", "discard, ", "forwarded as ", "forwarded-as ")
+// misleading are the octets that a text from outside must not have. A bracket would let fail2ban take an address of its
+// own choice for the client.
+var misleading = strings.NewReplacer("=", "~", "[", "{", "]", "}")
 
 // outside appends a text from outside.
 func (l *postfixLines) outside(s string) *postfixLines {
-	return l.text(cut(misleading.Replace(l.journal.mask(s)), maxPostfixText))
+	return l.foreign(misleading.Replace(l.journal.mask(s)), maxPostfixText)
+}
+
+// outcomes are the words by which programs count, anywhere in a line.
+var outcomes = strings.NewReplacer("reject:", "reject~:", "reject_warning:", "reject_warning~:", "hold:", "hold~:",
+	"discard:", "discard~:", "forwarded as", "forwarded-as")
+
+// foreign appends at most so many octets of s, in which none of outcomes stands. Ours may go on with a colon, so s must
+// not end in such a word either.
+func (l *postfixLines) foreign(s string, most int) *postfixLines {
+	return l.text(strings.TrimSuffix(outcomes.Replace(cut(s, most)+":"), ":"))
 }
 
 // reply appends a reply, on one line.
