@@ -69,14 +69,17 @@ func (h *histogram) record(took time.Duration, trace mail.TraceID, at time.Time)
 type family struct {
 	name, help string
 	bounds     []time.Duration
-	labels     [][]attribute.KeyValue // of each series
+	labels     []attribute.Set // of each series
 	series     []*histogram
 }
 
 // histograms returns the histograms of one name, one for each set of labels.
 func (m meter) histograms(name, help string, bounds []time.Duration, labels ...[]attribute.KeyValue) []*histogram {
-	f := family{name: name, help: help, bounds: bounds, labels: labels}
-	for range labels {
+	f := family{name: name, help: help, bounds: bounds}
+	for _, l := range labels {
+		// NewSet sorts what it is handed in place, so that this is done once and not at each look, which may be several
+		// at a time.
+		f.labels = append(f.labels, attribute.NewSet(l...))
 		f.series = append(f.series, newHistogram(bounds))
 	}
 	m.made.families = append(m.made.families, f)
@@ -110,7 +113,7 @@ func (f *family) metrics() metricdata.Metrics {
 	data := metricdata.Histogram[float64]{Temporality: metricdata.CumulativeTemporality}
 	for i, h := range f.series {
 		point := metricdata.HistogramDataPoint[float64]{
-			Attributes: attribute.NewSet(f.labels[i]...), Bounds: bounds, BucketCounts: make([]uint64, len(h.buckets)),
+			Attributes: f.labels[i], Bounds: bounds, BucketCounts: make([]uint64, len(h.buckets)),
 			Sum: time.Duration(h.sum.Load()).Seconds(),
 		}
 		for j := range h.buckets {
