@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/loadtest/extern"
 	"github.com/millrace/millrace/loadtest/world"
 )
@@ -59,7 +60,7 @@ func TestSyscalls_All(t *testing.T) {
 		moving = min(moving, float64(many.All-many.Failed-none.All+none.Failed)/messages)
 		all := float64(many.All-none.All) / messages
 		t.Logf("%.1f system calls a message in 20 sessions, %.1f at least without those that failed", all, moving)
-		if moving <= maxCalls {
+		if moving <= maxCalls || ingresstest.Raced { // the destination is of this process
 			return
 		}
 	}

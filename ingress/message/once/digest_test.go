@@ -10,6 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -278,7 +279,7 @@ func TestDigest_AllocatesNoMoreForALargeMessage(t *testing.T) {
 	}
 	small, large := measure(1), measure(1<<20)
 	t.Logf("%v allocations", small)
-	if large > small+10 || small > 20 { // a pool may be empty at times
+	if large > small+10 || small > 20 && !ingresstest.Raced { // a pool may be empty at times
 		t.Errorf("%v allocations for 1 octet, %v for 1 MiB", small, large)
 	}
 }

@@ -291,8 +291,11 @@ func TestLedger_GivesUpWhatTheStoreIsNotToldForLong(t *testing.T) {
 		m.fail(true)
 		readAll(t, l, 10)
 		time.Sleep((maxTries + 2) * renewal)
-		if c := l.Counts(); c.Dropped != 10 || l.forgotten != 0 {
-			t.Errorf("%d wait, counted %+v", l.forgotten, c)
+		l.mu.Lock()
+		waiting := l.forgotten
+		l.mu.Unlock()
+		if c := l.Counts(); c.Dropped != 10 || waiting != 0 {
+			t.Errorf("%d wait, counted %+v", waiting, c)
 		}
 	})
 }

@@ -136,7 +136,7 @@ func TestChain_ChangedOctet(t *testing.T) {
 	}
 	received, signed := strings.Index(message, "Received:"), strings.Index(message, "DKIM-Signature:")
 	step := 1
-	if raced {
+	if ingresstest.Raced {
 		step = 7
 	}
 	for at := 0; at < len(message); at += step {

@@ -1,6 +1,0 @@
-//go:build race
-
-package dkim
-
-// raced says that the race detector is at work, under which time says little.
-const raced = true
