@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -220,7 +221,7 @@ func readMessage(in *bufio.Reader) (head []byte, err error) {
 	inHead := true
 	for {
 		line, err := in.ReadSlice('\n')
-		if err != nil && err != bufio.ErrBufferFull {
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return nil, err
 		}
 		if len(line) == 3 && line[0] == '.' && line[1] == '\r' {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/ingress/ingresstest"
 )
 
 // seeds is how many runs are made of each commit. SEEDS in the environment is another number, and SEED the one run to
@@ -165,7 +166,7 @@ func TestSimulation(t *testing.T) {
 		return
 	}
 	n := uint64(seeds)
-	if underRace {
+	if ingresstest.Raced {
 		n = enough
 	}
 	if text := os.Getenv("SEEDS"); text != "" {
