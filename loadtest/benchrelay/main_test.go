@@ -138,7 +138,7 @@ func TestSink_Account(t *testing.T) {
 // TestPolicy_Judged: a message that does not say that it was judged is no result.
 func TestPolicy_Judged(t *testing.T) {
 	head := "Authentication-Results: relay.bench.example; dkim=pass header.d=x\r\n; dmarc=pass; spf=pass\r\n"
-	if why := judged("SRS0=a=b=c=d@srs.bench.example", head); why != "" {
+	if why := judged("SRS0=a=b=c=d@srs.bench.example", head, false); why != "" {
 		t.Error(why)
 	}
 	for what, with := range map[string][2]string{
@@ -146,8 +146,11 @@ func TestPolicy_Judged(t *testing.T) {
 		"DKIM":  {"SRS0=a", strings.Replace(head, "dkim=pass", "dkim=fail", 1)},
 		"DMARC": {"SRS0=a", strings.Replace(head, "dmarc=pass", "dmarc=fail", 1)},
 	} {
-		if judged(with[0], with[1]) == "" {
+		if judged(with[0], with[1], false) == "" {
 			t.Errorf("without %s it is a result", what)
+		}
+		if got := judged(with[0], with[1], true); (got == "") != (what == "DKIM" || what == "DMARC") {
+			t.Errorf("without %s, which is asked: %q", what, got)
 		}
 	}
 }

@@ -33,6 +33,8 @@ type peer struct {
 	beside [][]string
 	serve  []string // the last word of neither is where it listens
 	ready  func(dir string) error
+	// metrics is where it counts what passes
+	metrics string
 }
 
 // postfixVersion asks Postfix, whose own configuration is not there.
@@ -80,7 +82,7 @@ var peers = []peer{
 	{
 		name: policyMillrace, folder: "policy-millrace", policy: true, version: ownVersion,
 		beside: [][]string{{"redis-server", "--bind", "127.0.0.1", "--port", "6379", "--save", "", "127.0.0.1:6379"}},
-		serve:  []string{millraceProgram, "serve", "-c", "@DIR@/millrace.yaml"},
+		serve:  []string{millraceProgram, "serve", "-c", "@DIR@/millrace.yaml"}, metrics: "127.0.0.1:8025",
 	},
 	{
 		name: policyPostfix, folder: "policy-postfix", pace: slowest, policy: true, version: postfixVersion,
@@ -115,7 +117,7 @@ func (b *bench) startPeer(ctx context.Context, p peer, binary string) error {
 		_, port, _ := strings.Cut(addr, ":")
 		addr = net.JoinHostPort(serverAddress, port)
 	}
-	x := &subject{name: p.name, addr: addr, pace: p.pace, most: p.most, policy: p.policy}
+	x := &subject{name: p.name, addr: addr, pace: p.pace, most: p.most, policy: p.policy, metrics: p.metrics}
 	if b.apart {
 		if x.meter.group, err = newGroup(p.folder); err != nil {
 			return err

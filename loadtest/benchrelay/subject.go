@@ -25,7 +25,8 @@ type subject struct {
 	pace    pace
 	most    int // sessions at a time; 0: as many as there are
 	meter   meter
-	policy  bool // it judges, and is measured in those scenarios alone
+	policy  bool   // it judges, and is measured in those scenarios alone
+	metrics string // where it counts what passes; "" if each message says so
 }
 
 // runs reports whether a subject is measured in a scenario.
@@ -183,7 +184,7 @@ func (b *bench) measure(ctx context.Context, s scenario, x *subject) (sample, er
 	n := s.messages(x.pace, b.quick)
 	o := extern.SourceOptions{
 		Sessions: s.Sessions, Messages: n, Octets: s.Octets, Reuse: s.Reuse, Numbered: true, Helo: clientName,
-		Reverse: "source@" + senderDomain, Forward: recipient,
+		Reverse: "source@" + bounceDomain, Forward: recipient,
 	}
 	if s.Policy {
 		o.File = b.letters[s.Octets]
@@ -193,6 +194,14 @@ func (b *bench) measure(ctx context.Context, s scenario, x *subject) (sample, er
 	cmd := b.source.Command(ctx, o.Args(x.addr)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	b.sink.expect()
+	asked := x.metrics != "" && s.Octets > mostHeld
+	var passed passed
+	if asked {
+		var err error
+		if passed, err = x.passed(ctx); err != nil {
+			return sample{}, err
+		}
+	}
 	before, err := x.meter.cpu()
 	if err != nil {
 		return sample{}, err
@@ -215,7 +224,11 @@ func (b *bench) measure(ctx context.Context, s scenario, x *subject) (sample, er
 	got.CPU = (after - before).Seconds()
 	got.Void = b.sink.account(n)
 	if s.Policy && got.Void == "" {
-		got.Void = judged(b.sink.first())
+		reverse, head := b.sink.first()
+		got.Void = judged(reverse, head, asked)
+	}
+	if asked && got.Void == "" {
+		got.Void = x.missed(ctx, passed, n)
 	}
 	return got, err
 }

@@ -287,7 +287,12 @@ func (f *Fleet) Metric(ctx context.Context, m *Member, name string, labels ...st
 	if err != nil {
 		return 0, err
 	}
-	for line := range strings.Lines(string(text)) {
+	return Metric(string(text), name, labels...)
+}
+
+// Metric returns the sum of the samples of one name in what a node shows, of those that have these labels.
+func Metric(text, name string, labels ...string) (sum float64, err error) {
+	for line := range strings.Lines(text) {
 		rest, ok := strings.CutPrefix(line, name)
 		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' ||
 			slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(rest, l) }) {
