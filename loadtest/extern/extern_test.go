@@ -270,11 +270,12 @@ func TestCalls_Parse(t *testing.T) {
 	got := parseCalls(`% time     seconds  usecs/call     calls    errors syscall
 ------ ----------- ----------- --------- --------- ----------------
  60.00    0.000600           3       200        50 read
- 40.00    0.000400           4       100           write
+ 30.00    0.000300           3       100           write
+ 10.00    0.000100           4        25         5 futex
 ------ ----------- ----------- --------- --------- ----------------
-100.00    0.001000           3       300        50 total
+100.00    0.001000           3       325        55 total
 `)
-	if got != (Calls{All: 300, Failed: 50}) {
+	if got != (Calls{All: 325, Failed: 55, Waits: 20}) {
 		t.Errorf("got %+v", got)
 	}
 }

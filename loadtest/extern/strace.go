@@ -14,7 +14,10 @@ import (
 )
 
 // Calls are how many system calls a program made, and how many of them failed: a read that finds nothing does.
-type Calls struct{ All, Failed int }
+type Calls struct {
+	All, Failed int
+	Waits       int // of All, those by which threads wait for work and for one another
+}
 
 // CountCalls runs cmd, which serves addr, under "strace -f -c", has work done once it serves, ends it with SIGTERM, and
 // counts the system calls from its start to its end, those of all of its threads.
@@ -82,6 +85,11 @@ func parseCalls(summary string) Calls {
 		if len(fields) == 6 {
 			failed, _ := strconv.Atoi(fields[4]) // strace wrote it
 			sum.Failed += failed
+			n -= failed
+		}
+		switch fields[len(fields)-1] {
+		case "futex", "nanosleep", "epoll_wait", "epoll_pwait", "sched_yield":
+			sum.Waits += n
 		}
 	}
 	return sum

@@ -15,8 +15,12 @@ import (
 	"github.com/millrace/millrace/loadtest/world"
 )
 
-// maxCalls is how many reads and writes a 4 KiB message may take in sessions that are reused, on both sides together.
-const maxCalls = 22
+const (
+	// maxCalls is how many reads and writes a 4 KiB message may take in reused sessions, on both sides together.
+	maxCalls = 22
+	// maxMoving is how many of all calls of such a message may be no waits.
+	maxMoving = 18
+)
 
 // A read or a write on a TCP connection, as strace writes it down; one that another thread's call interrupts is told in
 // two lines.
