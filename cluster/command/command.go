@@ -43,6 +43,7 @@ type verbs struct {
 	Config     configVerbs    `cmd:"" help:"Settings in force."`
 	Rules      rulesVerbs     `cmd:"" help:"Rules in force."`
 	Dev        devVerb        `cmd:"" help:"${dev}"`
+	DNS        dnsVerbs       `cmd:"" name:"dns" help:"What the DNS says of a domain, and is to say."`
 	DKIM       dkimVerbs      `cmd:"" name:"dkim" help:"Keys that messages are signed with."`
 	Key        keyVerbs       `cmd:"" help:"Keys that secrets are made of: srs.key_file, secret_file."`
 	Token      tokenVerbs     `cmd:"" help:"Tokens of administrators: admin.token_file."`

@@ -20,6 +20,21 @@ func helpTexts() kong.Vars {
 			"certificates anew, SIGTERM drains.",
 		"check_connect": "Try also what the node needs of others: name servers, Redis, DNS lists, the collector, " +
 			"its ports and its credentials at next hops. No mail is begun.",
+		"dns_check": "Compare the DNS with what the mail of a domain needs: MX, SPF, DKIM, DMARC, MTA-STS, TLS-RPT, " +
+			"PTR, DNS lists, DNSSEC. Exit code: 0 ready, 1 misconfigured, 3 unconfigured, 4 not known.",
+		"dns_records": "Print the records that the mail of a domain needs.",
+		"dns_apply": "Show what a name server lacks of these records, and with --yes add it by DNS UPDATE (RFC " +
+			"2136), " +
+			"all or nothing.",
+		"dns_ip": "An address that others see of this node; once for each. Without any, those that are known.",
+		"dns_selector": "A selector of another service that signs as the domain, whose key is looked at too; once " +
+			"for each.",
+		"dns_format": "bind (a zone file), nsupdate, route53 (a change batch), terraform (aws_route53_record), " +
+			"cloudflare (a batch), json.",
+		"dns_server": "The primary name server of the zone, with or without a port.",
+		"dns_key": "The TSIG key that the server knows us by: what tsig-keygen writes, or a line " +
+			"hmac-sha256:NAME:SECRET.",
+		"dns_replace": "Put ours in the place of records of others: foreign MX, another SPF record, another key.",
 		"explain": "Tell what would become of a message. Exit code: 0 accept or drop, 1 defer, 2 " +
 			"reject, 3 no verdict.",
 		"explain_connect": "Offer the recipient to the next hop, as far as RCPT and without a message, and print " +

@@ -21,6 +21,7 @@ import (
 
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/node"
+	"github.com/millrace/millrace/cluster/node/doctor"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
 	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
@@ -82,7 +83,7 @@ func (v *initVerb) init(s streams) error {
 	if len(addrs) == 0 {
 		addrs, ours = publicAddrs(), true
 	}
-	records, err := recordsOf(cfg, []string{st.Domain}, addrs)
+	records, err := doctor.Records(cfg, []string{st.Domain}, addrs)
 	if err != nil {
 		return err
 	}

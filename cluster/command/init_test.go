@@ -22,6 +22,7 @@ import (
 
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/node"
+	"github.com/millrace/millrace/cluster/node/doctor"
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/egress/smtptest"
 )
@@ -36,14 +37,14 @@ func initialised(t *testing.T) (dir, zone string) {
 	if code := Main(args, nil, &out, os.Stderr); code != exitOK {
 		t.Fatalf("init: exit code %d", code)
 	}
-	var got struct{ Records []record }
+	var got struct{ Records []doctor.Record }
 	if err := json.Unmarshal(out.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
 	var b strings.Builder
 	for i := range got.Records {
 		r := &got.Records[i]
-		b.WriteString(r.Name + ". 60 IN " + r.Type + " " + r.zoneValue() + "\n")
+		b.WriteString(r.Name + ". 60 IN " + r.Type + " " + r.ZoneValue() + "\n")
 	}
 	return dir, b.String()
 }

@@ -13,7 +13,7 @@ import (
 type answer struct {
 	mx      []MX
 	ips     []netip.Addr
-	texts   []string // of TXT, or the names of PTR
+	texts   []string // of TXT, the names of PTR, or the data of other types
 	meta    Meta
 	err     error     // nil, or an *Error
 	discard time.Time // from when on it must not even be used stale

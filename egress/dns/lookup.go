@@ -75,6 +75,17 @@ func (r *Resolver) LookupPTR(ctx context.Context, addr netip.Addr) ([]string, Me
 	return a.texts, a.meta, err
 }
 
+// LookupData returns the data of records of a type that has no method of its own, such as "NS", "DS" or "TLSA", as a
+// zone file has it, at most 100. The slice is shared and must not be changed. The error is an *Error.
+func (r *Resolver) LookupData(ctx context.Context, name, kind string) ([]string, Meta, error) {
+	qtype, ok := wire.StringToType[kind]
+	if !ok {
+		return nil, Meta{}, &Error{Name: name, Type: kind, Err: ErrBadName}
+	}
+	a, err := r.lookup(ctx, name, qtype)
+	return a.texts, a.meta, err
+}
+
 // ReverseName returns the name whose PTR record names addr, with its last dot.
 func ReverseName(addr netip.Addr) string {
 	name, _ := wire.ReverseAddr(addr.Unmap().WithZone("").String()) // fails for what is no address

@@ -263,5 +263,9 @@ func (got *reply) keep(rr wire.RR) {
 	case *wire.PTR:
 		got.texts = append(got.texts, cleaned(rr.Ptr))
 		got.size += len(rr.Ptr) + 16
+	default:
+		text := dataOf(rr)
+		got.texts = append(got.texts, text)
+		got.size += len(text) + 16
 	}
 }

@@ -159,3 +159,9 @@ func holdsIPv6(host string, octets [16]byte) bool {
 	}
 	return false
 }
+
+// Generic returns why a name of an address looks like one that a provider made by a rule, or "" if it does not.
+// Receivers that read names so trust such a host less.
+func Generic(name string, addr netip.Addr) string {
+	return generic(strings.ToLower(name), addr.Unmap())
+}

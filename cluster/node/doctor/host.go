@@ -1,0 +1,270 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/millrace/millrace/cluster/config"
+	"github.com/millrace/millrace/egress/dns"
+	"github.com/millrace/millrace/ingress/client/score"
+	"github.com/millrace/millrace/router/leaf/domain"
+	"github.com/millrace/millrace/router/leaf/network"
+)
+
+// isNoName reports whether the DNS denies a name.
+func isNoName(err error) bool { return errors.Is(err, dns.ErrNXDomain) }
+
+// seen returns the addresses that others see of the node: those that are configured, else those of its name.
+func (d *Doctor) seen(ctx context.Context) []netip.Addr {
+	if len(d.cfg.Addrs) > 0 {
+		return d.cfg.Addrs
+	}
+	for _, list := range [][]string{d.node.Egress.Addresses, d.node.Egress.Source} {
+		var addrs []netip.Addr
+		for _, text := range list {
+			a, err := netip.ParseAddr(text)
+			if err == nil && (network.IsPublic(a.Unmap()) || d.node.Egress.AllowPrivate) {
+				addrs = append(addrs, a.Unmap())
+			}
+		}
+		if len(addrs) > 0 {
+			return addrs
+		}
+	}
+	name := d.helo
+	if isLiteral(name) {
+		name = d.node.Hostname
+	}
+	addrs, _, _ := d.addrs(ctx, name)
+	return addrs
+}
+
+// host looks at the addresses of the node's name, which MX records lead to.
+func (d *Doctor) host(ctx context.Context) []Finding {
+	host := domain.Canonical(d.node.Hostname)
+	f := Finding{Check: "address", Name: host, State: Ready, Expected: host + ". A " + placeholder}
+	if len(d.cfg.Addrs) > 0 {
+		f.Expected = host + ". A, AAAA " + join(d.cfg.Addrs)
+	}
+	addrs, alias, err := d.addrs(ctx, host)
+	if err != nil {
+		return []Finding{unknown("address", host, f.Expected, err)}
+	}
+	f.Found = join(addrs)
+	var lacking, strange []netip.Addr
+	for _, a := range d.cfg.Addrs {
+		if !slices.Contains(addrs, a) {
+			lacking = append(lacking, a)
+		}
+	}
+	for _, a := range addrs {
+		if len(d.cfg.Addrs) > 0 && !slices.Contains(d.cfg.Addrs, a) {
+			strange = append(strange, a)
+		}
+	}
+	switch {
+	case alias != "":
+		f.State, f.Fault, f.Found = Misconfigured, "host-alias", "an alias (CNAME) of "+shown(alias)
+		f.Reason = "MX records lead to this name, and must not lead to an alias (RFC 2181 section 10.3)."
+		f.Fix = "Remove the CNAME of " + host + " and publish its addresses: A " + join(addrs)
+	case len(addrs) == 0:
+		f.State, f.Fault, f.Found = Unconfigured, "host-missing", "no address"
+		f.Reason, f.Fix = "The MX leads to no address: senders cannot connect.", "Publish "+f.Expected
+	case !d.node.Egress.AllowPrivate && !slices.ContainsFunc(addrs, network.IsPublic):
+		f.State, f.Fault = Misconfigured, "host-private"
+		f.Reason = "Others cannot reach a private address."
+		f.Fix = "Publish the public address of this node in its place."
+	case len(strange) > 0:
+		f.State, f.Fault = Misconfigured, "host-elsewhere"
+		f.Reason = "The name leads to " + join(strange) + ", which is not this node."
+		f.Fix = "Remove " + join(strange) + " from the addresses of " + host + "; they are " +
+			"to be " + join(d.cfg.Addrs) + "."
+	case len(lacking) > 0:
+		f.State, f.Fault = Misconfigured, "host-lacks"
+		f.Reason = "The name does not lead to " + join(lacking) + "."
+		f.Fix = "Publish " + join(lacking) + " for " + host + "."
+	}
+	return []Finding{f}
+}
+
+// addresses looks at the names of the addresses that others see, and at DNS lists.
+func (d *Doctor) addresses(ctx context.Context) (all []Finding) {
+	addrs := d.seen(ctx)
+	if len(addrs) == 0 {
+		return nil // what host says
+	}
+	var checks []check
+	for _, a := range addrs {
+		checks = append(checks, func(ctx context.Context) []Finding { return []Finding{d.ptr(ctx, a)} })
+		for _, list := range d.lists() {
+			checks = append(checks, func(ctx context.Context) []Finding { return d.listed(ctx, a, list) })
+		}
+	}
+	f := d.heloFinding(ctx, addrs)
+	// What is wrong with the name of the node is said by host, but for what it does not compare.
+	if d.helo != d.node.Hostname || f.Fault == "helo-elsewhere" && len(d.cfg.Addrs) == 0 {
+		all = append(all, f)
+	}
+	return append(all, run(ctx, checks...)...)
+}
+
+// heloFinding looks at the name that destinations are told.
+func (d *Doctor) heloFinding(ctx context.Context, addrs []netip.Addr) Finding {
+	f := Finding{Check: "HELO", Name: shown(d.helo), State: Ready, Expected: d.helo + ". A, AAAA " + join(addrs)}
+	if isLiteral(d.helo) {
+		f.Expected, f.Fix = "", "Set egress.helo to a name that leads to this node: many destinations mistrust a "+
+			"literal."
+		return f
+	}
+	found, _, err := d.addrs(ctx, d.helo)
+	if err != nil {
+		return unknown("HELO", d.helo, f.Expected, err)
+	}
+	f.Found = join(found)
+	missing := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return slices.Contains(found, a) })
+	switch {
+	case len(found) == 0:
+		f.State, f.Fault, f.Found = Unconfigured, "helo-missing", "no address"
+		f.Reason = "Destinations are told a name that leads nowhere."
+		f.Fix = "Publish " + f.Expected
+	case len(missing) > 0:
+		f.State, f.Fault = Misconfigured, "helo-elsewhere"
+		f.Reason = "Destinations that look the name up do not find " + join(missing) + ", from which we come."
+		f.Fix = "Publish " + join(missing) + " for " + d.helo + ", or set egress.helo to a name that has it."
+	}
+	return f
+}
+
+// ptr looks at the name of an address.
+func (d *Doctor) ptr(ctx context.Context, a netip.Addr) Finding {
+	reverse := strings.TrimSuffix(dns.ReverseName(a), ".")
+	want := d.helo
+	if isLiteral(want) {
+		want = d.node.Hostname
+	}
+	f := Finding{Check: "PTR", Name: a.String(), State: Ready, Expected: reverse + ". PTR " + want + "."}
+	set := "Where the address is rented, set its reverse DNS (PTR) to " + want + ". " + "(" + f.Expected + ")"
+	found, _, err := d.LookupPTR(ctx, a)
+	switch {
+	case dns.NotFound(err):
+		f.State, f.Fault, f.Found = Unconfigured, "ptr-missing", "no PTR record"
+		f.Reason, f.Fix = "Many destinations take no mail from an address without a name.", set
+		return f
+	case err != nil:
+		return unknown("PTR", a.String(), f.Expected, err)
+	}
+	f.Found = shownAll(found)
+	var confirmed []string
+	for _, name := range found[:min(len(found), 10)] {
+		addrs, _, err := d.addrs(ctx, name)
+		if err != nil {
+			return unknown("PTR", a.String(), f.Expected, err)
+		}
+		if slices.Contains(addrs, a) {
+			confirmed = append(confirmed, name)
+		}
+	}
+	has := slices.Contains(confirmed, domain.Canonical(want))
+	generic := score.Generic(want, a)
+	if !has && len(confirmed) > 0 {
+		generic = score.Generic(confirmed[0], a)
+	}
+	switch {
+	case len(confirmed) == 0 && slices.Contains(found, domain.Canonical(want)):
+		f.State, f.Fault = Misconfigured, "ptr-unconfirmed"
+		f.Reason = "The name does not lead back to the address, so destinations do not believe it."
+		f.Fix = "Publish the address for the name: " + want + ". A, AAAA " + a.String()
+	case len(confirmed) == 0:
+		f.State, f.Fault = Misconfigured, "ptr-unconfirmed"
+		f.Reason = "The address has a name that does not lead back to it, so destinations do not believe it."
+		f.Fix = set
+	case generic != "":
+		f.State, f.Fault = Misconfigured, "ptr-generic"
+		f.Reason = "The name " + generic + ", as names of dial-up lines are: many destinations mistrust it."
+		f.Fix = set
+	case !has:
+		f.State, f.Fault = Misconfigured, "ptr-other"
+		f.Reason = "We say " + want + " in EHLO, and the address has another name: some destinations mistrust that."
+		f.Fix = set + " Or set egress.helo to " + shown(confirmed[0]) + "."
+	case len(found) > 1:
+		f.Fix = "One PTR record is enough: remove the others, which some destinations pick at random."
+	}
+	return f
+}
+
+// commonLists are asked where the configuration names no list.
+var commonLists = []string{"zen.spamhaus.org", "bl.spamcop.net", "b.barracudacentral.org"}
+
+// lists returns the DNS lists of addresses that count against an address.
+func (d *Doctor) lists() []config.List {
+	var out []config.List
+	if s := d.node.Score; s != nil {
+		for _, l := range s.Lists {
+			if l.Of != "domain" && l.Weight >= 0 {
+				out = append(out, l)
+			}
+		}
+	}
+	if len(out) == 0 {
+		for _, zone := range commonLists {
+			out = append(out, config.List{Zone: zone})
+		}
+	}
+	return out
+}
+
+// refusals are the answers by which lists say that they do not want to be asked, from 127.255.255.0 on, and 127.0.0.1.
+var refusals = netip.MustParsePrefix("127.255.255.0/24")
+
+// listed looks whether a DNS list has an address. A list that does not answer, or that lists all addresses, says
+// nothing.
+func (d *Doctor) listed(ctx context.Context, a netip.Addr, l config.List) []Finding {
+	name := listName(a, l.Zone)
+	f := Finding{Check: "DNSBL", Name: a.String(), State: Ready, Expected: "not listed by " + l.Zone,
+		Found: "not listed"}
+	codes, _, err := d.LookupIP(ctx, name, dns.IPv4)
+	switch {
+	case dns.NotFound(err):
+		return []Finding{f}
+	case err != nil:
+		return nil
+	}
+	for _, c := range codes {
+		if !c.IsLoopback() || refusals.Contains(c) || c == netip.AddrFrom4([4]byte{127, 0, 0, 1}) {
+			return nil
+		}
+	}
+	worth := func(c netip.Addr) bool { w, ok := l.Codes[c.String()]; return !ok || w > 0 }
+	if !slices.ContainsFunc(codes, worth) {
+		return []Finding{f}
+	}
+	// RFC 5782 section 5: a list that has this one lists the world.
+	if world, _, _ := d.LookupIP(ctx, listName(netip.AddrFrom4([4]byte{127, 0, 0, 1}), l.Zone),
+		dns.IPv4); len(world) > 0 {
+		return nil
+	}
+	f.State, f.Fault = Misconfigured, "dnsbl-listed"
+	f.Found = "listed: " + join(codes)
+	if why := d.txt(ctx, name); len(why.texts) > 0 {
+		f.Found += ": " + shownAll(why.texts)
+	}
+	f.Reason = "Destinations that ask " + l.Zone + " refuse mail from " + a.String() + "."
+	f.Fix = "End what the list names (" + l.Zone + " tells), then ask the list to remove the address. Until then " +
+		"send from " +
+		"another address (egress.source) or through a smarthost."
+	return []Finding{f}
+}
+
+// listName returns the name that a DNS list is asked for.
+func listName(a netip.Addr, zone string) string {
+	reverse := strings.TrimSuffix(dns.ReverseName(a), ".")
+	reverse = strings.TrimSuffix(strings.TrimSuffix(reverse, ".in-addr.arpa"), ".ip6.arpa")
+	return reverse + "." + zone
+}
+
+// join returns addresses as one line.
+func join(addrs []netip.Addr) string { return strings.Trim(fmt.Sprint(addrs), "[]") }

@@ -1,0 +1,118 @@
+package doctor
+
+import (
+	"crypto/rsa"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/millrace/millrace/cluster/config"
+	"github.com/millrace/millrace/egress/dns"
+	"github.com/millrace/millrace/ingress/message/auth/dkim"
+	"github.com/millrace/millrace/router/leaf/domain"
+)
+
+// A Record is what is to stand in DNS.
+type Record struct {
+	Name  string `json:"name"` // without the last dot
+	Type  string `json:"type"`
+	Value string `json:"value"` // as a zone file has it; the text of a TXT record without quotes
+	For   string `json:"for"`   // why, in a few words
+}
+
+// placeholder stands where an address of the node would, and is not known.
+const placeholder = "<address>"
+
+// IsPlaceholder reports whether a part of the record is not known.
+func (r *Record) IsPlaceholder() bool { return r.Value == placeholder }
+
+// ZoneValue returns the value of a record as a zone file has it.
+func (r *Record) ZoneValue() string {
+	if r.Type != "TXT" {
+		return r.Value
+	}
+	return dkim.ZoneText(r.Value)
+}
+
+// Records returns what is to be published for a configuration and domains that its rules host. addrs are those that
+// others see of the node.
+func Records(c *config.Config, hosted []string, addrs []netip.Addr) ([]Record, error) {
+	var all []Record
+	add := func(name, kind, value, why string) { all = append(all, Record{name, kind, value, why}) }
+	for _, d := range hosted {
+		add(d, "MX", "10 "+c.Hostname+".", "senders find this node")
+	}
+	for _, a := range addrs {
+		kind := "AAAA"
+		if a.Is4() {
+			kind = "A"
+		}
+		add(c.Hostname, kind, a.String(), "the MX is found")
+		add(strings.TrimSuffix(dns.ReverseName(a), "."), "PTR", c.Hostname+".",
+			"destinations take mail from it; set it where you rent the address")
+	}
+	if len(addrs) == 0 {
+		add(c.Hostname, "A", placeholder, "the MX is found")
+	}
+	add(c.Hostname, "TXT", "v=spf1 a -all", "bounces of this node pass SPF")
+	if c.SRS != nil {
+		add(c.SRS.Domain, "MX", "10 "+c.Hostname+".", "bounces of what was forwarded come back")
+		add(c.SRS.Domain, "TXT", "v=spf1 a:"+c.Hostname+" -all", "what is forwarded passes SPF")
+	}
+	keys, err := Keys(c)
+	for _, k := range keys {
+		add(k.name(), "TXT", k.Record, "what is signed verifies")
+	}
+	for _, d := range hosted {
+		add("_dmarc."+d, "TXT", dmarcRecord(d), "reports about it; if it has none")
+		add("_smtp._tls."+d, "TXT", reportsRecord(d), "reports about TLS towards this node")
+	}
+	return all, err
+}
+
+// dmarcRecord is the policy that a domain begins with.
+func dmarcRecord(d string) string { return "v=DMARC1; p=none; rua=mailto:postmaster@" + d }
+
+// reportsRecord asks for reports about TLS.
+func reportsRecord(d string) string { return "v=TLSRPTv1; rua=mailto:postmaster@" + d }
+
+// A Key is a key that signs.
+type Key struct {
+	Domain, Selector string
+	Record           string // that publishes it; "" for a key that is not ours
+	Bits             int    // of an RSA key
+}
+
+func (k *Key) name() string { return dkim.KeyName(k.Selector, k.Domain) }
+
+// Keys returns the keys that a configuration signs with.
+func Keys(c *config.Config) (keys []Key, err error) {
+	var signers []config.Signer
+	if c.ARC != nil && c.ARC.Domain != "" {
+		signers = append(signers, config.Signer{Domain: c.ARC.Domain, Selector: c.ARC.Selector, KeyFile: c.ARC.KeyFile})
+	}
+	if c.DKIM != nil {
+		signers = append(append(signers, c.DKIM.Relay...), c.DKIM.Domains...)
+	}
+	for _, s := range signers {
+		text, err := os.ReadFile(string(s.KeyFile))
+		if err != nil {
+			return nil, err
+		}
+		key, err := dkim.ParseKey(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s.KeyFile, err)
+		}
+		value, err := dkim.KeyRecord(key.Public())
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s.KeyFile, err)
+		}
+		k := Key{Domain: domain.Canonical(s.Domain), Selector: s.Selector, Record: value}
+		if public, ok := key.Public().(*rsa.PublicKey); ok {
+			k.Bits = public.N.BitLen()
+		}
+		keys = append(keys, k)
+	}
+	return keys, nil
+}
