@@ -245,7 +245,7 @@ func TestScoreFault_OneLookUpForAllNodes(t *testing.T) {
 	const addresses = 20
 	zone := population(addresses) + listed(clientAt(3)) + listed(bad)
 	r := world.StartRedis(t)
-	s := scored{zone: zone, score: listScore, redis: r.URL(), frail: true}
+	s := scored{zone: zone, score: listScore, redis: r.URL()}
 	w := s.world(t)
 	var nodes []*world.Relay
 	for range 3 {
