@@ -22,6 +22,22 @@ func TestShippedProviders(t *testing.T) {
 		"outlook-com.olc.protection.outlook.com":  "outlook",
 		"mta7.am0.yahoodns.net":                   "yahoo",
 		"mx01.mail.icloud.com":                    "icloud",
+		"mfsmax.docomo.ne.jp":                     "docomo",
+		"lsean.ezweb.ne.jp":                       "au",
+		"mx.softbank.ne.jp":                       "softbank",
+		"mx00.emig.gmx.net":                       "gmx",
+		"mx01.gmx.net":                            "gmx",
+		"mxs.mail.ru":                             "mailru",
+		"emx.mail.ru":                             "mailru",
+		"mx0a-00148503.pphosted.com":              "proofpoint",
+		"mx1-us1.ppe-hosted.com":                  "proofpoint",
+		"eu-smtp-inbound-1.mimecast.com":          "mimecast",
+		"d123456a.ess.barracudanetworks.com":      "barracuda",
+		"d123456a.ess.de.barracudanetworks.com":   "barracuda",
+		"mx2.zoho.com":                            "zoho",
+		"mx.zoho.com.au":                          "zoho",
+		"mx.mail.ru":                              "",
+		"mx.notpphosted.com":                      "",
 		"mx1.example.com":                         "",
 		"google.com":                              "",
 		"evilgoogle.com":                          "",
@@ -30,7 +46,10 @@ func TestShippedProviders(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", host, got, want)
 		}
 	}
-	for _, site := range []mail.Site{"google", "microsoft365", "outlook", "yahoo", "icloud", "mx1.example.com"} {
+	for _, site := range []mail.Site{
+		"google", "microsoft365", "outlook", "yahoo", "icloud", "docomo", "au", "softbank", "gmx", "mailru",
+		"proofpoint", "mimecast", "barracuda", "zoho", "mx1.example.com",
+	} {
 		l := p.Limits(site)
 		if l.Connections < 1 || l.Messages < 1 || l.Idle < time.Second || l.Age < l.Idle {
 			t.Errorf("%s: got %+v", site, l)
