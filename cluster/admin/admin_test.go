@@ -3,8 +3,10 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"regexp"
 	"strings"
@@ -215,5 +217,67 @@ func TestMetrics_SiteLabels(t *testing.T) {
 	}
 	if len(labels) != maxSiteLabels+1 || !labels["always"] || !labels[other] {
 		t.Errorf("%d labels", len(labels))
+	}
+}
+
+// TestServer_Health: balancers learn at an address of their own whether a node lives and is ready, and nothing else:
+// neither reasons nor metrics nor the API, whatever token they have.
+func TestServer_Health(t *testing.T) {
+	const token = "0123456789abcdef"
+	ok := true
+	s, err := Listen(Config{
+		Addr: "127.0.0.1:0", Health: "127.0.0.1:0", Metrics: NewMetrics("v1", Gauges{}), Token: []byte(token),
+		Ready: []Check{{"destinations", func() (bool, string) { return ok, "node b reaches what we do not" }}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	health := "http://" + s.HealthAddr().String()
+	for _, tt := range []struct {
+		path string
+		ok   bool
+		code int
+		body string
+	}{
+		{"/livez", true, 200, "{\"alive\":true}\n"},
+		{"/readyz", true, 200, "{\"ready\":true}\n"},
+		{"/livez", false, 200, "{\"alive\":true}\n"},
+		{"/readyz", false, 503, "{\"ready\":false}\n"},
+		{"/metrics", true, 404, "404 page not found\n"},
+		{"/api/v1/cluster", true, 404, "404 page not found\n"},
+		{"/", true, 404, "404 page not found\n"},
+	} {
+		ok = tt.ok
+		if code, body := get(t, health+tt.path, token); code != tt.code || body != tt.body {
+			t.Errorf("%s: got %d %q, want %d %q", tt.path, code, body, tt.code, tt.body)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		t.Error(err)
+	}
+	for _, addr := range []string{s.Addr().String(), s.HealthAddr().String()} {
+		if c, err := net.Dial("tcp", addr); err == nil {
+			c.Close()
+			t.Errorf("%s still listens", addr)
+		}
+	}
+}
+
+// TestListen_HealthInUse: an address that cannot be had is named by its key, and the other one is given back.
+func TestListen_HealthInUse(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, err = Listen(Config{
+		Addr: "127.0.0.1:0", Health: taken.Addr().String(), Metrics: NewMetrics("v1", Gauges{}),
+	})
+	var field *mail.FieldError
+	if !errors.As(err, &field) || field.Field != "health" {
+		t.Errorf("got %v", err)
 	}
 }

@@ -37,6 +37,7 @@ type Check struct {
 // A Config says what the admin server shows.
 type Config struct {
 	Addr    string   // host:port; port 0 takes a free one
+	Health  string   // host:port that answers /livez and /readyz alone, without reasons; "" disables it
 	Token   []byte   // the bearer token of requests under /api/; nil: all of them are refused
 	Metrics *Metrics // required
 	Ready   []Check  // all have to hold for /readyz
@@ -66,49 +67,94 @@ func ParseToken(file []byte) []byte {
 	return bytes.TrimSpace(line)
 }
 
-// A Server answers administrators. Make one with Listen, start it with Start and end it with Shutdown.
+// A Server answers administrators, and balancers at an address of their own. Make one with Listen, start it with Start
+// and end it with Shutdown.
 type Server struct {
-	cfg      Config
+	cfg    Config
+	all    *endpoint
+	health *endpoint // nil: none is configured
+}
+
+// An endpoint is an address and what answers there.
+type endpoint struct {
 	http     http.Server
 	listener net.Listener
 	ended    chan error
 }
 
-// Listen returns a Server with its address bound. The error is that of Config.Validate or of binding.
+// Listen returns a Server with its addresses bound. The error is that of Config.Validate, or a *mail.FieldError for the
+// address that cannot be bound.
 func Listen(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", cfg.Addr)
-	if err != nil {
-		return nil, fmt.Errorf("admin: %w", err)
+	s := &Server{cfg: cfg}
+	var err error
+	if s.all, err = bind("addr", cfg.Addr, s.routes()); err != nil {
+		return nil, err
 	}
-	s := &Server{cfg: cfg, listener: l, ended: make(chan error, 1)}
-	s.http = http.Server{
-		Handler:           s.routes(),
+	if cfg.Health != "" {
+		if s.health, err = bind("health", cfg.Health, s.healthRoutes()); err != nil {
+			s.all.listener.Close()
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// bind returns an endpoint with its address bound. field is what the configuration calls the address.
+func bind(field, addr string, answers http.Handler) (*endpoint, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, &mail.FieldError{Field: field, Reason: err.Error()}
+	}
+	return &endpoint{listener: l, ended: make(chan error, 1), http: http.Server{
+		Handler:           answers,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
-	}
-	return s, nil
+	}}, nil
 }
 
-// Addr returns the address that was bound.
-func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+// Addr returns the address that was bound for administrators.
+func (s *Server) Addr() net.Addr { return s.all.listener.Addr() }
 
-// Start begins to answer, on a goroutine that Shutdown ends.
+// HealthAddr returns the address that was bound for balancers, nil if none is configured.
+func (s *Server) HealthAddr() net.Addr {
+	if s.health == nil {
+		return nil
+	}
+	return s.health.listener.Addr()
+}
+
+// Start begins to answer, on goroutines that Shutdown ends.
 func (s *Server) Start() {
-	go func() { s.ended <- s.http.Serve(s.listener) }()
+	s.all.start()
+	if s.health != nil {
+		s.health.start()
+	}
+}
+
+func (e *endpoint) start() {
+	go func() { e.ended <- e.http.Serve(e.listener) }() // ends with shutdown
 }
 
 // Shutdown lets requests under way finish until ctx ends, then closes their connections.
 func (s *Server) Shutdown(ctx context.Context) error {
-	if err := s.http.Shutdown(ctx); err != nil {
-		s.http.Close()
+	var err error
+	if s.health != nil {
+		err = s.health.shutdown(ctx)
 	}
-	if err := <-s.ended; !errors.Is(err, http.ErrServerClosed) {
+	return errors.Join(err, s.all.shutdown(ctx))
+}
+
+func (e *endpoint) shutdown(ctx context.Context) error {
+	if err := e.http.Shutdown(ctx); err != nil {
+		e.http.Close()
+	}
+	if err := <-e.ended; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("admin: %w", err)
 	}
 	return nil
@@ -116,15 +162,28 @@ func (s *Server) Shutdown(ctx context.Context) error {
 
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) {
-		writeJSON(w, http.StatusOK, map[string]any{"alive": true})
-	})
+	mux.HandleFunc("GET /livez", alive)
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.Handle("GET /metrics", s.cfg.Metrics.Handler())
 	mux.Handle("GET /api/v1/cluster", s.authorized(http.HandlerFunc(s.cluster)))
 	mux.Handle("POST /api/v1/cluster/drain", s.authorized(http.HandlerFunc(s.drain)))
 	mux.Handle("/api/", s.authorized(http.NotFoundHandler()))
 	return mux
+}
+
+// healthRoutes are what balancers ask. They are told no reasons, which name nodes and keys.
+func (s *Server) healthRoutes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", alive)
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		status, _ := s.checks()
+		writeJSON(w, status, map[string]any{"ready": status == http.StatusOK})
+	})
+	return mux
+}
+
+func alive(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, map[string]any{"alive": true})
 }
 
 // A check is one line of /readyz.
@@ -135,18 +194,22 @@ type check struct {
 }
 
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
-	ready := true
-	checks := make([]check, len(s.cfg.Ready))
+	status, checks := s.checks()
+	writeJSON(w, status, map[string]any{"ready": status == http.StatusOK, "checks": checks})
+}
+
+// checks returns the status of /readyz and its lines.
+func (s *Server) checks() (status int, lines []check) {
+	status = http.StatusOK
+	lines = make([]check, len(s.cfg.Ready))
 	for i, c := range s.cfg.Ready {
 		ok, detail := c.OK()
-		checks[i] = check{c.Name, ok, detail}
-		ready = ready && ok
+		lines[i] = check{c.Name, ok, detail}
+		if !ok {
+			status = http.StatusServiceUnavailable
+		}
 	}
-	status := http.StatusOK
-	if !ready {
-		status = http.StatusServiceUnavailable
-	}
-	writeJSON(w, status, map[string]any{"ready": ready, "checks": checks})
+	return status, lines
 }
 
 // authorized requires "Authorization: Bearer TOKEN" (RFC 6750 section 2.1). It compares digests, so that the time it

@@ -119,6 +119,8 @@ var wrongConfigs = []wrongConfig{
 	{"a star for all addresses", "admin: {addr: \"*:8025\"}\n", "5:15", "write :8025 for all addresses"},
 	{"a URL for an address", "admin: {addr: \"http://127.0.0.1:8025\"}\n", "5:15", "no URL stands here"},
 	{"a name to listen on", "admin: {addr: \"mx1.example.net:8025\"}\n", "5:15", "names are not looked up"},
+	{"balancers at the address of administrators", "admin: {addr: \"127.0.0.1:8025\", health: \":8025\"}\n", "5:41",
+		"is listened on already, by admin.addr"},
 	{"the same port twice", "admin: {addr: \":8443\"}\npublic: {addr: \"0.0.0.0:8443\", url: \"https://a.example\"}\n",
 		"6:16", "is listened on already, by admin.addr"},
 	{"port 0", "egress: {port: 0}\n", "5:16", "0 is not a port"},

@@ -244,9 +244,10 @@ type ClusterTLS struct {
 	Key  File `yaml:"key"`
 }
 
-// Admin is the address of the HTTP server for administrators.
+// Admin is the address of the HTTP server for administrators, and of that for balancers.
 type Admin struct {
 	Addr      string `yaml:"addr"`
+	Health    string `yaml:"health"`
 	TokenFile File   `yaml:"token_file"`
 }
 

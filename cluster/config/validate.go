@@ -318,6 +318,10 @@ func (v *validator) admin(c *Config) {
 	if c.Admin != nil {
 		v.address("admin.addr", c.Admin.Addr, "127.0.0.1:8025")
 		v.takeAddress("admin.addr", c.Admin.Addr)
+		if c.Admin.Health != "" {
+			v.address("admin.health", c.Admin.Health, "10.0.0.11:8026")
+			v.takeAddress("admin.health", c.Admin.Health)
+		}
 		v.file("admin.token_file", c.Admin.TokenFile)
 	}
 	if c.Telemetry.OTLP != "" {

@@ -245,6 +245,9 @@ func (t *trials) ports(c *config.Config) {
 	}
 	if c.Admin != nil {
 		ports = append(ports, port{"admin.addr", c.Admin.Addr})
+		if c.Admin.Health != "" {
+			ports = append(ports, port{"admin.health", c.Admin.Health})
+		}
 	}
 	if k := c.Cluster; k != nil {
 		ports = append(ports, port{"cluster.bind", k.Bind}, port{"cluster.peer", k.Peer})

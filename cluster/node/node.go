@@ -261,8 +261,8 @@ func (n *Node) startAdmin() error {
 		return nil
 	}
 	s, err := admin.Listen(admin.Config{
-		Addr: n.cfg.Admin.Addr, Token: n.parts.files.token, Metrics: n.metrics, Ready: shown{n}.checks(),
-		Cluster: shown{n}.clusterStatus, Drain: n.drain.make,
+		Addr: n.cfg.Admin.Addr, Health: n.cfg.Admin.Health, Token: n.parts.files.token, Metrics: n.metrics,
+		Ready: shown{n}.checks(), Cluster: shown{n}.clusterStatus, Drain: n.drain.make,
 	})
 	if err != nil {
 		return n.cfg.WithLine("admin.", "admin.addr", err)
@@ -271,6 +271,9 @@ func (n *Node) startAdmin() error {
 	n.admin = s
 	n.cleanups.add("admin", s.Shutdown)
 	n.log.say(slog.LevelInfo, "listening", "for", "admin", "addr", s.Addr().String())
+	if addr := s.HealthAddr(); addr != nil {
+		n.log.say(slog.LevelInfo, "listening", "for", "health", "addr", addr.String())
+	}
 	return nil
 }
 
@@ -289,6 +292,14 @@ func (n *Node) AdminAddr() net.Addr {
 		return nil
 	}
 	return n.admin.Addr()
+}
+
+// HealthAddr returns the address at which balancers ask, nil if there is none.
+func (n *Node) HealthAddr() net.Addr {
+	if n.admin == nil {
+		return nil
+	}
+	return n.admin.HealthAddr()
 }
 
 // ClusterAddr returns the address that other nodes join this one by, "" without a cluster. It is for tests, which bind

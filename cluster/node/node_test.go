@@ -70,7 +70,7 @@ func startNodeIn(t *testing.T, zone *dnstest.Server, extra string, spans sdktrac
 		listen = ""
 	}
 	yaml := fmt.Sprintf("hostname: mx1.example.net\npostmaster: ops@elsewhere.example\nroutes: routes.txt\ndns: "+
-		"{servers: [%q]}\n%sadmin: {addr: \"127.0.0.1:0\"}\n%s", zone.Addr(), listen, extra)
+		"{servers: [%q]}\n%sadmin: {addr: \"127.0.0.1:0\", health: \"127.0.0.1:0\"}\n%s", zone.Addr(), listen, extra)
 	cfg, err := config.Parse(filepath.Join(b.dir, "millrace.yaml"), []byte(yaml), "")
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +161,12 @@ func (c *talk) send(to string) string {
 
 func (b *bench) get(t *testing.T, path string) (int, string) {
 	t.Helper()
-	r, err := http.NewRequest("GET", "http://"+b.AdminAddr().String()+path, nil)
+	return getAt(t, b.AdminAddr(), path)
+}
+
+func getAt(t *testing.T, addr net.Addr, path string) (int, string) {
+	t.Helper()
+	r, err := http.NewRequest("GET", "http://"+addr.String()+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,6 +193,9 @@ func TestNode_Relay(t *testing.T) {
 	}
 	if code, body := b.get(t, "/readyz"); code != 200 {
 		t.Errorf("readyz: %d %s", code, body)
+	}
+	if code, body := getAt(t, b.HealthAddr(), "/readyz"); code != 200 {
+		t.Errorf("readyz for balancers: %d %s", code, body)
 	}
 	_, metrics := b.get(t, "/metrics")
 	for _, want := range []string{`millrace_messages_relayed_total{mode="hold"} 1`, "millrace_client_connections 1",
@@ -369,6 +377,9 @@ func TestShutdown_Drain(t *testing.T) {
 	}
 	if code, body := b.get(t, "/readyz"); code != 503 || !strings.Contains(body, "draining") {
 		t.Errorf("readyz in a drain: %d %s", code, body)
+	}
+	if code, body := getAt(t, b.HealthAddr(), "/readyz"); code != 503 {
+		t.Errorf("readyz for balancers in a drain: %d %s", code, body)
 	}
 	busy.say("Subject: x\r\n\r\nx\r\n.", 250)
 	if err := <-ended; err != nil {
