@@ -8,7 +8,7 @@ TOOL      = $(GO) tool -modfile=.ci/go.mod
 	house slow tools
 
 build:
-	$(GO) build -trimpath -o bin/millrace .
+	CGO_ENABLED=0 $(GO) build -trimpath -tags timetzdata -o bin/millrace .
 
 run: build
 	exec bin/millrace dev

@@ -91,6 +91,34 @@ func TestUnit_VerifyBites(t *testing.T) {
 	}
 }
 
+// TestUnit_Security: the unit leaves little to the node, by the measure of systemd, which knows what is much.
+func TestUnit_Security(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		return // the keys are checked without it
+	}
+	text, _ := unit(t)
+	exposure := func(text string) string {
+		file := filepath.Join(t.TempDir(), "millrace.service")
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		// Tenths: 15 is 1.5 of 10. The exit code tells whether it is more.
+		out, err := exec.CommandContext(t.Context(), analyze, "security", "--offline=true", "--threshold=15",
+			"--no-pager", file).CombinedOutput()
+		if err == nil {
+			return ""
+		}
+		return string(out)
+	}
+	if out := exposure(text); out != "" {
+		t.Error(out)
+	}
+	if exposure(strings.Replace(text, "ProtectSystem=strict", "", 1)) == "" {
+		t.Error("a file system that can be written went unnoticed")
+	}
+}
+
 // TestUnit_Rights: the unit runs the relay without rights.
 func TestUnit_Rights(t *testing.T) {
 	_, keys := unit(t)
@@ -107,7 +135,10 @@ func TestUnit_Rights(t *testing.T) {
 		"Service.NoNewPrivileges":         "yes",
 		"Service.ProtectSystem":           "strict",
 		"Service.MemoryDenyWriteExecute":  "yes",
-		"Service.RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX",
+		"Service.RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX AF_NETLINK",
+		"Service.MemorySwapMax":           "0",
+		"Service.LogRateLimitIntervalSec": "1s",
+		"Service.LogRateLimitBurst":       "1000000",
 		"Service.PrivateMounts":           "yes",
 		"Service.DeviceAllow":             "",
 		"Service.IPAddressDeny":           "169.254.169.254 fd00:ec2::254",

@@ -26,7 +26,7 @@ func (v *serveVerb) run(s streams) int {
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
 	signal.Ignore(syscall.SIGPIPE) // a log that has no reader any more ends no mail
-	n, err := node.New(cfg, node.Options{Stderr: s.err, Version: readBuild().Version})
+	n, err := node.New(cfg, node.Options{Stderr: s.err, Version: readBuild().Version, Confine: true})
 	if err == nil {
 		slog.SetDefault(n.Logger()) // libraries that log to stderr by themselves would wait for its reader
 		err = n.Start()

@@ -29,6 +29,7 @@ type Options struct {
 	Stderr  io.Writer         // where the log is written; nil: os.Stderr
 	Observe func(*mail.Event) // called with every event after it was logged, on one goroutine; nil disables it
 	Version string            // of the program, for metrics, traces and the other nodes
+	Confine bool              // the process is this node's alone: it is to write nothing but what the node keeps
 
 	spans sdktrace.SpanExporter // replaces that of telemetry.otlp; for tests
 }
@@ -124,6 +125,9 @@ func (n *Node) start() error {
 		return err
 	}
 	logStart(n)
+	if n.opts.Confine {
+		n.confine()
+	}
 	n.startQuiet()
 	n.startTeller()
 	tracing, err := n.startTracing()

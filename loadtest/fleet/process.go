@@ -207,9 +207,17 @@ func Build(ctx context.Context, dir, binary string) (string, error) {
 		return filepath.Abs(binary)
 	}
 	binary = filepath.Join(dir, "millrace")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "github.com/millrace/millrace")
+	return binary, BuildIn(ctx, "", binary)
+}
+
+// BuildIn makes a binary as it is shipped, of the tree in dir; "" is that of the caller.
+func BuildIn(ctx context.Context, dir, binary string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "timetzdata", "-ldflags", "-s -w -buildid=",
+		"-o", binary, "github.com/millrace/millrace")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w: %s", err, out)
+		return fmt.Errorf("go build: %w: %s", err, out)
 	}
-	return binary, nil
+	return nil
 }
