@@ -95,6 +95,11 @@ traces:
 		../shared/testbed/build-collector.sh "$(CURDIR)/.cache/collector/otelcol"; }
 	@test ! -d ../shared || $(GO) test -count 1 -tags collector -run Collector ./loadtest/nodes
 
+# The rows of docs/postmaster.md and the types and defaults of docs/configuration.md, as the code has them.
+.PHONY: docs
+docs:
+	WRITE=1 $(GO) test -count 1 -run 'TestPostmaster$$|TestReference$$' . ./cluster/config
+
 check:
 	test -z "$$(gofmt -l . | tee /dev/stderr)"
 	$(GO) vet ./...
