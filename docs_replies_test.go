@@ -278,8 +278,8 @@ func (r *replyReader) read(s source, name string, decl ast.Decl) {
 				}
 			}
 		case *ast.BasicLit:
-			if text, err := strconv.Unquote(x.Value); err == nil && x.Kind == token.STRING && s.dir() == "ingress/wire" &&
-				rawReply.MatchString(text) {
+			text, err := strconv.Unquote(x.Value)
+			if err == nil && x.Kind == token.STRING && s.dir() == "ingress/wire" && rawReply.MatchString(text) {
 				finding(x, "a reply is written by itself")
 			}
 		}
@@ -427,7 +427,7 @@ func composePage(page string, made []madeReply) (composed string, findings []str
 				rest = "? | ? | ? |"
 			}
 			if strings.Contains(rest, "? |") || strings.Count(rest, " |") != 3 {
-				findings = append(findings, fmt.Sprintf("%s: %q: cause, sender and administrator are wanted", repliesPage, r))
+				findings = append(findings, fmt.Sprintf("%s: %q: write cause, sender and administrator", repliesPage, r))
 			}
 			b.WriteString("| `" + r.String() + "` | " + rest + "\n")
 		}
@@ -467,7 +467,8 @@ func j(b []byte) []byte { return append(b, "250 "...) }`)}
 	if len(r.findings) != 4 {
 		t.Errorf("got %d findings, want 4: %q", len(r.findings), r.findings)
 	}
-	page := rowsFrom + "45 -->\n| `550 5.1.1 It is gone` | a | b | c |\n| `550 5.1.1 Old` | a | b | c |\n" + rowsTo + "\n"
+	page := rowsFrom + "45 -->\n| `550 5.1.1 It is gone` | a | b | c |\n| `550 5.1.1 Old` | a | b | c |\n" + rowsTo +
+		"\n"
 	composed, findings := composePage(page, r.all)
 	if len(findings) != 1 || strings.Contains(composed, "Old") || !strings.Contains(composed, "gone` | a | b | c |") ||
 		!strings.Contains(composed, "| `450 4.7.1 Come back, …` | ? | ? | ? |") {

@@ -70,8 +70,9 @@ func referenceKeys(section reflect.Type, path string) (keys []referenceKey) {
 // value is not among them: what holds then is the default of the package that does the work.
 func inForce(t *testing.T) map[string]string {
 	t.Helper()
-	const sections = smallest + "srs: {domain: srs.example.net, key_file: file}\nscore: {greylist: {from: 4, to: 6}}\n" +
-		"redis: {url: \"redis://127.0.0.1\"}\nadmin: {}\ntls: {cert: file, key: file}\npostmaster: ops@elsewhere.example\n"
+	const sections = smallest + "srs: {domain: srs.example.net, key_file: file}\nadmin: {}\n" +
+		"score: {greylist: {from: 4, to: 6}}\nredis: {url: \"redis://127.0.0.1\"}\ntls: {cert: file, key: file}\n" +
+		"postmaster: ops@elsewhere.example\n"
 	c, err := parse(configFile(t), []byte(sections), "", noEnv)
 	if err != nil {
 		t.Fatal(err)
@@ -116,8 +117,8 @@ func TestReference(t *testing.T) {
 		t.Error(finding)
 	}
 	if len(r.findings) > 0 {
-		t.Log("docs/configuration.md is not what the code has: make docs writes types and defaults; write a row for each " +
-			"new key into the table of its section")
+		t.Log("docs/configuration.md is not what the code has: make docs writes types and defaults; write a row for " +
+			"each new key into the table of its section")
 	}
 }
 

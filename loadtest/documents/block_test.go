@@ -83,10 +83,12 @@ func pages(t *testing.T) map[string]string {
 	return all
 }
 
-// TestBlocks: each block of commands is run with its page, run by a test that there is, or has a reason for neither. What
-// needs no network has none.
+// TestBlocks: each block of commands is run with its page, run by a test that there is, or has a reason for neither.
+// What needs no network has none.
 func TestBlocks(t *testing.T) {
-	tests, err := exec.CommandContext(t.Context(), "git", "-C", extern.Root(), "grep", "-h", "^func Test", "--", "*_test.go").Output()
+	grep := exec.CommandContext(t.Context(), "git", "grep", "--untracked", "-h", "^func Test", "--", "*_test.go")
+	grep.Dir = extern.Root()
+	tests, err := grep.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +102,7 @@ func TestBlocks(t *testing.T) {
 			case byTest && !strings.Contains(string(tests), "func "+test+"("):
 				t.Errorf("%s:%d: there is no %s", name, b.line, test)
 			case not && !reasonForm.MatchString(reason):
-				t.Errorf("%s:%d: %q: want a network, root, time, a tree or a machine as what it needs", name, b.line, reason)
+				t.Errorf("%s:%d: %q: want what it needs, as in reasonForm", name, b.line, reason)
 			case !not && !byTest:
 				run++
 			}
@@ -143,7 +145,8 @@ func TestTranslations(t *testing.T) {
 
 // TestBlocksOf: blocks are found with their comment, and those that are files with their name.
 func TestBlocksOf(t *testing.T) {
-	got := blocksOf("text\n```sh\na\n```\n<!-- not run: needs a network -->\n```sh\nb\n```\n```yaml\n# x.yaml\nc: 1\n```\n")
+	got := blocksOf("text\n```sh\na\n```\n<!-- not run: needs a network -->\n```sh\nb\n```\n" +
+		"```yaml\n# x.yaml\nc: 1\n```\n")
 	if len(got) != 3 || !got[0].isRun() || got[1].isRun() || got[1].line != 6 || got[2].file() != "x.yaml" ||
 		got[2].text != "# x.yaml\nc: 1\n" {
 		t.Errorf("got %+v", got)

@@ -118,7 +118,8 @@ func TestQuickstart(t *testing.T) {
 	}
 	var got []extern.Message
 	world.Await(t, "it arrives", func() bool { got = m.received(); return len(got) > 0 })
-	if len(got) != 1 || !strings.HasSuffix(got[0].Reverse, "@srs.example.com") || got[0].Forward[0] != "alice@mailbox.example" {
+	if len(got) != 1 || !strings.HasSuffix(got[0].Reverse, "@srs.example.com") ||
+		got[0].Forward[0] != "alice@mailbox.example" {
 		t.Fatalf("got %+v", got)
 	}
 	verify(t, got[0].Content)
@@ -181,7 +182,8 @@ func TestCluster_Redis(t *testing.T) {
 		}
 	}
 	_, port, _ := strings.Cut(world.FreeAddr(t), ":")
-	server := extern.Find(t, "redis-server").Command(t.Context(), file, "--bind", "127.0.0.1", "--port", port, "--dir", dir)
+	server := extern.Find(t, "redis-server").Command(t.Context(), file, "--bind", "127.0.0.1", "--port", port,
+		"--dir", dir)
 	p, err := fleet.Launch(server, filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)

@@ -177,8 +177,8 @@ millrace() {
 }
 `
 
-// run runs the commands of a block. What serves in the foreground is left running, as in a terminal of its own, and what
-// is printed as records is published.
+// run runs the commands of a block. What serves in the foreground is left running, as in a terminal of its own, and
+// what is printed as records is published.
 func (m *machine) run(at, commands string) {
 	m.t.Helper()
 	var script strings.Builder
