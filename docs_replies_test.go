@@ -427,7 +427,7 @@ func composePage(page string, made []madeReply) (composed string, findings []str
 				rest = "? | ? | ? |"
 			}
 			if strings.Contains(rest, "? |") || strings.Count(rest, " |") != 3 {
-				findings = append(findings, fmt.Sprintf("%s: %q: write cause, sender and administrator", repliesPage, r))
+				findings = append(findings, fmt.Sprintf("%s: %q: who does what?", repliesPage, r))
 			}
 			b.WriteString("| `" + r.String() + "` | " + rest + "\n")
 		}
