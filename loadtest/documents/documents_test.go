@@ -66,11 +66,14 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// prepare makes what a page takes for there: the files of the quickstart, and what testdata has for the page, of its
-// working folder and of /etc.
+// prepare makes what a page takes for there: the files of the quickstart, and what testdata has for the page, by a
+// script, in its working folder and in /etc.
 func (m *machine) prepare(page string) {
 	m.t.Helper()
 	m.run("before "+page, "millrace init /etc/millrace --domain example.com --to alice@mailbox.example\n")
+	if script, err := os.ReadFile(filepath.Join("testdata", filepath.Base(page), "before.sh")); err == nil {
+		m.run("before "+page, string(script))
+	}
 	for from, to := range map[string]string{"work": m.work, "etc": "/etc"} {
 		dir := filepath.Join("testdata", filepath.Base(page), from)
 		if _, err := os.Stat(dir); err != nil {
