@@ -5,6 +5,7 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
+	"golang.org/x/text/unicode/norm"
 
 	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
@@ -73,9 +74,22 @@ func canonicalDomain(domain string) (string, bool) {
 
 // looksRouted reports whether a local part, in its meaning, is one that some mailers read as a route, an option or a
 // command: the percent hack, bang paths, an address within, a leading dash, pipe or slash.
-func looksRouted(local string) bool {
-	return strings.ContainsAny(local, "%!@") || local != "" && startsRouted(local[0])
+func looksRouted(local string) bool { return hasRoute(local) || startsRouted(local) }
+
+// hasRoute reports whether there is a sign in a text that makes a route of a local part wherever it stands.
+func hasRoute(s string) bool { return strings.ContainsAny(plainSigns(s), "%!@") }
+
+// startsRouted reports whether a local part that begins with a text looks routed for that.
+func startsRouted(s string) bool {
+	s = plainSigns(s)
+	return s != "" && (s[0] == '-' || s[0] == '|' || s[0] == '/')
 }
 
-// startsRouted reports whether a local part that begins with c looks routed.
-func startsRouted(c byte) bool { return c == '-' || c == '|' || c == '/' }
+// plainSigns returns a text with signs that only look another way, such as full-width ones, as the plain ones: what a
+// mailer makes of them that brings names into a normal form.
+func plainSigns(s string) string {
+	if ascii.Is(s) {
+		return s
+	}
+	return norm.NFKC.String(s)
+}

@@ -401,7 +401,7 @@ func (tp template) expand(h hit) (local string, routed bool) {
 			continue
 		}
 		s := h.local[h.groups[2*part.group]:h.groups[2*part.group+1]]
-		routed = routed || strings.ContainsAny(s, "%!@") || b.Len() == 0 && s != "" && startsRouted(s[0])
+		routed = routed || hasRoute(s) || b.Len() == 0 && startsRouted(s)
 		b.WriteString(s)
 	}
 	return b.String(), routed
