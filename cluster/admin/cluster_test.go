@@ -1,7 +1,12 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
 	"testing"
 )
 
@@ -41,5 +46,47 @@ func TestServer_Cluster(t *testing.T) {
 	base = start(t, Config{Metrics: NewMetrics("v1", Gauges{}), Token: []byte(token)})
 	if code, _ := get(t, base+"/api/v1/cluster", token); code != 404 {
 		t.Errorf("nobody to ask: %d", code)
+	}
+}
+
+// TestServer_Check: a check needs the token and a question of some length at most, is told what to check, and an error
+// is 400 with its words.
+func TestServer_Check(t *testing.T) {
+	base := start(t, Config{
+		Metrics: NewMetrics("v1", Gauges{}), Token: []byte("0123456789abcdef"),
+		Check: func(_ context.Context, what string, body []byte) (any, error) {
+			if what != "target" {
+				return nil, errors.New("there is no such check")
+			}
+			return map[string]string{"asked": string(body)}, nil
+		},
+	})
+	for _, tt := range []struct {
+		method, path, token, body string
+		want                      int
+		says                      string
+	}{
+		{"POST", "/api/v1/check/target", "0123456789abcdef", "x", 200, `{"asked":"x"}`},
+		{"POST", "/api/v1/check/weather", "0123456789abcdef", "x", 400, `{"error":"there is no such check"}`},
+		{"POST", "/api/v1/check/target", "wrong", "x", 401, "a token is required"},
+		{"POST", "/api/v1/check/target", "", "x", 401, "a token is required"},
+		{"POST", "/api/v1/check/target", "0123456789abcdef", strings.Repeat("x", maxQuestion+1), 413, "too long"},
+		{"GET", "/api/v1/check/target", "0123456789abcdef", "", 404, ""},
+	} {
+		r, err := http.NewRequest(tt.method, base+tt.path, strings.NewReader(tt.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+tt.token)
+		r.Close = true
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != tt.want || !strings.Contains(string(body), tt.says) {
+			t.Errorf("%s %s with %q: %d %s, %v", tt.method, tt.path, tt.token, resp.StatusCode, body, err)
+		}
 	}
 }

@@ -44,6 +44,9 @@ type Config struct {
 
 	Cluster func() ClusterStatus // answers /api/v1/cluster; nil disables the page
 	Drain   func()               // called by POST /api/v1/cluster/drain, must not wait; nil disables the page
+	// Check answers POST /api/v1/check/ and a word, by the body of the request; an error of it is 400. nil disables the
+	// pages.
+	Check func(ctx context.Context, what string, body []byte) (answer any, err error)
 }
 
 // Validate returns a *mail.FieldError for the first field that cannot be served, or nil.
@@ -167,6 +170,7 @@ func (s *Server) routes() http.Handler {
 	mux.Handle("GET /metrics", s.cfg.Metrics.Handler())
 	mux.Handle("GET /api/v1/cluster", s.authorized(http.HandlerFunc(s.cluster)))
 	mux.Handle("POST /api/v1/cluster/drain", s.authorized(http.HandlerFunc(s.drain)))
+	mux.Handle("POST /api/v1/check/{what}", s.authorized(http.HandlerFunc(s.check)))
 	mux.Handle("/api/", s.authorized(http.NotFoundHandler()))
 	return mux
 }

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -60,6 +61,18 @@ func (v *clusterStatusVerb) show(s streams) error {
 
 // askNode sends a request to the admin server of the node that runs with cfg, and returns the body of the answer.
 func askNode(ctx context.Context, cfg *config.Config, method, path string) ([]byte, error) {
+	return tellNode(ctx, cfg, nodeRequest{method: method, path: path, most: statusTimeout})
+}
+
+// A nodeRequest is a request to the admin server of a node.
+type nodeRequest struct {
+	method, path string
+	body         []byte
+	most         time.Duration // the answer may take
+}
+
+// tellNode is askNode with a body, and for an answer that takes time.
+func tellNode(ctx context.Context, cfg *config.Config, ask nodeRequest) ([]byte, error) {
 	switch {
 	case cfg.Admin == nil:
 		return nil, errors.New("the configuration has no admin section, so nobody can be asked")
@@ -70,9 +83,10 @@ func askNode(ctx context.Context, cfg *config.Config, method, path string) ([]by
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	ctx, cancel := context.WithTimeout(ctx, ask.most)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, method, "http://"+reachable(cfg.Admin.Addr)+path, nil)
+	r, err := http.NewRequestWithContext(ctx, ask.method, "http://"+reachable(cfg.Admin.Addr)+ask.path,
+		bytes.NewReader(ask.body))
 	if err != nil {
 		return nil, err
 	}
@@ -85,16 +99,22 @@ func askNode(ctx context.Context, cfg *config.Config, method, path string) ([]by
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxStatus))
+	var refused struct{ Error string }
 	switch {
 	case err != nil:
 		return nil, err
 	case resp.StatusCode == http.StatusUnauthorized:
 		return nil, fmt.Errorf("%s: does not know the token of admin.token_file", cfg.Admin.Addr)
+	case resp.StatusCode == http.StatusBadRequest && json.Unmarshal(body, &refused) == nil && refused.Error != "":
+		return nil, refusedByNode{errors.New(oneLine(refused.Error))}
 	case resp.StatusCode/100 != 2:
 		return nil, fmt.Errorf("%s: answers %s", cfg.Admin.Addr, resp.Status)
 	}
 	return body, nil
 }
+
+// A refusedByNode is a node's word on a request that it does not understand or carry out.
+type refusedByNode struct{ error }
 
 // reachable returns the address to connect to for an address that a node listens on: one of loopback if the node
 // listens on all addresses.

@@ -38,7 +38,7 @@ type verbs struct {
 	Init       initVerb       `cmd:"" help:"${init}"`
 	Import     importVerbs    `cmd:"" help:"Rules from the files of another relay."`
 	Serve      serveVerb      `cmd:"" help:"${serve}"`
-	Check      checkVerb      `cmd:"" help:"Validate a configuration and the rules it names."`
+	Check      checkVerbs     `cmd:"" help:"Validate a configuration and the rules it names, or look at the network."`
 	Explain    explainVerb    `cmd:"" help:"${explain}"`
 	Config     configVerbs    `cmd:"" help:"Settings in force."`
 	Rules      rulesVerbs     `cmd:"" help:"Rules in force."`
@@ -85,7 +85,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { exited = true }), // after --help, which is no error
 		kong.UsageOnError(),
-		helpTexts(),
+		helpTexts(), checkTexts(),
 	)
 	if err != nil {
 		fmt.Fprintln(stderr, "millrace:", err)

@@ -39,6 +39,8 @@ example.org. 60 IN MX 20 mx2.example.org.
 mx1.example.org. 60 IN A 192.0.2.25
 mx2.example.org. 60 IN AAAA 2001:db8::25
 nomail.example. 60 IN MX 0 .
+relay.example.net. 60 IN A 192.0.2.27
+27.2.0.192.in-addr.arpa. 60 IN PTR relay.example.net.
 `
 
 // TestScripts runs testdata/script. Each script finds the address of a name server in $DNS, of a host with logins in
@@ -110,6 +112,8 @@ func writeSmarthost(dir, addr string, authority []byte) error {
 		"smarthost-ca.pem": string(authority),
 		"smarthost.txt": "one@example.com submission://relay@" + addr + " lend=anybody\n" +
 			"two@example.com submission://other@" + addr + " lend=anybody\n",
+		"hosted.txt": "info@hosted.example alice@nomail.example\npostmaster@hosted.example smtp://" + addr +
+			"\n",
 		"smarthost.passwords": "relay@" + addr + " right\nother@" + addr + " wrong-password\n",
 	} {
 		errs = append(errs, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))

@@ -34,6 +34,7 @@ type path struct {
 	verbs  []*kong.Node
 	flags  []*kong.Flag
 	others []string // the verbs of the program
+	alone  bool     // it is a verb, with or without another word behind it
 }
 
 // pathsOf returns the program and all its verbs, in the order of the help.
@@ -50,7 +51,11 @@ func pathsOf(app *kong.Application) []path {
 				p.verbs = append(p.verbs, child)
 			}
 		}
-		for _, group := range n.AllFlags(true) {
+		flagged := n
+		if p.alone = len(p.verbs) == 0 || n.DefaultCmd != nil; n.DefaultCmd != nil {
+			flagged = n.DefaultCmd
+		}
+		for _, group := range flagged.AllFlags(true) {
 			p.flags = append(p.flags, group...)
 		}
 		all = append(all, p)

@@ -37,7 +37,7 @@ func writeManuals(dir string, app *kong.Application, paths []path) error {
 		switch {
 		case p.words == "":
 			printManual(&text, app, paths)
-		case len(p.verbs) > 0:
+		case !p.alone:
 			continue // the page of the program has what is in front of verbs
 		default:
 			name += "-" + strings.ReplaceAll(p.words, " ", "-")
@@ -78,7 +78,7 @@ func printManual(w io.Writer, app *kong.Application, paths []path) {
 	fmt.Fprintf(w, ".SH SYNOPSIS\n.B millrace\n.I VERB\n[\\fIFLAG\\fR ...]\n.SH DESCRIPTION\n%s\n.SH VERBS\n",
 		roff(app.Help))
 	for _, p := range paths[1:] {
-		if len(p.verbs) == 0 {
+		if p.alone {
 			printVerb(w, p, verbOf(app.Node, p.words), "")
 		}
 	}

@@ -92,9 +92,12 @@ type membership struct {
 	moves    chan struct{}            // holds a token when Sites may have changed their owner
 	prints   atomic.Pointer[[]string] // fingerprints of the cluster's secrets, the one in use first
 	asked    askedSites
+	checking chan struct{} // holds a token for each check of the network that is under way
 }
 
-func newMembership() *membership { return &membership{moves: make(chan struct{}, 1)} }
+func newMembership() *membership {
+	return &membership{moves: make(chan struct{}, 1), checking: make(chan struct{}, checksAtOnce)}
+}
 
 // alone reports whether the node has no cluster, or has not joined it yet.
 func (m *membership) alone() bool { return m.cluster == nil }
@@ -262,6 +265,7 @@ func (n *Node) startPeerServer(tracing *mail.Tracing) error {
 		Handshake: n.observeHop,
 		TLS:       current, Name: n.cfg.Cluster.Name, Beginner: n.relay.Local(), Emit: n.events.Emit, Tracing: tracing,
 		HasNextHop: n.rules.router.HasNextHop, Admits: m.cluster.Admits, Panicked: n.log.panicked,
+		Answer: n.checker().answerPeer,
 	})
 	if err != nil {
 		return err

@@ -267,6 +267,7 @@ func (n *Node) startAdmin() error {
 	s, err := admin.Listen(admin.Config{
 		Addr: n.cfg.Admin.Addr, Health: n.cfg.Admin.Health, Token: n.parts.files.token, Metrics: n.metrics,
 		Ready: shown{n}.checks(), Cluster: shown{n}.clusterStatus, Drain: n.drain.make,
+		Check: n.checker().answerAPI,
 	})
 	if err != nil {
 		return n.cfg.WithLine("admin.", "admin.addr", err)

@@ -28,6 +28,7 @@ const (
 	outcomes kind = 14 // the answer to commit
 	goodbye  kind = 15 // the server begins no further transaction on this connection
 	attempt  kind = 16 // what the ledger knows the message by; before commit and not answered; from version 2 on
+	question kind = 17 // what an administrator asks of the node, outside a transaction; from version 3 on
 )
 
 const (
@@ -60,7 +61,7 @@ func parseHeader(b *[frameHeader]byte) (kind, int, error) {
 	switch k {
 	case data, commit:
 		limit = pieceHead + maxPiece
-	case hello, open, rcpt, renew, done, refused, outcomes, attempt:
+	case hello, open, rcpt, renew, done, refused, outcomes, attempt, question:
 		limit = maxFields
 	case lend, wanted, abort, ping, pong, goodbye:
 	default:
@@ -151,6 +152,7 @@ const (
 	fTryAddr        = 82
 	fTryCause       = 83
 	fTryTook        = 84 // nanoseconds; ends what did not serve the message
+	fContent        = 90 // of a question, and of its answer
 	fieldHead       = 3  // octets
 	traceparentSize = 55 // octets, in version 00 of W3C trace context
 )

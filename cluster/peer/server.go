@@ -30,6 +30,9 @@ type ServerConfig struct {
 	// HasNextHop reports whether a fixed next hop is one of this node's own rules. A transaction to any other is left
 	// to the node that asks. nil means that there are none.
 	HasNextHop func(mail.NextHop) bool
+	// Answer answers a question of another node's administrators. Its result has 60000 octets at most. nil answers
+	// none.
+	Answer func(ctx context.Context, question []byte) []byte
 	// Admits reports whether a node may use the hop, besides having a certificate. nil admits all.
 	Admits func(node string) bool
 	// Emit is called with an event for refused peers, one for each address and minute. It must not block. nil disables

@@ -57,7 +57,7 @@ func (w *worker) run() {
 func (w *worker) carryOut(r request) error {
 	buffer := *r.buffer
 	body := buffer[:r.size]
-	if r.kind != open && !w.t.begun {
+	if r.kind != open && r.kind != question && !w.t.begun {
 		return fmt.Errorf("%w: kind %d outside a transaction", errFrame, r.kind)
 	}
 	switch r.kind {
@@ -67,6 +67,8 @@ func (w *worker) carryOut(r request) error {
 		return w.rcpt(body)
 	case renew:
 		return w.renew(body)
+	case question:
+		return w.question(body)
 	case lend:
 		return w.answer(done, lend, func(f fields) fields { return f.flag(fYes, w.ask(mail.Transaction.Lend)) })
 	case wanted:

@@ -210,6 +210,17 @@ func (d *Dialer) addrs(ctx context.Context, t *Target, host string) ([]netip.Add
 	return d.cfg.Family.of(host, addrs)
 }
 
+// TargetAt returns what Dial connects to first for one address of a host, the zero Addr for a unix socket.
+func (d *Dialer) TargetAt(ctx context.Context, t Target, host string, addr netip.Addr) smtpclient.Target {
+	t.us = d.us.now(ctx, d.lookUpHelo)
+	return d.clientTarget(&t, feedback.Spot{Host: host, Addr: addr, Port: t.Port}, full)
+}
+
+// Connect opens a connection as Dial does.
+func (d *Dialer) Connect(ctx context.Context, t smtpclient.Target) (net.Conn, error) {
+	return d.cfg.Connect(ctx, t)
+}
+
 // clientTarget returns what smtpclient is to connect to for one address of a host, and how to speak TLS there. At a
 // unix socket, host is its path.
 func (d *Dialer) clientTarget(t *Target, s feedback.Spot, h hello) smtpclient.Target {

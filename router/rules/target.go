@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"errors"
 	"net/netip"
 	"net/url"
 	"path"
@@ -193,6 +194,23 @@ func parseTemplate(s string, groups int, regex bool) (parts template, why string
 
 // schemes are what a next hop begins with, in front of the colon.
 var schemes = []string{"smtp", "smtps", "submission", "lmtp", "lmtp+unix"}
+
+// ParseNextHop reads a fixed next hop as a rule names it, or a domain, whose MX hosts are the next hop.
+func (c *Config) ParseNextHop(s string) (mail.NextHop, error) {
+	if !strings.Contains(s, "://") && !strings.HasPrefix(s, "lmtp+unix:") {
+		domain, ok := canonicalDomain(s)
+		if _, err := netip.ParseAddr(s); err == nil || !ok || !mail.IsDomain(s) {
+			return mail.NextHop{}, errors.New(quote(s) + " is neither a domain nor a next hop, such as " +
+				"smtp://10.0.0.7:25")
+		}
+		return mail.NextHop{Transport: mail.MX, Host: domain}, nil
+	}
+	h, why := c.parseNextHop(s)
+	if why != "" {
+		return mail.NextHop{}, errors.New(nextHopMistake(s, why))
+	}
+	return h, nil
+}
 
 // parseNextHop parses a fixed next hop.
 func (c *Config) parseNextHop(s string) (nextHop mail.NextHop, why string) {
