@@ -72,6 +72,7 @@ var makers = map[string]maker{
 	"ownRefusal": {"#0", "#1", "#2", "#3", 5},
 	"lacks":      {"451 550", "6", "#0", "#1", 3},
 	"noDomain":   {"550", "1", "2", "#1", 3},
+	"errAuthor":  {"550", "7", "1", "#0", 1},
 }
 
 // said are the replies of functions that put them together from more than literals, by file and function. The parts
@@ -110,6 +111,7 @@ var said = map[string][]string{
 	"ingress/wire/replies.go appendGreeting": {
 		"220 … ESMTP",
 	},
+	"ingress/submission/author.go errAuthor": nil, // those of its callers
 	"ingress/redact.go fixedText": {
 		"4yz Not accepted by the destination for now", "5yz Refused by the destination",
 	},

@@ -90,6 +90,7 @@ var gateFor = map[string][]string{
 	"github.com/zeebo/blake3":                    {"ingress/message/once"},
 	"golang.org/x/net/idna":                      {"router/rules", "egress/...", "ingress/message/auth/..."},
 	"golang.org/x/text/unicode/norm":             {"router/rules"},
+	"golang.org/x/crypto":                        {"ingress/submission"},
 	"golang.org/x/sync":                          {"..."},
 	"golang.org/x/sys":                           {"loadtest/...", "tests"},
 	"github.com/go-analyze/charts":               {"loadtest/..."},

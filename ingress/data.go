@@ -37,6 +37,7 @@ func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 	m := s.messages.Begin(message.Envelope{
 		Client: s.conn, Reputation: reputationOf(s), Reverse: t.reverse, Params: t.params, Recipients: t.rcpts,
 		Route: &message.FirstRelayed(t.rcpts).Route, SPF: t.spf, Asked: t.last, Previous: &s.receipt.Receipt,
+		Submit: s.submits.check(t),
 	}, b, &t.upstream, &t.report)
 	defer m.Close() // after a panic
 	e := m.Run(s.lookups.within(ctx))
@@ -47,6 +48,9 @@ func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 	kind, reply := t.judgeEnding(&e)
 	t.learnMessage(&e, kind)
 	t.drawEnd(ctx, e.Outcomes, kind)
+	if s.submits != nil && e.Committed && t.accepted == 1 {
+		s.submits.accounts.Refused(ctx, s.submits.user, t.rcpts[0].Forward, e.Outcome.Reply)
+	}
 	reply = reply.WithID(t.report.Event.Trace)
 	t.emitEnd(&e, kind, reply, b.Received())
 	if e.Receipt.Attempt != nil {

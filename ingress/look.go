@@ -6,12 +6,16 @@ import (
 
 	"github.com/millrace/millrace/ingress/client"
 	"github.com/millrace/millrace/ingress/message"
+	"github.com/millrace/millrace/ingress/submission"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
 
 // A Given says which parts of an envelope the question has that a look is for. What it lacks is not looked up.
-type Given struct{ Helo, Reverse, Forward bool }
+type Given struct {
+	Helo, Reverse, Forward bool
+	Accounts               *submission.Accounts // the client is a user of them; nil: it is a host
+}
 
 // A Looked is what a look found besides what the client would be answered.
 type Looked struct {
@@ -32,10 +36,13 @@ type look struct {
 	found Looked
 }
 
-// NewLook returns a session as NewSession does, for an explanation: Config.Client.Look has to be set, and the Store
-// should keep nothing. It calls done once, when it is closed.
+// NewLook returns a session as NewSession or NewSubmission does, for an explanation: Config.Client.Look has to be set,
+// and the Store should keep nothing. It calls done once, when it is closed.
 func (s *Server) NewLook(c *wire.Client, trusted []netip.Prefix, given Given, done func(Looked)) wire.Session {
 	ss, _ := s.NewSession(c, trusted).(*session) // it is one
+	if given.Accounts != nil {
+		ss, _ = s.NewSubmission(c, given.Accounts).(*session)
+	}
 	return &look{session: ss, given: given, done: done}
 }
 

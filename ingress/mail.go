@@ -46,9 +46,14 @@ func (s *session) Mail(ctx context.Context, reverse mail.Path, p mail.Params) er
 	t.client = s.client.Begin(reverse)
 	e := &t.report.Event
 	e.Helo, e.TLS, e.Reverse, e.Rules = s.conn.Helo, s.conn.TLSVersion(), reverse, s.cfg.Rules()
+	e.User = s.conn.LoggedIn()
 	t.opened, t.waited = time.Now(), s.conn.Waited()
 	s.t = t
-	if err := message.Room(s.conn); err != nil {
+	err := message.Room(s.conn)
+	if err == nil && s.submits != nil {
+		err = s.submits.begin(t)
+	}
+	if err != nil {
 		err = t.refuse("MAIL", err)
 		s.Reset()
 		return err

@@ -35,6 +35,11 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 	if err := s.client.Limited(); err != nil {
 		return t.refuseRcpt(&r.Recipient, err)
 	}
+	if s.submits != nil {
+		if err := s.submits.recipient(ctx, t, forward); err != nil {
+			return t.refuseRcpt(&r.Recipient, err)
+		}
+	}
 	if err := s.findRoute(&r); err != nil {
 		return t.refuseRcpt(&r.Recipient, err)
 	}
@@ -94,6 +99,9 @@ func (t *transaction) await(a client.Answer) error {
 func (s *session) refuseRelayed(ctx context.Context, r *message.Recipient, err error) error {
 	s.t.learnRefusal(&r.Route, err)
 	s.t.drawRefused(ctx, r, mail.ReplyFor(err))
+	if refused, ok := errors.AsType[*mail.Refusal](err); ok && refused.Host != "" && s.submits != nil {
+		s.submits.accounts.Refused(ctx, s.submits.user, r.Forward, refused.Reply)
+	}
 	return s.t.refuseRcpt(r, publicRefusal(err, append(slices.Clip(s.t.rcpts), *r)))
 }
 
@@ -187,6 +195,9 @@ func (s *session) findRoute(r *asked) error {
 		return err
 	}
 	r.take(&routes[0])
+	if s.submits != nil {
+		signAsUsers(&r.Route)
+	}
 	r.others = routes[1:]
 	return nil
 }

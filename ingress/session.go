@@ -21,6 +21,7 @@ type session struct {
 	begun   time.Time
 	client  client.Client // zero for a trusted client
 	t       *transaction  // nil outside a mail transaction
+	submits *submits      // nil but for users
 
 	receipt receipt
 	lookups lookups

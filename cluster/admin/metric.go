@@ -27,7 +27,7 @@ type Metrics struct {
 	clients    counts[string] // connections that ended, by TLS
 	results    counts[authKey]
 	srs        counts[string] // by what it opens to
-	posts      counts[postKey]
+	counted
 	reasons    reasons
 	oldReasons reasons // of events
 	times      times
@@ -35,6 +35,12 @@ type Metrics struct {
 	octets, inDoubt, unread, handedOver atomic.Uint64
 
 	relayedCount, reusedCount atomic.Uint64 // for Relayed
+}
+
+// counted is what is counted that is no event.
+type counted struct {
+	posts  counts[postKey]
+	logins counts[string] // of users, by result
 }
 
 // times are the histograms.
@@ -165,6 +171,9 @@ func (m *Metrics) begin() {
 			m.deliveries.of(deliveryKey{session, tls, unverified})
 		}
 	}
+	for _, result := range []string{"done", "failed", "limited", "busy"} {
+		m.logins.of(result)
+	}
 	for _, known := range authResults {
 		for _, result := range known.results {
 			m.results.of(authKey{known.method, result})
@@ -207,6 +216,7 @@ func (m *Metrics) showCounts(of meter) {
 		"Relayed messages with a rewritten reverse-path, by what that opens to.", m.srs.showAll(labelled("opens")))
 	of.counters("millrace_posts_total", "Events for a receiver by what came of them; * stands for all receivers.",
 		m.posts.showAll(postKey.labels))
+	of.counters("millrace_logins_total", "Logins of users, by what they came to.", m.logins.showAll(labelled("result")))
 }
 
 // show makes the histograms.
@@ -261,6 +271,9 @@ func (m *Metrics) BeginPosts(receiver string, results ...string) {
 
 // CountPost counts an event for a receiver by what came of it. It is safe for concurrent use.
 func (m *Metrics) CountPost(receiver, result string) { m.posts.of(postKey{receiver, result}).Add(1) }
+
+// CountLogin counts a login of a user by what it came to. It is safe for concurrent use.
+func (m *Metrics) CountLogin(result string) { m.logins.of(result).Add(1) }
 
 // ObserveRedis records the time of one round trip to Redis. It is safe for concurrent use.
 func (m *Metrics) ObserveRedis(took time.Duration, err error) { m.times.redis.record(took, err) }

@@ -112,6 +112,7 @@ func everyMetric() *Metrics {
 	m.ObserveDNS(time.Millisecond, nil)
 	m.ObserveHandshake(WithNode, time.Second, os.ErrDeadlineExceeded)
 	m.CountPost("books", "sent")
+	m.CountLogin("failed")
 	return m
 }
 

@@ -1,8 +1,8 @@
 // Package command is the command line: one file per verb.
 //
 // It owns the verbs with their flags and help, what they print and their exit codes, and the files that init, import,
-// cluster init and renew, cluster keys, dkim new, key new, token new and man write. It is the only place that knows
-// kong.
+// cluster init and renew, cluster keys, dkim new, key new, token new, user add and man write. It is the only place that
+// knows kong.
 //
 // It refuses to know how a configuration is read and a node runs: packages config, node and dev do what a verb asks
 // for.
@@ -47,6 +47,7 @@ type verbs struct {
 	DKIM       dkimVerbs      `cmd:"" name:"dkim" help:"Keys that messages are signed with."`
 	Key        keyVerbs       `cmd:"" help:"Keys that secrets are made of: srs.key_file, secret_file."`
 	Token      tokenVerbs     `cmd:"" help:"Tokens of administrators: admin.token_file."`
+	User       userVerbs      `cmd:"" help:"Users that send: users_file of a listener."`
 	Cluster    clusterVerbs   `cmd:"" help:"Nodes that work together."`
 	Completion completionVerb `cmd:"" help:"Print what completes the command line in a shell."`
 	Man        manVerb        `cmd:"" help:"Print the manual page, or write the pages of all verbs."`

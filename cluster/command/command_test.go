@@ -290,6 +290,7 @@ func writeExampleFiles(t *testing.T, dir, yaml, rules, sites, reactions string) 
 		"secret": secret, "admin.token": secret, "srs.key": secret,
 		"crm.secret": string(node.NewReceiverSecret()), "ops.secret": string(node.NewReceiverSecret()),
 		"sites.txt": sites, "reactions.txt": reactions,
+		"users":      "alice $2a$04$abcdefghijklmnopqrstuuABCDEFGHIJKLMNOPQRSTUVWXYZabcde alice@example.com\n",
 		"smarthosts": "relay@smarthost.example:587 secret\nuser@example.com@smarthost.example:587 secret\n",
 	}
 	for name, text := range files {

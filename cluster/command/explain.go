@@ -32,6 +32,7 @@ type explainVerb struct {
 	To      *string `placeholder:"PATH" help:"The forward-path."`
 	Connect bool    `help:"${explain_connect}"`
 	Message string  `placeholder:"FILE" help:"${explain_message}"`
+	User    string  `placeholder:"NAME" help:"${explain_user}"`
 	On      string  `placeholder:"ADDRESS" help:"The address of the listener that is asked; the first when left out."`
 	jsonFlag
 }
@@ -67,7 +68,7 @@ func (v *explainVerb) run(s streams) int {
 }
 
 func (v *explainVerb) question(in io.Reader) (node.Question, error) {
-	q := node.Question{Helo: inALabels(v.Helo), On: v.On, Connect: v.Connect}
+	q := node.Question{Helo: inALabels(v.Helo), On: v.On, User: v.User, Connect: v.Connect}
 	var err error
 	if q.IP, err = netip.ParseAddr(v.IP); err != nil {
 		return q, fmt.Errorf("--ip: %q is not an address", v.IP)

@@ -41,6 +41,7 @@ func helpTexts() kong.Vars {
 			"what it says: greeting, EHLO, TLS, MAIL, RCPT.",
 		"explain_message": "A whole message, which is judged and not sent: SPF, DKIM, DMARC, ARC, what would be " +
 			"signed; - reads it from stdin. Needs --helo, --from and --to.",
+		"explain_user": "Who has logged in, at a listener with submission: true. No password is asked for.",
 		"config_show": "Print the settings that the configuration file has, with their places. What may be a secret " +
 			"is not shown.",
 		"config_effective": "Print what the file leaves out as well, with its default.",
@@ -67,6 +68,13 @@ func helpTexts() kong.Vars {
 		"key_webhook": "Make a secret for a receiver of events instead, whsec_ and base64.",
 		"key_new": "Make a key for srs.key_file or secret_file: 32 random octets. All nodes need the same; to change " +
 			"it, put the new line in front of the old one.",
+		"user_add": "Add a user to the file of users, or replace one: the password is the first line of stdin. Then" +
+			" send SIGHUP to the node.",
+		"user_hash": "Print what stands for a password in the file of users: the password is the first line of stdin.",
+		"user_file": "The file, users_file of a listener. It is made if there is none.",
+		"user_name": "The name that the user logs in with.",
+		"user_sends": "What the user sends as: an address, @ and a domain, or to= and an address elsewhere for all" +
+			" that the rules send there.",
 		"token_new":  "Make a token for admin.token_file: 32 random octets.",
 		"secret_out": "Where it goes, printed when left out. A file that exists is kept and is an error.",
 		"man_dir":    "The folder to write to, such as /usr/local/share/man/man1; prints one page when left out.",

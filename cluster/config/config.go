@@ -14,33 +14,34 @@ import (
 // A Config is the configuration of one node: the YAML file, decoded. Load and Parse return one with the defaults set
 // and everything validated. docs/configuration.md describes each key.
 type Config struct {
-	Hostname   string     `yaml:"hostname"`
-	AuthservID string     `yaml:"authserv_id"`
-	Postmaster string     `yaml:"postmaster"`
-	Listen     []Listener `yaml:"listen"`
-	TLS        *TLS       `yaml:"tls"`
-	Routes     File       `yaml:"routes"`
-	State      File       `yaml:"state"`
-	DNS        DNS        `yaml:"dns"`
-	Egress     Egress     `yaml:"egress"`
-	Limits     Limits     `yaml:"limits"`
-	Deadlines  Deadlines  `yaml:"deadlines"`
-	Drain      Duration   `yaml:"drain"`
-	SRS        *SRS       `yaml:"srs"`
-	ARC        *ARC       `yaml:"arc"`
-	DKIM       *DKIM      `yaml:"dkim"`
-	DMARC      DMARC      `yaml:"dmarc"`
-	Score      *Score     `yaml:"score"`
-	Rates      Rates      `yaml:"rates"`
-	Redis      *Redis     `yaml:"redis"`
-	Once       bool       `yaml:"once"`
-	Cluster    *Cluster   `yaml:"cluster"`
-	SecretFile File       `yaml:"secret_file"`
-	Admin      *Admin     `yaml:"admin"`
-	Public     *Public    `yaml:"public"`
-	Telemetry  Telemetry  `yaml:"telemetry"`
-	Log        Log        `yaml:"log"`
-	Events     *Events    `yaml:"events"`
+	Hostname   string      `yaml:"hostname"`
+	AuthservID string      `yaml:"authserv_id"`
+	Postmaster string      `yaml:"postmaster"`
+	Listen     []Listener  `yaml:"listen"`
+	TLS        *TLS        `yaml:"tls"`
+	Routes     File        `yaml:"routes"`
+	State      File        `yaml:"state"`
+	DNS        DNS         `yaml:"dns"`
+	Egress     Egress      `yaml:"egress"`
+	Limits     Limits      `yaml:"limits"`
+	Deadlines  Deadlines   `yaml:"deadlines"`
+	Drain      Duration    `yaml:"drain"`
+	SRS        *SRS        `yaml:"srs"`
+	ARC        *ARC        `yaml:"arc"`
+	DKIM       *DKIM       `yaml:"dkim"`
+	DMARC      DMARC       `yaml:"dmarc"`
+	Score      *Score      `yaml:"score"`
+	Submission *Submission `yaml:"submission"`
+	Rates      Rates       `yaml:"rates"`
+	Redis      *Redis      `yaml:"redis"`
+	Once       bool        `yaml:"once"`
+	Cluster    *Cluster    `yaml:"cluster"`
+	SecretFile File        `yaml:"secret_file"`
+	Admin      *Admin      `yaml:"admin"`
+	Public     *Public     `yaml:"public"`
+	Telemetry  Telemetry   `yaml:"telemetry"`
+	Log        Log         `yaml:"log"`
+	Events     *Events     `yaml:"events"`
 
 	// Rules is the text of the rules. Unless it is empty, it replaces the files of Routes, and Routes is its name.
 	Rules string `yaml:"-"`
@@ -61,6 +62,13 @@ type Listener struct {
 	TLS           string    `yaml:"tls"` // "" is STARTTLS, or "implicit"
 	UsersFile     File      `yaml:"users_file"`
 	ClientCA      File      `yaml:"client_ca"`
+}
+
+// Submission says what users may send. Zero values mean the defaults of package submission.
+type Submission struct {
+	Messages   Rate     `yaml:"messages"`
+	Recipients Rate     `yaml:"recipients"`
+	Suppress   Duration `yaml:"suppress"`
 }
 
 // TLS names the files of the certificate that the node presents to SMTP clients.

@@ -216,10 +216,32 @@ func TestParse_Problems(t *testing.T) {
 		{"no listener", "hostname: a.example\nroutes: file", "1: listen: is required"},
 		{"a file that is not there", smallest + "tls: {cert: nowhere.pem, key: file}", "4: tls.cert: there is no file"},
 		{
-			"submission, which comes later",
+			"submission without users",
 			"hostname: a.example\nroutes: file\nlisten:\n  - addr: \":465\"\n    submission: true",
-			"5: listen[0].submission: authenticated submission comes later",
+			"4: listen[0].users_file: is required",
 		},
+		{
+			"users that are not there", "listen:\n - {addr: \":465\", submission: true, users_file: nowhere}",
+			"2: listen[0].users_file: there is no file",
+		},
+		{
+			"users of a listener of hosts", "listen:\n - {addr: \":25\", users_file: file}",
+			"2: listen[0].users_file: belongs to a listener with submission: true",
+		},
+		{
+			"users and trust", "listen:\n - {addr: \":465\", submission: true, users_file: file, relay: trusted, " +
+				"networks: [10.0.0.0/8]}",
+			"2: listen[0].relay: a listener with submission: true is for users",
+		},
+		{
+			"networks of users",
+			"listen:\n - {addr: \":465\", submission: true, users_file: file, networks: [10.0.0.0/8]}",
+			"2: listen[0].networks: belongs to",
+		},
+		{"rates of no users", smallest + "submission: {messages: 5/1h}", "submission: no entry of listen"},
+		{"a rate for years", smallest + "submission: {recipients: 5/9999h}", "submission.recipients: needs a time"},
+		{"years of suppression", smallest + "submission: {suppress: 721h}", "submission.suppress: is longer than"},
+		{"an unknown key of submission", "submission: {recipient: 5/1h}", "no such key; did you mean recipients"},
 		{
 			"the same address twice", "listen:\n - addr: \":25\"\n - addr: \":25\"",
 			"3: listen[1].addr: :25 is listened on already",

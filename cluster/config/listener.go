@@ -60,12 +60,14 @@ func listenedOn(addr string) (netip.AddrPort, error) {
 
 // listener checks one entry of listen, whose path of keys is at.
 func (v *validator) listener(at string, l *Listener) {
-	if l.Submission {
-		v.add(at+".submission", "authenticated submission comes later: this version has none")
-		return
-	}
-	if l.UsersFile != "" {
-		v.add(at+".users_file", "belongs to a submission listener")
+	switch {
+	case l.Submission:
+		v.required(at+".users_file", l.UsersFile)
+		if l.Relay != "" {
+			v.add(at+".relay", "a listener with submission: true is for users that log in, and trusts no network")
+		}
+	case l.UsersFile != "":
+		v.add(at+".users_file", "belongs to a listener with submission: true")
 	}
 	if l.TLS != "" && l.TLS != "implicit" {
 		v.add(at+".tls", fmt.Sprintf("%q: want implicit, or no such key for STARTTLS", l.TLS))

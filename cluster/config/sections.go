@@ -46,6 +46,9 @@ func (v *validator) sections(c *Config) {
 	if c.Score != nil {
 		v.score(c)
 	}
+	if c.Submission != nil {
+		v.submission(c)
+	}
 	if c.Redis != nil {
 		v.redis(c)
 	}
@@ -168,6 +171,24 @@ func (v *validator) rates(r *ScoreRates) {
 		if why := (rate.Limit{Count: one.Count, Per: one.Per}).Fault(); why != "" {
 			v.add("score.rates."+one.key, why)
 		}
+	}
+}
+
+// submission checks the section, which is of use with a listener of users alone.
+func (v *validator) submission(c *Config) {
+	if !slices.ContainsFunc(c.Listen, func(l Listener) bool { return l.Submission }) {
+		v.add("submission", "no entry of listen says submission: true")
+	}
+	for _, one := range []struct {
+		key string
+		Rate
+	}{{"messages", c.Submission.Messages}, {"recipients", c.Submission.Recipients}} {
+		if why := (rate.Limit{Count: one.Count, Per: one.Per}).Fault(); why != "" {
+			v.add("submission."+one.key, why)
+		}
+	}
+	if most := 30 * 24 * time.Hour; time.Duration(c.Submission.Suppress) > most {
+		v.add("submission.suppress", "is longer than 720h: an address may be there again")
 	}
 }
 

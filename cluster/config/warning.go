@@ -52,6 +52,11 @@ func (c *Config) Warnings() []Problem {
 	if c.Cluster != nil && c.Redis == nil {
 		warn("redis", "absent in a cluster: each node counts and remembers for itself")
 	}
+	for i := range c.Listen {
+		if c.Listen[i].Submission && c.TLS == nil {
+			warn(fmt.Sprintf("listen[%d].submission", i), "without a tls section mail programs refuse the certificate")
+		}
+	}
 	if c.TLS == nil {
 		warn("tls", "absent: clients are shown a self-signed certificate that is made anew at each start")
 	}

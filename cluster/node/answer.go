@@ -13,6 +13,8 @@ type Question struct {
 	From *mail.Path
 	To   *mail.Path
 	On   string // the address of the listener that the client would connect to; "": the first
+	// User is who has logged in at a listener of users; "" asks a listener of hosts.
+	User string
 	// Connect says that the recipient is offered to the next hop, as far as RCPT.
 	Connect bool
 	// Message is a whole message, with CRLF at the ends of its lines; nil asks about the envelope alone. It needs Helo,

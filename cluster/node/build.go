@@ -21,6 +21,7 @@ import (
 	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/ingress/message/auth/spf"
 	"github.com/millrace/millrace/ingress/message/once"
+	"github.com/millrace/millrace/ingress/submission"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -38,7 +39,8 @@ type parts struct {
 	scoring  *scoring      // nil: the configuration has no section score
 	guard    *rate.Guard   // nil: refused recipients have no limit but that of scoring
 	hook     *hook.Client
-	cleanups cleanups // close the parts
+	accounts map[config.File]*submission.Accounts // by the file of users
+	cleanups cleanups                             // close the parts
 }
 
 // An observer is told how long something took, and why it failed; nil disables it.
@@ -52,6 +54,7 @@ type hooks struct {
 	roundTrip   observer                                    // told of round trips to Redis
 	query       observer                                    // told of queries to name servers
 	handshake   observer                                    // told of TLS handshakes with destinations
+	login       func(submission.Result)                     // told of logins of users; nil disables it
 	listChanged func(zone string, healthy bool, why string) // when the health of a DNS list changes
 }
 
@@ -60,7 +63,7 @@ func build(f *files, h hooks) (*parts, error) {
 	p := &parts{cfg: f.cfg, files: f}
 	for _, makePart := range []func(hooks) error{
 		p.makeStore, p.makeResolver, p.makeEgress, p.makeAuthenticator, p.readCluster, p.makeScoring, p.makeGuard,
-		p.makeHook, p.checkAdmin,
+		p.makeHook, p.makeAccounts, p.checkAdmin,
 	} {
 		if err := makePart(h); err != nil {
 			p.close()

@@ -40,8 +40,8 @@ type certificate struct {
 // sends those of TLS 1.3 before the client has ended its part of the handshake, and some senders break off there and do
 // not come back in clear.
 type handshakes struct {
-	trusted, public *tls.Config
-	ends            time.Time // of the certificate
+	trusted, public, users *tls.Config
+	ends                   time.Time // of the certificate
 }
 
 // load reads the files, or makes a self-signed certificate, and returns configurations for use. It changes nothing. The
@@ -63,6 +63,8 @@ func (c *certificate) load(now time.Time) (*handshakes, error) {
 	h := &handshakes{ends: pair.Leaf.NotAfter, trusted: &tls.Config{
 		GetCertificate: c.choose(&pair), MinVersion: tls.VersionTLS12, CipherSuites: suites(),
 	}}
+	h.users = h.trusted.Clone()
+	h.users.CipherSuites = nil // those of the library alone: in clear there is no login that this could lead to
 	h.public = h.trusted.Clone()
 	h.public.SessionTicketsDisabled = true
 	return h, nil
@@ -130,6 +132,9 @@ func (c *certificate) use(h *handshakes) {
 
 // public returns what a new handshake with a stranger uses.
 func (c *certificate) public() *tls.Config { return c.current.Load().public }
+
+// users returns what a new handshake with a client of a user uses.
+func (c *certificate) users() *tls.Config { return c.current.Load().users }
 
 // trusted returns what a new handshake with a trusted client uses. It replaces the ticket keys when the day has
 // changed.

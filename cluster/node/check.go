@@ -17,6 +17,7 @@ func Check(c *config.Config, known config.Problems) (warnings []config.Problem, 
 	if f.rules != nil {
 		warnings = append(warnings, f.ruleWarnings()...)
 		warnings = append(warnings, f.receiverWarnings()...)
+		warnings = append(warnings, f.userWarnings()...)
 		if c.SRS != nil && f.rules.Hosted(c.SRS.Domain) {
 			warnings = append(warnings, c.Problem("srs.domain",
 				c.SRS.Domain+" is hosted by the rules: it is to be a name of its own, without mailboxes"))

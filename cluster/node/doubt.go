@@ -112,6 +112,9 @@ type secretFile struct {
 // secretFiles returns the files of keys, passwords and tokens.
 func secretFiles(c *config.Config) []secretFile {
 	files := []secretFile{{"secret_file", c.SecretFile}, {"egress.credentials_file", c.Egress.CredentialsFile}}
+	for i := range c.Listen {
+		files = append(files, secretFile{fmt.Sprintf("listen[%d].users_file", i), c.Listen[i].UsersFile})
+	}
 	if c.TLS != nil {
 		files = append(files, secretFile{"tls.key", c.TLS.Key})
 	}

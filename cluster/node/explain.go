@@ -27,7 +27,7 @@ func Explain(ctx context.Context, c *config.Config, q Question) (*Answer, error)
 	if err != nil {
 		return nil, err
 	}
-	on, err := findListener(c, q.On)
+	on, err := findListener(c, q.On, q.User != "")
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +55,7 @@ func Explain(ctx context.Context, c *config.Config, q Question) (*Answer, error)
 		return nil, err
 	}
 	defer l.hangUp()
-	cfg, err := l.wireConfigFor(on, ingress.Given{
+	cfg, err := l.wireConfigFor(on, q.User, ingress.Given{
 		Helo: q.Helo != nil, Reverse: q.From != nil, Forward: q.To != nil,
 	})
 	if err != nil {
@@ -75,14 +75,24 @@ func Explain(ctx context.Context, c *config.Config, q Question) (*Answer, error)
 	return e.answer, nil
 }
 
-// findListener returns the listener at addr, the first one for "".
-func findListener(c *config.Config, addr string) (*config.Listener, error) {
+// findListener returns the listener at addr, the first one for "", of users or of hosts.
+func findListener(c *config.Config, addr string, users bool) (*config.Listener, error) {
 	for i := range c.Listen {
-		if addr == "" || c.Listen[i].Addr == addr {
-			return &c.Listen[i], nil
+		l := &c.Listen[i]
+		switch {
+		case addr != "" && addr != l.Addr:
+		case l.Submission == users:
+			return l, nil
+		case addr != "" && users:
+			return nil, fmt.Errorf("the listener %s is not for users: leave --user out", addr)
+		case addr != "":
+			return nil, fmt.Errorf("the listener %s is for users: say which one with --user", addr)
 		}
 	}
-	return nil, fmt.Errorf("there is no listener %s", addr)
+	if addr == "" && users {
+		return nil, errors.New("there is no listener for users")
+	}
+	return nil, fmt.Errorf("there is no listener %s", cmp.Or(addr, "for hosts"))
 }
 
 // trusts reports whether a client at addr may relay anywhere.

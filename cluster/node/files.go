@@ -22,6 +22,7 @@ type files struct {
 	sites       atomic.Pointer[siteFiles]
 	receivers   atomic.Pointer[[][]hook.Secret] // the secrets of each receiver of events
 	token       []byte                          // of the admin server; nil: the configuration names no file of it
+	users       users
 	rules       *router.Router
 	keyring     auth.Keyring
 }
@@ -56,6 +57,8 @@ func readFiles(c *config.Config, sharedRules bool) (*files, error) {
 	wrong = wrong.Join(err)
 	f.receivers.Store(&secrets)
 	wrong = wrong.Join(f.readToken())
+	f.users, err = readUsers(c)
+	wrong = wrong.Join(err)
 	f.keyring, err = readKeyring(c)
 	wrong = wrong.Join(err)
 	f.rules, err = f.makeRouter(sharedRules)

@@ -159,6 +159,11 @@ func (j *journal) addClient(e *mail.Event) {
 	l := &j.line
 	l.addr("client", e.Client)
 	l.outside("helo", e.Helo)
+	if e.User != "" && j.hashKey != nil { // it may be an address
+		l.word("user", j.hashed([]byte(e.User)))
+	} else {
+		l.outside("user", e.User)
+	}
 	l.outside("tls", e.TLS)
 	if e.Forward != (mail.Path{}) || !e.Reverse.IsNull() || e.Recipients > 0 {
 		j.path(l, "reverse", e.Reverse)

@@ -39,6 +39,7 @@ func TestJournal_HostileText(t *testing.T) {
 	line, fields := logged(t, nil, mail.Event{
 		Kind: mail.Refused, Time: time.Unix(1, 0), Client: netip.MustParseAddr("192.0.2.1"), Helo: hostile,
 		TLS:     hostile,
+		User:    hostile,
 		Reverse: mail.Path{Local: hostile, Domain: hostile}, Forward: mail.Path{Local: hostile, Domain: hostile},
 		Rule:    mail.Rule{Pattern: hostile, File: hostile, Line: 1},
 		NextHop: mail.NextHop{Host: hostile, User: "secret-user"},
@@ -228,6 +229,7 @@ func TestJournal_Line(t *testing.T) {
 func TestJournal_Documented(t *testing.T) {
 	written := make(map[string]bool)
 	e := wholeEvent()
+	e.User = "alice"
 	e.Reason, e.Cause, e.Reply = "in doubt", errors.New("lost"), mail.NewReply(451, 4, 2, "Lost")
 	e.To[0].Targets[0].Refused, e.To[0].Reply = true, e.Reply
 	for s := range e.Took {

@@ -107,6 +107,9 @@ func (n *Node) wireConfig(l *config.Listener) wire.Config {
 	cfg.NewSession = func(_ context.Context, client *wire.Client) wire.Session {
 		return n.server.NewSession(client, trusted)
 	}
+	if l.Submission {
+		serveUsers(n, l, &cfg)
+	}
 	cfg.Emit, cfg.Panicked, cfg.Abort = n.events.Emit, n.log.panicked, n.abortNextHops
 	cfg.Handshake = func(took time.Duration, err error) { n.metrics.ObserveHandshake(admin.WithClient, took, err) }
 	return cfg
@@ -117,8 +120,11 @@ func (n *Node) wireConfig(l *config.Listener) wire.Config {
 func (p *parts) wireConfig(l *config.Listener, all *listeners) wire.Config {
 	limits := p.cfg.Limits
 	handshake := p.files.certificate.public
-	if l.Relay == "trusted" {
+	switch {
+	case l.Relay == "trusted":
 		handshake = p.files.certificate.trusted
+	case l.Submission:
+		handshake = p.files.certificate.users
 	}
 	return wire.Config{
 		Hostname: p.cfg.Hostname,

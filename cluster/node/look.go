@@ -61,7 +61,7 @@ func (l *lookout) note(e mail.Event) {
 }
 
 // wireConfigFor returns what the listener is told, as a running node tells it. The client comes by itself and in clear.
-func (l *lookout) wireConfigFor(on *config.Listener, given ingress.Given) (wire.Config, error) {
+func (l *lookout) wireConfigFor(on *config.Listener, user string, given ingress.Given) (wire.Config, error) {
 	a := around{
 		router: l, relay: l, store: lookStore{l.store}, emit: l.note, rules: l.files.rules.Label, look: true,
 	}
@@ -75,9 +75,17 @@ func (l *lookout) wireConfigFor(on *config.Listener, given ingress.Given) (wire.
 	if err != nil {
 		return wire.Config{}, err
 	}
+	if on.Submission {
+		if given.Accounts, err = l.accountsOf(on.UsersFile, a.store, nil); err != nil {
+			return wire.Config{}, err
+		}
+	}
 	cfg, trusted := l.wireConfig(on, newListeners(&l.cfg.Limits)), config.Prefixes(on.Networks)
 	cfg.Implicit, cfg.Proxy, cfg.Xclient = false, nil, nil
 	cfg.NewSession = func(_ context.Context, c *wire.Client) wire.Session {
+		if on.Submission {
+			c.Login = &wire.Login{User: user}
+		}
 		return server.NewLook(c, trusted, given, func(found ingress.Looked) { l.looked = found })
 	}
 	cfg.Emit = l.note

@@ -18,6 +18,7 @@ import (
 	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/ingress"
 	"github.com/millrace/millrace/ingress/message/once"
+	"github.com/millrace/millrace/ingress/submission"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -96,6 +97,7 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 		handshake: func(took time.Duration, err error) {
 			n.metrics.ObserveHandshake(admin.WithDestination, took, err)
 		},
+		login:       func(r submission.Result) { n.metrics.CountLogin(r.String()) },
 		listChanged: n.log.logListChange,
 	})
 	if err != nil {

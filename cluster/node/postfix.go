@@ -50,7 +50,11 @@ func (p *postfixForm) write(e *entry, level slog.Level) {
 
 // taken writes the lines of a message that was taken: as it came, each recipient, and its end.
 func (p *postfixForm) taken(e *entry) {
-	p.traced(e, "smtpd").text("client=").client(e).end(e)
+	p.traced(e, "smtpd").text("client=").client(e)
+	if e.User != "" {
+		p.text(", sasl_username=").user(e)
+	}
+	p.end(e)
 	p.traced(e, "cleanup").text("message-id=<")
 	if e.MessageID != 0 {
 		p.b = hex.AppendEncode(p.b, binary.BigEndian.AppendUint64(nil, e.MessageID))
@@ -271,6 +275,11 @@ func (p *postfixForm) refusedMessage(e *entry, to *mail.To) {
 // refused nothing, nor is DATA behind recipients that were refused.
 func (p *postfixForm) refusedCommand(e *entry) {
 	verb := e.Verb
+	if mechanism, isLogin := strings.CutPrefix(verb, "AUTH "); isLogin && e.User != "" {
+		p.begin(e, "smtpd").text("warning: ").client(e).text(": SASL ").text(mechanism).
+			text(" authentication failed: ").outside(e.Reason).text(", sasl_username=").user(e).trace(e).end(e)
+		return
+	}
 	if verb == "" {
 		verb = "CONNECT"
 	}

@@ -268,7 +268,7 @@ func hostileEvents(s string) (all []mail.Event) {
 			for _, code := range []int{250, 450, 554} {
 				reply := mail.NewReply(code, 1, 1, s)
 				all = append(all, mail.Event{
-					Kind: kind, Ends: ends, Client: netip.MustParseAddr("192.0.2.1"), Helo: s, Verb: s,
+					Kind: kind, Ends: ends, Client: netip.MustParseAddr("192.0.2.1"), Helo: s, User: s, Verb: s,
 					Reverse: p, Forward: p,
 					NextHop: hop, Host: s, Reply: reply, Reason: "upstream", Cause: errors.New(s), Signals: s,
 					To: []mail.To{{
@@ -280,7 +280,10 @@ func hostileEvents(s string) (all []mail.Event) {
 			}
 		}
 	}
-	return all
+	return append(all, mail.Event{
+		Kind: mail.Refused, Client: netip.MustParseAddr("192.0.2.1"), Helo: s, User: s, Verb: "AUTH PLAIN",
+		Reply: mail.NewReply(535, 7, 8, s), Reason: "login failed",
+	})
 }
 
 // FuzzPostfixForm: whatever comes from outside, it adds no line, controls no terminal, and makes no field, no client

@@ -105,6 +105,14 @@ func (l *postfixLines) address(a mail.Path) *postfixLines {
 	return l.name(a.String())
 }
 
+// user appends the user that a client has logged in as, or could not.
+func (l *postfixLines) user(e *entry) *postfixLines {
+	if l.journal.hashKey != nil { // it may be an address
+		return l.text(l.journal.hashed([]byte(e.User)))
+	}
+	return l.name(misleading.Replace(e.User))
+}
+
 // parting are the octets that part the fields of a line for the programs that read it.
 var parting = strings.NewReplacer(" ", "?", "<", "?", ">", "?", ",", "?", ";", "?")
 

@@ -86,11 +86,12 @@ func keyDates(c *config.Config) (dates []admin.Date) {
 	return dates
 }
 
-// Reload reads rules, SRS keys, signing keys, certificates, credentials, the limits of Sites and reactions, the secrets
-// of receivers of events, and the keys of gossip anew. If anything is wrong with any of them, or with the configuration
-// file, nothing changes, and the error names the file and the line. Mail under way is not affected. The values of the
-// configuration file, and files that are read at the start alone, change with a restart only: the log and /readyz name
-// the keys. What a reload waits for, files that are being written and Redis, ends with ctx.
+// Reload reads rules, SRS keys, signing keys, certificates, credentials, users, the limits of Sites and reactions,
+// the secrets of receivers of events, and the keys of gossip anew. If anything is wrong with any of them, or with
+// the configuration file, nothing changes, and the error names the file and the line. Mail under way is not
+// affected. The values of the configuration file, and files that are read at the start alone, change with a restart
+// only: the log and /readyz name the keys. What a reload waits for, files that are being written and Redis, ends
+// with ctx.
 func (n *Node) Reload(ctx context.Context) error {
 	n.reloads.running.Lock()
 	defer n.reloads.running.Unlock()
@@ -188,6 +189,10 @@ func (n *Node) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	people, err := readUsers(c)
+	if err != nil {
+		return err
+	}
 	old := f.credentials.Swap(&logins) // the rules are checked against them
 	if err := n.rules.reload(ctx); err != nil {
 		f.credentials.Store(old)
@@ -198,6 +203,7 @@ func (n *Node) reload(ctx context.Context) error {
 	}
 	f.sites.Store(sites)
 	n.teller.useSecrets(secrets)
+	n.parts.useUsers(people)
 	n.relay.UseSites(sites.providers, sites.reactions)
 	n.members.moved() // a Site may have another number of owners
 	f.certificate.use(handshake)

@@ -25,6 +25,7 @@ const (
 	labelFingerprint = "millrace key fingerprint"
 	labelGossip      = "millrace gossip"
 	labelOnce        = "millrace once"
+	labelSubmission  = "millrace submission"
 	labelMessageID   = "millrace log message-id"
 )
 

@@ -28,6 +28,7 @@ const (
 	attrReplyStatus  = attribute.Key("smtp.reply.enhanced_code")
 	attrReplyText    = attribute.Key("smtp.reply.text")
 	attrHelo         = attribute.Key("smtp.helo")
+	attrUser         = attribute.Key("smtp.user")
 	attrFrom         = attribute.Key("smtp.mail.from")
 	attrTo           = attribute.Key("smtp.rcpt.to")
 	attrRecipients   = attribute.Key("smtp.recipient.count")
@@ -294,6 +295,9 @@ func (m *spanMaker) envelope(t *mail.Trace) {
 	e := &t.Event
 	m.tls(e.TLS)
 	m.outside(attrHelo, e.Helo)
+	if m.hash && e.User != "" {
+		m.add(attrUser.String(m.words.hashed([]byte(e.User))))
+	}
 	if m.hash && e.Kind.IsOutcome() {
 		m.add(attrFrom.String(m.path(e.Reverse)))
 	}

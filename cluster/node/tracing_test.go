@@ -270,7 +270,8 @@ func wholeTrace(over bool) *mail.Trace {
 	path := mail.Path{Local: "someone", Domain: "example.com"}
 	t.See(&mail.Event{
 		Kind: mail.Refused, Mode: mail.ModeHold, InDoubt: true, Ends: true, Recipients: 1, Client: a.Addr(),
-		Helo: "x.example", TLS: "TLS 1.3", Reverse: path, Verb: "DATA", Reply: refused.Reply, Reason: "no rule",
+		Helo: "x.example", User: "someone", TLS: "TLS 1.3", Reverse: path, Verb: "DATA", Reply: refused.Reply,
+		Reason: "no rule",
 		To:     []mail.To{{Forward: path, Rule: mail.Rule{File: "routes.txt", Line: 3}}},
 		Octets: 10, Score: 5.5, Signals: "dnsbl 4, helo 1.5",
 		Auth: &mail.Auth{

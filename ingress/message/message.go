@@ -24,6 +24,9 @@ type Envelope struct {
 	SPF        *SPF        // nil: not checked
 	Asked      time.Time   // when the client asked for the 354
 	Previous   *Receipt    // of the client's last message, while it is not known that the client has read its answer
+	// Submit looks at the header section of a message that a user submits, which is whole and without dots, and returns
+	// the fields that it lacks, or the *mail.Refusal of the message. nil for all other messages.
+	Submit func(header []byte) (fields []byte, err error)
 }
 
 // An Upstream is the transaction at the next hop, or at several, with all relayed recipients of the Envelope.
@@ -68,6 +71,7 @@ type Message struct {
 	abuse  *complaint.Reader // nil unless a recipient wants to be told of reports of abuse
 	// unsealed is the first piece for the next hops that get no signatures of ours, where others do; else zero.
 	unsealed mail.Octets
+	lacked   []byte // the fields that a submitted message lacked; they stand above it, below ours
 }
 
 // Begin returns the message that comes in by body. Nothing is read yet.
@@ -233,7 +237,7 @@ func (m *Message) compose() (mail.Octets, error) {
 	m.report.Event.MessageID = m.window.head.id.hash
 	if m.auth == nil {
 		var buf [1024]byte // enough for most; append takes more where it must
-		return m.window.above(m.body, m.appendReceived(buf[:0]), nil), nil
+		return m.window.above(m.body, append(m.appendReceived(buf[:0]), m.lacked...), nil), nil
 	}
 	size := m.buffer.size()
 	fields, err := m.auth.Fields(m.appendReceived(m.buffer.fields[:0]), m.mode)
@@ -241,10 +245,11 @@ func (m *Message) compose() (mail.Octets, error) {
 		return mail.Octets{}, err
 	}
 	m.report.Event.Signed, m.report.Event.Unsigned = m.auth.Signed()
+	fields = append(fields, m.lacked...)
 	m.buffer.fields = fields
 	m.body.Count(m.buffer.size() - size)
 	if m.window.signing && m.mode != mail.ModeStream && m.someUnsealed() {
-		fields := m.window.parted(m.auth.Unsealed(m.appendReceived(nil)))
+		fields := m.window.parted(append(m.auth.Unsealed(m.appendReceived(nil)), m.lacked...))
 		m.unsealed = m.window.beside(fields, m.auth.Removals())
 	}
 	return m.window.above(m.body, fields, m.auth.Removals()), nil

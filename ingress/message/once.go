@@ -84,7 +84,7 @@ func (m *Message) attempt(ctx context.Context) (context.Context, *mail.Attempt) 
 // sender returns what the client showed of itself. It waits for nothing: SPF that is not known by now is left out, and
 // the client is known by the rest.
 func (e *Envelope) sender(ctx context.Context) *once.Sender {
-	s := &once.Sender{Name: e.Reputation.Name}
+	s := &once.Sender{User: e.Client.LoggedIn(), Name: e.Reputation.Name}
 	if !e.Client.Unknown {
 		s.Client = e.Client.Addr.Addr().Unmap()
 	}

@@ -69,6 +69,10 @@ func (m *Message) appendReceived(b []byte) []byte {
 func protocol(c *wire.Client, smtputf8 bool) string {
 	tls := c.TLS != nil
 	switch {
+	case smtputf8 && c.LoggedIn() != "":
+		return "UTF8SMTPSA"
+	case c.LoggedIn() != "":
+		return "ESMTPSA"
 	case smtputf8 && tls:
 		return "UTF8SMTPS"
 	case smtputf8:

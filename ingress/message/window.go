@@ -1,6 +1,7 @@
 package message
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -24,6 +25,7 @@ type window struct {
 	first   mail.Octets   // the first piece, in front of which there is room for fields
 	rest    []mail.Octets // the further ones
 	octets  int           // of all of them
+	lacked  int           // octets of the fields above it that count as of its header section
 }
 
 // mode returns how the message travels as far as its length decides.
@@ -55,7 +57,7 @@ func (m *Message) readWindow(ctx context.Context) error {
 	w.head.media.wanted = m.Route.Reports
 	w.head.id.key = m.cfg.MessageIDKey
 	w.signing = m.someSealed()
-	w.judged = w.signing || m.wantsAuth()
+	w.judged = w.signing || m.wantsAuth() || m.Submit != nil
 	for {
 		var until time.Time
 		if !m.lent {
@@ -123,11 +125,34 @@ func (m *Message) readHeader(ctx context.Context, o mail.Octets, before int) err
 	if !ended {
 		return nil
 	}
+	if m.Submit != nil {
+		if err := m.submit(); err != nil || m.cfg.Auth == nil {
+			return err
+		}
+	}
 	var err error
 	if m.auth, err = m.cfg.Auth.Begin(ctx, m.authEnvelope(), m.buffer.header); err != nil {
 		return err
 	}
 	m.auth.WriteOctets(o, n)
+	return nil
+}
+
+// submit has a submitted message looked at, and adds the fields that it lacks to its header section, so that they are
+// signed as well.
+func (m *Message) submit() error {
+	fields, err := m.Submit(m.buffer.header)
+	if err != nil {
+		m.ours, _ = errors.AsType[*mail.Refusal](err)
+		return err
+	}
+	size := m.buffer.size()
+	m.buffer.header = slices.Insert(m.buffer.header, 0, fields...)
+	m.body.Count(m.buffer.size() - size)
+	m.lacked, m.window.lacked = fields, len(fields)
+	for line := range bytes.Lines(fields) {
+		m.window.head.id.line(line)
+	}
 	return nil
 }
 
@@ -183,11 +208,11 @@ const maxSection = 1 << 20
 // so that more messages stream.
 //
 // A header section that does not fit is refused: forged results could stand in it, and its author cannot be judged.
-// That of a trusted client passes, unsigned.
+// That of a trusted client passes, unsigned, but for a user's: its author could be another one.
 func (m *Message) wantsMore() (bool, error) {
 	w := &m.window
 	short := !m.Client.Room()
-	full := int64(w.octets) >= m.cfg.HoldWindow || !w.head.done && w.octets >= maxSection
+	full := int64(w.octets) >= m.holdWindow() || !w.head.done && w.octets >= maxSection
 	switch {
 	case !w.judged:
 		return false, nil
@@ -195,13 +220,25 @@ func (m *Message) wantsMore() (bool, error) {
 		return w.signing && !full && !short, nil
 	case !full && !short:
 		return true, nil
-	case m.Reputation.Trusted:
+	case m.Reputation.Trusted && m.Submit == nil:
 		w.judged = false
 		return false, nil
 	case full:
 		return false, mail.Refuse(554, 6, 0, "The header section is too long", "header section", nil)
 	}
 	return false, outOfBudget()
+}
+
+// submitWindow is how much of a message that a user submits is held back: all that most nodes take, so that it is
+// signed. The rates of users bound how many such messages there are, and without memory to spare it streams.
+const submitWindow = 64 << 20
+
+// holdWindow returns how many octets of the message are held back when it may be signed.
+func (m *Message) holdWindow() int64 {
+	if m.Submit != nil {
+		return max(m.cfg.HoldWindow, submitWindow)
+	}
+	return m.cfg.HoldWindow
 }
 
 // above returns what the window holds of body below fields, without the removed spans, which are offsets of the header
@@ -212,13 +249,13 @@ func (w *window) above(body *wire.Body, fields []byte, removed []mail.Span) mail
 	if !ok {
 		return w.beside(slices.Clone(fields), removed)
 	}
-	return head.Join(w.rest...).Without(len(fields), removed)
+	return head.Join(w.rest...).Without(len(fields)-w.lacked, removed)
 }
 
 // beside returns the same with fields, which are kept, as a segment of their own.
 func (w *window) beside(fields []byte, removed []mail.Span) mail.Octets {
 	head := mail.Octets{Segments: net.Buffers{fields}, Form: w.first.Form}
-	return head.Join(w.first).Join(w.rest...).Without(len(fields), removed)
+	return head.Join(w.first).Join(w.rest...).Without(len(fields)-w.lacked, removed)
 }
 
 // parted returns fields with an empty line behind them where the message has no header section. fields may be appended

@@ -9,6 +9,10 @@ import (
 
 // command carries out one command line, or answers the fault of a line that is no command.
 func (c *conn) command(line []byte, fault *mail.Reply) {
+	if l := c.client.Login; l != nil && l.awaits != aCommand {
+		authentication{c}.line(line, fault)
+		return
+	}
 	if fault != nil {
 		c.notUnderstood(line, *fault)
 		return
@@ -43,6 +47,8 @@ func (c *conn) command(line []byte, fault *mail.Reply) {
 		c.bdat(arg)
 	case "STARTTLS":
 		c.starttls(arg)
+	case "AUTH":
+		authentication{c}.begin(arg)
 	case "XCLIENT":
 		c.xclientCommand(arg)
 	default:
@@ -84,7 +90,7 @@ func (c *conn) simpleCommand(line, verb, arg []byte) {
 }
 
 // unofferedVerbs are commands of RFCs that are not offered here.
-var unofferedVerbs = []string{"EXPN", "ETRN", "ATRN", "TURN", "SEND", "SOML", "SAML", "AUTH", "XFORWARD"}
+var unofferedVerbs = []string{"EXPN", "ETRN", "ATRN", "TURN", "SEND", "SOML", "SAML", "XFORWARD"}
 
 // notUnderstood answers a line that is no command. If it was meant for a BDAT, what follows may be octets of a message,
 // which a relay before us took for a chunk: the connection ends.

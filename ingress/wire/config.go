@@ -35,6 +35,9 @@ type Config struct {
 
 	// NewSession makes the Session of a connection, and another one after XCLIENT. All methods of the Session get ctx.
 	NewSession func(ctx context.Context, c *Client) Session
+	// Login takes a user with the password, or returns why not; clients have to log in under TLS before they send. nil
+	// disables AUTH. It is for listeners of users alone.
+	Login func(ctx context.Context, c *Client, user, password string) error
 	// Abort is called when Shutdown's time is up, the ctx of the Sessions has ended and the remaining connections are
 	// closed. It ends what Sessions wait for without regard to their ctx, and must return soon. nil disables it.
 	Abort func()
@@ -86,6 +89,8 @@ func (c *Config) Validate() error {
 		return &mail.FieldError{Field: "hostname", Reason: "must be a domain name"}
 	case c.NewSession == nil:
 		return &mail.FieldError{Field: "session", Reason: "is missing"}
+	case c.Login != nil && c.TLS == nil:
+		return &mail.FieldError{Field: "tls", Reason: "a login needs a certificate"}
 	case c.Implicit && c.TLS == nil:
 		return &mail.FieldError{Field: "tls", Reason: "implicit TLS needs a certificate"}
 	case c.MessageSize < 0:

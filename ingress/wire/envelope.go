@@ -16,11 +16,18 @@ func (c *conn) mail(arg []byte) {
 	case c.tx.phase().open():
 		c.mistake(nestedMail)
 		return
+	case cfg.Login != nil && c.client.TLS == nil:
+		c.mistake(tlsFirst)
+		return
+	case cfg.Login != nil && c.client.LoggedIn() == "":
+		c.mistake(authFirst)
+		return
 	case cfg.tune.messages > 0 && int(c.spent.messages) >= cfg.tune.messages:
 		c.refuse(tooManyMessages)
 		return
 	}
-	reverse, p, fault := parseMail(arg, cfg.MessageSize, cfg.loose(), cfg.namesTrace(&c.client))
+	reverse, p, fault := parseMail(arg, cfg.MessageSize, cfg.loose(),
+		offers{trace: cfg.namesTrace(&c.client), auth: cfg.Login != nil})
 	if fault != nil {
 		if fault.Code == 552 { // the size is no mistake of form
 			c.spent.barren++
@@ -37,7 +44,9 @@ func (c *conn) mail(arg []byte) {
 		return
 	}
 	c.tx.open(p.SMTPUTF8)
-	c.spent.messages++
+	if cfg.tune.messages > 0 {
+		c.spent.messages++
+	}
 	c.out.reply(okSender)
 }
 

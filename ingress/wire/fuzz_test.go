@@ -151,7 +151,7 @@ func FuzzCommandLine(f *testing.F) {
 	f.Fuzz(func(t *testing.T, arg []byte) {
 		const limit = 1 << 40
 		for _, loose := range []mail.Looseness{mail.Strict, mail.Dotted, mail.Bare} {
-			p, params, fault := parseMail(arg, limit, loose, true)
+			p, params, fault := parseMail(arg, limit, loose, offers{trace: true, auth: true})
 			if fault != nil {
 				continue
 			}
@@ -162,7 +162,7 @@ func FuzzCommandLine(f *testing.F) {
 			if params.SMTPUTF8 {
 				again = append(again, " SMTPUTF8"...)
 			}
-			if q, _, fault := parseMail(again, limit, mail.Strict, false); fault != nil || q != p {
+			if q, _, fault := parseMail(again, limit, mail.Strict, offers{}); fault != nil || q != p {
 				t.Errorf("%q: %v, again %v", arg, p, q)
 			}
 			noInjection(t, p)

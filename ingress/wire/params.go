@@ -10,9 +10,8 @@ import (
 )
 
 // parseMail parses what follows "MAIL": FROM:, the reverse-path and its parameters. Blanks between the colon and the
-// bracket are tolerated, as all servers do, because clients send them against RFC 5321 section 3.3. traced says that
-// the client may name a trace.
-func parseMail(arg []byte, maxSize int64, loose mail.Looseness, traced bool) (reverse mail.Path, p mail.Params,
+// bracket are tolerated, as all servers do, because clients send them against RFC 5321 section 3.3.
+func parseMail(arg []byte, maxSize int64, loose mail.Looseness, offered offers) (reverse mail.Path, p mail.Params,
 	fault *mail.Reply) {
 	s, ok := cutPrefixFold(string(arg), "FROM:")
 	if !ok {
@@ -23,7 +22,7 @@ func parseMail(arg []byte, maxSize int64, loose mail.Looseness, traced bool) (re
 	if err != nil || reverse.IsPostmaster() {
 		return mail.Path{}, mail.Params{}, &badReversePath
 	}
-	if p, fault = parseParams(rest, maxSize, traced); fault != nil {
+	if p, fault = parseParams(rest, maxSize, offered); fault != nil {
 		return mail.Path{}, mail.Params{}, fault
 	}
 	if !p.SMTPUTF8 && !reverse.IsASCII() {
@@ -37,10 +36,15 @@ func cutPath(s string, loose mail.Looseness) (mail.Path, string, error) {
 	return mail.CutPath(strings.TrimLeft(s, " \t"), true, loose)
 }
 
-// parseParams parses the parameters of MAIL. traced says that the client may say what its mail is a part of. Keywords
-// are recognized in any case (RFC 5321 section 4.1.1.11 and 2.4).
-func parseParams(s string, maxSize int64, traced bool) (p mail.Params, fault *mail.Reply) {
-	var size, body, parent bool
+// offers says which parameters of MAIL a client is offered that others are not.
+type offers struct {
+	trace bool // it may say what its mail is a part of
+	auth  bool // it may say for whom it sends (RFC 4954 section 5), which is not believed
+}
+
+// parseParams parses the parameters of MAIL. Keywords are recognized in any case (RFC 5321 section 4.1.1.11 and 2.4).
+func parseParams(s string, maxSize int64, offered offers) (p mail.Params, fault *mail.Reply) {
+	var size, body, parent, author bool
 	for {
 		s = strings.TrimLeft(s, " \t")
 		if s == "" {
@@ -84,7 +88,12 @@ func parseParams(s string, maxSize int64, traced bool) (p mail.Params, fault *ma
 				return p, &badParameter
 			}
 			p.SMTPUTF8 = true
-		case traced && strings.EqualFold(key, traceKeyword):
+		case offered.auth && strings.EqualFold(key, "AUTH"):
+			if author {
+				return p, &twiceParameter
+			}
+			author = true
+		case offered.trace && strings.EqualFold(key, traceKeyword):
 			if parent {
 				return p, &twiceParameter
 			}

@@ -50,6 +50,14 @@ var (
 	noTLS            = mail.NewReply(502, 5, 1, "STARTTLS is not offered")
 	alreadyTLS       = mail.NewReply(503, 5, 1, "TLS is already active")
 	tlsNotLast       = mail.NewReply(503, 5, 1, "STARTTLS must be the last command of a batch")
+	welcome          = mail.NewReply(235, 7, 0, "Welcome")
+	tlsFirst         = mail.NewReply(530, 7, 0, "Must issue a STARTTLS command first")
+	authFirst        = mail.NewReply(530, 7, 0, "Authentication required")
+	authInside       = mail.NewReply(503, 5, 1, "AUTH inside a transaction")
+	loggedIn         = mail.NewReply(503, 5, 1, "You are logged in already")
+	noMechanism      = mail.NewReply(504, 5, 4, "PLAIN and LOGIN are offered")
+	loginSyntax      = mail.NewReply(501, 5, 2, "Malformed login")
+	loginCancelled   = mail.NewReply(501, 7, 0, "Login cancelled")
 	noXclient        = mail.NewReply(550, 7, 0, "XCLIENT is not for you")
 	xclientInside    = mail.NewReply(503, 5, 1, "XCLIENT inside a transaction")
 	xclientSyntax    = mail.NewReply(501, 5, 4, "Malformed XCLIENT attribute")
@@ -122,6 +130,9 @@ func (c *Config) appendEHLO(b []byte, secure, xclient, traced bool) []byte {
 	b = append(b, "\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-CHUNKING\r\n"...)
 	if c.TLS != nil && !secure {
 		b = append(b, "250-STARTTLS\r\n"...)
+	}
+	if c.Login != nil && secure {
+		b = append(b, "250-AUTH PLAIN LOGIN\r\n"...)
 	}
 	if xclient {
 		b = append(b, "250-XCLIENT NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT\r\n"...)

@@ -24,6 +24,7 @@ type Client struct {
 	Lowered bool                 // XCLIENT was used: trust may be lower than that of the connection, never higher
 	// the carried address is missing (PROXY LOCAL or UNKNOWN, XCLIENT ADDR=[UNAVAILABLE]): never trusted
 	Unknown bool
+	Login   *Login // nil before the first AUTH
 
 	conn *conn // nil in a Client that the engine did not make: its methods wait for nothing and find nothing
 }

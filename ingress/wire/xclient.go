@@ -185,7 +185,7 @@ func (c *conn) xclientCommand(arg []byte) {
 
 // override makes the attributes those of the client.
 func (cl *Client) override(o override) {
-	cl.Lowered = true
+	cl.Lowered, cl.Login = true, nil
 	cl.Helo, cl.ESMTP, cl.Name = o.helo, o.esmtp, o.name
 	addr, port := cl.Addr.Addr(), cl.Addr.Port()
 	if o.addr.IsValid() {

@@ -241,6 +241,7 @@ type Event struct {
 	Trace      TraceID
 	Client     netip.Addr
 	Helo       string
+	User       string // that the client has logged in as, or could not; "" elsewhere
 	TLS        string // the TLS version of the client's connection, "" without TLS
 	Reverse    Path
 	Forward    Path // the first recipient, as the client wrote it
