@@ -42,6 +42,9 @@ type verbs struct {
 	Explain    explainVerb    `cmd:"" help:"${explain}"`
 	Config     configVerbs    `cmd:"" help:"Settings in force."`
 	Rules      rulesVerbs     `cmd:"" help:"Rules in force."`
+	EgressList egressListVerb `cmd:"" name:"egress-list" help:"${egress_list}"`
+	Migrate    migrateVerbs   `cmd:"" help:"A domain that moves here."`
+	Reconcile  reconcileVerb  `cmd:"" help:"${reconcile}"`
 	Dev        devVerb        `cmd:"" help:"${dev}"`
 	DNS        dnsVerbs       `cmd:"" name:"dns" help:"What the DNS says of a domain, and is to say."`
 	DKIM       dkimVerbs      `cmd:"" name:"dkim" help:"Keys that messages are signed with."`
@@ -86,7 +89,7 @@ func Main(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(int) { exited = true }), // after --help, which is no error
 		kong.UsageOnError(),
-		helpTexts(), checkTexts(),
+		helpTexts(), checkTexts(), migrateTexts(),
 	)
 	if err != nil {
 		fmt.Fprintln(stderr, "millrace:", err)

@@ -10,17 +10,31 @@ import (
 )
 
 type importVerbs struct {
-	Postfix importPostfixVerb `cmd:"" help:"${import_postfix}"`
+	Postfix      importPostfixVerb      `cmd:"" help:"${import_postfix}"`
+	Cloudflare   importCloudflareVerb   `cmd:"" help:"${import_cloudflare}"`
+	ImprovMX     importImprovMXVerb     `cmd:"" name:"improvmx" help:"${import_improvmx}"`
+	Addy         importAddyVerb         `cmd:"" help:"${import_addy}"`
+	ForwardEmail importForwardEmailVerb `cmd:"" name:"forward-email" help:"${import_forward_email}"`
+}
+
+// converted is what each import has besides its source: where the result goes.
+type converted struct {
+	Out string `placeholder:"DIR" help:"${import_out}"`
+	jsonFlag
 }
 
 type importPostfixVerb struct {
 	Files []string `arg:"" placeholder:"MAIN.CF" help:"main.cf; of several files later lines win."`
-	Out   string   `placeholder:"DIR" help:"${import_out}"`
-	jsonFlag
+	converted
 }
 
 func (v *importPostfixVerb) run(s streams) int {
 	r, err := migrate.Postfix(v.Files)
+	return v.show(s, r, err)
+}
+
+// show prints a result, or writes it to a folder and checks it there.
+func (v *converted) show(s streams, r *migrate.Result, err error) int {
 	if err != nil {
 		return fail(s, err)
 	}
@@ -35,7 +49,7 @@ func (v *importPostfixVerb) run(s streams) int {
 }
 
 // print prints the result without writing it.
-func (v *importPostfixVerb) print(s streams, r *migrate.Result) {
+func (v *converted) print(s streams, r *migrate.Result) {
 	if v.JSON {
 		printJSON(s.out, map[string]any{"config": r.Config, "rules": r.Rules, "notes": r.Notes})
 		return
@@ -47,22 +61,22 @@ func (v *importPostfixVerb) print(s streams, r *migrate.Result) {
 // printNotes prints what an administrator should know.
 func printNotes(s streams, notes []migrate.Note) {
 	for _, n := range notes {
-		place := ""
+		at := ""
 		if n.File != "" {
-			place = n.File + ": "
+			at = n.File + ": "
 		}
 		if n.Line > 0 {
-			place = fmt.Sprintf("%s:%d: ", n.File, n.Line)
+			at = fmt.Sprintf("%s:%d: ", n.File, n.Line)
 		}
 		if n.Field != "" {
-			place += n.Field + ": "
+			at += n.Field + ": "
 		}
-		fmt.Fprintf(s.err, "note: %s%s\n", place, n.Text)
+		fmt.Fprintf(s.err, "note: %s%s\n", at, n.Text)
 	}
 }
 
 // write writes the result to a folder and checks it there.
-func (v *importPostfixVerb) write(s streams, r *migrate.Result) error {
+func (v *converted) write(s streams, r *migrate.Result) error {
 	f := folder{dir: v.Out, group: -1}
 	if err := os.MkdirAll(v.Out, 0o755); err != nil {
 		return err

@@ -61,19 +61,24 @@ func (cf *mainCF) readOrigin() error {
 	return nil
 }
 
-// readFile reads a file of text.
-func readFile(name string) (string, error) {
+// readOctets reads a file whole.
+func readOctets(name string) ([]byte, error) {
 	info, err := os.Stat(name)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	switch {
 	case !info.Mode().IsRegular():
-		return "", fmt.Errorf("%s: is no file of text", name)
+		return nil, fmt.Errorf("%s: is no file of text", name)
 	case info.Size() > maxCF:
-		return "", fmt.Errorf("%s: has more than %d octets", name, maxCF)
+		return nil, fmt.Errorf("%s: has more than %d octets", name, maxCF)
 	}
-	text, err := os.ReadFile(name)
+	return os.ReadFile(name)
+}
+
+// readFile reads a file of text.
+func readFile(name string) (string, error) {
+	text, err := readOctets(name)
 	if err != nil {
 		return "", err
 	}

@@ -111,6 +111,7 @@ discard   unix  - - n -   - discard
 error     unix  - - n -   - error
 retry     unix  - - n -   - error
 anvil     unix  - - n -   1 anvil
+postlog   unix-dgram n - n - 1 postlogd
 tlsmgr    unix  - - n 1000? 1 tlsmgr
 `
 
