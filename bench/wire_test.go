@@ -71,7 +71,7 @@ func (*forgetful) Rcpt(context.Context, mail.Path) error              { return n
 func (*forgetful) Data(context.Context) error                         { return nil }
 func (*forgetful) Reset()                                             {}
 func (*forgetful) Idle()                                              {}
-func (*forgetful) Trace() mail.TraceID                                { return mail.TraceID{} }
+func (*forgetful) Trace(*mail.Event) mail.TraceID                     { return mail.TraceID{} }
 func (*forgetful) Close()                                             {}
 func (s *forgetful) Body(_ context.Context, body *wire.Body) mail.Reply {
 	for {

@@ -170,7 +170,7 @@ func (l *lease) hasSpare() bool {
 func (l *lease) fill(step int, conn dial.Conn) {
 	if leg := l.d.Leg; leg != nil && leg.Steps != nil {
 		if began, took := conn.Client.Handshake(); !began.IsZero() {
-			leg.Steps.Add(mail.Step{Kind: mail.StepTLS, Began: began, Took: took})
+			leg.Steps.Add(mail.StepTLS, began, took, mail.Note{})
 		}
 		leg.Steps.At(step, conn.Host, conn.Client.Taken().Addr)
 		leg.Leave(step, nil)

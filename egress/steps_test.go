@@ -17,7 +17,7 @@ func stepsOf(leg *mail.Leg) (names []string) {
 		if s.Above >= 0 {
 			name = leg.Steps.List[s.Above].Kind.String() + "/" + name
 		}
-		if s.Err != nil {
+		if leg.Steps.Note(i).Err != nil {
 			name += "!"
 		}
 		if s.Open {
@@ -57,7 +57,7 @@ func TestRelay_Steps(t *testing.T) {
 	if got := stepsOf(d.Leg); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if s := &d.Leg.Steps.List[2]; s.Host != "mx1.one.test" || !s.Addr.IsValid() {
+	if s := d.Leg.Steps.Note(2); s.Host != "mx1.one.test" || !s.Addr.IsValid() {
 		t.Errorf("dialled %q %v", s.Host, s.Addr)
 	}
 }

@@ -256,8 +256,7 @@ func (t *transaction) Commit(ctx context.Context, last mail.Octets) []mail.Outco
 // beginDot comes before the end of data. It returns the step of that, and whether the session has carried a message
 // before.
 func (t *transaction) beginDot() (step int, reused bool) {
-	t.d.Leg.Leave(t.send, nil)
-	return t.d.Leg.Enter(mail.StepDot), t.conn.Messages() > 0
+	return t.d.Leg.Next(t.send, mail.StepDot), t.conn.Messages() > 0
 }
 
 // finishDot comes after the end of data, of which base is what the session knows. It returns the outcomes.

@@ -40,7 +40,7 @@ func (s *session) Mail(ctx context.Context, reverse mail.Path, p mail.Params) er
 	t := &transaction{session: s, reverse: reverse, params: p}
 	t.upstream.t = t
 	t.report = s.reporter.Begin(report.Beginning{
-		Client: s.conn.Addr, Local: s.conn.Local, Connected: s.begun, Parent: p.Parent,
+		Client: s.conn.Addr, Local: s.conn.Local, Connected: s.begun, Secured: s.handshake(), Parent: p.Parent,
 	})
 	s.begun = time.Time{}
 	t.client = s.client.Begin(reverse)

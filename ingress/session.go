@@ -18,7 +18,8 @@ type session struct {
 	*Server
 	conn    *wire.Client // what the engine knows of the client
 	trusted bool
-	begun   time.Time
+	begun   time.Time     // zero behind the first transaction
+	secured *wire.Secured // of the transactions before
 	client  client.Client // zero for a trusted client
 	t       *transaction  // nil outside a mail transaction
 	submits *submits      // nil but for users
@@ -30,7 +31,7 @@ type session struct {
 // NewSession returns the session of a new client. Clients in the trusted networks may relay anywhere, unless the
 // address that says so was carried in by XCLIENT or is unknown.
 func (s *Server) NewSession(c *wire.Client, trusted []netip.Prefix) wire.Session {
-	ss := &session{Server: s, conn: c, begun: time.Now()}
+	ss := &session{Server: s, conn: c, begun: c.Accepted()}
 	ss.receipt.conn, ss.receipt.messages = c, s.messages
 	if !c.Unknown && !c.Lowered {
 		a := c.Addr.Addr().Unmap()
@@ -54,11 +55,11 @@ func (s *session) Greet(ctx context.Context) error {
 	if !s.conn.Unknown {
 		addr = s.conn.Addr.Addr().Unmap()
 	}
-	ctx = s.lookups.within(ctx)
+	ctx, began := s.lookups.within(ctx), time.Now()
 	s.client = s.clients.Arrive(ctx, addr, s.conn.Name)
 	delay, err := s.client.Greeting(ctx)
 	if err != nil {
-		return s.refuseClient(err)
+		return s.refuseClient(err, began)
 	}
 	if delay > 0 && !s.conn.Quiet(delay) {
 		s.client.EarlyTalker()
@@ -66,8 +67,9 @@ func (s *session) Greet(ctx context.Context) error {
 	return nil
 }
 
-// refuseClient reports the refusal of a client before there is any transaction, and returns it.
-func (s *session) refuseClient(err error) error {
+// refuseClient reports the refusal of a client before there is any transaction, whose score was waited for from began
+// on, and returns it.
+func (s *session) refuseClient(err error, began time.Time) error {
 	e := mail.Event{
 		Time: s.cfg.Now(), Trace: mail.NewTraceID(), Client: s.conn.Addr.Addr(), TLS: s.conn.TLSVersion(),
 		Verb: "CONNECT", Cause: err,
@@ -79,16 +81,31 @@ func (s *session) refuseClient(err error) error {
 	if errors.As(err, &r) {
 		e.Reason = r.Reason
 	}
+	v := s.conn.Visit()
+	v.Scored = began
+	s.cfg.Tracing.Refuse(&e, v)
 	s.cfg.Emit(e)
 	return &mail.Refusal{Reply: e.Reply, Reason: e.Reason, Cause: err}
 }
 
-// Trace returns the id of the open transaction.
-func (s *session) Trace() mail.TraceID {
+// Trace notes a refusal of the engine's own in the trace of the open transaction, and returns the id of that.
+func (s *session) Trace(refused *mail.Event) mail.TraceID {
 	if s.t == nil {
 		return mail.TraceID{}
 	}
+	s.t.report.Overheard(refused)
 	return s.t.report.Event.Trace
+}
+
+// handshake returns the client's handshake, if there was one since the transaction before.
+func (s *session) handshake() (h mail.Handshake) {
+	if now := s.conn.TLS; now != s.secured {
+		s.secured = now
+		if now != nil {
+			h = now.Handshake
+		}
+	}
+	return h
 }
 
 // Helo needs nothing: wire.Client carries the name.

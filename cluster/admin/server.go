@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -22,6 +23,7 @@ const (
 	readTimeout       = 10 * time.Second
 	writeTimeout      = 30 * time.Second
 	idleTimeout       = 60 * time.Second
+	questionTimeout   = 60 * time.Second
 	maxHeader         = 16 << 10
 )
 
@@ -47,6 +49,12 @@ type Config struct {
 	// Check answers POST /api/v1/check/ and a word, by the body of the request; an error of it is 400. nil disables the
 	// pages.
 	Check func(ctx context.Context, what string, body []byte) (answer any, err error)
+
+	// Explain answers POST /api/v1/explain, of which the body is the question, within ExplainWithin; nil disables the
+	// page. MaxQuestion is the most octets of a question.
+	Explain       func(ctx context.Context, question []byte) (status int, answer any)
+	ExplainWithin time.Duration
+	MaxQuestion   int64
 }
 
 // Validate returns a *mail.FieldError for the first field that cannot be served, or nil.
@@ -171,6 +179,7 @@ func (s *Server) routes() http.Handler {
 	mux.Handle("GET /api/v1/cluster", s.authorized(http.HandlerFunc(s.cluster)))
 	mux.Handle("POST /api/v1/cluster/drain", s.authorized(http.HandlerFunc(s.drain)))
 	mux.Handle("POST /api/v1/check/{what}", s.authorized(http.HandlerFunc(s.check)))
+	mux.Handle("POST /api/v1/explain", s.authorized(http.HandlerFunc(s.explain)))
 	mux.Handle("/api/", s.authorized(http.NotFoundHandler()))
 	return mux
 }
@@ -188,6 +197,25 @@ func (s *Server) healthRoutes() http.Handler {
 
 func alive(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"alive": true})
+}
+
+// explain answers with Config.Explain, or with 404 if that is nil. A question may be a whole message, and the answer
+// may take its time.
+func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
+	if s.cfg.Explain == nil {
+		http.NotFound(w, r)
+		return
+	}
+	at := http.NewResponseController(w)
+	_ = at.SetReadDeadline(time.Now().Add(questionTimeout)) // this server's connections have deadlines
+	_ = at.SetWriteDeadline(time.Now().Add(questionTimeout + s.cfg.ExplainWithin + writeTimeout))
+	question, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.cfg.MaxQuestion))
+	if err != nil {
+		writeJSON(w, http.StatusRequestEntityTooLarge, map[string]any{"error": "the question did not come whole"})
+		return
+	}
+	status, answer := s.cfg.Explain(r.Context(), question)
+	writeJSON(w, status, answer)
 }
 
 // A check is one line of /readyz.

@@ -104,14 +104,27 @@ func tellNode(ctx context.Context, cfg *config.Config, ask nodeRequest) ([]byte,
 	case err != nil:
 		return nil, err
 	case resp.StatusCode == http.StatusUnauthorized:
-		return nil, fmt.Errorf("%s: does not know the token of admin.token_file", cfg.Admin.Addr)
+		return nil, &statusError{cfg.Admin.Addr, resp.StatusCode, "does not know the token of admin.token_file"}
 	case resp.StatusCode == http.StatusBadRequest && json.Unmarshal(body, &refused) == nil && refused.Error != "":
 		return nil, refusedByNode{errors.New(oneLine(refused.Error))}
 	case resp.StatusCode/100 != 2:
-		return nil, fmt.Errorf("%s: answers %s", cfg.Admin.Addr, resp.Status)
+		if json.Unmarshal(body, &refused) != nil || refused.Error == "" {
+			refused.Error = "answers " + resp.Status
+		}
+		return nil, &statusError{cfg.Admin.Addr, resp.StatusCode, oneLine(refused.Error)}
 	}
 	return body, nil
 }
+
+// A statusError is an answer of a node that is no success.
+type statusError struct {
+	addr   string
+	status int
+	reason string // what the node says, or what HTTP calls the status
+}
+
+// Error returns the address and the reason.
+func (e *statusError) Error() string { return e.addr + ": " + e.reason }
 
 // A refusedByNode is a node's word on a request that it does not understand or carry out.
 type refusedByNode struct{ error }

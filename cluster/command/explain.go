@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/node"
@@ -34,6 +38,7 @@ type explainVerb struct {
 	Message string  `placeholder:"FILE" help:"${explain_message}"`
 	User    string  `placeholder:"NAME" help:"${explain_user}"`
 	On      string  `placeholder:"ADDRESS" help:"The address of the listener that is asked; the first when left out."`
+	Here    bool    `help:"${explain_here}"`
 	jsonFlag
 }
 
@@ -48,7 +53,7 @@ func (v *explainVerb) run(s streams) int {
 		fmt.Fprintln(s.err, err)
 		return exitNoVerdict
 	}
-	answer, err := node.Explain(context.Background(), cfg, q)
+	answer, err := v.answer(context.Background(), cfg, q)
 	if err != nil {
 		fmt.Fprintln(s.err, err)
 		return exitNoVerdict
@@ -65,6 +70,70 @@ func (v *explainVerb) run(s streams) int {
 		return exitReject
 	}
 	return exitOK
+}
+
+// answer asks the node that runs with cfg, and where it cannot be asked, what a node would do that starts now.
+func (v *explainVerb) answer(ctx context.Context, cfg *config.Config, q node.Question) (*node.Answer, error) {
+	why := "--here"
+	if !v.Here {
+		answer, err := askToExplain(ctx, cfg, q)
+		var refused *refusedQuestion
+		switch {
+		case err == nil:
+			return answer, nil
+		case errors.As(err, &refused):
+			return nil, err
+		}
+		why = err.Error()
+	}
+	answer, err := node.Explain(ctx, cfg, q)
+	if err == nil {
+		answer.Asked.Why = why
+	}
+	return answer, err
+}
+
+// A refusedQuestion is what a node says of a question that no configuration answers.
+type refusedQuestion struct{ reason string }
+
+// Error returns what the node said.
+func (e *refusedQuestion) Error() string { return e.reason }
+
+// askToExplain asks the node that runs with cfg.
+func askToExplain(ctx context.Context, cfg *config.Config, q node.Question) (*node.Answer, error) {
+	switch {
+	case cfg.Admin == nil:
+		return nil, errors.New("the configuration has no admin section")
+	case cfg.Admin.TokenFile == "":
+		return nil, errors.New("the configuration has no admin.token_file")
+	}
+	question, err := json.Marshal(node.Ask{Question: q, Configuration: cfg.Digest()})
+	if err != nil {
+		return nil, err
+	}
+	body, err := tellNode(ctx, cfg, nodeRequest{
+		method: http.MethodPost, path: "/api/v1/explain", body: question,
+		most: cfg.ExplainBudget(q.Connect) + statusTimeout,
+	})
+	var failed *statusError
+	switch {
+	case errors.As(err, &failed) && failed.status == http.StatusUnprocessableEntity:
+		return nil, &refusedQuestion{failed.reason}
+	case errors.As(err, &failed) && failed.status == http.StatusNotFound:
+		return nil, fmt.Errorf("the node at %s is of an older version", cfg.Admin.Addr)
+	case errors.As(err, &failed):
+		return nil, fmt.Errorf("the node at %s: %s", cfg.Admin.Addr, failed.reason)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("no node answers at %s", cfg.Admin.Addr)
+	case err != nil:
+		return nil, errors.New(config.FileReason(err))
+	}
+	var answer node.Answer
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return nil, fmt.Errorf("what answers at %s is no node", cfg.Admin.Addr)
+	}
+	answer.Asked.Node += " at " + cfg.Admin.Addr
+	return &answer, nil
 }
 
 func (v *explainVerb) question(in io.Reader) (node.Question, error) {
@@ -157,6 +226,11 @@ func printAnswer(w io.Writer, a *node.Answer) {
 	trust := "not trusted"
 	if a.Trusted {
 		trust = "trusted: may relay anywhere"
+	}
+	if a.Asked.Node != "" {
+		row("asked", "the running node %s", a.Asked.Node)
+	} else {
+		row("asked", "this configuration, as a node would that starts now: %s", a.Asked.Why)
 	}
 	row("client", "%s at %s, %s", a.Client, a.On, trust)
 	for _, given := range [][2]string{{"helo", a.Helo}, {"from", a.From}, {"to", a.To}} {

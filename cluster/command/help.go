@@ -39,6 +39,7 @@ func helpTexts() kong.Vars {
 			"reject, 3 no verdict.",
 		"explain_connect": "Offer the recipient to the next hop, as far as RCPT and without a message, and print " +
 			"what it says: greeting, EHLO, TLS, MAIL, RCPT.",
+		"explain_here": "Answer by the files, as a node would that starts now, and do not ask the running node.",
 		"explain_message": "A whole message, which is judged and not sent: SPF, DKIM, DMARC, ARC, what would be " +
 			"signed; - reads it from stdin. Needs --helo, --from and --to.",
 		"explain_user": "Who has logged in, at a listener with submission: true. No password is asked for.",

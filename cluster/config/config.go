@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
@@ -341,6 +343,20 @@ func Inspect(file string) (*Config, error) {
 	return c, nil
 }
 
+// Digest returns what tells the text of the file that the configuration was read from from any other text.
+func (c *Config) Digest() string { return hex.EncodeToString(c.digest[:]) }
+
+// explainBudget is how long all look-ups of an explanation may take together.
+const explainBudget = 30 * time.Second
+
+// ExplainBudget returns how long an explanation may take, with or without sessions with next hops.
+func (c *Config) ExplainBudget(connect bool) time.Duration {
+	if connect {
+		return explainBudget + time.Duration(c.Deadlines.Rcpt)
+	}
+	return explainBudget
+}
+
 // Source returns the name of the file that the configuration was read from.
 func (c *Config) Source() string { return c.file }
 
@@ -361,7 +377,7 @@ func parse(file string, data []byte, ruleText string, env func(string) (string, 
 
 // inspect decodes and validates a file. What it returns has the defaults set. It is nil if the file is no YAML.
 func inspect(file string, data []byte, ruleText string, env func(string) (string, bool)) (*Config, Problems) {
-	d := decoder{locations: locations{file: file}, dir: filepath.Dir(file), env: env}
+	d := decoder{locations: locations{file: file, digest: sha256.Sum256(data)}, dir: filepath.Dir(file), env: env}
 	c := defaults()
 	c.Rules = ruleText
 	readable := d.decode(data, c)

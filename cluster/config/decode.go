@@ -259,7 +259,7 @@ func (d *decoder) plain(n *yaml.Node, v reflect.Value, field string) {
 		v.SetInt(int64(i))
 	case reflect.Float64:
 		f, err := strconv.ParseFloat(text, 64)
-		if err != nil || math.IsNaN(f) {
+		if err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
 			d.add(field, fmt.Sprintf("%q is not a number%s", text, shareMeant(text)))
 			return
 		}

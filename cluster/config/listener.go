@@ -73,13 +73,13 @@ func (v *validator) listener(at string, l *Listener) {
 		v.add(at+".tls", fmt.Sprintf("%q: want implicit, or no such key for STARTTLS", l.TLS))
 	}
 	for j, n := range l.ProxyProtocol {
-		if n.Bits() == 0 {
-			v.add(fmt.Sprintf("%s.proxy_protocol[%d]", at, j), "each client that connects could say any address")
+		if isWide(n.Prefix) {
+			v.add(fmt.Sprintf("%s.proxy_protocol[%d]", at, j), anyAddress)
 		}
 	}
 	for j, n := range l.Xclient {
-		if n.Bits() == 0 {
-			v.add(fmt.Sprintf("%s.xclient[%d]", at, j), "each client that connects could say any address")
+		if isWide(n.Prefix) {
+			v.add(fmt.Sprintf("%s.xclient[%d]", at, j), anyAddress)
 		}
 	}
 	switch l.Relay {
@@ -122,7 +122,7 @@ func (v *validator) trusted(at string, l *Listener) {
 			trusted4 += 1 << (32 - as.Bits())
 		}
 		switch {
-		case four && as.Bits() < 8, !four && as.Bits() < 16:
+		case isWide(n.Prefix):
 			v.add(field, "would make an open relay")
 		case (four && as.Bits() < 16 || !four && as.Bits() < 32) && !l.ConfirmWide:
 			v.add(field, fmt.Sprintf("%s is routed globally and wide; say confirm_wide: true if all of it is yours", n))
@@ -131,6 +131,14 @@ func (v *validator) trusted(at string, l *Listener) {
 	if trusted4 > 1<<30 {
 		v.add(at+".networks", "together hold a quarter of the Internet, and would make an open relay")
 	}
+}
+
+const anyAddress = "each client that connects could say any address: name the hosts whose word is taken"
+
+// isWide reports whether a network holds so much of the Internet that it is no one's.
+func isWide(n netip.Prefix) bool {
+	as := translated(n)
+	return !isPrivate(as) && (as.Addr().Is4() && as.Bits() < 8 || !as.Addr().Is4() && as.Bits() < 16)
 }
 
 // nat64 is the IPv6 network that stands for all of IPv4 behind a translator (RFC 6052 section 2.1).

@@ -2,11 +2,10 @@ package config
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -107,6 +106,7 @@ type position struct{ line, column int }
 // locations knows the place of each field of a configuration file: of its value, or of the key of a section.
 type locations struct {
 	file    string
+	digest  [sha256.Size]byte // of the text
 	places  map[string]position
 	written map[string]string // what stands there in place of values that come from the environment
 }
@@ -132,27 +132,32 @@ func (l locations) problemAt(at position, field, message string) Problem {
 	return Problem{File: l.file, Line: at.line, Column: at.column, Field: field, Message: message}
 }
 
-// inFile matches the text of an error that begins with a file and a line.
-var inFile = regexp.MustCompile(`^([^:]+):(\d+): (?s:(.*))$`)
-
-// fileProblem returns a complaint about a file that a field names. An error that begins with file and line is one about
-// that line.
+// fileProblem returns a complaint about a file that a field names.
 func (l locations) fileProblem(field string, err error) Problem {
 	p := l.Problem(field, FileReason(err))
 	p.Cause = err
-	m := inFile.FindStringSubmatch(err.Error())
-	if m == nil {
-		return p
-	}
-	if _, err := os.Stat(m[1]); err == nil { // an address and a port look alike
-		line, _ := strconv.Atoi(m[2])
-		p.File, p.Line, p.Column, p.Message = m[1], line, 1, m[3]
-	}
 	return p
+}
+
+// lineProblems returns the lines of a file that are wrong, which a field names.
+func lineProblems(field string, wrong *mail.LineErrors) (out Problems) {
+	for _, e := range wrong.List {
+		out = append(out, Problem{
+			File: e.File, Line: e.Line, Column: e.Column, Field: field, Message: e.Reason, Cause: e,
+		})
+	}
+	if wrong.More > 0 {
+		out = append(out, Problem{Field: field, Message: wrong.Rest()})
+	}
+	return out
 }
 
 // fileProblems is fileProblem for each of the errors that errors.Join made err of.
 func (l locations) fileProblems(field string, err error) (out Problems) {
+	var lines *mail.LineErrors
+	if errors.As(err, &lines) {
+		return lineProblems(field, lines)
+	}
 	var text []string
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		for _, one := range joined.Unwrap() {
@@ -183,8 +188,8 @@ func FileReason(err error) string {
 }
 
 // WithLine turns an error of a part of the node into Problems. The field of a *mail.FieldError gets its line of the
-// configuration, and prefix in front of its name. Errors of rules keep their own file and line. Any other error is a
-// Problem of field, with the error as its Cause. WithLine returns nil for nil.
+// configuration, and prefix in front of its name. Errors of rules and *mail.LineErrors keep their own file
+// and line. Any other error is a Problem of field, with the error as its Cause. WithLine returns nil for nil.
 func (l locations) WithLine(prefix, field string, err error) error {
 	var re *rules.Errors
 	var located Problems

@@ -336,7 +336,7 @@ func (v *validator) admin(c *Config) {
 		v.add("telemetry.slow", "is zero")
 	}
 	for i, n := range c.Telemetry.Traceparent {
-		if n.Bits() == 0 {
+		if isWide(n.Prefix) {
 			v.add(fmt.Sprintf("telemetry.traceparent[%d]", i), "each client could name any trace")
 		}
 	}

@@ -8,18 +8,19 @@ import (
 
 // A Question asks what would become of a message, which is not sent. A nil part was left out of the question.
 type Question struct {
-	IP   netip.Addr
-	Helo *string
-	From *mail.Path
-	To   *mail.Path
-	On   string // the address of the listener that the client would connect to; "": the first
+	IP   netip.Addr `json:"ip"`
+	Helo *string    `json:"helo"`
+	From *mail.Path `json:"from"`
+	To   *mail.Path `json:"to"`
+	// On is the address of the listener that the client would connect to; "": the first.
+	On string `json:"on"`
 	// User is who has logged in at a listener of users; "" asks a listener of hosts.
-	User string
+	User string `json:"user"`
 	// Connect says that the recipient is offered to the next hop, as far as RCPT.
-	Connect bool
+	Connect bool `json:"connect"`
 	// Message is a whole message, with CRLF at the ends of its lines; nil asks about the envelope alone. It needs Helo,
 	// From and To.
-	Message []byte
+	Message []byte `json:"message"`
 }
 
 // The values of Answer.Verdict.
@@ -32,6 +33,7 @@ const (
 
 // An Answer says what would become of a message and why, as far as this node decides: the destination is not asked.
 type Answer struct {
+	Asked   Asked    `json:"asked"`
 	Verdict string   `json:"verdict"`
 	Reply   string   `json:"reply,omitempty"` // what the client would be answered, unless the message is accepted
 	Reason  string   `json:"reason,omitempty"`
@@ -50,6 +52,12 @@ type Answer struct {
 	Message *Judged  `json:"message,omitempty"`
 	Skipped []string `json:"skipped"` // what was not looked at, and why
 	Notes   []string `json:"notes,omitempty"`
+}
+
+// An Asked says who answered a question.
+type Asked struct {
+	Node string `json:"node,omitempty"` // the running node; "": the configuration, as a node would that starts now
+	Why  string `json:"why,omitempty"`  // why no running node was asked
 }
 
 // A Scored is the score of the client.

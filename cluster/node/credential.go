@@ -1,7 +1,6 @@
 package node
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -9,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/millrace/millrace/cluster/config"
+	"github.com/millrace/millrace/router/mail"
 )
 
 // A login is a user at a next hop.
@@ -22,8 +22,8 @@ type login struct {
 type credentials map[login]string
 
 // readCredentials reads lines "user@host:port password". Blank lines and lines that begin with "#" do not count. It
-// returns nil if file is "". The error joins those of all lines that are wrong, and never repeats the text of a line,
-// which may be a password in the wrong place.
+// returns nil if file is "". The error is *mail.LineErrors, or the one of reading, and never repeats the text of a
+// line, which may be a password in the wrong place.
 func readCredentials(file config.File) (credentials, error) {
 	if file == "" {
 		return nil, nil
@@ -33,8 +33,8 @@ func readCredentials(file config.File) (credentials, error) {
 		return nil, err
 	}
 	c := make(credentials)
-	var wrong []error
-	for i, text := range strings.Split(string(data), "\n") {
+	wrong := mail.LineErrors{File: string(file)}
+	for i, text := range strings.Split(strings.TrimPrefix(string(data), "\ufeff"), "\n") {
 		text = strings.TrimSpace(text)
 		if text == "" || text[0] == '#' {
 			continue
@@ -43,16 +43,15 @@ func readCredentials(file config.File) (credentials, error) {
 		_, twice := c[l]
 		switch {
 		case !ok:
-			wrong = append(wrong, fmt.Errorf("%s:%d: want user@host:port and a password", file, i+1))
+			wrong.Add(i+1, 1, "want user@host:port and a password")
 		case twice:
-			wrong = append(wrong,
-				fmt.Errorf("%s:%d: a second password for %s at %s:%d", file, i+1, l.user, l.host, l.port))
+			wrong.Add(i+1, 1, fmt.Sprintf("a second password for %s at %s:%d", l.user, l.host, l.port))
 		default:
 			c[l] = password
 		}
 	}
-	if len(wrong) > 0 {
-		return nil, errors.Join(wrong...)
+	if err := wrong.Err(); err != nil {
+		return nil, err
 	}
 	return c, nil
 }

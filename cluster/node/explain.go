@@ -7,16 +7,13 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/millrace/millrace/cluster/config"
+	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/ingress"
 	"github.com/millrace/millrace/ingress/client/score"
 	"github.com/millrace/millrace/router/mail"
 )
-
-// explainBudget is how long all look-ups of an Explain may take together.
-const explainBudget = 30 * time.Second
 
 // Explain answers q as a node with this configuration would that starts now: the same server is made and asked in the
 // same dialogue, by the rules that the nodes share, but nothing is remembered, no counter is changed, and no session to
@@ -36,11 +33,7 @@ func Explain(ctx context.Context, c *config.Config, q Question) (*Answer, error)
 		return nil, err
 	}
 	defer p.close()
-	budget := explainBudget
-	if q.Connect {
-		budget += time.Duration(c.Deadlines.Rcpt)
-	}
-	ctx, cancel := context.WithTimeout(ctx, budget)
+	ctx, cancel := context.WithTimeout(ctx, c.ExplainBudget(q.Connect))
 	defer cancel()
 	shown, err := p.takeRules(ctx)
 	if err != nil {
@@ -50,7 +43,15 @@ func Explain(ctx context.Context, c *config.Config, q Question) (*Answer, error)
 		p.scoring.lists.Start()
 		p.scoring.lists.Await(ctx)
 	}
-	l, err := newLookout(p, q.Connect)
+	return p.explain(ctx, q, on, shown, nil)
+}
+
+// explain answers q by rules that are in force. sees is the relay of a running node, which knows its destinations; nil:
+// nothing is known of them.
+func (p *parts) explain(
+	ctx context.Context, q Question, on *config.Listener, shown Rules, sees *egress.Relay,
+) (*Answer, error) {
+	l, err := newLookout(p, q.Connect, sees)
 	if err != nil {
 		return nil, err
 	}

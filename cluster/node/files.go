@@ -83,6 +83,11 @@ func (f *files) readToken() error {
 		return f.cfg.WithLine("", "admin.token_file", err)
 	}
 	f.token = admin.ParseToken(data)
+	if why := secretFault(string(f.token)); why != "" {
+		wrong := mail.LineErrors{File: string(f.cfg.Admin.TokenFile)}
+		wrong.Add(1, 1, why)
+		return f.cfg.WithLine("", "admin.token_file", wrong.Err())
+	}
 	return nil
 }
 

@@ -81,13 +81,13 @@ func (p *parts) serverFor(a around) (*ingress.Server, error) {
 	}
 	if s := p.scoring; s != nil {
 		cfg.Client = client.Config{
-			Score: s.scorer, Limits: s.limits, Greylist: s.greylist, Store: a.store, Look: a.look,
+			Score: s.scorer, Limits: s.limits, Greylist: s.greylist, Store: a.store,
 		}
 	}
 	if l := a.learning; l != nil {
 		cfg.Client.Counts, cfg.Client.Karma = l.rates, l.karma
 	}
-	cfg.Client.Guard = p.guard
+	cfg.Client.Guard, cfg.Client.Look = p.guard, a.look
 	server, err := ingress.New(cfg)
 	return server, p.cfg.WithLine("", "hostname", err)
 }

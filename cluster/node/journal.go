@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"hash"
 	"log/slog"
 	"slices"
 	"strconv"
@@ -22,6 +23,7 @@ type journal struct {
 	out     *logWriter   // where the lines go
 	least   slog.Level   // events below it are not logged
 	hashKey []byte       // nil: addresses are logged in clear
+	mac     hash.Hash    // with hashKey; nil before the first address
 	postfix *postfixForm // nil: JSON
 
 	warned lately[warned] // the warnings of late
@@ -330,9 +332,13 @@ func (j *journal) path(l *line, name string, p mail.Path) {
 
 // hashed returns what stands for the local part of an address where addresses are hashed.
 func (j *journal) hashed(address []byte) string {
-	mac := hmac.New(sha256.New, j.hashKey)
-	mac.Write(address)
-	return hex.EncodeToString(mac.Sum(nil)[:8])
+	if j.mac == nil {
+		j.mac = hmac.New(sha256.New, j.hashKey)
+	}
+	j.mac.Reset()
+	j.mac.Write(address)
+	var sum [sha256.Size]byte
+	return hex.EncodeToString(j.mac.Sum(sum[:0])[:8])
 }
 
 // rule returns a rule as it is logged: its location and, unless addresses are hashed, its pattern, which may be an

@@ -13,6 +13,7 @@ import (
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/ingress/wire"
+	"github.com/millrace/millrace/router/mail"
 )
 
 // listeners are the addresses that accept mail, and what all of them share.
@@ -60,10 +61,10 @@ func (l *listeners) inFlight() (open, committing int) {
 
 // listen binds every address before it serves any, so that a node that cannot have one of them never answered on
 // another.
-func (n *Node) listen() error {
+func (n *Node) listen(tracing *mail.Tracing) error {
 	l := n.listeners
 	for i := range n.cfg.Listen {
-		s, err := wire.NewServer(n.wireConfig(&n.cfg.Listen[i]))
+		s, err := wire.NewServer(n.wireConfig(&n.cfg.Listen[i], tracing))
 		if err != nil {
 			return n.cfg.WithLine("", fmt.Sprintf("listen[%d]", i), err)
 		}
@@ -102,7 +103,7 @@ func (l *listeners) failed(log *logger, addr net.Addr, err error) {
 }
 
 // wireConfig returns what a listener is told. The server has to be made before the first session comes.
-func (n *Node) wireConfig(l *config.Listener) wire.Config {
+func (n *Node) wireConfig(l *config.Listener, tracing *mail.Tracing) wire.Config {
 	cfg, trusted := n.parts.wireConfig(l, n.listeners), config.Prefixes(l.Networks)
 	cfg.NewSession = func(_ context.Context, client *wire.Client) wire.Session {
 		return n.server.NewSession(client, trusted)
@@ -110,6 +111,7 @@ func (n *Node) wireConfig(l *config.Listener) wire.Config {
 	if l.Submission {
 		serveUsers(n, l, &cfg)
 	}
+	cfg.Tracing = tracing
 	cfg.Emit, cfg.Panicked, cfg.Abort = n.events.Emit, n.log.panicked, n.abortNextHops
 	cfg.Handshake = func(took time.Duration, err error) { n.metrics.ObserveHandshake(admin.WithClient, took, err) }
 	return cfg

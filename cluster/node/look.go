@@ -20,7 +20,8 @@ import (
 type lookout struct {
 	*parts
 	*reacher
-	connect bool // recipients are offered to next hops
+	sees    *egress.Relay // knows where names lead
+	connect bool          // recipients are offered to next hops
 
 	mu     sync.Mutex // guards what follows
 	steps  []string   // of the rules
@@ -41,14 +42,17 @@ type sighted struct {
 }
 
 // newLookout returns a lookout over parts whose rules are in force. With connect it goes to next hops as far as RCPT.
-// The caller calls hangUp.
-func newLookout(p *parts, connect bool) (*lookout, error) {
-	l := &lookout{parts: p, connect: connect}
+// sees is the relay that looks for next hops; nil: one of its own. The caller calls hangUp.
+func newLookout(p *parts, connect bool, sees *egress.Relay) (*lookout, error) {
+	l := &lookout{parts: p, connect: connect, sees: sees}
 	cfg := p.egress
 	cfg.Emit = l.note
 	var err error
 	if l.reacher, err = newReacher(cfg); err != nil {
 		return nil, p.cfg.WithLine("egress.", "egress", err)
+	}
+	if l.sees == nil {
+		l.sees = l.relay
 	}
 	return l, nil
 }
@@ -130,7 +134,7 @@ func (l *lookout) Rewrite(q mail.Query, opens mail.Opens) (reverse mail.Path, re
 func (l *lookout) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, error) {
 	at := sighted{hop: d.NextHop}
 	var sight egress.Sight
-	sight, at.err = l.relay.Look(ctx, d)
+	sight, at.err = l.sees.Look(ctx, d)
 	d.Settle(ctx)
 	at.way = wayOf(sight, &d)
 	l.mu.Lock()
@@ -202,7 +206,7 @@ func (l *lookout) wayTo(ctx context.Context, r *mail.Route) Way {
 		reverse = l.ways[i].way.Reverse // all of a list have one
 	}
 	d := mail.Delivery{NextHop: r.NextHop, Reverse: r.Reverse}
-	sight, err := l.relay.Look(ctx, d)
+	sight, err := l.sees.Look(ctx, d)
 	w := wayOf(sight, &d)
 	if r.Rewrite {
 		w.Reverse = reverse

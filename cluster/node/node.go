@@ -168,7 +168,7 @@ func (n *Node) start() error {
 	if n.parts.scoring != nil {
 		n.parts.scoring.awaitLists()
 	}
-	if err := n.listen(); err != nil {
+	if err := n.listen(tracing); err != nil {
 		return err
 	}
 	n.listeners.up.Store(true)
@@ -269,7 +269,9 @@ func (n *Node) startAdmin() error {
 	s, err := admin.Listen(admin.Config{
 		Addr: n.cfg.Admin.Addr, Health: n.cfg.Admin.Health, Token: n.parts.files.token, Metrics: n.metrics,
 		Ready: shown{n}.checks(), Cluster: shown{n}.clusterStatus, Drain: n.drain.make,
-		Check: n.checker().answerAPI,
+		Check:   n.checker().answerAPI,
+		Explain: newOracle(n).answer, ExplainWithin: n.cfg.ExplainBudget(true),
+		MaxQuestion: int64(n.cfg.Limits.MessageSize)*3/2 + 64<<10, // base 64
 	})
 	if err != nil {
 		return n.cfg.WithLine("admin.", "admin.addr", err)

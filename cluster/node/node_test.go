@@ -112,10 +112,17 @@ func (b *bench) rules(t *testing.T, text string) {
 type talk struct {
 	t *testing.T
 	*textproto.Conn
-	raw net.Conn
+	raw      net.Conn
+	greeting string
 }
 
 func (b *bench) dial(t *testing.T) *talk {
+	t.Helper()
+	return b.dialFor(t, 220)
+}
+
+// dialFor is dial where another greeting is expected.
+func (b *bench) dialFor(t *testing.T, code int) *talk {
 	t.Helper()
 	raw, err := net.Dial("tcp", b.Addrs()[0].String())
 	if err != nil {
@@ -126,7 +133,28 @@ func (b *bench) dial(t *testing.T) *talk {
 	}
 	c := &talk{t: t, Conn: textproto.NewConn(raw), raw: raw}
 	t.Cleanup(func() { raw.Close() })
-	c.expect(220)
+	c.greeting = c.expect(code)
+	return c
+}
+
+// dialTLS is dial under TLS, from the first octet or by STARTTLS.
+func (b *bench) dialTLS(t *testing.T, implicit bool) *talk {
+	t.Helper()
+	client := &tls.Config{InsecureSkipVerify: true}
+	if !implicit {
+		c := b.dial(t)
+		c.say("EHLO x.example", 250)
+		c.say("STARTTLS", 220)
+		c.Conn = textproto.NewConn(tls.Client(c.raw, client))
+		return c
+	}
+	raw, err := tls.Dial("tcp", b.Addrs()[0].String(), client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { raw.Close() })
+	c := &talk{t: t, Conn: textproto.NewConn(raw), raw: raw}
+	c.greeting = c.expect(220)
 	return c
 }
 

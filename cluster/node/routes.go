@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/millrace/millrace/cluster/config"
@@ -112,6 +113,38 @@ func (r *ruleSet) version() uint64 {
 		return 0
 	}
 	return r.shared.Version()
+}
+
+// inForce returns the rules that the node runs.
+func (r *ruleSet) inForce() Rules {
+	out := Rules{
+		Origin: routes.FromFiles, Digest: r.router.Digest(), Rules: r.router.Len(), Domains: r.router.Domains(),
+	}
+	if r.shared == nil {
+		return out
+	}
+	out.Version, out.Origin = r.shared.Version(), routes.FromRedis
+	if ready, why := r.shared.Ready(); why != "" {
+		if out.Trouble = why; !ready {
+			out.Origin = ""
+		}
+	}
+	return out
+}
+
+// staleWait bounds the look at files that are perhaps being written.
+const staleWait = 3 * time.Second
+
+// isStale reports whether rules files have another text than the node runs. Shared rules have no files, nor have files
+// that cannot be read a text.
+func (r *ruleSet) isStale(ctx context.Context) bool {
+	if r.shared != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, staleWait)
+	defer cancel()
+	files, err := r.router.Read(ctx)
+	return err == nil && !maps.Equal(maps.Collect(files), maps.Collect(r.router.Files()))
 }
 
 // ready reports to /readyz whether the node has rules, and how many.

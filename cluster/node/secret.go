@@ -10,8 +10,11 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/millrace/millrace/cluster/config"
+	"github.com/millrace/millrace/router/mail"
 	"github.com/millrace/millrace/router/srs"
 )
 
@@ -39,14 +42,16 @@ func srsKeys(c *config.Config) ([][]byte, error) {
 		return nil, c.WithLine("", "srs.key_file", err)
 	}
 	keys, err := srs.ParseKeys(bytes.NewReader(data))
-	var wrong *srs.KeyError
+	return keys, c.WithLine("", "srs.key_file", inFile(c.SRS.KeyFile, err))
+}
+
+// inFile names the file that *mail.LineErrors are about, and returns any other error as it is.
+func inFile(file config.File, err error) error {
+	var wrong *mail.LineErrors
 	if errors.As(err, &wrong) {
-		return nil, config.Problems{{
-			File: string(c.SRS.KeyFile), Line: max(wrong.Line, 1), Column: 1, Field: "srs.key_file",
-			Message: wrong.Reason,
-		}}
+		return wrong.In(string(file))
 	}
-	return keys, err
+	return err
 }
 
 // minSecret is the least length of a secret in octets.
@@ -56,27 +61,50 @@ const minSecret = 16
 type secret [][]byte
 
 // readSecret reads a file with one key a line, the current one first. Keys after the second are ignored, as are blank
-// lines and lines that begin with "#". The error names the line.
+// lines and lines that begin with "#". The error is *mail.LineErrors, or the one of reading.
 func readSecret(file config.File) (secret, error) {
 	data, err := os.ReadFile(string(file))
 	if err != nil {
 		return nil, err
 	}
 	var s secret
+	wrong := mail.LineErrors{File: string(file)}
 	for i, line := range strings.Split(string(data), "\n") {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
 			continue
 		}
+		if why := secretFault(line); why != "" {
+			wrong.Add(i+1, 1, why)
+			break
+		}
 		if len(line) < minSecret {
-			return nil, fmt.Errorf("%s:%d: a key of at least %d octets is needed", file, i+1, minSecret)
+			wrong.Add(i+1, 1, fmt.Sprintf("a key of at least %d octets is needed", minSecret))
+			continue
 		}
 		s = append(s, []byte(line))
 	}
-	if len(s) == 0 {
-		return nil, fmt.Errorf("%s:1: holds no key", file)
+	if len(s) == 0 && len(wrong.List) == 0 {
+		wrong.Add(1, 1, "holds no key")
+	}
+	if err := wrong.Err(); err != nil {
+		return nil, err
 	}
 	return s[:min(len(s), 2)], nil
+}
+
+// secretFault returns why a line is no secret but one of a file of another kind, which everybody may know; "" if it may
+// be one.
+func secretFault(line string) string {
+	switch {
+	case strings.HasPrefix(line, "\ufeff"):
+		return "a byte order mark stands in front of it: save the file without it"
+	case strings.HasPrefix(line, "-----BEGIN "):
+		return "this is a file in PEM: a line of random characters is needed, as millrace key new and token new make it"
+	case strings.ContainsFunc(line, unicode.IsControl), !utf8.ValidString(line):
+		return "this is no text: a line of random characters is needed, as millrace key new and token new make it"
+	}
+	return ""
 }
 
 // loadSecret reads the secret that the configuration names, or makes one that lasts as long as the process.

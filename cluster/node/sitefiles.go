@@ -18,29 +18,38 @@ type siteFiles struct {
 }
 
 // readSiteFiles reads egress.sites_file and egress.reactions_file, if the configuration names them. The error is
-// Problems.
+// Problems, those of both.
 func readSiteFiles(c *config.Config) (*siteFiles, error) {
 	f := &siteFiles{providers: mx.ShippedProviders(), reactions: feedback.Shipped()}
+	var wrong config.Problems
+	providers := f.providers // nil if nothing is known of them
 	if file := string(c.Egress.SitesFile); file != "" {
 		text, err := os.ReadFile(file)
 		if err == nil {
-			f.providers, err = f.providers.Over(file, string(text))
+			providers, err = f.providers.Over(file, string(text))
 		}
 		if err != nil {
-			return nil, c.WithLine("", "egress.sites_file", err)
+			providers, wrong = nil, wrong.Join(c.WithLine("", "egress.sites_file", err))
+		} else {
+			f.providers = providers
 		}
 	}
 	if file := string(c.Egress.ReactionsFile); file != "" {
-		own, err := readReactions(file, f.providers)
+		own, err := readReactions(file, providers)
 		if err != nil {
-			return nil, c.WithLine("", "egress.reactions_file", err)
+			wrong = wrong.Join(c.WithLine("", "egress.reactions_file", err))
+		} else {
+			f.reactions = own.Before(f.reactions)
 		}
-		f.reactions = own.Before(f.reactions)
+	}
+	if len(wrong) > 0 {
+		return nil, wrong
 	}
 	return f, nil
 }
 
-// readReactions reads the administrator's reactions. Each Site in it has to be a name that a Site can have.
+// readReactions reads the administrator's reactions. Each Site in it has to be a name that a Site can have, which is
+// not looked at without providers.
 func readReactions(file string, providers *mx.Providers) (*feedback.Table, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -50,16 +59,16 @@ func readReactions(file string, providers *mx.Providers) (*feedback.Table, error
 	if err != nil {
 		return nil, err
 	}
-	for site, location := range own.Sites {
+	if providers == nil {
+		return own, nil
+	}
+	return own, own.CheckSites(file, func(site mail.Site) error {
 		called, err := providers.Name(string(site))
 		if err == nil && called != site {
 			err = fmt.Errorf("the name of Site %s is %s", site, called)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", location, err)
-		}
-	}
-	return own, nil
+		return err
+	})
 }
 
 // spread returns how many nodes own a Site.

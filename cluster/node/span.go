@@ -8,8 +8,6 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/sdk/instrumentation"
-	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
@@ -60,11 +58,15 @@ const (
 const (
 	spanTransaction = "smtp.transaction"
 	spanHandover    = "smtp.handover"
+	spanRefusal     = "smtp.refusal"
 	spanRelay       = "smtp.relay"
 	spanHandshake   = "tls.handshake" // that of mail.StepTLS
 	eventRefused    = "smtp.refused"
 	eventSignal     = "smtp.signal"
 )
+
+// rootSpans are the names of the spans of traces.
+var rootSpans = [...]string{spanTransaction, spanHandover, spanRefusal}
 
 // stepSpans are the names of the spans of steps.
 var stepSpans = func() (names [mail.StepKinds]string) {
@@ -75,44 +77,6 @@ var stepSpans = func() (names [mail.StepKinds]string) {
 	return names
 }()
 
-// A span is one span of a transaction that has ended. Only what exporters ask for is answered.
-type span struct {
-	sdktrace.ReadOnlySpan // nil
-
-	scope        *scope
-	name         string
-	id, parent   trace.SpanContext
-	kind         trace.SpanKind
-	began, ended time.Time
-	attributes   []attribute.KeyValue
-	events       []sdktrace.Event
-	dropped      int // events
-	status       sdktrace.Status
-}
-
-// A scope is what all spans of a node have in common.
-type scope struct {
-	resource *resource.Resource
-	library  instrumentation.Scope
-}
-
-func (s *span) Name() string                                { return s.name }
-func (s *span) SpanContext() trace.SpanContext              { return s.id }
-func (s *span) Parent() trace.SpanContext                   { return s.parent }
-func (s *span) SpanKind() trace.SpanKind                    { return s.kind }
-func (s *span) StartTime() time.Time                        { return s.began }
-func (s *span) EndTime() time.Time                          { return s.ended }
-func (s *span) Attributes() []attribute.KeyValue            { return s.attributes }
-func (s *span) Events() []sdktrace.Event                    { return s.events }
-func (s *span) Links() []sdktrace.Link                      { return nil }
-func (s *span) Status() sdktrace.Status                     { return s.status }
-func (s *span) Resource() *resource.Resource                { return s.scope.resource }
-func (s *span) InstrumentationScope() instrumentation.Scope { return s.scope.library }
-func (s *span) DroppedAttributes() int                      { return 0 }
-func (s *span) DroppedEvents() int                          { return s.dropped }
-func (s *span) DroppedLinks() int                           { return 0 }
-func (s *span) ChildSpanCount() int                         { return 0 }
-
 // A spanMaker turns traces into spans. It is used by one goroutine.
 type spanMaker struct {
 	scope    scope
@@ -120,16 +84,15 @@ type spanMaker struct {
 	hash     bool    // addresses are hashed; else they are left out
 	words    journal // takes addresses out of texts
 
-	spans []span
-	attrs []attribute.KeyValue // the room for those of all spans
-	from  int                  // where those of the span under way begin
+	spans []span               // of the trace under way; their room is taken beforehand, so that they do not move
+	attrs []attribute.KeyValue // of the span under way
+	room  spanRoom
+	memos memos
 }
 
-// make appends the spans of a trace to out, the root first.
+// make appends the spans of a trace to out, the root first. They stand until forget.
 func (m *spanMaker) make(out []sdktrace.ReadOnlySpan, t *mail.Trace) []sdktrace.ReadOnlySpan {
-	n := t.Spans()
-	m.spans = make([]span, 0, n)
-	m.attrs, m.from = make([]attribute.KeyValue, 0, 16+6*n), 0
+	m.spans, m.attrs = m.room.spans.take(t.Spans())[:0], m.attrs[:0]
 	root := m.root(t)
 	m.steps(root, t, &t.Steps)
 	for _, leg := range t.Legs {
@@ -138,23 +101,24 @@ func (m *spanMaker) make(out []sdktrace.ReadOnlySpan, t *mail.Trace) []sdktrace.
 	for i := range m.spans {
 		out = append(out, &m.spans[i])
 	}
-	m.spans, m.attrs = nil, nil
+	m.spans = nil
 	return out
 }
 
+// forget takes the memory of all spans back that were made.
+func (m *spanMaker) forget() { m.room.reset() }
+
 // begin begins a span below the one with the index above, -1 for the root.
 func (m *spanMaker) begin(name string, id mail.SpanID, above int, t *mail.Trace) *span {
-	context := trace.SpanContextConfig{
-		TraceID: trace.TraceID(t.ID), SpanID: trace.SpanID(id), TraceFlags: trace.FlagsSampled,
-	}
-	m.spans = append(m.spans, span{
-		scope: &m.scope, name: name, id: trace.NewSpanContext(context), kind: trace.SpanKindInternal,
-	})
+	m.spans = m.spans[:len(m.spans)+1]
 	s := &m.spans[len(m.spans)-1]
+	s.scope, s.name, s.kind = &m.scope, name, trace.SpanKindInternal
+	s.id = trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: trace.TraceID(t.ID), SpanID: trace.SpanID(id), TraceFlags: trace.FlagsSampled,
+	})
 	if above >= 0 {
 		s.parent = m.spans[above].id
 	}
-	m.from = len(m.attrs)
 	return s
 }
 
@@ -163,8 +127,9 @@ func (m *spanMaker) end(s *span) { s.attributes = m.cut() }
 
 // cut returns the attributes since the last call.
 func (m *spanMaker) cut() []attribute.KeyValue {
-	all := m.attrs[m.from:len(m.attrs):len(m.attrs)]
-	m.from = len(m.attrs)
+	all := m.room.attributes.take(len(m.attrs))
+	copy(all, m.attrs)
+	m.attrs = m.attrs[:0]
 	return all
 }
 
@@ -179,9 +144,21 @@ func (m *spanMaker) text(key attribute.Key, s string) {
 
 // outside adds a text that came from outside: printable, cut, and without addresses.
 func (m *spanMaker) outside(key attribute.Key, s string) {
-	if s != "" {
-		m.add(key.String(cut(m.words.mask(strings.ReplaceAll(s, "\n", " ")), shortText)))
+	switch {
+	case s == "":
+	case len(s) <= shortText && !strings.ContainsFunc(s, isDoubtful):
+		m.add(key.String(s))
+	default:
+		m.add(key.String(m.memos.texts.of(s, m.clean)))
 	}
+}
+
+// isDoubtful reports whether a text with a character in it needs a closer look before it stands in a span.
+func isDoubtful(r rune) bool { return r < ' ' || r >= 0x7f || r == '@' || r == '"' }
+
+// clean returns a text from outside as spans have it.
+func (m *spanMaker) clean(s string) string {
+	return cut(m.words.mask(strings.ReplaceAll(s, "\n", " ")), shortText)
 }
 
 // reply adds a reply, if there is one.
@@ -191,16 +168,9 @@ func (m *spanMaker) reply(r *mail.Reply) {
 	}
 	m.add(attrReplyCode.Int(r.Code))
 	if r.Enhanced != (mail.EnhancedCode{}) {
-		m.add(attrReplyStatus.String(enhanced(r)))
+		m.add(attrReplyStatus.String(m.memos.codes.of(status{r.Class(), r.Enhanced}, status.String)))
 	}
 	m.outside(attrReplyText, r.Text)
-}
-
-// enhanced returns the enhanced code of a reply.
-func enhanced(r *mail.Reply) string {
-	b := append(make([]byte, 0, 12), byte('0'+r.Class()), '.')
-	b = append(strconv.AppendUint(b, uint64(r.Enhanced.Subject), 10), '.')
-	return string(strconv.AppendUint(b, uint64(r.Enhanced.Detail), 10))
 }
 
 // path returns an address as spans have it: a keyed hash of it at its domain.
@@ -208,15 +178,21 @@ func (m *spanMaker) path(p mail.Path) string {
 	if p.IsNull() {
 		return "<>"
 	}
+	return m.memos.paths.of(p, m.hashed)
+}
+
+func (m *spanMaker) hashed(p mail.Path) string {
 	return m.words.hashed(p.AppendTo(nil)) + "@" + cut(printable(p.Domain), shortText)
 }
+
+func (m *spanMaker) user(name string) string { return m.words.hashed([]byte(name)) }
 
 // peer adds an address that is spoken with.
 func (m *spanMaker) peer(a netip.AddrPort) {
 	if !a.IsValid() {
 		return
 	}
-	m.add(semconv.NetworkPeerAddressKey.String(a.Addr().Unmap().String()))
+	m.add(semconv.NetworkPeerAddressKey.String(m.memos.addresses.of(a.Addr(), addressText)))
 	m.add(semconv.NetworkPeerPortKey.Int(int(a.Port())))
 	if a.Addr().Unmap().Is4() {
 		m.add(semconv.NetworkTypeIPv4)
@@ -237,7 +213,7 @@ func (m *spanMaker) tls(version string) {
 // fail says that a span failed, by a short fixed word.
 func (m *spanMaker) fail(s *span, reason string) {
 	s.status = sdktrace.Status{Code: codes.Error, Description: reason}
-	m.add(semconv.ErrorTypeKey.String(errorType(reason)))
+	m.add(semconv.ErrorTypeKey.String(m.memos.reasons.of(reason, errorType)))
 }
 
 // errorType returns a reason as error.type has it.
@@ -250,11 +226,7 @@ func errorType(reason string) string {
 
 // root makes the span of the transaction itself, and returns its index.
 func (m *spanMaker) root(t *mail.Trace) int {
-	name := spanTransaction
-	if t.Over {
-		name = spanHandover
-	}
-	s := m.begin(name, t.Steps.Parent.Span, -1, t)
+	s := m.begin(rootSpans[t.Of], t.Steps.Parent.Span, -1, t)
 	s.kind, s.began, s.ended = trace.SpanKindServer, t.Began, t.Ended
 	if t.Parent != (mail.Parent{}) {
 		flags := trace.TraceFlags(0).WithSampled(t.Parent.Sampled)
@@ -265,7 +237,7 @@ func (m *spanMaker) root(t *mail.Trace) int {
 	m.add(semconv.NetworkProtocolNameKey.String("smtp"))
 	m.add(semconv.NetworkTransportTCP)
 	if a := t.Client.Addr(); a.IsValid() {
-		m.add(semconv.ClientAddressKey.String(a.Unmap().String()))
+		m.add(semconv.ClientAddressKey.String(m.memos.addresses.of(a, addressText)))
 		if t.Client.Port() != 0 {
 			m.add(semconv.ClientPortKey.Int(int(t.Client.Port())))
 		}
@@ -273,14 +245,14 @@ func (m *spanMaker) root(t *mail.Trace) int {
 	m.add(semconv.ServerAddressKey.String(m.hostname))
 	if t.Local.IsValid() {
 		m.add(semconv.ServerPortKey.Int(int(t.Local.Port())))
-		m.add(semconv.NetworkLocalAddressKey.String(t.Local.Addr().Unmap().String()))
+		m.add(semconv.NetworkLocalAddressKey.String(m.memos.addresses.of(t.Local.Addr(), addressText)))
 	}
 	m.envelope(t)
 	m.outcome(s, t)
 	m.end(s)
 	for i := range t.Steps.List {
 		if step := &t.Steps.List[i]; step.Kind == mail.StepRefused {
-			s.events = append(s.events, m.refused(step))
+			s.events = append(s.events, m.refused(t.Steps.Start.Add(step.Began), t.Steps.Note(i)))
 		}
 	}
 	s.dropped = t.Steps.Dropped
@@ -296,9 +268,9 @@ func (m *spanMaker) envelope(t *mail.Trace) {
 	m.tls(e.TLS)
 	m.outside(attrHelo, e.Helo)
 	if m.hash && e.User != "" {
-		m.add(attrUser.String(m.words.hashed([]byte(e.User))))
+		m.add(attrUser.String(m.memos.users.of(e.User, m.user)))
 	}
-	if m.hash && e.Kind.IsOutcome() {
+	if m.hash && e.Kind.IsOutcome() && t.Of != mail.OfRefusal {
 		m.add(attrFrom.String(m.path(e.Reverse)))
 	}
 	var paths, rules []string
@@ -308,8 +280,8 @@ func (m *spanMaker) envelope(t *mail.Trace) {
 			paths = append(paths, m.path(to.Forward))
 		}
 		if to.Rule.File != "" {
-			if at := to.Rule.File + ":" + strconv.Itoa(to.Rule.Line); len(rules) == 0 || rules[len(rules)-1] != at {
-				rules = append(rules, at) // not the pattern, which may be an address
+			if at := m.memos.rules.of(to.Rule, ruleText); len(rules) == 0 || rules[len(rules)-1] != at {
+				rules = append(rules, at)
 			}
 		}
 	}
@@ -332,6 +304,9 @@ func (m *spanMaker) envelope(t *mail.Trace) {
 func (m *spanMaker) outcome(s *span, t *mail.Trace) {
 	e := &t.Event
 	if !e.Kind.IsOutcome() {
+		if t.Of == mail.OfRefusal { // without a reply
+			m.fail(s, e.Reason)
+		}
 		return
 	}
 	m.add(attrOutcome.String(e.Kind.String()))
@@ -362,12 +337,12 @@ func (m *spanMaker) outcome(s *span, t *mail.Trace) {
 }
 
 // refused returns the event of a command that was refused.
-func (m *spanMaker) refused(step *mail.Step) sdktrace.Event {
-	m.text(attrCommand, step.Text)
-	r := mail.ReplyFor(step.Err)
+func (m *spanMaker) refused(at time.Time, n mail.Note) sdktrace.Event {
+	m.text(attrCommand, n.Text)
+	r := mail.ReplyFor(n.Err)
 	m.reply(&r)
-	m.add(semconv.ErrorTypeKey.String(errorType(mail.ReasonOf(step.Err))))
-	return sdktrace.Event{Name: eventRefused, Time: step.Began, Attributes: m.cut()}
+	m.add(semconv.ErrorTypeKey.String(m.memos.reasons.of(mail.ReasonOf(n.Err), errorType)))
+	return sdktrace.Event{Name: eventRefused, Time: at, Attributes: m.cut()}
 }
 
 // leg makes the span of the way to a next hop, and those of its steps.
@@ -376,21 +351,20 @@ func (m *spanMaker) leg(root int, t *mail.Trace, leg *mail.Leg) {
 		return
 	}
 	at := root
-	if !t.Over { // there the root is the span of the way
+	if t.Of != mail.OfHandover { // there the root is the span of the way
 		s := m.begin(spanRelay, leg.Steps.Parent.Span, root, t)
 		at = len(m.spans) - 1
 		s.kind, s.began, s.ended = trace.SpanKindClient, t.Began, t.Ended
-		if steps := leg.Steps.List; len(steps) > 0 {
-			s.began = steps[0].Began
-			if last := &steps[len(steps)-1]; leg.Node == "" && !last.Open {
-				s.ended = last.Began.Add(last.Took)
-			}
+		steps, start := leg.Steps.List, leg.Steps.Start
+		s.began = start.Add(steps[0].Began)
+		if last := &steps[len(steps)-1]; leg.Node == "" && !last.Open {
+			s.ended = start.Add(last.Began + last.Took)
 		}
 		m.way(s, leg)
 		m.end(s)
 	} else {
 		s := &m.spans[root]
-		m.attrs, m.from = append(m.attrs, s.attributes...), len(m.attrs)
+		m.attrs = append(m.attrs, s.attributes...)
 		m.way(s, leg)
 		m.end(s)
 	}
@@ -400,7 +374,7 @@ func (m *spanMaker) leg(root int, t *mail.Trace, leg *mail.Leg) {
 // way adds what is known of the way to a next hop. The status of its span is that of the last step that failed, unless
 // the next hop took the message.
 func (m *spanMaker) way(s *span, leg *mail.Leg) {
-	m.outside(attrNextHop, leg.NextHop.String())
+	m.outside(attrNextHop, m.memos.nextHops.of(leg.NextHop, mail.NextHop.String))
 	m.outside(attrSite, string(leg.Site))
 	m.text(attrNode, leg.Node)
 	if took := &leg.Session; took.Host != "" {
@@ -409,7 +383,7 @@ func (m *spanMaker) way(s *span, leg *mail.Leg) {
 		}
 		m.peer(took.Addr)
 		if took.Source.IsValid() {
-			m.add(semconv.NetworkLocalAddressKey.String(took.Source.String()))
+			m.add(semconv.NetworkLocalAddressKey.String(m.memos.addresses.of(took.Source, addressText)))
 		}
 		if m.tls(took.TLS); took.TLS != "" {
 			m.text(semconv.TLSCipherKey, took.Cipher)
@@ -437,7 +411,7 @@ func (m *spanMaker) way(s *span, leg *mail.Leg) {
 func lastError(steps *mail.Steps) error {
 	for i := len(steps.List) - 1; i >= 0; i-- {
 		if steps.List[i].Above < 0 {
-			return steps.List[i].Err
+			return steps.Note(i).Err
 		}
 	}
 	return nil
@@ -458,11 +432,11 @@ func (m *spanMaker) steps(above int, t *mail.Trace, steps *mail.Steps) {
 		}
 		s := m.begin(stepSpans[step.Kind], mail.NewSpanID(), under, t)
 		at[i] = len(m.spans) - 1
-		s.began, s.ended = step.Began, step.Began.Add(step.Took)
-		if step.Open {
+		s.began = steps.Start.Add(step.Began)
+		if s.ended = s.began.Add(step.Took); step.Open {
 			s.ended = t.Ended
 		}
-		m.step(s, t, step)
+		m.step(s, t, step.Kind, steps.Note(i))
 	}
 }
 
@@ -470,9 +444,9 @@ func (m *spanMaker) steps(above int, t *mail.Trace, steps *mail.Steps) {
 const maxStepSpans = 64
 
 // step adds what is known of a step, and sets the status of its span.
-func (m *spanMaker) step(s *span, t *mail.Trace, step *mail.Step) {
+func (m *spanMaker) step(s *span, t *mail.Trace, kind mail.StepKind, n mail.Note) {
 	e := &t.Event
-	switch step.Kind {
+	switch kind {
 	case mail.StepScore:
 		m.add(attrScore.Float64(e.Score))
 	case mail.StepAuth:
@@ -482,22 +456,25 @@ func (m *spanMaker) step(s *span, t *mail.Trace, step *mail.Step) {
 			m.text(attrPolicy, e.Auth.Policy)
 		}
 	case mail.StepDial, mail.StepTried:
-		m.outside(semconv.ServerAddressKey, step.Host)
-		m.peer(step.Addr)
+		m.outside(semconv.ServerAddressKey, n.Host)
+		m.peer(n.Addr)
 	case mail.StepRcpt, mail.StepDot, mail.StepReplay, mail.StepSend:
 		s.kind = trace.SpanKindClient
 	}
 	switch {
-	case step.Kind == mail.StepTried:
-		m.outside(attrCause, step.Text)
-		m.fail(s, triedAs(step.Text))
-	case step.Err != nil:
-		r := mail.ReplyFor(step.Err)
+	case kind == mail.StepTried:
+		m.outside(attrCause, n.Text)
+		m.fail(s, triedAs(n.Text))
+	case kind == mail.StepTLS && n.Err != nil: // nothing was said
+		m.outside(attrCause, n.Err.Error())
+		m.fail(s, "tls")
+	case n.Err != nil:
+		r := mail.ReplyFor(n.Err)
 		m.reply(&r)
-		m.fail(s, mail.ReasonOf(step.Err))
+		m.fail(s, mail.ReasonOf(n.Err))
 	}
 	m.end(s)
-	if step.Kind == mail.StepScore {
+	if kind == mail.StepScore {
 		m.signals(s, e.Signals)
 	}
 }

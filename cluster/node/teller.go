@@ -30,7 +30,7 @@ func readReceiverSecrets(c *config.Config) ([][]hook.Secret, error) {
 		data, err := os.ReadFile(string(r.SecretFile))
 		if err == nil {
 			if secrets, err = hook.ParseSecrets(string(data)); err != nil {
-				err = fmt.Errorf("%s:%w", r.SecretFile, err)
+				err = inFile(r.SecretFile, err)
 			}
 		}
 		wrong = wrong.Join(c.WithLine("", fmt.Sprintf("events.receivers[%d].secret_file", i), err))

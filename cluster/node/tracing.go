@@ -201,9 +201,11 @@ func (t *tracer) gather(tr *mail.Trace) (batch []sdktrace.ReadOnlySpan) {
 	}
 }
 
-// export sends a batch to the collector, and counts what it does not take.
+// export sends a batch to the collector, and counts what it does not take. An exporter keeps no span behind the call:
+// the memory of a batch is that of the next one.
 func (t *tracer) export(batch []sdktrace.ReadOnlySpan) {
 	err := t.exporter.ExportSpans(t.halted, batch)
+	t.spans.forget()
 	if err != nil {
 		t.dropped.Add(uint64(len(batch)))
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"net/textproto"
 	"os"
 	"regexp"
 	"slices"
@@ -34,7 +36,14 @@ type keeper struct {
 func (k *keeper) ExportSpans(_ context.Context, spans []sdktrace.ReadOnlySpan) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.all = append(k.all, spans...)
+	for _, one := range spans { // whose memory is used again behind the call
+		s := *one.(*span)
+		s.attributes, s.events = slices.Clone(s.attributes), slices.Clone(s.events)
+		for i := range s.events {
+			s.events[i].Attributes = slices.Clone(s.events[i].Attributes)
+		}
+		k.all = append(k.all, &s)
+	}
 	return nil
 }
 
@@ -237,12 +246,144 @@ func TestTracing_Traceparent(t *testing.T) {
 	}
 }
 
+// TestTracing_Refusals: a refusal outside of a transaction has a trace whose id is that of the reply and of the event,
+// and one of the engine's own inside of a transaction stands in the trace of that.
+func TestTracing_Refusals(t *testing.T) {
+	const trusted = "listen: [{addr: \"127.0.0.1:0\"}]\n"
+	for _, tt := range []struct {
+		name, extra string
+		greeting    int
+		says        []string // the last one is refused
+		code        int
+		names       []string
+	}{
+		{"at the greeting", "score: {reject_at: connect, block: [127.0.0.1]}\n", 554, nil, 554,
+			[]string{"smtp.refusal!", "smtp.refusal/smtp.score"}},
+		{"EHLO", trusted, 220, []string{"EHLO"}, 501, []string{"smtp.refusal!"}},
+		{"an unknown command", trusted, 220, []string{"EHLO x.example", "FOO"}, 500, []string{"smtp.refusal!"}},
+		{"a malformed reverse-path", trusted, 220, []string{"EHLO x.example", "MAIL FROM:<a@@x>"}, 501,
+			[]string{"smtp.refusal!"}},
+		{"too many connections", "limits: {connections_per_client: 1}\n", 220, nil, 421, []string{"smtp.refusal!"}},
+		{"DATA without a recipient", trusted, 220, []string{"EHLO x.example", "MAIL FROM:<a@x.example>", "DATA"}, 503,
+			[]string{"smtp.transaction", "smtp.transaction/smtp.connect"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			k := new(keeper)
+			b := startNode(t, "telemetry: {sample: 0}\n"+tt.extra, k)
+			c := b.dialFor(t, tt.greeting)
+			var reply string
+			switch {
+			case tt.greeting != 220:
+				reply = c.greeting
+			case tt.says == nil:
+				reply = b.dialFor(t, tt.code).greeting
+			}
+			for i, line := range tt.says {
+				code := 250
+				if i == len(tt.says)-1 {
+					code = tt.code
+				}
+				reply = c.say(line, code)
+			}
+			c.raw.Close()
+			e := <-b.seen
+			if err := b.Shutdown(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if !strings.HasSuffix(reply, " id="+e.Trace.String()) {
+				t.Errorf("reply %q, event %s", reply, e.Trace)
+			}
+			if len(k.all) == 0 {
+				t.Fatal("no trace")
+			}
+			if names := k.tree(t); !slices.Equal(names, tt.names) {
+				t.Errorf("got %q", names)
+			}
+			root := k.all[0]
+			if id := root.SpanContext().TraceID().String(); id != e.Trace.String() {
+				t.Errorf("trace %s, event %s", id, e.Trace)
+			}
+			code := k.attribute(root.Name(), attrReplyCode)
+			for _, event := range root.Events() {
+				for _, kv := range event.Attributes {
+					if kv.Key == attrReplyCode {
+						code = kv.Value.String()
+					}
+				}
+			}
+			if code != fmt.Sprint(tt.code) {
+				t.Errorf("code %s", code)
+			}
+		})
+	}
+}
+
+// TestTracing_ClientTLS: the handshake of a client is a span of its first transaction behind it, and one that fails has
+// a trace of its own.
+func TestTracing_ClientTLS(t *testing.T) {
+	for _, implicit := range []bool{false, true} {
+		t.Run(fmt.Sprintf("implicit=%v", implicit), func(t *testing.T) {
+			k := new(keeper)
+			listen := "listen: [{addr: \"127.0.0.1:0\"}]\n"
+			if implicit {
+				listen = "listen: [{addr: \"127.0.0.1:0\", tls: implicit}]\n"
+			}
+			b := startNode(t, "telemetry: {sample: 0}\n"+listen, k)
+			c := b.dialTLS(t, implicit)
+			for range 2 {
+				c.say("EHLO x.example", 250)
+				c.say("MAIL FROM:<a@x.example>", 250)
+				c.say("RCPT TO:<a@elsewhere.example>", 550)
+				c.say("RSET", 250)
+			}
+			c.say("QUIT", 221)
+			raw, err := net.Dial("tcp", b.Addrs()[0].String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer raw.Close()
+			plain := textproto.NewConn(raw)
+			if !implicit {
+				_, _, _ = plain.ReadResponse(220)
+				_ = plain.PrintfLine("EHLO x.example")
+				_, _, _ = plain.ReadResponse(250)
+				_ = plain.PrintfLine("STARTTLS")
+				_, _, _ = plain.ReadResponse(220)
+			}
+			_ = plain.PrintfLine("this is no TLS")
+			for e := range b.seen {
+				if e.Reason == "TLS handshake" {
+					break
+				}
+			}
+			if err := b.Shutdown(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			var handshakes []string
+			for _, s := range k.all {
+				if s.Name() != spanHandshake {
+					continue
+				}
+				for _, above := range k.all {
+					if above.SpanContext().SpanID() == s.Parent().SpanID() {
+						handshakes = append(handshakes, above.Name()+" "+s.Status().Description)
+					}
+				}
+			}
+			slices.Sort(handshakes)
+			if want := []string{"smtp.connect ", "smtp.refusal tls"}; !slices.Equal(handshakes, want) {
+				t.Errorf("got %q", handshakes)
+			}
+		})
+	}
+}
+
 // wholeTrace returns a trace that has all that a trace can have.
-func wholeTrace(over bool) *mail.Trace {
+func wholeTrace(of mail.TraceOf) *mail.Trace {
 	a := netip.MustParseAddrPort("192.0.2.1:25")
 	tracing := mail.Tracing{Sample: 1}
 	t := tracing.Begin(mail.NewTraceID(), mail.Parent{})
-	t.Over, t.Client, t.Local, t.Allowed = over, a, a, "allow[0]"
+	t.Of, t.Client, t.Local, t.Allowed = of, a, a, "allow[0]"
 	refused := mail.Refuse(550, 1, 1, "No <someone@example.com> here", "no rule", nil)
 	for kind := range mail.StepKinds {
 		var err error
@@ -250,7 +391,7 @@ func wholeTrace(over bool) *mail.Trace {
 			err = refused
 		}
 		if mail.StepKind(kind) < mail.StepMX {
-			t.Steps.Add(mail.Step{Kind: mail.StepKind(kind), Began: t.Began, Text: "RCPT", Err: err})
+			t.Steps.Add(mail.StepKind(kind), t.Began, 0, mail.Note{Text: "RCPT", Err: err})
 		}
 	}
 	leg := new(mail.Leg)
@@ -264,8 +405,9 @@ func wholeTrace(over bool) *mail.Trace {
 	}
 	t.Way(leg)
 	for kind := mail.StepMX; int(kind) < mail.StepKinds; kind++ {
-		leg.Steps.Add(mail.Step{Kind: kind, Began: t.Began, Host: "mx.example.com", Addr: a, Err: refused,
-			Text: "connect: refused by someone@example.com"})
+		leg.Steps.Add(kind, t.Began, 0, mail.Note{
+			Host: "mx.example.com", Addr: a, Err: refused, Text: "connect: refused by someone@example.com",
+		})
 	}
 	path := mail.Path{Local: "someone", Domain: "example.com"}
 	t.See(&mail.Event{
@@ -328,15 +470,17 @@ func TestSpan_Document(t *testing.T) {
 			}
 		}
 	}
-	for _, over := range []bool{false, true} {
+	for _, of := range []mail.TraceOf{mail.OfTransaction, mail.OfHandover, mail.OfRefusal} {
 		m := &spanMaker{hostname: "relay.example", hash: true, words: journal{hashKey: []byte("k")}}
-		for _, s := range m.make(nil, wholeTrace(over)) {
+		for _, s := range m.make(nil, wholeTrace(of)) {
 			g := groups["span.smtp.step.internal"]
 			switch s.Name() {
 			case spanTransaction:
 				g = groups["span.smtp.transaction.server"]
 			case spanHandover:
 				g = groups["span.smtp.handover.server"]
+			case spanRefusal:
+				g = groups["span.smtp.refusal.server"]
 			case spanRelay:
 				g = groups["span.smtp.relay.client"]
 			}
@@ -497,34 +641,80 @@ func (c *moodyCollector) ExportSpans(context.Context, []sdktrace.ReadOnlySpan) e
 
 func (c *moodyCollector) Shutdown(context.Context) error { return nil }
 
-// BenchmarkSpans is what the spans of one trace cost: of a message that was relayed on a session at hand, and of one
-// with which all went wrong.
-func BenchmarkSpans(b *testing.B) {
-	relayed := wholeTrace(false)
-	relayed.Steps.List = relayed.Steps.List[:6]
-	leg := relayed.Legs[0]
-	kept := leg.Steps.List[:0]
-	for _, step := range leg.Steps.List {
-		switch step.Err = nil; step.Kind {
-		case mail.StepMX, mail.StepPool, mail.StepRcpt, mail.StepSend, mail.StepDot:
-			kept = append(kept, step)
-		}
+// relayedTrace returns a trace of a message that was relayed on a session at hand.
+func relayedTrace() *mail.Trace {
+	t := wholeTrace(mail.OfTransaction)
+	t.Steps.List, t.Legs = t.Steps.List[:6], nil
+	leg := &mail.Leg{NextHop: mail.NextHop{Host: "example.com"}, Site: "mx.example.com"}
+	leg.Session = mail.Taken{
+		Host: "mx.example.com", Addr: t.Local, Source: t.Local.Addr(), TLS: "TLS 1.3", Kind: mail.SessionWarm,
 	}
-	leg.Steps.List, leg.Replied = kept, mail.NewReply(250, 0, 0, "OK")
-	e := &relayed.Event
+	t.Way(leg)
+	for _, kind := range []mail.StepKind{mail.StepMX, mail.StepPool, mail.StepRcpt, mail.StepSend, mail.StepDot} {
+		leg.Steps.Add(kind, t.Began, time.Millisecond, mail.Note{})
+	}
+	leg.Replied = mail.NewReply(250, 0, 0, "OK")
+	e := &t.Event
 	e.Kind, e.InDoubt, e.Reason, e.Reply = mail.Relayed, false, "", leg.Replied
-	for name, t := range map[string]*mail.Trace{"relayed": relayed, "whole": wholeTrace(false)} {
+	return t
+}
+
+// BenchmarkSpans is what the spans of one trace cost, made in batches as a node does: of a message that was relayed on
+// a session at hand, and of one with which all went wrong.
+func BenchmarkSpans(b *testing.B) {
+	for name, t := range map[string]*mail.Trace{"relayed": relayedTrace(), "whole": wholeTrace(mail.OfTransaction)} {
 		b.Run(name, func(b *testing.B) {
 			m := &spanMaker{hostname: "relay.example", hash: true, words: journal{hashKey: []byte("k")}}
 			b.ReportAllocs()
-			n := 0
-			before := cpuTime()
+			var batch []sdktrace.ReadOnlySpan
+			before, made := cpuTime(), 0
 			for b.Loop() {
-				n = len(m.make(nil, t))
+				if batch = m.make(batch, t); len(batch) >= maxBatch {
+					batch = batch[:0]
+					m.forget()
+				}
+				made++
 			}
-			b.ReportMetric(float64(cpuTime()-before)/float64(b.N), "cpu-ns/op")
-			b.ReportMetric(float64(n), "spans")
+			b.ReportMetric(float64(cpuTime()-before)/float64(made), "cpu-ns/op")
+			b.ReportMetric(float64(t.Spans()), "spans")
 		})
+	}
+}
+
+// TestSpanMaker_Allocations: of a message that was relayed, the spans cost no memory but that of lists in them, once
+// there is room for a batch.
+func TestSpanMaker_Allocations(t *testing.T) {
+	m := &spanMaker{hostname: "relay.example", hash: true, words: journal{hashKey: []byte("k")}}
+	relayed := relayedTrace()
+	batch := make([]sdktrace.ReadOnlySpan, 0, maxBatch)
+	n := testing.AllocsPerRun(100, func() {
+		m.make(batch, relayed)
+		m.forget()
+	})
+	if n > 6 {
+		t.Errorf("%.0f allocations", n)
+	}
+}
+
+// TestSpanMaker_Forget: the spans of a batch have nothing of those that stood in their memory before.
+func TestSpanMaker_Forget(t *testing.T) {
+	fresh := &spanMaker{hostname: "relay.example", hash: true, words: journal{hashKey: []byte("k")}}
+	used := &spanMaker{hostname: "relay.example", hash: true, words: journal{hashKey: []byte("k")}}
+	for range 100 {
+		used.make(nil, wholeTrace(mail.OfTransaction))
+	}
+	used.forget()
+	trace := relayedTrace()
+	a, b := fresh.make(nil, trace), used.make(nil, trace)
+	if len(a) != len(b) {
+		t.Fatalf("%d and %d spans", len(a), len(b))
+	}
+	for i := range a {
+		x, y := *a[i].(*span), *b[i].(*span)
+		if x.Name() != y.Name() || !slices.Equal(x.attributes, y.attributes) || len(x.events) != len(y.events) ||
+			x.status != y.status || x.began != y.began || x.ended != y.ended || x.kind != y.kind {
+			t.Errorf("got %+v, want %+v", y, x)
+		}
 	}
 }
 

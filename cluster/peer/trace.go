@@ -20,7 +20,7 @@ func (w *worker) beginTrace(o *opening) {
 		id = mail.NewTraceID()
 	}
 	t := tracing.Begin(id, parent)
-	t.Over, t.Client = true, netip.AddrPortFrom(o.d.Addr, 0)
+	t.Of, t.Client = mail.OfHandover, netip.AddrPortFrom(o.d.Addr, 0)
 	t.Event.Reverse, t.Event.NextHop = o.d.Reverse, o.d.NextHop
 	t.Way(&w.leg)
 	w.t.trace = t
@@ -62,11 +62,12 @@ func refusedBy(e mail.Event, err error) *mail.Event {
 // endTrace ends the trace of a transaction that ended with err, unless its outcomes were noted.
 func (w *worker) endTrace(err error) {
 	t := w.t.trace
-	switch e := t.Event; {
-	case e.Ends:
+	switch {
+	case t.Event.Ends:
 	case !errors.Is(err, errAborted) && !errors.Is(err, errGone):
-		t.See(refusedBy(e, err))
+		t.See(refusedBy(t.Event, err))
 	case w.t.accepted > 0:
+		e := t.Event
 		e.Kind, e.Recipients, e.Cause = mail.Aborted, w.t.accepted, err
 		t.See(&e)
 	}

@@ -70,8 +70,8 @@ func TestWorker_Trace(t *testing.T) {
 				t.Fatal("no trace")
 			}
 			tr := kept[0]
-			if tr.ID != o.Trace || tr.Parent != parent || !tr.Over || tr.Event.Kind != tt.kind {
-				t.Errorf("id %v, parent %+v, over %v, %v", tr.ID, tr.Parent, tr.Over, tr.Event.Kind)
+			if tr.ID != o.Trace || tr.Parent != parent || tr.Of != mail.OfHandover || tr.Event.Kind != tt.kind {
+				t.Errorf("id %v, parent %+v, of %v, %v", tr.ID, tr.Parent, tr.Of, tr.Event.Kind)
 			}
 			if len(tr.Legs) != 1 || len(tr.Legs[0].Steps.List) != 1 {
 				t.Errorf("legs %+v", tr.Legs)

@@ -2,13 +2,13 @@ package feedback
 
 import (
 	_ "embed"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/millrace/millrace/router/leaf/word"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -46,15 +46,21 @@ func (a Action) String() string {
 	return "nothing"
 }
 
-// A rule is one line of a table. A field that is zero matches every reply.
-type rule struct {
+// A condition says which replies a rule is about. A field that is zero matches every reply.
+type condition struct {
 	class    int // 4 or 5
 	code     int
 	enhanced mail.EnhancedCode
 	site     mail.Site
 	text     string
-	action   Action
-	at       string // "file:line"
+}
+
+// A rule is one line of a table.
+type rule struct {
+	condition
+	action Action
+	line   int
+	column int // of the Site
 }
 
 // A Table is a list of rules. It is immutable. nil has no rules.
@@ -69,22 +75,30 @@ func Shipped() *Table {
 	return t
 }
 
-// Parse reads text in the format that reactions.txt explains. An error begins with name and the line's number, as in
-// "name:3: ".
+// Parse reads text in the format that reactions.txt explains. The error is *mail.LineErrors with all lines that are
+// wrong.
 func Parse(name, text string) (*Table, error) {
-	t := new(Table)
+	t, wrong := new(Table), mail.LineErrors{File: name}
 	number := 0
-	for line := range strings.Lines(text) {
+	seen := make(map[condition]int) // the line
+	for line := range strings.Lines(strings.TrimPrefix(text, "\ufeff")) {
 		number++
-		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+		words := word.Fields(line)
+		if len(words) == 0 || words[0].Text[0] == '#' {
 			continue
 		}
-		r, err := parseRule(line)
-		if err != nil {
-			return nil, fmt.Errorf("%s:%d: %w", name, number, err)
+		p := &parsing{line: line, wrong: func(column int, reason string) { wrong.Add(number, column, reason) }}
+		r := p.rule(words)
+		r.line, r.column = number, words[min(2, len(words)-1)].Column
+		if first, twice := seen[r.condition]; twice && r.condition != (condition{}) {
+			p.wrong(words[0].Column, fmt.Sprintf("line %d is about the same replies, and decides", first))
+		} else {
+			seen[r.condition] = number
 		}
-		r.at = fmt.Sprintf("%s:%d", name, number)
 		t.rules = append(t.rules, r)
+	}
+	if err := wrong.Err(); err != nil {
+		return nil, err
 	}
 	return t, nil
 }
@@ -92,60 +106,68 @@ func Parse(name, text string) (*Table, error) {
 // Before returns a Table with the rules of t, which win, and then those of next. Neither is changed.
 func (t *Table) Before(next *Table) *Table { return &Table{rules: slices.Concat(t.rules, next.rules)} }
 
-// Sites yields the Site of each rule that names one, and where the rule stands, "file:line".
-func (t *Table) Sites(yield func(site mail.Site, at string) bool) {
+// CheckSites returns what check says of the Site of each rule that names one, as *mail.LineErrors of the file called
+// name.
+func (t *Table) CheckSites(name string, check func(mail.Site) error) error {
+	wrong := mail.LineErrors{File: name}
 	for i := range t.rules {
-		if r := &t.rules[i]; r.site != "" && !yield(r.site, r.at) {
-			return
+		if r := &t.rules[i]; r.site != "" {
+			if err := check(r.site); err != nil {
+				wrong.Add(r.line, r.column, err.Error())
+			}
 		}
 	}
+	return wrong.Err()
 }
 
-var errShape = errors.New(`want CODE ENHANCED SITE "TEXT" -> ACTION`)
+const shape = `want CODE ENHANCED SITE "TEXT" -> ACTION`
 
-func parseRule(line string) (r rule, err error) {
-	at := strings.LastIndex(line, "->")
-	if at < 0 {
-		return rule{}, errShape
+// A parsing is a line while it is read.
+type parsing struct {
+	line  string
+	wrong func(column int, reason string)
+}
+
+// rule reads a rule, and complains of each of its parts that is wrong.
+func (p *parsing) rule(words []word.Word) (r rule) {
+	at := strings.LastIndex(p.line, "->")
+	if at < 0 || len(words) < 4 || words[3].Offset >= at {
+		p.wrong(words[0].Column, shape)
+		return rule{}
 	}
-	what, action := line[:at], strings.Fields(line[at+2:])
-	code, rest := word(what)
-	enhanced, rest := word(rest)
-	site, text := word(rest)
-	if text == "" {
-		return rule{}, errShape
+	code, enhanced, site := words[0], words[1], words[2]
+	var codeErr, enhancedErr error
+	if r.class, r.code, codeErr = parseCode(code.Text); codeErr != nil {
+		p.wrong(code.Column, codeErr.Error())
+	} else if r.enhanced, enhancedErr = parseEnhanced(enhanced.Text, r.class); enhancedErr != nil {
+		p.wrong(enhanced.Column, enhancedErr.Error())
 	}
-	if r.class, r.code, err = parseCode(code); err != nil {
-		return rule{}, err
+	if site.Text != "*" {
+		r.site = mail.Site(site.Text)
 	}
-	if r.enhanced, err = parseEnhanced(enhanced, r.class); err != nil {
-		return rule{}, err
-	}
-	if site != "*" {
-		r.site = mail.Site(site)
-	}
-	if text != "*" {
+	text := strings.TrimSpace(p.line[words[3].Offset:at])
+	isAny := text == "*"
+	if !isAny {
 		inside, quoted := strings.CutPrefix(text, `"`)
 		inside, closed := strings.CutSuffix(inside, `"`)
 		r.text = normal(inside)
 		if !quoted || !closed || len(r.text) < 6 {
-			return rule{}, fmt.Errorf("%s is no text: at least six characters in quotes, or *", text)
+			p.wrong(words[3].Column, text+" is no text: at least six characters in quotes, or *")
 		}
 	}
-	if r.text == "" && r.enhanced == (mail.EnhancedCode{}) {
-		return rule{}, errors.New("a code alone says too little: give an enhanced status code or a text")
+	if isAny && enhanced.Text == "*" {
+		p.wrong(code.Column, "a code alone says too little: give an enhanced status code or a text")
 	}
-	r.action, err = parseAction(action)
-	return r, err
-}
-
-// word returns the first word of s and what follows it, without blanks around either.
-func word(s string) (first, rest string) {
-	s = strings.TrimSpace(s)
-	if i := strings.IndexAny(s, " \t"); i >= 0 {
-		return s[:i], strings.TrimSpace(s[i:])
+	action := word.Fields(p.line[at+len("->"):])
+	column := word.Column(p.line, at)
+	if len(action) > 0 {
+		column += len("->") + action[0].Column - 1
 	}
-	return s, ""
+	var err error
+	if r.action, err = parseAction(strings.Fields(p.line[at+len("->"):])); err != nil {
+		p.wrong(column, err.Error())
+	}
+	return r
 }
 
 // normal returns text in lower case with every run of blanks as one blank.

@@ -1,6 +1,8 @@
 package feedback
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -120,12 +122,41 @@ func TestTable_Before(t *testing.T) {
 			t.Errorf("%s 4.7.%d: got %v", c.site, c.detail, a)
 		}
 	}
-	var sites []string
-	for site, at := range both.Sites {
-		sites = append(sites, string(site)+" "+at)
+}
+
+// TestTable_CheckSites: each Site that is wrong is told with its place.
+func TestTable_CheckSites(t *testing.T) {
+	table, err := Parse("own",
+		"# ours\n421 4.7.0  a * -> nothing\n421 4.7.1 * * -> suspend 5m\n421 4.7.2 b * -> nothing\n")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got := strings.Join(sites, ", "); got != "a own:2, b shipped:2" {
-		t.Errorf("got %s", got)
+	err = table.CheckSites("own", func(s mail.Site) error { return errors.New("no site " + string(s)) })
+	var wrong *mail.LineErrors
+	if !errors.As(err, &wrong) || len(wrong.List) != 2 || wrong.List[0].Error() != "own:2: no site a" ||
+		wrong.List[0].Column != 12 || wrong.List[1].Line != 4 || wrong.List[1].Column != 11 {
+		t.Errorf("got %v", err)
+	}
+	if err := table.CheckSites("own", func(mail.Site) error { return nil }); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestParse_AllLines: each part of each line that is wrong is told with its place.
+func TestParse_AllLines(t *testing.T) {
+	_, err := Parse("f",
+		"321 4.7.0 * * -> nothing\n421 4.7.0 * * -> nothing\n421 5.7.0 * \"abc\" -> suspend 2h\nwhat\n"+
+			"421 4.7.0 * * -> suspend 5m\n")
+	var wrong *mail.LineErrors
+	if !errors.As(err, &wrong) {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range wrong.List {
+		got = append(got, fmt.Sprintf("%d:%d", e.Line, e.Column))
+	}
+	if want := "1:1 3:5 3:13 3:22 4:1 5:1"; strings.Join(got, " ") != want {
+		t.Errorf("got %q, want %s\n%v", got, want, err)
 	}
 }
 

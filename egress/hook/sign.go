@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/millrace/millrace/router/mail"
 )
 
 // The scheme of signatures is that of Standard Webhooks, version v1 (standardwebhooks.com), which libraries in many
@@ -24,10 +26,12 @@ const (
 type Secret []byte
 
 // ParseSecrets reads a file of secrets, one a line as "whsec_" and base64, the current one first. Lines that begin with
-// "#" do not count, nor does what stands behind the second secret. No error repeats what stands in the file.
+// "#" do not count, nor does what stands behind the second secret. The error is *mail.LineErrors without the name of
+// the file, which repeat nothing of a line.
 func ParseSecrets(text string) ([]Secret, error) {
 	var secrets []Secret
-	n := 0
+	var wrong mail.LineErrors
+	n, told := 0, 0
 	for line := range strings.SplitSeq(text, "\n") {
 		n++
 		line = strings.TrimSpace(line)
@@ -36,14 +40,19 @@ func ParseSecrets(text string) ([]Secret, error) {
 		}
 		s, err := parseSecret(line)
 		if err != nil {
-			return nil, fmt.Errorf("%d: %w", n, err)
+			wrong.Add(n, 1, err.Error())
+		} else {
+			secrets = append(secrets, s)
 		}
-		if secrets = append(secrets, s); len(secrets) == 2 {
+		if told++; told == 2 {
 			break
 		}
 	}
-	if len(secrets) == 0 {
-		return nil, errors.New("1: holds no secret")
+	if told == 0 {
+		wrong.Add(1, 1, "holds no secret")
+	}
+	if err := wrong.Err(); err != nil {
+		return nil, err
 	}
 	return secrets, nil
 }

@@ -35,12 +35,12 @@ func TestParseSecrets(t *testing.T) {
 		one:                                      one,
 		"# ours\n\n " + one + "\r\n":             one,
 		one + "\n" + one + "\nnonsense":          one + " " + one,
-		"":                                       "1: holds no secret",
-		"# none\n":                               "1: holds no secret",
-		"\nMfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw":     "2: a secret begins with whsec_",
-		"whsec_MfKQ9r8G-YqrTwjUPD8ILPZIo2LaLaSw": "1: base64 stands behind whsec_",
-		"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS=": "1: the secret has 23 octets: want 24 to 64",
-		"whsec_" + strings.Repeat("AAAA", 22) + "\n": "1: the secret has 66 octets: want 24 to 64",
+		"":                                       ":1: holds no secret",
+		"# none\n":                               ":1: holds no secret",
+		"\nMfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw":     ":2: a secret begins with whsec_",
+		"whsec_MfKQ9r8G-YqrTwjUPD8ILPZIo2LaLaSw": ":1: base64 stands behind whsec_",
+		"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS=": ":1: the secret has 23 octets: want 24 to 64",
+		"whsec_" + strings.Repeat("AAAA", 22) + "\n": ":1: the secret has 66 octets: want 24 to 64",
 	} {
 		secrets, err := ParseSecrets(text)
 		var got []string

@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/millrace/millrace/router/leaf/domain"
+	"github.com/millrace/millrace/router/leaf/word"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -53,7 +53,8 @@ func ShippedProviders() *Providers {
 	return p
 }
 
-// ParseProviders reads text in the format that providers.txt explains. An error begins with name and the line's number.
+// ParseProviders reads text in the format that providers.txt explains. The error is *mail.LineErrors with all lines
+// that are wrong.
 func ParseProviders(name, text string) (*Providers, error) { return new(Providers).Over(name, text) }
 
 // Over reads text in the same format and returns Providers that know it and, where it says nothing, what p does: its
@@ -66,24 +67,21 @@ func (p *Providers) Over(name, text string) (*Providers, error) {
 			given: make(map[mail.Site]Limits), limits: make(map[mail.Site]Limits),
 		},
 		named: make(map[mail.Site]int), hosts: make(map[string]mail.Site), lines: make(map[mail.Site]int),
+		wrong: mail.LineErrors{File: name},
 	}
 	maps.Copy(r.Providers.named, p.named)
 	maps.Copy(r.Providers.sites, p.sites)
 	maps.Copy(r.given, p.given)
-	number := 0
-	for line := range strings.Lines(text) {
-		number++
+	for line := range strings.Lines(strings.TrimPrefix(text, "\ufeff")) {
+		r.number++
 		line, _, _ = strings.Cut(line, "#")
-		words := strings.Fields(line)
-		if len(words) == 0 {
-			continue
-		}
-		if err := r.line(words, number); err != nil {
-			return nil, fmt.Errorf("%s:%d: %w", name, number, err)
+		if words := word.Fields(line); len(words) > 0 {
+			r.line(words)
 		}
 	}
-	if line, err := r.fill(); err != nil {
-		return nil, fmt.Errorf("%s:%d: %w", name, max(1, cmp.Or(line, number)), err)
+	r.fill()
+	if err := r.wrong.Err(); err != nil {
+		return nil, err
 	}
 	return r.Providers, nil
 }
@@ -94,126 +92,145 @@ type reading struct {
 	named map[mail.Site]int // the line
 	hosts map[string]mail.Site
 	lines map[mail.Site]int // of the limits
+
+	number int // of the line that is read
+	wrong  mail.LineErrors
 }
 
-func (r *reading) line(words []string, number int) error {
-	if len(words) < 3 {
-		return fmt.Errorf("%q needs a name and a value", words[0])
-	}
-	switch words[0] {
-	case "site":
-		return r.site(words[1], words[2:], number)
-	case "limits":
-		site := mail.Site("*")
-		if words[1] != "*" {
-			var err error
-			if site, err = parseSite(words[1]); err != nil {
-				return err
-			}
-		}
-		if r.lines[site] != 0 {
-			return fmt.Errorf("limits of %s stand in line %d already", site, r.lines[site])
-		}
-		l, err := parseLimits(words[2:])
-		if site == "*" {
-			l = l.or(r.given["*"])
-		}
-		r.lines[site], r.given[site] = number, l
-		return err
-	}
-	return fmt.Errorf("%q is neither site nor limits", words[0])
+// fail notes that a word of the line is wrong.
+func (r *reading) fail(at word.Word, format string, args ...any) {
+	r.wrong.Add(r.number, at.Column, fmt.Sprintf(format, args...))
 }
 
-func (r *reading) site(name string, hosts []string, number int) error {
-	site := mail.Site(name)
+func (r *reading) line(words []word.Word) {
+	switch kind := words[0]; {
+	case kind.Text != "site" && kind.Text != "limits" && isSiteName(kind.Text) && len(kind.Text) < 16:
+		r.fail(kind, "%q is neither site nor limits", kind.Text)
+	case kind.Text != "site" && kind.Text != "limits": // which may be a line of a key
+		r.fail(kind, "a line begins with site or limits")
+	case len(words) < 3:
+		r.fail(kind, "%q needs a name and a value", kind.Text)
+	case kind.Text == "site":
+		r.site(words[1], words[2:])
+	default:
+		r.limits(words[1], words[2:])
+	}
+}
+
+func (r *reading) limits(name word.Word, words []word.Word) {
+	site := mail.Site("*")
+	if name.Text != "*" {
+		var err error
+		if site, err = parseSite(name.Text); err != nil {
+			r.fail(name, "%s", err)
+			site = ""
+		}
+	}
+	l := r.parseLimits(words)
 	switch {
-	case !isSiteName(name) && name != "*":
-		return fmt.Errorf("%q is no name: lower-case letters, digits and hyphens", name)
-	case r.named[site] != 0 || site == "*":
-		return fmt.Errorf("site %s is named already", site)
+	case site == "":
+		return
+	case r.lines[site] != 0:
+		r.fail(name, "limits of %s stand in line %d already", site, r.lines[site])
+		return
+	case site == "*":
+		l = l.or(r.given["*"])
 	}
-	r.named[site], r.Providers.named[site] = number, true
-	for _, host := range hosts {
+	r.lines[site], r.given[site] = r.number, l
+}
+
+func (r *reading) site(name word.Word, hosts []word.Word) {
+	site := mail.Site(name.Text)
+	switch {
+	case !isSiteName(name.Text) && name.Text != "*":
+		r.fail(name, "%q is no name: lower-case letters, digits and hyphens", name.Text)
+	case r.named[site] != 0 || site == "*":
+		r.fail(name, "site %s is named already", site)
+	}
+	r.named[site], r.Providers.named[site] = r.number, true
+	for _, w := range hosts {
+		host := w.Text
 		bare := strings.TrimPrefix(host, ".")
 		if !isHostName(bare) || !strings.Contains(bare, ".") || bare != strings.ToLower(bare) {
-			return fmt.Errorf("%q is no host name in lower case, with or without a dot in front", host)
+			r.fail(w, "%q is no host name in lower case, with or without a dot in front", host)
+			continue
 		}
 		if other, taken := r.hosts[host]; taken {
-			return fmt.Errorf("%s belongs to site %s already", host, other)
+			r.fail(w, "%s belongs to site %s already", host, other)
+			continue
 		}
 		r.hosts[host], r.sites[host] = site, site
 	}
-	return nil
 }
 
-// fill completes the limits of each Site by those of all others, and looks at what only the whole text tells. An error
-// comes with its line, 0 for the last one.
-func (r *reading) fill() (line int, err error) {
+// fill completes the limits of each Site by those of all others, and looks at what only the whole text tells.
+func (r *reading) fill() {
 	p := r.Providers
 	p.others = p.given["*"]
-	switch o := p.others; {
-	case o == Limits{}:
-		return 0, errors.New("no limits for *")
-	case o.Connections == 0 || o.Messages == 0 || o.Idle == 0 || o.Age == 0:
-		return r.lines["*"], errors.New("limits of * leave something out")
+	if len(r.wrong.List) == 0 { // else it may only follow
+		switch o := p.others; {
+		case o == Limits{}:
+			r.wrong.Add(max(1, r.number), 1, "no limits for *")
+			return
+		case o.Connections == 0 || o.Messages == 0 || o.Idle == 0 || o.Age == 0:
+			r.wrong.Add(max(1, cmp.Or(r.lines["*"], r.number)), 1, "limits of * leave something out")
+			return
+		}
 	}
 	p.others.Spread = max(1, p.others.Spread)
-	bySite := slices.SortedFunc(maps.Keys(p.given), func(a, b mail.Site) int {
-		return cmp.Compare(r.lines[a], r.lines[b])
-	})
-	for _, site := range bySite {
-		l, line := p.given[site], r.lines[site]
-		full := l.or(p.others)
+	for site, l := range p.given {
+		line, full := r.lines[site], l.or(p.others)
 		if line > 0 && site != "*" {
 			if err := p.check(site); err != nil {
-				return line, err
+				r.wrong.Add(line, 1, err.Error())
 			}
 		}
-		if line > 0 && l.Spread > full.Connections {
-			return line,
-				fmt.Errorf("%q: each owner needs a connection, and there are %d", "spread="+strconv.Itoa(l.Spread),
-					full.Connections)
+		if line > 0 && full.Connections > 0 && l.Spread > full.Connections {
+			r.wrong.Add(line, 1, fmt.Sprintf("%q: each owner needs a connection, and there are %d",
+				"spread="+strconv.Itoa(l.Spread), full.Connections))
 		}
 		full.Spread = min(full.Spread, full.Connections)
 		if site != "*" {
 			p.limits[site] = full
 		}
 	}
-	return 0, nil
 }
 
-func parseLimits(words []string) (Limits, error) {
-	var l Limits
-	for _, word := range words {
-		key, value, _ := strings.Cut(word, "=")
-		var err error
-		switch key {
-		case "connections":
-			err = setCount(&l.Connections, value)
-		case "messages":
-			err = setCount(&l.Messages, value)
-		case "idle":
-			err = setDuration(&l.Idle, value)
-		case "age":
-			err = setDuration(&l.Age, value)
-		case "message_rate":
-			err = setRate(&l.MessageRate, value)
-		case "connect_rate":
-			err = setRate(&l.ConnectRate, value)
-		case "connect_burst":
-			err = setCount(&l.ConnectBurst, value)
-		case "spread":
-			err = setCount(&l.Spread, value)
-		case "without":
-			err = setWithout(&l.Without, value)
-		default:
-			err = fmt.Errorf("no such limit")
-		}
-		if err != nil {
-			return Limits{}, fmt.Errorf("%q: %w", word, err)
+// parseLimits reads the limits of a line.
+func (r *reading) parseLimits(words []word.Word) (l Limits) {
+	for _, w := range words {
+		if err := l.set(w.Text); err != nil {
+			r.fail(w, "%q: %s", w.Text, err)
 		}
 	}
-	return l, nil
+	return l
+}
+
+// set sets what a word says, such as "connections=5".
+func (l *Limits) set(text string) error {
+	key, value, _ := strings.Cut(text, "=")
+	switch key {
+	case "connections":
+		return setCount(&l.Connections, value)
+	case "messages":
+		return setCount(&l.Messages, value)
+	case "idle":
+		return setDuration(&l.Idle, value)
+	case "age":
+		return setDuration(&l.Age, value)
+	case "message_rate":
+		return setRate(&l.MessageRate, value)
+	case "connect_rate":
+		return setRate(&l.ConnectRate, value)
+	case "connect_burst":
+		return setCount(&l.ConnectBurst, value)
+	case "spread":
+		return setCount(&l.Spread, value)
+	case "without":
+		return setWithout(&l.Without, value)
+	}
+	return errors.New("no such limit; there are connections, messages, idle, age, message_rate, connect_rate, " +
+		"connect_burst, spread and without")
 }
 
 func setCount(to *int, value string) error {

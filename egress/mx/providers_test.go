@@ -1,6 +1,8 @@
 package mx
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -155,7 +157,11 @@ func TestParseProviders(t *testing.T) {
 			`f:1: "without=CHUNKING,STARTTLS": "STARTTLS" is none of CHUNKING, PIPELINING, 8BITMIME, SMTPUTF8 and SIZE`,
 		},
 		{"without twice", "limits * without=SIZE without=SIZE\n", `f:1: "without=SIZE": given twice`},
-		{"an unknown limit", all + "site a .a.example\nlimits a colour=3\n", `f:3: "colour=3": no such limit`},
+		{
+			"an unknown limit", all + "site a .a.example\nlimits a colour=3\n",
+			`f:3: "colour=3": no such limit; there are connections, messages, idle, age, message_rate, connect_rate, ` +
+				"connect_burst, spread and without",
+		},
 		{"a limit twice", "limits * idle=3s idle=4s\n", `f:1: "idle=4s": given twice`},
 		{
 			"a rate of nothing", "limits * message_rate=0/s\n",
@@ -179,6 +185,23 @@ func TestParseProviders(t *testing.T) {
 				t.Errorf("got  %q\nwant %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestParseProviders_AllLines: each word of each line that is wrong is told with its place.
+func TestParseProviders_AllLines(t *testing.T) {
+	_, err := ParseProviders("f", "sites a .a.example\n# x\nsite B .b.example  B.example\nlimits c messages=1\n"+
+		"limits * connections=0 messages=2 idle=3 age=4s\n")
+	var wrong *mail.LineErrors
+	if !errors.As(err, &wrong) {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, e := range wrong.List {
+		got = append(got, fmt.Sprintf("%d:%d", e.Line, e.Column))
+	}
+	if want := "1:1 3:6 3:20 4:1 5:10 5:35"; strings.Join(got, " ") != want {
+		t.Errorf("got %q, want %s\n%v", got, want, err)
 	}
 }
 
@@ -255,9 +278,9 @@ func TestProviders_Over(t *testing.T) {
 		t.Errorf("the base was changed: %+v", got)
 	}
 	for text, want := range map[string]string{
-		"limits d idle=3s":               "g:1: no site d",
-		"\nlimits x.b.example idle=3s":   "g:2: x.b.example is of site b",
-		"limits b idle=3s\nlimits b a=1": "g:2: limits of b stand in line 1 already",
+		"limits d idle=3s":                  "g:1: no site d",
+		"\nlimits x.b.example idle=3s":      "g:2: x.b.example is of site b",
+		"limits b idle=3s\nlimits b age=9s": "g:2: limits of b stand in line 1 already",
 	} {
 		if _, err := base.Over("g", text); err == nil || err.Error() != want {
 			t.Errorf("%q: got %v, want %s", text, err, want)

@@ -22,7 +22,7 @@ type Outcome struct {
 // client that guesses addresses is over a rate some time. Karma learns what a destination replied.
 func (t *Transaction) Learn(o Outcome) {
 	c := t.client
-	if c.clients == nil {
+	if c.clients == nil || c.clients.cfg.Look {
 		return
 	}
 	cfg := &c.clients.cfg

@@ -26,7 +26,8 @@ type Transaction struct {
 // A Beginning is what is known of a transaction as it begins.
 type Beginning struct {
 	Client, Local netip.AddrPort
-	Connected     time.Time   // when the connection was opened; zero if it had a transaction before
+	Connected     time.Time // when the connection was opened; zero if it had a transaction before
+	Secured       mail.Handshake
 	Parent        mail.Parent // what the client says it is a part of; zero for nothing
 }
 
@@ -40,11 +41,12 @@ func (r *Reporter) Begin(b Beginning) Transaction {
 	t.trace = r.Tracing.Begin(t.Event.Trace, b.Parent)
 	t.trace.Client, t.trace.Local = b.Client, b.Local
 	t.Event.Trace = t.trace.ID
+	steps, connect := &t.trace.Steps, -1
 	if !b.Connected.IsZero() {
-		t.trace.Steps.Add(mail.Step{
-			Kind: mail.StepConnect, Began: b.Connected, Took: t.trace.Began.Sub(b.Connected),
-		})
+		connect = steps.EnterAt(mail.StepConnect, b.Connected)
 	}
+	t.trace.Secure(b.Secured)
+	steps.LeaveAfter(connect, t.trace.Began.Sub(b.Connected), nil)
 	return t
 }
 
@@ -81,9 +83,17 @@ func (t *Transaction) Refused(e mail.Event, verb string, err error) *mail.Refusa
 	}
 	t.Emit(e)
 	if t.trace != nil {
-		t.trace.Steps.Add(mail.Step{Kind: mail.StepRefused, Began: time.Now(), Text: verb, Err: err})
+		t.trace.Steps.Add(mail.StepRefused, time.Now(), 0, mail.Note{Text: verb, Err: err})
 	}
 	return &mail.Refusal{Reply: reply, Reason: e.Reason, Host: e.Host, Cause: err}
+}
+
+// Overheard notes a refusal in the trace that was reported elsewhere.
+func (t *Transaction) Overheard(e *mail.Event) {
+	if t.trace != nil {
+		refusal := &mail.Refusal{Reply: e.Reply, Reason: e.Reason, Cause: e.Cause}
+		t.trace.Steps.Add(mail.StepRefused, time.Now(), 0, mail.Note{Text: e.Verb, Err: refusal})
+	}
 }
 
 // Way has the way to a next hop written down in the trace. What was written down of another way in leg is kept there.
@@ -132,7 +142,7 @@ func (t *Transaction) Enter(stage mail.Stage) Stage {
 		return s
 	}
 	if kind, ok := stepOf(stage); ok && !t.trace.Steps.Has(kind) {
-		s.step = t.Part(kind)
+		s.step = t.trace.Steps.EnterAt(kind, s.began)
 	}
 	return s
 }
@@ -142,8 +152,11 @@ func (s Stage) End(err error) {
 	if s.t == nil {
 		return
 	}
-	s.t.Event.Took[s.stage] += time.Since(s.began)
-	s.t.EndPart(s.step, err)
+	took := time.Since(s.began)
+	s.t.Event.Took[s.stage] += took
+	if s.step >= 0 {
+		s.t.trace.Steps.LeaveAfter(s.step, took, err)
+	}
 }
 
 // Part begins a step of the trace that no stage is. It returns what EndPart is to be told.
@@ -177,6 +190,6 @@ func (t *Transaction) Waited(kind mail.StepKind, began time.Time) {
 // Took adds a step of the trace that is over.
 func (t *Transaction) Took(kind mail.StepKind, began time.Time, took time.Duration) {
 	if t.trace != nil {
-		t.trace.Steps.Add(mail.Step{Kind: kind, Began: began, Took: took})
+		t.trace.Steps.Add(kind, began, took, mail.Note{})
 	}
 }

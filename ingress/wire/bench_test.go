@@ -22,7 +22,7 @@ func (nullSession) Rcpt(context.Context, mail.Path) error              { return 
 func (nullSession) Data(context.Context) error                         { return nil }
 func (nullSession) Reset()                                             {}
 func (nullSession) Idle()                                              {}
-func (nullSession) Trace() mail.TraceID                                { return mail.TraceID{} }
+func (nullSession) Trace(*mail.Event) mail.TraceID                     { return mail.TraceID{} }
 func (nullSession) Close()                                             {}
 func (nullSession) Body(_ context.Context, b *Body) mail.Reply {
 	for {

@@ -42,6 +42,8 @@ type Config struct {
 	// closed. It ends what Sessions wait for without regard to their ctx, and must return soon. nil disables it.
 	Abort func()
 	Emit  func(mail.Event) // must not block; nil disables events
+	// Tracing gets the traces of refusals outside of transactions; nil: nothing is traced.
+	Tracing *mail.Tracing
 	// Handshake is told how long a TLS handshake took, and why it failed. It must not block; nil disables it.
 	Handshake func(took time.Duration, err error)
 	Panicked  func(v any, stack []byte) // reports a panic in a Session; nil disables the report

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"runtime/debug"
+	"time"
 
 	"github.com/millrace/millrace/router/mail"
 )
@@ -58,12 +59,18 @@ func (b *budgets) accepted() { b.refused, b.putOff, b.junk, b.barren = 0, 0, 0, 
 
 // newConn returns the connection of an accepted socket. It has no place yet.
 func newConn(s *Server, raw net.Conn) *conn {
-	c := &conn{holding: holding{srv: s}}
+	c := &conn{holding: holding{srv: s}, wait: commandWait{accepted: uint32(s.now().Milliseconds())}}
 	c.client = Client{Addr: addrPort(raw.RemoteAddr()), Local: addrPort(raw.LocalAddr()), conn: c}
 	c.life.srv, c.life.raw, c.life.rw = s, raw, raw
 	c.in.conn, c.in.buf = c, c.in.small[:]
 	c.out.conn = c
 	return c
+}
+
+// accepted returns when the connection was accepted. No connection lasts 49 days, in which the milliseconds come round.
+func (c *conn) accepted() time.Time {
+	age := uint32(c.srv.now().Milliseconds()) - c.wait.accepted
+	return time.Now().Add(-time.Duration(age) * time.Millisecond)
 }
 
 // serve runs the connection until it ends, or until there is nothing to do outside of a transaction: then a goroutine
@@ -182,22 +189,25 @@ func (c *conn) hangUp(r mail.Reply, reason string) {
 	c.life.end(lingering)
 }
 
-// tell emits e with what is known of the client. Where it is a refusal it gets the id of the transaction or one of its
-// own, which the reply that is returned has as well.
+// tell emits e with what is known of the client. Where it is a refusal it gets the id of the transaction, which hears
+// of it, or one of its own and a trace. The reply that is returned has the id as well.
 func (c *conn) tell(e mail.Event) mail.Reply {
+	e.Time, e.Client, e.Helo, e.TLS = c.srv.cfg.Now(), c.client.Addr.Addr(), c.client.Helo, c.client.TLSVersion()
 	if e.Reply.Code != 0 {
-		if c.tx.phase().open() {
-			e.Trace = c.session.Trace()
-		}
-		if e.Trace.IsZero() {
-			e.Trace = mail.NewTraceID()
-		}
-		e.Reply.ID = e.Trace
 		if e.Kind == mail.Connected {
 			e.Kind = mail.RefusedBy(e.Reply)
 		}
+		if c.tx.phase().open() {
+			e.Trace = c.session.Trace(&e)
+		}
+		alone := e.Trace.IsZero()
+		if alone {
+			e.Trace = mail.NewTraceID()
+		}
+		if e.Reply.ID = e.Trace; alone && !c.srv.draining.Load() { // a drain refuses each idle client
+			c.srv.cfg.Tracing.Refuse(&e, c.client.Visit())
+		}
 	}
-	e.Time, e.Client, e.Helo, e.TLS = c.srv.cfg.Now(), c.client.Addr.Addr(), c.client.Helo, c.client.TLSVersion()
 	c.srv.cfg.Emit(e)
 	return e.Reply
 }

@@ -276,7 +276,7 @@ func cause(err error) string {
 
 func (s *fakeSession) Reset() { s.r.log("reset") }
 
-func (s *fakeSession) Trace() mail.TraceID { return s.r.id }
+func (s *fakeSession) Trace(*mail.Event) mail.TraceID { return s.r.id }
 
 func (s *fakeSession) Idle() {
 	s.r.log("idle")

@@ -138,9 +138,11 @@ func (s *Server) turnAway(raw net.Conn, client netip.Addr, reason string) {
 		_, _ = raw.Write(r.AppendTo(nil)) // whether the client reads it is its own affair
 	}
 	raw.Close()
-	s.cfg.Emit(mail.Event{
+	e := mail.Event{
 		Kind: mail.RefusedBy(r), Time: s.cfg.Now(), Trace: r.ID, Client: client, Reply: r, Reason: reason,
-	})
+	}
+	s.cfg.Tracing.Refuse(&e, mail.Visit{Client: addrPort(raw.RemoteAddr()), Local: addrPort(raw.LocalAddr())})
+	s.cfg.Emit(e)
 }
 
 // Shutdown ends the server: it closes the listeners and answers 421 4.3.2 to each client that is not sending a message,

@@ -14,19 +14,42 @@ import (
 // A Client describes the other end of a connection. The connection owns it and writes it between two calls to its
 // Session, which may read it during them: both run on one goroutine.
 type Client struct {
-	Addr    netip.AddrPort       // after PROXY and XCLIENT; IPv4 is never in its IPv6-mapped form
-	Local   netip.AddrPort       // the address the client connected to, after PROXY and XCLIENT
-	Name    string               // XCLIENT NAME, else ""
-	Helo    string               // argument of the last EHLO or HELO, "" before it and after STARTTLS
-	TLS     *tls.ConnectionState // nil in clear
-	ESMTP   bool                 // it was EHLO
-	Proxied bool                 // a PROXY header carried Addr
-	Lowered bool                 // XCLIENT was used: trust may be lower than that of the connection, never higher
+	Addr    netip.AddrPort // after PROXY and XCLIENT; IPv4 is never in its IPv6-mapped form
+	Local   netip.AddrPort // the address the client connected to, after PROXY and XCLIENT
+	Name    string         // XCLIENT NAME, else ""
+	Helo    string         // argument of the last EHLO or HELO, "" before it and after STARTTLS
+	TLS     *Secured       // nil in clear
+	ESMTP   bool           // it was EHLO
+	Proxied bool           // a PROXY header carried Addr
+	Lowered bool           // XCLIENT was used: trust may be lower than that of the connection, never higher
 	// the carried address is missing (PROXY LOCAL or UNKNOWN, XCLIENT ADDR=[UNAVAILABLE]): never trusted
 	Unknown bool
 	Login   *Login // nil before the first AUTH
 
 	conn *conn // nil in a Client that the engine did not make: its methods wait for nothing and find nothing
+}
+
+// A Secured is what is known of the TLS of a connection.
+type Secured struct {
+	Version   uint16 // as crypto/tls numbers them
+	Handshake mail.Handshake
+}
+
+// Accepted returns when the connection was accepted, the present for a Client that the engine did not make.
+func (c *Client) Accepted() time.Time {
+	if c.conn == nil {
+		return time.Now()
+	}
+	return c.conn.accepted()
+}
+
+// Visit returns what is known of the connection for the trace of a refusal.
+func (c *Client) Visit() mail.Visit {
+	v := mail.Visit{Client: c.Addr, Local: c.Local, Began: c.Accepted()}
+	if c.TLS != nil {
+		v.Secured = c.TLS.Handshake
+	}
+	return v
 }
 
 // Waited returns how long the client was waited for since its last message, the present one included.
@@ -77,8 +100,8 @@ type Session interface {
 	// Reset ends an open transaction: RSET, EHLO, HELO, STARTTLS or XCLIENT inside one, or Data returned an error.
 	// Close without Reset before it can also end one.
 	Reset()
-	// Trace returns the id of the open transaction, with which the engine's own refusals in it end.
-	Trace() mail.TraceID
+	// Trace is told of a refusal of the engine's own in the open transaction, and returns the id that it ends with.
+	Trace(refused *mail.Event) mail.TraceID
 	// Idle is called when a transaction is open (before DATA or BDAT) and the client sent nothing for Config.Lend since
 	// the last reply. It is called at most once per wait.
 	Idle()

@@ -77,17 +77,23 @@ func (c *conn) handshake(announced bool) bool {
 	if err == nil && state.Version < tls.VersionTLS12 {
 		err = errors.New("TLS version below 1.2") // RFC 8996
 	}
-	c.srv.cfg.Handshake(c.srv.now()-begun, err)
+	took := c.srv.now() - begun
+	c.srv.cfg.Handshake(took, err)
 	c.life.rw = t
+	h := mail.Handshake{Began: c.srv.epoch.Add(begun), Took: took, Err: err}
 	if err != nil {
 		c.life.end(unreachable)
-		c.srv.cfg.Emit(mail.Event{
-			Kind: mail.Anomaly, Time: c.srv.cfg.Now(), Client: c.client.Addr.Addr(), Reason: "TLS handshake",
-			Cause: err,
-		})
+		e := mail.Event{
+			Kind: mail.Anomaly, Time: c.srv.cfg.Now(), Trace: mail.NewTraceID(), Client: c.client.Addr.Addr(),
+			Reason: "TLS handshake", Cause: err,
+		}
+		v := c.client.Visit()
+		v.Secured = h
+		c.srv.cfg.Tracing.Refuse(&e, v)
+		c.srv.cfg.Emit(e)
 		return false
 	}
-	c.client.TLS = &state
+	c.client.TLS = &Secured{Version: state.Version, Handshake: h}
 	return true
 }
 

@@ -43,6 +43,9 @@ type commandWait struct {
 	limit time.Duration // when the wait ends with errIdleTooLong; 0 before the first read
 	next  timeoutAction // changes only while the connection is not parked
 	begun bool          // a part of the line has come
+	// accepted is when the connection was accepted, in milliseconds of the engine's clock modulo 2^32. It stands here
+	// because here is room.
+	accepted uint32
 }
 
 // arm bounds the wait by d from now on.
@@ -67,7 +70,7 @@ func (w *commandWait) due(cfg *Config, began time.Duration, settled bool) (due, 
 // nextLine returns the next command line without CRLF, valid until the next read. A fault is the reply to a line that
 // cannot be a command; the line is then no more than its beginning. An error is one of fill's.
 func (c *conn) nextLine() (line []byte, fault *mail.Reply, err error) {
-	c.wait = commandWait{}
+	c.wait = commandWait{accepted: c.wait.accepted}
 	switch phase := c.tx.phase(); {
 	case phase == inMail && c.srv.cfg.Lend > 0:
 		c.wait.next = lendThen

@@ -195,9 +195,8 @@ func (l *Leg) Try(t Try) {
 		l.Tried = append(l.Tried, t)
 	}
 	if l.Steps != nil {
-		l.Steps.Add(Step{
-			Kind: StepTried, Began: time.Now().Add(-t.Took), Took: t.Took, Host: t.Host, Addr: t.Addr, Text: t.Cause,
-		})
+		began := time.Now().Add(-t.Took)
+		l.Steps.Add(StepTried, began, t.Took, Note{Host: t.Host, Addr: t.Addr, Text: t.Cause})
 	}
 }
 
@@ -214,6 +213,14 @@ func (l *Leg) Leave(at int, err error) {
 	if l != nil {
 		l.Steps.Leave(at, err)
 	}
+}
+
+// Next ends a step of the way and begins another one; see Steps.
+func (l *Leg) Next(at int, kind StepKind) int {
+	if l == nil {
+		return -1
+	}
+	return l.Steps.Next(at, kind)
 }
 
 // Took notes the session that takes the message from here on.

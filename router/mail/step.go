@@ -117,17 +117,23 @@ func (k StepKind) String() string {
 	return "unknown"
 }
 
-// A Step is a part of a transaction that its trace shows.
+// A Step is a part of a transaction that its trace shows. It holds no pointer, so that writing one down costs little:
+// what few steps have stands in a Note.
 type Step struct {
 	Kind  StepKind
-	Open  bool  // it has not ended
-	Above int16 // the index of the step that it is a part of; -1 for none
-	Began time.Time
+	Open  bool          // it has not ended
+	Above int16         // the index of the step that it is a part of; -1 for none
+	note  int16         // the place of its Note, from 1; 0 for none
+	Began time.Duration // since Steps.Start
 	Took  time.Duration
-	Err   error // what it ended with; nil for success
-	Host  string
-	Addr  netip.AddrPort
-	Text  string // the command that was refused, or the cause of what did not serve
+}
+
+// A Note is what is known of few steps.
+type Note struct {
+	Err  error // what the step ended with; nil for success
+	Host string
+	Addr netip.AddrPort
+	Text string // the command that was refused, or the cause of what did not serve
 }
 
 // maxSteps bounds what Steps hold. What does not fit is counted.
@@ -136,17 +142,35 @@ const maxSteps = 64
 // Steps are the steps of one transaction, or of its way to one next hop, in the order in which they began. The methods
 // of nil Steps do nothing. They are used by one goroutine at a time.
 type Steps struct {
-	Parent  Parent // what the steps are part of, as the next node is told
-	Failed  bool   // a step did not succeed
+	Start   time.Time // where the times of steps count from; the begin of the first one where it was not set
+	Parent  Parent    // what the steps are part of, as the next node is told
+	Failed  bool      // a step did not succeed
 	List    []Step
 	Dropped int // steps that found no room
 
+	notes []Note
 	under int16 // the innermost step that is open, and 1; 0 for none
 	first [10]Step
 }
 
+// since returns t as steps have it.
+func (s *Steps) since(t time.Time) time.Duration {
+	if s.Start.IsZero() {
+		s.Start = t
+	}
+	return t.Sub(s.Start)
+}
+
+// now returns the present as steps have it.
+func (s *Steps) now() time.Duration {
+	if s.Start.IsZero() {
+		s.Start = time.Now()
+	}
+	return time.Since(s.Start)
+}
+
 // add adds a step, and returns its index; -1 if it found no room.
-func (s *Steps) add(step Step) int {
+func (s *Steps) add(kind StepKind, open bool, began, took time.Duration) int {
 	if len(s.List) == maxSteps {
 		s.Dropped++
 		return -1
@@ -154,9 +178,17 @@ func (s *Steps) add(step Step) int {
 	if s.List == nil {
 		s.List = s.first[:0]
 	}
-	step.Above = s.under - 1
-	s.List = append(s.List, step)
+	s.List = append(s.List, Step{Kind: kind, Open: open, Above: s.under - 1, Began: began, Took: took})
 	return len(s.List) - 1
+}
+
+// enter begins a step.
+func (s *Steps) enter(kind StepKind, began time.Duration) int {
+	at := s.add(kind, true, began, 0)
+	if at >= 0 {
+		s.under = int16(at) + 1
+	}
+	return at
 }
 
 // Has reports whether there is a step of a kind.
@@ -174,42 +206,93 @@ func (s *Steps) Enter(kind StepKind) int {
 	if s == nil {
 		return -1
 	}
-	at := s.add(Step{Kind: kind, Open: true, Began: time.Now()})
-	if at >= 0 {
-		s.under = int16(at) + 1
-	}
-	return at
+	return s.enter(kind, s.now())
 }
+
+// EnterAt is Enter where it is known when the step began.
+func (s *Steps) EnterAt(kind StepKind, began time.Time) int {
+	if s == nil {
+		return -1
+	}
+	return s.enter(kind, s.since(began))
+}
+
+// isOpen reports whether there is a step that has not ended.
+func (s *Steps) isOpen(at int) bool { return s != nil && at >= 0 && s.List[at].Open }
 
 // Leave ends a step, and those inside of it that were not. err is what it ended with, nil for success. To leave it
 // again does nothing.
 func (s *Steps) Leave(at int, err error) {
-	if s == nil || at < 0 || !s.List[at].Open {
-		return
+	if s.isOpen(at) {
+		s.leave(at, s.now(), err)
 	}
-	now := time.Now()
+}
+
+// LeaveAfter is Leave where it is known how long the step took.
+func (s *Steps) LeaveAfter(at int, took time.Duration, err error) {
+	if s.isOpen(at) {
+		s.leave(at, s.List[at].Began+took, err)
+	}
+}
+
+// Next ends a step with success, if it is open, and begins another one at that moment.
+func (s *Steps) Next(at int, kind StepKind) int {
+	if s == nil {
+		return -1
+	}
+	now := s.now()
+	if s.isOpen(at) {
+		s.leave(at, now, nil)
+	}
+	return s.enter(kind, now)
+}
+
+func (s *Steps) leave(at int, now time.Duration, err error) {
 	for i := at; i < len(s.List); i++ {
 		if step := &s.List[i]; step.Open {
-			step.Open, step.Took = false, now.Sub(step.Began)
+			step.Open, step.Took = false, now-step.Began
 		}
 	}
+	if s.under = s.List[at].Above + 1; err != nil {
+		s.Failed = true
+		s.noteOf(at).Err = err
+	}
+}
+
+// noteOf returns the Note of a step, which is made where there is none.
+func (s *Steps) noteOf(at int) *Note {
 	step := &s.List[at]
-	step.Err, s.under = err, step.Above+1
-	s.Failed = s.Failed || err != nil
+	if step.note == 0 {
+		s.notes = append(s.notes, Note{})
+		step.note = int16(len(s.notes))
+	}
+	return &s.notes[step.note-1]
+}
+
+// Note returns what is known of a step besides its times. It is zero for most.
+func (s *Steps) Note(at int) Note {
+	if n := s.List[at].note; n > 0 {
+		return s.notes[n-1]
+	}
+	return Note{}
 }
 
 // At says which host a step is about.
 func (s *Steps) At(at int, host string, addr netip.AddrPort) {
 	if s != nil && at >= 0 {
-		s.List[at].Host, s.List[at].Addr = host, addr
+		n := s.noteOf(at)
+		n.Host, n.Addr = host, addr
 	}
 }
 
 // Add adds a step that is over.
-func (s *Steps) Add(step Step) {
-	if s != nil {
-		s.add(step)
-		s.Failed = s.Failed || step.Err != nil || step.Kind == StepTried
+func (s *Steps) Add(kind StepKind, began time.Time, took time.Duration, n Note) {
+	if s == nil {
+		return
+	}
+	s.Failed = s.Failed || n.Err != nil || kind == StepTried
+	if at := s.add(kind, false, s.since(began), took); at >= 0 && n != (Note{}) {
+		*s.noteOf(at) = n
 	}
 }
 
@@ -225,6 +308,7 @@ func (s *Steps) busy() (all time.Duration) {
 
 // reset forgets all steps.
 func (s *Steps) reset() {
-	clear(s.List)
-	s.Parent, s.Failed, s.List, s.Dropped, s.under = Parent{}, false, s.List[:0], 0, 0
+	clear(s.notes)
+	s.Start, s.Parent, s.Failed, s.List, s.Dropped, s.under = time.Time{}, Parent{}, false, s.List[:0], 0, 0
+	s.notes = s.notes[:0]
 }

@@ -70,7 +70,7 @@ func FuzzParseParent(f *testing.F) {
 func TestSteps(t *testing.T) {
 	var s mail.Steps
 	dial := s.Enter(mail.StepDial)
-	s.Add(mail.Step{Kind: mail.StepTLS})
+	s.Add(mail.StepTLS, time.Now(), 0, mail.Note{})
 	inner := s.Enter(mail.StepMX)
 	s.Leave(dial, nil)
 	s.Leave(inner, errors.New("too late")) // it was left with the one around it
@@ -80,7 +80,7 @@ func TestSteps(t *testing.T) {
 	}
 	s.Leave(last, errors.New("refused"))
 	for i, above := range []int16{-1, 0, 0, -1} {
-		if step := s.List[i]; step.Above != above || step.Open || (step.Err != nil) != (i == 3) {
+		if step := s.List[i]; step.Above != above || step.Open || (s.Note(i).Err != nil) != (i == 3) {
 			t.Errorf("%d: %+v", i, step)
 		}
 	}
@@ -124,12 +124,12 @@ func TestTracing_Keeps(t *testing.T) {
 			tr.See(&mail.Event{Kind: mail.Relayed, Waited: time.Minute, Ends: true})
 		}, false},
 		{"over the hop, and the client was slow", func(tr *mail.Trace) {
-			tr.Over = true
+			tr.Of = mail.OfHandover
 			time.Sleep(time.Minute)
 		}, false},
 		{"over the hop, and the destination was slow", func(tr *mail.Trace) {
 			leg := new(mail.Leg)
-			tr.Over = true
+			tr.Of = mail.OfHandover
 			tr.Way(leg)
 			step := leg.Enter(mail.StepDot)
 			time.Sleep(10 * time.Second)

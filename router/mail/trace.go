@@ -7,12 +7,22 @@ import (
 	"time"
 )
 
+// A TraceOf says what a Trace is of.
+type TraceOf uint8
+
+// What a Trace can be of.
+const (
+	OfTransaction TraceOf = iota
+	OfHandover            // a transaction that came from another node: over the hop
+	OfRefusal             // a refusal outside of a transaction
+)
+
 // A Trace is what is known of one transaction at one node for its spans. It is made by Tracing.Begin and ended by
 // Tracing.End, and used by one goroutine at a time. It never holds an octet of a message.
 type Trace struct {
+	Of      TraceOf
 	ID      TraceID
 	Parent  Parent // what the transaction goes on from; zero if it is a root
-	Over    bool   // it came from another node: over the hop
 	Began   time.Time
 	Ended   time.Time
 	Client  netip.AddrPort // the port is 0 where it is not known
@@ -23,9 +33,11 @@ type Trace struct {
 	Steps   Steps // Steps.Parent is the root span
 
 	legs    [1]*Leg
-	first   Steps // of the first leg
-	taken   bool  // first has a leg
+	first   Steps         // of the first leg
+	taken   bool          // first has a leg
+	slow    time.Duration // see Tracing
 	sampled bool
+	let     bool // it is known not to be kept, and Event says only that it ends
 }
 
 // Tracing makes traces, and decides at the end of each if it is kept. The methods of nil Tracing do nothing. It is safe
@@ -53,7 +65,8 @@ func (t *Tracing) Begin(id TraceID, parent Parent) *Trace {
 		tr.ID = parent.Trace
 	}
 	tr.sampled = parent.Sampled || parent == (Parent{}) && t.samples(tr.ID)
-	tr.Steps.Parent = Parent{tr.ID, NewSpanID(), tr.sampled}
+	tr.slow = t.Slow
+	tr.Steps.Start, tr.Steps.Parent = tr.Began, Parent{tr.ID, NewSpanID(), tr.sampled}
 	return tr
 }
 
@@ -68,10 +81,12 @@ func (tr *Trace) Way(leg *Leg) {
 	if tr == nil {
 		return
 	}
-	if leg.Steps = new(Steps); !tr.taken {
+	if tr.taken {
+		leg.Steps = new(Steps)
+	} else {
 		tr.taken, leg.Steps = true, &tr.first
 	}
-	leg.Steps.Parent = Parent{tr.ID, NewSpanID(), tr.sampled}
+	leg.Steps.Start, leg.Steps.Parent = tr.Began, Parent{tr.ID, NewSpanID(), tr.sampled}
 	if tr.Legs == nil {
 		tr.Legs = tr.legs[:0]
 	}
@@ -80,7 +95,7 @@ func (tr *Trace) Way(leg *Leg) {
 
 // Forget has the trace keep what was written down of a way, before leg becomes another one.
 func (tr *Trace) Forget(leg *Leg) {
-	if tr == nil || leg.Steps == nil {
+	if tr == nil || tr.let || leg.Steps == nil {
 		return
 	}
 	for i := range tr.Legs {
@@ -92,15 +107,19 @@ func (tr *Trace) Forget(leg *Leg) {
 }
 
 // See notes an event of the transaction that says what became of it, or of one of its recipients. The one that ends it
-// stays.
+// stays. Most traces end with one and are not kept: for those it is not copied.
 func (tr *Trace) See(e *Event) {
 	if tr == nil || !e.Kind.IsOutcome() || tr.Event.Ends {
 		return
 	}
-	tr.Event = *e
 	if e.Kind == Refused || e.Kind == Deferred {
 		tr.Steps.Failed = true
 	}
+	if e.Ends && !tr.isKept(e, time.Since(tr.Began)) {
+		tr.let, tr.Event.Ends = true, true
+		return
+	}
+	tr.Event = *e
 }
 
 // End ends a trace, and hands it over if it is kept. What the legs are written down in is the trace's no more.
@@ -108,34 +127,77 @@ func (t *Tracing) End(tr *Trace) {
 	if tr == nil {
 		return
 	}
+	if tr.let {
+		t.Recycle(tr)
+		return
+	}
 	tr.Ended = time.Now()
-	if !t.keeps(tr) {
+	if !tr.isKept(&tr.Event, tr.Ended.Sub(tr.Began)) {
 		t.Recycle(tr)
 		return
 	}
 	t.Take(tr)
 }
 
-// keeps decides on a trace: it is kept if it is one of the share, if it was refused, put off, broken off or in doubt,
-// if anything failed on its way, and if it was slow.
-func (t *Tracing) keeps(tr *Trace) bool {
-	e := &tr.Event
+// isKept decides on a trace that took all until now, of which e says what became: it is kept if it is one of the share,
+// if it was refused, put off, broken off or in doubt, if anything failed on its way, and if it was slow.
+func (tr *Trace) isKept(e *Event, all time.Duration) bool {
 	if tr.sampled || tr.Steps.Failed || e.Kind == Aborted || e.InDoubt {
 		return true
 	}
-	busy := tr.Ended.Sub(tr.Began) - e.Waited
-	if tr.Over { // its client is waited for at another node
+	busy := all - e.Waited
+	if tr.Of == OfHandover { // its client is waited for at another node
 		busy = 0
 	}
 	for _, leg := range tr.Legs {
 		if leg.Steps.Failed {
 			return true
 		}
-		if tr.Over {
+		if tr.Of == OfHandover {
 			busy += leg.Steps.busy()
 		}
 	}
-	return busy >= t.Slow
+	return busy >= tr.slow
+}
+
+// A Handshake is one of TLS.
+type Handshake struct {
+	Began time.Time // zero: there was none
+	Took  time.Duration
+	Err   error // why it failed; nil for success
+}
+
+// A Visit is what is known of a client's connection outside of a transaction.
+type Visit struct {
+	Client, Local netip.AddrPort
+	Began         time.Time // when the connection was accepted
+	Secured       Handshake
+	Scored        time.Time // when the wait for the score began; zero: it was not waited for
+}
+
+// Refuse hands over the trace of a refusal outside of a transaction, which is kept as each refusal is. e is its event.
+func (t *Tracing) Refuse(e *Event, v Visit) {
+	if t == nil {
+		return
+	}
+	tr := t.Begin(e.Trace, Parent{})
+	tr.Of, tr.Client, tr.Local, tr.Event = OfRefusal, v.Client, v.Local, *e
+	tr.Ended = tr.Began
+	if !v.Began.IsZero() {
+		tr.Began = v.Began
+	}
+	tr.Secure(v.Secured)
+	if !v.Scored.IsZero() {
+		tr.Steps.Add(StepScore, v.Scored, tr.Ended.Sub(v.Scored), Note{})
+	}
+	t.Take(tr)
+}
+
+// Secure notes the client's handshake, if there was one.
+func (tr *Trace) Secure(h Handshake) {
+	if !h.Began.IsZero() {
+		tr.Steps.Add(StepTLS, h.Began, h.Took, Note{Err: h.Err})
+	}
 }
 
 // Spans returns how many spans a trace has.
@@ -154,9 +216,9 @@ func (t *Tracing) Recycle(tr *Trace) {
 	}
 	tr.Steps.reset()
 	tr.first.reset()
-	tr.ID, tr.Parent, tr.Over = TraceID{}, Parent{}, false
+	tr.Of, tr.ID, tr.Parent = OfTransaction, TraceID{}, Parent{}
 	tr.Client, tr.Local, tr.Allowed = netip.AddrPort{}, netip.AddrPort{}, ""
 	tr.Event, tr.Legs, tr.legs = Event{}, nil, [1]*Leg{}
-	tr.taken, tr.sampled = false, false
+	tr.taken, tr.sampled, tr.let = false, false, false
 	t.free.Put(tr)
 }

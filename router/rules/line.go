@@ -260,7 +260,7 @@ func (b *builder) regexRule(s string) (why string) {
 		pattern: b.offset(s), patternLen: uint16(n + 2 + len(name)), line: uint32(b.line), file: uint16(b.file),
 		domain: id, flags: flagRegex,
 	}
-	same := strconv.Itoa(int(id)) + s[:n]
+	same := strconv.Itoa(int(id)) + re.String() // in whatever case it was written
 	if first, ok := b.regexes[same]; ok {
 		return b.samePattern(&b.t.rules[first])
 	}

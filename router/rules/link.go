@@ -3,6 +3,8 @@ package rules
 import (
 	"hash/maphash"
 	"net/netip"
+	"regexp"
+	"regexp/syntax"
 
 	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
@@ -47,6 +49,56 @@ func (l linker) link() {
 		l.checkRule(uint32(i))
 	}
 	l.checkServed()
+	l.checkReached()
+}
+
+// checkReached warns of regexes and catch-alls that no address gets to, because a regex before them takes all.
+func (l linker) checkReached() {
+	t := l.t
+	for i := range t.domains {
+		d, all := &t.domains[i], -1 // the rule that takes all
+		for _, re := range t.regexes[uint32(i)] {
+			if all >= 0 {
+				l.warnUnreached(re.rule, uint32(all))
+			} else if takesAll(re.re) {
+				all = int(re.rule)
+			}
+		}
+		if all >= 0 && d.catchall != 0 {
+			l.warnUnreached(d.catchall-1, uint32(all))
+		}
+	}
+}
+
+func (l linker) warnUnreached(number, all uint32) {
+	first := &l.t.rules[all]
+	l.warn(&l.t.rules[number], "no address gets here: the regex at "+location(l.t.files[first.file], int(first.line))+
+		" takes all before it")
+}
+
+// takesAll reports whether a regex is one for every local part, such as .* or (.+).
+func takesAll(re *regexp.Regexp) bool {
+	tree, err := syntax.Parse(re.String(), syntax.Perl)
+	for err == nil && (tree.Op == syntax.OpConcat || tree.Op == syntax.OpCapture) {
+		var inside []*syntax.Regexp
+		for _, part := range tree.Sub {
+			if part.Op != syntax.OpBeginText && part.Op != syntax.OpEndText {
+				inside = append(inside, part)
+			}
+		}
+		if len(inside) != 1 {
+			return false
+		}
+		tree = inside[0]
+	}
+	if err != nil || tree.Op != syntax.OpStar && tree.Op != syntax.OpPlus {
+		return false
+	}
+	one := tree.Sub[0]
+	for one.Op == syntax.OpCapture {
+		one = one.Sub[0]
+	}
+	return one.Op == syntax.OpAnyChar || one.Op == syntax.OpAnyCharNotNL
 }
 
 // addOwn adds the domains that are this system itself.

@@ -133,9 +133,14 @@ func FuzzParseKeys(f *testing.F) {
 			}
 			return
 		}
-		var wrong *KeyError
-		if !errors.As(err, &wrong) || wrong.Line > bytes.Count(data, []byte("\n"))+1 {
+		var wrong *mail.LineErrors
+		if !errors.As(err, &wrong) {
 			t.Fatal(err)
+		}
+		for _, e := range wrong.List {
+			if e.Line < 1 || e.Line > bytes.Count(data, []byte("\n"))+1 {
+				t.Fatal(err)
+			}
 		}
 	})
 }

@@ -176,27 +176,14 @@ const maxKeyLine = 1024
 
 const tooLongLine = "longer than 1024 octets"
 
-// A KeyError names the line of a file of keys that is wrong, and why, without showing any of it. Line counts from 1; it
-// is 0 for the file as a whole.
-type KeyError struct {
-	Line   int
-	Reason string
-}
-
-// Error returns line and reason.
-func (e *KeyError) Error() string {
-	if e.Line == 0 {
-		return e.Reason
-	}
-	return fmt.Sprintf("line %d: %s", e.Line, e.Reason)
-}
-
 // ParseKeys returns the keys of a file: one a line, the current one first, without blanks around it. Blank lines and
 // lines that begin with "#" are left out. A key is MinKey to 1024 octets of printable ASCII. It is to be random: 32
-// octets of a random source in base 64 make a good one. The error is a *KeyError, or the reader's.
+// octets of a random source in base 64 make a good one. The error is *mail.LineErrors without the name of the file,
+// which show nothing of a line, or the reader's.
 func ParseKeys(r io.Reader) ([][]byte, error) {
 	var keys [][]byte
 	var lines []int
+	var wrong mail.LineErrors
 	line := 0
 	scanner := bufio.NewScanner(r)
 	scanner.Buffer(nil, maxKeyLine+len("\r\n"))
@@ -206,30 +193,45 @@ func ParseKeys(r io.Reader) ([][]byte, error) {
 		if len(text) == 0 || text[0] == '#' {
 			continue
 		}
-		if slices.ContainsFunc(text, func(c byte) bool { return c < ' ' || c > '~' }) {
-			return nil, &KeyError{line, "a key is printable ASCII"}
-		}
+		why := keyFault(text)
 		if len(scanner.Bytes()) > maxKeyLine {
-			return nil, &KeyError{line, tooLongLine}
-		}
-		if len(text) < MinKey {
-			return nil, &KeyError{line, fmt.Sprintf("a key of at least %d octets is needed", MinKey)}
+			why = tooLongLine
 		}
 		if same := slices.IndexFunc(keys, func(k []byte) bool { return bytes.Equal(k, text) }); same >= 0 {
-			return nil, &KeyError{line, fmt.Sprintf("the same key as in line %d", lines[same])}
+			why = fmt.Sprintf("the same key as in line %d", lines[same])
 		}
-		if len(keys) == MaxKeys {
-			return nil, &KeyError{line, fmt.Sprintf("more than %d keys", MaxKeys)}
+		if len(keys) == MaxKeys && why == "" {
+			why = fmt.Sprintf("more than %d keys", MaxKeys)
+		}
+		if why != "" {
+			wrong.Add(line, 1, why)
+			continue
 		}
 		keys, lines = append(keys, bytes.Clone(text)), append(lines, line)
 	}
 	if err := scanner.Err(); errors.Is(err, bufio.ErrTooLong) {
-		return nil, &KeyError{line + 1, tooLongLine}
+		wrong.Add(line+1, 1, tooLongLine)
 	} else if err != nil {
 		return nil, err
 	}
-	if len(keys) == 0 {
-		return nil, &KeyError{0, "holds no key"}
+	if len(keys) == 0 && len(wrong.List) == 0 {
+		wrong.Add(1, 1, "holds no key")
+	}
+	if err := wrong.Err(); err != nil {
+		return nil, err
 	}
 	return keys, nil
+}
+
+// keyFault returns what is wrong with a key, "" for nothing.
+func keyFault(key []byte) string {
+	switch {
+	case bytes.HasPrefix(key, []byte("\ufeff")):
+		return "a byte order mark stands in front of the key: save the file without it"
+	case slices.ContainsFunc(key, func(c byte) bool { return c < ' ' || c > '~' }):
+		return "a key is printable ASCII"
+	case len(key) < MinKey:
+		return fmt.Sprintf("a key of at least %d octets is needed", MinKey)
+	}
+	return ""
 }

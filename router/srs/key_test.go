@@ -104,20 +104,19 @@ func TestParseKeys(t *testing.T) {
 		{"octets that are not printable", keyA + "\n" + keyA[:8] + "\x00" + keyB, nil, 2},
 		{"a byte order mark", "\ufeff" + keyA, nil, 1},
 		{"the same key twice", keyA + "\n" + keyB + "\n" + keyA, nil, 3},
-		{"no key", "# none\n\n", nil, 0},
-		{"nothing", "", nil, 0},
+		{"no key", "# none\n\n", nil, 1},
+		{"nothing", "", nil, 1},
 		{"too many", many + keyA, nil, MaxKeys + 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := ParseKeys(iotest.OneByteReader(strings.NewReader(tt.in)))
 			if tt.want == nil {
-				var wrong *KeyError
-				if !errors.As(err, &wrong) || wrong.Line != tt.line || got != nil {
+				var wrong *mail.LineErrors
+				if !errors.As(err, &wrong) || len(wrong.List) != 1 || wrong.List[0].Line != tt.line || got != nil {
 					t.Fatalf("got %q, %v, want an error of line %d", got, err, tt.line)
 				}
-				if strings.Contains(err.Error(), "of one of") ||
-					tt.line > 0 && !strings.HasPrefix(err.Error(), "line "+strconv.Itoa(tt.line)+": ") {
+				if strings.Contains(err.Error(), "of one of") {
 					t.Errorf("it says %q", err)
 				}
 				return
@@ -129,6 +128,20 @@ func TestParseKeys(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestParseKeys_AllLines: each line that is wrong is told.
+func TestParseKeys_AllLines(t *testing.T) {
+	_, err := ParseKeys(strings.NewReader("short\n" + keyA + "\nk\xc3\xbcrzer als n\xc3\xb6tig\n" + keyA + "\n"))
+	var wrong *mail.LineErrors
+	if !errors.As(err, &wrong) || len(wrong.List) != 3 {
+		t.Fatal(err)
+	}
+	for i, line := range []int{1, 3, 4} {
+		if wrong.List[i].Line != line {
+			t.Errorf("got %v", wrong.List[i])
+		}
 	}
 }
 

@@ -108,30 +108,33 @@ func ParseEntry(line string) (Entry, error) {
 }
 
 // ParseEntries returns one Entry per line of r as ParseEntry does. Empty lines and those that begin with "#" are left
-// out. The Location of an entry is name and line number. The error joins those of all lines that are wrong, each of
-// which begins with name and number; the other lines are returned beside it.
+// out. The Location of an entry is name and line number. The error is *mail.LineErrors, or the reader's; the other
+// lines are returned beside it.
 func ParseEntries(name string, r io.Reader) ([]Entry, error) {
 	var entries []Entry
-	var wrong []error
+	wrong := mail.LineErrors{File: name}
 	lines := bufio.NewScanner(r)
-	for n := 1; lines.Scan(); n++ {
-		line := strings.TrimSpace(lines.Text())
+	n := 1
+	for ; lines.Scan(); n++ {
+		line := strings.TrimSpace(strings.TrimPrefix(lines.Text(), "\ufeff"))
 		if line == "" || line[0] == '#' {
 			continue
 		}
 		location := fmt.Sprintf("%s:%d", name, n)
 		e, err := ParseEntry(line)
 		if err != nil {
-			wrong = append(wrong, fmt.Errorf("%s: %w", location, err))
+			wrong.Add(n, 1, err.Error())
 			continue
 		}
 		e.Location = location
 		entries = append(entries, e)
 	}
-	if err := lines.Err(); err != nil {
-		wrong = append(wrong, fmt.Errorf("%s: %w", name, err))
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		wrong.Add(n, 1, "this line is longer than 64 KiB: the file is no list of clients")
+	} else if err != nil {
+		return entries, err
 	}
-	return entries, errors.Join(wrong...)
+	return entries, wrong.Err()
 }
 
 // validate returns what is wrong with an entry, or nil.
