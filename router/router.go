@@ -300,6 +300,9 @@ func (r *Router) Explain(q mail.Query) (steps []string, routes []mail.Route, err
 // Hosted reports whether domain, in any case and as U-labels or A-labels, is hosted here.
 func (r *Router) Hosted(domain string) bool { return r.current.Load().Hosted(domain) }
 
+// HostedNames returns the names of hosted domains in their order, at most so many.
+func (r *Router) HostedNames(most int) []string { return r.current.Load().HostedNames(most) }
+
 // HasNextHop reports whether a rule in force names a fixed next hop.
 func (r *Router) HasNextHop(h mail.NextHop) bool { return r.current.Load().HasNextHop(h) }
 

@@ -36,6 +36,7 @@ type Gauges struct {
 	TLSFallbacks  func() (classic, clear uint64) // sessions tried with less TLS because it had just failed
 	DNS           func() DNS
 	Posts         func() map[string]int // events that wait, by receiver
+	Examined      func() Examination    // what the last examination of the DNS found
 }
 
 // A State is what a node does now.
@@ -77,6 +78,15 @@ type Store struct {
 	Entries     int               // held in this process
 	Counts      map[string]uint64 // by what was counted, since the start
 }
+
+// An Examination is what was found in the DNS, and when.
+type Examination struct {
+	At       time.Time // zero: none has ended yet
+	Findings map[Finding]int
+}
+
+// A Finding is what findings of an Examination have in common. Domain is "*" for what all domains share.
+type Finding struct{ Domain, State string }
 
 // A Score is what the score of clients has seen since the start.
 type Score struct {
@@ -158,6 +168,9 @@ func (m meter) show(g Gauges) {
 	if g.Posts != nil {
 		m.gauges("millrace_posts_waiting", "Events that wait to be posted to a receiver.",
 			gaugedBy("receiver", g.Posts))
+	}
+	if g.Examined != nil {
+		m.showExamination(g.Examined)
 	}
 	if g.Store != nil {
 		m.showStore(g.Store)
@@ -291,6 +304,20 @@ func (m meter) showDates(read func() []Date) {
 	}
 	m.gauges("millrace_certificate_not_after_timestamp_seconds", "When a certificate of the node ends.", dates(true))
 	m.gauges("millrace_key_written_timestamp_seconds", "When the file of a key was written.", dates(false))
+}
+
+// showExamination shows what the last examination of the DNS found.
+func (m meter) showExamination(read func() Examination) {
+	m.gauges("millrace_doctor_findings", "What is wrong in the DNS, by domain and state.", func(show show) {
+		for f, n := range read().Findings {
+			show(float64(n), is("domain", f.Domain, "state", f.State)...)
+		}
+	})
+	m.gauges("millrace_doctor_examined_timestamp_seconds", "When the DNS was examined last.", func(show show) {
+		if at := read().At; !at.IsZero() {
+			show(seconds(at))
+		}
+	})
 }
 
 // showCluster shows what the node sees of its cluster.

@@ -70,7 +70,12 @@ func everyMetric() *Metrics {
 			}
 		},
 		Ledger: func() map[string]uint64 { return map[string]uint64{"repeated": 38} },
-		Posts:  func() map[string]int { return map[string]int{"books": 39} },
+		Examined: func() Examination {
+			return Examination{
+				At: time.Unix(42, 0), Findings: map[Finding]int{{Domain: "example.com", State: "misconfigured"}: 43},
+			}
+		},
+		Posts: func() map[string]int { return map[string]int{"books": 39} },
 		Cluster: func() ClusterGauges {
 			return ClusterGauges{
 				Members: 2, Stable: 3, Suspended: 1, Rules: 7, Waived: 4, Out: true, Begun: 40, NotBegun: 41,

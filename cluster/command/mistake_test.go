@@ -81,6 +81,8 @@ var wrongConfigs = []wrongConfig{
 	{"yes", "dns: {trust_ad: yes}\n", "5:17", `"yes" is neither true nor false: write true`},
 	{"off", "egress: {allow_private: off}\n", "5:25", "write false"},
 	{"a number with commas", "limits: {connections: \"20,000\"}\n", "5:23", "write 20000"},
+	{"a doctor who comes too often", "doctor: {interval: 1m}\n", "5:20", "1m is less than 5m"},
+	{"a doctor for what is no domain", "doctor: {domains: [\"192.0.2.1\"]}\n", "5:20", "a domain name is needed"},
 	{"a number in words", "limits: {recipients: many}\n", "5:22", `"many" is not a whole number`},
 	{"a number beyond counting", "limits: {connections: 99999999999999999999}\n", "5:23", "that a machine counts to"},
 	{"percent", "telemetry: {sample: 5%}\n", "5:21", "write 0.05"},

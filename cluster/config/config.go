@@ -44,6 +44,7 @@ type Config struct {
 	Telemetry  Telemetry   `yaml:"telemetry"`
 	Log        Log         `yaml:"log"`
 	Events     *Events     `yaml:"events"`
+	Doctor     *Doctor     `yaml:"doctor"`
 
 	// Rules is the text of the rules. Unless it is empty, it replaces the files of Routes, and Routes is its name.
 	Rules string `yaml:"-"`
@@ -297,6 +298,12 @@ func (l *Log) Syslog() (network, address string) {
 	return "", ""
 }
 
+// Doctor says how often the DNS is examined, and for which domains; without any for all that are hosted.
+type Doctor struct {
+	Interval Duration `yaml:"interval"`
+	Domains  []string `yaml:"domains"`
+}
+
 // defaults returns a Config with the values of absent keys.
 func defaults() *Config {
 	return &Config{
@@ -403,6 +410,9 @@ func inspect(file string, data []byte, ruleText string, env func(string) (string
 	if c.Events != nil {
 		c.Events.setDefaults()
 	}
+	if c.Doctor != nil {
+		setDefault(&c.Doctor.Interval, Duration(time.Hour))
+	}
 	problems := d.problems
 	var more Problems
 	if errors.As(c.Validate(), &more) {
@@ -435,6 +445,9 @@ func (c *Config) useALabels() {
 		}
 	}
 	names = append(names, pointers(c.DMARC.Lists)...)
+	if c.Doctor != nil {
+		names = append(names, pointers(c.Doctor.Domains)...)
+	}
 	if c.Events != nil {
 		for i := range c.Events.Receivers {
 			names = append(names, pointers(c.Events.Receivers[i].Domains)...)

@@ -58,12 +58,24 @@ func (v *validator) sections(c *Config) {
 	if c.Events != nil {
 		v.events(c.Events)
 	}
+	if d := c.Doctor; d != nil {
+		if time.Duration(d.Interval) < leastInterval {
+			v.add("doctor.interval", fmt.Sprintf("%s is less than %s: the DNS is asked some fifty questions each time",
+				d.Interval, Duration(leastInterval)))
+		}
+		for i, name := range d.Domains {
+			v.domain(fmt.Sprintf("doctor.domains[%d]", i), name)
+		}
+	}
 	if p := c.Public; p != nil {
 		v.address("public.addr", p.Addr, "0.0.0.0:8443")
 		v.takeAddress("public.addr", p.Addr)
 		v.url("public.url", p.URL)
 	}
 }
+
+// leastInterval is the shortest time between two examinations of the DNS.
+const leastInterval = 5 * time.Minute
 
 // domain requires a domain name.
 func (v *validator) domain(field, s string) {

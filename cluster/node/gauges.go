@@ -41,12 +41,20 @@ func (n shown) gauges() admin.Gauges {
 		g.Score = func() admin.Score { return n.learning.gauges(n.parts.scoring) }
 	}
 	if n.cfg.Events != nil {
-		g.Posts = func() map[string]int { return n.teller.sender.Waiting() }
+		g.Posts = func() map[string]int { return n.events.teller.sender.Waiting() }
+	}
+	if n.cfg.Doctor != nil {
+		g.Examined = func() admin.Examination { return n.examined() }
 	}
 	if n.cfg.Cluster != nil {
 		g.Cluster = func() admin.ClusterGauges { return n.members.gauges(n.rules.version()) }
 	}
 	return g
+}
+
+// examined returns what the last examination of the DNS found.
+func (n shown) examined() admin.Examination {
+	return *n.rounds.last.Load()
 }
 
 // dates returns when certificates end and when keys were written, as of the last reload.

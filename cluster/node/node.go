@@ -52,7 +52,7 @@ type Node struct {
 	relay     *egress.Relay
 	learning  *learning    // nil: no client is scored
 	ledger    *once.Ledger // nil: a message that comes again is delivered again
-	teller    *teller      // nil: the configuration has no section events
+	rounds    *rounds      // nil: the configuration has no section doctor
 	server    *ingress.Server
 	listeners *listeners
 	admin     *admin.Server // nil: the configuration has no section admin
@@ -158,6 +158,9 @@ func (n *Node) start() error {
 		return err
 	}
 	if err := n.makeServer(tracing); err != nil {
+		return err
+	}
+	if err := n.startDoctor(); err != nil {
 		return err
 	}
 	// The admin server starts after what its metrics read, and before clients can connect, so that it answers until the

@@ -202,7 +202,7 @@ func (n *Node) reload(ctx context.Context) error {
 		return c.WithLine("", "cluster", err)
 	}
 	f.sites.Store(sites)
-	n.teller.useSecrets(secrets)
+	n.events.teller.useSecrets(secrets)
 	n.parts.useUsers(people)
 	n.relay.UseSites(sites.providers, sites.reactions)
 	n.members.moved() // a Site may have another number of owners

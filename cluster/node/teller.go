@@ -326,7 +326,7 @@ func (n *Node) startTeller() {
 		n.metrics.BeginPosts(r.Name, events.Results()...)
 	}
 	go t.run() // ends with close
-	n.teller, n.events.teller = t, t
+	n.events.teller = t
 	n.cleanups.add("receivers of events", t.close)
 }
 

@@ -399,7 +399,7 @@ func TestTeller_DeadReceiver(t *testing.T) {
 	if n := len(b.dest.Messages()); n != all {
 		t.Errorf("%d of %d messages", n, all)
 	}
-	if waits := b.teller.sender.Waiting()["dead"]; waits > 10 {
+	if waits := b.events.teller.sender.Waiting()["dead"]; waits > 10 {
 		t.Errorf("%d events wait, 10 at most may", waits)
 	}
 	if err := b.Shutdown(t.Context()); err != nil {

@@ -101,6 +101,7 @@ func everything(t *testing.T) world.World {
 		"score: {lists: [{zone: zen.example, weight: 10}]}\n" +
 		"events: {receivers: [{name: ops, url: \"https://hooks.example.net/mail\", secret_file: " +
 		file("webhook") + "}]}\n" +
+		"doctor: {domains: [client.example]}\n" +
 		"redis: {url: \"" + world.StartRedis(t).URL() + "\"}\n"
 	return w
 }

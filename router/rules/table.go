@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/bits"
 	"regexp"
+	"slices"
 	"strconv"
 
 	"github.com/millrace/millrace/router/leaf/ascii"
@@ -150,6 +151,18 @@ func (t *Table) Len() int { return len(t.rules) }
 
 // Domains returns the number of hosted domains.
 func (t *Table) Domains() int { return t.tally.hosted }
+
+// HostedNames returns the names of hosted domains as A-labels, in their order, at most so many.
+func (t *Table) HostedNames(most int) []string {
+	var names []string
+	for i := range t.domains {
+		if t.domains[i].hosted {
+			names = append(names, t.domains[i].name)
+		}
+	}
+	slices.Sort(names)
+	return names[:min(len(names), most)]
+}
 
 // Hosted reports whether domain, in any case and as U-labels or A-labels, is hosted.
 func (t *Table) Hosted(domain string) bool {
