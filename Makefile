@@ -111,6 +111,15 @@ house:
 	@$(GO) run -modfile=.ci/go.mod .ci/house.go
 	@$(GO) test -count 1 -run 'Depth' -v ./bench
 
+# What is shipped of the last commit, in dist/: static binaries for amd64 and arm64, each built twice and compared, their
+# parts (CycloneDX), .deb and .rpm. QUICK=1: the second build takes the cache of the first. The verdict is that of the tests
+# that unpack, verify and run it all.
+.PHONY: dist
+dist: tools
+	@.ci/tools deploy
+	@GO=$(GO) .ci/dist
+	@$(GO) test -count 1 -tags dist -run Dist ./deploy
+
 # What takes too long for each commit: race detector, linters, vulnerabilities.
 slow: tools
 	@GO=$(GO) .ci/slow

@@ -4,7 +4,8 @@
 // need, how a test knows that one is ready, and that each is gone when its test ends. It refuses to know the relay: it
 // imports nothing of it, and what a program received is handed over as octets.
 //
-// The programs come from .cache/root below the module's root, where "make tools" unpacks them, else from the system. A
+// The programs come from .cache/root below the module's root, where "make tools" unpacks them, from .cache/deploy,
+// where "make dist" does, else from the system. A
 // test that lacks one is skipped with the command that gets it; with CI=true it fails. Exim and Dovecot expect to be
 // installed and to find users of their own, so they run in a mount namespace in which .cache/root lies over /usr, and a
 // user namespace in which they are not root; both work for root and for an ordinary user on Debian. Postfix has several
@@ -53,10 +54,10 @@ func Find(t testing.TB, name string) Program {
 
 // Look returns the program of that name, or an error that names the command that gets it.
 func Look(name string) (Program, error) {
-	root := cacheRoot()
-	if root != "" {
+	for _, cache := range []string{"root", "deploy"} {
+		root := cacheOf(cache)
 		for _, dir := range []string{"usr/bin", "usr/sbin"} {
-			if path := filepath.Join(root, dir, name); executable(path) {
+			if path := filepath.Join(root, dir, name); root != "" && executable(path) {
 				return Program{path, cacheEnv(root)}, nil
 			}
 		}
@@ -110,12 +111,15 @@ func Root() string {
 }
 
 // cacheRoot is .cache/root below the module's root, or "" if there is none.
-func cacheRoot() string {
+func cacheRoot() string { return cacheOf("root") }
+
+// cacheOf is a folder of .cache below the module's root, or "" if there is none.
+func cacheOf(name string) string {
 	dir := Root()
 	if dir == "" {
 		return ""
 	}
-	root := filepath.Join(dir, ".cache", "root")
+	root := filepath.Join(dir, ".cache", name)
 	if _, err := os.Stat(root); err != nil {
 		return ""
 	}
