@@ -139,7 +139,7 @@ func parseMailbox(s string) (p mail.Path, name string, ok bool) {
 	address, comment, has := strings.Cut(s, "(")
 	if has {
 		text, end, closed := strings.Cut(comment, ")")
-		if !closed || end != "" || strings.ContainsAny(text, `(\`) {
+		if !closed || end != "" || strings.ContainsAny(text, `(\`) || address == strings.TrimRight(address, " \t") {
 			return p, "", false
 		}
 		name = text

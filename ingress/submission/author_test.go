@@ -114,6 +114,7 @@ var tricks = map[string]string{
 	"an address in a comment":          "From: alice@example.com (boss@bank.example)\r\n",
 	"a comment before":                 "From: (boss@bank.example) alice@example.com\r\n",
 	"a comment inside":                 "From: alice(boss@bank.example)@example.com\r\n",
+	"a comment that is glued":          "From: alice@example.com(Alice)\r\n",
 	"a comment in a comment":           "From: alice@example.com (a (b) boss@bank.example)\r\n",
 	"a backslash in a comment":         "From: alice@example.com (a\\) boss@bank.example)\r\n",
 	"an encoded address":               "From: =?utf-8?Q?boss=40bank.example?= <alice@example.com>\r\n",
