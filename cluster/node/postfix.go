@@ -275,7 +275,7 @@ func (p *postfixForm) refusedMessage(e *entry, to *mail.To) {
 // refused nothing, nor is DATA behind recipients that were refused.
 func (p *postfixForm) refusedCommand(e *entry) {
 	verb := e.Verb
-	if mechanism, isLogin := strings.CutPrefix(verb, "AUTH "); isLogin && e.User != "" {
+	if mechanism, isLogin := strings.CutPrefix(verb, "AUTH "); isLogin {
 		p.begin(e, "smtpd").text("warning: ").client(e).text(": SASL ").text(mechanism).
 			text(" authentication failed: ").outside(e.Reason).text(", sasl_username=").user(e).trace(e).end(e)
 		return

@@ -293,7 +293,7 @@ func FuzzPostfixForm(f *testing.F) {
 		"x>, size=9999999, relay=a, delay=1, status=sent (", "x\r\n2023-11-14T22:13:20.000000Z h postfix/smtpd[1]: ",
 		"]: x: client=unknown[198.51.100.1]", "NOQUEUE: reject: RCPT from unknown[198.51.100.1]: 550 5.1.1 : ",
 		"forwarded as 1", "a[198.51.100.1]: SASL LOGIN authentication failed: x", "\x7f\u202e\u009b31m\xff",
-		": [ID 1 mail.info] ", "reject= RCPT from x: ", "too many errors after RCPT from unknown[198.51.100.1]",
+		"", ": [ID 1 mail.info] ", "reject= RCPT from x: ", "too many errors after RCPT from unknown[198.51.100.1]",
 		"reject", "reject:", "x hold", "discard", "forwarded as", "forwarded",
 	} {
 		f.Add(s)
