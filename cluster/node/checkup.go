@@ -106,7 +106,7 @@ func CheckHere(ctx context.Context, c *config.Config, what string, q CheckQuesti
 }
 
 // checker returns what answers questions about the network around the node.
-func (n *Node) checker() *checker {
+func (n shown) checker() *checker {
 	return &checker{
 		cfg: n.cfg, files: n.parts.files, relay: n.relay, resolver: n.parts.resolver, members: n.members,
 		busy: n.members.checking,

@@ -265,7 +265,7 @@ func (n *Node) startPeerServer(tracing *mail.Tracing) error {
 		Handshake: n.observeHop,
 		TLS:       current, Name: n.cfg.Cluster.Name, Beginner: n.relay.Local(), Emit: n.events.Emit, Tracing: tracing,
 		HasNextHop: n.rules.router.HasNextHop, Admits: m.cluster.Admits, Panicked: n.log.panicked,
-		Answer: n.checker().answerPeer,
+		Answer: shown{n}.checker().answerPeer,
 	})
 	if err != nil {
 		return err

@@ -272,7 +272,7 @@ func (n *Node) startAdmin() error {
 	s, err := admin.Listen(admin.Config{
 		Addr: n.cfg.Admin.Addr, Health: n.cfg.Admin.Health, Token: n.parts.files.token, Metrics: n.metrics,
 		Ready: shown{n}.checks(), Cluster: shown{n}.clusterStatus, Drain: n.drain.make,
-		Check:   n.checker().answerAPI,
+		Check:   shown{n}.checker().answerAPI,
 		Explain: newOracle(n).answer, ExplainWithin: n.cfg.ExplainBudget(true),
 		MaxQuestion: int64(n.cfg.Limits.MessageSize)*3/2 + 64<<10, // base 64
 	})

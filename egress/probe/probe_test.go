@@ -12,6 +12,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -248,6 +249,27 @@ func TestHost_ClosedPort(t *testing.T) {
 			t.Errorf("%+v", found)
 		}
 	}
+}
+
+// TestHost_SlowGreeting: a host that lets its clients wait is open, and the step says for how long it did.
+func TestHost_SlowGreeting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wire := smtptest.NewLine()
+		host := smtptest.Serve(wire, smtptest.Behaviour{Answers: map[string]smtptest.Answer{
+			smtptest.Greeting: {After: 12 * time.Second},
+		}})
+		defer host.Close()
+		found := probe.Host(t.Context(), probe.Call{
+			Target: smtpclient.Target{Network: "tcp", Addr: "192.0.2.1:25", Host: "h", Helo: "probe.example"},
+			Connect: func(ctx context.Context, _ smtpclient.Target) (net.Conn, error) {
+				return wire.Dial(ctx)
+			},
+		})
+		if greeting := found.Steps[1]; !found.Open || greeting.Milliseconds != 12000 ||
+			!strings.Contains(greeting.Says, "let us wait 12s") {
+			t.Errorf("%+v", found)
+		}
+	})
 }
 
 // TestHost_Terminal: what a host says cannot control a terminal, and is no longer than a line.

@@ -169,7 +169,7 @@ func TestCheck_Ingress(t *testing.T) {
 	}
 }
 
-// TestCheck_Network: in a network of its own the command tells a port that is dropped from one that is refused, one
+// TestCheck_Network: in a network of its own the commands tell a port that is dropped from one that is refused, one
 // that this machine forbids, a network that has no route, and all of them from a port that is blocked on the way while
 // another one is open.
 func TestCheck_Network(t *testing.T) {
@@ -182,12 +182,18 @@ func TestCheck_Network(t *testing.T) {
 		args string
 		want string
 	}{
-		"open":      {"--at smtp://198.51.100.1:2587", "port 25 is open: 1 of 1"},
-		"dropped":   {"--at smtp://198.51.100.9", "none at another port"},
-		"blocked":   {"--at smtp://198.51.100.9 --beside smtp://198.51.100.1:2587", "blocked by the provider"},
-		"refused":   {"--at smtp://198.51.100.1:9", "refused: hosts that take mail"},
-		"no route":  {"--at smtp://192.0.2.1", "no route: this machine has no way out"},
-		"forbidden": {"--at smtp://203.0.113.9", "this machine itself forbids it"},
+		"open":      {"egress --at smtp://198.51.100.1:2587", "port 25 is open: 1 of 1"},
+		"dropped":   {"egress --at smtp://198.51.100.9", "none at another port"},
+		"blocked":   {"egress --at smtp://198.51.100.9 --beside smtp://198.51.100.1:2587", "blocked by the provider"},
+		"refused":   {"egress --at smtp://198.51.100.1:9", "refused: hosts that take mail"},
+		"no route":  {"egress --at smtp://192.0.2.1", "no route: this machine has no way out"},
+		"forbidden": {"egress --at smtp://203.0.113.9", "this machine itself forbids it"},
+
+		"a next hop that is open": {"target smtp://198.51.100.1:2587 --to a@x.example", "takes the recipient"},
+		"a next hop in a black hole": {
+			"target smtp://198.51.100.9", "198.51.100.9:25 is not open: TCP: no answer: a firewall on the way",
+		},
+		"a next hop without a route": {"target smtp://192.0.2.1", "is not open: TCP: no route"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			// 0A1B is the port of the sink, and a last 0A says that it listens.
@@ -198,7 +204,7 @@ func TestCheck_Network(t *testing.T) {
 				"ip route add prohibit 203.0.113.9/32 && " +
 				"{ \"$2\" $3 198.51.100.1:2587 16 & sink=$!; } && " +
 				"{ until grep -q ':0A1B 00000000:0000 0A' /proc/net/tcp; do :; done; } && " +
-				"\"$0\" check egress -c \"$1\" --here --wait 1 " + tt.args + "; kill $sink"
+				"\"$0\" check " + tt.args + " -c \"$1\" --here --wait 1; kill $sink"
 			user := ""
 			if os.Getuid() == 0 {
 				user = "-u nobody"
