@@ -10,7 +10,8 @@ import (
 )
 
 type dkimVerbs struct {
-	New dkimNewVerb `cmd:"" help:"${dkim_new}"`
+	New    dkimNewVerb    `cmd:"" help:"${dkim_new}"`
+	Rotate dkimRotateVerb `cmd:"" help:"${dkim_rotate}"`
 }
 
 type dkimNewVerb struct {

@@ -81,6 +81,9 @@ func helpTexts() kong.Vars {
 		"man_dir":    "The folder to write to, such as /usr/local/share/man/man1; prints one page when left out.",
 		"dkim_new": "Make a private key and print the record that publishes its other half. The same " +
 			"key signs DKIM and seals ARC.",
+		"dkim_rotate": "Make new keys of a domain beside those that sign, and say step by step what to publish, to " +
+			"add and, run " +
+			"again, to remove.",
 		"dkim_new_selector": "The selector, s=. Each key has its own, so that the old and the new one stand side" +
 			" by side.",
 		"dkim_new_type": "rsa, which everybody verifies, or ed25519 to stand beside it.",

@@ -152,10 +152,12 @@ type ARC struct {
 	Trust    []string `yaml:"trust"`
 }
 
-// DKIM lists the keys that sign messages: Relay signs every message, Domains those of their domain.
+// DKIM lists the keys that sign messages: Relay signs every message, Domains those of their domain. Unpublished says
+// what becomes of keys whose record is not in the DNS.
 type DKIM struct {
-	Relay   []Signer `yaml:"relay"`
-	Domains []Signer `yaml:"domains"`
+	Relay       []Signer `yaml:"relay"`
+	Domains     []Signer `yaml:"domains"`
+	Unpublished string   `yaml:"unpublished"` // "wait" or "sign"
 }
 
 // DMARC lists the domains of mailing lists whose mail is not refused for DMARC.
@@ -409,6 +411,9 @@ func inspect(file string, data []byte, ruleText string, env func(string) (string
 	}
 	if c.Events != nil {
 		c.Events.setDefaults()
+	}
+	if c.DKIM != nil {
+		setDefault(&c.DKIM.Unpublished, "wait")
 	}
 	if c.Doctor != nil {
 		setDefault(&c.Doctor.Interval, Duration(time.Hour))

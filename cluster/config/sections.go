@@ -39,6 +39,7 @@ func (v *validator) sections(c *Config) {
 		for i := range d.Domains {
 			v.signer(fmt.Sprintf("dkim.domains[%d]", i), &d.Domains[i])
 		}
+		v.oneOf("dkim.unpublished", d.Unpublished, "wait", "sign")
 	}
 	for i, domain := range c.DMARC.Lists {
 		v.domain(fmt.Sprintf("dmarc.lists[%d]", i), domain)

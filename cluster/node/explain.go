@@ -43,6 +43,9 @@ func Explain(ctx context.Context, c *config.Config, q Question) (*Answer, error)
 		p.scoring.lists.Start()
 		p.scoring.lists.Await(ctx)
 	}
+	if q.Message != nil {
+		p.leaveUnpublished(ctx)
+	}
 	return p.explain(ctx, q, on, shown, nil)
 }
 

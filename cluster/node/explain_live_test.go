@@ -72,6 +72,11 @@ mx.plain.example. 60 IN A 203.0.113.7
 			t.Fatal(err)
 		}
 	}
+	record, err := dkim.KeyRecord(signing.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	zone += "s._domainkey.relay.example.net. 60 IN TXT " + dkim.ZoneText(record) + "\n"
 	_, port, err := net.SplitHostPort(w.dest.Addr())
 	if err != nil {
 		t.Fatal(err)

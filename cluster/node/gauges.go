@@ -54,7 +54,7 @@ func (n shown) gauges() admin.Gauges {
 
 // examined returns what the last examination of the DNS found.
 func (n shown) examined() admin.Examination {
-	return *n.rounds.last.Load()
+	return *n.dns.rounds.last.Load()
 }
 
 // dates returns when certificates end and when keys were written, as of the last reload.

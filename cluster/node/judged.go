@@ -42,6 +42,8 @@ func (e *explanation) judge(ctx context.Context) *Judged {
 		j.Unsigned = e.looked.Unsealed
 	case last.Mode == mail.ModeStream:
 		j.Unsigned = "it streams: our fields leave before its body is known"
+	case e.cfg.Signs():
+		j.Unsigned = "there is no key for it, or its record is not in the DNS"
 	default:
 		j.Unsigned = "there is no key for it"
 	}

@@ -52,7 +52,7 @@ type Node struct {
 	relay     *egress.Relay
 	learning  *learning    // nil: no client is scored
 	ledger    *once.Ledger // nil: a message that comes again is delivered again
-	rounds    *rounds      // nil: the configuration has no section doctor
+	dns       watches
 	server    *ingress.Server
 	listeners *listeners
 	admin     *admin.Server // nil: the configuration has no section admin
@@ -61,6 +61,12 @@ type Node struct {
 	drain    drainRequest
 	reloads  reloads
 	cleanups cleanups
+}
+
+// watches are what looks at the DNS for a running node.
+type watches struct {
+	rounds *rounds      // nil: the configuration has no section doctor
+	keys   *publication // nil: nothing is signed, or all keys sign whether they are published or not
 }
 
 // A drainRequest is an administrator's request that the node ends. It can be made once.
@@ -160,6 +166,7 @@ func (n *Node) start() error {
 	if err := n.makeServer(tracing); err != nil {
 		return err
 	}
+	n.startPublication()
 	if err := n.startDoctor(); err != nil {
 		return err
 	}

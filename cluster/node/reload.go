@@ -207,5 +207,8 @@ func (n *Node) reload(ctx context.Context) error {
 	n.relay.UseSites(sites.providers, sites.reactions)
 	n.members.moved() // a Site may have another number of owners
 	f.certificate.use(handshake)
-	return useKeyring(c, n.parts.auth, keyring)
+	if err := useKeyring(c, n.parts.auth, keyring); err != nil {
+		return err
+	}
+	return n.dns.keys.replace(keyring)
 }

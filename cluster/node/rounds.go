@@ -54,7 +54,7 @@ func (n *Node) startDoctor() error {
 		return n.rules.router.HostedNames(maxExamined)
 	}}
 	r.last.Store(&admin.Examination{})
-	n.rounds = r
+	n.dns.rounds = r
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { // ends with ctx

@@ -72,7 +72,7 @@ func (l *lab) deploy(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("dkim new: %w: %s", err, said)
 	}
-	l.more = fmt.Sprintf("arc: {domain: relay.example, selector: m1, key_file: %q}\n", key)
+	l.more = fmt.Sprintf("arc: {domain: relay.example, selector: m1, key_file: %q}\ndkim: {unpublished: sign}\n", key)
 	_, hosted, _ := strings.Cut(rules(), "\n") // without the line that switches everything off
 	return os.WriteFile(filepath.Join(l.dir, "routes.txt"), []byte(hosted), 0o600)
 }

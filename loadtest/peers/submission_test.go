@@ -61,7 +61,8 @@ func startForUsers(t *testing.T, destination, listen, config, log string) *users
 		Dir: dir, Listen: "submission: true, users_file: users" + listen, Log: log, Judged: true,
 		Routes: "domain example.com\nalice@example.com alice@home.example\nsales@example.com alice@home.example\n" +
 			"bob@example.com bob@home.example\n",
-		DNS: dnstest.Start(t, "far.example. 60 IN MX 10 mx.far.example.\nmx.far.example. 60 IN A 127.0.0.1\n"),
+		DNS: dnstest.Start(t, "far.example. 60 IN MX 10 mx.far.example.\nmx.far.example. 60 IN A 127.0.0.1\n"+
+			"s._domainkey.example.com. 60 IN TXT "+dkim.ZoneText(u.record)+"\n"),
 		Config: "egress: {port: " + port + ", allow_private: true}\n" +
 			"dkim: {domains: [{domain: example.com, selector: s, key_file: dkim.pem}]}\n" + config,
 	})

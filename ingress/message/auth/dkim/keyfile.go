@@ -83,6 +83,16 @@ func KeyRecord(public crypto.PublicKey) (string, error) {
 	return "", errors.New("dkim: neither an RSA nor an Ed25519 key")
 }
 
+// Publishes reports whether the text of a TXT record is a key record that can be used and has a public key.
+func Publishes(text string, public crypto.PublicKey) bool {
+	found, err := ParseKeyRecord(text)
+	if err != nil {
+		return false
+	}
+	key, ok := found.Key.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && key.Equal(public)
+}
+
 // RecordStrings splits the text of a record into the strings of a TXT record, each of at most 255 octets (RFC 1035
 // section 3.3). Readers join them without a separator.
 func RecordStrings(record string) []string {
