@@ -54,9 +54,10 @@ func Hash(password string) string {
 // parseHash reads a hash in the form of the PHC, or of bcrypt. No error repeats it.
 func parseHash(s string) (h hash, err error) {
 	if !strings.HasPrefix(s, "$argon2id$") {
-		if cost, err := bcrypt.Cost([]byte(s)); err != nil {
+		switch cost, err := bcrypt.Cost([]byte(s)); {
+		case err != nil:
 			return h, errHashForm
-		} else if cost > maxCost {
+		case cost > maxCost:
 			return h, errHashCost
 		}
 		return hash{bcrypt: []byte(s)}, nil

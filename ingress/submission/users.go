@@ -118,17 +118,6 @@ func key(p mail.Path) string {
 // Domains returns the domains that users have addresses in, in order.
 func (u *Users) Domains() []string { return u.domains }
 
-// Len returns the number of users.
-func (u *Users) Len() int { return len(u.all) }
-
-// Targets returns how many addresses elsewhere say what is a user's.
-func (u *Users) Targets() (n int) {
-	for _, user := range u.all {
-		n += len(user.targets)
-	}
-	return n
-}
-
 // find returns the user of a name, nil without one, and a hash to compare the password with in any case: that of the
 // user, or of another one that is the same at each try of the name, so that names of no user take as long as others.
 func (u *Users) find(name string) (*User, *hash) {
