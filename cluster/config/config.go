@@ -402,6 +402,9 @@ func inspect(file string, data []byte, ruleText string, env func(string) (string
 		c.Egress.Helo = c.Hostname
 	}
 	if s := c.Score; s != nil {
+		if _, written := d.places["score.deadline"]; written && s.Deadline == 0 && !d.follows("score.deadline") {
+			d.add("score.deadline", "is zero: no signal could come in")
+		}
 		setDefault(&s.Deadline, Duration(time.Second))
 		setDefault(&s.Defer, 6)
 		setDefault(&s.Reject, 10)

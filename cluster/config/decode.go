@@ -252,6 +252,10 @@ func (d *decoder) plain(n *yaml.Node, v reflect.Value, field string) {
 		v.SetBool(text == "true")
 	case reflect.Int:
 		i, err := strconv.Atoi(text)
+		if err == nil && len(text) > 1 && text[0] == '0' { // eight or ten, by who reads it
+			d.add(field, fmt.Sprintf("%q begins with a zero: write %d", text, i))
+			return
+		}
 		if err != nil {
 			d.add(field, fmt.Sprintf("%q is not a whole number%s", text, numberMeant(text)))
 			return

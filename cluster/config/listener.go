@@ -17,6 +17,9 @@ func (v *validator) listeners(all []Listener) {
 		field := fmt.Sprintf("listen[%d]", i)
 		v.address(field+".addr", l.Addr, "0.0.0.0:25")
 		v.takeAddress(field+".addr", l.Addr)
+		if a, err := listenedOn(l.Addr); err == nil && (a.Addr().IsMulticast() || a.Addr() == broadcast) {
+			v.add(field+".addr", l.Addr+" is no address of one host")
+		}
 		v.listener(field, l)
 	}
 }
@@ -87,6 +90,9 @@ func (v *validator) listener(at string, l *Listener) {
 		if len(l.Networks) > 0 {
 			v.add(at+".networks", "belongs to a listener with relay: trusted")
 		}
+		if l.ConfirmWide {
+			v.add(at+".confirm_wide", "belongs to a listener with relay: trusted")
+		}
 		if l.ClientCA != "" {
 			v.add(at+".client_ca", "belongs to a listener with relay: trusted")
 		}
@@ -132,6 +138,8 @@ func (v *validator) trusted(at string, l *Listener) {
 		v.add(at+".networks", "together hold a quarter of the Internet, and would make an open relay")
 	}
 }
+
+var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
 const anyAddress = "each client that connects could say any address: name the hosts whose word is taken"
 

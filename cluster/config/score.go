@@ -94,6 +94,9 @@ func (s *Score) DNSLists() ([]dnsbl.List, error) {
 	var wrong mail.Faults
 	out := make([]dnsbl.List, len(s.Lists))
 	for i, l := range s.Lists {
+		if _, err := netip.ParseAddr(l.Zone); err == nil {
+			wrong.Add(fmt.Sprintf("lists[%d].zone", i), l.Zone+" is an address, and a list has a zone in the DNS")
+		}
 		out[i] = dnsbl.List{Zone: l.Zone, Name: l.Name, Weight: l.Weight, Unchecked: l.Unchecked}
 		switch l.Of {
 		case "", "address":

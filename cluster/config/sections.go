@@ -6,7 +6,9 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -215,6 +217,14 @@ func (v *validator) redis(c *Config) {
 	}
 	cfg := c.StoreConfig()
 	v.partError("redis.", cfg.Validate())
+	if u, err := url.Parse(c.Redis.URL); err == nil && u.Port() != "" {
+		if port, err := strconv.Atoi(u.Port()); err != nil || port < 1 || port > 65535 {
+			v.add("redis.url", "has a port that is no number from 1 to 65535")
+		}
+	}
+	if _, written := v.places["redis.timeout"]; written && c.Redis.Timeout == 0 {
+		v.add("redis.timeout", "is zero")
+	}
 }
 
 // cluster checks the section with the validation of package cluster. The keys of gossip are read later, so zeros stand
@@ -231,6 +241,7 @@ func (v *validator) cluster(c *Config) {
 		if _, _, err := net.SplitHostPort(a.addr); err != nil {
 			v.address(a.field, a.addr, a.example)
 		}
+		v.takeAddress(a.field, a.addr)
 	}
 	for i, addr := range k.Join {
 		if _, _, err := net.SplitHostPort(addr); err != nil {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,6 +32,9 @@ func (c *Config) Validate() error {
 	v.postmaster(c.Postmaster)
 	v.listeners(c.Listen)
 	v.file("secret_file", c.SecretFile)
+	if s := string(c.SecretFile); s != "" && s == filepath.Clean(c.file) {
+		v.add("secret_file", "is this file, which others read: millrace key new makes one")
+	}
 	switch {
 	case c.Rules != "":
 	case c.Routes == "":
@@ -48,6 +52,10 @@ func (c *Config) Validate() error {
 			v.add(field, fmt.Sprintf("%q has no port: write %s", s, netip.AddrPortFrom(a, 53)))
 		} else if a, err := netip.ParseAddrPort(s); err != nil || a.Port() == 0 {
 			v.add(field, fmt.Sprintf("%q: want an address and a port, such as 127.0.0.1:53%s", s, addressFault(s)))
+		} else if a.Addr().IsMulticast() {
+			v.add(field, s+" is no address of one server")
+		} else if slices.Contains(c.DNS.Servers[:i], s) {
+			v.add(field, s+" stands there twice")
 		}
 	}
 	v.egress(&c.Egress)
@@ -56,6 +64,10 @@ func (c *Config) Validate() error {
 	if s := c.SRS; s != nil {
 		v.domain("srs.domain", s.Domain)
 		v.required("srs.key_file", s.KeyFile)
+	}
+	if c.DKIM != nil {
+		v.signers("dkim.relay", c.DKIM.Relay)
+		v.signers("dkim.domains", c.DKIM.Domains)
 	}
 	v.admin(c)
 	v.sections(c)
@@ -89,6 +101,19 @@ func (v *validator) oneOf(field, value string, allowed ...string) {
 		why += "; did you mean " + meant
 	}
 	v.add(field, why)
+}
+
+// signers requires that no two keys of a list have one name in the DNS.
+func (v *validator) signers(field string, all []Signer) {
+	for i, s := range all {
+		for j, before := range all[:i] {
+			same := s.Selector == before.Selector && strings.EqualFold(s.Domain, before.Domain)
+			if same && s.KeyFile != before.KeyFile {
+				v.add(fmt.Sprintf("%s[%d].selector", field, i), fmt.Sprintf(
+					"%s._domainkey.%s is the name of %s[%d], which has another key", s.Selector, s.Domain, field, j))
+			}
+		}
+	}
 }
 
 // postmaster requires an address, if there is one.
@@ -169,6 +194,8 @@ func addressFault(s string) string {
 		return ": the quotes are typographic"
 	case strings.Contains(s, "://"):
 		return ": no URL stands here"
+	case strings.HasPrefix(s, "unix:"), strings.HasPrefix(s, "/"):
+		return ": no socket stands here"
 	case strings.ContainsAny(s, "/ ,"):
 		return ": one address stands here"
 	case addrErr == nil && !a.Is4() && s[0] != '[':
@@ -197,7 +224,8 @@ func (v *validator) egress(e *Egress) {
 	}
 	v.oneOf("egress.tls", e.TLS, "none", "opportunistic", "required")
 	v.oneOf("egress.family", e.Family, "any", "ipv4", "ipv6", "prefer-ipv4")
-	if e.Helo != "" && !mail.IsDomain(e.Helo) {
+	_, written := v.places["egress.helo"] // else it is hostname, which has a complaint
+	if e.Helo != "" && written && !mail.IsDomain(e.Helo) {
 		if _, ok := mail.LiteralAddr(e.Helo); !ok {
 			v.add("egress.helo", "is neither a domain name nor an address literal: "+rules.DomainMistake(e.Helo))
 		}
@@ -205,6 +233,8 @@ func (v *validator) egress(e *Egress) {
 	for i, s := range e.Source {
 		if _, err := netip.ParseAddr(s); err != nil {
 			v.add(fmt.Sprintf("egress.source[%d]", i), fmt.Sprintf("%q is not an IP address", s))
+		} else if slices.Contains(e.Source[:i], s) {
+			v.add(fmt.Sprintf("egress.source[%d]", i), s+" stands there twice")
 		}
 	}
 	for i, s := range e.Addresses {
@@ -326,6 +356,10 @@ func (v *validator) admin(c *Config) {
 	}
 	if c.Telemetry.OTLP != "" {
 		v.url("telemetry.otlp", c.Telemetry.OTLP)
+		u, err := url.Parse(c.Telemetry.OTLP)
+		if err == nil && c.Telemetry.Protocol == "grpc" && strings.Trim(u.Path, "/") != "" {
+			v.add("telemetry.otlp", "has a path, which is for protocol: http")
+		}
 	}
 	if c.Telemetry.Sample < 0 || c.Telemetry.Sample > 1 {
 		v.add("telemetry.sample", fmt.Sprintf("%g is not between 0 and 1", c.Telemetry.Sample))
@@ -369,5 +403,10 @@ func (v *validator) url(field, s string) {
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		v.add(field, "is not an http or https URL") // which may hold a password, so that it is not repeated
+		return
+	}
+	port, err := strconv.Atoi(u.Port())
+	if u.Hostname() == "" || u.Port() != "" && (err != nil || port < 1 || port > 65535) {
+		v.add(field, "wants a host, and a port from 1 to 65535 if any")
 	}
 }

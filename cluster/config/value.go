@@ -146,7 +146,10 @@ func (r *Rate) UnmarshalText(text []byte) error {
 func rateMeant(count, per string) string {
 	n, err := strconv.Atoi(strings.TrimSpace(count))
 	unit := strings.ToLower(strings.TrimSpace(per))
+	d, _ := time.ParseDuration(per)
 	switch {
+	case err == nil && unit != "" && d == 0 && unit[0] == '0', d < 0:
+		return ": the time behind the slash is above zero"
 	case err == nil && n <= 0:
 		return ": it is not above zero; what has no limit is left out"
 	case err == nil && unit == "":

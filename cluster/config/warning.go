@@ -3,9 +3,16 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/millrace/millrace/ingress/client/score"
+	"github.com/millrace/millrace/router/mail"
 )
+
+// endsInNumber matches a name whose last label is a number (RFC 1123 section 2.1).
+var endsInNumber = regexp.MustCompile(`\.[0-9]+$`)
 
 // hostnameDoubt returns what destinations may hold against a host with such a name, or "".
 func hostnameDoubt(name string) string {
@@ -15,10 +22,42 @@ func hostnameDoubt(name string) string {
 		return " is an address: destinations want a name that resolves to it"
 	case !strings.Contains(name, "."):
 		return " has no dot: destinations want a name that resolves, such as mx1.example.net"
+	case endsInNumber.MatchString(name):
+		return " ends in a number, as no name of a host does"
 	case strings.Contains(name, "_"):
 		return " has an underscore, which no name of a host has: some destinations refuse it"
 	}
 	return ""
+}
+
+// listDoubts returns the entries of lists of clients that are about all clients, or contradict each other.
+func (c *Config) listDoubts() (out []Problem) {
+	if c.Score == nil {
+		return nil
+	}
+	stands := make(map[string]string)
+	for _, list := range []struct {
+		field string
+		lines []string
+	}{{"score.allow", c.Score.Allow}, {"score.block", c.Score.Block}} {
+		for i, line := range list.lines {
+			at := fmt.Sprintf("%s[%d]", list.field, i)
+			e, err := score.ParseEntry(line)
+			if err != nil {
+				continue
+			}
+			p, err := netip.ParsePrefix(e.Client)
+			if e.Helo == "*" || e.Domain == "*" || err == nil && isWide(p) {
+				out = append(out, c.Problem(at, "is about every client, or nearly so"))
+			}
+			key := e.Client + " " + e.Helo + " " + e.Domain
+			if before := stands[key]; before != "" {
+				out = append(out, c.Problem(at, "is about the same clients as "+before))
+			}
+			stands[key] = at
+		}
+	}
+	return out
 }
 
 // Warnings returns what the configuration asks for and this version does not do, and what it should say and does not. A
@@ -41,6 +80,25 @@ func (c *Config) Warnings() []Problem {
 	if why := hostnameDoubt(c.Hostname); why != "" {
 		warn("hostname", strconv.Quote(c.Hostname)+why)
 	}
+	if why := hostnameDoubt(c.Egress.Helo); why != "" && c.Egress.Helo != c.Hostname && c.Egress.Helo[0] != '[' {
+		warn("egress.helo", strconv.Quote(c.Egress.Helo)+why)
+	}
+	if c.SRS != nil && mail.IsDomain(c.SRS.Domain) {
+		switch why := hostnameDoubt(c.SRS.Domain); {
+		case c.SRS.Domain == c.Hostname:
+			warn("srs.domain", "is hostname: it is to be a name of its own")
+		case why != "":
+			warn("srs.domain", strconv.Quote(c.SRS.Domain)+why)
+		}
+	}
+	if _, written := c.places["limits.connections_per_client"]; written &&
+		c.Limits.ConnectionsPerClient > c.Limits.Connections {
+		warn("limits.connections_per_client", "is above limits.connections: one client can take all places")
+	}
+	if c.Egress.Port == 465 {
+		warn("egress.port", "at port 465 TLS is spoken from the first octet, and MX hosts listen at 25")
+	}
+	out = append(out, c.listDoubts()...)
 	for i := range c.Listen {
 		if c.Listen[i].ClientCA != "" {
 			warn(fmt.Sprintf("listen[%d].client_ca", i), "not served by this version: certificates admit nobody")

@@ -96,7 +96,7 @@ func TestParseUsers_Mistakes(t *testing.T) {
 	good := Hash("a secret")
 	dear := strings.Replace(good, "m=19456", "m=1048576", 1)
 	for _, c := range []struct{ name, text, want string }{
-		{"no user", "# none\n\n", "users: has no user"},
+		{"no user", "# none\n\n", "users:1: has no user"},
 		{"no address", "alice " + good + "\n", "users:1: want a name"},
 		{"a password in clear", "# x\nalice verysecret alice@example.com\n", "users:2: the second word is no hash"},
 		{"a hash of MD5", "alice $1$abc$verysecret a@example.com", "is no hash of argon2id or bcrypt"},

@@ -32,25 +32,25 @@ type Users struct {
 
 // ParseUsers reads lines "name hash sender...". A sender is an address, "@" and a domain for all of its addresses, or
 // "to=" and an address elsewhere, for all addresses that the rules send there. Blank lines and those that begin with
-// "#" do not count. The error joins those of all lines that are wrong, begins each with name and line, and never
-// repeats the text of a line, which may be a password in the wrong place.
+// "#" do not count. The error is *mail.LineErrors and never repeats the text of a line, which may be a
+// password in the wrong place.
 func ParseUsers(name, text string) (*Users, error) {
 	u := &Users{byName: make(map[string]*User), seed: sha256.Sum256([]byte(text))}
-	var wrong []error
+	wrong := mail.LineErrors{File: name}
 	for i, line := range strings.Split(text, "\n") {
 		words := strings.Fields(line)
 		if len(words) == 0 || words[0][0] == '#' {
 			continue
 		}
 		if err := u.add(words); err != nil {
-			wrong = append(wrong, fmt.Errorf("%s:%d: %w", name, i+1, err))
+			wrong.Add(i+1, 1, err.Error())
 		}
 	}
-	switch {
-	case len(wrong) > 0:
-		return nil, errors.Join(wrong...)
-	case len(u.all) == 0:
-		return nil, fmt.Errorf("%s: has no user", name)
+	if len(u.all) == 0 && len(wrong.List) == 0 {
+		wrong.Add(1, 1, "has no user")
+	}
+	if err := wrong.Err(); err != nil {
+		return nil, err
 	}
 	return u, nil
 }

@@ -249,6 +249,9 @@ func (b *builder) regexRule(s string) (why string) {
 	if why != "" {
 		return "domain " + quote(name) + " behind the last /@ of the line: " + why
 	}
+	if n == 1 {
+		return "an empty regex matches no address"
+	}
 	re, why := compileRegex(s[1:n])
 	if why != "" && comment {
 		return beginsComment

@@ -64,10 +64,27 @@ func (l linker) checkReached() {
 				all = int(re.rule)
 			}
 		}
+		if all >= 0 && l.meets(&t.rules[all], uint32(i)) {
+			l.warn(&t.rules[all], "what this makes is taken by it again, unless it has a line of its own: "+
+				"the aliases may loop")
+		}
 		if all >= 0 && d.catchall != 0 {
 			l.warnUnreached(d.catchall-1, uint32(all))
 		}
 	}
+}
+
+// meets reports whether a rule makes addresses of its own domain out of what it takes.
+func (l linker) meets(r *rule, domain uint32) bool {
+	if r.action != forward {
+		return false
+	}
+	for _, tg := range l.t.targets[r.first : r.first+uint32(r.n)] {
+		if tg.n == isTemplate && l.t.dests[tg.dest].hosted == domain+1 {
+			return true
+		}
+	}
+	return false
 }
 
 func (l linker) warnUnreached(number, all uint32) {

@@ -180,6 +180,18 @@ func DomainMistake(word string) string {
 		return "a comment needs a blank in front of #"
 	case len(word) > mail.MaxDomain:
 		return "the name is longer than " + strconv.Itoa(mail.MaxDomain) + " octets"
+	case strings.Contains(word, ":"):
+		return "here stands a domain without a port"
+	case strings.ContainsAny(word, " \t\r\n"):
+		return "the name has a blank in it"
+	}
+	for label := range strings.SplitSeq(word, ".") {
+		switch {
+		case len(label) > 63:
+			return "the part " + quote(label) + " is longer than 63 octets"
+		case strings.HasPrefix(label, "-"), strings.HasSuffix(label, "-"):
+			return "the part " + quote(label) + " begins or ends with a hyphen"
+		}
 	}
 	return "not a domain name"
 }
@@ -207,6 +219,8 @@ func actionMistake(word string) string {
 	small := ascii.Fold(word)
 	for _, verb := range verbs {
 		switch {
+		case word == verb:
+			return verb + " stands alone: it is no target beside others"
 		case small == verb:
 			return "write " + verb + " in small letters"
 		case strings.TrimRight(small, ":;=") == verb:

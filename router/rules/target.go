@@ -66,6 +66,9 @@ func (b *builder) parseTarget(s, word string, groups int, regex bool) (tg target
 		if why != "" {
 			return target{}, nextHopMistake(word, why)
 		}
+		if why := portDoubt(nextHop); why != "" {
+			b.warnHere(why)
+		}
 		return target{dest: b.shared.destNumber(destination{nextHop: nextHop})}, ""
 	}
 	p, err := mail.ParsePath(word, true)
@@ -109,6 +112,14 @@ func wrongTarget(word, why string) string {
 	if meant := targetMistake(word); meant != "" {
 		return meant
 	}
+	at := strings.LastIndexByte(word, '@')
+	switch domain := word[at+1:]; {
+	case at < 1 || domain == "" || word[0] == '"':
+	case domain[0] == '[':
+		why = "in brackets stands an IP address, as in [192.0.2.1] or [IPv6:2001:db8::1]"
+	case ascii.Is(domain) && !mail.IsDomain(domain):
+		why = DomainMistake(domain)
+	}
 	return "target " + quote(word) + ": " + why
 }
 
@@ -122,11 +133,29 @@ func (b *builder) doubtTarget(word string, p mail.Path) {
 	case ascii.IsDigit(p.Domain[len(p.Domain)-1]):
 		if a, err := netip.ParseAddr(p.Domain); err == nil {
 			b.warnHere(quote(p.Domain) + " " + needsBrackets + p.Local + "@" + literalOf(a))
+		} else if endsInNumber(p.Domain) {
+			b.warnHere("the domain " + quote(p.Domain) + " ends in a number, as no domain does")
 		}
+	}
+	if len(p.Local) > 1 && p.Local[0] == '$' && ascii.IsAlpha(p.Local[1]) {
+		b.warnHere(groupIsWritten)
 	}
 	if len(p.Local) == 2 && p.Local[0] == '%' && ascii.IsDigit(p.Local[1]) {
 		b.warnHere(groupIsWritten)
 	}
+}
+
+// portDoubt returns what is doubtful about the port of a next hop, or "".
+func portDoubt(h mail.NextHop) string {
+	switch {
+	case h.Transport == mail.SMTP && h.Port == 465:
+		return "at port 465 TLS is spoken from the first octet: write smtps://"
+	case h.Transport == mail.SMTPS && (h.Port == 25 || h.Port == 587):
+		return "at port " + strconv.Itoa(int(h.Port)) + " TLS begins with STARTTLS, not as under smtps://"
+	case h.Transport == mail.LMTP && h.Port == 25:
+		return "at port 25 SMTP is spoken: write smtp://"
+	}
+	return ""
 }
 
 // nextHopMistake returns what is wrong with a next hop. why is what the parser found.
@@ -314,7 +343,12 @@ func parseHost(s string, port uint16) (host string, _ uint16, why string) {
 			return "", 0, "an IPv6 address stands in brackets"
 		}
 		if a, err := netip.ParseAddr(host); err == nil {
+			if a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
+				return "", 0, host + " is no address of one host"
+			}
 			host = a.String()
+		} else if endsInNumber(host) {
+			return "", 0, quote(host) + " is neither a host name nor an IP address"
 		} else if canonical, ok := canonicalDomain(host); ok && mail.IsDomain(host) {
 			host = canonical
 		} else {
@@ -332,6 +366,12 @@ func parseHost(s string, port uint16) (host string, _ uint16, why string) {
 		return "", 0, "a port is a number from 1 to 65535"
 	}
 	return host, uint16(n), ""
+}
+
+// endsInNumber reports whether the last label of a name is a number, as that of no host is (RFC 1123 section 2.1).
+func endsInNumber(name string) bool {
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	return last != "" && strings.Trim(last, "0123456789") == ""
 }
 
 // hostFault returns what is wrong with a word that is no host name.
