@@ -22,11 +22,12 @@ import (
 )
 
 type checkVerbs struct {
-	Files   checkVerb        `cmd:"" default:"withargs" help:"${check_files}"`
-	Target  checkTargetVerb  `cmd:"" help:"${check_target}"`
-	Egress  checkEgressVerb  `cmd:"" help:"${check_egress}"`
-	Ingress checkIngressVerb `cmd:"" help:"${check_ingress}"`
-	Relay   checkRelayVerb   `cmd:"" help:"${check_relay}"`
+	Files      checkVerb           `cmd:"" default:"withargs" help:"${check_files}"`
+	Target     checkTargetVerb     `cmd:"" help:"${check_target}"`
+	Egress     checkEgressVerb     `cmd:"" help:"${check_egress}"`
+	Ingress    checkIngressVerb    `cmd:"" help:"${check_ingress}"`
+	Relay      checkRelayVerb      `cmd:"" help:"${check_relay}"`
+	Mynetworks checkMynetworksVerb `cmd:"" help:"${check_mynetworks}"`
 }
 
 // checkupFlags are those of what looks at the network around nodes.

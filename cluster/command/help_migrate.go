@@ -43,6 +43,9 @@ func migrateTexts() kong.Vars {
 		"reconcile_next_hop": "The next hop whose log it is, as it stands in the log of the nodes. When left out, " +
 			"those of which it has a message.",
 		"reconcile_zone": "The time zone of lines without one, such as Europe/Berlin.",
+		"check_mynetworks": "Find networks in a file of Postfix that mail of ours does not come from, and those that " +
+			"let others relay.",
+		"mynetworks_file": "main.cf, a list of networks, or a table of the type cidr.",
 		"dns_servers": "A recursive name server to ask; once for each. Those of this machine when " +
 			"left out.",
 	}

@@ -17,6 +17,8 @@ import (
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/migrate"
 	"github.com/millrace/millrace/egress/dns"
+	"github.com/millrace/millrace/router/mail"
+	"github.com/millrace/millrace/router/rules"
 )
 
 type migrateVerbs struct {
@@ -69,6 +71,7 @@ func (v *migratePlanVerb) move() (*migrate.Move, error) {
 	move := &migrate.Move{
 		Domain: domain, Now: time.Now(), Host: cfg.Hostname, Config: v.Config, Size: int64(cfg.Limits.MessageSize),
 	}
+	move.Inside = insideOf(cfg, domain)
 	servers := v.Resolver
 	if len(servers) == 0 {
 		servers = cfg.DNS.Servers
@@ -90,6 +93,23 @@ func (v *migratePlanVerb) move() (*migrate.Move, error) {
 		return nil, fmt.Errorf("%s has %s among its MX already: migrate watch says who sees it", domain, cfg.Hostname)
 	}
 	return move, nil
+}
+
+// insideOf returns the fixed next hop that mail of a domain goes to, "" if there is none or no such rule.
+func insideOf(cfg *config.Config, domain string) string {
+	postmaster, err := mail.ParsePath(cfg.Postmaster, true)
+	if err != nil {
+		return ""
+	}
+	table, err := rules.Load([]string{string(cfg.Routes)}, rules.Config{Postmaster: postmaster})
+	if err != nil {
+		return ""
+	}
+	routes, err := table.Route(mail.Query{Forward: mail.NewPath("info", domain)}, nil)
+	if err != nil || len(routes) == 0 || routes[0].NextHop.Transport == mail.MX {
+		return ""
+	}
+	return routes[0].NextHop.String()
 }
 
 // publicResolvers are resolvers that many senders ask.

@@ -156,7 +156,8 @@ func TestMigrate_Plan(t *testing.T) {
 	}
 	for _, line := range []string{"example.org moves to mx1.example.net", "They count for 2h0m0s after a change",
 		"example.org. 300 IN MX 10 old.example.org.", "example.org. 300 IN MX 10 mx1.example.net.",
-		"example.org. 300 IN MX 30 old.example.org.", "message_size_limit = 52428800"} {
+		"example.org. 300 IN MX 30 old.example.org.", "message_size_limit = 52428800",
+		"millrace check target smtp://10.0.0.7 -c "} {
 		if !strings.Contains(said, line) {
 			t.Errorf("the plan has no %q:\n%s", line, said)
 		}

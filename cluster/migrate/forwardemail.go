@@ -254,6 +254,8 @@ func (f *forwarder) expressions() {
 			return
 		}
 		switch {
+		case slices.ContainsFunc(f.domain.patterns, func(p *action) bool { return p.user == a.user }):
+			continue // the first of them counts, which excludes if one does
 		case i < len(excluding):
 			a.verb = exclusion[e.exclude]
 		case differ:
@@ -262,7 +264,7 @@ func (f *forwarder) expressions() {
 		default:
 			f.forwardTemplate(a, e)
 		}
-		f.domain.patterns = append(f.domain.patterns, a)
+		f.addPattern(f.domain, a)
 	}
 }
 
@@ -324,7 +326,7 @@ func (f *forwarder) others() {
 	case len(a.targets) == 0 && len(why) == 0:
 	case keeps && len(why) == 0:
 		a.user = "(.+)"
-		f.domain.patterns = append(f.domain.patterns, a)
+		f.addPattern(f.domain, a)
 	default:
 		f.addAll(f.domain, a)
 	}

@@ -183,7 +183,7 @@ func (s *service) improvmxPattern(d *served, a *action, why string, destinations
 	if why != "" || len(a.targets) == 0 {
 		s.wait(a, cmp.Or(why, fmt.Sprintf("%q has no destination", a.user)))
 	}
-	d.patterns = append(d.patterns, a)
+	s.addPattern(d, a)
 }
 
 // maxExpression is the most octets of an expression, so that its line has room for targets.

@@ -116,21 +116,20 @@ func (m Move) Phases() []Phase {
 			Name: "Delete it", Begin: stop.Add(kept), Why: "there is no way back by it any more",
 			Do: []string{
 				"terraform plan -destroy -target=...   # or what made the machine; then apply",
-				"postconf mynetworks   # inside: without the old gateway",
+				"millrace check mynetworks /etc/postfix/main.cf -c " + m.Config +
+					"   # inside: the old gateway may not relay any more",
 			},
 			Until: []string{"no record and no network names its address any more"},
 		},
 	}
 }
 
-// targetCommand returns what tries the way to the next hop.
+// targetCommand returns what tries the way to the next hop, from every node.
 func (m Move) targetCommand() []string {
 	if m.Inside == "" {
 		return nil
 	}
-	return []string{"millrace explain -c " + m.Config + " --ip 192.0.2.1 --from someone@example.com --to info@" +
-		m.Domain +
-		" --connect   # the way to " + m.Inside}
+	return []string{"millrace check target " + m.Inside + " -c " + m.Config + "   # is the path open"}
 }
 
 // both returns the records with both ways: the new host first.

@@ -101,6 +101,17 @@ func (s *service) addUser(d *served, a *action) {
 	}
 }
 
+// addPattern adds what becomes of mail for the addresses that an expression matches, as addUser does.
+func (s *service) addPattern(d *served, a *action) {
+	at := slices.IndexFunc(d.patterns, func(p *action) bool { return p.user == a.user })
+	switch {
+	case at < 0:
+		d.patterns = append(d.patterns, a)
+	case d.patterns[at].text() != a.text():
+		s.wait(d.patterns[at], "/"+a.user+"/ is there twice with different destinations: write which one counts")
+	}
+}
+
 // addAll adds what becomes of mail for all other addresses.
 func (s *service) addAll(d *served, a *action) {
 	switch {
@@ -211,12 +222,15 @@ const maxFollow = 10
 // follow returns why a target is none. path is what led there.
 func (s *service) follow(a *action, t string, path []*action) (why string) {
 	user, domain, wrong := address(t)
-	if wrong != "" || strings.Contains(user, "$") { // a group of an expression is seen when mail comes
+	if wrong != "" {
 		return ""
 	}
 	at := slices.IndexFunc(s.domains, func(d *served) bool { return d.name == domain })
-	if at < 0 {
+	switch {
+	case at < 0:
 		return ""
+	case group.MatchString(user): // which address it is, is seen when mail comes
+		return "is an address of a domain that moves as well, by a group of an expression: write it by hand"
 	}
 	next := s.domains[at].find(user)
 	path = append(path, a)

@@ -288,6 +288,9 @@ func TestImprovMX_Rules(t *testing.T) {
 			"/(b|c)/@a.test  tempfail 451 4.3.5 Where this mail goes was not converted\n@a.test  tempfail " +
 				"451 ", "z@b.test",
 			"no expression of RE2"},
+		{"an expression twice", "alias,forward\n(a|b),x@b.test\n(a|b),y@b.test\n", "/(a|b)/@a.test  tempfail " +
+			"451 ", "y@b.test",
+			"is there twice"},
 		{"a group that is not there", "alias,forward\n(a|b),x$2@b.test\n", "/(a|b)/@a.test  tempfail 451 ", "x$2",
 			"the expression has 1 groups"},
 		{"answers of the API", `{"aliases":[{"alias":"info","forward":"bob@b.test","id":4},{"alias":"*","forward":` +

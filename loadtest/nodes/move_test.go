@@ -93,6 +93,33 @@ func TestEgressList_Postfix(t *testing.T) {
 	}
 }
 
+// TestCheckNetworks_Postfix: what the check says is mistyped, Postfix does not take either, and the other way round.
+func TestCheckNetworks_Postfix(t *testing.T) {
+	postmap := extern.Find(t, "postmap")
+	dir := t.TempDir()
+	world.Save(t, filepath.Join(dir, "main.cf"), "compatibility_level = 3.6\nmail_owner = mail\nsetgid_group = man\n")
+	for _, word := range strings.Fields("192.0.2.0/24 192.0.2.1 2001:db8::/32 2001:db8::1 0.0.0.0/0 192.0.2.1/32 " +
+		"192.0.2.0/33 " +
+		"192.0.2.1/24 2001:db8::1/32 2001:db8::/129 192.0.2/24 192.0.2.256 192.0.2.* 192.0.2.1-192.0.2.9 mx1.test " +
+		"192.0.2.0/255.255.255.0 10.0.0.0/8 192.0.2.0/ /24 1.2.3.4.5 192.0.02.1") {
+		file := filepath.Join(dir, "networks")
+		world.Save(t, file, word+" OK\n")
+		findings, err := migrate.CheckNetworks(file, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mistyped := false
+		for _, f := range findings {
+			mistyped = mistyped || f.Severity == migrate.NetworkError && !strings.Contains(f.Message, "may relay")
+		}
+		cmd := postmap.Command(t.Context(), "-c", dir, "-q", "198.51.100.1", "cidr:"+file)
+		said, _ := cmd.CombinedOutput() // the exit code says only that no line matched
+		if complains := strings.Contains(string(said), "warning: cidr"); complains != mistyped {
+			t.Errorf("%s: the check finds it mistyped: %v, Postfix: %s", word, mistyped, said)
+		}
+	}
+}
+
 // TestEgressList_NFTables: the kernel takes the rules, with addresses of both families and of one.
 func TestEgressList_NFTables(t *testing.T) {
 	nft, unshare := extern.Find(t, "nft"), extern.Find(t, "unshare")
