@@ -194,10 +194,10 @@ func (s *session) findRoute(r *asked) error {
 		s.t.reportWithdrawn(r.Forward, err)
 		return err
 	}
-	r.take(&routes[0])
 	if s.submits != nil {
-		signAsUsers(&r.Route)
+		signAsUsers(routes)
 	}
+	r.take(&routes[0])
 	r.others = routes[1:]
 	return nil
 }

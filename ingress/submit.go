@@ -70,10 +70,14 @@ func (s *submits) check(t *transaction) func(header []byte) ([]byte, error) {
 	}
 }
 
-// signAsUsers makes mail on a route be signed, whatever its next hop: what a user sends is not forwarded, and the next
-// hop may be a smarthost that does not sign. seal=never of a rule holds.
-func signAsUsers(r *mail.Route) {
-	if r.Policy.Seal == mail.SealAuto {
-		r.Policy.Seal = mail.SealAlways
+// signAsUsers makes mail on routes be signed, and on those that are tried in their place, whatever the next hop: what a
+// user sends is not forwarded, and the next hop may be a smarthost that does not sign. seal=never of a rule holds.
+func signAsUsers(routes []mail.Route) {
+	for i := range routes {
+		for r := &routes[i]; r != nil; r = r.Else {
+			if r.Policy.Seal == mail.SealAuto {
+				r.Policy.Seal = mail.SealAlways
+			}
+		}
 	}
 }

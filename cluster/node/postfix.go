@@ -272,15 +272,16 @@ func (p *postfixForm) refusedMessage(e *entry, to *mail.To) {
 }
 
 // refusedCommand writes the line of a client or a command that was refused. An idle client that was told to go is
-// refused nothing, nor is DATA behind recipients that were refused.
+// refused nothing, nor is DATA behind recipients that were refused. A login that was put off did not fail: no password
+// was compared, and fail2ban is not to count it against a user.
 func (p *postfixForm) refusedCommand(e *entry) {
 	verb := e.Verb
-	if mechanism, isLogin := strings.CutPrefix(verb, "AUTH "); isLogin {
+	if mechanism, isLogin := strings.CutPrefix(verb, "AUTH "); isLogin && e.Reply.Class() == 5 {
 		p.begin(e, "smtpd").text("warning: ").client(e).text(": SASL ").text(mechanism).
 			text(" authentication failed: ").outside(e.Reason).text(", sasl_username=").user(e).trace(e).end(e)
 		return
 	}
-	if verb == "" {
+	if verb, _, _ = strings.Cut(verb, " "); verb == "" {
 		verb = "CONNECT"
 	}
 	switch e.Reason {

@@ -244,6 +244,22 @@ func TestPostfixForm_Other(t *testing.T) {
 			"smtpd: lost connection after END-OF-MESSAGE from unknown[192.0.2.1] trace=" + id,
 		},
 		{
+			"a failed login", mail.Event{
+				Kind: mail.Refused, Verb: "AUTH PLAIN", User: "alice", Reason: "login failed",
+				Reply: mail.NewReply(535, 7, 8, "Authentication failed"),
+			},
+			"smtpd: warning: unknown[192.0.2.1]: SASL PLAIN authentication failed: login failed, " +
+				"sasl_username=alice trace=" + id,
+		},
+		{
+			"a login that was put off", mail.Event{
+				Kind: mail.Deferred, Verb: "AUTH PLAIN", User: "alice", Reason: "logins busy",
+				Reply: mail.NewReply(454, 7, 0, "Too many logins at a time, try again later"),
+			},
+			"smtpd: NOQUEUE: reject: AUTH from unknown[192.0.2.1]: 454 4.7.0 logins busy; " +
+				"Too many logins at a time, try again later; proto=ESMTP helo=<> trace=" + id,
+		},
+		{
 			"a warning", mail.Event{Kind: mail.Anomaly, Reason: "accept", Host: "mx.example", Cause: errors.New("no")},
 			"smtpd: warning: unknown[192.0.2.1]: accept: host mx.example: no trace=" + id,
 		},

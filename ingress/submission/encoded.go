@@ -13,15 +13,19 @@ const (
 	noCharset charset = iota
 	utf8Set
 	single   // each octet is a character, those below 128 are ASCII
-	double   // an octet above 128 has another one behind it, which is no ASCII then
+	eucJP    // an octet above 128 has another such one behind it: EUC-JP
+	eucKR    // the same: EUC-KR
+	shiftJIS // an octet from 0x81 to 0x9f or from 0xe0 to 0xfc has another one behind it, which may be below 128
+	gbk      // the same from 0x81 to 0xfe
+	big5     // as gbk
 	switched // ISO-2022-JP: escapes part ASCII from pairs
 )
 
 // charsets are those that can be read, in lower case. UTF-7 and the like are none: in these an "@" has other octets.
 var charsets = map[string]charset{
 	"utf-8": utf8Set, "us-ascii": single, "koi8-r": single, "koi8-u": single, "tis-620": single, "macintosh": single,
-	"gb2312": double, "gbk": double, "gb18030": double, "big5": double, "euc-kr": double, "ks_c_5601-1987": double,
-	"euc-jp": double, "shift_jis": double, "cp932": double, "windows-31j": double, "windows-949": double,
+	"gb2312": gbk, "gbk": gbk, "gb18030": gbk, "big5": big5, "euc-kr": eucKR, "ks_c_5601-1987": eucKR,
+	"euc-jp": eucJP, "shift_jis": shiftJIS, "cp932": shiftJIS, "windows-31j": shiftJIS, "windows-949": eucKR,
 	"iso-2022-jp": switched,
 }
 
@@ -128,26 +132,54 @@ func asciiOf(s string, set charset) (string, bool) {
 			}
 			return r
 		}, s), true
-	case double:
-		return asciiOfPairs(s), true
+	case eucJP, eucKR, shiftJIS, gbk, big5:
+		return asciiOfPairs(s, set), true
 	case switched:
 		return asciiOfSwitched(s)
 	}
 	return "", false
 }
 
-// asciiOfPairs is asciiOf where an octet above 128 and the one behind it are a character.
-func asciiOfPairs(s string) string {
+// wide are the pairs that are a fullwidth "@", "<" or ">", each of which is one to a reader.
+var wide = map[charset]map[string]byte{
+	eucJP:    {"\xa1\xf7": '@', "\xa1\xe3": '<', "\xa1\xe4": '>'},
+	eucKR:    {"\xa3\xc0": '@', "\xa3\xbc": '<', "\xa3\xbe": '>'},
+	shiftJIS: {"\x81\x97": '@', "\x81\x83": '<', "\x81\x84": '>'},
+	gbk:      {"\xa3\xc0": '@', "\xa3\xbc": '<', "\xa3\xbe": '>'},
+	big5:     {"\xa2\x49": '@', "\xa1\xd5": '<', "\xa1\xd6": '>'},
+}
+
+// asciiOfPairs is asciiOf where some octets above 128 have another one behind them.
+func asciiOfPairs(s string, set charset) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
-		if s[i] < utf8.RuneSelf {
-			b.WriteByte(s[i])
-			continue
+		c := s[i]
+		switch {
+		case c < utf8.RuneSelf:
+			b.WriteByte(c)
+		case i+1 < len(s) && set.pairs(c, s[i+1]):
+			ascii, ok := wide[set][s[i:i+2]]
+			if !ok {
+				ascii = '?'
+			}
+			b.WriteByte(ascii)
+			i++
+		default:
+			b.WriteByte('?')
 		}
-		b.WriteByte('?')
-		i++
 	}
 	return b.String()
+}
+
+// pairs reports whether two octets, of which the first is not below 128, may be one character.
+func (set charset) pairs(first, second byte) bool {
+	switch set {
+	case eucJP, eucKR:
+		return second >= utf8.RuneSelf
+	case shiftJIS:
+		return second >= '@' && (first > 0x80 && first < 0xa0 || first >= 0xe0 && first < 0xfd)
+	}
+	return first > 0x80 && first < 0xff && (second >= '@' || '0' <= second && second <= '9') // digits: GB18030
 }
 
 // asciiOfSwitched is asciiOf of ISO-2022-JP (RFC 1468). A fullwidth "@" is one to a reader.
