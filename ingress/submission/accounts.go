@@ -224,7 +224,7 @@ func (a *Accounts) Recipient(ctx context.Context, u *User, forward mail.Path, fi
 		return mail.Refuse(550, 1, 1, "There was no such mailbox when you wrote to it last; later it is tried again",
 			"suppressed", nil)
 	}
-	group := a.mac("user", strings.ToLower(u.Name))
+	group := a.mac("user", u.id)
 	draw := func(name string, l rate.Limit, unit int) mail.Rate {
 		return mail.Rate{Group: group, Name: name, Unit: unit, Count: l.Count, Per: l.Per}
 	}
@@ -255,7 +255,7 @@ func (a *Accounts) Refused(ctx context.Context, u *User, forward mail.Path, r ma
 
 // mark returns the key of the mark that there is no such recipient for a user.
 func (a *Accounts) mark(u *User, forward mail.Path) string {
-	return a.mac("suppressed", strings.ToLower(u.Name), strings.ToLower(forward.String()))
+	return a.mac("suppressed", u.id, strings.ToLower(forward.String()))
 }
 
 // mac returns the MAC of texts without NUL, in hexadecimal digits: the store is to hold no address.

@@ -306,6 +306,35 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestAccounts_Apart: users of one name in two files share neither rates nor what there was not. One who stands in both
+// of them does.
+func TestAccounts_Apart(t *testing.T) {
+	limit := func(c *Config) { c.Messages = rate.Limit{Count: 1, Per: time.Hour} }
+	a, store := accountsOf(t, "alice "+cheap()+" @x.example a@z.example\n", limit)
+	same := func(c *Config) { limit(c); c.Store = store }
+	other, _ := accountsOf(t, "alice "+cheap()+" @y.example\n", same)
+	again, _ := accountsOf(t, "Alice "+cheap()+" a@z.example @X.example\n", same)
+	gone, to := ingresstest.Path("gone@far.example"), ingresstest.Path("x@far.example")
+	if got := replyOf(a.Recipient(t.Context(), a.User("alice"), to, true)); got != 0 {
+		t.Fatal(got)
+	}
+	a.Refused(t.Context(), a.User("alice"), gone, mail.NewReply(550, 1, 1, "No such mailbox"))
+	for _, c := range []struct {
+		name     string
+		accounts *Accounts
+		first    bool
+		to       mail.Path
+		want     int
+	}{
+		{"the other one, to who there was not", other, false, gone, 0}, {"the other one", other, true, to, 0},
+		{"the same one, to who there was not", again, false, gone, 550}, {"the same one", again, true, to, 450},
+	} {
+		if got := replyOf(c.accounts.Recipient(t.Context(), c.accounts.User("alice"), c.to, c.first)); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
 // TestConfig_Validate names the field that cannot be kept.
 func TestConfig_Validate(t *testing.T) {
 	for field, cfg := range map[string]Config{

@@ -17,6 +17,7 @@ import (
 type User struct {
 	Name string // as the file has it
 
+	id      string // the same on all nodes, and another one for a user of that name in another file
 	hash    hash
 	senders map[string]bool // addresses and, behind an "@" alone, domains: see key
 	targets map[string]bool // addresses elsewhere: what rules send there is his
@@ -79,6 +80,8 @@ func (u *Users) add(words []string) error {
 		}
 	}
 	slices.Sort(u.domains)
+	slices.Sort(words[2:])
+	user.id = strings.ToLower(user.Name + " " + strings.Join(words[2:], " "))
 	u.byName[ascii.Fold(user.Name)] = user
 	u.all = append(u.all, user)
 	return nil
