@@ -210,7 +210,7 @@ func (r *Router) swap(next *version, reload uint64, count bool) {
 		if count {
 			next.number = old.number + 1
 		}
-		next.replaces(old, r.now())
+		next.replaces(old, r.cfg.now())
 		if r.current.CompareAndSwap(old, next) {
 			return
 		}

@@ -52,7 +52,7 @@ func (r *Router) route(q mail.Query, steps *rules.Steps) ([]mail.Route, error) {
 	if list == nil {
 		return routes, err
 	}
-	now := r.now()
+	now := r.cfg.now()
 	if !now.Before((*list)[0].until) { // the newest is the last to end
 		v.withdrawn.Store(nil)
 		return routes, err
@@ -67,9 +67,9 @@ func (r *Router) route(q mail.Query, steps *rules.Steps) ([]mail.Route, error) {
 }
 
 // now is the clock of the Config.
-func (r *Router) now() time.Time {
-	if r.cfg.Now != nil {
-		return r.cfg.Now()
+func (c *Config) now() time.Time {
+	if c.Now != nil {
+		return c.Now()
 	}
 	return time.Now()
 }

@@ -35,16 +35,14 @@ type streams struct {
 
 // verbs are all verbs with their flags.
 type verbs struct {
-	Init       initVerb       `cmd:"" help:"${init}"`
-	Import     importVerbs    `cmd:"" help:"Rules from the files of another relay."`
-	Serve      serveVerb      `cmd:"" help:"${serve}"`
-	Check      checkVerbs     `cmd:"" help:"Validate a configuration and the rules it names, or look at the network."`
-	Explain    explainVerb    `cmd:"" help:"${explain}"`
-	Config     configVerbs    `cmd:"" help:"Settings in force."`
-	Rules      rulesVerbs     `cmd:"" help:"Rules in force."`
-	EgressList egressListVerb `cmd:"" name:"egress-list" help:"${egress_list}"`
-	Migrate    migrateVerbs   `cmd:"" help:"A domain that moves here."`
-	Reconcile  reconcileVerb  `cmd:"" help:"${reconcile}"`
+	Init    initVerb    `cmd:"" help:"${init}"`
+	Import  importVerbs `cmd:"" help:"Rules from the files of another relay."`
+	Serve   serveVerb   `cmd:"" help:"${serve}"`
+	Check   checkVerbs  `cmd:"" help:"Validate a configuration and the rules it names, or look at the network."`
+	Explain explainVerb `cmd:"" help:"${explain}"`
+	Config  configVerbs `cmd:"" help:"Settings in force."`
+	Rules   rulesVerbs  `cmd:"" help:"Rules in force."`
+	movingVerbs
 	Dev        devVerb        `cmd:"" help:"${dev}"`
 	DNS        dnsVerbs       `cmd:"" name:"dns" help:"What the DNS says of a domain, and is to say."`
 	DKIM       dkimVerbs      `cmd:"" name:"dkim" help:"Keys that messages are signed with."`
@@ -56,6 +54,13 @@ type verbs struct {
 	Man        manVerb        `cmd:"" help:"Print the manual page, or write the pages of all verbs."`
 	Version    versionVerb    `cmd:"" help:"Print the version."`
 	Help       helpVerb       `cmd:"" help:"Print the help of millrace, or of a verb."`
+}
+
+// movingVerbs are those for a domain that moves here.
+type movingVerbs struct {
+	EgressList egressListVerb `cmd:"" name:"egress-list" help:"${egress_list}"`
+	Migrate    migrateVerbs   `cmd:"" help:"A domain that moves here."`
+	Reconcile  reconcileVerb  `cmd:"" help:"${reconcile}"`
 }
 
 // helpVerb stands in the help alone: Main reads "help VERB" as "VERB --help".

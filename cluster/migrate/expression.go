@@ -32,7 +32,7 @@ func newExpression(text string) (*expression, error) {
 }
 
 // oddDollar finds what stands for something else than a group in a replacement.
-var oddDollar = regexp.MustCompile("\\$[^1-9]|\\$$")
+var oddDollar = regexp.MustCompile(`\$[^1-9]|\$$`)
 
 // replace returns what a replacement makes of a local part: the part that matched is replaced where it has groups, and
 // all of it where it has none. to is empty for a replacement that is not known here. ok is false if nothing matches.

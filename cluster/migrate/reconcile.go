@@ -18,7 +18,6 @@ type Delivered struct {
 	ID      string    `json:"queue_id,omitempty"` // that the destination said; empty if it said none
 	To      []string  `json:"to,omitempty"`
 	Reply   string    `json:"reply,omitempty"`
-	source  string
 	with    *Received
 }
 

@@ -67,8 +67,9 @@ var errUnsigned = errors.New("the answer is not signed")
 
 // Ask asks for records.
 func (p Primary) Ask(ctx context.Context, name, kind string) (Answer, error) {
-	qtype, ok := wire.StringToType[kind]
-	if name, ok = canonical(name); !ok || qtype == 0 {
+	qtype := wire.StringToType[kind]
+	name, ok := canonical(name)
+	if !ok || qtype == 0 {
 		return Answer{}, &Error{Name: name, Type: kind, Err: ErrBadName}
 	}
 	m := new(wire.Msg)

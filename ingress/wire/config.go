@@ -42,14 +42,19 @@ type Config struct {
 	// closed. It ends what Sessions wait for without regard to their ctx, and must return soon. nil disables it.
 	Abort func()
 	Emit  func(mail.Event) // must not block; nil disables events
+	Observed
+	Panicked func(v any, stack []byte) // reports a panic in a Session; nil disables the report
+	Now      func() time.Time          // stamps events; nil means time.Now
+
+	tune tuning
+}
+
+// Observed is who sees what comes before a transaction.
+type Observed struct {
 	// Tracing gets the traces of refusals outside of transactions; nil: nothing is traced.
 	Tracing *mail.Tracing
 	// Handshake is told how long a TLS handshake took, and why it failed. It must not block; nil disables it.
 	Handshake func(took time.Duration, err error)
-	Panicked  func(v any, stack []byte) // reports a panic in a Session; nil disables the report
-	Now       func() time.Time          // stamps events; nil means time.Now
-
-	tune tuning
 }
 
 // Believed are whose word is taken for what cannot be seen from here.

@@ -159,10 +159,6 @@ func (c *conn) begin() bool {
 	return c.greet()
 }
 
-// giveWay ends the connection if it waits for nothing but a command, and long enough, and reports whether it did.
-// Places calls it.
-func (c *conn) giveWay() bool { return c.life.giveWay(idle, c.srv.now()) }
-
 // over ends the connection of a client that has spent one of its budgets, and reports whether it did.
 func (b *budgets) over(c *conn) bool {
 	tune := &c.srv.cfg.tune

@@ -333,7 +333,7 @@ func (q *queue) giveWay() bool {
 		if c == nil {
 			return false
 		}
-		if !c.seat.finished.Swap(false) && c.giveWay() {
+		if !c.seat.finished.Swap(false) && c.life.giveWay(idle, c.srv.now()) {
 			q.remove(c)
 			return true
 		}
