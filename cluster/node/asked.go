@@ -86,22 +86,22 @@ func (o *oracle) answer(ctx context.Context, question []byte) (status int, answe
 	return http.StatusOK, a
 }
 
-// explain answers q as this node would now: by the rules in force, and by what it knows of clients and destinations.
+// explain answers q as the node would now: by the rules in force, and by what it knows of clients and destinations.
 // Nothing is remembered, no counter is changed, and no session to a destination is opened without q.Connect.
-func (n *Node) explain(ctx context.Context, q Question) (*Answer, error) {
-	on, err := findListener(n.cfg, q.On, q.User != "")
+func (o *oracle) explain(ctx context.Context, q Question) (*Answer, error) {
+	on, err := findListener(o.cfg, q.On, q.User != "")
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, n.cfg.ExplainBudget(q.Connect))
+	ctx, cancel := context.WithTimeout(ctx, o.cfg.ExplainBudget(q.Connect))
 	defer cancel()
-	a, err := n.parts.explain(ctx, q, on, n.rules.inForce(), n.relay)
+	a, err := o.parts.explain(ctx, q, on, o.rules.inForce(), o.relay)
 	if err == nil {
-		a.Asked.Node = n.cfg.Hostname
-		if n.cfg.Cluster != nil {
-			a.Asked.Node += " (" + n.cfg.Cluster.Name + ")"
+		a.Asked.Node = o.cfg.Hostname
+		if o.cfg.Cluster != nil {
+			a.Asked.Node += " (" + o.cfg.Cluster.Name + ")"
 		}
-		if n.rules.isStale(ctx) {
+		if o.rules.isStale(ctx) {
 			a.Notes = append(a.Notes, "rules files were changed since the node read them: SIGHUP takes them over, and "+
 				"--here answers by them")
 		}

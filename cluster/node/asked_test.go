@@ -25,7 +25,7 @@ func TestNode_Explain(t *testing.T) {
 	for _, tt := range []struct{ ip, verdict, reply string }{
 		{"127.0.0.1", Defer, "Too many refused recipients"}, {"192.0.2.9", Accept, ""},
 	} {
-		a, err := b.Node.explain(t.Context(), question(tt.ip, "info@example.com"))
+		a, err := newOracle(b.Node).explain(t.Context(), question(tt.ip, "info@example.com"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,12 +38,12 @@ func TestNode_Explain(t *testing.T) {
 		}
 	}
 	for range 120 {
-		if a, err := b.Node.explain(t.Context(), question("192.0.2.9", "unknown@elsewhere.example")); err != nil ||
-			a.Verdict != Reject {
+		a, err := newOracle(b.Node).explain(t.Context(), question("192.0.2.9", "unknown@elsewhere.example"))
+		if err != nil || a.Verdict != Reject {
 			t.Fatalf("%+v, %v", a, err)
 		}
 	}
-	a, err := b.Node.explain(t.Context(), question("192.0.2.9", "info@example.com"))
+	a, err := newOracle(b.Node).explain(t.Context(), question("192.0.2.9", "info@example.com"))
 	if err != nil || a.Verdict != Accept {
 		t.Errorf("%+v, %v", a, err)
 	}
@@ -63,7 +63,7 @@ func TestNode_ExplainStale(t *testing.T) {
 		} else {
 			b.rules(t, "domain example.com\ninfo@example.com drop\n")
 		}
-		a, err := b.Node.explain(t.Context(), question("192.0.2.9", "info@example.com"))
+		a, err := newOracle(b.Node).explain(t.Context(), question("192.0.2.9", "info@example.com"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,32 +8,33 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/router/leaf/landlock"
 )
 
 // confine takes from the process, which is this node's alone, what a relay never needs: to write to a file outside of
 // the folder state, to run a program, to leave a core that holds messages. It logs what of the host would carry
 // messages to a disk or lose lines of the log, which only the host can change.
-func (n *Node) confine() {
+func confine(c *config.Config, log *logger, stderr io.Writer) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil && mayDump() {
-		n.log.say(slog.LevelWarn, "host", "about", "a core of this process would hold messages (LimitCORE=0)",
+		log.say(slog.LevelWarn, "host", "about", "a core of this process would hold messages (LimitCORE=0)",
 			"cause", err.Error())
 	}
 	var folders []string
-	if n.cfg.State != "" && n.cfg.SharesRules() {
-		folder := string(n.cfg.State)
+	if c.State != "" && c.SharesRules() {
+		folder := string(c.State)
 		_ = os.MkdirAll(folder, 0o700) // what writes there says it
 		if info, err := os.Stat(folder); err == nil && info.IsDir() {
 			folders = []string{folder}
 		}
 	}
 	if err := landlock.Confine(folders); err != nil {
-		n.log.say(slog.LevelInfo, "not confined", "cause", err.Error())
+		log.say(slog.LevelInfo, "not confined", "cause", err.Error())
 	} else {
-		n.log.say(slog.LevelInfo, "confined", "writes", strings.Join(folders, " "))
+		log.say(slog.LevelInfo, "confined", "writes", strings.Join(folders, " "))
 	}
-	for _, w := range hostWarnings(os.DirFS("/"), n.log.syslog == nil && isJournal(n.opts.Stderr)) {
-		n.log.say(slog.LevelWarn, "host", "about", w)
+	for _, w := range hostWarnings(os.DirFS("/"), log.syslog == nil && isJournal(stderr)) {
+		log.say(slog.LevelWarn, "host", "about", w)
 	}
 }
 

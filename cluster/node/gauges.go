@@ -14,7 +14,7 @@ import (
 func (n shown) gauges() admin.Gauges {
 	g := admin.Gauges{
 		State: func() admin.State {
-			s := admin.State{Ready: n.ready(), Draining: n.draining.Load()}
+			s := admin.State{Ready: n.ready(), Draining: n.drain.begun.Load()}
 			if n.listeners.up.Load() { // the servers are there
 				s.Open, s.Committing = n.listeners.inFlight()
 			}
@@ -24,7 +24,7 @@ func (n shown) gauges() admin.Gauges {
 		Hold:          n.listeners.hold,
 		EventsDropped: func() uint64 { return n.events.Dropped() },
 		LinesDropped:  n.log.out.Dropped,
-		SpansDropped:  n.spansDropped.Load,
+		SpansDropped:  n.telemetry.dropped.Load,
 		Sessions:      func() []admin.SiteSessions { return sessionsOf(n.relay) },
 		Sites:         func() map[string]int { return heldBack(n.relay) },
 		Rules:         func() int { return n.rules.router.Len() },

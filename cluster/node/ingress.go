@@ -25,12 +25,12 @@ type around struct {
 	look     bool      // the sessions are for an explanation
 }
 
-// makeServer makes the server that answers SMTP sessions. It needs the relay and, where clients are scored, what
-// startScore starts. The error is Problems.
-func (n *Node) makeServer(tracing *mail.Tracing) (err error) {
+// makeServer makes the server that answers SMTP sessions. It needs the relay and, where clients are scored, the
+// learning. The error is Problems.
+func (n *Node) makeServer() (err error) {
 	n.server, err = n.parts.serverFor(around{
 		router: n.parts.files.rules, relay: n.relay, store: n.parts.store, emit: n.events.Emit,
-		rules: n.rules.router.Label, tracing: tracing, ledger: n.ledger, learning: n.learning,
+		rules: n.rules.router.Label, tracing: n.telemetry.tracing, ledger: n.ledger, learning: n.learning,
 	})
 	return err
 }

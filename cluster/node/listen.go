@@ -13,7 +13,6 @@ import (
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/ingress/wire"
-	"github.com/millrace/millrace/router/mail"
 )
 
 // listeners are the addresses that accept mail, and what all of them share.
@@ -61,19 +60,19 @@ func (l *listeners) inFlight() (open, committing int) {
 
 // listen binds every address before it serves any, so that a node that cannot have one of them never answered on
 // another.
-func (n *Node) listen(tracing *mail.Tracing) error {
-	l := n.listeners
-	for i := range n.cfg.Listen {
-		s, err := wire.NewServer(n.wireConfig(&n.cfg.Listen[i], tracing))
+func (l *listeners) listen(c *config.Config, wireConfig func(*config.Listener) wire.Config, log *logger,
+	ends *cleanups) error {
+	for i := range c.Listen {
+		s, err := wire.NewServer(wireConfig(&c.Listen[i]))
 		if err != nil {
-			return n.cfg.WithLine("", fmt.Sprintf("listen[%d]", i), err)
+			return c.WithLine("", fmt.Sprintf("listen[%d]", i), err)
 		}
-		bound, err := net.Listen("tcp", n.cfg.Listen[i].Addr)
+		bound, err := net.Listen("tcp", c.Listen[i].Addr)
 		if err != nil {
 			for _, b := range l.bound {
 				b.Close()
 			}
-			return n.cfg.WithLine("", fmt.Sprintf("listen[%d].addr", i), err)
+			return c.WithLine("", fmt.Sprintf("listen[%d].addr", i), err)
 		}
 		l.servers, l.bound = append(l.servers, s), append(l.bound, bound)
 	}
@@ -82,13 +81,12 @@ func (n *Node) listen(tracing *mail.Tracing) error {
 		bound := l.bound[i]
 		serving.Go(func() { // ends when Shutdown closes the listener
 			if err := s.Serve(bound); err != nil {
-				l.failed(n.log, bound.Addr(), err)
+				l.failed(log, bound.Addr(), err)
 			}
 		})
-		n.log.say(slog.LevelInfo, "listening", "for", "smtp", "addr", bound.Addr().String(), "relay",
-			n.cfg.Listen[i].Relay)
+		log.say(slog.LevelInfo, "listening", "for", "smtp", "addr", bound.Addr().String(), "relay", c.Listen[i].Relay)
 	}
-	n.cleanups.add("listeners", func(ctx context.Context) error {
+	ends.add("listeners", func(ctx context.Context) error {
 		err := l.shutdown(ctx)
 		serving.Wait()
 		return err
@@ -103,7 +101,7 @@ func (l *listeners) failed(log *logger, addr net.Addr, err error) {
 }
 
 // wireConfig returns what a listener is told. The server has to be made before the first session comes.
-func (n *Node) wireConfig(l *config.Listener, tracing *mail.Tracing) wire.Config {
+func (n *Node) wireConfig(l *config.Listener) wire.Config {
 	cfg, trusted := n.parts.wireConfig(l, n.listeners), config.Prefixes(l.Networks)
 	cfg.NewSession = func(_ context.Context, client *wire.Client) wire.Session {
 		return n.server.NewSession(client, trusted)
@@ -111,7 +109,7 @@ func (n *Node) wireConfig(l *config.Listener, tracing *mail.Tracing) wire.Config
 	if l.Submission {
 		serveUsers(n, l, &cfg)
 	}
-	cfg.Tracing = tracing
+	cfg.Tracing = n.telemetry.tracing
 	cfg.Emit, cfg.Panicked, cfg.Abort = n.events.Emit, n.log.panicked, n.abortNextHops
 	cfg.Handshake = func(took time.Duration, err error) { n.metrics.ObserveHandshake(admin.WithClient, took, err) }
 	return cfg

@@ -254,7 +254,7 @@ func (m *membership) startEndWatch(log *logger) (end func(context.Context) error
 }
 
 // startPeerServer begins to carry out the transactions of other nodes, always here and never at a third node.
-func (n *Node) startPeerServer(tracing *mail.Tracing) error {
+func (n *Node) startPeerServer() error {
 	m := n.members
 	if m.alone() {
 		return nil
@@ -263,7 +263,8 @@ func (n *Node) startPeerServer(tracing *mail.Tracing) error {
 	current.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return m.files.Load().server, nil }
 	s, err := peer.NewServer(peer.ServerConfig{
 		Handshake: n.observeHop,
-		TLS:       current, Name: n.cfg.Cluster.Name, Beginner: n.relay.Local(), Emit: n.events.Emit, Tracing: tracing,
+		TLS:       current, Name: n.cfg.Cluster.Name, Beginner: n.relay.Local(), Emit: n.events.Emit,
+		Tracing:    n.telemetry.tracing,
 		HasNextHop: n.rules.router.HasNextHop, Admits: m.cluster.Admits, Panicked: n.log.panicked,
 		Answer: shown{n}.checker().answerPeer,
 	})

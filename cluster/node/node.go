@@ -45,8 +45,7 @@ type Node struct {
 	events  *queue
 	metrics *admin.Metrics
 
-	spansDropped atomic.Uint64
-
+	telemetry telemetry
 	members   *membership
 	rules     *ruleSet
 	relay     *egress.Relay
@@ -57,8 +56,7 @@ type Node struct {
 	listeners *listeners
 	admin     *admin.Server // nil: the configuration has no section admin
 
-	draining atomic.Bool
-	drain    drainRequest
+	drain    drain
 	reloads  reloads
 	cleanups cleanups
 }
@@ -69,13 +67,15 @@ type watches struct {
 	keys   *publication // nil: nothing is signed, or all keys sign whether they are published or not
 }
 
-// A drainRequest is an administrator's request that the node ends. It can be made once.
-type drainRequest struct {
-	once sync.Once
-	made chan struct{} // closed when the request is made
+// A drain is the end of a node: an administrator may ask for it, and Shutdown begins it. Each happens once.
+type drain struct {
+	begun atomic.Bool
+	once  sync.Once
+	asked chan struct{} // closed by ask
 }
 
-func (r *drainRequest) make() { r.once.Do(func() { close(r.made) }) }
+// ask asks for the drain.
+func (d *drain) ask() { d.once.Do(func() { close(d.asked) }) }
 
 // New builds a Node from the files that its configuration names. Nothing runs yet and nothing is bound. The error is
 // Problems.
@@ -91,7 +91,7 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 		cfg: cfg, opts: opts, log: newLogger(opts.Stderr, cfg),
 		members:   newMembership(),
 		listeners: newListeners(&cfg.Limits),
-		drain:     drainRequest{made: make(chan struct{})},
+		drain:     drain{asked: make(chan struct{})},
 		reloads:   reloads{read: digests(cfg)},
 	}
 	n.reloads.begin(cfg)
@@ -134,16 +134,21 @@ func (n *Node) start() error {
 	}
 	logStart(n)
 	if n.opts.Confine {
-		n.confine()
+		confine(n.cfg, n.log, n.opts.Stderr)
 	}
-	n.startQuiet()
-	n.startTeller()
-	tracing, err := n.startTracing()
-	if err != nil {
+	n.cleanups.add("quiet", startQuiet())
+	if n.cfg.Events != nil {
+		n.events.teller = startTeller(n.parts, n.metrics, n.log)
+		n.cleanups.add("receivers of events", n.events.teller.close)
+	}
+	var err error
+	if err = n.telemetry.start(n.parts, &n.opts, n.log, &n.cleanups); err != nil {
 		return err
 	}
-	if err := n.startRoutes(); err != nil {
-		return err
+	if n.cfg.SharesRules() {
+		if err := n.rules.share(n.parts, n.events.Emit, n.log.Logger, &n.cleanups); err != nil {
+			return err
+		}
 	}
 	warn(n.log, "configuration", startWarnings(n.cfg))
 	warn(n.log, "rules", n.rules.router.Warnings())
@@ -157,17 +162,17 @@ func (n *Node) start() error {
 		n.cleanups.add("yielding", n.members.startYielding(n.relay))
 		n.cleanups.add("end of certificates", n.members.startEndWatch(n.log))
 	}
-	if err := n.startPeerServer(tracing); err != nil {
+	if err := n.startPeerServer(); err != nil {
 		return err
 	}
-	if err := n.startScore(); err != nil {
+	if n.learning, err = n.parts.scoring.start(n.parts, &n.cleanups); err != nil {
 		return err
 	}
-	if err := n.makeServer(tracing); err != nil {
+	if err := n.makeServer(); err != nil {
 		return err
 	}
-	n.startPublication()
-	if err := n.startDoctor(); err != nil {
+	n.dns.startKeys(n.parts, n.log, &n.cleanups)
+	if err := n.dns.startRounds(n.parts, n.rules, n.log, &n.cleanups); err != nil {
 		return err
 	}
 	// The admin server starts after what its metrics read, and before clients can connect, so that it answers until the
@@ -178,7 +183,7 @@ func (n *Node) start() error {
 	if n.parts.scoring != nil {
 		n.parts.scoring.awaitLists()
 	}
-	if err := n.listen(tracing); err != nil {
+	if err := n.listeners.listen(n.cfg, n.wireConfig, n.log, &n.cleanups); err != nil {
 		return err
 	}
 	n.listeners.up.Store(true)
@@ -278,7 +283,7 @@ func (n *Node) startAdmin() error {
 	}
 	s, err := admin.Listen(admin.Config{
 		Addr: n.cfg.Admin.Addr, Health: n.cfg.Admin.Health, Token: n.parts.files.token, Metrics: n.metrics,
-		Ready: shown{n}.checks(), Cluster: shown{n}.clusterStatus, Drain: n.drain.make,
+		Ready: shown{n}.checks(), Cluster: shown{n}.clusterStatus, Drain: n.drain.ask,
 		Check:   shown{n}.checker().answerAPI,
 		Explain: newOracle(n).answer, ExplainWithin: n.cfg.ExplainBudget(true),
 		MaxQuestion: int64(n.cfg.Limits.MessageSize)*3/2 + 64<<10, // base 64
@@ -357,14 +362,14 @@ func (n *Node) OpenSessions() (open int) {
 
 // DrainAsked returns a channel that is closed when an administrator has asked the node to end (POST
 // /api/v1/cluster/drain). The caller that runs the node is to call Shutdown then.
-func (n *Node) DrainAsked() <-chan struct{} { return n.drain.made }
+func (n *Node) DrainAsked() <-chan struct{} { return n.drain.asked }
 
 // Shutdown drains the node. From now on it is not ready, and idle clients are answered 421 4.3.2. Transactions under
 // way finish until ctx ends. Then they are aborted, except messages whose end of data was released at the next hop: the
 // node waits for their replies, for at most deadlines.commit, and passes them to the clients. The error says what did
 // not end well; the node has ended either way.
 func (n *Node) Shutdown(ctx context.Context) error {
-	if n.draining.Swap(true) {
+	if n.drain.begun.Swap(true) {
 		return nil
 	}
 	defer n.log.flush()

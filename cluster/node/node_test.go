@@ -502,7 +502,7 @@ func TestShutdown_DeadCollector(t *testing.T) {
 			if tt.deadline && !late || err != nil && (!late || !strings.Contains(err.Error(), "telemetry")) {
 				t.Errorf("got %v", err)
 			}
-			if n := b.spansDropped.Load(); n == 0 && !late {
+			if n := b.telemetry.dropped.Load(); n == 0 && !late {
 				t.Error("no span was lost")
 			}
 		})

@@ -62,17 +62,15 @@ func (p *parts) leaveUnpublished(ctx context.Context) {
 	}
 }
 
-// startPublication begins to look whether the keys are published.
-func (n *Node) startPublication() {
-	p := n.parts.newPublication(n.log.say)
-	if p == nil {
+// startKeys begins to look whether the keys are published.
+func (w *watches) startKeys(p *parts, log *logger, ends *cleanups) {
+	if w.keys = p.newPublication(log.say); w.keys == nil {
 		return
 	}
-	n.dns.keys = p
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { p.run(ctx) }) // ends with ctx
-	n.cleanups.add("publication of keys", func(context.Context) error {
+	running.Go(func() { w.keys.run(ctx) }) // ends with ctx
+	ends.add("publication of keys", func(context.Context) error {
 		cancel()
 		running.Wait()
 		return nil

@@ -49,8 +49,8 @@ func (l heapLook) isWorthwhile(before heapLook) bool {
 	return perLook*uint64(soonEnough/heapLookEvery) < l.goal-l.used
 }
 
-// startQuiet begins to give memory back to the system while little is allocated.
-func (n *Node) startQuiet() {
+// startQuiet begins to give memory back to the system while little is allocated. It returns what ends that.
+func startQuiet() (end func(context.Context) error) {
 	stop := make(chan struct{})
 	var looking sync.WaitGroup
 	looking.Go(func() { // ends with stop
@@ -70,9 +70,9 @@ func (n *Node) startQuiet() {
 			before = now
 		}
 	})
-	n.cleanups.add("quiet", func(context.Context) error {
+	return func(context.Context) error {
 		close(stop)
 		looking.Wait()
 		return nil
-	})
+	}
 }

@@ -32,29 +32,29 @@ type faultKey struct{ domain, check, name, fault string }
 // nodeName stands for what all domains share.
 const nodeName = "*"
 
-// startDoctor begins to examine the DNS, if the configuration has the section.
-func (n *Node) startDoctor() error {
-	c := n.cfg.Doctor
+// startRounds begins to examine the DNS, if the configuration has the section doctor.
+func (w *watches) startRounds(p *parts, rules *ruleSet, log *logger, ends *cleanups) error {
+	c := p.cfg.Doctor
 	if c == nil {
 		return nil
 	}
 	// The policy of a domain may be served by this very machine, so that its addresses are asked too.
-	web, err := hook.New(hook.Config{Resolver: n.parts.resolver})
+	web, err := hook.New(hook.Config{Resolver: p.resolver})
 	if err != nil {
 		return err
 	}
-	d, err := doctor.New(doctor.Config{Node: n.cfg, Resolver: n.parts.resolver, Web: web})
+	d, err := doctor.New(doctor.Config{Node: p.cfg, Resolver: p.resolver, Web: web})
 	if err != nil {
 		return err
 	}
-	r := &rounds{doctor: d, say: n.log.say, domains: func() []string {
+	r := &rounds{doctor: d, say: log.say, domains: func() []string {
 		if len(c.Domains) > 0 {
 			return slices.Clone(c.Domains)
 		}
-		return n.rules.router.HostedNames(maxExamined)
+		return rules.router.HostedNames(maxExamined)
 	}}
 	r.last.Store(&admin.Examination{})
-	n.dns.rounds = r
+	w.rounds = r
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { // ends with ctx
@@ -69,7 +69,7 @@ func (n *Node) startDoctor() error {
 			}
 		}
 	})
-	n.cleanups.add("doctor", func(context.Context) error {
+	ends.add("doctor", func(context.Context) error {
 		cancel()
 		running.Wait()
 		web.Close()

@@ -3,12 +3,14 @@ package node
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"time"
 
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/routes"
 	"github.com/millrace/millrace/router"
+	"github.com/millrace/millrace/router/mail"
 )
 
 // rulesReload bounds how long a reload waits for Redis to take changed rules.
@@ -76,24 +78,20 @@ func (p *parts) takeRules(ctx context.Context) (Rules, error) {
 	}, nil
 }
 
-// startRoutes fetches the rules that all nodes share, if they share any. It waits a few seconds for a Redis that does
-// not answer.
-func (n *Node) startRoutes() error {
-	if !n.cfg.SharesRules() {
-		return nil
-	}
-	r, err := routes.New(routes.Config{
-		Router: n.rules.router, Store: n.parts.store, State: string(n.cfg.State), Emit: n.events.Emit,
-		Log: n.log.Logger,
+// share fetches the rules that all nodes share, and follows them. It waits a few seconds for a Redis that does not
+// answer.
+func (r *ruleSet) share(p *parts, emit func(mail.Event), log *slog.Logger, ends *cleanups) error {
+	shared, err := routes.New(routes.Config{
+		Router: r.router, Store: p.store, State: string(p.cfg.State), Emit: emit, Log: log,
 	})
 	if err != nil {
-		return n.cfg.WithLine("", "state", err)
+		return p.cfg.WithLine("", "state", err)
 	}
-	n.cleanups.add("routes", func(context.Context) error { return r.Close() })
-	if err := r.Start(context.Background()); err != nil {
-		return n.cfg.WithLine("", "routes", err)
+	ends.add("routes", func(context.Context) error { return shared.Close() })
+	if err := shared.Start(context.Background()); err != nil {
+		return p.cfg.WithLine("", "routes", err)
 	}
-	n.rules.shared = r
+	r.shared = shared
 	return nil
 }
 

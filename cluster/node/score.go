@@ -140,28 +140,27 @@ type learning struct {
 	karma *karma.Recorder
 }
 
-// startScore begins to check the DNS lists and to learn, if the configuration has the section score.
-func (n *Node) startScore() error {
-	if n.parts.scoring == nil {
-		return nil
+// start begins to check the DNS lists and to learn. It does nothing if s is nil.
+func (s *scoring) start(p *parts, ends *cleanups) (*learning, error) {
+	if s == nil {
+		return nil, nil
 	}
-	n.parts.scoring.lists.Start()
-	rates, err := rate.NewBackground(n.parts.store)
+	s.lists.Start()
+	rates, err := rate.NewBackground(p.store)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	n.cleanups.add("rates", rates.Close)
-	cfg := karma.Config{Store: n.parts.store}
-	if k := n.cfg.Score.Karma; k != nil {
+	ends.add("rates", rates.Close)
+	cfg := karma.Config{Store: p.store}
+	if k := p.cfg.Score.Karma; k != nil {
 		cfg.Volume, cfg.Networks = k.Volume, k.Networks
 	}
 	recorder, err := karma.New(cfg)
 	if err != nil {
-		return n.cfg.WithLine("score.karma.", "score.karma", err)
+		return nil, p.cfg.WithLine("score.karma.", "score.karma", err)
 	}
-	n.cleanups.add("karma", recorder.Close)
-	n.learning = &learning{rates: rates, karma: recorder}
-	return nil
+	ends.add("karma", recorder.Close)
+	return &learning{rates: rates, karma: recorder}, nil
 }
 
 // listsWait bounds the wait for the first checks of the DNS lists.

@@ -53,7 +53,7 @@ type shown struct{ *Node }
 // clusterStatus returns what this node knows of its cluster. Without a cluster that is its sessions and rules.
 func (n shown) clusterStatus() admin.ClusterStatus {
 	s := admin.ClusterStatus{
-		Draining: n.draining.Load(), Stable: 1,
+		Draining: n.drain.begun.Load(), Stable: 1,
 		Members: []admin.ClusterMember{}, Sites: []admin.ClusterSite{}, Suspensions: []admin.ClusterSuspension{},
 	}
 	s.Relayed, s.Reused = n.metrics.Relayed()
@@ -150,7 +150,7 @@ func (n shown) checks() []admin.Check {
 		{Name: "listeners", OK: func() (bool, string) { return n.listeners.up.Load(), "" }},
 		{Name: "destinations", OK: n.members.fitness},
 		{Name: "serving", OK: func() (bool, string) {
-			if n.draining.Load() {
+			if n.drain.begun.Load() {
 				return false, "draining"
 			}
 			return true, ""

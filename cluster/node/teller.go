@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress/events"
 	"github.com/millrace/millrace/egress/hook"
@@ -297,21 +298,18 @@ func aLabels(name string) string {
 	return name
 }
 
-// startTeller starts what tells receivers of events, if the configuration has the section.
-func (n *Node) startTeller() {
-	c := n.cfg.Events
-	if c == nil {
-		return
-	}
+// startTeller starts what tells receivers of events. The configuration has the section.
+func startTeller(p *parts, metrics *admin.Metrics, log *logger) *teller {
+	c := p.cfg.Events
 	t := &teller{
-		client: n.parts.hook, node: n.cfg.Hostname, hosts: n.rules.router.Hosted,
+		client: p.hook, node: p.cfg.Hostname, hosts: p.files.rules.Hosted,
 		queue: make(chan mail.Event, tellRing), stop: make(chan struct{}), ended: make(chan struct{}),
-		drop: func() { n.metrics.CountPost(allReceivers, events.Dropped.String()) },
+		drop: func() { metrics.CountPost(allReceivers, events.Dropped.String()) },
 	}
 	t.sender = events.Start(events.Config{
-		Receivers: receiversOf(n.cfg, *n.parts.files.receivers.Load()), Queue: c.Queue, Octets: int64(c.Memory),
+		Receivers: receiversOf(p.cfg, *p.files.receivers.Load()), Queue: c.Queue, Octets: int64(c.Memory),
 		Post: t.client.Do, Now: time.Now,
-		Count: func(receiver string, r events.Result) { n.metrics.CountPost(receiver, r.String()) },
+		Count: func(receiver string, r events.Result) { metrics.CountPost(receiver, r.String()) },
 		Trouble: func(receiver string, status int, err error) {
 			args := []any{"receiver", receiver}
 			if err != nil {
@@ -319,15 +317,14 @@ func (n *Node) startTeller() {
 			} else {
 				args = append(args, "status", status)
 			}
-			n.log.say(slog.LevelWarn, "a receiver of events does not take them", args...)
+			log.say(slog.LevelWarn, "a receiver of events does not take them", args...)
 		},
 	})
 	for _, r := range c.Receivers {
-		n.metrics.BeginPosts(r.Name, events.Results()...)
+		metrics.BeginPosts(r.Name, events.Results()...)
 	}
 	go t.run() // ends with close
-	n.events.teller = t
-	n.cleanups.add("receivers of events", t.close)
+	return t
 }
 
 // useSecrets has the receivers' posts signed with other secrets.

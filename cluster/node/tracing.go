@@ -53,31 +53,37 @@ type tracer struct {
 	failing bool
 }
 
-// startTracing starts the tracing that the configuration asks for. It is nil when it names no collector: then nothing
-// is traced.
-func (n *Node) startTracing() (*mail.Tracing, error) {
-	exporter, c := n.opts.spans, &n.cfg.Telemetry
+// A telemetry is the tracing of a node, with the count of what it lost.
+type telemetry struct {
+	tracing *mail.Tracing // nil: nothing is traced
+	dropped atomic.Uint64 // spans, for want of room, or because the collector did not take them
+}
+
+// start starts the tracing that the configuration asks for, if it names a collector.
+func (t *telemetry) start(p *parts, opts *Options, log *logger, ends *cleanups) error {
+	exporter, c := opts.spans, &p.cfg.Telemetry
 	if exporter == nil {
 		if c.OTLP == "" {
-			return nil, nil
+			return nil
 		}
 		var err error
 		if exporter, err = newExporter(context.Background(), c); err != nil {
-			return nil, n.cfg.WithLine("", "telemetry.otlp", err)
+			return p.cfg.WithLine("", "telemetry.otlp", err)
 		}
 	}
-	keys, err := n.parts.files.secret.derive(labelLog)
+	keys, err := p.files.secret.derive(labelLog)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	t := newTracer(exporter, &n.spansDropped)
-	t.tracing.Sample, t.tracing.Slow = c.Sample, time.Duration(c.Slow)
-	t.spans.hostname, t.spans.hash, t.spans.words.hashKey = n.cfg.Hostname, c.Addresses == "hash", keys[0]
-	t.spans.scope = newScope(n.cfg, n.opts.Version)
-	t.trouble = n.log.sayExport
-	go t.run() // ends with close
-	n.cleanups.add("telemetry", t.close)
-	return &t.tracing, nil
+	made := newTracer(exporter, &t.dropped)
+	made.tracing.Sample, made.tracing.Slow = c.Sample, time.Duration(c.Slow)
+	made.spans.hostname, made.spans.hash, made.spans.words.hashKey = p.cfg.Hostname, c.Addresses == "hash", keys[0]
+	made.spans.scope = newScope(p.cfg, opts.Version)
+	made.trouble = log.sayExport
+	go made.run() // ends with close
+	ends.add("telemetry", made.close)
+	t.tracing = &made.tracing
+	return nil
 }
 
 // newTracer returns a tracer that does not run yet.

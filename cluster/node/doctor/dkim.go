@@ -13,15 +13,15 @@ import (
 const goodBits = 2048
 
 // dkim looks at the records of keys.
-func (d *Doctor) dkim(ctx context.Context, keys []Key) (all []Finding) {
+func (au *authentication) dkim(ctx context.Context, keys []Key) (all []Finding) {
 	for _, k := range keys {
-		all = append(all, d.key(ctx, k))
+		all = append(all, au.key(ctx, k))
 	}
 	return all
 }
 
 // key looks at the record of a key.
-func (d *Doctor) key(ctx context.Context, k Key) Finding {
+func (au *authentication) key(ctx context.Context, k Key) Finding {
 	name := k.name()
 	f := Finding{Check: "DKIM", Name: name, State: Ready}
 	publish := "Have the one who signs say what its record is, and publish that."
@@ -29,7 +29,7 @@ func (d *Doctor) key(ctx context.Context, k Key) Finding {
 		f.Expected = name + ". TXT " + dkim.ZoneText(k.Record)
 		publish = "Publish " + f.Expected
 	}
-	answer := d.txt(ctx, name)
+	answer := au.txt(ctx, name)
 	if answer.err != nil {
 		return unknown("DKIM", name, f.Expected, answer.err)
 	}
@@ -54,7 +54,7 @@ func (d *Doctor) key(ctx context.Context, k Key) Finding {
 		if len(answer.texts) > 0 {
 			f.Found += ", but " + shownAll(answer.texts)
 		}
-		if wrong := d.doubled(ctx, name, k.Domain, "v=DKIM1"); wrong != "" {
+		if wrong := au.doubled(ctx, name, k.Domain, "v=DKIM1"); wrong != "" {
 			set("dkim-doubled", "The record stands at "+wrong+": its name was written without the last dot.",
 				"Write the name with a dot at its end: "+name+".")
 		} else if answer.alias != "" {
@@ -66,7 +66,7 @@ func (d *Doctor) key(ctx context.Context, k Key) Finding {
 		return set("dkim-several", "Of several records at one name a verifier takes any (RFC 6376 section 3.6.2.2).",
 			"Remove all but one. "+publish)
 	}
-	f = d.keyText(f, k, meant[0], publish)
+	f = keyText(f, k, meant[0], publish)
 	if f.Fault == "dkim-malformed" && len(answer.texts) > 1 {
 		f.Reason += " Beside it stand other records: a long key is one record of several strings, not several records."
 	}
@@ -81,7 +81,7 @@ func isKeyText(t string) bool {
 }
 
 // keyText looks at what the one record of a key says.
-func (*Doctor) keyText(f Finding, k Key, text, publish string) Finding {
+func keyText(f Finding, k Key, text, publish string) Finding {
 	set := func(fault, reason, fix string) Finding {
 		f.State, f.Fault, f.Reason, f.Fix = Misconfigured, fault, reason, fix
 		return f

@@ -39,14 +39,14 @@ func (w *walk) LookupTXT(ctx context.Context, name string) ([]string, error) {
 }
 
 // dmarc looks at the policy of a domain, as RFC 9989 finds it.
-func (d *Doctor) dmarc(ctx context.Context, name string) []Finding {
+func (au *authentication) dmarc(ctx context.Context, name string) []Finding {
 	at := "_dmarc." + name
 	f := Finding{Check: "DMARC", Name: at, State: Ready, Expected: at + `. TXT "` + dmarcRecord(name) + `"`}
-	answer := d.txt(ctx, at)
+	answer := au.txt(ctx, at)
 	if answer.err != nil {
 		return []Finding{unknown("DMARC", at, f.Expected, answer.err)}
 	}
-	w := &walk{Resolver: d.Plain()}
+	w := &walk{Resolver: au.Plain()}
 	result := discovered(ctx, w, name)
 	f.Steps = w.steps
 	if result.PolicyDomain != "" {
@@ -73,7 +73,7 @@ func (d *Doctor) dmarc(ctx context.Context, name string) []Finding {
 		f.Fix = "Remove all but one: " + at + `. TXT "` + shown(mergeDMARC(records)) + `"`
 		return []Finding{f}
 	case len(records) == 1:
-		return []Finding{d.policyText(ctx, f, name, records[0], result)}
+		return []Finding{au.policyText(ctx, f, name, records[0], result)}
 	case len(meant) > 0:
 		f.State, f.Fault = Misconfigured, "dmarc-malformed"
 		f.Reason = "A record has to begin with v=DMARC1, in these letters, and a semicolon; this one counts for " +
@@ -81,7 +81,7 @@ func (d *Doctor) dmarc(ctx context.Context, name string) []Finding {
 		f.Fix = "Write " + at + `. TXT "` + shown(correctedDMARC(meant[0])) + `"`
 		return []Finding{f}
 	}
-	return []Finding{d.noDMARC(ctx, f, name, answer, result)}
+	return []Finding{au.noDMARC(ctx, f, name, answer, result)}
 }
 
 // discovered returns the policy that a receiver finds for a domain.
@@ -96,7 +96,8 @@ func discovered(ctx context.Context, w *walk, name string) dmarc.Result {
 }
 
 // noDMARC is the finding of a domain without a record of its own.
-func (d *Doctor) noDMARC(ctx context.Context, f Finding, name string, answer textAnswer, result dmarc.Result) Finding {
+func (au *authentication) noDMARC(ctx context.Context, f Finding, name string, answer textAnswer,
+	result dmarc.Result) Finding {
 	if result.PolicyDomain != "" && result.PolicyDomain != name {
 		f.Found = "no record of its own"
 		f.Expected = ""
@@ -114,13 +115,13 @@ func (d *Doctor) noDMARC(ctx context.Context, f Finding, name string, answer tex
 		f.Fix = "Have the record published at " + shown(answer.alias) + ", or replace the alias: " + f.Expected
 		return f
 	}
-	if wrong := d.doubled(ctx, f.Name, name, "v=DMARC1"); wrong != "" {
+	if wrong := au.doubled(ctx, f.Name, name, "v=DMARC1"); wrong != "" {
 		f.State, f.Fault = Misconfigured, "dmarc-doubled"
 		f.Reason = "The record stands at " + wrong + ": its name was written without the last dot."
 		f.Fix = "Write the name with a dot at its end: " + f.Name + "."
 		return f
 	}
-	if own := d.txt(ctx, name).beginning("v=DMARC1"); len(own) > 0 {
+	if own := au.txt(ctx, name).beginning("v=DMARC1"); len(own) > 0 {
 		f.State, f.Fault, f.Found = Misconfigured, "dmarc-elsewhere", shownAll(own)
 		f.Reason = "The record stands at " + name + " itself, where no receiver looks."
 		f.Fix = "Move it to " + f.Name + `. TXT "` + shown(own[0]) + `"`
@@ -233,7 +234,7 @@ func policyOf(record string) string {
 }
 
 // policyText looks at what the one policy record of a domain says.
-func (d *Doctor) policyText(ctx context.Context, f Finding, name, record string, result dmarc.Result) Finding {
+func (au *authentication) policyText(ctx context.Context, f Finding, name, record string, result dmarc.Result) Finding {
 	f.Expected = ""
 	tags, none := tagsOf(record)
 	set := func(fault, reason, fix string) Finding {
@@ -282,7 +283,7 @@ func (d *Doctor) policyText(ctx context.Context, f Finding, name, record string,
 			"t=y asks receivers to apply a step less while you try: "+publish(fixed)+" Without t=y it applies in full.")
 	}
 	for _, kind := range []string{"rua", "ruf"} {
-		if bad := d.reporting(ctx, f, name, kind, values[kind], result.Organization); bad != nil {
+		if bad := au.reporting(ctx, f, name, kind, values[kind], result.Organization); bad != nil {
 			return *bad
 		}
 	}
@@ -343,7 +344,7 @@ func dmarcAdvice(record string, values map[string]string, policy string, publish
 }
 
 // reporting looks at where reports go.
-func (d *Doctor) reporting(ctx context.Context, f Finding, name, kind, list, organization string) *Finding {
+func (au *authentication) reporting(ctx context.Context, f Finding, name, kind, list, organization string) *Finding {
 	if list == "" {
 		return nil
 	}
@@ -362,7 +363,7 @@ func (d *Doctor) reporting(ctx context.Context, f Finding, name, kind, list, org
 			continue
 		}
 		at := name + "._report._dmarc." + to
-		answer := d.txt(ctx, at)
+		answer := au.txt(ctx, at)
 		if answer.err == nil && len(answer.beginning("v=DMARC1")) == 0 {
 			f.Fault = "dmarc-report"
 			f.Reason = fmt.Sprintf("%s does not say that it takes reports about %s, so receivers send none there "+

@@ -9,9 +9,11 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -86,13 +88,23 @@ type Config struct {
 	PolicyPort, NamePort uint16
 }
 
-// A Doctor examines domains. It is safe for concurrent use.
+// A Doctor examines domains. It is safe for concurrent use. It chooses what is examined, and each part examines.
 type Doctor struct {
-	cfg  Config
-	node *config.Config
+	node      *config.Config
+	keys      []Key    // that the node signs with
+	selectors []string // of more keys that each domain has
+
+	mta      *mta
+	zone     delegation
+	exchange mailExchange
+	auth     authentication
+	tls      tlsPolicies
+}
+
+// An authentication examines the records by which receivers authenticate mail of a domain: SPF, DKIM and DMARC.
+type authentication struct {
 	names
-	keys []Key
-	helo string
+	mta *mta // has the addresses that SPF is to let pass
 }
 
 // New returns a Doctor. The error is that of a key that cannot be read.
@@ -101,9 +113,18 @@ func New(c Config) (*Doctor, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Doctor{cfg: c, node: c.Node, names: names{c.Resolver}, keys: keys, helo: c.Node.Egress.Helo}
-	if d.helo == "" {
-		d.helo = c.Node.Hostname
+	asked := names{c.Resolver}
+	self := &mta{names: asked, node: c.Node, observed: c.Addrs, helo: cmp.Or(c.Node.Egress.Helo, c.Node.Hostname)}
+	d := &Doctor{
+		node: c.Node, keys: keys, selectors: c.Selectors,
+		mta:      self,
+		zone:     delegation{asked, strconv.Itoa(int(cmp.Or(c.NamePort, 53))), c.Node.Egress.AllowPrivate},
+		exchange: mailExchange{asked, self},
+		auth:     authentication{asked, self},
+		tls:      tlsPolicies{names: asked, web: c.Web},
+	}
+	if c.PolicyPort != 0 {
+		d.tls.port = ":" + strconv.Itoa(int(c.PolicyPort))
 	}
 	return d, nil
 }
@@ -123,26 +144,26 @@ func (d *Doctor) Domain(ctx context.Context, name string) Report {
 			own = append(own, k)
 		}
 	}
-	for _, s := range d.cfg.Selectors {
+	for _, s := range d.selectors {
 		own = append(own, Key{Domain: name, Selector: s})
 	}
 	return newReport(name, run(ctx,
-		func(ctx context.Context) []Finding { return d.servers(ctx, name) },
-		func(ctx context.Context) []Finding { return d.mx(ctx, name) },
-		func(ctx context.Context) []Finding { return d.spf(ctx, name, d.sends(name)) },
-		func(ctx context.Context) []Finding { return d.dkim(ctx, own) },
-		func(ctx context.Context) []Finding { return d.dmarc(ctx, name) },
-		func(ctx context.Context) []Finding { return d.policy(ctx, name) },
-		func(ctx context.Context) []Finding { return d.reports(ctx, name) },
+		func(ctx context.Context) []Finding { return d.zone.servers(ctx, name) },
+		func(ctx context.Context) []Finding { return d.exchange.mx(ctx, name) },
+		func(ctx context.Context) []Finding { return d.auth.spf(ctx, name, d.sends(name)) },
+		func(ctx context.Context) []Finding { return d.auth.dkim(ctx, own) },
+		func(ctx context.Context) []Finding { return d.auth.dmarc(ctx, name) },
+		func(ctx context.Context) []Finding { return d.tls.policy(ctx, name) },
+		func(ctx context.Context) []Finding { return d.tls.reports(ctx, name) },
 	))
 }
 
 // Node examines what all domains of the node share: its names, its addresses and the keys of none of the domains.
 func (d *Doctor) Node(ctx context.Context, domains ...string) Report {
 	checks := []check{
-		func(ctx context.Context) []Finding { return d.host(ctx) },
-		func(ctx context.Context) []Finding { return d.addresses(ctx) },
-		func(ctx context.Context) []Finding { return d.tlsa(ctx) },
+		func(ctx context.Context) []Finding { return d.mta.host(ctx) },
+		func(ctx context.Context) []Finding { return d.mta.addresses(ctx) },
+		func(ctx context.Context) []Finding { return d.mta.tlsa(ctx) },
 	}
 	var others []Key
 	for _, k := range d.keys {
@@ -150,14 +171,14 @@ func (d *Doctor) Node(ctx context.Context, domains ...string) Report {
 			others = append(others, k)
 		}
 	}
-	checks = append(checks, func(ctx context.Context) []Finding { return d.dkim(ctx, others) })
-	if !slices.Contains(domains, domain.Canonical(d.helo)) && !isLiteral(d.helo) {
-		checks = append(checks, func(ctx context.Context) []Finding { return d.spf(ctx, d.helo, true) })
+	checks = append(checks, func(ctx context.Context) []Finding { return d.auth.dkim(ctx, others) })
+	if !slices.Contains(domains, domain.Canonical(d.mta.helo)) && !isLiteral(d.mta.helo) {
+		checks = append(checks, func(ctx context.Context) []Finding { return d.auth.spf(ctx, d.mta.helo, true) })
 	}
 	if srs := d.node.SRS; srs != nil && !slices.Contains(domains, domain.Canonical(srs.Domain)) {
 		checks = append(checks,
-			func(ctx context.Context) []Finding { return d.mx(ctx, domain.Canonical(srs.Domain)) },
-			func(ctx context.Context) []Finding { return d.spf(ctx, domain.Canonical(srs.Domain), true) })
+			func(ctx context.Context) []Finding { return d.exchange.mx(ctx, domain.Canonical(srs.Domain)) },
+			func(ctx context.Context) []Finding { return d.auth.spf(ctx, domain.Canonical(srs.Domain), true) })
 	}
 	return newReport("", run(ctx, checks...))
 }

@@ -18,16 +18,24 @@ import (
 // isNoName reports whether the DNS denies a name.
 func isNoName(err error) bool { return errors.Is(err, dns.ErrNXDomain) }
 
+// An mta is this node as the DNS has it: the host that MX records lead to and that destinations see.
+type mta struct {
+	names
+	node     *config.Config
+	observed []netip.Addr // its addresses as others see them; empty if that is not known
+	helo     string       // the name in EHLO
+}
+
 // seen returns the addresses that others see of the node: those that are configured, else those of its name.
-func (d *Doctor) seen(ctx context.Context) []netip.Addr {
-	if len(d.cfg.Addrs) > 0 {
-		return d.cfg.Addrs
+func (m *mta) seen(ctx context.Context) []netip.Addr {
+	if len(m.observed) > 0 {
+		return m.observed
 	}
-	for _, list := range [][]string{d.node.Egress.Addresses, d.node.Egress.Source} {
+	for _, list := range [][]string{m.node.Egress.Addresses, m.node.Egress.Source} {
 		var addrs []netip.Addr
 		for _, text := range list {
 			a, err := netip.ParseAddr(text)
-			if err == nil && (network.IsPublic(a.Unmap()) || d.node.Egress.AllowPrivate) {
+			if err == nil && (network.IsPublic(a.Unmap()) || m.node.Egress.AllowPrivate) {
 				addrs = append(addrs, a.Unmap())
 			}
 		}
@@ -35,34 +43,34 @@ func (d *Doctor) seen(ctx context.Context) []netip.Addr {
 			return addrs
 		}
 	}
-	name := d.helo
+	name := m.helo
 	if isLiteral(name) {
-		name = d.node.Hostname
+		name = m.node.Hostname
 	}
-	addrs, _, _ := d.addrs(ctx, name)
+	addrs, _, _ := m.addrs(ctx, name)
 	return addrs
 }
 
 // host looks at the addresses of the node's name, which MX records lead to.
-func (d *Doctor) host(ctx context.Context) []Finding {
-	host := domain.Canonical(d.node.Hostname)
+func (m *mta) host(ctx context.Context) []Finding {
+	host := domain.Canonical(m.node.Hostname)
 	f := Finding{Check: "address", Name: host, State: Ready, Expected: host + ". A " + placeholder}
-	if len(d.cfg.Addrs) > 0 {
-		f.Expected = host + ". A, AAAA " + join(d.cfg.Addrs)
+	if len(m.observed) > 0 {
+		f.Expected = host + ". A, AAAA " + join(m.observed)
 	}
-	addrs, alias, err := d.addrs(ctx, host)
+	addrs, alias, err := m.addrs(ctx, host)
 	if err != nil {
 		return []Finding{unknown("address", host, f.Expected, err)}
 	}
 	f.Found = join(addrs)
 	var lacking, strange []netip.Addr
-	for _, a := range d.cfg.Addrs {
+	for _, a := range m.observed {
 		if !slices.Contains(addrs, a) {
 			lacking = append(lacking, a)
 		}
 	}
 	for _, a := range addrs {
-		if len(d.cfg.Addrs) > 0 && !slices.Contains(d.cfg.Addrs, a) {
+		if len(m.observed) > 0 && !slices.Contains(m.observed, a) {
 			strange = append(strange, a)
 		}
 	}
@@ -74,7 +82,7 @@ func (d *Doctor) host(ctx context.Context) []Finding {
 	case len(addrs) == 0:
 		f.State, f.Fault, f.Found = Unconfigured, "host-missing", "no address"
 		f.Reason, f.Fix = "The MX leads to no address: senders cannot connect.", "Publish "+f.Expected
-	case !d.node.Egress.AllowPrivate && !slices.ContainsFunc(addrs, network.IsPublic):
+	case !m.node.Egress.AllowPrivate && !slices.ContainsFunc(addrs, network.IsPublic):
 		f.State, f.Fault = Misconfigured, "host-private"
 		f.Reason = "Others cannot reach a private address."
 		f.Fix = "Publish the public address of this node in its place."
@@ -82,7 +90,7 @@ func (d *Doctor) host(ctx context.Context) []Finding {
 		f.State, f.Fault = Misconfigured, "host-elsewhere"
 		f.Reason = "The name leads to " + join(strange) + ", which is not this node."
 		f.Fix = "Remove " + join(strange) + " from the addresses of " + host + "; they are " +
-			"to be " + join(d.cfg.Addrs) + "."
+			"to be " + join(m.observed) + "."
 	case len(lacking) > 0:
 		f.State, f.Fault = Misconfigured, "host-lacks"
 		f.Reason = "The name does not lead to " + join(lacking) + "."
@@ -92,37 +100,37 @@ func (d *Doctor) host(ctx context.Context) []Finding {
 }
 
 // addresses looks at the names of the addresses that others see, and at DNS lists.
-func (d *Doctor) addresses(ctx context.Context) (all []Finding) {
-	addrs := d.seen(ctx)
+func (m *mta) addresses(ctx context.Context) (all []Finding) {
+	addrs := m.seen(ctx)
 	if len(addrs) == 0 {
 		return nil // what host says
 	}
 	var checks []check
 	for _, a := range addrs {
-		checks = append(checks, func(ctx context.Context) []Finding { return []Finding{d.ptr(ctx, a)} })
-		for _, list := range d.lists() {
-			checks = append(checks, func(ctx context.Context) []Finding { return d.listed(ctx, a, list) })
+		checks = append(checks, func(ctx context.Context) []Finding { return []Finding{m.ptr(ctx, a)} })
+		for _, list := range m.lists() {
+			checks = append(checks, func(ctx context.Context) []Finding { return m.listed(ctx, a, list) })
 		}
 	}
-	f := d.heloFinding(ctx, addrs)
+	f := m.heloFinding(ctx, addrs)
 	// What is wrong with the name of the node is said by host, but for what it does not compare.
-	if d.helo != d.node.Hostname || f.Fault == "helo-elsewhere" && len(d.cfg.Addrs) == 0 {
+	if m.helo != m.node.Hostname || f.Fault == "helo-elsewhere" && len(m.observed) == 0 {
 		all = append(all, f)
 	}
 	return append(all, run(ctx, checks...)...)
 }
 
 // heloFinding looks at the name that destinations are told.
-func (d *Doctor) heloFinding(ctx context.Context, addrs []netip.Addr) Finding {
-	f := Finding{Check: "HELO", Name: shown(d.helo), State: Ready, Expected: d.helo + ". A, AAAA " + join(addrs)}
-	if isLiteral(d.helo) {
+func (m *mta) heloFinding(ctx context.Context, addrs []netip.Addr) Finding {
+	f := Finding{Check: "HELO", Name: shown(m.helo), State: Ready, Expected: m.helo + ". A, AAAA " + join(addrs)}
+	if isLiteral(m.helo) {
 		f.Expected, f.Fix = "", "Set egress.helo to a name that leads to this node: many destinations mistrust a "+
 			"literal."
 		return f
 	}
-	found, _, err := d.addrs(ctx, d.helo)
+	found, _, err := m.addrs(ctx, m.helo)
 	if err != nil {
-		return unknown("HELO", d.helo, f.Expected, err)
+		return unknown("HELO", m.helo, f.Expected, err)
 	}
 	f.Found = join(found)
 	missing := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return slices.Contains(found, a) })
@@ -134,21 +142,21 @@ func (d *Doctor) heloFinding(ctx context.Context, addrs []netip.Addr) Finding {
 	case len(missing) > 0:
 		f.State, f.Fault = Misconfigured, "helo-elsewhere"
 		f.Reason = "Destinations that look the name up do not find " + join(missing) + ", from which we come."
-		f.Fix = "Publish " + join(missing) + " for " + d.helo + ", or set egress.helo to a name that has it."
+		f.Fix = "Publish " + join(missing) + " for " + m.helo + ", or set egress.helo to a name that has it."
 	}
 	return f
 }
 
 // ptr looks at the name of an address.
-func (d *Doctor) ptr(ctx context.Context, a netip.Addr) Finding {
+func (m *mta) ptr(ctx context.Context, a netip.Addr) Finding {
 	reverse := strings.TrimSuffix(dns.ReverseName(a), ".")
-	want := d.helo
+	want := m.helo
 	if isLiteral(want) {
-		want = d.node.Hostname
+		want = m.node.Hostname
 	}
 	f := Finding{Check: "PTR", Name: a.String(), State: Ready, Expected: reverse + ". PTR " + want + "."}
 	set := "Where the address is rented, set its reverse DNS (PTR) to " + want + ". " + "(" + f.Expected + ")"
-	found, _, err := d.LookupPTR(ctx, a)
+	found, _, err := m.LookupPTR(ctx, a)
 	switch {
 	case dns.NotFound(err):
 		f.State, f.Fault, f.Found = Unconfigured, "ptr-missing", "no PTR record"
@@ -160,7 +168,7 @@ func (d *Doctor) ptr(ctx context.Context, a netip.Addr) Finding {
 	f.Found = shownAll(found)
 	var confirmed []string
 	for _, name := range found[:min(len(found), 10)] {
-		addrs, _, err := d.addrs(ctx, name)
+		addrs, _, err := m.addrs(ctx, name)
 		if err != nil {
 			return unknown("PTR", a.String(), f.Expected, err)
 		}
@@ -200,9 +208,9 @@ func (d *Doctor) ptr(ctx context.Context, a netip.Addr) Finding {
 var commonLists = []string{"zen.spamhaus.org", "bl.spamcop.net", "b.barracudacentral.org"}
 
 // lists returns the DNS lists of addresses that count against an address.
-func (d *Doctor) lists() []config.List {
+func (m *mta) lists() []config.List {
 	var out []config.List
-	if s := d.node.Score; s != nil {
+	if s := m.node.Score; s != nil {
 		for _, l := range s.Lists {
 			if l.Of != "domain" && l.Weight >= 0 {
 				out = append(out, l)
@@ -222,11 +230,11 @@ var refusals = netip.MustParsePrefix("127.255.255.0/24")
 
 // listed looks whether a DNS list has an address. A list that does not answer, or that lists all addresses, says
 // nothing.
-func (d *Doctor) listed(ctx context.Context, a netip.Addr, l config.List) []Finding {
+func (m *mta) listed(ctx context.Context, a netip.Addr, l config.List) []Finding {
 	name := listName(a, l.Zone)
 	f := Finding{Check: "DNSBL", Name: a.String(), State: Ready, Expected: "not listed by " + l.Zone,
 		Found: "not listed"}
-	codes, _, err := d.LookupIP(ctx, name, dns.IPv4)
+	codes, _, err := m.LookupIP(ctx, name, dns.IPv4)
 	switch {
 	case dns.NotFound(err):
 		return []Finding{f}
@@ -243,13 +251,13 @@ func (d *Doctor) listed(ctx context.Context, a netip.Addr, l config.List) []Find
 		return []Finding{f}
 	}
 	// RFC 5782 section 5: a list that has this one lists the world.
-	if world, _, _ := d.LookupIP(ctx, listName(netip.AddrFrom4([4]byte{127, 0, 0, 1}), l.Zone),
+	if world, _, _ := m.LookupIP(ctx, listName(netip.AddrFrom4([4]byte{127, 0, 0, 1}), l.Zone),
 		dns.IPv4); len(world) > 0 {
 		return nil
 	}
 	f.State, f.Fault = Misconfigured, "dnsbl-listed"
 	f.Found = "listed: " + join(codes)
-	if why := d.txt(ctx, name); len(why.texts) > 0 {
+	if why := m.txt(ctx, name); len(why.texts) > 0 {
 		f.Found += ": " + shownAll(why.texts)
 	}
 	f.Reason = "Destinations that ask " + l.Zone + " refuse mail from " + a.String() + "."

@@ -12,14 +12,20 @@ import (
 	"github.com/millrace/millrace/router/leaf/network"
 )
 
+// A mailExchange examines whether the MX records of domains lead to the mta.
+type mailExchange struct {
+	names
+	mta *mta
+}
+
 // mx looks at the MX records of a domain.
-func (d *Doctor) mx(ctx context.Context, name string) []Finding {
-	want := name + ". MX 10 " + d.node.Hostname + "."
+func (x *mailExchange) mx(ctx context.Context, name string) []Finding {
+	want := name + ". MX 10 " + x.mta.node.Hostname + "."
 	f := Finding{Check: "MX", Name: name, Expected: want}
-	records, _, err := d.LookupMX(ctx, name)
+	records, _, err := x.LookupMX(ctx, name)
 	switch {
 	case dns.NotFound(err):
-		return []Finding{d.noMX(ctx, f, err)}
+		return []Finding{x.noMX(ctx, f, err)}
 	case err != nil:
 		return []Finding{unknown("MX", name, want, err)}
 	}
@@ -37,11 +43,11 @@ func (d *Doctor) mx(ctx context.Context, name string) []Finding {
 	var wrong []Finding
 	ours, meant := -1, false
 	for i, r := range records {
-		if r.Host == domain.Canonical(d.node.Hostname) {
+		if r.Host == domain.Canonical(x.mta.node.Hostname) {
 			ours = i
 			continue
 		}
-		bad, isOurs := d.target(ctx, f, r)
+		bad, isOurs := x.target(ctx, f, r)
 		if bad != nil {
 			wrong, meant = append(wrong, *bad), meant || isOurs
 		} else if isOurs && ours < 0 {
@@ -51,18 +57,18 @@ func (d *Doctor) mx(ctx context.Context, name string) []Finding {
 	if len(wrong) > 0 && (ours >= 0 || meant) {
 		return wrong
 	}
-	return append(wrong, d.among(f, records, ours))
+	return append(wrong, x.among(f, records, ours))
 }
 
 // noMX is the finding of a domain without an MX record.
-func (d *Doctor) noMX(ctx context.Context, f Finding, err error) Finding {
+func (x *mailExchange) noMX(ctx context.Context, f Finding, err error) Finding {
 	f.State, f.Fault, f.Found = Unconfigured, "mx-missing", "no MX record"
 	f.Reason, f.Fix = "Senders do not find this node.", "Publish "+f.Expected
-	if addrs, _, _ := d.addrs(ctx, f.Name); len(addrs) > 0 {
+	if addrs, _, _ := x.addrs(ctx, f.Name); len(addrs) > 0 {
 		f.Reason = fmt.Sprintf("Without an MX record senders go to %s itself, at %s (RFC 5321 section "+
 			"5.1).", f.Name, addrs[0])
 	}
-	if _, _, soaErr := d.LookupData(ctx, f.Name, "SOA"); isNoName(err) && isNoName(soaErr) {
+	if _, _, soaErr := x.LookupData(ctx, f.Name, "SOA"); isNoName(err) && isNoName(soaErr) {
 		f.Fault, f.Found = "no-domain", "no such name"
 		f.Reason = "The name does not exist in the DNS: it is not registered, has expired, or its zone is not served."
 		f.Fix = "Have the domain registered and its zone served by the name servers of its registration; then " +
@@ -74,7 +80,7 @@ func (d *Doctor) noMX(ctx context.Context, f Finding, err error) Finding {
 
 // among is the finding of a domain whose MX records lead to hosts. ours is the index of this node, -1 if it is none of
 // them.
-func (d *Doctor) among(f Finding, records []dns.MX, ours int) Finding {
+func (x *mailExchange) among(f Finding, records []dns.MX, ours int) Finding {
 	f.State = Ready
 	if ours < 0 {
 		f.State, f.Fault = Misconfigured, "mx-foreign"
@@ -86,7 +92,7 @@ func (d *Doctor) among(f Finding, records []dns.MX, ours int) Finding {
 	var first, behind []string
 	for i, r := range records {
 		switch {
-		case i == ours, Organization(r.Host) == Organization(domain.Canonical(d.node.Hostname)):
+		case i == ours, Organization(r.Host) == Organization(domain.Canonical(x.mta.node.Hostname)):
 		case r.Pref <= records[ours].Pref:
 			first = append(first, r.Host)
 		default:
@@ -98,12 +104,12 @@ func (d *Doctor) among(f Finding, records []dns.MX, ours int) Finding {
 		f.State, f.Fault = Misconfigured, "mx-beside"
 		f.Reason = "Senders go to " + shownAll(first) + " before this node, or as often."
 		f.Fix = "Remove the MX records that lead to " + shownAll(first) +
-			", or, while the mail moves, let them have a higher number than " + d.node.Hostname + "."
+			", or, while the mail moves, let them have a higher number than " + x.mta.node.Hostname + "."
 	case len(behind) > 0:
 		f.Fix = "If " + shownAll(behind) + " is not meant as a backup, remove its MX record: senders go there when " +
 			"this " +
 			"node asks them to come back."
-	case records[ours].Host != domain.Canonical(d.node.Hostname):
+	case records[ours].Host != domain.Canonical(x.mta.node.Hostname):
 		f.Fix = "The MX has another name of this node. " + f.Expected + " is the name that it greets with."
 	}
 	return f
@@ -111,8 +117,8 @@ func (d *Doctor) among(f Finding, records []dns.MX, ours int) Finding {
 
 // target looks at a host of another name than this node's. isOurs reports whether the host is this node all the same,
 // or meant as it.
-func (d *Doctor) target(ctx context.Context, f Finding, r dns.MX) (bad *Finding, isOurs bool) {
-	host := domain.Canonical(d.node.Hostname)
+func (x *mailExchange) target(ctx context.Context, f Finding, r dns.MX) (bad *Finding, isOurs bool) {
+	host := domain.Canonical(x.mta.node.Hostname)
 	f.State = Misconfigured
 	if a, err := netip.ParseAddr(r.Host); err == nil {
 		f.Fault, f.Reason = "mx-address", "An MX record has the name of a host, never an address (RFC 5321 section "+
@@ -126,8 +132,8 @@ func (d *Doctor) target(ctx context.Context, f Finding, r dns.MX) (bad *Finding,
 		f.Fix = "Write the record with a dot at its end: " + f.Expected
 		return &f, true
 	}
-	addrs, alias, err := d.addrs(ctx, r.Host)
-	isOurs = slices.ContainsFunc(addrs, func(a netip.Addr) bool { return slices.Contains(d.seen(ctx), a) })
+	addrs, alias, err := x.addrs(ctx, r.Host)
+	isOurs = slices.ContainsFunc(addrs, func(a netip.Addr) bool { return slices.Contains(x.mta.seen(ctx), a) })
 	switch {
 	case err != nil:
 		u := unknown("MX", shown(r.Host), f.Expected, err)
@@ -146,7 +152,7 @@ func (d *Doctor) target(ctx context.Context, f Finding, r dns.MX) (bad *Finding,
 		f.Reason = shown(r.Host) + " has no address."
 		f.Fix = "Remove the MX record that leads to " + shown(r.Host) + ", or publish an address for it."
 		return &f, false
-	case !d.node.Egress.AllowPrivate && !slices.ContainsFunc(addrs, network.IsPublic):
+	case !x.mta.node.Egress.AllowPrivate && !slices.ContainsFunc(addrs, network.IsPublic):
 		f.Fault = "mx-private"
 		f.Reason = shown(r.Host) + " has the address " + addrs[0].String() + ", which others cannot reach."
 		f.Fix = "Publish the public address of " + shown(r.Host) + ", or remove its MX record."

@@ -56,6 +56,24 @@ func (n names) addrs(ctx context.Context, name string) (addrs []netip.Addr, alia
 	return append(append(addrs, found.V4...), found.V6...), aliasOf(name, meta), err
 }
 
+// apex returns the zone that a name lies in and its name servers. Without an error and a name it cannot be told.
+func (n names) apex(ctx context.Context, name string) (zone string, servers []string, err error) {
+	for zone = name; strings.Contains(zone, "."); _, zone, _ = strings.Cut(zone, ".") {
+		found, _, err := n.LookupData(ctx, zone, "NS")
+		switch {
+		case dns.NotFound(err):
+			continue
+		case err != nil:
+			return zone, nil, err
+		}
+		for _, host := range found {
+			servers = append(servers, domain.Canonical(host))
+		}
+		return zone, servers, nil
+	}
+	return "", nil, nil
+}
+
 // doubled returns the name with the domain twice that a record has whose name was written without its last dot, if
 // there are TXT records of that version.
 func (n names) doubled(ctx context.Context, name, zone, version string) string {

@@ -18,11 +18,18 @@ import (
 	"github.com/millrace/millrace/router/leaf/domain"
 )
 
+// tlsPolicies examines what domains ask of the TLS of hosts that send to them: MTA-STS and TLS-RPT.
+type tlsPolicies struct {
+	names
+	web  *hook.Client // fetches policies
+	port string       // of the servers of policies with a colon before it; "": that of HTTPS
+}
+
 // reports looks at where reports about TLS go (RFC 8460).
-func (d *Doctor) reports(ctx context.Context, name string) []Finding {
+func (t *tlsPolicies) reports(ctx context.Context, name string) []Finding {
 	at := "_smtp._tls." + name
 	f := Finding{Check: "TLS-RPT", Name: at, State: Ready, Expected: at + `. TXT "` + reportsRecord(name) + `"`}
-	answer := d.txt(ctx, at)
+	answer := t.txt(ctx, at)
 	if answer.err != nil {
 		return []Finding{unknown("TLS-RPT", at, f.Expected, answer.err)}
 	}
@@ -31,7 +38,7 @@ func (d *Doctor) reports(ctx context.Context, name string) []Finding {
 	switch {
 	case len(meant) == 0:
 		f.Found = "no record"
-		if wrong := d.doubled(ctx, at, name, "v=TLSRPT"); wrong != "" {
+		if wrong := t.doubled(ctx, at, name, "v=TLSRPT"); wrong != "" {
 			f.State, f.Fault = Misconfigured, "tlsrpt-doubled"
 			f.Reason = "The record stands at " + wrong + ": its name was written without the last dot."
 			f.Fix = "Write the name with a dot at its end: " + at + "."
@@ -153,10 +160,10 @@ func (p *Policy) Allows(host string) bool {
 }
 
 // policy looks at MTA-STS (RFC 8461).
-func (d *Doctor) policy(ctx context.Context, name string) []Finding {
+func (t *tlsPolicies) policy(ctx context.Context, name string) []Finding {
 	at := "_mta-sts." + name
 	f := Finding{Check: "MTA-STS", Name: at, State: Ready}
-	answer := d.txt(ctx, at)
+	answer := t.txt(ctx, at)
 	if answer.err != nil {
 		return []Finding{unknown("MTA-STS", at, "", answer.err)}
 	}
@@ -169,7 +176,7 @@ func (d *Doctor) policy(ctx context.Context, name string) []Finding {
 	switch {
 	case len(meant) == 0:
 		f.Found = "no record"
-		if wrong := d.doubled(ctx, at, name, "v=STS"); wrong != "" {
+		if wrong := t.doubled(ctx, at, name, "v=STS"); wrong != "" {
 			return set("sts-doubled", "The record stands at "+wrong+": its name was written without the last dot.",
 				"Write the name with a dot at its end: "+at+".")
 		}
@@ -181,7 +188,7 @@ func (d *Doctor) policy(ctx context.Context, name string) []Finding {
 		return set("sts-malformed", why,
 			"Write "+at+`. TXT "v=STSv1; id=20260101000000", with another id at each change.`)
 	}
-	return []Finding{d.fetched(ctx, f, name)}
+	return []Finding{t.fetched(ctx, f, name)}
 }
 
 // wrongSTS returns what is wrong with a record of MTA-STS, "" if nothing is.
@@ -208,14 +215,14 @@ func wrongSTS(record string) string {
 }
 
 // fetched looks at the policy itself.
-func (d *Doctor) fetched(ctx context.Context, f Finding, name string) Finding {
+func (t *tlsPolicies) fetched(ctx context.Context, f Finding, name string) Finding {
 	host := "mta-sts." + name
 	f.Expected = "a policy at https://" + host + "/.well-known/mta-sts.txt that names the MX hosts"
 	set := func(fault, reason, fix string) Finding {
 		f.State, f.Fault, f.Reason, f.Fix = Misconfigured, fault, reason, fix
 		return f
 	}
-	addrs, _, err := d.addrs(ctx, host)
+	addrs, _, err := t.addrs(ctx, host)
 	switch {
 	case err != nil:
 		return unknown("MTA-STS", host, f.Expected, err)
@@ -223,15 +230,11 @@ func (d *Doctor) fetched(ctx context.Context, f Finding, name string) Finding {
 		return set("sts-host", host+" has no address: the record promises a policy that none can fetch.",
 			"Publish an address of a server that has the policy, or remove "+f.Name+".")
 	}
-	port := ""
-	if d.cfg.PolicyPort != 0 {
-		port = ":" + strconv.Itoa(int(d.cfg.PolicyPort))
-	}
-	answer, err := d.cfg.Web.Do(ctx, hook.Request{
-		Method: http.MethodGet, URL: "https://" + host + port + "/.well-known/mta-sts.txt", Limit: maxPolicy,
+	answer, err := t.web.Do(ctx, hook.Request{
+		Method: http.MethodGet, URL: "https://" + host + t.port + "/.well-known/mta-sts.txt", Limit: maxPolicy,
 	})
 	if err != nil {
-		return d.unfetched(f, host, err)
+		return unfetched(f, host, err)
 	}
 	if answer.Status != http.StatusOK {
 		return set("sts-policy", fmt.Sprintf("The server answers %d; a redirect counts for nothing either (RFC "+
@@ -244,11 +247,11 @@ func (d *Doctor) fetched(ctx context.Context, f Finding, name string) Finding {
 			"id= in "+f.Name+".")
 	}
 	f.Found += fmt.Sprintf(" | mode %s, max_age %d, mx %s", p.Mode, p.MaxAge, shownAll(p.MX))
-	return d.covers(ctx, f, name, p)
+	return t.covers(ctx, f, name, p)
 }
 
 // unfetched is the finding of a policy that could not be had.
-func (d *Doctor) unfetched(f Finding, host string, err error) Finding {
+func unfetched(f Finding, host string, err error) Finding {
 	f.State, f.Fault = Misconfigured, "sts-policy"
 	f.Reason = "The policy cannot be fetched: " + shown(err.Error()) + "."
 	f.Fix = "Have a web server answer https://" + host + "/.well-known/mta-sts.txt, or remove " + f.Name + "."
@@ -270,12 +273,12 @@ func (d *Doctor) unfetched(f Finding, host string, err error) Finding {
 }
 
 // covers compares a policy with the MX records of its domain.
-func (d *Doctor) covers(ctx context.Context, f Finding, name string, p Policy) Finding {
+func (t *tlsPolicies) covers(ctx context.Context, f Finding, name string, p Policy) Finding {
 	if p.Mode == "none" {
 		f.Fix = "mode: none asks for nothing. mode: testing is the next stage."
 		return f
 	}
-	records, _, err := d.LookupMX(ctx, name)
+	records, _, err := t.LookupMX(ctx, name)
 	if err != nil && !dns.NotFound(err) {
 		return unknown("MTA-STS", name, f.Expected, err)
 	}

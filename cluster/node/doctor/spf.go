@@ -13,11 +13,11 @@ import (
 )
 
 // spf looks at the SPF record of a domain. With ours it has to let our addresses pass.
-func (d *Doctor) spf(ctx context.Context, name string, ours bool) []Finding {
-	audit := spf.NewAudit(ctx, d.Plain(), name)
+func (au *authentication) spf(ctx context.Context, name string, ours bool) []Finding {
+	audit := spf.NewAudit(ctx, au.Plain(), name)
 	f := Finding{Check: "SPF", Name: name, State: Ready, Steps: audit.Tree}
 	if ours {
-		f.Expected = name + `. TXT "` + d.passing(ctx, name) + `"`
+		f.Expected = name + `. TXT "` + au.mta.passing(ctx, name) + `"`
 	}
 	if len(audit.Records) > 0 {
 		f.Found = shownAll(audit.Records)
@@ -25,7 +25,7 @@ func (d *Doctor) spf(ctx context.Context, name string, ours bool) []Finding {
 	}
 	var wrong []Finding
 	for _, fault := range audit.Faults {
-		if bad, ok := d.spfFault(f, audit, fault); ok {
+		if bad, ok := spfFault(f, audit, fault); ok {
 			wrong = append(wrong, bad)
 		}
 	}
@@ -38,7 +38,7 @@ func (d *Doctor) spf(ctx context.Context, name string, ours bool) []Finding {
 	case len(audit.Records) == 0 && len(wrong) == 0:
 		return []Finding{noSPF(f, ours)}
 	case ours:
-		if bad := d.passes(ctx, f, name, audit); bad != nil {
+		if bad := au.passes(ctx, f, name, audit); bad != nil {
 			return append(wrong, *bad)
 		}
 	}
@@ -64,12 +64,12 @@ func noSPF(f Finding, ours bool) Finding {
 }
 
 // passing returns the record by which our addresses pass for a domain.
-func (d *Doctor) passing(ctx context.Context, name string) string {
-	host := domain.Canonical(d.node.Hostname)
-	addrs, _, _ := d.addrs(ctx, host)
-	for _, a := range d.seen(ctx) {
+func (m *mta) passing(ctx context.Context, name string) string {
+	host := domain.Canonical(m.node.Hostname)
+	addrs, _, _ := m.addrs(ctx, host)
+	for _, a := range m.seen(ctx) {
 		if !slices.Contains(addrs, a) {
-			return "v=spf1 " + strings.Join(d.mechanisms(ctx), " ") + " -all"
+			return "v=spf1 " + strings.Join(m.mechanisms(ctx), " ") + " -all"
 		}
 	}
 	if name == host {
@@ -79,8 +79,8 @@ func (d *Doctor) passing(ctx context.Context, name string) string {
 }
 
 // mechanisms returns our addresses as mechanisms.
-func (d *Doctor) mechanisms(ctx context.Context) (out []string) {
-	for _, a := range d.seen(ctx) {
+func (m *mta) mechanisms(ctx context.Context) (out []string) {
+	for _, a := range m.seen(ctx) {
 		out = append(out, mechanism(a))
 	}
 	return out
@@ -94,13 +94,13 @@ func mechanism(a netip.Addr) string {
 }
 
 // passes returns what is wrong with a record by which our addresses are to pass, nil if nothing is.
-func (d *Doctor) passes(ctx context.Context, f Finding, name string, audit *spf.Audit) *Finding {
-	checker, err := spf.New(spf.Config{Resolver: d.Plain()})
+func (au *authentication) passes(ctx context.Context, f Finding, name string, audit *spf.Audit) *Finding {
+	checker, err := spf.New(spf.Config{Resolver: au.Plain()})
 	if err != nil {
 		return nil
 	}
 	var failed []netip.Addr
-	for _, a := range d.seen(ctx) {
+	for _, a := range au.mta.seen(ctx) {
 		c := checker.Begin(ctx, a, name, mail.Path{Local: "postmaster", Domain: name})
 		result := c.Results(ctx).Mail
 		c.Close()
@@ -159,7 +159,7 @@ func ended(record, end string) string {
 }
 
 // spfFault returns the finding of a fault. It is false for what is not the domain's to change.
-func (d *Doctor) spfFault(f Finding, audit *spf.Audit, fault spf.Fault) (Finding, bool) {
+func spfFault(f Finding, audit *spf.Audit, fault spf.Fault) (Finding, bool) {
 	own := fault.Domain == f.Name
 	f.State = Misconfigured
 	publish := func(record string) {
@@ -220,16 +220,16 @@ func (d *Doctor) spfFault(f Finding, audit *spf.Audit, fault spf.Fault) (Finding
 		f.Fault = "spf-loop"
 		f.Reason = fmt.Sprintf("%q in %s leads back to a record that is being read: receivers take it for an error.",
 			shown(fault.Term), whose)
-		f.Fix = d.remove(f.Name, record, fault)
+		f.Fix = removal(f.Name, record, fault)
 	case spf.Dead:
 		f.Fault = "spf-dead"
 		f.Reason = fmt.Sprintf("%q in %s leads to a domain without an SPF record, which is an "+
 			"error.", shown(fault.Term), whose)
-		f.Fix = d.remove(f.Name, record, fault)
+		f.Fix = removal(f.Name, record, fault)
 	case spf.PassAll:
 		f.Fault = "spf-all"
 		f.Reason = fmt.Sprintf("%q in %s lets all hosts of the world send in this name.", shown(fault.Term), whose)
-		f.Fix = d.remove(f.Name, record, fault)
+		f.Fix = removal(f.Name, record, fault)
 		if own && strings.TrimLeft(strings.ToLower(fault.Term), "+") == "all" {
 			publish(ended(record, "-all"))
 		}
@@ -266,8 +266,8 @@ func (d *Doctor) spfFault(f Finding, audit *spf.Audit, fault spf.Fault) (Finding
 	return f, true
 }
 
-// remove returns how to be rid of a term.
-func (d *Doctor) remove(name, record string, fault spf.Fault) string {
+// removal returns how to be rid of a term.
+func removal(name, record string, fault spf.Fault) string {
 	if fault.Domain != name {
 		return fmt.Sprintf("Ask who runs %s to correct %q, or remove from the record of %s what leads there.",
 			shown(fault.Domain), shown(fault.Term), name)
