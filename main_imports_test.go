@@ -89,6 +89,7 @@ var gateFor = map[string][]string{
 	"github.com/HdrHistogram/hdrhistogram-go":    {"loadtest/...", "bench/..."},
 	"github.com/zeebo/blake3":                    {"ingress/message/once"},
 	"golang.org/x/net/idna":                      {"router/rules", "egress/...", "ingress/message/auth/..."},
+	"golang.org/x/net/proxy":                     {"egress/smtpclient"},
 	"golang.org/x/text/unicode/norm":             {"router/rules"},
 	"golang.org/x/crypto":                        {"ingress/submission"},
 	"golang.org/x/sync":                          {"..."},

@@ -15,10 +15,12 @@ package egress
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -136,6 +138,10 @@ type Ours struct {
 	// Sources are addresses of ours to connect from. A Site always sees the same one of each family, so that its
 	// greylisting knows us again. Without an address of a family the system chooses.
 	Sources []netip.Addr
+	// Helos are our names in EHLO from some of the Sources. From others it is Config.Helo.
+	Helos map[netip.Addr]string
+	// Certificate returns what we show to a fixed next hop at a host, and its key; nil for none. nil shows none.
+	Certificate func(host string) *tls.Certificate
 	// Family is that of the addresses that are connected to. If all Sources are of one family, it is that one.
 	Family dial.Family
 	// Addresses are those that destinations see us at. Behind address translation they are not those of our sockets.
@@ -186,6 +192,13 @@ func (c *Config) Validate() error {
 		if !c.Family.Has(a) {
 			return &mail.FieldError{
 				Field: "source[" + strconv.Itoa(i) + "]", Reason: "is not of the family " + c.Family.String(),
+			}
+		}
+	}
+	for a, name := range c.Helos {
+		if i := slices.Index(c.Sources, a); i >= 0 && !mail.IsDomain(name) && !isLiteral(name) {
+			return &mail.FieldError{
+				Field: "source[" + strconv.Itoa(i) + "]", Reason: strconv.Quote(name) + " is no domain name",
 			}
 		}
 	}

@@ -60,7 +60,11 @@ func (r *resources) find(ctx context.Context, d *mail.Delivery) (destination, er
 	h := d.NextHop
 	at := destination{way: pool.Way{
 		Transport: h.Transport, Port: r.port(h), TLS: uint8(r.policy(h)), User: h.User, Helo: r.cfg.Helo,
+		Proxy: h.Proxy,
 	}}
+	if o := d.Origin; o != nil {
+		at.way.Client = o.By
+	}
 	var err error
 	if h.Transport == mail.MX {
 		var set mx.Set
@@ -112,10 +116,10 @@ func (r *resources) suspended(site mail.Site) error {
 	return nil
 }
 
-// fixedSite returns the Site and the host of a fixed next hop. The Site is the next hop's own name without the user:
-// identities are kept apart by their Way.
+// fixedSite returns the Site and the host of a fixed next hop. The Site is the next hop's own name without the user and
+// the proxy: identities and ways are kept apart by their Way.
 func (r *resources) fixedSite(h mail.NextHop) *fixedSite {
-	h.User = ""
+	h.User, h.Proxy = "", ""
 	if f, ok := r.fixed.Get(h); ok {
 		return f
 	}

@@ -2,7 +2,6 @@ package ingress
 
 import (
 	"context"
-	"net/netip"
 
 	"github.com/millrace/millrace/ingress/client"
 	"github.com/millrace/millrace/ingress/message"
@@ -38,8 +37,8 @@ type look struct {
 
 // NewLook returns a session as NewSession or NewSubmission does, for an explanation: Config.Client.Look has to be set,
 // and the Store should keep nothing. It calls done once, when it is closed.
-func (s *Server) NewLook(c *wire.Client, trusted []netip.Prefix, given Given, done func(Looked)) wire.Session {
-	ss, _ := s.NewSession(c, trusted).(*session) // it is one
+func (s *Server) NewLook(c *wire.Client, trust *Trust, given Given, done func(Looked)) wire.Session {
+	ss, _ := s.NewSession(c, trust).(*session) // it is one
 	if given.Accounts != nil {
 		ss, _ = s.NewSubmission(c, given.Accounts).(*session)
 	}

@@ -186,7 +186,7 @@ func (s *session) beginSPF(ctx context.Context) {
 func (s *session) findRoute(r *asked) error {
 	stage := s.t.report.Enter(mail.StageRoute)
 	routes, err := s.cfg.Router.Route(mail.Query{
-		Reverse: s.t.reverse, Forward: r.Forward, Client: widest(s.conn), Trusted: s.trusted,
+		Reverse: s.t.reverse, Forward: r.Forward, Client: widest(s.conn), Trusted: s.trusted, Via: s.via(),
 	})
 	stage.End(err)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/millrace/millrace/ingress/client"
@@ -18,6 +19,7 @@ type session struct {
 	*Server
 	conn    *wire.Client // what the engine knows of the client
 	trusted bool
+	trust   *Trust        // of the listener; may be nil
 	begun   time.Time     // zero behind the first transaction
 	secured *wire.Secured // of the transactions before
 	client  client.Client // zero for a trusted client
@@ -28,17 +30,36 @@ type session struct {
 	lookups lookups
 }
 
-// NewSession returns the session of a new client. Clients in the trusted networks may relay anywhere, unless the
-// address that says so was carried in by XCLIENT or is unknown.
-func (s *Server) NewSession(c *wire.Client, trusted []netip.Prefix) wire.Session {
+// A Trust says which clients of a listener may relay anywhere, and by what next hop their mail leaves.
+type Trust struct {
+	// Networks are those of clients that are trusted, unless the address that says so was carried in by XCLIENT or is
+	// unknown.
+	Networks []netip.Prefix
+	// Certificates says that a client is trusted as well, under the same conditions, that showed a certificate which
+	// the engine believes.
+	Certificates bool
+	// Via is mail.Query.Via of the clients that are trusted.
+	Via mail.NextHop
+}
+
+// trusts reports whether a client may relay anywhere, as far as is known of it by now. A nil Trust trusts none.
+func (t *Trust) trusts(c *wire.Client) bool {
+	if t == nil || c.Unknown || c.Lowered {
+		return false
+	}
+	a := c.Addr.Addr().Unmap()
+	return slices.ContainsFunc(t.Networks, func(p netip.Prefix) bool { return p.Contains(a) }) ||
+		t.mayCertify() && c.TLS != nil && c.TLS.Certified
+}
+
+// mayCertify reports whether a client may turn out to be trusted when it has shown a certificate.
+func (t *Trust) mayCertify() bool { return t != nil && t.Certificates }
+
+// NewSession returns the session of a new client.
+func (s *Server) NewSession(c *wire.Client, trust *Trust) wire.Session {
 	ss := &session{Server: s, conn: c, begun: c.Accepted()}
 	ss.receipt.conn, ss.receipt.messages = c, s.messages
-	if !c.Unknown && !c.Lowered {
-		a := c.Addr.Addr().Unmap()
-		for _, p := range trusted {
-			ss.trusted = ss.trusted || p.Contains(a)
-		}
-	}
+	ss.trust, ss.trusted = trust, trust.trusts(c)
 	ss.lookups.questions.Client = widest(c)
 	if ss.trusted {
 		ss.lookups.questions.Favour()
@@ -57,6 +78,9 @@ func (s *session) Greet(ctx context.Context) error {
 	}
 	ctx, began := s.lookups.within(ctx), time.Now()
 	s.client = s.clients.Arrive(ctx, addr, s.conn.Name)
+	if s.trust.mayCertify() && s.conn.TLS == nil {
+		return nil // it may be trusted yet, and is judged at its first recipient if not
+	}
 	delay, err := s.client.Greeting(ctx)
 	if err != nil {
 		return s.refuseClient(err, began)
@@ -108,8 +132,24 @@ func (s *session) handshake() (h mail.Handshake) {
 	return h
 }
 
-// Helo needs nothing: wire.Client carries the name.
-func (s *session) Helo(context.Context) {}
+// Helo begins to trust a client whose certificate says so. wire.Client carries the name.
+func (s *session) Helo(context.Context) {
+	if s.trusted || !s.trust.mayCertify() || !s.trust.trusts(s.conn) {
+		return
+	}
+	s.client.Close()
+	s.trusted, s.client = true, client.Client{}
+	s.lookups.questions.Favour()
+	s.conn.Favour()
+}
+
+// via returns Trust.Via for a trusted client.
+func (s *session) via() mail.NextHop {
+	if !s.trusted || s.trust == nil {
+		return mail.NextHop{}
+	}
+	return s.trust.Via
+}
 
 // Reset ends the mail transaction and leaves the message undelivered.
 func (s *session) Reset() {

@@ -138,7 +138,7 @@ func TestNewSession_Trust(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := s.NewSession(&tt.client, trusted).(*session).trusted; got != tt.want {
+			if got := s.NewSession(&tt.client, &Trust{Networks: trusted}).(*session).trusted; got != tt.want {
 				t.Errorf("trusted = %v", got)
 			}
 		})

@@ -2,9 +2,11 @@ package ingress
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/millrace/millrace/ingress/message"
+	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -68,7 +70,8 @@ func (u *upstream) memberOf(route *mail.Route) int {
 // sameDelivery reports whether two routes can share a transaction at the next hop.
 func sameDelivery(a, b *mail.Route) bool {
 	return a.NextHop == b.NextHop && a.Reverse == b.Reverse && a.Rewrite == b.Rewrite &&
-		a.Policy.Seal == b.Policy.Seal && a.Policy.EightBit == b.Policy.EightBit
+		a.Policy.Seal == b.Policy.Seal && a.Policy.EightBit == b.Policy.EightBit &&
+		a.Policy.Client == b.Policy.Client
 }
 
 // A rewritten is the reverse-path of a transaction as SRS writes it. It is zero until SPF has said what it opens to.
@@ -142,7 +145,21 @@ func (u *upstream) delivery(ctx context.Context, at int) mail.Delivery {
 		EightBit:        route.Policy.EightBit,
 	}
 	t.setReverse(ctx, route, &d)
+	hop, by := &route.NextHop, route.Policy.Client
+	// XCLIENT would end the authentication of the session.
+	if by != mail.ClientUntold && hop.Transport != mail.MX && !(by == mail.ClientXclient && hop.User != "") {
+		d.Origin = originOf(s.conn, by)
+	}
 	return d
+}
+
+// originOf returns what a next hop is told of a client.
+func originOf(c *wire.Client, by mail.Client) *mail.Origin {
+	o := &mail.Origin{By: by, Name: c.Name, Helo: c.Helo, ESMTP: c.ESMTP}
+	if !c.Unknown {
+		o.Addr = netip.AddrPortFrom(c.Addr.Addr().Unmap(), c.Addr.Port())
+	}
+	return o
 }
 
 // begun takes what Begin returned for a member and offers it again the recipients that were accepted before.

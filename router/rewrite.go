@@ -142,10 +142,15 @@ func (v *version) bounce(q mail.Query, original mail.Path, opens mail.Opens, err
 	case v.Ours(original.Domain):
 		return nil, closed(ReasonSRSOurs, nil)
 	}
-	// It goes to its MX hosts, because the rules only have domains of ours.
-	routes, err := v.Route(mail.Query{Forward: original, Trusted: true}, nil)
-	for i := range routes {
-		r := &routes[i]
+	// It goes to its MX hosts, because the rules only have domains of ours; that of a trusted client as its mail does.
+	routes, err := v.Direct(mail.Query{Forward: original})
+	if q.Trusted {
+		routes, err = v.Route(mail.Query{Forward: original, Trusted: true, Via: q.Via}, nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for r := &routes[0]; r != nil; r = r.Else { // there is one, and those that are tried in its place
 		r.Rule = mail.Rule{Pattern: "srs"}
 		r.Rewrote, r.Alone, r.Reports = true, true, opens == mail.OpensToReports
 		r.Policy.UpstreamText = mail.UpstreamTextFull // the client sent the address that there is to hide
@@ -158,7 +163,7 @@ func (v *version) bounce(q mail.Query, original mail.Path, opens mail.Opens, err
 		r.BarrenRates = bounceRates(q, original, opens, "srs barren", barrenTimes)
 		addStep(steps, "to <"+original.String()+"> by "+r.NextHop.String())
 	}
-	return routes, err
+	return routes, nil
 }
 
 // bounceRates returns the rates of a rewritten address and of the domain that it stands for, under a name: times those

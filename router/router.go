@@ -346,5 +346,8 @@ func (r *Router) NeedsSRS() rules.Need { return r.current.Load().NeedsSRS() }
 // NeedsSeal returns which rules want messages sealed.
 func (r *Router) NeedsSeal() rules.Need { return r.current.Load().NeedsSeal() }
 
+// NeedsTrusted returns the relay lines, which want a listener with trusted clients.
+func (r *Router) NeedsTrusted() rules.Need { return r.current.Load().NeedsTrusted() }
+
 // NeedsEvents returns which rules want receivers to be told of reports of abuse.
 func (r *Router) NeedsEvents() rules.Need { return r.current.Load().NeedsEvents() }

@@ -52,7 +52,7 @@ func egressOf(files []string, more []netip.Addr) (hostname string, addrs []netip
 		}
 		found := publicOf(cfg.Egress.Addresses)
 		if len(found) == 0 {
-			found = publicOf(cfg.Egress.Source)
+			found = publicOf(cfg.Egress.SourceAddrs())
 		}
 		if len(found) == 0 && len(files) == 1 && len(more) == 0 {
 			found = publicAddrs()

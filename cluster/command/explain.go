@@ -270,6 +270,9 @@ func printAnswer(w io.Writer, a *node.Answer) {
 		if way.Reverse != "" {
 			from = ", from " + way.Reverse
 		}
+		if way.Client != "" {
+			from += ", told of the client by " + way.Client
+		}
 		row("next hop", "%s%s for %s%s", place, way.NextHop, strings.Join(way.Forward, " "), from)
 		for _, h := range way.Hosts {
 			row("host", "%s", hostLine(h))

@@ -68,7 +68,8 @@ var wrongConfigs = []wrongConfig{
 		"did you mean selector"},
 	{"a key twice", "drain: 30s\ndrain: 40s\n", "6:1", "drain: stands on line 5 already"},
 	{"a key without a value", "tls:\ncert: cert.pem\n", "5:5", "tls: has no value; what belongs to it is indented"},
-	{"a key that is not indented", "tls:\ncert: cert.pem\n", "6:1", "did you mean tls.cert or cluster.tls.cert"},
+	{"a key that is not indented", "tls:\ncert: cert.pem\n", "6:1",
+		"did you mean tls.cert or egress.certificates[].cert or cluster.tls.cert"},
 	{"a signal that is none", "score: {weights: {no_ptr: 3}}\n", "5:27", "no such signal; did you mean no-ptr"},
 
 	// Shapes and types.

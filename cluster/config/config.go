@@ -59,6 +59,7 @@ type Listener struct {
 	ProxyProtocol []Network `yaml:"proxy_protocol"`
 	Xclient       []Network `yaml:"xclient"`
 	Relay         string    `yaml:"relay"` // "" or "trusted"
+	RelayVia      string    `yaml:"relay_via"`
 	Networks      []Network `yaml:"networks"`
 	ConfirmWide   bool      `yaml:"confirm_wide"`
 	Submission    bool      `yaml:"submission"`
@@ -91,13 +92,22 @@ type Egress struct {
 	Port            int      `yaml:"port"`
 	TLS             string   `yaml:"tls"` // "none", "opportunistic" or "required"
 	Helo            string   `yaml:"helo"`
-	Source          []string `yaml:"source"`
+	Source          []Source `yaml:"source"`
 	Family          string   `yaml:"family"` // "any", "ipv4", "ipv6" or "prefer-ipv4"
 	Addresses       []string `yaml:"addresses"`
 	AllowPrivate    bool     `yaml:"allow_private"`
 	CredentialsFile File     `yaml:"credentials_file"`
 	SitesFile       File     `yaml:"sites_file"`
 	ReactionsFile   File     `yaml:"reactions_file"`
+
+	Certificates []HostCertificate `yaml:"certificates"`
+}
+
+// A HostCertificate is what we show to next hops at a host, and its key.
+type HostCertificate struct {
+	Host string `yaml:"host"`
+	Cert File   `yaml:"cert"`
+	Key  File   `yaml:"key"`
 }
 
 // Limits bound what a client, a message and the node may use.

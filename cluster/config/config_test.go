@@ -19,14 +19,16 @@ authserv_id: mx.example.net
 postmaster: ops@elsewhere.example
 listen:
   - {addr: "0.0.0.0:25", proxy_protocol: ["10.0.0.0/8"], xclient: ["127.0.0.1/32"]}
-  - {addr: "0.0.0.0:2526", relay: trusted, networks: ["10.1.0.0/16", "192.0.2.0/24"], confirm_wide: false}
+  - {addr: "0.0.0.0:2526", relay: trusted, networks: ["10.1.0.0/16", "192.0.2.0/24"], confirm_wide: false,
+     client_ca: file, relay_via: "submission://u@smarthost.example"}
 tls: {cert: file, key: file}
 routes: file
 state: state/
 dns: {servers: ["127.0.0.1:53"], trust_ad: false}
 egress:
   {port: 25, tls: opportunistic, helo: mx1.example.net, source: [], family: any, addresses: [192.0.2.7, "2001:db8::7"],
-   allow_private: false, credentials_file: file, sites_file: file, reactions_file: file}
+   allow_private: false, credentials_file: file, sites_file: file, reactions_file: file,
+   certificates: [{host: smarthost.example, cert: file, key: file}]}
 limits:
   {message_size: 50MiB, line: 1MiB, recipients: 100, fan_out: 20, fan_out_per_client: 100,
    connections: 20000, connections_per_client: 50,
@@ -249,11 +251,33 @@ func TestParse_Problems(t *testing.T) {
 		{"a bad address", "listen:\n - addr: mail", `2: listen[0].addr: "mail" is not an address and a port`},
 		{
 			"trusted without networks", "listen:\n - {addr: \":25\", relay: trusted}",
-			"2: listen[0].networks: is required",
+			"2: listen[0].networks: or client_ca is required",
 		},
 		{
 			"networks without trust", "listen:\n - {addr: \":25\", networks: [10.0.0.0/8]}",
 			"2: listen[0].networks: belongs to",
+		},
+		{
+			"a next hop of a listener that trusts no client", "listen:\n - {addr: \":25\", relay_via: \"smtp://h\"}",
+			"2: listen[0].relay_via: belongs to",
+		},
+		{
+			"a next hop of a listener that is none",
+			"listen:\n - {addr: \":25\", relay: trusted, networks: [10.0.0.0/8], relay_via: smart.example}",
+			`listen[0].relay_via: "smart.example": a host is written smtp://smart.example`,
+		},
+		{
+			"a next hop of a listener that is this node",
+			"listen:\n - {addr: \":25\", relay: trusted, networks: [10.0.0.0/8], relay_via: \"smtp://127.0.0.1\"}",
+			"2: listen[0].relay_via: the next hop smtp://127.0.0.1 is this node itself",
+		},
+		{
+			"a source that is none", "egress: {source: [\"192.0.2.1 a.example b\"]}",
+			`egress.source[0]: "192.0.2.1 a.example b" is not an IP address, and a name in EHLO behind it`,
+		},
+		{
+			"a source with a name that is none", "egress: {source: [\"192.0.2.1 a..example\"]}",
+			"egress.source[0]: the name behind the address is neither a domain name nor an address literal",
 		},
 		{
 			"a trusted everything",

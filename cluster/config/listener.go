@@ -5,7 +5,32 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+
+	"github.com/millrace/millrace/router/mail"
+	"github.com/millrace/millrace/router/rules"
 )
+
+// hopConfig returns what a next hop of the configuration is parsed with. Passwords are not looked for.
+func (c *Config) hopConfig() rules.Config {
+	cfg := rules.Config{
+		Own: []string{c.Hostname}, Local: c.LocalAddrs(),
+		HasCredentials: func(string, string, uint16) bool { return true },
+	}
+	if c.SRS != nil {
+		cfg.Own = append(cfg.Own, c.SRS.Domain)
+	}
+	return cfg
+}
+
+// Via returns the next hop by which mail of trusted clients leaves, the zero NextHop for none.
+func (l *Listener) Via() mail.NextHop {
+	if l.RelayVia == "" {
+		return mail.NextHop{}
+	}
+	cfg := rules.Config{HasCredentials: func(string, string, uint16) bool { return true }}
+	h, _ := rules.ParseNextHop(l.RelayVia, &cfg) // Validate has checked it
+	return h
+}
 
 // listeners requires at least one listener, each with an address of its own.
 func (v *validator) listeners(all []Listener) {
@@ -93,6 +118,9 @@ func (v *validator) listener(at string, l *Listener) {
 		if l.ConfirmWide {
 			v.add(at+".confirm_wide", "belongs to a listener with relay: trusted")
 		}
+		if l.RelayVia != "" {
+			v.add(at+".relay_via", "belongs to a listener with relay: trusted")
+		}
 		if l.ClientCA != "" {
 			v.add(at+".client_ca", "belongs to a listener with relay: trusted")
 		}
@@ -105,11 +133,16 @@ func (v *validator) listener(at string, l *Listener) {
 
 // trusted checks a listener whose clients may relay anywhere, so that it does not become an open relay.
 func (v *validator) trusted(at string, l *Listener) {
+	if l.RelayVia != "" {
+		if _, why := rules.ParseNextHop(l.RelayVia, &v.hops); why != "" {
+			v.add(at+".relay_via", why)
+		}
+	}
 	if l.ClientCA != "" {
 		v.file(at+".client_ca", l.ClientCA)
 	}
-	if len(l.Networks) == 0 {
-		v.add(at+".networks", "is required with relay: trusted")
+	if len(l.Networks) == 0 && l.ClientCA == "" {
+		v.add(at+".networks", "or client_ca is required with relay: trusted")
 	}
 	var trusted4 uint64 // how many globally routed IPv4 addresses are trusted
 	for j, n := range l.Networks {

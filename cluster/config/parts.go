@@ -1,12 +1,16 @@
 package config
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/millrace/millrace/cluster"
 	"github.com/millrace/millrace/cluster/store"
+	"github.com/millrace/millrace/router/mail"
 )
 
 // SharesRules reports whether the rules are those of all nodes, in Redis, and the files only bring changes.
@@ -53,6 +57,35 @@ func (c *Config) ClusterConfig(keys [][]byte) (cluster.Config, error) {
 		Keys: keys, Weight: k.Weight,
 	}
 	return cfg, c.WithLine("cluster.", "cluster", cfg.Validate())
+}
+
+// SourceAddrs returns the addresses of Source.
+func (e *Egress) SourceAddrs() (addrs []string) {
+	for _, s := range e.Source {
+		addrs = append(addrs, s.Addr.String())
+	}
+	return addrs
+}
+
+// certificates requires a host and files of each certificate that we show.
+func (v *validator) certificates(list []HostCertificate) {
+	seen := make(map[string]bool)
+	for i, c := range list {
+		at := fmt.Sprintf("egress.certificates[%d]", i)
+		host := strings.ToLower(c.Host)
+		_, err := netip.ParseAddr(host)
+		switch {
+		case host == "":
+			v.add(at+".host", "is required: the host of a next hop, as the rules have it")
+		case err != nil && !mail.IsDomain(host):
+			v.add(at+".host", strconv.Quote(c.Host)+" is neither a host name nor an IP address")
+		case seen[host]:
+			v.add(at+".host", c.Host+" has a certificate already")
+		}
+		seen[host] = true
+		v.required(at+".cert", c.Cert)
+		v.required(at+".key", c.Key)
+	}
 }
 
 // LocalAddrs returns the addresses that this node listens on, as far as the configuration tells: those with port 0 are

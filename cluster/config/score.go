@@ -82,9 +82,7 @@ func (c *Config) ownAddrs() []netip.Addr {
 		}
 	}
 	for _, s := range c.Egress.Source {
-		if a, err := netip.ParseAddr(s); err == nil {
-			out = append(out, a)
-		}
+		out = append(out, s.Addr)
 	}
 	return out
 }

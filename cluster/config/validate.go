@@ -20,7 +20,7 @@ import (
 // Validate checks the values of a configuration and that the files it names exist. The error is Problems, all of them,
 // in the order of their lines.
 func (c *Config) Validate() error {
-	v := validator{locations: c.locations}
+	v := validator{locations: c.locations, hops: c.hopConfig()}
 	if c.Hostname == "" {
 		v.add("hostname", "needs the name of this host, such as mx1.example.net")
 	} else {
@@ -84,6 +84,7 @@ type validator struct {
 	locations
 	problems Problems
 	taken    []takenAddress
+	hops     rules.Config // what next hops are parsed with
 }
 
 // add adds a complaint about a field.
@@ -231,12 +232,11 @@ func (v *validator) egress(e *Egress) {
 		}
 	}
 	for i, s := range e.Source {
-		if _, err := netip.ParseAddr(s); err != nil {
-			v.add(fmt.Sprintf("egress.source[%d]", i), fmt.Sprintf("%q is not an IP address", s))
-		} else if slices.Contains(e.Source[:i], s) {
-			v.add(fmt.Sprintf("egress.source[%d]", i), s+" stands there twice")
+		if slices.ContainsFunc(e.Source[:i], func(o Source) bool { return o.Addr == s.Addr }) {
+			v.add(fmt.Sprintf("egress.source[%d]", i), s.Addr.String()+" stands there twice")
 		}
 	}
+	v.certificates(e.Certificates)
 	for i, s := range e.Addresses {
 		if _, err := netip.ParseAddr(s); err != nil {
 			v.add(fmt.Sprintf("egress.addresses[%d]", i), fmt.Sprintf("%q is not an IP address", s))

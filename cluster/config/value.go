@@ -8,6 +8,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/millrace/millrace/router/mail"
+	"github.com/millrace/millrace/router/rules"
 )
 
 // A File is the name of a file or folder. A relative one counts from the folder of the configuration file.
@@ -233,6 +236,40 @@ func networkMeant(text string) string {
 	}
 	return ""
 }
+
+// A Source is an address to connect from, and our name in EHLO there, written with a blank between. Without a name that
+// is egress.helo.
+type Source struct {
+	Addr netip.Addr
+	Helo string
+}
+
+// UnmarshalText reads a Source.
+func (s *Source) UnmarshalText(text []byte) error {
+	words := strings.Fields(string(text))
+	if len(words) == 0 || len(words) > 2 {
+		return fmt.Errorf("%q is not an IP address, and a name in EHLO behind it", text)
+	}
+	a, err := netip.ParseAddr(words[0])
+	if err != nil {
+		return fmt.Errorf("%q is not an IP address", words[0])
+	}
+	s.Addr, s.Helo = a, ""
+	if len(words) == 1 {
+		return nil
+	}
+	s.Helo = words[1]
+	if name, ok := rules.ALabels(s.Helo); ok {
+		s.Helo = name
+	} else if _, ok := mail.LiteralAddr(s.Helo); !ok {
+		return errors.New("the name behind the address is neither a domain name nor an address literal: " +
+			rules.DomainMistake(s.Helo))
+	}
+	return nil
+}
+
+// String returns the source as it is written.
+func (s Source) String() string { return strings.TrimSuffix(s.Addr.String()+" "+s.Helo, " ") }
 
 // Prefixes returns networks as a slice of prefixes.
 func Prefixes(networks []Network) []netip.Prefix {

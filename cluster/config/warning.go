@@ -99,11 +99,6 @@ func (c *Config) Warnings() []Problem {
 		warn("egress.port", "at port 465 TLS is spoken from the first octet, and MX hosts listen at 25")
 	}
 	out = append(out, c.listDoubts()...)
-	for i := range c.Listen {
-		if c.Listen[i].ClientCA != "" {
-			warn(fmt.Sprintf("listen[%d].client_ca", i), "not served by this version: certificates admit nobody")
-		}
-	}
 	if c.Redis != nil && c.Redis.Wait > 0 && !c.Once {
 		warn("redis.wait", "without once nothing waits for replicas")
 	}

@@ -85,6 +85,7 @@ type Way struct {
 	Forward []string `json:"forward"`
 	Try     int      `json:"try,omitempty"` // its place in a list that is tried in turn, from 1
 	Site    string   `json:"site,omitempty"`
+	Client  string   `json:"client,omitempty"` // how it is told of the client where it offers that: xforward, xclient
 	Hosts   []Host   `json:"hosts,omitempty"`
 
 	Contacts []Contact `json:"contacts,omitempty"` // one for each recipient that was offered

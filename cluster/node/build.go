@@ -118,21 +118,20 @@ func (p *parts) makeEgress(h hooks) error {
 	if !ok {
 		return config.Problems{c.Problem("egress.family", "is no family")}
 	}
-	sources, err := readAddrs(c, "egress.source", c.Egress.Source)
-	if err != nil {
-		return err
-	}
+	sources, helos := sourcesOf(&c.Egress)
 	addresses, err := readAddrs(c, "egress.addresses", c.Egress.Addresses)
 	if err != nil {
 		return err
 	}
 	sites := p.files.sites.Load()
 	p.egress = egress.Config{
-		Helo:         c.Egress.Helo,
-		Port:         uint16(c.Egress.Port),
-		TLS:          policy,
-		Resolver:     p.resolver,
-		Ours:         egress.Ours{Sources: sources, Family: family, Addresses: addresses},
+		Helo:     c.Egress.Helo,
+		Port:     uint16(c.Egress.Port),
+		TLS:      policy,
+		Resolver: p.resolver,
+		Ours: egress.Ours{
+			Sources: sources, Helos: helos, Certificate: p.files.ownCertificate, Family: family, Addresses: addresses,
+		},
 		AllowPrivate: c.Egress.AllowPrivate,
 		Self:         []string{c.Hostname},
 		SelfAddrs:    mxSelfAddrs(c),
@@ -164,6 +163,18 @@ func (p *parts) makeHook(hooks) (err error) {
 	}
 	p.hook, err = hook.New(cfg)
 	return err
+}
+
+// sourcesOf returns the addresses to connect from, and our names in EHLO there.
+func sourcesOf(e *config.Egress) (sources []netip.Addr, helos map[netip.Addr]string) {
+	helos = make(map[netip.Addr]string)
+	for _, s := range e.Source {
+		sources = append(sources, s.Addr)
+		if s.Helo != "" {
+			helos[s.Addr.Unmap()] = s.Helo
+		}
+	}
+	return sources, helos
 }
 
 // readAddrs reads the addresses of a field.

@@ -41,7 +41,8 @@ type certificate struct {
 // not come back in clear.
 type handshakes struct {
 	trusted, public, users *tls.Config
-	ends                   time.Time // of the certificate
+	asking                 *tls.Config // as public, and asks for a certificate of the client
+	ends                   time.Time   // of the certificate
 }
 
 // load reads the files, or makes a self-signed certificate, and returns configurations for use. It changes nothing. The
@@ -67,6 +68,10 @@ func (c *certificate) load(now time.Time) (*handshakes, error) {
 	h.users.CipherSuites = nil // those of the library alone: in clear there is no login that this could lead to
 	h.public = h.trusted.Clone()
 	h.public.SessionTicketsDisabled = true
+	// A client may show any certificate, or none: what one is worth is seen afterwards, so that mail of strangers comes
+	// in. A resumed session would have that of another listener, or of an authority that is none any more.
+	h.asking = h.public.Clone()
+	h.asking.ClientAuth = tls.RequestClientCert
 	return h, nil
 }
 
@@ -135,6 +140,9 @@ func (c *certificate) public() *tls.Config { return c.current.Load().public }
 
 // users returns what a new handshake with a client of a user uses.
 func (c *certificate) users() *tls.Config { return c.current.Load().users }
+
+// asking returns what a new handshake uses in which a client may show who it is.
+func (c *certificate) asking() *tls.Config { return c.current.Load().asking }
 
 // trusted returns what a new handshake with a trusted client uses. It replaces the ticket keys when the day has
 // changed.

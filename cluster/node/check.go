@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/millrace/millrace/cluster/config"
@@ -18,6 +19,7 @@ func Check(c *config.Config, known config.Problems) (warnings []config.Problem, 
 		warnings = append(warnings, f.ruleWarnings()...)
 		warnings = append(warnings, f.receiverWarnings()...)
 		warnings = append(warnings, f.userWarnings()...)
+		warnings = append(warnings, f.shownWarnings()...)
 		if c.SRS != nil && f.rules.Hosted(c.SRS.Domain) {
 			warnings = append(warnings, c.Problem("srs.domain",
 				c.SRS.Domain+" is hosted by the rules: it is to be a name of its own, without mailboxes"))
@@ -84,6 +86,12 @@ func (f *files) ruleWarnings() []config.Problem {
 		{
 			router.NeedsEvents(), f.cfg.Events != nil,
 			"complaints told of, and there is no events section: no receiver is told",
+		},
+		{
+			router.NeedsTrusted(), slices.ContainsFunc(f.cfg.Listen, func(l config.Listener) bool {
+				return l.Relay == "trusted"
+			}),
+			"trusted clients, and no listener says relay: trusted: no mail comes to it",
 		},
 	} {
 		if need.Rules > 0 && !need.served {

@@ -42,10 +42,7 @@ func (k *checker) egress(q *CheckQuestion) (func(context.Context) NodeChecked, e
 	if err != nil {
 		return nil, err
 	}
-	sources, err := readAddrs(k.cfg, "egress.source", k.cfg.Egress.Source)
-	if err != nil {
-		return nil, err
-	}
+	sources, _ := sourcesOf(&k.cfg.Egress)
 	if len(sources) == 0 {
 		sources = []netip.Addr{{}}
 	}
@@ -204,7 +201,7 @@ func (k *checker) identity(ctx context.Context, seen []netip.Addr) (good bool, s
 		return false, []string{err.Error()}
 	}
 	if len(addrs) == 0 {
-		addrs, _ = readAddrs(k.cfg, "egress.source", k.cfg.Egress.Source) // it was read before
+		addrs, _ = sourcesOf(&k.cfg.Egress)
 	}
 	if len(addrs) == 0 {
 		addrs = seen

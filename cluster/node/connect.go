@@ -277,7 +277,7 @@ func (t *trials) logins(p *parts) {
 	}
 	defer r.hangUp()
 	n := 0
-	for h := range p.files.rules.NextHops() {
+	for h := range p.files.nextHops() {
 		if h.User == "" {
 			continue
 		}

@@ -176,8 +176,13 @@ func causeText(err error) string {
 // noteTrust notes at which other listeners the client is trusted.
 func (e *explanation) noteTrust() {
 	for i := range e.cfg.Listen {
-		if l := &e.cfg.Listen[i]; l != e.listener && trusts(l, e.q.IP) {
+		l := &e.cfg.Listen[i]
+		switch {
+		case l != e.listener && trusts(l, e.q.IP):
 			e.answer.Notes = append(e.answer.Notes, "this client is trusted at "+l.Addr)
+		case l.ClientCA != "" && !(l == e.listener && e.answer.Trusted):
+			e.answer.Notes = append(e.answer.Notes,
+				"this client is trusted at "+l.Addr+" if it shows a certificate of client_ca")
 		}
 	}
 }

@@ -24,6 +24,9 @@ type files struct {
 	token       []byte                          // of the admin server; nil: the configuration names no file of it
 	users       users
 	rules       *router.Router
+	vias        []mail.NextHop // see viasOf
+	authorities atomic.Pointer[authorities]
+	shown       atomic.Pointer[ownCertificates]
 	keyring     auth.Keyring
 }
 
@@ -31,7 +34,7 @@ type files struct {
 // sharedRules, the router begins empty, because the nodes share the rules in Redis. The error is Problems, all of them;
 // what could be read is returned beside it.
 func readFiles(c *config.Config, sharedRules bool) (*files, error) {
-	f := &files{cfg: c, certificate: certificate{cfg: c.TLS, hostname: c.Hostname}}
+	f := &files{cfg: c, certificate: certificate{cfg: c.TLS, hostname: c.Hostname}, vias: viasOf(c)}
 	var wrong config.Problems
 	if c.Cluster != nil {
 		tickets, err := readSecret(c.Cluster.KeyFile)
@@ -49,7 +52,14 @@ func readFiles(c *config.Config, sharedRules bool) (*files, error) {
 	wrong = wrong.Join(c.WithLine("", "egress.credentials_file", err))
 	if err == nil {
 		f.credentials.Store(&logins)
+		wrong = wrong.Join(checkVias(c, logins))
 	}
+	trusted, err := readAuthorities(c)
+	wrong = wrong.Join(err)
+	f.authorities.Store(trusted)
+	shown, err := readOwnCertificates(c)
+	wrong = wrong.Join(err)
+	f.shown.Store(shown)
 	sites, err := readSiteFiles(c)
 	wrong = wrong.Join(err)
 	f.sites.Store(sites)

@@ -102,9 +102,9 @@ func (l *listeners) failed(log *logger, addr net.Addr, err error) {
 
 // wireConfig returns what a listener is told. The server has to be made before the first session comes.
 func (n *Node) wireConfig(l *config.Listener) wire.Config {
-	cfg, trusted := n.parts.wireConfig(l, n.listeners), config.Prefixes(l.Networks)
+	cfg, trust := n.parts.wireConfig(l, n.listeners), trustOf(l)
 	cfg.NewSession = func(_ context.Context, client *wire.Client) wire.Session {
-		return n.server.NewSession(client, trusted)
+		return n.server.NewSession(client, trust)
 	}
 	if l.Submission {
 		serveUsers(n, l, &cfg)
@@ -121,6 +121,8 @@ func (p *parts) wireConfig(l *config.Listener, all *listeners) wire.Config {
 	limits := p.cfg.Limits
 	handshake := p.files.certificate.public
 	switch {
+	case l.ClientCA != "":
+		handshake = p.files.certificate.asking
 	case l.Relay == "trusted":
 		handshake = p.files.certificate.trusted
 	case l.Submission:
@@ -134,6 +136,7 @@ func (p *parts) wireConfig(l *config.Listener, all *listeners) wire.Config {
 			Proxy:       config.Prefixes(l.ProxyProtocol),
 			Xclient:     config.Prefixes(l.Xclient),
 			Traceparent: config.Prefixes(p.cfg.Telemetry.Traceparent),
+			Certified:   p.files.certifiedOn(l),
 		},
 		MessageSize: int64(limits.MessageSize),
 		Line:        int(limits.Line),

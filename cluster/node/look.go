@@ -84,13 +84,13 @@ func (l *lookout) wireConfigFor(on *config.Listener, user string, given ingress.
 			return wire.Config{}, err
 		}
 	}
-	cfg, trusted := l.wireConfig(on, newListeners(&l.cfg.Limits)), config.Prefixes(on.Networks)
+	cfg, trust := l.wireConfig(on, newListeners(&l.cfg.Limits)), trustOf(on)
 	cfg.Implicit, cfg.Proxy, cfg.Xclient = false, nil, nil
 	cfg.NewSession = func(_ context.Context, c *wire.Client) wire.Session {
 		if on.Submission {
 			c.Login = &wire.Login{User: user}
 		}
-		return server.NewLook(c, trusted, given, func(found ingress.Looked) { l.looked = found })
+		return server.NewLook(c, trust, given, func(found ingress.Looked) { l.looked = found })
 	}
 	cfg.Emit = l.note
 	return cfg, nil
@@ -163,7 +163,9 @@ func wayOf(sight egress.Sight, d *mail.Delivery) Way {
 			h.Pref = &seen.Pref
 		}
 		for _, a := range seen.Addrs {
-			h.Addrs = append(h.Addrs, a.String())
+			if a.IsValid() { // else the proxy looks it up
+				h.Addrs = append(h.Addrs, a.String())
+			}
 		}
 		if seen.Err != nil {
 			h.Error = seen.Err.Error()
@@ -186,6 +188,9 @@ func (l *lookout) waysOf(ctx context.Context) (ways []Way) {
 		for r := &l.routes[i]; r != nil && r.Action != mail.Drop; r = r.Else {
 			w := l.wayTo(ctx, r)
 			w.Try = place
+			if by := r.Policy.Client; by != mail.ClientUntold && r.NextHop.Transport != mail.MX {
+				w.Client = by.String()
+			}
 			for _, f := range r.Forwards {
 				w.Forward = append(w.Forward, "<"+f.String()+">")
 			}

@@ -265,7 +265,7 @@ func (n *Node) startPeerServer() error {
 		Handshake: n.observeHop,
 		TLS:       current, Name: n.cfg.Cluster.Name, Beginner: n.relay.Local(), Emit: n.events.Emit,
 		Tracing:    n.telemetry.tracing,
-		HasNextHop: n.rules.router.HasNextHop, Admits: m.cluster.Admits, Panicked: n.log.panicked,
+		HasNextHop: n.parts.files.hasNextHop, Admits: m.cluster.Admits, Panicked: n.log.panicked,
 		Answer: shown{n}.checker().answerPeer,
 	})
 	if err != nil {

@@ -35,6 +35,10 @@ func (o *opening) append(f fields) fields {
 	if d.Addr.IsValid() {
 		f = f.text(fAddr, d.Addr.String())
 	}
+	if r := d.Origin; r != nil {
+		f = f.number(fOriginBy, int64(r.By)).number(fOriginPort, int64(r.Addr.Port())).text(fOriginName, r.Name)
+		f = f.text(fOriginHelo, r.Helo).flag(fOriginESMTP, r.ESMTP).flag(fOriginUnknown, !r.Addr.IsValid())
+	}
 	f = f.number(fSeal, int64(d.Seal)).number(fEightBit, int64(d.EightBit)).text(fTraceparent, o.traceparent)
 	return appendRecipient(f, o.forward, o.budget)
 }
@@ -49,7 +53,7 @@ func traceID(id mail.TraceID) string {
 
 // parseOpening reads the content of open.
 func parseOpening(f fields) (o opening, err error) {
-	d := &o.d
+	d, unknown := &o.d, false
 	for len(f) > 0 {
 		var name byte
 		var v []byte
@@ -101,6 +105,9 @@ func parseOpening(f fields) (o opening, err error) {
 			d.Seal = mail.Seal(asEnum(v))
 		case fEightBit:
 			d.EightBit = mail.EightBit(asEnum(v))
+		case fOriginBy, fOriginPort, fOriginName, fOriginHelo, fOriginESMTP, fOriginUnknown:
+			unknown = unknown || name == fOriginUnknown
+			o.setOrigin(name, v)
 		case fTraceparent:
 			o.traceparent = string(v[:min(len(v), traceparentSize)])
 		case fForwardLocal:
@@ -111,10 +118,17 @@ func parseOpening(f fields) (o opening, err error) {
 			o.budget = asBudget(v)
 		}
 	}
+	if r := d.Origin; r != nil && !unknown && d.Addr.IsValid() {
+		r.Addr = netip.AddrPortFrom(d.Addr, r.Addr.Port())
+	} else if r != nil {
+		r.Addr = netip.AddrPort{}
+	}
 	switch {
 	// A path of a socket is a different socket on each node.
 	case d.NextHop.Transport >= mail.LMTPUnix || d.NextHop.Host == "":
 		return o, fmt.Errorf("%w: next hop %d %q", errFrame, d.NextHop.Transport, d.NextHop.Host)
+	case d.Origin != nil && (d.Origin.By == mail.ClientUntold || d.Origin.By > mail.ClientXclient):
+		return o, fmt.Errorf("%w: an option that is not known", errFrame)
 	case d.Params.Body > mail.Body8BitMIME || d.Seal > mail.SealNever || d.EightBit > mail.EightBitRefuse:
 		return o, fmt.Errorf("%w: an option that is not known", errFrame)
 	}
@@ -122,6 +136,26 @@ func parseOpening(f fields) (o opening, err error) {
 		return o, err
 	}
 	return o, checkForward(o.forward)
+}
+
+// setOrigin sets a field of what the next hop is told of the client. Its address is that of the delivery.
+func (o *opening) setOrigin(name byte, v []byte) {
+	if o.d.Origin == nil {
+		o.d.Origin = new(mail.Origin)
+	}
+	r := o.d.Origin
+	switch name {
+	case fOriginBy:
+		r.By = mail.Client(asEnum(v))
+	case fOriginPort:
+		r.Addr = netip.AddrPortFrom(netip.Addr{}, uint16(asNumber(v)))
+	case fOriginName:
+		r.Name = string(v)
+	case fOriginHelo:
+		r.Helo = string(v)
+	case fOriginESMTP:
+		r.ESMTP = true
+	}
 }
 
 // asEnum returns the number of an enum that v encodes. It is 255, which no enum has, if it is out of range.

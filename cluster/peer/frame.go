@@ -116,6 +116,12 @@ const (
 	fOwnLocal       = 31
 	fOwnDomain      = 32
 	fChosen         = 33
+	fOriginBy       = 34 // how the next hop is told of the client, as all up to fOriginUnknown
+	fOriginPort     = 35
+	fOriginName     = 36
+	fOriginHelo     = 37
+	fOriginESMTP    = 38
+	fOriginUnknown  = 39
 	fCode           = 40
 	fSubject        = 41
 	fDetail         = 42

@@ -44,9 +44,11 @@ func genReply() *rapid.Generator[mail.Reply] {
 // Leg comes back with the answers. The test fails for a field that is added to the Delivery until it is encoded.
 func TestEncode_Opening(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
-		reflect.TypeFor[mail.Delivery](): 16, reflect.TypeFor[mail.NextHop](): 4,
-		reflect.TypeFor[mail.Params]():  4, // its Parent stays here
-		reflect.TypeFor[mail.Refusal](): 6, reflect.TypeFor[mail.Outcome](): 11, reflect.TypeFor[mail.Reply](): 4,
+		reflect.TypeFor[mail.Delivery](): 17,
+		reflect.TypeFor[mail.NextHop]():  5, // one with a Proxy is for its own node
+		reflect.TypeFor[mail.Origin]():   5,
+		reflect.TypeFor[mail.Params]():   4, // its Parent stays here
+		reflect.TypeFor[mail.Refusal]():  6, reflect.TypeFor[mail.Outcome](): 11, reflect.TypeFor[mail.Reply](): 4,
 		reflect.TypeFor[mail.Octets](): 3,
 	} {
 		if typ.NumField() != want {
@@ -83,6 +85,15 @@ func TestEncode_Opening(t *testing.T) {
 			o.d.Client = netip.PrefixFrom(netip.AddrFrom16([16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t,
 				"addr"))), rapid.IntRange(0, 128).Draw(t, "bits"))
 			o.d.Addr = o.d.Client.Addr()
+		}
+		if rapid.Bool().Draw(t, "origin") {
+			o.d.Origin = &mail.Origin{
+				By: mail.Client(rapid.IntRange(1, 2).Draw(t, "by")), Name: genText(50).Draw(t, "name"),
+				Helo: genText(50).Draw(t, "helo"), ESMTP: rapid.Bool().Draw(t, "esmtp"),
+			}
+			if o.d.Addr.IsValid() && rapid.Bool().Draw(t, "known") {
+				o.d.Origin.Addr = netip.AddrPortFrom(o.d.Addr, rapid.Uint16().Draw(t, "client port"))
+			}
 		}
 		got, err := parseOpening(o.append(nil))
 		if err != nil || !reflect.DeepEqual(got, o) {
@@ -285,7 +296,7 @@ func TestParseHeader(t *testing.T) {
 	}{
 		{open, maxFields, true}, {open, maxFields + 1, false}, {data, pieceHead + maxPiece, true},
 		{commit, pieceHead + maxPiece + 1, false},
-		{ping, 0, true}, {ping, 1, false}, {abort, 1, false}, {0, 0, false}, {attempt + 1, 0, false},
+		{ping, 0, true}, {ping, 1, false}, {abort, 1, false}, {0, 0, false}, {question + 1, 0, false},
 	} {
 		if _, _, err := parseHeader((*[frameHeader]byte)(header(nil, c.k, c.n))); (err == nil) != c.ok {
 			t.Errorf("kind %d of %d octets: %v", c.k, c.n, err)

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -29,7 +30,8 @@ type client = smtpclient.Client
 
 // A Config says what all sessions have in common. Helo, Finder and Marks are required; Client must be valid.
 type Config struct {
-	Helo   string     // our name in EHLO and LHLO
+	Helo   string // our name in EHLO and LHLO, but from the sources in Helos
+	Helos  map[netip.Addr]string
 	Finder *mx.Finder // resolves the names of hosts
 	// Marks remember which addresses failed.
 	Marks *feedback.Marks
@@ -44,6 +46,8 @@ type Config struct {
 	// Connect opens a connection; nil means smtpclient.Connect.
 	Connect func(context.Context, smtpclient.Target) (net.Conn, error)
 	RootCAs *x509.CertPool // verify certificates where the policy demands it; nil means the system's
+	// Certificate returns what we show to a host that the administrator wrote down, nil for none. nil shows none.
+	Certificate func(host string) *tls.Certificate
 }
 
 // A Dialer opens sessions. All methods are safe for concurrent use.
@@ -101,6 +105,8 @@ type Target struct {
 	Without func(host string) smtpclient.Keyword
 	// Leg is told of each host and address that does not take us; nil if there is none to tell.
 	Leg *mail.Leg
+	// Proxy is host:port of the SOCKS5 proxy that connects to the host and looks its name up; "" for none.
+	Proxy string
 	// EHLO says that the message cannot do without an extension, so that HELO is not said in its place.
 	EHLO bool
 
@@ -187,10 +193,11 @@ func (d *Dialer) Look(ctx context.Context, t *Target, host string) ([]netip.Addr
 	return d.addrs(ctx, t, host)
 }
 
-// addrs returns the addresses of a host in the order to try them. A unix socket has the zero Addr. An address that was
+// addrs returns the addresses of a host in the order to try them. A unix socket, and a host behind a proxy, have the
+// zero Addr. An address that was
 // written down in place of a name is of the right family.
 func (d *Dialer) addrs(ctx context.Context, t *Target, host string) ([]netip.Addr, error) {
-	if t.Transport == mail.LMTPUnix {
+	if t.Transport == mail.LMTPUnix || t.Proxy != "" {
 		return []netip.Addr{{}}, nil
 	}
 	lookup := d.cfg.Finder.Addrs
@@ -232,6 +239,9 @@ func (d *Dialer) clientTarget(t *Target, s feedback.Spot, h hello) smtpclient.Ta
 	if t.Without != nil {
 		c.Without = t.Without(s.Host)
 	}
+	if t.Fixed && d.cfg.Certificate != nil {
+		c.Certificate = d.cfg.Certificate(s.Host)
+	}
 	switch h {
 	case classic:
 		c.TLSConfig = d.classic[t.TLS]
@@ -244,8 +254,15 @@ func (d *Dialer) clientTarget(t *Target, s feedback.Spot, h hello) smtpclient.Ta
 		c.Network, c.Addr = "unix", s.Host
 		return c
 	}
+	if t.Proxy != "" {
+		c.Addr, c.Proxy = net.JoinHostPort(s.Host, strconv.Itoa(int(s.Port))), t.Proxy
+		return c
+	}
 	c.Addr = netip.AddrPortFrom(s.Addr, s.Port).String()
 	c.Source = d.source(t.Site, s.Addr)
+	if name := d.cfg.Helos[c.Source]; name != "" {
+		c.Helo = name
+	}
 	if literal, ok := mail.LiteralAddr(s.Host); ok {
 		c.Host = literal.String()
 	}

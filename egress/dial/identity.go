@@ -2,6 +2,7 @@ package dial
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -51,14 +52,17 @@ func (i *identity) now(ctx context.Context, lookUp func(context.Context) []netip
 	return i.found
 }
 
-// lookUpHelo returns the addresses behind our name in EHLO, nil if they are not known in time.
-func (d *Dialer) lookUpHelo(ctx context.Context) []netip.Addr {
-	if !mail.IsDomain(d.cfg.Helo) {
-		return nil
+// lookUpHelo returns the addresses behind our names in EHLO, nil if they are not known in time.
+func (d *Dialer) lookUpHelo(ctx context.Context) (all []netip.Addr) {
+	names := append(slices.Collect(maps.Values(d.cfg.Helos)), d.cfg.Helo)
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if !mail.IsDomain(name) {
+			continue
+		}
+		if addrs, err := d.cfg.Finder.FixedAddrs(ctx, name); err == nil {
+			all = append(all, addrs...)
+		}
 	}
-	addrs, err := d.cfg.Finder.FixedAddrs(ctx, d.cfg.Helo)
-	if err != nil {
-		return nil
-	}
-	return addrs
+	return all
 }

@@ -74,6 +74,8 @@ type Way struct {
 	TLS       uint8  // the caller's TLS policy: a connection opened under a weaker one never serves a stricter one
 	User      string // as which the connection is authenticated; "" if it is not
 	Helo      string
+	Proxy     string      // that the host is reached by; "" for none
+	Client    mail.Client // how the host is told of clients: one that was told does not serve mail of others
 }
 
 // A Key names what a connection leads to and how.

@@ -70,6 +70,7 @@ const (
 type Target struct {
 	Network string // "tcp", or "unix"
 	Addr    string // an IP address and a port, or a path
+	Proxy   string // host:port of the SOCKS5 proxy that is to connect to Addr, which may have a name then; "" for none
 	Source  netip.Addr
 	Host    string // the name for SNI, the certificate, and errors
 	Helo    string // our name
@@ -78,11 +79,13 @@ type Target struct {
 	// TLSConfig is the base of the connection's, for RootCAs, ClientSessionCache, VerifyConnection and
 	// CurvePreferences; it is cloned. nil means the system's roots and no cache.
 	TLSConfig *tls.Config
-	User      string // AUTH PLAIN or LOGIN as this user; needs Required or Implicit
-	Password  string
-	Without   Keyword  // extensions that are not used although the server offers them
-	Old       bool     // HELO is said in place of EHLO, at which the server ended another connection; so no STARTTLS
-	Us        Identity // by which a refusal of us is told from one of a message
+	// Certificate is shown where the server asks for one; nil shows none.
+	Certificate *tls.Certificate
+	User        string // AUTH PLAIN or LOGIN as this user; needs Required or Implicit
+	Password    string
+	Without     Keyword  // extensions that are not used although the server offers them
+	Old         bool     // HELO is said in place of EHLO, at which the server ended another connection; so no STARTTLS
+	Us          Identity // by which a refusal of us is told from one of a message
 }
 
 // A Stage is the part of Dial that failed.

@@ -55,6 +55,8 @@ type connection struct {
 	sent time.Time    // when the command under way was sent
 	left time.Time    // until when MAIL and RCPT may wait, zero for as long as their limits are
 
+	introduced mail.Origin // by XCLIENT; zero for none
+
 	mails     int  // MAIL commands accepted, for LIMITS MAILMAX
 	mustReset bool // the server may have a transaction open that is over for the caller
 	hasty     bool // see DialError

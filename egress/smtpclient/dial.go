@@ -90,6 +90,9 @@ func Dial(ctx context.Context, cfg Config, t Target) (*Client, error) {
 
 // Connect is the part of Dial that speaks no SMTP. The error is a *DialError.
 func Connect(ctx context.Context, t Target) (net.Conn, error) {
+	if t.Proxy != "" {
+		return connectBy(ctx, t)
+	}
 	d := net.Dialer{Timeout: connectTimeout}
 	if t.Source.IsValid() && t.Network != "unix" {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(t.Source, 0))
@@ -351,6 +354,9 @@ func tlsConfig(t *Target) *tls.Config {
 		config = t.TLSConfig.Clone()
 	}
 	config.ServerName = strings.TrimSuffix(t.Host, ".")
+	if own := t.Certificate; own != nil { // also to a server whose list of authorities does not have its own
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own, nil }
+	}
 	// Browsers want small records first; here each record costs a system call.
 	config.DynamicRecordSizingDisabled = true
 	if t.TLS.verified() {

@@ -29,6 +29,8 @@ type Extensions struct {
 	Size     int64 // the limit of SIZE in octets; 0 if there is no limit
 	MailMax  int   // LIMITS MAILMAX and RCPTMAX (RFC 9422); 0 if there is no limit
 	RcptMax  int
+	Forward  Attributes // of XFORWARD
+	Client   Attributes // of XCLIENT
 }
 
 // Has reports whether the server offered k, one Keyword.
@@ -64,6 +66,10 @@ func parseExtensions(text string) Extensions {
 			}
 		case "AUTH":
 			x.parseMechanisms(params)
+		case "XFORWARD":
+			x.Forward = parseAttributes(params)
+		case "XCLIENT":
+			x.Client = parseAttributes(params)
 		case "LIMITS":
 			x.parseLimits(params)
 		default:

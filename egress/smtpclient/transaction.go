@@ -83,14 +83,27 @@ func (t *transaction) first(ctx context.Context, forward mail.Path) error {
 	if err := t.resetLast(ctx); err != nil {
 		return err
 	}
+	if err := t.introduce(ctx); err != nil {
+		return err
+	}
+	t.pipelined = c.ext.Has(Pipelining)
+	forwards := t.forwards()
+	if forwards && !t.pipelined {
+		if err := t.forwardAlone(ctx); err != nil {
+			return err
+		}
+	}
 	w := c.buffers()
 	t.forward = forward
-	out, err := t.appendMail(w.out[:0])
+	out := w.out[:0]
+	if forwards && t.pipelined {
+		out = t.appendForward(out)
+	}
+	out, err := t.appendMail(out)
 	if err != nil {
 		t.phase, t.mailErr = mailRefused, err
 		return err
 	}
-	t.pipelined = c.ext.Has(Pipelining)
 	if t.pipelined {
 		out = appendRcpt(out, forward)
 	}
@@ -100,6 +113,11 @@ func (t *transaction) first(ctx context.Context, forward mail.Path) error {
 	}
 	if err := c.wake("MAIL"); err != nil {
 		return err
+	}
+	if forwards && t.pipelined {
+		if err := t.forwardReply(); err != nil {
+			return err
+		}
 	}
 	r, err := t.mailReply()
 	switch {

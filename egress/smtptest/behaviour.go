@@ -66,8 +66,9 @@ type Behaviour struct {
 	Hostname string // in the greeting and the reply to EHLO; "destination.test" when empty
 	LMTP     bool   // LHLO instead of EHLO and one reply per recipient at the end of data (RFC 2033)
 
-	// Extensions are the lines of the reply to EHLO that are offered and honoured; nil stands for DefaultExtensions.
-	// SIZE, STARTTLS and AUTH are added by the fields below. Other lines are offered as they stand and mean nothing.
+	// Extensions are the lines of the reply to EHLO that are offered and honoured, XFORWARD and XCLIENT with their
+	// attributes among them; nil stands for DefaultExtensions. SIZE, STARTTLS and AUTH are added by the fields below.
+	// Other lines are offered as they stand and mean nothing.
 	Extensions []string
 	// offers SIZE and refuses longer messages; 0: not offered; negative: offered without a limit
 	Size     int64

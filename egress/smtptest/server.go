@@ -14,22 +14,23 @@ import (
 
 // A Message is what one transaction left. Its slices are not to be changed.
 type Message struct {
-	Session  int64    // the number of the session that carried it, from 1
-	Client   string   // the address of the client
-	Helo     string   // the argument of EHLO, HELO or LHLO
-	User     string   // as which the client authenticated, or ""
-	TLS      uint16   // the TLS version as in crypto/tls, 0 in clear
-	Resumed  bool     // the TLS session was resumed
-	SNI      string   // the server name that the client asked for
-	Mail     string   // the MAIL command as it came, without CRLF
-	Rcpt     []string // the accepted RCPT commands as they came, without CRLF
-	Reverse  string   // the reverse-path without its angle brackets
-	Forwards []string // the forward-paths without their angle brackets; in LMTP, those that got 2yz at the end
-	Raw      []byte   // the octets as received: stuffed and without the dot line if by DATA
-	Octets   []byte   // the message, unstuffed
-	Chunks   []int    // the sizes of the BDAT chunks; nil if by DATA
-	Reply    string   // the reply to the end of data, lines separated by "\n"; of several, the last
-	Time     time.Time
+	Session    int64    // the number of the session that carried it, from 1
+	Client     string   // the address of the client
+	Helo       string   // the argument of EHLO, HELO or LHLO
+	User       string   // as which the client authenticated, or ""
+	Introduced string   // XFORWARD for the message, or the last XCLIENT, as it came, or ""
+	TLS        uint16   // the TLS version as in crypto/tls, 0 in clear
+	Resumed    bool     // the TLS session was resumed
+	SNI        string   // the server name that the client asked for
+	Mail       string   // the MAIL command as it came, without CRLF
+	Rcpt       []string // the accepted RCPT commands as they came, without CRLF
+	Reverse    string   // the reverse-path without its angle brackets
+	Forwards   []string // the forward-paths without their angle brackets; in LMTP, those that got 2yz at the end
+	Raw        []byte   // the octets as received: stuffed and without the dot line if by DATA
+	Octets     []byte   // the message, unstuffed
+	Chunks     []int    // the sizes of the BDAT chunks; nil if by DATA
+	Reply      string   // the reply to the end of data, lines separated by "\n"; of several, the last
+	Time       time.Time
 }
 
 // Counts are the sums that a Server keeps.

@@ -43,11 +43,12 @@ type session struct {
 	mu  sync.Mutex // over writes to conn, which Unasked shares; held across a write, which Close interrupts
 	out *bufio.Writer
 
-	tls     *tls.ConnectionState
-	helo    string
-	esmtp   bool
-	user    string
-	carried int
+	tls        *tls.ConnectionState
+	helo       string
+	esmtp      bool
+	user       string
+	introduced string // the last XCLIENT
+	carried    int
 
 	phase phase
 	tx    Message
@@ -110,6 +111,14 @@ func (c *session) command() error {
 		return c.startTLS(b, step)
 	case "AUTH":
 		return c.auth(b, step, arg)
+	case "XFORWARD":
+		if b.offers(verb) {
+			return c.xforward(step)
+		}
+	case "XCLIENT":
+		if b.offers(verb) {
+			return c.xclient(b, step)
+		}
 	case "MAIL":
 		return c.mail(b, step, arg)
 	case "RCPT":
@@ -203,6 +212,33 @@ func (c *session) hello(b *Behaviour, step Step, arg string) error {
 	if err == nil && got[0] == '2' {
 		c.clear()
 		c.helo, c.esmtp = arg, step.Verb != "HELO"
+	}
+	return err
+}
+
+// xforward takes what a client says of where the next message comes from.
+func (c *session) xforward(step Step) error {
+	if c.phase >= mailOpen || c.helo == "" {
+		c.violation("XFORWARD out of order")
+		return c.say(step, "503 5.5.1 Out of order")
+	}
+	got, err := c.answer(step, "250 2.0.0 OK")
+	if err == nil && got[0] == '2' {
+		c.tx.Introduced = step.Line
+	}
+	return err
+}
+
+// xclient takes what a client says of who it stands for. The session begins anew.
+func (c *session) xclient(b *Behaviour, step Step) error {
+	if c.phase >= mailOpen || c.helo == "" || c.in.Buffered() > 0 {
+		c.violation("XCLIENT out of order")
+		return c.say(step, "503 5.5.1 Out of order")
+	}
+	got, err := c.answer(step, "220 "+b.hostname()+" ESMTP smtptest")
+	if err == nil && got[0] == '2' {
+		c.clear()
+		c.helo, c.esmtp, c.introduced = "", false, step.Line
 	}
 	return err
 }
@@ -346,6 +382,9 @@ func (c *session) clear() {
 func (c *session) transaction() Message {
 	m := c.tx
 	m.Session, m.Client, m.Helo, m.User = c.number, c.raw.RemoteAddr().String(), c.helo, c.user
+	if m.Introduced == "" {
+		m.Introduced = c.introduced
+	}
 	if c.tls != nil {
 		m.TLS, m.Resumed, m.SNI = c.tls.Version, c.tls.DidResume, c.tls.ServerName
 	}

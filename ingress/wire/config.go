@@ -62,6 +62,9 @@ type Believed struct {
 	Proxy       []netip.Prefix // peers that must send a PROXY header v1 or v2; from all others the header is refused
 	Xclient     []netip.Prefix // clients that may use XCLIENT, by their address after PROXY
 	Traceparent []netip.Prefix // clients that may say in MAIL what trace their mail is a part of
+	// Certified reports whether the certificate of a client is one that is believed. It is called behind each
+	// handshake; nil: none is.
+	Certified func(*tls.ConnectionState) bool
 }
 
 // namesTrace reports whether a client may say what trace its mail is a part of.

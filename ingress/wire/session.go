@@ -33,6 +33,7 @@ type Client struct {
 type Secured struct {
 	Version   uint16 // as crypto/tls numbers them
 	Handshake mail.Handshake
+	Certified bool // see Believed.Certified
 }
 
 // Accepted returns when the connection was accepted, the present for a Client that the engine did not make.

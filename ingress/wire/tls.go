@@ -94,6 +94,9 @@ func (c *conn) handshake(announced bool) bool {
 		return false
 	}
 	c.client.TLS = &Secured{Version: state.Version, Handshake: h}
+	if certified := c.srv.cfg.Certified; certified != nil {
+		c.client.TLS.Certified = certified(&state)
+	}
 	return true
 }
 

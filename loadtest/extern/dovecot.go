@@ -97,6 +97,67 @@ func StartDovecotLMTP(t testing.TB) (tcpAddr, unixPath string, messages func() [
 	}
 }
 
+// dovecotAuthConfig answers who may authenticate: each user with one password.
+const dovecotAuthConfig = `
+base_dir = DIR/run
+state_dir = DIR/run
+log_path = /dev/stderr
+default_internal_user = dovecot
+default_internal_group = dovecot
+default_login_user = dovecot
+default_vsz_limit = 0
+protocols =
+ssl = no
+auth_mechanisms = plain login
+auth_username_chars =
+disable_plaintext_auth = no
+passdb {
+  driver = static
+  args = password=PASSWORD
+}
+userdb {
+  driver = static
+  args = uid=1000 gid=1000 home=DIR
+}
+service anvil {
+  chroot =
+}
+service stats {
+  chroot =
+}
+service auth {
+  inet_listener {
+    address = HOST
+    port = PORT
+  }
+}
+`
+
+// StartDovecotAuth runs Dovecot's authentication server until the test ends, for which each user has the password, one
+// word, and returns its TCP address. Postfix asks it (smtpd_sasl_path).
+func StartDovecotAuth(t testing.TB, password string) (addr string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "dovecot")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.Mkdir(filepath.Join(dir, "run"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(dir, "dovecot.conf")
+	return serve(t, func(addr string) *exec.Cmd {
+		host, port := split(t, addr)
+		fill := strings.NewReplacer("DIR", dir, "HOST", host, "PORT", port, "PASSWORD", password)
+		writeFile(t, config, fill.Replace(dovecotAuthConfig))
+		return sandbox(t, "dovecot", "dovecot", "-F", "-c", config)
+	})
+}
+
 // dovecotMessage reads a file of the Maildir that Dovecot keeps for a recipient.
 func dovecotMessage(recipient, file string) Message {
 	m := Message{Forward: []string{recipient}}

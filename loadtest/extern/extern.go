@@ -9,7 +9,8 @@
 // test that lacks one is skipped with the command that gets it; with CI=true it fails. Exim and Dovecot expect to be
 // installed and to find users of their own, so they run in a mount namespace in which .cache/root lies over /usr, and a
 // user namespace in which they are not root; both work for root and for an ordinary user on Debian. Postfix has several
-// users and takes root. All of them listen on the loopback interface only and write to folders of the test only.
+// users and takes root. All of them listen on the loopback interface, or in a network of the
+// test's own, and write to folders of the test only.
 package extern
 
 import (

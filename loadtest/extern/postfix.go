@@ -167,6 +167,12 @@ func PostfixIdle(t testing.TB, dir string) bool {
 // several users, which takes root.
 func StartPostfixOn(t testing.TB, config string, tables map[string]string) (addr, dir string) {
 	t.Helper()
+	return StartPostfixAt(t, "127.0.0.1", config, tables)
+}
+
+// StartPostfixAt is StartPostfixOn with an address of a host, in a network of the test's own.
+func StartPostfixAt(t testing.TB, host, config string, tables map[string]string) (addr, dir string) {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("Postfix has users of its own, which only root can become")
 	}
@@ -198,8 +204,8 @@ mount --bind "$2/passwd" /etc/passwd
 mount --bind "$2/group" /etc/group
 exec /usr/lib/postfix/sbin/master -d -c "$2"`
 	unshare := Find(t, "unshare")
-	addr = serve(t, func(addr string) *exec.Cmd {
-		host, port := split(t, addr)
+	addr = serveAt(t, host, func(addr string) *exec.Cmd {
+		_, port := split(t, addr)
 		fill := strings.NewReplacer("DIR", dir, "HOST", host, "PORT", port)
 		writeFile(t, filepath.Join(dir, "main.cf"), fill.Replace(config))
 		writeFile(t, filepath.Join(dir, "master.cf"), fill.Replace(postfixServices))

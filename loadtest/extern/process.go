@@ -30,9 +30,16 @@ const (
 // start.
 func serve(t testing.TB, command func(addr string) *exec.Cmd) string {
 	t.Helper()
+	return serveAt(t, "127.0.0.1", command)
+}
+
+// serveAt is serve with an address of a host.
+func serveAt(t testing.TB, host string, command func(addr string) *exec.Cmd) string {
+	t.Helper()
 	var failure error
 	for range portTries {
-		addr := FreeAddr(t)
+		_, port := split(t, FreeAddr(t))
+		addr := net.JoinHostPort(host, port)
 		cmd := command(addr)
 		failure = start(t, cmd, addr)
 		if failure == nil {

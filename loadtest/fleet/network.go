@@ -83,6 +83,32 @@ func (n *Namespace) Do(f func() error) error {
 	return <-done
 }
 
+// Within runs f in the namespace, on the goroutine of the caller, which f may end.
+func (n *Namespace) Within(f func()) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	own, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	other, err := os.Open(n.path)
+	if err != nil {
+		return err
+	}
+	defer other.Close()
+	if err := unix.Setns(int(other.Fd()), unix.CLONE_NEWNET); err != nil {
+		return err
+	}
+	defer func() {
+		if unix.Setns(int(own.Fd()), unix.CLONE_NEWNET) != nil {
+			runtime.LockOSThread() // once more than it is unlocked: the thread ends with the goroutine
+		}
+	}()
+	f()
+	return nil
+}
+
 // IP runs the program of that name with each line of orders, in the namespace of the caller's thread.
 func IP(ctx context.Context, orders ...string) error { return batch(ctx, "ip", orders) }
 

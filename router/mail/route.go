@@ -15,6 +15,9 @@ type Query struct {
 	Forward Path
 	Client  netip.Prefix // the widest network of the client; the zero Prefix if its address is not known
 	Trusted bool         // the client may relay anywhere
+	// Via is the next hop by which the client's listener sends mail to domains that are not ours, the zero NextHop for
+	// none. It counts for trusted clients alone.
+	Via NextHop
 }
 
 // Opens says to which messages a rewritten reverse-path opens.
@@ -104,6 +107,8 @@ type (
 	EightBit uint8
 	// UpstreamText says how much of a next hop's text the client gets to read.
 	UpstreamText uint8
+	// Client says how a fixed next hop is told who the client is.
+	Client uint8
 	// Mixed says how a fan-out is answered if some targets accept and some refuse.
 	Mixed uint8
 )
@@ -156,6 +161,18 @@ const (
 	UpstreamTextCode
 )
 
+// The values of client.
+const (
+	ClientUntold Client = iota
+	ClientXforward
+	ClientXclient
+)
+
+// String returns the value as a rule has it.
+func (c Client) String() string {
+	return [...]string{"untold", "xforward", "xclient"}[min(c, ClientXclient)]
+}
+
 // The values of mixed.
 const (
 	MixedAccept Mixed = iota
@@ -173,6 +190,7 @@ type DomainPolicy struct {
 	EightBit     EightBit
 	UpstreamText UpstreamText
 	Mixed        Mixed
+	Client       Client
 	Subaddress   byte // the separator; 0 disables subaddresses
 	RoutingKeep  bool // local parts that look like routing are accepted
 	Complaints   bool // reports of abuse come here, and are told of
@@ -198,10 +216,17 @@ type NextHop struct {
 	Host      string // a domain, a host name, an IP address without brackets, or a path
 	Port      uint16 // 0 for the transport's default
 	User      string // the user name to authenticate with; "" disables authentication
+	Proxy     string // host:port of the SOCKS5 proxy (RFC 1928) that it is reached by; "" for none
 }
 
-// String returns the next hop as a rules file writes it, and "mx:" and the domain for MX.
+// String returns the next hop as a rules file writes it, and "mx:" and the domain for MX. The proxy stands behind it as
+// an option.
 func (h NextHop) String() string {
+	if h.Proxy != "" {
+		proxy := h.Proxy
+		h.Proxy = ""
+		return h.String() + " via=socks5://" + proxy
+	}
 	scheme := [...]string{"mx:", "smtp://", "smtps://", "submission://", "lmtp://", "lmtp+unix:"}[h.Transport]
 	if h.Transport == MX || h.Transport == LMTPUnix {
 		return scheme + h.Host
@@ -218,11 +243,11 @@ func (h NextHop) String() string {
 	return scheme + h.Host
 }
 
-// IsLocal reports whether a next hop is on the machine that connects to it: a unix socket, localhost, or an address on
-// loopback. It means another thing on another node.
+// IsLocal reports whether a next hop is on the machine that connects to it, or is reached by what that machine has: a
+// unix socket, localhost, an address on loopback, or a proxy. It means another thing on another node.
 func (h NextHop) IsLocal() bool {
 	host := strings.ToLower(strings.TrimSuffix(h.Host, "."))
-	if h.Transport == LMTPUnix || host == "localhost" || host == "localhost.localdomain" ||
+	if h.Transport == LMTPUnix || h.Proxy != "" || host == "localhost" || host == "localhost.localdomain" ||
 		strings.HasSuffix(host, ".localhost") {
 		return true
 	}

@@ -48,10 +48,20 @@ type Delivery struct {
 	Trace           TraceID
 	Seal            Seal
 	EightBit        EightBit
-	Leg             *Leg // what the way to the next hop is written down in; nil: nowhere
+	Origin          *Origin // nil: the next hop is not told who the client is
+	Leg             *Leg    // what the way to the next hop is written down in; nil: nowhere
 	// Rewrite returns Reverse and Own where they are not known yet. It waits, so it is called once a session is found
 	// and before MAIL. nil means that they are known.
 	Rewrite func(context.Context) (reverse, own Path)
+}
+
+// An Origin is what a next hop is told of the client that a message comes from, by commands of Postfix.
+type Origin struct {
+	By    Client         // XFORWARD, which is for the log, or XCLIENT, by which the session is that client's
+	Addr  netip.AddrPort // zero if it is not known
+	Name  string         // as a front end called it, else ""
+	Helo  string
+	ESMTP bool
 }
 
 // Settle sets Reverse and Own by Rewrite, and leaves out Own where Reverse turns out to be it, not rewritten.

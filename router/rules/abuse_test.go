@@ -230,7 +230,10 @@ func drawRoutes(rt *rapid.T) string {
 		return address.Draw(rt, "address") + options.Draw(rt, "options")
 	})
 	line := rapid.Custom(func(rt *rapid.T) string {
-		switch rapid.IntRange(0, 4).Draw(rt, "line") {
+		switch rapid.IntRange(0, 5).Draw(rt, "line") {
+		case 5:
+			to := rapid.SampledFrom([]string{"*", "@t1.example", "@evil.example", "@bücher.example"})
+			return "relay " + to.Draw(rt, "relay") + " smtp://relay.example"
 		case 0:
 			return "@" + ours.Draw(rt, "ours") + " " + target.Draw(rt, "target")
 		case 1:
@@ -295,7 +298,7 @@ func TestTable_OpenRelay(t *testing.T) {
 		}
 		for range 8 {
 			p := drawRecipient(rt)
-			routes, err := table.Route(mail.Query{Forward: p}, nil)
+			routes, err := table.Route(mail.Query{Forward: p, Via: mail.NextHop{Host: "relay.example"}}, nil)
 			if err != nil {
 				var refusal *mail.Refusal
 				if !errors.As(err, &refusal) || refusal.Reply.Class() < 4 {

@@ -21,6 +21,8 @@
 //	info@example.com    drop
 //	/(.+)-list/@example.com  $1@lists.example          RE2 on the local part, anchored at both ends
 //	@example.com        smtp://192.0.2.7:25            catch-all; any target may be a next hop: the recipient is kept
+//	relay @example.org  smtp://192.0.2.8               mail of trusted clients to a domain that is not ours
+//	relay *             submission://u@smart.example   and to all domains without such a line
 //
 // # What matches
 //
@@ -46,5 +48,6 @@
 // Targets are parsed before anything is substituted, $n is allowed in a target's local part only, and what it expands
 // to is quoted again. So the host and the domain of every route are written in the file. A local part that reads as a
 // route of its own ("%", "!" or "@" in it, "-", "|" or "/" at its start) is refused for untrusted clients where a
-// target would keep it.
+// target would keep it. Relay lines are asked in one place, Table.foreign, which refuses clients that are not trusted
+// before it looks at them; no target leads to them.
 package rules

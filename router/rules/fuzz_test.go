@@ -17,6 +17,7 @@ func FuzzRules(f *testing.F) {
 	f.Add("a@h.example b@h.example\nb@h.example a@h.example")
 	f.Add("/\\Q/@h.example $1@t.example\n@h.example x@t.example")
 	f.Add("/(((a)*)*)*/@h.example ${3}@t.example\ndomain h.example subaddress=-")
+	f.Add("relay * try smtp://a, lmtp://b:1 via=socks5://[::1] client=xforward\nrelay @a.test smtps://h srs=never")
 	f.Add("\"\\\"@,# \"@h.example \"\\\\\"@t.example , smtp://[::1]:9")
 	f.Fuzz(func(t *testing.T, text string) {
 		table, err := Parse("r", strings.NewReader(text), testConfig())
@@ -40,7 +41,10 @@ func FuzzRules(f *testing.F) {
 		for _, d := range table.dests {
 			again := destination{nextHop: d.nextHop}
 			if d.domain == "" {
-				again.nextHop, _ = cfg.parseNextHop(d.nextHop.String())
+				plain := d.nextHop
+				plain.Proxy = ""
+				again.nextHop, _ = cfg.parseNextHop(plain.String())
+				again.nextHop.Proxy = d.nextHop.Proxy
 			}
 			if again.nextHop != d.nextHop {
 				t.Fatalf("%+v is written %s and read %+v", d.nextHop, d.nextHop, again.nextHop)

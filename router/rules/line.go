@@ -50,6 +50,9 @@ func (b *builder) statement(s string) (why string) {
 	if word == "domain" && (rest == "" || ascii.IsWSP(rest[0])) {
 		return b.domainLine(trimBlank(rest))
 	}
+	if word == "relay" && (rest == "" || ascii.IsWSP(rest[0])) {
+		return b.relayLine(rest)
+	}
 	r := rule{pattern: b.offset(s), patternLen: uint16(len(word)), line: uint32(b.line), file: uint16(b.file)}
 	if rest != "" && rest[0] == ',' && (word == "" || strings.Contains(word, "@")) {
 		b.mark(rest)
@@ -121,7 +124,7 @@ func unquotedStar(word string) bool {
 var ruleOnly = []struct {
 	name string
 	bit  optionSet
-}{{"routing", setRouting}, {"lend", setLend}}
+}{{"routing", setRouting}, {"lend", setLend}, {"via", setVia}}
 
 // domainLine parses what follows "domain".
 func (b *builder) domainLine(s string) (why string) {
@@ -181,6 +184,8 @@ func (b *builder) behindDomain(name, tail string) (why string) {
 	switch {
 	case tail[0] == ',', mail.IsDomain(word) && strings.Contains(word, "."):
 		return "one domain stands on a line"
+	case strings.HasPrefix(word, "via="):
+		return "" // which an option of a rule begins with
 	case strings.Contains(word, "@"), strings.Contains(word, "://"):
 		return "a domain line has options alone: what takes all its addresses is a line of its own, @" + name +
 			" " + word
@@ -358,6 +363,9 @@ func (b *builder) finish(r *rule, rest string, groups int, local string) (why st
 		return why
 	}
 	b.mark(behind)
+	if why := b.proxied(r, o); why != "" {
+		return why
+	}
 	if o.set&setSubaddress != 0 && r.flags&flagLiteral == 0 {
 		return "option subaddress stands on a domain or on a literal address"
 	}
@@ -370,6 +378,36 @@ func (b *builder) finish(r *rule, rest string, groups int, local string) (why st
 	}
 	r.options, why = b.shared.optionsNumber(o)
 	return why
+}
+
+// proxied has the next hops of r reached by the proxy that its options name.
+func (b *builder) proxied(r *rule, o options) (why string) {
+	for i := range b.t.targets[r.first:] {
+		tg := &b.t.targets[int(r.first)+i]
+		dest := b.t.dests[tg.dest]
+		why := proxyMistake(dest.nextHop, o)
+		if why == "" && o.via != "" {
+			dest.nextHop.Proxy = o.via
+			tg.dest = b.shared.destNumber(dest)
+		}
+		if why != "" {
+			return why
+		}
+	}
+	return ""
+}
+
+// proxyMistake returns what is wrong with options about how a next hop is spoken with, or "".
+func proxyMistake(h mail.NextHop, o options) string {
+	switch {
+	case o.via != "" && (h.Transport == mail.MX || h.Transport == mail.LMTPUnix):
+		return "via stands behind next hops of the form smtp://host: " + h.String() + " is not reached by a proxy"
+	case o.set&setClient != 0 && o.policy.Client != mail.ClientUntold && h.Transport == mail.MX:
+		return "client stands behind next hops of the form smtp://host: hosts that MX records name are not told"
+	case o.policy.Client == mail.ClientXclient && h.User != "":
+		return "client=xclient would end the authentication as " + quote(h.User) + ": write client=xforward"
+	}
+	return ""
 }
 
 // keepsRecipient reports whether a target of r keeps the recipient unchanged.

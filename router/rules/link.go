@@ -2,7 +2,6 @@ package rules
 
 import (
 	"hash/maphash"
-	"net/netip"
 	"regexp"
 	"regexp/syntax"
 
@@ -31,9 +30,6 @@ func (l linker) link() {
 	l.addOwn()
 	for i := range t.dests {
 		d := &t.dests[i]
-		if d.nextHop.Transport != mail.MX {
-			t.fixed[d.nextHop] = true
-		}
 		if id, ok := t.domainOf[d.domain]; ok && d.domain != "" && (t.domains[id].hosted || t.domains[id].own) {
 			d.hosted = id + 1
 		}
@@ -42,6 +38,7 @@ func (l linker) link() {
 	for i := range t.rules {
 		l.linkRule(&t.rules[i])
 	}
+	l.linkRelays()
 	if len(l.errs.List) > 0 { // the checks below follow the rules, and would report what is missing a second time
 		return
 	}
@@ -206,6 +203,9 @@ func (l linker) linkRule(r *rule) {
 		if tg.n == isTemplate || dest.hosted != 0 || dest.nextHop != t.dests[targets[0].dest].nextHop {
 			r.flags |= flagGeneral
 		}
+		if dest.nextHop.Transport != mail.MX {
+			t.fixed[dest.nextHop] = true
+		}
 		if l.isOurselves(dest.nextHop) {
 			l.failRule(r, "the next hop "+dest.nextHop.String()+" is this node itself")
 		}
@@ -213,31 +213,13 @@ func (l linker) linkRule(r *rule) {
 	l.noteNeeds(r, targets)
 }
 
-// isOurselves reports whether a next hop is an address that this node listens on. Names are not resolved.
+// isOurselves reports whether a next hop is an address that this node listens on, or one of its own names.
 func (l linker) isOurselves(nextHop mail.NextHop) bool {
-	port := [...]uint16{
-		mail.MX: 25, mail.SMTP: 25, mail.SMTPS: 465, mail.Submission: 587, mail.LMTP: 24, mail.LMTPUnix: 0,
-	}[nextHop.Transport]
-	if nextHop.Port != 0 {
-		port = nextHop.Port
+	own := func(host string) bool {
+		id, ok := l.t.domainOf[host]
+		return ok && l.t.domains[id].own
 	}
-	a, isAddr := mail.LiteralAddr(nextHop.Host)
-	if nextHop.Transport != mail.MX {
-		var err error
-		a, err = netip.ParseAddr(nextHop.Host)
-		isAddr = err == nil
-	}
-	if !isAddr {
-		id, ok := l.t.domainOf[nextHop.Host]
-		return ok && l.t.domains[id].own && nextHop.Transport != mail.MX && port == 25
-	}
-	for _, local := range l.cfg.Local {
-		if local.Port() == port &&
-			(local.Addr() == a || local.Addr().IsUnspecified() && (a.IsLoopback() || a.IsUnspecified())) {
-			return true
-		}
-	}
-	return false
+	return isOurselves(nextHop, own, l.cfg.Local)
 }
 
 // noteNeeds counts the rules that want the reverse-path rewritten, the message sealed and complaints told of. With
@@ -246,10 +228,10 @@ func (l linker) noteNeeds(r *rule, targets []target) {
 	t := l.t
 	policy := t.policy(r)
 	if policy.Complaints {
-		l.note(&t.needs.events, r)
+		l.note(&t.tally.needs.events, r)
 	}
 	if policy.Seal != mail.SealNever {
-		l.note(&t.needs.seal, r)
+		l.note(&t.tally.needs.seal, r)
 	}
 	if policy.SRS == mail.SRSNever {
 		return
@@ -257,7 +239,7 @@ func (l linker) noteNeeds(r *rule, targets []target) {
 	for _, tg := range targets {
 		dest := &t.dests[tg.dest]
 		if policy.SRS == mail.SRSAlways || dest.nextHop.Transport == mail.MX && dest.hosted == 0 {
-			l.note(&t.needs.srs, r)
+			l.note(&t.tally.needs.srs, r)
 			return
 		}
 	}
@@ -287,7 +269,7 @@ func (l linker) checkServed() {
 			})
 		}
 	}
-	if len(t.rules) == 0 && t.tally.hosted == 0 && len(t.files) > 0 {
+	if t.Len() == 0 && t.tally.hosted == 0 && len(t.files) > 0 {
 		l.addWarning(Warning{File: t.files[0], Line: 1, Column: 1, Reason: "there is no rule: all mail is refused"})
 	}
 }

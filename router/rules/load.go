@@ -170,6 +170,7 @@ func newBuilder(cfg Config) *builder {
 		domainOf:   map[string]uint32{},
 		regexes:    map[uint32][]regex{},
 		fixed:      map[mail.NextHop]bool{},
+		relays:     map[string]*relay{},
 		options:    make([]options, 1),
 		postmaster: cfg.Postmaster,
 		fanOut:     cfg.FanOut,

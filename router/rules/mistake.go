@@ -74,6 +74,8 @@ func patternMistake(word, rest string) string {
 		return "a star is not a wildcard: write @ and one of your domains for all its addresses"
 	case ascii.EqualFold(word, "domain"):
 		return "write domain in small letters"
+	case ascii.EqualFold(word, "relay"):
+		return "write relay in small letters"
 	case strings.HasPrefix(word, ".") && !strings.Contains(word, "@"), strings.HasPrefix(word, "*."):
 		return noWildDomain
 	case word[0] == '"' && strings.Contains(rest, "<"), strings.HasPrefix(trimBlank(rest), "<"):

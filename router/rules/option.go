@@ -1,9 +1,12 @@
 package rules
 
 import (
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 
+	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -11,6 +14,7 @@ import (
 type options struct {
 	policy mail.DomainPolicy
 	set    optionSet
+	via    string // mail.NextHop.Proxy of the next hops of the line
 }
 
 // An optionSet has a bit for each option that was written.
@@ -29,6 +33,8 @@ const (
 	setRouting
 	setLend
 	setComplaints
+	setClient
+	setVia
 )
 
 // optionKeys are the keys and their values. The values of an enumeration are in the order of its constants.
@@ -59,6 +65,10 @@ var optionKeys = []struct {
 	{"subaddress", setSubaddress, nil, func(p *mail.DomainPolicy, v int) { p.Subaddress = byte(v) }},
 	{"routing", setRouting, []string{"keep"}, func(p *mail.DomainPolicy, _ int) { p.RoutingKeep = true }},
 	{"complaints", setComplaints, []string{"no", "yes"}, func(p *mail.DomainPolicy, v int) { p.Complaints = v == 1 }},
+	{"client", setClient, []string{"untold", "xforward", "xclient"}, func(p *mail.DomainPolicy, v int) {
+		p.Client = mail.Client(v)
+	}},
+	{"via", setVia, nil, nil}, // see parseProxy
 	// That it was written is all that it says: no message is treated in another way for it.
 	{"lend", setLend, []string{"anybody"}, func(*mail.DomainPolicy, int) {}},
 }
@@ -75,6 +85,12 @@ func (o *options) add(word, rest string) (why string) {
 		}
 		if o.set&k.bit != 0 {
 			return "option " + key + " is given twice"
+		}
+		if k.bit == setVia {
+			if o.via, why = parseProxy(value); why == "" {
+				o.set |= k.bit
+			}
+			return why
 		}
 		v, ok := slices.Index(k.values, value), true
 		if k.values == nil {
@@ -96,6 +112,27 @@ func expects(values []string) string {
 		return "it is one of " + separators + " or none"
 	}
 	return "it is one of " + strings.Join(values, ", ")
+}
+
+// proxyPort is the port of a SOCKS5 proxy that none is written for (RFC 1928 section 3).
+const proxyPort = 1080
+
+// parseProxy parses the proxy that a next hop is reached by.
+func parseProxy(value string) (proxy, why string) {
+	scheme, rest, ok := strings.Cut(value, "://")
+	switch {
+	case !ok:
+		return "", "option via names a proxy, such as via=socks5://127.0.0.1:1055"
+	case !ascii.EqualFold(scheme, "socks5"):
+		return "", "option via knows proxies of SOCKS5 alone, socks5://host:port"
+	case strings.Contains(rest, "@"):
+		return "", "a proxy is asked without a user"
+	}
+	host, port, why := parseHost(rest, proxyPort)
+	if why != "" {
+		return "", "the proxy: " + why
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(port))), ""
 }
 
 // subaddressChar parses a separator: one printable ASCII character that is allowed unquoted in a local part and is
@@ -160,6 +197,9 @@ func (o options) over(base mail.DomainPolicy) mail.DomainPolicy {
 	}
 	if o.set&setComplaints != 0 {
 		base.Complaints = p.Complaints
+	}
+	if o.set&setClient != 0 {
+		base.Client = p.Client
 	}
 	return base
 }

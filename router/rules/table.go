@@ -40,8 +40,8 @@ type Table struct {
 	defaults   mail.DomainPolicy // of "domain *"
 	postmaster mail.Path
 	tally      tally
-	needs      needs
-	fanOut     int // see Config.FanOut
+	fanOut     int               // see Config.FanOut
+	relays     map[string]*relay // relay lines, by canonical domain or anyDomain
 }
 
 // An index finds the rules of literals by a key, by open addressing.
@@ -54,10 +54,11 @@ type index struct {
 type tally struct {
 	hosted   int // domains
 	warnings []Warning
+	needs    needs
 }
 
 // needs are what rules want of the node.
-type needs struct{ srs, seal, events Need }
+type needs struct{ srs, seal, events, trusted Need }
 
 // A Need is how many rules want something of the node, and the first of them.
 type Need struct {
@@ -147,7 +148,7 @@ type regex struct {
 func (t *Table) Defaults() mail.DomainPolicy { return t.defaults }
 
 // Len returns the number of rules, domain lines not counted.
-func (t *Table) Len() int { return len(t.rules) }
+func (t *Table) Len() int { return len(t.rules) + len(t.relays) }
 
 // Domains returns the number of hosted domains.
 func (t *Table) Domains() int { return t.tally.hosted }
@@ -186,13 +187,16 @@ func (t *Table) NextHops() iter.Seq[mail.NextHop] { return maps.Keys(t.fixed) }
 func (t *Table) Warnings() []Warning { return t.tally.warnings }
 
 // NeedsSRS returns which rules want the reverse-path rewritten.
-func (t *Table) NeedsSRS() Need { return t.needs.srs }
+func (t *Table) NeedsSRS() Need { return t.tally.needs.srs }
 
 // NeedsSeal returns which rules want messages sealed.
-func (t *Table) NeedsSeal() Need { return t.needs.seal }
+func (t *Table) NeedsSeal() Need { return t.tally.needs.seal }
 
 // NeedsEvents returns which rules want receivers to be told of reports of abuse.
-func (t *Table) NeedsEvents() Need { return t.needs.events }
+func (t *Table) NeedsEvents() Need { return t.tally.needs.events }
+
+// NeedsTrusted returns the relay lines, which want a listener with trusted clients.
+func (t *Table) NeedsTrusted() Need { return t.tally.needs.trusted }
 
 // domain returns a domain's number.
 func (t *Table) domain(name string) (uint32, bool) {

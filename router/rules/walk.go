@@ -64,29 +64,6 @@ func (t *Table) Route(q mail.Query, steps *Steps) ([]mail.Route, error) {
 	return w.routes(q, t.rule(h.rule), t.policy(r))
 }
 
-// foreign returns the answer for a domain that is not ours.
-func (t *Table) foreign(q mail.Query, steps *Steps) ([]mail.Route, error) {
-	if !q.Trusted {
-		steps.add(q.Forward.Domain, " is not hosted here and the client is not trusted")
-		return nil, mail.Refuse(550, 7, 1, "Relaying denied", ReasonRelaying, nil)
-	}
-	host, ok := canonicalDomain(q.Forward.Domain)
-	if !ok {
-		return nil, mail.Refuse(550, 1, 2, "Not a domain name", ReasonBadAddress, nil)
-	}
-	steps.add(q.Forward.Domain, " is not hosted here and the client may relay anywhere")
-	one := &single{forward: [1]mail.Path{q.Forward}}
-	one.route[0] = mail.Route{
-		Rule:     mail.Rule{Pattern: "trusted relay"},
-		NextHop:  mail.NextHop{Transport: mail.MX, Host: host},
-		Reverse:  q.Reverse,
-		Forwards: one.forward[:],
-		// Our own users' mail is not forwarded mail: the sender's reverse-path is valid from here.
-		Policy: mail.DomainPolicy{SRS: mail.SRSNever, UpstreamText: mail.UpstreamTextFull},
-	}
-	return one.route[:], nil
-}
-
 // A single is a route with one forward-path, in one allocation.
 type single struct {
 	route   [1]mail.Route

@@ -31,7 +31,7 @@ func (m *mta) seen(ctx context.Context) []netip.Addr {
 	if len(m.observed) > 0 {
 		return m.observed
 	}
-	for _, list := range [][]string{m.node.Egress.Addresses, m.node.Egress.Source} {
+	for _, list := range [][]string{m.node.Egress.Addresses, m.node.Egress.SourceAddrs()} {
 		var addrs []netip.Addr
 		for _, text := range list {
 			a, err := netip.ParseAddr(text)

@@ -1,0 +1,131 @@
+package node
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/millrace/millrace/cluster/config"
+)
+
+// authorities are those whose certificates make a client trusted, by the file that a listener names. A reload swaps
+// them whole.
+type authorities map[config.File]*x509.CertPool
+
+// readAuthorities reads the files of all listeners. The error is Problems, all of them.
+func readAuthorities(c *config.Config) (*authorities, error) {
+	all := make(authorities)
+	var wrong config.Problems
+	for i := range c.Listen {
+		l := &c.Listen[i]
+		if l.ClientCA == "" {
+			continue
+		}
+		pool, why := readAuthority(l)
+		if why != "" {
+			wrong = append(wrong, c.Problem(fmt.Sprintf("listen[%d].client_ca", i), why))
+		}
+		all[l.ClientCA] = pool
+	}
+	if len(wrong) > 0 {
+		return &all, wrong
+	}
+	return &all, nil
+}
+
+// readAuthority reads the file of a listener. why is what is wrong with it, or "".
+func readAuthority(l *config.Listener) (pool *x509.CertPool, why string) {
+	text, err := os.ReadFile(string(l.ClientCA))
+	if err != nil {
+		return nil, config.FileReason(err)
+	}
+	if why := pemMistake(text, wantCertificate); why != "" {
+		return nil, string(l.ClientCA) + ": " + why
+	}
+	pool = x509.NewCertPool()
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		one, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, string(l.ClientCA) + ": a certificate cannot be read"
+		}
+		if isPublic(one) && !l.ConfirmWide {
+			return nil, fmt.Sprintf("%q is an authority that this system trusts: each holder of one of its "+
+				"certificates could relay; say confirm_wide: true if it signs for clients of yours alone", one.Subject)
+		}
+		pool.AddCert(one)
+	}
+	return pool, ""
+}
+
+// isPublic reports whether the system trusts a certificate, and so perhaps one of an authority that signs for all the
+// world.
+func isPublic(c *x509.Certificate) bool {
+	_, err := c.Verify(x509.VerifyOptions{KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}})
+	return err == nil
+}
+
+// signed reports whether the certificate that a client showed is valid for a client and signed by an authority of a
+// file. The handshake has shown that the client has its key.
+func (a *authorities) signed(file config.File, s *tls.ConnectionState) bool {
+	pool := (*a)[file]
+	if pool == nil || len(s.PeerCertificates) == 0 {
+		return false
+	}
+	between := x509.NewCertPool()
+	for _, c := range s.PeerCertificates[1:] {
+		between.AddCert(c)
+	}
+	_, err := s.PeerCertificates[0].Verify(x509.VerifyOptions{
+		Roots: pool, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	return err == nil
+}
+
+// ownCertificates are what we show to next hops, by their hosts in lower case.
+type ownCertificates map[string]*tls.Certificate
+
+// readOwnCertificates reads the certificates that we show, and their keys. The error is Problems.
+func readOwnCertificates(c *config.Config) (*ownCertificates, error) {
+	all := make(ownCertificates)
+	var wrong config.Problems
+	for i, one := range c.Egress.Certificates {
+		pair, err := tls.LoadX509KeyPair(string(one.Cert), string(one.Key))
+		if err != nil {
+			at := fmt.Sprintf("egress.certificates[%d]", i)
+			why := pairMistake(at+".cert", string(one.Cert), at+".key", string(one.Key), err)
+			wrong = wrong.Join(c.WithLine("", at, why))
+			continue
+		}
+		all[strings.ToLower(one.Host)] = &pair
+	}
+	if len(wrong) > 0 {
+		return &all, wrong
+	}
+	return &all, nil
+}
+
+// ownCertificate returns what we show to a next hop at a host, nil for none.
+func (f *files) ownCertificate(host string) *tls.Certificate {
+	return (*f.shown.Load())[strings.ToLower(host)]
+}
+
+// shownWarnings names the certificates that no next hop is shown.
+func (f *files) shownWarnings() (warnings []config.Problem) {
+	for i, one := range f.cfg.Egress.Certificates {
+		named := false
+		for h := range f.nextHops() {
+			named = named || strings.EqualFold(h.Host, one.Host)
+		}
+		if !named {
+			warnings = append(warnings, f.cfg.Problem(fmt.Sprintf("egress.certificates[%d].host", i),
+				"no rule and no relay_via names a next hop at "+one.Host))
+		}
+	}
+	return warnings
+}
