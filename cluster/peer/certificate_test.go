@@ -21,7 +21,8 @@ func TestLink_Versions(t *testing.T) {
 		lowest, highest int64
 		ok              bool
 	}{
-		{"the same", 1, 2, true}, {"newer, and still speaks ours", 1, 7, true}, {"newer only", versionMax + 1, versionMax + 2, false},
+		{"the same", 1, 2, true}, {"newer, and still speaks ours", 1, 7, true},
+		{"newer only", versionMax + 1, versionMax + 2, false},
 		{"the one before", 1, 1, true},
 		{"older only", -1, 0, false},
 	} {
@@ -57,7 +58,8 @@ func TestLink_Versions(t *testing.T) {
 	if w.events.Load() != 1 { // of two refusals of one address within a minute
 		t.Errorf("%d events", w.events.Load())
 	}
-	if _, err := parseGreeting(fields(nil).number(fVersionMin, versionMax+1).number(fVersionMax, versionMax+2)); err == nil ||
+	newer := fields(nil).number(fVersionMin, versionMax+1).number(fVersionMax, versionMax+2)
+	if _, err := parseGreeting(newer); err == nil ||
 		!strings.Contains(err.Error(), fmt.Sprintf("%d to %d", versionMax+1, versionMax+2)) {
 		t.Error(err)
 	}
