@@ -89,9 +89,9 @@ func TestRouter_RelayReload(t *testing.T) {
 	now = now.Add(grace)
 	check("ten minutes after", "a@h.example", false, denied)
 	check("ten minutes after", "a@h.example", true, "smtp://192.0.2.20 ")
-	if r.Len() != 1 || !r.Ready() || r.NeedsTrusted().Rules != 1 ||
+	if r.Len() != 1 || !r.Ready() || r.Needs().Trusted.Rules != 1 ||
 		!r.HasNextHop(mail.NextHop{Transport: mail.SMTP, Host: "192.0.2.20"}) {
-		t.Errorf("%d rules, %+v", r.Len(), r.NeedsTrusted())
+		t.Errorf("%d rules, %+v", r.Len(), r.Needs().Trusted)
 	}
 	use("domain h.example\n@h.example smtp://192.0.2.9\n")
 	check("without it", "a@far.example", true, "mx:far.example ")

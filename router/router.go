@@ -340,14 +340,5 @@ func (r *Router) NextHops() iter.Seq[mail.NextHop] { return r.current.Load().Nex
 // be changed.
 func (r *Router) Warnings() []rules.Warning { return r.current.Load().Warnings() }
 
-// NeedsSRS returns which rules want the reverse-path rewritten.
-func (r *Router) NeedsSRS() rules.Need { return r.current.Load().NeedsSRS() }
-
-// NeedsSeal returns which rules want messages sealed.
-func (r *Router) NeedsSeal() rules.Need { return r.current.Load().NeedsSeal() }
-
-// NeedsTrusted returns the relay lines, which want a listener with trusted clients.
-func (r *Router) NeedsTrusted() rules.Need { return r.current.Load().NeedsTrusted() }
-
-// NeedsEvents returns which rules want receivers to be told of reports of abuse.
-func (r *Router) NeedsEvents() rules.Need { return r.current.Load().NeedsEvents() }
+// Needs returns what the rules want of the node.
+func (r *Router) Needs() rules.Needs { return r.current.Load().Needs() }

@@ -147,8 +147,8 @@ func TestRouter_Reload(t *testing.T) {
 	if r.Len() != 2 || r.Domains() != 1 || !r.Hosted("H.EXAMPLE") || r.Hosted("u.example") {
 		t.Errorf("%d rules, %d domains", r.Len(), r.Domains())
 	}
-	if r.NeedsSRS().First.Line != 1 || r.NeedsSeal().Rules != 2 {
-		t.Errorf("%v, %v", r.NeedsSRS(), r.NeedsSeal())
+	if r.Needs().SRS.First.Line != 1 || r.Needs().Seal.Rules != 2 {
+		t.Errorf("%v, %v", r.Needs().SRS, r.Needs().Seal)
 	}
 }
 

@@ -55,7 +55,7 @@ func TestRouter_Empty(t *testing.T) {
 		}
 		if r.Ready() || r.Version() != 0 || r.Digest() != "" || r.Len() != 0 || r.Domains() != 0 ||
 			r.Hosted("h.example") ||
-			len(r.Warnings()) != 0 || r.NeedsSRS().Rules != 0 || r.NeedsSeal().Rules != 0 || flat(r.Files()) != "" {
+			len(r.Warnings()) != 0 || r.Needs().SRS.Rules != 0 || r.Needs().Seal.Rules != 0 || flat(r.Files()) != "" {
 			t.Error("it says that it has rules")
 		}
 	}

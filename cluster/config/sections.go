@@ -125,11 +125,8 @@ func (v *validator) partError(prefix string, err error) {
 	for _, f := range faultsOf(err) {
 		all = append(all, v.Problem(prefix+keyOfPart.Replace(f.Field), keyOfPart.Replace(f.Reason)))
 	}
-	v.join(all)
+	v.problems = v.problems.Join(all)
 }
-
-// join adds complaints of parts, but those about a field that has one.
-func (v *validator) join(err error) { v.problems = v.problems.Join(err) }
 
 // keyOfPart turns names of fields of packages into the keys that stand for them.
 var keyOfPart = strings.NewReplacer("grey.", "greylist.")
@@ -250,7 +247,7 @@ func (v *validator) cluster(c *Config) {
 		}
 	}
 	_, err := c.ClusterConfig([][]byte{make([]byte, gossipKeySize)})
-	v.join(err)
+	v.problems = v.problems.Join(err)
 }
 
 // gossipKeySize is the length in octets of a key that encrypts gossip.

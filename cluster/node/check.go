@@ -76,19 +76,19 @@ func (f *files) ruleWarnings() []config.Problem {
 		what   string
 	}{
 		{
-			router.NeedsSRS(), f.cfg.SRS != nil,
+			router.Needs().SRS, f.cfg.SRS != nil,
 			"the reverse-path rewritten, and there is no srs section: nothing is rewritten (srs=never says so)",
 		},
 		{
-			router.NeedsSeal(), f.cfg.Signs(),
+			router.Needs().Seal, f.cfg.Signs(),
 			"messages sealed, and there is neither an arc nor a dkim section: nothing is sealed (seal=never says so)",
 		},
 		{
-			router.NeedsEvents(), f.cfg.Events != nil,
+			router.Needs().Events, f.cfg.Events != nil,
 			"complaints told of, and there is no events section: no receiver is told",
 		},
 		{
-			router.NeedsTrusted(), slices.ContainsFunc(f.cfg.Listen, func(l config.Listener) bool {
+			router.Needs().Trusted, slices.ContainsFunc(f.cfg.Listen, func(l config.Listener) bool {
 				return l.Relay == "trusted"
 			}),
 			"trusted clients, and no listener says relay: trusted: no mail comes to it",

@@ -228,10 +228,10 @@ func (l linker) noteNeeds(r *rule, targets []target) {
 	t := l.t
 	policy := t.policy(r)
 	if policy.Complaints {
-		l.note(&t.tally.needs.events, r)
+		l.note(&t.tally.needs.Events, r)
 	}
 	if policy.Seal != mail.SealNever {
-		l.note(&t.tally.needs.seal, r)
+		l.note(&t.tally.needs.Seal, r)
 	}
 	if policy.SRS == mail.SRSNever {
 		return
@@ -239,7 +239,7 @@ func (l linker) noteNeeds(r *rule, targets []target) {
 	for _, tg := range targets {
 		dest := &t.dests[tg.dest]
 		if policy.SRS == mail.SRSAlways || dest.nextHop.Transport == mail.MX && dest.hosted == 0 {
-			l.note(&t.tally.needs.srs, r)
+			l.note(&t.tally.needs.SRS, r)
 			return
 		}
 	}

@@ -185,9 +185,9 @@ func (l linker) linkRelays() {
 				fail("the next hop " + h.String() + " is this node itself")
 			}
 		}
-		t.tally.needs.trusted.note(r)
+		t.tally.needs.Trusted.note(r)
 		if r.policy.SRS == mail.SRSAlways {
-			t.tally.needs.srs.note(r)
+			t.tally.needs.SRS.note(r)
 		}
 	}
 }

@@ -138,10 +138,10 @@ func TestTable_RelayFacts(t *testing.T) {
 	if !table.HasNextHop(mail.NextHop{Transport: mail.SMTP, Host: "192.0.2.20"}) {
 		t.Error("its next hop is unknown")
 	}
-	if n := table.NeedsTrusted(); n.Rules != 2 || n.First.String() != "routes.txt:2 relay *" || n.Column != 7 {
+	if n := table.Needs().Trusted; n.Rules != 2 || n.First.String() != "routes.txt:2 relay *" || n.Column != 7 {
 		t.Errorf("%+v", n)
 	}
-	if n := table.NeedsSRS(); n.Rules != 1 || n.First.Line != 3 {
+	if n := table.Needs().SRS; n.Rules != 1 || n.First.Line != 3 {
 		t.Errorf("%+v", n)
 	}
 	if w := table.Warnings(); len(w) != 0 {

@@ -280,10 +280,10 @@ d@f.example  b@h.example dmarc=off
 			}
 		})
 	}
-	if got := table.NeedsSRS().First.Line; got != 5 {
+	if got := table.Needs().SRS.First.Line; got != 5 {
 		t.Errorf("the first rule that wants SRS is line %d, want 5", got)
 	}
-	if got := table.NeedsSeal().First.Line; got != 3 {
+	if got := table.Needs().Seal.First.Line; got != 3 {
 		t.Errorf("the first rule that wants a seal is line %d, want 3", got)
 	}
 }

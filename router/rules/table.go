@@ -54,11 +54,16 @@ type index struct {
 type tally struct {
 	hosted   int // domains
 	warnings []Warning
-	needs    needs
+	needs    Needs
 }
 
-// needs are what rules want of the node.
-type needs struct{ srs, seal, events, trusted Need }
+// Needs are which rules want something of the node.
+type Needs struct {
+	SRS     Need // the reverse-path rewritten
+	Seal    Need // messages sealed
+	Events  Need // receivers told of reports of abuse
+	Trusted Need // a listener with trusted clients: the relay lines
+}
 
 // A Need is how many rules want something of the node, and the first of them.
 type Need struct {
@@ -186,17 +191,8 @@ func (t *Table) NextHops() iter.Seq[mail.NextHop] { return maps.Keys(t.fixed) }
 // Warnings returns warnings about lines that loaded. The slice is shared and not to be changed.
 func (t *Table) Warnings() []Warning { return t.tally.warnings }
 
-// NeedsSRS returns which rules want the reverse-path rewritten.
-func (t *Table) NeedsSRS() Need { return t.tally.needs.srs }
-
-// NeedsSeal returns which rules want messages sealed.
-func (t *Table) NeedsSeal() Need { return t.tally.needs.seal }
-
-// NeedsEvents returns which rules want receivers to be told of reports of abuse.
-func (t *Table) NeedsEvents() Need { return t.tally.needs.events }
-
-// NeedsTrusted returns the relay lines, which want a listener with trusted clients.
-func (t *Table) NeedsTrusted() Need { return t.tally.needs.trusted }
+// Needs returns what the rules want of the node.
+func (t *Table) Needs() Needs { return t.tally.needs }
 
 // domain returns a domain's number.
 func (t *Table) domain(name string) (uint32, bool) {
