@@ -24,6 +24,9 @@ var largeProviders = []string{"gmail.com", "outlook.com", "yahoo.com"}
 // port that is closed on the way.
 var elsewhere = []string{"smtp://smtp.gmail.com:587", "smtp://smtp-mail.outlook.com:587"}
 
+// maxHosts bounds the hosts of a question, and those beside them: all are connected to at once.
+const maxHosts = 16
+
 // egress returns what looks whether the port of MX hosts can be reached from each of our addresses, and whether others
 // will take mail from these.
 func (k *checker) egress(q *CheckQuestion) (func(context.Context) NodeChecked, error) {
@@ -67,8 +70,11 @@ func (k *checker) egress(q *CheckQuestion) (func(context.Context) NodeChecked, e
 	}, nil
 }
 
-// nextHops reads next hops and domains.
+// nextHops reads next hops and domains, maxHosts at most.
 func (k *checker) nextHops(texts []string) (hops []mail.NextHop, err error) {
+	if len(texts) > maxHosts {
+		return nil, fmt.Errorf("%d hosts: at most %d are tried at a time", len(texts), maxHosts)
+	}
 	for _, text := range texts {
 		h, err := k.nextHop(text)
 		if err != nil {

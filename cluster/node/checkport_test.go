@@ -1,6 +1,7 @@
 package node
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -65,6 +66,39 @@ func TestAddressesIn(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%s: got %q, want %q", reply, got, want)
+		}
+	}
+}
+
+// TestChecker_Hosts: a question names so many hosts at most, also one of another node, which could have this one connect
+// to a crowd of strangers' hosts.
+func TestChecker_Hosts(t *testing.T) {
+	few, many := make([]string, maxHosts), make([]string, maxHosts+1)
+	for i := range many {
+		many[i] = "x.example"
+	}
+	copy(few, many)
+	k := &checker{cfg: new(config.Config), files: new(files)}
+	for name, tt := range map[string]struct {
+		q  CheckQuestion
+		ok bool
+	}{
+		"some":            {CheckQuestion{Hosts: few, Beside: few}, true},
+		"too many":        {CheckQuestion{Hosts: many}, false},
+		"too many beside": {CheckQuestion{Beside: many}, false},
+	} {
+		if _, err := k.prepare(CheckEgress, &tt.q); (err == nil) != tt.ok {
+			t.Errorf("%s, asked here: %v", name, err)
+		}
+		if tt.ok {
+			continue
+		}
+		content, err := json.Marshal(peerQuestion{Check: CheckEgress, Ask: tt.q})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := k.checkFor(t.Context(), content); err == nil || !strings.Contains(err.Error(), "at most") {
+			t.Errorf("%s, asked by another node: %v", name, err)
 		}
 	}
 }

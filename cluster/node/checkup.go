@@ -254,6 +254,10 @@ func (k *checker) checkFor(ctx context.Context, content []byte) (NodeChecked, er
 		}
 		run = func(ctx context.Context) NodeChecked { return k.ingress(ctx, asked.Host, &q) }
 	} else {
+		var err error
+		if run, err = k.prepare(asked.Check, &q); err != nil {
+			return NodeChecked{}, err
+		}
 		for _, text := range append(slices.Concat(q.Hosts, q.Beside), q.NextHop) {
 			if text == "" {
 				continue
@@ -266,10 +270,6 @@ func (k *checker) checkFor(ctx context.Context, content []byte) (NodeChecked, er
 				return NodeChecked{}, fmt.Errorf("%s is no next hop of this node's rules, so it is not tried for "+
 					"another node; run the check on this one", h)
 			}
-		}
-		var err error
-		if run, err = k.prepare(asked.Check, &q); err != nil {
-			return NodeChecked{}, err
 		}
 	}
 	if !k.take() {
