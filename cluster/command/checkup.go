@@ -13,11 +13,11 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/node"
 	"github.com/millrace/millrace/egress/probe"
+	"github.com/millrace/millrace/router/leaf/printable"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -125,9 +125,9 @@ func printChecked(w io.Writer, answer *node.CheckAnswer) {
 		if !n.OK {
 			said = "NOT OK"
 		}
-		fmt.Fprintf(w, "%s: %s\n", cmp.Or(oneLine(n.Node), "here"), said)
+		fmt.Fprintf(w, "%s: %s\n", cmp.Or(printable.Text(n.Node), "here"), said)
 		for _, line := range n.Says {
-			fmt.Fprintf(w, "  %s\n", oneLine(line))
+			fmt.Fprintf(w, "  %s\n", printable.Text(line))
 		}
 		for j := range n.Hosts {
 			printHost(w, &n.Hosts[j])
@@ -137,12 +137,12 @@ func printChecked(w io.Writer, answer *node.CheckAnswer) {
 
 // printHost prints the steps of a session with one address.
 func printHost(w io.Writer, h *node.HostChecked) {
-	name := oneLine(h.Host)
+	name := printable.Text(h.Host)
 	if h.Address != "" {
-		name += " [" + oneLine(h.Address) + "]"
+		name += " [" + printable.Text(h.Address) + "]"
 	}
 	if h.Source != "" {
-		name += " from " + oneLine(h.Source)
+		name += " from " + printable.Text(h.Source)
 	}
 	fmt.Fprintf(w, "\n  %s\n", name)
 	for _, step := range h.Steps {
@@ -150,22 +150,13 @@ func printHost(w io.Writer, h *node.HostChecked) {
 		if !step.OK {
 			mark = "!"
 		}
-		text := oneLine(step.Reply)
+		text := printable.Text(step.Reply)
 		if step.Says != "" && text != "" {
 			text += " -- "
 		}
-		fmt.Fprintf(w, "  %s %6d ms  %-12s %s\n", mark, step.Milliseconds, oneLine(step.Name), text+oneLine(step.Says))
+		fmt.Fprintf(w, "  %s %6d ms  %-12s %s\n", mark, step.Milliseconds, printable.Text(step.Name),
+			text+printable.Text(step.Says))
 	}
-}
-
-// oneLine returns a text from outside without what could control a terminal.
-func oneLine(s string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) {
-			return '?'
-		}
-		return r
-	}, s)
 }
 
 type checkRelayVerb struct {
@@ -185,7 +176,7 @@ func (v *checkRelayVerb) run(s streams) int {
 	}
 	report, err := probe.Relay(context.Background(), stranger)
 	if err != nil {
-		return fail(s, fmt.Errorf("%s: %s", v.Host, oneLine(probe.Words(err))))
+		return fail(s, fmt.Errorf("%s: %s", v.Host, printable.Text(probe.Words(err))))
 	}
 	if v.JSON {
 		printJSON(s.out, report)
@@ -234,11 +225,13 @@ func (v *checkRelayVerb) stranger() (probe.Stranger, error) {
 
 // print prints what the tricks came to, for people.
 func (v *checkRelayVerb) print(w io.Writer, r *probe.Report) {
-	fmt.Fprintf(w, "%s calls itself %s; tricks are tried at %s\n", oneLine(r.Addr), oneLine(r.Host), oneLine(r.Domain))
-	fmt.Fprintf(w, "RCPT for its postmaster: %s\nRCPT for any name: %s\n", oneLine(r.Postmaster), oneLine(r.AnyName))
+	fmt.Fprintf(w, "%s calls itself %s; tricks are tried at %s\n", printable.Text(r.Addr), printable.Text(r.Host),
+		printable.Text(r.Domain))
+	fmt.Fprintf(w, "RCPT for its postmaster: %s\nRCPT for any name: %s\n", printable.Text(r.Postmaster),
+		printable.Text(r.AnyName))
 	for _, t := range r.Tried {
 		if v.All || t.Answer != probe.Refused {
-			fmt.Fprintf(w, "%-9s  %s: %s: %s\n", t.Answer, t.Trick, oneLine(t.Said), oneLine(t.Reply))
+			fmt.Fprintf(w, "%-9s  %s: %s: %s\n", t.Answer, t.Trick, printable.Text(t.Said), printable.Text(t.Reply))
 		}
 	}
 	fmt.Fprintf(w, "%s: %s\n", strings.ToUpper(r.Conclusion), strings.Join(r.Says, "\n  "))

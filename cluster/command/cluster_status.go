@@ -17,6 +17,7 @@ import (
 
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/config"
+	"github.com/millrace/millrace/router/leaf/printable"
 )
 
 type clusterStatusVerb struct {
@@ -106,12 +107,12 @@ func tellNode(ctx context.Context, cfg *config.Config, ask nodeRequest) ([]byte,
 	case resp.StatusCode == http.StatusUnauthorized:
 		return nil, &statusError{cfg.Admin.Addr, resp.StatusCode, "does not know the token of admin.token_file"}
 	case resp.StatusCode == http.StatusBadRequest && json.Unmarshal(body, &refused) == nil && refused.Error != "":
-		return nil, refusedByNode{errors.New(oneLine(refused.Error))}
+		return nil, refusedByNode{errors.New(printable.Text(refused.Error))}
 	case resp.StatusCode/100 != 2:
 		if json.Unmarshal(body, &refused) != nil || refused.Error == "" {
 			refused.Error = "answers " + resp.Status
 		}
-		return nil, &statusError{cfg.Admin.Addr, resp.StatusCode, oneLine(refused.Error)}
+		return nil, &statusError{cfg.Admin.Addr, resp.StatusCode, printable.Text(refused.Error)}
 	}
 	return body, nil
 }

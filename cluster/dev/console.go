@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/cluster/node"
+	"github.com/millrace/millrace/router/leaf/printable"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -105,7 +106,7 @@ func (c *console) walk(w walk) {
 func (c *console) event(b *strings.Builder, e *mail.Event) {
 	row := func(name, text string) {
 		if text != "" {
-			fmt.Fprintf(b, "    %s %s\n", c.paint(dim, fmt.Sprintf("%-9s", name)), clean(text))
+			fmt.Fprintf(b, "    %s %s\n", c.paint(dim, fmt.Sprintf("%-9s", name)), printable.Text(text))
 		}
 	}
 	row("rule", e.Rule.String())
@@ -174,16 +175,6 @@ func stages(e *mail.Event) string {
 	return strings.Join(parts, "  ")
 }
 
-// clean replaces characters of text from outside that could control the terminal by "?".
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r >= 0x2028 && r <= 0x202e || r >= 0x2066 && r <= 0x2069 || r == 0xfffd {
-			return '?'
-		}
-		return r
-	}, s)
-}
-
 func (c *console) summary(all, wrong int) {
 	if c.json {
 		c.object(map[string]int{"messages": all, "failed": wrong})
@@ -209,7 +200,7 @@ func (c *console) others(e *mail.Event) {
 		tls = ", " + e.TLS
 	}
 	fmt.Fprintf(&b, "%s %s\n", c.paint(bold, e.Time.Format("15:04:05")),
-		clean(fmt.Sprintf("%s (%s%s)  %s -> <%s>", e.Client, e.Helo, tls, from, e.Forward)))
+		printable.Text(fmt.Sprintf("%s (%s%s)  %s -> <%s>", e.Client, e.Helo, tls, from, e.Forward)))
 	c.event(&b, e)
 	color := red
 	if e.Reply.Class() == 2 {
@@ -219,7 +210,7 @@ func (c *console) others(e *mail.Event) {
 	if e.Reason != "" {
 		word += ": " + e.Reason
 	}
-	fmt.Fprintf(&b, "    %s\n\n", c.paint(color, clean(word)))
+	fmt.Fprintf(&b, "    %s\n\n", c.paint(color, printable.Text(word)))
 	c.print(b.String())
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/cluster/node"
+	"github.com/millrace/millrace/router/leaf/printable"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -90,5 +91,5 @@ func (c *console) object(o any) {
 	if err != nil { // of no type that is passed here
 		return
 	}
-	c.print(clean(string(text)) + "\n")
+	c.print(printable.Text(string(text)) + "\n")
 }

@@ -70,8 +70,8 @@ func TestAddressesIn(t *testing.T) {
 	}
 }
 
-// TestChecker_Hosts: a question names so many hosts at most, also one of another node, which could have this one connect
-// to a crowd of strangers' hosts.
+// TestChecker_Hosts: a question names so many hosts at most, also one of another node, which could have this one
+// connect to a crowd of strangers' hosts.
 func TestChecker_Hosts(t *testing.T) {
 	few, many := make([]string, maxHosts), make([]string, maxHosts+1)
 	for i := range many {

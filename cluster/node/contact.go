@@ -7,9 +7,9 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"github.com/millrace/millrace/egress"
+	"github.com/millrace/millrace/router/leaf/printable"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -65,15 +65,9 @@ func (r *reacher) hear(host, verb string, reply mail.Reply) {
 	if reply.Enhanced == (mail.EnhancedCode{}) { // which stands there only where the host said it
 		text = fmt.Sprintf("%d %s", reply.Code, strings.ReplaceAll(strings.TrimSpace(reply.Text), "\n", " / "))
 	}
-	text = strings.Map(func(c rune) rune {
-		if unicode.IsControl(c) {
-			return '?'
-		}
-		return c
-	}, text)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.said = append(r.said, Said{host, verb, text})
+	r.said = append(r.said, Said{host, verb, printable.Text(text)})
 }
 
 // hangUp ends the sessions. Those that do not end so end with the process.

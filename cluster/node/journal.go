@@ -11,9 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
+	"github.com/millrace/millrace/router/leaf/printable"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -305,7 +304,7 @@ func (j *journal) reply(l *line, r mail.Reply) {
 	}
 	l.key("reply")
 	j.scratch = r.AppendPlain(j.scratch[:0])
-	if j.hashKey == nil && isPrintable(j.scratch) && len(j.scratch) <= l.text {
+	if j.hashKey == nil && printable.IsASCII(j.scratch) && len(j.scratch) <= l.text {
 		quote(l, j.scratch)
 		return
 	}
@@ -322,11 +321,11 @@ func (j *journal) path(l *line, name string, p mail.Path) {
 	j.scratch = p.AppendTo(j.scratch[:0])
 	switch {
 	case j.hashKey != nil:
-		quote(l, j.hashed(j.scratch)+"@"+cut(printable(p.Domain), l.text))
-	case isPrintable(j.scratch) && len(j.scratch) <= l.text:
+		quote(l, j.hashed(j.scratch)+"@"+cut(printable.Text(p.Domain), l.text))
+	case printable.IsASCII(j.scratch) && len(j.scratch) <= l.text:
 		quote(l, j.scratch)
 	default:
-		quote(l, cut(printable(string(j.scratch)), l.text))
+		quote(l, cut(printable.Text(string(j.scratch)), l.text))
 	}
 }
 
@@ -347,13 +346,13 @@ func (j *journal) rule(r mail.Rule) string {
 	if j.hashKey != nil && r.File != "" {
 		r.Pattern = ""
 	}
-	return printable(strings.TrimSpace(r.String()))
+	return printable.Text(strings.TrimSpace(r.String()))
 }
 
 // mask makes text from outside printable and, when addresses are hashed, replaces the addresses in it: next hops often
 // repeat the recipient, and a rule may have rewritten it to an address that the event does not name.
 func (j *journal) mask(s string) string {
-	s = printable(s)
+	s = printable.Text(s)
 	if j.hashKey == nil {
 		return s
 	}
@@ -382,28 +381,4 @@ func withoutQuoted(s string) string {
 		s = s[:open] + "@"
 	}
 	return s
-}
-
-// printable replaces characters that could control a terminal or reverse the direction of text by "?". JSON escapes the
-// C0 controls, but neither DEL nor C1 nor the bidirectional controls.
-func printable(s string) string {
-	if isPrintable(s) {
-		return s
-	}
-	return strings.Map(func(r rune) rune {
-		if r == utf8.RuneError || !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, s)
-}
-
-// isPrintable reports whether a text is of printable ASCII alone.
-func isPrintable[T string | []byte](s T) bool {
-	for i := range len(s) {
-		if s[i] >= 0x7f || s[i] < ' ' {
-			return false
-		}
-	}
-	return true
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/millrace/millrace/router/leaf/printable"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -57,7 +58,7 @@ func (l *line) outside(name, value string) {
 		return
 	}
 	l.key(name)
-	quote(l, cut(printable(value), l.text))
+	quote(l, cut(printable.Text(value), l.text))
 }
 
 // quote appends a printable text in quotes.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/millrace/millrace/router/leaf/printable"
 	"github.com/millrace/millrace/router/mail"
 	"github.com/millrace/millrace/router/rules"
 )
@@ -333,7 +334,7 @@ func FuzzPostfixForm(f *testing.F) {
 					t.Fatalf("%d lines for %q, want %d", len(got), s, len(want))
 				}
 				for k, line := range got {
-					if len(line) > 2000 || printable(line) != line {
+					if len(line) > 2000 || printable.Text(line) != line {
 						t.Errorf("%d octets: %q", len(line), line)
 					}
 					for _, word := range counted {

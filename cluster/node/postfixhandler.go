@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/millrace/millrace/router/leaf/printable"
 )
 
 // A postfixHandler writes what a node logs of itself in Postfix's form: as lines of its master, with the attributes
@@ -57,7 +59,7 @@ func (h *postfixHandler) Handle(ctx context.Context, r slog.Record) error {
 	if err := h.attributes.Handle(ctx, r); err != nil {
 		return err
 	}
-	text := strings.TrimSpace(printable(r.Message) + " " + strings.TrimSuffix(l.b.String(), "\n"))
+	text := strings.TrimSpace(printable.Text(r.Message) + " " + strings.TrimSuffix(l.b.String(), "\n"))
 	l.b.Reset()
 	l.b.WriteString(r.Time.Format(timeForm))
 	l.b.WriteString(l.head)

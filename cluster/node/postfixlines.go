@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/millrace/millrace/router/leaf/printable"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -118,7 +119,7 @@ var parting = strings.NewReplacer(" ", "?", "<", "?", ">", "?", ",", "?", ";", "
 
 // name appends an address or a name from outside, in which nothing can part fields.
 func (l *postfixLines) name(s string) *postfixLines {
-	return l.foreign(parting.Replace(printable(s)), maxPostfixAddress)
+	return l.foreign(parting.Replace(printable.Text(s)), maxPostfixAddress)
 }
 
 // misleading are the octets that a text from outside must not have. A bracket would let fail2ban take an address of its

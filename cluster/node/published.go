@@ -11,6 +11,7 @@ import (
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/ingress/message/auth/dkim"
+	"github.com/millrace/millrace/router/leaf/printable"
 )
 
 const (
@@ -198,7 +199,7 @@ func (p *publication) note(name, text string, state keyState, found []string) {
 		p.say(slog.LevelError, "the keys that are published cannot be used", "cause", err.Error())
 	case state == keyAbsent && before != keyAbsent:
 		p.say(slog.LevelWarn, "a key does not sign until its record is in the DNS", "record", name, "expected", text,
-			"found", printable(strings.Join(found, " | ")))
+			"found", printable.Text(strings.Join(found, " | ")))
 	case state == keySeen && before == keyAbsent:
 		p.say(slog.LevelInfo, "a key signs, its record is in the DNS", "record", name)
 	}

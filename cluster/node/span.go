@@ -12,6 +12,7 @@ import (
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/millrace/millrace/router/leaf/printable"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -182,7 +183,7 @@ func (m *spanMaker) path(p mail.Path) string {
 }
 
 func (m *spanMaker) hashed(p mail.Path) string {
-	return m.words.hashed(p.AppendTo(nil)) + "@" + cut(printable(p.Domain), shortText)
+	return m.words.hashed(p.AppendTo(nil)) + "@" + cut(printable.Text(p.Domain), shortText)
 }
 
 func (m *spanMaker) user(name string) string { return m.words.hashed([]byte(name)) }

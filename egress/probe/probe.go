@@ -17,9 +17,9 @@ import (
 	"net"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/router/leaf/printable"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -152,7 +152,7 @@ func (t *talk) offer(ctx context.Context, client *smtpclient.Client) bool {
 func (t *talk) add(s Step) {
 	now := time.Now()
 	s.Milliseconds = now.Sub(t.last).Round(time.Millisecond).Milliseconds()
-	s.Reply, s.Says = printable(s.Reply), printable(s.Says)
+	s.Reply, s.Says = shown(s.Reply), shown(s.Says)
 	t.last = now
 	t.Steps = append(t.Steps, s)
 }
@@ -206,7 +206,7 @@ func (t *talk) fail(name string, err error) {
 	if errors.As(err, &r) {
 		for i := len(t.Steps) - 1; i >= 0; i-- {
 			if s := &t.Steps[i]; !s.OK && s.Reply != "" && strings.HasPrefix(s.Name, r.Verb) {
-				s.Says = printable(says)
+				s.Says = shown(says)
 				t.Steps = t.Steps[:i+1] // what went out with it is refused for it
 				return
 			}
@@ -298,15 +298,10 @@ func textOf(r mail.Reply) string {
 // mostText bounds a text from outside, in octets.
 const mostText = 512
 
-// printable returns a text from outside without what could control a terminal, and no longer than a line.
-func printable(s string) string {
+// shown returns a text from outside without what could control a terminal, and no longer than a line.
+func shown(s string) string {
 	if len(s) > mostText {
 		s = strings.ToValidUTF8(s[:mostText], "?") + " ..."
 	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Cf, r) || r == unicode.ReplacementChar {
-			return '?'
-		}
-		return r
-	}, s)
+	return printable.Text(s)
 }

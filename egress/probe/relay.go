@@ -109,7 +109,7 @@ func (h *hunt) begin(ctx context.Context) error {
 	}
 	defer l.quit()
 	greeted, _, _ := strings.Cut(strings.TrimSpace(l.greeting), " ")
-	r := &Report{Addr: h.Addr, Host: printable(cmp.Or(h.Host, greeted)), Tried: []Tried{}}
+	r := &Report{Addr: h.Addr, Host: shown(cmp.Or(h.Host, greeted)), Tried: []Tried{}}
 	r.Domain = cmp.Or(h.Domain, r.Host)
 	ip, _, _ := net.SplitHostPort(l.conn.RemoteAddr().String())
 	if strings.Contains(ip, ":") {
@@ -126,7 +126,7 @@ func (h *hunt) begin(ctx context.Context) error {
 func (h *hunt) plain(l *line, to string) string {
 	tried, err := l.try(h.scene, Trick{To: "<" + to + ">"})
 	if err != nil && tried.Reply == "" {
-		return printable(Words(err))
+		return shown(Words(err))
 	}
 	return tried.Reply
 }
@@ -143,7 +143,7 @@ func (h *hunt) hold(ctx context.Context, t Trick) Tried {
 		if h.open == nil {
 			l, err := h.dial(ctx, !t.Silly)
 			if err != nil {
-				out.Reply = printable(Words(err))
+				out.Reply = shown(Words(err))
 				return out
 			}
 			h.open, h.said = l, 0
@@ -252,7 +252,7 @@ func (s *Stranger) greet(ctx context.Context, greet bool) (l *line, offered bool
 	l.use(conn)
 	code, text, err := l.hear()
 	if err == nil && code != 220 {
-		err = fmt.Errorf("the host does not take us: %d %s", code, printable(text))
+		err = fmt.Errorf("the host does not take us: %d %s", code, shown(text))
 	}
 	if err == nil && greet {
 		l.greeting = text
@@ -261,7 +261,7 @@ func (s *Stranger) greet(ctx context.Context, greet bool) (l *line, offered bool
 			code, text, err = l.say("HELO " + s.Helo)
 		}
 		if err == nil && code != 250 {
-			err = fmt.Errorf("the host does not take our name: %d %s", code, printable(text))
+			err = fmt.Errorf("the host does not take our name: %d %s", code, shown(text))
 		}
 	}
 	if err != nil {
@@ -357,12 +357,12 @@ func (l *line) sayAll(commands []string, chunk bool, out *Tried) (code int, err 
 	for i, command := range commands {
 		var text string
 		code, text, err = l.say(command)
-		out.Said, out.Reply = printable(command), ""
+		out.Said, out.Reply = shown(command), ""
 		if err != nil {
-			out.Reply = printable(Words(err))
+			out.Reply = shown(Words(err))
 			return 0, err
 		}
-		out.Reply = printable(fmt.Sprintf("%d %s", code, strings.ReplaceAll(text, "\n", " / ")))
+		out.Reply = shown(fmt.Sprintf("%d %s", code, strings.ReplaceAll(text, "\n", " / ")))
 		switch {
 		case code == 421:
 			out.Answer = PutOff
