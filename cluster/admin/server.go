@@ -51,6 +51,9 @@ type Config struct {
 	// pages.
 	Check func(ctx context.Context, what string, body []byte) (answer any, err error)
 
+	// Log answers GET /api/v1/log, and Senders GET /api/v1/log/senders.
+	Log, Senders Reading
+
 	// Explain answers POST /api/v1/explain, of which the body is the question, within ExplainWithin; nil disables the
 	// page. MaxQuestion is the most octets of a question.
 	Explain       func(ctx context.Context, question []byte) (status int, answer any)
@@ -190,6 +193,8 @@ func (s *Server) routes() http.Handler {
 	mux.Handle("POST /api/v1/cluster/drain", s.operate(account.Operator, s.drain))
 	mux.Handle("POST /api/v1/check/{what}", s.operate(account.Operator, s.check))
 	mux.Handle("POST /api/v1/explain", s.operate(account.Operator, s.explain))
+	mux.Handle("GET /api/v1/log", s.authorized(reading(s.cfg.Log), refuseAPI))
+	mux.Handle("GET /api/v1/log/senders", s.authorized(reading(s.cfg.Senders), refuseAPI))
 	mux.Handle("/api/", s.authorized(http.NotFoundHandler(), refuseAPI))
 	for _, surface := range s.cfg.Surfaces {
 		refuse := surface.Refuse

@@ -45,6 +45,7 @@ type Config struct {
 	Log        Log         `yaml:"log"`
 	Events     *Events     `yaml:"events"`
 	Doctor     *Doctor     `yaml:"doctor"`
+	Activity   *Activity   `yaml:"activity"`
 
 	// Rules is the text of the rules. Unless it is empty, it replaces the files of Routes, and Routes is its name.
 	Rules string `yaml:"-"`
@@ -427,6 +428,9 @@ func inspect(file string, data []byte, ruleText string, env func(string) (string
 	}
 	if c.DKIM != nil {
 		setDefault(&c.DKIM.Unpublished, "wait")
+	}
+	if c.Activity != nil {
+		c.Activity.setDefaults(func(field string) bool { _, ok := d.places[field]; return ok })
 	}
 	if c.Doctor != nil {
 		setDefault(&c.Doctor.Interval, Duration(time.Hour))

@@ -61,6 +61,9 @@ func (v *validator) sections(c *Config) {
 	if c.Events != nil {
 		v.events(c.Events)
 	}
+	if c.Activity != nil {
+		v.activity(c.Activity)
+	}
 	if d := c.Doctor; d != nil {
 		if time.Duration(d.Interval) < leastInterval {
 			v.add("doctor.interval", fmt.Sprintf("%s is less than %s: the DNS is asked some fifty questions each time",
