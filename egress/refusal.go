@@ -51,11 +51,11 @@ func noHost(failed dial.Failures) *mail.Refusal {
 		switch {
 		case !isPolicy(err):
 		case isCertificate(err):
-			return mail.Refuse(451, 7, 5, "Destination has no certificate that is valid for it", reasonCertificate,
-				failed)
+			return mail.Refuse(451, 7, 5, "Destination's certificate is not valid for it, which is no fault of the sender",
+				reasonCertificate, failed)
 		default:
-			return mail.Refuse(451, 7, 5, "Destination does not offer the TLS that is required", "tls policy",
-				failed)
+			return mail.Refuse(451, 7, 5, "Destination does not offer the TLS that is required, which is no fault of the sender",
+				"tls policy", failed)
 		}
 	}
 	if slices.ContainsFunc(failed, isOfUser) {

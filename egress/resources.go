@@ -86,7 +86,7 @@ func newResources(cfg Config) (*resources, error) {
 		pool:   pool.New[*client](cfg.Now, cmp.Or(cfg.StreamFloor, pool.DefaultStreamFloor)),
 		dialer: dial.New(dial.Config{
 			Helo: cfg.Helo, Finder: finder, Marks: marks, Sources: cfg.Sources, Family: cfg.Family, Client: cfg.Client,
-			RootCAs: cfg.tune.rootCAs, Connect: cfg.Connect, Helos: cfg.Helos, Certificate: cfg.Certificate,
+			MinTLS: cfg.MinTLS, Connect: cfg.Connect, Helos: cfg.Helos, Certificate: cfg.Certificate,
 			Us: smtpclient.Identity{Addrs: unmapped(cfg.Addresses), SRS: cfg.SRSDomain},
 		}),
 		feedback: feedback.New(cfg.Reactions, cfg.Now),

@@ -91,7 +91,9 @@ type DNS struct {
 // Egress describes how mail is sent.
 type Egress struct {
 	Port            int      `yaml:"port"`
-	TLS             string   `yaml:"tls"` // "none", "opportunistic" or "required"
+	TLS             string   `yaml:"tls"`     // "none", "opportunistic" or "required"
+	TLSMin          string   `yaml:"tls_min"` // "1.0" to "1.3"; "" for what suits each session
+	CA              File     `yaml:"ca"`
 	Helo            string   `yaml:"helo"`
 	Source          []Source `yaml:"source"`
 	Family          string   `yaml:"family"` // "any", "ipv4", "ipv6" or "prefer-ipv4"
@@ -104,11 +106,12 @@ type Egress struct {
 	Certificates []HostCertificate `yaml:"certificates"`
 }
 
-// A HostCertificate is what we show to next hops at a host, and its key.
+// A HostCertificate is what we show to next hops at a host, and its key; and the authorities that sign what they show.
 type HostCertificate struct {
 	Host string `yaml:"host"`
 	Cert File   `yaml:"cert"`
 	Key  File   `yaml:"key"`
+	CA   File   `yaml:"ca"`
 }
 
 // Limits bound what a client, a message and the node may use.

@@ -14,11 +14,12 @@ import (
 // worked, so that a host which breaks off by chance gets nothing in clear.
 func (t *attempt) endsAtEHLO(err error) {
 	of := t.walk.target
+	policy := of.policyOf(t.Host)
 	if t.hello == old {
 		t.memory.forget(t.Spot)
 		return
 	}
-	if of.TLS != smtpclient.Opportunistic && of.TLS != smtpclient.None || of.EHLO || t.target.LMTP || t.fellBack ||
+	if policy != smtpclient.Opportunistic && policy != smtpclient.None || of.EHLO || t.target.LMTP || t.fellBack ||
 		!isEnd(err) || t.memory.hadTLS(t.Spot) {
 		return
 	}
