@@ -27,6 +27,7 @@ import (
 	"github.com/millrace/millrace/egress/dial"
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/egress/feedback"
+	"github.com/millrace/millrace/egress/hook"
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/egress/pool"
 	"github.com/millrace/millrace/egress/smtpclient"
@@ -161,6 +162,10 @@ type Trust struct {
 	// means those of the system.
 	Authorities func(host string) (of *tlspolicy.Authorities, pinned bool)
 	MinTLS      uint16 // see dial.Config
+	// Fetch fetches policies of MTA-STS, Load and Save keep them for others; see tlspolicy.Config. nil disables each.
+	Fetch func(context.Context, hook.Request) (hook.Response, error)
+	Load  func(ctx context.Context, domain string) (policy string, ok bool)
+	Save  func(ctx context.Context, domain, policy string, ttl time.Duration)
 }
 
 // Limits bound what a message may take.

@@ -73,6 +73,9 @@ func (r *resources) find(ctx context.Context, d *mail.Delivery) (destination, er
 		var set mx.Set
 		set, err = r.finder.Hosts(ctx, h.Host)
 		at.site, at.hosts = set.Site, set.Hosts
+		if err == nil && policy != smtpclient.None {
+			at.demands.Policy = r.policies.Of(ctx, h.Host, &set)
+		}
 	} else {
 		f := r.fixedSite(h)
 		at.fixed, at.site, at.hosts = true, f.site, f.hosts
@@ -150,8 +153,8 @@ func (r *resources) port(h mail.NextHop) uint16 {
 	return 25
 }
 
-// demands returns how TLS is begun with h, and what its hosts have to show. A next hop whose authorities are written down
-// has to show a certificate of theirs.
+// demands returns how TLS is begun with h, and what its hosts have to show. A next hop whose authorities are written
+// down has to show a certificate of theirs.
 func (r *resources) demands(h mail.NextHop) (smtpclient.TLSPolicy, tlspolicy.Demands) {
 	policy := r.policy(h)
 	host := h.Host

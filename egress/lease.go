@@ -144,7 +144,8 @@ func (l *lease) target(password string) dial.Target {
 	way := &l.at.way
 	return dial.Target{
 		Site: l.at.site, Transport: way.Transport, Port: way.Port, TLS: smtpclient.TLSPolicy(way.TLS),
-		Demands: l.at.demands, User: way.User, Password: password, Hosts: l.at.hostNames(), Fixed: l.at.fixed, Of: l.of(), Avoid: l.avoid,
+		Demands: l.at.demands, User: way.User, Password: password, Hosts: l.at.hostNames(), Fixed: l.at.fixed,
+		Of: l.of(), Avoid: l.avoid,
 		Elsewhere: l.hasSpare(), Tried: l.tried, Proxy: way.Proxy,
 		Without: l.without, Leg: l.d.Leg,
 		EHLO: needsEHLO(&l.d),

@@ -12,6 +12,7 @@ import (
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/egress/pool"
 	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/egress/tlspolicy"
 	"github.com/millrace/millrace/router/leaf/lru"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -36,6 +37,7 @@ type resources struct {
 	dialer   *dial.Dialer
 	feedback *feedback.Observer
 	marks    *feedback.Marks
+	policies *tlspolicy.Policies
 	fixed    *lru.Cache[mail.NextHop, *fixedSite]
 	again    *rehearings
 	connects *connects
@@ -91,6 +93,9 @@ func newResources(cfg Config) (*resources, error) {
 		}),
 		feedback: feedback.New(cfg.Reactions, cfg.Now),
 		marks:    marks,
+		policies: tlspolicy.New(tlspolicy.Config{
+			Resolver: cfg.Resolver, Fetch: cfg.Fetch, Load: cfg.Load, Save: cfg.Save, Now: cfg.Now, Port: cfg.Port,
+		}),
 		fixed:    lru.New[mail.NextHop, *fixedSite](fixedCache),
 		again:    newRehearings(cfg.Now),
 		connects: newConnects(cfg.Now),

@@ -9,8 +9,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// TestRelay_TrustResumed: a session that is resumed by a ticket is checked as a new one is. What was valid when the ticket
-// came, and is not by what counts now, gets no mail.
+// TestRelay_TrustResumed: a session that is resumed by a ticket is checked as a new one is. What was valid when the
+// ticket came, and is not by what counts now, gets no mail.
 func TestRelay_TrustResumed(t *testing.T) {
 	ca, other := smtptest.NewCA(), smtptest.NewCA()
 	now := &tlspolicy.Authorities{Pool: ca.Pool(), Number: 1}
@@ -91,8 +91,8 @@ func TestRelay_TrustPinned(t *testing.T) {
 	}
 }
 
-// TestRelay_MinTLS: the oldest version that is spoken is what the configuration says, and never below what a policy that
-// demands TLS has.
+// TestRelay_MinTLS: the oldest version that is spoken is what the configuration says, and never below what a policy
+// that demands TLS has.
 func TestRelay_MinTLS(t *testing.T) {
 	ca := smtptest.NewCA()
 	speaks := func(most uint16) *tls.Config {

@@ -94,6 +94,7 @@ type Egress struct {
 	TLS             string   `yaml:"tls"`     // "none", "opportunistic" or "required"
 	TLSMin          string   `yaml:"tls_min"` // "1.0" to "1.3"; "" for what suits each session
 	CA              File     `yaml:"ca"`
+	MTASTS          bool     `yaml:"mta_sts"`
 	Helo            string   `yaml:"helo"`
 	Source          []Source `yaml:"source"`
 	Family          string   `yaml:"family"` // "any", "ipv4", "ipv6" or "prefer-ipv4"
@@ -323,7 +324,7 @@ type Doctor struct {
 // defaults returns a Config with the values of absent keys.
 func defaults() *Config {
 	return &Config{
-		Egress: Egress{Port: 25, TLS: "opportunistic", Family: "any"},
+		Egress: Egress{Port: 25, TLS: "opportunistic", MTASTS: true, Family: "any"},
 		Limits: Limits{
 			MessageSize: 50 << 20, Line: 1 << 20, Recipients: 100, FanOut: 20, FanOutPerClient: 100,
 			Connections: 20000, ConnectionsPerClient: 50,

@@ -168,8 +168,19 @@ func (p *parts) makeHook(hooks) (err error) {
 	if p.cfg.Events != nil {
 		cfg.Private = p.cfg.Events.Private()
 	}
-	p.hook, err = hook.New(cfg)
-	return err
+	if p.hook, err = hook.New(cfg); err != nil || !p.cfg.Egress.MTASTS {
+		return err
+	}
+	// Policies of MTA-STS are in no private network, and their hosts may have a certificate as MX hosts do.
+	all, _ := p.files.hostAuthorities("")
+	cfg.Private, cfg.Roots = nil, all.Roots()
+	policies, err := hook.New(cfg)
+	if err != nil {
+		return err
+	}
+	p.cleanups.add("policies", func(context.Context) error { policies.Close(); return nil })
+	p.egress.Fetch, p.egress.Load, p.egress.Save = policies.Do, p.store.TLSPolicy, p.store.KeepTLSPolicy
+	return nil
 }
 
 // sourcesOf returns the addresses to connect from, and our names in EHLO there.

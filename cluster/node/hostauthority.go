@@ -17,8 +17,8 @@ type hostAuthorities struct {
 	pinned map[string]*tlspolicy.Authorities // of fixed next hops, by their hosts in lower case
 }
 
-// readHostAuthorities reads egress.ca, whose authorities stand beside those of the system, and those of single next hops,
-// which stand alone. The error is Problems.
+// readHostAuthorities reads egress.ca, whose authorities stand beside those of the system, and those of single next
+// hops, which stand alone. The error is Problems.
 func readHostAuthorities(c *config.Config) (*hostAuthorities, error) {
 	out := &hostAuthorities{pinned: make(map[string]*tlspolicy.Authorities)}
 	var wrong config.Problems
@@ -59,8 +59,8 @@ func readHostAuthority(c *config.Config, key string, file config.File, pool *x50
 	return &tlspolicy.Authorities{Pool: pool, Number: binary.BigEndian.Uint64(sum[:]) | 1}, nil // 0 is the system
 }
 
-// hostAuthorities returns those that sign for a fixed next hop at a host, or for MX hosts if it is "", and reports whether
-// they are written down for that host.
+// hostAuthorities returns those that sign for a fixed next hop at a host, or for MX hosts if it is "", and reports
+// whether they are written down for that host.
 func (f *files) hostAuthorities(host string) (_ *tlspolicy.Authorities, pinned bool) {
 	all := f.believed.Load()
 	if of := all.pinned[strings.ToLower(host)]; of != nil {

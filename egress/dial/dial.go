@@ -82,7 +82,7 @@ type Target struct {
 	Site      mail.Site // selects our source address
 	Transport mail.Transport
 	Port      uint16
-	TLS       smtpclient.TLSPolicy // how TLS is begun, and where Demands ask for more, with a certificate that is checked
+	TLS       smtpclient.TLSPolicy // how TLS is begun; where Demands ask for more, it does not go on without
 	Demands   tlspolicy.Demands
 	User      string   // authenticates the session, unless ""
 	Password  string   // of User
@@ -194,6 +194,9 @@ func (d *Dialer) Look(ctx context.Context, t *Target, host string) ([]netip.Addr
 // zero Addr. An address that was
 // written down in place of a name is of the right family.
 func (d *Dialer) addrs(ctx context.Context, t *Target, host string) ([]netip.Addr, error) {
+	if demand := t.Demands.Of(host); demand.Err != nil {
+		return nil, demand.Err
+	}
 	if t.Transport == mail.LMTPUnix || t.Proxy != "" {
 		return []netip.Addr{{}}, nil
 	}
@@ -217,7 +220,8 @@ func (d *Dialer) addrs(ctx context.Context, t *Target, host string) ([]netip.Add
 // TargetAt returns what Dial connects to first for one address of a host, the zero Addr for a unix socket.
 func (d *Dialer) TargetAt(ctx context.Context, t Target, host string, addr netip.Addr) smtpclient.Target {
 	t.us = d.us.now(ctx, d.lookUpHelo)
-	return d.clientTarget(&t, feedback.Spot{Host: host, Addr: addr, Port: t.Port}, full)
+	demand := t.Demands.Of(host)
+	return d.clientTarget(&t, feedback.Spot{Host: host, Addr: addr, Port: t.Port}, full, &demand)
 }
 
 // Connect opens a connection as Dial does.
@@ -227,14 +231,14 @@ func (d *Dialer) Connect(ctx context.Context, t smtpclient.Target) (net.Conn, er
 
 // clientTarget returns what smtpclient is to connect to for one address of a host, and how to speak TLS there. At a
 // unix socket, host is its path.
-func (d *Dialer) clientTarget(t *Target, s feedback.Spot, h hello) smtpclient.Target {
+func (d *Dialer) clientTarget(t *Target, s feedback.Spot, h hello, demand *tlspolicy.Demand) smtpclient.Target {
 	c := smtpclient.Target{
-		Network: "tcp", Host: s.Host, Helo: d.cfg.Helo, TLS: t.policyOf(s.Host),
+		Network: "tcp", Host: s.Host, Helo: d.cfg.Helo, TLS: t.policyOf(demand), ServerName: demand.ServerName(),
+		Report: &demand.Report, AnyCertificate: demand.Level < tlspolicy.Verified,
 		User: t.User, Password: t.Password, Us: t.us,
 		LMTP: t.Transport == mail.LMTP || t.Transport == mail.LMTPUnix,
 	}
-	demand := t.Demands.Of(s.Host)
-	c.TLSConfig = d.tls.of(c.TLS, h, &demand)
+	c.TLSConfig = d.tls.of(c.TLS, h, demand)
 	if t.Without != nil {
 		c.Without = t.Without(s.Host)
 	}
@@ -266,11 +270,10 @@ func (d *Dialer) clientTarget(t *Target, s feedback.Spot, h hello) smtpclient.Ta
 	return c
 }
 
-// policyOf returns how TLS is begun with a host. Where the message demands more than the next hop does, it does not go on
-// without.
-func (t *Target) policyOf(host string) smtpclient.TLSPolicy {
-	demand := t.Demands.Of(host)
-	if t.TLS == smtpclient.Opportunistic && demand.Level > tlspolicy.Opportunistic {
+// policyOf returns how TLS is begun with a host. Where the message demands more than the next hop does, it does not go
+// on without.
+func (t *Target) policyOf(demand *tlspolicy.Demand) smtpclient.TLSPolicy {
+	if t.TLS <= smtpclient.Opportunistic && demand.Level > tlspolicy.Opportunistic {
 		return smtpclient.Required
 	}
 	return t.TLS

@@ -26,8 +26,8 @@ var oldSuites = []uint16{
 	tls.TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA,
 }
 
-// configs are the bases of handshakes: by how TLS is begun and by what is demanded. Each has tickets of its own, so that
-// none from a session that was checked in one way is used where another check is demanded.
+// configs are the bases of handshakes: by how TLS is begun and by what is demanded. Each has tickets of its own, so
+// that none from a session that was checked in one way is used where another check is demanded.
 type configs struct {
 	full    [smtpclient.Implicit + 1][tlspolicy.DANE + 1]*tls.Config
 	classic [smtpclient.Implicit + 1][tlspolicy.DANE + 1]*tls.Config // the same with a small ClientHello
@@ -52,7 +52,11 @@ func (c *configs) of(policy smtpclient.TLSPolicy, h hello, demand *tlspolicy.Dem
 	if h == classic {
 		base = c.classic[policy][demand.Level]
 	}
-	if policy == smtpclient.None || policy == smtpclient.Opportunistic {
+	if !demand.Checks() && policy != smtpclient.Required && policy != smtpclient.Implicit {
+		if demand.Waived {
+			base = base.Clone()
+			base.ClientSessionCache = nil // so that no ticket comes of it
+		}
 		return base
 	}
 	out := base.Clone()
@@ -107,31 +111,33 @@ type attempt struct {
 	candidate
 	begun    time.Time
 	hello    hello
-	fellBack bool              // from another hello
-	hasty    bool              // for want of time
+	fellBack bool // from another hello
+	hasty    bool // for want of time
+	demand   tlspolicy.Demand
 	target   smtpclient.Target // for hello
 	socket   net.Conn          // connected to the candidate; nil if it is given up
 }
 
 // begin begins an attempt on a socket, nil for none.
 func (w *walk) begin(c candidate, socket net.Conn) *attempt {
-	t := &attempt{walk: w, candidate: c, begun: time.Now(), hello: w.memory.hello(c.Spot, w.target.policyOf(c.Host)), socket: socket}
+	t := &attempt{walk: w, candidate: c, begun: time.Now(), demand: w.target.Demands.Of(c.Host), socket: socket}
+	t.hello = w.memory.hello(c.Spot, w.target.policyOf(&t.demand))
 	if t.hello == old && w.target.EHLO {
 		t.hello = full
 	}
-	t.target = w.clientTarget(w.target, c.Spot, t.hello)
+	t.target = w.clientTarget(w.target, c.Spot, t.hello, &t.demand)
 	return t
 }
 
 // next goes on after the socket was closed because of err: with the next hello on another connection, or with none.
 func (t *attempt) next(ctx context.Context, err error) {
 	t.socket = nil
-	next, ok := t.hello.after(err, t.walk.target.policyOf(t.Host))
+	next, ok := t.hello.after(err, t.walk.target.policyOf(&t.demand))
 	if ok && !mail.IsOver(ctx) {
 		t.note(t.Spot, err, time.Since(t.begun))
 		t.hello, t.fellBack, t.hasty = next, true, t.hasty || isHasty(err)
 		t.memory.tried(next)
-		t.target = t.clientTarget(t.walk.target, t.Spot, next)
+		t.target = t.clientTarget(t.walk.target, t.Spot, next, &t.demand)
 		t.socket, err = t.cfg.Connect(ctx, t.target)
 	}
 	if err != nil {
@@ -145,11 +151,13 @@ func (t *attempt) took(opened *client) Conn {
 	if !t.hasty {
 		t.memory.worked(t.Spot, t.hello, opened.TLS() != "", t.fellBack)
 	}
+	ext := opened.Extensions()
+	requireTLS := ext.Has(smtpclient.RequireTLS)
 	t.cfg.Marks.Took(t.Spot, t.first)
 	t.cfg.Marks.Opened(t.Spot)
 	return Conn{
 		Client: opened, Host: t.Host, Addr: t.Addr, Source: t.source(t.walk.target.Site, t.Addr),
-		Others: t.met + t.behind - 1, Tried: t.tried, Trust: t.walk.target.Demands.Of(t.Host).Trust,
+		Others: t.met + t.behind - 1, Tried: t.tried, Trust: t.demand.Shown(requireTLS),
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"strings"
 	"time"
+
+	"github.com/millrace/millrace/router/mail"
 )
 
 // Authorities are those whose certificates are believed. A nil *Authorities is those of the system.
@@ -37,14 +39,55 @@ func (d *Demand) Roots() *x509.CertPool { return d.authorities.Roots() }
 
 var errNoCertificate = errors.New("no certificate was shown")
 
+// Checks reports whether Check looks at what is shown.
+func (d *Demand) Checks() bool { return d.Level >= Verified || d.tests }
+
 // Check returns why a connection does not show what is demanded, nil if it does. It is for tls.Config.VerifyConnection,
 // which is called for connections that resume a session as well, with the certificates of that session. The error is a
-// *tls.CertificateVerificationError.
-func (d *Demand) Check(s tls.ConnectionState, now time.Time) error {
-	if d.Level < Verified {
-		return nil
+// *tls.CertificateVerificationError. Where a domain only tests its policy, the Report says what would be wrong.
+func (d *Demand) Check(s tls.ConnectionState, now time.Time) (err error) {
+	switch {
+	case d.Level == DANE:
+		d.shownFor, err = d.dane.check(s.PeerCertificates, []string{d.dane.base, d.For}, now)
+	case d.Level == Verified:
+		err = d.checkName(s.PeerCertificates, now)
+	case d.tests:
+		d.Report.Result = ResultOf(d.checkName(s.PeerCertificates, now))
 	}
-	return unverified(s.PeerCertificates, d.checkName(s.PeerCertificates, now))
+	return unverified(s.PeerCertificates, err)
+}
+
+// Shown returns what a session is trusted with once it was checked.
+func (d *Demand) Shown(requireTLS bool) Trust {
+	out := d.Trust
+	out.For, out.RequireTLS = d.shownFor, requireTLS
+	return out
+}
+
+// ServerName returns the name that is asked for in TLS; "" for that of the host.
+func (d *Demand) ServerName() string {
+	if d.dane == nil || d.dane.base == d.host {
+		return ""
+	}
+	return d.dane.base
+}
+
+// ResultOf returns what a report says of err, an error of a certificate or of a handshake (RFC 8460 section 4.3).
+func ResultOf(err error) mail.TLSResult {
+	var invalid x509.CertificateInvalidError
+	var name x509.HostnameError
+	var unknown x509.UnknownAuthorityError
+	switch {
+	case err == nil:
+		return mail.TLSWorked
+	case errors.As(err, &name):
+		return mail.TLSHostMismatch
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return mail.TLSExpired
+	case errors.As(err, &unknown):
+		return mail.TLSNotTrusted
+	}
+	return mail.TLSFailed
 }
 
 // unverified returns err as one of a chain that was shown, nil for nil.

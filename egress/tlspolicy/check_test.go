@@ -25,7 +25,8 @@ func state(c tls.Certificate) tls.ConnectionState {
 	return s
 }
 
-// TestDemand_CheckVerified: where a certificate is demanded, it is valid now, for the host, by an authority that counts.
+// TestDemand_CheckVerified: where a certificate is demanded, it is valid now, for the host, by an authority that
+// counts.
 func TestDemand_CheckVerified(t *testing.T) {
 	ca, other := smtptest.NewCA(), smtptest.NewCA()
 	now := time.Now()
@@ -75,8 +76,8 @@ func trusts() *rapid.Generator[Trust] {
 	})
 }
 
-// TestTrust_Serves: a session serves what it was checked for and what demands nothing, and never a higher level, another
-// check or the same one against something else.
+// TestTrust_Serves: a session serves what it was checked for and what demands nothing, and never a higher level,
+// another check or the same one against something else.
 func TestTrust_Serves(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		has, need := trusts().Draw(t, "has"), trusts().Draw(t, "need")
