@@ -27,9 +27,11 @@ import (
 	"github.com/millrace/millrace/egress/dial"
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/egress/feedback"
+	"github.com/millrace/millrace/egress/hook"
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/egress/pool"
 	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/egress/tlspolicy"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -103,6 +105,7 @@ type Config struct {
 	Resolver *dns.Resolver // resolves all names
 
 	Ours
+	Trust
 	// AllowPrivate, Self, SelfAddrs and Providers are those of mx.Config.
 	AllowPrivate bool
 	Self         []string
@@ -150,6 +153,19 @@ type Ours struct {
 	SRSDomain string // of the reverse-paths that we write, "" without SRS
 	// Connect opens connections; nil means the system's.
 	Connect func(context.Context, smtpclient.Target) (net.Conn, error)
+}
+
+// Trust says what hosts have to show.
+type Trust struct {
+	// Authorities returns those that sign the certificates of a fixed next hop at a host, and of MX hosts if it is "",
+	// and reports whether they are written down for that host, which then has to show a certificate of theirs. nil
+	// means those of the system.
+	Authorities func(host string) (of *tlspolicy.Authorities, pinned bool)
+	MinTLS      uint16 // see dial.Config
+	// Fetch fetches policies of MTA-STS, Load and Save keep them for others; see tlspolicy.Config. nil disables each.
+	Fetch func(context.Context, hook.Request) (hook.Response, error)
+	Load  func(ctx context.Context, domain string) (policy string, ok bool)
+	Save  func(ctx context.Context, domain, policy string, ttl time.Duration)
 }
 
 // Limits bound what a message may take.

@@ -7,6 +7,7 @@ import (
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/egress/pool"
 	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/egress/tlspolicy"
 	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -18,6 +19,8 @@ type destination struct {
 	limits pool.Limits
 	way    pool.Way
 	fixed  bool // the administrator wrote the host down
+
+	demands tlspolicy.Demands
 
 	spare spare // who tries where no host can be reached from here
 }
@@ -58,9 +61,9 @@ func (r *resources) find(ctx context.Context, d *mail.Delivery) (destination, er
 	ctx = askingFor(ctx, d)
 	step := d.Leg.Enter(mail.StepMX)
 	h := d.NextHop
-	at := destination{way: pool.Way{
-		Transport: h.Transport, Port: r.port(h), TLS: uint8(r.policy(h)), User: h.User, Helo: r.cfg.Helo,
-		Proxy: h.Proxy,
+	policy, demands := r.demands(h)
+	at := destination{demands: demands, way: pool.Way{
+		Transport: h.Transport, Port: r.port(h), TLS: uint8(policy), User: h.User, Helo: r.cfg.Helo, Proxy: h.Proxy,
 	}}
 	if o := d.Origin; o != nil {
 		at.way.Client = o.By
@@ -70,6 +73,9 @@ func (r *resources) find(ctx context.Context, d *mail.Delivery) (destination, er
 		var set mx.Set
 		set, err = r.finder.Hosts(ctx, h.Host)
 		at.site, at.hosts = set.Site, set.Hosts
+		if err == nil && policy != smtpclient.None {
+			at.demands.Policy = r.policies.Of(ctx, h.Host, &set)
+		}
 	} else {
 		f := r.fixedSite(h)
 		at.fixed, at.site, at.hosts = true, f.site, f.hosts
@@ -147,8 +153,38 @@ func (r *resources) port(h mail.NextHop) uint16 {
 	return 25
 }
 
-// policy returns what h's sessions must have of TLS. A stricter policy is another Way, so that no session of a weaker
-// one serves it.
+// demands returns how TLS is begun with h, and what its hosts have to show. A next hop whose authorities are written
+// down has to show a certificate of theirs.
+func (r *resources) demands(h mail.NextHop) (smtpclient.TLSPolicy, tlspolicy.Demands) {
+	policy := r.policy(h)
+	host := h.Host
+	if h.Transport == mail.MX {
+		host = ""
+	}
+	authorities, pinned := r.authorities(host)
+	if pinned && policy <= smtpclient.Opportunistic {
+		policy = smtpclient.Required
+	}
+	d := tlspolicy.Demands{Authorities: authorities}
+	if policy == smtpclient.Required || policy == smtpclient.Implicit {
+		d.Least = tlspolicy.Verified
+	}
+	return policy, d
+}
+
+// authorities returns those that sign for a fixed next hop at a host, or for MX hosts if it is "", and reports whether
+// they are written down for that host.
+func (r *resources) authorities(host string) (_ *tlspolicy.Authorities, pinned bool) {
+	if r.cfg.tune.rootCAs != nil {
+		return &tlspolicy.Authorities{Pool: r.cfg.tune.rootCAs, Number: 1}, false
+	}
+	if r.cfg.Authorities == nil {
+		return nil, false
+	}
+	return r.cfg.Authorities(host)
+}
+
+// policy returns how TLS is begun with h. Another one is another Way.
 func (r *resources) policy(h mail.NextHop) smtpclient.TLSPolicy {
 	switch h.Transport {
 	case mail.SMTPS:

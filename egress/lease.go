@@ -113,7 +113,7 @@ func (l *lease) take(ctx context.Context, tries int) (full bool, err error) {
 	sender := l.sender(&l.d, "")
 	step := l.d.Leg.Enter(mail.StepPool)
 	s, err := l.pool.Get(ctx, pool.Request{
-		Site: l.at.site, Limits: l.at.limits, Way: l.at.way, Hosts: l.at.hosts,
+		Site: l.at.site, Limits: l.at.limits, Way: l.at.way, Demands: l.at.demands, Hosts: l.at.hosts,
 		Client: network.Widest(l.d.Client.Addr()), Favoured: l.d.Favoured, Again: l.counted,
 		NotIPv6: l.marks.AvoidsIPv6(&sender), Chosen: l.d.Chosen,
 	})
@@ -143,8 +143,9 @@ func (l *lease) take(ctx context.Context, tries int) (full bool, err error) {
 func (l *lease) target(password string) dial.Target {
 	way := &l.at.way
 	return dial.Target{
-		Site: l.at.site, Transport: way.Transport, Port: way.Port, TLS: smtpclient.TLSPolicy(way.TLS), User: way.User,
-		Password: password, Hosts: l.at.hostNames(), Fixed: l.at.fixed, Of: l.of(), Avoid: l.avoid,
+		Site: l.at.site, Transport: way.Transport, Port: way.Port, TLS: smtpclient.TLSPolicy(way.TLS),
+		Demands: l.at.demands, User: way.User, Password: password, Hosts: l.at.hostNames(), Fixed: l.at.fixed,
+		Of: l.of(), Avoid: l.avoid,
 		Elsewhere: l.hasSpare(), Tried: l.tried, Proxy: way.Proxy,
 		Without: l.without, Leg: l.d.Leg,
 		EHLO: needsEHLO(&l.d),
@@ -175,7 +176,9 @@ func (l *lease) fill(step int, conn dial.Conn) {
 		leg.Steps.At(step, conn.Host, conn.Client.Taken().Addr)
 		leg.Leave(step, nil)
 	}
-	l.slot.Fill(pool.Key{Way: l.at.way, Host: conn.Host, Addr: conn.Addr, Source: conn.Source}, conn.Client)
+	l.slot.Fill(pool.Key{
+		Way: l.at.way, Host: conn.Host, Addr: conn.Addr, Source: conn.Source, Trust: conn.Trust,
+	}, conn.Client)
 	l.use(conn.Client, true)
 	l.others = conn.Others
 	l.hearing().opened()

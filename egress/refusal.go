@@ -48,14 +48,21 @@ func paused(until time.Time, cause error) *mail.Refusal {
 // noHost returns the Refusal for a destination of which no host could be used.
 func noHost(failed dial.Failures) *mail.Refusal {
 	for _, err := range failed {
+		ruled, ofHost := err.(*mail.Refusal) // not errors.As: of a host that was not even connected to
 		switch {
 		case !isPolicy(err):
+		case ofHost:
+			r := *ruled
+			r.Cause = failed
+			return &r
 		case isCertificate(err):
-			return mail.Refuse(451, 7, 5, "Destination has no certificate that is valid for it", reasonCertificate,
+			return mail.Refuse(451, 7, 5,
+				"Destination's certificate is not valid for it, which is no fault of the sender", reasonCertificate,
 				failed)
 		default:
-			return mail.Refuse(451, 7, 5, "Destination does not offer the TLS that is required", "tls policy",
-				failed)
+			return mail.Refuse(451, 7, 5,
+				"Destination does not meet the TLS policy that is its own or ours, which is no fault of the sender",
+				"tls policy", failed)
 		}
 	}
 	if slices.ContainsFunc(failed, isOfUser) {

@@ -128,4 +128,8 @@ func (r *Relay) Abort() { r.local.pool.Abort() }
 
 // Shutdown closes idle sessions with QUIT and waits until the others were given back, or ctx ends. Begin fails with 451
 // 4.3.2 from now on.
-func (r *Relay) Shutdown(ctx context.Context) error { return r.local.pool.Shutdown(ctx) }
+func (r *Relay) Shutdown(ctx context.Context) error {
+	err := r.local.pool.Shutdown(ctx)
+	r.local.policies.Close()
+	return err
+}

@@ -12,6 +12,7 @@ import (
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/egress/pool"
 	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/egress/tlspolicy"
 	"github.com/millrace/millrace/router/leaf/lru"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -36,6 +37,7 @@ type resources struct {
 	dialer   *dial.Dialer
 	feedback *feedback.Observer
 	marks    *feedback.Marks
+	policies *tlspolicy.Policies
 	fixed    *lru.Cache[mail.NextHop, *fixedSite]
 	again    *rehearings
 	connects *connects
@@ -86,11 +88,14 @@ func newResources(cfg Config) (*resources, error) {
 		pool:   pool.New[*client](cfg.Now, cmp.Or(cfg.StreamFloor, pool.DefaultStreamFloor)),
 		dialer: dial.New(dial.Config{
 			Helo: cfg.Helo, Finder: finder, Marks: marks, Sources: cfg.Sources, Family: cfg.Family, Client: cfg.Client,
-			RootCAs: cfg.tune.rootCAs, Connect: cfg.Connect, Helos: cfg.Helos, Certificate: cfg.Certificate,
+			MinTLS: cfg.MinTLS, Connect: cfg.Connect, Helos: cfg.Helos, Certificate: cfg.Certificate,
 			Us: smtpclient.Identity{Addrs: unmapped(cfg.Addresses), SRS: cfg.SRSDomain},
 		}),
 		feedback: feedback.New(cfg.Reactions, cfg.Now),
 		marks:    marks,
+		policies: tlspolicy.New(tlspolicy.Config{
+			Resolver: cfg.Resolver, Fetch: cfg.Fetch, Load: cfg.Load, Save: cfg.Save, Now: cfg.Now, Port: cfg.Port,
+		}),
 		fixed:    lru.New[mail.NextHop, *fixedSite](fixedCache),
 		again:    newRehearings(cfg.Now),
 		connects: newConnects(cfg.Now),

@@ -65,7 +65,7 @@ func newWorld(t testing.TB, port int, change func(*Config)) *world {
 func newWorldOf(t testing.TB, zone string, port int, change func(*Config)) *world {
 	t.Helper()
 	w := &world{dns: dnstest.Start(t, zone)}
-	resolver, err := dns.New(dns.Config{Servers: []string{w.dns.Addr()}})
+	resolver, err := dns.New(dns.Config{Servers: []string{w.dns.Addr()}, TrustAD: true})
 	if err != nil {
 		t.Fatal(err)
 	}

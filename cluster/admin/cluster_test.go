@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/millrace/millrace/cluster/account"
 )
 
 // TestServer_Cluster: the page of the cluster needs the token.
@@ -68,7 +70,7 @@ func TestServer_Check(t *testing.T) {
 	}{
 		{"POST", "/api/v1/check/target", "0123456789abcdef", "x", 200, `{"asked":"x"}`},
 		{"POST", "/api/v1/check/weather", "0123456789abcdef", "x", 400, `{"error":"there is no such check"}`},
-		{"POST", "/api/v1/check/target", "wrong", "x", 401, "a token is required"},
+		{"POST", "/api/v1/check/target", "wrong", "x", 401, "the token is wrong"},
 		{"POST", "/api/v1/check/target", "", "x", 401, "a token is required"},
 		{"POST", "/api/v1/check/target", "0123456789abcdef", strings.Repeat("x", maxQuestion+1), 413, "too long"},
 		{"GET", "/api/v1/check/target", "0123456789abcdef", "", 404, ""},
@@ -88,5 +90,26 @@ func TestServer_Check(t *testing.T) {
 		if err != nil || resp.StatusCode != tt.want || !strings.Contains(string(body), tt.says) {
 			t.Errorf("%s %s with %q: %d %s, %v", tt.method, tt.path, tt.token, resp.StatusCode, body, err)
 		}
+	}
+}
+
+// TestServer_Surface: what else answers finds who asks, and refuses in its own form.
+func TestServer_Surface(t *testing.T) {
+	base := start(t, Config{
+		Metrics: NewMetrics("v1", Gauges{}), Token: []byte("0123456789abcdef"), Surfaces: []Surface{{
+			Path: "/else/",
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				io.WriteString(w, account.Of(r.Context()).Name)
+			}),
+			Refuse: func(w http.ResponseWriter, _ *http.Request, status int, why *account.Error) {
+				http.Error(w, "envelope: "+why.Message, status)
+			},
+		}},
+	})
+	if status, body := get(t, base+"/else/x", "0123456789abcdef"); status != 200 || body != "admin.token_file" {
+		t.Errorf("%d %q", status, body)
+	}
+	if status, body := get(t, base+"/else/x", ""); status != 401 || body != "envelope: a token is required\n" {
+		t.Errorf("%d %q", status, body)
 	}
 }

@@ -3,17 +3,15 @@ package admin
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
+	"github.com/millrace/millrace/cluster/account"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -40,15 +38,21 @@ type Check struct {
 type Config struct {
 	Addr    string   // host:port; port 0 takes a free one
 	Health  string   // host:port that answers /livez and /readyz alone, without reasons; "" disables it
-	Token   []byte   // the bearer token of requests under /api/; nil: all of them are refused
+	Token   []byte   // the bearer token of an admin; nil: the tokens of Account alone open something
 	Metrics *Metrics // required
 	Ready   []Check  // all have to hold for /readyz
+
+	Account  *account.Account // knows the tokens; nil: Token is the only one
+	Surfaces []Surface        // what else answers, to requests with a token
 
 	Cluster func() ClusterStatus // answers /api/v1/cluster; nil disables the page
 	Drain   func()               // called by POST /api/v1/cluster/drain, must not wait; nil disables the page
 	// Check answers POST /api/v1/check/ and a word, by the body of the request; an error of it is 400. nil disables the
 	// pages.
 	Check func(ctx context.Context, what string, body []byte) (answer any, err error)
+
+	// Log answers GET /api/v1/log, and Senders GET /api/v1/log/senders.
+	Log, Senders Reading
 
 	// Explain answers POST /api/v1/explain, of which the body is the question, within ExplainWithin; nil disables the
 	// page. MaxQuestion is the most octets of a question.
@@ -81,9 +85,10 @@ func ParseToken(file []byte) []byte {
 // A Server answers administrators, and balancers at an address of their own. Make one with Listen, start it with Start
 // and end it with Shutdown.
 type Server struct {
-	cfg    Config
-	all    *endpoint
-	health *endpoint // nil: none is configured
+	cfg     Config
+	account *account.Account
+	all     *endpoint
+	health  *endpoint // nil: none is configured
 }
 
 // An endpoint is an address and what answers there.
@@ -99,8 +104,13 @@ func Listen(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg}
+	s := &Server{cfg: cfg, account: cfg.Account}
 	var err error
+	if s.account == nil {
+		if s.account, err = account.New(account.Config{Token: cfg.Token, ALabels: noDomains}); err != nil {
+			return nil, err
+		}
+	}
 	if s.all, err = bind("addr", cfg.Addr, s.routes()); err != nil {
 		return nil, err
 	}
@@ -112,6 +122,9 @@ func Listen(cfg Config) (*Server, error) {
 	}
 	return s, nil
 }
+
+// noDomains stands for package account's check of domains where nothing is kept.
+func noDomains(string) (string, bool) { return "", false }
 
 // bind returns an endpoint with its address bound. field is what the configuration calls the address.
 func bind(field, addr string, answers http.Handler) (*endpoint, error) {
@@ -176,11 +189,20 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /livez", alive)
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.Handle("GET /metrics", s.cfg.Metrics.Handler())
-	mux.Handle("GET /api/v1/cluster", s.authorized(http.HandlerFunc(s.cluster)))
-	mux.Handle("POST /api/v1/cluster/drain", s.authorized(http.HandlerFunc(s.drain)))
-	mux.Handle("POST /api/v1/check/{what}", s.authorized(http.HandlerFunc(s.check)))
-	mux.Handle("POST /api/v1/explain", s.authorized(http.HandlerFunc(s.explain)))
-	mux.Handle("/api/", s.authorized(http.NotFoundHandler()))
+	mux.Handle("GET /api/v1/cluster", s.operate(account.ReadOnly, s.cluster))
+	mux.Handle("POST /api/v1/cluster/drain", s.operate(account.Operator, s.drain))
+	mux.Handle("POST /api/v1/check/{what}", s.operate(account.Operator, s.check))
+	mux.Handle("POST /api/v1/explain", s.operate(account.Operator, s.explain))
+	mux.Handle("GET /api/v1/log", s.authorized(reading(s.cfg.Log), refuseAPI))
+	mux.Handle("GET /api/v1/log/senders", s.authorized(reading(s.cfg.Senders), refuseAPI))
+	mux.Handle("/api/", s.authorized(http.NotFoundHandler(), refuseAPI))
+	for _, surface := range s.cfg.Surfaces {
+		refuse := surface.Refuse
+		if refuse == nil {
+			refuse = refuseAPI
+		}
+		mux.Handle(surface.Path, s.authorized(surface.Handler, refuse))
+	}
 	return mux
 }
 
@@ -242,22 +264,6 @@ func (s *Server) checks() (status int, lines []check) {
 		}
 	}
 	return status, lines
-}
-
-// authorized requires "Authorization: Bearer TOKEN" (RFC 6750 section 2.1). It compares digests, so that the time it
-// takes reveals nothing of the token, not even its length.
-func (s *Server) authorized(next http.Handler) http.Handler {
-	want := sha256.Sum256(s.cfg.Token)
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		got := sha256.Sum256([]byte(token))
-		if !ok || s.cfg.Token == nil || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			writeJSON(w, http.StatusUnauthorized, map[string]any{"error": "a token is required"})
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

@@ -45,6 +45,7 @@ type Config struct {
 	Log        Log         `yaml:"log"`
 	Events     *Events     `yaml:"events"`
 	Doctor     *Doctor     `yaml:"doctor"`
+	Activity   *Activity   `yaml:"activity"`
 
 	// Rules is the text of the rules. Unless it is empty, it replaces the files of Routes, and Routes is its name.
 	Rules string `yaml:"-"`
@@ -90,7 +91,10 @@ type DNS struct {
 // Egress describes how mail is sent.
 type Egress struct {
 	Port            int      `yaml:"port"`
-	TLS             string   `yaml:"tls"` // "none", "opportunistic" or "required"
+	TLS             string   `yaml:"tls"`     // "none", "opportunistic" or "required"
+	TLSMin          string   `yaml:"tls_min"` // "1.0" to "1.3"; "" for what suits each session
+	CA              File     `yaml:"ca"`
+	MTASTS          bool     `yaml:"mta_sts"`
 	Helo            string   `yaml:"helo"`
 	Source          []Source `yaml:"source"`
 	Family          string   `yaml:"family"` // "any", "ipv4", "ipv6" or "prefer-ipv4"
@@ -103,11 +107,12 @@ type Egress struct {
 	Certificates []HostCertificate `yaml:"certificates"`
 }
 
-// A HostCertificate is what we show to next hops at a host, and its key.
+// A HostCertificate is what we show to next hops at a host, and its key; and the authorities that sign what they show.
 type HostCertificate struct {
 	Host string `yaml:"host"`
 	Cert File   `yaml:"cert"`
 	Key  File   `yaml:"key"`
+	CA   File   `yaml:"ca"`
 }
 
 // Limits bound what a client, a message and the node may use.
@@ -274,6 +279,12 @@ type Admin struct {
 	TokenFile File   `yaml:"token_file"`
 }
 
+// Public is the address of the public HTTP server.
+type Public struct {
+	Addr string `yaml:"addr"`
+	URL  string `yaml:"url"`
+}
+
 // Telemetry says where traces are sent and which of them are kept.
 type Telemetry struct {
 	OTLP        string    `yaml:"otlp"`
@@ -313,7 +324,7 @@ type Doctor struct {
 // defaults returns a Config with the values of absent keys.
 func defaults() *Config {
 	return &Config{
-		Egress: Egress{Port: 25, TLS: "opportunistic", Family: "any"},
+		Egress: Egress{Port: 25, TLS: "opportunistic", MTASTS: true, Family: "any"},
 		Limits: Limits{
 			MessageSize: 50 << 20, Line: 1 << 20, Recipients: 100, FanOut: 20, FanOutPerClient: 100,
 			Connections: 20000, ConnectionsPerClient: 50,
@@ -422,8 +433,8 @@ func inspect(file string, data []byte, ruleText string, env func(string) (string
 	if c.DKIM != nil {
 		setDefault(&c.DKIM.Unpublished, "wait")
 	}
-	if c.Public != nil {
-		c.Public.setDefaults(c.Hostname)
+	if c.Activity != nil {
+		c.Activity.setDefaults(func(field string) bool { _, ok := d.places[field]; return ok })
 	}
 	if c.Doctor != nil {
 		setDefault(&c.Doctor.Interval, Duration(time.Hour))
@@ -460,10 +471,6 @@ func (c *Config) useALabels() {
 		}
 	}
 	names = append(names, pointers(c.DMARC.Lists)...)
-	if c.Public != nil && c.Public.MTASTS != nil {
-		names = append(names, pointers(c.Public.MTASTS.Domains)...)
-		names = append(names, pointers(c.Public.MTASTS.MX)...)
-	}
 	if c.Doctor != nil {
 		names = append(names, pointers(c.Doctor.Domains)...)
 	}

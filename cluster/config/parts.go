@@ -67,7 +67,7 @@ func (e *Egress) SourceAddrs() (addrs []string) {
 	return addrs
 }
 
-// certificates requires a host and files of each certificate that we show.
+// certificates requires a host, and the files of a certificate that we show or of authorities.
 func (v *validator) certificates(list []HostCertificate) {
 	seen := make(map[string]bool)
 	for i, c := range list {
@@ -83,8 +83,11 @@ func (v *validator) certificates(list []HostCertificate) {
 			v.add(at+".host", c.Host+" has a certificate already")
 		}
 		seen[host] = true
-		v.required(at+".cert", c.Cert)
-		v.required(at+".key", c.Key)
+		if c.Cert != "" || c.Key != "" || c.CA == "" {
+			v.required(at+".cert", c.Cert)
+			v.required(at+".key", c.Key)
+		}
+		v.file(at+".ca", c.CA)
 	}
 }
 

@@ -79,6 +79,8 @@ func inForce(t *testing.T) map[string]string {
 	}
 	c.Events = &Events{}
 	c.Events.setDefaults()
+	c.Activity = &Activity{}
+	c.Activity.setDefaults(func(string) bool { return false })
 	values := make(map[string]string)
 	for _, s := range c.Settings() {
 		zero := strings.Contains(" 0 0s {0 0s} ", " "+s.Value+" ") || s.Value == ""

@@ -61,6 +61,9 @@ func (v *validator) sections(c *Config) {
 	if c.Events != nil {
 		v.events(c.Events)
 	}
+	if c.Activity != nil {
+		v.activity(c.Activity)
+	}
 	if d := c.Doctor; d != nil {
 		if time.Duration(d.Interval) < leastInterval {
 			v.add("doctor.interval", fmt.Sprintf("%s is less than %s: the DNS is asked some fifty questions each time",
@@ -70,8 +73,10 @@ func (v *validator) sections(c *Config) {
 			v.domain(fmt.Sprintf("doctor.domains[%d]", i), name)
 		}
 	}
-	if c.Public != nil {
-		v.public(c)
+	if p := c.Public; p != nil {
+		v.address("public.addr", p.Addr, "0.0.0.0:8443")
+		v.takeAddress("public.addr", p.Addr)
+		v.url("public.url", p.URL)
 	}
 }
 
@@ -131,9 +136,6 @@ var keyOfPart = strings.NewReplacer("grey.", "greylist.")
 
 // score checks the section with the validation of package score.
 func (v *validator) score(c *Config) {
-	if c.Score.URL != "" {
-		v.page("score.url", c.Score.URL)
-	}
 	v.file("score.allow_file", c.Score.AllowFile)
 	v.file("score.block_file", c.Score.BlockFile)
 	_, err := c.Score.DNSLists()

@@ -224,6 +224,10 @@ func (v *validator) egress(e *Egress) {
 		v.add("egress.port", fmt.Sprintf("%d is not a port, a number from 1 to 65535", e.Port))
 	}
 	v.oneOf("egress.tls", e.TLS, "none", "opportunistic", "required")
+	if e.TLSMin != "" {
+		v.oneOf("egress.tls_min", e.TLSMin, "1.0", "1.1", "1.2", "1.3")
+	}
+	v.file("egress.ca", e.CA)
 	v.oneOf("egress.family", e.Family, "any", "ipv4", "ipv6", "prefer-ipv4")
 	_, written := v.places["egress.helo"] // else it is hostname, which has a complaint
 	if e.Helo != "" && written && !mail.IsDomain(e.Helo) {

@@ -38,29 +38,44 @@ func readAuthorities(c *config.Config) (*authorities, error) {
 
 // readAuthority reads the file of a listener. why is what is wrong with it, or "".
 func readAuthority(l *config.Listener) (pool *x509.CertPool, why string) {
-	text, err := os.ReadFile(string(l.ClientCA))
+	pool = x509.NewCertPool()
+	_, why = readCertificates(l.ClientCA, func(one *x509.Certificate) string {
+		if isPublic(one) && !l.ConfirmWide {
+			return fmt.Sprintf("%q is an authority that this system trusts: each holder of one of its "+
+				"certificates could relay; say confirm_wide: true if it signs for clients of yours alone", one.Subject)
+		}
+		pool.AddCert(one)
+		return ""
+	})
+	if why != "" {
+		return nil, why
+	}
+	return pool, ""
+}
+
+// readCertificates calls take with each certificate of a PEM file until it says what is wrong with one, and returns the
+// text. why is what is wrong, or "".
+func readCertificates(file config.File, take func(*x509.Certificate) (why string)) (text []byte, why string) {
+	text, err := os.ReadFile(string(file))
 	if err != nil {
 		return nil, config.FileReason(err)
 	}
 	if why := pemMistake(text, wantCertificate); why != "" {
-		return nil, string(l.ClientCA) + ": " + why
+		return nil, string(file) + ": " + why
 	}
-	pool = x509.NewCertPool()
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
 			continue
 		}
 		one, err := x509.ParseCertificate(block.Bytes)
 		if err != nil {
-			return nil, string(l.ClientCA) + ": a certificate cannot be read"
+			return nil, string(file) + ": a certificate cannot be read"
 		}
-		if isPublic(one) && !l.ConfirmWide {
-			return nil, fmt.Sprintf("%q is an authority that this system trusts: each holder of one of its "+
-				"certificates could relay; say confirm_wide: true if it signs for clients of yours alone", one.Subject)
+		if why := take(one); why != "" {
+			return nil, why
 		}
-		pool.AddCert(one)
 	}
-	return pool, ""
+	return text, ""
 }
 
 // isPublic reports whether the system trusts a certificate, and so perhaps one of an authority that signs for all the
@@ -95,6 +110,9 @@ func readOwnCertificates(c *config.Config) (*ownCertificates, error) {
 	all := make(ownCertificates)
 	var wrong config.Problems
 	for i, one := range c.Egress.Certificates {
+		if one.Cert == "" {
+			continue
+		}
 		pair, err := tls.LoadX509KeyPair(string(one.Cert), string(one.Key))
 		if err != nil {
 			at := fmt.Sprintf("egress.certificates[%d]", i)

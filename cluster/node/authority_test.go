@@ -156,6 +156,9 @@ func TestCheck_Certificates(t *testing.T) {
 		{"{host: other.example, cert: cert.pem, key: key.pem}", "5:25: egress.certificates[0].host: no rule", ""},
 		{"{host: smart.example, cert: cert.pem, key: cert.pem}", "egress.certificates[0].key: ", ""},
 		{"{host: smart.example, cert: cert.pem}", "egress.certificates[0].key: is required", ""},
+		{"{host: smart.example, ca: cert.pem}", "", "certificates"},
+		{"{host: smart.example, ca: key.pem}", "egress.certificates[0].ca: ", ""},
+		{"{host: smart.example, ca: cert.pem, cert: cert.pem}", "egress.certificates[0].key: is required", ""},
 		{"{cert: cert.pem, key: key.pem}", "egress.certificates[0].host: is required", ""},
 		{"{host: a/b, cert: cert.pem, key: key.pem}", "egress.certificates[0].host: \"a/b\" is neither", ""},
 	} {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -107,6 +108,11 @@ func (p *parts) makeResolver(h hooks) error {
 	return nil
 }
 
+// tlsVersions are the versions of TLS by their names in the configuration; 0 for "".
+var tlsVersions = map[string]uint16{
+	"1.0": tls.VersionTLS10, "1.1": tls.VersionTLS11, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13,
+}
+
 // makeEgress fills and validates what egress is told, without the callbacks of a running node.
 func (p *parts) makeEgress(h hooks) error {
 	c := p.cfg
@@ -132,6 +138,7 @@ func (p *parts) makeEgress(h hooks) error {
 		Ours: egress.Ours{
 			Sources: sources, Helos: helos, Certificate: p.files.ownCertificate, Family: family, Addresses: addresses,
 		},
+		Trust:        egress.Trust{Authorities: p.files.hostAuthorities, MinTLS: tlsVersions[c.Egress.TLSMin]},
 		AllowPrivate: c.Egress.AllowPrivate,
 		Self:         []string{c.Hostname},
 		SelfAddrs:    mxSelfAddrs(c),
@@ -161,8 +168,19 @@ func (p *parts) makeHook(hooks) (err error) {
 	if p.cfg.Events != nil {
 		cfg.Private = p.cfg.Events.Private()
 	}
-	p.hook, err = hook.New(cfg)
-	return err
+	if p.hook, err = hook.New(cfg); err != nil || !p.cfg.Egress.MTASTS {
+		return err
+	}
+	// Policies of MTA-STS are in no private network, and their hosts may have a certificate as MX hosts do.
+	all, _ := p.files.hostAuthorities("")
+	cfg.Private, cfg.Roots = nil, all.Roots()
+	policies, err := hook.New(cfg)
+	if err != nil {
+		return err
+	}
+	p.cleanups.add("policies", func(context.Context) error { policies.Close(); return nil })
+	p.egress.Fetch, p.egress.Load, p.egress.Save = policies.Do, p.store.TLSPolicy, p.store.KeepTLSPolicy
+	return nil
 }
 
 // sourcesOf returns the addresses to connect from, and our names in EHLO there.

@@ -27,6 +27,7 @@ type files struct {
 	vias        []mail.NextHop // see viasOf
 	authorities atomic.Pointer[authorities]
 	shown       atomic.Pointer[ownCertificates]
+	believed    atomic.Pointer[hostAuthorities]
 	keyring     auth.Keyring
 }
 
@@ -60,6 +61,9 @@ func readFiles(c *config.Config, sharedRules bool) (*files, error) {
 	shown, err := readOwnCertificates(c)
 	wrong = wrong.Join(err)
 	f.shown.Store(shown)
+	believed, err := readHostAuthorities(c)
+	wrong = wrong.Join(err)
+	f.believed.Store(believed)
 	sites, err := readSiteFiles(c)
 	wrong = wrong.Join(err)
 	f.sites.Store(sites)

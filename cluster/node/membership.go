@@ -287,14 +287,6 @@ func (n *Node) startPeerServer() error {
 	return nil
 }
 
-// answerPeer answers the question of another node.
-func (n *Node) answerPeer(ctx context.Context, content []byte) []byte {
-	if answer, ok := n.public.answerPeer(content); ok {
-		return answer
-	}
-	return shown{n}.checker().answerPeer(ctx, content)
-}
-
 // observeHop counts a TLS handshake with another node.
 func (n *Node) observeHop(took time.Duration, err error) {
 	n.metrics.ObserveHandshake(admin.WithNode, took, err)

@@ -13,6 +13,7 @@ import (
 
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
+	"github.com/millrace/millrace/cluster/activity"
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress"
@@ -55,7 +56,7 @@ type Node struct {
 	server    *ingress.Server
 	listeners *listeners
 	admin     *admin.Server // nil: the configuration has no section admin
-	public    *pages
+	activity  *activity.Nodes
 
 	drain    drain
 	reloads  reloads
@@ -111,10 +112,6 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 		return nil, err
 	}
 	n.rules = &ruleSet{router: files.rules}
-	if n.public, err = newPages(n); err != nil {
-		return nil, err
-	}
-	n.events.refusals = n.public.refusals
 	n.cleanups = n.parts.cleanups
 	return n, nil
 }
@@ -185,9 +182,6 @@ func (n *Node) start() error {
 	if err := n.startAdmin(); err != nil {
 		return err
 	}
-	if err := n.public.start(); err != nil {
-		return err
-	}
 	if n.parts.scoring != nil {
 		n.parts.scoring.awaitLists()
 	}
@@ -224,10 +218,16 @@ func (n *Node) startEvents() error {
 		j.postfix = newPostfixForm(j, host)
 	}
 	observers := []func(*entry){j.see}
+	keep, err := n.startActivity(j)
+	if err != nil {
+		return err
+	}
+	n.events.least = j.least
+	if keep != nil {
+		observers, n.events.least = append(observers, keep), min(j.least, slog.LevelInfo)
+	}
 	if observe := n.opts.Observe; observe != nil {
-		observers = append(observers, func(e *entry) { observe(&e.Event) })
-	} else {
-		n.events.least = logLevel(n.cfg.Log.Level)
+		observers, n.events.least = append(observers, func(e *entry) { observe(&e.Event) }), slog.LevelDebug
 	}
 	consumer := consume(n.events, func(events uint64) {
 		n.log.say(slog.LevelWarn, "events were dropped", "events", events)
@@ -292,7 +292,8 @@ func (n *Node) startAdmin() error {
 	s, err := admin.Listen(admin.Config{
 		Addr: n.cfg.Admin.Addr, Health: n.cfg.Admin.Health, Token: n.parts.files.token, Metrics: n.metrics,
 		Ready: shown{n}.checks(), Cluster: shown{n}.clusterStatus, Drain: n.drain.ask,
-		Check:   shown{n}.checker().answerAPI,
+		Check: shown{n}.checker().answerAPI,
+		Log:   n.reading(shown{n}.findActivity), Senders: n.reading(shown{n}.findSenders),
 		Explain: newOracle(n).answer, ExplainWithin: n.cfg.ExplainBudget(true),
 		MaxQuestion: int64(n.cfg.Limits.MessageSize)*3/2 + 64<<10, // base 64
 	})

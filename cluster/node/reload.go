@@ -86,12 +86,12 @@ func keyDates(c *config.Config) (dates []admin.Date) {
 	return dates
 }
 
-// Reload reads rules, SRS keys, signing keys, certificates, authorities of clients, credentials, users, the limits
-// of Sites and reactions, the secrets of receivers of events, and the keys of gossip anew. If anything is wrong
-// with any of them, or with the configuration file, nothing changes, and the error names the file and the line.
-// Mail under way is not affected. The values of the configuration file, and files that are read at the start alone,
-// change with a restart only: the log and /readyz name the keys. What a reload waits for, files that are being
-// written and Redis, ends with ctx.
+// Reload reads rules, SRS keys, signing keys, certificates, authorities of clients and hosts, credentials, users, the
+// limits of Sites and reactions, the secrets of receivers of events, and the keys of gossip anew. If anything is wrong
+// with any of them, or with the configuration file, nothing changes, and the error names the file and the line. Mail
+// under way is not affected. The values of the configuration file, and files that are read at the start alone, change
+// with a restart only: the log and /readyz name the keys. What a reload waits for, files that are being written and
+// Redis, ends with ctx.
 func (n *Node) Reload(ctx context.Context) error {
 	n.reloads.running.Lock()
 	defer n.reloads.running.Unlock()
@@ -192,6 +192,10 @@ func (n *Node) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	believed, err := readHostAuthorities(c)
+	if err != nil {
+		return err
+	}
 	sites, err := readSiteFiles(c)
 	if err != nil {
 		return err
@@ -214,6 +218,7 @@ func (n *Node) reload(ctx context.Context) error {
 	}
 	f.authorities.Store(trusted)
 	f.shown.Store(shown)
+	f.believed.Store(believed)
 	f.sites.Store(sites)
 	n.events.teller.useSecrets(secrets)
 	n.parts.useUsers(people)

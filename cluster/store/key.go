@@ -32,6 +32,7 @@ const (
 	kindGrey       = "g"
 	kindMark       = "m"
 	kindLedger     = "o"
+	kindTLSPolicy  = "t"
 )
 
 // key returns the key of a kind in a group.

@@ -12,7 +12,6 @@ package dial
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"net"
 	"net/netip"
@@ -23,6 +22,7 @@ import (
 	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/egress/tlspolicy"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -45,7 +45,7 @@ type Config struct {
 	Client smtpclient.Config // the deadlines of sessions
 	// Connect opens a connection; nil means smtpclient.Connect.
 	Connect func(context.Context, smtpclient.Target) (net.Conn, error)
-	RootCAs *x509.CertPool // verify certificates where the policy demands it; nil means the system's
+	MinTLS  uint16 // the oldest version of TLS; 0: TLS 1.0 where it is opportunistic, and TLS 1.2 where it is demanded
 	// Certificate returns what we show to a host that the administrator wrote down, nil for none. nil shows none.
 	Certificate func(host string) *tls.Certificate
 }
@@ -53,9 +53,8 @@ type Config struct {
 // A Dialer opens sessions. All methods are safe for concurrent use.
 type Dialer struct {
 	cfg                Config
-	tls                [smtpclient.Implicit + 1]*tls.Config // by policy, each with its own tickets
-	classic            [smtpclient.Implicit + 1]*tls.Config // the same with a small ClientHello
-	memory             memory                               // of TLS
+	tls                configs
+	memory             memory // of TLS
 	sources4, sources6 []netip.Addr
 	us                 identity
 }
@@ -65,13 +64,9 @@ func New(c Config) *Dialer {
 	if c.Connect == nil {
 		c.Connect = smtpclient.Connect
 	}
-	d := &Dialer{cfg: c, memory: newMemory(c.Client.Now)}
+	d := &Dialer{cfg: c, memory: newMemory(c.Client.Now), tls: newConfigs(c.MinTLS)}
 	d.us.configured = c.Us
 	d.cfg.Family = c.Family.within(c.Sources)
-	for policy := range d.tls {
-		d.tls[policy] = tlsConfig(c.RootCAs, smtpclient.TLSPolicy(policy))
-		d.classic[policy] = classicConfig(d.tls[policy], smtpclient.TLSPolicy(policy))
-	}
 	for _, a := range c.Sources {
 		if a = a.Unmap(); a.Is4() {
 			d.sources4 = append(d.sources4, a)
@@ -87,7 +82,8 @@ type Target struct {
 	Site      mail.Site // selects our source address
 	Transport mail.Transport
 	Port      uint16
-	TLS       smtpclient.TLSPolicy
+	TLS       smtpclient.TLSPolicy // how TLS is begun; where Demands ask for more, it does not go on without
+	Demands   tlspolicy.Demands
 	User      string   // authenticates the session, unless ""
 	Password  string   // of User
 	Hosts     []string // in the order to try them; at least one
@@ -119,8 +115,9 @@ type Conn struct {
 	Host   string
 	Addr   netip.Addr // of the host, the zero Addr for a unix socket
 	Source netip.Addr // our end, the zero Addr if the system chose it
-	Others int        // how many other addresses there are to try, of this host and of others
-	Tried  int        // how many addresses were connected to, with Target.Tried; also where Client is nil
+	Trust  tlspolicy.Trust
+	Others int // how many other addresses there are to try, of this host and of others
+	Tried  int // how many addresses were connected to, with Target.Tried; also where Client is nil
 }
 
 // Failures are why each host or address in turn could not be used.
@@ -197,6 +194,9 @@ func (d *Dialer) Look(ctx context.Context, t *Target, host string) ([]netip.Addr
 // zero Addr. An address that was
 // written down in place of a name is of the right family.
 func (d *Dialer) addrs(ctx context.Context, t *Target, host string) ([]netip.Addr, error) {
+	if demand := t.Demands.Of(host); demand.Err != nil {
+		return nil, demand.Err
+	}
 	if t.Transport == mail.LMTPUnix || t.Proxy != "" {
 		return []netip.Addr{{}}, nil
 	}
@@ -220,7 +220,8 @@ func (d *Dialer) addrs(ctx context.Context, t *Target, host string) ([]netip.Add
 // TargetAt returns what Dial connects to first for one address of a host, the zero Addr for a unix socket.
 func (d *Dialer) TargetAt(ctx context.Context, t Target, host string, addr netip.Addr) smtpclient.Target {
 	t.us = d.us.now(ctx, d.lookUpHelo)
-	return d.clientTarget(&t, feedback.Spot{Host: host, Addr: addr, Port: t.Port}, full)
+	demand := t.Demands.Of(host)
+	return d.clientTarget(&t, feedback.Spot{Host: host, Addr: addr, Port: t.Port}, full, &demand)
 }
 
 // Connect opens a connection as Dial does.
@@ -230,12 +231,14 @@ func (d *Dialer) Connect(ctx context.Context, t smtpclient.Target) (net.Conn, er
 
 // clientTarget returns what smtpclient is to connect to for one address of a host, and how to speak TLS there. At a
 // unix socket, host is its path.
-func (d *Dialer) clientTarget(t *Target, s feedback.Spot, h hello) smtpclient.Target {
+func (d *Dialer) clientTarget(t *Target, s feedback.Spot, h hello, demand *tlspolicy.Demand) smtpclient.Target {
 	c := smtpclient.Target{
-		Network: "tcp", Host: s.Host, Helo: d.cfg.Helo, TLS: t.TLS, TLSConfig: d.tls[t.TLS],
+		Network: "tcp", Host: s.Host, Helo: d.cfg.Helo, TLS: t.policyOf(demand), ServerName: demand.ServerName(),
+		Report: &demand.Report, AnyCertificate: demand.Level < tlspolicy.Verified,
 		User: t.User, Password: t.Password, Us: t.us,
 		LMTP: t.Transport == mail.LMTP || t.Transport == mail.LMTPUnix,
 	}
+	c.TLSConfig = d.tls.of(c.TLS, h, demand)
 	if t.Without != nil {
 		c.Without = t.Without(s.Host)
 	}
@@ -243,8 +246,6 @@ func (d *Dialer) clientTarget(t *Target, s feedback.Spot, h hello) smtpclient.Ta
 		c.Certificate = d.cfg.Certificate(s.Host)
 	}
 	switch h {
-	case classic:
-		c.TLSConfig = d.classic[t.TLS]
 	case clear:
 		c.TLS = smtpclient.None
 	case old:
@@ -267,6 +268,15 @@ func (d *Dialer) clientTarget(t *Target, s feedback.Spot, h hello) smtpclient.Ta
 		c.Host = literal.String()
 	}
 	return c
+}
+
+// policyOf returns how TLS is begun with a host. Where the message demands more than the next hop does, it does not go
+// on without.
+func (t *Target) policyOf(demand *tlspolicy.Demand) smtpclient.TLSPolicy {
+	if t.TLS <= smtpclient.Opportunistic && demand.Level > tlspolicy.Opportunistic {
+		return smtpclient.Required
+	}
+	return t.TLS
 }
 
 // source returns our address towards a Site at the family of to, the zero Addr if the system is to choose or to is

@@ -14,11 +14,12 @@ import (
 // worked, so that a host which breaks off by chance gets nothing in clear.
 func (t *attempt) endsAtEHLO(err error) {
 	of := t.walk.target
+	policy := of.policyOf(&t.demand)
 	if t.hello == old {
 		t.memory.forget(t.Spot)
 		return
 	}
-	if of.TLS != smtpclient.Opportunistic && of.TLS != smtpclient.None || of.EHLO || t.target.LMTP || t.fellBack ||
+	if policy != smtpclient.Opportunistic && policy != smtpclient.None || of.EHLO || t.target.LMTP || t.fellBack ||
 		!isEnd(err) || t.memory.hadTLS(t.Spot) {
 		return
 	}
@@ -43,8 +44,10 @@ func (w *walk) tryOld(ctx context.Context) Conn {
 			break
 		}
 		part := share(ctx, len(w.ended)-i)
-		t := &attempt{walk: w, candidate: c, begun: time.Now(), hello: old, fellBack: true}
-		t.target = w.clientTarget(w.target, c.Spot, old)
+		t := &attempt{
+			walk: w, candidate: c, begun: time.Now(), hello: old, fellBack: true, demand: w.target.Demands.Of(c.Host),
+		}
+		t.target = w.clientTarget(w.target, c.Spot, old, &t.demand)
 		begun := time.Now()
 		var opened *smtpclient.Client
 		socket, err := w.cfg.Connect(part, t.target)

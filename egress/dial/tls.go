@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/egress/tlspolicy"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -25,16 +26,54 @@ var oldSuites = []uint16{
 	tls.TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA, tls.TLS_RSA_WITH_3DES_EDE_CBC_SHA,
 }
 
-// tlsConfig returns the base for sessions under one policy. Tickets are not shared between policies: a ticket from a
-// session whose certificate was not verified must not stand for a verified one.
-func tlsConfig(roots *x509.CertPool, policy smtpclient.TLSPolicy) *tls.Config {
+// configs are the bases of handshakes: by how TLS is begun and by what is demanded. Each has tickets of its own, so
+// that none from a session that was checked in one way is used where another check is demanded.
+type configs struct {
+	full    [smtpclient.Implicit + 1][tlspolicy.DANE + 1]*tls.Config
+	classic [smtpclient.Implicit + 1][tlspolicy.DANE + 1]*tls.Config // the same with a small ClientHello
+}
+
+// newConfigs returns the bases with the oldest version of TLS that is spoken, 0 for what suits each.
+func newConfigs(oldest uint16) (c configs) {
+	for policy := range c.full {
+		for level := range c.full[policy] {
+			p := smtpclient.TLSPolicy(policy)
+			c.full[policy][level] = tlsConfig(p, oldest)
+			c.classic[policy][level] = classicConfig(c.full[policy][level], p)
+		}
+	}
+	return c
+}
+
+// of returns the configuration of one handshake. What is demanded is checked in VerifyConnection, which is called for
+// sessions that are resumed as well.
+func (c *configs) of(policy smtpclient.TLSPolicy, h hello, demand *tlspolicy.Demand) *tls.Config {
+	base := c.full[policy][demand.Level]
+	if h == classic {
+		base = c.classic[policy][demand.Level]
+	}
+	if !demand.Checks() && policy != smtpclient.Required && policy != smtpclient.Implicit {
+		if demand.Waived {
+			base = base.Clone()
+			base.ClientSessionCache = nil // so that no ticket comes of it
+		}
+		return base
+	}
+	out := base.Clone()
+	out.RootCAs = demand.Roots()
+	out.InsecureSkipVerify = true // the check is the demand's
+	out.VerifyConnection = func(s tls.ConnectionState) error { return demand.Check(s, time.Now()) }
+	return out
+}
+
+// tlsConfig returns the base for sessions under one policy.
+func tlsConfig(policy smtpclient.TLSPolicy, oldest uint16) *tls.Config {
 	c := &tls.Config{
-		RootCAs:            roots,
 		ClientSessionCache: tls.NewLRUClientSessionCache(ticketCache),
-		MinVersion:         tls.VersionTLS12,
+		MinVersion:         max(tls.VersionTLS12, oldest),
 	}
 	if policy == smtpclient.Opportunistic {
-		c.MinVersion = tls.VersionTLS10 // old TLS is better than the clear that would follow
+		c.MinVersion = max(tls.VersionTLS10, oldest) // old TLS is better than the clear that would follow
 		for _, s := range tls.CipherSuites() {
 			c.CipherSuites = append(c.CipherSuites, s.ID)
 		}
@@ -45,12 +84,12 @@ func tlsConfig(roots *x509.CertPool, policy smtpclient.TLSPolicy) *tls.Config {
 
 // classicConfig returns base for a ClientHello as it was ten years ago: without post-quantum key exchange, whose large
 // first message some boxes in the middle cannot take, and without tickets. Where TLS is opportunistic it has no TLS 1.3
-// either, which other boxes cannot take.
+// either, which other boxes cannot take, unless nothing older may be spoken.
 func classicConfig(base *tls.Config, policy smtpclient.TLSPolicy) *tls.Config {
 	c := base.Clone()
 	c.CurvePreferences = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384, tls.CurveP521}
 	c.ClientSessionCache = nil
-	if policy == smtpclient.Opportunistic {
+	if policy == smtpclient.Opportunistic && c.MinVersion < tls.VersionTLS13 {
 		c.MaxVersion = tls.VersionTLS12
 	}
 	return c
@@ -72,31 +111,33 @@ type attempt struct {
 	candidate
 	begun    time.Time
 	hello    hello
-	fellBack bool              // from another hello
-	hasty    bool              // for want of time
+	fellBack bool // from another hello
+	hasty    bool // for want of time
+	demand   tlspolicy.Demand
 	target   smtpclient.Target // for hello
 	socket   net.Conn          // connected to the candidate; nil if it is given up
 }
 
 // begin begins an attempt on a socket, nil for none.
 func (w *walk) begin(c candidate, socket net.Conn) *attempt {
-	t := &attempt{walk: w, candidate: c, begun: time.Now(), hello: w.memory.hello(c.Spot, w.target.TLS), socket: socket}
+	t := &attempt{walk: w, candidate: c, begun: time.Now(), demand: w.target.Demands.Of(c.Host), socket: socket}
+	t.hello = w.memory.hello(c.Spot, w.target.policyOf(&t.demand))
 	if t.hello == old && w.target.EHLO {
 		t.hello = full
 	}
-	t.target = w.clientTarget(w.target, c.Spot, t.hello)
+	t.target = w.clientTarget(w.target, c.Spot, t.hello, &t.demand)
 	return t
 }
 
 // next goes on after the socket was closed because of err: with the next hello on another connection, or with none.
 func (t *attempt) next(ctx context.Context, err error) {
 	t.socket = nil
-	next, ok := t.hello.after(err, t.walk.target.TLS)
+	next, ok := t.hello.after(err, t.walk.target.policyOf(&t.demand))
 	if ok && !mail.IsOver(ctx) {
 		t.note(t.Spot, err, time.Since(t.begun))
 		t.hello, t.fellBack, t.hasty = next, true, t.hasty || isHasty(err)
 		t.memory.tried(next)
-		t.target = t.clientTarget(t.walk.target, t.Spot, next)
+		t.target = t.clientTarget(t.walk.target, t.Spot, next, &t.demand)
 		t.socket, err = t.cfg.Connect(ctx, t.target)
 	}
 	if err != nil {
@@ -110,11 +151,13 @@ func (t *attempt) took(opened *client) Conn {
 	if !t.hasty {
 		t.memory.worked(t.Spot, t.hello, opened.TLS() != "", t.fellBack)
 	}
+	ext := opened.Extensions()
+	requireTLS := ext.Has(smtpclient.RequireTLS)
 	t.cfg.Marks.Took(t.Spot, t.first)
 	t.cfg.Marks.Opened(t.Spot)
 	return Conn{
 		Client: opened, Host: t.Host, Addr: t.Addr, Source: t.source(t.walk.target.Site, t.Addr),
-		Others: t.met + t.behind - 1, Tried: t.tried,
+		Others: t.met + t.behind - 1, Tried: t.tried, Trust: t.demand.Shown(requireTLS),
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/millrace/millrace/egress/feedback"
 	"github.com/millrace/millrace/egress/smtpclient"
+	"github.com/millrace/millrace/egress/tlspolicy"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -131,7 +132,8 @@ func (w *walk) connect(ctx context.Context, list []candidate) (c candidate, sock
 	var started atomic.Int32
 	won, socket, errs := race(ctx, len(racing), func(ctx context.Context, i int) (net.Conn, error) {
 		started.Add(1)
-		return w.cfg.Connect(ctx, w.clientTarget(w.target, racing[i].Spot, full))
+		demand := w.target.Demands.Of(racing[i].Host)
+		return w.cfg.Connect(ctx, w.clientTarget(w.target, racing[i].Spot, full, &demand))
 	})
 	w.tried += int(started.Load())
 	for i, err := range errs {
@@ -164,8 +166,32 @@ func (w *walk) fail(ctx context.Context, c candidate, err error, took time.Durat
 func (w *walk) note(s feedback.Spot, err error, took time.Duration) {
 	w.failed = append(w.failed, err)
 	if leg := w.target.Leg; leg != nil {
-		leg.Try(mail.Try{Host: s.Host, Addr: s.AddrPort(), Cause: causeOf(err), Took: took})
+		leg.Try(mail.Try{
+			Host: s.Host, Addr: s.AddrPort(), Cause: causeOf(err), Took: took, Report: w.reportOn(s.Host, err),
+		})
 	}
+}
+
+// reportOn returns what a report is to say of an error of a host: what went wrong with its TLS, or with its policy.
+func (w *walk) reportOn(host string, err error) mail.TLSReport {
+	demand := w.target.Demands.Of(host)
+	if demand.Err != nil {
+		return demand.Report
+	}
+	one, ok := errors.AsType[*smtpclient.DialError](err)
+	if !ok {
+		return mail.TLSReport{}
+	}
+	out := mail.TLSReport{Policy: demand.Report.Policy}
+	switch one.Stage {
+	case smtpclient.StageStartTLS:
+		out.Result = mail.TLSNotOffered
+	case smtpclient.StageTLS:
+		out.Result = tlspolicy.ResultOf(err)
+	default:
+		return mail.TLSReport{}
+	}
+	return out
 }
 
 // causeOf returns the text of an error of one host, without the host.

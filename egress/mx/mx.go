@@ -72,6 +72,10 @@ func (c Config) Validate() error {
 type Host struct {
 	Name string
 	Pref uint16
+	// AD says that a validating server confirmed its addresses, with all CNAMEs on the way. Alias is the name at their
+	// end, "" without any.
+	AD    bool
+	Alias string
 }
 
 // A Set is what takes a domain's mail.
@@ -343,6 +347,10 @@ func (f *Finder) choose(domain string, looked []look, implicit bool) ([]Host, er
 	for _, l := range better {
 		switch {
 		case l.found:
+			l.host.AD = l.meta.AD
+			if l.meta.Name != l.host.Name {
+				l.host.Alias = l.meta.Name
+			}
 			hosts = append(hosts, l.host)
 		case dns.NotFound(l.err):
 			absent = l.err

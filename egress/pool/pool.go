@@ -51,6 +51,7 @@ import (
 
 	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/egress/pool/pace"
+	"github.com/millrace/millrace/egress/tlspolicy"
 	"github.com/millrace/millrace/router/leaf/lru"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -71,7 +72,7 @@ type Conn interface {
 type Way struct {
 	Transport mail.Transport
 	Port      uint16
-	TLS       uint8  // the caller's TLS policy: a connection opened under a weaker one never serves a stricter one
+	TLS       uint8  // how the caller begins TLS
 	User      string // as which the connection is authenticated; "" if it is not
 	Helo      string
 	Proxy     string      // that the host is reached by; "" for none
@@ -82,7 +83,9 @@ type Way struct {
 type Key struct {
 	Way  Way
 	Host string // the MX host or next hop, by which its certificate was checked
-	Addr netip.Addr
+	// Trust is what it was checked for: it serves no request that demands more of the host.
+	Trust tlspolicy.Trust
+	Addr  netip.Addr
 	// Source is our end, zero if the system chose it. A Site's source per family does not change, so Get ignores it.
 	Source netip.Addr
 }
@@ -126,6 +129,7 @@ type Request struct {
 	Site     mail.Site
 	Limits   Limits
 	Way      Way
+	Demands  tlspolicy.Demands
 	Hosts    []mx.Host    // the hosts whose connections may serve, best first; borrowed until Get returns
 	Client   netip.Prefix // the network that the share is counted by
 	Favoured bool         // exempt from the share

@@ -73,9 +73,16 @@ type Target struct {
 	Proxy   string // host:port of the SOCKS5 proxy that is to connect to Addr, which may have a name then; "" for none
 	Source  netip.Addr
 	Host    string // the name for SNI, the certificate, and errors
-	Helo    string // our name
-	LMTP    bool
-	TLS     TLSPolicy
+	// ServerName is asked for in TLS in place of Host, unless "".
+	ServerName string
+	// Report is what the check of TLSConfig comes to, for mail.Taken; nil for none. It is read when the session is
+	// open.
+	Report *mail.TLSReport
+	// AnyCertificate says that the TLSConfig verifies none although TLS is demanded.
+	AnyCertificate bool
+	Helo           string // our name
+	LMTP           bool
+	TLS            TLSPolicy
 	// TLSConfig is the base of the connection's, for RootCAs, ClientSessionCache, VerifyConnection and
 	// CurvePreferences; it is cloned. nil means the system's roots and no cache.
 	TLSConfig *tls.Config

@@ -122,6 +122,12 @@ func Open(ctx context.Context, cfg Config, t Target, socket net.Conn) (*Client, 
 		c.abandon()
 		return nil, &DialError{Host: t.Host, Stage: stage, Err: err, Hasty: c.hasty}
 	}
+	if v := t.Report; v != nil {
+		c.taken.Report, c.target.Report = *v, nil
+		if c.version == "" && v.Policy != mail.NoTLSPolicy && v.Result == mail.TLSWorked {
+			c.taken.Report.Result = mail.TLSNotOffered
+		}
+	}
 	if c.state == spent { // for a reply without its end, which spoils no message
 		c.state = usable
 	}
@@ -341,7 +347,7 @@ func (o opening) secured(s tls.ConnectionState) {
 	case strings.HasPrefix(o.taken.Cipher, "TLS_RSA_"):
 		o.taken.KeyExchange = "RSA"
 	}
-	o.taken.Verified = o.target.TLS.verified()
+	o.taken.Verified = o.target.TLS.verified() && !o.target.AnyCertificate
 	if s.DidResume {
 		o.taken.Kind = mail.SessionResumed
 	}
@@ -353,7 +359,7 @@ func tlsConfig(t *Target) *tls.Config {
 	if t.TLSConfig != nil {
 		config = t.TLSConfig.Clone()
 	}
-	config.ServerName = strings.TrimSuffix(t.Host, ".")
+	config.ServerName = strings.TrimSuffix(cmp.Or(t.ServerName, t.Host), ".")
 	if own := t.Certificate; own != nil { // also to a server whose list of authorities does not have its own
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own, nil }
 	}

@@ -48,12 +48,17 @@ func (ca *CA) Pool() *x509.CertPool {
 
 // Certificate returns a certificate for names, each a DNS name or an IP address, that is valid for a day either way.
 func (ca *CA) Certificate(names ...string) tls.Certificate {
+	return ca.CertificateUntil(time.Now().Add(24*time.Hour), names...)
+}
+
+// CertificateUntil returns a certificate for names that is valid until then, from two days before.
+func (ca *CA) CertificateUntil(end time.Time, names ...string) tls.Certificate {
 	key := newKey()
 	template := &x509.Certificate{
 		SerialNumber: serial(),
 		Subject:      pkix.Name{CommonName: "smtptest server"},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(24 * time.Hour),
+		NotBefore:    end.Add(-48 * time.Hour),
+		NotAfter:     end,
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}

@@ -1,5 +1,5 @@
-// Package extern finds and runs the programs of others that the relay must get along with: Postfix's
-// smtp-source and smtp-sink, swaks, Exim, Dovecot's LMTP server, HAProxy, Redis, strace, ip, jq and rspamd, and the
+// Package extern finds and runs the programs of others that the relay must get along with: Postfix's smtp-source and
+// smtp-sink, swaks, Exim, Knot DNS, Unbound, Dovecot's LMTP server, HAProxy, Redis, strace, ip, jq and rspamd, and the
 // interpreters with which tests run dkimpy, Mail::DKIM and mailauth. It owns where they lie, what environment they
 // need, how a test knows that one is ready, and that each is gone when its test ends. It refuses to know the relay: it
 // imports nothing of it, and what a program received is handed over as octets.

@@ -60,7 +60,7 @@ type Stage uint8
 
 // The stages in order, and their number.
 const (
-	StageScore  Stage = iota // the wait for the verdict on the client
+	StageScore  Stage = iota // the wait for the report on the client
 	StageRoute               // the rules
 	StageBegin               // MX hosts, Site, connection
 	StageRcpt                // MAIL and RCPT at the next hop
@@ -156,6 +156,8 @@ type Try struct {
 	Addr  netip.AddrPort // zero if it did not come to a connection, or for a unix socket
 	Cause string         // why it did not
 	Took  time.Duration
+
+	Report TLSReport
 }
 
 // A Taken is a session that took a transaction.
@@ -167,6 +169,7 @@ type Taken struct {
 	Cipher      string
 	KeyExchange string
 	Verified    bool // the certificate is valid for the host
+	Report      TLSReport
 	Kind        SessionKind
 }
 

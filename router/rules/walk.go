@@ -9,7 +9,7 @@ import (
 
 // The reasons of a Refusal, as they are counted.
 const (
-	ReasonRule       = mail.ReasonRule
+	ReasonRule       = "rule"
 	ReasonNoUser     = "no such user"
 	ReasonRelaying   = "relaying denied"
 	ReasonRouted     = "routed local part"

@@ -1,0 +1,139 @@
+package account
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// The names of the lists that are kept beside the rules.
+const (
+	tokensName       = "tokens"
+	destinationsName = "destinations"
+	auditName        = "audit"
+)
+
+// A list is a list of records as it is kept, with the number of its version, which grows with each change.
+type list[T any] struct {
+	number uint64
+	list   []T
+}
+
+// listMagic begins the text of each list. Its name, the number of its version and the SHA-256 of what follows are the
+// rest of the first line.
+const listMagic = "millrace 1"
+
+// encode returns the text of a list: a line that tells whether all of it is there, and a line for each record.
+func encode[T any](name string, l list[T]) ([]byte, error) {
+	var body []byte
+	for i := range l.list {
+		record, err := json.Marshal(&l.list[i])
+		if err != nil {
+			return nil, fmt.Errorf("account: %s: %w", name, err)
+		}
+		body = append(append(body, record...), '\n')
+	}
+	return append([]byte(header(name, l.number, body)), body...), nil
+}
+
+func header(name string, number uint64, body []byte) string {
+	sum := sha256.Sum256(body)
+	return fmt.Sprintf("%s %s %d %s\n", listMagic, name, number, hex.EncodeToString(sum[:]))
+}
+
+var errList = errors.New("it is not what was kept here, or not all of it")
+
+// decode reverses encode. It returns an error for anything that encode does not return.
+func decode[T any](name string, text []byte) (l list[T], err error) {
+	first, body, _ := strings.Cut(string(text), "\n")
+	number, _, _ := strings.Cut(strings.TrimPrefix(first, listMagic+" "+name+" "), " ")
+	if l.number, err = strconv.ParseUint(number, 10, 64); err != nil {
+		return list[T]{}, errList
+	}
+	if header(name, l.number, []byte(body)) != first+"\n" {
+		return list[T]{}, errList
+	}
+	for line := range strings.Lines(body) {
+		var record T
+		d := json.NewDecoder(strings.NewReader(line))
+		d.DisallowUnknownFields() // of a later version, which would be lost
+		if err := d.Decode(&record); err != nil {
+			return list[T]{}, fmt.Errorf("it is of a later version: %w", err)
+		}
+		l.list = append(l.list, record)
+	}
+	return l, nil
+}
+
+// loadList reads a list of a folder. One that is not there is empty, and one that cannot be read is an error.
+func loadList[T any](folder, name string) (l list[T], err error) {
+	file := filepath.Join(folder, name)
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return list[T]{}, nil
+	}
+	if err != nil {
+		return list[T]{}, err
+	}
+	if l, err = decode[T](name, text); err != nil {
+		return list[T]{}, fmt.Errorf("%s: %w: restore it, or remove it to begin without", file, err)
+	}
+	return l, nil
+}
+
+// saveList writes a list to a folder.
+func saveList[T any](folder, name string, l list[T]) error {
+	text, err := encode(name, l)
+	if err != nil {
+		return err
+	}
+	return WriteFile(filepath.Join(folder, name), text)
+}
+
+// WriteFile writes a file so that after a crash it has its old or its new content.
+func WriteFile(name string, text []byte) error {
+	folder := filepath.Dir(name)
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return err
+	}
+	temp := filepath.Join(folder, "."+filepath.Base(name)+"-new")
+	if err := writeSynced(temp, text); err != nil {
+		return errors.Join(err, removed(temp))
+	}
+	if err := os.Rename(temp, name); err != nil {
+		return errors.Join(err, removed(temp))
+	}
+	dir, err := os.Open(folder)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// writeSynced writes a file and has the disk take it.
+func writeSynced(name string, text []byte) error {
+	out, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = out.Write(text)
+	if err == nil {
+		err = out.Sync()
+	}
+	return errors.Join(err, out.Close())
+}
+
+// removed removes a file that may not exist.
+func removed(name string) error {
+	if err := os.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

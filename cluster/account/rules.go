@@ -1,0 +1,154 @@
+package account
+
+import (
+	"context"
+	"slices"
+)
+
+// rules returns the rules of the file in force, which are shared and not to be changed.
+func (a *Account) rules() ([]Rule, error) {
+	if a.cfg.Rules.Text == nil {
+		return nil, nil
+	}
+	text := a.cfg.Rules.Text()
+	if r := a.read.Load(); r != nil && r.text == text {
+		return r.list, r.err
+	}
+	list, err := ParseRules(text)
+	a.read.Store(&readRules{text, list, err})
+	return list, err
+}
+
+// Rules returns the rules that a principal may see, in their order.
+func (a *Account) Rules(p Principal) ([]Rule, error) {
+	if err := p.May(ReadOnly); err != nil {
+		return nil, err
+	}
+	all, err := a.rules()
+	if err != nil {
+		return nil, err
+	}
+	var out []Rule
+	for _, r := range all {
+		if p.Covers(r.Domain) {
+			out = append(out, r.clone())
+		}
+	}
+	return out, nil
+}
+
+// Rule returns the rule of an id.
+func (a *Account) Rule(p Principal, id string) (Rule, error) {
+	all, err := a.Rules(p)
+	if err != nil {
+		return Rule{}, err
+	}
+	if i := slices.IndexFunc(all, func(r Rule) bool { return r.ID == id }); i >= 0 {
+		return all[i], nil
+	}
+	return Rule{}, missing(CodeNoRule, "rule")
+}
+
+// AddRule adds a rule. Its ID, Domain and times are set here.
+func (a *Account) AddRule(ctx context.Context, p Principal, r Rule) (Rule, error) {
+	r.ID = ""
+	before := map[string]bool{}
+	all, err := a.ChangeRules(ctx, p, func(list []Rule) ([]Rule, error) {
+		clear(before)
+		for i := range list {
+			before[list[i].ID] = true
+		}
+		return append(list, r), nil
+	})
+	for i := range all {
+		if !before[all[i].ID] {
+			return all[i], nil
+		}
+	}
+	return Rule{}, err
+}
+
+// SetRule changes the rule of an id into what r says. Its ID and Created stay.
+func (a *Account) SetRule(ctx context.Context, p Principal, id string, r Rule) (Rule, error) {
+	all, err := a.ChangeRules(ctx, p, func(list []Rule) ([]Rule, error) {
+		i := slices.IndexFunc(list, func(r Rule) bool { return r.ID == id })
+		if i < 0 {
+			return nil, missing(CodeNoRule, "rule")
+		}
+		r.ID = id
+		list[i] = r
+		return list, nil
+	})
+	if err != nil {
+		return Rule{}, err
+	}
+	return all[slices.IndexFunc(all, func(r Rule) bool { return r.ID == id })], nil
+}
+
+// RemoveRule removes the rule of an id, and returns it as it was.
+func (a *Account) RemoveRule(ctx context.Context, p Principal, id string) (old Rule, err error) {
+	_, err = a.ChangeRules(ctx, p, func(list []Rule) ([]Rule, error) {
+		i := slices.IndexFunc(list, func(r Rule) bool { return r.ID == id })
+		if i < 0 {
+			return nil, missing(CodeNoRule, "rule")
+		}
+		old = list[i].clone()
+		return slices.Delete(list, i, i+1), nil
+	})
+	return old, err
+}
+
+// ChangeRules changes all rules of a principal at once: edit gets those that the principal sees and returns what is to
+// be there. A rule without an ID is new, and one that is missing is removed. It returns what is there then. edit may be
+// called again with newer rules. If nothing differs nothing is written.
+func (a *Account) ChangeRules(ctx context.Context, p Principal, edit func([]Rule) ([]Rule, error)) ([]Rule, error) {
+	if err := p.May(Owner); err != nil {
+		return nil, err
+	}
+	end, err := a.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	w := ruleWriter{account: a, by: p, edit: edit}
+	if err := a.cfg.Rules.Change(ctx, w.change); err != nil {
+		return nil, w.explained(err)
+	}
+	if entries := w.entries(); len(entries) > 0 {
+		if err := a.changeLists(func(*kept) ([]Entry, error) { return entries, nil }); err != nil {
+			a.cfg.Log.Error("rules were changed, and the audit could not be written", "cause", err)
+		}
+	}
+	var out []Rule
+	for _, r := range w.next {
+		if p.Covers(r.Domain) {
+			out = append(out, r.clone())
+		}
+	}
+	return out, nil
+}
+
+// refresh writes the file of rules anew if destinations have changed since: what was pending may be verified now. The
+// caller has the turn.
+func (a *Account) refresh(ctx context.Context, by Principal) error {
+	w := ruleWriter{account: a, by: by, edit: func(list []Rule) ([]Rule, error) { return list, nil }}
+	return a.cfg.Rules.Change(ctx, w.change)
+}
+
+// disable disables the rules that name a destination which is about to go.
+func (a *Account) disable(ctx context.Context, by Principal, d *Destination) (*ruleWriter, error) {
+	w := &ruleWriter{account: a, by: Node(by.Name), edit: func(list []Rule) ([]Rule, error) {
+		for i := range list {
+			targets, _ := list[i].targets()
+			named := slices.ContainsFunc(targets, func(s string) bool { return sameTarget(s) == sameTarget(d.Address) })
+			if named && d.isFor(list[i].Domain) {
+				list[i].Enabled = false
+			}
+		}
+		return list, nil
+	}}
+	if err := a.cfg.Rules.Change(ctx, w.change); err != nil {
+		return nil, w.explained(err)
+	}
+	return w, nil
+}

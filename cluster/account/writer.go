@@ -1,0 +1,166 @@
+package account
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A ruleWriter is one change of the file of rules.
+type ruleWriter struct {
+	account *Account
+	by      Principal
+	edit    func([]Rule) ([]Rule, error)
+
+	next    []Rule
+	at      map[int]int
+	changes []ruleChange
+}
+
+// A ruleChange is what became of one rule; nil for none.
+type ruleChange struct{ before, after *Rule }
+
+// change returns the text that takes the place of old.
+func (w *ruleWriter) change(old string) (string, error) {
+	all, err := ParseRules(old)
+	if err != nil {
+		return "", err
+	}
+	w.next, w.changes = nil, nil
+	var seen []Rule
+	byID := make(map[string]*Rule)
+	for i := range all {
+		if !w.by.Covers(all[i].Domain) {
+			w.next = append(w.next, all[i])
+			continue
+		}
+		seen = append(seen, all[i].clone())
+		byID[all[i].ID] = &all[i]
+	}
+	wanted, err := w.edit(seen)
+	if err != nil {
+		return "", err
+	}
+	for i := range wanted {
+		if err := w.take(wanted[i].clone(), byID); err != nil {
+			return "", err
+		}
+	}
+	for i := range all {
+		if left := byID[all[i].ID]; left != nil {
+			if err := w.by.mayEdit(left.Domain); err != nil {
+				return "", err
+			}
+			w.changes = append(w.changes, ruleChange{before: left})
+		}
+	}
+	if err := unique(w.next); err != nil {
+		return "", err
+	}
+	sortRules(w.next)
+	destinations := w.account.kept.Load().destinations.list
+	for i := range w.next {
+		w.next[i].Pending = pending(&w.next[i], destinations)
+	}
+	text, at, err := Render(w.next)
+	if len(w.next) == 0 && old == "" {
+		text = ""
+	}
+	w.at = at
+	return text, err
+}
+
+// take takes a rule that is to be there. byID has those that are there and were not taken yet.
+func (w *ruleWriter) take(r Rule, byID map[string]*Rule) error {
+	old := byID[r.ID]
+	if old != nil && old.isAs(&r) {
+		w.next = append(w.next, *old)
+		delete(byID, r.ID)
+		return nil
+	}
+	if r.ID != "" && old == nil {
+		return missing(CodeNoRule, "rule")
+	}
+	if err := r.check(w.account.cfg.ALabels); err != nil {
+		return err
+	}
+	if err := w.by.mayEdit(r.Domain); err != nil {
+		return err
+	}
+	if !w.by.Unlimited() {
+		if _, options := r.targets(); foreignOption(options) != "" {
+			return forbidden("the option " + foreignOption(options) + " takes a token for all domains")
+		}
+	}
+	if r.Source == "" {
+		r.Source = "api"
+	}
+	r.Modified, r.Off, r.Scope = w.account.now(), "", slices.Clone(w.by.Domains)
+	if old == nil {
+		r.ID, r.Created = NewID(), r.Modified
+	} else {
+		r.Created = old.Created
+		if old.Line() == r.Line() { // nothing of what it may name has changed
+			r.Scope = old.Scope
+		}
+		delete(byID, r.ID)
+	}
+	w.next = append(w.next, r)
+	after := r.clone()
+	w.changes = append(w.changes, ruleChange{before: old, after: &after})
+	return nil
+}
+
+// unique returns an *Error if two rules have one pattern.
+func unique(list []Rule) error {
+	seen := make(map[string]bool, len(list))
+	for i := range list {
+		key := strings.ToLower(list[i].Pattern)
+		if list[i].Pattern[0] == '/' {
+			key = list[i].Pattern
+		}
+		if seen[key] {
+			return &Error{Kind: Refused, Code: CodeClash, Field: "pattern",
+				Message: fmt.Sprintf("there is a rule for %q already", list[i].Pattern)}
+		}
+		seen[key] = true
+	}
+	return nil
+}
+
+// entries returns the entries of the audit.
+func (w *ruleWriter) entries() (out []Entry) {
+	for _, c := range w.changes {
+		switch {
+		case c.before == nil:
+			out = append(out, w.account.entry(w.by, "rule.add", c.after.ID, c.after.Domain, nil, c.after))
+		case c.after == nil:
+			out = append(out, w.account.entry(w.by, "rule.remove", c.before.ID, c.before.Domain, c.before, nil))
+		default:
+			out = append(out, w.account.entry(w.by, "rule.change", c.after.ID, c.after.Domain, c.before, c.after))
+		}
+	}
+	return out
+}
+
+// explained returns an error of Change as an *Error that names the rule.
+func (w *ruleWriter) explained(err error) error {
+	var known *Error
+	if errors.As(err, &known) {
+		return err
+	}
+	lines, isRules := w.account.cfg.Rules.Faults(err)
+	if !isRules {
+		return busy(err)
+	}
+	for _, f := range lines {
+		if i, ok := w.at[f.Line]; ok && w.by.Covers(w.next[i].Domain) {
+			return &Error{Kind: Refused, Code: CodeClash, Message: w.next[i].Pattern + ": " + f.Reason}
+		}
+	}
+	if w.by.Unlimited() {
+		return &Error{Kind: Refused, Code: CodeClash, Message: "the rules would not load: " + err.Error()}
+	}
+	return &Error{Kind: Refused, Code: CodeClash, Message: "rules of others would not load then"}
+}
