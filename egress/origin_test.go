@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -51,24 +52,33 @@ func TestRelay_Origin(t *testing.T) {
 		server smtptest.Behaviour
 		origin *mail.Origin
 		want   string
+		helo   string // "" for relay.test
 	}{
 		{"XFORWARD", offering(xforward, xclient), by(known, mail.ClientXforward),
 			"XFORWARD NAME=[UNAVAILABLE] ADDR=192.0.2.7 PORT=1234 PROTO=ESMTP HELO=c+3D+2B+C3+BC.example " +
-				"IDENT=00000000000000000000000000000000"},
+				"IDENT=00000000000000000000000000000000", ""},
 		{"XFORWARD of IPv6, where a front end named it", offering("xforward addr name proto helo"),
-			by(six, mail.ClientXforward), "XFORWARD NAME=n.example ADDR=IPV6:2001:db8::7 PROTO=SMTP HELO=c.example"},
+			by(six, mail.ClientXforward), "XFORWARD NAME=n.example ADDR=IPV6:2001:db8::7 PROTO=SMTP HELO=c.example",
+			""},
 		{"XFORWARD without PIPELINING", without, by(six, mail.ClientXforward),
 			"XFORWARD NAME=n.example ADDR=IPV6:2001:db8::7 PORT=25 PROTO=SMTP HELO=c.example " +
-				"IDENT=00000000000000000000000000000000"},
+				"IDENT=00000000000000000000000000000000", ""},
 		{"XCLIENT", offering(xforward, xclient), by(known, mail.ClientXclient),
-			"XCLIENT NAME=[UNAVAILABLE] ADDR=192.0.2.7 PORT=1234 PROTO=ESMTP HELO=c+3D+2B+C3+BC.example"},
+			"XCLIENT NAME=[UNAVAILABLE] ADDR=192.0.2.7 PORT=1234 PROTO=ESMTP HELO=c+3D+2B+C3+BC.example",
+			"[192.0.2.7]"},
+		{"XCLIENT of IPv6", offering("XCLIENT ADDR"), by(mail.Origin{Addr: six.Addr}, mail.ClientXclient),
+			"XCLIENT ADDR=IPV6:2001:db8::7", "[IPv6:2001:db8::7]"},
+		{"XCLIENT of a client with a name", offering("XCLIENT ADDR"), by(six, mail.ClientXclient),
+			"XCLIENT ADDR=IPV6:2001:db8::7", "c.example"},
+		{"XCLIENT of a client of which nothing is known", offering("XCLIENT ADDR"),
+			by(mail.Origin{}, mail.ClientXclient), "XCLIENT ADDR=[UNAVAILABLE]", ""},
 		{"of a client without an address", offering(xclient), by(mail.Origin{Helo: "c.example"}, mail.ClientXclient),
-			"XCLIENT NAME=[UNAVAILABLE] ADDR=[UNAVAILABLE] PORT=[UNAVAILABLE] PROTO=SMTP HELO=c.example"},
-		{"where it is not offered", offering(), by(known, mail.ClientXclient), ""},
-		{"where the other one is offered", offering(xclient), by(known, mail.ClientXforward), ""},
-		{"where XFORWARD is refused", refusing, by(known, mail.ClientXforward), ""},
-		{"where XCLIENT is refused", refusing, by(known, mail.ClientXclient), ""},
-		{"where no rule asks", offering(xforward, xclient), nil, ""},
+			"XCLIENT NAME=[UNAVAILABLE] ADDR=[UNAVAILABLE] PORT=[UNAVAILABLE] PROTO=SMTP HELO=c.example", "c.example"},
+		{"where it is not offered", offering(), by(known, mail.ClientXclient), "", ""},
+		{"where the other one is offered", offering(xclient), by(known, mail.ClientXforward), "", ""},
+		{"where XFORWARD is refused", refusing, by(known, mail.ClientXforward), "", ""},
+		{"where XCLIENT is refused", refusing, by(known, mail.ClientXclient), "", ""},
+		{"where no rule asks", offering(xforward, xclient), nil, "", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w, s := one(t, tt.server, nil)
@@ -78,7 +88,7 @@ func TestRelay_Origin(t *testing.T) {
 				deliver(t, w, d, "b@one.test")
 			}
 			for _, m := range s.Messages() {
-				if m.Introduced != tt.want || m.Helo != "relay.test" {
+				if m.Introduced != tt.want || m.Helo != cmp.Or(tt.helo, "relay.test") {
 					t.Errorf("told %q by %s, want %q", m.Introduced, m.Helo, tt.want)
 				}
 			}
@@ -137,6 +147,56 @@ func TestRelay_OriginStuck(t *testing.T) {
 	m := s.Messages()
 	if len(m) != 2 || !strings.Contains(m[1].Introduced, "ADDR=192.0.2.2 ") || m[0].Session == m[1].Session {
 		t.Errorf("%+v", m)
+	}
+}
+
+// TestRelay_OriginRefused: what a host says of the client that it was told of is said of the message: it is passed on,
+// no other session is tried, and mail of other clients goes on.
+func TestRelay_OriginRefused(t *testing.T) {
+	bad := netip.MustParseAddrPort("192.0.2.66:1")
+	for _, tt := range []struct {
+		name, verb, reply, want string
+	}{
+		{"its greeting", "XCLIENT", "554 5.7.1 No SMTP service here", "554 5.7.1"},
+		{"its greeting, for now", "XCLIENT", "450 4.7.1 Come again", "450 4.7.1"},
+		{"its name in EHLO", "EHLO", "550 5.7.1 You are not who you say", "550 5.7.1"},
+		{"its name, by the code of a command", "RCPT",
+			"504 5.5.2 <c.example>: Helo command rejected: need fully-qualified hostname", "504 5.5.2"},
+		{"its address, which has no name", "RCPT",
+			"450 4.7.25 Client host rejected: cannot find your hostname, [192.0.2.66]", "450 4.7.25"},
+		{"its address, which is on a list", "RCPT",
+			"554 5.7.1 Service unavailable; Client host [192.0.2.66] blocked", "554 5.7.1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := offering(xclient)
+			told := func(s smtptest.Step) string { return s.Line + s.Message.Introduced }
+			b.On = func(s smtptest.Step) (smtptest.Answer, bool) {
+				if tt.verb == "EHLO" && s.Verb == "HELO" {
+					s.Verb = "EHLO"
+				}
+				return smtptest.Answer{Reply: tt.reply}, s.Verb == tt.verb && strings.Contains(told(s), "192.0.2.66")
+			}
+			w, s := one(t, b, nil)
+			d := fixed(t, s)
+			d.Origin = &mail.Origin{By: mail.ClientXclient, Addr: bad, Helo: "c.example"}
+			tx, err := w.relay.Begin(t.Context(), d)
+			if err == nil {
+				err = tx.Rcpt(t.Context(), path("b@one.test"))
+				tx.Abort()
+			}
+			if r := want(t, err, tt.want); r.AboutUs {
+				t.Error("it is taken for a word about us")
+			}
+			if n := s.Counts().Connections; n != 1 {
+				t.Errorf("%d connections for the client that is refused", n)
+			}
+			good := netip.MustParseAddrPort("192.0.2.1:1")
+			d.Origin = &mail.Origin{By: mail.ClientXclient, Addr: good, Helo: "d.example"}
+			deliver(t, w, d, "b@one.test")
+			if m := s.Messages(); len(m) != 1 || !strings.Contains(m[0].Introduced, "ADDR=192.0.2.1 ") {
+				t.Errorf("%+v", m)
+			}
+		})
 	}
 }
 

@@ -3,6 +3,7 @@ package egress
 import (
 	"crypto/tls"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -74,5 +75,45 @@ func TestRelay_Certificate(t *testing.T) {
 	defer mu.Unlock()
 	if len(shown) != 3 || shown[0] == 0 || shown[1] != 0 || shown[2] != 0 {
 		t.Errorf("certificates shown: %v", shown)
+	}
+}
+
+// TestRelay_CertificateTickets: a ticket of a session in which our certificate was shown serves no mail that shows
+// none, nor one of a session without it mail that is to show it. Others are used.
+func TestRelay_CertificateTickets(t *testing.T) {
+	ca, own := smtptest.NewCA(), smtptest.NewCA()
+	certificate := own.Certificate("me.test")
+	type session struct{ shown, resumed bool }
+	var mu sync.Mutex
+	var sessions []session
+	server := ca.Server("mx1.one.test")
+	server.ClientAuth = tls.RequestClientCert
+	server.VerifyConnection = func(s tls.ConnectionState) error {
+		mu.Lock()
+		defer mu.Unlock()
+		sessions = append(sessions, session{len(s.PeerCertificates) > 0, s.DidResume})
+		return nil
+	}
+	for _, fixedFirst := range []bool{true, false} {
+		sessions = nil
+		w, s := one(t, smtptest.Behaviour{TLS: server}, func(c *Config) {
+			limits(t, "connections=5 messages=1 idle=1m age=1h")(c)
+			c.Certificate = func(string) *tls.Certificate { return &certificate }
+		})
+		fixed := to("one.test")
+		fixed.NextHop = mail.NextHop{Transport: mail.SMTP, Host: "mx1.one.test", Port: uint16(port(t, s))}
+		all := []mail.Delivery{fixed, to("one.test"), to("one.test"), fixed}
+		want := []session{{true, false}, {false, false}, {false, true}, {true, false}}
+		if !fixedFirst {
+			all, want = all[1:], want[1:]
+		}
+		for _, d := range all {
+			deliver(t, w, d, "b@one.test")
+		}
+		mu.Lock()
+		if !slices.Equal(sessions, want) {
+			t.Errorf("shown and resumed: %v, want %v", sessions, want)
+		}
+		mu.Unlock()
 	}
 }

@@ -334,7 +334,7 @@ func (r *Router) Ready() bool { return r.current.Load().digest != "" }
 func (r *Router) Files() iter.Seq2[string, string] { return r.current.Load().Files() }
 
 // NextHops returns the fixed next hops that rules name, each once, in no order.
-func (r *Router) NextHops() iter.Seq[mail.NextHop] { return r.current.Load().NextHops() }
+func (r *Router) NextHops() iter.Seq2[mail.NextHop, rules.Comers] { return r.current.Load().NextHops() }
 
 // Warnings returns warnings about lines that load but may not do what they seem to do. The slice is shared and not to
 // be changed.

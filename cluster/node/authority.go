@@ -133,16 +133,35 @@ func (f *files) ownCertificate(host string) *tls.Certificate {
 	return (*f.shown.Load())[strings.ToLower(host)]
 }
 
-// shownWarnings names the certificates that no next hop is shown.
+// shownWarnings names the certificates that no next hop is shown, and those that strangers share with trusted clients:
+// what a smarthost lets its customer do by his certificate, they may do.
 func (f *files) shownWarnings() (warnings []config.Problem) {
 	for i, one := range f.cfg.Egress.Certificates {
-		named := false
-		for h := range f.nextHops() {
-			named = named || strings.EqualFold(h.Host, one.Host)
+		var trusted, strangers string // next hops at the host
+		for h, comers := range f.rules.NextHops() {
+			if !strings.EqualFold(h.Host, one.Host) {
+				continue
+			}
+			if comers.Strangers {
+				strangers = max(strangers, h.String())
+			}
+			if comers.Relays {
+				trusted = max(trusted, h.String())
+			}
 		}
-		if !named {
-			warnings = append(warnings, f.cfg.Problem(fmt.Sprintf("egress.certificates[%d].host", i),
-				"no rule and no relay_via names a next hop at "+one.Host))
+		for _, h := range f.vias {
+			if strings.EqualFold(h.Host, one.Host) {
+				trusted = max(trusted, h.String())
+			}
+		}
+		at := fmt.Sprintf("egress.certificates[%d].host", i)
+		switch {
+		case trusted == "" && strangers == "":
+			warnings = append(warnings, f.cfg.Problem(at, "no rule and no relay_via names a next hop at "+one.Host))
+		case trusted != "" && strangers != "":
+			warnings = append(warnings, f.cfg.Problem(at, "mail of trusted clients is sent by it ("+trusted+
+				"), and mail of strangers as well, by the rule with "+strangers+": if it stands for an account, "+
+				"name that host otherwise there"))
 		}
 	}
 	return warnings

@@ -136,11 +136,12 @@ func TestCheck_Certificates(t *testing.T) {
 	}
 	save("cert.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}))
 	save("key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
-	save("routes.txt", []byte("relay * smtp://Smart.example\n"))
-	check := func(entry string) string {
+	check := func(entry, routes string) string {
 		t.Helper()
-		save("millrace.yaml", []byte("hostname: mx1.example.net\nroutes: routes.txt\nlisten: [{addr: \"127.0.0.1:0\", "+
-			"relay: trusted, networks: [10.0.0.0/8]}]\negress:\n  certificates: ["+entry+"]\n"))
+		save("routes.txt", []byte(routes+"relay * smtp://Smart.example\n"))
+		save("millrace.yaml", []byte("hostname: mx1.example.net\npostmaster: o@p.example\n"+
+			"routes: routes.txt\nlisten: [{addr: \"127.0.0.1:0\", relay: trusted, networks: [10.0.0.0/8]}]\n"+
+			"egress:\n  certificates: ["+entry+"]\n"))
 		c, err := config.Load(filepath.Join(dir, "millrace.yaml"))
 		if err != nil {
 			return err.Error()
@@ -153,7 +154,7 @@ func TestCheck_Certificates(t *testing.T) {
 	}
 	for _, tt := range []struct{ entry, want, not string }{
 		{"{host: SMART.example, cert: cert.pem, key: key.pem}", "", "certificates"},
-		{"{host: other.example, cert: cert.pem, key: key.pem}", "5:25: egress.certificates[0].host: no rule", ""},
+		{"{host: other.example, cert: cert.pem, key: key.pem}", "6:25: egress.certificates[0].host: no rule", ""},
 		{"{host: smart.example, cert: cert.pem, key: cert.pem}", "egress.certificates[0].key: ", ""},
 		{"{host: smart.example, cert: cert.pem}", "egress.certificates[0].key: is required", ""},
 		{"{host: smart.example, ca: cert.pem}", "", "certificates"},
@@ -162,9 +163,22 @@ func TestCheck_Certificates(t *testing.T) {
 		{"{cert: cert.pem, key: key.pem}", "egress.certificates[0].host: is required", ""},
 		{"{host: a/b, cert: cert.pem, key: key.pem}", "egress.certificates[0].host: \"a/b\" is neither", ""},
 	} {
-		got := check(tt.entry)
+		got := check(tt.entry, "")
 		if !strings.Contains(got, tt.want) || tt.not != "" && strings.Contains(got, tt.not) {
 			t.Errorf("%s: got %s", tt.entry, got)
+		}
+	}
+	const shared = "6:25: egress.certificates[0].host: mail of trusted clients is sent by it (smtp://smart.example), " +
+		"and mail of strangers as well, by the rule with smtp://smart.example"
+	for _, tt := range []struct{ routes, host, want string }{
+		{"domain a.example\n@a.example smtp://smart.example:26\n", "smart.example", shared + ":26"},
+		{"domain a.example\n@a.example smtp://smart.example\n", "smart.example", shared},
+		{"domain a.example\n@a.example smtp://home.example\n", "smart.example", ""},
+		{"domain a.example\n@a.example smtp://home.example\n", "home.example", ""},
+	} {
+		got := check("{host: "+tt.host+", cert: cert.pem, key: key.pem}", tt.routes)
+		if !strings.Contains(got, tt.want) || tt.want == "" && strings.Contains(got, "certificates") {
+			t.Errorf("%s with %q: got %s", tt.host, tt.routes, got)
 		}
 	}
 }

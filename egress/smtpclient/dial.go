@@ -152,7 +152,7 @@ func (o opening) run(ctx context.Context) (Stage, error) {
 	if err != nil {
 		return StageGreeting, err
 	}
-	if err := o.hello(ctx); err != nil {
+	if err := o.hello(ctx, o.target.Helo); err != nil {
 		return StageHelo, err
 	}
 	if o.target.TLS == Opportunistic && o.ext.Has(StartTLS) || o.target.TLS == Required {
@@ -212,8 +212,8 @@ func (o opening) ask(ctx context.Context, verb string, line ...string) (reply, e
 	return o.await(ctx, heloTimeout, verb)
 }
 
-// hello sends EHLO or LHLO, and HELO where EHLO is not understood (RFC 5321 section 3.2).
-func (o opening) hello(ctx context.Context) error {
+// hello sends EHLO or LHLO with a name, and HELO where EHLO is not understood (RFC 5321 section 3.2).
+func (o opening) hello(ctx context.Context, name string) error {
 	verb := "EHLO"
 	switch {
 	case o.target.LMTP:
@@ -221,7 +221,7 @@ func (o opening) hello(ctx context.Context) error {
 	case o.target.Old:
 		verb = "HELO"
 	}
-	r, err := o.ask(ctx, verb, verb, " ", o.target.Helo)
+	r, err := o.ask(ctx, verb, verb, " ", name)
 	if err != nil {
 		return err
 	}
@@ -234,7 +234,7 @@ func (o opening) hello(ctx context.Context) error {
 		}
 	} else if r.class() >= 4 && r.code != 421 && verb == "EHLO" {
 		verb = "HELO"
-		if r, err = o.ask(ctx, verb, verb, " ", o.target.Helo); err != nil {
+		if r, err = o.ask(ctx, verb, verb, " ", name); err != nil {
 			return err
 		}
 	}
@@ -291,7 +291,7 @@ func (o opening) startTLS(ctx context.Context) (Stage, error) {
 	if err := o.handshake(ctx); err != nil {
 		return StageTLS, err
 	}
-	return StageSecure, o.hello(o.patience(ctx))
+	return StageSecure, o.hello(o.patience(ctx), o.target.Helo)
 }
 
 // patience returns ctx with the deadline of a step of TLS: no more than a third of what is left, because what fails
@@ -362,6 +362,7 @@ func tlsConfig(t *Target) *tls.Config {
 	config.ServerName = strings.TrimSuffix(cmp.Or(t.ServerName, t.Host), ".")
 	if own := t.Certificate; own != nil { // also to a server whose list of authorities does not have its own
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own, nil }
+		config.ClientSessionCache = nil // a ticket stands for what its session showed, and would lend it to others
 	}
 	// Browsers want small records first; here each record costs a system call.
 	config.DynamicRecordSizingDisabled = true

@@ -139,10 +139,11 @@ func (t *transaction) forwardReply() error {
 // of the other.
 func (t *transaction) introduce(ctx context.Context) error {
 	c, o := t.conn, t.delivery.Origin
+	first := c.introduced == (mail.Origin{})
 	switch {
 	case o == nil || o.By != mail.ClientXclient || c.introduced == *o:
 		return nil
-	case c.ext.Client&AttrAddr == 0 && c.introduced == (mail.Origin{}):
+	case c.ext.Client&AttrAddr == 0 && first:
 		return nil
 	case c.ext.Client&AttrAddr == 0:
 		return c.connError("XCLIENT", errOthers)
@@ -161,7 +162,9 @@ func (t *transaction) introduce(ctx context.Context) error {
 		return err
 	case r.code == 421:
 		return c.connError("XCLIENT", errClosing)
-	case r.class() >= 4 && c.introduced == (mail.Origin{}):
+	case r.class() >= 4 && !refusesXclient(r.code):
+		return t.refusedClient("XCLIENT", r.mail())
+	case r.class() >= 4 && first:
 		c.ext.Client = 0
 		return nil
 	case r.class() >= 4:
@@ -170,9 +173,39 @@ func (t *transaction) introduce(ctx context.Context) error {
 		return c.protocol("XCLIENT", errUnasked)
 	}
 	own := c.own // the server greets the client now, by an address that is not ours
-	if err := (opening{c}).hello(ctx); err != nil {
-		return err
-	}
+	err = (opening{c}).hello(ctx, helloOf(o, c.target.Helo))
 	c.own, c.introduced, c.mustReset = own, *o, false
-	return nil
+	if said, ok := errors.AsType[*ReplyError](err); ok && said.Reply.Code != 421 {
+		return t.refusedClient("EHLO", said.Reply)
+	}
+	return err
+}
+
+// refusesXclient reports whether a code, in reply to XCLIENT, refuses the command. Any other one stands in place of the
+// greeting of the client, which the server does not serve.
+func refusesXclient(code int) bool { return code >= 500 && code <= 504 || code == 550 }
+
+// refusedClient returns the refusal of the client that the server was told of. It is that of the message, as if the
+// client had come by itself, and the session serves no other.
+func (t *transaction) refusedClient(verb string, came mail.Reply) error {
+	t.conn.introduced = *t.delivery.Origin
+	t.conn.spend()
+	t.phase, t.mailErr = mailRefused, t.refusedBy(verb, came)
+	return t.mailErr
+}
+
+// helloOf returns the name that a client says in EHLO: the server judges it by that one, and what ours has in the DNS
+// is not about its address. Where that is no word the client's address stands for it, and where there is none our name.
+func helloOf(o *mail.Origin, own string) string {
+	odd := func(c rune) bool { return c < '!' || c > '~' }
+	a := o.Addr.Addr()
+	switch {
+	case o.Helo != "" && len(o.Helo) <= mail.MaxDomain && !strings.ContainsFunc(o.Helo, odd):
+		return o.Helo
+	case !a.IsValid():
+		return own
+	case a.Is6():
+		return "[IPv6:" + a.String() + "]"
+	}
+	return "[" + a.String() + "]"
 }

@@ -46,8 +46,9 @@ func normal(text string) string { return strings.Join(strings.Fields(strings.ToL
 
 // refused turns a negative reply into the error that its command ends in. 421 becomes 451: the node's client is told
 // that this recipient or message is deferred, not that its own session ends.
-func (t *transaction) refused(verb string, r reply) *mail.Refusal {
-	came := r.mail()
+func (t *transaction) refused(verb string, r reply) *mail.Refusal { return t.refusedBy(verb, r.mail()) }
+
+func (t *transaction) refusedBy(verb string, came mail.Reply) *mail.Refusal {
 	if came.Code == 421 {
 		t.conn.breakOff()
 	}

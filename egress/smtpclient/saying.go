@@ -85,6 +85,8 @@ func (s *saying) byCode(said string) (us, decided bool) {
 		return false, true // RFC 3463 section 3.2: the recipient's address, whatever the code
 	case s.wrote() && s.refusesReverse(said):
 		return true, true
+	case s.isOfClient(said):
+		return false, true
 	case !s.wrote() && s.isSyntaxOfReverse():
 		return false, false // a client chose what the host cannot read
 	case isCodeAboutUs(s.reply.Code):
@@ -99,6 +101,16 @@ func (s *saying) byCode(said string) (us, decided bool) {
 		return true, s.conn.target.User != ""
 	}
 	return false, false
+}
+
+// isOfClient reports whether the host refuses the client that it was told of by XCLIENT, whose host it is then, and
+// whose name in EHLO: what it says of these is not about us.
+func (s *saying) isOfClient(said string) bool {
+	if s.conn.introduced == (mail.Origin{}) {
+		return false
+	}
+	return s.verb == "XCLIENT" || s.verb == "EHLO" || s.reply.Enhanced == mail.EnhancedCode{Subject: 7, Detail: 25} ||
+		saysAny(said, clientWords)
 }
 
 // isCodeAboutUs reports whether a code is by itself about us.
@@ -408,6 +420,7 @@ var (
 		"attachments", "url", "urls", "link", "links", "header", "headers", "size", "too large", "too big", "dmarc",
 		"sender domain", "sender s domain", "sending domain",
 	}
+	clientWords    = []string{"client host", "helo", "ehlo"}
 	rateOfMessages = []string{"domain", "domains", "url", "urls"}
 	verification   = []string{
 		"sender verify", "sender verification", "verify sender", "verify the sender", "sender address verification",

@@ -9,6 +9,8 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"net/smtp"
+	"net/textproto"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +24,8 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
+	"github.com/millrace/millrace/ingress/message/auth/dkim"
+	"github.com/millrace/millrace/ingress/submission"
 	"github.com/millrace/millrace/loadtest/extern"
 	"github.com/millrace/millrace/loadtest/fleet"
 	"github.com/millrace/millrace/loadtest/source"
@@ -165,18 +169,23 @@ func (h *home) startNode(t *testing.T) {
 	dir, auth := t.TempDir(), extern.StartDovecotAuth(t, password)
 	smarthost, folder := extern.StartPostfixOn(t, strings.ReplaceAll(smarthostCF, "AUTH", auth), nil)
 	h.smarthost = folder
-	_, submission, err := net.SplitHostPort(smarthost)
+	_, port, err := net.SplitHostPort(smarthost)
 	if err != nil {
 		t.Fatal(err)
 	}
-	world.Save(t, filepath.Join(dir, "smarthosts"), "relay@postfix.test:"+submission+" "+password+"\n")
+	at := "@postfix.test:" + port
+	world.Save(t, filepath.Join(dir, "smarthosts"), "relay"+at+" "+password+"\nlocked"+at+" not.the.password\n")
+	world.Save(t, filepath.Join(dir, "users"), "me "+submission.Hash(userPassword)+" me@home.example\n")
+	saveKey(t, filepath.Join(dir, "dkim.pem"))
 	w := world.World{
-		DNS:    dnstest.Start(t, "postfix.test. 60 IN A 127.0.0.1\n"),
-		Routes: "domain home.example\n@home.example smtp://" + h.postfix + " client=xclient\n",
-		Config: "egress: {credentials_file: smarthosts}\n",
-		Listen: fmt.Sprintf("xclient: []}\n  - {addr: %q, proxy_protocol: [%q]}\n  - {addr: \"%s:2526\", "+
-			"relay: trusted, networks: [%q], relay_via: \"submission://relay@postfix.test:%s\"", h.balancer,
-			fleet.Hub+"/32", fleet.Hub, h.port.Addr()+"/32", submission),
+		DNS: dnstest.Start(t, "postfix.test. 60 IN A 127.0.0.1\n"),
+		Routes: "domain home.example\n@home.example smtp://" + h.postfix + " client=xclient\n" +
+			"relay @locked.example submission://locked" + at + "\nrelay * submission://relay" + at + "\n",
+		Config: "egress: {credentials_file: smarthosts}\ndkim: {unpublished: sign, domains: [{domain: home.example, " +
+			"selector: s, key_file: dkim.pem}]}\n",
+		Listen: fmt.Sprintf("xclient: []}\n  - {addr: %q, proxy_protocol: [%q]}\n  - {addr: \"%s:2587\", "+
+			"submission: true, users_file: users}\n  - {addr: \"%[3]s:2526\", relay: trusted, networks: [%q], "+
+			"relay_via: \"submission://relay%s\"", h.balancer, fleet.Hub+"/32", fleet.Hub, h.port.Addr()+"/32", at),
 	}
 	binary := world.Binary(t)
 	world.StartProcess(t, func(addr string) *exec.Cmd {
@@ -184,6 +193,94 @@ func (h *home) startNode(t *testing.T) {
 		cmd.Env = append(os.Environ(), "SSL_CERT_FILE="+filepath.Join(folder, "cert.pem"))
 		return cmd
 	})
+}
+
+// userPassword is that of the user of the node.
+const userPassword = "the password of me"
+
+// saveKey writes a key that signs.
+func saveKey(t *testing.T, file string) {
+	t.Helper()
+	key, err := dkim.GenerateKey(dkim.RSASHA256, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := dkim.MarshalKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	world.Save(t, file, string(text))
+}
+
+// sendAsUser logs in at the node and sends a letter with an author. The error is the first refusal.
+func sendAsUser(author, to, id string) error {
+	c, err := smtp.Dial(fleet.Hub + ":2587")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err = c.StartTLS(world.AnyCertificate()); err == nil {
+		err = c.Auth(smtp.PlainAuth("", "me", userPassword, fleet.Hub))
+	}
+	if err == nil {
+		err = c.Mail("me@home.example")
+	}
+	if err == nil {
+		err = c.Rcpt(to)
+	}
+	if err != nil {
+		return err
+	}
+	w, err := c.Data()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "From: %s\r\nSubject: %s\r\n\r\nby a user\r\n", author, id)
+	return w.Close()
+}
+
+// usersSend has a user of the node send by the same smarthost. What the smarthost refuses for its own account is put
+// off, and keeps nothing else from it.
+func (h *home) usersSend(ctx context.Context, t *testing.T) {
+	t.Helper()
+	before := len(h.arrivedOutside())
+	for _, one := range []struct {
+		author, to, id string
+		code           int
+	}{
+		{"me@home.example", "you@far.example", "out-101", 0},
+		{"me@home.example", "you@locked.example", "out-102", 451}, // the smarthost does not take our password
+		{"me@home.example", "you@far.example", "out-103", 0},
+		{"you@home.example", "you@far.example", "out-104", 550},
+		{"me@home.example", "you@home.example", "in-101", 0},
+	} {
+		err := sendAsUser(one.author, one.to, one.id)
+		code := 0
+		if said, ok := errors.AsType[*textproto.Error](err); ok {
+			code = said.Code
+		}
+		if code != one.code || err != nil && code == 0 {
+			t.Errorf("%s to %s: %v, want %d", one.id, one.to, err, one.code)
+		}
+	}
+	h.await(ctx, t, "the letters of a user have arrived", func() bool {
+		return len(h.arrivedOutside()) == before+2 && len(h.arrivedAtHome()["in-101"]) == 1
+	})
+	outside := h.arrivedOutside()
+	for _, id := range []string{"out-101", "out-103"} {
+		if len(outside[id]) != 1 {
+			t.Errorf("%d copies of %s", len(outside[id]), id)
+		}
+		for _, text := range outside[id] {
+			for _, want := range []string{
+				"(Authenticated sender: relay)", "d=home.example", "\nMessage-ID: <", "\nDate: ",
+			} {
+				if !strings.Contains(text, want) {
+					t.Errorf("%s lacks %q at the smarthost:\n%s", id, want, text)
+				}
+			}
+		}
+	}
 }
 
 // link takes the link down, or up again.
@@ -321,6 +418,7 @@ func TestHome(t *testing.T) {
 	})
 	h.check(t, in, out)
 	h.refusesStranger(ctx, t)
+	h.usersSend(ctx, t)
 	t.Logf("%d letters each way, %d attempts were put off", each, deferrals.Load())
 }
 
@@ -362,7 +460,7 @@ func (h *home) check(t *testing.T, in, out []*letter) {
 		}
 		for _, text := range inside[l.id] {
 			header, _, _ := strings.Cut(text, "\r\n\r\n")
-			if !strings.Contains(header, "(unknown "+client+")") {
+			if !strings.Contains(header, "Received: from client.example (unknown "+client+")") {
 				t.Errorf("%s: home does not know %s:\n%s", l.id, client, header)
 			}
 		}
@@ -376,7 +474,7 @@ func (h *home) check(t *testing.T, in, out []*letter) {
 			header, _, _ := strings.Cut(text, "\n\n")
 			for _, want := range []string{
 				"Return-Path: <me@home.example>", "using TLSv1.", "(Authenticated sender: relay)",
-				"by home.test (Postfix)",
+				"by home.test (Postfix)", "d=home.example",
 			} {
 				if !strings.Contains(header, want) {
 					t.Errorf("%s lacks %q at the smarthost:\n%s", l.id, want, header)

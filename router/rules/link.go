@@ -192,6 +192,7 @@ func (l linker) linkRule(r *rule) {
 		d.subs |= separatorBit(sub)
 	}
 	if r.action != forward {
+		l.doubtRefused(r)
 		return
 	}
 	if r.flags&flagTry != 0 {
@@ -204,13 +205,25 @@ func (l linker) linkRule(r *rule) {
 			r.flags |= flagGeneral
 		}
 		if dest.nextHop.Transport != mail.MX {
-			t.fixed[dest.nextHop] = true
+			t.fixed[dest.nextHop] = Comers{Strangers: true, Relays: t.fixed[dest.nextHop].Relays}
 		}
 		if l.isOurselves(dest.nextHop) {
 			l.failRule(r, "the next hop "+dest.nextHop.String()+" is this node itself")
 		}
 	}
 	l.noteNeeds(r, targets)
+}
+
+// doubtRefused warns of a rule that keeps mail about trouble with a domain from those who run it.
+func (l linker) doubtRefused(r *rule) {
+	t := l.t
+	local := ascii.Fold(t.localOf(r))
+	if r.flags&flagLiteral == 0 || local != "postmaster" && local != "abuse" ||
+		r.action == reply && t.replies[r.first].Class() == 4 {
+		return
+	}
+	l.warn(r, "each domain takes mail to "+local+" (RFC 5321 section 4.5.1, RFC 2142): this is where others tell you "+
+		"that your mail is refused; without this line it goes to postmaster of the configuration")
 }
 
 // isOurselves reports whether a next hop is an address that this node listens on, or one of its own names.

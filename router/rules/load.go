@@ -169,7 +169,7 @@ func newBuilder(cfg Config) *builder {
 	b := &builder{cfg: cfg, t: &Table{
 		domainOf:   map[string]uint32{},
 		regexes:    map[uint32][]regex{},
-		fixed:      map[mail.NextHop]bool{},
+		fixed:      map[mail.NextHop]Comers{},
 		relays:     map[string]*relay{},
 		options:    make([]options, 1),
 		postmaster: cfg.Postmaster,

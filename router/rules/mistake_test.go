@@ -249,6 +249,8 @@ var doubtfulLines = []mistake{
 	{"the port of SMTP for LMTP", "info@h.example lmtp://h.example:25", 16, "write smtp://"},
 	{"a domain that ends in a number", "info@h.example x@t.123", 16, "ends in a number"},
 	{"a group by its name", "/(?P<n>.+)x/@h.example $n@t.example", 24, "a group is written $1"},
+	{"a postmaster that is thrown away", "Postmaster@h.example drop", 1, "each domain takes mail to postmaster"},
+	{"reports of abuse that are refused", "abuse@h.example reject 550 5.1.1 No", 1, "each domain takes mail to abuse"},
 	{"a domain that is an IP address", "domain 192.0.2.7\n@192.0.2.7 x@t.example", 8, "write [192.0.2.7]"},
 }
 

@@ -70,7 +70,7 @@ func (b *builder) relayLine(s string) (why string) {
 	}
 	b.t.relays[key] = r
 	for _, h := range r.hops {
-		b.t.fixed[h] = true
+		b.t.fixed[h] = Comers{Relays: true} // rules are linked later
 	}
 	return ""
 }

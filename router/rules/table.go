@@ -27,7 +27,7 @@ type Table struct {
 	rules     []rule
 	targets   []target
 	dests     []destination
-	fixed     map[mail.NextHop]bool // those of dests that are no MX hosts
+	fixed     map[mail.NextHop]Comers // those that are no MX hosts
 	replies   []mail.Reply
 	templates []template
 	options   []options // [0] sets nothing
@@ -55,6 +55,12 @@ type tally struct {
 	hosted   int // domains
 	warnings []Warning
 	needs    Needs
+}
+
+// Comers are whose mail goes to a next hop.
+type Comers struct {
+	Strangers bool // a rule names it
+	Relays    bool // a relay line does, to which trusted clients come alone
 }
 
 // Needs are which rules want something of the node.
@@ -183,10 +189,13 @@ func (t *Table) Ours(domain string) bool {
 }
 
 // HasNextHop reports whether a rule names a fixed next hop.
-func (t *Table) HasNextHop(h mail.NextHop) bool { return t.fixed[h] }
+func (t *Table) HasNextHop(h mail.NextHop) bool {
+	_, has := t.fixed[h]
+	return has
+}
 
 // NextHops returns the fixed next hops that rules name, each once, in no order.
-func (t *Table) NextHops() iter.Seq[mail.NextHop] { return maps.Keys(t.fixed) }
+func (t *Table) NextHops() iter.Seq2[mail.NextHop, Comers] { return maps.All(t.fixed) }
 
 // Warnings returns warnings about lines that loaded. The slice is shared and not to be changed.
 func (t *Table) Warnings() []Warning { return t.tally.warnings }
