@@ -120,8 +120,12 @@ var said = map[string][]string{
 	},
 
 	// The same reply with another code.
-	"ingress/wire/helo.go greet":             nil, // 421 and 554 in front of the session
-	"ingress/data.go judgeEnding":            nil, // the next hop's 2yz as 250
+	"ingress/wire/helo.go greet":  nil, // 421 and 554 in front of the session
+	"ingress/data.go judgeEnding": nil, // the next hop's 2yz as 250
+
+	"ingress/message/filter/field.go replyOf":           nil, // a content filter's own
+	"ingress/message/filter/rspamdreply.go parseRspamd": nil,
+
 	"egress/smtpclient/refusal.go refusedBy": nil, // the next hop's 421 as 451, and its 4yz about a number as 452
 	"egress/smtpclient/reply.go mail":        nil, // the next hop's own
 }

@@ -85,6 +85,9 @@ func (s *session) discard(b *wire.Body) mail.Reply {
 
 // judgeEnding returns what became of a message, and the reply to its end as a stranger may read it.
 func (t *transaction) judgeEnding(e *message.Ending) (mail.Kind, mail.Reply) {
+	if e.Discarded {
+		return mail.Dropped, mail.NewReply(250, 0, 0, "OK")
+	}
 	if out := &e.Outcome; e.Committed {
 		reply := publicReply(out.Reply, t.rcpts)
 		switch out.Reply.Class() {

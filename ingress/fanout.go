@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/millrace/millrace/ingress/message"
+	"github.com/millrace/millrace/router/leaf/abreast"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -191,7 +192,7 @@ func (u *upstream) offerAll(ctx context.Context, ways []message.Recipient) []err
 	stage := u.t.report.Enter(mail.StageRcpt)
 	defer stage.End(nil)
 	errs := make([]error, len(ways))
-	message.AtATime(len(u.members), func(at int) {
+	abreast.Do(len(u.members), func(at int) {
 		m := &u.members[at]
 		var failed error
 		for i := range ways {
@@ -246,7 +247,7 @@ func (u *upstream) renewAll(ctx context.Context) (mail.Transaction, error) {
 	u.settle(ctx)
 	stage := u.t.report.Enter(mail.StageBegin)
 	errs := make([]error, len(u.members))
-	message.AtATime(len(u.members), func(at int) {
+	abreast.Do(len(u.members), func(at int) {
 		m := &u.members[at]
 		switch {
 		case m.rcpts == 0:

@@ -37,10 +37,14 @@ type Metrics struct {
 	relayedCount, reusedCount atomic.Uint64 // for Relayed
 }
 
-// counted is what is counted that is no event.
+// counted is what is counted that is no event, and what content filters said.
 type counted struct {
 	posts  counts[postKey]
 	logins counts[string] // of users, by result
+
+	filters  map[string]bool // the content filters by name; not changed once events are counted
+	filtered counts[filterKey]
+	changes  counts[changeKey]
 }
 
 // times are the histograms.
@@ -111,6 +115,16 @@ type deliveryKey struct {
 func (k deliveryKey) labels() []attribute.KeyValue {
 	return is("session", k.session.String(), "tls", k.tls, "certificate", k.certificate)
 }
+
+// A filterKey is what the results of content filters are counted by.
+type filterKey struct{ filter, result string }
+
+func (k filterKey) labels() []attribute.KeyValue { return is("filter", k.filter, "result", k.result) }
+
+// A changeKey is what the changes are counted by that content filters asked for.
+type changeKey struct{ filter, change string }
+
+func (k changeKey) labels() []attribute.KeyValue { return is("filter", k.filter, "change", k.change) }
 
 // stageBounds reach from the time of a rule to the longest wait of a client, and others from a round trip on loopback
 // to beyond its deadline.
@@ -216,6 +230,11 @@ func (m *Metrics) showCounts(of meter) {
 		"Relayed messages with a rewritten reverse-path, by what that opens to.", m.srs.showAll(labelled("opens")))
 	of.counters("millrace_posts_total", "Events for a receiver by what came of them; * stands for all receivers.",
 		m.posts.showAll(postKey.labels))
+	of.counters("millrace_filter_results_total", "Messages that content filters were shown, by filter and result.",
+		m.filtered.showAll(filterKey.labels))
+	of.counters("millrace_filter_changes_total",
+		"Changes of a message that content filters asked for and that were not made, by filter and kind.",
+		m.changes.showAll(changeKey.labels))
 	of.counters("millrace_logins_total", "Logins of users, by what they came to.", m.logins.showAll(labelled("result")))
 }
 
@@ -266,6 +285,26 @@ func pair(h []*histogram) results { return results{h[0], h[1]} }
 func (m *Metrics) BeginPosts(receiver string, results ...string) {
 	for _, r := range results {
 		m.posts.of(postKey{receiver, r})
+	}
+}
+
+// filterResults are the results of content filters that events have.
+var filterResults = []string{"accept", "discard", "tempfail", "reject", "quarantine", "late"}
+
+// filterChanges are the kinds of changes that content filters ask for.
+var filterChanges = []string{"field", "body", "recipient", "reverse-path"}
+
+// BeginFilters makes the counts of content filters. It is called before events are counted.
+func (m *Metrics) BeginFilters(names ...string) {
+	m.filters = make(map[string]bool, len(names))
+	for _, name := range names {
+		m.filters[name] = true
+		for _, result := range filterResults {
+			m.filtered.of(filterKey{name, result})
+		}
+		for _, change := range filterChanges {
+			m.changes.of(changeKey{name, change})
+		}
 	}
 }
 

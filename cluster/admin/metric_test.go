@@ -85,6 +85,7 @@ func everyMetric() *Metrics {
 			return Store{Down: true, Connections: 2, Entries: 9, Counts: map[string]uint64{"trips": 10, "failures": 1}}
 		},
 	})
+	m.BeginFilters("spam")
 	for kind := range mail.Kinds {
 		for _, code := range []int{0, 250, 354, 451, 550} {
 			for _, mode := range []mail.Mode{mail.ModeNone, mail.ModeHold, mail.ModeStream, mail.ModePredict} {
@@ -99,6 +100,9 @@ func everyMetric() *Metrics {
 						Session: mail.Taken{TLS: "TLS 1.2", Verified: mode == mail.ModeHold, Kind: mail.SessionWarm},
 					}},
 				}
+				e.Filtered = []mail.Filtered{{
+					Name: "spam", Result: "accept", Changes: []string{"field subject", "body"},
+				}}
 				if code >= 400 {
 					e.Reason = "a reason"
 				}

@@ -103,6 +103,7 @@ func (m *Metrics) seeOutcome(e *mail.Event) {
 	m.seeRecipients(e)
 	if e.Ends {
 		m.seeAuth(e.Auth)
+		m.seeFiltered(e.Filtered)
 		m.times.transactions[e.Kind].record(e.All-e.Waited, e.Trace, e.Time)
 		for i := range e.Legs {
 			m.seeLeg(&e.Legs[i], e)
@@ -170,6 +171,30 @@ func (m *Metrics) seeAuth(a *mail.Auth) {
 		}
 		m.results.of(key).Add(1)
 	}
+}
+
+// seeFiltered counts what content filters said of a message. What names a change in detail came from outside.
+func (m *Metrics) seeFiltered(all []mail.Filtered) {
+	for i := range all {
+		f := &all[i]
+		name := f.Name
+		if !m.filters[name] {
+			name = other
+		}
+		m.filtered.of(filterKey{name, oneOf(filterResults, f.Result)}).Add(1)
+		for _, change := range f.Changes {
+			kind, _, _ := strings.Cut(change, " ")
+			m.changes.of(changeKey{name, oneOf(filterChanges, kind)}).Add(1)
+		}
+	}
+}
+
+// oneOf returns the word if it is one of a list, else other.
+func oneOf(list []string, word string) string {
+	if slices.Contains(list, word) {
+		return word
+	}
+	return other
 }
 
 // oldKind returns the kind by which millrace_events_total counts: until recently whatever was refused before a message

@@ -32,6 +32,7 @@ type Config struct {
 	ARC        *ARC        `yaml:"arc"`
 	DKIM       *DKIM       `yaml:"dkim"`
 	DMARC      DMARC       `yaml:"dmarc"`
+	Filters    []Filter    `yaml:"filters"`
 	Score      *Score      `yaml:"score"`
 	Submission *Submission `yaml:"submission"`
 	Rates      Rates       `yaml:"rates"`

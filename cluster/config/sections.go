@@ -46,6 +46,7 @@ func (v *validator) sections(c *Config) {
 	for i, domain := range c.DMARC.Lists {
 		v.domain(fmt.Sprintf("dmarc.lists[%d]", i), domain)
 	}
+	v.filters(c.Filters, c.Deadlines.Commit)
 	if c.Score != nil {
 		v.score(c)
 	}

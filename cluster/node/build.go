@@ -21,6 +21,7 @@ import (
 	"github.com/millrace/millrace/ingress/client/rate"
 	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/ingress/message/auth/spf"
+	"github.com/millrace/millrace/ingress/message/filter"
 	"github.com/millrace/millrace/ingress/message/once"
 	"github.com/millrace/millrace/ingress/submission"
 	"github.com/millrace/millrace/router/mail"
@@ -40,6 +41,7 @@ type parts struct {
 	scoring  *scoring      // nil: the configuration has no section score
 	guard    *rate.Guard   // nil: refused recipients have no limit but that of scoring
 	hook     *hook.Client
+	filters  *filter.Set                          // nil: the configuration has none
 	accounts map[config.File]*submission.Accounts // by the file of users
 	cleanups cleanups                             // close the parts
 }
@@ -57,6 +59,8 @@ type hooks struct {
 	handshake   observer                                    // told of TLS handshakes with destinations
 	login       func(submission.Result)                     // told of logins of users; nil disables it
 	listChanged func(zone string, healthy bool, why string) // when the health of a DNS list changes
+
+	filterChanged func(name string, why error) // when a content filter is not asked any more, or is again
 }
 
 // build makes the parts from the files that readFiles read. The error is Problems, and then nothing is left to close.
@@ -64,7 +68,7 @@ func build(f *files, h hooks) (*parts, error) {
 	p := &parts{cfg: f.cfg, files: f}
 	for _, makePart := range []func(hooks) error{
 		p.makeStore, p.makeResolver, p.makeEgress, p.makeAuthenticator, p.readCluster, p.makeScoring, p.makeGuard,
-		p.makeHook, p.makeAccounts, p.checkAdmin,
+		p.makeHook, p.makeAccounts, p.makeFilters, p.checkAdmin,
 	} {
 		if err := makePart(h); err != nil {
 			p.close()

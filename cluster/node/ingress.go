@@ -6,6 +6,7 @@ import (
 	"github.com/millrace/millrace/ingress"
 	"github.com/millrace/millrace/ingress/client"
 	"github.com/millrace/millrace/ingress/message"
+	"github.com/millrace/millrace/ingress/message/filter"
 	"github.com/millrace/millrace/ingress/message/once"
 	"github.com/millrace/millrace/ingress/world"
 	"github.com/millrace/millrace/router/mail"
@@ -21,8 +22,9 @@ type around struct {
 	rules    func() string // which rules there are
 	tracing  *mail.Tracing
 	ledger   *once.Ledger
-	learning *learning // nil: nothing is learnt
-	look     bool      // the sessions are for an explanation
+	learning *learning   // nil: nothing is learnt
+	filters  *filter.Set // nil: no content filter is asked
+	look     bool        // the sessions are for an explanation
 }
 
 // makeServer makes the server that answers SMTP sessions. It needs the relay and, where clients are scored, the
@@ -31,6 +33,7 @@ func (n *Node) makeServer() (err error) {
 	n.server, err = n.parts.serverFor(around{
 		router: n.parts.files.rules, relay: n.relay, store: n.parts.store, emit: n.events.Emit,
 		rules: n.rules.router.Label, tracing: n.telemetry.tracing, ledger: n.ledger, learning: n.learning,
+		filters: n.parts.filters,
 	})
 	return err
 }
@@ -74,6 +77,7 @@ func (p *parts) serverFor(a around) (*ingress.Server, error) {
 			Store:    a.store,
 			MarkKeys: markKeys,
 			Once:     a.ledger,
+			Filters:  a.filters,
 			Data:     time.Duration(d.Data),
 			Commit:   time.Duration(d.Commit),
 			Lend:     time.Duration(d.Lend),

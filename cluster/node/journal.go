@@ -189,6 +189,7 @@ func (j *journal) addJudgement(e *mail.Event) {
 	addAuth(l, e.Auth)
 	l.outside("signed", e.Signed)
 	l.outside("unsigned", e.Unsigned)
+	j.addFiltered(e.Filtered)
 	if e.MessageID != 0 {
 		l.key("message_id")
 		l.b = append(l.b, '"')
@@ -196,6 +197,36 @@ func (j *journal) addJudgement(e *mail.Event) {
 		l.b = append(l.b, '"')
 	}
 	l.word("rules", e.Rules)
+}
+
+// addFiltered adds what content filters said of a message.
+func (j *journal) addFiltered(all []mail.Filtered) {
+	if len(all) == 0 {
+		return
+	}
+	l := &j.line
+	l.begin("filters", '[')
+	for i := range all {
+		f := &all[i]
+		if i > 0 {
+			l.b = append(l.b, ',')
+		}
+		l.b = append(l.b, '{')
+		l.word("name", f.Name)
+		l.word("result", f.Result)
+		if f.Scored {
+			l.key("score")
+			l.b = strconv.AppendFloat(l.b, f.Score, 'f', 1, 64)
+		}
+		l.outside("symbols", f.Symbols)
+		l.outside("refused_changes", strings.Join(f.Changes, ", "))
+		if f.Cause != nil {
+			l.outside("cause", j.mask(f.Cause.Error()))
+		}
+		l.ms("ms", f.Took)
+		l.end('}')
+	}
+	l.end(']')
 }
 
 // addAuth adds what the authentication of a message came to.

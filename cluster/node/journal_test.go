@@ -163,6 +163,10 @@ func wholeEvent() mail.Event {
 			SPF: "pass", DKIM: "pass", DMARC: "fail", ARC: "none", Policy: "reject", Overrides: []string{"list"},
 			Unauthenticated: true, Signers: []mail.Signer{{Domain: "a.example", Result: "pass"}}, Unverified: 2,
 		},
+		Filtered: []mail.Filtered{{
+			Name: "spam", Result: "late", Score: 1.5, Scored: true, Symbols: "GTUBE R_DKIM_NA",
+			Changes: []string{"field subject", "body"}, Took: time.Millisecond, Cause: errors.New("it closed \x1b"),
+		}},
 		Unsigned: "no key", MessageID: 1, Rules: "version 7", All: 5 * time.Millisecond, Waited: time.Millisecond,
 		To: []mail.To{
 			{
@@ -206,7 +210,10 @@ func TestJournal_Line(t *testing.T) {
 		`"entries":"allow c.yaml:7 for=score",` +
 		`"auth":{"spf":"pass","dkim":"pass","dmarc":"fail","policy":"reject","arc":"none","overrides":"list",` +
 		`"unauthenticated":true,"signers":[{"d":"a.example","result":"pass"}],"unverified":2},` +
-		`"signed":"b.example, arc","unsigned":"no key","message_id":"0000000000000001","rules":"version 7",` +
+		`"signed":"b.example, arc","unsigned":"no key",` +
+		`"filters":[{"name":"spam","result":"late","score":1.5,"symbols":"GTUBE R_DKIM_NA",` +
+		`"refused_changes":"field subject, body","cause":"it closed ?","ms":1.000}],` +
+		`"message_id":"0000000000000001","rules":"version 7",` +
 		`"mode":"hold","octets":4096,"reply":"250 2.0.0 queued as 1",` +
 		`"in_doubt":true,"ms":{"commit":1.500,"client":1.000,"all":5.000},"to":[` +
 		`{"forward":"info@b.example","outcome":"relayed","rule":"r:9 @b.example","reply":"250 2.0.0 queued as 1",` +

@@ -106,11 +106,12 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 			n.metrics.ObserveHandshake(admin.WithDestination, took, err)
 		},
 		login:       func(r submission.Result) { n.metrics.CountLogin(r.String()) },
-		listChanged: n.log.logListChange,
+		listChanged: n.log.logListChange, filterChanged: n.log.logFilterChange,
 	})
 	if err != nil {
 		return nil, err
 	}
+	n.metrics.BeginFilters(n.parts.filters.Names()...)
 	n.rules = &ruleSet{router: files.rules}
 	n.cleanups = n.parts.cleanups
 	return n, nil

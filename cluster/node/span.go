@@ -53,6 +53,7 @@ const (
 	attrSession      = attribute.Key("smtp.session.kind")
 	attrVerified     = attribute.Key("smtp.tls.verified")
 	attrCause        = attribute.Key("smtp.cause")
+	attrFilter       = attribute.Key("smtp.filter.result")
 )
 
 // The names of the spans that are no step, and of the events.
@@ -456,6 +457,8 @@ func (m *spanMaker) step(s *span, t *mail.Trace, kind mail.StepKind, n mail.Note
 			m.outside(attrSigners, signers(e.Auth))
 			m.text(attrPolicy, e.Auth.Policy)
 		}
+	case mail.StepFilter:
+		m.outside(attrFilter, n.Text)
 	case mail.StepDial, mail.StepTried:
 		m.outside(semconv.ServerAddressKey, n.Host)
 		m.peer(n.Addr)
@@ -469,6 +472,9 @@ func (m *spanMaker) step(s *span, t *mail.Trace, kind mail.StepKind, n mail.Note
 	case kind == mail.StepTLS && n.Err != nil: // nothing was said
 		m.outside(attrCause, n.Err.Error())
 		m.fail(s, "tls")
+	case kind == mail.StepFilter && n.Err != nil: // it said nothing
+		m.outside(attrCause, n.Err.Error())
+		m.fail(s, "filter")
 	case n.Err != nil:
 		r := mail.ReplyFor(n.Err)
 		m.reply(&r)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/millrace/millrace/ingress/message/auth"
 	"github.com/millrace/millrace/ingress/message/auth/spf"
+	"github.com/millrace/millrace/ingress/message/filter"
 	"github.com/millrace/millrace/ingress/message/once"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/ingress/world"
@@ -31,6 +32,8 @@ type Config struct {
 	// Once is the ledger by which a message that comes again is delivered once; nil disables that. It needs Store and
 	// MarkKeys, and the Relay has to ask it.
 	Once *once.Ledger
+
+	Filters *filter.Set // the content filters that messages are shown; nil: there are none
 
 	// The times below lie inside the client's own time-outs (RFC 5321 section 4.5.3.2). 0 means the default.
 	Data   time.Duration // for the next hop's 354; 60 s, the client waits 10 min for the reply to the dot

@@ -3,9 +3,9 @@ package message
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
+	"github.com/millrace/millrace/router/leaf/abreast"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -62,7 +62,7 @@ func (m *member) fail(err error) {
 // each calls do for each member that is left, for all at a time, and awaits them. A member for which it returns an
 // error has failed.
 func (f *Fan) each(do func(m *member) error) error {
-	AtATime(len(f.members), func(i int) {
+	abreast.Do(len(f.members), func(i int) {
 		m := &f.members[i]
 		if m.Tx == nil {
 			return
@@ -72,26 +72,6 @@ func (f *Fan) each(do func(m *member) error) error {
 		}
 	})
 	return f.left()
-}
-
-// AtATime calls do with each number below n, for all at a time, and awaits them. A panic is that of the caller.
-func AtATime(n int, do func(i int)) {
-	var wait sync.WaitGroup
-	panics := make([]any, n)
-	run := func(i int) {
-		defer func() { panics[i] = recover() }()
-		do(i)
-	}
-	for i := range n - 1 {
-		wait.Go(func() { run(i) })
-	}
-	run(n - 1)
-	wait.Wait()
-	for _, p := range panics {
-		if p != nil {
-			panic(p)
-		}
-	}
 }
 
 // left returns an error if no member is left.

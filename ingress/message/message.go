@@ -46,6 +46,7 @@ type Ending struct {
 	Outcomes  []mail.Outcome  // one for each accepted forward-path of the recipients, in order; nil unless Committed
 	Err       error           // why the message was not relayed
 	Ours      bool            // Err is a decision about the message, in our own words: they need no redaction
+	Discarded bool            // a content filter wants it accepted and delivered nowhere: Err says which
 	Receipt   Receipt         // what the ledger remembers of it; zero unless the next hop took it
 	Complaint *mail.Complaint // nil unless the next hop took it and it is a report of abuse that a recipient wants told
 }
@@ -70,13 +71,17 @@ type Message struct {
 	digest *once.Digest      // what stays the same when it comes again; nil without the ledger
 	abuse  *complaint.Reader // nil unless a recipient wants to be told of reports of abuse
 	// unsealed is the first piece for the next hops that get no signatures of ours, where others do; else zero.
-	unsealed mail.Octets
-	lacked   []byte // the fields that a submitted message lacked; they stand above it, below ours
+	unsealed  mail.Octets
+	lacked    []byte     // the fields that a submitted message lacked; they stand above it, below ours
+	filtering *filtering // by content filters; nil: it is shown to none
 }
 
 // Begin returns the message that comes in by body. Nothing is read yet.
 func (m *Messages) Begin(e Envelope, body *wire.Body, up Upstream, r *report.Transaction) Message {
 	out := Message{Messages: m, Envelope: e, body: body, up: up, report: r}
+	if m.cfg.Filters != nil {
+		out.filtering = new(filtering)
+	}
 	if m.cfg.Once != nil {
 		out.digest = m.cfg.Once.Begin(e.Reverse)
 		body.Count(out.digest.Size())
@@ -107,6 +112,10 @@ func (m *Message) Run(ctx context.Context) Ending {
 	if err := m.judge(walk); err != nil {
 		return m.failed(walk, octets, err)
 	}
+	// Ask the content filters: about a whole message, or show them the begin of one that streams.
+	if err := m.consult(walk); err != nil {
+		return m.failed(walk, octets, err)
+	}
 	// Compose: our fields come above it, and results that pretend to be ours are removed.
 	piece, err := m.compose()
 	if err != nil {
@@ -118,8 +127,11 @@ func (m *Message) Run(ctx context.Context) Ending {
 	}
 	// Stream the rest but for the last piece, and decide.
 	if !m.window.last {
-		if piece, err = m.stream(piece); err == nil {
+		if piece, err = m.stream(walk, piece); err == nil {
 			err = m.finish(m.untilReply(walk))
+		}
+		if err == nil {
+			err = m.askFilters(m.untilReply(walk))
 		}
 		if err != nil {
 			return m.failed(walk, octets, err)
@@ -159,6 +171,7 @@ func (m *Message) Run(ctx context.Context) Ending {
 
 // Close ends what is under way for the message and awaits it. It may be called again.
 func (m *Message) Close() {
+	m.filtering.close()
 	if m.auth != nil {
 		m.auth.Close()
 	}
@@ -177,7 +190,9 @@ func (m *Message) failed(ctx context.Context, stage report.Stage, err error) End
 	if f, ok := m.tx.(*Fan); ok && f.left() != nil {
 		err = m.together(context.WithoutCancel(ctx), f)
 	}
-	return Ending{Mode: m.mode, Err: err, Ours: m.ours != nil && errors.Is(err, m.ours)}
+	return Ending{
+		Mode: m.mode, Err: err, Ours: m.ours != nil && errors.Is(err, m.ours), Discarded: errors.Is(err, errDiscarded),
+	}
 }
 
 // untilReply bounds ctx by the client's patience, which counts from its last octet.
@@ -237,10 +252,10 @@ func (m *Message) compose() (mail.Octets, error) {
 	m.report.Event.MessageID = m.window.head.id.hash
 	if m.auth == nil {
 		var buf [1024]byte // enough for most; append takes more where it must
-		return m.window.above(m.body, append(m.appendReceived(buf[:0]), m.lacked...), nil), nil
+		return m.window.above(m.body, append(m.appendTop(buf[:0]), m.lacked...), nil), nil
 	}
 	size := m.buffer.size()
-	fields, err := m.auth.Fields(m.appendReceived(m.buffer.fields[:0]), m.mode)
+	fields, err := m.auth.Fields(m.appendTop(m.buffer.fields[:0]), m.mode)
 	if err != nil {
 		return mail.Octets{}, err
 	}
@@ -249,7 +264,7 @@ func (m *Message) compose() (mail.Octets, error) {
 	m.buffer.fields = fields
 	m.body.Count(m.buffer.size() - size)
 	if m.window.signing && m.mode != mail.ModeStream && m.someUnsealed() {
-		fields := m.window.parted(append(m.auth.Unsealed(m.appendReceived(nil)), m.lacked...))
+		fields := m.window.parted(append(m.auth.Unsealed(m.appendTop(nil)), m.lacked...))
 		m.unsealed = m.window.beside(fields, m.auth.Removals())
 	}
 	return m.window.above(m.body, fields, m.auth.Removals()), nil
@@ -297,7 +312,7 @@ const askEvery = time.Second
 //
 // A client that is slow to fill a slab may have to give way, if another client waits for the session at the next hop:
 // the slow one tries again, and the other one need not. What is not slow has to in Write.
-func (m *Message) stream(o mail.Octets) (mail.Octets, error) {
+func (m *Message) stream(ctx context.Context, o mail.Octets) (mail.Octets, error) {
 	head := &m.window.head
 	for last := false; !last; {
 		if err := m.tx.Write(o); err != nil {
@@ -326,6 +341,9 @@ func (m *Message) stream(o mail.Octets) (mail.Octets, error) {
 			m.digest.Write(o)
 		}
 		m.abuse.Write(o)
+		if err := m.showFilters(ctx, o); err != nil {
+			return o, err
+		}
 		if head.done {
 			continue
 		}

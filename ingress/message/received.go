@@ -65,6 +65,12 @@ func (m *Message) appendReceived(b []byte) []byte {
 	return append(b, "\r\n"...)
 }
 
+// appendTop appends our Received field and, below it, the fields that content filters add. None of our signatures
+// covers them.
+func (m *Message) appendTop(b []byte) []byte {
+	return append(m.appendReceived(b), m.filtering.fields()...)
+}
+
 // protocol returns the "with" keyword of the session (RFC 3848, RFC 6531 section 4.3).
 func protocol(c *wire.Client, smtputf8 bool) string {
 	tls := c.TLS != nil

@@ -187,6 +187,21 @@ func (t *Transaction) Waited(kind mail.StepKind, began time.Time) {
 	}
 }
 
+// Filtered notes what content filters said of the message, and for how long it waited for them.
+func (t *Transaction) Filtered(all []mail.Filtered, waited time.Duration) {
+	t.Event.Filtered = all
+	t.Event.Took[mail.StageFilter] += waited
+	if t.trace == nil {
+		return
+	}
+	now := time.Now()
+	for i := range all {
+		f := &all[i]
+		n := mail.Note{Text: f.Name + " " + f.Result, Err: f.Cause}
+		t.trace.Steps.Add(mail.StepFilter, now.Add(-f.Took), f.Took, n)
+	}
+}
+
 // Took adds a step of the trace that is over.
 func (t *Transaction) Took(kind mail.StepKind, began time.Time, took time.Duration) {
 	if t.trace != nil {

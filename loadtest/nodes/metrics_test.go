@@ -102,6 +102,7 @@ func everything(t *testing.T) world.World {
 		"events: {receivers: [{name: ops, url: \"https://hooks.example.net/mail\", secret_file: " +
 		file("webhook") + "}]}\n" +
 		"doctor: {domains: [client.example]}\n" +
+		"filters: [{name: spam, rspamd: \"127.0.0.1:1\"}]\n" +
 		"redis: {url: \"" + world.StartRedis(t).URL() + "\"}\n"
 	return w
 }

@@ -66,11 +66,12 @@ const (
 	StageRcpt                // MAIL and RCPT at the next hop
 	StageData                // DATA at the next hop
 	StageOctets              // the message, from our 354 to its last octet
+	StageFilter              // of that, the wait for content filters
 	StageCommit              // from the dot to the next hop's reply
-	Stages      = 7
+	Stages      = 8
 )
 
-var stageNames = [Stages]string{"score", "route", "begin", "rcpt", "data", "octets", "commit"}
+var stageNames = [Stages]string{"score", "route", "begin", "rcpt", "data", "octets", "filter", "commit"}
 
 // String returns the stage's name in lower case.
 func (s Stage) String() string {
@@ -233,6 +234,18 @@ func (l *Leg) Took(t Taken) {
 	}
 }
 
+// A Filtered is what one content filter said of a message.
+type Filtered struct {
+	Name    string
+	Result  string // accept, discard, tempfail, reject, quarantine, or late where it said nothing in time
+	Score   float64
+	Scored  bool     // Score was said
+	Symbols string   // what it found, by names
+	Changes []string // what it asked for that is not made, each by its name
+	Took    time.Duration
+	Cause   error // why it said nothing
+}
+
 // An Event reports what happened at one stage or to one transaction. It is a plain record and the single source of log,
 // metrics and live view: what it points to is not changed once it was emitted. It never holds an octet of a message.
 // Fields that do not apply are zero.
@@ -280,4 +293,6 @@ type Event struct {
 	Took       [Stages]time.Duration
 	All        time.Duration // from MAIL to the end of the transaction
 	Waited     time.Duration // of All, for the client
+
+	Filtered []Filtered // what content filters said, in the order of the configuration; nil if none was asked
 }

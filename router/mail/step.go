@@ -89,6 +89,7 @@ const (
 	StepRates                   // the wait for the store's answer about a recipient
 	StepReceive                 // the message, from our 354 to its last octet
 	StepAuth                    // the wait for DKIM, DMARC and ARC at the end of the message
+	StepFilter                  // what a content filter was waited for
 	StepRefused                 // a moment: a command was refused
 	StepMX                      // hosts and Site of a next hop
 	StepPool                    // the wait for a session
@@ -105,8 +106,8 @@ const (
 )
 
 var stepNames = [StepKinds]string{
-	"connect", "score", "spf", "route", "rates", "receive", "auth", "refused", "mx", "pool", "dial", "tried", "tls",
-	"rcpt", "replay", "place", "send", "ledger", "dot",
+	"connect", "score", "spf", "route", "rates", "receive", "auth", "filter", "refused", "mx", "pool", "dial", "tried",
+	"tls", "rcpt", "replay", "place", "send", "ledger", "dot",
 }
 
 // String returns the kind's name in lower case.

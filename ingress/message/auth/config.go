@@ -86,6 +86,9 @@ type Authenticator struct {
 	workers chan struct{}
 }
 
+// ID returns the name that our Authentication-Results fields are known by, in lower case.
+func (a *Authenticator) ID() string { return a.id }
+
 // New makes an Authenticator without signing keys, or returns the error of Config.Validate.
 func New(cfg Config) (*Authenticator, error) {
 	if err := cfg.Validate(); err != nil {

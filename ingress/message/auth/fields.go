@@ -54,10 +54,20 @@ func (m *Message) judged() *judgement {
 	return nil
 }
 
-// Unsealed appends what Fields, which was called, does, but for signatures and what they seal.
+// Unsealed appends what Fields does, which was called as Results was or itself, but for signatures and what they seal.
 func (m *Message) Unsealed(dst []byte) []byte {
 	var buf [1024]byte
 	return appendResultsField(dst, m.appendResults(buf[:0], m.judged()))
+}
+
+// Results appends the Authentication-Results field that Fields will append in that mode. It is called when Fields could
+// be, before it.
+func (m *Message) Results(dst []byte, mode mail.Mode) []byte {
+	if !m.settled {
+		m.Header(m.ctx)
+	}
+	m.mode = mode
+	return m.Unsealed(dst)
 }
 
 // appendResultsField appends the Authentication-Results field, unless there are no results.

@@ -1,0 +1,141 @@
+package ingress
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/millrace/millrace/ingress/ingresstest"
+	"github.com/millrace/millrace/ingress/message/filter"
+	"github.com/millrace/millrace/ingress/wire"
+	"github.com/millrace/millrace/loadtest/extern"
+	"github.com/millrace/millrace/router/mail"
+)
+
+// filteredBy returns what makes a fixture show its messages to a filter at an address.
+func filteredBy(t *testing.T, addr string) func(*Config, *wire.Config) {
+	t.Helper()
+	s, err := filter.New([]filter.Config{{Name: "spam", Rspamd: addr, Late: filter.LateTempfail}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func(c *Config, _ *wire.Config) { c.Message.Filters = s }
+}
+
+// saying starts a program that answers each message with a body, and keeps the last one that it was shown.
+func saying(t *testing.T, body string) (addr string, shown func() string) {
+	t.Helper()
+	last := make(chan string, 100)
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		message, _ := io.ReadAll(r.Body)
+		last <- string(message)
+		_, _ = io.WriteString(w, body)
+	}))
+	t.Cleanup(s.Close)
+	return strings.TrimPrefix(s.URL, "http://"), func() string { return <-last }
+}
+
+// inForm sends a message by DATA or by BDAT, and wants a reply that begins so.
+func (w *fixture) inForm(bdat bool, message, want string) {
+	w.t.Helper()
+	w.say("MAIL FROM:<a@b.example>", "250")
+	w.say("RCPT TO:<info@example.com>", "250")
+	if bdat {
+		w.say(fmt.Sprintf("BDAT %d LAST\r\n%s", len(message), strings.TrimSuffix(message, "\r\n")), want)
+		return
+	}
+	w.say("DATA", "354")
+	w.say(strings.ReplaceAll(message, "\r\n.", "\r\n..")+".", want)
+}
+
+// TestFilter_Refuses: what rspamd refuses is refused at the dot in its words, by DATA and by BDAT. The next hop hears
+// nothing of a message that fits into the window, and no end of one that streams.
+func TestFilter_Refuses(t *testing.T) {
+	addr := extern.StartRspamd(t, "127.0.0.1")
+	const gtube = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X\r\n"
+	const head = "From: <a@b.example>\r\nSubject: x\r\nDate: Mon, 30 Nov 2026 20:00:00 +0000\r\nMIME-Version: 1.0\r\n" +
+		"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: application/octet-stream\r\n\r\n"
+	const part = "--b\r\nContent-Type: text/plain\r\n\r\n"
+	for _, tt := range []struct {
+		name  string
+		size  int
+		datas int // at the next hop
+		mode  mail.Mode
+	}{{"held", 100 << 10, 0, mail.ModeHold}, {"streamed", 400 << 10, 1, mail.ModeStream}} {
+		for _, bdat := range []bool{false, true} {
+			relay := &ingresstest.Relay{}
+			w := serve(t, rules{"info": ingresstest.To("far.example")}, relay, filteredBy(t, addr))
+			text := head + strings.Repeat(".0123456789abcde\r\n", tt.size/18) + part
+			w.inForm(bdat, text+gtube, "550 5.7.1 Gtube pattern id=")
+			e := w.last(mail.Refused)
+			if relay.Datas != tt.datas || len(relay.Got) != 0 || relay.Aborts != 1 || e.Mode != tt.mode {
+				t.Errorf("%s: %d DATA, %d messages, %d aborts, %v", tt.name, relay.Datas, len(relay.Got), relay.Aborts,
+					e.Mode)
+			}
+			if len(e.Filtered) != 1 || e.Filtered[0].Result != "reject" || e.Reason != "filter: spam" ||
+				e.Took[mail.StageFilter] == 0 {
+				t.Errorf("%s: event %+v", tt.name, e)
+			}
+			w.inForm(bdat, text, "250")
+			got := relay.Got[0].Octets
+			plain := strings.ReplaceAll(got, "\r\n..", "\r\n.")
+			if bdat == strings.Contains(got, "\r\n..") || !strings.HasSuffix(plain, text) {
+				t.Errorf("%s: other octets", tt.name)
+			}
+			if e := w.last(mail.Relayed); e.Mode != tt.mode || e.Filtered[0].Result != "accept" {
+				t.Errorf("%s: event %+v", tt.name, e)
+			}
+		}
+	}
+}
+
+// TestFilter_Answers: what a filter says is done, and what it asks for beyond fields is not.
+func TestFilter_Answers(t *testing.T) {
+	for _, tt := range []struct {
+		name, says, want string
+		delivered        bool
+		kind             mail.Kind
+	}{
+		{"accept", `{"action": "no action"}`, "250 2.0.0 Ok: queued", true, mail.Relayed},
+		{"put off", `{"action": "soft reject", "messages": {"smtp_message": "Try later"}}`,
+			"451 4.7.1 Try later", false, mail.Deferred},
+		{"discard", `{"action": "discard"}`, "250 2.0.0 OK id=", false, mail.Dropped},
+		{"a field", `{"action": "add header", "milter": {"add_headers": {"Subject": "changed", "X-Ham": "1"}}}`, "250",
+			true, mail.Relayed},
+		{"nonsense", `<html>`, "451 4.7.1 This message could not be examined now", false, mail.Deferred},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			addr, shown := saying(t, tt.says)
+			for _, size := range []int{100, 400 << 10} {
+				relay := &ingresstest.Relay{}
+				w := serve(t, rules{"info": ingresstest.To("far.example")}, relay, filteredBy(t, addr))
+				message := "Subject: x\r\n\r\n" + strings.Repeat(".x\r\n", size/4)
+				w.inForm(false, message, tt.want)
+				if got := shown(); got != message {
+					t.Errorf("%d octets are shown of %d", len(got), len(message))
+				}
+				if (len(relay.Got) == 1) != tt.delivered {
+					t.Fatalf("%d messages were delivered", len(relay.Got))
+				}
+				e := w.last(tt.kind)
+				if tt.kind != mail.Relayed && e.Reason != "filter: spam" {
+					t.Errorf("reason %q", e.Reason)
+				}
+				if !tt.delivered {
+					continue
+				}
+				fields, rest, _ := strings.Cut(relay.Got[0].Octets, "Subject: ")
+				if "Subject: "+strings.ReplaceAll(rest, "\r\n..", "\r\n.") != message {
+					t.Error("the message is another one")
+				}
+				held := tt.name == "a field" && size == 100
+				if strings.HasSuffix(fields, "\r\nX-Spam: Yes\r\nX-Ham: 1\r\n") != held {
+					t.Errorf("above it stands %q", fields)
+				}
+			}
+		})
+	}
+}
