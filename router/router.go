@@ -52,6 +52,9 @@ type Config struct {
 	LocalAddrs []netip.AddrPort
 	// Now is the clock by which rewritten reverse-paths expire, and the grace after a reload. nil means time.Now.
 	Now func() time.Time
+	// Meant is the name of a file that is changed by requests and not by hand. What only a change of it takes away is
+	// refused for good at once, and it may take away the last rule. "" for none.
+	Meant string
 	// Empty makes New read nothing. Until the first rules are in force, Route answers 451 4.3.0 to every query.
 	Empty bool
 }
@@ -187,7 +190,7 @@ func (r *Router) Prepare(number uint64, files iter.Seq2[string, string]) (use fu
 
 // versionOf makes a version of a table that may replace the one in force.
 func (r *Router) versionOf(table *rules.Table) (*version, error) {
-	if r.current.Load().Len() > 0 && table.Len() == 0 {
+	if old := r.current.Load(); old.Len() > 0 && table.Len() == 0 && !r.isMeant(old.Table, table) {
 		return nil, errNoRules
 	}
 	rewriter, err := r.rewriter()
@@ -210,7 +213,7 @@ func (r *Router) swap(next *version, reload uint64, count bool) {
 		if count {
 			next.number = old.number + 1
 		}
-		next.replaces(old, r.cfg.now())
+		next.replaces(old, r.cfg.now(), r.isMeant(old.Table, next.Table))
 		if r.current.CompareAndSwap(old, next) {
 			return
 		}

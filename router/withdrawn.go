@@ -2,6 +2,7 @@ package router
 
 import (
 	"errors"
+	"iter"
 	"time"
 
 	"github.com/millrace/millrace/router/mail"
@@ -25,10 +26,37 @@ type withdrawn struct {
 	until time.Time // when its recipients that no rule takes are refused for good
 }
 
-// replaces makes v remember the version that it replaces, and those that this one remembers.
-func (v *version) replaces(old *version, now time.Time) {
+// isMeant reports whether a table differs from the one before it in the file alone that requests change.
+func (r *Router) isMeant(old, next *rules.Table) bool {
+	if r.cfg.Meant == "" {
+		return false
+	}
+	before, stop := iter.Pull2(old.Files())
+	defer stop()
+	other := func() (name, text string, ok bool) {
+		name, text, ok = before()
+		if ok && name == r.cfg.Meant {
+			return before()
+		}
+		return name, text, ok
+	}
+	for name, text := range next.Files() {
+		if name == r.cfg.Meant {
+			continue
+		}
+		if n, t, ok := other(); !ok || n != name || t != text {
+			return false
+		}
+	}
+	_, _, more := other()
+	return !more
+}
+
+// replaces makes v remember the version that it replaces, unless the change is meant, and those that this one
+// remembers.
+func (v *version) replaces(old *version, now time.Time, meant bool) {
 	var list []withdrawn
-	if old.digest != "" && old.digest != v.digest {
+	if old.digest != "" && old.digest != v.digest && !meant {
 		list = append(list, withdrawn{old.Table, now.Add(grace)})
 	}
 	if before := old.withdrawn.Load(); before != nil {

@@ -109,3 +109,45 @@ func TestReload_GraceBounded(t *testing.T) {
 		t.Error("the sets before:", list)
 	}
 }
+
+// TestPrepare_Meant: what only the file of requests takes away is refused for good at once, and be it the last rule. A
+// change of another file beside it has the grace.
+func TestPrepare_Meant(t *testing.T) {
+	cfg := testConfig(write(t, "# none\n"))
+	cfg.Meant = "api"
+	r := newRouter(t, cfg)
+	use := func(files, api string) {
+		t.Helper()
+		use, err := r.Prepare(0, func(yield func(name, text string) bool) {
+			_ = yield("files", files) && (api == "" || yield("api", api))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		use()
+	}
+	code := func(rcpt string) int {
+		_, err := r.Route(query(t, rcpt))
+		var refusal *mail.Refusal
+		if errors.As(err, &refusal) {
+			return refusal.Reply.Code
+		}
+		return 250
+	}
+	use("", "a@h.example drop\nb@h.example drop\n")
+	use("", "b@h.example drop\n")
+	if got := code("a@h.example"); got != 550 {
+		t.Errorf("one that was removed: %d", got)
+	}
+	use("", "")
+	if got := code("b@h.example"); got != 550 || r.Len() != 0 {
+		t.Errorf("the last that was removed: %d", got)
+	}
+	use("c@h.example drop\n", "a@h.example drop\n")
+	use("d@h.example drop\n", "")
+	for rcpt, want := range map[string]int{"a@h.example": 451, "c@h.example": 451, "d@h.example": 250} {
+		if got := code(rcpt); got != want {
+			t.Errorf("%s: %d, want %d", rcpt, got, want)
+		}
+	}
+}

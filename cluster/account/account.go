@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/millrace/millrace/cluster/store"
 )
 
 // Rules is the file of rules that the API writes, among the rules that the node runs.
@@ -24,8 +26,11 @@ type Rules struct {
 
 // A Config says where an Account keeps what it has.
 type Config struct {
-	// State is the folder of the lists. Without it they are kept nowhere, and nothing can be changed.
+	// State is the folder of the lists.
 	State string
+	// Store shares the lists among nodes, if it has Redis. Without it and without State they are kept nowhere, and
+	// nothing can be changed.
+	Store *store.Store
 	// Rules is the file of rules. Its functions may be nil if nothing is kept.
 	Rules Rules
 	// Token is the token of the configuration, whose principal is TokenFile; nil for none.
@@ -45,13 +50,16 @@ type Account struct {
 	kept    atomic.Pointer[kept]
 	read    atomic.Pointer[readRules]
 	guard   *guard
+	polling polling
 }
 
 // kept is all lists at one time. It is never changed, but replaced.
 type kept struct {
-	tokens       list[keptToken]
-	destinations list[Destination]
-	audit        list[Entry]
+	number       uint64 // of the version, which grows with each change; 0 before the first
+	digest       string // of the text that the nodes share; "" if it is not known
+	tokens       []keptToken
+	destinations []Destination
+	audit        []Entry
 
 	byHash map[string]*keptToken // the tokens by their hash
 }
@@ -77,11 +85,7 @@ func New(c Config) (*Account, error) {
 	a := &Account{cfg: c, writing: make(chan struct{}, 1), guard: newGuard()}
 	k := &kept{}
 	if c.State != "" {
-		var errs [3]error
-		k.tokens, errs[0] = loadList[keptToken](c.State, tokensName)
-		k.destinations, errs[1] = loadList[Destination](c.State, destinationsName)
-		k.audit, errs[2] = loadList[Entry](c.State, auditName)
-		if err := errors.Join(errs[:]...); err != nil {
+		if err := k.load(c.State); err != nil {
 			return nil, fmt.Errorf("account: %w", err)
 		}
 	}
@@ -94,18 +98,18 @@ func (a *Account) now() time.Time { return a.cfg.Now().UTC().Truncate(time.Milli
 
 // use puts lists in force.
 func (a *Account) use(k *kept) {
-	k.byHash = make(map[string]*keptToken, len(k.tokens.list))
-	for i := range k.tokens.list {
-		k.byHash[k.tokens.list[i].Hash] = &k.tokens.list[i]
+	k.byHash = make(map[string]*keptToken, len(k.tokens))
+	for i := range k.tokens {
+		k.byHash[k.tokens[i].Hash] = &k.tokens[i]
 	}
 	a.kept.Store(k)
 }
 
 // Keeps returns an *Error of the kind Unkept if nothing can be kept.
 func (a *Account) Keeps() error {
-	if a.cfg.State == "" || a.cfg.Rules.Change == nil {
+	if a.cfg.State == "" && !a.cfg.Store.HasRedis() || a.cfg.Rules.Change == nil {
 		return &Error{Kind: Unkept, Code: CodeUnkept, Message: "this node has nowhere to keep it: the configuration " +
-			"names no folder as state"}
+			"has neither state, a folder, nor redis"}
 	}
 	return nil
 }
@@ -127,57 +131,61 @@ func busy(err error) error {
 	return &Error{Kind: Busy, Code: CodeBusy, Message: "not now: " + err.Error()}
 }
 
-// change changes lists. edit gets a copy of what is kept, and returns what to write of the audit.
+// change changes lists. edit gets a copy of what is kept, and returns what to write of the audit. It is called again if
+// another node changed them meanwhile.
 func (a *Account) change(ctx context.Context, edit func(k *kept) ([]Entry, error)) error {
 	end, err := a.begin(ctx)
 	if err != nil {
 		return err
 	}
 	defer end()
-	return a.changeLists(edit)
+	return a.changeLists(ctx, edit)
 }
+
+// changeTries is how often a change is tried while other nodes change the lists.
+const changeTries = 20
+
+var errOvertaken = errors.New("other nodes change the same all the time")
 
 // changeLists does the work of change, in its turn.
-func (a *Account) changeLists(edit func(k *kept) ([]Entry, error)) error {
-	old := a.kept.Load()
-	next := &kept{tokens: old.tokens, destinations: old.destinations, audit: old.audit}
-	next.tokens.list = slices.Clone(old.tokens.list)
-	next.destinations.list = slices.Clone(old.destinations.list)
-	entries, err := edit(next)
-	if err != nil {
-		return err
+func (a *Account) changeLists(ctx context.Context, edit func(k *kept) ([]Entry, error)) error {
+	for range changeTries {
+		old := a.kept.Load()
+		next := &kept{
+			number: old.number + 1, tokens: slices.Clone(old.tokens), destinations: slices.Clone(old.destinations),
+		}
+		entries, err := edit(next)
+		if err != nil || len(entries) == 0 { // nothing is changed without an entry
+			return err
+		}
+		next.audit = bounded(append(slices.Clip(old.audit), entries...))
+		done, err := a.write(ctx, old, next)
+		if err != nil {
+			a.cfg.Log.Error("what the API made cannot be kept", "cause", err)
+			return busy(err)
+		}
+		if done {
+			a.use(next)
+			for _, e := range entries {
+				a.logEntry(e)
+			}
+			return nil
+		}
 	}
-	next.audit.list = bounded(append(slices.Clip(old.audit.list), entries...))
-	if err := errors.Join(
-		saveChanged(a.cfg.State, tokensName, &next.tokens, old.tokens),
-		saveChanged(a.cfg.State, destinationsName, &next.destinations, old.destinations),
-		saveChanged(a.cfg.State, auditName, &next.audit, old.audit),
-	); err != nil {
-		a.cfg.Log.Error("what the API made cannot be kept", "cause", err)
-		return busy(err)
-	}
-	a.use(next)
-	return nil
+	return busy(errOvertaken)
 }
 
-// saveChanged writes a list with its next number, if it has changed.
-func saveChanged[T any](folder, name string, next *list[T], old list[T]) error {
-	same, err := isSame(name, *next, old)
-	if same || err != nil {
-		return err
+// write keeps lists in place of old ones. done is false if another node did so meanwhile, whose lists are in force
+// then.
+func (a *Account) write(ctx context.Context, old, next *kept) (done bool, err error) {
+	if !a.cfg.Store.HasRedis() {
+		return true, next.save(a.cfg.State, old)
 	}
-	next.number = old.number + 1
-	return saveList(folder, name, *next)
-}
-
-func isSame[T any](name string, one, other list[T]) (bool, error) {
-	if len(one.list) != len(other.list) {
-		return false, nil
+	if done, err = a.publish(ctx, old, next); !done || a.cfg.State == "" {
+		return done, err
 	}
-	a, err := encode(name, one)
-	if err != nil {
-		return false, err
+	if err := next.save(a.cfg.State, old); err != nil {
+		a.cfg.Log.Warn("what the API made is in redis, and cannot be kept in the state folder", "cause", err)
 	}
-	b, err := encode(name, other)
-	return string(a) == string(b), err
+	return true, nil
 }

@@ -27,13 +27,16 @@ const (
 
 // entry returns the entry of a change. before and after are records, nil for none.
 func (a *Account) entry(p Principal, what, about, domain string, before, after any) Entry {
-	e := Entry{
+	return Entry{
 		ID: NewID(), At: a.now(), Who: p.Name, Token: p.ID, What: what, About: about, Domain: domain,
 		Before: recordOf(before), After: recordOf(after),
 	}
+}
+
+// logEntry writes an entry to the log, which keeps it for longer.
+func (a *Account) logEntry(e Entry) {
 	a.cfg.Log.Info("changed by the API", "what", e.What, "about", e.About, "domain", e.Domain, "who", e.Who,
 		"token", e.Token, "before", string(e.Before), "after", string(e.After))
-	return e
 }
 
 // recordOf returns a record as JSON, nil for none.
@@ -66,7 +69,7 @@ func (a *Account) Audit(p Principal, most int) ([]Entry, error) {
 		return nil, err
 	}
 	var out []Entry
-	for _, e := range slices.Backward(a.kept.Load().audit.list) {
+	for _, e := range slices.Backward(a.kept.Load().audit) {
 		if len(out) == most {
 			break
 		}

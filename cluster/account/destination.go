@@ -72,7 +72,7 @@ func (a *Account) Destinations(p Principal) ([]Destination, error) {
 		return nil, err
 	}
 	var out []Destination
-	for _, d := range a.kept.Load().destinations.list {
+	for _, d := range a.kept.Load().destinations {
 		if d.isOf(p) {
 			out = append(out, d.clone())
 		}
@@ -103,7 +103,7 @@ func (a *Account) AddDestination(ctx context.Context, p Principal, address strin
 	}
 	var added Destination
 	err := a.change(ctx, func(k *kept) ([]Entry, error) {
-		for _, d := range k.destinations.list {
+		for _, d := range k.destinations {
 			if sameTarget(d.Address) == sameTarget(address) && slices.Equal(d.Domains, p.Domains) {
 				added = d.clone()
 				return nil, nil
@@ -113,7 +113,7 @@ func (a *Account) AddDestination(ctx context.Context, p Principal, address strin
 		added = Destination{
 			ID: NewID(), Address: address, Domains: slices.Clone(p.Domains), Created: now, Modified: now,
 		}
-		k.destinations.list = append(k.destinations.list, added)
+		k.destinations = append(k.destinations, added)
 		return []Entry{a.entry(p, "destination.add", added.ID, domainOf(&added), nil, added.shown())}, nil
 	})
 	return added, err
@@ -133,12 +133,12 @@ func (a *Account) ChangeDestination(
 	}
 	defer end()
 	var next Destination
-	if err := a.changeLists(func(k *kept) ([]Entry, error) {
-		i := slices.IndexFunc(k.destinations.list, func(d Destination) bool { return d.ID == id && d.isOf(p) })
+	if err := a.changeLists(ctx, func(k *kept) ([]Entry, error) {
+		i := slices.IndexFunc(k.destinations, func(d Destination) bool { return d.ID == id && d.isOf(p) })
 		if i < 0 {
 			return nil, missing(CodeNoDestination, "destination")
 		}
-		old := k.destinations.list[i]
+		old := k.destinations[i]
 		next = old.clone()
 		if err := change(&next); err != nil {
 			return nil, err
@@ -150,7 +150,7 @@ func (a *Account) ChangeDestination(
 		}
 		next.ID, next.Address, next.Domains, next.Created = old.ID, old.Address, old.Domains, old.Created
 		next.Modified = a.now()
-		k.destinations.list[i] = next
+		k.destinations[i] = next
 		return []Entry{a.entry(p, "destination.change", id, domainOf(&old), old.shown(), next.shown())}, nil
 	}); err != nil {
 		return Destination{}, err
@@ -183,8 +183,8 @@ func (a *Account) RemoveDestination(ctx context.Context, p Principal, id string)
 		a.cfg.Log.Warn("a rule was disabled, because its destination was removed", "pattern", c.before.Pattern,
 			"rule", c.before.ID, "destination", old.Address)
 	}
-	err = a.changeLists(func(k *kept) ([]Entry, error) {
-		k.destinations.list = slices.DeleteFunc(k.destinations.list, func(d Destination) bool { return d.ID == id })
+	err = a.changeLists(ctx, func(k *kept) ([]Entry, error) {
+		k.destinations = slices.DeleteFunc(k.destinations, func(d Destination) bool { return d.ID == id })
 		return append(entries, a.entry(p, "destination.remove", id, domainOf(&old), old.shown(), nil)), nil
 	})
 	return old, disabled, err

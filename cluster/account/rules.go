@@ -115,7 +115,7 @@ func (a *Account) ChangeRules(ctx context.Context, p Principal, edit func([]Rule
 		return nil, w.explained(err)
 	}
 	if entries := w.entries(); len(entries) > 0 {
-		if err := a.changeLists(func(*kept) ([]Entry, error) { return entries, nil }); err != nil {
+		if err := a.changeLists(ctx, func(*kept) ([]Entry, error) { return entries, nil }); err != nil {
 			a.cfg.Log.Error("rules were changed, and the audit could not be written", "cause", err)
 		}
 	}

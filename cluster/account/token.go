@@ -69,7 +69,7 @@ func (a *Account) Tokens(p Principal) ([]Token, error) {
 		return nil, err
 	}
 	var out []Token
-	for _, t := range a.kept.Load().tokens.list {
+	for _, t := range a.kept.Load().tokens {
 		out = append(out, t.Token)
 	}
 	return out, nil
@@ -87,7 +87,7 @@ func (a *Account) AddToken(ctx context.Context, p Principal, t Token) (made Toke
 	secret = newSecret()
 	err = a.change(ctx, func(k *kept) ([]Entry, error) {
 		made.ID, made.Created = NewID(), a.now()
-		k.tokens.list = append(k.tokens.list, keptToken{made, hashOf(secret)})
+		k.tokens = append(k.tokens, keptToken{made, hashOf(secret)})
 		return []Entry{a.entry(p, "token.add", made.ID, "", nil, made)}, nil
 	})
 	if err != nil {
@@ -132,12 +132,12 @@ func (a *Account) RevokeToken(ctx context.Context, p Principal, id string) (old 
 		return Token{}, err
 	}
 	err = a.change(ctx, func(k *kept) ([]Entry, error) {
-		i := slices.IndexFunc(k.tokens.list, func(t keptToken) bool { return t.ID == id })
+		i := slices.IndexFunc(k.tokens, func(t keptToken) bool { return t.ID == id })
 		if i < 0 {
 			return nil, missing(CodeNoToken, "token")
 		}
-		old = k.tokens.list[i].Token
-		k.tokens.list = slices.Delete(k.tokens.list, i, i+1)
+		old = k.tokens[i].Token
+		k.tokens = slices.Delete(k.tokens, i, i+1)
 		return []Entry{a.entry(p, "token.revoke", id, "", old, nil)}, nil
 	})
 	return old, err

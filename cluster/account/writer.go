@@ -59,7 +59,7 @@ func (w *ruleWriter) change(old string) (string, error) {
 		return "", err
 	}
 	sortRules(w.next)
-	destinations := w.account.kept.Load().destinations.list
+	destinations := w.account.kept.Load().destinations
 	for i := range w.next {
 		w.next[i].Pending = pending(&w.next[i], destinations)
 	}

@@ -189,12 +189,9 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /livez", alive)
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.Handle("GET /metrics", s.cfg.Metrics.Handler())
-	mux.Handle("GET /api/v1/cluster", s.operate(account.ReadOnly, s.cluster))
-	mux.Handle("POST /api/v1/cluster/drain", s.operate(account.Operator, s.drain))
-	mux.Handle("POST /api/v1/check/{what}", s.operate(account.Operator, s.check))
-	mux.Handle("POST /api/v1/explain", s.operate(account.Operator, s.explain))
-	mux.Handle("GET /api/v1/log", s.authorized(reading(s.cfg.Log), refuseAPI))
-	mux.Handle("GET /api/v1/log/senders", s.authorized(reading(s.cfg.Senders), refuseAPI))
+	for _, o := range s.operations() {
+		mux.Handle(o.method+" "+o.path, o.answer)
+	}
 	mux.Handle("/api/", s.authorized(http.NotFoundHandler(), refuseAPI))
 	for _, surface := range s.cfg.Surfaces {
 		refuse := surface.Refuse

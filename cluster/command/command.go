@@ -47,7 +47,7 @@ type verbs struct {
 	DNS        dnsVerbs       `cmd:"" name:"dns" help:"What the DNS says of a domain, and is to say."`
 	DKIM       dkimVerbs      `cmd:"" name:"dkim" help:"Keys that messages are signed with."`
 	Key        keyVerbs       `cmd:"" help:"Keys that secrets are made of: srs.key_file, secret_file."`
-	Token      tokenVerbs     `cmd:"" help:"Tokens of administrators: admin.token_file."`
+	Token      tokenVerbs     `cmd:"" help:"Tokens of the API: admin.token_file, and those that nodes make."`
 	User       userVerbs      `cmd:"" help:"Users that send: users_file of a listener."`
 	Cluster    clusterVerbs   `cmd:"" help:"Nodes that work together."`
 	Completion completionVerb `cmd:"" help:"Print what completes the command line in a shell."`

@@ -76,9 +76,19 @@ func helpTexts() kong.Vars {
 		"user_name": "The name that the user logs in with.",
 		"user_sends": "What the user sends as: an address, @ and a domain, or to= and an address elsewhere for all" +
 			" that the rules send there.",
-		"token_new":  "Make a token for admin.token_file: 32 random octets.",
-		"secret_out": "Where it goes, printed when left out. A file that exists is kept and is an error.",
-		"man_dir":    "The folder to write to, such as /usr/local/share/man/man1; prints one page when left out.",
+		"token_new": "Make a token for admin.token_file: 32 random octets; or, with --config, have the running node " +
+			"make one with a role, which all nodes know.",
+		"token_list":   "List the tokens that nodes have made, without their secrets.",
+		"token_revoke": "Revoke a token. It opens nothing from then on, on any node.",
+		"token_config": "The configuration file of the running node.",
+		"token_name":   "What the token is called in lists and in the audit.",
+		"token_role": "read-only (sees), owner (changes rules of its domains), operator (runs the nodes), admin " +
+			"(all, tokens as well).",
+		"token_domain": "A domain that the token is for, with all below it; once for each. Without any it is for all.",
+		"token_for":    "How long it is good, such as 720h; for ever when left out.",
+		"token_id":     "The id of the token, as token list prints it.",
+		"secret_out":   "Where it goes, printed when left out. A file that exists is kept and is an error.",
+		"man_dir":      "The folder to write to, such as /usr/local/share/man/man1; prints one page when left out.",
 		"dkim_new": "Make a private key and print the record that publishes its other half. The same " +
 			"key signs DKIM and seals ARC.",
 		"dkim_rotate": "Make new keys of a domain beside those that sign, and say step by step what to publish, to " +

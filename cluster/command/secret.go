@@ -11,23 +11,16 @@ type keyVerbs struct {
 	New keyNewVerb `cmd:"" help:"${key_new}"`
 }
 
-type tokenVerbs struct {
-	New tokenNewVerb `cmd:"" help:"${token_new}"`
-}
-
 // A secretOut is where a new secret goes.
 type secretOut struct {
 	Out string `placeholder:"FILE" help:"${secret_out}"`
 	jsonFlag
 }
 
-type (
-	keyNewVerb struct {
-		Webhook bool `help:"${key_webhook}"`
-		secretOut
-	}
-	tokenNewVerb struct{ secretOut }
-)
+type keyNewVerb struct {
+	Webhook bool `help:"${key_webhook}"`
+	secretOut
+}
 
 func (v *keyNewVerb) run(s streams) int {
 	if v.Webhook {
@@ -35,8 +28,6 @@ func (v *keyNewVerb) run(s streams) int {
 	}
 	return v.write(s, "key", newSecret())
 }
-
-func (v *tokenNewVerb) run(s streams) int { return v.write(s, "token", newSecret()) }
 
 // write writes a new secret to a file that only its owner can read, or prints it.
 func (v *secretOut) write(s streams, kind string, secret []byte) int {

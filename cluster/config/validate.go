@@ -41,6 +41,9 @@ func (c *Config) Validate() error {
 		v.add("routes", "is required: a file of rules or a folder of such files")
 	default:
 		v.fileOrFolder("routes", c.Routes)
+		if c.State != "" && filepath.Clean(string(c.State)) == filepath.Clean(string(c.Routes)) {
+			v.add("state", "is the folder of the rules files: what the API writes there would be read as one of them")
+		}
 	}
 	if c.TLS != nil {
 		v.required("tls.cert", c.TLS.Cert)

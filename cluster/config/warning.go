@@ -70,7 +70,7 @@ func (c *Config) Warnings() []Problem {
 		present bool
 		effect  string
 	}{
-		{"state", c.State != "" && c.Redis == nil, "without redis nothing is kept in it"},
+		{"state", c.State != "" && c.Redis == nil && c.Admin == nil, "without redis and admin nothing is kept in it"},
 		{"public", c.Public != nil, "nothing listens there"},
 	} {
 		if s.present {

@@ -21,7 +21,7 @@ func confine(c *config.Config, log *logger, stderr io.Writer) {
 			"cause", err.Error())
 	}
 	var folders []string
-	if c.State != "" && c.SharesRules() {
+	if c.State != "" {
 		folder := string(c.State)
 		_ = os.MkdirAll(folder, 0o700) // what writes there says it
 		if info, err := os.Stat(folder); err == nil && info.IsDir() {

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/millrace/millrace/cluster/account"
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress/hook"
@@ -24,6 +25,7 @@ type files struct {
 	token       []byte                          // of the admin server; nil: the configuration names no file of it
 	users       users
 	rules       *router.Router
+	api         apiRules
 	vias        []mail.NextHop // see viasOf
 	authorities atomic.Pointer[authorities]
 	shown       atomic.Pointer[ownCertificates]
@@ -77,6 +79,9 @@ func readFiles(c *config.Config, sharedRules bool) (*files, error) {
 	wrong = wrong.Join(err)
 	f.rules, err = f.makeRouter(sharedRules)
 	wrong = wrong.Join(c.WithLine("", "routes", err))
+	if err == nil {
+		wrong = wrong.Join(c.WithLine("", "state", f.addAPIRules(sharedRules)))
+	}
 	// The secret comes last: if it is a file of SRS keys, the router has checked it with more care.
 	if f.secret, err = loadSecret(c); len(wrong) == 0 || c.SecretFile != "" {
 		wrong = wrong.Join(c.WithLine("", "secret_file", err))
@@ -138,6 +143,7 @@ func (f *files) makeRouter(sharedRules bool) (*router.Router, error) {
 			return ok
 		},
 		LocalAddrs: c.LocalAddrs(),
+		Meant:      account.RulesName,
 		Empty:      sharedRules,
 	}
 	if c.Once {

@@ -112,7 +112,9 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 		return nil, err
 	}
 	n.metrics.BeginFilters(n.parts.filters.Names()...)
-	n.rules = &ruleSet{router: files.rules}
+	n.rules = &ruleSet{
+		router: files.rules, state: string(cfg.State), changing: make(chan struct{}, 1), log: n.log.Logger,
+	}
 	n.cleanups = n.parts.cleanups
 	return n, nil
 }
@@ -155,6 +157,7 @@ func (n *Node) start() error {
 	}
 	warn(n.log, "configuration", startWarnings(n.cfg))
 	warn(n.log, "rules", n.rules.router.Warnings())
+	warnLeft(n.log.Logger, n.parts.files.api.left)
 	if err := n.startCluster(); err != nil {
 		return err
 	}
@@ -180,6 +183,9 @@ func (n *Node) start() error {
 	}
 	// The admin server starts after what its metrics read, and before clients can connect, so that it answers until the
 	// last client of a drain has gone.
+	if err := n.startAccount(); err != nil {
+		return err
+	}
 	if err := n.startAdmin(); err != nil {
 		return err
 	}
@@ -291,8 +297,9 @@ func (n *Node) startAdmin() error {
 		return nil
 	}
 	s, err := admin.Listen(admin.Config{
-		Addr: n.cfg.Admin.Addr, Health: n.cfg.Admin.Health, Token: n.parts.files.token, Metrics: n.metrics,
-		Ready: shown{n}.checks(), Cluster: shown{n}.clusterStatus, Drain: n.drain.ask,
+		Addr: n.cfg.Admin.Addr, Health: n.cfg.Admin.Health, Token: n.parts.files.token, Account: n.rules.account,
+		Metrics: n.metrics,
+		Ready:   shown{n}.checks(), Cluster: shown{n}.clusterStatus, Drain: n.drain.ask,
 		Check: shown{n}.checker().answerAPI,
 		Log:   n.reading(shown{n}.findActivity), Senders: n.reading(shown{n}.findSenders),
 		Explain: newOracle(n).answer, ExplainWithin: n.cfg.ExplainBudget(true),

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/millrace/millrace/cluster/account"
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/routes"
 	"github.com/millrace/millrace/router"
@@ -19,7 +20,12 @@ const rulesReload = 30 * time.Second
 // A ruleSet is the rules of a node, and where they come from.
 type ruleSet struct {
 	router *router.Router
-	shared *routes.Routes // nil: the rules files are the rules
+	shared *routes.Routes // nil: the rules files are the rules, and those that the API made
+	state  string         // the folder of those; "" for none
+	log    *slog.Logger
+
+	account  *account.Account // has the API's rules changed; nil: the configuration has no section admin
+	changing chan struct{}    // holds a value while the rules of this node alone are changed
 }
 
 // Rules say which rules are in force, and where they come from.
@@ -67,7 +73,9 @@ func (p *parts) takeRules(ctx context.Context) (Rules, error) {
 	found := routes.Found{Origin: routes.FromFiles, Digest: r.Digest()}
 	if p.cfg.SharesRules() {
 		var err error
-		found, err = routes.Look(ctx, routes.Config{Router: r, Store: p.store, State: string(p.cfg.State)})
+		found, err = routes.Look(ctx, routes.Config{
+			Router: r, Store: p.store, State: string(p.cfg.State), API: p.files.api.text, Faults: faultsOfRules,
+		})
 		if err != nil {
 			return Rules{}, p.cfg.WithLine("", "routes", err)
 		}
@@ -83,6 +91,7 @@ func (p *parts) takeRules(ctx context.Context) (Rules, error) {
 func (r *ruleSet) share(p *parts, emit func(mail.Event), log *slog.Logger, ends *cleanups) error {
 	shared, err := routes.New(routes.Config{
 		Router: r.router, Store: p.store, State: string(p.cfg.State), Emit: emit, Log: log,
+		API: p.files.api.text, Faults: faultsOfRules,
 	})
 	if err != nil {
 		return p.cfg.WithLine("", "state", err)
@@ -98,7 +107,7 @@ func (r *ruleSet) share(p *parts, emit func(mail.Event), log *slog.Logger, ends 
 // reload takes over what changed in the rules files.
 func (r *ruleSet) reload(ctx context.Context) error {
 	if r.shared == nil {
-		return r.router.Reload(ctx)
+		return r.reloadFiles(ctx)
 	}
 	ctx, cancel := context.WithTimeout(ctx, rulesReload)
 	defer cancel()
@@ -142,7 +151,7 @@ func (r *ruleSet) isStale(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, staleWait)
 	defer cancel()
 	files, err := r.router.Read(ctx)
-	return err == nil && !maps.Equal(maps.Collect(files), maps.Collect(r.router.Files()))
+	return err == nil && !maps.Equal(maps.Collect(files), maps.Collect(withAPIRules(r.router.Files(), "")))
 }
 
 // ready reports to /readyz whether the node has rules, and how many.

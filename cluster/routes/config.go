@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/millrace/millrace/cluster/account"
 	"github.com/millrace/millrace/cluster/store"
 	"github.com/millrace/millrace/router/mail"
 )
@@ -29,6 +30,11 @@ type Config struct {
 	Router Router
 	// Store holds the shared rules. Without it, and if it has no Redis, the files are the rules.
 	Store *store.Store
+	// API is the text of the rules that the API of this node made while it did not share its rules. They are among
+	// those that this node brings if there are no shared rules yet.
+	API string
+	// Faults returns the lines of the API's rules that an error of Router is about. nil means that there are none.
+	Faults func(error) []account.Fault
 	// State is the folder that keeps the rules over a restart. It is created if it does not exist. "" disables it.
 	State string
 	// Emit is called with an Anomaly for each problem that an operator should see. It must not block. nil disables it.
@@ -78,6 +84,9 @@ func (c Config) withDefaults() Config {
 	c.tune.tell = cmp.Or(c.tune.tell, tellAfter)
 	c.tune.wait = cmp.Or(c.tune.wait, startWait)
 	c.tune.grace = cmp.Or(c.tune.grace, missingGrace)
+	if c.Faults == nil {
+		c.Faults = func(error) []account.Fault { return nil }
+	}
 	if c.Emit == nil {
 		c.Emit = func(mail.Event) {}
 	}

@@ -159,7 +159,11 @@ func (k *keeper) chooseFirst(ctx context.Context, files set, head store.RulesHea
 		}
 	}
 	if k.current.digest == "" && files != nil && !k.sawShared {
-		if err := k.use(0, files, digest(files.encode())); err != nil {
+		files, err := k.settle(0, files, k.cfg.API)
+		if err == nil {
+			err = k.use(0, files, digest(files.encode()))
+		}
+		if err != nil {
 			k.cfg.Log.Error("the rules files cannot be used", "cause", err)
 		}
 	}
@@ -196,7 +200,8 @@ func (k *keeper) startFiles(ctx context.Context) set {
 
 // logDifference logs if the files are not the rules in force, which an administrator who edits them would not expect.
 func (k *keeper) logDifference(files set) {
-	if files == nil || digest(files.encode()) == k.current.digest {
+	own, _ := collect(k.cfg.Router.Files()).split()
+	if files == nil || digest(files.encode()) == digest(own.encode()) {
 		return
 	}
 	if digest(files.encode()) != k.baseline.digest {

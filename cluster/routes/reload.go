@@ -126,11 +126,12 @@ func (k *keeper) mend(ctx context.Context, head store.RulesHead, files set, path
 	if err != nil {
 		return false, refused
 	}
-	merged, err := merge(k.baseline.or(k.cfg.Router), files, shared, paths, head.Number)
+	own, api := shared.split()
+	merged, err := merge(k.baseline.or(k.cfg.Router), files, own, paths, head.Number)
 	if err != nil {
 		return false, refused
 	}
-	if _, err := k.prepare(head.Number+1, merged, files, paths); err != nil {
+	if merged, err = k.settle(head.Number+1, merged, api); err != nil {
 		return false, refused
 	}
 	return k.publishMerged(ctx, head, merged, digest(merged.encode()), files, paths)
@@ -138,21 +139,42 @@ func (k *keeper) mend(ctx context.Context, head store.RulesHead, files set, path
 
 // runFiles runs the files as version 0, on a node that has seen no shared rules.
 func (k *keeper) runFiles(files set, paths []string) error {
-	use, err := k.prepare(0, files, files, paths)
+	_, api := collect(k.cfg.Router.Files()).split()
+	all, err := k.settle(0, files, api)
+	if err != nil {
+		all = files.with(api)
+	}
+	use, err := k.prepare(0, all, files, paths)
 	if err != nil {
 		return err
 	}
-	k.enforce(use, 0, files, digest(files.encode()))
+	k.enforce(use, 0, all, digest(all.encode()))
 	k.setBaseline(files)
 	return nil
 }
 
-// merged returns the shared rules with the changes of the files.
+// merged returns the shared rules with the changes of the files. Of the API's rules those are left out that the files
+// do not allow.
 func (k *keeper) merged(files set, paths []string) (set, error) {
-	if k.current.version == 0 || k.baseline.digest == k.current.digest {
+	if k.baseline.digest == k.current.digest {
 		return files, nil
 	}
-	return merge(k.baseline.or(k.cfg.Router), files, collect(k.cfg.Router.Files()), paths, k.current.version)
+	own, api := collect(k.cfg.Router.Files()).split()
+	merged := files
+	if k.current.version > 0 && (api == "" || digest(own.encode()) != k.baseline.digest) {
+		var err error
+		if merged, err = merge(k.baseline.or(k.cfg.Router), files, own, paths, k.current.version); err != nil {
+			return nil, err
+		}
+	}
+	if api == "" {
+		return merged, nil
+	}
+	settled, err := k.settle(k.current.version+1, merged, api)
+	if err != nil {
+		_, err = k.prepare(k.current.version+1, merged.with(api), files, paths) // by the names of this node
+	}
+	return settled, err
 }
 
 // prepare prepares a set that was merged from files. If the files themselves are wrong, the error has the names that
@@ -180,8 +202,20 @@ func (k *keeper) publishMerged(ctx context.Context, head store.RulesHead, merged
 	if err != nil {
 		return false, err
 	}
-	encoded := merged.encode()
-	_, ok, err := k.store.publish(ctx, head, version, encoded)
+	if ok, err := k.publishPrepared(ctx, head, version, merged, use); !ok {
+		return false, err
+	}
+	k.setBaseline(files)
+	k.cfg.Log.Info("the changed rules files are shared", "version", version, "digest", sum)
+	return true, nil
+}
+
+// publishPrepared publishes a set that the Router has prepared and puts it in force. ok is false if another node
+// published meanwhile.
+func (k *keeper) publishPrepared(ctx context.Context, head store.RulesHead, version uint64, s set,
+	use func()) (ok bool, err error) {
+	encoded := s.encode()
+	_, ok, err = k.store.publish(ctx, head, version, encoded)
 	switch {
 	case errors.Is(err, store.ErrUnanswered):
 		return false, errUnknown
@@ -191,11 +225,9 @@ func (k *keeper) publishMerged(ctx context.Context, head store.RulesHead, merged
 		k.counters.Overtaken++
 		return false, nil
 	}
-	k.enforce(use, version, merged, sum)
+	k.enforce(use, version, s, digest(encoded))
 	k.counters.Published++
 	k.trouble.text, k.trouble.logged = "", ""
-	k.setBaseline(files)
 	k.saveCurrent(encoded)
-	k.cfg.Log.Info("the changed rules files are shared", "version", version, "digest", sum)
 	return true, nil
 }

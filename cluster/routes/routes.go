@@ -28,9 +28,10 @@ type Routes struct {
 	ended     chan struct{} // closed when run has returned
 }
 
-// A request is a call of Reload that run is to answer.
+// A request is a call that run is to answer.
 type request struct {
 	ctx  context.Context
+	work func(context.Context) error
 	done chan error // buffered for one
 }
 
@@ -68,7 +69,7 @@ func (r *Routes) Start(ctx context.Context) error {
 	return nil
 }
 
-// run checks Redis regularly and answers requests to reload. It ends with closing.
+// run checks Redis regularly and answers requests. It ends with closing.
 func (r *Routes) run() {
 	defer close(r.ended)
 	timer := time.NewTimer(r.pause())
@@ -80,7 +81,7 @@ func (r *Routes) run() {
 		case q := <-r.requests:
 			ctx, cancel := context.WithCancel(q.ctx)
 			stop := context.AfterFunc(r.closing, cancel)
-			q.done <- r.keeper.reload(ctx)
+			q.done <- q.work(ctx)
 			stop()
 			cancel()
 		case <-timer.C:
@@ -112,8 +113,11 @@ func (r *Routes) Close() error {
 // here or on other nodes, except that after store.ErrUnanswered the new rules may or may not have been published. The
 // error is a *ConflictError if the files and the shared rules contradict each other, that of the Router, that of
 // reading the files, or ErrClosed.
-func (r *Routes) Reload(ctx context.Context) error {
-	q := request{ctx, make(chan error, 1)}
+func (r *Routes) Reload(ctx context.Context) error { return r.ask(ctx, r.keeper.reload) }
+
+// ask has run do something that belongs to it.
+func (r *Routes) ask(ctx context.Context, work func(context.Context) error) error {
+	q := request{ctx, work, make(chan error, 1)}
 	select {
 	case r.requests <- q:
 	case <-r.ended:

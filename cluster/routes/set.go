@@ -7,9 +7,11 @@ import (
 	"errors"
 	"iter"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/millrace/millrace/cluster/account"
 	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
@@ -31,7 +33,7 @@ const bom = "\ufeff"
 // byte order marks. Files with the same base name get different names.
 func setOf(files iter.Seq2[string, string]) set {
 	var s set
-	seen := make(map[string]bool)
+	seen := map[string]bool{account.RulesName: true} // which is no file of the administrator
 	for name, text := range files {
 		short := filepath.Base(name)
 		for n := 2; seen[short]; n++ {
@@ -41,6 +43,27 @@ func setOf(files iter.Seq2[string, string]) set {
 		s = append(s, file{short, strings.TrimPrefix(text, bom)})
 	}
 	return s
+}
+
+// split returns a set without the file of the API's rules, and the text of that, "" without one.
+func (s set) split() (own set, api string) {
+	own = make(set, 0, len(s))
+	for _, f := range s {
+		if f.name == account.RulesName {
+			api = f.text
+			continue
+		}
+		own = append(own, f)
+	}
+	return own, api
+}
+
+// with returns a set with the API's rules behind its files.
+func (s set) with(api string) set {
+	if api == "" {
+		return s
+	}
+	return append(slices.Clip(s), file{account.RulesName, api})
 }
 
 // collect returns the set of files with their names unchanged.

@@ -12,15 +12,17 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
-// The rules that all nodes run are in Redis as a head and its parts, all in one slot. The head is a short text: number,
-// digest and sizes of the rules in force, and the name of the hash that holds their parts. Parts are written under a
-// name of their own before a compare-and-set changes the head to that name. The parts of the previous head are kept for
-// some time. So the rules in force and the previous ones are whole at any time.
+// The rules that all nodes run, and what an API keeps beside them, are in Redis each as a head and its parts, all in
+// one slot. The head is a short text: number, digest and sizes of the rules in force, and the name of the hash that
+// holds their parts. Parts are written under a name of their own before a compare-and-set changes the head to that
+// name. The parts of the previous head are kept for some time. So the rules in force and the previous ones are whole at
+// any time.
 
 // The errors of rules in Redis.
 var (
@@ -58,12 +60,19 @@ const (
 	partPause = 250 * time.Millisecond
 )
 
-// The group and the kinds of the keys of rules.
+// The groups of the rules and of what an API keeps beside them, and the kinds of their keys.
 const (
-	groupRules = "rules"
-	kindHead   = "h"
-	kindParts  = "p"
+	groupRules   = "rules"
+	groupAccount = "account"
+	kindHead     = "h"
+	kindParts    = "p"
 )
+
+// A shelf is where a text that nodes share stands in Redis.
+type shelf struct {
+	group string
+	head  atomic.Value // string: its head, as it was last read
+}
 
 // A RulesHead says which rules Redis holds. Its zero value stands for a Redis without rules.
 type RulesHead struct {
@@ -125,15 +134,26 @@ func isHex(s string, digits int) bool {
 // RulesVersion returns which rules Redis holds, in one round trip unless they have changed. With ErrCorrupt the head
 // can be replaced by PublishRules. Other errors are ErrNoRedis, ErrUnanswered and ErrNewer.
 func (s *Store) RulesVersion(ctx context.Context) (RulesHead, error) {
-	r := s.redis
-	if r == nil {
+	if s.redis == nil {
 		return RulesHead{}, ErrNoRedis
 	}
-	last, _ := r.head.Load().(string)
+	return s.redis.version(ctx, &s.redis.rules)
+}
+
+// AccountVersion is RulesVersion for what an API keeps beside the rules.
+func (s *Store) AccountVersion(ctx context.Context) (RulesHead, error) {
+	if s == nil || s.redis == nil {
+		return RulesHead{}, ErrNoRedis
+	}
+	return s.redis.version(ctx, &s.redis.account)
+}
+
+func (s *shared) version(ctx context.Context, on *shelf) (RulesHead, error) {
+	last, _ := on.head.Load().(string)
 	for range 4 { // the rules seldom change, and not in each round trip
 		seen, _ := parseHead(last) // a head that cannot be read has no parts
-		c := []call{eval(ctx, r.scripts.rules, []string{r.headKey(), r.partsKey(seen.nonce)}, []any{last})}
-		if !r.run(ctx, c, nil) {
+		c := []call{eval(ctx, s.scripts.rules, []string{s.headKey(on), s.partsKey(on, seen.nonce)}, []any{last})}
+		if !s.run(ctx, c, nil) {
 			return RulesHead{}, ErrUnanswered
 		}
 		a, err := array(c[0].cmd.Val(), 2)
@@ -146,7 +166,7 @@ func (s *Store) RulesVersion(ctx context.Context) (RulesHead, error) {
 			return RulesHead{}, ErrUnanswered
 		}
 		if parts >= 0 {
-			r.head.Store(raw)
+			on.head.Store(raw)
 			h, err := parseHead(raw)
 			h.Whole = h.Number > 0 && int64(h.parts) == parts
 			return h, err
@@ -160,27 +180,38 @@ func (s *Store) RulesVersion(ctx context.Context) (RulesHead, error) {
 // of the compressed text, and tries a failed one again. The errors are ErrNoRedis, ErrUnanswered and ErrCorrupt. With
 // ErrCorrupt it removes the parts, so that a node that has the rules sees that it has to write them again.
 func (s *Store) LoadRules(ctx context.Context, h RulesHead) ([]byte, error) {
-	r := s.redis
-	if r == nil {
+	if s.redis == nil {
 		return nil, ErrNoRedis
 	}
+	return s.redis.loadText(ctx, &s.redis.rules, h)
+}
+
+// LoadAccount is LoadRules for what an API keeps beside the rules.
+func (s *Store) LoadAccount(ctx context.Context, h RulesHead) ([]byte, error) {
+	if s == nil || s.redis == nil {
+		return nil, ErrNoRedis
+	}
+	return s.redis.loadText(ctx, &s.redis.account, h)
+}
+
+func (s *shared) loadText(ctx context.Context, on *shelf, h RulesHead) ([]byte, error) {
 	if h.Number == 0 {
 		return nil, ErrCorrupt
 	}
-	text, err := r.load(ctx, h)
+	text, err := s.load(ctx, on, h)
 	if errors.Is(err, ErrCorrupt) {
-		r.run(ctx, []call{command(ctx, "DEL", r.partsKey(h.nonce))}, nil) // if it fails, the next LoadRules does it
+		s.run(ctx, []call{command(ctx, "DEL", s.partsKey(on, h.nonce))}, nil) // if it fails, the next LoadRules does it
 	}
 	return text, err
 }
 
 // load reads all parts of a head and returns their text.
-func (s *shared) load(ctx context.Context, h RulesHead) ([]byte, error) {
+func (s *shared) load(ctx context.Context, on *shelf, h RulesHead) ([]byte, error) {
 	var packed []byte
 	for i := range h.parts {
 		var part string
 		found := false
-		if err := s.retry(ctx, func() call { return command(ctx, "HMGET", s.partsKey(h.nonce), i) }, func(c call) {
+		if err := s.retry(ctx, func() call { return command(ctx, "HMGET", s.partsKey(on, h.nonce), i) }, func(c call) {
 			if a, err := array(c.cmd.Val(), 1); err == nil {
 				part, found = a[0].(string)
 			}
@@ -201,10 +232,23 @@ func (s *shared) load(ctx context.Context, h RulesHead) ([]byte, error) {
 // that is not between 1 and 2^53.
 func (s *Store) PublishRules(ctx context.Context, over RulesHead, number uint64,
 	text []byte) (h RulesHead, ok bool, err error) {
-	r := s.redis
-	if r == nil {
+	if s.redis == nil {
 		return RulesHead{}, false, ErrNoRedis
 	}
+	return s.redis.publishText(ctx, &s.redis.rules, over, number, text)
+}
+
+// PublishAccount is PublishRules for what an API keeps beside the rules.
+func (s *Store) PublishAccount(ctx context.Context, over RulesHead, number uint64,
+	text []byte) (h RulesHead, ok bool, err error) {
+	if s == nil || s.redis == nil {
+		return RulesHead{}, false, ErrNoRedis
+	}
+	return s.redis.publishText(ctx, &s.redis.account, over, number, text)
+}
+
+func (s *shared) publishText(ctx context.Context, on *shelf, over RulesHead, number uint64,
+	text []byte) (h RulesHead, ok bool, err error) {
 	if number == 0 || number > maxNumber {
 		return RulesHead{}, false,
 			fmt.Errorf("store: version %d of rules is not between 1 and %d", number, uint64(maxNumber))
@@ -222,15 +266,15 @@ func (s *Store) PublishRules(ctx context.Context, over RulesHead, number uint64,
 	kept := unheadedKept.Milliseconds()
 	for i := range h.parts {
 		part := packed[i*partOctets : min(len(packed), (i+1)*partOctets)]
-		if err := r.retry(ctx, func() call {
-			return eval(ctx, r.scripts.part, []string{r.partsKey(h.nonce)}, []any{i, part, kept})
+		if err := s.retry(ctx, func() call {
+			return eval(ctx, s.scripts.part, []string{s.partsKey(on, h.nonce)}, []any{i, part, kept})
 		}, func(call) {}); err != nil {
 			return RulesHead{}, false, err
 		}
 	}
-	c := []call{eval(ctx, r.scripts.publish, []string{r.headKey(), r.partsKey(h.nonce), r.partsKey(over.nonce)},
-		[]any{over.raw, h.raw, h.parts, kept})}
-	if !r.run(ctx, c, nil) {
+	keys := []string{s.headKey(on), s.partsKey(on, h.nonce), s.partsKey(on, over.nonce)}
+	c := []call{eval(ctx, s.scripts.publish, keys, []any{over.raw, h.raw, h.parts, kept})}
+	if !s.run(ctx, c, nil) {
 		return RulesHead{}, false, ErrUnanswered
 	}
 	a, err := array(c[0].cmd.Val(), 2)
@@ -240,7 +284,7 @@ func (s *Store) PublishRules(ctx context.Context, over RulesHead, number uint64,
 	if a[0] != int64(1) {
 		return RulesHead{}, false, nil
 	}
-	r.head.Store(h.raw)
+	on.head.Store(h.raw)
 	return h, true, nil
 }
 
@@ -267,9 +311,9 @@ func (s *shared) retry(ctx context.Context, next func() call, answered func(call
 	return ErrUnanswered
 }
 
-func (s *shared) headKey() string { return s.key(groupRules, kindHead) }
+func (s *shared) headKey(on *shelf) string { return s.key(on.group, kindHead) }
 
-func (s *shared) partsKey(nonce string) string { return s.key(groupRules, kindParts, nonce) }
+func (s *shared) partsKey(on *shelf, nonce string) string { return s.key(on.group, kindParts, nonce) }
 
 // pack compresses text, fast rather than well: rules shrink to about a fifth, and a million lines take less than a
 // second. The error is ErrTooLong.

@@ -250,7 +250,7 @@ func TestRules_ForeignValues(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			server.do("FLUSHALL")
 			h := publish(t, s, RulesHead{}, 7, lined(20000))
-			c.hurt(s.redis.partsKey(h.nonce))
+			c.hurt(s.redis.partsKey(&s.redis.rules, h.nonce))
 			if h := head(t, s); h.Number != 7 || h.Whole != c.whole {
 				t.Errorf("got %+v", h)
 			}

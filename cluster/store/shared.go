@@ -29,7 +29,7 @@ type shared struct {
 	emit    func(mail.Event)
 	log     *slog.Logger
 
-	head atomic.Value // string: the head of the rules, as it was last read
+	rules, account shelf
 
 	foreignLogged atomic.Int64 // when tellForeign last logged, in nanoseconds of now
 
@@ -64,6 +64,8 @@ func newShared(c Config) (*shared, error) {
 		waits: breaker{
 			failures: c.tune.failures, pause: c.tune.pause, outage: outage{tell: c.tune.tell},
 		},
+		rules:   shelf{group: groupRules},
+		account: shelf{group: groupAccount},
 		now:     c.Now,
 		observe: c.Observe,
 		emit:    c.Emit,

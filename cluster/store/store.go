@@ -35,6 +35,9 @@ func (s *Store) Close() error {
 	return s.redis.close()
 }
 
+// HasRedis reports whether a Redis is configured. It is false for a nil Store.
+func (s *Store) HasRedis() bool { return s != nil && s.redis != nil }
+
 // sharers returns the number of nodes among which a limit is divided when the local store counts. Without Redis it is
 // 1, because no other node counts the same client.
 func (s *Store) sharers() int {

@@ -1,0 +1,242 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/millrace/millrace/cluster/account"
+	"github.com/millrace/millrace/loadtest/extern"
+)
+
+// make adds a rule by the API of a node.
+func (b *bench) make(t *testing.T, pattern, target string) account.Rule {
+	t.Helper()
+	r, err := b.Node.rules.account.AddRule(t.Context(), account.TokenFile(), account.Rule{
+		Pattern: pattern, Target: target, Enabled: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// rcpt returns the code of the answer to a recipient.
+func (b *bench) rcpt(t *testing.T, to string) int {
+	t.Helper()
+	c := b.dial(t)
+	c.say("EHLO client.example", 250)
+	c.say("MAIL FROM:<alice@sender.example>", 250)
+	if err := c.PrintfLine("RCPT TO:<%s>", to); err != nil {
+		t.Fatal(err)
+	}
+	code, _, err := c.ReadResponse(0)
+	if code == 0 {
+		t.Fatal(err)
+	}
+	c.Close()
+	return code
+}
+
+// TestAPIRules_State: without Redis, what the API makes is in force at once, ends at once, is explained as it is
+// answered, and is there after a restart. What the files say wins.
+func TestAPIRules_State(t *testing.T) {
+	state := t.TempDir()
+	b := startNode(t, fmt.Sprintf("state: %q\n", state), nil)
+	answers := func(t *testing.T, to string, code int, verdict string) {
+		t.Helper()
+		if got := b.rcpt(t, to); got != code {
+			t.Errorf("%s: %d, want %d", to, got, code)
+		}
+		if a := b.explain(t, to); a.Verdict != verdict {
+			t.Errorf("%s: explained as %s, want %s", to, a.Verdict, verdict)
+		}
+	}
+	answers(t, "info@made.example", 550, Reject)
+	r := b.make(t, "info@made.example", "reject 550 5.1.1 Made")
+	d := b.make(t, "drop@made.example", "drop")
+	answers(t, "drop@made.example", 250, Drop)
+	answers(t, "info@made.example", 550, Reject)
+	if _, err := b.Node.rules.account.RemoveRule(t.Context(), account.TokenFile(), d.ID); err != nil {
+		t.Fatal(err)
+	}
+	answers(t, "drop@made.example", 550, Reject) // and not 451, as after a reload of files
+
+	d = b.make(t, "drop@made.example", "drop")
+	_, err := b.Node.rules.account.AddRule(t.Context(), account.TokenFile(), account.Rule{
+		Pattern: "@example.com", Target: "drop", Enabled: true,
+	})
+	if err == nil || !strings.Contains(err.Error(), "@example.com: the same pattern stands at "+b.dir) {
+		t.Errorf("a clash with the files: %v", err)
+	}
+
+	b.rules(t, fmt.Sprintf("domain example.com\n@example.com smtp://%s\nDROP@made.example reject 550 No\n",
+		b.dest.Addr()))
+	if err := b.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	answers(t, "drop@made.example", 550, Reject)
+	if got, err := b.Node.rules.account.Rule(account.TokenFile(), d.ID); err != nil || got.Off == "" || !got.Enabled {
+		t.Errorf("%+v, %v", got, err)
+	}
+	b.rules(t, fmt.Sprintf("domain example.com\n@example.com smtp://%s\n", b.dest.Addr()))
+	if err := b.Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	answers(t, "drop@made.example", 250, Drop)
+
+	if err := b.Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !b.log.Has("the rules files win") {
+		t.Error("the log does not say that the files win")
+	}
+	again := startNode(t, fmt.Sprintf("state: %q\n", state), nil)
+	if got, err := again.Node.rules.account.Rule(account.TokenFile(), r.ID); err != nil || got.Pattern != r.Pattern {
+		t.Errorf("after a restart: %+v, %v", got, err)
+	}
+	if code := again.rcpt(t, "drop@made.example"); code != 250 {
+		t.Errorf("after a restart: %d", code)
+	}
+}
+
+// TestAPIRules_Unreadable: a node does not start, and check complains, while the file of the API's rules is not what
+// was written: its addresses would be refused for good.
+func TestAPIRules_Unreadable(t *testing.T) {
+	state := t.TempDir()
+	b := startNode(t, fmt.Sprintf("state: %q\n", state), nil)
+	b.make(t, "drop@made.example", "drop")
+	b.make(t, "@made.example", "drop")
+	file := filepath.Join(state, account.RulesName)
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{1, len(whole) / 2, len(whole) - 1} {
+		if err := os.WriteFile(file, whole[:n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := New(b.cfg, Options{Stderr: b.log})
+		_, err2 := Check(b.cfg, nil)
+		for _, err := range []error{err, err2} {
+			if err == nil || !strings.Contains(err.Error(), file) {
+				t.Errorf("cut at %d: %v", n, err)
+			}
+		}
+	}
+	if code := b.rcpt(t, "drop@made.example"); code != 250 {
+		t.Errorf("the running node: %d", code)
+	}
+}
+
+// TestAPIRules_Redis: what the API of one node makes is in force on three nodes, with its tokens and destinations, and
+// is there after Redis lost all of it.
+func TestAPIRules_Redis(t *testing.T) {
+	redis := extern.StartRedis(t)
+	var nodes []*bench
+	for range 3 {
+		nodes = append(nodes, startNode(t, onRedis(redis), nil))
+	}
+	await := func(what string, is func(*bench) bool) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		begun := time.Now()
+		for i, b := range nodes {
+			for !is(b) {
+				select {
+				case <-ctx.Done():
+					t.Fatalf("%s: not on node %d", what, i)
+				case <-time.After(10 * time.Millisecond):
+				}
+			}
+		}
+		t.Logf("%s on all nodes after %s", what, time.Since(begun).Round(time.Millisecond))
+	}
+	r := nodes[0].make(t, "drop@made.example", "drop")
+	await("a rule of the first", func(b *bench) bool { return b.rcpt(t, "drop@made.example") == 250 })
+	mine := account.Principal{ID: "o", Name: "o", Role: account.Owner, Domains: []string{"made.example"}}
+	d, err := nodes[1].Node.rules.account.AddDestination(t.Context(), mine, "me@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, _, err := nodes[2].Node.rules.account.AddToken(t.Context(), account.TokenFile(), account.Token{
+		Name: "o", Role: account.Owner, Domains: []string{"made.example"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	await("a token of the third", func(b *bench) bool {
+		list, err := b.Node.rules.account.Tokens(account.TokenFile())
+		return err == nil && len(list) == 1 && list[0].ID == made.ID
+	})
+	if _, err := nodes[2].Node.rules.account.AddRule(t.Context(), mine, account.Rule{
+		Pattern: "info@made.example", Target: "me@example.com", Enabled: true,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := nodes[0].Node.rules.account.ChangeDestination(t.Context(), account.Node("link"), d.ID,
+		func(d *account.Destination) error {
+			now := time.Now()
+			d.Verified, d.How = &now, "link"
+			return nil
+		}); err != nil {
+		t.Fatal(err)
+	}
+	await("what waited for its destination", func(b *bench) bool { return b.rcpt(t, "info@made.example") == 250 })
+	if _, err := nodes[1].Node.rules.account.RemoveRule(t.Context(), account.TokenFile(), r.ID); err != nil {
+		t.Fatal(err)
+	}
+	await("its end", func(b *bench) bool { return b.rcpt(t, "drop@made.example") == 550 })
+
+	for _, b := range nodes {
+		for _, p := range []account.Principal{account.TokenFile(), mine} {
+			if _, err := b.Node.rules.account.Audit(p, 10); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	await("the audit", func(b *bench) bool {
+		list, _ := b.Node.rules.account.Audit(account.TokenFile(), 10)
+		return len(list) == 6
+	})
+
+	flush(t, redis)
+	nodes = append(nodes, startNode(t, onRedis(redis), nil))
+	await("what Redis lost, and a new node", func(b *bench) bool {
+		list, err := b.Node.rules.account.Tokens(account.TokenFile())
+		return err == nil && len(list) == 1 && b.rcpt(t, "info@made.example") == 250
+	})
+
+	nodes[0].rules(t, fmt.Sprintf("# A comment.\ndomain example.com\n@example.com smtp://%s\nINFO@made.example drop\n",
+		nodes[0].dest.Addr()))
+	if err := nodes[0].Reload(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	await("the files of the first, which win", func(b *bench) bool {
+		return b.explain(t, "info@made.example").Verdict == Drop
+	})
+}
+
+// flush empties a Redis.
+func flush(t *testing.T, addr string) {
+	t.Helper()
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	answer := make([]byte, 5)
+	if _, err := io.WriteString(c, "FLUSHALL\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, answer); err != nil || string(answer) != "+OK\r\n" {
+		t.Fatalf("%q, %v", answer, err)
+	}
+}
