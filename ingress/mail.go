@@ -25,6 +25,8 @@ type transaction struct {
 	spf    *message.SPF // nil: not begun
 	srs    rewritten
 
+	saidSPF string // what SPF says of the reverse-path, for the rules; "" while none depended on it
+
 	ends   bool   // the event that ends it was emitted
 	record record // of recipients
 

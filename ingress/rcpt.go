@@ -40,7 +40,7 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 			return t.refuseRcpt(&r.Recipient, err)
 		}
 	}
-	if err := s.findRoute(&r); err != nil {
+	if err := s.findRoute(ctx, &r); err != nil {
 		return t.refuseRcpt(&r.Recipient, err)
 	}
 	if r.needsSPF(s.messages) {
@@ -167,7 +167,7 @@ func (s *session) isOurPostmaster(forward mail.Path) bool {
 	if !forward.IsPostmasterOrAbuse() {
 		return false
 	}
-	_, err := s.cfg.Router.Route(mail.Query{Reverse: s.t.reverse, Forward: forward})
+	_, err := s.cfg.Router.Route(s.query(forward))
 	if err == nil {
 		return true
 	}
@@ -182,12 +182,35 @@ func (s *session) beginSPF(ctx context.Context) {
 	}
 }
 
-// findRoute asks the rules for the routes of r.
-func (s *session) findRoute(r *asked) error {
+// query returns the question to the rules about a recipient of any client.
+func (s *session) query(forward mail.Path) mail.Query {
+	q := mail.Query{Reverse: s.t.reverse, Forward: forward, SPF: s.t.saidSPF, At: s.cfg.Now()}
+	if !s.conn.Unknown {
+		q.Addr = s.conn.Addr.Addr().Unmap()
+	}
+	return q
+}
+
+// awaitSPF returns what SPF says of the reverse-path, for a rule that depends on it.
+func awaitSPF(ctx context.Context, s *session) string {
+	s.beginSPF(ctx)
+	s.t.saidSPF = "none" // of a client whose address is not known
+	if s.t.spf != nil {
+		s.t.saidSPF, _ = s.t.spf.Wait(ctx)
+	}
+	return s.t.saidSPF
+}
+
+// findRoute asks the rules for the routes of r, and SPF where a rule depends on it.
+func (s *session) findRoute(ctx context.Context, r *asked) error {
 	stage := s.t.report.Enter(mail.StageRoute)
-	routes, err := s.cfg.Router.Route(mail.Query{
-		Reverse: s.t.reverse, Forward: r.Forward, Client: widest(s.conn), Trusted: s.trusted, Via: s.via(),
-	})
+	q := s.query(r.Forward)
+	q.Client, q.Trusted, q.Via = widest(s.conn), s.trusted, s.via()
+	routes, err := s.cfg.Router.Route(q)
+	if refused, ok := errors.AsType[*mail.Refusal](err); ok && refused.Reason == mail.ReasonNeedsSPF && q.SPF == "" {
+		q.SPF = awaitSPF(ctx, s)
+		routes, err = s.cfg.Router.Route(q)
+	}
 	stage.End(err)
 	if err != nil {
 		s.t.learnRefusal(&r.Route, err)
@@ -217,6 +240,9 @@ func (t *transaction) reportWithdrawn(forward mail.Path, err error) {
 // next hop hears of it.
 func (s *session) checkRecipient(ctx context.Context, r *asked) error {
 	rcpts := s.t.rcpts
+	if most := r.Route.Policy.MessageSize; most > 0 && s.t.params.Size > most {
+		return message.TooBig()
+	}
 	if len(rcpts) > 0 && (r.Route.Alone || rcpts[0].Route.Alone) {
 		return mail.AnotherTransaction("bounce not alone")
 	}
@@ -243,8 +269,12 @@ func (s *session) checkSameTransaction(r *asked) error {
 	if r.Route.Action == mail.Drop {
 		return nil
 	}
-	if t.relayed > 0 && !s.messages.SameTerms(message.FirstRelayed(t.rcpts), &r.Recipient, s.trusted) {
-		return mail.AnotherTransaction(mail.AnotherPolicy)
+	if t.relayed > 0 {
+		first := message.FirstRelayed(t.rcpts)
+		if !s.messages.SameTerms(first, &r.Recipient, s.trusted) ||
+			!message.SameSize(first, &r.Recipient, t.params.Size) {
+			return mail.AnotherTransaction(mail.AnotherPolicy)
+		}
 	}
 	return t.upstream.checkMembers(r)
 }
@@ -256,7 +286,7 @@ func (s *session) appendPipelined(group []client.Recipient, r *message.Recipient
 		if slices.ContainsFunc(group, func(g client.Recipient) bool { return g.Forward == p }) {
 			continue
 		}
-		routes, err := s.cfg.Router.Route(mail.Query{Reverse: s.t.reverse, Forward: p})
+		routes, err := s.cfg.Router.Route(s.query(p))
 		if err != nil ||
 			!canShare(s.messages, s.trusted, r, &message.Recipient{Forward: p, Route: routes[0]}) {
 			continue // or will be put off, and asked about when it comes again

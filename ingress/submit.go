@@ -28,7 +28,7 @@ func (s *Server) NewSubmission(c *wire.Client, accounts *submission.Accounts) wi
 
 // route returns the routes of mail to an address of a user.
 func (s *submits) route(p mail.Path) ([]mail.Route, error) {
-	return s.cfg.Router.Route(mail.Query{Forward: p})
+	return s.cfg.Router.Route(mail.Query{Forward: p, At: s.cfg.Now()})
 }
 
 // owns returns nil if an address is the user's, else the refusal of what is sent in its name.

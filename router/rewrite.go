@@ -145,7 +145,7 @@ func (v *version) bounce(q mail.Query, original mail.Path, opens mail.Opens, err
 	// It goes to its MX hosts, because the rules only have domains of ours; that of a trusted client as its mail does.
 	routes, err := v.Direct(mail.Query{Forward: original})
 	if q.Trusted {
-		routes, err = v.Route(mail.Query{Forward: original, Trusted: true, Via: q.Via}, nil)
+		routes, err = v.Route(mail.Query{Forward: original, Trusted: true, Via: q.Via, At: q.At}, nil)
 	}
 	if err != nil {
 		return nil, err

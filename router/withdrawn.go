@@ -75,11 +75,15 @@ func (v *version) replaces(old *version, now time.Time, meant bool) {
 // refused for now.
 func (r *Router) route(q mail.Query, steps *rules.Steps) ([]mail.Route, error) {
 	v := r.current.Load()
+	if q.At.IsZero() {
+		q.At = r.cfg.now()
+	}
 	routes, err := v.route(q, steps)
 	list := v.withdrawn.Load()
 	if list == nil {
 		return routes, err
 	}
+	// The grace goes by the clock, and not by q.At, which may be a time to come.
 	now := r.cfg.now()
 	if !now.Before((*list)[0].until) { // the newest is the last to end
 		v.withdrawn.Store(nil)

@@ -121,6 +121,7 @@ type Limits struct {
 	MessageSize           Size          `yaml:"message_size"`
 	Line                  Size          `yaml:"line"`
 	Recipients            int           `yaml:"recipients"`
+	Messages              int           `yaml:"messages"` // of one connection; 0 disables the limit
 	FanOut                int           `yaml:"fan_out"`
 	FanOutPerClient       int           `yaml:"fan_out_per_client"`
 	Connections           int           `yaml:"connections"`

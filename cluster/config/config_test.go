@@ -30,7 +30,7 @@ egress:
    allow_private: false, credentials_file: file, sites_file: file, reactions_file: file,
    certificates: [{host: smarthost.example, cert: file, key: file}]}
 limits:
-  {message_size: 50MiB, line: 1MiB, recipients: 100, fan_out: 20, fan_out_per_client: 100,
+  {message_size: 50MiB, line: 1MiB, recipients: 100, messages: 0, fan_out: 20, fan_out_per_client: 100,
    connections: 20000, connections_per_client: 50,
    connections_per_network: {/24: 400, /56: 200, /48: 1000},
    hold_window: 256KiB, hold_budget: 512MiB, stream_floor: 64KiB}
@@ -351,6 +351,8 @@ func TestParse_Problems(t *testing.T) {
 			"2: limits.connections_per_network./48: is below that of a /56 inside it"},
 		{"a network of another length", "limits:\n  connections_per_network: {/64: 10}",
 			"2: limits.connections_per_network./64: no such key; there are /24, /56, /48"},
+		{"less than no messages", "limits:\n  messages: -1", "2: limits.messages: is not between 0 and 10000"},
+		{"more messages than are counted", "limits:\n  messages: 10001", "2: limits.messages: is not between 0 and"},
 		{"no next hop at all", "limits:\n  fan_out: 0", "2: limits.fan_out: is not between 1 and 100"},
 		{"more next hops than targets", "limits:\n  fan_out: 101", "2: limits.fan_out: is not between 1 and 100"},
 		{"a client's part is smaller than a message's", "limits:\n  fan_out: 10\n  fan_out_per_client: 9",

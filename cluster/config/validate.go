@@ -270,6 +270,9 @@ func (v *validator) limits(l *Limits) {
 	if l.Recipients < 100 {
 		v.add("limits.recipients", "is below the 100 that RFC 5321 section 4.5.3.1.8 asks for")
 	}
+	if l.Messages < 0 || l.Messages > 10000 {
+		v.add("limits.messages", "is not between 0 and 10000")
+	}
 	if l.FanOut < 1 || l.FanOut > rules.MaxTargets {
 		v.add("limits.fan_out", "is not between 1 and "+strconv.Itoa(rules.MaxTargets))
 	}

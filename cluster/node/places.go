@@ -59,6 +59,8 @@ func newPlaces(l *config.Limits) *wire.Places {
 		Net56:  l.ConnectionsPerNetwork.Net56,
 		Net48:  l.ConnectionsPerNetwork.Net48,
 		Files:  filesFor(maxOpenFiles()),
+
+		Messages: l.Messages,
 	})
 }
 

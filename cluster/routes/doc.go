@@ -37,15 +37,16 @@
 // changed in the files since the baseline, their state at the last publication or merge, which the state folder keeps.
 // It merges three-way by statements:
 //
-//   - The unit is a line. Its subject is its pattern, or "domain NAME", with ASCII letters in lower case. Comments and
-//     blank lines are not merged.
+//   - The unit is a line. Its subject is its pattern with the words that say when the rule is in force, or "domain
+//     NAME", or "relay NAME", with ASCII letters in lower case. Comments and blank lines are not merged.
 //   - If the shared set is the baseline, the files replace it as they are, with comments and order.
 //   - Otherwise each subject is merged on its own. If the files did not change it, the shared line stays. If the shared
 //     line is that of the baseline, it becomes the line of the files. If both are the same, nothing is to be done. Any
 //     other case is a conflict, which names the line, and nothing changes anywhere.
-//   - A new line is inserted behind the nearest statement before it in its file that the shared set has as well, and a
-//     regex behind the nearest regex of its domain. Only the order of regexes matters. If the files changed the regexes
-//     of a domain, their order in the merged set has to be that of the files, or it is a conflict.
+//   - A new line is inserted behind the nearest statement before it in its file that the shared set has as well, and an
+//     ordered one behind the nearest of its group. The order matters of the regexes of a domain, of its globs, and of
+//     the rules of a pattern that are not always in force. If the files changed such a group, its order in the merged
+//     set has to be that of the files, or it is a conflict.
 //   - The Router has to accept the merged set, which is then published as the next version by compare-and-set. A node
 //     that loses the race merges again, with the set that won.
 package routes

@@ -4,8 +4,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/millrace/millrace/router/leaf/ascii"
 )
 
 // A ConflictError says which lines of the files cannot be merged into the shared rules.
@@ -52,7 +50,7 @@ type merging struct {
 	top      map[string][]string
 	behind   map[string][]string // statements that come behind the one of a subject
 	ahead    map[string][]string
-	domains  map[string]bool // whose regexes ours touched
+	groups   map[string]bool // of ordered statements, that ours touched
 	conflict ConflictError
 }
 
@@ -68,7 +66,7 @@ func merge(base, ours, theirs set, paths []string, version uint64) (set, error) 
 	m := &merging{base: base, ours: ours, theirs: theirs, paths: paths, version: version,
 		before: map[string]baseStatement{}, current: map[string]string{}, edits: map[string]string{},
 		top:    map[string][]string{},
-		behind: map[string][]string{}, ahead: map[string][]string{}, domains: map[string]bool{}}
+		behind: map[string][]string{}, ahead: map[string][]string{}, groups: map[string]bool{}}
 	m.conflict.Version = version
 	if !m.compare() {
 		return theirs, nil
@@ -87,20 +85,20 @@ func merge(base, ours, theirs set, paths []string, version uint64) (set, error) 
 	return merged, nil
 }
 
-// compare notes which statements of base are unchanged in ours, and the regexes of which domains ours changed. It
+// compare notes which statements of base are unchanged in ours, and which groups of ordered ones ours changed. It
 // reports whether ours changed anything.
 func (m *merging) compare() bool {
-	old, now := make(map[string][]string), make(map[string][]string) // the regexes of each domain
+	old, now := make(map[string][]string), make(map[string][]string) // the ordered statements of each group
 	for _, f := range m.base {
 		for s := range statements(f.text) {
 			m.before[subject(s.text)] = baseStatement{text: s.text}
-			noteRegex(old, s.text)
+			noteOrdered(old, s.text)
 		}
 	}
 	same, added := 0, false
 	for _, f := range m.ours {
 		for s := range statements(f.text) {
-			noteRegex(now, s.text)
+			noteOrdered(now, s.text)
 			k := subject(s.text)
 			b, ok := m.before[k]
 			if !ok {
@@ -114,19 +112,18 @@ func (m *merging) compare() bool {
 			}
 		}
 	}
-	for domain, list := range now {
-		if !slices.Equal(list, old[domain]) {
-			m.domains[domain] = true
+	for group, list := range now {
+		if !slices.Equal(list, old[group]) {
+			m.groups[group] = true
 		}
 	}
-	return added || same < len(m.before) || len(m.domains) > 0
+	return added || same < len(m.before) || len(m.groups) > 0
 }
 
-// noteRegex appends the subject of a regex to those of its domain.
-func noteRegex(regexes map[string][]string, s string) {
-	if domain, n := regexDomain(s); n > 0 {
-		domain = ascii.Fold(domain)
-		regexes[domain] = append(regexes[domain], subject(s))
+// noteOrdered appends the subject of an ordered statement to those of its group.
+func noteOrdered(groups map[string][]string, s string) {
+	if group := ordered(s); group != "" {
+		groups[group] = append(groups[group], subject(s))
 	}
 }
 
@@ -134,12 +131,10 @@ func noteRegex(regexes map[string][]string, s string) {
 func (m *merging) change() {
 	for i, f := range m.ours {
 		last := ""                           // the subject of the last statement that theirs has as well
-		lastRegex := make(map[string]string) // the same for the regexes of each domain
-		waiting := make(map[string][]string) // regexes without a regex of their domain before them
+		lastOf := make(map[string]string)    // the same for the ordered statements of each group
+		waiting := make(map[string][]string) // ordered statements without one of their group before them
 		for s := range statements(f.text) {
-			k := subject(s.text)
-			domain, n := regexDomain(s.text)
-			domain = ascii.Fold(domain)
+			k, group := subject(s.text), ordered(s.text)
 			their, shared := m.current[k]
 			old, had := m.before[k]
 			switch {
@@ -149,10 +144,10 @@ func (m *merging) change() {
 			case shared || had:
 				m.addConflict(m.paths[i], s, k, their)
 				shared = false
-			case n > 0 && lastRegex[domain] != "":
-				m.behind[lastRegex[domain]] = append(m.behind[lastRegex[domain]], s.text)
-			case n > 0:
-				waiting[domain] = append(waiting[domain], s.text)
+			case group != "" && lastOf[group] != "":
+				m.behind[lastOf[group]] = append(m.behind[lastOf[group]], s.text)
+			case group != "":
+				waiting[group] = append(waiting[group], s.text)
 			default:
 				m.insert(f.name, last, s.text)
 			}
@@ -160,13 +155,13 @@ func (m *merging) change() {
 				continue
 			}
 			last = k
-			if n > 0 {
-				m.ahead[k] = append(m.ahead[k], waiting[domain]...)
-				delete(waiting, domain)
-				lastRegex[domain] = k
+			if group != "" {
+				m.ahead[k] = append(m.ahead[k], waiting[group]...)
+				delete(waiting, group)
+				lastOf[group] = k
 			}
 		}
-		left := make(map[string]bool) // regexes of domains that have no regex in theirs
+		left := make(map[string]bool) // those of groups that theirs does not have
 		for _, list := range waiting {
 			for _, text := range list {
 				left[text] = true
@@ -300,42 +295,46 @@ func (w *writer) end() {
 	}
 }
 
-// checkOrder adds a conflict for each domain whose regexes ours changed, if their order in merged is not that of ours.
+// checkOrder adds a conflict for each group of ordered statements that ours changed, if their order in merged is not
+// that of ours.
 func (m *merging) checkOrder(merged set) {
-	if len(m.domains) == 0 {
+	if len(m.groups) == 0 {
 		return
 	}
 	got := make(map[string][]string)
 	for _, f := range merged {
 		for s := range statements(f.text) {
-			noteRegex(got, s.text)
+			noteOrdered(got, s.text)
 		}
 	}
 	position := make(map[string]int) // in merged, from 1
-	for domain := range m.domains {
-		for i, k := range got[domain] {
+	for group := range m.groups {
+		for i, k := range got[group] {
 			position[k] = i + 1
 		}
 	}
 	last := make(map[string]int)
 	for i, f := range m.ours {
 		for s := range statements(f.text) {
-			domain, n := regexDomain(s.text)
-			domain = ascii.Fold(domain)
+			group := ordered(s.text)
 			at := position[subject(s.text)]
-			if n == 0 || at == 0 {
+			if group == "" || at == 0 {
 				continue
 			}
-			if at < last[domain] {
+			if at < last[group] {
+				what := "regexes of " + group
+				if strings.Contains(group, "@") {
+					what = "lines of " + group
+				}
 				m.fail(m.paths[i], s.number,
-					"the regexes of "+domain+" stand in another order in version "+strconv.FormatUint(m.version, 10)+
+					"the "+what+" stand in another order in version "+strconv.FormatUint(m.version, 10)+
 						" of the shared rules, and were changed here")
-				delete(m.domains, domain)
-				for _, k := range got[domain] { // one line for each domain
+				delete(m.groups, group)
+				for _, k := range got[group] { // one line for each group
 					delete(position, k)
 				}
 			}
-			last[domain] = max(last[domain], at)
+			last[group] = max(last[group], at)
 		}
 	}
 }

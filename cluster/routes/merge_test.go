@@ -152,8 +152,24 @@ func TestSubject(t *testing.T) {
 		"/A b(.*)/@Example.com $1@y":    "/A b(.*)/@example.com",
 		"/a/@x/@Example.com $1@y":       "/a/@x/@example.com",
 		"/a nonsense":                   "/a",
-		"größe@X x":                     "größe@x",
-		`"open`:                         `"open`,
+		"relay @X.example smtp://a":     "relay @x.example",
+		"block A@x  for=@H # c":         "block a@x for=@h",
+		"relay * smtp://b":              "relay *",
+
+		"a@h x enabled=no srs=never":             "a@h enabled=no",
+		"a@h x, y after=2026-01-01T00:00Z":       "a@h after=2026-01-01t00:00z",
+		"a@h x # until=2026-01-01T00:00Z":        "a@h",
+		"a@h x enabled=yes":                      "a@h",
+		"a@h if from=@X.example spf!=pass y":     "a@h from=@x.example spf!=pass",
+		"a@h if spf=pass reject 550 spf=fail":    "a@h spf=pass",
+		"a@h reject 550 until=2026-01-01T00:00Z": "a@h",
+		"a@h enabled=no if spf=pass drop":        "a@h enabled=no spf=pass",
+		"a@h if spf=pass from=a@b srs=never":     "a@h spf=pass from=a@b",
+		"a@h x from=a":                           "a@h",
+		"/a b/@H if spf=pass y":                  "/a b/@h spf=pass",
+		"@h if spf=pass y":                       "@h spf=pass",
+		"größe@X x":                              "größe@x",
+		`"open`:                                  `"open`,
 	} {
 		if got := subject(line); got != want {
 			t.Errorf("%q: %q, want %q", line, got, want)

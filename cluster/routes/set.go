@@ -196,14 +196,73 @@ func statement(whole string) string {
 // subject returns the subject of a statement, of which a set has one statement at most.
 func subject(s string) string {
 	if domain, n := regexDomain(s); n > 0 {
-		return s[:n-len(domain)] + ascii.Fold(domain)
+		return s[:n-len(domain)] + ascii.Fold(domain) + restriction(s[n:])
 	}
 	n := word(s)
-	if s[:n] == "domain" {
+	switch verb := s[:n]; verb {
+	case "domain", "relay":
 		rest := strings.TrimLeft(s[n:], " \t")
-		return "domain " + ascii.Fold(rest[:word(rest)])
+		return verb + " " + ascii.Fold(rest[:word(rest)])
+	case "block":
+		words := strings.Fields(s)
+		if n := slices.IndexFunc(words, func(w string) bool { return w[0] == '#' }); n >= 0 {
+			words = words[:n]
+		}
+		return ascii.Fold(strings.Join(words, " "))
 	}
-	return ascii.Fold(s[:n])
+	return ascii.Fold(s[:n]) + restriction(s[n:])
+}
+
+// restriction returns what tells a rule from others of its pattern, out of what stands behind the pattern: the words
+// that say when it is in force.
+func restriction(s string) string {
+	if !strings.Contains(s, "=") {
+		return ""
+	}
+	var b strings.Builder
+	tests, action := false, false // whether if came, and what becomes of the message
+	for word := range strings.FieldsSeq(s) {
+		key, _, found := strings.Cut(word, "=")
+		switch {
+		case word[0] == '#', !action && (word == "reject" || word == "tempfail"):
+			return b.String()
+		case !action && !tests && word == "if":
+			tests = true
+		case !action && tests && found && slices.Contains(testKeys, strings.TrimSuffix(key, "!")),
+			found && slices.Contains(scheduleKeys, key) && !strings.Contains(word, "@"):
+			if word != "enabled=yes" {
+				b.WriteString(" " + ascii.Fold(word))
+			}
+		default:
+			action = true
+		}
+	}
+	return b.String()
+}
+
+// The keys of the words that restriction looks for.
+var (
+	testKeys     = []string{"from", "network", "spf"}
+	scheduleKeys = []string{"enabled", "after", "until"}
+)
+
+// ordered returns the group of a statement that is asked in the order of the files: the domain of a regex, *@ and the
+// domain of a glob, and the pattern of other rules that are not always in force. It is "" for others.
+func ordered(s string) (group string) {
+	if domain, n := regexDomain(s); n > 0 {
+		return ascii.Fold(domain)
+	}
+	n := word(s)
+	local, domain, _ := strings.Cut(s[:n], "@")
+	switch {
+	case s[:n] == "domain", s[:n] == "relay", s[:n] == "block":
+		return ""
+	case s[0] != '"' && strings.Contains(local, "*"):
+		return "*@" + ascii.Fold(domain)
+	case restriction(s[n:]) != "":
+		return ascii.Fold(s[:n])
+	}
+	return ""
 }
 
 // regexDomain returns the domain of a regex rule and the offset of its end, which is 0 for other statements.

@@ -1,6 +1,7 @@
 package message
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -74,6 +75,7 @@ type Message struct {
 	unsealed  mail.Octets
 	lacked    []byte     // the fields that a submitted message lacked; they stand above it, below ours
 	filtering *filtering // by content filters; nil: it is shown to none
+	most      int64      // the most octets that its recipients take; 0 for as many as the listener takes
 }
 
 // Begin returns the message that comes in by body. Nothing is read yet.
@@ -87,6 +89,10 @@ func (m *Messages) Begin(e Envelope, body *wire.Body, up Upstream, r *report.Tra
 		body.Count(out.digest.Size())
 	}
 	for i := range e.Recipients {
+		route := &e.Recipients[i].Route
+		if most := route.Policy.MessageSize; route.Action != mail.Drop && most > 0 {
+			out.most = min(most, cmp.Or(out.most, most))
+		}
 		if out.abuse == nil && e.Recipients[i].Route.Policy.Complaints {
 			out.abuse = new(complaint.Reader)
 			body.Count(complaint.Size)
@@ -330,6 +336,9 @@ func (m *Message) stream(ctx context.Context, o mail.Octets) (mail.Octets, error
 		}
 		if err != nil {
 			return o, err
+		}
+		if m.isTooBig() {
+			return o, TooBig()
 		}
 		if last {
 			m.ended = time.Now()

@@ -146,6 +146,20 @@ func (m *Messages) SameTerms(a, b *Recipient, trusted bool) bool {
 	return m.terms(a, trusted) == m.terms(b, trusted)
 }
 
+// TooBig returns the refusal of a message that is larger than a recipient takes.
+func TooBig() *mail.Refusal {
+	return mail.Refuse(552, 3, 4, "Message too big for this recipient", "size", nil)
+}
+
+// isTooBig reports whether what was read of the message is more than one of its recipients takes.
+func (m *Message) isTooBig() bool { return m.most > 0 && m.body.Received() > m.most }
+
+// SameSize reports whether recipients of a message share what they take of it, so far as that can refuse it: they take
+// as much, or the client has said its size, which each takes then.
+func SameSize(a, b *Recipient, said int64) bool {
+	return said > 0 || a.Route.Policy.MessageSize == b.Route.Policy.MessageSize
+}
+
 // FirstRelayed returns the first of the recipients that is relayed, nil when all are dropped.
 func FirstRelayed(recipients []Recipient) *Recipient {
 	for i := range recipients {

@@ -71,6 +71,9 @@ func (m *Message) readWindow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if m.isTooBig() {
+			return TooBig()
+		}
 		before := w.octets
 		if before == 0 && !w.head.done {
 			o = m.begin(o)

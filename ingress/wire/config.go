@@ -85,7 +85,6 @@ type tuning struct {
 	abandon                   time.Duration // see abandonTimeout
 	minRate                   int64         // see minRate
 
-	messages      int // transactions of one connection, announced as MAILMAX (RFC 9422); 0 disables the limit
 	errorBudget   int // see errorBudget
 	refusedBudget int // see refusedBudget
 	idlingBudget  int // see idlingBudget

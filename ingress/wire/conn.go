@@ -46,7 +46,7 @@ type conn struct {
 
 // budgets counts what a connection has spent. XCLIENT begins it anew.
 type budgets struct {
-	messages int16 // transactions begun, as far as there is a limit for them
+	messages int16 // MAIL commands, as far as there is a limit for them
 	bad      int16 // commands: see errorBudget
 	refused  int16 // recipients: see refusedBudget
 	putOff   int16 // recipients: see idlingBudget

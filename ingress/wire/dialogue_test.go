@@ -141,7 +141,7 @@ func setField(t *testing.T, c *Config, f []string) {
 	case "recipients":
 		c.Recipients = num()
 	case "messages":
-		c.tune.messages = num()
+		c.Places = NewPlaces(Limits{Messages: num()})
 	case "errors":
 		c.tune.errorBudget = num()
 	case "refused":

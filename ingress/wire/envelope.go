@@ -22,9 +22,13 @@ func (c *conn) mail(arg []byte) {
 	case cfg.Login != nil && c.client.LoggedIn() == "":
 		c.mistake(authFirst)
 		return
-	case cfg.tune.messages > 0 && int(c.spent.messages) >= cfg.tune.messages:
-		c.refuse(tooManyMessages)
-		return
+	}
+	if most := cfg.Places.limits.Messages; most > 0 {
+		if int(c.spent.messages) >= most {
+			c.refuse(tooManyMessages)
+			return
+		}
+		c.spent.messages++ // those that are refused count as well (RFC 9422 section 4.1)
 	}
 	reverse, p, fault := parseMail(arg, cfg.MessageSize, cfg.loose(),
 		offers{trace: cfg.namesTrace(&c.client), auth: cfg.Login != nil})
@@ -44,9 +48,6 @@ func (c *conn) mail(arg []byte) {
 		return
 	}
 	c.tx.open(p.SMTPUTF8)
-	if cfg.tune.messages > 0 {
-		c.spent.messages++
-	}
 	c.out.reply(okSender)
 }
 

@@ -31,7 +31,7 @@ const (
 	Allowed                  // in none, and the reserve is for it
 )
 
-// Limits bound the connections that are open at once. Zero or less disables a limit.
+// Limits bound the connections that are open at once, and what one of them may bring. Zero or less disables a limit.
 type Limits struct {
 	Total  int // in all
 	Client int // of a client: an IPv4 address, or the /64 of an IPv6 one
@@ -39,6 +39,8 @@ type Limits struct {
 	Net24, Net56, Net48 int
 
 	Files int // descriptors that clients and what is opened for them have in all; see Places.TakeFile
+
+	Messages int // transactions of one connection, announced as MAILMAX (RFC 9422)
 }
 
 // of returns the limit of a network that network.Nested returned.

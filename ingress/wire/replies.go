@@ -142,9 +142,9 @@ func (c *Config) appendEHLO(b []byte, secure, xclient, traced bool) []byte {
 	}
 	b = append(b, "250-LIMITS RCPTMAX="...)
 	b = strconv.AppendInt(b, int64(c.Recipients), 10)
-	if c.tune.messages > 0 {
+	if most := c.Places.limits.Messages; most > 0 {
 		b = append(b, " MAILMAX="...)
-		b = strconv.AppendInt(b, int64(c.tune.messages), 10)
+		b = strconv.AppendInt(b, int64(most), 10)
 	}
 	return append(b, "\r\n250 ENHANCEDSTATUSCODES\r\n"...)
 }

@@ -194,6 +194,10 @@ func ReasonOf(err error) string {
 	return "failed"
 }
 
+// ReasonNeedsSPF is the reason of a Refusal for now by a rule that depends on what SPF says of the reverse-path: see
+// Query.SPF.
+const ReasonNeedsSPF = "result of SPF not known"
+
 // ReasonWithdrawn is the reason of a Refusal of a recipient that the rules before a reload took and no rule takes now.
 const ReasonWithdrawn = "withdrawn by a reload"
 

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // A Query is a question to the rules: where does mail from Reverse to Forward go?
@@ -14,7 +15,13 @@ type Query struct {
 	Reverse Path
 	Forward Path
 	Client  netip.Prefix // the widest network of the client; the zero Prefix if its address is not known
+	Addr    netip.Addr   // the client's address; the zero Addr if it is not known
 	Trusted bool         // the client may relay anywhere
+	// SPF is what SPF says of Reverse, in the words of RFC 8601, "" while it was not asked. A Refusal with
+	// ReasonNeedsSPF is the answer where a rule depends on it.
+	SPF string
+	// At is when the query is asked: rules begin and end. The zero Time stands for now.
+	At time.Time
 	// Via is the next hop by which the client's listener sends mail to domains that are not ours, the zero NextHop for
 	// none. It counts for trusted clients alone.
 	Via NextHop
@@ -111,6 +118,10 @@ type (
 	Client uint8
 	// Mixed says how a fan-out is answered if some targets accept and some refuse.
 	Mixed uint8
+	// Tag says what becomes of the tag of a recipient whose rule names it without.
+	Tag uint8
+	// Dots says whether addresses that differ in dots of the local part are two.
+	Dots uint8
 )
 
 // The values of srs. In each option the first value is the default.
@@ -179,6 +190,18 @@ const (
 	MixedReject
 )
 
+// The values of tag.
+const (
+	TagDropped Tag = iota
+	TagKept
+)
+
+// The values of dots.
+const (
+	DotsCount Dots = iota
+	DotsIgnored
+)
+
 // A DomainPolicy is the set of options in force for a route: its rule's over its domain's over the defaults. The zero
 // value is the defaults.
 type DomainPolicy struct {
@@ -191,9 +214,12 @@ type DomainPolicy struct {
 	UpstreamText UpstreamText
 	Mixed        Mixed
 	Client       Client
-	Subaddress   byte // the separator; 0 disables subaddresses
-	RoutingKeep  bool // local parts that look like routing are accepted
-	Complaints   bool // reports of abuse come here, and are told of
+	Tag          Tag
+	Dots         Dots
+	MessageSize  int64 // the most octets of a message; 0 for as many as the node takes
+	Subaddress   byte  // the separator; 0 disables subaddresses
+	RoutingKeep  bool  // local parts that look like routing are accepted
+	Complaints   bool  // reports of abuse come here, and are told of
 }
 
 // A Transport says which protocol a next hop speaks.

@@ -19,18 +19,30 @@
 //	info@example.com    try a@x.example, b@y.example   failover
 //	info@example.com    reject 550 5.1.1 Moved         tempfail with 4yz; the enhanced code may be left out
 //	info@example.com    drop
+//	sales-*@example.com crm+$1@y.example               a glob: a star is for any text
 //	/(.+)-list/@example.com  $1@lists.example          RE2 on the local part, anchored at both ends
+//	info@example.com    x@y.example  until=TIME        or after=TIME, enabled=no; also in front of any action
+//	info@example.com    if spf=pass  x@y.example       for some senders and clients alone
 //	@example.com        smtp://192.0.2.7:25            catch-all; any target may be a next hop: the recipient is kept
+//	@*.example.com      x@y.example                    catch-all of all domains below another, which it hosts
+//	domain b.example    alias_of=example.com           every rule and option of example.com holds for b.example
+//	block @s.example    for=@example.com               refuses senders; for= may name an address, or be left out
 //	relay @example.org  smtp://192.0.2.8               mail of trusted clients to a domain that is not ours
 //	relay *             submission://u@smart.example   and to all domains without such a line
 //
+// # When a rule is in force
+//
+// A rule may have a schedule and, behind if, tests of the query: see condition. One that is not in force is passed
+// over, and a pattern may have several rules, of which at most one has no condition. It is asked last.
+//
 // # What matches
 //
-// Within a domain the first of these matches: the exact literal; the postmaster of the Config for postmaster and abuse;
-// the literal without its tag (longest first, where subaddress is set); the regexes in the order of the files; the
-// catch-all. Literals are compared without the case of ASCII letters and with all other octets. A regex ignores case,
-// which "(?-i)" in it disables. A local part is compared in its meaning: "a\b"@x is ab@x. Domains are compared as
-// A-labels in lower case.
+// A domain with alias_of is asked about as the one that it names. Within a domain the first of these matches: the exact
+// literal; the postmaster of the Config for postmaster and abuse; the literal without its tag (longest first, where
+// subaddress is set); the globs, that with most text first; the regexes in the order of the files; the catch-all; those
+// of the domains above. Literals are compared without the case of ASCII letters and with all other octets. A regex
+// ignores case, which "(?-i)" in it disables. A local part is compared in its meaning: "a\b"@x is ab@x. Domains are
+// compared as A-labels in lower case.
 //
 // # Targets in hosted domains
 //

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"regexp"
 	"regexp/syntax"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -39,6 +40,7 @@ func (b *builder) parseLine(start, end int) {
 	}
 	b.fail(why)
 	b.t.rules, b.t.targets, b.t.templates = b.t.rules[:rules], b.t.targets[:targets], b.t.templates[:templates]
+	delete(b.t.conditions, uint32(rules))
 }
 
 // statement parses the statement of a line. why is what is wrong with it, or "".
@@ -53,21 +55,32 @@ func (b *builder) statement(s string) (why string) {
 	if word == "relay" && (rest == "" || ascii.IsWSP(rest[0])) {
 		return b.relayLine(rest)
 	}
+	if word == "block" && (rest == "" || ascii.IsWSP(rest[0])) {
+		return b.blockLine(rest)
+	}
 	r := rule{pattern: b.offset(s), patternLen: uint16(len(word)), line: uint32(b.line), file: uint16(b.file)}
 	if rest != "" && rest[0] == ',' && (word == "" || strings.Contains(word, "@")) {
 		b.mark(rest)
 		return "one pattern stands on a line, and " + quote(word) + " is followed by a comma"
 	}
 	if strings.HasPrefix(word, "@") {
-		id, why := b.shared.domainID(word[1:])
+		id, why := uint32(0), ""
+		if below, ok := strings.CutPrefix(word, "@*."); !ok {
+			id, why = b.shared.domainID(word[1:])
+		} else if id, why = b.shared.belowID(below); why != "" && why != notADomain {
+			return "pattern " + quote(word) + ": " + why
+		}
 		if why != "" {
 			return wrongPattern(word, rest, why)
 		}
 		b.doubt(word)
 		return b.catchallRule(r, id, rest)
 	}
-	if why := starPattern(word); why != "" {
-		return why
+	if unquotedStar(word) {
+		if why := starPattern(word); why != "" {
+			return why
+		}
+		return b.globRule(r, word, rest)
 	}
 	p, err := mail.ParsePath(word, true)
 	switch {
@@ -95,25 +108,6 @@ func (b *builder) doubt(word string) {
 	}
 }
 
-// starPattern returns what is wrong with a pattern whose local part has a star, or "". A star is an octet of a local
-// part like others, and a line that has it without quotes means something else.
-func starPattern(word string) (why string) {
-	if !unquotedStar(word) {
-		return ""
-	}
-	at := strings.LastIndexByte(word, '@')
-	local, domain := word[:at], word[at:]
-	if strings.HasPrefix(domain, "@*.") || strings.HasPrefix(domain, "@.") || domain == "@*" {
-		return noWildDomain
-	}
-	form := domain
-	if strings.Trim(local, "*") != "" {
-		form = "/" + strings.ReplaceAll(regexp.QuoteMeta(local), `\*`, ".*") + "/" + domain
-	}
-	return "pattern " + quote(word) + ": a star is not a wildcard: write " + form + ", or \"" + local + "\"" + domain +
-		" for the address with a star"
-}
-
 // unquotedStar reports whether the local part of an address has a star and no quotes.
 func unquotedStar(word string) bool {
 	at := strings.LastIndexByte(word, '@')
@@ -124,7 +118,10 @@ func unquotedStar(word string) bool {
 var ruleOnly = []struct {
 	name string
 	bit  optionSet
-}{{"routing", setRouting}, {"lend", setLend}, {"via", setVia}}
+}{
+	{"routing", setRouting}, {"lend", setLend}, {"via", setVia}, {"enabled", setEnabled}, {"after", setAfter},
+	{"until", setUntil},
+}
 
 // domainLine parses what follows "domain".
 func (b *builder) domainLine(s string) (why string) {
@@ -149,6 +146,9 @@ func (b *builder) domainLine(s string) (why string) {
 		}
 	}
 	b.mark(at)
+	if o.set&setAlias != 0 {
+		return b.aliasLine(name, o)
+	}
 	if name == "*" {
 		if b.starAt != nil {
 			return "domain * was given at " + location(b.starAt.File, b.starAt.Line)
@@ -156,6 +156,9 @@ func (b *builder) domainLine(s string) (why string) {
 		b.star = o
 		b.starAt = &Error{File: b.t.files[b.file], Line: b.line}
 		return ""
+	}
+	if below, ok := strings.CutPrefix(name, "*."); ok {
+		return "the domains below another have no domain line: their options stand behind @*." + below
 	}
 	id, why := b.shared.domainID(name)
 	if why != "" {
@@ -165,16 +168,50 @@ func (b *builder) domainLine(s string) (why string) {
 		return "domain " + quote(name) + ": " + why
 	}
 	b.doubt(name)
-	d := &b.t.domains[id]
-	if d.line != 0 {
-		return "domain " + d.name + " was given at " + location(b.t.files[d.file], int(d.line))
-	}
 	if a, err := netip.ParseAddr(name); err == nil {
 		b.warnHere(quote(name) + " " + needsBrackets + literalOf(a))
 	}
 	n, why := b.shared.optionsNumber(o)
-	d.line, d.file, d.options, d.hosted = uint32(b.line), uint16(b.file), n, true
-	return why
+	if why != "" {
+		return why
+	}
+	b.t.domains[id].options = n
+	return b.hostDomain(id)
+}
+
+// hostDomain notes that the line hosts a domain.
+func (b *builder) hostDomain(id uint32) (why string) {
+	d := &b.t.domains[id]
+	if d.line != 0 {
+		return "domain " + d.name + " was given at " + location(b.t.files[d.file], int(d.line))
+	}
+	d.line, d.file, d.hosted = uint32(b.line), uint16(b.file), true
+	return ""
+}
+
+// aliasLine parses the line of a domain for which the rules of another one hold. It has no other option, because all
+// options of that one hold as well.
+func (b *builder) aliasLine(name string, o options) (why string) {
+	switch {
+	case o.set != setAlias:
+		return "alias_of stands alone: every option of " + o.alias + " holds for " + name
+	case name == "*":
+		return "alias_of stands behind one domain"
+	}
+	id, why := b.shared.domainID(name)
+	if why != "" {
+		return "domain " + quote(name) + ": " + why
+	}
+	of, why := b.shared.domainID(o.alias)
+	if why != "" {
+		return "alias_of: " + why
+	}
+	b.doubt(name)
+	if why := b.hostDomain(id); why != "" {
+		return why
+	}
+	b.t.domains[id].alias = of + 1
+	return ""
 }
 
 // behindDomain returns what is wrong with what follows the name on a domain line, if it is no option.
@@ -184,7 +221,7 @@ func (b *builder) behindDomain(name, tail string) (why string) {
 	switch {
 	case tail[0] == ',', mail.IsDomain(word) && strings.Contains(word, "."):
 		return "one domain stands on a line"
-	case strings.HasPrefix(word, "via="):
+	case strings.HasPrefix(word, "via="), strings.HasPrefix(word, "alias_of="):
 		return "" // which an option of a rule begins with
 	case strings.Contains(word, "@"), strings.Contains(word, "://"):
 		return "a domain line has options alone: what takes all its addresses is a line of its own, @" + name +
@@ -215,24 +252,44 @@ func (b *builder) literalRule(r rule, p mail.Path, rest string) (why string) {
 	if why := b.finish(&r, rest, 0, local); why != "" {
 		return why
 	}
-	b.t.domains[id].hosted = true
-	b.t.rules = append(b.t.rules, r)
+	b.add(r)
 	return ""
+}
+
+// add adds a rule that is parsed and returns its number. A pattern that is always in force hosts its domain, unless it
+// is a regex.
+func (b *builder) add(r rule) (number uint32) {
+	if r.flags&(flagRegex|flagCondition) == 0 {
+		b.t.domains[r.domain].hosted = true
+	}
+	b.t.rules = append(b.t.rules, r)
+	return uint32(len(b.t.rules) - 1)
+}
+
+// addTo adds a rule to the chain of rules of its pattern, and returns the first of the chain.
+func (b *builder) addTo(chain uint32, r rule) (first uint32, why string) {
+	first, clash := b.t.join(chain, b.add(r))
+	if clash != nil {
+		b.at = int(r.pattern)
+		return first, b.samePattern(clash)
+	}
+	return first, ""
 }
 
 // catchallRule parses the rule of a catch-all.
 func (b *builder) catchallRule(r rule, id uint32, rest string) (why string) {
 	r.domain = id
-	if first := b.t.domains[id].catchall; first != 0 {
-		return b.samePattern(&b.t.rules[first-1])
-	}
 	if why := b.finish(&r, rest, 0, ""); why != "" {
 		return why
 	}
-	b.t.rules = append(b.t.rules, r)
-	b.t.domains[id].hosted = true
-	b.t.domains[id].catchall = uint32(len(b.t.rules))
-	return ""
+	d := &b.t.domains[id]
+	if d.catchall == 0 {
+		d.catchall = b.add(r) + 1
+		return ""
+	}
+	first, why := b.addTo(d.catchall-1, r)
+	d.catchall = first + 1
+	return why
 }
 
 // regexRule parses a line that begins with a slash: the regex ends at the last "/@" of the line.
@@ -268,18 +325,18 @@ func (b *builder) regexRule(s string) (why string) {
 		pattern: b.offset(s), patternLen: uint16(n + 2 + len(name)), line: uint32(b.line), file: uint16(b.file),
 		domain: id, flags: flagRegex,
 	}
-	same := strconv.Itoa(int(id)) + re.String() // in whatever case it was written
-	if first, ok := b.regexes[same]; ok {
-		return b.samePattern(&b.t.rules[first])
-	}
 	if why := b.finish(&r, rest, re.NumSubexp(), ""); why != "" {
 		return why
 	}
-	number := uint32(len(b.t.rules))
-	b.t.rules = append(b.t.rules, r)
-	b.regexes[same] = number
+	same := strconv.Itoa(int(id)) + re.String() // in whatever case it was written
+	list := b.t.regexes[id]
+	if at, ok := b.regexes[same]; ok {
+		list[at].rule, why = b.addTo(list[at].rule, r)
+		return why
+	}
+	b.regexes[same] = len(list)
 	b.t.domains[id].matched = true
-	b.t.regexes[id] = append(b.t.regexes[id], regex{re, number})
+	b.t.regexes[id] = append(list, regex{re, b.add(r)})
 	return ""
 }
 
@@ -321,7 +378,10 @@ func (b *builder) finish(r *rule, rest string, groups int, local string) (why st
 	if len(b.t.rules) == 1<<31 {
 		return "too many rules"
 	}
-	rest = trimBlank(rest)
+	c, rest, why := b.inFront(rest)
+	if why != "" {
+		return why
+	}
 	word, tail := cutWord(rest)
 	switch {
 	case rest == "" || rest[0] == '#':
@@ -332,16 +392,14 @@ func (b *builder) finish(r *rule, rest string, groups int, local string) (why st
 		} else {
 			b.mark(rest)
 		}
-		n, why := b.shared.replyNumber(word, tail)
-		r.action, r.first = reply, n
+		r.action = reply
+		if r.first, why = b.shared.replyNumber(word, tail); why == "" {
+			b.setCondition(r, c)
+		}
 		return why
 	case word == "drop":
 		r.action = drop
-		if tail = trimBlank(tail); tail != "" && tail[0] != '#' {
-			b.mark(tail)
-			return "unexpected " + quote(tail) + " after drop"
-		}
-		return ""
+		return b.behindDrop(r, c, trimBlank(tail))
 	case word == "try":
 		r.flags |= flagTry
 		rest = trimBlank(tail)
@@ -366,8 +424,16 @@ func (b *builder) finish(r *rule, rest string, groups int, local string) (why st
 	if why := b.proxied(r, o); why != "" {
 		return why
 	}
-	if o.set&setSubaddress != 0 && r.flags&flagLiteral == 0 {
+	switch {
+	case o.set&setDots != 0:
+		return "option dots stands on a domain line"
+	case o.set&setAlias != 0:
+		return "option alias_of stands on a domain line"
+	case o.set&(setSubaddress|setTag) == 0 || r.flags&flagLiteral != 0:
+	case o.set&setSubaddress != 0:
 		return "option subaddress stands on a domain or on a literal address"
+	default:
+		return "option tag stands on a domain or on a literal address"
 	}
 	if user := b.lentUser(r); user != "" && o.set&setLend == 0 {
 		return "mail from strangers would leave under the account " + quote(user) +
@@ -376,8 +442,84 @@ func (b *builder) finish(r *rule, rest string, groups int, local string) (why st
 	if local != "" && looksRouted(local) && o.set&setRouting == 0 && b.keepsRecipient(r) {
 		b.warn(r, "this local part reads as a route, so that untrusted clients are refused; routing=keep lets them in")
 	}
-	r.options, why = b.shared.optionsNumber(o)
+	if why := c.within(o); why != "" {
+		return why
+	}
+	o.schedule, o.set = schedule{}, o.set&^setSchedule
+	if r.options, why = b.shared.optionsNumber(o); why == "" {
+		b.setCondition(r, c)
+	}
 	return why
+}
+
+// inFront parses what may stand between a pattern and what becomes of the message: a schedule, and tests behind if.
+func (b *builder) inFront(s string) (c *condition, rest, why string) {
+	o := options{}
+	for s = trimBlank(s); s != ""; s = trimBlank(s) {
+		word, tail := cutWord(s)
+		key, _, found := strings.Cut(word, "=")
+		if !found || strings.Contains(word, "@") || !slices.Contains(scheduleKeys, key) {
+			break
+		}
+		b.mark(s)
+		if why := o.add(word, trimBlank(tail)); why != "" {
+			return nil, "", why
+		}
+		s = tail
+	}
+	c = new(condition)
+	if word, tail := cutWord(s); word == "if" {
+		b.mark(s)
+		if c, s, why = b.parseCondition(tail); why != "" {
+			return nil, "", why
+		}
+	}
+	return c, s, c.within(o)
+}
+
+// within adds the schedule of options to a condition.
+func (c *condition) within(o options) (why string) {
+	if o.set&setSchedule == 0 {
+		return ""
+	}
+	if c.schedule != (schedule{}) {
+		return "enabled, after and until stand in front of the action or behind the targets, and not at both places"
+	}
+	if c.schedule = o.schedule; c.after != 0 && c.until != 0 && c.after >= c.until {
+		return "the rule would end before it begins: until is not after after"
+	}
+	return ""
+}
+
+// setCondition has a rule that is about to be added have a condition, unless that is none.
+func (b *builder) setCondition(r *rule, c *condition) {
+	if c.key += c.schedule.word(); c.key == "" {
+		return
+	}
+	r.flags |= flagCondition
+	b.t.conditions[uint32(len(b.t.rules))] = c
+}
+
+// behindDrop parses what follows drop.
+func (b *builder) behindDrop(r *rule, c *condition, s string) (why string) {
+	word, _ := cutWord(s)
+	key, _, _ := strings.Cut(word, "=")
+	if s != "" && s[0] != '#' && !slices.Contains(scheduleKeys, key) {
+		b.mark(s)
+		return "unexpected " + quote(s) + " after drop"
+	}
+	o, why := b.parseOptions(s)
+	switch {
+	case why != "":
+		return why
+	case o.set&^setSchedule != 0:
+		return "behind drop stand enabled, after and until alone"
+	}
+	if why := c.within(o); why != "" {
+		return why
+	}
+	b.setCondition(r, c)
+	return ""
 }
 
 // proxied has the next hops of r reached by the proxy that its options name.

@@ -14,6 +14,7 @@ type linker struct {
 	cfg *Config
 	t   *Table
 	*mistakes
+	blocks []block
 }
 
 // link sets the policies, makes the index and follows chains to their ends.
@@ -28,17 +29,23 @@ func (l linker) link() {
 		}
 	}
 	l.addOwn()
+	l.linkAliases()
+	l.linkBelow()
 	for i := range t.dests {
 		d := &t.dests[i]
-		if id, ok := t.domainOf[d.domain]; ok && d.domain != "" && (t.domains[id].hosted || t.domains[id].own) {
+		if id, ok := t.domain(d.domain); ok && d.domain != "" {
 			d.hosted = id + 1
 		}
 	}
 	l.buildIndex()
+	t.sortGlobs()
 	for i := range t.rules {
-		l.linkRule(&t.rules[i])
+		if !t.isDisabled(uint32(i)) {
+			l.linkRule(&t.rules[i])
+		}
 	}
 	l.linkRelays()
+	l.linkBlocks(l.blocks)
 	if len(l.errs.List) > 0 { // the checks below follow the rules, and would report what is missing a second time
 		return
 	}
@@ -57,8 +64,8 @@ func (l linker) checkReached() {
 		for _, re := range t.regexes[uint32(i)] {
 			if all >= 0 {
 				l.warnUnreached(re.rule, uint32(all))
-			} else if takesAll(re.re) {
-				all = int(re.rule)
+			} else if rule, ok := t.always(re.rule); ok && takesAll(re.re) {
+				all = int(rule)
 			}
 		}
 		if all >= 0 && l.meets(&t.rules[all], uint32(i)) {
@@ -133,6 +140,55 @@ func (l linker) addOwn() {
 	}
 }
 
+// linkBelow has patterns for all domains below another host them that are not always in force, where a wider one hosts
+// them at all times.
+func (l linker) linkBelow() {
+	var wider []uint32
+	for name, id := range l.t.below {
+		if _, ok := l.t.above([]byte(name)); ok {
+			wider = append(wider, id)
+		}
+	}
+	for _, id := range wider {
+		l.t.domains[id].hosted = true
+	}
+}
+
+// linkAliases refuses aliases of domains that do not lead to a domain with rules of its own, and rules of aliases.
+func (l linker) linkAliases() {
+	t := l.t
+	for i := range t.domains {
+		d := &t.domains[i]
+		if d.alias == 0 {
+			continue
+		}
+		of := &t.domains[d.alias-1]
+		why := ""
+		switch {
+		case of == d:
+			why = d.name + " is an alias of itself"
+		case of.alias == uint32(i)+1:
+			why = d.name + " and " + of.name + " are aliases of each other"
+		case of.alias != 0:
+			why = of.name + " is an alias itself: write alias_of=" + t.domains[of.alias-1].name
+		case !of.hosted:
+			why = of.name + " is not hosted here: no line is about it that an alias could have"
+		}
+		if why != "" {
+			l.errs.add(&Error{
+				File: t.files[d.file], Line: int(d.line), Column: len("domain ") + 1, Reason: why, order: int(d.file),
+			})
+		}
+	}
+	for i := range t.rules {
+		r := &t.rules[i]
+		if d := &t.domains[r.domain]; d.alias != 0 {
+			l.failRule(r, d.name+" is an alias of "+t.domains[d.alias-1].name+" ("+
+				location(t.files[d.file], int(d.line))+"), whose rules it has, and none of its own")
+		}
+	}
+}
+
 // buildIndex adds each literal to the index, which is a third larger than their number, and finds equal ones.
 func (l linker) buildIndex() {
 	t := l.t
@@ -153,19 +209,24 @@ func (l linker) buildIndex() {
 			continue
 		}
 		n, _ := k.set(r.domain, t.localOf(r))
-		if first, ok := t.literal(&k, r.domain, n); ok {
-			if why := l.samePattern(&t.rules[first]); sameForm(t, r, &t.rules[first]) {
-				l.failRule(r, why)
-			} else { // files from when these were two addresses load
-				l.warn(r, "in another form "+why+", and that one counts")
-			}
+		if t.domains[r.domain].policy.Dots == mail.DotsIgnored {
+			n = k.dropDots(n)
+		}
+		at, found := t.search(&k, r.domain, n)
+		if !found {
+			t.index.slots[at] = uint32(i) + 1
 			continue
 		}
-		at := t.index.slot(&k, n)
-		for t.index.slots[at] != 0 {
-			at = t.index.next(at)
+		first, clash := t.join(t.index.slots[at]-1, uint32(i))
+		t.index.slots[at] = first + 1
+		if clash == nil {
+			continue
 		}
-		t.index.slots[at] = uint32(i) + 1
+		if why := l.samePattern(clash); sameForm(t, r, clash) {
+			l.failRule(r, why)
+		} else { // files from when these were two addresses load
+			l.warn(r, "in another form "+why+", and that one counts")
+		}
 	}
 }
 
@@ -185,11 +246,25 @@ func sameForm(t *Table, r, first *rule) bool {
 func (l linker) linkRule(r *rule) {
 	t := l.t
 	d := &t.domains[r.domain]
-	if r.flags&flagRegex != 0 && !d.hosted {
+	switch {
+	case d.hosted:
+	case r.flags&flagGlob != 0:
+		l.failRule(r, "a pattern with a star hosts no domain: "+d.name+" needs a domain line, a literal address or a "+
+			"catch-all")
+	case r.flags&flagRegex != 0:
 		l.failRule(r, "a regex hosts no domain: "+d.name+" needs a domain line, a literal address or a catch-all")
+	case d.name[0] == '*':
+		l.failRule(r, "a rule that is not always in force hosts no domain: a wider one, or this one on a line without "+
+			"a condition, has to")
+	default:
+		l.failRule(r, "a rule that is not always in force hosts no domain: "+d.name+" needs a domain line, or a rule "+
+			"without a condition")
 	}
 	if sub := t.policy(r).Subaddress; sub != 0 && r.flags&flagLiteral != 0 {
 		d.subs |= separatorBit(sub)
+	}
+	if p := t.policy(r); t.options[r.options].set&setTag != 0 && p.Tag == mail.TagKept && p.Subaddress == 0 {
+		l.warn(r, "tag=keep needs subaddress, which says what a tag is")
 	}
 	if r.action != forward {
 		l.doubtRefused(r)
@@ -271,10 +346,18 @@ func (l linker) checkServed() {
 	t := l.t
 	served := make([]bool, len(t.domains))
 	for i := range t.rules {
-		served[t.rules[i].domain] = true
+		served[t.rules[i].domain] = served[t.rules[i].domain] || !t.isDisabled(uint32(i))
 	}
 	for i := range t.domains {
-		if d := &t.domains[i]; d.line != 0 && !served[i] {
+		d := &t.domains[i]
+		if d.line != 0 && t.options[d.options].set&setTag != 0 && d.policy.Tag == mail.TagKept &&
+			d.policy.Subaddress == 0 && d.subs == 0 {
+			l.addWarning(Warning{
+				File: t.files[d.file], Line: int(d.line), Column: len("domain ") + 1,
+				Reason: "tag=keep needs subaddress, which says what a tag is",
+			})
+		}
+		if d.line != 0 && d.alias == 0 && !served[i] {
 			l.addWarning(Warning{
 				File: t.files[d.file], Line: int(d.line), Column: len("domain ") + 1,
 				Reason: d.name + " is hosted and no rule serves it: all its addresses but postmaster and abuse are " +
@@ -291,7 +374,7 @@ func (l linker) checkServed() {
 func (l linker) checkRule(number uint32) {
 	t := l.t
 	r := &t.rules[number]
-	if r.action != forward || r.flags&flagGeneral == 0 {
+	if r.action != forward || r.flags&flagGeneral == 0 || t.isDisabled(number) {
 		return
 	}
 	w := walk{t: t, checking: true, fallback: true}

@@ -160,7 +160,8 @@ type builder struct {
 	end     int // offset of its end, as it is trimmed
 	at      int // offset of the word that is parsed: what is wrong is wrong there
 	shared  sharedParts
-	regexes map[string]uint32 // pattern to rule
+	regexes map[string]int // domain and pattern of regexes and globs to the place among those of the domain
+	blocks  []block
 	star    options
 	starAt  *Error // where the line "domain *" is
 }
@@ -168,7 +169,10 @@ type builder struct {
 func newBuilder(cfg Config) *builder {
 	b := &builder{cfg: cfg, t: &Table{
 		domainOf:   map[string]uint32{},
+		below:      map[string]uint32{},
 		regexes:    map[uint32][]regex{},
+		globs:      map[uint32][]glob{},
+		conditions: map[uint32]*condition{},
 		fixed:      map[mail.NextHop]Comers{},
 		relays:     map[string]*relay{},
 		options:    make([]options, 1),
@@ -177,7 +181,7 @@ func newBuilder(cfg Config) *builder {
 	}}
 	b.mistakes.t = b.t
 	b.shared = newSharedParts(b.t)
-	b.regexes = map[string]uint32{}
+	b.regexes = map[string]int{}
 	return b
 }
 
@@ -196,7 +200,7 @@ func (b *builder) build() (*Table, error) {
 	}
 	t.extra = b.extra.String()
 	t.defaults = b.star.over(mail.DomainPolicy{})
-	linker{&b.cfg, t, &b.mistakes}.link()
+	linker{&b.cfg, t, &b.mistakes, b.blocks}.link()
 	if len(b.errs.List) > 0 {
 		b.errs.sort()
 		return nil, &b.errs

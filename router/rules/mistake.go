@@ -19,6 +19,7 @@ import (
 const (
 	beginsComment  = "a comment begins with #"
 	noWildDomain   = "no line is for all domains below another: each one has lines of its own"
+	allBelow       = "all domains below another are written @*."
 	needsBrackets  = "is an IP address: write "
 	groupIsWritten = "a group is written $1, and needs a regex as its pattern"
 	withCommas     = "targets are separated by commas"
@@ -71,13 +72,15 @@ func patternMistake(word, rest string) string {
 	case word == "-" || strings.HasPrefix(word, "---"):
 		return "this is YAML: a line has a pattern, a blank and a target"
 	case word == "*":
-		return "a star is not a wildcard: write @ and one of your domains for all its addresses"
+		return "a star alone is no pattern: write @ and one of your domains for all its addresses"
 	case ascii.EqualFold(word, "domain"):
 		return "write domain in small letters"
+	case ascii.EqualFold(word, "block"):
+		return "write block in small letters"
 	case ascii.EqualFold(word, "relay"):
 		return "write relay in small letters"
 	case strings.HasPrefix(word, ".") && !strings.Contains(word, "@"), strings.HasPrefix(word, "*."):
-		return noWildDomain
+		return allBelow + strings.TrimLeft(word, "*.")
 	case word[0] == '"' && strings.Contains(rest, "<"), strings.HasPrefix(trimBlank(rest), "<"):
 		return "this is a display name: the address stands alone, without angle brackets"
 	}
@@ -122,7 +125,7 @@ func AddressMistake(word string) string {
 	case strings.HasSuffix(word, ";"):
 		return "no semicolon stands behind a pattern or a target: targets are separated by commas"
 	case strings.HasPrefix(domain, ".") && local == "", strings.HasPrefix(domain, "*."):
-		return noWildDomain
+		return allBelow + strings.TrimLeft(domain, "*.")
 	case strings.HasSuffix(word, "@"):
 		return quote(word) + " has no domain behind the @"
 	case strings.Contains(word, `\`) && strings.Trim(local, `\0123456789`) == "":
@@ -377,7 +380,8 @@ func optionNames() []string {
 
 // otherOptions are names of other programs for options.
 var otherOptions = map[string]string{
-	"recipient_delimiter": "subaddress", "tag": "subaddress", "separator": "subaddress", "plus": "subaddress",
+	"recipient_delimiter": "subaddress", "separator": "subaddress", "plus": "subaddress",
+	"size": "message_size", "max_size": "message_size", "message_size_limit": "message_size",
 	"arc": "seal", "dkim": "seal", "sign": "seal", "spf": "require_auth", "auth": "require_auth", "rewrite": "srs",
 }
 

@@ -15,10 +15,12 @@ type options struct {
 	policy mail.DomainPolicy
 	set    optionSet
 	via    string // mail.NextHop.Proxy of the next hops of the line
+	alias  string // the domain whose rules hold for the one of the line, in canonical form
+	schedule
 }
 
 // An optionSet has a bit for each option that was written.
-type optionSet uint16
+type optionSet uint32
 
 const (
 	setSRS optionSet = 1 << iota
@@ -35,7 +37,17 @@ const (
 	setComplaints
 	setClient
 	setVia
+	setEnabled
+	setAfter
+	setUntil
+	setTag
+	setDots
+	setMessageSize
+	setAlias
 )
+
+// setSchedule are the options of which a schedule is made.
+const setSchedule = setEnabled | setAfter | setUntil
 
 // optionKeys are the keys and their values. The values of an enumeration are in the order of its constants.
 var optionKeys = []struct {
@@ -68,7 +80,15 @@ var optionKeys = []struct {
 	{"client", setClient, []string{"untold", "xforward", "xclient"}, func(p *mail.DomainPolicy, v int) {
 		p.Client = mail.Client(v)
 	}},
-	{"via", setVia, nil, nil}, // see parseProxy
+	{"tag", setTag, []string{"drop", "keep"}, func(p *mail.DomainPolicy, v int) { p.Tag = mail.Tag(v) }},
+	{"dots", setDots, []string{"count", "ignore"}, func(p *mail.DomainPolicy, v int) { p.Dots = mail.Dots(v) }},
+	// What follows has no values of an enumeration, or none that a policy has: see parse.
+	{"via", setVia, nil, nil},
+	{"alias_of", setAlias, nil, nil},
+	{"message_size", setMessageSize, nil, nil},
+	{"enabled", setEnabled, []string{"yes", "no"}, nil},
+	{"after", setAfter, nil, nil},
+	{"until", setUntil, nil, nil},
 	// That it was written is all that it says: no message is treated in another way for it.
 	{"lend", setLend, []string{"anybody"}, func(*mail.DomainPolicy, int) {}},
 }
@@ -86,8 +106,8 @@ func (o *options) add(word, rest string) (why string) {
 		if o.set&k.bit != 0 {
 			return "option " + key + " is given twice"
 		}
-		if k.bit == setVia {
-			if o.via, why = parseProxy(value); why == "" {
+		if k.put == nil {
+			if why = o.parse(key, value, k.values); why == "" {
 				o.set |= k.bit
 			}
 			return why
@@ -104,6 +124,72 @@ func (o *options) add(word, rest string) (why string) {
 		return ""
 	}
 	return optionMistake(word, rest)
+}
+
+// parse parses the value of an option that is no part of a policy. values are those of an enumeration, else nil.
+func (o *options) parse(key, value string, values []string) (why string) {
+	switch key {
+	case "via":
+		o.via, why = parseProxy(value)
+	case "alias_of":
+		return o.parseAlias(value)
+	case "message_size":
+		o.policy.MessageSize, why = parseSize(value)
+	case "after":
+		o.after, why = parseTime(key, value)
+	case "until":
+		o.until, why = parseTime(key, value)
+	default:
+		if !slices.Contains(values, value) {
+			return valueMistake(key, value, values)
+		}
+		o.disabled = value == "no"
+	}
+	return why
+}
+
+// parseAlias parses the value of alias_of.
+func (o *options) parseAlias(value string) (why string) {
+	if _, literal := mail.LiteralAddr(value); !literal && !mail.IsDomain(value) {
+		if value == "" {
+			return "option alias_of names a domain that is hosted here"
+		}
+		return "alias_of: " + DomainMistake(value)
+	}
+	name, ok := canonicalDomain(value)
+	if !ok {
+		return "alias_of: " + quote(value) + ": not a domain name that IDNA knows"
+	}
+	o.alias = name
+	return ""
+}
+
+// sizeUnits are the units of a size, as the configuration has them.
+var sizeUnits = []struct {
+	name   string
+	octets int64
+}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"B", 1}, {"", 1}}
+
+// minMessage is what a message may have in any case (RFC 5321 section 4.5.3.1.7).
+const minMessage = 64 << 10
+
+// parseSize parses a number of octets.
+func parseSize(value string) (octets int64, why string) {
+	for _, unit := range sizeUnits {
+		digits, ok := strings.CutSuffix(value, unit.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(digits, 10, 32)
+		switch {
+		case err != nil || !isNumber(digits):
+			return 0, "option message_size has no value " + quote(value) + ": a size is written 25MiB or 65536"
+		case n*unit.octets < minMessage:
+			return 0, "message_size is below the 64 KiB that RFC 5321 section 4.5.3.1.7 asks for"
+		}
+		return n * unit.octets, ""
+	}
+	return 0, ""
 }
 
 // expects returns the values of an option in words.
@@ -200,6 +286,15 @@ func (o options) over(base mail.DomainPolicy) mail.DomainPolicy {
 	}
 	if o.set&setClient != 0 {
 		base.Client = p.Client
+	}
+	if o.set&setTag != 0 {
+		base.Tag = p.Tag
+	}
+	if o.set&setDots != 0 {
+		base.Dots = p.Dots
+	}
+	if o.set&setMessageSize != 0 {
+		base.MessageSize = p.MessageSize
 	}
 	return base
 }

@@ -175,9 +175,9 @@ func (l linker) linkRelays() {
 		fail := func(why string) {
 			l.errs.add(&Error{File: r.rule.File, Line: r.rule.Line, Column: r.column, Reason: why, order: r.file})
 		}
-		if id, ok := t.domainOf[key]; ok && t.domains[id].hosted {
+		if id, ok := t.domain(key); ok && t.domains[id].hosted {
 			fail(key + " is hosted here: its own lines take its mail, that of trusted clients too")
-		} else if ok && t.domains[id].own {
+		} else if ok {
 			fail(key + " is this system's own name")
 		}
 		for _, h := range r.hops {

@@ -1,6 +1,10 @@
 package rules
 
-import "github.com/millrace/millrace/router/mail"
+import (
+	"strings"
+
+	"github.com/millrace/millrace/router/mail"
+)
 
 // sharedParts numbers the parts of a Table that many rules share, so that the Table keeps each part once.
 type sharedParts struct {
@@ -49,6 +53,26 @@ func (s *sharedParts) domainID(name string) (id uint32, why string) {
 	}
 	if name != canonical {
 		s.rawIDs[name] = id
+	}
+	return id, ""
+}
+
+// belowID returns the number of what stands for all domains below a name, which it adds if it is new.
+func (s *sharedParts) belowID(name string) (id uint32, why string) {
+	canonical, ok := canonicalDomain(name)
+	switch {
+	case !mail.IsDomain(name):
+		return 0, notADomain
+	case !ok:
+		return 0, "not a domain name that IDNA knows"
+	case !strings.Contains(canonical, "."):
+		return 0, "all domains of " + quote(canonical) + " would be hosted here"
+	}
+	id, ok = s.t.below[canonical]
+	if !ok {
+		id = uint32(len(s.t.domains))
+		s.t.domains = append(s.t.domains, domain{name: "*." + canonical})
+		s.t.below[canonical] = id
 	}
 	return id, ""
 }

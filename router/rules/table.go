@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"bytes"
 	"encoding/binary"
 	"hash/maphash"
 	"iter"
@@ -9,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/millrace/millrace/router/leaf/ascii"
 	"github.com/millrace/millrace/router/mail"
@@ -32,15 +34,20 @@ type Table struct {
 	templates []template
 	options   []options // [0] sets nothing
 
+	conditions map[uint32]*condition // by rule
+
 	domains  []domain
 	regexes  map[uint32][]regex // by domain, in the order of the files
+	globs    map[uint32][]glob  // by domain, in the order in which they are asked
 	domainOf map[string]uint32  // by canonical name
+	below    map[string]uint32  // those that stand for all below a canonical name, by that
 	index    index              // of literals
 
 	defaults   mail.DomainPolicy // of "domain *"
 	postmaster mail.Path
 	tally      tally
-	fanOut     int               // see Config.FanOut
+	fanOut     int // see Config.FanOut
+	blocks     map[blockKey]mail.Rule
 	relays     map[string]*relay // relay lines, by canonical domain or anyDomain
 }
 
@@ -89,11 +96,13 @@ const (
 
 // The flags of a rule.
 const (
-	flagTry     uint8 = 1 << iota // failover
-	flagExtra                     // its local part is in Table.extra
-	flagGeneral                   // needs the walk: a chain, a template, several next hops or failover
-	flagLiteral                   // its pattern is a literal address
-	flagRegex                     // its pattern is a regex
+	flagTry       uint8 = 1 << iota // failover
+	flagExtra                       // its local part is in Table.extra
+	flagGeneral                     // needs the walk: a chain, a template, several next hops or failover
+	flagLiteral                     // its pattern is a literal address
+	flagRegex                       // its pattern is a regex
+	flagGlob                        // and that is a glob
+	flagCondition                   // it is not always in force: see Table.conditions
 )
 
 // A rule is one line with a pattern. All offsets are into Table.text.
@@ -136,23 +145,24 @@ type templatePart struct {
 	group int // 0 for text alone
 }
 
-// A domain is one that has rules, or one of our own.
+// A domain is one that has rules, or one of our own, or stands for all domains below another.
 type domain struct {
-	name     string
+	name     string // canonical, with *. in front if it stands for those below
 	line     uint32 // of its domain line, or 0
-	catchall uint32 // rule number + 1, or 0
+	catchall uint32 // number + 1 of the first rule of its chain, or 0
+	alias    uint32 // number + 1 of the domain whose rules hold for it, or 0
 	subs     uint32 // the subaddress separators of its literals, a bit each as in separators
 	file     uint16
 	options  uint16
 	policy   mail.DomainPolicy
 	hosted   bool
 	own      bool // the hostname or the SRS domain
-	matched  bool // it has regexes
+	matched  bool // it has regexes or globs
 }
 
 type regex struct {
 	re   *regexp.Regexp
-	rule uint32
+	rule uint32 // the first of its chain
 }
 
 // Defaults returns the policy of a domain without options of its own, as "domain *" has it.
@@ -164,11 +174,12 @@ func (t *Table) Len() int { return len(t.rules) + len(t.relays) }
 // Domains returns the number of hosted domains.
 func (t *Table) Domains() int { return t.tally.hosted }
 
-// HostedNames returns the names of hosted domains as A-labels, in their order, at most so many.
+// HostedNames returns the names of hosted domains as A-labels, in their order, at most so many, without those that are
+// hosted because they lie below another.
 func (t *Table) HostedNames(most int) []string {
 	var names []string
 	for i := range t.domains {
-		if t.domains[i].hosted {
+		if t.domains[i].hosted && t.domains[i].name[0] != '*' {
 			names = append(names, t.domains[i].name)
 		}
 	}
@@ -214,7 +225,30 @@ func (t *Table) domain(name string) (uint32, bool) {
 		return 0, false
 	}
 	id, ok := t.domainOf[string(b)]
-	return id, ok
+	if !ok || !t.domains[id].hosted && !t.domains[id].own { // as one that has disabled rules alone
+		return t.above(b)
+	}
+	if of := t.domains[id].alias; of != 0 {
+		return of - 1, true
+	}
+	return id, true
+}
+
+// above returns the number of the pattern for the domains below another that a canonical name belongs to: of several
+// the one with most labels.
+func (t *Table) above(name []byte) (uint32, bool) {
+	if len(t.below) == 0 {
+		return 0, false
+	}
+	for i, c := range name {
+		if c != '.' {
+			continue
+		}
+		if id, ok := t.below[string(name[i+1:])]; ok && t.domains[id].hosted {
+			return id, true
+		}
+	}
+	return 0, false
 }
 
 // A key is what the index hashes: the domain's number and the local part as it is compared.
@@ -226,14 +260,29 @@ func (t *Table) literal(k *key, id uint32, n int) (uint32, bool) {
 	if len(t.index.slots) == 0 {
 		return 0, false
 	}
+	at, found := t.search(k, id, n)
+	if !found {
+		return 0, false
+	}
+	return t.index.slots[at] - 1, true
+}
+
+// search returns the slot of a literal address, or the free one where it belongs. There is a free slot.
+func (t *Table) search(k *key, id uint32, n int) (at int, found bool) {
 	local := k[4 : 4+n]
-	for at := t.index.slot(k, n); t.index.slots[at] != 0; at = t.index.next(at) {
-		number := t.index.slots[at] - 1
-		if r := &t.rules[number]; r.domain == id && t.localOf(r) == string(local) {
-			return number, true
+	for at = t.index.slot(k, n); t.index.slots[at] != 0; at = t.index.next(at) {
+		if r := &t.rules[t.index.slots[at]-1]; r.domain == id && t.isLocal(r, local) {
+			return at, true
 		}
 	}
-	return 0, false
+	return at, false
+}
+
+// isLocal reports whether a local part that a key has is that of a literal.
+func (t *Table) isLocal(r *rule, local []byte) bool {
+	own := t.localOf(r)
+	return own == string(local) ||
+		t.domains[r.domain].policy.Dots == mail.DotsIgnored && strings.ReplaceAll(own, ".", "") == string(local)
 }
 
 // slot returns where the search for a key begins.
@@ -267,7 +316,13 @@ func (k *key) set(id uint32, local string) (n int, ok bool) {
 	return copy(k[4:], folded), true
 }
 
-// localOf returns the local part of a literal as it is compared.
+// dropDots drops the dots of the first n octets of the local part in k, and returns how many octets are left.
+func (k *key) dropDots(n int) int {
+	local := k[4 : 4+n]
+	return len(slices.DeleteFunc(local, func(c byte) bool { return c == '.' }))
+}
+
+// localOf returns the local part of a literal as it is compared, with its dots.
 func (t *Table) localOf(r *rule) string {
 	if r.flags&flagExtra != 0 {
 		return t.extra[r.local : r.local+uint32(r.localLen)]
@@ -282,19 +337,24 @@ const (
 	noMatch matchKind = iota
 	ruleMatch
 	postmasterMatch
+	unknownMatch // it depends on what SPF says, which is not known
+	perhapsMatch // a rule with a condition takes it, if it is in force
 )
 
 // A hit is the result of the search for a forward-path.
 type hit struct {
 	kind   matchKind
 	rule   uint32
-	local  string // regexes: the local part that matched
-	groups []int  // regexes: the offsets of its groups
+	local  string // regexes and globs: the local part that matched
+	groups []int  // the offsets of its groups
+	tag    string // literals: the separator and the tag that the rule does not have, as the client wrote them
 }
 
 // find searches what takes a forward-path in its domain. Without fallback, postmaster and abuse are names like others.
-func (t *Table) find(id uint32, p mail.Path, fallback bool, steps *Steps) hit {
+// q is the query that rules with conditions are asked by; nil: none is known.
+func (t *Table) find(id uint32, p mail.Path, q *mail.Query, fallback bool, steps *Steps) hit {
 	d := &t.domains[id]
+	perhaps := noMatch
 	local := p.LocalPart()
 	var k key
 	n, ok := k.set(id, local)
@@ -302,62 +362,134 @@ func (t *Table) find(id uint32, p mail.Path, fallback bool, steps *Steps) hit {
 		steps.add("the local part is longer than any rule's")
 		return hit{}
 	}
+	isRole := fallback && t.postmaster.Domain != "" && isRole(string(k[4:4+n]))
+	if d.policy.Dots == mail.DotsIgnored {
+		n = k.dropDots(n)
+	}
 	if number, ok := t.literal(&k, id, n); ok {
-		t.addStep(steps, number, "is this address")
-		return hit{kind: ruleMatch, rule: number}
+		number, kind := t.inForce(number, q, steps)
+		if kind == ruleMatch || kind == unknownMatch {
+			t.addStep(steps, number, "is this address")
+			return hit{kind: kind, rule: number}
+		}
+		perhaps = max(perhaps, kind)
 	}
 	steps.add("no rule for the literal address ", local, "@", d.name)
-	if fallback && t.postmaster.Domain != "" && isRole(string(k[4:4+n])) {
+	if isRole {
 		steps.add("the postmaster takes it, because no literal address does")
 		return hit{kind: postmasterMatch}
 	}
-	if number, ok := t.untagged(&k, d, id, n); ok {
-		t.addStep(steps, number, "is this address without its tag")
-		return hit{kind: ruleMatch, rule: number}
+	if d.subs != 0 {
+		number, end, kind := t.untagged(&k, d, id, n, q, steps)
+		if kind == ruleMatch || kind == unknownMatch {
+			t.addStep(steps, number, "is this address without its tag")
+			return hit{kind: kind, rule: number, tag: tagOf(local, k[4+end:4+n])}
+		}
+		perhaps = max(perhaps, kind)
 	}
 	if d.matched {
-		if h := t.match(id, local, steps); h.kind == ruleMatch {
+		h := t.match(id, local, q, steps)
+		if h.kind == ruleMatch || h.kind == unknownMatch {
 			return h
 		}
+		perhaps = max(perhaps, h.kind)
 	}
 	if d.catchall != 0 {
-		t.addStep(steps, d.catchall-1, "is the catch-all")
-		return hit{kind: ruleMatch, rule: d.catchall - 1}
+		number, kind := t.inForce(d.catchall-1, q, steps)
+		if kind == ruleMatch || kind == unknownMatch {
+			t.addStep(steps, number, "is the catch-all")
+			return hit{kind: kind, rule: number}
+		}
+		perhaps = max(perhaps, kind)
 	}
 	steps.add("no catch-all for ", d.name)
-	return hit{}
+	if len(t.below) == 0 || d.own && !d.hosted {
+		return hit{kind: perhaps}
+	}
+	h := t.findAbove(strings.TrimPrefix(d.name, "*."), q, steps)
+	if h.kind == noMatch {
+		h.kind = perhaps
+	}
+	return h
 }
 
-// match searches a local part among the regexes of a domain.
-func (t *Table) match(id uint32, local string, steps *Steps) hit {
-	local = composed(local)
-	for _, r := range t.regexes[id] {
-		if groups := r.re.FindStringSubmatchIndex(local); groups != nil {
-			t.addStep(steps, r.rule, "matches")
-			return hit{kind: ruleMatch, rule: r.rule, local: local, groups: groups}
+// findAbove searches a pattern for the domains below another that takes an address of the domain name, that with most
+// labels first.
+func (t *Table) findAbove(name string, q *mail.Query, steps *Steps) hit {
+	perhaps := noMatch
+	for n := strings.IndexByte(name, '.'); n >= 0; n = strings.IndexByte(name, '.') {
+		name = name[n+1:]
+		id, ok := t.below[name]
+		if !ok || t.domains[id].catchall == 0 {
+			continue
 		}
-		t.addStep(steps, r.rule, "does not match")
+		number, kind := t.inForce(t.domains[id].catchall-1, q, steps)
+		if kind == ruleMatch || kind == unknownMatch {
+			t.addStep(steps, number, "is for all domains below "+name)
+			return hit{kind: kind, rule: number}
+		}
+		perhaps = max(perhaps, kind)
 	}
-	return hit{}
+	return hit{kind: perhaps}
+}
+
+// match searches a local part among the globs and the regexes of a domain.
+func (t *Table) match(id uint32, local string, q *mail.Query, steps *Steps) hit {
+	local = composed(local)
+	h := t.matchGlobs(id, local, q, steps)
+	if h.kind == ruleMatch || h.kind == unknownMatch {
+		return h
+	}
+	perhaps := h.kind
+	for _, r := range t.regexes[id] {
+		groups := r.re.FindStringSubmatchIndex(local)
+		if groups == nil {
+			t.addStep(steps, r.rule, "does not match")
+			continue
+		}
+		number, kind := t.inForce(r.rule, q, steps)
+		if kind == ruleMatch || kind == unknownMatch {
+			t.addStep(steps, number, "matches")
+			return hit{kind: kind, rule: number, local: local, groups: groups}
+		}
+		perhaps = max(perhaps, kind)
+	}
+	return hit{kind: perhaps}
 }
 
 // untagged searches the first n octets in k without a tag, the longest name first, so that a name may have the
-// separator in it.
-func (t *Table) untagged(k *key, d *domain, id uint32, n int) (uint32, bool) {
-	if d.subs == 0 {
-		return 0, false
-	}
-	for end := n - 1; end > 0; end-- {
+// separator in it. end is where the tag begins.
+func (t *Table) untagged(k *key, d *domain, id uint32, n int, q *mail.Query, steps *Steps) (
+	number uint32, end int, kind matchKind,
+) {
+	perhaps := noMatch
+	for end = n - 1; end > 0; end-- {
 		c := k[4+end]
 		if d.subs&separatorBit(c) == 0 {
 			continue
 		}
-		number, ok := t.literal(k, id, end)
-		if ok && t.policy(&t.rules[number]).Subaddress == c {
-			return number, true
+		first, ok := t.literal(k, id, end)
+		if !ok {
+			continue
+		}
+		number, kind := t.inForce(first, q, steps)
+		switch {
+		case kind == perhapsMatch:
+			perhaps = kind
+		case kind != noMatch && t.policy(&t.rules[number]).Subaddress == c:
+			return number, end, kind
 		}
 	}
-	return 0, false
+	return 0, 0, perhaps
+}
+
+// tagOf returns the end of a local part that begins with the same separator as a tag that was folded.
+func tagOf(local string, folded []byte) string {
+	at := len(local)
+	for range bytes.Count(folded, folded[:1]) {
+		at = strings.LastIndexByte(local[:at], folded[0])
+	}
+	return local[max(at, 0):]
 }
 
 // isRole reports whether a folded local part is one that every domain must have.

@@ -76,8 +76,8 @@ func (b *builder) parseTarget(s, word string, groups int, regex bool) (tg target
 	case word[0] == '@':
 		return target{}, targetMistake(word)
 	case unquotedStar(word):
-		return target{}, "target " + quote(word) + ": a star is not a wildcard: a regex with a group, /(.*)/, " +
-			"and $1 in the target keep the local part"
+		return target{}, "target " + quote(word) + ": a star is not a wildcard: what a star of the pattern stands " +
+			"for is written $1"
 	case err != nil && strings.Contains(word[strings.LastIndexByte(word, '@')+1:], "$"):
 		return target{}, "target " + quote(word) + ": a group of the regex may stand in the local part only"
 	case err != nil:
@@ -207,7 +207,7 @@ func parseTemplate(s string, groups int, regex bool) (parts template, why string
 		group, err := strconv.Atoi(digits)
 		if err != nil || group < 1 || group > groups {
 			if !regex {
-				return nil, "this pattern has no groups, and no group " + quote(digits) + ": a regex has some"
+				return nil, "this pattern has no groups, and no group " + quote(digits) + ": a regex or a star has some"
 			}
 			return nil, "the pattern has no group " + quote(digits)
 		}

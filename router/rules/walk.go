@@ -18,6 +18,7 @@ const (
 	ReasonSeveral    = "several next hops"
 	ReasonExpansion  = "bad expansion"
 	ReasonBadAddress = "bad address"
+	ReasonBlocked    = "sender blocked"
 )
 
 // Route returns the routes of mail for q.Forward. The error is a *mail.Refusal, whose Cause is a *RuleError if a rule
@@ -38,15 +39,16 @@ func (t *Table) Route(q mail.Query, steps *Steps) ([]mail.Route, error) {
 	if !ours {
 		return t.foreign(q, steps)
 	}
-	if t.domains[id].hosted {
-		steps.add(t.domains[id].name, " is hosted here")
-	} else {
-		steps.add(t.domains[id].name, " is this system's own name")
+	t.addDomainStep(steps, id, q.Forward.Domain)
+	h := t.find(id, q.Forward, &q, true, steps)
+	if err := t.blocked(&q, id, h, steps); err != nil {
+		return nil, err
 	}
-	h := t.find(id, q.Forward, true, steps)
 	switch h.kind {
 	case noMatch:
 		return nil, noUser(nil)
+	case unknownMatch:
+		return nil, t.unknown(h.rule)
 	case postmasterMatch:
 		return t.toPostmaster(q, t.domains[id].policy, steps)
 	}
@@ -56,12 +58,36 @@ func (t *Table) Route(q mail.Query, steps *Steps) ([]mail.Route, error) {
 		return nil, t.refusal(h.rule)
 	case r.action == drop:
 		return []mail.Route{{Rule: t.rule(h.rule), Action: mail.Drop, Policy: t.policy(r), Reverse: q.Reverse}}, nil
-	case r.flags&flagGeneral == 0:
-		return t.direct(q, h.rule, steps)
 	}
-	w := walk{t: t, trusted: q.Trusted, fallback: true, tainted: true, steps: steps}
+	tag, refused := t.keptTag(q, h)
+	switch {
+	case refused != nil:
+		return nil, refused
+	case r.flags&flagGeneral == 0:
+		return t.direct(q, h.rule, tag, steps)
+	}
+	asked := q
+	w := walk{t: t, query: &asked, tag: tag, trusted: q.Trusted, fallback: true, tainted: true, steps: steps}
 	w.apply(h, q.Forward)
 	return w.routes(q, t.rule(h.rule), t.policy(r))
+}
+
+// addDomainStep appends a step that says why a domain is ours.
+func (t *Table) addDomainStep(steps *Steps, id uint32, name string) {
+	if steps == nil {
+		return
+	}
+	switch d := &t.domains[id]; {
+	case !d.hosted:
+		steps.add(d.name, " is this system's own name")
+	case d.name[0] == '*':
+		steps.add(name, " lies below ", d.name[len("*."):], " and is hosted here")
+	default:
+		if canonical, _ := canonicalDomain(name); canonical != d.name {
+			steps.add(name, " has the rules of ", d.name)
+		}
+		steps.add(d.name, " is hosted here")
+	}
 }
 
 // A single is a route with one forward-path, in one allocation.
@@ -72,7 +98,7 @@ type single struct {
 
 // direct returns the route of a rule whose targets have one next hop, with no template and no alias among them. Nearly
 // all rules are of that kind.
-func (t *Table) direct(q mail.Query, number uint32, steps *Steps) ([]mail.Route, error) {
+func (t *Table) direct(q mail.Query, number uint32, tag string, steps *Steps) ([]mail.Route, error) {
 	r := &t.rules[number]
 	targets := t.targets[r.first : r.first+uint32(r.n)]
 	policy := t.policy(r)
@@ -83,7 +109,11 @@ func (t *Table) direct(q mail.Query, number uint32, steps *Steps) ([]mail.Route,
 	}
 	for _, tg := range targets {
 		if t.dests[tg.dest].domain != "" {
-			forwards = append(forwards, t.fixedPath(tg))
+			p, ok := tagged(t.fixedPath(tg), tag)
+			if !ok {
+				return nil, t.badExpansion(number)
+			}
+			forwards = append(forwards, p)
 			continue
 		}
 		if !q.Trusted && !policy.RoutingKeep && looksRouted(q.Forward.LocalPart()) {
@@ -136,7 +166,7 @@ func (t *Table) toPostmaster(q mail.Query, policy mail.DomainPolicy, steps *Step
 	if t.postmaster.Domain == "" {
 		return nil, noUser(nil)
 	}
-	w := walk{t: t, trusted: true, steps: steps}
+	w := walk{t: t, query: &q, trusted: true, steps: steps}
 	w.follow(t.postmaster)
 	return w.routes(q, mail.Rule{Pattern: "postmaster"}, policy)
 }
@@ -145,10 +175,12 @@ func (t *Table) toPostmaster(q mail.Query, policy mail.DomainPolicy, steps *Step
 type walk struct {
 	t        *Table
 	steps    *Steps
-	trusted  bool // local parts may look routed
-	tainted  bool // the local part of the present path came from the client, at least partly
-	fallback bool // postmaster and abuse go to the postmaster if no literal names them
-	checking bool // at load there is no recipient, so templates cannot be expanded
+	query    *mail.Query // nil at load: rules with conditions are passed over
+	tag      string      // that addresses which rules name get
+	trusted  bool        // local parts may look routed
+	tainted  bool        // the local part of the present path came from the client, at least partly
+	fallback bool        // postmaster and abuse go to the postmaster if no literal names them
+	checking bool        // at load there is no recipient, so templates cannot be expanded
 
 	stack   [MaxChain]uint32
 	depth   int
@@ -163,6 +195,7 @@ type walk struct {
 type ends struct {
 	out     []leaf
 	dropped bool
+	perhaps bool // a target is taken by rules with conditions alone, and was not followed
 	// nested says that a target of a try rule is a rule with several targets, or comes to a drop: which of these to try
 	// in turn is not said.
 	nested bool
@@ -181,7 +214,7 @@ type leaf struct {
 // follow follows a path that a rule, or the Config, names.
 func (w *walk) follow(p mail.Path) {
 	id, ours := w.t.domain(p.Domain)
-	if ours && (w.t.domains[id].hosted || w.t.domains[id].own) {
+	if ours {
 		w.resolve(id, p)
 		return
 	}
@@ -194,8 +227,14 @@ func (w *walk) resolve(id uint32, p mail.Path) {
 	if w.steps != nil {
 		w.steps.add("<", p.String(), "> lies in a domain of ours and is looked up in turn")
 	}
-	h := w.t.find(id, p, w.fallback, w.steps)
+	h := w.t.find(id, p, w.query, w.fallback, w.steps)
 	switch h.kind {
+	case unknownMatch:
+		w.fail(w.t.unknown(h.rule), "")
+	case perhapsMatch:
+		if w.perhaps = true; !w.checking {
+			w.fail(noUser(nil), "the target "+p.String()+" lies in a domain of ours, and no rule takes it at all times")
+		}
 	case ruleMatch:
 		w.apply(h, p)
 	case postmasterMatch:
@@ -314,7 +353,11 @@ func (w *walk) target(h hit, tg target, p mail.Path) {
 			w.fail(t.routed(h.rule), "")
 			return
 		}
-		w.deliver(dest.nextHop, p)
+		if w.depth > 1 { // else it is the recipient of the client, with its tag
+			w.deliverTagged(h, dest.nextHop, p)
+		} else {
+			w.deliver(dest.nextHop, p)
+		}
 		return
 	case tg.n == isTemplate && w.checking && h.groups == nil:
 		return
@@ -325,8 +368,7 @@ func (w *walk) target(h hit, tg target, p mail.Path) {
 			return
 		}
 		if p = mail.NewPath(local, dest.domain); local == "" || len(p.Local) > mail.MaxLocal {
-			w.fail(mail.Refuse(550, 1, 3, "Bad destination mailbox address", ReasonExpansion,
-				&RuleError{Rule: t.rule(h.rule)}), "")
+			w.fail(t.badExpansion(h.rule), "")
 			return
 		}
 	default:
@@ -337,7 +379,40 @@ func (w *walk) target(h hit, tg target, p mail.Path) {
 		w.resolve(dest.hosted-1, p)
 		return
 	}
-	w.deliver(dest.nextHop, p)
+	w.deliverTagged(h, dest.nextHop, p)
+}
+
+// deliverTagged records a target of a rule, whose address gets the tag.
+func (w *walk) deliverTagged(h hit, nextHop mail.NextHop, p mail.Path) {
+	p, ok := tagged(p, w.tag)
+	if !ok {
+		w.fail(w.t.badExpansion(h.rule), "")
+		return
+	}
+	w.deliver(nextHop, p)
+}
+
+// keptTag returns the tag that the addresses get which a rule names, "" for none. It is from the client.
+func (t *Table) keptTag(q mail.Query, h hit) (tag string, refused error) {
+	if h.tag == "" {
+		return "", nil
+	}
+	switch policy := t.policy(&t.rules[h.rule]); {
+	case policy.Tag != mail.TagKept:
+		return "", nil
+	case !q.Trusted && !policy.RoutingKeep && hasRoute(h.tag):
+		return "", t.routed(h.rule)
+	}
+	return h.tag, nil
+}
+
+// tagged returns an address with a tag behind its local part. ok is false if that is too long.
+func tagged(p mail.Path, tag string) (_ mail.Path, ok bool) {
+	if tag == "" {
+		return p, true
+	}
+	p = mail.NewPath(p.LocalPart()+tag, p.Domain)
+	return p, len(p.Local) <= mail.MaxLocal
 }
 
 // deliver records a target, once, or once in a try list.
