@@ -120,6 +120,13 @@ dist: tools
 	@GO=$(GO) .ci/dist
 	@$(GO) test -count 1 -tags dist -run Dist ./deploy
 
+# The dashboard of a node in Chromium: each page in both languages, wide and narrow, by axe and by the keyboard. SHOTS=DIR
+# keeps pictures of the pages.
+.PHONY: browser
+browser: tools
+	@.ci/tools browser
+	@SHOTS=$(SHOTS) $(GO) test -count 1 -tags browser -run TestDashboard -v ./loadtest/browser
+
 # What takes too long for each commit: race detector, linters, vulnerabilities.
 slow: tools
 	@GO=$(GO) .ci/slow

@@ -44,6 +44,7 @@ type Config struct {
 
 	Account  *account.Account // knows the tokens; nil: Token is the only one
 	Surfaces []Surface        // what else answers, to requests with a token
+	Pages    http.Handler     // answers what nothing else does, and asks for a token itself; nil: 404
 
 	Cluster func() ClusterStatus // answers /api/v1/cluster; nil disables the page
 	Drain   func()               // called by POST /api/v1/cluster/drain, must not wait; nil disables the page
@@ -199,6 +200,9 @@ func (s *Server) routes() http.Handler {
 			refuse = refuseAPI
 		}
 		mux.Handle(surface.Path, s.authorized(surface.Handler, refuse))
+	}
+	if s.cfg.Pages != nil {
+		mux.Handle("/", s.cfg.Pages)
 	}
 	return mux
 }

@@ -215,9 +215,9 @@ func (c *console) others(e *mail.Event) {
 }
 
 // invite prints what can be tried now.
-func (c *console) invite(addr, adminAddr string) {
+func (c *console) invite(addr, adminAddr, token string) {
 	if c.json {
-		c.object(map[string]string{"addr": addr, "admin": adminAddr})
+		c.object(map[string]string{"addr": addr, "admin": adminAddr, "token": token})
 		return
 	}
 	var b strings.Builder
@@ -234,8 +234,12 @@ Send with any client:
     curl --url smtp://%s --mail-from you@sender.example --mail-rcpt refuse@%s -T - <<< 'Subject: hello'
     nc -C %s %s
 
+Each message, and why it was refused, in a browser:
+
+    http://%s/login#%s
+
 Metrics and health: curl http://%s/metrics and /readyz
 
-`, addr, hosted, addr, hosted, host, port, adminAddr)
+`, addr, hosted, addr, hosted, host, port, adminAddr, token, adminAddr)
 	c.print(b.String())
 }

@@ -2,10 +2,13 @@ package dev
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -50,7 +53,8 @@ func Run(ctx context.Context, cfg Config) error {
 		screen.out = io.Discard
 	}
 	watch := newWatch(screen)
-	n, err := startNode(cfg, w, watch)
+	token := rand.Text()
+	n, err := startNode(cfg, w, watch, token)
 	if err != nil {
 		return err
 	}
@@ -70,17 +74,27 @@ func Run(ctx context.Context, cfg Config) error {
 	watch.show()
 	switch {
 	case cfg.Quiet && cfg.JSON:
-		(&console{out: cfg.Out, json: true}).invite(addr, n.AdminAddr().String())
+		(&console{out: cfg.Out, json: true}).invite(addr, n.AdminAddr().String(), token)
 	case cfg.Quiet:
 		fmt.Fprintf(cfg.Out, "%s\n%s\n", addr, n.AdminAddr())
 	}
-	screen.invite(addr, n.AdminAddr().String())
+	screen.invite(addr, n.AdminAddr().String(), token)
 	<-ctx.Done()
 	return err
 }
 
-// startNode starts a node from an ordinary configuration, except that the rules are in no file.
-func startNode(cfg Config, w *world, watch *watch) (*node.Node, error) {
+// startNode starts a node from an ordinary configuration, except that the rules are in no file. The token of its
+// dashboard and API is in one until the node has read it.
+func startNode(cfg Config, w *world, watch *watch, token string) (*node.Node, error) {
+	dir, err := os.MkdirTemp("", "millrace-dev-")
+	if err != nil {
+		return nil, fmt.Errorf("dev: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	tokenFile := filepath.Join(dir, "token")
+	if err := os.WriteFile(tokenFile, []byte(token+"\n"), 0o600); err != nil {
+		return nil, fmt.Errorf("dev: %w", err)
+	}
 	yaml := fmt.Sprintf(`
 hostname: mx.dev.example
 postmaster: inbox@accept.example
@@ -89,8 +103,9 @@ listen:
 routes: %s
 dns: {servers: [%q]}
 egress: {port: %d, allow_private: true}
-admin: {addr: "127.0.0.1:0"}
-`, cfg.Addr, rulesName, w.dns.Addr(), w.port)
+admin: {addr: "127.0.0.1:0", token_file: %q}
+activity: {keep: 24h, memory: 16MiB}
+`, cfg.Addr, rulesName, w.dns.Addr(), w.port, tokenFile)
 	c, err := config.Parse("dev", []byte(yaml), rules)
 	if err != nil {
 		if _, _, bad := net.SplitHostPort(cfg.Addr); bad != nil {

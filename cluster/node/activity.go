@@ -182,7 +182,7 @@ func (r *recorder) addUnnamed(e *entry, row activity.Row) {
 	row.Host = printable.Text(e.Host)
 	row.Reply = r.reply(e.Reply)
 	row.Detail = r.detail(&e.Event, e.Reason)
-	row.Steps = stagesOf(&e.Event)
+	row.Steps = slices.Concat(stagesOf(&e.Event), wholeOf(&e.Event))
 	r.log.Add(&row)
 }
 
@@ -208,7 +208,7 @@ func (r *recorder) addRecipient(
 	if status != activity.Delivered && status != activity.Dropped {
 		row.Detail = r.detail(e, cmp.Or(to.Reason, e.Reason))
 	}
-	row.Steps = append(stagesOf(e), r.ways(e, to)...)
+	row.Steps = slices.Concat(stagesOf(e), r.ways(e, to), wholeOf(e))
 	r.log.Add(&row)
 }
 
@@ -267,7 +267,7 @@ func (r *recorder) detail(e *mail.Event, reason string) string {
 	if cause == "" || r.j.hashKey != nil && e.Reason == "protocol" {
 		return reason
 	}
-	if cause = r.j.mask(cause); reason == "" {
+	if cause = r.j.mask(cause); reason == "" || strings.HasPrefix(cause, reason) {
 		return cause
 	}
 	return reason + ": " + cause
@@ -280,10 +280,15 @@ func stagesOf(e *mail.Event) (steps []activity.Step) {
 			steps = append(steps, activity.Step{Name: mail.Stage(s).String(), Took: took})
 		}
 	}
-	if e.Ends {
-		steps = append(steps, activity.Step{Name: "client", Took: e.Waited}, activity.Step{Name: "all", Took: e.All})
-	}
 	return steps
+}
+
+// wholeOf returns how long a transaction took in all, and what of that was the wait for its client.
+func wholeOf(e *mail.Event) []activity.Step {
+	if !e.Ends {
+		return nil
+	}
+	return []activity.Step{{Name: "client", Took: e.Waited}, {Name: "all", Took: e.All}}
 }
 
 // ways returns what was tried to bring a recipient's mail to its next hops, and what took it.
@@ -341,6 +346,9 @@ func (n *Node) reading(read admin.Reading) admin.Reading {
 // answerPeer answers the question of another node, about this one alone.
 func (n *Node) answerPeer(ctx context.Context, question []byte) []byte {
 	if answer, ok := n.activity.Answer(question); ok {
+		return answer
+	}
+	if answer, ok := n.answerLive(question); ok {
 		return answer
 	}
 	return shown{n}.checker().answerPeer(ctx, question)

@@ -196,8 +196,8 @@ func (n *Node) start() error {
 		return err
 	}
 	n.listeners.up.Store(true)
-	rules := n.rules.router
-	n.log.say(slog.LevelInfo, "ready", "rules", rules.Len(), "domains", rules.Domains(), "set", rules.Label(),
+	r := n.rules.router
+	n.log.say(slog.LevelInfo, "ready", "rules", r.Len(), "domains", r.Domains(), "set", r.Label(),
 		"places", placesFor(n.cfg.Limits.Connections, maxOpenFiles()))
 	return nil
 }
@@ -296,10 +296,14 @@ func (n *Node) startAdmin() error {
 	if n.cfg.Admin == nil {
 		return nil
 	}
+	board, err := n.startPages(n.rules.account)
+	if err != nil {
+		return err
+	}
 	s, err := admin.Listen(admin.Config{
 		Addr: n.cfg.Admin.Addr, Health: n.cfg.Admin.Health, Token: n.parts.files.token, Account: n.rules.account,
-		Metrics: n.metrics,
-		Ready:   shown{n}.checks(), Cluster: shown{n}.clusterStatus, Drain: n.drain.ask,
+		Metrics: n.metrics, Pages: board,
+		Ready: shown{n}.checks(), Cluster: shown{n}.clusterStatus, Drain: n.drain.ask,
 		Check: shown{n}.checker().answerAPI,
 		Log:   n.reading(shown{n}.findActivity), Senders: n.reading(shown{n}.findSenders),
 		Explain: newOracle(n).answer, ExplainWithin: n.cfg.ExplainBudget(true),
@@ -311,6 +315,7 @@ func (n *Node) startAdmin() error {
 	s.Start()
 	n.admin = s
 	n.cleanups.add("admin", s.Shutdown)
+	n.cleanups.add("pages", func(context.Context) error { board.Close(); return nil })
 	n.log.say(slog.LevelInfo, "listening", "for", "admin", "addr", s.Addr().String())
 	if addr := s.HealthAddr(); addr != nil {
 		n.log.say(slog.LevelInfo, "listening", "for", "health", "addr", addr.String())
