@@ -2,12 +2,15 @@ package admin
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/millrace/millrace/cluster/account"
 )
@@ -111,5 +114,57 @@ func TestServer_Surface(t *testing.T) {
 	}
 	if status, body := get(t, base+"/else/x", ""); status != 401 || body != "envelope: a token is required\n" {
 		t.Errorf("%d %q", status, body)
+	}
+}
+
+// TestServer_TLS: the second address speaks TLS with the certificate of the moment, and shows nothing without a token
+// but that it lives.
+func TestServer_TLS(t *testing.T) {
+	pair := httptest.NewUnstartedServer(nil)
+	pair.StartTLS()
+	defer pair.Close()
+	const token = "0123456789abcdef"
+	s, err := Listen(Config{
+		Addr: "127.0.0.1:0", TLSAddr: "127.0.0.1:0", Metrics: NewMetrics("v1", Gauges{}), Token: []byte(token),
+		TLS: func() *tls.Config { return pair.TLS },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if err := s.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, tt := range []struct {
+		path, token string
+		want        int
+	}{
+		{"/livez", "", 200}, {"/readyz", "", 401}, {"/metrics", "", 401}, {"/api/v1/whoami", "", 401},
+		{"/readyz", token, 200}, {"/metrics", token, 200}, {"/api/v1/whoami", token, 200},
+	} {
+		r, err := http.NewRequest("GET", "https://"+s.TLSAddr().String()+tt.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.token != "" {
+			r.Header.Set("Authorization", "Bearer "+tt.token)
+		}
+		r.Close = true
+		resp, err := pair.Client().Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != tt.want {
+			t.Errorf("%s with %q: %d, want %d", tt.path, tt.token, resp.StatusCode, tt.want)
+		}
+	}
+	_, err = Listen(Config{Addr: "127.0.0.1:0", TLSAddr: "127.0.0.1:0", Metrics: NewMetrics("v1", Gauges{})})
+	if err == nil {
+		t.Error("TLS without a certificate")
 	}
 }

@@ -3,10 +3,12 @@ package admin
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"time"
@@ -38,9 +40,13 @@ type Check struct {
 type Config struct {
 	Addr    string   // host:port; port 0 takes a free one
 	Health  string   // host:port that answers /livez and /readyz alone, without reasons; "" disables it
+	TLSAddr string   // host:port that answers under TLS, and shows nothing without a token; "" disables it
 	Token   []byte   // the bearer token of an admin; nil: the tokens of Account alone open something
 	Metrics *Metrics // required
 	Ready   []Check  // all have to hold for /readyz
+
+	// TLS returns what a handshake at TLSAddr uses.
+	TLS func() *tls.Config
 
 	Account  *account.Account // knows the tokens; nil: Token is the only one
 	Surfaces []Surface        // what else answers, to requests with a token
@@ -71,6 +77,8 @@ func (c *Config) Validate() error {
 		return &mail.FieldError{
 			Field: "token_file", Reason: fmt.Sprintf("holds a token of fewer than %d octets", minToken),
 		}
+	case c.TLSAddr != "" && c.TLS == nil:
+		return &mail.FieldError{Field: "tls_addr", Reason: "needs a certificate"}
 	case c.Metrics == nil:
 		return &mail.FieldError{Field: "metrics", Reason: "is required"}
 	}
@@ -90,6 +98,7 @@ type Server struct {
 	account *account.Account
 	all     *endpoint
 	health  *endpoint // nil: none is configured
+	secure  *endpoint // nil: none is configured
 }
 
 // An endpoint is an address and what answers there.
@@ -112,16 +121,52 @@ func Listen(cfg Config) (*Server, error) {
 			return nil, err
 		}
 	}
-	if s.all, err = bind("addr", cfg.Addr, s.routes()); err != nil {
+	if s.all, err = bind("addr", cfg.Addr, s.routes(false)); err != nil {
 		return nil, err
 	}
 	if cfg.Health != "" {
 		if s.health, err = bind("health", cfg.Health, s.healthRoutes()); err != nil {
-			s.all.listener.Close()
+			s.unbind()
 			return nil, err
 		}
 	}
+	if cfg.TLSAddr != "" {
+		if s.secure, err = bind("tls_addr", cfg.TLSAddr, s.routes(true)); err != nil {
+			s.unbind()
+			return nil, err
+		}
+		s.secure.http.ErrorLog = log.New(io.Discard, "", 0) // any stranger can fail a handshake
+		s.secure.listener = tls.NewListener(s.secure.listener, &tls.Config{
+			MinVersion:         tls.VersionTLS12,
+			GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return forHTTP(cfg.TLS()), nil },
+		})
+	}
 	return s, nil
+}
+
+// forHTTP returns a configuration of TLS for HTTP alone: a session with another service that has the same certificate
+// is not one with this.
+func forHTTP(c *tls.Config) *tls.Config {
+	c = c.Clone()
+	c.NextProtos, c.SessionTicketsDisabled = []string{"http/1.1"}, true
+	return c
+}
+
+// endpoints returns those that there are.
+func (s *Server) endpoints() (all []*endpoint) {
+	for _, e := range []*endpoint{s.health, s.secure, s.all} {
+		if e != nil {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// unbind frees the addresses of a server that was not started.
+func (s *Server) unbind() {
+	for _, e := range s.endpoints() {
+		e.listener.Close()
+	}
 }
 
 // noDomains stands for package account's check of domains where nothing is kept.
@@ -154,11 +199,18 @@ func (s *Server) HealthAddr() net.Addr {
 	return s.health.listener.Addr()
 }
 
+// TLSAddr returns the address that was bound for TLS, nil if none is configured.
+func (s *Server) TLSAddr() net.Addr {
+	if s.secure == nil {
+		return nil
+	}
+	return s.secure.listener.Addr()
+}
+
 // Start begins to answer, on goroutines that Shutdown ends.
 func (s *Server) Start() {
-	s.all.start()
-	if s.health != nil {
-		s.health.start()
+	for _, e := range s.endpoints() {
+		e.start()
 	}
 }
 
@@ -169,10 +221,10 @@ func (e *endpoint) start() {
 // Shutdown lets requests under way finish until ctx ends, then closes their connections.
 func (s *Server) Shutdown(ctx context.Context) error {
 	var err error
-	if s.health != nil {
-		err = s.health.shutdown(ctx)
+	for _, e := range s.endpoints() {
+		err = errors.Join(err, e.shutdown(ctx))
 	}
-	return errors.Join(err, s.all.shutdown(ctx))
+	return err
 }
 
 func (e *endpoint) shutdown(ctx context.Context) error {
@@ -185,11 +237,17 @@ func (e *endpoint) shutdown(ctx context.Context) error {
 	return nil
 }
 
-func (s *Server) routes() http.Handler {
+// routes returns what answers administrators. Where strangers may come, which is where TLS is spoken, the metrics and
+// the reasons of /readyz need a token as well.
+func (s *Server) routes(strangers bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", alive)
-	mux.HandleFunc("GET /readyz", s.ready)
-	mux.Handle("GET /metrics", s.cfg.Metrics.Handler())
+	ready, metrics := http.Handler(http.HandlerFunc(s.ready)), s.cfg.Metrics.Handler()
+	if strangers {
+		ready, metrics = s.operate(account.ReadOnly, s.ready), s.operate(account.ReadOnly, metrics.ServeHTTP)
+	}
+	mux.Handle("GET /readyz", ready)
+	mux.Handle("GET /metrics", metrics)
 	for _, o := range s.operations() {
 		mux.Handle(o.method+" "+o.path, o.answer)
 	}

@@ -274,10 +274,11 @@ type ClusterTLS struct {
 	Key  File `yaml:"key"`
 }
 
-// Admin is the address of the HTTP server for administrators, and of that for balancers.
+// Admin is the address of the HTTP server for administrators, that where it speaks TLS, and that for balancers.
 type Admin struct {
 	Addr      string `yaml:"addr"`
 	Health    string `yaml:"health"`
+	TLSAddr   string `yaml:"tls_addr"`
 	TokenFile File   `yaml:"token_file"`
 }
 

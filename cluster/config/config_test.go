@@ -53,7 +53,7 @@ cluster:
   {name: a, bind: "10.0.0.1:7946", peer: "10.0.0.1:7947", join: ["10.0.0.2:7946"], key_file: file,
    tls: {ca: file, cert: file, key: file}}
 secret_file: file
-admin: {addr: "127.0.0.1:8025", health: ":8026", token_file: file}
+admin: {addr: "127.0.0.1:8025", health: ":8026", tls_addr: ":8444", token_file: file}
 public: {addr: "0.0.0.0:8443", url: "https://mx.example.net"}
 telemetry: {otlp: "http://127.0.0.1:4318", sample: 0.01}
 log: {level: info, addresses: plain, format: postfix, output: "unix:/run/millrace.log"}

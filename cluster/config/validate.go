@@ -362,6 +362,13 @@ func (v *validator) admin(c *Config) {
 			v.address("admin.health", c.Admin.Health, "10.0.0.11:8026")
 			v.takeAddress("admin.health", c.Admin.Health)
 		}
+		if c.Admin.TLSAddr != "" {
+			v.address("admin.tls_addr", c.Admin.TLSAddr, "10.0.0.11:8443")
+			v.takeAddress("admin.tls_addr", c.Admin.TLSAddr)
+			if c.TLS == nil {
+				v.add("admin.tls_addr", "needs the section tls, whose certificate clients can verify")
+			}
+		}
 		v.file("admin.token_file", c.Admin.TokenFile)
 	}
 	if c.Telemetry.OTLP != "" {

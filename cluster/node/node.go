@@ -302,6 +302,7 @@ func (n *Node) startAdmin() error {
 	}
 	s, err := admin.Listen(admin.Config{
 		Addr: n.cfg.Admin.Addr, Health: n.cfg.Admin.Health, Token: n.parts.files.token, Account: n.rules.account,
+		TLSAddr: n.cfg.Admin.TLSAddr, TLS: n.parts.files.certificate.users,
 		Metrics: n.metrics, Pages: board,
 		Ready: shown{n}.checks(), Cluster: shown{n}.clusterStatus, Drain: n.drain.ask,
 		Check: shown{n}.checker().answerAPI,
@@ -317,6 +318,9 @@ func (n *Node) startAdmin() error {
 	n.cleanups.add("admin", s.Shutdown)
 	n.cleanups.add("pages", func(context.Context) error { board.Close(); return nil })
 	n.log.say(slog.LevelInfo, "listening", "for", "admin", "addr", s.Addr().String())
+	if addr := s.TLSAddr(); addr != nil {
+		n.log.say(slog.LevelInfo, "listening", "for", "admin", "tls", true, "addr", addr.String())
+	}
 	if addr := s.HealthAddr(); addr != nil {
 		n.log.say(slog.LevelInfo, "listening", "for", "health", "addr", addr.String())
 	}
