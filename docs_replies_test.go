@@ -15,11 +15,26 @@ import (
 	"unicode"
 )
 
-// docs/postmaster.md has a row for each reply that the code makes. The rows come from the code, the words in them are
-// written by hand: WRITE=1 (make docs) writes the rows anew and keeps the words.
+// docs/postmaster.md has a row for each reply that the code makes, and docs/postmaster.ja.md one for each that refuses.
+// The rows come from the code, the words in them are written by hand: WRITE=1 (make docs) writes the rows anew and
+// keeps the words. It writes them into the table of the public pages as well, which say the same for that reason.
 
-// repliesPage is the page of all replies.
-const repliesPage = "docs/postmaster.md"
+// A repliesPage is a page of replies.
+type repliesPage struct {
+	file    string
+	heads   string // of its columns
+	columns int    // of words
+	classes string // of the replies that stand there
+}
+
+// repliesPages are the pages of replies, that in English first.
+var repliesPages = []repliesPage{
+	{"docs/postmaster.md", "| Reply | Cause | The sender | The administrator of this relay |", 3, "2345X"},
+	{"docs/postmaster.ja.md", "| 応答 | 理由 | 送信者ができること |", 2, "45X"},
+}
+
+// repliesTable is the table of the public pages.
+const repliesTable = "cluster/public/replies.tsv"
 
 // differs stands for what is another text each time.
 const differs = "…"
@@ -31,21 +46,67 @@ func TestPostmaster(t *testing.T) {
 	if len(made) < 120 {
 		t.Errorf("only %d replies were found", len(made))
 	}
-	page := read(t, repliesPage)
-	composed, more := composePage(page, made)
-	for _, finding := range append(findings, more...) {
+	for _, finding := range findings {
 		t.Error(finding)
 	}
-	if composed == page {
+	pages := make([]string, len(repliesPages))
+	for i, p := range repliesPages {
+		if pages[i], findings = composePage(p, read(t, p.file), made); len(findings) > 0 {
+			t.Errorf("%q: write what each new row means, in each language", findings)
+		}
+		isComposed(t, p.file, pages[i])
+	}
+	isComposed(t, repliesTable, composeTable(made, pages))
+}
+
+// isComposed requires that a file is as it is composed, or writes it.
+func isComposed(t *testing.T, file, composed string) {
+	t.Helper()
+	if content, _ := os.ReadFile(file); string(content) == composed {
 		return
 	}
 	if os.Getenv("WRITE") == "" {
-		t.Errorf("%s is not what the code makes: run make docs, and write what each new row means", repliesPage)
+		t.Errorf("%s is not what the code makes: run make docs, and write what each new row means", file)
 		return
 	}
-	if err := os.WriteFile(repliesPage, []byte(composed), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte(composed), 0o644); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// composeTable returns the table of the public pages: each reply that refuses, with its cause and what its sender can
+// do, in the words of each page.
+func composeTable(made []madeReply, pages []string) string {
+	var b strings.Builder
+	b.WriteString("# The replies of docs/postmaster.md and docs/postmaster.ja.md with their words. make docs writes " +
+		"it.\n")
+	plain := strings.NewReplacer("`", "", `\|`, "|", "\t", " ")
+	for _, r := range made {
+		if !strings.Contains("45X", r.code[:1]) {
+			continue
+		}
+		cells := []string{r.String()}
+		for _, page := range pages {
+			words := strings.Split(wordsOf(page)[r.String()], " | ")
+			for len(words) < 2 {
+				words = append(words, "")
+			}
+			cells = append(cells, plain.Replace(words[0]), plain.Replace(strings.TrimSuffix(words[1], " |")))
+		}
+		b.WriteString(strings.Join(cells, "\t") + "\n")
+	}
+	return b.String()
+}
+
+// wordsOf returns the words of the rows of a page, by the reply.
+func wordsOf(page string) map[string]string {
+	words := make(map[string]string)
+	for line := range strings.Lines(page) {
+		if key, rest, ok := strings.Cut(strings.TrimPrefix(line, "| `"), "` | "); ok && strings.HasPrefix(line, "| `") {
+			words[key] = strings.TrimRight(rest, "\n")
+		}
+	}
+	return words
 }
 
 // A madeReply is one that the code can make.
@@ -400,15 +461,16 @@ const (
 )
 
 // composePage returns the page with a row for each reply, and with the words of the rows that stand there.
-func composePage(page string, made []madeReply) (composed string, findings []string) {
-	words := make(map[string]string)
-	for line := range strings.Lines(page) {
-		if key, rest, ok := strings.Cut(strings.TrimPrefix(line, "| `"), "` | "); ok && strings.HasPrefix(line, "| `") {
-			words[key] = strings.TrimRight(rest, "\n")
+func composePage(p repliesPage, page string, made []madeReply) (composed string, findings []string) {
+	words := wordsOf(page)
+	var b strings.Builder
+	skip, due := false, 0
+	for _, r := range made {
+		if strings.Contains(p.classes, r.code[:1]) {
+			due++
 		}
 	}
-	var b strings.Builder
-	skip, placed := false, 0
+	placed := 0
 	for line := range strings.Lines(page) {
 		if strings.HasPrefix(line, rowsTo) {
 			skip = false
@@ -422,7 +484,7 @@ func composePage(page string, made []madeReply) (composed string, findings []str
 		}
 		classes, _, _ = strings.Cut(classes, " ")
 		skip = true
-		b.WriteString("\n| Reply | Cause | The sender | The administrator of this relay |\n|---|---|---|---|\n")
+		b.WriteString("\n" + p.heads + "\n" + strings.Repeat("|---", p.columns+1) + "|\n")
 		for _, r := range made {
 			if !strings.Contains(classes, r.code[:1]) {
 				continue
@@ -430,17 +492,17 @@ func composePage(page string, made []madeReply) (composed string, findings []str
 			placed++
 			rest, ok := words[r.String()]
 			if !ok {
-				rest = "? | ? | ? |"
+				rest = strings.TrimSpace(strings.Repeat("? | ", p.columns))
 			}
-			if strings.Contains(rest, "? |") || strings.Count(rest, " |") != 3 {
-				findings = append(findings, fmt.Sprintf("%s: %q: who does what?", repliesPage, r))
+			if strings.Contains(rest, "? |") || strings.Count(rest, " |") != p.columns {
+				findings = append(findings, fmt.Sprintf("%s: %q: who does what?", p.file, r))
 			}
 			b.WriteString("| `" + r.String() + "` | " + rest + "\n")
 		}
 		b.WriteString("\n")
 	}
-	if placed != len(made) {
-		findings = append(findings, fmt.Sprintf("%d of %d replies have a place on the page", placed, len(made)))
+	if placed != due {
+		findings = append(findings, fmt.Sprintf("%d of %d replies have a place in %s", placed, due, p.file))
 	}
 	return b.String(), findings
 }
@@ -475,7 +537,7 @@ func j(b []byte) []byte { return append(b, "250 "...) }`)}
 	}
 	page := rowsFrom + "45 -->\n| `550 5.1.1 It is gone` | a | b | c |\n| `550 5.1.1 Old` | a | b | c |\n" + rowsTo +
 		"\n"
-	composed, findings := composePage(page, r.all)
+	composed, findings := composePage(repliesPages[0], page, r.all)
 	if len(findings) != 1 || strings.Contains(composed, "Old") || !strings.Contains(composed, "gone` | a | b | c |") ||
 		!strings.Contains(composed, "| `450 4.7.1 Come back, …` | ? | ? | ? |") {
 		t.Errorf("got %q and\n%s", findings, composed)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/migrate"
-	"github.com/millrace/millrace/router/leaf/network"
 )
 
 type egressListVerb struct {
@@ -22,19 +21,8 @@ func (v *egressListVerb) run(s streams) int {
 	if err != nil {
 		return fail(s, err)
 	}
-	list := migrate.NewEgress(hostname, addrs, time.Now())
-	switch v.Format {
-	case "json":
-		printJSON(s.out, list)
-	case "postfix":
-		fmt.Fprint(s.out, list.Postfix())
-	case "nftables":
-		fmt.Fprint(s.out, list.NFTables())
-	case "spf":
-		fmt.Fprint(s.out, list.SPF())
-	default:
-		fmt.Fprint(s.out, list.Text())
-	}
+	text, _ := migrate.NewEgress(hostname, addrs, time.Now()).In(v.Format) // which the flag has checked
+	fmt.Fprint(s.out, text)
 	return exitOK
 }
 
@@ -50,10 +38,7 @@ func egressOf(files []string, more []netip.Addr) (hostname string, addrs []netip
 		if hostname == "" {
 			hostname = cfg.Hostname
 		}
-		found := publicOf(cfg.Egress.Addresses)
-		if len(found) == 0 {
-			found = publicOf(cfg.Egress.SourceAddrs())
-		}
+		found := cfg.EgressAddrs()
 		if len(found) == 0 && len(files) == 1 && len(more) == 0 {
 			found = publicAddrs()
 		}
@@ -71,18 +56,4 @@ func egressOf(files []string, more []netip.Addr) (hostname string, addrs []netip
 		hostname = "these nodes"
 	}
 	return hostname, addrs, nil
-}
-
-// publicOf returns the addresses of a list that others see. Those for documentation count as such.
-func publicOf(texts []string) (all []netip.Addr) {
-	for _, text := range texts {
-		a, err := netip.ParseAddr(text)
-		if err != nil {
-			continue
-		}
-		if kind, _ := network.Special(a); kind == "" || kind == network.Documentation {
-			all = append(all, a)
-		}
-	}
-	return all
 }

@@ -239,8 +239,8 @@ var doubtfulConfigs = []wrongConfig{
 	{"a certificate that ends soon", rightLines + "tls: {cert: cert.pem, key: key.pem}\n", "5:13", "ends on"},
 	{"an SRS domain with mailboxes", rightLines + "srs: {domain: example.com, key_file: srs.key}\n", "5:15",
 		"is hosted by the rules"},
-	{"a section of a later version", rightLines + "public: {addr: \":8443\", url: \"https://a.example\"}\n", "5:1",
-		"not served by this version"},
+	{"public pages without a certificate", rightLines + "public: {addr: \":8443\", url: \"https://a.example\"}\n",
+		"5:1", "browsers refuse the certificate"},
 }
 
 // goNames are what no complaint may have: names of the language that the program is written in, and of its libraries.

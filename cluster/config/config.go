@@ -282,12 +282,6 @@ type Admin struct {
 	TokenFile File   `yaml:"token_file"`
 }
 
-// Public is the address of the public HTTP server.
-type Public struct {
-	Addr string `yaml:"addr"`
-	URL  string `yaml:"url"`
-}
-
 // Telemetry says where traces are sent and which of them are kept.
 type Telemetry struct {
 	OTLP        string    `yaml:"otlp"`
@@ -439,6 +433,9 @@ func inspect(file string, data []byte, ruleText string, env func(string) (string
 	if c.Activity != nil {
 		c.Activity.setDefaults(func(field string) bool { _, ok := d.places[field]; return ok })
 	}
+	if c.Public != nil {
+		c.Public.setDefaults(c.Hostname)
+	}
 	if c.Doctor != nil {
 		setDefault(&c.Doctor.Interval, Duration(time.Hour))
 	}
@@ -474,6 +471,10 @@ func (c *Config) useALabels() {
 		}
 	}
 	names = append(names, pointers(c.DMARC.Lists)...)
+	if c.Public != nil && c.Public.MTASTS != nil {
+		names = append(names, pointers(c.Public.MTASTS.Domains)...)
+		names = append(names, pointers(c.Public.MTASTS.MX)...)
+	}
 	if c.Doctor != nil {
 		names = append(names, pointers(c.Doctor.Domains)...)
 	}

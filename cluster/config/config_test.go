@@ -97,7 +97,7 @@ func TestParse_EveryKey(t *testing.T) {
 	for _, w := range c.Warnings() {
 		warned = append(warned, w.Field)
 	}
-	if got, want := strings.Join(warned, " "), "public"; got != want {
+	if got, want := strings.Join(warned, " "), ""; got != want {
 		t.Errorf("warnings: got %q, want %q", got, want)
 	}
 }

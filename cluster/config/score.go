@@ -23,7 +23,6 @@ func (c *Config) ScoreConfig() (score.Config, error) {
 		Reject:    s.Reject,
 		Tarpit:    time.Duration(s.Tarpit),
 		Greet:     time.Duration(s.Greet),
-		URL:       s.URL,
 		RejectAt:  s.RejectAt,
 		Weights:   s.Weights,
 		Private:   s.Private,

@@ -74,10 +74,8 @@ func (v *validator) sections(c *Config) {
 			v.domain(fmt.Sprintf("doctor.domains[%d]", i), name)
 		}
 	}
-	if p := c.Public; p != nil {
-		v.address("public.addr", p.Addr, "0.0.0.0:8443")
-		v.takeAddress("public.addr", p.Addr)
-		v.url("public.url", p.URL)
+	if c.Public != nil {
+		v.public(c)
 	}
 }
 
@@ -137,6 +135,9 @@ var keyOfPart = strings.NewReplacer("grey.", "greylist.")
 
 // score checks the section with the validation of package score.
 func (v *validator) score(c *Config) {
+	if c.Score.URL != "" {
+		v.page("score.url", c.Score.URL)
+	}
 	v.file("score.allow_file", c.Score.AllowFile)
 	v.file("score.block_file", c.Score.BlockFile)
 	_, err := c.Score.DNSLists()

@@ -71,7 +71,6 @@ func (c *Config) Warnings() []Problem {
 		effect  string
 	}{
 		{"state", c.State != "" && c.Redis == nil && c.Admin == nil, "without redis and admin nothing is kept in it"},
-		{"public", c.Public != nil, "nothing listens there"},
 	} {
 		if s.present {
 			warn(s.field, "not served by this version: "+s.effect)
@@ -109,6 +108,9 @@ func (c *Config) Warnings() []Problem {
 		if c.Listen[i].Submission && c.TLS == nil {
 			warn(fmt.Sprintf("listen[%d].submission", i), "without a tls section mail programs refuse the certificate")
 		}
+	}
+	if c.Public.InTLS() && c.TLS == nil {
+		warn("public", "without a tls section browsers refuse the certificate, and so do senders that fetch a policy")
 	}
 	if c.TLS == nil {
 		warn("tls", "absent: clients are shown a self-signed certificate that is made anew at each start")

@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -60,6 +61,25 @@ func (e Egress) families() (v4, v6 []string) {
 		}
 	}
 	return v4, v6
+}
+
+// In returns the list in a format: text, json, postfix, nftables or spf, and "" for text. It reports whether there is
+// such a format.
+func (e Egress) In(format string) (text string, ok bool) {
+	switch format {
+	case "", "text":
+		return e.Text(), true
+	case "json":
+		object, err := json.MarshalIndent(e, "", "  ")
+		return string(object) + "\n", err == nil
+	case "postfix":
+		return e.Postfix(), true
+	case "nftables":
+		return e.NFTables(), true
+	case "spf":
+		return e.SPF(), true
+	}
+	return "", false
 }
 
 // Text returns a line for each prefix.

@@ -42,6 +42,7 @@ type certificate struct {
 type handshakes struct {
 	trusted, public, users *tls.Config
 	asking                 *tls.Config // as public, and asks for a certificate of the client
+	pages                  *tls.Config // of the public pages
 	ends                   time.Time   // of the certificate
 }
 
@@ -66,6 +67,8 @@ func (c *certificate) load(now time.Time) (*handshakes, error) {
 	}}
 	h.users = h.trusted.Clone()
 	h.users.CipherSuites = nil // those of the library alone: in clear there is no login that this could lead to
+	h.pages = h.users.Clone()
+	h.pages.NextProtos = []string{"http/1.1"}
 	h.public = h.trusted.Clone()
 	h.public.SessionTicketsDisabled = true
 	// A client may show any certificate, or none: what one is worth is seen afterwards, so that mail of strangers comes
@@ -140,6 +143,9 @@ func (c *certificate) public() *tls.Config { return c.current.Load().public }
 
 // users returns what a new handshake with a client of a user uses.
 func (c *certificate) users() *tls.Config { return c.current.Load().users }
+
+// pages returns what a new handshake at the public pages uses.
+func (c *certificate) pages() *tls.Config { return c.current.Load().pages }
 
 // asking returns what a new handshake uses in which a client may show who it is.
 func (c *certificate) asking() *tls.Config { return c.current.Load().asking }

@@ -249,6 +249,9 @@ func (t *trials) ports(c *config.Config) {
 			ports = append(ports, port{"admin.health", c.Admin.Health})
 		}
 	}
+	if c.Public != nil {
+		ports = append(ports, port{"public.addr", c.Public.Addr})
+	}
 	if k := c.Cluster; k != nil {
 		ports = append(ports, port{"cluster.bind", k.Bind}, port{"cluster.peer", k.Peer})
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"net/textproto"
+	"regexp"
 	"strings"
 	"sync"
 
@@ -143,12 +144,12 @@ func (d *dialogue) read() error {
 	return err
 }
 
+// idAtEnd is the id at the end of a reply, with what leads to it.
+var idAtEnd = regexp.MustCompile(`[ ?]id=[0-9a-f]{32}$`)
+
 // String returns a reply as mail.Reply.String does, without the id at its end, which is that of no transaction.
 func (r wireReply) String() string {
-	text := strings.ReplaceAll(r.text, "\n", " / ")
-	if i := strings.LastIndex(text, " id="); i >= 0 {
-		text = text[:i]
-	}
+	text := idAtEnd.ReplaceAllString(strings.ReplaceAll(r.text, "\n", " / "), "")
 	return fmt.Sprintf("%d %s", r.code, text)
 }
 

@@ -130,6 +130,7 @@ func (p *parts) wireConfig(l *config.Listener, all *listeners) wire.Config {
 	}
 	return wire.Config{
 		Hostname: p.cfg.Hostname,
+		Page:     p.cfg.RefusalPage(),
 		TLS:      handshake,
 		Implicit: l.TLS == "implicit",
 		Believed: wire.Believed{

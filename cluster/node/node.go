@@ -57,6 +57,7 @@ type Node struct {
 	listeners *listeners
 	admin     *admin.Server // nil: the configuration has no section admin
 	activity  *activity.Nodes
+	public    *publicPages
 
 	drain    drain
 	reloads  reloads
@@ -115,6 +116,10 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 	n.rules = &ruleSet{
 		router: files.rules, state: string(cfg.State), changing: make(chan struct{}, 1), log: n.log.Logger,
 	}
+	if n.public, err = newPublicPages(n); err != nil {
+		return nil, err
+	}
+	n.events.refusals = n.public.refusals
 	n.cleanups = n.parts.cleanups
 	return n, nil
 }
@@ -187,6 +192,9 @@ func (n *Node) start() error {
 		return err
 	}
 	if err := n.startAdmin(); err != nil {
+		return err
+	}
+	if err := n.public.start(); err != nil {
 		return err
 	}
 	if n.parts.scoring != nil {

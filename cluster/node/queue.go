@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/cluster/admin"
+	"github.com/millrace/millrace/cluster/public"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -27,9 +28,10 @@ const (
 // one batch is copied, never during I/O.
 type queue struct {
 	metrics  *admin.Metrics
-	teller   *teller       // nil: no receiver is told of events; set before the first one
-	least    slog.Level    // events below it are counted alone; set before the first one
-	filled   chan struct{} // holds one token while events may be waiting
+	teller   *teller          // nil: no receiver is told of events; set before the first one
+	refusals *public.Refusals // nil: none are remembered; set before the first event
+	least    slog.Level       // events below it are counted alone; set before the first one
+	filled   chan struct{}    // holds one token while events may be waiting
 	mu       sync.Mutex
 	outcomes ring
 	others   ring
@@ -77,6 +79,7 @@ func isSampled(e *mail.Event) bool {
 func (q *queue) Emit(e mail.Event) {
 	q.metrics.See(&e)
 	q.teller.offer(&e)
+	q.refusals.See(&e)
 	if level(&e) < q.least {
 		return
 	}

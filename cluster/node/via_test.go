@@ -26,7 +26,7 @@ type relaying struct {
 
 // The listeners of a relaying, by their place.
 const (
-	public = iota
+	exposed = iota
 	trusted
 	proxied
 	plain // trusted, and without relay_via
@@ -116,10 +116,10 @@ func TestNode_RelayTrust(t *testing.T) {
 		want           int
 		arrived        string
 	}{
-		{"a stranger", public, "", "", "x@far.example", 550, "dest 0, smart 0, lan 0, all 0"},
-		{"a stranger, to a domain with a relay line", public, "", "", "x@lan.example", 550,
+		{"a stranger", exposed, "", "", "x@far.example", 550, "dest 0, smart 0, lan 0, all 0"},
+		{"a stranger, to a domain with a relay line", exposed, "", "", "x@lan.example", 550,
 			"dest 0, smart 0, lan 0, all 0"},
-		{"a stranger, with a route in the name", public, "", "", "x%lan.example@example.com", 550,
+		{"a stranger, with a route in the name", exposed, "", "", "x%lan.example@example.com", 550,
 			"dest 0, smart 0, lan 0, all 0"},
 		{"lowered by XCLIENT", trusted, "", "XCLIENT ADDR=198.51.100.9", "x@far.example", 550,
 			"dest 0, smart 0, lan 0, all 0"},
@@ -127,7 +127,7 @@ func TestNode_RelayTrust(t *testing.T) {
 			"dest 0, smart 0, lan 0, all 0"},
 		{"a stranger behind a balancer", proxied, stranger, "", "x@far.example", 550, "dest 0, smart 0, lan 0, all 0"},
 		{"the balancer itself", proxied, "PROXY UNKNOWN", "", "x@lan.example", 550, "dest 0, smart 0, lan 0, all 0"},
-		{"a stranger, to a hosted domain", public, "", "", "x@example.com", 250, "dest 1, smart 0, lan 0, all 0"},
+		{"a stranger, to a hosted domain", exposed, "", "", "x@example.com", 250, "dest 1, smart 0, lan 0, all 0"},
 		{"trusted, to a hosted domain", trusted, "", "", "x@example.com", 250, "dest 2, smart 0, lan 0, all 0"},
 		{"trusted", trusted, "", "", "x@far.example", 250, "dest 2, smart 1, lan 0, all 0"},
 		{"trusted behind a balancer", proxied, known, "", "x@far.example", 250, "dest 2, smart 2, lan 0, all 0"},
@@ -140,7 +140,7 @@ func TestNode_RelayTrust(t *testing.T) {
 		}
 	}
 	r.use(t, fmt.Sprintf("relay * smtp://%s\n", r.lan.Addr()))
-	if got := r.mail(t, public, "", "", "x@far.example"); got != 550 {
+	if got := r.mail(t, exposed, "", "", "x@far.example"); got != 550 {
 		t.Errorf("a stranger after a reload: %d", got)
 	}
 	if got := r.mail(t, plain, "", "", "x@far.example"); got != 250 || r.arrived() != "dest 2, smart 2, lan 2, all 1" {

@@ -12,6 +12,7 @@ import (
 // A Config describes what one listener serves. All fields but Hostname and NewSession may be left zero.
 type Config struct {
 	Hostname string             // in the greeting and the EHLO reply
+	Page     string             // see mail.Reply.AppendReferring; "": there is no page about refusals
 	TLS      func() *tls.Config // called per handshake, so that certificates can be swapped; nil disables STARTTLS
 	Implicit bool               // TLS from the first octet (RFC 8314 section 3); needs TLS
 

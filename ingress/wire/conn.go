@@ -200,6 +200,7 @@ func (c *conn) tell(e mail.Event) mail.Reply {
 		if alone {
 			e.Trace = mail.NewTraceID()
 		}
+		e.Reply = e.Reply.Ours()
 		if e.Reply.ID = e.Trace; alone && !c.srv.draining.Load() { // a drain refuses each idle client
 			c.srv.cfg.Tracing.Refuse(&e, c.client.Visit())
 		}

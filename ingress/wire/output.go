@@ -38,7 +38,7 @@ func (o *output) reply(r mail.Reply) {
 	}
 	o.begin()
 	before := len(o.batch.octets)
-	o.batch.octets = r.AppendTo(o.batch.octets)
+	o.batch.octets = r.AppendReferring(o.batch.octets, o.conn.life.srv.cfg.Page)
 	o.behind += int32(len(o.batch.octets) - before)
 	if len(o.batch.octets) >= maxBatch {
 		o.flush()

@@ -132,10 +132,10 @@ func (s *Server) startConn(raw net.Conn) {
 
 // turnAway answers 421 and closes, in the accept loop: a few octets into an empty send buffer do not block.
 func (s *Server) turnAway(raw net.Conn, client netip.Addr, reason string) {
-	r := tooManyConnections.WithID(mail.NewTraceID())
+	r := tooManyConnections.WithID(mail.NewTraceID()).Ours()
 	if !s.cfg.Implicit {
 		_ = raw.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = raw.Write(r.AppendTo(nil)) // whether the client reads it is its own affair
+		_, _ = raw.Write(r.AppendReferring(nil, s.cfg.Page)) // whether the client reads it is its own affair
 	}
 	raw.Close()
 	e := mail.Event{

@@ -58,6 +58,7 @@ func ParseEnhanced(s string) (class int, e EnhancedCode, ok bool) {
 type Reply struct {
 	Code     int          // 200 to 599
 	Enhanced EnhancedCode // written with every 2yz, 4yz and 5yz (RFC 2034)
+	Policy   bool         // it refuses by a policy of ours, and refers to the page about refusals if there is one
 	Text     string       // lines are separated by "\n"; the code and the enhanced code are not part of it
 	ID       TraceID      // written as " id=" and 32 digits at the end of the last line, unless zero
 }
@@ -76,6 +77,13 @@ func (r Reply) Class() int { return r.Code / 100 }
 // WithID returns r with the trace id that its last line will end with.
 func (r Reply) WithID(id TraceID) Reply {
 	r.ID = id
+	return r
+}
+
+// Ours returns r as a reply of this node and of no next hop: a refusal is by policy if its enhanced code is that of a
+// policy, X.7 (RFC 3463 section 3.8).
+func (r Reply) Ours() Reply {
+	r.Policy = r.Class() >= 4 && r.Enhanced.Subject == 7
 	return r
 }
 
@@ -104,11 +112,19 @@ func (r Reply) AppendPlain(b []byte) []byte {
 	}
 }
 
-// AppendTo appends the reply to b as it goes on the wire. Each line carries the code and the enhanced code (RFC 2034
-// section 4). No line is longer than MaxReplyLine: the text is shortened, never the id. Octets outside printable ASCII
-// become "?", so that no text of any origin can add a line or control a terminal.
-func (r Reply) AppendTo(b []byte) []byte {
-	text := r.Text
+// AppendTo is AppendReferring without a page.
+func (r Reply) AppendTo(b []byte) []byte { return r.AppendReferring(b, "") }
+
+// AppendReferring appends the reply to b as it goes on the wire. Each line carries the code and the enhanced code (RFC
+// 2034 section 4). No line is longer than MaxReplyLine: the text is shortened, never the id. Octets outside printable
+// ASCII become "?", so that no text of any origin can add a line or control a terminal. page is what stands in front of
+// the id of a refusal by policy, such as "; see https://mx.example.net/why?id="; "" for what stands in front of any
+// other.
+func (r Reply) AppendReferring(b []byte, page string) []byte {
+	text, label := r.Text, " id="
+	if r.Policy && page != "" {
+		label = page
+	}
 	for {
 		line, rest, more := strings.Cut(text, "\n")
 		b = strconv.AppendInt(b, int64(r.Code), 10)
@@ -118,7 +134,7 @@ func (r Reply) AppendTo(b []byte) []byte {
 		} else {
 			b = append(b, ' ')
 			if !r.ID.IsZero() {
-				room -= len(" id=") + 2*len(r.ID)
+				room -= len(label) + 2*len(r.ID)
 			}
 		}
 		before := len(b)
@@ -132,7 +148,7 @@ func (r Reply) AppendTo(b []byte) []byte {
 		text = rest
 	}
 	if !r.ID.IsZero() {
-		b = append(b, " id="...)
+		b = append(b, label...)
 		b = hex.AppendEncode(b, r.ID[:])
 	}
 	return append(b, "\r\n"...)
@@ -198,6 +214,9 @@ func ReasonOf(err error) string {
 // Query.SPF.
 const ReasonNeedsSPF = "result of SPF not known"
 
+// ReasonRule is the reason of a Refusal by a rule that rejects or defers.
+const ReasonRule = "rule"
+
 // ReasonWithdrawn is the reason of a Refusal of a recipient that the rules before a reload took and no rule takes now.
 const ReasonWithdrawn = "withdrawn by a reload"
 
@@ -240,6 +259,9 @@ func ReplyFor(err error) Reply {
 	var r *Refusal
 	switch {
 	case errors.As(err, &r) && (r.Reply.Class() == 4 || r.Reply.Class() == 5):
+		if r.Host == "" {
+			return r.Reply.Ours()
+		}
 		return r.Reply
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return NewReply(451, 4, 1, "Destination did not answer in time")

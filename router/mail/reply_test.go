@@ -40,6 +40,27 @@ func TestReply_AppendTo(t *testing.T) {
 			}
 		})
 	}
+	const page = "; see https://mx.example.net/why?id="
+	for _, tt := range []struct {
+		name  string
+		reply Reply
+		page  string
+		want  string
+	}{
+		{"a refusal by policy names the page", NewReply(554, 7, 1, "a\nb").Ours().WithID(id), page,
+			"554-5.7.1 a\r\n554 5.7.1 b" + page + digits + "\r\n"},
+		{"there is no page", NewReply(554, 7, 1, "a").Ours().WithID(id), "", "554 5.7.1 a id=" + digits + "\r\n"},
+		{"the refusal is no policy", NewReply(550, 1, 1, "a").Ours().WithID(id), page,
+			"550 5.1.1 a id=" + digits + "\r\n"},
+		{"it is the next hop's", NewReply(550, 7, 1, "a").WithID(id), page, "550 5.7.1 a id=" + digits + "\r\n"},
+		{"a greeting of users is none", NewReply(235, 7, 0, "Welcome").Ours(), page, "235 2.7.0 Welcome\r\n"},
+		{"the text gives way, and not the link", NewReply(554, 7, 1, strings.Repeat("x", 600)).Ours().WithID(id), page,
+			"554 5.7.1 " + strings.Repeat("x", 442-len("554 5.7.1 ")) + page + digits + "\r\n"},
+	} {
+		if got := string(tt.reply.AppendReferring(nil, tt.page)); got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
 	long := string(NewReply(550, 999, 999,
 		strings.Repeat("x", 600)+"\n"+strings.Repeat("y", 600)).WithID(id).AppendTo(nil))
 	lines := strings.SplitAfter(long, "\r\n")
@@ -65,7 +86,7 @@ func FuzzReply(f *testing.F) {
 		if withID {
 			r = r.WithID(TraceID{1})
 		}
-		lines := strings.SplitAfter(string(r.AppendTo(nil)), "\r\n")
+		lines := strings.SplitAfter(string(r.Ours().AppendReferring(nil, "; see https://a.example/why?id=")), "\r\n")
 		if last := len(lines) - 1; lines[last] != "" || last != strings.Count(text, "\n")+1 {
 			t.Fatalf("%q", lines)
 		}

@@ -9,7 +9,7 @@ import (
 
 // The reasons of a Refusal, as they are counted.
 const (
-	ReasonRule       = "rule"
+	ReasonRule       = mail.ReasonRule
 	ReasonNoUser     = "no such user"
 	ReasonRelaying   = "relaying denied"
 	ReasonRouted     = "routed local part"

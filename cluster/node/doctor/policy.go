@@ -2,7 +2,9 @@ package doctor
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -11,7 +13,9 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
+	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/egress/hook"
 	"github.com/millrace/millrace/router/leaf/ascii"
@@ -148,6 +152,38 @@ func ParsePolicy(body []byte) (Policy, error) {
 		return p, errors.New("it has no mx")
 	}
 	return p, nil
+}
+
+// PolicyOf returns the policy that a node serves for a domain, and whether it serves one.
+func PolicyOf(c *config.Config, name string) (p Policy, ok bool) {
+	if c.Public == nil || c.Public.MTASTS == nil {
+		return Policy{}, false
+	}
+	m := c.Public.MTASTS
+	if len(m.Domains) > 0 && !slices.ContainsFunc(m.Domains, func(d string) bool {
+		return domain.Canonical(d) == domain.Canonical(name)
+	}) {
+		return Policy{}, false
+	}
+	return Policy{Mode: m.Mode, MaxAge: int(time.Duration(m.MaxAge).Seconds()), MX: m.MX}, true
+}
+
+// Text returns the policy as it is served.
+func (p *Policy) Text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "version: STSv1\r\nmode: %s\r\n", p.Mode)
+	for _, host := range p.MX {
+		fmt.Fprintf(&b, "mx: %s\r\n", domain.Canonical(host))
+	}
+	fmt.Fprintf(&b, "max_age: %d\r\n", p.MaxAge)
+	return b.String()
+}
+
+// Record returns the text of the TXT record that tells senders of the policy. Its id is another one for each other
+// policy.
+func (p *Policy) Record() string {
+	sum := sha256.Sum256([]byte(p.Text()))
+	return "v=STSv1; id=" + hex.EncodeToString(sum[:10])
 }
 
 // Allows reports whether a policy names a host, or all of its siblings.

@@ -4,6 +4,7 @@ import (
 	"crypto/rsa"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"os"
 	"strings"
 
@@ -67,8 +68,21 @@ func Records(c *config.Config, hosted []string, addrs []netip.Addr) ([]Record, e
 	for _, d := range hosted {
 		add("_dmarc."+d, "TXT", dmarcRecord(d), "reports about it; if it has none")
 		add("_smtp._tls."+d, "TXT", reportsRecord(d), "reports about TLS towards this node")
+		if p, ok := PolicyOf(c, d); ok {
+			add("mta-sts."+d, "CNAME", publicHost(c)+".", "senders fetch the policy of MTA-STS, at port 443")
+			add("_mta-sts."+d, "TXT", p.Record(), "senders know of the policy")
+		}
 	}
 	return all, err
+}
+
+// publicHost returns the host of the public pages.
+func publicHost(c *config.Config) string {
+	u, err := url.Parse(c.Public.URL)
+	if err != nil {
+		return c.Hostname
+	}
+	return domain.Canonical(u.Hostname())
 }
 
 // dmarcRecord is the policy that a domain begins with.

@@ -7,9 +7,7 @@ import (
 	"maps"
 	"math"
 	"net/netip"
-	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/millrace/millrace/ingress/client/dnsbl"
@@ -59,8 +57,6 @@ type Config struct {
 	// Greet is how long the greeting is held back from clients that are not known good, at most 30 s; 0 disables it. A
 	// client that speaks before the greeting is no mail server.
 	Greet time.Duration
-	// URL is a web page that refusals name, which says what to do. It may be empty.
-	URL string
 	// RejectAt is RejectAtRcpt or RejectAtConnect; empty means RejectAtRcpt.
 	RejectAt string
 	// Allow are clients that are accepted with any score, and Block those that are refused. Of entries about addresses
@@ -116,11 +112,6 @@ func (c Config) withDefaults() Config {
 func (c Config) Validate() error {
 	var wrong mail.Faults
 	c.validateBounds(&wrong)
-	if c.URL != "" {
-		u, err := url.Parse(c.URL)
-		wrong.AddIf(err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" ||
-			printable(c.URL, len(c.URL)) != c.URL || strings.Contains(c.URL, " "), "url", "is no URL of a web page")
-	}
 	for i, name := range c.Hostnames {
 		wrong.AddIf(!mail.IsDomain(domain.Canonical(name)), fmt.Sprintf("hostnames[%d]", i), "is not a domain name")
 	}

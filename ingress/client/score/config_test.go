@@ -23,7 +23,7 @@ func TestConfig_Validate(t *testing.T) {
 			*c = Config{
 				Hostnames: []string{"mx1.example.org."}, OwnAddrs: []netip.Addr{ours}, Deadline: time.Second, Defer: 5,
 				Reject: 8, Grey: Band{-1, 5}, Tarpit: time.Second,
-				Greet: time.Second, URL: "https://mx.example.org/why", RejectAt: "connect",
+				Greet: time.Second, RejectAt: "connect",
 				Weights: map[string]float64{"helo-self": -3, "karma": 0},
 				Allow:   []Entry{{Client: "10.0.0.0/8"}}, Block: []Entry{{Helo: "*"}, {Domain: "spam.example"}},
 			}
@@ -41,8 +41,6 @@ func TestConfig_Validate(t *testing.T) {
 		{"a greeting beyond half a minute", func(c *Config) { c.Greet = time.Minute }, "greet"},
 		{"a band that ends before it begins", func(c *Config) { c.Grey = Band{5, 2} }, "grey.to"},
 		{"a band that is no number", func(c *Config) { c.Grey = Band{math.NaN(), 2} }, "grey.from"},
-		{"a page that is no URL", func(c *Config) { c.URL = "mx.example.org/why" }, "url"},
-		{"a page with a line break", func(c *Config) { c.URL = "https://mx.example.org/\r\n" }, "url"},
 		{"a refusal at DATA", func(c *Config) { c.RejectAt = "data" }, "reject_at"},
 		{"a hostname that is no domain name", func(c *Config) {
 			c.Hostnames = []string{"a.example", "-"}

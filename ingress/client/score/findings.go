@@ -9,7 +9,7 @@ import (
 )
 
 const (
-	// maxText bounds a reason's text in octets, so that the address before it and the URL behind it have room in a
+	// maxText bounds a reason's text in octets, so that the address before it and the page behind it have room in a
 	// reply.
 	maxText = 280
 	// maxName bounds a name in a text in octets.

@@ -35,7 +35,7 @@ func (k *Score) Refusal(v mail.Verdict) *mail.Refusal {
 			text += ": " + heaviest.Text
 		}
 	}
-	return mail.Refuse(code, 7, 1, text+again+k.seeURL(), reason, errors.New("score "+number(v.Score)+": "+Signals(v)))
+	return mail.Refuse(code, 7, 1, text+again, reason, errors.New("score "+number(v.Score)+": "+Signals(v)))
 }
 
 // Unsure returns the refusal of a client that this verdict accepts although lists that could change it were not heard,
@@ -66,16 +66,8 @@ func (k *Score) Unsure(v mail.Verdict) *mail.Refusal {
 		client = q.addr.String()
 	}
 	text := client + " deferred: a DNS list could not be asked about it now, try again later"
-	return mail.Refuse(450, 7, 1, text+k.seeURL(), "list not heard",
+	return mail.Refuse(450, 7, 1, text, "list not heard",
 		errors.New("no answer of "+strings.Join(zones, ", ")+", which could add "+number(most-v.Score)))
-}
-
-// seeURL returns what refers to the page about refusals, "" without one.
-func (k *Score) seeURL() string {
-	if url := k.inquiry.s.cfg.URL; url != "" {
-		return "; see " + url
-	}
-	return ""
 }
 
 // Signals returns the reasons of a verdict on one line, "name weight, ..." with the heaviest first.

@@ -25,10 +25,6 @@ func TestScore_Verdict(t *testing.T) {
 		{"on a list of weight 10", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
 		},
-			"reject 10 554 5.7.1 203.0.113.9 listed by zen.example (code 127.0.0.2); see https://mx.example.org/why"},
-		{"on a list and without a page", func(w *fixture, v *visit, c *Config) {
-			w.dns["list 9.113.0.203.zen.example"], c.URL = "127.0.0.2", ""
-		},
 			"reject 10 554 5.7.1 203.0.113.9 listed by zen.example (code 127.0.0.2)"},
 		{"on a list, and spoken for by another", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"], w.dns["list 9.113.0.203.white.example"] = "127.0.0.2", "127.0.5.1"
@@ -36,32 +32,27 @@ func TestScore_Verdict(t *testing.T) {
 		{"deferred on a list", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.half.example"], w.dns["PTR 203.0.113.9"] = "127.0.0.2", ""
 		},
-			"defer 6 450 4.7.1 203.0.113.9 listed by half.example (code 127.0.0.2), try again later; see " +
-				"https://mx.example.org/why"},
+			"defer 6 450 4.7.1 203.0.113.9 listed by half.example (code 127.0.0.2), try again later"},
 		{"deferred for another reason", func(w *fixture, v *visit, c *Config) { v.talks, v.helo = true, "localhost" },
-			"defer 7 450 4.7.1 203.0.113.9 deferred: spoke before it was greeted, try again later; see " +
-				"https://mx.example.org/why"},
+			"defer 7 450 4.7.1 203.0.113.9 deferred: spoke before it was greeted, try again later"},
 		{"refused for many reasons", func(w *fixture, v *visit, c *Config) {
 			v.talks, v.helo, v.spf = true, "localhost", spfResult{"fail", "example.net"}
-		}, "reject 10 554 5.7.1 203.0.113.9 refused: spoke before it was greeted; see https://mx.example.org/why"},
+		}, "reject 10 554 5.7.1 203.0.113.9 refused: spoke before it was greeted"},
 		{"a name on a list is no address on one", func(w *fixture, v *visit, c *Config) {
 			w.dns["list mail.example.net.dbl.example"], w.dns["list example.net.dbl.example"] = "127.0.1.2", "127.0.1.2"
 			v.talks = true
 			c.Weights = map[string]float64{"early-talker": 2.9}
 			c.Defer, c.Reject = 5, 8.9
 		},
-			"reject 8.9 554 5.7.1 203.0.113.9 refused: example.net listed by dbl.example (code 127.0.1.2); see " +
-				"https://mx.example.org/why"},
+			"reject 8.9 554 5.7.1 203.0.113.9 refused: example.net listed by dbl.example (code 127.0.1.2)"},
 		{"refused without an address", func(w *fixture, v *visit, c *Config) {
 			v.addr, v.helo, c.Defer, c.Reject = netip.Addr{}, "localhost", 3, 3
 		},
-			"reject 3 554 5.7.1 client refused: says \"localhost\" in EHLO, which is not a full domain name; see " +
-				"https://mx.example.org/why"},
+			"reject 3 554 5.7.1 client refused: says \"localhost\" in EHLO, which is not a full domain name"},
 		{"blocked by address", func(w *fixture, v *visit, c *Config) {
 			c.Block = []Entry{{Client: "203.0.113.0/24", Why: "ask us first"}}
 		},
-			"reject 100 554 5.7.1 203.0.113.9 refused: 203.0.113.0/24 is blocked here: ask us first; see " +
-				"https://mx.example.org/why"},
+			"reject 100 554 5.7.1 203.0.113.9 refused: 203.0.113.0/24 is blocked here: ask us first"},
 		{"allowed by address, and on a list", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
 			c.Allow = []Entry{{Client: "203.0.113.9"}}
@@ -71,18 +62,18 @@ func TestScore_Verdict(t *testing.T) {
 		}, "accept -100 "},
 		{"a longer prefix that blocks wins", func(w *fixture, v *visit, c *Config) {
 			c.Allow, c.Block = []Entry{{Client: "203.0.113.0/24"}}, []Entry{{Client: "203.0.113.9"}}
-		}, "reject 100 554 5.7.1 203.0.113.9 refused: 203.0.113.9 is blocked here; see https://mx.example.org/why"},
+		}, "reject 100 554 5.7.1 203.0.113.9 refused: 203.0.113.9 is blocked here"},
 		{"of the same prefix on both lists the one that allows wins", func(w *fixture, v *visit, c *Config) {
 			c.Allow, c.Block = []Entry{{Client: "203.0.113.9"}}, []Entry{{Client: "203.0.113.9/32"}}
 		}, "accept -100 "},
 		{"blocked by its name in EHLO", func(w *fixture, v *visit, c *Config) {
 			c.Block = []Entry{{Helo: "*.EXAMPLE.net"}}
 		},
-			"reject 100 554 5.7.1 203.0.113.9 refused: *.example.net is blocked here; see https://mx.example.org/why"},
+			"reject 100 554 5.7.1 203.0.113.9 refused: *.example.net is blocked here"},
 		{"blocked by the sender's domain", func(w *fixture, v *visit, c *Config) {
 			c.Block = []Entry{{Domain: "example.net"}}
 		},
-			"reject 100 554 5.7.1 203.0.113.9 refused: example.net is blocked here; see https://mx.example.org/why"},
+			"reject 100 554 5.7.1 203.0.113.9 refused: example.net is blocked here"},
 		{"another domain is not blocked", func(w *fixture, v *visit, c *Config) {
 			c.Block = []Entry{{Domain: "*.example.net"}}
 		}, "accept 0 "},
@@ -93,7 +84,7 @@ func TestScore_Verdict(t *testing.T) {
 		{"not allowed by a name in EHLO that leads elsewhere", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
 			v.helo, c.Allow = "other.example.net", []Entry{{Helo: "other.example.net"}}
-		}, "reject 10.5 554 5.7.1 203.0.113.9 listed by zen.example (code 127.0.0.2); see https://mx.example.org/why"},
+		}, "reject 10.5 554 5.7.1 203.0.113.9 listed by zen.example (code 127.0.0.2)"},
 		{"allowed by its address as a literal", func(w *fixture, v *visit, c *Config) {
 			w.dns["list 9.113.0.203.zen.example"] = "127.0.0.2"
 			v.helo, c.Allow = "[203.0.113.9]", []Entry{{Helo: "[203.0.113.*]"}}
@@ -113,12 +104,12 @@ func TestScore_Verdict(t *testing.T) {
 		}, "accept 0 "},
 		{"blocked by address whatever the name", func(w *fixture, v *visit, c *Config) {
 			c.Allow, c.Block = []Entry{{Helo: "mail.example.net"}}, []Entry{{Client: "203.0.113.9"}}
-		}, "reject 100 554 5.7.1 203.0.113.9 refused: 203.0.113.9 is blocked here; see https://mx.example.org/why"},
+		}, "reject 100 554 5.7.1 203.0.113.9 refused: 203.0.113.9 is blocked here"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w, v := proper(), good()
 			cfg := w.config()
-			cfg.Lists, cfg.URL = w.lists(t), "https://mx.example.org/why"
+			cfg.Lists = w.lists(t)
 			c.change(w, &v, &cfg)
 			k, verdict := v.score(t, scorer(t, cfg))
 			reply := ""
