@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/cluster/store"
+	"github.com/millrace/millrace/router/mail"
 )
 
 // Rules is the file of rules that the API writes, among the rules that the node runs.
@@ -39,6 +40,9 @@ type Config struct {
 	ALabels func(string) (string, bool)
 	// Log gets a line for each change. nil disables it.
 	Log *slog.Logger
+	// Emit is called with an Anomaly for each rule that is disabled because its destination goes. It must not block.
+	// nil disables it.
+	Emit func(mail.Event)
 	// Now is the clock. nil means time.Now.
 	Now func() time.Time
 }
@@ -78,6 +82,9 @@ func New(c Config) (*Account, error) {
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Emit == nil {
+		c.Emit = func(mail.Event) {}
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -15,15 +15,17 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/router/leaf/ascii"
+	"github.com/millrace/millrace/router/mail"
 )
 
 // A world is what an Account lives in: the file of rules, and a Router that refuses patterns of the other files.
 type world struct {
 	*Account
-	text  string
-	files map[string]bool // patterns of the administrator
-	log   bytes.Buffer
-	now   time.Time
+	text   string
+	files  map[string]bool // patterns of the administrator
+	log    bytes.Buffer
+	events []mail.Event
+	now    time.Time
 }
 
 // clashes is the error of lines that the Router refuses.
@@ -89,6 +91,7 @@ func (w *world) open(t *testing.T, folder string) {
 	w.Account, err = New(Config{
 		State: folder, Rules: w.rulesFile(), Token: []byte("of the configuration"), ALabels: isName,
 		Log: slog.New(slog.NewTextHandler(&w.log, nil)), Now: w.tick,
+		Emit: func(e mail.Event) { w.events = append(w.events, e) },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -285,6 +288,9 @@ func TestDestinations(t *testing.T) {
 	}
 	if !strings.Contains(w.log.String(), "level=WARN msg=\"a rule was disabled") {
 		t.Error("the log does not say it")
+	}
+	if len(w.events) != 1 || w.events[0].Reason != ReasonDisabled || w.events[0].Rule.Pattern != r.Pattern {
+		t.Errorf("the events are %+v", w.events)
 	}
 }
 

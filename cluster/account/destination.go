@@ -2,11 +2,13 @@ package account
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/millrace/millrace/router/leaf/ascii"
+	"github.com/millrace/millrace/router/mail"
 )
 
 // A Destination is a target that rules of the API may name once it is verified: an address, or a next hop as rules
@@ -158,6 +160,9 @@ func (a *Account) ChangeDestination(
 	return next, a.refresh(ctx, p)
 }
 
+// ReasonDisabled is the reason of the Anomaly of a rule that is disabled because its destination goes.
+const ReasonDisabled = "rule disabled: its destination was removed"
+
 // RemoveDestination removes the destination of an id and disables the rules that name it. It returns both as they were.
 func (a *Account) RemoveDestination(ctx context.Context, p Principal, id string) (Destination, []Rule, error) {
 	if err := p.May(Owner); err != nil {
@@ -182,6 +187,10 @@ func (a *Account) RemoveDestination(ctx context.Context, p Principal, id string)
 		disabled = append(disabled, *c.before)
 		a.cfg.Log.Warn("a rule was disabled, because its destination was removed", "pattern", c.before.Pattern,
 			"rule", c.before.ID, "destination", old.Address)
+		a.cfg.Emit(mail.Event{
+			Kind: mail.Anomaly, Time: a.now(), Rule: mail.Rule{Pattern: c.before.Pattern, File: RulesName},
+			Reason: ReasonDisabled, Cause: fmt.Errorf("%s was removed", old.Address),
+		})
 	}
 	err = a.changeLists(ctx, func(k *kept) ([]Entry, error) {
 		k.destinations = slices.DeleteFunc(k.destinations, func(d Destination) bool { return d.ID == id })

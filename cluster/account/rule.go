@@ -32,6 +32,8 @@ type Rule struct {
 	Scope []string `json:"scope,omitempty"`
 	// Pending are the targets that are not verified. While there are some, the rule takes no mail.
 	Pending []string `json:"pending,omitempty"`
+	// Shut is set while the line "domain NAME" of the domain is not enabled. Then none of its rules takes mail.
+	Shut bool `json:"shut,omitempty"`
 	// Off is why the rule takes no mail although it is enabled and nothing is pending: what the files say wins.
 	Off string `json:"off,omitempty"`
 }
@@ -40,7 +42,21 @@ type Rule struct {
 const allDomains = "*"
 
 // InForce reports whether the rule takes mail.
-func (r *Rule) InForce() bool { return r.Enabled && len(r.Pending) == 0 && r.Off == "" }
+func (r *Rule) InForce() bool { return r.Enabled && !r.Shut && len(r.Pending) == 0 && r.Off == "" }
+
+// isDomainLine reports whether the rule has the options of its domain.
+func (r *Rule) isDomainLine() bool { return strings.HasPrefix(r.Pattern, "domain ") }
+
+// shutDomains returns the domains whose own line is not enabled.
+func shutDomains(list []Rule) map[string]bool {
+	shut := make(map[string]bool)
+	for i := range list {
+		if r := &list[i]; r.isDomainLine() && !r.Enabled {
+			shut[r.Domain] = true
+		}
+	}
+	return shut
+}
 
 // Line returns the line of the rule, as it stands in a rules file.
 func (r *Rule) Line() string { return strings.TrimRight(r.Pattern+"  "+r.Target, " ") }
@@ -162,7 +178,7 @@ var actions = []string{"drop", "reject", "tempfail"}
 // neither has a domain line, whose options are all that there is.
 func (r *Rule) targets() (list []string, options string) {
 	rest := r.Target
-	if strings.HasPrefix(r.Pattern, "domain ") {
+	if r.isDomainLine() {
 		return nil, rest
 	}
 	first := rest[:wordEnd(rest)]

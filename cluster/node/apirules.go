@@ -186,7 +186,7 @@ func (n *Node) startAccount() error {
 	}
 	a, err := account.New(account.Config{
 		State: string(c.State), Store: n.parts.store, Token: n.parts.files.token, ALabels: rules.ALabels,
-		Log: n.log.Logger,
+		Log: n.log.Logger, Emit: n.events.Emit,
 		Rules: account.Rules{
 			Text: n.rules.apiText, Change: n.rules.change, Faults: func(err error) ([]account.Fault, bool) {
 				return faultsOfRules(err), isOfRules(err)

@@ -317,6 +317,7 @@ func (n *Node) startAdmin() error {
 		Log:   n.reading(shown{n}.findActivity), Senders: n.reading(shown{n}.findSenders),
 		Explain: newOracle(n).answer, ExplainWithin: n.cfg.ExplainBudget(true),
 		MaxQuestion: int64(n.cfg.Limits.MessageSize)*3/2 + 64<<10, // base 64
+		Surfaces:    []admin.Surface{n.cloudflare()},
 	})
 	if err != nil {
 		return n.cfg.WithLine("admin.", "admin.addr", err)

@@ -38,6 +38,20 @@ func Node(t testing.TB, packages ...string) Program {
 	return p.with(t, packages, "-e", "require('"+strings.Join(packages, "'); require('")+"')")
 }
 
+// Cloudflare returns the Node.js that Cloudflare's clients need, with the packages of .cache/clients, and the script of
+// wrangler. It skips or fails the test as Python does.
+func Cloudflare(t testing.TB) (node Program, wrangler string) {
+	t.Helper()
+	modules := filepath.Join(filepath.Dir(cacheRoot()), "clients", "node_modules")
+	wrangler = filepath.Join(modules, "wrangler", "wrangler-dist", "cli.js")
+	found, _ := filepath.Glob(filepath.Join(modules, "node-linux-*", "bin", "node")) // the pattern is well formed
+	if len(found) != 1 || !executable(found[0]) {
+		lack(t, "no clients of Cloudflare; to get them: make tools")
+	}
+	p := Program{found[0], []string{"NODE_PATH=" + modules}}
+	return p.with(t, []string{"cloudflare"}, "-e", "require('cloudflare')"), wrangler
+}
+
 // interpreter returns the interpreter of the system, or the one of .cache/root where the system has none, and in both
 // cases the environment of programs in .cache/root.
 func interpreter(t testing.TB, name string) Program {
