@@ -95,6 +95,7 @@ var gateFor = map[string][]string{
 	"golang.org/x/sync":                          {"..."},
 	"golang.org/x/sys":                           {"loadtest/...", "tests"},
 	"github.com/go-analyze/charts":               {"loadtest/..."},
+	"github.com/d--j/go-milter":                  {"tests"},
 	"pgregory.net/rapid":                         {"tests"},
 	"go.uber.org/goleak":                         {"tests"},
 	"github.com/rogpeppe/go-internal/testscript": {"tests"},

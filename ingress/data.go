@@ -37,7 +37,7 @@ func (s *session) Body(ctx context.Context, b *wire.Body) mail.Reply {
 	m := s.messages.Begin(message.Envelope{
 		Client: s.conn, Reputation: reputationOf(s), Reverse: t.reverse, Params: t.params, Recipients: t.rcpts,
 		Route: &message.FirstRelayed(t.rcpts).Route, SPF: t.spf, Asked: t.last, Previous: &s.receipt.Receipt,
-		Submit: s.submits.check(t),
+		Submit: s.submits.check(t), Filtering: t.filtering,
 	}, b, &t.upstream, &t.report)
 	defer m.Close() // after a panic
 	e := m.Run(s.lookups.within(ctx))

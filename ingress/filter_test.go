@@ -3,10 +3,13 @@ package ingress
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/d--j/go-milter"
 
 	"github.com/millrace/millrace/ingress/ingresstest"
 	"github.com/millrace/millrace/ingress/message/filter"
@@ -137,5 +140,102 @@ func TestFilter_Answers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A doorman is a milter that refuses recipients whose local part is spam, and clients that call themselves bad.example.
+type doorman struct {
+	milter.NoOpMilter
+	names chan string
+}
+
+func (g doorman) Helo(name string, _ milter.Modifier) (*milter.Response, error) {
+	if name == "bad.example" {
+		return milter.RespReject, nil
+	}
+	return milter.RespContinue, nil
+}
+
+func (g doorman) RcptTo(to, _ string, _ milter.Modifier) (*milter.Response, error) {
+	g.names <- to
+	if strings.HasPrefix(to, "spam@") {
+		return milter.RejectWithCodeAndReason(554, "5.7.9 Not here")
+	}
+	return milter.RespContinue, nil
+}
+
+// startDoorman starts a doorman, and returns its address and the recipients that it was told of.
+func startDoorman(t *testing.T) (addr string, names chan string) {
+	t.Helper()
+	g := doorman{names: make(chan string, 100)}
+	server := milter.NewServer(milter.WithMilter(func() milter.Milter { return g }))
+	socket, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan struct{})
+	go func() { // ends when the server is closed
+		defer close(served)
+		_ = server.Serve(socket)
+	}()
+	t.Cleanup(func() { _ = server.Close(); <-served })
+	return socket.Addr().String(), g.names
+}
+
+// TestFilter_AtRcpt: what a milter refuses is refused at RCPT, before the next hop hears of it, but for postmaster; and
+// it is told of no recipient that the next hop does not take.
+func TestFilter_AtRcpt(t *testing.T) {
+	addr, told := startDoorman(t)
+	s, err := filter.New([]filter.Config{{Name: "door", Milter: addr, Late: filter.LateTempfail}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay := &ingresstest.Relay{Refuse: map[string]error{
+		"gone@example.com": mail.Refuse(550, 1, 1, "No such user", "upstream", nil),
+	}}
+	to := ingresstest.To("far.example")
+	rules := rules{"spam": to, "info": to, "gone": to, "postmaster": to}
+	w := serve(t, rules, relay, func(c *Config, _ *wire.Config) { c.Message.Filters = s })
+	w.say("MAIL FROM:<a@b.example>", "250")
+	w.say("RCPT TO:<spam@example.com>", "554 5.7.9 Not here id=")
+	if e := w.last(mail.Refused); e.Reason != "filter: door" || e.Verb != "RCPT" {
+		t.Errorf("event %+v", e)
+	}
+	w.say("RCPT TO:<info@example.com>", "250")
+	w.say("RCPT TO:<gone@example.com>", "550 5.1.1")
+	w.say("DATA", "354")
+	w.say(text+".", "250")
+	close(told)
+	var all []string
+	for one := range told {
+		all = append(all, one)
+	}
+	if got := strings.Join(all, " "); got != "spam@example.com info@example.com gone@example.com info@example.com" {
+		t.Errorf("told of %s", got)
+	}
+	if got := fmt.Sprint(relay.Got[0].Forwards); got != "[info@example.com]" {
+		t.Errorf("delivered to %s", got)
+	}
+}
+
+// TestFilter_RefusesClient: a client that a milter refuses reaches postmaster alone.
+func TestFilter_RefusesClient(t *testing.T) {
+	addr, _ := startDoorman(t)
+	s, err := filter.New([]filter.Config{{Name: "door", Milter: addr}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay := &ingresstest.Relay{}
+	to := ingresstest.To("far.example")
+	w := serve(t, rules{"info": to, "postmaster": to}, relay, func(c *Config, _ *wire.Config) { c.Message.Filters = s })
+	w.say("EHLO bad.example", "250")
+	w.say("MAIL FROM:<a@b.example>", "250")
+	w.say("RCPT TO:<info@example.com>", "550 5.7.1 A content filter refuses this message id=")
+	w.say("RCPT TO:<postmaster@example.com>", "250")
+	w.say("RCPT TO:<info@example.com>", "550 5.7.1 A content filter refuses this message id=")
+	w.say("DATA", "354")
+	w.say(text+".", "250")
+	if got := fmt.Sprint(relay.Got[0].Forwards); got != "[postmaster@example.com]" {
+		t.Errorf("delivered to %s", got)
 	}
 }

@@ -34,6 +34,8 @@ type transaction struct {
 	accepted int                 // recipients
 	relayed  int                 // those that are relayed, the others are dropped
 	upstream upstream
+
+	filtering *message.Filtering // nil before a content filter was asked
 }
 
 // Mail opens a mail transaction and waits for nothing.

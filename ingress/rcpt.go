@@ -60,7 +60,11 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 		return nil
 	}
 	if len(r.others) > 0 {
-		if refused := t.await(answer); refused != nil {
+		refused := t.await(answer)
+		if refused == nil {
+			refused = s.askFilters(ctx, &r.Recipient)
+		}
+		if refused != nil {
 			return t.refuseRcpt(&r.Recipient, refused)
 		}
 		return s.relayToSeveral(ctx, &r)
@@ -71,7 +75,11 @@ func (s *session) Rcpt(ctx context.Context, forward mail.Path) error {
 		m.abort()
 		err = t.upstream.begin(inTurn(ctx, &r.Route), r.Member)
 	}
-	if refused := t.await(answer); refused != nil {
+	refused := t.await(answer)
+	if refused == nil && err == nil {
+		refused = s.askFilters(ctx, &r.Recipient)
+	}
+	if refused != nil {
 		return t.refuseRcpt(&r.Recipient, refused)
 	}
 	if err == nil {
@@ -95,8 +103,19 @@ func (t *transaction) await(a client.Answer) error {
 	return err
 }
 
+// askFilters asks the content filters that want it about a recipient, and returns its refusal.
+func (s *session) askFilters(ctx context.Context, r *message.Recipient) (err error) {
+	t := s.t
+	if s.messages.FiltersAtRcpt() {
+		e := message.Envelope{Client: s.conn, Reputation: reputationOf(s), Reverse: t.reverse}
+		t.filtering, err = s.messages.FilterRcpt(ctx, t.filtering, &e, &t.report, r.Forward)
+	}
+	return err
+}
+
 // refuseRelayed refuses a recipient that its next hop does not take.
 func (s *session) refuseRelayed(ctx context.Context, r *message.Recipient, err error) error {
+	s.t.filtering.Forget(r.Forward)
 	s.t.learnRefusal(&r.Route, err)
 	s.t.drawRefused(ctx, r, mail.ReplyFor(err))
 	if refused, ok := errors.AsType[*mail.Refusal](err); ok && refused.Host != "" && s.submits != nil {

@@ -173,6 +173,7 @@ func (s *session) end() {
 	}
 	s.t.report.End()
 	s.t.upstream.end()
+	s.t.filtering.Close()
 	s.t = nil
 	s.lookups.questions.Renew()
 }
@@ -181,6 +182,7 @@ func (s *session) end() {
 func (s *session) Idle() {
 	if s.t != nil {
 		s.t.upstream.Lend()
+		s.t.filtering.Lend()
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 type Filter struct {
 	Name         string   `yaml:"name"`
 	Rspamd       string   `yaml:"rspamd"` // host:port, or "unix:" and a path
+	Milter       string   `yaml:"milter"` // the same; one of the two
 	PasswordFile File     `yaml:"password_file"`
 	Deadline     Duration `yaml:"deadline"`
 	Concurrency  int      `yaml:"concurrency"`
@@ -24,10 +25,12 @@ const maxFilters = 16
 // FilterConfig returns a filter of the section as package filter takes it, without password and callbacks.
 func (f *Filter) FilterConfig() filter.Config {
 	cfg := filter.Config{
-		Name: f.Name, Rspamd: f.Rspamd, Deadline: time.Duration(f.Deadline), Concurrency: f.Concurrency,
+		Name: f.Name, Rspamd: f.Rspamd, Milter: f.Milter, Deadline: time.Duration(f.Deadline),
+		Concurrency: f.Concurrency,
 	}
-	// What rspamd says is a score, and the node has one of its own: mail that it did not see is as good as without it.
-	if f.Late == "tempfail" {
+	// What rspamd says is a score, and the node has one of its own: mail that it did not see is as all is without it.
+	// What a milter says is a refusal, such as of a virus, and nothing makes good for one that was delivered.
+	if f.Late == "tempfail" || f.Late == "" && f.Milter != "" {
 		cfg.Late = filter.LateTempfail
 	}
 	if f.Quarantine == "reject" {

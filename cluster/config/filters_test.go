@@ -22,7 +22,11 @@ func TestParse_Filters(t *testing.T) {
 		{"a name that is no label", "filters: [{name: \"a b\", rspamd: \"h:1\"}]",
 			"4:18: filters[0].name: is required"},
 		{"two of one name", "filters: [" + one + ", " + one + "]", "filters[1].name: a stands twice"},
-		{"no address", "filters: [{name: a}]", "filters[0].rspamd: is neither host:port nor unix: and a path"},
+		{"milters", "filters: [{name: a, milter: \"unix:/run/m.sock\"}, {name: b, milter: \"127.0.0.1:8891\"}]", ""},
+		{"both", "filters: [{name: a, rspamd: \"h:1\", milter: \"h:2\"}]", "filters[0].milter: stands beside rspamd"},
+		{"the address of a milter as others write it", "filters: [{name: a, milter: \"inet:8891@127.0.0.1\"}]",
+			"filters[0].milter: is neither host:port nor unix: and a path"},
+		{"no address", "filters: [{name: a}]", "filters[0].rspamd: is required, or milter"},
 		{"a URL", "filters: [{name: a, rspamd: \"http://h:1/\"}]", "filters[0].rspamd: is neither"},
 		{"no port", "filters: [{name: a, rspamd: h}]", "filters[0].rspamd: is neither"},
 		{"part of a path", "filters: [{name: a, rspamd: \"unix:rspamd.sock\"}]",
@@ -61,6 +65,12 @@ func TestFilterConfig(t *testing.T) {
 	f := Filter{Name: "a", Rspamd: "h:1", Deadline: Duration(time.Second), Concurrency: 3}
 	if cfg := f.FilterConfig(); cfg.Late != filter.LateAccept || cfg.Quarantine != filter.QuarantineField ||
 		cfg.Deadline != time.Second || cfg.Concurrency != 3 || cfg.Rspamd != "h:1" || cfg.Name != "a" {
+		t.Errorf("got %+v", cfg)
+	}
+	if cfg := (&Filter{Milter: "h:1"}).FilterConfig(); cfg.Late != filter.LateTempfail || cfg.Milter != "h:1" {
+		t.Errorf("got %+v", cfg)
+	}
+	if cfg := (&Filter{Milter: "h:1", Late: "accept"}).FilterConfig(); cfg.Late != filter.LateAccept {
 		t.Errorf("got %+v", cfg)
 	}
 	f.Late, f.Quarantine = "tempfail", "reject"

@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/ingress/message/filter"
+	"github.com/millrace/millrace/ingress/report"
 	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
 
-// A filtering is what content filters have of a message. The methods of nil do nothing: no filter is shown it.
-type filtering struct {
-	panel  *filter.Panel // nil before the message is judged
+// A Filtering is what content filters have of a transaction. The methods of nil do nothing: no filter is asked.
+type Filtering struct {
+	panel  *filter.Panel // nil before a filter is asked
 	added  []byte        // the fields that filters add above it
 	waited time.Duration // that it waited for them
 }
@@ -21,28 +22,57 @@ type filtering struct {
 var errDiscarded = errors.New("a content filter discards the message")
 
 // fields returns the fields that filters add above the message.
-func (f *filtering) fields() []byte {
+func (f *Filtering) fields() []byte {
 	if f == nil {
 		return nil
 	}
 	return f.added
 }
 
-// close ends the dialogues with the filters.
-func (f *filtering) close() {
+// Close ends the dialogues with the filters. It may be called again.
+func (f *Filtering) Close() {
 	if f != nil && f.panel != nil {
 		f.panel.Close()
 	}
 }
 
-// filterEnvelope returns what filters are told of the message beside its octets, of which there are size, or 0 while
-// that is not known.
-func (m *Message) filterEnvelope(size int) filter.Envelope {
-	c := m.Client
+// Lend ends them while the client is silent, before its message.
+func (f *Filtering) Lend() { f.Close() }
+
+// Forget takes back that a recipient was taken in, if it was the last one: the next hop did not take it.
+func (f *Filtering) Forget(forward mail.Path) {
+	if f != nil {
+		f.panel.Forget(forward)
+	}
+}
+
+// FiltersAtRcpt reports whether content filters are asked about recipients.
+func (m *Messages) FiltersAtRcpt() bool { return m.cfg.Filters.AtRcpt() }
+
+// FilterRcpt asks the content filters that want to know about a recipient that could be taken, and returns its refusal.
+// f is the Filtering of the transaction, nil at first, and the Filtering that is returned is it from then on.
+func (m *Messages) FilterRcpt(
+	ctx context.Context, f *Filtering, e *Envelope, r *report.Transaction, forward mail.Path,
+) (*Filtering, error) {
+	if f == nil {
+		f = &Filtering{panel: m.cfg.Filters.Begin(m.filterEnvelope(e, &r.Event))}
+	}
+	began := time.Now()
+	d := f.panel.Rcpt(ctx, forward, forward.IsPostmasterOrAbuse())
+	f.waited += time.Since(began)
+	r.Waited(mail.StepFilter, began)
+	if d.Refusal == nil { // a nil *Refusal must not become an error
+		return f, nil
+	}
+	return f, d.Refusal
+}
+
+// filterEnvelope returns what filters are told of a message beside its recipients and its octets.
+func (m *Messages) filterEnvelope(of *Envelope, event *mail.Event) filter.Envelope {
+	c := of.Client
 	e := filter.Envelope{
 		Hostname: m.cfg.Hostname, Name: c.Name, Helo: c.Helo, TLS: c.TLSVersion(), User: c.LoggedIn(),
-		Reverse: m.Reverse, Trace: m.report.Event.Trace, Size: int64(size),
-		Score: m.report.Event.Score, Scored: m.report.Event.Signals != "",
+		Reverse: of.Reverse, Trace: event.Trace, Score: event.Score, Scored: event.Signals != "",
 	}
 	if m.cfg.Auth != nil {
 		e.AuthservID = m.cfg.Auth.ID()
@@ -50,13 +80,8 @@ func (m *Message) filterEnvelope(size int) filter.Envelope {
 	if !c.Unknown {
 		e.Client = c.Addr
 	}
-	if !m.Reputation.Trusted && !m.Reputation.KnownGood {
+	if !of.Reputation.Trusted && !of.Reputation.KnownGood {
 		e.Share = network.Widest(c.Addr.Addr())
-	}
-	for i := range m.Recipients {
-		if r := &m.Recipients[i]; !r.Further && r.Route.Action != mail.Drop {
-			e.Forwards = append(e.Forwards, r.Forward)
-		}
 	}
 	return e
 }
@@ -64,7 +89,7 @@ func (m *Message) filterEnvelope(size int) filter.Envelope {
 // consult shows the filters what the window holds, below the results of our own. A message that is whole is decided on;
 // of one that streams they see the rest as it comes. While that takes long, the session at the next hop is lent.
 func (m *Message) consult(ctx context.Context) error {
-	f := m.filtering
+	f := m.Filtering
 	if f == nil {
 		return nil
 	}
@@ -74,11 +99,20 @@ func (m *Message) consult(ctx context.Context) error {
 		results, removed = m.auth.Results(nil, m.mode), m.auth.Removals()
 	}
 	shown := m.window.beside(m.window.parted(append(results, m.lacked...)), removed)
-	size := 0
-	if m.window.last {
-		size = shown.LenAs(mail.Plain)
+	e := m.filterEnvelope(&m.Envelope, &m.report.Event)
+	for i := range m.Recipients {
+		if r := &m.Recipients[i]; !r.Further && r.Route.Action != mail.Drop {
+			e.Forwards = append(e.Forwards, r.Forward)
+		}
 	}
-	f.panel = m.cfg.Filters.Begin(m.filterEnvelope(size))
+	if m.window.last {
+		e.Size = int64(shown.LenAs(mail.Plain))
+	}
+	if f.panel == nil {
+		f.panel = m.cfg.Filters.Begin(e)
+	} else {
+		f.panel.Message(e)
+	}
 	return m.body.Await(ctx, func(ctx context.Context) error {
 		defer m.lendAfter(m.cfg.Lend)()
 		if err := m.showFilters(ctx, shown); err != nil || !m.window.last {
@@ -108,7 +142,7 @@ func (m *Message) lendAfter(d time.Duration) (stop func()) {
 
 // showFilters shows octets to the filters, and returns the refusal of a message that one puts off or refuses by now.
 func (m *Message) showFilters(ctx context.Context, o mail.Octets) error {
-	f := m.filtering
+	f := m.Filtering
 	if f == nil {
 		return nil
 	}
@@ -124,7 +158,7 @@ func (m *Message) showFilters(ctx context.Context, o mail.Octets) error {
 // askFilters tells the filters that the message has ended, and returns its refusal, or an error for one that is to be
 // discarded.
 func (m *Message) askFilters(ctx context.Context) error {
-	f := m.filtering
+	f := m.Filtering
 	if f == nil {
 		return nil
 	}
@@ -136,8 +170,8 @@ func (m *Message) askFilters(ctx context.Context) error {
 
 // filtered takes what the filters decided, and reports it.
 func (m *Message) filtered(d filter.Decision) error {
-	m.report.Filtered(d.Filtered, m.filtering.waited)
-	m.filtering.added = d.Fields
+	m.report.Filtered(d.Filtered, m.Filtering.waited)
+	m.Filtering.added = d.Fields
 	switch d.Action {
 	case filter.Accept:
 		return nil

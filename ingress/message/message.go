@@ -28,6 +28,8 @@ type Envelope struct {
 	// Submit looks at the header section of a message that a user submits, which is whole and without dots, and returns
 	// the fields that it lacks, or the *mail.Refusal of the message. nil for all other messages.
 	Submit func(header []byte) (fields []byte, err error)
+
+	Filtering *Filtering // what content filters have of the transaction; nil if they were not asked about recipients
 }
 
 // An Upstream is the transaction at the next hop, or at several, with all relayed recipients of the Envelope.
@@ -72,17 +74,18 @@ type Message struct {
 	digest *once.Digest      // what stays the same when it comes again; nil without the ledger
 	abuse  *complaint.Reader // nil unless a recipient wants to be told of reports of abuse
 	// unsealed is the first piece for the next hops that get no signatures of ours, where others do; else zero.
-	unsealed  mail.Octets
-	lacked    []byte     // the fields that a submitted message lacked; they stand above it, below ours
-	filtering *filtering // by content filters; nil: it is shown to none
-	most      int64      // the most octets that its recipients take; 0 for as many as the listener takes
+	unsealed mail.Octets
+	lacked   []byte // the fields that a submitted message lacked; they stand above it, below ours
+	most     int64  // the most octets that its recipients take; 0 for as many as the listener takes
 }
 
 // Begin returns the message that comes in by body. Nothing is read yet.
 func (m *Messages) Begin(e Envelope, body *wire.Body, up Upstream, r *report.Transaction) Message {
 	out := Message{Messages: m, Envelope: e, body: body, up: up, report: r}
 	if m.cfg.Filters != nil {
-		out.filtering = new(filtering)
+		if e.Filtering == nil {
+			out.Filtering = new(Filtering)
+		}
 	}
 	if m.cfg.Once != nil {
 		out.digest = m.cfg.Once.Begin(e.Reverse)
@@ -177,7 +180,7 @@ func (m *Message) Run(ctx context.Context) Ending {
 
 // Close ends what is under way for the message and awaits it. It may be called again.
 func (m *Message) Close() {
-	m.filtering.close()
+	m.Filtering.Close()
 	if m.auth != nil {
 		m.auth.Close()
 	}

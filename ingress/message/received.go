@@ -68,7 +68,7 @@ func (m *Message) appendReceived(b []byte) []byte {
 // appendTop appends our Received field and, below it, the fields that content filters add. None of our signatures
 // covers them.
 func (m *Message) appendTop(b []byte) []byte {
-	return append(m.appendReceived(b), m.filtering.fields()...)
+	return append(m.appendReceived(b), m.Filtering.fields()...)
 }
 
 // protocol returns the "with" keyword of the session (RFC 3848, RFC 6531 section 4.3).

@@ -218,9 +218,9 @@ func (m *Message) wantsMore() (bool, error) {
 	full := int64(w.octets) >= m.holdWindow() || !w.head.done && w.octets >= maxSection
 	switch {
 	case !w.judged:
-		return m.filtering != nil && !full && !short, nil
+		return m.Filtering != nil && !full && !short, nil
 	case w.head.done:
-		return (w.signing || m.filtering != nil) && !full && !short, nil
+		return (w.signing || m.Filtering != nil) && !full && !short, nil
 	case !full && !short:
 		return true, nil
 	case m.Reputation.Trusted && m.Submit == nil:

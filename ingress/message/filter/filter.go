@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -33,6 +34,9 @@ type Envelope struct {
 // A Scan is one message under way at one filter. It is used by one goroutine at a time. The deadline of each ctx is the
 // end of the wait, and so is the end of ctx.
 type Scan interface {
+	// Rcpt tells of a recipient beside those of the Envelope, before the first octet, and returns what the filter says
+	// of it. It reports whether that is said of the message, whatever comes.
+	Rcpt(ctx context.Context, forward mail.Path) (a Answer, decided bool, err error)
 	// Write passes octets on, in slices that it neither keeps nor changes. It reports whether the filter has said
 	// already what it will say and needs no more of them.
 	Write(ctx context.Context, plain [][]byte) (decided bool, err error)
@@ -69,7 +73,8 @@ const (
 // A Config says where a filter is and how it is asked.
 type Config struct {
 	Name     string // for the log and the metrics; required
-	Rspamd   string // host:port, or "unix:" and a path, of a worker of rspamd that speaks /checkv2; required
+	Rspamd   string // host:port, or "unix:" and a path, of a worker of rspamd that speaks /checkv2
+	Milter   string // the same of a milter; one of the two is required
 	Password string // of rspamd; "" without one
 	// Deadline bounds all that a message waits for the filter while it comes in, and the wait behind it; 0: 15 s.
 	Deadline   time.Duration
@@ -96,8 +101,18 @@ const maxConcurrency = 4096
 func (c *Config) Validate() error {
 	var wrong mail.Faults
 	wrong.AddIf(c.Name == "", "name", "is required")
-	if why := addressFault(c.Rspamd); why != "" {
-		wrong.Add("rspamd", why)
+	switch {
+	case c.Rspamd != "" && c.Milter != "":
+		wrong.Add("milter", "stands beside rspamd: a filter is one of the two")
+	case c.Milter != "":
+		why := addressFault(c.Milter)
+		wrong.AddIf(why != "", "milter", why)
+		wrong.AddIf(c.Password != "", "password_file", "is for rspamd: a milter asks for none")
+	case c.Rspamd == "":
+		wrong.Add("rspamd", "is required, or milter: where the filter is")
+	default:
+		why := addressFault(c.Rspamd)
+		wrong.AddIf(why != "", "rspamd", why)
 	}
 	wrong.AddIf(c.Deadline < 0 || c.Deadline > maxDeadline, "deadline",
 		"is above 2m: the next hop has to answer as well")
@@ -115,7 +130,8 @@ func addressFault(s string) string {
 		return ""
 	}
 	host, port, err := net.SplitHostPort(s)
-	if err != nil || host == "" || port == "" || strings.Contains(s, "/") {
+	n, portErr := strconv.Atoi(port)
+	if err != nil || portErr != nil || host == "" || n < 1 || n > 65535 || strings.Contains(s, "/") {
 		return "is neither host:port nor unix: and a path"
 	}
 	return ""
@@ -133,7 +149,13 @@ type Filter struct {
 }
 
 // A Set is the filters of a node. It is safe for concurrent use.
-type Set struct{ filters []*Filter }
+type Set struct {
+	filters []*Filter
+	atRcpt  bool // one of them is asked about recipients
+}
+
+// AtRcpt reports whether filters are asked about recipients, before the message. It is false for a nil Set.
+func (s *Set) AtRcpt() bool { return s != nil && s.atRcpt }
 
 // New returns the Set of filters, which are asked in no order: all at a time. The error is that of Config.Validate.
 func New(all []Config) (*Set, error) {
@@ -158,7 +180,10 @@ func New(all []Config) (*Set, error) {
 			cfg.Dial = new(net.Dialer).DialContext
 		}
 		f := &Filter{cfg: cfg, slots: slots{most: cfg.Concurrency}}
-		f.open = f.openRspamd
+		if f.open = f.openRspamd; cfg.Milter != "" {
+			f.open = f.openMilter
+			s.atRcpt = true
+		}
 		s.filters = append(s.filters, f)
 	}
 	return s, nil
@@ -192,20 +217,21 @@ func (f *Filter) dial(ctx context.Context, address string) (net.Conn, error) {
 }
 
 // begin takes a slot and opens the dialogue about a message. The caller returns the slot unless there is an error.
-func (f *Filter) begin(ctx context.Context, e *Envelope) (Scan, error) {
+func (f *Filter) begin(ctx context.Context, e *Envelope) (Scan, slot, error) {
 	if err := f.breaker.ask(f.cfg.Now()); err != nil {
-		return nil, err
+		return nil, slot{}, err
 	}
-	if err := f.slots.take(ctx, e); err != nil {
+	taken := slot{e.Share, e.Size == 0}
+	if err := f.slots.take(ctx, taken); err != nil {
 		f.breaker.unasked()
-		return nil, err
+		return nil, slot{}, err
 	}
 	scan, err := f.open(ctx, e)
 	if err != nil {
-		f.slots.give(e)
-		return nil, err
+		f.slots.give(taken)
+		return nil, slot{}, err
 	}
-	return scan, nil
+	return scan, taken, nil
 }
 
 // errClosed means that a filter closed the connection before it had answered.

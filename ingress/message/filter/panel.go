@@ -20,10 +20,11 @@ type Panel struct {
 // asked is a message under way at one filter.
 type asked struct {
 	opinion
-	scan    Scan // nil before the first octet, and once it is over
-	begun   bool
-	over    bool // it has answered or failed
-	decided bool // it needs no more octets
+	said    Answer // what it says of the recipient that is asked about
+	scan    Scan   // nil while no dialogue is open
+	slot    slot   // with scan
+	over    bool   // it has answered or failed
+	decided bool   // it needs no more octets
 }
 
 // Begin returns the Panel of a message. Nothing is said to a filter yet.
@@ -33,6 +34,82 @@ func (s *Set) Begin(e Envelope) *Panel {
 		p.asked[i].filter = f
 	}
 	return p
+}
+
+// open opens the dialogue with a filter, if it is not open.
+func (p *Panel) open(ctx context.Context, a *asked) (err error) {
+	if a.scan == nil {
+		a.scan, a.slot, err = a.filter.begin(ctx, &p.envelope)
+	}
+	return err
+}
+
+// Rcpt asks the filters that want it about a recipient beside those that there are, and takes it in if none of them
+// refuses it or puts it off. A spared recipient is taken in whatever they say.
+func (p *Panel) Rcpt(ctx context.Context, forward mail.Path, spared bool) Decision {
+	p.each(ctx, false, func(ctx context.Context, a *asked) (decided bool, err error) {
+		if a.said = (Answer{}); a.filter.cfg.Milter == "" {
+			return false, nil
+		}
+		if err := p.open(ctx, a); err != nil {
+			return false, err
+		}
+		if a.said, decided, err = a.scan.Rcpt(ctx, forward); decided {
+			a.answer = a.said
+		}
+		return decided, err
+	})
+	var all []opinion
+	for i := range p.asked {
+		a := &p.asked[i]
+		o := a.opinion
+		if !a.over {
+			o.answer = a.said
+		}
+		if !spared {
+			all = append(all, o)
+		}
+	}
+	d := decide(all, &p.envelope)
+	if d.Action < Tempfail {
+		p.envelope.Forwards = append(p.envelope.Forwards, forward)
+		return Decision{}
+	}
+	for i := range p.asked { // one that took it has a recipient that is none
+		if a := &p.asked[i]; a.said.Action < Tempfail && !a.over {
+			p.end(a)
+		}
+	}
+	return d
+}
+
+// Forget takes a recipient out that Rcpt took in last. Filters that have heard of it are asked anew.
+func (p *Panel) Forget(forward mail.Path) {
+	if last := len(p.envelope.Forwards) - 1; last >= 0 && p.envelope.Forwards[last] == forward {
+		p.envelope.Forwards = p.envelope.Forwards[:last]
+		p.Lend()
+	}
+}
+
+// Lend ends the dialogues while the client is silent, before the first octet. They begin again, with the recipients
+// that were taken in, when there is something to say.
+func (p *Panel) Lend() {
+	for i := range p.asked {
+		if a := &p.asked[i]; !a.over {
+			p.end(a)
+		}
+	}
+}
+
+// Message says what is known of the message now that it begins: its recipients, and its size or 0. Where a filter has
+// refused the client, the recipients that there are all the same were spared, and it has nothing to say of the message.
+func (p *Panel) Message(e Envelope) {
+	p.envelope = e
+	for i := range p.asked {
+		if a := &p.asked[i]; a.over && a.failed == nil && a.answer.Action >= Tempfail {
+			a.answer = Answer{}
+		}
+	}
 }
 
 // manyDots is how many added dots a piece has at most whose octets are passed on as they lie. A flood of lines that
@@ -51,20 +128,11 @@ func (p *Panel) Write(ctx context.Context, o mail.Octets) (refused bool) {
 			p.slices = append(p.slices, s)
 		}
 	}
-	p.each(ctx, false, func(ctx context.Context, a *asked) (bool, error) {
-		if !a.begun {
-			a.begun = true
-			var err error
-			if a.scan, err = a.filter.begin(ctx, &p.envelope); err != nil {
-				return false, err
-			}
+	p.each(ctx, false, func(ctx context.Context, a *asked) (end bool, err error) {
+		if err := p.open(ctx, a); err != nil || a.decided || len(p.slices) == 0 {
+			return false, err
 		}
-		if a.decided || len(p.slices) == 0 {
-			return false, nil
-		}
-		var err error
-		a.decided, err = a.scan.Write(ctx, p.slices)
-		if err != nil || !a.decided {
+		if a.decided, err = a.scan.Write(ctx, p.slices); err != nil || !a.decided {
 			return false, err
 		}
 		a.answer, err = a.scan.End(ctx)
@@ -82,15 +150,10 @@ func (p *Panel) Write(ctx context.Context, o mail.Octets) (refused bool) {
 // End says that the message has ended, and returns what all filters come to.
 func (p *Panel) End(ctx context.Context) Decision {
 	p.each(ctx, true, func(ctx context.Context, a *asked) (bool, error) {
-		if a.scan == nil { // the message has no octet
-			a.begun = true
-			var err error
-			if a.scan, err = a.filter.begin(ctx, &p.envelope); err != nil {
-				return false, err
-			}
+		err := p.open(ctx, a) // where the message has no octet
+		if err == nil {
+			a.answer, err = a.scan.End(ctx)
 		}
-		var err error
-		a.answer, err = a.scan.End(ctx)
 		return true, err
 	})
 	return p.Decide()
@@ -122,31 +185,25 @@ func (p *Panel) each(ctx context.Context, ended bool, do func(ctx context.Contex
 		end, err := do(mail.Until(ctx, began.Add(left)), a)
 		a.took += time.Since(began)
 		if end || err != nil {
-			a.failed = err
+			a.over, a.failed = true, err
 			a.filter.note(err, &p.envelope)
 			p.end(a)
 		}
 	})
 }
 
-// end ends the dialogue with one filter.
+// end ends the dialogue with one filter, if one is open.
 func (p *Panel) end(a *asked) {
-	a.over = true
-	if a.scan != nil {
-		a.scan.Close()
-		a.filter.slots.give(&p.envelope)
-		a.scan = nil
+	if a.scan == nil {
+		return
+	}
+	a.scan.Close()
+	a.filter.slots.give(a.slot)
+	a.scan = nil
+	if !a.over {
+		a.filter.breaker.unasked()
 	}
 }
 
 // Close ends all dialogues. It may be called again.
-func (p *Panel) Close() {
-	for i := range p.asked {
-		if a := &p.asked[i]; !a.over {
-			if a.begun {
-				a.filter.breaker.unasked()
-			}
-			p.end(a)
-		}
-	}
-}
+func (p *Panel) Close() { p.Lend() }

@@ -320,26 +320,26 @@ func TestSlots(t *testing.T) {
 		network := func(n byte) netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, n, 0}), 24) }
 		s := slots{most: 8}
 		soon := func() context.Context { return mail.Until(t.Context(), time.Now().Add(time.Second)) }
-		take := func(e *Envelope) bool {
+		take := func(e slot) bool {
 			err := s.take(soon(), e)
 			if err != nil && !errors.Is(err, errBusy) {
 				t.Errorf("got %v", err)
 			}
 			return err == nil
 		}
-		one, two := &Envelope{Share: network(1)}, &Envelope{Share: network(2)}
-		three, four := &Envelope{Share: network(3)}, &Envelope{Share: network(4)}
+		one, two := slot{network(1), true}, slot{network(2), true}
+		three, four := slot{network(3), true}, slot{network(4), true}
 		if !take(one) || !take(one) || take(one) {
 			t.Error("a network has not a quarter")
 		}
 		if !take(two) || !take(two) || take(three) {
 			t.Error("messages that stream have not half")
 		}
-		whole := &Envelope{Share: network(3), Size: 1}
+		whole := slot{network(3), false}
 		if !take(whole) || !take(whole) || take(whole) {
 			t.Error("whole messages have not the rest")
 		}
-		ours := &Envelope{Size: 1}
+		ours := slot{}
 		if !take(ours) || !take(ours) || take(ours) {
 			t.Error("there are more than there may be")
 		}
@@ -352,7 +352,7 @@ func TestSlots(t *testing.T) {
 		if !<-got {
 			t.Error("one that waits does not go on")
 		}
-		for _, e := range []*Envelope{one, two, two, whole, whole, ours, four} {
+		for _, e := range []slot{one, two, two, whole, whole, ours, four} {
 			s.give(e)
 		}
 		if s.taken != 0 || s.streams != 0 || len(s.shares) != 0 || len(s.waiting) != 0 {

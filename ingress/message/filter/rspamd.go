@@ -95,6 +95,11 @@ func appendClean(b []byte, s string) []byte {
 // lineEnd stands behind a chunk. It is never written to.
 var lineEnd = []byte("\r\n")
 
+// Rcpt does nothing: rspamd is asked about whole messages.
+func (*rspamdScan) Rcpt(context.Context, mail.Path) (a Answer, decided bool, err error) {
+	return a, false, nil
+}
+
 // Write sends octets, as a chunk where the length of the message is not known.
 func (s *rspamdScan) Write(ctx context.Context, plain [][]byte) (decided bool, err error) {
 	n := 0

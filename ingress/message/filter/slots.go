@@ -30,40 +30,46 @@ type slots struct {
 	waiting []*waiter
 }
 
+// A slot is what a message takes of a filter.
+type slot struct {
+	share netip.Prefix // whose share it counts in; zero: in none
+	paced bool         // it is held for as long as the client likes: the message streams, or has not begun
+}
+
 // A waiter is a message that waits for a slot.
 type waiter struct {
-	envelope *Envelope
-	room     chan struct{} // closed when it has one
+	slot slot
+	room chan struct{} // closed when it has one
 }
 
 // mayTake reports whether there is a slot for a message now. mu is held.
-func (s *slots) mayTake(e *Envelope) bool {
+func (s *slots) mayTake(e slot) bool {
 	switch {
 	case s.taken >= s.most:
 		return false
-	case e.Size == 0 && s.streams >= max(s.most/streamPart, 1):
+	case e.paced && s.streams >= max(s.most/streamPart, 1):
 		return false
 	}
-	return !e.Share.IsValid() || s.shares[e.Share] < max(s.most/sharePart, 1)
+	return !e.share.IsValid() || s.shares[e.share] < max(s.most/sharePart, 1)
 }
 
 // occupy takes a slot. mu is held.
-func (s *slots) occupy(e *Envelope) {
+func (s *slots) occupy(e slot) {
 	s.taken++
-	if e.Size == 0 {
+	if e.paced {
 		s.streams++
 	}
-	if e.Share.IsValid() {
+	if e.share.IsValid() {
 		if s.shares == nil {
 			s.shares = make(map[netip.Prefix]int)
 		}
-		s.shares[e.Share]++
+		s.shares[e.share]++
 	}
 }
 
 // take takes a slot for a message, and waits for one until the deadline of ctx. The error is errBusy, or that of a ctx
 // which ended.
-func (s *slots) take(ctx context.Context, e *Envelope) error {
+func (s *slots) take(ctx context.Context, e slot) error {
 	s.mu.Lock()
 	if s.mayTake(e) {
 		s.occupy(e)
@@ -97,23 +103,23 @@ func (s *slots) take(ctx context.Context, e *Envelope) error {
 }
 
 // give takes the slot of a message back, and lets those go on that may.
-func (s *slots) give(e *Envelope) {
+func (s *slots) give(e slot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.taken--
-	if e.Size == 0 {
+	if e.paced {
 		s.streams--
 	}
-	if e.Share.IsValid() {
-		if s.shares[e.Share]--; s.shares[e.Share] == 0 {
-			delete(s.shares, e.Share)
+	if e.share.IsValid() {
+		if s.shares[e.share]--; s.shares[e.share] == 0 {
+			delete(s.shares, e.share)
 		}
 	}
 	s.waiting = slices.DeleteFunc(s.waiting, func(w *waiter) bool {
-		if !s.mayTake(w.envelope) {
+		if !s.mayTake(w.slot) {
 			return false
 		}
-		s.occupy(w.envelope)
+		s.occupy(w.slot)
 		close(w.room)
 		return true
 	})
