@@ -2,16 +2,19 @@ package node
 
 import (
 	"context"
+	"errors"
 	"math"
 	"strconv"
 	"strings"
 
-	"github.com/millrace/millrace/cluster/account"
+	"github.com/millrace/millrace/cluster/account/verify"
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/admin/v4"
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/node/doctor"
+	"github.com/millrace/millrace/cluster/public"
 	"github.com/millrace/millrace/router/leaf/domain"
+	"github.com/millrace/millrace/router/mail"
 )
 
 // recordTTL is how long others may keep the records that are to be published, in seconds.
@@ -39,12 +42,27 @@ func zoneRecords(c *config.Config, name string) (list []v4.Record, err error) {
 	return list, err
 }
 
-// askOperator answers that a destination waits for an operator.
-func askOperator(context.Context, account.Principal, account.Destination) error {
-	return &account.Error{
-		Kind: account.Refused, Code: account.CodeRefused,
-		Message: "the destination takes no mail before one who runs this relay has said that it is verified",
+// startVerifier makes what asks the owners of destinations.
+func (n *Node) startVerifier() {
+	cfg := verify.Config{
+		Account: n.rules.account, From: mail.Path{Local: "postmaster", Domain: n.cfg.Hostname},
+		Send: n.listeners.own.send, Log: n.log.Logger,
 	}
+	if n.cfg.Public != nil {
+		cfg.URL = strings.TrimSuffix(n.cfg.Public.URL, "/")
+	}
+	v := verify.New(cfg)
+	n.cleanups.add("verification", func(context.Context) error { v.Close(); return nil })
+	n.rules.verifier = v
+}
+
+// confirm takes the token of a link that was followed.
+func (p *publicPages) confirm(ctx context.Context, token string) error {
+	err := p.rules.verifier.Follow(ctx, token)
+	if errors.Is(err, verify.ErrNoLink) {
+		return public.ErrNoToken
+	}
+	return err
 }
 
 // cloudflare returns the surface for the clients of Cloudflare.
@@ -53,6 +71,6 @@ func (n *Node) cloudflare() admin.Surface {
 		Account: n.rules.account,
 		Hosted:  func() []string { return n.rules.router.HostedNames(math.MaxInt) },
 		Records: func(name string) ([]v4.Record, error) { return zoneRecords(n.cfg, name) },
-		Ask:     askOperator,
+		Ask:     n.rules.verifier.Ask,
 	})
 }

@@ -20,6 +20,7 @@ type listeners struct {
 	places  *wire.Places
 	memory  wire.Memory
 	servers []*wire.Server
+	own     *ownMail // carries what the node itself sends
 	bound   []net.Listener
 	up      atomic.Bool // all are bound and none has failed, that of other nodes included
 }

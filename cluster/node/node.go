@@ -304,6 +304,10 @@ func (n *Node) startAdmin() error {
 	if n.cfg.Admin == nil {
 		return nil
 	}
+	if err := n.startOwnMail(); err != nil {
+		return err
+	}
+	n.startVerifier()
 	board, err := n.startPages(n.rules.account)
 	if err != nil {
 		return err

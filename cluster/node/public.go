@@ -46,6 +46,9 @@ func (p *publicPages) start() error {
 		Addr: c.Addr, Forwarded: config.Prefixes(c.Forwarded),
 		Pages: public.Pages{Why: p.why, Policy: p.policy, Egress: p.egress()},
 	}
+	if p.rules.verifier != nil {
+		cfg.Pages.Verify = p.confirm
+	}
 	if c.InTLS() {
 		cfg.TLS = p.parts.files.certificate.pages
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/cluster/account"
+	"github.com/millrace/millrace/cluster/account/verify"
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/cluster/routes"
 	"github.com/millrace/millrace/router"
@@ -25,6 +26,7 @@ type ruleSet struct {
 	log    *slog.Logger
 
 	account  *account.Account // has the API's rules changed; nil: the configuration has no section admin
+	verifier *verify.Verifier // has owners of destinations asked; nil like account
 	changing chan struct{}    // holds a value while the rules of this node alone are changed
 }
 

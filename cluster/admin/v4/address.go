@@ -17,12 +17,15 @@ type shownAddress struct {
 	Created  string  `json:"created"`
 	Modified string  `json:"modified"`
 	Verified *string `json:"verified"` // null while it is not
+	// Failed is the reply by which the letter with the link was refused or put off. Other clients pass it over.
+	Failed string `json:"verification_failed,omitempty"`
 }
 
 // showAddress returns a destination as clients see it.
 func showAddress(d *account.Destination) shownAddress {
 	out := shownAddress{
 		ID: d.ID, Tag: d.ID, Email: d.Address, Created: stamp(d.Created), Modified: stamp(d.Modified),
+		Failed: d.Failed,
 	}
 	if d.Verified != nil {
 		at := stamp(*d.Verified)
