@@ -6,11 +6,12 @@
 // and what a message says.
 //
 // Invariants: no second host is tried once an octet of the message may have gone out; a recipient is accepted only by
-// the destination's own 2yz, and stays so or the transaction fails; trouble of ours or of the network is 4yz; a session
-// goes back to the pool only when nothing is open on it.
+// the destination's own 2yz, and stays so or the transaction fails, but where it waits for what the message says of TLS
+// (see waiting); trouble of ours or of the network is 4yz; a session goes back to the pool only when nothing is open on
+// it.
 //
-// Calls between the files go down this list only: relay, handover, local, transaction, once, replay, lease, stream,
-// destination, observe, refusal, resources, config.
+// Calls between the files go down this list only: relay, handover, waive, which begins in relay again, local,
+// transaction, once, replay, lease, stream, destination, observe, refusal, resources, config.
 package egress
 
 import (

@@ -68,6 +68,10 @@ func (r *resources) find(ctx context.Context, d *mail.Delivery) (destination, er
 	if o := d.Origin; o != nil {
 		at.way.Client = o.By
 	}
+	at.demands.Waived = d.TLS.Waived && !d.Params.RequireTLS
+	// What ends on this machine needs no TLS, and behind LMTP there is no host to demand it of.
+	at.demands.Required = d.Params.RequireTLS && h.Transport != mail.LMTPUnix
+	at.demands.Last = h.Transport == mail.LMTP
 	var err error
 	if h.Transport == mail.MX {
 		var set mx.Set
@@ -165,7 +169,7 @@ func (r *resources) demands(h mail.NextHop) (smtpclient.TLSPolicy, tlspolicy.Dem
 	if pinned && policy <= smtpclient.Opportunistic {
 		policy = smtpclient.Required
 	}
-	d := tlspolicy.Demands{Authorities: authorities}
+	d := tlspolicy.Demands{Authorities: authorities, Written: h.Transport != mail.MX}
 	if policy == smtpclient.Required || policy == smtpclient.Implicit {
 		d.Least = tlspolicy.Verified
 	}

@@ -50,7 +50,11 @@ func handOver(ctx context.Context, l *Local, node string, at destination, d mail
 		return nil, err
 	}
 	emitPeerError(l, &d, node, deliveredHere, err)
-	return l.beginAt(ctx, at, d)
+	tx, err = l.beginAt(ctx, at, d)
+	if err != nil && isWaivable(&at, &d, err) {
+		return &waiting{relay: &Relay{l}, d: d, refused: err}, nil
+	}
+	return tx, err
 }
 
 // handOn begins a transaction for d at the next node of the ring, where this one owns the Site and reached no host of
@@ -104,6 +108,11 @@ func (h *handover) Rcpt(ctx context.Context, forward mail.Path) error {
 		if err = h.failed; err == nil {
 			err = h.tx.Rcpt(ctx, forward)
 		}
+	}
+	if err != nil && len(h.accepted) == 0 && isWaivable(&h.at, &h.d, err) {
+		h.tx.Abort()
+		h.tx, h.here, h.failed = &waiting{relay: &Relay{h.local}, d: h.d, refused: err}, true, nil
+		err = h.tx.Rcpt(ctx, forward)
 	}
 	if err == nil {
 		h.accepted = append(h.accepted, forward)

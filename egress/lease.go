@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/millrace/millrace/egress/dial"
@@ -85,7 +86,7 @@ func (l *lease) acquire(ctx context.Context) error {
 			l.fill(step, conn)
 			return nil
 		}
-		err := noHost(failed)
+		err := noHost(failed, l.at.demands.Required)
 		hurried := time.Since(dialled) < fairTry && (mail.IsOver(ctx) || l.hasSpare() && failed.AreSlow())
 		if hurried && err.Unreached {
 			err.Reason = reasonNoTime
@@ -155,7 +156,8 @@ func (l *lease) target(password string) dial.Target {
 // needsEHLO reports whether a message cannot do without an extension.
 func needsEHLO(d *mail.Delivery) bool {
 	p := &d.Params
-	return p.SMTPUTF8 || !d.Reverse.IsASCII() || p.Body == mail.Body8BitMIME && d.EightBit == mail.EightBitRefuse
+	return p.SMTPUTF8 || p.RequireTLS || !d.Reverse.IsASCII() ||
+		p.Body == mail.Body8BitMIME && d.EightBit == mail.EightBitRefuse
 }
 
 // hasSpare reports whether another node tries where no host can be reached.
@@ -217,6 +219,9 @@ func (l *lease) unreachable(ctx context.Context, failed dial.Failures, err error
 	}
 	if crowded || errors.Is(ctx.Err(), context.Canceled) || hurried || failed.AreOurs() || failed.IsCut() {
 		return crowded // which says nothing of the Site, or nothing bad
+	}
+	if l.at.demands.Required && slices.ContainsFunc(failed, lacksTLS) {
+		return false // others demand less
 	}
 	refused := false
 	for _, f := range failed {

@@ -3,6 +3,7 @@ package egress
 import (
 	"context"
 
+	"github.com/millrace/millrace/egress/tlspolicy"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -20,9 +21,24 @@ func (l *Local) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, e
 	if err != nil {
 		return nil, err
 	}
+	if at.demands.Highest(at.hosts) < tlspolicy.Level(d.TLS.Least) {
+		return nil, mail.Refuse(451, 7, 5, "Destination's TLS policy is not known here, try again",
+			"tls policy", lessTLS{})
+	}
 	at.spare = asker
 	return l.beginAt(ctx, at, d)
 }
+
+// lessTLS is why a node leaves a message to the one that asks.
+type lessTLS struct{}
+
+// Error says why.
+func (lessTLS) Error() string {
+	return "the node that asks demands more of the destination's TLS than this one"
+}
+
+// Declined returns true. The hop recognises by this method that the node that asks is to deliver.
+func (lessTLS) Declined() bool { return true }
 
 // beginAt is Begin where the destination is known.
 func (l *Local) beginAt(ctx context.Context, at destination, d mail.Delivery) (mail.Transaction, error) {

@@ -49,7 +49,7 @@ func (r *Relay) Look(ctx context.Context, d mail.Delivery) (Sight, error) {
 		out.Hosts = append(out.Hosts, h)
 	}
 	if err == nil && len(failed) > 0 && len(failed) == len(target.Hosts) {
-		err = noHost(failed)
+		err = noHost(failed, at.demands.Required)
 	}
 	return out, err
 }

@@ -45,8 +45,19 @@ func paused(until time.Time, cause error) *mail.Refusal {
 		"suspended", cause)
 }
 
-// noHost returns the Refusal for a destination of which no host could be used.
-func noHost(failed dial.Failures) *mail.Refusal {
+// noHost returns the Refusal for a destination of which no host could be used. required says that the message demands
+// REQUIRETLS.
+func noHost(failed dial.Failures, required bool) *mail.Refusal {
+	lacks := 0
+	for _, err := range failed {
+		if required && lacksTLS(err) {
+			lacks++
+		}
+	}
+	if lacks > 0 && lacks == len(failed) {
+		return mail.Refuse(550, 7, 30, "Destination does not meet REQUIRETLS, which is no fault of the sender",
+			"requiretls", failed)
+	}
 	for _, err := range failed {
 		ruled, ofHost := err.(*mail.Refusal) // not errors.As: of a host that was not even connected to
 		switch {
@@ -71,6 +82,18 @@ func noHost(failed dial.Failures) *mail.Refusal {
 	r := mail.Refuse(451, 4, 1, "Destination cannot be reached, try again later", reasonUnreachable, failed)
 	r.Unreached = failed.Unanswered()
 	return r
+}
+
+// lacksTLS reports whether a host has said, or shown, that it does not have what REQUIRETLS demands. What may be
+// otherwise when it is asked again is no such word.
+func lacksTLS(err error) bool {
+	var r *mail.Refusal
+	var one *smtpclient.DialError
+	var reply *smtpclient.ReplyError
+	if errors.As(err, &r) && r.Reply.Enhanced == (mail.EnhancedCode{Subject: 7, Detail: 30}) || isCertificate(err) {
+		return true
+	}
+	return errors.As(err, &one) && one.Stage == smtpclient.StageStartTLS && isPolicy(err) && !errors.As(err, &reply)
 }
 
 // The reasons of refusals that are Unreached and say that this node does not reach the Site. The last is that of mx.

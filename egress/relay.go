@@ -48,12 +48,16 @@ func (r *Relay) Begin(ctx context.Context, d mail.Delivery) (mail.Transaction, e
 		if node, self := l.cfg.Cluster.Owner(at.site, d.RecipientDomain); !self {
 			d.Site = at.site
 			d.Settle(ctx) // the owner is told it with all else
+			d.TLS.Least = uint8(at.demands.Highest(at.hosts))
 			return handOver(ctx, l, node, at, d)
 		}
 		at.spare = nextNode
 	}
 	t := newTransaction(l.resources, at, d)
 	if err := t.acquire(ctx); err != nil {
+		if isWaivable(&at, &d, err) {
+			return &waiting{relay: r, d: d, refused: err}, nil
+		}
 		return handOn(ctx, l, at, d, err)
 	}
 	t.slot.Park()

@@ -315,6 +315,7 @@ func (j *journal) addLeg(e *mail.Event, leg *mail.Leg) {
 			l.key("verified")
 			l.b = strconv.AppendBool(l.b, s.Verified)
 		}
+		addReport(&l, s.Report)
 		l.word("session", s.Kind.String())
 		j.path(&l, "reverse", leg.Reverse)
 	}
@@ -338,8 +339,19 @@ func (j *journal) addTry(l *line, t *mail.Try) {
 	l.outside("host", t.Host)
 	addEnd(l, t.Addr)
 	l.outside("cause", j.mask(t.Cause))
+	addReport(l, t.Report)
 	l.ms("ms", t.Took)
 	l.end('}')
+}
+
+// addReport appends whose policy a host had to meet, and what was wrong.
+func addReport(l *line, r mail.TLSReport) {
+	if r.Policy != mail.NoTLSPolicy {
+		l.word("tls_policy", r.Policy.String())
+	}
+	if r.Result != mail.TLSWorked {
+		l.word("tls_result", r.Result.String())
+	}
 }
 
 // addEnd appends an address of a host, and its family.

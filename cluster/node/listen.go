@@ -12,6 +12,7 @@ import (
 
 	"github.com/millrace/millrace/cluster/admin"
 	"github.com/millrace/millrace/cluster/config"
+	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/ingress/wire"
 )
 
@@ -148,7 +149,14 @@ func (p *parts) wireConfig(l *config.Listener, all *listeners) wire.Config {
 		Standing:    standingOn(l, p.scoring),
 		Memory:      &all.memory,
 		Lend:        time.Duration(p.cfg.Deadlines.Lend),
+		RequireTLS:  p.canRequireTLS(),
 	}
+}
+
+// canRequireTLS reports whether this node can demand of destinations what REQUIRETLS asks for (RFC 8689 section 4.2.1):
+// a certificate that is checked, of a host that DNSSEC or MTA-STS vouches for.
+func (p *parts) canRequireTLS() bool {
+	return p.egress.TLS != egress.TLSNone && (p.cfg.DNS.TrustAD || p.cfg.Egress.MTASTS)
 }
 
 // abortNextHops ends all waits for next hops, here and at other nodes, when the time of a drain is over. Messages whose

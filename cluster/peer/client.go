@@ -130,6 +130,10 @@ func (c *Client) Begin(ctx context.Context, node string, d mail.Delivery) (mail.
 	if err != nil {
 		return nil, &PeerError{Node: node, Cause: err}
 	}
+	if l.version < tlsVersion && demandsTLS(&d) {
+		c.put(l)
+		return nil, &PeerError{Node: node, Cause: errNotTaken}
+	}
 	t := &transaction{client: c, link: l, node: node, d: d}
 	if d.Leg != nil {
 		d.Leg.Site, d.Leg.Node, d.Leg.Reverse = d.Site, node, d.Reverse

@@ -29,6 +29,7 @@ func (o *opening) append(f fields) fields {
 		int64(d.Extra))
 	f = f.text(fDomain, d.RecipientDomain).flag(fFavoured, d.Favoured).flag(fChosen, d.Chosen)
 	f = f.text(fTrace, traceID(d.Trace))
+	f = f.flag(fRequireTLS, d.Params.RequireTLS).flag(fWaived, d.TLS.Waived).number(fLeastTLS, int64(d.TLS.Least))
 	if d.Client.IsValid() {
 		f = f.text(fClient, d.Client.String())
 	}
@@ -83,6 +84,12 @@ func parseOpening(f fields) (o opening, err error) {
 			d.Params.Body = mail.BodyType(asEnum(v))
 		case fUTF8:
 			d.Params.SMTPUTF8 = true
+		case fRequireTLS:
+			d.Params.RequireTLS = true
+		case fWaived:
+			d.TLS.Waived = true
+		case fLeastTLS:
+			d.TLS.Least = asEnum(v)
 		case fExtra:
 			d.Extra = int(min(max(0, asNumber(v)), 1<<20))
 		case fDomain:

@@ -159,6 +159,13 @@ const (
 	fTryCause       = 83
 	fTryTook        = 84 // nanoseconds; ends what did not serve the message
 	fContent        = 90 // of a question, and of its answer
+	fRequireTLS     = 91 // what the message demands of TLS, as all up to fLeastTLS; from version 4 on
+	fWaived         = 92
+	fLeastTLS       = 93
+	fTakenPolicy    = 94 // what a report says of the session, as all up to fTryResult
+	fTakenResult    = 95
+	fTryPolicy      = 96
+	fTryResult      = 97
 	fieldHead       = 3  // octets
 	traceparentSize = 55 // octets, in version 00 of W3C trace context
 )

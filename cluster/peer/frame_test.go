@@ -44,11 +44,12 @@ func genReply() *rapid.Generator[mail.Reply] {
 // Leg comes back with the answers. The test fails for a field that is added to the Delivery until it is encoded.
 func TestEncode_Opening(t *testing.T) {
 	for typ, want := range map[reflect.Type]int{
-		reflect.TypeFor[mail.Delivery](): 17,
-		reflect.TypeFor[mail.NextHop]():  5, // one with a Proxy is for its own node
-		reflect.TypeFor[mail.Origin]():   5,
-		reflect.TypeFor[mail.Params]():   4, // its Parent stays here
-		reflect.TypeFor[mail.Refusal]():  6, reflect.TypeFor[mail.Outcome](): 11, reflect.TypeFor[mail.Reply](): 4,
+		reflect.TypeFor[mail.Delivery]():  18,
+		reflect.TypeFor[mail.NextHop]():   5, // one with a Proxy is for its own node
+		reflect.TypeFor[mail.Origin]():    5,
+		reflect.TypeFor[mail.Params]():    5, // its Parent stays here
+		reflect.TypeFor[mail.TLSDemand](): 2, reflect.TypeFor[mail.TLSReport](): 2,
+		reflect.TypeFor[mail.Refusal](): 6, reflect.TypeFor[mail.Outcome](): 11, reflect.TypeFor[mail.Reply](): 4,
 		reflect.TypeFor[mail.Octets](): 3,
 	} {
 		if typ.NumField() != want {
@@ -66,7 +67,9 @@ func TestEncode_Opening(t *testing.T) {
 				Params: mail.Params{
 					Size: rapid.Int64Range(0, 1<<40).Draw(t, "size"),
 					Body: mail.BodyType(rapid.IntRange(0, 2).Draw(t, "body")), SMTPUTF8: rapid.Bool().Draw(t, "utf8"),
+					RequireTLS: rapid.Bool().Draw(t, "require tls"),
 				},
+				TLS:   mail.TLSDemand{Waived: rapid.Bool().Draw(t, "waived"), Least: rapid.Uint8().Draw(t, "least")},
 				Extra: rapid.IntRange(0, 1<<20).Draw(t, "extra"), RecipientDomain: genText(50).Draw(t, "domain"),
 				Favoured: rapid.Bool().Draw(t, "favoured"), Chosen: rapid.Bool().Draw(t, "chosen"),
 				Trace:    mail.TraceID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "trace")),

@@ -13,8 +13,9 @@ const (
 	maxTries = 16
 	maxTry   = 512
 	// maxLeg is the most octets of all fields of a way to a destination: texts have maxTry, and there are four fields
-	// for each that did not serve and eleven beside them.
-	maxLeg = (4*maxTries + 11) * (maxTry + fieldHead)
+	// for each that did not serve and eleven beside them; and the two numbers of a report for each, and for the
+	// session.
+	maxLeg = (4*maxTries+11)*(maxTry+fieldHead) + 2*(maxTries+1)*(8+fieldHead)
 )
 
 // appendLeg appends what the owner tells of its way to the destination, behind all other fields of an answer. leg may
@@ -31,6 +32,7 @@ func appendLeg(f fields, leg *mail.Leg) fields {
 			text(fTryAddr, t.Addr.String())
 		}
 		text(fTryCause, t.Cause)
+		f = f.number(fTryPolicy, int64(t.Report.Policy)).number(fTryResult, int64(t.Report.Result))
 		f = f.number(fTryTook, int64(max(t.Took, 1)))
 	}
 	text(fSite, string(leg.Site))
@@ -50,6 +52,7 @@ func appendLeg(f fields, leg *mail.Leg) fields {
 	text(fTakenTLS, s.TLS)
 	text(fTakenCipher, s.Cipher)
 	text(fTakenExchange, s.KeyExchange)
+	f = f.number(fTakenPolicy, int64(s.Report.Policy)).number(fTakenResult, int64(s.Report.Result))
 	return f.flag(fTakenVerified, s.Verified).number(fTakenKind, int64(s.Kind))
 }
 
@@ -91,6 +94,14 @@ func readLeg(f fields, leg *mail.Leg, tried int) {
 			taken.Verified = true
 		case fTakenKind:
 			taken.Kind = min(mail.SessionKind(asEnum(v)), mail.SessionWarm)
+		case fTakenPolicy:
+			taken.Report.Policy = mail.TLSPolicy(asEnum(v))
+		case fTakenResult:
+			taken.Report.Result = mail.TLSResult(asEnum(v))
+		case fTryPolicy:
+			try.Report.Policy = mail.TLSPolicy(asEnum(v))
+		case fTryResult:
+			try.Report.Result = mail.TLSResult(asEnum(v))
 		case fTryHost:
 			try.Host = string(v)
 		case fTryAddr:

@@ -191,7 +191,7 @@ func (l *link) fill(b []byte) error {
 // know.
 const (
 	versionMin = 1
-	versionMax = 3
+	versionMax = 4
 )
 
 // greet makes TLS, sends our versions and name and reads those of the other side, before any other frame. It takes

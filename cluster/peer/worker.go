@@ -170,7 +170,11 @@ func (w *worker) open(body []byte) error {
 		c.srv.notBegun.Add(1)
 		w.t.tx = nil
 		w.end(err)
-		err := w.answer(refused, open, func(f fields) fields { return appendLeg(appendRefusal(f, err), &w.leg) })
+		var left interface{ Declined() bool }
+		declined := errors.As(err, &left) && left.Declined()
+		err := w.answer(refused, open, func(f fields) fields {
+			return appendLeg(appendRefusal(f.flag(fNotTaken, declined), err), &w.leg)
+		})
 		c.transactionEnded()
 		return err
 	}

@@ -235,7 +235,8 @@ func (d *Dialer) clientTarget(t *Target, s feedback.Spot, h hello, demand *tlspo
 	c := smtpclient.Target{
 		Network: "tcp", Host: s.Host, Helo: d.cfg.Helo, TLS: t.policyOf(demand), ServerName: demand.ServerName(),
 		Report: &demand.Report, AnyCertificate: demand.Level < tlspolicy.Verified,
-		User: t.User, Password: t.Password, Us: t.us,
+		RequireTLS: demand.RequireTLS,
+		User:       t.User, Password: t.Password, Us: t.us,
 		LMTP: t.Transport == mail.LMTP || t.Transport == mail.LMTPUnix,
 	}
 	c.TLSConfig = d.tls.of(c.TLS, h, demand)

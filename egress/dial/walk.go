@@ -155,11 +155,26 @@ func (w *walk) fail(ctx context.Context, c candidate, err error, took time.Durat
 	w.note(c.Spot, err, took)
 	var slow interface{ Timeout() bool }
 	switch {
-	case ctx.Err() != nil, isOurs(err):
+	case ctx.Err() != nil, isOurs(err), w.isOfDemand(c.Host, err):
 	case errors.As(err, &slow) && slow.Timeout() && took < fairShare:
 	default:
 		w.cfg.Marks.Failed(c.Spot, feedback.Opening, feedback.Of{})
 	}
+}
+
+// isOfDemand reports whether an address was left for what this message, or the domain that it is for, demands of its
+// TLS. Mail of others may go there, and a stranger may have a domain whose policy no host of others meets.
+func (w *walk) isOfDemand(host string, err error) bool {
+	demand := w.target.Demands.Of(host)
+	var one *smtpclient.DialError
+	if !demand.RequireTLS && demand.Level <= w.target.Demands.Least || !errors.As(err, &one) {
+		return false
+	}
+	switch one.Stage {
+	case smtpclient.StageStartTLS, smtpclient.StageTLS, smtpclient.StageRequire:
+		return true
+	}
+	return false
 }
 
 // note notes why a host or an address could not be used, after so long.

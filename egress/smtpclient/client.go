@@ -78,6 +78,8 @@ type Target struct {
 	// Report is what the check of TLSConfig comes to, for mail.Taken; nil for none. It is read when the session is
 	// open.
 	Report *mail.TLSReport
+	// RequireTLS says that the server has to offer REQUIRETLS (RFC 8689 section 2) in TLS.
+	RequireTLS bool
 	// AnyCertificate says that the TLSConfig verifies none although TLS is demanded.
 	AnyCertificate bool
 	Helo           string // our name
@@ -106,6 +108,7 @@ const (
 	StageStartTLS Stage = "STARTTLS"
 	StageTLS      Stage = "TLS"
 	StageSecure   Stage = "EHLO in TLS"
+	StageRequire  Stage = "REQUIRETLS"
 	StageAuth     Stage = "AUTH"
 )
 

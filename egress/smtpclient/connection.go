@@ -483,6 +483,13 @@ func (c *connection) ownRefusal(code, subject, detail int, text, reason string) 
 	return r
 }
 
+// lacksRequireTLS is the Refusal of a message with REQUIRETLS for a host that does not offer it (RFC 8689 section
+// 4.2.1).
+func (c *connection) lacksRequireTLS() *mail.Refusal {
+	return c.ownRefusal(550, 7, 30, "Destination does not offer REQUIRETLS, which is no fault of the sender",
+		"requiretls")
+}
+
 // refusedUs is the Refusal for a reply by which the host refused us and not a message.
 func (c *connection) refusedUs(cause *ReplyError) *mail.Refusal {
 	return &mail.Refusal{

@@ -160,6 +160,9 @@ func (o opening) run(ctx context.Context) (Stage, error) {
 			return stage, err
 		}
 	}
+	if o.target.RequireTLS && !o.ext.Has(RequireTLS) {
+		return StageRequire, o.lacksRequireTLS()
+	}
 	if o.target.User != "" {
 		if err := o.auth(ctx); err != nil {
 			return StageAuth, err

@@ -223,6 +223,8 @@ func (t *transaction) appendMail(b []byte) ([]byte, error) {
 		return b, c.ownRefusal(550, 1, 7, "Sender address cannot be passed on", "malformed address")
 	case c.ext.Size > 0 && d.Params.Size > c.ext.Size:
 		return b, c.ownRefusal(552, 3, 4, "Message is larger than the destination takes", "too large upstream")
+	case d.Params.RequireTLS && !c.ext.Has(RequireTLS) && !c.target.LMTP:
+		return b, c.lacksRequireTLS()
 	case !d.Reverse.IsASCII() && !c.ext.Has(SMTPUTF8):
 		return b, c.lacks(7, "Destination does not take addresses beyond ASCII", "no SMTPUTF8 upstream")
 	}
@@ -249,6 +251,9 @@ func (t *transaction) appendMail(b []byte) ([]byte, error) {
 	t.utf8 = c.ext.Has(SMTPUTF8) && (d.Params.SMTPUTF8 || !d.Reverse.IsASCII() || !t.forward.IsASCII())
 	if t.utf8 {
 		b = append(b, " SMTPUTF8"...)
+	}
+	if d.Params.RequireTLS && c.ext.Has(RequireTLS) {
+		b = append(b, " REQUIRETLS"...)
 	}
 	return append(b, crlf...), nil
 }

@@ -340,6 +340,10 @@ func (c *session) mailReply(b *Behaviour, path, params string) string {
 				return "555 5.5.4 SMTPUTF8 not understood"
 			}
 			utf8 = true
+		case "REQUIRETLS":
+			if !b.offers("REQUIRETLS") || !c.esmtp || c.tls == nil && !b.LMTP {
+				return "555 5.5.4 REQUIRETLS not understood"
+			}
 		default:
 			return "555 5.5.4 Parameter not understood"
 		}

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/millrace/millrace/egress/mx"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -66,6 +67,10 @@ type Demands struct {
 	Authorities *Authorities // that sign for hosts; nil: those of the system
 	Policy      *Policy      // what the destination asks for; nil: nothing
 	Waived      bool         // the sender waives that
+	// Required says that the sender demands a host that is known for certain and a certificate that is checked (RFC
+	// 8689 section 4.2.1). Written says that hosts are known because the administrator wrote them down, and Last that
+	// no host behind them is to know of the demand.
+	Required, Written, Last bool
 }
 
 // A Demand is what a session with one host has to show.
@@ -86,11 +91,19 @@ var errForeignHost = errors.New("the policy of MTA-STS does not name the host")
 // Of returns what is demanded of a host. Its name is an address where it has none.
 func (d *Demands) Of(host string) Demand {
 	out := Demand{
-		Trust: Trust{Level: d.Least, Waived: d.Waived},
+		Trust: Trust{Level: d.Least, Waived: d.Waived, RequireTLS: d.Required && !d.Last},
 		host:  host, authorities: d.Authorities,
 	}
 	if d.Policy != nil && !d.Waived {
 		d.Policy.raise(&out)
+	}
+	if d.Required && out.Err == nil && out.Level < Verified {
+		if d.Written || d.Policy.knows(host) {
+			out.Level = Verified
+		} else {
+			out.Err = mail.Refuse(550, 7, 30, "Destination's hosts are not secured, as REQUIRETLS demands",
+				"requiretls", fmt.Errorf("%s is the host by an insecure MX record alone", host))
+		}
 	}
 	if out.Level == Verified {
 		out.Against = d.Authorities.number()
@@ -133,4 +146,25 @@ func (p *Policy) raise(d *Demand) {
 		d.Level = max(d.Level, Verified)
 		d.Report = mail.TLSReport{Policy: mail.PolicySTS}
 	}
+}
+
+// knows reports whether a host is the domain's for certain: by DNSSEC, or because its policy of MTA-STS names it.
+func (p *Policy) knows(host string) bool {
+	if p == nil {
+		return false
+	}
+	return p.secure || p.entry != nil && p.entry.policy != nil && p.entry.policy.mode != stsNone &&
+		p.entry.policy.matches(host)
+}
+
+// Highest returns the highest level that is demanded of one of the hosts. One that gets no mail counts as Verified.
+func (d *Demands) Highest(hosts []mx.Host) (most Level) {
+	for i := range hosts {
+		demand := d.Of(hosts[i].Name)
+		if demand.Err != nil {
+			demand.Level = Verified
+		}
+		most = max(most, demand.Level)
+	}
+	return most
 }

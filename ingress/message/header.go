@@ -49,6 +49,7 @@ type headerScan struct {
 	field    fieldKind
 	media    mediaScan
 	id       idScan
+	waiver   waiverScan
 	received int
 	tagged   int // Received fields with a loop tag
 	tags     []loopTag
@@ -114,6 +115,7 @@ func (h *headerScan) line(l []byte) {
 		h.media.line(l)
 	}
 	h.id.line(l)
+	h.waiver.line(l)
 	if l[0] != ' ' && l[0] != '\t' {
 		h.field = otherField
 		if len(l) > 9 && bytes.EqualFold(l[:9], []byte("received:")) {

@@ -281,6 +281,7 @@ func (m *Message) compose() (mail.Octets, error) {
 
 // open begins the message at the next hop, whose session is fetched back first if it was lent.
 func (m *Message) open(ctx context.Context) error {
+	ctx = m.waiving(ctx)
 	err := m.body.Await(ctx, func(ctx context.Context) (err error) {
 		if m.tx, err = m.up.Renew(ctx); err != nil {
 			return err

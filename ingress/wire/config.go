@@ -34,6 +34,8 @@ type Config struct {
 	Memory   *Memory       // shared among listeners; nil disables the bounds of what messages take
 	Lend     time.Duration // see Session.Idle; default 5 s, negative disables Session.Idle
 
+	// RequireTLS offers REQUIRETLS in TLS (RFC 8689): what is sent on can demand it of the hosts behind.
+	RequireTLS bool
 	// NewSession makes the Session of a connection, and another one after XCLIENT. All methods of the Session get ctx.
 	NewSession func(ctx context.Context, c *Client) Session
 	// Login takes a user with the password, or returns why not; clients have to log in under TLS before they send. nil

@@ -31,7 +31,7 @@ func (c *conn) mail(arg []byte) {
 		c.spent.messages++ // those that are refused count as well (RFC 9422 section 4.1)
 	}
 	reverse, p, fault := parseMail(arg, cfg.MessageSize, cfg.loose(),
-		offers{trace: cfg.namesTrace(&c.client), auth: cfg.Login != nil})
+		offers{trace: cfg.namesTrace(&c.client), auth: cfg.Login != nil, tls: cfg.RequireTLS && c.client.TLS != nil})
 	if fault != nil {
 		if fault.Code == 552 { // the size is no mistake of form
 			c.spent.barren++

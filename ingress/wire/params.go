@@ -39,6 +39,7 @@ func cutPath(s string, loose mail.Looseness) (mail.Path, string, error) {
 // offers says which parameters of MAIL a client is offered that others are not.
 type offers struct {
 	trace bool // it may say what its mail is a part of
+	tls   bool // it may demand REQUIRETLS
 	auth  bool // it may say for whom it sends (RFC 4954 section 5), which is not believed
 }
 
@@ -88,6 +89,14 @@ func parseParams(s string, maxSize int64, offered offers) (p mail.Params, fault 
 				return p, &badParameter
 			}
 			p.SMTPUTF8 = true
+		case offered.tls && strings.EqualFold(key, "REQUIRETLS"):
+			if p.RequireTLS {
+				return p, &twiceParameter
+			}
+			if hasValue { // RFC 8689 section 2: it takes no value
+				return p, &badParameter
+			}
+			p.RequireTLS = true
 		case offered.auth && strings.EqualFold(key, "AUTH"):
 			if author {
 				return p, &twiceParameter

@@ -131,6 +131,9 @@ func (c *Config) appendEHLO(b []byte, secure, xclient, traced bool) []byte {
 	if c.TLS != nil && !secure {
 		b = append(b, "250-STARTTLS\r\n"...)
 	}
+	if c.RequireTLS && secure {
+		b = append(b, "250-REQUIRETLS\r\n"...)
+	}
 	if c.Login != nil && secure {
 		b = append(b, "250-AUTH PLAIN LOGIN\r\n"...)
 	}

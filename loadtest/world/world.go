@@ -49,6 +49,7 @@ type World struct {
 	Config  string          // lines of the file besides those that every node has
 	Log     string          // the level; "error" when empty
 	DNS     *dnstest.Server // nil: a server that knows no name
+	TrustAD bool            // the AD bit of DNS counts
 }
 
 // Write puts the files of a node into dir and returns the name of the configuration.
@@ -69,7 +70,7 @@ func (w World) Write(t TB, dir, addr string) string {
 	}
 	config := fmt.Sprintf("hostname: relay.example\npostmaster: ops@elsewhere.example\nlisten:\n  - {%s}\nroutes: "+
 		"routes.txt\n"+
-		"dns: {servers: [%q]}\nlog: {level: %s}\n%s\n", listen, w.DNS.Addr(), w.Log, w.Config)
+		"dns: {servers: [%q], trust_ad: %t}\nlog: {level: %s}\n%s\n", listen, w.DNS.Addr(), w.TrustAD, w.Log, w.Config)
 	if !w.Judged && !strings.Contains(w.Routes, "domain *") {
 		w.Routes = "domain * dmarc=off require_auth=no seal=never\n" + w.Routes
 	}

@@ -47,3 +47,12 @@ type TLSReport struct {
 	Policy TLSPolicy
 	Result TLSResult
 }
+
+// A TLSDemand is what a Delivery says of TLS besides Params.RequireTLS. It is for the relay and its peers.
+type TLSDemand struct {
+	// Waived says that the sender waives what the policies of the destination ask for.
+	Waived bool
+	// Least is the highest level that another node demands of a host of the destination. A node that demands less does
+	// not know what that one knows, and leaves the message to it.
+	Least uint8
+}

@@ -10,8 +10,11 @@ import (
 type Params struct {
 	Size     int64 // SIZE= in octets (RFC 1870); 0 if not given
 	Body     BodyType
-	SMTPUTF8 bool   // RFC 6531
-	Parent   Parent // what the client says it is a part of; zero for nothing. It is not sent on
+	SMTPUTF8 bool // RFC 6531
+	// RequireTLS says that each host on the way has to be known for certain, to show a certificate that is checked, and
+	// to demand the same of the next one (RFC 8689).
+	RequireTLS bool
+	Parent     Parent // what the client says it is a part of; zero for nothing. It is not sent on
 }
 
 // A BodyType is the value of BODY= (RFC 6152).
@@ -49,7 +52,8 @@ type Delivery struct {
 	Seal            Seal
 	EightBit        EightBit
 	Origin          *Origin // nil: the next hop is not told who the client is
-	Leg             *Leg    // what the way to the next hop is written down in; nil: nowhere
+	TLS             TLSDemand
+	Leg             *Leg // what the way to the next hop is written down in; nil: nowhere
 	// Rewrite returns Reverse and Own where they are not known yet. It waits, so it is called once a session is found
 	// and before MAIL. nil means that they are known.
 	Rewrite func(context.Context) (reverse, own Path)
@@ -154,6 +158,16 @@ func IsOver(ctx context.Context) bool {
 	at, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && !time.Now().Before(at)
 }
+
+// waiverKey is the key of a waiver in a context.
+type waiverKey struct{}
+
+// WaiveTLS returns ctx for the Renew, Stream and Data of a transaction whose message says that it may go where the
+// destination does not show what its own policy asks of TLS (RFC 8689 section 5).
+func WaiveTLS(ctx context.Context) context.Context { return context.WithValue(ctx, waiverKey{}, true) }
+
+// WaivesTLS reports whether ctx is one of WaiveTLS.
+func WaivesTLS(ctx context.Context) bool { return ctx.Value(waiverKey{}) != nil }
 
 // stallKey is the key of a stall in a context.
 type stallKey struct{}
