@@ -186,12 +186,14 @@ func wholeEvent() mail.Event {
 			NextHop: far, Site: "far", Node: "n2", Reverse: mail.Path{Local: "SRS0=x", Domain: "srs.example"},
 			Tried: []mail.Try{{
 				Host: "mx1.far.example", Addr: netip.MustParseAddrPort("192.0.2.9:25"), Cause: "connect: refused",
-				Took: time.Millisecond,
+				Took:   time.Millisecond,
+				Report: mail.TLSReport{Policy: mail.PolicySTS, Result: mail.TLSExpired},
 			}},
 			Session: mail.Taken{
 				Host: "mx2.far.example", Addr: netip.MustParseAddrPort("[2001:db8::2]:25"),
 				Source: netip.MustParseAddr("2001:db8::1"), TLS: "TLS 1.3", Cipher: "TLS_AES_128_GCM_SHA256",
 				KeyExchange: "X25519", Verified: true, Kind: mail.SessionResumed,
+				Report: mail.TLSReport{Policy: mail.PolicyTLSA, Result: mail.TLSARecordsInvalid},
 			},
 			Replied: mail.NewReply(250, 0, 0, "queued as 1"), Wait: 2 * time.Millisecond,
 		}},
@@ -223,9 +225,11 @@ func TestJournal_Line(t *testing.T) {
 		`{"forward":"gone@b.example","outcome":"refused","reply":"550 5.1.1 No such user here",` +
 		`"reason":"no such user"}],"legs":[` +
 		`{"next_hop":"mx:far.example","site":"far","node":"n2","tried":[{"host":"mx1.far.example",` +
-		`"addr":"192.0.2.9:25","family":"ipv4","cause":"connect: refused","ms":1.000}],"host":"mx2.far.example",` +
+		`"addr":"192.0.2.9:25","family":"ipv4","cause":"connect: refused","tls_policy":"sts",` +
+		`"tls_result":"certificate-expired","ms":1.000}],"host":"mx2.far.example",` +
 		`"addr":"[2001:db8::2]:25","family":"ipv6","source":"2001:db8::1","tls":"TLS 1.3",` +
-		`"cipher":"TLS_AES_128_GCM_SHA256","key_exchange":"X25519","verified":true,"session":"resumed",` +
+		`"cipher":"TLS_AES_128_GCM_SHA256","key_exchange":"X25519","verified":true,"tls_policy":"tlsa",` +
+		`"tls_result":"tlsa-invalid","session":"resumed",` +
 		`"reverse":"SRS0=x@srs.example","wait":2.000}]}` + "\n"
 	if line != want {
 		t.Errorf("got  %swant %s", line, want)

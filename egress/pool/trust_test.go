@@ -12,7 +12,8 @@ import (
 )
 
 // TestPool_Trust: in whatever order sessions are opened for messages with different demands, lent, parked, taken by
-// others and put back, none serves a message that demands more than what it was checked for, or another check.
+// others and put back, none serves a message that demands more than what it was checked for, or another check, and what
+// was opened for a message that waives its demands serves no other.
 func TestPool_Trust(t *testing.T) {
 	authorities := []*tlspolicy.Authorities{nil, {Number: 1}, {Number: 2}}
 	rapid.Check(t, func(t *rapid.T) {
@@ -39,7 +40,8 @@ func TestPool_Trust(t *testing.T) {
 			}
 			demands := tlspolicy.Demands{
 				Least:       tlspolicy.Level(rapid.IntRange(0, int(tlspolicy.DANE)).Draw(t, "level")),
-				Authorities: rapid.SampledFrom(authorities).Draw(t, "authorities"),
+				Authorities: rapid.SampledFrom(authorities).Draw(t, "authorities"), Written: true,
+				Waived: rapid.Bool().Draw(t, "waived"), Required: rapid.Bool().Draw(t, "required"),
 			}
 			r := Request{
 				Site: "site", Limits: Limits{Sessions: 3}, Hosts: []mx.Host{{Name: "mx1", Pref: 10}}, Demands: demands,
@@ -50,12 +52,16 @@ func TestPool_Trust(t *testing.T) {
 				t.Fatal(err)
 			}
 			need := demands.Of("mx1").Trust
-			if c, full := s.Conn(); full && !opened[c].Serves(need) {
-				t.Fatalf("a session of %v serves %v", opened[c], need)
-			} else if !full {
-				c := d.dial()
-				opened[c] = need
-				s.Fill(Key{Way: r.Way, Host: "mx1", Trust: need}, c)
+			if c, full := s.Conn(); !full {
+				has := need
+				has.RequireTLS = need.RequireTLS || rapid.Bool().Draw(t, "offered")
+				c = d.dial()
+				opened[c] = has
+				s.Fill(Key{Way: r.Way, Host: "mx1", Trust: has}, c)
+			} else if has := opened[c]; has.Waived && !need.Waived || need.RequireTLS && !has.RequireTLS ||
+				has.Level < need.Level || need.Level > tlspolicy.Encrypted && has.Level != need.Level ||
+				need.Level == tlspolicy.Verified && has.Against != need.Against {
+				t.Fatalf("a session of %+v serves %+v", has, need)
 			}
 			s.Park()
 			held = append(held, s)

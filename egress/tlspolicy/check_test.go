@@ -70,8 +70,10 @@ func TestDemand_CheckVerified(t *testing.T) {
 func trusts() *rapid.Generator[Trust] {
 	return rapid.Custom(func(t *rapid.T) Trust {
 		return Trust{
-			Level:   Level(rapid.IntRange(0, int(DANE)).Draw(t, "level")),
+			Level:  Level(rapid.IntRange(0, int(DANE)).Draw(t, "level")),
+			Waived: rapid.Bool().Draw(t, "waived"), RequireTLS: rapid.Bool().Draw(t, "require tls"),
 			Against: rapid.Uint64Range(0, 2).Draw(t, "against"),
+			For:     rapid.SampledFrom([]string{"", "one.test", "two.test"}).Draw(t, "for"),
 		}
 	})
 }
@@ -83,11 +85,14 @@ func TestTrust_Serves(t *testing.T) {
 		has, need := trusts().Draw(t, "has"), trusts().Draw(t, "need")
 		serves := has.Serves(need)
 		switch {
-		case has == need && !serves, need.Level == Opportunistic && !serves:
+		case has == need && !serves:
 			t.Fatal("it does not serve what it was checked for")
-		case serves && has.Level < need.Level:
+		case need == (Trust{}) && serves == has.Waived:
+			t.Fatal("what demands nothing is served by all but what was opened for a waiver")
+		case serves && (has.Level < need.Level || has.Waived && !need.Waived || need.RequireTLS && !has.RequireTLS):
 			t.Fatal("it serves more than it was checked for")
-		case serves && need.Level >= Verified && has != need:
+		case serves && need.Level >= Verified && (has.Level != need.Level || has.Against != need.Against ||
+			has.For != "" && has.For != need.For):
 			t.Fatal("it serves what needs another check")
 		}
 	})
