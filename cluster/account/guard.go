@@ -89,6 +89,19 @@ func (a *Account) Authenticate(secret string, from netip.Addr) (Principal, error
 	return Principal{}, &Error{Kind: Unauthorized, Code: CodeUnauthorized, Message: "the token is wrong or has expired"}
 }
 
+// Sender returns the domains that the holder of a token may send mail as, by the id of the token: none if it is for all
+// domains, for reading alone, over, or none. right reports whether a secret is that of the token.
+func (a *Account) Sender(id, secret string) (domains []string, right bool) {
+	tokens := a.kept.Load().tokens
+	for i := range tokens {
+		t := &tokens[i]
+		if t.ID == id && t.Role >= Owner && !t.isOver(a.cfg.Now()) {
+			return t.Domains, subtle.ConstantTimeCompare([]byte(t.Hash), []byte(hashOf(secret))) == 1
+		}
+	}
+	return nil, false
+}
+
 // principalOf returns who has a token. Digests are compared, so that the time it takes reveals nothing of a token, not
 // even its length.
 func (a *Account) principalOf(secret, hash string) (Principal, bool) {

@@ -177,6 +177,14 @@ func warnLeft(log *slog.Logger, left []account.Rule) {
 	}
 }
 
+// sender returns the domains that a token may send as, and whether a secret is its; see submission.Config.Token.
+func (n *Node) sender(id, secret string) ([]string, bool) {
+	if n.rules == nil || n.rules.account == nil {
+		return nil, false
+	}
+	return n.rules.account.Sender(id, secret)
+}
+
 // startAccount makes what the API makes and keeps, and begins to follow it on other nodes. Without the section admin
 // there is no API.
 func (n *Node) startAccount() error {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/cluster/account"
+	"github.com/millrace/millrace/ingress/submission"
 	"github.com/millrace/millrace/loadtest/extern"
 )
 
@@ -132,6 +134,44 @@ func TestAPIRules_Unreadable(t *testing.T) {
 	}
 	if code := b.rcpt(t, "drop@made.example"); code != 250 {
 		t.Errorf("the running node: %d", code)
+	}
+}
+
+// TestAPIRules_Submission: the holder of a token logs in with it at a listener of users, sends as its domains, and not
+// any more when it was revoked.
+func TestAPIRules_Submission(t *testing.T) {
+	users := filepath.Join(t.TempDir(), "users")
+	alice := "alice " + submission.Hash("a secret") + " alice@example.com\n"
+	if err := os.WriteFile(users, []byte(alice), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b := startNode(t, fmt.Sprintf("state: %q\nlisten: [{addr: \"127.0.0.1:0\", submission: true, users_file: %q}]\n",
+		t.TempDir(), users), nil)
+	made, secret, err := b.Node.rules.account.AddToken(t.Context(), account.TokenFile(), account.Token{
+		Name: "a program", Role: account.Owner, Domains: []string{"example.com"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	login := func(secret string, code int) *talk {
+		c := b.dialTLS(t, false)
+		c.say("EHLO client.example", 250)
+		c.say("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00"+made.ID+"\x00"+secret)), code)
+		return c
+	}
+	login(secret+"x", 535)
+	c := login(secret, 235)
+	c.say("MAIL FROM:<any@example.com>", 250)
+	c.say("RCPT TO:<x@example.com>", 250)
+	c.say("RSET", 250)
+	c.say("MAIL FROM:<any@sender.example>", 550)
+	if _, err := b.Node.rules.account.RevokeToken(t.Context(), account.TokenFile(), made.ID); err != nil {
+		t.Fatal(err)
+	}
+	c.say("MAIL FROM:<any@example.com>", 530)
+	login(secret, 535)
+	if b.log.Has(secret) {
+		t.Error("the log has the secret")
 	}
 }
 

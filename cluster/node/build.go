@@ -43,7 +43,8 @@ type parts struct {
 	hook     *hook.Client
 	filters  *filter.Set                          // nil: the configuration has none
 	accounts map[config.File]*submission.Accounts // by the file of users
-	cleanups cleanups                             // close the parts
+	sender   func(id, secret string) ([]string, bool)
+	cleanups cleanups // close the parts
 }
 
 // An observer is told how long something took, and why it failed; nil disables it.
@@ -57,6 +58,7 @@ type hooks struct {
 	roundTrip   observer                                    // told of round trips to Redis
 	query       observer                                    // told of queries to name servers
 	handshake   observer                                    // told of TLS handshakes with destinations
+	sender      func(id, secret string) ([]string, bool)    // see submission.Config.Token; nil: no tokens log in
 	login       func(submission.Result)                     // told of logins of users; nil disables it
 	listChanged func(zone string, healthy bool, why string) // when the health of a DNS list changes
 

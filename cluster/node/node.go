@@ -106,6 +106,7 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 		handshake: func(took time.Duration, err error) {
 			n.metrics.ObserveHandshake(admin.WithDestination, took, err)
 		},
+		sender:      n.sender,
 		login:       func(r submission.Result) { n.metrics.CountLogin(r.String()) },
 		listChanged: n.log.logListChange, filterChanged: n.log.logFilterChange,
 	})

@@ -59,7 +59,7 @@ func (f *files) userWarnings() (warnings []config.Problem) {
 
 // makeAccounts makes what the users of each file may do.
 func (p *parts) makeAccounts(h hooks) (err error) {
-	p.accounts = make(map[config.File]*submission.Accounts)
+	p.accounts, p.sender = make(map[config.File]*submission.Accounts), h.sender
 	for file := range p.files.users {
 		if p.accounts[file], err = p.accountsOf(file, p.store, h.login); err != nil {
 			return err
@@ -75,7 +75,9 @@ func (p *parts) accountsOf(file config.File, store world.Store,
 	if err != nil {
 		return nil, err
 	}
-	cfg := submission.Config{Store: store, Users: p.files.users[file], Key: keys[0], Logins: logins, Now: time.Now}
+	cfg := submission.Config{
+		Store: store, Users: p.files.users[file], Key: keys[0], Logins: logins, Token: p.sender, Now: time.Now,
+	}
 	if s := p.cfg.Submission; s != nil {
 		cfg.Messages = rate.Limit{Count: s.Messages.Count, Per: s.Messages.Per}
 		cfg.Recipients = rate.Limit{Count: s.Recipients.Count, Per: s.Recipients.Per}

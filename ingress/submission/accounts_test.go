@@ -245,6 +245,48 @@ func TestLogin_Busy(t *testing.T) {
 	}
 }
 
+// TestLogin_Token: the holder of a token logs in by its id and sends as its domains, until the token is no more. A
+// wrong secret is replied to and counted as a wrong password.
+func TestLogin_Token(t *testing.T) {
+	domains := []string{"example.com", "Büro.example"}
+	a, store := accountsOf(t, "alice "+cheap()+" a@x.example\n", func(c *Config) {
+		c.Token = func(id, secret string) ([]string, bool) {
+			if id != "0123" {
+				return nil, false
+			}
+			return domains, secret == "secret"
+		}
+	})
+	login := func(name, password string) int { return replyOf(a.Login(t.Context(), home, name, password)) }
+	for _, c := range []struct {
+		name, password string
+		want           int
+	}{
+		{"0123", "secret", 0}, {"0123", "", 535}, {"0123", "right", 535}, {"4567", "secret", 535},
+		{"alice", "right", 0},
+	} {
+		if got := login(c.name, c.password); got != c.want {
+			t.Errorf("%s with %q: %d, want %d", c.name, c.password, got, c.want)
+		}
+	}
+	if len(store.drawn) == 0 {
+		t.Error("no failure was counted")
+	}
+	user := a.User("0123")
+	route := func(mail.Path) ([]mail.Route, error) { return []mail.Route{{}}, nil }
+	for address, want := range map[string]int{
+		"any@example.com": 0, "x@xn--bro-hoa.example": 0, "any@sub.example.com": 550, "a@x.example": 550,
+	} {
+		if got := replyOf(user.Owns(ingresstest.Path(address), route)); got != want {
+			t.Errorf("%s: %d, want %d", address, got, want)
+		}
+	}
+	domains = nil
+	if a.User("0123") != nil || login("0123", "secret") != 535 {
+		t.Error("a token that is no more sends")
+	}
+}
+
 // TestRecipient: a user sends so much in a time, and another one has rates of his own.
 func TestRecipient(t *testing.T) {
 	a, store := accountsOf(t, "alice "+cheap()+" a@x.example\nbob "+cheap()+" b@x.example\n", func(c *Config) {
