@@ -143,6 +143,49 @@ func TestFilter_Answers(t *testing.T) {
 	}
 }
 
+// TestFilter_Policy: where a rule says report, what a filter says is written down and not done; where it says off, no
+// filter is asked; and recipients with another word come alone.
+func TestFilter_Policy(t *testing.T) {
+	addr, shown := saying(t, `{"action": "reject"}`)
+	with := func(how mail.Filter) func(q mail.Query) ([]mail.Route, error) {
+		return func(q mail.Query) ([]mail.Route, error) {
+			routes, err := ingresstest.To("far.example")(q)
+			routes[0].Policy.Filter = how
+			return routes, err
+		}
+	}
+	rules := rules{"on": with(mail.FilterOn), "report": with(mail.FilterReport), "off": with(mail.FilterOff)}
+	relay := &ingresstest.Relay{}
+	w := serve(t, rules, relay, filteredBy(t, addr))
+	for to, want := range map[string]string{"on": "550 5.7.1", "report": "250", "off": "250"} {
+		for _, body := range []string{"x\r\n", strings.Repeat("0123456789abcde\r\n", 30000)} {
+			w.say("MAIL FROM:<a@b.example>", "250")
+			w.say("RCPT TO:<"+to+"@example.com>", "250")
+			for other := range rules {
+				if other != to {
+					w.say("RCPT TO:<"+other+"@example.com>", "452 4.5.3")
+				}
+			}
+			w.say("DATA", "354")
+			w.say("Subject: x\r\n\r\n"+body+".", want)
+			if to == "off" {
+				continue
+			}
+			shown()
+			kind := mail.Relayed
+			if to == "on" {
+				kind = mail.Refused
+			}
+			if e := w.last(kind); len(e.Filtered) != 1 || e.Filtered[0].Result != "reject" {
+				t.Errorf("%s: %+v", to, e.Filtered)
+			}
+		}
+	}
+	if len(relay.Got) != 4 {
+		t.Errorf("%d messages were delivered", len(relay.Got))
+	}
+}
+
 // A doorman is a milter that refuses recipients whose local part is spam, and clients that call themselves bad.example.
 type doorman struct {
 	milter.NoOpMilter

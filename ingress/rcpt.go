@@ -108,7 +108,7 @@ func (s *session) askFilters(ctx context.Context, r *message.Recipient) (err err
 	t := s.t
 	if s.messages.FiltersAtRcpt() {
 		e := message.Envelope{Client: s.conn, Reputation: reputationOf(s), Reverse: t.reverse}
-		t.filtering, err = s.messages.FilterRcpt(ctx, t.filtering, &e, &t.report, r.Forward)
+		t.filtering, err = s.messages.FilterRcpt(ctx, t.filtering, &e, &t.report, r)
 	}
 	return err
 }

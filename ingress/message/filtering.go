@@ -49,16 +49,21 @@ func (f *Filtering) Forget(forward mail.Path) {
 // FiltersAtRcpt reports whether content filters are asked about recipients.
 func (m *Messages) FiltersAtRcpt() bool { return m.cfg.Filters.AtRcpt() }
 
-// FilterRcpt asks the content filters that want to know about a recipient that could be taken, and returns its refusal.
-// f is the Filtering of the transaction, nil at first, and the Filtering that is returned is it from then on.
+// FilterRcpt asks the content filters that want to know about a recipient that could be taken, and returns its refusal,
+// unless it is spared or its policy is to report. f is the Filtering of the transaction, nil at first; from then on the
+// one that is returned is.
 func (m *Messages) FilterRcpt(
-	ctx context.Context, f *Filtering, e *Envelope, r *report.Transaction, forward mail.Path,
+	ctx context.Context, f *Filtering, e *Envelope, r *report.Transaction, rcpt *Recipient,
 ) (*Filtering, error) {
+	how := rcpt.Route.Policy.Filter
+	if how == mail.FilterOff {
+		return f, nil
+	}
 	if f == nil {
 		f = &Filtering{panel: m.cfg.Filters.Begin(m.filterEnvelope(e, &r.Event))}
 	}
 	began := time.Now()
-	d := f.panel.Rcpt(ctx, forward, forward.IsPostmasterOrAbuse())
+	d := f.panel.Rcpt(ctx, rcpt.Forward, how == mail.FilterReport || rcpt.Forward.IsPostmasterOrAbuse())
 	f.waited += time.Since(began)
 	r.Waited(mail.StepFilter, began)
 	if d.Refusal == nil { // a nil *Refusal must not become an error
@@ -149,7 +154,7 @@ func (m *Message) showFilters(ctx context.Context, o mail.Octets) error {
 	began := time.Now()
 	refused := f.panel.Write(ctx, o)
 	f.waited += time.Since(began)
-	if !refused {
+	if !refused || m.Route.Policy.Filter == mail.FilterReport { // then it is asked at the end
 		return nil
 	}
 	return m.filtered(f.panel.Decide())
@@ -168,9 +173,12 @@ func (m *Message) askFilters(ctx context.Context) error {
 	return m.filtered(d)
 }
 
-// filtered takes what the filters decided, and reports it.
+// filtered takes what the filters decided, and reports it. Where the recipients' policy is to report, that is all.
 func (m *Message) filtered(d filter.Decision) error {
 	m.report.Filtered(d.Filtered, m.Filtering.waited)
+	if m.Route.Policy.Filter == mail.FilterReport {
+		return nil
+	}
 	m.Filtering.added = d.Fields
 	switch d.Action {
 	case filter.Accept:

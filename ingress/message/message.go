@@ -82,7 +82,7 @@ type Message struct {
 // Begin returns the message that comes in by body. Nothing is read yet.
 func (m *Messages) Begin(e Envelope, body *wire.Body, up Upstream, r *report.Transaction) Message {
 	out := Message{Messages: m, Envelope: e, body: body, up: up, report: r}
-	if m.cfg.Filters != nil {
+	if m.cfg.Filters != nil && e.Route.Policy.Filter != mail.FilterOff {
 		if e.Filtering == nil {
 			out.Filtering = new(Filtering)
 		}

@@ -136,13 +136,17 @@ func (m *Messages) terms(r *Recipient, trusted bool) terms {
 	return t
 }
 
-// SameTerms reports whether two recipients can share a message as far as authentication goes. A message is refused or
-// accepted for all of its recipients, so those for whom one message could be refused and accepted are kept apart.
+// SameTerms reports whether two recipients can share a message as far as authentication and content filters go. A
+// message is refused or accepted for all of its recipients, so those for whom one message could be refused and accepted
+// are kept apart.
 //
 // Whether the message is signed has to be the same as well, because so are its fields: see mail.Route and the caller's
 // comparison of routes. Recipients in several hosted domains do share a message. It only lacks the signature of the
 // hosted domain, while most senders come with a recipient that was put off no sooner than minutes later.
 func (m *Messages) SameTerms(a, b *Recipient, trusted bool) bool {
+	if m.cfg.Filters != nil && a.Route.Policy.Filter != b.Route.Policy.Filter {
+		return false
+	}
 	return m.terms(a, trusted) == m.terms(b, trusted)
 }
 

@@ -122,6 +122,15 @@ type (
 	Tag uint8
 	// Dots says whether addresses that differ in dots of the local part are two.
 	Dots uint8
+	// Filter says what content filters have to do with mail.
+	Filter uint8
+)
+
+// The values of filter.
+const (
+	FilterOn     Filter = iota // what they say is done
+	FilterReport               // what they say is written down
+	FilterOff                  // they are not asked
 )
 
 // The values of srs. In each option the first value is the default.
@@ -214,6 +223,7 @@ type DomainPolicy struct {
 	UpstreamText UpstreamText
 	Mixed        Mixed
 	Client       Client
+	Filter       Filter
 	Tag          Tag
 	Dots         Dots
 	MessageSize  int64 // the most octets of a message; 0 for as many as the node takes

@@ -44,6 +44,7 @@ const (
 	setDots
 	setMessageSize
 	setAlias
+	setFilter
 )
 
 // setSchedule are the options of which a schedule is made.
@@ -82,6 +83,9 @@ var optionKeys = []struct {
 	}},
 	{"tag", setTag, []string{"drop", "keep"}, func(p *mail.DomainPolicy, v int) { p.Tag = mail.Tag(v) }},
 	{"dots", setDots, []string{"count", "ignore"}, func(p *mail.DomainPolicy, v int) { p.Dots = mail.Dots(v) }},
+	{"filter", setFilter, []string{"on", "report", "off"}, func(p *mail.DomainPolicy, v int) {
+		p.Filter = mail.Filter(v)
+	}},
 	// What follows has no values of an enumeration, or none that a policy has: see parse.
 	{"via", setVia, nil, nil},
 	{"alias_of", setAlias, nil, nil},
@@ -292,6 +296,9 @@ func (o options) over(base mail.DomainPolicy) mail.DomainPolicy {
 	}
 	if o.set&setDots != 0 {
 		base.Dots = p.Dots
+	}
+	if o.set&setFilter != 0 {
+		base.Filter = p.Filter
 	}
 	if o.set&setMessageSize != 0 {
 		base.MessageSize = p.MessageSize

@@ -383,6 +383,7 @@ func TestParse_Errors(t *testing.T) {
 		{"lend on a domain", "domain h.example lend=anybody", "lend stands on a rule only"},
 		{"lend on domain *", "domain * lend=anybody", "lend stands on a rule only"},
 		{"complaints of a kind", "a@h.example x@t.example complaints=abuse", "it is one of no, yes"},
+		{"a filter of a kind", "a@h.example x@t.example filter=maybe", "it is one of on, report, off"},
 		{"lend to somebody else", "a@h.example x@t.example lend=me", "it is one of anybody"},
 		{"a control character", "a@h.example x@t.example\x00", "control character"},
 		{"an escape in a reply", "a@h.example reject 550 \x1b[2J", "control character"},
