@@ -36,6 +36,7 @@ type explainVerb struct {
 	To      *string `placeholder:"PATH" help:"The forward-path."`
 	Connect bool    `help:"${explain_connect}"`
 	Message string  `placeholder:"FILE" help:"${explain_message}"`
+	Filters bool    `help:"${explain_filters}"`
 	User    string  `placeholder:"NAME" help:"${explain_user}"`
 	On      string  `placeholder:"ADDRESS" help:"The address of the listener that is asked; the first when left out."`
 	Here    bool    `help:"${explain_here}"`
@@ -152,8 +153,12 @@ func (v *explainVerb) question(in io.Reader) (node.Question, error) {
 		return q, fmt.Errorf("--to: <> is no recipient")
 	}
 	if v.Message == "" {
+		if v.Filters {
+			return q, fmt.Errorf("--filters needs --message: what is shown to the filters")
+		}
 		return q, nil
 	}
+	q.Filters = v.Filters
 	if q.Helo == nil || q.From == nil || q.To == nil {
 		return q, fmt.Errorf("--message needs --helo, --from and --to: it is judged as a client brings it")
 	}
@@ -307,6 +312,9 @@ func printJudged(row func(name, format string, args ...any), m *node.Judged) {
 		if line.text != "" {
 			row(line.name, "%s", line.text)
 		}
+	}
+	for _, line := range m.Filters {
+		row("filter", "%s", line)
 	}
 	for _, field := range m.Fields {
 		row("field", "%s", field)

@@ -37,6 +37,7 @@ func helpTexts() kong.Vars {
 		"dns_replace": "Put ours in the place of records of others: foreign MX, another SPF record, another key.",
 		"explain": "Tell what would become of a message. Exit code: 0 accept or drop, 1 defer, 2 " +
 			"reject, 3 no verdict.",
+		"explain_filters": "Show the message to the content filters, which may remember it.",
 		"explain_connect": "Offer the recipient to the next hop, as far as RCPT and without a message, and print " +
 			"what it says: greeting, EHLO, TLS, MAIL, RCPT.",
 		"explain_here": "Answer by the files, as a node would that starts now, and do not ask the running node.",

@@ -21,6 +21,8 @@ type Question struct {
 	// Message is a whole message, with CRLF at the ends of its lines; nil asks about the envelope alone. It needs Helo,
 	// From and To.
 	Message []byte `json:"message"`
+	// Filters says that the content filters are asked about Message.
+	Filters bool `json:"filters,omitempty"`
 }
 
 // The values of Answer.Verdict.

@@ -59,6 +59,11 @@ func (p *parts) explain(
 		return nil, err
 	}
 	defer l.hangUp()
+	if q.Filters { // ones of their own: what becomes of this message is none of what the node knows of them
+		if l.shown, err = p.newFilters(hooks{}); err != nil {
+			return nil, err
+		}
+	}
 	cfg, err := l.wireConfigFor(on, q.User, ingress.Given{
 		Helo: q.Helo != nil, Reverse: q.From != nil, Forward: q.To != nil,
 	})
@@ -196,6 +201,9 @@ func (e *explanation) noteSkipped() {
 		skip("score", "the configuration has none")
 	case a.Trusted:
 		skip("score", "trusted clients have none")
+	}
+	if q.Message != nil && !q.Filters && len(e.cfg.Filters) > 0 {
+		skip("filters", "they are asked with --filters")
 	}
 	if q.Helo == nil {
 		skip("helo", "not given")

@@ -11,10 +11,16 @@ import (
 	"github.com/millrace/millrace/ingress/message/filter"
 )
 
-// makeFilters makes the content filters of the configuration, if it has any. Nothing is connected to.
-func (p *parts) makeFilters(h hooks) error {
+// makeFilters makes the content filters of the configuration, if it has any.
+func (p *parts) makeFilters(h hooks) (err error) {
+	p.filters, err = p.newFilters(h)
+	return err
+}
+
+// newFilters returns the content filters of the configuration, nil if it has none. Nothing is connected to.
+func (p *parts) newFilters(h hooks) (*filter.Set, error) {
 	if len(p.cfg.Filters) == 0 {
-		return nil
+		return nil, nil
 	}
 	var all []filter.Config
 	for i := range p.cfg.Filters {
@@ -24,19 +30,18 @@ func (p *parts) makeFilters(h hooks) error {
 		if f.PasswordFile != "" {
 			text, err := os.ReadFile(string(f.PasswordFile))
 			if err != nil {
-				return p.cfg.WithLine("", fmt.Sprintf("filters[%d].password_file", i), err)
+				return nil, p.cfg.WithLine("", fmt.Sprintf("filters[%d].password_file", i), err)
 			}
 			cfg.Password = strings.TrimSpace(string(text))
 			if cfg.Password == "" || strings.ContainsAny(cfg.Password, "\r\n") {
 				at := fmt.Sprintf("filters[%d].password_file", i)
-				return config.Problems{p.cfg.Problem(at, "holds no line, or several")}
+				return nil, config.Problems{p.cfg.Problem(at, "holds no line, or several")}
 			}
 		}
 		all = append(all, cfg)
 	}
-	var err error
-	p.filters, err = filter.New(all)
-	return p.cfg.WithLine("", "filters", err)
+	s, err := filter.New(all)
+	return s, p.cfg.WithLine("", "filters", err)
 }
 
 // logFilterChange logs that a filter is not asked any more, or answers again.

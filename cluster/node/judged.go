@@ -3,8 +3,10 @@ package node
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"strings"
 
+	"github.com/millrace/millrace/router/leaf/printable"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -20,6 +22,7 @@ type Judged struct {
 	Unsigned  string   `json:"unsigned,omitempty"`  // why we would not sign
 	Fields    []string `json:"fields,omitempty"`    // ours above the message, unfolded, from the top
 	Opinion   []string `json:"second_opinion,omitempty"`
+	Filters   []string `json:"filters,omitempty"` // what each content filter that was asked said
 }
 
 // judge returns what became of the message.
@@ -29,6 +32,9 @@ func (e *explanation) judge(ctx context.Context) *Judged {
 		Octets: last.Octets, Mode: last.Mode.String(), Auth: last.Auth.String(),
 		Signed: last.Signed, Unsigned: last.Unsigned,
 		Fields: fieldsAbove(e.octets, e.q.Message),
+	}
+	for i := range last.Filtered {
+		j.Filters = append(j.Filters, filteredLine(&last.Filtered[i]))
 	}
 	for i := range e.events {
 		if o, ok := strings.CutPrefix(e.events[i].Reason, overridden); ok {
@@ -52,6 +58,24 @@ func (e *explanation) judge(ctx context.Context) *Judged {
 		j.Opinion = secondOpinion(ctx, e.resolver.Plain(), e.q.Message, j.DKIM)
 	}
 	return j
+}
+
+// filteredLine returns what a content filter said, in one line.
+func filteredLine(f *mail.Filtered) string {
+	line := f.Name + " says " + f.Result
+	if f.Scored {
+		line += fmt.Sprintf(", score %.1f", f.Score)
+	}
+	if f.Symbols != "" {
+		line += ": " + f.Symbols
+	}
+	if len(f.Changes) > 0 {
+		line += "; not done: " + strings.Join(f.Changes, ", ")
+	}
+	if f.Cause != nil {
+		line += " (" + f.Cause.Error() + ")"
+	}
+	return printable.Text(line)
 }
 
 // signers returns the domains of DKIM signatures as "d=name result, ...".

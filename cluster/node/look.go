@@ -9,6 +9,7 @@ import (
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress"
 	"github.com/millrace/millrace/ingress"
+	"github.com/millrace/millrace/ingress/message/filter"
 	"github.com/millrace/millrace/ingress/message/once"
 	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
@@ -22,6 +23,7 @@ type lookout struct {
 	*reacher
 	sees    *egress.Relay // knows where names lead
 	connect bool          // recipients are offered to next hops
+	shown   *filter.Set   // the content filters that are asked; nil: none
 
 	mu     sync.Mutex // guards what follows
 	steps  []string   // of the rules
@@ -68,6 +70,7 @@ func (l *lookout) note(e mail.Event) {
 func (l *lookout) wireConfigFor(on *config.Listener, user string, given ingress.Given) (wire.Config, error) {
 	a := around{
 		router: l, relay: l, store: lookStore{l.store}, emit: l.note, rules: l.files.rules.Label, look: true,
+		filters: l.shown,
 	}
 	if l.cfg.Once {
 		var err error
