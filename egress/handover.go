@@ -70,6 +70,7 @@ func handOn(ctx context.Context, l *Local, at destination, d mail.Delivery, err 
 	}
 	d.Site = at.site
 	d.Settle(ctx)
+	d.TLS.Least = uint8(at.demands.Highest(at.hosts))
 	tx, failed := l.cfg.Cluster.Begin(ctx, node, d)
 	if failed != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/egress/smtptest"
+	"github.com/millrace/millrace/egress/tlspolicy"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -302,3 +303,30 @@ type refusing struct {
 
 func (r refusing) Rcpt(context.Context, mail.Path) error { return r.err }
 func (refusing) Abort()                                  {}
+
+// A successor is a Cluster in which this node owns each Site, and another one is asked for what it does not reach.
+type successor struct {
+	alone
+	asked *mail.Delivery
+}
+
+func (successor) Next(mail.Site, string) (string, bool) { return "b", true }
+func (s successor) Begin(_ context.Context, _ string, d mail.Delivery) (mail.Transaction, error) {
+	*s.asked = d
+	return nil, peerError{}
+}
+
+// TestHandover_NextDemands: the node that is asked for a Site which its owner does not reach is told what is demanded.
+func TestHandover_NextDemands(t *testing.T) {
+	s := smtptest.Start(t, smtptest.Behaviour{})
+	at := port(t, s)
+	s.Close() // so that no host is reached
+	var asked mail.Delivery
+	w := newWorldOf(t, zone+ofOne, at, func(cfg *Config) {
+		withPolicy(enforced)(cfg)
+		cfg.Cluster = successor{asked: &asked}
+	})
+	if err := tryMail(t, w, to("one.test")); err == nil || asked.TLS.Least != uint8(tlspolicy.Verified) {
+		t.Errorf("got %v, and it was told %+v", err, asked.TLS)
+	}
+}
