@@ -14,6 +14,7 @@ import (
 	"github.com/millrace/millrace/egress/smtptest"
 	"github.com/millrace/millrace/loadtest/extern"
 	"github.com/millrace/millrace/loadtest/fleet"
+	"github.com/millrace/millrace/loadtest/source"
 	"github.com/millrace/millrace/loadtest/world"
 )
 
@@ -47,17 +48,21 @@ func buildPrevious(t *testing.T) string {
 
 // TestUpgrade_Rolling: the nodes of a ring are replaced one by one by those of this version, and back, while mail runs
 // through all of them. At each step nodes of both versions are one ring that hands mail over, and nothing is lost,
-// doubled or refused.
+// doubled or refused; what a node of this version demands of a destination's TLS is demanded at each of them.
 func TestUpgrade_Rolling(t *testing.T) {
 	extern.Find(t, "haproxy")
 	redis := world.StartRedis(t)
 	dest := smtptest.Start(t, smtptest.Behaviour{Keep: 1 << 20})
 	host, port, _ := strings.Cut(dest.Addr(), ":")
-	names := dnstest.Start(t, "plain.example. 300 IN MX 10 mx.plain.example.\nmx.plain.example. 300 IN A "+host+"\n")
+	// The host of strict.example, which has no TLS, does not show what its TLSA record demands.
+	names := dnstest.Start(t, "plain.example. 300 IN MX 10 mx.plain.example.\nmx.plain.example. 300 IN A "+host+"\n"+
+		"strict.example. 300 IN MX 10 mx.strict.example.\nmx.strict.example. 300 IN A "+host+"\n"+
+		"_"+port+"._tcp.mx.strict.example. 300 IN TLSA 3 1 1 "+strings.Repeat("ab", 32)+"\n")
+	names.SetAD(true)
 	dir := t.TempDir()
 	rules := filepath.Join(dir, "routes.txt")
 	world.Save(t, rules, "domain * dmarc=off require_auth=no seal=never\ndomain plain.test\n"+
-		"/(.+)/@plain.test $1@plain.example\n")
+		"strict@plain.test a@strict.example\n/(.+)/@plain.test $1@plain.example\n")
 	nodes, err := fleet.Loopback(3)
 	if err != nil {
 		t.Fatal(err)
@@ -65,8 +70,9 @@ func TestUpgrade_Rolling(t *testing.T) {
 	old, current := buildPrevious(t), world.Binary(t)
 	f, err := fleet.Start(t.Context(), fleet.Plan{
 		Binary: old, Dir: filepath.Join(dir, "fleet"), Ring: true,
-		Config: fmt.Sprintf("routes: %q\ndns: {servers: [%q]}\negress: {port: %s, allow_private: true}\nlimits: "+
-			"{connections: 4000, connections_per_client: 4000}\nredis: {url: %q}\nlog: {level: warn}\n", rules,
+		Config: fmt.Sprintf("routes: %q\ndns: {servers: [%q], trust_ad: true}\n"+
+			"egress: {port: %s, allow_private: true}\nlimits: {connections: 4000, connections_per_client: 4000}\n"+
+			"redis: {url: %q}\nlog: {level: warn}\n", rules,
 			names.Addr(), port, redis.URL()),
 	}, nodes)
 	if err != nil {
@@ -86,6 +92,7 @@ func TestUpgrade_Rolling(t *testing.T) {
 	}
 	sent := make(chan []fleet.Sent, 1)
 	go func() { sent <- load.Run(t.Context()) }() // ends with stop
+	runs := make([]string, len(f.Nodes))          // the binaries
 	for i, step := range []struct {
 		name, binary string
 		node         int
@@ -105,6 +112,20 @@ func TestUpgrade_Rolling(t *testing.T) {
 			}
 			if n := fleet.Count(through.Run(t.Context()), dest); n.Err() != nil {
 				t.Errorf("%s: through %s: %s", step.name, m.Name, n)
+			}
+		}
+		// What a node of this version demands of TLS an owner of before does not know, and it is demanded all the same.
+		runs[step.node] = step.binary
+		for at, m := range f.Nodes {
+			if runs[at] != current {
+				continue
+			}
+			got, err := world.Dial(t, source.Config{Addr: m.SMTP}).Send(source.Message{
+				Reverse: "me@client.example", Forward: []string{"strict@plain.test"},
+				Octets: []byte("Subject: x\r\n\r\nx\r\n"),
+			})
+			if err != nil || got.End.Code != 451 {
+				t.Errorf("%s: without TLS through %s: %+v, %v", step.name, m.Name, got, err)
 			}
 		}
 	}
