@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/millrace/millrace/ingress/submission"
 )
 
 // furtherConfigs stand behind rightLines and are refused, as wrongConfigs.
@@ -58,6 +60,14 @@ var furtherConfigs = []wrongConfig{
 	// Files of another kind.
 	{"the key and the certificate exchanged", "tls: {cert: key.pem, key: cert.pem}\n", "5:13",
 		"holds a private key and no certificate"},
+	{"a receiver on this machine",
+		"events: {receivers: [{name: r, url: \"https://127.0.0.1/\", secret_file: secret}]}\n", "5:37",
+		"is at 127.0.0.1, which is not public"},
+	{"a receiver by the name of this machine",
+		"events: {receivers: [{name: r, url: \"https://localhost:8443/\", secret_file: secret}]}\n", "5:37",
+		"name it in events.allow_private"},
+	{"a receiver in a network that is not listed", "events: {allow_private: [10.1.0.0/16], " +
+		"receivers: [{name: r, url: \"https://10.2.0.1/\", secret_file: secret}]}\n", "5:67", "is at 10.2.0.1"},
 	{"the configuration for a secret", "secret_file: millrace.yaml\n", "5:14", "is this file, which others read"},
 	{"a name of two keys", "dkim: {relay: [{domain: a.example, selector: m1, key_file: r.pem}," +
 		" {domain: a.example, selector: m1, key_file: d.pem}]}\n", "5:98", "m1._domainkey.a.example is the name of"},
@@ -88,7 +98,88 @@ var furtherDoubts = []wrongConfig{
 	{"an EHLO of one label", "egress: {helo: localhost}\n", "5:16", "has no dot"},
 	{"the port of TLS for MX hosts", "egress: {port: 465}\n", "5:16", "TLS is spoken from the first octet"},
 	{"an SRS domain that is the host", "srs: {domain: mx1.example.net, key_file: srs.key}\n", "5:15", "is hostname"},
+	{"a drain of no time", "drain: 0s\n", "5:8", "cuts each message that is under way at SIGTERM"},
+	{"a drain of a day", "drain: 24h\n", "5:8", "longer than systemd or Kubernetes waits"},
+	{"sessions that are lent for long", "deadlines: {lend: 10m}\n", "5:19", "keeps a session at the next hop from all"},
+	{"a commit of seconds", "deadlines: {data: 9s, write: 10s, commit: 20s}\n", "5:43", "comes a second time"},
+	{"a deadline of a second", "deadlines: {rcpt: 2s}\n", "5:19", "merely busy are taken for dead"},
+	{"a network with less than its client", "score: {rates: {client: 300/1m, network: 30/1m}}\n", "5:42",
+		"is below score.rates.client: one address"},
+	{"a network with fewer messages", "score: {rates: {messages: 2/1m, network_messages: 100/1h}}\n", "5:51",
+		"is below score.rates.messages: one address"},
+	{"a network with fewer refusals", "score: {rates: {refused: 300/10m, network_refused: 100/10m}}\n", "5:52",
+		"is below score.rates.refused: one address"},
+	{"a domain with less than a recipient", "score: {rates: {recipient: 100/1h, domain: 50/1h}}\n", "5:44",
+		"is below score.rates.recipient: one recipient"},
+	{"fewer recipients than messages", "score: {rates: {messages: 100/1h, recipients: 50/1h}}\n", "5:47",
+		"is below score.rates.messages: a message has"},
+	{"too many recipients", "limits: {recipients: 100000}\n", "5:22", "100000 in one transaction"},
+	{"a message of a terabyte", "limits: {message_size: 100GiB}\n", "5:24", "100GiB in one message"},
+	{"a budget beyond the machine", "limits: {hold_budget: 1048576GiB}\n", "5:23", "this machine has"},
+	{"a network with fewer places than a client", "limits: {connections_per_network: {/24: 10}}\n", "5:41",
+		"one address takes what its whole network has"},
+	{"a client with more places than its network", "limits: {connections_per_client: 300}\n", "5:34",
+		"connections_per_network./56, 200, which holds first"},
+	{"the port of users for MX hosts", "egress: {port: 587}\n", "5:16", "at port 587 users log in"},
+	{"a private address that is seen", "egress: {addresses: [10.0.0.7]}\n", "5:22", "no address that destinations see"},
+	{"a source with a name of one label", "egress: {source: [192.0.2.7 mail]}\n", "5:19", "has no dot"},
+	{"an address twice", "egress: {addresses: [192.0.2.7, \"2001:db8::7\", 192.0.2.7]}\n", "5:48",
+		"192.0.2.7 stands there twice, first as entry 1"},
+	{"a list twice", "dmarc: {lists: [lists.example, Lists.Example]}\n", "5:32", "twice, first as entry 1"},
+	{"a sealer twice", "arc: {trust: [a.example, b.example, a.example]}\n", "5:37", "stands there twice"},
+	{"a domain examined twice", "doctor: {domains: [a.example, a.example]}\n", "5:31", "stands there twice"},
+	{"an open resolver and DNS lists",
+		"dns: {servers: [\"8.8.8.8:53\"]}\nscore: {lists: [{zone: l.example, weight: 5}]}\n", "5:17",
+		"DNS lists (score.lists) do not answer those who ask through 8.8.8.8:53"},
+	{"a signed answer from afar", "dns: {servers: [\"9.9.9.9:53\"], trust_ad: true}\n", "5:17", "forges answers"},
+	{"Redis on the Internet in clear", "redis: {url: \"redis://9.9.9.9:6379/0\"}\n", "5:14", "write rediss://"},
 	{"an SRS domain of one label", "srs: {domain: srs, key_file: srs.key}\n", "5:15", "has no dot"},
+}
+
+// listenDoubts stand in place of the listener of rightLines, are warned of and served.
+var listenDoubts = []wrongConfig{
+	{"port 465 in clear", "{addr: \"127.0.0.1:465\"}", "3:17", "say tls: implicit"},
+	{"port 25 with TLS", "{addr: \"127.0.0.1:25\", tls: implicit}", "3:38", "leave tls out for STARTTLS"},
+	{"port 587 with TLS", "{addr: \":587\", tls: implicit, submission: true, users_file: users}", "3:30",
+		"leave tls out for STARTTLS"},
+	{"users at port 25", "{addr: \":25\", submission: true, users_file: users}", "3:36", "none of them logs in"},
+	{"port 587 without users", "{addr: \":587\"}", "3:17", "submission: true"},
+	{"a network twice", "{addr: \":2525\", relay: trusted, networks: [10.0.0.0/8, 10.0.0.0/8]}", "3:65",
+		"stands there twice"},
+	{"a proxy twice", "{addr: \":2525\", proxy_protocol: [10.0.0.1, 10.0.0.1]}", "3:53", "stands there twice"},
+}
+
+// TestCheck_ListenDoubts: listeners to which nothing comes are warned of, and the usual ones are not.
+func TestCheck_ListenDoubts(t *testing.T) {
+	dir := mistakeFiles(t)
+	users := "alice " + submission.Hash("correct horse battery") + " alice@example.com\n"
+	if err := os.WriteFile(filepath.Join(dir, "users"), []byte(users), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "millrace.yaml")
+	check := func(listen string) string {
+		t.Helper()
+		text := strings.Replace(rightLines, "{addr: \"127.0.0.1:0\"}", listen, 1)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var out, said strings.Builder
+		if code := Main([]string{"check", "-c", file}, nil, &out, &said); code != exitOK {
+			t.Fatalf("exit code %d\n%s", code, said.String())
+		}
+		return said.String()
+	}
+	for _, tt := range listenDoubts {
+		t.Run(tt.name, func(t *testing.T) {
+			compareComplaints(t, check(tt.more), filepath.Join(dir, "millrace.yaml:"+tt.at), tt.words)
+		})
+	}
+	said := check("{addr: \":25\"}, {addr: \":465\", tls: implicit, submission: true, users_file: users}, " +
+		"{addr: \":587\", submission: true, users_file: users}, " +
+		"{addr: \":2525\", relay: trusted, networks: [10.0.0.0/8]}")
+	if strings.Contains(said, "listen[") && !strings.Contains(said, "self-signed") {
+		t.Errorf("usual listeners are doubted:\n%s", said)
+	}
 }
 
 // TestCheck_FurtherMistakes: these are refused or warned of as well, and two kinds of line ends and a byte order mark

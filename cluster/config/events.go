@@ -3,10 +3,14 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"net/url"
 	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/millrace/millrace/egress/events"
 	"github.com/millrace/millrace/egress/hook"
+	"github.com/millrace/millrace/router/leaf/network"
 )
 
 // Events names the receivers that are told what became of messages.
@@ -96,10 +100,32 @@ func (v *validator) events(e *Events) {
 			v.add(field+".url", "is required: where events are posted, such as https://hooks.example.net/mail")
 		} else if err := hook.CheckURL(r.URL, e.Private()); err != nil {
 			v.add(field+".url", err.Error()) // without the URL, which may hold a secret
+		} else if why := unreached(r.URL, e.Private()); why != "" {
+			v.add(field+".url", why)
 		}
 		v.required(field+".secret_file", r.SecretFile)
 		v.receives(r, field)
 	}
+}
+
+// unreached returns why nothing is ever posted to a URL, although it is well formed, or "". What a name leads to is
+// known only when it is connected to.
+func unreached(text string, private []netip.Prefix) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return ""
+	}
+	name := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	a, err := netip.ParseAddr(name)
+	if name == "localhost" || strings.HasSuffix(name, ".localhost") {
+		a, err = netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
+	}
+	if a = a.Unmap(); err != nil || network.IsPublic(a) ||
+		slices.ContainsFunc(private, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		return ""
+	}
+	return "is at " + a.String() + ", which is not public, so that nothing is posted there: name it in " +
+		"events.allow_private"
 }
 
 // receives checks what a receiver is told of.

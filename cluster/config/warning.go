@@ -94,10 +94,13 @@ func (c *Config) Warnings() []Problem {
 		c.Limits.ConnectionsPerClient > c.Limits.Connections {
 		warn("limits.connections_per_client", "is above limits.connections: one client can take all places")
 	}
-	if c.Egress.Port == 465 {
+	switch c.Egress.Port {
+	case 465:
 		warn("egress.port", "at port 465 TLS is spoken from the first octet, and MX hosts listen at 25")
+	case 587:
+		warn("egress.port", "at port 587 users log in, and MX hosts listen at 25: a relay line names a smarthost")
 	}
-	out = append(out, c.listDoubts()...)
+	out = append(append(out, c.listDoubts()...), c.harms()...)
 	if c.Redis != nil && c.Redis.Wait > 0 && !c.Once {
 		warn("redis.wait", "without once nothing waits for replicas")
 	}

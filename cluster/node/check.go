@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"time"
 
@@ -29,6 +30,10 @@ func Check(c *config.Config, known config.Problems) (warnings []config.Problem, 
 	wrong = wrong.Join(err)
 	if w := cluster.ending(time.Now()); err == nil && w != "" {
 		warnings = append(warnings, c.Problem("cluster.tls.cert", w))
+	}
+	if err == nil && cluster != nil && cluster.ownCA {
+		warnings = append(warnings, c.Problem("cluster.tls.ca", "is the certificate of this node itself: nodes "+
+			"with another one are not believed; millrace cluster init makes an authority that signs one for each"))
 	}
 	if len(wrong) > 0 {
 		return warnings, wrong
@@ -60,6 +65,7 @@ func (f *files) receiverWarnings() (warnings []config.Problem) {
 // startWarnings returns what an administrator should know before mail flows, the rules left out.
 func startWarnings(c *config.Config) []config.Problem {
 	warnings := append(c.Warnings(), placesWarning(c, maxOpenFiles())...)
+	warnings = append(warnings, memoryWarning(c, memoryOf(os.DirFS("/")))...)
 	return append(warnings, doubts(c, time.Now())...)
 }
 

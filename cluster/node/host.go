@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/millrace/millrace/cluster/config"
 )
 
 // hostWarnings returns what an administrator should know of the host whose files are below root: that messages in
@@ -27,6 +29,30 @@ func hostWarnings(root fs.FS, journal bool) (warnings []string) {
 			"(LogRateLimitIntervalSec=1s and LogRateLimitBurst=1000000 in the unit)", burst, interval))
 	}
 	return warnings
+}
+
+// memoryOf returns the memory of a machine in octets, 0 if it is not known.
+func memoryOf(root fs.FS) (octets uint64) {
+	text, err := fs.ReadFile(root, "proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		if words := strings.Fields(line); len(words) == 3 && words[0] == "MemTotal:" && words[2] == "kB" {
+			octets, _ = strconv.ParseUint(words[1], 10, 53)
+		}
+	}
+	return octets << 10
+}
+
+// memoryWarning returns what is to be said if messages may take more of the memory than a machine can spare.
+func memoryWarning(c *config.Config, octets uint64) []config.Problem {
+	if octets == 0 || uint64(c.Limits.HoldBudget) <= octets/4*3 {
+		return nil
+	}
+	return []config.Problem{c.Problem("limits.hold_budget", fmt.Sprintf("%s of messages in memory: this machine has "+
+		"%s in all, and the system ends a node that takes more; %s leaves room", c.Limits.HoldBudget,
+		config.Size(octets>>20<<20), config.Size(max(octets>>21<<20, 1<<20))))}
 }
 
 // busyLines is how many lines a second a busy node may log.

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"github.com/millrace/millrace/cluster/config"
 )
 
 // TestHostWarnings: a node says what of its host carries messages to a disk, or loses lines of the log.
@@ -85,6 +87,36 @@ func TestHostWarnings(t *testing.T) {
 		got := strings.Join(hostWarnings(root, tt.journal), "; ")
 		if tt.want == "" && got != "" || !strings.HasPrefix(got, tt.want) {
 			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// TestMemoryWarning: a budget for messages that the machine does not have is warned of.
+func TestMemoryWarning(t *testing.T) {
+	info := func(text string) fstest.MapFS {
+		return fstest.MapFS{"proc/meminfo": &fstest.MapFile{Data: []byte(text)}}
+	}
+	for _, tt := range []struct {
+		name   string
+		root   fstest.MapFS
+		budget config.Size
+		want   string
+	}{
+		{"enough", info("MemTotal:        1048576 kB\nMemFree: 1 kB\n"), 512 << 20, ""},
+		{"a machine that is too small", info("MemTotal:         493568 kB\n"), 512 << 20,
+			"512MiB of messages in memory: this machine has 482MiB in all"},
+		{"a unit that was meant otherwise", info("MemTotal:       8388608 kB\n"), 512 << 30, "512GiB of messages"},
+		{"not known", fstest.MapFS{}, 512 << 30, ""},
+		{"no number", info("MemTotal: much kB\n"), 512 << 30, ""},
+	} {
+		c, err := config.Parse(configFile(t), []byte(smallest), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Limits.HoldBudget = tt.budget
+		got := config.Problems(memoryWarning(c, memoryOf(tt.root)))
+		if len(got) > 0 != (tt.want != "") || tt.want != "" && !strings.Contains(got.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.name, got, tt.want)
 		}
 	}
 }

@@ -3,10 +3,12 @@ package node
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,6 +25,7 @@ import (
 type clusterFiles struct {
 	server, client *tls.Config
 	ends           time.Time // of the certificates
+	ownCA          bool      // the node's own certificate stands for the authority
 	secret         secret
 	gossip         [][]byte // keys derived from secret, the one in use first
 }
@@ -53,6 +56,10 @@ func (f *clusterFiles) readTLS(c *config.Config) (err error) {
 		}
 	}
 	f.server, f.client, f.ends, err = peer.Certificates(c.Cluster.Name, pem["ca"], pem["cert"], pem["key"])
+	if chain := certificatesIn(pem["cert"]); len(chain) > 0 {
+		isOther := func(c *x509.Certificate) bool { return !c.Equal(chain[0]) }
+		f.ownCA = !slices.ContainsFunc(certificatesIn(pem["ca"]), isOther)
+	}
 	var wrong *mail.FieldError
 	if errors.As(err, &wrong) && wrong.Field == "key" {
 		err = pairMistake("cert", string(k.Cert), "key", string(k.Key), err)

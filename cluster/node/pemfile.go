@@ -51,6 +51,16 @@ func pemMistake(text []byte, want string) string {
 	return "is no PEM file"
 }
 
+// certificatesIn returns the certificates of a text that can be read.
+func certificatesIn(text []byte) (all []*x509.Certificate) {
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		if c, err := x509.ParseCertificate(block.Bytes); err == nil && block.Type == "CERTIFICATE" {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
 // library matches what libraries put in front of their errors.
 var library = regexp.MustCompile(`\b(tls|x509|asn1|dkim|pem|store|dns|crypto/[a-z0-9]+): `)
 
