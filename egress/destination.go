@@ -126,14 +126,20 @@ func (r *resources) suspended(site mail.Site) error {
 	return nil
 }
 
-// fixedSite returns the Site and the host of a fixed next hop. The Site is the next hop's own name without the user and
-// the proxy: identities and ways are kept apart by their Way.
+// FixedSite returns the Site of a fixed next hop: its own name without the user and the proxy. Identities and ways are
+// kept apart by their Way.
+func FixedSite(h mail.NextHop) mail.Site {
+	h.User, h.Proxy = "", ""
+	return mail.Site(h.String())
+}
+
+// fixedSite returns the Site and the host of a fixed next hop.
 func (r *resources) fixedSite(h mail.NextHop) *fixedSite {
 	h.User, h.Proxy = "", ""
 	if f, ok := r.fixed.Get(h); ok {
 		return f
 	}
-	f := &fixedSite{site: mail.Site(h.String()), hosts: []mx.Host{{Name: h.Host}}}
+	f := &fixedSite{site: FixedSite(h), hosts: []mx.Host{{Name: h.Host}}}
 	r.fixed.Put(h, f, 1)
 	return f
 }

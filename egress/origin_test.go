@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -302,8 +303,12 @@ func TestRelay_Proxy(t *testing.T) {
 	} {
 		deliver(t, w, d, "b@one.test")
 	}
-	_, err := w.relay.Begin(t.Context(), hop("away.tailnet", 0))
+	away := hop("away.tailnet", 0)
+	_, err := w.relay.Begin(t.Context(), away)
 	want(t, err, "451 4.4.1")
+	if got := w.relay.Cooling(); !slices.Equal(got, []mail.Site{FixedSite(away.NextHop)}) {
+		t.Errorf("%q take no mail", got)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if got := strings.Join(p.asked, " "); got != "home.tailnet:25 100.64.0.7:2525 [fd7a::7]:25 fixed.test:"+number+

@@ -91,6 +91,9 @@ func (r *Relay) Sessions(yield func(Sessions) bool) {
 // SiteStates counts the Sites that mail is held back from. It takes the pool's lock, so it is for now and then.
 func (r *Relay) SiteStates() pool.States { return r.local.pool.States() }
 
+// Cooling returns the Sites that were not reached, refused us or are suspended, and have not been since, in no order.
+func (r *Relay) Cooling() []mail.Site { return r.local.pool.Cooling() }
+
 // Adaptations yields how the replies of each Site limit this node: how many sessions and messages per second it gets, 0
 // where nothing limits it, and until when it is suspended, the zero Time if it is not. It ends when yield returns
 // false. It takes the pool's lock, so it is for now and then.

@@ -35,8 +35,9 @@ type Gauges struct {
 	Cluster       func() ClusterGauges
 	TLSFallbacks  func() (classic, clear uint64) // sessions tried with less TLS because it had just failed
 	DNS           func() DNS
-	Posts         func() map[string]int // events that wait, by receiver
-	Examined      func() Examination    // what the last examination of the DNS found
+	Posts         func() map[string]int  // events that wait, by receiver
+	Examined      func() Examination     // what the last examination of the DNS found
+	NextHops      func() map[string]bool // fixed ones, and whether mail is held back from them
 }
 
 // A State is what a node does now.
@@ -171,6 +172,9 @@ func (m meter) show(g Gauges) {
 	}
 	if g.Examined != nil {
 		m.showExamination(g.Examined)
+	}
+	if g.NextHops != nil {
+		m.showNextHops(g.NextHops)
 	}
 	if g.Store != nil {
 		m.showStore(g.Store)
@@ -316,6 +320,19 @@ func (m meter) showExamination(read func() Examination) {
 	m.gauges("millrace_doctor_examined_timestamp_seconds", "When the DNS was examined last.", func(show show) {
 		if at := read().At; !at.IsZero() {
 			show(seconds(at))
+		}
+	})
+}
+
+// showNextHops shows which of the next hops that an administrator wrote down are down, as mail has found them.
+func (m meter) showNextHops(read func() map[string]bool) {
+	m.gauges("millrace_next_hop_down", "Whether a fixed next hop takes no mail for now.", func(show show) {
+		for name, down := range read() {
+			value := 0.0
+			if down {
+				value = 1
+			}
+			show(value, is("next_hop", name)...)
 		}
 	})
 }

@@ -75,7 +75,8 @@ func everyMetric() *Metrics {
 				At: time.Unix(42, 0), Findings: map[Finding]int{{Domain: "example.com", State: "misconfigured"}: 43},
 			}
 		},
-		Posts: func() map[string]int { return map[string]int{"books": 39} },
+		NextHops: func() map[string]bool { return map[string]bool{"smtp://10.0.0.7": true, "smtp://10.0.0.8": false} },
+		Posts:    func() map[string]int { return map[string]int{"books": 39} },
 		Cluster: func() ClusterGauges {
 			return ClusterGauges{
 				Members: 2, Stable: 3, Suspended: 1, Rules: 7, Waived: 4, Out: true, Begun: 40, NotBegun: 41,

@@ -158,9 +158,20 @@ func printReports(w io.Writer, reports []doctor.Report, all bool) {
 	}
 }
 
+// tlsaRecord returns the record of the key of our certificate. The DNS is asked whether it would count.
+func tlsaRecord(cfg *config.Config) (doctor.Record, error) {
+	r, err := dns.New(dns.Config{Servers: cfg.DNS.Servers})
+	if err != nil {
+		return doctor.Record{}, err
+	}
+	defer r.Close()
+	return doctor.TLSARecord(context.Background(), cfg, r)
+}
+
 type dnsRecordsVerb struct {
 	domainFlags
 	Format string `enum:"bind,nsupdate,route53,terraform,cloudflare,json" default:"bind" help:"${dns_format}"`
+	TLSA   bool   `name:"tlsa" help:"${dns_tlsa}"`
 	TTL    int    `name:"ttl" default:"300" placeholder:"SECONDS" help:"How long others may keep the records."`
 }
 
@@ -172,6 +183,13 @@ func (v *dnsRecordsVerb) run(s streams) int {
 	records, err := v.records(cfg)
 	if err != nil {
 		return fail(s, err)
+	}
+	if v.TLSA {
+		r, err := tlsaRecord(cfg)
+		if err != nil {
+			return fail(s, fmt.Errorf("--tlsa: %w", err))
+		}
+		records = append(records, r)
 	}
 	if v.Format == "bind" {
 		printRecords(s.out, records)

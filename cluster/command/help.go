@@ -29,6 +29,8 @@ func helpTexts() kong.Vars {
 		"dns_ip": "An address that others see of this node; once for each. Without any, those that are known.",
 		"dns_selector": "A selector of another service that signs as the domain, whose key is looked at too; once " +
 			"for each.",
+		"dns_tlsa": "Add the TLSA record of the key of tls.cert, by which senders that obey DANE verify it: only " +
+			"where the zone is signed, and to be said only where the key is kept when the certificate is renewed.",
 		"dns_format": "bind (a zone file), nsupdate, route53 (a change batch), terraform (aws_route53_record), " +
 			"cloudflare (a batch), json.",
 		"dns_server": "The primary name server of the zone, with or without a port.",

@@ -23,9 +23,10 @@ func migrateTexts() kong.Vars {
 			"left out.",
 		"egress_list": "Print the addresses that mail of the nodes comes from, for those who let it in: as a list, " +
 			"as a table for Postfix, as rules for nftables, as an SPF record.",
-		"egress_config": "The configuration of a node; once for each node of a cluster.",
-		"egress_ip":     "An address besides those, or in place of a configuration; once for each.",
-		"egress_format": "text, json, postfix (a table for check_client_access), nftables or spf.",
+		"egress_cluster": "Ask the running node of -c, and by it all nodes of its cluster, in place of configurations.",
+		"egress_config":  "The configuration of a node; once for each node of a cluster.",
+		"egress_ip":      "An address besides those, or in place of a configuration; once for each.",
+		"egress_format":  "text, json, postfix (a table for check_client_access), nftables or spf.",
 		"migrate_plan": "Print the steps in which a domain moves to a node: when, what to do, what has to be so " +
 			"before the next, and the way back. The times come from the TTL of the MX records that there are.",
 		"migrate_watch": "Ask resolvers for the MX hosts of a domain until all of them see a new one.",

@@ -86,6 +86,7 @@ func (v *migratePlanVerb) move() (*migrate.Move, error) {
 		return nil, err
 	}
 	move.TTL = meta.TTL
+	move.Zone = zoneOf(r, domain)
 	for _, mx := range records {
 		move.Old = append(move.Old, migrate.MX{Host: mx.Host, Pref: mx.Pref})
 	}
@@ -93,6 +94,20 @@ func (v *migratePlanVerb) move() (*migrate.Move, error) {
 		return nil, fmt.Errorf("%s has %s among its MX already: migrate watch says who sees it", domain, cfg.Hostname)
 	}
 	return move, nil
+}
+
+// zoneOf returns the zone that a domain lies in, "" if no name server tells.
+func zoneOf(r *dns.Resolver, domain string) string {
+	for zone := domain; strings.Contains(zone, "."); _, zone, _ = strings.Cut(zone, ".") {
+		_, _, err := r.LookupData(context.Background(), zone, "SOA")
+		if !dns.NotFound(err) {
+			if err != nil {
+				return ""
+			}
+			return zone
+		}
+	}
+	return ""
 }
 
 // insideOf returns the fixed next hop that mail of a domain goes to, "" if there is none or no such rule.

@@ -2,6 +2,7 @@ package command
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/millrace/millrace/egress/dns/dnstest"
+	"github.com/millrace/millrace/loadtest/extern"
 )
 
 // ran runs a verb and returns its exit code and what it printed.
@@ -118,6 +120,7 @@ func TestImport_CloudflareRefused(t *testing.T) {
 
 // movingZone is a domain that forwards by its records, whose MX moves.
 const movingZone = `
+example.org. 300 IN SOA ns1.example.org. hostmaster.example.org. 1 3600 600 864000 60
 example.org. 7200 IN TXT "forward-email=info:alice@mailbox.example,!no"
 example.org. 7200 IN MX 10 old.example.org.
 `
@@ -131,6 +134,77 @@ func TestImport_ForwardEmailDNS(t *testing.T) {
 	}
 	if code, _, _ := ran("import", "forward-email", "none.example", "--dns", server.Addr()); code != exitError {
 		t.Errorf("a domain without records: exit code %d", code)
+	}
+}
+
+// TestEgressList_Cluster: the running node is asked for the addresses of all, and a list that lacks those of one is not
+// printed.
+func TestEgressList_Cluster(t *testing.T) {
+	for _, tt := range []struct {
+		name, nodes, out, complaint string
+	}{
+		{"all say theirs", `{"node": "a", "ok": true, "addresses": ["192.0.2.1"]},
+			{"node": "b", "ok": true, "addresses": ["192.0.2.3", "2001:db8::1"]}`, "192.0.2.1/32", ""},
+		{"one says nothing", `{"node": "a", "ok": true, "addresses": ["192.0.2.1"]},
+			{"node": "b", "ok": false, "says": ["cannot be asked: \u001b[2J"]}`, "", "b: cannot be asked: "},
+		{"one of an earlier version", `{"node": "a", "ok": true, "addresses": ["192.0.2.1"]},
+			{"node": "b", "ok": true}`, "", "b: "},
+	} {
+		asked := ""
+		api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked = r.URL.Path
+			fmt.Fprintf(w, `{"check": "addresses", "ok": true, "nodes": [%s]}`, tt.nodes)
+		}))
+		t.Cleanup(api.Close)
+		dir := t.TempDir()
+		for name, text := range map[string]string{
+			"millrace.yaml": rightLines + "admin: {addr: \"" + strings.TrimPrefix(api.URL, "http://") +
+				"\", token_file: token}\n",
+			"routes.txt": "@example.org smtp://10.0.0.7\n", "token": secretToken + "\n",
+		} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		code, out, complaints := ran("egress-list", "--cluster", "-c", filepath.Join(dir, "millrace.yaml"))
+		if (code == exitOK) != (tt.complaint == "") || !strings.Contains(out, tt.out) ||
+			!strings.Contains(complaints, tt.complaint) || strings.Contains(complaints, "\x1b") ||
+			asked != "/api/v1/check/addresses" || tt.out == "" && out != "" {
+			t.Errorf("%s: exit code %d of %s, %s%s", tt.name, code, asked, out, complaints)
+		}
+	}
+}
+
+// TestMigrate_RollBack: the way back that a plan writes is taken by a real name server from a real program, as it
+// stands, and brings the records back that there were.
+func TestMigrate_RollBack(t *testing.T) {
+	o := newOwner(t, ownersZone+"@ 7200 MX 10 old\n@ 7200 MX 20 old.backup.example.\nold A 192.0.2.9\n")
+	back := filepath.Join(t.TempDir(), "back")
+	code, _, complaints := ran("migrate", "plan", "example.org", "-c", o.config, "--resolver", o.server.Addr,
+		"--rollback", back)
+	if code != exitOK {
+		t.Fatalf("exit code %d, %s", code, complaints)
+	}
+	before := o.has("example.org", "MX")
+	code, out := o.apply("--key", o.keyFile, "--replace", "--yes")
+	if code != exitOK || o.has("example.org", "MX") == before {
+		t.Fatalf("the move: exit code %d, %s", code, out)
+	}
+	host, port, err := net.SplitHostPort(o.server.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(back)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := extern.Find(t, "knsupdate").Command(t.Context(), "-y", extern.KnotKey)
+	cmd.Stdin = strings.NewReader("server " + host + " " + port + "\n" + string(text))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("knsupdate: %v\n%s", err, out)
+	}
+	if after := o.has("example.org", "MX"); after != before {
+		t.Errorf("the records are %q, and were %q", after, before)
 	}
 }
 
@@ -163,7 +237,8 @@ func TestMigrate_Plan(t *testing.T) {
 		}
 	}
 	text, err := os.ReadFile(back)
-	if err != nil || !strings.HasSuffix(string(text), "update delete example.org. MX\nupdate add example.org. 7200 "+
+	if err != nil || !strings.HasSuffix(string(text), "zone example.org.\nupdate delete example.org. MX\n"+
+		"update add example.org. 7200 "+
 		"MX 10 "+
 		"old.example.org.\nsend\n") {
 		t.Errorf("the way back is %s, %v", text, err)

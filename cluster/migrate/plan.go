@@ -15,6 +15,7 @@ type MX struct {
 // A Move is a domain that moves to nodes of ours.
 type Move struct {
 	Domain string
+	Zone   string // that it lies in, "" if that is not known
 	Now    time.Time
 	Old    []MX // as the domain has them
 	TTL    time.Duration
@@ -152,12 +153,16 @@ func (m Move) records(all []MX, ttl time.Duration) (lines []string) {
 // stamp returns a time as a plan has it.
 func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 MST") }
 
-// RollBack returns what brings the records back that the domain has now, as lines for nsupdate.
+// RollBack returns what brings the records back that the domain has now, as lines for nsupdate, of BIND and of Knot.
+// The latter takes the root for the zone where none is named.
 func (m Move) RollBack() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "; MX of %s as of %s. To go back: nsupdate -k KEY THIS-FILE, or put the lines into the zone.\n",
 		m.Domain,
 		stamp(m.Now))
+	if m.Zone != "" {
+		fmt.Fprintf(&b, "zone %s.\n", m.Zone)
+	}
 	fmt.Fprintf(&b, "update delete %s. MX\n", m.Domain)
 	for _, r := range m.Old {
 		fmt.Fprintf(&b, "update add %s. %d MX %d %s.\n", m.Domain, int(max(m.TTL, time.Second).Seconds()), r.Pref,

@@ -3,7 +3,6 @@ package node
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -11,9 +10,10 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/millrace/millrace/cluster/node/doctor"
 	"github.com/millrace/millrace/egress"
-	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/egress/probe"
+	"github.com/millrace/millrace/router/leaf/network"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -215,79 +215,61 @@ func (k *checker) identity(ctx context.Context, seen []netip.Addr) (good bool, s
 	if len(addrs) == 0 {
 		addrs = interfaceAddrs()
 	}
-	good = true
-	looked := 0
+	var outside []netip.Addr
 	for _, a := range addrs {
-		if a = a.Unmap(); isInside(a) && len(k.cfg.Egress.Addresses) == 0 {
-			continue
+		if a = a.Unmap(); !isInside(a) || len(k.cfg.Egress.Addresses) > 0 {
+			outside = append(outside, a)
 		}
-		looked++
-		fine, what := k.nameOf(ctx, a)
-		good = good && fine
-		says = append(says, what)
 	}
-	if looked == 0 {
+	if len(outside) == 0 {
 		return false, []string{"no address is known by which others see this node: name it in egress.addresses"}
 	}
+	good = true
+	for _, f := range doctor.Addresses(ctx, k.cfg, k.resolver, outside) {
+		good = good && f.State == doctor.Ready
+		says = append(says, wordsOfName(&f))
+	}
 	return good, says
+}
+
+// wordsOfName says what is known of the name of an address, or of a name that is said in EHLO.
+func wordsOfName(f *doctor.Finding) string {
+	switch {
+	case f.State == doctor.Ready && f.Check == "PTR":
+		return f.Name + " is called " + f.Found + " (PTR), as we are in EHLO, and that name leads back to it"
+	case f.State == doctor.Ready:
+		return strings.TrimSpace(f.Name + " is said in EHLO, and leads to " + f.Found + ". " + f.Fix)
+	}
+	return f.Check + " of " + f.Name + ": " + f.Found + ". " + f.Reason + " " + f.Fix
+}
+
+// addresses returns the addresses that mail of the node comes from.
+func (k *checker) addresses(context.Context) NodeChecked {
+	out := NodeChecked{OK: true, Says: []string{}, Hosts: []HostChecked{}, Addresses: k.cfg.EgressAddrs()}
+	if len(out.Addresses) == 0 {
+		out.Addresses = publicOf(interfaceAddrs())
+	}
+	if len(out.Addresses) == 0 {
+		out.OK = false
+		out.Says = append(out.Says, "no address is known by which others see this node: name it in egress.addresses")
+	}
+	return out
+}
+
+// publicOf returns those of some addresses that others see, and those for documentation.
+func publicOf(addrs []netip.Addr) (all []netip.Addr) {
+	for _, a := range addrs {
+		if kind, _ := network.Special(a); kind == "" || kind == network.Documentation {
+			all = append(all, a.Unmap())
+		}
+	}
+	return all
 }
 
 // isInside reports whether an address is one that destinations never see.
 func isInside(a netip.Addr) bool {
 	shared := netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64}), 10) // RFC 6598
 	return a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || shared.Contains(a)
-}
-
-// nameOf says whether the name of an address, the address of that name, and the name that we say in EHLO fit together.
-func (k *checker) nameOf(ctx context.Context, a netip.Addr) (good bool, says string) {
-	helo := cmp.Or(k.cfg.Egress.Helo, k.cfg.Hostname)
-	ask := fmt.Sprintf("ask whom the address is rented from to set its PTR to %s", helo)
-	names, _, err := k.resolver.LookupPTR(ctx, a)
-	switch {
-	case errors.Is(err, dns.ErrNXDomain), errors.Is(err, dns.ErrNoData), err == nil && len(names) == 0:
-		return false, fmt.Sprintf("%s has no name (PTR): many destinations take no mail from it; %s", a, ask)
-	case err != nil:
-		return false, fmt.Sprintf("the name of %s (PTR) could not be looked up: %s", a,
-			library.ReplaceAllString(err.Error(), ""))
-	}
-	name := ""
-	for _, n := range names {
-		if slices.Contains(k.addrsOf(ctx, n), a) && (name == "" || strings.EqualFold(n, helo)) {
-			name = strings.TrimSuffix(n, ".")
-		}
-	}
-	switch {
-	case name == "":
-		return false, fmt.Sprintf("%s is called %s (PTR), and that name has another address or none: destinations "+
-			"do not believe it; %s", a, shownName(names[0]), ask)
-	case strings.EqualFold(name, strings.TrimSuffix(helo, ".")):
-		return true, fmt.Sprintf("%s is called %s (PTR), as we are in EHLO, and that name leads back to it", a,
-			shownName(name))
-	case !slices.Contains(k.addrsOf(ctx, helo), a):
-		return false, fmt.Sprintf("%s is called %s (PTR), but we say %s in EHLO, which does not lead to it: publish "+
-			"its address, or %s", a, shownName(name), helo, ask)
-	}
-	return true, fmt.Sprintf("%s is called %s (PTR), and we say %s in EHLO: both lead to it. Some destinations want "+
-		"one name; to have one, %s", a, shownName(name), helo, ask)
-}
-
-// addrsOf returns the addresses of a name, none if they are not known.
-func (k *checker) addrsOf(ctx context.Context, name string) []netip.Addr {
-	addrs, err := k.resolver.Plain().LookupAddrs(ctx, strings.TrimSuffix(name, "."))
-	if err != nil {
-		return nil
-	}
-	return addrs
-}
-
-// shownName returns a name of the DNS without what could control a terminal.
-func shownName(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r <= ' ' || r >= 0x7f {
-			return '?'
-		}
-		return r
-	}, strings.TrimSuffix(s, "."))
 }
 
 // ingress connects to a node by its name, at the port of MX hosts, as senders do.

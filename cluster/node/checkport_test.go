@@ -121,10 +121,10 @@ strange.example.net. 60 IN A 203.0.113.5
 		says string
 	}{
 		"203.0.113.1": {true, "is called mx1.example.net (PTR), as we are in EHLO"},
-		"203.0.113.2": {true, "both lead to it"},
-		"203.0.113.3": {false, "has no name (PTR)"},
+		"203.0.113.2": {false, "We say mx1.example.net in EHLO, and the address has another name"},
+		"203.0.113.3": {false, "PTR of 203.0.113.3: no PTR record"},
 		"203.0.113.4": {false, "destinations do not believe it"},
-		"203.0.113.5": {false, "we say mx1.example.net in EHLO, which does not lead to it"},
+		"203.0.113.5": {false, "do not find 203.0.113.5, from which we come"},
 	} {
 		cfg, err := config.Parse(configFile(t), []byte(smallest+"dns: {servers: [\""+zone.Addr()+
 			"\"]}\negress: {addresses: [\""+addr+"\"]}\npostmaster: ops@elsewhere.example\n"), "")

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -24,6 +25,8 @@ const (
 	CheckTarget  = "target"  // the path to a next hop
 	CheckEgress  = "egress"  // the port of MX hosts, from here
 	CheckIngress = "ingress" // the same port of this node, from the others
+	// CheckAddresses asks for the addresses that mail of the nodes comes from, and looks at nothing.
+	CheckAddresses = "addresses"
 )
 
 // A CheckQuestion asks nodes to look at their network. It is the body of a request to the API.
@@ -54,6 +57,8 @@ type NodeChecked struct {
 	OK    bool          `json:"ok"`
 	Says  []string      `json:"says"` // in words
 	Hosts []HostChecked `json:"hosts"`
+
+	Addresses []netip.Addr `json:"addresses,omitempty"` // of CheckAddresses
 }
 
 // A HostChecked is one address of a host, and the steps of a session with it.
@@ -288,6 +293,8 @@ func (k *checker) prepare(what string, q *CheckQuestion) (func(context.Context) 
 		return k.target(q)
 	case CheckEgress:
 		return k.egress(q)
+	case CheckAddresses:
+		return k.addresses, nil
 	case CheckIngress:
 		return func(ctx context.Context) NodeChecked {
 			out := k.ingress(ctx, k.cfg.Hostname, q)
@@ -297,8 +304,8 @@ func (k *checker) prepare(what string, q *CheckQuestion) (func(context.Context) 
 			return out
 		}, nil
 	}
-	return nil, fmt.Errorf("there is no check %q: there are %s, %s and %s", what, CheckTarget, CheckEgress,
-		CheckIngress)
+	return nil, fmt.Errorf("there is no check %q: there are %s, %s, %s and %s", what, CheckTarget, CheckEgress,
+		CheckIngress, CheckAddresses)
 }
 
 // nextHop reads a next hop or a domain.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/millrace/millrace/cluster/admin"
@@ -33,6 +34,7 @@ func (n shown) gauges() admin.Gauges {
 		Store:         func() admin.Store { return storeGauges(n.parts.store.Stats()) },
 		TLSFallbacks:  func() (classic, clear uint64) { return n.relay.TLSFallbacks() },
 		DNS:           func() admin.DNS { return dnsGauges(n.parts.resolver) },
+		NextHops:      n.nextHopsDown,
 	}
 	if n.cfg.Once {
 		g.Ledger = n.ledgerCounts
@@ -75,6 +77,23 @@ func sessionsOf(relay *egress.Relay) (sites []admin.SiteSessions) {
 		return true
 	})
 	return sites
+}
+
+// maxNextHops bounds the next hops that the metrics show by name.
+const maxNextHops = 200
+
+// nextHopsDown returns the fixed next hops of the rules and of listeners, without users, and whether mail is held back
+// from them. It says what mail has found: one that no mail went to is not known to be down.
+func (n shown) nextHopsDown() map[string]bool {
+	cooling := n.relay.Cooling()
+	down := make(map[string]bool)
+	for h := range n.parts.files.nextHops() {
+		site := egress.FixedSite(h)
+		if is := slices.Contains(cooling, site); is || len(down) < maxNextHops {
+			down[string(site)] = is
+		}
+	}
+	return down
 }
 
 // heldBack returns how many Sites mail is held back from, by why.

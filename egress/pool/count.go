@@ -75,6 +75,16 @@ func (p *Pool[C]) Adaptations() (all []Adaptation) {
 	return all
 }
 
+// Cooling returns the Sites to which no new connection is opened for a while, in no order.
+func (p *Pool[C]) Cooling() (names []mail.Site) {
+	for _, t := range p.all() {
+		if t.cool.Load() {
+			names = append(names, t.name)
+		}
+	}
+	return names
+}
+
 // Count counts over all Sites; Cooling is true if any is.
 func (p *Pool[C]) Count() (c Count) {
 	for _, t := range p.all() {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -126,6 +127,32 @@ func TestCheck_Target(t *testing.T) {
 		}
 	}
 	c.through(t) // and mail goes on
+}
+
+// TestCheck_Addresses: a node says where mail of all nodes comes from.
+func TestCheck_Addresses(t *testing.T) {
+	c := &cluster{keys: t.TempDir(), world: administered(t, world.World{Routes: "@x.example smtp://192.0.2.9\n"})}
+	config := c.world.Config
+	for name, egress := range map[string]string{
+		"a": "{addresses: [192.0.2.1, \"2001:db8::1\"]}",
+		"b": "{source: [192.0.2.2 out2.example], addresses: [192.0.2.3]}",
+		"c": "{source: [192.0.2.4 out4.example, 192.0.2.5]}",
+	} {
+		c.world.Config = config + "egress: " + egress + "\n"
+		c.join(t, name)
+	}
+	status, answer := checkAt(t, c.nodes[0], node.CheckAddresses, node.CheckQuestion{})
+	if status != http.StatusOK || !answer.OK || len(answer.Nodes) != 3 {
+		t.Fatalf("%d %+v", status, answer)
+	}
+	got := make(map[string]string)
+	for _, n := range answer.Nodes {
+		got[n.Node] = fmt.Sprint(n.Addresses)
+	}
+	want := map[string]string{"a": "[192.0.2.1 2001:db8::1]", "b": "[192.0.2.3]", "c": "[192.0.2.4 192.0.2.5]"}
+	if !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
 }
 
 // TestCheck_Ingress: the other nodes connect to the hostname of the one that asks, and say whether that is it. A node

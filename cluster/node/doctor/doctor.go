@@ -172,15 +172,28 @@ func (d *Doctor) Node(ctx context.Context, domains ...string) Report {
 		}
 	}
 	checks = append(checks, func(ctx context.Context) []Finding { return d.auth.dkim(ctx, others) })
-	if !slices.Contains(domains, domain.Canonical(d.mta.helo)) && !isLiteral(d.mta.helo) {
-		checks = append(checks, func(ctx context.Context) []Finding { return d.auth.spf(ctx, d.mta.helo, true) })
-	}
+	checks = append(checks, func(ctx context.Context) []Finding { return d.saidSPF(ctx, domains) })
 	if srs := d.node.SRS; srs != nil && !slices.Contains(domains, domain.Canonical(srs.Domain)) {
 		checks = append(checks,
 			func(ctx context.Context) []Finding { return d.exchange.mx(ctx, domain.Canonical(srs.Domain)) },
 			func(ctx context.Context) []Finding { return d.auth.spf(ctx, domain.Canonical(srs.Domain), true) })
 	}
 	return newReport("", run(ctx, checks...))
+}
+
+// saidSPF looks at SPF of the names that are said in EHLO, but for those of domains that are examined in any case.
+func (d *Doctor) saidSPF(ctx context.Context, domains []string) []Finding {
+	said := d.mta.said(d.mta.seen(ctx))
+	if len(said) == 0 {
+		said = []string{d.mta.helo}
+	}
+	var checks []check
+	for _, name := range said {
+		if name = domain.Canonical(name); !slices.Contains(domains, name) && !isLiteral(name) {
+			checks = append(checks, func(ctx context.Context) []Finding { return d.auth.spf(ctx, name, true) })
+		}
+	}
+	return run(ctx, checks...)
 }
 
 // All examines domains and the node.

@@ -114,6 +114,7 @@ type sick struct {
 	servfail []string // name and type
 	policy   string
 	addrs    []netip.Addr
+	sources  []config.Source
 	flags    []string // "private", "lame", "untrusted"
 }
 
@@ -138,6 +139,9 @@ func readSick(t *testing.T, file string) sick {
 			s.servfail = strings.Fields(rest)
 		case word == "policy":
 			s.policy += rest + "\r\n"
+		case word == "source":
+			addr, name, _ := strings.Cut(rest, " ")
+			s.sources = append(s.sources, config.Source{Addr: netip.MustParseAddr(addr), Helo: name})
 		case word == "ip":
 			s.addrs = append(s.addrs, netip.MustParseAddr(rest))
 		default:
@@ -161,6 +165,7 @@ func (p *patient) examine(t *testing.T, s sick) []Report {
 		t.Fatal(err)
 	}
 	node := *p.config
+	node.Egress.Source = s.sources
 	if slices.Contains(s.flags, "lame") {
 		node.Egress.AllowPrivate = true
 		other, err := dnstest.Listen("127.0.0.2:"+port, "")
@@ -259,6 +264,74 @@ func TestDoctor_Zones(t *testing.T) {
 }
 
 // FuzzParsePolicy checks that a policy that is taken can be obeyed.
+// TestTLSARecord: the record of the key of our certificate is made where it counts, and has a form in each format.
+func TestTLSARecord(t *testing.T) {
+	p := newPatient(t)
+	without := *p.config
+	without.TLS = nil
+	for _, tt := range []struct {
+		zone string
+		node *config.Config
+		want string
+	}{
+		{"good-signed", p.config, "3 1 1 " + p.words.Replace("$TLSA")},
+		{"good-signed", &without, "tls.cert names no certificate"},
+		{"tlsa-unsigned", p.config, "example.org is not signed"},
+	} {
+		names := dnstest.Start(t, p.words.Replace(readSick(t, "testdata/zones/"+tt.zone+".zone").zone))
+		r, err := dns.New(dns.Config{Servers: []string{names.Addr()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(r.Close)
+		record, err := TLSARecord(t.Context(), tt.node, r)
+		if err != nil {
+			record.Value = err.Error()
+		}
+		if !strings.Contains(record.Value, tt.want) {
+			t.Errorf("%s: got %s, want %s", tt.zone, record.Value, tt.want)
+		}
+		for format, want := range map[string]string{
+			"nsupdate":   "update add _25._tcp.mx1.example.org. 300 TLSA " + tt.want,
+			"cloudflare": "\"usage\": 3,", "route53": "\"Value\": \"" + tt.want, "terraform": "\"" + tt.want + "\"",
+		} {
+			var out strings.Builder
+			if err := Write(&out, format, []Record{record}, 300); record.Type != "" && (err != nil ||
+				!strings.Contains(out.String(), want)) {
+				t.Errorf("%s: %v, %s", format, err, out.String())
+			}
+		}
+	}
+}
+
+// TestRecords_Sources: what is said from an address of its own has its records, and passes SPF.
+func TestRecords_Sources(t *testing.T) {
+	node := *newPatient(t).config
+	node.Egress.Source = []config.Source{
+		{Addr: netip.MustParseAddr("192.0.2.25")}, {Addr: netip.MustParseAddr("192.0.2.26"), Helo: "out2.example.org"},
+	}
+	addrs := []netip.Addr{netip.MustParseAddr("192.0.2.25"), netip.MustParseAddr("192.0.2.26")}
+	records, err := Records(&node, []string{"example.org"}, addrs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, r := range records {
+		all = append(all, r.Name+" "+r.Type+" "+r.Value)
+	}
+	for want, has := range map[string]bool{
+		"mx1.example.org A 192.0.2.25": true, "out2.example.org A 192.0.2.26": true,
+		"mx1.example.org A 192.0.2.26":                  false,
+		"26.2.0.192.in-addr.arpa PTR out2.example.org.": true, "26.2.0.192.in-addr.arpa PTR mx1.example.org.": false,
+		"out2.example.org TXT v=spf1 a -all":                                   true,
+		"srs.example.org TXT v=spf1 a:mx1.example.org a:out2.example.org -all": true,
+	} {
+		if slices.Contains(all, want) != has {
+			t.Errorf("%s: %v in\n%s", want, !has, strings.Join(all, "\n"))
+		}
+	}
+}
+
 func FuzzParsePolicy(f *testing.F) {
 	f.Add([]byte("version: STSv1\r\nmode: enforce\r\nmax_age: 604800\r\nmx: *.example.org\r\nmx: a.example\r\n"))
 	f.Add([]byte("version: STSv1\nmode: none\nmax_age: 0\n"))

@@ -107,7 +107,8 @@ func cloudflare(records []Record, ttl int) any {
 	type post struct {
 		Type     string `json:"type"`
 		Name     string `json:"name"`
-		Content  string `json:"content"`
+		Content  string `json:"content,omitempty"`
+		Data     any    `json:"data,omitempty"`
 		TTL      int    `json:"ttl"`
 		Priority *int   `json:"priority,omitempty"`
 		Proxied  *bool  `json:"proxied,omitempty"`
@@ -123,6 +124,8 @@ func cloudflare(records []Record, ttl int) any {
 				pref, host, _ := strings.Cut(r.Value, " ")
 				n, _ := strconv.Atoi(pref)
 				p.Priority, p.Content = &n, strings.TrimSuffix(host, ".")
+			case "TLSA":
+				p.Content, p.Data = "", tlsaData(r.Value)
 			case "A", "AAAA":
 				p.Proxied = new(bool) // the proxy knows no SMTP
 			}
@@ -130,6 +133,19 @@ func cloudflare(records []Record, ttl int) any {
 		}
 	}
 	return map[string]any{"posts": posts}
+}
+
+// tlsaData returns a TLSA record as Cloudflare's API has it.
+func tlsaData(value string) any {
+	type data struct {
+		Usage        int    `json:"usage"`
+		Selector     int    `json:"selector"`
+		MatchingType int    `json:"matching_type"`
+		Certificate  string `json:"certificate"`
+	}
+	var d data
+	_, _ = fmt.Sscan(value, &d.Usage, &d.Selector, &d.MatchingType, &d.Certificate) // keyMatch made it
+	return d
 }
 
 // notInLabel is what a name in Terraform cannot have.

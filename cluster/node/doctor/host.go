@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -112,25 +113,80 @@ func (m *mta) addresses(ctx context.Context) (all []Finding) {
 			checks = append(checks, func(ctx context.Context) []Finding { return m.listed(ctx, a, list) })
 		}
 	}
-	f := m.heloFinding(ctx, addrs)
-	// What is wrong with the name of the node is said by host, but for what it does not compare.
-	if m.helo != m.node.Hostname || f.Fault == "helo-elsewhere" && len(m.observed) == 0 {
-		all = append(all, f)
+	for _, name := range m.said(addrs) {
+		f := m.heloFinding(ctx, name, m.saying(ctx, name, addrs))
+		// What is wrong with the name of the node is said by host, but for what it does not compare.
+		if name != m.node.Hostname || f.Fault == "helo-elsewhere" && len(m.observed) == 0 {
+			all = append(all, f)
+		}
 	}
 	return append(all, run(ctx, checks...)...)
 }
 
-// heloFinding looks at the name that destinations are told.
-func (m *mta) heloFinding(ctx context.Context, addrs []netip.Addr) Finding {
-	f := Finding{Check: "HELO", Name: shown(m.helo), State: Ready, Expected: m.helo + ". A, AAAA " + join(addrs)}
-	if isLiteral(m.helo) {
-		f.Expected, f.Fix = "", "Set egress.helo to a name that leads to this node: many destinations mistrust a "+
-			"literal."
+// saidFrom returns the names that may be said in EHLO from an address: that of its entry in egress.source. Behind
+// address translation, where it is not known which of ours an address stands for, each of them may be.
+func (m *mta) saidFrom(a netip.Addr) (said []string) {
+	for _, s := range m.node.Egress.Source {
+		if s.Addr.Unmap() == a {
+			return []string{cmp.Or(s.Helo, m.helo)}
+		}
+		if name := cmp.Or(s.Helo, m.helo); !slices.Contains(said, name) {
+			said = append(said, name)
+		}
+	}
+	if len(said) == 0 {
+		return []string{m.helo}
+	}
+	return said
+}
+
+// said returns the names that may be said from addresses, each once.
+func (m *mta) said(addrs []netip.Addr) (all []string) {
+	for _, a := range addrs {
+		for _, name := range m.saidFrom(a) {
+			if !slices.Contains(all, name) {
+				all = append(all, name)
+			}
+		}
+	}
+	return all
+}
+
+// heloFrom returns the name that is said from an address, as far as that is known: of several the one that leads to it.
+func (m *mta) heloFrom(ctx context.Context, a netip.Addr) string {
+	names := m.saidFrom(a)
+	for _, name := range names[:len(names)-1] {
+		if found, _, err := m.addrs(ctx, name); err == nil && slices.Contains(found, a) {
+			return name
+		}
+	}
+	return names[len(names)-1]
+}
+
+// saying returns those addresses from which a name is said, all of them if that is not known of any.
+func (m *mta) saying(ctx context.Context, name string, addrs []netip.Addr) (from []netip.Addr) {
+	for _, a := range addrs {
+		if m.heloFrom(ctx, a) == name {
+			from = append(from, a)
+		}
+	}
+	if len(from) == 0 {
+		return addrs
+	}
+	return from
+}
+
+// heloFinding looks at a name that destinations are told by connections from some addresses.
+func (m *mta) heloFinding(ctx context.Context, name string, addrs []netip.Addr) Finding {
+	f := Finding{Check: "HELO", Name: shown(name), State: Ready, Expected: name + ". A, AAAA " + join(addrs)}
+	if isLiteral(name) {
+		f.Expected, f.Fix = "", "Set "+m.heloKey(name)+" to a name that leads to this node: many destinations "+
+			"mistrust a literal."
 		return f
 	}
-	found, _, err := m.addrs(ctx, m.helo)
+	found, _, err := m.addrs(ctx, name)
 	if err != nil {
-		return unknown("HELO", m.helo, f.Expected, err)
+		return unknown("HELO", name, f.Expected, err)
 	}
 	f.Found = join(found)
 	missing := slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return slices.Contains(found, a) })
@@ -142,15 +198,24 @@ func (m *mta) heloFinding(ctx context.Context, addrs []netip.Addr) Finding {
 	case len(missing) > 0:
 		f.State, f.Fault = Misconfigured, "helo-elsewhere"
 		f.Reason = "Destinations that look the name up do not find " + join(missing) + ", from which we come."
-		f.Fix = "Publish " + join(missing) + " for " + m.helo + ", or set egress.helo to a name that has it."
+		f.Fix = "Publish " + join(missing) + " for " + name + ", or set " + m.heloKey(name) + " to a name that has it."
 	}
 	return f
+}
+
+// heloKey returns the key that says a name.
+func (m *mta) heloKey(name string) string {
+	if name != m.helo {
+		return "egress.source"
+	}
+	return "egress.helo"
 }
 
 // ptr looks at the name of an address.
 func (m *mta) ptr(ctx context.Context, a netip.Addr) Finding {
 	reverse := strings.TrimSuffix(dns.ReverseName(a), ".")
-	want := m.helo
+	want := m.heloFrom(ctx, a)
+	key := m.heloKey(want)
 	if isLiteral(want) {
 		want = m.node.Hostname
 	}
@@ -197,11 +262,23 @@ func (m *mta) ptr(ctx context.Context, a netip.Addr) Finding {
 	case !has:
 		f.State, f.Fault = Misconfigured, "ptr-other"
 		f.Reason = "We say " + want + " in EHLO, and the address has another name: some destinations mistrust that."
-		f.Fix = set + " Or set egress.helo to " + shown(confirmed[0]) + "."
+		f.Fix = set + " Or set " + key + " to " + shown(confirmed[0]) + "."
 	case len(found) > 1:
 		f.Fix = "One PTR record is enough: remove the others, which some destinations pick at random."
 	}
 	return f
+}
+
+// Addresses looks at the names of addresses that others see of a node, and at the names that are said from them.
+func Addresses(ctx context.Context, node *config.Config, r *dns.Resolver, addrs []netip.Addr) (all []Finding) {
+	m := &mta{names: names{r}, node: node, observed: addrs, helo: cmp.Or(node.Egress.Helo, node.Hostname)}
+	for _, a := range addrs {
+		all = append(all, m.ptr(ctx, a))
+	}
+	for _, name := range m.said(addrs) {
+		all = append(all, m.heloFinding(ctx, name, m.saying(ctx, name, addrs)))
+	}
+	return all
 }
 
 // commonLists are asked where the configuration names no list.

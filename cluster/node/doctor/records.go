@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/millrace/millrace/cluster/config"
@@ -44,14 +45,30 @@ func Records(c *config.Config, hosted []string, addrs []netip.Addr) ([]Record, e
 	for _, d := range hosted {
 		add(d, "MX", "10 "+c.Hostname+".", "senders find this node")
 	}
-	for _, a := range addrs {
-		kind := "AAAA"
-		if a.Is4() {
-			kind = "A"
-		}
-		add(c.Hostname, kind, a.String(), "the MX is found")
-		add(strings.TrimSuffix(dns.ReverseName(a), "."), "PTR", c.Hostname+".",
+	reverse := func(a netip.Addr, name string) {
+		add(strings.TrimSuffix(dns.ReverseName(a), "."), "PTR", name+".",
 			"destinations take mail from it; set it where you rent the address")
+	}
+	senders := "a:" + c.Hostname // as SPF has them
+	named := make(map[netip.Addr]bool)
+	for _, s := range c.Egress.Source {
+		if a := s.Addr.Unmap(); s.Helo != "" && s.Helo != c.Hostname && !isLiteral(s.Helo) {
+			named[a] = true
+			add(s.Helo, addressType(a), a.String(), "it is said in EHLO from this address")
+			reverse(a, s.Helo)
+			add(s.Helo, "TXT", "v=spf1 a -all", "bounces from it pass SPF")
+			senders += " a:" + s.Helo
+		}
+	}
+	// The hostname has addresses of its own, or else those that other names are said from.
+	alone := slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !named[a] })
+	for _, a := range addrs {
+		if !named[a] || !alone {
+			add(c.Hostname, addressType(a), a.String(), "the MX is found")
+		}
+		if !named[a] {
+			reverse(a, c.Hostname)
+		}
 	}
 	if len(addrs) == 0 {
 		add(c.Hostname, "A", placeholder, "the MX is found")
@@ -59,7 +76,7 @@ func Records(c *config.Config, hosted []string, addrs []netip.Addr) ([]Record, e
 	add(c.Hostname, "TXT", "v=spf1 a -all", "bounces of this node pass SPF")
 	if c.SRS != nil {
 		add(c.SRS.Domain, "MX", "10 "+c.Hostname+".", "bounces of what was forwarded come back")
-		add(c.SRS.Domain, "TXT", "v=spf1 a:"+c.Hostname+" -all", "what is forwarded passes SPF")
+		add(c.SRS.Domain, "TXT", "v=spf1 "+senders+" -all", "what is forwarded passes SPF")
 	}
 	keys, err := Keys(c)
 	for _, k := range keys {
@@ -83,6 +100,14 @@ func publicHost(c *config.Config) string {
 		return c.Hostname
 	}
 	return domain.Canonical(u.Hostname())
+}
+
+// addressType returns the type of the record of an address.
+func addressType(a netip.Addr) string {
+	if a.Is4() {
+		return "A"
+	}
+	return "AAAA"
 }
 
 // dmarcRecord is the policy that a domain begins with.

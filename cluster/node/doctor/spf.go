@@ -65,22 +65,41 @@ func noSPF(f Finding, ours bool) Finding {
 
 // passing returns the record by which our addresses pass for a domain.
 func (m *mta) passing(ctx context.Context, name string) string {
-	host := domain.Canonical(m.node.Hostname)
-	addrs, _, _ := m.addrs(ctx, host)
-	for _, a := range m.seen(ctx) {
-		if !slices.Contains(addrs, a) {
-			return "v=spf1 " + strings.Join(m.mechanisms(ctx), " ") + " -all"
+	sending := m.sending(ctx, name)
+	for _, host := range []string{name, domain.Canonical(m.node.Hostname)} {
+		addrs, _, _ := m.addrs(ctx, host)
+		isOther := func(a netip.Addr) bool { return !slices.Contains(addrs, a) }
+		switch {
+		case slices.ContainsFunc(sending, isOther):
+		case host != name:
+			return "v=spf1 a:" + host + " -all"
+		case host == domain.Canonical(m.node.Hostname) || m.says(ctx, name):
+			return "v=spf1 a -all"
 		}
 	}
-	if name == host {
-		return "v=spf1 a -all"
-	}
-	return "v=spf1 a:" + host + " -all"
+	return "v=spf1 " + strings.Join(m.mechanisms(ctx, name), " ") + " -all"
 }
 
-// mechanisms returns our addresses as mechanisms.
-func (m *mta) mechanisms(ctx context.Context) (out []string) {
-	for _, a := range m.seen(ctx) {
+// says reports whether a name is one that destinations are told in EHLO.
+func (m *mta) says(ctx context.Context, name string) bool {
+	return slices.ContainsFunc(m.said(m.seen(ctx)), func(s string) bool { return domain.Canonical(s) == name })
+}
+
+// sending returns the addresses from which mail of a name leaves: those from which it is said in EHLO, for which SPF is
+// asked about bounces, and all if it is said from none.
+func (m *mta) sending(ctx context.Context, name string) []netip.Addr {
+	addrs := m.seen(ctx)
+	for _, said := range m.said(addrs) {
+		if domain.Canonical(said) == name {
+			return m.saying(ctx, said, addrs)
+		}
+	}
+	return addrs
+}
+
+// mechanisms returns the addresses from which mail of a name leaves as mechanisms.
+func (m *mta) mechanisms(ctx context.Context, name string) (out []string) {
+	for _, a := range m.sending(ctx, name) {
 		out = append(out, mechanism(a))
 	}
 	return out
@@ -100,7 +119,7 @@ func (au *authentication) passes(ctx context.Context, f Finding, name string, au
 		return nil
 	}
 	var failed []netip.Addr
-	for _, a := range au.mta.seen(ctx) {
+	for _, a := range au.mta.sending(ctx, name) {
 		c := checker.Begin(ctx, a, name, mail.Path{Local: "postmaster", Domain: name})
 		result := c.Results(ctx).Mail
 		c.Close()

@@ -8,10 +8,12 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
 
+	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress/dns"
 	"github.com/millrace/millrace/router/leaf/domain"
 )
@@ -35,15 +37,11 @@ func (m *mta) tlsa(ctx context.Context) []Finding {
 	}
 	chain := chainOf(m.certificate())
 	if len(chain) > 0 {
-		sum := sha256.Sum256(chain[0].RawSubjectPublicKeyInfo)
-		f.Expected = at + ". TLSA 3 1 1 " + hex.EncodeToString(sum[:])
+		f.Expected = at + ". TLSA " + keyMatch(chain[0])
 	}
-	zone, _, err := m.apex(ctx, host)
-	if err == nil && zone != "" {
-		if _, _, err := m.LookupData(ctx, zone, "DS"); dns.NotFound(err) {
-			return set("tlsa-unsigned", "The zone is not signed (DNSSEC), so that the record counts for nothing.",
-				"Sign "+zone+" and have its DS record at the registration, or remove the record.")
-		}
+	if zone, signed, err := m.signed(ctx, host); err == nil && zone != "" && !signed {
+		return set("tlsa-unsigned", "The zone is not signed (DNSSEC), so that the record counts for nothing.",
+			"Sign "+zone+" and have its DS record at the registration, or remove the record.")
 	}
 	usable := slices.ContainsFunc(records, func(r string) bool { return r[:1] == "2" || r[:1] == "3" })
 	switch {
@@ -55,6 +53,46 @@ func (m *mta) tlsa(ctx context.Context) []Finding {
 			"Publish "+f.Expected+". At the next change of the key publish the new one before it is used.")
 	}
 	return []Finding{f}
+}
+
+// signed returns the zone of a name, and whether it has a DS record at its registration.
+func (n names) signed(ctx context.Context, name string) (zone string, is bool, err error) {
+	if zone, _, err = n.apex(ctx, name); err != nil || zone == "" {
+		return zone, false, err
+	}
+	_, _, err = n.LookupData(ctx, zone, "DS")
+	if dns.NotFound(err) {
+		return zone, false, nil
+	}
+	return zone, err == nil, err
+}
+
+// keyMatch returns the value of a TLSA record by which the key of a certificate is known, not its signer.
+func keyMatch(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
+	return "3 1 1 " + hex.EncodeToString(sum[:])
+}
+
+// TLSARecord returns the record by which senders that obey DANE know the key of tls.cert (RFC 7672). The error says why
+// there is to be none: it would count for nothing, or keep mail away.
+func TLSARecord(ctx context.Context, c *config.Config, r *dns.Resolver) (Record, error) {
+	m := &mta{names: names{r}, node: c}
+	host := domain.Canonical(c.Hostname)
+	chain := chainOf(m.certificate())
+	if len(chain) == 0 {
+		return Record{}, errors.New("tls.cert names no certificate: the one that is made at each start has another " +
+			"key each time")
+	}
+	switch zone, signed, err := m.signed(ctx, host); {
+	case err != nil:
+		return Record{}, fmt.Errorf("whether the zone of %s is signed (DNSSEC) cannot be told: %w", host, err)
+	case zone == "":
+		return Record{}, fmt.Errorf("no name server knows a zone that %s is in", host)
+	case !signed:
+		return Record{}, fmt.Errorf("the zone %s is not signed (DNSSEC, it has no DS record), so that a TLSA record "+
+			"counts for nothing", zone)
+	}
+	return Record{"_25._tcp." + host, "TLSA", keyMatch(chain[0]), "senders that obey DANE verify this key"}, nil
 }
 
 // chainOf reads the certificates of a file, the node's own first. It is empty without a file that can be read.
