@@ -549,3 +549,38 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// TestAccount_Block: a line that refuses a sender is a rule like others, of the domain of its recipients; an owner has
+// one for its own domains alone.
+func TestAccount_Block(t *testing.T) {
+	for line, want := range map[string]string{
+		"block a@spam.example for=@example.com":             "example.com",
+		"block @*.spam.example for=info@Example.com":        "example.com",
+		`block "a b"@spam.example for=@*.example.com`:       "example.com",
+		"block a@spam.example":                              "*",
+		"block":                                             "",
+		"block a@spam.example for=":                         "",
+		"block a@spam.example more":                         "",
+		"block a@spam.example for=@example.com for=@x.test": "",
+		"block a@spam.example for=example.com":              "",
+	} {
+		r := Rule{Pattern: line}
+		err := r.check(isName)
+		if (err == nil) != (want != "") || err == nil && r.Domain != want {
+			t.Errorf("%q: of %q, %v", line, r.Domain, err)
+		}
+	}
+	w := newWorld(t, t.TempDir())
+	owner := Principal{ID: "o", Name: "o", Role: Owner, Domains: []string{"example.com"}}
+	for line, may := range map[string]bool{
+		"block a@spam.example for=@example.com": true, "block a@spam.example for=@other.example": false,
+		"block a@spam.example": false,
+	} {
+		if _, err := w.AddRule(t.Context(), owner, Rule{Pattern: line, Enabled: true}); (err == nil) != may {
+			t.Errorf("%q: %v", line, err)
+		}
+	}
+	if !strings.Contains(w.text, "\nblock a@spam.example for=@example.com\n") {
+		t.Errorf("the file: %s", w.text)
+	}
+}

@@ -147,12 +147,36 @@ func patternOf(line string) (domain string, end int) {
 		return line[start:end], end
 	case "relay":
 		return "", end
+	case "block":
+		return blockOf(line)
 	}
 	at := strings.LastIndexByte(line[:end], '@')
 	if at < 0 {
 		return "", end
 	}
 	return line[at+1 : end], end
+}
+
+// blockOf is patternOf for a line that refuses a sender: its pattern has whom, and for which recipients. Without these
+// it is for all domains.
+func blockOf(line string) (domain string, end int) {
+	end = len("block")
+	rest := strings.TrimLeft(line[end:], " ")
+	if rest == "" {
+		return "", end
+	}
+	end = len(line) - len(rest) + wordEnd(rest)
+	rest = strings.TrimLeft(line[end:], " ")
+	if !strings.HasPrefix(rest, "for=") {
+		return allDomains, end
+	}
+	start := len(line) - len(rest)
+	end = start + wordEnd(rest)
+	at := strings.LastIndexByte(line[start:end], '@')
+	if at < 0 {
+		return "", end
+	}
+	return line[start+at+1 : end], end
 }
 
 // wordEnd returns the length of the word that s begins with. A quoted string at its start may have blanks.
@@ -178,7 +202,7 @@ var actions = []string{"drop", "reject", "tempfail"}
 // neither has a domain line, whose options are all that there is.
 func (r *Rule) targets() (list []string, options string) {
 	rest := r.Target
-	if r.isDomainLine() {
+	if r.isDomainLine() || strings.HasPrefix(r.Pattern, "block ") {
 		return nil, rest
 	}
 	first := rest[:wordEnd(rest)]

@@ -53,8 +53,9 @@ func TestDashboard(t *testing.T) {
 	r := world.Start(t, world.World{
 		Routes: "domain * dmarc=off require_auth=no subaddress=+\n@x.example smtp://" + home.Addr() +
 			"\n@drop.example drop\n",
-		DNS:    dnstest.Start(t, "x.example. 60 IN MX 10 mx1.test.example.\n"),
-		Config: fmt.Sprintf("admin: {addr: \"127.0.0.1:0\", token_file: %q}\nactivity: {}\n", file),
+		DNS: dnstest.Start(t, "x.example. 60 IN MX 10 mx1.test.example.\n"),
+		Config: fmt.Sprintf("admin: {addr: \"127.0.0.1:0\", token_file: %q}\nactivity: {}\nstate: %q\n", file,
+			t.TempDir()),
 	})
 	send := func(reverse string, forward ...string) {
 		s, err := source.Dial(t.Context(), source.Config{Addr: r.Addr, Helo: "<script>alert(1)</script>"})
@@ -91,8 +92,8 @@ func TestDashboard(t *testing.T) {
 		}
 	}()
 	path, env := chromium(t)
-	cmd := extern.Find(t, "node").Command(t.Context(), "testdata/dashboard.cjs", "http://"+r.Node.AdminAddr().String(),
-		token)
+	cmd := extern.Find(t, "node").Command(t.Context(), "testdata/dashboard.cjs",
+		"http://"+r.Node.AdminAddr().String(), token, r.Addr)
 	cmd.Env = append(cmd.Environ(), env...)
 	cmd.Env = append(cmd.Env, "CHROMIUM="+path, "SHOTS="+os.Getenv("SHOTS"),
 		"NODE_PATH="+filepath.Join(extern.Root(), ".cache", "browser-node", "node_modules"))

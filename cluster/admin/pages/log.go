@@ -88,10 +88,11 @@ type traceBody struct {
 	Kept bool
 	// Missing are the nodes that were not heard, where the transaction may have been.
 	Missing []activity.Kept
+	May     bool // the visitor may have a sender blocked
 }
 
 func (p *Pages) trace(w http.ResponseWriter, r *http.Request, v account.Principal) {
-	body := traceBody{ID: r.PathValue("id"), Kept: p.cfg.Logs()}
+	body := traceBody{ID: r.PathValue("id"), Kept: p.cfg.Logs(), May: p.canChange(v) && p.cfg.Clear}
 	if body.Kept {
 		found := p.cfg.Activity.Find(r.Context(), activity.Query{
 			ID: body.ID, Limit: activity.MaxLimit, Domains: domainsOf(v),
@@ -117,10 +118,11 @@ type sendersBody struct {
 	Found *activity.Senders // nil: nothing was asked
 	Since time.Time         // from when on nothing is missing, of the node that has the least
 	Kept  bool
+	May   bool // the visitor may retire the address
 }
 
 func (p *Pages) senders(w http.ResponseWriter, r *http.Request, v account.Principal) {
-	body := sendersBody{To: r.URL.Query().Get("to"), Kept: p.cfg.Logs()}
+	body := sendersBody{To: r.URL.Query().Get("to"), Kept: p.cfg.Logs(), May: p.canChange(v)}
 	pg := page{Title: "nav.senders"}
 	if body.To == "" || !body.Kept {
 		pg.Body = body

@@ -38,12 +38,15 @@ type Config struct {
 	// Enter returns who has a token. It is asked again at each request, so that a token that was withdrawn ends its
 	// sessions. The error is for the one who sent it.
 	Enter func(token string, from netip.Addr) (account.Principal, error)
+	// Account has the rules and destinations that were made here.
+	Account *account.Account
 	// HasToken says that the configuration names a token, so that there is one to log in with.
 	HasToken bool
 
 	Live     func(ctx context.Context) []admin.Live // of all nodes, this one first
 	Cluster  func() admin.ClusterStatus
 	Activity *activity.Nodes // a Log of nil: this node keeps none
+	Clear    bool            // addresses stand in clear in it
 	Logs     func() bool     // an activity log is kept, here or at another node
 	Rules    func() Rules
 	Domains  func() []string // that are hosted, the first hundred
@@ -86,6 +89,17 @@ func New(cfg Config) *Pages {
 	p.mux.HandleFunc("GET /live", p.operated(p.live))
 	p.mux.HandleFunc("GET /sites", p.operated(p.sites))
 	p.mux.HandleFunc("GET /rules", p.visited(p.rules))
+	p.mux.HandleFunc("GET /rules/new", p.changed(p.editRule))
+	p.mux.HandleFunc("POST /rules/new", p.changed(p.saveRule))
+	p.mux.HandleFunc("GET /rules/{id}", p.changed(p.editRule))
+	p.mux.HandleFunc("POST /rules/{id}", p.changed(p.saveRule))
+	p.mux.HandleFunc("POST /rules/{id}/remove", p.changed(p.removeRule))
+	p.mux.HandleFunc("POST /retire", p.changed(p.retire))
+	p.mux.HandleFunc("POST /block", p.changed(p.block))
+	p.mux.HandleFunc("GET /destinations", p.visited(p.destinations))
+	p.mux.HandleFunc("POST /destinations", p.changed(p.addDestination))
+	p.mux.HandleFunc("POST /destinations/{id}/verify", p.changed(p.verifyDestination))
+	p.mux.HandleFunc("POST /destinations/{id}/remove", p.changed(p.removeDestination))
 	p.mux.HandleFunc("GET /log", p.visited(p.log))
 	p.mux.HandleFunc("GET /log/{id}", p.visited(p.trace))
 	p.mux.HandleFunc("GET /senders", p.visited(p.senders))
@@ -134,6 +148,7 @@ type page struct {
 	Visitor *account.Principal // nil: not logged in
 	CSRF    string
 	Nav     []link
+	Done    string // what was done before, a key of the words; "": nothing
 	Error   string // a key of the words; "": none
 	Detail  string // of the error, in the words of the node
 	Body    any
@@ -153,6 +168,7 @@ func (p *Pages) links(v account.Principal, path string) []link {
 		operator    bool
 	}{
 		{"/", "nav.flow", true}, {"/sites", "nav.sites", true}, {"/rules", "nav.rules", false},
+		{"/destinations", "nav.destinations", false},
 		{"/log", "nav.log", false}, {"/senders", "nav.senders", false}, {"/explain", "nav.explain", false},
 		{"/dns", "nav.dns", false},
 	} {

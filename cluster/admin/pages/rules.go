@@ -35,6 +35,10 @@ type rulesBody struct {
 	Query string
 	Lines []ruleLine
 	More  bool // there are more than are shown
+
+	Made   []account.Rule // by the API and here
+	May    bool           // the visitor changes them
+	Unkept string         // why nothing can be kept; "": it can
 }
 
 func (p *Pages) rules(w http.ResponseWriter, r *http.Request, v account.Principal) {
@@ -57,7 +61,17 @@ func (p *Pages) rules(w http.ResponseWriter, r *http.Request, v account.Principa
 			body.Lines = append(body.Lines, rule)
 		}
 	}
-	p.show(w, r, "rules", http.StatusOK, page{Title: "nav.rules", Body: body})
+	body.May = p.canChange(v)
+	if err := p.cfg.Account.Keeps(); err != nil {
+		body.Unkept = err.Error()
+	}
+	pg := page{Title: "nav.rules", Done: doneOf(r)}
+	var err error
+	if body.Made, err = p.cfg.Account.Rules(v); err != nil {
+		pg.Error, pg.Detail = "error.question", err.Error()
+	}
+	pg.Body = body
+	p.show(w, r, "rules", http.StatusOK, pg)
 }
 
 // parseRule parts a line of rules into its pattern and the rest, and reports false for one that has none.

@@ -142,6 +142,17 @@ func (p *Pages) operated(answer view) http.HandlerFunc {
 	})
 }
 
+// changed is visited for those who may change rules.
+func (p *Pages) changed(answer view) http.HandlerFunc {
+	return p.visited(func(w http.ResponseWriter, r *http.Request, v account.Principal) {
+		if !mayChange(v) {
+			p.fail(w, r, v, http.StatusForbidden, "error.weak")
+			return
+		}
+		answer(w, r, v)
+	})
+}
+
 // sessionFor returns the session that a request belongs to, if its token is good still.
 func (p *Pages) sessionFor(r *http.Request) *session {
 	c, err := r.Cookie(cookieName)

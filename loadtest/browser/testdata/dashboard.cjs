@@ -2,8 +2,9 @@
 "use strict";
 const { chromium } = require("playwright-core");
 const fs = require("fs");
+const net = require("net");
 const axe = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-const [, , base, token] = process.argv;
+const [, , base, token, relay] = process.argv;
 const shots = process.env.SHOTS;
 const flags = [
 	"--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
@@ -14,7 +15,93 @@ const complain = (...what) => { wrong++; console.log(...what); };
 const paths = [
 	"/", "/sites", "/rules", "/rules?q=nothing", "/log", "/log?status=rejected", "/log?status=x", "/log?from=nothing", "/senders",
 	"/senders?to=info@x.example", "/explain", "/dns", "/dns?domain=x.example", "/nothing",
+	"/destinations", "/rules/new",
 ];
+
+// send sends a mail and returns the answer to its recipient.
+function send(from, to) {
+	return new Promise((resolve, reject) => {
+		const [host, port] = relay.split(":");
+		const lines = ["EHLO mail.client.example", `MAIL FROM:<${from}>`, `RCPT TO:<${to}>`, "DATA", "Subject: x\r\n\r\nhi\r\n.", "QUIT"];
+		let answer = "", text = "";
+		const socket = net.connect(Number(port), host);
+		socket.setTimeout(60000, () => reject(new Error("the relay is silent")));
+		socket.on("error", reject);
+		socket.on("data", (data) => {
+			text += data;
+			if (!/^\d{3} .*\r\n$/m.test(text)) { return; }
+			const line = lines.shift();
+			if (line === "DATA") {
+				answer = text;
+				if (answer[0] !== "2") { lines.length = 0; socket.end("QUIT\r\n"); return; }
+			}
+			text = "";
+			if (line) { socket.write(line + "\r\n"); }
+		});
+		socket.on("close", () => resolve(answer));
+	});
+}
+
+// edit does what the owner of a domain does on the first day: an address, its destination, a mail, a sender who is blocked,
+// the catch-all, and an address that is retired.
+async function edit(page, name) {
+	const click = async (selector, url) => { await page.click(selector); await page.waitForURL(url); };
+	const expect = async (from, to, want) => {
+		let got = "";
+		for (let i = 0; i < 40; i++) { // a rule is in force within two seconds
+			got = await send(from, to);
+			if (got.startsWith(want)) { return; }
+			await page.waitForTimeout(250);
+		}
+		complain(name, `mail of ${from} to ${to} is answered ${got}, want ${want}`);
+	};
+	await page.goto(base + "/destinations");
+	await page.fill("main [name=address]", "me@x.example");
+	await click("main .filters button", /done=done.saved/);
+	await look(page, name);
+	await page.goto(base + "/rules/new");
+	await look(page, name);
+	await page.fill("main [name=pattern]", "shop@example.com");
+	await page.fill("main input[name=to]", "me@x.example");
+	await click("main .form button", /done=done.saved/);
+	if (!(await page.textContent("main")).includes(name.includes("japanese") ? "確認待ち" : "waits for its destination")) {
+		complain(name, "the rule does not wait for its destination");
+	}
+	await page.goto(base + "/destinations");
+	await click("form[action$='/verify'] button", /done=done.saved/);
+	await expect("ann@client.example", "shop@example.com", "250");
+	await page.goto(base + "/log?to=shop@example.com&status=delivered");
+	await click("tbody a.tag", /\/log\/[0-9a-f]{32}/);
+	await click("form[action='/block'] button", /done=done.blocked/);
+	await look(page, name);
+	await expect("ann@client.example", "shop@example.com", "55");
+	await page.goto(base + "/rules/new?pattern=@example.com");
+	for (const [choice, answer] of [["drop", "250"], ["reject", "550"], ["tempfail", "451"], ["forward", "250"]]) {
+		await page.check(`#do-${choice}`);
+		await page.fill("main input[name=to]", "me@x.example");
+		await click("main .form button", /done=done.saved/);
+		await expect("bob@client.example", "any@example.com", answer);
+		await page.click("main a:text-is('@example.com')");
+		await page.waitForSelector("#do-forward");
+		if (!(await page.isChecked(`#do-${choice}`))) {
+			complain(name, "the form forgets", choice);
+		}
+	}
+	await look(page, name + "_catchall");
+	await page.goto(base + "/senders?to=shop@example.com");
+	await click("form[action='/retire'] button", /done=done.retired/);
+	await expect("carol@client.example", "shop@example.com", "550");
+	// The next visitor begins with nothing.
+	for (;;) {
+		await page.goto(base + "/rules");
+		const link = await page.$("main td a, main th a");
+		if (!link) { break; }
+		await link.click();
+		await click("form[action$='/remove'] button", /done=done.removed/);
+	}
+	await page.goto(base + "/destinations");
+	await click("form[action$='/remove'] button", /done=done.(removed|disabled)/);
+}
 
 async function look(page, name, path, status) {
 	const answer = path ? await page.goto(base + path) : null;
@@ -95,6 +182,7 @@ async function visit(browser, name, options) {
 	await page.click("main form button");
 	await page.waitForSelector("article");
 	await look(page, name + "_explained");
+	await edit(page, name);
 	// A page in a frame of another site stays empty.
 	const framed = await context.newPage();
 	await framed.setContent(`<iframe src="${base}/log"></iframe>`);
