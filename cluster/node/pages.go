@@ -27,10 +27,11 @@ func (n *Node) startPages(a *account.Account) (*pages.Pages, error) {
 	}
 	oracle := newOracle(n)
 	return pages.New(pages.Config{
-		Version: n.opts.Version, Enter: a.Authenticate, Account: a, HasToken: n.parts.files.token != nil,
-		Live: n.liveNodes, Cluster: shown{n}.clusterStatus, Activity: n.activity,
+		Version: n.opts.Version, Enter: a.Authenticate, Account: a, Ask: n.rules.verifier.Ask,
+		HasToken: n.parts.files.token != nil,
+		Live:     n.liveNodes, Cluster: shown{n}.clusterStatus, Activity: n.activity,
 		Clear: n.cfg.Log.Addresses != "hash",
-		Logs: func() bool { return n.reading(shown{n}.findActivity) != nil },
+		Logs:  func() bool { return n.reading(shown{n}.findActivity) != nil },
 		Rules: func() pages.Rules {
 			r := n.rules.router
 			return pages.Rules{Label: r.Label(), Rules: r.Len(), Domains: r.Domains(), Files: r.Files()}

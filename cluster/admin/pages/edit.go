@@ -231,11 +231,36 @@ func (p *Pages) showDestinations(w http.ResponseWriter, r *http.Request, v accou
 
 func (p *Pages) addDestination(w http.ResponseWriter, r *http.Request, v account.Principal) {
 	address := strings.TrimSpace(r.PostFormValue("address"))
-	if _, err := p.cfg.Account.AddDestination(r.Context(), v, address); err != nil {
+	d, err := p.cfg.Account.AddDestination(r.Context(), v, address)
+	if err != nil {
 		p.showDestinations(w, r, v, err, address)
 		return
 	}
-	done(w, r, "/destinations", "done.saved")
+	p.ask(w, r, v, &d)
+}
+
+// ask has the owner of a destination asked, unless it is verified already.
+func (p *Pages) ask(w http.ResponseWriter, r *http.Request, v account.Principal, d *account.Destination) {
+	if d.Verified != nil {
+		done(w, r, "/destinations", "done.saved")
+		return
+	}
+	if err := p.cfg.Ask(r.Context(), v, *d); err != nil {
+		p.show(w, r, "unasked", statusOf(err), page{Title: "destinations.unasked", Detail: err.Error(),
+			Body: d.Address})
+		return
+	}
+	done(w, r, "/destinations", "done.asked")
+}
+
+// askDestination has the owner of a destination asked once more.
+func (p *Pages) askDestination(w http.ResponseWriter, r *http.Request, v account.Principal) {
+	d, err := p.cfg.Account.Destination(v, r.PathValue("id"))
+	if err != nil {
+		p.end(w, r, v, err, "/destinations", "")
+		return
+	}
+	p.ask(w, r, v, &d)
 }
 
 // verifyDestination says that a destination is verified, on the word of an operator.
@@ -286,7 +311,7 @@ func statusOf(err error) int {
 }
 
 // deeds are what a page may say that was done.
-var deeds = []string{"done.saved", "done.removed", "done.retired", "done.blocked", "done.disabled"}
+var deeds = []string{"done.saved", "done.removed", "done.retired", "done.blocked", "done.disabled", "done.asked"}
 
 // done leads to a page that says what was done.
 func done(w http.ResponseWriter, r *http.Request, to, what string) {

@@ -40,6 +40,9 @@ type Config struct {
 	Enter func(token string, from netip.Addr) (account.Principal, error)
 	// Account has the rules and destinations that were made here.
 	Account *account.Account
+	// Ask has the owner of a destination asked, by a letter, whether it is his. It does not wait for what becomes of
+	// that.
+	Ask func(ctx context.Context, p account.Principal, d account.Destination) error
 	// HasToken says that the configuration names a token, so that there is one to log in with.
 	HasToken bool
 
@@ -98,6 +101,7 @@ func New(cfg Config) *Pages {
 	p.mux.HandleFunc("POST /block", p.changed(p.block))
 	p.mux.HandleFunc("GET /destinations", p.visited(p.destinations))
 	p.mux.HandleFunc("POST /destinations", p.changed(p.addDestination))
+	p.mux.HandleFunc("POST /destinations/{id}/ask", p.changed(p.askDestination))
 	p.mux.HandleFunc("POST /destinations/{id}/verify", p.changed(p.verifyDestination))
 	p.mux.HandleFunc("POST /destinations/{id}/remove", p.changed(p.removeDestination))
 	p.mux.HandleFunc("GET /log", p.visited(p.log))

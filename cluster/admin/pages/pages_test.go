@@ -49,6 +49,8 @@ type bench struct {
 	explain error
 	revoked atomic.Bool
 	rules   string // what was made here
+	letters []string
+	unasked error
 }
 
 // newAccount returns an Account whose rules are in force as soon as they are written.
@@ -125,6 +127,10 @@ func (b *bench) config(t testing.TB) Config {
 			}
 		},
 		Account: b.newAccount(t), Clear: true,
+		Ask: func(_ context.Context, _ account.Principal, d account.Destination) error {
+			b.letters = append(b.letters, d.Address)
+			return b.unasked
+		},
 		Activity: &activity.Nodes{Log: log, Name: "a"}, Logs: func() bool { return true },
 		Rules: func() Rules {
 			return Rules{Label: "files 0", Rules: 2, Domains: 2, Files: maps.All(map[string]string{
@@ -496,13 +502,20 @@ func TestPages_Edit(t *testing.T) {
 		t.Errorf("blocked: %+v", r)
 	}
 	b.rule(t, "block @spam.example for=@example.com")
-	post("/destinations", "303 /destinations?done=done.saved", url.Values{"address": {"me@mailbox.example"}})
+	post("/destinations", "303 /destinations?done=done.asked", url.Values{"address": {"me@mailbox.example"}})
 	post("/destinations", "400", url.Values{"address": {"nothing"}})
 	all, err := b.cfg.Account.Destinations(account.TokenFile())
 	if err != nil || len(all) != 1 || all[0].Verified != nil {
 		t.Fatalf("%+v, %v", all, err)
 	}
+	post("/destinations/"+all[0].ID+"/ask", "303 /destinations?done=done.asked", url.Values{})
+	b.unasked = &account.Error{Message: "the node has no public.url"}
+	body := post("/destinations/"+all[0].ID+"/ask", "400", url.Values{})
+	if !strings.Contains(body, "no public.url") || len(b.letters) != 3 {
+		t.Errorf("%v were asked: %s", b.letters, body)
+	}
 	post("/destinations/"+all[0].ID+"/verify", "303", url.Values{})
+	post("/destinations", "303 /destinations?done=done.saved", url.Values{"address": {"me@mailbox.example"}})
 	if all, _ = b.cfg.Account.Destinations(account.TokenFile()); all[0].Verified == nil || all[0].How != "admin" {
 		t.Errorf("verified: %+v", all[0])
 	}
@@ -530,7 +543,7 @@ func TestPages_EditRights(t *testing.T) {
 		"/rules/0/remove": {}, "/retire": {"address": {"info@example.com"}},
 		"/block":        {"sender": {"a@spam.example"}, "to": {"info@example.com"}},
 		"/destinations": {"address": {"me@mailbox.example"}}, "/destinations/0/verify": {},
-		"/destinations/0/remove": {},
+		"/destinations/0/remove": {}, "/destinations/0/ask": {},
 	}
 	for _, token := range []string{adminToken, readToken} {
 		c := b.browser(t)
