@@ -115,13 +115,39 @@ func (w *liveWorld) drawRules(rt *rapid.T) (domain string) {
 		"try x@missing.example, y@nomail.example",
 	})
 	lines := []string{"domain " + domain + option.Draw(rt, "options of the domain")}
-	for _, local := range []string{"info", "desk", "postmaster", "a+b", ""} {
-		if rapid.Bool().Draw(rt, "has "+local) {
+	lines[0] += rapid.SampledFrom([]string{
+		"", " subaddress=+", " subaddress=+ tag=keep", " dots=ignore", " message_size=64KiB",
+	}).Draw(rt, "what is new of the domain")
+	condition := rapid.SampledFrom([]string{
+		"", " enabled=no", " after=2020-01-01T00:00Z", " until=2020-01-01T00:00Z", " after=2100-01-01T00:00Z",
+		" if from=@author.example", " if from!=a@plain.example,<>", " if network=203.0.113.0/26", " if network!=10.0.0.0/8",
+		" if spf=pass", " if spf!=pass,none", " if from=@*.example spf=fail,softfail",
+	})
+	for _, local := range []string{"info", "desk", "postmaster", "a+b", "in*", "*o", "/d.*/", ""} {
+		used := ""
+		for n := range 2 {
+			when := condition.Draw(rt, fmt.Sprint("condition ", n, " of ", local))
+			if !rapid.Bool().Draw(rt, fmt.Sprint("has ", n, " ", local)) || n > 0 && when == used {
+				continue
+			}
+			used = when
 			to := target.Draw(rt, "target of "+local)
 			if to[0] != 'd' && to[0] != 'r' && !strings.HasPrefix(to, "temp") {
 				to += option.Draw(rt, "option of "+local)
 			}
-			lines = append(lines, local+"@"+domain+" "+to)
+			lines = append(lines, local+"@"+domain+when+" "+to)
+		}
+	}
+	lines = append(lines, "domain alias-"+domain+" alias_of="+domain)
+	if rapid.Bool().Draw(rt, "has domains below") {
+		lines = append(lines, "@*."+domain+" "+target.Draw(rt, "target of domains below"))
+	}
+	for _, block := range []string{
+		"a@author.example", "@plain.example for=@" + domain, "@*.example", "@soft.example for=info@" + domain,
+	} {
+		if rapid.IntRange(0, 7).Draw(rt, "block "+block) == 0 && (!strings.Contains(block, "info") || strings.Contains(
+			strings.Join(lines, "\n"), "\ninfo@")) {
+			lines = append(lines, "block "+block)
 		}
 	}
 	return strings.Join(lines, "\n") + "\n"
@@ -187,7 +213,8 @@ func (w *liveWorld) drawQuestion(rt *rapid.T, t *testing.T, domain string) Quest
 			"a@missing.example", fmt.Sprintf("r%d@plain.example", w.rounds)),
 		To: paths("to", "info@"+domain, "desk@"+domain, "postmaster@"+domain, "Postmaster", "nobody@"+domain,
 			"a+b@"+domain, "a%b@"+domain, "x@dest.example", "x@elsewhere.example",
-			"SRS0=abcd=AB=author.example=a@srs.example.net"),
+			"SRS0=abcd=AB=author.example=a@srs.example.net", "info+tag@"+domain, "in.fo@"+domain, "info@alias-"+domain,
+			"desk+x@alias-"+domain, "info@sub."+domain, "inbox@"+domain, "dodo@"+domain),
 		On: w.cfg.Listen[0].Addr,
 	}
 	if rapid.IntRange(0, 3).Draw(rt, "trusted") == 0 {
