@@ -259,7 +259,7 @@ func (t *transaction) reportWithdrawn(forward mail.Path, err error) {
 // next hop hears of it.
 func (s *session) checkRecipient(ctx context.Context, r *asked) error {
 	rcpts := s.t.rcpts
-	if most := r.Route.Policy.MessageSize; most > 0 && s.t.params.Size > most {
+	if most := int64(r.Route.Policy.MessageSize); most > 0 && s.t.params.Size > most {
 		return message.TooBig()
 	}
 	if len(rcpts) > 0 && (r.Route.Alone || rcpts[0].Route.Alone) {

@@ -157,11 +157,10 @@ func (c *conversion) noteExtensions() {
 // noteSubdomains notes that relay_domains names subdomains as well, as it does unless that is switched off.
 func (c *conversion) noteSubdomains() {
 	p, ok := c.cf.set["parent_domain_matches_subdomains"]
-	if (!ok || strings.Contains(p.value, "relay_domains")) && slices.ContainsFunc(c.domains, func(d string) bool {
-		return c.classes[d] == relayed
-	}) {
-		c.note("relay_domains", "takes mail for all subdomains of its domains too, and rules do not: name each that "+
-			"has mail")
+	first := slices.IndexFunc(c.domains, func(d string) bool { return c.classes[d] == relayed })
+	if first >= 0 && (!ok || strings.Contains(p.value, "relay_domains")) {
+		c.note("relay_domains", "takes mail for all subdomains of its domains too: write @*."+c.domains[first]+
+			" and a next hop where they have mail")
 	}
 }
 

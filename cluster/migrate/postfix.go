@@ -160,7 +160,7 @@ func (c *conversion) addDomain(at class, domain string) {
 		return
 	}
 	if at == relayed && strings.HasPrefix(domain, ".") {
-		c.note(parameters[at], domain+" means all its subdomains: name each")
+		c.note(parameters[at], domain+" means all its subdomains: write @*"+domain+" and their next hop")
 		return
 	}
 	c.classes[domain] = at

@@ -93,7 +93,7 @@ func (m *Messages) Begin(e Envelope, body *wire.Body, up Upstream, r *report.Tra
 	}
 	for i := range e.Recipients {
 		route := &e.Recipients[i].Route
-		if most := route.Policy.MessageSize; route.Action != mail.Drop && most > 0 {
+		if most := int64(route.Policy.MessageSize); route.Action != mail.Drop && most > 0 {
 			out.most = min(most, cmp.Or(out.most, most))
 		}
 		if out.abuse == nil && e.Recipients[i].Route.Policy.Complaints {

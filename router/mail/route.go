@@ -226,10 +226,10 @@ type DomainPolicy struct {
 	Filter       Filter
 	Tag          Tag
 	Dots         Dots
-	MessageSize  int64 // the most octets of a message; 0 for as many as the node takes
-	Subaddress   byte  // the separator; 0 disables subaddresses
-	RoutingKeep  bool  // local parts that look like routing are accepted
-	Complaints   bool  // reports of abuse come here, and are told of
+	MessageSize  uint32 // the most octets of a message; 0 for as many as the node takes
+	Subaddress   byte   // the separator; 0 disables subaddresses
+	RoutingKeep  bool   // local parts that look like routing are accepted
+	Complaints   bool   // reports of abuse come here, and are told of
 }
 
 // A Transport says which protocol a next hop speaks.

@@ -228,8 +228,8 @@ func TestTable_Tag(t *testing.T) {
 
 // TestParse_MessageSize: a size is a number of octets with a unit.
 func TestParse_MessageSize(t *testing.T) {
-	for value, want := range map[string]int64{
-		"65536": 65536, "25MiB": 25 << 20, "25MB": 25e6, "64KiB": 64 << 10, "1GiB": 1 << 30, "100000B": 100000,
+	for value, want := range map[string]uint32{
+		"65536": 65536, "25MiB": 25 << 20, "25MB": 25e6, "64KiB": 64 << 10, "3GiB": 3 << 30, "100000B": 100000,
 	} {
 		table := mustParse(t, "domain h.example message_size="+value+"\na@h.example x@t.example")
 		routes, err := table.Route(mail.Query{Forward: parsePath(t, "a@h.example")}, nil)
@@ -242,6 +242,7 @@ func TestParse_MessageSize(t *testing.T) {
 		{"big", "a size is written"},
 		{"1.5MiB", "a size is written"},
 		{"-1", "a size is written"},
+		{"4GiB", "above 4 GiB"},
 		{"10", "below the 64 KiB"},
 		{"63KiB", "below the 64 KiB"},
 		{"99999999999GiB", "is written"},

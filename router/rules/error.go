@@ -155,7 +155,9 @@ func withoutPassword(s string) string {
 		return s
 	}
 	user := 0
-	switch scheme, rest, _ := strings.Cut(s[:at], ":"); {
+	switch scheme, rest, found := strings.Cut(s[:at], ":"); {
+	case !found:
+		return s
 	case strings.HasPrefix(rest, "//"):
 		user = len(scheme) + len("://")
 	case strings.Contains(rest, ":"), slices.Contains(schemeWords, ascii.Fold(scheme)):

@@ -36,6 +36,7 @@ func FuzzRules(f *testing.F) {
 	f.Add("/(((a)*)*)*/@h.example ${3}@t.example\ndomain h.example subaddress=-")
 	f.Add("relay * try smtp://a, lmtp://b:1 via=socks5://[::1] client=xforward\nrelay @a.test smtps://h srs=never")
 	f.Add(conditionRoutes)
+	f.Add("relay   smtp@")
 	f.Add("domain h.example dots=ignore subaddress=+ tag=keep message_size=64KiB\na.b@h.example x@t.example\n" +
 		"ab@h.example y@t.example\ndomain g.example alias_of=h.example\nblock a@x.example for=ab@h.example")
 	f.Add("@*.h.example if from=<>,@*.x.example spf!=pass drop until=2026-01-01T00:00Z\n@*.h.example x@a.h.example")

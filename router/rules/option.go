@@ -1,6 +1,7 @@
 package rules
 
 import (
+	"math"
 	"net"
 	"slices"
 	"strconv"
@@ -178,7 +179,7 @@ var sizeUnits = []struct {
 const minMessage = 64 << 10
 
 // parseSize parses a number of octets.
-func parseSize(value string) (octets int64, why string) {
+func parseSize(value string) (octets uint32, why string) {
 	for _, unit := range sizeUnits {
 		digits, ok := strings.CutSuffix(value, unit.name)
 		if !ok {
@@ -191,7 +192,10 @@ func parseSize(value string) (octets int64, why string) {
 		case n*unit.octets < minMessage:
 			return 0, "message_size is below the 64 KiB that RFC 5321 section 4.5.3.1.7 asks for"
 		}
-		return n * unit.octets, ""
+		if n > math.MaxUint32/unit.octets {
+			return 0, "message_size is above 4 GiB"
+		}
+		return uint32(n * unit.octets), ""
 	}
 	return 0, ""
 }
