@@ -377,7 +377,7 @@ func (l linker) checkRule(number uint32) {
 	if r.action != forward || r.flags&flagGeneral == 0 || t.isDisabled(number) {
 		return
 	}
-	w := walk{t: t, checking: true, fallback: true}
+	w := walk{t: t, stage: followingRule, fallback: true}
 	w.apply(hit{kind: ruleMatch, rule: number}, mail.Path{})
 	if w.broken != nil {
 		l.failRule(r, w.why)
@@ -398,7 +398,7 @@ func checkPostmaster(t *Table) error {
 		}
 		return &mail.FieldError{Field: "postmaster", Reason: "is needed as soon as a domain is hosted"}
 	}
-	w := walk{t: t, trusted: true}
+	w := walk{t: t, stage: followingPostmaster, trusted: true}
 	w.follow(t.postmaster)
 	switch {
 	case w.deferred != nil || w.broken != nil || w.refused != nil:

@@ -66,8 +66,7 @@ func (t *Table) Route(q mail.Query, steps *Steps) ([]mail.Route, error) {
 	case r.flags&flagGeneral == 0:
 		return t.direct(q, h.rule, tag, steps)
 	}
-	asked := q
-	w := walk{t: t, query: &asked, tag: tag, trusted: q.Trusted, fallback: true, tainted: true, steps: steps}
+	w := walk{t: t, query: q, tag: tag, trusted: q.Trusted, fallback: true, tainted: true, steps: steps}
 	w.apply(h, q.Forward)
 	return w.routes(q, t.rule(h.rule), t.policy(r))
 }
@@ -166,21 +165,30 @@ func (t *Table) toPostmaster(q mail.Query, policy mail.DomainPolicy, steps *Step
 	if t.postmaster.Domain == "" {
 		return nil, noUser(nil)
 	}
-	w := walk{t: t, query: &q, trusted: true, steps: steps}
+	w := walk{t: t, query: q, trusted: true, steps: steps}
 	w.follow(t.postmaster)
 	return w.routes(q, mail.Rule{Pattern: "postmaster"}, policy)
 }
+
+// A stage says for what a walk is made.
+type stage uint8
+
+const (
+	asking              stage = iota // for a query
+	followingRule                    // for a rule at load: there is no recipient, so templates cannot be expanded
+	followingPostmaster              // for the postmaster of the Config at load
+)
 
 // A walk follows a recipient through the rules until it leaves our domains.
 type walk struct {
 	t        *Table
 	steps    *Steps
-	query    *mail.Query // nil at load: rules with conditions are passed over
-	tag      string      // that addresses which rules name get
-	trusted  bool        // local parts may look routed
-	tainted  bool        // the local part of the present path came from the client, at least partly
-	fallback bool        // postmaster and abuse go to the postmaster if no literal names them
-	checking bool        // at load there is no recipient, so templates cannot be expanded
+	query    mail.Query
+	tag      string // that addresses which rules name get
+	trusted  bool   // local parts may look routed
+	tainted  bool   // the local part of the present path came from the client, at least partly
+	fallback bool   // postmaster and abuse go to the postmaster if no literal names them
+	stage    stage
 
 	stack   [MaxChain]uint32
 	depth   int
@@ -211,6 +219,14 @@ type leaf struct {
 	list    int // leaves with the same number above 0 are tried in turn
 }
 
+// asked returns the query, nil at load: rules with conditions are passed over.
+func (w *walk) asked() *mail.Query {
+	if w.stage != asking {
+		return nil
+	}
+	return &w.query
+}
+
 // follow follows a path that a rule, or the Config, names.
 func (w *walk) follow(p mail.Path) {
 	id, ours := w.t.domain(p.Domain)
@@ -227,12 +243,12 @@ func (w *walk) resolve(id uint32, p mail.Path) {
 	if w.steps != nil {
 		w.steps.add("<", p.String(), "> lies in a domain of ours and is looked up in turn")
 	}
-	h := w.t.find(id, p, w.query, w.fallback, w.steps)
+	h := w.t.find(id, p, w.asked(), w.fallback, w.steps)
 	switch h.kind {
 	case unknownMatch:
 		w.fail(w.t.unknown(h.rule), "")
 	case perhapsMatch:
-		if w.perhaps = true; !w.checking {
+		if w.perhaps = true; w.stage != followingRule {
 			w.fail(noUser(nil), "the target "+p.String()+" lies in a domain of ours, and no rule takes it at all times")
 		}
 	case ruleMatch:
@@ -359,7 +375,7 @@ func (w *walk) target(h hit, tg target, p mail.Path) {
 			w.deliver(dest.nextHop, p)
 		}
 		return
-	case tg.n == isTemplate && w.checking && h.groups == nil:
+	case tg.n == isTemplate && w.stage == followingRule && h.groups == nil:
 		return
 	case tg.n == isTemplate:
 		local, routed := t.templates[tg.local].expand(h)
