@@ -108,7 +108,8 @@ func checkOwnPattern(t *testing.T, table *Table, number uint32, trusted bool) {
 		t.Fatalf("%s: its own rule does not take it", p)
 	}
 	for _, route := range routes {
-		if alone && r.flags&flagLiteral != 0 && route.Rule != table.rule(number) && !sameAddress(table, route.Rule, p) {
+		if alone && r.flags&flagLiteral != 0 && route.Rule != table.rule(number) &&
+			!sameAddress(table, route.Rule, p) {
 			t.Fatalf("%s: %s took it, not %s", p, route.Rule, table.rule(number))
 		}
 		checkRoute(t, route)
