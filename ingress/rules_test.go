@@ -11,8 +11,8 @@ import (
 	"github.com/millrace/millrace/router/mail"
 )
 
-// TestRcpt_NeedsSPF: where a rule depends on SPF it is looked up, the rules are asked again, and all later recipients of
-// the transaction by its result. Other rules do not wait for it.
+// TestRcpt_NeedsSPF: where a rule depends on SPF it is looked up, the rules are asked again, and all later recipients
+// of the transaction by its result. Other rules do not wait for it.
 func TestRcpt_NeedsSPF(t *testing.T) {
 	var mu sync.Mutex
 	var asked []string
@@ -53,8 +53,8 @@ func TestRcpt_NeedsSPF(t *testing.T) {
 	}
 }
 
-// TestRcpt_MessageSize: a message that is larger than its recipient takes is refused at RCPT if the client says so, else
-// when so much has come, and its next hop delivers nothing.
+// TestRcpt_MessageSize: a message that is larger than its recipient takes is refused at RCPT if the client says so,
+// else when so much has come, and its next hop delivers nothing.
 func TestRcpt_MessageSize(t *testing.T) {
 	const most = 64 << 10
 	sized := func(host string) func(q mail.Query) ([]mail.Route, error) {

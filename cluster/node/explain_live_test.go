@@ -120,8 +120,8 @@ func (w *liveWorld) drawRules(rt *rapid.T) (domain string) {
 	}).Draw(rt, "what is new of the domain")
 	condition := rapid.SampledFrom([]string{
 		"", " enabled=no", " after=2020-01-01T00:00Z", " until=2020-01-01T00:00Z", " after=2100-01-01T00:00Z",
-		" if from=@author.example", " if from!=a@plain.example,<>", " if network=203.0.113.0/26", " if network!=10.0.0.0/8",
-		" if spf=pass", " if spf!=pass,none", " if from=@*.example spf=fail,softfail",
+		" if from=@author.example", " if from!=a@plain.example,<>", " if network=203.0.113.0/26",
+		" if network!=10.0.0.0/8", " if spf=pass", " if spf!=pass,none", " if from=@*.example spf=fail,softfail",
 	})
 	for _, local := range []string{"info", "desk", "postmaster", "a+b", "in*", "*o", "/d.*/", ""} {
 		used := ""
