@@ -119,31 +119,32 @@ func (m *Message) consult(ctx context.Context) error {
 		f.panel.Message(e)
 	}
 	return m.body.Await(ctx, func(ctx context.Context) error {
-		defer m.lendAfter(m.cfg.Lend)()
-		if err := m.showFilters(ctx, shown); err != nil || !m.window.last {
-			return err
+		l := lendAfter(m.cfg.Lend, m.up)
+		err := m.showFilters(ctx, shown)
+		if err == nil && m.window.last {
+			err = m.askFilters(ctx)
 		}
-		return m.askFilters(ctx)
+		m.lent = l.end() || m.lent
+		return err
 	})
 }
 
-// lendAfter has the session at the next hop lent when that time is over, unless the function that it returns is called
-// before. The session is not to be used between the two calls.
-func (m *Message) lendAfter(d time.Duration) (stop func()) {
-	if m.lent {
-		return func() {}
-	}
-	lent := make(chan struct{})
-	timer := time.AfterFunc(d, func() {
-		m.lent = m.up.Lend()
-		close(lent)
-	})
-	return func() {
-		if !timer.Stop() {
-			<-lent
-		}
-	}
+// A lending has the session at the next hop lent when the filters take long. The session is not used meanwhile. It
+// holds no Message: that would no more be on the stack of its caller.
+type lending struct {
+	timer *time.Timer
+	lent  chan bool
 }
+
+// lendAfter begins a lending of what up has.
+func lendAfter(d time.Duration, up Upstream) lending {
+	l := lending{lent: make(chan bool, 1)}
+	l.timer = time.AfterFunc(d, func() { l.lent <- up.Lend() })
+	return l
+}
+
+// end ends a lending, and reports whether the session was lent.
+func (l lending) end() bool { return !l.timer.Stop() && <-l.lent }
 
 // showFilters shows octets to the filters, and returns the refusal of a message that one puts off or refuses by now.
 func (m *Message) showFilters(ctx context.Context, o mail.Octets) error {

@@ -137,10 +137,11 @@ func (m *Message) Run(ctx context.Context) Ending {
 	// Stream the rest but for the last piece, and decide.
 	if !m.window.last {
 		if piece, err = m.stream(walk, piece); err == nil {
-			err = m.finish(m.untilReply(walk))
+			walk = m.untilReply(walk)
+			err = m.finish(walk)
 		}
 		if err == nil {
-			err = m.askFilters(m.untilReply(walk))
+			err = m.askFilters(walk)
 		}
 		if err != nil {
 			return m.failed(walk, octets, err)
