@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -309,6 +310,36 @@ func TestDestinations_Unknown(t *testing.T) {
 	w.add(t, TokenFile(), "more@example.com", "drop")
 	if got, err := w.Rule(TokenFile(), r.ID); err != nil || !got.InForce() {
 		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// TestDestinations_Behind: a destination is seen behind a condition or an option too, and what a reply says is none. An
+// owner may write neither in front, nor have routes in local parts kept.
+func TestDestinations_Behind(t *testing.T) {
+	w := newWorld(t, t.TempDir())
+	d, err := w.AddDestination(t.Context(), TokenFile(), "c@far.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, target := range []string{
+		"enabled=yes c@far.example", "if spf=pass network=192.0.2.0/24,2001:db8::/32 c@FAR.example",
+		"try b@x.example, c@far.example",
+	} {
+		if r := w.add(t, TokenFile(), fmt.Sprintf("a%d@example.com", i), target); len(r.Pending) != 1 {
+			t.Errorf("%s: %+v", target, r)
+		}
+	}
+	if r := w.add(t, TokenFile(), "reply@example.com", "reject 550 Write to c@far.example"); len(r.Pending) != 0 {
+		t.Errorf("%+v", r)
+	}
+	for _, target := range []string{"enabled=yes c@far.example", "if spf=pass drop", "c@far.example routing=keep"} {
+		_, err := w.AddRule(t.Context(), owner("example.com"), Rule{Pattern: "x@example.com", Target: target})
+		if kind, _ := kindOf(err); kind != Forbidden {
+			t.Errorf("an owner's %s: %v", target, err)
+		}
+	}
+	if _, disabled, err := w.RemoveDestination(t.Context(), TokenFile(), d.ID); err != nil || len(disabled) != 3 {
+		t.Errorf("%+v, %v", disabled, err)
 	}
 }
 

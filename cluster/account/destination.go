@@ -217,7 +217,7 @@ func (d Destination) shown() Destination {
 // rule was written by one for all domains, and if it is an address in a domain of the writer, which is an alias.
 func pending(r *Rule, all []Destination) (list []string) {
 	targets, _ := r.targets()
-	for _, target := range targets {
+	for i, target := range r.words() {
 		known, verified := false, false
 		for i := range all {
 			d := &all[i]
@@ -227,7 +227,7 @@ func pending(r *Rule, all []Destination) (list []string) {
 			known = known || !d.Created.After(r.Modified) // one that came later takes nothing away
 			verified = verified || d.Verified != nil
 		}
-		if !verified && (known || len(r.Scope) > 0 && !isOwn(target, r)) {
+		if !verified && (known || i < len(targets) && len(r.Scope) > 0 && !isOwn(target, r)) {
 			list = append(list, target)
 		}
 	}

@@ -225,11 +225,20 @@ func (r *Rule) targets() (list []string, options string) {
 	}
 }
 
+// words returns the targets of a rule and all other words that may be one, behind a condition or an option in front.
+func (r *Rule) words() []string {
+	list, options := r.targets()
+	if list == nil {
+		return nil
+	}
+	return append(list, strings.FieldsFunc(options, func(c rune) bool { return c == ' ' || c == ',' })...)
+}
+
 // ownOptions are the options that an owner may write. Others concern what is not the owner's: proxies, accounts of the
 // relay at next hops, what next hops are told of clients, other domains.
 var ownOptions = []string{
 	"after", "block", "complaints", "dmarc", "dots", "eightbit", "enabled", "message_size", "mixed", "quarantine",
-	"require_auth", "routing", "seal", "srs", "subaddress", "tag", "until", "upstream_text",
+	"require_auth", "seal", "srs", "subaddress", "tag", "until", "upstream_text",
 }
 
 // foreignOption returns the key of the first option that an owner may not write, "" without one.

@@ -139,8 +139,9 @@ func (a *Account) refresh(ctx context.Context, by Principal) error {
 func (a *Account) disable(ctx context.Context, by Principal, d *Destination) (*ruleWriter, error) {
 	w := &ruleWriter{account: a, by: Node(by.Name), edit: func(list []Rule) ([]Rule, error) {
 		for i := range list {
-			targets, _ := list[i].targets()
-			named := slices.ContainsFunc(targets, func(s string) bool { return sameTarget(s) == sameTarget(d.Address) })
+			named := slices.ContainsFunc(list[i].words(), func(s string) bool {
+				return sameTarget(s) == sameTarget(d.Address)
+			})
 			if named && d.isFor(list[i].Domain) {
 				list[i].Enabled = false
 			}
