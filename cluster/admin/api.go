@@ -251,10 +251,11 @@ type Destination struct {
 	How      string     `json:"how,omitempty"`
 	Asked    *time.Time `json:"asked,omitempty"`
 	Failed   string     `json:"failed,omitempty"`
+	Note     string     `json:"note,omitempty"` // why its owner is not asked
 }
 
 func destinationOf(d account.Destination) Destination {
-	return Destination{d.ID, d.Address, d.Domains, d.Created, d.Modified, d.Verified, d.How, d.Asked, d.Failed}
+	return Destination{d.ID, d.Address, d.Domains, d.Created, d.Modified, d.Verified, d.How, d.Asked, d.Failed, ""}
 }
 
 func (s *Server) listDestinations(r *http.Request) (int, any, error) {
@@ -270,6 +271,8 @@ func (s *Server) listDestinations(r *http.Request) (int, any, error) {
 	return http.StatusOK, answer, err
 }
 
+// addDestination adds a destination, and has its owner asked unless it is verified: one that is there already is asked
+// again.
 func (s *Server) addDestination(r *http.Request) (int, any, error) {
 	var b struct {
 		Address string `json:"address"`
@@ -277,8 +280,15 @@ func (s *Server) addDestination(r *http.Request) (int, any, error) {
 	if err := readBody(r, &b); err != nil {
 		return 0, nil, err
 	}
-	d, err := s.account.AddDestination(r.Context(), account.Of(r.Context()), b.Address)
-	return http.StatusCreated, destinationOf(d), err
+	p := account.Of(r.Context())
+	d, err := s.account.AddDestination(r.Context(), p, b.Address)
+	out := destinationOf(d)
+	if err == nil && d.Verified == nil && s.cfg.Ask != nil {
+		if why := s.cfg.Ask(r.Context(), p, d); why != nil {
+			out.Note = why.Error()
+		}
+	}
+	return http.StatusCreated, out, err
 }
 
 func (s *Server) oneDestination(r *http.Request) (int, any, error) {

@@ -23,8 +23,9 @@ const adminToken = "0123456789abcdef"
 // An api is an admin server with a file of rules in memory.
 type api struct {
 	*account.Account
-	base string
-	text string
+	base  string
+	text  string
+	asked []string // destinations
 }
 
 func startAPI(t *testing.T, state string) *api {
@@ -55,6 +56,12 @@ func startAPI(t *testing.T, state string) *api {
 	a.base = start(t, Config{
 		Metrics: NewMetrics("v1", Gauges{}), Token: []byte(adminToken), Account: a.Account,
 		Cluster: func() ClusterStatus { return ClusterStatus{} }, Drain: func() {},
+		Ask: func(_ context.Context, _ account.Principal, d account.Destination) error {
+			if a.asked = append(a.asked, d.Address); strings.Contains(d.Address, "@") {
+				return nil
+			}
+			return errors.New("no letter can be sent there")
+		},
 		Check:   func(context.Context, string, []byte) (any, error) { return map[string]any{}, nil },
 		Log:     func(context.Context, url.Values) (any, error) { return map[string]any{}, nil },
 		Senders: func(context.Context, url.Values) (any, error) { return map[string]any{}, nil },
@@ -95,6 +102,32 @@ func id(answer map[string]any, part string) string {
 	}
 	s, _ := answer["id"].(string)
 	return s
+}
+
+// TestAPI_Ask: the owner of a destination that is added is asked, and again when it is added again, unless it is
+// verified. A note says why he is not.
+func TestAPI_Ask(t *testing.T) {
+	a := startAPI(t, t.TempDir())
+	for _, tt := range []struct {
+		address string
+		note    any
+		asked   int
+	}{
+		{"me@home.example", nil, 1}, {"me@home.example", nil, 2},
+		{"smtp://192.0.2.1", "no letter can be sent there", 3},
+	} {
+		_, d := a.ask(t, adminToken, "POST", "/api/v1/destinations", `{"address":"`+tt.address+`"}`)
+		if d["note"] != tt.note || len(a.asked) != tt.asked {
+			t.Errorf("%s: %v, asked %q", tt.address, d, a.asked)
+		}
+		if tt.note != nil {
+			a.ask(t, adminToken, "PATCH", "/api/v1/destinations/"+d["id"].(string), `{"verified":true}`)
+			_, d = a.ask(t, adminToken, "POST", "/api/v1/destinations", `{"address":"`+tt.address+`"}`)
+			if d["note"] != nil || len(a.asked) != tt.asked {
+				t.Errorf("one that is verified: %v, asked %q", d, a.asked)
+			}
+		}
+	}
 }
 
 // TestAPI_Routes walks through the life of a rule, its destination and a token.

@@ -51,6 +51,9 @@ type Config struct {
 	Account  *account.Account // knows the tokens; nil: Token is the only one
 	Surfaces []Surface        // what else answers, to requests with a token
 	Pages    http.Handler     // answers what nothing else does, and asks for a token itself; nil: 404
+	// Ask has the owner of a destination asked whether it is his, without waiting for that; an error says why he is
+	// not. nil: no owner is asked.
+	Ask func(ctx context.Context, p account.Principal, d account.Destination) error
 
 	Cluster func() ClusterStatus // answers /api/v1/cluster; nil disables the page
 	Drain   func()               // called by POST /api/v1/cluster/drain, must not wait; nil disables the page

@@ -323,6 +323,7 @@ func (n *Node) startAdmin() error {
 		Explain: newOracle(n).answer, ExplainWithin: n.cfg.ExplainBudget(true),
 		MaxQuestion: int64(n.cfg.Limits.MessageSize)*3/2 + 64<<10, // base 64
 		Surfaces:    []admin.Surface{n.cloudflare()},
+		Ask:         n.rules.verifier.Ask,
 	})
 	if err != nil {
 		return n.cfg.WithLine("admin.", "admin.addr", err)
