@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/millrace/millrace/cluster/config"
 	"github.com/millrace/millrace/egress"
@@ -158,7 +159,7 @@ func (e *explanation) compose(ctx context.Context, said *dialogue) {
 	}
 	switch {
 	case e.looked.Refusal != nil:
-		a.refuse(e.looked.Refusal)
+		a.refuse(e.looked.Refusal, e.cfg.RefusalPage())
 	case reply.refuses():
 		a.Reply, a.Verdict = reply.String(), Reject
 		if reply.code < 500 {
@@ -241,14 +242,16 @@ func (e *explanation) noteScore() {
 	e.answer.Score = scored
 }
 
-// refuse makes the reply to err the answer.
-func (a *Answer) refuse(err error) {
+// refuse makes the reply to err the answer. page is what a refusal by policy has in front of its id.
+func (a *Answer) refuse(err error, page string) {
 	r := mail.ReplyFor(err)
 	a.Verdict = Reject
 	if r.Class() == 4 {
 		a.Verdict = Defer
 	}
-	a.Reply = withoutID(r)
+	if a.Reply = withoutID(r); r.Policy {
+		a.Reply += strings.TrimRight(strings.TrimSuffix(page, "id="), " ?")
+	}
 	var refusal *mail.Refusal
 	if errors.As(err, &refusal) {
 		a.Reason = refusal.Reason
