@@ -49,7 +49,8 @@ func TestEncode_Opening(t *testing.T) {
 		reflect.TypeFor[mail.Origin]():    5,
 		reflect.TypeFor[mail.Params]():    5, // its Parent stays here
 		reflect.TypeFor[mail.TLSDemand](): 2, reflect.TypeFor[mail.TLSReport](): 2,
-		reflect.TypeFor[mail.Refusal](): 6, reflect.TypeFor[mail.Outcome](): 11, reflect.TypeFor[mail.Reply](): 4,
+		reflect.TypeFor[mail.Refusal](): 6, reflect.TypeFor[mail.Outcome](): 11,
+		reflect.TypeFor[mail.Reply]():  5, // Policy is set where the reply is sent
 		reflect.TypeFor[mail.Octets](): 3,
 	} {
 		if typ.NumField() != want {

@@ -884,7 +884,9 @@ func FuzzParseRule(f *testing.F) {
 	f.Add("/@")
 	f.Fuzz(func(t *testing.T, line string) {
 		r, _ := parseRule(line)
-		domainOf(r.Pattern)
+		if domain := domainOf(r.Pattern); strings.Contains(domain, "@") {
+			t.Errorf("%q: the domain %q", line, domain)
+		}
 		localPath(line)
 	})
 }
