@@ -319,4 +319,11 @@ func writeExampleFiles(t *testing.T, dir, yaml, rules, sites, reactions string) 
 		}
 	}
 	writeCertificate(t, dir)
+	authority, err := os.ReadFile(filepath.Join(dir, "cert.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "authorities.pem"), authority, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -144,7 +144,8 @@ func TestPublic_Pages(t *testing.T) {
 			"200 version: STSv1\r\nmode: testing\r\nmx: mx1.example.net\r\nmax_age: 604800\r\n"},
 		{"mta-sts.foreign.example", "/.well-known/mta-sts.txt", "404 "},
 		{"mx1.example.net", "/egress-list?format=spf", "200 v=spf1 ip4:192.0.2.1 -all\n"},
-		{"mx1.example.net", "/verify?token=x", "404 "},
+		{"mx1.example.net", "/verify", "404 "},                        // a link names a token
+		{"mx1.example.net", "/verify?token=x", "200 <!DOCTYPE html>"}, // which the button alone tries
 		{"mx1.example.net", "/metrics", "404 "},
 		{"mx1.example.net", "/api/v1/cluster", "404 "},
 	} {
