@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -38,6 +37,7 @@ func (s *Server) operations() []operation {
 	to := func(f func(*http.Request) (int, any, error)) http.Handler {
 		return s.authorized(answering(f), refuseAPI)
 	}
+	tokens := &tokens{s.account}
 	return []operation{
 		{"GET", "/api/v1/cluster", s.operate(account.ReadOnly, s.cluster)},
 		{"POST", "/api/v1/cluster/drain", s.operate(account.Operator, s.drain)},
@@ -57,9 +57,9 @@ func (s *Server) operations() []operation {
 		{"GET", "/api/v1/destinations/{id}", to(s.oneDestination)},
 		{"PATCH", "/api/v1/destinations/{id}", to(s.changeDestination)},
 		{"DELETE", "/api/v1/destinations/{id}", to(s.removeDestination)},
-		{"GET", "/api/v1/tokens", to(s.listTokens)},
-		{"POST", "/api/v1/tokens", to(s.addToken)},
-		{"DELETE", "/api/v1/tokens/{id}", to(s.revokeToken)},
+		{"GET", "/api/v1/tokens", to(tokens.list)},
+		{"POST", "/api/v1/tokens", to(tokens.add)},
+		{"DELETE", "/api/v1/tokens/{id}", to(tokens.revoke)},
 		{"GET", "/api/v1/audit", to(s.audit)},
 	}
 }
@@ -329,37 +329,6 @@ func (s *Server) removeDestination(r *http.Request) (int, any, error) {
 		routes = append(routes, routeOf(rule))
 	}
 	return http.StatusOK, map[string]any{"destination": destinationOf(d), "disabled": routes}, err
-}
-
-func (s *Server) listTokens(r *http.Request) (int, any, error) {
-	all, err := s.account.Tokens(account.Of(r.Context()))
-	if err != nil {
-		return 0, nil, err
-	}
-	answer, err := paged(r, all)
-	return http.StatusOK, answer, err
-}
-
-// addToken answers with the secret, which is not to be had again.
-func (s *Server) addToken(r *http.Request) (int, any, error) {
-	var b struct {
-		Name    string       `json:"name"`
-		Role    account.Role `json:"role"`
-		Domains []string     `json:"domains"`
-		Expires *time.Time   `json:"expires"`
-	}
-	if err := readBody(r, &b); err != nil {
-		return 0, nil, err
-	}
-	made, secret, err := s.account.AddToken(r.Context(), account.Of(r.Context()), account.Token{
-		Name: b.Name, Role: b.Role, Domains: slices.Clone(b.Domains), Expires: b.Expires,
-	})
-	return http.StatusCreated, map[string]any{"token": made, "secret": secret}, err
-}
-
-func (s *Server) revokeToken(r *http.Request) (int, any, error) {
-	old, err := s.account.RevokeToken(r.Context(), account.Of(r.Context()), r.PathValue("id"))
-	return http.StatusOK, old, err
 }
 
 func (s *Server) audit(r *http.Request) (int, any, error) {

@@ -245,11 +245,12 @@ func (e *endpoint) shutdown(ctx context.Context) error {
 func (s *Server) routes(strangers bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", alive)
-	ready, metrics := http.Handler(http.HandlerFunc(s.ready)), s.cfg.Metrics.Handler()
+	ready := readiness(s.cfg.Ready).answer
+	reasons, metrics := http.Handler(http.HandlerFunc(ready)), s.cfg.Metrics.Handler()
 	if strangers {
-		ready, metrics = s.operate(account.ReadOnly, s.ready), s.operate(account.ReadOnly, metrics.ServeHTTP)
+		reasons, metrics = s.operate(account.ReadOnly, ready), s.operate(account.ReadOnly, metrics.ServeHTTP)
 	}
-	mux.Handle("GET /readyz", ready)
+	mux.Handle("GET /readyz", reasons)
 	mux.Handle("GET /metrics", metrics)
 	for _, o := range s.operations() {
 		mux.Handle(o.method+" "+o.path, o.answer)
@@ -273,7 +274,7 @@ func (s *Server) healthRoutes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", alive)
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		status, _ := s.checks()
+		status, _ := readiness(s.cfg.Ready).checks()
 		writeJSON(w, status, map[string]any{"ready": status == http.StatusOK})
 	})
 	return mux
@@ -300,32 +301,6 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request) {
 	}
 	status, answer := s.cfg.Explain(r.Context(), question)
 	writeJSON(w, status, answer)
-}
-
-// A check is one line of /readyz.
-type check struct {
-	Name   string `json:"name"`
-	OK     bool   `json:"ok"`
-	Detail string `json:"detail,omitempty"`
-}
-
-func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
-	status, checks := s.checks()
-	writeJSON(w, status, map[string]any{"ready": status == http.StatusOK, "checks": checks})
-}
-
-// checks returns the status of /readyz and its lines.
-func (s *Server) checks() (status int, lines []check) {
-	status = http.StatusOK
-	lines = make([]check, len(s.cfg.Ready))
-	for i, c := range s.cfg.Ready {
-		ok, detail := c.OK()
-		lines[i] = check{c.Name, ok, detail}
-		if !ok {
-			status = http.StatusServiceUnavailable
-		}
-	}
-	return status, lines
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

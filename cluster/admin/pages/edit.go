@@ -23,6 +23,14 @@ func (p *Pages) canChange(v account.Principal) bool {
 	return mayChange(v) && p.cfg.Account.Keeps() == nil
 }
 
+// An editor answers the forms by which rules and destinations are changed. Each leads to a page that says what was
+// done, or shows what was wrong and has changed nothing.
+type editor struct {
+	account *account.Account
+	letter  func(ctx context.Context, p account.Principal, d account.Destination) error // Config.Ask
+	show    func(w http.ResponseWriter, r *http.Request, name string, status int, pg page)
+}
+
 // What a rule does, as the form has it.
 const (
 	doForward  = "forward"
@@ -101,17 +109,17 @@ func readRule(r *http.Request) ruleForm {
 }
 
 // editRule shows the form of a rule, new or old.
-func (p *Pages) editRule(w http.ResponseWriter, r *http.Request, v account.Principal) {
+func (e *editor) editRule(w http.ResponseWriter, r *http.Request, v account.Principal) {
 	form := ruleForm{Do: doForward, Enabled: true, Pattern: r.URL.Query().Get("pattern")}
 	if id := r.PathValue("id"); id != "" {
-		rule, err := p.cfg.Account.Rule(v, id)
+		rule, err := e.account.Rule(v, id)
 		if err != nil {
-			p.fail(w, r, v, http.StatusNotFound, "error.missing")
+			e.show(w, r, "failed", http.StatusNotFound, page{Title: "error.missing"})
 			return
 		}
 		form = formOf(&rule)
 	}
-	p.show(w, r, "rule", http.StatusOK, page{Title: titleOf(&form), Body: form})
+	e.show(w, r, "rule", http.StatusOK, page{Title: titleOf(&form), Body: form})
 }
 
 func titleOf(f *ruleForm) string {
@@ -122,18 +130,18 @@ func titleOf(f *ruleForm) string {
 }
 
 // saveRule makes a rule, or changes one.
-func (p *Pages) saveRule(w http.ResponseWriter, r *http.Request, v account.Principal) {
+func (e *editor) saveRule(w http.ResponseWriter, r *http.Request, v account.Principal) {
 	form := readRule(r)
 	rule := account.Rule{Source: "dashboard"}
 	err := error(nil)
 	if form.ID != "" {
-		rule, err = p.cfg.Account.Rule(v, form.ID)
+		rule, err = e.account.Rule(v, form.ID)
 	}
 	if err == nil {
-		err = p.putRule(r.Context(), v, form.ID, rule, &form)
+		err = e.putRule(r.Context(), v, form.ID, rule, &form)
 	}
 	if err != nil {
-		p.show(w, r, "rule", statusOf(err), page{Title: titleOf(&form), Error: "error.refused", Detail: err.Error(),
+		e.show(w, r, "rule", statusOf(err), page{Title: titleOf(&form), Error: "error.refused", Detail: err.Error(),
 			Body: form})
 		return
 	}
@@ -141,31 +149,31 @@ func (p *Pages) saveRule(w http.ResponseWriter, r *http.Request, v account.Princ
 }
 
 // putRule writes the rule of a form. What the form does not have stays.
-func (p *Pages) putRule(ctx context.Context, v account.Principal, id string, rule account.Rule, f *ruleForm) error {
+func (e *editor) putRule(ctx context.Context, v account.Principal, id string, rule account.Rule, f *ruleForm) error {
 	rule.Pattern, rule.Target, rule.Enabled, rule.Name = f.Pattern, f.target(), f.Enabled, nil
 	if f.Name != "" {
 		rule.Name = &f.Name
 	}
 	var err error
 	if id == "" {
-		_, err = p.cfg.Account.AddRule(ctx, v, rule)
+		_, err = e.account.AddRule(ctx, v, rule)
 	} else {
 		rule.Echo = nil // what another client wants back is of the rule as it was
-		_, err = p.cfg.Account.SetRule(ctx, v, id, rule)
+		_, err = e.account.SetRule(ctx, v, id, rule)
 	}
 	return err
 }
 
 // removeRule removes a rule.
-func (p *Pages) removeRule(w http.ResponseWriter, r *http.Request, v account.Principal) {
-	_, err := p.cfg.Account.RemoveRule(r.Context(), v, r.PathValue("id"))
-	p.end(w, r, v, err, "/rules", "done.removed")
+func (e *editor) removeRule(w http.ResponseWriter, r *http.Request, v account.Principal) {
+	_, err := e.account.RemoveRule(r.Context(), v, r.PathValue("id"))
+	e.end(w, r, v, err, "/rules", "done.removed")
 }
 
 // retire has an address refused from now on, by the rule that it has here or by a new one.
-func (p *Pages) retire(w http.ResponseWriter, r *http.Request, v account.Principal) {
+func (e *editor) retire(w http.ResponseWriter, r *http.Request, v account.Principal) {
 	address := strings.TrimSpace(r.PostFormValue("address"))
-	rules, err := p.cfg.Account.Rules(v)
+	rules, err := e.account.Rules(v)
 	rule := account.Rule{Source: "dashboard"}
 	for i := range rules {
 		if ascii.EqualFold(rules[i].Pattern, address) {
@@ -180,21 +188,21 @@ func (p *Pages) retire(w http.ResponseWriter, r *http.Request, v account.Princip
 		if rule.Name != nil {
 			form.Name = *rule.Name
 		}
-		err = p.putRule(r.Context(), v, rule.ID, rule, &form)
+		err = e.putRule(r.Context(), v, rule.ID, rule, &form)
 	}
-	p.end(w, r, v, err, "/rules", "done.retired")
+	e.end(w, r, v, err, "/rules", "done.retired")
 }
 
 // block has the mail of a sender refused for a domain from now on.
-func (p *Pages) block(w http.ResponseWriter, r *http.Request, v account.Principal) {
+func (e *editor) block(w http.ResponseWriter, r *http.Request, v account.Principal) {
 	sender, to := strings.TrimSpace(r.PostFormValue("sender")), domainOf(r.PostFormValue("to"))
 	if r.PostFormValue("whole") != "" {
 		sender = "@" + domainOf(sender)
 	}
-	_, err := p.cfg.Account.AddRule(r.Context(), v, account.Rule{
+	_, err := e.account.AddRule(r.Context(), v, account.Rule{
 		Source: "dashboard", Pattern: "block " + sender + " for=@" + to, Enabled: true,
 	})
-	p.end(w, r, v, err, "/rules", "done.blocked")
+	e.end(w, r, v, err, "/rules", "done.blocked")
 }
 
 // A destinationsBody is the body of the page of the destinations.
@@ -206,47 +214,47 @@ type destinationsBody struct {
 	Address      string
 }
 
-func (p *Pages) destinations(w http.ResponseWriter, r *http.Request, v account.Principal) {
-	p.showDestinations(w, r, v, nil, "")
+func (e *editor) destinations(w http.ResponseWriter, r *http.Request, v account.Principal) {
+	e.showDestinations(w, r, v, nil, "")
 }
 
 // showDestinations shows the destinations, with what is wrong with one that was typed.
-func (p *Pages) showDestinations(w http.ResponseWriter, r *http.Request, v account.Principal, wrong error,
+func (e *editor) showDestinations(w http.ResponseWriter, r *http.Request, v account.Principal, wrong error,
 	typed string) {
 	body := destinationsBody{May: mayChange(v), MayVerify: v.MayAll(account.Operator) == nil, Address: typed}
-	if err := p.cfg.Account.Keeps(); err != nil {
+	if err := e.account.Keeps(); err != nil {
 		body.Unkept, body.May, body.MayVerify = err.Error(), false, false
 	}
 	var err error
 	pg, status := page{Title: "nav.destinations", Done: doneOf(r)}, http.StatusOK
-	if body.Destinations, err = p.cfg.Account.Destinations(v); err != nil {
+	if body.Destinations, err = e.account.Destinations(v); err != nil {
 		wrong = err
 	}
 	if wrong != nil {
 		status, pg.Error, pg.Detail = statusOf(wrong), "error.refused", wrong.Error()
 	}
 	pg.Body = body
-	p.show(w, r, "destinations", status, pg)
+	e.show(w, r, "destinations", status, pg)
 }
 
-func (p *Pages) addDestination(w http.ResponseWriter, r *http.Request, v account.Principal) {
+func (e *editor) addDestination(w http.ResponseWriter, r *http.Request, v account.Principal) {
 	address := strings.TrimSpace(r.PostFormValue("address"))
-	d, err := p.cfg.Account.AddDestination(r.Context(), v, address)
+	d, err := e.account.AddDestination(r.Context(), v, address)
 	if err != nil {
-		p.showDestinations(w, r, v, err, address)
+		e.showDestinations(w, r, v, err, address)
 		return
 	}
-	p.ask(w, r, v, &d)
+	e.ask(w, r, v, &d)
 }
 
 // ask has the owner of a destination asked, unless it is verified already.
-func (p *Pages) ask(w http.ResponseWriter, r *http.Request, v account.Principal, d *account.Destination) {
+func (e *editor) ask(w http.ResponseWriter, r *http.Request, v account.Principal, d *account.Destination) {
 	if d.Verified != nil {
 		done(w, r, "/destinations", "done.saved")
 		return
 	}
-	if err := p.cfg.Ask(r.Context(), v, *d); err != nil {
-		p.show(w, r, "unasked", statusOf(err), page{Title: "destinations.unasked", Detail: err.Error(),
+	if err := e.letter(r.Context(), v, *d); err != nil {
+		e.show(w, r, "unasked", statusOf(err), page{Title: "destinations.unasked", Detail: err.Error(),
 			Body: d.Address})
 		return
 	}
@@ -254,39 +262,39 @@ func (p *Pages) ask(w http.ResponseWriter, r *http.Request, v account.Principal,
 }
 
 // askDestination has the owner of a destination asked once more.
-func (p *Pages) askDestination(w http.ResponseWriter, r *http.Request, v account.Principal) {
-	d, err := p.cfg.Account.Destination(v, r.PathValue("id"))
+func (e *editor) askDestination(w http.ResponseWriter, r *http.Request, v account.Principal) {
+	d, err := e.account.Destination(v, r.PathValue("id"))
 	if err != nil {
-		p.end(w, r, v, err, "/destinations", "")
+		e.end(w, r, v, err, "/destinations", "")
 		return
 	}
-	p.ask(w, r, v, &d)
+	e.ask(w, r, v, &d)
 }
 
 // verifyDestination says that a destination is verified, on the word of an operator.
-func (p *Pages) verifyDestination(w http.ResponseWriter, r *http.Request, v account.Principal) {
-	_, err := p.cfg.Account.ChangeDestination(r.Context(), v, r.PathValue("id"), func(d *account.Destination) error {
+func (e *editor) verifyDestination(w http.ResponseWriter, r *http.Request, v account.Principal) {
+	_, err := e.account.ChangeDestination(r.Context(), v, r.PathValue("id"), func(d *account.Destination) error {
 		now := time.Now().UTC()
 		d.Verified, d.How = &now, "admin"
 		return nil
 	})
-	p.end(w, r, v, err, "/destinations", "done.saved")
+	e.end(w, r, v, err, "/destinations", "done.saved")
 }
 
 // removeDestination removes a destination, which disables the rules that name it.
-func (p *Pages) removeDestination(w http.ResponseWriter, r *http.Request, v account.Principal) {
-	_, disabled, err := p.cfg.Account.RemoveDestination(r.Context(), v, r.PathValue("id"))
+func (e *editor) removeDestination(w http.ResponseWriter, r *http.Request, v account.Principal) {
+	_, disabled, err := e.account.RemoveDestination(r.Context(), v, r.PathValue("id"))
 	what := "done.removed"
 	if len(disabled) > 0 {
 		what = "done.disabled"
 	}
-	p.end(w, r, v, err, "/destinations", what)
+	e.end(w, r, v, err, "/destinations", what)
 }
 
 // end leads to a page that says what was done, or says what was wrong.
-func (p *Pages) end(w http.ResponseWriter, r *http.Request, _ account.Principal, err error, to, what string) {
+func (e *editor) end(w http.ResponseWriter, r *http.Request, _ account.Principal, err error, to, what string) {
 	if err != nil {
-		p.show(w, r, "failed", statusOf(err), page{Title: "error.refused", Error: "error.unchanged",
+		e.show(w, r, "failed", statusOf(err), page{Title: "error.refused", Error: "error.unchanged",
 			Detail: err.Error()})
 		return
 	}

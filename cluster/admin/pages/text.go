@@ -49,8 +49,8 @@ func langOf(r *http.Request) lang {
 	return english
 }
 
-// language sets the language of a visitor.
-func (p *Pages) language(w http.ResponseWriter, r *http.Request) {
+// setLanguage sets the language of a visitor.
+func setLanguage(w http.ResponseWriter, r *http.Request) {
 	to := "en"
 	if r.PostFormValue("to") == "ja" {
 		to = "ja"

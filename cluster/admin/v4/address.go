@@ -1,6 +1,7 @@
 package v4
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strconv"
@@ -34,27 +35,34 @@ func showAddress(d *account.Destination) shownAddress {
 	return out
 }
 
+// addresses answers for the destinations of the account: who owns one is asked before mail goes there.
+type addresses struct {
+	account *account.Account
+	ask     func(ctx context.Context, p account.Principal, d account.Destination) error // Config.Ask
+}
+
 func (a *API) handleAddresses() {
-	const addresses = "/accounts/{account}/email/routing/addresses"
-	a.handle(addresses, map[string]handler{http.MethodGet: a.listAddresses, http.MethodPost: a.addAddress})
-	a.handle(addresses+"/{id}", map[string]handler{
-		http.MethodGet: a.getAddress, http.MethodPatch: a.setStatus, http.MethodDelete: a.removeAddress,
+	const all = "/accounts/{account}/email/routing/addresses"
+	to := &addresses{account: a.cfg.Account, ask: a.cfg.Ask}
+	a.handle(all, map[string]handler{http.MethodGet: to.list, http.MethodPost: to.add})
+	a.handle(all+"/{id}", map[string]handler{
+		http.MethodGet: to.get, http.MethodPatch: to.setStatus, http.MethodDelete: to.remove,
 	})
 }
 
-// address returns the destination in the path of a call.
-func (a *API) address(c *call) (account.Destination, error) {
+// of returns the destination in the path of a call.
+func (a *addresses) of(c *call) (account.Destination, error) {
 	if err := checkAccount(c); err != nil {
 		return account.Destination{}, err
 	}
-	return a.cfg.Account.Destination(c.who, c.PathValue("id"))
+	return a.account.Destination(c.who, c.PathValue("id"))
 }
 
-func (a *API) listAddresses(c *call) (answer, error) {
+func (a *addresses) list(c *call) (answer, error) {
 	if err := checkAccount(c); err != nil {
 		return answer{}, err
 	}
-	list, err := a.cfg.Account.Destinations(c.who)
+	list, err := a.account.Destinations(c.who)
 	if err != nil {
 		return answer{}, err
 	}
@@ -76,14 +84,13 @@ func (a *API) listAddresses(c *call) (answer, error) {
 	return paged(c, out)
 }
 
-func (a *API) getAddress(c *call) (answer, error) {
-	d, err := a.address(c)
+func (a *addresses) get(c *call) (answer, error) {
+	d, err := a.of(c)
 	return answer{result: showAddress(&d)}, err
 }
 
-// addAddress adds a destination and has its owner asked. One that is there already is asked again unless it is
-// verified.
-func (a *API) addAddress(c *call) (answer, error) {
+// add adds a destination and has its owner asked. One that is there already is asked again unless it is verified.
+func (a *addresses) add(c *call) (answer, error) {
 	if err := checkAccount(c); err != nil {
 		return answer{}, err
 	}
@@ -99,7 +106,7 @@ func (a *API) addAddress(c *call) (answer, error) {
 	if body.Email == nil {
 		return answer{}, invalid("/email", "an address is required")
 	}
-	d, err := a.cfg.Account.AddDestination(c.Context(), c.who, *body.Email)
+	d, err := a.account.AddDestination(c.Context(), c.who, *body.Email)
 	if err != nil {
 		return answer{}, err
 	}
@@ -107,7 +114,7 @@ func (a *API) addAddress(c *call) (answer, error) {
 	if d.Verified != nil {
 		return out, nil
 	}
-	if err := a.cfg.Ask(c.Context(), c.who, d); err != nil {
+	if err := a.ask(c.Context(), c.who, d); err != nil {
 		wrong := errorOf(err)
 		out.messages = append(out.messages, message{Code: wrong.Code, Message: wrong.Message})
 	}
@@ -115,8 +122,8 @@ func (a *API) addAddress(c *call) (answer, error) {
 }
 
 // setStatus verifies a destination by the word of one who runs the relay, or takes that back.
-func (a *API) setStatus(c *call) (answer, error) {
-	d, err := a.address(c)
+func (a *addresses) setStatus(c *call) (answer, error) {
+	d, err := a.of(c)
 	if err != nil {
 		return answer{}, err
 	}
@@ -132,7 +139,7 @@ func (a *API) setStatus(c *call) (answer, error) {
 	if err := c.who.MayAll(account.Operator); err != nil {
 		return answer{}, err
 	}
-	d, err = a.cfg.Account.ChangeDestination(c.Context(), c.who, d.ID, func(d *account.Destination) error {
+	d, err = a.account.ChangeDestination(c.Context(), c.who, d.ID, func(d *account.Destination) error {
 		d.Verified, d.How = nil, ""
 		if body.Status == "verified" {
 			now := time.Now()
@@ -143,12 +150,12 @@ func (a *API) setStatus(c *call) (answer, error) {
 	return answer{result: showAddress(&d)}, err
 }
 
-// removeAddress removes a destination, which disables the rules that name it, and answers with it as it was.
-func (a *API) removeAddress(c *call) (answer, error) {
-	d, err := a.address(c)
+// remove removes a destination, which disables the rules that name it, and answers with it as it was.
+func (a *addresses) remove(c *call) (answer, error) {
+	d, err := a.of(c)
 	if err != nil {
 		return answer{}, err
 	}
-	_, _, err = a.cfg.Account.RemoveDestination(c.Context(), c.who, d.ID)
+	_, _, err = a.account.RemoveDestination(c.Context(), c.who, d.ID)
 	return answer{result: showAddress(&d)}, err
 }
