@@ -23,6 +23,9 @@ type blockKey struct {
 	local  string // of the one recipient, as it is compared; "" for all of the domain
 }
 
+// A blockTable has the block lines by whom they refuse.
+type blockTable map[blockKey]mail.Rule
+
 // blockLine parses what follows "block".
 func (b *builder) blockLine(s string) (why string) {
 	s = trimBlank(s)
@@ -72,7 +75,7 @@ func (l linker) linkBlocks(lines []block) {
 		return
 	}
 	t := l.t
-	t.blocks = make(map[blockKey]mail.Rule, len(lines))
+	t.blocks = make(blockTable, len(lines))
 	for i := range lines {
 		line := &lines[i]
 		if why := l.blockScope(line); why != "" {
@@ -93,7 +96,7 @@ func (l linker) linkBlocks(lines []block) {
 	}
 	for i := range lines {
 		line := &lines[i]
-		if first, ok := t.widerBlock(line.blockKey); ok {
+		if first, ok := t.blocks.wider(line.blockKey); ok {
 			l.addWarning(Warning{
 				File: line.rule.File, Line: line.rule.Line, Column: line.column,
 				Reason: "no mail gets here: " + location(first.File, first.Line) + " blocks more",
@@ -135,7 +138,7 @@ func (l linker) blockScope(line *block) (why string) {
 	if err != nil {
 		return err.Error()
 	}
-	number, ok := t.literalOf(id, p.LocalPart())
+	number, ok := l.literalOf(id, p.LocalPart())
 	if !ok {
 		return "no line has this address as its pattern"
 	}
@@ -144,23 +147,16 @@ func (l linker) blockScope(line *block) (why string) {
 }
 
 // literalOf returns the first rule of a literal address.
-func (t *Table) literalOf(id uint32, local string) (uint32, bool) {
+func (l linker) literalOf(id uint32, local string) (uint32, bool) {
 	var k key
 	n, ok := k.set(id, local)
 	if !ok {
 		return 0, false
 	}
-	if t.domains[id].policy.Dots == mail.DotsIgnored {
+	if l.t.domains[id].policy.Dots == mail.DotsIgnored {
 		n = k.dropDots(n)
 	}
-	return t.literal(&k, id, n)
-}
-
-// belowOf returns the number of the pattern for all domains below a name, which has *. in front.
-func (t *Table) belowOf(name string) (uint32, bool) {
-	canonical, _ := canonicalDomain(strings.TrimPrefix(name, "*."))
-	id, ok := t.below[canonical]
-	return id, ok
+	return l.t.literal(&k, id, n)
 }
 
 // scopeOf returns the local part of a literal as blocks for it have it.
@@ -172,11 +168,11 @@ func (t *Table) scopeOf(r *rule) string {
 	return local
 }
 
-// widerBlock returns a block that refuses all that another one does, and more.
-func (t *Table) widerBlock(k blockKey) (mail.Rule, bool) {
+// wider returns a block that refuses all that another one does, and more.
+func (b blockTable) wider(k blockKey) (mail.Rule, bool) {
 	for s, more := k.sender, true; more; s, more = s.wider() {
 		for _, wide := range []blockKey{{s, k.domain, k.local}, {s, k.domain, ""}, {s, 0, ""}} {
-			if rule, ok := t.blocks[wide]; ok && wide != k {
+			if rule, ok := b[wide]; ok && wide != k {
 				return rule, true
 			}
 		}

@@ -141,12 +141,12 @@ func (s *sender) is(p mail.Path) bool {
 
 // inForce returns the first rule of a chain that is in force for a query. Where q is nil no query is known, and a rule
 // with a condition is passed over: kind is perhapsMatch if the others are none.
-func (t *Table) inForce(number uint32, q *mail.Query, steps *Steps) (_ uint32, kind matchKind) {
+func (l *ruleLines) inForce(number uint32, q *mail.Query, steps *Steps) (_ uint32, kind matchKind) {
 	for {
-		if t.rules[number].flags&flagCondition == 0 {
+		if l.rules[number].flags&flagCondition == 0 {
 			return number, ruleMatch
 		}
-		c := t.conditions[number]
+		c := l.conditions[number]
 		if q == nil {
 			if !c.disabled {
 				kind = perhapsMatch
@@ -158,7 +158,7 @@ func (t *Table) inForce(number uint32, q *mail.Query, steps *Steps) (_ uint32, k
 			case isUnknown:
 				return number, unknownMatch
 			default:
-				t.addStep(steps, number, why)
+				l.addStep(steps, number, why)
 			}
 		}
 		if c.next == 0 {
@@ -169,9 +169,9 @@ func (t *Table) inForce(number uint32, q *mail.Query, steps *Steps) (_ uint32, k
 }
 
 // always returns the rule of a chain that has no condition.
-func (t *Table) always(number uint32) (uint32, bool) {
-	for t.rules[number].flags&flagCondition != 0 {
-		c := t.conditions[number]
+func (l *ruleLines) always(number uint32) (uint32, bool) {
+	for l.rules[number].flags&flagCondition != 0 {
+		c := l.conditions[number]
 		if c.next == 0 {
 			return 0, false
 		}
@@ -181,21 +181,21 @@ func (t *Table) always(number uint32) (uint32, bool) {
 }
 
 // isDisabled reports whether a rule is never in force.
-func (t *Table) isDisabled(number uint32) bool {
-	c := t.conditions[number]
+func (l *ruleLines) isDisabled(number uint32) bool {
+	c := l.conditions[number]
 	return c != nil && c.disabled
 }
 
 // join puts a rule into the chain of rules of its pattern and returns the first of the chain. Rules with a condition
 // are asked in the order of the files, the one without after them. clash is the rule that the new one cannot stand
 // beside, and the chain is as before then.
-func (t *Table) join(first, number uint32) (_ uint32, clash *rule) {
-	c, before := t.conditions[number], (*condition)(nil)
+func (l *ruleLines) join(first, number uint32) (_ uint32, clash *rule) {
+	c, before := l.conditions[number], (*condition)(nil)
 	for at := first; ; {
-		other := t.conditions[at]
+		other := l.conditions[at]
 		switch {
 		case other == nil && c == nil, other != nil && c != nil && other.key == c.key:
-			return first, &t.rules[at]
+			return first, &l.rules[at]
 		case other == nil:
 			c.next = at + 1
 			if before == nil {
@@ -212,7 +212,7 @@ func (t *Table) join(first, number uint32) (_ uint32, clash *rule) {
 }
 
 // parseCondition parses the tests behind if, and returns what follows them.
-func (b *builder) parseCondition(s string) (c *condition, rest, why string) {
+func (cur *cursor) parseCondition(s string) (c *condition, rest, why string) {
 	const needs = "if needs a test behind it: " +
 		"from=@sender.example, network=192.0.2.0/24 or spf=pass, then what becomes of the message"
 	c = new(condition)
@@ -224,13 +224,13 @@ func (b *builder) parseCondition(s string) (c *condition, rest, why string) {
 		key, values, found := strings.Cut(s[:n], "=")
 		key, not := strings.CutSuffix(key, "!")
 		if found && slices.Contains(scheduleKeys, key) && !strings.Contains(values, "@") {
-			b.mark(s)
+			cur.mark(s)
 			return nil, "", key + " stands in front of if, or behind the targets"
 		}
 		if !found || !slices.Contains(testKeys, key) {
 			break
 		}
-		b.mark(s)
+		cur.mark(s)
 		test := test{not: not}
 		if why := test.parse(key, values); why != "" {
 			return nil, "", why
@@ -245,7 +245,7 @@ func (b *builder) parseCondition(s string) (c *condition, rest, why string) {
 	if s == "" {
 		return nil, "", needs
 	}
-	b.mark(s)
+	cur.mark(s)
 	word, _ := cutWord(s)
 	key, _, found := strings.Cut(word, "=")
 	if found {

@@ -123,8 +123,8 @@ func sameAddress(t *Table, rule mail.Rule, p mail.Path) bool {
 		return false
 	}
 	id, _ := t.domain(p.Domain)
-	a, ok := t.literalOf(id, p.LocalPart())
-	b, ok2 := t.literalOf(id, other.LocalPart())
+	a, ok := linker{t: t}.literalOf(id, p.LocalPart())
+	b, ok2 := linker{t: t}.literalOf(id, other.LocalPart())
 	return ok && ok2 && a == b
 }
 

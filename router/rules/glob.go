@@ -72,15 +72,14 @@ func starPattern(word string) (why string) {
 
 // sortGlobs puts the globs of each domain into the order in which they are asked: the one with most text first, and of
 // those with as much the one that comes first in the files.
-func (t *Table) sortGlobs() {
-	for _, list := range t.globs {
+func sortGlobs(globs map[uint32][]glob) {
+	for _, list := range globs {
 		slices.SortStableFunc(list, func(a, b glob) int { return cmp.Compare(b.fixed, a.fixed) })
 	}
 }
 
-// matchGlobs searches a local part in NFC among the globs of a domain.
-func (t *Table) matchGlobs(id uint32, local string, q *mail.Query, steps *Steps) hit {
-	list := t.globs[id]
+// matchGlobs searches a local part in NFC among globs.
+func (l *ruleLines) matchGlobs(list []glob, local string, q *mail.Query, steps *Steps) hit {
 	if len(list) == 0 {
 		return hit{}
 	}
@@ -92,15 +91,15 @@ func (t *Table) matchGlobs(id uint32, local string, q *mail.Query, steps *Steps)
 	perhaps := noMatch
 	for i := range list {
 		if !list[i].matches(text, nil) {
-			t.addStep(steps, list[i].rule, "does not match")
+			l.addStep(steps, list[i].rule, "does not match")
 			continue
 		}
-		number, kind := t.inForce(list[i].rule, q, steps)
+		number, kind := l.inForce(list[i].rule, q, steps)
 		if kind != ruleMatch && kind != unknownMatch {
 			perhaps = max(perhaps, kind)
 			continue
 		}
-		t.addStep(steps, number, "matches")
+		l.addStep(steps, number, "matches")
 		groups := []int{0, len(text)}
 		list[i].matches(text, &groups)
 		for n := range groups {

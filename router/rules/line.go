@@ -101,13 +101,6 @@ func wrongPattern(word, rest, why string) string {
 	return "pattern " + quote(word) + ": " + why
 }
 
-// doubt warns of signs in a word that look like others.
-func (b *builder) doubt(word string) {
-	if why := oddSign(word); why != "" {
-		b.warnHere(quote(word) + " " + why)
-	}
-}
-
 // unquotedStar reports whether the local part of an address has a star and no quotes.
 func unquotedStar(word string) bool {
 	at := strings.LastIndexByte(word, '@')
@@ -215,8 +208,8 @@ func (b *builder) aliasLine(name string, o options) (why string) {
 }
 
 // behindDomain returns what is wrong with what follows the name on a domain line, if it is no option.
-func (b *builder) behindDomain(name, tail string) (why string) {
-	b.mark(tail)
+func (cur *cursor) behindDomain(name, tail string) (why string) {
+	cur.mark(tail)
 	word, _ := cutWord(tail)
 	switch {
 	case tail[0] == ',', mail.IsDomain(word) && strings.Contains(word, "."):
@@ -435,11 +428,11 @@ func (b *builder) finish(r *rule, rest string, groups int, local string) (why st
 	default:
 		return "option tag stands on a domain or on a literal address"
 	}
-	if user := b.lentUser(r); user != "" && o.set&setLend == 0 {
+	if user := lentUser(b.t, r); user != "" && o.set&setLend == 0 {
 		return "mail from strangers would leave under the account " + quote(user) +
 			" of the next hop: lend=anybody on this line allows it"
 	}
-	if local != "" && looksRouted(local) && o.set&setRouting == 0 && b.keepsRecipient(r) {
+	if local != "" && looksRouted(local) && o.set&setRouting == 0 && keepsRecipient(b.t, r) {
 		b.warn(r, "this local part reads as a route, so that untrusted clients are refused; routing=keep lets them in")
 	}
 	if why := c.within(o); why != "" {
@@ -453,7 +446,7 @@ func (b *builder) finish(r *rule, rest string, groups int, local string) (why st
 }
 
 // inFront parses what may stand between a pattern and what becomes of the message: a schedule, and tests behind if.
-func (b *builder) inFront(s string) (c *condition, rest, why string) {
+func (cur *cursor) inFront(s string) (c *condition, rest, why string) {
 	o := options{}
 	for s = trimBlank(s); s != ""; s = trimBlank(s) {
 		word, tail := cutWord(s)
@@ -461,7 +454,7 @@ func (b *builder) inFront(s string) (c *condition, rest, why string) {
 		if !found || strings.Contains(word, "@") || !slices.Contains(scheduleKeys, key) {
 			break
 		}
-		b.mark(s)
+		cur.mark(s)
 		if why := o.add(word, trimBlank(tail)); why != "" {
 			return nil, "", why
 		}
@@ -469,8 +462,8 @@ func (b *builder) inFront(s string) (c *condition, rest, why string) {
 	}
 	c = new(condition)
 	if word, tail := cutWord(s); word == "if" {
-		b.mark(s)
-		if c, s, why = b.parseCondition(tail); why != "" {
+		cur.mark(s)
+		if c, s, why = cur.parseCondition(tail); why != "" {
 			return nil, "", why
 		}
 	}
@@ -553,9 +546,9 @@ func proxyMistake(h mail.NextHop, o options) string {
 }
 
 // keepsRecipient reports whether a target of r keeps the recipient unchanged.
-func (b *builder) keepsRecipient(r *rule) bool {
-	for _, tg := range b.t.targets[r.first:] {
-		if b.t.dests[tg.dest].domain == "" {
+func keepsRecipient(t *Table, r *rule) bool {
+	for _, tg := range t.targets[r.first:] {
+		if t.dests[tg.dest].domain == "" {
 			return true
 		}
 	}
@@ -564,35 +557,13 @@ func (b *builder) keepsRecipient(r *rule) bool {
 
 // lentUser returns the user of the first target of r whose next hop has one, or "". Each rule is for a domain that is
 // hosted here, and clients that are not trusted may write to it.
-func (b *builder) lentUser(r *rule) string {
-	for _, tg := range b.t.targets[r.first:] {
-		if user := b.t.dests[tg.dest].nextHop.User; user != "" {
+func lentUser(t *Table, r *rule) string {
+	for _, tg := range t.targets[r.first:] {
+		if user := t.dests[tg.dest].nextHop.User; user != "" {
 			return user
 		}
 	}
 	return ""
-}
-
-// offset returns the offset of s in the text. s reaches to the end of the line.
-func (b *builder) offset(s string) uint32 { return uint32(b.end - len(s)) }
-
-// mark notes that the word is parsed that s begins with. s reaches to the end of the line.
-func (b *builder) mark(s string) { b.at = b.end - len(s) }
-
-// parseOptions parses key=value pairs up to the end of the line or a comment.
-func (b *builder) parseOptions(s string) (o options, why string) {
-	for s = trimBlank(s); s != "" && s[0] != '#'; s = trimBlank(s) {
-		b.mark(s)
-		n := strings.IndexAny(s, " \t")
-		if n < 0 {
-			n = len(s)
-		}
-		if why := o.add(s[:n], trimBlank(s[n:])); why != "" {
-			return options{}, why
-		}
-		s = s[n:]
-	}
-	return o, ""
 }
 
 // cutWord splits s after its first word, which ends before a blank or a comma, except in a quoted string at its start.

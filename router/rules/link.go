@@ -38,7 +38,7 @@ func (l linker) link() {
 		}
 	}
 	l.buildIndex()
-	t.sortGlobs()
+	sortGlobs(t.globs)
 	for i := range t.rules {
 		if !t.isDisabled(uint32(i)) {
 			l.linkRule(&t.rules[i])

@@ -151,14 +151,9 @@ type builder struct {
 	text strings.Builder
 	ends []int // where each file ends in text
 
-	mistakes
+	cursor
 
 	extra   strings.Builder
-	file    int
-	line    int
-	start   int // offset of the line in the text
-	end     int // offset of its end, as it is trimmed
-	at      int // offset of the word that is parsed: what is wrong is wrong there
 	shared  sharedParts
 	regexes map[string]int // domain and pattern of regexes and globs to the place among those of the domain
 	blocks  []block
@@ -168,16 +163,15 @@ type builder struct {
 
 func newBuilder(cfg Config) *builder {
 	b := &builder{cfg: cfg, t: &Table{
-		domainOf:   map[string]uint32{},
-		below:      map[string]uint32{},
-		regexes:    map[uint32][]regex{},
-		globs:      map[uint32][]glob{},
-		conditions: map[uint32]*condition{},
-		fixed:      map[mail.NextHop]Comers{},
-		relays:     map[string]*relay{},
-		options:    make([]options, 1),
-		postmaster: cfg.Postmaster,
-		fanOut:     cfg.FanOut,
+		ruleLines:   ruleLines{conditions: map[uint32]*condition{}},
+		domainNames: domainNames{domainOf: map[string]uint32{}, below: map[string]uint32{}},
+		regexes:     map[uint32][]regex{},
+		globs:       map[uint32][]glob{},
+		fixed:       map[mail.NextHop]Comers{},
+		relays:      map[string]*relay{},
+		options:     make([]options, 1),
+		postmaster:  cfg.Postmaster,
+		fanOut:      cfg.FanOut,
 	}}
 	b.mistakes.t = b.t
 	b.shared = newSharedParts(b.t)
@@ -251,16 +245,4 @@ func foreignText(text string) string {
 		return "the lines end in CR alone: save the file with line ends of Unix"
 	}
 	return ""
-}
-
-// fail adds an error of the line that is parsed, at the word that is parsed.
-func (b *builder) fail(why string) {
-	b.errs.add(&Error{
-		File: b.t.files[b.file], Line: b.line, Column: b.column(b.start, b.at), Reason: why, order: b.file,
-	})
-}
-
-// warnHere adds a warning about the word that is parsed.
-func (b *builder) warnHere(why string) {
-	b.addWarning(Warning{File: b.t.files[b.file], Line: b.line, Column: b.column(b.start, b.at), Reason: why})
 }

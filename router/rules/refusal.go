@@ -15,21 +15,21 @@ func (t *Table) refusal(number uint32) *mail.Refusal {
 }
 
 // routed returns the refusal of a local part that looks routed.
-func (t *Table) routed(number uint32) *mail.Refusal {
+func (l *ruleLines) routed(number uint32) *mail.Refusal {
 	return mail.Refuse(550, 1, 3, "Source routing in the local part is not accepted", ReasonRouted,
-		&RuleError{Rule: t.rule(number)})
+		&RuleError{Rule: l.rule(number)})
 }
 
 // badExpansion returns the refusal of a recipient of which a rule makes no address.
-func (t *Table) badExpansion(number uint32) *mail.Refusal {
+func (l *ruleLines) badExpansion(number uint32) *mail.Refusal {
 	return mail.Refuse(550, 1, 3, "Bad destination mailbox address", ReasonExpansion,
-		&RuleError{Rule: t.rule(number)})
+		&RuleError{Rule: l.rule(number)})
 }
 
 // unknown returns the refusal while it is not known what SPF says of the sender, on which a rule depends.
-func (t *Table) unknown(number uint32) *mail.Refusal {
+func (l *ruleLines) unknown(number uint32) *mail.Refusal {
 	return mail.Refuse(451, 7, 0, "Authentication cannot be checked now, try again later", mail.ReasonNeedsSPF,
-		&RuleError{Rule: t.rule(number), Why: "it depends on SPF, whose result is not known"})
+		&RuleError{Rule: l.rule(number), Why: "it depends on SPF, whose result is not known"})
 }
 
 func noUser(cause error) *mail.Refusal {

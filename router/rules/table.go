@@ -9,7 +9,6 @@ import (
 	"math/bits"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/millrace/millrace/router/leaf/ascii"
@@ -22,11 +21,9 @@ import (
 // the index are a few integers that point into it. A rule costs about 50 octets besides its own line, and has no
 // pointers for the garbage collector.
 type Table struct {
-	text      string // the files, one after another
-	extra     string // local parts of literals whose form in text is not the one that is compared
-	files     []string
-	ends      []int // where each file ends in text
-	rules     []rule
+	ruleLines
+	domainNames
+
 	targets   []target
 	dests     []destination
 	fixed     map[mail.NextHop]Comers // those that are no MX hosts
@@ -34,20 +31,15 @@ type Table struct {
 	templates []template
 	options   []options // [0] sets nothing
 
-	conditions map[uint32]*condition // by rule
-
-	domains  []domain
-	regexes  map[uint32][]regex // by domain, in the order of the files
-	globs    map[uint32][]glob  // by domain, in the order in which they are asked
-	domainOf map[string]uint32  // by canonical name
-	below    map[string]uint32  // those that stand for all below a canonical name, by that
-	index    index              // of literals
+	regexes map[uint32][]regex // by domain, in the order of the files
+	globs   map[uint32][]glob  // by domain, in the order in which they are asked
+	index   index              // of literals
 
 	defaults   mail.DomainPolicy // of "domain *"
 	postmaster mail.Path
 	tally      tally
 	fanOut     int // see Config.FanOut
-	blocks     map[blockKey]mail.Rule
+	blocks     blockTable
 	relays     map[string]*relay // relay lines, by canonical domain or anyDomain
 }
 
@@ -97,15 +89,15 @@ const (
 // The flags of a rule.
 const (
 	flagTry       uint8 = 1 << iota // failover
-	flagExtra                       // its local part is in Table.extra
+	flagExtra                       // its local part is in ruleLines.extra
 	flagGeneral                     // needs the walk: a chain, a template, several next hops or failover
 	flagLiteral                     // its pattern is a literal address
 	flagRegex                       // its pattern is a regex
 	flagGlob                        // and that is a glob
-	flagCondition                   // it is not always in force: see Table.conditions
+	flagCondition                   // it is not always in force: see ruleLines.conditions
 )
 
-// A rule is one line with a pattern. All offsets are into Table.text.
+// A rule is one line with a pattern. All offsets are into ruleLines.text.
 type rule struct {
 	pattern    uint32 // offset of the pattern
 	local      uint32 // literals: offset of the local part as it is compared
@@ -214,43 +206,6 @@ func (t *Table) Warnings() []Warning { return t.tally.warnings }
 // Needs returns what the rules want of the node.
 func (t *Table) Needs() Needs { return t.tally.needs }
 
-// domain returns a domain's number.
-func (t *Table) domain(name string) (uint32, bool) {
-	if len(name) > mail.MaxDomain {
-		return 0, false
-	}
-	var buf [mail.MaxDomain + 1]byte
-	b, ok := appendDomain(buf[:0], name)
-	if !ok {
-		return 0, false
-	}
-	id, ok := t.domainOf[string(b)]
-	if !ok || !t.domains[id].hosted && !t.domains[id].own { // as one that has disabled rules alone
-		return t.above(b)
-	}
-	if of := t.domains[id].alias; of != 0 {
-		return of - 1, true
-	}
-	return id, true
-}
-
-// above returns the number of the pattern for the domains below another that a canonical name belongs to: of several
-// the one with most labels.
-func (t *Table) above(name []byte) (uint32, bool) {
-	if len(t.below) == 0 {
-		return 0, false
-	}
-	for i, c := range name {
-		if c != '.' {
-			continue
-		}
-		if id, ok := t.below[string(name[i+1:])]; ok && t.domains[id].hosted {
-			return id, true
-		}
-	}
-	return 0, false
-}
-
 // A key is what the index hashes: the domain's number and the local part as it is compared.
 type key [4 + mail.MaxLocal]byte
 
@@ -320,14 +275,6 @@ func (k *key) set(id uint32, local string) (n int, ok bool) {
 func (k *key) dropDots(n int) int {
 	local := k[4 : 4+n]
 	return len(slices.DeleteFunc(local, func(c byte) bool { return c == '.' }))
-}
-
-// localOf returns the local part of a literal as it is compared, with its dots.
-func (t *Table) localOf(r *rule) string {
-	if r.flags&flagExtra != 0 {
-		return t.extra[r.local : r.local+uint32(r.localLen)]
-	}
-	return t.text[r.local : r.local+uint32(r.localLen)]
 }
 
 // A matchKind is what takes a forward-path in its domain.
@@ -436,7 +383,7 @@ func (t *Table) findAbove(name string, q *mail.Query, steps *Steps) hit {
 // match searches a local part among the globs and the regexes of a domain.
 func (t *Table) match(id uint32, local string, q *mail.Query, steps *Steps) hit {
 	local = composed(local)
-	h := t.matchGlobs(id, local, q, steps)
+	h := t.matchGlobs(t.globs[id], local, q, steps)
 	if h.kind == ruleMatch || h.kind == unknownMatch {
 		return h
 	}
@@ -500,28 +447,9 @@ func (t *Table) policy(r *rule) mail.DomainPolicy {
 	return t.options[r.options].over(t.domains[r.domain].policy)
 }
 
-// rule returns the name of a rule for the administrator.
-func (t *Table) rule(number uint32) mail.Rule {
-	r := &t.rules[number]
-	return mail.Rule{Pattern: t.patternOf(r), File: t.files[r.file], Line: int(r.line)}
-}
-
-func (t *Table) patternOf(r *rule) string {
-	return t.text[r.pattern : r.pattern+uint32(r.patternLen)]
-}
-
 // fixedPath returns the forward-path of a target that is no template.
 func (t *Table) fixedPath(tg target) mail.Path {
 	return mail.Path{Local: t.text[tg.local : tg.local+uint32(tg.n)], Domain: t.dests[tg.dest].domain}
-}
-
-// addStep appends a step about a rule.
-func (t *Table) addStep(steps *Steps, number uint32, what string) {
-	if steps == nil {
-		return
-	}
-	r := t.rule(number)
-	steps.add(r.File, ":", strconv.Itoa(r.Line), " ", r.Pattern, " ", what)
 }
 
 // Steps collects what was tried for a decision, in words for an administrator. A nil Steps collects nothing.

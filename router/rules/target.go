@@ -28,7 +28,7 @@ func (b *builder) parseTargets(s string, groups int, regex bool) (rest, why stri
 		if why != "" {
 			return "", why
 		}
-		if b.isRepeated(first, tg) {
+		if isRepeated(b.t, first, tg) {
 			b.warnHere("this target stands there twice")
 		} else {
 			b.t.targets = append(b.t.targets, tg)
@@ -48,11 +48,11 @@ func (b *builder) parseTargets(s string, groups int, regex bool) (rest, why stri
 	}
 }
 
-// isRepeated reports whether a target is already among those from first on.
-func (b *builder) isRepeated(first int, tg target) bool {
-	for _, other := range b.t.targets[first:] {
+// isRepeated reports whether a target is already among those of a table from first on.
+func isRepeated(t *Table, first int, tg target) bool {
+	for _, other := range t.targets[first:] {
 		if tg.n != isTemplate && other.n == tg.n && other.dest == tg.dest &&
-			b.t.text[other.local:other.local+uint32(other.n)] == b.t.text[tg.local:tg.local+uint32(tg.n)] {
+			t.text[other.local:other.local+uint32(other.n)] == t.text[tg.local:tg.local+uint32(tg.n)] {
 			return true
 		}
 	}
@@ -124,24 +124,24 @@ func wrongTarget(word, why string) string {
 }
 
 // doubtTarget warns of a target that loads and may be meant otherwise.
-func (b *builder) doubtTarget(word string, p mail.Path) {
-	b.doubt(word)
+func (cur *cursor) doubtTarget(word string, p mail.Path) {
+	cur.doubt(word)
 	switch {
 	case p.Domain[0] == '[':
 	case strings.IndexByte(p.Domain, '.') < 0:
-		b.warnHere("the domain " + quote(p.Domain) + " has no dot")
+		cur.warnHere("the domain " + quote(p.Domain) + " has no dot")
 	case ascii.IsDigit(p.Domain[len(p.Domain)-1]):
 		if a, err := netip.ParseAddr(p.Domain); err == nil {
-			b.warnHere(quote(p.Domain) + " " + needsBrackets + p.Local + "@" + literalOf(a))
+			cur.warnHere(quote(p.Domain) + " " + needsBrackets + p.Local + "@" + literalOf(a))
 		} else if endsInNumber(p.Domain) {
-			b.warnHere("the domain " + quote(p.Domain) + " ends in a number, as no domain does")
+			cur.warnHere("the domain " + quote(p.Domain) + " ends in a number, as no domain does")
 		}
 	}
 	if len(p.Local) > 1 && p.Local[0] == '$' && ascii.IsAlpha(p.Local[1]) {
-		b.warnHere(groupIsWritten)
+		cur.warnHere(groupIsWritten)
 	}
 	if len(p.Local) == 2 && p.Local[0] == '%' && ascii.IsDigit(p.Local[1]) {
-		b.warnHere(groupIsWritten)
+		cur.warnHere(groupIsWritten)
 	}
 }
 

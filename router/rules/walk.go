@@ -71,24 +71,6 @@ func (t *Table) Route(q mail.Query, steps *Steps) ([]mail.Route, error) {
 	return w.routes(q, t.rule(h.rule), t.policy(r))
 }
 
-// addDomainStep appends a step that says why a domain is ours.
-func (t *Table) addDomainStep(steps *Steps, id uint32, name string) {
-	if steps == nil {
-		return
-	}
-	switch d := &t.domains[id]; {
-	case !d.hosted:
-		steps.add(d.name, " is this system's own name")
-	case d.name[0] == '*':
-		steps.add(name, " lies below ", d.name[len("*."):], " and is hosted here")
-	default:
-		if canonical, _ := canonicalDomain(name); canonical != d.name {
-			steps.add(name, " has the rules of ", d.name)
-		}
-		steps.add(d.name, " is hosted here")
-	}
-}
-
 // A single is a route with one forward-path, in one allocation.
 type single struct {
 	route   [1]mail.Route
