@@ -90,7 +90,7 @@ func PublicAddrs(texts []string) (all []netip.Addr) {
 }
 
 // page requires the URL of a web page that stands in replies.
-func (v *validator) page(field, text string) {
+func (v *complaints) page(field, text string) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || !ascii.Is(text) ||

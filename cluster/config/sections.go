@@ -83,7 +83,7 @@ func (v *validator) sections(c *Config) {
 const leastInterval = 5 * time.Minute
 
 // domain requires a domain name.
-func (v *validator) domain(field, s string) {
+func (v *complaints) domain(field, s string) {
 	switch {
 	case s == "":
 		v.add(field, "is required: a domain name")
@@ -122,7 +122,7 @@ func (v *validator) signer(field string, s *Signer) {
 
 // partError adds the complaints of a part about its section, if err is about fields. prefix is put before the names of
 // the fields.
-func (v *validator) partError(prefix string, err error) {
+func (v *complaints) partError(prefix string, err error) {
 	var all Problems
 	for _, f := range faultsOf(err) {
 		all = append(all, v.Problem(prefix+keyOfPart.Replace(f.Field), keyOfPart.Replace(f.Reason)))

@@ -20,7 +20,7 @@ import (
 // Validate checks the values of a configuration and that the files it names exist. The error is Problems, all of them,
 // in the order of their lines.
 func (c *Config) Validate() error {
-	v := validator{locations: c.locations, hops: c.hopConfig()}
+	v := validator{complaints: complaints{locations: c.locations}, hops: c.hopConfig()}
 	if c.Hostname == "" {
 		v.add("hostname", "needs the name of this host, such as mx1.example.net")
 	} else {
@@ -82,21 +82,27 @@ func (c *Config) Validate() error {
 	return v.problems
 }
 
-// A validator collects the complaints about a configuration.
+// A validator checks the sections of a configuration.
 type validator struct {
+	complaints
+	taken []takenAddress
+	hops  rules.Config // what next hops are parsed with
+}
+
+// complaints are those about the fields of a configuration, each with its line. The methods require something of one
+// value, whatever section it stands in.
+type complaints struct {
 	locations
 	problems Problems
-	taken    []takenAddress
-	hops     rules.Config // what next hops are parsed with
 }
 
 // add adds a complaint about a field.
-func (v *validator) add(field, message string) {
+func (v *complaints) add(field, message string) {
 	v.problems = append(v.problems, v.Problem(field, message))
 }
 
 // oneOf requires that value is one of those allowed.
-func (v *validator) oneOf(field, value string, allowed ...string) {
+func (v *complaints) oneOf(field, value string, allowed ...string) {
 	if slices.Contains(allowed, value) {
 		return
 	}
@@ -137,7 +143,7 @@ func (v *validator) postmaster(address string) {
 }
 
 // file requires that a file exists and can be read, if the configuration names one.
-func (v *validator) file(field string, name File) {
+func (v *complaints) file(field string, name File) {
 	if name == "" {
 		return
 	}
@@ -153,7 +159,7 @@ func (v *validator) file(field string, name File) {
 }
 
 // fileOrFolder requires that a file or a folder exists.
-func (v *validator) fileOrFolder(field string, name File) {
+func (v *complaints) fileOrFolder(field string, name File) {
 	if _, err := os.Stat(string(name)); err != nil {
 		v.add(field, FileReason(err))
 	}
@@ -169,7 +175,7 @@ var makes = map[string]string{
 }
 
 // required requires that the configuration names a file and that it exists.
-func (v *validator) required(field string, name File) {
+func (v *complaints) required(field string, name File) {
 	if name == "" {
 		v.add(field, "is required"+makes[field[:strings.IndexAny(field+".", ".[")]])
 		return
@@ -178,7 +184,7 @@ func (v *validator) required(field string, name File) {
 }
 
 // address requires host:port, where the host may be absent, an IP address or localhost.
-func (v *validator) address(field, addr, example string) {
+func (v *complaints) address(field, addr, example string) {
 	if addr == "" {
 		v.add(field, "is required: an address and a port, such as "+example)
 		return
@@ -416,7 +422,7 @@ func (v *validator) log(l *Log) {
 const maxSocketName = 108
 
 // url requires an http or https URL with a host.
-func (v *validator) url(field, s string) {
+func (v *complaints) url(field, s string) {
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		v.add(field, "is not an http or https URL") // which may hold a password, so that it is not repeated

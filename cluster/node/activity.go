@@ -336,7 +336,7 @@ func sessionOf(leg *mail.Leg) string {
 }
 
 // reading returns what answers requests about the activity log, nil if none is kept here or at another node.
-func (n *Node) reading(read admin.Reading) admin.Reading {
+func (n shown) reading(read admin.Reading) admin.Reading {
 	if n.activity.Log == nil && n.cfg.Cluster == nil {
 		return nil
 	}
@@ -344,7 +344,7 @@ func (n *Node) reading(read admin.Reading) admin.Reading {
 }
 
 // answerPeer answers the question of another node, about this one alone.
-func (n *Node) answerPeer(ctx context.Context, question []byte) []byte {
+func (n shown) answerPeer(ctx context.Context, question []byte) []byte {
 	if answer, ok := n.activity.Answer(question); ok {
 		return answer
 	}
@@ -354,5 +354,5 @@ func (n *Node) answerPeer(ctx context.Context, question []byte) []byte {
 	if answer, ok := n.public.answerPeer(question); ok {
 		return answer
 	}
-	return shown{n}.checker().answerPeer(ctx, question)
+	return n.checker().answerPeer(ctx, question)
 }

@@ -84,7 +84,7 @@ func TestNode_ActivityHashed(t *testing.T) {
 // TestNode_ActivityOff: without the section nothing is kept, and the consumer of events has no more to do.
 func TestNode_ActivityOff(t *testing.T) {
 	b := startNode(t, "", nil)
-	if b.activity.Log != nil || b.reading(shown{b.Node}.findActivity) != nil {
+	if n := (shown{b.Node}); n.activity.Log != nil || n.reading(n.findActivity) != nil {
 		t.Error("a log is kept")
 	}
 }

@@ -178,11 +178,11 @@ func warnLeft(log *slog.Logger, left []account.Rule) {
 }
 
 // sender returns the domains that a token may send as, and whether a secret is its; see submission.Config.Token.
-func (n *Node) sender(id, secret string) ([]string, bool) {
-	if n.rules == nil || n.rules.account == nil {
+func (r *ruleSet) sender(id, secret string) ([]string, bool) {
+	if r == nil || r.account == nil {
 		return nil, false
 	}
-	return n.rules.account.Sender(id, secret)
+	return r.account.Sender(id, secret)
 }
 
 // startAccount makes what the API makes and keeps, and begins to follow it on other nodes. Without the section admin

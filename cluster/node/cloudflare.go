@@ -66,7 +66,7 @@ func (p *publicPages) confirm(ctx context.Context, token string) error {
 }
 
 // cloudflare returns the surface for the clients of Cloudflare.
-func (n *Node) cloudflare() admin.Surface {
+func (n shown) cloudflare() admin.Surface {
 	return v4.New(v4.Config{
 		Account: n.rules.account,
 		Hosted:  func() []string { return n.rules.router.HostedNames(math.MaxInt) },

@@ -40,7 +40,7 @@ func (n shown) gauges() admin.Gauges {
 		g.Ledger = n.ledgerCounts
 	}
 	if n.cfg.Score != nil {
-		g.Score = func() admin.Score { return n.learning.gauges(n.parts.scoring) }
+		g.Score = func() admin.Score { return n.memory.learning.gauges(n.parts.scoring) }
 	}
 	if n.cfg.Events != nil {
 		g.Posts = func() map[string]int { return n.events.teller.sender.Waiting() }
@@ -119,7 +119,7 @@ func dnsGauges(r *dns.Resolver) admin.DNS {
 
 // ledgerCounts returns what the ledger did.
 func (n shown) ledgerCounts() map[string]uint64 {
-	c := n.ledger.Counts()
+	c := n.memory.ledger.Counts()
 	return map[string]uint64{
 		"repeated": c.Repeated, "put off": c.PutOff, "again": c.Again, "unguarded": c.Unguarded, "removed": c.Removed,
 		"dropped": c.Dropped,

@@ -32,8 +32,8 @@ type around struct {
 func (n *Node) makeServer() (err error) {
 	n.server, err = n.parts.serverFor(around{
 		router: n.parts.files.rules, relay: n.relay, store: n.parts.store, emit: n.events.Emit,
-		rules: n.rules.router.Label, tracing: n.telemetry.tracing, ledger: n.ledger, learning: n.learning,
-		filters: n.parts.filters,
+		rules: n.rules.router.Label, tracing: n.telemetry.tracing, ledger: n.memory.ledger,
+		learning: n.memory.learning, filters: n.parts.filters,
 	})
 	return err
 }

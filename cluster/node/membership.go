@@ -273,7 +273,7 @@ func (n *Node) startPeerServer() error {
 		TLS:       current, Name: n.cfg.Cluster.Name, Beginner: n.relay.Local(), Emit: n.events.Emit,
 		Tracing:    n.telemetry.tracing,
 		HasNextHop: n.parts.files.hasNextHop, Admits: m.cluster.Admits, Panicked: n.log.panicked,
-		Answer: n.answerPeer,
+		Answer: shown{n}.answerPeer,
 	})
 	if err != nil {
 		return err

@@ -50,8 +50,7 @@ type Node struct {
 	members   *membership
 	rules     *ruleSet
 	relay     *egress.Relay
-	learning  *learning    // nil: no client is scored
-	ledger    *once.Ledger // nil: a message that comes again is delivered again
+	memory    remembered
 	dns       watches
 	server    *ingress.Server
 	listeners *listeners
@@ -62,6 +61,12 @@ type Node struct {
 	drain    drain
 	reloads  reloads
 	cleanups cleanups
+}
+
+// A remembered is what a running node knows of clients and messages that came before.
+type remembered struct {
+	learning *learning    // nil: no client is scored
+	ledger   *once.Ledger // nil: a message that comes again is delivered again
 }
 
 // watches are what looks at the DNS for a running node.
@@ -106,7 +111,7 @@ func New(cfg *config.Config, opts Options) (*Node, error) {
 		handshake: func(took time.Duration, err error) {
 			n.metrics.ObserveHandshake(admin.WithDestination, took, err)
 		},
-		sender:      n.sender,
+		sender:      func(id, secret string) ([]string, bool) { return n.rules.sender(id, secret) }, // made below
 		login:       func(r submission.Result) { n.metrics.CountLogin(r.String()) },
 		listChanged: n.log.logListChange, filterChanged: n.log.logFilterChange,
 	})
@@ -177,7 +182,7 @@ func (n *Node) start() error {
 	if err := n.startPeerServer(); err != nil {
 		return err
 	}
-	if n.learning, err = n.parts.scoring.start(n.parts, &n.cleanups); err != nil {
+	if n.memory.learning, err = n.parts.scoring.start(n.parts, &n.cleanups); err != nil {
 		return err
 	}
 	if err := n.makeServer(); err != nil {
@@ -258,9 +263,12 @@ func (n *Node) startRelay() error {
 	n.members.connectCluster(&cfg)
 	cfg.Emit = n.events.Emit
 	cfg.Connect = n.sockets().connect
-	err := n.startLedger(&cfg)
+	err := n.memory.startLedger(n.parts, n.events.Emit, &n.cleanups)
 	if err != nil {
 		return err
+	}
+	if n.memory.ledger != nil {
+		cfg.Ledger = n.memory.ledger
 	}
 	if n.relay, err = egress.NewRelay(cfg); err != nil {
 		return n.cfg.WithLine("egress.", "egress", err)
@@ -276,23 +284,22 @@ func (n *Node) startRelay() error {
 	return nil
 }
 
-// startLedger makes the ledger, if the configuration wants it, and has the relay ask it.
-func (n *Node) startLedger(relay *egress.Config) error {
-	if !n.cfg.Once {
+// startLedger makes the ledger, if the configuration wants it.
+func (r *remembered) startLedger(p *parts, emit func(mail.Event), ends *cleanups) error {
+	if !p.cfg.Once {
 		return nil
 	}
 	var err error
-	if n.ledger, err = n.parts.ledgerOn(n.parts.store, n.events.Emit); err != nil {
+	if r.ledger, err = p.ledgerOn(p.store, emit); err != nil {
 		return err
 	}
-	relay.Ledger = n.ledger
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { // ends with cancel
 		defer close(ended)
-		n.ledger.Run(ctx)
+		r.ledger.Run(ctx)
 	}()
-	n.cleanups.add("ledger", func(context.Context) error {
+	ends.add("ledger", func(context.Context) error {
 		cancel()
 		<-ended
 		return nil
@@ -309,7 +316,7 @@ func (n *Node) startAdmin() error {
 		return err
 	}
 	n.startVerifier()
-	board, err := n.startPages(n.rules.account)
+	board, err := shown{n}.startPages(n.rules.account)
 	if err != nil {
 		return err
 	}
@@ -319,10 +326,10 @@ func (n *Node) startAdmin() error {
 		Metrics: n.metrics, Pages: board,
 		Ready: shown{n}.checks(), Cluster: shown{n}.clusterStatus, Drain: n.drain.ask,
 		Check: shown{n}.checker().answerAPI,
-		Log:   n.reading(shown{n}.findActivity), Senders: n.reading(shown{n}.findSenders),
+		Log:   shown{n}.reading(shown{n}.findActivity), Senders: shown{n}.reading(shown{n}.findSenders),
 		Explain: newOracle(n).answer, ExplainWithin: n.cfg.ExplainBudget(true),
 		MaxQuestion: int64(n.cfg.Limits.MessageSize)*3/2 + 64<<10, // base 64
-		Surfaces:    []admin.Surface{n.cloudflare()},
+		Surfaces:    []admin.Surface{shown{n}.cloudflare()},
 		Ask:         n.rules.verifier.Ask,
 	})
 	if err != nil {

@@ -20,18 +20,18 @@ import (
 )
 
 // startPages makes the dashboard. It ends before the server that it is a part of, which waits for open pages.
-func (n *Node) startPages(a *account.Account) (*pages.Pages, error) {
+func (n shown) startPages(a *account.Account) (*pages.Pages, error) {
 	examine, err := n.dns.examiner(n.parts, &n.cleanups)
 	if err != nil {
 		return nil, err
 	}
-	oracle := newOracle(n)
+	oracle := newOracle(n.Node)
 	return pages.New(pages.Config{
 		Version: n.opts.Version, Enter: a.Authenticate, Account: a, Ask: n.rules.verifier.Ask,
 		HasToken: n.parts.files.token != nil,
-		Live:     n.liveNodes, Cluster: shown{n}.clusterStatus, Activity: n.activity,
+		Live:     n.liveNodes, Cluster: n.clusterStatus, Activity: n.activity,
 		Clear: n.cfg.Log.Addresses != "hash",
-		Logs:  func() bool { return n.reading(shown{n}.findActivity) != nil },
+		Logs:  func() bool { return n.reading(n.findActivity) != nil },
 		Rules: func() pages.Rules {
 			r := n.rules.router
 			return pages.Rules{Label: r.Label(), Rules: r.Len(), Domains: r.Domains(), Files: r.Files()}
@@ -55,14 +55,14 @@ func (n shown) live() admin.Live {
 }
 
 // liveNodes returns what all nodes do now, this one first.
-func (n *Node) liveNodes(ctx context.Context) []admin.Live {
+func (n shown) liveNodes(ctx context.Context) []admin.Live {
 	others := n.members.others()
 	all := make([]admin.Live, 1+len(others))
 	var asking sync.WaitGroup
 	for i, node := range others {
 		asking.Go(func() { all[1+i] = n.liveOf(ctx, node) }) // ends with ctx
 	}
-	all[0] = shown{n}.live()
+	all[0] = n.live()
 	asking.Wait()
 	return all
 }
@@ -73,7 +73,7 @@ type liveQuestion struct {
 }
 
 // liveOf asks another node what it does.
-func (n *Node) liveOf(ctx context.Context, node string) (l admin.Live) {
+func (n shown) liveOf(ctx context.Context, node string) (l admin.Live) {
 	question, err := json.Marshal(liveQuestion{true})
 	if err == nil {
 		question, err = n.members.peers.Ask(ctx, node, question)
@@ -92,12 +92,12 @@ func (n *Node) liveOf(ctx context.Context, node string) (l admin.Live) {
 }
 
 // answerLive answers another node that asks what this one does, and reports false for another question.
-func (n *Node) answerLive(question []byte) ([]byte, bool) {
+func (n shown) answerLive(question []byte) ([]byte, bool) {
 	var q liveQuestion
 	if json.Unmarshal(question, &q) != nil || !q.Live {
 		return nil, false
 	}
-	answer, err := json.Marshal(shown{n}.live())
+	answer, err := json.Marshal(n.live())
 	return answer, err == nil
 }
 

@@ -47,7 +47,8 @@ func (p placement) Next(site mail.Site, domain string) (node string, ok bool) {
 	return p.cluster.Next(site, domain)
 }
 
-// A shown is what a node shows of itself to those who run it: metrics, readiness and the state of the cluster.
+// A shown is what a node shows of itself to those who run it: metrics, readiness, the activity log,
+// the pages and the state of the cluster, and what other nodes ask to show the same.
 type shown struct{ *Node }
 
 // clusterStatus returns what this node knows of its cluster. Without a cluster that is its sessions and rules.
