@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/millrace/millrace/cluster/store"
@@ -50,29 +48,11 @@ type Config struct {
 // An Account is what the API makes and keeps. Its methods are safe for concurrent use.
 type Account struct {
 	cfg     Config
-	writing chan struct{} // holds one value while something is changed
-	kept    atomic.Pointer[kept]
-	read    atomic.Pointer[readRules]
+	writing chan struct{} // holds one value while something is changed, which is the turn
+	lists   lists
+	rules   ruleReader
 	guard   *guard
 	polling polling
-}
-
-// kept is all lists at one time. It is never changed, but replaced.
-type kept struct {
-	number       uint64 // of the version, which grows with each change; 0 before the first
-	digest       string // of the text that the nodes share; "" if it is not known
-	tokens       []keptToken
-	destinations []Destination
-	audit        []Entry
-
-	byHash map[string]*keptToken // the tokens by their hash
-}
-
-// readRules is the rules of a text.
-type readRules struct {
-	text string
-	list []Rule
-	err  error
 }
 
 // New returns an Account with what its folder has. The error is that of a list that cannot be read.
@@ -89,28 +69,22 @@ func New(c Config) (*Account, error) {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
-	a := &Account{cfg: c, writing: make(chan struct{}, 1), guard: newGuard()}
+	a := &Account{
+		cfg: c, writing: make(chan struct{}, 1), guard: newGuard(),
+		lists: lists{folder: c.State, store: c.Store, log: c.Log}, rules: ruleReader{source: c.Rules.Text},
+	}
 	k := &kept{}
 	if c.State != "" {
 		if err := k.load(c.State); err != nil {
 			return nil, fmt.Errorf("account: %w", err)
 		}
 	}
-	a.use(k)
+	a.lists.use(k)
 	return a, nil
 }
 
 // now returns the time as records have it.
 func (a *Account) now() time.Time { return a.cfg.Now().UTC().Truncate(time.Millisecond) }
-
-// use puts lists in force.
-func (a *Account) use(k *kept) {
-	k.byHash = make(map[string]*keptToken, len(k.tokens))
-	for i := range k.tokens {
-		k.byHash[k.tokens[i].Hash] = &k.tokens[i]
-	}
-	a.kept.Store(k)
-}
 
 // Keeps returns an *Error of the kind Unkept if nothing can be kept.
 func (a *Account) Keeps() error {
@@ -146,53 +120,5 @@ func (a *Account) change(ctx context.Context, edit func(k *kept) ([]Entry, error
 		return err
 	}
 	defer end()
-	return a.changeLists(ctx, edit)
-}
-
-// changeTries is how often a change is tried while other nodes change the lists.
-const changeTries = 20
-
-var errOvertaken = errors.New("other nodes change the same all the time")
-
-// changeLists does the work of change, in its turn.
-func (a *Account) changeLists(ctx context.Context, edit func(k *kept) ([]Entry, error)) error {
-	for range changeTries {
-		old := a.kept.Load()
-		next := &kept{
-			number: old.number + 1, tokens: slices.Clone(old.tokens), destinations: slices.Clone(old.destinations),
-		}
-		entries, err := edit(next)
-		if err != nil || len(entries) == 0 { // nothing is changed without an entry
-			return err
-		}
-		next.audit = bounded(append(slices.Clip(old.audit), entries...))
-		done, err := a.write(ctx, old, next)
-		if err != nil {
-			a.cfg.Log.Error("what the API made cannot be kept", "cause", err)
-			return busy(err)
-		}
-		if done {
-			a.use(next)
-			for _, e := range entries {
-				a.logEntry(e)
-			}
-			return nil
-		}
-	}
-	return busy(errOvertaken)
-}
-
-// write keeps lists in place of old ones. done is false if another node did so meanwhile, whose lists are in force
-// then.
-func (a *Account) write(ctx context.Context, old, next *kept) (done bool, err error) {
-	if !a.cfg.Store.HasRedis() {
-		return true, next.save(a.cfg.State, old)
-	}
-	if done, err = a.publish(ctx, old, next); !done || a.cfg.State == "" {
-		return done, err
-	}
-	if err := next.save(a.cfg.State, old); err != nil {
-		a.cfg.Log.Warn("what the API made is in redis, and cannot be kept in the state folder", "cause", err)
-	}
-	return true, nil
+	return a.lists.change(ctx, edit)
 }

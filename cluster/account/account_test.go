@@ -364,7 +364,7 @@ func TestTokens(t *testing.T) {
 	if _, _, err := w.AddToken(t.Context(), p, Token{Name: "more", Role: ReadOnly}); err == nil {
 		t.Error("an owner made a token")
 	}
-	kept, err := json.Marshal(w.Account.kept.Load().audit)
+	kept, err := json.Marshal(w.Account.lists.current.Load().audit)
 	if err != nil {
 		t.Fatal(err)
 	}

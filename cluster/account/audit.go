@@ -2,6 +2,7 @@ package account
 
 import (
 	"encoding/json"
+	"log/slog"
 	"slices"
 	"time"
 )
@@ -34,8 +35,8 @@ func (a *Account) entry(p Principal, what, about, domain string, before, after a
 }
 
 // logEntry writes an entry to the log, which keeps it for longer.
-func (a *Account) logEntry(e Entry) {
-	a.cfg.Log.Info("changed by the API", "what", e.What, "about", e.About, "domain", e.Domain, "who", e.Who,
+func logEntry(log *slog.Logger, e Entry) {
+	log.Info("changed by the API", "what", e.What, "about", e.About, "domain", e.Domain, "who", e.Who,
 		"token", e.Token, "before", string(e.Before), "after", string(e.After))
 }
 
@@ -69,7 +70,7 @@ func (a *Account) Audit(p Principal, most int) ([]Entry, error) {
 		return nil, err
 	}
 	var out []Entry
-	for _, e := range slices.Backward(a.kept.Load().audit) {
+	for _, e := range slices.Backward(a.lists.current.Load().audit) {
 		if len(out) == most {
 			break
 		}

@@ -74,7 +74,7 @@ func (a *Account) Destinations(p Principal) ([]Destination, error) {
 		return nil, err
 	}
 	var out []Destination
-	for _, d := range a.kept.Load().destinations {
+	for _, d := range a.lists.current.Load().destinations {
 		if d.isOf(p) {
 			out = append(out, d.clone())
 		}
@@ -135,7 +135,7 @@ func (a *Account) ChangeDestination(
 	}
 	defer end()
 	var next Destination
-	if err := a.changeLists(ctx, func(k *kept) ([]Entry, error) {
+	if err := a.lists.change(ctx, func(k *kept) ([]Entry, error) {
 		i := slices.IndexFunc(k.destinations, func(d Destination) bool { return d.ID == id && d.isOf(p) })
 		if i < 0 {
 			return nil, missing(CodeNoDestination, "destination")
@@ -177,9 +177,9 @@ func (a *Account) RemoveDestination(ctx context.Context, p Principal, id string)
 		return Destination{}, nil, err
 	}
 	defer end()
-	w, err := a.disable(ctx, p, &old)
-	if err != nil {
-		return Destination{}, nil, err
+	w := ruleWriter{account: a, by: Node(p.Name), edit: disabling(&old)}
+	if err := a.cfg.Rules.Change(ctx, w.change); err != nil {
+		return Destination{}, nil, w.explained(err)
 	}
 	var disabled []Rule
 	entries := w.entries()
@@ -192,7 +192,7 @@ func (a *Account) RemoveDestination(ctx context.Context, p Principal, id string)
 			Reason: ReasonDisabled, Cause: fmt.Errorf("%s was removed", old.Address),
 		})
 	}
-	err = a.changeLists(ctx, func(k *kept) ([]Entry, error) {
+	err = a.lists.change(ctx, func(k *kept) ([]Entry, error) {
 		k.destinations = slices.DeleteFunc(k.destinations, func(d Destination) bool { return d.ID == id })
 		return append(entries, a.entry(p, "destination.remove", id, domainOf(&old), old.shown(), nil)), nil
 	})

@@ -92,7 +92,7 @@ func (a *Account) Authenticate(secret string, from netip.Addr) (Principal, error
 // Sender returns the domains that the holder of a token may send mail as, by the id of the token: none if it is for all
 // domains, for reading alone, over, or none. right reports whether a secret is that of the token.
 func (a *Account) Sender(id, secret string) (domains []string, right bool) {
-	tokens := a.kept.Load().tokens
+	tokens := a.lists.current.Load().tokens
 	for i := range tokens {
 		t := &tokens[i]
 		if t.ID == id && t.Role >= Owner && !t.isOver(a.cfg.Now()) {
@@ -111,7 +111,7 @@ func (a *Account) principalOf(secret, hash string) (Principal, bool) {
 			return TokenFile(), true
 		}
 	}
-	t := a.kept.Load().byHash[hash]
+	t := a.lists.current.Load().byHash[hash]
 	if t == nil || t.isOver(a.cfg.Now()) {
 		return Principal{}, false
 	}

@@ -3,19 +3,33 @@ package account
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 )
 
-// rules returns the rules of the file in force, which are shared and not to be changed.
-func (a *Account) rules() ([]Rule, error) {
-	if a.cfg.Rules.Text == nil {
+// readRules is the rules of a text.
+type readRules struct {
+	text string
+	list []Rule
+	err  error
+}
+
+// A ruleReader reads the file of rules in force, and parses a text once.
+type ruleReader struct {
+	source func() string // nil for none
+	last   atomic.Pointer[readRules]
+}
+
+// read returns the rules of the file in force, which are shared and not to be changed.
+func (r *ruleReader) read() ([]Rule, error) {
+	if r.source == nil {
 		return nil, nil
 	}
-	text := a.cfg.Rules.Text()
-	if r := a.read.Load(); r != nil && r.text == text {
-		return r.list, r.err
+	text := r.source()
+	if last := r.last.Load(); last != nil && last.text == text {
+		return last.list, last.err
 	}
 	list, err := ParseRules(text)
-	a.read.Store(&readRules{text, list, err})
+	r.last.Store(&readRules{text, list, err})
 	return list, err
 }
 
@@ -24,7 +38,7 @@ func (a *Account) Rules(p Principal) ([]Rule, error) {
 	if err := p.May(ReadOnly); err != nil {
 		return nil, err
 	}
-	all, err := a.rules()
+	all, err := a.rules.read()
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +129,7 @@ func (a *Account) ChangeRules(ctx context.Context, p Principal, edit func([]Rule
 		return nil, w.explained(err)
 	}
 	if entries := w.entries(); len(entries) > 0 {
-		if err := a.changeLists(ctx, func(*kept) ([]Entry, error) { return entries, nil }); err != nil {
+		if err := a.lists.change(ctx, func(*kept) ([]Entry, error) { return entries, nil }); err != nil {
 			a.cfg.Log.Error("rules were changed, and the audit could not be written", "cause", err)
 		}
 	}
@@ -135,9 +149,9 @@ func (a *Account) refresh(ctx context.Context, by Principal) error {
 	return a.cfg.Rules.Change(ctx, w.change)
 }
 
-// disable disables the rules that name a destination which is about to go.
-func (a *Account) disable(ctx context.Context, by Principal, d *Destination) (*ruleWriter, error) {
-	w := &ruleWriter{account: a, by: Node(by.Name), edit: func(list []Rule) ([]Rule, error) {
+// disabling returns the edit that disables the rules which name a destination.
+func disabling(d *Destination) func([]Rule) ([]Rule, error) {
+	return func(list []Rule) ([]Rule, error) {
 		for i := range list {
 			named := slices.ContainsFunc(list[i].words(), func(s string) bool {
 				return sameTarget(s) == sameTarget(d.Address)
@@ -147,9 +161,5 @@ func (a *Account) disable(ctx context.Context, by Principal, d *Destination) (*r
 			}
 		}
 		return list, nil
-	}}
-	if err := a.cfg.Rules.Change(ctx, w.change); err != nil {
-		return nil, w.explained(err)
 	}
-	return w, nil
 }

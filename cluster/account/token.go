@@ -69,7 +69,7 @@ func (a *Account) Tokens(p Principal) ([]Token, error) {
 		return nil, err
 	}
 	var out []Token
-	for _, t := range a.kept.Load().tokens {
+	for _, t := range a.lists.current.Load().tokens {
 		out = append(out, t.Token)
 	}
 	return out, nil
@@ -81,7 +81,7 @@ func (a *Account) AddToken(ctx context.Context, p Principal, t Token) (made Toke
 	if err := p.MayAll(Admin); err != nil {
 		return Token{}, "", err
 	}
-	if made, err = a.checkToken(t); err != nil {
+	if made, err = checkToken(t, a.now(), a.cfg.ALabels); err != nil {
 		return Token{}, "", err
 	}
 	secret = newSecret()
@@ -97,7 +97,7 @@ func (a *Account) AddToken(ctx context.Context, p Principal, t Token) (made Toke
 }
 
 // checkToken returns a token with its domains as they are compared, or what is wrong with it as an *Error.
-func (a *Account) checkToken(t Token) (Token, error) {
+func checkToken(t Token, now time.Time, aLabels func(string) (string, bool)) (Token, error) {
 	switch {
 	case t.Name == "" || len(t.Name) > maxField || strings.ContainsFunc(t.Name, isControl):
 		return Token{}, refused("name", "is required, in one line")
@@ -107,12 +107,12 @@ func (a *Account) checkToken(t Token) (Token, error) {
 		return Token{}, refused("domains", "an admin is for all domains")
 	case t.Role == Owner && len(t.Domains) == 0:
 		return Token{}, refused("domains", "an owner needs some")
-	case t.Expires != nil && t.isOver(a.now()):
+	case t.Expires != nil && t.isOver(now):
 		return Token{}, refused("expires", "is over already")
 	}
 	domains := make([]string, 0, len(t.Domains))
 	for _, d := range t.Domains {
-		labels, ok := a.cfg.ALabels(d)
+		labels, ok := aLabels(d)
 		if !ok || strings.ContainsAny(labels, "*[") {
 			return Token{}, refused("domains", "has what is no domain")
 		}

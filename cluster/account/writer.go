@@ -59,7 +59,7 @@ func (w *ruleWriter) change(old string) (string, error) {
 		return "", err
 	}
 	sortRules(w.next)
-	destinations, shut := w.account.kept.Load().destinations, shutDomains(w.next)
+	destinations, shut := w.account.lists.current.Load().destinations, shutDomains(w.next)
 	for i := range w.next {
 		w.next[i].Shut = shut[w.next[i].Domain]
 		w.next[i].Pending = pending(&w.next[i], destinations)
