@@ -39,7 +39,7 @@ func BenchmarkOctets(b *testing.B) {
 					len(c.message)), c.message...)
 			}
 			s, err := wire.NewServer(wire.Config{
-				Hostname: "relay.example", Line: 4 << 20, MessageSize: 1 << 40, Lend: -1,
+				Hostname: "relay.example", Bounds: wire.Bounds{Line: 4 << 20, MessageSize: 1 << 40}, Lend: -1,
 				NewSession: func(context.Context, *wire.Client) wire.Session { return &forgetful{b: b} },
 			})
 			if err != nil {

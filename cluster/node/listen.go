@@ -141,15 +141,17 @@ func (p *parts) wireConfig(l *config.Listener, all *listeners) wire.Config {
 			Traceparent: config.Prefixes(p.cfg.Telemetry.Traceparent),
 			Certified:   p.files.certifiedOn(l),
 		},
-		MessageSize: int64(limits.MessageSize),
-		Line:        int(limits.Line),
-		Recipients:  limits.Recipients,
-		Places:      all.places,
-		LoosePaths:  l.Relay == "trusted",
-		Standing:    standingOn(l, p.scoring),
-		Memory:      &all.memory,
-		Lend:        time.Duration(p.cfg.Deadlines.Lend),
-		RequireTLS:  p.canRequireTLS(),
+		Bounds: wire.Bounds{
+			MessageSize: int64(limits.MessageSize),
+			Line:        int(limits.Line),
+			Recipients:  limits.Recipients,
+		},
+		Places:     all.places,
+		LoosePaths: l.Relay == "trusted",
+		Standing:   standingOn(l, p.scoring),
+		Memory:     &all.memory,
+		Lend:       time.Duration(p.cfg.Deadlines.Lend),
+		RequireTLS: p.canRequireTLS(),
 	}
 }
 

@@ -18,11 +18,7 @@ type Config struct {
 
 	Believed
 
-	MessageSize int64 // octets of a message without the dots of transparency, announced as SIZE; default 50 MiB
-	Line        int   // octets of a line of a message without CRLF; default 1 MiB
-	// recipients of one transaction, announced as RCPTMAX (RFC 9422); default 100, the least that RFC 5321 section
-	// 4.5.3.1.8 allows
-	Recipients int
+	Bounds
 
 	Places *Places // shared among listeners; nil disables all limits of connections
 	// LoosePaths takes paths without brackets and with blanks in them: the listener is for trusted clients.
@@ -50,6 +46,15 @@ type Config struct {
 	Now      func() time.Time          // stamps events; nil means time.Now
 
 	tune tuning
+}
+
+// Bounds are what one transaction may hold at most. Zero means the default.
+type Bounds struct {
+	MessageSize int64 // octets of a message without the dots of transparency, announced as SIZE; default 50 MiB
+	Line        int   // octets of a line of a message without CRLF; default 1 MiB
+	// recipients of one transaction, announced as RCPTMAX (RFC 9422); default 100, the least that RFC 5321 section
+	// 4.5.3.1.8 allows
+	Recipients int
 }
 
 // Observed is who sees what comes before a transaction.
