@@ -70,7 +70,7 @@ func (s *Store) askClient(ctx context.Context, q mail.ClientQuery, facts *mail.F
 	keys := make([]string, 0, 4+len(q.Rates))
 	keys = append(keys, r.key(tag, kindLists, q.Addr.String()), r.karmaKey(tag, q.Addr), r.key(tag, kindSenders),
 		r.key(tag, kindKnownGood))
-	missing := s.cachedLists(q.Addr, q.Lists, facts.Lists)
+	missing := s.local.cachedLists(q.Addr, q.Lists, facts.Lists, s.cfg.Now())
 	args := make([]any, 0, 4+4*len(q.Rates)+len(missing))
 	args = append(args, len(q.Rates), len(missing), millis(q.Lock), s.cfg.tune.halfLife.Milliseconds())
 	for i := range q.Rates {
@@ -86,7 +86,7 @@ func (s *Store) askClient(ctx context.Context, q mail.ClientQuery, facts *mail.F
 		return false
 	}
 	now := s.cfg.Now()
-	s.keepLists(q.Addr, q.Lists, facts.Lists, missing, now)
+	s.local.keepLists(q.Addr, q.Lists, facts.Lists, missing, now)
 	s.local.keepKarma(q.Addr, facts, now)
 	for _, sender := range facts.KnownGood {
 		s.local.setKnownGood(q.Addr, sender, knownGoodKept, now)
@@ -95,10 +95,9 @@ func (s *Store) askClient(ctx context.Context, q mail.ClientQuery, facts *mail.F
 }
 
 // cachedLists sets the answers that the local store has and returns the indexes of the missing ones.
-func (s *Store) cachedLists(addr netip.Addr, lists []string, answers []mail.ListAnswer) (missing []int) {
-	now := s.cfg.Now()
+func (l *local) cachedLists(addr netip.Addr, lists []string, answers []mail.ListAnswer, now time.Time) (missing []int) {
 	for i, list := range lists {
-		answers[i] = s.local.list(addr, list, 0, now)
+		answers[i] = l.list(addr, list, 0, now)
 		if answers[i].State != mail.ListKnown {
 			missing = append(missing, i)
 		}
@@ -107,10 +106,10 @@ func (s *Store) cachedLists(addr netip.Addr, lists []string, answers []mail.List
 }
 
 // keepLists keeps the answers of Redis in the local store.
-func (s *Store) keepLists(addr netip.Addr, lists []string, answers []mail.ListAnswer, index []int, now time.Time) {
+func (l *local) keepLists(addr netip.Addr, lists []string, answers []mail.ListAnswer, index []int, now time.Time) {
 	for _, i := range index {
 		if a := answers[i]; a.State == mail.ListKnown {
-			s.local.putList(addr, lists[i], a.Codes, a.TTL, now)
+			l.putList(addr, lists[i], a.Codes, a.TTL, now)
 		}
 	}
 }
@@ -124,7 +123,7 @@ func (s *Store) Lists(ctx context.Context, addr netip.Addr, lists []string,
 		return nil, errNoClient
 	}
 	answers := make([]mail.ListAnswer, len(lists))
-	missing := s.cachedLists(addr, lists, answers)
+	missing := s.local.cachedLists(addr, lists, answers, s.cfg.Now())
 	if len(missing) == 0 {
 		return answers, nil
 	}
@@ -138,7 +137,7 @@ func (s *Store) Lists(ctx context.Context, addr netip.Addr, lists []string,
 		if s.redis.run(ctx, []call{eval(ctx, s.redis.scripts.look, []string{key}, args)}, func(calls []call) error {
 			return decodeLists(calls[0].cmd.Val(), answers, missing)
 		}) {
-			s.keepLists(addr, lists, answers, missing, s.cfg.Now())
+			s.local.keepLists(addr, lists, answers, missing, s.cfg.Now())
 			return answers, nil
 		}
 		s.fallbacks.Add(1)

@@ -127,7 +127,7 @@ func (s *Store) askRcpt(ctx context.Context, q mail.RcptQuery, facts *mail.RcptF
 		facts.Marked[i] = facts.Marked[i] || s.local.marked(m, now)
 	}
 	if len(rates) > 1 {
-		s.refund(ctx, q.Rates, facts.Rates, rates)
+		s.redis.refund(ctx, q.Rates, facts.Rates, rates)
 	}
 	return true
 }
@@ -160,7 +160,7 @@ func decodeRcpt(calls []call, rates, grey []batch, facts *mail.RcptFacts) error 
 
 // refund refunds the draws of a unit in one slot of a Redis Cluster if another slot refused, because no script can run
 // on two slots.
-func (s *Store) refund(ctx context.Context, rates []mail.Rate, results []mail.RateResult, batches []batch) {
+func (s *shared) refund(ctx context.Context, rates []mail.Rate, results []mail.RateResult, batches []batch) {
 	refused := make([]bool, len(rates)) // a rate of the unit was refused
 	for first := 0; first < len(rates); {
 		last := unitEnd(rates, first)
@@ -182,12 +182,12 @@ func (s *Store) refund(ctx context.Context, rates []mail.Rate, results []mail.Ra
 			}
 		}
 		if len(keys) > 0 {
-			calls = append(calls, eval(ctx, s.redis.scripts.rates, keys, args))
+			calls = append(calls, eval(ctx, s.scripts.rates, keys, args))
 		}
 	}
 	if len(calls) > 0 {
-		s.redis.counters.refunds.Add(1)
-		s.redis.run(ctx, calls, nil)
+		s.counters.refunds.Add(1)
+		s.run(ctx, calls, nil)
 	}
 }
 
