@@ -64,19 +64,19 @@ func (k *keeper) changeOnce(ctx context.Context, edit func(string) (string, erro
 }
 
 // settle returns files with those of the API's rules that the Router accepts beside them, and logs which it does not.
-func (k *keeper) settle(version uint64, own set, api string) (set, error) {
+func (c *Config) settle(version uint64, own set, api string) (set, error) {
 	if api == "" {
 		return own, nil
 	}
 	text, left, err := account.Settle(api, func(text string) error {
-		_, err := k.cfg.Router.Prepare(version, own.with(text).all())
+		_, err := c.Router.Prepare(version, own.with(text).all())
 		return err
-	}, k.cfg.Faults)
+	}, c.Faults)
 	if err != nil {
 		return nil, fmt.Errorf("with the rules of the API: %w", err)
 	}
 	for _, r := range left {
-		k.cfg.Log.Warn("a rule of the API is not in force: the rules files win", "pattern", r.Pattern, "rule", r.ID,
+		c.Log.Warn("a rule of the API is not in force: the rules files win", "pattern", r.Pattern, "rule", r.ID,
 			"cause", r.Off)
 	}
 	return own.with(text), nil

@@ -90,7 +90,7 @@ func (k *keeper) adopt(ctx context.Context, head store.RulesHead) error {
 		err = fmt.Errorf("version %d of the shared rules cannot be used by this node: %w", head.Number, err)
 		k.counters.Refused++
 		k.trouble.refused, k.trouble.cause, k.trouble.retryAt = head.String(), err, k.cfg.Now().Add(retryRefused)
-		k.emit(ReasonRefused, err)
+		k.cfg.anomaly(ReasonRefused, err)
 		return err
 	}
 	k.counters.Adopted++
@@ -169,6 +169,6 @@ func (k *keeper) publish(ctx context.Context, over store.RulesHead, version uint
 	k.counters.Republished++
 	k.cfg.Log.Warn("redis had lost the rules: those of this node are shared again", "version", version, "instead_of",
 		over.Number)
-	k.emit(reason, nil)
+	k.cfg.anomaly(reason, nil)
 	return nil
 }

@@ -81,6 +81,27 @@ func (s sharedRules) publish(ctx context.Context, over store.RulesHead, version 
 	return s.PublishRules(ctx, over, version, text)
 }
 
+// askVersion returns the head in Redis. If Redis does not answer, it tries again, because the connection may not be
+// established yet.
+func (s sharedRules) askVersion(ctx context.Context) (head store.RulesHead, err error) {
+	if s.Store == nil {
+		return head, store.ErrNoRedis
+	}
+	for try := range startTries {
+		if try > 0 {
+			select {
+			case <-ctx.Done():
+				return head, err
+			case <-time.After(startPause):
+			}
+		}
+		if head, err = s.RulesVersion(ctx); !errors.Is(err, store.ErrUnanswered) {
+			break
+		}
+	}
+	return head, err
+}
+
 // currentSet is the set in force. The Router has its text.
 type currentSet struct {
 	version uint64
@@ -108,27 +129,6 @@ type trouble struct {
 	failures     int       // failed tries to publish in a row
 	publishAt    time.Time // not before
 	saveAt       time.Time // not before
-}
-
-// askVersion returns the head in Redis. If Redis does not answer, it tries again, because the connection may not be
-// established yet.
-func (k *keeper) askVersion(ctx context.Context) (head store.RulesHead, err error) {
-	if k.store.Store == nil {
-		return head, store.ErrNoRedis
-	}
-	for try := range startTries {
-		if try > 0 {
-			select {
-			case <-ctx.Done():
-				return head, err
-			case <-time.After(startPause):
-			}
-		}
-		if head, err = k.store.RulesVersion(ctx); !errors.Is(err, store.ErrUnanswered) {
-			break
-		}
-	}
-	return head, err
 }
 
 // chooseFirst puts the set in force that the node starts with. files are those of startFiles, head and err the result
@@ -159,7 +159,7 @@ func (k *keeper) chooseFirst(ctx context.Context, files set, head store.RulesHea
 		}
 	}
 	if k.current.digest == "" && files != nil && !k.sawShared {
-		files, err := k.settle(0, files, k.cfg.API)
+		files, err := k.cfg.settle(0, files, k.cfg.API)
 		if err == nil {
 			err = k.use(0, files, digest(files.encode()))
 		}
@@ -181,7 +181,7 @@ func (k *keeper) begin(ctx context.Context, files set) {
 
 // startFiles reads the files, which are nil after an error, and sets the baseline.
 func (k *keeper) startFiles(ctx context.Context) set {
-	files, _, err := k.read(ctx)
+	files, _, err := readFiles(ctx, k.cfg.Router)
 	if err != nil {
 		k.cfg.Log.Warn("the rules files cannot be read", "cause", err)
 	}
@@ -221,9 +221,9 @@ func (k *keeper) publishStatus() {
 	k.status.Store(&s)
 }
 
-// read reads the files. It returns them as a set, and the names that this node has for them.
-func (k *keeper) read(ctx context.Context) (files set, paths []string, err error) {
-	all, err := k.cfg.Router.Read(ctx)
+// readFiles reads the files. It returns them as a set, and the names that this node has for them.
+func readFiles(ctx context.Context, r Router) (files set, paths []string, err error) {
+	all, err := r.Read(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -293,11 +293,11 @@ func (k *keeper) save(name string, version uint64, encoded []byte) bool {
 	k.trouble.saveAt = k.cfg.Now().Add(retrySave)
 	k.cfg.Log.Warn("the rules cannot be kept in the state folder: after a restart this node knows only what redis "+
 		"or its files say", "cause", err)
-	k.emit(ReasonUnsaved, err)
+	k.cfg.anomaly(ReasonUnsaved, err)
 	return false
 }
 
-// emit emits an Anomaly.
-func (k *keeper) emit(reason string, cause error) {
-	k.cfg.Emit(mail.Event{Kind: mail.Anomaly, Time: k.cfg.Now(), Reason: reason, Cause: cause})
+// anomaly emits an Anomaly.
+func (c *Config) anomaly(reason string, cause error) {
+	c.Emit(mail.Event{Kind: mail.Anomaly, Time: c.Now(), Reason: reason, Cause: cause})
 }

@@ -35,7 +35,7 @@ func Look(ctx context.Context, c Config) (Found, error) {
 	k.folder.readOnly = true
 	ctx, cancel := context.WithTimeout(ctx, k.cfg.tune.wait)
 	defer cancel()
-	head, err := k.askVersion(ctx)
+	head, err := k.store.askVersion(ctx)
 	if k.noRedis = errors.Is(err, store.ErrNoRedis); k.noRedis {
 		err := k.reloadFiles(ctx)
 		return k.found(store.RulesHead{}, nil), err

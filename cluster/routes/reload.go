@@ -25,13 +25,13 @@ func (k *keeper) reload(ctx context.Context) error {
 	if k.noRedis {
 		return k.reloadFiles(ctx)
 	}
-	files, paths, err := k.read(ctx)
+	files, paths, err := readFiles(ctx, k.cfg.Router)
 	if err != nil {
 		return err
 	}
 	k.trouble.refused, k.trouble.publishAt = "", k.cfg.Now() // try again now
 	if k.current.digest != "" && k.baseline.digest == digest(files.encode()) {
-		if err := k.renew(); err != nil {
+		if err := renew(k.cfg.Router, k.current.version); err != nil {
 			return err
 		}
 		k.check(ctx)
@@ -61,8 +61,8 @@ func (k *keeper) reloadFiles(ctx context.Context) error {
 }
 
 // renew prepares and uses the rules in force again, because keys or passwords may have changed.
-func (k *keeper) renew() error {
-	use, err := k.cfg.Router.Prepare(k.current.version, k.cfg.Router.Files())
+func renew(r Router, version uint64) error {
+	use, err := r.Prepare(version, r.Files())
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (k *keeper) reloadShared(ctx context.Context, files set, paths []string) (d
 	case k.current.version > 0 && k.baseline.digest == "":
 		k.setBaseline(files)
 		k.cfg.Log.Warn("the rules files could not be read before: what changes in them from now on is published")
-		return true, k.renew()
+		return true, renew(k.cfg.Router, k.current.version)
 	}
 	merged, err := k.merged(files, paths)
 	if err != nil {
@@ -103,7 +103,7 @@ func (k *keeper) reloadShared(ctx context.Context, files set, paths []string) (d
 	}
 	sum := digest(merged.encode())
 	if sum == k.current.digest && k.current.version > 0 {
-		if err := k.renew(); err != nil {
+		if err := renew(k.cfg.Router, k.current.version); err != nil {
 			return false, err
 		}
 		k.setBaseline(files)
@@ -131,7 +131,7 @@ func (k *keeper) mend(ctx context.Context, head store.RulesHead, files set, path
 	if err != nil {
 		return false, refused
 	}
-	if merged, err = k.settle(head.Number+1, merged, api); err != nil {
+	if merged, err = k.cfg.settle(head.Number+1, merged, api); err != nil {
 		return false, refused
 	}
 	return k.publishMerged(ctx, head, merged, digest(merged.encode()), files, paths)
@@ -140,7 +140,7 @@ func (k *keeper) mend(ctx context.Context, head store.RulesHead, files set, path
 // runFiles runs the files as version 0, on a node that has seen no shared rules.
 func (k *keeper) runFiles(files set, paths []string) error {
 	_, api := collect(k.cfg.Router.Files()).split()
-	all, err := k.settle(0, files, api)
+	all, err := k.cfg.settle(0, files, api)
 	if err != nil {
 		all = files.with(api)
 	}
@@ -170,7 +170,7 @@ func (k *keeper) merged(files set, paths []string) (set, error) {
 	if api == "" {
 		return merged, nil
 	}
-	settled, err := k.settle(k.current.version+1, merged, api)
+	settled, err := k.cfg.settle(k.current.version+1, merged, api)
 	if err != nil {
 		_, err = k.prepare(k.current.version+1, merged.with(api), files, paths) // by the names of this node
 	}

@@ -52,7 +52,7 @@ func New(c Config) (*Routes, error) {
 func (r *Routes) Start(ctx context.Context) error {
 	asking, cancel := context.WithTimeout(ctx, r.keeper.cfg.tune.wait)
 	defer cancel()
-	head, err := r.keeper.askVersion(asking)
+	head, err := r.keeper.store.askVersion(asking)
 	r.keeper.noRedis = errors.Is(err, store.ErrNoRedis)
 	if r.keeper.noRedis {
 		if err := r.keeper.reloadFiles(ctx); err != nil {
