@@ -58,10 +58,10 @@ func (s *mediaScan) line(l []byte) {
 // as it is counted.
 const ReasonNotReport = "no report to srs address"
 
-// checkReport returns the refusal of a message that has to be a report and is none. It reads like that of an address
-// which opens to nothing. ended says that the header section is complete.
-func (m *Message) checkReport(ended bool) error {
-	if !ended || !m.Route.Reports || m.window.head.media.isReport() {
+// check returns the refusal of a message that has to be a report and is none. It reads like that of an address which
+// opens to nothing. ended says that the header section is complete.
+func (s *mediaScan) check(ended bool) error {
+	if !ended || !s.wanted || s.isReport() {
 		return nil
 	}
 	return mail.Refuse(550, 7, 1, mail.NoSuchMail, ReasonNotReport, nil)

@@ -218,17 +218,13 @@ func (m *Message) judge(ctx context.Context) error {
 		return nil
 	case m.window.last:
 		return m.finish(ctx)
-	case m.refusedWhateverBody(ctx):
+	case m.auth.Refusal(ctx) != nil: // whatever its body is, so that the next hop need not see it
 		return m.finish(ctx)
 	case m.window.signing && m.predictions.allow(ctx, m.auth, m.Client.Addr.Addr()):
 		m.mode = mail.ModePredict
 	}
 	return nil
 }
-
-// refusedWhateverBody reports whether the message is refused whatever its body is, so that the next hop need not see
-// it.
-func (m *Message) refusedWhateverBody(ctx context.Context) bool { return m.auth.Refusal(ctx) != nil }
 
 // finish ends the body and returns the refusal of a message that is not to be passed on.
 func (m *Message) finish(ctx context.Context) error {
@@ -342,7 +338,7 @@ func (m *Message) stream(ctx context.Context, o mail.Octets) (mail.Octets, error
 		if err != nil {
 			return o, err
 		}
-		if m.isTooBig() {
+		if isTooBig(m.body, m.most) {
 			return o, TooBig()
 		}
 		if last {
@@ -365,7 +361,7 @@ func (m *Message) stream(ctx context.Context, o mail.Octets) (mail.Octets, error
 		if err := m.loops.refuseLoop(head, ended, m.Recipients); err != nil {
 			return o, err
 		}
-		if err := m.checkReport(ended); err != nil {
+		if err := head.media.check(ended); err != nil {
 			return o, err
 		}
 		if err := m.checkUTF8(); err != nil {

@@ -3,6 +3,7 @@ package message
 import (
 	"strings"
 
+	"github.com/millrace/millrace/ingress/wire"
 	"github.com/millrace/millrace/router/mail"
 )
 
@@ -155,8 +156,9 @@ func TooBig() *mail.Refusal {
 	return mail.Refuse(552, 3, 4, "Message too big for this recipient", "size", nil)
 }
 
-// isTooBig reports whether what was read of the message is more than one of its recipients takes.
-func (m *Message) isTooBig() bool { return m.most > 0 && m.body.Received() > m.most }
+// isTooBig reports whether what was read of a body is more octets than most, which is the most that its recipients
+// take; 0 is for as many as the listener takes.
+func isTooBig(body *wire.Body, most int64) bool { return most > 0 && body.Received() > most }
 
 // SameSize reports whether recipients of a message share what they take of it, so far as that can refuse it: they take
 // as much, or the client has said its size, which each takes then.

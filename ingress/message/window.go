@@ -17,15 +17,16 @@ import (
 // A window holds what is read of a message before its next hop hears of it: one slab when nothing is to be signed, up
 // to Config.HoldWindow when something may be, and in any case the header section of a message that is judged.
 type window struct {
-	judged  bool // authentication looks at the message
-	signing bool // and something may be signed
-	last    bool // first and rest are the whole message
-	gap     bool // the message has no header section: an empty line stands between our fields and it
-	head    headerScan
-	first   mail.Octets   // the first piece, in front of which there is room for fields
-	rest    []mail.Octets // the further ones
-	octets  int           // of all of them
-	lacked  int           // octets of the fields above it that count as of its header section
+	judgeable bool // authentication is configured, and the client is not trusted
+	judged    bool // authentication looks at the message
+	signing   bool // and something may be signed
+	last      bool // first and rest are the whole message
+	gap       bool // the message has no header section: an empty line stands between our fields and it
+	head      headerScan
+	first     mail.Octets   // the first piece, in front of which there is room for fields
+	rest      []mail.Octets // the further ones
+	octets    int           // of all of them
+	lacked    int           // octets of the fields above it that count as of its header section
 }
 
 // mode returns how the message travels as far as its length decides.
@@ -57,7 +58,8 @@ func (m *Message) readWindow(ctx context.Context) error {
 	w.head.media.wanted = m.Route.Reports
 	w.head.id.key = m.cfg.MessageIDKey
 	w.signing = m.someSealed()
-	w.judged = w.signing || m.wantsAuth() || m.Submit != nil
+	w.judgeable = m.cfg.Auth != nil && !m.Reputation.Trusted
+	w.judged = w.signing || w.judgeable && someWantAuth(m.Recipients) || m.Submit != nil
 	for {
 		var until time.Time
 		if !m.lent {
@@ -71,7 +73,7 @@ func (m *Message) readWindow(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if m.isTooBig() {
+		if isTooBig(m.body, m.most) {
 			return TooBig()
 		}
 		before := w.octets
@@ -110,10 +112,10 @@ func (m *Message) readHeader(ctx context.Context, o mail.Octets, before int) err
 	if err := m.loops.refuseLoop(&w.head, ended, m.Recipients); err != nil {
 		return err
 	}
-	if err := m.checkReport(ended); err != nil {
+	if err := w.head.media.check(ended); err != nil {
 		return err
 	}
-	if before == 0 && m.mustRemove() {
+	if before == 0 && w.judgeable && w.mayHoldResults() {
 		w.judged = true
 	}
 	if !w.judged {
@@ -159,13 +161,10 @@ func (m *Message) submit() error {
 	return nil
 }
 
-// wantsAuth reports whether a recipient's policy wants the message to be judged.
-func (m *Message) wantsAuth() bool {
-	if m.cfg.Auth == nil || m.Reputation.Trusted {
-		return false
-	}
-	for i := range m.Recipients {
-		if policyWantsAuth(m.Recipients[i].Route.Policy) {
+// someWantAuth reports whether the policy of one of the recipients wants the message to be judged.
+func someWantAuth(rcpts []Recipient) bool {
+	for i := range rcpts {
+		if policyWantsAuth(rcpts[i].Route.Policy) {
 			return true
 		}
 	}
@@ -194,13 +193,10 @@ func (m *Message) authEnvelope() auth.Envelope {
 	}
 }
 
-// mustRemove reports whether a message that no policy wants to be judged is looked at all the same: results that
+// mayHoldResults reports whether a message that no policy wants to be judged is looked at all the same: results that
 // pretend to be ours are removed (RFC 8601 section 5), because their readers believe them. Its header section is whole
 // in the first piece, or it could hold some.
-func (m *Message) mustRemove() bool {
-	w := &m.window
-	return m.cfg.Auth != nil && !m.Reputation.Trusted && (w.head.results || !w.head.done && !w.last)
-}
+func (w *window) mayHoldResults() bool { return w.head.results || !w.head.done && !w.last }
 
 // maxSection is the most octets of a header section that are gathered, however large the window is: authentication
 // looks at no longer one, and it is copied.
