@@ -17,16 +17,15 @@ import (
 // A window holds what is read of a message before its next hop hears of it: one slab when nothing is to be signed, up
 // to Config.HoldWindow when something may be, and in any case the header section of a message that is judged.
 type window struct {
-	judgeable bool // authentication is configured, and the client is not trusted
-	judged    bool // authentication looks at the message
-	signing   bool // and something may be signed
-	last      bool // first and rest are the whole message
-	gap       bool // the message has no header section: an empty line stands between our fields and it
-	head      headerScan
-	first     mail.Octets   // the first piece, in front of which there is room for fields
-	rest      []mail.Octets // the further ones
-	octets    int           // of all of them
-	lacked    int           // octets of the fields above it that count as of its header section
+	judged  bool // authentication looks at the message
+	signing bool // and something may be signed
+	last    bool // first and rest are the whole message
+	gap     bool // the message has no header section: an empty line stands between our fields and it
+	head    headerScan
+	first   mail.Octets   // the first piece, in front of which there is room for fields
+	rest    []mail.Octets // the further ones
+	octets  int           // of all of them
+	lacked  int           // octets of the fields above it that count as of its header section
 }
 
 // mode returns how the message travels as far as its length decides.
@@ -58,8 +57,8 @@ func (m *Message) readWindow(ctx context.Context) error {
 	w.head.media.wanted = m.Route.Reports
 	w.head.id.key = m.cfg.MessageIDKey
 	w.signing = m.someSealed()
-	w.judgeable = m.cfg.Auth != nil && !m.Reputation.Trusted
-	w.judged = w.signing || w.judgeable && someWantAuth(m.Recipients) || m.Submit != nil
+	judgeable := m.cfg.Auth != nil && !m.Reputation.Trusted
+	w.judged = w.signing || judgeable && someWantAuth(m.Recipients) || m.Submit != nil
 	for {
 		var until time.Time
 		if !m.lent {
@@ -115,7 +114,8 @@ func (m *Message) readHeader(ctx context.Context, o mail.Octets, before int) err
 	if err := w.head.media.check(ended); err != nil {
 		return err
 	}
-	if before == 0 && w.judgeable && w.mayHoldResults() {
+	judgeable := m.cfg.Auth != nil && !m.Reputation.Trusted
+	if before == 0 && judgeable && w.mayHoldResults() {
 		w.judged = true
 	}
 	if !w.judged {
