@@ -319,3 +319,91 @@ func TestRelay_Proxy(t *testing.T) {
 		t.Errorf("%d connections, want 5", n)
 	}
 }
+
+// TestRelay_ProxyFaults: a proxy that refuses, stops, lies or is none puts the message off, each in the time that its
+// sender has, and no octet of the envelope reaches it.
+func TestRelay_ProxyFaults(t *testing.T) {
+	w, s := one(t, smtptest.Behaviour{}, nil)
+	const method, yes = "\x05\x00", "\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"
+	for i, tt := range []struct{ name, says string }{
+		{"closes", ""},
+		{"another protocol", "HTTP/1.1 400 Bad Request\r\n\r\n"},
+		{"another version", "\x04\x00"},
+		{"wants a password", "\x05\xff"},
+		{"refuses", method + "\x05\x02\x00\x01\x00\x00\x00\x00\x00\x00"},
+		{"half an answer", method + "\x05\x00\x00"},
+		{"an address of no family", method + "\x05\x00\x00\x09\x00\x00"},
+		{"connects and closes", method + yes},
+		{"connects to what speaks no SMTP", method + yes + "SSH-2.0-x\r\n"},
+		{"connects to what is busy", method + yes + "421 busy\r\n"},
+	} {
+		addr, heard := startFalseProxy(t, tt.says)
+		d := to("one.test")
+		d.NextHop = mail.NextHop{Transport: mail.SMTP, Host: fmt.Sprintf("h%d.tailnet", i), Proxy: addr}
+		_, err := w.relay.Begin(t.Context(), d)
+		if reply := mail.ReplyFor(err); err == nil || reply.Class() != 4 {
+			t.Errorf("%s: %v, %v", tt.name, reply, err)
+		}
+		if text := <-heard; strings.Contains(text, "MAIL") || strings.Contains(text, "one.test") {
+			t.Errorf("%s: it heard %q", tt.name, text)
+		}
+	}
+	if n := s.Counts().Connections; n != 0 {
+		t.Errorf("%d connections to a host that no rule names", n)
+	}
+}
+
+// TestRelay_ProxySilent: a proxy that says nothing is left when the sender's time is over.
+func TestRelay_ProxySilent(t *testing.T) {
+	w, _ := one(t, smtptest.Behaviour{}, nil)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan struct{})
+	go func() { // ends when the relay leaves
+		defer close(left)
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		if _, err := io.ReadFull(c, make([]byte, 3)); err == nil {
+			cancel()
+		}
+		_, _ = io.Copy(io.Discard, c)
+	}()
+	d := to("one.test")
+	d.NextHop = mail.NextHop{Transport: mail.SMTP, Host: "silent.tailnet", Proxy: l.Addr().String()}
+	_, err = w.relay.Begin(ctx, d)
+	if reply := mail.ReplyFor(err); err == nil || reply.Class() != 4 {
+		t.Errorf("%v, %v", reply, err)
+	}
+	<-left
+}
+
+// startFalseProxy listens for one connection, says something there and no more, and tells what it heard.
+func startFalseProxy(t *testing.T, says string) (addr string, heard <-chan string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	text := make(chan string, 1)
+	go func() { // ends when the relay leaves
+		c, err := l.Accept()
+		if err != nil {
+			text <- err.Error()
+			return
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, says)
+		_ = c.(*net.TCPConn).CloseWrite()
+		b, _ := io.ReadAll(c)
+		text <- string(b)
+	}()
+	return l.Addr().String(), text
+}
