@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/millrace/millrace/cluster/config"
+	"github.com/millrace/millrace/egress/dns/dnstest"
 	"github.com/millrace/millrace/egress/events"
 	"github.com/millrace/millrace/egress/hook"
 	"github.com/millrace/millrace/egress/smtptest"
@@ -441,8 +442,8 @@ func TestConnect_Receivers(t *testing.T) {
 	}
 	cfg, err := config.Parse(filepath.Join(b.dir, "millrace.yaml"), []byte(fmt.Sprintf("hostname: mx1.example.net\n"+
 		"postmaster: ops@elsewhere.example\nroutes: routes.txt\nlisten: [{addr: \"127.0.0.1:0\"}]\n"+
-		"dns: {servers: [%q]}\nevents: {receivers: [{name: r, url: \"https://127.0.0.1/\", secret_file: secret}]}\n",
-		b.cfg.DNS.Servers[0])), "")
+		"dns: {servers: [%q]}\nevents: {receivers: [{name: r, url: \"https://inside.test/\", secret_file: secret}]}\n",
+		dnstest.Start(t, "inside.test. 60 A 127.0.0.1").Addr())), "")
 	if err != nil {
 		t.Fatal(err)
 	}
