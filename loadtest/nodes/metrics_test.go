@@ -95,6 +95,7 @@ func everything(t *testing.T) world.World {
 	w := reaching(t, smtptest.Start(t, smtptest.Behaviour{}))
 	w.DNS = dnstest.Start(t, "y.example. 60 IN MX 10 mx.y.example.\nmx.y.example. 60 IN A 127.0.0.1\n"+
 		"client.example. 60 IN MX 10 mx.y.example.\n")
+	w.Routes += "home@x.example smtp://127.0.0.1:1\n"
 	w.Config += "admin: {addr: \"127.0.0.1:0\"}\nonce: true\nsecret_file: " + file("secret") +
 		"\nsrs: {domain: srs.example, key_file: " + file("secret") + "}\n" +
 		"dkim: {relay: [{domain: relay.example, selector: s, key_file: " + file("dkim.pem") + "}]}\n" +
