@@ -97,3 +97,12 @@ func TestClient_NoEndInTLS(t *testing.T) {
 	}
 	clean(t, d)
 }
+
+// A greeting or a reply without its line end is not waited for longer because the reply before it was a refusal.
+func TestClient_EndlessBehindRefusal(t *testing.T) {
+	s := smtptest.StartCareless(t, smtptest.Form{Verb: "EHLO", Reply: "502 what\r\n"},
+		smtptest.Form{Verb: "HELO", Reply: "250 dest"}, smtptest.Form{Verb: "DOT", Reply: "250 2.0.0 queued"})
+	if got, _ := sendCareless(t, s.Addr()); got != "250" {
+		t.Errorf("got %s", got)
+	}
+}

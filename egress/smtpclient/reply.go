@@ -79,6 +79,10 @@ func (p *parser) feed(b []byte) (n int, r reply, done bool, err error) {
 	return n, reply{}, false, nil
 }
 
+// refuses reports whether a line of the reply so far is one of a refusal. Before its first line, what is kept is the
+// reply before it, which may be another connection's: the buffers are shared.
+func (p *parser) refuses() bool { return p.lines > 0 && p.reply.class() >= 4 }
+
 // begin keeps a part of a line.
 func (p *parser) begin(part []byte) {
 	p.line = append(p.line, part[:min(len(part), p.maxLine-len(p.line))]...)
@@ -100,7 +104,7 @@ func (p *parser) take(line []byte) (last bool) {
 		p.reply = reply{text: p.reply.text[:0]}
 	}
 	code, text, ok := cutCode(line)
-	p.better = ok && p.reply.class() >= 4 && code < 400
+	p.better = ok && code < 400 && p.refuses()
 	if !ok || p.better {
 		p.keep(line)
 		return false
@@ -152,7 +156,7 @@ func (p *parser) behind(line []byte) bool {
 func (p *parser) lacksEnd() bool {
 	if len(p.line) > 3 {
 		code, _, ok := cutCode(p.line)
-		return ok && p.line[3] != '-' && (p.reply.class() < 4 || code >= 400)
+		return ok && p.line[3] != '-' && (code >= 400 || !p.refuses())
 	}
 	if len(p.line) > 0 || p.lines == 0 {
 		return false

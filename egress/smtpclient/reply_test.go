@@ -108,8 +108,28 @@ func show(r reply) string {
 	return code + " " + e[2:] + " " + strings.ReplaceAll(m.Text, "\n", "|")
 }
 
-// A reply of which the end is missing is read, once nothing more comes, where a person could read it.
+// readBefore returns a parser that has read something before, to its end or not, and is made ready for the next reply.
+func readBefore(t *testing.T, octets string) *parser {
+	t.Helper()
+	p := newParser()
+	for b := []byte(octets); len(b) > 0; {
+		n, _, _, err := p.feed(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b = b[n:]
+	}
+	p.end()
+	return p
+}
+
+// A reply of which the end is missing is read, once nothing more comes, where a person could read it, and whatever the
+// replies before it were, on this connection and on the one that had the buffers before.
 func TestParser_Ending(t *testing.T) {
+	before := []string{
+		"", "250 2.0.0 ok\r\n", "550 5.1.1 no such user\r\n", "451 4.2.1 later\r\n", "354 go\r\n", "550-no\r\n250 ok\r\n",
+		"250-half", "2.0.0 ok\r\n", "220 a\r\n421 4.7.0 bye\r\n",
+	}
 	for _, tc := range []struct {
 		in             string
 		silent, closed string // what is read where nothing more comes, and where the connection has ended
@@ -142,13 +162,17 @@ func TestParser_Ending(t *testing.T) {
 		{"OK\r\n", "no code", "no code", false},
 		{"150 wait\r\n", "no code", "no code", false},
 	} {
-		for closed, want := range map[bool]string{false: tc.silent, true: tc.closed} {
-			p := newParser()
+		for i := range 2 * len(before) {
+			closed, want := i%2 == 1, tc.silent
+			if closed {
+				want = tc.closed
+			}
+			p := readBefore(t, before[i/2])
 			if _, _, done, err := p.feed([]byte(tc.in)); done || err != nil {
 				t.Fatalf("%q: done %v, %v", tc.in, done, err)
 			}
 			if p.lacksEnd() != tc.soon {
-				t.Errorf("%q: only the end is missing: got %v", tc.in, p.lacksEnd())
+				t.Errorf("%q behind %q: only the end is missing: got %v", tc.in, before[i/2], p.lacksEnd())
 			}
 			r, err := p.ending(closed)
 			got := ""
@@ -161,7 +185,7 @@ func TestParser_Ending(t *testing.T) {
 				got = show(r)
 			}
 			if got != want {
-				t.Errorf("%q, closed %v: got %q, want %q", tc.in, closed, got, want)
+				t.Errorf("%q behind %q, closed %v: got %q, want %q", tc.in, before[i/2], closed, got, want)
 			}
 		}
 	}
