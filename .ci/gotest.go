@@ -67,8 +67,8 @@ func main() {
 	r.packages = count(os.Args[1:])
 	fmt.Printf("gotest: %d packages", r.packages)
 	if r.packages > 50 { // all
-		fmt.Print(". On two cores that takes about eight minutes, the first two of which compile; a busy machine takes " +
-			"longer")
+		fmt.Print(". On two cores that takes about nine minutes, the first two of which compile; a busy machine " +
+			"takes longer")
 	}
 	fmt.Println()
 	cmd := exec.Command("go", append([]string{"test", "-json"}, os.Args[1:]...)...)

@@ -127,7 +127,8 @@ func readBefore(t *testing.T, octets string) *parser {
 // replies before it were, on this connection and on the one that had the buffers before.
 func TestParser_Ending(t *testing.T) {
 	before := []string{
-		"", "250 2.0.0 ok\r\n", "550 5.1.1 no such user\r\n", "451 4.2.1 later\r\n", "354 go\r\n", "550-no\r\n250 ok\r\n",
+		"", "250 2.0.0 ok\r\n", "550 5.1.1 no such user\r\n", "451 4.2.1 later\r\n", "354 go\r\n",
+		"550-no\r\n250 ok\r\n",
 		"250-half", "2.0.0 ok\r\n", "220 a\r\n421 4.7.0 bye\r\n",
 	}
 	for _, tc := range []struct {

@@ -61,7 +61,8 @@ func run(ctx context.Context, base, token, domain string) error {
 	c.that("an address", address.Email == "go@mailbox.example" && address.Verified == nil, err, address)
 	same, err := api.GetEmailRoutingDestinationAddress(ctx, account, address.Tag)
 	c.that("the address", same.Tag == address.Tag, err, same)
-	addresses, _, err := api.ListEmailRoutingDestinationAddresses(ctx, account, cloudflare.ListEmailRoutingAddressParameters{})
+	addresses, _, err := api.ListEmailRoutingDestinationAddresses(ctx, account,
+		cloudflare.ListEmailRoutingAddressParameters{})
 	c.that("addresses", len(addresses) == 1, err, addresses)
 
 	written := cloudflare.CreateEmailRoutingRuleParameters{
@@ -71,11 +72,13 @@ func run(ctx context.Context, base, token, domain string) error {
 	}
 	rule, err := api.CreateEmailRoutingRule(ctx, zone, written)
 	c.that("a rule", rule.Name == "go" && *rule.Enabled && rule.Priority == 4 &&
-		reflect.DeepEqual(rule.Matchers, written.Matchers) && reflect.DeepEqual(rule.Actions, written.Actions), err, rule)
+		reflect.DeepEqual(rule.Matchers, written.Matchers) && reflect.DeepEqual(rule.Actions, written.Actions), err,
+		rule)
 	changed, err := api.UpdateEmailRoutingRule(ctx, zone, cloudflare.UpdateEmailRoutingRuleParameters{
 		RuleID: rule.Tag, Matchers: written.Matchers, Actions: []cloudflare.EmailRoutingRuleAction{{Type: "drop"}},
 	})
-	c.that("the rule changed", changed.Tag == rule.Tag && changed.Name == "" && changed.Actions[0].Value == nil, err, changed)
+	c.that("the rule changed", changed.Tag == rule.Tag && changed.Name == "" && changed.Actions[0].Value == nil, err,
+		changed)
 
 	// It goes by total_pages: all rules have to be there, in pages of 50.
 	rules, info, err := api.ListEmailRoutingRules(ctx, zone, cloudflare.ListEmailRoutingRulesParameters{})
