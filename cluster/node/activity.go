@@ -90,10 +90,13 @@ func (n shown) findSenders(ctx context.Context, v url.Values) (any, error) {
 	return n.activity.Senders(ctx, q), nil
 }
 
-// hide returns what the log has in place of an address in clear.
+// hide returns what the log has in place of an address in clear. <Postmaster> alone has no domain.
 func (j *journal) hide(address string) string {
-	at := strings.LastIndexByte(address, '@')
-	return j.hashed([]byte(address)) + address[at:]
+	domain := ""
+	if at := strings.LastIndexByte(address, '@'); at >= 0 {
+		domain = address[at+1:]
+	}
+	return j.hashed([]byte(address)) + "@" + domain
 }
 
 // A recorder writes the activity log: a row for each recipient whose fate an event tells. It is used by the goroutine

@@ -81,6 +81,25 @@ func TestNode_ActivityHashed(t *testing.T) {
 	}
 }
 
+// TestNode_ActivityHashedPostmaster: the one mailbox that a client may name without a domain (RFC 5321 section 4.5.1)
+// has a row like any other.
+func TestNode_ActivityHashedPostmaster(t *testing.T) {
+	b := startNode(t, "log: {addresses: hash}\nactivity: {}\n", nil)
+	c := b.dial(t)
+	c.say("EHLO <script>", 250)
+	c.say("MAIL FROM:<alice@sender.example>", 250)
+	c.say("RCPT TO:<postmaster>", 550)
+	c.say("QUIT", 221)
+	<-b.seen
+	rows := activityOf(t, b)
+	if len(rows) != 1 || rows[0].To == "" || strings.Contains(rows[0].To, "ostmaster") {
+		t.Fatalf("got %+v", rows)
+	}
+	if !b.log.Has(rows[0].To) {
+		t.Errorf("the log lacks %s", rows[0].To)
+	}
+}
+
 // TestNode_ActivityOff: without the section nothing is kept, and the consumer of events has no more to do.
 func TestNode_ActivityOff(t *testing.T) {
 	b := startNode(t, "", nil)
