@@ -122,11 +122,12 @@ func TestLog_Retention(t *testing.T) {
 			t.Errorf("behind: %v", got)
 		}
 		time.Sleep(expireEvery)
+		synctest.Wait()
+		cancel()
+		<-ended
 		if n := l.mail.len() + l.others.len(); n != 1 {
 			t.Errorf("%d rows are kept", n)
 		}
-		cancel()
-		<-ended
 	})
 }
 
