@@ -116,12 +116,7 @@ func (p *publicPages) why(ctx context.Context, id mail.TraceID) ([]public.Refuse
 	if err != nil {
 		return nil, err
 	}
-	var others []string
-	for _, m := range p.members.cluster.Members() {
-		if m.Name != p.members.cluster.Self() {
-			others = append(others, m.Name)
-		}
-	}
+	others := p.members.others()
 	answers := make([][]public.Refused, len(others))
 	var asking sync.WaitGroup
 	for i, node := range others {
