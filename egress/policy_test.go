@@ -140,6 +140,30 @@ func TestRelay_PolicyOfDomain(t *testing.T) {
 	}
 }
 
+// TestRelay_PolicyPooled: a host that gets no mail for a domain gets none over a session either that mail of another
+// domain has left open.
+func TestRelay_PolicyPooled(t *testing.T) {
+	server := smtptest.NewCA().Server("mx1.one.test")
+	for _, c := range []struct {
+		name string
+		mail mail.Delivery
+		code string
+	}{
+		{"the policy does not name it", to("one.test"), "451 4.7.5"},
+		{"nothing vouches for it", required("eins.test"), "550 5.7.30"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := smtptest.Start(t, requiring(server))
+			w := newWorldOf(t, zone+ofOne, port(t, s), withPolicy(strings.Replace(enforced, "mx1.", "mx9.", 1)))
+			deliver(t, w, to("uno.test"), "b@uno.test")
+			want(t, tryMail(t, w, c.mail), c.code)
+			if n := len(s.Messages()); n != 1 {
+				t.Errorf("%d messages came", n)
+			}
+		})
+	}
+}
+
 // TestRelay_DANE: a host shows what its TLSA records name, by a resolver that is trusted alone.
 func TestRelay_DANE(t *testing.T) {
 	ca := smtptest.NewCA()

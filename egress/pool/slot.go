@@ -72,8 +72,11 @@ func (s *Slot[C]) Dirty() bool {
 
 // fits reports whether the connection may serve r.
 func (s *Slot[C]) fits(r *Request) bool {
-	return s.key.Way == r.Way && rank(r.Hosts, s.key.Host) >= 0 && !(r.NotIPv6 && s.key.Addr.Is6()) &&
-		s.key.Trust.Serves(r.Demands.Of(s.key.Host).Trust)
+	if s.key.Way != r.Way || rank(r.Hosts, s.key.Host) < 0 || r.NotIPv6 && s.key.Addr.Is6() {
+		return false
+	}
+	demand := r.Demands.Of(s.key.Host)
+	return demand.ServedBy(s.key.Trust)
 }
 
 // rank returns the preference of host among hosts, -1 if it is not one of them.

@@ -86,6 +86,10 @@ type Demand struct {
 	shownFor    string    // see Trust.For
 }
 
+// ServedBy reports whether a session with the host that was checked for has may serve. None may where the host gets no
+// mail, whatever it showed others.
+func (d *Demand) ServedBy(has Trust) bool { return d.Err == nil && has.Serves(d.Trust) }
+
 var errForeignHost = errors.New("the policy of MTA-STS does not name the host")
 
 // Of returns what is demanded of a host. Its name is an address where it has none.
