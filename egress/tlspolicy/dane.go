@@ -126,7 +126,7 @@ func (p *Policies) lookUp(ctx context.Context, host mx.Host) *daneHost {
 	default: // the first CNAME may be secure although what it leads to is not
 		_, meta, err := p.cfg.Resolver.LookupData(ctx, host.Name, "CNAME")
 		if err != nil && dns.Temporary(err) {
-			return p.failed(err)
+			return failed(err)
 		}
 		if err != nil || !meta.AD {
 			return none
@@ -139,7 +139,7 @@ func (p *Policies) lookUp(ctx context.Context, host mx.Host) *daneHost {
 		case dns.NotFound(err):
 			continue
 		case err != nil:
-			return p.failed(err)
+			return failed(err)
 		case !meta.AD:
 			return none
 		}
@@ -155,16 +155,12 @@ func (p *Policies) lookUp(ctx context.Context, host mx.Host) *daneHost {
 
 // failed returns what is known of a host whose records could not be looked up: nothing, so that no mail goes there (RFC
 // 7672 section 2.2). It may be that they were forged.
-func (p *Policies) failed(cause error) *daneHost {
+func failed(cause error) *daneHost {
 	return &daneHost{
-		expires: p.cfg.Now().Add(failedFor),
 		err: mail.Refuse(451, 7, 5, "Destination's DANE records cannot be looked up, which is no fault of the sender",
 			"dane", cause),
 	}
 }
-
-// failedFor is how long a failure is kept.
-const failedFor = 5 * time.Second
 
 // digest tells records of a name from others, in whatever order they come.
 func digest(base string, texts []string) uint64 {

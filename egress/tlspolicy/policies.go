@@ -69,8 +69,8 @@ func (p *Policies) Of(ctx context.Context, domain string, set *mx.Set) *Policy {
 		return k
 	}
 	out := &Policy{domain: domain, secure: set.AD, entry: entry}
-	if set.AD && len(set.Hosts) > 0 {
-		p.lookUpAll(ctx, out, set.Hosts)
+	if set.AD && len(set.Hosts) > 0 && !p.lookUpAll(ctx, out, set.Hosts) {
+		return out // it may be for want of time, or of questions, of one client; the resolver keeps what fails for all
 	}
 	p.kept.Put(domain, out, 1)
 	return out
@@ -89,8 +89,8 @@ func (p *Policy) has(hosts []mx.Host, now time.Time) bool {
 	return now.Before(p.until)
 }
 
-// lookUpAll looks up all hosts at once.
-func (p *Policies) lookUpAll(ctx context.Context, out *Policy, hosts []mx.Host) {
+// lookUpAll looks up all hosts at once, and reports whether none failed.
+func (p *Policies) lookUpAll(ctx context.Context, out *Policy, hosts []mx.Host) (ok bool) {
 	found := make([]*daneHost, len(hosts))
 	look := func(i int) {
 		asking := mail.AskForHost(ctx)
@@ -102,11 +102,13 @@ func (p *Policies) lookUpAll(ctx context.Context, out *Policy, hosts []mx.Host) 
 	}
 	look(0)
 	all.Wait()
-	out.hosts = make(map[string]*daneHost, len(hosts))
+	ok, out.hosts = true, make(map[string]*daneHost, len(hosts))
 	for i, h := range hosts {
 		out.hosts[h.Name] = found[i]
+		ok = ok && found[i].err == nil
 		if i == 0 || found[i].expires.Before(out.until) {
 			out.until = found[i].expires
 		}
 	}
+	return ok
 }

@@ -2,6 +2,7 @@ package tlspolicy
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -369,6 +370,28 @@ func TestPolicies_Leaves(t *testing.T) {
 	close(answer)
 	if got := d.demand(t, "mx1.one.test").Level; got != Verified || d.fetches.Load() != 1 {
 		t.Errorf("got %v after %d fetches", got, d.fetches.Load())
+	}
+}
+
+// TestPolicies_LeavesDANE: the same where TLSA records are looked up.
+func TestPolicies_LeavesDANE(t *testing.T) {
+	server := dnstest.Start(t, "_25._tcp.mx1.one.test. 60 IN TLSA 3 1 1 "+strings.Repeat("ab", sha256.Size)+"\n")
+	server.SetAD(true)
+	resolver, err := dns.New(dns.Config{Servers: []string{server.Addr()}, TrustAD: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(resolver.Close)
+	p := New(Config{Resolver: resolver, Now: time.Now, Port: 25})
+	t.Cleanup(p.Close)
+	left, leave := context.WithCancel(t.Context())
+	leave()
+	for _, ctx := range []context.Context{left, t.Context()} {
+		found := p.Of(ctx, "one.test", &mx.Set{AD: true, Hosts: []mx.Host{{Name: "mx1.one.test", AD: true}}})
+		demand := (&Demands{Policy: found}).Of("mx1.one.test")
+		if ctx != left && (demand.Err != nil || demand.Level != DANE) {
+			t.Errorf("got %v, %v", demand.Level, demand.Err)
+		}
 	}
 }
 
