@@ -231,6 +231,79 @@ func TestRelay_Waived(t *testing.T) {
 	}
 }
 
+// TestRelay_WaivedRecipients: what is said of recipients once the message has waived the policy is as if each had been
+// asked for at its RCPT. None is refused for good because of another one, and each has its outcome.
+func TestRelay_WaivedRecipients(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		to   []string
+		code string // "" if the mail is taken
+	}{
+		{"all", []string{"b", "c"}, ""},
+		{"one twice", []string{"b", "c", "b"}, ""},
+		{"one of two is refused", []string{"550", "b"}, "451 4.3.0"},
+		{"the other one", []string{"b", "550"}, "451 4.3.0"},
+		{"both, in one class", []string{"550", "550.b"}, "550 5.1.1"},
+		{"both, in two", []string{"550", "450"}, "451 4.3.0"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			all := smtptest.ByLocalPart()
+			all["550.b"] = all["550"]
+			s := smtptest.Start(t, smtptest.Behaviour{TLS: smtptest.NewCA().Server("mx1.one.test"), Recipients: all})
+			w := newWorldOf(t, zone+ofOne, port(t, s), withPolicy(enforced))
+			tx, err := w.relay.Begin(t.Context(), to("one.test"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, local := range c.to {
+				rcpt(t, tx, local+"@one.test")
+			}
+			ctx := mail.WaiveTLS(t.Context())
+			if err = tx.Renew(ctx); err != nil {
+				tx.Abort()
+			}
+			if c.code != "" {
+				want(t, err, c.code)
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := tx.Data(ctx, mail.Stuffed); err != nil {
+				t.Fatal(err)
+			}
+			out := tx.Commit(ctx, octets(message))
+			if len(out) != len(c.to) || len(s.Messages()) != 1 {
+				t.Errorf("%d outcomes, %d messages", len(out), len(s.Messages()))
+			}
+		})
+	}
+}
+
+// TestHandover_SaysOfPolicy: a destination that itself refuses a recipient by an enhanced code of policy is believed at
+// RCPT, as any other.
+func TestHandover_SaysOfPolicy(t *testing.T) {
+	ca := smtptest.NewCA()
+	s := smtptest.Start(t, smtptest.Behaviour{
+		TLS: ca.Server("mx1.one.test"), Answers: map[string]smtptest.Answer{"RCPT": {Reply: "550 5.7.5 not this one"}},
+	})
+	with := func(cfg *Config) {
+		withPolicy(enforced)(cfg)
+		cfg.tune.rootCAs = ca.Pool()
+	}
+	owner := newWorldOf(t, zone+ofOne, port(t, s), with)
+	w := newWorldOf(t, zone+ofOne, port(t, s), func(cfg *Config) {
+		with(cfg)
+		cfg.Cluster = &nodes{owners: []string{"b"}, others: owner.relay}
+	})
+	tx, err := w.relay.Begin(t.Context(), to("one.test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Abort()
+	want(t, tx.Rcpt(t.Context(), path("b@one.test")), "550 5.7.5")
+}
+
 func isMail(c string) bool { return strings.HasPrefix(c, "MAIL") }
 
 // TestHandover_Demands: the node that owns the Site is told what the message demands, and a node that knows less leaves

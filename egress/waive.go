@@ -2,7 +2,7 @@ package egress
 
 import (
 	"context"
-	"slices"
+	"errors"
 
 	"github.com/millrace/millrace/egress/tlspolicy"
 	"github.com/millrace/millrace/router/mail"
@@ -15,16 +15,17 @@ import (
 type waiting struct {
 	relay    *Relay
 	d        mail.Delivery
-	refused  error // why no session could be opened
-	accepted []mail.Path
+	refused  error            // why no session could be opened
+	accepted []mail.Path      // one per Rcpt
 	tx       mail.Transaction // nil until the message waives the policy
 }
 
 // isWaivable reports whether err says that no host shows what the policy of the destination asks for, and nothing else
-// does.
+// does. What a host itself replies is none of that.
 func isWaivable(at *destination, d *mail.Delivery, err error) bool {
-	return isPolicy(err) && at.demands.Policy != nil && at.demands.Least == tlspolicy.Opportunistic &&
-		!at.demands.Waived && !d.Params.RequireTLS
+	var r *mail.Refusal
+	return isPolicy(err) && errors.As(err, &r) && r.Host == "" && at.demands.Policy != nil &&
+		at.demands.Least == tlspolicy.Opportunistic && !at.demands.Waived && !d.Params.RequireTLS
 }
 
 // Rcpt takes a recipient; see mail.Transaction.
@@ -32,9 +33,7 @@ func (w *waiting) Rcpt(ctx context.Context, forward mail.Path) error {
 	if w.tx != nil {
 		return w.tx.Rcpt(ctx, forward)
 	}
-	if !slices.Contains(w.accepted, forward) {
-		w.accepted = append(w.accepted, forward)
-	}
+	w.accepted = append(w.accepted, forward)
 	return nil
 }
 
@@ -51,14 +50,32 @@ func (w *waiting) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, forward := range w.accepted {
-		if err := tx.Rcpt(ctx, forward); err != nil {
-			tx.Abort()
-			return err
-		}
+	if err := w.offer(ctx, tx); err != nil {
+		tx.Abort()
+		return err
 	}
 	w.tx = tx
 	return nil
+}
+
+// offer offers the recipients that were taken. The error is the first refusal if all are refused in one class, and else
+// 451 4.3.0: no recipient is refused for good because of another one.
+func (w *waiting) offer(ctx context.Context, tx mail.Transaction) (refusal error) {
+	mixed, refused := false, 0
+	for _, forward := range w.accepted {
+		err := tx.Rcpt(ctx, forward)
+		if err == nil {
+			continue
+		}
+		if refused++; refusal == nil {
+			refusal = err
+		}
+		mixed = mixed || mail.ReplyFor(err).Class() != mail.ReplyFor(refusal).Class()
+	}
+	if mixed || refused > 0 && refused < len(w.accepted) {
+		return mixedReplay(refusal)
+	}
+	return refusal
 }
 
 // Renew begins what a message waives; see mail.Transaction. Before the message there is nothing to begin.
