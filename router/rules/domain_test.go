@@ -171,6 +171,19 @@ func TestTable_Dots(t *testing.T) {
 	}
 }
 
+// TestTable_TagInNFC: a sign that is a separator in NFC alone is one, and no address with it ends the session.
+func TestTable_TagInNFC(t *testing.T) {
+	table := mustParse(t, "domain h.example subaddress=` tag=keep\ninfo@h.example x@t.example\n")
+	for rcpt, want := range map[string]string{
+		"info\u1fefa@h.example":        "<x`a@t.example> by mx:t.example",
+		"info\u1fefa\u1fefb@h.example": "<x`a`b@t.example> by mx:t.example",
+	} {
+		if got := answer(table.Route(mail.Query{Forward: parsePath(t, rcpt)}, nil)); got != want {
+			t.Errorf("%s: %s, want %s", rcpt, got, want)
+		}
+	}
+}
+
 // TestTable_Tag: with tag=keep, the addresses that a rule names get the tag of the recipient.
 func TestTable_Tag(t *testing.T) {
 	table := mustParse(t, strings.Join([]string{

@@ -294,7 +294,7 @@ type hit struct {
 	rule   uint32
 	local  string // regexes and globs: the local part that matched
 	groups []int  // the offsets of its groups
-	tag    string // literals: the separator and the tag that the rule does not have, as the client wrote them
+	tag    string // literals: the separator and the tag that the rule does not have, in NFC
 }
 
 // find searches what takes a forward-path in its domain. Without fallback, postmaster and abuse are names like others.
@@ -432,11 +432,12 @@ func (t *Table) untagged(k *key, d *domain, id uint32, n int, q *mail.Query, ste
 
 // tagOf returns the end of a local part that begins with the same separator as a tag that was folded.
 func tagOf(local string, folded []byte) string {
+	local = composed(local) // as folded is: a sign may be a separator in NFC alone
 	at := len(local)
 	for range bytes.Count(folded, folded[:1]) {
-		at = strings.LastIndexByte(local[:at], folded[0])
+		at = max(strings.LastIndexByte(local[:at], folded[0]), 0)
 	}
-	return local[max(at, 0):]
+	return local[at:]
 }
 
 // isRole reports whether a folded local part is one that every domain must have.
