@@ -198,24 +198,25 @@ func (t *Table) blocked(q *mail.Query, id uint32, h hit, steps *Steps) error {
 	if len(t.blocks) == 0 || q.Reverse.Domain == "" || len(q.Reverse.Domain) > mail.MaxDomain {
 		return nil
 	}
-	domain, ok := canonicalDomain(q.Reverse.Domain)
-	if !ok {
-		return nil
+	var buf [mail.MaxDomain + 1]byte
+	domain, below := appendKnown(buf[:0], q.Reverse.Domain)
+	s := sender{domain: string(domain), below: below}
+	if !below {
+		s.local = string(appendLocal(nil, q.Reverse.LocalPart()))
 	}
 	scopes := make([]blockKey, 0, 4)
 	if !q.Forward.IsPostmasterOrAbuse() { // whom each sender may reach, but where a line names it
 		scopes = append(scopes, blockKey{}, blockKey{domain: id + 1})
-	}
-	if h.kind == ruleMatch || h.kind == unknownMatch {
-		r := &t.rules[h.rule]
-		switch {
-		case r.flags&flagLiteral != 0:
-			scopes = append(scopes, blockKey{domain: id + 1, local: t.scopeOf(r)})
-		case r.domain != id && len(scopes) > 0:
-			scopes = append(scopes, blockKey{domain: r.domain + 1})
+		if h.kind == ruleMatch || h.kind == unknownMatch {
+			if above := t.rules[h.rule].domain; above != id {
+				scopes = append(scopes, blockKey{domain: above + 1})
+			}
 		}
 	}
-	s := sender{local: string(appendLocal(nil, q.Reverse.LocalPart())), domain: domain}
+	// Whatever rule is in force now: a line about an address holds for all its mail.
+	if local, ok := t.named(id, q.Forward.LocalPart()); ok {
+		scopes = append(scopes, blockKey{domain: id + 1, local: local})
+	}
 	for more := true; more; s, more = s.wider() {
 		for _, k := range scopes {
 			k.sender = s
@@ -227,4 +228,25 @@ func (t *Table) blocked(q *mail.Query, id uint32, h hit, steps *Steps) error {
 		}
 	}
 	return nil
+}
+
+// named returns the local part, as blocks have it, of the literal that a local part is, with a tag or without, in force
+// or not.
+func (t *Table) named(id uint32, local string) (literal string, ok bool) {
+	d := &t.domains[id]
+	var k key
+	n, ok := k.set(id, local)
+	if d.policy.Dots == mail.DotsIgnored {
+		n = k.dropDots(n)
+	}
+	for end := n; ok && end > 0; end-- {
+		if end < n && d.subs&separatorBit(k[4+end]) == 0 {
+			continue
+		}
+		number, found := t.literal(&k, id, end)
+		if found && (end == n || t.policy(&t.rules[number]).Subaddress == k[4+end]) {
+			return t.scopeOf(&t.rules[number]), true
+		}
+	}
+	return "", false
 }

@@ -26,6 +26,14 @@ func TestTable_Blocks(t *testing.T) {
 		"block Bücher@BÜCHER.example for=desk@h.example",
 		"block @pm.example for=postmaster@h.example",
 		"block @w-only.example for=@*.w.example",
+		"once@h.example if from=@vip.example y@t.example",
+		"once@h.example x@t.example after=2020-01-01T00:00Z",
+		"own@h.example if from=@vip.example y@t.example subaddress=none",
+		"block a@once.example for=once@h.example",
+		"block a@once.example for=own@h.example",
+		"block @*.bücher.example",
+		"abuse@h.example if from=@vip.example y@t.example",
+		"block @pm.example for=abuse@h.example",
 	}, "\n"))
 	const x, no = "<x@t.example> by mx:t.example", "550 5.7.1 This recipient takes no mail from this sender"
 	for _, tt := range []struct{ from, rcpt, want string }{
@@ -44,6 +52,19 @@ func TestTable_Blocks(t *testing.T) {
 		{"bücher@xn--bcher-kva.example", "desk@h.example", no},
 		{"a@pm.example", "postmaster@h.example", no},
 		{"a@w-only.example", "a@b.w.example", no},
+		{"a@once.example", "once@h.example", no}, // though the catch-all takes it
+		{"a@once.example", "o.nce+tag@h.example", no},
+		{"b@once.example", "once@h.example", x},
+		{"a@once.example", "own@h.example", no},
+		{"a@once.example", "own+tag@h.example", x},
+		{"a@once.example", "any@h.example", x},
+		{"a@pm.example", "abuse@h.example", no},
+		{"a@b.bücher.example", "any@h.example", no},
+		{"a@xn--0.xn--bcher-kva.example", "any@h.example", no}, // no name in IDNA, and one in DNS
+		{"a@xn--0。bücher。example", "any@h.example", no},
+		{"a@xn--0.b.bücher.example", "any@h.example", no},
+		{"a@xn--bcher-kva.example", "any@h.example", x},
+		{"a@xn--0.example", "any@h.example", x},
 		{"", "info@h.example", x},
 		{"all@spam.example", "a@foreign.example", "550 5.7.1 Relaying denied"},
 	} {

@@ -126,14 +126,12 @@ func (s *sender) is(p mail.Path) bool {
 		return false
 	}
 	var buf [mail.MaxDomain + 1]byte
-	name, ok := appendDomain(buf[:0], p.Domain)
+	name, below := appendKnown(buf[:0], p.Domain)
 	switch {
-	case !ok:
-		return false
 	case s.below:
 		n := len(name) - len(s.domain)
-		return n > 1 && name[n-1] == '.' && string(name[n:]) == s.domain
-	case string(name) != s.domain:
+		return (n > 1 && name[n-1] == '.' || n == 0 && below) && string(name[n:]) == s.domain
+	case below || string(name) != s.domain:
 		return false
 	}
 	return s.local == "" || string(appendLocal(nil, p.LocalPart())) == s.local

@@ -246,3 +246,23 @@ func TestLoad_Conditions(t *testing.T) {
 		t.Errorf("a rule that is disabled wants %+v", need)
 	}
 }
+
+// TestTable_UnknownLabels: a label that IDNA does not know is no way around a condition about the domains above it.
+func TestTable_UnknownLabels(t *testing.T) {
+	table := mustParse(t, "domain h.example\na@h.example if from=@*.bulk.example reject 550 5.7.1 No\n"+
+		"a@h.example x@t.example\nb@h.example if from=@bulk.example reject 550 5.7.1 No\nb@h.example x@t.example\n")
+	const x, no = "<x@t.example> by mx:t.example", "550 5.7.1 No"
+	for _, tt := range [][3]string{
+		{"s@xn--0.bulk.example", "a@h.example", no},
+		{"s@a.xn--0.b.bulk.example", "a@h.example", no},
+		{"s@xn--0\uff0eBULK\uff61example", "a@h.example", no},
+		{"s@xn--0.bulk.example", "b@h.example", x},
+		{"s@xn--0.notbulk.example", "a@h.example", x},
+		{"s@bulk.xn--0", "a@h.example", x},
+	} {
+		q := mail.Query{Reverse: parsePath(t, tt[0]), Forward: parsePath(t, tt[1])}
+		if got := answer(table.Route(q, nil)); got != tt[2] {
+			t.Errorf("%s to %s: %s, want %s", tt[0], tt[1], got, tt[2])
+		}
+	}
+}

@@ -42,6 +42,22 @@ func appendDomain(dst []byte, domain string) (b []byte, ok bool) {
 	return append(dst[:start], a...), true
 }
 
+// appendKnown appends the form of a sender's domain that the table compares. Of a domain that IDNA has no A-labels for,
+// as a stranger may write one below a domain of his own, that is what stands behind the labels which it does not know,
+// and below is true.
+func appendKnown(dst []byte, domain string) (b []byte, below bool) {
+	start := len(dst)
+	for {
+		b, ok := appendDomain(dst[:start], domain)
+		n := strings.IndexAny(domain, ".\u3002\uff0e\uff61") // what IDNA takes for a dot
+		if ok || n < 0 {
+			return b, below
+		}
+		_, size := utf8.DecodeRuneInString(domain[n:])
+		domain, below = domain[n+size:], true
+	}
+}
+
 // hasALabel reports whether a label of the lower-case domain b begins with the ACE prefix.
 func hasALabel(b []byte) bool {
 	for i := 0; i+4 <= len(b); i++ {
